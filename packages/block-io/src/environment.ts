@@ -1,0 +1,76 @@
+/**
+ * Time and chance. No device or target reads a clock, sets a timer, defers work or draws a random number by
+ * itself: all of it comes through an {@link Environment}, so that the simulation can replay a run exactly.
+ */
+
+/** A timer that was set and can be taken back. */
+export interface Timer {
+  /** Takes the timer back; harmless when it has fired. */
+  cancel(): void;
+}
+
+export interface Clock {
+  /** Milliseconds from an arbitrary start, never going back; fractions carry microseconds. */
+  now(): number;
+  /** Milliseconds since 1970-01-01 UTC; for display and records only. */
+  wallTime(): number;
+  /**
+   * Calls `callback` once after at least `milliseconds`. A timer does not keep the process alive: whoever
+   * needs a timer also holds something that does (a socket, a file operation).
+   */
+  after(milliseconds: number, callback: () => void): Timer;
+}
+
+export interface Scheduler {
+  /** Runs `callback` in a later turn of the event loop, after I/O that is ready. */
+  defer(callback: () => void): void;
+}
+
+export interface Random {
+  /** A float in [0, 1). */
+  next(): number;
+}
+
+export type LogLevel = "debug" | "info" | "warn" | "error";
+
+/** Where devices report what nobody waits for: one event a line, with fields. */
+export interface Logger {
+  log(level: LogLevel, message: string, fields?: Readonly<Record<string, unknown>>): void;
+}
+
+/** Everything a device may know of the world outside the devices below it. */
+export interface Environment {
+  readonly clock: Clock;
+  readonly scheduler: Scheduler;
+  readonly random: Random;
+  readonly logger: Logger;
+}
+
+/** Resolves after `milliseconds` of the given clock. */
+export function sleep(clock: Clock, milliseconds: number): Promise<void> {
+  return new Promise((resolve) => {
+    clock.after(milliseconds, resolve);
+  });
+}
+
+/** A logger that says nothing. */
+export const silentLogger: Logger = { log() {} };
+
+/** The real clock, event loop and random numbers, and no log. */
+export const realEnvironment: Environment = {
+  clock: {
+    now: () => performance.now(),
+    wallTime: () => Date.now(),
+    after(milliseconds, callback) {
+      const timer = setTimeout(callback, milliseconds);
+      return { cancel: () => clearTimeout(timer) };
+    },
+  },
+  scheduler: {
+    defer(callback) {
+      setImmediate(callback);
+    },
+  },
+  random: { next: () => Math.random() },
+  logger: silentLogger,
+};

@@ -1,0 +1,375 @@
+/**
+ * The one guard for bounds, alignment and lifecycle. A device extends {@link GuardedDevice} and implements
+ * the `do…` methods, which see checked arguments only.
+ *
+ * Invariants kept here:
+ *
+ * - a `do…` method runs only while the device is open, with an aligned, non-empty range inside the device;
+ * - `inFlight` counts exactly the `do…` calls that have not settled; suspend and close wait for zero;
+ * - after a failed flush (or {@link GuardedDevice.fail}) no write, flush, discard or writeZeroes is accepted;
+ * - what leaves is a BlockIoError, whatever was thrown inside.
+ *
+ *      open ⇄ suspended
+ *        \      /
+ *        closed          `failed` is a property beside the state: reads go on, writes do not
+ */
+import {
+  type BlockDevice,
+  type Extent,
+  type Limits,
+  SECTOR,
+  type WriteOptions,
+  type WriteZeroesOptions,
+  done,
+} from "./device.ts";
+import { BlockIoError, type ErrorCode, type Operation, toBlockIoError } from "./errors.ts";
+
+type State = "open" | "suspended" | "closed";
+
+// The most that is written at once where zeroes have to be written as data.
+const ZERO_CHUNK = 1024 * 1024;
+let zeroChunk: Buffer | undefined;
+
+/** A shared read-only buffer of at most 1 MiB of zeroes. */
+export function zeroes(length: number): Buffer {
+  zeroChunk ??= Buffer.alloc(ZERO_CHUNK);
+  return length >= ZERO_CHUNK ? zeroChunk : zeroChunk.subarray(0, length);
+}
+
+export abstract class GuardedDevice implements BlockDevice {
+  readonly name: string;
+  readonly size: number;
+  readonly limits: Limits;
+
+  #state: State = "open";
+  #inFlight = 0;
+  #failure: BlockIoError | undefined;
+  #idle: (() => void)[] = [];
+  #suspending: Promise<void> | undefined;
+  #closing: Promise<void> | undefined;
+  // Resolved by resume, rejected by close; exists while suspended.
+  #gate: { promise: Promise<void>; open: () => void; refuse: (error: BlockIoError) => void } | undefined;
+
+  /** @param size bytes; a multiple of `limits.logicalBlockSize`, at most 2^53 - 1. Throws `EINVAL`. */
+  constructor(name: string, size: number, limits: Limits) {
+    const { logicalBlockSize } = limits;
+    if (!Number.isSafeInteger(size) || size < 0 || size % logicalBlockSize !== 0) {
+      throw new BlockIoError(`size ${size} is not a multiple of ${logicalBlockSize} bytes`, {
+        code: "EINVAL",
+        device: name,
+        op: "open",
+        hint: `Extend it to a multiple of ${logicalBlockSize}, e.g. with: truncate -s %${logicalBlockSize} FILE`,
+      });
+    }
+    this.name = name;
+    this.size = size;
+    this.limits = limits;
+  }
+
+  protected abstract doRead(offset: number, into: Buffer): Promise<void>;
+  protected abstract doWrite(offset: number, from: Buffer, fua: boolean): Promise<void>;
+  protected abstract doFlush(): Promise<void>;
+
+  /** Not advertised, not done. */
+  protected doDiscard(_offset: number, _length: number): Promise<void> {
+    return done;
+  }
+
+  /** Writes zeroes as data. */
+  protected async doWriteZeroes(offset: number, length: number, options: WriteZeroesOptions): Promise<void> {
+    for (let at = 0; at < length; at += ZERO_CHUNK) {
+      await this.doWrite(offset + at, zeroes(length - at), false);
+    }
+    // One barrier for all pieces instead of one for each.
+    if (options.fua) await this.doFlush();
+  }
+
+  /** Tells nothing: all is data. */
+  protected async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
+    yield { offset, length, kind: "data" };
+  }
+
+  /** Called once, after the last request has settled and all was flushed. */
+  protected doClose(): Promise<void> {
+    return done;
+  }
+
+  /** What made the device refuse writes, if anything did. */
+  get failure(): BlockIoError | undefined {
+    return this.#failure;
+  }
+
+  /** Whether a failed flush puts the device into the failed state (contract rule 5). */
+  protected get failsForGood(): boolean {
+    return true;
+  }
+
+  /** Refuse all further writes: what is on disk is not known any more. The first cause is kept. */
+  protected fail(cause: BlockIoError): void {
+    this.#failure ??= cause;
+  }
+
+  read(offset: number, into: Buffer): Promise<void> {
+    const problem = this.#refusal("read", offset, into.length);
+    if (problem !== undefined) return Promise.reject(problem);
+    if (this.#state !== "open") return this.#held("read").then(() => this.read(offset, into));
+    if (into.length === 0) return done;
+    this.#inFlight += 1;
+    let result: Promise<void>;
+    try {
+      result = this.doRead(offset, into);
+    } catch (error) {
+      return this.#threw(error, "read", offset, into.length);
+    }
+    if (result === done) {
+      this.#settled();
+      return done;
+    }
+    return result.then(this.#settled, (error: unknown) => this.#threw(error, "read", offset, into.length));
+  }
+
+  write(offset: number, from: Buffer, options?: WriteOptions): Promise<void> {
+    const problem = this.#refusal("write", offset, from.length);
+    if (problem !== undefined) return Promise.reject(problem);
+    if (this.#state !== "open") return this.#held("write").then(() => this.write(offset, from, options));
+    if (from.length === 0) return done;
+    this.#inFlight += 1;
+    let result: Promise<void>;
+    try {
+      result = this.doWrite(offset, from, options?.fua === true);
+    } catch (error) {
+      return this.#threw(error, "write", offset, from.length);
+    }
+    if (result === done) {
+      this.#settled();
+      return done;
+    }
+    return result.then(this.#settled, (error: unknown) => this.#threw(error, "write", offset, from.length));
+  }
+
+  flush(): Promise<void> {
+    if (this.limits.capabilities.readOnly) return done;
+    const problem = this.#refusal("flush", 0, 0);
+    if (problem !== undefined) return Promise.reject(problem);
+    if (this.#state !== "open") return this.#held("flush").then(() => this.flush());
+    return this.#flushNow();
+  }
+
+  async discard(offset: number, length: number): Promise<void> {
+    await this.#run("discard", offset, length, () => this.doDiscard(offset, length));
+  }
+
+  async writeZeroes(offset: number, length: number, options: WriteZeroesOptions = {}): Promise<void> {
+    await this.#run("writeZeroes", offset, length, () => {
+      if (options.fast && !this.limits.capabilities.fastZero) {
+        throw this.#error(
+          "ENOTSUP",
+          "writing zeroes is not faster than writing data here",
+          "writeZeroes",
+          offset,
+          length,
+        );
+      }
+      return this.doWriteZeroes(offset, length, options);
+    });
+  }
+
+  async *extents(offset: number, length: number): AsyncIterable<Extent> {
+    const problem = this.#refusal("extents", offset, length);
+    if (problem !== undefined) throw problem;
+    while (this.#state !== "open") await this.#held("extents");
+    if (length === 0) return;
+    this.#inFlight += 1;
+    let at = offset;
+    try {
+      for await (const extent of this.doExtents(offset, length)) {
+        if (extent.offset !== at || extent.length <= 0 || extent.length > offset + length - at) {
+          throw this.#error(
+            "EIO",
+            `extents are not contiguous at ${at}`,
+            "extents",
+            extent.offset,
+            extent.length,
+          );
+        }
+        at += extent.length;
+        yield extent;
+      }
+      if (at !== offset + length) throw this.#error("EIO", `extents end at ${at}`, "extents", offset, length);
+    } catch (error) {
+      throw toBlockIoError(error, { device: this.name, op: "extents", offset, length });
+    } finally {
+      this.#settled();
+    }
+  }
+
+  suspend(): Promise<void> {
+    if (this.#state === "closed") return Promise.reject(this.#closedError("suspend"));
+    this.#suspending ??= this.#suspend();
+    return this.#suspending;
+  }
+
+  async resume(): Promise<void> {
+    if (this.#state === "closed") throw this.#closedError("resume");
+    if (this.#state === "open") return;
+    // A suspend that is still draining must finish first, or its flush would run beside new writes.
+    await this.#suspending?.catch(() => {});
+    this.#suspending = undefined;
+    this.#state = "open";
+    this.#gate?.open();
+    this.#gate = undefined;
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #suspend(): Promise<void> {
+    this.#state = "suspended";
+    let open!: () => void;
+    let refuse!: (error: BlockIoError) => void;
+    const promise = new Promise<void>((resolve, reject) => {
+      open = resolve;
+      refuse = reject;
+    });
+    promise.catch(() => {});
+    this.#gate = { promise, open, refuse };
+    await this.#drained();
+    if (!this.limits.capabilities.readOnly && this.#failure === undefined) await this.#flushNow();
+  }
+
+  async #close(): Promise<void> {
+    this.#state = "closed";
+    this.#gate?.refuse(this.#closedError("close"));
+    await this.#drained();
+    try {
+      if (!this.limits.capabilities.readOnly && this.#failure === undefined) await this.#flushNow();
+    } finally {
+      await this.doClose();
+    }
+  }
+
+  async #flushNow(): Promise<void> {
+    this.#inFlight += 1;
+    try {
+      await this.doFlush();
+    } catch (error) {
+      const failure = toBlockIoError(error, { device: this.name, op: "flush" });
+      if (this.failsForGood) this.fail(failure);
+      throw failure;
+    } finally {
+      this.#settled();
+    }
+  }
+
+  async #run(op: Operation, offset: number, length: number, work: () => Promise<void>): Promise<void> {
+    for (;;) {
+      const problem = this.#refusal(op, offset, length);
+      if (problem !== undefined) throw problem;
+      if (this.#state === "open") break;
+      await this.#held(op);
+    }
+    if (length === 0) return;
+    this.#inFlight += 1;
+    try {
+      await work();
+    } catch (error) {
+      throw toBlockIoError(error, { device: this.name, op, offset, length });
+    } finally {
+      this.#settled();
+    }
+  }
+
+  // Bound once: the hot path hands it to `then` without making a closure.
+  readonly #settled = (): void => {
+    this.#inFlight -= 1;
+    if (this.#inFlight === 0 && this.#idle.length > 0) {
+      for (const wake of this.#idle.splice(0)) wake();
+    }
+  };
+
+  #threw(error: unknown, op: Operation, offset: number, length: number): Promise<never> {
+    this.#settled();
+    return Promise.reject(toBlockIoError(error, { device: this.name, op, offset, length }));
+  }
+
+  #drained(): Promise<void> {
+    if (this.#inFlight === 0) return done;
+    return new Promise((resolve) => this.#idle.push(resolve));
+  }
+
+  #held(op: Operation): Promise<void> {
+    if (this.#gate === undefined) return Promise.reject(this.#closedError(op));
+    return this.#gate.promise;
+  }
+
+  /** Why a request cannot be accepted, or undefined. Lengths are compared without adding. */
+  #refusal(op: Operation, offset: number, length: number): BlockIoError | undefined {
+    if (this.#state === "closed") return this.#closedError(op);
+    const writes = op !== "read" && op !== "extents";
+    if (writes) {
+      if (this.limits.capabilities.readOnly)
+        return this.#error("EROFS", "the device is read-only", op, offset, length);
+      if (this.#failure !== undefined) {
+        return new BlockIoError("the device refuses writes since an earlier failure", {
+          code: "EIO",
+          device: this.name,
+          op,
+          offset,
+          length,
+          cause: this.#failure,
+          hint: "Close and reopen the device; check the storage below it.",
+        });
+      }
+    }
+    const mask = this.limits.logicalBlockSize - 1;
+    if (
+      Number.isSafeInteger(offset) &&
+      Number.isSafeInteger(length) &&
+      offset >= 0 &&
+      length >= 0 &&
+      offset <= this.size &&
+      length <= this.size - offset &&
+      // Numbers above 2^31 lose bits in &, but not the low ones a mask of a block looks at.
+      (lowBits(offset) & mask) === 0 &&
+      (lowBits(length) & mask) === 0
+    ) {
+      return undefined;
+    }
+    const aligned =
+      offset % this.limits.logicalBlockSize === 0 && length % this.limits.logicalBlockSize === 0;
+    if (!aligned || offset < 0 || length < 0) {
+      return this.#error(
+        "EINVAL",
+        `not a multiple of ${this.limits.logicalBlockSize} bytes`,
+        op,
+        offset,
+        length,
+      );
+    }
+    const code = op === "write" || op === "writeZeroes" ? "ENOSPC" : "EINVAL";
+    return this.#error(code, `past the end of the device (${this.size} bytes)`, op, offset, length);
+  }
+
+  #error(code: ErrorCode, reason: string, op: Operation, offset: number, length: number): BlockIoError {
+    return new BlockIoError(reason, { code, device: this.name, op, offset, length });
+  }
+
+  #closedError(op: Operation): BlockIoError {
+    return new BlockIoError("the device is closed", { code: "ESHUTDOWN", device: this.name, op });
+  }
+}
+
+// ToInt32 of a safe integer keeps its low 32 bits exactly (modulo 2^32), so this is just a name for it.
+function lowBits(value: number): number {
+  return value | 0;
+}
+
+/** Sectors in `bytes`; throws `EINVAL` if it is not whole sectors. */
+export function sectorsOf(bytes: number): number {
+  if (bytes % SECTOR !== 0) {
+    throw new BlockIoError(`${bytes} bytes are not whole sectors of ${SECTOR}`, { code: "EINVAL" });
+  }
+  return bytes / SECTOR;
+}
