@@ -1,1 +1,1 @@
-export {};
+export * as protocol from "./protocol.ts";
