@@ -40,3 +40,5 @@ export { type RangeGrant, RangeLock } from "./range-lock.ts";
 export { ByteAccess } from "./byte-access.ts";
 export { getU16, getU32, getU64, getU8, isZero, setU16, setU32, setU64, setU8, tryU64 } from "./bytes.ts";
 export { type MemoryDeviceOptions, MemoryDevice } from "./devices/memory.ts";
+export { type FileDeviceOptions, FileDevice, openFile } from "./devices/file.ts";
+export { FlushGroup } from "./flush-group.ts";

@@ -1,1 +1,2 @@
-export {};
+export { type Subject, type TestFramework, conformance } from "./conformance.ts";
+export { SeededRandom } from "./random.ts";

@@ -1,0 +1,45 @@
+/**
+ * Decides whether the next short file operation runs in this thread or on the thread pool.
+ *
+ * While the page cache answers, a synchronous call of some 2 µs beats the hand-over to the pool (6 to 9 µs of
+ * CPU at depth 32, 27 µs of latency at depth 1; see `dmkit bench`). When the disk has to be waited for, it
+ * would hold up everybody else. So each synchronous call is timed, and a slow one sends the following
+ * operations to the pool; after a while one is tried again, and the while doubles as long as it is slow.
+ */
+import type { Clock } from "../environment.ts";
+
+// Milliseconds: far above a copy from the page cache, far below a seek.
+const SLOW = 0.5;
+const FIRST_PAUSE = 64;
+const LONGEST_PAUSE = 8192;
+
+export class SyncGate {
+  readonly #clock: Clock;
+  #started = 0;
+  #pause = FIRST_PAUSE;
+  /** Operations that still go to the pool. */
+  #asynchronous = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Whether to go ahead synchronously; then {@link leave} must follow at once. */
+  enter(): boolean {
+    if (this.#asynchronous > 0) {
+      this.#asynchronous -= 1;
+      return false;
+    }
+    this.#started = this.#clock.now();
+    return true;
+  }
+
+  leave(): void {
+    if (this.#clock.now() - this.#started < SLOW) {
+      this.#pause = FIRST_PAUSE;
+      return;
+    }
+    this.#asynchronous = this.#pause;
+    this.#pause = Math.min(LONGEST_PAUSE, this.#pause * 2);
+  }
+}

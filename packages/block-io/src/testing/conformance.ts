@@ -1,0 +1,58 @@
+/**
+ * The conformance suite: what every BlockDevice must do, whatever it is made of. It is rerun on every device,
+ * every target and on stacks of them, gated by what the device claims of itself in `limits`.
+ */
+import { type Checks, concurrency, contents, lifecycle, refusals, zeroing } from "./conformance-checks.ts";
+import type { BlockDevice } from "../device.ts";
+
+/** A device under test, and what is needed to put it away. */
+export interface Subject {
+  /** Fresh, at least 256 KiB; what is in it does not matter. */
+  readonly device: BlockDevice;
+  /** Opens the same storage again after `device` was closed. Without it persistence is not tested. */
+  readonly reopen?: () => Promise<BlockDevice>;
+  /** Called after every check, when the device is closed. */
+  readonly dispose?: () => Promise<void> | void;
+}
+
+/** The two functions the suite needs of a test framework; vitest, jest, mocha and node:test all have them. */
+export interface TestFramework {
+  describe(name: string, body: () => void): unknown;
+  it(name: string, body: () => Promise<void>): unknown;
+}
+
+/** Seed of the random checks; set DMKIT_SEED to run again what failed. */
+function seed(): number {
+  const given = Number(process.env["DMKIT_SEED"]);
+  return Number.isSafeInteger(given) && given > 0
+    ? given
+    : 1 + ((process.pid * 7919 + process.hrtime()[1]) % 1_000_000);
+}
+
+/** Registers the suite: one test for each check, each on a fresh device from `open`. */
+export function conformance(
+  name: string,
+  open: () => Promise<Subject>,
+  { describe, it }: TestFramework,
+): void {
+  const groups: readonly Checks[] = [contents, zeroing, refusals, concurrency, lifecycle];
+  describe(`${name} conforms`, () => {
+    for (const group of groups) {
+      for (const [title, check] of Object.entries(group)) {
+        it(title, async () => {
+          const chosen = seed();
+          const subject = await open();
+          try {
+            await check(subject, chosen);
+          } catch (error) {
+            if (error instanceof Error) error.message += `\n  (run again with DMKIT_SEED=${chosen})`;
+            throw error;
+          } finally {
+            await subject.device.close();
+            await subject.dispose?.();
+          }
+        });
+      }
+    }
+  });
+}
