@@ -1,0 +1,165 @@
+/**
+ * NBD URIs: where a server listens, and which of its exports is meant.
+ *
+ *     nbd://HOST[:PORT][/EXPORT]              TCP; port 10809 unless given; IPv6 addresses in brackets
+ *     nbd+unix:///[EXPORT]?socket=PATH        Unix-domain socket
+ *
+ * The export name is everything after the first slash of the path, percent-decoded; it may be empty (the
+ * server's default export) and may itself begin with a slash (`nbd://host//name`). The TLS schemes
+ * (`nbds://`, `nbds+unix://`) and `nbd+vsock://` are recognised and refused: nothing here may fall back to
+ * plain text when encryption was asked for.
+ */
+import { BlockIoError, type ErrorCode } from "@dmkit/block-io";
+import { MAX_STRING } from "./protocol.ts";
+
+/** The port registered for NBD. */
+export const NBD_PORT = 10_809;
+
+/** Where a server listens. */
+export type NbdAddress =
+  | { readonly kind: "tcp"; readonly host: string; readonly port: number }
+  | { readonly kind: "unix"; readonly path: string };
+
+/** What an NBD URI says. */
+export interface NbdUri {
+  readonly address: NbdAddress;
+  /** At most 4096 bytes of UTF-8; empty for the server's default export. */
+  readonly exportName: string;
+}
+
+const shape = /^([a-z][a-z0-9+.-]*):\/\/([^/?#]*)([^?#]*)(?:\?([^#]*))?(#.*)?$/i;
+const authorityShape = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::([0-9]*))?$/;
+const known = ["nbd", "nbd+unix", "nbds", "nbds+unix", "nbd+vsock", "nbds+vsock"];
+
+/** Whether `text` begins with a scheme of an NBD URI, supported or not. */
+export function isNbdUri(text: string): boolean {
+  const scheme = shape.exec(text)?.[1]?.toLowerCase();
+  return scheme !== undefined && known.includes(scheme);
+}
+
+/** Throws `EPARSE` for what is no NBD URI and `ENOTSUP` for TLS and vsock. */
+export function parseNbdUri(text: string): NbdUri {
+  const match = shape.exec(text);
+  const scheme = match?.[1]?.toLowerCase() ?? "";
+  if (match === null || !known.includes(scheme)) {
+    throw refuse(
+      text,
+      "is not an NBD URI",
+      "Write nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH.",
+    );
+  }
+  const [, , authority = "", path = "", query, fragment] = match;
+  if (scheme.startsWith("nbds")) {
+    throw refuse(
+      text,
+      "asks for TLS, which is not supported yet",
+      "Use a tunnel and nbd:// instead.",
+      "ENOTSUP",
+    );
+  }
+  if (scheme === "nbd+vsock") {
+    throw refuse(text, "asks for vsock, which is not supported", "Use nbd:// or nbd+unix://.", "ENOTSUP");
+  }
+  if (fragment !== undefined) {
+    throw refuse(text, "has a fragment, which means nothing here", "Write # inside a name as %23.");
+  }
+  if (authority.includes("@")) {
+    throw refuse(
+      text,
+      "names a user, which has a meaning with TLS only",
+      "Leave out everything up to the @.",
+    );
+  }
+  const parameters = parseQuery(text, query);
+  const exportName = parseExportName(text, path);
+  if (scheme === "nbd") {
+    if (parameters.size > 0) {
+      const hint = parameters.has("socket")
+        ? "For a Unix socket write nbd+unix://."
+        : "Remove the parameters.";
+      throw refuse(text, "has parameters that TCP does not know", hint);
+    }
+    return { address: parseAuthority(text, authority), exportName };
+  }
+  return { address: { kind: "unix", path: parseSocket(text, authority, parameters) }, exportName };
+}
+
+/** The URI of an address and export; {@link parseNbdUri} gives them back. Throws `EINVAL` for impossible names. */
+export function formatNbdUri({ address, exportName }: NbdUri): string {
+  const path = exportName === "" ? "" : `/${encode(exportName)}`;
+  if (address.kind === "unix") return `nbd+unix://${path || "/"}?socket=${encode(address.path)}`;
+  const host = address.host.includes(":")
+    ? `[${encodeURIComponent(address.host).replaceAll("%3A", ":")}]`
+    : encode(address.host);
+  return `nbd://${host}${address.port === NBD_PORT ? "" : `:${address.port}`}${path}`;
+}
+
+function parseAuthority(text: string, authority: string): NbdAddress {
+  const match = authorityShape.exec(authority);
+  if (match === null) {
+    throw refuse(text, "has no well-formed host and port", "Write HOST, HOST:PORT or [IPV6]:PORT.");
+  }
+  const host = decode(text, match[1] ?? match[2] ?? "");
+  if (host === "") throw refuse(text, "names no host", "Write nbd://localhost/EXPORT for this machine.");
+  const digits = match[3] ?? "";
+  const port = digits === "" ? NBD_PORT : Number(digits);
+  if (port < 1 || port > 65_535) throw refuse(text, `has no port ${digits}`, "Ports are 1 … 65535.");
+  return { kind: "tcp", host, port };
+}
+
+function parseSocket(text: string, authority: string, parameters: ReadonlyMap<string, string>): string {
+  if (authority !== "") {
+    throw refuse(
+      text,
+      "names a host beside a Unix socket",
+      "Write three slashes: nbd+unix:///EXPORT?socket=PATH.",
+    );
+  }
+  for (const name of parameters.keys()) {
+    if (name !== "socket") throw refuse(text, `has an unknown parameter ${name}`, "Only socket is known.");
+  }
+  const path = parameters.get("socket") ?? "";
+  if (path === "") throw refuse(text, "names no socket", "Add ?socket=PATH.");
+  if (path.includes("\0")) throw refuse(text, "has a socket path with a NUL byte", "Name a file.");
+  return path;
+}
+
+function parseQuery(text: string, query: string | undefined): ReadonlyMap<string, string> {
+  const parameters = new Map<string, string>();
+  for (const part of query === undefined || query === "" ? [] : query.split("&")) {
+    const equals = part.indexOf("=");
+    const name = decode(text, equals < 0 ? part : part.slice(0, equals));
+    if (parameters.has(name)) throw refuse(text, `has the parameter ${name} twice`, "Name it once.");
+    parameters.set(name, equals < 0 ? "" : decode(text, part.slice(equals + 1)));
+  }
+  return parameters;
+}
+
+function parseExportName(text: string, path: string): string {
+  const name = decode(text, path.slice(1));
+  if (name.includes("\0") || Buffer.byteLength(name) > MAX_STRING) {
+    throw refuse(text, `has an export name with a NUL or of more than ${MAX_STRING} bytes`, "Shorten it.");
+  }
+  return name;
+}
+
+function decode(text: string, part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    throw refuse(text, "has a % that begins no UTF-8 character", "Write a percent sign as %25.");
+  }
+}
+
+// Slashes need no escape in a path or a parameter, and names are easier to read with them.
+function encode(part: string): string {
+  try {
+    return encodeURIComponent(part).replaceAll("%2F", "/");
+  } catch (cause) {
+    throw new BlockIoError("a name is not valid Unicode", { code: "EINVAL", op: "parse", cause });
+  }
+}
+
+function refuse(text: string, reason: string, hint: string, code: ErrorCode = "EPARSE"): BlockIoError {
+  return new BlockIoError(`"${text}" ${reason}`, { code, op: "parse", hint });
+}
