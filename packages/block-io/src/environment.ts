@@ -46,8 +46,9 @@ export interface Environment {
   readonly logger: Logger;
 }
 
-/** Resolves after `milliseconds` of the given clock. */
+/** Resolves after `milliseconds` of the given clock; at once for 0. */
 export function sleep(clock: Clock, milliseconds: number): Promise<void> {
+  if (milliseconds === 0) return Promise.resolve();
   return new Promise((resolve) => {
     clock.after(milliseconds, resolve);
   });

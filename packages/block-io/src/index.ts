@@ -42,3 +42,53 @@ export { getU16, getU32, getU64, getU8, isZero, setU16, setU32, setU64, setU8, t
 export { type MemoryDeviceOptions, MemoryDevice } from "./devices/memory.ts";
 export { type FileDeviceOptions, FileDevice, openFile } from "./devices/file.ts";
 export { FlushGroup } from "./flush-group.ts";
+export { Bitmap } from "./bitmap.ts";
+export { BufferPool } from "./buffer-pool.ts";
+export { type Crc32c, acceleratedCrc32c, crc32c, portableCrc32c, rawCrc32c } from "./crc32c.ts";
+export { describeSize, formatSize, parseSize } from "./size.ts";
+export {
+  type ChoiceOption,
+  type DeviceOption,
+  type FlagOption,
+  type IntegerOption,
+  type ListOption,
+  type OptionSpec,
+  type OptionTable,
+  type OptionValue,
+  type OptionsOf,
+  type SectorsOption,
+  type SizeOption,
+  type TextOption,
+  describeRange,
+  parseOption,
+  parseOptions,
+} from "./options.ts";
+export {
+  type AnyTarget,
+  type OpenContext,
+  type Target,
+  type TargetDevice,
+  GuardedTarget,
+  TableArguments,
+  requireRoom,
+} from "./target.ts";
+export { TargetRegistry } from "./registry.ts";
+export { type Segment, parseTable, printTable, tableLength } from "./table.ts";
+export {
+  type Access,
+  type DeviceOpener,
+  type DeviceSchemes,
+  LowerDevices,
+  builtinSchemes,
+  schemeOf,
+} from "./lower-devices.ts";
+export { type OpenTableOptions, TableDevice, isTargetDevice, openTable } from "./stack.ts";
+export { basicTargets } from "./targets/index.ts";
+export { type Piece, MappedDevice } from "./targets/mapped.ts";
+export { type LinearOptions, LinearDevice, linear } from "./targets/linear.ts";
+export { type Stripe, type StripedOptions, StripedDevice, striped } from "./targets/striped.ts";
+export { type ZeroOptions, zero } from "./targets/zero.ts";
+export { ZeroDevice } from "./devices/zero.ts";
+export { type ErrorOptions, ErrorDevice, error } from "./targets/error.ts";
+export { type DelayOptions, type Delays, DelayDevice, delay } from "./targets/delay.ts";
+export { type FlakeyOptions, FlakeyDevice, flakey } from "./targets/flakey.ts";

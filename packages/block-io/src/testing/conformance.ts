@@ -17,8 +17,8 @@ export interface Subject {
 
 /** The two functions the suite needs of a test framework; vitest, jest, mocha and node:test all have them. */
 export interface TestFramework {
-  describe(name: string, body: () => void): unknown;
-  it(name: string, body: () => Promise<void>): unknown;
+  readonly describe: (name: string, body: () => void) => unknown;
+  readonly it: (name: string, body: () => Promise<void>) => unknown;
 }
 
 /** Seed of the random checks; set DMKIT_SEED to run again what failed. */

@@ -1,0 +1,138 @@
+/**
+ * Opens a table: the targets of its lines over the devices they name, as one device.
+ *
+ * The device owns everything it opened: closing it closes the targets, then the devices below them.
+ */
+import { type BlockDevice, SECTOR } from "./device.ts";
+import type { Environment } from "./environment.ts";
+import { BlockIoError, toBlockIoError } from "./errors.ts";
+import { type DeviceSchemes, LowerDevices } from "./lower-devices.ts";
+import { type Segment, printTable, tableLength } from "./table.ts";
+import type { TargetDevice } from "./target.ts";
+import { MappedDevice, type Piece } from "./targets/mapped.ts";
+
+export interface OpenTableOptions {
+  /** Default: `table`. */
+  readonly name?: string;
+  readonly environment: Environment;
+  /** Open every device below read-only. Default false. */
+  readonly readOnly?: boolean;
+  /** Openers for URI schemes besides `mem:` and `null:`. */
+  readonly schemes?: DeviceSchemes;
+}
+
+interface OpenSegment {
+  readonly segment: Segment;
+  readonly device: TargetDevice;
+  /** Bytes. */
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Opens all segments or none. Errors: those of the targets and of the devices below. */
+export async function openTable(
+  segments: readonly Segment[],
+  options: OpenTableOptions,
+): Promise<TableDevice> {
+  const { environment } = options;
+  const lowers = new LowerDevices(options.schemes ?? {}, environment);
+  const open: OpenSegment[] = [];
+  try {
+    for (const segment of segments) {
+      const device = await segment.target.open(segment.options, {
+        name: segment.target.name,
+        size: segment.length * SECTOR,
+        environment,
+        lower: async (reference, access) => lowers.open(reference, options.readOnly ? "read" : access),
+      });
+      const start = segment.start * SECTOR;
+      open.push({ segment, device, start, end: start + device.size });
+    }
+    return new TableDevice(open, lowers, options.name ?? "table");
+  } catch (error) {
+    await Promise.allSettled(open.map(({ device }) => device.close()));
+    await lowers.close().catch(() => {});
+    throw toBlockIoError(error, { device: options.name, op: "open" });
+  }
+}
+
+/** Made by {@link openTable}. */
+export class TableDevice extends MappedDevice {
+  readonly #segments: readonly OpenSegment[];
+  readonly #lowers: LowerDevices;
+
+  constructor(segments: readonly OpenSegment[], lowers: LowerDevices, name: string) {
+    super(
+      name,
+      tableLength(segments.map(({ segment }) => segment)) * SECTOR,
+      segments.map(({ device }) => device),
+    );
+    this.#segments = segments;
+    this.#lowers = lowers;
+  }
+
+  /** The table it was opened with. */
+  get table(): string {
+    return printTable(this.#segments.map(({ segment }) => segment));
+  }
+
+  /** One device-mapper status line a segment. */
+  override status(): string {
+    return this.#segments
+      .map(({ segment: { start, length, target }, device }) =>
+        [start, length, target.name, device.status()].join(" ").trimEnd(),
+      )
+      .join("\n");
+  }
+
+  /** To the only segment, or to the one at the sector that `@sector` as first word names. */
+  override async message(words: readonly string[]): Promise<string> {
+    const [first, ...rest] = words;
+    const sector = /^@(\d+)$/.exec(first ?? "")?.[1];
+    if (sector !== undefined) return this.#find(Number(sector) * SECTOR).device.message(rest);
+    const [only, second] = this.#segments;
+    if (only !== undefined && second === undefined) return only.device.message(words);
+    throw new BlockIoError("the table has several segments", {
+      code: "EINVAL",
+      device: this.name,
+      op: "message",
+      hint: "Begin the message with the sector of the segment it is for: @0 …",
+    });
+  }
+
+  protected override locate(offset: number): Piece {
+    const { device, start, end } = this.#find(offset);
+    return { device, offset: offset - start, length: end - offset };
+  }
+
+  protected override async doClose(): Promise<void> {
+    const closing: (() => Promise<void>)[] = this.#segments.map(
+      ({ device }) =>
+        () =>
+          device.close(),
+    );
+    const results: PromiseSettledResult<void>[] = [];
+    // The devices below last: a target writes to them while it closes.
+    for (const close of [...closing, () => this.#lowers.close()])
+      results.push(...(await Promise.allSettled([close()])));
+    for (const result of results) if (result.status === "rejected") throw result.reason;
+  }
+
+  #find(offset: number): OpenSegment {
+    let low = 0;
+    let high = this.#segments.length - 1;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (offset < (this.#segments[middle] as OpenSegment).end) high = middle;
+      else low = middle + 1;
+    }
+    const found = this.#segments[low];
+    if (found !== undefined && offset >= found.start && offset < found.end) return found;
+    throw new BlockIoError(`nothing is mapped at byte ${offset}`, { code: "EINVAL", device: this.name });
+  }
+}
+
+/** Whether a device can be asked and told things. */
+export function isTargetDevice(device: BlockDevice): device is TargetDevice {
+  return "status" in device && "message" in device;
+}

@@ -1,0 +1,141 @@
+/** What a device-mapper target is: a declaration as data, and a function that opens it. */
+import type { BlockDevice } from "./device.ts";
+import type { Environment } from "./environment.ts";
+import { BlockIoError } from "./errors.ts";
+import { type OptionSpec, type OptionTable, parseOption } from "./options.ts";
+import { GuardedDevice } from "./guard.ts";
+
+/** A running target: a block device that can be asked and told things. */
+export interface TargetDevice extends BlockDevice {
+  /** The target's part of the device-mapper status line; empty if there is nothing to say. */
+  status(): string;
+  /** Carries out a message; resolves with its answer, often empty. Throws `EINVAL` for unknown ones. */
+  message(words: readonly string[]): Promise<string>;
+}
+
+/** A {@link GuardedDevice} with no status and no messages, to be overridden. */
+export abstract class GuardedTarget extends GuardedDevice implements TargetDevice {
+  status(): string {
+    return "";
+  }
+
+  message(words: readonly string[]): Promise<string> {
+    return Promise.reject(
+      new BlockIoError(`unknown message "${words.join(" ")}"`, {
+        code: "EINVAL",
+        device: this.name,
+        op: "message",
+      }),
+    );
+  }
+}
+
+/** What a target is given to run on. It does not close the devices below it: whoever opened them does. */
+export interface OpenContext {
+  /** For messages: the target's name, or the device's it is part of. */
+  readonly name: string;
+  /** Bytes of the table line. */
+  readonly size: number;
+  readonly environment: Environment;
+  /** Opens the device an option names. The same name gives the same device within one stack. */
+  readonly lower: (reference: string, access: "read" | "write") => Promise<BlockDevice>;
+}
+
+/** The declaration of a target; `export const linear = {…} satisfies Target<LinearOptions>`. */
+export interface Target<Options> {
+  /** As in tables; also the package's name. */
+  readonly name: string;
+  readonly aliases?: readonly string[];
+  readonly version: readonly [major: number, minor: number, patch: number];
+  /** One line for lists and help. */
+  readonly summary: string;
+  /** The arguments in a table, in words: `<device> <offset>`. */
+  readonly synopsis: string;
+  readonly options: OptionTable;
+  /** Reads the arguments of a table line; throws `EPARSE`. */
+  parse(args: TableArguments): Options;
+  /** The arguments such that `parse` gives the same options again. */
+  print(options: Options): readonly string[];
+  open(options: Options, context: OpenContext): Promise<TargetDevice>;
+}
+
+/**
+ * A target whose options nobody but itself looks into, as a registry keeps it: what its `parse` returns goes
+ * to its own `print` and `open` only.
+ */
+export type AnyTarget = Target<unknown>;
+
+/** The words of a table line after the target's name, read one after the other. */
+export class TableArguments {
+  readonly #words: readonly string[];
+  #next = 0;
+
+  constructor(words: readonly string[]) {
+    this.#words = words;
+  }
+
+  /** Words not read yet. */
+  get remaining(): number {
+    return this.#words.length - this.#next;
+  }
+
+  /** The next word without reading it. */
+  peek(): string | undefined {
+    return this.#words[this.#next];
+  }
+
+  /** The next word; throws `EPARSE` naming what is missing. */
+  word(name: string): string {
+    const word = this.#words[this.#next];
+    if (word === undefined) throw new BlockIoError(`${name} is missing`, { code: "EPARSE", op: "parse" });
+    this.#next += 1;
+    return word;
+  }
+
+  /** The next word as the value of an option; throws `EPARSE` with the option's range. */
+  option(name: string, spec: OptionSpec): unknown {
+    return parseOption(name, spec, this.word(name));
+  }
+
+  text(name: string, spec: OptionSpec): string {
+    return this.option(name, spec) as string;
+  }
+
+  number(name: string, spec: OptionSpec): number {
+    return this.option(name, spec) as number;
+  }
+
+  /** `<count> word…`: a count and that many words, as arguments of their own. Nothing left means none. */
+  counted(name: string): TableArguments {
+    if (this.remaining === 0) return new TableArguments([]);
+    const count = this.number(`number of ${name}`, {
+      type: "integer",
+      min: 0,
+      max: this.remaining - 1,
+      help: "how many words follow",
+    });
+    const words = this.#words.slice(this.#next, this.#next + count);
+    this.#next += count;
+    return new TableArguments(words);
+  }
+
+  /** Throws `EPARSE` if anything is left. */
+  end(): void {
+    const word = this.#words[this.#next];
+    if (word !== undefined) throw new BlockIoError(`unexpected "${word}"`, { code: "EPARSE", op: "parse" });
+  }
+}
+
+/** Refuses a lower device that is too small for what is mapped on it; all in bytes. */
+export function requireRoom(device: BlockDevice, offset: number, length: number): void {
+  if (offset <= device.size && length <= device.size - offset) return;
+  throw new BlockIoError(
+    `${length} bytes at offset ${offset} do not fit: the device has ${device.size} bytes`,
+    {
+      code: "EINVAL",
+      device: device.name,
+      op: "open",
+      hint: "Give a larger device, a smaller length or another offset.",
+    },
+  );
+}

@@ -1,0 +1,10 @@
+/** The targets of this package, in the order lists show them. */
+import type { AnyTarget } from "../target.ts";
+import { delay } from "./delay.ts";
+import { error } from "./error.ts";
+import { flakey } from "./flakey.ts";
+import { linear } from "./linear.ts";
+import { striped } from "./striped.ts";
+import { zero } from "./zero.ts";
+
+export const basicTargets: readonly AnyTarget[] = [linear, striped, zero, error, delay, flakey];

@@ -1,0 +1,49 @@
+/** `linear`: a run of sectors of another device. */
+import { type BlockDevice, SECTOR } from "../device.ts";
+import type { OptionsOf } from "../options.ts";
+import { type Target, requireRoom } from "../target.ts";
+import { MappedDevice, type Piece } from "./mapped.ts";
+
+export const linearOptions = {
+  device: { type: "device", help: "the device below" },
+  offset: {
+    type: "sectors",
+    min: 0,
+    max: 17_592_186_044_415,
+    default: 0,
+    help: "sector of the device below where this one starts",
+  },
+} as const;
+
+export type LinearOptions = OptionsOf<typeof linearOptions>;
+
+export class LinearDevice extends MappedDevice {
+  readonly #piece: Piece;
+
+  /** @param offset bytes on `device`; @param size bytes. Throws `EINVAL` if they do not fit. */
+  constructor(device: BlockDevice, offset: number, size: number, name = "linear") {
+    super(name, size, [device]);
+    requireRoom(device, offset, size);
+    this.#piece = { device, offset, length: size };
+  }
+
+  protected override locate(offset: number): Piece {
+    const { device, offset: start, length } = this.#piece;
+    return { device, offset: start + offset, length: length - offset };
+  }
+}
+
+export const linear: Target<LinearOptions> = {
+  name: "linear",
+  version: [1, 0, 0],
+  summary: "a run of sectors of another device",
+  synopsis: "<device> <offset>",
+  options: linearOptions,
+  parse: (args) => ({
+    device: args.text("device", linearOptions.device),
+    offset: args.number("offset", linearOptions.offset),
+  }),
+  print: ({ device, offset }) => [device, String(offset)],
+  open: async ({ device, offset }, { name, size, lower }) =>
+    new LinearDevice(await lower(device, "write"), offset * SECTOR, size, name),
+};

@@ -1,0 +1,148 @@
+/**
+ * Devices that hand every request on to devices below them, cut into pieces where it crosses from one to the
+ * next: linear, striped, and the segments of a table.
+ *
+ * The abilities of such a device are the least of what the devices below it can do.
+ */
+import {
+  type Ability,
+  type BlockDevice,
+  type Capabilities,
+  type Extent,
+  type Limits,
+  type WriteZeroesOptions,
+  done,
+} from "../device.ts";
+import { BlockIoError } from "../errors.ts";
+import { GuardedTarget } from "../target.ts";
+
+/** A run of bytes on a lower device. */
+export interface Piece {
+  readonly device: BlockDevice;
+  /** Bytes on the lower device. */
+  readonly offset: number;
+  /** Bytes from the start of the piece that stay on the same device; at least 1. */
+  readonly length: number;
+}
+
+export abstract class MappedDevice extends GuardedTarget {
+  readonly #lowers: readonly BlockDevice[];
+
+  constructor(name: string, size: number, lowers: readonly BlockDevice[], optimalTransfer?: number) {
+    const limits = combinedLimits(lowers);
+    super(name, size, optimalTransfer === undefined ? limits : { ...limits, optimalTransfer });
+    // A device that is used twice needs one flush only.
+    this.#lowers = [...new Set(lowers)];
+  }
+
+  /** Where the byte at `offset` lives, and for how long the mapping goes on from there. */
+  protected abstract locate(offset: number): Piece;
+
+  protected override doRead(offset: number, into: Buffer): Promise<void> {
+    const { device, offset: below, length } = this.locate(offset);
+    if (into.length <= length) return device.read(below, into);
+    return this.#pieces(offset, into.length, (piece, at) =>
+      piece.device.read(piece.offset, into.subarray(at, at + piece.length)),
+    );
+  }
+
+  protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+    const { device, offset: below, length } = this.locate(offset);
+    if (from.length <= length) return device.write(below, from, fua ? FUA : undefined);
+    return this.#pieces(offset, from.length, (piece, at) =>
+      piece.device.write(piece.offset, from.subarray(at, at + piece.length), fua ? FUA : undefined),
+    );
+  }
+
+  protected override doFlush(): Promise<void> {
+    const [only, second] = this.#lowers;
+    if (only === undefined) return done;
+    return second === undefined ? only.flush() : all(this.#lowers.map((device) => device.flush()));
+  }
+
+  protected override doDiscard(offset: number, length: number): Promise<void> {
+    return this.#pieces(offset, length, (piece) => piece.device.discard(piece.offset, piece.length));
+  }
+
+  protected override async doWriteZeroes(
+    offset: number,
+    length: number,
+    options: WriteZeroesOptions,
+  ): Promise<void> {
+    const first = this.locate(offset);
+    // A fast zero that fails half way would have changed something: pieces cannot promise it.
+    if (options.fast && length > first.length) {
+      throw new BlockIoError("zeroing across devices is not fast", {
+        code: "ENOTSUP",
+        device: this.name,
+        op: "writeZeroes",
+        offset,
+        length,
+      });
+    }
+    await this.#pieces(offset, length, (piece) =>
+      piece.device.writeZeroes(piece.offset, piece.length, options),
+    );
+  }
+
+  protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
+    for (let at = 0; at < length; ) {
+      const piece = this.locate(offset + at);
+      const count = Math.min(piece.length, length - at);
+      for await (const extent of piece.device.extents(piece.offset, count)) {
+        yield { offset: offset + at, length: extent.length, kind: extent.kind };
+        at += extent.length;
+      }
+    }
+  }
+
+  #pieces(offset: number, length: number, work: (piece: Piece, at: number) => Promise<void>): Promise<void> {
+    const running: Promise<void>[] = [];
+    for (let at = 0; at < length; ) {
+      const piece = this.locate(offset + at);
+      const count = Math.min(piece.length, length - at);
+      running.push(work({ ...piece, length: count }, at));
+      at += count;
+    }
+    return all(running);
+  }
+}
+
+const FUA = { fua: true } as const;
+
+/** Waits for all, even when one fails: nothing may still use a buffer after a request was answered. */
+async function all(running: readonly Promise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(running))
+    if (result.status === "rejected") throw result.reason;
+}
+
+function combinedLimits(lowers: readonly BlockDevice[]): Limits {
+  const limits = lowers.map((device) => device.limits);
+  const capabilities = limits.map((one) => one.capabilities);
+  const largest = (value: (one: Limits) => number): number => Math.max(512, ...limits.map(value));
+  const physicalBlockSize = largest((one) => one.physicalBlockSize);
+  return {
+    logicalBlockSize: largest((one) => one.logicalBlockSize) === 4096 ? 4096 : 512,
+    physicalBlockSize,
+    optimalTransfer: Math.max(
+      physicalBlockSize,
+      largest((one) => one.optimalTransfer),
+    ),
+    discardGranularity: largest((one) => one.discardGranularity),
+    capabilities: {
+      readOnly: capabilities.some((one) => one.readOnly),
+      fua: least(capabilities, (one) => one.fua),
+      discard: least(capabilities, (one) => one.discard),
+      discardZeroes: capabilities.every((one) => one.discardZeroes),
+      writeZeroes: least(capabilities, (one) => one.writeZeroes),
+      fastZero: capabilities.every((one) => one.fastZero),
+      extents: capabilities.some((one) => one.extents),
+    },
+  };
+}
+
+function least(capabilities: readonly Capabilities[], ability: (one: Capabilities) => Ability): Ability {
+  const found = new Set(capabilities.map(ability));
+  if (found.has("none")) return "none";
+  return found.has("emulated") ? "emulated" : "native";
+}
