@@ -1,0 +1,99 @@
+/**
+ * LZ4 blocks through lz4-napi (native, memory-safe Rust). Only the raw block leaves or enters this file: the
+ * four bytes of length that the library puts in front are taken off and put back, see format/lz4-prefix.ts.
+ * The length put back is our own `dst.length`, never an untrusted number, and the library yields at most that.
+ */
+import type * as Lz4Napi from "lz4-napi";
+import { type Backend, asBuffer, deliver, missingPackage, notLoaded } from "../backend.ts";
+import { type CompressorError, corrupt } from "../errors.ts";
+import { PREFIX_LENGTH, writePrefixed } from "../format/lz4-prefix.ts";
+
+const NAME = "lz4";
+const MAX_SCRATCH = 256 * 1024;
+
+type Library = Pick<typeof Lz4Napi, "compress" | "compressSync" | "uncompress" | "uncompressSync">;
+
+let library: Library | undefined;
+/** Prefix and block for one synchronous decompression at a time; grows to what is used, up to a limit. */
+let scratch: Buffer = Buffer.alloc(0);
+
+async function load(): Promise<void> {
+  if (library !== undefined) return;
+  try {
+    library = (await import("lz4-napi")).default;
+  } catch (cause) {
+    throw missingPackage(NAME, "lz4-napi", cause);
+  }
+}
+
+function loaded(): Library {
+  if (library === undefined) throw notLoaded(NAME);
+  return library;
+}
+
+function compress(src: Uint8Array, dst: Uint8Array): number {
+  return deliver(loaded().compressSync(asBuffer(src)).subarray(PREFIX_LENGTH), dst);
+}
+
+async function compressAsync(src: Uint8Array, dst: Uint8Array): Promise<number> {
+  return deliver((await loaded().compress(src)).subarray(PREFIX_LENGTH), dst);
+}
+
+function decompress(src: Uint8Array, dst: Uint8Array): number {
+  const { uncompressSync } = loaded();
+  const prefixed = scratchFor(src.length);
+  writePrefixed(prefixed, src, dst.length);
+  let output: Buffer;
+  try {
+    output = uncompressSync(prefixed);
+  } catch (cause) {
+    throw malformed(cause);
+  }
+  return deliverDecompressed(output, dst);
+}
+
+async function decompressAsync(src: Uint8Array, dst: Uint8Array): Promise<number> {
+  const { uncompress } = loaded();
+  const prefixed = Buffer.allocUnsafe(src.length + PREFIX_LENGTH);
+  writePrefixed(prefixed, src, dst.length);
+  let output: Buffer;
+  try {
+    output = await uncompress(prefixed);
+  } catch (cause) {
+    throw malformed(cause);
+  }
+  return deliverDecompressed(output, dst);
+}
+
+function scratchFor(length: number): Buffer {
+  const needed = length + PREFIX_LENGTH;
+  if (needed > MAX_SCRATCH) return Buffer.allocUnsafeSlow(needed);
+  if (needed > scratch.length) scratch = Buffer.allocUnsafeSlow(needed);
+  return scratch.subarray(0, needed);
+}
+
+function deliverDecompressed(output: Buffer, dst: Uint8Array): number {
+  const length = deliver(output, dst);
+  if (length < 0) throw corrupt(NAME, "the output is longer than its buffer");
+  return length;
+}
+
+function malformed(cause: unknown): CompressorError {
+  return corrupt(NAME, "the input is not a well-formed LZ4 block", undefined, cause);
+}
+
+export const lz4: Backend<undefined> = {
+  name: NAME,
+  description: "LZ4 blocks through lz4-napi; fast, the default",
+  syncCompress: 16384,
+  syncDecompress: 131072,
+  load,
+  createContext: () => undefined,
+  destroyContext: () => undefined,
+  // The reference library's bound for its fast mode.
+  bound: (length) => length + Math.floor(length / 255) + 16,
+  compress,
+  decompress,
+  compressAsync,
+  decompressAsync,
+};

@@ -1,0 +1,88 @@
+/** Zstandard through node:zlib, where this Node has it; its asynchronous calls run on libuv's thread pool. */
+import zlib from "node:zlib";
+import { type Backend, deliver } from "../backend.ts";
+import { type CompressorError } from "../errors.ts";
+import { zstdContentSize } from "../format/zstd-frame.ts";
+import { NAME, type ZstdContext, bound, createContext, levels, malformed, wrongSize } from "./zstd-common.ts";
+
+interface ZstdOptions {
+  readonly params?: Readonly<Record<number, number>>;
+  readonly chunkSize?: number;
+  readonly maxOutputLength?: number;
+}
+
+type Callback = (error: Error | null, output: Buffer) => void;
+
+/** The part of node:zlib that Node 20 and its types do not have. */
+interface ZlibWithZstd {
+  readonly constants: { readonly ZSTD_c_compressionLevel: number };
+  zstdCompressSync(src: Uint8Array, options: ZstdOptions): Buffer;
+  zstdDecompressSync(src: Uint8Array, options: ZstdOptions): Buffer;
+  zstdCompress(src: Uint8Array, options: ZstdOptions, callback: Callback): void;
+  zstdDecompress(src: Uint8Array, options: ZstdOptions, callback: Callback): void;
+}
+
+const native = zlib as unknown as ZlibWithZstd;
+
+export const hasNativeZstd: boolean = typeof native.zstdCompressSync === "function";
+
+function compress(src: Uint8Array, dst: Uint8Array, context: ZstdContext): number {
+  return deliver(native.zstdCompressSync(src, compressOptions(src, context)), dst);
+}
+
+function compressAsync(src: Uint8Array, dst: Uint8Array, context: ZstdContext): Promise<number> {
+  return new Promise((resolve, reject) => {
+    native.zstdCompress(src, compressOptions(src, context), (error, output) => {
+      if (error === null) resolve(deliver(output, dst));
+      else reject(error);
+    });
+  });
+}
+
+function compressOptions(src: Uint8Array, { level }: ZstdContext): ZstdOptions {
+  const params = { [native.constants.ZSTD_c_compressionLevel]: level };
+  return { params, chunkSize: Math.max(64, bound(src.length)) };
+}
+
+function decompress(src: Uint8Array, dst: Uint8Array): number {
+  const size = zstdContentSize(src, dst.length);
+  let output: Buffer;
+  try {
+    output = native.zstdDecompressSync(src, decompressOptions(size));
+  } catch (cause) {
+    throw malformed(cause);
+  }
+  if (output.length !== size) throw wrongSize();
+  return deliver(output, dst);
+}
+
+async function decompressAsync(src: Uint8Array, dst: Uint8Array): Promise<number> {
+  const size = zstdContentSize(src, dst.length);
+  const output = await new Promise<Buffer | CompressorError>((resolve) => {
+    native.zstdDecompress(src, decompressOptions(size), (error, bytes) => {
+      resolve(error === null ? bytes : malformed(error));
+    });
+  });
+  if (output instanceof Error) throw output;
+  if (output.length !== size) throw wrongSize();
+  return deliver(output, dst);
+}
+
+function decompressOptions(size: number): ZstdOptions {
+  return { chunkSize: Math.max(64, size), maxOutputLength: Math.max(1, size) };
+}
+
+export const zstdNative: Backend<ZstdContext> = {
+  name: NAME,
+  description: "Zstandard through node:zlib; the best ratio",
+  levels,
+  syncCompress: 8192,
+  syncDecompress: 16384,
+  createContext,
+  destroyContext: () => undefined,
+  bound,
+  compress,
+  decompress,
+  compressAsync,
+  decompressAsync,
+};

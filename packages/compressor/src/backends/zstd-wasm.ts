@@ -1,0 +1,87 @@
+/**
+ * Zstandard through @bokuweb/zstd-wasm, which has no threads: large inputs go to worker threads.
+ *
+ * The module's memory is one for the whole thread. Should the code ever trap, that memory can no longer be
+ * trusted, so from then on every call fails (`EIO`) rather than risk a wrong byte.
+ */
+import type * as ZstdWasm from "@bokuweb/zstd-wasm";
+import { type Backend, deliver, missingPackage, notLoaded } from "../backend.ts";
+import { CompressorError } from "../errors.ts";
+import { zstdContentSize } from "../format/zstd-frame.ts";
+import { NAME, type ZstdContext, bound, createContext, levels, malformed, wrongSize } from "./zstd-common.ts";
+
+const PACKAGE = "@bokuweb/zstd-wasm";
+
+type Library = Pick<typeof ZstdWasm, "init" | "compress" | "decompress">;
+
+let library: Library | undefined;
+let trap: unknown;
+
+async function load(): Promise<void> {
+  if (library !== undefined) return;
+  try {
+    const imported: Library = (await import("@bokuweb/zstd-wasm")).default;
+    await imported.init();
+    library = imported;
+  } catch (cause) {
+    throw missingPackage(NAME, PACKAGE, cause);
+  }
+}
+
+function loaded(): Library {
+  if (library === undefined) throw notLoaded(NAME);
+  if (trap !== undefined) {
+    throw new CompressorError("the WebAssembly module has failed before", {
+      code: "EIO",
+      backend: NAME,
+      cause: trap,
+      hint: "Restart the process, and report the input that preceded this",
+    });
+  }
+  return library;
+}
+
+/** Remembers an error that is not one of the library's own answers. */
+function noteTrap(error: unknown): void {
+  if (error instanceof Error && error.name === "RuntimeError") trap = error;
+}
+
+function compress(src: Uint8Array, dst: Uint8Array, { level }: ZstdContext): number {
+  const { compress } = loaded();
+  try {
+    return deliver(compress(src, level), dst);
+  } catch (error) {
+    noteTrap(error);
+    throw error;
+  }
+}
+
+function decompress(src: Uint8Array, dst: Uint8Array): number {
+  const { decompress } = loaded();
+  // The library allocates what the frame claims its content to be, and writes no more than that.
+  const size = zstdContentSize(src, dst.length);
+  let output: Uint8Array;
+  try {
+    output = decompress(src);
+  } catch (cause) {
+    noteTrap(cause);
+    throw malformed(cause);
+  }
+  if (output.length !== size) throw wrongSize();
+  return deliver(output, dst);
+}
+
+export const zstdWasm: Backend<ZstdContext> = {
+  name: NAME,
+  description: "Zstandard through @bokuweb/zstd-wasm (node:zlib has none before 22.15); the best ratio",
+  levels,
+  syncCompress: 8192,
+  syncDecompress: 16384,
+  worker: { module: import.meta.url, exportName: "zstdWasm" },
+  load,
+  createContext,
+  destroyContext: () => undefined,
+  bound,
+  compress,
+  decompress,
+};

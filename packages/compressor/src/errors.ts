@@ -1,0 +1,62 @@
+/**
+ * The one error class of this package and the list of its codes. Codes are stable: programs and tests compare
+ * codes, never texts.
+ */
+
+/** Every code a {@link CompressorError} can carry, with its meaning. */
+export const compressorErrorCodes = {
+  EFORMAT: "the compressed bytes are malformed, or yield more than the buffer for them holds",
+  EINVAL: "an argument or option is out of its range",
+  ENOENT: "no backend of that name or number is known",
+  EEXIST: "a backend of that name or number is known already",
+  ENOTSUP: "the backend cannot work here: a package it needs is missing or does not load",
+  EOVERFLOW: "the input is longer than the compressor was made for",
+  EBUSY: "the stream is still compressing",
+  ESHUTDOWN: "the compressor is closed, or the stream was released",
+  ENOMEM: "the backend could not get its working memory",
+  EIO: "the backend failed in a way that is not the input's fault",
+} as const;
+
+/** A stable error code; the keys of {@link compressorErrorCodes}. */
+export type CompressorErrorCode = keyof typeof compressorErrorCodes;
+
+/** Everything about an error but its text. */
+export interface CompressorErrorDetails {
+  readonly code: CompressorErrorCode;
+  /** Name of the backend, where one is concerned. */
+  readonly backend?: string | undefined;
+  /** Byte offset in the compressed input at which the fault was noticed, where that is known. */
+  readonly offset?: number | undefined;
+  readonly cause?: unknown;
+  /** What the reader can do about it: one sentence, imperative. */
+  readonly hint?: string | undefined;
+}
+
+/** The only class thrown by this package. */
+export class CompressorError extends Error {
+  override readonly name: string = "CompressorError";
+  readonly code: CompressorErrorCode;
+  readonly backend: string | undefined;
+  readonly offset: number | undefined;
+  readonly hint: string | undefined;
+
+  /** @param reason what went wrong, without the place: the place is taken from the details. */
+  constructor(reason: string, details: CompressorErrorDetails) {
+    super(describe(reason, details), details.cause === undefined ? undefined : { cause: details.cause });
+    this.code = details.code;
+    this.backend = details.backend;
+    this.offset = details.offset;
+    this.hint = details.hint;
+  }
+}
+
+/** The error for compressed bytes that are not what they should be. */
+export function corrupt(backend: string, reason: string, offset?: number, cause?: unknown): CompressorError {
+  return new CompressorError(reason, { code: "EFORMAT", backend, offset, cause });
+}
+
+function describe(reason: string, { code, backend, offset, hint }: CompressorErrorDetails): string {
+  const where = backend === undefined ? "" : `${backend}: `;
+  const at = offset === undefined ? "" : ` at byte ${offset}`;
+  return `${where}${reason}${at} (${code})${hint === undefined ? "" : `. ${hint}`}`;
+}

@@ -1,0 +1,37 @@
+/** The other end of a {@link ThreadTeam}: runs one backend's synchronous calls on a thread of its own. */
+import assert from "node:assert";
+import { parentPort, workerData } from "node:worker_threads";
+import type { Backend } from "../backend.ts";
+import { CompressorError } from "../errors.ts";
+import { type Answer, type Job, READY, type ThreadSetup } from "./protocol.ts";
+
+const { entry, settings, input, output } = workerData as ThreadSetup;
+const inputBytes = Buffer.from(input);
+const outputBytes = Buffer.from(output);
+
+const exported = (await import(entry.module)) as Readonly<Record<string, Backend | undefined>>;
+const backend = exported[entry.exportName];
+assert(backend !== undefined, `${entry.module} exports no ${entry.exportName}`);
+await backend.load?.();
+const context = backend.createContext(settings);
+
+assert(parentPort !== null, "this module runs on a worker thread");
+const port = parentPort;
+
+function run({ kind, length, limit }: Job): Answer {
+  const src = inputBytes.subarray(0, length);
+  const dst = outputBytes.subarray(0, limit);
+  try {
+    return kind === "compress"
+      ? (backend as Backend).compress(src, dst, context)
+      : (backend as Backend).decompress(src, dst);
+  } catch (error) {
+    return {
+      code: error instanceof CompressorError ? error.code : kind === "compress" ? "EIO" : "EFORMAT",
+      reason: error instanceof Error ? error.message : String(error),
+    };
+  }
+}
+
+port.on("message", (job: Job) => port.postMessage(run(job)));
+port.postMessage(READY);
