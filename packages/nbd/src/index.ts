@@ -1,1 +1,12 @@
 export * as protocol from "./protocol.ts";
+export { type NbdServerOptions, type ServerStatistics, NbdServer } from "./server.ts";
+export { type ExportOptions, type RemovalMode } from "./server/export.ts";
+export { type ServerLimits, defaultLimits } from "./server/limits.ts";
+export { type ListenOptions, type Listener, NBD_PORT } from "./server/listener.ts";
+export { type MetaContext, type StatusExtent, baseAllocation } from "./server/meta-contexts.ts";
+export {
+  type CountedOperation,
+  type ExportStatistics,
+  type OperationStatistics,
+  countedOperations,
+} from "./server/statistics.ts";

@@ -1,0 +1,209 @@
+/** The NBD server: block devices in, clients' requests answered. */
+import type { Duplex } from "node:stream";
+import { type Environment, type Timer, realEnvironment } from "@dmkit/block-io";
+import { REP } from "./protocol.ts";
+import { ByteBudget } from "./server/budget.ts";
+import { Connection } from "./server/connection.ts";
+import type { ServerContext } from "./server/context.ts";
+import type { ExportOptions, RemovalMode } from "./server/export.ts";
+import { ExportDirectory } from "./server/exports.ts";
+import { type ServerLimits, resolveLimits } from "./server/limits.ts";
+import { type ListenOptions, type Listener, listen } from "./server/listener.ts";
+import type { Denial } from "./server/negotiation.ts";
+import { SlabPool } from "./server/outbox.ts";
+import type { ExportStatistics } from "./server/statistics.ts";
+
+// Milliseconds between two looks at which clients have stalled.
+const CHECK_INTERVAL = 1000;
+// Milliseconds a client that is refused has to take its refusal.
+const REFUSAL_TIME = 1000;
+
+export interface NbdServerOptions {
+  /** Clock, scheduler and log; the real ones and no log by default. */
+  readonly environment?: Environment | undefined;
+  readonly limits?: Partial<ServerLimits> | undefined;
+  /** The export that clients get who ask for none; the one added first by default. */
+  readonly defaultExport?: string | undefined;
+}
+
+/** What a server did and does. */
+export interface ServerStatistics {
+  /** Connections at present, those still in the handshake included. */
+  readonly connections: number;
+  /** Connections since the start. */
+  readonly accepted: number;
+  /** Connections that were refused because there were too many. */
+  readonly refused: number;
+  /** Bytes of requests and replies in flight at present, as charged to the limits. */
+  readonly bytesInFlight: number;
+  readonly exports: ReadonlyMap<string, ExportStatistics>;
+}
+
+/**
+ * Serves block devices to NBD clients.
+ *
+ * It does not own its devices: whoever opened them closes them, after {@link close} or
+ * {@link removeExport} resolved.
+ */
+export class NbdServer {
+  readonly limits: ServerLimits;
+  readonly #environment: Environment;
+  readonly #exports: ExportDirectory;
+  readonly #context: ServerContext;
+  readonly #connections: Set<Connection> = new Set();
+  readonly #refusals: Set<Connection> = new Set();
+  readonly #listeners: Set<Listener> = new Set();
+  #stopping = false;
+  #closing: Promise<void> | undefined;
+  #checking: Timer | undefined;
+  #accepted = 0;
+  #refused = 0;
+  #changed: (() => void)[] = [];
+
+  /** Throws `EINVAL` for limits out of range. */
+  constructor({ environment = realEnvironment, limits, defaultExport }: NbdServerOptions = {}) {
+    this.limits = resolveLimits(limits);
+    this.#environment = environment;
+    this.#exports = new ExportDirectory(defaultExport);
+    const isStopping = (): boolean => this.#stopping;
+    this.#context = {
+      environment,
+      limits: this.limits,
+      budget: new ByteBudget(this.limits.bytesInAll, this.limits.bytesPerConnection),
+      slabs: new SlabPool(),
+      exports: this.#exports,
+      get stopping() {
+        return isStopping();
+      },
+    };
+  }
+
+  /** Offers a device. Throws `EEXIST` if the name is taken, `EINVAL` if it cannot be sent. */
+  addExport(options: ExportOptions): void {
+    this.#exports.add(options);
+  }
+
+  /**
+   * Withdraws an export; see {@link RemovalMode}. Resolves when the server does not use its device any
+   * more. Rejects with `ENOENT` or, in mode `safe`, `EBUSY`.
+   */
+  removeExport(name: string, mode: RemovalMode = "safe"): Promise<void> {
+    return this.#exports.remove(name, mode);
+  }
+
+  /** Starts to listen; may be called several times. Rejects with `EADDRINUSE`, `EEXIST`, `EPERM` … */
+  async listen(where: ListenOptions): Promise<Listener> {
+    const listener = await listen(where, (socket) => this.#accept(socket));
+    this.#listeners.add(listener);
+    if (this.#stopping) await listener.close();
+    return {
+      ...listener,
+      close: () => {
+        this.#listeners.delete(listener);
+        return listener.close();
+      },
+    };
+  }
+
+  /** Serves one client on a stream that exists already (stdin and stdout …). Resolves when it is gone. */
+  serveStream(stream: Duplex): Promise<void> {
+    return new Promise((resolve) => {
+      stream.once("close", resolve);
+      this.#accept(stream);
+    });
+  }
+
+  /**
+   * Stops accepting, finishes what is in flight, answers later requests with `ESHUTDOWN`, and resolves when
+   * all clients are gone. Those who are not after `timeout` milliseconds are dropped.
+   */
+  close({ timeout = 10_000 }: { timeout?: number } = {}): Promise<void> {
+    this.#closing ??= this.#close(timeout);
+    return this.#closing;
+  }
+
+  /** The figures as they are now. */
+  statistics(): ServerStatistics {
+    return {
+      connections: this.#connections.size,
+      accepted: this.#accepted,
+      refused: this.#refused,
+      bytesInFlight: this.#context.budget.used,
+      exports: new Map(this.#exports.all.map(({ name, statistics }) => [name, statistics.snapshot()])),
+    };
+  }
+
+  #accept(stream: Duplex): void {
+    if (this.#stopping) {
+      stream.destroy();
+      return;
+    }
+    this.#accepted += 1;
+    if (this.#connections.size >= this.limits.connections) {
+      this.#refuse(stream);
+      return;
+    }
+    const connection = new Connection(stream, this.#context, this.limits.handshakeTime, undefined, (gone) => {
+      this.#connections.delete(gone);
+      this.#notify();
+    });
+    this.#connections.add(connection);
+    this.#checking ??= this.#planCheck();
+  }
+
+  /** One client too many is told so, unless too many are being told so already. */
+  #refuse(stream: Duplex): void {
+    this.#refused += 1;
+    if (this.#refusals.size >= this.limits.connections) {
+      stream.destroy();
+      return;
+    }
+    const denial: Denial = {
+      type: REP.ERR_POLICY,
+      text: `the server has its ${this.limits.connections} connections already; try again later`,
+    };
+    const connection = new Connection(stream, this.#context, REFUSAL_TIME, denial, (gone) => {
+      this.#refusals.delete(gone);
+      this.#notify();
+    });
+    this.#refusals.add(connection);
+  }
+
+  #planCheck(): Timer {
+    return this.#environment.clock.after(CHECK_INTERVAL, () => {
+      const now = this.#environment.clock.now();
+      for (const connection of this.#connections) connection.check(now);
+      this.#checking = this.#connections.size > 0 ? this.#planCheck() : undefined;
+    });
+  }
+
+  async #close(timeout: number): Promise<void> {
+    this.#stopping = true;
+    // A listener is closed for good only when its connections are gone, which is waited for below.
+    for (const listener of this.#listeners) void listener.close();
+    const deadline = this.#environment.clock.now() + timeout;
+    const timer = this.#environment.clock.after(timeout, () => this.#notify());
+    for (const connection of this.#connections) connection.stop();
+    while (this.#transmitting() && this.#environment.clock.now() < deadline) await this.#change();
+    timer.cancel();
+    for (const connection of [...this.#connections, ...this.#refusals]) {
+      connection.drop("the server is being shut down");
+    }
+    while (this.#connections.size + this.#refusals.size > 0) await this.#change();
+    this.#checking?.cancel();
+  }
+
+  #transmitting(): boolean {
+    for (const connection of this.#connections) if (connection.transmitting) return true;
+    return false;
+  }
+
+  /** Resolves when a connection has gone or the time is up. */
+  #change(): Promise<void> {
+    return new Promise((resolve) => this.#changed.push(resolve));
+  }
+
+  #notify(): void {
+    for (const resolve of this.#changed.splice(0)) resolve();
+  }
+}

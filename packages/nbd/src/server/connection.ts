@@ -1,0 +1,155 @@
+/**
+ * One connection: its stream, its two phases and its end.
+ *
+ *     handshake --agreed--> transmission --finished--> lingering --> closed
+ *         '-----------------------'--- violated, stalled, dropped ----^
+ *
+ * Lingering: our side is closed, what the peer still sends is thrown away until it closes its side, so that
+ * the last replies are not lost in a reset connection.
+ */
+import { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import { BlockIoError, type Timer, toBlockIoError } from "@dmkit/block-io";
+import { REP } from "../protocol.ts";
+import type { Phase, ServerContext } from "./context.ts";
+import type { Export, ExportClient } from "./export.ts";
+import { Handshake, type HandshakeEvents } from "./handshake.ts";
+import type { Agreement, Denial } from "./negotiation.ts";
+import { Transmission, type TransmissionEvents } from "./transmission.ts";
+
+const LINGER = 1000;
+const KEEP_ALIVE = 60_000;
+
+const lingering: Phase = {
+  receive() {},
+  ended() {},
+  stop() {},
+  stalled: () => undefined,
+  closed() {},
+};
+
+export class Connection implements ExportClient, HandshakeEvents, TransmissionEvents {
+  readonly #stream: Duplex;
+  readonly #context: ServerContext;
+  readonly #denial: Denial | undefined;
+  readonly #onClosed: (connection: Connection) => void;
+  #phase: Phase;
+  #exported: Export | undefined;
+  #timer: Timer | undefined;
+  #closed = false;
+  #transmission: Transmission | undefined;
+
+  /**
+   * @param denial why the client gets nothing but an error, if it does not.
+   * @param time milliseconds for the handshake.
+   */
+  constructor(
+    stream: Duplex,
+    context: ServerContext,
+    time: number,
+    denial: Denial | undefined,
+    onClosed: (connection: Connection) => void,
+  ) {
+    this.#stream = stream;
+    this.#context = context;
+    this.#denial = denial;
+    this.#onClosed = onClosed;
+    if (stream instanceof Socket) {
+      stream.setNoDelay(true);
+      stream.setKeepAlive(true, KEEP_ALIVE);
+    }
+    const handshake = new Handshake(stream, context, this, () => this.#denied());
+    this.#phase = handshake;
+    stream.on("data", (chunk: Buffer) => this.#receive(chunk));
+    stream.on("end", () => this.#phase.ended());
+    stream.on("error", (error) => this.#failed(error));
+    stream.on("close", () => this.#closedNow());
+    this.#timer = context.environment.clock.after(time, () => this.drop("it did not complete the handshake"));
+    handshake.start();
+  }
+
+  /** Whether the client has entered an export and has not said goodbye. */
+  get transmitting(): boolean {
+    return this.#exported !== undefined && !this.#closed;
+  }
+
+  /** The server is being shut down: finish what is in flight. */
+  stop(): void {
+    this.#phase.stop();
+  }
+
+  /** Drops the client if it made no progress for too long. @param now milliseconds. */
+  check(now: number): void {
+    // A lingering client may still have replies to take.
+    const reason = this.#phase.stalled(now) ?? this.#transmission?.stalled(now);
+    if (reason !== undefined) this.drop(reason);
+  }
+
+  /** Hangs up without another word. What is in flight is finished, and its replies are thrown away. */
+  drop(reason: string): void {
+    if (this.#closed) return;
+    this.#context.environment.logger.log("warn", "NBD client dropped", {
+      export: this.#exported?.name,
+      reason,
+    });
+    this.#stream.destroy();
+  }
+
+  agreed(agreement: Agreement, rest: Buffer): void {
+    this.#timer?.cancel();
+    this.#exported = agreement.exported;
+    agreement.exported.joined(this);
+    this.#context.environment.logger.log("info", "NBD client connected", { export: this.#exported.name });
+    this.#transmission = new Transmission(this.#stream, this.#context, agreement, this);
+    this.#phase = this.#transmission;
+    if (rest.length > 0) this.#receive(rest);
+  }
+
+  violated(reason: string): void {
+    this.drop(reason);
+  }
+
+  finished(): void {
+    if (this.#closed) return;
+    this.#phase = lingering;
+    this.#stream.end(() => {
+      if (this.#closed) return;
+      this.#timer?.cancel();
+      this.#timer = this.#context.environment.clock.after(LINGER, () => this.#stream.destroy());
+    });
+    // The peer's end of the stream is only seen by reading.
+    this.#stream.resume();
+  }
+
+  #receive(chunk: Buffer): void {
+    try {
+      this.#phase.receive(chunk);
+    } catch (error) {
+      // A bug of ours must not take the other clients down with it.
+      this.#failed(error);
+    }
+  }
+
+  #denied(): Denial | undefined {
+    return this.#context.stopping ? shutdown : this.#denial;
+  }
+
+  #failed(error: unknown): void {
+    const { code, message } = toBlockIoError(error, { op: "connect" });
+    const level = error instanceof BlockIoError || code === "ENOTCONN" ? "info" : "warn";
+    this.#context.environment.logger.log(level, "NBD connection failed", { code, message });
+    this.#stream.destroy();
+  }
+
+  #closedNow(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#timer?.cancel();
+    this.#phase.closed();
+    this.#transmission?.closed();
+    this.#exported?.left(this);
+    this.#onClosed(this);
+  }
+}
+
+const shutdown: Denial = { type: REP.ERR_SHUTDOWN, text: "the server is being shut down" };

@@ -1,0 +1,29 @@
+/** What all connections of a server share, and what a connection's two phases have in common. */
+import type { Environment } from "@dmkit/block-io";
+import type { ByteBudget } from "./budget.ts";
+import type { ExportDirectory } from "./exports.ts";
+import type { ServerLimits } from "./limits.ts";
+import type { SlabPool } from "./outbox.ts";
+
+export interface ServerContext {
+  readonly environment: Environment;
+  readonly limits: ServerLimits;
+  readonly budget: ByteBudget;
+  readonly slabs: SlabPool;
+  readonly exports: ExportDirectory;
+  /** The server is being shut down. */
+  readonly stopping: boolean;
+}
+
+/** Handshake or transmission: what a connection does with what arrives. */
+export interface Phase {
+  receive(chunk: Buffer): void;
+  /** The client will send nothing more. */
+  ended(): void;
+  /** The server is being shut down. */
+  stop(): void;
+  /** Why the client should be dropped, if it should. @param now milliseconds. */
+  stalled(now: number): string | undefined;
+  /** The stream is gone. */
+  closed(): void;
+}

@@ -1,0 +1,67 @@
+/** The exports of a server, by name. */
+import { BlockIoError } from "@dmkit/block-io";
+import { Export, type ExportOptions, type RemovalMode } from "./export.ts";
+
+export class ExportDirectory {
+  readonly #exports: Map<string, Export> = new Map();
+  /** The name that "" stands for; without one, the export added first. */
+  #defaultName: string | undefined;
+
+  constructor(defaultName?: string) {
+    this.#defaultName = defaultName;
+  }
+
+  /** In the order they were added. */
+  get all(): readonly Export[] {
+    return [...this.#exports.values()];
+  }
+
+  /** Throws `EEXIST` if there is an export of that name already. */
+  add(options: ExportOptions): Export {
+    if (this.#exports.has(options.name)) {
+      throw new BlockIoError(`there is an export named ${JSON.stringify(options.name)} already`, {
+        code: "EEXIST",
+        op: "listen",
+      });
+    }
+    const exported = new Export(options);
+    this.#exports.set(exported.name, exported);
+    return exported;
+  }
+
+  /** The export a client means by `name`. */
+  find(name: string): Export | undefined {
+    const exported = this.#exports.get(name);
+    if (exported !== undefined || name !== "") return exported;
+    if (this.#defaultName !== undefined) return this.#exports.get(this.#defaultName);
+    for (const first of this.#exports.values()) return first;
+    return undefined;
+  }
+
+  /** Resolves when the server does not use the device any more. */
+  async remove(name: string, mode: RemovalMode): Promise<void> {
+    const exported = this.#exports.get(name);
+    if (exported === undefined) {
+      throw new BlockIoError(`there is no export named ${JSON.stringify(name)}`, {
+        code: "ENOENT",
+        op: "close",
+      });
+    }
+    if (mode === "safe" && exported.clients.size > 0) {
+      throw new BlockIoError(
+        `export ${JSON.stringify(name)} is in use by ${exported.clients.size} connections`,
+        {
+          code: "EBUSY",
+          op: "close",
+          hint: "Disconnect them, or remove the export with mode hide, soft or hard.",
+        },
+      );
+    }
+    this.#exports.delete(name);
+    if (mode === "soft" || mode === "hard") exported.stopping = true;
+    if (mode === "hard") {
+      for (const client of exported.clients) client.drop("its export was removed");
+    }
+    await exported.unused();
+  }
+}

@@ -1,0 +1,192 @@
+/**
+ * The handshake's bytes: greeting out, client flags and options in, one at a time.
+ *
+ * Invariant: a peer that has not entered an export holds at most one received chunk, one option's data and
+ * the unsent rest of one option's replies. No option is looked at while replies are waiting to leave.
+ */
+import type { Duplex } from "node:stream";
+import {
+  CLIENT_FLAGS_LENGTH,
+  HANDSHAKE_FLAG,
+  OPTION_HEADER_LENGTH,
+  type OptionHeader,
+  decodeClientFlags,
+  decodeOptionHeader,
+  encodeGreeting,
+} from "../protocol.ts";
+import type { Phase, ServerContext } from "./context.ts";
+import { type Agreement, type Denial, Negotiation, type Step } from "./negotiation.ts";
+
+/** What becomes of the connection. */
+export interface HandshakeEvents {
+  /** The handshake is over; `rest` arrived behind it. */
+  agreed(agreement: Agreement, rest: Buffer): void;
+  /** Say goodbye. */
+  finished(): void;
+  /** Hang up. */
+  violated(reason: string): void;
+}
+
+const FLAGS = HANDSHAKE_FLAG.FIXED_NEWSTYLE | HANDSHAKE_FLAG.NO_ZEROES;
+const nothing = Buffer.alloc(0);
+
+type Expecting = "flags" | "header" | "data" | "skipped" | "nothing";
+
+export class Handshake implements Phase {
+  readonly #stream: Duplex;
+  readonly #context: ServerContext;
+  readonly #events: HandshakeEvents;
+  readonly #negotiation: Negotiation;
+  #chunk: Buffer = nothing;
+  #at = 0;
+  #expecting: Expecting = "flags";
+  // What is being collected, and how much of it is there.
+  #piece: Buffer = Buffer.alloc(CLIENT_FLAGS_LENGTH);
+  #filled = 0;
+  #header: OptionHeader = { option: 0, length: 0 };
+  #skip = 0;
+  #options = 0;
+  #bytes = 0;
+  #draining = false;
+
+  /** @param denial why this client gets nothing, if it does not. */
+  constructor(
+    stream: Duplex,
+    context: ServerContext,
+    events: HandshakeEvents,
+    denial: () => Denial | undefined,
+  ) {
+    this.#stream = stream;
+    this.#context = context;
+    this.#events = events;
+    const { exports, limits } = context;
+    this.#negotiation = new Negotiation({ exports, maximumPayload: limits.maximumPayload, denial });
+  }
+
+  start(): void {
+    this.#stream.write(encodeGreeting(FLAGS));
+  }
+
+  receive(chunk: Buffer): void {
+    this.#chunk = chunk;
+    this.#at = 0;
+    this.#parse();
+  }
+
+  ended(): void {
+    this.#expecting = "nothing";
+    this.#events.finished();
+  }
+
+  stop(): void {
+    // Options get ERR_SHUTDOWN from now on; the server hangs up when its other clients are done.
+  }
+
+  stalled(): string | undefined {
+    // The handshake as a whole has a time limit, which the connection keeps.
+    return undefined;
+  }
+
+  closed(): void {
+    this.#expecting = "nothing";
+    this.#chunk = nothing;
+  }
+
+  #parse(): void {
+    while (!this.#draining && this.#expecting !== "nothing" && this.#at < this.#chunk.length) {
+      if (this.#expecting === "skipped") this.#skipData();
+      else this.#collect();
+    }
+  }
+
+  #collect(): void {
+    const count = Math.min(this.#piece.length - this.#filled, this.#chunk.length - this.#at);
+    this.#chunk.copy(this.#piece, this.#filled, this.#at, this.#at + count);
+    this.#filled += count;
+    this.#at += count;
+    if (this.#filled < this.#piece.length) return;
+    if (this.#expecting === "flags") this.#takeFlags(decodeClientFlags(this.#piece));
+    else if (this.#expecting === "header") this.#takeHeader(this.#piece);
+    else this.#take(this.#negotiation.option(this.#header.option, this.#piece));
+  }
+
+  #skipData(): void {
+    const count = Math.min(this.#skip, this.#chunk.length - this.#at);
+    this.#skip -= count;
+    this.#at += count;
+    if (this.#skip > 0) return;
+    const { option, length } = this.#header;
+    this.#take(this.#negotiation.tooLong(option, length, this.#context.limits.optionLength));
+  }
+
+  #takeFlags(flags: number): void {
+    if ((flags & ~FLAGS) !== 0) {
+      this.#violated(`unknown client flags 0x${flags.toString(16)}`);
+      return;
+    }
+    this.#negotiation.noZeroes = (flags & HANDSHAKE_FLAG.NO_ZEROES) !== 0;
+    this.#expect("header", OPTION_HEADER_LENGTH);
+  }
+
+  #takeHeader(piece: Buffer): void {
+    const { handshakeOptions, handshakeBytes, optionLength } = this.#context.limits;
+    try {
+      this.#header = decodeOptionHeader(piece);
+    } catch (error) {
+      this.#violated((error as Error).message);
+      return;
+    }
+    const { option, length } = this.#header;
+    this.#options += 1;
+    this.#bytes += length;
+    if (this.#options > handshakeOptions || this.#bytes > handshakeBytes) {
+      this.#violated(`${this.#options} options with ${this.#bytes} bytes are too many for one handshake`);
+    } else if (length === 0) {
+      this.#take(this.#negotiation.option(option, nothing));
+    } else if (length <= optionLength) {
+      this.#expect("data", length);
+    } else {
+      this.#skip = length;
+      this.#expecting = "skipped";
+    }
+  }
+
+  #take({ replies, next, agreement }: Step): void {
+    this.#expect("header", OPTION_HEADER_LENGTH);
+    this.#stream.cork();
+    for (const reply of replies) this.#stream.write(reply);
+    this.#stream.uncork();
+    if (next === "close") {
+      this.#expecting = "nothing";
+      this.#events.finished();
+    } else if (next === "transmit" && agreement !== undefined) {
+      this.#expecting = "nothing";
+      const rest = this.#chunk.subarray(this.#at);
+      this.#chunk = nothing;
+      this.#events.agreed(agreement, rest);
+    } else if (this.#stream.writableNeedDrain) {
+      this.#awaitDrain();
+    }
+  }
+
+  #awaitDrain(): void {
+    this.#draining = true;
+    this.#stream.pause();
+    this.#stream.once("drain", () => {
+      this.#draining = false;
+      this.#parse();
+      if (!this.#draining) this.#stream.resume();
+    });
+  }
+
+  #expect(what: Expecting, length: number): void {
+    this.#expecting = what;
+    this.#piece = Buffer.allocUnsafe(length);
+    this.#filled = 0;
+  }
+
+  #violated(reason: string): void {
+    this.#expecting = "nothing";
+    this.#events.violated(reason);
+  }
+}

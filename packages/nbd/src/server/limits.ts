@@ -1,0 +1,100 @@
+/** What a server lets its clients use. Every limit is a number with a range; nothing grows without one. */
+import { BlockIoError } from "@dmkit/block-io";
+import { DEFAULT_MAX_PAYLOAD, MAX_EXTENTS_PER_CHUNK, MAX_STRING } from "../protocol.ts";
+
+const KiB = 1024;
+const MiB = 1024 * 1024;
+
+/**
+ * Bytes; the least a request is charged, whatever its length. A request can keep alive one received chunk
+ * (at most 64 KiB) or one slab of replies (64 KiB), so this makes the charge an upper bound of the memory.
+ */
+export const MINIMUM_CHARGE: number = 64 * KiB;
+
+/** Bytes per second; a peer slower than this is as good as dead once the stall time has passed. */
+export const SLOWEST_RATE: number = MiB;
+
+export interface ServerLimits {
+  /** Connections at a time; those beyond are refused with a text. */
+  readonly connections: number;
+  /** Bytes of requests and replies in flight on one connection; beyond, its socket is not read. */
+  readonly bytesPerConnection: number;
+  /** Bytes of requests and replies in flight on all connections together. */
+  readonly bytesInAll: number;
+  /** Bytes; the longest READ or WRITE that is carried out. Advertised to clients that ask. */
+  readonly maximumPayload: number;
+  /** Bytes; a WRITE longer than allowed is drained and answered up to this length. Beyond, the peer is dropped. */
+  readonly drainedPayload: number;
+  /** Milliseconds from connecting to the end of the handshake. */
+  readonly handshakeTime: number;
+  /** Options a client may send before it is dropped. */
+  readonly handshakeOptions: number;
+  /** Bytes of data in one option; a longer one is drained and answered with an error. */
+  readonly optionLength: number;
+  /** Bytes of option data a client may send before it is dropped, drained ones included. */
+  readonly handshakeBytes: number;
+  /** Milliseconds without progress on a half-sent request or an unread reply before the peer is dropped. */
+  readonly stallTime: number;
+  /** Milliseconds without any request before the peer is dropped; 0 for no limit. */
+  readonly idleTime: number;
+  /** Descriptors in one BLOCK_STATUS reply, for each metadata context. */
+  readonly extentsPerReply: number;
+}
+
+/** The limits of a server that was told nothing. */
+export const defaultLimits: ServerLimits = {
+  connections: 100,
+  bytesPerConnection: 64 * MiB,
+  bytesInAll: 256 * MiB,
+  maximumPayload: DEFAULT_MAX_PAYLOAD,
+  drainedPayload: 64 * MiB,
+  handshakeTime: 10_000,
+  handshakeOptions: 4096,
+  optionLength: 32 * KiB,
+  handshakeBytes: 4 * MiB,
+  stallTime: 30_000,
+  idleTime: 0,
+  extentsPerReply: 16 * KiB,
+};
+
+const ranges: Readonly<Record<keyof ServerLimits, readonly [number, number]>> = {
+  connections: [1, 65_536],
+  bytesPerConnection: [2 * MiB, Number.MAX_SAFE_INTEGER],
+  bytesInAll: [2 * MiB, Number.MAX_SAFE_INTEGER],
+  maximumPayload: [MiB, 1024 * MiB],
+  drainedPayload: [MiB, 0xffff_ffff],
+  handshakeTime: [1, 3_600_000],
+  handshakeOptions: [1, Number.MAX_SAFE_INTEGER],
+  optionLength: [2 * MAX_STRING, MiB],
+  handshakeBytes: [2 * MAX_STRING, Number.MAX_SAFE_INTEGER],
+  stallTime: [1, 3_600_000],
+  idleTime: [0, Number.MAX_SAFE_INTEGER],
+  extentsPerReply: [1, MAX_EXTENTS_PER_CHUNK],
+};
+
+/** Fills in the defaults. Throws `EINVAL` for a limit out of its range or limits that contradict each other. */
+export function resolveLimits(given: Partial<ServerLimits> = {}): ServerLimits {
+  const limits: ServerLimits = { ...defaultLimits, ...given };
+  for (const [name, [least, most]] of Object.entries(ranges)) {
+    const value = limits[name as keyof ServerLimits];
+    if (!Number.isSafeInteger(value) || value < least || value > most) {
+      throw invalid(`limit ${name} is ${value}; it must be an integer in ${least} … ${most}`);
+    }
+  }
+  // Otherwise the largest request could never be admitted and its connection would wait for ever.
+  const largest = Math.max(limits.maximumPayload, 8 * limits.extentsPerReply) + MINIMUM_CHARGE;
+  if (limits.bytesPerConnection < largest) {
+    throw invalid(`limit bytesPerConnection is below the ${largest} bytes one request can need`);
+  }
+  if (limits.bytesInAll < limits.bytesPerConnection) {
+    throw invalid("limit bytesInAll is below limit bytesPerConnection");
+  }
+  if (limits.drainedPayload < limits.maximumPayload) {
+    throw invalid("limit drainedPayload is below limit maximumPayload");
+  }
+  return limits;
+}
+
+function invalid(reason: string): BlockIoError {
+  return new BlockIoError(reason, { code: "EINVAL", op: "listen" });
+}

@@ -1,0 +1,175 @@
+/**
+ * Sockets that are listened on: unix sockets, TCP, and sockets inherited from a service manager.
+ *
+ * A unix socket is created with mode 0600. Its file outlives a killed server: a file nobody listens on is
+ * taken over, one that somebody answers on is `EADDRINUSE`, and anything that is no socket is left alone.
+ */
+import { lstat, unlink } from "node:fs/promises";
+import { type AddressInfo, type Server, type Socket, connect, createServer, isIP } from "node:net";
+import { resolve } from "node:path";
+import { BlockIoError, toBlockIoError } from "@dmkit/block-io";
+
+/** The port registered for NBD. */
+export const NBD_PORT = 10809;
+
+/** Where to listen: exactly one of `path`, `fd` and `port`/`host`. */
+export type ListenOptions =
+  | { readonly path: string }
+  | {
+      /** 127.0.0.1 unless told otherwise. */
+      readonly host?: string | undefined;
+      /** 10809 unless told otherwise; 0 for any that is free. */
+      readonly port?: number | undefined;
+      /** Nothing is encrypted yet: an address that others can reach has to be asked for explicitly. */
+      readonly allowRemote?: boolean | undefined;
+    }
+  /** A listening socket of this process, e.g. 3 under systemd socket activation. */
+  | { readonly fd: number };
+
+/** A socket that is listened on. */
+export interface Listener {
+  /** `nbd://…` or `nbd+unix://…` of an export; of the default one without a name. */
+  uri(exportName?: string): string;
+  /** The path of a unix socket. */
+  readonly path: string | undefined;
+  readonly host: string | undefined;
+  readonly port: number | undefined;
+  /** Stops listening; connections stay. */
+  close(): Promise<void>;
+}
+
+/** Starts to listen. Throws `EADDRINUSE`, `EPERM`, `EEXIST`, or what the operating system says. */
+export async function listen(options: ListenOptions, accept: (socket: Socket) => void): Promise<Listener> {
+  // Half-open: a client may close its side and still read its replies.
+  const server = createServer({ allowHalfOpen: true }, accept);
+  if ("path" in options) await listenUnix(server, options.path);
+  else if ("fd" in options)
+    await listening(server, () => server.listen({ fd: options.fd }), `fd ${options.fd}`);
+  else await listenTcp(server, options.host ?? "127.0.0.1", options.port ?? NBD_PORT, options.allowRemote);
+  return describe(server, "path" in options ? options.path : undefined);
+}
+
+async function listenTcp(server: Server, host: string, port: number, allowRemote = false): Promise<void> {
+  const where = `${host}:${port}`;
+  if (!allowRemote && !loopback(host)) {
+    throw new BlockIoError(`${host} can be reached from other machines, and connections are not encrypted`, {
+      code: "EPERM",
+      device: where,
+      op: "listen",
+      hint: "Listen on 127.0.0.1 or a unix socket, or set allowRemote if the network is trusted.",
+    });
+  }
+  await listening(server, () => server.listen({ host, port }), where);
+}
+
+async function listenUnix(server: Server, path: string): Promise<void> {
+  await makeRoom(path);
+  // Binding happens inside the call, so that the file never exists with a wider mode.
+  const bind = (): void => {
+    const before = umask(0o177);
+    try {
+      server.listen({ path });
+    } finally {
+      if (before !== undefined) umask(before);
+    }
+  };
+  await listening(server, bind, path);
+}
+
+/** Sets the umask, where that is possible: not in worker threads. */
+function umask(mask: number): number | undefined {
+  try {
+    return process.umask(mask);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Removes a socket file nobody listens on. */
+async function makeRoom(path: string): Promise<void> {
+  const stat = await lstat(path).catch(() => undefined);
+  if (stat === undefined) return;
+  if (!stat.isSocket()) {
+    throw new BlockIoError("there is a file of this name, and it is no socket", {
+      code: "EEXIST",
+      device: path,
+      op: "listen",
+      hint: "Choose another path for the socket.",
+    });
+  }
+  if (await answers(path)) {
+    throw new BlockIoError("another server listens on this socket", {
+      code: "EADDRINUSE",
+      device: path,
+      op: "listen",
+      hint: "Stop the other server or choose another path.",
+    });
+  }
+  await unlink(path).catch(() => {});
+}
+
+/** Whether anybody listens: only a refused connection says for certain that nobody does. */
+function answers(path: string): Promise<boolean> {
+  return new Promise((settle) => {
+    const socket = connect({ path });
+    socket.on("connect", () => {
+      socket.destroy();
+      settle(true);
+    });
+    socket.on("error", (error: NodeJS.ErrnoException) => {
+      settle(error.code !== "ECONNREFUSED" && error.code !== "ENOENT");
+    });
+  });
+}
+
+async function listening(server: Server, start: () => void, where: string): Promise<void> {
+  await new Promise<void>((settle, fail) => {
+    server.once("error", (error: NodeJS.ErrnoException) => {
+      fail(
+        error.code === "EADDRINUSE"
+          ? new BlockIoError("the address is in use", {
+              code: "EADDRINUSE",
+              device: where,
+              op: "listen",
+              cause: error,
+              hint: "Stop the server that uses it or choose another one.",
+            })
+          : toBlockIoError(error, { device: where, op: "listen" }),
+      );
+    });
+    server.once("listening", settle);
+    try {
+      start();
+    } catch (error) {
+      fail(toBlockIoError(error, { device: where, op: "listen" }));
+    }
+  });
+}
+
+function describe(server: Server, path: string | undefined): Listener {
+  const address = server.address();
+  const tcp: AddressInfo | undefined = address !== null && typeof address === "object" ? address : undefined;
+  const unix = path ?? (typeof address === "string" ? address : undefined);
+  return {
+    path: unix,
+    host: tcp?.address,
+    port: tcp?.port,
+    uri: (exportName = "") => uriOf(unix, tcp, exportName),
+    close: () =>
+      new Promise((settle) => {
+        server.close(() => settle());
+      }),
+  };
+}
+
+function uriOf(path: string | undefined, tcp: AddressInfo | undefined, exportName: string): string {
+  const name = encodeURIComponent(exportName);
+  if (tcp === undefined)
+    return `nbd+unix:///${name}?socket=${encodeURIComponent(resolve(path ?? "")).replaceAll("%2F", "/")}`;
+  const host = isIP(tcp.address) === 6 ? `[${tcp.address}]` : tcp.address;
+  return `nbd://${host}:${tcp.port}/${name}`;
+}
+
+function loopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."));
+}

@@ -1,0 +1,255 @@
+/**
+ * Option haggling: one option in, replies and what happens next out. No I/O, no time.
+ *
+ * Invariants:
+ *
+ * - a metadata context chosen for one export is forgotten when another set is asked for, even if that fails,
+ *   and does not count when another export is entered;
+ * - an error leaves the negotiation where it was: the client may go on.
+ *
+ * Later: STARTTLS is acknowledged here, wipes `structured` and the contexts, and asks the connection for an
+ * upgrade; EXTENDED_HEADERS sets a flag beside `structured`.
+ */
+import { codeOf } from "@dmkit/block-io";
+import {
+  INFO,
+  MAX_STRING,
+  OPT,
+  REP,
+  decodeExportName,
+  decodeInfoRequest,
+  decodeMetaContextRequest,
+  encodeExportAnswer,
+  encodeInfoBlockSize,
+  encodeInfoExport,
+  encodeInfoText,
+  encodeMetaContextReply,
+  encodeOptionError,
+  encodeOptionReply,
+  encodeServerEntry,
+} from "../protocol.ts";
+import type { SelectedContext } from "./block-status.ts";
+import type { Export } from "./export.ts";
+import type { ExportDirectory } from "./exports.ts";
+import { type MetaContext, matchingContexts } from "./meta-contexts.ts";
+
+/** What client and server agreed on. */
+export interface Agreement {
+  readonly exported: Export;
+  readonly structured: boolean;
+  /** Empty unless they were chosen for this export. */
+  readonly contexts: readonly SelectedContext[];
+}
+
+/** What follows an option. */
+export interface Step {
+  readonly replies: readonly Buffer[];
+  /** `transmit`: the handshake is over, see `agreement`. `close`: the connection ends. */
+  readonly next: "continue" | "close" | "transmit";
+  readonly agreement?: Agreement;
+}
+
+/** Why no option but ABORT is granted: the reply type and the text to send. */
+export interface Denial {
+  readonly type: number;
+  readonly text: string;
+}
+
+export interface NegotiationOptions {
+  readonly exports: ExportDirectory;
+  /** Bytes; advertised to clients that ask. */
+  readonly maximumPayload: number;
+  /** Asked before each option. */
+  readonly denial: () => Denial | undefined;
+}
+
+export class Negotiation {
+  readonly #options: NegotiationOptions;
+  #structured = false;
+  #contexts: readonly SelectedContext[] = [];
+  // The export the contexts were chosen for.
+  #contextsFor: Export | undefined;
+  /** Whether the 124 zeroes after EXPORT_NAME are left out. */
+  noZeroes = false;
+
+  constructor(options: NegotiationOptions) {
+    this.#options = options;
+  }
+
+  /** Answers an option whose data arrived whole. */
+  option(option: number, data: Buffer): Step {
+    if (option === OPT.ABORT) return { replies: [encodeOptionReply(option, REP.ACK)], next: "close" };
+    const denial = this.#options.denial();
+    if (denial !== undefined) {
+      // EXPORT_NAME knows no errors: all that is left is to hang up.
+      return option === OPT.EXPORT_NAME ? closed : refused(option, denial.type, denial.text);
+    }
+    try {
+      return this.#answer(option, data);
+    } catch (error) {
+      if (codeOf(error) !== "EPROTO" && codeOf(error) !== "EINVAL") throw error;
+      if (option === OPT.EXPORT_NAME) return closed;
+      return refused(option, REP.ERR_INVALID, (error as Error).message);
+    }
+  }
+
+  /** Answers an option whose data were too long to be kept. */
+  tooLong(option: number, length: number, limit: number): Step {
+    if (option === OPT.SET_META_CONTEXT) this.#forgetContexts();
+    if (option === OPT.EXPORT_NAME) return closed;
+    if (option === OPT.ABORT) return this.option(option, Buffer.alloc(0));
+    if (!knownOptions.has(option)) return unsupported(option);
+    if (withoutData.has(option)) return hasData(option, length);
+    return refused(option, REP.ERR_TOO_BIG, `option data of ${length} bytes exceed the limit of ${limit}`);
+  }
+
+  #answer(option: number, data: Buffer): Step {
+    if (withoutData.has(option) && data.length > 0) return hasData(option, data.length);
+    switch (option) {
+      case OPT.EXPORT_NAME:
+        return this.#exportName(data);
+      case OPT.LIST:
+        return this.#list();
+      case OPT.INFO:
+      case OPT.GO:
+        return this.#info(option, data);
+      case OPT.STRUCTURED_REPLY:
+        this.#structured = true;
+        return acknowledged(option, []);
+      case OPT.LIST_META_CONTEXT:
+      case OPT.SET_META_CONTEXT:
+        return this.#metaContexts(option, data);
+      default:
+        return unsupported(option);
+    }
+  }
+
+  #exportName(data: Buffer): Step {
+    const exported = this.#options.exports.find(decodeExportName(data));
+    if (exported === undefined || exported.full) return closed;
+    const answer = {
+      size: exported.device.size,
+      flags: exported.transmissionFlags(this.#structured),
+    };
+    return {
+      replies: [encodeExportAnswer(answer, !this.noZeroes)],
+      next: "transmit",
+      agreement: this.#agreement(exported),
+    };
+  }
+
+  #list(): Step {
+    return acknowledged(
+      OPT.LIST,
+      this.#options.exports.all.map((exported) =>
+        encodeOptionReply(OPT.LIST, REP.SERVER, encodeServerEntry(exported)),
+      ),
+    );
+  }
+
+  #info(option: typeof OPT.INFO | typeof OPT.GO, data: Buffer): Step {
+    const { name, requests } = decodeInfoRequest(data);
+    const exported = this.#options.exports.find(name);
+    if (exported === undefined) return unknownExport(option, name);
+    if (exported.full) {
+      const text = `export ${JSON.stringify(name)} has its ${exported.maxConnections} connections already`;
+      return refused(option, REP.ERR_POLICY, text);
+    }
+    const flags = exported.transmissionFlags(this.#structured);
+    const information = [encodeInfoExport(exported.device.size, flags)];
+    if (requests.includes(INFO.NAME)) information.push(encodeInfoText(INFO.NAME, exported.name));
+    if (requests.includes(INFO.DESCRIPTION) && exported.description !== "") {
+      information.push(encodeInfoText(INFO.DESCRIPTION, exported.description));
+    }
+    if (requests.includes(INFO.BLOCK_SIZE)) {
+      information.push(encodeInfoBlockSize(exported.blockSizes(this.#options.maximumPayload)));
+    }
+    const step = acknowledged(
+      option,
+      information.map((info) => encodeOptionReply(option, REP.INFO, info)),
+    );
+    if (option === OPT.INFO) return step;
+    return { ...step, next: "transmit", agreement: this.#agreement(exported) };
+  }
+
+  #metaContexts(option: typeof OPT.LIST_META_CONTEXT | typeof OPT.SET_META_CONTEXT, data: Buffer): Step {
+    const set = option === OPT.SET_META_CONTEXT;
+    if (set) this.#forgetContexts();
+    if (!this.#structured) {
+      return refused(option, REP.ERR_INVALID, "metadata contexts need structured replies first");
+    }
+    const { exportName, queries } = decodeMetaContextRequest(data);
+    for (const query of queries) {
+      if (!query.includes(":")) {
+        return refused(option, REP.ERR_INVALID, `metadata query ${JSON.stringify(query)} has no namespace`);
+      }
+    }
+    const exported = this.#options.exports.find(exportName);
+    if (exported === undefined) return unknownExport(option, exportName);
+    const chosen = new Set<MetaContext>();
+    if (!set && queries.length === 0) for (const context of exported.metaContexts) chosen.add(context);
+    for (const query of queries) {
+      for (const context of matchingContexts(exported.metaContexts, query, !set)) chosen.add(context);
+    }
+    const contexts = [...chosen].map((context, index) => ({ id: set ? index + 1 : 0, context }));
+    if (set) {
+      this.#contexts = contexts;
+      this.#contextsFor = exported;
+    }
+    return acknowledged(
+      option,
+      contexts.map(({ id, context }) =>
+        encodeOptionReply(option, REP.META_CONTEXT, encodeMetaContextReply({ id, name: context.name })),
+      ),
+    );
+  }
+
+  #forgetContexts(): void {
+    this.#contexts = [];
+    this.#contextsFor = undefined;
+  }
+
+  #agreement(exported: Export): Agreement {
+    const contexts = this.#contextsFor === exported ? this.#contexts : [];
+    return { exported, structured: this.#structured, contexts };
+  }
+}
+
+const closed: Step = { replies: [], next: "close" };
+
+const withoutData: ReadonlySet<number> = new Set([OPT.LIST, OPT.STARTTLS, OPT.STRUCTURED_REPLY]);
+const knownOptions: ReadonlySet<number> = new Set([
+  ...withoutData,
+  OPT.EXPORT_NAME,
+  OPT.ABORT,
+  OPT.INFO,
+  OPT.GO,
+  OPT.LIST_META_CONTEXT,
+  OPT.SET_META_CONTEXT,
+]);
+
+function acknowledged(option: number, replies: readonly Buffer[]): Step {
+  return { replies: [...replies, encodeOptionReply(option, REP.ACK)], next: "continue" };
+}
+
+function refused(option: number, type: number, text: string): Step {
+  return { replies: [encodeOptionError(option, type, text)], next: "continue" };
+}
+
+function unsupported(option: number): Step {
+  const text = option === OPT.STARTTLS ? "this server does not offer TLS" : `unknown option ${option}`;
+  return refused(option, REP.ERR_UNSUP, text);
+}
+
+function hasData(option: number, length: number): Step {
+  return refused(option, REP.ERR_INVALID, `option ${option} takes no data, but came with ${length} bytes`);
+}
+
+function unknownExport(option: number, name: string): Step {
+  // Escaping can make a name longer than a string may be; the encoder cuts it.
+  return refused(
+    option,
+    REP.ERR_UNKNOWN,
+    `there is no export named ${JSON.stringify(name)}`.slice(0, MAX_STRING),
+  );
+}

@@ -1,0 +1,38 @@
+/** A request in flight. Objects are used again and again, with their callbacks bound once. */
+import type { RequestHeader } from "../protocol.ts";
+import type { Refusal } from "./commands.ts";
+import type { Slab } from "./outbox.ts";
+
+/** Who carries a request out and is told how it went. */
+export interface RequestOwner {
+  succeeded(request: Request): void;
+  failed(request: Request, error: unknown): void;
+}
+
+export class Request implements RequestHeader {
+  flags = 0;
+  type = 0;
+  cookieHigh = 0;
+  cookieLow = 0;
+  offset = 0;
+  length = 0;
+  /** Bytes taken from the connection's account. */
+  charge = 0;
+  /** When it arrived, on the environment's clock. */
+  started = 0;
+  /** Why it will not be carried out. */
+  refusal: Refusal | undefined = undefined;
+  /** Where its reply is being made, from `at` on. */
+  slab: Slab | undefined = undefined;
+  at = 0;
+  /** The whole reply, where it was made elsewhere. */
+  reply: Buffer | undefined = undefined;
+  /** Callbacks for `then`. */
+  readonly succeeded: () => void;
+  readonly failed: (error: unknown) => void;
+
+  constructor(owner: RequestOwner) {
+    this.succeeded = () => owner.succeeded(this);
+    this.failed = (error) => owner.failed(this, error);
+  }
+}

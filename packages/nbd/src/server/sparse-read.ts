@@ -1,0 +1,116 @@
+/**
+ * Structured replies to READ that tell holes instead of sending their zeroes.
+ *
+ * Asking a device for its extents costs more than reading a few blocks, so only long reads are worth it, and
+ * only as long as the answers show holes; see {@link HoleSense}.
+ */
+import type { ByteAccess } from "@dmkit/block-io";
+import {
+  DATA_CHUNK_OVERHEAD,
+  HOLE_CHUNK_LENGTH,
+  REPLY_FLAG,
+  type RequestHeader,
+  encodeDataChunkHeader,
+  encodeHoleChunk,
+} from "../protocol.ts";
+
+// Bytes; shorter reads are just read.
+const LEAST_READ = 64 * 1024;
+// Bytes; a shorter hole is sent as zeroes: its chunk would save next to nothing.
+const LEAST_HOLE = 4096;
+// Chunks in one reply; what follows is sent as data.
+const MOST_CHUNKS = 64;
+// Reads that are let go without asking after many answers without holes.
+const LONGEST_BREAK = 32;
+
+/** Decides whether asking for extents is likely to pay, from what earlier answers said. */
+export class HoleSense {
+  readonly #possible: boolean;
+  // Reads to let go before asking again, and how many that were last time.
+  #skip = 0;
+  #pause = 0;
+
+  /** @param possible whether the client understands hole chunks and the device knows its holes. */
+  constructor(possible: boolean) {
+    this.#possible = possible;
+  }
+
+  worthAsking(length: number): boolean {
+    if (!this.#possible || length < LEAST_READ) return false;
+    if (this.#skip === 0) return true;
+    this.#skip -= 1;
+    return false;
+  }
+
+  /** @param holes whether the last answer showed any. */
+  learned(holes: boolean): void {
+    this.#pause = holes ? 0 : Math.min(LONGEST_BREAK, this.#pause * 2 + 1);
+    this.#skip = this.#pause;
+  }
+}
+
+interface Piece {
+  readonly offset: number;
+  length: number;
+  readonly hole: boolean;
+}
+
+/** A whole reply of data and hole chunks. Rejects with the device's error if any part cannot be read. */
+export async function sparseReply(
+  access: ByteAccess,
+  request: Readonly<RequestHeader>,
+): Promise<{ reply: Buffer; holes: boolean }> {
+  // A request's object is used again once it was answered; these are ours.
+  const { cookieHigh, cookieLow, offset, length } = request;
+  const pieces = await piecesOf(access, offset, length);
+  let size = 0;
+  for (const piece of pieces) size += piece.hole ? HOLE_CHUNK_LENGTH : DATA_CHUNK_OVERHEAD + piece.length;
+  const reply = Buffer.allocUnsafeSlow(size);
+  const reads: Promise<void>[] = [];
+  let at = 0;
+  for (const [index, piece] of pieces.entries()) {
+    const flags = index === pieces.length - 1 ? REPLY_FLAG.DONE : 0;
+    if (piece.hole) {
+      encodeHoleChunk(reply, at, flags, cookieHigh, cookieLow, piece.offset, piece.length);
+      at += HOLE_CHUNK_LENGTH;
+    } else {
+      encodeDataChunkHeader(reply, at, flags, cookieHigh, cookieLow, piece.offset, piece.length);
+      at += DATA_CHUNK_OVERHEAD;
+      reads.push(access.read(piece.offset, reply.subarray(at, at + piece.length)));
+      at += piece.length;
+    }
+  }
+  // All of them have to end, even if one fails: they read into the reply.
+  for (const outcome of await Promise.allSettled(reads)) {
+    if (outcome.status === "rejected") throw outcome.reason;
+  }
+  return { reply, holes: pieces.some(({ hole }) => hole) };
+}
+
+/** The range as alternating data and holes. */
+async function piecesOf(access: ByteAccess, offset: number, length: number): Promise<readonly Piece[]> {
+  const { device } = access;
+  const block = device.limits.logicalBlockSize;
+  const start = Math.floor(offset / block) * block;
+  const end = Math.ceil((offset + length) / block) * block;
+  const pieces: Piece[] = [];
+  let covered = offset;
+  for await (const extent of device.extents(start, end - start)) {
+    const from = Math.max(extent.offset, offset);
+    const to = Math.min(extent.offset + extent.length, offset + length);
+    if (to <= from) continue;
+    const last = pieces.at(-1);
+    const full = pieces.length >= MOST_CHUNKS - 1;
+    const hole = extent.kind !== "data" && to - from >= LEAST_HOLE && !full;
+    if (last !== undefined && last.hole === hole) last.length += to - from;
+    else pieces.push({ offset: from, length: to - from, hole });
+    covered = to;
+    if (full) break;
+  }
+  if (covered < offset + length) {
+    const last = pieces.at(-1);
+    if (last !== undefined && !last.hole) last.length += offset + length - covered;
+    else pieces.push({ offset: covered, length: offset + length - covered, hole: false });
+  }
+  return pieces;
+}

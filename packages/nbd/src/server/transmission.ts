@@ -1,0 +1,163 @@
+/**
+ * The transmission phase of one connection: joins receiver, requests and outbox, and decides when to send,
+ * when to stop reading and when it is over.
+ *
+ * Replies that complete while a chunk is being parsed leave together when it is done. Others wait for the
+ * end of the turn of the event loop, so that all of a turn leave in one write; only when nothing else is in
+ * flight, and so nothing is to be gained by waiting, they leave at once.
+ */
+import type { Duplex } from "node:stream";
+import type { Account } from "./budget.ts";
+import type { Phase, ServerContext } from "./context.ts";
+import type { Agreement } from "./negotiation.ts";
+import { Outbox } from "./outbox.ts";
+import { Receiver } from "./receiver.ts";
+import { type RequestEvents, Requests } from "./requests.ts";
+import { StallMeter } from "./stall.ts";
+
+export interface TransmissionEvents {
+  /** Everything was answered: say goodbye. */
+  finished(): void;
+  /** Hang up. */
+  violated(reason: string): void;
+}
+
+export class Transmission implements Phase, RequestEvents {
+  readonly #stream: Duplex;
+  readonly #context: ServerContext;
+  readonly #events: TransmissionEvents;
+  readonly #account: Account;
+  readonly #outbox: Outbox;
+  readonly #requests: Requests;
+  readonly #receiver: Receiver;
+  readonly #receiving = new StallMeter();
+  readonly #sending = new StallMeter();
+  readonly #idling = new StallMeter();
+  // Parsing a chunk: replies are collected until it is done.
+  #inTurn = false;
+  #flushPlanned = false;
+  #paused = false;
+  // No more requests are taken; the connection ends when those in flight are answered.
+  #finishing = false;
+  #over = false;
+
+  constructor(stream: Duplex, context: ServerContext, agreement: Agreement, events: TransmissionEvents) {
+    this.#stream = stream;
+    this.#context = context;
+    this.#events = events;
+    this.#account = context.budget.open(this.#resume);
+    this.#outbox = new Outbox(stream, context.slabs, this.#account);
+    this.#requests = new Requests(agreement, context.limits, this.#account, this.#outbox, this);
+    this.#receiver = new Receiver(this.#requests);
+  }
+
+  get stopping(): boolean {
+    return this.#context.stopping;
+  }
+
+  now(): number {
+    return this.#context.environment.clock.now();
+  }
+
+  receive(chunk: Buffer): void {
+    if (this.#over) return;
+    this.#requests.arrival = this.now();
+    this.#inTurn = true;
+    this.#receiver.receive(chunk);
+    this.#endTurn();
+  }
+
+  ended(): void {
+    this.#finish();
+  }
+
+  stop(): void {
+    if (this.#requests.inFlight === 0) this.#finish();
+  }
+
+  stalled(now: number): string | undefined {
+    const { stallTime, idleTime } = this.#context.limits;
+    const receiver = this.#receiver;
+    const outbox = this.#outbox;
+    if (this.#sending.stalled(outbox.token, outbox.tokenBytes, now, stallTime)) {
+      return "it does not read its replies";
+    }
+    if (this.#receiving.stalled(receiver.token, receiver.tokenBytes, now, stallTime)) {
+      return "it does not complete its request";
+    }
+    const idle = this.#requests.inFlight === 0 && outbox.empty && !receiver.waiting;
+    if (idleTime > 0 && this.#idling.stalled(idle ? receiver.requests + 1 : 0, 0, now, idleTime)) {
+      return "it was idle for too long";
+    }
+    return undefined;
+  }
+
+  closed(): void {
+    this.#over = true;
+    this.#receiver.stop();
+    this.#outbox.close();
+    this.#account.close();
+  }
+
+  // -- What requests report --
+
+  disconnected(): void {
+    this.#finishing = true;
+  }
+
+  violated(reason: string): void {
+    this.#over = true;
+    this.#events.violated(reason);
+  }
+
+  answered(): void {
+    if (this.#inTurn) return;
+    if (this.#requests.inFlight === 0) {
+      this.#outbox.flush();
+      this.#checkFinished();
+    } else if (!this.#flushPlanned) {
+      this.#flushPlanned = true;
+      this.#context.environment.scheduler.defer(this.#flush);
+    }
+  }
+
+  readonly #flush = (): void => {
+    this.#flushPlanned = false;
+    this.#outbox.flush();
+  };
+
+  /** There is budget again. */
+  readonly #resume = (): void => {
+    if (this.#over || this.#inTurn) return;
+    this.#requests.arrival = this.now();
+    this.#inTurn = true;
+    this.#receiver.resume();
+    this.#endTurn();
+  };
+
+  #endTurn(): void {
+    this.#inTurn = false;
+    this.#outbox.flush();
+    if (this.#over) return;
+    if (this.#receiver.waiting !== this.#paused) {
+      this.#paused = this.#receiver.waiting;
+      if (this.#paused) this.#stream.pause();
+      else this.#stream.resume();
+    }
+    this.#checkFinished();
+  }
+
+  #finish(): void {
+    this.#finishing = true;
+    this.#receiver.stop();
+    this.#checkFinished();
+  }
+
+  #checkFinished(): void {
+    if (this.#over || this.#requests.inFlight > 0 || !(this.#finishing || this.stopping)) return;
+    this.#over = true;
+    this.#receiver.stop();
+    this.#outbox.flush();
+    this.#events.finished();
+  }
+}
