@@ -1,0 +1,36 @@
+/** The benchmark's table for people. */
+import { describeSize } from "@dmkit/block-io";
+import type { BenchReport, Measurement, Row } from "./run.ts";
+
+/** Columns: the load, each server's median with spread, our ratio to the best peer. */
+export function printTable({ rows, idle, skipped }: BenchReport): string {
+  const lines: string[] = [];
+  for (const group of new Set(rows.map((row) => row.group))) {
+    const own = rows.filter((row) => row.group === group);
+    const servers = own[0]?.measurements.map(({ server }) => server) ?? [];
+    lines.push(
+      "",
+      [group.padEnd(36), ...servers.map((name) => name.padStart(20)), "ratio".padStart(8)].join(""),
+    );
+    for (const row of own) {
+      lines.push(
+        [row.work.padEnd(36), ...row.measurements.map((one) => cell(one, row)), ratio(row)].join(""),
+      );
+    }
+    for (const { server, startup, memory } of idle.filter((one) => one.group === group)) {
+      const size = memory === undefined ? "unknown" : describeSize(memory);
+      lines.push(`${`idle ${server}`.padEnd(36)}answers after ${Math.round(startup)} ms, ${size} resident`);
+    }
+  }
+  for (const reason of skipped) lines.push(`skipped ${reason}`);
+  return `${lines.join("\n").trimStart()}\n`;
+}
+
+function cell({ median, spread }: Measurement, { unit }: Row): string {
+  const value = unit === "iops" ? `${(median / 1000).toFixed(1)}k` : `${Math.round(median / 2 ** 20)} MiB/s`;
+  return `${value} ±${Math.round(spread * 50)}%`.padStart(20);
+}
+
+function ratio({ ratio: value }: Row): string {
+  return (value === undefined ? "-" : value.toFixed(2)).padStart(8);
+}

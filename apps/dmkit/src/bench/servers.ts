@@ -1,0 +1,172 @@
+/**
+ * The servers a benchmark compares: ours and its peers, started on unix sockets in a folder of their own and
+ * ended by their process id.
+ */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+/** How to start one server. */
+export interface ServerSpec {
+  /** As in the table: `dmkit`, `nbdkit memory`, … */
+  readonly name: string;
+  readonly ours: boolean;
+  /** The program that must be installed. */
+  readonly program: string;
+  /** Arguments that make it serve in the foreground on the socket. */
+  readonly args: (socket: string, folder: string) => readonly string[];
+  /** Run before the start, e.g. to make an image. */
+  readonly prepare?: (folder: string) => void;
+}
+
+/** Servers that export the same kind of device. */
+export interface DeviceGroup {
+  readonly name: string;
+  readonly servers: readonly ServerSpec[];
+}
+
+/** A server that answers. */
+export interface RunningServer {
+  readonly name: string;
+  readonly ours: boolean;
+  readonly uri: string;
+  /** Milliseconds from the start of the process until its socket answered. */
+  readonly startup: number;
+  /** Resident memory in bytes at present; undefined where the system does not tell. */
+  memory(): number | undefined;
+  stop(): Promise<void>;
+}
+
+const main = fileURLToPath(new URL("../main.js", import.meta.url));
+
+/** `dmkit serve …` as a server of a group. */
+export function dmkit(
+  name: string,
+  args: (folder: string) => readonly string[],
+  prepare?: (folder: string) => void,
+): ServerSpec {
+  return {
+    name,
+    ours: true,
+    program: process.execPath,
+    args: (socket, folder) => [main, "serve", "-q", "-U", socket, ...args(folder)],
+    ...(prepare === undefined ? {} : { prepare }),
+  };
+}
+
+/** `nbdkit` with a plugin and perhaps filters. */
+export function nbdkit(
+  name: string,
+  args: (folder: string) => readonly string[],
+  prepare?: (folder: string) => void,
+): ServerSpec {
+  return {
+    name,
+    ours: false,
+    program: "nbdkit",
+    args: (socket, folder) => ["-f", "-U", socket, ...args(folder)],
+    ...(prepare === undefined ? {} : { prepare }),
+  };
+}
+
+/** `qemu-nbd` for any number of clients. */
+export function qemuNbd(
+  name: string,
+  args: (folder: string) => readonly string[],
+  prepare?: (folder: string) => void,
+): ServerSpec {
+  return {
+    name,
+    ours: false,
+    program: "qemu-nbd",
+    // --discard and writeback caching are what the other servers do; 16 clients allow a second connection.
+    args: (socket, folder) => [
+      "-t",
+      "-e",
+      "16",
+      "-k",
+      socket,
+      "--cache=writeback",
+      "--discard=unmap",
+      ...args(folder),
+    ],
+    ...(prepare === undefined ? {} : { prepare }),
+  };
+}
+
+/** Whether a program can be run. */
+export function isInstalled(program: string): boolean {
+  try {
+    execFileSync("/bin/sh", ["-c", `command -v "$1"`, "sh", program], { stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Starts a server and waits until its socket answers; throws with what it printed if it does not. */
+export async function startServer(spec: ServerSpec, folder: string, index: number): Promise<RunningServer> {
+  spec.prepare?.(folder);
+  const socket = join(folder, `${index}.sock`);
+  const started = performance.now();
+  const child = spawn(spec.program, spec.args(socket, folder), { stdio: ["ignore", "pipe", "pipe"] });
+  let printed = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on("data", (chunk: Buffer) => {
+      printed = (printed + chunk.toString()).slice(-4000);
+    });
+  }
+  const ended = new Promise<void>((resolve) => {
+    child.on("exit", () => resolve());
+    child.on("error", (error) => {
+      printed += error.message;
+      resolve();
+    });
+  });
+  let gone = false;
+  void ended.then(() => (gone = true));
+  while (!(await answers(socket))) {
+    if (gone || performance.now() - started > 20_000) {
+      child.kill();
+      throw new Error(`${spec.name} did not start: ${printed.trim()}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  return {
+    name: spec.name,
+    ours: spec.ours,
+    uri: `nbd+unix:///?socket=${socket}`,
+    startup: performance.now() - started,
+    memory: () => residentMemory(child),
+    async stop() {
+      child.kill("SIGTERM");
+      const timer = setTimeout(() => child.kill("SIGKILL"), 10_000);
+      await ended;
+      clearTimeout(timer);
+    },
+  };
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    // Every NBD server speaks first.
+    socket.once("data", () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once("error", () => resolve(false));
+    socket.once("close", () => resolve(false));
+  });
+}
+
+function residentMemory(child: ChildProcess): number | undefined {
+  try {
+    const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))?.[1];
+    return kilobytes === undefined ? undefined : Number(kilobytes) * 1024;
+  } catch {
+    return undefined;
+  }
+}

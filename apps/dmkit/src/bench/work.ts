@@ -1,0 +1,88 @@
+/** What is done to the servers: fio jobs over its nbd engine, a client of the peers' house, not ours. */
+import { spawn } from "node:child_process";
+
+/** One kind of load. */
+export interface Work {
+  readonly name: string;
+  /** `iops` for small requests, `bandwidth` in bytes per second for large ones. */
+  readonly unit: "iops" | "bandwidth";
+  /** Arguments of fio besides engine, URI and run time. */
+  readonly job: readonly string[];
+  /** Reads what must have been written before. */
+  readonly reads: boolean;
+  /** Part of a quick run. */
+  readonly quick: boolean;
+}
+
+function work(name: string, unit: Work["unit"], job: string, { reads = false, quick = false } = {}): Work {
+  return { name, unit, job: job.split(" "), reads, quick };
+}
+
+export const works: readonly Work[] = [
+  work("4k write, depth 1", "iops", "--rw=randwrite --bs=4k --iodepth=1", { quick: true }),
+  work("4k read, depth 1", "iops", "--rw=randread --bs=4k --iodepth=1", { reads: true, quick: true }),
+  work("4k write, depth 32", "iops", "--rw=randwrite --bs=4k --iodepth=32", { quick: true }),
+  work("4k read, depth 32", "iops", "--rw=randread --bs=4k --iodepth=32", { reads: true, quick: true }),
+  work("4k 70:30, depth 1", "iops", "--rw=randrw --rwmixread=70 --bs=4k --iodepth=1", { reads: true }),
+  work("4k 70:30, depth 32", "iops", "--rw=randrw --rwmixread=70 --bs=4k --iodepth=32", { reads: true }),
+  work("4k write, depth 32, 2 connections", "iops", "--rw=randwrite --bs=4k --iodepth=32 --numjobs=2"),
+  work("4k read, depth 32, 2 connections", "iops", "--rw=randread --bs=4k --iodepth=32 --numjobs=2", {
+    reads: true,
+  }),
+  work("128k write, depth 16", "bandwidth", "--rw=write --bs=128k --iodepth=16", { quick: true }),
+  work("128k read, depth 16", "bandwidth", "--rw=read --bs=128k --iodepth=16", { reads: true, quick: true }),
+  work("1M write, depth 4", "bandwidth", "--rw=write --bs=1M --iodepth=4"),
+  work("1M read, depth 4", "bandwidth", "--rw=read --bs=1M --iodepth=4", { reads: true }),
+  work("4k write + flush, depth 1", "iops", "--rw=randwrite --bs=4k --iodepth=1 --fsync=1"),
+  work("4k write + flush, depth 8", "iops", "--rw=randwrite --bs=4k --iodepth=8 --fsync=1"),
+];
+
+interface FioSide {
+  readonly iops: number;
+  readonly bw_bytes: number;
+}
+
+interface FioReport {
+  readonly jobs: readonly { readonly error: number; readonly read: FioSide; readonly write: FioSide }[];
+}
+
+/** Runs one job; resolves with IOPS or bytes per second. Throws with fio's words if it failed. */
+export async function runWork(
+  { job, unit }: Work,
+  uri: string,
+  seconds: number,
+  span: number,
+): Promise<number> {
+  const output = await fio([...job, "--time_based", `--runtime=${seconds}`, `--size=${span}`], uri);
+  const report = JSON.parse(output.slice(output.indexOf("{"))) as FioReport;
+  const sides = report.jobs.flatMap(({ read, write }) => [read, write]);
+  return sides.reduce((sum, side) => sum + (unit === "iops" ? side.iops : side.bw_bytes), 0);
+}
+
+/** Writes the first `span` bytes once, so that reads find data and not holes. */
+export async function fill(uri: string, span: number): Promise<void> {
+  await fio(["--rw=write", "--bs=1M", "--iodepth=4", `--size=${span}`], uri);
+}
+
+function fio(args: readonly string[], uri: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const all = [
+      "--name=job",
+      "--ioengine=nbd",
+      `--uri=${uri}`,
+      "--group_reporting",
+      "--output-format=json",
+      ...args,
+    ];
+    const child = spawn("fio", all, { stdio: ["ignore", "pipe", "pipe"] });
+    let output = "";
+    let errors = "";
+    child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
+    child.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()));
+    child.on("error", reject);
+    child.on("exit", (code) => {
+      if (code === 0) resolve(output);
+      else reject(new Error(`fio ended with ${code}: ${errors.trim().slice(0, 500)}`));
+    });
+  });
+}

@@ -1,0 +1,86 @@
+/** `dmkit bench peers`: our server beside nbdkit and qemu-nbd. */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { BlockIoError } from "@dmkit/block-io";
+import type { Command } from "commander";
+import { groups } from "../bench/groups.ts";
+import { printTable } from "../bench/report.ts";
+import { runBench } from "../bench/run.ts";
+import { isInstalled } from "../bench/servers.ts";
+import { works } from "../bench/work.ts";
+import { exitCodes } from "../ui/terminal.ts";
+import { integer, repeated, size } from "./values.ts";
+
+interface BenchFlags {
+  readonly device: readonly string[];
+  readonly work: readonly string[];
+  readonly rounds: number;
+  readonly seconds: number;
+  readonly span: number;
+  readonly quick: boolean;
+  readonly json?: string;
+}
+
+const examples = `
+Examples:
+  dmkit bench peers --quick                     the rows that matter most, in a few minutes
+  dmkit bench peers --device memory --work "depth 32"
+  dmkit bench peers --json results.json
+
+Ratios within one run are what counts: absolute figures say more about the machine.
+`;
+
+export function addBench(program: Command, finish: (code: number) => void): void {
+  program
+    .command("bench")
+    .summary("compare with nbdkit and qemu-nbd on this machine")
+    .description("Starts our server and its peers, loads them in turns with fio, prints medians and ratios.")
+    .argument("<what>", "peers")
+    .option(
+      "-d, --device <name>",
+      `only this device; repeat it for more: ${groups.map(({ name }) => name).join(", ")}`,
+      repeated,
+      [],
+    )
+    .option("-w, --work <text>", "only loads whose name contains this; repeat it for more", repeated, [])
+    .option("--rounds <n>", "measurements of each", integer(1, 100), 3)
+    .option("--seconds <s>", "time of each measurement", integer(1, 600), 4)
+    .option("--span <size>", "bytes of the device to use", size(2 ** 20, 2 ** 20), 256 * 2 ** 20)
+    .option("--quick", "fewer loads, two seconds each", false)
+    .option("--json <file>", "also write the results as JSON")
+    .addHelpText("after", examples)
+    .action(async (what: string, flags: BenchFlags) => {
+      if (what !== "peers") throw usage(`there is no benchmark "${what}"`, "Say: dmkit bench peers");
+      finish(await bench(flags));
+    });
+}
+
+async function bench(flags: BenchFlags): Promise<number> {
+  if (!isInstalled("fio")) throw usage("fio is not installed", "Install it, e.g. with: apt-get install fio");
+  const chosen =
+    flags.device.length === 0 ? groups : groups.filter(({ name }) => flags.device.includes(name));
+  const loads = works.filter(
+    ({ name, quick }) =>
+      (quick || !flags.quick) && (flags.work.length === 0 || flags.work.some((text) => name.includes(text))),
+  );
+  if (chosen.length === 0 || loads.length === 0)
+    throw usage("nothing is left to measure", "See: dmkit bench --help");
+  const report = await runBench({
+    groups: chosen,
+    works: loads,
+    rounds: flags.rounds,
+    seconds: flags.quick ? Math.min(2, flags.seconds) : flags.seconds,
+    span: flags.span,
+    progress: (text) => process.stderr.write(`${text}\n`),
+  });
+  process.stdout.write(printTable(report));
+  if (flags.json !== undefined) {
+    mkdirSync(dirname(flags.json), { recursive: true });
+    writeFileSync(flags.json, `${JSON.stringify(report, undefined, 2)}\n`);
+  }
+  return exitCodes.ok;
+}
+
+function usage(reason: string, hint: string): BlockIoError {
+  return new BlockIoError(reason, { code: "EINVAL", hint });
+}

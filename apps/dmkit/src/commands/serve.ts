@@ -1,0 +1,123 @@
+/** `dmkit serve`: the NBD server in the foreground. */
+import { join, resolve } from "node:path";
+import { type Environment, type LogLevel, realEnvironment } from "@dmkit/block-io";
+import { NBD_PORT } from "@dmkit/nbd";
+import { type Command, Option } from "commander";
+import { attachHints } from "../serve/hints.ts";
+import { type SessionOptions, serve } from "../serve/session.ts";
+import { stderrLogger } from "../ui/terminal.ts";
+import { integer, repeated, size } from "./values.ts";
+
+interface ServeFlags {
+  readonly table: readonly string[];
+  readonly unix?: string;
+  readonly port?: number;
+  readonly bind: string;
+  readonly allowRemote: boolean;
+  readonly single: boolean;
+  readonly readOnly: boolean;
+  readonly name?: string;
+  readonly description?: string;
+  readonly create?: number;
+  readonly preallocate: boolean;
+  readonly strict: boolean;
+  readonly run?: string;
+  readonly printUri: boolean;
+  readonly pidfile?: string;
+  readonly exitWithParent: boolean;
+  readonly maxConnections?: number;
+  readonly shutdownTimeout: number;
+  readonly data: string;
+  readonly log: LogLevel;
+  readonly quiet: boolean;
+}
+
+const examples = `
+Examples:
+  dmkit serve                                   a disk in ./dmkit-data, ready to use
+  dmkit serve disk.img                          a file on 127.0.0.1, port ${NBD_PORT}
+  dmkit serve -U /tmp/nbd.sock a.img b.img      two exports on a unix socket
+  dmkit serve --create 10G new.img              create the file if it is missing
+  dmkit serve --table "0 2097152 linear a.img 0" --table "2097152 2097152 linear b.img 0"
+  dmkit serve disk.img --run 'nbdinfo "$uri"'   serve while a command runs
+  dmkit serve -r nbd://host/export -p 10810     re-export another server, read-only
+`;
+
+/** @param finish is given the exit code. */
+export function addServe(program: Command, finish: (code: number) => void): void {
+  program
+    .command("serve")
+    .summary("serve images, tables or the default disk over NBD")
+    .description(
+      "Runs an NBD server in the foreground. Images are paths, mem:SIZE, null:SIZE or NBD URIs. One image or a table is the default export; several images are exported under their file names.",
+    )
+    .argument("[image...]", "files, block devices or URIs to export")
+    .option("-t, --table <line>", "device-mapper table line; repeat it for more lines", repeated, [])
+    .option("-U, --unix <path>", "listen on a unix socket (mode 0600)")
+    .option("-p, --port <port>", "listen on a TCP port; 0 picks a free one", integer(0, 65_535))
+    .option("-i, --bind <address>", "address for --port", "127.0.0.1")
+    .option("--allow-remote", "let --bind be an address others can reach; there is no encryption yet", false)
+    .option("-s, --single", "serve one client on stdin and stdout (inetd, ssh)", false)
+    .option("-r, --read-only", "open everything read-only", false)
+    .option("-n, --name <name>", "export name of the image or table")
+    .option("-D, --description <text>", "description clients are shown")
+    .option("--create <size>", "create missing image files with this size", size(512, 512))
+    .option("--preallocate", "reserve all storage of image files now", false)
+    .option("--strict", "refuse requests that are not aligned to the device's blocks", false)
+    .option("--run <command>", "serve on a private socket while the shell command runs, exit with its status")
+    .option("--print-uri", "print the URI on stdout when ready", false)
+    .option("--pidfile <path>", "write the process id here when ready")
+    .option("--exit-with-parent", "stop when the parent process ends", false)
+    .option("--max-connections <n>", "clients at a time", integer(1, 100_000))
+    .option("--shutdown-timeout <s>", "seconds to finish requests after a signal", integer(0, 3600), 10)
+    .option("--data <folder>", "folder of the default disk", "dmkit-data")
+    .addOption(
+      new Option("--log <level>", "log to stderr")
+        .choices(["debug", "info", "warn", "error"])
+        .default("warn"),
+    )
+    .option("-q, --quiet", "print no hints", false)
+    .addHelpText("after", examples)
+    .action(async (images: string[], flags: ServeFlags) => {
+      const environment: Environment = { ...realEnvironment, logger: stderrLogger(flags.log) };
+      finish(await serve(sessionOptions(images, flags), environment));
+    });
+}
+
+function sessionOptions(images: readonly string[], flags: ServeFlags): SessionOptions {
+  const isDefault = images.length === 0 && flags.table.length === 0;
+  return {
+    what: {
+      images,
+      table: flags.table,
+      readOnly: flags.readOnly,
+      name: flags.name,
+      createSize: flags.create,
+      preallocate: flags.preallocate,
+      data: resolve(flags.data),
+    },
+    where: {
+      unix: flags.unix,
+      port: flags.port,
+      bind: flags.bind,
+      allowRemote: flags.allowRemote,
+      single: flags.single,
+      isPrivate: flags.run !== undefined,
+    },
+    fallback: isDefault
+      ? { path: resolve(join(flags.data, "nbd.sock")) }
+      : { host: flags.bind, port: NBD_PORT },
+    strict: flags.strict,
+    description: flags.description,
+    maxConnections: flags.maxConnections,
+    run: flags.run,
+    printUri: flags.printUri,
+    pidfile: flags.pidfile === undefined ? undefined : resolve(flags.pidfile),
+    exitWithParent: flags.exitWithParent,
+    shutdownTimeout: flags.shutdownTimeout * 1000,
+    ready: (uris, devices) => {
+      const silent = flags.quiet || flags.single || flags.run !== undefined;
+      if (!silent) process.stderr.write(attachHints(uris, devices));
+    },
+  };
+}

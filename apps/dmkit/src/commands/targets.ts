@@ -1,0 +1,43 @@
+/** `dmkit targets`: what can stand in a table, from the same tables that validate it. */
+import { describeRange } from "@dmkit/block-io";
+import type { Command } from "commander";
+import { targets } from "../targets.ts";
+import { exitCodes } from "../ui/terminal.ts";
+
+export function addTargets(program: Command, finish: (code: number) => void): void {
+  program
+    .command("targets")
+    .summary("list the targets and their options")
+    .description("Lists the targets a table can name; with a name, its options with ranges and defaults.")
+    .argument("[name]", "a target")
+    .option("--json", "print JSON", false)
+    .action((name: string | undefined, { json }: { json: boolean }) => {
+      const chosen = name === undefined ? targets.list() : [targets.get(name)];
+      if (json) {
+        const facts = chosen.map(({ name, version, summary, synopsis, options }) => ({
+          name,
+          version,
+          summary,
+          synopsis,
+          options,
+        }));
+        process.stdout.write(`${JSON.stringify(facts, undefined, 2)}\n`);
+      } else {
+        for (const target of chosen) {
+          process.stdout.write(`${target.name.padEnd(12)} ${target.summary}\n`);
+          if (name !== undefined) process.stdout.write(describe(target));
+        }
+      }
+      finish(exitCodes.ok);
+    });
+}
+
+function describe({ name, synopsis, options }: ReturnType<typeof targets.get>): string {
+  const lines = [`\n  <start> <length> ${name} ${synopsis}\n`];
+  for (const [option, spec] of Object.entries(options)) {
+    const fallback =
+      "default" in spec && spec.default !== undefined ? `, default ${String(spec.default)}` : "";
+    lines.push(`  ${option.padEnd(12)} ${spec.help} (${describeRange(spec)}${fallback})`);
+  }
+  return `${lines.join("\n")}\n`;
+}

@@ -1,0 +1,116 @@
+/**
+ * Sparse-aware copy between any two devices.
+ *
+ * Holes of the source are not read. Where the destination is known to read as zeroes they are not written
+ * either; otherwise they are zeroed there. Blocks that turn out to be all zero are treated like holes.
+ */
+import { type BlockDevice, BlockIoError, isZero } from "@dmkit/block-io";
+
+export interface CopyOptions {
+  /** Bytes of each request; a multiple of 4096. Default 256 KiB. */
+  readonly requestSize?: number;
+  /** Requests in flight. Default 16. */
+  readonly requests?: number;
+  /** The destination is known to read as zeroes everywhere. Default false. */
+  readonly destinationIsZero?: boolean;
+  /** Called with the bytes done so far. */
+  readonly progress?: (bytes: number) => void;
+  /** Stops the copy between requests; it can be run again. */
+  readonly signal?: AbortSignal;
+}
+
+/** What a copy did, in bytes. */
+export interface CopyResult {
+  readonly copied: number;
+  readonly zeroed: number;
+  readonly skipped: number;
+}
+
+interface Piece {
+  readonly offset: number;
+  readonly length: number;
+  readonly hole: boolean;
+}
+
+// A hole costs nothing to zero, so it is taken in larger steps; small enough to show progress.
+const HOLE_STEP = 64 * 1024 * 1024;
+
+/** Copies all of `source` to the start of `destination` and flushes. Throws `ENOSPC` if it is too small. */
+export async function copyDevice(
+  source: BlockDevice,
+  destination: BlockDevice,
+  options: CopyOptions = {},
+): Promise<CopyResult> {
+  if (destination.size < source.size) {
+    throw new BlockIoError(`has ${destination.size} bytes, the source ${source.size}`, {
+      code: "ENOSPC",
+      device: destination.name,
+      op: "write",
+      hint: "Give a destination that is at least as large as the source.",
+    });
+  }
+  const copier = new Copier(source, destination, options);
+  await copier.run();
+  await destination.flush();
+  return copier.result;
+}
+
+class Copier {
+  readonly result: { copied: number; zeroed: number; skipped: number } = { copied: 0, zeroed: 0, skipped: 0 };
+  readonly #source: BlockDevice;
+  readonly #destination: BlockDevice;
+  readonly #options: CopyOptions;
+  readonly #requestSize: number;
+  #failure: unknown;
+
+  constructor(source: BlockDevice, destination: BlockDevice, options: CopyOptions) {
+    this.#source = source;
+    this.#destination = destination;
+    this.#options = options;
+    this.#requestSize = options.requestSize ?? 256 * 1024;
+  }
+
+  async run(): Promise<void> {
+    const pieces = this.#pieces();
+    const worker = async (): Promise<void> => {
+      const buffer = Buffer.allocUnsafeSlow(this.#requestSize);
+      // Every worker takes the next piece from the one list, so none of them runs dry before the others.
+      while (this.#failure === undefined) {
+        const { value, done } = await pieces.next();
+        if (done) return;
+        await this.#copy(value, buffer).catch((error: unknown) => {
+          this.#failure ??= error;
+        });
+      }
+    };
+    await Promise.all(Array.from({ length: this.#options.requests ?? 16 }, worker));
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  async *#pieces(): AsyncGenerator<Piece, undefined> {
+    for await (const extent of this.#source.extents(0, this.#source.size)) {
+      const hole = extent.kind !== "data";
+      const step = hole ? HOLE_STEP : this.#requestSize;
+      for (let at = 0; at < extent.length; at += step) {
+        this.#options.signal?.throwIfAborted();
+        yield { offset: extent.offset + at, length: Math.min(step, extent.length - at), hole };
+      }
+    }
+    return undefined;
+  }
+
+  async #copy({ offset, length, hole }: Piece, buffer: Buffer): Promise<void> {
+    const data = buffer.subarray(0, Math.min(length, buffer.length));
+    if (!hole) await this.#source.read(offset, data);
+    if (!hole && !isZero(data)) {
+      await this.#destination.write(offset, data);
+      this.result.copied += length;
+    } else if (this.#options.destinationIsZero) {
+      this.result.skipped += length;
+    } else {
+      await this.#destination.writeZeroes(offset, length, { mayUnmap: true });
+      this.result.zeroed += length;
+    }
+    this.#options.progress?.(this.result.copied + this.result.zeroed + this.result.skipped);
+  }
+}

@@ -1,0 +1,40 @@
+/** How the command line opens devices: paths, `mem:`, `null:`, NBD URIs and tables. */
+import {
+  type BlockDevice,
+  type DeviceSchemes,
+  type Environment,
+  LowerDevices,
+  openTable,
+  parseTable,
+} from "@dmkit/block-io";
+import { openNbd } from "@dmkit/nbd";
+import { targets } from "./targets.ts";
+
+const openUri: DeviceSchemes[string] = (reference, access, environment) =>
+  openNbd(reference, { environment, readOnly: access === "read" });
+
+/** URI schemes the app knows besides those every stack knows. */
+export const schemes: DeviceSchemes = {
+  nbd: openUri,
+  nbds: openUri,
+  "nbd+unix": openUri,
+  "nbds+unix": openUri,
+};
+
+/** Opens a path or a URI. */
+export async function openReference(
+  reference: string,
+  access: "read" | "write",
+  environment: Environment,
+): Promise<BlockDevice> {
+  return new LowerDevices(schemes, environment).open(reference, access);
+}
+
+/** Opens a device-mapper table with all targets the app knows. */
+export async function openTableText(
+  text: string,
+  environment: Environment,
+  options: { readonly name?: string; readonly readOnly?: boolean } = {},
+): ReturnType<typeof openTable> {
+  return openTable(parseTable(text, targets), { ...options, environment, schemes });
+}

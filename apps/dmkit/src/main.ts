@@ -1,0 +1,42 @@
+#!/usr/bin/env node
+/** The command line: subcommands, errors to texts, exit codes. */
+import { readFileSync } from "node:fs";
+import { Command, CommanderError } from "commander";
+import { addBench } from "./commands/bench.ts";
+import { addCopy } from "./commands/copy.ts";
+import { addInfo } from "./commands/info.ts";
+import { addServe } from "./commands/serve.ts";
+import { addTargets } from "./commands/targets.ts";
+import { reportStrays } from "./serve/session.ts";
+import { exitCodes, printError } from "./ui/terminal.ts";
+
+const manifest = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as {
+  version: string;
+};
+
+async function main(): Promise<number> {
+  let code: number = exitCodes.ok;
+  const finish = (result: number): void => {
+    code = result;
+  };
+  const program = new Command("dmkit")
+    .description("device-mapper in user space: serve, stack and copy block devices")
+    .version(manifest.version)
+    .showHelpAfterError("(see --help)")
+    .configureHelp({ showGlobalOptions: true })
+    .exitOverride();
+  for (const add of [addServe, addCopy, addInfo, addTargets, addBench]) add(program, finish);
+  // Subcommands do not inherit this, and without it they would end the process by themselves.
+  for (const command of program.commands) command.exitOverride().showHelpAfterError("(see --help)");
+  try {
+    await program.parseAsync();
+    return code;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+    printError(error);
+    return exitCodes.error;
+  }
+}
+
+reportStrays();
+process.exitCode = await main();

@@ -1,0 +1,38 @@
+/** `--run`: a command that lives beside the server and decides when it ends. */
+import { type ChildProcess, spawn } from "node:child_process";
+import type { NbdUri } from "@dmkit/nbd";
+import { formatNbdUri } from "@dmkit/nbd";
+
+/** A shell's exit status for a process ended by a signal is this much more than the signal's number. */
+const SIGNALLED = 128;
+
+/** Variables the command can use: uri, unixsocket, port, exportname; those that do not apply are empty. */
+export function captiveVariables(uri: NbdUri): Record<string, string> {
+  const { address, exportName } = uri;
+  return {
+    uri: formatNbdUri(uri),
+    unixsocket: address.kind === "unix" ? address.path : "",
+    port: address.kind === "tcp" ? String(address.port) : "",
+    exportname: exportName,
+  };
+}
+
+/** A running command. */
+export interface Captive {
+  readonly process: ChildProcess;
+  /** Its exit status; 128 + signal if it was killed, 127 if it could not be started. */
+  readonly status: Promise<number>;
+}
+
+/** Runs `command` in a shell with the variables set. */
+export function runCaptive(command: string, variables: Readonly<Record<string, string>>): Captive {
+  const child = spawn("/bin/sh", ["-c", command], {
+    stdio: "inherit",
+    env: { ...process.env, ...variables },
+  });
+  const status = new Promise<number>((resolve) => {
+    child.on("error", () => resolve(127));
+    child.on("exit", (code, signal) => resolve(code ?? SIGNALLED + (signal === "SIGINT" ? 2 : 15)));
+  });
+  return { process: child, status };
+}

@@ -1,0 +1,98 @@
+/** What a server exports: images, a table, or the embedded default, opened and named. */
+import { mkdirSync } from "node:fs";
+import { basename, join } from "node:path";
+import { type BlockDevice, BlockIoError, type Environment, openFile, schemeOf } from "@dmkit/block-io";
+import { openReference, openTableText } from "../devices.ts";
+
+/** A device and the name clients ask for. */
+export interface NamedDevice {
+  readonly name: string;
+  readonly description: string;
+  readonly device: BlockDevice;
+}
+
+export interface WhatToServe {
+  /** Paths and URIs. */
+  readonly images: readonly string[];
+  /** Device-mapper table; lines or whole tables, joined. */
+  readonly table: readonly string[];
+  readonly readOnly: boolean;
+  /** Export name; for a single image or a table. */
+  readonly name?: string | undefined;
+  /** Create missing image files with this size in bytes. */
+  readonly createSize?: number | undefined;
+  readonly preallocate: boolean;
+  /** Folder of the embedded default. */
+  readonly data: string;
+}
+
+/** Size of the embedded default in bytes; the file is sparse. */
+export const DEFAULT_SIZE: number = 10 * 2 ** 30;
+
+/** Opens everything or nothing. Whoever calls closes the devices, in reverse order. */
+export async function openExports(what: WhatToServe, environment: Environment): Promise<NamedDevice[]> {
+  if (what.table.length > 0) {
+    if (what.images.length > 0) throw usage("give images or a table, not both");
+    const name = what.name ?? "";
+    const device = await openTableText(what.table.join("\n"), environment, {
+      name: name === "" ? "table" : name,
+      readOnly: what.readOnly,
+    });
+    return [{ name, description: device.table, device }];
+  }
+  if (what.images.length === 0) return [await openDefault(what, environment)];
+  return openImages(what, environment);
+}
+
+async function openImages(what: WhatToServe, environment: Environment): Promise<NamedDevice[]> {
+  const { images } = what;
+  if (what.name !== undefined && images.length > 1) throw usage("--name goes with one image only");
+  const names = images.map((image) => what.name ?? (images.length === 1 ? "" : basename(image)));
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice !== undefined) throw usage(`two images would be exported as "${twice}"`);
+  const opened: NamedDevice[] = [];
+  try {
+    for (const [index, image] of images.entries()) {
+      opened.push({
+        name: names[index] ?? "",
+        description: image,
+        device: await openImage(image, what, environment),
+      });
+    }
+    return opened;
+  } catch (error) {
+    await closeAll(opened);
+    throw error;
+  }
+}
+
+async function openImage(image: string, what: WhatToServe, environment: Environment): Promise<BlockDevice> {
+  const { readOnly, preallocate, createSize } = what;
+  if (schemeOf(image) !== undefined) return openReference(image, readOnly ? "read" : "write", environment);
+  return openFile(image, {
+    readOnly,
+    preallocate,
+    environment,
+    ...(createSize === undefined ? {} : { createSize }),
+  });
+}
+
+async function openDefault(what: WhatToServe, environment: Environment): Promise<NamedDevice> {
+  mkdirSync(what.data, { recursive: true, mode: 0o700 });
+  const path = join(what.data, "disk.img");
+  const device = await openFile(path, { createSize: what.createSize ?? DEFAULT_SIZE, environment });
+  return { name: what.name ?? "", description: path, device };
+}
+
+/** Closes in reverse order; every device is closed even if one fails, then the first failure is thrown. */
+export async function closeAll(devices: readonly NamedDevice[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (const { device } of [...devices].reverse()) {
+    await device.close().catch((error: unknown) => failures.push(error));
+  }
+  if (failures.length > 0) throw failures[0];
+}
+
+function usage(reason: string): BlockIoError {
+  return new BlockIoError(reason, { code: "EPARSE", hint: "See: dmkit serve --help" });
+}

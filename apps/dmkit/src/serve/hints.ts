@@ -1,0 +1,42 @@
+/** What to type next: commands that work when they are pasted. */
+import { describeSize } from "@dmkit/block-io";
+import { type NbdUri, formatNbdUri } from "@dmkit/nbd";
+import type { NamedDevice } from "./exports.ts";
+
+// Root needs no help, and on small systems has none.
+const sudo = process.getuid?.() === 0 ? "" : "sudo ";
+
+/** Lines for a person who has just started a server and wants a file system on it. */
+export function attachHints(uris: readonly NbdUri[], devices: readonly NamedDevice[]): string {
+  const [first] = uris;
+  if (first === undefined) return "";
+  const uri = `'${formatNbdUri(first)}'`;
+  const folder = "/tmp/dmkit-nbd";
+  const mount = "/tmp/dmkit-mnt";
+  const lines = devices.map(
+    ({ name, description, device }) =>
+      `  ${name === "" ? "(default)" : name}: ${description}, ${describeSize(device.size)}${
+        device.limits.capabilities.readOnly ? ", read-only" : ""
+      }`,
+  );
+  return `Serving ${formatNbdUri(first)}
+${lines.join("\n")}
+
+Type in another terminal (packages: libnbd-bin, nbdfuse, qemu-utils, nbd-client):
+
+  Look at it         nbdinfo ${uri}
+  File system        mkdir -p ${folder} ${mount}; nbdfuse ${folder} ${uri} & until [ -e ${folder}/nbd ]; do sleep 0.1; done; mkfs.ext4 ${folder}/nbd && ${sudo}mount -o loop ${folder}/nbd ${mount}
+  Virtual machine    qemu-system-x86_64 -drive file=${uri},format=raw,if=virtio
+${kernelHint(first)}
+Ctrl-C ends the server; what was flushed is safe at any time.
+`;
+}
+
+function kernelHint({ address, exportName }: NbdUri): string {
+  const name = exportName === "" ? "" : ` -N ${exportName}`;
+  const where =
+    address.kind === "unix"
+      ? `-unix ${address.path}`
+      : `${address.host.replace(/[[\]]/g, "")} ${address.port}`;
+  return `  Kernel device      ${sudo}nbd-client ${where} /dev/nbd0${name}\n`;
+}

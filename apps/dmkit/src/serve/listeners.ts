@@ -1,0 +1,79 @@
+/** Where a server listens: a unix socket, TCP, sockets handed over by the service manager, or stdin/stdout. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { BlockIoError } from "@dmkit/block-io";
+import type { ListenOptions } from "@dmkit/nbd";
+
+/** The first file descriptor a service manager hands over (sd_listen_fds). */
+const FIRST_ACTIVATED = 3;
+
+// What the kernel's sockaddr_un holds, less the terminating NUL.
+const LONGEST_SOCKET_PATH = 107;
+
+export interface WhereToListen {
+  readonly unix?: string | undefined;
+  readonly port?: number | undefined;
+  readonly bind: string;
+  readonly allowRemote: boolean;
+  /** Serve one client on stdin and stdout. */
+  readonly single: boolean;
+  /** A private socket in a folder of its own, for `--run`. */
+  readonly isPrivate: boolean;
+}
+
+export interface Listeners {
+  readonly listen: readonly ListenOptions[];
+  /** Removes what was made for listening. */
+  dispose(): void;
+}
+
+/** How many sockets the service manager handed over to this very process. Clears the variables. */
+export function activatedSockets(environment: NodeJS.ProcessEnv): number {
+  const { LISTEN_PID: pid, LISTEN_FDS: count } = environment;
+  delete environment["LISTEN_PID"];
+  delete environment["LISTEN_FDS"];
+  delete environment["LISTEN_FDNAMES"];
+  if (count === undefined || pid !== String(process.pid)) return 0;
+  const sockets = /^\d{1,3}$/.test(count) ? Number(count) : Number.NaN;
+  if (sockets >= 1) return sockets;
+  throw new BlockIoError(`LISTEN_FDS is "${count}"`, {
+    code: "EPARSE",
+    op: "listen",
+    hint: "The service manager must pass the number of sockets, at least 1.",
+  });
+}
+
+/** Decides where to listen. Explicit options win over socket activation; without any: TCP port 10809. */
+export function chooseListeners(where: WhereToListen, activated: number, fallback: ListenOptions): Listeners {
+  const nothing = (): void => {};
+  if (where.single) return { listen: [], dispose: nothing };
+  const listen: ListenOptions[] = [];
+  if (where.unix !== undefined) listen.push({ path: checkedPath(where.unix) });
+  if (where.port !== undefined)
+    listen.push({ host: where.bind, port: where.port, allowRemote: where.allowRemote });
+  if (listen.length > 0) return { listen, dispose: nothing };
+  if (where.isPrivate) {
+    const folder = mkdtempSync(join(tmpdir(), "dmkit-"));
+    return {
+      listen: [{ path: join(folder, "socket") }],
+      dispose: () => rmSync(folder, { recursive: true, force: true }),
+    };
+  }
+  if (activated > 0) {
+    const sockets = Array.from({ length: activated }, (_, index) => ({ fd: FIRST_ACTIVATED + index }));
+    return { listen: sockets, dispose: nothing };
+  }
+  return { listen: [fallback], dispose: nothing };
+}
+
+function checkedPath(path: string): string {
+  const absolute = resolve(path);
+  if (Buffer.byteLength(absolute) <= LONGEST_SOCKET_PATH) return absolute;
+  throw new BlockIoError(`the socket path is longer than ${LONGEST_SOCKET_PATH} bytes`, {
+    code: "EINVAL",
+    device: absolute,
+    op: "listen",
+    hint: "Use a shorter path, e.g. in /tmp, or a TCP port.",
+  });
+}

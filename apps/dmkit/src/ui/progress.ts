@@ -1,0 +1,59 @@
+/** Progress of long work: a bar with rate and time left on a terminal, plain lines otherwise. */
+import { describeSize } from "@dmkit/block-io";
+import { Presets, SingleBar } from "cli-progress";
+
+export interface Progress {
+  /** @param bytes done so far. */
+  update(bytes: number): void;
+  /** Leaves the last state on the screen. */
+  stop(): void;
+}
+
+const nothing: Progress = { update() {}, stop() {} };
+
+/** @param total bytes. @param quiet prints nothing at all. */
+export function startProgress(label: string, total: number, quiet: boolean): Progress {
+  if (quiet || total === 0) return nothing;
+  return process.stderr.isTTY ? bar(label, total) : lines(label, total);
+}
+
+function bar(label: string, total: number): Progress {
+  const started = Date.now();
+  const shown = new SingleBar(
+    {
+      format: `${label} {bar} {percentage}% | {done} of {size} | {rate}/s | {eta_formatted} left`,
+      stream: process.stderr,
+      hideCursor: true,
+      etaBuffer: 50,
+      gracefulExit: false,
+    },
+    Presets.shades_classic,
+  );
+  const payload = (bytes: number): Record<string, string> => ({
+    done: describeSize(bytes),
+    size: describeSize(total),
+    rate: describeSize(Math.round(bytes / Math.max(0.001, (Date.now() - started) / 1000))),
+  });
+  shown.start(total, 0, payload(0));
+  return {
+    update: (bytes) => shown.update(bytes, payload(bytes)),
+    stop: () => shown.stop(),
+  };
+}
+
+function lines(label: string, total: number): Progress {
+  const started = Date.now();
+  let printed = 0;
+  return {
+    update(bytes) {
+      const tenth = Math.floor((bytes / total) * 10);
+      if (tenth <= printed) return;
+      printed = tenth;
+      const seconds = Math.max(0.001, (Date.now() - started) / 1000);
+      process.stderr.write(
+        `${label}: ${tenth * 10} % (${describeSize(bytes)} of ${describeSize(total)}, ${describeSize(Math.round(bytes / seconds))}/s)\n`,
+      );
+    },
+    stop() {},
+  };
+}

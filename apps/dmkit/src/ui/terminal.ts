@@ -1,0 +1,37 @@
+/** What the command line prints: errors, logs and the decision whether to use colours. */
+import { BlockIoError, type LogLevel, type Logger } from "@dmkit/block-io";
+
+/** Exit codes of all commands but the offline checkers. */
+export const exitCodes = { ok: 0, error: 1, usage: 2 } as const;
+
+const levels: readonly LogLevel[] = ["debug", "info", "warn", "error"];
+
+/** Colours only on a terminal, and not with NO_COLOR. */
+function colour(code: number, text: string): string {
+  return process.stderr.isTTY && !process.env["NO_COLOR"] ? `\u001b[${code}m${text}\u001b[0m` : text;
+}
+
+/** Prints what went wrong, where, and what to do. The stack only with DMKIT_DEBUG. */
+export function printError(error: unknown): void {
+  const message = error instanceof Error ? error.message : String(error);
+  process.stderr.write(`${colour(31, "dmkit:")} ${message}\n`);
+  if (error instanceof BlockIoError && error.hint !== undefined) process.stderr.write(`  ${error.hint}\n`);
+  if (process.env["DMKIT_DEBUG"] && error instanceof Error) {
+    process.stderr.write(`${error.stack ?? ""}\n`);
+    if (error.cause !== undefined) printError(error.cause);
+  } else if (!(error instanceof BlockIoError)) {
+    process.stderr.write("  This is a fault in dmkit. Run again with DMKIT_DEBUG=1 for details.\n");
+  }
+}
+
+/** One line an event, to stderr: time, level, message, fields as key=value. */
+export function stderrLogger(least: LogLevel): Logger {
+  const from = levels.indexOf(least);
+  return {
+    log(level, message, fields = {}) {
+      if (levels.indexOf(level) < from) return;
+      const pairs = Object.entries(fields).map(([key, value]) => ` ${key}=${JSON.stringify(value)}`);
+      process.stderr.write(`${new Date().toISOString()} ${level} ${message}${pairs.join("")}\n`);
+    },
+  };
+}

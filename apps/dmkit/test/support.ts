@@ -1,0 +1,127 @@
+/** Running dmkit and other programs in tests, as a user would: by command line, in folders of their own. */
+import { type ChildProcess, type SpawnOptions, execFileSync, spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterEach, describe } from "vitest";
+
+export const main: string = fileURLToPath(new URL("../dist/main.js", import.meta.url));
+
+const cleanups: (() => Promise<void> | void)[] = [];
+
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+/** Runs after the test, last registered first. */
+export function cleanUp(work: () => Promise<void> | void): void {
+  cleanups.push(work);
+}
+
+/** A fresh folder that goes away after the test. */
+export function tempFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), "dmkit-test-"));
+  cleanUp(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+function installed(program: string): boolean {
+  try {
+    execFileSync("/bin/sh", ["-c", `command -v "$1"`, "sh", program], { stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** `describe` for tests that need programs: skipped with the reason where they are missing, but not in CI. */
+export function describeWith(programs: readonly string[], name: string, body: () => void): void {
+  const missing = programs.filter((program) => !installed(program));
+  if (missing.length === 0 || process.env["CI"]) describe(name, body);
+  else describe.skip(`${name} (not installed: ${missing.join(", ")})`, body);
+}
+
+export interface Result {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs a program to its end. */
+export function run(program: string, args: readonly string[], options: SpawnOptions = {}): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { ...options, stdio: ["ignore", "pipe", "pipe"] });
+    let stdout = "";
+    let stderr = "";
+    child.stdout?.on("data", (chunk: Buffer) => (stdout += chunk.toString()));
+    child.stderr?.on("data", (chunk: Buffer) => (stderr += chunk.toString()));
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ code, stdout, stderr }));
+  });
+}
+
+/** Runs a program and demands that it succeeds; its standard output. */
+export async function succeed(
+  program: string,
+  args: readonly string[],
+  options: SpawnOptions = {},
+): Promise<string> {
+  const { code, stdout, stderr } = await run(program, args, options);
+  if (code !== 0) throw new Error(`${program} ${args.join(" ")} ended with ${code}: ${stderr || stdout}`);
+  return stdout;
+}
+
+/** Runs `dmkit` to its end. */
+export function dmkit(args: readonly string[], options: SpawnOptions = {}): Promise<Result> {
+  return run(process.execPath, [main, ...args], options);
+}
+
+/** A dmkit server in a process of its own. */
+export interface Server {
+  readonly uri: string;
+  readonly process: ChildProcess;
+  readonly stderr: () => string;
+  /** Resolves with the exit code, null if it was killed. */
+  readonly ended: Promise<number | null>;
+  /** Sends a signal and waits for the end. */
+  stop(signal?: NodeJS.Signals): Promise<number | null>;
+}
+
+/** Starts `dmkit serve … --print-uri` and waits for the URI. Without a listener option: on a private socket. */
+export async function serve(args: readonly string[], options: SpawnOptions = {}): Promise<Server> {
+  const listens = args.some((arg) => ["-U", "-p", "--unix", "--port"].includes(arg));
+  const where = listens ? [] : ["-U", join(tempFolder(), "nbd.sock")];
+  const child = spawn(process.execPath, [main, "serve", "-q", "--print-uri", ...where, ...args], {
+    ...options,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let stderr = "";
+  child.stderr?.on("data", (chunk: Buffer) => (stderr += chunk.toString()));
+  const ended = new Promise<number | null>((resolve) => child.on("close", resolve));
+  const uri = await new Promise<string>((resolve, reject) => {
+    let stdout = "";
+    child.stdout?.on("data", (chunk: Buffer) => {
+      stdout += chunk.toString();
+      if (stdout.includes("\n")) resolve(stdout.slice(0, stdout.indexOf("\n")));
+    });
+    void ended.then((code) => reject(new Error(`dmkit serve ended with ${code}: ${stderr}`)));
+  });
+  const stop = (signal: NodeJS.Signals = "SIGTERM"): Promise<number | null> => {
+    child.kill(signal);
+    return ended;
+  };
+  cleanUp(async () => {
+    if (child.exitCode === null && child.signalCode === null) await stop("SIGKILL");
+  });
+  return { uri, process: child, stderr: () => stderr, ended, stop };
+}
+
+/** Waits until `condition` holds, looking every 20 ms; gives up after ten seconds. */
+export async function until(condition: () => boolean, what: string): Promise<void> {
+  for (let tries = 0; tries < 500; tries += 1) {
+    if (condition()) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  throw new Error(`waited in vain for ${what}`);
+}
