@@ -10,3 +10,5 @@ export {
   type OperationStatistics,
   countedOperations,
 } from "./server/statistics.ts";
+export * from "./client/index.ts";
+export { type NbdAddress, type NbdUri, formatNbdUri, isNbdUri, parseNbdUri } from "./uri.ts";

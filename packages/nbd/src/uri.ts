@@ -12,8 +12,8 @@
 import { BlockIoError, type ErrorCode } from "@dmkit/block-io";
 import { MAX_STRING } from "./protocol.ts";
 
-/** The port registered for NBD. */
-export const NBD_PORT = 10_809;
+// The port registered for NBD.
+const NBD_PORT = 10_809;
 
 /** Where a server listens. */
 export type NbdAddress =

@@ -1,5 +1,5 @@
 import { BlockIoError } from "@dmkit/block-io";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type NbdUri, formatNbdUri, isNbdUri, parseNbdUri } from "../src/uri.ts";
 

@@ -1,0 +1,186 @@
+/**
+ * One connection in transmission: requests out, answers in.
+ *
+ * Invariants:
+ *
+ * - a request is in the table from {@link Connection.send} until it is answered or the connection is lost;
+ *   afterwards nothing here refers to it or to its buffer;
+ * - a cookie is the slot in the table and a running number, so that a late or invented reply is not taken for
+ *   the answer to another request;
+ * - a request is handed back only when the system has taken all its bytes: no buffer is read afterwards;
+ * - `lost` is reported once, and after that nothing is answered.
+ */
+import { BlockIoError, type Environment, toBlockIoError } from "@dmkit/block-io";
+import { CMD, REQUEST_LENGTH, encodeRequest, protocolError } from "../protocol.ts";
+import type { NbdAddress } from "../uri.ts";
+import { Handshake } from "./handshake.ts";
+import { ReplyReader, type RequestTable } from "./reply-reader.ts";
+import type { Request } from "./request.ts";
+import { SendBatch } from "./send-batch.ts";
+import { type Terms, agree } from "./terms.ts";
+import { type Receiver, Transport } from "./transport.ts";
+
+/** Who is told how requests fare. */
+export interface ConnectionOwner {
+  /** `request.error` says whether it succeeded. */
+  answered(request: Request): void;
+  /** The connection is of no more use; its unanswered requests are still in {@link Connection.unanswered}. */
+  lost(error: BlockIoError): void;
+}
+
+// How long a server may take to hang up after it was told good-bye.
+const GOOD_BYE_MS = 2000;
+
+export class Connection implements Receiver, RequestTable {
+  readonly terms: Terms;
+  readonly #transport: Transport;
+  readonly #reader: ReplyReader;
+  readonly #batch = new SendBatch();
+  readonly #slots: (Request | undefined)[] = [];
+  readonly #free: number[] = [];
+  #owner: ConnectionOwner | undefined;
+  #generation = 0;
+  #inFlight = 0;
+  #ended: BlockIoError | undefined;
+  #scheduled = false;
+  // Batches are numbered; those up to `#sentBatch` have been taken by the system.
+  #nextBatch = 1;
+  #sentBatch = 0;
+  // Refused before they were sent.
+  #early: Request[] = [];
+
+  private constructor(transport: Transport, terms: Terms) {
+    this.terms = terms;
+    this.#transport = transport;
+    this.#reader = new ReplyReader(this, terms);
+  }
+
+  /** Connects and shakes hands. Rejects with what went wrong, or with the reason of the abort. */
+  static async open(address: NbdAddress, exportName: string, signal: AbortSignal): Promise<Connection> {
+    const transport = await Transport.open(address, signal);
+    const abort = (): void => transport.fail(signal.reason as BlockIoError);
+    signal.addEventListener("abort", abort);
+    try {
+      const handshake = await Handshake.begin(transport);
+      const terms = await agree(handshake, exportName);
+      const connection = new Connection(transport, terms);
+      transport.receiver = connection;
+      const { bytes, failure } = handshake.leftOver();
+      if (failure !== undefined) throw failure;
+      if (bytes.length > 0) throw protocolError("the server answers before it was asked");
+      return connection;
+    } catch (error) {
+      transport.destroy();
+      throw toBlockIoError(error, { op: "open" });
+    } finally {
+      signal.removeEventListener("abort", abort);
+    }
+  }
+
+  /** Requests that have not been answered. */
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  /** Names who is told from now on; at once if the connection is lost already. */
+  set owner(owner: ConnectionOwner) {
+    this.#owner = owner;
+    if (this.#ended !== undefined) owner.lost(this.#ended);
+  }
+
+  /** Sends a request with all others of this turn. Its buffer is used until it is answered. */
+  send(request: Request): void {
+    const slot = this.#free.pop() ?? this.#slots.length;
+    this.#generation = (this.#generation + 1) >>> 0;
+    request.cookieHigh = this.#generation;
+    request.cookieLow = slot;
+    request.batch = this.#nextBatch;
+    this.#slots[slot] = request;
+    this.#inFlight += 1;
+    this.#batch.add(request);
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    // Runs after all promises that are ready by now, which is where the requests of a turn come from.
+    process.nextTick(this.#sendBatch);
+  }
+
+  /** Takes all requests that were not answered, in no order. */
+  unanswered(): Request[] {
+    const requests = this.#slots.filter((request) => request !== undefined);
+    this.#slots.length = 0;
+    this.#free.length = 0;
+    this.#inFlight = 0;
+    return requests;
+  }
+
+  /** Says good-bye and waits a moment for the server to hang up. Only when nothing is in flight. */
+  async close({ clock }: Environment): Promise<void> {
+    if (this.#ended !== undefined) return;
+    this.#ended = new BlockIoError("the connection is closed", { code: "ESHUTDOWN" });
+    const farewell = Buffer.alloc(REQUEST_LENGTH);
+    encodeRequest(farewell, 0, {
+      flags: 0,
+      type: CMD.DISC,
+      cookieHigh: 0,
+      cookieLow: 0,
+      offset: 0,
+      length: 0,
+    });
+    const patience = new AbortController();
+    const timer = clock.after(GOOD_BYE_MS, () => patience.abort());
+    await this.#transport.end(farewell, patience.signal);
+    timer.cancel();
+  }
+
+  /** Hangs up at once; nobody is told. */
+  destroy(): void {
+    this.#ended ??= new BlockIoError("the connection is closed", { code: "ESHUTDOWN" });
+    this.#transport.destroy();
+  }
+
+  received(chunk: Buffer): void {
+    try {
+      this.#reader.push(chunk);
+    } catch (error) {
+      this.#transport.destroy();
+      this.ended(toBlockIoError(error, {}));
+    }
+  }
+
+  ended(error: BlockIoError): void {
+    if (this.#ended !== undefined) return;
+    this.#ended = error;
+    this.#owner?.lost(error);
+  }
+
+  find(cookieHigh: number, cookieLow: number): Request | undefined {
+    const request = this.#slots[cookieLow];
+    return request?.cookieHigh === cookieHigh ? request : undefined;
+  }
+
+  answered(request: Request): void {
+    if (request.batch > this.#sentBatch) {
+      // A server may refuse a write on sight and read its payload later. It cannot have done it on sight.
+      if (request.error === undefined) throw protocolError("a request was answered before it was sent");
+      this.#early.push(request);
+      return;
+    }
+    this.#slots[request.cookieLow] = undefined;
+    this.#free.push(request.cookieLow);
+    this.#inFlight -= 1;
+    this.#owner?.answered(request);
+  }
+
+  readonly #sendBatch = (): void => {
+    this.#scheduled = false;
+    const { pieces, borrowed } = this.#batch.take();
+    if (pieces.length === 0 || this.#ended !== undefined) return;
+    const number = this.#nextBatch;
+    this.#nextBatch += 1;
+    this.#transport.write(pieces, () => {
+      this.#sentBatch = number;
+      this.#batch.recycle(borrowed);
+      if (this.#early.length > 0) for (const request of this.#early.splice(0)) this.answered(request);
+    });
+  };
+}

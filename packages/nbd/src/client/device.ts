@@ -1,0 +1,251 @@
+/**
+ * An export of an NBD server as a block device.
+ *
+ * Here requests are cut into pieces that the server and its connections accept, and abilities the server
+ * lacks are put together from those it has. How pieces travel, and what happens when the server goes away, is
+ * in link.ts.
+ *
+ * Invariant: a method settles only when all its pieces have settled, so the caller's buffer is free then.
+ */
+import { BlockIoError, type Extent, GuardedDevice, type WriteZeroesOptions, done } from "@dmkit/block-io";
+import { CMD, CMD_FLAG, FLAG } from "../protocol.ts";
+import type { NbdUri } from "../uri.ts";
+import { ExtentMerger, kindOf } from "./extents.ts";
+import { Link } from "./link.ts";
+import { type CheckedOptions, type NbdClientOptions, checkOptions } from "./options.ts";
+import { openSession } from "./reconnector.ts";
+import { Request } from "./request.ts";
+import { type Session, stripeOf } from "./session.ts";
+import { limitsOf, payloadLimit, usableSize } from "./terms.ts";
+
+/** What a client is doing; for status displays. */
+export interface NbdClientStatus {
+  /** Connections in use; 0 while the server is away. */
+  readonly connections: number;
+  /** How often the server was lost and found again. */
+  readonly reconnects: number;
+  /** Requests on the wire. */
+  readonly inFlight: number;
+  /** Bytes of unflushed writes kept to be repeated. */
+  readonly replayBytes: number;
+}
+
+// Larger reads and writes are cut, so that the server can work on the parts at the same time.
+const PIECE = 4 * 1024 * 1024;
+// Bytes of a request without payload; the protocol has room for less than 4 GiB.
+const WIDE_PIECE = 1024 * 1024 * 1024;
+// Pieces of one request that are under way at a time.
+const PIECES = 16;
+
+/** Connects to an export. Rejects with the reason if the server cannot be reached or does not suit. */
+export async function openNbd(target: string | NbdUri, options: NbdClientOptions = {}): Promise<NbdDevice> {
+  const checked = checkOptions(target, options);
+  const { link, environment } = checked;
+  let session: Session | undefined;
+  try {
+    session = await openSession(link.uri, link.connections, link.connectTimeout, environment);
+    return new NbdDevice(session, checked);
+  } catch (error) {
+    session?.abandon();
+    throw named(error, link.name);
+  }
+}
+
+export class NbdDevice extends GuardedDevice {
+  readonly #link: Link;
+  readonly #flags: number;
+  readonly #piece: number;
+  // Bytes; pieces do not cross multiples of it.
+  readonly #stripe: number;
+  readonly #fuaFlag: number;
+  // Shrinks when the server turns out to take less at once.
+  #widePiece: number;
+
+  /** For {@link openNbd}. */
+  constructor(session: Session, { link, environment, choices }: CheckedOptions) {
+    const { terms } = session;
+    const limits = limitsOf(terms, choices);
+    super(link.name, usableSize(terms, choices), limits);
+    this.#flags = terms.flags;
+    this.#piece = Math.min(payloadLimit(terms, limits.logicalBlockSize), PIECE);
+    this.#widePiece = WIDE_PIECE;
+    this.#stripe = session.connections > 1 ? stripeOf(terms.size) : Number.POSITIVE_INFINITY;
+    this.#fuaFlag = (terms.flags & FLAG.SEND_FUA) === 0 ? 0 : CMD_FLAG.FUA;
+    this.#link = new Link(session, link, environment, (error) => this.fail(error));
+    this.#link.start();
+  }
+
+  get status(): NbdClientStatus {
+    const { connections, reconnects, inFlight, journalBytes } = this.#link;
+    return { connections, reconnects, inFlight, replayBytes: journalBytes };
+  }
+
+  protected override doRead(offset: number, into: Buffer): Promise<void> {
+    if (this.#isOnePiece(offset, into.length)) {
+      return this.#submit(CMD.READ, 0, offset, into.length, into);
+    }
+    return this.#inPieces(offset, into.length, this.#piece, (at, length) =>
+      this.#submit(CMD.READ, 0, at, length, into.subarray(at - offset, at - offset + length)),
+    );
+  }
+
+  protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+    const flags = this.#mutationFlags(fua);
+    const written = this.#isOnePiece(offset, from.length)
+      ? this.#submit(CMD.WRITE, flags, offset, from.length, from)
+      : this.#inPieces(offset, from.length, this.#piece, (at, length) =>
+          this.#submit(CMD.WRITE, flags, at, length, from.subarray(at - offset, at - offset + length)),
+        );
+    return fua ? this.#forced(written) : written;
+  }
+
+  /**
+   * A server without FLUSH is asked for FUA on every write instead, so nothing is left to flush; one without
+   * either was opened with `writeThrough`, which says the same.
+   */
+  protected override doFlush(): Promise<void> {
+    return (this.#flags & FLAG.SEND_FLUSH) === 0 ? done : this.#link.flush();
+  }
+
+  protected override doDiscard(offset: number, length: number): Promise<void> {
+    if (this.limits.capabilities.discard === "none") return done;
+    const flags = this.#mutationFlags(false);
+    return this.#inPieces(offset, length, this.#widePiece, (at, count) =>
+      this.#submitWide(CMD.TRIM, flags, at, count),
+    );
+  }
+
+  protected override async doWriteZeroes(
+    offset: number,
+    length: number,
+    options: WriteZeroesOptions,
+  ): Promise<void> {
+    if (this.limits.capabilities.writeZeroes !== "native") {
+      await super.doWriteZeroes(offset, length, options);
+      return;
+    }
+    const fua = options.fua === true;
+    const flags = this.#mutationFlags(fua) | (options.mayUnmap === true ? 0 : CMD_FLAG.NO_HOLE);
+    let rest = offset;
+    if (options.fast === true) {
+      // Only the first piece may fail for not being fast: nothing has changed then.
+      const first = Math.min(length, this.#pieceLength(offset, this.#widePiece));
+      await this.#submit(CMD.WRITE_ZEROES, flags | CMD_FLAG.FAST_ZERO, offset, first);
+      rest += first;
+    }
+    const zeroed = this.#inPieces(rest, offset + length - rest, this.#widePiece, (at, count) =>
+      this.#submitWide(CMD.WRITE_ZEROES, flags, at, count),
+    );
+    await (fua ? this.#forced(zeroed) : zeroed);
+  }
+
+  protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
+    if (!this.limits.capabilities.extents) {
+      yield* super.doExtents(offset, length);
+      return;
+    }
+    // Connections may have to be brought together before one of them can speak for all.
+    if (this.#stripe !== Number.POSITIVE_INFINITY && !this.limits.capabilities.readOnly) await this.doFlush();
+    const end = offset + length;
+    const merger = new ExtentMerger(this.limits.logicalBlockSize, offset);
+    for (let at = offset; at < end; ) {
+      const request = new Request(this.name, CMD.BLOCK_STATUS, 0, at, Math.min(end - at, this.#widePiece));
+      await this.#link.submit(request);
+      const asked = at + request.length;
+      const descriptors = request.descriptors ?? [];
+      for (let index = 0; index < descriptors.length && at < asked; index += 2) {
+        // Only the last descriptor may reach past what was asked for.
+        const count = Math.min(descriptors[index] as number, asked - at);
+        merger.add(count, kindOf(descriptors[index + 1] as number));
+        at += count;
+      }
+      yield* merger.take();
+    }
+    yield* merger.finish();
+  }
+
+  protected override doClose(): Promise<void> {
+    return this.#link.close();
+  }
+
+  #submit(type: number, flags: number, offset: number, length: number, data?: Buffer): Promise<void> {
+    return this.#link.submit(new Request(this.name, type, flags, offset, length, data));
+  }
+
+  /** Sends a request without payload, in smaller pieces if the server finds it too large. */
+  async #submitWide(type: number, flags: number, offset: number, length: number): Promise<void> {
+    try {
+      await this.#submit(type, flags, offset, length);
+    } catch (error) {
+      const tooLarge =
+        error instanceof BlockIoError && (error.code === "EINVAL" || error.code === "EOVERFLOW");
+      if (!tooLarge || length <= this.#piece) throw error;
+      this.#widePiece = this.#piece;
+      await this.#inPieces(offset, length, this.#piece, (at, count) => this.#submit(type, flags, at, count));
+    }
+  }
+
+  /** A server without FLUSH cannot be asked later, so it is asked with every mutation. */
+  #mutationFlags(fua: boolean): number {
+    return fua || (this.#flags & FLAG.SEND_FLUSH) === 0 ? this.#fuaFlag : 0;
+  }
+
+  /** What was done is on stable storage when this resolves. */
+  async #forced(mutation: Promise<void>): Promise<void> {
+    await mutation;
+    if (this.#fuaFlag !== 0) return;
+    try {
+      await this.doFlush();
+    } catch (error) {
+      if (error instanceof BlockIoError) this.fail(error);
+      throw error;
+    }
+  }
+
+  #isOnePiece(offset: number, length: number): boolean {
+    return length <= this.#piece && length <= this.#pieceLength(offset, this.#piece);
+  }
+
+  /** How long a piece at `offset` may be. */
+  #pieceLength(offset: number, limit: number): number {
+    if (this.#stripe === Number.POSITIVE_INFINITY) return limit;
+    return Math.min(limit, this.#stripe - (offset % this.#stripe));
+  }
+
+  /** Runs `work` on all pieces of a range, some at a time; rejects with the first error when all have settled. */
+  async #inPieces(
+    offset: number,
+    length: number,
+    limit: number,
+    work: (offset: number, length: number) => Promise<void>,
+  ): Promise<void> {
+    const end = offset + length;
+    for (let at = offset; at < end; ) {
+      const pieces: Promise<void>[] = [];
+      while (at < end && pieces.length < PIECES) {
+        const count = Math.min(end - at, this.#pieceLength(at, limit));
+        pieces.push(work(at, count));
+        at += count;
+      }
+      for (const result of await Promise.allSettled(pieces)) {
+        if (result.status === "rejected") throw result.reason;
+      }
+    }
+  }
+}
+
+/** Errors of opening, with the name of what was opened. */
+function named(error: unknown, device: string): BlockIoError {
+  const { code, message, hint, cause } = error as BlockIoError;
+  if (!(error instanceof BlockIoError))
+    return new BlockIoError(String(error), { code: "EIO", device, op: "open", cause: error });
+  if (error.device !== undefined) return error;
+  // The message ends with the code already, which the constructor adds again.
+  return new BlockIoError(message.replace(/^[a-z]+: /, "").replace(/ \([A-Z]+\)$/, ""), {
+    code,
+    device,
+    op: "open",
+    hint,
+    cause: cause ?? error,
+  });
+}

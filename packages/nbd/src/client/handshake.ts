@@ -1,0 +1,225 @@
+/**
+ * The client's side of the fixed newstyle handshake: one option at a time, each answered before the next.
+ *
+ *     greeting, client flags
+ *     STRUCTURED_REPLY      refused: simple replies, no block status
+ *     SET_META_CONTEXT      refused: no block status
+ *     GO                    unknown to the server: EXPORT_NAME, sizes by the protocol's defaults
+ *
+ * Everything a server says is bounded: bytes of a reply, replies to an option, entries of a list.
+ */
+import { BlockIoError, type ErrorCode } from "@dmkit/block-io";
+import {
+  BASE_ALLOCATION,
+  type BlockSizes,
+  EXPORT_ANSWER_LENGTH,
+  EXPORT_ANSWER_ZEROES,
+  GREETING_LENGTH,
+  HANDSHAKE_FLAG,
+  INFO,
+  OPT,
+  OPTION_REPLY_HEADER_LENGTH,
+  REP,
+  REP_ERROR_BIT,
+  type ServerEntry,
+  clipText,
+  decodeExportAnswer,
+  decodeGreeting,
+  decodeInfoReply,
+  decodeMetaContextReply,
+  decodeOptionReplyHeader,
+  decodeServerEntry,
+  encodeClientFlags,
+  encodeExportName,
+  encodeInfoRequest,
+  encodeMetaContextRequest,
+  encodeOption,
+  protocolError,
+} from "../protocol.ts";
+import { HandshakeReader } from "./handshake-reader.ts";
+import type { Transport } from "./transport.ts";
+
+/** What a server says of an export. */
+export interface ExportInfo {
+  /** Bytes. Not a safe integer if the server claims 2^53 or more. */
+  readonly size: number;
+  /** Transmission flags. */
+  readonly flags: number;
+  readonly blockSizes: BlockSizes | undefined;
+  /** The canonical name, where the server tells one. */
+  readonly name: string | undefined;
+  readonly description: string | undefined;
+}
+
+// Bytes of one reply; the longest legal ones are a name and a description of 4096 each.
+const MAX_REPLY = 64 * 1024;
+// Replies to one option other than LIST, and entries of a LIST.
+const MAX_REPLIES = 1024;
+const MAX_EXPORTS = 10_000;
+
+type Reply = { readonly type: number; readonly data: Buffer };
+
+export class Handshake {
+  readonly #transport: Transport;
+  readonly #reader = new HandshakeReader();
+  #flags = 0;
+
+  private constructor(transport: Transport) {
+    this.#transport = transport;
+    transport.receiver = this.#reader;
+  }
+
+  /** Reads the greeting and answers it. Throws `EPROTO` if this is no newstyle server. */
+  static async begin(transport: Transport): Promise<Handshake> {
+    const handshake = new Handshake(transport);
+    const offered = decodeGreeting(await handshake.#reader.read(GREETING_LENGTH));
+    handshake.#flags = offered & (HANDSHAKE_FLAG.FIXED_NEWSTYLE | HANDSHAKE_FLAG.NO_ZEROES);
+    transport.write([encodeClientFlags(handshake.#flags)]);
+    return handshake;
+  }
+
+  /** Without it the server understands no option but EXPORT_NAME, and hangs up on every other. */
+  get fixedNewstyle(): boolean {
+    return (this.#flags & HANDSHAKE_FLAG.FIXED_NEWSTYLE) !== 0;
+  }
+
+  /** Whether replies will come in chunks. */
+  async structuredReplies(): Promise<boolean> {
+    const replies = await this.#ask(OPT.STRUCTURED_REPLY);
+    return replies.at(-1)?.type === REP.ACK;
+  }
+
+  /** The id under which block status will come, or undefined. Needs structured replies. */
+  async allocationContext(exportName: string): Promise<number | undefined> {
+    const request = encodeMetaContextRequest({ exportName, queries: [BASE_ALLOCATION] });
+    const replies = await this.#ask(OPT.SET_META_CONTEXT, request);
+    if (replies.at(-1)?.type !== REP.ACK) return undefined;
+    const contexts = replies.slice(0, -1).map(decodeContext);
+    if (contexts.length > 1 || contexts.some(({ name }) => name !== BASE_ALLOCATION)) {
+      throw protocolError("the server set metadata contexts that were not asked for");
+    }
+    return contexts[0]?.id;
+  }
+
+  /** Names of the metadata contexts of an export; empty if the server does not tell. */
+  async contextNames(exportName: string): Promise<string[]> {
+    const request = encodeMetaContextRequest({ exportName, queries: [] });
+    const replies = await this.#ask(OPT.LIST_META_CONTEXT, request);
+    if (replies.at(-1)?.type !== REP.ACK) return [];
+    return replies.slice(0, -1).map((reply) => decodeContext(reply).name);
+  }
+
+  /** The exports of the server. Throws `EPERM` or `ENOTSUP` if it keeps them to itself. */
+  async list(): Promise<ServerEntry[]> {
+    const replies = await this.#ask(OPT.LIST, undefined, MAX_EXPORTS);
+    const last = replies.pop();
+    if (last?.type !== REP.ACK) throw refusal(last, "list its exports");
+    return replies.map(({ type, data }) => {
+      if (type !== REP.SERVER) throw protocolError(`the server answered LIST with reply type ${type}`);
+      return decodeServerEntry(data);
+    });
+  }
+
+  /** Asks about an export without using it; undefined if the server cannot tell. Throws `ENOENT`, `EPERM` … */
+  info(exportName: string): Promise<ExportInfo | undefined> {
+    return this.#informationOf(OPT.INFO, exportName);
+  }
+
+  /**
+   * Ends the handshake: what follows are requests. Throws `ENOENT` for an unknown export, `EPERM` for one
+   * that is refused, `ENOTSUP` where the server insists on TLS, `ESHUTDOWN` if it is going down.
+   */
+  async go(exportName: string): Promise<ExportInfo> {
+    if (this.fixedNewstyle) {
+      const info = await this.#informationOf(OPT.GO, exportName);
+      if (info !== undefined) return info;
+    }
+    return this.#exportName(exportName);
+  }
+
+  /** What the server sent after the handshake, too early, and how the connection ended, if it did. */
+  leftOver(): { bytes: Buffer; failure: BlockIoError | undefined } {
+    return { bytes: this.#reader.rest(), failure: this.#reader.failure };
+  }
+
+  async #informationOf(option: number, exportName: string): Promise<ExportInfo | undefined> {
+    const requests = [INFO.BLOCK_SIZE, INFO.NAME, INFO.DESCRIPTION];
+    const replies = await this.#ask(option, encodeInfoRequest({ name: exportName, requests }));
+    const last = replies.pop();
+    if (last?.type === REP.ERR_UNSUP) return undefined;
+    if (last?.type !== REP.ACK) throw refusal(last, `serve the export "${exportName}"`);
+    let size: number | undefined;
+    let flags = 0;
+    let blockSizes: BlockSizes | undefined;
+    let name: string | undefined;
+    let description: string | undefined;
+    for (const { type, data } of replies) {
+      if (type !== REP.INFO) throw protocolError(`the server answered INFO or GO with reply type ${type}`);
+      const info = decodeInfoReply(data);
+      if (info.type === INFO.EXPORT) ({ size, flags } = info);
+      else if (info.type === INFO.BLOCK_SIZE) blockSizes = info;
+      else if (info.type === INFO.NAME) ({ name } = info);
+      else if (info.type === INFO.DESCRIPTION) ({ description } = info);
+    }
+    if (size === undefined) throw protocolError("the server accepted the export without telling its size");
+    return { size, flags, blockSizes, name, description };
+  }
+
+  // No error is possible here: a server that does not know the name hangs up.
+  async #exportName(exportName: string): Promise<ExportInfo> {
+    this.#transport.write([encodeOption(OPT.EXPORT_NAME, encodeExportName(exportName))]);
+    const zeroes = (this.#flags & HANDSHAKE_FLAG.NO_ZEROES) === 0 ? EXPORT_ANSWER_ZEROES : 0;
+    const answer = decodeExportAnswer(await this.#reader.read(EXPORT_ANSWER_LENGTH + zeroes));
+    return { ...answer, blockSizes: undefined, name: undefined, description: undefined };
+  }
+
+  /** Sends an option and returns its replies; the last one is an ACK or an error. */
+  async #ask(option: number, data?: Uint8Array, limit: number = MAX_REPLIES): Promise<Reply[]> {
+    this.#transport.write([encodeOption(option, data)]);
+    const replies: Reply[] = [];
+    for (;;) {
+      const header = decodeOptionReplyHeader(await this.#reader.read(OPTION_REPLY_HEADER_LENGTH));
+      if (header.option !== option) {
+        throw protocolError(`the server answered option ${header.option} instead of ${option}`);
+      }
+      if (header.length > MAX_REPLY) throw protocolError(`an option reply of ${header.length} bytes`);
+      replies.push({ type: header.type, data: await this.#reader.read(header.length) });
+      if (header.type === REP.ACK || (header.type & REP_ERROR_BIT) !== 0) return replies;
+      if (replies.length > limit) throw protocolError(`more than ${limit} replies to option ${option}`);
+    }
+  }
+}
+
+function decodeContext({ type, data }: Reply): { id: number; name: string } {
+  if (type !== REP.META_CONTEXT)
+    throw protocolError(`reply type ${type} to a question for metadata contexts`);
+  return decodeMetaContextReply(data);
+}
+
+const refusals: ReadonlyMap<number, readonly [code: ErrorCode, hint: string | undefined]> = new Map([
+  [REP.ERR_UNSUP, ["ENOTSUP", undefined]],
+  [REP.ERR_POLICY, ["EPERM", "Ask the administrator of the server for access."]],
+  [REP.ERR_INVALID, ["EINVAL", undefined]],
+  [REP.ERR_PLATFORM, ["ENOTSUP", undefined]],
+  [REP.ERR_TLS_REQD, ["ENOTSUP", "The server insists on TLS, which is not supported yet; use a tunnel."]],
+  [REP.ERR_UNKNOWN, ["ENOENT", "Ask the server for the names of its exports."]],
+  [REP.ERR_SHUTDOWN, ["ESHUTDOWN", "Try again when the server is up."]],
+  [REP.ERR_BLOCK_SIZE_REQD, ["EPROTO", undefined]],
+  [REP.ERR_TOO_BIG, ["EINVAL", undefined]],
+  [
+    REP.ERR_EXT_HEADER_REQD,
+    ["ENOTSUP", "The server insists on extended headers, which are not supported yet."],
+  ],
+]);
+
+function refusal(reply: Reply | undefined, what: string): BlockIoError {
+  const [code, hint] = refusals.get(reply?.type ?? 0) ?? ["EPROTO", undefined];
+  // A text is for people: clipped and cleaned, never a reason to reject the reply.
+  const text = reply === undefined ? "" : clipText(reply.data.toString("utf8"), 1024).toString("utf8");
+  const said = text.replaceAll(/[\p{Cc}]+/gu, " ").trim();
+  return new BlockIoError(`the server refused to ${what}${said === "" ? "" : `: ${said}`}`, {
+    code,
+    op: "open",
+    hint,
+  });
+}

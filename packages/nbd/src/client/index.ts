@@ -1,0 +1,3 @@
+export { type NbdClientStatus, NbdDevice, openNbd } from "./device.ts";
+export { type NbdExportInfo, type NbdQueryOptions, listNbdExports, nbdInfo } from "./info.ts";
+export type { NbdClientOptions } from "./options.ts";

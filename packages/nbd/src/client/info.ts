@@ -1,0 +1,120 @@
+/** Questions to a server that end before transmission: what exports are there, and what are they like? */
+import { BlockIoError, type Environment, realEnvironment, toBlockIoError } from "@dmkit/block-io";
+import { FLAG, OPT, type ServerEntry, encodeOption } from "../protocol.ts";
+import { type NbdUri, parseNbdUri } from "../uri.ts";
+import { type ExportInfo, Handshake } from "./handshake.ts";
+import { type NbdClientOptions, timeoutOf } from "./options.ts";
+import { Transport } from "./transport.ts";
+
+export type NbdQueryOptions = Pick<NbdClientOptions, "environment" | "connectTimeout">;
+
+/** An export as its server describes it. */
+export interface NbdExportInfo {
+  readonly name: string;
+  readonly description: string | undefined;
+  /** Bytes. */
+  readonly size: number;
+  /** Transmission flags as sent; the fields below are taken from them. */
+  readonly flags: number;
+  readonly readOnly: boolean;
+  readonly canFlush: boolean;
+  readonly canFua: boolean;
+  readonly canTrim: boolean;
+  readonly canWriteZeroes: boolean;
+  readonly canFastZero: boolean;
+  readonly canMultiConn: boolean;
+  readonly isRotational: boolean;
+  /** Bytes; undefined where the server tells no block sizes. */
+  readonly blockSizes:
+    | { readonly minimum: number; readonly preferred: number; readonly maximumPayload: number }
+    | undefined;
+  readonly structuredReplies: boolean;
+  /** Names of metadata contexts. */
+  readonly contexts: readonly string[];
+}
+
+/**
+ * The exports a server lists. Rejects with `EPERM` or `ENOTSUP` if it does not, and with the reason if it
+ * cannot be reached.
+ */
+export function listNbdExports(
+  target: string | NbdUri,
+  options: NbdQueryOptions = {},
+): Promise<readonly ServerEntry[]> {
+  return withHandshake(target, options, (handshake) => {
+    if (handshake.fixedNewstyle) return handshake.list();
+    throw new BlockIoError("the server is too old to list its exports", { code: "ENOTSUP", op: "open" });
+  });
+}
+
+/** What an export is like. Rejects with `ENOENT` for an unknown export. */
+export function nbdInfo(target: string | NbdUri, options: NbdQueryOptions = {}): Promise<NbdExportInfo> {
+  return withHandshake(target, options, async (handshake, { exportName }) => {
+    const modern = handshake.fixedNewstyle;
+    const structuredReplies = modern && (await handshake.structuredReplies());
+    const contexts = structuredReplies ? await handshake.contextNames(exportName) : [];
+    const info = (modern ? await handshake.info(exportName) : undefined) ?? (await handshake.go(exportName));
+    return describe(exportName, info, structuredReplies, contexts);
+  });
+}
+
+function describe(
+  exportName: string,
+  { size, flags, blockSizes, name, description }: ExportInfo,
+  structuredReplies: boolean,
+  contexts: readonly string[],
+): NbdExportInfo {
+  const has = (flag: number): boolean => (flags & flag) !== 0;
+  return {
+    name: name ?? exportName,
+    description,
+    size,
+    flags,
+    readOnly: has(FLAG.READ_ONLY),
+    canFlush: has(FLAG.SEND_FLUSH),
+    canFua: has(FLAG.SEND_FUA),
+    canTrim: has(FLAG.SEND_TRIM),
+    canWriteZeroes: has(FLAG.SEND_WRITE_ZEROES),
+    canFastZero: has(FLAG.SEND_FAST_ZERO),
+    canMultiConn: has(FLAG.CAN_MULTI_CONN),
+    isRotational: has(FLAG.ROTATIONAL),
+    blockSizes: blockSizes && {
+      minimum: blockSizes.minimum,
+      preferred: blockSizes.preferred,
+      maximumPayload: blockSizes.maximumPayload,
+    },
+    structuredReplies,
+    contexts,
+  };
+}
+
+async function withHandshake<T>(
+  target: string | NbdUri,
+  options: NbdQueryOptions,
+  ask: (handshake: Handshake, uri: NbdUri) => Promise<T>,
+): Promise<T> {
+  const uri = typeof target === "string" ? parseNbdUri(target) : target;
+  const environment: Environment = options.environment ?? realEnvironment;
+  const timeout = timeoutOf(options);
+  const attempt = new AbortController();
+  const timer = environment.clock.after(timeout, () => {
+    attempt.abort(
+      new BlockIoError(`no answer within ${timeout / 1000} seconds`, { code: "ETIMEDOUT", op: "connect" }),
+    );
+  });
+  let transport: Transport | undefined;
+  try {
+    const opened = await Transport.open(uri.address, attempt.signal);
+    transport = opened;
+    attempt.signal.addEventListener("abort", () => opened.fail(attempt.signal.reason as BlockIoError));
+    const answer = await ask(await Handshake.begin(opened), uri);
+    // Politeness only: a server may hang up without an answer.
+    opened.write([encodeOption(OPT.ABORT)]);
+    return answer;
+  } catch (error) {
+    throw toBlockIoError(error, { op: "connect" });
+  } finally {
+    timer.cancel();
+    transport?.destroy();
+  }
+}

@@ -1,0 +1,95 @@
+/**
+ * The connections to one incarnation of a server. They come and go together.
+ *
+ * Invariants:
+ *
+ * - no request is sent before all connections stand, and the loss of one is the loss of all: so whatever was
+ *   acknowledged within a session and flushed within it was flushed by the server that had acknowledged it;
+ * - a stripe of the device always uses the same connection: so a read sees every earlier write to its place,
+ *   even on a server whose connections agree with each other only after a flush.
+ */
+import type { Environment } from "@dmkit/block-io";
+import { FLAG, protocolError } from "../protocol.ts";
+import type { NbdUri } from "../uri.ts";
+import { Connection, type ConnectionOwner } from "./connection.ts";
+import type { Request } from "./request.ts";
+import { type Terms, breachOf } from "./terms.ts";
+
+const LEAST_STRIPE = 1024 * 1024;
+const MOST_STRIPES = 65_536;
+
+/** Bytes, a power of two; requests of a device with several connections do not cross multiples of it. */
+export function stripeOf(size: number): number {
+  let stripe = LEAST_STRIPE;
+  while (size / stripe > MOST_STRIPES) stripe *= 2;
+  return stripe;
+}
+
+export class Session {
+  readonly terms: Terms;
+  /** Milliseconds of the clock when it was established. */
+  readonly since: number;
+  readonly #connections: readonly Connection[];
+  readonly #stripe: number;
+
+  private constructor(connections: readonly Connection[], terms: Terms, since: number) {
+    this.terms = terms;
+    this.since = since;
+    this.#connections = connections;
+    this.#stripe = stripeOf(terms.size);
+  }
+
+  /**
+   * Connects to the server.
+   * @param wanted connections; only one is made if the server does not keep several consistent.
+   */
+  static async open(
+    uri: NbdUri,
+    wanted: number,
+    { clock, logger }: Environment,
+    signal: AbortSignal,
+  ): Promise<Session> {
+    const first = await Connection.open(uri.address, uri.exportName, signal);
+    const { terms } = first;
+    const more = (terms.flags & FLAG.CAN_MULTI_CONN) === 0 ? 0 : wanted - 1;
+    const others = await Promise.allSettled(
+      Array.from({ length: more }, () => Connection.open(uri.address, uri.exportName, signal)),
+    );
+    const connections = [first];
+    for (const other of others) {
+      if (other.status === "fulfilled") connections.push(other.value);
+      else logger.log("warn", "an additional NBD connection was refused", { error: other.reason as Error });
+    }
+    const breach = connections
+      .map((other) => breachOf(terms, other.terms))
+      .find((found) => found !== undefined);
+    if (breach === undefined && !signal.aborted) return new Session(connections, terms, clock.now());
+    for (const connection of connections) connection.destroy();
+    throw breach === undefined ? signal.reason : protocolError(`connections to one export differ: ${breach}`);
+  }
+
+  get connections(): number {
+    return this.#connections.length;
+  }
+
+  set owner(owner: ConnectionOwner) {
+    for (const connection of this.#connections) connection.owner = owner;
+  }
+
+  send(request: Request): void {
+    const { length } = this.#connections;
+    const index = length === 1 ? 0 : Math.floor(request.offset / this.#stripe) % length;
+    (this.#connections[index] as Connection).send(request);
+  }
+
+  /** Hangs up everywhere and returns what was not answered, in no order. */
+  abandon(): Request[] {
+    for (const connection of this.#connections) connection.destroy();
+    return this.#connections.flatMap((connection) => connection.unanswered());
+  }
+
+  /** Says good-bye on all connections. */
+  async close(environment: Environment): Promise<void> {
+    await Promise.all(this.#connections.map((connection) => connection.close(environment)));
+  }
+}
