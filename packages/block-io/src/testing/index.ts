@@ -1,2 +1,3 @@
 export { type Subject, type TestFramework, conformance } from "./conformance.ts";
 export { SeededRandom } from "./random.ts";
+export * from "./sim/index.ts";

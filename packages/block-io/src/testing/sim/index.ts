@@ -1,0 +1,24 @@
+export { type Bias, type CrashReport, type Survivors, biases, countCandidates, crashDisks } from "./crash.ts";
+export { type DiskSpec, SimDisk } from "./disk.ts";
+export { DiskHandle, openDisk } from "./disk-handle.ts";
+export {
+  type Demand,
+  type FaultKind,
+  type FaultSpec,
+  FaultInjector,
+  demandOf,
+  faultKinds,
+  honestFaults,
+  lyingFaults,
+} from "./faults.ts";
+export { FOREIGN, GARBAGE, INITIAL, ZERO, identify, stamp } from "./format/stamp.ts";
+export { type Rule, type Violation } from "./load.ts";
+export { mutant, onDisks, replaced } from "./mutant.ts";
+export { type Finding, type Version, Oracle } from "./oracle.ts";
+export { type FaultMode, type Plan, type Reduction } from "./plan.ts";
+export { Prng } from "./prng.ts";
+export { type RunResult, runPlan } from "./run.ts";
+export { type SimFailure, type SimOptions, type SimSummary, commandFor, runSim } from "./simulate.ts";
+export { type Geometry, type SimTarget, type WorkloadBounds } from "./target.ts";
+export { toyCache, toyLog, toys, wrongToys } from "./toys/targets.ts";
+export { World } from "./world.ts";
