@@ -123,7 +123,7 @@ describe("malformed streams are refused", () => {
 
   test("a length near 2^31 neither allocates nor hangs", () => {
     const bomb = Buffer.concat([
-      Buffer.from("1561626364" + "20", "hex"),
+      Buffer.from("156162636420", "hex"),
       Buffer.alloc(9_000_000),
       Buffer.from("010000110000", "hex"),
     ]);

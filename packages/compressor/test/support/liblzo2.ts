@@ -21,7 +21,16 @@ export function needsLiblzo2(skip: (reason: string) => void): void {
   needs(skip, "python3", "-c", 'import ctypes; ctypes.CDLL("liblzo2.so.2")');
 }
 
-export function liblzo2(requests: readonly Request[]): Answer[] {
+/** Each of `items` with the library's answer to what `ask` makes of it. */
+export function askLiblzo2<Item>(
+  items: readonly Item[],
+  ask: (item: Item) => Request,
+): { readonly item: Item; readonly answer: Answer }[] {
+  const answers = liblzo2(items.map(ask)).values();
+  return items.map((item) => ({ item, answer: answers.next().value as Answer }));
+}
+
+function liblzo2(requests: readonly Request[]): Answer[] {
   const letters = { compress: "1", compress999: "9", decompress: "d" } as const;
   const input = requests.flatMap(({ kind, data, capacity }) => {
     const head = Buffer.alloc(9);

@@ -40,7 +40,7 @@ export function writeLzop(content: Uint8Array, compressed: Uint8Array): Buffer {
 
 export function readLzop(file: Buffer): LzopBlock[] {
   const flags = file.readUInt32BE(MAGIC.length + 8);
-  const nameLength = file[MAGIC.length + 24] as number;
+  const nameLength = file.readUInt8(MAGIC.length + 24);
   let at = MAGIC.length + 25 + nameLength + 4;
   const blocks: LzopBlock[] = [];
   for (;;) {
