@@ -1,6 +1,6 @@
 /** Questions to a server that end before transmission: what exports are there, and what are they like? */
 import { BlockIoError, type Environment, realEnvironment, toBlockIoError } from "@dmkit/block-io";
-import { FLAG, OPT, type ServerEntry, encodeOption } from "../protocol.ts";
+import { FLAG, type ServerEntry } from "../protocol.ts";
 import { type NbdUri, parseNbdUri } from "../uri.ts";
 import { type ExportInfo, Handshake } from "./handshake.ts";
 import { type NbdClientOptions, timeoutOf } from "./options.ts";
@@ -53,7 +53,9 @@ export function nbdInfo(target: string | NbdUri, options: NbdQueryOptions = {}):
     const modern = handshake.fixedNewstyle;
     const structuredReplies = modern && (await handshake.structuredReplies());
     const contexts = structuredReplies ? await handshake.contextNames(exportName) : [];
-    const info = (modern ? await handshake.info(exportName) : undefined) ?? (await handshake.go(exportName));
+    const asked = modern ? await handshake.info(exportName) : undefined;
+    // nbd-server opens its file only at GO, and says 0 bytes before.
+    const info = asked === undefined || asked.size === 0 ? await handshake.go(exportName) : asked;
     return describe(exportName, info, structuredReplies, contexts);
   });
 }
@@ -107,10 +109,7 @@ async function withHandshake<T>(
     const opened = await Transport.open(uri.address, attempt.signal);
     transport = opened;
     attempt.signal.addEventListener("abort", () => opened.fail(attempt.signal.reason as BlockIoError));
-    const answer = await ask(await Handshake.begin(opened), uri);
-    // Politeness only: a server may hang up without an answer.
-    opened.write([encodeOption(OPT.ABORT)]);
-    return answer;
+    return await ask(await Handshake.begin(opened), uri);
   } catch (error) {
     throw toBlockIoError(error, { op: "connect" });
   } finally {
