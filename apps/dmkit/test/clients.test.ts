@@ -28,7 +28,7 @@ function sparseFile(folder: string, name = "disk.img", size = GIB): string {
 
 function checksum(path: string): Promise<string> {
   return new Promise((resolve, reject) => {
-    const hash = createHash("sha256");
+    const hash = createHash("sha1");
     createReadStream(path, { highWaterMark: 1 << 20 })
       .on("data", (chunk) => hash.update(chunk))
       .on("end", () => resolve(hash.digest("hex")))

@@ -11,7 +11,7 @@ export const main: string = fileURLToPath(new URL("../dist/main.js", import.meta
 const cleanups: (() => Promise<void> | void)[] = [];
 
 afterEach(async () => {
-  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+  for (const cleanup of cleanups.splice(0).toReversed()) await cleanup();
 });
 
 /** Runs after the test, last registered first. */

@@ -87,7 +87,7 @@ async function openDefault(what: WhatToServe, environment: Environment): Promise
 /** Closes in reverse order; every device is closed even if one fails, then the first failure is thrown. */
 export async function closeAll(devices: readonly NamedDevice[]): Promise<void> {
   const failures: unknown[] = [];
-  for (const { device } of [...devices].reverse()) {
+  for (const { device } of devices.toReversed()) {
     await device.close().catch((error: unknown) => failures.push(error));
   }
   if (failures.length > 0) throw failures[0];

@@ -1,0 +1,394 @@
+/** `dmkit serve` as a user starts, uses and stops it. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { realEnvironment } from "@dmkit/block-io";
+import { openNbd } from "@dmkit/nbd";
+import { cleanUp, describeWith, dmkit, main, run, serve, tempFolder, until } from "./support.ts";
+
+function image(folder: string, name = "disk.img", size = 2 ** 20): string {
+  const path = join(folder, name);
+  writeFileSync(path, "");
+  truncateSync(path, size);
+  return path;
+}
+
+async function firstByte(uri: string): Promise<number | undefined> {
+  const device = await openNbd(uri, { environment: realEnvironment });
+  const into = Buffer.alloc(512);
+  await device.read(0, into);
+  await device.close();
+  return into[0];
+}
+
+describe("serve", () => {
+  it("serves a file, writes reach it, SIGTERM ends it with status 0 and no socket is left", async () => {
+    const folder = tempFolder();
+    const path = image(folder);
+    const socket = join(folder, "s");
+    const server = await serve(["-U", socket, path]);
+    expect(server.uri).toBe(`nbd+unix:///?socket=${socket}`);
+    expect(statSync(socket).mode & 0o777).toBe(0o600);
+    const device = await openNbd(server.uri, { environment: realEnvironment });
+    await device.write(0, Buffer.alloc(512, 7), { fua: true });
+    await device.close();
+    expect(await server.stop()).toBe(0);
+    expect(existsSync(socket)).toBe(false);
+    expect(readFileSync(path)[0]).toBe(7);
+  });
+
+  it("listens on TCP, a free port if asked", async () => {
+    const server = await serve(["-p", "0", image(tempFolder())]);
+    expect(server.uri).toMatch(/^nbd:\/\/127\.0\.0\.1:\d+$/);
+    expect(await firstByte(server.uri)).toBe(0);
+  });
+
+  it("serves a table over several files", async () => {
+    const folder = tempFolder();
+    const [a, b] = [image(folder, "a"), image(folder, "b")];
+    const server = await serve(["--table", `0 1024 linear ${a} 0`, "--table", `1024 1024 linear ${b} 8`]);
+    const device = await openNbd(server.uri, { environment: realEnvironment });
+    expect(device.size).toBe(2 ** 20);
+    await device.write(1024 * 512 - 512, Buffer.alloc(1024, 5), { fua: true });
+    await device.close();
+    expect(readFileSync(a)[1024 * 512 - 1]).toBe(5);
+    expect(readFileSync(b)[8 * 512]).toBe(5);
+  });
+
+  it("serves RAM disks and other servers", async () => {
+    const first = await serve(["mem:1M"]);
+    const second = await serve([first.uri]);
+    const device = await openNbd(second.uri, { environment: realEnvironment });
+    await device.write(4096, Buffer.alloc(4096, 3));
+    const into = Buffer.alloc(4096);
+    await device.read(4096, into);
+    expect(into[4095]).toBe(3);
+    await device.close();
+    expect(await second.stop()).toBe(0);
+    expect(await first.stop()).toBe(0);
+  });
+
+  it("serves read-only what may not be changed", async () => {
+    const server = await serve(["-r", image(tempFolder())]);
+    const device = await openNbd(server.uri, { environment: realEnvironment, readOnly: true });
+    await expect(device.write(0, Buffer.alloc(512))).rejects.toMatchObject({ code: "EROFS" });
+    await device.close();
+  });
+
+  it("creates missing files and preallocates when asked", async () => {
+    const path = join(tempFolder(), "new.img");
+    await serve(["--create", "4M", "--preallocate", path]);
+    expect(statSync(path).size).toBe(4 * 2 ** 20);
+    expect(statSync(path).blocks * 512).toBeGreaterThanOrEqual(4 * 2 ** 20);
+  });
+
+  it("serves the embedded default in its data folder, the same contents every time", async () => {
+    const data = join(tempFolder(), "data");
+    const first = await serve(["--data", data, "--create", "1M"]);
+    const device = await openNbd(first.uri, { environment: realEnvironment });
+    await device.write(0, Buffer.alloc(512, 9));
+    await device.close();
+    expect(await first.stop()).toBe(0);
+    const second = await serve(["--data", data]);
+    expect(await firstByte(second.uri)).toBe(9);
+  });
+
+  it("writes the pid file when ready and removes it at the end", async () => {
+    const folder = tempFolder();
+    const pidfile = join(folder, "pid");
+    const server = await serve(["--pidfile", pidfile, image(folder)]);
+    expect(readFileSync(pidfile, "utf8")).toBe(`${server.process.pid}\n`);
+    await server.stop();
+    expect(existsSync(pidfile)).toBe(false);
+  });
+
+  it("takes over a socket nobody listens on", async () => {
+    const folder = tempFolder();
+    const socket = join(folder, "s");
+    const path = image(folder);
+    const killed = await serve(["-U", socket, path]);
+    await killed.stop("SIGKILL");
+    expect(existsSync(socket)).toBe(true);
+    const server = await serve(["-U", socket, path]);
+    expect(await firstByte(server.uri)).toBe(0);
+  });
+
+  it("ends when its parent does", async () => {
+    const folder = tempFolder();
+    const socket = join(folder, "s");
+    const script = `"${process.execPath}" "${main}" serve -q --exit-with-parent -U "${socket}" mem:1M & sleep 60`;
+    const shell = spawn("/bin/sh", ["-c", script], { stdio: "ignore", detached: true });
+    cleanUp(() => {
+      try {
+        process.kill(-(shell.pid as number), "SIGKILL");
+      } catch {
+        // Everybody is gone already.
+      }
+    });
+    await until(() => existsSync(socket), "the server");
+    shell.kill("SIGKILL");
+    await until(() => !existsSync(socket), "the server's end");
+  });
+
+  it("uses the socket a service manager hands over", async () => {
+    const folder = tempFolder();
+    const listener = createServer();
+    await new Promise<void>((resolve) => listener.listen(0, "127.0.0.1", resolve));
+    const { port } = listener.address() as AddressInfo;
+    const { _handle: handle } = listener as unknown as { _handle: { fd: number } };
+    // LISTEN_PID must be the server's own: the shell sets it and becomes the server.
+    const script = `LISTEN_PID=$$ LISTEN_FDS=1 exec "${process.execPath}" "${main}" serve -q --print-uri "${image(folder)}"`;
+    const child: ChildProcess = spawn("/bin/sh", ["-c", script], {
+      stdio: ["ignore", "pipe", "inherit", handle.fd],
+    });
+    cleanUp(() => void child.kill("SIGKILL"));
+    // The child has it now; two who accept from one socket would share the clients.
+    listener.close();
+    await new Promise((resolve) => child.stdout?.once("data", resolve));
+    expect(await firstByte(`nbd://127.0.0.1:${port}`)).toBe(0);
+  });
+
+  it("serves one client on stdin and stdout", async () => {
+    const child = spawn(process.execPath, [main, "serve", "--single", image(tempFolder())], {
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    const ended = new Promise((resolve) => child.on("exit", resolve));
+    const greeting = await new Promise<Buffer>((resolve) => child.stdout.once("data", resolve));
+    expect(greeting.toString("latin1", 0, 8)).toBe("NBDMAGIC");
+    child.stdin.end();
+    expect(await ended).toBe(0);
+  });
+});
+
+describeWith(["nbdinfo"], "serve --run", () => {
+  it("gives the command a URI and its status back", async () => {
+    const path = image(tempFolder());
+    const good = await dmkit(["serve", path, "--run", 'nbdinfo --size "$uri"']);
+    expect(good).toMatchObject({ code: 0, stdout: `${2 ** 20}\n` });
+    expect((await dmkit(["serve", path, "--run", "exit 7"])).code).toBe(7);
+    expect((await dmkit(["serve", path, "--run", 'test -S "$unixsocket" && test -z "$port"'])).code).toBe(0);
+    const tcp = await dmkit(["serve", path, "-p", "0", "--run", 'nbdinfo --size "nbd://127.0.0.1:$port"']);
+    expect(tcp).toMatchObject({ code: 0, stdout: `${2 ** 20}\n` });
+  });
+});
+
+describe("mistakes", () => {
+  /** One line that says what is wrong (and one what to do), the exit code, and nothing printed on stdout. */
+  async function refused(args: readonly string[], says: RegExp, code = 1): Promise<void> {
+    const result = await dmkit(args);
+    expect(result.stderr).toMatch(says);
+    expect(result.stderr.trimEnd().split("\n").length).toBeLessThanOrEqual(2);
+    expect(result.stderr).not.toMatch(/at .*\.js:\d+/);
+    expect(result.stdout).toBe("");
+    expect(result.code).toBe(code);
+  }
+
+  it("no such file", async () => {
+    const path = join(tempFolder(), "missing.img");
+    await refused(["serve", path], /missing\.img: open: no such file \(ENOENT\)/);
+    expect(existsSync(path)).toBe(false);
+  });
+
+  it("a size that is no whole number of sectors", async () => {
+    const path = image(tempFolder(), "odd.img", 1000);
+    await refused(["serve", path], /size 1000 is not a multiple of 512/);
+    expect(statSync(path).size).toBe(1000);
+  });
+
+  it("a directory", async () => {
+    await refused(["serve", tempFolder()], /EINVAL|EISDIR/);
+  });
+
+  it("tables with an unknown target, overlaps and gaps", async () => {
+    await refused(["serve", "-t", "0 8 nonsense"], /line 1: there is no target "nonsense"/);
+    await refused(["serve", "-t", "0 8 zero", "-t", "4 8 zero"], /line 2: .*overlaps/);
+    await refused(["serve", "-t", "0 8 zero", "-t", "16 8 zero"], /line 2: .*gap/);
+    await refused(["serve", "-t", "0 4096 linear mem:1M 0"], /do not fit/);
+  });
+
+  it("a port in use, a socket in use", async () => {
+    const folder = tempFolder();
+    const tcp = await serve(["-p", "0", "mem:1M"]);
+    await refused(["serve", "-p", new URL(tcp.uri).port, "mem:1M"], /EADDRINUSE/);
+    const unix = await serve(["-U", join(folder, "s"), "mem:1M"]);
+    await refused(["serve", "-U", join(folder, "s"), "mem:1M"], /EADDRINUSE/);
+    expect(await firstByte(unix.uri)).toBe(0);
+  });
+
+  it("two servers on one file", async () => {
+    const folder = tempFolder();
+    const path = image(folder);
+    const first = await serve([path]);
+    const before = statSync(path).mtimeMs;
+    await refused(["serve", path, "-U", join(folder, "t")], /in use by another process \(EBUSY\)/);
+    await refused(["serve", "-r", path, "-U", join(folder, "t")], /EBUSY/);
+    expect(statSync(path).mtimeMs).toBe(before);
+    expect(await firstByte(first.uri)).toBe(0);
+  });
+
+  it("an address others can reach", async () => {
+    await refused(["serve", "mem:1M", "-p", "0", "-i", "0.0.0.0"], /EPERM/);
+  });
+
+  it("a file that is no socket where the socket should be", async () => {
+    const folder = tempFolder();
+    const path = image(folder, "precious");
+    await refused(["serve", "mem:1M", "-U", path], /EEXIST/);
+    expect(statSync(path).size).toBe(2 ** 20);
+  });
+
+  it("usage errors have exit code 2", async () => {
+    expect((await dmkit(["serve", "--port", "99999"])).code).toBe(2);
+    expect((await dmkit(["nonsense"])).code).toBe(2);
+    expect((await dmkit(["copy", "a"])).code).toBe(2);
+    expect((await dmkit(["serve", "--create", "12x", "y"])).code).toBe(2);
+  });
+
+  it("images and a table at once, one name for two images", async () => {
+    await refused(["serve", "mem:1M", "-t", "0 8 zero"], /images or a table/);
+    await refused(["serve", "-n", "x", "mem:1M", "mem:2M"], /one image only/);
+    await refused(["serve", "a/x", "b/x"], /two images/);
+  });
+});
+
+describe("an orderly end", () => {
+  it("answers requests in flight before it goes", async () => {
+    const server = await serve(["-t", "0 2048 delay mem:1M 0 300"]);
+    const device = await openNbd(server.uri, { environment: realEnvironment, reconnect: 0 });
+    const into = Buffer.alloc(512, 1);
+    const reading = device.read(0, into);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const stopped = server.stop();
+    await reading;
+    expect(into[0]).toBe(0);
+    expect(await stopped).toBe(0);
+    await device.close().catch(() => {});
+  });
+
+  it("is cut short by a second signal", async () => {
+    const server = await serve(["-t", "0 2048 delay mem:1M 0 60000"]);
+    const device = await openNbd(server.uri, { environment: realEnvironment, reconnect: 0 });
+    const reading = device.read(0, Buffer.alloc(512)).catch((error: unknown) => error);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    server.process.kill("SIGTERM");
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(server.process.exitCode).toBeNull();
+    expect(await server.stop("SIGINT")).toBe(130);
+    expect(await reading).toMatchObject({ name: "BlockIoError" });
+    await device.close().catch(() => {});
+  });
+
+  it("drops clients that do not go within the time limit", async () => {
+    const server = await serve(["-t", "0 2048 delay mem:1M 0 60000", "--shutdown-timeout", "1"]);
+    const device = await openNbd(server.uri, { environment: realEnvironment, reconnect: 0 });
+    const reading = device.read(0, Buffer.alloc(512)).catch((error: unknown) => error);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    server.process.kill("SIGTERM");
+    expect(await reading).toMatchObject({ name: "BlockIoError" });
+    server.process.kill("SIGKILL");
+    await device.close().catch(() => {});
+  });
+
+  it("kill -9 of a client in the middle of a WRITE leaves the old bytes", async () => {
+    const folder = tempFolder();
+    const path = image(folder);
+    const server = await serve([path]);
+    const script = `
+      const { openNbd } = await import("@dmkit/nbd");
+      const { realEnvironment } = await import("@dmkit/block-io");
+      const device = await openNbd(process.argv[1], { environment: realEnvironment });
+      await device.write(0, Buffer.alloc(65536, 1), { fua: true });
+      await device.close();
+      const net = await import("node:net");
+      // By hand, so that the payload can stop half way.
+      const socket = net.connect(new URL(process.argv[1]).searchParams.get("socket"));
+      const u32 = (n) => { const b = Buffer.alloc(4); b.writeUInt32BE(n); return b; };
+      socket.on("data", () => {});
+      socket.write(Buffer.concat([u32(3), Buffer.from("IHAVEOPT"), u32(1), u32(0)]));
+      const request = Buffer.alloc(28);
+      request.writeUInt32BE(0x25609513, 0);
+      request.writeUInt16BE(1, 6);
+      request.writeUInt32BE(65536, 24);
+      socket.write(Buffer.concat([request, Buffer.alloc(40000, 2)]), () => process.stdout.write("half\\n"));
+      setInterval(() => {}, 1000);`;
+    const client = spawn(
+      process.execPath,
+      ["--conditions=none", "--input-type=module", "-e", script, server.uri],
+      {
+        cwd: join(import.meta.dirname, ".."),
+        stdio: ["ignore", "pipe", "inherit"],
+      },
+    );
+    await new Promise((resolve) => client.stdout.once("data", resolve));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    client.kill("SIGKILL");
+    expect(await server.stop()).toBe(0);
+    expect(readFileSync(path).subarray(0, 65_536).equals(Buffer.alloc(65_536, 1))).toBe(true);
+  });
+});
+
+describe("copy and info", () => {
+  it("copies a file through a server and back, sparse", async () => {
+    const folder = tempFolder();
+    const source = image(folder, "source", 8 * 2 ** 20);
+    const bytes = Buffer.alloc(300_000, 0x5a);
+    writeFileSync(source, bytes, { flag: "r+" });
+    const server = await serve(["mem:16M"]);
+    expect(await dmkit(["copy", "--json", source, server.uri])).toMatchObject({ code: 0 });
+    const back = join(folder, "back");
+    const { code, stdout } = await dmkit(["copy", "--json", server.uri, back]);
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ zeroed: 0 });
+    expect(readFileSync(back).subarray(0, 300_000).equals(bytes)).toBe(true);
+    expect(statSync(back).size).toBe(16 * 2 ** 20);
+    expect(statSync(back).blocks * 512).toBeLessThan(2 * 2 ** 20);
+  });
+
+  it("overwrites old bytes by the source's holes, and refuses a destination that is too small", async () => {
+    const folder = tempFolder();
+    const source = image(folder, "source");
+    const target = join(folder, "target");
+    writeFileSync(target, Buffer.alloc(2 ** 20, 1));
+    expect(await dmkit(["copy", "-q", source, target])).toMatchObject({ code: 0 });
+    expect(readFileSync(target).equals(Buffer.alloc(2 ** 20))).toBe(true);
+    const small = image(folder, "small", 4096);
+    const refusal = await dmkit(["copy", source, small]);
+    expect(refusal.code).toBe(1);
+    expect(refusal.stderr).toMatch(/ENOSPC/);
+    expect((await dmkit(["copy", join(folder, "none"), join(folder, "new")])).code).toBe(1);
+    expect(existsSync(join(folder, "new"))).toBe(false);
+  });
+
+  it("prints facts, maps and exports", async () => {
+    const path = image(tempFolder());
+    const info = await dmkit(["info", "--json", "--map", path]);
+    expect(JSON.parse(info.stdout)).toMatchObject({
+      size: 2 ** 20,
+      logicalBlockSize: 512,
+      extents: [{ offset: 0, length: 2 ** 20, kind: "hole" }],
+    });
+    const server = await serve(["-n", "one", "-D", "my disk", path]);
+    const list = await dmkit(["info", "--list", "--json", server.uri]);
+    expect(JSON.parse(list.stdout)).toMatchObject([{ name: "one", description: "my disk" }]);
+    expect((await dmkit(["info", server.uri])).stdout).toMatch(/1 MiB/);
+    expect((await dmkit(["targets"])).stdout).toMatch(/striped/);
+    expect((await dmkit(["targets", "striped"])).stdout).toMatch(/chunk .*1 … 4194304 sectors/);
+  });
+});
+
+describe("help", () => {
+  it.each([[], ["serve"], ["copy"], ["info"], ["targets"], ["bench"]])("of %s", async (...command) => {
+    const { code, stdout } = await dmkit([...command, "--help"]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/Usage: dmkit/);
+  });
+
+  it("prints the version", async () => {
+    const { version } = JSON.parse(readFileSync(join(import.meta.dirname, "../package.json"), "utf8")) as {
+      version: string;
+    };
+    expect((await run(process.execPath, [main, "--version"])).stdout).toBe(`${version}\n`);
+  });
+});
