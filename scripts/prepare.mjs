@@ -1,7 +1,8 @@
 // What every entry point needs on a machine with nothing but Node and npm: pnpm of the version this
 // repository names, the dependencies of the lock file, and (for what runs the product) a build.
 import { spawn } from "node:child_process";
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -39,16 +40,16 @@ export function exec(command, args, { cwd = root, env = {}, stdio = "inherit" } 
   });
 }
 
-function modified(path) {
-  return existsSync(path) ? statSync(path).mtimeMs : 0;
-}
-
-/** Installs what the lock file says, unless that was done since it last changed. */
+/** Installs what the lock file says, unless exactly that was installed before. */
 export async function install({ quiet = false } = {}) {
-  if (modified(join(root, "node_modules/.modules.yaml")) > modified(join(root, "pnpm-lock.yaml"))) return;
+  const stamp = join(root, "node_modules", ".dmkit-installed");
+  const lock = readFileSync(join(root, "pnpm-lock.yaml"));
+  const wanted = createHash("sha256").update(lock).digest("hex");
+  if (existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) return;
   if (quiet) console.error("Installing dependencies …");
-  const code = await exec("pnpm", ["install", "--frozen-lockfile", ...(quiet ? ["--reporter=silent"] : [])]);
+  const code = await exec("pnpm", ["install", "--frozen-lockfile", ...(quiet ? ["--loglevel=error"] : [])]);
   if (code !== 0) process.exit(code);
+  writeFileSync(stamp, wanted);
 }
 
 /** Installs and builds. The compiler does nothing where nothing changed. */

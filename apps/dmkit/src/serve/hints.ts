@@ -25,7 +25,7 @@ ${lines.join("\n")}
 Type in another terminal (packages: libnbd-bin, nbdfuse, qemu-utils, nbd-client):
 
   Look at it         nbdinfo ${uri}
-  File system        mkdir -p ${folder} ${mount}; nbdfuse ${folder} ${uri} & until [ -e ${folder}/nbd ]; do sleep 0.1; done; mkfs.ext4 ${folder}/nbd && ${sudo}mount -o loop ${folder}/nbd ${mount}
+  File system        mkdir -p ${folder} ${mount}; nbdfuse ${folder} ${uri} & sleep 1; mkfs.ext4 ${folder}/nbd && ${sudo}mount -o loop ${folder}/nbd ${mount}
   Virtual machine    qemu-system-x86_64 -drive file=${uri},format=raw,if=virtio
 ${kernelHint(first)}
 Ctrl-C ends the server; what was flushed is safe at any time.
