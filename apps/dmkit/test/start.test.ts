@@ -37,7 +37,7 @@ describeWith(["nbdinfo", "nbdfuse", "fusermount3", "mkfs.ext4", "mount"], "npm s
       await run("umount", [mount]);
       await run("fusermount3", ["-u", fuse]);
     });
-    const { code, stderr } = await run("/bin/bash", ["-c", `${fileSystem} >/dev/null 2>&1`]);
+    const { code, stderr } = await run("/bin/bash", ["-c", `{ ${fileSystem}; } >/dev/null 2>&1`]);
     expect({ code, stderr }).toMatchObject({ code: 0 });
     writeFileSync(join(mount, "hello"), "world");
     expect(existsSync(join(mount, "lost+found"))).toBe(true);
