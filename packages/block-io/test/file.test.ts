@@ -1,0 +1,195 @@
+import { execFileSync } from "node:child_process";
+import {
+  chmodSync,
+  existsSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { type BlockDevice, LowerDevices, openFile, realEnvironment } from "../src/index.ts";
+import { SyncGate } from "../src/devices/sync-gate.ts";
+import { tempFolder } from "./temp.ts";
+
+function image(size = 2 ** 20, folder = tempFolder()): string {
+  const path = join(folder, "disk.img");
+  writeFileSync(path, "");
+  truncateSync(path, size);
+  return path;
+}
+
+async function kinds(device: BlockDevice): Promise<string[]> {
+  const found: string[] = [];
+  for await (const { offset, length, kind } of device.extents(0, device.size))
+    found.push(`${offset}+${length} ${kind}`);
+  return found;
+}
+
+describe("a file", () => {
+  it("is locked against a second writer and against readers, readers share", async () => {
+    const path = image();
+    const writer = await openFile(path);
+    await expect(openFile(path)).rejects.toMatchObject({ code: "EBUSY" });
+    await expect(openFile(path, { readOnly: true })).rejects.toMatchObject({ code: "EBUSY" });
+    const unlocked = await openFile(path, { lock: false });
+    await unlocked.close();
+    await writer.close();
+    const readers = [await openFile(path, { readOnly: true }), await openFile(path, { readOnly: true })];
+    await expect(openFile(path)).rejects.toMatchObject({ code: "EBUSY" });
+    for (const reader of readers) await reader.close();
+    await (await openFile(path)).close();
+  });
+
+  it("tells data from holes, punches and zeroes without losing neighbours", async () => {
+    const path = image();
+    const device = await openFile(path);
+    expect(await kinds(device)).toEqual(["0+1048576 hole"]);
+    await device.write(65_536, Buffer.alloc(131_072, 1));
+    expect(await kinds(device)).toEqual(["0+65536 hole", "65536+131072 data", "196608+851968 hole"]);
+    await device.discard(98_304, 32_768);
+    expect(await kinds(device)).toEqual([
+      "0+65536 hole",
+      "65536+32768 data",
+      "98304+32768 hole",
+      "131072+65536 data",
+      "196608+851968 hole",
+    ]);
+    await device.writeZeroes(131_072 + 512, 512, { mayUnmap: true });
+    await device.close();
+    const bytes = readFileSync(path);
+    expect(bytes.subarray(131_072, 131_584).equals(Buffer.alloc(512, 1))).toBe(true);
+    expect(bytes.subarray(131_584, 132_096).equals(Buffer.alloc(512))).toBe(true);
+    expect(bytes[132_096]).toBe(1);
+  });
+
+  it("is created on request, private, and never over an existing one", async () => {
+    const path = join(tempFolder(), "new.img");
+    const device = await openFile(path, { createSize: 8192 });
+    await device.write(0, Buffer.alloc(512, 5));
+    await device.close();
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+    const again = await openFile(path, { createSize: 4096 });
+    expect(again.size).toBe(8192);
+    await again.close();
+    expect(readFileSync(path)[0]).toBe(5);
+    await expect(openFile(`${path}2`, { createSize: 1000 })).rejects.toMatchObject({ code: "EINVAL" });
+    expect(existsSync(`${path}2`)).toBe(false);
+  });
+
+  it("reserves its storage on request", async () => {
+    const path = image();
+    await (await openFile(path, { preallocate: true })).close();
+    expect(statSync(path).blocks * 512).toBeGreaterThanOrEqual(2 ** 20);
+  });
+
+  it("gives EIO, not short data, when it was cut behind our back", async () => {
+    const path = image();
+    const device = await openFile(path);
+    truncateSync(path, 4096);
+    await expect(device.read(0, Buffer.alloc(8192))).rejects.toMatchObject({ code: "EIO" });
+    await expect(device.read(8192, Buffer.alloc(2 ** 17))).rejects.toMatchObject({ code: "EIO" });
+    await device.close();
+  });
+
+  it.each([
+    ["a missing one", () => join(tempFolder(), "none"), "ENOENT"],
+    ["a directory", () => tempFolder(), "EINVAL"],
+    ["a character device", () => "/dev/null", "EINVAL"],
+    ["an odd size", () => image(1000), "EINVAL"],
+  ])("refuses %s", async (_what, path, code) => {
+    await expect(openFile(path())).rejects.toMatchObject({ code });
+    await expect(openFile(path(), { readOnly: true })).rejects.toMatchObject({ code });
+  });
+
+  it("survives large requests, which take the way through the thread pool", async () => {
+    const device = await openFile(image(16 * 2 ** 20));
+    const data = Buffer.alloc(8 * 2 ** 20 + 512);
+    for (let at = 0; at < data.length; at += 4) data.writeUInt32LE(at, at);
+    await Promise.all([
+      device.write(512, data),
+      device.write(12 * 2 ** 20, data.subarray(0, 2 ** 20), { fua: true }),
+    ]);
+    const into = Buffer.alloc(data.length);
+    await device.read(512, into);
+    expect(into.equals(data)).toBe(true);
+    await device.close();
+  });
+
+  it("opened twice in one stack, by whatever name, is one device", async () => {
+    const folder = tempFolder();
+    const path = image(4096, folder);
+    symlinkSync(path, join(folder, "link"));
+    const lowers = new LowerDevices({}, realEnvironment);
+    const first = await lowers.open(path, "write");
+    expect(await lowers.open(join(folder, "link"), "read")).toBe(first);
+    expect(await lowers.open("mem:4K", "write")).not.toBe(await lowers.open("mem:4K", "write"));
+    await expect((async () => lowers.open("ftp://x", "read"))()).rejects.toMatchObject({ code: "ENOENT" });
+    await expect((async () => lowers.open("mem:1", "read"))()).rejects.toMatchObject({ code: "EINVAL" });
+    await lowers.close();
+    await expect(first.read(0, Buffer.alloc(512))).rejects.toMatchObject({ code: "ESHUTDOWN" });
+  });
+});
+
+/** A loop device over a file, where this process may make one. */
+function loopDevice(path: string): string | undefined {
+  try {
+    return execFileSync("losetup", ["--find", "--show", path], { encoding: "utf8", stdio: "pipe" }).trim();
+  } catch {
+    return undefined;
+  }
+}
+
+describe("a block device", () => {
+  it("has the size the system says, reads, writes, flushes and discards", async ({ skip }) => {
+    const path = image(4 * 2 ** 20);
+    const loop = loopDevice(path);
+    if (loop === undefined) {
+      if (process.env["CI"]) throw new Error("CI must be able to make loop devices");
+      return skip("no permission to make loop devices");
+    }
+    try {
+      const device = await openFile(loop);
+      expect(device.size).toBe(4 * 2 ** 20);
+      await device.write(8192, Buffer.alloc(8192, 6), { fua: true });
+      await device.writeZeroes(8192, 4096, { mayUnmap: true });
+      await device.flush();
+      await expect(openFile(loop)).rejects.toMatchObject({ code: "EBUSY" });
+      await device.close();
+      const bytes = readFileSync(path);
+      expect([bytes[8192], bytes[12_288], bytes[16_384]]).toEqual([0, 6, 0]);
+    } finally {
+      execFileSync("losetup", ["-d", loop]);
+    }
+  });
+});
+
+describe("the sync gate", () => {
+  it("gives way after a slow operation, longer each time, and comes back when it is fast again", () => {
+    let now = 0;
+    const gate = new SyncGate({ now: () => now, wallTime: () => now, after: () => ({ cancel() {} }) });
+    const operate = (milliseconds: number): boolean => {
+      if (!gate.enter()) return false;
+      now += milliseconds;
+      gate.leave();
+      return true;
+    };
+    const pause = (): number => {
+      let count = 0;
+      while (!gate.enter()) count += 1;
+      return count;
+    };
+    expect(operate(0.01)).toBe(true);
+    expect(operate(2)).toBe(true);
+    expect(pause()).toBe(64);
+    now += 2;
+    gate.leave();
+    expect(pause()).toBe(128);
+    now += 0.01;
+    gate.leave();
+    expect(operate(3)).toBe(true);
+    expect(pause()).toBe(64);
+  });
+});

@@ -1,0 +1,185 @@
+import { describe, expect, it } from "vitest";
+import { BlockIoError, type Extent, GuardedDevice, plainLimits, withCapabilities } from "../src/index.ts";
+
+/** Each request waits until the test lets it go on or fail. */
+class Puppet extends GuardedDevice {
+  readonly calls: { op: string; resolve: () => void; reject: (error: unknown) => void }[] = [];
+  extentsGiven: Extent[] | undefined;
+  closed = 0;
+
+  constructor(limits = plainLimits, size = 64 * 1024) {
+    super("puppet", size, limits);
+  }
+
+  #park(op: string): Promise<void> {
+    return new Promise((resolve, reject) => this.calls.push({ op, resolve, reject }));
+  }
+
+  protected override doRead(): Promise<void> {
+    return this.#park("read");
+  }
+
+  protected override doWrite(): Promise<void> {
+    return this.#park("write");
+  }
+
+  protected override doFlush(): Promise<void> {
+    return this.#park("flush");
+  }
+
+  protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
+    yield* this.extentsGiven ?? [{ offset, length, kind: "data" }];
+  }
+
+  protected override async doClose(): Promise<void> {
+    this.closed += 1;
+  }
+
+  /** Lets the oldest request go on. */
+  next(error?: unknown): string {
+    const call = this.calls.shift();
+    if (call === undefined) return "nothing";
+    if (error === undefined) call.resolve();
+    else call.reject(error);
+    return call.op;
+  }
+}
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+const sector = Buffer.alloc(512);
+
+describe("the guard", () => {
+  it("after a failed flush refuses writes, flushes and discards for good, but still reads", async () => {
+    const device = new Puppet();
+    const flush = device.flush();
+    device.next(Object.assign(new Error("medium error"), { code: "EIO" }));
+    await expect(flush).rejects.toMatchObject({ code: "EIO", device: "puppet", op: "flush" });
+    await expect(device.write(0, sector)).rejects.toMatchObject({ code: "EIO" });
+    await expect(device.flush()).rejects.toMatchObject({ code: "EIO" });
+    await expect(device.discard(0, 512)).rejects.toMatchObject({ code: "EIO" });
+    await expect(device.writeZeroes(0, 512)).rejects.toMatchObject({ code: "EIO" });
+    expect(device.failure?.code).toBe("EIO");
+    const read = device.read(0, Buffer.alloc(512));
+    device.next();
+    await read;
+    await device.close();
+    expect(device.closed).toBe(1);
+  });
+
+  it("fails every flush that waited on the one that failed", async () => {
+    const device = new Puppet();
+    const flushes = [device.flush(), device.flush()];
+    device.next(new Error("a"));
+    device.next(new Error("a"));
+    for (const flush of flushes) await expect(flush).rejects.toMatchObject({ code: "EIO" });
+  });
+
+  it("close waits for requests in flight, then flushes, then lets go", async () => {
+    const device = new Puppet();
+    const write = device.write(0, sector);
+    let closed = false;
+    const closing = device.close().then(() => (closed = true));
+    await turn();
+    expect([closed, device.calls.length]).toEqual([false, 1]);
+    expect(device.next()).toBe("write");
+    await write;
+    await turn();
+    expect(closed).toBe(false);
+    expect(device.next()).toBe("flush");
+    await closing;
+    expect(device.closed).toBe(1);
+  });
+
+  it("close lets go even if its flush fails, and says so", async () => {
+    const device = new Puppet();
+    const closing = device.close();
+    await turn();
+    device.next(new Error("no"));
+    await expect(closing).rejects.toMatchObject({ code: "EIO" });
+    expect(device.closed).toBe(1);
+  });
+
+  it("suspend waits, flushes, and resume during a suspend comes after it", async () => {
+    const device = new Puppet();
+    const write = device.write(0, sector);
+    const suspended = device.suspend();
+    const held = device.write(512, sector);
+    const resumed = device.resume();
+    await turn();
+    expect(device.calls.map(({ op }) => op)).toEqual(["write"]);
+    device.next();
+    await write;
+    await turn();
+    expect(device.next()).toBe("flush");
+    await suspended;
+    await resumed;
+    await turn();
+    expect(device.next()).toBe("write");
+    await held;
+  });
+
+  it("turns whatever is thrown inside into a BlockIoError that says where", async () => {
+    const device = new Puppet();
+    for (const thrown of [new Error("odd"), "a string", undefined, { code: "ENOSPC", message: "full" }]) {
+      const write = device.write(1024, sector);
+      device.next(thrown ?? null);
+      await expect(write).rejects.toBeInstanceOf(BlockIoError);
+      await expect(write).rejects.toMatchObject({ device: "puppet", op: "write", offset: 1024, length: 512 });
+    }
+    const own = new BlockIoError("lower", { code: "ENOTSUP", device: "below" });
+    const write = device.write(0, sector);
+    device.next(own);
+    await expect(write).rejects.toBe(own);
+  });
+
+  it("does not let a device report extents with gaps, overlaps or excess", async () => {
+    const device = new Puppet();
+    const collect = async (): Promise<void> => {
+      for await (const extent of device.extents(0, 2048)) void extent;
+    };
+    for (const given of [
+      [],
+      [{ offset: 512, length: 512 }],
+      [{ offset: 0, length: 4096 }],
+      [{ offset: 0, length: 1024 }],
+      [{ offset: 0, length: 0 }],
+      [
+        { offset: 0, length: 1024 },
+        { offset: 512, length: 1536 },
+      ],
+    ]) {
+      device.extentsGiven = given.map((extent) => ({ ...extent, kind: "data" as const }));
+      await expect(collect()).rejects.toMatchObject({ code: "EIO" });
+    }
+  });
+
+  it("zeroes by writing, with one barrier at the end for FUA", async () => {
+    const device = new Puppet();
+    const zeroing = device.writeZeroes(0, 4096, { fua: true });
+    await turn();
+    expect(device.next()).toBe("write");
+    await turn();
+    expect(device.next()).toBe("flush");
+    await zeroing;
+    await expect(device.writeZeroes(0, 4096, { fast: true })).rejects.toMatchObject({ code: "ENOTSUP" });
+  });
+
+  it("flushes nothing on a read-only device", async () => {
+    const device = new Puppet(withCapabilities(plainLimits, { readOnly: true }));
+    await device.flush();
+    await device.suspend();
+    await device.close();
+    expect(device.calls).toEqual([]);
+  });
+
+  it("refuses sizes that are no whole blocks", () => {
+    class Sized extends Puppet {
+      constructor(size: number) {
+        super(plainLimits, size);
+      }
+    }
+    for (const size of [1000, -512, Number.NaN, 2 ** 53]) {
+      expect(() => new Sized(size)).toThrow(expect.objectContaining({ code: "EINVAL" }));
+    }
+  });
+});
