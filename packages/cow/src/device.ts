@@ -1,0 +1,387 @@
+/**
+ * The running stack: one owner map over the base and all layers.
+ *
+ *      read    cut into runs of one owner, each is one read below
+ *      write   data to the top layer, *then* the bits in the map; the bits reach the disk with a later flush
+ *      flush   see bitmap-writer.ts
+ *
+ * Invariants:
+ *
+ * - a request goes on only when the owners of its range are known;
+ * - the map says that the top layer has a sector only after a write of that sector has resolved;
+ * - after a failure to bring bits or data to stable storage no write is accepted any more.
+ */
+import {
+  type BlockDevice,
+  type BlockIoError,
+  type Environment,
+  type Extent,
+  type Limits,
+  SECTOR,
+  type Timer,
+  type WriteZeroesOptions,
+  GuardedTarget,
+  done,
+  toBlockIoError,
+} from "@dmkit/block-io";
+import type { BitmapLoader } from "./bitmap-loader.ts";
+import type { BitmapWriter } from "./bitmap-writer.ts";
+import type { OwnerMap } from "./core/owner-map.ts";
+import type { Identity } from "./format/identity.ts";
+import { type FreezeHost, type NewLayer, freeze } from "./freeze.ts";
+import type { LayerDevices } from "./layer.ts";
+import { Turnstile } from "./turnstile.ts";
+
+/** One owner: a device and the byte where it starts. */
+export interface Source {
+  readonly device: BlockDevice;
+  readonly offset: number;
+}
+
+/** What a device is put together from; see open-stack.ts. */
+export interface CowParts {
+  readonly name: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly limits: Limits;
+  readonly map: OwnerMap;
+  readonly loader: BitmapLoader;
+  /** By owner: the base, then the layers bottom to top. */
+  readonly sources: readonly Source[];
+  /** Undefined: the stack is read-only. */
+  readonly top?: { readonly writer: BitmapWriter; readonly layer: LayerDevices; readonly identity: Identity };
+  readonly makeWriter: (map: OwnerMap, bitmap: BlockDevice, data: BlockDevice) => BitmapWriter;
+  /** Milliseconds; 0: none. */
+  readonly autocommit: number;
+  readonly environment: Environment;
+  /** Opens devices that the message `freeze` names. */
+  readonly openLayer?: ((words: readonly string[]) => Promise<NewLayer>) | undefined;
+  /** Told of every layer put on top while running. */
+  readonly frozen?: ((layer: NewLayer) => void) | undefined;
+  /** The arguments in a table, as they are now. */
+  readonly table?: (() => readonly string[]) | undefined;
+}
+
+const FUA = { fua: true } as const;
+
+export class CowDevice extends GuardedTarget {
+  protected readonly map: OwnerMap;
+  readonly #parts: CowParts;
+  readonly #sources: Source[];
+  readonly #turnstile = new Turnstile();
+  #top: CowParts["top"];
+  #autocommit: Timer | undefined;
+  // Whether somebody else than a freeze has suspended the device.
+  #suspendedByCaller = false;
+  #preparing = 0;
+  #sending = 0;
+  #bytes = 0;
+
+  constructor(parts: CowParts) {
+    super(parts.name, parts.size, parts.limits);
+    this.#parts = parts;
+    this.map = parts.map;
+    this.#sources = [...parts.sources];
+    this.#top = parts.top;
+  }
+
+  /** Layers above the base. */
+  get layers(): number {
+    return this.map.top;
+  }
+
+  /** What the top layer is; undefined if the stack is read-only. */
+  get identity(): Identity | undefined {
+    return this.#top?.identity;
+  }
+
+  /**
+   * `<layers> <allocated sectors of each, bottom to top> <stacks> <maps> <preparing> <sending> <requests>
+   * <bytes>`. A number with a `+` is of the part of the bitmap that has been needed so far.
+   */
+  override status(): string {
+    const { map } = this;
+    const more = map.unknownPages > 0 ? "+" : "";
+    const allocated = Array.from({ length: map.top }, (_, index) => `${map.allocated(index + 1)}${more}`);
+    const counters = [
+      1,
+      map.pages - map.unknownPages,
+      this.#preparing,
+      this.#sending,
+      this.#preparing + this.#sending,
+      this.#bytes,
+    ];
+    return [map.top, ...allocated, ...counters].join(" ");
+  }
+
+  /** `freeze <bitmap> <data> [<offset>]`, `count`, `table`. */
+  override async message(words: readonly string[]): Promise<string> {
+    const { openLayer, table } = this.#parts;
+    if (words[0] === "freeze" && openLayer !== undefined) {
+      await this.freeze(await openLayer(words.slice(1)));
+      return table?.().join(" ") ?? "";
+    }
+    if (words[0] === "table" && words.length === 1 && table !== undefined) return table().join(" ");
+    if (words[0] === "count" && words.length === 1) {
+      await this.#turnstile.pass(() => this.#parts.loader.load(0, this.map.sectors));
+      return this.status();
+    }
+    return super.message(words);
+  }
+
+  /**
+   * Makes the top layer read-only and puts a new, empty one on it, without closing the device: what was flushed
+   * before is in the frozen layer, no request is torn between the two. Errors: EROFS, EFORMAT, EINVAL, those of
+   * the devices below.
+   */
+  freeze(layer: NewLayer): Promise<void> {
+    return this.#turnstile.pass(() => freeze(this.#freezeHost(), layer));
+  }
+
+  /** How many layers below the top each part of a range comes from; the base counts as one layer more. */
+  async *depths(offset: number, length: number): AsyncIterable<{ length: number; depth: number }> {
+    let sector = offset / SECTOR;
+    const end = (offset + length) / SECTOR;
+    while (sector < end) {
+      const until = await this.#knownRun(sector, end);
+      yield { length: (until - sector) * SECTOR, depth: this.map.top - this.map.owner(sector) };
+      sector = until;
+    }
+  }
+
+  override async suspend(): Promise<void> {
+    await this.#turnstile.pass(async () => {
+      this.#suspendedByCaller = true;
+      await super.suspend();
+    });
+  }
+
+  override async resume(): Promise<void> {
+    await this.#turnstile.pass(async () => {
+      await super.resume();
+      this.#suspendedByCaller = false;
+    });
+  }
+
+  override close(): Promise<void> {
+    // A freeze that is under way finishes first; otherwise the device is closed from this moment on.
+    return this.#turnstile.pass(() => super.close());
+  }
+
+  protected override doRead(offset: number, into: Buffer): Promise<void> {
+    const sector = offset / SECTOR;
+    const count = into.length / SECTOR;
+    if (!this.map.isKnown(sector, count)) return this.#readLater(offset, into);
+    const end = sector + count;
+    const until = this.map.runEnd(sector, end);
+    if (until === end) return this.#counted(this.readRun(this.map.owner(sector), offset, into), into.length);
+    return this.#readRuns(sector, until, end, into);
+  }
+
+  /** Reads sectors of one owner; `offset` in bytes of the target. */
+  protected readRun(owner: number, offset: number, into: Buffer): Promise<void> {
+    const source = this.#sources[owner] as Source;
+    return source.device.read(source.offset + offset, into);
+  }
+
+  protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+    const sector = offset / SECTOR;
+    const count = from.length / SECTOR;
+    if (!this.map.isKnown(sector, count)) return this.#writeLater(offset, from, fua);
+    // Where the bits are stable, nothing but the data itself is needed.
+    const overwrites = fua && this.map.isStable(sector, count);
+    const top = this.#sources[this.map.top] as Source;
+    const writing = top.device.write(top.offset + offset, from, overwrites ? FUA : undefined);
+    const commit = fua && !overwrites;
+    if (writing !== done) return this.#writing(writing, sector, count, commit);
+    this.landed(sector, count);
+    return commit ? this.#commit() : done;
+  }
+
+  /** The data of these sectors has been written to the top layer. */
+  protected landed(sector: number, count: number): void {
+    if (this.map.markWritten(sector, count)) this.#armAutocommit();
+  }
+
+  protected override doFlush(): Promise<void> {
+    return this.#top?.writer.flush() ?? done;
+  }
+
+  protected override async doDiscard(offset: number, length: number): Promise<void> {
+    // Setting bits over a hole costs no space, and nothing older can shine through.
+    if (this.limits.capabilities.discard === "native") {
+      await this.doWriteZeroes(offset, length, { mayUnmap: true });
+    }
+  }
+
+  protected override async doWriteZeroes(
+    offset: number,
+    length: number,
+    options: WriteZeroesOptions,
+  ): Promise<void> {
+    const sector = offset / SECTOR;
+    const count = length / SECTOR;
+    if (!this.map.isKnown(sector, count)) await this.#prepare(sector, count);
+    const top = this.#sources[this.map.top] as Source;
+    await top.device.writeZeroes(top.offset + offset, length, {
+      mayUnmap: options.mayUnmap,
+      fast: options.fast,
+    });
+    this.landed(sector, count);
+    if (options.fua) await this.#commit();
+  }
+
+  protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
+    const end = (offset + length) / SECTOR;
+    for (let sector = offset / SECTOR; sector < end; ) {
+      const until = await this.#knownRun(sector, end);
+      const { device, offset: start } = this.#sources[this.map.owner(sector)] as Source;
+      const shift = start;
+      for await (const extent of device.extents(start + sector * SECTOR, (until - sector) * SECTOR)) {
+        yield { offset: extent.offset - shift, length: extent.length, kind: extent.kind };
+      }
+      sector = until;
+    }
+  }
+
+  protected override doClose(): Promise<void> {
+    this.#disarmAutocommit();
+    return done;
+  }
+
+  /** The end of the run of one owner that starts at `sector`, which is made known first. */
+  async #knownRun(sector: number, end: number): Promise<number> {
+    // Not more than a piece of the bitmaps at a time: a query over all of a large device may stop early.
+    const until = Math.min(end, sector + QUERY_STEP);
+    if (!this.map.isKnown(sector, until - sector)) await this.#prepare(sector, until - sector);
+    return this.map.runEnd(sector, until);
+  }
+
+  async #readLater(offset: number, into: Buffer): Promise<void> {
+    await this.#prepare(offset / SECTOR, into.length / SECTOR);
+    await this.doRead(offset, into);
+  }
+
+  async #writeLater(offset: number, from: Buffer, fua: boolean): Promise<void> {
+    await this.#prepare(offset / SECTOR, from.length / SECTOR);
+    await this.doWrite(offset, from, fua);
+  }
+
+  async #prepare(sector: number, count: number): Promise<void> {
+    this.#preparing += 1;
+    try {
+      await this.#parts.loader.load(sector, count);
+    } finally {
+      this.#preparing -= 1;
+    }
+  }
+
+  #readRuns(sector: number, until: number, end: number, into: Buffer): Promise<void> {
+    const running: Promise<void>[] = [];
+    for (
+      let at = sector, stop = until;
+      at < end;
+      at = stop, stop = at < end ? this.map.runEnd(at, end) : end
+    ) {
+      const piece = into.subarray((at - sector) * SECTOR, (stop - sector) * SECTOR);
+      const reading = this.readRun(this.map.owner(at), at * SECTOR, piece);
+      if (reading !== done) running.push(reading);
+    }
+    if (running.length === 0) return done;
+    return this.#counted(allSettled(running), into.length);
+  }
+
+  #counted(reading: Promise<void>, length: number): Promise<void> {
+    return reading === done ? done : this.#count(reading, length);
+  }
+
+  async #count(request: Promise<void>, length: number): Promise<void> {
+    this.#sending += 1;
+    this.#bytes += length;
+    try {
+      await request;
+    } finally {
+      this.#sending -= 1;
+      this.#bytes -= length;
+    }
+  }
+
+  async #writing(writing: Promise<void>, sector: number, count: number, commit: boolean): Promise<void> {
+    await this.#count(writing, count * SECTOR);
+    this.landed(sector, count);
+    if (commit) await this.#commit();
+  }
+
+  /** Brings everything written so far to stable storage; a failure is the end of writing. */
+  async #commit(): Promise<void> {
+    try {
+      await this.doFlush();
+    } catch (error) {
+      throw this.#failed(error);
+    }
+  }
+
+  #failed(error: unknown): BlockIoError {
+    const failure = toBlockIoError(error, { device: this.name, op: "flush" });
+    this.fail(failure);
+    return failure;
+  }
+
+  #armAutocommit(): void {
+    const { autocommit, environment } = this.#parts;
+    if (autocommit === 0 || this.#autocommit !== undefined) return;
+    this.#autocommit = environment.clock.after(autocommit, this.#autocommitNow);
+  }
+
+  #disarmAutocommit(): void {
+    this.#autocommit?.cancel();
+    this.#autocommit = undefined;
+  }
+
+  readonly #autocommitNow = (): void => {
+    this.#autocommit = undefined;
+    if (!this.map.hasDirty || this.failure !== undefined) return;
+    this.#commit().catch((error: unknown) => {
+      const { logger } = this.#parts.environment;
+      logger.log("error", "writes are refused: the bitmap could not be written", {
+        device: this.name,
+        error: String(error),
+      });
+    });
+  };
+
+  #freezeHost(): FreezeHost {
+    const parts = this.#parts;
+    return {
+      name: this.name,
+      limits: this.limits,
+      sectors: this.map.sectors,
+      random: parts.environment.random,
+      top: this.#top,
+      hold: async () => {
+        if (!this.#suspendedByCaller) await super.suspend();
+        this.#disarmAutocommit();
+      },
+      release: async () => {
+        if (!this.#suspendedByCaller) await super.resume();
+      },
+      fail: (error) => this.#failed(error),
+      swap: (layer, identity) => {
+        this.map.push();
+        parts.loader.push(layer);
+        this.#sources.push({ device: layer.data, offset: layer.offset });
+        this.#top = { layer, identity, writer: parts.makeWriter(this.map, layer.bitmap, layer.data) };
+        parts.frozen?.(layer);
+      },
+    };
+  }
+}
+
+/** Sectors: 128 MiB. */
+const QUERY_STEP = 262_144;
+
+/** Waits for all, even when one fails: nothing may still use a buffer after its request was answered. */
+async function allSettled(running: readonly Promise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(running))
+    if (result.status === "rejected") throw result.reason;
+}
