@@ -12,7 +12,16 @@ for (const report of reports) rmSync(report, { force: true });
 await install();
 const tasks = ["build", "check:format", "check:lint", "check:rules", "check:types", "test", "check:packed"];
 // One package at a time: tests of servers and timers share two cores badly.
-const code = await exec("turbo", ["run", ...tasks, "--concurrency=1", "--output-logs=new-only", ...process.argv.slice(2)]);
+// Through pnpm, because turbo wants to find it on the path.
+const code = await exec("pnpm", [
+  "exec",
+  "turbo",
+  "run",
+  ...tasks,
+  "--concurrency=1",
+  "--output-logs=new-only",
+  ...process.argv.slice(2),
+]);
 
 let passed = 0;
 let failed = 0;
