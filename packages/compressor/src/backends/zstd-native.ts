@@ -1,4 +1,5 @@
 /** Zstandard through node:zlib, where this Node has it; its asynchronous calls run on libuv's thread pool. */
+import assert from "node:assert";
 import zlib from "node:zlib";
 import { type Backend, deliver } from "../backend.ts";
 import { type CompressorError } from "../errors.ts";
@@ -7,6 +8,7 @@ import { NAME, type ZstdContext, bound, createContext, levels, malformed, wrongS
 
 interface ZstdOptions {
   readonly params?: Readonly<Record<number, number>>;
+  readonly pledgedSrcSize?: number;
   readonly chunkSize?: number;
   readonly maxOutputLength?: number;
 }
@@ -27,21 +29,33 @@ const native = zlib as unknown as ZlibWithZstd;
 export const hasNativeZstd: boolean = typeof native.zstdCompressSync === "function";
 
 function compress(src: Uint8Array, dst: Uint8Array, context: ZstdContext): number {
-  return deliver(native.zstdCompressSync(src, compressOptions(src, context)), dst);
+  return deliverFrame(native.zstdCompressSync(src, compressOptions(src, context)), src, dst);
 }
 
 function compressAsync(src: Uint8Array, dst: Uint8Array, context: ZstdContext): Promise<number> {
   return new Promise((resolve, reject) => {
     native.zstdCompress(src, compressOptions(src, context), (error, output) => {
-      if (error === null) resolve(deliver(output, dst));
-      else reject(error);
+      try {
+        if (error !== null) throw error;
+        resolve(deliverFrame(output, src, dst));
+      } catch (reason) {
+        reject(reason);
+      }
     });
   });
 }
 
 function compressOptions(src: Uint8Array, { level }: ZstdContext): ZstdOptions {
   const params = { [native.constants.ZSTD_c_compressionLevel]: level };
-  return { params, chunkSize: Math.max(64, bound(src.length)) };
+  // Without the pledge, asynchronous calls write frames that do not state the size of their content.
+  return { params, pledgedSrcSize: src.length, chunkSize: Math.max(64, bound(src.length)) };
+}
+
+/** Moves a frame to `dst`; -1 if it does not fit. Makes sure that we would read it again. */
+function deliverFrame(frame: Buffer, src: Uint8Array, dst: Uint8Array): number {
+  const stated = zstdContentSize(frame, src.length);
+  assert.equal(stated, src.length, "the frame does not state the size of its content");
+  return deliver(frame, dst);
 }
 
 function decompress(src: Uint8Array, dst: Uint8Array): number {

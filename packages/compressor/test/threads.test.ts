@@ -1,0 +1,126 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Backend } from "../src/index.ts";
+import { importBuilt, removeBuilt } from "./support/built.ts";
+import { corpus } from "./support/inputs.ts";
+
+type Package = Awaited<ReturnType<typeof importBuilt>>;
+
+let built: Package;
+let rendezvous: Backend;
+const folders: string[] = [];
+
+beforeAll(async () => {
+  built = await importBuilt();
+  const file = new URL("support/rendezvous.mjs", import.meta.url).href;
+  rendezvous = ((await import(/* @vite-ignore */ file)) as { rendezvous: Backend }).rendezvous;
+  // Vitest gives modules it has transformed a URL of its own; the worker needs the file.
+  rendezvous = { ...rendezvous, worker: { module: file, exportName: "rendezvous" } };
+});
+
+afterAll(() => {
+  removeBuilt();
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+});
+
+function meetingPlace(): Buffer {
+  const folder = mkdtempSync(join(tmpdir(), "dmkit-rendezvous-"));
+  folders.push(folder);
+  return Buffer.from(folder);
+}
+
+describe("worker threads", () => {
+  test("two compressions run at the same time", async () => {
+    const compressor = await built.createCompressor(rendezvous, { maxStreams: 2, threads: 2 });
+    const place = meetingPlace();
+    const lengths = [1, 2].map(async () => {
+      const stream = await compressor.acquire();
+      const length = await stream.compress(place);
+      expect(stream.output.subarray(0, length).equals(place)).toBe(true);
+      stream.release();
+      return length;
+    });
+    expect(await Promise.all(lengths)).toEqual([place.length, place.length]);
+    await compressor.close();
+  });
+
+  test.each(["lzo", "zstd"])("%s gives the same on a thread as on ours", async (name) => {
+    const sources = built.findBackend(name);
+    const compressor = await built.createCompressor(name, { maxStreams: 3, threads: 2 });
+    if (sources.worker === undefined) return; // node:zlib has threads of its own here
+    expect(compressor.status().threads).toBe(2);
+    await Promise.all(
+      corpus().map(async ({ name: input, bytes }) => {
+        const stream = await compressor.acquire();
+        const length = await stream.compress(bytes);
+        const compressed = Buffer.from(stream.output.subarray(0, length));
+        expect(stream.compressSync(bytes), input).toBe(length);
+        expect(stream.output.subarray(0, length).equals(compressed), input).toBe(true);
+        if (length > 0) expect(await stream.compress(bytes, length - 1), input).toBe(-1);
+        stream.release();
+        const dst = Buffer.alloc(bytes.length + 1, 0xee);
+        expect(await compressor.decompress(compressed, dst), input).toBe(bytes.length);
+        expect(dst.subarray(0, -1).equals(bytes), input).toBe(true);
+        expect(dst.at(-1)).toBe(0xee);
+      }),
+    );
+    await compressor.close();
+    expect(compressor.status().threads).toBe(0);
+  });
+
+  test("malformed input comes back as EFORMAT", async () => {
+    const compressor = await built.createCompressor("lzo");
+    const dst = Buffer.alloc(131072);
+    await expect(compressor.decompress(Buffer.from("110000ff", "hex"), dst)).rejects.toMatchObject({
+      code: "EFORMAT",
+      backend: "lzo",
+    });
+    await expect(compressor.decompress(Buffer.alloc(100_000), dst)).rejects.toMatchObject({
+      code: "EFORMAT",
+    });
+    await compressor.close();
+  });
+
+  test("a thread that dies takes no job with it; when all are gone the work is done here", async () => {
+    const compressor = await built.createCompressor(rendezvous, { maxStreams: 2, threads: 2 });
+    const stream = await compressor.acquire();
+    for (const left of [1, 0, 0]) {
+      expect(await stream.compress(Buffer.from("die"))).toBe(3);
+      expect(compressor.status().threads).toBe(left);
+    }
+    stream.release();
+    await compressor.close();
+  });
+
+  test("jobs beyond the number of threads wait for one", async () => {
+    const compressor = await built.createCompressor(rendezvous, { maxStreams: 6, threads: 2 });
+    const places = [meetingPlace(), meetingPlace(), meetingPlace()];
+    await Promise.all(
+      places
+        .flatMap((place) => [place, place])
+        .map(async (place) => {
+          const stream = await compressor.acquire();
+          expect(await stream.compress(place)).toBe(place.length);
+          stream.release();
+        }),
+    );
+    await compressor.close();
+  });
+
+  test("a module that does not load is reported, and nothing is left running", async () => {
+    const worker = { module: "file:///nowhere/at-all.mjs", exportName: "nothing" };
+    await expect(built.createCompressor({ ...rendezvous, worker })).rejects.toMatchObject({
+      code: "ENOTSUP",
+    });
+  });
+
+  test("none are started where they would never be used, or when told not to", async () => {
+    for (const options of [{ maxInput: 4096 }, { threads: 0 }]) {
+      const compressor = await built.createCompressor("lzo", options);
+      expect(compressor.status().threads).toBe(0);
+      await compressor.close();
+    }
+  });
+});
