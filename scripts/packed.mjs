@@ -32,7 +32,14 @@ async function check() {
     overrides[manifest.name] = `file:${tarball}`;
   }
 
-  const project = { name: "empty", version: "1.0.0", type: "module", private: true, dependencies: overrides, pnpm: { overrides } };
+  const project = {
+    name: "empty",
+    version: "1.0.0",
+    type: "module",
+    private: true,
+    dependencies: overrides,
+    pnpm: { overrides },
+  };
   writeFileSync(join(folder, "package.json"), JSON.stringify(project));
   writeFileSync(join(folder, "pnpm-workspace.yaml"), "ignoredBuiltDependencies:\n  - koffi\n");
   if ((await exec("pnpm", ["install", "--reporter=silent", "--prefer-offline"], { cwd: folder })) !== 0) {
@@ -42,9 +49,12 @@ async function check() {
     Object.keys(manifest.exports ?? {}).map((entry) => join(manifest.name, entry)),
   );
   const imports = entries.map((entry) => `import * as m${entries.indexOf(entry)} from "${entry}";`);
-  const counts = entries.map((entry) => `console.log("${entry}:", Object.keys(m${entries.indexOf(entry)}).length, "exports");`);
+  const counts = entries.map(
+    (entry) => `console.log("${entry}:", Object.keys(m${entries.indexOf(entry)}).length, "exports");`,
+  );
   writeFileSync(join(folder, "try.js"), [...imports, ...counts].join("\n"));
-  if ((await exec(process.execPath, ["try.js"], { cwd: folder })) !== 0) return fail("an entry point cannot be imported");
+  if ((await exec(process.execPath, ["try.js"], { cwd: folder })) !== 0)
+    return fail("an entry point cannot be imported");
   if ((await exec(join(folder, "node_modules/.bin/dmkit"), ["--version"], { cwd: folder })) !== 0) {
     return fail("the installed dmkit does not run");
   }

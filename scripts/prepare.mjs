@@ -16,7 +16,8 @@ if (major < 20 || (major === 20 && minor < 19)) {
 
 /** Runs a program with the repository's tools on the path; resolves with its exit code. */
 export function exec(command, args, { cwd = root, env = {}, stdio = "inherit" } = {}) {
-  const resolved = command === "pnpm" ? ["npx", ["--yes", packageManager.split("+")[0], ...args]] : [command, args];
+  const resolved =
+    command === "pnpm" ? ["npx", ["--yes", packageManager.split("+")[0], ...args]] : [command, args];
   return new Promise((resolve) => {
     const child = spawn(resolved[0], resolved[1], {
       cwd,

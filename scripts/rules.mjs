@@ -67,7 +67,12 @@ for (const folder of packages) {
   const { name, dependencies = {} } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
   for (const dependency of Object.keys(dependencies)) {
     if (dependency.startsWith("@dmkit/") && name in allowed && !allowed[name].includes(dependency)) {
-      report("imports go one way", join(folder, "package.json"), 1, `${name} may not depend on ${dependency}`);
+      report(
+        "imports go one way",
+        join(folder, "package.json"),
+        1,
+        `${name} may not depend on ${dependency}`,
+      );
     }
   }
   for (const file of files(join(folder, "src"))) checkFile(file, folder, name);
@@ -102,7 +107,8 @@ function checkImport(imported, file, line, folder, name) {
   if (!imported.startsWith(".")) return;
   const target = relative(join(folder, "src"), resolve(dirname(file), imported));
   const from = relative(join(folder, "src"), file);
-  if (target.startsWith("..")) report("packages do not reach into each other", file, line, "import by package name");
+  if (target.startsWith(".."))
+    report("packages do not reach into each other", file, line, "import by package name");
   if (from.startsWith("format/") && /^(core\/|device|target|check|repair)/.test(target)) {
     report("format/ knows bytes only", file, line, "it may import bytes, checksums and other formats");
   }
