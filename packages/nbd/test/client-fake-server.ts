@@ -143,6 +143,13 @@ export class FakeServer {
     this.#dirty.clear();
   }
 
+  /** Forgets everything that was written. */
+  reset(): void {
+    this.stable.fill(0);
+    this.current.fill(0);
+    this.#dirty.clear();
+  }
+
   #accept(socket: Socket): void {
     this.connections += 1;
     this.#sockets.add(socket);

@@ -208,27 +208,6 @@ describe("replies that break the protocol", () => {
     expect(error?.code).toBe("ENOTCONN");
     expect(await codeOf(device.read(OFFSET, into))).toBe("ENOTCONN");
   });
-
-  it("a write acknowledged before it was sent", async () => {
-    const socket = freshSocket();
-    const script = await scripted(socket, async (peer, read) => {
-      await shakeHands(peer, read);
-      const head = await read(28);
-      const request = {
-        flags: 0,
-        type: 1,
-        cookieHigh: head.readUInt32BE(8),
-        cookieLow: head.readUInt32BE(12),
-        offset: 0,
-        length: 0,
-      };
-      peer.write(okReply(request));
-    });
-    const device = await openNbd(uriOf(socket), { reconnect: "off" });
-    devices.push(device);
-    expect(await codeOf(device.write(0, Buffer.alloc(4 * 1024 * 1024)))).toBe("EPROTO");
-    await script();
-  });
 });
 
 describe("replies that are unusual and legal", () => {

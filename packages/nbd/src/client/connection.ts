@@ -7,7 +7,6 @@
  *   afterwards nothing here refers to it or to its buffer;
  * - a cookie is the slot in the table and a running number, so that a late or invented reply is not taken for
  *   the answer to another request;
- * - a request is handed back only when the system has taken all its bytes: no buffer is read afterwards;
  * - `lost` is reported once, and after that nothing is answered.
  */
 import { BlockIoError, type Environment, toBlockIoError } from "@dmkit/block-io";
@@ -43,11 +42,6 @@ export class Connection implements Receiver, RequestTable {
   #inFlight = 0;
   #ended: BlockIoError | undefined;
   #scheduled = false;
-  // Batches are numbered; those up to `#sentBatch` have been taken by the system.
-  #nextBatch = 1;
-  #sentBatch = 0;
-  // Refused before they were sent.
-  #early: Request[] = [];
 
   private constructor(transport: Transport, terms: Terms) {
     this.terms = terms;
@@ -94,7 +88,6 @@ export class Connection implements Receiver, RequestTable {
     this.#generation = (this.#generation + 1) >>> 0;
     request.cookieHigh = this.#generation;
     request.cookieLow = slot;
-    request.batch = this.#nextBatch;
     this.#slots[slot] = request;
     this.#inFlight += 1;
     this.#batch.add(request);
@@ -159,12 +152,6 @@ export class Connection implements Receiver, RequestTable {
   }
 
   answered(request: Request): void {
-    if (request.batch > this.#sentBatch) {
-      // A server may refuse a write on sight and read its payload later. It cannot have done it on sight.
-      if (request.error === undefined) throw protocolError("a request was answered before it was sent");
-      this.#early.push(request);
-      return;
-    }
     this.#slots[request.cookieLow] = undefined;
     this.#free.push(request.cookieLow);
     this.#inFlight -= 1;
@@ -175,12 +162,6 @@ export class Connection implements Receiver, RequestTable {
     this.#scheduled = false;
     const { pieces, borrowed } = this.#batch.take();
     if (pieces.length === 0 || this.#ended !== undefined) return;
-    const number = this.#nextBatch;
-    this.#nextBatch += 1;
-    this.#transport.write(pieces, () => {
-      this.#sentBatch = number;
-      this.#batch.recycle(borrowed);
-      if (this.#early.length > 0) for (const request of this.#early.splice(0)) this.answered(request);
-    });
+    this.#transport.write(pieces, () => this.#batch.recycle(borrowed));
   };
 }

@@ -20,8 +20,6 @@ export class Request {
   // -- On the wire: kept by the connection.
   cookieHigh = 0;
   cookieLow = 0;
-  /** Number of the batch of bytes it left with. */
-  batch = 0;
 
   // -- The answer so far: kept by the reply reader.
   coverage: Coverage | undefined;
