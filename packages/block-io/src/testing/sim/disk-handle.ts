@@ -88,6 +88,7 @@ class DiskIo implements ParkedIo {
   readonly #writes: PendingWrite[] = [];
   // What had completed when this was issued: a flush covers no more.
   readonly #completions: number;
+  readonly #failedFlushes: number;
   #resolve!: () => void;
   #reject!: (error: BlockIoError) => void;
 
@@ -108,6 +109,7 @@ class DiskIo implements ParkedIo {
     this.#buffer = buffer;
     this.#fua = fua;
     this.#completions = disk.completions;
+    this.#failedFlushes = disk.failedFlushes;
     const kind: IoKind = op === "read" || op === "flush" || op === "discard" ? op : "write";
     this.#fault = disk.faults.next(disk.index, kind);
     this.hangs = this.#fault === "hang" ? (persistent(disk) ? "for ever" : "once") : false;
@@ -154,12 +156,17 @@ class DiskIo implements ParkedIo {
   }
 
   #completeFlush(): void {
+    const disk = this.#disk;
     if (this.#fault === "flush-error" || this.#fault === "flush-lossy") {
-      if (this.#fault === "flush-lossy") this.#disk.forget(this.#completions);
+      if (this.#fault === "flush-lossy") disk.forget(this.#completions);
+      disk.failedFlushes += 1;
+    }
+    // Whoever waited for a flush while one failed is told so: contract rule 5.
+    if (disk.failedFlushes !== this.#failedFlushes) {
       this.#fail("EIO");
       return;
     }
-    if (this.#fault !== "ignored-flush") this.#disk.flushed(this.#completions);
+    if (this.#fault !== "ignored-flush") disk.flushed(this.#completions);
     this.#resolve();
   }
 

@@ -65,6 +65,10 @@ export class SimDisk {
   faults: FaultInjector = new FaultInjector();
   /** The disk's own choices: when it looks at a buffer, what a failure leaves behind. */
   random: Prng;
+  /** Flushes that failed; all that were in flight then fail with them. */
+  failedFlushes = 0;
+  /** Counts whatever could change the outcome of a crash. */
+  changes = 0;
   readonly #stableAt: Float64Array;
   #completions = 0;
   // Set when current and stable differ outside of the pending writes.
@@ -101,6 +105,7 @@ export class SimDisk {
     const early = data !== undefined && this.random.chance(0.5);
     const write = { offset, length, data: early ? Buffer.from(data) : data, completed: IN_FLIGHT };
     this.pending.push(write);
+    this.changes += 1;
     return write;
   }
 
@@ -144,6 +149,7 @@ export class SimDisk {
       count += 1;
     }
     this.pending.splice(0, count);
+    this.changes += 1;
   }
 
   /** A failed flush forgets, by chance, what it should have made stable. Reads still see it. */
@@ -201,6 +207,7 @@ export class SimDisk {
   }
 
   #replace(write: PendingWrite, done: readonly PendingWrite[]): void {
+    this.changes += 1;
     const { pending } = this;
     pending.splice(pending.indexOf(write), 1);
     let place = pending.length;

@@ -34,6 +34,10 @@ export interface DriveStyle {
 
 /** Steps without an answer that count as a hang. */
 const PATIENCE = 30_000;
+/** The same, where an injected fault keeps a request back for ever. */
+const FAULT_PATIENCE = 2000;
+/** Steps without an answer after which a request that hangs once is answered in any case. */
+const LATE = 300;
 /** Timers that fire while nothing else happens. Enough for an hour of a daemon that wakes up each second. */
 const TIMER_PATIENCE = 3600;
 /** Real milliseconds. */
@@ -41,13 +45,16 @@ const REAL_PATIENCE = 20_000;
 
 export class Driver {
   readonly world: World;
+  readonly style: DriveStyle;
   /** Steps of this generation. */
   steps = 0;
   /** The step at which the power fails. */
   crashAt: number = Number.POSITIVE_INFINITY;
+  /** Called before each step, to look at the state a crash would find. */
+  onStep: (() => Promise<void>) | undefined;
   readonly #random: Prng;
-  style: DriveStyle;
   #quietTimers = 0;
+  #lastAnswer = 0;
 
   constructor(world: World, random: Prng, style: DriveStyle) {
     this.world = world;
@@ -59,10 +66,11 @@ export class Driver {
   async work(load: Load, queue: Operation[], concurrency: number): Promise<Outcome> {
     let next = 0;
     let settled = load.settled;
-    let lastAnswer = this.steps;
+    this.#lastAnswer = this.steps;
     for (;;) {
       if (next === queue.length && load.inFlight === 0) return "done";
       if (this.steps >= this.crashAt) return "crash";
+      if (this.onStep !== undefined) await this.onStep();
       this.steps += 1;
       const submits = next < queue.length && load.inFlight < concurrency && this.#submitsNow();
       if (submits) {
@@ -78,9 +86,9 @@ export class Driver {
       await this.#settle();
       if (load.settled > settled) {
         settled = load.settled;
-        lastAnswer = this.steps;
+        this.#lastAnswer = this.steps;
         this.#quietTimers = 0;
-      } else if (this.steps - lastAnswer > PATIENCE) return this.#excuse();
+      } else if (this.#lostPatience()) return this.#stuck() ? "blocked" : "hung";
     }
   }
 
@@ -96,15 +104,17 @@ export class Driver {
       },
     );
     await this.#settle();
-    for (let waited = 0; answer.settled === undefined; waited += 1) {
+    this.#lastAnswer = this.steps;
+    while (answer.settled === undefined) {
       if (this.steps >= this.crashAt) return { outcome: "crash" };
+      if (this.onStep !== undefined) await this.onStep();
       this.steps += 1;
       if (!this.#advance()) {
         if (this.world.parked.length > 0) return { outcome: "blocked" };
         if (!(await this.#realWorld(() => answer.settled !== undefined))) return { outcome: "hung" };
       }
       await this.#settle();
-      if (waited > PATIENCE) return { outcome: this.#excuse() };
+      if (this.#lostPatience()) return { outcome: this.#stuck() ? "blocked" : "hung" };
     }
     this.#quietTimers = 0;
     return answer.settled;
@@ -114,6 +124,7 @@ export class Driver {
   async idle(steps: number): Promise<Outcome> {
     for (let step = 0; step < steps; step += 1) {
       if (this.steps >= this.crashAt) return "crash";
+      if (this.onStep !== undefined) await this.onStep();
       if (!this.#advance()) break;
       this.steps += 1;
       await this.#settle();
@@ -132,6 +143,8 @@ export class Driver {
     const { world } = this;
     const { inOrder, haste } = this.style;
     const { parked } = world;
+    // Somebody may keep busy while waiting for it: late is late enough then.
+    if (this.steps - this.#lastAnswer > LATE && this.#completeLateIo()) return true;
     if (!inOrder && world.timers > 0 && haste > 0 && this.#random.chance(haste)) {
       world.fireTimer();
       return true;
@@ -156,9 +169,13 @@ export class Driver {
       world.fireTimer();
       return true;
     }
-    const late = parked.findIndex((io) => io.hangs === "once");
+    return this.#completeLateIo();
+  }
+
+  #completeLateIo(): boolean {
+    const late = this.world.parked.findIndex((io) => io.hangs === "once");
     if (late < 0) return false;
-    world.completeIo(late);
+    this.world.completeIo(late);
     return true;
   }
 
@@ -171,8 +188,14 @@ export class Driver {
     return parked.findIndex((io) => io.hangs === false);
   }
 
-  #excuse(): Outcome {
-    return this.world.parked.some((io) => io.hangs === "for ever") ? "blocked" : "hung";
+  #lostPatience(): boolean {
+    const waited = this.steps - this.#lastAnswer;
+    return waited > PATIENCE || (waited > FAULT_PATIENCE && this.#stuck());
+  }
+
+  /** Whether an injected fault keeps a request back for ever. */
+  #stuck(): boolean {
+    return this.world.parked.some((io) => io.hangs === "for ever");
   }
 
   #settle(): Promise<void> {

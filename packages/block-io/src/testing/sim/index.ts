@@ -1,6 +1,7 @@
 export { type Bias, type CrashReport, type Survivors, biases, countCandidates, crashDisks } from "./crash.ts";
 export { type DiskSpec, SimDisk } from "./disk.ts";
 export { DiskHandle, openDisk } from "./disk-handle.ts";
+export { type ExhaustiveOptions, type ExhaustiveSummary, exhaust } from "./exhaustive.ts";
 export {
   type Demand,
   type FaultKind,
@@ -19,6 +20,7 @@ export { type FaultMode, type Plan, type Reduction } from "./plan.ts";
 export { Prng } from "./prng.ts";
 export { type RunResult, runPlan } from "./run.ts";
 export { type SimFailure, type SimOptions, type SimSummary, commandFor, runSim } from "./simulate.ts";
+export { type SweepOptions, type SweepSummary, sweepFaults } from "./sweep.ts";
 export { type Geometry, type SimTarget, type WorkloadBounds } from "./target.ts";
 export { toyCache, toyLog, toys, wrongToys } from "./toys/targets.ts";
 export { World } from "./world.ts";

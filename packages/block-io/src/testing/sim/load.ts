@@ -49,8 +49,8 @@ export class Load {
   inFlight = 0;
   /** Requests answered. */
   settled = 0;
-  /** Requests that failed. */
-  failed = 0;
+  /** Collects the numbers of operations that were submitted. */
+  submitted: number[] = [];
   readonly #context: LoadContext;
 
   constructor(device: BlockDevice, context: LoadContext) {
@@ -63,6 +63,7 @@ export class Load {
     trace.note(0x100, operation.id, operation.offset, operation.length);
     if (trace.verbose) trace.line(`submit ${describeOperation(operation)}`);
     this.inFlight += 1;
+    if (operation.id > 0) this.submitted.push(operation.id);
     void this.#guarded(operation);
   }
 
@@ -73,7 +74,6 @@ export class Load {
       trace.note(0x101, operation.id);
       if (trace.verbose) trace.line(`answer ${describeOperation(operation)}`);
     } catch (error) {
-      this.failed += 1;
       trace.note(0x102, operation.id);
       if (trace.verbose) trace.line(`error  ${describeOperation(operation)}: ${String(error)}`);
       if (!(error instanceof BlockIoError)) {

@@ -83,6 +83,11 @@ export class Oracle {
     this.#frontier = new Float64Array(sectors);
   }
 
+  /** Events so far. */
+  get time(): number {
+    return this.#time;
+  }
+
   /** A write is submitted. `content`: the operation's number, or ZERO. `weak`: see above. */
   beginWrite(content: number, first: number, count: number, weak = false): Version {
     const version: Version = {
@@ -313,7 +318,8 @@ function newEntry(version: Version): Entry {
 }
 
 function baseVersion(content: number, time: number): Version {
-  return { content, submitted: time, acknowledged: time, first: 0, count: 0, weak: false, base: true };
+  // Over and done when time began, or began anew; like every version, submitted before it was acknowledged.
+  return { content, submitted: time - 0.25, acknowledged: time, first: 0, count: 0, weak: false, base: true };
 }
 
 function earliestAnswer({ version, firstSeen }: Entry): number {

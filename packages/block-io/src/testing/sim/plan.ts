@@ -28,7 +28,7 @@ export function stream(seed: number, purpose: number, generation = 0): Prng {
 
 /** Where a generation ends, and what is left. */
 export interface CrashPoint {
-  /** Steps of the generation before the power fails. */
+  /** Steps of the generation before the power fails; 0: the generation is left out. */
   readonly step: number;
   readonly survivors: Survivors;
 }
@@ -42,6 +42,8 @@ export interface Reduction {
   readonly crashes?: Readonly<Record<number, CrashPoint>> | undefined;
   /** Faults that replace those the seed decided, by generation. */
   readonly faults?: Readonly<Record<number, readonly FaultSpec[]>> | undefined;
+  /** The power does not fail while the disks are formatted. */
+  readonly calmCreate?: boolean | undefined;
   /** Lower I/O completes in the order it was issued, and requests are submitted one after the other. */
   readonly inOrder?: boolean | undefined;
 }
@@ -71,7 +73,7 @@ export function shapeOf(target: SimTarget, { seed, faults, reduction }: Plan): R
   const survives = target.survives ?? "crash";
   const most = survives === "none" ? 1 : (target.workload?.generations ?? 8);
   const drawn = random.between(1, most);
-  const kinds = faultsOf(faults);
+  const kinds = faultsOf(faults).filter((kind) => target.excludes?.includes(kind) !== true);
   const faulty = kinds.length > 0 && random.chance(Array.isArray(faults) ? 1 : 0.3);
   const endings: Ending[] = [];
   const survivors: Survivors[] = [];
@@ -101,7 +103,7 @@ export function planToArguments({ seed, faults, reduction }: Plan): string[] {
   if (faults !== "honest") words.push("--faults", typeof faults === "string" ? faults : faults.join(","));
   if (reduction.generations !== undefined) words.push("--generations", String(reduction.generations));
   if (reduction.keep !== undefined) words.push("--keep", ranges(reduction.keep));
-  if (reduction.crashes !== undefined) {
+  if (reduction.crashes !== undefined && Object.keys(reduction.crashes).length > 0) {
     const crashes = Object.entries(reduction.crashes).map(([generation, { step, survivors }]) => {
       const what = typeof survivors === "string" ? survivors : `lost=${ranges(survivors.lost)}`;
       return `${generation}@${step}:${what}`;
@@ -114,6 +116,7 @@ export function planToArguments({ seed, faults, reduction }: Plan): string[] {
     );
     words.push("--inject", injected.length > 0 ? injected.join("/") : "none");
   }
+  if (reduction.calmCreate) words.push("--calm-create");
   if (reduction.inOrder) words.push("--in-order");
   return words;
 }
@@ -124,6 +127,7 @@ export interface PlanOptions {
   readonly crash?: string | undefined;
   readonly inject?: string | undefined;
   readonly generations?: string | undefined;
+  readonly "calm-create"?: boolean | undefined;
   readonly "in-order"?: boolean | undefined;
 }
 
@@ -134,6 +138,7 @@ export function parseReduction(options: PlanOptions): Reduction {
     generations: options.generations === undefined ? undefined : Number(options.generations),
     crashes: options.crash === undefined ? undefined : parseCrashes(options.crash),
     faults: options.inject === undefined ? undefined : parseFaults(options.inject),
+    calmCreate: options["calm-create"],
     inOrder: options["in-order"],
   };
 }

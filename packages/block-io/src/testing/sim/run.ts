@@ -22,6 +22,7 @@ import { World, settleTurn } from "./world.ts";
 
 /** What happened in a generation: all that shrinking needs to know. */
 export interface GenerationReport {
+  /** Numbers of the operations that were submitted. */
   readonly operations: readonly number[];
   /** Steps until it ended. */
   readonly steps: number;
@@ -90,6 +91,10 @@ export class Run {
       await settleTurn();
       await this.#create();
       for (let generation = 0; generation < this.#shape.generations; generation += 1) {
+        if (this.plan.reduction.crashes?.[generation]?.step === 0) {
+          this.#generations.push({ operations: [], steps: 0, faults: [] });
+          continue;
+        }
         await this.#generation(generation);
         await settleTurn();
         if (this.violations.length > 0) break;
@@ -153,9 +158,17 @@ export class Run {
     if (this.trace.verbose)
       this.trace.line(`generation ${generation}, power fails at step ${driver.crashAt}`);
     const operations: number[] = [];
-    const outcome = await this.#live(generation, driver, profile, random, operations);
-    this.#steps += driver.steps;
-    this.#countFaults();
+    let outcome: "closed" | "opening" | "crashed";
+    try {
+      outcome = await this.#live(generation, driver, profile, random, operations);
+    } catch (error) {
+      this.#generations.push({ operations, steps: driver.steps, faults });
+      throw error;
+    } finally {
+      this.#steps += driver.steps;
+      this.#countFaults();
+      this.#escapes();
+    }
     let crash: CrashReport | undefined;
     // Power may fail after a clean close as well: nothing may be left unstable.
     if (outcome !== "closed" || this.#mayLoseAfterClose(random)) {
@@ -185,7 +198,7 @@ export class Run {
     );
     const { keep } = this.plan.reduction;
     const queue = keep === undefined ? drawn : drawn.filter(({ id }) => keep.includes(id));
-    for (const { id } of queue) operations.push(id);
+    load.submitted = operations;
     const verify = random.pick(["all", "all", "all", "some", "none"] as const);
     let outcome = await driver.work(load, verifyReads(device, verify, random), profile.concurrency);
     if (outcome === "done") outcome = await driver.work(load, queue, profile.concurrency);

@@ -62,6 +62,9 @@ export interface SimTarget<Knobs = unknown> {
   /** The lies of a disk that the target sees through, by checksums over data and place. */
   readonly detects?: readonly FaultKind[] | undefined;
 
+  /** Faults that are not injected, because the target is not made for them. Say why where you set it. */
+  readonly excludes?: readonly FaultKind[] | undefined;
+
   /**
    * It does real I/O, or its promises need real turns of the event loop (sockets, threads, files). Runs wait
    * for the real world then, and are not reproducible to the last step.

@@ -124,8 +124,15 @@ export class ToyLog extends GuardedDevice {
     await Promise.allSettled(this.#appending);
   }
 
-  private flushDisk(): Promise<void> {
-    return this.#disk.flush();
+  private async flushDisk(): Promise<void> {
+    try {
+      await this.#disk.flush();
+    } catch (error) {
+      // Also when it was on behalf of a FUA write: nobody knows any more what is stable.
+      this.fail(toBlockIoError(error, { device: this.name, op: "flush" }));
+    }
+    // Another flush may have failed meanwhile, and what this one was to cover is gone.
+    if (this.failure !== undefined) throw this.failure;
   }
 
   /** The epoch whose records count. Begun only when no older record is needed. */

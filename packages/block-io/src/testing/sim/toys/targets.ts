@@ -35,20 +35,26 @@ export const toyCache: SimTarget<{ slots: number }> = {
     ToyCache.open(backing as NonNullable<typeof backing>, cache as NonNullable<typeof cache>, env),
 };
 
-/** A log whose flush does nothing. */
-export const toyLogWithoutFlush: SimTarget<ToyLogShape> = mutant(toyLog, "no-flush", () =>
-  replaced<() => Promise<void>>(ToyLog.prototype, "flushDisk", () => async () => {}),
-);
+export const toyLogWithoutFlush: SimTarget<ToyLogShape> = {
+  ...mutant(toyLog, "no-flush", () =>
+    replaced<() => Promise<void>>(ToyLog.prototype, "flushDisk", () => async () => {}),
+  ),
+  summary: "a log whose flush does nothing",
+};
 
-/** A log that never begins a new epoch: replay accepts what an earlier life left behind its end. */
-export const toyLogStaleFuture: SimTarget<ToyLogShape> = mutant(toyLog, "stale-future", () =>
-  replaced<() => number>(ToyLog.prototype, "nextEpoch", () => () => 1),
-);
+export const toyLogStaleFuture: SimTarget<ToyLogShape> = {
+  ...mutant(toyLog, "stale-future", () =>
+    replaced<() => number>(ToyLog.prototype, "nextEpoch", () => () => 1),
+  ),
+  summary: "a log that never begins a new epoch: replay accepts what an earlier life left behind its end",
+};
 
-/** A write-back cache that uses a slot again while its block is not stable on the backing disk. */
-export const toyCacheEarlyReuse: SimTarget<{ slots: number }> = mutant(toyCache, "early-reuse", () =>
-  replaced<() => Promise<void>>(ToyCache.prototype, "flushBacking", () => async () => {}),
-);
+export const toyCacheEarlyReuse: SimTarget<{ slots: number }> = {
+  ...mutant(toyCache, "early-reuse", () =>
+    replaced<() => Promise<void>>(ToyCache.prototype, "flushBacking", () => async () => {}),
+  ),
+  summary: "a cache that uses a slot again while its block is not stable on the backing disk",
+};
 
 export const toys: readonly SimTarget[] = [toyLog, toyCache];
 
