@@ -1,0 +1,67 @@
+/** Small stacks in memory for tests. */
+import { MemoryDevice, SECTOR } from "@dmkit/block-io";
+import { bitmapDeviceSize } from "../src/format/geometry.ts";
+import type { CowDevice } from "../src/device.ts";
+import type { LayerDevices } from "../src/layer.ts";
+import { type OpenStackOptions, type StackDevices, openStack } from "../src/open-stack.ts";
+
+export const SECTORS = 10_007;
+
+/** A new layer: everything zero. */
+export function newLayer(
+  sectors: number = SECTORS,
+  offset = 0,
+): LayerDevices & { bitmap: MemoryDevice; data: MemoryDevice } {
+  return {
+    bitmap: new MemoryDevice(bitmapDeviceSize(sectors), { name: "bitmap" }),
+    data: new MemoryDevice(sectors * SECTOR + offset, { name: "data" }),
+    offset,
+  };
+}
+
+/** Every sector is full of its own number and the name's first byte. */
+export function pattern(sectors: number, name: string): Buffer {
+  const bytes = Buffer.alloc(sectors * SECTOR, name);
+  for (let sector = 0; sector < sectors; sector += 1) bytes.writeUInt32LE(sector, sector * SECTOR + 4);
+  return bytes;
+}
+
+/** A base full of its pattern. */
+export async function baseImage(sectors: number = SECTORS, offset = 0): Promise<MemoryDevice> {
+  const base = new MemoryDevice(sectors * SECTOR + offset, { name: "base" });
+  await base.write(offset, pattern(sectors, "base"));
+  return base;
+}
+
+export async function newStack(layers = 1, sectors: number = SECTORS): Promise<StackDevices> {
+  return {
+    base: await baseImage(sectors),
+    baseOffset: 0,
+    layers: Array.from({ length: layers }, () => newLayer(sectors)),
+    sectors,
+  };
+}
+
+/** Opens layer after layer on top of each other, so that each gets its identity; `fill` writes to each. */
+export async function buildStack(
+  stack: StackDevices,
+  fill: (device: CowDevice, layer: number) => Promise<void>,
+): Promise<void> {
+  for (let count = 1; count <= stack.layers.length; count += 1) {
+    const device = await openStack({ ...stack, layers: stack.layers.slice(0, count) }, quiet);
+    await fill(device, count);
+    await device.close();
+  }
+}
+
+/** No timers: nothing happens that the test does not do. */
+export const quiet: OpenStackOptions = { autocommit: 0 };
+
+export async function contents(device: {
+  size: number;
+  read(offset: number, into: Buffer): Promise<void>;
+}): Promise<Buffer> {
+  const all = Buffer.alloc(device.size);
+  await device.read(0, all);
+  return all;
+}
