@@ -1,9 +1,10 @@
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Backend } from "../src/index.ts";
-import { importBuilt, removeBuilt } from "./support/built.ts";
+import { builtUrl, importBuilt, removeBuilt } from "./support/built.ts";
 import { corpus } from "./support/inputs.ts";
 
 type Package = Awaited<ReturnType<typeof importBuilt>>;
@@ -114,6 +115,20 @@ describe("worker threads", () => {
     await expect(built.createCompressor({ ...rendezvous, worker })).rejects.toMatchObject({
       code: "ENOTSUP",
     });
+  });
+
+  test("an open compressor does not keep the process alive, a compression under way does", () => {
+    const program = `
+      const { createCompressor } = await import(${JSON.stringify(builtUrl())});
+      const compressor = await createCompressor("lzo", { threads: 2 });
+      const stream = await compressor.acquire();
+      stream.compress(Buffer.alloc(131072)).then((length) => console.log(length));
+    `;
+    const { status, stdout } = spawnSync(process.execPath, ["--input-type=module", "--eval", program], {
+      encoding: "utf8",
+      timeout: 20_000,
+    });
+    expect([status, stdout]).toEqual([0, "522\n"]);
   });
 
   test("none are started where they would never be used, or when told not to", async () => {

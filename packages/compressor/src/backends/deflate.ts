@@ -1,4 +1,10 @@
-/** Raw deflate (RFC 1951, neither zlib nor gzip header, no checksum) through node:zlib. */
+/**
+ * Raw deflate (RFC 1951, neither zlib nor gzip header, no checksum) through node:zlib.
+ *
+ * Where the line to libuv's threads lies (bench/boundary.mjs; processor time in µs here → all in all on other
+ * threads, Node 20, 2 busy cores): compress 4 KiB 231 → 439, 8 KiB 406 → 561, 128 KiB 7472 → 6261; decompress
+ * 8 KiB 52 → 101, 16 KiB 77 → 134, 32 KiB 124 → 173, 128 KiB 606 → 555.
+ */
 import { deflateRaw, deflateRawSync, inflateRaw, inflateRawSync, type ZlibOptions } from "node:zlib";
 import { type Backend, type ContextSettings, deliver } from "../backend.ts";
 import { type CompressorError, corrupt } from "../errors.ts";

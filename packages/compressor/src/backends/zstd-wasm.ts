@@ -1,6 +1,10 @@
 /**
  * Zstandard through @bokuweb/zstd-wasm, which has no threads: large inputs go to worker threads.
  *
+ * Where the line lies (bench/boundary.mjs; processor time in µs here → all in all on worker threads, Node 20,
+ * 2 busy cores): compress 1 KiB 92 → 114, 4 KiB 167 → 205, 128 KiB 2424 → 2713; decompress 4 KiB 37 → 67, 8 KiB
+ * 68 → 103, 32 KiB 205 → 275, 128 KiB 810 → 900. A hand-over costs some 30 µs.
+ *
  * The module's memory is one for the whole thread. Should the code ever trap, that memory can no longer be
  * trusted, so from then on every call fails (`EIO`) rather than risk a wrong byte.
  */
@@ -75,8 +79,8 @@ export const zstdWasm: Backend<ZstdContext> = {
   name: NAME,
   description: "Zstandard through @bokuweb/zstd-wasm (node:zlib has none before 22.15); the best ratio",
   levels,
-  syncCompress: 8192,
-  syncDecompress: 16384,
+  syncCompress: 2048,
+  syncDecompress: 8192,
   worker: { module: import.meta.url, exportName: "zstdWasm" },
   load,
   createContext,

@@ -152,11 +152,12 @@ class Thread {
     const file = import.meta.url.endsWith(".ts") ? "./worker.ts" : "./worker.js";
     this.#worker = new Worker(new URL(file, import.meta.url), { workerData: setup });
     this.ready = new Promise((resolve, reject) => {
-      this.#worker.once("message", (message: typeof READY) => {
+      // One listener for good: adding one later would keep the process alive.
+      this.#worker.on("message", (message: typeof READY | Answer) => {
         // From here on the thread keeps the process alive only while it has a job.
         this.#worker.unref();
-        this.#worker.on("message", (answer: Answer) => this.#answer(answer));
         if (message === READY) resolve();
+        else this.#answer(message);
       });
       this.#worker.once("error", reject);
       this.#worker.once("exit", (code) => {
@@ -187,7 +188,6 @@ class Thread {
   #answer(answer: Answer | undefined): void {
     const answered = this.#answered;
     this.#answered = undefined;
-    if (answer !== undefined) this.#worker.unref();
     answered?.(answer);
   }
 }

@@ -19,7 +19,11 @@ export async function importBuilt(): Promise<typeof Package> {
   const args = ["-p", root, "--outDir", folder, "--tsBuildInfoFile", join(folder, ".tsbuildinfo")];
   const { status, stdout } = spawnSync(compiler, args, { encoding: "utf8" });
   if (status !== 0) throw new Error(`the build for tests failed: ${stdout}`);
-  return (await import(pathToFileURL(join(folder, "index.js")).href)) as typeof Package;
+  return (await import(builtUrl())) as typeof Package;
+}
+
+export function builtUrl(): string {
+  return pathToFileURL(join(folder, "index.js")).href;
 }
 
 export function removeBuilt(): void {
