@@ -39,4 +39,7 @@ async function main(): Promise<number> {
 }
 
 reportStrays();
-process.exitCode = await main();
+const code = await main();
+process.exitCode = code;
+// A failed command may leave something behind that never ends, e.g. storage that does not answer.
+if (code !== exitCodes.ok) process.stdout.write("", () => process.exit());

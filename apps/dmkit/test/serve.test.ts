@@ -285,9 +285,11 @@ describe("an orderly end", () => {
     const device = await openNbd(server.uri, { environment: realEnvironment, reconnect: 0 });
     const reading = device.read(0, Buffer.alloc(512)).catch((error: unknown) => error);
     await new Promise((resolve) => setTimeout(resolve, 100));
-    server.process.kill("SIGTERM");
+    const stopped = server.stop();
     expect(await reading).toMatchObject({ name: "BlockIoError" });
-    server.process.kill("SIGKILL");
+    // The device cannot be closed in order either: that is an error, and said.
+    expect(await stopped).toBe(1);
+    expect(server.stderr()).toMatch(/did not close within 1 s.*ETIMEDOUT/);
     await device.close().catch(() => {});
   });
 

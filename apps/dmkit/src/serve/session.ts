@@ -40,8 +40,34 @@ export async function serve(options: SessionOptions, environment: Environment): 
   try {
     return await serveDevices(devices, options, activated, stop, environment);
   } finally {
-    await closeAll(devices);
+    await withinTime(closeAll(devices), options.shutdownTimeout, environment);
     stop.dispose();
+  }
+}
+
+/** A device whose storage does not answer must not keep the process for ever: better an error than a hang. */
+async function withinTime(
+  closing: Promise<void>,
+  milliseconds: number,
+  environment: Environment,
+): Promise<void> {
+  let expired!: (error: BlockIoError) => void;
+  const expiry = new Promise<never>((_resolve, reject) => {
+    expired = reject;
+  });
+  const timer = environment.clock.after(milliseconds, () => {
+    expired(
+      new BlockIoError(`the devices did not close within ${milliseconds / 1000} s`, {
+        code: "ETIMEDOUT",
+        op: "close",
+        hint: "What was not flushed may be lost. Check the storage below, or allow more by --shutdown-timeout.",
+      }),
+    );
+  });
+  try {
+    await Promise.race([closing, expiry]);
+  } finally {
+    timer.cancel();
   }
 }
 
