@@ -149,8 +149,10 @@ class Thread {
     this.#input = Buffer.from(input);
     this.#output = Buffer.from(output);
     const setup: ThreadSetup = { entry, settings, input, output };
-    const file = import.meta.url.endsWith(".ts") ? "./worker.ts" : "./worker.js";
-    this.#worker = new Worker(new URL(file, import.meta.url), { workerData: setup });
+    const isSource = import.meta.url.endsWith(".ts");
+    const file = new URL(isSource ? "./worker.ts" : "./worker.js", import.meta.url);
+    // Not the flags of the process: some (--input-type, --eval) would keep the worker from starting.
+    this.#worker = new Worker(file, { workerData: setup, execArgv: isSource ? process.execArgv : [] });
     this.ready = new Promise((resolve, reject) => {
       // One listener for good: adding one later would keep the process alive.
       this.#worker.on("message", (message: typeof READY | Answer) => {
