@@ -54,6 +54,7 @@ export class NbdServer {
   readonly #refusals: Set<Connection> = new Set();
   readonly #listeners: Set<Listener> = new Set();
   #stopping = false;
+  #late = false;
   #closing: Promise<void> | undefined;
   #checking: Timer | undefined;
   #accepted = 0;
@@ -63,13 +64,14 @@ export class NbdServer {
   /** Throws `EINVAL` for limits out of range. */
   constructor({ environment = realEnvironment, limits, defaultExport }: NbdServerOptions = {}) {
     this.limits = resolveLimits(limits);
+    const { bytesInAll, bytesPerConnection, connections } = this.limits;
     this.#environment = environment;
     this.#exports = new ExportDirectory(defaultExport);
     const isStopping = (): boolean => this.#stopping;
     this.#context = {
       environment,
       limits: this.limits,
-      budget: new ByteBudget(this.limits.bytesInAll, this.limits.bytesPerConnection),
+      budget: new ByteBudget(bytesInAll, bytesPerConnection, connections),
       slabs: new SlabPool(),
       exports: this.#exports,
       get stopping() {
@@ -181,10 +183,14 @@ export class NbdServer {
     this.#stopping = true;
     // A listener is closed for good only when its connections are gone, which is waited for below.
     for (const listener of this.#listeners) void listener.close();
-    const deadline = this.#environment.clock.now() + timeout;
-    const timer = this.#environment.clock.after(timeout, () => this.#notify());
+    // A timer may fire a little early by the clock, so it is the timer that says when the time is up.
+    this.#late = timeout <= 0;
+    const timer = this.#environment.clock.after(timeout, () => {
+      this.#late = true;
+      this.#notify();
+    });
     for (const connection of this.#connections) connection.stop();
-    while (this.#transmitting() && this.#environment.clock.now() < deadline) await this.#change();
+    while (this.#transmitting() && !this.#late) await this.#change();
     timer.cancel();
     for (const connection of [...this.#connections, ...this.#refusals]) {
       connection.drop("the server is being shut down");

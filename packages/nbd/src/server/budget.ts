@@ -1,28 +1,39 @@
 /**
  * Bytes in flight, of one connection and of all.
  *
+ *     total:   | guaranteed, the same for each account | shared, for what exceeds the guarantee |
+ *
  * Invariants:
  *
- * - `used` is the sum of what the accounts hold and never exceeds `total`;
- * - an account takes `charge` only if what it then holds is at most `perAccount` and at most what is left for
- *   everybody. So the more one holds, the less of the rest it may take: n greedy clients end up with
- *   total / (n + 1) each, and there is always as much left for one more;
- * - whoever could not take waits, and is called in order of arrival when something was given back. One that
- *   has been overtaken too often is no longer overtaken by those who already hold something.
+ * - an account never holds more than `perAccount`, and all together never more than `total`;
+ * - up to its guarantee an account always gets what it asks for, whatever the others do;
+ * - beyond that it takes from the shared half, but only while it will then hold no more of it than was left:
+ *   the more is taken, the less one may take, and greedy clients end up with equal parts;
+ * - whoever could not take waits, and is called in order of arrival when something was given back. Others may
+ *   overtake, but one who waits and holds nothing at all is not overtaken for ever: after that the others
+ *   have to make do with their guarantees.
  */
+
+// Times one who holds nothing may be overtaken.
 const PATIENCE = 256;
 
 export class ByteBudget {
-  readonly total: number;
   readonly perAccount: number;
+  readonly #guarantee: number;
+  readonly #shared: number;
   #used = 0;
+  #sharedUsed = 0;
   #waiting: Account[] = [];
-  #overtaken = 0;
 
-  /** @param total bytes for all accounts. @param perAccount bytes for each; at most `total`. */
-  constructor(total: number, perAccount: number) {
-    this.total = total;
+  /**
+   * @param total bytes for all accounts.
+   * @param perAccount bytes for each, at most half of the total.
+   * @param accounts how many there are at a time, at most.
+   */
+  constructor(total: number, perAccount: number, accounts: number) {
     this.perAccount = perAccount;
+    this.#guarantee = Math.floor(total / 2 / accounts);
+    this.#shared = total - this.#guarantee * accounts;
   }
 
   /** Bytes taken by all accounts. */
@@ -37,55 +48,81 @@ export class ByteBudget {
 
   /** For {@link Account} only. */
   take(account: Account, charge: number): boolean {
-    const first = this.#waiting[0];
-    if (first === undefined || first === account) {
-      if (this.#fits(account, charge)) return this.#taken(account, charge);
-    } else if ((this.#overtaken < PATIENCE || account.held === 0) && this.#fits(account, charge)) {
-      this.#overtaken += 1;
-      return this.#taken(account, charge);
+    if (!this.#admits(account, charge)) {
+      account.wanted = charge;
+      if (!this.#waiting.includes(account)) this.#waiting.push(account);
+      return false;
     }
-    account.wanted = charge;
-    if (!this.#waiting.includes(account)) this.#waiting.push(account);
-    return false;
+    if (account.wanted > 0) this.#leave(account);
+    const starving = this.#starving();
+    if (starving !== undefined) starving.overtaken += 1;
+    this.#hold(account, account.held + charge);
+    return true;
   }
 
   /** For {@link Account} only. */
-  give(charge: number): void {
-    this.#used -= charge;
-    if (this.#waiting.length === 0) return;
-    for (const account of this.#waiting.slice()) {
-      if (account.wanted > 0 && this.#fits(account, account.wanted)) account.resume();
-    }
+  give(account: Account, charge: number): void {
+    this.#hold(account, account.held - charge);
+    this.#wake();
   }
 
   /** For {@link Account} only. */
   forget(account: Account): void {
-    const index = this.#waiting.indexOf(account);
-    if (index < 0) return;
-    if (index === 0) this.#overtaken = 0;
-    this.#waiting.splice(index, 1);
+    this.#leave(account);
+    // Somebody may have waited only for this one to be served first.
+    this.#wake();
+  }
+
+  #hold(account: Account, bytes: number): void {
+    this.#used += bytes - account.held;
+    this.#sharedUsed += this.#beyond(bytes) - this.#beyond(account.held);
+    account.held = bytes;
+  }
+
+  /** What of `bytes` is not covered by an account's guarantee. */
+  #beyond(bytes: number): number {
+    return Math.max(0, bytes - this.#guarantee);
+  }
+
+  #admits(account: Account, charge: number): boolean {
+    const bytes = account.held + charge;
+    if (bytes > this.perAccount) return false;
+    if (bytes <= this.#guarantee) return true;
+    if (this.#beyond(bytes) > this.#shared - this.#sharedUsed) return false;
+    const starving = this.#starving();
+    return starving === undefined || starving === account || starving.overtaken < PATIENCE;
+  }
+
+  /** The first in the queue of those who hold nothing; the others are being served already. */
+  #starving(): Account | undefined {
+    return this.#waiting.length === 0 ? undefined : this.#waiting.find(({ held }) => held === 0);
+  }
+
+  #wake(): void {
+    if (this.#waiting.length === 0) return;
+    for (const account of this.#waiting.slice()) {
+      if (account.wanted > 0 && this.#admits(account, account.wanted)) account.resume();
+    }
+  }
+
+  #leave(account: Account): void {
     account.wanted = 0;
-  }
-
-  #fits(account: Account, charge: number): boolean {
-    return charge <= Math.min(this.perAccount, this.total - this.#used) - account.held;
-  }
-
-  #taken(account: Account, charge: number): true {
-    if (account.wanted > 0) this.forget(account);
-    this.#used += charge;
-    return true;
+    account.overtaken = 0;
+    const index = this.#waiting.indexOf(account);
+    if (index >= 0) this.#waiting.splice(index, 1);
   }
 }
 
 /** One connection's share of a {@link ByteBudget}. */
 export class Account {
-  /** Bytes held. */
+  /** Bytes held; changed by the budget only. */
   held = 0;
   /** Bytes it waits for; 0 while it does not wait. */
   wanted = 0;
-  readonly #budget: ByteBudget;
+  /** Times others were served while it waited without holding anything. */
+  overtaken = 0;
   readonly resume: () => void;
+  readonly #budget: ByteBudget;
 
   constructor(budget: ByteBudget, resume: () => void) {
     this.#budget = budget;
@@ -94,15 +131,12 @@ export class Account {
 
   /** Takes `charge` bytes, or returns false and calls `resume` when it is worth trying again. */
   take(charge: number): boolean {
-    if (!this.#budget.take(this, charge)) return false;
-    this.held += charge;
-    return true;
+    return this.#budget.take(this, charge);
   }
 
   /** Gives `charge` bytes back. */
   give(charge: number): void {
-    this.held -= charge;
-    this.#budget.give(charge);
+    this.#budget.give(this, charge);
   }
 
   /** Waits no more. What is held stays held until it is given back. */

@@ -19,7 +19,7 @@ export interface ServerLimits {
   readonly connections: number;
   /** Bytes of requests and replies in flight on one connection; beyond, its socket is not read. */
   readonly bytesPerConnection: number;
-  /** Bytes of requests and replies in flight on all connections together. */
+  /** Bytes of requests and replies in flight on all connections together; half of them in equal parts. */
   readonly bytesInAll: number;
   /** Bytes; the longest READ or WRITE that is carried out. Advertised to clients that ask. */
   readonly maximumPayload: number;
@@ -86,8 +86,14 @@ export function resolveLimits(given: Partial<ServerLimits> = {}): ServerLimits {
   if (limits.bytesPerConnection < largest) {
     throw invalid(`limit bytesPerConnection is below the ${largest} bytes one request can need`);
   }
-  if (limits.bytesInAll < limits.bytesPerConnection) {
-    throw invalid("limit bytesInAll is below limit bytesPerConnection");
+  if (limits.bytesInAll < 2 * limits.bytesPerConnection) {
+    throw invalid("limit bytesInAll is below twice limit bytesPerConnection");
+  }
+  // So that a connection's guaranteed part is worth something.
+  if (limits.bytesInAll < 2 * limits.connections * MINIMUM_CHARGE) {
+    throw invalid(
+      `limit bytesInAll is below ${2 * MINIMUM_CHARGE} bytes for each of ${limits.connections} connections`,
+    );
   }
   if (limits.drainedPayload < limits.maximumPayload) {
     throw invalid("limit drainedPayload is below limit maximumPayload");

@@ -12,6 +12,9 @@ import { BlockIoError, toBlockIoError } from "@dmkit/block-io";
 /** The port registered for NBD. */
 export const NBD_PORT = 10809;
 
+// Clients that may wait to be accepted; a burst of more is turned away by the operating system.
+const BACKLOG = 1024;
+
 /** Where to listen: exactly one of `path`, `fd` and `port`/`host`. */
 export type ListenOptions =
   | { readonly path: string }
@@ -59,7 +62,7 @@ async function listenTcp(server: Server, host: string, port: number, allowRemote
       hint: "Listen on 127.0.0.1 or a unix socket, or set allowRemote if the network is trusted.",
     });
   }
-  await listening(server, () => server.listen({ host, port }), where);
+  await listening(server, () => server.listen({ host, port, backlog: BACKLOG }), where);
 }
 
 async function listenUnix(server: Server, path: string): Promise<void> {
@@ -68,7 +71,7 @@ async function listenUnix(server: Server, path: string): Promise<void> {
   const bind = (): void => {
     const before = umask(0o177);
     try {
-      server.listen({ path });
+      server.listen({ path, backlog: BACKLOG });
     } finally {
       if (before !== undefined) umask(before);
     }

@@ -1,0 +1,241 @@
+/** Back-pressure, stalls and crowds: what a client can cost, and that it costs nobody else. */
+import { MemoryDevice } from "@dmkit/block-io";
+import { describe, expect, it } from "vitest";
+import { CMD, OPT, REP, encodeInfoRequest } from "../src/protocol.ts";
+import { MINIMUM_CHARGE, resolveLimits } from "../src/server/limits.ts";
+import { ProbeDevice } from "./support/devices.ts";
+import { RawClient } from "./support/raw-client.ts";
+import { DISK, hurried, pattern, serve, until } from "./support/serve.ts";
+
+const MiB = 1024 * 1024;
+
+/** Waits until nothing changes any more. */
+async function settled(figure: () => number): Promise<number> {
+  for (let before = figure(), same = 0; ; ) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    const now = figure();
+    same = now === before ? same + 1 : 0;
+    before = now;
+    if (same === 20) return now;
+  }
+}
+
+describe("limits", () => {
+  it.each([
+    { connections: 0 },
+    { maximumPayload: 4096 },
+    { bytesPerConnection: 3 * MiB },
+    { bytesInAll: 40 * MiB },
+    { connections: 10_000 },
+    { drainedPayload: 2 * MiB },
+    { stallTime: -1 },
+    { handshakeTime: 1.5 },
+    { extentsPerReply: 2 ** 21 },
+    { extentsPerReply: Number.NaN },
+  ])("out of range or at odds: %o", (limits) => {
+    expect(() => resolveLimits(limits)).toThrow(expect.objectContaining({ code: "EINVAL" }));
+  });
+});
+
+describe("requests in flight", () => {
+  const limits = {
+    maximumPayload: MiB,
+    drainedPayload: MiB,
+    bytesPerConnection: 2 * MiB,
+    bytesInAll: 8 * MiB,
+    connections: 32,
+  };
+
+  it("are bounded in bytes on one connection; the rest waits in the socket", async () => {
+    const device = new ProbeDevice(DISK);
+    const { client, server } = await serve({ device, limits });
+    const connection = await (await client()).go("disk");
+    const release = device.hold("write");
+    const payload = pattern(256 * 1024);
+    for (let cookie = 0; cookie < 100; cookie += 1) {
+      connection.request({ type: CMD.WRITE, length: payload.length, cookie }, payload);
+    }
+    // Eight of them, less what their headers would need.
+    expect(await settled(() => device.count("write"))).toBe(7);
+    expect(server.statistics().bytesInFlight).toBeLessThanOrEqual(limits.bytesPerConnection);
+    release();
+    for (let cookie = 0; cookie < 100; cookie += 1)
+      expect(await connection.status()).toMatchObject({ error: 0 });
+    await until(() => server.statistics().bytesInFlight === 0);
+  });
+
+  it("are bounded in number: none is cheaper than what it may keep alive", async () => {
+    const device = new ProbeDevice(DISK);
+    const { client } = await serve({ device, limits });
+    const connection = await (await client()).go("disk");
+    const release = device.hold("flush");
+    for (let count = 0; count < 5000; count += 1) connection.request({ type: CMD.FLUSH });
+    expect(await settled(() => device.count("flush"))).toBe(limits.bytesPerConnection / MINIMUM_CHARGE);
+    release();
+    for (let count = 0; count < 5000; count += 1) expect((await connection.status()).error).toBe(0);
+  });
+
+  it("are bounded on all connections, and a newcomer still gets through", async () => {
+    const device = new ProbeDevice(DISK);
+    const { client, server } = await serve({ device, limits });
+    const release = device.hold("write");
+    const payload = pattern(128 * 1024);
+    for (let greedy = 0; greedy < 8; greedy += 1) {
+      const connection = await (await client()).go("disk");
+      for (let count = 0; count < 20; count += 1) {
+        connection.request({ type: CMD.WRITE, length: payload.length }, payload);
+      }
+    }
+    await settled(() => device.count("write"));
+    expect(server.statistics().bytesInFlight).toBeLessThanOrEqual(limits.bytesInAll);
+    const modest = await (await client()).go("disk");
+    expect(await modest.readBack(0, 4096)).toMatchObject({ error: 0 });
+    release();
+  });
+
+  it("a READ's reply is reserved before the device is asked", async () => {
+    const device = new ProbeDevice(4 * MiB);
+    const { client } = await serve({ device, limits });
+    const connection = await (await client()).go("disk");
+    connection.stream.pause();
+    for (let count = 0; count < 50; count += 1) connection.request({ type: CMD.READ, length: MiB });
+    // What the kernel's socket buffers took has left; what did not is bounded.
+    expect(await settled(() => device.count("read"))).toBeLessThanOrEqual(4);
+    connection.stream.resume();
+    for (let count = 0; count < 50; count += 1) {
+      expect((await connection.reply()).error).toBe(0);
+      await connection.read(MiB);
+    }
+  });
+
+  it("refused requests are bounded too", async () => {
+    const { client, server } = await serve({ limits });
+    const connection = await (await client()).go("disk");
+    connection.stream.pause();
+    const flood = Buffer.concat(Array.from({ length: 2000 }, () => RawClient.request({ type: 99 })));
+    let taken = 0;
+    for (let count = 0; count < 300; count += 1) {
+      connection.stream.write(flood, (error) => (taken += error ? 0 : 1));
+    }
+    await settled(() => taken);
+    expect(taken).toBeLessThan(300);
+    expect(server.statistics().bytesInFlight).toBeLessThanOrEqual(limits.bytesPerConnection);
+    connection.stream.resume();
+    for (let count = 0; count < 300 * 2000; count += 1000) await connection.read(16 * 1000);
+  });
+
+  it("everything comes back after clients died in all sorts of ways", async () => {
+    const device = new ProbeDevice(DISK);
+    const { client, server } = await serve({ device, limits });
+    for (let count = 0; count < 30; count += 1) {
+      const connection = await (await client()).go("disk", { structured: count % 2 === 0 });
+      const release = count % 3 === 0 ? device.hold("write") : () => {};
+      for (let cookie = 0; cookie < count; cookie += 1) {
+        connection.request({ type: CMD.WRITE, length: 65_536 }, pattern(65_536));
+        connection.request({ type: CMD.READ, length: 262_144 });
+        connection.request({ type: CMD.WRITE_ZEROES, length: 4096 });
+      }
+      connection.request({ type: CMD.WRITE, length: 100_000 }, Buffer.alloc(count * 1000));
+      await new Promise((resolve) => setTimeout(resolve, count % 4));
+      connection.close();
+      device.gate = () => undefined;
+      release();
+    }
+    await until(() => server.statistics().connections === 0 && server.statistics().bytesInFlight === 0);
+    const last = await (await client()).go("disk");
+    expect(await last.write(0, pattern(MiB))).toBe(0);
+  });
+});
+
+describe("stalled clients", () => {
+  it("one that never reads its replies is dropped, others go on", async () => {
+    const { client, server } = await serve({ device: new MemoryDevice(64 * MiB), environment: hurried });
+    const dead = await (await client()).go("disk");
+    const good = await (await client()).go("disk");
+    dead.stream.pause();
+    for (let count = 0; count < 4; count += 1) dead.request({ type: CMD.READ, length: 4 * MiB });
+    while (server.statistics().connections > 1) {
+      expect(await good.readBack(0, 4096)).toMatchObject({ error: 0 });
+    }
+    await until(() => server.statistics().bytesInFlight === 0);
+  });
+
+  it.each([
+    ["header", RawClient.request({ type: CMD.WRITE, length: 4096 }).subarray(0, 20)],
+    ["payload", Buffer.concat([RawClient.request({ type: CMD.WRITE, length: 4096 }), Buffer.alloc(4095)])],
+    ["payload to be drained", RawClient.request({ type: CMD.WRITE, offset: DISK, length: 4096 })],
+  ])("one that never completes its %s is dropped", async (_, bytes) => {
+    const device = new ProbeDevice(DISK);
+    const { client, server } = await serve({ device, environment: hurried });
+    const connection = await (await client()).go("disk");
+    connection.send(bytes);
+    await connection.closed;
+    expect(device.count("write")).toBe(0);
+    await until(() => server.statistics().bytesInFlight === 0);
+  });
+
+  it("a slow device is no stall, nor is idling", async () => {
+    const device = new ProbeDevice(DISK);
+    const { client } = await serve({ device, environment: hurried });
+    const waiting = await (await client()).go("disk");
+    const idle = await (await client()).go("disk");
+    const release = device.hold("flush");
+    waiting.request({ type: CMD.FLUSH });
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    release();
+    expect((await waiting.status()).error).toBe(0);
+    expect(await idle.command({ type: CMD.READ, offset: DISK, length: 1 })).toBe(22);
+  });
+
+  it("idling can be limited", async () => {
+    const { client } = await serve({ environment: hurried, limits: { idleTime: 5000 } });
+    const idle = await (await client()).go("disk");
+    await idle.closed;
+  });
+});
+
+describe("crowds", () => {
+  it("clients over the limit are told so, and come in when there is room", async () => {
+    const { client, server } = await serve({ limits: { connections: 2 } });
+    const first = await (await client()).go("disk");
+    await (await client()).go("disk");
+    const third = await client();
+    await third.greet();
+    const info = encodeInfoRequest({ name: "disk", requests: [] });
+    for (const option of [OPT.LIST, OPT.INFO, OPT.GO]) {
+      const [reply] = await third.option(option, option === OPT.LIST ? undefined : info);
+      expect(reply?.type).toBe(REP.ERR_POLICY);
+      expect(reply?.data.toString()).toContain("connections");
+    }
+    expect((await third.option(OPT.ABORT))[0]?.type).toBe(REP.ACK);
+    await third.closed;
+    expect(server.statistics()).toMatchObject({ connections: 2, refused: 1 });
+    first.close();
+    await until(() => server.statistics().connections === 1);
+    await (await client()).go("disk");
+  });
+
+  it("1,000 connections: the limit holds, and a good client is served all along", async () => {
+    const { client, server } = await serve({ limits: { handshakeTime: 60_000 } });
+    const good = await (await client()).go("disk");
+    let served = 0;
+    const crowd = Promise.all(Array.from({ length: 1000 }, () => client()));
+    const enough = { yes: false };
+    const serving = (async () => {
+      while (!enough.yes) {
+        expect(await good.write(0, pattern(4096, served))).toBe(0);
+        expect((await good.readBack(0, 4096)).data.equals(pattern(4096, served))).toBe(true);
+        served += 1;
+      }
+    })();
+    await until(() => server.statistics().accepted === 1001);
+    expect(server.statistics().connections).toBe(100);
+    expect(server.statistics().refused).toBe(901);
+    const before = served;
+    await until(() => served > before + 10);
+    enough.yes = true;
+    await serving;
+    for (const connection of await crowd) connection.close();
+    await until(() => server.statistics().connections === 1);
+  });
+});
