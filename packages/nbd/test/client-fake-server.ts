@@ -3,7 +3,7 @@
  * to lose, when it "crashes", whatever was not flushed.
  */
 import { rmSync } from "node:fs";
-import { type Server, type Socket, createServer } from "node:net";
+import { type Socket, createServer } from "node:net";
 import type { Random } from "@dmkit/block-io";
 import {
   type BlockSizes,
@@ -56,11 +56,11 @@ export interface Behaviour {
   blockSizes: BlockSizes | undefined;
   structured: boolean;
   /** Answers an option in another way: bytes to send, or "drop". */
-  onOption: (option: number) => Buffer | "drop" | undefined;
+  onOption: (option: number) => Uint8Array | "drop" | undefined;
   /** Answers a request in another way: bytes to send, "drop", or "hold" to never answer. */
-  onRequest: (request: RequestHeader, payload: Buffer) => Buffer | "drop" | "hold" | undefined;
+  onRequest: (request: RequestHeader, payload: Buffer) => Uint8Array | "drop" | "hold" | undefined;
   /** Instead of the greeting. */
-  greeting: Buffer | undefined;
+  greeting: Uint8Array | undefined;
   /** Milliseconds before each answer. */
   delay: () => number;
 }
@@ -85,7 +85,7 @@ export class FakeServer {
   connections = 0;
   crashes = 0;
   #dirty = new Set<number>();
-  #server: Server | undefined;
+  #listening = createServer();
   readonly #sockets = new Set<Socket>();
 
   constructor(behaviour: Partial<Behaviour> = {}) {
@@ -111,18 +111,15 @@ export class FakeServer {
 
   async start(): Promise<this> {
     rmSync(this.socket, { force: true });
-    const server = createServer((socket) => this.#accept(socket));
-    this.#server = server;
-    await new Promise<void>((resolve) => server.listen({ path: this.socket }, resolve));
+    this.#listening = createServer((socket) => this.#accept(socket));
+    await new Promise<void>((resolve) => this.#listening.listen({ path: this.socket }, resolve));
     return this;
   }
 
   /** Hangs up on everybody and stops listening. */
   async stop(): Promise<void> {
-    const server = this.#server;
-    this.#server = undefined;
     this.drop();
-    if (server !== undefined) await new Promise((resolve) => server.close(resolve));
+    await new Promise((resolve) => this.#listening.close(resolve));
   }
 
   /** Hangs up on everybody; nothing is lost. */

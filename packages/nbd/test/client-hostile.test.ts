@@ -423,8 +423,8 @@ async function scripted(
     peer.on("error", () => {});
     const read = async (length: number): Promise<Buffer> => {
       for (;;) {
-        const got = peer.read(length) as Buffer | null;
-        if (got !== null) return got;
+        const got: unknown = peer.read(length);
+        if (Buffer.isBuffer(got)) return got;
         await once(peer, "readable");
         if (peer.readableEnded || peer.destroyed) throw new Error("ended");
       }

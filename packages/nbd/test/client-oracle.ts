@@ -59,7 +59,7 @@ export class Oracle {
     const writes: Write[] = [];
     for (let sector = offset / SECTOR; sector < (offset + length) / SECTOR; sector += 1) {
       const write = { submitted, acknowledged: Number.POSITIVE_INFINITY, stable: false };
-      (this.#sectors[sector] as Map<number, Write>).set(number, write);
+      (this.#sectors.at(sector) as Map<number, Write>).set(number, write);
       this.#gone[sector]?.delete(number);
       writes.push(write);
     }
@@ -78,7 +78,7 @@ export class Oracle {
     for (let at = 0; at < data.length; at += SECTOR) {
       const sector = (offset + at) / SECTOR;
       const value = uniform(data.subarray(at, at + SECTOR), `sector ${sector}`);
-      const writes = this.#sectors[sector] as Map<number, Write>;
+      const writes = this.#sectors.at(sector) as Map<number, Write>;
       const found = writes.get(value);
       if (found === undefined) expect.fail(`sector ${sector} holds ${value}, which was never written there`);
       for (const [number, write] of writes) {
@@ -91,12 +91,12 @@ export class Oracle {
   }
 
   #see(sector: number, sighting: Sighting): void {
-    const gone = this.#gone[sector] as Map<number, number>;
+    const gone = this.#gone.at(sector) as Map<number, number>;
     const since = gone.get(sighting.value);
     if (sighting.value !== 0 && since !== undefined && since < sighting.submitted) {
       expect.fail(`sector ${sector} holds ${sighting.value} again`);
     }
-    const sightings = this.#sightings[sector] as Sighting[];
+    const sightings = this.#sightings.at(sector) as Sighting[];
     for (const earlier of sightings) {
       if (
         earlier.value !== sighting.value &&

@@ -1,13 +1,13 @@
 /** A proxy that cuts connections: after a given number of bytes, or when it is told. */
 import { rmSync } from "node:fs";
-import { type Server, type Socket, connect, createServer } from "node:net";
+import { type Socket, connect, createServer } from "node:net";
 import { freshSocket, uriOf } from "./client-servers.ts";
 
 export class Proxy {
   readonly socket: string = freshSocket();
   readonly #target: string;
   readonly #pairs = new Set<readonly [Socket, Socket]>();
-  #server: Server | undefined;
+  #listening = createServer();
   connections = 0;
   /** Bytes that may still pass towards the client and towards the server before all is cut. */
   toClient: number = Number.POSITIVE_INFINITY;
@@ -28,16 +28,14 @@ export class Proxy {
 
   async start(): Promise<this> {
     rmSync(this.socket, { force: true });
-    const server = createServer((client) => this.#accept(client));
-    this.#server = server;
-    await new Promise<void>((resolve) => server.listen({ path: this.socket }, resolve));
+    this.#listening = createServer((client) => this.#accept(client));
+    await new Promise<void>((resolve) => this.#listening.listen({ path: this.socket }, resolve));
     return this;
   }
 
   async stop(): Promise<void> {
     this.cut();
-    const server = this.#server;
-    if (server !== undefined) await new Promise((resolve) => server.close(resolve));
+    await new Promise((resolve) => this.#listening.close(resolve));
   }
 
   /** Cuts everything. New connections pass. */

@@ -15,7 +15,7 @@ const SEED = Number(process.env["DMKIT_SEED"] ?? 0) || 1 + ((process.pid * 7919)
 
 const cleanups: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
-  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+  for (const cleanup of cleanups.splice(0).toReversed()) await cleanup();
 });
 
 async function fake(behaviour: Partial<Behaviour> = {}): Promise<FakeServer> {

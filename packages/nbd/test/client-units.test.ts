@@ -214,16 +214,16 @@ describe("replay", () => {
     const sent: Request[] = [];
     const send = (): void => {
       for (let next = replay.peek(); next !== undefined; next = replay.peek()) {
-        replay.sent();
+        replay.shift();
         sent.push(next);
       }
     };
     send();
     expect(sent.map(({ offset }) => offset / 512)).toEqual([0, 1]);
-    expect(replay.answered(sent[1] as Request)).toBe(true);
+    expect(replay.answered(sent.at(1) as Request)).toBe(true);
     send();
     expect(sent).toHaveLength(2);
-    expect(replay.answered(sent[0] as Request)).toBe(true);
+    expect(replay.answered(sent.at(0) as Request)).toBe(true);
     send();
     expect(sent.map(({ offset }) => offset / 512)).toEqual([0, 1, 0, 2]);
     expect(replay.unanswered()).toEqual([unanswered]);
@@ -269,7 +269,7 @@ describe("reply reader", () => {
         };
         const reader = new ReplyReader(table, { structured: true, allocationId: undefined });
         for (let at = 0, index = 0; at < stream.length; index += 1) {
-          const size = sizes[index % sizes.length] as number;
+          const size = sizes.at(index % sizes.length) as number;
           // A buffer that is used again, as the transport does.
           const piece = Buffer.from(stream.subarray(at, at + size));
           reader.push(piece);

@@ -1,50 +1,39 @@
 /**
  * Requests on their way to a server that may go away and come back.
  *
- *     submit -> [room in the journal] -> [range lock] -> queue -> session -> answer
- *                                                          ^         |
- *                                                          |       loss: unanswered requests are kept
- *                                                        replay <- new session
+ *     submit -> admission (mutations) -> queue -> session -> answer
+ *                                          ^         |
+ *                                          |       loss: unanswered requests are kept
+ *                                        replay <- new session
  *
  * Invariants:
  *
- * - mutations that overlap are never in flight together: a mutation that has to be sent again cannot bring
- *   back what a later one has replaced, because no later one was sent;
+ * - mutations that overlap are never in flight together (admission.ts): a mutation that has to be sent again
+ *   cannot bring back what a later one has replaced, because no later one was sent;
  * - after a loss nothing but the replay is sent until all of it is answered (replay.ts);
  * - a flush succeeds only if everything acknowledged before it is on stable storage. What was acknowledged
  *   and not flushed when a session is lost is either replayed from the journal, or the device fails: no more
- *   writes and flushes, and no reads where the server may be out of date;
- * - every request is settled once, in the end: answered, refused, or given up `patience` milliseconds after
- *   its server went away.
+ *   writes and flushes, and no reads where the server may be out of date (health.ts);
+ * - every request is settled once, in the end: answered, refused, or given up when it has waited too long for
+ *   its server (deadline.ts).
  */
-import {
-  BlockIoError,
-  type Environment,
-  FlushGroup,
-  type LogLevel,
-  RangeLock,
-  type Timer,
-} from "@dmkit/block-io";
+import { BlockIoError, type Environment, FlushGroup, type LogLevel } from "@dmkit/block-io";
 import { CMD } from "../protocol.ts";
-import type { NbdUri } from "../uri.ts";
+import { Admission } from "./admission.ts";
 import type { ConnectionOwner } from "./connection.ts";
+import { Deadline } from "./deadline.ts";
+import { Durability } from "./durability.ts";
 import { Fifo } from "./fifo.ts";
-import { Journal } from "./journal.ts";
-import { Reconnector } from "./reconnector.ts";
+import { Health } from "./health.ts";
+import { Reconnector, type ReconnectorOptions } from "./reconnector.ts";
 import { Replay } from "./replay.ts";
 import { Request } from "./request.ts";
 import type { Session } from "./session.ts";
-import { Unflushed } from "./unflushed.ts";
 
-export interface LinkOptions {
-  /** Name of the device, for messages. */
-  readonly name: string;
-  readonly uri: NbdUri;
-  readonly connections: number;
+export interface LinkOptions extends ReconnectorOptions {
   /** Milliseconds a request may wait for the server to come back; 0: the first loss is the end. */
   readonly patience: number;
-  /** Milliseconds for a connection and its handshake. */
-  readonly connectTimeout: number;
+  /** Requests. */
   readonly maxInFlight: number;
   /** Bytes. */
   readonly maxInFlightBytes: number;
@@ -57,34 +46,26 @@ export interface LinkOptions {
 export class Link implements ConnectionOwner {
   readonly #options: LinkOptions;
   readonly #environment: Environment;
-  /** Called when writes must not be accepted any more. */
-  readonly #failed: (error: BlockIoError) => void;
-  readonly #lock = new RangeLock();
-  readonly #unflushed: Unflushed;
-  readonly #journal: Journal | undefined;
+  readonly #durability: Durability;
+  readonly #health: Health;
+  readonly #admission: Admission;
+  readonly #deadline: Deadline;
   readonly #reconnector: Reconnector;
   readonly #barrier = new FlushGroup(() => this.submit(new Request(this.#options.name, CMD.FLUSH, 0, 0, 0)));
+  readonly #queue = new Fifo<Request>();
 
   #session: Session | undefined;
   #replay: Replay | undefined;
-  readonly #queue = new Fifo<Request>();
-  readonly #waitingForRoom = new Fifo<Request>();
-  // Sent once and not answered; or answered with ESHUTDOWN. To be sent again.
+  // Sent once and not answered, or answered with ESHUTDOWN; but for mutations that the replay has taken over.
   #unanswered: Request[] = [];
+  // The server said that it is going down: nothing more is sent to it.
+  #draining: BlockIoError | undefined;
   #inFlight = 0;
   #inFlightBytes = 0;
   #sequence = 0;
   #reconnects = 0;
-  #deadline: Timer | undefined;
-  #deadlineAt = Number.POSITIVE_INFINITY;
-  #makingRoom = false;
-  // The server said that it is going down: nothing more is sent to it.
-  #draining: BlockIoError | undefined;
-  #refusesWrites: BlockIoError | undefined;
-  // Acknowledged writes are lost: reads are refused where they were.
-  #inDoubt: BlockIoError | undefined;
-  #dead: BlockIoError | undefined;
 
+  /** @param failed called once, if ever, when no more writes are accepted. */
   constructor(
     session: Session,
     options: LinkOptions,
@@ -93,21 +74,29 @@ export class Link implements ConnectionOwner {
   ) {
     this.#options = options;
     this.#environment = environment;
-    this.#failed = failed;
-    this.#unflushed = new Unflushed(session.terms.size);
-    this.#journal = options.journal > 0 ? new Journal(options.journal) : undefined;
+    this.#session = session;
+    this.#durability = new Durability({ size: session.terms.size, ...options });
+    this.#health = new Health(options.name, this.#durability, failed);
+    this.#admission = new Admission(this.#durability.journal, {
+      refusal: (request) => this.#health.refusal(request),
+      admitted: (request) => this.#enqueue(request),
+      flush: () => this.#barrier.flush(),
+    });
     this.#reconnector = new Reconnector(session.terms, options, environment, {
       reconnected: (next) => this.#resume(next),
       hopeless: (error) => this.#die(error),
     });
-    this.#session = session;
+    this.#deadline = new Deadline(environment.clock, options.patience, () =>
+      this.#die(this.#reconnector.despair()),
+    );
   }
 
-  /** Begins to listen; the link may be lost before this returns. */
+  /** Begins to listen; the connection may be lost before this returns. */
   start(): void {
     if (this.#session !== undefined) this.#session.owner = this;
   }
 
+  /** Connections in use; 0 while the server is away. */
   get connections(): number {
     return this.#session?.connections ?? 0;
   }
@@ -122,7 +111,7 @@ export class Link implements ConnectionOwner {
 
   /** Bytes kept for a replay. */
   get journalBytes(): number {
-    return this.#journal?.bytes ?? 0;
+    return this.#durability.journal?.bytes ?? 0;
   }
 
   /** Resolves when the server has carried the request out. The request's buffer is in use until then. */
@@ -132,17 +121,16 @@ export class Link implements ConnectionOwner {
       request.reject = reject;
       this.#sequence += 1;
       request.sequence = this.#sequence;
-      const problem = this.#refusal(request);
+      const problem = this.#health.refusal(request);
       if (problem !== undefined) reject(problem);
-      else if (!request.mutates) this.#enqueue(request);
-      else if (this.#journal === undefined) this.#acquire(request);
-      else this.#reserve(this.#journal, request);
+      else if (request.mutates) this.#admission.enter(request);
+      else this.#enqueue(request);
     });
   }
 
   /** A flush that may be shared by several callers. Needs no server when there is nothing to flush. */
   flush(): Promise<void> {
-    if (this.#session === undefined && !this.#unflushed.any) return Promise.resolve();
+    if (this.#session === undefined && this.#durability.isSettled) return Promise.resolve();
     return this.#barrier.flush();
   }
 
@@ -154,80 +142,30 @@ export class Link implements ConnectionOwner {
     await session?.close(this.#environment);
   }
 
-  // -- On the way out -----------------------------------------------------------------------------------------
-
-  #refusal(request: Request): BlockIoError | undefined {
-    if (this.#dead !== undefined) {
-      return request.failure(this.#dead.code, "the connection to the server is lost for good", this.#dead);
-    }
-    if (request.mutates || request.type === CMD.FLUSH) {
-      if (this.#refusesWrites === undefined) return undefined;
-      return request.failure(
-        "EIO",
-        "the device refuses writes since an earlier failure",
-        this.#refusesWrites,
-      );
-    }
-    if (this.#inDoubt === undefined || !this.#unflushed.doubtful(request.offset, request.length))
-      return undefined;
-    return request.failure("EIO", "the server may have lost writes to this place", this.#inDoubt);
-  }
-
-  #reserve(journal: Journal, request: Request): void {
-    if (this.#waitingForRoom.length > 0 || !journal.reserve(request)) {
-      this.#waitingForRoom.push(request);
-      this.#makeRoom();
-    } else {
-      this.#acquire(request);
-    }
-  }
-
-  #acquire(request: Request): void {
-    const { offset, length } = request;
-    request.grant = this.#lock.tryAcquire(offset, length, true);
-    if (request.grant !== undefined) {
-      this.#enqueue(request);
-      return;
-    }
-    void this.#lock.acquire(offset, length, true).then((grant) => {
-      request.grant = grant;
-      this.#enqueue(request);
-    });
-  }
+  // -- Out ----------------------------------------------------------------------------------------------------
 
   #enqueue(request: Request): void {
-    const problem = this.#refusal(request);
+    const problem = this.#health.refusal(request);
     if (problem !== undefined) {
       this.#settle(request, problem);
       return;
     }
     this.#queue.push(request);
-    if (this.#session !== undefined) this.#pump();
-    else this.#wait(request);
+    if (this.#session === undefined) this.#deadline.watch(request);
+    else this.#pump();
   }
 
-  #advance(): void {
-    if (this.#replay?.isDone === true) this.#afterReplay();
-    this.#pump();
-  }
-
+  /** Sends what may be sent: the replay, or, when there is none, what is queued. */
   #pump(): void {
     const session = this.#session;
     if (session === undefined || this.#draining !== undefined) return;
-    if (this.#replay !== undefined) {
-      for (
-        let next = this.#replay.peek();
-        next !== undefined && this.#admits(next);
-        next = this.#replay.peek()
-      ) {
-        this.#replay.sent();
-        this.#send(session, next);
-      }
-      return;
-    }
-    for (let next = this.#queue.peek(); next !== undefined && this.#admits(next); next = this.#queue.peek()) {
-      this.#queue.shift();
-      this.#send(session, next);
+    const source = this.#replay ?? this.#queue;
+    for (let next = source.peek(); next !== undefined && this.#admits(next); next = source.peek()) {
+      source.shift();
+      this.#inFlight += 1;
+      this.#inFlightBytes += next.payload;
+      this.#durability.sending(next);
+      session.send(next);
     }
   }
 
@@ -237,123 +175,55 @@ export class Link implements ConnectionOwner {
     return this.#inFlight < maxInFlight && request.payload <= maxInFlightBytes - this.#inFlightBytes;
   }
 
-  #send(session: Session, request: Request): void {
-    this.#inFlight += 1;
-    this.#inFlightBytes += request.payload;
-    if (request.type === CMD.FLUSH) request.mark = this.#unflushed.mark();
-    session.send(request);
-  }
-
-  // -- On the way back ----------------------------------------------------------------------------------------
+  // -- Back ---------------------------------------------------------------------------------------------------
 
   answered(request: Request): void {
     this.#inFlight -= 1;
     this.#inFlightBytes -= request.payload;
     const restored = this.#replay?.answered(request) === true;
     if (request.error?.code === "ESHUTDOWN" && this.#options.patience > 0) {
-      this.#drain(request, restored);
+      // It will be sent to the successor, once the others in flight have been answered.
+      this.#draining ??= request.error;
+      if (!restored) this.#unanswered.push(request);
     } else {
       this.#reconnector.progress();
-      if (!restored) {
-        this.#account(request);
-        this.#settle(request, request.error);
-      } else if (request.error !== undefined) {
-        this.#loseWrites(request.error);
-      }
+      if (!restored) this.#conclude(request);
+      else if (request.error !== undefined) this.#loseWrites(request.error);
     }
     if (this.#draining !== undefined && this.#inFlight === 0) this.lost(this.#draining);
     this.#advance();
   }
 
-  /** Keeps the books of what is stable. */
-  #account(request: Request): void {
-    if (request.type === CMD.FLUSH) {
-      if (request.error !== undefined) {
-        this.#refuseWrites(request.error);
-      } else {
-        this.#unflushed.settle(request.mark);
-        this.#journal?.drop(request.mark);
-      }
-    } else if (request.mutates && request.error === undefined) {
-      this.#acknowledge(request);
+  #conclude(request: Request): void {
+    if (request.error === undefined) {
+      this.#durability.succeeded(request);
+    } else if (request.type === CMD.FLUSH) {
+      this.#health.refuseWrites(request.error);
+      this.#rejectRefused();
     }
+    this.#settle(request, request.error);
   }
 
-  #acknowledge(request: Request): void {
-    const journal = this.#journal;
-    if (!request.forced && !this.#options.writeThrough) {
-      const number = this.#unflushed.acknowledge(request.offset, request.length);
-      journal?.add(number, request);
-      if (journal?.isHalfFull === true) this.#makeRoom();
-    } else if (journal !== undefined && !journal.isEmpty) {
-      journal.add(this.#unflushed.mark(), request);
-    }
-  }
-
-  /** Gives back what the request holds and tells its caller. */
+  /** Tells the caller, and lets others take the request's place. */
   #settle(request: Request, error: BlockIoError | undefined): void {
-    if (request.grant !== undefined) this.#lock.release(request.grant);
-    request.grant = undefined;
-    if (request.reserved > 0) this.#journal?.release(request);
     if (error === undefined) request.resolve();
     else request.reject(error);
-    if (this.#waitingForRoom.length > 0) this.#admitWaiting();
+    if (request.mutates) this.#admission.leave(request);
   }
 
-  // -- Room in the journal --------------------------------------------------------------------------------------
-
-  #makeRoom(): void {
-    if (this.#makingRoom || this.#journal === undefined || this.#journal.isEmpty) return;
-    this.#makingRoom = true;
-    const finished = (): void => {
-      this.#makingRoom = false;
-      this.#admitWaiting();
-    };
-    // A failure is reported where the answer is: it makes the device refuse writes.
-    this.#barrier.flush().then(finished, finished);
-  }
-
-  #admitWaiting(): void {
-    const journal = this.#journal;
-    if (journal === undefined) return;
-    for (let next = this.#waitingForRoom.peek(); next !== undefined; next = this.#waitingForRoom.peek()) {
-      const problem = this.#refusal(next);
-      if (problem === undefined && !journal.reserve(next)) {
-        this.#makeRoom();
-        return;
-      }
-      this.#waitingForRoom.shift();
-      if (problem === undefined) this.#acquire(next);
-      else next.reject(problem);
-    }
-  }
-
-  // -- Losses ---------------------------------------------------------------------------------------------------
-
-  /** The server is going down: the request will be sent to its successor. */
-  #drain(request: Request, restored: boolean): void {
-    this.#draining ??= request.error;
-    if (!restored) this.#unanswered.push(request);
-  }
+  // -- Losses -------------------------------------------------------------------------------------------------
 
   lost(error: BlockIoError): void {
     const session = this.#session;
     if (session === undefined) return;
     this.#takeBack(session);
     this.#log("warn", "the connection to the NBD server is lost", { error: error.message });
-    if (this.#unflushed.any && this.#journal === undefined) this.#loseWrites(error);
+    if (this.#durability.isAtRisk) this.#loseWrites(error);
     if (this.#options.patience === 0) {
       this.#die(error);
       return;
     }
-    // Waiting counts across sessions that die young, or a request that kills servers would be tried for ever.
-    const stable = this.#environment.clock.now() - session.since > this.#options.patience;
-    for (const waiting of [this.#unanswered, this.#queue, this.#waitingForRoom]) {
-      for (const request of waiting) {
-        if (stable) request.waitingSince = Number.NaN;
-        this.#wait(request);
-      }
-    }
+    this.#deadline.lost(session.since, [...this.#unanswered, ...this.#queue, ...this.#admission.waiting]);
     this.#reconnector.start();
   }
 
@@ -371,71 +241,41 @@ export class Link implements ConnectionOwner {
     for (const request of this.#unanswered) request.renew();
   }
 
-  /** Starts the clock of a request that waits for a server. */
-  #wait(request: Request): void {
-    const { clock } = this.#environment;
-    if (Number.isNaN(request.waitingSince)) request.waitingSince = clock.now();
-    const until = request.waitingSince + this.#options.patience;
-    if (until >= this.#deadlineAt || this.#dead !== undefined) return;
-    this.#cancelDeadline();
-    this.#deadlineAt = until;
-    this.#deadline = clock.after(Math.max(0, until - clock.now()), () =>
-      this.#die(this.#reconnector.despair()),
-    );
-  }
-
-  #cancelDeadline(): void {
-    this.#deadline?.cancel();
-    this.#deadline = undefined;
-    this.#deadlineAt = Number.POSITIVE_INFINITY;
-  }
-
   #resume(session: Session): void {
-    this.#cancelDeadline();
+    this.#deadline.cancel();
     this.#reconnects += 1;
     this.#session = session;
     this.#log("info", "the NBD server is back", { connections: session.connections });
     const mutations = this.#unanswered.filter((request) => request.mutates);
     this.#unanswered = this.#unanswered.filter((request) => !request.mutates);
-    this.#replay = new Replay(this.#options.name, this.#journal?.entries() ?? [], mutations);
+    this.#replay = new Replay(this.#options.name, this.#durability.entries(), mutations);
     session.owner = this;
     this.#advance();
   }
 
-  /** The server is up to date: what was only asked can be asked again, ahead of what is new. */
-  #afterReplay(): void {
-    this.#replay = undefined;
-    const again = [...this.#unanswered, ...this.#queue.drain()];
-    this.#unanswered = [];
-    for (const request of again) this.#queue.push(request);
+  /** Goes on with what was asked when the replay is done: what has to be repeated first, then what is new. */
+  #advance(): void {
+    if (this.#replay?.isDone === true) {
+      this.#replay = undefined;
+      const again = [...this.#unanswered, ...this.#queue.drain()];
+      this.#unanswered = [];
+      for (const request of again) this.#queue.push(request);
+    }
+    this.#pump();
   }
 
-  // -- Failures ---------------------------------------------------------------------------------------------------
+  // -- Failures -----------------------------------------------------------------------------------------------
 
-  #refuseWrites(error: BlockIoError): void {
-    if (this.#refusesWrites !== undefined) return;
-    this.#refusesWrites = error;
-    this.#failed(error);
-    this.#rejectRefused();
-  }
-
-  /** Something acknowledged is gone. */
   #loseWrites(cause: BlockIoError): void {
-    this.#inDoubt ??= new BlockIoError("the server went away with writes that were not flushed", {
-      code: "EIO",
-      device: this.#options.name,
-      hint: "Check what is on the server, then reopen the device; with a replay buffer such writes are repeated.",
-      cause,
-    });
-    this.#refusesWrites ??= this.#inDoubt;
-    this.#failed(this.#inDoubt);
+    this.#health.doubt(cause);
     this.#rejectRefused();
   }
 
   #die(error: BlockIoError): void {
-    if (this.#dead !== undefined) return;
-    this.#dead = error;
-    this.#cancelDeadline();
+    if (this.#health.isDead) return;
+    this.#health.die(error);
+    this.#log("debug", "the NBD device is out of reach", { error: error.message });
+    this.#deadline.cancel();
     this.#reconnector.stop();
     if (this.#session !== undefined) this.#takeBack(this.#session);
     this.#rejectRefused();
@@ -451,11 +291,11 @@ export class Link implements ConnectionOwner {
     for (const request of this.#queue.drain()) {
       if (!this.#rejectIfRefused(request)) this.#queue.push(request);
     }
-    this.#admitWaiting();
+    this.#admission.review();
   }
 
   #rejectIfRefused(request: Request): boolean {
-    const problem = this.#refusal(request);
+    const problem = this.#health.refusal(request);
     if (problem !== undefined) this.#settle(request, problem);
     return problem !== undefined;
   }

@@ -48,8 +48,8 @@ export class Replay {
     return next;
   }
 
-  /** What {@link peek} returned is being sent. */
-  sent(): void {
+  /** Takes what {@link peek} returned: it is being sent. */
+  shift(): void {
     this.#inFlight.add(this.#waiting[this.#next] as Request);
     this.#next += 1;
   }
