@@ -7,7 +7,7 @@
 import { realpathSync } from "node:fs";
 import type { BlockDevice } from "./device.ts";
 import { ZeroDevice } from "./devices/zero.ts";
-import { openFile } from "./devices/file.ts";
+import { openFile } from "./devices/file-open.ts";
 import { MemoryDevice } from "./devices/memory.ts";
 import type { Environment } from "./environment.ts";
 import { BlockIoError } from "./errors.ts";

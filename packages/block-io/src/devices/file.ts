@@ -1,85 +1,23 @@
 /**
- * A regular file or a block device of the operating system.
+ * A regular file or a block device of the operating system, once it is open; see file-open.ts for how.
  *
  * Invariants:
  *
- * - a failed fsync, or a failed write with FUA, puts the device into the failed state: the kernel marks
- *   pages it could not write as clean, so a retry would succeed without the data;
- * - while the device is open for writing, it holds an exclusive advisory lock (flock) on the file; readers
- *   hold a shared one;
+ * - a failed fsync, or a write with FUA that fails with EIO, puts the device into the failed state: the
+ *   kernel marks pages it could not write as clean, so a retry would succeed without the data;
  * - the size is fixed at open; a file cut shorter behind our back gives EIO, never short data.
  */
-import {
-  type Stats,
-  closeSync,
-  constants,
-  fdatasync,
-  fstatSync,
-  ftruncateSync,
-  openSync,
-  read,
-  readFileSync,
-  readSync,
-  write,
-  writeSync,
-} from "node:fs";
-import { type Extent, type Limits, SECTOR, type WriteZeroesOptions, done, plainLimits } from "../device.ts";
-import { type Environment, realEnvironment } from "../environment.ts";
+import { closeSync, constants, fdatasync, openSync, read, readSync, write, writeSync } from "node:fs";
+import { type Extent, type Limits, type WriteZeroesOptions, done, plainLimits } from "../device.ts";
+import type { Environment } from "../environment.ts";
 import { BlockIoError, codeOf, toBlockIoError } from "../errors.ts";
 import { FlushGroup } from "../flush-group.ts";
 import { GuardedDevice } from "../guard.ts";
 import { native } from "../native.ts";
 import { SyncGate } from "./sync-gate.ts";
 
-export interface FileDeviceOptions {
-  /** Default false. */
-  readonly readOnly?: boolean;
-  /** Create the file with this size in bytes if it does not exist; an existing one is opened as it is. */
-  readonly createSize?: number;
-  /** Reserve the storage of the whole file, so that no later write can run out of space. Default false. */
-  readonly preallocate?: boolean;
-  /** Hold an advisory lock while open. Default true; needs the optional package koffi. */
-  readonly lock?: boolean;
-  /** Default: the path. */
-  readonly name?: string;
-  readonly environment?: Environment;
-}
-
-/** Opens a file. Errors: ENOENT, EACCES, EBUSY (locked), EINVAL (size, kind of file), ENOSPC (preallocation). */
-export async function openFile(path: string, options: FileDeviceOptions = {}): Promise<FileDevice> {
-  const name = options.name ?? path;
-  const readOnly = options.readOnly === true;
-  const fd = openDescriptor(path, name, options);
-  try {
-    const stat = fstatSync(fd);
-    if (!stat.isFile() && !stat.isBlockDevice()) {
-      throw new BlockIoError(`${kindOf(stat)} cannot be used as a block device`, {
-        code: "EINVAL",
-        device: name,
-        op: "open",
-        hint: "Give a regular file or a block device.",
-      });
-    }
-    if (options.lock !== false) lock(fd, name, readOnly);
-    const size = stat.isFile() ? stat.size : blockDeviceSize(fd, stat, name);
-    const sectorSize = stat.isFile() ? 512 : blockDeviceSectorSize(stat);
-    const holes = native !== undefined && (readOnly || (await canPunch(fd, stat, size)));
-    const device = new FileDevice(path, fd, size, {
-      name,
-      readOnly,
-      holes,
-      sectorSize,
-      environment: options.environment ?? realEnvironment,
-    });
-    if (options.preallocate) await preallocate(fd, name, size);
-    return device;
-  } catch (error) {
-    closeSync(fd);
-    throw toBlockIoError(error, { device: name, op: "open" });
-  }
-}
-
-interface FileFacts {
+/** What is found out about a file when it is opened. */
+export interface FileFacts {
   readonly name: string;
   readonly readOnly: boolean;
   /** Holes can be found and (if writable) punched. */
@@ -99,6 +37,7 @@ export class FileDevice extends GuardedDevice {
   readonly #reads: SyncGate;
   readonly #writes: SyncGate;
   // Opened with O_DSYNC by the first FUA write: it makes one range stable without flushing the whole file.
+  // Negative where that is not possible.
   #syncedFd: number | undefined;
   #zeroRange = true;
 
@@ -152,11 +91,7 @@ export class FileDevice extends GuardedDevice {
       }
       await super.doWriteZeroes(offset, length, {});
     }
-    if (options.fua) {
-      await this.#flushes.flush().catch((error: unknown) => {
-        throw this.#failed(error, "writeZeroes");
-      });
-    }
+    if (options.fua) await this.#syncOrFail("writeZeroes");
   }
 
   protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
@@ -180,7 +115,7 @@ export class FileDevice extends GuardedDevice {
   }
 
   protected override async doClose(): Promise<void> {
-    if (this.#syncedFd !== undefined) closeSync(this.#syncedFd);
+    if (this.#syncedFd !== undefined && this.#syncedFd >= 0) closeSync(this.#syncedFd);
     closeSync(this.#fd);
   }
 
@@ -199,12 +134,30 @@ export class FileDevice extends GuardedDevice {
   }
 
   async #writeSynced(offset: number, from: Buffer): Promise<void> {
-    // Linux has the same file under the descriptor; the lock stays with the first descriptor.
-    this.#syncedFd ??= openSync(this.path, constants.O_RDWR | constants.O_DSYNC);
+    this.#syncedFd ??= openSynced(this.#fd);
+    if (this.#syncedFd < 0) {
+      await writeTo(this.#fd, offset, from, 0);
+      await this.#syncOrFail("write");
+      return;
+    }
     try {
       await writeTo(this.#syncedFd, offset, from, 0);
     } catch (error) {
-      throw this.#failed(error, "write");
+      // Only this write is in doubt, and it was not acknowledged: what failed before is still reported to the
+      // other descriptor by its next fsync. So running out of space is not the end; a failing disk is.
+      const failure = toBlockIoError(error, { device: this.name, op: "write" });
+      if (failure.code === "EIO") this.fail(failure);
+      throw failure;
+    }
+  }
+
+  async #syncOrFail(op: "write" | "writeZeroes"): Promise<void> {
+    try {
+      await this.#flushes.flush();
+    } catch (error) {
+      const failure = toBlockIoError(error, { device: this.name, op });
+      this.fail(failure);
+      throw failure;
     }
   }
 
@@ -236,13 +189,6 @@ export class FileDevice extends GuardedDevice {
     await native?.fallocate(this.#fd, "punchHole", offset, length);
   }
 
-  #failed(error: unknown, op: "write" | "writeZeroes"): BlockIoError {
-    const failure = toBlockIoError(error, { device: this.name, op });
-    // A write that was never begun (no space, say) leaves the file known; a failed sync does not.
-    if (failure.code === "EIO") this.fail(failure);
-    return failure;
-  }
-
   #truncated(offset: number, length: number): BlockIoError {
     return new BlockIoError("the file is shorter than it was when it was opened", {
       code: "EIO",
@@ -252,6 +198,16 @@ export class FileDevice extends GuardedDevice {
       length,
       hint: "Another program cut the file. Close the device and check the file.",
     });
+  }
+}
+
+/** The same file again, opened for synchronous writes; -1 where the system offers no way. */
+function openSynced(fd: number): number {
+  try {
+    // Not by path: another file may have taken its place there.
+    return openSync(`/proc/self/fd/${fd}`, constants.O_RDWR | constants.O_DSYNC);
+  } catch {
+    return -1;
   }
 }
 
@@ -283,136 +239,4 @@ function limitsOf({ readOnly, holes, sectorSize }: FileFacts): Limits {
       extents: holes,
     },
   };
-}
-
-function openDescriptor(path: string, name: string, { readOnly, createSize }: FileDeviceOptions): number {
-  try {
-    return openSync(path, readOnly ? constants.O_RDONLY : constants.O_RDWR);
-  } catch (error) {
-    const code = codeOf(error);
-    if (code === "ENOENT" && createSize !== undefined && !readOnly) return create(path, name, createSize);
-    throw new BlockIoError(openReasons[code] ?? `cannot be opened: ${(error as Error).message}`, {
-      code: (error as { code?: unknown }).code === "EISDIR" ? "EINVAL" : code,
-      device: name,
-      op: "open",
-      cause: error,
-      hint: openHints[code],
-    });
-  }
-}
-
-const openReasons: Readonly<Record<string, string>> = {
-  ENOENT: "no such file",
-  EACCES: "permission denied",
-  EROFS: "the file system is read-only",
-};
-
-const openHints: Readonly<Record<string, string>> = {
-  ENOENT: "Check the path, or create an image with: truncate -s 1G FILE",
-  EACCES: "Check the file's permissions, or open it read-only.",
-  EROFS: "Open it read-only.",
-};
-
-function create(path: string, name: string, size: number): number {
-  if (!Number.isSafeInteger(size) || size <= 0 || size % SECTOR !== 0) {
-    throw new BlockIoError(`size ${size} is not a positive multiple of ${SECTOR} bytes`, {
-      code: "EINVAL",
-      device: name,
-      op: "open",
-    });
-  }
-  try {
-    const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
-    ftruncateSync(fd, size);
-    return fd;
-  } catch (error) {
-    throw toBlockIoError(error, { device: name, op: "open" });
-  }
-}
-
-function lock(fd: number, name: string, readOnly: boolean): void {
-  if (native === undefined) {
-    // Reading beside a writer can show torn data but harms nobody's image.
-    if (readOnly) return;
-    throw new BlockIoError("cannot be locked: the optional package koffi is not installed", {
-      code: "ENOTSUP",
-      device: name,
-      op: "open",
-      hint: "Install koffi, or make sure nobody else uses the file and open it with locking off.",
-    });
-  }
-  if (native.tryLock(fd, !readOnly)) return;
-  throw new BlockIoError("is in use by another process", {
-    code: "EBUSY",
-    device: name,
-    op: "open",
-    hint: "Stop the server or tool that has it open; see who does with: fuser -v FILE",
-  });
-}
-
-async function preallocate(fd: number, name: string, size: number): Promise<void> {
-  if (native === undefined) {
-    throw new BlockIoError("cannot preallocate: the optional package koffi is not installed", {
-      code: "ENOTSUP",
-      device: name,
-      op: "open",
-      hint: "Install koffi, or leave preallocation off.",
-    });
-  }
-  await native.fallocate(fd, "allocate", 0, size);
-}
-
-/** Asks the file system by punching behind the end of the file, where nothing is. */
-async function canPunch(fd: number, stat: Stats, size: number): Promise<boolean> {
-  if (native === undefined) return false;
-  if (stat.isBlockDevice()) return (blockDeviceQueue(stat, "write_zeroes_max_bytes") ?? 0) > 0;
-  try {
-    await native.fallocate(fd, "punchHole", size, 4096);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function kindOf(stat: Stats): string {
-  if (stat.isDirectory()) return "a directory";
-  if (stat.isCharacterDevice()) return "a character device";
-  return "this kind of file";
-}
-
-function sysfs(stat: Stats): string {
-  const device = stat.rdev;
-  const major = (Math.floor(device / 256) & 0xfff) >>> 0;
-  const minor = (device & 0xff) | (Math.floor(device / 2 ** 20) * 256);
-  return `/sys/dev/block/${major}:${minor}`;
-}
-
-function sysfsNumber(path: string): number | undefined {
-  try {
-    const value = Number(readFileSync(path, "utf8").trim());
-    return Number.isSafeInteger(value) ? value : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-// A partition has no queue of its own: it is the one of the disk above it.
-function blockDeviceQueue(stat: Stats, attribute: string): number | undefined {
-  const base = sysfs(stat);
-  return sysfsNumber(`${base}/queue/${attribute}`) ?? sysfsNumber(`${base}/../queue/${attribute}`);
-}
-
-function blockDeviceSize(fd: number, stat: Stats, name: string): number {
-  const sectors = sysfsNumber(`${sysfs(stat)}/size`);
-  if (sectors !== undefined) return sectors * SECTOR;
-  if (native !== undefined) return native.sizeOf(fd);
-  throw new BlockIoError("the size of this block device cannot be told", {
-    code: "ENOTSUP",
-    device: name,
-    op: "open",
-  });
-}
-
-function blockDeviceSectorSize(stat: Stats): 512 | 4096 {
-  return blockDeviceQueue(stat, "logical_block_size") === 4096 ? 4096 : 512;
 }

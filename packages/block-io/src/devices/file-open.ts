@@ -1,0 +1,169 @@
+/**
+ * Opening a file or a block device: kind, size, lock, abilities.
+ *
+ * Invariant: while a device is open for writing it holds an exclusive advisory lock (flock) on the file;
+ * readers hold a shared one. Nothing on disk is changed before the lock is held.
+ */
+import { type Stats, closeSync, constants, fstatSync, fsyncSync, ftruncateSync, openSync } from "node:fs";
+import { dirname } from "node:path";
+import { SECTOR } from "../device.ts";
+import { type Environment, realEnvironment } from "../environment.ts";
+import { BlockIoError, codeOf, toBlockIoError } from "../errors.ts";
+import { native } from "../native.ts";
+import { blockDeviceQueue, blockDeviceSectorSize, blockDeviceSize } from "./block-device-facts.ts";
+import { FileDevice } from "./file.ts";
+
+export interface FileDeviceOptions {
+  /** Default false. */
+  readonly readOnly?: boolean;
+  /** Create the file with this size in bytes if it does not exist; an existing one is opened as it is. */
+  readonly createSize?: number;
+  /** Reserve the storage of the whole file, so that no later write can run out of space. Default false. */
+  readonly preallocate?: boolean;
+  /** Hold an advisory lock while open. Default true; needs the optional package koffi. */
+  readonly lock?: boolean;
+  /** Default: the path. */
+  readonly name?: string;
+  readonly environment?: Environment;
+}
+
+/** Opens a file. Errors: ENOENT, EACCES, EBUSY (locked), EINVAL (size, kind of file), ENOSPC (preallocation). */
+export async function openFile(path: string, options: FileDeviceOptions = {}): Promise<FileDevice> {
+  const name = options.name ?? path;
+  const readOnly = options.readOnly === true;
+  const fd = openDescriptor(path, name, options);
+  try {
+    const stat = fstatSync(fd);
+    if (!stat.isFile() && !stat.isBlockDevice()) {
+      throw new BlockIoError(`${kindOf(stat)} cannot be used as a block device`, {
+        code: "EINVAL",
+        device: name,
+        op: "open",
+        hint: "Give a regular file or a block device.",
+      });
+    }
+    if (options.lock !== false) lock(fd, name, readOnly);
+    const size = stat.isFile() ? stat.size : blockDeviceSize(fd, stat, name);
+    const sectorSize = stat.isFile() ? 512 : blockDeviceSectorSize(stat);
+    const holes = native !== undefined && (readOnly || (await canPunch(fd, stat, size)));
+    const device = new FileDevice(path, fd, size, {
+      name,
+      readOnly,
+      holes,
+      sectorSize,
+      environment: options.environment ?? realEnvironment,
+    });
+    if (options.preallocate) await preallocate(fd, name, size);
+    return device;
+  } catch (error) {
+    closeSync(fd);
+    throw toBlockIoError(error, { device: name, op: "open" });
+  }
+}
+
+function openDescriptor(path: string, name: string, { readOnly, createSize }: FileDeviceOptions): number {
+  try {
+    return openSync(path, readOnly ? constants.O_RDONLY : constants.O_RDWR);
+  } catch (error) {
+    const code = codeOf(error);
+    if (code === "ENOENT" && createSize !== undefined && !readOnly) return create(path, name, createSize);
+    throw new BlockIoError(openReasons[code] ?? `cannot be opened: ${(error as Error).message}`, {
+      code: (error as { code?: unknown }).code === "EISDIR" ? "EINVAL" : code,
+      device: name,
+      op: "open",
+      cause: error,
+      hint: openHints[code],
+    });
+  }
+}
+
+const openReasons: Readonly<Record<string, string>> = {
+  ENOENT: "no such file",
+  EACCES: "permission denied",
+  EROFS: "the file system is read-only",
+};
+
+const openHints: Readonly<Record<string, string>> = {
+  ENOENT: "Check the path, or create an image with: truncate -s 1G FILE",
+  EACCES: "Check the file's permissions, or open it read-only.",
+  EROFS: "Open it read-only.",
+};
+
+function create(path: string, name: string, size: number): number {
+  if (!Number.isSafeInteger(size) || size <= 0 || size % SECTOR !== 0) {
+    throw new BlockIoError(`size ${size} is not a positive multiple of ${SECTOR} bytes`, {
+      code: "EINVAL",
+      device: name,
+      op: "open",
+    });
+  }
+  try {
+    const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+    ftruncateSync(fd, size);
+    fsyncSync(fd);
+    syncFolder(dirname(path));
+    return fd;
+  } catch (error) {
+    throw toBlockIoError(error, { device: name, op: "open" });
+  }
+}
+
+/** Makes the name of a new file survive a crash, which the file's own fsync does not. */
+function syncFolder(path: string): void {
+  const fd = openSync(path, constants.O_RDONLY);
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function lock(fd: number, name: string, readOnly: boolean): void {
+  if (native === undefined) {
+    // Reading beside a writer can show torn data but harms nobody's image.
+    if (readOnly) return;
+    throw new BlockIoError("cannot be locked: the optional package koffi is not installed", {
+      code: "ENOTSUP",
+      device: name,
+      op: "open",
+      hint: "Install koffi, or make sure nobody else uses the file and open it with locking off.",
+    });
+  }
+  if (native.tryLock(fd, !readOnly)) return;
+  throw new BlockIoError("is in use by another process", {
+    code: "EBUSY",
+    device: name,
+    op: "open",
+    hint: "Stop the server or tool that has it open; see who does with: fuser -v FILE",
+  });
+}
+
+async function preallocate(fd: number, name: string, size: number): Promise<void> {
+  if (native === undefined) {
+    throw new BlockIoError("cannot preallocate: the optional package koffi is not installed", {
+      code: "ENOTSUP",
+      device: name,
+      op: "open",
+      hint: "Install koffi, or leave preallocation off.",
+    });
+  }
+  await native.fallocate(fd, "allocate", 0, size);
+}
+
+/** Asks the file system by punching behind the end of the file, where nothing is. */
+async function canPunch(fd: number, stat: Stats, size: number): Promise<boolean> {
+  if (native === undefined) return false;
+  if (stat.isBlockDevice()) return (blockDeviceQueue(stat, "write_zeroes_max_bytes") ?? 0) > 0;
+  try {
+    await native.fallocate(fd, "punchHole", size, 4096);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function kindOf(stat: Stats): string {
+  if (stat.isDirectory()) return "a directory";
+  if (stat.isCharacterDevice()) return "a character device";
+  return "this kind of file";
+}
