@@ -26,7 +26,7 @@ async function check() {
       return fail(`${manifest.name} cannot be packed`);
     }
     if ((await exec("publint", ["run", tarball, "--strict"])) !== 0) return fail(`${manifest.name}: publint`);
-    if ((await exec("attw", [tarball, "--profile", "esm-only", "--no-emoji", "--format", "ascii"])) !== 0) {
+    if ((await exec("attw", [tarball, "--profile", "esm-only", "--quiet"])) !== 0) {
       return fail(`${manifest.name}: attw`);
     }
     overrides[manifest.name] = `file:${tarball}`;

@@ -101,7 +101,8 @@ async function measureGroup(
   }
 }
 
-function measured(server: string, ours: boolean, samples: readonly number[]): Measurement {
+/** Median and spread of samples. */
+export function measured(server: string, ours: boolean, samples: readonly number[]): Measurement {
   const sorted = [...samples].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
   const median =
@@ -109,7 +110,8 @@ function measured(server: string, ours: boolean, samples: readonly number[]): Me
   return { server, ours, samples, median, spread: ((sorted.at(-1) ?? 0) - (sorted[0] ?? 0)) / (median || 1) };
 }
 
-function ratioOf(measurements: readonly Measurement[]): number | undefined {
+/** Ours by the best peer. */
+export function ratioOf(measurements: readonly Measurement[]): number | undefined {
   // `null` answers without doing anything: it is the ceiling, not a peer.
   const peers = measurements.filter(({ ours, server }) => !ours && server !== "nbdkit null");
   const best = Math.max(...peers.map(({ median }) => median));

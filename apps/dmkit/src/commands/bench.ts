@@ -3,6 +3,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { BlockIoError } from "@dmkit/block-io";
 import type { Command } from "commander";
+import { runCopyBench } from "../bench/copy.ts";
 import { groups } from "../bench/groups.ts";
 import { printTable } from "../bench/report.ts";
 import { runBench } from "../bench/run.ts";
@@ -38,7 +39,7 @@ export function addBench(program: Command, finish: (code: number) => void): void
     .argument("<what>", "peers")
     .option(
       "-d, --device <name>",
-      `only this device; repeat it for more: ${groups.map(({ name }) => name).join(", ")}`,
+      `only this device; repeat it for more: ${[...groups.map(({ name }) => name), "copy"].join(", ")}`,
       repeated,
       [],
     )
@@ -63,9 +64,10 @@ async function bench(flags: BenchFlags): Promise<number> {
     ({ name, quick }) =>
       (quick || !flags.quick) && (flags.work.length === 0 || flags.work.some((text) => name.includes(text))),
   );
-  if (chosen.length === 0 || loads.length === 0)
+  const copying = flags.work.length === 0 && (flags.device.length === 0 || flags.device.includes("copy"));
+  if (!copying && (chosen.length === 0 || loads.length === 0))
     throw usage("nothing is left to measure", "See: dmkit bench --help");
-  const report = await runBench({
+  const { rows, idle, skipped } = await runBench({
     groups: chosen,
     works: loads,
     rounds: flags.rounds,
@@ -73,6 +75,13 @@ async function bench(flags: BenchFlags): Promise<number> {
     span: flags.span,
     progress: (text) => process.stderr.write(`${text}\n`),
   });
+  const report = { rows: [...rows], idle, skipped: [...skipped] };
+  if (copying) {
+    process.stderr.write("copy\n");
+    const row = await runCopyBench(flags.rounds);
+    if (typeof row === "string") report.skipped.push(row);
+    else report.rows.push(row);
+  }
   process.stdout.write(printTable(report));
   if (flags.json !== undefined) {
     mkdirSync(dirname(flags.json), { recursive: true });

@@ -1,0 +1,91 @@
+/** Copying an image onto a server: `dmkit copy` beside nbdcopy and qemu-img, in turns, onto the same server. */
+import { spawn } from "node:child_process";
+import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { type Row, measured, ratioOf } from "./run.ts";
+import { DEVICE_SIZE } from "./groups.ts";
+import { isInstalled, nbdkit, startServer } from "./servers.ts";
+
+interface Copier {
+  readonly name: string;
+  readonly program: string;
+  readonly args: (source: string, uri: string) => readonly string[];
+}
+
+const main = fileURLToPath(new URL("../main.js", import.meta.url));
+
+const copiers: readonly Copier[] = [
+  { name: "dmkit copy", program: process.execPath, args: (source, uri) => [main, "copy", "-q", source, uri] },
+  { name: "nbdcopy", program: "nbdcopy", args: (source, uri) => [source, uri] },
+  {
+    name: "qemu-img convert",
+    program: "qemu-img",
+    args: (source, uri) => ["convert", "-n", "-f", "raw", "-O", "raw", "-W", "-m", "16", source, uri],
+  },
+];
+
+/** Every fourth MiB of the image holds data. */
+const DATA_STRIDE = 4;
+
+/** One row in bytes of image per second, or the reason why there is none. */
+export async function runCopyBench(rounds: number): Promise<Row | string> {
+  if (!isInstalled("nbdkit")) return "copy: nbdkit is not installed";
+  const folder = mkdtempSync(join(tmpdir(), "dmkit-bench-"));
+  const present = copiers.filter(({ program }) => isInstalled(program));
+  const server = await startServer(
+    nbdkit("nbdkit memory", () => ["memory", "1G"]),
+    folder,
+    0,
+  );
+  try {
+    const source = makeImage(folder);
+    const samples = present.map((): number[] => []);
+    for (let round = 0; round < rounds; round += 1) {
+      for (const [index, { program, args }] of present.entries()) {
+        samples[index]?.push(DEVICE_SIZE / (await seconds(program, args(source, server.uri))));
+      }
+    }
+    const measurements = present.map(({ name }, index) =>
+      measured(name, name === "dmkit copy", samples[index] ?? []),
+    );
+    return {
+      group: "copy",
+      work: "1 GiB image, a quarter data",
+      unit: "bandwidth",
+      measurements,
+      ratio: ratioOf(measurements),
+    };
+  } finally {
+    await server.stop();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function makeImage(folder: string): string {
+  const path = join(folder, "source.img");
+  const fd = openSync(path, "w");
+  ftruncateSync(fd, DEVICE_SIZE);
+  const data = Buffer.alloc(2 ** 20);
+  for (let at = 0; at < data.length; at += 1) data[at] = 1 + (at % 251);
+  for (let offset = 0; offset < DEVICE_SIZE; offset += DATA_STRIDE * data.length) {
+    writeSync(fd, data, 0, data.length, offset);
+  }
+  closeSync(fd);
+  return path;
+}
+
+function seconds(program: string, args: readonly string[]): Promise<number> {
+  const started = performance.now();
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"] });
+    let errors = "";
+    child.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()));
+    child.on("error", reject);
+    child.on("exit", (code) => {
+      if (code === 0) resolve((performance.now() - started) / 1000);
+      else reject(new Error(`${program} ended with ${code}: ${errors.trim()}`));
+    });
+  });
+}
