@@ -1,0 +1,250 @@
+/**
+ * The running cache: takes requests apart into blocks and hands them to the reader, the writer (write-back) or
+ * the source path (everything that changes the source). See running/state.ts for who locks what.
+ */
+import {
+  BlockIoError,
+  type Extent,
+  GuardedTarget,
+  type Limits,
+  type WriteZeroesOptions,
+  done,
+  zeroes,
+} from "@dmkit/block-io";
+import { Streams } from "./core/streams.ts";
+import type { CacheOptions, Tunable } from "./options.ts";
+import { Cleaner, type CleanerSettings } from "./running/cleaner.ts";
+import { answer, statusLine } from "./running/messages.ts";
+import type { Metadata } from "./running/metadata.ts";
+import { Reader } from "./running/reader.ts";
+import { SourcePath } from "./running/source-path.ts";
+import type { CacheState } from "./running/state.ts";
+import { Writeback } from "./running/writeback.ts";
+import { Writer } from "./running/writer.ts";
+import type { Policy } from "./format/superblock.ts";
+
+/** Zeroes up to this many bytes are written into the cache like data. */
+const CACHED_ZEROES = 128 * 1024;
+
+/** What can be tuned while the cache runs. */
+export type Tuning = Pick<CacheOptions, Tunable>;
+
+export class AssocCacheDevice extends GuardedTarget {
+  readonly state: CacheState;
+  readonly metadata: Metadata;
+  readonly cleaner: Cleaner;
+  #tuning: Tuning;
+  readonly #readStreams: Streams;
+  readonly #writeStreams: Streams;
+  readonly #reader: Reader;
+  readonly #writer: Writer;
+  readonly #sourcePath: SourcePath;
+  #suspended = false;
+
+  constructor(state: CacheState, metadata: Metadata, tuning: Tuning) {
+    super(state.name, state.size, limitsOf(state));
+    this.state = state;
+    this.metadata = metadata;
+    this.#tuning = tuning;
+    this.#readStreams = new Streams(tuning.sequential_cutoff);
+    this.#writeStreams = new Streams(tuning.sequential_cutoff);
+    const writeback = new Writeback(state, metadata);
+    this.cleaner = new Cleaner(state, writeback, metadata, settingsOf(tuning, state));
+    const setFull = (block: number): void => this.#setFull(block);
+    this.#reader = new Reader(state, this.#readStreams, setFull);
+    this.#writer = new Writer(state, metadata, this.cleaner, setFull);
+    this.#sourcePath = new SourcePath(state, writeback, tuning.write_hit === "update");
+    state.onSourceFailed = (error) => this.fail(error);
+    if (state.frames.dirty > 0) this.cleaner.noticeDirty();
+  }
+
+  // A failed flush of the source fails the device (see the constructor); one of the cache only what is dirty.
+  protected override get failsForGood(): boolean {
+    return false;
+  }
+
+  get policy(): Policy {
+    return this.state.policy;
+  }
+
+  get tuning(): Tuning {
+    return this.#tuning;
+  }
+
+  protected override doRead(offset: number, into: Buffer): Promise<void> {
+    return this.#reader.read(offset, into);
+  }
+
+  protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+    const { blockBytes, statistics } = this.state;
+    const first = Math.floor(offset / blockBytes);
+    const count = Math.floor((offset + from.length - 1) / blockBytes) - first + 1;
+    statistics.writes += count;
+    const given = { offset, from, fua, first, count };
+    if (!this.state.writesBack) return this.#sourcePath.write(given);
+    return this.#writer.write(given, this.#writeStreams.bypasses(offset, from.length));
+  }
+
+  protected override async doFlush(): Promise<void> {
+    const [source, cache] = await Promise.allSettled([this.state.flushSource(), this.metadata.commit()]);
+    if (source.status === "rejected") throw source.reason;
+    if (cache.status === "rejected") throw cache.reason;
+  }
+
+  protected override doDiscard(offset: number, length: number): Promise<void> {
+    if (this.limits.capabilities.discard === "none") return done;
+    return this.#sourcePath.change(offset, length, (source) => source.discard(offset, length));
+  }
+
+  protected override async doWriteZeroes(
+    offset: number,
+    length: number,
+    options: WriteZeroesOptions,
+  ): Promise<void> {
+    if (this.state.writesBack && length <= CACHED_ZEROES && !options.fast) {
+      return this.doWrite(offset, zeroes(length), options.fua === true);
+    }
+    await this.#sourcePath.change(offset, length, (source) => source.writeZeroes(offset, length, options));
+  }
+
+  /** Holes of the source, as long as nothing that is dirty could be in them. */
+  protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
+    if (this.state.frames.dirty > 0) yield { offset, length, kind: "data" };
+    else yield* this.state.source.extents(offset, length);
+  }
+
+  override async suspend(): Promise<void> {
+    await super.suspend();
+    if (this.#suspended) return;
+    this.#suspended = true;
+    await this.cleaner.pause();
+  }
+
+  override async resume(): Promise<void> {
+    if (this.#suspended) {
+      this.#suspended = false;
+      this.cleaner.resume();
+    }
+    await super.resume();
+  }
+
+  override status(): string {
+    return statusLine(this);
+  }
+
+  override async message(words: readonly string[]): Promise<string> {
+    return (await answer(this, words)) ?? super.message(words);
+  }
+
+  /** Switches the policy; resolves when no block is dirty that should not be. */
+  async setPolicy(policy: Policy): Promise<void> {
+    const { state, metadata } = this;
+    if (policy === state.policy) return;
+    if (policy === "write-back" && !metadata.keepsDirty) {
+      throw this.#refusal("EINVAL", "a cache with historical metadata cannot write back", "Use format v2.");
+    }
+    state.policy = policy;
+    if (state.cacheError === undefined) await metadata.policyChanged();
+    if (policy !== "write-back") await this.clean();
+  }
+
+  /** Writes back all blocks that are dirty now. */
+  async clean(): Promise<void> {
+    if (this.#suspended) {
+      throw this.#refusal("EBUSY", "the cache is suspended", "Resume it first.");
+    }
+    await this.cleaner.cleanAll();
+  }
+
+  /** Drops what the cache holds of a range (bytes); what is dirty of it is written back first. */
+  async invalidate(offset: number, length: number): Promise<void> {
+    if (length > 0) await this.#sourcePath.change(offset, length, () => done);
+  }
+
+  setTuning(tuning: Tuning): void {
+    this.#tuning = tuning;
+    this.#readStreams.cutoff = tuning.sequential_cutoff;
+    this.#writeStreams.cutoff = tuning.sequential_cutoff;
+    this.#sourcePath.updates = tuning.write_hit === "update";
+    this.cleaner.changeSettings(settingsOf(tuning, this.state));
+  }
+
+  /** The guard has waited for all requests and flushed. */
+  protected override async doClose(): Promise<void> {
+    const { state, metadata, cleaner } = this;
+    if (this.#suspended) cleaner.resume();
+    const before = state.statistics.writtenBack;
+    let problem: unknown = this.failure;
+    if (problem === undefined && state.cacheError === undefined && state.frames.dirty > 0) {
+      await cleaner.cleanAll().catch((error: unknown) => (problem = error));
+    }
+    await cleaner.pause();
+    // Blocks that were read may still be on their way into the cache.
+    await state.lock.acquire(0, Math.max(1, state.blocks), true);
+    const flushed = state.statistics.writtenBack - before;
+    if (state.sourceError === undefined && state.cacheError === undefined) {
+      problem ??= await this.#save();
+    } else if (state.frames.dirty > 0 || metadata.owes) problem ??= state.unavailable("flush");
+    state.environment.logger.log(
+      "info",
+      `${this.name}: closed, ${state.statistics.statsLine()}, flushed dirty blocks(${flushed})`,
+    );
+    if (problem !== undefined) throw problem;
+  }
+
+  /** What keeps the cache from being closed cleanly, if that loses anything. */
+  async #save(): Promise<unknown> {
+    const { state, metadata } = this;
+    try {
+      await state.flushSource();
+      await metadata.commit(true);
+      await metadata.saveClean();
+    } catch (error) {
+      // Without dirty blocks the source has everything, and the cache is merely cold next time.
+      if (state.sourceError !== undefined || state.frames.dirty > 0) return error;
+      state.environment.logger.log("warn", `${this.name}: the cache could not be closed cleanly`, {
+        cause: String(error),
+      });
+    }
+    return undefined;
+  }
+
+  /** A block found no frame: make room for the next one. */
+  #setFull(block: number): void {
+    const { frames, statistics, cacheError } = this.state;
+    if (cacheError !== undefined) return;
+    const oldest = frames.oldestDirty(block);
+    if (oldest >= 0) {
+      statistics.replacedDirty += 1;
+      this.cleaner.urgent(oldest);
+    }
+  }
+
+  #refusal(code: "EINVAL" | "EBUSY", reason: string, hint: string): BlockIoError {
+    return new BlockIoError(reason, { code, device: this.name, op: "message", hint });
+  }
+}
+
+function settingsOf(tuning: Tuning, { frames, blockBytes }: CacheState): CleanerSettings {
+  const share = (percent: number): number => Math.floor((frames.geometry.frames * percent) / 100);
+  const high = share(tuning.high_watermark);
+  return {
+    watermarks: { high, low: Math.min(high, share(tuning.low_watermark)) },
+    ageLimit: tuning.age_limit * 1000,
+    rate: tuning.writeback_rate === 0 ? 0 : Math.max(blockBytes, tuning.writeback_rate),
+  };
+}
+
+function limitsOf({ source, cache }: CacheState): Limits {
+  const { limits } = source;
+  const logicalBlockSize =
+    Math.max(limits.logicalBlockSize, cache.limits.logicalBlockSize) === 4096 ? 4096 : 512;
+  const physicalBlockSize = Math.max(limits.physicalBlockSize, cache.limits.physicalBlockSize);
+  return {
+    logicalBlockSize,
+    physicalBlockSize,
+    optimalTransfer: Math.ceil(limits.optimalTransfer / physicalBlockSize) * physicalBlockSize,
+    discardGranularity: Math.max(limits.discardGranularity, logicalBlockSize),
+    capabilities: { ...limits.capabilities, fua: "emulated" },
+  };
+}

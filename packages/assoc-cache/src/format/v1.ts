@@ -1,0 +1,86 @@
+/**
+ * The historical metadata (version 1), at the end of the cache device, little-endian. It is written at a clean
+ * close only. Sectors, counted from the end of the device:
+ *
+ *      size - 1 - T … size - 2   the table: frames × u64, the source *sector* of the block in each frame, 0 = empty;
+ *                                T = ceil(frames · 8 / 512); the slack after it is uninitialised, but summed
+ *      size - 1                  the configuration:
+ *          0    u64   frames
+ *          8    u32   sectors of a block
+ *          12   u32   ways of a set
+ *          16   u32   policy: 0 write-through, 1 write-back
+ *          20   u32   checksum of the table, slack included
+ *          24         uninitialised
+ *
+ * Frame i's data is at sector i · block size. The checksum is a 32-bit partial ones-complement sum whose value
+ * depends on how it was cut in pieces; only its fold to 16 bits does not, and there 0 and 0xFFFF are the same.
+ * Source block 0 cannot be remembered.
+ */
+import { SECTOR, getU16, getU32, setU32, setU64, tryU64 } from "@dmkit/block-io";
+import { type Geometry, geometryProblem } from "./geometry.ts";
+
+export interface ConfigurationV1 {
+  readonly geometry: Geometry;
+  readonly writeBack: boolean;
+  /** As stored; compare folded. */
+  readonly checksum: number;
+}
+
+/** Sectors of the table. */
+export function tableSectorsV1(frames: number): number {
+  return Math.ceil((frames * 8) / SECTOR);
+}
+
+/** Sectors the device must have at least: frames, table and configuration. */
+export function requiredSectorsV1({ frames, blockSectors }: Geometry): number {
+  return frames * blockSectors + tableSectorsV1(frames) + 1;
+}
+
+/** The configuration in a sector, or in words why it is none. A sector of zeroes is none. */
+export function decodeConfigurationV1(bytes: Buffer, deviceSectors: number): ConfigurationV1 | string {
+  const geometry: Geometry = {
+    frames: tryU64(bytes, 0),
+    blockSectors: getU32(bytes, 8),
+    ways: getU32(bytes, 12),
+  };
+  const problem = geometryProblem(geometry);
+  if (problem !== undefined) return problem;
+  if (requiredSectorsV1(geometry) > deviceSectors) return "the cache does not fit the device";
+  const policy = getU32(bytes, 16);
+  if (policy > 1) return `policy ${policy} is not known`;
+  return { geometry, writeBack: policy === 1, checksum: getU32(bytes, 20) };
+}
+
+/** One sector. */
+export function encodeConfigurationV1({ geometry, writeBack, checksum }: ConfigurationV1): Buffer {
+  const bytes = Buffer.alloc(SECTOR);
+  setU64(bytes, 0, geometry.frames);
+  setU32(bytes, 8, geometry.blockSectors);
+  setU32(bytes, 12, geometry.ways);
+  setU32(bytes, 16, writeBack ? 1 : 0);
+  setU32(bytes, 20, checksum);
+  return bytes;
+}
+
+/** The source sector in the table's entry, 0 for an empty frame, NaN if it is out of range. */
+export function sectorInTableV1(table: Buffer, frame: number): number {
+  return tryU64(table, frame * 8);
+}
+
+export function putSectorInTableV1(table: Buffer, frame: number, sector: number): void {
+  setU64(table, frame * 8, sector);
+}
+
+/** The ones-complement sum of 16-bit words; `previous` is the sum of the words before. At most 0xFFFF. */
+export function onesComplementSum(bytes: Buffer, previous = 0): number {
+  let sum = previous;
+  for (let at = 0; at + 1 < bytes.length; at += 2) sum += getU16(bytes, at);
+  return foldV1(sum);
+}
+
+/** The 16-bit fold of a sum. 0 and 0xFFFF mean the same: both fold to 0. */
+export function foldV1(sum: number): number {
+  let folded = sum;
+  while (folded > 0xffff) folded = (folded % 0x1_0000) + Math.floor(folded / 0x1_0000);
+  return folded === 0xffff ? 0 : folded;
+}

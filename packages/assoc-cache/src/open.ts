@@ -1,0 +1,170 @@
+/** Opens a cache: makes a new one or loads an old one, and marks it as in use before anything else happens. */
+import { type BlockDevice, type OpenContext, SECTOR, requireRoom, zeroes } from "@dmkit/block-io";
+import { AssocCacheDevice } from "./device.ts";
+import type { Geometry } from "./format/geometry.ts";
+import type { Policy, Superblock } from "./format/superblock.ts";
+import { uuidFromText } from "./format/uuid.ts";
+import { type NewCache, createV1, createV2 } from "./opening/create.ts";
+import { type Stored, checkPairing, findMetadata, loadV1, loadV2, sourceUnchanged } from "./opening/load.ts";
+import { refuse } from "./opening/refuse.ts";
+import type { CacheOptions } from "./options.ts";
+import type { Metadata } from "./running/metadata.ts";
+import { MetadataV1 } from "./running/metadata-v1.ts";
+import { MetadataV2 } from "./running/metadata-v2.ts";
+import { CacheState } from "./running/state.ts";
+import { writeSuperblocks } from "./running/superblocks.ts";
+
+interface Devices {
+  readonly source: BlockDevice;
+  readonly cache: BlockDevice;
+}
+
+/** Errors: EINVAL (geometry, room, wrong source), EBUSY (dirty blocks), EFORMAT (metadata), EROFS, I/O errors. */
+export async function openCache(options: CacheOptions, context: OpenContext): Promise<AssocCacheDevice> {
+  const source = await context.lower(options.source, "write");
+  const cache = await context.lower(options.cache, "write");
+  requireRoom(source, 0, context.size);
+  if (cache.limits.capabilities.readOnly) {
+    throw refuse(cache.name, "EROFS", "the cache device is read-only", "Give a writable cache device.");
+  }
+  const devices = { source, cache };
+  const { state, metadata } =
+    options.persistence === 1
+      ? await load(options, context, devices)
+      : await create(options, context, devices);
+  return new AssocCacheDevice(state, metadata, options);
+}
+
+interface Opened {
+  readonly state: CacheState;
+  readonly metadata: Metadata;
+}
+
+async function create(options: CacheOptions, context: OpenContext, devices: Devices): Promise<Opened> {
+  const policy: Policy = options.policy ?? (options.write_policy === 1 ? "write-back" : "write-through");
+  const wanted: NewCache = {
+    geometry: {
+      frames: options.cache_size,
+      blockSectors: options.block_size,
+      ways: options.associativity,
+    },
+    policy,
+    size: context.size,
+    sourceUuid: sourceUuid(options, context),
+    force: options.force,
+    random: () => context.environment.random.next(),
+  };
+  if (options.format === "v1") {
+    if (policy !== "write-through") throw onlyWriteThrough(context.name);
+    checkBlockSize(wanted.geometry, devices);
+    await createV1(devices.cache, wanted);
+    const state = newState(context, devices, options, wanted.geometry, 0, policy, true);
+    return { state, metadata: new MetadataV1(state) };
+  }
+  checkBlockSize(wanted.geometry, devices);
+  const superblock = await createV2(devices.cache, wanted);
+  const state = stateV2(context, devices, options, superblock);
+  return { state, metadata: new MetadataV2(state, superblock) };
+}
+
+async function load(options: CacheOptions, context: OpenContext, devices: Devices): Promise<Opened> {
+  const stored = await findMetadata(devices.cache);
+  if (stored.version === 1) return loadOld(stored, options, context, devices);
+  const { superblock } = stored;
+  checkBlockSize(superblock.geometry, devices);
+  checkPairing(superblock, devices.source, context.size, sourceUuid(options, context));
+  const unchanged = await sourceUnchanged(superblock, devices.source, context.size);
+  if (!unchanged && !options.force) {
+    throw refuse(
+      devices.source.name,
+      "EINVAL",
+      "the source is not as it was when the cache was closed, or it is another device",
+      "Give the right source; to open it all the same, without its clean blocks, give: force 1",
+    );
+  }
+  const state = stateV2(context, devices, options, superblock);
+  await loadV2(state.frames, devices.cache, superblock, unchanged);
+  // From here on clean entries go out of date without notice.
+  const inUse = { ...superblock, clean: false, generation: superblock.generation + 1 };
+  if (superblock.clean) await writeSuperblocks(devices.cache, inUse);
+  return { state, metadata: new MetadataV2(state, superblock.clean ? inUse : superblock) };
+}
+
+async function loadOld(
+  { configuration, table }: Stored & { version: 1 },
+  options: CacheOptions,
+  context: OpenContext,
+  devices: Devices,
+): Promise<Opened> {
+  const { geometry } = configuration;
+  checkBlockSize(geometry, devices);
+  const { cache } = devices;
+  const state = newState(context, devices, options, geometry, 0, "write-through", true);
+  loadV1(state.frames, table, cache, context.size / SECTOR);
+  if (configuration.writeBack) {
+    context.environment.logger.log("warn", `${context.name}: a historical cache is opened write-through`);
+  }
+  await cache.write(cache.size - SECTOR, zeroes(SECTOR));
+  await cache.flush();
+  return { state, metadata: new MetadataV1(state) };
+}
+
+function stateV2(
+  context: OpenContext,
+  devices: Devices,
+  options: CacheOptions,
+  { geometry, dataStart, policy }: Superblock,
+): CacheState {
+  return newState(context, devices, options, geometry, dataStart * SECTOR, policy, false);
+}
+
+function newState(
+  { name, size, environment }: OpenContext,
+  { source, cache }: Devices,
+  options: CacheOptions,
+  geometry: Geometry,
+  dataOffset: number,
+  policy: Policy,
+  skipsBlockZero: boolean,
+): CacheState {
+  const poolBytes = options.pool;
+  return new CacheState({
+    name,
+    source,
+    cache,
+    size,
+    geometry,
+    dataOffset,
+    policy,
+    environment,
+    poolBytes,
+    skipsBlockZero,
+  });
+}
+
+function checkBlockSize({ blockSectors }: Geometry, { source, cache }: Devices): void {
+  for (const { name, limits } of [source, cache]) {
+    if ((blockSectors * SECTOR) % limits.logicalBlockSize === 0) continue;
+    throw refuse(
+      name,
+      "EINVAL",
+      `blocks of ${blockSectors} sectors on a device of ${limits.logicalBlockSize}-byte blocks`,
+      "Give a block size of at least 8 sectors.",
+    );
+  }
+}
+
+function sourceUuid(options: CacheOptions, { name }: OpenContext): string {
+  const text = (options.source_uuid ?? "").toLowerCase();
+  if (uuidFromText(text) !== undefined) return text;
+  throw refuse(name, "EINVAL", `"${text}" is not a UUID`, "Write 8-4-4-4-12 hexadecimal digits.");
+}
+
+function onlyWriteThrough(name: string): Error {
+  return refuse(
+    name,
+    "EINVAL",
+    "format v1 forgets dirty blocks in a crash",
+    "Use it write-through, or use format v2.",
+  );
+}

@@ -1,0 +1,70 @@
+/** Reads the entries of a version 2 cache and says, entry by entry, what is there. */
+import { type BlockDevice, SECTOR } from "@dmkit/block-io";
+import { Sets } from "../core/sets.ts";
+import {
+  ENTRIES_PER_SECTOR,
+  EntryCodec,
+  type EntryState,
+  entrySectorsFor,
+  entryStates,
+} from "../format/entries.ts";
+import type { Superblock } from "../format/superblock.ts";
+import { uuidFromText } from "../format/uuid.ts";
+
+/** What is wrong with an entry, or with a whole sector of them. */
+export type EntryProblem = "checksum" | "state" | "outside" | "set";
+
+export interface Entry {
+  /** For a sector with a wrong checksum: its first frame. */
+  readonly frame: number;
+  readonly state: EntryState;
+  readonly block: number;
+  readonly problem: EntryProblem | undefined;
+}
+
+const CHUNK_SECTORS = 2048;
+
+/** All entries that are not empty, and all problems, in order. Duplicates are for the caller to find. */
+export async function* readEntries(cache: BlockDevice, superblock: Superblock): AsyncGenerator<Entry> {
+  const { frames, blockSectors, ways } = superblock.geometry;
+  const codec = new EntryCodec(uuidFromText(superblock.uuid) as Buffer);
+  const sets = new Sets(superblock.geometry);
+  const blocks = Math.ceil(superblock.sourceSectors / blockSectors);
+  const grain = cache.limits.logicalBlockSize / SECTOR;
+  const sectors = Math.ceil(entrySectorsFor(frames) / grain) * grain;
+  const bytes = Buffer.alloc(Math.min(CHUNK_SECTORS, sectors) * SECTOR);
+  for (let sector = 0; sector < entrySectorsFor(frames); sector += 1) {
+    const within = sector % CHUNK_SECTORS;
+    if (within === 0) {
+      const count = Math.min(CHUNK_SECTORS, sectors - sector);
+      await cache.read((superblock.entryStart + sector) * SECTOR, bytes.subarray(0, count * SECTOR));
+    }
+    const at = within * SECTOR;
+    const first = sector * ENTRIES_PER_SECTOR;
+    if (!codec.intact(bytes, at, sector)) {
+      yield { frame: first, state: entryStates.empty, block: 0, problem: "checksum" };
+      continue;
+    }
+    for (let slot = 0; slot < ENTRIES_PER_SECTOR && first + slot < frames; slot += 1) {
+      const frame = first + slot;
+      const state = codec.state(bytes, at, slot);
+      if (state === entryStates.empty) continue;
+      const block = codec.block(bytes, at, slot);
+      if (state === undefined) yield { frame, state: entryStates.empty, block, problem: "state" };
+      else if (block >= blocks) yield { frame, state, block, problem: "outside" };
+      else if (sets.of(block) !== Math.floor(frame / ways)) yield { frame, state, block, problem: "set" };
+      else yield { frame, state, block, problem: undefined };
+    }
+  }
+}
+
+/** Dirty blocks of a cache that is not open; undefined if damage leaves that open. */
+export async function countDirty(cache: BlockDevice, superblock: Superblock): Promise<number | undefined> {
+  if (superblock.clean && superblock.dirty === 0) return 0;
+  let dirty = 0;
+  for await (const { state, problem } of readEntries(cache, superblock)) {
+    if (problem === "checksum" || problem === "state") return undefined;
+    if (state === entryStates.dirty) dirty += 1;
+  }
+  return dirty;
+}

@@ -1,0 +1,157 @@
+/**
+ * Loads a cache from its device. After a clean shutdown everything is believed; after any other only dirty
+ * entries of version 2, and nothing of version 1. What might be dirty and cannot be read is not passed over:
+ * the cache is not opened then, because the source alone would show old data.
+ */
+import { type BlockDevice, SECTOR } from "@dmkit/block-io";
+import { type FrameTable, NONE, facts, states } from "../core/frame-table.ts";
+import { entryStates } from "../format/entries.ts";
+import type { Superblock } from "../format/superblock.ts";
+import {
+  type ConfigurationV1,
+  decodeConfigurationV1,
+  foldV1,
+  onesComplementSum,
+  sectorInTableV1,
+  tableSectorsV1,
+} from "../format/v1.ts";
+import { sourceFingerprint } from "../running/fingerprint.ts";
+import { currentSuperblock, readSuperblocks } from "../running/superblocks.ts";
+import { readEntries } from "./entries.ts";
+import { refuse } from "./refuse.ts";
+
+/** What was found on a cache device. */
+export type Stored =
+  | { readonly version: 2; readonly superblock: Superblock }
+  | { readonly version: 1; readonly configuration: ConfigurationV1; readonly table: Buffer };
+
+/** Looks for metadata of either version; throws `EFORMAT` if there is none that is valid. */
+export async function findMetadata(cache: BlockDevice): Promise<Stored> {
+  const copies = await readSuperblocks(cache);
+  const old = copies.second.ours ? "version 2" : await readV1(cache);
+  if (typeof old !== "string") return { version: 1, ...old };
+  const superblock = currentSuperblock(copies);
+  if (superblock === undefined) {
+    const { first, second } = copies;
+    const problem = first.ours ? first.problem : second.ours ? second.problem : `no superblock, and ${old}`;
+    throw refuse(
+      cache.name,
+      "EFORMAT",
+      `the device carries no valid cache: ${problem}`,
+      "Check the order of source and cache; a new cache is made with persistence 0.",
+    );
+  }
+  if (superblock.deviceSectors !== cache.size / SECTOR) {
+    throw refuse(
+      cache.name,
+      "EFORMAT",
+      `the cache was made for a device of ${superblock.deviceSectors} sectors, this one has ${cache.size / SECTOR}`,
+      "Give the device its former size.",
+    );
+  }
+  return { version: 2, superblock };
+}
+
+/** Whether the source looks like the one the cache belongs to; throws `EINVAL` if not. */
+export function checkPairing(superblock: Superblock, source: BlockDevice, size: number, uuid: string): void {
+  if (superblock.sourceSectors !== size / SECTOR) {
+    throw refuse(
+      source.name,
+      "EINVAL",
+      `the cache belongs to a source of ${superblock.sourceSectors} sectors, not ${size / SECTOR}`,
+      "Give the right source, and the length the cache was made with.",
+    );
+  }
+  if (uuid !== "" && uuid !== superblock.sourceUuid) {
+    throw refuse(
+      source.name,
+      "EINVAL",
+      `the cache belongs to source ${superblock.sourceUuid || "without a UUID"}, not ${uuid}`,
+      "Give the right source, or leave source_uuid out.",
+    );
+  }
+}
+
+/** False if the source has changed since the clean shutdown (or is another one); true if that is not known. */
+export async function sourceUnchanged(
+  superblock: Superblock,
+  source: BlockDevice,
+  size: number,
+): Promise<boolean> {
+  if (!superblock.clean || superblock.fingerprint === undefined) return true;
+  const now = await sourceFingerprint(source, size);
+  return now === undefined || now === superblock.fingerprint;
+}
+
+/**
+ * Fills the table from the entries. @param trustClean believe clean entries. Throws `EFORMAT`.
+ */
+export async function loadV2(
+  table: FrameTable,
+  cache: BlockDevice,
+  superblock: Superblock,
+  trustClean: boolean,
+): Promise<void> {
+  const nothingDirty = superblock.clean && superblock.dirty === 0;
+  const cleanOnes: number[] = [];
+  for await (const { frame, state, block, problem } of readEntries(cache, superblock)) {
+    const dirty = state === entryStates.dirty;
+    if (problem !== undefined) {
+      // An entry that cannot be true is no loss if it is not dirty.
+      if (nothingDirty || state === entryStates.clean) continue;
+      throw damaged(cache, `the entry of frame ${frame} is damaged (${problem})`);
+    }
+    if (!dirty && !(superblock.clean && trustClean)) continue;
+    const other = table.find(block);
+    if (other !== NONE) {
+      if (dirty || table.isDirty(other))
+        throw damaged(cache, `block ${block} is in frames ${other} and ${frame}`);
+      continue;
+    }
+    table.bind(frame, block);
+    if (dirty) {
+      table.addFacts(frame, facts.claim | facts.held | facts.sure);
+      table.setState(frame, states.dirty);
+    } else cleanOnes.push(frame);
+  }
+  // Neither order of use nor anything else is known of them: the frames used first are to go first.
+  for (const frame of cleanOnes) table.setState(frame, states.clean);
+}
+
+/** Fills the table from a historical one that was found valid; throws `EFORMAT` if it cannot be true. */
+export function loadV1(table: FrameTable, stored: Buffer, cache: BlockDevice, sourceSectors: number): void {
+  const { frames, blockSectors, ways } = table.geometry;
+  for (let frame = 0; frame < frames; frame += 1) {
+    const sector = sectorInTableV1(stored, frame);
+    if (sector === 0) continue;
+    const block = sector / blockSectors;
+    const fits = sector < sourceSectors && Number.isInteger(block);
+    if (!fits || table.sets.of(block) !== Math.floor(frame / ways) || table.find(block) !== NONE) {
+      throw damaged(cache, `frame ${frame} cannot hold source sector ${sector}`);
+    }
+    table.bind(frame, block);
+    table.setState(frame, states.clean);
+  }
+}
+
+/** The historical configuration and table, or in words why there are none. */
+async function readV1(
+  cache: BlockDevice,
+): Promise<{ configuration: ConfigurationV1; table: Buffer } | string> {
+  if (cache.limits.logicalBlockSize !== SECTOR)
+    return "a device of 4096-byte blocks holds no historical metadata";
+  const bytes = Buffer.alloc(SECTOR);
+  await cache.read(cache.size - SECTOR, bytes);
+  const configuration = decodeConfigurationV1(bytes, cache.size / SECTOR);
+  if (typeof configuration === "string") return `no historical configuration: ${configuration}`;
+  const table = Buffer.alloc(tableSectorsV1(configuration.geometry.frames) * SECTOR);
+  await cache.read(cache.size - SECTOR - table.length, table);
+  if (foldV1(configuration.checksum) !== onesComplementSum(table)) {
+    return "the checksum of the historical table is wrong";
+  }
+  return { configuration, table };
+}
+
+function damaged(cache: BlockDevice, reason: string): Error {
+  return refuse(cache.name, "EFORMAT", reason, "Check the cache device with fsck and repair it.");
+}

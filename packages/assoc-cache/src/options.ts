@@ -1,0 +1,151 @@
+/** The options of the target: one table for table lines, stack files, help, and messages that change them. */
+import type { OptionsOf } from "@dmkit/block-io";
+
+export const cacheOptions = {
+  source: { type: "device", help: "the device that is cached" },
+  cache: { type: "device", help: "the device that holds the cached blocks and the metadata" },
+  persistence: {
+    type: "integer",
+    min: 0,
+    max: 1,
+    default: 0,
+    help: "0: make a new cache; 1: load it from the cache device, whose stored configuration wins",
+  },
+  block_size: {
+    type: "sectors",
+    min: 1,
+    max: 2048,
+    default: 8,
+    help: "sectors of a block, a power of two; 4 KiB suits writes, larger ones suit reads",
+  },
+  cache_size: {
+    type: "integer",
+    min: 1,
+    max: 268_435_456,
+    unit: "blocks",
+    default: 65_536,
+    help: "blocks in the cache, a power of two",
+  },
+  associativity: {
+    type: "integer",
+    min: 1,
+    max: 268_435_456,
+    unit: "ways",
+    default: 1024,
+    help: "frames a block may go to, a power of two, at most the cache size",
+  },
+  write_policy: {
+    type: "integer",
+    min: 0,
+    max: 1,
+    default: 0,
+    help: "0: write-through, 1: write-back",
+  },
+  policy: {
+    type: "choice",
+    values: ["write-through", "write-back", "write-around", "pass-through", "cleaner"],
+    optional: true,
+    help: "the policy by name, instead of the number; every one can be switched to by message",
+  },
+  write_hit: {
+    type: "choice",
+    values: ["invalidate", "update"],
+    default: "invalidate",
+    help: "what a write-through write does to a cached block",
+  },
+  format: {
+    type: "choice",
+    values: ["v2", "v1"],
+    default: "v2",
+    help: "metadata of a new cache; v1 is the historical one: write-through only, lost in a crash",
+  },
+  force: {
+    type: "flag",
+    default: false,
+    help: "make a new cache over dirty blocks of an old one; open although the source has changed",
+  },
+  sequential_cutoff: {
+    type: "size",
+    min: 0,
+    max: 1_099_511_627_776,
+    default: 4_194_304,
+    help: "bytes after which a sequential stream goes past the cache; 0: never",
+  },
+  high_watermark: {
+    type: "integer",
+    min: 0,
+    max: 100,
+    unit: "%",
+    default: 50,
+    help: "dirty share of the cache at which blocks are written back in the background",
+  },
+  low_watermark: {
+    type: "integer",
+    min: 0,
+    max: 100,
+    unit: "%",
+    default: 40,
+    help: "dirty share at which that stops again",
+  },
+  age_limit: {
+    type: "integer",
+    min: 0,
+    max: 86_400,
+    unit: "s",
+    default: 30,
+    help: "a block that was dirty for so long is written back, within twice that; 0: no limit",
+  },
+  writeback_rate: {
+    type: "size",
+    min: 0,
+    max: 1_099_511_627_776,
+    default: 0,
+    help: "bytes a second for writing back in the background; 0: no limit",
+  },
+  pool: {
+    type: "size",
+    min: 131_072,
+    max: 4_294_967_296,
+    default: 16_777_216,
+    help: "bytes of buffers for fills and writebacks; with all in use reads are not cached",
+  },
+  source_uuid: {
+    type: "text",
+    optional: true,
+    help: "UUID of the source: stored with a new cache, compared when one is loaded",
+  },
+} as const;
+
+export type CacheOptions = OptionsOf<typeof cacheOptions>;
+
+/** Those that may follow the positional arguments of a table as key and value. */
+export type NamedOption = Exclude<
+  keyof CacheOptions,
+  "source" | "cache" | "persistence" | "block_size" | "cache_size" | "associativity" | "write_policy"
+>;
+
+export const namedOptions: readonly NamedOption[] = [
+  "policy",
+  "write_hit",
+  "format",
+  "force",
+  "sequential_cutoff",
+  "high_watermark",
+  "low_watermark",
+  "age_limit",
+  "writeback_rate",
+  "pool",
+  "source_uuid",
+];
+
+/** Those that a message may change while the cache is open. */
+export type Tunable = Exclude<NamedOption, "policy" | "format" | "force" | "pool" | "source_uuid">;
+
+export const tunables: readonly Tunable[] = [
+  "write_hit",
+  "sequential_cutoff",
+  "high_watermark",
+  "low_watermark",
+  "age_limit",
+  "writeback_rate",
+];

@@ -1,0 +1,222 @@
+/**
+ * The entries and superblocks of version 2 while the cache runs. Only dirty entries matter then: clean ones are
+ * written at a clean close, and believed after one only.
+ *
+ * Invariants:
+ *
+ * - an entry says dirty only after the frame's data, all of the block, was stable: data, flush, entry, flush;
+ * - one commit at a time, so two writes of an entry sector never race;
+ * - a fact `held` is taken away only after an entry sector without the claim was written and flushed.
+ */
+import { type BlockDevice, BlockIoError, FlushGroup, SECTOR } from "@dmkit/block-io";
+import { type FrameTable, facts, states } from "../core/frame-table.ts";
+import { ENTRIES_PER_SECTOR, EntryCodec, entryStates } from "../format/entries.ts";
+import { layoutOf } from "../format/layout.ts";
+import type { Superblock } from "../format/superblock.ts";
+import { uuidFromText } from "../format/uuid.ts";
+import { sourceFingerprint } from "./fingerprint.ts";
+import type { Metadata } from "./metadata.ts";
+import { type CacheState, all } from "./state.ts";
+import { writeSuperblocks } from "./superblocks.ts";
+
+// Entry sectors that are written at once.
+const LONGEST = 256;
+
+export class MetadataV2 implements Metadata {
+  readonly version = 2;
+  readonly keepsDirty = true;
+  readonly #state: CacheState;
+  readonly #frames: FrameTable;
+  readonly #cache: BlockDevice;
+  readonly #codec: EntryCodec;
+  readonly #entryStart: number;
+  /** Entry sectors in one block of the device. */
+  readonly #grain: number;
+  readonly #commits: FlushGroup;
+  #superblock: Superblock;
+  #claims: number[] = [];
+  #drops: number[] = [];
+  #wantsDrops = false;
+  #lost = false;
+
+  /** @param superblock as it is on the device. */
+  constructor(state: CacheState, superblock: Superblock) {
+    this.#state = state;
+    this.#frames = state.frames;
+    this.#cache = state.cache;
+    this.#codec = new EntryCodec(uuidFromText(superblock.uuid) as Buffer);
+    this.#entryStart = layoutOf(superblock.geometry).entryStart;
+    this.#grain = state.cache.limits.logicalBlockSize / SECTOR;
+    this.#superblock = superblock;
+    this.#commits = new FlushGroup(() => this.#commit());
+  }
+
+  get superblock(): Superblock {
+    return this.#superblock;
+  }
+
+  get owes(): boolean {
+    if (this.#lost || this.#state.cacheUnstable) return true;
+    return this.#claims.some((frame) => this.#frames.isDirty(frame));
+  }
+
+  claim(frame: number): void {
+    if (this.#frames.has(frame, facts.queued)) return;
+    this.#frames.addFacts(frame, facts.queued);
+    this.#claims.push(frame);
+  }
+
+  drop(frame: number): void {
+    if (this.#frames.has(frame, facts.held)) this.#drops.push(frame);
+  }
+
+  commit(drops = false): Promise<void> {
+    if (drops) this.#wantsDrops = true;
+    return this.#commits.flush();
+  }
+
+  async #commit(): Promise<void> {
+    const state = this.#state;
+    const wantsDrops = this.#wantsDrops;
+    this.#wantsDrops = false;
+    if (state.cacheError !== undefined) {
+      if (this.owes || wantsDrops) throw state.unavailable("flush");
+      return;
+    }
+    const claims = this.#claims;
+    if (claims.length === 0 && !state.cacheUnstable && !wantsDrops) return;
+    this.#claims = [];
+    for (const frame of claims) this.#stage(frame);
+    const drops = claims.length > 0 || wantsDrops ? this.#drops : [];
+    if (drops === this.#drops) this.#drops = [];
+    const unstable = state.cacheUnstable || claims.length > 0;
+    state.cacheUnstable = false;
+    try {
+      if (unstable) await this.#cache.flush();
+      await this.#store(claims, drops);
+    } catch (error) {
+      this.#lost ||= unstable;
+      throw state.cacheFailed(error);
+    }
+  }
+
+  #stage(frame: number): void {
+    this.#frames.removeFacts(frame, facts.queued);
+    if (this.#frames.isDirty(frame)) this.#frames.addFacts(frame, facts.staged);
+  }
+
+  /** The data of `claims` is stable. */
+  async #store(claims: readonly number[], drops: readonly number[]): Promise<void> {
+    const frames = this.#frames;
+    const changed: number[] = [];
+    for (const frame of claims) {
+      // Meanwhile it may have been cleaned; then the source has the data, and whatever became dirty in this
+      // frame since was not covered by the flush.
+      if (!frames.has(frame, facts.staged) || frames.has(frame, facts.claim)) continue;
+      frames.removeFacts(frame, facts.staged);
+      frames.addFacts(frame, facts.claim | facts.held);
+      changed.push(frame);
+    }
+    const claimed = changed.length;
+    for (const frame of drops) {
+      // Meanwhile it may have become dirty again; then its entry is right.
+      if (frames.stateOf(frame) !== states.clean || !frames.has(frame, facts.held)) continue;
+      frames.removeFacts(frame, facts.claim | facts.sure);
+      changed.push(frame);
+    }
+    if (changed.length === 0) return;
+    await this.#writeEntriesOf(changed);
+    await this.#cache.flush();
+    for (const [index, frame] of changed.entries()) {
+      if (index < claimed) frames.addFacts(frame, facts.sure);
+      else if (!frames.has(frame, facts.claim)) frames.removeFacts(frame, facts.held);
+    }
+  }
+
+  async policyChanged(): Promise<void> {
+    const { generation } = this.#superblock;
+    await this.#writeSuperblock({
+      ...this.#superblock,
+      policy: this.#state.policy,
+      generation: generation + 1,
+    });
+  }
+
+  async saveClean(): Promise<void> {
+    const frames = this.#frames;
+    // Clean frames were never flushed: their loss did not matter until now.
+    await this.#cache.flush();
+    const sectors = Math.ceil(frames.geometry.frames / ENTRIES_PER_SECTOR / this.#grain) * this.#grain;
+    for (let sector = 0; sector < sectors; sector += LONGEST) {
+      await this.#writeSectors(sector, Math.min(LONGEST, sectors - sector), true);
+    }
+    await this.#cache.flush();
+    await this.#writeSuperblock({
+      ...this.#superblock,
+      clean: true,
+      dirty: frames.dirty,
+      fingerprint: await sourceFingerprint(this.#state.source, this.#state.size),
+      policy: this.#state.policy,
+      generation: this.#superblock.generation + 1,
+    });
+  }
+
+  async #writeSuperblock(superblock: Superblock): Promise<void> {
+    this.#superblock = superblock;
+    await writeSuperblocks(this.#cache, superblock);
+  }
+
+  async #writeEntriesOf(changed: readonly number[]): Promise<void> {
+    const grains = new Set<number>();
+    for (const frame of changed) grains.add(Math.floor(frame / ENTRIES_PER_SECTOR / this.#grain));
+    const sorted = [...grains].sort((a, b) => a - b);
+    const longest = LONGEST / this.#grain;
+    const writes: Promise<void>[] = [];
+    for (let start = 0; start < sorted.length; ) {
+      const first = sorted[start] as number;
+      let count = 1;
+      while (count < longest && sorted[start + count] === first + count) count += 1;
+      writes.push(this.#writeSectors(first * this.#grain, count * this.#grain, false));
+      start += count;
+    }
+    await all(writes);
+  }
+
+  /** @param everything also say which frames are clean. */
+  async #writeSectors(first: number, count: number, everything: boolean): Promise<void> {
+    const bytes = Buffer.alloc(count * SECTOR);
+    for (let sector = 0; sector < count; sector += 1)
+      this.#fill(bytes, sector * SECTOR, first + sector, everything);
+    await this.#cache.write((this.#entryStart + first) * SECTOR, bytes);
+  }
+
+  #fill(bytes: Buffer, at: number, sector: number, everything: boolean): void {
+    const frames = this.#frames;
+    const first = sector * ENTRIES_PER_SECTOR;
+    const count = Math.min(ENTRIES_PER_SECTOR, frames.geometry.frames - first);
+    for (let slot = 0; slot < count; slot += 1) {
+      const frame = first + slot;
+      if (frames.has(frame, facts.claim)) {
+        this.#checkClaim(frame);
+        const clean = everything && frames.stateOf(frame) === states.clean;
+        this.#codec.put(
+          bytes,
+          at,
+          slot,
+          clean ? entryStates.clean : entryStates.dirty,
+          frames.blockOf(frame),
+        );
+      } else if (everything && frames.isDirty(frame)) {
+        this.#codec.put(bytes, at, slot, entryStates.dirty, frames.blockOf(frame));
+      } else if (everything && frames.stateOf(frame) === states.clean) {
+        this.#codec.put(bytes, at, slot, entryStates.clean, frames.blockOf(frame));
+      }
+    }
+    this.#codec.seal(bytes, at, sector);
+  }
+
+  #checkClaim(frame: number): void {
+    if (this.#frames.isValid(frame)) return;
+    throw new BlockIoError(`frame ${frame} is claimed dirty but holds nothing`, { code: "EIO" });
+  }
+}

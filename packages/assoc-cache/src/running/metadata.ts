@@ -1,0 +1,25 @@
+/**
+ * What a running cache wants of its metadata, whatever its format.
+ */
+
+export interface Metadata {
+  /** 1: historical, 2: ours. */
+  readonly version: 1 | 2;
+  /** Whether dirty blocks survive a crash, so that writes may stay in the cache. */
+  readonly keepsDirty: boolean;
+  /** The frame has become dirty, and no entry says so yet: the next commit claims it. */
+  claim(frame: number): void;
+  /** The frame is clean, but its entry may say dirty: some later commit drops that. */
+  drop(frame: number): void;
+  /**
+   * Makes everything durable that is acknowledged in the cache. At most two flushes of the cache device.
+   * @param drops also make the loss of dropped entries durable.
+   */
+  commit(drops?: boolean): Promise<void>;
+  /** Whether acknowledged data is lost should the cache device not come back: a flush cannot succeed then. */
+  readonly owes: boolean;
+  /** Stores the policy durably. */
+  policyChanged(): Promise<void>;
+  /** Stores everything, and that this was a clean shutdown. Nothing else is going on. */
+  saveClean(): Promise<void>;
+}

@@ -1,0 +1,56 @@
+/** Reads and writes the two copies of the superblock, on devices of 512- and of 4096-byte blocks. */
+import { type BlockDevice, SECTOR, zeroes } from "@dmkit/block-io";
+import { type Superblock, decodeSuperblock, encodeSuperblock, hasMagic } from "../format/superblock.ts";
+import { all } from "./state.ts";
+
+/** What one end of the device says. */
+export interface Copy {
+  readonly superblock: Superblock | undefined;
+  /** Why it is not valid; undefined if it is. */
+  readonly problem: string | undefined;
+  /** It carries our magic, valid or not. */
+  readonly ours: boolean;
+}
+
+/** Both copies; errors are those of the device. */
+export async function readSuperblocks(cache: BlockDevice): Promise<{ first: Copy; second: Copy }> {
+  const block = cache.limits.logicalBlockSize;
+  const bytes = Buffer.alloc(block);
+  await cache.read(0, bytes);
+  const first = copyFrom(bytes.subarray(0, SECTOR));
+  await cache.read(cache.size - block, bytes);
+  return { first, second: copyFrom(bytes.subarray(block - SECTOR)) };
+}
+
+/** The copy that counts: valid, and of the later generation. */
+export function currentSuperblock(copies: { first: Copy; second: Copy }): Superblock | undefined {
+  const first = copies.first.superblock;
+  const second = copies.second.superblock;
+  if (first === undefined || second === undefined) return first ?? second;
+  return second.generation > first.generation ? second : first;
+}
+
+/** Writes both copies, durably. */
+export async function writeSuperblocks(cache: BlockDevice, superblock: Superblock): Promise<void> {
+  const block = cache.limits.logicalBlockSize;
+  const bytes = encodeSuperblock(superblock);
+  const first = Buffer.alloc(block);
+  first.set(bytes, 0);
+  const second = Buffer.alloc(block);
+  second.set(bytes, block - SECTOR);
+  await all([cache.write(0, first), cache.write(cache.size - block, second)]);
+  await cache.flush();
+}
+
+/** Makes both copies, and a historical configuration, invalid, durably. */
+export async function eraseSuperblocks(cache: BlockDevice): Promise<void> {
+  const block = cache.limits.logicalBlockSize;
+  await all([cache.write(0, zeroes(block)), cache.write(cache.size - block, zeroes(block))]);
+  await cache.flush();
+}
+
+function copyFrom(bytes: Buffer): Copy {
+  const decoded = decodeSuperblock(bytes);
+  if (typeof decoded === "string") return { superblock: undefined, problem: decoded, ours: hasMagic(bytes) };
+  return { superblock: decoded, problem: undefined, ours: true };
+}

@@ -1,0 +1,139 @@
+/** The cache on simulated disks: one target for each policy, and what varies from run to run. */
+import { BlockIoError, type Environment } from "@dmkit/block-io";
+import type { Geometry as SimGeometry, Prng, SimTarget } from "@dmkit/block-io/testing";
+import type { BlockDevice } from "@dmkit/block-io";
+import { type AssocCacheDevice, type CacheOptions, assocCache, cacheOptions } from "../../src/index.ts";
+import { parseOptions } from "@dmkit/block-io";
+import { layoutOf } from "../../src/format/layout.ts";
+import { requiredSectorsV1 } from "../../src/format/v1.ts";
+
+export interface Knobs {
+  readonly sectors: number;
+  readonly options: Readonly<Record<string, unknown>>;
+}
+
+export function cacheOptionsFrom(values: Readonly<Record<string, unknown>>): CacheOptions {
+  return parseOptions(cacheOptions, { source: "source", cache: "cache", ...values });
+}
+
+/** Opens a cache over two devices. */
+export async function openOn(
+  source: BlockDevice,
+  cache: BlockDevice,
+  values: Readonly<Record<string, unknown>>,
+  environment: Environment,
+  size: number = source.size,
+): Promise<AssocCacheDevice> {
+  return (await assocCache.open(cacheOptionsFrom(values), {
+    name: "cache",
+    size,
+    environment,
+    lower: async (reference) => (reference === "source" ? source : cache),
+  })) as AssocCacheDevice;
+}
+
+type Vary = (random: Prng) => Readonly<Record<string, unknown>>;
+
+function geometry(random: Prng, vary: Vary): SimGeometry<Knobs> {
+  const blockSectors = random.pick([8, 8, 8, 64, 64, 512]);
+  const most = blockSectors === 512 ? 4 : blockSectors === 64 ? 16 : 64;
+  const frames = Math.max(4, Math.min(most, 2 ** random.between(2, 6)));
+  const ways = 2 ** random.between(0, Math.log2(frames));
+  const shape = { frames, blockSectors, ways };
+  // Odd lengths: the last block is short. Larger than the cache, so that it evicts.
+  const sectors =
+    Math.floor(frames * blockSectors * (0.6 + random.below(20) / 10)) + random.below(blockSectors);
+  const varied = vary(random);
+  const needed = varied["format"] === "v1" ? requiredSectorsV1(shape) : layoutOf(shape).requiredSectors;
+  const options = {
+    block_size: blockSectors,
+    cache_size: frames,
+    associativity: ways,
+    sequential_cutoff: random.pick([0, 0, 16_384, 131_072]),
+    high_watermark: random.pick([0, 25, 50, 100]),
+    low_watermark: random.pick([0, 10, 50]),
+    age_limit: random.pick([0, 1, 30]),
+    writeback_rate: random.pick([0, 0, 1_000_000]),
+    pool: random.pick([131_072, 16_777_216]),
+    ...varied,
+  };
+  return {
+    disks: [
+      {
+        name: "source",
+        size: sectors * 512,
+        fill: "stamps",
+        discard: random.pick(["zeroes", "either", "none"]),
+      },
+      { name: "cache", size: (needed + random.below(9)) * 512, fill: random.chance(0.1) ? "noise" : "zero" },
+    ],
+    knobs: { sectors, options },
+    stamped: () => true,
+  };
+}
+
+function target(name: string, summary: string, vary: Vary): SimTarget<Knobs> {
+  return {
+    name: `cache:${name}`,
+    summary,
+    geometry: (random) => geometry(random, vary),
+    async create([source, cache], env, { options }) {
+      const device = await openOn(
+        source as BlockDevice,
+        cache as BlockDevice,
+        { ...options, force: true },
+        env,
+      );
+      await device.close();
+    },
+    async open([source, cache], env, { options }) {
+      const disks = [source as BlockDevice, cache as BlockDevice] as const;
+      try {
+        return await openOn(...disks, { ...options, persistence: 1 }, env);
+      } catch (error) {
+        // After a crash there is no historical metadata any more: a new cache is made.
+        if (options["format"] !== "v1" || (error as BlockIoError).code !== "EFORMAT") throw error;
+        return openOn(...disks, options, env);
+      }
+    },
+    async quiesce(device) {
+      const cache = device as AssocCacheDevice;
+      await cache.clean();
+      await cache.flush();
+      const stuck: string[] = [];
+      if (cache.state.frames.dirty !== 0) stuck.push(`${cache.state.frames.dirty} blocks stay dirty`);
+      if (cache.state.pool.outstanding !== 0) stuck.push(`${cache.state.pool.outstanding} buffers are out`);
+      return stuck;
+    },
+    workload: { operations: 40 },
+  };
+}
+
+export const writeBack: SimTarget<Knobs> = target("write-back", "dirty blocks in the cache", () => ({
+  policy: "write-back",
+}));
+
+export const writeThrough: SimTarget<Knobs> = target(
+  "write-through",
+  "writes go to the source",
+  (random) => ({
+    policy: "write-through",
+    write_hit: random.pick(["invalidate", "update"]),
+  }),
+);
+
+export const writeAround: SimTarget<Knobs> = target("write-around", "writes go past the cache", () => ({
+  policy: "write-around",
+}));
+
+export const historical: SimTarget<Knobs> = target("v1", "historical metadata, lost in a crash", () => ({
+  policy: "write-through",
+  format: "v1",
+}));
+
+export const simTargets: readonly SimTarget[] = [
+  writeBack,
+  writeThrough,
+  writeAround,
+  historical,
+] as unknown as readonly SimTarget[];
