@@ -12,6 +12,7 @@ import { CMD, CMD_FLAG, FLAG } from "../protocol.ts";
 import type { NbdUri } from "../uri.ts";
 import { ExtentMerger, kindOf } from "./extents.ts";
 import { Link } from "./link.ts";
+import { named } from "./named.ts";
 import { type CheckedOptions, type NbdClientOptions, checkOptions } from "./options.ts";
 import { openSession } from "./reconnector.ts";
 import { Request } from "./request.ts";
@@ -232,20 +233,4 @@ export class NbdDevice extends GuardedDevice {
       }
     }
   }
-}
-
-/** Errors of opening, with the name of what was opened. */
-function named(error: unknown, device: string): BlockIoError {
-  const { code, message, hint, cause } = error as BlockIoError;
-  if (!(error instanceof BlockIoError))
-    return new BlockIoError(String(error), { code: "EIO", device, op: "open", cause: error });
-  if (error.device !== undefined) return error;
-  // The message ends with the code already, which the constructor adds again.
-  return new BlockIoError(message.replace(/^[a-z]+: /, "").replace(/ \([A-Z]+\)$/, ""), {
-    code,
-    device,
-    op: "open",
-    hint,
-    cause: cause ?? error,
-  });
 }

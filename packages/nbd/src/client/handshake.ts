@@ -202,7 +202,7 @@ const refusals: ReadonlyMap<number, readonly [code: ErrorCode, hint: string | un
   [REP.ERR_INVALID, ["EINVAL", undefined]],
   [REP.ERR_PLATFORM, ["ENOTSUP", undefined]],
   [REP.ERR_TLS_REQD, ["ENOTSUP", "The server insists on TLS, which is not supported yet; use a tunnel."]],
-  [REP.ERR_UNKNOWN, ["ENOENT", "Ask the server for the names of its exports."]],
+  [REP.ERR_UNKNOWN, ["ENOENT", "List the exports of the server to see their names."]],
   [REP.ERR_SHUTDOWN, ["ESHUTDOWN", "Try again when the server is up."]],
   [REP.ERR_BLOCK_SIZE_REQD, ["EPROTO", undefined]],
   [REP.ERR_TOO_BIG, ["EINVAL", undefined]],

@@ -1,8 +1,9 @@
 /** Questions to a server that end before transmission: what exports are there, and what are they like? */
-import { BlockIoError, type Environment, realEnvironment, toBlockIoError } from "@dmkit/block-io";
+import { BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
 import { FLAG, type ServerEntry } from "../protocol.ts";
-import { type NbdUri, parseNbdUri } from "../uri.ts";
+import { type NbdUri, formatNbdUri, parseNbdUri } from "../uri.ts";
 import { type ExportInfo, Handshake } from "./handshake.ts";
+import { named } from "./named.ts";
 import { type NbdClientOptions, timeoutOf } from "./options.ts";
 import { Transport } from "./transport.ts";
 
@@ -111,7 +112,7 @@ async function withHandshake<T>(
     attempt.signal.addEventListener("abort", () => opened.fail(attempt.signal.reason as BlockIoError));
     return await ask(await Handshake.begin(opened), uri);
   } catch (error) {
-    throw toBlockIoError(error, { op: "connect" });
+    throw named(error, formatNbdUri(uri));
   } finally {
     timer.cancel();
     transport?.destroy();

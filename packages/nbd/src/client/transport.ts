@@ -53,11 +53,7 @@ export class Transport {
     });
     this.#socket.once("connect", () => connected());
     this.#socket.on("error", (error) => {
-      this.#error ??= new BlockIoError(`${this.#peer}: ${error.message}`, {
-        code: codeOf(error),
-        op: "connect",
-        cause: error,
-      });
+      this.#error ??= describe(this.#peer, error);
       connected(this.#error);
     });
     this.#socket.once("end", () => this.#socket.destroy());
@@ -141,7 +137,29 @@ export class Transport {
   #reason(): BlockIoError {
     return (
       this.#error ??
-      new BlockIoError(`${this.#peer}: the server closed the connection`, { code: "ENOTCONN", op: "connect" })
+      new BlockIoError(`the server at ${this.#peer} closed the connection`, {
+        code: "ENOTCONN",
+        op: "connect",
+      })
     );
   }
+}
+
+const hints: Readonly<Record<string, string>> = {
+  ENOENT: "Start the server, or correct the path of its socket.",
+  ENOTSOCK: "Name the server's Unix socket, not another file.",
+  ECONNREFUSED: "Start the server, or correct its address.",
+  EACCES: "Ask for access to the server's socket.",
+  ENOTFOUND: "Correct the name of the host.",
+};
+
+/** What the system says of a connection. */
+function describe(peer: string, error: NodeJS.ErrnoException): BlockIoError {
+  const reason = error.code ?? error.message;
+  return new BlockIoError(`no connection to a server at ${peer}: ${reason}`, {
+    code: reason === "ENOTFOUND" || reason === "EAI_AGAIN" ? "ENOENT" : codeOf(error),
+    op: "connect",
+    hint: hints[reason],
+    cause: error,
+  });
 }
