@@ -2,7 +2,7 @@
 import { MemoryDevice, realEnvironment } from "@dmkit/block-io";
 import { conformance } from "@dmkit/block-io/testing";
 import { describe, it } from "vitest";
-import { openOn } from "./support/sim-targets.ts";
+import { openOn } from "../src/testing/sim-targets.ts";
 
 const SECTORS = 1201;
 

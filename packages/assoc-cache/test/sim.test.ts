@@ -1,7 +1,7 @@
 /** Crash simulation of every policy; `npm run sim` goes on for as long as one likes. */
 import { type SimTarget, runSim } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
-import { simTargets } from "./support/sim-targets.ts";
+import { simTargets } from "../src/testing/sim-targets.ts";
 
 const MINUTES = 5 * 60_000;
 

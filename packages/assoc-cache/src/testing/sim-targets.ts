@@ -2,10 +2,10 @@
 import { BlockIoError, type Environment } from "@dmkit/block-io";
 import type { Geometry as SimGeometry, Prng, SimTarget } from "@dmkit/block-io/testing";
 import type { BlockDevice } from "@dmkit/block-io";
-import { type AssocCacheDevice, type CacheOptions, assocCache, cacheOptions } from "../../src/index.ts";
+import { type AssocCacheDevice, type CacheOptions, assocCache, cacheOptions } from "../index.ts";
 import { parseOptions } from "@dmkit/block-io";
-import { layoutOf } from "../../src/format/layout.ts";
-import { requiredSectorsV1 } from "../../src/format/v1.ts";
+import { layoutOf } from "../format/layout.ts";
+import { requiredSectorsV1 } from "../format/v1.ts";
 
 export interface Knobs {
   readonly sectors: number;
@@ -100,9 +100,13 @@ function target(name: string, summary: string, vary: Vary): SimTarget<Knobs> {
       const cache = device as AssocCacheDevice;
       await cache.clean();
       await cache.flush();
+      // Blocks that were read may still be on their way into the cache.
+      const { lock, blocks, frames, pool } = cache.state;
+      lock.release(await lock.acquire(0, blocks, true));
       const stuck: string[] = [];
-      if (cache.state.frames.dirty !== 0) stuck.push(`${cache.state.frames.dirty} blocks stay dirty`);
-      if (cache.state.pool.outstanding !== 0) stuck.push(`${cache.state.pool.outstanding} buffers are out`);
+      if (frames.dirty !== 0) stuck.push(`${frames.dirty} blocks stay dirty`);
+      if (pool.outstanding !== 0) stuck.push(`${pool.outstanding} buffers are out`);
+      if (lock.pending !== 0) stuck.push(`${lock.pending} locks are held`);
       return stuck;
     },
     workload: { operations: 40 },
