@@ -4,13 +4,13 @@ import { readFileSync } from "node:fs";
 import { chmod, lstat, stat, writeFile } from "node:fs/promises";
 import { type Server, connect, createServer } from "node:net";
 import { join } from "node:path";
-import { Duplex } from "node:stream";
 import { MemoryDevice } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
 import { CMD, ERRNO, OPT, REP, encodeInfoRequest } from "../src/protocol.ts";
 import { NbdServer } from "../src/server.ts";
 import { ProbeDevice } from "./support/devices.ts";
 import { RawClient } from "./support/raw-client.ts";
+import { streamPair } from "./support/stream-pair.ts";
 import { DISK, atEnd, pattern, serve, temporaryDirectory, until } from "./support/serve.ts";
 
 const rejects = (code: string) => expect.objectContaining({ code });
@@ -253,24 +253,6 @@ describe("close", () => {
     await server.close();
   });
 });
-
-function streamPair(): [Duplex, Duplex] {
-  const make = (other: () => Duplex): Duplex =>
-    new Duplex({
-      read() {},
-      write(chunk, _, callback) {
-        other().push(chunk);
-        setImmediate(() => callback());
-      },
-      final(callback) {
-        other().push(null);
-        callback();
-      },
-    });
-  const one: Duplex = make(() => two);
-  const two: Duplex = make(() => one);
-  return [one, two];
-}
 
 /** Closes a listening socket without removing its file, as a kill would. */
 async function abandon(server: Server, path: string): Promise<void> {

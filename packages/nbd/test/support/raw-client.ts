@@ -233,14 +233,19 @@ export class RawClient {
       const data = chunk.error === 0 ? await this.read(length) : Buffer.alloc(0);
       return { error: chunk.error, text: "", offset: undefined, data, chunks: [chunk] };
     }
+    return this.restOfRead(await this.reply(), offset, length);
+  }
+
+  /** Puts a structured reply together, the first chunk of which has been read. Nothing may come in between. */
+  async restOfRead(first: Chunk, offset: number, length: number): Promise<ReadReply> {
     const chunks: Chunk[] = [];
     // Bytes that no chunk covers stay recognizable.
     const data = Buffer.alloc(length, 0xaa);
     let failure: ErrorChunk = { error: 0, text: "", offset: undefined };
-    for (;;) {
-      const chunk = await this.reply();
+    for (let chunk = first; ; chunk = await this.reply()) {
       chunks.push(chunk);
       if (!chunk.structured) throw new Error("a simple reply to READ where structured ones were negotiated");
+      if (chunk.cookie !== first.cookie) throw new Error("chunks of two replies are mixed");
       if (chunk.type === CHUNK.OFFSET_DATA) {
         chunk.payload.copy(data, Number(chunk.payload.readBigUInt64BE(0)) - offset, 8);
       } else if (chunk.type === CHUNK.OFFSET_HOLE) {
