@@ -1,0 +1,152 @@
+/**
+ * Discards and zeroes. Blocks that are in the log get zeroes written over them in the log; what is not in
+ * the log goes straight to the backing device, however large it is.
+ *
+ * Invariants:
+ *
+ * - a block goes past the log only if neither the map nor a segment that a crash could still bring back has a
+ *   copy of it: else replay would bring the old contents back over zeroes that were promised;
+ * - while a request is under way past the log, writes to its blocks wait: else it could overtake one that was
+ *   acknowledged and already written back;
+ * - `unflushed` is true as long as something that went past the log is not known to be durable.
+ */
+import { type BlockDevice, type WriteZeroesOptions, zeroes } from "@dmkit/block-io";
+import { BLOCK } from "./format/geometry.ts";
+import type { Parts } from "./parts.ts";
+import { Signal } from "./signal.ts";
+import type { Staging } from "./staging.ts";
+import type { Traffic, WritePath } from "./write-path.ts";
+
+// Blocks looked up without giving way to others, and blocks of zeroes put into the log at once.
+const LOOK_AHEAD = 65_536;
+const ZEROES = 256;
+
+interface Range {
+  readonly first: number;
+  readonly end: number;
+}
+
+export class Bypass implements Traffic {
+  readonly #parts: Parts;
+  readonly #staging: Staging;
+  #active: Range[] = [];
+  readonly #over: Signal = new Signal();
+  #completed = 0;
+  #flushed = 0;
+
+  constructor(parts: Parts, staging: Staging) {
+    this.#parts = parts;
+    this.#staging = staging;
+  }
+
+  get active(): boolean {
+    return this.#active.length > 0;
+  }
+
+  get unflushed(): boolean {
+    return this.#completed > this.#flushed || this.active;
+  }
+
+  busy(block: number): boolean {
+    if (this.#active.length === 0) return false;
+    return this.#active.some(({ first, end }) => block >= first && block < end);
+  }
+
+  wait(): Promise<void> {
+    return this.#over.wait();
+  }
+
+  overtake(block: number): void {
+    this.#staging.forget(block);
+  }
+
+  /** Makes durable what went past the log. */
+  async flush(backing: BlockDevice): Promise<void> {
+    const completed = this.#completed;
+    if (completed === this.#flushed) return;
+    await backing.flush();
+    this.#flushed = Math.max(this.#flushed, completed);
+  }
+
+  async writeZeroes(
+    path: WritePath,
+    offset: number,
+    length: number,
+    options: WriteZeroesOptions,
+  ): Promise<void> {
+    const { backing } = this.#parts;
+    const how = { mayUnmap: options.mayUnmap };
+    await this.#each(path, offset, length, (from, count) => backing.writeZeroes(from, count, how));
+  }
+
+  /** Only whole blocks: the rest is left as it is. */
+  async discard(path: WritePath, offset: number, length: number): Promise<void> {
+    const { backing, size } = this.#parts;
+    const start = Math.ceil(offset / BLOCK) * BLOCK;
+    const end = offset + length === size ? size : Math.floor((offset + length) / BLOCK) * BLOCK;
+    if (end <= start) return;
+    await this.#each(path, start, end - start, (from, count) => backing.discard(from, count));
+  }
+
+  async #each(
+    path: WritePath,
+    offset: number,
+    length: number,
+    past: (offset: number, length: number) => Promise<void>,
+  ): Promise<void> {
+    const end = offset + length;
+    for (let at = offset; at < end; ) {
+      const block = Math.floor(at / BLOCK);
+      const last = Math.ceil(end / BLOCK);
+      const whole = at % BLOCK === 0 && (end >= (block + 1) * BLOCK || end === this.#parts.size);
+      if (whole && !this.#inLog(block)) {
+        if (this.busy(block)) {
+          await this.wait();
+          continue;
+        }
+        const stop = this.#endPastLog(block, Math.min(last, block + LOOK_AHEAD), end);
+        const count = Math.min(end, stop * BLOCK) - at;
+        await this.#goPast({ first: block, end: stop }, () => past(at, count));
+        at += count;
+      } else {
+        let stop = block + 1;
+        while (stop < last && stop < block + ZEROES && this.#inLog(stop)) stop += 1;
+        const count = Math.min(end, stop * BLOCK) - at;
+        await path.finish(at, zeroes(count), 0);
+        at += count;
+      }
+    }
+  }
+
+  /** The end of the run of whole blocks from `block` that are not in the log. */
+  #endPastLog(block: number, last: number, end: number): number {
+    let stop = block + 1;
+    while (
+      stop < last &&
+      (end >= (stop + 1) * BLOCK || end === this.#parts.size) &&
+      !this.#inLog(stop) &&
+      !this.busy(stop)
+    ) {
+      stop += 1;
+    }
+    return stop;
+  }
+
+  async #goPast(range: Range, request: () => Promise<void>): Promise<void> {
+    this.#active.push(range);
+    this.#staging.forgetAll();
+    try {
+      await request();
+    } finally {
+      this.#active.splice(this.#active.indexOf(range), 1);
+      // Also after an error: some of it may have been done.
+      this.#completed += 1;
+      this.#over.notify();
+    }
+  }
+
+  #inLog(block: number): boolean {
+    const { log } = this.#parts;
+    return log.map.find(block) >= 0 || log.haunts(block);
+  }
+}

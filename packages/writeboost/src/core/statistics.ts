@@ -1,0 +1,24 @@
+/**
+ * The 16 request counters of the status line, and the partial flushes. A counter's index has a bit for each
+ * of: 8 write, 4 hit, 2 in the RAM buffer, 1 whole block.
+ */
+
+export const WRITE = 8;
+export const HIT = 4;
+export const ON_BUFFER = 2;
+export const FULL_SIZE = 1;
+
+export class Statistics {
+  readonly counters: Float64Array = new Float64Array(16);
+  /** Segments closed before they were full because of a barrier; not by sync or suspend. */
+  partialFlushes = 0;
+
+  count(kind: number): void {
+    this.counters[kind] = (this.counters[kind] as number) + 1;
+  }
+
+  /** Zeroes the counters; `partialFlushes` stays, as it always has. */
+  clear(): void {
+    this.counters.fill(0);
+  }
+}

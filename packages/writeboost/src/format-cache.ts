@@ -1,0 +1,73 @@
+/**
+ * Formats a cache device and its plog. The order is what makes an interrupted format harmless: everything old
+ * is gone, durably, before a header says that this is a cache; until then the header is zero and formatting
+ * simply starts again.
+ */
+import { type BlockDevice, BlockIoError } from "@dmkit/block-io";
+import type { Dialect } from "./format/checksum.ts";
+import {
+  BLOCK,
+  type Geometry,
+  MAX_ORDER,
+  MIN_SLOTS,
+  SLOTS_START,
+  geometryOf,
+  slotStart,
+} from "./format/geometry.ts";
+import { HEADER_START, encodeHeader } from "./format/superblock.ts";
+import { inParallel } from "./writeback.ts";
+
+export interface FormatOptions {
+  /** 4 … 10. */
+  readonly order: number;
+  readonly dialect: Dialect;
+  /** Called now and then with the slots zeroed so far. */
+  readonly progress?: ((slots: number, of: number) => void) | undefined;
+}
+
+/** Zeroes slot heads, the first MiB and the plog, flushes, writes the header, flushes. Throws `EINVAL`. */
+export async function formatCache(
+  cache: BlockDevice,
+  plog: BlockDevice | undefined,
+  { order, dialect, progress }: FormatOptions,
+): Promise<Geometry> {
+  const geometry = geometryOf(cache.size, order);
+  if (dialect === "v2" && (order !== MAX_ORDER || plog !== undefined)) {
+    throw new BlockIoError("the v2 dialect has segment_size_order 10 only, and no plog", {
+      code: "EINVAL",
+      device: cache.name,
+      op: "open",
+      hint: "Use segment_size_order 10 and type 0, or the classic dialect.",
+    });
+  }
+  if (geometry.slots < MIN_SLOTS) {
+    throw new BlockIoError(
+      `there is room for ${geometry.slots} segments of ${geometry.slotSize} bytes, and at least ${MIN_SLOTS} are needed`,
+      {
+        code: "EINVAL",
+        device: cache.name,
+        op: "open",
+        hint: `Give at least ${SLOTS_START + MIN_SLOTS * geometry.slotSize} bytes, or a smaller segment_size_order.`,
+      },
+    );
+  }
+  // The old header first and durably: a crash in the middle must not leave it in front of half-zeroed slots.
+  await cache.writeZeroes(HEADER_START, BLOCK);
+  await cache.flush();
+  await cache.writeZeroes(0, SLOTS_START);
+  let zeroed = 0;
+  const slots = Array.from({ length: geometry.slots }, (_, slot) => slot);
+  await inParallel(slots, 32, async (slot) => {
+    await cache.writeZeroes(slotStart(geometry, slot), BLOCK);
+    zeroed += 1;
+    if (zeroed % 1024 === 0) progress?.(zeroed, geometry.slots);
+  });
+  if (plog !== undefined) {
+    await plog.writeZeroes(0, plog.size);
+    await plog.flush();
+  }
+  await cache.flush();
+  await cache.write(HEADER_START, encodeHeader(order));
+  await cache.flush();
+  return geometry;
+}

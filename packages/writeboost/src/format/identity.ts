@@ -1,0 +1,92 @@
+/**
+ * The identity record: dmkit's own, in sector 8 of the cache device (old drivers ignore it and write zeroes
+ * there only when they format), with a copy of its first half at the end of the plog device where there is
+ * room behind the plog segments. One sector, so it is written whole or not at all.
+ *
+ *      0    magic, 8 bytes "dmkitWB1"
+ *      8    crc u32          CRC-32C of the sector with this field zero
+ *      12   version u8 = 1
+ *      13   dialect u8       0 classic, 1 v2
+ *      14   clean u8         1: closed in order, nothing has changed since
+ *      15   order u8
+ *      16   cache uuid, 16 bytes
+ *      32   plog uuid, 16 bytes, zero without a plog
+ *      48   backing size u64, bytes
+ *      56   backing sample u32   CRC-32C over blocks of the backing device; counts only when clean
+ *      60   plog segments u32    P when it was last written, 0 without a plog
+ *      64   covered id u64   segments up to here have been on the cache device when it was flushed
+ *      72   last id u64      of the log when it was closed; counts only when clean
+ *      80   zero
+ */
+import { crc32c, getU32, getU8, isZero, setU32, setU64, setU8, tryU64 } from "@dmkit/block-io";
+import type { Dialect } from "./checksum.ts";
+import { BLOCK } from "./geometry.ts";
+
+/** Bytes; sectors 8 … 15 of the cache device. */
+export const IDENTITY_START = 4096;
+
+const MAGIC = Buffer.from("dmkitWB1", "latin1");
+
+export interface Identity {
+  readonly dialect: Dialect;
+  readonly order: number;
+  readonly clean: boolean;
+  /** 32 hexadecimal digits. */
+  readonly cache: string;
+  /** 32 hexadecimal digits; all zero without a plog. */
+  readonly plog: string;
+  /** Bytes. */
+  readonly backingSize: number;
+  readonly backingSample: number;
+  readonly plogSegments: number;
+  readonly coveredId: number;
+  readonly lastId: number;
+}
+
+export const NO_UUID: string = "0".repeat(32);
+
+/** 4 KiB, the record in its first sector. */
+export function encodeIdentity(identity: Identity): Buffer {
+  const block = Buffer.alloc(BLOCK);
+  MAGIC.copy(block);
+  setU8(block, 12, 1);
+  setU8(block, 13, identity.dialect === "classic" ? 0 : 1);
+  setU8(block, 14, identity.clean ? 1 : 0);
+  setU8(block, 15, identity.order);
+  Buffer.from(identity.cache, "hex").copy(block, 16, 0, 16);
+  Buffer.from(identity.plog, "hex").copy(block, 32, 0, 16);
+  setU64(block, 48, identity.backingSize);
+  setU32(block, 56, identity.backingSample);
+  setU32(block, 60, identity.plogSegments);
+  setU64(block, 64, identity.coveredId);
+  setU64(block, 72, identity.lastId);
+  setU32(block, 8, crc32c(block.subarray(0, 512)));
+  return block;
+}
+
+/** `blank`: all zero. `foreign`: something else is there, or it is damaged; it is left alone. */
+export function decodeIdentity(block: Buffer): Identity | "blank" | "foreign" {
+  const sector = Buffer.from(block.subarray(0, 512));
+  if (isZero(block, 0, Math.min(block.length, BLOCK))) return "blank";
+  const crc = getU32(sector, 8);
+  setU32(sector, 8, 0);
+  if (!sector.subarray(0, 8).equals(MAGIC) || crc32c(sector) !== crc || getU8(sector, 12) !== 1) {
+    return "foreign";
+  }
+  const coveredId = tryU64(sector, 64);
+  const lastId = tryU64(sector, 72);
+  const backingSize = tryU64(sector, 48);
+  if (Number.isNaN(coveredId) || Number.isNaN(lastId) || Number.isNaN(backingSize)) return "foreign";
+  return {
+    dialect: getU8(sector, 13) === 1 ? "v2" : "classic",
+    order: getU8(sector, 15),
+    clean: getU8(sector, 14) === 1,
+    cache: sector.toString("hex", 16, 32),
+    plog: sector.toString("hex", 32, 48),
+    backingSize,
+    backingSample: getU32(sector, 56),
+    plogSegments: getU32(sector, 60),
+    coveredId,
+    lastId,
+  };
+}

@@ -1,0 +1,86 @@
+/**
+ * A plog segment: records one after the other, each in front of its data.
+ *
+ *      byte 0   id u64          of the segment the write belongs to
+ *           8   sector u64      exact first sector of the write on the backing device
+ *           16  checksum u32    over the data, see checksum.ts (always classic: there is no plog in v2)
+ *           20  idx u8          block in the segment, 0 … B - 1
+ *           21  len u8          sectors of data, 1 … 8, not beyond the end of the 4 KiB block
+ *           22  zero to 512
+ *           512 data, len × 512 bytes
+ *
+ * Records end at the first that does not fit, has another id or a wrong checksum. Whoever writes makes sure
+ * that what follows the last record is zero, so that user data is never taken for a record.
+ */
+import { getU32, getU8, setU32, setU64, setU8, tryU64 } from "@dmkit/block-io";
+import { checksum } from "./checksum.ts";
+
+const RECORD = 512;
+
+export interface PlogRecord {
+  readonly id: number;
+  readonly sector: number;
+  readonly index: number;
+  /** Sectors. */
+  readonly length: number;
+  /** Where its data begins in the plog segment. */
+  readonly dataAt: number;
+}
+
+/** Bytes a record with `bytes` of data takes. */
+export function recordSize(bytes: number): number {
+  return RECORD + bytes;
+}
+
+/** Writes record and data at byte `at` of a plog segment's image. `data` is 512 … 4096 bytes. */
+export function encodeRecord(
+  image: Buffer,
+  at: number,
+  id: number,
+  sector: number,
+  index: number,
+  data: Buffer,
+): void {
+  image.fill(0, at, at + RECORD);
+  setU64(image, at, id);
+  setU64(image, at + 8, sector);
+  setU32(image, at + 16, checksum("classic", data));
+  setU8(image, at + 20, index);
+  setU8(image, at + 21, data.length / 512);
+  data.copy(image, at + RECORD);
+}
+
+/** What untrusted records are held against. */
+export interface RecordBounds {
+  /** B: indexes are below it. */
+  readonly blocks: number;
+  /** Sectors of the backing device. */
+  readonly backing: number;
+}
+
+/** The record at byte `at`, or undefined if there is no valid one inside the segment. */
+export function decodeRecord(segment: Buffer, at: number, bounds: RecordBounds): PlogRecord | undefined {
+  if (at > segment.length - RECORD) return undefined;
+  const id = tryU64(segment, at);
+  const sector = tryU64(segment, at + 8);
+  const index = getU8(segment, at + 20);
+  const length = getU8(segment, at + 21);
+  if (!(id > 0) || !(sector < bounds.backing) || index >= bounds.blocks) return undefined;
+  if (length < 1 || length > 8 - (sector % 8) || length > bounds.backing - sector) return undefined;
+  const dataAt = at + RECORD;
+  if (length * 512 > segment.length - dataAt) return undefined;
+  const data = segment.subarray(dataAt, dataAt + length * 512);
+  if (checksum("classic", data) !== getU32(segment, at + 16)) return undefined;
+  return { id, sector, index, length, dataAt };
+}
+
+/** All records of a plog segment that count: those of the first one's id, up to the first that is not valid. */
+export function decodeRecords(segment: Buffer, bounds: RecordBounds): PlogRecord[] {
+  const records: PlogRecord[] = [];
+  for (let at = 0; ; ) {
+    const record = decodeRecord(segment, at, bounds);
+    if (record === undefined || record.id !== (records[0]?.id ?? record.id)) return records;
+    records.push(record);
+    at = record.dataAt + record.length * 512;
+  }
+}

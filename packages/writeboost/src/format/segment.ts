@@ -1,0 +1,108 @@
+/**
+ * A segment slot.
+ *
+ *      byte 0            id u64          0: never used
+ *           8            checksum u32    over bytes 512 … 4096 × (1 + length) - 1, see checksum.ts
+ *           12           length u8       metablocks that count, 0 … B
+ *           13           zero to 512
+ *           512 + 16 i   metablock i:    sector u64, dirty_bits u8, 7 zero bytes
+ *           4096 (1 + i) data of metablock i
+ *
+ * Bytes 0 … 511 are one sector and therefore written whole or not at all. Sectors of a block whose bit is not
+ * set hold arbitrary bytes, yet the checksum covers them. dirty_bits 0 means, in the v2 dialect and in logs of
+ * 1.0.1, a clean block whose sectors are all valid.
+ */
+import { getU32, getU8, setU32, setU64, setU8, tryU64 } from "@dmkit/block-io";
+import { type Dialect, checksum } from "./checksum.ts";
+import { BLOCK } from "./geometry.ts";
+
+const METABLOCKS = 512;
+const METABLOCK = 16;
+
+/** The first sector of a slot. `id` is NaN where the stored one is above 2^53 - 1. */
+export interface SegmentHeader {
+  readonly id: number;
+  readonly checksum: number;
+  readonly length: number;
+}
+
+/** Bytes that a segment of `length` blocks occupies, and that are written for it. */
+export function segmentSize(length: number): number {
+  return BLOCK * (1 + length);
+}
+
+/** Offset in the slot of the data of metablock `index`. */
+export function dataStart(index: number): number {
+  return BLOCK * (1 + index);
+}
+
+export function decodeSegmentHeader(slot: Buffer): SegmentHeader {
+  return { id: tryU64(slot, 0), checksum: getU32(slot, 8), length: getU8(slot, 12) };
+}
+
+/** The first sector of metablock `index` on the backing device; NaN where it is no sane number. */
+export function metablockSector(slot: Buffer, index: number): number {
+  return tryU64(slot, METABLOCKS + METABLOCK * index);
+}
+
+export function metablockBits(slot: Buffer, index: number): number {
+  return getU8(slot, METABLOCKS + METABLOCK * index + 8);
+}
+
+export function setMetablock(slot: Buffer, index: number, sector: number, bits: number): void {
+  const at = METABLOCKS + METABLOCK * index;
+  slot.fill(0, at, at + METABLOCK);
+  setU64(slot, at, sector);
+  setU8(slot, at + 8, bits);
+}
+
+/** Zeroes the header and all metablocks: the buffer of a new segment. */
+export function clearMetadata(slot: Buffer): void {
+  slot.fill(0, 0, BLOCK);
+}
+
+/** Checksum and header, once metablocks and data are in their places. */
+export function sealSegment(dialect: Dialect, slot: Buffer, id: number, length: number): void {
+  slot.fill(0, 0, METABLOCKS);
+  setU64(slot, 0, id);
+  setU32(slot, 8, checksum(dialect, slot.subarray(METABLOCKS, segmentSize(length))));
+  setU8(slot, 12, length);
+}
+
+/** @param slot at least as many bytes as the length in its header says. */
+export function checksumHolds(dialect: Dialect, slot: Buffer): boolean {
+  const header = decodeSegmentHeader(slot);
+  const size = segmentSize(header.length);
+  return size <= slot.length && checksum(dialect, slot.subarray(METABLOCKS, size)) === header.checksum;
+}
+
+/** Why a slot's header and metablocks cannot be those of segment `id`, or undefined if they can. */
+export type MetadataProblem = "unused" | "id" | "length" | "sector" | "bits";
+
+/** What {@link checkMetadata} holds a slot against. */
+export interface MetadataBounds {
+  readonly slot: number;
+  readonly slots: number;
+  readonly blocks: number;
+  /** Sectors of the backing device. */
+  readonly backing: number;
+  /** Whether dirty_bits 0 is legal. */
+  readonly cleanAllowed: boolean;
+}
+
+/** @param head the first 4096 bytes of the slot. */
+export function checkMetadata(head: Buffer, bounds: MetadataBounds): MetadataProblem | undefined {
+  const { id, length } = decodeSegmentHeader(head);
+  if (id === 0) return "unused";
+  if (!(id > 0) || (id - 1) % bounds.slots !== bounds.slot) return "id";
+  if (length > bounds.blocks) return "length";
+  for (let index = 0; index < length; index += 1) {
+    const sector = metablockSector(head, index);
+    if (!(sector < bounds.backing) || sector % 8 !== 0) return "sector";
+    const bits = metablockBits(head, index);
+    if (bits === 0 && !bounds.cleanAllowed) return "bits";
+    // In the short last block of a backing device only the dirty sectors need fit.
+    if (bits !== 0 && sector + 32 - Math.clz32(bits) > bounds.backing) return "sector";
+  }
+  return undefined;
+}

@@ -1,0 +1,86 @@
+/** Opening: recovery or formatting, then a running device. Library callers and the target come through here. */
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  realEnvironment,
+  requireRoom,
+} from "@dmkit/block-io";
+import { WriteboostDevice } from "./device.ts";
+import type { Dialect } from "./format/checksum.ts";
+import { MAX_POOL, type Tunables, friendlyTunables } from "./options.ts";
+import { type Devices, recover } from "./recovery.ts";
+
+export interface OpenOptions {
+  /** Default: `writeboost`. */
+  readonly name?: string | undefined;
+  /** Bytes; default: the whole backing device. */
+  readonly size?: number | undefined;
+  /** segment_size_order, 4 … 10. Default: the device's, 10 for a new one. */
+  readonly order?: number | undefined;
+  /** nr_rambuf_pool, 1 … 2048. Default 8. */
+  readonly pool?: number | undefined;
+  /** Default: the device's, classic for a new one. */
+  readonly dialect?: Dialect | undefined;
+  readonly tunables?: Partial<Tunables> | undefined;
+  readonly environment?: Environment | undefined;
+  /** Called while slots are read during recovery. */
+  readonly progress?: ((slots: number, of: number) => void) | undefined;
+}
+
+/**
+ * Opens a cache over `devices`, which stay the caller's to close. A cache device whose first sector is zero is
+ * formatted; any other is recovered. Throws `EFORMAT` (unknown, damaged or foreign content; nothing written),
+ * `EINVAL` (sizes), or what the devices throw.
+ */
+export async function openWriteboost(devices: Devices, options: OpenOptions = {}): Promise<WriteboostDevice> {
+  const environment = options.environment ?? realEnvironment;
+  const { backing, cache, plog } = devices;
+  const size = options.size ?? backing.size;
+  const pool = options.pool ?? 8;
+  if (!Number.isInteger(pool) || pool < 1 || pool > MAX_POOL) {
+    throw new BlockIoError(`nr_rambuf_pool ${pool} is not allowed`, {
+      code: "EINVAL",
+      op: "open",
+      hint: `nr_rambuf_pool takes 1 … ${MAX_POOL}.`,
+    });
+  }
+  requireRoom(backing, 0, size);
+  if (cache === backing || plog === backing || plog === cache) {
+    throw new BlockIoError("backing, cache and plog must be different devices", {
+      code: "EINVAL",
+      device: cache.name,
+      op: "open",
+      hint: "Give each of them its own device.",
+    });
+  }
+  const recovered = await recover(
+    devices,
+    { order: options.order, dialect: options.dialect, pool, progress: options.progress },
+    environment,
+  );
+  const device = new WriteboostDevice(devices, recovered, {
+    name: options.name ?? "writeboost",
+    size,
+    pool,
+    tunables: options.tunables ?? {},
+    environment,
+  });
+  await device.start(recovered.split);
+  return device;
+}
+
+/**
+ * A cache over two devices with dmkit's friendlier defaults: writeback on when the backing device is idle,
+ * everything durable after a second, a superblock record every five. Creates it if the cache device is blank.
+ */
+export function openEmbedded(
+  backing: BlockDevice,
+  cache: BlockDevice,
+  options: Omit<OpenOptions, "progress"> = {},
+): Promise<WriteboostDevice> {
+  return openWriteboost(
+    { backing, cache, plog: undefined },
+    { ...options, tunables: { ...friendlyTunables, ...options.tunables } },
+  );
+}

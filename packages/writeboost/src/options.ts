@@ -1,0 +1,147 @@
+/**
+ * Everything that can be set, once: the table of options and the tunables among them, which messages change
+ * while the device runs.
+ */
+import { BlockIoError, type OptionsOf, parseOption } from "@dmkit/block-io";
+
+/** RAM for buffers is at most 1 GiB: 2048 segments of the largest order. */
+export const MAX_POOL: number = 2048;
+
+export const tunableNames = [
+  "allow_writeback",
+  "enable_writeback_modulator",
+  "writeback_threshold",
+  "nr_max_batched_writeback",
+  "update_record_interval",
+  "sync_interval",
+  "read_cache_threshold",
+] as const;
+
+export type TunableName = (typeof tunableNames)[number];
+
+/** The values in force. */
+export type Tunables = Record<TunableName, number>;
+
+export const options = {
+  type: {
+    type: "integer",
+    min: 0,
+    max: 1,
+    help: "0: a barrier closes the RAM segment; 1: writes are logged on a plog device as well",
+  },
+  backing: { type: "device", help: "the slow device below" },
+  cache: { type: "device", help: "the fast device that holds the log" },
+  plog: { type: "device", optional: true, help: "the persistent log of type 1" },
+  segment_size_order: {
+    type: "integer",
+    min: 4,
+    max: 10,
+    optional: true,
+    help: "log2 of the sectors in a segment; default: the device's, 10 for a new one",
+  },
+  nr_rambuf_pool: { type: "integer", min: 1, max: 2048, default: 8, help: "segments in RAM" },
+  dialect: {
+    type: "choice",
+    values: ["classic", "v2"],
+    optional: true,
+    help: "format of the cache device; default: the device's, classic for a new one",
+  },
+  allow_writeback: {
+    type: "integer",
+    optional: true,
+    min: 0,
+    max: 1,
+    help: "write dirty blocks back in the background",
+  },
+  enable_writeback_modulator: {
+    type: "integer",
+    optional: true,
+    min: 0,
+    max: 1,
+    help: "let the load of the backing device decide, every second, whether writeback is allowed",
+  },
+  writeback_threshold: {
+    type: "integer",
+    optional: true,
+    min: 0,
+    max: 100,
+    unit: "%",
+    help: "the modulator allows writeback below this utilisation of the backing device; 0: never",
+  },
+  nr_max_batched_writeback: {
+    type: "integer",
+    optional: true,
+    min: 1,
+    max: 1000,
+    unit: "segments",
+    help: "segments written back at once; at most 64 MiB of them",
+  },
+  update_record_interval: {
+    type: "integer",
+    optional: true,
+    min: 0,
+    max: 3600,
+    unit: "s",
+    help: "how often the superblock record is written, which shortens replay; 0: at close only",
+  },
+  sync_interval: {
+    type: "integer",
+    optional: true,
+    min: 0,
+    max: 3600,
+    unit: "s",
+    help: "how often everything in RAM is made durable without anybody asking; 0: never",
+  },
+  read_cache_threshold: {
+    type: "integer",
+    optional: true,
+    min: 0,
+    max: 1_000_000,
+    unit: "blocks",
+    help: "reads of fewer consecutive 4 KiB blocks are cached; 0: none",
+  },
+} as const;
+
+export type WriteboostOptions = OptionsOf<typeof options>;
+
+/** What the historical table syntax gives where nothing is said. */
+export function defaultTunables(order: number): Tunables {
+  return {
+    allow_writeback: 0,
+    enable_writeback_modulator: 0,
+    writeback_threshold: 70,
+    nr_max_batched_writeback: Math.min(1000, 2 ** (15 - order)),
+    update_record_interval: 0,
+    sync_interval: 0,
+    read_cache_threshold: 0,
+  };
+}
+
+/** dmkit's own, for stack files and embedding: writes back when the disk is idle, and never loses a second. */
+export const friendlyTunables: Partial<Tunables> = {
+  allow_writeback: 1,
+  enable_writeback_modulator: 1,
+  update_record_interval: 5,
+  sync_interval: 1,
+};
+
+/** The tunable a word names, in any case; the original's own status calls one of them by another name. */
+export function tunableNamed(word: string): TunableName | undefined {
+  const name = word.toLowerCase();
+  if (name === "nr_cur_batched_writeback") return "nr_max_batched_writeback";
+  return tunableNames.find((known) => known === name);
+}
+
+/** The value of a tunable; throws `EINVAL` with the range. */
+export function tunableValue(name: TunableName, word: string): number {
+  try {
+    return parseOption(name, options[name], word) as number;
+  } catch (error) {
+    if (!(error instanceof BlockIoError)) throw error;
+    throw new BlockIoError(`${name}: "${word}" is not allowed`, {
+      code: "EINVAL",
+      op: "message",
+      hint: error.hint,
+    });
+  }
+}

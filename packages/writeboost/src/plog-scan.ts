@@ -1,0 +1,66 @@
+/** Reads a plog device: which of its segments go on where the log on the cache device ends. */
+import { type BlockDevice, BlockIoError, isZero } from "@dmkit/block-io";
+import { type Rebuilt, rebuildSegment } from "./core/plog-replay.ts";
+import { blocksPerSegment, plogSegmentSize } from "./format/geometry.ts";
+import { decodeRecords } from "./format/plog.ts";
+
+export interface ScannedPlog {
+  /** Plog segments that fit on the device. */
+  readonly fit: number;
+  /** Segments after the end of the log, in id order without gaps. */
+  readonly rebuilt: readonly Rebuilt[];
+  /** Plog segments that are not all zero. */
+  readonly used: readonly number[];
+  /** By plog segment: the id of its records, 0 for none. */
+  readonly ids: readonly number[];
+}
+
+/** Plog segments that fit. Throws `EINVAL` if none does, or the device cannot write single sectors. */
+export function plogCapacity(plog: BlockDevice, order: number): number {
+  const size = plogSegmentSize(order);
+  const fit = Math.floor(plog.size / size);
+  if (plog.limits.logicalBlockSize !== 512) {
+    throw new BlockIoError("a plog device must be able to write single sectors of 512 bytes", {
+      code: "EINVAL",
+      device: plog.name,
+      op: "open",
+      hint: "Use a device with 512-byte logical blocks, or type 0.",
+    });
+  }
+  if (fit > 0) return fit;
+  throw new BlockIoError(`${plog.size} bytes are too few for a plog: one segment has ${size}`, {
+    code: "EINVAL",
+    device: plog.name,
+    op: "open",
+    hint: `Give at least ${size} bytes; 8 segments (${8 * size} bytes) are good.`,
+  });
+}
+
+/** @param last the last segment of the log on the cache device. @param backingSize bytes. */
+export async function scanPlog(
+  plog: BlockDevice,
+  order: number,
+  last: number,
+  backingSize: number,
+): Promise<ScannedPlog> {
+  const size = plogSegmentSize(order);
+  const fit = plogCapacity(plog, order);
+  const bounds = { blocks: blocksPerSegment(order), backing: backingSize / 512 };
+  const later = new Map<number, Rebuilt>();
+  const used: number[] = [];
+  const ids: number[] = [];
+  const buffer = Buffer.allocUnsafeSlow(size);
+  for (let segment = 0; segment < fit; segment += 1) {
+    await plog.read(segment * size, buffer);
+    if (!isZero(buffer)) used.push(segment);
+    const records = decodeRecords(buffer, bounds);
+    const id = records[0]?.id ?? 0;
+    ids.push(id);
+    if (id <= last) continue;
+    const rebuilt = rebuildSegment(buffer, records);
+    if (rebuilt !== undefined) later.set(id, rebuilt);
+  }
+  const rebuilt: Rebuilt[] = [];
+  for (let id = last + 1; later.has(id); id += 1) rebuilt.push(later.get(id) as Rebuilt);
+  return { fit, rebuilt, used, ids };
+}

@@ -1,0 +1,193 @@
+/**
+ * Brings a cache device into a state from which it can go on: durably, before the first request is answered,
+ * so that a second crash gives the same result.
+ *
+ *      scan → refuse damage → invalidate what is not part of the log, flush
+ *           → write segments rebuilt from the plog, flush → zero the plog, flush
+ *           → correct the superblock record, identity record, flush everything
+ */
+import { type BlockDevice, type Environment, BlockIoError } from "@dmkit/block-io";
+import type { BlockMap } from "./core/block-map.ts";
+import type { Rebuilt } from "./core/plog-replay.ts";
+import type { Dialect } from "./format/checksum.ts";
+import {
+  BLOCK,
+  type Geometry,
+  MAX_ORDER,
+  plogSegmentSize,
+  plogSegments,
+  slotOf,
+  slotStart,
+} from "./format/geometry.ts";
+import { IDENTITY_START, type Identity, NO_UUID, encodeIdentity } from "./format/identity.ts";
+import { RECORD_START, encodeRecord } from "./format/superblock.ts";
+import { formatCache } from "./format-cache.ts";
+import { checkPairing, newUuid, plogIdentityOffset } from "./identity-keeper.ts";
+import { type ScannedPlog, plogCapacity, scanPlog } from "./plog-scan.ts";
+import { type ScannedLog, adoptLog, readSuperblock, scan } from "./scan.ts";
+import { inParallel } from "./writeback.ts";
+
+export interface Devices {
+  readonly backing: BlockDevice;
+  readonly cache: BlockDevice;
+  /** Type 1 has one. */
+  readonly plog: BlockDevice | undefined;
+}
+
+export interface RecoveryOptions {
+  /** Default: what is on the device; 10 for a new one. */
+  readonly order: number | undefined;
+  /** Default: what is on the device; classic for a new one. */
+  readonly dialect: Dialect | undefined;
+  /** RAM buffers; decides P. */
+  readonly pool: number;
+  readonly progress?: ((slots: number, of: number) => void) | undefined;
+}
+
+/** Where a device goes on. */
+export interface Recovered {
+  readonly geometry: Geometry;
+  readonly dialect: Dialect;
+  readonly map: BlockMap;
+  readonly last: number;
+  readonly lastWriteback: number;
+  /** As it is on the device now; undefined where its place belongs to somebody else. */
+  readonly identity: Identity | undefined;
+  /** P; 0 without a plog. */
+  readonly plogSegments: number;
+  /** Older copies, by backing block, with dirty sectors that the newest one lacks: to be merged. */
+  readonly split: Map<number, number[]>;
+}
+
+/** Formats a blank cache device, or replays the log of one in use. Errors: `EFORMAT`, `EINVAL`, I/O. */
+export async function recover(
+  devices: Devices,
+  options: RecoveryOptions,
+  environment: Environment,
+): Promise<Recovered> {
+  const { cache, backing, plog } = devices;
+  if ((await readSuperblock(cache)) === "blank") {
+    const order = options.order ?? MAX_ORDER;
+    await formatCache(cache, plog, { order, dialect: options.dialect ?? "classic" });
+  }
+  const found = await scan(cache, backing.size, options);
+  if (found.identity !== "blank" && found.identity !== "foreign") await checkPairing(found.identity, devices);
+  if (found.damage !== undefined) {
+    throw new BlockIoError(`the log is damaged: ${found.damage}`, {
+      code: "EFORMAT",
+      device: cache.name,
+      op: "open",
+      hint: "Check the cache device offline; nothing has been written.",
+    });
+  }
+  if (plog !== undefined && found.dialect === "v2") {
+    throw new BlockIoError("a cache of the v2 dialect has no plog", {
+      code: "EINVAL",
+      device: cache.name,
+      op: "open",
+      hint: "Open it as type 0.",
+    });
+  }
+  const fit = plog === undefined ? 0 : plogCapacity(plog, found.geometry.order);
+  const scanned =
+    plog === undefined ? undefined : await scanPlog(plog, found.geometry.order, found.last, backing.size);
+  await invalidate(cache, found);
+  const last = await rebuild(cache, found, scanned?.rebuilt ?? []);
+  if (plog !== undefined && scanned !== undefined) await zeroPlog(plog, found.geometry.order, scanned);
+  // A rebuilt segment may have taken the slot of the oldest one.
+  const first = Math.max(found.first, last + 1 - found.geometry.slots);
+  const lastWriteback = Math.min(last, Math.max(found.record, first - 1));
+  if (found.record > last) await cache.write(RECORD_START, encodeRecord(last));
+  const segments = plog === undefined ? 0 : plogSegments(options.pool, fit);
+  const identity = await introduce(devices, found, last, segments, environment);
+  // What a former life wrote may be in some volatile cache still: no answer may be given on that ground.
+  await Promise.all([cache.flush(), backing.flush()]);
+  const split = adoptLog(found, first, last, lastWriteback);
+  const { geometry, dialect, map } = found;
+  return {
+    geometry,
+    dialect,
+    map,
+    last,
+    lastWriteback,
+    identity,
+    plogSegments: segments,
+    // A log of dmkit's own never depends on older copies: the backing device has the rest, durably.
+    split: typeof found.identity === "object" ? new Map() : split,
+  };
+}
+
+/** Slots that claim to be segments and are not part of the log must never be believed again. */
+async function invalidate(cache: BlockDevice, { stale, geometry }: ScannedLog): Promise<void> {
+  if (stale.length === 0) return;
+  const zero = Buffer.alloc(BLOCK);
+  await inParallel(stale, 32, (slot) => cache.write(slotStart(geometry, slot), zero));
+  await cache.flush();
+}
+
+async function rebuild(cache: BlockDevice, found: ScannedLog, rebuilt: readonly Rebuilt[]): Promise<number> {
+  const { geometry, map, ids } = found;
+  if (rebuilt.length === 0) return found.last;
+  await inParallel(rebuilt, 4, ({ id, image }) =>
+    cache.write(slotStart(geometry, slotOf(geometry, id)), image),
+  );
+  await cache.flush();
+  for (const { id, length, keys, bits } of rebuilt) {
+    const slot = slotOf(geometry, id);
+    ids[slot] = id;
+    map.lengths[slot] = length;
+    for (let at = 0; at < length; at += 1) {
+      map.keys[slot * map.blocks + at] = keys[at] as number;
+      map.valid[slot * map.blocks + at] = bits[at] as number;
+      map.dirty[slot * map.blocks + at] = bits[at] as number;
+    }
+  }
+  return (rebuilt.at(-1) as Rebuilt).id;
+}
+
+/** Records of an id that is about to be used again must not be found behind the new ones. */
+async function zeroPlog(plog: BlockDevice, order: number, { used }: ScannedPlog): Promise<void> {
+  if (used.length === 0) return;
+  const size = plogSegmentSize(order);
+  await inParallel(used, 8, (segment) => plog.writeZeroes(segment * size, size));
+  await plog.flush();
+}
+
+/** Writes the identity record, unless its place belongs to somebody else. */
+async function introduce(
+  { cache, backing, plog }: Devices,
+  { identity: found, geometry, dialect }: ScannedLog,
+  last: number,
+  segments: number,
+  { random }: Environment,
+): Promise<Identity | undefined> {
+  if (found === "foreign") return undefined;
+  const before = found === "blank" ? undefined : found;
+  let plogUuid = NO_UUID;
+  if (plog !== undefined) {
+    plogUuid = before === undefined || before.plog === NO_UUID ? newUuid(random) : before.plog;
+  }
+  const identity: Identity = {
+    dialect,
+    order: geometry.order,
+    clean: false,
+    cache: before?.cache ?? newUuid(random),
+    plog: plogUuid,
+    backingSize: backing.size,
+    backingSample: 0,
+    plogSegments: segments,
+    // The flush that makes the record durable makes the log durable as well.
+    coveredId: Math.min(last, before?.coveredId ?? 0),
+    lastId: last,
+  };
+  const block = encodeIdentity(identity);
+  await cache.write(IDENTITY_START, block);
+  if (plog !== undefined) {
+    const offset = plogIdentityOffset(plog, geometry.order);
+    if (offset !== undefined) {
+      await plog.write(offset, block.subarray(0, 512));
+      await plog.flush();
+    }
+  }
+  return identity;
+}

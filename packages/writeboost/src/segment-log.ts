@@ -1,0 +1,284 @@
+/**
+ * The log: RAM buffers that are filled, the flusher that writes them to the cache device, and what is known
+ * to be durable there.
+ *
+ *      lastWriteback ≤ durable ≤ lastFlushed < … closed, queued … ≤ opened
+ *
+ * Invariants:
+ *
+ * - segment X is opened only when X - N has been written back durably and the RAM buffer of X - pool has been
+ *   flushed; opening X forgets the blocks of X - N;
+ * - segment X is written only while X - K ≤ durable (core/log.ts needs that to find the log after a crash);
+ * - `lastFlushed` counts in id order whatever the order of completion; `durable` is what was flushed when a
+ *   flush of the cache device that succeeded was issued;
+ * - a closed segment never changes;
+ * - a write or flush of the cache device that fails is the end: see {@link SegmentLog.die}.
+ */
+import { type BlockDevice, BlockIoError, FlushGroup, done, toBlockIoError } from "@dmkit/block-io";
+import type { BlockMap } from "./core/block-map.ts";
+import type { Dialect } from "./format/checksum.ts";
+import { BLOCK, type Geometry, slotOf, slotStart } from "./format/geometry.ts";
+import { dataStart, sealSegment, segmentSize, setMetablock } from "./format/segment.ts";
+import { Signal } from "./signal.ts";
+
+/** Where a log goes on after recovery. */
+export interface LogPosition {
+  readonly last: number;
+  readonly lastWriteback: number;
+}
+
+/** Blocks of a segment that was forgotten, but that a crash could still bring back. */
+interface Ghost {
+  readonly id: number;
+  readonly keys: Float64Array;
+}
+
+export class SegmentLog {
+  readonly geometry: Geometry;
+  readonly dialect: Dialect;
+  readonly cache: BlockDevice;
+  readonly map: BlockMap;
+  readonly pool: number;
+  /** Anything below changed. */
+  readonly changed: Signal = new Signal();
+  /** Called when `lastFlushed` or `durable` moved. */
+  onProgress: () => void = () => {};
+
+  /** The newest segment: open, or the last that was. */
+  opened: number;
+  /** Whether {@link opened} still takes blocks. */
+  open = false;
+  lastFlushed: number;
+  durable: number;
+  lastWriteback: number;
+  /** Why the cache is dead, if it is. */
+  dead: BlockIoError | undefined;
+
+  readonly #buffers: Buffer[];
+  /** Ids below are not in RAM although the arithmetic of buffers would say so. */
+  readonly #firstInRam: number;
+  readonly #lengths: Map<number, number> = new Map();
+  readonly #written: Set<number> = new Set();
+  #started: number;
+  #ghosts: Ghost[] = [];
+  readonly #flushes: FlushGroup;
+
+  constructor(
+    geometry: Geometry,
+    dialect: Dialect,
+    cache: BlockDevice,
+    map: BlockMap,
+    pool: number,
+    { last, lastWriteback }: LogPosition,
+  ) {
+    this.geometry = geometry;
+    this.dialect = dialect;
+    this.cache = cache;
+    this.map = map;
+    this.pool = pool;
+    this.opened = last;
+    this.lastFlushed = last;
+    this.durable = last;
+    this.lastWriteback = lastWriteback;
+    this.#firstInRam = last + 1;
+    this.#started = last;
+    this.#buffers = Array.from({ length: pool }, () => Buffer.alloc(segmentSize(geometry.blocks)));
+    this.#flushes = new FlushGroup(() => this.#flushCache());
+  }
+
+  /** Bytes of RAM the buffers take. */
+  get bufferBytes(): number {
+    return this.pool * segmentSize(this.geometry.blocks);
+  }
+
+  /** Blocks in the open segment. */
+  get count(): number {
+    return this.open ? (this.map.lengths[slotOf(this.geometry, this.opened)] as number) : 0;
+  }
+
+  /** The segment a slot holds, as far as the map is concerned; not positive for a slot never used. */
+  idOf(slot: number): number {
+    if (this.opened === 0) return 0;
+    const { slots } = this.geometry;
+    return this.opened - ((slotOf(this.geometry, this.opened) - slot + slots) % slots);
+  }
+
+  idOfBlock(index: number): number {
+    return this.idOf(Math.floor(index / this.map.blocks));
+  }
+
+  /** Whether a cache block is in the open segment. */
+  isOpen(index: number): boolean {
+    return this.open && Math.floor(index / this.map.blocks) === slotOf(this.geometry, this.opened);
+  }
+
+  /** The data of a cache block if it is in RAM. */
+  inRam(index: number): Buffer | undefined {
+    const slot = Math.floor(index / this.map.blocks);
+    const id = this.idOf(slot);
+    if (id < this.#firstInRam || id <= this.opened - this.pool) return undefined;
+    const start = dataStart(index - slot * this.map.blocks);
+    return this.bufferOf(id).subarray(start, start + BLOCK);
+  }
+
+  bufferOf(id: number): Buffer {
+    return this.#buffers[(id - 1) % this.pool] as Buffer;
+  }
+
+  /** Byte on the cache device where a cache block's data is. */
+  dataOffset(index: number): number {
+    const slot = Math.floor(index / this.map.blocks);
+    return slotStart(this.geometry, slot) + dataStart(index - slot * this.map.blocks);
+  }
+
+  /** The segment that must be written back before another can be opened; not positive if there is none. */
+  get neededWriteback(): number {
+    return this.opened + 1 - this.geometry.slots;
+  }
+
+  /** Whether the next segment can be opened now. */
+  canOpen(): boolean {
+    return this.lastFlushed >= this.opened + 1 - this.pool && this.lastWriteback >= this.neededWriteback;
+  }
+
+  /** Makes room for a block: false if somebody has to wait for it. */
+  room(): boolean {
+    if (this.open && this.count < this.geometry.blocks) return true;
+    if (this.open) this.close();
+    if (this.dead !== undefined || !this.canOpen()) return false;
+    this.opened += 1;
+    this.open = true;
+    const slot = slotOf(this.geometry, this.opened);
+    const old = this.opened - this.geometry.slots;
+    if (this.map.lengths[slot] !== 0) this.#ghosts.push({ id: old, keys: this.map.evict(slot) });
+    return true;
+  }
+
+  /** The next cache block of the open segment; {@link room} must have said there is one. */
+  take(block: number): number {
+    const { map } = this;
+    const slot = slotOf(this.geometry, this.opened);
+    const at = map.lengths[slot] as number;
+    map.lengths[slot] = at + 1;
+    const index = slot * map.blocks + at;
+    map.keys[index] = block;
+    return index;
+  }
+
+  /** Closes the open segment and hands it to the flusher; nothing happens if none is open or it is empty. */
+  close(): void {
+    const length = this.count;
+    if (length === 0 || this.dead !== undefined) return;
+    const { map, dialect } = this;
+    const first = slotOf(this.geometry, this.opened) * map.blocks;
+    const buffer = this.bufferOf(this.opened);
+    for (let at = 0; at < length; at += 1) {
+      // v2 has a way to say "clean", and classic none: there all sectors in the log count as written.
+      const bits = (dialect === "v2" ? map.dirty[first + at] : map.valid[first + at]) as number;
+      setMetablock(buffer, at, (map.keys[first + at] as number) * 8, bits);
+    }
+    sealSegment(dialect, buffer, this.opened, length);
+    this.open = false;
+    this.#lengths.set(this.opened, length);
+    this.#pump();
+  }
+
+  /** Resolves when everything up to segment `id` has been written to the cache device. */
+  async flushed(id: number): Promise<void> {
+    while (this.lastFlushed < id) {
+      this.check();
+      await this.changed.wait();
+    }
+  }
+
+  /** Resolves when everything up to segment `id` is durable on the cache device. */
+  async makeDurable(id: number): Promise<void> {
+    await this.flushed(id);
+    this.check();
+    if (this.durable < id) await this.flushCache();
+  }
+
+  /** A flush of the cache device that is issued after this call. */
+  flushCache(): Promise<void> {
+    return this.#flushes.flush();
+  }
+
+  /** Throws if the cache is dead. */
+  check(): void {
+    if (this.dead !== undefined) throw this.dead;
+  }
+
+  /** The cache or plog device failed: nothing is acknowledged any more. Whoever waits is told. */
+  die(error: unknown): BlockIoError {
+    this.dead ??= new BlockIoError("the cache is dead since an I/O error of the cache or plog device", {
+      code: "EIO",
+      device: this.cache.name,
+      cause: error,
+      hint: "Check the device below, then open the cache again: it recovers what was flushed.",
+    });
+    this.changed.notify();
+    return this.dead;
+  }
+
+  /** Whether a crash could bring back a copy of `block` that is not in the map any more. */
+  haunts(block: number): boolean {
+    return this.#ghosts.some(({ keys }) => keys.includes(block));
+  }
+
+  /** The next ghost block at or after `from` and before `end`, or `end`. */
+  nextGhost(from: number, end: number): number {
+    let next = end;
+    for (const { keys } of this.#ghosts) for (const key of keys) if (key >= from && key < next) next = key;
+    return next;
+  }
+
+  #pump(): void {
+    while (this.#lengths.has(this.#started + 1) && this.dead === undefined) {
+      if (this.#started + 1 - this.durable > this.geometry.tail) {
+        // Behind it, so that it covers as much as there is: when it is done, pump again.
+        if (this.lastFlushed === this.#started) this.flushCache().catch(() => {});
+        return;
+      }
+      this.#started += 1;
+      const id = this.#started;
+      const size = segmentSize(this.#lengths.get(id) as number);
+      const start = slotStart(this.geometry, slotOf(this.geometry, id));
+      const writing = this.cache.write(start, this.bufferOf(id).subarray(0, size));
+      if (writing === done) this.#completed(id);
+      else
+        writing.then(
+          () => this.#completed(id),
+          (error: unknown) => void this.die(error),
+        );
+    }
+  }
+
+  #completed(id: number): void {
+    this.#written.add(id);
+    this.#lengths.delete(id);
+    while (this.#written.delete(this.lastFlushed + 1)) this.lastFlushed += 1;
+    // Ahead of need: a flush takes long, and the flusher need not stand still for it.
+    if (this.lastFlushed - this.durable > this.geometry.tail / 2) this.flushCache().catch(() => {});
+    this.#progress();
+  }
+
+  async #flushCache(): Promise<void> {
+    this.check();
+    const covered = this.lastFlushed;
+    try {
+      await this.cache.flush();
+    } catch (error) {
+      throw this.die(toBlockIoError(error, { device: this.cache.name, op: "flush" }));
+    }
+    this.durable = Math.max(this.durable, covered);
+    const { slots } = this.geometry;
+    this.#ghosts = this.#ghosts.filter(({ id }) => id + slots > this.durable);
+    this.#progress();
+  }
+
+  #progress(): void {
+    this.#pump();
+    this.changed.notify();
+    this.onProgress();
+  }
+}

@@ -1,0 +1,76 @@
+/** The status line, to and fro. */
+import { BlockIoError } from "@dmkit/block-io";
+import { type TunableName, type Tunables, tunableNamed } from "./options.ts";
+
+/** What the status line says. */
+export interface Status {
+  /** Cache block the next new block goes to. */
+  readonly cursor: number;
+  readonly cacheBlocks: number;
+  readonly segments: number;
+  readonly currentId: number;
+  readonly lastFlushedId: number;
+  readonly lastWritebackId: number;
+  readonly dirtyBlocks: number;
+  /** 16 of them; the index has bits 8 write, 4 hit, 2 on buffer, 1 full size. */
+  readonly counters: readonly number[];
+  readonly partialFlushes: number;
+  readonly tunables: Partial<Tunables>;
+}
+
+const order: readonly (readonly [word: string, name: TunableName])[] = [
+  ["allow_writeback", "allow_writeback"],
+  ["enable_writeback_modulator", "enable_writeback_modulator"],
+  ["writeback_threshold", "writeback_threshold"],
+  ["nr_cur_batched_writeback", "nr_max_batched_writeback"],
+  ["sync_interval", "sync_interval"],
+  ["update_record_interval", "update_record_interval"],
+];
+
+export function printStatus(status: Status): string {
+  const pairs = order.flatMap(([word, name]) => [word, String(status.tunables[name] ?? 0)]);
+  const threshold = status.tunables.read_cache_threshold ?? 0;
+  if (threshold > 0) pairs.push("read_cache_threshold", String(threshold));
+  return [
+    status.cursor,
+    status.cacheBlocks,
+    status.segments,
+    status.currentId,
+    status.lastFlushedId,
+    status.lastWritebackId,
+    status.dirtyBlocks,
+    ...status.counters,
+    status.partialFlushes,
+    pairs.length,
+    ...pairs,
+  ].join(" ");
+}
+
+/** Reads a status line; throws `EPARSE`. Keys it does not know are left out. */
+export function parseStatus(line: string): Status {
+  const words = line.trim().split(/\s+/);
+  const numbers = words.slice(0, 25).map((word) => (/^\d+$/.test(word) ? Number(word) : Number.NaN));
+  const count = numbers[24] ?? Number.NaN;
+  const pairs = words.slice(25, 25 + count);
+  if (words.length < 25 || numbers.some(Number.isNaN) || pairs.length !== count || count % 2 !== 0) {
+    throw new BlockIoError("this is not a writeboost status line", { code: "EPARSE", op: "parse" });
+  }
+  const tunables: Partial<Tunables> = {};
+  for (let at = 0; at < pairs.length; at += 2) {
+    const name = tunableNamed(pairs[at] as string);
+    if (name !== undefined) tunables[name] = Number(pairs[at + 1]);
+  }
+  const [cursor = 0, cacheBlocks = 0, segments = 0, currentId = 0, lastFlushedId = 0] = numbers;
+  return {
+    cursor,
+    cacheBlocks,
+    segments,
+    currentId,
+    lastFlushedId,
+    lastWritebackId: numbers[5] ?? 0,
+    dirtyBlocks: numbers[6] ?? 0,
+    counters: numbers.slice(7, 23),
+    partialFlushes: numbers[23] ?? 0,
+    tunables,
+  };
+}

@@ -1,0 +1,171 @@
+/**
+ * The declaration of the target, and its table syntax:
+ *
+ *      <type> <backing> <cache> [<plog>] <#optional> <optional…> <#tunables> <tunables…>
+ *
+ * and, for people who come from later drivers, `<backing> <cache> [<#args> <key> <value>…]`.
+ */
+import { BlockIoError, type TableArguments, type Target } from "@dmkit/block-io";
+import type { WriteboostDevice } from "./device.ts";
+import { openWriteboost } from "./open.ts";
+import {
+  type TunableName,
+  type Tunables,
+  type WriteboostOptions,
+  options,
+  tunableNamed,
+  tunableNames,
+} from "./options.ts";
+
+type Settings = { -readonly [Key in keyof WriteboostOptions]: WriteboostOptions[Key] };
+
+const optionalNames = ["segment_size_order", "nr_rambuf_pool", "dialect"] as const;
+
+// Names of the later drivers' arguments; those that are left out here have no counterpart.
+const laterNames: Readonly<Record<string, TunableName>> = {
+  writeback_threshold: "writeback_threshold",
+  nr_max_batched_writeback: "nr_max_batched_writeback",
+  update_sb_record_interval: "update_record_interval",
+  sync_data_interval: "sync_interval",
+  read_cache_threshold: "read_cache_threshold",
+};
+
+function blank(backing: string, cache: string): Settings {
+  return {
+    type: 0,
+    backing,
+    cache,
+    plog: undefined,
+    segment_size_order: undefined,
+    nr_rambuf_pool: options.nr_rambuf_pool.default,
+    dialect: undefined,
+    allow_writeback: undefined,
+    enable_writeback_modulator: undefined,
+    writeback_threshold: undefined,
+    nr_max_batched_writeback: undefined,
+    update_record_interval: undefined,
+    sync_interval: undefined,
+    read_cache_threshold: undefined,
+  };
+}
+
+function parse(args: TableArguments): WriteboostOptions {
+  const first = args.peek();
+  if (first !== undefined && !/^\d+$/.test(first)) return parseLater(args);
+  const type = args.number("type", options.type);
+  const settings = blank(args.text("backing", options.backing), args.text("cache", options.cache));
+  settings.type = type;
+  if (type === 1) settings.plog = args.text("plog", options.plog);
+  const optional = args.counted("optional arguments");
+  while (optional.remaining > 0) {
+    const word = optional.word("name of an optional argument").toLowerCase();
+    const name = optionalNames.find((known) => known === word);
+    if (name === undefined) throw unknown("optional argument", word, optionalNames);
+    if (name === "dialect") settings.dialect = optional.option(name, options.dialect) as "classic" | "v2";
+    else settings[name] = optional.number(name, options[name]);
+  }
+  const tunables = args.counted("tunables");
+  while (tunables.remaining > 0) {
+    const word = tunables.word("name of a tunable");
+    const name = tunableNamed(word);
+    if (name === undefined) throw unknown("tunable", word, tunableNames);
+    settings[name] = tunables.number(name, options[name]);
+  }
+  return settings;
+}
+
+/** `<backing> <cache> [<#args> <key> <value>…]`; the cache device is of the v2 dialect. */
+function parseLater(args: TableArguments): WriteboostOptions {
+  const settings = blank(args.text("backing", options.backing), args.text("cache", options.cache));
+  settings.dialect = "v2";
+  const given = args.counted("arguments");
+  while (given.remaining > 0) {
+    const word = given.word("name of an argument").toLowerCase();
+    if (word === "write_around_mode" || word === "nr_read_cache_cells") {
+      const max = word === "write_around_mode" ? 0 : 2048;
+      given.number(word, { type: "integer", min: word === "write_around_mode" ? 0 : 1, max, help: word });
+      continue;
+    }
+    const name = Object.hasOwn(laterNames, word) ? laterNames[word] : undefined;
+    if (name === undefined) throw unknown("argument", word, Object.keys(laterNames));
+    settings[name] = given.number(name, options[name]);
+  }
+  // There, a threshold above 0 is all it takes to have writeback modulated.
+  if ((settings.writeback_threshold ?? 0) > 0) settings.enable_writeback_modulator = 1;
+  return settings;
+}
+
+function print(settings: WriteboostOptions): readonly string[] {
+  const optional = optionalNames.flatMap((name) => {
+    const value = settings[name];
+    return value === undefined ? [] : [name, String(value)];
+  });
+  const tunables = tunableNames.flatMap((name) => {
+    const value = settings[name];
+    return value === undefined ? [] : [name, String(value)];
+  });
+  return [
+    String(settings.type),
+    settings.backing,
+    settings.cache,
+    ...(settings.plog === undefined ? [] : [settings.plog]),
+    String(optional.length),
+    ...optional,
+    ...(tunables.length === 0 ? [] : [String(tunables.length), ...tunables]),
+  ];
+}
+
+function unknown(what: string, word: string, known: readonly string[]): BlockIoError {
+  return new BlockIoError(`there is no ${what} "${word}"`, {
+    code: "EPARSE",
+    op: "parse",
+    hint: `Known: ${known.join(", ")}.`,
+  });
+}
+
+function tunablesOf(settings: WriteboostOptions): Partial<Tunables> {
+  const tunables: Partial<Tunables> = {};
+  for (const name of tunableNames) {
+    const value = settings[name];
+    if (value !== undefined) tunables[name] = value;
+  }
+  return tunables;
+}
+
+export const writeboost: Target<WriteboostOptions> = {
+  name: "writeboost",
+  version: [1, 0, 0],
+  summary: "log-structured write cache: random writes become sequential ones on a fast device",
+  synopsis: "<type> <backing> <cache> [<plog>] [<#optional> <optional…> [<#tunables> <tunables…>]]",
+  options,
+  parse,
+  print,
+  async open(settings, { name, size, environment, lower }): Promise<WriteboostDevice> {
+    if ((settings.type === 1) !== (settings.plog !== undefined)) {
+      throw new BlockIoError(
+        settings.type === 1 ? "type 1 needs a plog device" : "type 0 has no plog device",
+        {
+          code: "EINVAL",
+          device: name,
+          op: "open",
+          hint: "Type 0: <backing> <cache>; type 1: <backing> <cache> <plog>.",
+        },
+      );
+    }
+    const backing = await lower(settings.backing, "write");
+    const cache = await lower(settings.cache, "write");
+    const plog = settings.plog === undefined ? undefined : await lower(settings.plog, "write");
+    return openWriteboost(
+      { backing, cache, plog },
+      {
+        name,
+        size,
+        environment,
+        order: settings.segment_size_order,
+        pool: settings.nr_rambuf_pool,
+        dialect: settings.dialect,
+        tunables: tunablesOf(settings),
+      },
+    );
+  },
+};

@@ -1,0 +1,252 @@
+/**
+ * The writeback daemon: copies the oldest segments to the backing device, in batches, sorted by address.
+ *
+ * Invariants:
+ *
+ * - only segments that are durable on the cache device are written back, in id order, without gaps;
+ * - a block is left out only when a newer copy of it is durable on the cache device: until then the old copy
+ *   is what a crash would leave, and its slot is about to be used again;
+ * - segments count as clean only after a flush of the backing device that followed all their writes;
+ * - after an error nothing counts: the whole batch is written again.
+ */
+import {
+  type BlockDevice,
+  BlockIoError,
+  ByteAccess,
+  type Environment,
+  type Timer,
+  toBlockIoError,
+} from "@dmkit/block-io";
+import { type Entry, type PlannedWrite, planWriteback } from "./core/writeback-plan.ts";
+import { BLOCK, slotOf, slotStart } from "./format/geometry.ts";
+import { checksumHolds, dataStart, decodeSegmentHeader, segmentSize } from "./format/segment.ts";
+import type { SegmentLog } from "./segment-log.ts";
+
+// Bytes of segments in RAM at once, and writes in flight to the backing device.
+const LARGEST_BATCH = 64 * 1024 * 1024;
+const DEPTH = 32;
+const RETRY_AFTER = 1000;
+
+/** What decides whether and how much is written back. */
+export interface WritebackPolicy {
+  readonly allowed: () => boolean;
+  /** Segments in a batch. */
+  readonly batch: () => number;
+}
+
+export class Writeback {
+  readonly #log: SegmentLog;
+  readonly #backing: BlockDevice;
+  readonly #access: ByteAccess;
+  readonly #policy: WritebackPolicy;
+  readonly #environment: Environment;
+  /** Called with the error when a flush of the backing device failed. */
+  readonly #flushFailed: (error: BlockIoError) => void;
+  /** Somebody waits until everything is written back up to here. */
+  #wanted = 0;
+  #running: Promise<void> | undefined;
+  #retry: Timer | undefined;
+  #stopped = false;
+  /** Attempts that failed, and why the last one did. */
+  failures = 0;
+  lastError: BlockIoError | undefined;
+
+  constructor(
+    log: SegmentLog,
+    backing: BlockDevice,
+    policy: WritebackPolicy,
+    environment: Environment,
+    flushFailed: (error: BlockIoError) => void,
+  ) {
+    this.#log = log;
+    this.#backing = backing;
+    this.#access = new ByteAccess(backing);
+    this.#policy = policy;
+    this.#environment = environment;
+    this.#flushFailed = flushFailed;
+  }
+
+  /** Segments in a batch now, bounded by memory. */
+  get batch(): number {
+    const bound = Math.max(1, Math.floor(LARGEST_BATCH / this.#log.geometry.slotSize));
+    return Math.min(this.#policy.batch(), bound);
+  }
+
+  /** Starts if there is something to do and it is allowed or wanted. */
+  kick(): void {
+    if (this.#running !== undefined || !this.#due()) return;
+    this.#retry?.cancel();
+    this.#retry = undefined;
+    this.#running = this.#run().finally(() => {
+      this.#running = undefined;
+      // What became due while the last batch was finishing.
+      if (this.#retry === undefined) this.kick();
+    });
+  }
+
+  /** Waits until segment `id` is written back. Throws the error of an attempt that failed meanwhile. */
+  async reach(id: number): Promise<void> {
+    const log = this.#log;
+    const { failures } = this;
+    this.#wanted = Math.max(this.#wanted, id);
+    while (log.lastWriteback < id) {
+      log.check();
+      this.kick();
+      await log.changed.wait();
+      if (this.failures !== failures && log.lastWriteback < id) throw this.lastError;
+    }
+  }
+
+  /** Nothing is wanted any more beyond what is allowed. */
+  release(): void {
+    this.#wanted = 0;
+  }
+
+  /** Lets the batch that is running come to its end and starts no other. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#retry?.cancel();
+    this.#retry = undefined;
+    await this.#running;
+  }
+
+  start(): void {
+    this.#stopped = false;
+    this.kick();
+  }
+
+  #due(): boolean {
+    const { lastFlushed, lastWriteback, dead, geometry, opened } = this.#log;
+    if (this.#stopped || dead !== undefined || lastWriteback >= lastFlushed) return false;
+    if (lastWriteback < this.#wanted || this.#policy.allowed()) return true;
+    // Nearly full: begin before writers have to stand still.
+    const reserve = Math.min(this.batch, Math.floor(geometry.slots / 8));
+    return lastWriteback + geometry.slots - opened < reserve;
+  }
+
+  async #run(): Promise<void> {
+    while (this.#due()) {
+      try {
+        await this.#writeBatch();
+      } catch (error) {
+        this.failures += 1;
+        this.lastError = toBlockIoError(error, { device: this.#backing.name, op: "write" });
+        this.#environment.logger.log("error", "writeback failed; the data stays in the cache", {
+          error: this.lastError.message,
+        });
+        this.#wanted = 0;
+        this.#log.changed.notify();
+        if (this.#stopped || this.#log.dead !== undefined) return;
+        this.#retry = this.#environment.clock.after(RETRY_AFTER, () => {
+          this.#retry = undefined;
+          this.kick();
+        });
+        return;
+      }
+    }
+  }
+
+  async #writeBatch(): Promise<void> {
+    const log = this.#log;
+    // Also makes newer copies durable, so that older ones of the batch can be left out.
+    if (log.durable < log.lastFlushed) await log.flushCache();
+    const { durable } = log;
+    const first = log.lastWriteback + 1;
+    const last = Math.min(durable, log.lastWriteback + this.batch);
+    if (last < first) return;
+    const entries: Entry[] = [];
+    const ids = Array.from({ length: last - first + 1 }, (_, index) => first + index);
+    await inParallel(ids, 8, async (id) => {
+      await this.#collect(id, durable, entries);
+    });
+    await inParallel(planWriteback(entries), DEPTH, (write) => this.#write(write));
+    // Even if nothing was written: what a former life wrote may not be durable.
+    if (entries.length > 0) await this.#flush();
+    for (const id of ids) log.map.clean(slotOf(log.geometry, id));
+    log.lastWriteback = last;
+    if (this.#wanted <= last) this.#wanted = 0;
+    log.changed.notify();
+    log.onProgress();
+  }
+
+  /** What has to be written of segment `id`. The segment is read only if there is anything. */
+  async #collect(id: number, durable: number, entries: Entry[]): Promise<void> {
+    const { map, geometry, cache, dialect } = this.#log;
+    const slot = slotOf(geometry, id);
+    const length = map.lengths[slot] as number;
+    const bits = new Uint8Array(length);
+    let some = false;
+    for (let at = 0; at < length; at += 1) {
+      bits[at] = this.#unsafe(slot * map.blocks + at, durable);
+      some ||= bits[at] !== 0;
+    }
+    if (!some) return;
+    const buffer = Buffer.allocUnsafeSlow(segmentSize(length));
+    await cache.read(slotStart(geometry, slot), buffer);
+    if (decodeSegmentHeader(buffer).id !== id || !checksumHolds(dialect, buffer)) {
+      throw new BlockIoError(`segment ${id} is damaged on the cache device`, {
+        code: "EIO",
+        device: cache.name,
+        op: "read",
+        offset: slotStart(geometry, slot),
+        length: buffer.length,
+        hint: "Nothing of it is written back. Check the cache device offline.",
+      });
+    }
+    for (let at = 0; at < length; at += 1) {
+      if (bits[at] === 0) continue;
+      const data = buffer.subarray(dataStart(at), dataStart(at) + BLOCK);
+      entries.push({ block: map.keys[slot * map.blocks + at] as number, id, bits: bits[at] as number, data });
+    }
+  }
+
+  /** The sectors of a cache block that neither the backing device nor a durable newer copy has. */
+  #unsafe(index: number, durable: number): number {
+    const { map } = this.#log;
+    const dirty = map.dirty[index] as number;
+    if (dirty === 0) return 0;
+    const newest = map.find(map.keys[index] as number);
+    if (newest === index || newest < 0 || this.#log.idOfBlock(newest) > durable) return dirty;
+    return dirty & ~(map.valid[newest] as number);
+  }
+
+  #write({ offset, length, pieces }: PlannedWrite): Promise<void> {
+    const [only, second] = pieces;
+    if (only !== undefined && second === undefined) return this.#access.write(offset, only);
+    return this.#access.write(offset, Buffer.concat(pieces, length));
+  }
+
+  async #flush(): Promise<void> {
+    try {
+      await this.#backing.flush();
+    } catch (error) {
+      const failure = toBlockIoError(error, { device: this.#backing.name, op: "flush" });
+      this.#flushFailed(failure);
+      throw failure;
+    }
+  }
+}
+
+/** Runs `work` on all items, at most `width` at a time; waits for all that were begun before it throws. */
+export async function inParallel<T>(
+  items: readonly T[],
+  width: number,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
+  let next = 0;
+  let failed = false;
+  const lane = async (): Promise<void> => {
+    while (next < items.length && !failed) {
+      const item = items[next] as T;
+      next += 1;
+      try {
+        await work(item);
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    }
+  };
+  const lanes = Array.from({ length: Math.min(width, items.length) }, lane);
+  for (const result of await Promise.allSettled(lanes)) if (result.status === "rejected") throw result.reason;
+}
