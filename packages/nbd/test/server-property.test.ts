@@ -75,7 +75,8 @@ interface Expected {
   readonly fields: RequestFields;
   readonly payload: Buffer;
   readonly error: number;
-  readonly data: Buffer | undefined;
+  /** What a READ must return. */
+  readonly data?: Buffer;
 }
 
 /** The request of a step, what it must be answered with, and its effect on the model. */
@@ -89,7 +90,7 @@ function expectation(
   const offset = base + start;
   const count = Math.min(length, SLOT - start);
   const fields = { cookie: slot, offset, length: count };
-  const plain = { payload: Buffer.alloc(0), error: 0, data: undefined };
+  const plain = { payload: Buffer.alloc(0), error: 0 };
   switch (kind) {
     case "write": {
       const payload = pattern(count, seed);
