@@ -30,6 +30,7 @@ import type { Parts } from "./parts.ts";
 import { PlogWriter } from "./plog-writer.ts";
 import { ReadPath } from "./read-path.ts";
 import type { Devices, Recovered } from "./recovery.ts";
+import type { Split } from "./scan.ts";
 import { SegmentLog } from "./segment-log.ts";
 import { Staging } from "./staging.ts";
 import { type Status, printStatus } from "./status.ts";
@@ -113,8 +114,8 @@ export class WriteboostDevice extends GuardedTarget {
   }
 
   /** Merges what recovery found split over several copies, and starts the daemons. Called once. */
-  async start(split: Map<number, number[]>): Promise<void> {
-    for (const [block, copies] of split) await this.#merge(block, copies);
+  async start(split: readonly Split[]): Promise<void> {
+    for (const one of split) await this.#merge(one);
     this.#daemons.configure(this.#tunables);
     this.#writeback.kick();
   }
@@ -399,11 +400,13 @@ export class WriteboostDevice extends GuardedTarget {
   }
 
   /** Brings the sectors of older copies that the newest one lacks into a new copy. */
-  async #merge(block: number, copies: readonly number[]): Promise<void> {
+  async #merge({ block, copies }: Split): Promise<void> {
     const { map, cache } = this.#log;
     let covered = map.valid[map.find(block)] as number;
     const data = Buffer.allocUnsafe(BLOCK);
-    for (const index of copies.toReversed()) {
+    for (const { index, id } of copies.toReversed()) {
+      // Making room for other blocks may have written this one back.
+      if (this.#log.idOfBlock(index) !== id) continue;
       const bits = (map.dirty[index] as number) & ~covered;
       covered |= map.dirty[index] as number;
       if (bits === 0) continue;

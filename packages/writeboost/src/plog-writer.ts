@@ -65,7 +65,9 @@ export class PlogWriter {
     const { opened } = log;
     const image = this.#image;
     const end = this.#appended;
-    if (!log.open || this.#id !== opened) return log.makeDurable(opened);
+    if (!log.open) return log.makeDurable(opened);
+    // Open, but nothing is in it yet.
+    if (this.#id !== opened) return log.makeDurable(opened - 1);
     await log.makeDurable(opened - 1);
     // It may have been closed by now; then the segment itself is on its way.
     if (!log.open || log.opened !== opened) return log.makeDurable(opened);

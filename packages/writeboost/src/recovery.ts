@@ -24,7 +24,7 @@ import { RECORD_START, encodeRecord } from "./format/superblock.ts";
 import { formatCache } from "./format-cache.ts";
 import { checkPairing, newUuid, plogIdentityOffset } from "./identity-keeper.ts";
 import { type ScannedPlog, plogCapacity, scanPlog } from "./plog-scan.ts";
-import { type ScannedLog, adoptLog, readSuperblock, scan } from "./scan.ts";
+import { type ScannedLog, type Split, adoptLog, readSuperblock, scan } from "./scan.ts";
 import { inParallel } from "./writeback.ts";
 
 export interface Devices {
@@ -55,8 +55,8 @@ export interface Recovered {
   readonly identity: Identity | undefined;
   /** P; 0 without a plog. */
   readonly plogSegments: number;
-  /** Older copies, by backing block, with dirty sectors that the newest one lacks: to be merged. */
-  readonly split: Map<number, number[]>;
+  /** What the original drivers left spread over several copies: to be merged. */
+  readonly split: readonly Split[];
 }
 
 /** Formats a blank cache device, or replays the log of one in use. Errors: `EFORMAT`, `EINVAL`, I/O. */
@@ -112,8 +112,7 @@ export async function recover(
     lastWriteback,
     identity,
     plogSegments: segments,
-    // A log of dmkit's own never depends on older copies: the backing device has the rest, durably.
-    split: typeof found.identity === "object" ? new Map() : split,
+    split,
   };
 }
 

@@ -238,18 +238,29 @@ class Scanner {
   }
 }
 
+/** Older copies of a block with dirty sectors that no newer copy has. */
+export interface Split {
+  readonly block: number;
+  /** Cache blocks and the segments they belong to, oldest first. */
+  readonly copies: { readonly index: number; readonly id: number }[];
+}
+
 /**
- * Makes the newest copies of segments `first` … `last` those that are found; other slots are emptied. Returns
- * the sectors, by cache block, that an older copy has dirty and no newer one covers: dmkit never leaves any,
- * the original drivers did.
+ * Makes the newest copies of segments `first` … `last` those that are found; other slots are emptied.
+ *
+ * In a log of dmkit's own the newest copy, over what is durable on the backing device, is the whole truth
+ * (write-path.ts). Older copies are then not dirty, even if nothing says that they were written back: to write
+ * one again could take the backing device back in time. Logs of the original drivers promise no such thing:
+ * there, dirty sectors that only an older copy has are returned, to be merged.
  */
 export function adoptLog(
-  { map, geometry, ids }: ScannedLog,
+  { map, geometry, ids, identity }: ScannedLog,
   first: number,
   last: number,
   lastWritebackId: number,
-): Map<number, number[]> {
-  const split = new Map<number, number[]>();
+): Split[] {
+  const own = typeof identity === "object";
+  const split = new Map<number, Split>();
   for (let slot = 0; slot < ids.length; slot += 1) {
     const id = ids[slot] as number;
     if (id < first || id > last) map.lengths[slot] = 0;
@@ -262,15 +273,17 @@ export function adoptLog(
       if (id <= lastWritebackId) map.dirty[index] = 0;
       const block = map.keys[index] as number;
       const previous = map.find(block);
-      if (previous >= 0 && ((map.dirty[previous] as number) & ~(map.valid[index] as number)) !== 0) {
-        const copies = split.get(block);
-        if (copies === undefined) split.set(block, [previous]);
-        else copies.push(previous);
-      }
       map.adopt(index, previous);
+      if (previous < 0) continue;
+      if (own) map.dirty[previous] = 0;
+      if (((map.dirty[previous] as number) & ~(map.valid[index] as number)) === 0) continue;
+      const copy = { index: previous, id: ids[Math.floor(previous / map.blocks)] as number };
+      const known = split.get(block);
+      if (known === undefined) split.set(block, { block, copies: [copy] });
+      else known.copies.push(copy);
     }
   }
-  return split;
+  return [...split.values()];
 }
 
 function orderOf(
