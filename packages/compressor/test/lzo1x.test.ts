@@ -147,6 +147,28 @@ describe("what the compressor writes", () => {
     expect(encode(Buffer.from("a".repeat(64)))).toBe(`1261201e0000${END}`);
   });
 
+  test.each([
+    ["near", 2048, 2],
+    ["middle", 2049, 3],
+    ["middle", 16384, 3],
+    ["far", 16385, 3],
+    ["far", 32768, 3],
+    ["far", 49151, 3],
+  ])("a %s match from %s back, and back to the same bytes", (_kind, distance, size) => {
+    const marker = Buffer.from("marker#!");
+    const bytes = Buffer.concat([marker, Buffer.alloc(distance - marker.length), marker]);
+    const compressed = encode(bytes);
+    expect(decode(compressed)).toBe(bytes.toString("latin1"));
+    const without = encode(bytes.subarray(0, -marker.length));
+    expect((compressed.length - without.length) / 2).toBe(size);
+  });
+
+  test("no match from farther back than a stream can say", () => {
+    const marker = Buffer.from("marker#!");
+    const bytes = Buffer.concat([marker, Buffer.alloc(49152 - marker.length), marker]);
+    expect(decode(encode(bytes))).toBe(bytes.toString("latin1"));
+  });
+
   test("the first four bytes never announce the other bitstream version", () => {
     for (let length = 0; length < 300; length += 1) {
       expect(encode(makeSample("random", length, length).bytes).startsWith("1101")).toBe(false);
