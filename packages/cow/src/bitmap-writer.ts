@@ -28,7 +28,8 @@ export class BitmapWriter {
   protected readonly map: OwnerMap;
   protected readonly bitmap: BlockDevice;
   protected readonly data: BlockDevice;
-  readonly #group: FlushGroup = new FlushGroup(() => this.commit());
+  readonly #group: FlushGroup = new FlushGroup(() => this.#barrier());
+  #failure: unknown;
 
   constructor(map: OwnerMap, bitmap: BlockDevice, data: BlockDevice) {
     this.map = map;
@@ -39,6 +40,17 @@ export class BitmapWriter {
   /** Makes stable every write that resolved before this call, and its bits. */
   flush(): Promise<void> {
     return this.#group.flush();
+  }
+
+  /** A failed commit has taken bits that are nowhere now: no flush that waited behind it may succeed. */
+  async #barrier(): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure;
+    try {
+      await this.commit();
+    } catch (error) {
+      this.#failure = error;
+      throw error;
+    }
   }
 
   protected async commit(): Promise<void> {

@@ -1,8 +1,19 @@
 import { type BlockDevice, BlockIoError, MemoryDevice, SECTOR, plainLimits } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
 import { bitmapLength, identityOffset } from "../src/format/geometry.ts";
-import { openStack } from "../src/open-stack.ts";
-import { SECTORS, baseImage, buildStack, contents, newLayer, newStack, pattern, quiet } from "./stacks.ts";
+import type { LayerDevices } from "../src/layer.ts";
+import { type StackDevices, openStack } from "../src/open-stack.ts";
+import {
+  SECTORS,
+  baseImage,
+  buildStack,
+  layerOf,
+  contents,
+  newLayer,
+  newStack,
+  pattern,
+  quiet,
+} from "./stacks.ts";
 
 const code = (promise: Promise<unknown>): Promise<string> =>
   promise.then(
@@ -67,7 +78,7 @@ describe("a stack", () => {
     expected.fill(2, 0, 4 * SECTOR);
     expect((await contents(device)).equals(expected)).toBe(true);
     await device.close();
-    expect((await bits(stack.layers[0]!)).subarray(0, 2)).toEqual(Buffer.from([0x0f, 0]));
+    expect((await bits(layerOf(stack, 1))).subarray(0, 2)).toEqual(Buffer.from([0x0f, 0]));
     const again = await openStack(stack, quiet);
     expect((await contents(again)).equals(expected)).toBe(true);
     await again.close();
@@ -153,11 +164,7 @@ describe("a stack", () => {
   it("refuses layers in the wrong order, of another length, foreign, and frozen ones on top", async () => {
     const stack = await newStack(3);
     await buildStack(stack, async () => {});
-    const [a, b, c] = stack.layers as [
-      (typeof stack.layers)[0],
-      (typeof stack.layers)[0],
-      (typeof stack.layers)[0],
-    ];
+    const [a, b, c] = [layerOf(stack, 1), layerOf(stack, 2), layerOf(stack, 3)];
     expect(await code(openStack({ ...stack, layers: [b, a, c] }, quiet))).toBe("EFORMAT");
     expect(await code(openStack({ ...stack, layers: [b] }, quiet))).toBe("EFORMAT");
     expect(await code(openStack({ ...stack, layers: [a, a] }, quiet))).toBe("EINVAL");
@@ -171,7 +178,7 @@ describe("a stack", () => {
 
   it("refuses a new layer whose bitmap is not zero, and one without room", async () => {
     const stack = await newStack();
-    const [{ bitmap, data }] = stack.layers as [(typeof stack.layers)[0]];
+    const { bitmap, data } = layerOf(stack, 1);
     const room = new MemoryDevice(bitmap.size - SECTOR);
     expect(await code(openStack({ ...stack, layers: [{ bitmap: room, data, offset: 0 }] }))).toBe("EINVAL");
     expect(await code(openStack({ ...stack, layers: [{ bitmap, data, offset: SECTOR }] }))).toBe("EINVAL");
@@ -258,7 +265,7 @@ describe("a stack", () => {
       override readonly limits = { ...plainLimits, discardGranularity: 512 };
     }
     const stack = await newStack();
-    const layers = [{ ...stack.layers[0]!, data: new Plain(SECTORS * SECTOR) }];
+    const layers = [{ ...layerOf(stack, 1), data: new Plain(SECTORS * SECTOR) }];
     const device = await openStack({ ...stack, layers }, quiet);
     await device.discard(0, 32 * SECTOR);
     expect((await contents(device)).equals(pattern(SECTORS, "base"))).toBe(true);
@@ -303,21 +310,18 @@ describe("a stack", () => {
     const stack = await newStack();
     const device = await openStack(stack, { autocommit: 20 });
     await device.write(0, Buffer.alloc(SECTOR, 1));
-    for (let turn = 0; turn < 500 && (await bits(stack.layers[0]!))[0] === 0; turn += 1) {
+    for (let turn = 0; turn < 500 && (await bits(layerOf(stack, 1)))[0] === 0; turn += 1) {
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
-    expect((await bits(stack.layers[0]!))[0]).toBe(1);
+    expect((await bits(layerOf(stack, 1)))[0]).toBe(1);
     await device.close();
   });
 });
 
 describe("layers of the original", () => {
-  async function original(): Promise<{
-    stack: Awaited<ReturnType<typeof newStack>>;
-    layer: ReturnType<typeof newLayer>;
-  }> {
+  async function original(): Promise<{ stack: StackDevices; layer: LayerDevices }> {
     const stack = await newStack();
-    const layer = stack.layers[0] as ReturnType<typeof newLayer>;
+    const layer = layerOf(stack, 1);
     const identity = Buffer.alloc(SECTOR);
     // bmap_len of 10007 sectors is 3.
     identity.set([0x11, 0xbe, 0xba, 0xaa, 0x0e, 0xeb, 0xba, 0x00, 3]);

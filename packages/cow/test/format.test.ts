@@ -93,7 +93,7 @@ describe("identity", () => {
   it("notices any flipped bit", () => {
     for (let bit = 0; bit < 4096; bit += 1) {
       const sector = golden();
-      sector[bit >> 3] = (sector[bit >> 3] as number) ^ (1 << (bit & 7));
+      sector[bit >> 3] = (sector[bit >> 3] ?? 0) ^ (1 << (bit & 7));
       const { kind } = decodeIdentity(sector);
       expect(["damaged", "foreign"], `bit ${bit}: ${kind}`).toContain(kind);
     }
@@ -143,7 +143,7 @@ describe("aliased bitmaps", () => {
     const group = 8 * blockSize;
     const set: number[] = [];
     for (let sector = 0; sector < 32_768; sector += 1) {
-      if (((bitmap[sector >> 3] as number) >> (sector & 7)) & 1) set.push(sector);
+      if (((bitmap[sector >> 3] ?? 0) >> (sector & 7)) & 1) set.push(sector);
     }
     const start = Math.floor(5000 / group) * group;
     expect(set).toEqual(

@@ -3,7 +3,7 @@ import { SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { openStack } from "../src/open-stack.ts";
 import { readIdentity } from "../src/layer.ts";
-import { SECTORS, buildStack, contents, newLayer, newStack, quiet } from "./stacks.ts";
+import { SECTORS, buildStack, layerOf, contents, newLayer, newStack, quiet } from "./stacks.ts";
 
 const code = (promise: Promise<unknown>): Promise<string> =>
   promise.then(
@@ -14,7 +14,7 @@ const code = (promise: Promise<unknown>): Promise<string> =>
 describe("freeze", () => {
   it("puts a new layer on top, which is named in the stack from then on", async () => {
     const stack = await newStack();
-    const [bottom] = stack.layers as [(typeof stack.layers)[0]];
+    const bottom = layerOf(stack, 1);
     const device = await openStack(stack, quiet);
     await device.write(0, Buffer.alloc(8 * SECTOR, 1));
     const before = await contents(device);
@@ -47,11 +47,11 @@ describe("freeze", () => {
     const acknowledged = new Uint32Array(slots);
     const submitted = new Uint32Array(slots);
     const floors: Uint32Array[] = [];
-    let stop = false;
+    const load = { stops: false };
     const writer = async (index: number): Promise<void> => {
-      for (let version = 1; !stop; version += 1) {
+      for (let version = 1; !load.stops; version += 1) {
         const slot = index * 8 + random.below(8);
-        const value = (submitted[slot] as number) + 1;
+        const value = (submitted[slot] ?? 0) + 1;
         submitted[slot] = value;
         await device.write(slot * length, Buffer.alloc(length, value % 251), { fua: random.chance(0.1) });
         acknowledged[slot] = value;
@@ -68,7 +68,7 @@ describe("freeze", () => {
       ceilings.push(submitted.slice());
       layers.push(top);
     }
-    stop = true;
+    load.stops = true;
     await Promise.all(writers);
     await device.close();
     for (let round = 0; round < 5; round += 1) {
@@ -79,8 +79,8 @@ describe("freeze", () => {
       for (let slot = 0; slot < slots; slot += 1) {
         const into = Buffer.alloc(length);
         await frozen.read(slot * length, into);
-        const floor = (floors[round] as Uint32Array)[slot] as number;
-        const ceiling = (ceilings[round] as Uint32Array)[slot] as number;
+        const floor = floors[round]?.[slot] ?? 0;
+        const ceiling = ceilings[round]?.[slot] ?? 0;
         if (ceiling === 0) continue;
         const legal = Array.from({ length: ceiling - floor + 1 }, (_, index) => (floor + index) % 251);
         if (floor === 0 && into.readUInt32LE(4) === slot * 16) continue;
@@ -97,8 +97,8 @@ describe("freeze", () => {
     const device = await openStack(stack, quiet);
     const other = await newStack();
     await (await openStack(other, quiet)).close();
-    expect(await code(device.freeze(other.layers[0]!))).toBe("EEXIST");
-    expect(await code(device.freeze(stack.layers[1]!))).toBe("EINVAL");
+    expect(await code(device.freeze(layerOf(other, 1)))).toBe("EEXIST");
+    expect(await code(device.freeze(layerOf(stack, 2)))).toBe("EINVAL");
     expect(await code(device.freeze({ ...newLayer(), data: new MemoryDevice(SECTOR) }))).toBe("EINVAL");
     const dirty = newLayer();
     await dirty.bitmap.write(0, Buffer.alloc(SECTOR, 1));
@@ -135,7 +135,7 @@ describe("freeze", () => {
     }
     const stack = await newStack();
     const bitmap = new Failing(newLayer().bitmap.size);
-    const device = await openStack({ ...stack, layers: [{ ...stack.layers[0]!, bitmap }] }, quiet);
+    const device = await openStack({ ...stack, layers: [{ ...layerOf(stack, 1), bitmap }] }, quiet);
     const other = new Failing(bitmap.size);
     other.failing = true;
     expect(await code(device.freeze({ ...newLayer(), bitmap: other }))).toBe("EIO");

@@ -6,7 +6,7 @@ import { OwnerMap } from "../src/core/owner-map.ts";
 function bitmap(pages: number, ...runs: readonly (readonly [from: number, to: number])[]): Buffer {
   const bytes = Buffer.alloc(pages * 512);
   for (const [from, to] of runs) {
-    for (let bit = from; bit < to; bit += 1) bytes[bit >> 3] = (bytes[bit >> 3] as number) | (1 << (bit & 7));
+    for (let bit = from; bit < to; bit += 1) bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) | (1 << (bit & 7));
   }
   return bytes;
 }
@@ -133,7 +133,7 @@ describe("the owner map", () => {
     const image = Buffer.alloc(4 * 512);
     for (let page = 0; page < 4; page += 1) map.image(page, image, page * 512);
     for (let at = 0; at < 4 * 4096; at += 1) {
-      expect(((image[at >> 3] as number) >> (at & 7)) & 1, `seed ${seed} sector ${at}`).toBe(
+      expect(((image[at >> 3] ?? 0) >> (at & 7)) & 1, `seed ${seed} sector ${at}`).toBe(
         model[at] === 2 ? 1 : 0,
       );
     }

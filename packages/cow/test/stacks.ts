@@ -65,3 +65,10 @@ export async function contents(device: {
   await device.read(0, all);
   return all;
 }
+
+/** A layer's devices, from 1 at the bottom. */
+export function layerOf({ layers }: StackDevices, layer: number): LayerDevices {
+  const found = layers[layer - 1];
+  if (found === undefined) throw new Error(`there is no layer ${layer}`);
+  return found;
+}

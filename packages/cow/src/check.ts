@@ -1,0 +1,115 @@
+/** `check`: a stack that nobody is serving. Nothing is written; problems are data. */
+import { SECTOR, isZero } from "@dmkit/block-io";
+import { readBitmap } from "./bitmap-loader.ts";
+import { type StackingProblem, judgeStack } from "./core/stacking.ts";
+import { bitmapDeviceSize, bitmapLength, identityOffset } from "./format/geometry.ts";
+import type { IdentityBlock } from "./format/identity.ts";
+import { BITMAP_STEP, findIdentity, readIdentity } from "./layer.ts";
+import { type StackDevices, bitmapSources } from "./open-stack.ts";
+import type { ChainOptions } from "./offline/chain.ts";
+import type { WorkOptions } from "./offline/work.ts";
+
+/** `error`: the stack is refused, or shows something wrong. `warning`: it works, but look at it. */
+export type Severity = "error" | "warning";
+
+export interface Problem {
+  readonly kind: StackingProblem["kind"] | "too-small" | "stray-bits" | "no-base" | "unreadable";
+  readonly severity: Severity;
+  /** 0: the base; layers are counted from 1 at the bottom. */
+  readonly layer: number;
+  /** Byte of the bitmap device, where there is one. */
+  readonly offset?: number;
+  readonly text: string;
+  /** What can be done about it. */
+  readonly repair: string;
+}
+
+/** All problems of a stack. Errors: those of the devices, except for reads of a bitmap. */
+export async function* check(
+  stack: StackDevices,
+  options: WorkOptions & ChainOptions = {},
+): AsyncIterable<Problem> {
+  const sizes = [...checkSizes(stack)];
+  yield* sizes;
+  // Without room there is nothing to look at.
+  if (sizes.some(({ layer }) => layer > 0)) return;
+  const blocks: IdentityBlock[] = [];
+  for (const { bitmap } of stack.layers) blocks.push(await readIdentity(bitmap, stack.sectors));
+  const aliasedKnown = options.aliasedBlockSize !== undefined;
+  for (const problem of judgeStack(blocks, { sectors: stack.sectors, writable: false, aliasedKnown })) {
+    const { layer, kind, reason, hint } = problem;
+    const severity = kind === "original" ? "warning" : "error";
+    yield { kind, severity, layer, text: reason, repair: await betterHint(stack, problem, hint) };
+  }
+  for (const [index, source] of bitmapSources(stack.layers, blocks, undefined).entries()) {
+    const { kind } = blocks[index] as IdentityBlock;
+    if (kind === "layer" || kind === "new") yield* checkBits(index + 1, kind, source, stack.sectors, options);
+  }
+}
+
+function* checkSizes({ base, baseOffset, layers, sectors }: StackDevices): Iterable<Problem> {
+  const short = (layer: number, what: string, need: number, has: number): Problem => ({
+    kind: layer === 0 ? "no-base" : "too-small",
+    severity: "error",
+    layer,
+    text: `${what} has ${has} bytes, ${need} are needed`,
+    repair: "Check the length and the offsets; a file that was cut short has lost what was behind its end.",
+  });
+  const bytes = sectors * SECTOR;
+  if (base.size - baseOffset < bytes) yield short(0, base.name, baseOffset + bytes, base.size);
+  for (const [index, { bitmap, data, offset }] of layers.entries()) {
+    if (data.size - offset < bytes) yield short(index + 1, data.name, offset + bytes, data.size);
+    const need = bitmapDeviceSize(sectors);
+    if (bitmap.size < need) yield short(index + 1, bitmap.name, need, bitmap.size);
+  }
+}
+
+/** A layer of another length has its identity elsewhere: say for how many sectors it is. */
+async function betterHint(stack: StackDevices, problem: StackingProblem, hint: string): Promise<string> {
+  const bitmap = stack.layers[problem.layer - 1]?.bitmap;
+  if (bitmap === undefined || (problem.kind !== "foreign" && problem.kind !== "no-identity")) return hint;
+  const found = await findIdentity(bitmap);
+  return found?.kind === "layer" ? `The bitmap is of a target of ${found.identity.sectors} sectors.` : hint;
+}
+
+/** Bits that speak for no sector, or in a layer that is new. */
+async function* checkBits(
+  layer: number,
+  kind: "layer" | "new",
+  source: Parameters<typeof readBitmap>[0],
+  sectors: number,
+  { progress, signal }: WorkOptions,
+): AsyncIterable<Problem> {
+  const end = identityOffset(bitmapLength(sectors));
+  for (let offset = 0; offset < end; offset += BITMAP_STEP) {
+    signal?.throwIfAborted();
+    const length = Math.min(BITMAP_STEP, end - offset);
+    const bytes = await readBitmap(source, offset, length).catch(() => undefined);
+    if (bytes === undefined) {
+      const text = `${length} bytes of the bitmap cannot be read`;
+      yield {
+        kind: "unreadable",
+        severity: "error",
+        layer,
+        offset,
+        text,
+        repair: "Check the device; restore a backup.",
+      };
+    } else if (kind === "new" ? !isZero(bytes) : hasStrayBits(bytes, offset, sectors)) {
+      const text =
+        kind === "new" ? "the layer is new, but has bits set" : "bits are set that speak for no sector";
+      const repair = "Something else has written to the bitmap device: do not trust the layer.";
+      yield { kind: "stray-bits", severity: "error", layer, offset, text, repair };
+    }
+    progress?.(Math.min(sectors, (offset + length) * 8) * SECTOR);
+  }
+}
+
+/** Whether a bit at or behind number `sectors` is set. */
+function hasStrayBits(bytes: Buffer, offset: number, sectors: number): boolean {
+  const from = sectors - offset * 8;
+  if (from >= bytes.length * 8) return false;
+  if (from <= 0) return !isZero(bytes);
+  const first = Math.floor(from / 8);
+  return (bytes[first] as number) >> (from % 8) !== 0 || !isZero(bytes, first + 1);
+}

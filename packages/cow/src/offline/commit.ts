@@ -1,0 +1,105 @@
+/**
+ * `commit`: moves the top layer's sectors into the layer below, or into the base. For each piece:
+ *
+ *      1  data of the layer below, stable
+ *      2  its bits, stable
+ *      3  the top's bits are cleared
+ *
+ * Until 3 the top covers what changes below it, afterwards both say the same: the stack shows the same at every
+ * moment. Cut short, it goes on with the bits that are left. The top's data is given back at the end, when all
+ * its bits are known to be gone.
+ */
+import { BlockIoError, SECTOR } from "@dmkit/block-io";
+import type { IdentityBlock } from "../format/identity.ts";
+import { type LayerDevices, eraseIdentity, writeIdentity } from "../layer.ts";
+import type { StackDevices } from "../open-stack.ts";
+import { layerAt, readChain, requireOwn } from "./chain.ts";
+import {
+  LayerRuns,
+  type Piece,
+  type Run,
+  type WorkOptions,
+  clearBits,
+  copyRuns,
+  fillLayer,
+  pieces,
+} from "./work.ts";
+
+export interface CommitOptions extends WorkOptions {
+  /** Then make the layer below the top: the emptied one becomes new. Otherwise it stays on top, empty. */
+  readonly drop?: boolean;
+}
+
+/** Bytes moved. Errors: EROFS, EFORMAT, those of the devices; `AbortError` when told to stop. */
+export async function commitTop(stack: StackDevices, options: CommitOptions = {}): Promise<number> {
+  const blocks = await readChain(stack);
+  const top = layerAt(stack, stack.layers.length);
+  requireCommittable(blocks, stack);
+  const below = stack.layers.at(-2);
+  let bytes = 0;
+  if (blocks.at(-1)?.kind === "layer") {
+    const runs = new LayerRuns(stack.sectors, [{ bitmap: top.bitmap }]);
+    for (const piece of pieces(stack.sectors, options))
+      bytes += await commitPiece(runs, piece, top, below, stack);
+    await top.bitmap.flush();
+    await giveBack(top, stack.sectors);
+  }
+  if (options.drop) await dropTop(blocks, stack);
+  return bytes;
+}
+
+async function commitPiece(
+  runs: LayerRuns,
+  piece: Piece,
+  top: LayerDevices,
+  below: LayerDevices | undefined,
+  { base, baseOffset }: StackDevices,
+): Promise<number> {
+  const source = { device: top.data, offset: top.offset };
+  const found: Run[] = [];
+  for await (const { sector, count } of runs.in(piece)) found.push({ sector, count, source });
+  if (found.length === 0) return 0;
+  if (below !== undefined) await fillLayer(below, piece, found);
+  else {
+    await copyRuns(found, { device: base, offset: baseOffset });
+    await base.flush();
+  }
+  await clearBits(top.bitmap, piece);
+  return found.reduce((sum, { count }) => sum + count * SECTOR, 0);
+}
+
+async function giveBack({ data, offset }: LayerDevices, sectors: number): Promise<void> {
+  if (data.limits.capabilities.discard === "none") return;
+  await data.discard(offset, sectors * SECTOR);
+  await data.flush();
+}
+
+/** The top becomes new, the layer below can be written again. */
+async function dropTop(blocks: readonly IdentityBlock[], stack: StackDevices): Promise<void> {
+  await eraseIdentity(layerAt(stack, stack.layers.length).bitmap, stack.sectors);
+  const below = stack.layers.length - 1;
+  if (below === 0) return;
+  await writeIdentity(layerAt(stack, below).bitmap, { ...requireOwn(blocks, stack, below), frozen: false });
+}
+
+function requireCommittable(blocks: readonly IdentityBlock[], stack: StackDevices): void {
+  const { layers, base } = stack;
+  const top = blocks.at(-1);
+  if (top?.kind !== "new" && requireOwn(blocks, stack, layers.length).frozen) {
+    throw new BlockIoError("the top is frozen: another layer lies on it", {
+      code: "EROFS",
+      device: layers.at(-1)?.bitmap.name,
+      op: "open",
+      hint: "Name all layers; commit moves the last one into the one below.",
+    });
+  }
+  if (layers.length > 1) requireOwn(blocks, stack, layers.length - 1);
+  const below = layers.at(-2);
+  const written = [
+    ...layers.slice(-2).flatMap(({ bitmap, data }) => [bitmap, data]),
+    ...(below ? [] : [base]),
+  ];
+  const fixed = written.find(({ limits }) => limits.capabilities.readOnly);
+  if (fixed === undefined) return;
+  throw new BlockIoError("is open read-only", { code: "EROFS", device: fixed.name, op: "open" });
+}

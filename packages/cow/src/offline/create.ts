@@ -1,0 +1,52 @@
+/** `create`: gives a layer its identity, and freezes the one it lies on. */
+import { type BlockDevice, BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
+import { nameOf } from "../core/stacking.ts";
+import { checkSectors } from "../format/geometry.ts";
+import { type Identity, randomUuid } from "../format/identity.ts";
+import { type LayerDevices, readIdentity, requireEmpty, requireLayerRoom, writeIdentity } from "../layer.ts";
+
+export interface CreateOptions {
+  /** Sectors of the target. */
+  readonly sectors: number;
+  /** The bitmap device of the layer below; it is frozen, if it can be written. Left out: the base is below. */
+  readonly below?: BlockDevice | undefined;
+  readonly environment?: Environment;
+}
+
+/** Makes a new, empty layer. Errors: EEXIST if it is one already, EFORMAT, EINVAL, those of the devices. */
+export async function createLayer(layer: LayerDevices, options: CreateOptions): Promise<Identity> {
+  const { sectors, below, environment = realEnvironment } = options;
+  checkSectors(sectors);
+  requireLayerRoom(layer, sectors);
+  const found = await readIdentity(layer.bitmap, sectors);
+  if (found.kind !== "new") {
+    throw new BlockIoError("there is something on the bitmap device already", {
+      code: "EEXIST",
+      device: layer.bitmap.name,
+      op: "open",
+      hint: "Give a new file, or one full of zeroes.",
+    });
+  }
+  await requireEmpty(layer.bitmap, sectors);
+  const parent = below === undefined ? undefined : await readIdentity(below, sectors);
+  if (parent !== undefined && parent.kind !== "layer" && parent.kind !== "original") {
+    throw new BlockIoError("the layer below has no sound identity for this length", {
+      code: "EFORMAT",
+      device: below?.name,
+      op: "open",
+      hint: "Check that it is the bitmap device of a layer of the same length.",
+    });
+  }
+  const identity = {
+    uuid: randomUuid(() => environment.random.next()),
+    parent: nameOf(parent),
+    sectors,
+    frozen: false,
+  };
+  await writeIdentity(layer.bitmap, identity);
+  // The new layer first: a frozen layer without one on it could not be opened as it was used to be.
+  if (below !== undefined && parent?.kind === "layer" && !below.limits.capabilities.readOnly) {
+    await writeIdentity(below, { ...parent.identity, frozen: true });
+  }
+  return identity;
+}

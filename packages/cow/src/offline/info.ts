@@ -1,0 +1,64 @@
+/** `info`: what a stack is made of. Nothing is written. */
+import { SECTOR } from "@dmkit/block-io";
+import { type StackingProblem, judgeStack } from "../core/stacking.ts";
+import type { IdentityBlock, Uuid } from "../format/identity.ts";
+import { type StackDevices, bitmapSources, readIdentities } from "../open-stack.ts";
+import type { ChainOptions } from "./chain.ts";
+import { LayerRuns, type WorkOptions, pieces } from "./work.ts";
+
+export interface LayerInfo {
+  /** From 1 at the bottom. */
+  readonly layer: number;
+  readonly bitmap: string;
+  readonly data: string;
+  readonly kind: IdentityBlock["kind"];
+  readonly uuid?: Uuid;
+  readonly parent?: Uuid;
+  readonly frozen?: boolean;
+  /** Bytes whose bits are set; undefined where the bitmap cannot be trusted. */
+  readonly allocated?: number;
+}
+
+export interface StackInfo {
+  readonly base: string;
+  /** Bytes of the target. */
+  readonly size: number;
+  readonly layers: readonly LayerInfo[];
+  /** Why the stack would be refused. */
+  readonly problems: readonly StackingProblem[];
+}
+
+/** Errors: those of the devices. */
+export async function stackInfo(
+  stack: StackDevices,
+  options: WorkOptions & ChainOptions = {},
+): Promise<StackInfo> {
+  const blocks = await readIdentities(stack);
+  const aliasedKnown = options.aliasedBlockSize !== undefined;
+  const sources = bitmapSources(stack.layers, blocks, options.aliasedBlockSize);
+  const runs = new LayerRuns(stack.sectors, sources);
+  for (const piece of pieces(stack.sectors, options)) {
+    // Only to have the piece counted.
+    for await (const _ of runs.in(piece)) break;
+  }
+  return {
+    base: stack.base.name,
+    size: stack.sectors * SECTOR,
+    problems: judgeStack(blocks, { sectors: stack.sectors, writable: false, aliasedKnown }),
+    layers: stack.layers.map(({ bitmap, data }, index) => {
+      const block = blocks[index] as IdentityBlock;
+      const known =
+        block.kind === "layer" || block.kind === "new" || (block.kind === "original" && aliasedKnown);
+      return {
+        layer: index + 1,
+        bitmap: bitmap.name,
+        data: data.name,
+        kind: block.kind,
+        ...(block.kind === "layer"
+          ? { uuid: block.identity.uuid, parent: block.identity.parent, frozen: block.identity.frozen }
+          : {}),
+        ...(known ? { allocated: runs.allocated(index + 1) * SECTOR } : {}),
+      };
+    }),
+  };
+}

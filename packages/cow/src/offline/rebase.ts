@@ -1,0 +1,95 @@
+/**
+ * `rebase`: puts the top layer on another base or stack, and it shows the same as before. Where the old and the
+ * new one differ and the layer has nothing of its own, what the old one shows is copied up into the layer; the
+ * new parent is written last. Until then the old stack is the right one, and it shows the same at every moment.
+ * Where both are bases there is no parent to be told apart: the old base stays right as well.
+ */
+import { type BlockDevice, BlockIoError, SECTOR } from "@dmkit/block-io";
+import { writeIdentity } from "../layer.ts";
+import type { StackDevices } from "../open-stack.ts";
+import { type ChainOptions, layerAt, nameOfTop, readChain, requireOwn, viewOf } from "./chain.ts";
+import { LayerRuns, type Piece, type Run, type WorkOptions, fillLayer, pieces } from "./work.ts";
+
+/** Bytes compared with one request. */
+const STEP = 512 * 1024;
+
+/**
+ * Puts the top of `stack` on `onto`, which has the same length; returns the bytes copied. Errors: EINVAL,
+ * EROFS, EFORMAT, those of the devices; `AbortError` when told to stop.
+ */
+export async function rebase(
+  stack: StackDevices,
+  onto: StackDevices,
+  options: WorkOptions & ChainOptions = {},
+): Promise<number> {
+  if (stack.sectors !== onto.sectors) {
+    throw new BlockIoError("the two stacks are not of the same length", { code: "EINVAL", op: "open" });
+  }
+  const top = layerAt(stack, stack.layers.length);
+  const target = nameOfTop(await readChain(onto, options));
+  const identity = requireOwn(await readChain(stack, options), stack, stack.layers.length);
+  const below = await viewOf({ ...stack, layers: stack.layers.slice(0, -1) }, options);
+  const above = await viewOf(onto, options);
+  try {
+    const runs = new LayerRuns(stack.sectors, [{ bitmap: top.bitmap }]);
+    const source = { device: below, offset: 0 };
+    let bytes = 0;
+    for (const piece of pieces(stack.sectors, options)) {
+      const missing: Run[] = [];
+      for await (const gap of gaps(runs, piece)) {
+        for await (const { sector, count } of differences(below, above, gap)) {
+          missing.push({ sector, count, source });
+          bytes += count * SECTOR;
+        }
+      }
+      if (missing.length > 0) await fillLayer(top, piece, missing);
+    }
+    await top.data.flush();
+    await top.bitmap.flush();
+    await writeIdentity(top.bitmap, { ...identity, parent: target });
+    return bytes;
+  } finally {
+    await below.close();
+    await above.close();
+  }
+}
+
+/** What the layer does not have. */
+async function* gaps(runs: LayerRuns, piece: Piece): AsyncIterable<Piece> {
+  let at = piece.sector;
+  for await (const { sector, count } of runs.in(piece)) {
+    if (sector > at) yield { sector: at, count: sector - at };
+    at = sector + count;
+  }
+  const end = piece.sector + piece.count;
+  if (end > at) yield { sector: at, count: end - at };
+}
+
+/** Runs of sectors in which two devices differ. */
+async function* differences(a: BlockDevice, b: BlockDevice, { sector, count }: Piece): AsyncIterable<Piece> {
+  for (let at = sector; at < sector + count; at += STEP / SECTOR) {
+    const length = Math.min(STEP / SECTOR, sector + count - at) * SECTOR;
+    if ((await isHole(a, at * SECTOR, length)) && (await isHole(b, at * SECTOR, length))) continue;
+    const ours = Buffer.allocUnsafe(length);
+    const theirs = Buffer.allocUnsafe(length);
+    await a.read(at * SECTOR, ours);
+    await b.read(at * SECTOR, theirs);
+    if (!ours.equals(theirs)) yield* unequalSectors(ours, theirs, at);
+  }
+}
+
+function* unequalSectors(a: Buffer, b: Buffer, start: number): Iterable<Piece> {
+  const differs = (at: number): boolean => a.compare(b, at, at + SECTOR, at, at + SECTOR) !== 0;
+  for (let at = 0; at < a.length; at += SECTOR) {
+    if (!differs(at)) continue;
+    let end = at + SECTOR;
+    while (end < a.length && differs(end)) end += SECTOR;
+    yield { sector: start + at / SECTOR, count: (end - at) / SECTOR };
+    at = end;
+  }
+}
+
+async function isHole(device: BlockDevice, offset: number, length: number): Promise<boolean> {
+  for await (const { kind } of device.extents(offset, length)) if (kind === "data") return false;
+  return true;
+}

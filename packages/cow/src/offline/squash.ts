@@ -1,0 +1,57 @@
+/**
+ * `squash A..B`: one layer instead of several. What A … B-1 hold and B does not is copied up into B; then B
+ * lies on what A lay on, and A … B-1 can be left out of the table.
+ *
+ * B shows the same at every moment, with and without the others below it, and the others are not touched: other
+ * stacks may use them. Cut short, it goes on with what B still lacks. The new parent is written last.
+ */
+import { BlockIoError, SECTOR } from "@dmkit/block-io";
+import { nameOf } from "../core/stacking.ts";
+import { writeIdentity } from "../layer.ts";
+import { type StackDevices, bitmapSources, readIdentities } from "../open-stack.ts";
+import { type ChainOptions, layerAt, requireOwn, requireSound } from "./chain.ts";
+import { LayerRuns, type Run, type WorkOptions, fillLayer, pieces } from "./work.ts";
+
+/**
+ * Squashes layers `from` … `to`, counted from 1 at the bottom; returns the bytes copied. Done before: does
+ * nothing. Errors: EINVAL, EROFS, EFORMAT, those of the devices; `AbortError` when told to stop.
+ */
+export async function squash(
+  stack: StackDevices,
+  from: number,
+  to: number,
+  options: WorkOptions & ChainOptions = {},
+): Promise<number> {
+  if (!(from >= 1 && from < to && to <= stack.layers.length)) {
+    throw new BlockIoError(`layers ${from}..${to} are no range of at least two`, {
+      code: "EINVAL",
+      op: "open",
+      hint: `Layers are counted from 1 at the bottom to ${stack.layers.length}.`,
+    });
+  }
+  const layer = layerAt(stack, to);
+  const blocks = await readIdentities(stack);
+  const identity = requireOwn(blocks, stack, to);
+  const parent = nameOf(blocks[from - 2]);
+  if (identity.parent === parent) return 0;
+  requireSound(blocks, stack, options);
+  const range = stack.layers.slice(from - 1, to);
+  const sources = bitmapSources(range, blocks.slice(from - 1, to), options.aliasedBlockSize);
+  const runs = new LayerRuns(stack.sectors, sources);
+  let bytes = 0;
+  for (const piece of pieces(stack.sectors, options)) {
+    const missing: Run[] = [];
+    for await (const { sector, count, owner } of runs.in(piece)) {
+      if (owner === range.length) continue;
+      const { data, offset } = layerAt(stack, from + owner - 1);
+      missing.push({ sector, count, source: { device: data, offset } });
+      bytes += count * SECTOR;
+    }
+    if (missing.length > 0) await fillLayer(layer, piece, missing);
+  }
+  // What an earlier attempt has left in caches must be there before the layers below can go.
+  await layer.data.flush();
+  await layer.bitmap.flush();
+  await writeIdentity(layer.bitmap, { ...identity, parent });
+  return bytes;
+}

@@ -1,0 +1,38 @@
+/**
+ * `DMKIT_SIM_CYCLES` sets the crash/recover cycles of each target. The script `sim` does the many of them, and,
+ * with `--exhaustive N` and `--sweep`, the tiers that take minutes.
+ */
+import { runSim } from "@dmkit/block-io/testing";
+import { describe, expect, it } from "vitest";
+import { simTargets } from "../src/testing/sim-targets.ts";
+import { mutants } from "./sim-mutants.ts";
+
+const cycles = Number(process.env["DMKIT_SIM_CYCLES"] ?? 250);
+const MINUTES = 10 * 60_000;
+
+describe("under crashes and faults", () => {
+  it.each(simTargets)(
+    "$name: $summary",
+    async (target) => {
+      const { failures } = await runSim(target, { cycles });
+      expect(failures.map(({ command, violations }) => [command, violations])).toEqual([]);
+    },
+    MINUTES,
+  );
+});
+
+describe("mutants", () => {
+  it.each(mutants)(
+    "$name is caught",
+    async (target) => {
+      const seeds: number[] = [];
+      for (const firstSeed of [1, 10_001, 20_001]) {
+        const { failures, runs } = await runSim(target, { firstSeed, seeds: 300, shrink: false, twice: 0 });
+        seeds.push(failures.length > 0 ? runs : Number.POSITIVE_INFINITY);
+      }
+      const [, median] = seeds.sort((a, b) => a - b);
+      expect(median).toBeLessThanOrEqual(100);
+    },
+    MINUTES,
+  );
+});
