@@ -111,7 +111,8 @@ export class FakeServer {
 
   async start(): Promise<this> {
     rmSync(this.socket, { force: true });
-    this.#listening = createServer((socket) => this.#accept(socket));
+    // Half-open: a client may hang up and have what it sent carried out all the same.
+    this.#listening = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
     await new Promise<void>((resolve) => this.#listening.listen({ path: this.socket }, resolve));
     return this;
   }
@@ -158,7 +159,22 @@ export class FakeServer {
   }
 
   async #serve(bytes: Bytes, socket: Socket, connection: number): Promise<void> {
-    await bytes.read(4);
+    const pending = new Set<Promise<void>>();
+    try {
+      await bytes.read(4);
+      await this.#transmit(bytes, socket, connection, pending);
+    } finally {
+      await Promise.all(pending);
+      socket.end();
+    }
+  }
+
+  async #transmit(
+    bytes: Bytes,
+    socket: Socket,
+    connection: number,
+    pending: Set<Promise<void>>,
+  ): Promise<void> {
     const structured = await this.#negotiate(bytes, socket);
     for (;;) {
       const request: RequestHeader = { flags: 0, type: 0, cookieHigh: 0, cookieLow: 0, offset: 0, length: 0 };
@@ -166,13 +182,17 @@ export class FakeServer {
       const payload = await bytes.read(request.type === CMD.WRITE ? request.length : 0);
       const { type, flags, offset, length } = request;
       this.seen.push({ type, flags, offset, length, connection });
-      if (request.type === CMD.DISC) {
-        socket.end();
-        return;
-      }
+      if (request.type === CMD.DISC) return;
       const delay = this.behaviour.delay();
-      if (delay > 0) setTimeout(() => this.#answer(socket, request, payload, structured), delay);
-      else this.#answer(socket, request, payload, structured);
+      if (delay > 0) {
+        const answered = new Promise<void>((resolve) => setTimeout(resolve, delay)).then(() =>
+          this.#answer(socket, request, payload, structured),
+        );
+        pending.add(answered);
+        void answered.then(() => pending.delete(answered));
+      } else {
+        this.#answer(socket, request, payload, structured);
+      }
     }
   }
 

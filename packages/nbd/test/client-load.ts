@@ -55,7 +55,7 @@ export class Load {
   async #write(offset: number, length: number, fua: boolean): Promise<void> {
     const { data, acknowledged } = this.#oracle.submit(offset, length, false);
     await this.#device.write(offset, data, { fua });
-    acknowledged();
+    acknowledged(fua);
     data.fill(0xdd);
   }
 

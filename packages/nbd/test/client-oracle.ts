@@ -5,7 +5,7 @@
  *
  * - A read may not return v if some w with v -> w was acknowledged before the read was submitted.
  * - Once a value was seen to be replaced by another (two reads, one after the other), it may not come back.
- * - On stable storage may be: any write that does not precede one that was acknowledged before the last
+ * - On stable storage may be: any write that does not precede one that was forced, or acknowledged before a
  *   successful flush was submitted.
  */
 import { expect } from "vitest";
@@ -13,7 +13,7 @@ import { expect } from "vitest";
 interface Write {
   readonly submitted: number;
   acknowledged: number;
-  /** Acknowledged before a flush that succeeded. */
+  /** Forced, or acknowledged before a flush that succeeded. */
   stable: boolean;
 }
 
@@ -49,7 +49,11 @@ export class Oracle {
   }
 
   /** A write of a new number is submitted. Zeroes count as a write of number 0. */
-  submit(offset: number, length: number, zeroes: boolean): { data: Buffer; acknowledged: () => void } {
+  submit(
+    offset: number,
+    length: number,
+    zeroes: boolean,
+  ): { data: Buffer; acknowledged: (stable?: boolean) => void } {
     const submitted = this.now();
     this.#writes += 1;
     // A sector zeroed twice has two writes of the same value: the later one stands for both.
@@ -65,9 +69,12 @@ export class Oracle {
     }
     return {
       data,
-      acknowledged: () => {
+      acknowledged: (stable = false) => {
         const now = this.now();
-        for (const write of writes) write.acknowledged = now;
+        for (const write of writes) {
+          write.acknowledged = now;
+          write.stable ||= stable;
+        }
       },
     };
   }

@@ -7,6 +7,7 @@ export class Proxy {
   readonly socket: string = freshSocket();
   readonly #target: string;
   readonly #pairs = new Set<readonly [Socket, Socket]>();
+  // Half-open, so that what a client sent before it hung up is still carried out.
   #listening = createServer();
   connections = 0;
   /** Bytes that may still pass towards the client and towards the server before all is cut. */
@@ -28,7 +29,7 @@ export class Proxy {
 
   async start(): Promise<this> {
     rmSync(this.socket, { force: true });
-    this.#listening = createServer((client) => this.#accept(client));
+    this.#listening = createServer({ allowHalfOpen: true }, (client) => this.#accept(client));
     await new Promise<void>((resolve) => this.#listening.listen({ path: this.socket }, resolve));
     return this;
   }
@@ -44,9 +45,14 @@ export class Proxy {
     this.#pairs.clear();
   }
 
+  /** Cuts the connection with this number, in order of arrival. */
+  cutOne(index: number): void {
+    for (const socket of [...this.#pairs][index] ?? []) socket.destroy();
+  }
+
   #accept(client: Socket): void {
     this.connections += 1;
-    const server = connect({ path: this.#target });
+    const server = connect({ path: this.#target, allowHalfOpen: true });
     const pair = [client, server] as const;
     this.#pairs.add(pair);
     for (const socket of pair) {
@@ -57,6 +63,8 @@ export class Proxy {
         server.destroy();
       });
     }
+    client.on("end", () => server.end());
+    server.on("end", () => client.end());
     client.on("data", (bytes: Buffer) => {
       const count = Math.min(bytes.length, this.toServer);
       this.toServer -= count;

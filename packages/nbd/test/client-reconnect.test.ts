@@ -382,6 +382,36 @@ describe("waiting for a server", () => {
   });
 });
 
+describe("old copies of writes", () => {
+  it("take effect before the write is repeated, not after what replaced it", async () => {
+    for (const trouble of ["one of two connections is lost", "the server breaks the protocol"]) {
+      const multi = trouble.startsWith("one");
+      const server = await fake({ flags: COMMON_FLAGS | FLAG.CAN_MULTI_CONN });
+      const proxy = await new Proxy(server.socket).start();
+      cleanups.push(() => proxy.stop());
+      const device = await opened(multi ? proxy.uri : server.uri, { connections: multi ? 2 : 1 });
+      let slow = true;
+      server.behaviour.delay = () => (slow ? 150 : 0);
+      const first = device.write(0, data(512, 1), { fua: true });
+      await until(() => server.seen.length === 1);
+      slow = false;
+      if (multi) proxy.cutOne(server.seen.at(0)?.connection === 1 ? 1 : 0);
+      else {
+        server.behaviour.onRequest = (request) => (request.type === CMD.READ ? data(16, 1) : undefined);
+        const read = device.read(4096, data(512, 0));
+        await until(() => server.seen.length > 1);
+        server.behaviour.onRequest = () => undefined;
+        await read;
+      }
+      await first;
+      await device.write(0, data(512, 2), { fua: true });
+      await new Promise((resolve) => setTimeout(resolve, 250));
+      expect(server.current[0]).toBe(2);
+      expect(device.status.reconnects).toBe(1);
+    }
+  });
+});
+
 describe("overlapping writes", () => {
   it("are never in flight together", async () => {
     const server = await fake();

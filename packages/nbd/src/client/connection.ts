@@ -7,9 +7,10 @@
  *   afterwards nothing here refers to it or to its buffer;
  * - a cookie is the slot in the table and a running number, so that a late or invented reply is not taken for
  *   the answer to another request;
- * - `lost` is reported once, and after that nothing is answered.
+ * - `lost` is reported once, and after that nothing is answered; but the socket, and the buffers of requests
+ *   that are still being sent, are let go of only by {@link Connection.retire}.
  */
-import { BlockIoError, type Environment, toBlockIoError } from "@dmkit/block-io";
+import { BlockIoError, type Clock, toBlockIoError } from "@dmkit/block-io";
 import { CMD, REQUEST_LENGTH, encodeRequest, protocolError } from "../protocol.ts";
 import type { NbdAddress } from "../uri.ts";
 import { Handshake } from "./handshake.ts";
@@ -27,9 +28,6 @@ export interface ConnectionOwner {
   lost(error: BlockIoError): void;
 }
 
-// How long a server may take to hang up after it was told good-bye.
-const GOOD_BYE_MS = 2000;
-
 export class Connection implements Receiver, RequestTable {
   readonly terms: Terms;
   readonly #transport: Transport;
@@ -41,6 +39,7 @@ export class Connection implements Receiver, RequestTable {
   #generation = 0;
   #inFlight = 0;
   #ended: BlockIoError | undefined;
+  #retired: Promise<void> | undefined;
   #scheduled = false;
 
   private constructor(transport: Transport, terms: Terms) {
@@ -106,23 +105,15 @@ export class Connection implements Receiver, RequestTable {
     return requests;
   }
 
-  /** Says good-bye and waits a moment for the server to hang up. Only when nothing is in flight. */
-  async close({ clock }: Environment): Promise<void> {
-    if (this.#ended !== undefined) return;
-    this.#ended = new BlockIoError("the connection is closed", { code: "ESHUTDOWN" });
-    const farewell = Buffer.alloc(REQUEST_LENGTH);
-    encodeRequest(farewell, 0, {
-      flags: 0,
-      type: CMD.DISC,
-      cookieHigh: 0,
-      cookieLow: 0,
-      offset: 0,
-      length: 0,
-    });
-    const patience = new AbortController();
-    const timer = clock.after(GOOD_BYE_MS, () => patience.abort());
-    await this.#transport.end(farewell, patience.signal);
-    timer.cancel();
+  /**
+   * Sends no more requests, says good-bye, and resolves when the server has hung up, or after `limit`
+   * milliseconds. A server hangs up when it has finished what it was sent: after that nothing of it can take
+   * effect any more.
+   */
+  retire(clock: Clock, limit: number): Promise<void> {
+    this.#ended ??= new BlockIoError("the connection is closed", { code: "ESHUTDOWN" });
+    this.#retired ??= this.#retire(clock, limit);
+    return this.#retired;
   }
 
   /** Hangs up at once; nobody is told. */
@@ -132,10 +123,11 @@ export class Connection implements Receiver, RequestTable {
   }
 
   received(chunk: Buffer): void {
+    // A stream that broke the protocol once is not understood any more.
+    if (this.#ended !== undefined) return;
     try {
       this.#reader.push(chunk);
     } catch (error) {
-      this.#transport.destroy();
       this.ended(toBlockIoError(error, {}));
     }
   }
@@ -156,6 +148,17 @@ export class Connection implements Receiver, RequestTable {
     this.#free.push(request.cookieLow);
     this.#inFlight -= 1;
     this.#owner?.answered(request);
+  }
+
+  async #retire(clock: Clock, limit: number): Promise<void> {
+    if (limit <= 0) this.#transport.destroy();
+    if (this.#transport.isClosed) return;
+    const bytes = Buffer.alloc(REQUEST_LENGTH);
+    encodeRequest(bytes, 0, { flags: 0, type: CMD.DISC, cookieHigh: 0, cookieLow: 0, offset: 0, length: 0 });
+    const patience = new AbortController();
+    const timer = clock.after(limit, () => patience.abort());
+    await this.#transport.end(bytes, patience.signal);
+    timer.cancel();
   }
 
   readonly #sendBatch = (): void => {

@@ -43,6 +43,9 @@ export interface LinkOptions extends ReconnectorOptions {
   readonly writeThrough: boolean;
 }
 
+// How long a server may take to finish what it was sent and hang up, before its requests are sent to the next.
+const MOST_RETIRE_MS = 5000;
+
 export class Link implements ConnectionOwner {
   readonly #options: LinkOptions;
   readonly #environment: Environment;
@@ -53,6 +56,7 @@ export class Link implements ConnectionOwner {
   readonly #reconnector: Reconnector;
   readonly #barrier = new FlushGroup(() => this.submit(new Request(this.#options.name, CMD.FLUSH, 0, 0, 0)));
   readonly #queue = new Fifo<Request>();
+  readonly #retireLimit: number;
 
   #session: Session | undefined;
   #replay: Replay | undefined;
@@ -86,6 +90,7 @@ export class Link implements ConnectionOwner {
       reconnected: (next) => this.#resume(next),
       hopeless: (error) => this.#die(error),
     });
+    this.#retireLimit = Math.min(MOST_RETIRE_MS, options.patience);
     this.#deadline = new Deadline(environment.clock, options.patience, () =>
       this.#die(this.#reconnector.despair()),
     );
@@ -93,12 +98,12 @@ export class Link implements ConnectionOwner {
 
   /** Begins to listen; the connection may be lost before this returns. */
   start(): void {
-    if (this.#session !== undefined) this.#session.owner = this;
+    this.#session?.start(this, this.#retireLimit);
   }
 
   /** Connections in use; 0 while the server is away. */
   get connections(): number {
-    return this.#session?.connections ?? 0;
+    return this.#session?.isUsable === true ? this.#session.connections : 0;
   }
 
   get reconnects(): number {
@@ -139,7 +144,7 @@ export class Link implements ConnectionOwner {
     const session = this.#session;
     this.#session = undefined;
     this.#die(new BlockIoError("the device is closed", { code: "ESHUTDOWN", device: this.#options.name }));
-    await session?.close(this.#environment);
+    await session?.close();
   }
 
   // -- Out ----------------------------------------------------------------------------------------------------
@@ -158,7 +163,7 @@ export class Link implements ConnectionOwner {
   /** Sends what may be sent: the replay, or, when there is none, what is queued. */
   #pump(): void {
     const session = this.#session;
-    if (session === undefined || this.#draining !== undefined) return;
+    if (session === undefined || !session.isUsable || this.#draining !== undefined) return;
     const source = this.#replay ?? this.#queue;
     for (let next = source.peek(); next !== undefined && this.#admits(next); next = source.peek()) {
       source.shift();
@@ -190,7 +195,7 @@ export class Link implements ConnectionOwner {
       if (!restored) this.#conclude(request);
       else if (request.error !== undefined) this.#loseWrites(request.error);
     }
-    if (this.#draining !== undefined && this.#inFlight === 0) this.lost(this.#draining);
+    if (this.#draining !== undefined && this.#inFlight === 0) this.#session?.lost(this.#draining);
     this.#advance();
   }
 
@@ -249,7 +254,7 @@ export class Link implements ConnectionOwner {
     const mutations = this.#unanswered.filter((request) => request.mutates);
     this.#unanswered = this.#unanswered.filter((request) => !request.mutates);
     this.#replay = new Replay(this.#options.name, this.#durability.entries(), mutations);
-    session.owner = this;
+    session.start(this, this.#retireLimit);
     this.#advance();
   }
 

@@ -6,9 +6,11 @@
  * - no request is sent before all connections stand, and the loss of one is the loss of all: so whatever was
  *   acknowledged within a session and flushed within it was flushed by the server that had acknowledged it;
  * - a stripe of the device always uses the same connection: so a read sees every earlier write to its place,
- *   even on a server whose connections agree with each other only after a flush.
+ *   even on a server whose connections agree with each other only after a flush;
+ * - the loss is reported when the server has hung up everywhere: so it has finished with what it was sent, and
+ *   no old copy of a request can take effect after the request was repeated elsewhere.
  */
-import type { Environment } from "@dmkit/block-io";
+import type { BlockIoError, Clock, Environment } from "@dmkit/block-io";
 import { FLAG, protocolError } from "../protocol.ts";
 import type { NbdUri } from "../uri.ts";
 import { Connection, type ConnectionOwner } from "./connection.ts";
@@ -17,6 +19,8 @@ import { type Terms, breachOf } from "./terms.ts";
 
 const LEAST_STRIPE = 1024 * 1024;
 const MOST_STRIPES = 65_536;
+// How long a server may take to hang up after it was told good-bye, when nothing depends on it.
+const GOOD_BYE_MS = 2000;
 
 /** Bytes, a power of two; requests of a device with several connections do not cross multiples of it. */
 export function stripeOf(size: number): number {
@@ -25,16 +29,21 @@ export function stripeOf(size: number): number {
   return stripe;
 }
 
-export class Session {
+export class Session implements ConnectionOwner {
   readonly terms: Terms;
   /** Milliseconds of the clock when it was established. */
   readonly since: number;
   readonly #connections: readonly Connection[];
   readonly #stripe: number;
+  readonly #clock: Clock;
+  #owner: ConnectionOwner | undefined;
+  #limit = 0;
+  #losing = false;
 
-  private constructor(connections: readonly Connection[], terms: Terms, since: number) {
+  private constructor(connections: readonly Connection[], terms: Terms, clock: Clock) {
     this.terms = terms;
-    this.since = since;
+    this.since = clock.now();
+    this.#clock = clock;
     this.#connections = connections;
     this.#stripe = stripeOf(terms.size);
   }
@@ -63,7 +72,7 @@ export class Session {
     const breach = connections
       .map((other) => breachOf(terms, other.terms))
       .find((found) => found !== undefined);
-    if (breach === undefined && !signal.aborted) return new Session(connections, terms, clock.now());
+    if (breach === undefined && !signal.aborted) return new Session(connections, terms, clock);
     for (const connection of connections) connection.destroy();
     throw breach === undefined ? signal.reason : protocolError(`connections to one export differ: ${breach}`);
   }
@@ -72,8 +81,29 @@ export class Session {
     return this.#connections.length;
   }
 
-  set owner(owner: ConnectionOwner) {
-    for (const connection of this.#connections) connection.owner = owner;
+  /** Requests may be sent; false from the first sign of a loss on. */
+  get isUsable(): boolean {
+    return !this.#losing;
+  }
+
+  /**
+   * Begins to tell `owner` of answers and of the loss; of the latter, if need be, before this returns.
+   * @param limit milliseconds to wait for the server to hang up before the loss is reported; 0: do not wait.
+   */
+  start(owner: ConnectionOwner, limit: number): void {
+    this.#owner = owner;
+    this.#limit = limit;
+    for (const connection of this.#connections) connection.owner = this;
+  }
+
+  answered(request: Request): void {
+    this.#owner?.answered(request);
+  }
+
+  lost(error: BlockIoError): void {
+    if (this.#losing) return;
+    this.#losing = true;
+    void this.#retire(this.#limit).then(() => this.#owner?.lost(error));
   }
 
   send(request: Request): void {
@@ -88,8 +118,14 @@ export class Session {
     return this.#connections.flatMap((connection) => connection.unanswered());
   }
 
-  /** Says good-bye on all connections. */
-  async close(environment: Environment): Promise<void> {
-    await Promise.all(this.#connections.map((connection) => connection.close(environment)));
+  /** Says good-bye on all connections. Nothing may be in flight. */
+  close(): Promise<void> {
+    this.#losing = true;
+    this.#owner = undefined;
+    return this.#retire(GOOD_BYE_MS);
+  }
+
+  async #retire(limit: number): Promise<void> {
+    await Promise.all(this.#connections.map((connection) => connection.retire(this.#clock, limit)));
   }
 }

@@ -86,6 +86,11 @@ export class Transport {
     }
   }
 
+  /** The socket is gone, on both sides. */
+  get isClosed(): boolean {
+    return this.#socket.closed;
+  }
+
   /** Who is told from now on. */
   set receiver(receiver: Receiver) {
     this.#receiver = receiver;
@@ -106,7 +111,7 @@ export class Transport {
 
   /** Sends what is left and `last`, and resolves when the peer has hung up or `signal` says not to wait. */
   async end(last: Buffer, signal: AbortSignal): Promise<void> {
-    if (this.#socket.closed) return;
+    if (this.isClosed) return;
     this.#receiver = nobody;
     const closed = new Promise<void>((resolve) => this.#closed.push(resolve));
     const abort = (): void => {
