@@ -1,4 +1,6 @@
 /** The static list of targets the app knows. Adding one is one line here. */
+import { assocCache } from "@dmkit/assoc-cache";
 import { TargetRegistry, basicTargets } from "@dmkit/block-io";
+import { writeboost } from "@dmkit/writeboost";
 
-export const targets: TargetRegistry = new TargetRegistry([...basicTargets]);
+export const targets: TargetRegistry = new TargetRegistry([...basicTargets, writeboost, assocCache]);
