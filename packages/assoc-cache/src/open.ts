@@ -5,7 +5,15 @@ import type { Geometry } from "./format/geometry.ts";
 import type { Policy, Superblock } from "./format/superblock.ts";
 import { uuidFromText } from "./format/uuid.ts";
 import { type NewCache, createV1, createV2 } from "./opening/create.ts";
-import { type Stored, checkPairing, findMetadata, loadV1, loadV2, sourceUnchanged } from "./opening/load.ts";
+import {
+  type Stored,
+  checkPairing,
+  findMetadata,
+  loadRules,
+  loadV1,
+  loadV2,
+  sourceUnchanged,
+} from "./opening/load.ts";
 import { refuse } from "./opening/refuse.ts";
 import type { CacheOptions } from "./options.ts";
 import type { Metadata } from "./running/metadata.ts";
@@ -86,7 +94,7 @@ async function load(options: CacheOptions, context: OpenContext, devices: Device
   await loadV2(state.frames, devices.cache, superblock, unchanged);
   // From here on clean entries go out of date without notice.
   const inUse = { ...superblock, clean: false, generation: superblock.generation + 1 };
-  if (superblock.clean) await writeSuperblocks(devices.cache, inUse);
+  if (loadRules.marksInUse(superblock)) await writeSuperblocks(devices.cache, inUse);
   return { state, metadata: new MetadataV2(state, superblock.clean ? inUse : superblock) };
 }
 

@@ -92,7 +92,7 @@ export class MetadataV2 implements Metadata {
     const unstable = state.cacheUnstable || claims.length > 0;
     state.cacheUnstable = false;
     try {
-      if (unstable) await this.#cache.flush();
+      if (unstable) await this.flushData();
       await this.#store(claims, drops);
     } catch (error) {
       this.#lost ||= unstable;
@@ -100,9 +100,24 @@ export class MetadataV2 implements Metadata {
     }
   }
 
+  /** Data before the entries that claim it. */
+  private flushData(): Promise<void> {
+    return this.#cache.flush();
+  }
+
+  /** Entries before anything that relies on them. */
+  private flushEntries(): Promise<void> {
+    return this.#cache.flush();
+  }
+
   #stage(frame: number): void {
     this.#frames.removeFacts(frame, facts.queued);
     if (this.#frames.isDirty(frame)) this.#frames.addFacts(frame, facts.staged);
+  }
+
+  /** Whether a frame that was about to be claimed when the flush began still is what was flushed. */
+  private isStaged(frame: number): boolean {
+    return this.#frames.has(frame, facts.staged);
   }
 
   /** The data of `claims` is stable. */
@@ -112,7 +127,7 @@ export class MetadataV2 implements Metadata {
     for (const frame of claims) {
       // Meanwhile it may have been cleaned; then the source has the data, and whatever became dirty in this
       // frame since was not covered by the flush.
-      if (!frames.has(frame, facts.staged) || frames.has(frame, facts.claim)) continue;
+      if (!this.isStaged(frame) || frames.has(frame, facts.claim)) continue;
       frames.removeFacts(frame, facts.staged);
       frames.addFacts(frame, facts.claim | facts.held);
       changed.push(frame);
@@ -126,7 +141,7 @@ export class MetadataV2 implements Metadata {
     }
     if (changed.length === 0) return;
     await this.#writeEntriesOf(changed);
-    await this.#cache.flush();
+    await this.flushEntries();
     for (const [index, frame] of changed.entries()) {
       if (index < claimed) frames.addFacts(frame, facts.sure);
       else if (!frames.has(frame, facts.claim)) frames.removeFacts(frame, facts.held);

@@ -46,7 +46,7 @@ export class SourcePath {
     const count = Math.floor((offset + length - 1) / blockBytes) - first + 1;
     const grant = await lock.acquire(first, count, true);
     try {
-      await this.#clear(first, count);
+      await this.clear(first, count);
       await change(source);
       this.#state.sourceUnstable = true;
     } finally {
@@ -61,10 +61,10 @@ export class SourcePath {
       const bound = this.#state.boundFrames(given.first, given.count);
       statistics.writeHits += bound.length;
       if (this.updates && this.#state.policy === "write-through" && this.#state.cacheError === undefined) {
-        await this.#settle(bound);
+        await this.settle(bound);
         await this.#update(given, bound);
       } else {
-        await this.#clear(given.first, given.count);
+        await this.clear(given.first, given.count);
         await this.#toSource(given);
       }
     } finally {
@@ -73,13 +73,13 @@ export class SourcePath {
   }
 
   /** Afterwards no block of the range is in the cache. */
-  async #clear(first: number, count: number): Promise<void> {
+  private async clear(first: number, count: number): Promise<void> {
     const bound = this.#state.boundFrames(first, count);
-    await this.#settle(bound);
+    await this.settle(bound);
     for (const frame of bound) this.#state.frames.release(frame);
   }
 
-  async #settle(bound: readonly number[]): Promise<void> {
+  private async settle(bound: readonly number[]): Promise<void> {
     const { frames } = this.#state;
     if (bound.some((frame) => frames.isBinding(frame))) await this.#writeback.settle(bound);
   }

@@ -153,17 +153,23 @@ export class CacheState {
     let victim = frames.oldestEvictable(block);
     for (let tries = 0; victim !== NONE && tries < 8; tries += 1) {
       // Somebody may be reading the victim, or be about to: those have locked its block.
-      const grant = this.lock.tryAcquire(frames.blockOf(victim), 1, true);
-      if (grant !== undefined) {
+      if (this.isUnused(frames.blockOf(victim))) {
         frames.release(victim);
         frames.bind(victim, block);
         this.statistics.replacements += 1;
-        this.lock.release(grant);
         return victim;
       }
       victim = frames.nextEvictable(victim);
     }
     return NONE;
+  }
+
+  /** Whether nobody has locked the block, or waits for it. */
+  private isUnused(block: number): boolean {
+    const grant = this.lock.tryAcquire(block, 1, true);
+    if (grant === undefined) return false;
+    this.lock.release(grant);
+    return true;
   }
 
   /** The cache device failed a write or a flush: it gets nothing new from now on. */

@@ -40,7 +40,7 @@ export class Writeback {
       for (const run of runsOf(first, neighbours, this.#state.pool.size / this.#state.blockBytes)) {
         const place = run.block - first;
         try {
-          await this.#copyRun(run.block, run.frame, run.count);
+          await this.copyRun(run.block, run.frame, run.count);
           for (const frame of neighbours.slice(place, place + run.count)) {
             table.setState(frame, states.written);
             copied.push(frame);
@@ -59,7 +59,7 @@ export class Writeback {
   cleaned(frames: readonly number[], cold: boolean): void {
     const table = this.#state.frames;
     for (const frame of frames) {
-      if (table.stateOf(frame) !== states.written) continue;
+      if (!this.isUnchanged(frame)) continue;
       table.setState(frame, states.clean, cold);
       this.#state.statistics.writtenBack += 1;
       this.#metadata.drop(frame);
@@ -87,7 +87,12 @@ export class Writeback {
     if (binding.some((frame) => table.isBinding(frame))) throw this.#state.unavailable("write");
   }
 
-  async #copyRun(block: number, frame: number, count: number): Promise<void> {
+  /** Whether nothing was written to the frame since it was copied. */
+  private isUnchanged(frame: number): boolean {
+    return this.#state.frames.stateOf(frame) === states.written;
+  }
+
+  private async copyRun(block: number, frame: number, count: number): Promise<void> {
     const state = this.#state;
     if (frame === NONE) return;
     const buffer = await state.pool.acquire();

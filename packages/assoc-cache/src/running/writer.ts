@@ -146,7 +146,7 @@ export class Writer {
         this.#markDirty(frame);
       } else {
         frame = this.#newFrame(block, bypass);
-        if (frame !== NONE && !this.#covers(given, block)) {
+        if (frame !== NONE && !this.covers(given, block)) {
           const buffer = this.#state.pool.tryAcquire();
           if (buffer === undefined) {
             // Without a buffer to complete the block in it goes to the source.
@@ -181,7 +181,7 @@ export class Writer {
   }
 
   /** Whether the request covers all of a block. */
-  #covers({ offset, from }: Given, block: number): boolean {
+  private covers({ offset, from }: Given, block: number): boolean {
     const start = block * this.#state.blockBytes;
     return offset <= start && offset + from.length >= start + this.#state.bytesOf(block);
   }
@@ -244,6 +244,11 @@ export class Writer {
     }
   }
 
+  /** Whether a dirty frame holds what somebody was told is written. */
+  private isOnlyCopy(frame: number): boolean {
+    return this.#state.frames.has(frame, facts.acknowledged | facts.claim | facts.held);
+  }
+
   #markDirty(frame: number): void {
     const { frames } = this.#state;
     frames.use(frame);
@@ -283,7 +288,7 @@ export class Writer {
       for (let block = first; block < first + count; block += 1) {
         const frame = frames.find(block);
         if (frame !== NONE) {
-          if (frames.has(frame, facts.acknowledged | facts.claim | facts.held)) {
+          if (this.isOnlyCopy(frame)) {
             throw this.#state.unavailable("write", given.offset, given.from.length);
           }
           frames.abandon(frame);

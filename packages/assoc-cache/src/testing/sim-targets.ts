@@ -35,9 +35,9 @@ export async function openOn(
 type Vary = (random: Prng) => Readonly<Record<string, unknown>>;
 
 function geometry(random: Prng, vary: Vary): SimGeometry<Knobs> {
-  const blockSectors = random.pick([8, 8, 8, 64, 64, 512]);
-  const most = blockSectors === 512 ? 4 : blockSectors === 64 ? 16 : 64;
-  const frames = Math.max(4, Math.min(most, 2 ** random.between(2, 6)));
+  const blockSectors = [8, 64, 512][random.weighted([12, 4, 1])] as number;
+  const most = blockSectors === 512 ? 4 : blockSectors === 64 ? 8 : 64;
+  const frames = Math.min(most, 2 ** (2 + random.weighted([5, 4, 3, 1, 1])));
   const ways = 2 ** random.between(0, Math.log2(frames));
   const shape = { frames, blockSectors, ways };
   // Odd lengths: the last block is short. Larger than the cache, so that it evicts.
@@ -135,9 +135,4 @@ export const historical: SimTarget<Knobs> = target("v1", "historical metadata, l
   format: "v1",
 }));
 
-export const simTargets: readonly SimTarget[] = [
-  writeBack,
-  writeThrough,
-  writeAround,
-  historical,
-] as unknown as readonly SimTarget[];
+export const simTargets: readonly SimTarget[] = [writeBack, writeThrough, writeAround, historical];
