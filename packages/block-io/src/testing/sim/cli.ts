@@ -2,6 +2,8 @@
  * The command `sim`: runs the tiers over a list of targets, shows progress, and ends with a summary by target
  * and by kind of fault. Exit code 0: no violation; 1: violations; 2: usage.
  */
+import { resolve } from "node:path";
+import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { exhaust } from "./exhaustive.ts";
 import { type FaultKind, faultKinds } from "./faults.ts";
@@ -101,7 +103,7 @@ export async function simMain(
 
 const standardOutput: SimOutput = {
   write: (text) => void process.stdout.write(text),
-  terminal: process.stdout.isTTY === true,
+  terminal: process.stdout.isTTY,
 };
 
 class Command {
@@ -215,8 +217,6 @@ class Command {
 }
 
 async function loaded(modules: readonly string[]): Promise<SimTarget[]> {
-  const { resolve } = await import("node:path");
-  const { pathToFileURL } = await import("node:url");
   const targets: SimTarget[] = [];
   for (const name of modules) {
     const module = (await import(pathToFileURL(resolve(name)).href)) as { simTargets?: readonly SimTarget[] };

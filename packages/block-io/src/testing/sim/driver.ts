@@ -35,9 +35,9 @@ export interface DriveStyle {
 /** Steps without an answer that count as a hang. */
 const PATIENCE = 30_000;
 /** The same, where an injected fault keeps a request back for ever. */
-const FAULT_PATIENCE = 2000;
+const FAULT_PATIENCE = 400;
 /** Steps without an answer after which a request that hangs once is answered in any case. */
-const LATE = 300;
+const LATE = 150;
 /** Timers that fire while nothing else happens. Enough for an hour of a daemon that wakes up each second. */
 const TIMER_PATIENCE = 3600;
 /** Real milliseconds. */

@@ -1,3 +1,5 @@
+export { blockIoTargets } from "./builtin.ts";
+export { type SimOutput, simMain } from "./cli.ts";
 export { type Bias, type CrashReport, type Survivors, biases, countCandidates, crashDisks } from "./crash.ts";
 export { type DiskSpec, SimDisk } from "./disk.ts";
 export { DiskHandle, openDisk } from "./disk-handle.ts";

@@ -49,8 +49,6 @@ interface Entry {
   firstSeen: number;
   /** The latest submission of a read that returned it. */
   lastAsked: number;
-  /** A discard that a later read has shown to have done nothing. */
-  refused: boolean;
 }
 
 /** Why a read is not legal. */
@@ -157,7 +155,7 @@ export class Oracle {
     let match: Entry | undefined;
     let matches = 0;
     for (const entry of entries) {
-      if (entry.version.content !== content || entry.refused) continue;
+      if (entry.version.content !== content) continue;
       if (!this.#fits(entry, entries, submitted)) continue;
       match = entry;
       matches += 1;
@@ -257,7 +255,8 @@ export class Oracle {
 
   /** Whether a read submitted at `submitted`, answered now, may have returned this version. */
   #fits(entry: Entry, entries: readonly Entry[], submitted: number): boolean {
-    const earliest = Math.min(earliestAnswer(entry), this.#time + 1);
+    // If it is a discard that took effect, then before it was acknowledged.
+    const earliest = Math.min(entry.firstSeen, entry.version.acknowledged, this.#time + 1);
     const latest = Math.max(latestSubmission(entry), submitted);
     for (const other of entries) {
       if (other === entry || (other.version.base && entry.version.base)) continue;
@@ -269,15 +268,7 @@ export class Oracle {
   #observe(sector: number, seen: Entry, entries: Entry[], submitted: number): void {
     seen.firstSeen = Math.min(seen.firstSeen, this.#time + 1);
     seen.lastAsked = Math.max(seen.lastAsked, submitted);
-    let ruledOut = false;
-    for (const entry of entries) {
-      const { weak, base, acknowledged, submitted: since } = entry.version;
-      if (weak && entry !== seen && acknowledged < submitted && seen.version.acknowledged < since) {
-        entry.refused = true;
-      }
-      if (base && entry !== seen && seen.version.base) ruledOut = true;
-    }
-    if (!ruledOut) return;
+    if (!seen.version.base) return;
     const left = entries.filter((entry) => entry === seen || !entry.version.base);
     this.#entries[sector] = left;
     if (left.length === 1) this.#unsettled.delete(sector);
@@ -314,7 +305,7 @@ export class Oracle {
 }
 
 function newEntry(version: Version): Entry {
-  return { version, firstSeen: NEVER, lastAsked: -1, refused: false };
+  return { version, firstSeen: NEVER, lastAsked: -1 };
 }
 
 function baseVersion(content: number, time: number): Version {
@@ -322,8 +313,9 @@ function baseVersion(content: number, time: number): Version {
   return { content, submitted: time - 0.25, acknowledged: time, first: 0, count: 0, weak: false, base: true };
 }
 
+/** Infinity for a discard that nobody has seen to have any effect. */
 function earliestAnswer({ version, firstSeen }: Entry): number {
-  return version.weak ? firstSeen : Math.min(firstSeen, version.acknowledged);
+  return version.weak && firstSeen === NEVER ? NEVER : Math.min(firstSeen, version.acknowledged);
 }
 
 function latestSubmission({ version, lastAsked }: Entry): number {

@@ -15,9 +15,11 @@ import type { SimTarget } from "./target.ts";
 
 /** Beyond all work: the power fails when everything is done. */
 const AT_THE_END = 1_000_000;
-const BUDGET_MS = 20_000;
+/** Real milliseconds for each of two attempts. */
+const BUDGET_MS = 10_000;
 
-interface Failing {
+/** A plan that fails, and how. */
+export interface Failing {
   readonly plan: Plan;
   readonly result: RunResult;
 }
@@ -27,9 +29,11 @@ export async function shrink(target: SimTarget, plan: Plan): Promise<Failing | u
   const result = await runPlan(target, plan);
   const rule = result.violations[0]?.rule;
   if (rule === undefined || target.real === true) return undefined;
-  const shrinker = new Shrinker(target, rule, { plan, result });
-  await shrinker.run();
-  return shrinker.best;
+  const start: Failing = { plan, result };
+  // Without its history a generation may need more operations: it is not known beforehand which is smaller.
+  const short = await new Shrinker(target, rule, start).run(true);
+  const long = await new Shrinker(target, rule, start).run(false);
+  return cost(long) < cost(short) ? long : short;
 }
 
 class Shrinker {
@@ -45,12 +49,13 @@ class Shrinker {
     this.#deadline = realEnvironment.clock.now() + BUDGET_MS;
   }
 
-  async run(): Promise<void> {
+  /** @param generationsFirst leave out whole generations before anything else. */
+  async run(generationsFirst: boolean): Promise<Failing> {
     await this.#pin();
     await this.#try({ inOrder: true });
     if (this.#target.create !== undefined) await this.#try({ calmCreate: true });
     await this.#try({ faults: {} });
-    await this.#dropGenerations();
+    if (generationsFirst) await this.#dropGenerations();
     for (let before = Infinity; cost(this.best) < before && !this.#late; ) {
       before = cost(this.best);
       await this.#dropOperations();
@@ -60,6 +65,7 @@ class Shrinker {
       await this.#dropFaults();
     }
     await this.#fewerLost();
+    return this.best;
   }
 
   get #late(): boolean {

@@ -7,7 +7,7 @@ import type { FaultKind } from "./faults.ts";
 import type { Violation } from "./load.ts";
 import { type FaultMode, type Plan, planToArguments } from "./plan.ts";
 import { type RunResult, runPlan } from "./run.ts";
-import { shrink } from "./shrink.ts";
+import { type Failing, shrink } from "./shrink.ts";
 import type { SimTarget } from "./target.ts";
 
 export interface SimOptions {
@@ -110,16 +110,43 @@ async function explain(
   violations: readonly Violation[],
   shrinks: boolean,
 ): Promise<SimFailure> {
-  const smallest = shrinks && violations[0]?.rule !== "determinism" ? await shrink(target, plan) : undefined;
+  const smallest =
+    shrinks && violations[0]?.rule !== "determinism" ? await smallestNear(target, plan) : undefined;
   const last = smallest ?? { plan, result: await runPlan(target, plan) };
   return {
     seed: plan.seed,
     plan: last.plan,
     violations: last.result.violations.length > 0 ? last.result.violations : violations,
-    operations: last.result.generations.reduce((sum, { operations }) => sum + operations.length, 0),
+    operations: operationsOf(last.result),
     crashes: last.result.cycles,
     command: commandFor(target, last.plan),
   };
+}
+
+/** Operations below which a failure is small enough to be read. */
+const HANDFUL = 8;
+const NEIGHBOURS = 60;
+
+/**
+ * The plan shrunk; and if that leaves much, one of the next seeds that fails in the same way and shrinks to
+ * less: a disk with a long ring needs many operations to wrap, one with a short ring does not.
+ */
+async function smallestNear(target: SimTarget, plan: Plan): Promise<Failing | undefined> {
+  let best = await shrink(target, plan);
+  const rule = best?.result.violations[0]?.rule;
+  for (let next = 1; next <= NEIGHBOURS && best !== undefined; next += 1) {
+    if (operationsOf(best.result) <= HANDFUL) break;
+    const neighbour = { ...plan, seed: plan.seed + next };
+    const { violations } = await runPlan(target, neighbour);
+    if (violations[0]?.rule !== rule) continue;
+    const other = await shrink(target, neighbour);
+    if (other !== undefined && operationsOf(other.result) < operationsOf(best.result)) best = other;
+  }
+  return best;
+}
+
+function operationsOf({ generations }: RunResult): number {
+  return generations.reduce((sum, { operations }) => sum + operations.length, 0);
 }
 
 function emptySummary(target: string): SimSummary {

@@ -13,9 +13,11 @@ import { commandFor } from "./simulate.ts";
 import type { SimTarget } from "./target.ts";
 
 export interface SweepOptions {
-  /** The workload is the one of this seed; 1 unless told otherwise. */
+  /** The first workload is the one of this seed; 1 unless told otherwise. */
   readonly seed?: number | undefined;
-  /** Operations of the workload, in each of two generations; 12 unless told otherwise. */
+  /** Workloads; 3 unless told otherwise. */
+  readonly workloads?: number | undefined;
+  /** Operations of a workload, in each of two generations; 10 unless told otherwise. */
   readonly operations?: number | undefined;
   /** All unless told otherwise. */
   readonly kinds?: readonly FaultKind[] | undefined;
@@ -34,42 +36,58 @@ export interface SweepSummary {
 
 export async function sweepFaults(target: SimTarget, options: SweepOptions = {}): Promise<SweepSummary> {
   const summary: SweepSummary = { target: target.name, runs: 0, sites: new Map(), failures: [] };
-  // The first operations of both generations: enough to reach every place in the code, and not for ever.
-  const keep = [0, 1].flatMap((generation) =>
-    Array.from(
-      { length: options.operations ?? 12 },
-      (_, index) => generation * IDS_PER_GENERATION + index + 1,
-    ),
-  );
-  const kinds = options.kinds ?? (Object.keys(faultKinds) as FaultKind[]);
-  for (const kind of kinds) {
-    if (target.excludes?.includes(kind)) continue;
-    for (const persistent of [false, true]) {
-      for (const generation of [0, 1]) {
-        for (let ordinal = 1; ordinal <= (options.most ?? 500); ordinal += 1) {
-          const plan: Plan = {
-            seed: options.seed ?? 1,
-            faults: "none",
-            reduction: {
-              generations: generation + 1,
-              keep,
-              crashes: { 0: { step: 1_000_000, survivors: "uniform" } },
-              faults: { [generation]: [{ kind, ordinal, persistent }] },
-            },
-          };
-          const result = await runPlan(target, plan);
-          summary.runs += 1;
-          options.onProgress?.(summary);
-          const [violation] = result.violations;
-          if (violation !== undefined) {
-            summary.failures.push({ violation, command: commandFor(target, plan) });
-            return summary;
-          }
-          if (result.faults.size === 0) break;
-          summary.sites.set(kind, (summary.sites.get(kind) ?? 0) + 1);
+  const { seed = 1, workloads = 3, kinds = Object.keys(faultKinds) as FaultKind[] } = options;
+  for (let workload = 0; workload < workloads; workload += 1) {
+    for (const kind of kinds) {
+      if (target.excludes?.includes(kind)) continue;
+      for (const persistent of [false, true]) {
+        for (const generation of [0, 1]) {
+          await sweepOne(target, { seed: seed + workload, kind, persistent, generation }, options, summary);
+          if (summary.failures.length > 0) return summary;
         }
       }
     }
   }
   return summary;
+}
+
+interface Sweep {
+  readonly seed: number;
+  readonly kind: FaultKind;
+  readonly persistent: boolean;
+  readonly generation: number;
+}
+
+async function sweepOne(
+  target: SimTarget,
+  { seed, kind, persistent, generation }: Sweep,
+  options: SweepOptions,
+  summary: SweepSummary,
+): Promise<void> {
+  // The first operations of both generations: enough to reach every place in the code, and not for ever.
+  const keep = [0, 1].flatMap((index) =>
+    Array.from({ length: options.operations ?? 10 }, (_, n) => index * IDS_PER_GENERATION + n + 1),
+  );
+  for (let ordinal = 1; ordinal <= (options.most ?? 500); ordinal += 1) {
+    const plan: Plan = {
+      seed,
+      faults: "none",
+      reduction: {
+        generations: generation + 1,
+        keep,
+        crashes: { 0: { step: 1_000_000, survivors: "uniform" } },
+        faults: { [generation]: [{ kind, ordinal, persistent }] },
+      },
+    };
+    const result = await runPlan(target, plan);
+    summary.runs += 1;
+    options.onProgress?.(summary);
+    const [violation] = result.violations;
+    if (violation !== undefined) {
+      summary.failures.push({ violation, command: commandFor(target, plan) });
+      return;
+    }
+    if (result.faults.size === 0) return;
+    summary.sites.set(kind, (summary.sites.get(kind) ?? 0) + 1);
+  }
 }

@@ -1,0 +1,5 @@
+/** A module as `--from` takes it. */
+import type { SimTarget } from "../../src/testing/index.ts";
+import { right } from "./broken.ts";
+
+export const simTargets: readonly SimTarget[] = [{ ...right, name: "from-elsewhere" }];
