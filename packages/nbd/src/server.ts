@@ -3,6 +3,7 @@ import type { Duplex } from "node:stream";
 import { type Environment, type Timer, realEnvironment } from "@dmkit/block-io";
 import { REP } from "./protocol.ts";
 import { ByteBudget } from "./server/budget.ts";
+import { BufferPool } from "./server/buffer-pool.ts";
 import { Connection } from "./server/connection.ts";
 import type { ServerContext } from "./server/context.ts";
 import type { ExportOptions, RemovalMode } from "./server/export.ts";
@@ -10,9 +11,10 @@ import { ExportDirectory } from "./server/exports.ts";
 import { type ServerLimits, resolveLimits } from "./server/limits.ts";
 import { type ListenOptions, type Listener, listen } from "./server/listener.ts";
 import type { Denial } from "./server/negotiation.ts";
-import { SlabPool } from "./server/outbox.ts";
 import type { ExportStatistics } from "./server/statistics.ts";
 
+// Bytes of buffers kept for later, for all connections together.
+const KEPT_BUFFERS = 16 * 1024 * 1024;
 // Milliseconds between two looks at which clients have stalled.
 const CHECK_INTERVAL = 1000;
 // Milliseconds a client that is refused has to take its refusal.
@@ -72,7 +74,7 @@ export class NbdServer {
       environment,
       limits: this.limits,
       budget: new ByteBudget(bytesInAll, bytesPerConnection, connections),
-      slabs: new SlabPool(),
+      buffers: new BufferPool(KEPT_BUFFERS),
       exports: this.#exports,
       get stopping() {
         return isStopping();

@@ -3,13 +3,13 @@ import type { Environment } from "@dmkit/block-io";
 import type { ByteBudget } from "./budget.ts";
 import type { ExportDirectory } from "./exports.ts";
 import type { ServerLimits } from "./limits.ts";
-import type { SlabPool } from "./outbox.ts";
+import type { BufferPool } from "./buffer-pool.ts";
 
 export interface ServerContext {
   readonly environment: Environment;
   readonly limits: ServerLimits;
   readonly budget: ByteBudget;
-  readonly slabs: SlabPool;
+  readonly buffers: BufferPool;
   readonly exports: ExportDirectory;
   /** The server is being shut down. */
   readonly stopping: boolean;

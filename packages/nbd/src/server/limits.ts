@@ -1,15 +1,16 @@
 /** What a server lets its clients use. Every limit is a number with a range; nothing grows without one. */
 import { BlockIoError } from "@dmkit/block-io";
 import { DEFAULT_MAX_PAYLOAD, MAX_EXTENTS_PER_CHUNK, MAX_STRING } from "../protocol.ts";
+import { bufferSize } from "./buffer-pool.ts";
 
 const KiB = 1024;
 const MiB = 1024 * 1024;
 
 /**
  * Bytes; the least a request is charged, whatever its length. A request can keep alive one received chunk
- * (at most 64 KiB) or one slab of replies (64 KiB), so this makes the charge an upper bound of the memory.
+ * (at most 64 KiB) or one slab of replies, so this makes the charge an upper bound of the memory.
  */
-export const MINIMUM_CHARGE: number = 64 * KiB;
+export const MINIMUM_CHARGE: number = bufferSize(0);
 
 /** Bytes per second; a peer slower than this is as good as dead once the stall time has passed. */
 export const SLOWEST_RATE: number = MiB;
@@ -82,7 +83,7 @@ export function resolveLimits(given: Partial<ServerLimits> = {}): ServerLimits {
     }
   }
   // Otherwise the largest request could never be admitted and its connection would wait for ever.
-  const largest = Math.max(limits.maximumPayload, 8 * limits.extentsPerReply) + MINIMUM_CHARGE;
+  const largest = Math.max(bufferSize(limits.maximumPayload), 8 * limits.extentsPerReply) + MINIMUM_CHARGE;
   if (limits.bytesPerConnection < largest) {
     throw invalid(`limit bytesPerConnection is below the ${largest} bytes one request can need`);
   }

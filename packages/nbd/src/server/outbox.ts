@@ -1,15 +1,15 @@
 /**
  * What goes out on a connection: replies in order of completion, all of one turn in one write.
  *
- * Replies are made in slabs of 64 KiB:
+ * Replies are made in slabs of 68 KiB (long ones in a slab of their own):
  *
  *     | reply | reply | READ header, data read into its place | reply |  free ...
  *     +-- committed: one run, one write ---------------------+-- reserved, not committed yet
  *
  * Invariants:
  *
- * - a slab's `holders` counts its reserved pieces and its runs that have not left; only with none does it go
- *   back to the pool;
+ * - a slab's `holders` counts its reserved pieces and its runs that have not left; only with none does its
+ *   buffer go back to the pool;
  * - runs leave in the order of their commits, and adjacent ones are one run: what completes in order in one
  *   slab is sent without being copied or even listed;
  * - the bytes charged for a request are given back when its reply has left, not before: a client that does
@@ -17,34 +17,19 @@
  */
 import type { Duplex } from "node:stream";
 import type { Account } from "./budget.ts";
+import { type BufferPool, bufferSize } from "./buffer-pool.ts";
 
-const SLAB = 64 * 1024;
+const SLAB = bufferSize(0);
 // Longer replies get a buffer of their own: they would waste what is left of a slab.
 const LARGEST_IN_SLAB = SLAB / 4;
-// Slabs kept for later, for all connections together.
-const KEPT_SLABS = 64;
 
 export interface Slab {
   readonly bytes: Buffer;
   /** Bytes reserved from the start. */
   used: number;
   holders: number;
-  /** Whether it goes back to the pool. */
+  /** Whether its bytes go back to the pool. */
   readonly pooled: boolean;
-}
-
-/** Slabs for all connections of a server; the last one used is the next one out, still in the CPU's caches. */
-export class SlabPool {
-  readonly #free: Slab[] = [];
-
-  take(): Slab {
-    return this.#free.pop() ?? { bytes: Buffer.allocUnsafeSlow(SLAB), used: 0, holders: 0, pooled: true };
-  }
-
-  give(slab: Slab): void {
-    slab.used = 0;
-    if (slab.pooled && this.#free.length < KEPT_SLABS) this.#free.push(slab);
-  }
 }
 
 interface Run {
@@ -59,9 +44,14 @@ interface Batch {
   readonly bytes: number;
 }
 
+/** A slab of its own for a reply that is made elsewhere: the first `length` bytes of `bytes`. */
+export function slabOf(bytes: Buffer, length: number = bytes.length, pooled = false): Slab {
+  return { bytes, used: length, holders: 1, pooled };
+}
+
 export class Outbox {
   readonly #stream: Duplex;
-  readonly #pool: SlabPool;
+  readonly #pool: BufferPool;
   readonly #account: Account;
   #slab: Slab | undefined;
   #runs: Run[] = [];
@@ -71,7 +61,7 @@ export class Outbox {
   #sentBatches = 0;
   #closed = false;
 
-  constructor(stream: Duplex, pool: SlabPool, account: Account) {
+  constructor(stream: Duplex, pool: BufferPool, account: Account) {
     this.#stream = stream;
     this.#pool = pool;
     this.#account = account;
@@ -95,12 +85,11 @@ export class Outbox {
   /** Room for `length` bytes: they end at the returned slab's `used`. To be committed or abandoned. */
   reserve(length: number): Slab {
     if (length > LARGEST_IN_SLAB) {
-      return { bytes: Buffer.allocUnsafeSlow(length), used: length, holders: 1, pooled: false };
+      return slabOf(this.#pool.take(length), length, true);
     }
     let slab = this.#slab;
     if (slab === undefined || length > SLAB - slab.used) {
-      if (slab !== undefined && slab.holders === 0) this.#pool.give(slab);
-      slab = this.#pool.take();
+      slab = { bytes: this.#pool.take(SLAB), used: 0, holders: 0, pooled: true };
       this.#slab = slab;
     }
     slab.used += length;
@@ -124,9 +113,9 @@ export class Outbox {
     this.#runs.push(this.#last);
   }
 
-  /** Queues bytes that were made elsewhere and do not change any more. */
-  append(bytes: Buffer): void {
-    this.commit({ bytes, used: bytes.length, holders: 1, pooled: false }, 0, bytes.length);
+  /** Queues a whole slab. */
+  append(slab: Slab): void {
+    this.commit(slab, 0, slab.used);
   }
 
   /** Takes a reservation back. */
@@ -134,7 +123,7 @@ export class Outbox {
     slab.holders -= 1;
     if (slab.holders > 0) return;
     if (slab === this.#slab) this.#slab = undefined;
-    this.#pool.give(slab);
+    if (slab.pooled) this.#pool.give(slab.bytes);
   }
 
   /** To be given back to the account when what is queued now has left. */

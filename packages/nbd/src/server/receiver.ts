@@ -15,7 +15,11 @@
  *   more is read from the socket.
  */
 import { CMD, REQUEST_LENGTH, decodeRequest } from "../protocol.ts";
+import type { BufferPool } from "./buffer-pool.ts";
 import type { Request } from "./request.ts";
+
+// Bytes; shorter payloads that straddle chunks get a buffer of just their size.
+const LEAST_POOLED = 16 * 1024;
 
 /** What becomes of a request whose header has arrived. */
 export type Verdict = "execute" | "refuse" | "wait" | "stop";
@@ -39,6 +43,7 @@ const nothing = Buffer.alloc(0);
 
 export class Receiver {
   readonly #sink: RequestSink;
+  readonly #pool: BufferPool;
   // The chunk being parsed and how far; empty when all of it was used.
   #chunk: Buffer = nothing;
   #at = 0;
@@ -55,8 +60,10 @@ export class Receiver {
   #parsing = false;
   #requests = 0;
 
-  constructor(sink: RequestSink) {
+  /** @param pool for payloads that straddle chunks; the sink gives them back. */
+  constructor(sink: RequestSink, pool: BufferPool) {
     this.#sink = sink;
+    this.#pool = pool;
   }
 
   /** Requests received so far. */
@@ -101,6 +108,7 @@ export class Receiver {
     this.#waiting = false;
     this.#chunk = nothing;
     this.#payload = undefined;
+    // The sink also gives the payload's buffer back.
     if (this.#request !== undefined) this.#sink.discard(this.#request);
     this.#request = undefined;
   }
@@ -175,9 +183,15 @@ export class Receiver {
       this.#finish();
       this.#sink.execute(request, payload);
     } else {
-      this.#payload = Buffer.allocUnsafeSlow(length);
+      this.#payload = this.#payloadBuffer(request);
       this.#filled = 0;
     }
+  }
+
+  #payloadBuffer(request: Request): Buffer {
+    if (request.length < LEAST_POOLED) return Buffer.allocUnsafeSlow(request.length);
+    request.buffer = this.#pool.take(request.length);
+    return request.buffer.subarray(0, request.length);
   }
 
   #takePayload(request: Request): void {

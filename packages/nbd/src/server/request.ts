@@ -25,8 +25,10 @@ export class Request implements RequestHeader {
   /** Where its reply is being made, from `at` on. */
   slab: Slab | undefined = undefined;
   at = 0;
+  /** A buffer of the pool its payload came in. */
+  buffer: Buffer | undefined = undefined;
   /** The whole reply, where it was made elsewhere. */
-  reply: Buffer | undefined = undefined;
+  reply: Slab | undefined = undefined;
   /** Callbacks for `then`. */
   readonly succeeded: () => void;
   readonly failed: (error: unknown) => void;

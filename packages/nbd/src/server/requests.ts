@@ -25,9 +25,11 @@ import {
 import { statusReply } from "./block-status.ts";
 import type { Account } from "./budget.ts";
 import { CommandRules, type Refusal } from "./commands.ts";
+import { type BufferPool, bufferSize } from "./buffer-pool.ts";
+import type { ServerContext } from "./context.ts";
 import { MINIMUM_CHARGE, type ServerLimits } from "./limits.ts";
 import type { Agreement } from "./negotiation.ts";
-import type { Outbox, Slab } from "./outbox.ts";
+import { type Outbox, type Slab, slabOf } from "./outbox.ts";
 import type { RequestSink, Verdict } from "./receiver.ts";
 import { Request, type RequestOwner } from "./request.ts";
 import { HoleSense, sparseReply } from "./sparse-read.ts";
@@ -54,6 +56,7 @@ export class Requests implements RequestSink, RequestOwner {
   readonly #agreement: Agreement;
   readonly #device: BlockDevice;
   readonly #limits: ServerLimits;
+  readonly #buffers: BufferPool;
   readonly #account: Account;
   readonly #outbox: Outbox;
   readonly #events: RequestEvents;
@@ -68,7 +71,7 @@ export class Requests implements RequestSink, RequestOwner {
 
   constructor(
     agreement: Agreement,
-    limits: ServerLimits,
+    { limits, buffers }: ServerContext,
     account: Account,
     outbox: Outbox,
     events: RequestEvents,
@@ -76,6 +79,7 @@ export class Requests implements RequestSink, RequestOwner {
     this.#agreement = agreement;
     this.#device = agreement.exported.device;
     this.#limits = limits;
+    this.#buffers = buffers;
     this.#account = account;
     this.#outbox = outbox;
     this.#events = events;
@@ -195,7 +199,7 @@ export class Requests implements RequestSink, RequestOwner {
   }
 
   async #sparseRead(request: Request): Promise<void> {
-    const { reply, holes } = await sparseReply(this.#agreement.exported.access, request);
+    const { reply, holes } = await sparseReply(this.#agreement.exported.access, this.#buffers, request);
     this.#holes.learned(holes);
     request.reply = reply;
   }
@@ -235,19 +239,20 @@ export class Requests implements RequestSink, RequestOwner {
   }
 
   async #status(request: Request): Promise<void> {
-    request.reply = await statusReply(
-      this.#agreement.contexts,
-      this.#device,
-      request,
-      this.#limits.extentsPerReply,
-    );
+    const most = this.#limits.extentsPerReply;
+    request.reply = slabOf(await statusReply(this.#agreement.contexts, this.#device, request, most));
   }
 
-  #chargeOf({ type, length, flags }: Request): number {
+  /** The most memory a request can need, as far as the connection's limit goes. */
+  #chargeOf({ type, offset, length, flags }: Request): number {
     switch (type) {
       case CMD.READ:
-      case CMD.WRITE:
-        return Math.max(MINIMUM_CHARGE, length + DATA_CHUNK_OVERHEAD);
+      case CMD.WRITE: {
+        const charge = bufferSize(length + DATA_CHUNK_OVERHEAD);
+        if (this.#agreement.exported.access.aligned(offset, length)) return charge;
+        // What is not aligned passes through a second buffer.
+        return Math.min(2 * charge, this.#limits.bytesPerConnection);
+      }
       case CMD.CACHE:
         return CACHE_PIECE;
       case CMD.BLOCK_STATUS: {
@@ -289,7 +294,7 @@ export class Requests implements RequestSink, RequestOwner {
     if (!this.#structured) this.#simple(request, errnoOf(code));
     else {
       const { cookieHigh, cookieLow } = request;
-      this.#outbox.append(encodeErrorChunk(cookieHigh, cookieLow, errnoOf(code), text, offset));
+      this.#outbox.append(slabOf(encodeErrorChunk(cookieHigh, cookieLow, errnoOf(code), text, offset)));
     }
   }
 
@@ -319,6 +324,10 @@ export class Requests implements RequestSink, RequestOwner {
   }
 
   #recycle(request: Request): void {
+    if (request.buffer !== undefined) {
+      this.#buffers.give(request.buffer);
+      request.buffer = undefined;
+    }
     request.charge = 0;
     request.refusal = undefined;
     request.slab = undefined;

@@ -13,6 +13,8 @@ import {
   encodeDataChunkHeader,
   encodeHoleChunk,
 } from "../protocol.ts";
+import type { BufferPool } from "./buffer-pool.ts";
+import { type Slab, slabOf } from "./outbox.ts";
 
 // Bytes; shorter reads are just read.
 const LEAST_READ = 64 * 1024;
@@ -58,14 +60,15 @@ interface Piece {
 /** A whole reply of data and hole chunks. Rejects with the device's error if any part cannot be read. */
 export async function sparseReply(
   access: ByteAccess,
+  pool: BufferPool,
   request: Readonly<RequestHeader>,
-): Promise<{ reply: Buffer; holes: boolean }> {
+): Promise<{ reply: Slab; holes: boolean }> {
   // A request's object is used again once it was answered; these are ours.
   const { cookieHigh, cookieLow, offset, length } = request;
   const pieces = await piecesOf(access, offset, length);
   let size = 0;
   for (const piece of pieces) size += piece.hole ? HOLE_CHUNK_LENGTH : DATA_CHUNK_OVERHEAD + piece.length;
-  const reply = Buffer.allocUnsafeSlow(size);
+  const reply = pool.take(size);
   const reads: Promise<void>[] = [];
   let at = 0;
   for (const [index, piece] of pieces.entries()) {
@@ -82,9 +85,12 @@ export async function sparseReply(
   }
   // All of them have to end, even if one fails: they read into the reply.
   for (const outcome of await Promise.allSettled(reads)) {
-    if (outcome.status === "rejected") throw outcome.reason;
+    if (outcome.status === "rejected") {
+      pool.give(reply);
+      throw outcome.reason;
+    }
   }
-  return { reply, holes: pieces.some(({ hole }) => hole) };
+  return { reply: slabOf(reply, size, true), holes: pieces.some(({ hole }) => hole) };
 }
 
 /** The range as alternating data and holes. */

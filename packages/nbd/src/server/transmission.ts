@@ -46,9 +46,9 @@ export class Transmission implements Phase, RequestEvents {
     this.#context = context;
     this.#events = events;
     this.#account = context.budget.open(this.#resume);
-    this.#outbox = new Outbox(stream, context.slabs, this.#account);
-    this.#requests = new Requests(agreement, context.limits, this.#account, this.#outbox, this);
-    this.#receiver = new Receiver(this.#requests);
+    this.#outbox = new Outbox(stream, context.buffers, this.#account);
+    this.#requests = new Requests(agreement, context, this.#account, this.#outbox, this);
+    this.#receiver = new Receiver(this.#requests, context.buffers);
   }
 
   get stopping(): boolean {
