@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { addBench } from "./commands/bench.ts";
 import { addCopy } from "./commands/copy.ts";
+import { addCow } from "./commands/cow.ts";
 import { addInfo } from "./commands/info.ts";
 import { addServe } from "./commands/serve.ts";
 import { addTargets } from "./commands/targets.ts";
@@ -25,7 +26,7 @@ async function main(): Promise<number> {
     .showHelpAfterError("(see --help)")
     .configureHelp({ showGlobalOptions: true })
     .exitOverride();
-  for (const add of [addServe, addCopy, addInfo, addTargets, addBench]) add(program, finish);
+  for (const add of [addServe, addCopy, addInfo, addTargets, addBench, addCow]) add(program, finish);
   // Subcommands do not inherit this, and without it they would end the process by themselves.
   for (const command of program.commands) command.exitOverride().showHelpAfterError("(see --help)");
   try {

@@ -1,6 +1,7 @@
 /** The static list of targets the app knows. Adding one is one line here. */
 import { assocCache } from "@dmkit/assoc-cache";
 import { TargetRegistry, basicTargets } from "@dmkit/block-io";
+import { cow } from "@dmkit/cow";
 import { writeboost } from "@dmkit/writeboost";
 
-export const targets: TargetRegistry = new TargetRegistry([...basicTargets, writeboost, assocCache]);
+export const targets: TargetRegistry = new TargetRegistry([...basicTargets, writeboost, assocCache, cow]);

@@ -361,6 +361,8 @@ export class CowDevice extends GuardedTarget {
       hold: async () => {
         if (!this.#suspendedByCaller) await super.suspend();
         this.#disarmAutocommit();
+        // Suspending a failed device flushes nothing: what was answered may not be in the layer to be frozen.
+        if (this.failure !== undefined) throw this.failure;
       },
       release: async () => {
         if (!this.#suspendedByCaller) await super.resume();

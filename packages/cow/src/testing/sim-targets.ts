@@ -130,13 +130,21 @@ async function problems(stack: StackDevices): Promise<string[]> {
   return found;
 }
 
+function checkWhole(
+  disks: readonly BlockDevice[],
+  _env: Environment,
+  { sectors, frozen }: CowKnobs,
+): Promise<string[]> {
+  return problems(stackOf(disks, sectors, frozen.length + 1));
+}
+
 export const stackTarget: CowTarget = {
   name: "cow",
   summary: "a base, up to three frozen layers, and a writable one",
   geometry: (random) => geometry(random, 3),
   create,
   open,
-  check: (disks, _env, { sectors, frozen }) => problems(stackOf(disks, sectors, frozen.length + 1)),
+  check: checkWhole,
 };
 
 /** Puts a new layer on top at every so many flushes, as long as there are any. */
@@ -144,6 +152,7 @@ class FreezingDevice extends CowDevice {
   readonly #spares: LayerDevices[];
   readonly #every: number;
   #flushes = 0;
+  #freezing = false;
 
   constructor(parts: CowParts, spares: readonly LayerDevices[], every: number) {
     super(parts);
@@ -153,9 +162,21 @@ class FreezingDevice extends CowDevice {
 
   override async flush(): Promise<void> {
     this.#flushes += 1;
-    const spare = this.#flushes % this.#every === 0 ? this.#spares.shift() : undefined;
-    if (spare !== undefined) await this.freeze(spare);
+    const [spare] = this.#spares;
+    if (spare !== undefined && !this.#freezing && this.#flushes % this.#every === 0)
+      await this.#freeze(spare);
     await super.flush();
+  }
+
+  /** A layer that could not be put on top is the next one again: the stack is to be found by going up. */
+  async #freeze(spare: LayerDevices): Promise<void> {
+    this.#freezing = true;
+    try {
+      await this.freeze(spare);
+      this.#spares.shift();
+    } finally {
+      this.#freezing = false;
+    }
   }
 }
 
@@ -202,7 +223,7 @@ export const commitTarget: CowTarget = {
     if (itsTurn(environment)) await commitTop(stackOf(disks, knobs.sectors, knobs.frozen.length + 1));
     return open(disks, environment, knobs);
   },
-  check: stackTarget.check as NonNullable<CowTarget["check"]>,
+  check: checkWhole,
 };
 
 /** Without the top, when it has been dropped. */

@@ -1,0 +1,349 @@
+/** `dmkit cow …`: images made of a base and copy-on-write layers. */
+import { existsSync, rmSync } from "node:fs";
+import {
+  BlockIoError,
+  SECTOR,
+  type BlockDevice,
+  describeSize,
+  openFile,
+  realEnvironment,
+} from "@dmkit/block-io";
+import {
+  type AliasedBlockSize,
+  type Problem,
+  aliasedBlockSizes,
+  bitmapDeviceSize,
+  check,
+  commitTop,
+  createLayer,
+  diff,
+  exportDiff,
+  findIdentity,
+  flatten,
+  rebase,
+  squash,
+  stackInfo,
+} from "@dmkit/cow";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { type OpenStack, type StackWords, openStackWords } from "../cow-stack.ts";
+import { openReference } from "../devices.ts";
+import { startProgress } from "../ui/progress.ts";
+import { exitCodes } from "../ui/terminal.ts";
+import { size } from "./values.ts";
+
+const CANCELLED = 130;
+
+const examples = `
+A STACK is a base image, then a bitmap and a data file for each layer, bottom to top. Layers are counted from 1.
+
+Examples:
+  dmkit cow create w.map w.img --base base.img          a writable layer on a golden image
+  dmkit serve --table "0 2097152 cow base.img 0 w.map w.img 0"
+  dmkit cow info base.img w.map w.img
+  dmkit cow create v.map v.img --on w.map               freeze w, and write to v from now on
+  dmkit cow commit base.img w.map w.img v.map v.img     v into w
+  dmkit cow squash 1..2 base.img w.map w.img v.map v.img
+  dmkit cow flatten out.img base.img w.map w.img
+`;
+
+interface Flags {
+  readonly size?: number;
+  readonly aliasedBlockSize?: string;
+  readonly json?: boolean;
+  readonly quiet?: boolean;
+}
+
+type Finish = (code: number) => void;
+
+/** @param finish is given the exit code. */
+export function addCow(program: Command, finish: Finish): void {
+  const cow = program
+    .command("cow")
+    .summary("manage images made of copy-on-write layers")
+    .description(
+      "Creates, inspects and merges the layers of the cow target. Nobody may be serving what is written.",
+    )
+    .addHelpText("after", examples);
+  const add = (name: string, summary: string): Command =>
+    cow.command(name).description(summary).exitOverride().showHelpAfterError("(see --help)");
+
+  add("create", "Makes a new, empty layer: two sparse files.")
+    .argument("<bitmap>", "bitmap file; must not exist")
+    .argument("<data>", "data file; must not exist")
+    .option("--base <image>", "lie on this base")
+    .option("--on <bitmap>", "lie on the layer of this bitmap, which is frozen")
+    .option("--size <size>", "size of the target; needed without --base and --on", size(SECTOR, SECTOR))
+    .option("--blank", "leave the identity to whoever puts the layer on top (message freeze)", false)
+    .action(async (bitmap: string, data: string, flags: CreateFlags) =>
+      finish(await create(bitmap, data, flags)),
+    );
+
+  stackCommand(add("info", "Tells what lies on what, and how much each layer holds."))
+    .argument("<stack...>")
+    .option("--json", "print JSON")
+    .action(async (words: string[], flags: Flags) => finish(await info(words, flags)));
+
+  stackCommand(
+    add("check", "Looks for everything that is wrong with a stack; writes nothing. Exit code 1: problems."),
+  )
+    .argument("<stack...>")
+    .option("--json", "print JSON")
+    .action(async (words: string[], flags: Flags) => finish(await checkStack(words, flags)));
+
+  stackCommand(
+    add("commit", "Moves the top layer into the one below, or into the base. Run it again to finish."),
+  )
+    .argument("<stack...>")
+    .option("--drop", "then make the layer below the top", false)
+    .action(async (words: string[], flags: Flags & { drop: boolean }) => finish(await commit(words, flags)));
+
+  stackCommand(add("squash", "Makes one layer of A..B: it is B, on what A lay on. Run it again to finish."))
+    .argument("<A..B>", "layers, counted from 1 at the bottom", range)
+    .argument("<stack...>")
+    .action(async (which: Range, words: string[], flags: Flags) =>
+      finish(await squashStack(which, words, flags)),
+    );
+
+  stackCommand(add("rebase", "Puts the top layer on another stack; it shows the same as before."))
+    .argument("<stack...>")
+    .requiredOption("--onto <stack...>", "the new base, then its layers")
+    .action(async (words: string[], flags: Flags & { onto: string[] }) =>
+      finish(await rebaseStack(words, flags)),
+    );
+
+  stackCommand(add("flatten", "Writes what the stack shows to one raw image."))
+    .argument("<image>", "created if it does not exist")
+    .argument("<stack...>")
+    .option("--from <size>", "go on after an interruption, from here", size(0, SECTOR), 0)
+    .action(async (image: string, words: string[], flags: Flags & { from: number }) =>
+      finish(await flattenStack(image, words, flags)),
+    );
+
+  stackCommand(add("diff", "Lists what layers have changed, or copies it to a sparse file."))
+    .argument("<A..B>", "layers, counted from 1 at the bottom", range)
+    .argument("<stack...>")
+    .option("--export <file>", "copy the changed ranges to this file, each to its place")
+    .option("--json", "print JSON")
+    .action(async (which: Range, words: string[], flags: Flags & { export?: string }) =>
+      finish(await diffStack(which, words, flags)),
+    );
+}
+
+function stackCommand(command: Command): Command {
+  return command
+    .option("--size <size>", "size of the target, if no layer tells it", size(SECTOR, SECTOR))
+    .addOption(
+      new Option("--aliased-block-size <bytes>", "how the original wrote the layers without a UUID").choices(
+        aliasedBlockSizes.map(String),
+      ),
+    )
+    .option("-q, --quiet", "show no progress");
+}
+
+interface Range {
+  readonly from: number;
+  readonly to: number;
+}
+
+function range(text: string): Range {
+  const match = /^(\d+)(?:\.\.(\d+))?$/.exec(text);
+  if (match === null) throw new InvalidArgumentError("Give layers as A..B, such as 1..3.");
+  return { from: Number(match[1]), to: Number(match[2] ?? match[1]) };
+}
+
+interface CreateFlags {
+  readonly base?: string;
+  readonly on?: string;
+  readonly size?: number;
+  readonly blank: boolean;
+}
+
+async function create(bitmapPath: string, dataPath: string, flags: CreateFlags): Promise<number> {
+  for (const path of [bitmapPath, dataPath]) {
+    if (!existsSync(path)) continue;
+    throw new BlockIoError("exists already", { code: "EEXIST", device: path, hint: "Give another name." });
+  }
+  const below = flags.on === undefined ? undefined : await openReference(flags.on, "write", realEnvironment);
+  const made: BlockDevice[] = [];
+  try {
+    const sectors = await sizeOfNew(flags, below);
+    const bitmap = await openFile(bitmapPath, { createSize: bitmapDeviceSize(sectors) });
+    made.push(bitmap);
+    const data = await openFile(dataPath, { createSize: sectors * SECTOR });
+    made.push(data);
+    if (!flags.blank) await createLayer({ bitmap, data, offset: 0 }, { sectors, below });
+    return exitCodes.ok;
+  } catch (error) {
+    for (const { name } of made) rmSync(name, { force: true });
+    throw error;
+  } finally {
+    for (const device of made) await device.close();
+    await below?.close();
+  }
+}
+
+async function sizeOfNew(
+  { base, size: given }: CreateFlags,
+  below: BlockDevice | undefined,
+): Promise<number> {
+  if (given !== undefined) return given / SECTOR;
+  if (below !== undefined) {
+    const found = await findIdentity(below);
+    if (found?.kind === "layer") return found.identity.sectors;
+  } else if (base !== undefined) {
+    const device = await openReference(base, "read", realEnvironment);
+    const sectors = Math.floor(device.size / SECTOR);
+    await device.close();
+    return sectors;
+  }
+  throw new BlockIoError("the size of the target is not known", {
+    code: "EPARSE",
+    hint: "Give --base, --on with the bitmap of a layer, or --size.",
+  });
+}
+
+async function info(words: string[], flags: Flags): Promise<number> {
+  return withStack({ words, size: flags.size }, async (stack) => {
+    const facts = await stackInfo(stack, aliased(flags));
+    if (flags.json) print(`${JSON.stringify(facts, undefined, 2)}\n`);
+    else {
+      print(`base     ${facts.base}, ${describeSize(facts.size)} (${facts.size / SECTOR} sectors)\n`);
+      for (const { layer, bitmap, kind, uuid, frozen, allocated } of facts.layers) {
+        const holds = allocated === undefined ? "" : `, holds ${describeSize(allocated)}`;
+        print(
+          `layer ${layer}  ${bitmap}: ${frozen ? "frozen" : kind}${holds}${uuid === undefined ? "" : `, ${uuid}`}\n`,
+        );
+      }
+      for (const { layer, reason, hint } of facts.problems) print(`layer ${layer}: ${reason}\n  ${hint}\n`);
+    }
+    return exitCodes.ok;
+  });
+}
+
+async function checkStack(words: string[], flags: Flags): Promise<number> {
+  return withStack({ words, size: flags.size }, async (stack) => {
+    const problems: Problem[] = [];
+    for await (const problem of check(stack, aliased(flags))) problems.push(problem);
+    if (flags.json) print(`${JSON.stringify(problems, undefined, 2)}\n`);
+    else
+      for (const { severity, layer, text, repair } of problems)
+        print(`${severity}: layer ${layer}: ${text}\n  ${repair}\n`);
+    return problems.some(({ severity }) => severity === "error") ? exitCodes.error : exitCodes.ok;
+  });
+}
+
+async function commit(words: string[], flags: Flags & { drop: boolean }): Promise<number> {
+  const writes = (layer: number, layers: number): boolean => layer >= layers - 1;
+  return withStack({ words, size: flags.size, writes }, (stack) =>
+    work("commit", stack, flags, (options) => commitTop(stack, { ...options, drop: flags.drop })),
+  );
+}
+
+async function squashStack({ from, to }: Range, words: string[], flags: Flags): Promise<number> {
+  return withStack({ words, size: flags.size, writes: (layer) => layer === to }, (stack) =>
+    work("squash", stack, flags, (options) => squash(stack, from, to, { ...options, ...aliased(flags) })),
+  );
+}
+
+async function rebaseStack(words: string[], flags: Flags & { onto: string[] }): Promise<number> {
+  const writes = (layer: number, layers: number): boolean => layer === layers && layers > 0;
+  return withStack({ words, size: flags.size, writes }, (stack) =>
+    withStack({ words: flags.onto, size: stack.sectors * SECTOR }, (onto) =>
+      work("rebase", stack, flags, (options) => rebase(stack, onto, { ...options, ...aliased(flags) })),
+    ),
+  );
+}
+
+async function flattenStack(path: string, words: string[], flags: Flags & { from: number }): Promise<number> {
+  return withStack({ words, size: flags.size }, async (stack) => {
+    const image = await openFile(path, { createSize: stack.sectors * SECTOR });
+    let reached = flags.from;
+    try {
+      const code = await work("flatten", stack, flags, ({ progress, signal }) =>
+        flatten(stack, image, {
+          signal,
+          from: flags.from,
+          progress: (bytes) => {
+            reached = bytes;
+            progress(bytes);
+          },
+          ...aliased(flags),
+        }),
+      );
+      if (code === CANCELLED) process.stderr.write(`  to go on, add: --from ${reached}\n`);
+      return code;
+    } finally {
+      await image.close();
+    }
+  });
+}
+
+async function diffStack(
+  { from, to }: Range,
+  words: string[],
+  flags: Flags & { export?: string },
+): Promise<number> {
+  return withStack({ words, size: flags.size }, async (stack) => {
+    let ranges = diff(stack, from, to, aliased(flags));
+    if (flags.export !== undefined) {
+      const image = await openFile(flags.export, { createSize: stack.sectors * SECTOR });
+      const copied = await exportDiff(stack, ranges, image);
+      await image.close();
+      ranges = (async function* () {
+        yield* copied;
+      })();
+    }
+    for await (const found of ranges) {
+      const { offset, length, layer } = found;
+      print(flags.json ? `${JSON.stringify(found)}\n` : `${offset}\t${length}\t${layer}\n`);
+    }
+    return exitCodes.ok;
+  });
+}
+
+/** Long work: with progress, ended by an interrupt between two steps. */
+async function work(
+  label: string,
+  stack: OpenStack,
+  flags: Flags,
+  run: (options: { progress: (bytes: number) => void; signal: AbortSignal }) => Promise<unknown>,
+): Promise<number> {
+  const abort = new AbortController();
+  const interrupt = (): void => abort.abort();
+  process.once("SIGINT", interrupt);
+  const progress = startProgress(label, stack.sectors * SECTOR, flags.quiet === true);
+  try {
+    const bytes = await run({ progress: (done) => progress.update(done), signal: abort.signal });
+    progress.stop();
+    if (typeof bytes === "number" && flags.quiet !== true)
+      process.stderr.write(`${label}: ${describeSize(bytes)}\n`);
+    return exitCodes.ok;
+  } catch (error) {
+    progress.stop();
+    if (!abort.signal.aborted) throw error;
+    process.stderr.write(`dmkit: ${label} interrupted; run it again to finish\n`);
+    return CANCELLED;
+  } finally {
+    process.off("SIGINT", interrupt);
+  }
+}
+
+async function withStack(words: StackWords, run: (stack: OpenStack) => Promise<number>): Promise<number> {
+  const stack = await openStackWords(words);
+  try {
+    return await run(stack);
+  } finally {
+    await stack.close();
+  }
+}
+
+function aliased({ aliasedBlockSize }: Flags): { aliasedBlockSize: AliasedBlockSize | undefined } {
+  return {
+    aliasedBlockSize:
+      aliasedBlockSize === undefined ? undefined : (Number(aliasedBlockSize) as AliasedBlockSize),
+  };
+}
+
+function print(text: string): void {
+  process.stdout.write(text);
+}

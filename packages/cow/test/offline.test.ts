@@ -1,0 +1,277 @@
+import { BlockIoError, MemoryDevice, SECTOR } from "@dmkit/block-io";
+import { describe, expect, it } from "vitest";
+import { bitmapLength, identityOffset } from "../src/format/geometry.ts";
+import {
+  type LayerDevices,
+  type StackDevices,
+  check,
+  commitTop,
+  createLayer,
+  diff,
+  exportDiff,
+  findIdentity,
+  flatten,
+  openStack,
+  rebase,
+  squash,
+  stackInfo,
+} from "../src/index.ts";
+import { baseImage, buildStack, contents, layerOf, newLayer, newStack, quiet } from "./stacks.ts";
+
+// More than one piece of a bitmap, and no multiple of anything.
+const sectors = 263_001;
+
+const code = (promise: Promise<unknown>): Promise<string> =>
+  promise.then(
+    () => "no error",
+    (error: unknown) => (error instanceof BlockIoError ? error.code : `foreign ${String(error)}`),
+  );
+
+/** Three layers with data in both pieces, some of it in several of them, and some zeroes. */
+async function built(): Promise<StackDevices> {
+  const stack = await newStack(3, sectors);
+  await createLayer(layerOf(stack, 1), { sectors });
+  await buildStack(stack, async (device, layer) => {
+    for (let at = 0; at < 40; at += 1) {
+      const sector = (at * 6571 * layer + 13 * layer) % (sectors - 24);
+      await device.write(sector * SECTOR, Buffer.alloc((1 + (at % 17)) * SECTOR, layer * 16 + at));
+    }
+    await device.writeZeroes((262_100 + layer * 8) * SECTOR, 64 * SECTOR, { mayUnmap: true });
+    await device.flush();
+    const above = stack.layers[layer];
+    if (above !== undefined) await createLayer(above, { sectors, below: layerOf(stack, layer).bitmap });
+  });
+  return stack;
+}
+
+async function shown(stack: StackDevices): Promise<Buffer> {
+  const device = await openStack(stack, { ...quiet, readOnly: true });
+  const all = await contents(device);
+  await device.close();
+  return all;
+}
+
+const only = (stack: StackDevices, ...layers: number[]): StackDevices => ({
+  ...stack,
+  layers: layers.map((layer) => layerOf(stack, layer)),
+});
+
+async function problems(stack: StackDevices): Promise<string[]> {
+  const found: string[] = [];
+  for await (const { layer, kind } of check(stack)) found.push(`${layer} ${kind}`);
+  return found;
+}
+
+/** A signal that is given after so many reports of progress. */
+function stopAfter(reports: number): { progress: () => void; signal: AbortSignal } {
+  const abort = new AbortController();
+  let left = reports;
+  return { progress: () => (--left === 0 ? abort.abort() : undefined), signal: abort.signal };
+}
+
+describe("create", () => {
+  it("gives a layer its identity and freezes the one below", async () => {
+    const [bottom, top] = [newLayer(sectors), newLayer(sectors)];
+    const first = await createLayer(bottom, { sectors });
+    const second = await createLayer(top, { sectors, below: bottom.bitmap });
+    expect(second.parent).toBe(first.uuid);
+    expect(await findIdentity(top.bitmap)).toEqual({ kind: "layer", identity: second });
+    const stack = { base: await baseImage(sectors), baseOffset: 0, layers: [bottom], sectors };
+    expect(await code(openStack(stack, quiet))).toBe("EROFS");
+    const device = await openStack({ ...stack, layers: [bottom, top] }, quiet);
+    await device.close();
+    expect(await code(createLayer(top, { sectors }))).toBe("EEXIST");
+    expect(await code(createLayer(newLayer(sectors), { sectors, below: newLayer(sectors).bitmap }))).toBe(
+      "EFORMAT",
+    );
+    expect(await code(createLayer(newLayer(8), { sectors }))).toBe("EINVAL");
+  });
+});
+
+describe("commit", () => {
+  it("moves the top into the layer below, which shows the same by itself when the top is dropped", async () => {
+    const stack = await built();
+    const before = await shown(stack);
+    const bytes = await commitTop(stack);
+    expect(bytes).toBeGreaterThan(0);
+    expect((await shown(stack)).equals(before)).toBe(true);
+    expect((await stackInfo(stack)).layers[2]?.allocated).toBe(0);
+    expect(await commitTop(stack, { drop: true })).toBe(0);
+    expect((await shown(only(stack, 1, 2))).equals(before)).toBe(true);
+    const writable = await openStack(only(stack, 1, 2), quiet);
+    await writable.close();
+    expect(await commitTop(only(stack, 1, 2))).toBeGreaterThan(0);
+    expect(await code(commitTop(only(stack, 1)))).toBe("EROFS");
+    expect(await problems(only(stack, 1, 2))).toEqual([]);
+  });
+
+  it("moves the only layer into the base", async () => {
+    const stack = await built();
+    const bottom = only(stack, 1);
+    expect(await code(commitTop(bottom))).toBe("EROFS");
+    const alone = await newStack(1, sectors);
+    await buildStack(alone, async (device) => {
+      await device.write(5 * SECTOR, Buffer.alloc(9 * SECTOR, 9));
+    });
+    const before = await shown(alone);
+    expect(await commitTop(alone, { drop: true })).toBe(9 * SECTOR);
+    expect((await contents(alone.base)).equals(before)).toBe(true);
+    expect((await shown(alone)).equals(before)).toBe(true);
+  });
+
+  it("stops between two pieces and goes on", async () => {
+    const stack = await built();
+    const before = await shown(stack);
+    await expect(commitTop(stack, stopAfter(1))).rejects.toMatchObject({ name: "AbortError" });
+    expect((await shown(stack)).equals(before)).toBe(true);
+    expect((await stackInfo(stack)).layers[2]?.allocated).toBeGreaterThan(0);
+    expect(await commitTop(stack)).toBeGreaterThan(0);
+    expect((await shown(stack)).equals(before)).toBe(true);
+  });
+});
+
+describe("squash", () => {
+  it.each([
+    [1, 2],
+    [2, 3],
+    [1, 3],
+  ])("%i..%i leaves what the stack shows, and the layers below the result as they were", async (from, to) => {
+    const stack = await built();
+    const before = await shown(stack);
+    const lower = await shown(only(stack, 1));
+    await expect(squash(stack, from, to, stopAfter(1))).rejects.toMatchObject({ name: "AbortError" });
+    expect((await shown(stack)).equals(before)).toBe(true);
+    await squash(stack, from, to);
+    expect(await squash(stack, from, to)).toBe(0);
+    const left = [1, 2, 3].filter((layer) => layer < from || layer >= to);
+    expect((await shown(only(stack, ...left))).equals(before)).toBe(true);
+    expect((await shown(only(stack, 1))).equals(from === 1 && to === 1 ? before : lower)).toBe(true);
+    expect(await problems(only(stack, ...left))).toEqual([]);
+    expect(await code(openStack(stack, quiet))).toBe("EFORMAT");
+  });
+
+  it("refuses what is no range", async () => {
+    const stack = await built();
+    for (const [from, to] of [
+      [0, 1],
+      [1, 1],
+      [2, 1],
+      [1, 4],
+      [1.5, 2],
+    ] as const) {
+      expect(await code(squash(stack, from, to))).not.toBe("no error");
+    }
+  });
+});
+
+describe("rebase", () => {
+  it("puts the top on another base and other layers, and it shows the same", async () => {
+    const stack = await built();
+    const before = await shown(stack);
+    const base = new MemoryDevice(sectors * SECTOR);
+    const onto: StackDevices = { base, baseOffset: 0, sectors, layers: [newLayer(sectors)] };
+    await buildStack(onto, async (device) => {
+      await device.write(3 * SECTOR, Buffer.alloc(70 * SECTOR, 3));
+    });
+    await expect(rebase(stack, onto, stopAfter(1))).rejects.toMatchObject({ name: "AbortError" });
+    expect((await shown(stack)).equals(before)).toBe(true);
+    expect(await rebase(stack, onto)).toBeGreaterThan(0);
+    const moved = { ...onto, layers: [...onto.layers, layerOf(stack, 3)] };
+    expect((await shown(moved)).equals(before)).toBe(true);
+    expect(await code(openStack(stack, quiet))).toBe("EFORMAT");
+    expect(await code(rebase(moved, { ...onto, sectors: 8 }))).toBe("EINVAL");
+  });
+
+  it("copies only what differs", async () => {
+    const stack = await built();
+    expect(await rebase(stack, only(stack, 1, 2))).toBe(0);
+    const changed = await baseImage(sectors);
+    await changed.write(100 * SECTOR, Buffer.alloc(2 * SECTOR, 1));
+    const alone = only(await built(), 1);
+    const bytes = await rebase(alone, { ...alone, base: changed, layers: [] });
+    expect(bytes).toBeLessThanOrEqual(2 * SECTOR);
+  });
+});
+
+describe("flatten, diff and info", () => {
+  it("writes what the stack shows, and goes on where it stopped", async () => {
+    const stack = await built();
+    const image = new MemoryDevice(sectors * SECTOR);
+    let reached = 0;
+    const abort = new AbortController();
+    const progress = (bytes: number): void => {
+      reached = bytes;
+      abort.abort();
+    };
+    await expect(flatten(stack, image, { progress, signal: abort.signal })).rejects.toMatchObject({
+      name: "AbortError",
+    });
+    expect(reached).toBe(262_144 * SECTOR);
+    await flatten(stack, image, { from: reached });
+    expect((await contents(image)).equals(await shown(stack))).toBe(true);
+    expect(await code(flatten(stack, new MemoryDevice(SECTOR)))).toBe("EINVAL");
+  });
+
+  it("lists and exports changed ranges", async () => {
+    const stack = await newStack(2);
+    await buildStack(stack, async (device, layer) => {
+      await device.write(layer * 8 * SECTOR, Buffer.alloc(12 * SECTOR, layer));
+    });
+    const ranges = [];
+    for await (const range of diff(stack, 1, 2))
+      ranges.push([range.offset / SECTOR, range.length / SECTOR, range.layer]);
+    expect(ranges).toEqual([
+      [8, 8, 1],
+      [16, 12, 2],
+    ]);
+    const image = new MemoryDevice(stack.sectors * SECTOR);
+    expect(await exportDiff(stack, diff(stack, 2, 2), image)).toEqual([
+      { offset: 16 * SECTOR, length: 12 * SECTOR, layer: 2 },
+    ]);
+    const copied = await contents(image);
+    expect(copied.subarray(16 * SECTOR, 28 * SECTOR).equals(Buffer.alloc(12 * SECTOR, 2))).toBe(true);
+    expect(copied.subarray(0, 16 * SECTOR).every((byte) => byte === 0)).toBe(true);
+  });
+
+  it("tells the chain and what each layer holds", async () => {
+    const stack = await newStack(2);
+    await buildStack(stack, async (device, layer) => {
+      await device.write(0, Buffer.alloc(layer * SECTOR, layer));
+    });
+    const info = await stackInfo(stack);
+    expect(info.layers.map(({ kind, allocated, frozen }) => [kind, allocated, frozen])).toEqual([
+      ["layer", 512, false],
+      ["layer", 1024, false],
+    ]);
+    expect(info.layers[1]?.parent).toBe(info.layers[0]?.uuid);
+    expect(info.problems).toEqual([]);
+  });
+});
+
+describe("check", () => {
+  const spoil = async (device: LayerDevices, offset: number): Promise<void> => {
+    await device.bitmap.write(offset, Buffer.alloc(SECTOR, 0xff));
+  };
+
+  it("finds nothing in a sound stack, and writes nothing", async () => {
+    const stack = await built();
+    const before = await contents(layerOf(stack, 1).bitmap);
+    expect(await problems(stack)).toEqual([]);
+    expect((await contents(layerOf(stack, 1).bitmap)).equals(before)).toBe(true);
+  });
+
+  it("finds each kind of problem", async () => {
+    const stack = await built();
+    expect(await problems(only(stack, 2, 3))).toEqual(["1 wrong-parent"]);
+    expect(await problems(only(stack, 1, 3))).toEqual(["2 wrong-parent"]);
+    expect(await problems({ ...stack, sectors: sectors - 1 })).toContain("1 wrong-length");
+    expect(await problems({ ...stack, baseOffset: SECTOR })).toEqual(["0 no-base"]);
+    const short = { ...layerOf(stack, 1), data: new MemoryDevice(SECTOR) };
+    expect(await problems({ ...stack, layers: [short] })).toEqual(["1 too-small"]);
+    const last = Math.floor(sectors / 4096) * SECTOR;
+    await spoil(layerOf(stack, 1), last);
+    expect(await problems(stack)).toEqual(["1 stray-bits"]);
+    await spoil(layerOf(stack, 2), identityOffset(bitmapLength(sectors)));
+    expect(await problems(stack)).toEqual(["2 foreign", "3 wrong-parent", "1 stray-bits"]);
+  });
+});
