@@ -67,7 +67,7 @@ describe("superblock", () => {
     const golden = goldenSuperblock();
     for (let bit = 0; bit < 512 * 8; bit += 1) {
       const bytes = Buffer.from(golden);
-      bytes[bit >> 3] = (bytes[bit >> 3] as number) ^ (1 << (bit & 7));
+      bytes[bit >> 3] = bytes[bit >> 3]! ^ (1 << (bit & 7));
       expect(typeof decodeSuperblock(bytes)).toBe("string");
     }
   });
@@ -132,7 +132,7 @@ describe("entry sectors", () => {
     expect(new EntryCodec(Buffer.alloc(16, 1)).intact(bytes, 0, 9)).toBe(false);
     for (let bit = 0; bit < 512 * 8; bit += 1) {
       const flipped = Buffer.from(bytes);
-      flipped[bit >> 3] = (flipped[bit >> 3] as number) ^ (1 << (bit & 7));
+      flipped[bit >> 3] = flipped[bit >> 3]! ^ (1 << (bit & 7));
       expect(codec.intact(flipped, 0, 9)).toBe(false);
     }
     expect(codec.intact(Buffer.alloc(512), 0, 0)).toBe(false);

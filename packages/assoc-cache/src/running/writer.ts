@@ -118,7 +118,8 @@ export class Writer {
         lock.release(grant);
       }
       for (const blocks of failed) await this.#rescue(given, blocks.first, blocks.count);
-      if (given.fua && toCache && failed.length === 0) await this.#metadata.commit();
+      // Also when the cache device failed: what is in it already can then not be made durable.
+      if (given.fua && toCache) await this.#metadata.commit();
       return;
     }
   }
