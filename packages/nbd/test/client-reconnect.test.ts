@@ -444,6 +444,35 @@ describe("overlapping writes", () => {
   });
 });
 
+describe("several connections", () => {
+  it("each keep to their stripes, and requests are cut there", async () => {
+    const server = await fake({ size: 8 * MIB, flags: COMMON_FLAGS | FLAG.CAN_MULTI_CONN });
+    const device = await opened(server.uri, { connections: 3 });
+    expect(device.status.connections).toBe(3);
+    await Promise.all(
+      Array.from({ length: 24 }, (_, index) => device.write(index * 256 * KIB, data(512, index))),
+    );
+    await Promise.all(Array.from({ length: 24 }, (_, index) => readBack(device, index * 256 * KIB, 512)));
+    await device.write(MIB - 512, data(1024, 1));
+    await device.writeZeroes(0, 8 * MIB);
+    const users = new Map<number, Set<number>>();
+    for (const { offset, length, connection } of server.seen) {
+      const stripe = Math.floor(offset / MIB);
+      expect(Math.floor((offset + length - 1) / MIB)).toBe(stripe);
+      users.set(stripe, (users.get(stripe) ?? new Set()).add(connection));
+    }
+    expect([...users.values()].every(({ size }) => size === 1)).toBe(true);
+    expect(new Set([...users.values()].flatMap((connections) => [...connections])).size).toBe(3);
+  });
+
+  it("are not used where the server does not keep them consistent", async () => {
+    const server = await fake();
+    const device = await opened(server.uri, { connections: 3 });
+    expect(device.status.connections).toBe(1);
+    expect(server.connections).toBe(1);
+  });
+});
+
 describe("random load with losses", () => {
   interface Run {
     readonly replayBuffer: number;

@@ -185,6 +185,19 @@ describe("journal", () => {
     );
   });
 
+  it("drops what a flush covers and nothing else", () => {
+    const journal = new Journal(1024 * 1024);
+    const numbers = [1, 2, 2, 3, 4];
+    for (const number of numbers) journal.add(number, write(number * 512, Buffer.alloc(512, number)));
+    for (const mark of [0, 1, 2, 4]) {
+      journal.drop(mark);
+      const left = journal.entries().map((entry) => entry.number);
+      expect(left).toEqual(numbers.filter((number) => number > mark));
+      for (const entry of journal.entries()) expect(payloadOf(entry)?.[0]).toBe(entry.number);
+    }
+    expect(journal.bytes).toBe(0);
+  });
+
   it("keeps within its capacity, except for one write that is larger", () => {
     const journal = new Journal(1024 * 1024);
     const large = write(0, Buffer.alloc(2 * 1024 * 1024));
@@ -233,6 +246,12 @@ describe("replay", () => {
     expect(replay.isDone).toBe(false);
     expect(replay.answered(unanswered)).toBe(false);
     expect(replay.isDone).toBe(true);
+  });
+
+  it("does not ask again for what may have been done already to be done only if it is fast", () => {
+    const request = new Request("test", CMD.WRITE_ZEROES, CMD_FLAG.FAST_ZERO | CMD_FLAG.NO_HOLE, 0, 512);
+    request.renew();
+    expect(request.flags).toBe(CMD_FLAG.NO_HOLE);
   });
 });
 
