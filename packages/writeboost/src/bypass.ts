@@ -99,7 +99,7 @@ export class Bypass implements Traffic {
       const block = Math.floor(at / BLOCK);
       const last = Math.ceil(end / BLOCK);
       const whole = at % BLOCK === 0 && (end >= (block + 1) * BLOCK || end === this.#parts.size);
-      if (whole && !this.#inLog(block)) {
+      if (whole && !this.inLog(block)) {
         if (this.busy(block)) {
           await this.wait();
           continue;
@@ -110,7 +110,7 @@ export class Bypass implements Traffic {
         at += count;
       } else {
         let stop = block + 1;
-        while (stop < last && stop < block + ZEROES && this.#inLog(stop)) stop += 1;
+        while (stop < last && stop < block + ZEROES && this.inLog(stop)) stop += 1;
         const count = Math.min(end, stop * BLOCK) - at;
         await path.finish(at, zeroes(count), 0);
         at += count;
@@ -124,7 +124,7 @@ export class Bypass implements Traffic {
     while (
       stop < last &&
       (end >= (stop + 1) * BLOCK || end === this.#parts.size) &&
-      !this.#inLog(stop) &&
+      !this.inLog(stop) &&
       !this.busy(stop)
     ) {
       stop += 1;
@@ -145,7 +145,7 @@ export class Bypass implements Traffic {
     }
   }
 
-  #inLog(block: number): boolean {
+  private inLog(block: number): boolean {
     const { log } = this.#parts;
     return log.map.find(block) >= 0 || log.haunts(block);
   }

@@ -91,7 +91,8 @@ export class WriteboostDevice extends GuardedTarget {
       log,
       this.#backing,
       {
-        allowed: () => this.#tunables.allow_writeback === 1 || this.#dropping > 0,
+        allowed: () => this.#tunables.allow_writeback === 1,
+        hurry: () => this.#dropping > 0,
         batch: () => this.#tunables.nr_max_batched_writeback,
       },
       environment,

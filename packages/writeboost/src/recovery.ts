@@ -91,9 +91,10 @@ export async function recover(
   const fit = plog === undefined ? 0 : plogCapacity(plog, found.geometry.order);
   const scanned =
     plog === undefined ? undefined : await scanPlog(plog, found.geometry.order, found.last, backing.size);
-  await invalidate(cache, found);
+  await recoverySteps.invalidate(cache, found);
   const last = await rebuild(cache, found, scanned?.rebuilt ?? []);
-  if (plog !== undefined && scanned !== undefined) await zeroPlog(plog, found.geometry.order, scanned);
+  if (plog !== undefined && scanned !== undefined)
+    await recoverySteps.zeroPlog(plog, found.geometry.order, scanned);
   // A rebuilt segment may have taken the slot of the oldest one.
   const first = Math.max(found.first, last + 1 - found.geometry.slots);
   const lastWriteback = Math.min(last, Math.max(found.record, first - 1));
@@ -190,3 +191,9 @@ async function introduce(
   }
   return identity;
 }
+
+/** Together so that a test can leave one of them out. */
+export const recoverySteps: {
+  invalidate: (cache: BlockDevice, found: ScannedLog) => Promise<void>;
+  zeroPlog: (plog: BlockDevice, order: number, scanned: ScannedPlog) => Promise<void>;
+} = { invalidate, zeroPlog };

@@ -5,7 +5,7 @@
  */
 import { type BlockDevice, BlockIoError, ByteAccess } from "@dmkit/block-io";
 import { BlockMap } from "./core/block-map.ts";
-import { type Log, findLog, lastWriteback, needsChecksum } from "./core/log.ts";
+import { type Log, lastWriteback, logRules } from "./core/log.ts";
 import { type Dialect, dialects } from "./format/checksum.ts";
 import {
   BLOCK,
@@ -110,7 +110,7 @@ export async function scan(
   const covered = typeof identity === "object" ? identity.coveredId : 0;
   await scanner.verify(dialect, options.thorough === true ? -1 : Math.max(record, covered));
   const { ids, valid, map, problems, checksummed } = scanner;
-  const log = findLog({ ids, valid, tail: geometry.tail, record, covered });
+  const log = logRules.find({ ids, valid, tail: geometry.tail, record, covered });
   return {
     ...log,
     geometry,
@@ -220,7 +220,7 @@ class Scanner {
     const doubtful = [...this.ids.keys()].filter(
       (slot) =>
         this.valid[slot] === 1 &&
-        (covered < 0 || needsChecksum(this.ids[slot] as number, highest, covered, slots, tail)),
+        (covered < 0 || logRules.needsChecksum(this.ids[slot] as number, highest, covered, slots, tail)),
     );
     await inParallel(doubtful, 4, async (slot) => {
       this.checksummed += 1;
@@ -259,7 +259,7 @@ export function adoptLog(
   last: number,
   lastWritebackId: number,
 ): Split[] {
-  const own = typeof identity === "object";
+  const own = logRules.newestIsWhole(typeof identity === "object");
   const split = new Map<number, Split>();
   for (let slot = 0; slot < ids.length; slot += 1) {
     const id = ids[slot] as number;

@@ -232,9 +232,14 @@ export class SegmentLog {
     return next;
   }
 
+  /** Whether segment `id` may be written: without a flush, only so many. */
+  private mayWrite(id: number): boolean {
+    return id - this.durable <= this.geometry.tail;
+  }
+
   #pump(): void {
     while (this.#lengths.has(this.#started + 1) && this.dead === undefined) {
-      if (this.#started + 1 - this.durable > this.geometry.tail) {
+      if (!this.mayWrite(this.#started + 1)) {
         // Behind it, so that it covers as much as there is: when it is done, pump again.
         if (this.lastFlushed === this.#started) this.flushCache().catch(() => {});
         return;

@@ -9,7 +9,7 @@
  * leisure: if it is still the newest one afterwards, what was read is right; else the merge starts over.
  */
 import { BlockIoError } from "@dmkit/block-io";
-import { runEnd, runStart, sectorBits } from "./core/sectors.ts";
+import { mergeRules, runEnd, runStart, sectorBits } from "./core/sectors.ts";
 import { FULL_SIZE, HIT, ON_BUFFER, WRITE } from "./core/statistics.ts";
 import { BLOCK } from "./format/geometry.ts";
 import { dataStart } from "./format/segment.ts";
@@ -81,7 +81,7 @@ export class WritePath {
         map.soil(index, bits);
         plog?.append(position / 512, index % map.blocks, from.subarray(at, at + bytes));
       } else {
-        const keep = index < 0 ? 0 : (map.dirty[index] as number) & ~bits;
+        const keep = index < 0 ? 0 : mergeRules.keep(map.dirty[index] as number, bits);
         // The run belongs to the buffer that is open now.
         if (log.count === map.blocks || plog !== undefined || !log.open) copy();
         if (!this.#room(bits | keep)) {
@@ -91,7 +91,7 @@ export class WritePath {
         buffer = log.bufferOf(log.opened);
         const previous = map.find(block);
         // Opening a segment may have forgotten the old copy; it was clean then.
-        const kept = previous < 0 ? 0 : (map.dirty[previous] as number) & ~bits;
+        const kept = previous < 0 ? 0 : mergeRules.keep(map.dirty[previous] as number, bits);
         let keptFrom: Buffer | undefined;
         if (kept !== 0) {
           keptFrom = log.inRam(previous);

@@ -17,7 +17,7 @@ import {
   type Timer,
   toBlockIoError,
 } from "@dmkit/block-io";
-import { type Entry, type PlannedWrite, planWriteback } from "./core/writeback-plan.ts";
+import { type Entry, type PlannedWrite, writebackRules } from "./core/writeback-plan.ts";
 import { BLOCK, slotOf, slotStart } from "./format/geometry.ts";
 import { checksumHolds, dataStart, decodeSegmentHeader, segmentSize } from "./format/segment.ts";
 import type { SegmentLog } from "./segment-log.ts";
@@ -26,10 +26,14 @@ import type { SegmentLog } from "./segment-log.ts";
 const LARGEST_BATCH = 64 * 1024 * 1024;
 const DEPTH = 32;
 const RETRY_AFTER = 1000;
+// How long segments wait in the background for others to be written back together with.
+const LINGER = 500;
 
 /** What decides whether and how much is written back. */
 export interface WritebackPolicy {
   readonly allowed: () => boolean;
+  /** Whether it should go on until nothing is left. */
+  readonly hurry: () => boolean;
   /** Segments in a batch. */
   readonly batch: () => number;
 }
@@ -46,6 +50,9 @@ export class Writeback {
   #wanted = 0;
   #running: Promise<void> | undefined;
   #retry: Timer | undefined;
+  #linger: Timer | undefined;
+  /** The segments there are have waited long enough. */
+  #lingered = false;
   #stopped = false;
   /** Attempts that failed, and why the last one did. */
   failures = 0;
@@ -74,9 +81,9 @@ export class Writeback {
 
   /** Starts if there is something to do and it is allowed or wanted. */
   kick(): void {
-    if (this.#running !== undefined || !this.#due()) return;
-    this.#retry?.cancel();
-    this.#retry = undefined;
+    if (this.#running !== undefined) return;
+    if (!this.#due()) return this.#wait();
+    this.#cancelTimers();
     this.#running = this.#run().finally(() => {
       this.#running = undefined;
       // What became due while the last batch was finishing.
@@ -105,8 +112,7 @@ export class Writeback {
   /** Lets the batch that is running come to its end and starts no other. */
   async stop(): Promise<void> {
     this.#stopped = true;
-    this.#retry?.cancel();
-    this.#retry = undefined;
+    this.#cancelTimers();
     await this.#running;
   }
 
@@ -118,10 +124,32 @@ export class Writeback {
   #due(): boolean {
     const { lastFlushed, lastWriteback, dead, geometry, opened } = this.#log;
     if (this.#stopped || dead !== undefined || lastWriteback >= lastFlushed) return false;
-    if (lastWriteback < this.#wanted || this.#policy.allowed()) return true;
+    if (lastWriteback < this.#wanted || this.#policy.hurry()) return true;
+    // Each batch costs a flush of both devices, whatever its size.
+    const enough = this.#lingered || lastFlushed - lastWriteback >= this.batch;
+    if (enough && this.#policy.allowed()) return true;
     // Nearly full: begin before writers have to stand still.
     const reserve = Math.min(this.batch, Math.floor(geometry.slots / 8));
     return lastWriteback + geometry.slots - opened < reserve;
+  }
+
+  /** Too little to do yet: looks again later. */
+  #wait(): void {
+    const { lastFlushed, lastWriteback, dead } = this.#log;
+    if (this.#linger !== undefined || this.#stopped || dead !== undefined) return;
+    if (lastWriteback >= lastFlushed || !this.#policy.allowed()) return;
+    this.#linger = this.#environment.clock.after(LINGER, () => {
+      this.#linger = undefined;
+      this.#lingered = true;
+      this.kick();
+    });
+  }
+
+  #cancelTimers(): void {
+    this.#retry?.cancel();
+    this.#retry = undefined;
+    this.#linger?.cancel();
+    this.#linger = undefined;
   }
 
   async #run(): Promise<void> {
@@ -159,11 +187,12 @@ export class Writeback {
     await inParallel(ids, 8, async (id) => {
       await this.#collect(id, durable, entries);
     });
-    await inParallel(planWriteback(entries), DEPTH, (write) => this.#write(write));
+    await inParallel(writebackRules.plan(entries), DEPTH, (write) => this.write(write));
     // Even if nothing was written: what a former life wrote may not be durable.
-    if (entries.length > 0) await this.#flush();
+    if (entries.length > 0) await this.flush();
     for (const id of ids) log.map.clean(slotOf(log.geometry, id));
     log.lastWriteback = last;
+    this.#lingered = false;
     if (this.#wanted <= last) this.#wanted = 0;
     log.changed.notify();
     log.onProgress();
@@ -177,7 +206,7 @@ export class Writeback {
     const bits = new Uint8Array(length);
     let some = false;
     for (let at = 0; at < length; at += 1) {
-      bits[at] = this.#unsafe(slot * map.blocks + at, durable);
+      bits[at] = this.unsafe(slot * map.blocks + at, durable);
       some ||= bits[at] !== 0;
     }
     if (!some) return;
@@ -201,7 +230,7 @@ export class Writeback {
   }
 
   /** The sectors of a cache block that neither the backing device nor a durable newer copy has. */
-  #unsafe(index: number, durable: number): number {
+  private unsafe(index: number, durable: number): number {
     const { map } = this.#log;
     const dirty = map.dirty[index] as number;
     if (dirty === 0) return 0;
@@ -210,13 +239,13 @@ export class Writeback {
     return dirty & ~(map.valid[newest] as number);
   }
 
-  #write({ offset, length, pieces }: PlannedWrite): Promise<void> {
+  private write({ offset, length, pieces }: PlannedWrite): Promise<void> {
     const [only, second] = pieces;
     if (only !== undefined && second === undefined) return this.#access.write(offset, only);
     return this.#access.write(offset, Buffer.concat(pieces, length));
   }
 
-  async #flush(): Promise<void> {
+  private async flush(): Promise<void> {
     try {
       await this.#backing.flush();
     } catch (error) {

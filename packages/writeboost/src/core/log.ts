@@ -46,17 +46,11 @@ export interface Log {
  * The slots whose checksums matter: segments above what a flush is known to have covered, and those whose
  * slots may have been in use again.
  */
-export function needsChecksum(
-  id: number,
-  highest: number,
-  covered: number,
-  slots: number,
-  tail: number,
-): boolean {
+function needsChecksum(id: number, highest: number, covered: number, slots: number, tail: number): boolean {
   return id > covered || id + slots <= highest + tail;
 }
 
-export function findLog({ ids, valid, tail, record, covered }: LogFacts): Log {
+function findLog({ ids, valid, tail, record, covered }: LogFacts): Log {
   const slots = ids.length;
   const order = validIds(ids, valid);
   let chosen: { first: number; last: number } | undefined;
@@ -113,3 +107,11 @@ function claims(ids: Float64Array, matches: (id: number) => boolean): number[] {
 export function lastWriteback(log: Log, record: number, slots: number): number {
   return Math.min(log.last, Math.max(record, log.last - slots, log.first - 1, 0));
 }
+
+/** The decisions of recovery, together so that a test can put a known fault into one of them. */
+export const logRules: {
+  find: (facts: LogFacts) => Log;
+  needsChecksum: (id: number, highest: number, covered: number, slots: number, tail: number) => boolean;
+  /** Whether older copies of a block are of no account: true for a log of dmkit's own. */
+  newestIsWhole: (own: boolean) => boolean;
+} = { find: findLog, needsChecksum, newestIsWhole: (own) => own };

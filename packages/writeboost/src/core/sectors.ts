@@ -15,3 +15,9 @@ export function runStart(bits: number, from: number): number {
 export function runEnd(bits: number, start: number): number {
   return runStart(~bits & 0xff, start);
 }
+
+/** Together so that a test can put a known fault into it. */
+export const mergeRules: {
+  /** The sectors of an older copy that a write of `bits` must take along. */
+  keep: (dirty: number, bits: number) => number;
+} = { keep: (dirty, bits) => dirty & ~bits };

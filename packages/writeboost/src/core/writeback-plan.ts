@@ -28,7 +28,7 @@ export interface PlannedWrite {
 
 const LARGEST_WRITE = 1024 * 1024;
 
-export function planWriteback(entries: readonly Entry[]): PlannedWrite[] {
+function planWriteback(entries: readonly Entry[]): PlannedWrite[] {
   const sorted = [...entries].sort((a, b) => a.block - b.block || a.id - b.id);
   const writes: PlannedWrite[] = [];
   for (let from = 0; from < sorted.length; ) {
@@ -86,3 +86,8 @@ function append(writes: PlannedWrite[], { block, data }: Entry, from: number, to
   }
   writes.push({ offset, length: piece.length, pieces: [piece] });
 }
+
+/** Together so that a test can put a known fault into it. */
+export const writebackRules: { plan: (entries: readonly Entry[]) => PlannedWrite[] } = {
+  plan: planWriteback,
+};

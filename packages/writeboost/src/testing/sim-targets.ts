@@ -96,6 +96,11 @@ const small = (random: Prng): number => random.between(3, 20);
 
 export const simTargets: readonly SimTarget[] = [
   target("writeboost-0", "type 0, order 4, rings of 3 to 7 slots", { type: 0, order: 4, slots: tiny }),
+  target("writeboost-0-many", "type 0, order 4, rings of 9 to 20 slots: many segments without a flush", {
+    type: 0,
+    order: 4,
+    slots: (random) => random.between(9, 20),
+  }),
   target("writeboost-0-ring", "type 0, order 5, rings of 3 to 20 slots", { type: 0, order: 5, slots: small }),
   target("writeboost-0-cached", "type 0, order 5, read caching and writeback", {
     type: 0,
@@ -123,3 +128,10 @@ export const simTargets: readonly SimTarget[] = [
     slots: (random) => random.pick([3, 4]),
   }),
 ];
+
+/** One of {@link simTargets}. */
+export function targetNamed(name: string): SimTarget {
+  const found = simTargets.find((one) => one.name === name);
+  if (found === undefined) throw new TypeError(`there is no simulation target ${name}`);
+  return found;
+}
