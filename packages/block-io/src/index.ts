@@ -92,4 +92,5 @@ export { type ZeroOptions, zero } from "./targets/zero.ts";
 export { ZeroDevice } from "./devices/zero.ts";
 export { type ErrorOptions, ErrorDevice, error } from "./targets/error.ts";
 export { type DelayOptions, type Delays, DelayDevice, delay } from "./targets/delay.ts";
+export { type LogWritesOptions, LogWritesDevice, logWrites } from "./targets/log-writes.ts";
 export { type FlakeyOptions, FlakeyDevice, flakey } from "./targets/flakey.ts";

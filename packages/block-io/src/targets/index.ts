@@ -4,7 +4,8 @@ import { delay } from "./delay.ts";
 import { error } from "./error.ts";
 import { flakey } from "./flakey.ts";
 import { linear } from "./linear.ts";
+import { logWrites } from "./log-writes.ts";
 import { striped } from "./striped.ts";
 import { zero } from "./zero.ts";
 
-export const basicTargets: readonly AnyTarget[] = [linear, striped, zero, error, delay, flakey];
+export const basicTargets: readonly AnyTarget[] = [linear, striped, zero, error, delay, flakey, logWrites];

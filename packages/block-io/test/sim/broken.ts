@@ -24,6 +24,13 @@ export class PassThrough extends GuardedDevice {
   }
 }
 
+/** The disk of a target that has one. */
+export function only(disks: readonly BlockDevice[]): BlockDevice {
+  const [disk] = disks;
+  if (disk === undefined) throw new Error("there is no disk");
+  return disk;
+}
+
 /** A target of 32 sectors. */
 export function targetOf(
   name: string,
@@ -42,7 +49,7 @@ function passing(
   name: string,
   make: (disk: BlockDevice, ...rest: [Parameters<SimTarget["open"]>[1]]) => BlockDevice,
 ): SimTarget {
-  return targetOf(name, ([disk], env) => make(disk as BlockDevice, env));
+  return targetOf(name, (disks, env) => make(only(disks), env));
 }
 
 export const right: SimTarget = passing("right", (disk) => new PassThrough(disk));
@@ -222,16 +229,16 @@ export const broken: readonly (readonly [SimTarget, string])[] = [
     "error",
   ],
   [
-    targetOf("foreign-error", ([disk]) => {
-      const device = new PassThrough(disk as BlockDevice);
+    targetOf("foreign-error", (disks) => {
+      const device = new PassThrough(only(disks));
       device.flush = () => Promise.reject(new RangeError("not of our kind"));
       return device;
     }),
     "foreign-error",
   ],
   [
-    targetOf("does-not-open-twice", async ([disk]) => {
-      const device = disk as BlockDevice;
+    targetOf("does-not-open-twice", async (disks) => {
+      const device = only(disks);
       const mark = Buffer.alloc(512);
       await device.read(device.size - 512, mark);
       if (mark[0] === 0xee) throw new Error("it was opened before");
@@ -247,8 +254,8 @@ export const broken: readonly (readonly [SimTarget, string])[] = [
     "open",
   ],
   [
-    targetOf("shrinks", ([disk], env) => {
-      const device = new PassThrough(disk as BlockDevice);
+    targetOf("shrinks", (disks, env) => {
+      const device = new PassThrough(only(disks));
       if (env.clock.now() === 0) return device;
       Object.defineProperty(device, "size", { value: 512 });
       return device;
@@ -256,19 +263,19 @@ export const broken: readonly (readonly [SimTarget, string])[] = [
     "open",
   ],
   [
-    targetOf("fails-its-check", ([disk]) => new PassThrough(disk as BlockDevice), {
+    targetOf("fails-its-check", (disks) => new PassThrough(only(disks)), {
       check: async () => ["a block is missing"],
     }),
     "check",
   ],
   [
-    targetOf("stays-dirty", ([disk]) => new PassThrough(disk as BlockDevice), {
+    targetOf("stays-dirty", (disks) => new PassThrough(only(disks)), {
       quiesce: async () => ["one block is dirty for ever"],
     }),
     "stuck",
   ],
   [
-    targetOf("never-quiet", ([disk]) => new PassThrough(disk as BlockDevice), {
+    targetOf("never-quiet", (disks) => new PassThrough(only(disks)), {
       quiesce: () => new Promise(() => {}),
     }),
     "stuck",

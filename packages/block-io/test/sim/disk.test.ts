@@ -124,7 +124,7 @@ describe("virtual disk", () => {
       const bench = new Bench();
       await bench.done(bench.write(0, 1));
       await bench.done(bench.write(0, 2));
-      expect(bench.crash((number) => landed[number] as boolean)[0]).toBe(expected);
+      expect(bench.crash((number) => landed.at(number) ?? false)[0]).toBe(expected);
     }
   });
 

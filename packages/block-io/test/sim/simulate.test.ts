@@ -1,8 +1,16 @@
 /** The random tier: right devices survive it, wrong ones do not, and both always in the same way. */
 import { describe, expect, it } from "vitest";
-import { type SimTarget, blockIoTargets, runPlan, runSim, toys, wrongToys } from "../../src/testing/index.ts";
+import {
+  type SimTarget,
+  blockIoTargets,
+  runPlan,
+  runSim,
+  toyLog,
+  toys,
+  wrongToys,
+} from "../../src/testing/index.ts";
 import { parseReduction } from "../../src/testing/sim/plan.ts";
-import { broken, PassThrough, right, targetOf } from "./broken.ts";
+import { broken, only, PassThrough, right, targetOf } from "./broken.ts";
 
 const MINUTES = 5 * 60_000;
 
@@ -94,8 +102,8 @@ describe("what is wrong is caught", () => {
     const others = process.listeners("unhandledRejection");
     process.removeAllListeners("unhandledRejection");
     try {
-      const target = targetOf("unhandled", ([disk]) => {
-        const device = disk as NonNullable<typeof disk>;
+      const target = targetOf("unhandled", (disks) => {
+        const device = only(disks);
         return new (class extends PassThrough {
           // The second failure comes while the first is being waited for: nobody listens.
           protected override async doWrite(offset: number, from: Buffer): Promise<void> {
@@ -115,10 +123,10 @@ describe("what is wrong is caught", () => {
 
   it("what comes from outside of the simulation", async () => {
     let outside = 0;
-    const target = targetOf("impure", ([disk], env) => {
+    const target = targetOf("impure", (disks, env) => {
       outside += 1;
       env.clock.after(outside % 7, () => {});
-      return new PassThrough(disk as NonNullable<typeof disk>);
+      return new PassThrough(only(disks));
     });
     const { failures } = await runSim(target, { seeds: 30, twice: 1, faults: "none" });
     expect(failures[0]?.violations[0]?.rule).toBe("determinism");
@@ -139,7 +147,7 @@ describe("same seed, same run", () => {
 
   it("on every machine: the hash is the one it was when this test was written", async () => {
     // If the toy log, the workload or the scheduler changed on purpose, so does this hash.
-    const { hash } = await runSim(toys[0] as SimTarget, { seeds: 50 });
+    const { hash } = await runSim(toyLog, { seeds: 50 });
     expect(hash).toMatchInlineSnapshot(`"3d70c59668a64cf3"`);
   });
 

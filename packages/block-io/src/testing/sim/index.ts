@@ -20,6 +20,16 @@ export { mutant, onDisks, replaced } from "./mutant.ts";
 export { type Finding, type Version, Oracle } from "./oracle.ts";
 export { type FaultMode, type Plan, type Reduction } from "./plan.ts";
 export { Prng } from "./prng.ts";
+export {
+  type CrashMoment,
+  type LoggedDisk,
+  type LoggedRequest,
+  type ReplayOptions,
+  type ReplaySummary,
+  readWriteLog,
+  replayWriteLog,
+} from "./replay-log.ts";
+export { type OracleOptions, oracleCheck } from "./replay-oracle.ts";
 export { type RunResult, runPlan } from "./run.ts";
 export { type SimFailure, type SimOptions, type SimSummary, commandFor, runSim } from "./simulate.ts";
 export { type SweepOptions, type SweepSummary, sweepFaults } from "./sweep.ts";

@@ -1,0 +1,177 @@
+/**
+ * `log-writes`: hands everything on to a device, and logs what was written, flushed and discarded, with the
+ * data, to another one (format/write-log.ts). The log of a real run is replayed to every point at which power
+ * might have failed, by the simulation's `replayWriteLog`.
+ *
+ * Invariants:
+ *
+ * - a request is answered only when its entry is in the log, and an entry is made only when the request below
+ *   was answered: the log never claims what did not happen, and misses nothing that was acknowledged;
+ * - entries are in the order of the answers below.
+ */
+import { type BlockDevice, SECTOR, type WriteZeroesOptions } from "../device.ts";
+import type { Environment } from "../environment.ts";
+import { BlockIoError } from "../errors.ts";
+import {
+  MARK_LIMIT,
+  type WriteLogEntry,
+  encodeEntry,
+  encodeSuperblock,
+  sectorsOfEntry,
+} from "../format/write-log.ts";
+import { zeroes } from "../guard.ts";
+import type { OptionsOf } from "../options.ts";
+import type { Target } from "../target.ts";
+import { LinearDevice } from "./linear.ts";
+
+export const logWritesOptions = {
+  device: { type: "device", help: "the device below" },
+  log: { type: "device", help: "where to log: a device of its own; what it held is overwritten" },
+} as const;
+
+export type LogWritesOptions = OptionsOf<typeof logWritesOptions>;
+
+// Zeroes are logged as data, in pieces the shared buffer of zeroes can provide.
+const ZERO_PIECE = 1024 * 1024;
+
+// Events of all log-writes devices of an environment are in one order.
+const ticks = new WeakMap<Environment, { last: number }>();
+
+export class LogWritesDevice extends LinearDevice {
+  readonly #log: BlockDevice;
+  readonly #ticks: { last: number };
+  readonly #session: number;
+  #entries = 0;
+  #next = 1;
+
+  private constructor(device: BlockDevice, log: BlockDevice, size: number, env: Environment, name: string) {
+    super(device, 0, size, name);
+    this.#log = log;
+    let shared = ticks.get(env);
+    if (shared === undefined) ticks.set(env, (shared = { last: 0 }));
+    this.#ticks = shared;
+    this.#session = Math.floor(env.random.next() * 2 ** 32);
+  }
+
+  /** Begins a new log. @param size bytes of `device` that are used. */
+  static async open(
+    device: BlockDevice,
+    log: BlockDevice,
+    size: number,
+    env: Environment,
+    name = "log-writes",
+  ): Promise<LogWritesDevice> {
+    const logging = new LogWritesDevice(device, log, size, env, name);
+    await logging.#writeSuperblock();
+    return logging;
+  }
+
+  /** As the kernel's: entries logged, and the last sector of the log in use. */
+  override status(): string {
+    return `${this.#entries} ${this.#next - 1}`;
+  }
+
+  /** `mark TEXT` puts a mark into the log, of at most 448 bytes. */
+  override async message(words: readonly string[]): Promise<string> {
+    const [command, ...rest] = words;
+    const text = rest.join(" ");
+    if (command !== "mark" || text.length === 0) return super.message(words);
+    if (Buffer.byteLength(text) > MARK_LIMIT) {
+      throw new BlockIoError(`a mark has at most ${MARK_LIMIT} bytes`, {
+        code: "EINVAL",
+        device: this.name,
+        op: "message",
+      });
+    }
+    await this.#append({ ...this.#begin("mark", 0, 0, false), text });
+    return "";
+  }
+
+  protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+    const entry = this.#begin("write", offset, from.length, fua);
+    return this.#logged(entry, super.doWrite(offset, from, fua), from);
+  }
+
+  protected override async doFlush(): Promise<void> {
+    await this.#logged(this.#begin("flush", 0, 0, false), super.doFlush());
+    await this.#writeSuperblock();
+  }
+
+  protected override doDiscard(offset: number, length: number): Promise<void> {
+    return this.#logged(this.#begin("discard", offset, length, false), super.doDiscard(offset, length));
+  }
+
+  protected override async doWriteZeroes(
+    offset: number,
+    length: number,
+    options: WriteZeroesOptions,
+  ): Promise<void> {
+    for (let at = 0; at < length; at += ZERO_PIECE) {
+      const data = zeroes(Math.min(ZERO_PIECE, length - at));
+      const entry = this.#begin("write", offset + at, data.length, options.fua === true);
+      await this.#logged(entry, super.doWriteZeroes(offset + at, data.length, options), data);
+    }
+  }
+
+  protected override async doClose(): Promise<void> {
+    await this.#writeSuperblock();
+    await this.#log.flush();
+    await super.doClose();
+  }
+
+  #begin(kind: WriteLogEntry["kind"], offset: number, length: number, fua: boolean): WriteLogEntry {
+    const submitted = (this.#ticks.last += 1);
+    return { kind, offset, length, fua, text: "", submitted, answered: submitted, failed: false };
+  }
+
+  async #logged(entry: WriteLogEntry, request: Promise<void>, data?: Buffer): Promise<void> {
+    try {
+      await request;
+    } catch (error) {
+      await this.#append({ ...entry, failed: true }, data);
+      throw error;
+    }
+    await this.#append(entry, data);
+  }
+
+  async #append(entry: WriteLogEntry, data?: Buffer): Promise<void> {
+    const answered = (this.#ticks.last += 1);
+    const place = this.#next;
+    const sectors = sectorsOfEntry(entry);
+    if ((place + sectors) * SECTOR > this.#log.size) {
+      throw new BlockIoError("the log is full", {
+        code: "ENOSPC",
+        device: this.name,
+        hint: "Give a larger log device: it takes all that is written, and a sector for each request.",
+      });
+    }
+    this.#next += sectors;
+    this.#entries += 1;
+    const header = encodeEntry({ ...entry, answered }, this.#session);
+    const writes = [this.#log.write(place * SECTOR, header)];
+    if (data !== undefined) writes.push(this.#log.write((place + 1) * SECTOR, data));
+    // Both, even if one fails: the data is the caller's.
+    for (const result of await Promise.allSettled(writes)) {
+      if (result.status === "rejected") throw result.reason;
+    }
+  }
+
+  #writeSuperblock(): Promise<void> {
+    return this.#log.write(0, encodeSuperblock({ entries: this.#entries, session: this.#session }));
+  }
+}
+
+export const logWrites: Target<LogWritesOptions> = {
+  name: "log-writes",
+  version: [1, 0, 0],
+  summary: "logs what is written, to be replayed to any point at which power might have failed",
+  synopsis: "<device> <log device>",
+  options: logWritesOptions,
+  parse: (args) => ({
+    device: args.text("device", logWritesOptions.device),
+    log: args.text("log", logWritesOptions.log),
+  }),
+  print: ({ device, log }) => [device, log],
+  open: async ({ device, log }, { name, size, environment, lower }) =>
+    LogWritesDevice.open(await lower(device, "write"), await lower(log, "write"), size, environment, name),
+};
