@@ -257,6 +257,7 @@ describe("tables", () => {
       "error",
       "delay",
       "flakey",
+      "log-writes",
     ]);
   });
 });
