@@ -15,8 +15,8 @@ export interface Clock {
   /** Milliseconds since 1970-01-01 UTC; for display and records only. */
   wallTime(): number;
   /**
-   * Calls `callback` once after at least `milliseconds`. A timer does not keep the process alive: whoever
-   * needs a timer also holds something that does (a socket, a file operation).
+   * Calls `callback` once after at least `milliseconds`. A pending timer keeps the process alive, as a request
+   * that waits for it must; whoever sets one for housekeeping cancels it when it is closed.
    */
   after(milliseconds: number, callback: () => void): Timer;
 }
