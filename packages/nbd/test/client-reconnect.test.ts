@@ -345,12 +345,12 @@ describe("waiting for a server", () => {
     const server = await fake();
     const device = await opened(server.uri, { reconnect: 0.5 });
     server.behaviour.onRequest = (request) => (request.offset === 4096 ? "drop" : undefined);
-    let settled = false;
+    const state = { settled: false };
     const others = (async () => {
-      while (!settled) await device.read(0, data(512, 0));
+      while (!state.settled) await device.read(0, data(512, 0));
     })().catch(() => {});
     const error = await failure(device.read(4096, data(512, 0)));
-    settled = true;
+    state.settled = true;
     expect(error.code).toBe("ENOTCONN");
     await others;
     expect(device.status.reconnects).toBeGreaterThan(1);
