@@ -196,6 +196,14 @@ describe("unflushed writes when the server goes away", () => {
     expect(server.stable.subarray(0, 512).equals(data(512, 1))).toBe(true);
   });
 
+  it("are not believed to be stable where the server can be asked", async () => {
+    const server = await fake();
+    const device = await opened(server.uri, { writeThrough: true });
+    await device.write(0, data(512, 1));
+    server.crash(new SeededRandom(SEED), 0);
+    expect((await failure(device.flush())).code).toBe("EIO");
+  });
+
   it("do not matter when there are none: flushed, forced, or only read", async () => {
     const server = await fake();
     const device = await opened(server.uri);

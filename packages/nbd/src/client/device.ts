@@ -72,7 +72,9 @@ export class NbdDevice extends GuardedDevice {
     this.#widePiece = WIDE_PIECE;
     this.#stripe = session.connections > 1 ? stripeOf(terms.size) : Number.POSITIVE_INFINITY;
     this.#fuaFlag = (terms.flags & FLAG.SEND_FUA) === 0 ? 0 : CMD_FLAG.FUA;
-    this.#link = new Link(session, link, environment, (error) => this.fail(error));
+    // Belief is for servers that cannot be asked.
+    const writeThrough = link.writeThrough && (terms.flags & (FLAG.SEND_FLUSH | FLAG.SEND_FUA)) === 0;
+    this.#link = new Link(session, { ...link, writeThrough }, environment, (error) => this.fail(error));
     this.#link.start();
   }
 
