@@ -9,7 +9,8 @@
  * 3. `write` with `fua` resolved: that write is on stable storage, whatever else is not.
  * 4. Nothing that was stable is lost or altered because of a crash during an unrelated or neighbouring write.
  * 5. After a failed flush nothing is assumed to be on disk: every flush that waited on it fails, and so do
- *    all later writes until the device is reopened.
+ *    all later writes until the device is reopened. Reads of what may have been lost fail, too, where the
+ *    device can tell: older data must not pass for what was acknowledged.
  * 6. Recovery is idempotent: crash during recovery, recover again, same result.
  *
  * A device may rely on this much of the devices below it: 512-byte sectors are written whole or not at all,

@@ -64,6 +64,8 @@ export interface ErrorDetails {
 export class BlockIoError extends Error {
   override readonly name: string = "BlockIoError";
   readonly code: ErrorCode;
+  /** What went wrong, without place and code: for errors that are told again with another place. */
+  readonly reason: string;
   readonly device: string | undefined;
   readonly op: Operation | undefined;
   /** Byte offset of the request, where there is one. */
@@ -76,6 +78,7 @@ export class BlockIoError extends Error {
   constructor(reason: string, details: ErrorDetails) {
     super(describe(reason, details), details.cause === undefined ? undefined : { cause: details.cause });
     this.code = details.code;
+    this.reason = reason;
     this.device = details.device;
     this.op = details.op;
     this.offset = details.offset;

@@ -77,7 +77,7 @@ function parseLine(words: readonly string[], registry: TargetRegistry): Segment 
   } catch (error) {
     if (!(error instanceof BlockIoError)) throw error;
     throw problem(
-      `${target.name}: ${plain(error)}`,
+      `${target.name}: ${error.reason}`,
       error.hint ?? `Usage: <start> <length> ${target.name} ${target.synopsis}`,
     );
   }
@@ -108,18 +108,13 @@ function atLine<T>(line: number, work: () => T): T {
     return work();
   } catch (error) {
     if (!(error instanceof BlockIoError)) throw error;
-    throw new BlockIoError(`table line ${line}: ${plain(error)}`, {
+    throw new BlockIoError(`table line ${line}: ${error.reason}`, {
       code: error.code,
       op: "parse",
       cause: error,
       hint: error.hint,
     });
   }
-}
-
-/** The reason alone: our own messages end in their code and may begin with "parse: ". */
-function plain(error: BlockIoError): string {
-  return error.message.replace(/^parse: /, "").replace(/ \([A-Z]+\)$/, "");
 }
 
 function problem(reason: string, hint: string | undefined): BlockIoError {
