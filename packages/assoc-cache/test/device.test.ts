@@ -324,6 +324,33 @@ describe("errors", () => {
   });
 });
 
+describe("close", () => {
+  it("waits for blocks that are being filled, and stores them as they are", async () => {
+    const { source, cache, open } = rig();
+    await source.lower.write(0, block(5));
+    const device = await open();
+    let go!: () => void;
+    cache.hold = new Promise((resolve) => (go = resolve));
+    await readSectors(device, 0);
+    let closed = false;
+    const closing = device.close().then(() => (closed = true));
+    await settled();
+    expect(closed).toBe(false);
+    // Nothing was stored while the block was on its way.
+    const table = Buffer.alloc(512);
+    await cache.lower.read(8 * 512, table);
+    expect(table.subarray(0, 504)).toEqual(Buffer.alloc(504));
+    go();
+    cache.hold = undefined;
+    await closing;
+    const again = await open({ persistence: 1 });
+    source.counts.read = 0;
+    expect(await readSectors(again, 0)).toEqual(block(5));
+    expect(source.counts.read).toBe(0);
+    await again.close();
+  });
+});
+
 describe("messages", () => {
   it("switches the policy while requests go on", async () => {
     const { source, open } = rig(WB);

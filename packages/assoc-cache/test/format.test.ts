@@ -40,6 +40,10 @@ function goldenSuperblock(): Buffer {
   return bytes;
 }
 
+function flip(bytes: Buffer, bit: number): void {
+  bytes.writeUInt8(bytes.readUInt8(bit >> 3) ^ (1 << (bit & 7)), bit >> 3);
+}
+
 describe("superblock", () => {
   it("reads the golden one and writes it again byte for byte", () => {
     const golden = goldenSuperblock();
@@ -67,7 +71,7 @@ describe("superblock", () => {
     const golden = goldenSuperblock();
     for (let bit = 0; bit < 512 * 8; bit += 1) {
       const bytes = Buffer.from(golden);
-      bytes[bit >> 3] = bytes[bit >> 3]! ^ (1 << (bit & 7));
+      flip(bytes, bit);
       expect(typeof decodeSuperblock(bytes)).toBe("string");
     }
   });
@@ -132,7 +136,7 @@ describe("entry sectors", () => {
     expect(new EntryCodec(Buffer.alloc(16, 1)).intact(bytes, 0, 9)).toBe(false);
     for (let bit = 0; bit < 512 * 8; bit += 1) {
       const flipped = Buffer.from(bytes);
-      flipped[bit >> 3] = flipped[bit >> 3]! ^ (1 << (bit & 7));
+      flip(flipped, bit);
       expect(codec.intact(flipped, 0, 9)).toBe(false);
     }
     expect(codec.intact(Buffer.alloc(512), 0, 0)).toBe(false);

@@ -4,8 +4,8 @@
  */
 import { type SimTarget, exhaust, runSim, sweepFaults } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
-import { cacheMutants } from "../src/testing/sim-mutants.ts";
-import { simTargets } from "../src/testing/sim-targets.ts";
+import { cacheMutants, writeErrorMutants } from "../src/testing/sim-mutants.ts";
+import { simTargets, writeBack, writeThrough } from "../src/testing/sim-targets.ts";
 
 const MINUTES = 5 * 60_000;
 const named = (targets: readonly SimTarget[]): (readonly [string, SimTarget])[] =>
@@ -15,25 +15,55 @@ describe("simulation", () => {
   it.each(named(simTargets))(
     "%s: no crash and no fault breaks a promise",
     async (_, target) => {
-      const { failures, cycles } = await runSim(target, { cycles: 800 });
+      const { failures, cycles } = await runSim(target, { cycles: 300 });
       expect(failures).toEqual([]);
-      expect(cycles).toBeGreaterThanOrEqual(800);
+      expect(cycles).toBeGreaterThanOrEqual(300);
     },
     MINUTES,
   );
 
-  it.each(named(simTargets.slice(0, 2)))(
+  it.each(named([writeBack, writeThrough]))(
     "%s: every request of a workload fails, once and for ever",
     async (_, target) => {
-      const { failures, sites } = await sweepFaults(target, { workloads: 1, operations: 6 });
+      const { failures, sites } = await sweepFaults(target, { workloads: 1, operations: 3 });
       expect(failures).toEqual([]);
-      expect(sites.size).toBeGreaterThanOrEqual(9);
+      expect(sites.size).toBeGreaterThanOrEqual(8);
     },
     MINUTES,
   );
 
   it("every single operation, crashed everywhere", async () => {
-    const { failures } = await exhaust(simTargets[0] as SimTarget, { length: 1, dirty: 6 });
+    const { failures } = await exhaust(writeBack, { length: 1, dirty: 4 });
     expect(failures).toEqual([]);
+  });
+});
+
+describe("mutants", () => {
+  const caught: number[] = [];
+
+  it.each(named(cacheMutants))(
+    "%s is caught",
+    async (_, target) => {
+      const { failures, runs } = await runSim(target, { seeds: 500, shrink: false, twice: 0 });
+      expect(failures).toHaveLength(1);
+      caught.push(runs);
+    },
+    MINUTES,
+  );
+
+  it.each(named(writeErrorMutants))(
+    "%s is caught",
+    async (_, target) => {
+      const options = { seeds: 500, shrink: false, twice: 0, faults: ["write-error"] } as const;
+      const { failures, runs } = await runSim(target, options);
+      expect(failures).toHaveLength(1);
+      caught.push(runs);
+    },
+    MINUTES,
+  );
+
+  it("half of them within 100 runs", () => {
+    const median = caught.sort((a, b) => a - b)[Math.floor(caught.length / 2)];
+    expect(median).toBeLessThanOrEqual(100);
   });
 });

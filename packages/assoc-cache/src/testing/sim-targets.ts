@@ -32,19 +32,17 @@ export async function openOn(
   })) as AssocCacheDevice;
 }
 
-type Vary = (random: Prng) => Readonly<Record<string, unknown>>;
+type Vary = (random: Prng) => { readonly sectors?: number; readonly [option: string]: unknown };
 
 function geometry(random: Prng, vary: Vary): SimGeometry<Knobs> {
   const blockSectors = [8, 64, 512][random.weighted([12, 4, 1])] as number;
   const most = blockSectors === 512 ? 4 : blockSectors === 64 ? 8 : 64;
   const frames = Math.min(most, 2 ** (2 + random.weighted([5, 4, 3, 1, 1])));
   const ways = 2 ** random.between(0, Math.log2(frames));
-  const shape = { frames, blockSectors, ways };
   // Odd lengths: the last block is short. Larger than the cache, so that it evicts.
-  const sectors =
+  const usual =
     Math.floor(frames * blockSectors * (0.6 + random.below(20) / 10)) + random.below(blockSectors);
-  const varied = vary(random);
-  const needed = varied["format"] === "v1" ? requiredSectorsV1(shape) : layoutOf(shape).requiredSectors;
+  const { sectors = usual, ...varied } = vary(random);
   const options = {
     block_size: blockSectors,
     cache_size: frames,
@@ -57,6 +55,12 @@ function geometry(random: Prng, vary: Vary): SimGeometry<Knobs> {
     pool: random.pick([131_072, 16_777_216]),
     ...varied,
   };
+  const shape = {
+    frames: options.cache_size,
+    blockSectors: options.block_size,
+    ways: options.associativity,
+  };
+  const needed = varied["format"] === "v1" ? requiredSectorsV1(shape) : layoutOf(shape).requiredSectors;
   return {
     disks: [
       {
@@ -117,6 +121,19 @@ export const writeBack: SimTarget<Knobs> = target("write-back", "dirty blocks in
   policy: "write-back",
 }));
 
+/** Everything is cleaned at once, and everybody wants the same few blocks. For mutants of what follows cleaning. */
+export const churning: SimTarget<Knobs> = target("churning", "write-back that never rests", (random) => ({
+  policy: "write-back",
+  block_size: 8,
+  cache_size: 4,
+  associativity: 4,
+  high_watermark: 0,
+  low_watermark: 0,
+  writeback_rate: 0,
+  sequential_cutoff: 0,
+  sectors: 17 + random.below(16),
+}));
+
 export const writeThrough: SimTarget<Knobs> = target(
   "write-through",
   "writes go to the source",
@@ -135,4 +152,4 @@ export const historical: SimTarget<Knobs> = target("v1", "historical metadata, l
   format: "v1",
 }));
 
-export const simTargets: readonly SimTarget[] = [writeBack, writeThrough, writeAround, historical];
+export const simTargets: readonly SimTarget[] = [writeBack, churning, writeThrough, writeAround, historical];

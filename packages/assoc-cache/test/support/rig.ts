@@ -103,7 +103,7 @@ export function figures(device: AssocCacheDevice): Record<string, string> {
     .status()
     .replace(/^.*replaced dirty blocks\(\d+\) /, "")
     .split(" ");
-  for (let at = 0; at + 1 < words.length; at += 2) pairs[words[at]!] = words[at + 1]!;
+  for (let at = 0; at + 1 < words.length; at += 2) pairs[words.at(at) ?? ""] = words.at(at + 1) ?? "";
   return pairs;
 }
 
