@@ -18,14 +18,15 @@ import {
   type Extent,
   type Limits,
   SECTOR,
-  type Timer,
   type WriteZeroesOptions,
   GuardedTarget,
   done,
   toBlockIoError,
 } from "@dmkit/block-io";
+import { Autocommit } from "./autocommit.ts";
 import type { BitmapLoader } from "./bitmap-loader.ts";
 import type { BitmapWriter } from "./bitmap-writer.ts";
+import { Counters } from "./counters.ts";
 import type { OwnerMap } from "./core/owner-map.ts";
 import type { Identity } from "./format/identity.ts";
 import { type FreezeHost, type NewLayer, freeze } from "./freeze.ts";
@@ -70,12 +71,10 @@ export class CowDevice extends GuardedTarget {
   readonly #sources: Source[];
   readonly #turnstile = new Turnstile();
   #top: CowParts["top"];
-  #autocommit: Timer | undefined;
+  readonly #autocommit: Autocommit;
   // Whether somebody else than a freeze has suspended the device.
   #suspendedByCaller = false;
-  #preparing = 0;
-  #sending = 0;
-  #bytes = 0;
+  readonly #counters = new Counters();
 
   constructor(parts: CowParts) {
     super(parts.name, parts.size, parts.limits);
@@ -83,6 +82,9 @@ export class CowDevice extends GuardedTarget {
     this.map = parts.map;
     this.#sources = [...parts.sources];
     this.#top = parts.top;
+    this.#autocommit = new Autocommit(parts.environment, parts.autocommit, parts.name, () =>
+      this.map.hasDirty && this.failure === undefined ? this.#commit() : done,
+    );
   }
 
   /** Layers above the base. */
@@ -103,15 +105,8 @@ export class CowDevice extends GuardedTarget {
     const { map } = this;
     const more = map.unknownPages > 0 ? "+" : "";
     const allocated = Array.from({ length: map.top }, (_, index) => `${map.allocated(index + 1)}${more}`);
-    const counters = [
-      1,
-      map.pages - map.unknownPages,
-      this.#preparing,
-      this.#sending,
-      this.#preparing + this.#sending,
-      this.#bytes,
-    ];
-    return [map.top, ...allocated, ...counters].join(" ");
+    const maps = map.pages - map.unknownPages;
+    return [map.top, ...allocated, 1, maps, ...this.#counters.values].join(" ");
   }
 
   /** `freeze <bitmap> <data> [<offset>]`, `count`, `table`. */
@@ -200,7 +195,7 @@ export class CowDevice extends GuardedTarget {
 
   /** The data of these sectors has been written to the top layer. */
   protected landed(sector: number, count: number): void {
-    if (this.map.markWritten(sector, count)) this.#armAutocommit();
+    if (this.map.markWritten(sector, count)) this.#autocommit.arm();
   }
 
   protected override doFlush(): Promise<void> {
@@ -245,7 +240,7 @@ export class CowDevice extends GuardedTarget {
   }
 
   protected override doClose(): Promise<void> {
-    this.#disarmAutocommit();
+    this.#autocommit.disarm();
     return done;
   }
 
@@ -268,12 +263,7 @@ export class CowDevice extends GuardedTarget {
   }
 
   async #prepare(sector: number, count: number): Promise<void> {
-    this.#preparing += 1;
-    try {
-      await this.#parts.loader.load(sector, count);
-    } finally {
-      this.#preparing -= 1;
-    }
+    await this.#counters.preparing(this.#parts.loader.load(sector, count));
   }
 
   #readRuns(sector: number, until: number, end: number, into: Buffer): Promise<void> {
@@ -292,22 +282,11 @@ export class CowDevice extends GuardedTarget {
   }
 
   #counted(reading: Promise<void>, length: number): Promise<void> {
-    return reading === done ? done : this.#count(reading, length);
-  }
-
-  async #count(request: Promise<void>, length: number): Promise<void> {
-    this.#sending += 1;
-    this.#bytes += length;
-    try {
-      await request;
-    } finally {
-      this.#sending -= 1;
-      this.#bytes -= length;
-    }
+    return reading === done ? done : this.#counters.sending(reading, length);
   }
 
   async #writing(writing: Promise<void>, sector: number, count: number, commit: boolean): Promise<void> {
-    await this.#count(writing, count * SECTOR);
+    await this.#counters.sending(writing, count * SECTOR);
     this.landed(sector, count);
     if (commit) await this.#commit();
   }
@@ -327,29 +306,6 @@ export class CowDevice extends GuardedTarget {
     return failure;
   }
 
-  #armAutocommit(): void {
-    const { autocommit, environment } = this.#parts;
-    if (autocommit === 0 || this.#autocommit !== undefined) return;
-    this.#autocommit = environment.clock.after(autocommit, this.#autocommitNow);
-  }
-
-  #disarmAutocommit(): void {
-    this.#autocommit?.cancel();
-    this.#autocommit = undefined;
-  }
-
-  readonly #autocommitNow = (): void => {
-    this.#autocommit = undefined;
-    if (!this.map.hasDirty || this.failure !== undefined) return;
-    this.#commit().catch((error: unknown) => {
-      const { logger } = this.#parts.environment;
-      logger.log("error", "writes are refused: the bitmap could not be written", {
-        device: this.name,
-        error: String(error),
-      });
-    });
-  };
-
   #freezeHost(): FreezeHost {
     const parts = this.#parts;
     return {
@@ -360,7 +316,7 @@ export class CowDevice extends GuardedTarget {
       top: this.#top,
       hold: async () => {
         if (!this.#suspendedByCaller) await super.suspend();
-        this.#disarmAutocommit();
+        this.#autocommit.disarm();
         // Suspending a failed device flushes nothing: what was answered may not be in the layer to be frozen.
         if (this.failure !== undefined) throw this.failure;
       },

@@ -1,0 +1,33 @@
+/** What requests are doing now. Those that are answered at once never come here. */
+export class Counters {
+  #preparing = 0;
+  #sending = 0;
+  #bytes = 0;
+
+  /** Waiting for bitmaps, waiting for the devices below, both together, and bytes of the latter. */
+  get values(): readonly number[] {
+    return [this.#preparing, this.#sending, this.#preparing + this.#sending, this.#bytes];
+  }
+
+  /** A request that waits for bitmaps. */
+  async preparing(loading: Promise<void>): Promise<void> {
+    this.#preparing += 1;
+    try {
+      await loading;
+    } finally {
+      this.#preparing -= 1;
+    }
+  }
+
+  /** A request of `bytes` that waits for the devices below. */
+  async sending(request: Promise<void>, bytes: number): Promise<void> {
+    this.#sending += 1;
+    this.#bytes += bytes;
+    try {
+      await request;
+    } finally {
+      this.#sending -= 1;
+      this.#bytes -= bytes;
+    }
+  }
+}
