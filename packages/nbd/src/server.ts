@@ -97,7 +97,7 @@ export class NbdServer {
 
   /** Starts to listen; may be called several times. Rejects with `EADDRINUSE`, `EEXIST`, `EPERM` … */
   async listen(where: ListenOptions): Promise<Listener> {
-    const listener = await listen(where, (socket) => this.#accept(socket));
+    const listener = await listen(where, (socket) => this.#accept(socket, true));
     this.#listeners.add(listener);
     if (this.#stopping) await listener.close();
     return {
@@ -113,7 +113,7 @@ export class NbdServer {
   serveStream(stream: Duplex): Promise<void> {
     return new Promise((resolve) => {
       stream.once("close", resolve);
-      this.#accept(stream);
+      this.#accept(stream, false);
     });
   }
 
@@ -137,26 +137,33 @@ export class NbdServer {
     };
   }
 
-  #accept(stream: Duplex): void {
+  #accept(stream: Duplex, accepted: boolean): void {
     if (this.#stopping) {
       stream.destroy();
       return;
     }
     this.#accepted += 1;
     if (this.#connections.size >= this.limits.connections) {
-      this.#refuse(stream);
+      this.#refuse(stream, accepted);
       return;
     }
-    const connection = new Connection(stream, this.#context, this.limits.handshakeTime, undefined, (gone) => {
-      this.#connections.delete(gone);
-      this.#notify();
-    });
+    const connection = new Connection(
+      stream,
+      accepted,
+      this.#context,
+      this.limits.handshakeTime,
+      undefined,
+      (gone) => {
+        this.#connections.delete(gone);
+        this.#notify();
+      },
+    );
     this.#connections.add(connection);
     this.#checking ??= this.#planCheck();
   }
 
   /** One client too many is told so, unless too many are being told so already. */
-  #refuse(stream: Duplex): void {
+  #refuse(stream: Duplex, accepted: boolean): void {
     this.#refused += 1;
     if (this.#refusals.size >= this.limits.connections) {
       stream.destroy();
@@ -166,7 +173,7 @@ export class NbdServer {
       type: REP.ERR_POLICY,
       text: `the server has its ${this.limits.connections} connections already; try again later`,
     };
-    const connection = new Connection(stream, this.#context, REFUSAL_TIME, denial, (gone) => {
+    const connection = new Connection(stream, accepted, this.#context, REFUSAL_TIME, denial, (gone) => {
       this.#refusals.delete(gone);
       this.#notify();
     });

@@ -13,6 +13,7 @@ import { BlockIoError, type Timer, toBlockIoError } from "@dmkit/block-io";
 import { REP } from "../protocol.ts";
 import type { Phase, ServerContext } from "./context.ts";
 import type { Export, ExportClient } from "./export.ts";
+import { type ChunkOrigin, type IntakeSink, openIntake } from "./intake.ts";
 import { Handshake, type HandshakeEvents } from "./handshake.ts";
 import type { Agreement, Denial } from "./negotiation.ts";
 import { Transmission, type TransmissionEvents } from "./transmission.ts";
@@ -22,45 +23,49 @@ const KEEP_ALIVE = 60_000;
 
 const lingering: Phase = {
   receive() {},
+  space: () => undefined,
+  filled() {},
   ended() {},
   stop() {},
   stalled: () => undefined,
   closed() {},
 };
 
-export class Connection implements ExportClient, HandshakeEvents, TransmissionEvents {
+export class Connection implements ExportClient, HandshakeEvents, TransmissionEvents, IntakeSink {
   readonly #stream: Duplex;
   readonly #context: ServerContext;
   readonly #denial: Denial | undefined;
   readonly #onClosed: (connection: Connection) => void;
-  #phase: Phase;
+  #phase: Phase = lingering;
   #exported: Export | undefined;
   #timer: Timer | undefined;
   #closed = false;
   #transmission: Transmission | undefined;
 
   /**
+   * @param accepted whether the stream is a socket that was accepted just now and has not been read.
    * @param denial why the client gets nothing but an error, if it does not.
    * @param time milliseconds for the handshake.
    */
   constructor(
-    stream: Duplex,
+    given: Duplex,
+    accepted: boolean,
     context: ServerContext,
     time: number,
     denial: Denial | undefined,
     onClosed: (connection: Connection) => void,
   ) {
-    this.#stream = stream;
     this.#context = context;
     this.#denial = denial;
     this.#onClosed = onClosed;
+    const stream = openIntake(given, accepted, this, context.buffers);
+    this.#stream = stream;
     if (stream instanceof Socket) {
       stream.setNoDelay(true);
       stream.setKeepAlive(true, KEEP_ALIVE);
     }
     const handshake = new Handshake(stream, context, this, () => this.#denied());
     this.#phase = handshake;
-    stream.on("data", (chunk: Buffer) => this.#receive(chunk));
     stream.on("end", () => this.#phase.ended());
     stream.on("error", (error) => this.#failed(error));
     stream.on("close", () => this.#closedNow());
@@ -95,14 +100,43 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
     this.#stream.destroy();
   }
 
-  agreed(agreement: Agreement, rest: Buffer): void {
+  // -- What the intake asks --
+
+  get trusted(): boolean {
+    return this.#exported !== undefined;
+  }
+
+  receive(chunk: Buffer, origin: ChunkOrigin): void {
+    try {
+      this.#phase.receive(chunk, origin);
+    } catch (error) {
+      // A bug of ours must not take the other clients down with it.
+      this.#failed(error);
+    }
+  }
+
+  space(): Buffer | undefined {
+    return this.#phase.space();
+  }
+
+  filled(count: number): void {
+    try {
+      this.#phase.filled(count);
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  // -- What the phases report --
+
+  agreed(agreement: Agreement, rest: Buffer, origin: ChunkOrigin): void {
     this.#timer?.cancel();
     this.#exported = agreement.exported;
     agreement.exported.joined(this);
     this.#context.environment.logger.log("info", "NBD client connected", { export: this.#exported.name });
     this.#transmission = new Transmission(this.#stream, this.#context, agreement, this);
     this.#phase = this.#transmission;
-    if (rest.length > 0) this.#receive(rest);
+    if (rest.length > 0) this.receive(rest, origin);
   }
 
   violated(reason: string): void {
@@ -119,15 +153,6 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
     });
     // The peer's end of the stream is only seen by reading.
     this.#stream.resume();
-  }
-
-  #receive(chunk: Buffer): void {
-    try {
-      this.#phase.receive(chunk);
-    } catch (error) {
-      // A bug of ours must not take the other clients down with it.
-      this.#failed(error);
-    }
   }
 
   #denied(): Denial | undefined {

@@ -2,6 +2,7 @@
 import type { Environment } from "@dmkit/block-io";
 import type { ByteBudget } from "./budget.ts";
 import type { ExportDirectory } from "./exports.ts";
+import type { ChunkOrigin } from "./intake.ts";
 import type { ServerLimits } from "./limits.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 
@@ -17,7 +18,12 @@ export interface ServerContext {
 
 /** Handshake or transmission: what a connection does with what arrives. */
 export interface Phase {
-  receive(chunk: Buffer): void;
+  /** Takes a chunk, and holds its origin if it keeps the chunk. */
+  receive(chunk: Buffer, origin: ChunkOrigin): void;
+  /** Memory for the next bytes, if they should go to a certain place. */
+  space(): Buffer | undefined;
+  /** So many bytes have been put there. */
+  filled(count: number): void;
   /** The client will send nothing more. */
   ended(): void;
   /** The server is being shut down. */

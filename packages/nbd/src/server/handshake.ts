@@ -15,12 +15,13 @@ import {
   encodeGreeting,
 } from "../protocol.ts";
 import type { Phase, ServerContext } from "./context.ts";
+import type { ChunkOrigin } from "./intake.ts";
 import { type Agreement, type Denial, Negotiation, type Step } from "./negotiation.ts";
 
 /** What becomes of the connection. */
 export interface HandshakeEvents {
   /** The handshake is over; `rest` arrived behind it. */
-  agreed(agreement: Agreement, rest: Buffer): void;
+  agreed(agreement: Agreement, rest: Buffer, origin: ChunkOrigin): void;
   /** Say goodbye. */
   finished(): void;
   /** Hang up. */
@@ -38,6 +39,7 @@ export class Handshake implements Phase {
   readonly #events: HandshakeEvents;
   readonly #negotiation: Negotiation;
   #chunk: Buffer = nothing;
+  #origin: ChunkOrigin | undefined;
   #at = 0;
   #expecting: Expecting = "flags";
   // What is being collected, and how much of it is there.
@@ -67,11 +69,20 @@ export class Handshake implements Phase {
     this.#stream.write(encodeGreeting(FLAGS));
   }
 
-  receive(chunk: Buffer): void {
+  receive(chunk: Buffer, origin: ChunkOrigin): void {
     this.#chunk = chunk;
+    this.#origin = origin;
     this.#at = 0;
     this.#parse();
+    // What cannot be looked at yet is kept.
+    if (this.#draining) origin.hold();
   }
+
+  space(): undefined {
+    return undefined;
+  }
+
+  filled(): void {}
 
   ended(): void {
     this.#expecting = "nothing";
@@ -163,7 +174,7 @@ export class Handshake implements Phase {
       this.#expecting = "nothing";
       const rest = this.#chunk.subarray(this.#at);
       this.#chunk = nothing;
-      this.#events.agreed(agreement, rest);
+      this.#events.agreed(agreement, rest, this.#origin as ChunkOrigin);
     } else if (this.#stream.writableNeedDrain) {
       this.#awaitDrain();
     }
@@ -175,7 +186,9 @@ export class Handshake implements Phase {
     this.#stream.once("drain", () => {
       this.#draining = false;
       this.#parse();
-      if (!this.#draining) this.#stream.resume();
+      if (this.#draining) return;
+      this.#origin?.release();
+      this.#stream.resume();
     });
   }
 

@@ -43,8 +43,8 @@ export interface Listener {
 
 /** Starts to listen. Throws `EADDRINUSE`, `EPERM`, `EEXIST`, or what the operating system says. */
 export async function listen(options: ListenOptions, accept: (socket: Socket) => void): Promise<Listener> {
-  // Half-open: a client may close its side and still read its replies.
-  const server = createServer({ allowHalfOpen: true }, accept);
+  // Half-open: a client may close its side and still read its replies. Paused: see intake.ts.
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, accept);
   if ("path" in options) await listenUnix(server, options.path);
   else if ("fd" in options)
     await listening(server, () => server.listen({ fd: options.fd }), `fd ${options.fd}`);

@@ -16,10 +16,13 @@
  */
 import { CMD, REQUEST_LENGTH, decodeRequest } from "../protocol.ts";
 import type { BufferPool } from "./buffer-pool.ts";
+import type { ChunkOrigin } from "./intake.ts";
 import type { Request } from "./request.ts";
 
 // Bytes; shorter payloads that straddle chunks get a buffer of just their size.
 const LEAST_POOLED = 16 * 1024;
+// Bytes; what is left of a payload is received straight into its place if it is longer.
+const LEAST_DIRECT = 32 * 1024;
 
 /** What becomes of a request whose header has arrived. */
 export type Verdict = "execute" | "refuse" | "wait" | "stop";
@@ -47,6 +50,7 @@ export class Receiver {
   // The chunk being parsed and how far; empty when all of it was used.
   #chunk: Buffer = nothing;
   #at = 0;
+  #origin: ChunkOrigin | undefined;
   // A header that straddles chunks, and how much of it is there.
   readonly #header: Buffer = Buffer.alloc(REQUEST_LENGTH);
   #headerFill = 0;
@@ -88,28 +92,51 @@ export class Receiver {
   }
 
   /** Takes a chunk. Not to be called while {@link waiting}. */
-  receive(chunk: Buffer): void {
+  receive(chunk: Buffer, origin: ChunkOrigin): void {
     if (this.#stopped) return;
     this.#chunk = chunk;
+    this.#origin = origin;
     this.#at = 0;
     this.#parse();
+    // What cannot be looked at yet is kept.
+    if (this.#waiting) origin.hold();
+  }
+
+  /** The rest of a payload that is so long that it should be received straight into its place. */
+  space(): Buffer | undefined {
+    const payload = this.#payload;
+    return payload !== undefined && payload.length - this.#filled >= LEAST_DIRECT
+      ? payload.subarray(this.#filled)
+      : undefined;
+  }
+
+  /** `count` bytes have been received into the {@link space}. */
+  filled(count: number): void {
+    if (this.#request === undefined) return;
+    this.#filled += count;
+    this.#endPayload(this.#request);
   }
 
   /** Goes on with the request that had to wait. */
   resume(): void {
     if (!this.#waiting || this.#parsing) return;
+    const origin = this.#origin;
     this.#waiting = false;
     this.#parse();
+    if (!this.#waiting) origin?.release();
   }
 
   /** Forgets what it has and takes no more. */
   stop(): void {
     this.#stopped = true;
+    if (this.#waiting && !this.#parsing) this.#origin?.release();
     this.#waiting = false;
     this.#chunk = nothing;
     this.#payload = undefined;
-    // The sink also gives the payload's buffer back.
-    if (this.#request !== undefined) this.#sink.discard(this.#request);
+    if (this.#request === undefined) return;
+    // The socket may still write to it, so it must not go back to the pool.
+    this.#request.buffer = undefined;
+    this.#sink.discard(this.#request);
     this.#request = undefined;
   }
 
@@ -179,6 +206,8 @@ export class Receiver {
       this.#skip = length;
     } else if (this.#chunk.length - this.#at >= length) {
       const payload = this.#chunk.subarray(this.#at, this.#at + length);
+      this.#origin?.hold();
+      request.origin = this.#origin;
       this.#at += length;
       this.#finish();
       this.#sink.execute(request, payload);
@@ -209,8 +238,13 @@ export class Receiver {
     this.#chunk.copy(this.#payload, this.#filled, this.#at, this.#at + count);
     this.#filled += count;
     this.#at += count;
-    if (this.#filled < request.length) return;
+    this.#endPayload(request);
+  }
+
+  /** Hands the request on if its payload is complete. */
+  #endPayload(request: Request): void {
     const payload = this.#payload;
+    if (payload === undefined || this.#filled < request.length) return;
     this.#finish();
     this.#sink.execute(request, payload);
   }

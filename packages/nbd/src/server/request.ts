@@ -1,6 +1,7 @@
 /** A request in flight. Objects are used again and again, with their callbacks bound once. */
 import type { RequestHeader } from "../protocol.ts";
 import type { Refusal } from "./commands.ts";
+import type { ChunkOrigin } from "./intake.ts";
 import type { Slab } from "./outbox.ts";
 
 /** Who carries a request out and is told how it went. */
@@ -25,6 +26,8 @@ export class Request implements RequestHeader {
   /** Where its reply is being made, from `at` on. */
   slab: Slab | undefined = undefined;
   at = 0;
+  /** What its payload is a part of. */
+  origin: ChunkOrigin | undefined = undefined;
   /** A buffer of the pool its payload came in. */
   buffer: Buffer | undefined = undefined;
   /** The whole reply, where it was made elsewhere. */

@@ -328,6 +328,10 @@ export class Requests implements RequestSink, RequestOwner {
       this.#buffers.give(request.buffer);
       request.buffer = undefined;
     }
+    if (request.origin !== undefined) {
+      request.origin.release();
+      request.origin = undefined;
+    }
     request.charge = 0;
     request.refusal = undefined;
     request.slab = undefined;

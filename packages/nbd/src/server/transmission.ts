@@ -8,6 +8,7 @@
  */
 import type { Duplex } from "node:stream";
 import type { Account } from "./budget.ts";
+import type { ChunkOrigin } from "./intake.ts";
 import type { Phase, ServerContext } from "./context.ts";
 import type { Agreement } from "./negotiation.ts";
 import { Outbox } from "./outbox.ts";
@@ -59,11 +60,21 @@ export class Transmission implements Phase, RequestEvents {
     return this.#context.environment.clock.now();
   }
 
-  receive(chunk: Buffer): void {
+  receive(chunk: Buffer, origin: ChunkOrigin): void {
     if (this.#over) return;
-    this.#requests.arrival = this.now();
-    this.#inTurn = true;
-    this.#receiver.receive(chunk);
+    this.#beginTurn();
+    this.#receiver.receive(chunk, origin);
+    this.#endTurn();
+  }
+
+  space(): Buffer | undefined {
+    return this.#receiver.space();
+  }
+
+  filled(count: number): void {
+    if (this.#over) return;
+    this.#beginTurn();
+    this.#receiver.filled(count);
     this.#endTurn();
   }
 
@@ -129,11 +140,15 @@ export class Transmission implements Phase, RequestEvents {
   /** There is budget again. */
   readonly #resume = (): void => {
     if (this.#over || this.#inTurn) return;
-    this.#requests.arrival = this.now();
-    this.#inTurn = true;
+    this.#beginTurn();
     this.#receiver.resume();
     this.#endTurn();
   };
+
+  #beginTurn(): void {
+    this.#requests.arrival = this.now();
+    this.#inTurn = true;
+  }
 
   #endTurn(): void {
     this.#inTurn = false;
