@@ -27,6 +27,8 @@ const LONGEST_PAUSE = 1000;
 
 export class Cleaner {
   settings: CleanerSettings;
+  /** Called after each batch. */
+  onBatch: () => void = () => {};
   readonly #state: CacheState;
   readonly #writeback: Writeback;
   readonly #metadata: Metadata;
@@ -150,6 +152,7 @@ export class Cleaner {
     await this.#state.flushSource();
     this.#writeback.cleaned(copied, urgent);
     await this.#metadata.commit(true);
+    this.onBatch();
     if (failure !== undefined) throw failure;
     return copied.length * this.#state.blockBytes;
   }
