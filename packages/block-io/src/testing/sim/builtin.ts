@@ -1,5 +1,9 @@
 /** The devices of this package as simulation targets. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { SECTOR } from "../../device.ts";
+import { openFile } from "../../devices/file-open.ts";
 import { MemoryDevice } from "../../devices/memory.ts";
 import { FlakeyDevice } from "../../targets/flakey.ts";
 import { LinearDevice } from "../../targets/linear.ts";
@@ -81,5 +85,19 @@ const memory: SimTarget<{ size: number; block: 512 | 4096 }> = {
   open: async (_disks, _env, { size, block }) => new MemoryDevice(size, { logicalBlockSize: block }),
 };
 
+const file: SimTarget<{ folder: string; size: number }> = {
+  name: "file",
+  summary: "a real file: live reads, close and open again; real I/O, so no crash of the disk below",
+  survives: "close",
+  real: true,
+  geometry: (random) => ({
+    disks: [],
+    knobs: { folder: mkdtempSync(join(tmpdir(), "dmkit-sim-")), size: random.pick([8, 64, 1024]) * 512 },
+  }),
+  open: (_disks, environment, { folder, size }) =>
+    openFile(join(folder, "image"), { createSize: size, environment }),
+  dispose: ({ folder }) => rmSync(folder, { recursive: true }),
+};
+
 /** Everything in this package that stores something. */
-export const blockIoTargets: readonly SimTarget[] = [linear, striped, flakey, memory];
+export const blockIoTargets: readonly SimTarget[] = [linear, striped, flakey, memory, file];

@@ -74,11 +74,11 @@ export class Driver {
       this.steps += 1;
       const submits = next < queue.length && load.inFlight < concurrency && this.#submitsNow();
       if (submits) {
-        load.submit(queue[next] as Operation);
+        void load.submit(queue[next] as Operation);
         next += 1;
       } else if (!this.#advance()) {
         if (next < queue.length && load.inFlight < concurrency) {
-          load.submit(queue[next] as Operation);
+          void load.submit(queue[next] as Operation);
           next += 1;
         } else if (this.world.parked.length > 0) return "blocked";
         else if (!(await this.#realWorld(() => load.settled > settled))) return "hung";

@@ -15,6 +15,7 @@ export {
   lyingFaults,
 } from "./faults.ts";
 export { FOREIGN, GARBAGE, INITIAL, ZERO, identify, stamp } from "./format/stamp.ts";
+export { type KillOptions, type KillSummary, type ServedDevice, killRounds } from "./kill.ts";
 export { type Rule, type Violation } from "./load.ts";
 export { mutant, onDisks, replaced } from "./mutant.ts";
 export { type Finding, type Version, Oracle } from "./oracle.ts";

@@ -58,13 +58,14 @@ export class Load {
     this.#context = context;
   }
 
-  submit(operation: Operation): void {
+  /** Never rejects: what goes wrong is reported. */
+  submit(operation: Operation): Promise<void> {
     const { trace } = this.#context;
     trace.note(0x100, operation.id, operation.offset, operation.length);
     if (trace.verbose) trace.line(`submit ${describeOperation(operation)}`);
     this.inFlight += 1;
     if (operation.id > 0) this.submitted.push(operation.id);
-    void this.#guarded(operation);
+    return this.#guarded(operation);
   }
 
   async #guarded(operation: Operation): Promise<void> {

@@ -107,6 +107,7 @@ export class Run {
     } finally {
       undo?.();
       this.world.crash();
+      await this.target.dispose?.(this.#geometry.knobs);
       process.off("unhandledRejection", rejected);
     }
     return {

@@ -47,6 +47,9 @@ export interface SimTarget<Knobs = unknown> {
    */
   quiesce?(device: BlockDevice, knobs: Knobs): Promise<readonly string[]>;
 
+  /** At the end of a run: gives back what `geometry` or `create` took from the real world. */
+  dispose?(knobs: Knobs): Promise<void> | void;
+
   /** Sets a known fault up in the target's code, and returns what undoes it. See mutant.ts. */
   inject?(): () => void;
 
