@@ -3,6 +3,7 @@ export { type NbdServerOptions, type ServerStatistics, NbdServer } from "./serve
 export { type ExportOptions, type RemovalMode } from "./server/export.ts";
 export { type ServerLimits, defaultLimits } from "./server/limits.ts";
 export { type ListenOptions, type Listener, NBD_PORT } from "./server/listener.ts";
+export { type RequestEvent, type RequestListener } from "./server/request-log.ts";
 export { type MetaContext, type StatusExtent, baseAllocation } from "./server/meta-contexts.ts";
 export {
   type CountedOperation,

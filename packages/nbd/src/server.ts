@@ -11,6 +11,7 @@ import { ExportDirectory } from "./server/exports.ts";
 import { type ServerLimits, resolveLimits } from "./server/limits.ts";
 import { type ListenOptions, type Listener, listen } from "./server/listener.ts";
 import type { Denial } from "./server/negotiation.ts";
+import { RequestLog, type RequestListener } from "./server/request-log.ts";
 import type { ExportStatistics } from "./server/statistics.ts";
 
 // Bytes of buffers kept for later, for all connections together.
@@ -24,6 +25,8 @@ export interface NbdServerOptions {
   /** Clock, scheduler and log; the real ones and no log by default. */
   readonly environment?: Environment | undefined;
   readonly limits?: Partial<ServerLimits> | undefined;
+  /** Told of every request's beginning and end; see {@link RequestEvent}. */
+  readonly onRequest?: RequestListener | undefined;
   /** The export that clients get who ask for none; the one added first by default. */
   readonly defaultExport?: string | undefined;
 }
@@ -64,7 +67,7 @@ export class NbdServer {
   #changed: (() => void)[] = [];
 
   /** Throws `EINVAL` for limits out of range. */
-  constructor({ environment = realEnvironment, limits, defaultExport }: NbdServerOptions = {}) {
+  constructor({ environment = realEnvironment, limits, defaultExport, onRequest }: NbdServerOptions = {}) {
     this.limits = resolveLimits(limits);
     const { bytesInAll, bytesPerConnection, connections } = this.limits;
     this.#environment = environment;
@@ -76,6 +79,7 @@ export class NbdServer {
       budget: new ByteBudget(bytesInAll, bytesPerConnection, connections),
       buffers: new BufferPool(KEPT_BUFFERS),
       exports: this.#exports,
+      log: onRequest === undefined ? undefined : new RequestLog(onRequest),
       get stopping() {
         return isStopping();
       },

@@ -2,6 +2,7 @@
 import { BlockIoError, MemoryDevice } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
 import { CMD, CMD_FLAG, ERRNO } from "../src/protocol.ts";
+import type { RequestEvent } from "../src/server/request-log.ts";
 import { ProbeDevice } from "./support/devices.ts";
 import { RawClient } from "./support/raw-client.ts";
 import { DISK, type ServeOptions, pattern, serve, until } from "./support/serve.ts";
@@ -465,5 +466,50 @@ describe("statistics", () => {
     });
     expect(figures?.write.latency.reduce((sum, count) => sum + count)).toBe(3);
     expect(server.statistics()).toMatchObject({ connections: 1, accepted: 1, refused: 0 });
+  });
+});
+
+describe("the log of requests", () => {
+  it("has a begin and an end for each, with the same id", async () => {
+    const events: RequestEvent[] = [];
+    const { client } = await serve({ onRequest: (event) => events.push(event) });
+    const connection = await (await client()).go("disk");
+    await connection.write(512, Buffer.alloc(512), CMD_FLAG.FUA);
+    await connection.command({ type: CMD.READ, offset: DISK, length: 512 });
+    await connection.command({ type: CMD.FLUSH });
+    const common = { exportName: "disk", flags: 0 };
+    expect(events).toEqual([
+      { ...common, event: "begin", id: 1, operation: "write", offset: 512, length: 512, flags: 1 },
+      { ...common, event: "end", id: 1, operation: "write", offset: 512, length: 512, flags: 1 },
+      { ...common, event: "begin", id: 2, operation: "read", offset: DISK, length: 512 },
+      { ...common, event: "end", id: 2, operation: "read", offset: DISK, length: 512, error: "EINVAL" },
+      { ...common, event: "begin", id: 3, operation: "flush", offset: 0, length: 0 },
+      { ...common, event: "end", id: 3, operation: "flush", offset: 0, length: 0 },
+    ]);
+  });
+});
+
+describe("receive buffers", () => {
+  it("are not written to while a WRITE out of them is in flight", async () => {
+    const device = new ProbeDevice(4 * DISK);
+    const { client } = await serve({ device });
+    const connection = await (await client()).go("disk");
+    const release = device.hold("write");
+    const model = Buffer.alloc(4 * DISK);
+    let count = 0;
+    for (let offset = 0; offset < 4 * DISK - 200_000; count += 1) {
+      // Small ones that share a chunk, some that straddle two, some that are received straight into place.
+      const length = [512, 4096, 512, 65_536, 131_072][count % 5] ?? 512;
+      const data = pattern(length, count + 1);
+      data.copy(model, offset);
+      connection.request({ type: CMD.WRITE, offset, length, cookie: count }, data);
+      offset += length;
+    }
+    await until(() => device.count("write") === count);
+    release();
+    for (let replies = 0; replies < count; replies += 1) expect((await connection.status()).error).toBe(0);
+    const stored = Buffer.alloc(4 * DISK);
+    await device.inner.read(0, stored);
+    expect(stored.equals(model)).toBe(true);
   });
 });

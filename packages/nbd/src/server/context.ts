@@ -3,6 +3,7 @@ import type { Environment } from "@dmkit/block-io";
 import type { ByteBudget } from "./budget.ts";
 import type { ExportDirectory } from "./exports.ts";
 import type { ChunkOrigin } from "./intake.ts";
+import type { RequestLog } from "./request-log.ts";
 import type { ServerLimits } from "./limits.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 
@@ -12,6 +13,7 @@ export interface ServerContext {
   readonly budget: ByteBudget;
   readonly buffers: BufferPool;
   readonly exports: ExportDirectory;
+  readonly log: RequestLog | undefined;
   /** The server is being shut down. */
   readonly stopping: boolean;
 }

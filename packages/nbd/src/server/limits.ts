@@ -73,6 +73,11 @@ const ranges: Readonly<Record<keyof ServerLimits, readonly [number, number]>> = 
   extentsPerReply: [1, MAX_EXTENTS_PER_CHUNK],
 };
 
+/** Bytes; the most a BLOCK_STATUS takes for one context: descriptors in an array, in a chunk, in the reply. */
+export function statusCharge({ extentsPerReply }: ServerLimits): number {
+  return MINIMUM_CHARGE + 32 * extentsPerReply;
+}
+
 /** Fills in the defaults. Throws `EINVAL` for a limit out of its range or limits that contradict each other. */
 export function resolveLimits(given: Partial<ServerLimits> = {}): ServerLimits {
   const limits: ServerLimits = { ...defaultLimits, ...given };
@@ -83,7 +88,7 @@ export function resolveLimits(given: Partial<ServerLimits> = {}): ServerLimits {
     }
   }
   // Otherwise the largest request could never be admitted and its connection would wait for ever.
-  const largest = Math.max(bufferSize(limits.maximumPayload), 8 * limits.extentsPerReply) + MINIMUM_CHARGE;
+  const largest = Math.max(bufferSize(limits.maximumPayload), statusCharge(limits)) + MINIMUM_CHARGE;
   if (limits.bytesPerConnection < largest) {
     throw invalid(`limit bytesPerConnection is below the ${largest} bytes one request can need`);
   }

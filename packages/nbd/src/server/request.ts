@@ -17,6 +17,8 @@ export class Request implements RequestHeader {
   cookieLow = 0;
   offset = 0;
   length = 0;
+  /** Its number in the log of requests. */
+  id = 0;
   /** Bytes taken from the connection's account. */
   charge = 0;
   /** When it arrived, on the environment's clock. */

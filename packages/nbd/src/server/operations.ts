@@ -1,0 +1,116 @@
+/** What each command does to the device. Requests that come here have been found valid. */
+import { type BlockDevice, type ByteAccess, done } from "@dmkit/block-io";
+import { CMD, CMD_FLAG } from "../protocol.ts";
+import { statusReply } from "./block-status.ts";
+import type { BufferPool } from "./buffer-pool.ts";
+import type { ServerLimits } from "./limits.ts";
+import type { Agreement } from "./negotiation.ts";
+import { slabOf } from "./outbox.ts";
+import type { Replies } from "./replies.ts";
+import type { Request } from "./request.ts";
+import { HoleSense, sparseReply } from "./sparse-read.ts";
+
+/** Bytes; what CACHE reads at a time. */
+export const CACHE_PIECE: number = 256 * 1024;
+
+const withFua = { fua: true } as const;
+
+export class Operations {
+  readonly #agreement: Agreement;
+  readonly #access: ByteAccess;
+  readonly #device: BlockDevice;
+  readonly #limits: ServerLimits;
+  readonly #buffers: BufferPool;
+  readonly #replies: Replies;
+  readonly #holes: HoleSense;
+  // Whether the device makes writes durable by itself; otherwise a flush follows them.
+  readonly #fua: boolean;
+
+  constructor(agreement: Agreement, limits: ServerLimits, buffers: BufferPool, replies: Replies) {
+    this.#agreement = agreement;
+    this.#access = agreement.exported.access;
+    this.#device = agreement.exported.device;
+    this.#limits = limits;
+    this.#buffers = buffers;
+    this.#replies = replies;
+    const { capabilities } = this.#device.limits;
+    this.#fua = capabilities.fua !== "none";
+    this.#holes = new HoleSense(agreement.structured && capabilities.extents);
+  }
+
+  /**
+   * Starts a request. What it has to say to the client beyond success is in the request when the promise
+   * resolves: `slab` or `reply`.
+   */
+  start(request: Request, payload: Buffer): Promise<void> {
+    const { type, offset, flags } = request;
+    const fua = (flags & CMD_FLAG.FUA) !== 0;
+    switch (type) {
+      case CMD.READ:
+        return this.#read(request);
+      case CMD.WRITE:
+        if (payload.length === 0) return fua ? this.#device.flush() : done;
+        if (!fua) return this.#access.write(offset, payload);
+        return this.#fua
+          ? this.#access.write(offset, payload, withFua)
+          : this.#writeAndFlush(offset, payload);
+      case CMD.FLUSH:
+        return this.#device.flush();
+      case CMD.TRIM:
+        return this.#trim(request, fua);
+      case CMD.CACHE:
+        return this.#cache(request);
+      case CMD.WRITE_ZEROES:
+        return this.#zero(request, fua);
+      default:
+        return this.#status(request);
+    }
+  }
+
+  #read(request: Request): Promise<void> {
+    const { offset, length, flags } = request;
+    if (length === 0) return done;
+    if ((flags & CMD_FLAG.DF) === 0 && this.#holes.worthAsking(length)) return this.#sparseRead(request);
+    return this.#access.read(offset, this.#replies.reserve(request));
+  }
+
+  async #sparseRead(request: Request): Promise<void> {
+    const { reply, holes } = await sparseReply(this.#access, this.#buffers, request);
+    this.#holes.learned(holes);
+    request.reply = reply;
+  }
+
+  async #writeAndFlush(offset: number, payload: Buffer): Promise<void> {
+    await this.#access.write(offset, payload);
+    await this.#device.flush();
+  }
+
+  async #trim({ offset, length }: Request, fua: boolean): Promise<void> {
+    if (length > 0) await this.#access.discard(offset, length);
+    if (fua) await this.#device.flush();
+  }
+
+  async #zero({ offset, length, flags }: Request, fua: boolean): Promise<void> {
+    const mayUnmap = (flags & CMD_FLAG.NO_HOLE) === 0;
+    const fast = (flags & CMD_FLAG.FAST_ZERO) !== 0;
+    if (length > 0) {
+      await this.#access.writeZeroes(offset, length, { fua: fua && this.#fua, mayUnmap, fast });
+    }
+    if (fua && (!this.#fua || length === 0)) await this.#device.flush();
+  }
+
+  /** Reads the range, so that it is in whatever caches there are, and throws the bytes away. */
+  async #cache({ offset, length }: Request): Promise<void> {
+    // No more than a READ could ask for, or 28 bytes from a client would cost gigabytes of I/O.
+    const end = offset + Math.min(length, this.#limits.maximumPayload);
+    const scratch = Buffer.allocUnsafeSlow(Math.min(length, CACHE_PIECE));
+    for (let at = offset; at < end; at += CACHE_PIECE) {
+      await this.#access.read(at, scratch.subarray(0, Math.min(CACHE_PIECE, end - at)));
+    }
+  }
+
+  async #status(request: Request): Promise<void> {
+    const most = this.#limits.extentsPerReply;
+    request.reply = slabOf(await statusReply(this.#agreement.contexts, this.#device, request, most));
+  }
+}
