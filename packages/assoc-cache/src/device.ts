@@ -52,8 +52,8 @@ export class AssocCacheDevice extends GuardedTarget {
     this.cleaner = new Cleaner(state, writeback, metadata, settingsOf(tuning, state));
     const setFull = (block: number): void => this.#setFull(block);
     this.#reader = new Reader(state, this.#readStreams, setFull);
-    this.#writer = new Writer(state, metadata, this.cleaner, setFull);
     this.#sourcePath = new SourcePath(state, writeback, tuning.write_hit === "update");
+    this.#writer = new Writer(state, metadata, this.cleaner, this.#sourcePath, setFull);
     state.onSourceFailed = (error) => this.fail(error);
     if (state.frames.dirty > 0) this.cleaner.noticeDirty();
   }

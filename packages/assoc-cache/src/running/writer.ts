@@ -14,6 +14,7 @@ import { NONE, facts, states } from "../core/frame-table.ts";
 import { type Run, runsOf } from "../core/runs.ts";
 import type { Cleaner } from "./cleaner.ts";
 import type { Metadata } from "./metadata.ts";
+import type { SourcePath } from "./source-path.ts";
 import type { CacheState } from "./state.ts";
 import { all } from "./state.ts";
 
@@ -42,12 +43,20 @@ export class Writer {
   readonly #state: CacheState;
   readonly #metadata: Metadata;
   readonly #cleaner: Cleaner;
+  readonly #sourcePath: SourcePath;
   readonly #setFull: (block: number) => void;
 
-  constructor(state: CacheState, metadata: Metadata, cleaner: Cleaner, setFull: (block: number) => void) {
+  constructor(
+    state: CacheState,
+    metadata: Metadata,
+    cleaner: Cleaner,
+    sourcePath: SourcePath,
+    setFull: (block: number) => void,
+  ) {
     this.#state = state;
     this.#metadata = metadata;
     this.#cleaner = cleaner;
+    this.#sourcePath = sourcePath;
     this.#setFull = setFull;
   }
 
@@ -106,6 +115,11 @@ export class Writer {
     for (;;) {
       const exclusive = this.#misses(first, count);
       const grant = lock.tryAcquire(first, count, exclusive) ?? (await lock.acquire(first, count, exclusive));
+      if (!this.#state.writesBack) {
+        // While we waited the cache device failed, or the policy changed: entries may stand against this write.
+        lock.release(grant);
+        return this.#sourcePath.write(given);
+      }
       if (!exclusive && this.#misses(first, count)) {
         lock.release(grant);
         continue;
