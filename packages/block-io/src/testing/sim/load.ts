@@ -51,6 +51,7 @@ export class Load {
   settled = 0;
   /** Collects the numbers of operations that were submitted. */
   submitted: number[] = [];
+  #abandoned = false;
   readonly #context: LoadContext;
 
   constructor(device: BlockDevice, context: LoadContext) {
@@ -66,6 +67,11 @@ export class Load {
     this.inFlight += 1;
     if (operation.id > 0) this.submitted.push(operation.id);
     return this.#guarded(operation);
+  }
+
+  /** The device has crashed: whatever it may still answer is not heard any more. */
+  abandon(): void {
+    this.#abandoned = true;
   }
 
   async #guarded(operation: Operation): Promise<void> {
@@ -116,7 +122,7 @@ export class Load {
     const into = Buffer.alloc(operation.length, RUBBISH);
     const submitted = oracle.beginRead();
     try {
-      await this.device.read(operation.offset, into);
+      await this.#heard(this.device.read(operation.offset, into));
       for (let at = 0; at < operation.length; at += SECTOR) {
         const sector = (operation.offset + at) / SECTOR;
         const content = identify(into, at, sector);
@@ -134,7 +140,7 @@ export class Load {
     const durable = fua && this.device.limits.capabilities.fua !== "none";
     const version = this.#context.oracle.beginWrite(id, offset / SECTOR, length / SECTOR);
     try {
-      await this.device.write(offset, from, durable ? { fua: true } : undefined);
+      await this.#heard(this.device.write(offset, from, durable ? { fua: true } : undefined));
       this.#context.oracle.acknowledge(version, durable);
     } finally {
       for (let at = 0; at < length; at += SECTOR) {
@@ -149,31 +155,31 @@ export class Load {
 
   async #flush(): Promise<void> {
     const submitted = this.#context.oracle.beginFlush();
-    await this.device.flush();
+    await this.#heard(this.device.flush());
     this.#context.oracle.flushed(submitted);
   }
 
   async #zeroes({ id, offset, length, fua }: Operation): Promise<void> {
     const durable = fua && this.device.limits.capabilities.fua !== "none";
     const version = this.#context.oracle.beginWrite(ZERO, offset / SECTOR, length / SECTOR);
-    await this.device.writeZeroes(offset, length, { fua: durable, mayUnmap: id % 2 === 0 });
+    await this.#heard(this.device.writeZeroes(offset, length, { fua: durable, mayUnmap: id % 2 === 0 }));
     this.#context.oracle.acknowledge(version, durable);
   }
 
   async #discard({ offset, length }: Operation): Promise<void> {
     const { oracle } = this.#context;
     const versions = discardVersions(oracle, this.device, offset, length);
-    await this.device.discard(offset, length);
+    await this.#heard(this.device.discard(offset, length));
     for (const version of versions) oracle.acknowledge(version);
   }
 
   async #suspend(): Promise<void> {
     const submitted = this.#context.oracle.beginFlush();
     try {
-      await this.device.suspend();
+      await this.#heard(this.device.suspend());
       if (!hasFailed(this.device)) this.#context.oracle.flushed(submitted);
     } finally {
-      await this.device.resume();
+      await this.#heard(this.device.resume());
     }
   }
 
@@ -182,6 +188,7 @@ export class Load {
     const submitted = oracle.beginRead();
     try {
       for await (const extent of this.device.extents(operation.offset, operation.length)) {
+        if (this.#abandoned) await never();
         if (extent.kind === "data") continue;
         for (let at = extent.offset; at < extent.offset + extent.length; at += SECTOR) {
           this.#judge(submitted, at / SECTOR, ZERO, operation, () => `reported as ${extent.kind}`);
@@ -189,6 +196,14 @@ export class Load {
       }
     } finally {
       oracle.endRead(submitted);
+    }
+  }
+
+  async #heard(answer: Promise<void>): Promise<void> {
+    try {
+      await answer;
+    } finally {
+      if (this.#abandoned) await never();
     }
   }
 
@@ -211,6 +226,10 @@ export class Load {
   #report(rule: Rule, operation: Operation, message: string): void {
     this.#context.report({ rule, message: `${describeOperation(operation)}: ${message}` });
   }
+}
+
+function never(): Promise<never> {
+  return new Promise(() => {});
 }
 
 /** Where the device promises zeroes a discard is a write of zeroes; elsewhere it may do nothing. */

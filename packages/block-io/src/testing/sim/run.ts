@@ -61,6 +61,7 @@ export class Run {
   readonly disks: SimDisk[];
   oracle: Oracle | undefined;
   #demand: Demand = "legal";
+  #load: Load | undefined;
   #injector = new FaultInjector();
   #generations: GenerationReport[] = [];
   #faults = new Map<FaultKind, number>();
@@ -107,6 +108,7 @@ export class Run {
     } finally {
       undo?.();
       this.world.crash();
+      this.#load?.abandon();
       await this.target.dispose?.(this.#geometry.knobs);
       process.off("unhandledRejection", rejected);
     }
@@ -235,7 +237,7 @@ export class Run {
         `the device had ${this.oracle.sectors} sectors and now has ${device.size / SECTOR}`,
       );
     }
-    return new Load(device, {
+    this.#load = new Load(device, {
       oracle: this.oracle,
       trace: this.trace,
       demand: this.#demand,
@@ -243,6 +245,7 @@ export class Run {
         this.#injector.struck || this.#demand !== "legal" || target.mayFail?.includes(error.code) === true,
       report: (violation) => this.violations.push(violation),
     });
+    return this.#load;
   }
 
   /** A disk that has reported an error is not opened again as it is: what it still shows may never be stable. */
@@ -315,6 +318,7 @@ export class Run {
       this.trace.line(`CRASH: ${report.lost.length} of ${report.candidates} unstable sectors are lost`);
     }
     this.world.crash();
+    this.#load?.abandon();
     this.oracle?.crash();
     this.#cycles += 1;
     return report;
