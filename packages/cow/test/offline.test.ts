@@ -16,7 +16,7 @@ import {
   squash,
   stackInfo,
 } from "../src/index.ts";
-import { baseImage, buildStack, contents, layerOf, newLayer, newStack, quiet } from "./stacks.ts";
+import { buildStack, contents, layerOf, newLayer, newStack, pattern, quiet } from "./stacks.ts";
 
 // More than one piece of a bitmap, and no multiple of anything.
 const sectors = 263_001;
@@ -27,9 +27,17 @@ const code = (promise: Promise<unknown>): Promise<string> =>
     (error: unknown) => (error instanceof BlockIoError ? error.code : `foreign ${String(error)}`),
   );
 
+/** A base with its pattern in some places, and holes between them. */
+async function sparseBase(): Promise<MemoryDevice> {
+  const base = new MemoryDevice(sectors * SECTOR, { name: "base" });
+  for (const start of [0, 100_000, 262_000]) await base.write(start * SECTOR, pattern(1000, "base"));
+  return base;
+}
+
 /** Three layers with data in both pieces, some of it in several of them, and some zeroes. */
 async function built(): Promise<StackDevices> {
-  const stack = await newStack(3, sectors);
+  const layers = [newLayer(sectors), newLayer(sectors), newLayer(sectors)];
+  const stack: StackDevices = { base: await sparseBase(), baseOffset: 0, layers, sectors };
   await createLayer(layerOf(stack, 1), { sectors });
   await buildStack(stack, async (device, layer) => {
     for (let at = 0; at < 40; at += 1) {
@@ -76,7 +84,7 @@ describe("create", () => {
     const second = await createLayer(top, { sectors, below: bottom.bitmap });
     expect(second.parent).toBe(first.uuid);
     expect(await findIdentity(top.bitmap)).toEqual({ kind: "layer", identity: second });
-    const stack = { base: await baseImage(sectors), baseOffset: 0, layers: [bottom], sectors };
+    const stack = { base: await sparseBase(), baseOffset: 0, layers: [bottom], sectors };
     expect(await code(openStack(stack, quiet))).toBe("EROFS");
     const device = await openStack({ ...stack, layers: [bottom, top] }, quiet);
     await device.close();
@@ -109,7 +117,7 @@ describe("commit", () => {
     const stack = await built();
     const bottom = only(stack, 1);
     expect(await code(commitTop(bottom))).toBe("EROFS");
-    const alone = await newStack(1, sectors);
+    const alone = await newStack(1);
     await buildStack(alone, async (device) => {
       await device.write(5 * SECTOR, Buffer.alloc(9 * SECTOR, 9));
     });
@@ -185,7 +193,7 @@ describe("rebase", () => {
   it("copies only what differs", async () => {
     const stack = await built();
     expect(await rebase(stack, only(stack, 1, 2))).toBe(0);
-    const changed = await baseImage(sectors);
+    const changed = await sparseBase();
     await changed.write(100 * SECTOR, Buffer.alloc(2 * SECTOR, 1));
     const alone = only(await built(), 1);
     const bytes = await rebase(alone, { ...alone, base: changed, layers: [] });

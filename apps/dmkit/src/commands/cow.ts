@@ -4,6 +4,7 @@ import {
   BlockIoError,
   SECTOR,
   type BlockDevice,
+  codeOf,
   describeSize,
   openFile,
   realEnvironment,
@@ -167,7 +168,7 @@ async function create(bitmapPath: string, dataPath: string, flags: CreateFlags):
   const made: BlockDevice[] = [];
   try {
     const sectors = await sizeOfNew(flags, below);
-    const bitmap = await openFile(bitmapPath, { createSize: bitmapDeviceSize(sectors) });
+    const bitmap = await createBitmap(bitmapPath, bitmapDeviceSize(sectors));
     made.push(bitmap);
     const data = await openFile(dataPath, { createSize: sectors * SECTOR });
     made.push(data);
@@ -179,6 +180,19 @@ async function create(bitmapPath: string, dataPath: string, flags: CreateFlags):
   } finally {
     for (const device of made) await device.close();
     await below?.close();
+  }
+}
+
+/** With its storage reserved, if possible: a bitmap without space would be the end of all writing. */
+async function createBitmap(path: string, createSize: number): Promise<BlockDevice> {
+  try {
+    return await openFile(path, { createSize, preallocate: true });
+  } catch (error) {
+    if (codeOf(error) !== "ENOTSUP") {
+      rmSync(path, { force: true });
+      throw error;
+    }
+    return openFile(path, { createSize });
   }
 }
 
@@ -235,7 +249,9 @@ async function checkStack(words: string[], flags: Flags): Promise<number> {
 async function commit(words: string[], flags: Flags & { drop: boolean }): Promise<number> {
   const writes = (layer: number, layers: number): boolean => layer >= layers - 1;
   return withStack({ words, size: flags.size, writes }, (stack) =>
-    work("commit", stack, flags, (options) => commitTop(stack, { ...options, drop: flags.drop })),
+    work("commit", stack, flags, (options) =>
+      commitTop(stack, { ...options, ...aliased(flags), drop: flags.drop }),
+    ),
   );
 }
 

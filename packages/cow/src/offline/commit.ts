@@ -13,7 +13,7 @@ import { BlockIoError, SECTOR } from "@dmkit/block-io";
 import type { IdentityBlock } from "../format/identity.ts";
 import { type LayerDevices, eraseIdentity, writeIdentity } from "../layer.ts";
 import type { StackDevices } from "../open-stack.ts";
-import { layerAt, readChain, requireOwn } from "./chain.ts";
+import { type ChainOptions, layerAt, readChain, requireOwn } from "./chain.ts";
 import {
   LayerRuns,
   type Piece,
@@ -25,14 +25,14 @@ import {
   pieces,
 } from "./work.ts";
 
-export interface CommitOptions extends WorkOptions {
+export interface CommitOptions extends WorkOptions, ChainOptions {
   /** Then make the layer below the top: the emptied one becomes new. Otherwise it stays on top, empty. */
   readonly drop?: boolean;
 }
 
 /** Bytes moved. Errors: EROFS, EFORMAT, those of the devices; `AbortError` when told to stop. */
 export async function commitTop(stack: StackDevices, options: CommitOptions = {}): Promise<number> {
-  const blocks = await readChain(stack);
+  const blocks = await readChain(stack, options);
   const top = layerAt(stack, stack.layers.length);
   requireCommittable(blocks, stack);
   const below = stack.layers.at(-2);
