@@ -6,7 +6,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type BlockDevice, LinearDevice } from "@dmkit/block-io";
+import { LinearDevice } from "@dmkit/block-io";
 import { type SimTarget, onDisks, runSim } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { NbdServer, openNbd } from "../src/index.ts";
@@ -14,8 +14,8 @@ import { NbdServer, openNbd } from "../src/index.ts";
 interface Knobs {
   readonly folder: string;
   readonly connections: number;
-  /** What an earlier generation has left running. */
-  readonly running: { server?: NbdServer; device?: BlockDevice };
+  /** Ends what an earlier generation has left running. */
+  readonly running: (() => Promise<void>)[];
 }
 
 const pair: SimTarget<Knobs> = {
@@ -33,19 +33,22 @@ const pair: SimTarget<Knobs> = {
     knobs: {
       folder: mkdtempSync(join(tmpdir(), "dmkit-nbd-sim-")),
       connections: random.pick([1, 1, 2]),
-      running: {},
+      running: [],
     },
   }),
   async open([disk], _env, knobs) {
     await stop(knobs);
+    if (disk === undefined) throw new Error("there is no disk");
     const server = new NbdServer();
-    server.addExport({ name: "", device: disk as BlockDevice });
-    const path = join(knobs.folder, "s");
+    server.addExport({ name: "", device: disk });
+    // The server's connections go first, or the client would wait for answers of a disk that is no more.
+    knobs.running.push(() => server.close({ timeout: 1 }));
+    sockets += 1;
+    const path = join(knobs.folder, String(sockets));
     await server.listen({ path });
-    knobs.running.server = server;
     const uri = `nbd+unix:///?socket=${path}`;
     const device = await openNbd(uri, { reconnect: "off", connections: knobs.connections });
-    knobs.running.device = device;
+    knobs.running.push(() => device.close().catch(() => {}));
     return device;
   },
   async dispose(knobs) {
@@ -54,13 +57,10 @@ const pair: SimTarget<Knobs> = {
   },
 };
 
-/** Ends what a crash has left: the server's connections first, or the client would wait for answers. */
+let sockets = 0;
+
 async function stop({ running }: Knobs): Promise<void> {
-  const { server, device } = running;
-  running.server = undefined as never;
-  running.device = undefined as never;
-  await server?.close({ timeout: 1 });
-  await device?.close().catch(() => {});
+  for (const end of running.splice(0)) await end();
 }
 
 describe("under the simulation", () => {
