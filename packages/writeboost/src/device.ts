@@ -295,7 +295,8 @@ export class WriteboostDevice extends GuardedTarget {
     const log = this.#log;
     // The guard has flushed; what was staged since then is not worth a segment.
     await this.#record();
-    if (this.#identity === undefined) return;
+    // After a flush that failed, what the backing device shows need not be what it keeps.
+    if (this.#identity === undefined || this.#writeback.failures > 0) return;
     await log.flushCache();
     await this.#backing.flush();
     const backingSample = await sampleOf(this.#backing);
@@ -342,6 +343,9 @@ export class WriteboostDevice extends GuardedTarget {
     }
     try {
       await this.#bypass.flush(this.#backing);
+      // A flush for writeback may have failed meanwhile and taken with it what went past the log; that this
+      // one succeeded after it means nothing.
+      if (this.failure !== undefined) throw this.failure;
     } catch (error) {
       const failure = toBlockIoError(error, { device: this.#backing.name, op: "flush" });
       this.fail(failure);

@@ -17,7 +17,7 @@ type Step = (...args: never[]) => Promise<void>;
 
 /** The oldest and the newest valid segment, whatever is between them. */
 function findWithGaps({ ids, valid }: LogFacts): Log {
-  const known = [...ids.filter((id, slot) => id > 0 && valid[slot] === 1)];
+  const known = ids.filter((id, slot) => id > 0 && valid[slot] === 1);
   const last = Math.max(0, ...known);
   return { first: Math.max(1, Math.min(last, ...known)), last, stale: [], damage: undefined };
 }
@@ -122,5 +122,4 @@ export const mutants: readonly SimTarget[] = [
         },
     ),
   ),
-  mutant(ring1, "keeps-stale-plog", () => replaced<Step>(recoverySteps, "zeroPlog", noStep)),
 ];

@@ -1,0 +1,73 @@
+/** A share of what `pnpm sim` does: every configuration, honest faults, crashes during recovery, the mutants. */
+import { type FaultMode, type SimTarget, exhaust, runSim, sweepFaults } from "@dmkit/block-io/testing";
+import { describe, expect, it } from "vitest";
+import { mutants } from "../src/testing/mutants.ts";
+import { simTargets, targetNamed } from "../src/testing/sim-targets.ts";
+
+const TIMEOUT = 120_000;
+
+const explained = (failures: readonly { command: string }[]): string[] =>
+  failures.map(({ command }) => command);
+
+describe("random runs keep every promise", () => {
+  it.each(simTargets.map((target) => [target.name, target] as const))(
+    "%s",
+    async (_name, target) => {
+      const summary = await runSim(target, { cycles: 110 });
+      expect(explained(summary.failures)).toEqual([]);
+      expect(summary.inRecovery).toBeGreaterThan(0);
+    },
+    TIMEOUT,
+  );
+});
+
+describe("one request after the other fails", () => {
+  it.each(["writeboost-0", "writeboost-1"])(
+    "%s",
+    async (name) => {
+      const summary = await sweepFaults(targetNamed(name), {
+        workloads: 1,
+        operations: 4,
+        kinds: ["write-error", "flush-lossy"],
+      });
+      expect(explained(summary.failures)).toEqual([]);
+      expect(summary.runs).toBeGreaterThan(10);
+    },
+    TIMEOUT,
+  );
+});
+
+it(
+  "every crash of every single operation",
+  async () => {
+    const summary = await exhaust(targetNamed("writeboost-0"), { length: 1, dirty: 0 });
+    expect(summary.failures).toEqual([]);
+  },
+  TIMEOUT,
+);
+
+/** Where a fault shows only beside another one. */
+const beside: Readonly<Record<string, FaultMode>> = {
+  "ignores-flush-errors": ["flush-lossy"],
+  "ignores-writeback-errors": ["write-error"],
+};
+
+describe("finds every fault put back in", () => {
+  const seeds: number[] = [];
+
+  it.each(mutants.map((target) => [target.name, target] as const))(
+    "%s",
+    async (name, target: SimTarget) => {
+      const faults = beside[name.slice(name.indexOf("!") + 1)] ?? "none";
+      const summary = await runSim(target, { seeds: 1500, shrink: false, twice: 0, faults });
+      expect(summary.failures).toHaveLength(1);
+      seeds.push(summary.runs);
+    },
+    TIMEOUT,
+  );
+
+  it("within 100 seeds, as a median", () => {
+    const sorted = seeds.toSorted((a, b) => a - b);
+    expect(sorted[Math.floor(sorted.length / 2)]).toBeLessThanOrEqual(100);
+  });
+});
