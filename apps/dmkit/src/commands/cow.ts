@@ -1,33 +1,21 @@
 /** `dmkit cow …`: images made of a base and copy-on-write layers. */
-import { existsSync, rmSync } from "node:fs";
-import {
-  BlockIoError,
-  SECTOR,
-  type BlockDevice,
-  codeOf,
-  describeSize,
-  openFile,
-  realEnvironment,
-} from "@dmkit/block-io";
+import { SECTOR, describeSize, openFile } from "@dmkit/block-io";
 import {
   type AliasedBlockSize,
   type Problem,
   aliasedBlockSizes,
-  bitmapDeviceSize,
   check,
   commitTop,
-  createLayer,
   diff,
   exportDiff,
-  findIdentity,
   flatten,
   rebase,
   squash,
   stackInfo,
 } from "@dmkit/cow";
 import { type Command, InvalidArgumentError, Option } from "commander";
+import { type CreateFlags, createFiles } from "../cow-create.ts";
 import { type OpenStack, type StackWords, openStackWords } from "../cow-stack.ts";
-import { openReference } from "../devices.ts";
 import { startProgress } from "../ui/progress.ts";
 import { exitCodes } from "../ui/terminal.ts";
 import { size } from "./values.ts";
@@ -75,9 +63,10 @@ export function addCow(program: Command, finish: Finish): void {
     .option("--on <bitmap>", "lie on the layer of this bitmap, which is frozen")
     .option("--size <size>", "size of the target; needed without --base and --on", size(SECTOR, SECTOR))
     .option("--blank", "leave the identity to whoever puts the layer on top (message freeze)", false)
-    .action(async (bitmap: string, data: string, flags: CreateFlags) =>
-      finish(await create(bitmap, data, flags)),
-    );
+    .action(async (bitmap: string, data: string, flags: CreateFlags) => {
+      await createFiles(bitmap, data, flags);
+      finish(exitCodes.ok);
+    });
 
   stackCommand(add("info", "Tells what lies on what, and how much each layer holds."))
     .argument("<stack...>")
@@ -150,70 +139,6 @@ function range(text: string): Range {
   const match = /^(\d+)(?:\.\.(\d+))?$/.exec(text);
   if (match === null) throw new InvalidArgumentError("Give layers as A..B, such as 1..3.");
   return { from: Number(match[1]), to: Number(match[2] ?? match[1]) };
-}
-
-interface CreateFlags {
-  readonly base?: string;
-  readonly on?: string;
-  readonly size?: number;
-  readonly blank: boolean;
-}
-
-async function create(bitmapPath: string, dataPath: string, flags: CreateFlags): Promise<number> {
-  for (const path of [bitmapPath, dataPath]) {
-    if (!existsSync(path)) continue;
-    throw new BlockIoError("exists already", { code: "EEXIST", device: path, hint: "Give another name." });
-  }
-  const below = flags.on === undefined ? undefined : await openReference(flags.on, "write", realEnvironment);
-  const made: BlockDevice[] = [];
-  try {
-    const sectors = await sizeOfNew(flags, below);
-    const bitmap = await createBitmap(bitmapPath, bitmapDeviceSize(sectors));
-    made.push(bitmap);
-    const data = await openFile(dataPath, { createSize: sectors * SECTOR });
-    made.push(data);
-    if (!flags.blank) await createLayer({ bitmap, data, offset: 0 }, { sectors, below });
-    return exitCodes.ok;
-  } catch (error) {
-    for (const { name } of made) rmSync(name, { force: true });
-    throw error;
-  } finally {
-    for (const device of made) await device.close();
-    await below?.close();
-  }
-}
-
-/** With its storage reserved, if possible: a bitmap without space would be the end of all writing. */
-async function createBitmap(path: string, createSize: number): Promise<BlockDevice> {
-  try {
-    return await openFile(path, { createSize, preallocate: true });
-  } catch (error) {
-    if (codeOf(error) !== "ENOTSUP") {
-      rmSync(path, { force: true });
-      throw error;
-    }
-    return openFile(path, { createSize });
-  }
-}
-
-async function sizeOfNew(
-  { base, size: given }: CreateFlags,
-  below: BlockDevice | undefined,
-): Promise<number> {
-  if (given !== undefined) return given / SECTOR;
-  if (below !== undefined) {
-    const found = await findIdentity(below);
-    if (found?.kind === "layer") return found.identity.sectors;
-  } else if (base !== undefined) {
-    const device = await openReference(base, "read", realEnvironment);
-    const sectors = Math.floor(device.size / SECTOR);
-    await device.close();
-    return sectors;
-  }
-  throw new BlockIoError("the size of the target is not known", {
-    code: "EPARSE",
-    hint: "Give --base, --on with the bitmap of a layer, or --size.",
-  });
 }
 
 async function info(words: string[], flags: Flags): Promise<number> {

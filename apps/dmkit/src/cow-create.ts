@@ -1,0 +1,70 @@
+/** `dmkit cow create`: the two files of a new layer. */
+import { existsSync, rmSync } from "node:fs";
+import { type BlockDevice, BlockIoError, SECTOR, codeOf, openFile, realEnvironment } from "@dmkit/block-io";
+import { bitmapDeviceSize, createLayer, findIdentity } from "@dmkit/cow";
+import { openReference } from "./devices.ts";
+
+/** What the new layer lies on, and how large it is. */
+export interface CreateFlags {
+  readonly base?: string;
+  readonly on?: string;
+  readonly size?: number;
+  readonly blank: boolean;
+}
+
+/** Makes the two files of a new layer, or none. Errors: EEXIST, EPARSE (no size), those of the files. */
+export async function createFiles(bitmapPath: string, dataPath: string, flags: CreateFlags): Promise<void> {
+  for (const path of [bitmapPath, dataPath]) {
+    if (!existsSync(path)) continue;
+    throw new BlockIoError("exists already", { code: "EEXIST", device: path, hint: "Give another name." });
+  }
+  const below = flags.on === undefined ? undefined : await openReference(flags.on, "write", realEnvironment);
+  const made: BlockDevice[] = [];
+  try {
+    const sectors = await sizeOfNew(flags, below);
+    const bitmap = await createBitmap(bitmapPath, bitmapDeviceSize(sectors));
+    made.push(bitmap);
+    const data = await openFile(dataPath, { createSize: sectors * SECTOR });
+    made.push(data);
+    if (!flags.blank) await createLayer({ bitmap, data, offset: 0 }, { sectors, below });
+  } catch (error) {
+    for (const { name } of made) rmSync(name, { force: true });
+    throw error;
+  } finally {
+    for (const device of made) await device.close();
+    await below?.close();
+  }
+}
+
+/** With its storage reserved, if possible: a bitmap without space would be the end of all writing. */
+async function createBitmap(path: string, createSize: number): Promise<BlockDevice> {
+  try {
+    return await openFile(path, { createSize, preallocate: true });
+  } catch (error) {
+    if (codeOf(error) !== "ENOTSUP") {
+      rmSync(path, { force: true });
+      throw error;
+    }
+    return openFile(path, { createSize });
+  }
+}
+
+async function sizeOfNew(
+  { base, size: given }: CreateFlags,
+  below: BlockDevice | undefined,
+): Promise<number> {
+  if (given !== undefined) return given / SECTOR;
+  if (below !== undefined) {
+    const found = await findIdentity(below);
+    if (found?.kind === "layer") return found.identity.sectors;
+  } else if (base !== undefined) {
+    const device = await openReference(base, "read", realEnvironment);
+    const sectors = Math.floor(device.size / SECTOR);
+    await device.close();
+    return sectors;
+  }
+  throw new BlockIoError("the size of the target is not known", {
+    code: "EPARSE",
+    hint: "Give --base, --on with the bitmap of a layer, or --size.",
+  });
+}
