@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { type BlockDevice, SECTOR } from "../../device.ts";
 import { type Environment, realEnvironment } from "../../environment.ts";
 import { GARBAGE, ZERO } from "./format/stamp.ts";
+import { show } from "./load.ts";
 import { Oracle, type Version } from "./oracle.ts";
 import {
   type LogEvent,
@@ -33,7 +34,12 @@ export interface OracleOptions {
 export async function oracleCheck(options: OracleOptions): Promise<ReplayOptions["check"]> {
   const history = await History.open(options.top);
   return async (disks, { tick }) => {
-    const device = await options.open(disks, options.environment ?? realEnvironment);
+    let device: BlockDevice;
+    try {
+      device = await options.open(disks, options.environment ?? realEnvironment);
+    } catch (error) {
+      return [`it does not open: ${show(error)}`];
+    }
     try {
       return await history.judge(device, tick);
     } finally {
