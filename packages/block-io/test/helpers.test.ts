@@ -305,6 +305,25 @@ describe("flush group", () => {
     finish[2]?.();
     await fourth;
   });
+
+  it("never runs two barriers at once, whenever somebody asks", async () => {
+    let running = 0;
+    const group = new FlushGroup(async () => {
+      running += 1;
+      expect(running).toBe(1);
+      await new Promise((resolve) => setImmediate(resolve));
+      running -= 1;
+    });
+    // Somebody asks in each of the microtasks between the end of a barrier and the start of the next.
+    for (let ticks = 0; ticks < 8; ticks += 1) {
+      const first = group.flush();
+      const waiting = group.flush();
+      let asked = first;
+      for (let tick = 0; tick < ticks; tick += 1) asked = asked.then(() => {});
+      const late = asked.then(() => group.flush());
+      await Promise.all([first, waiting, late]);
+    }
+  });
 });
 
 describe("buffer pool", () => {
