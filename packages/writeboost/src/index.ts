@@ -13,3 +13,8 @@ export {
 } from "./options.ts";
 export { type Status, parseStatus, printStatus } from "./status.ts";
 export { writeboost } from "./target.ts";
+export { type CheckOptions, type CheckSummary, type Problem, type ProblemKind, check } from "./check.ts";
+export { type ReplayOptions, replay } from "./replay.ts";
+export { type DumpedBlock, type DumpedSegment, dump, segmentMap } from "./dump.ts";
+export { type ViewOptions, type ViewRange, openAt, viewRange } from "./view.ts";
+export { type ScanOptions } from "./scan.ts";

@@ -1,0 +1,83 @@
+/**
+ * Offline: applies the log to the backing device, sorted by address, and marks it clean; optionally only up to
+ * a segment. It can be interrupted at any time: what was done stays done, and the next replay goes on.
+ */
+import { type BlockDevice, BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
+import { BLOCK } from "./format/geometry.ts";
+import { IDENTITY_START, decodeIdentity, encodeIdentity } from "./format/identity.ts";
+import { openWriteboost } from "./open.ts";
+import { openAt } from "./view.ts";
+
+export interface ReplayOptions {
+  readonly plog?: BlockDevice | undefined;
+  /** Stop applying after this segment; everything later is given up. Default: the end of the log. */
+  readonly until?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly progress?: ((doneId: number, targetId: number) => void) | undefined;
+  readonly environment?: Environment | undefined;
+}
+
+const CHUNK = 1024 * 1024;
+
+/** Throws what opening and writing back throw, and the signal's reason. Resolves with the last id applied. */
+export async function replay(
+  cache: BlockDevice,
+  backing: BlockDevice,
+  options: ReplayOptions = {},
+): Promise<number> {
+  const { plog, signal, progress, environment = realEnvironment } = options;
+  if (options.until !== undefined) return replayUntil(cache, backing, options.until, options);
+  const device = await openWriteboost(
+    { backing, cache, plog },
+    { environment, tunables: { nr_max_batched_writeback: 1000 } },
+  );
+  try {
+    await device.dropCaches({
+      ...(signal === undefined ? {} : { signal }),
+      progress: ({ lastWritebackId, targetId }) => progress?.(lastWritebackId, targetId),
+    });
+    return device.statusData.lastWritebackId;
+  } finally {
+    await device.close();
+  }
+}
+
+/**
+ * Writes the device as it was at segment `until` over the backing device: only what differs. The log is not
+ * changed, so a whole replay afterwards goes forward again.
+ */
+async function replayUntil(
+  cache: BlockDevice,
+  backing: BlockDevice,
+  until: number,
+  { signal, progress }: ReplayOptions,
+): Promise<number> {
+  const view = await openAt({ backing, cache }, until);
+  await forgetSample(cache);
+  const wanted = Buffer.allocUnsafe(CHUNK);
+  const present = Buffer.allocUnsafe(CHUNK);
+  for (let at = 0; at < view.size; at += CHUNK) {
+    if (signal?.aborted === true) {
+      throw new BlockIoError("replay was interrupted", { code: "ESHUTDOWN", device: cache.name });
+    }
+    const length = Math.min(CHUNK, view.size - at);
+    await view.read(at, wanted.subarray(0, length));
+    await backing.read(at, present.subarray(0, length));
+    if (!wanted.subarray(0, length).equals(present.subarray(0, length))) {
+      await backing.write(at, wanted.subarray(0, length));
+    }
+    progress?.(at + length, view.size);
+  }
+  await backing.flush();
+  return until;
+}
+
+/** The backing device is about to change: its sample in the identity record does not count any more. */
+async function forgetSample(cache: BlockDevice): Promise<void> {
+  const block = Buffer.alloc(BLOCK);
+  await cache.read(IDENTITY_START, block);
+  const identity = decodeIdentity(block);
+  if (typeof identity !== "object" || !identity.clean) return;
+  await cache.write(IDENTITY_START, encodeIdentity({ ...identity, clean: false }));
+  await cache.flush();
+}

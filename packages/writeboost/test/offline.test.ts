@@ -1,0 +1,123 @@
+/** Check, replay, dump, and views of the past, on devices that nobody serves. */
+import { MemoryDevice } from "@dmkit/block-io";
+import { SeededRandom } from "@dmkit/block-io/testing";
+import { describe, expect, it } from "vitest";
+import { check, dump, openAt, openWriteboost, replay, segmentMap, viewRange } from "../src/index.ts";
+
+const MIB = 1024 * 1024;
+const SLOT = 8192;
+
+/** A log of segments of one block each, and the contents of the first 32 KiB after each of them. */
+async function history(segments: number, slots = 12) {
+  const backing = new MemoryDevice(MIB);
+  const cache = new MemoryDevice(MIB + slots * SLOT);
+  const device = await openWriteboost({ backing, cache, plog: undefined }, { order: 4 });
+  const random = new SeededRandom(11);
+  const past: Buffer[] = [Buffer.alloc(32_768)];
+  for (let id = 1; id <= segments; id += 1) {
+    const now = Buffer.from(past.at(-1) as Buffer);
+    const sector = random.below(64);
+    const count = 1 + random.below(Math.min(8 - (sector % 8), 8));
+    now.fill(id, sector * 512, (sector + count) * 512);
+    await device.write(sector * 512, now.subarray(sector * 512, (sector + count) * 512));
+    await device.flush();
+    past.push(now);
+  }
+  await device.close();
+  return { backing, cache, past };
+}
+
+/** The contents after segment `id`. */
+function after(past: readonly Buffer[], id: number): Buffer {
+  const found = past.at(id);
+  if (found === undefined) throw new RangeError(`there is no segment ${id}`);
+  return found;
+}
+
+async function contents(device: { read(offset: number, into: Buffer): Promise<void> }): Promise<Buffer> {
+  const into = Buffer.alloc(32_768);
+  await device.read(0, into);
+  return into;
+}
+
+describe("check", () => {
+  it("finds nothing wrong with a device in order, and writes nothing", async () => {
+    const { backing, cache } = await history(10);
+    const before = Buffer.alloc(cache.size);
+    await cache.read(0, before);
+    const { problems, summary } = await check(cache, backing);
+    expect(problems).toEqual([]);
+    expect(summary).toMatchObject({ order: 4, firstId: 1, lastId: 10, lastWritebackId: 0, segments: 10 });
+    const now = Buffer.alloc(cache.size);
+    await cache.read(0, now);
+    expect(now.equals(before)).toBe(true);
+  });
+
+  it.each([
+    ["a flipped bit in data", 4 * SLOT + 4096, "torn"],
+    ["a flipped bit in a metablock's sector", 4 * SLOT + 512, "metadata"],
+    ["a flipped bit in an id", 4 * SLOT, "metadata"],
+    ["a flipped bit in a length", 4 * SLOT + 12, "metadata"],
+  ])("finds %s", async (_name, at, kind) => {
+    const { backing, cache } = await history(10);
+    const sector = Buffer.alloc(512);
+    const start = MIB + Math.floor(at / 512) * 512;
+    await cache.read(start, sector);
+    sector[at % 512] = (sector[at % 512] ?? 0) ^ 0x81;
+    await cache.write(start, sector);
+    const { problems } = await check(cache, backing);
+    expect(problems.map((problem) => problem.kind)).toContain(kind);
+    expect(problems.map((problem) => problem.kind)).toContain("damage");
+  });
+});
+
+describe("replay", () => {
+  it("brings everything to the backing device and leaves the cache clean", async () => {
+    const { backing, cache, past } = await history(10);
+    expect(await replay(cache, backing)).toBe(10);
+    expect((await contents(backing)).equals(after(past, 10))).toBe(true);
+    expect((await check(cache, backing)).summary).toMatchObject({ dirtyBlocks: 0, lastWritebackId: 10 });
+    expect(await replay(cache, backing)).toBe(10);
+  });
+
+  it("stops where it is told to, and can go on later", async () => {
+    const { backing, cache, past } = await history(10);
+    expect(await replay(cache, backing, { until: 4 })).toBe(4);
+    expect((await contents(backing)).equals(after(past, 4))).toBe(true);
+    expect(await replay(cache, backing)).toBe(10);
+    expect((await contents(backing)).equals(after(past, 10))).toBe(true);
+  });
+});
+
+describe("views of the past", () => {
+  it("show the device after each segment, and touch nothing", async () => {
+    const { backing, cache, past } = await history(10);
+    const devices = { backing, cache };
+    expect(await viewRange(devices)).toEqual({ firstId: 0, lastId: 10 });
+    for (let id = 0; id <= 10; id += 1) {
+      const view = await openAt(devices, id);
+      expect((await contents(view)).equals(after(past, id))).toBe(true);
+      await expect(view.write(0, Buffer.alloc(512))).rejects.toMatchObject({ code: "EROFS" });
+      await view.close();
+    }
+    await expect(openAt(devices, 11)).rejects.toMatchObject({ code: "EINVAL" });
+  });
+
+  it("refuse what the ring has forgotten", async () => {
+    const { backing, cache, past } = await history(30);
+    const { firstId, lastId } = await viewRange({ backing, cache });
+    expect(lastId).toBe(30);
+    expect(firstId).toBeGreaterThanOrEqual(18);
+    const view = await openAt({ backing, cache }, 25);
+    expect((await contents(view)).equals(after(past, 25))).toBe(true);
+    await expect(openAt({ backing, cache }, firstId - 1)).rejects.toMatchObject({ code: "EINVAL" });
+  });
+});
+
+it("dumps a log as data and as a picture", async () => {
+  const { backing, cache } = await history(5);
+  const dumped = await dump(cache, backing.size);
+  expect(dumped).toMatchObject({ dialect: "classic", order: 4, slots: 12, firstId: 1, lastId: 5 });
+  expect(dumped.segments).toHaveLength(5);
+  expect(segmentMap(dumped)).toBe("#####.......");
+});
