@@ -240,7 +240,8 @@ function choose(
 }
 
 function listing(targets: readonly SimTarget[], hidden: readonly SimTarget[]): string {
-  const line = (target: SimTarget): string => `${target.name.padEnd(28)}${target.summary ?? ""}\n`;
+  const width = 2 + Math.max(...[...targets, ...hidden].map(({ name }) => name.length));
+  const line = ({ name, summary }: SimTarget): string => `${name.padEnd(width)}${summary ?? ""}\n`;
   const wrong =
     hidden.length > 0 ? `\nWrong on purpose, run only when named:\n${hidden.map(line).join("")}` : "";
   return targets.map(line).join("") + wrong;

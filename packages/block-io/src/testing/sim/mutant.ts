@@ -26,6 +26,7 @@ export function mutant<Knobs>(
   return {
     ...target,
     name: `${target.name}!${name}`,
+    summary: name.replaceAll("-", " "),
     inject: () => {
       const undoOther = target.inject?.();
       const undo = inject();
@@ -57,6 +58,7 @@ export function onDisks<Knobs>(
   return {
     ...target,
     name: `${target.name}!${name}`,
+    summary: name.replaceAll("-", " "),
     open: (disks, env, knobs) => target.open(disks.map(wrap), env, knobs),
   };
 }
