@@ -3,5 +3,6 @@ import { assocCache } from "@dmkit/assoc-cache";
 import { TargetRegistry, basicTargets } from "@dmkit/block-io";
 import { cow } from "@dmkit/cow";
 import { writeboost } from "@dmkit/writeboost";
+import { zram } from "@dmkit/zram";
 
-export const targets: TargetRegistry = new TargetRegistry([...basicTargets, writeboost, assocCache, cow]);
+export const targets: TargetRegistry = new TargetRegistry([...basicTargets, writeboost, assocCache, cow, zram]);

@@ -1,0 +1,120 @@
+/**
+ * The pages of the disk: the table of what each is, the slabs with their bytes, and the counts of both.
+ *
+ * Invariants:
+ *
+ * - an object in the slabs belongs to exactly one page, and a block of the backing device too;
+ * - a page keeps what it has until what replaces it is stored: being full loses nothing;
+ * - every count is changed where the table is changed.
+ */
+import type { Bitmap } from "@dmkit/block-io";
+import { PageTable, kinds, type Kind } from "./page-table.ts";
+import { PAGE } from "./size-classes.ts";
+import { NO_ROOM, SlabStore } from "./slab-store.ts";
+
+export class Pages {
+  readonly table: PageTable;
+  readonly slabs: SlabStore = new SlabStore();
+  /** Pages that are not absent. */
+  stored = 0;
+  same = 0;
+  huge = 0;
+  /** Pages on the backing device. */
+  backed = 0;
+  /** Bytes of pages in the slabs, before rounding up. */
+  compressedBytes = 0;
+  /** Pages freed by compaction since the start. */
+  compacted = 0;
+  /** Blocks of the backing device in use. */
+  readonly blocks: Bitmap | undefined;
+
+  /** @param blocks of the backing device, if there is one; all clear. */
+  constructor(pages: number, blocks: Bitmap | undefined) {
+    this.table = new PageTable(pages);
+    this.blocks = blocks;
+  }
+
+  /** A page that repeats eight bytes. */
+  putSame(page: number, low: number, high: number): void {
+    this.drop(page);
+    this.table.setSame(page, low, high);
+    this.stored += 1;
+    this.same += 1;
+  }
+
+  /** A page as it is to be kept: `length` bytes, 4096 for a huge one. False if there is no room: nothing changed. */
+  put(page: number, kind: Kind, bytes: Buffer, length: number): boolean {
+    const { table, slabs } = this;
+    let address = table.low(page);
+    const inPlace = this.isInSlabs(page) && slabs.replace(address, bytes, length);
+    if (!inPlace) {
+      address = slabs.put(bytes, length);
+      if (address === NO_ROOM) return false;
+      this.drop(page);
+    } else {
+      this.#count(page, -1);
+    }
+    table.setStored(page, kind, address, kind === kinds.huge ? 0 : length);
+    this.#count(page, 1);
+    return true;
+  }
+
+  /** A page that now is on the backing device. */
+  putOnBacking(page: number, block: number): void {
+    this.drop(page);
+    this.table.setStored(page, kinds.backing, block, 0);
+    this.#count(page, 1);
+  }
+
+  drop(page: number): void {
+    const { table } = this;
+    if (table.kind(page) === kinds.absent) return;
+    this.#count(page, -1);
+    if (this.isInSlabs(page)) this.slabs.free(table.low(page));
+    else if (table.kind(page) === kinds.backing) this.blocks?.clear(table.low(page));
+    table.setAbsent(page);
+  }
+
+  dropAll(): void {
+    for (let page = 0; page < this.table.pages; page += 1) this.drop(page);
+    this.slabs.clear();
+    this.compacted = 0;
+  }
+
+  /** Bytes of a page in the slabs, where they are: good until the next change. */
+  bytes(page: number): Buffer {
+    return this.slabs.get(this.table.low(page), this.#storedLength(page));
+  }
+
+  isInSlabs(page: number): boolean {
+    const kind = this.table.kind(page);
+    return kind === kinds.compressed || kind === kinds.huge || kind === kinds.recompressed;
+  }
+
+  /** Moves objects together until no slab could be freed by moving more; bytes freed. */
+  compact(): number {
+    const { slabs, table } = this;
+    const before = slabs.usedBytes;
+    const isSparse = slabs.sparseSlabs();
+    for (let page = 0; page < table.pages; page += 1) {
+      if (!this.isInSlabs(page) || !isSparse(SlabStore.slabOf(table.low(page)))) continue;
+      table.setAddress(page, slabs.move(table.low(page), this.#storedLength(page)));
+    }
+    slabs.endMoving();
+    this.compacted += (before - slabs.usedBytes) / PAGE;
+    return before - slabs.usedBytes;
+  }
+
+  #storedLength(page: number): number {
+    return this.table.kind(page) === kinds.huge ? PAGE : this.table.length(page);
+  }
+
+  #count(page: number, by: 1 | -1): void {
+    const kind = this.table.kind(page);
+    this.stored += by;
+    if (kind === kinds.same) this.same += by;
+    else if (kind === kinds.backing) this.backed += by;
+    else this.compressedBytes += by * this.#storedLength(page);
+    if (kind === kinds.huge) this.huge += by;
+  }
+}

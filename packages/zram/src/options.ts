@@ -1,0 +1,45 @@
+/** The options of the target, named as the attributes of the Linux driver are. */
+import type { OptionsOf } from "@dmkit/block-io";
+
+export const zramOptions = {
+  comp_algorithm: {
+    type: "text",
+    default: "lz4",
+    help: "how pages are compressed: lz4, lzo, deflate, zstd, none",
+  },
+  max_comp_streams: {
+    type: "integer",
+    min: 0,
+    max: 1024,
+    default: 0,
+    help: "compressions at a time; 0: as many as the machine runs threads",
+  },
+  mem_limit: {
+    type: "size",
+    min: 0,
+    max: 68_719_476_736,
+    default: 0,
+    help: "bytes of memory for pages; writes beyond it fail with ENOSPC; 0: no limit",
+  },
+  recomp_algorithm: {
+    type: "text",
+    optional: true,
+    help: "second algorithm, used by the message recompress",
+  },
+  backing_dev: {
+    type: "device",
+    optional: true,
+    help: "where the message writeback puts idle and huge pages; its contents are overwritten",
+  },
+} as const;
+
+export type ZramOptions = OptionsOf<typeof zramOptions>;
+
+/** Those that may follow the algorithm in a table. */
+export const namedOptions: readonly ["max_comp_streams", "mem_limit", "recomp_algorithm", "backing_dev"] = [
+  "max_comp_streams",
+  "mem_limit",
+  "recomp_algorithm",
+  "backing_dev",
+];
+export type NamedOption = (typeof namedOptions)[number];

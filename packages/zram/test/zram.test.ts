@@ -1,0 +1,210 @@
+import {
+  BlockIoError,
+  MemoryDevice,
+  TargetRegistry,
+  openTable,
+  parseTable,
+  printTable,
+  realEnvironment,
+} from "@dmkit/block-io";
+import { SeededRandom, runSim } from "@dmkit/block-io/testing";
+import { describe, expect, it } from "vitest";
+import { type ZramDevice, zram } from "../src/index.ts";
+import { open, zramWithBacking } from "../src/testing/sim-targets.ts";
+
+const PAGE = 4096;
+const registry = new TargetRegistry([zram]);
+const text = (seed: number): Buffer =>
+  Buffer.from(Array.from({ length: PAGE }, (_, at) => 97 + ((at * (seed + 3)) % 23)));
+const noise = (seed: number, length = PAGE): Buffer => new SeededRandom(seed).fill(Buffer.alloc(length));
+
+async function code(work: Promise<unknown>): Promise<string> {
+  return work.then(
+    () => "no error",
+    (error: unknown) => (error instanceof BlockIoError ? error.code : String(error)),
+  );
+}
+
+async function read(device: ZramDevice, offset: number, length = PAGE): Promise<Buffer> {
+  const into = Buffer.alloc(length, 1);
+  await device.read(offset, into);
+  return into;
+}
+
+async function attribute(device: ZramDevice, name: string): Promise<number> {
+  return Number(await device.message([name]));
+}
+
+describe("the table", () => {
+  it.each([
+    "0 2048 zram lz4",
+    "0 2048 zram zstd 2 mem_limit 1048576",
+    "0 2048 zram lzo 4 recomp_algorithm zstd backing_dev ./b.img",
+  ])("%s is read and printed", (line) => {
+    expect(printTable(parseTable(line, registry))).toBe(line);
+  });
+
+  it.each(["0 8 zram lz4 1", "0 8 zram lz4 2 colour blue", "0 8 zram lz4 2 mem_limit x", "0 8 zram lz4 0 x"])(
+    "%s is refused",
+    (line) => {
+      expect(() => parseTable(line, registry)).toThrow(BlockIoError);
+    },
+  );
+
+  it("says which algorithms there are", async () => {
+    const table = parseTable("0 2048 zram lz5", registry);
+    expect(await code(openTable(table, { environment: realEnvironment }))).toBe("ENOENT");
+  });
+});
+
+describe("pages", () => {
+  it("are absent, same-filled, compressed or huge, and are counted so", async () => {
+    const device = await open(16 * PAGE, {}, realEnvironment);
+    const same = Buffer.from("abcdefgh".repeat(PAGE / 8));
+    await device.write(0, same);
+    await device.write(PAGE, text(1));
+    await device.write(2 * PAGE, noise(1));
+    expect(await attribute(device, "same_pages")).toBe(1);
+    expect(await attribute(device, "huge_pages")).toBe(1);
+    expect(await attribute(device, "orig_data_size")).toBe(3 * PAGE);
+    const compressed = await attribute(device, "compr_data_size");
+    expect(compressed).toBeGreaterThan(PAGE);
+    expect(compressed).toBeLessThan(2 * PAGE);
+    expect((await read(device, 0)).equals(same)).toBe(true);
+    expect((await read(device, PAGE)).equals(text(1))).toBe(true);
+    expect((await read(device, 2 * PAGE)).equals(noise(1))).toBe(true);
+    expect(await device.message(["mm_stat"])).toMatch(/^12288 \d+ \d+ 0 \d+ 1 0 1$/);
+    expect(device.status()).toContain("disksize 65536 comp_algorithm lz4");
+    await device.writeZeroes(0, 3 * PAGE);
+    expect(await attribute(device, "orig_data_size")).toBe(0);
+    expect(await attribute(device, "mem_used_total")).toBe(0);
+    await device.message(["mem_used_max", "0"]);
+    expect(await attribute(device, "mem_used_max")).toBe(0);
+    await device.close();
+  });
+
+  it("are not filled alike if one byte differs", async () => {
+    const device = await open(4 * PAGE, {}, realEnvironment);
+    for (const at of [0, 7, 8, 2048, 4088, 4095]) {
+      const page = Buffer.alloc(PAGE);
+      page[at] = 1;
+      await device.write(0, page);
+      expect((await read(device, 0)).equals(page)).toBe(true);
+      expect(await attribute(device, "same_pages")).toBe(0);
+    }
+    await device.close();
+  });
+
+  it("take part of a page at a time, concurrently, with an algorithm on other threads", async () => {
+    for (const comp_algorithm of ["lz4", "zstd"]) {
+      const device = await open(4 * PAGE, { comp_algorithm, max_comp_streams: 4 }, realEnvironment);
+      const expected = noise(9, 4 * PAGE);
+      const order = Array.from({ length: 32 }, (_, sector) => (sector * 13) % 32);
+      await Promise.all(
+        order.map((sector) =>
+          device.write(sector * 512, expected.subarray(sector * 512, sector * 512 + 512)),
+        ),
+      );
+      expect((await read(device, 0, 4 * PAGE)).equals(expected), comp_algorithm).toBe(true);
+      await device.close();
+    }
+  });
+});
+
+describe("the limit", () => {
+  it("gives ENOSPC and loses nothing", async () => {
+    const pages = 64;
+    const device = await open(pages * PAGE, { mem_limit: 131_072 }, realEnvironment);
+    const written: number[] = [];
+    let refused = 0;
+    for (let page = 0; page < pages; page += 1) {
+      const result = await code(device.write(page * PAGE, noise(page + 1)));
+      if (result === "no error") written.push(page);
+      else {
+        expect(result).toBe("ENOSPC");
+        refused += 1;
+        expect((await read(device, page * PAGE)).equals(Buffer.alloc(PAGE))).toBe(true);
+      }
+    }
+    expect(refused).toBeGreaterThan(0);
+    // What is there can be overwritten by as much, and survives being overwritten by more.
+    await device.write(0, noise(1000));
+    expect((await read(device, 0)).equals(noise(1000))).toBe(true);
+    for (const page of written.slice(1))
+      expect((await read(device, page * PAGE)).equals(noise(page + 1))).toBe(true);
+    expect(await attribute(device, "mem_used_total")).toBeLessThanOrEqual(131_072);
+    await device.discard(0, pages * PAGE);
+    await device.write(0, noise(7));
+    await device.message(["mem_limit", "0"]);
+    await device.close();
+  });
+});
+
+describe("messages", () => {
+  it("compact moves pages together and changes none", async () => {
+    const pages = 2000;
+    const device = await open(pages * PAGE, {}, realEnvironment);
+    for (let page = 0; page < pages; page += 1) await device.write(page * PAGE, text(page % 50));
+    for (let page = 0; page < pages; page += 1) if (page % 9 !== 0) await device.discard(page * PAGE, PAGE);
+    const before = await attribute(device, "mem_used_total");
+    await device.message(["compact"]);
+    expect(await attribute(device, "mem_used_total")).toBeLessThan(before);
+    expect(await attribute(device, "pages_compacted")).toBeGreaterThan(0);
+    for (let page = 0; page < pages; page += 9)
+      expect((await read(device, page * PAGE)).equals(text(page % 50))).toBe(true);
+    await device.message(["reset"]);
+    expect((await read(device, 0)).equals(Buffer.alloc(PAGE))).toBe(true);
+    await device.close();
+  });
+
+  it("recompress makes pages smaller with the second algorithm", async () => {
+    const device = await open(64 * PAGE, { recomp_algorithm: "deflate" }, realEnvironment);
+    // Sixteen letters in disorder: matches are short, so what lz4 cannot do an entropy coder can.
+    const letters = (seed: number): Buffer => Buffer.from(noise(seed).map((byte) => 97 + (byte & 15)));
+    for (let page = 0; page < 64; page += 1) await device.write(page * PAGE, letters(page + 1));
+    const before = await attribute(device, "compr_data_size");
+    expect(await device.message(["recompress", "idle"])).toBe("0 pages recompressed");
+    await device.message(["idle", "all"]);
+    expect(await device.message(["recompress", "idle"])).toBe("64 pages recompressed");
+    expect(await attribute(device, "compr_data_size")).toBeLessThan(before * 0.8);
+    for (let page = 0; page < 64; page += 1)
+      expect((await read(device, page * PAGE)).equals(letters(page + 1))).toBe(true);
+    await device.close();
+  });
+
+  it("writeback moves idle pages only, and they are read and changed there", async () => {
+    const backing = new MemoryDevice(20 * PAGE);
+    const device = await open(64 * PAGE, {}, realEnvironment, backing);
+    for (let page = 0; page < 30; page += 1) await device.write(page * PAGE, noise(page + 1));
+    await device.message(["idle", "all"]);
+    for (let page = 0; page < 15; page += 1) await read(device, page * PAGE);
+    expect(await device.message(["writeback", "idle"])).toBe("15 pages written back");
+    expect(await device.message(["bd_stat"])).toBe("15 0 15");
+    await device.write(20 * PAGE + 512, Buffer.alloc(512, 7));
+    const changed = noise(21);
+    changed.fill(7, 512, 1024);
+    expect((await read(device, 20 * PAGE)).equals(changed)).toBe(true);
+    for (const page of [0, 14, 15, 19, 21, 29])
+      expect((await read(device, page * PAGE)).equals(noise(page + 1))).toBe(true);
+    expect(await code(device.message(["writeback", "huge"]))).toBe("ENOSPC");
+    for (const page of [0, 14, 15, 19, 21, 29])
+      expect((await read(device, page * PAGE)).equals(noise(page + 1))).toBe(true);
+    await device.close();
+  });
+
+  it.each(["colour", "idle", "recompress blue", "writeback idle", "mem_limit x", "compact now please"])(
+    "%s is refused",
+    async (message) => {
+      const device = await open(64 * PAGE, {}, realEnvironment);
+      expect(["EINVAL", "EPARSE"]).toContain(await code(device.message(message.split(" "))));
+      await device.close();
+    },
+  );
+});
+
+describe("under the simulation", () => {
+  it("answers rightly while pages come and go", async () => {
+    const { failures } = await runSim(zramWithBacking, { seeds: 400 });
+    expect(failures.map(({ command, violations }) => [command, violations])).toEqual([]);
+  });
+});
