@@ -181,14 +181,13 @@ async function introduce(
     lastId: last,
   };
   const block = encodeIdentity(identity);
-  await cache.write(IDENTITY_START, block);
-  if (plog !== undefined) {
-    const offset = plogIdentityOffset(plog, geometry.order);
-    if (offset !== undefined) {
-      await plog.write(offset, block.subarray(0, 512));
-      await plog.flush();
-    }
+  // The plog first, and durably: a cache that names a plog must find that name on it, whenever the power fails.
+  const offset = plog && plogIdentityOffset(plog, geometry.order);
+  if (plog !== undefined && offset !== undefined) {
+    await plog.write(offset, block.subarray(0, 512));
+    await plog.flush();
   }
+  await cache.write(IDENTITY_START, block);
   return identity;
 }
 
