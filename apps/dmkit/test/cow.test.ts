@@ -213,6 +213,7 @@ describeWith(["fio"], "freezing while fio verifies", () => {
       "--iodepth=16",
       "--verify=crc32c",
       "--do_verify=1",
+      "--verify_state_save=0",
       "--fsync=100",
       "--randseed=7",
     ]);
