@@ -48,12 +48,16 @@ export class ByteBudget {
 
   /** For {@link Account} only. */
   take(account: Account, charge: number): boolean {
-    if (!this.#admits(account, charge)) {
-      account.wanted = charge;
-      if (!this.#waiting.includes(account)) this.#waiting.push(account);
-      return false;
-    }
-    if (account.wanted > 0) this.#leave(account);
+    if (account.wanted > 0 && this.#admits(account, charge)) this.#leave(account);
+    if (this.tryTake(account, charge)) return true;
+    account.wanted = charge;
+    if (!this.#waiting.includes(account)) this.#waiting.push(account);
+    return false;
+  }
+
+  /** For {@link Account} only. */
+  tryTake(account: Account, charge: number): boolean {
+    if (!this.#admits(account, charge)) return false;
     const starving = this.#starving();
     if (starving !== undefined) starving.overtaken += 1;
     this.#hold(account, account.held + charge);
@@ -132,6 +136,11 @@ export class Account {
   /** Takes `charge` bytes, or returns false and calls `resume` when it is worth trying again. */
   take(charge: number): boolean {
     return this.#budget.take(this, charge);
+  }
+
+  /** Takes `charge` bytes if that is possible now, and does not wait for them otherwise. */
+  tryTake(charge: number): boolean {
+    return this.#budget.tryTake(this, charge);
   }
 
   /** Gives `charge` bytes back. */

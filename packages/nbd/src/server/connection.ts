@@ -127,6 +127,14 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
     }
   }
 
+  charge(bytes: number): boolean {
+    return this.#transmission?.charge(bytes) ?? false;
+  }
+
+  refund(bytes: number): void {
+    this.#transmission?.refund(bytes);
+  }
+
   // -- What the phases report --
 
   agreed(agreement: Agreement, rest: Buffer, origin: ChunkOrigin): void {

@@ -7,8 +7,8 @@ const KiB = 1024;
 const MiB = 1024 * 1024;
 
 /**
- * Bytes; the least a request is charged, whatever its length. A request can keep alive one received chunk
- * (at most 64 KiB) or one slab of replies, so this makes the charge an upper bound of the memory.
+ * Bytes; the least a request is charged, whatever its length. A request can keep alive one slab of replies or
+ * one small received chunk, so this makes the charge an upper bound of the memory.
  */
 export const MINIMUM_CHARGE: number = bufferSize(0);
 

@@ -56,6 +56,7 @@ export class Outbox {
   #slab: Slab | undefined;
   #runs: Run[] = [];
   #last: Run | undefined;
+  #queued = 0;
   #charge = 0;
   #batches: Batch[] = [];
   #sentBatches = 0;
@@ -70,6 +71,11 @@ export class Outbox {
   /** Whether everything that was flushed has left. */
   get empty(): boolean {
     return this.#batches.length === 0 && this.#last === undefined;
+  }
+
+  /** Bytes that wait for the next {@link flush}. */
+  get queued(): number {
+    return this.#queued;
   }
 
   /** Names the write the peer has to take next, 0 if there is none; see {@link StallMeter}. */
@@ -103,6 +109,7 @@ export class Outbox {
       this.abandon(slab);
       return;
     }
+    this.#queued += end - start;
     const last = this.#last;
     if (last !== undefined && last.slab === slab && last.end === start) {
       last.end = end;
@@ -136,9 +143,8 @@ export class Outbox {
   flush(): void {
     const runs = this.#runs;
     if (runs.length === 0) return;
-    let bytes = 0;
-    for (const run of runs) bytes += run.end - run.start;
-    this.#batches.push({ runs, charge: this.#charge, bytes });
+    this.#batches.push({ runs, charge: this.#charge, bytes: this.#queued });
+    this.#queued = 0;
     this.#runs = [];
     this.#last = undefined;
     this.#charge = 0;

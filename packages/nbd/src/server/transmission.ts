@@ -16,6 +16,9 @@ import { Receiver } from "./receiver.ts";
 import { type RequestEvents, Requests } from "./requests.ts";
 import { StallMeter } from "./stall.ts";
 
+// Bytes; so much is sent at once, so that the client can begin with it while the rest is being read.
+const ENOUGH = 128 * 1024;
+
 export interface TransmissionEvents {
   /** Everything was answered: say goodbye. */
   finished(): void;
@@ -78,6 +81,15 @@ export class Transmission implements Phase, RequestEvents {
     this.#endTurn();
   }
 
+  /** Takes bytes from the connection's budget for what it receives into; false if there are not enough. */
+  charge(bytes: number): boolean {
+    return this.#account.tryTake(bytes);
+  }
+
+  refund(bytes: number): void {
+    this.#account.give(bytes);
+  }
+
   ended(): void {
     this.#finish();
   }
@@ -122,6 +134,7 @@ export class Transmission implements Phase, RequestEvents {
   }
 
   answered(): void {
+    if (this.#outbox.queued >= ENOUGH) this.#outbox.flush();
     if (this.#inTurn) return;
     if (this.#requests.inFlight === 0) {
       this.#outbox.flush();
