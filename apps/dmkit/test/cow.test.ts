@@ -165,6 +165,27 @@ async function fileStack(
   return { device, layer };
 }
 
+describeWith(["nbdinfo"], "dmkit serve", () => {
+  it("offers dmkit:layer for a stack in a table", async () => {
+    const folder = tempFolder();
+    const at = (name: string): string => join(folder, name);
+    sparse(at("base"), 8 * MIB);
+    await cow("create", at("a.map"), at("a.img"), "--base", at("base"));
+    const line = `0 ${(8 * MIB) / 512} cow ${at("base")} 0 ${at("a.map")} ${at("a.img")} 0`;
+    const first = await serve(["-t", line]);
+    await succeed("nbdsh", ["-u", first.uri, "-c", "h.pwrite(bytearray(65536), 1048576); h.flush()"]);
+    await first.stop();
+    const { uri } = await serve(["-t", `${line}`, "-t", `${(8 * MIB) / 512} 2048 zero`]);
+    const map = JSON.parse(await succeed("nbdinfo", ["--json", "--map=dmkit:layer", uri])) as unknown[];
+    expect(map).toMatchObject([
+      { offset: 0, length: MIB, type: 1 },
+      { offset: MIB, length: 65_536, type: 0 },
+      { offset: MIB + 65_536, length: 8 * MIB - MIB - 65_536, type: 1 },
+      { offset: 8 * MIB, length: MIB, type: 0 },
+    ]);
+  });
+});
+
 describeWith(["nbdinfo", "nbdcopy"], "libnbd", () => {
   it("maps the merged allocation and the depth, and copies only what is allocated", async () => {
     const size = 256 * MIB;

@@ -67,6 +67,7 @@ export {
 export {
   type AnyTarget,
   type OpenContext,
+  type RangeDescription,
   type Target,
   type TargetDevice,
   GuardedTarget,

@@ -70,7 +70,10 @@ export class LowerDevices {
     const device = this.#openNew(reference, access);
     // Several RAM disks of one size are several devices; everything else is one thing under one name.
     const own = schemeOf(reference) === "mem" || schemeOf(reference) === "null";
-    this.#open.set(own ? `${key}#${this.#open.size}` : key, { access, device });
+    const name = own ? `${key}#${this.#open.size}` : key;
+    this.#open.set(name, { access, device });
+    // What could not be opened may be there the next time.
+    device.catch(() => this.#open.delete(name));
     return device;
   }
 

@@ -8,7 +8,7 @@ import type { Environment } from "./environment.ts";
 import { BlockIoError, toBlockIoError } from "./errors.ts";
 import { type DeviceSchemes, LowerDevices } from "./lower-devices.ts";
 import { type Segment, printTable, tableLength } from "./table.ts";
-import type { TargetDevice } from "./target.ts";
+import type { RangeDescription, TargetDevice } from "./target.ts";
 import { MappedDevice, type Piece } from "./targets/mapped.ts";
 
 export interface OpenTableOptions {
@@ -76,6 +76,17 @@ export class TableDevice extends MappedDevice {
     return printTable(this.#segments.map(({ segment }) => segment));
   }
 
+  /** Those of all segments; a segment that has nothing to say under a name says 0. */
+  override get descriptions(): readonly RangeDescription[] {
+    const names = new Set(
+      this.#segments.flatMap(({ device }) => device.descriptions.map(({ name }) => name)),
+    );
+    return [...names].map((name) => ({
+      name,
+      describe: (offset, length) => this.#describe(name, offset, length),
+    }));
+  }
+
   /** One device-mapper status line a segment. */
   override status(): string {
     return this.#segments
@@ -116,6 +127,17 @@ export class TableDevice extends MappedDevice {
     for (const close of [...closing, () => this.#lowers.close()])
       results.push(...(await Promise.allSettled([close()])));
     for (const result of results) if (result.status === "rejected") throw result.reason;
+  }
+
+  async *#describe(name: string, offset: number, length: number): ReturnType<RangeDescription["describe"]> {
+    for (let at = offset; at < offset + length; ) {
+      const { device, start, end } = this.#find(at);
+      const count = Math.min(end, offset + length) - at;
+      const description = device.descriptions.find((one) => one.name === name);
+      if (description === undefined) yield { length: count, status: 0 };
+      else yield* description.describe(at - start, count);
+      at += count;
+    }
   }
 
   #find(offset: number): OpenSegment {

@@ -5,16 +5,33 @@ import { BlockIoError } from "./errors.ts";
 import { type OptionSpec, type OptionTable, parseOption } from "./options.ts";
 import { GuardedDevice } from "./guard.ts";
 
+/** What a target can tell about ranges of bytes beyond data and holes: which layer they come from, say. */
+export interface RangeDescription {
+  /** As NBD's metadata contexts: `dmkit:layer`. */
+  readonly name: string;
+  /** Covers the range (whole logical blocks) in order without gaps; `status` has 32 bits, `length` is bytes. */
+  describe(
+    offset: number,
+    length: number,
+  ): AsyncIterable<{ readonly length: number; readonly status: number }>;
+}
+
 /** A running target: a block device that can be asked and told things. */
 export interface TargetDevice extends BlockDevice {
+  /** Empty for most. */
+  readonly descriptions: readonly RangeDescription[];
   /** The target's part of the device-mapper status line; empty if there is nothing to say. */
   status(): string;
   /** Carries out a message; resolves with its answer, often empty. Throws `EINVAL` for unknown ones. */
   message(words: readonly string[]): Promise<string>;
 }
 
-/** A {@link GuardedDevice} with no status and no messages, to be overridden. */
+/** A {@link GuardedDevice} with no status, messages and descriptions, to be overridden. */
 export abstract class GuardedTarget extends GuardedDevice implements TargetDevice {
+  get descriptions(): readonly RangeDescription[] {
+    return [];
+  }
+
   status(): string {
     return "";
   }

@@ -17,6 +17,7 @@ import {
   type Environment,
   type Extent,
   type Limits,
+  type RangeDescription,
   SECTOR,
   type WriteZeroesOptions,
   GuardedTarget,
@@ -142,6 +143,15 @@ export class CowDevice extends GuardedTarget {
       yield { length: (until - sector) * SECTOR, depth: this.map.top - this.map.owner(sector) };
       sector = until;
     }
+  }
+
+  override get descriptions(): readonly RangeDescription[] {
+    return [{ name: "dmkit:layer", describe: (offset, length) => this.#describeLayers(offset, length) }];
+  }
+
+  async *#describeLayers(offset: number, length: number): ReturnType<RangeDescription["describe"]> {
+    for await (const { length: run, depth } of this.depths(offset, length))
+      yield { length: run, status: depth };
   }
 
   override async suspend(): Promise<void> {

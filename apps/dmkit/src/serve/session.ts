@@ -7,8 +7,15 @@
  */
 import { renameSync, rmSync, writeFileSync } from "node:fs";
 import { Duplex } from "node:stream";
-import { BlockIoError, type Environment } from "@dmkit/block-io";
-import { type ListenOptions, type Listener, type NbdUri, NbdServer, formatNbdUri } from "@dmkit/nbd";
+import { type BlockDevice, BlockIoError, type Environment, isTargetDevice } from "@dmkit/block-io";
+import {
+  type ListenOptions,
+  type Listener,
+  type MetaContext,
+  type NbdUri,
+  NbdServer,
+  formatNbdUri,
+} from "@dmkit/nbd";
 import { exitCodes, printError } from "../ui/terminal.ts";
 import { type Captive, captiveVariables, runCaptive } from "./captive.ts";
 import { type NamedDevice, type WhatToServe, closeAll, openExports } from "./exports.ts";
@@ -89,6 +96,7 @@ async function serveDevices(
       description: options.description ?? description,
       readOnly: options.what.readOnly,
       strict: options.strict,
+      metaContexts: metaContextsOf(device),
     });
   }
   const listeners = chooseListeners(options.where, activated, options.fallback);
@@ -120,6 +128,15 @@ async function serveDevices(
     if (options.pidfile !== undefined) rmSync(options.pidfile, { force: true });
     listeners.dispose();
   }
+}
+
+/** What the targets can tell about ranges, as NBD metadata contexts. */
+function metaContextsOf(device: BlockDevice): readonly MetaContext[] {
+  if (!isTargetDevice(device)) return [];
+  return device.descriptions.map((description) => ({
+    name: description.name,
+    describe: (_device, offset, length) => description.describe(offset, length),
+  }));
 }
 
 async function listen(
