@@ -165,7 +165,7 @@ async function fileStack(
   return { device, layer };
 }
 
-describeWith(["nbdinfo"], "dmkit serve", () => {
+describeWith(["nbdinfo", "qemu-io"], "dmkit serve", () => {
   it("offers dmkit:layer for a stack in a table", async () => {
     const folder = tempFolder();
     const at = (name: string): string => join(folder, name);
@@ -173,9 +173,9 @@ describeWith(["nbdinfo"], "dmkit serve", () => {
     await cow("create", at("a.map"), at("a.img"), "--base", at("base"));
     const line = `0 ${(8 * MIB) / 512} cow ${at("base")} 0 ${at("a.map")} ${at("a.img")} 0`;
     const first = await serve(["-t", line]);
-    await succeed("nbdsh", ["-u", first.uri, "-c", "h.pwrite(bytearray(65536), 1048576); h.flush()"]);
+    await succeed("qemu-io", ["-f", "raw", "-c", "write -P 7 1M 64k", first.uri]);
     await first.stop();
-    const { uri } = await serve(["-t", `${line}`, "-t", `${(8 * MIB) / 512} 2048 zero`]);
+    const { uri } = await serve(["-t", line, "-t", `${(8 * MIB) / 512} 2048 zero`]);
     const map = JSON.parse(await succeed("nbdinfo", ["--json", "--map=dmkit:layer", uri])) as unknown[];
     expect(map).toMatchObject([
       { offset: 0, length: MIB, type: 1 },
