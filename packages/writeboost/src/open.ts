@@ -67,6 +67,11 @@ export async function openWriteboost(devices: Devices, options: OpenOptions = {}
     environment,
   });
   await device.start(recovered.split);
+  if (recovered.split.length > 0) {
+    await device.flush();
+    await recovered.introduce();
+    await cache.flush();
+  }
   return device;
 }
 

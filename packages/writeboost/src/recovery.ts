@@ -57,6 +57,11 @@ export interface Recovered {
   readonly plogSegments: number;
   /** What the original drivers left spread over several copies: to be merged. */
   readonly split: readonly Split[];
+  /**
+   * Writes the identity record. Called here unless something has to be merged: a record says that newest
+   * copies are the whole truth, so it must not be there before they are.
+   */
+  readonly introduce: () => Promise<Identity | undefined>;
 }
 
 /** Formats a blank cache device, or replays the log of one in use. Errors: `EFORMAT`, `EINVAL`, I/O. */
@@ -100,10 +105,12 @@ export async function recover(
   const lastWriteback = Math.min(last, Math.max(found.record, first - 1));
   if (found.record > last) await cache.write(RECORD_START, encodeRecord(last));
   const segments = plog === undefined ? 0 : plogSegments(options.pool, fit);
-  const identity = await introduce(devices, found, last, segments, environment);
+  const split = adoptLog(found, first, last, lastWriteback);
+  const introduction = (): Promise<Identity | undefined> =>
+    introduce(devices, found, last, segments, environment);
+  const identity = split.length === 0 ? await introduction() : undefined;
   // What a former life wrote may be in some volatile cache still: no answer may be given on that ground.
   await Promise.all([cache.flush(), backing.flush()]);
-  const split = adoptLog(found, first, last, lastWriteback);
   const { geometry, dialect, map } = found;
   return {
     geometry,
@@ -114,6 +121,7 @@ export async function recover(
     identity,
     plogSegments: segments,
     split,
+    introduce: introduction,
   };
 }
 
