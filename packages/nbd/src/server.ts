@@ -3,7 +3,7 @@ import type { Duplex } from "node:stream";
 import { type Environment, type Timer, realEnvironment } from "@dmkit/block-io";
 import { REP } from "./protocol.ts";
 import { ByteBudget } from "./server/budget.ts";
-import { BufferPool } from "./server/buffer-pool.ts";
+import { SizedBufferPool } from "./server/buffer-pool.ts";
 import { Connection } from "./server/connection.ts";
 import type { ServerContext } from "./server/context.ts";
 import type { ExportOptions, RemovalMode } from "./server/export.ts";
@@ -77,7 +77,7 @@ export class NbdServer {
       environment,
       limits: this.limits,
       budget: new ByteBudget(bytesInAll, bytesPerConnection, connections),
-      buffers: new BufferPool(KEPT_BUFFERS),
+      buffers: new SizedBufferPool(KEPT_BUFFERS),
       exports: this.#exports,
       log: onRequest === undefined ? undefined : new RequestLog(onRequest),
       get stopping() {

@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
-import { BufferPool, bufferSize } from "../src/server/buffer-pool.ts";
+import { SizedBufferPool, bufferSize } from "../src/server/buffer-pool.ts";
 
 const KiB = 1024;
 
-describe("BufferPool", () => {
+describe("SizedBufferPool", () => {
   it("has sizes that fit data and header without waste", () => {
     expect(bufferSize(0)).toBe(68 * KiB);
     expect(bufferSize(64 * KiB + 28)).toBe(68 * KiB);
@@ -17,7 +17,7 @@ describe("BufferPool", () => {
   });
 
   it("uses buffers again, by size", () => {
-    const pool = new BufferPool(1024 * KiB);
+    const pool = new SizedBufferPool(1024 * KiB);
     const one = pool.take(100 * KiB);
     expect(one.length).toBe(132 * KiB);
     pool.give(one);
@@ -28,7 +28,7 @@ describe("BufferPool", () => {
   });
 
   it("keeps no more than it should; what was used longest ago goes first", () => {
-    const pool = new BufferPool(300 * KiB);
+    const pool = new SizedBufferPool(300 * KiB);
     const small = [pool.take(1), pool.take(1)];
     const large = pool.take(200 * KiB);
     for (const buffer of small) pool.give(buffer);

@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { CMD } from "../src/protocol.ts";
-import { BufferPool } from "../src/server/buffer-pool.ts";
+import { SizedBufferPool } from "../src/server/buffer-pool.ts";
 import { Receiver, type RequestSink, type Verdict } from "../src/server/receiver.ts";
 import { Request } from "../src/server/request.ts";
 import { RawClient } from "./support/raw-client.ts";
@@ -65,7 +65,7 @@ describe("Receiver", () => {
     fc.assert(
       fc.property(fc.array(request, { maxLength: 20 }), cuts, (requests, lengths) => {
         const sink = new Sink();
-        const receiver = new Receiver(sink, new BufferPool(0));
+        const receiver = new Receiver(sink, new SizedBufferPool(0));
         const origin = new Origin();
         const expected: string[] = [];
         const parts: Buffer[] = [];
@@ -98,7 +98,7 @@ describe("Receiver", () => {
 
   it("offers the rest of a long payload as the place to receive it into", () => {
     const sink = new Sink();
-    const receiver = new Receiver(sink, new BufferPool(1 << 20));
+    const receiver = new Receiver(sink, new SizedBufferPool(1 << 20));
     const payload = pattern(100_000);
     const bytes = Buffer.concat([RawClient.request({ type: CMD.WRITE, length: payload.length }), payload]);
     expect(receiver.space()).toBeUndefined();
@@ -115,7 +115,7 @@ describe("Receiver", () => {
   });
 
   it("does not give memory away that the socket may still write to", () => {
-    const pool = new BufferPool(1 << 20);
+    const pool = new SizedBufferPool(1 << 20);
     const receiver = new Receiver(new Sink(), pool);
     receiver.receive(RawClient.request({ type: CMD.WRITE, length: 100_000 }), new Origin());
     const space = receiver.space();
@@ -131,7 +131,7 @@ describe("Receiver", () => {
   it("ends at garbage and at the end", () => {
     for (const verdict of ["stop", undefined] as const) {
       const sink = new Sink();
-      const receiver = new Receiver(sink, new BufferPool(0));
+      const receiver = new Receiver(sink, new SizedBufferPool(0));
       if (verdict !== undefined) sink.verdicts.push(verdict);
       const first = verdict === undefined ? Buffer.alloc(28, 1) : RawClient.request({ type: CMD.FLUSH });
       receiver.receive(Buffer.concat([first, RawClient.request({ type: CMD.FLUSH })]), new Origin());

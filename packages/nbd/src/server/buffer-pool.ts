@@ -16,7 +16,7 @@ export function bufferSize(length: number): number {
   return Math.max(1, Math.ceil((length - SLACK) / STEP)) * STEP + SLACK;
 }
 
-export class BufferPool {
+export class SizedBufferPool {
   readonly #most: number;
   #kept = 0;
   // By size; the one used last is the last one.

@@ -5,13 +5,13 @@ import type { ExportDirectory } from "./exports.ts";
 import type { ChunkOrigin } from "./intake.ts";
 import type { RequestLog } from "./request-log.ts";
 import type { ServerLimits } from "./limits.ts";
-import type { BufferPool } from "./buffer-pool.ts";
+import type { SizedBufferPool } from "./buffer-pool.ts";
 
 export interface ServerContext {
   readonly environment: Environment;
   readonly limits: ServerLimits;
   readonly budget: ByteBudget;
-  readonly buffers: BufferPool;
+  readonly buffers: SizedBufferPool;
   readonly exports: ExportDirectory;
   readonly log: RequestLog | undefined;
   /** The server is being shut down. */

@@ -20,7 +20,7 @@
  */
 import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { type BufferPool, bufferSize } from "./buffer-pool.ts";
+import { type SizedBufferPool, bufferSize } from "./buffer-pool.ts";
 
 /** What a chunk of received bytes is a part of. Whoever keeps a chunk longer than a call holds it. */
 export interface ChunkOrigin {
@@ -85,14 +85,14 @@ class ReceiveBuffer implements ChunkOrigin {
 class SocketIntake {
   readonly socket: Socket;
   readonly #sink: IntakeSink;
-  readonly #pool: BufferPool;
+  readonly #pool: SizedBufferPool;
   // The buffer the socket reads into, unless it reads into the sink's memory.
   #current: ReceiveBuffer;
   #elsewhere = false;
   // Whether the large buffer that costs nothing is in use.
   #freeUsed = false;
 
-  constructor(handle: object, sink: IntakeSink, pool: BufferPool) {
+  constructor(handle: object, sink: IntakeSink, pool: SizedBufferPool) {
     this.#sink = sink;
     this.#pool = pool;
     this.#current = this.#small();
@@ -153,7 +153,12 @@ class SocketIntake {
  * @param accepted whether it is a socket that was accepted just now and has not been read.
  * @returns the stream to use from now on, which may be another one.
  */
-export function openIntake(stream: Duplex, accepted: boolean, sink: IntakeSink, pool: BufferPool): Duplex {
+export function openIntake(
+  stream: Duplex,
+  accepted: boolean,
+  sink: IntakeSink,
+  pool: SizedBufferPool,
+): Duplex {
   const handle: unknown = accepted ? Reflect.get(stream, HANDLE) : undefined;
   if (typeof handle === "object" && handle !== null) {
     const { socket } = new SocketIntake(handle, sink, pool);

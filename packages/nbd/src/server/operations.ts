@@ -2,7 +2,7 @@
 import { type BlockDevice, type ByteAccess, done } from "@dmkit/block-io";
 import { CMD, CMD_FLAG } from "../protocol.ts";
 import { statusReply } from "./block-status.ts";
-import type { BufferPool } from "./buffer-pool.ts";
+import type { SizedBufferPool } from "./buffer-pool.ts";
 import type { ServerLimits } from "./limits.ts";
 import type { Agreement } from "./negotiation.ts";
 import { slabOf } from "./outbox.ts";
@@ -20,13 +20,13 @@ export class Operations {
   readonly #access: ByteAccess;
   readonly #device: BlockDevice;
   readonly #limits: ServerLimits;
-  readonly #buffers: BufferPool;
+  readonly #buffers: SizedBufferPool;
   readonly #replies: Replies;
   readonly #holes: HoleSense;
   // Whether the device makes writes durable by itself; otherwise a flush follows them.
   readonly #fua: boolean;
 
-  constructor(agreement: Agreement, limits: ServerLimits, buffers: BufferPool, replies: Replies) {
+  constructor(agreement: Agreement, limits: ServerLimits, buffers: SizedBufferPool, replies: Replies) {
     this.#agreement = agreement;
     this.#access = agreement.exported.access;
     this.#device = agreement.exported.device;

@@ -17,7 +17,7 @@
  */
 import type { Duplex } from "node:stream";
 import type { Account } from "./budget.ts";
-import { type BufferPool, bufferSize } from "./buffer-pool.ts";
+import { type SizedBufferPool, bufferSize } from "./buffer-pool.ts";
 
 const SLAB = bufferSize(0);
 // Longer replies get a buffer of their own: they would waste what is left of a slab.
@@ -51,7 +51,7 @@ export function slabOf(bytes: Buffer, length: number = bytes.length, pooled = fa
 
 export class Outbox {
   readonly #stream: Duplex;
-  readonly #pool: BufferPool;
+  readonly #pool: SizedBufferPool;
   readonly #account: Account;
   #slab: Slab | undefined;
   #runs: Run[] = [];
@@ -62,7 +62,7 @@ export class Outbox {
   #sentBatches = 0;
   #closed = false;
 
-  constructor(stream: Duplex, pool: BufferPool, account: Account) {
+  constructor(stream: Duplex, pool: SizedBufferPool, account: Account) {
     this.#stream = stream;
     this.#pool = pool;
     this.#account = account;

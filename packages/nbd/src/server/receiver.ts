@@ -15,7 +15,7 @@
  *   more is read from the socket.
  */
 import { CMD, REQUEST_LENGTH, decodeRequest } from "../protocol.ts";
-import type { BufferPool } from "./buffer-pool.ts";
+import type { SizedBufferPool } from "./buffer-pool.ts";
 import type { ChunkOrigin } from "./intake.ts";
 import type { Request } from "./request.ts";
 
@@ -46,7 +46,7 @@ const nothing = Buffer.alloc(0);
 
 export class Receiver {
   readonly #sink: RequestSink;
-  readonly #pool: BufferPool;
+  readonly #pool: SizedBufferPool;
   // The chunk being parsed and how far; empty when all of it was used.
   #chunk: Buffer = nothing;
   #at = 0;
@@ -65,7 +65,7 @@ export class Receiver {
   #requests = 0;
 
   /** @param pool for payloads that straddle chunks; the sink gives them back. */
-  constructor(sink: RequestSink, pool: BufferPool) {
+  constructor(sink: RequestSink, pool: SizedBufferPool) {
     this.#sink = sink;
     this.#pool = pool;
   }

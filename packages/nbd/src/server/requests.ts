@@ -10,7 +10,7 @@
 import { BlockIoError, type ErrorCode, codeOf, done } from "@dmkit/block-io";
 import { CMD, CMD_FLAG, DATA_CHUNK_OVERHEAD } from "../protocol.ts";
 import type { Account } from "./budget.ts";
-import { type BufferPool, bufferSize } from "./buffer-pool.ts";
+import { type SizedBufferPool, bufferSize } from "./buffer-pool.ts";
 import { CommandRules, type Refusal } from "./commands.ts";
 import type { ServerContext } from "./context.ts";
 import type { Export } from "./export.ts";
@@ -42,7 +42,7 @@ const shuttingDown: Refusal = { code: "ESHUTDOWN", text: "the export is being sh
 export class Requests implements RequestSink, RequestOwner {
   readonly #exported: Export;
   readonly #limits: ServerLimits;
-  readonly #buffers: BufferPool;
+  readonly #buffers: SizedBufferPool;
   readonly #log: RequestLog | undefined;
   readonly #account: Account;
   readonly #outbox: Outbox;

@@ -13,7 +13,7 @@ import {
   encodeDataChunkHeader,
   encodeHoleChunk,
 } from "../protocol.ts";
-import type { BufferPool } from "./buffer-pool.ts";
+import type { SizedBufferPool } from "./buffer-pool.ts";
 import { type Slab, slabOf } from "./outbox.ts";
 
 // Bytes; shorter reads are just read.
@@ -60,7 +60,7 @@ interface Piece {
 /** A whole reply of data and hole chunks. Rejects with the device's error if any part cannot be read. */
 export async function sparseReply(
   access: ByteAccess,
-  pool: BufferPool,
+  pool: SizedBufferPool,
   request: Readonly<RequestHeader>,
 ): Promise<{ reply: Slab; holes: boolean }> {
   // A request's object is used again once it was answered; these are ours.
