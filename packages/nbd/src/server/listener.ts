@@ -31,7 +31,10 @@ export type ListenOptions =
 
 /** A socket that is listened on. */
 export interface Listener {
-  /** `nbd://…` or `nbd+unix://…` of an export; of the default one without a name. */
+  /**
+   * `nbd://…` or `nbd+unix://…` of an export; of the default one without a name. An inherited unix socket does
+   * not know its path: `fd:3`.
+   */
   uri(exportName?: string): string;
   /** The path of a unix socket. */
   readonly path: string | undefined;
@@ -49,7 +52,7 @@ export async function listen(options: ListenOptions, accept: (socket: Socket) =>
   else if ("fd" in options)
     await listening(server, () => server.listen({ fd: options.fd }), `fd ${options.fd}`);
   else await listenTcp(server, options.host ?? "127.0.0.1", options.port ?? NBD_PORT, options.allowRemote);
-  return describe(server, "path" in options ? options.path : undefined);
+  return describe(server, options);
 }
 
 async function listenTcp(server: Server, host: string, port: number, allowRemote = false): Promise<void> {
@@ -149,15 +152,28 @@ async function listening(server: Server, start: () => void, where: string): Prom
   });
 }
 
-function describe(server: Server, path: string | undefined): Listener {
+function describe(server: Server, options: ListenOptions): Listener {
+  const path = "path" in options ? options.path : undefined;
+  const fd = "fd" in options ? options.fd : undefined;
   const address = server.address();
-  const tcp: AddressInfo | undefined = address !== null && typeof address === "object" ? address : undefined;
+  const tcp: AddressInfo | undefined =
+    address !== null && typeof address === "object" && address.port !== undefined ? address : undefined;
   const unix = path ?? (typeof address === "string" ? address : undefined);
+  const base =
+    tcp !== undefined
+      ? {
+          scheme: `nbd://${isIP(tcp.address) === 6 ? `[${tcp.address}]` : tcp.address}:${tcp.port}/`,
+          query: "",
+        }
+      : { scheme: "nbd+unix:///", query: `?socket=${encodePath(resolve(unix ?? ""))}` };
   return {
     path: unix,
     host: tcp?.address,
     port: tcp?.port,
-    uri: (exportName = "") => uriOf(unix, tcp, exportName),
+    uri: (exportName = "") =>
+      tcp === undefined && unix === undefined
+        ? `fd:${fd}`
+        : `${base.scheme}${encodeURIComponent(exportName)}${base.query}`,
     close: () =>
       new Promise((settle) => {
         server.close(() => settle());
@@ -165,12 +181,8 @@ function describe(server: Server, path: string | undefined): Listener {
   };
 }
 
-function uriOf(path: string | undefined, tcp: AddressInfo | undefined, exportName: string): string {
-  const name = encodeURIComponent(exportName);
-  if (tcp === undefined)
-    return `nbd+unix:///${name}?socket=${encodeURIComponent(resolve(path ?? "")).replaceAll("%2F", "/")}`;
-  const host = isIP(tcp.address) === 6 ? `[${tcp.address}]` : tcp.address;
-  return `nbd://${host}:${tcp.port}/${name}`;
+function encodePath(path: string): string {
+  return encodeURIComponent(path).replaceAll("%2F", "/");
 }
 
 function loopback(host: string): boolean {
