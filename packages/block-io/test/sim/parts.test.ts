@@ -152,7 +152,12 @@ describe("plans on a command line", () => {
       keep: [1, 2, 3, 7, 2001],
       generations: 3,
       crashes: { 0: { step: 4, survivors: "none" }, 2: { step: 9, survivors: { lost: [0, 1, 5] } } },
-      faults: { 1: [{ kind: "short", ordinal: 3, persistent: true }] },
+      faults: {
+        1: [
+          { kind: "short", ordinal: 3, persistent: true },
+          { kind: "rot", ordinal: 1, persistent: false, disk: 1 },
+        ],
+      },
       calmCreate: true,
       inOrder: true,
     } as const;

@@ -111,7 +111,7 @@ describe("command line", () => {
   });
 
   it("runs seeds, and sums up by target and fault", async () => {
-    const { code, text } = await sim("--seeds", "60");
+    const { code, text } = await sim("--target", "toy-log", "--target", "toy-cache", "--seeds", "60");
     expect(code).toBe(0);
     expect(text).toMatch(/toy-cache +60 /);
     expect(text).toMatch(/faults .*write-error/);

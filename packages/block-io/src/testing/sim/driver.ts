@@ -9,8 +9,8 @@
 import { realEnvironment } from "../../environment.ts";
 import type { Load } from "./load.ts";
 import type { Prng } from "./prng.ts";
-import type { Operation } from "./workload.ts";
-import { type World, settleMicrotasks, settleTurn } from "./world.ts";
+import type { CompletionOrder, Operation } from "./workload.ts";
+import { type ParkedIo, type World, settleMicrotasks, settleTurn } from "./world.ts";
 
 /** How a drive ended. `blocked`: an injected fault keeps it waiting for ever. `hung`: nothing excuses that. */
 export type Outcome = "done" | "crash" | "blocked" | "hung";
@@ -25,7 +25,8 @@ export interface Waited<T> {
 export interface DriveStyle {
   readonly eagerness: number;
   readonly haste: number;
-  readonly inOrder: boolean;
+  /** With `first` nothing at all is left to chance. */
+  readonly order: CompletionOrder;
   /** Lower I/O may fail, or is real: settle by whole turns of the event loop. */
   readonly wholeTurns: boolean;
   /** Something outside of the simulation may happen; wait for it. */
@@ -55,6 +56,8 @@ export class Driver {
   readonly #random: Prng;
   #quietTimers = 0;
   #lastAnswer = 0;
+  // The request that is kept back, by its ordinal.
+  #victim = -1;
 
   constructor(world: World, random: Prng, style: DriveStyle) {
     this.world = world;
@@ -135,14 +138,15 @@ export class Driver {
   #submitsNow(): boolean {
     const busy = this.world.parked.length > 0 || this.world.deferred > 0;
     if (!busy) return true;
-    return !this.style.inOrder && this.#random.chance(this.style.eagerness);
+    return !this.#inOrder && this.#random.chance(this.style.eagerness);
   }
 
   /** One thing happens in the world; false if nothing can. */
   #advance(): boolean {
     const { world } = this;
-    const { inOrder, haste } = this.style;
+    const { haste } = this.style;
     const { parked } = world;
+    const inOrder = this.#inOrder;
     // Somebody may keep busy while waiting for it: late is late enough then.
     if (this.steps - this.#lastAnswer > LATE && this.#completeLateIo()) return true;
     if (!inOrder && world.timers > 0 && haste > 0 && this.#random.chance(haste)) {
@@ -179,13 +183,36 @@ export class Driver {
     return true;
   }
 
+  get #inOrder(): boolean {
+    return this.style.order === "first";
+  }
+
   /** The index of the request that completes next, or -1. */
   #readyIo(): number {
     const { parked } = this.world;
     if (parked.length === 0) return -1;
-    const chosen = this.style.inOrder ? 0 : this.#random.below(parked.length);
+    const chosen = this.#chooseIo(parked);
     if (parked[chosen]?.hangs === false) return chosen;
     return parked.findIndex((io) => io.hangs === false);
+  }
+
+  #chooseIo(parked: readonly ParkedIo[]): number {
+    const random = this.#random;
+    switch (this.style.order) {
+      case "first":
+        return 0;
+      case "random":
+        return random.below(parked.length);
+      case "last":
+        return random.chance(0.9) ? parked.length - 1 : random.below(parked.length);
+      case "starve": {
+        const chosen = random.below(parked.length);
+        const io = parked[chosen] as ParkedIo;
+        if (this.#victim < 0 || random.chance(0.02)) this.#victim = io.ordinal;
+        if (io.ordinal !== this.#victim || parked.length === 1) return chosen;
+        return chosen > 0 ? chosen - 1 : 1;
+      }
+    }
   }
 
   #lostPatience(): boolean {

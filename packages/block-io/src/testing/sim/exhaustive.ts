@@ -232,7 +232,7 @@ class Explorer {
   }
 
   #driver(world: World): Driver {
-    const style = { eagerness: 1, haste: 0, inOrder: true, wholeTurns: false, real: false };
+    const style = { eagerness: 1, haste: 0, order: "first", wholeTurns: false, real: false } as const;
     return new Driver(world, stream(this.#seed, streams.schedule), style);
   }
 

@@ -126,12 +126,21 @@ export class FaultInjector {
   }
 }
 
-/** One or two random faults out of `kinds`, within the first `span` requests they apply to. */
-export function randomFaults(random: Prng, kinds: readonly FaultKind[], span: number): FaultSpec[] {
+// Often early, in recovery; now and then late in a long run.
+const spans = [8, 8, 60, 400] as const;
+
+/** One or two random faults out of `kinds`; about half of them strike one disk only, drawn by `choice`. */
+export function randomFaults(
+  random: Prng,
+  kinds: readonly FaultKind[],
+  choice: Prng,
+  disks: number,
+): FaultSpec[] {
   const count = random.chance(0.2) ? 2 : 1;
   return Array.from({ length: count }, () => ({
     kind: random.pick(kinds as readonly [FaultKind, ...FaultKind[]]),
-    ordinal: 1 + random.below(random.chance(0.5) ? 8 : span),
+    ordinal: 1 + random.below(random.pick(spans)),
     persistent: random.chance(0.3),
+    ...(disks > 1 && choice.chance(0.5) ? { disk: choice.below(disks) } : {}),
   }));
 }

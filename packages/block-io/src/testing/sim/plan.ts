@@ -19,6 +19,7 @@ export const streams = {
   disk: 13,
   environment: 14,
   profile: 15,
+  faults: 16,
 } as const;
 
 /** A stream of a generation, counted from 0. */
@@ -68,7 +69,7 @@ export interface RunShape {
 }
 
 /** The decisions of a run that do not depend on how it goes. */
-export function shapeOf(target: SimTarget, { seed, faults, reduction }: Plan): RunShape {
+export function shapeOf(target: SimTarget, { seed, faults, reduction }: Plan, disks: number): RunShape {
   const random = stream(seed, streams.run);
   const survives = target.survives ?? "crash";
   const most = survives === "none" ? 1 : (target.workload?.generations ?? 8);
@@ -81,7 +82,8 @@ export function shapeOf(target: SimTarget, { seed, faults, reduction }: Plan): R
   for (let generation = 0; generation < drawn; generation += 1) {
     const ending = random.chance(0.85) ? "crash" : "close";
     const bias = drawBias(random);
-    const here = faulty && random.chance(0.6) ? randomFaults(random, kinds, 60) : [];
+    const choice = stream(seed, streams.faults, generation);
+    const here = faulty && random.chance(0.6) ? randomFaults(random, kinds, choice, disks) : [];
     endings.push(survives === "crash" ? ending : "close");
     survivors.push(reduction.crashes?.[generation]?.survivors ?? bias);
     injected.push(reduction.faults === undefined ? here : (reduction.faults[generation] ?? []));
@@ -112,7 +114,10 @@ export function planToArguments({ seed, faults, reduction }: Plan): string[] {
   }
   if (reduction.faults !== undefined) {
     const injected = Object.entries(reduction.faults).flatMap(([generation, specs]) =>
-      specs.map((spec) => `${generation}@${spec.kind}:${spec.ordinal}${spec.persistent ? "+" : ""}`),
+      specs.map(
+        ({ kind, ordinal, persistent, disk }) =>
+          `${generation}@${kind}:${ordinal}${persistent ? "+" : ""}${disk === undefined ? "" : `:disk${disk}`}`,
+      ),
     );
     words.push("--inject", injected.length > 0 ? injected.join("/") : "none");
   }
@@ -161,11 +166,18 @@ function parseFaults(text: string): Record<number, FaultSpec[]> {
   const faults: Record<number, FaultSpec[]> = {};
   if (text === "none") return faults;
   for (const part of text.split("/")) {
-    const match = /^(\d+)@([a-z-]+):(\d+)(\+?)$/.exec(part);
+    const match = /^(\d+)@([a-z-]+):(\d+)(\+?)(?::disk(\d+))?$/.exec(part);
     if (match === null || !Object.hasOwn(faultKinds, match[2] as string)) {
-      throw new TypeError(`--inject ${part}: expected GENERATION@FAULT:ORDINAL, with + if it persists`);
+      throw new TypeError(
+        `--inject ${part}: expected GENERATION@FAULT:ORDINAL, then + if it persists, then :diskN`,
+      );
     }
-    const spec = { kind: match[2] as FaultKind, ordinal: Number(match[3]), persistent: match[4] === "+" };
+    const spec: FaultSpec = {
+      kind: match[2] as FaultKind,
+      ordinal: Number(match[3]),
+      persistent: match[4] === "+",
+      ...(match[5] === undefined ? {} : { disk: Number(match[5]) }),
+    };
     (faults[Number(match[1])] ??= []).push(spec);
   }
   return faults;

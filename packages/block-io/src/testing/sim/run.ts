@@ -78,8 +78,8 @@ export class Run {
     this.plan = plan;
     this.trace = new Trace(sink);
     this.world = new World(this.trace);
-    this.#shape = shapeOf(target, plan);
     this.#geometry = target.geometry(stream(plan.seed, streams.geometry));
+    this.#shape = shapeOf(target, plan, this.#geometry.disks.length);
     this.disks = this.#geometry.disks.map((spec, index) => new SimDisk(spec, index, this.world, plan.seed));
   }
 
@@ -133,7 +133,7 @@ export class Run {
       target.survives === undefined && this.plan.reduction.keep === undefined ? random.below(3) - 1 : 0;
     for (;;) {
       const driver = this.#driver(random, this.#style(undefined));
-      if (crashes > 0) driver.crashAt = random.below(30);
+      if (crashes > 0) driver.crashAt = random.below(random.pick([30, 400]));
       const env = this.world.environment(this.plan.seed);
       const made = await driver.wait(target.create(this.#open(0), env, this.#geometry.knobs));
       this.#steps += driver.steps;
@@ -355,8 +355,14 @@ export class Run {
   #style(profile: Profile | undefined, faults: readonly FaultSpec[] = []): DriveStyle {
     const real = this.target.real === true;
     const inOrder = this.plan.reduction.inOrder === true;
-    const { eagerness = 0.5, haste = 0 } = profile ?? {};
-    return { eagerness, haste, inOrder, real, wholeTurns: real || faults.length > 0 };
+    const { eagerness = 0.5, haste = 0, order = "random" } = profile ?? {};
+    return {
+      eagerness,
+      haste,
+      order: inOrder ? "first" : order,
+      real,
+      wholeTurns: real || faults.length > 0,
+    };
   }
 
   #open(seed: number): BlockDevice[] {

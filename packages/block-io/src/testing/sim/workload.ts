@@ -34,7 +34,14 @@ export interface Profile {
   readonly transfer: number;
   /** Share of requests that go to the hot spot: 0 … 1. */
   readonly heat: number;
+  readonly order: CompletionOrder;
 }
+
+/**
+ * Which lower request completes next. `first`: the one issued first. `last`: mostly the one issued last.
+ * `starve`: any, but one chosen request is kept back for a long time, then another.
+ */
+export type CompletionOrder = "random" | "first" | "last" | "starve";
 
 const kinds = ["read", "write", "write", "flush", "discard", "zeroes", "suspend", "extents"] as const;
 
@@ -60,6 +67,7 @@ export function drawProfile(random: Prng, bounds: WorkloadBounds = {}): Profile 
       random.pick([512, 4096, 4096, 16_384, 65_536, 262_144]),
     ),
     heat: random.pick([0, 0.5, 0.9]),
+    order: random.pick(["random", "random", "random", "last", "starve"]),
   };
 }
 
