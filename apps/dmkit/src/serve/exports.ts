@@ -2,6 +2,7 @@
 import { mkdirSync } from "node:fs";
 import { basename, join } from "node:path";
 import { type BlockDevice, BlockIoError, type Environment, openFile, schemeOf } from "@dmkit/block-io";
+import { openEmbedded } from "@dmkit/writeboost";
 import { openReference, openTableText } from "../devices.ts";
 
 /** A device and the name clients ask for. */
@@ -9,6 +10,8 @@ export interface NamedDevice {
   readonly name: string;
   readonly description: string;
   readonly device: BlockDevice;
+  /** Devices it does not close itself, to be closed after it. */
+  readonly below?: readonly BlockDevice[];
 }
 
 export interface WhatToServe {
@@ -28,6 +31,9 @@ export interface WhatToServe {
 
 /** Size of the embedded default in bytes; the file is sparse. */
 export const DEFAULT_SIZE: number = 10 * 2 ** 30;
+
+// Bytes; sparse as well.
+const CACHE_SIZE = 2 ** 30;
 
 /** Opens everything or nothing. Whoever calls closes the devices, in reverse order. */
 export async function openExports(what: WhatToServe, environment: Environment): Promise<NamedDevice[]> {
@@ -77,18 +83,28 @@ async function openImage(image: string, what: WhatToServe, environment: Environm
   });
 }
 
+/** A write cache over two sparse files: `backing.img` is the disk, `cache.img` its log. */
 async function openDefault(what: WhatToServe, environment: Environment): Promise<NamedDevice> {
   mkdirSync(what.data, { recursive: true, mode: 0o700 });
-  const path = join(what.data, "disk.img");
-  const device = await openFile(path, { createSize: what.createSize ?? DEFAULT_SIZE, environment });
-  return { name: what.name ?? "", description: path, device };
+  const path = join(what.data, "backing.img");
+  const backing = await openFile(path, { createSize: what.createSize ?? DEFAULT_SIZE, environment });
+  const below = [backing];
+  try {
+    const cache = await openFile(join(what.data, "cache.img"), { createSize: CACHE_SIZE, environment });
+    below.push(cache);
+    const device = await openEmbedded(backing, cache, { environment });
+    return { name: what.name ?? "", description: `${path} behind a write cache`, device, below };
+  } catch (error) {
+    for (const device of below) await device.close();
+    throw error;
+  }
 }
 
 /** Closes in reverse order; every device is closed even if one fails, then the first failure is thrown. */
 export async function closeAll(devices: readonly NamedDevice[]): Promise<void> {
   const failures: unknown[] = [];
-  for (const { device } of devices.toReversed()) {
-    await device.close().catch((error: unknown) => failures.push(error));
+  for (const { device, below = [] } of devices.toReversed()) {
+    for (const one of [device, ...below]) await one.close().catch((error: unknown) => failures.push(error));
   }
   if (failures.length > 0) throw failures[0];
 }
