@@ -201,7 +201,7 @@ export class AssocCacheDevice extends GuardedTarget {
     const { state, metadata } = this;
     try {
       await state.flushSource();
-      await metadata.commit(true);
+      await metadata.commit();
       await metadata.saveClean();
     } catch (error) {
       // Without dirty blocks the source has everything, and the cache is merely cold next time.

@@ -4,7 +4,7 @@
  * one is reached. Frames are taken in order, so that neighbours are written back together.
  */
 import { Bitmap } from "@dmkit/block-io";
-import type { FrameTable } from "./frame-table.ts";
+import { type FrameTable, states } from "./frame-table.ts";
 
 export interface Watermarks {
   /** Dirty frames above which cleaning begins. */
@@ -60,9 +60,14 @@ export class CleaningPlan {
     return this.#due !== undefined;
   }
 
+  /** Whether certain frames are to be cleaned, each of which is handed out once. */
+  get asked(): boolean {
+    return this.#urgent.size > 0 || this.hasDue;
+  }
+
   /** Whether there is anything to do now. */
   get wanted(): boolean {
-    return this.#urgent.size > 0 || this.hasDue || this.#frames.dirty > this.watermarks.high;
+    return this.asked || this.#frames.dirty > this.watermarks.high;
   }
 
   /** Gives up what is urgent or due; for when writing back fails. */
@@ -71,12 +76,15 @@ export class CleaningPlan {
     this.#due = undefined;
   }
 
-  /** Up to `most` frames; some may have become clean. None: there is nothing to do. */
-  next(most: number): { readonly frames: number[]; readonly urgent: boolean } {
+  /**
+   * Up to `most` frames; some may have become clean. None: there is nothing to do.
+   * @param underWay frames that are `written` and will be clean soon.
+   */
+  next(most: number, underWay: number = 0): { readonly frames: number[]; readonly urgent: boolean } {
     if (this.#urgent.size > 0) return { frames: this.#takeUrgent(most), urgent: true };
     const due = this.#takeDue(most);
     if (due.length > 0) return { frames: due, urgent: false };
-    return { frames: this.#takeAny(most), urgent: false };
+    return { frames: this.#takeAny(most, underWay), urgent: false };
   }
 
   #takeUrgent(most: number): number[] {
@@ -106,8 +114,9 @@ export class CleaningPlan {
     return frames;
   }
 
-  #takeAny(most: number): number[] {
-    const { dirty, dirtyFrames } = this.#frames;
+  #takeAny(most: number, underWay: number): number[] {
+    const { dirtyFrames } = this.#frames;
+    const dirty = this.#frames.dirty - underWay;
     const { high, low } = this.watermarks;
     if (dirty > high) this.#belowHigh = false;
     else if (dirty <= low) this.#belowHigh = true;
@@ -117,8 +126,9 @@ export class CleaningPlan {
     for (let wrapped = false; frames.length < count; ) {
       const frame = dirtyFrames.find(true, this.#hand);
       this.#hand = frame + 1;
-      if (frame < dirtyFrames.length) frames.push(frame);
-      else if (wrapped) break;
+      if (frame < dirtyFrames.length) {
+        if (this.#frames.stateOf(frame) === states.dirty) frames.push(frame);
+      } else if (wrapped) break;
       else {
         wrapped = true;
         this.#hand = 0;

@@ -1,6 +1,6 @@
 /**
- * Writes dirty blocks back in the background, in batches: copy, one flush of the source, one commit. One batch
- * at a time; which blocks, {@link CleaningPlan} says.
+ * Writes dirty blocks back in the background: some batches of copies, one flush of the source, one commit. One
+ * batch at a time; which blocks, {@link CleaningPlan} says.
  *
  * A block may be written to while the source is flushed: then it is no longer `written` but `dirty`, and stays so.
  */
@@ -18,8 +18,12 @@ export interface CleanerSettings {
   readonly rate: number;
 }
 
-/** Frames of a batch at most. */
+/** Frames that are locked and copied together at most. */
 const BATCH = 64;
+/** Batches that share a flush of the source and a commit. */
+const BATCHES = 16;
+/** There was nothing to clean. */
+const NOTHING = -1;
 /** Milliseconds until writing back is tried again after it failed. */
 const RETRY = 5000;
 /** Milliseconds: the longest pause for the sake of the rate. */
@@ -69,9 +73,11 @@ export class Cleaner {
   /** Writes back everything that is dirty now. Rejects with what went wrong; the blocks stay dirty then. */
   async cleanAll(): Promise<void> {
     if (this.#state.frames.dirty === 0) {
-      await this.#metadata.commit(true);
+      await this.#metadata.commitDrops();
       return;
     }
+    const broken = this.#state.sourceError ?? this.#state.cacheError;
+    if (broken !== undefined) throw broken;
     this.#plan.allDue();
     const finished = new Promise<void>((resolve, reject) => this.#waiting.push({ resolve, reject }));
     this.#retry?.cancel();
@@ -97,8 +103,13 @@ export class Cleaner {
     this.#kick();
   }
 
+  /** Something failed for good: nothing can be cleaned until the cache is opened again. */
+  get #broken(): boolean {
+    return this.#state.sourceError !== undefined || this.#state.cacheError !== undefined;
+  }
+
   #kick(): void {
-    if (this.#running !== undefined || this.#halted > 0 || this.#retry !== undefined) return;
+    if (this.#running !== undefined || this.#halted > 0 || this.#retry !== undefined || this.#broken) return;
     if (!this.#plan.wanted && this.#waiting.length === 0) return;
     this.#running = this.#run();
   }
@@ -111,10 +122,9 @@ export class Cleaner {
     try {
       // The loop ends when there is nothing to do; whoever finds more to do starts another.
       while (this.#halted === 0) {
-        const { frames, urgent } = this.#plan.next(BATCH);
-        if (frames.length === 0) break;
-        const bytes = await this.#clean(frames, urgent);
-        await this.#slowDown(bytes);
+        const copied = await this.#copySome();
+        if (copied === NOTHING) break;
+        await this.#slowDown(copied);
       }
     } catch (error) {
       failure = error;
@@ -122,7 +132,8 @@ export class Cleaner {
     this.#running = undefined;
     if (failure !== undefined) this.#failed(failure);
     else if (!this.#plan.hasDue) for (const { resolve } of this.#waiting.splice(0)) resolve();
-    if (failure === undefined) this.#kick();
+    // Something may have been asked for while the last look was on its way here.
+    if (failure === undefined && this.#plan.asked) this.#kick();
   }
 
   #failed(failure: unknown): void {
@@ -130,31 +141,51 @@ export class Cleaner {
     this.#plan.forget();
     for (const { reject } of this.#waiting.splice(0)) reject(failure);
     environment.logger.log("error", `${name}: writing back failed`, { cause: String(failure) });
-    if (this.#state.sourceError !== undefined || this.#state.cacheError !== undefined || this.#halted > 0)
-      return;
+    if (this.#broken || this.#halted > 0) return;
     this.#retry = environment.clock.after(RETRY, () => {
       this.#retry = undefined;
       this.#kick();
     });
   }
 
-  /** One batch; resolves with its bytes, rejects with what failed after doing what could be done. */
-  async #clean(wanted: readonly number[], urgent: boolean): Promise<number> {
+  /**
+   * Some batches, one flush of the source and one commit for all of them. Resolves with the bytes copied, or
+   * NOTHING; rejects with what failed after doing what could be done.
+   */
+  async #copySome(): Promise<number> {
+    const copied: number[] = [];
+    const cold: number[] = [];
+    let failure: unknown;
+    let batches = 0;
+    for (; batches < BATCHES && failure === undefined && this.#halted === 0; batches += 1) {
+      const { frames, urgent } = this.#plan.next(BATCH, copied.length);
+      if (frames.length === 0) break;
+      const result = await this.#copyBatch(frames);
+      (urgent ? cold : copied).push(...result.copied);
+      failure = result.failure;
+      // Whoever found a set full waits for room, not for company.
+      if (urgent) break;
+    }
+    if (batches === 0 && copied.length + cold.length === 0 && failure === undefined) return NOTHING;
+    await this.#state.flushSource();
+    this.#writeback.cleaned(copied, false);
+    this.#writeback.cleaned(cold, true);
+    await this.#metadata.commitDrops();
+    this.onBatch();
+    if (failure !== undefined) throw failure;
+    return (copied.length + cold.length) * this.#state.blockBytes;
+  }
+
+  async #copyBatch(wanted: readonly number[]): Promise<{ copied: number[]; failure: unknown }> {
     const { frames, lock } = this.#state;
     const { taken, grants } = await this.#lockAll(wanted);
-    let failure: unknown;
-    let copied: number[] = [];
     try {
-      ({ copied, failure } = await this.#writeback.copy(taken.filter((frame) => frames.isDirty(frame))));
+      const result = await this.#writeback.copy(taken.filter((frame) => frames.isDirty(frame)));
+      this.#writeback.copiedForNow(result.copied);
+      return result;
     } finally {
       for (const grant of grants) lock.release(grant);
     }
-    await this.#state.flushSource();
-    this.#writeback.cleaned(copied, urgent);
-    await this.#metadata.commit(true);
-    this.onBatch();
-    if (failure !== undefined) throw failure;
-    return copied.length * this.#state.blockBytes;
   }
 
   /** Locks the blocks of the frames that are still dirty. */

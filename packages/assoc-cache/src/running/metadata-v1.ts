@@ -32,6 +32,8 @@ export class MetadataV1 implements Metadata {
 
   async commit(): Promise<void> {}
 
+  async commitDrops(): Promise<void> {}
+
   async policyChanged(): Promise<void> {}
 
   async saveClean(): Promise<void> {

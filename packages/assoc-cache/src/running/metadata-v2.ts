@@ -36,6 +36,7 @@ export class MetadataV2 implements Metadata {
   #superblock: Superblock;
   #claims: number[] = [];
   #drops: number[] = [];
+  #wantsClaims = false;
   #wantsDrops = false;
   #lost = false;
 
@@ -70,27 +71,34 @@ export class MetadataV2 implements Metadata {
     if (this.#frames.has(frame, facts.held)) this.#drops.push(frame);
   }
 
-  commit(drops = false): Promise<void> {
-    if (drops) this.#wantsDrops = true;
+  commit(): Promise<void> {
+    this.#wantsClaims = true;
+    return this.#commits.flush();
+  }
+
+  commitDrops(): Promise<void> {
+    this.#wantsDrops = true;
     return this.#commits.flush();
   }
 
   async #commit(): Promise<void> {
     const state = this.#state;
+    const wantsClaims = this.#wantsClaims;
     const wantsDrops = this.#wantsDrops;
+    this.#wantsClaims = false;
     this.#wantsDrops = false;
     if (state.cacheError !== undefined) {
-      if (this.owes || wantsDrops) throw state.unavailable("flush");
+      if ((wantsClaims && this.owes) || wantsDrops) throw state.unavailable("flush");
       return;
     }
-    const claims = this.#claims;
-    if (claims.length === 0 && !state.cacheUnstable && !wantsDrops) return;
-    this.#claims = [];
+    const claims = wantsClaims ? this.#claims : [];
+    if (wantsClaims) this.#claims = [];
     for (const frame of claims) this.#stage(frame);
+    // Where an entry sector is written anyway, drops cost next to nothing.
     const drops = claims.length > 0 || wantsDrops ? this.#drops : [];
     if (drops === this.#drops) this.#drops = [];
-    const unstable = state.cacheUnstable || claims.length > 0;
-    state.cacheUnstable = false;
+    const unstable = wantsClaims && (state.cacheUnstable || claims.length > 0);
+    if (unstable) state.cacheUnstable = false;
     try {
       if (unstable) await this.flushData();
       await this.#store(claims, drops);

@@ -11,11 +11,10 @@ export interface Metadata {
   claim(frame: number): void;
   /** The frame is clean, but its entry may say dirty: some later commit drops that. */
   drop(frame: number): void;
-  /**
-   * Makes everything durable that is acknowledged in the cache. At most two flushes of the cache device.
-   * @param drops also make the loss of dropped entries durable.
-   */
-  commit(drops?: boolean): Promise<void>;
+  /** Makes everything durable that is acknowledged in the cache. At most two flushes of the cache device. */
+  commit(): Promise<void>;
+  /** Makes the loss of dropped entries durable. One flush of the cache device, if there is anything to do. */
+  commitDrops(): Promise<void>;
   /** Whether acknowledged data is lost should the cache device not come back: a flush cannot succeed then. */
   readonly owes: boolean;
   /** Stores the policy durably. */

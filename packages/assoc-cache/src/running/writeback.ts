@@ -19,8 +19,8 @@ export class Writeback {
   }
 
   /**
-   * Copies dirty frames, whose blocks the caller has locked exclusively, and makes them `written`. Resolves with
-   * those that were; `failure` is the first error of the others.
+   * Copies dirty frames, whose blocks the caller has locked exclusively. Resolves with those that were;
+   * `failure` is the first error of the others.
    */
   async copy(frames: readonly number[]): Promise<{ copied: number[]; failure: unknown }> {
     const table = this.#state.frames;
@@ -41,10 +41,7 @@ export class Writeback {
         const place = run.block - first;
         try {
           await this.copyRun(run.block, run.frame, run.count);
-          for (const frame of neighbours.slice(place, place + run.count)) {
-            table.setState(frame, states.written);
-            copied.push(frame);
-          }
+          copied.push(...neighbours.slice(place, place + run.count));
         } catch (error) {
           this.#state.statistics.writebackErrors += 1;
           failure ??= error;
@@ -55,15 +52,18 @@ export class Writeback {
     return { copied, failure };
   }
 
+  /**
+   * These frames were copied, and are about to be unlocked: whoever writes to one makes it `dirty` again. Only one
+   * caller may use this and {@link cleaned}, for one round after the other: with two, a flush that began before a
+   * later copy would be taken for one that covers it.
+   */
+  copiedForNow(frames: readonly number[]): void {
+    for (const frame of frames) this.#state.frames.setState(frame, states.written);
+  }
+
   /** The source was flushed after these frames were copied: those still `written` are clean now. */
   cleaned(frames: readonly number[], cold: boolean): void {
-    const table = this.#state.frames;
-    for (const frame of frames) {
-      if (!this.isUnchanged(frame)) continue;
-      table.setState(frame, states.clean, cold);
-      this.#state.statistics.writtenBack += 1;
-      this.#metadata.drop(frame);
-    }
+    for (const frame of frames) if (this.isUnchanged(frame)) this.#makeClean(frame, cold);
   }
 
   /**
@@ -78,13 +78,20 @@ export class Writeback {
     if (dirty.length > 0) {
       const { copied, failure } = await this.copy(dirty);
       await this.#state.flushSource();
-      this.cleaned(copied, false);
+      // Locked all the time, so they are what was copied; and never `written`, which is the cleaner's.
+      for (const frame of copied) if (table.isDirty(frame)) this.#makeClean(frame, false);
       if (failure !== undefined) throw failure;
     }
     // Drops that were asked for before may have been taken up by a commit that failed.
     for (const frame of binding) if (table.has(frame, facts.held)) this.#metadata.drop(frame);
-    await this.#metadata.commit(true);
+    await this.#metadata.commitDrops();
     if (binding.some((frame) => table.isBinding(frame))) throw this.#state.unavailable("write");
+  }
+
+  #makeClean(frame: number, cold: boolean): void {
+    this.#state.frames.setState(frame, states.clean, cold);
+    this.#state.statistics.writtenBack += 1;
+    this.#metadata.drop(frame);
   }
 
   /** Whether nothing was written to the frame since it was copied. */
