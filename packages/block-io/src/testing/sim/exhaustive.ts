@@ -14,6 +14,7 @@ import { openDisk } from "./disk-handle.ts";
 import { Driver } from "./driver.ts";
 import { Load, type Violation, show } from "./load.ts";
 import { Oracle } from "./oracle.ts";
+import { readAll } from "./passes.ts";
 import { stream, streams } from "./plan.ts";
 import type { Geometry, SimTarget } from "./target.ts";
 import { Trace } from "./trace.ts";
@@ -264,17 +265,6 @@ function fitted(operation: Operation, size: number, block: number): Operation {
   const start = Math.min(Math.floor(offset / block) * block, size - block);
   const end = Math.min(Math.max(Math.ceil((offset + length) / block) * block, start + block), size);
   return { ...operation, offset: start, length: end - start };
-}
-
-function readAll(size: number): Operation[] {
-  const chunk = 64 * 1024;
-  return numbers(Math.ceil(size / chunk)).map((index) => ({
-    id: 0,
-    kind: "read",
-    offset: index * chunk,
-    length: Math.min(chunk, size - index * chunk),
-    fua: false,
-  }));
 }
 
 function numbers(count: number): number[] {

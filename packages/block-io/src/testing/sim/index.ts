@@ -31,7 +31,8 @@ export {
   replayWriteLog,
 } from "./replay-log.ts";
 export { type OracleOptions, oracleCheck } from "./replay-oracle.ts";
-export { type RunResult, runPlan } from "./run.ts";
+export { type GenerationReport, type RunResult } from "./run-report.ts";
+export { runPlan } from "./run.ts";
 export { type SimFailure, type SimOptions, type SimSummary, commandFor, runSim } from "./simulate.ts";
 export { type SweepOptions, type SweepSummary, sweepFaults } from "./sweep.ts";
 export { type Geometry, type SimTarget, type WorkloadBounds } from "./target.ts";

@@ -9,6 +9,7 @@
 import { type BlockDevice, SECTOR } from "../../device.ts";
 import { Load, type Violation } from "./load.ts";
 import { Oracle } from "./oracle.ts";
+import { readAll } from "./passes.ts";
 import { Prng } from "./prng.ts";
 import { Trace } from "./trace.ts";
 import { type Operation, drawOperations, drawProfile } from "./workload.ts";
@@ -97,12 +98,7 @@ class Round {
 
   /** Reads everything. */
   async verify(): Promise<void> {
-    const { size } = this.#served.device;
-    const chunk = 64 * 1024;
-    for (let offset = 0; offset < size; offset += chunk) {
-      const length = Math.min(chunk, size - offset);
-      await this.#load.submit({ id: 0, kind: "read", offset, length, fua: false });
-    }
+    for (const read of readAll(this.#served.device.size)) await this.#load.submit(read);
   }
 
   /** Works, and ends the server somewhere in the middle; resolves with the requests that were in flight. */

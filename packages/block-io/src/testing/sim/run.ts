@@ -13,36 +13,14 @@ import { type DriveStyle, Driver, type Outcome } from "./driver.ts";
 import { type Demand, FaultInjector, type FaultKind, type FaultSpec, demandOf } from "./faults.ts";
 import { Load, type Rule, type Violation, hasFailed, show } from "./load.ts";
 import { Oracle } from "./oracle.ts";
+import { readAll, rewriteAll, verifyReads } from "./passes.ts";
 import { type Plan, type RunShape, shapeOf, stream, streams } from "./plan.ts";
 import type { Prng } from "./prng.ts";
+import type { GenerationReport, RunResult } from "./run-report.ts";
 import type { Geometry, SimTarget } from "./target.ts";
 import { Trace } from "./trace.ts";
-import { type Operation, type Profile, drawOperations, drawProfile } from "./workload.ts";
+import { type Profile, drawOperations, drawProfile } from "./workload.ts";
 import { World, settleTurn } from "./world.ts";
-
-/** What happened in a generation: all that shrinking needs to know. */
-export interface GenerationReport {
-  /** Numbers of the operations that were submitted. */
-  readonly operations: readonly number[];
-  /** Steps until it ended. */
-  readonly steps: number;
-  readonly faults: readonly FaultSpec[];
-  /** Present if it ended in a crash. */
-  readonly crash?: CrashReport | undefined;
-}
-
-export interface RunResult {
-  readonly violations: readonly Violation[];
-  readonly hash: string;
-  readonly generations: readonly GenerationReport[];
-  /** Crashes followed by a recovery. */
-  readonly cycles: number;
-  /** Of those, crashes during a recovery or a format. */
-  readonly inRecovery: number;
-  readonly steps: number;
-  readonly operations: number;
-  readonly faults: ReadonlyMap<FaultKind, number>;
-}
 
 /** Operations of generation g are numbered from g · this + 1. */
 export const IDS_PER_GENERATION = 1000;
@@ -203,7 +181,7 @@ export class Run {
     const queue = keep === undefined ? drawn : drawn.filter(({ id }) => keep.includes(id));
     load.submitted = operations;
     const verify = random.pick(["all", "all", "all", "some", "none"] as const);
-    let outcome = await driver.work(load, verifyReads(device, verify, random), profile.concurrency);
+    let outcome = await driver.work(load, verifyReads(device.size, verify, random), profile.concurrency);
     if (outcome === "done") outcome = await driver.work(load, queue, profile.concurrency);
     if (queue.length > 0)
       this.#stepsPerOperation = Math.ceil((driver.steps - this.#openSteps) / queue.length);
@@ -281,7 +259,7 @@ export class Run {
       const load = await this.#openDevice(generation + turn, driver);
       if (load === undefined) return;
       const ids = (generation + turn) * IDS_PER_GENERATION + 1;
-      const queue = verifyReads(load.device, "all", random);
+      const queue = readAll(load.device.size);
       if (turn === 0 && random.chance(0.3)) queue.push(...rewriteAll(load.device, ids));
       const outcome = await driver.work(load, queue, 4);
       if (outcome !== "done")
@@ -388,30 +366,6 @@ export class Run {
 /** Runs a plan once. `sink` gets the decision log, line by line. */
 export function runPlan(target: SimTarget, plan: Plan, sink?: (line: string) => void): Promise<RunResult> {
   return new Run(target, plan, sink).execute();
-}
-
-function verifyReads(device: BlockDevice, amount: "all" | "some" | "none", random: Prng): Operation[] {
-  const chunk = 64 * 1024;
-  const reads: Operation[] = [];
-  for (let offset = 0; offset < device.size; offset += chunk) {
-    const length = Math.min(chunk, device.size - offset);
-    if (amount === "none" || (amount === "some" && random.chance(0.5))) continue;
-    reads.push({ id: 0, kind: "read", offset, length, fua: false });
-  }
-  return reads;
-}
-
-/** Writes the whole device, flushes, and reads it back. */
-function rewriteAll(device: BlockDevice, id: number): Operation[] {
-  const chunk = 64 * 1024;
-  const operations: Operation[] = [];
-  for (let offset = 0; offset < device.size && operations.length < 64; offset += chunk) {
-    const length = Math.min(chunk, device.size - offset);
-    operations.push({ id: id + operations.length, kind: "write", offset, length, fua: false });
-  }
-  operations.push({ id: 0, kind: "flush", offset: 0, length: 0, fua: false });
-  for (const write of operations.slice(0, -1)) operations.push({ ...write, kind: "read" });
-  return operations;
 }
 
 function failure(outcome: Outcome, error: unknown): string {

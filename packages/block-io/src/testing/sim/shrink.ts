@@ -10,7 +10,8 @@ import { realEnvironment } from "../../environment.ts";
 import type { Survivors } from "./crash.ts";
 import type { Rule } from "./load.ts";
 import type { CrashPoint, Plan, Reduction } from "./plan.ts";
-import { type RunResult, runPlan } from "./run.ts";
+import type { RunResult } from "./run-report.ts";
+import { runPlan } from "./run.ts";
 import type { SimTarget } from "./target.ts";
 
 /** Beyond all work: the power fails when everything is done. */

@@ -6,7 +6,8 @@ import { realEnvironment } from "../../environment.ts";
 import type { FaultKind } from "./faults.ts";
 import type { Violation } from "./load.ts";
 import { type FaultMode, type Plan, planToArguments } from "./plan.ts";
-import { type RunResult, runPlan } from "./run.ts";
+import type { RunResult } from "./run-report.ts";
+import { runPlan } from "./run.ts";
 import { type Failing, shrink } from "./shrink.ts";
 import type { SimTarget } from "./target.ts";
 
