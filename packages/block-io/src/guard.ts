@@ -9,6 +9,9 @@
  * - after a failed flush (or {@link GuardedDevice.fail}) no write, flush, discard or writeZeroes is accepted;
  * - what leaves is a BlockIoError, whatever was thrown inside.
  *
+ * A device that flushes inside a write with FUA calls `fail` itself when that flush fails. A failed device closes
+ * and suspends without a flush, and that it closed promises nothing: `failure` says so.
+ *
  *      open ⇄ suspended
  *        \      /
  *        closed          `failed` is a property beside the state: reads go on, writes do not
@@ -81,7 +84,7 @@ export abstract class GuardedDevice implements BlockDevice {
       await this.doWrite(offset + at, zeroes(length - at), false);
     }
     // One barrier for all pieces instead of one for each.
-    if (options.fua) await this.doFlush();
+    if (options.fua) await this.#flushNow();
   }
 
   /** Tells nothing: all is data. */

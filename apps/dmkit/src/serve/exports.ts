@@ -1,7 +1,14 @@
 /** What a server exports: images, a table, or the embedded default, opened and named. */
 import { mkdirSync } from "node:fs";
 import { basename, join } from "node:path";
-import { type BlockDevice, BlockIoError, type Environment, openFile, schemeOf } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  GuardedDevice,
+  openFile,
+  schemeOf,
+} from "@dmkit/block-io";
 import { openEmbedded } from "@dmkit/writeboost";
 import { openReference, openTableText } from "../devices.ts";
 
@@ -104,7 +111,11 @@ async function openDefault(what: WhatToServe, environment: Environment): Promise
 export async function closeAll(devices: readonly NamedDevice[]): Promise<void> {
   const failures: unknown[] = [];
   for (const { device, below = [] } of devices.toReversed()) {
-    for (const one of [device, ...below]) await one.close().catch((error: unknown) => failures.push(error));
+    for (const one of [device, ...below]) {
+      await one.close().catch((error: unknown) => failures.push(error));
+      // A failed device closes without a word, but what was written to it may be lost.
+      if (one instanceof GuardedDevice && one.failure !== undefined) failures.push(one.failure);
+    }
   }
   if (failures.length > 0) throw failures[0];
 }
