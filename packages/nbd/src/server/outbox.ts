@@ -53,16 +53,20 @@ export class Outbox {
   readonly #stream: Duplex;
   readonly #pool: SizedBufferPool;
   readonly #account: Account;
+  readonly #sentSome: () => void;
   #slab: Slab | undefined;
   #runs: Run[] = [];
   #last: Run | undefined;
   #queued = 0;
+  #unsent = 0;
   #charge = 0;
   #batches: Batch[] = [];
   #sentBatches = 0;
   #closed = false;
 
-  constructor(stream: Duplex, pool: SizedBufferPool, account: Account) {
+  /** @param sentSome called when bytes have left. */
+  constructor(stream: Duplex, pool: SizedBufferPool, account: Account, sentSome: () => void) {
+    this.#sentSome = sentSome;
     this.#stream = stream;
     this.#pool = pool;
     this.#account = account;
@@ -76,6 +80,11 @@ export class Outbox {
   /** Bytes that wait for the next {@link flush}. */
   get queued(): number {
     return this.#queued;
+  }
+
+  /** Bytes that the stream has taken, but the operating system has not. */
+  get unsent(): number {
+    return this.#unsent;
   }
 
   /** Names the write the peer has to take next, 0 if there is none; see {@link StallMeter}. */
@@ -144,6 +153,7 @@ export class Outbox {
     const runs = this.#runs;
     if (runs.length === 0) return;
     this.#batches.push({ runs, charge: this.#charge, bytes: this.#queued });
+    this.#unsent += this.#queued;
     this.#queued = 0;
     this.#runs = [];
     this.#last = undefined;
@@ -178,7 +188,9 @@ export class Outbox {
     const batch = this.#batches.shift();
     if (batch === undefined) return;
     this.#sentBatches += 1;
+    this.#unsent -= batch.bytes;
     this.#release(batch);
+    this.#sentSome();
   };
 
   #release(batch: Batch): void {

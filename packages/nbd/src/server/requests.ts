@@ -37,6 +37,9 @@ export interface RequestEvents {
   answered(): void;
 }
 
+// Bytes; while so much waits to be taken by the client no READ is started: its data would only grow cold in the
+// CPU's caches. Measured at 128 KiB and depth 16: 10 % more, with an eighth of the memory.
+const UNSENT = 256 * 1024;
 const shuttingDown: Refusal = { code: "ESHUTDOWN", text: "the export is being shut down" };
 
 export class Requests implements RequestSink, RequestOwner {
@@ -99,6 +102,7 @@ export class Requests implements RequestSink, RequestOwner {
     }
     const stopping = this.#events.stopping || this.#exported.stopping;
     request.refusal = stopping ? shuttingDown : this.#rules.refusal(request);
+    if (request.type === CMD.READ && this.#outbox.unsent >= UNSENT) return "wait";
     const charge = request.refusal === undefined ? this.#chargeOf(request) : MINIMUM_CHARGE;
     if (!this.#account.take(charge)) return "wait";
     request.charge = charge;

@@ -50,7 +50,7 @@ export class Transmission implements Phase, RequestEvents {
     this.#context = context;
     this.#events = events;
     this.#account = context.budget.open(this.#resume);
-    this.#outbox = new Outbox(stream, context.buffers, this.#account);
+    this.#outbox = new Outbox(stream, context.buffers, this.#account, this.#resume);
     this.#requests = new Requests(agreement, context, this.#account, this.#outbox, this);
     this.#receiver = new Receiver(this.#requests, context.buffers);
   }
@@ -150,9 +150,9 @@ export class Transmission implements Phase, RequestEvents {
     this.#outbox.flush();
   };
 
-  /** There is budget again. */
+  /** There is budget again, or room in the socket. */
   readonly #resume = (): void => {
-    if (this.#over || this.#inTurn) return;
+    if (this.#over || this.#inTurn || !this.#receiver.waiting) return;
     this.#beginTurn();
     this.#receiver.resume();
     this.#endTurn();
