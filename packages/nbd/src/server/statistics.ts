@@ -68,7 +68,7 @@ export class Statistics {
   );
   readonly #unknown = this.#counters[countedOperations.indexOf("unknown")] as Counter;
 
-  /** @param milliseconds from the request's arrival to its reply. */
+  /** @param milliseconds from when its header was taken up until its reply was queued. */
   record(command: number, bytes: number, failed: boolean, milliseconds: number): void {
     const counter = this.#byCommand[command] ?? this.#unknown;
     counter.count += 1;
