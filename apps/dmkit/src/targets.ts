@@ -1,8 +1,15 @@
 /** The static list of targets the app knows. Adding one is one line here. */
 import { assocCache } from "@dmkit/assoc-cache";
 import { TargetRegistry, basicTargets } from "@dmkit/block-io";
+import { compression } from "@dmkit/compression";
 import { cow } from "@dmkit/cow";
 import { writeboost } from "@dmkit/writeboost";
 import { zram } from "@dmkit/zram";
 
-export const targets: TargetRegistry = new TargetRegistry([...basicTargets, writeboost, assocCache, cow, zram]);
+export const targets: TargetRegistry = new TargetRegistry([
+  ...basicTargets,
+  writeboost,
+  assocCache,
+  cow,
+  zram,
+]);

@@ -1,0 +1,3 @@
+export { openCompression, type OpenSettings } from "./open.ts";
+export { type CompressionOptions, compressionOptions } from "./options.ts";
+export { compression } from "./target.ts";

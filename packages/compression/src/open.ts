@@ -1,0 +1,83 @@
+/** Opening: finds out what is on the device, makes a new one if it is empty, and hands over to its format. */
+import { type BlockDevice, BlockIoError, type OpenContext, type TargetDevice, isZero } from "@dmkit/block-io";
+import { BLOCK } from "./format/geometry-v1.ts";
+import { isSuperblockV1 } from "./format/superblock-v1.ts";
+import type { CompressionOptions } from "./options.ts";
+import { createV1, openV1 } from "./v1/open.ts";
+import { createV2, openV2 } from "./v2/open.ts";
+import { readSuperblock } from "./v2/superblocks.ts";
+
+/** A device that begins with this many zero bytes is taken for an empty one. */
+const EMPTY = 128 * 1024;
+
+/** For callers with needs of their own. */
+export interface OpenSettings {
+  /** Compress and decompress at once, on this thread: for the simulation, where every run must be the same. */
+  readonly synchronous?: boolean | undefined;
+}
+
+/** Opens the device, making it first if it is empty. Errors: `EFORMAT` for anything else, `EINVAL`. */
+export async function openCompression(
+  options: CompressionOptions,
+  context: OpenContext,
+  { synchronous = false }: OpenSettings = {},
+): Promise<TargetDevice> {
+  const lower = await context.lower(options.device, "write");
+  checkExtent(options, context);
+  if (lower.size < 2 * BLOCK) throw tooSmall(lower);
+  if (options.force) await create(lower, options, context);
+  const start = Buffer.alloc(Math.min(EMPTY, Math.floor(lower.size / BLOCK) * BLOCK));
+  await lower.read(0, start);
+  if (isSuperblockV1(start)) {
+    if (options.format === "v2") throw otherFormat(lower, "v1");
+    return openV1(lower, options, context, synchronous);
+  }
+  const superblock = await readSuperblock(lower);
+  if (superblock !== undefined) {
+    if (options.format === "v1") throw otherFormat(lower, "v2");
+    return openV2(lower, superblock, options, context, synchronous);
+  }
+  if (!isZero(start)) {
+    throw new BlockIoError("there is something else on the device", {
+      code: "EFORMAT",
+      device: lower.name,
+      op: "open",
+      hint: `Only a device that begins with ${EMPTY} zero bytes is taken for empty. The option force overwrites it.`,
+    });
+  }
+  await create(lower, options, context);
+  return openCompression({ ...options, force: false }, context, { synchronous });
+}
+
+async function create(lower: BlockDevice, options: CompressionOptions, context: OpenContext): Promise<void> {
+  if (options.format === "v1") await createV1(lower, options, context);
+  else await createV2(lower, options, context);
+}
+
+function checkExtent({ max_extent }: CompressionOptions, { name }: OpenContext): void {
+  if (max_extent === undefined || max_extent % BLOCK === 0) return;
+  throw new BlockIoError(`max_extent is ${max_extent}`, {
+    code: "EINVAL",
+    device: name,
+    op: "open",
+    hint: `It must be a multiple of ${BLOCK}.`,
+  });
+}
+
+function otherFormat(lower: BlockDevice, format: string): BlockIoError {
+  return new BlockIoError(`the device is of format ${format}`, {
+    code: "EFORMAT",
+    device: lower.name,
+    op: "open",
+    hint: "Leave the option format out to open it as it is.",
+  });
+}
+
+function tooSmall(lower: BlockDevice): BlockIoError {
+  return new BlockIoError(`${lower.size} bytes leave no room for data`, {
+    code: "EINVAL",
+    device: lower.name,
+    op: "open",
+    hint: "Use a larger device.",
+  });
+}

@@ -1,0 +1,108 @@
+/** Compression on simulated disks. Everything is compressed at once: threads have no place in a simulation. */
+import { type BlockDevice, type Environment, type TargetDevice, parseOptions } from "@dmkit/block-io";
+import type { Prng, SimTarget } from "@dmkit/block-io/testing";
+import { createCompressor } from "@dmkit/compressor";
+import { MIN_JOURNAL } from "../format/layout-v2.ts";
+import { compressionOptions, openCompression } from "../index.ts";
+
+// Loading a library takes real turns of the event loop: done here, so that opening takes none.
+for (const name of ["lz4", "lzo", "deflate"]) await (await createCompressor(name)).close();
+
+export interface Knobs {
+  readonly blocks: number;
+  readonly options: Readonly<Record<string, unknown>>;
+}
+
+/** Opens on a device, compressing at once. */
+export function openOn(
+  lower: BlockDevice,
+  size: number,
+  values: Readonly<Record<string, unknown>>,
+  environment: Environment,
+  synchronous = true,
+): Promise<TargetDevice> {
+  const options = parseOptions(compressionOptions, { device: "lower", ...values });
+  return openCompression(
+    options,
+    { name: "compression", size, environment, lower: async () => lower },
+    { synchronous },
+  );
+}
+
+type Vary = (random: Prng) => Readonly<Record<string, unknown>>;
+
+function target(
+  name: string,
+  summary: string,
+  overhead: number,
+  vary: Vary,
+  more: Partial<SimTarget<Knobs>> = {},
+): SimTarget<Knobs> {
+  return {
+    name: `compression:${name}`,
+    summary,
+    geometry(random) {
+      const blocks = 16 + random.below(random.chance(0.3) ? 180 : 64);
+      return {
+        disks: [
+          {
+            name: "lower",
+            size: (overhead + blocks) * 4096,
+            fill: random.chance(0.2) ? "noise" : "zero",
+            logicalBlockSize: random.chance(0.2) ? 4096 : 512,
+            discard: random.pick(["zeroes", "either", "none"]),
+          },
+        ],
+        knobs: { blocks, options: vary(random) },
+      };
+    },
+    async create([lower], env, { blocks, options }) {
+      const device = await openOn(lower as BlockDevice, blocks * 4096, { ...options, force: true }, env);
+      await device.close();
+    },
+    open: ([lower], env, { blocks, options }) => openOn(lower as BlockDevice, blocks * 4096, options, env),
+    ...more,
+  };
+}
+
+const journalBlocks = MIN_JOURNAL / 4096;
+
+function varyV2(random: Prng): Readonly<Record<string, unknown>> {
+  return {
+    format: "v2",
+    journal: MIN_JOURNAL,
+    algorithm: random.pick(["lz4", "lz4", "lzo", "none"]),
+    max_extent: random.pick([4096, 16_384, 49_152, 131_072]),
+    discard_holes: random.chance(0.3),
+    memory: random.pick([65_536, 131_072, 2 ** 20]),
+    ...(random.chance(0.8) ? { mode: "writeback", interval: random.pick([1, 5]) } : { mode: "writethrough" }),
+  };
+}
+
+export const formatTwo: SimTarget<Knobs> = target(
+  "v2",
+  "format 2, crash-safe",
+  2 + journalBlocks + 1,
+  varyV2,
+  { detects: ["rot"] },
+);
+
+export const formatOne: SimTarget<Knobs> = target("v1", "format 1, as it was", 2, (random) => ({
+  format: "v1",
+  algorithm: random.pick(["lzo", "lz4"]),
+  max_extent: random.pick([4096, 131_072]),
+  ...(random.chance(0.5) ? { mode: "writeback", interval: 1 } : { mode: "writethrough" }),
+}));
+
+/** Format 1 where it is sound: what a clean close left. */
+export const formatOneClosed: SimTarget<Knobs> = {
+  ...formatOne,
+  name: "compression:v1-closed",
+  summary: "format 1, never crashing",
+  survives: "close",
+  // An update in place that fails half-way, or never ends, damages the extent as a crash does: nothing this format
+  // could do.
+  excludes: ["write-error", "short", "enospc", "flush-error", "flush-lossy", "hang"],
+};
+
+export const simTargets: readonly SimTarget<Knobs>[] = [formatTwo, formatOneClosed];

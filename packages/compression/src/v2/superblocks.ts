@@ -1,0 +1,83 @@
+/** The two copies of the superblock: read, written one after the other, made. */
+import { type BlockDevice, BlockIoError, type Random, SECTOR } from "@dmkit/block-io";
+import { BLOCK } from "../format/geometry-v1.ts";
+import { type LayoutV2, isSound } from "../format/layout-v2.ts";
+import { encodeGroup } from "../format/metadata-v2.ts";
+import { type SuperblockV2, decodeSuperblockV2, encodeSuperblockV2 } from "../format/superblock-v2.ts";
+
+const CHUNK = 1024 * 1024;
+
+/** The newer of the sound copies; undefined if neither looks like one. Throws `EFORMAT`. */
+export async function readSuperblock(lower: BlockDevice): Promise<SuperblockV2 | undefined> {
+  const blocks = Buffer.alloc(2 * BLOCK);
+  await lower.read(0, blocks);
+  const copies = [blocks.subarray(0, BLOCK), blocks.subarray(BLOCK)].map(decodeSuperblockV2);
+  let newest: SuperblockV2 | undefined;
+  for (const copy of copies) {
+    if (copy.kind !== "sound") continue;
+    if (newest === undefined || copy.superblock.generation > newest.generation) newest = copy.superblock;
+  }
+  if (newest === undefined) {
+    if (copies.some(({ kind }) => kind === "version"))
+      throw refuse(lower, "a later program made this device", "Use that one.");
+    if (copies.some(({ kind }) => kind === "damaged"))
+      throw refuse(lower, "both copies of the superblock are damaged", "Restore block 0 from a backup.");
+    return undefined;
+  }
+  if (!isSound(newest.layout)) throw refuse(lower, "the superblock makes no sense", "Restore a backup.");
+  const need = newest.layout.totalBlocks * BLOCK;
+  if (lower.size < need) {
+    throw refuse(lower, `the device has ${lower.size} bytes, ${need} are needed`, "It was cut short.");
+  }
+  return newest;
+}
+
+function refuse(lower: BlockDevice, reason: string, hint: string): BlockIoError {
+  return new BlockIoError(reason, { code: "EFORMAT", device: lower.name, op: "open", hint });
+}
+
+/** One copy after the other: there is always a sound one. */
+async function write(lower: BlockDevice, superblock: SuperblockV2): Promise<void> {
+  const block = Buffer.alloc(BLOCK);
+  encodeSuperblockV2(superblock).copy(block);
+  for (const copy of [0, 1]) {
+    await lower.write(copy * BLOCK, block.subarray(0, lower.limits.logicalBlockSize));
+    await lower.flush();
+  }
+}
+
+/** After a clean close nothing has to be replayed: makes everything in place stable, then says so. */
+export async function closeSuperblock(
+  { lower, superblock }: { readonly lower: BlockDevice; readonly superblock: SuperblockV2 },
+  applied: number,
+): Promise<void> {
+  if (applied === superblock.applied) return;
+  await lower.flush();
+  await write(lower, { ...superblock, applied, generation: superblock.generation + 1 });
+}
+
+/** Makes an empty device, whatever was there. Until it is ready there is no superblock at all. */
+export async function formatV2(
+  lower: BlockDevice,
+  layout: LayoutV2,
+  algorithm: string,
+  random: Random,
+): Promise<SuperblockV2> {
+  await lower.write(0, Buffer.alloc(2 * BLOCK));
+  await lower.flush();
+  const uuid = Buffer.from(Array.from({ length: 16 }, () => Math.floor(random.next() * 256)));
+  const states = new Uint8Array(0);
+  const sums = new Uint32Array(0);
+  const { metaStart, metaBlocks } = layout;
+  for (let at = 0; at < metaBlocks * BLOCK; at += CHUNK) {
+    const chunk = Buffer.alloc(Math.min(CHUNK, metaBlocks * BLOCK - at));
+    for (let within = 0; within < chunk.length; within += SECTOR) {
+      encodeGroup(chunk, within, uuid, (at + within) / SECTOR, 0, states, sums);
+    }
+    await lower.write(metaStart * BLOCK + at, chunk);
+  }
+  await lower.flush();
+  const superblock: SuperblockV2 = { layout, uuid, generation: 1, applied: 0, features: 0, algorithm };
+  await write(lower, superblock);
+  return superblock;
+}
