@@ -11,5 +11,6 @@ export const targets: TargetRegistry = new TargetRegistry([
   writeboost,
   assocCache,
   cow,
+  compression,
   zram,
 ]);
