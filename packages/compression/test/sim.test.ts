@@ -1,7 +1,8 @@
 /** `DMKIT_SIM_CYCLES` sets the crash/recover cycles of each target; the script `sim` does the many. */
 import { runSim } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
-import { simTargets } from "../src/testing/sim-targets.ts";
+import { compressionMutants } from "../src/testing/sim-mutants.ts";
+import { formatOne, formatTwo, simTargets } from "../src/testing/sim-targets.ts";
 
 const cycles = Number(process.env["DMKIT_SIM_CYCLES"] ?? 2000);
 const MINUTES = 10 * 60_000;
@@ -13,6 +14,52 @@ describe("under crashes and faults", () => {
       const limits = target.survives === "close" ? { seeds: cycles / 5 } : { cycles };
       const { failures } = await runSim(target, limits);
       expect(failures.map(({ command, violations }) => [command, violations])).toEqual([]);
+    },
+    MINUTES,
+  );
+});
+
+describe("bits that rot", () => {
+  it(
+    "give a legal value or an error",
+    async () => {
+      const { failures } = await runSim(formatTwo, { seeds: 300, faults: ["rot"] });
+      expect(failures.map(({ command, violations }) => [command, violations])).toEqual([]);
+    },
+    MINUTES,
+  );
+});
+
+describe("mutants", () => {
+  it.each(compressionMutants)(
+    "$name is caught",
+    async (target) => {
+      const seeds: number[] = [];
+      for (const firstSeed of [1, 10_001, 20_001]) {
+        const { failures, runs } = await runSim(target, { firstSeed, seeds: 200, shrink: false, twice: 0 });
+        seeds.push(failures.length > 0 ? runs : Number.POSITIVE_INFINITY);
+      }
+      const [, median] = seeds.sort((a, b) => a - b);
+      expect(median).toBeLessThanOrEqual(100);
+    },
+    MINUTES,
+  );
+});
+
+describe("format 1", () => {
+  it(
+    "has the holes that FORMAT.md names: a crash loses data that was stable",
+    async () => {
+      const { failures } = await runSim(formatOne, {
+        seeds: 100,
+        faults: "none",
+        failures: 20,
+        shrink: false,
+      });
+      const rules = new Set(failures.flatMap(({ violations }) => violations.map(({ rule }) => rule)));
+      // Torn payloads, neighbours and stale metadata: errors, old and foreign contents. No hang, nothing unhandled.
+      expect(failures.length).toBeGreaterThan(0);
+      for (const rule of rules) expect(["error", "garbage", "illegal", "foreign"]).toContain(rule);
     },
     MINUTES,
   );

@@ -1,29 +1,38 @@
 /**
  * Format 2: a journal record, at the start of one of the two slots; little-endian.
  *
- *      byte   0   u32  CRC-32C of bytes 4 … end of the changes, begun with the UUID and the record's number
- *             4   u32  0x4c4e524a: "JRNL"
- *             8   u64  number of the record, from 1; it lies in slot (number mod 2)
- *            16   u32  changes
- *            20   u32  sectors of payloads
- *            24   u32  CRC-32C of the payloads
- *            28   u32  zero
- *            32        changes of 16 bytes each, then zeroes up to a whole sector
- *                      payloads, in the order of the changes that have one
+ * ```
+ * header sectors    the header, cut into pieces of 508 bytes, each followed by its CRC-32C (u32), begun with the
+ *                   UUID and the number of the piece (u64); the last one filled up with zeroes
+ * payload sectors   payloads, in the order of the changes that have one, then zeroes
+ * ```
  *
- *      change 0   u32  first block
- *             4   u32  blocks
- *             8   u32  checksum of the payload, as in the metadata
- *            12   u16  payload sectors
- *            14   u8   kind: 0 never written, 1 extent with its payload in the record, 2 extent whose payload is
- *                      in place already, 3 contents are lost
- *            15   u8   zero
+ *      header   0   u32  CRC-32C of bytes 4 … end, begun with the UUID and the record's number (u64)
+ *               4   u32  0x4c4e524a: "JRNL"
+ *               8   u64  number of the record, from 1; it lies in slot (number mod 2)
+ *              16   u32  changes
+ *              20   u32  payload sectors
+ *              24   u32  CRC-32C of all payload sectors
+ *              28   u32  zero
+ *              32        changes of 16 bytes each
+ *                        CRC-32C of each payload sector (u32)
  *
- * A record is valid if both checksums are: one torn by a crash is not, and was never acknowledged.
+ *      change   0   u32  first block
+ *               4   u32  blocks
+ *               8   u32  checksum of the payload, as in the metadata
+ *              12   u16  payload sectors
+ *              14   u8   kind: 0 never written, 1 extent with its payload in the record, 2 extent whose payload is
+ *                        in place already, 3 contents are lost
+ *              15   u8   zero
+ *
+ * A record is valid if all checksums are: one torn by a crash is not, and was never acknowledged. So that a record
+ * that *was* acknowledged is not taken for a torn one because a bit has rotted, every sector has a checksum of its
+ * own, by which a single flipped bit in it is put right; then the checksums over all decide.
  */
 import {
   SECTOR,
   crc32c,
+  getU16,
   getU32,
   getU8,
   setU16,
@@ -31,13 +40,14 @@ import {
   setU64,
   setU8,
   tryU64,
-  getU16,
 } from "@dmkit/block-io";
 import { salt } from "./metadata-v2.ts";
+import { checkOrMend } from "./single-bit.ts";
 
 const MAGIC = 0x4c4e_524a;
-const HEADER = 32;
+const FIXED = 32;
 const CHANGE = 16;
+const PIECE = SECTOR - 4;
 
 export const changeKinds = { drop: 0, payload: 1, inPlace: 2, lost: 3 } as const;
 export type ChangeKind = (typeof changeKinds)[keyof typeof changeKinds];
@@ -51,55 +61,97 @@ export interface Change {
   readonly sum: number;
 }
 
-export interface Header {
+export interface DecodedRecord {
   readonly number: number;
   readonly changes: readonly Change[];
-  readonly payloadSectors: number;
-  readonly payloadSum: number;
+  /** In the order of the changes that have one. */
+  readonly payloads: Buffer;
 }
 
-/** Bytes of header and changes, a multiple of 512. */
-export function headerLength(changes: number): number {
-  return Math.ceil((HEADER + changes * CHANGE) / SECTOR) * SECTOR;
+/** Bytes of the header sectors. */
+export function headerLength(changes: number, payloadSectors: number): number {
+  return Math.ceil((FIXED + changes * CHANGE + payloadSectors * 4) / PIECE) * SECTOR;
 }
 
-/** Writes the header in front of the payloads that are in `record` already. */
-export function encodeHeader(record: Buffer, uuid: Buffer, number: number, changes: readonly Change[]): void {
-  const start = headerLength(changes.length);
-  record.fill(0, 0, start);
-  setU32(record, 4, MAGIC);
-  setU64(record, 8, number);
-  setU32(record, 16, changes.length);
-  setU32(record, 20, (record.length - start) / SECTOR);
-  setU32(record, 24, crc32c(record.subarray(start)));
-  for (const [index, { kind, first, blocks, sectors, sum }] of changes.entries()) {
-    const at = HEADER + index * CHANGE;
-    setU32(record, at, first);
-    setU32(record, at + 4, blocks);
-    setU32(record, at + 8, sum);
-    setU16(record, at + 12, sectors);
-    setU8(record, at + 14, kind);
+/** Writes the header in front of the payloads that are in `record` already, from byte `start`. */
+export function encodeHeader(
+  record: Buffer,
+  start: number,
+  uuid: Buffer,
+  number: number,
+  changes: readonly Change[],
+): void {
+  const sectors = (record.length - start) / SECTOR;
+  const header = Buffer.alloc(FIXED + changes.length * CHANGE + sectors * 4);
+  setU32(header, 4, MAGIC);
+  setU64(header, 8, number);
+  setU32(header, 16, changes.length);
+  setU32(header, 20, sectors);
+  setU32(header, 24, crc32c(record.subarray(start)));
+  for (const [index, { kind, first, blocks, sectors: own, sum }] of changes.entries()) {
+    const at = FIXED + index * CHANGE;
+    setU32(header, at, first);
+    setU32(header, at + 4, blocks);
+    setU32(header, at + 8, sum);
+    setU16(header, at + 12, own);
+    setU8(header, at + 14, kind);
   }
-  setU32(record, 0, crc32c(record.subarray(4, HEADER + changes.length * CHANGE), salt(uuid, number)));
+  const sums = FIXED + changes.length * CHANGE;
+  for (let sector = 0; sector < sectors; sector += 1) {
+    const at = start + sector * SECTOR;
+    setU32(header, sums + sector * 4, crc32c(record.subarray(at, at + SECTOR)));
+  }
+  setU32(header, 0, crc32c(header.subarray(4), salt(uuid, number)));
+  record.fill(0, 0, start);
+  for (let piece = 0; piece * SECTOR < start; piece += 1) {
+    const into = record.subarray(piece * SECTOR, piece * SECTOR + PIECE);
+    header.copy(into, 0, piece * PIECE, (piece + 1) * PIECE);
+    setU32(record, piece * SECTOR + PIECE, crc32c(into, salt(uuid, piece)));
+  }
 }
 
-/** Bytes of header and changes as the first sector of a slot tells, or undefined if it cannot begin a record. */
-export function announcedLength(firstSector: Buffer, slotLength: number): number | undefined {
-  const changes = getU32(firstSector, 16);
-  if (getU32(firstSector, 4) !== MAGIC || changes > slotLength / CHANGE) return undefined;
-  const length = headerLength(changes);
+/** Bytes of a record as the start of a slot tells; undefined if no record of this device begins there. */
+export function announcedLength(slotStart: Buffer, uuid: Buffer, slotLength: number): number | undefined {
+  const first = piece(slotStart, 0, uuid);
+  if (first === undefined || getU32(first, 4) !== MAGIC) return undefined;
+  const sectors = getU32(first, 20);
+  const changes = getU32(first, 16);
+  if (sectors > slotLength / SECTOR || changes > slotLength / CHANGE) return undefined;
+  const length = headerLength(changes, sectors) + sectors * SECTOR;
   return length > slotLength ? undefined : length;
 }
 
-/** @param header as many bytes as {@link announcedLength} said. Undefined if it does not check. */
-export function decodeHeader(header: Buffer, uuid: Buffer): Header | undefined {
+/** @param record as many bytes as {@link announcedLength} said; mended. Undefined if it is not valid. */
+export function decodeRecord(record: Buffer, uuid: Buffer): DecodedRecord | undefined {
+  const first = piece(record, 0, uuid);
+  if (first === undefined) return undefined;
+  const count = getU32(first, 16);
+  const sectors = getU32(first, 20);
+  const start = headerLength(count, sectors);
+  const header = Buffer.alloc((start / SECTOR) * PIECE);
+  for (let index = 0; index * SECTOR < start; index += 1) {
+    const bytes = piece(record, index, uuid);
+    if (bytes === undefined) return undefined;
+    bytes.copy(header, index * PIECE);
+  }
   const number = tryU64(header, 8);
-  const count = getU32(header, 16);
-  const end = HEADER + count * CHANGE;
-  if (Number.isNaN(number) || end > header.length) return undefined;
-  if (getU32(header, 0) !== crc32c(header.subarray(4, end), salt(uuid, number))) return undefined;
+  const sums = FIXED + count * CHANGE;
+  const end = sums + sectors * 4;
+  if (Number.isNaN(number) || getU32(header, 0) !== crc32c(header.subarray(4, end), salt(uuid, number))) {
+    return undefined;
+  }
+  const payloads = record.subarray(start, start + sectors * SECTOR);
+  for (let sector = 0; sector < sectors; sector += 1) {
+    const bytes = payloads.subarray(sector * SECTOR, (sector + 1) * SECTOR);
+    if (!checkOrMend(bytes, 0, getU32(header, sums + sector * 4))) return undefined;
+  }
+  if (crc32c(payloads) !== getU32(header, 24)) return undefined;
+  return { number, changes: decodeChanges(header, count), payloads };
+}
+
+function decodeChanges(header: Buffer, count: number): Change[] {
   const changes: Change[] = [];
-  for (let at = HEADER; at < end; at += CHANGE) {
+  for (let at = FIXED; at < FIXED + count * CHANGE; at += CHANGE) {
     changes.push({
       first: getU32(header, at),
       blocks: getU32(header, at + 4),
@@ -108,5 +160,11 @@ export function decodeHeader(header: Buffer, uuid: Buffer): Header | undefined {
       kind: getU8(header, at + 14) as ChangeKind,
     });
   }
-  return { number, changes, payloadSectors: getU32(header, 20), payloadSum: getU32(header, 24) };
+  return changes;
+}
+
+function piece(record: Buffer, index: number, uuid: Buffer): Buffer | undefined {
+  const at = index * SECTOR;
+  const bytes = record.subarray(at, at + PIECE);
+  return checkOrMend(bytes, salt(uuid, index), getU32(record, at + PIECE)) ? bytes : undefined;
 }

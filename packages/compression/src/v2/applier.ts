@@ -93,7 +93,7 @@ export class Applier {
 }
 
 /** The same bytes, filled up with zeroes to what the device below writes as a whole. */
-function wholeBlocks(lower: BlockDevice, bytes: Buffer): Buffer {
+export function wholeBlocks(lower: BlockDevice, bytes: Buffer): Buffer {
   const unit = lower.limits.logicalBlockSize;
   if (bytes.length % unit === 0) return bytes;
   const filled = Buffer.alloc(Math.ceil(bytes.length / unit) * unit);

@@ -18,10 +18,14 @@ import { BLOCK } from "../format/geometry-v1.ts";
 import { type Change, changeKinds, encodeHeader, headerLength } from "../format/journal-v2.ts";
 import { GROUP } from "../format/layout-v2.ts";
 import { payloadSum } from "../format/metadata-v2.ts";
-import { type Applier, inParallel } from "./applier.ts";
+import { type Applier, inParallel, wholeBlocks } from "./applier.ts";
 import type { Journal } from "./journal.ts";
 import { type Staging, ZEROES } from "./staging.ts";
 import type { Store } from "./store.ts";
+
+// What a record takes, at most: for itself, and for each block (its payload, a change, checksums).
+const HEADER_ROOM = 2 * SECTOR;
+const BLOCK_ROOM = BLOCK + 56;
 
 export interface CommitterParts {
   readonly store: Store;
@@ -70,23 +74,28 @@ export class Committer {
   /** Makes everything stable that is staged now. Not to be called twice at a time. */
   async commit(): Promise<void> {
     const { staging } = this.#parts;
-    await this.#applying;
+    await this.inPlace();
     if (staging.size === 0) return;
     const blocks = [...staging.takeBatch().keys()].sort((a, b) => a - b);
     for (let at = 0; at < blocks.length; ) {
       // The record before must be in place before the next one is planned.
-      await this.#applying;
+      await this.inPlace();
       const { groups, end } = this.#round(blocks, at);
       await this.#commitRound(groups, blocks.slice(at, end));
       at = end;
     }
   }
 
+  /** Waits until the record before is in place. */
+  private inPlace(): Promise<void> {
+    return this.#applying;
+  }
+
   /** As many groups as fit in one record, at least one. */
   #round(blocks: readonly number[], from: number): { groups: Group[]; end: number } {
     const { store, journal } = this.#parts;
     const groups: Group[] = [];
-    let room = journal.slotBytes - 2 * SECTOR;
+    let room = journal.slotBytes - HEADER_ROOM;
     let at = from;
     while (at < blocks.length) {
       const border = (Math.floor((blocks[at] as number) / GROUP) + 1) * GROUP;
@@ -94,7 +103,7 @@ export class Committer {
       while (end < blocks.length && (blocks[end] as number) < border) end += 1;
       const dirty = blocks.slice(at, end);
       const plan = planGroup(store.map, dirty);
-      room -= (plan.end - plan.first) * (BLOCK + 16);
+      room -= (plan.end - plan.first) * BLOCK_ROOM;
       if (room < 0 && groups.length > 0) break;
       groups.push({ dirty, plan });
       at = end;
@@ -111,11 +120,11 @@ export class Committer {
     const all = stored.flat();
     if (all.length === 0) return staging.settle(blocks);
     const changes = all.map(({ change }) => change);
-    const record = this.#assemble(all, changes);
+    const { record, start } = this.#assemble(all, changes);
     const number = this.#number;
     this.#number += 1;
     await journal.commit(number, record);
-    const payloads = record.subarray(headerLength(changes.length));
+    const payloads = record.subarray(start);
     this.#applying = this.#bringIntoPlace(number, changes, payloads, blocks);
     store.settled = this.#applying;
     // Whoever commits next, or reads what was moving, gets the error.
@@ -135,17 +144,15 @@ export class Committer {
     await this.#discard(empty);
   }
 
-  #assemble(all: readonly Stored[], changes: readonly Change[]): Buffer {
-    const { store } = this.#parts;
-    const { lower, superblock } = store.parts;
-    const start = headerLength(changes.length);
-    const length = all.reduce((sum, { payload }) => sum + (payload?.length ?? 0), start);
-    const unit = lower.limits.logicalBlockSize;
-    const record = Buffer.alloc(Math.ceil(length / unit) * unit);
+  #assemble(all: readonly Stored[], changes: readonly Change[]): { record: Buffer; start: number } {
+    const { lower, superblock } = this.#parts.store.parts;
+    const bytes = all.reduce((sum, { payload }) => sum + (payload?.length ?? 0), 0);
+    const start = headerLength(changes.length, bytes / SECTOR);
+    const record = Buffer.alloc(start + bytes);
     let at = start;
     for (const { payload } of all) at += payload?.copy(record, at) ?? 0;
-    encodeHeader(record, superblock.uuid, this.#number, changes);
-    return record;
+    encodeHeader(record, start, superblock.uuid, this.#number, changes);
+    return { record: wholeBlocks(lower, record), start };
   }
 
   /** What a group's record says; empty if nothing changes on the device below. */
@@ -154,7 +161,7 @@ export class Committer {
     const fresh = new Set(dirty);
     const kept = new Map<number, { extent: StoredExtent; contents: Buffer | undefined }>();
     for (const extent of plan.reads) {
-      const contents = await this.#loadKept(extent);
+      const contents = await this.loadKept(extent);
       for (let index = 0; index < extent.blocks; index += 1) {
         kept.set(extent.head + index, { extent, contents });
       }
@@ -181,7 +188,7 @@ export class Committer {
   }
 
   /** Damage is believed when it was seen twice. */
-  async #loadKept(extent: StoredExtent): Promise<Buffer | undefined> {
+  private async loadKept(extent: StoredExtent): Promise<Buffer | undefined> {
     const { store } = this.#parts;
     const sum = store.sums[extent.head] as number;
     const contents = (await store.load(extent, sum)) ?? (await store.load(extent, sum));

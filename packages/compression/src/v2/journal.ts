@@ -4,22 +4,20 @@
  * So whatever is not known to be in place is in a slot, and replaying both in order always ends in the newest
  * state, however often it is done.
  */
-import { type BlockDevice, SECTOR, crc32c } from "@dmkit/block-io";
+import type { BlockDevice } from "@dmkit/block-io";
 import { BLOCK } from "../format/geometry-v1.ts";
-import { type Header, announcedLength, decodeHeader } from "../format/journal-v2.ts";
+import { type DecodedRecord, announcedLength, decodeRecord } from "../format/journal-v2.ts";
 import type { SuperblockV2 } from "../format/superblock-v2.ts";
 
-export interface JournalRecord extends Header {
-  /** Payloads, in the order of the changes that have one. */
-  readonly payloads: Buffer;
-}
+// Most records end within it.
+const FIRST_READ = 64 * 1024;
 
 export class Journal {
-  readonly #lower: BlockDevice;
+  private readonly lower: BlockDevice;
   readonly #superblock: SuperblockV2;
 
   constructor(lower: BlockDevice, superblock: SuperblockV2) {
-    this.#lower = lower;
+    this.lower = lower;
     this.#superblock = superblock;
   }
 
@@ -30,13 +28,13 @@ export class Journal {
 
   /** Writes a record and makes it stable, together with everything written before. */
   async commit(number: number, record: Buffer): Promise<void> {
-    await this.#lower.write(this.#placeOf(number), record);
-    await this.#lower.flush();
+    await this.lower.write(this.placeOf(number), record);
+    await this.lower.flush();
   }
 
   /** The records that are valid and not known to be in place, in order. */
-  async pending(): Promise<JournalRecord[]> {
-    const records: JournalRecord[] = [];
+  async pending(): Promise<DecodedRecord[]> {
+    const records: DecodedRecord[] = [];
     for (const slot of [0, 1]) {
       const record = await this.#readSlot(slot);
       if (record !== undefined && record.number > this.#superblock.applied) records.push(record);
@@ -44,34 +42,32 @@ export class Journal {
     return records.sort((a, b) => a.number - b.number);
   }
 
-  async #readSlot(slot: number): Promise<JournalRecord | undefined> {
+  async #readSlot(slot: number): Promise<DecodedRecord | undefined> {
     const { uuid } = this.#superblock;
-    const place = this.#placeOf(slot);
-    const first = Buffer.alloc(BLOCK);
-    await this.#lower.read(place, first);
-    const length = announcedLength(first, this.slotBytes);
+    const place = this.placeOf(slot);
+    let bytes = Buffer.alloc(Math.min(this.slotBytes, FIRST_READ));
+    await this.lower.read(place, bytes);
+    const length = announcedLength(bytes, uuid, this.slotBytes);
     if (length === undefined) return undefined;
-    const start = Buffer.alloc(roundUp(length));
-    await this.#lower.read(place, start);
-    const header = decodeHeader(start.subarray(0, length), uuid);
-    if (header === undefined || header.number % 2 !== slot) return undefined;
-    if (header.payloadSectors > (this.slotBytes - length) / SECTOR) return undefined;
-    const whole = Buffer.alloc(roundUp(length + header.payloadSectors * SECTOR));
-    await this.#lower.read(place, whole);
-    const payloads = whole.subarray(length, length + header.payloadSectors * SECTOR);
-    return this.isWhole(header, payloads) ? { ...header, payloads } : undefined;
+    if (length > bytes.length) {
+      const rest = Buffer.alloc(Math.ceil(length / BLOCK) * BLOCK - bytes.length);
+      await this.lower.read(place + bytes.length, rest);
+      bytes = Buffer.concat([bytes, rest]);
+    }
+    const record = this.decode(bytes.subarray(0, length));
+    return record !== undefined && record.number % 2 === slot ? record : undefined;
   }
 
-  /** Whether the payloads are those that the header was written with. */
-  private isWhole(header: Header, payloads: Buffer): boolean {
-    return crc32c(payloads) === header.payloadSum;
+  /** The record in these bytes, if it is whole. */
+  private decode(bytes: Buffer): DecodedRecord | undefined {
+    return decodeRecord(bytes, this.#superblock.uuid);
   }
 
-  #placeOf(number: number): number {
-    return this.#superblock.layout.journalStart * BLOCK + (number % 2) * this.slotBytes;
+  private placeOf(number: number): number {
+    return this.#superblock.layout.journalStart * BLOCK + this.slotOf(number) * this.slotBytes;
   }
-}
 
-function roundUp(bytes: number): number {
-  return Math.ceil(bytes / BLOCK) * BLOCK;
+  private slotOf(number: number): number {
+    return number % 2;
+  }
 }

@@ -4,7 +4,7 @@ import { type Codec, openCodec, payloadBytes } from "../codec.ts";
 import { type ExtentMap, LOST, TAIL } from "../core/extent-map.ts";
 import { type Counters, newCounters } from "../counters.ts";
 import { BLOCK, BLOCK_SECTORS, MAX_EXTENT } from "../format/geometry-v1.ts";
-import { type Change, changeKinds } from "../format/journal-v2.ts";
+import { type Change, type DecodedRecord, changeKinds } from "../format/journal-v2.ts";
 import { GROUP, MIN_JOURNAL, defaultJournal, layoutV2 } from "../format/layout-v2.ts";
 import { decodeGroup } from "../format/metadata-v2.ts";
 import type { SuperblockV2 } from "../format/superblock-v2.ts";
@@ -12,7 +12,7 @@ import type { CompressionOptions } from "../options.ts";
 import { Applier } from "./applier.ts";
 import { Committer } from "./committer.ts";
 import { CompressionDeviceV2 } from "./device.ts";
-import { Journal, type JournalRecord } from "./journal.ts";
+import { Journal } from "./journal.ts";
 import { Staging } from "./staging.ts";
 import { Store } from "./store.ts";
 import { formatV2 } from "./superblocks.ts";
@@ -156,7 +156,7 @@ async function replay(journal: Journal, applier: Applier, store: Store): Promise
 }
 
 /** A record with good checksums was written by somebody; this guards against somebody's mistakes. */
-function isPlausible({ changes, payloads }: JournalRecord, blocks: number): boolean {
+function isPlausible({ changes, payloads }: DecodedRecord, blocks: number): boolean {
   let bytes = 0;
   for (const change of changes) {
     if (change.first >= blocks || change.blocks < 1 || change.blocks > blocks - change.first) return false;

@@ -1,0 +1,65 @@
+/** Holes of the original, and those this design has to close, each put back in: the simulation must find them. */
+import type { BlockDevice } from "@dmkit/block-io";
+import { type SimTarget, mutant, replaced } from "@dmkit/block-io/testing";
+import { Applier } from "../v2/applier.ts";
+import { Committer } from "../v2/committer.ts";
+import { Journal } from "../v2/journal.ts";
+import { formatTwo } from "./sim-targets.ts";
+
+/** The private parts of a journal that its mutants use. */
+interface Inside {
+  readonly lower: BlockDevice;
+  placeOf(number: number): number;
+}
+
+function without(name: string, owner: object, key: string, method: unknown): SimTarget {
+  return mutant(formatTwo, name, () => replaced(owner, key, () => method));
+}
+
+/** As the original: in place at once, no journal. */
+async function flushOnly(this: Inside): Promise<void> {
+  await this.lower.flush();
+}
+
+/** Acknowledged before it is stable. */
+async function writeOnly(this: Inside, number: number, record: Buffer): Promise<void> {
+  await this.lower.write(this.placeOf(number), record);
+}
+
+export const compressionMutants: readonly SimTarget[] = [
+  without("no-journal", Journal.prototype, "commit", flushOnly),
+  without(
+    "flush-before-record",
+    Journal.prototype,
+    "commit",
+    async function (this: Inside, number: number, record: Buffer) {
+      await this.lower.flush();
+      await writeOnly.call(this, number, record);
+    },
+  ),
+  without("one-slot", Journal.prototype, "slotOf", () => 0),
+  without("no-replay", Journal.prototype, "pending", async () => []),
+  mutant(formatTwo, "replays-the-newest-only", () =>
+    replaced(
+      Journal.prototype,
+      "pending",
+      (original: Journal["pending"]) =>
+        async function (this: Journal) {
+          return (await original.call(this)).slice(-1);
+        },
+    ),
+  ),
+  mutant(formatTwo, "replays-backward", () =>
+    replaced(
+      Journal.prototype,
+      "pending",
+      (original: Journal["pending"]) =>
+        async function (this: Journal) {
+          return (await original.call(this)).reverse();
+        },
+    ),
+  ),
+  without("plans-before-in-place", Committer.prototype, "inPlace", async () => {}),
+  without("readers-do-not-wait", Applier.prototype, "announce", () => {}),
+  without("forgets-neighbours", Committer.prototype, "loadKept", async () => undefined),
+];
