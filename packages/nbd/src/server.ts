@@ -8,7 +8,7 @@ import { Connection } from "./server/connection.ts";
 import type { ServerContext } from "./server/context.ts";
 import type { ExportOptions, RemovalMode } from "./server/export.ts";
 import { ExportDirectory } from "./server/exports.ts";
-import { type ServerLimits, resolveLimits } from "./server/limits.ts";
+import { OVERHEAD, type ServerLimits, resolveLimits } from "./server/limits.ts";
 import { type ListenOptions, type Listener, listen } from "./server/listener.ts";
 import type { Denial } from "./server/negotiation.ts";
 import { RequestLog, type RequestListener } from "./server/request-log.ts";
@@ -76,7 +76,7 @@ export class NbdServer {
     this.#context = {
       environment,
       limits: this.limits,
-      budget: new ByteBudget(bytesInAll, bytesPerConnection, connections),
+      budget: new ByteBudget(bytesInAll, bytesPerConnection, connections, OVERHEAD),
       buffers: new SizedBufferPool(KEPT_BUFFERS),
       exports: this.#exports,
       log: onRequest === undefined ? undefined : new RequestLog(onRequest),
@@ -101,7 +101,11 @@ export class NbdServer {
 
   /** Starts to listen; may be called several times. Rejects with `EADDRINUSE`, `EEXIST`, `EPERM` … */
   async listen(where: ListenOptions): Promise<Listener> {
-    const listener = await listen(where, (socket) => this.#accept(socket, true));
+    const listener = await listen(
+      where,
+      (socket) => this.#accept(socket, true),
+      ({ message }) => this.#environment.logger.log("error", "NBD listener failed", { message }),
+    );
     this.#listeners.add(listener);
     if (this.#stopping) await listener.close();
     return {

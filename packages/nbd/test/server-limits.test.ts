@@ -41,8 +41,8 @@ describe("requests in flight", () => {
   const limits = {
     maximumPayload: MiB,
     drainedPayload: MiB,
-    bytesPerConnection: 2 * MiB,
-    bytesInAll: 8 * MiB,
+    bytesPerConnection: 4 * MiB,
+    bytesInAll: 16 * MiB,
     connections: 32,
   };
 
@@ -55,10 +55,10 @@ describe("requests in flight", () => {
     for (let cookie = 0; cookie < 100; cookie += 1) {
       connection.request({ type: CMD.WRITE, length: payload.length, cookie }, payload);
     }
-    // Eight of them are 2 MiB; their headers and what they are received into take room as well.
+    // Sixteen of them are 4 MiB; their headers and what they are received into take room as well.
     const started = await settled(() => device.count("write"));
-    expect(started).toBeGreaterThanOrEqual(2);
-    expect(started).toBeLessThanOrEqual(7);
+    expect(started).toBeGreaterThanOrEqual(4);
+    expect(started).toBeLessThanOrEqual(15);
     expect(server.statistics().bytesInFlight).toBeLessThanOrEqual(limits.bytesPerConnection);
     release();
     for (let cookie = 0; cookie < 100; cookie += 1)
@@ -109,6 +109,35 @@ describe("requests in flight", () => {
     for (let count = 0; count < 50; count += 1) {
       expect((await connection.reply()).error).toBe(0);
       await connection.read(MiB);
+    }
+  });
+
+  it("the largest request is served whatever was in flight before it", async () => {
+    const device = new ProbeDevice(4 * MiB);
+    const { client } = await serve({ device, limits });
+    const connection = await (await client()).go("disk");
+    const payload = pattern(MiB);
+    for (let round = 0; round < 5; round += 1) {
+      const release = device.hold("write");
+      // They hold receive buffers, so that what follows waits in one that had to be paid for.
+      for (let count = 0; count < 200; count += 1) {
+        connection.request(
+          { type: CMD.WRITE, offset: 4096 * count, length: 4096 },
+          payload.subarray(0, 4096),
+        );
+      }
+      // Not aligned: this one takes all the budget there is.
+      connection.request({ type: CMD.WRITE, offset: 2 * MiB + 1, length: MiB }, payload);
+      connection.request({ type: CMD.READ, offset: 2 * MiB + 1, length: MiB, cookie: 9 });
+      await settled(() => device.count("write"));
+      release();
+      let left = 202;
+      while (left > 0) {
+        const reply = await connection.reply();
+        expect(reply.error).toBe(0);
+        if (reply.cookie === 9) await connection.read(MiB);
+        left -= 1;
+      }
     }
   });
 

@@ -10,16 +10,18 @@
  * - beyond that it takes from the shared half, but only while it will then hold no more of it than was left:
  *   the more is taken, the less one may take, and greedy clients end up with equal parts;
  * - whoever could not take waits, and is called in order of arrival when something was given back. Others may
- *   overtake, but one who waits and holds nothing at all is not overtaken for ever: after that the others
+ *   overtake, but one who waits and holds next to nothing is not overtaken for ever: after that the others
  *   have to make do with their guarantees.
  */
 
-// Times one who holds nothing may be overtaken.
+// Times one who holds next to nothing may be overtaken.
 const PATIENCE = 256;
 
 export class ByteBudget {
   readonly perAccount: number;
   readonly #guarantee: number;
+  // Who holds no more than this is not being served.
+  readonly #little: number;
   readonly #shared: number;
   #used = 0;
   #sharedUsed = 0;
@@ -29,10 +31,12 @@ export class ByteBudget {
    * @param total bytes for all accounts.
    * @param perAccount bytes for each, at most half of the total.
    * @param accounts how many there are at a time, at most.
+   * @param overhead bytes an account may hold although none of its requests is in flight.
    */
-  constructor(total: number, perAccount: number, accounts: number) {
+  constructor(total: number, perAccount: number, accounts: number, overhead = 0) {
     this.perAccount = perAccount;
     this.#guarantee = Math.floor(total / 2 / accounts);
+    this.#little = Math.max(this.#guarantee, overhead);
     this.#shared = total - this.#guarantee * accounts;
   }
 
@@ -97,9 +101,9 @@ export class ByteBudget {
     return starving === undefined || starving === account || starving.overtaken < PATIENCE;
   }
 
-  /** The first in the queue of those who hold nothing; the others are being served already. */
+  /** The first in the queue of those who hold next to nothing; the others are being served already. */
   #starving(): Account | undefined {
-    return this.#waiting.length === 0 ? undefined : this.#waiting.find(({ held }) => held === 0);
+    return this.#waiting.length === 0 ? undefined : this.#waiting.find(({ held }) => held <= this.#little);
   }
 
   #wake(): void {
@@ -123,7 +127,7 @@ export class Account {
   held = 0;
   /** Bytes it waits for; 0 while it does not wait. */
   wanted = 0;
-  /** Times others were served while it waited without holding anything. */
+  /** Times others were served while it waited and held next to nothing. */
   overtaken = 0;
   readonly resume: () => void;
   readonly #budget: ByteBudget;

@@ -185,10 +185,10 @@ export class Handshake implements Phase {
     this.#stream.pause();
     this.#stream.once("drain", () => {
       this.#draining = false;
-      this.#parse();
-      if (this.#draining) return;
-      this.#origin?.release();
+      // Before the rest is looked at: what comes after the handshake may want to pause it again.
       this.#stream.resume();
+      this.#parse();
+      if (!this.#draining) this.#origin?.release();
     });
   }
 

@@ -20,7 +20,8 @@
  */
 import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { type SizedBufferPool, bufferSize } from "./buffer-pool.ts";
+import type { SizedBufferPool } from "./buffer-pool.ts";
+import { RECEIVE_BUFFER } from "./limits.ts";
 
 /** What a chunk of received bytes is a part of. Whoever keeps a chunk longer than a call holds it. */
 export interface ChunkOrigin {
@@ -48,7 +49,7 @@ const HANDLE = "_handle";
 const SMALL = 8 * 1024;
 // Bytes; as much as a unix socket holds, so that one read takes all there is. Against 64 KiB that is worth 40 %
 // at 4 KiB and depth 32, and 100 % at 128 KiB and depth 16: client and server take turns less often.
-const LARGE = bufferSize(256 * 1024);
+const LARGE = RECEIVE_BUFFER;
 
 /** For chunks that are nobody's: they live as long as anything refers to them. */
 const garbageCollected: ChunkOrigin = { hold() {}, release() {} };

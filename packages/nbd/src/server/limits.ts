@@ -12,6 +12,16 @@ const MiB = 1024 * 1024;
  */
 export const MINIMUM_CHARGE: number = bufferSize(0);
 
+/** Bytes; one large receive buffer. */
+export const RECEIVE_BUFFER: number = bufferSize(256 * KiB);
+
+/**
+ * Bytes; what a connection may hold although none of its requests is in flight: the buffer in which the next
+ * request waits, and the one the socket would read into next. Twice, because both count in the budget's test
+ * of what is left. Only the rest of a connection's limit is for requests, or one could wait for itself.
+ */
+export const OVERHEAD: number = 4 * RECEIVE_BUFFER;
+
 /** Bytes per second; a peer slower than this is as good as dead once the stall time has passed. */
 export const SLOWEST_RATE: number = MiB;
 
@@ -60,8 +70,8 @@ export const defaultLimits: ServerLimits = {
 
 const ranges: Readonly<Record<keyof ServerLimits, readonly [number, number]>> = {
   connections: [1, 65_536],
-  bytesPerConnection: [2 * MiB, Number.MAX_SAFE_INTEGER],
-  bytesInAll: [2 * MiB, Number.MAX_SAFE_INTEGER],
+  bytesPerConnection: [4 * MiB, Number.MAX_SAFE_INTEGER],
+  bytesInAll: [8 * MiB, Number.MAX_SAFE_INTEGER],
   maximumPayload: [MiB, 1024 * MiB],
   drainedPayload: [MiB, 0xffff_ffff],
   handshakeTime: [1, 3_600_000],
@@ -72,6 +82,11 @@ const ranges: Readonly<Record<keyof ServerLimits, readonly [number, number]>> = 
   idleTime: [0, Number.MAX_SAFE_INTEGER],
   extentsPerReply: [1, MAX_EXTENTS_PER_CHUNK],
 };
+
+/** Bytes; the most one request is charged. */
+export function mostCharge({ bytesPerConnection }: ServerLimits): number {
+  return bytesPerConnection - OVERHEAD;
+}
 
 /** Bytes; the most a BLOCK_STATUS takes for one context: descriptors in an array, in a chunk, in the reply. */
 export function statusCharge({ extentsPerReply }: ServerLimits): number {
@@ -88,7 +103,7 @@ export function resolveLimits(given: Partial<ServerLimits> = {}): ServerLimits {
     }
   }
   // Otherwise the largest request could never be admitted and its connection would wait for ever.
-  const largest = Math.max(bufferSize(limits.maximumPayload), statusCharge(limits)) + MINIMUM_CHARGE;
+  const largest = Math.max(bufferSize(limits.maximumPayload + KiB), statusCharge(limits)) + OVERHEAD;
   if (limits.bytesPerConnection < largest) {
     throw invalid(`limit bytesPerConnection is below the ${largest} bytes one request can need`);
   }

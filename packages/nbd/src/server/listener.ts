@@ -44,14 +44,22 @@ export interface Listener {
   close(): Promise<void>;
 }
 
-/** Starts to listen. Throws `EADDRINUSE`, `EPERM`, `EEXIST`, or what the operating system says. */
-export async function listen(options: ListenOptions, accept: (socket: Socket) => void): Promise<Listener> {
+/**
+ * Starts to listen. Throws `EADDRINUSE`, `EPERM`, `EEXIST`, or what the operating system says.
+ * @param failed told of what goes wrong later, e.g. that no more files can be opened; listening goes on.
+ */
+export async function listen(
+  options: ListenOptions,
+  accept: (socket: Socket) => void,
+  failed: (error: Error) => void,
+): Promise<Listener> {
   // Half-open: a client may close its side and still read its replies. Paused: see intake.ts.
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, accept);
   if ("path" in options) await listenUnix(server, options.path);
   else if ("fd" in options)
     await listening(server, () => server.listen({ fd: options.fd }), `fd ${options.fd}`);
   else await listenTcp(server, options.host ?? "127.0.0.1", options.port ?? NBD_PORT, options.allowRemote);
+  server.on("error", failed);
   return describe(server, options);
 }
 

@@ -14,7 +14,7 @@ import { type SizedBufferPool, bufferSize } from "./buffer-pool.ts";
 import { CommandRules, type Refusal } from "./commands.ts";
 import type { ServerContext } from "./context.ts";
 import type { Export } from "./export.ts";
-import { MINIMUM_CHARGE, type ServerLimits, statusCharge } from "./limits.ts";
+import { MINIMUM_CHARGE, type ServerLimits, mostCharge, statusCharge } from "./limits.ts";
 import type { Agreement } from "./negotiation.ts";
 import { CACHE_PIECE, Operations } from "./operations.ts";
 import type { Outbox } from "./outbox.ts";
@@ -53,6 +53,7 @@ export class Requests implements RequestSink, RequestOwner {
   readonly #rules: CommandRules;
   readonly #replies: Replies;
   readonly #operations: Operations;
+  readonly #mostCharge: number;
   // Bytes a BLOCK_STATUS can need.
   readonly #statusCharge: number;
   readonly #free: Request[] = [];
@@ -76,7 +77,8 @@ export class Requests implements RequestSink, RequestOwner {
     this.#account = account;
     this.#outbox = outbox;
     this.#events = events;
-    this.#statusCharge = Math.min(statusCharge(limits) * contexts.length, limits.bytesPerConnection);
+    this.#mostCharge = mostCharge(limits);
+    this.#statusCharge = Math.min(statusCharge(limits) * contexts.length, this.#mostCharge);
     this.#rules = new CommandRules(exported, structured, contexts.length > 0, limits.maximumPayload);
     this.#replies = new Replies(outbox, structured);
     this.#operations = new Operations(agreement, limits, buffers, this.#replies);
@@ -162,7 +164,7 @@ export class Requests implements RequestSink, RequestOwner {
         const charge = bufferSize(length + DATA_CHUNK_OVERHEAD);
         if (this.#exported.access.aligned(offset, length)) return charge;
         // What is not aligned passes through a second buffer.
-        return Math.min(2 * charge, this.#limits.bytesPerConnection);
+        return Math.min(2 * charge, this.#mostCharge);
       }
       case CMD.CACHE:
         return 2 * CACHE_PIECE;
