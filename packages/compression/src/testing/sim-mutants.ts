@@ -55,7 +55,7 @@ export const compressionMutants: readonly SimTarget[] = [
       "pending",
       (original: Journal["pending"]) =>
         async function (this: Journal) {
-          return (await original.call(this)).reverse();
+          return (await original.call(this)).toReversed();
         },
     ),
   ),

@@ -3,7 +3,7 @@ import { type BlockDevice, type Environment, type TargetDevice, parseOptions } f
 import type { Prng, SimTarget } from "@dmkit/block-io/testing";
 import { createCompressor } from "@dmkit/compressor";
 import { MIN_JOURNAL } from "../format/layout-v2.ts";
-import { compressionOptions, openCompression } from "../index.ts";
+import { check, compressionOptions, openCompression } from "../index.ts";
 
 // Loading a library takes real turns of the event loop: done here, so that opening takes none.
 for (const name of ["lz4", "lzo", "deflate"]) await (await createCompressor(name)).close();
@@ -61,6 +61,12 @@ function target(
       await device.close();
     },
     open: ([lower], env, { blocks, options }) => openOn(lower as BlockDevice, blocks * 4096, options, env),
+    async check([lower]) {
+      const problems: string[] = [];
+      for await (const { kind, text, block } of check(lower as BlockDevice))
+        problems.push(`${kind} at block ${block}: ${text}`);
+      return problems;
+    },
     ...more,
   };
 }

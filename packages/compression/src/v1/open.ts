@@ -125,7 +125,8 @@ function refuse(lower: BlockDevice, reason: string): BlockIoError {
   });
 }
 
-async function loadEntries(lower: BlockDevice, map: ExtentMap, metaBlocks: number): Promise<void> {
+/** Fills the map from the metadata blocks. */
+export async function loadEntries(lower: BlockDevice, map: ExtentMap, metaBlocks: number): Promise<void> {
   const entriesInChunk = (META_CHUNK * 8) / 5;
   for (let at = 0, first = 0; first < map.blocks; at += META_CHUNK, first += entriesInChunk) {
     const chunk = Buffer.alloc(Math.min(META_CHUNK, metaBlocks * BLOCK - at));

@@ -3,15 +3,25 @@ import { type BlockDevice, BlockIoError, type Random, SECTOR } from "@dmkit/bloc
 import { BLOCK } from "../format/geometry-v1.ts";
 import { type LayoutV2, isSound } from "../format/layout-v2.ts";
 import { encodeGroup } from "../format/metadata-v2.ts";
-import { type SuperblockV2, decodeSuperblockV2, encodeSuperblockV2 } from "../format/superblock-v2.ts";
+import {
+  type Decoded,
+  type SuperblockV2,
+  decodeSuperblockV2,
+  encodeSuperblockV2,
+} from "../format/superblock-v2.ts";
 
 const CHUNK = 1024 * 1024;
 
-/** The newer of the sound copies; undefined if neither looks like one. Throws `EFORMAT`. */
-export async function readSuperblock(lower: BlockDevice): Promise<SuperblockV2 | undefined> {
+/** Both copies, as they are. */
+export async function readSuperblockCopies(lower: BlockDevice): Promise<Decoded[]> {
   const blocks = Buffer.alloc(2 * BLOCK);
   await lower.read(0, blocks);
-  const copies = [blocks.subarray(0, BLOCK), blocks.subarray(BLOCK)].map(decodeSuperblockV2);
+  return [blocks.subarray(0, BLOCK), blocks.subarray(BLOCK)].map(decodeSuperblockV2);
+}
+
+/** The newer of the sound copies; undefined if neither looks like one. Throws `EFORMAT`. */
+export async function readSuperblock(lower: BlockDevice): Promise<SuperblockV2 | undefined> {
+  const copies = await readSuperblockCopies(lower);
   let newest: SuperblockV2 | undefined;
   for (const copy of copies) {
     if (copy.kind !== "sound") continue;
