@@ -113,10 +113,12 @@ describe("requests in flight", () => {
   });
 
   it("the largest request is served whatever was in flight before it", async () => {
-    const device = new ProbeDevice(4 * MiB);
-    const { client } = await serve({ device, limits });
+    const device = new ProbeDevice(8 * MiB);
+    const largest = 2.5 * MiB;
+    const more = { ...limits, maximumPayload: largest, drainedPayload: largest };
+    const { client } = await serve({ device, limits: more });
     const connection = await (await client()).go("disk");
-    const payload = pattern(MiB);
+    const payload = pattern(largest);
     for (let round = 0; round < 5; round += 1) {
       const release = device.hold("write");
       // They hold receive buffers, so that what follows waits in one that had to be paid for.
@@ -127,15 +129,15 @@ describe("requests in flight", () => {
         );
       }
       // Not aligned: this one takes all the budget there is.
-      connection.request({ type: CMD.WRITE, offset: 2 * MiB + 1, length: MiB }, payload);
-      connection.request({ type: CMD.READ, offset: 2 * MiB + 1, length: MiB, cookie: 9 });
+      connection.request({ type: CMD.WRITE, offset: 2 * MiB + 1, length: largest }, payload);
+      connection.request({ type: CMD.READ, offset: 2 * MiB + 1, length: largest, cookie: 9 });
       await settled(() => device.count("write"));
       release();
       let left = 202;
       while (left > 0) {
         const reply = await connection.reply();
         expect(reply.error).toBe(0);
-        if (reply.cookie === 9) await connection.read(MiB);
+        if (reply.cookie === 9) await connection.read(largest);
         left -= 1;
       }
     }

@@ -2,13 +2,14 @@
  * Random requests against a model: an array of bytes. Batches are pipelined, and requests of one batch touch
  * different bytes, though often of the same block; so every reply has one right answer.
  */
+import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { CMD, CMD_FLAG, ERRNO } from "../src/protocol.ts";
 import { NbdServer } from "../src/server.ts";
 import { ProbeDevice } from "./support/devices.ts";
 import { RawClient, type RequestFields } from "./support/raw-client.ts";
-import { pattern } from "./support/serve.ts";
+import { pattern, temporaryDirectory } from "./support/serve.ts";
 import { streamPair } from "./support/stream-pair.ts";
 
 const SIZE = 512 * 1024;
@@ -49,6 +50,8 @@ const step: fc.Arbitrary<Step> = fc.record({
 const session = fc.record({
   blockSize: fc.constantFrom(512 as const, 4096 as const),
   structured: fc.boolean(),
+  // A socket is read in another way than any other stream.
+  socket: fc.boolean(),
   // Milliseconds are not needed for things to happen out of order: turns of the event loop are enough.
   slow: fc.boolean(),
   cuts: fc.array(fc.integer({ min: 1, max: 5000 }), { minLength: 1, maxLength: 5 }),
@@ -69,6 +72,20 @@ function shuffledDelays(device: ProbeDevice): void {
       count(wait);
     });
   };
+}
+
+async function connectTo(
+  server: NbdServer,
+  socket: boolean,
+): Promise<{ client: RawClient; served: Promise<void> }> {
+  if (!socket) {
+    const [ours, theirs] = streamPair();
+    return { served: server.serveStream(ours), client: new RawClient(theirs) };
+  }
+  const path = join(await temporaryDirectory(), "s");
+  await server.listen({ path });
+  const client = await RawClient.connect({ path });
+  return { client, served: client.closed };
 }
 
 interface Expected {
@@ -138,14 +155,13 @@ function expectation(
 describe("random requests", () => {
   it("are answered as the model says", async () => {
     await fc.assert(
-      fc.asyncProperty(session, async ({ blockSize, structured, slow, cuts, batches }) => {
+      fc.asyncProperty(session, async ({ blockSize, structured, socket, slow, cuts, batches }) => {
         const device = new ProbeDevice(SIZE, { blockSize });
         if (slow) shuffledDelays(device);
         const server = new NbdServer();
         server.addExport({ name: "disk", device });
-        const [ours, theirs] = streamPair();
-        const served = server.serveStream(ours);
-        const client = await new RawClient(theirs).go("disk", { structured });
+        const { client, served } = await connectTo(server, socket);
+        await client.go("disk", { structured });
         const model = Buffer.alloc(SIZE);
         for (const batch of batches) {
           const all = batch.map((one, slot) => expectation(one, slot, model, blockSize));
@@ -157,6 +173,7 @@ describe("random requests", () => {
         client.request({ type: CMD.DISC });
         client.stream.end();
         await served;
+        await server.close();
         expect(server.statistics().bytesInFlight).toBe(0);
       }),
       { numRuns: 150 },

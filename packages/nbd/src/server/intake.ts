@@ -123,8 +123,10 @@ class SocketIntake {
     const small = this.#current.bytes.length === SMALL;
     if (this.#current.shared || (small && this.#sink.trusted)) {
       const next = this.#large() ?? (this.#current.shared ? this.#small() : this.#current);
-      if (next !== this.#current) this.#current.release();
+      const before = this.#current;
       this.#current = next;
+      // Last, because what is given back may set the parser going again.
+      if (next !== before) before.release();
     }
     return this.#current.bytes;
   }
