@@ -1,0 +1,54 @@
+// The deeper tiers, after npm test: crash/recover cycles of every target by the simulation, and fuzzing. Two
+// jobs at a time. The seeds are fixed, so a failure here is a failure everywhere; each prints its own command.
+import { availableParallelism } from "node:os";
+import { spawn } from "node:child_process";
+import { prepare, root } from "./prepare.mjs";
+
+// [name, package, script, arguments]; cycles are for each target of the package.
+const jobs = [
+  ["toy log, 100,000 cycles", "packages/block-io", "sim", "--target", "toy-log", "--cycles", "100000"],
+  ["writeboost, 50,400 cycles", "packages/writeboost", "sim", "--cycles", "5600"],
+  ["cow, 51,000 cycles", "packages/cow", "sim", "--cycles", "8500"],
+  ["assoc-cache, 50,000 cycles", "packages/assoc-cache", "sim", "--cycles", "10000"],
+  [
+    "compression v2, 50,000 cycles",
+    "packages/compression",
+    "sim",
+    "--target",
+    "compression:v2",
+    "--cycles",
+    "50000",
+  ],
+  ["fuzzing of decompressors, 1,000,000 inputs each", "packages/compressor", "fuzz", "--seed", "2"],
+];
+
+await prepare({ quiet: true });
+const wanted = process.argv.slice(2);
+const queue = jobs.filter(([name]) => wanted.length === 0 || wanted.some((word) => name.includes(word)));
+let failures = 0;
+await Promise.all(Array.from({ length: Math.min(2, availableParallelism()) }, work));
+console.log(failures === 0 ? "All deeper tiers passed." : `${failures} deeper tiers failed.`);
+process.exitCode = failures === 0 ? 0 : 1;
+
+async function work() {
+  for (let job = queue.shift(); job !== undefined; job = queue.shift()) {
+    const [name, folder, ...command] = job;
+    const started = performance.now();
+    const { code, output } = await capture(folder, command);
+    const seconds = Math.round((performance.now() - started) / 1000);
+    if (code !== 0) failures += 1;
+    console.log(`== ${name}: ${code === 0 ? "passed" : "FAILED"} in ${seconds} s\n${output.trimEnd()}`);
+  }
+}
+
+/** Runs a package's script; resolves with its exit code and what it printed. */
+async function capture(folder, command) {
+  const child = spawn("npm", ["--prefix", folder, "--silent", "run", command[0], "--", ...command.slice(1)], {
+    cwd: root,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => (output += chunk));
+  const code = await new Promise((resolve) => child.on("close", resolve));
+  return { code, output };
+}
