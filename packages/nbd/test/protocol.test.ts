@@ -312,7 +312,7 @@ describe("any bytes", () => {
           expect(["none", "EPROTO"]).toContain(code(() => decode(Buffer.from(data))));
         }
       }),
-      { numRuns: 2000 },
+      { numRuns: 1000 },
     );
   });
 

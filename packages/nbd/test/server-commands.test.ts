@@ -30,7 +30,7 @@ describe.each(both)("with %s", (_, structured) => {
       [0, 4096],
     ] as const) {
       const expected = Buffer.concat([Buffer.alloc(4096), data]).subarray(offset, offset + length);
-      expect((await client.readBack(offset, length)).data).toEqual(expected);
+      expect((await client.readBack(offset, length)).data.equals(expected)).toBe(true);
     }
   });
 

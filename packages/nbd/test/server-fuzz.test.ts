@@ -19,6 +19,8 @@ import { pattern } from "./support/serve.ts";
 import { streamPair } from "./support/stream-pair.ts";
 
 const SIZE = 256 * 1024;
+// More of them on demand: FUZZ_RUNS=100000.
+const RUNS = Number(process.env["FUZZ_RUNS"] ?? 500);
 // The fuzzed export's neighbour, whose bytes nobody may touch.
 const precious = pattern(4096, 7);
 
@@ -113,7 +115,7 @@ function mutate(
   return result;
 }
 
-describe("fuzzing", () => {
+describe("fuzzing", { timeout: 30_000 + RUNS * 50 }, () => {
   const pieces = fc.constantFrom(1, 2, 7, 100);
 
   it("random bytes", async () => {
@@ -129,7 +131,7 @@ describe("fuzzing", () => {
           prefix === "" ? Buffer.alloc(0) : prefix === "flags" ? encodeClientFlags(1) : handshake;
         await attack(target, Buffer.concat([before, bytes]), count);
       }),
-      { numRuns: 1000 },
+      { numRuns: RUNS },
     );
     await checkAlive(target);
   });
@@ -141,7 +143,7 @@ describe("fuzzing", () => {
       fc.asyncProperty(inputs, async ([mutations, count]) => {
         await attack(target, mutate(Buffer.concat([handshake, requests]), mutations), count);
       }),
-      { numRuns: 1000 },
+      { numRuns: RUNS },
     );
     await checkAlive(target);
   });
@@ -155,7 +157,7 @@ describe("fuzzing", () => {
         const opening = structured ? handshake : Buffer.concat([encodeClientFlags(3), go("")]);
         await attack(target, Buffer.concat([opening, mutate(requests, mutations)]), count);
       }),
-      { numRuns: 1500 },
+      { numRuns: RUNS },
     );
     await checkAlive(target);
     expect(process.memoryUsage().rss - before).toBeLessThan(256 * 1024 * 1024);
