@@ -4,14 +4,14 @@ import { describe, expect, it } from "vitest";
 import { compressionMutants } from "../src/testing/sim-mutants.ts";
 import { formatOne, formatTwo, simTargets } from "../src/testing/sim-targets.ts";
 
-const cycles = Number(process.env["DMKIT_SIM_CYCLES"] ?? 2000);
+const cycles = Number(process.env["DMKIT_SIM_CYCLES"] ?? 1200);
 const MINUTES = 10 * 60_000;
 
 describe("under crashes and faults", () => {
   it.each(simTargets)(
     "$name: $summary",
     async (target) => {
-      const limits = target.survives === "close" ? { seeds: cycles / 5 } : { cycles };
+      const limits = target.survives === "close" ? { seeds: cycles / 8 } : { cycles };
       const { failures } = await runSim(target, limits);
       expect(failures.map(({ command, violations }) => [command, violations])).toEqual([]);
     },
@@ -23,7 +23,7 @@ describe("bits that rot", () => {
   it(
     "give a legal value or an error",
     async () => {
-      const { failures } = await runSim(formatTwo, { seeds: 300, faults: ["rot"] });
+      const { failures } = await runSim(formatTwo, { seeds: 150, faults: ["rot"] });
       expect(failures.map(({ command, violations }) => [command, violations])).toEqual([]);
     },
     MINUTES,
@@ -57,9 +57,9 @@ describe("format 1", () => {
         shrink: false,
       });
       const rules = new Set(failures.flatMap(({ violations }) => violations.map(({ rule }) => rule)));
-      // Torn payloads, neighbours and stale metadata: errors, old and foreign contents. No hang, nothing unhandled.
+      // Torn payloads, neighbours and stale metadata: errors, old and foreign contents, found by check, too. No hang, nothing unhandled.
       expect(failures.length).toBeGreaterThan(0);
-      for (const rule of rules) expect(["error", "garbage", "illegal", "foreign"]).toContain(rule);
+      for (const rule of rules) expect(["check", "error", "garbage", "illegal", "foreign"]).toContain(rule);
     },
     MINUTES,
   );
