@@ -1,5 +1,5 @@
 export * as protocol from "./protocol.ts";
-export { type NbdServerOptions, type ServerStatistics, NbdServer } from "./server.ts";
+export { type ExportStatus, type NbdServerOptions, type ServerStatistics, NbdServer } from "./server.ts";
 export { type ExportOptions, type RemovalMode } from "./server/export.ts";
 export { type ServerLimits, defaultLimits } from "./server/limits.ts";
 export { type ListenOptions, type Listener, NBD_PORT } from "./server/listener.ts";

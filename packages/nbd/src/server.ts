@@ -44,6 +44,18 @@ export interface ServerStatistics {
   readonly exports: ReadonlyMap<string, ExportStatistics>;
 }
 
+/** An export as it is now. */
+export interface ExportStatus {
+  readonly name: string;
+  readonly description: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly readOnly: boolean;
+  readonly strict: boolean;
+  /** Clients that are using it. */
+  readonly connections: number;
+}
+
 /**
  * Serves block devices to NBD clients.
  *
@@ -132,6 +144,18 @@ export class NbdServer {
   close({ timeout = 10_000 }: { timeout?: number } = {}): Promise<void> {
     this.#closing ??= this.#close(timeout);
     return this.#closing;
+  }
+
+  /** What is offered at present, in the order it was added. */
+  exports(): readonly ExportStatus[] {
+    return this.#exports.all.map(({ name, description, device, readOnly, strict, clients }) => ({
+      name,
+      description,
+      size: device.size,
+      readOnly,
+      strict,
+      connections: clients.size,
+    }));
   }
 
   /** The figures as they are now. */

@@ -122,6 +122,14 @@ describe("exports", () => {
     server.addExport({ name: "disk", device });
   });
 
+  it("are listed with their clients", async () => {
+    const { server, client } = await serve({ export: { readOnly: true, description: "one" } });
+    await (await client()).go("disk");
+    expect(server.exports()).toEqual([
+      { name: "disk", description: "one", size: DISK, readOnly: true, strict: false, connections: 1 },
+    ]);
+  });
+
   it("safe: refused while somebody is there", async () => {
     const { server, client } = await serve();
     const connection = await (await client()).go("disk");
