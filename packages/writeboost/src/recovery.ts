@@ -8,6 +8,7 @@
  */
 import { type BlockDevice, type Environment, BlockIoError } from "@dmkit/block-io";
 import type { BlockMap } from "./core/block-map.ts";
+import { logRules } from "./core/log.ts";
 import type { Rebuilt } from "./core/plog-replay.ts";
 import type { Dialect } from "./format/checksum.ts";
 import {
@@ -102,7 +103,7 @@ export async function recover(
     await recoverySteps.zeroPlog(plog, found.geometry.order, scanned);
   // A rebuilt segment may have taken the slot of the oldest one.
   const first = Math.max(found.first, last + 1 - found.geometry.slots);
-  const lastWriteback = Math.min(last, Math.max(found.record, first - 1));
+  const lastWriteback = logRules.lastWriteback({ first, last }, found.record, found.geometry.slots);
   if (found.record > last) await cache.write(RECORD_START, encodeRecord(last));
   const segments = plog === undefined ? 0 : plogSegments(options.pool, fit);
   const split = adoptLog(found, first, last, lastWriteback);

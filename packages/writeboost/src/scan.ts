@@ -5,7 +5,7 @@
  */
 import { type BlockDevice, BlockIoError, ByteAccess } from "@dmkit/block-io";
 import { BlockMap } from "./core/block-map.ts";
-import { type Log, lastWriteback, logRules } from "./core/log.ts";
+import { type Log, logRules } from "./core/log.ts";
 import { type Dialect, dialects } from "./format/checksum.ts";
 import {
   BLOCK,
@@ -117,7 +117,7 @@ export async function scan(
     dialect,
     identity,
     record,
-    lastWriteback: lastWriteback(log, record, geometry.slots),
+    lastWriteback: logRules.lastWriteback(log, record, geometry.slots),
     ids,
     valid,
     problems,

@@ -128,9 +128,7 @@ export class Writeback {
     // Each batch costs a flush of both devices, whatever its size.
     const enough = this.#lingered || lastFlushed - lastWriteback >= this.batch;
     if (enough && this.#policy.allowed()) return true;
-    // Nearly full: begin before writers have to stand still.
-    const reserve = Math.min(this.batch, Math.floor(geometry.slots / 8));
-    return lastWriteback + geometry.slots - opened < reserve;
+    return lastWriteback + geometry.slots - opened < writebackRules.reserve(this.batch, geometry.slots);
   }
 
   /** Too little to do yet: looks again later. */

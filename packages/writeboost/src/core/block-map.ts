@@ -60,7 +60,7 @@ export class BlockMap {
   /** The newest copy of a backing block, or -1. */
   find(block: number): number {
     const table = this.#table;
-    for (let at = this.#home(block); ; ) {
+    for (let at = this.home(block); ; ) {
       const entry = table[at] as number;
       if (entry === 0) return -1;
       if (this.keys[entry - 1] === block) return entry - 1;
@@ -73,7 +73,7 @@ export class BlockMap {
   adopt(index: number, previous: number): void {
     const block = this.keys[index] as number;
     const table = this.#table;
-    for (let at = this.#home(block); ; ) {
+    for (let at = this.home(block); ; ) {
       const entry = table[at] as number;
       if (entry === 0 || this.keys[entry - 1] === block) {
         table[at] = index + 1;
@@ -125,7 +125,7 @@ export class BlockMap {
   #remove(block: number): void {
     const table = this.#table;
     const size = table.length;
-    let hole = this.#home(block);
+    let hole = this.home(block);
     while (this.keys[(table[hole] as number) - 1] !== block) hole = (hole + 1) % size;
     // Close the hole, so that probing never has to skip tombstones.
     for (let at = hole; ; ) {
@@ -133,7 +133,7 @@ export class BlockMap {
       if (at === size) at = 0;
       const entry = table[at] as number;
       if (entry === 0) break;
-      const home = this.#home(this.keys[entry - 1] as number);
+      const home = this.home(this.keys[entry - 1] as number);
       const stays = hole <= at ? hole < home && home <= at : hole < home || home <= at;
       if (stays) continue;
       table[hole] = entry;
@@ -143,7 +143,7 @@ export class BlockMap {
   }
 
   // The block number is the key, not a sector number, whose low three bits would leave 7/8 of the table empty.
-  #home(block: number): number {
+  private home(block: number): number {
     const high = block < TWO_32 ? 0 : Math.floor(block / TWO_32);
     const hash = Math.imul((block ^ Math.imul(high, 0x85eb_ca6b)) | 0, GOLDEN) >>> 0;
     return Math.floor((hash / TWO_32) * this.#table.length);

@@ -103,8 +103,8 @@ function claims(ids: Float64Array, matches: (id: number) => boolean): number[] {
   return slots;
 }
 
-/** Blocks of segments up to here are clean. */
-export function lastWriteback(log: Log, record: number, slots: number): number {
+/** Blocks of segments up to here are clean: never above the log, whatever the record says. */
+function lastWriteback(log: Pick<Log, "first" | "last">, record: number, slots: number): number {
   return Math.min(log.last, Math.max(record, log.last - slots, log.first - 1, 0));
 }
 
@@ -112,6 +112,7 @@ export function lastWriteback(log: Log, record: number, slots: number): number {
 export const logRules: {
   find: (facts: LogFacts) => Log;
   needsChecksum: (id: number, highest: number, covered: number, slots: number, tail: number) => boolean;
+  lastWriteback: (log: Pick<Log, "first" | "last">, record: number, slots: number) => number;
   /** Whether older copies of a block are of no account: true for a log of dmkit's own. */
   newestIsWhole: (own: boolean) => boolean;
-} = { find: findLog, needsChecksum, newestIsWhole: (own) => own };
+} = { find: findLog, needsChecksum, lastWriteback, newestIsWhole: (own) => own };

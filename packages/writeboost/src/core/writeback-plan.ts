@@ -87,7 +87,9 @@ function append(writes: PlannedWrite[], { block, data }: Entry, from: number, to
   writes.push({ offset, length: piece.length, pieces: [piece] });
 }
 
-/** Together so that a test can put a known fault into it. */
-export const writebackRules: { plan: (entries: readonly Entry[]) => PlannedWrite[] } = {
-  plan: planWriteback,
-};
+/** Together so that a test can put a known fault into one of them. */
+export const writebackRules: {
+  plan: (entries: readonly Entry[]) => PlannedWrite[];
+  /** With fewer slots left than this, writeback begins unasked, before writers have to stand still. */
+  reserve: (batch: number, slots: number) => number;
+} = { plan: planWriteback, reserve: (batch, slots) => Math.min(batch, Math.floor(slots / 8)) };

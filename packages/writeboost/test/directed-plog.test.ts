@@ -1,0 +1,142 @@
+/** Faults of the persistent log that random runs do not reach: each by an exact order of things. */
+import { rawCrc32c } from "@dmkit/block-io";
+import { replaced } from "@dmkit/block-io/testing";
+import { plogRules } from "../src/format/plog.ts";
+import { PlogWriter } from "../src/plog-writer.ts";
+import { recoverySteps } from "../src/recovery.ts";
+import { type Case, Findings, directed } from "./support/cases.ts";
+import { altered } from "./support/hand.ts";
+import { BLOCK, Rig, filled } from "./support/rig.ts";
+
+/** A plog record of one sector with its data, byte by byte. */
+function record(id: number, sector: number, index: number, byte: number, sound = true): Buffer {
+  const bytes = Buffer.alloc(1024, byte);
+  bytes.fill(0, 0, 512);
+  bytes.writeUInt32LE(id, 0);
+  bytes.writeUInt32LE(sector, 8);
+  bytes.writeUInt32LE(sound ? rawCrc32c(bytes.subarray(512)) : 1, 16);
+  bytes[20] = index;
+  bytes[21] = 1;
+  return bytes;
+}
+
+const SEGMENT_4 = 9 * 512;
+const SEGMENT_5 = 27 * 512;
+
+let zeroes = true;
+
+const cases: readonly Case[] = [
+  {
+    // The first record of a segment is torn, the second one landed: the segment is not there, and its id is
+    // used again. The old second record lies just behind the new first one.
+    fault: "keeps-stale-plog",
+    inject: () => replaced(recoverySteps, "zeroPlog", () => async () => {}),
+    async scenario() {
+      const found = new Findings();
+      const rig = new Rig({ plog: 3 * SEGMENT_4 });
+      await rig.open();
+      await rig.writeSectors(5, 0, 1, 0xaa);
+      await rig.writeSectors(5, 1, 1, 0xbb);
+      if (rig.plog !== undefined) rig.plog.hold = ({ op }) => op === "flush";
+      rig.device.flush().catch(() => {});
+      // Two records of two sectors each: the first two are lost.
+      await rig.reopen(({ length }, sector) => length !== 2048 || sector >= 2);
+      found.same("neither was flushed", await rig.read(5), filled(0));
+      await rig.writeSectors(5, 1, 1, 0xcc);
+      await rig.device.flush();
+      await rig.reopen();
+      found.same("what was flushed last", (await rig.read(5))[1], 0xcc);
+      return found.all;
+    },
+  },
+  {
+    // One plog segment only. The data of the first write holds what looks like a record of the next segment,
+    // exactly where that segment's second record would be.
+    fault: "user-data-is-taken-for-a-record",
+    inject: () => {
+      zeroes = false;
+      return () => (zeroes = true);
+    },
+    async scenario() {
+      const found = new Findings();
+      const rig = new Rig({ order: 5, slots: 5, plog: SEGMENT_5 });
+      rig.wrap = (disk, name) =>
+        name !== "plog" || zeroes ? disk : altered(disk, { writeZeroes: () => Promise.resolve() });
+      await rig.open();
+      const data = Buffer.alloc(BLOCK, 0x11);
+      record(2, 10 * 8, 1, 0xee).copy(data, 512);
+      await rig.device.write(5 * BLOCK, data);
+      await rig.device.flush();
+      await rig.write(6, 0x22);
+      await rig.write(7, 0x33);
+      await rig.writeSectors(8, 0, 1, 0x44);
+      await rig.device.flush();
+      await rig.reopen();
+      found.same("the last write", (await rig.read(8))[0], 0x44);
+      found.same("a block nobody wrote", (await rig.read(10))[0], 0);
+      return found.all;
+    },
+  },
+  {
+    fault: "believes-records-without-checksum",
+    inject: () => replaced(plogRules, "sound", () => () => true),
+    async scenario() {
+      const found = new Findings();
+      const rig = new Rig({ plog: 3 * SEGMENT_4 });
+      await rig.open();
+      await rig.segment(5, 0xaa);
+      await rig.crash();
+      // The smallest id is one that does not hold; the one after it does.
+      for (const [segment, id, sound] of [
+        [1, 2, false],
+        [2, 3, true],
+      ] as const) {
+        const bytes = record(id, 5 * 8, 0, 0xee, sound);
+        bytes.copy(rig.plog?.stable as Buffer, segment * SEGMENT_4);
+        bytes.copy(rig.plog?.visible as Buffer, segment * SEGMENT_4);
+      }
+      await rig.open();
+      found.same("block 5", (await rig.read(5))[0], 0xaa);
+      return found.all;
+    },
+  },
+  {
+    // The slot of a segment is torn although the plog says no more: its plog segment was given away as soon as
+    // the segment had been written, not flushed.
+    fault: "reuses-plog-before-the-cache-is-flushed",
+    inject: () =>
+      replaced<(this: PlogWriter) => Promise<void>>(
+        PlogWriter.prototype,
+        "commit",
+        (original) =>
+          async function (this: PlogWriter) {
+            unflushed = true;
+            try {
+              await original.call(this);
+            } finally {
+              unflushed = false;
+            }
+          },
+      ),
+    async scenario() {
+      const found = new Findings();
+      const rig = new Rig({ slots: 5, plog: SEGMENT_4 });
+      rig.wrap = (disk, name) =>
+        name !== "cache"
+          ? disk
+          : altered(disk, { flush: () => (unflushed ? Promise.resolve() : disk.flush()) });
+      await rig.open();
+      await rig.write(5, 0xaa);
+      await rig.device.flush();
+      await rig.write(6, 0xbb);
+      await rig.device.flush();
+      await rig.reopen();
+      found.same("both barriers", [(await rig.read(5))[0], (await rig.read(6))[0]], [0xaa, 0xbb]);
+      return found.all;
+    },
+  },
+];
+
+let unflushed = false;
+
+directed(cases);

@@ -1,0 +1,87 @@
+/** A writeboost device over disks and a clock driven by hand, and what scenarios do with it. */
+import type { BlockDevice } from "@dmkit/block-io";
+import { type OpenOptions, type WriteboostDevice, openWriteboost } from "../../src/index.ts";
+import { HandClock, HandDisk, type Lands, handEnvironment, settle } from "./hand.ts";
+
+export const MIB: number = 1024 * 1024;
+export const BLOCK = 4096;
+
+export interface Shape {
+  readonly order?: number;
+  readonly slots?: number;
+  /** Bytes of the plog device; there is none unless given. */
+  readonly plog?: number;
+  readonly options?: OpenOptions;
+}
+
+export type DiskName = "backing" | "cache" | "plog";
+
+export class Rig {
+  readonly clock: HandClock = new HandClock();
+  backing: HandDisk;
+  cache: HandDisk;
+  plog: HandDisk | undefined;
+  device!: WriteboostDevice;
+  /** Put between the device and its disks: for faults of what it asks for. */
+  wrap: (disk: BlockDevice, name: DiskName) => BlockDevice = (disk) => disk;
+  readonly #options: OpenOptions;
+
+  constructor({ order = 4, slots = 3, plog, options = {} }: Shape = {}) {
+    this.backing = new HandDisk("backing", MIB);
+    this.cache = new HandDisk("cache", MIB + slots * 512 * 2 ** order);
+    if (plog !== undefined) this.plog = new HandDisk("plog", plog);
+    this.#options = { order, ...options };
+  }
+
+  async open(options: OpenOptions = {}): Promise<WriteboostDevice> {
+    const devices = {
+      backing: this.wrap(this.backing, "backing"),
+      cache: this.wrap(this.cache, "cache"),
+      plog: this.plog && this.wrap(this.plog, "plog"),
+    };
+    const environment = handEnvironment(this.clock);
+    this.device = await openWriteboost(devices, { environment, ...this.#options, ...options });
+    return this.device;
+  }
+
+  /** The power fails; what no flush covered survives where `lands` says so. */
+  async crash(lands?: Lands): Promise<void> {
+    await settle();
+    this.backing = this.backing.crash(lands);
+    this.cache = this.cache.crash(lands);
+    this.plog = this.plog?.crash(lands);
+  }
+
+  async reopen(lands?: Lands): Promise<WriteboostDevice> {
+    await this.crash(lands);
+    return this.open();
+  }
+
+  /** Fills a whole block. */
+  write(block: number, byte: number): Promise<void> {
+    return this.device.write(block * BLOCK, Buffer.alloc(BLOCK, byte));
+  }
+
+  /** Fills sectors of a block. */
+  writeSectors(block: number, sector: number, count: number, byte: number): Promise<void> {
+    return this.device.write(block * BLOCK + sector * 512, Buffer.alloc(count * 512, byte));
+  }
+
+  /** Writes a block and makes it durable: at order 4, one segment. */
+  async segment(block: number, byte: number): Promise<void> {
+    await this.write(block, byte);
+    await this.device.flush();
+  }
+
+  /** The first byte of each sector of a block. */
+  async read(block: number): Promise<number[]> {
+    const into = Buffer.alloc(BLOCK);
+    await this.device.read(block * BLOCK, into);
+    return Array.from({ length: 8 }, (_, sector) => into.readUInt8(sector * 512));
+  }
+}
+
+/** Eight sectors of one byte. */
+export function filled(byte: number): number[] {
+  return Array.from({ length: 8 }, () => byte);
+}

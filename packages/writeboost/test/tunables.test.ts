@@ -1,0 +1,155 @@
+/** Every tunable changes what the device does when it is sent as a message; time is moved by hand. */
+import type { BlockIoError } from "@dmkit/block-io";
+import { describe, expect, it } from "vitest";
+import { RECORD_START } from "../src/format/superblock.ts";
+import { parseStatus } from "../src/index.ts";
+import { options, tunableNames } from "../src/options.ts";
+import { settle } from "./support/hand.ts";
+import { Rig } from "./support/rig.ts";
+
+/** A rig with segments 1 … `segments` flushed, and nothing allowed. */
+async function running(segments: number, slots = 40): Promise<Rig> {
+  const rig = new Rig({ slots });
+  await rig.open();
+  for (let block = 1; block <= segments; block += 1) await rig.segment(block, block);
+  return rig;
+}
+
+const writtenBack = (rig: Rig): number => rig.device.statusData.lastWritebackId;
+const records = (rig: Rig): number => rig.cache.log.filter(({ offset }) => offset === RECORD_START).length;
+
+describe("messages", () => {
+  it("allow_writeback lets it happen, and forbids it again", async () => {
+    const rig = await running(3);
+    await rig.clock.advance(60_000);
+    expect(writtenBack(rig)).toBe(0);
+    await rig.device.message(["allow_writeback", "1"]);
+    await rig.clock.advance(1000);
+    expect(writtenBack(rig)).toBe(3);
+    await rig.device.message(["allow_writeback", "0"]);
+    await rig.segment(9, 9);
+    await rig.clock.advance(60_000);
+    expect(writtenBack(rig)).toBe(3);
+  });
+
+  it("enable_writeback_modulator allows it while the backing device is idle", async () => {
+    const rig = await running(3);
+    await rig.device.message(["enable_writeback_modulator", "1"]);
+    await rig.clock.advance(3000);
+    expect(writtenBack(rig)).toBe(3);
+    expect(rig.device.statusData.tunables.allow_writeback).toBe(1);
+  });
+
+  it("writeback_threshold is what the modulator holds the load against; 0 is never", async () => {
+    const rig = await running(3);
+    await rig.device.message(["writeback_threshold", "0"]);
+    await rig.device.message(["allow_writeback", "1"]);
+    await rig.device.message(["enable_writeback_modulator", "1"]);
+    await rig.clock.advance(1000);
+    expect(rig.device.statusData.tunables.allow_writeback).toBe(0);
+    // Busy half of every second: too much for 40 %, not for 60 %.
+    await rig.device.message(["writeback_threshold", "40"]);
+    const halfBusy = async (): Promise<void> => {
+      rig.backing.hold = ({ op }) => op === "read";
+      const reading = rig.read(200);
+      await settle();
+      await rig.clock.advance(500);
+      rig.backing.hold = () => false;
+      rig.backing.release();
+      await reading;
+      await rig.clock.advance(500);
+    };
+    await halfBusy();
+    expect(rig.device.statusData.tunables.allow_writeback).toBe(0);
+    await rig.device.message(["writeback_threshold", "60"]);
+    await halfBusy();
+    expect(rig.device.statusData.tunables.allow_writeback).toBe(1);
+  });
+
+  it("nr_max_batched_writeback is how many segments share a flush of the backing device", async () => {
+    for (const [batch, flushes] of [
+      [1, 6],
+      [3, 2],
+      [6, 1],
+    ] as const) {
+      const rig = await running(6);
+      await rig.device.message(["nr_max_batched_writeback", String(batch)]);
+      const before = rig.backing.asked("flush");
+      await rig.device.message(["allow_writeback", "1"]);
+      await rig.clock.advance(5000);
+      expect([batch, writtenBack(rig)]).toEqual([batch, 6]);
+      expect(rig.backing.asked("flush") - before).toBe(flushes);
+    }
+  });
+
+  it("update_record_interval writes the record that often, and not at all for 0", async () => {
+    const rig = await running(2);
+    await rig.device.dropCaches();
+    await rig.clock.advance(100_000);
+    const before = records(rig);
+    await rig.device.message(["update_record_interval", "5"]);
+    await rig.clock.advance(4999);
+    expect(records(rig)).toBe(before);
+    await rig.clock.advance(1);
+    expect(records(rig)).toBe(before + 1);
+    await rig.device.message(["update_record_interval", "0"]);
+    await rig.segment(7, 7);
+    await rig.device.dropCaches();
+    await rig.clock.advance(100_000);
+    expect(records(rig)).toBe(before + 1);
+    // And it is durable.
+    await rig.reopen();
+    expect(writtenBack(rig)).toBe(2);
+  });
+
+  it("sync_interval makes durable what nobody asked to be", async () => {
+    const rig = await running(0);
+    await rig.write(5, 5);
+    await rig.clock.advance(100_000);
+    expect(rig.device.statusData.lastFlushedId).toBe(0);
+    await rig.device.message(["sync_interval", "2"]);
+    await rig.clock.advance(2000);
+    expect(rig.device.statusData).toMatchObject({ lastFlushedId: 1, partialFlushes: 0 });
+    await rig.reopen();
+    expect((await rig.read(5))[0]).toBe(5);
+  });
+
+  it("read_cache_threshold lets reads enter the cache, and keeps them out again", async () => {
+    const rig = await running(0);
+    const reads = async (block: number): Promise<number> => {
+      await rig.read(block);
+      const before = rig.backing.asked("read");
+      await rig.read(block);
+      return rig.backing.asked("read") - before;
+    };
+    expect(await reads(5)).toBe(1);
+    await rig.device.message(["read_cache_threshold", "4"]);
+    expect(await reads(6)).toBe(0);
+    await rig.device.message(["read_cache_threshold", "0"]);
+    expect(await reads(7)).toBe(1);
+  });
+
+  it.each(tunableNames)("%s out of range is refused with the range, and changes nothing", async (name) => {
+    const rig = await running(0);
+    const { min, max } = options[name];
+    const before = rig.device.status();
+    for (const word of [String(min - 1), String(max + 1), "", "1.5", "many"]) {
+      const error = (await rig.device
+        .message([name, word])
+        .catch((thrown: unknown) => thrown)) as BlockIoError;
+      expect([word, error.code]).toEqual([word, "EINVAL"]);
+      expect(error.hint).toMatch(new RegExp(`${min}\\D+${max.toLocaleString("en")}|${min}\\D+${max}`));
+    }
+    expect(rig.device.status()).toBe(before);
+    for (const value of [min, max]) {
+      await rig.device.message([name.toUpperCase(), String(value)]);
+      expect(rig.device.statusData.tunables[name]).toBe(value);
+      expect(parseStatus(rig.device.status())).toEqual({
+        ...rig.device.statusData,
+        tunables: expect.objectContaining(
+          name === "read_cache_threshold" && value === 0 ? {} : { [name]: value },
+        ) as object,
+      });
+    }
+  });
+});
