@@ -20,6 +20,9 @@ const MIB = 1024 * 1024;
 /** The largest record of one group, twice. */
 export const MIN_JOURNAL: number = 2 * (GROUP * BLOCK + 4 * BLOCK);
 
+/** Journal records number blocks with 32 bits. */
+const MAX_DATA_BLOCKS = 2 ** 32;
+
 export interface LayoutV2 {
   readonly totalBlocks: number;
   readonly journalStart: number;
@@ -35,7 +38,7 @@ export function defaultJournal(size: number): number {
   return Math.max(4 * MIB, Math.min(64 * MIB, Math.floor(size / 64 / MIB) * MIB));
 }
 
-/** Divides a device; undefined if there is no room for data. */
+/** Divides a device; undefined if there is no room for data, or 16 TiB are exceeded. */
 export function layoutV2(totalBlocks: number, journalBytes: number): LayoutV2 | undefined {
   const journalBlocks = Math.ceil(journalBytes / BLOCK / 2) * 2;
   const metaStart = SUPERBLOCKS + journalBlocks;
@@ -43,7 +46,7 @@ export function layoutV2(totalBlocks: number, journalBytes: number): LayoutV2 | 
   const perMeta = GROUP * GROUPS_PER_BLOCK;
   const metaBlocks = Math.ceil(rest / (perMeta + 1));
   const dataBlocks = rest - metaBlocks;
-  if (dataBlocks < 1) return undefined;
+  if (dataBlocks < 1 || dataBlocks > MAX_DATA_BLOCKS) return undefined;
   return {
     totalBlocks,
     journalStart: SUPERBLOCKS,

@@ -337,9 +337,17 @@ export class CompressionDeviceV1 extends GuardedTarget {
   async #flushAll(): Promise<void> {
     const { lower } = this.#parts;
     await lower.flush();
-    if (this.#dirty.find(true, 0) === this.#dirty.length) return;
+    if (this.#dirty.find(true, 0) === this.#dirty.length && this.#metaLock.pending === 0) return;
+    // What others are writing at this moment is covered, too, and what they fail to write is written here.
+    await this.#metadataAtRest();
     await this.#writeMetadata(0, this.#dirty.length);
+    await this.#metadataAtRest();
     await lower.flush();
+  }
+
+  /** Waits until no metadata write is under way that was when this was called. */
+  async #metadataAtRest(): Promise<void> {
+    this.#metaLock.release(await this.#metaLock.acquire(0, this.#dirty.length, true));
   }
 
   async #writeMetadata(from: number, to: number): Promise<void> {

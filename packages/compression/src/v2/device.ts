@@ -122,6 +122,12 @@ export class CompressionDeviceV2 extends GuardedTarget {
     }
   }
 
+  /** Nothing is written below while the device is suspended. */
+  override async suspend(): Promise<void> {
+    await super.suspend();
+    await this.#committer.settled();
+  }
+
   override status(): string {
     return statusLine(this.#parts.store.parts.counters);
   }

@@ -32,11 +32,11 @@ export async function createV2(
   const journal = options.journal === 0 ? defaultJournal(lower.size) : options.journal;
   const layout = layoutV2(Math.floor(lower.size / BLOCK), Math.max(journal, MIN_JOURNAL));
   if (layout === undefined) {
-    throw new BlockIoError(`${lower.size} bytes leave no room for data`, {
+    throw new BlockIoError(`${lower.size} bytes leave no room for data, or are more than 16 TiB of it`, {
       code: "EINVAL",
       device: lower.name,
       op: "open",
-      hint: "Use a larger device or a smaller journal.",
+      hint: "Use a device of another size, or a smaller journal.",
     });
   }
   return formatV2(lower, layout, algorithm, environment.random);
