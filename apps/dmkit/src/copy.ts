@@ -83,7 +83,12 @@ class Copier {
         });
       }
     };
-    await Promise.all(Array.from({ length: this.#options.requests ?? 16 }, worker));
+    const workers = Array.from({ length: this.#options.requests ?? 16 }, worker);
+    // All of them, even if one fails: whoever called closes the devices next.
+    for (const result of await Promise.allSettled(workers)) {
+      if (result.status === "rejected") this.#failure ??= result.reason;
+    }
+    await pieces.return(undefined);
     if (this.#failure !== undefined) throw this.#failure;
   }
 

@@ -104,6 +104,20 @@ describe("serve", () => {
     expect(existsSync(pidfile)).toBe(false);
   });
 
+  it("leaves the pid file of a running server alone when a second one cannot start", async () => {
+    const folder = tempFolder();
+    const pidfile = join(folder, "pid");
+    const socket = join(folder, "s");
+    const server = await serve(["-U", socket, "--pidfile", pidfile, "mem:1M"]);
+    expect((await dmkit(["serve", "-U", socket, "--pidfile", pidfile, "mem:1M"])).code).toBe(1);
+    expect(readFileSync(pidfile, "utf8")).toBe(`${server.process.pid}\n`);
+  });
+
+  it("ends in order when its terminal goes away", async () => {
+    const server = await serve([image(tempFolder())]);
+    expect(await server.stop("SIGHUP")).toBe(0);
+  });
+
   it("takes over a socket nobody listens on", async () => {
     const folder = tempFolder();
     const socket = join(folder, "s");
@@ -169,6 +183,7 @@ describeWith(["nbdinfo"], "serve --run", () => {
     expect(good).toMatchObject({ code: 0, stdout: `${2 ** 20}\n` });
     expect((await dmkit(["serve", path, "--run", "exit 7"])).code).toBe(7);
     expect((await dmkit(["serve", path, "--run", 'test -S "$unixsocket" && test -z "$port"'])).code).toBe(0);
+    expect((await dmkit(["serve", path, "--run", "kill -9 $$"])).code).toBe(137);
     const tcp = await dmkit(["serve", path, "-p", "0", "--run", 'nbdinfo --size "nbd://127.0.0.1:$port"']);
     expect(tcp).toMatchObject({ code: 0, stdout: `${2 ** 20}\n` });
   });
@@ -361,6 +376,15 @@ describe("copy and info", () => {
     expect(refusal.stderr).toMatch(/ENOSPC/);
     expect((await dmkit(["copy", join(folder, "none"), join(folder, "new")])).code).toBe(1);
     expect(existsSync(join(folder, "new"))).toBe(false);
+  });
+
+  it("reports an error in the middle of a copy, and ends", async () => {
+    const source = join(tempFolder(), "source");
+    writeFileSync(source, Buffer.alloc(8 * 2 ** 20, 3));
+    const server = await serve(["-t", "0 4096 linear mem:2M 0", "-t", "4096 28672 error"]);
+    const { code, stderr } = await dmkit(["copy", "-q", source, server.uri]);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/EIO/);
   });
 
   it("prints facts, maps and exports", async () => {

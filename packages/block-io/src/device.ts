@@ -106,7 +106,10 @@ export interface BlockDevice {
   discard(offset: number, length: number): Promise<void>;
   /** Makes the range read as zeroes; durable like a write. */
   writeZeroes(offset: number, length: number, options?: WriteZeroesOptions): Promise<void>;
-  /** Covers the range, in order, without gaps or overlaps. */
+  /**
+   * Covers the range, in order, without gaps or overlaps. Whoever stops early ends the iteration (`break`, or
+   * the iterator's `return`): one left lying counts as a request in flight, which close and suspend wait for.
+   */
   extents(offset: number, length: number): AsyncIterable<Extent>;
 
   /** Waits for I/O in flight, flushes, and holds new I/O back until {@link resume}. */

@@ -6,7 +6,10 @@
  *
  * - a `do…` method runs only while the device is open, with an aligned, non-empty range inside the device;
  * - `inFlight` counts exactly the `do…` calls that have not settled; suspend and close wait for zero;
- * - after a failed flush (or {@link GuardedDevice.fail}) no write, flush, discard or writeZeroes is accepted;
+ * - after a failed flush (or {@link GuardedDevice.fail}) no write, flush, discard or writeZeroes is accepted,
+ *   and no flush that was under way succeeds;
+ * - suspend, resume and close take effect one after the other, in the order they were asked for; once close was
+ *   asked for no request is accepted, and nothing runs any more when `doClose` is called;
  * - what leaves is a BlockIoError, whatever was thrown inside.
  *
  * A device that flushes inside a write with FUA calls `fail` itself when that flush fails. A failed device closes
@@ -29,6 +32,25 @@ import { BlockIoError, type ErrorCode, type Operation, toBlockIoError } from "./
 
 type State = "open" | "suspended" | "closed";
 
+/** What held requests wait for: opened by resume, refused by close. */
+interface Gate {
+  readonly promise: Promise<void>;
+  readonly open: () => void;
+  readonly refuse: (error: BlockIoError) => void;
+}
+
+function makeGate(): Gate {
+  let open!: () => void;
+  let refuse!: (error: BlockIoError) => void;
+  const promise = new Promise<void>((resolve, reject) => {
+    open = resolve;
+    refuse = reject;
+  });
+  // Nobody may be waiting.
+  promise.catch(() => {});
+  return { promise, open, refuse };
+}
+
 // The most that is written at once where zeroes have to be written as data.
 const ZERO_CHUNK = 1024 * 1024;
 let zeroChunk: Buffer | undefined;
@@ -48,10 +70,11 @@ export abstract class GuardedDevice implements BlockDevice {
   #inFlight = 0;
   #failure: BlockIoError | undefined;
   #idle: (() => void)[] = [];
-  #suspending: Promise<void> | undefined;
+  // Changes of state that were asked for and are not over; settles, never rejects.
+  #changing: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
-  // Resolved by resume, rejected by close; exists while suspended.
-  #gate: { promise: Promise<void>; open: () => void; refuse: (error: BlockIoError) => void } | undefined;
+  // Exists while suspended.
+  #gate: Gate | undefined;
 
   /** @param size bytes; a multiple of `limits.logicalBlockSize`, at most 2^53 - 1. Throws `EINVAL`. */
   constructor(name: string, size: number, limits: Limits) {
@@ -207,20 +230,23 @@ export abstract class GuardedDevice implements BlockDevice {
   }
 
   suspend(): Promise<void> {
-    if (this.#state === "closed") return Promise.reject(this.#closedError("suspend"));
-    this.#suspending ??= this.#suspend();
-    return this.#suspending;
+    return this.#afterOthers(async () => {
+      if (this.#state === "closed") throw this.#closedError("suspend");
+      if (this.#state === "suspended") return;
+      this.#state = "suspended";
+      this.#gate = makeGate();
+      await this.#drained();
+      if (!this.limits.capabilities.readOnly && this.#failure === undefined) await this.#flushNow();
+    });
   }
 
-  async resume(): Promise<void> {
-    if (this.#state === "closed") throw this.#closedError("resume");
-    if (this.#state === "open") return;
-    // A suspend that is still draining must finish first, or its flush would run beside new writes.
-    await this.#suspending?.catch(() => {});
-    this.#suspending = undefined;
-    this.#state = "open";
-    this.#gate?.open();
-    this.#gate = undefined;
+  resume(): Promise<void> {
+    return this.#afterOthers(async () => {
+      if (this.#state === "closed") throw this.#closedError("resume");
+      this.#state = "open";
+      this.#gate?.open();
+      this.#gate = undefined;
+    });
   }
 
   close(): Promise<void> {
@@ -228,35 +254,40 @@ export abstract class GuardedDevice implements BlockDevice {
     return this.#closing;
   }
 
-  async #suspend(): Promise<void> {
-    this.#state = "suspended";
-    let open!: () => void;
-    let refuse!: (error: BlockIoError) => void;
-    const promise = new Promise<void>((resolve, reject) => {
-      open = resolve;
-      refuse = reject;
-    });
-    promise.catch(() => {});
-    this.#gate = { promise, open, refuse };
-    await this.#drained();
-    if (!this.limits.capabilities.readOnly && this.#failure === undefined) await this.#flushNow();
-  }
-
-  async #close(): Promise<void> {
+  #close(): Promise<void> {
+    // At once, whatever else is under way: no request is accepted or held any more.
     this.#state = "closed";
     this.#gate?.refuse(this.#closedError("close"));
-    await this.#drained();
-    try {
-      if (!this.limits.capabilities.readOnly && this.#failure === undefined) await this.#flushNow();
-    } finally {
-      await this.doClose();
-    }
+    return this.#afterOthers(async () => {
+      await this.#drained();
+      try {
+        if (!this.limits.capabilities.readOnly && this.#failure === undefined) await this.#flushNow();
+      } finally {
+        await this.doClose();
+      }
+    });
+  }
+
+  /** Runs a change of state when those asked for before it are over; at once if there are none. */
+  #afterOthers(change: () => Promise<void>): Promise<void> {
+    const result = this.#changing === undefined ? change() : this.#changing.then(change);
+    const over = result.then(
+      () => {},
+      () => {},
+    );
+    this.#changing = over;
+    void over.then(() => {
+      if (this.#changing === over) this.#changing = undefined;
+    });
+    return result;
   }
 
   async #flushNow(): Promise<void> {
     this.#inFlight += 1;
     try {
       await this.doFlush();
+      // One that ran beside a flush that failed, or after it, may have found nothing left to write.
+      if (this.#failure !== undefined && this.failsForGood) throw this.#failure;
     } catch (error) {
       const failure = toBlockIoError(error, { device: this.name, op: "flush" });
       if (this.failsForGood) this.fail(failure);

@@ -83,6 +83,7 @@ describe("a file", () => {
     truncateSync(path, 4096);
     await expect(device.read(0, Buffer.alloc(8192))).rejects.toMatchObject({ code: "EIO" });
     await expect(device.read(8192, Buffer.alloc(2 ** 17))).rejects.toMatchObject({ code: "EIO" });
+    await expect(kinds(device)).rejects.toMatchObject({ code: "EIO" });
     await device.close();
   });
 
@@ -175,12 +176,16 @@ describe("the sync gate", () => {
     };
     expect(operate(0.01)).toBe(true);
     expect(operate(2)).toBe(true);
+    expect(operate(0.01)).toBe(true);
+    expect(operate(2)).toBe(true);
+    expect(operate(2)).toBe(true);
     expect(pause()).toBe(64);
     now += 2;
     gate.leave();
     expect(pause()).toBe(128);
     now += 0.01;
     gate.leave();
+    expect(operate(3)).toBe(true);
     expect(operate(3)).toBe(true);
     expect(pause()).toBe(64);
   });

@@ -74,6 +74,49 @@ describe("the guard", () => {
     for (const flush of flushes) await expect(flush).rejects.toMatchObject({ code: "EIO" });
   });
 
+  it("lets no flush succeed that was under way when another one failed", async () => {
+    const device = new Puppet();
+    const [first, second] = [device.flush(), device.flush()];
+    device.next(new Error("lost"));
+    await expect(first).rejects.toMatchObject({ code: "EIO" });
+    // The kernel has marked the pages clean: this one finds nothing to write.
+    device.next();
+    await expect(second).rejects.toMatchObject({ code: "EIO" });
+  });
+
+  it("changes its state in the order it was told to", async () => {
+    const device = new Puppet();
+    const changes = [device.suspend(), device.resume(), device.suspend()];
+    await turn();
+    device.next();
+    await turn();
+    device.next();
+    await Promise.all(changes);
+    void device.write(0, sector);
+    await turn();
+    expect(device.next()).toBe("nothing");
+    await device.resume();
+    await turn();
+    expect(device.next()).toBe("write");
+  });
+
+  it("stays closed whatever was asked for before", async () => {
+    const device = new Puppet();
+    const suspended = device.suspend();
+    const resumed = device.resume();
+    const closed = device.close();
+    await expect(device.read(0, Buffer.alloc(512))).rejects.toMatchObject({ code: "ESHUTDOWN" });
+    await turn();
+    expect([device.next(), device.closed]).toEqual(["flush", 0]);
+    await suspended;
+    await expect(resumed).rejects.toMatchObject({ code: "ESHUTDOWN" });
+    await turn();
+    expect([device.next(), device.closed]).toEqual(["flush", 0]);
+    await closed;
+    expect(device.closed).toBe(1);
+    await expect(device.write(0, sector)).rejects.toMatchObject({ code: "ESHUTDOWN" });
+  });
+
   it("close waits for requests in flight, then flushes, then lets go", async () => {
     const device = new Puppet();
     const write = device.write(0, sector);

@@ -1,10 +1,15 @@
 /** `--run`: a command that lives beside the server and decides when it ends. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
+import { constants } from "node:os";
 import type { NbdUri } from "@dmkit/nbd";
 import { formatNbdUri } from "@dmkit/nbd";
 
 /** A shell's exit status for a process ended by a signal is this much more than the signal's number. */
 const SIGNALLED = 128;
+
+function statusOf(code: number | null, signal: NodeJS.Signals | null): number {
+  return code ?? SIGNALLED + (signal === null ? 0 : constants.signals[signal]);
+}
 
 /** Variables the command can use: uri, unixsocket, port, exportname; those that do not apply are empty. */
 export function captiveVariables(uri: NbdUri): Record<string, string> {
@@ -19,9 +24,10 @@ export function captiveVariables(uri: NbdUri): Record<string, string> {
 
 /** A running command. */
 export interface Captive {
-  readonly process: ChildProcess;
   /** Its exit status; 128 + signal if it was killed, 127 if it could not be started. */
   readonly status: Promise<number>;
+  /** Sends it a signal; harmless when it has ended. */
+  kill(signal: NodeJS.Signals): void;
 }
 
 /** Runs `command` in a shell with the variables set. */
@@ -32,7 +38,8 @@ export function runCaptive(command: string, variables: Readonly<Record<string, s
   });
   const status = new Promise<number>((resolve) => {
     child.on("error", () => resolve(127));
-    child.on("exit", (code, signal) => resolve(code ?? SIGNALLED + (signal === "SIGINT" ? 2 : 15)));
+    child.on("exit", (code, signal) => resolve(statusOf(code, signal)));
   });
-  return { process: child, status };
+  // In our process group, so that it has the terminal and gets its Ctrl-C.
+  return { status, kill: (signal) => void child.kill(signal) };
 }

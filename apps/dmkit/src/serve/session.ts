@@ -5,7 +5,8 @@
  * the pid file and the printed URI (whoever sees them may connect at once). At the end the reverse: no new
  * clients, requests in flight finished, devices flushed and closed, pid file and sockets removed.
  */
-import { renameSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { constants } from "node:os";
 import { Duplex } from "node:stream";
 import { type BlockDevice, BlockIoError, type Environment, isTargetDevice } from "@dmkit/block-io";
 import {
@@ -42,29 +43,53 @@ export interface SessionOptions {
 /** Serves until told to stop; resolves with the exit code. */
 export async function serve(options: SessionOptions, environment: Environment): Promise<number> {
   const stop = new StopSignal();
+  const deadline = new Deadline(options.shutdownTimeout, environment);
   const activated = activatedSockets(process.env);
   const devices = await openExports(options.what, environment);
   try {
-    return await serveDevices(devices, options, activated, stop, environment);
+    return await serveDevices(devices, options, { activated, stop, deadline }, environment);
   } finally {
-    await withinTime(closeAll(devices), options.shutdownTimeout, environment);
+    await withinTime(closeAll(devices), deadline, environment);
     stop.dispose();
+  }
+}
+
+// Milliseconds that are always left, so that what needs no waiting still gets done.
+const MOMENT = 100;
+
+/** One time limit for all steps of shutting down; it begins to run when somebody first asks what is left. */
+class Deadline {
+  /** Milliseconds. */
+  readonly allowed: number;
+  readonly #environment: Environment;
+  #started: number | undefined;
+
+  constructor(allowed: number, environment: Environment) {
+    this.allowed = allowed;
+    this.#environment = environment;
+  }
+
+  /** Milliseconds. */
+  left(): number {
+    const now = this.#environment.clock.now();
+    this.#started ??= now;
+    return Math.max(MOMENT, this.allowed - (now - this.#started));
   }
 }
 
 /** A device whose storage does not answer must not keep the process for ever: better an error than a hang. */
 async function withinTime(
   closing: Promise<void>,
-  milliseconds: number,
+  deadline: Deadline,
   environment: Environment,
 ): Promise<void> {
   let expired!: (error: BlockIoError) => void;
   const expiry = new Promise<never>((_resolve, reject) => {
     expired = reject;
   });
-  const timer = environment.clock.after(milliseconds, () => {
+  const timer = environment.clock.after(deadline.left(), () => {
     expired(
-      new BlockIoError(`the devices did not close within ${milliseconds / 1000} s`, {
+      new BlockIoError(`the devices did not close within ${deadline.allowed / 1000} s`, {
         code: "ETIMEDOUT",
         op: "close",
         hint: "What was not flushed may be lost. Check the storage below, or allow more by --shutdown-timeout.",
@@ -81,8 +106,7 @@ async function withinTime(
 async function serveDevices(
   devices: readonly NamedDevice[],
   options: SessionOptions,
-  activated: number,
-  stop: StopSignal,
+  { activated, stop, deadline }: { activated: number; stop: StopSignal; deadline: Deadline },
   environment: Environment,
 ): Promise<number> {
   const server = new NbdServer({
@@ -102,9 +126,13 @@ async function serveDevices(
   const listeners = chooseListeners(options.where, activated, options.fallback);
   const stopWatching = options.exitWithParent ? watchParent(stop, environment) : () => {};
   let captive: Captive | undefined;
+  let wrotePidfile = false;
   try {
     const uris = await listen(server, listeners.listen, devices);
-    if (options.pidfile !== undefined) writePidfile(options.pidfile);
+    if (options.pidfile !== undefined) {
+      writePidfile(options.pidfile);
+      wrotePidfile = true;
+    }
     options.ready(uris, devices);
     const [uri] = uris;
     if (options.printUri && uri !== undefined) process.stdout.write(`${formatNbdUri(uri)}\n`);
@@ -117,15 +145,17 @@ async function serveDevices(
     }
     if (options.run !== undefined && uri !== undefined) {
       captive = runCaptive(options.run, captiveVariables(uri));
-      return (await Promise.race([captive.status, stop.requested])) ?? exitCodes.ok;
+      return (
+        (await Promise.race([captive.status, stop.requested])) ?? (await endCaptive(captive, environment))
+      );
     }
     await stop.requested;
     return exitCodes.ok;
   } finally {
     stopWatching();
-    captive?.process.kill();
-    await server.close({ timeout: options.shutdownTimeout });
-    if (options.pidfile !== undefined) rmSync(options.pidfile, { force: true });
+    captive?.kill("SIGTERM");
+    await server.close({ timeout: deadline.left() });
+    if (wrotePidfile && options.pidfile !== undefined) removePidfile(options.pidfile);
     listeners.dispose();
   }
 }
@@ -156,6 +186,17 @@ function addressOf({ path, host, port }: Listener): NbdUri["address"] {
   return path === undefined ? { kind: "tcp", host: host ?? "", port: port ?? 0 } : { kind: "unix", path };
 }
 
+/** Milliseconds a command has to end by itself when it is told to. */
+const CAPTIVE_TIME = 2000;
+
+async function endCaptive(captive: Captive, environment: Environment): Promise<number> {
+  captive.kill("SIGTERM");
+  const timer = environment.clock.after(CAPTIVE_TIME, () => captive.kill("SIGKILL"));
+  const status = await captive.status;
+  timer.cancel();
+  return status;
+}
+
 /** Whole or not there: a reader that finds the file finds the number in it. */
 function writePidfile(path: string): void {
   const temporary = `${path}.${process.pid}`;
@@ -173,7 +214,19 @@ function writePidfile(path: string): void {
   }
 }
 
-/** The first SIGINT or SIGTERM asks for an orderly end, the second ends the process at once. */
+/** Not one that another server has written there since. */
+function removePidfile(path: string): void {
+  try {
+    if (readFileSync(path, "utf8") === `${process.pid}\n`) rmSync(path);
+  } catch {
+    // Somebody has removed it already.
+  }
+}
+
+// A terminal or ssh session that goes away must not take unflushed writes with it.
+const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
+/** The first SIGINT, SIGTERM or SIGHUP asks for an orderly end, the second ends the process at once. */
 class StopSignal {
   /** Resolves with undefined when somebody asked to stop. */
   readonly requested: Promise<undefined>;
@@ -186,10 +239,10 @@ class StopSignal {
       this.#request = () => resolve(undefined);
     });
     this.#signalled = (signal) => {
-      if (this.#asked) process.exit(signal === "SIGINT" ? 130 : 143);
+      if (this.#asked) process.exit(128 + constants.signals[signal]);
       this.stop();
     };
-    for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, this.#signalled);
+    for (const signal of stopSignals) process.on(signal, this.#signalled);
   }
 
   stop(): void {
@@ -198,7 +251,7 @@ class StopSignal {
   }
 
   dispose(): void {
-    for (const signal of ["SIGINT", "SIGTERM"] as const) process.off(signal, this.#signalled);
+    for (const signal of stopSignals) process.off(signal, this.#signalled);
   }
 }
 

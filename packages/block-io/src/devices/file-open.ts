@@ -51,6 +51,7 @@ export async function openFile(path: string, options: FileDeviceOptions = {}): P
       readOnly,
       holes,
       sectorSize,
+      isRegular: stat.isFile(),
       environment: options.environment ?? realEnvironment,
     });
     if (options.preallocate) await preallocate(fd, name, size);

@@ -7,9 +7,19 @@
  *   kernel marks pages it could not write as clean, so a retry would succeed without the data;
  * - the size is fixed at open; a file cut shorter behind our back gives EIO, never short data.
  */
-import { closeSync, constants, fdatasync, openSync, read, readSync, write, writeSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  fdatasync,
+  fstatSync,
+  openSync,
+  read,
+  readSync,
+  write,
+  writeSync,
+} from "node:fs";
 import { type Extent, type Limits, type WriteZeroesOptions, done, plainLimits } from "../device.ts";
-import type { Environment } from "../environment.ts";
+import type { Environment, Scheduler } from "../environment.ts";
 import { BlockIoError, codeOf, toBlockIoError } from "../errors.ts";
 import { FlushGroup } from "../flush-group.ts";
 import { GuardedDevice } from "../guard.ts";
@@ -23,11 +33,15 @@ export interface FileFacts {
   /** Holes can be found and (if writable) punched. */
   readonly holes: boolean;
   readonly sectorSize: 512 | 4096;
+  /** A file, not a block device. */
+  readonly isRegular: boolean;
   readonly environment: Environment;
 }
 
 // The largest request that may be carried out in this thread; larger ones gain from running beside it.
 const SYNC_LIMIT = 64 * 1024;
+// Some 2 µs each.
+const EXTENTS_A_TURN = 256;
 
 /** Made by {@link openFile}. */
 export class FileDevice extends GuardedDevice {
@@ -39,6 +53,8 @@ export class FileDevice extends GuardedDevice {
   // Opened with O_DSYNC by the first FUA write: it makes one range stable without flushing the whole file.
   // Negative where that is not possible.
   #syncedFd: number | undefined;
+  readonly #isRegular: boolean;
+  readonly #scheduler: Scheduler;
   #zeroRange = true;
 
   constructor(path: string, fd: number, size: number, facts: FileFacts) {
@@ -46,6 +62,8 @@ export class FileDevice extends GuardedDevice {
     this.path = path;
     this.#fd = fd;
     this.#flushes = new FlushGroup(() => this.#sync());
+    this.#isRegular = facts.isRegular;
+    this.#scheduler = facts.environment.scheduler;
     this.#reads = new SyncGate(facts.environment.clock);
     this.#writes = new SyncGate(facts.environment.clock);
   }
@@ -99,15 +117,20 @@ export class FileDevice extends GuardedDevice {
       yield { offset, length, kind: "data" };
       return;
     }
+    if (this.#isRegular && fstatSync(this.#fd).size < this.size) throw this.#truncated(offset, length);
     const block = this.limits.logicalBlockSize;
     const end = offset + length;
+    let found = 0;
     for (let at = offset; at < end; ) {
+      // Everything here is synchronous: a file of many small holes must not hold up everybody else.
+      found += 1;
+      if (found % EXTENTS_A_TURN === 0) await new Promise<void>((resolve) => this.#scheduler.defer(resolve));
       // Rounded so that a block that holds any data counts as data.
-      const found = native.seekData(this.#fd, at) ?? end;
-      const data = Math.min(end, Math.max(at, Math.floor(found / block) * block));
+      const start = native.seekData(this.#fd, at) ?? end;
+      const data = Math.min(end, Math.max(at, Math.floor(start / block) * block));
       if (data > at) yield { offset: at, length: data - at, kind: "hole" };
       if (data >= end) return;
-      const after = native.seekHole(this.#fd, Math.max(found, data)) ?? end;
+      const after = native.seekHole(this.#fd, Math.max(start, data)) ?? end;
       const hole = Math.min(end, Math.max(data + block, Math.ceil(after / block) * block));
       yield { offset: data, length: hole - data, kind: "data" };
       at = hole;

@@ -3,8 +3,9 @@
  *
  * While the page cache answers, a synchronous call of some 2 µs beats the hand-over to the pool (6 to 9 µs of
  * CPU at depth 32, 27 µs of latency at depth 1; see `dmkit bench`). When the disk has to be waited for, it
- * would hold up everybody else. So each synchronous call is timed, and a slow one sends the following
- * operations to the pool; after a while one is tried again, and the while doubles as long as it is slow.
+ * would hold up everybody else. So each synchronous call is timed, and a slow one that follows a slow one sends
+ * the following operations to the pool (a single one may just mean that this process had to wait for a
+ * processor); after a while one is tried again, and the while doubles as long as it is slow.
  */
 import type { Clock } from "../environment.ts";
 
@@ -16,6 +17,7 @@ const LONGEST_PAUSE = 8192;
 export class SyncGate {
   readonly #clock: Clock;
   #started = 0;
+  #suspicious = false;
   #pause = FIRST_PAUSE;
   /** Operations that still go to the pool. */
   #asynchronous = 0;
@@ -37,6 +39,11 @@ export class SyncGate {
   leave(): void {
     if (this.#clock.now() - this.#started < SLOW) {
       this.#pause = FIRST_PAUSE;
+      this.#suspicious = false;
+      return;
+    }
+    if (!this.#suspicious) {
+      this.#suspicious = true;
       return;
     }
     this.#asynchronous = this.#pause;
