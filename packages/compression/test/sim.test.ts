@@ -1,10 +1,10 @@
 /** `DMKIT_SIM_CYCLES` sets the crash/recover cycles of each target; the script `sim` does the many. */
 import { runSim } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
-import { compressionMutants } from "../src/testing/sim-mutants.ts";
+import { compressionMutants, errorMutants, rotMutants } from "../src/testing/sim-mutants.ts";
 import { formatOne, formatTwo, simTargets } from "../src/testing/sim-targets.ts";
 
-const cycles = Number(process.env["DMKIT_SIM_CYCLES"] ?? 1200);
+const cycles = Number(process.env["DMKIT_SIM_CYCLES"] ?? 800);
 const MINUTES = 10 * 60_000;
 
 describe("under crashes and faults", () => {
@@ -31,12 +31,22 @@ describe("bits that rot", () => {
 });
 
 describe("mutants", () => {
-  it.each(compressionMutants)(
+  it.each([
+    ...compressionMutants.map((target) => ({ target, name: target.name, faults: "honest" as const })),
+    ...errorMutants.map((target) => ({ target, name: target.name, faults: ["write-error"] as const })),
+    ...rotMutants.map((target) => ({ target, name: target.name, faults: ["rot"] as const })),
+  ])(
     "$name is caught",
-    async (target) => {
+    async ({ target, faults }) => {
       const seeds: number[] = [];
       for (const firstSeed of [1, 10_001, 20_001]) {
-        const { failures, runs } = await runSim(target, { firstSeed, seeds: 200, shrink: false, twice: 0 });
+        const { failures, runs } = await runSim(target, {
+          firstSeed,
+          seeds: 200,
+          shrink: false,
+          twice: 0,
+          faults,
+        });
         seeds.push(failures.length > 0 ? runs : Number.POSITIVE_INFINITY);
       }
       const [, median] = seeds.sort((a, b) => a - b);

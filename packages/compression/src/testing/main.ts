@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** `pnpm sim` of this package. Format 1 is run only when named: it loses data, or never crashes. */
 import { simMain } from "@dmkit/block-io/testing";
-import { formatOne, formatOneClosed, formatTwo } from "./sim-targets.ts";
+import { formatOne, formatOneClosed, formatTwo, wide } from "./sim-targets.ts";
 
 const hidden = [formatOne, formatOneClosed];
-process.exitCode = await simMain([formatTwo], process.argv.slice(2), undefined, hidden);
+process.exitCode = await simMain([formatTwo, wide], process.argv.slice(2), undefined, hidden);

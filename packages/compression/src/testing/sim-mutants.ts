@@ -4,7 +4,8 @@ import { type SimTarget, mutant, replaced } from "@dmkit/block-io/testing";
 import { Applier } from "../v2/applier.ts";
 import { Committer } from "../v2/committer.ts";
 import { Journal } from "../v2/journal.ts";
-import { formatTwo } from "./sim-targets.ts";
+import { Store } from "../v2/store.ts";
+import { formatTwo, wide } from "./sim-targets.ts";
 
 /** The private parts of a journal that its mutants use. */
 interface Inside {
@@ -25,6 +26,32 @@ async function flushOnly(this: Inside): Promise<void> {
 async function writeOnly(this: Inside, number: number, record: Buffer): Promise<void> {
   await this.lower.write(this.placeOf(number), record);
 }
+
+/** Errors of one method are as good as success. */
+function ignoringErrors(name: string, owner: object, key: string): SimTarget {
+  return mutant(wide, name, () =>
+    replaced(
+      owner,
+      key,
+      (original: (...args: unknown[]) => Promise<void>) =>
+        async function (this: unknown, ...args: unknown[]): Promise<void> {
+          await original.apply(this, args).catch(() => {});
+        },
+    ),
+  );
+}
+
+/** To be looked for with the fault `rot`. */
+export const rotMutants: readonly SimTarget[] = [
+  without("believes-payloads", Store.prototype, "checks", () => true),
+];
+
+/** To be looked for with the fault `write-error`. */
+export const errorMutants: readonly SimTarget[] = [
+  ignoringErrors("ignores-metadata-errors", Applier.prototype, "writeMetadata"),
+  ignoringErrors("ignores-payload-errors", Applier.prototype, "writePayloads"),
+  ignoringErrors("ignores-journal-errors", Journal.prototype, "commit"),
+];
 
 export const compressionMutants: readonly SimTarget[] = [
   without("no-journal", Journal.prototype, "commit", flushOnly),

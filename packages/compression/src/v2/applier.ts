@@ -32,9 +32,9 @@ export class Applier {
   async apply(number: number, changes: readonly Change[], payloads: Buffer): Promise<void> {
     const groups = new Set(changes.map(({ first }) => Math.floor(first / GROUP)));
     this.announce(groups);
-    await this.#writePayloads(changes, payloads);
+    await this.writePayloads(changes, payloads);
     this.updateMap(changes);
-    await this.#writeMetadata(number, groups);
+    await this.writeMetadata(number, groups);
     this.#store.moving = new Set();
   }
 
@@ -52,7 +52,7 @@ export class Applier {
     }
   }
 
-  async #writePayloads(changes: readonly Change[], payloads: Buffer): Promise<void> {
+  private async writePayloads(changes: readonly Change[], payloads: Buffer): Promise<void> {
     const { lower } = this.#store.parts;
     const work: { offset: number; bytes: Buffer }[] = [];
     let at = 0;
@@ -67,7 +67,7 @@ export class Applier {
   }
 
   /** Neighbouring groups lie in one block of the device below, and are written together. */
-  async #writeMetadata(number: number, groups: ReadonlySet<number>): Promise<void> {
+  private async writeMetadata(number: number, groups: ReadonlySet<number>): Promise<void> {
     const { parts, map, sums } = this.#store;
     const { lower, superblock, counters } = parts;
     const whole = lower.limits.logicalBlockSize === BLOCK;
