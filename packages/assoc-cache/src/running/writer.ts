@@ -62,33 +62,65 @@ export class Writer {
 
   /** @param bypass blocks that are not in the cache go to the source. */
   write(given: Given, bypass: boolean): Promise<void> {
-    if (given.count === 1) {
-      const frame = this.#state.usableFrame(given.first);
-      if (frame !== NONE) {
-        const grant = this.#state.lock.tryAcquire(given.first, 1, false);
-        if (grant !== undefined) return this.#overwriteOne(given, frame, grant);
-      }
+    return this.#writeOne(given, bypass) ?? this.#writeSlowly(given, bypass);
+  }
+
+  /** The usual case without detours: one block, and nobody else has to do with it; undefined if it is not that. */
+  #writeOne(given: Given, bypass: boolean): Promise<void> | undefined {
+    const { first, count } = given;
+    if (count !== 1) return undefined;
+    const { lock } = this.#state;
+    const frame = this.#state.usableFrame(first);
+    if (frame !== NONE) {
+      const grant = lock.tryAcquire(first, 1, false);
+      return grant === undefined ? undefined : this.#overwriteOne(given, frame, grant);
     }
-    return this.#writeSlowly(given, bypass);
+    if (bypass || !this.covers(given, first)) return undefined;
+    const grant = lock.tryAcquire(first, 1, true);
+    return grant === undefined ? undefined : this.#placeOne(given, grant);
   }
 
   #overwriteOne(given: Given, frame: number, grant: RangeGrant): Promise<void> {
     const { offset, from, fua, first } = given;
-    const { cache, lock, statistics, blockBytes } = this.#state;
+    const { cache, statistics, blockBytes } = this.#state;
     statistics.writeHits += 1;
     this.#markDirty(frame);
     const durable = fua && this.#state.frames.has(frame, facts.sure);
     const place = this.#state.frameOffset(frame) + offset - first * blockBytes;
     const result = cache.write(place, from, durable ? FUA : undefined);
-    if (result === done && !(fua && !durable)) {
-      this.#written(frame, 1);
-      lock.release(grant);
-      return done;
-    }
-    return this.#finishOverwrite(result, given, frame, grant, fua && !durable);
+    return this.#afterOne(result, given, frame, grant, fua && !durable);
   }
 
-  async #finishOverwrite(
+  /** A whole block that is not in the cache. */
+  #placeOne(given: Given, grant: RangeGrant): Promise<void> {
+    const frame = this.#newFrame(given.first, false);
+    if (frame === NONE) return this.#passOne(given, grant);
+    const result = this.#state.cache.write(this.#state.frameOffset(frame), given.from);
+    return this.#afterOne(result, given, frame, grant, given.fua);
+  }
+
+  async #passOne({ offset, from, fua }: Given, grant: RangeGrant): Promise<void> {
+    try {
+      await this.#toSource(offset, from, fua);
+    } finally {
+      this.#state.lock.release(grant);
+    }
+  }
+
+  #afterOne(
+    result: Promise<void>,
+    given: Given,
+    frame: number,
+    grant: RangeGrant,
+    commits: boolean,
+  ): Promise<void> {
+    if (result !== done || commits) return this.#finishOne(result, given, frame, grant, commits);
+    this.#written(frame, 1);
+    this.#state.lock.release(grant);
+    return done;
+  }
+
+  async #finishOne(
     result: Promise<void>,
     given: Given,
     frame: number,
@@ -100,7 +132,7 @@ export class Writer {
       await result;
       this.#written(frame, 1);
     } catch (error) {
-      this.#state.cacheFailed(error);
+      this.#cacheFailed(error, frame, 1);
       failed = true;
     } finally {
       this.#state.lock.release(grant);
