@@ -11,6 +11,7 @@ import {
   done,
   zeroes,
 } from "@dmkit/block-io";
+import { latencies } from "./core/history.ts";
 import { Streams } from "./core/streams.ts";
 import type { CacheOptions, Tunable } from "./options.ts";
 import { Cleaner, type CleanerSettings } from "./running/cleaner.ts";
@@ -72,17 +73,43 @@ export class AssocCacheDevice extends GuardedTarget {
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
-    return this.#reader.read(offset, into);
+    const start = this.#begin();
+    return this.#timed(this.#reader.read(offset, into), latencies.read, start);
   }
 
   protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
     const { blockBytes, statistics } = this.state;
     const first = Math.floor(offset / blockBytes);
     const count = Math.floor((offset + from.length - 1) / blockBytes) - first + 1;
+    const start = this.#begin();
     statistics.writes += count;
     const given = { offset, from, fua, first, count };
-    if (!this.state.writesBack) return this.#sourcePath.write(given);
-    return this.#writer.write(given, this.#writeStreams.bypasses(offset, from.length));
+    const result = this.state.writesBack
+      ? this.#writer.write(given, this.#writeStreams.bypasses(offset, from.length))
+      : this.#sourcePath.write(given);
+    return this.#timed(result, latencies.write, start);
+  }
+
+  /** Before a request is counted; the time it began. */
+  #begin(): number {
+    const now = this.state.environment.clock.now();
+    this.state.history.advance(now);
+    return now;
+  }
+
+  #timed(result: Promise<void>, kind: number, start: number): Promise<void> {
+    if (result !== done) return this.#timedLater(result, kind, start);
+    this.state.history.took(kind, this.state.environment.clock.now() - start);
+    return done;
+  }
+
+  /** Requests that fail count too. */
+  async #timedLater(result: Promise<void>, kind: number, start: number): Promise<void> {
+    try {
+      await result;
+    } finally {
+      this.state.history.took(kind, this.state.environment.clock.now() - start);
+    }
   }
 
   protected override async doFlush(): Promise<void> {
@@ -183,7 +210,10 @@ export class AssocCacheDevice extends GuardedTarget {
     const flushed = state.statistics.writtenBack - before;
     if (state.sourceError === undefined && state.cacheError === undefined) {
       problem ??= await this.#save();
-    } else if (state.frames.dirty > 0 || metadata.owes) problem ??= state.unavailable("flush");
+    } else {
+      await this.#noteTrouble();
+      if (state.frames.dirty > 0 || metadata.owes) problem ??= state.unavailable("flush");
+    }
     state.environment.logger.log(
       "info",
       `${this.name}: closed, ${state.statistics.statsLine()}, flushed dirty blocks(${flushed})`,
@@ -211,6 +241,17 @@ export class AssocCacheDevice extends GuardedTarget {
       });
     }
     return undefined;
+  }
+
+  /** A device failed while the cache was open: as far as possible, that is stored. */
+  async #noteTrouble(): Promise<void> {
+    try {
+      await this.metadata.noteTrouble();
+    } catch (error) {
+      this.state.environment.logger.log("warn", `${this.name}: needs a check, which could not be stored`, {
+        cause: String(error),
+      });
+    }
   }
 
   /** A block found no frame: make room for the next one. */

@@ -90,6 +90,12 @@ async function load(options: CacheOptions, context: OpenContext, devices: Device
       "Give the right source; to open it all the same, without its clean blocks, give: force 1",
     );
   }
+  if (superblock.needsCheck) {
+    context.environment.logger.log(
+      "warn",
+      `${context.name}: a device failed earlier; check the cache device`,
+    );
+  }
   const state = stateV2(context, devices, options, superblock);
   await loadV2(state.frames, devices.cache, superblock, unchanged);
   // From here on clean entries go out of date without notice.

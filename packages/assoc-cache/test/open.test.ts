@@ -266,6 +266,27 @@ describe("historical metadata", () => {
     await expect(open({ persistence: 1 })).rejects.toMatchObject({ code: "EFORMAT" });
   });
 
+  it("sums up the slack of the table too, whatever is in it", async () => {
+    const { cache, open } = rig();
+    const change = (slack: number) => (configuration: Buffer, table: Buffer) => {
+      configuration.writeBigUInt64LE(16n, 0);
+      table.fill(0x5a, 16 * 8);
+      let sum = 0;
+      for (let at = 0; at < slack; at += 2) sum += table.readUInt16LE(at);
+      configuration.writeUInt32LE(sum, 20);
+    };
+    await historical(cache.lower, { 0: 8, 5: 16 }, change(16 * 8));
+    await expect(open({ persistence: 1 })).rejects.toMatchObject({ code: "EFORMAT" });
+    await historical(cache.lower, { 0: 8, 5: 16 }, change(512));
+    const device = await open({ persistence: 1 });
+    expect(figures(device)).toMatchObject({ metadata: "v1", used: "2", frames: "16" });
+    await device.close();
+  });
+
+  it("is not seen in a device full of zeroes", async () => {
+    await expect(rig().open({ persistence: 1 })).rejects.toMatchObject({ code: "EFORMAT" });
+  });
+
   it("is written on request", async () => {
     const { open } = rig({ format: "v1", associativity: 64 });
     const device = await open();

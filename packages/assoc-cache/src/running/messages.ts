@@ -1,5 +1,6 @@
 /** What a running cache can be asked and told, and the status and table lines. */
 import { BlockIoError, SECTOR, parseOption } from "@dmkit/block-io";
+import { spans } from "../core/history.ts";
 import type { AssocCacheDevice, Tuning } from "../device.ts";
 import { type Policy, policies } from "../format/superblock.ts";
 import { cacheOptions, tunables } from "../options.ts";
@@ -13,6 +14,8 @@ export async function answer(
   switch (verb) {
     case "status":
       return statusLine(device);
+    case "stats":
+      return statsLine(device);
     case "table":
       return tableLine(device);
     case "clean":
@@ -37,9 +40,11 @@ export function statusLine({ state, metadata, policy }: AssocCacheDevice): strin
   const { statistics, frames, cacheError, sourceError } = state;
   const health =
     sourceError !== undefined ? "source-failed" : cacheError !== undefined ? "cache-failed" : "ok";
+  const recent = state.history.of("5min", state.environment.clock.now());
   const more: Readonly<Record<string, string | number>> = {
     policy,
     health,
+    needs_check: metadata.needsCheck ? 1 : 0,
     metadata: `v${metadata.version}`,
     frames: frames.geometry.frames,
     used: frames.bound,
@@ -52,9 +57,17 @@ export function statusLine({ state, metadata, policy }: AssocCacheDevice): strin
     written_back: statistics.writtenBack,
     cache_errors: statistics.cacheErrors,
     writeback_errors: statistics.writebackErrors,
+    blocks_5min: recent.reads + recent.writes,
+    hits_5min: recent.read_hits + recent.write_hits,
   };
   const pairs = Object.entries(more).map(([key, value]) => `${key} ${value}`);
   return [statistics.statsLine(), ...pairs].join(" ");
+}
+
+/** What happened in each span of time, as JSON in one line. */
+export function statsLine({ state }: AssocCacheDevice): string {
+  const now = state.environment.clock.now();
+  return JSON.stringify(Object.fromEntries(spans.map((span) => [span, state.history.of(span, now)])));
 }
 
 /** The configuration in the historical words. */

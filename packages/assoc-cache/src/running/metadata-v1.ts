@@ -18,6 +18,7 @@ export class MetadataV1 implements Metadata {
   readonly version = 1;
   readonly keepsDirty = false;
   readonly owes = false;
+  readonly needsCheck = false;
   readonly #state: CacheState;
 
   constructor(state: CacheState) {
@@ -33,6 +34,8 @@ export class MetadataV1 implements Metadata {
   async commit(): Promise<void> {}
 
   async commitDrops(): Promise<void> {}
+
+  async noteTrouble(): Promise<void> {}
 
   async policyChanged(): Promise<void> {}
 

@@ -17,7 +17,7 @@ import { uuidFromText } from "../format/uuid.ts";
 import { sourceFingerprint } from "./fingerprint.ts";
 import type { Metadata } from "./metadata.ts";
 import { type CacheState, all } from "./state.ts";
-import { writeSuperblocks } from "./superblocks.ts";
+import { writeSuperblocks, writeSuperblocksInTurn } from "./superblocks.ts";
 
 // Entry sectors that are written at once.
 const LONGEST = 256;
@@ -154,6 +154,17 @@ export class MetadataV2 implements Metadata {
       if (index < claimed) frames.addFacts(frame, facts.sure);
       else if (!frames.has(frame, facts.claim)) frames.removeFacts(frame, facts.held);
     }
+  }
+
+  get needsCheck(): boolean {
+    return this.#superblock.needsCheck;
+  }
+
+  async noteTrouble(): Promise<void> {
+    if (this.#superblock.needsCheck) return;
+    const { generation } = this.#superblock;
+    this.#superblock = { ...this.#superblock, needsCheck: true, generation: generation + 1 };
+    await writeSuperblocksInTurn(this.#cache, this.#superblock);
   }
 
   async policyChanged(): Promise<void> {

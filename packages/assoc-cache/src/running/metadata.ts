@@ -17,6 +17,10 @@ export interface Metadata {
   commitDrops(): Promise<void>;
   /** Whether acknowledged data is lost should the cache device not come back: a flush cannot succeed then. */
   readonly owes: boolean;
+  /** Whether the cache device says that it needs a check. */
+  readonly needsCheck: boolean;
+  /** Stores that a device failed, so that a check is due. Nothing else is going on. */
+  noteTrouble(): Promise<void>;
   /** Stores the policy durably. */
   policyChanged(): Promise<void>;
   /** Stores everything, and that this was a clean shutdown. Nothing else is going on. */

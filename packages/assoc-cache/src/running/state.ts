@@ -18,6 +18,7 @@ import {
   toBlockIoError,
 } from "@dmkit/block-io";
 import { FrameTable, NONE } from "../core/frame-table.ts";
+import { History } from "../core/history.ts";
 import { Statistics } from "../core/statistics.ts";
 import type { Geometry } from "../format/geometry.ts";
 import type { Policy } from "../format/superblock.ts";
@@ -54,6 +55,7 @@ export class CacheState {
   readonly lock: RangeLock = new RangeLock();
   readonly pool: BufferPool;
   readonly statistics: Statistics = new Statistics();
+  readonly history: History;
   readonly environment: Environment;
   policy: Policy;
   cacheUnstable = false;
@@ -79,6 +81,7 @@ export class CacheState {
     const chunk = Math.max(this.blockBytes, CHUNK);
     this.pool = new BufferPool(chunk, Math.max(2, Math.floor(setup.poolBytes / chunk)));
     this.environment = setup.environment;
+    this.history = new History(this.statistics, setup.environment.clock.now());
     this.policy = setup.policy;
     this.#dataOffset = setup.dataOffset;
     this.#skipsBlockZero = setup.skipsBlockZero;

@@ -32,14 +32,32 @@ export function currentSuperblock(copies: { first: Copy; second: Copy }): Superb
 
 /** Writes both copies, durably. */
 export async function writeSuperblocks(cache: BlockDevice, superblock: Superblock): Promise<void> {
+  const { first, second, place } = blocksOf(cache, superblock);
+  await all([cache.write(0, first), cache.write(place, second)]);
+  await cache.flush();
+}
+
+/** The same on a device that cannot be trusted: the second copy is left alone until the first one is stable. */
+export async function writeSuperblocksInTurn(cache: BlockDevice, superblock: Superblock): Promise<void> {
+  const { first, second, place } = blocksOf(cache, superblock);
+  await cache.write(0, first);
+  await cache.flush();
+  await cache.write(place, second);
+  await cache.flush();
+}
+
+/** The blocks at both ends of the device, and the byte where the last one begins. */
+function blocksOf(
+  cache: BlockDevice,
+  superblock: Superblock,
+): { first: Buffer; second: Buffer; place: number } {
   const block = cache.limits.logicalBlockSize;
   const bytes = encodeSuperblock(superblock);
   const first = Buffer.alloc(block);
   first.set(bytes, 0);
   const second = Buffer.alloc(block);
   second.set(bytes, block - SECTOR);
-  await all([cache.write(0, first), cache.write(cache.size - block, second)]);
-  await cache.flush();
+  return { first, second, place: cache.size - block };
 }
 
 /** Makes both copies, and a historical configuration, invalid, durably. */
