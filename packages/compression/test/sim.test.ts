@@ -4,14 +4,14 @@ import { describe, expect, it } from "vitest";
 import { compressionMutants, errorMutants, rotMutants } from "../src/testing/sim-mutants.ts";
 import { formatOne, formatTwo, simTargets } from "../src/testing/sim-targets.ts";
 
-const cycles = Number(process.env["DMKIT_SIM_CYCLES"] ?? 800);
+const cycles = Number(process.env["DMKIT_SIM_CYCLES"] ?? 600);
 const MINUTES = 10 * 60_000;
 
 describe("under crashes and faults", () => {
   it.each(simTargets)(
     "$name: $summary",
     async (target) => {
-      const limits = target.survives === "close" ? { seeds: cycles / 8 } : { cycles };
+      const limits = target.survives === "close" ? { seeds: cycles / 12 } : { cycles };
       const { failures } = await runSim(target, limits);
       expect(failures.map(({ command, violations }) => [command, violations])).toEqual([]);
     },
@@ -23,7 +23,7 @@ describe("bits that rot", () => {
   it(
     "give a legal value or an error",
     async () => {
-      const { failures } = await runSim(formatTwo, { seeds: 150, faults: ["rot"] });
+      const { failures } = await runSim(formatTwo, { seeds: 80, faults: ["rot"] });
       expect(failures.map(({ command, violations }) => [command, violations])).toEqual([]);
     },
     MINUTES,
@@ -42,7 +42,7 @@ describe("mutants", () => {
       for (const firstSeed of [1, 10_001, 20_001]) {
         const { failures, runs } = await runSim(target, {
           firstSeed,
-          seeds: 200,
+          seeds: 101,
           shrink: false,
           twice: 0,
           faults,

@@ -127,7 +127,7 @@ describe("parts of extents", () => {
       const lower = new MemoryDevice(2 ** 22);
       let device = await open(lower, 200, { max_extent });
       const model = Buffer.alloc(200 * BLOCK);
-      for (let step = 0; step < 60; step += 1) {
+      for (let step = 0; step < 40; step += 1) {
         const blocks = 1 + random.below(40);
         const first = random.below(200 - blocks);
         const kind = random.below(4);
@@ -206,7 +206,7 @@ describe("damage", () => {
       if (whole.subarray(sector * 512, (sector + 1) * 512).some((byte) => byte !== 0)) used.push(sector);
     }
     let errors = 0;
-    for (let round = 0; round < 400; round += 1) {
+    for (let round = 0; round < 200; round += 1) {
       const at = (used[random.below(used.length)] as number) * 512 + random.below(512);
       const broken = Buffer.from(whole.subarray(0, whole.length));
       broken[at] = (broken[at] as number) ^ (1 << random.below(8));
