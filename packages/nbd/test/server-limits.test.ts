@@ -159,6 +159,33 @@ describe("requests in flight", () => {
     for (let count = 0; count < 100 * 2000; count += 1000) await connection.read(16 * 1000);
   });
 
+  it("clients that idle after a write hold nothing, or others would wait for ever", async () => {
+    const device = new ProbeDevice(DISK);
+    // A tenth of a receive buffer each: what one holds for nothing is missed by the others.
+    const { client, server } = await serve({ device, limits: { ...limits, connections: 30 } });
+    const idle: RawClient[] = [];
+    for (let count = 0; count < 29; count += 1) {
+      const connection = await (await client()).go("disk");
+      const release = device.hold("write");
+      // While the device has the first, the second is received into another buffer.
+      connection.request({ type: CMD.WRITE, length: 512 }, pattern(512));
+      await until(() => device.count("write") === 2 * count + 1);
+      connection.request({ type: CMD.WRITE, length: 512 }, pattern(512));
+      await until(() => device.count("write") === 2 * count + 2);
+      device.gate = () => undefined;
+      release();
+      expect((await connection.status()).error).toBe(0);
+      expect((await connection.status()).error).toBe(0);
+      idle.push(connection);
+    }
+    await until(() => server.statistics().bytesInFlight === 0);
+    const good = await (await client()).go("disk");
+    expect(await good.readBack(0, MiB)).toMatchObject({ error: 0 });
+    for (const connection of idle) connection.close();
+    await until(() => server.statistics().connections === 1);
+    expect(server.statistics().bytesInFlight).toBe(0);
+  });
+
   it("everything comes back after clients died in all sorts of ways", async () => {
     const device = new ProbeDevice(DISK);
     const { client, server } = await serve({ device, limits });
