@@ -111,7 +111,7 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
       this.#phase.receive(chunk, origin);
     } catch (error) {
       // A bug of ours must not take the other clients down with it.
-      this.#failed(error);
+      this.broken(error);
     }
   }
 
@@ -123,7 +123,7 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
     try {
       this.#phase.filled(count);
     } catch (error) {
-      this.#failed(error);
+      this.broken(error);
     }
   }
 
@@ -149,6 +149,16 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
 
   violated(reason: string): void {
     this.drop(reason);
+  }
+
+  broken(error: unknown): void {
+    const { message, stack } = error instanceof Error ? error : new Error(String(error));
+    this.#context.environment.logger.log("error", "NBD connection ended by a failure of the server", {
+      export: this.#exported?.name,
+      message,
+      stack,
+    });
+    this.#stream.destroy();
   }
 
   finished(): void {

@@ -20,7 +20,7 @@ export interface RequestEvent {
   readonly error?: ErrorCode;
 }
 
-/** Called for every request; what it throws ends the connection. */
+/** Called for every request. What it throws ends the connection; the request is carried out all the same. */
 export type RequestListener = (event: RequestEvent) => void;
 
 /** Hands pairs of events to a listener. */

@@ -8,6 +8,8 @@ import type { Slab } from "./outbox.ts";
 export interface RequestOwner {
   succeeded(request: Request): void;
   failed(request: Request, error: unknown): void;
+  /** One of them threw. */
+  broken(error: unknown): void;
 }
 
 export class Request implements RequestHeader {
@@ -39,7 +41,20 @@ export class Request implements RequestHeader {
   readonly failed: (error: unknown) => void;
 
   constructor(owner: RequestOwner) {
-    this.succeeded = () => owner.succeeded(this);
-    this.failed = (error) => owner.failed(this, error);
+    // Nobody else would catch it: a bug of ours must not take the other clients down with it.
+    this.succeeded = () => {
+      try {
+        owner.succeeded(this);
+      } catch (error) {
+        owner.broken(error);
+      }
+    };
+    this.failed = (reason) => {
+      try {
+        owner.failed(this, reason);
+      } catch (error) {
+        owner.broken(error);
+      }
+    };
   }
 }

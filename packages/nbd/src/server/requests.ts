@@ -33,6 +33,8 @@ export interface RequestEvents {
   disconnected(): void;
   /** The client broke the protocol beyond repair. */
   violated(reason: string): void;
+  /** The server or its listener threw: the connection cannot be trusted any more. */
+  broken(error: unknown): void;
   /** A request was answered: there is something to send. */
   answered(): void;
 }
@@ -115,7 +117,7 @@ export class Requests implements RequestSink, RequestOwner {
   execute(request: Request, payload: Buffer): void {
     this.inFlight += 1;
     this.#exported.began();
-    this.#log?.begin(request, this.#exported.name);
+    this.#logBegin(request);
     let result: Promise<void>;
     try {
       result = this.#operations.start(request, payload);
@@ -130,7 +132,7 @@ export class Requests implements RequestSink, RequestOwner {
 
   refuse(request: Request): void {
     const { code, text } = request.refusal as Refusal;
-    this.#log?.begin(request, this.#exported.name);
+    this.#logBegin(request);
     this.#replies.error(request, code, text);
     this.#answered(request, code);
   }
@@ -154,6 +156,10 @@ export class Requests implements RequestSink, RequestOwner {
     const offset = request.type === CMD.READ ? this.#offsetOf(error, request) : undefined;
     this.#replies.error(request, code, text, offset);
     this.#answered(request, code);
+  }
+
+  broken(error: unknown): void {
+    this.#events.broken(error);
   }
 
   /** The most memory a request can need, as far as the connection's limit goes. */
@@ -186,9 +192,27 @@ export class Requests implements RequestSink, RequestOwner {
     this.#outbox.charge(request.charge);
     const { type, length, started } = request;
     this.#exported.statistics.record(type, length, error !== undefined, this.#events.now() - started);
-    this.#log?.end(request, this.#exported.name, error);
+    this.#logEnd(request, error);
     this.#recycle(request);
     this.#events.answered();
+  }
+
+  // What a listener throws ends the connection, but not the request: others count on what it holds.
+
+  #logBegin(request: Request): void {
+    try {
+      this.#log?.begin(request, this.#exported.name);
+    } catch (error) {
+      this.broken(error);
+    }
+  }
+
+  #logEnd(request: Request, code: ErrorCode | undefined): void {
+    try {
+      this.#log?.end(request, this.#exported.name, code);
+    } catch (error) {
+      this.broken(error);
+    }
   }
 
   #recycle(request: Request): void {

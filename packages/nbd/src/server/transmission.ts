@@ -24,6 +24,8 @@ export interface TransmissionEvents {
   finished(): void;
   /** Hang up. */
   violated(reason: string): void;
+  /** Hang up: the server or its listener threw. */
+  broken(error: unknown): void;
 }
 
 export class Transmission implements Phase, RequestEvents {
@@ -133,6 +135,12 @@ export class Transmission implements Phase, RequestEvents {
     this.#events.violated(reason);
   }
 
+  broken(error: unknown): void {
+    this.#over = true;
+    this.#receiver.stop();
+    this.#events.broken(error);
+  }
+
   answered(): void {
     if (this.#outbox.queued >= ENOUGH) this.#outbox.flush();
     if (this.#inTurn) return;
@@ -147,15 +155,24 @@ export class Transmission implements Phase, RequestEvents {
 
   readonly #flush = (): void => {
     this.#flushPlanned = false;
-    this.#outbox.flush();
+    try {
+      this.#outbox.flush();
+    } catch (error) {
+      this.broken(error);
+    }
   };
 
   /** There is budget again, or room in the socket. */
   readonly #resume = (): void => {
     if (this.#over || this.#inTurn || !this.#receiver.waiting) return;
-    this.#beginTurn();
-    this.#receiver.resume();
-    this.#endTurn();
+    // Called by whoever gave something back: it is not their connection that has to end.
+    try {
+      this.#beginTurn();
+      this.#receiver.resume();
+      this.#endTurn();
+    } catch (error) {
+      this.broken(error);
+    }
   };
 
   #beginTurn(): void {
