@@ -67,6 +67,22 @@ describe("a block that is being filled", () => {
   });
 });
 
+describe("a block that cannot be fetched", () => {
+  it("is reported, leaves nothing behind, and can be fetched later", async () => {
+    const { source, open } = rig();
+    await source.lower.write(0, block(4));
+    const device = await open();
+    source.pulled = true;
+    await expect(readSectors(device, 0)).rejects.toMatchObject({ code: "EIO" });
+    const { pool, lock } = device.state;
+    expect([pool.outstanding, lock.pending]).toEqual([0, 0]);
+    source.pulled = false;
+    await device.write(512, block(5, 1));
+    expect(await readSectors(device, 0, 2)).toEqual(Buffer.concat([block(4, 1), block(5, 1)]));
+    await device.close();
+  });
+});
+
 describe("a block that is being written back", () => {
   it.each([
     ["of the whole block", 0, 8],
