@@ -128,7 +128,7 @@ describeWith(["fio"], "fio", () => {
         "--bsrange=512-64k",
         "--blockalign=512",
         "--iodepth=16",
-        "--size=48m",
+        "--size=32m",
         "--verify=crc32c",
         "--verify_fatal=1",
         "--verify_state_save=0",
@@ -141,17 +141,30 @@ describeWith(["fio"], "fio", () => {
 });
 
 describe("refuses, and leaves everything as it was", () => {
-  /** A type 1 cache with data, closed in order. */
-  async function used(name: string): Promise<Setup> {
-    const made = setup(1, { backing: 4 * MIB, cache: 2 * MIB, order: 5 });
+  const sizes = { backing: 4 * MIB, cache: 2 * MIB, order: 5 };
+  const names = ["backing", "cache", "plog"] as const;
+
+  /** A type 1 cache with data, closed in order: its devices, to be copied for each test. */
+  async function closed(): Promise<readonly Buffer[]> {
+    const made = setup(1, sizes);
     const server = await serve(["--table", made.table()]);
-    if (name !== "") {
-      const source = join(made.folder, "data");
-      writeFileSync(source, Buffer.alloc(MIB, name));
-      await dmkit(["copy", source, server.uri]);
-    }
+    const source = join(made.folder, "data");
+    writeFileSync(source, Buffer.alloc(MIB, "mine"));
+    expect((await dmkit(["copy", source, server.uri])).code).toBe(0);
     expect(await server.stop()).toBe(0);
-    return made;
+    return names.map((name) => readFileSync(made[name]));
+  }
+
+  let closedOnce: Promise<readonly (readonly Buffer[])[]> | undefined;
+
+  async function used(): Promise<{ mine: Setup; other: Setup }> {
+    closedOnce ??= Promise.all([closed(), closed()]);
+    const [mine, other] = (await closedOnce).map((devices) => {
+      const made = setup(1, sizes);
+      for (const [index, name] of names.entries()) writeFileSync(made[name], devices[index] as Buffer);
+      return made;
+    });
+    return { mine: mine as Setup, other: other as Setup };
   }
 
   function checksums(...folders: string[]): string[] {
@@ -213,8 +226,7 @@ describe("refuses, and leaves everything as it was", () => {
   ];
 
   it.each(refusals)("%s", async (_, reason, arrange) => {
-    const mine = await used("mine");
-    const other = await used("");
+    const { mine, other } = await used();
     const table = arrange(mine, other);
     const before = checksums(mine.folder, other.folder);
     const { code, stderr } = await dmkit(["serve", "-U", join(tempFolder(), "nbd.sock"), "--table", table]);

@@ -51,6 +51,7 @@ for (const gib of sizes.length > 0 ? sizes : [1, 10, 100]) {
       plogSegments: 0,
       coveredId: geometry.slots - geometry.tail,
       lastId: 0,
+      recordedId: 0,
     };
     writeSync(fd, encodeIdentity(identity), 0, 4096, 4096);
     closeSync(fd);

@@ -1,5 +1,6 @@
 /** Offline: what is wrong with a cache device that nobody is serving. Writes nothing. */
 import type { BlockDevice } from "@dmkit/block-io";
+import { logRules } from "./core/log.ts";
 import type { Dialect } from "./format/checksum.ts";
 import { plogSegmentSize } from "./format/geometry.ts";
 import { scanPlog } from "./plog-scan.ts";
@@ -78,6 +79,8 @@ export async function check(
 function problemsOf(found: ScannedLog, backingSize: number): Problem[] {
   const { problems: slots, first, last, stale, damage, identity, record, ids, geometry } = found;
   const problems: Problem[] = [];
+  const highest = ids.reduce((max, id) => Math.max(max, id), 0);
+  const covered = typeof identity === "object" ? identity.coveredId : 0;
   if (damage !== undefined) {
     problems.push({
       kind: "damage",
@@ -89,14 +92,17 @@ function problemsOf(found: ScannedLog, backingSize: number): Problem[] {
   }
   for (const { slot, id, problem } of slots) {
     const location = `slot ${slot} (segment ${Number.isNaN(id) ? "?" : id})`;
-    // A torn write explains a bad checksum near either end of the log; nothing explains bad metadata.
-    const inside = id > first + geometry.tail && id <= last;
+    // A torn write explains a bad checksum where recovery looks for one; nothing explains bad metadata.
+    const { slots: count, tail } = geometry;
+    const inside = !logRules.needsChecksum(id, highest, Math.max(record, covered), count, tail);
     problems.push({
       kind: problem === "checksum" ? "torn" : "metadata",
       severity: problem !== "checksum" || inside ? "warning" : "info",
       location,
       message: problem === "checksum" ? "the checksum does not match" : `the ${problem} cannot be right`,
-      repair: "the slot is invalidated when the device is opened",
+      repair: inside
+        ? "none: opening does not look at it, writeback refuses it"
+        : "the slot is invalidated when the device is opened",
     });
   }
   const known = new Set(slots.map(({ slot }) => slot));

@@ -375,6 +375,7 @@ export class WriteboostDevice extends GuardedTarget {
     if (log.dead !== undefined || id === this.#recorded) return;
     try {
       await log.cache.write(RECORD_START, encodeRecord(id));
+      await this.#identity?.write({ recordedId: id });
       await log.flushCache();
       this.#recorded = id;
     } catch (error) {

@@ -165,7 +165,7 @@ async function zeroPlog(plog: BlockDevice, order: number, { used }: ScannedPlog)
 /** Writes the identity record, unless its place belongs to somebody else. */
 async function introduce(
   { cache, backing, plog }: Devices,
-  { identity: found, geometry, dialect }: ScannedLog,
+  { identity: found, geometry, dialect, record: recorded }: ScannedLog,
   last: number,
   segments: number,
   { random }: Environment,
@@ -188,6 +188,7 @@ async function introduce(
     // The flush that makes the record durable makes the log durable as well.
     coveredId: Math.min(last, before?.coveredId ?? 0),
     lastId: last,
+    recordedId: Math.min(last, recorded),
   };
   const block = encodeIdentity(identity);
   // The plog first, and durably: a cache that names a plog must find that name on it, whenever the power fails.

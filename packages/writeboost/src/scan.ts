@@ -101,7 +101,7 @@ export async function scan(
       "The device has been truncated, or is too small for this segment_size_order.",
     );
   }
-  const record = decodeRecord(await readBlock(cache, RECORD_START));
+  const record = believed(decodeRecord(await readBlock(cache, RECORD_START)), identity);
   const scanner = new Scanner(cache, backingSize, geometry, options.progress);
   await scanner.readHeads();
   const dialect =
@@ -124,6 +124,14 @@ export async function scan(
     map,
     checksummed,
   };
+}
+
+/**
+ * The record without a checksum, held against its copy that has one. Too low costs some writing; too high would
+ * make dirty segments clean. A crash may land one of the two only: then the older one counts.
+ */
+function believed(record: number, identity: Identity | "blank" | "foreign"): number {
+  return typeof identity === "object" ? Math.min(record, identity.recordedId) : record;
 }
 
 /** Slots whose heads fit in one read. */

@@ -16,7 +16,8 @@
  *      60   plog segments u32    P when it was last written, 0 without a plog
  *      64   covered id u64   segments up to here have been on the cache device when it was flushed
  *      72   last id u64      of the log when it was closed; counts only when clean
- *      80   zero
+ *      80   recorded id u64   copy of the superblock record, which has no checksum; written together with it
+ *      88   zero
  */
 import { crc32c, getU32, getU8, isZero, setU32, setU64, setU8, tryU64 } from "@dmkit/block-io";
 import type { Dialect } from "./checksum.ts";
@@ -41,6 +42,7 @@ export interface Identity {
   readonly plogSegments: number;
   readonly coveredId: number;
   readonly lastId: number;
+  readonly recordedId: number;
 }
 
 export const NO_UUID: string = "0".repeat(32);
@@ -60,6 +62,7 @@ export function encodeIdentity(identity: Identity): Buffer {
   setU32(block, 60, identity.plogSegments);
   setU64(block, 64, identity.coveredId);
   setU64(block, 72, identity.lastId);
+  setU64(block, 80, identity.recordedId);
   setU32(block, 8, crc32c(block.subarray(0, 512)));
   return block;
 }
@@ -75,8 +78,9 @@ export function decodeIdentity(block: Buffer): Identity | "blank" | "foreign" {
   }
   const coveredId = tryU64(sector, 64);
   const lastId = tryU64(sector, 72);
+  const recordedId = tryU64(sector, 80);
   const backingSize = tryU64(sector, 48);
-  if (Number.isNaN(coveredId) || Number.isNaN(lastId) || Number.isNaN(backingSize)) return "foreign";
+  if ([coveredId, lastId, recordedId, backingSize].some(Number.isNaN)) return "foreign";
   return {
     dialect: getU8(sector, 13) === 1 ? "v2" : "classic",
     order: getU8(sector, 15),
@@ -88,5 +92,6 @@ export function decodeIdentity(block: Buffer): Identity | "blank" | "foreign" {
     plogSegments: getU32(sector, 60),
     coveredId,
     lastId,
+    recordedId,
   };
 }
