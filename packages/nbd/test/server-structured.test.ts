@@ -1,10 +1,10 @@
 /** Structured replies: data and hole chunks, DF, error texts and offsets, block status. */
-import { BlockIoError, type Extent, MemoryDevice } from "@dmkit/block-io";
+import { BlockIoError, type Extent, MemoryDevice, realEnvironment } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
 import { CHUNK, CMD, CMD_FLAG, ERRNO, decodeBlockStatusChunk } from "../src/protocol.ts";
 import { ProbeDevice } from "./support/devices.ts";
 import type { Chunk, RawClient } from "./support/raw-client.ts";
-import { DISK, type ServeOptions, pattern, serve } from "./support/serve.ts";
+import { DISK, type ServeOptions, pattern, serve, until } from "./support/serve.ts";
 
 const KiB = 1024;
 const STATUS = ["base:allocation"];
@@ -223,6 +223,84 @@ describe("BLOCK_STATUS", () => {
     }));
     const client = await connected({ device, limits: { extentsPerReply: 5 } }, STATUS);
     expect(await descriptors(client, { length: DISK })).toEqual([1024, 0, 512, 3, 512, 2, 1024, 0, 512, 3]);
+  });
+
+  /** Endless runs of blocks the device hands out without waiting, and what it was asked for. */
+  class Fragmented extends ProbeDevice {
+    yielded = 0;
+    walking = 0;
+    mostWalking = 0;
+    kinds: readonly Extent["kind"][] = ["data", "hole"];
+
+    override async *extents(offset: number, length: number): AsyncIterable<Extent> {
+      this.calls.push({ op: "extents", offset, length });
+      this.walking += 1;
+      this.mostWalking = Math.max(this.mostWalking, this.walking);
+      try {
+        for (let at = offset; at < offset + length; at += 512) {
+          this.yielded += 1;
+          yield { offset: at, length: 512, kind: this.kinds[(at / 512) % this.kinds.length] ?? "data" };
+        }
+      } finally {
+        this.walking -= 1;
+      }
+    }
+  }
+
+  it("lets others have their turns, and walks for one request of a connection at a time", async () => {
+    const device = new Fragmented(4 * DISK);
+    let turns = 0;
+    const environment = {
+      ...realEnvironment,
+      scheduler: {
+        defer(callback: () => void) {
+          turns += 1;
+          realEnvironment.scheduler.defer(callback);
+        },
+      },
+    };
+    const client = await connected({ device, environment }, STATUS);
+    for (let cookie = 0; cookie < 5; cookie += 1) {
+      client.request({ type: CMD.BLOCK_STATUS, length: 4 * DISK, cookie });
+    }
+    for (let cookie = 0; cookie < 5; cookie += 1) {
+      const chunk = await client.reply();
+      expect(chunk.cookie).toBe(cookie);
+      expect(decodeBlockStatusChunk(chunk.payload).descriptors.length).toBe((2 * 4 * DISK) / 512);
+    }
+    expect(device.mostWalking).toBe(1);
+    expect(turns).toBeGreaterThanOrEqual((5 * 4 * DISK) / 512 / 256);
+  });
+
+  it("walks on for little after the last descriptor, and ends the walk", async () => {
+    const device = new Fragmented(4 * DISK);
+    device.kinds = ["data"];
+    const client = await connected({ device }, STATUS);
+    const [length, status] = await descriptors(client, { flags: CMD_FLAG.REQ_ONE, length: 4 * DISK });
+    expect([(length ?? 0) / 512, status]).toEqual([device.yielded, 0]);
+    expect(device.yielded).toBeLessThan(300);
+    expect(device.walking).toBe(0);
+    // A long READ does not look at every block either.
+    device.yielded = 0;
+    expect((await client.readBack(0, 4 * DISK)).data.equals(Buffer.alloc(4 * DISK))).toBe(true);
+    expect(device.yielded).toBeGreaterThan(0);
+    expect(device.yielded).toBeLessThan(300);
+    expect(device.walking).toBe(0);
+  });
+
+  it("of a client that is gone is not begun", async () => {
+    const device = new Mapped(DISK);
+    const { client, server } = await serve({ device });
+    const gone = await (await client()).go("disk", { structured: true, contexts: STATUS });
+    const release = device.hold("extents");
+    for (let count = 0; count < 5; count += 1) gone.request({ type: CMD.BLOCK_STATUS, length: DISK });
+    await until(() => device.count("extents") === 1);
+    // No request: it is dropped at once.
+    gone.send(Buffer.alloc(28));
+    await until(() => server.statistics().connections === 0);
+    release();
+    await until(() => server.statistics().bytesInFlight === 0);
+    expect(device.count("extents")).toBe(1);
   });
 
   it("of a device that tells no extents is data", async () => {

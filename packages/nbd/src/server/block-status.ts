@@ -1,39 +1,62 @@
-/** BLOCK_STATUS: the descriptors of one metadata context for a range of bytes. */
-import { type BlockDevice, BlockIoError } from "@dmkit/block-io";
+/**
+ * BLOCK_STATUS: the descriptors of one metadata context for a range of bytes.
+ *
+ * 28 bytes from a client can ask for thousands of extents. A device may hand them out without ever waiting, so
+ * it is the walk that lets the event loop turn.
+ */
+import { type BlockDevice, BlockIoError, type Scheduler } from "@dmkit/block-io";
 import { CMD_FLAG, REPLY_FLAG, type RequestHeader, encodeBlockStatusChunk } from "../protocol.ts";
 import type { MetaContext } from "./meta-contexts.ts";
+
+// Extents between two turns of the event loop.
+const EXTENTS_PER_TURN = 256;
+// Extents that are looked at only because they may make the last descriptor longer.
+const MOST_TO_MERGE = 256;
+
+/** What a walk over extents may use. */
+export interface WalkLimits {
+  readonly scheduler: Scheduler;
+  /** Descriptors for each context; what does not fit is left for the client's next query. */
+  readonly descriptors: number;
+}
 
 /**
  * Pairs of length and status, at least one, which start at `offset` and do not reach past the range.
  * Neighbours differ in status.
- * @param most descriptors; what does not fit is left for the client's next query.
  */
 export async function describeRange(
   context: MetaContext,
   device: BlockDevice,
   offset: number,
   length: number,
-  most: number,
+  { scheduler, descriptors: most }: WalkLimits,
 ): Promise<number[]> {
   const block = device.limits.logicalBlockSize;
   const start = Math.floor(offset / block) * block;
   const end = Math.ceil((offset + length) / block) * block;
   const descriptors: number[] = [];
   let at = start;
+  let walked = 0;
+  let merged = 0;
   for await (const extent of context.describe(device, start, end - start)) {
     // The outer blocks are asked about, the client's bytes are answered for.
     const from = Math.max(at, offset);
     const to = Math.min(at + extent.length, offset + length);
     at += extent.length;
+    walked += 1;
+    if (walked % EXTENTS_PER_TURN === 0) await turn(scheduler);
     if (to <= from) continue;
     const last = descriptors.length - 1;
+    const full = descriptors.length === 2 * most;
     if (last > 0 && descriptors[last] === extent.status) {
       descriptors[last - 1] = (descriptors[last - 1] as number) + (to - from);
-    } else if (descriptors.length === 2 * most) {
+    } else if (full) {
       break;
     } else {
       descriptors.push(to - from, extent.status);
     }
+    if (full) merged += 1;
+    if (merged === MOST_TO_MERGE) break;
   }
   if (descriptors.length === 0) {
     throw new BlockIoError(`${context.name} described nothing`, {
@@ -47,6 +70,10 @@ export async function describeRange(
   return descriptors;
 }
 
+function turn(scheduler: Scheduler): Promise<void> {
+  return new Promise((resolve) => scheduler.defer(resolve));
+}
+
 /** A metadata context a client has chosen, under the number it got for it. */
 export interface SelectedContext {
   readonly id: number;
@@ -58,13 +85,13 @@ export async function statusReply(
   contexts: readonly SelectedContext[],
   device: BlockDevice,
   request: Readonly<RequestHeader>,
-  most: number,
+  limits: WalkLimits,
 ): Promise<Buffer> {
   const { cookieHigh, cookieLow, offset, length, flags } = request;
-  const count = (flags & CMD_FLAG.REQ_ONE) === 0 ? most : 1;
+  const asked = (flags & CMD_FLAG.REQ_ONE) === 0 ? limits : { ...limits, descriptors: 1 };
   const chunks: Buffer[] = [];
   for (const { id, context } of contexts) {
-    const descriptors = await describeRange(context, device, offset, length, count);
+    const descriptors = await describeRange(context, device, offset, length, asked);
     const final = chunks.length === contexts.length - 1 ? REPLY_FLAG.DONE : 0;
     chunks.push(encodeBlockStatusChunk(final, cookieHigh, cookieLow, id, descriptors));
   }

@@ -1,8 +1,9 @@
 /** What each command does to the device. Requests that come here have been found valid. */
-import { type BlockDevice, type ByteAccess, done } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, type ByteAccess, type Environment, done } from "@dmkit/block-io";
 import { CMD, CMD_FLAG } from "../protocol.ts";
 import { statusReply } from "./block-status.ts";
 import type { SizedBufferPool } from "./buffer-pool.ts";
+import type { ServerContext } from "./context.ts";
 import type { ServerLimits } from "./limits.ts";
 import type { Agreement } from "./negotiation.ts";
 import { slabOf } from "./outbox.ts";
@@ -25,8 +26,14 @@ export class Operations {
   readonly #holes: HoleSense;
   // Whether the device makes writes durable by itself; otherwise a flush follows them.
   readonly #fua: boolean;
+  readonly #environment: Environment;
+  // Ends with the last BLOCK_STATUS that was begun: they walk one after the other, so that a client's next one
+  // costs the others no more than its first.
+  #lastWalk: Promise<void> = done;
+  #closed = false;
 
-  constructor(agreement: Agreement, limits: ServerLimits, buffers: SizedBufferPool, replies: Replies) {
+  constructor(agreement: Agreement, { environment, limits, buffers }: ServerContext, replies: Replies) {
+    this.#environment = environment;
     this.#agreement = agreement;
     this.#access = agreement.exported.access;
     this.#device = agreement.exported.device;
@@ -65,6 +72,11 @@ export class Operations {
       default:
         return this.#status(request);
     }
+  }
+
+  /** The client is gone: nothing is begun any more that only it would want to know. */
+  close(): void {
+    this.#closed = true;
   }
 
   #read(request: Request): Promise<void> {
@@ -109,8 +121,18 @@ export class Operations {
     }
   }
 
-  async #status(request: Request): Promise<void> {
-    const most = this.#limits.extentsPerReply;
-    request.reply = slabOf(await statusReply(this.#agreement.contexts, this.#device, request, most));
+  #status(request: Request): Promise<void> {
+    const walk = this.#lastWalk.then(() => this.#walk(request));
+    this.#lastWalk = walk.catch(() => {});
+    return walk;
+  }
+
+  async #walk(request: Request): Promise<void> {
+    if (this.#closed) throw new BlockIoError("the connection is gone", { code: "ENOTCONN", op: "extents" });
+    const limits = {
+      scheduler: this.#environment.scheduler,
+      descriptors: this.#limits.extentsPerReply,
+    };
+    request.reply = slabOf(await statusReply(this.#agreement.contexts, this.#device, request, limits));
   }
 }

@@ -66,12 +66,13 @@ export class Requests implements RequestSink, RequestOwner {
 
   constructor(
     agreement: Agreement,
-    { limits, buffers, log }: ServerContext,
+    context: ServerContext,
     account: Account,
     outbox: Outbox,
     events: RequestEvents,
   ) {
     const { exported, structured, contexts } = agreement;
+    const { limits, buffers, log } = context;
     this.#exported = exported;
     this.#limits = limits;
     this.#buffers = buffers;
@@ -83,7 +84,12 @@ export class Requests implements RequestSink, RequestOwner {
     this.#statusCharge = Math.min(statusCharge(limits) * contexts.length, this.#mostCharge);
     this.#rules = new CommandRules(exported, structured, contexts.length > 0, limits.maximumPayload);
     this.#replies = new Replies(outbox, structured);
-    this.#operations = new Operations(agreement, limits, buffers, this.#replies);
+    this.#operations = new Operations(agreement, context, this.#replies);
+  }
+
+  /** The client is gone. */
+  close(): void {
+    this.#operations.close();
   }
 
   obtain(): Request {

@@ -22,6 +22,8 @@ const LEAST_READ = 64 * 1024;
 const LEAST_HOLE = 4096;
 // Chunks in one reply; what follows is sent as data.
 const MOST_CHUNKS = 64;
+// Extents that are looked at; what follows is sent as data. A device may hand them out without ever waiting.
+const MOST_EXTENTS = 256;
 // Reads that are let go without asking after many answers without holes.
 const LONGEST_BREAK = 32;
 
@@ -101,9 +103,11 @@ async function piecesOf(access: ByteAccess, offset: number, length: number): Pro
   const end = Math.ceil((offset + length) / block) * block;
   const pieces: Piece[] = [];
   let covered = offset;
+  let walked = 0;
   for await (const extent of device.extents(start, end - start)) {
     const from = Math.max(extent.offset, offset);
     const to = Math.min(extent.offset + extent.length, offset + length);
+    walked += 1;
     if (to <= from) continue;
     const last = pieces.at(-1);
     const full = pieces.length >= MOST_CHUNKS - 1;
@@ -111,7 +115,7 @@ async function piecesOf(access: ByteAccess, offset: number, length: number): Pro
     if (last !== undefined && last.hole === hole) last.length += to - from;
     else pieces.push({ offset: from, length: to - from, hole });
     covered = to;
-    if (full) break;
+    if (full || walked >= MOST_EXTENTS) break;
   }
   if (covered < offset + length) {
     const last = pieces.at(-1);

@@ -120,6 +120,7 @@ export class Transmission implements Phase, RequestEvents {
   closed(): void {
     this.#over = true;
     this.#receiver.stop();
+    this.#requests.close();
     this.#outbox.close();
     this.#account.close();
   }
