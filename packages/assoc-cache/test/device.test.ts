@@ -338,6 +338,8 @@ describe("close", () => {
     await source.lower.write(0, block(5));
     const device = await open();
     let go!: () => void;
+    // The block alone; what close writes would pass.
+    cache.holdsWritesOf = 4096;
     cache.hold = new Promise((resolve) => (go = resolve));
     await readSectors(device, 0);
     let closed = false;

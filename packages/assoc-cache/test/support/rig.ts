@@ -14,6 +14,8 @@ export class Tapped extends GuardedDevice {
   failsWrites = false;
   /** Requests wait for this. */
   hold: Promise<void> | undefined;
+  /** Writes of this many bytes only; others, and all other requests, pass. */
+  holdsWritesOf: number | undefined;
 
   constructor(lower: BlockDevice, name: string) {
     super(name, lower.size, lower.limits);
@@ -32,7 +34,7 @@ export class Tapped extends GuardedDevice {
 
   protected override async doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
     this.counts.write += 1;
-    await this.#gate("write");
+    await this.#gate("write", from.length);
     await this.lower.write(offset, from, { fua });
   }
 
@@ -56,8 +58,8 @@ export class Tapped extends GuardedDevice {
     await this.lower.writeZeroes(offset, length, options);
   }
 
-  async #gate(op: "read" | "write" | "flush"): Promise<void> {
-    await this.hold;
+  async #gate(op: "read" | "write" | "flush", length = 0): Promise<void> {
+    if (this.holdsWritesOf === undefined || this.holdsWritesOf === length) await this.hold;
     if (this.pulled || (this.failsWrites && op === "write")) {
       throw new BlockIoError("pulled out", { code: "EIO", device: this.name, op });
     }
