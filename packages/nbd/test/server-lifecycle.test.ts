@@ -1,7 +1,7 @@
 /** Listening, taking exports away, shutting down. */
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
-import { chmod, lstat, stat, writeFile } from "node:fs/promises";
+import { chmod, lstat, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { type Server, connect, createServer } from "node:net";
 import { join } from "node:path";
 import { MemoryDevice } from "@dmkit/block-io";
@@ -22,6 +22,13 @@ async function bareServer(): Promise<NbdServer> {
   return server;
 }
 
+/** What a killed server leaves behind: a socket file without a listener. */
+async function stale(path: string): Promise<void> {
+  const dead = createServer().listen(path);
+  await once(dead, "listening");
+  await abandon(dead, path);
+}
+
 describe("unix sockets", () => {
   it("have mode 0600 and are gone after close", async () => {
     const { server, path } = await serve();
@@ -32,13 +39,67 @@ describe("unix sockets", () => {
 
   it("a stale one is taken over, even if it was closed to us", async () => {
     const path = join(await temporaryDirectory(), "s");
-    // What a killed server leaves behind: a socket file without a listener.
-    const dead = createServer().listen(path);
-    await once(dead, "listening");
-    await abandon(dead, path);
+    await stale(path);
     expect((await lstat(path)).isSocket()).toBe(true);
     await chmod(path, 0o600);
     const server = await bareServer();
+    await server.listen({ path });
+    await (await RawClient.connect({ path })).go("disk");
+  });
+
+  it.each(["a stale one", "nothing", "a stale one, and the lock of a server that was killed"])(
+    "where there is %s, one of several that start at once gets it and keeps it",
+    async (there) => {
+      for (let round = 0; round < 10; round += 1) {
+        const directory = await temporaryDirectory();
+        const path = join(directory, "s");
+        if (there !== "nothing") await stale(path);
+        if (there.includes("lock")) await stale(`${path}.nbd~`);
+        const servers = [await bareServer(), await bareServer(), await bareServer()];
+        const outcomes = await Promise.allSettled(servers.map((server) => server.listen({ path })));
+        const winner = servers[outcomes.findIndex(({ status }) => status === "fulfilled")];
+        expect(outcomes.filter(({ status }) => status === "fulfilled").length).toBe(1);
+        for (const outcome of outcomes)
+          if (outcome.status === "rejected") expect(outcome.reason).toEqual(rejects("EADDRINUSE"));
+        // The losers take nothing with them.
+        for (const server of servers) if (server !== winner) await server.close();
+        expect((await stat(path)).mode & 0o777).toBe(0o600);
+        await (await RawClient.connect({ path })).go("disk");
+        await until(() => winner?.statistics().connections === 1);
+        expect(await readdir(directory)).toEqual(["s"]);
+        await winner?.close({ timeout: 0 });
+        expect(await readdir(directory)).toEqual([]);
+      }
+    },
+  );
+
+  it("are left alone at close if they have become somebody else's", async () => {
+    const { server, path } = await serve();
+    await rm(path);
+    const heir = await bareServer();
+    await heir.listen({ path });
+    await server.close();
+    await (await RawClient.connect({ path })).go("disk");
+    await rm(path);
+    await writeFile(path, "data");
+    await heir.close({ timeout: 0 });
+    expect(readFileSync(path, "utf8")).toBe("data");
+  });
+
+  it("a lock that is no socket is left alone, and so is what is under the path", async () => {
+    const path = join(await temporaryDirectory(), "s");
+    await writeFile(`${path}.nbd~`, "data");
+    const server = await bareServer();
+    await expect(server.listen({ path })).rejects.toEqual(rejects("EEXIST"));
+    expect(readFileSync(`${path}.nbd~`, "utf8")).toBe("data");
+    await expect(lstat(path)).rejects.toThrow();
+  });
+
+  it("can have paths of 102 bytes", async () => {
+    const directory = await temporaryDirectory();
+    const path = join(directory, "p".repeat(102 - directory.length - 1));
+    const server = await bareServer();
+    await expect(server.listen({ path: `${path}p` })).rejects.toEqual(rejects("EINVAL"));
     await server.listen({ path });
     await (await RawClient.connect({ path })).go("disk");
   });

@@ -2,12 +2,13 @@
  * Sockets that are listened on: unix sockets, TCP, and sockets inherited from a service manager.
  *
  * A unix socket is created with mode 0600. Its file outlives a killed server: a file nobody listens on is
- * taken over, one that somebody answers on is `EADDRINUSE`, and anything that is no socket is left alone.
+ * taken over, one that somebody answers on is `EADDRINUSE`, and anything that is no socket is left alone; see
+ * unix-socket.ts.
  */
-import { lstat, unlink } from "node:fs/promises";
-import { type AddressInfo, type Server, type Socket, connect, createServer, isIP } from "node:net";
+import { type AddressInfo, type Server, type Socket, createServer, isIP } from "node:net";
 import { resolve } from "node:path";
 import { BlockIoError, toBlockIoError } from "@dmkit/block-io";
+import { type SocketFile, bindUnixSocket } from "./unix-socket.ts";
 
 /** The port registered for NBD. */
 export const NBD_PORT = 10809;
@@ -55,12 +56,13 @@ export async function listen(
 ): Promise<Listener> {
   // Half-open: a client may close its side and still read its replies. Paused: see intake.ts.
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, accept);
-  if ("path" in options) await listenUnix(server, options.path);
+  let file: SocketFile | undefined;
+  if ("path" in options) file = await listenUnix(server, options.path);
   else if ("fd" in options)
     await listening(server, () => server.listen({ fd: options.fd }), `fd ${options.fd}`);
   else await listenTcp(server, options.host ?? "127.0.0.1", options.port ?? NBD_PORT, options.allowRemote);
   server.on("error", failed);
-  return describe(server, options);
+  return describe(server, options, file);
 }
 
 async function listenTcp(server: Server, host: string, port: number, allowRemote = false): Promise<void> {
@@ -76,18 +78,22 @@ async function listenTcp(server: Server, host: string, port: number, allowRemote
   await listening(server, () => server.listen({ host, port, backlog: BACKLOG }), where);
 }
 
-async function listenUnix(server: Server, path: string): Promise<void> {
-  await makeRoom(path);
+async function listenUnix(server: Server, path: string): Promise<SocketFile> {
   // Binding happens inside the call, so that the file never exists with a wider mode.
-  const bind = (): void => {
+  const start = (name: string): void => {
     const before = umask(0o177);
     try {
-      server.listen({ path, backlog: BACKLOG });
+      server.listen({ path: name, backlog: BACKLOG });
     } finally {
       if (before !== undefined) umask(before);
     }
   };
-  await listening(server, bind, path);
+  return bindUnixSocket(path, {
+    bind: (name) => listening(server, () => start(name), path),
+    close: () => {
+      server.close();
+    },
+  });
 }
 
 /** Sets the umask, where that is possible: not in worker threads. */
@@ -97,43 +103,6 @@ function umask(mask: number): number | undefined {
   } catch {
     return undefined;
   }
-}
-
-/** Removes a socket file nobody listens on. */
-async function makeRoom(path: string): Promise<void> {
-  const stat = await lstat(path).catch(() => undefined);
-  if (stat === undefined) return;
-  if (!stat.isSocket()) {
-    throw new BlockIoError("there is a file of this name, and it is no socket", {
-      code: "EEXIST",
-      device: path,
-      op: "listen",
-      hint: "Choose another path for the socket.",
-    });
-  }
-  if (await answers(path)) {
-    throw new BlockIoError("another server listens on this socket", {
-      code: "EADDRINUSE",
-      device: path,
-      op: "listen",
-      hint: "Stop the other server or choose another path.",
-    });
-  }
-  await unlink(path).catch(() => {});
-}
-
-/** Whether anybody listens: only a refused connection says for certain that nobody does. */
-function answers(path: string): Promise<boolean> {
-  return new Promise((settle) => {
-    const socket = connect({ path });
-    socket.on("connect", () => {
-      socket.destroy();
-      settle(true);
-    });
-    socket.on("error", (error: NodeJS.ErrnoException) => {
-      settle(error.code !== "ECONNREFUSED" && error.code !== "ENOENT");
-    });
-  });
 }
 
 async function listening(server: Server, start: () => void, where: string): Promise<void> {
@@ -160,7 +129,7 @@ async function listening(server: Server, start: () => void, where: string): Prom
   });
 }
 
-function describe(server: Server, options: ListenOptions): Listener {
+function describe(server: Server, options: ListenOptions, file: SocketFile | undefined): Listener {
   const path = "path" in options ? options.path : undefined;
   const fd = "fd" in options ? options.fd : undefined;
   const address = server.address();
@@ -182,10 +151,12 @@ function describe(server: Server, options: ListenOptions): Listener {
       tcp === undefined && unix === undefined
         ? `fd:${fd}`
         : `${base.scheme}${encodeURIComponent(exportName)}${base.query}`,
-    close: () =>
-      new Promise((settle) => {
+    close: () => {
+      file?.remove();
+      return new Promise((settle) => {
         server.close(() => settle());
-      }),
+      });
+    },
   };
 }
 
