@@ -302,7 +302,14 @@ function orderOf(
 ): number {
   // Later drivers know order 10 only and leave the byte as it was.
   const v2 = options.dialect === "v2" || (typeof identity === "object" && identity.dialect === "v2");
-  const order = v2 ? MAX_ORDER : (stored ?? MAX_ORDER);
+  const order = v2 ? MAX_ORDER : (stored ?? (typeof identity === "object" ? identity.order : MAX_ORDER));
+  if (typeof identity === "object" && identity.order !== order) {
+    throw refuse(
+      cache,
+      `the superblock says segment_size_order ${order}, the identity record ${identity.order}`,
+      "A byte of sector 0 has changed: put the order back there (byte 4). Nothing has been written.",
+    );
+  }
   if (options.order === undefined || options.order === order) return order;
   throw refuse(
     cache,

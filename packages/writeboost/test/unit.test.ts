@@ -220,6 +220,25 @@ describe("opening", () => {
     expect(await attempt({ ...on, cache: on.backing })).toBe("EINVAL");
   });
 
+  it("refuses an order byte that the identity record contradicts, and does without one that is none", async () => {
+    const on = devices();
+    const device = await openWriteboost(on, { order: 4 });
+    await device.write(0, block(1));
+    await device.flush();
+    const sector = Buffer.alloc(512);
+    await on.cache.read(0, sector);
+    for (const order of [5, 6]) {
+      sector[4] = order;
+      await on.cache.write(0, sector);
+      await untouched(on, async () => expect(await attempt(on)).toBe("EFORMAT"));
+    }
+    sector[4] = 0x84;
+    await on.cache.write(0, sector);
+    const again = await openWriteboost(on);
+    expect(await read(again, 0)).toBe(1);
+    await again.close();
+  });
+
   it("refuses the plog of another cache", async () => {
     const one = devices(8, 4, true);
     const other = devices(8, 4, true);
