@@ -1,4 +1,5 @@
 /** Which of our devices is measured against which peers. */
+import { execFileSync } from "node:child_process";
 import { closeSync, existsSync, ftruncateSync, openSync } from "node:fs";
 import { join } from "node:path";
 import { type DeviceGroup, dmkit, nbdkit, qemuNbd } from "./servers.ts";
@@ -6,15 +7,20 @@ import { type DeviceGroup, dmkit, nbdkit, qemuNbd } from "./servers.ts";
 /** Bytes of every exported device. */
 export const DEVICE_SIZE: number = 2 ** 30;
 
-/** A sparse file of the common size; every server gets its own. */
-function image(name: string): { path: (folder: string) => string; prepare: (folder: string) => void } {
+const SECTORS = DEVICE_SIZE / 512;
+
+/** A sparse file, of the common size unless said otherwise; every server gets its own. */
+function image(
+  name: string,
+  size: number = DEVICE_SIZE,
+): { path: (folder: string) => string; prepare: (folder: string) => void } {
   const path = (folder: string): string => join(folder, name);
   return {
     path,
     prepare(folder) {
       if (existsSync(path(folder))) return;
       const fd = openSync(path(folder), "w");
-      ftruncateSync(fd, DEVICE_SIZE);
+      ftruncateSync(fd, size);
       closeSync(fd);
     },
   };
@@ -23,6 +29,28 @@ function image(name: string): { path: (folder: string) => string; prepare: (fold
 const ours = image("dmkit.img");
 const kits = image("nbdkit.img");
 const qemus = image("qemu.img");
+
+const slow = image("slow.img");
+const log = image("log.img", 2 * DEVICE_SIZE);
+const slow1 = image("slow1.img");
+const log1 = image("log1.img", 2 * DEVICE_SIZE);
+const plog = image("plog.img", 64 * 2 ** 20);
+const bitmap = image("bitmap.img", 4 * 2 ** 20);
+const layer = image("layer.img");
+// Metadata and journal take some of the device below.
+const packed = image("packed.img", DEVICE_SIZE + 128 * 2 ** 20);
+
+function prepareAll(...images: readonly { prepare: (folder: string) => void }[]): (folder: string) => void {
+  return (folder) => {
+    for (const { prepare } of images) prepare(folder);
+  };
+}
+
+const nbdkitCache = nbdkit(
+  "nbdkit cache",
+  (folder) => ["--filter=cache", "file", kits.path(folder), "cache=writeback"],
+  kits.prepare,
+);
 
 export const groups: readonly DeviceGroup[] = [
   {
@@ -39,6 +67,100 @@ export const groups: readonly DeviceGroup[] = [
       dmkit("dmkit file", (folder) => [ours.path(folder)], ours.prepare),
       nbdkit("nbdkit file", (folder) => ["file", kits.path(folder)], kits.prepare),
       qemuNbd("qemu-nbd raw", (folder) => ["-f", "raw", qemus.path(folder)], qemus.prepare),
+    ],
+  },
+  {
+    name: "writeboost",
+    servers: [
+      dmkit(
+        "dmkit writeboost 0",
+        (folder) => [
+          "-t",
+          `0 ${SECTORS} writeboost 0 ${slow.path(folder)} ${log.path(folder)} 0 2 allow_writeback 1`,
+        ],
+        prepareAll(slow, log),
+      ),
+      dmkit(
+        "dmkit writeboost 1",
+        (folder) => [
+          "-t",
+          `0 ${SECTORS} writeboost 1 ${slow1.path(folder)} ${log1.path(folder)} ${plog.path(folder)} 0 2 allow_writeback 1`,
+        ],
+        prepareAll(slow1, log1, plog),
+      ),
+      dmkit("dmkit file", (folder) => [ours.path(folder)], ours.prepare),
+      nbdkitCache,
+    ],
+  },
+  {
+    name: "assoc-cache",
+    servers: [
+      dmkit(
+        "dmkit write-back",
+        (folder) => ["-t", `0 ${SECTORS} cache ${slow.path(folder)} ${log.path(folder)} 0 8 131072 1024 1`],
+        prepareAll(slow, log),
+      ),
+      nbdkitCache,
+    ],
+  },
+  {
+    name: "cow",
+    servers: [
+      dmkit(
+        "dmkit cow",
+        (folder) => [
+          "-t",
+          `0 ${SECTORS} cow ${ours.path(folder)} 0 ${bitmap.path(folder)} ${layer.path(folder)} 0`,
+        ],
+        prepareAll(ours, bitmap, layer),
+      ),
+      nbdkit("nbdkit cow", (folder) => ["--filter=cow", "file", kits.path(folder)], kits.prepare),
+      qemuNbd(
+        "qemu-nbd qcow2",
+        (folder) => ["-f", "qcow2", join(folder, "overlay.qcow2")],
+        (folder) => {
+          qemus.prepare(folder);
+          execFileSync("qemu-img", [
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-F",
+            "raw",
+            "-b",
+            qemus.path(folder),
+            join(folder, "overlay.qcow2"),
+          ]);
+        },
+      ),
+    ],
+  },
+  {
+    name: "zram",
+    servers: [
+      dmkit("dmkit zram lz4", () => ["-t", `0 ${SECTORS} zram lz4`]),
+      nbdkit("nbdkit zstd", () => ["memory", "1G", "allocator=zstd"]),
+      nbdkit("nbdkit malloc", () => ["memory", "1G", "allocator=malloc"]),
+    ],
+  },
+  {
+    name: "compression",
+    servers: [
+      dmkit(
+        "dmkit compression",
+        (folder) => ["-t", `0 ${SECTORS} compression ${packed.path(folder)} writeback 5`],
+        packed.prepare,
+      ),
+      qemuNbd(
+        "qemu-nbd compress",
+        (folder) => [
+          "--image-opts",
+          `driver=compress,file.driver=qcow2,file.file.driver=file,file.file.filename=${join(folder, "packed.qcow2")}`,
+        ],
+        (folder) => {
+          execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", join(folder, "packed.qcow2"), "1G"]);
+        },
+      ),
     ],
   },
 ];

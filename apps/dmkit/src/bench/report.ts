@@ -7,7 +7,7 @@ export function printTable({ rows, idle, skipped }: BenchReport): string {
   const lines: string[] = [];
   for (const group of new Set(rows.map((row) => row.group))) {
     const own = rows.filter((row) => row.group === group);
-    const servers = own[0]?.measurements.map(({ server }) => server) ?? [];
+    const servers = [...new Set(own.flatMap(({ measurements }) => measurements.map(({ server }) => server)))];
     lines.push(
       "",
       [group.padEnd(36), ...servers.map((name) => name.padStart(20)), "ratio".padStart(8)].join(""),
@@ -26,7 +26,9 @@ export function printTable({ rows, idle, skipped }: BenchReport): string {
   return `${lines.join("\n").trimStart()}\n`;
 }
 
-function cell({ median, spread }: Measurement, { unit }: Row): string {
+function cell(measurement: Measurement | undefined, { unit }: Row): string {
+  if (measurement === undefined) return "fails".padStart(20);
+  const { median, spread } = measurement;
   const value = unit === "iops" ? `${(median / 1000).toFixed(1)}k` : `${Math.round(median / 2 ** 20)} MiB/s`;
   return `${value} ±${Math.round(spread * 50)}%`.padStart(20);
 }

@@ -72,7 +72,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
         const { name, startup } = server;
         report.idle.push({ group: group.name, server: name, startup, memory: server.memory() });
       }
-      await measureGroup(group.name, servers, options, report.rows);
+      await measureGroup(group.name, servers, options, report);
     } finally {
       for (const server of servers) await server.stop();
       rmSync(folder, { recursive: true, force: true });
@@ -85,19 +85,26 @@ async function measureGroup(
   group: string,
   servers: readonly RunningServer[],
   { works, rounds, seconds, span, progress }: BenchOptions,
-  rows: Row[],
+  report: { rows: Row[]; skipped: string[] },
 ): Promise<void> {
   for (const server of servers) await fill(server.uri, span);
   for (const work of works) {
     progress(`${group}: ${work.name}`);
-    const samples = servers.map((): number[] => []);
+    const able = new Map<RunningServer, number[]>(servers.map((server) => [server, []]));
     for (let round = 0; round < rounds; round += 1) {
-      for (const [index, server] of servers.entries()) {
-        samples[index]?.push(await runWork(work, server.uri, seconds, span));
+      for (const [server, samples] of able) {
+        try {
+          samples.push(await runWork(work, server.uri, seconds, span));
+        } catch (error) {
+          if (server.ours) throw error;
+          // A peer that cannot do this is left out of the row, and said so.
+          able.delete(server);
+          report.skipped.push(`${group}, ${work.name}: ${server.name} fails`);
+        }
       }
     }
-    const measurements = servers.map(({ name, ours }, index) => measured(name, ours, samples[index] ?? []));
-    rows.push({ group, work: work.name, unit: work.unit, measurements, ratio: ratioOf(measurements) });
+    const measurements = [...able].map(([{ name, ours }, samples]) => measured(name, ours, samples));
+    report.rows.push({ group, work: work.name, unit: work.unit, measurements, ratio: ratioOf(measurements) });
   }
 }
 
@@ -115,6 +122,7 @@ export function ratioOf(measurements: readonly Measurement[]): number | undefine
   // `null` answers without doing anything: it is the ceiling, not a peer.
   const peers = measurements.filter(({ ours, server }) => !ours && server !== "nbdkit null");
   const best = Math.max(...peers.map(({ median }) => median));
+  // The first of ours is what the row is about; others are for comparison.
   const mine = measurements.find(({ ours }) => ours)?.median;
   return mine === undefined || peers.length === 0 ? undefined : mine / best;
 }
