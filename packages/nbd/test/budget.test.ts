@@ -2,6 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type Account, ByteBudget } from "../src/server/budget.ts";
+import { runs } from "./support/runs.ts";
 
 describe("ByteBudget", () => {
   it("limits one account and all together", () => {
@@ -114,7 +115,7 @@ describe("ByteBudget", () => {
         }
         expect(wanted.every((charge) => charge === undefined)).toBe(true);
       }),
-      { numRuns: 300 },
+      { numRuns: runs(150) },
     );
   });
 });

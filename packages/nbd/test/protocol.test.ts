@@ -3,6 +3,7 @@ import { errorCodes } from "@dmkit/block-io";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import * as nbd from "../src/protocol.ts";
+import { runs } from "./support/runs.ts";
 
 const hex = (text: string): Buffer => Buffer.from(text.replaceAll(/\s/g, ""), "hex");
 const ascii = (text: string): string => Buffer.from(text).toString("hex");
@@ -312,7 +313,7 @@ describe("any bytes", () => {
           expect(["none", "EPROTO"]).toContain(code(() => decode(Buffer.from(data))));
         }
       }),
-      { numRuns: 1000 },
+      { numRuns: runs(400) },
     );
   });
 

@@ -7,6 +7,7 @@ import { Receiver, type RequestSink, type Verdict } from "../src/server/receiver
 import { Request } from "../src/server/request.ts";
 import { RawClient } from "./support/raw-client.ts";
 import { pattern } from "./support/serve.ts";
+import { runs } from "./support/runs.ts";
 
 class Sink implements RequestSink {
   readonly seen: string[] = [];
@@ -95,7 +96,7 @@ describe("Receiver", () => {
         expect(sink.seen).toEqual(expected);
         expect(receiver.token).toBe(0);
       }),
-      { numRuns: 500 },
+      { numRuns: runs(250) },
     );
   });
 

@@ -15,12 +15,12 @@ import {
 } from "../src/protocol.ts";
 import { NbdServer } from "../src/server.ts";
 import { RawClient } from "./support/raw-client.ts";
+import { runs } from "./support/runs.ts";
 import { pattern } from "./support/serve.ts";
 import { streamPair } from "./support/stream-pair.ts";
 
 const SIZE = 256 * 1024;
-// More of them on demand: FUZZ_RUNS=100000.
-const RUNS = Number(process.env["FUZZ_RUNS"] ?? 500);
+const RUNS = runs(150);
 // The fuzzed export's neighbour, whose bytes nobody may touch.
 const precious = pattern(4096, 7);
 
@@ -115,7 +115,7 @@ function mutate(
   return result;
 }
 
-describe("fuzzing", { timeout: 30_000 + RUNS * 50 }, () => {
+describe("fuzzing", { timeout: 30_000 + RUNS * 100 }, () => {
   const pieces = fc.constantFrom(1, 2, 7, 100);
 
   it("random bytes", async () => {

@@ -243,7 +243,7 @@ describe("stalled clients", () => {
     const idle = await (await client()).go("disk");
     const release = device.hold("flush");
     waiting.request({ type: CMD.FLUSH });
-    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await new Promise((resolve) => setTimeout(resolve, 900));
     release();
     expect((await waiting.status()).error).toBe(0);
     expect(await idle.command({ type: CMD.READ, offset: DISK, length: 1 })).toBe(22);

@@ -9,6 +9,7 @@ import { CMD, CMD_FLAG, ERRNO } from "../src/protocol.ts";
 import { NbdServer } from "../src/server.ts";
 import { ProbeDevice } from "./support/devices.ts";
 import { RawClient, type RequestFields } from "./support/raw-client.ts";
+import { runs, timeFor } from "./support/runs.ts";
 import { pattern, temporaryDirectory } from "./support/serve.ts";
 import { streamPair } from "./support/stream-pair.ts";
 
@@ -153,32 +154,36 @@ function expectation(
 }
 
 describe("random requests", () => {
-  it("are answered as the model says", async () => {
-    await fc.assert(
-      fc.asyncProperty(session, async ({ blockSize, structured, socket, slow, cuts, batches }) => {
-        const device = new ProbeDevice(SIZE, { blockSize });
-        if (slow) shuffledDelays(device);
-        const server = new NbdServer();
-        server.addExport({ name: "disk", device });
-        const { client, served } = await connectTo(server, socket);
-        await client.go("disk", { structured });
-        const model = Buffer.alloc(SIZE);
-        for (const batch of batches) {
-          const all = batch.map((one, slot) => expectation(one, slot, model, blockSize));
-          sendCut(client, all, cuts);
-          for (let count = 0; count < all.length; count += 1) await checkReply(client, all);
-        }
-        const final = await client.readBack(0, SIZE);
-        expect(final.data.equals(model)).toBe(true);
-        client.request({ type: CMD.DISC });
-        client.stream.end();
-        await served;
-        await server.close();
-        expect(server.statistics().bytesInFlight).toBe(0);
-      }),
-      { numRuns: 150 },
-    );
-  });
+  it(
+    "are answered as the model says",
+    async () => {
+      await fc.assert(
+        fc.asyncProperty(session, async ({ blockSize, structured, socket, slow, cuts, batches }) => {
+          const device = new ProbeDevice(SIZE, { blockSize });
+          if (slow) shuffledDelays(device);
+          const server = new NbdServer();
+          server.addExport({ name: "disk", device });
+          const { client, served } = await connectTo(server, socket);
+          await client.go("disk", { structured });
+          const model = Buffer.alloc(SIZE);
+          for (const batch of batches) {
+            const all = batch.map((one, slot) => expectation(one, slot, model, blockSize));
+            sendCut(client, all, cuts);
+            for (let count = 0; count < all.length; count += 1) await checkReply(client, all);
+          }
+          const final = await client.readBack(0, SIZE);
+          expect(final.data.equals(model)).toBe(true);
+          client.request({ type: CMD.DISC });
+          client.stream.end();
+          await served;
+          await server.close();
+          expect(server.statistics().bytesInFlight).toBe(0);
+        }),
+        { numRuns: runs(60) },
+      );
+    },
+    timeFor(30_000),
+  );
 });
 
 function sendCut(client: RawClient, all: readonly Expected[], cuts: readonly number[]): void {

@@ -10,6 +10,7 @@ import { LinearDevice } from "@dmkit/block-io";
 import { type SimTarget, onDisks, runSim } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { NbdServer, openNbd } from "../src/index.ts";
+import { runs, timeFor } from "./support/runs.ts";
 
 interface Knobs {
   readonly folder: string;
@@ -64,11 +65,15 @@ async function stop({ running }: Knobs): Promise<void> {
 }
 
 describe("under the simulation", () => {
-  it("nothing acknowledged is lost between client and disk", async () => {
-    const { failures, cycles } = await runSim(pair, { seeds: 60 });
-    expect(failures).toEqual([]);
-    expect(cycles).toBeGreaterThan(100);
-  }, 120_000);
+  it(
+    "nothing acknowledged is lost between client and disk",
+    async () => {
+      const { failures, cycles } = await runSim(pair, { seeds: runs(20) });
+      expect(failures).toEqual([]);
+      expect(cycles).toBeGreaterThan(runs(20));
+    },
+    timeFor(120_000),
+  );
 
   it("a server that does not pass flushes on is found", async () => {
     class Unflushed extends LinearDevice {
