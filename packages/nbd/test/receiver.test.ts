@@ -16,7 +16,7 @@ class Sink implements RequestSink {
   readonly pool = new SizedBufferPool(1 << 20);
 
   obtain(): Request {
-    return new Request({ succeeded() {}, failed() {} });
+    return new Request({ succeeded() {}, failed() {}, broken() {} });
   }
 
   discard(request: Request): void {
