@@ -24,6 +24,7 @@ import { IDENTITY_START, type Identity, NO_UUID, encodeIdentity } from "./format
 import { RECORD_START, encodeRecord } from "./format/superblock.ts";
 import { formatCache } from "./format-cache.ts";
 import { checkPairing, newUuid, plogIdentityOffset } from "./identity-keeper.ts";
+import { completion } from "./plog-complete.ts";
 import { type ScannedPlog, plogCapacity, scanPlog } from "./plog-scan.ts";
 import { type ScannedLog, type Split, adoptLog, readSuperblock, scan } from "./scan.ts";
 import { inParallel } from "./writeback.ts";
@@ -97,6 +98,7 @@ export async function recover(
   const fit = plog === undefined ? 0 : plogCapacity(plog, found.geometry.order);
   const scanned =
     plog === undefined ? undefined : await scanPlog(plog, found.geometry.order, found.last, backing.size);
+  if (scanned !== undefined) await completion.run(cache, found, scanned.rebuilt);
   await recoverySteps.invalidate(cache, found);
   const last = await rebuild(cache, found, scanned?.rebuilt ?? []);
   if (plog !== undefined && scanned !== undefined)

@@ -2,6 +2,7 @@
 import { rawCrc32c } from "@dmkit/block-io";
 import { replaced } from "@dmkit/block-io/testing";
 import { plogRules } from "../src/format/plog.ts";
+import { completion } from "../src/plog-complete.ts";
 import { PlogWriter } from "../src/plog-writer.ts";
 import { recoverySteps } from "../src/recovery.ts";
 import { type Case, Findings, directed } from "./support/cases.ts";
@@ -26,6 +27,30 @@ const SEGMENT_5 = 27 * 512;
 let zeroes = true;
 
 const cases: readonly Case[] = [
+  {
+    // A write that takes sectors of the older copy along is torn between its records: the older copy still has
+    // the others, durably.
+    fault: "torn-records-hide-the-older-copy",
+    inject: () => replaced(completion, "run", () => async () => {}),
+    async scenario() {
+      const found = new Findings();
+      const rig = new Rig({ slots: 5, plog: 3 * SEGMENT_4 });
+      await rig.open();
+      for (const sector of [0, 2, 4]) await rig.writeSectors(5, sector, 1, 0xa0 + sector);
+      await rig.device.flush();
+      // Does not fit any more: a new segment, sector 4 in a record of its own.
+      await rig.writeSectors(5, 0, 3, 0xbb);
+      if (rig.plog !== undefined) rig.plog.hold = ({ op }) => op === "flush";
+      rig.device.flush().catch(() => {});
+      // The first record of the new segment survives, with its data.
+      await rig.reopen((_, sector) => sector < 4);
+      found.same("what was flushed", (await rig.read(5)).slice(2, 6), [0xbb, 0, 0xa4, 0]);
+      await rig.device.dropCaches();
+      await rig.reopen();
+      found.same("and stays so", (await rig.read(5)).slice(2, 6), [0xbb, 0, 0xa4, 0]);
+      return found.all;
+    },
+  },
   {
     // The first record of a segment is torn, the second one landed: the segment is not there, and its id is
     // used again. The old second record lies just behind the new first one.

@@ -5,7 +5,7 @@
 import { BLOCK } from "../format/geometry.ts";
 import type { PlogRecord } from "../format/plog.ts";
 import { clearMetadata, dataStart, sealSegment, segmentSize, setMetablock } from "../format/segment.ts";
-import { sectorBits } from "./sectors.ts";
+import { runEnd, runStart, sectorBits } from "./sectors.ts";
 
 export interface Rebuilt {
   readonly id: number;
@@ -40,4 +40,17 @@ export function rebuildSegment(source: Buffer, records: readonly PlogRecord[]): 
   }
   sealSegment("classic", image, first.id, length);
   return { id: first.id, length, keys, bits, image };
+}
+
+/** Adds sectors of an older copy of block `index` to a rebuilt segment. `data` is the whole older block. */
+export function complete(rebuilt: Rebuilt, index: number, missing: number, data: Buffer): void {
+  const { image, keys, bits, id, length } = rebuilt;
+  for (let from = runStart(missing, 0); from < 8; ) {
+    const end = runEnd(missing, from);
+    data.copy(image, dataStart(index) + from * 512, from * 512, end * 512);
+    from = runStart(missing, end);
+  }
+  bits[index] = (bits[index] as number) | missing;
+  setMetablock(image, index, ((keys[index] as number) * BLOCK) / 512, bits[index]);
+  sealSegment("classic", image, id, length);
 }
