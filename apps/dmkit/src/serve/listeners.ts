@@ -8,9 +8,6 @@ import type { ListenOptions } from "@dmkit/nbd";
 /** The first file descriptor a service manager hands over (sd_listen_fds). */
 const FIRST_ACTIVATED = 3;
 
-// What the kernel's sockaddr_un holds, less the terminating NUL.
-const LONGEST_SOCKET_PATH = 107;
-
 export interface WhereToListen {
   readonly unix?: string | undefined;
   readonly port?: number | undefined;
@@ -49,7 +46,7 @@ export function chooseListeners(where: WhereToListen, activated: number, fallbac
   const nothing = (): void => {};
   if (where.single) return { listen: [], dispose: nothing };
   const listen: ListenOptions[] = [];
-  if (where.unix !== undefined) listen.push({ path: checkedPath(where.unix) });
+  if (where.unix !== undefined) listen.push({ path: resolve(where.unix) });
   if (where.port !== undefined)
     listen.push({ host: where.bind, port: where.port, allowRemote: where.allowRemote });
   if (listen.length > 0) return { listen, dispose: nothing };
@@ -65,15 +62,4 @@ export function chooseListeners(where: WhereToListen, activated: number, fallbac
     return { listen: sockets, dispose: nothing };
   }
   return { listen: [fallback], dispose: nothing };
-}
-
-function checkedPath(path: string): string {
-  const absolute = resolve(path);
-  if (Buffer.byteLength(absolute) <= LONGEST_SOCKET_PATH) return absolute;
-  throw new BlockIoError(`the socket path is longer than ${LONGEST_SOCKET_PATH} bytes`, {
-    code: "EINVAL",
-    device: absolute,
-    op: "listen",
-    hint: "Use a shorter path, e.g. in /tmp, or a TCP port.",
-  });
 }
