@@ -119,7 +119,7 @@ export const cacheOptions = {
 export type CacheOptions = OptionsOf<typeof cacheOptions>;
 
 /** Those that may follow the positional arguments of a table as key and value. */
-export type NamedOption = Exclude<
+type NamedOption = Exclude<
   keyof CacheOptions,
   "source" | "cache" | "persistence" | "block_size" | "cache_size" | "associativity" | "write_policy"
 >;

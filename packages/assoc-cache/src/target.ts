@@ -1,7 +1,7 @@
 /** The declaration of the target `cache` (alias `assoc-cache`). */
-import { BlockIoError, type TableArguments, type Target, parseOptions } from "@dmkit/block-io";
+import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
 import { openCache } from "./open.ts";
-import { type CacheOptions, cacheOptions, namedOptions, type NamedOption } from "./options.ts";
+import { type CacheOptions, cacheOptions, namedOptions } from "./options.ts";
 
 const positional = ["persistence", "block_size", "cache_size", "associativity", "write_policy"] as const;
 
@@ -23,13 +23,12 @@ export const assocCache: Target<CacheOptions> = {
     }
     // The stored configuration wins, so words that will not be looked at may well be out of step.
     if (values["persistence"] === 0) defaultAssociativity(values);
-    readNamed(args.counted("words"), values);
+    Object.assign(values, args.counted("words").named(namedOptions, cacheOptions));
     return parseOptions(cacheOptions, values, "cache");
   },
   print(options) {
     const words = [options.source, options.cache, ...positional.map((name) => String(options[name]))];
-    const named = namedOptions.flatMap((name) => printNamed(name, options));
-    return named.length === 0 ? words : [...words, String(named.length), ...named];
+    return [...words, ...printNamed(namedOptions, cacheOptions, options)];
   },
   open: openCache,
 };
@@ -40,26 +39,4 @@ function defaultAssociativity(values: Record<string, unknown>): void {
   if (typeof size === "number" && values["associativity"] === undefined) {
     values["associativity"] = Math.min(size, cacheOptions.associativity.default);
   }
-}
-
-function readNamed(args: TableArguments, values: Record<string, unknown>): void {
-  while (args.remaining > 0) {
-    const word = args.word("option");
-    const name = namedOptions.find((known) => known === word);
-    if (name === undefined) {
-      throw new BlockIoError(`there is no option "${word}"`, {
-        code: "EPARSE",
-        op: "parse",
-        hint: `Known options: ${namedOptions.join(", ")}.`,
-      });
-    }
-    values[name] = args.option(name, cacheOptions[name]);
-  }
-}
-
-function printNamed(name: NamedOption, options: CacheOptions): string[] {
-  const spec = cacheOptions[name];
-  const value = options[name];
-  if (value === undefined || ("default" in spec && value === spec.default)) return [];
-  return [name, typeof value === "boolean" ? (value ? "1" : "0") : String(value)];
 }

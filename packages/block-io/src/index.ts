@@ -72,6 +72,7 @@ export {
   type TargetDevice,
   GuardedTarget,
   TableArguments,
+  printNamed,
   requireRoom,
 } from "./target.ts";
 export { TargetRegistry } from "./registry.ts";

@@ -136,11 +136,47 @@ export class TableArguments {
     return new TableArguments(words);
   }
 
+  /** `<key> <value>…` to the end: values of the options of `table` that `names` lists; throws `EPARSE`. */
+  named<const Name extends string>(
+    names: readonly Name[],
+    table: Readonly<Record<Name, OptionSpec>>,
+  ): Partial<Record<Name, unknown>> {
+    const values: Partial<Record<Name, unknown>> = {};
+    while (this.remaining > 0) {
+      const word = this.word("option");
+      const name = names.find((known) => known === word);
+      if (name === undefined) {
+        throw new BlockIoError(`there is no option "${word}"`, {
+          code: "EPARSE",
+          op: "parse",
+          hint: `Known options: ${names.join(", ")}.`,
+        });
+      }
+      values[name] = this.option(name, table[name]);
+    }
+    return values;
+  }
+
   /** Throws `EPARSE` if anything is left. */
   end(): void {
     const word = this.#words[this.#next];
     if (word !== undefined) throw new BlockIoError(`unexpected "${word}"`, { code: "EPARSE", op: "parse" });
   }
+}
+
+/** `<#words> <key> <value>…` such that `named` reads the same again; nothing where all have their defaults. */
+export function printNamed<const Name extends string>(
+  names: readonly Name[],
+  table: Readonly<Record<Name, OptionSpec>>,
+  options: Readonly<Record<Name, unknown>>,
+): readonly string[] {
+  const words = names.flatMap((name) => {
+    const spec = table[name];
+    const value = options[name];
+    if (value === undefined || ("default" in spec && value === spec.default)) return [];
+    return [name, typeof value === "boolean" ? (value ? "1" : "0") : String(value)];
+  });
+  return words.length === 0 ? [] : [String(words.length), ...words];
 }
 
 /** Refuses a lower device that is too small for what is mapped on it; all in bytes. */

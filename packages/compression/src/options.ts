@@ -73,4 +73,3 @@ export const namedOptions: readonly [
   "journal",
   "force",
 ] = ["format", "algorithm", "max_extent", "discard_holes", "memory", "journal", "force"];
-export type NamedOption = (typeof namedOptions)[number];

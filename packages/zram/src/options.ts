@@ -42,4 +42,3 @@ export const namedOptions: readonly ["max_comp_streams", "mem_limit", "recomp_al
   "recomp_algorithm",
   "backing_dev",
 ];
-export type NamedOption = (typeof namedOptions)[number];

@@ -1,7 +1,7 @@
 /** The declaration of the target `zram`. */
-import { BlockIoError, type TableArguments, type Target, parseOptions } from "@dmkit/block-io";
+import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
 import { openZram } from "./open.ts";
-import { type NamedOption, type ZramOptions, namedOptions, zramOptions } from "./options.ts";
+import { type ZramOptions, namedOptions, zramOptions } from "./options.ts";
 
 export const zram: Target<ZramOptions> = {
   name: "zram",
@@ -12,36 +12,12 @@ export const zram: Target<ZramOptions> = {
   parse(args) {
     const values: Record<string, unknown> = {};
     if (args.remaining > 0) values["comp_algorithm"] = args.text("algorithm", zramOptions.comp_algorithm);
-    readNamed(args.counted("words"), values);
+    Object.assign(values, args.counted("words").named(namedOptions, zramOptions));
     args.end();
     return parseOptions(zramOptions, values, "zram");
   },
   print(options) {
-    const named = namedOptions.flatMap((name) => printNamed(name, options));
-    const words = [options.comp_algorithm];
-    return named.length === 0 ? words : [...words, String(named.length), ...named];
+    return [options.comp_algorithm, ...printNamed(namedOptions, zramOptions, options)];
   },
   open: openZram,
 };
-
-function readNamed(args: TableArguments, values: Record<string, unknown>): void {
-  while (args.remaining > 0) {
-    const word = args.word("option");
-    const name = namedOptions.find((known) => known === word);
-    if (name === undefined) {
-      throw new BlockIoError(`there is no option "${word}"`, {
-        code: "EPARSE",
-        op: "parse",
-        hint: `Known options: ${namedOptions.join(", ")}.`,
-      });
-    }
-    values[name] = args.option(name, zramOptions[name]);
-  }
-}
-
-function printNamed(name: NamedOption, options: ZramOptions): string[] {
-  const spec = zramOptions[name];
-  const value = options[name];
-  if (value === undefined || ("default" in spec && value === spec.default)) return [];
-  return [name, String(value)];
-}
