@@ -36,6 +36,21 @@ export {
   sleep,
 } from "./environment.ts";
 export { GuardedDevice, sectorsOf, zeroes } from "./guard.ts";
+export type {
+  Detected,
+  ImageDevices,
+  ImageFacts,
+  ImageFormat,
+  ImageMap,
+  ImageProblem,
+  ImageRepair,
+  ImageRole,
+  MapKind,
+  MapRange,
+  MapStrip,
+  OfflineWork,
+  ProblemSeverity,
+} from "./image-format.ts";
 export { type RangeGrant, RangeLock } from "./range-lock.ts";
 export { ByteAccess } from "./byte-access.ts";
 export { getU16, getU32, getU64, getU8, isZero, setU16, setU32, setU64, setU8, tryU64 } from "./bytes.ts";
