@@ -1,13 +1,49 @@
-/** What a stack file asks for, validated: devices, exports and where to listen. */
+/**
+ * A plan: what a stack file asks for, validated, as plain data that can be printed, compared and carried out.
+ *
+ * Invariants: names are unique within their kind; what a device stands on comes before it; every export is of a
+ * device of the plan; paths are absolute; no two entries listen at the same place.
+ */
 import type { LogLevel } from "@dmkit/block-io";
 
 /** A named device. */
 export interface PlannedDevice {
   readonly name: string;
-  /** Device-mapper table; other devices of the stack are `dm:NAME`. */
+  /**
+   * Device-mapper table; other devices of the stack are `dm:NAME`. A table of one line may have `*` in the place of
+   * its length: then `length` says what it is, see `tableOfLength`.
+   */
   readonly table: string;
+  /** There if, and only if, the table has a `*`. */
+  readonly length?: LengthRule | undefined;
   readonly readOnly: boolean;
-  /** `file:line`. */
+  /** `file:line:column`; two plans that differ in it are equal. */
+  readonly where: string;
+}
+
+/**
+ * The length of a device that takes it from what lies below: the shortest of the parts, each counted from its
+ * offset and rounded down to a multiple, times the number of parts.
+ */
+export interface LengthRule {
+  readonly parts: readonly {
+    /** A path, URI or `dm:NAME`. */
+    readonly of: string;
+    /** Sectors. */
+    readonly offset: number;
+  }[];
+  /** Sectors. */
+  readonly multiple: number;
+}
+
+/** A file that is made, before any device is opened, if it is not there. */
+export interface PlannedFile {
+  readonly path: string;
+  /** Bytes. */
+  readonly size: number;
+  /** Reserve the storage now instead of making a sparse file. */
+  readonly preallocate: boolean;
+  /** `file:line:column`. */
   readonly where: string;
 }
 
@@ -18,9 +54,11 @@ export interface PlannedExport {
   readonly device: string;
   readonly description?: string | undefined;
   readonly readOnly: boolean;
+  /** Refuse requests that are not aligned to the device's blocks. Left out: false. */
+  readonly strict?: boolean | undefined;
   /** Clients at a time. */
   readonly maxConnections?: number | undefined;
-  /** `file:line`. */
+  /** `file:line:column`. */
   readonly where: string;
 }
 
@@ -33,7 +71,11 @@ export interface StackPlan {
   /** The file it was read from. */
   readonly path: string;
   readonly devices: readonly PlannedDevice[];
+  /** To be made before the devices are opened. Left out: none. */
+  readonly files?: readonly PlannedFile[] | undefined;
+  /** In the order of the file; the first is what clients get who ask for none. */
   readonly exports: readonly PlannedExport[];
+  /** Empty: the file says nothing, it is up to the command line. */
   readonly listen: readonly PlannedListener[];
   /** Path of the control socket. */
   readonly control?: string | undefined;
