@@ -84,6 +84,6 @@ export class Meter {
   #count(index: 0 | 2 | 4): number {
     const count = (this.#counts[index] as number) + 1;
     this.#counts[index] = count;
-    return count % STRIDE === 1 ? this.#clock.now() : untimed;
+    return (count & (STRIDE - 1)) === 1 ? this.#clock.now() : untimed;
   }
 }
