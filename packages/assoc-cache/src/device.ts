@@ -7,12 +7,12 @@ import {
   type Extent,
   GuardedTarget,
   type Limits,
+  Streams,
   type WriteZeroesOptions,
   done,
   zeroes,
 } from "@dmkit/block-io";
 import { latencies } from "./core/history.ts";
-import { Streams } from "./core/streams.ts";
 import type { CacheOptions, Tunable } from "./options.ts";
 import { Cleaner, type CleanerSettings } from "./running/cleaner.ts";
 import { answer, statusLine } from "./running/messages.ts";

@@ -5,7 +5,7 @@ import { CleaningPlan } from "../src/core/cleaning-plan.ts";
 import { FrameTable, NONE, facts, states } from "../src/core/frame-table.ts";
 import { runsOf } from "../src/core/runs.ts";
 import { Sets } from "../src/core/sets.ts";
-import { STREAMS, Streams } from "../src/core/streams.ts";
+import { STREAMS, Streams } from "@dmkit/block-io";
 import type { Geometry } from "../src/format/geometry.ts";
 
 /** The definition, word for word, in arbitrary precision. */

@@ -35,6 +35,7 @@ export {
   silentLogger,
   sleep,
 } from "./environment.ts";
+export { STREAMS, Streams } from "./streams.ts";
 export { GuardedDevice, sectorsOf, zeroes } from "./guard.ts";
 export type {
   Detected,
@@ -81,6 +82,8 @@ export {
 } from "./options.ts";
 export {
   type AnyTarget,
+  type MessageOptions,
+  type MessageProgress,
   type OpenContext,
   type RangeDescription,
   type Target,
@@ -100,7 +103,13 @@ export {
   builtinSchemes,
   schemeOf,
 } from "./lower-devices.ts";
-export { type OpenTableOptions, TableDevice, isTargetDevice, openTable } from "./stack.ts";
+export {
+  type OpenTableOptions,
+  type TableSegment,
+  TableDevice,
+  isTargetDevice,
+  openTable,
+} from "./stack.ts";
 export { basicTargets } from "./targets/index.ts";
 export { type Piece, MappedDevice } from "./targets/mapped.ts";
 export { type LinearOptions, LinearDevice, linear } from "./targets/linear.ts";

@@ -1,14 +1,15 @@
 /**
  * Opens a table: the targets of its lines over the devices they name, as one device.
  *
- * The device owns everything it opened: closing it closes the targets, then the devices below them.
+ * The device owns everything it opened: closing it closes the targets, then the devices below them. While it is
+ * suspended so are its targets: what they do by themselves (writeback, commits) rests as well.
  */
 import { type BlockDevice, SECTOR } from "./device.ts";
 import type { Environment } from "./environment.ts";
 import { BlockIoError, toBlockIoError } from "./errors.ts";
 import { type DeviceSchemes, LowerDevices } from "./lower-devices.ts";
-import { type Segment, printTable, tableLength } from "./table.ts";
-import type { RangeDescription, TargetDevice } from "./target.ts";
+import { type Segment, printSegment, tableLength } from "./table.ts";
+import type { MessageOptions, RangeDescription, TargetDevice } from "./target.ts";
 import { MappedDevice, type Piece } from "./targets/mapped.ts";
 
 export interface OpenTableOptions {
@@ -27,6 +28,11 @@ interface OpenSegment {
   /** Bytes. */
   readonly start: number;
   readonly end: number;
+}
+
+/** A line of an open table. */
+export interface TableSegment extends Segment {
+  readonly device: TargetDevice;
 }
 
 /** Opens all segments or none. Errors: those of the targets and of the devices below. */
@@ -60,6 +66,9 @@ export async function openTable(
 export class TableDevice extends MappedDevice {
   readonly #segments: readonly OpenSegment[];
   readonly #lowers: LowerDevices;
+  #changing: Promise<void> | undefined;
+  // Exists while the targets are suspended, or on their way there; never rejects.
+  #resting: Promise<void> | undefined;
 
   constructor(segments: readonly OpenSegment[], lowers: LowerDevices, name: string) {
     super(
@@ -71,9 +80,18 @@ export class TableDevice extends MappedDevice {
     this.#lowers = lowers;
   }
 
-  /** The table it was opened with. */
+  /** The table it was opened with, and what has changed since. */
   get table(): string {
-    return printTable(this.#segments.map(({ segment }) => segment));
+    return this.#segments
+      .map(({ segment, device }) =>
+        printSegment(segment, device.tableArguments?.() ?? segment.target.print(segment.options)),
+      )
+      .join("\n");
+  }
+
+  /** The targets, in the order of the table. */
+  get segments(): readonly TableSegment[] {
+    return this.#segments.map(({ segment, device }) => ({ ...segment, device }));
   }
 
   /** Those of all segments; a segment that has nothing to say under a name says 0. */
@@ -97,12 +115,12 @@ export class TableDevice extends MappedDevice {
   }
 
   /** To the only segment, or to the one at the sector that `@sector` as first word names. */
-  override async message(words: readonly string[]): Promise<string> {
+  override async message(words: readonly string[], options?: MessageOptions): Promise<string> {
     const [first, ...rest] = words;
     const sector = /^@(\d+)$/.exec(first ?? "")?.[1];
-    if (sector !== undefined) return this.#find(Number(sector) * SECTOR).device.message(rest);
+    if (sector !== undefined) return this.#find(Number(sector) * SECTOR).device.message(rest, options);
     const [only, second] = this.#segments;
-    if (only !== undefined && second === undefined) return only.device.message(words);
+    if (only !== undefined && second === undefined) return only.device.message(words, options);
     throw new BlockIoError("the table has several segments", {
       code: "EINVAL",
       device: this.name,
@@ -116,6 +134,29 @@ export class TableDevice extends MappedDevice {
     return { device, offset: offset - start, length: end - offset };
   }
 
+  override suspend(): Promise<void> {
+    return this.#afterOthers(async () => {
+      await super.suspend();
+      if (this.#resting !== undefined) return;
+      const resting = this.#all((device) => device.suspend());
+      this.#resting = resting.catch(() => {});
+      await resting;
+    });
+  }
+
+  override resume(): Promise<void> {
+    return this.#afterOthers(async () => {
+      await this.#wake();
+      await super.resume();
+    });
+  }
+
+  protected override async doFlush(): Promise<void> {
+    // Close flushes a suspended device, and suspended targets would hold that back.
+    if (this.#resting !== undefined) await this.#wake();
+    await super.doFlush();
+  }
+
   protected override async doClose(): Promise<void> {
     const closing: (() => Promise<void>)[] = this.#segments.map(
       ({ device }) =>
@@ -127,6 +168,28 @@ export class TableDevice extends MappedDevice {
     for (const close of [...closing, () => this.#lowers.close()])
       results.push(...(await Promise.allSettled([close()])));
     for (const result of results) if (result.status === "rejected") throw result.reason;
+  }
+
+  /** One change after the other, so that no target is left suspended by the first of suspend and resume. */
+  #afterOthers(change: () => Promise<void>): Promise<void> {
+    const result = this.#changing === undefined ? change() : this.#changing.then(change);
+    const over = result.catch(() => {});
+    this.#changing = over;
+    void over.then(() => {
+      if (this.#changing === over) this.#changing = undefined;
+    });
+    return result;
+  }
+
+  async #wake(): Promise<void> {
+    await this.#resting;
+    if (this.#resting === undefined) return;
+    this.#resting = undefined;
+    await this.#all((device) => device.resume());
+  }
+
+  async #all(work: (device: TargetDevice) => Promise<void>): Promise<void> {
+    await Promise.all(this.#segments.map(({ device }) => work(device)));
   }
 
   async *#describe(name: string, offset: number, length: number): ReturnType<RangeDescription["describe"]> {

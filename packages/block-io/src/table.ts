@@ -42,11 +42,12 @@ export function parseTable(text: string, registry: TargetRegistry): readonly Seg
 
 /** The table's text, one line a segment; parses back to the same segments. */
 export function printTable(segments: readonly Segment[]): string {
-  return segments
-    .map(({ start, length, target, options }) =>
-      [start, length, target.name, ...target.print(options).map(quote)].join(" "),
-    )
-    .join("\n");
+  return segments.map((segment) => printSegment(segment, segment.target.print(segment.options))).join("\n");
+}
+
+/** A line of a table with the target's arguments given. */
+export function printSegment({ start, length, target }: Segment, args: readonly string[]): string {
+  return [start, length, target.name, ...args.map(quote)].join(" ");
 }
 
 /** Sectors of the whole table. */

@@ -16,6 +16,20 @@ export interface RangeDescription {
   ): AsyncIterable<{ readonly length: number; readonly status: number }>;
 }
 
+/** How far a long message is; `done` of `total` units. */
+export interface MessageProgress {
+  readonly done: number;
+  readonly total: number;
+  /** What is counted, in the plural: `segments`, `blocks`. */
+  readonly unit: string;
+}
+
+export interface MessageOptions {
+  /** Ends the work early where the target can: the message rejects, what was done stays done. */
+  readonly signal?: AbortSignal | undefined;
+  readonly progress?: ((progress: MessageProgress) => void) | undefined;
+}
+
 /** A running target: a block device that can be asked and told things. */
 export interface TargetDevice extends BlockDevice {
   /** Empty for most. */
@@ -23,7 +37,9 @@ export interface TargetDevice extends BlockDevice {
   /** The target's part of the device-mapper status line; empty if there is nothing to say. */
   status(): string;
   /** Carries out a message; resolves with its answer, often empty. Throws `EINVAL` for unknown ones. */
-  message(words: readonly string[]): Promise<string>;
+  message(words: readonly string[], options?: MessageOptions): Promise<string>;
+  /** The arguments of its table line as they are now, where running can change them. */
+  tableArguments?(): readonly string[];
 }
 
 /** A {@link GuardedDevice} with no status, messages and descriptions, to be overridden. */
@@ -36,7 +52,7 @@ export abstract class GuardedTarget extends GuardedDevice implements TargetDevic
     return "";
   }
 
-  message(words: readonly string[]): Promise<string> {
+  message(words: readonly string[], _options?: MessageOptions): Promise<string> {
     return Promise.reject(
       new BlockIoError(`unknown message "${words.join(" ")}"`, {
         code: "EINVAL",
@@ -73,6 +89,8 @@ export interface Target<Options> {
   parse(args: TableArguments): Options;
   /** The arguments such that `parse` gives the same options again. */
   print(options: Options): readonly string[];
+  /** The fields of what its device says in `status()`, by name. Throws `EPARSE` for anything else. */
+  statusFields?(status: string): Readonly<Record<string, string | number>>;
   open(options: Options, context: OpenContext): Promise<TargetDevice>;
 }
 

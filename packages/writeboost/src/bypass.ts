@@ -1,11 +1,11 @@
 /**
- * Discards and zeroes. Blocks that are in the log get zeroes written over them in the log; what is not in
- * the log goes straight to the backing device, however large it is.
+ * Discards, zeroes, and writes of sequential streams. Blocks that are in the log are written over in the log;
+ * what is not in the log goes straight to the backing device, however large it is.
  *
  * Invariants:
  *
  * - a block goes past the log only if neither the map nor a segment that a crash could still bring back has a
- *   copy of it: else replay would bring the old contents back over zeroes that were promised;
+ *   copy of it: else replay would bring the old contents back over what was promised;
  * - while a request is under way past the log, writes to its blocks wait: else it could overtake one that was
  *   acknowledged and already written back;
  * - `unflushed` is true as long as something that went past the log is not known to be durable.
@@ -68,6 +68,15 @@ export class Bypass implements Traffic {
     this.#flushed = Math.max(this.#flushed, completed);
   }
 
+  /** For data that is read once or never: it need not be written twice. */
+  async write(path: WritePath, offset: number, data: Buffer): Promise<void> {
+    const { backing } = this.#parts;
+    const piece = (from: number, count: number): Buffer =>
+      data.subarray(from - offset, from - offset + count);
+    const past = (from: number, count: number): Promise<void> => backing.write(from, piece(from, count));
+    await this.#each(path, offset, data.length, past, piece);
+  }
+
   async writeZeroes(
     path: WritePath,
     offset: number,
@@ -93,6 +102,7 @@ export class Bypass implements Traffic {
     offset: number,
     length: number,
     past: (offset: number, length: number) => Promise<void>,
+    contents: (offset: number, length: number) => Buffer = (_offset, count) => zeroes(count),
   ): Promise<void> {
     const end = offset + length;
     for (let at = offset; at < end; ) {
@@ -112,7 +122,7 @@ export class Bypass implements Traffic {
         let stop = block + 1;
         while (stop < last && stop < block + ZEROES && this.inLog(stop)) stop += 1;
         const count = Math.min(end, stop * BLOCK) - at;
-        await path.finish(at, zeroes(count), 0);
+        await path.finish(at, contents(at, count), 0);
         at += count;
       }
     }

@@ -13,6 +13,7 @@ import {
   FlushGroup,
   GuardedTarget,
   type Limits,
+  Streams,
   type WriteZeroesOptions,
   done,
   toBlockIoError,
@@ -36,6 +37,9 @@ import { Staging } from "./staging.ts";
 import { type Status, printStatus } from "./status.ts";
 import { WritePath } from "./write-path.ts";
 import { Writeback } from "./writeback.ts";
+
+// Bytes of the smallest write that is worth an operation of its own on the backing device; less if the cutoff is.
+const LARGE_WRITE = 64 * 1024;
 
 export interface DeviceSettings {
   readonly name: string;
@@ -61,6 +65,7 @@ export class WriteboostDevice extends GuardedTarget {
   readonly #writeback: Writeback;
   readonly #bypass: Bypass;
   readonly #staging: Staging = new Staging();
+  readonly #streams: Streams = new Streams(0);
   readonly #writes: WritePath;
   readonly #reads: ReadPath;
   readonly #daemons: Daemons;
@@ -112,6 +117,7 @@ export class WriteboostDevice extends GuardedTarget {
     });
     log.onProgress = () => this.#progress();
     this.#staging.threshold = this.#tunables.read_cache_threshold;
+    this.#streams.cutoff = this.#tunables.sequential_cutoff;
   }
 
   /** Merges what recovery found split over several copies, and starts the daemons. Called once. */
@@ -193,6 +199,7 @@ export class WriteboostDevice extends GuardedTarget {
   tune(changes: Partial<Tunables>): void {
     Object.assign(this.#tunables, changes);
     this.#staging.threshold = this.#tunables.read_cache_threshold;
+    this.#streams.cutoff = this.#tunables.sequential_cutoff;
     if (!this.#stopped) this.#daemons.configure(this.#tunables);
     this.#writeback.kick();
   }
@@ -264,6 +271,10 @@ export class WriteboostDevice extends GuardedTarget {
 
   protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
     if (this.#log.dead !== undefined) return Promise.reject(this.#log.dead);
+    const { cutoff } = this.#streams;
+    if (from.length >= Math.min(cutoff, LARGE_WRITE) && this.#streams.bypasses(offset, from.length)) {
+      return this.#writePast(offset, from, fua);
+    }
     const at = this.#writes.place(offset, from, 0);
     if (at === from.length && !fua) return done;
     return this.#finishWrite(offset, from, at, fua);
@@ -311,6 +322,11 @@ export class WriteboostDevice extends GuardedTarget {
 
   async #finishWrite(offset: number, from: Buffer, at: number, fua: boolean): Promise<void> {
     if (at < from.length) await this.#writes.finish(offset, from, at);
+    if (fua) await this.#barriers.flush();
+  }
+
+  async #writePast(offset: number, from: Buffer, fua: boolean): Promise<void> {
+    await this.#bypass.write(this.#writes, offset, from);
     if (fua) await this.#barriers.flush();
   }
 

@@ -15,6 +15,7 @@ export const tunableNames = [
   "update_record_interval",
   "sync_interval",
   "read_cache_threshold",
+  "sequential_cutoff",
 ] as const;
 
 export type TunableName = (typeof tunableNames)[number];
@@ -100,6 +101,14 @@ export const options = {
     unit: "blocks",
     help: "reads of fewer consecutive 4 KiB blocks are cached; 0: none",
   },
+  sequential_cutoff: {
+    type: "integer",
+    optional: true,
+    min: 0,
+    max: 1_073_741_824,
+    unit: "bytes",
+    help: "large writes of a stream that has grown to this go past the log; 0: none",
+  },
 } as const;
 
 export type WriteboostOptions = OptionsOf<typeof options>;
@@ -114,15 +123,20 @@ export function defaultTunables(order: number): Tunables {
     update_record_interval: 0,
     sync_interval: 0,
     read_cache_threshold: 0,
+    sequential_cutoff: 0,
   };
 }
 
-/** dmkit's own, for stack files and embedding: writes back when the disk is idle, and never loses a second. */
+/**
+ * dmkit's own, for stack files and embedding: writes back when the disk is idle, never loses a second, and
+ * leaves large sequential writes to the disk.
+ */
 export const friendlyTunables: Partial<Tunables> = {
   allow_writeback: 1,
   enable_writeback_modulator: 1,
   update_record_interval: 5,
   sync_interval: 1,
+  sequential_cutoff: 4 * 1024 * 1024,
 };
 
 /** The tunable a word names, in any case; the original's own status calls one of them by another name. */

@@ -60,7 +60,9 @@ export class SegmentLog {
   readonly #lengths: Map<number, number> = new Map();
   readonly #written: Set<number> = new Set();
   #started: number;
-  #ghosts: Ghost[] = [];
+  readonly #ghosts: Ghost[] = [];
+  /** In how many ghosts each block is. */
+  readonly #haunted: Map<number, number> = new Map();
   readonly #flushes: FlushGroup;
 
   constructor(
@@ -150,7 +152,7 @@ export class SegmentLog {
     this.open = true;
     const slot = slotOf(this.geometry, this.opened);
     const old = this.opened - this.geometry.slots;
-    if (this.map.lengths[slot] !== 0) this.#ghosts.push({ id: old, keys: this.map.evict(slot) });
+    if (this.map.lengths[slot] !== 0) this.#addGhost({ id: old, keys: this.map.evict(slot) });
     return true;
   }
 
@@ -222,14 +224,26 @@ export class SegmentLog {
 
   /** Whether a crash could bring back a copy of `block` that is not in the map any more. */
   haunts(block: number): boolean {
-    return this.#ghosts.some(({ keys }) => keys.includes(block));
+    return this.#haunted.has(block);
   }
 
-  /** The next ghost block at or after `from` and before `end`, or `end`. */
-  nextGhost(from: number, end: number): number {
-    let next = end;
-    for (const { keys } of this.#ghosts) for (const key of keys) if (key >= from && key < next) next = key;
-    return next;
+  #addGhost(ghost: Ghost): void {
+    this.#ghosts.push(ghost);
+    for (const block of ghost.keys) this.#haunted.set(block, (this.#haunted.get(block) ?? 0) + 1);
+  }
+
+  /** Forgets those whose slot holds something durable by now. */
+  #layGhosts(): void {
+    const { slots } = this.geometry;
+    // In the order of their ids.
+    const staying = this.#ghosts.findIndex(({ id }) => id + slots > this.durable);
+    for (const { keys } of this.#ghosts.splice(0, staying < 0 ? this.#ghosts.length : staying)) {
+      for (const block of keys) {
+        const left = (this.#haunted.get(block) ?? 0) - 1;
+        if (left > 0) this.#haunted.set(block, left);
+        else this.#haunted.delete(block);
+      }
+    }
   }
 
   /** Whether segment `id` may be written: without a flush, only so many. */
@@ -276,8 +290,7 @@ export class SegmentLog {
       throw this.die(toBlockIoError(error, { device: this.cache.name, op: "flush" }));
     }
     this.durable = Math.max(this.durable, covered);
-    const { slots } = this.geometry;
-    this.#ghosts = this.#ghosts.filter(({ id }) => id + slots > this.durable);
+    this.#layGhosts();
     this.#progress();
   }
 

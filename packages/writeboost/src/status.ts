@@ -29,8 +29,10 @@ const order: readonly (readonly [word: string, name: TunableName])[] = [
 
 export function printStatus(status: Status): string {
   const pairs = order.flatMap(([word, name]) => [word, String(status.tunables[name] ?? 0)]);
-  const threshold = status.tunables.read_cache_threshold ?? 0;
-  if (threshold > 0) pairs.push("read_cache_threshold", String(threshold));
+  for (const name of ["read_cache_threshold", "sequential_cutoff"] as const) {
+    const value = status.tunables[name] ?? 0;
+    if (value > 0) pairs.push(name, String(value));
+  }
   return [
     status.cursor,
     status.cacheBlocks,

@@ -46,6 +46,7 @@ function blank(backing: string, cache: string): Settings {
     update_record_interval: undefined,
     sync_interval: undefined,
     read_cache_threshold: undefined,
+    sequential_cutoff: undefined,
   };
 }
 

@@ -26,8 +26,10 @@ import type { SegmentLog } from "./segment-log.ts";
 const LARGEST_BATCH = 64 * 1024 * 1024;
 const DEPTH = 32;
 const RETRY_AFTER = 1000;
-// How long segments wait in the background for others to be written back together with.
+// How long segments wait in the background for others to be written back together with, milliseconds.
 const LINGER = 500;
+// Bytes of segments written within that time from which on clients are busy: writing back can wait.
+const BUSY = 16 * 1024 * 1024;
 
 /** What decides whether and how much is written back. */
 export interface WritebackPolicy {
@@ -53,6 +55,8 @@ export class Writeback {
   #linger: Timer | undefined;
   /** The segments there are have waited long enough. */
   #lingered = false;
+  /** The newest segment when the linger timer was set. */
+  #openedBefore: number;
   #stopped = false;
   /** Attempts that failed, and why the last one did. */
   failures = 0;
@@ -66,6 +70,7 @@ export class Writeback {
     flushFailed: (error: BlockIoError) => void,
   ) {
     this.#log = log;
+    this.#openedBefore = log.opened;
     this.#backing = backing;
     this.#access = new ByteAccess(backing);
     this.#policy = policy;
@@ -127,11 +132,18 @@ export class Writeback {
     if (lastWriteback < this.#wanted || this.#policy.hurry()) return true;
     // Each batch costs a flush of both devices, whatever its size.
     const enough = this.#lingered || lastFlushed - lastWriteback >= this.batch;
-    if (enough && this.#policy.allowed()) return true;
+    if (enough && this.#policy.allowed() && !this.#shouldYield()) return true;
     return lastWriteback + geometry.slots - opened < writebackRules.reserve(this.batch, geometry.slots);
   }
 
-  /** Too little to do yet: looks again later. */
+  /** While clients write much, they have the devices to themselves, up to half of the ring. */
+  #shouldYield(): boolean {
+    const { opened, lastWriteback, geometry } = this.#log;
+    const isBusy = (opened - this.#openedBefore) * geometry.slotSize > BUSY;
+    return isBusy && opened - lastWriteback < geometry.slots / 2;
+  }
+
+  /** Too little to do yet, or too much else: looks again later. */
   #wait(): void {
     const { lastFlushed, lastWriteback, dead } = this.#log;
     if (this.#linger !== undefined || this.#stopped || dead !== undefined) return;
@@ -140,6 +152,8 @@ export class Writeback {
       this.#linger = undefined;
       this.#lingered = true;
       this.kick();
+      this.#openedBefore = this.#log.opened;
+      if (this.#running === undefined) this.#wait();
     });
   }
 

@@ -129,6 +129,28 @@ describe("messages", () => {
     expect(await reads(7)).toBe(1);
   });
 
+  it("sequential_cutoff sends large writes of a stream past the log, and back into it", async () => {
+    const rig = await running(0);
+    const past = async (): Promise<number> => {
+      const before = rig.backing.asked("write");
+      for (const block of [0, 2, 4]) await rig.device.write(block * 4096, Buffer.alloc(8192, block + 1));
+      return rig.backing.asked("write") - before;
+    };
+    expect(await past()).toBe(0);
+    await rig.device.message(["drop_caches"]);
+    await rig.device.message(["sequential_cutoff", "8192"]);
+    // What is in the log stays there: it would come back after a crash.
+    expect(await past()).toBe(0);
+    const before = rig.backing.asked("write");
+    await rig.device.write(8 * 4096, Buffer.alloc(8192, 9));
+    expect(rig.backing.asked("write") - before).toBe(1);
+    await rig.device.message(["sequential_cutoff", "0"]);
+    await rig.device.write(10 * 4096, Buffer.alloc(8192, 11));
+    expect(rig.backing.asked("write") - before).toBe(1);
+    expect((await rig.read(9))[0]).toBe(9);
+    expect((await rig.read(4))[0]).toBe(5);
+  });
+
   it.each(tunableNames)("%s out of range is refused with the range, and changes nothing", async (name) => {
     const rig = await running(0);
     const { min, max } = options[name];
@@ -147,7 +169,7 @@ describe("messages", () => {
       expect(parseStatus(rig.device.status())).toEqual({
         ...rig.device.statusData,
         tunables: expect.objectContaining(
-          name === "read_cache_threshold" && value === 0 ? {} : { [name]: value },
+          /read_cache|sequential/.test(name) && value === 0 ? {} : { [name]: value },
         ) as object,
       });
     }

@@ -386,6 +386,7 @@ describe("running", () => {
         ["update_record_interval", "3600", "3601"],
         ["SYNC_INTERVAL", "1", "x"],
         ["read_cache_threshold", "127", "-5"],
+        ["sequential_cutoff", "4096", "-1"],
         ["nr_cur_batched_writeback", "2", "1001"],
       ] as const) {
         await device.message([name, good]);
@@ -395,7 +396,7 @@ describe("running", () => {
       expect(status).toEqual(device.statusData);
       expect(status.tunables).toMatchObject({ allow_writeback: 1, nr_max_batched_writeback: 2 });
       expect(device.status()).toContain(
-        " 14 allow_writeback 1 enable_writeback_modulator 1 writeback_threshold 0",
+        " 16 allow_writeback 1 enable_writeback_modulator 1 writeback_threshold 0",
       );
       expect(await code(device.message(["no_such_thing", "1"]))).toBe("EINVAL");
       expect(JSON.parse(await device.message(["info"]))).toMatchObject({ segment_size_order: 4 });

@@ -7,10 +7,9 @@
  *                    lock is kept until the blocks are in their frames, so others wait for them there
  *      not cached    (bypassed, or the policy says so) under a shared lock, straight from the source
  */
-import { type RangeGrant, done } from "@dmkit/block-io";
+import { type RangeGrant, type Streams, done } from "@dmkit/block-io";
 import { NONE, states } from "../core/frame-table.ts";
 import { type Run, runsOf } from "../core/runs.ts";
-import type { Streams } from "../core/streams.ts";
 import type { CacheState } from "./state.ts";
 import { all } from "./state.ts";
 

@@ -45,6 +45,7 @@ function target(name: string, summary: string, shape: Shape): SimTarget<Knobs> {
         sync_interval: random.pick([0, 0, 1]),
         enable_writeback_modulator: random.pick([0, 0, 1]),
         read_cache_threshold: (shape.readCache ?? random.chance(0.3)) ? random.pick([2, 64]) : 0,
+        sequential_cutoff: random.pick([0, 0, 4096, 16_384]),
       };
       return {
         disks: [

@@ -1,5 +1,5 @@
 /**
- * Finds sequential streams, to keep them out of the cache: the last 128 streams are known by the place where
+ * Finds sequential streams, to keep them out of caches: the last 128 streams are known by the place where
  * each would go on. A stream that has grown to the cutoff is bypassed from then on, until it breaks off.
  */
 
