@@ -151,10 +151,9 @@ export class TableDevice extends MappedDevice {
     });
   }
 
-  protected override async doFlush(): Promise<void> {
+  protected override doFlush(): Promise<void> {
     // Close flushes a suspended device, and suspended targets would hold that back.
-    if (this.#resting !== undefined) await this.#wake();
-    await super.doFlush();
+    return this.#resting === undefined ? super.doFlush() : this.#wake().then(() => super.doFlush());
   }
 
   protected override async doClose(): Promise<void> {

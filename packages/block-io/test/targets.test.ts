@@ -246,6 +246,36 @@ describe("tables", () => {
     await device.close();
   });
 
+  it("lets its targets rest while it is suspended, in whatever order it is told", async () => {
+    const seen: string[] = [];
+    const watched: AnyTarget = {
+      ...linear,
+      name: "watched",
+      async open(options, context) {
+        const device = await linear.open(options as Parameters<typeof linear.open>[0], context);
+        const { suspend, resume } = device;
+        device.suspend = () => suspend.call(device).then(() => void seen.push("rests"));
+        device.resume = () => resume.call(device).then(() => void seen.push("goes on"));
+        return device;
+      },
+    };
+    const known = new TargetRegistry([watched]);
+    const device = await openTable(parseTable("0 8 watched mem:1M 0", known), {
+      environment: realEnvironment,
+    });
+    await device.suspend();
+    await device.suspend();
+    expect(seen).toEqual(["rests"]);
+    await device.resume();
+    await Promise.all([device.suspend(), device.resume()]);
+    expect(seen).toEqual(["rests", "goes on", "rests", "goes on"]);
+    await device.write(0, Buffer.alloc(512, 1), { fua: true });
+    await device.suspend();
+    // Flushes through targets that hold everything back.
+    await device.close();
+    await Promise.allSettled([device.suspend(), device.resume()]);
+  });
+
   it("lists targets by name and alias, and refuses two of one name", () => {
     const aliased: AnyTarget = { ...linear, name: "other", aliases: ["o"] };
     expect(new TargetRegistry([linear, aliased]).get("o").name).toBe("other");
