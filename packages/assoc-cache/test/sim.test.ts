@@ -4,7 +4,7 @@
  */
 import { type SimTarget, exhaust, runSim, sweepFaults } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
-import { cacheMutants, writeErrorMutants } from "../src/testing/sim-mutants.ts";
+import { cacheMutants, readErrorMutants, writeErrorMutants } from "../src/testing/sim-mutants.ts";
 import { simTargets, writeBack, writeThrough } from "../src/testing/sim-targets.ts";
 
 const MINUTES = 5 * 60_000;
@@ -44,17 +44,20 @@ describe("mutants", () => {
   it.each(named(cacheMutants))(
     "%s is caught",
     async (_, target) => {
-      const { failures, runs } = await runSim(target, { seeds: 500, shrink: false, twice: 0 });
+      const { failures, runs } = await runSim(target, { seeds: 2000, shrink: false, twice: 0 });
       expect(failures).toHaveLength(1);
       caught.push(runs);
     },
     MINUTES,
   );
 
-  it.each(named(writeErrorMutants))(
+  it.each([
+    ...named(writeErrorMutants).map((one) => [...one, "write-error"] as const),
+    ...named(readErrorMutants).map((one) => [...one, "read-error"] as const),
+  ])(
     "%s is caught",
-    async (_, target) => {
-      const options = { seeds: 500, shrink: false, twice: 0, faults: ["write-error"] } as const;
+    async (_, target, fault) => {
+      const options = { seeds: 2000, shrink: false, twice: 0, faults: [fault] } as const;
       const { failures, runs } = await runSim(target, options);
       expect(failures).toHaveLength(1);
       caught.push(runs);

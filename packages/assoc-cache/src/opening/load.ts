@@ -31,6 +31,8 @@ export const loadRules = {
   believesClean: ({ clean }: Superblock): boolean => clean,
   /** Whether opening must be noted on the device before anything else happens. */
   marksInUse: ({ clean }: Superblock): boolean => clean,
+  /** A configuration of zeroes is none. */
+  configurationOf: decodeConfigurationV1,
 };
 
 /** Looks for metadata of either version; throws `EFORMAT` if there is none that is valid. */
@@ -150,7 +152,7 @@ async function readV1(
     return "a device of 4096-byte blocks holds no historical metadata";
   const bytes = Buffer.alloc(SECTOR);
   await cache.read(cache.size - SECTOR, bytes);
-  const configuration = decodeConfigurationV1(bytes, cache.size / SECTOR);
+  const configuration = loadRules.configurationOf(bytes, cache.size / SECTOR);
   if (typeof configuration === "string") return `no historical configuration: ${configuration}`;
   const table = Buffer.alloc(tableSectorsV1(configuration.geometry.frames) * SECTOR);
   await cache.read(cache.size - SECTOR - table.length, table);

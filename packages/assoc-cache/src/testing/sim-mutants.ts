@@ -1,18 +1,20 @@
 /**
  * The faults of the original, and the holes this design has to close, each put back in: the simulation must
- * find every one of them. Two more are beyond its reach, because a close ends a run: a frame that an error leaves
- * reserved, and a reserved one that close stores as valid. Tests of the device look for those.
+ * find every one of them.
  */
-import { type SimTarget, mutant, replaced } from "@dmkit/block-io/testing";
-import { FrameTable } from "../core/frame-table.ts";
+import { type BlockDevice, LinearDevice, RangeLock, SECTOR, done, isZero } from "@dmkit/block-io";
+import { type SimTarget, mutant, onDisks, replaced } from "@dmkit/block-io/testing";
+import { FrameTable, states } from "../core/frame-table.ts";
+import { AssocCacheDevice } from "../device.ts";
 import { loadRules } from "../opening/load.ts";
+import { MetadataV1 } from "../running/metadata-v1.ts";
 import { MetadataV2 } from "../running/metadata-v2.ts";
 import { Reader } from "../running/reader.ts";
 import { SourcePath } from "../running/source-path.ts";
 import { CacheState } from "../running/state.ts";
 import { Writeback } from "../running/writeback.ts";
 import { Writer } from "../running/writer.ts";
-import { churning, writeBack, writeThrough } from "./sim-targets.ts";
+import { churning, hasty, historical, writeBack, writeThrough } from "./sim-targets.ts";
 
 type Undo = () => void;
 
@@ -46,8 +48,109 @@ function dirtyOnly(this: FrameTable, frame: number): boolean {
   return this.isDirty(frame);
 }
 
+/** An I/O error leaves the frame of a block reserved for ever. */
+function reservedForEver(): Undo {
+  return replaced(
+    FrameTable.prototype,
+    "release",
+    (original: (frame: number) => void) =>
+      function (this: FrameTable, frame: number): void {
+        if (this.stateOf(frame) !== states.filling) original.call(this, frame);
+      },
+  );
+}
+
+/** An I/O error leaks the job: what it had locked is never given back. */
+function leakedJobs(): Undo {
+  let failed = 0;
+  const noticing = replaced(
+    CacheState.prototype,
+    "cacheFailed",
+    (original: CacheState["cacheFailed"]) =>
+      function (this: CacheState, error: unknown) {
+        failed += 1;
+        return original.call(this, error);
+      },
+  );
+  const leaking = replaced(
+    RangeLock.prototype,
+    "release",
+    (original: RangeLock["release"]) =>
+      function (this: RangeLock, grant: Parameters<RangeLock["release"]>[0]): void {
+        if (failed === 0) original.call(this, grant);
+        else failed -= 1;
+      },
+  );
+  return () => {
+    leaking();
+    noticing();
+  };
+}
+
+/** Close waits for no fill, and what is being filled is stored as valid. */
+function reservedStoredAsValid(metadata: typeof MetadataV1 | typeof MetadataV2): () => Undo {
+  return () => {
+    let frames: FrameTable | undefined;
+    const hurrying = replaced(
+      AssocCacheDevice.prototype,
+      "waitForFills",
+      () =>
+        async function (this: AssocCacheDevice): Promise<void> {
+          ({ frames } = this.state);
+        },
+    );
+    const storing = replaced(
+      metadata.prototype,
+      "saveClean",
+      (original: () => Promise<void>) =>
+        function (this: MetadataV1 | MetadataV2): Promise<void> {
+          for (let frame = 0; frame < (frames?.geometry.frames ?? 0); frame += 1) {
+            if (frames?.stateOf(frame) === states.filling) frames.setState(frame, states.clean);
+          }
+          return original.call(this);
+        },
+    );
+    return () => {
+      storing();
+      hurrying();
+    };
+  };
+}
+
+/** A configuration of zeroes counts as one: of no frames, with a sum that fits. */
+function zeroesAreValid(): Undo {
+  return replaced(
+    loadRules,
+    "configurationOf",
+    (original: typeof loadRules.configurationOf): typeof loadRules.configurationOf =>
+      (bytes, sectors) =>
+        isZero(bytes)
+          ? { geometry: { frames: 0, blockSectors: 0, ways: 0 }, writeBack: false, checksum: 0 }
+          : original(bytes, sectors),
+  );
+}
+
+/** A disk on which the historical configuration cannot be made invalid. */
+class Unforgetting extends LinearDevice {
+  protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+    const isLast = offset === this.size - SECTOR && from.length === SECTOR;
+    return isLast && isZero(from) ? done : super.doWrite(offset, from, fua);
+  }
+}
+
+const unforgetting = (disk: BlockDevice, index: number): BlockDevice =>
+  index === 1 ? new Unforgetting(disk, 0, disk.size, disk.name) : disk;
+
+/** Mutants of what happens after a failed read of the source. */
+export const readErrorMutants: readonly SimTarget[] = [
+  mutant(writeBack, "reserved-for-ever", reservedForEver),
+];
+
 /** Mutants of what happens after a failed write: with other faults they hide too well. */
 export const writeErrorMutants: readonly SimTarget[] = [
+  mutant(writeThrough, "reserved-for-ever", reservedForEver),
+  mutant(writeBack, "leaks-failed-jobs", leakedJobs),
+  mutant(writeThrough, "leaks-failed-jobs", leakedJobs),
   mutant(writeBack, "ignores-writeback-errors", ignoringWritebackErrors),
   without(writeBack, "gives-up-dirty-data", Writer.prototype, "isOnlyCopy", never),
 ];
@@ -67,4 +170,8 @@ export const cacheMutants: readonly SimTarget[] = [
   without(writeThrough, "believes-clean-entries", loadRules, "believesClean", always),
   without(writeThrough, "opens-without-a-mark", loadRules, "marksInUse", never),
   without(writeThrough, "evicts-under-readers", CacheState.prototype, "isUnused", always),
+  mutant(hasty("v2"), "stores-reserved-as-valid", reservedStoredAsValid(MetadataV2)),
+  mutant(hasty("v1"), "stores-reserved-as-valid", reservedStoredAsValid(MetadataV1)),
+  onDisks(historical, "stays-valid-when-opened", unforgetting),
+  mutant(historical, "zeroes-are-valid", zeroesAreValid),
 ];

@@ -4,6 +4,7 @@ import type { Geometry as SimGeometry, Prng, SimTarget } from "@dmkit/block-io/t
 import type { BlockDevice } from "@dmkit/block-io";
 import { type AssocCacheDevice, type CacheOptions, assocCache, cacheOptions } from "../index.ts";
 import { parseOptions } from "@dmkit/block-io";
+import { states } from "../core/frame-table.ts";
 import { layoutOf } from "../format/layout.ts";
 import { requiredSectorsV1 } from "../format/v1.ts";
 
@@ -76,6 +77,20 @@ function geometry(random: Prng, vary: Vary): SimGeometry<Knobs> {
   };
 }
 
+/** The same device; close fails with a foreign error, which the simulation allows nobody, if it leaves a frame reserved. */
+function unreserved(device: AssocCacheDevice): AssocCacheDevice {
+  const close = device.close.bind(device);
+  const { frames } = device.state;
+  device.close = async () => {
+    const closed = await Promise.allSettled([close()]);
+    for (let frame = 0; frame < frames.geometry.frames; frame += 1) {
+      if (frames.stateOf(frame) === states.filling) throw new Error(`frame ${frame} stays reserved`);
+    }
+    if (closed[0].status === "rejected") throw closed[0].reason;
+  };
+  return device;
+}
+
 function target(name: string, summary: string, vary: Vary): SimTarget<Knobs> {
   return {
     name: `cache:${name}`,
@@ -93,11 +108,11 @@ function target(name: string, summary: string, vary: Vary): SimTarget<Knobs> {
     async open([source, cache], env, { options }) {
       const disks = [source as BlockDevice, cache as BlockDevice] as const;
       try {
-        return await openOn(...disks, { ...options, persistence: 1 }, env);
+        return unreserved(await openOn(...disks, { ...options, persistence: 1 }, env));
       } catch (error) {
         // After a crash there is no historical metadata any more: a new cache is made.
         if (options["format"] !== "v1" || (error as BlockIoError).code !== "EFORMAT") throw error;
-        return openOn(...disks, options, env);
+        return unreserved(await openOn(...disks, options, env));
       }
     },
     async quiesce(device) {
@@ -147,9 +162,35 @@ export const writeAround: SimTarget<Knobs> = target("write-around", "writes go p
   policy: "write-around",
 }));
 
+/**
+ * Sessions so short that close comes upon blocks that are still being filled, all of which find a frame. For
+ * mutants of close.
+ */
+export const hasty = (format: "v1" | "v2"): SimTarget<Knobs> => ({
+  ...target(`hasty-${format}`, "closed soon after it was opened", (random) => ({
+    policy: "write-through",
+    format,
+    block_size: 8,
+    cache_size: 128,
+    associativity: 128,
+    sequential_cutoff: 0,
+    pool: 16_777_216,
+    sectors: 512 + random.below(512),
+  })),
+  workload: { operations: 3 },
+});
+
 export const historical: SimTarget<Knobs> = target("v1", "historical metadata, lost in a crash", () => ({
   policy: "write-through",
   format: "v1",
 }));
 
-export const simTargets: readonly SimTarget[] = [writeBack, churning, writeThrough, writeAround, historical];
+export const simTargets: readonly SimTarget[] = [
+  writeBack,
+  churning,
+  writeThrough,
+  writeAround,
+  historical,
+  hasty("v2"),
+  hasty("v1"),
+];
