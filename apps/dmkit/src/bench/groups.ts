@@ -9,6 +9,9 @@ export const DEVICE_SIZE: number = 2 ** 30;
 
 const SECTORS = DEVICE_SIZE / 512;
 
+// Tunables of writeboost as the embedded default has them, as far as they cost or save anything.
+const friendly = "4 allow_writeback 1 sequential_cutoff 4194304";
+
 /** A sparse file, of the common size unless said otherwise; every server gets its own. */
 function image(
   name: string,
@@ -76,7 +79,7 @@ export const groups: readonly DeviceGroup[] = [
         "dmkit writeboost 0",
         (folder) => [
           "-t",
-          `0 ${SECTORS} writeboost 0 ${slow.path(folder)} ${log.path(folder)} 0 2 allow_writeback 1`,
+          `0 ${SECTORS} writeboost 0 ${slow.path(folder)} ${log.path(folder)} 0 ${friendly}`,
         ],
         prepareAll(slow, log),
       ),
@@ -84,7 +87,7 @@ export const groups: readonly DeviceGroup[] = [
         "dmkit writeboost 1",
         (folder) => [
           "-t",
-          `0 ${SECTORS} writeboost 1 ${slow1.path(folder)} ${log1.path(folder)} ${plog.path(folder)} 0 2 allow_writeback 1`,
+          `0 ${SECTORS} writeboost 1 ${slow1.path(folder)} ${log1.path(folder)} ${plog.path(folder)} 0 ${friendly}`,
         ],
         prepareAll(slow1, log1, plog),
       ),

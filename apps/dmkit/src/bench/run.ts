@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type DeviceGroup, type RunningServer, isInstalled, startServer } from "./servers.ts";
-import { type Work, fill, runWork } from "./work.ts";
+import { type Work, fill, runWork, settle } from "./work.ts";
 
 export interface BenchOptions {
   readonly groups: readonly DeviceGroup[];
@@ -93,6 +93,7 @@ async function measureGroup(
     const able = new Map<RunningServer, number[]>(servers.map((server) => [server, []]));
     for (let round = 0; round < rounds; round += 1) {
       for (const [server, samples] of able) {
+        await settle();
         try {
           samples.push(await runWork(work, server.uri, seconds, span));
         } catch (error) {

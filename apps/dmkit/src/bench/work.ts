@@ -19,6 +19,11 @@ function work(name: string, unit: Work["unit"], job: string, { reads = false, qu
 }
 
 export const works: readonly Work[] = [
+  // Sequential work first: it finds a device on which nothing lies about at random.
+  work("128k write, depth 16", "bandwidth", "--rw=write --bs=128k --iodepth=16", { quick: true }),
+  work("128k read, depth 16", "bandwidth", "--rw=read --bs=128k --iodepth=16", { reads: true, quick: true }),
+  work("1M write, depth 4", "bandwidth", "--rw=write --bs=1M --iodepth=4"),
+  work("1M read, depth 4", "bandwidth", "--rw=read --bs=1M --iodepth=4", { reads: true }),
   work("4k write, depth 1", "iops", "--rw=randwrite --bs=4k --iodepth=1", { quick: true }),
   work("4k read, depth 1", "iops", "--rw=randread --bs=4k --iodepth=1", { reads: true, quick: true }),
   work("4k write, depth 32", "iops", "--rw=randwrite --bs=4k --iodepth=32", { quick: true }),
@@ -29,10 +34,6 @@ export const works: readonly Work[] = [
   work("4k read, depth 32, 2 connections", "iops", "--rw=randread --bs=4k --iodepth=32 --numjobs=2", {
     reads: true,
   }),
-  work("128k write, depth 16", "bandwidth", "--rw=write --bs=128k --iodepth=16", { quick: true }),
-  work("128k read, depth 16", "bandwidth", "--rw=read --bs=128k --iodepth=16", { reads: true, quick: true }),
-  work("1M write, depth 4", "bandwidth", "--rw=write --bs=1M --iodepth=4"),
-  work("1M read, depth 4", "bandwidth", "--rw=read --bs=1M --iodepth=4", { reads: true }),
   work("4k write + flush, depth 1", "iops", "--rw=randwrite --bs=4k --iodepth=1 --fsync=1"),
   work("4k write + flush, depth 8", "iops", "--rw=randwrite --bs=4k --iodepth=8 --fsync=1"),
 ];
@@ -44,6 +45,15 @@ interface FioSide {
 
 interface FioReport {
   readonly jobs: readonly { readonly error: number; readonly read: FioSide; readonly write: FioSide }[];
+}
+
+/** Waits until the disk has what others wrote, so that nobody pays for them. */
+export function settle(): Promise<void> {
+  return new Promise((resolve, reject) => {
+    spawn("sync", { stdio: "ignore" })
+      .on("error", reject)
+      .on("exit", () => resolve());
+  });
 }
 
 /** Runs one job; resolves with IOPS or bytes per second. Throws with fio's words if it failed. */
