@@ -9,6 +9,7 @@ export {
   type Tunables,
   type WriteboostOptions,
   defaultTunables,
+  friendlyTunables,
   options,
 } from "./options.ts";
 export { type Status, parseStatus, printStatus } from "./status.ts";
