@@ -178,6 +178,22 @@ describe("loading a cache", () => {
     expect(await readSectors(again, 0)).toEqual(block(1));
     await again.close();
   });
+
+  it("does not refuse, after a crash, what it passed over when nothing was dirty", async () => {
+    const { cache, open } = rig({ ...WB, cache_size: 128, associativity: 128 });
+    const device = await open();
+    for (let index = 0; index < 80; index += 1) await device.write(index * 4096, block(index + 1));
+    await device.close();
+    await cache.lower.write(9 * 512, block(0x55, 1));
+    const again = await open({ persistence: 1 });
+    await again.write(0, block(200));
+    await again.flush();
+    // Left behind, as after a crash: only dirty entries count.
+    const recovered = await open({ persistence: 1 });
+    expect(figures(recovered)["dirty"]).toBe("1");
+    expect(await readSectors(recovered, 0)).toEqual(block(200));
+    await recovered.close();
+  });
 });
 
 /** A historical cache by hand: 64 frames of 8 sectors, 16 ways; table of one sector before the last sector. */

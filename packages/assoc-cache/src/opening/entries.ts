@@ -68,3 +68,43 @@ export async function countDirty(cache: BlockDevice, superblock: Superblock): Pr
   }
   return dirty;
 }
+
+/** Entries to be made empty. */
+export interface Unwanted {
+  /** Entry sectors as a whole. */
+  readonly sectors: ReadonlySet<number>;
+  /** Single frames, in sectors that are sound. */
+  readonly frames: readonly number[];
+}
+
+/**
+ * Makes entries empty, durably; each entry sector is old or new after a crash. Nobody else is writing.
+ * Errors: those of the device.
+ */
+export async function dropEntries(
+  cache: BlockDevice,
+  superblock: Superblock,
+  { sectors, frames }: Unwanted,
+): Promise<void> {
+  const framesOf = new Map<number, number[]>([...sectors].map((sector) => [sector, []]));
+  for (const frame of frames) {
+    const sector = Math.floor(frame / ENTRIES_PER_SECTOR);
+    const others = framesOf.get(sector);
+    if (others === undefined) framesOf.set(sector, [frame]);
+    else others.push(frame);
+  }
+  if (framesOf.size === 0) return;
+  const codec = new EntryCodec(uuidFromText(superblock.uuid) as Buffer);
+  const block = Buffer.alloc(cache.limits.logicalBlockSize);
+  for (const [sector, unwanted] of framesOf) {
+    const offset = (superblock.entryStart + sector) * SECTOR;
+    const within = offset % block.length;
+    await cache.read(offset - within, block);
+    const bytes = block.subarray(within, within + SECTOR);
+    if (sectors.has(sector)) bytes.fill(0);
+    for (const frame of unwanted) codec.put(bytes, 0, frame % ENTRIES_PER_SECTOR, entryStates.empty, 0);
+    codec.seal(bytes, 0, sector);
+    await cache.write(offset - within, block);
+  }
+  await cache.flush();
+}

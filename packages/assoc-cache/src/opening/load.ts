@@ -5,7 +5,7 @@
  */
 import { type BlockDevice, SECTOR } from "@dmkit/block-io";
 import { type FrameTable, NONE, facts, states } from "../core/frame-table.ts";
-import { entryStates } from "../format/entries.ts";
+import { ENTRIES_PER_SECTOR, entryStates } from "../format/entries.ts";
 import type { Superblock } from "../format/superblock.ts";
 import {
   type ConfigurationV1,
@@ -17,7 +17,7 @@ import {
 } from "../format/v1.ts";
 import { sourceFingerprint } from "../running/fingerprint.ts";
 import { currentSuperblock, readSuperblocks } from "../running/superblocks.ts";
-import { readEntries } from "./entries.ts";
+import { dropEntries, readEntries } from "./entries.ts";
 import { refuse } from "./refuse.ts";
 
 /** What was found on a cache device. */
@@ -94,7 +94,9 @@ export async function sourceUnchanged(
 }
 
 /**
- * Fills the table from the entries. @param trustClean believe clean entries. Throws `EFORMAT`.
+ * Fills the table from the entries. What is damaged is passed over if nothing can be dirty, and made empty
+ * before the cache is marked as in use: after a crash it would look as if it might be. @param trustClean believe
+ * clean entries. Throws `EFORMAT`.
  */
 export async function loadV2(
   table: FrameTable,
@@ -104,12 +106,16 @@ export async function loadV2(
 ): Promise<void> {
   const nothingDirty = superblock.clean && superblock.dirty === 0;
   const cleanOnes: number[] = [];
+  const unwanted = { sectors: new Set<number>(), frames: [] as number[] };
   for await (const { frame, state, block, problem } of readEntries(cache, superblock)) {
     const dirty = state === entryStates.dirty;
     if (problem !== undefined) {
       // An entry that cannot be true is no loss if it is not dirty.
-      if (nothingDirty || state === entryStates.clean) continue;
-      throw damaged(cache, `the entry of frame ${frame} is damaged (${problem})`);
+      if (state === entryStates.clean) continue;
+      if (!nothingDirty) throw damaged(cache, `the entry of frame ${frame} is damaged (${problem})`);
+      if (problem === "checksum") unwanted.sectors.add(frame / ENTRIES_PER_SECTOR);
+      else unwanted.frames.push(frame);
+      continue;
     }
     if (!dirty && !(trustClean && loadRules.believesClean(superblock))) continue;
     const other = table.find(block);
@@ -126,6 +132,7 @@ export async function loadV2(
   }
   // Neither order of use nor anything else is known of them: the frames used first are to go first.
   for (const frame of cleanOnes) table.setState(frame, states.clean);
+  await dropEntries(cache, superblock, unwanted);
 }
 
 /** Fills the table from a historical one that was found valid; throws `EFORMAT` if it cannot be true. */
