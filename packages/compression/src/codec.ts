@@ -66,18 +66,20 @@ export function payloadBytes(sectors: number): number {
   return (sectors * BLOCK) / BLOCK_SECTORS;
 }
 
-/** Errors: `ENOENT`, `ENOTSUP` of the algorithm. */
+/** Errors: `ENOENT`, `ENOTSUP` of the algorithm, `EINVAL` of the level. */
 export async function openCodec(
   algorithm: string,
   name: string,
   synchronous: boolean,
   streams?: number,
+  level?: number,
 ): Promise<Codec> {
   try {
     const maxInput = MAX_EXTENT * BLOCK;
     const compressor = await createCompressor(algorithm, {
       maxInput,
       maxStreams: streams,
+      level,
       idleTime: 0,
       ...(synchronous && { threads: 0 }),
     });

@@ -1,4 +1,13 @@
-export { type Problem, type Report, type Severity, check, newReport } from "./check.ts";
+export { check } from "./offline/check.ts";
+export { type Report, newReport } from "./offline/findings.ts";
+export {
+  type RecompressOptions,
+  type Recompressed,
+  recompress,
+  recompressOptions,
+} from "./offline/recompress.ts";
+export { type RepairSettings, repair } from "./offline/repair.ts";
+export { compressionImages } from "./images.ts";
 export { openCompression, type OpenSettings } from "./open.ts";
 export { type CompressionOptions, compressionOptions } from "./options.ts";
 export { compression } from "./target.ts";

@@ -1,6 +1,7 @@
 /** Format 2: what is refused, what rots, what waits, and what is counted. */
 import {
   BlockIoError,
+  type ImageProblem,
   type LogLevel,
   MemoryDevice,
   TargetRegistry,
@@ -11,7 +12,7 @@ import {
 } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
-import { type Problem, check, compression, newReport } from "../src/index.ts";
+import { check, compression, newReport } from "../src/index.ts";
 import { checkOrMend } from "../src/format/single-bit.ts";
 import { isSound, layoutV2 } from "../src/format/layout-v2.ts";
 import { crc32c } from "@dmkit/block-io";
@@ -42,8 +43,8 @@ async function read(device: TargetDevice, block: number, blocks = 1): Promise<Bu
 const open = (lower: MemoryDevice, blocks = 100, values = {}): Promise<TargetDevice> =>
   openOn(lower, blocks * BLOCK, { ...SMALL, ...values }, realEnvironment);
 
-async function problems(lower: MemoryDevice): Promise<Problem[]> {
-  const found: Problem[] = [];
+async function problems(lower: MemoryDevice): Promise<ImageProblem[]> {
+  const found: ImageProblem[] = [];
   for await (const problem of check(lower)) found.push(problem);
   return found;
 }
@@ -227,7 +228,7 @@ describe("damage", () => {
   it("of a payload concerns its extent only, is counted, logged, found by check, and gone when overwritten", async () => {
     const lower = await filled();
     const report = newReport();
-    for await (const problem of check(lower, report)) throw new Error(problem.text);
+    for await (const problem of check(lower, undefined, report)) throw new Error(problem.text);
     expect(report).toMatchObject({ format: "v2", algorithm: "lz4", holes: report.dataBlocks - 40, raw: 1 });
     expect(report.compressed).toBe(2);
 
@@ -238,7 +239,7 @@ describe("damage", () => {
     payload[100] = (payload[100] as number) ^ 1;
     await lower.write(place, payload);
     expect(await problems(lower)).toMatchObject([
-      { kind: "extent", severity: "error", block: 0, blocks: 16 },
+      { kind: "extent", severity: "error", location: "blocks 0 … 15", offset: place },
     ]);
 
     const logged: [LogLevel, string][] = [];

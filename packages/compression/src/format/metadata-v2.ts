@@ -11,6 +11,7 @@
  */
 import { SECTOR, crc32c, getU32, setU32, setU64, tryU64 } from "@dmkit/block-io";
 import { GROUP } from "./layout-v2.ts";
+import { checkOrMend } from "./single-bit.ts";
 
 const SUMS = 16 + GROUP;
 
@@ -64,4 +65,13 @@ export function decodeGroup(
     sums[first + index] = getU32(sector, SUMS + index * 4);
   }
   return tryU64(sector, 8);
+}
+
+/** Puts one flipped bit of a group's sector right, if that is what is wrong with it: to be proved by other means. */
+export function mendGroup(sector: Buffer, uuid: Buffer, group: number): Buffer | undefined {
+  const mended = Buffer.from(sector.subarray(0, SECTOR));
+  const seed = salt(uuid, group);
+  if (!checkOrMend(mended.subarray(4), seed, getU32(mended, 0))) return undefined;
+  setU32(mended, 0, crc32c(mended.subarray(4), seed));
+  return mended;
 }

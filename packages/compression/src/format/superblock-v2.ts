@@ -20,6 +20,7 @@
  */
 import { SECTOR, crc32c, getU32, setU32, setU64, tryU64 } from "@dmkit/block-io";
 import type { LayoutV2 } from "./layout-v2.ts";
+import { checkOrMend } from "./single-bit.ts";
 
 const MAGIC = Buffer.from("dmkitCP2");
 const VERSION = 2;
@@ -49,6 +50,14 @@ const layoutFields = [
   ["dataBlocks", 88],
 ] as const;
 
+/** A sector that nobody takes for a superblock, nor for an empty device: work on it is unfinished. */
+export function unfinishedSuperblock(): Buffer {
+  const sector = Buffer.alloc(SECTOR);
+  MAGIC.copy(sector);
+  sector.write("unfinished", 112, "latin1");
+  return sector;
+}
+
 /** @returns one sector. */
 export function encodeSuperblockV2({
   layout,
@@ -69,6 +78,18 @@ export function encodeSuperblockV2({
   sector.write(algorithm, 112, 32, "latin1");
   setU32(sector, 12, crc32c(sector));
   return sector;
+}
+
+/** The superblock that a damaged copy was, if a single flipped bit explains it: to be proved by other means. */
+export function mendSuperblockV2(from: Buffer): SuperblockV2 | undefined {
+  const sector = Buffer.from(from.subarray(0, SECTOR));
+  const sum = getU32(sector, 12);
+  setU32(sector, 12, 0);
+  if (!checkOrMend(sector, 0, sum)) return undefined;
+  setU32(sector, 12, 0);
+  setU32(sector, 12, crc32c(sector));
+  const decoded = decodeSuperblockV2(sector);
+  return decoded.kind === "sound" ? decoded.superblock : undefined;
 }
 
 export function decodeSuperblockV2(from: Buffer): Decoded {

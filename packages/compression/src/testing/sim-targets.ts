@@ -63,8 +63,8 @@ function target(
     open: ([lower], env, { blocks, options }) => openOn(lower as BlockDevice, blocks * 4096, options, env),
     async check([lower]) {
       const problems: string[] = [];
-      for await (const { kind, text, block } of check(lower as BlockDevice))
-        problems.push(`${kind} at block ${block}: ${text}`);
+      for await (const { kind, text, location } of check(lower as BlockDevice))
+        problems.push(`${kind} at ${location}: ${text}`);
       return problems;
     },
     ...more,

@@ -3,48 +3,46 @@ import { type BlockDevice, BlockIoError, type OpenContext, SECTOR } from "@dmkit
 import { openCodec } from "../codec.ts";
 import { ExtentMap } from "../core/extent-map.ts";
 import { newCounters } from "../counters.ts";
-import { unpackEntries } from "../format/entries-v1.ts";
 import { BLOCK, BLOCK_SECTORS, MAX_EXTENT, geometryV1 } from "../format/geometry-v1.ts";
 import { type SuperblockV1, decodeSuperblockV1, encodeSuperblockV1 } from "../format/superblock-v1.ts";
 import type { CompressionOptions } from "../options.ts";
 import { CompressionDeviceV1 } from "./device.ts";
-
-/** By the number in the superblock. The original knew the first. */
-export const algorithms: readonly string[] = ["lzo", "lz4", "deflate", "zstd"];
+import { algorithmOf, algorithms, loadEntries, matchGeometry } from "./load.ts";
 
 const CHUNK = 1024 * 1024;
-// Eight entries take five bytes: chunks of whole such groups can be unpacked one by one.
-const META_CHUNK = 5 * 4096 * 32;
 
 /** Makes an empty device: metadata first, and the superblock when that is stable. */
 export async function createV1(
   lower: BlockDevice,
-  { algorithm = "lzo" }: CompressionOptions,
-  { name }: OpenContext,
+  { algorithm = "lzo" }: Pick<CompressionOptions, "algorithm">,
+  { name }: Pick<OpenContext, "name">,
 ): Promise<void> {
-  const { metaBlocks, dataBlocks } = geometryV1(Math.floor(lower.size / BLOCK));
-  const number = algorithms.indexOf(algorithm);
-  if (dataBlocks < 1 || number < 0) {
-    throw new BlockIoError(
-      dataBlocks < 1
-        ? `${lower.size} bytes leave no room for data`
-        : `format 1 has no number for ${algorithm}`,
-      {
-        code: "EINVAL",
-        device: name,
-        op: "open",
-        hint: dataBlocks < 1 ? "Use a larger device." : `It can be: ${algorithms.join(", ")}.`,
-      },
-    );
-  }
+  const superblock = planV1(lower, algorithm, name);
+  const bytes = superblock.metaBlocks * BLOCK;
   await lower.write(0, Buffer.alloc(BLOCK));
   await lower.flush();
-  for (let at = 0; at < metaBlocks * BLOCK; at += CHUNK) {
-    await lower.write(BLOCK + at, Buffer.alloc(Math.min(CHUNK, metaBlocks * BLOCK - at)));
+  for (let at = 0; at < bytes; at += CHUNK) {
+    await lower.write(BLOCK + at, Buffer.alloc(Math.min(CHUNK, bytes - at)));
   }
   await lower.flush();
-  await lower.write(0, encodeSuperblockV1({ metaBlocks, dataBlocks, algorithm: number }));
+  await lower.write(0, encodeSuperblockV1(superblock));
   await lower.flush();
+}
+
+/** The superblock of a new device. Throws `EINVAL`. */
+export function planV1(lower: BlockDevice, algorithm: string, name: string): SuperblockV1 {
+  const { metaBlocks, dataBlocks } = geometryV1(Math.floor(lower.size / BLOCK));
+  const number = algorithms.indexOf(algorithm);
+  if (dataBlocks >= 1 && number >= 0) return { metaBlocks, dataBlocks, algorithm: number };
+  throw new BlockIoError(
+    dataBlocks < 1 ? `${lower.size} bytes leave no room for data` : `format 1 has no number for ${algorithm}`,
+    {
+      code: "EINVAL",
+      device: name,
+      op: "open",
+      hint: dataBlocks < 1 ? "Use a larger device." : `It can be: ${algorithms.join(", ")}.`,
+    },
+  );
 }
 
 export async function openV1(
@@ -56,9 +54,8 @@ export async function openV1(
   const first = Buffer.alloc(BLOCK);
   await lower.read(0, first);
   const superblock = decodeSuperblockV1(first);
-  const { geometry, readOnly } = checkGeometry(lower, superblock);
-  const algorithm = algorithms[superblock.algorithm];
-  if (algorithm === undefined) throw refuse(lower, `algorithm ${superblock.algorithm} is not known`);
+  const { geometry, wrapped } = matchGeometry(lower, superblock);
+  const algorithm = algorithmOf(lower, superblock);
   if (options.algorithm !== undefined && options.algorithm !== algorithm) {
     throw new BlockIoError(`the device is compressed with ${algorithm}`, {
       code: "EINVAL",
@@ -90,47 +87,6 @@ export async function openV1(
     metaBlocks: geometry.metaBlocks,
     maxExtent: (options.max_extent ?? MAX_EXTENT * BLOCK) / BLOCK,
     interval: options.mode === "writethrough" ? 0 : options.interval * 1000,
-    readOnly,
+    readOnly: wrapped || lower.limits.capabilities.readOnly,
   });
-}
-
-interface Checked {
-  readonly geometry: { readonly metaBlocks: number; readonly dataBlocks: number };
-  readonly readOnly: boolean;
-}
-
-/** The counts must be what the size gives; what the original got wrong can be read. */
-function checkGeometry(lower: BlockDevice, { metaBlocks, dataBlocks }: SuperblockV1): Checked {
-  const geometry = geometryV1(Math.floor(lower.size / BLOCK));
-  if (geometry.metaBlocks === metaBlocks && geometry.dataBlocks === dataBlocks) {
-    return { geometry, readOnly: lower.limits.capabilities.readOnly };
-  }
-  const { wrapped } = geometry;
-  if (wrapped !== undefined && wrapped.metaBlocks === metaBlocks && wrapped.dataBlocks === dataBlocks) {
-    return { geometry, readOnly: true };
-  }
-  throw refuse(
-    lower,
-    `the superblock counts ${metaBlocks} metadata and ${dataBlocks} data blocks, but a device of this size has ` +
-      `${geometry.metaBlocks} and ${geometry.dataBlocks}`,
-  );
-}
-
-function refuse(lower: BlockDevice, reason: string): BlockIoError {
-  return new BlockIoError(reason, {
-    code: "EFORMAT",
-    device: lower.name,
-    op: "open",
-    hint: "Was the device copied to another size? Copy it to one of the original size.",
-  });
-}
-
-/** Fills the map from the metadata blocks. */
-export async function loadEntries(lower: BlockDevice, map: ExtentMap, metaBlocks: number): Promise<void> {
-  const entriesInChunk = (META_CHUNK * 8) / 5;
-  for (let at = 0, first = 0; first < map.blocks; at += META_CHUNK, first += entriesInChunk) {
-    const chunk = Buffer.alloc(Math.min(META_CHUNK, metaBlocks * BLOCK - at));
-    await lower.read(BLOCK + at, chunk);
-    unpackEntries(chunk, map.states.subarray(first, first + entriesInChunk));
-  }
 }

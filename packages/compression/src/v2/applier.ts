@@ -101,14 +101,20 @@ export function wholeBlocks(lower: BlockDevice, bytes: Buffer): Buffer {
   return filled;
 }
 
-/** Does all the work, some of it at a time; throws the first error when nothing is under way any more. */
+/** Does all the work, some of it at a time, until something fails; throws when nothing is under way any more. */
 export async function inParallel<Item>(
   items: readonly Item[],
   work: (item: Item) => Promise<void>,
 ): Promise<void> {
   const queue = items.values();
   const worker = async (): Promise<void> => {
-    for (const item of queue) await work(item);
+    try {
+      for (const item of queue) await work(item);
+    } catch (error) {
+      // Nobody else begins anything: the queue is used up.
+      for (const _ of queue);
+      throw error;
+    }
   };
   const workers = Array.from({ length: Math.min(PARALLEL, items.length) }, worker);
   for (const result of await Promise.allSettled(workers)) {

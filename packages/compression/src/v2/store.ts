@@ -31,6 +31,8 @@ export class Store {
   readonly sums: Uint32Array;
   readonly versions: Uint32Array;
   moving: ReadonlySet<number> = new Set();
+  /** Groups whose metadata could not be read when the device was opened. */
+  readonly unreadable: Set<number> = new Set();
   /** Resolves when nothing moves any more; rejects if what was moving is left half done. */
   settled: Promise<void> = Promise.resolve();
   /** Bytes from the start of the device below to block 0. */

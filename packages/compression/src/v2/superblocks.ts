@@ -46,14 +46,19 @@ function refuse(lower: BlockDevice, reason: string, hint: string): BlockIoError 
   return new BlockIoError(reason, { code: "EFORMAT", device: lower.name, op: "open", hint });
 }
 
-/** One copy after the other: there is always a sound one. */
-async function write(lower: BlockDevice, superblock: SuperblockV2): Promise<void> {
-  const block = Buffer.alloc(BLOCK);
-  encodeSuperblockV2(superblock).copy(block);
+/** One copy after the other, each stable before the next: there is always a sound one. */
+export async function writeSuperblock(lower: BlockDevice, superblock: SuperblockV2): Promise<void> {
   for (const copy of [0, 1]) {
-    await lower.write(copy * BLOCK, block.subarray(0, lower.limits.logicalBlockSize));
+    await writeCopy(lower, superblock, copy);
     await lower.flush();
   }
+}
+
+/** @param copy 0 or 1. */
+export async function writeCopy(lower: BlockDevice, superblock: SuperblockV2, copy: number): Promise<void> {
+  const block = Buffer.alloc(BLOCK);
+  encodeSuperblockV2(superblock).copy(block);
+  await lower.write(copy * BLOCK, block.subarray(0, lower.limits.logicalBlockSize));
 }
 
 /** After a clean close nothing has to be replayed: makes everything in place stable, then says so. */
@@ -63,7 +68,12 @@ export async function closeSuperblock(
 ): Promise<void> {
   if (applied === superblock.applied) return;
   await lower.flush();
-  await write(lower, { ...superblock, applied, generation: superblock.generation + 1 });
+  await writeSuperblock(lower, { ...superblock, applied, generation: superblock.generation + 1 });
+}
+
+/** 16 bytes. */
+export function newUuid(random: Random): Buffer {
+  return Buffer.from(Array.from({ length: 16 }, () => Math.floor(random.next() * 256)));
 }
 
 /** Makes an empty device, whatever was there. Until it is ready there is no superblock at all. */
@@ -75,7 +85,7 @@ export async function formatV2(
 ): Promise<SuperblockV2> {
   await lower.write(0, Buffer.alloc(2 * BLOCK));
   await lower.flush();
-  const uuid = Buffer.from(Array.from({ length: 16 }, () => Math.floor(random.next() * 256)));
+  const uuid = newUuid(random);
   const states = new Uint8Array(0);
   const sums = new Uint32Array(0);
   const { metaStart, metaBlocks } = layout;
@@ -88,6 +98,6 @@ export async function formatV2(
   }
   await lower.flush();
   const superblock: SuperblockV2 = { layout, uuid, generation: 1, applied: 0, features: 0, algorithm };
-  await write(lower, superblock);
+  await writeSuperblock(lower, superblock);
   return superblock;
 }

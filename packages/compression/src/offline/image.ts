@@ -1,0 +1,180 @@
+/**
+ * An image that nobody serves, of either format, as the next opening would find it: the journal is replayed, but
+ * in memory only.
+ */
+import { type BlockDevice, BlockIoError, silentLogger } from "@dmkit/block-io";
+import { type Codec, type Damage, openCodec, payloadBytes } from "../codec.ts";
+import { ExtentMap, type StoredExtent } from "../core/extent-map.ts";
+import { newCounters } from "../counters.ts";
+import { BLOCK } from "../format/geometry-v1.ts";
+import type { DecodedRecord } from "../format/journal-v2.ts";
+import { payloadSum } from "../format/metadata-v2.ts";
+import { type SuperblockV1, decodeSuperblockV1, isSuperblockV1 } from "../format/superblock-v1.ts";
+import type { SuperblockV2 } from "../format/superblock-v2.ts";
+import { algorithmOf, loadEntries, matchGeometry } from "../v1/load.ts";
+import { Applier } from "../v2/applier.ts";
+import { Journal } from "../v2/journal.ts";
+import { isPlausible, loadStore, replay } from "../v2/load.ts";
+import type { Store } from "../v2/store.ts";
+import { readSuperblock } from "../v2/superblocks.ts";
+import { Overlay } from "./overlay.ts";
+
+/** The one device of an image. */
+export const ROLE = "device";
+
+interface Common {
+  /** To read from: what is in the journal is in place here. */
+  readonly view: BlockDevice;
+  readonly algorithm: string;
+  readonly codec: Codec;
+  readonly map: ExtentMap;
+  /** Bytes from the start of the device to block 0. */
+  readonly dataOffset: number;
+  readonly metaBlocks: number;
+}
+
+export interface ImageV1 extends Common {
+  readonly format: "v1";
+  readonly superblock: SuperblockV1;
+  /** The superblock counts 2^32 data blocks too many. */
+  readonly wrapped: boolean;
+}
+
+export interface ImageV2 extends Common {
+  readonly format: "v2";
+  readonly superblock: SuperblockV2;
+  readonly view: Overlay;
+  readonly store: Store;
+  /** All records that are valid, in order: the last two, unless the last one was torn. */
+  readonly records: readonly DecodedRecord[];
+  /** Records that are not known to be in place; those that nobody can have meant are left out. */
+  readonly pending: readonly DecodedRecord[];
+  /** Numbers of those left out. */
+  readonly implausible: readonly number[];
+}
+
+export type Image = ImageV1 | ImageV2;
+
+/** Reads the start and the metadata. Throws `EFORMAT`, and what the devices and the algorithm throw. */
+export async function openImage(device: BlockDevice): Promise<Image> {
+  const first = await readStart(device);
+  if (isSuperblockV1(first)) return openImageV1(device, decodeSuperblockV1(first));
+  const superblock = device.size < 2 * BLOCK ? undefined : await readSuperblock(device);
+  if (superblock === undefined) throw foreign(device);
+  return openImageV2(device, superblock);
+}
+
+/** Block 0, or as much of it as the device has. */
+export async function readStart(device: BlockDevice): Promise<Buffer> {
+  const first = Buffer.alloc(Math.min(BLOCK, device.size));
+  await device.read(0, first);
+  return first;
+}
+
+export function foreign(device: BlockDevice): BlockIoError {
+  return new BlockIoError("there is no superblock of a compressed device", {
+    code: "EFORMAT",
+    device: device.name,
+    op: "open",
+  });
+}
+
+export async function openImageV1(device: BlockDevice, superblock: SuperblockV1): Promise<ImageV1> {
+  const { geometry, wrapped } = matchGeometry(device, superblock);
+  const algorithm = algorithmOf(device, superblock);
+  const { metaBlocks } = geometry;
+  const map = new ExtentMap(geometry.dataBlocks);
+  await loadEntries(device, map, metaBlocks);
+  const codec = await openCodec(algorithm, device.name, true, 1);
+  const dataOffset = (1 + metaBlocks) * BLOCK;
+  return { format: "v1", view: device, superblock, wrapped, algorithm, codec, map, dataOffset, metaBlocks };
+}
+
+/** @param beforeReplay may put metadata right in the view and the store. */
+export async function openImageV2(
+  device: BlockDevice,
+  superblock: SuperblockV2,
+  beforeReplay?: (image: ImageV2) => Promise<void>,
+): Promise<ImageV2> {
+  const view = new Overlay(device);
+  const codec = await openCodec(superblock.algorithm, device.name, true, 1);
+  try {
+    const parts = { lower: view, codec, superblock, logger: silentLogger, counters: newCounters() };
+    const store = await loadStore(parts);
+    const all = await new Journal(view, { ...superblock, applied: -1 }).pending();
+    const records = all.filter((record) => isPlausible(record, store.map.blocks));
+    const isPending = ({ number }: DecodedRecord): boolean => number > superblock.applied;
+    const { map, dataOffset } = store;
+    const image: ImageV2 = {
+      format: "v2",
+      view,
+      superblock,
+      algorithm: superblock.algorithm,
+      codec,
+      map,
+      dataOffset,
+      metaBlocks: superblock.layout.metaBlocks,
+      store,
+      records,
+      pending: records.filter(isPending),
+      implausible: all
+        .filter((record) => isPending(record) && !records.includes(record))
+        .map(({ number }) => number),
+    };
+    await beforeReplay?.(image);
+    await replay(new Journal(view, superblock), new Applier(store), store);
+    return image;
+  } catch (error) {
+    await codec.close();
+    throw error;
+  }
+}
+
+/** Byte on the device where the payload of an extent begins. */
+export function placeOf({ dataOffset }: Image, block: number): number {
+  return dataOffset + block * BLOCK;
+}
+
+/** The payload of an extent that has one. */
+export async function readPayload(image: Image, { head, sectors }: StoredExtent): Promise<Buffer> {
+  const unit = image.view.limits.logicalBlockSize;
+  const length = payloadBytes(sectors);
+  const payload = Buffer.alloc(Math.ceil(length / unit) * unit);
+  await image.view.read(placeOf(image, head), payload);
+  return payload.subarray(0, length);
+}
+
+/** Whether a payload has the checksum it should have; format 1 has none. */
+export function checks(image: Image, { head }: StoredExtent, payload: Buffer): boolean {
+  if (image.format === "v1") return true;
+  return payloadSum(image.superblock.uuid, head, payload) === image.store.sums[head];
+}
+
+/** Fills whole blocks with the contents of an extent that is not `bad`; what is wrong, if anything is. */
+export async function readContents(
+  image: Image,
+  extent: StoredExtent,
+  into: Buffer,
+): Promise<Damage | "checksum" | undefined> {
+  if (extent.sectors === 0) {
+    into.fill(0);
+    return undefined;
+  }
+  const payload = await readPayload(image, extent);
+  if (!checks(image, extent, payload)) return "checksum";
+  return image.codec.decode(payload, into);
+}
+
+/** All extents in order; blocks whose metadata makes no sense come one by one, as `bad`. */
+export function* extentsOf(map: ExtentMap): Iterable<StoredExtent> {
+  for (let block = 0; block < map.blocks; ) {
+    const extent = map.find(block);
+    if (extent.bad) {
+      yield { head: block, blocks: 1, sectors: 0, bad: true };
+      block += 1;
+    } else {
+      yield extent;
+      block = extent.head + extent.blocks;
+    }
+  }
+}

@@ -1,0 +1,81 @@
+/** Recognising an image, and what can be said of it without reading its payloads. */
+import type { BlockDevice, Detected, ImageFacts } from "@dmkit/block-io";
+import { payloadBytes } from "../codec.ts";
+import { BLOCK, BLOCK_SECTORS } from "../format/geometry-v1.ts";
+import { decodeSuperblockV1, isSuperblockV1 } from "../format/superblock-v1.ts";
+import { algorithms } from "../v1/load.ts";
+import { readSuperblockCopies } from "../v2/superblocks.ts";
+import { type Report, countExtent, newReport } from "./findings.ts";
+import { type Image, ROLE, extentsOf, openImage, readStart } from "./image.ts";
+
+/** By the magic, of either copy for format 2. */
+export async function detect(device: BlockDevice): Promise<Detected | undefined> {
+  if (device.size < 3 * BLOCK) return undefined;
+  const first = await readStart(device);
+  const found = (text: string): Detected => ({ certainty: "magic", role: ROLE, text });
+  if (isSuperblockV1(first)) {
+    const { algorithm, dataBlocks } = decodeSuperblockV1(first);
+    return found(
+      `compressed device, format 1, ${algorithms[algorithm] ?? "unknown algorithm"}, ${dataBlocks} data blocks`,
+    );
+  }
+  const copies = await readSuperblockCopies(device);
+  for (const copy of copies) {
+    if (copy.kind !== "sound") continue;
+    const { algorithm, layout } = copy.superblock;
+    return found(`compressed device, format 2, ${algorithm}, ${layout.dataBlocks} data blocks`);
+  }
+  if (copies.some(({ kind }) => kind === "version")) return found("compressed device of a later program");
+  if (copies.some(({ kind }) => kind === "damaged"))
+    return found("compressed device, format 2, both superblocks damaged");
+  return undefined;
+}
+
+/** Throws `EFORMAT` if it is no such device. */
+export async function info(device: BlockDevice): Promise<ImageFacts> {
+  const image = await openImage(device);
+  await image.codec.close();
+  const report = newReport();
+  for (const extent of extentsOf(image.map)) countExtent(image, extent, report);
+  return { ...geometryFacts(image), ...contentFacts(image, report) };
+}
+
+function geometryFacts(image: Image): ImageFacts {
+  const { format, algorithm, map, metaBlocks } = image;
+  const sizes = { data_bytes: map.blocks * BLOCK, metadata_bytes: metaBlocks * BLOCK };
+  if (image.format === "v1") return { format, algorithm, read_only: image.wrapped, ...sizes };
+  const { uuid, generation, layout } = image.superblock;
+  return {
+    format,
+    algorithm,
+    uuid: uuid.toString("hex"),
+    generation,
+    closed: image.pending.length === 0,
+    journal_records_to_replay: image.pending.length,
+    ...sizes,
+    journal_bytes: layout.journalBlocks * BLOCK,
+  };
+}
+
+function contentFacts(
+  { map }: Image,
+  { holes, lost, raw, compressed, payload, histogram }: Report,
+): ImageFacts {
+  const stored = map.blocks - holes - lost;
+  return {
+    stored_blocks: stored,
+    hole_blocks: holes,
+    lost_blocks: lost,
+    raw_extents: raw,
+    compressed_extents: compressed,
+    payload_bytes: payload,
+    saved_bytes: stored * BLOCK - payload,
+    payload_percent: stored === 0 ? 0 : Math.round((payload / (stored * BLOCK)) * 1000) / 10,
+    ...Object.fromEntries(
+      histogram.flatMap((blocks, sectors) => {
+        const own = sectors === 0 ? blocks - holes : blocks;
+        return [[`blocks_saving_${payloadBytes(BLOCK_SECTORS - sectors)}_bytes`, own]];
+      }),
+    ),
+  };
+}

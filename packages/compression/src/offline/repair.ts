@@ -1,0 +1,54 @@
+/**
+ * `repair`: carries out the fixes that need no guess. Each is safe to be interrupted and to be done again: copies
+ * come from what stays as it is, and the journal is only given up when everything it says is stable in place.
+ *
+ * Contents that are gone (`bad`) are kept as they are unless told otherwise: somebody may still want to look.
+ */
+import type { BlockDevice, ImageProblem, ImageRepair, OfflineWork } from "@dmkit/block-io";
+import { type Finding, newReport, plainWork } from "./findings.ts";
+import { inspect } from "./check.ts";
+import { type Gone, quarantine } from "./quarantine.ts";
+
+export interface RepairSettings {
+  /**
+   * What becomes of blocks whose contents are gone. `keep`: reading them stays an error, and nothing is written.
+   * `unreadable`: the metadata says that they are lost. `zero`: they read as zeroes; **whoever reads them is not
+   * told**.
+   */
+  readonly bad?: "keep" | "unreadable" | "zero" | undefined;
+}
+
+/** Throws `EFORMAT` if it is no such device, and the errors of the device. */
+export async function repair(
+  device: BlockDevice,
+  work: OfflineWork = plainWork,
+  { bad = "keep" }: RepairSettings = {},
+): Promise<ImageRepair> {
+  const repaired: ImageProblem[] = [];
+  for await (const finding of inspect(device, { ...work, progress: undefined }, newReport())) {
+    if (finding.fix === undefined) continue;
+    await finding.fix(device);
+    repaired.push(finding.problem);
+  }
+  if (repaired.length > 0) await device.flush();
+  let left = await all(device, work);
+  if (bad === "keep") return { repaired, left: left.map(({ problem }) => problem) };
+  const gone = left.flatMap((finding): Gone[] => (finding.gone === undefined ? [] : [finding.gone]));
+  if (gone.length > 0 && (await quarantine(device, gone, bad))) {
+    repaired.push(...left.filter(isGone).map(({ problem }) => ({ ...problem, repair: marks[bad] })));
+    left = await all(device, { ...work, progress: undefined });
+  }
+  return { repaired, left: left.map(({ problem }) => problem) };
+}
+
+const marks = { unreadable: "mark the blocks as lost", zero: "make the blocks read as zeroes" } as const;
+
+function isGone({ gone }: Finding): boolean {
+  return gone !== undefined;
+}
+
+async function all(device: BlockDevice, work: OfflineWork): Promise<Finding[]> {
+  const found: Finding[] = [];
+  for await (const finding of inspect(device, work, newReport())) found.push(finding);
+  return found;
+}
