@@ -1,0 +1,102 @@
+/**
+ * Puts another table under a device that is in use. Order, and what a failure leaves after each step:
+ *
+ *      1  requests wait; those in flight are answered, all is flushed     the old table goes on
+ *      2  the old table is closed: its files are free for the new one
+ *      3  the new table is opened, and fits                               the old one is opened again
+ *      4  requests go on                                                  (neither opens: requests wait)
+ */
+import { BlockIoError, type Logger, type Segment, codeOf } from "@dmkit/block-io";
+import type { InactiveTable, ManagedDevice } from "./managed-device.ts";
+import { fitsInPlaceOf } from "./named-device.ts";
+import type { OpenedTable } from "./opened-table.ts";
+
+export interface ExchangeContext {
+  readonly logger: Logger;
+  readonly open: (segments: readonly Segment[], readOnly: boolean) => Promise<OpenedTable>;
+  /** The table in place; no segments if there is none. */
+  readonly before: { readonly segments: readonly Segment[]; readonly readOnly: boolean };
+}
+
+/** Errors: those of the flush and of opening; the text says what is in place now. */
+export async function exchangeTable(
+  managed: ManagedDevice,
+  next: InactiveTable,
+  context: ExchangeContext,
+): Promise<void> {
+  managed.changing = true;
+  managed.inactive = undefined;
+  try {
+    await closeOld(managed, context);
+    await openNew(managed, next, context);
+  } finally {
+    managed.changing = false;
+  }
+}
+
+async function closeOld(managed: ManagedDevice, { logger }: ExchangeContext): Promise<void> {
+  const { device } = managed;
+  device.hold();
+  await managed.quieten();
+  const old = device.opened;
+  if (old === undefined) return;
+  try {
+    await old.device.suspend();
+  } catch (error) {
+    await device.resume();
+    throw told(managed, error, "the old table could not be flushed and stays in place");
+  }
+  device.takeOut();
+  await old.close().catch((error: unknown) => {
+    // All that was answered has been flushed above, or failed before and was told then.
+    const { message } = error as Error;
+    logger.log("warn", "closing a table failed", { device: managed.name, message });
+  });
+}
+
+async function openNew(managed: ManagedDevice, next: InactiveTable, context: ExchangeContext): Promise<void> {
+  const { device } = managed;
+  try {
+    device.putIn(await openFitting(managed, next, context));
+    managed.readOnly = next.readOnly;
+  } catch (error) {
+    const { segments, readOnly } = context.before;
+    if (segments.length === 0) throw told(managed, error, "requests wait for a table that can be opened");
+    try {
+      device.putIn(await context.open(segments, readOnly));
+    } catch (again) {
+      const why = `and the old one cannot be opened any more (${(again as Error).message}): requests wait`;
+      throw told(managed, error, why);
+    }
+    throw told(managed, error, "the old table is in place again");
+  } finally {
+    device.letGo();
+  }
+}
+
+async function openFitting(
+  managed: ManagedDevice,
+  { segments, readOnly }: InactiveTable,
+  { open, before }: ExchangeContext,
+): Promise<OpenedTable> {
+  const { device } = managed;
+  const opened = await open(segments, readOnly);
+  const hadTable = before.segments.length > 0;
+  const misfit = fitsInPlaceOf(device, opened.device, managed.used || !hadTable);
+  if (misfit === undefined) return opened;
+  await opened.close().catch(() => {});
+  throw misfit;
+}
+
+function told(managed: ManagedDevice, error: unknown, now: string): BlockIoError {
+  const { reason, hint, op } =
+    error instanceof BlockIoError ? error : { reason: String(error), hint: undefined, op: undefined };
+  const where = error instanceof BlockIoError && error.device !== managed.name ? error.device : undefined;
+  return new BlockIoError(`${where === undefined ? "" : `${where}: `}${reason}; ${now}`, {
+    code: codeOf(error),
+    device: managed.name,
+    op,
+    cause: error,
+    hint,
+  });
+}

@@ -1,0 +1,137 @@
+/** A named device with all that the manager knows of it. */
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  type MessageOptions,
+  type Segment,
+} from "@dmkit/block-io";
+import type { BorrowedDevice } from "./borrowed-device.ts";
+import { NamedDevice } from "./named-device.ts";
+import { failureOf } from "./opened-table.ts";
+import { renameReferences } from "./references.ts";
+import type { DeviceSnapshot, DeviceState } from "./snapshot.ts";
+
+/** A table that was loaded and not put in place yet. */
+export interface InactiveTable {
+  readonly text: string;
+  readonly segments: readonly Segment[];
+  readonly readOnly: boolean;
+}
+
+interface RunningMessage {
+  readonly ending: AbortController;
+  readonly over: Promise<unknown>;
+}
+
+export class ManagedDevice {
+  readonly device: NamedDevice;
+  /** Names of exports, and whether their clients may write. */
+  readonly exports: Map<string, { readonly writes: boolean }> = new Map();
+  /** As what other devices have opened it. */
+  readonly borrowed: Set<BorrowedDevice<ManagedDevice>> = new Set();
+  inactive: InactiveTable | undefined;
+  readOnly: boolean;
+  /** Its table is being exchanged. */
+  changing = false;
+  readonly #messages: Set<RunningMessage> = new Set();
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(name: string, readOnly: boolean, { clock }: Environment) {
+    this.device = new NamedDevice(name, clock);
+    this.readOnly = readOnly;
+  }
+
+  get name(): string {
+    return this.device.name;
+  }
+
+  get used(): boolean {
+    return this.exports.size > 0 || this.borrowed.size > 0;
+  }
+
+  /** The devices above it. */
+  get owners(): ManagedDevice[] {
+    return [...new Set([...this.borrowed].map(({ owner }) => owner))];
+  }
+
+  get state(): DeviceState {
+    if (this.device.opened === undefined && !this.changing) return "broken";
+    return this.device.held ? "suspended" : "live";
+  }
+
+  /**
+   * The table as it is now; empty if there is none.
+   * @param below the devices its table refers to, as it calls them.
+   */
+  table(below: ReadonlyMap<string, ManagedDevice>): string {
+    return renameReferences(this.device.opened?.table() ?? "", (name) => below.get(name)?.name ?? name);
+  }
+
+  /** Runs changes of state one after the other. */
+  inTurn<T>(change: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(change);
+    this.#turn = result.catch(() => {});
+    return result;
+  }
+
+  async message(words: readonly string[], { signal, progress }: MessageOptions): Promise<string> {
+    if (this.changing) {
+      throw new BlockIoError("its table is being exchanged", {
+        code: "EBUSY",
+        device: this.name,
+        op: "message",
+        hint: "Send the message again in a moment.",
+      });
+    }
+    const ending = new AbortController();
+    const end = (): void => ending.abort(signal?.reason);
+    signal?.addEventListener("abort", end);
+    if (signal?.aborted) end();
+    const answer = this.device.message(words, { signal: ending.signal, progress });
+    const running: RunningMessage = { ending, over: answer.catch(() => {}) };
+    this.#messages.add(running);
+    try {
+      return await answer;
+    } finally {
+      this.#messages.delete(running);
+      signal?.removeEventListener("abort", end);
+    }
+  }
+
+  /** Ends messages that can be ended, waits for the others, and for all who walk through the table. */
+  async quieten(): Promise<void> {
+    for (const { ending } of this.#messages) {
+      ending.abort(
+        new BlockIoError("was ended because the table is closed", {
+          code: "ESHUTDOWN",
+          device: this.name,
+          op: "message",
+        }),
+      );
+    }
+    await Promise.all([...this.#messages].map(({ over }) => over));
+    await this.device.walksEnded();
+  }
+
+  snapshot(below: ReadonlyMap<string, ManagedDevice>): DeviceSnapshot {
+    const { device } = this;
+    const opened: BlockDevice | undefined = device.opened?.device;
+    return {
+      name: this.name,
+      table: this.table(below),
+      inactiveTable: this.inactive?.text,
+      state: this.state,
+      size: device.size,
+      readOnly: device.limits.capabilities.readOnly,
+      failure: opened && failureOf(opened)?.message,
+      segments: device.segments(),
+      holders: [
+        ...this.owners.map(({ name }) => ({ kind: "device", name }) as const),
+        ...[...this.exports.keys()].map((name) => ({ kind: "export", name }) as const),
+      ],
+      uses: [...new Set([...below.values()].map(({ name }) => name))],
+      traffic: device.traffic,
+    };
+  }
+}

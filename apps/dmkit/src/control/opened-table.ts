@@ -1,0 +1,127 @@
+/** What stands behind a named device at one time: an open table, or an image that was opened without one. */
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  GuardedDevice,
+  type MessageOptions,
+  type RangeDescription,
+  SECTOR,
+  type Segment,
+  type TargetDevice,
+  isTargetDevice,
+  openTable,
+} from "@dmkit/block-io";
+import type { DeviceSchemes } from "@dmkit/block-io";
+import { targets } from "../targets.ts";
+import type { SegmentStatus } from "./snapshot.ts";
+
+export interface OpenedTable {
+  readonly device: BlockDevice;
+  /** One line a segment, as it is now. */
+  table(): string;
+  segments(): readonly SegmentStatus[];
+  readonly descriptions: readonly RangeDescription[];
+  message(words: readonly string[], options: MessageOptions): Promise<string>;
+  /** Closes everything it opened. */
+  close(): Promise<void>;
+}
+
+export interface OpenSettings {
+  readonly name: string;
+  readonly environment: Environment;
+  readonly readOnly: boolean;
+  readonly schemes: DeviceSchemes;
+}
+
+/** Opens all segments or none. */
+export async function openSegments(
+  segments: readonly Segment[],
+  settings: OpenSettings,
+): Promise<OpenedTable> {
+  const device = await openTable(segments, settings);
+  return {
+    device,
+    table: () => device.table,
+    segments: () =>
+      device.segments.map(({ start, length, target, device: segment }) =>
+        segmentStatus(start, length, target.name, segment),
+      ),
+    descriptions: device.descriptions,
+    message: (words, options) => device.message(words, options),
+    close: () => closeAll([device]),
+  };
+}
+
+/**
+ * An image or a target that was opened by itself, under the table line it could have been opened with.
+ * @param below devices it does not close, to be closed after it.
+ */
+export function openedAs(
+  device: BlockDevice,
+  args: { readonly target: string; readonly words: readonly string[] },
+  below: readonly BlockDevice[] = [],
+): OpenedTable {
+  const target = isTargetDevice(device) ? device : undefined;
+  const length = device.size / SECTOR;
+  const table = ["0", length, args.target, ...args.words.map(quoted)].join(" ");
+  return {
+    device,
+    table: () => table,
+    segments: () => [segmentStatus(0, length, args.target, target)],
+    descriptions: target?.descriptions ?? [],
+    message: (words, options) => target?.message(words, options) ?? Promise.reject(noMessages(device, words)),
+    close: () => closeAll([device, ...below]),
+  };
+}
+
+function segmentStatus(
+  start: number,
+  length: number,
+  target: string,
+  device: TargetDevice | undefined,
+): SegmentStatus {
+  const status = device?.status() ?? "";
+  return { start, length, target, status, fields: fieldsOf(target, status) };
+}
+
+function fieldsOf(target: string, status: string): SegmentStatus["fields"] {
+  const parse = targets.get(target).statusFields;
+  if (parse === undefined || status === "") return undefined;
+  try {
+    return parse(status);
+  } catch {
+    // A status its own target cannot read must not hide the other devices'.
+    return undefined;
+  }
+}
+
+/** One after the other; every device is closed even if one fails, then the first failure is thrown. */
+async function closeAll(devices: readonly BlockDevice[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (const device of devices) {
+    await device.close().catch((error: unknown) => failures.push(error));
+    // A failed device closes without a word, but what was written to it may be lost.
+    const failure = failureOf(device);
+    if (failure !== undefined) failures.push(failure);
+  }
+  if (failures.length > 0) throw failures[0];
+}
+
+/** Why a device refuses writes, if it does. */
+export function failureOf(device: BlockDevice): BlockIoError | undefined {
+  return device instanceof GuardedDevice ? device.failure : undefined;
+}
+
+function noMessages(device: BlockDevice, words: readonly string[]): BlockIoError {
+  return new BlockIoError(`unknown message "${words.join(" ")}"`, {
+    code: "EINVAL",
+    device: device.name,
+    op: "message",
+    hint: "An image takes no messages.",
+  });
+}
+
+function quoted(word: string): string {
+  return /[\s"#]/.test(word) ? `"${word.replaceAll(/["\\]/g, "\\$&")}"` : word;
+}

@@ -1,0 +1,92 @@
+/** What table lines refer to: other named devices, paths, and memory that is gone when the table is closed. */
+import { resolve } from "node:path";
+import {
+  BlockIoError,
+  type OptionSpec,
+  type OptionTable,
+  type Segment,
+  parseTable,
+  schemeOf,
+} from "@dmkit/block-io";
+import { targets } from "../targets.ts";
+
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._+@:=#-]{0,126}$/;
+
+/** Throws `EINVAL` for what cannot be the name of a device. */
+export function checkDeviceName(name: string): string {
+  if (NAME.test(name)) return name;
+  throw new BlockIoError(`${JSON.stringify(name)} cannot be the name of a device`, {
+    code: "EINVAL",
+    op: "parse",
+    hint: "Take 1 to 127 letters, digits and . _ + @ : = # -, a letter or digit first.",
+  });
+}
+
+/** A name a device can have, made of what is no such name. */
+export function toDeviceName(text: string): string {
+  const name = text.replaceAll(/[^A-Za-z0-9._+@:=#-]/g, "_").slice(0, 127);
+  return NAME.test(name) ? name : `_${name}`.replace(/^_+/, "") || "default";
+}
+
+/** Names of the devices a table refers to as `dm:NAME`. */
+export function deviceReferences(segments: readonly Segment[]): string[] {
+  return [...referencesOf(segments)]
+    .filter((reference) => schemeOf(reference) === "dm")
+    .map((reference) => reference.slice(3));
+}
+
+/** The text of a table with other names for the devices it refers to. */
+export function renameReferences(table: string, rename: (name: string) => string): string {
+  return table.replaceAll(/(?<=\s)dm:(\S+)/g, (_all, name: string) => `dm:${rename(name)}`);
+}
+
+/** A table whose relative paths start from `folder`. */
+export function resolvePaths(segments: readonly Segment[], folder: string): readonly Segment[] {
+  const absolute = (reference: string): string =>
+    schemeOf(reference) === undefined ? resolve(folder, reference) : reference;
+  return segments.map((segment) => ({
+    ...segment,
+    options: mapDevices(segment.target.options, segment.options, absolute),
+  }));
+}
+
+/** Why closing this table loses data, or undefined: what it keeps in memory. */
+export function memoryOf(segments: readonly Segment[]): string | undefined {
+  const zram = segments.find(({ target }) => target.name === "zram");
+  if (zram !== undefined) return "zram";
+  return [...referencesOf(segments)].find((reference) => schemeOf(reference) === "mem");
+}
+
+/** Reads a table with all targets the app knows. Errors: EPARSE, ENOENT. */
+export function readTable(text: string): readonly Segment[] {
+  return parseTable(text, targets);
+}
+
+function referencesOf(segments: readonly Segment[]): Set<string> {
+  const references = new Set<string>();
+  for (const { target, options } of segments) {
+    mapDevices(target.options, options, (reference) => {
+      references.add(reference);
+      return reference;
+    });
+  }
+  return references;
+}
+
+/** Options with every device they name replaced: what a target's table of options calls `device`. */
+function mapDevices(table: OptionTable, options: unknown, map: (reference: string) => string): unknown {
+  if (typeof options !== "object" || options === null) return options;
+  const entries = Object.entries(options).map(([name, value]) => [
+    name,
+    mapValue(Object.hasOwn(table, name) ? table[name] : undefined, value, map),
+  ]);
+  return Object.fromEntries(entries) as unknown;
+}
+
+function mapValue(spec: OptionSpec | undefined, value: unknown, map: (reference: string) => string): unknown {
+  if (spec?.type === "device" && typeof value === "string") return map(value);
+  if (spec?.type === "list" && Array.isArray(value)) {
+    return value.map((group: unknown) => mapDevices(spec.of, group, map));
+  }
+  return value;
+}
