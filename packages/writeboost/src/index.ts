@@ -19,3 +19,5 @@ export { type ReplayOptions, replay } from "./replay.ts";
 export { type DumpedBlock, type DumpedSegment, dump, segmentMap } from "./dump.ts";
 export { type ViewOptions, type ViewRange, openAt, viewRange } from "./view.ts";
 export { type ScanOptions } from "./scan.ts";
+export { type Image } from "./examine.ts";
+export { type RepairSummary, repair } from "./repair.ts";

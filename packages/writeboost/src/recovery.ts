@@ -77,7 +77,7 @@ export async function recover(
     const order = options.order ?? MAX_ORDER;
     await formatCache(cache, plog, { order, dialect: options.dialect ?? "classic" });
   }
-  const found = await scan(cache, backing.size, options);
+  const found = await scan(cache, backing.size, { ...options, environment });
   if (found.identity !== "blank" && found.identity !== "foreign") await checkPairing(found.identity, devices);
   if (found.damage !== undefined) {
     throw new BlockIoError(`the log is damaged: ${found.damage}`, {
@@ -136,7 +136,12 @@ async function invalidate(cache: BlockDevice, { stale, geometry }: ScannedLog): 
   await cache.flush();
 }
 
-async function rebuild(cache: BlockDevice, found: ScannedLog, rebuilt: readonly Rebuilt[]): Promise<number> {
+/** Writes segments rebuilt from the plog to their slots, durably. Returns the last segment of the log. */
+export async function rebuild(
+  cache: BlockDevice,
+  found: ScannedLog,
+  rebuilt: readonly Rebuilt[],
+): Promise<number> {
   const { geometry, map, ids } = found;
   if (rebuilt.length === 0) return found.last;
   await inParallel(rebuilt, 4, ({ id, image }) =>

@@ -3,10 +3,16 @@
  * checksums of the segments that no flush is known to cover. What recovery, the checker, the dumper and the
  * read-only views start from.
  */
-import { type BlockDevice, BlockIoError, ByteAccess } from "@dmkit/block-io";
-import { BlockMap } from "./core/block-map.ts";
+import {
+  type BlockDevice,
+  BlockIoError,
+  ByteAccess,
+  type Environment,
+  realEnvironment,
+} from "@dmkit/block-io";
+import type { BlockMap } from "./core/block-map.ts";
 import { type Log, logRules } from "./core/log.ts";
-import { type Dialect, dialects } from "./format/checksum.ts";
+import type { Dialect } from "./format/checksum.ts";
 import {
   BLOCK,
   type Geometry,
@@ -15,46 +21,40 @@ import {
   SLOTS_START,
   geometryOf,
   slotOf,
-  slotStart,
 } from "./format/geometry.ts";
 import { IDENTITY_START, type Identity, decodeIdentity } from "./format/identity.ts";
-import {
-  type MetadataProblem,
-  checkMetadata,
-  checksumHolds,
-  decodeSegmentHeader,
-  metablockBits,
-  metablockSector,
-  segmentSize,
-} from "./format/segment.ts";
 import { HEADER_START, RECORD_START, decodeHeader, decodeRecord } from "./format/superblock.ts";
-import { sectorsOfBlock } from "./parts.ts";
-import { inParallel } from "./writeback.ts";
+import { type SlotProblem, SlotScanner } from "./slot-scanner.ts";
+
+export type { SlotProblem } from "./slot-scanner.ts";
 
 export interface ScanOptions {
   /** Refuse any other; default: what is on the device. */
   readonly order?: number | undefined;
   /** Default: found out by checksums. */
   readonly dialect?: Dialect | undefined;
-  /** Checksum every segment. */
+  /** As if sector 0 were a header with this order, whatever is there. */
+  readonly assumeOrder?: number | undefined;
+  /** Checksum every segment, also those that recovery has no need to look into. */
   readonly thorough?: boolean | undefined;
   /** Called now and then with the slots read so far. */
   readonly progress?: ((slots: number, of: number) => void) | undefined;
-}
-
-/** What is known of a slot that is not simply intact or unused. */
-export interface SlotProblem {
-  readonly slot: number;
-  readonly id: number;
-  readonly problem: MetadataProblem | "checksum";
+  /** Ends the scan, which rejects with its reason. */
+  readonly signal?: AbortSignal | undefined;
+  /** Default: the real one. */
+  readonly environment?: Environment | undefined;
 }
 
 export interface ScannedLog extends Log {
   readonly geometry: Geometry;
   readonly dialect: Dialect;
   readonly identity: Identity | "blank" | "foreign";
-  /** last_writeback_segment_id as recorded. */
+  /** Bytes: as given, else as the identity record says; undefined where nobody knows. */
+  readonly backingSize: number | undefined;
+  /** last_writeback_segment_id as far as it is believed: see {@link believed}. */
   readonly record: number;
+  /** last_writeback_segment_id as the superblock record has it. */
+  readonly recordOnDevice: number;
   /** Blocks of segments up to here are clean. */
   readonly lastWriteback: number;
   /** By slot: the id found, 0 for none. */
@@ -62,6 +62,8 @@ export interface ScannedLog extends Log {
   /** By slot: whether the segment is whole, as far as that had to be found out. */
   readonly valid: Uint8Array;
   readonly problems: readonly SlotProblem[];
+  /** Of a thorough scan: slots in which only a checksum that opening does not look at is wrong. */
+  readonly rotten: readonly number[];
   /** Keys and bits of all slots are loaded; nothing has been adopted. */
   readonly map: BlockMap;
   /** Segments whose whole contents were read and checksummed. */
@@ -76,6 +78,13 @@ export async function readSuperblock(cache: BlockDevice): Promise<{ order: numbe
   const header = decodeHeader(await readBlock(cache, HEADER_START));
   if (header.kind === "blank") return "blank";
   if (header.kind === "writeboost") return { order: header.order };
+  if (header.kind === "restoring") {
+    throw refuse(
+      cache,
+      "the restore of a dump was interrupted",
+      "Restore the dump again; nothing was written.",
+    );
+  }
   throw refuse(
     cache,
     `sector 0 holds neither zeroes nor a writeboost superblock (magic 0x${header.magic.toString(16)})`,
@@ -83,15 +92,17 @@ export async function readSuperblock(cache: BlockDevice): Promise<{ order: numbe
   );
 }
 
-/** @param backingSize bytes. */
+/** @param givenSize bytes of the backing device; undefined: the identity record's, or unknown. Throws `EFORMAT`. */
 export async function scan(
   cache: BlockDevice,
-  backingSize: number,
+  givenSize: number | undefined,
   options: ScanOptions,
 ): Promise<ScannedLog> {
-  const superblock = await readSuperblock(cache);
+  const { assumeOrder, environment = realEnvironment, progress, signal } = options;
+  const superblock = assumeOrder === undefined ? await readSuperblock(cache) : { order: assumeOrder };
   if (superblock === "blank") throw refuse(cache, "the device is not formatted", "Format it first.");
   const identity = decodeIdentity(await readBlock(cache, IDENTITY_START));
+  const own = typeof identity === "object";
   const order = orderOf(cache, superblock.order, identity, options);
   const geometry = geometryOf(cache.size, order);
   if (geometry.slots < MIN_SLOTS) {
@@ -101,30 +112,39 @@ export async function scan(
       "The device has been truncated, or is too small for this segment_size_order.",
     );
   }
-  const record = believed(decodeRecord(await readBlock(cache, RECORD_START)), identity);
-  const scanner = new Scanner(cache, backingSize, geometry, options.progress);
+  const recordOnDevice = decodeRecord(await readBlock(cache, RECORD_START));
+  const record = believed(recordOnDevice, identity);
+  const backingSize = givenSize ?? (own ? identity.backingSize : undefined);
+  const work = { progress, signal, environment, thorough: options.thorough === true };
+  const scanner = new SlotScanner(cache, backingSize ?? ANY_SIZE, geometry, work);
   await scanner.readHeads();
-  const dialect =
-    options.dialect ??
-    (typeof identity === "object" ? identity.dialect : await scanner.detect(superblock.order));
-  const covered = typeof identity === "object" ? identity.coveredId : 0;
-  await scanner.verify(dialect, options.thorough === true ? -1 : Math.max(record, covered));
-  const { ids, valid, map, problems, checksummed } = scanner;
+  const dialect = options.dialect ?? (own ? identity.dialect : await scanner.detect(superblock.order));
+  const covered = own ? identity.coveredId : 0;
+  await scanner.verify(dialect, Math.max(record, covered));
+  const { ids, valid, map, problems } = scanner;
   const log = logRules.find({ ids, valid, tail: geometry.tail, record, covered });
+  const rotten = options.thorough === true ? await scanner.verifyRest(dialect) : [];
+  const { checksummed } = scanner;
   return {
     ...log,
     geometry,
     dialect,
     identity,
+    backingSize,
     record,
+    recordOnDevice,
     lastWriteback: logRules.lastWriteback(log, record, geometry.slots),
     ids,
     valid,
     problems,
+    rotten,
     map,
     checksummed,
   };
 }
+
+// Bytes: room for every sector number that makes sense, where the size of the backing device is not known.
+const ANY_SIZE = 2 ** 53 - 4096;
 
 /**
  * The record without a checksum, held against its copy that has one. Too low costs some writing; too high would
@@ -132,118 +152,6 @@ export async function scan(
  */
 function believed(record: number, identity: Identity | "blank" | "foreign"): number {
   return typeof identity === "object" ? Math.min(record, identity.recordedId) : record;
-}
-
-/** Slots whose heads fit in one read. */
-const CHUNK = 1024 * 1024;
-
-class Scanner {
-  readonly ids: Float64Array;
-  readonly valid: Uint8Array;
-  readonly map: BlockMap;
-  readonly problems: SlotProblem[] = [];
-  checksummed = 0;
-  readonly #cache: BlockDevice;
-  readonly #backingSize: number;
-  readonly #geometry: Geometry;
-  readonly #progress: ((slots: number, of: number) => void) | undefined;
-
-  constructor(
-    cache: BlockDevice,
-    backingSize: number,
-    geometry: Geometry,
-    progress: ((slots: number, of: number) => void) | undefined,
-  ) {
-    const { slots, blocks } = geometry;
-    this.ids = new Float64Array(slots);
-    this.valid = new Uint8Array(slots);
-    this.map = new BlockMap(slots, blocks, Math.ceil(backingSize / BLOCK));
-    this.#cache = cache;
-    this.#backingSize = backingSize;
-    this.#geometry = geometry;
-    this.#progress = progress;
-  }
-
-  /** Header and metablocks of every slot, in large reads where slots are small. */
-  async readHeads(): Promise<void> {
-    const { slots, slotSize } = this.#geometry;
-    const together = slotSize <= 32 * 1024 ? Math.floor(CHUNK / slotSize) : 1;
-    const starts = Array.from({ length: Math.ceil(slots / together) }, (_, index) => index * together);
-    let read = 0;
-    await inParallel(starts, 64, async (first) => {
-      const count = Math.min(together, slots - first);
-      const buffer = Buffer.allocUnsafe((count - 1) * slotSize + BLOCK);
-      await this.#cache.read(slotStart(this.#geometry, first), buffer);
-      for (let index = 0; index < count; index += 1) {
-        const at = index * slotSize;
-        this.#load(first + index, buffer.subarray(at, at + BLOCK));
-      }
-      read += count;
-      if (this.#progress !== undefined && (read % 1024 < together || read === slots))
-        this.#progress(read, slots);
-    });
-  }
-
-  #load(slot: number, head: Buffer): void {
-    const { slots, blocks } = this.#geometry;
-    const backing = this.#backingSize / 512;
-    // dirty_bits 0 is accepted in any dialect: 1.0.1 wrote it too, with the same meaning.
-    const problem = checkMetadata(head, { slot, slots, blocks, backing, cleanAllowed: true });
-    const { id, length } = decodeSegmentHeader(head);
-    if (problem !== undefined) {
-      if (problem !== "unused") this.problems.push({ slot, id, problem });
-      // A slot that claims an id it could have must be invalidated, or it might be believed one day.
-      if (problem === "length" || problem === "sector") this.ids[slot] = id;
-      return;
-    }
-    this.ids[slot] = id;
-    this.valid[slot] = 1;
-    this.map.lengths[slot] = length;
-    for (let at = 0; at < length; at += 1) {
-      const index = slot * blocks + at;
-      const block = metablockSector(head, at) / 8;
-      const bits = metablockBits(head, at);
-      this.map.keys[index] = block;
-      this.map.valid[index] = bits === 0 ? sectorsOfBlock(this.#backingSize, block) : bits;
-      this.map.dirty[index] = bits;
-    }
-  }
-
-  /** Finds out the dialect by the checksums of a few segments, the newest first. */
-  async detect(order: number | undefined): Promise<Dialect> {
-    const candidates = [...this.ids.keys()]
-      .filter((slot) => this.valid[slot] === 1)
-      .sort((a, b) => (this.ids[b] as number) - (this.ids[a] as number));
-    for (const slot of candidates.slice(0, 16)) {
-      const segment = await this.#read(slot);
-      for (const dialect of dialects) if (checksumHolds(dialect, segment)) return dialect;
-    }
-    return order === undefined ? "v2" : "classic";
-  }
-
-  /** Checksums whatever is above `covered` or may have been torn by the next use of its slot. */
-  async verify(dialect: Dialect, covered: number): Promise<void> {
-    const { slots, tail } = this.#geometry;
-    const highest = this.ids.reduce((max, id) => Math.max(max, id), 0);
-    const doubtful = [...this.ids.keys()].filter(
-      (slot) =>
-        this.valid[slot] === 1 &&
-        (covered < 0 || logRules.needsChecksum(this.ids[slot] as number, highest, covered, slots, tail)),
-    );
-    await inParallel(doubtful, 4, async (slot) => {
-      this.checksummed += 1;
-      if (checksumHolds(dialect, await this.#read(slot))) return;
-      this.valid[slot] = 0;
-      this.problems.push({ slot, id: this.ids[slot] as number, problem: "checksum" });
-    });
-    this.problems.sort((a, b) => a.slot - b.slot);
-  }
-
-  async #read(slot: number): Promise<Buffer> {
-    const buffer = Buffer.allocUnsafeSlow(segmentSize(this.map.lengths[slot] as number));
-    await this.#cache.read(slotStart(this.#geometry, slot), buffer);
-    return buffer;
-  }
 }
 
 /** Older copies of a block with dirty sectors that no newer copy has. */
@@ -318,7 +226,7 @@ function orderOf(
   );
 }
 
-async function readBlock(cache: BlockDevice, offset: number): Promise<Buffer> {
+export async function readBlock(cache: BlockDevice, offset: number): Promise<Buffer> {
   const block = Buffer.alloc(BLOCK);
   await new ByteAccess(cache).read(offset, block);
   return block;

@@ -67,6 +67,11 @@ export function encodeIdentity(identity: Identity): Buffer {
   return block;
 }
 
+/** The cache uuid of a record that may be damaged. */
+export function uuidAt(block: Buffer): string {
+  return block.toString("hex", 16, 32);
+}
+
 /** `blank`: all zero. `foreign`: something else is there, or it is damaged; it is left alone. */
 export function decodeIdentity(block: Buffer): Identity | "blank" | "foreign" {
   const sector = Buffer.from(block.subarray(0, 512));

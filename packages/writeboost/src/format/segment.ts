@@ -69,6 +69,14 @@ export function sealSegment(dialect: Dialect, slot: Buffer, id: number, length: 
   setU8(slot, 12, length);
 }
 
+/**
+ * Makes segment `id` an empty one by its header alone; what the metablocks hold stays, and the checksum covers it.
+ * @param head the first 4096 bytes of the slot.
+ */
+export function emptySegment(dialect: Dialect, head: Buffer, id: number): void {
+  sealSegment(dialect, head, id, 0);
+}
+
 /** @param slot at least as many bytes as the length in its header says. */
 export function checksumHolds(dialect: Dialect, slot: Buffer): boolean {
   const header = decodeSegmentHeader(slot);

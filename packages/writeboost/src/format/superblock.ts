@@ -4,6 +4,7 @@
  *      sector 0      0  magic u32 = 0x57427374 (bytes 74 73 42 57)
  *                    4  segment_size_order u8, 4 … 10 (classic only; later drivers leave it uninitialised)
  *                    5  zero; not initialised by old drivers, ignored on read
+ *                    or "dmkit restoring": a dump is being restored, and nothing here counts until that is done
  *      sector 2047   0  last_writeback_segment_id u64
  *                    8  zero
  *
@@ -20,15 +21,31 @@ export const RECORD_START: number = 2040 * 512;
 
 const RECORD = 7 * 512;
 
+const RESTORING = Buffer.from("dmkit restoring\0", "latin1");
+
+/** The 512 bytes of sector 0 while a dump is being restored: neither blank nor a cache, so nobody touches it. */
+export function encodeRestoring(): Buffer {
+  const sector = Buffer.alloc(512);
+  RESTORING.copy(sector);
+  return sector;
+}
+
+/** Whether sector 0 looks like a header but for magic and order: nothing else that is known does. */
+export function isBareHeader(sector: Buffer): boolean {
+  return isZero(sector, 5, 512) && !isZero(sector, 0, 5);
+}
+
 /** What sector 0 says. `order` is undefined where byte 4 is no order. */
 export type Header =
   | { readonly kind: "blank" }
+  | { readonly kind: "restoring" }
   | { readonly kind: "foreign"; readonly magic: number }
   | { readonly kind: "writeboost"; readonly order: number | undefined };
 
 /** @param sector the 512 bytes of sector 0. */
 export function decodeHeader(sector: Buffer): Header {
   if (isZero(sector, 0, 512)) return { kind: "blank" };
+  if (sector.subarray(0, RESTORING.length).equals(RESTORING)) return { kind: "restoring" };
   const magic = getU32(sector, 0);
   if (magic !== MAGIC) return { kind: "foreign", magic };
   const order = getU8(sector, 4);

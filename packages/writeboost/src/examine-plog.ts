@@ -1,0 +1,119 @@
+/**
+ * What is wrong with a plog, and whether it belongs to the cache. Only where both identity records name each other
+ * is anything done to it: what looks like leftovers may be the flushed data of another cache.
+ */
+import { type BlockDevice, BlockIoError } from "@dmkit/block-io";
+import type { Finding, Fix, Problem } from "./examine.ts";
+import { plogSegmentSize } from "./format/geometry.ts";
+import { NO_UUID } from "./format/identity.ts";
+import { readPlogIdentity } from "./identity-keeper.ts";
+import { type ScannedPlog, scanPlog } from "./plog-scan.ts";
+import type { ScannedLog } from "./scan.ts";
+
+/** @param blocked why nothing may be written, if so. */
+export async function examinePlog(
+  plog: BlockDevice | undefined,
+  found: ScannedLog,
+  blocked: string | undefined,
+  findings: Finding[],
+): Promise<ScannedPlog | undefined> {
+  if (plog === undefined) return undefined;
+  const pairing = await pairingOf(plog, found);
+  if (pairing === "foreign") {
+    findings.push({
+      problem: {
+        kind: "plog-foreign",
+        severity: "error",
+        role: "plog",
+        location: "device",
+        text: "This plog belongs to another cache.",
+        advice: "Give the plog device the cache was used with.",
+      },
+    });
+    return undefined;
+  }
+  const scanned = await scanOrExplain(plog, found, findings);
+  if (scanned === undefined) return undefined;
+  const sound = blocked === undefined && found.damage === undefined;
+  report(found, scanned, sound && pairing === "paired", findings);
+  return scanned;
+}
+
+async function pairingOf(
+  plog: BlockDevice,
+  { identity, geometry }: ScannedLog,
+): Promise<"paired" | "foreign" | "unknown"> {
+  const own = await readPlogIdentity(plog, geometry.order);
+  if (own === undefined || typeof identity !== "object" || identity.plog === NO_UUID) {
+    return own !== undefined && typeof identity === "object" && own.cache !== identity.cache
+      ? "foreign"
+      : "unknown";
+  }
+  return own.cache === identity.cache && own.plog === identity.plog ? "paired" : "foreign";
+}
+
+async function scanOrExplain(
+  plog: BlockDevice,
+  { geometry, last, backingSize }: ScannedLog,
+  findings: Finding[],
+): Promise<ScannedPlog | undefined> {
+  try {
+    return await scanPlog(plog, geometry.order, last, backingSize ?? Number.MAX_SAFE_INTEGER);
+  } catch (error) {
+    if (!(error instanceof BlockIoError) || error.code !== "EINVAL" || error.op !== "open") throw error;
+    const problem = { kind: "plog-size", severity: "error", role: "plog", location: "device" } as const;
+    findings.push({ problem: { ...problem, text: `${error.message}.`, advice: error.hint } });
+    return undefined;
+  }
+}
+
+function report(
+  found: ScannedLog,
+  { ids, rebuilt, used }: ScannedPlog,
+  sound: boolean,
+  findings: Finding[],
+): void {
+  const size = plogSegmentSize(found.geometry.order);
+  const follows = new Set(rebuilt.map(({ id }) => id));
+  const gap = ids.some((id) => id > found.last && !follows.has(id));
+  const fix: Fix | undefined = sound && !gap ? { step: "plog" } : undefined;
+  const add = (
+    kind: Problem["kind"],
+    severity: Problem["severity"],
+    segment: number,
+    text: string,
+    repair: string | undefined,
+    advice: string | undefined,
+  ): void => {
+    const id = ids[segment] ?? 0;
+    const location = `plog segment ${segment}${id > 0 ? ` (segment ${id})` : ""}`;
+    const where = { role: "plog", location, offset: segment * size, length: size } as const;
+    findings.push({
+      problem: { ...where, kind, severity, text, repair, advice },
+      fix: repair ? fix : undefined,
+    });
+  };
+  for (const segment of used) {
+    const id = ids[segment] ?? 0;
+    if (follows.has(id)) {
+      const repair = fix && "It is written to its slot, and the plog is zeroed, as opening would.";
+      const advice = fix ? undefined : "Opening writes it to its slot, if it is the cache's plog.";
+      add("plog-ahead", "info", segment, "It goes on where the log ends.", repair, advice);
+    } else if (id > found.last) {
+      const text = `It is later than the log, which ends at ${found.last}, but does not follow it.`;
+      const advice = "It is another cache's plog, or segments are lost. Opening zeroes it: save it first.";
+      add("plog-gap", "warning", segment, text, undefined, advice);
+    } else {
+      const repair = fix && "It is zeroed, as opening would.";
+      const advice = fix ? undefined : "Opening zeroes it, if it is the cache's plog.";
+      add(
+        "plog-leftover",
+        "info",
+        segment,
+        "What it holds is in the log already, or was torn.",
+        repair,
+        advice,
+      );
+    }
+  }
+}

@@ -1,0 +1,202 @@
+/**
+ * Reads the slots of a cache device: all heads, then the contents of those whose checksums matter. Large devices
+ * have 200,000 slots of 127 metablocks: what is done for each of these is kept to a minimum.
+ */
+import type { BlockDevice, Environment } from "@dmkit/block-io";
+import { BlockMap } from "./core/block-map.ts";
+import { logRules } from "./core/log.ts";
+import { type Dialect, dialects } from "./format/checksum.ts";
+import { BLOCK, type Geometry, slotStart } from "./format/geometry.ts";
+import {
+  type MetadataProblem,
+  checkMetadata,
+  checksumHolds,
+  decodeSegmentHeader,
+  metablockBits,
+  metablockSector,
+  segmentSize,
+} from "./format/segment.ts";
+import { sectorsOfBlock } from "./parts.ts";
+import { inParallel } from "./writeback.ts";
+
+/** What is known of a slot that is not simply intact or unused. */
+export interface SlotProblem {
+  readonly slot: number;
+  readonly id: number;
+  readonly problem: MetadataProblem | "checksum";
+}
+
+export interface ScanWork {
+  /** Called now and then with the slots read so far. */
+  readonly progress: ((slots: number, of: number) => void) | undefined;
+  readonly signal: AbortSignal | undefined;
+  /** Whether {@link SlotScanner.verifyRest} follows. */
+  readonly thorough: boolean;
+  readonly environment: Environment;
+}
+
+/** Slots whose heads fit in one read. */
+const CHUNK = 1024 * 1024;
+/** Heads after which the event loop gets a turn. */
+const TURN = 1024;
+
+export class SlotScanner {
+  readonly ids: Float64Array;
+  readonly valid: Uint8Array;
+  readonly map: BlockMap;
+  readonly problems: SlotProblem[] = [];
+  /** Segments whose whole contents were read and checksummed. */
+  checksummed = 0;
+  #sinceTurn = 0;
+  readonly #cache: BlockDevice;
+  readonly #backingSize: number;
+  readonly #geometry: Geometry;
+  readonly #work: ScanWork;
+  /** By slot: whether its checksum was compared. */
+  readonly #compared: Uint8Array;
+
+  /** @param backingSize bytes. */
+  constructor(cache: BlockDevice, backingSize: number, geometry: Geometry, work: ScanWork) {
+    const { slots, blocks } = geometry;
+    this.ids = new Float64Array(slots);
+    this.valid = new Uint8Array(slots);
+    this.map = new BlockMap(slots, blocks, Math.ceil(backingSize / BLOCK));
+    this.#cache = cache;
+    this.#backingSize = backingSize;
+    this.#geometry = geometry;
+    this.#work = work;
+    this.#compared = new Uint8Array(slots);
+  }
+
+  /** Header and metablocks of every slot, in large reads where slots are small. */
+  async readHeads(): Promise<void> {
+    const { slots, slotSize } = this.#geometry;
+    const together = slotSize <= 32 * 1024 ? Math.floor(CHUNK / slotSize) : 1;
+    const starts = Array.from({ length: Math.ceil(slots / together) }, (_, index) => index * together);
+    let read = 0;
+    await inParallel(starts, 64, async (first) => {
+      const count = Math.min(together, slots - first);
+      const buffer = Buffer.allocUnsafe((count - 1) * slotSize + BLOCK);
+      await this.#turn(count);
+      await this.#cache.read(slotStart(this.#geometry, first), buffer);
+      for (let index = 0; index < count; index += 1) {
+        const at = index * slotSize;
+        this.#load(first + index, buffer.subarray(at, at + BLOCK));
+      }
+      read += count;
+      if (read % TURN < together || read === slots) this.#report(read, 0, 0);
+    });
+  }
+
+  #load(slot: number, head: Buffer): void {
+    const { slots, blocks } = this.#geometry;
+    const backing = this.#backingSize / 512;
+    // dirty_bits 0 is accepted in any dialect: 1.0.1 wrote it too, with the same meaning.
+    const problem = checkMetadata(head, { slot, slots, blocks, backing, cleanAllowed: true });
+    const { id, length } = decodeSegmentHeader(head);
+    if (problem !== undefined) {
+      if (problem !== "unused") this.problems.push({ slot, id, problem });
+      // A slot that claims an id it could have must be invalidated, or it might be believed one day.
+      if (problem === "length" || problem === "sector") this.ids[slot] = id;
+      return;
+    }
+    this.ids[slot] = id;
+    this.valid[slot] = 1;
+    this.map.lengths[slot] = length;
+    for (let at = 0; at < length; at += 1) {
+      const index = slot * blocks + at;
+      const block = metablockSector(head, at) / 8;
+      const bits = metablockBits(head, at);
+      this.map.keys[index] = block;
+      this.map.valid[index] = bits === 0 ? sectorsOfBlock(this.#backingSize, block) : bits;
+      this.map.dirty[index] = bits;
+    }
+  }
+
+  /** Finds out the dialect by the checksums of a few segments, the newest first. */
+  async detect(order: number | undefined): Promise<Dialect> {
+    const candidates = [...this.ids.keys()]
+      .filter((slot) => this.valid[slot] === 1)
+      .sort((a, b) => (this.ids[b] as number) - (this.ids[a] as number));
+    for (const slot of candidates.slice(0, 16)) {
+      const segment = await this.#read(slot);
+      for (const dialect of dialects) if (checksumHolds(dialect, segment)) return dialect;
+    }
+    return order === undefined ? "v2" : "classic";
+  }
+
+  /** Checksums whatever is above `covered` or may have been torn by the next use of its slot. */
+  async verify(dialect: Dialect, covered: number): Promise<void> {
+    const { slots, tail } = this.#geometry;
+    const highest = this.ids.reduce((max, id) => Math.max(max, id), 0);
+    const doubtful = this.#validSlots((slot) =>
+      logRules.needsChecksum(this.ids[slot] as number, highest, covered, slots, tail),
+    );
+    for (const slot of await this.#compare(dialect, doubtful)) {
+      this.valid[slot] = 0;
+      this.problems.push({ slot, id: this.ids[slot] as number, problem: "checksum" });
+    }
+    this.problems.sort((a, b) => a.slot - b.slot);
+  }
+
+  /** Checksums all the others. Returns the slots in which it is wrong; they stay valid. */
+  async verifyRest(dialect: Dialect): Promise<number[]> {
+    const rest = this.#validSlots((slot) => this.#compared[slot] === 0);
+    const wrong = await this.#compare(dialect, rest, (done) =>
+      this.#report(this.ids.length, done, rest.length),
+    );
+    this.#report(this.ids.length, 1, 1);
+    return wrong;
+  }
+
+  #validSlots(wanted: (slot: number) => boolean): number[] {
+    const slots: number[] = [];
+    for (let slot = 0; slot < this.valid.length; slot += 1)
+      if (this.valid[slot] === 1 && wanted(slot)) slots.push(slot);
+    return slots;
+  }
+
+  /** Returns the slots, in order, whose checksums are wrong. */
+  async #compare(
+    dialect: Dialect,
+    slots: readonly number[],
+    report: (done: number) => void = () => {},
+  ): Promise<number[]> {
+    const wrong: number[] = [];
+    let count = 0;
+    await inParallel(slots, 4, async (slot) => {
+      await this.#turn(16);
+      this.#compared[slot] = 1;
+      if (!checksumHolds(dialect, await this.#read(slot))) wrong.push(slot);
+      count += 1;
+      if (count % 64 === 0 || count === slots.length) report(count);
+    });
+    this.checksummed += slots.length;
+    return wrong.sort((a, b) => a - b);
+  }
+
+  /** Everybody else gets a turn now and then, and whoever wants to end this is heard. */
+  async #turn(weight: number): Promise<void> {
+    const { signal, environment } = this.#work;
+    signal?.throwIfAborted();
+    this.#sinceTurn += weight;
+    if (this.#sinceTurn < TURN) return;
+    this.#sinceTurn = 0;
+    await new Promise<void>((resolve) => environment.scheduler.defer(resolve));
+  }
+
+  /** Where all is checksummed, that is nearly all of the work. */
+  #report(heads: number, compared: number, toCompare: number): void {
+    const { progress, thorough } = this.#work;
+    const slots = this.ids.length;
+    if (!thorough) progress?.(heads, slots);
+    else
+      progress?.(heads + (toCompare === 0 ? 0 : Math.round((16 * slots * compared) / toCompare)), 17 * slots);
+  }
+
+  async #read(slot: number): Promise<Buffer> {
+    const buffer = Buffer.allocUnsafeSlow(segmentSize(this.map.lengths[slot] as number));
+    await this.#cache.read(slotStart(this.#geometry, slot), buffer);
+    return buffer;
+  }
+}
