@@ -1,0 +1,5 @@
+/** The static list of image formats the offline tools know. Adding one is one line here. */
+import type { ImageFormat } from "@dmkit/block-io";
+import { compressionImages } from "@dmkit/compression";
+
+export const imageFormats: readonly ImageFormat[] = [compressionImages];

@@ -1,0 +1,236 @@
+/** Undo: what was overwritten comes back byte for byte, whenever the power failed, also while it came back. */
+import { MemoryDevice, realEnvironment } from "@dmkit/block-io";
+import { SeededRandom } from "@dmkit/block-io/testing";
+import { describe, expect, it } from "vitest";
+import { encodeHeader, encodeRecord } from "../src/offline/format/undo-file.ts";
+import { readUndoFile } from "../src/offline/undo/read.ts";
+import { restore, verifyDevices } from "../src/offline/undo/restore.ts";
+import { UndoSession } from "../src/offline/undo/session.ts";
+import { Medium, Power, PoweredDisk, PoweredFile } from "./power.ts";
+
+const SIZE = 96 * 1024 + 512;
+
+function contents(random: SeededRandom): Buffer {
+  const bytes = random.fill(Buffer.alloc(SIZE));
+  // Some of it is zero, as on most devices.
+  return bytes.fill(0, 16_384, 40_960);
+}
+
+/** Work as a repair would do it, and worse: small and large requests, overlapping, several at a time. */
+async function work(session: UndoSession, random: SeededRandom): Promise<void> {
+  const [device] = session.devices;
+  if (device === undefined) throw new Error("no device");
+  for (let round = 0; round < 4; round += 1) {
+    const requests = Array.from({ length: 3 }, async () => {
+      const length = (1 + random.below(random.chance(0.2) ? 60 : 6)) * 512;
+      const offset = Math.floor(random.below(SIZE - length + 1) / 512) * 512;
+      if (random.chance(0.2)) await device.discard(offset, length);
+      else if (random.chance(0.2)) await device.writeZeroes(offset, length);
+      else await device.write(offset, random.fill(Buffer.alloc(length)), { fua: random.chance(0.2) });
+    });
+    await Promise.all(requests);
+    if (random.chance(0.3)) await device.flush();
+  }
+  await session.finish();
+}
+
+interface Run {
+  readonly disk: Medium;
+  readonly file: Medium;
+  readonly original: Buffer;
+  readonly steps: number;
+}
+
+/** Works until the power fails at `step`. */
+async function interrupted(seed: number, step: number, lies = false): Promise<Run> {
+  const random = new SeededRandom(seed);
+  const original = contents(random);
+  const power = new Power(step);
+  const disk = new Medium(original);
+  const file = new Medium(Buffer.alloc(0));
+  const storage = new PoweredFile(file, power);
+  storage.lies = lies;
+  const environment = { ...realEnvironment, random };
+  const run = async (): Promise<void> => {
+    const subject = { role: "cache", reference: "/disk", device: new PoweredDisk(disk, power) };
+    const session = await UndoSession.begin(storage, "fsck", [subject], environment);
+    await work(session, random);
+  };
+  await Promise.race([run(), power.failed]);
+  power.crash(new SeededRandom(seed + step));
+  return { disk, file, original, steps: power.steps };
+}
+
+/** Restores; the power fails at `step`. */
+async function restored({ disk, file }: Run, seed: number, step: number): Promise<"done" | "failed"> {
+  const power = new Power(step);
+  const run = async (): Promise<"done"> => {
+    const storage = new PoweredFile(file, power);
+    const device = new PoweredDisk(disk, power);
+    const found = await readUndoFile(storage);
+    const verdict = await verifyDevices(found, [device], storage);
+    if (verdict === "restore") await restore(found, [device], storage);
+    return "done";
+  };
+  const outcome = await Promise.race([run(), power.failed]);
+  power.crash(new SeededRandom(seed));
+  return outcome;
+}
+
+/** Whether the original came back after a failure of power at `step` of the work, and some while restoring. */
+async function comesBack(seed: number, step: number, lies = false): Promise<boolean> {
+  const run = await interrupted(seed, step, lies);
+  const random = new SeededRandom(seed * 31 + step);
+  for (let tries = 0; tries < 4; tries += 1) {
+    const limit = tries === 3 ? Number.POSITIVE_INFINITY : 1 + random.below(12);
+    try {
+      if ((await restored(run, seed + tries, limit)) === "done") break;
+    } catch (error) {
+      // Before the header was stable nothing may have been overwritten.
+      if ((error as { code?: unknown }).code !== "EFORMAT") throw error;
+      break;
+    }
+  }
+  return run.disk.current.equals(run.original);
+}
+
+describe("undo", () => {
+  const seed = Number(process.env["DMKIT_SEED"] ?? Math.floor(Math.random() * 2 ** 31));
+
+  it(`restores after a failure of power at every write and flush (DMKIT_SEED=${seed})`, async () => {
+    let checked = 0;
+    for (let at = seed; at < seed + 6; at += 1) {
+      const { steps } = await interrupted(at, Number.POSITIVE_INFINITY);
+      for (let step = 0; step <= steps; step += 1) {
+        expect(await comesBack(at, step), `DMKIT_SEED=${at} step ${step}`).toBe(true);
+        checked += 1;
+      }
+    }
+    expect(checked).toBeGreaterThan(200);
+  });
+
+  it("would be caught if it did not wait for the undo file", async () => {
+    let caught = 0;
+    for (let at = 1; at < 6; at += 1) {
+      for (let step = 8; step < 40; step += 4) {
+        // Not even that it is the right device can be told then.
+        if (!(await comesBack(at, step, true).catch(() => false))) caught += 1;
+      }
+    }
+    expect(caught).toBeGreaterThan(0);
+  });
+
+  it("restores after orderly work, and has nothing to do the second time", async () => {
+    const run = await interrupted(5, Number.POSITIVE_INFINITY);
+    expect(run.disk.current.equals(run.original)).toBe(false);
+    expect(await restored(run, 1, Number.POSITIVE_INFINITY)).toBe("done");
+    expect(run.disk.current.equals(run.original)).toBe(true);
+    const power = new Power();
+    const storage = new PoweredFile(run.file, power);
+    const found = await readUndoFile(storage);
+    expect(found.state).toBe("undone");
+    expect(await verifyDevices(found, [new PoweredDisk(run.disk, power)], storage)).toBe("nothing");
+  });
+
+  it("refuses another device, one of another size, and one that has changed since", async () => {
+    const run = await interrupted(6, Number.POSITIVE_INFINITY);
+    const power = new Power();
+    const storage = new PoweredFile(run.file, power);
+    const found = await readUndoFile(storage);
+    const verify = (disk: Medium, force = false): Promise<unknown> =>
+      verifyDevices(found, [new PoweredDisk(disk, power)], storage, { force });
+    await expect(verify(new Medium(Buffer.alloc(SIZE, 1)))).rejects.toMatchObject({ code: "EINVAL" });
+    await expect(verify(new Medium(Buffer.alloc(SIZE + 512)), true)).rejects.toMatchObject({
+      code: "EINVAL",
+    });
+    const changed = new Medium(run.disk.current);
+    const [range] = found.ranges;
+    changed.current[range?.offset ?? 0] = (changed.current[range?.offset ?? 0] as number) ^ 1;
+    await expect(verify(changed)).rejects.toMatchObject({ code: "EINVAL" });
+    expect(await verify(changed, true)).toBe("restore");
+    expect(await verify(run.disk)).toBe("restore");
+  });
+
+  it("finds every flipped bit before its end, and refuses", async () => {
+    const run = await interrupted(7, Number.POSITIVE_INFINITY);
+    const sound = await readUndoFile(new PoweredFile(new Medium(run.file.current), new Power()));
+    const random = new SeededRandom(7);
+    // Behind the last checksums nothing relies on anything: damage there only takes checks away.
+    const end = run.file.current.lastIndexOf("undo rec");
+    let refused = 0;
+    for (let flip = 0; flip < 400; flip += 1) {
+      const bytes = Buffer.from(run.file.current);
+      const at = random.below(end);
+      bytes[at] = (bytes[at] as number) ^ (1 << random.below(8));
+      try {
+        const found = await readUndoFile(new PoweredFile(new Medium(bytes), new Power()));
+        // Padding belongs to nothing.
+        expect(found.ranges).toEqual(sound.ranges);
+      } catch (error) {
+        expect(error).toMatchObject({ code: "EFORMAT" });
+        refused += 1;
+      }
+    }
+    expect(refused).toBeGreaterThan(300);
+  });
+
+  it("refuses what is no undo file", async () => {
+    for (const bytes of [Buffer.alloc(0), Buffer.alloc(10), Buffer.alloc(8192), Buffer.from("{}")]) {
+      const storage = new PoweredFile(new Medium(bytes), new Power());
+      await expect(readUndoFile(storage)).rejects.toMatchObject({ code: "EFORMAT" });
+    }
+  });
+
+  it("saves holes without their bytes, and few times what goes forward", async () => {
+    const device = new MemoryDevice(1024 * 1024 * 1024);
+    await device.write(4096, Buffer.alloc(4096, 1));
+    const file = new Medium(Buffer.alloc(0));
+    const power = new Power();
+    const storage = new PoweredFile(file, power);
+    const subject = { role: "cache", reference: "mem:1G", device };
+    const session = await UndoSession.begin(storage, "format", [subject], realEnvironment);
+    const [undo] = session.devices;
+    await undo?.writeZeroes(0, device.size);
+    expect(file.current.length).toBeLessThan(256 * 1024);
+    const before = power.steps;
+    for (let at = 0; at < 256; at += 1) await undo?.write(at * 4096, Buffer.alloc(4096, 2));
+    expect(power.steps).toBe(before);
+    const next = new MemoryDevice(16 * 1024 * 1024);
+    await next.write(0, Buffer.alloc(next.size, 3));
+    const second = new Power();
+    const again = await UndoSession.begin(
+      new PoweredFile(new Medium(Buffer.alloc(0)), second),
+      "format",
+      [{ role: "cache", reference: "mem:16M", device: next }],
+      realEnvironment,
+    );
+    for (let at = 0; at < next.size; at += 4096) await again.devices[0]?.write(at, Buffer.alloc(4096, 2));
+    // A record and a flush for each save: 4096 writes would be 8192 steps.
+    expect(second.steps).toBeLessThan(100);
+  });
+});
+
+describe("the format of undo files", () => {
+  it("is as described", () => {
+    const uuid = Buffer.from("000102030405060708090a0b0c0d0e0f", "hex");
+    const header = encodeHeader({
+      uuid,
+      time: 1_700_000_000_000,
+      command: "fsck",
+      devices: [{ role: "cache", path: "/dev/sdb", size: 8192, samples: [0x11223344, 0x55667788] }],
+    });
+    expect(header.length).toBe(4096);
+    expect(header.subarray(0, 128).toString("hex")).toMatchInlineSnapshot(
+      `"646d6b697420756e646f2066696c650a0100000000100000000102030405060708090a0b0c0d0e0f0068e5cf8b010000010000000400000064c5e8f3000000006673636b0000000000200000000000000200000005000800443322118877665563616368652f6465762f73646200000000000000000000000000000000000000"`,
+    );
+    const record = encodeRecord(
+      uuid,
+      { kind: "data", number: 7, device: 0, offset: 4096, length: 4, durable: 8192 },
+      Buffer.from("old!"),
+    );
+    expect(record.length).toBe(512);
+    expect(record.subarray(0, 96).toString("hex")).toMatchInlineSnapshot(
+      `"756e646f20726563c72a29f901000000000102030405060708090a0b0c0d0e0f0700000000000000000000009273ce4700100000000000000400000000000000040000000000000000200000000000006f6c6421000000000000000000000000"`,
+    );
+  });
+});
