@@ -1,104 +1,87 @@
 /**
- * `dump` and `restore`: the metadata of a cache as JSON, and back. The data of the frames stays where it is.
+ * `dump` and `restore`: the metadata of a cache as plain data, and back, without loss. The data of the frames
+ * stays where it is.
+ *
+ * Restoring:
+ *
+ *      erase both superblocks (or the historical configuration), flush; entries, flush; superblocks, flush
+ *
+ * A crash in the middle leaves no cache, never one with the entries of another; then restore again.
  */
 import { type BlockDevice, BlockIoError, SECTOR } from "@dmkit/block-io";
-import { ENTRIES_PER_SECTOR, EntryCodec, type EntryState, entryStates } from "./format/entries.ts";
-import { type Superblock, decodeSuperblock, encodeSuperblock } from "./format/superblock.ts";
+import { FrameTable, states } from "./core/frame-table.ts";
+import { type DumpV1, type DumpV2, type DumpedEntry, whyUntrue, parseDump } from "./dump-shape.ts";
+import { ENTRIES_PER_SECTOR, EntryCodec, entrySectorsFor, entryStates } from "./format/entries.ts";
+import type { Superblock } from "./format/superblock.ts";
 import { uuidFromText } from "./format/uuid.ts";
-import { sectorInTableV1 } from "./format/v1.ts";
+import { loadV1, type Stored, findMetadata } from "./opening/load.ts";
 import { readEntries } from "./opening/entries.ts";
-import { findMetadata } from "./opening/load.ts";
+import { writeMetadataV1 } from "./opening/create.ts";
 import { eraseSuperblocks, writeSuperblocks } from "./running/superblocks.ts";
 
-export interface DumpedEntry {
-  readonly frame: number;
-  /** Number of the source's block: sector / block size. */
-  readonly block: number;
-  readonly state: "clean" | "dirty";
-}
+export type Dump = DumpV1 | DumpV2;
 
-/** Plain data, ready for `JSON.stringify`. */
-export interface Dump {
-  readonly version: 1 | 2;
-  /** Of version 2; of version 1 the geometry alone. */
-  readonly superblock: Superblock | { readonly geometry: Superblock["geometry"] };
-  readonly entries: readonly DumpedEntry[];
-}
-
-/** Everything valid; throws `EFORMAT` if there is no cache, or if entries are damaged. */
+/** Throws `EFORMAT` if there is no cache, or if entries are damaged or cannot be true. */
 export async function dump(cache: BlockDevice): Promise<Dump> {
   const stored = await findMetadata(cache);
+  return stored.version === 1 ? dumpV1(cache, stored) : dumpV2(cache, stored.superblock);
+}
+
+function dumpV1(cache: BlockDevice, { configuration, table }: Stored & { version: 1 }): DumpV1 {
+  const { geometry, writeBack } = configuration;
+  const frames = new FrameTable(geometry);
+  loadV1(frames, table, cache, Number.MAX_SAFE_INTEGER);
   const entries: DumpedEntry[] = [];
-  if (stored.version === 1) {
-    const { geometry } = stored.configuration;
-    for (let frame = 0; frame < geometry.frames; frame += 1) {
-      const sector = sectorInTableV1(stored.table, frame);
-      if (sector > 0) entries.push({ frame, block: sector / geometry.blockSectors, state: "clean" });
-    }
-    return { version: 1, superblock: { geometry }, entries };
+  for (let frame = 0; frame < geometry.frames; frame += 1) {
+    if (frames.stateOf(frame) === states.clean)
+      entries.push({ frame, block: frames.blockOf(frame), state: "clean" });
   }
-  for await (const { frame, state, block, problem } of readEntries(cache, stored.superblock)) {
+  return { version: 1, geometry, policy: writeBack ? "write-back" : "write-through", entries };
+}
+
+async function dumpV2(cache: BlockDevice, superblock: Superblock): Promise<DumpV2> {
+  const entries: DumpedEntry[] = [];
+  for await (const { frame, state, block, problem } of readEntries(cache, superblock)) {
     if (problem !== undefined) {
-      throw refusal(
-        cache,
-        "EFORMAT",
-        `the entry of frame ${frame} is damaged (${problem})`,
-        "Repair it first.",
-      );
+      const reason = `the entry of frame ${frame} is damaged (${problem})`;
+      throw refusal(cache, "EFORMAT", reason, "Repair it first.");
     }
     entries.push({ frame, block, state: state === entryStates.dirty ? "dirty" : "clean" });
   }
-  return { version: 2, superblock: stored.superblock, entries };
+  return { version: 2, superblock, entries };
 }
 
-/** Writes a version 2 dump to a device of the size it was taken from; throws `EINVAL` if it cannot be true. */
-export async function restore(cache: BlockDevice, { version, superblock, entries }: Dump): Promise<void> {
-  if (version !== 2 || !("uuid" in superblock)) {
-    throw refusal(cache, "EINVAL", "only dumps of version 2 can be restored", "Make a new cache instead.");
-  }
-  const checked = decodeSuperblock(encodeSuperblock(superblock));
-  if (typeof checked === "string" || superblock.deviceSectors !== cache.size / SECTOR) {
-    const why =
-      typeof checked === "string" ? checked : `it is of a device of ${superblock.deviceSectors} sectors`;
+/** Throws `EINVAL` if what is given is no dump, or cannot be true for this device; then nothing was written. */
+export async function restore(cache: BlockDevice, given: unknown): Promise<void> {
+  const dumped = parseDump(given);
+  const problem = typeof dumped === "string" ? dumped : whyUntrue(dumped, cache);
+  if (typeof dumped === "string" || problem !== undefined) {
     throw refusal(
       cache,
       "EINVAL",
-      `the dump does not fit: ${why}`,
-      "Restore it to the device it was taken from.",
+      `this cannot be restored: ${problem}`,
+      "Restore an unchanged dump to its device.",
     );
   }
-  const bytes = encodeEntries(cache, superblock, entries);
+  const { entries } = dumped;
   await eraseSuperblocks(cache);
-  await cache.write(superblock.entryStart * SECTOR, bytes);
+  if (dumped.version === 1) {
+    await writeMetadataV1(cache, dumped.geometry, dumped.policy === "write-back", entries);
+    return;
+  }
+  const { superblock } = dumped;
+  await cache.write(superblock.entryStart * SECTOR, encodeEntries(superblock, entries));
   await cache.flush();
-  await writeSuperblocks(cache, { ...superblock, generation: superblock.generation + 1 });
+  await writeSuperblocks(cache, superblock);
 }
 
-function encodeEntries(cache: BlockDevice, superblock: Superblock, entries: readonly DumpedEntry[]): Buffer {
-  const { frames, blockSectors } = superblock.geometry;
+function encodeEntries(superblock: Superblock, entries: readonly DumpedEntry[]): Buffer {
   const codec = new EntryCodec(uuidFromText(superblock.uuid) as Buffer);
-  const used = Math.ceil(frames / ENTRIES_PER_SECTOR);
+  const used = entrySectorsFor(superblock.geometry.frames);
   const bytes = Buffer.alloc(Math.ceil((used * SECTOR) / 4096) * 4096);
-  const blocks = Math.ceil(superblock.sourceSectors / blockSectors);
   for (const { frame, block, state } of entries) {
-    const inRange = (value: number, end: number): boolean =>
-      Number.isSafeInteger(value) && value >= 0 && value < end;
-    if (!inRange(frame, frames) || !inRange(block, blocks)) {
-      throw refusal(
-        cache,
-        "EINVAL",
-        `frame ${frame} cannot hold block ${block}`,
-        "Restore an unchanged dump.",
-      );
-    }
-    const stored: EntryState = state === "dirty" ? entryStates.dirty : entryStates.clean;
-    codec.put(
-      bytes,
-      Math.floor(frame / ENTRIES_PER_SECTOR) * SECTOR,
-      frame % ENTRIES_PER_SECTOR,
-      stored,
-      block,
-    );
+    const at = Math.floor(frame / ENTRIES_PER_SECTOR) * SECTOR;
+    codec.put(bytes, at, frame % ENTRIES_PER_SECTOR, entryStates[state], block);
   }
   for (let sector = 0; sector < used; sector += 1) codec.seal(bytes, sector * SECTOR, sector);
   return bytes;

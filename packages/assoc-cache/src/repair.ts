@@ -1,14 +1,17 @@
 /**
- * `repair`: puts right what {@link check} found and what needs no guess. Dirty data that can be true is never
- * given up; a second run finds nothing more to do. A crash in the middle leaves each entry sector old or new.
+ * `repair`: puts right what the check found and what needs no guess. Dirty data that can be true is never given
+ * up; a second run finds nothing more to do.
+ *
+ *      1  entries that are to go, sector by sector; flush
+ *      2  both superblocks; flush
+ *
+ * A crash leaves each sector old or new, and so a cache of which the rest can be repaired.
  */
-import { type BlockDevice, SECTOR } from "@dmkit/block-io";
-import { type Problem, check, entryOffset } from "./check.ts";
-import { ENTRIES_PER_SECTOR, EntryCodec, type EntryState, entryStates } from "./format/entries.ts";
-import type { Superblock } from "./format/superblock.ts";
-import { uuidFromText } from "./format/uuid.ts";
-import { readEntries } from "./opening/entries.ts";
+import { type BlockDevice, BlockIoError } from "@dmkit/block-io";
+import { findProblems } from "./check.ts";
+import { dropEntries } from "./opening/entries.ts";
 import { findMetadata } from "./opening/load.ts";
+import type { CheckOptions, Finding, Problem, Summary } from "./problems.ts";
 import { writeSuperblocks } from "./running/superblocks.ts";
 
 export interface RepairReport {
@@ -17,93 +20,70 @@ export interface RepairReport {
   readonly left: readonly Problem[];
 }
 
-/** Errors: those of the device. */
-export async function repair(cache: BlockDevice): Promise<RepairReport> {
-  const repaired: Problem[] = [];
-  const left: Problem[] = [];
-  for await (const problem of check(cache)) (problem.repair === "none" ? left : repaired).push(problem);
-  if (repaired.length === 0) return { repaired, left };
-  const stored = await findMetadata(cache);
-  if (stored.version === 1) return { repaired: [], left };
-  const { superblock } = stored;
-  const { keep, dropped, unknown, dirty } = await survivors(cache, superblock);
-  const nothingDirty = superblock.clean && superblock.dirty === 0;
-  // What cannot be read may be dirty: its sector stays as it is, with all that is in it.
-  const untouchable = new Set(nothingDirty ? [] : unknown.map(sectorOf));
-  const sectors = new Set([...dropped, ...(nothingDirty ? unknown : [])].map(sectorOf));
-  for (const sector of untouchable) sectors.delete(sector);
-  for (const sector of sectors) await rewriteSector(cache, superblock, sector, keep);
-  if (sectors.size > 0) await cache.flush();
-  await writeSuperblocks(cache, {
-    ...superblock,
-    needsCheck: left.length > 0 && superblock.needsCheck,
-    dirty: superblock.clean ? dirty : 0,
-    generation: superblock.generation + 1,
-  });
-  const stays = ({ frame }: Problem): boolean => frame !== undefined && untouchable.has(sectorOf(frame));
+/** @param source as for the check. Errors: EROFS, those of the devices. */
+export async function repair(
+  cache: BlockDevice,
+  source?: BlockDevice,
+  options: CheckOptions = {},
+): Promise<RepairReport> {
+  const { findings, summary } = await allFindings(cache, source, options);
+  const left = findings.filter(({ fix }) => fix === undefined);
+  // The mark goes when there is nothing left to look at.
+  const isDone = ({ problem, fix }: Finding): boolean =>
+    fix !== undefined && (problem.kind !== "needs-check" || left.length === 0);
+  const repaired = findings.filter(isDone);
+  if (repaired.length > 0) {
+    requireWritable(cache);
+    await carryOut(cache, repaired, summary, left.length > 0);
+  }
+  const problemOf = ({ problem }: Finding): Problem => problem;
   return {
-    repaired: repaired.filter((problem) => !stays(problem)),
-    left: [...left, ...repaired.filter(stays)],
+    repaired: repaired.map(problemOf),
+    left: findings.filter((finding) => !isDone(finding)).map(problemOf),
   };
 }
 
-function sectorOf(frame: number): number {
-  return Math.floor(frame / ENTRIES_PER_SECTOR);
-}
-
-interface Kept {
-  readonly state: EntryState;
-  readonly block: number;
-}
-
-/** The entries that stay: those that can be true; of several for one block the dirty ones, or none. */
-async function survivors(
+async function allFindings(
   cache: BlockDevice,
-  superblock: Superblock,
-): Promise<{ keep: Map<number, Kept>; dropped: number[]; unknown: number[]; dirty: number }> {
-  const keep = new Map<number, Kept>();
-  const inFrame = new Map<number, number>();
-  const dropped: number[] = [];
-  const unknown: number[] = [];
-  let dirty = 0;
-  for await (const { frame, state, block, problem } of readEntries(cache, superblock)) {
-    if (problem !== undefined) {
-      (problem === "checksum" || problem === "state" ? unknown : dropped).push(frame);
-      continue;
-    }
-    if (state === entryStates.dirty) dirty += 1;
-    const other = superblock.clean || state === entryStates.dirty ? inFrame.get(block) : undefined;
-    keep.set(frame, { state, block });
-    if (other === undefined) inFrame.set(block, frame);
-    else for (const one of [other, frame]) if (keep.get(one)?.state === entryStates.clean) dropped.push(one);
+  source: BlockDevice | undefined,
+  options: CheckOptions,
+): Promise<{ findings: Finding[]; summary: Summary | undefined }> {
+  const findings: Finding[] = [];
+  const finding = findProblems(cache, source, options);
+  for (;;) {
+    const { done, value } = await finding.next();
+    if (done) return { findings, summary: value };
+    findings.push(value);
   }
-  for (const frame of dropped) keep.delete(frame);
-  return { keep, dropped, unknown, dirty };
 }
 
-async function rewriteSector(
+async function carryOut(
   cache: BlockDevice,
-  superblock: Superblock,
-  sector: number,
-  keep: ReadonlyMap<number, Kept>,
+  repaired: readonly Finding[],
+  summary: Summary | undefined,
+  somethingIsLeft: boolean,
 ): Promise<void> {
-  const codec = new EntryCodec(uuidFromText(superblock.uuid) as Buffer);
-  const bytes = Buffer.alloc(SECTOR);
-  const first = sector * ENTRIES_PER_SECTOR;
-  for (let slot = 0; slot < ENTRIES_PER_SECTOR; slot += 1) {
-    const kept = keep.get(first + slot);
-    if (kept !== undefined) codec.put(bytes, 0, slot, kept.state, kept.block);
-  }
-  codec.seal(bytes, 0, sector);
-  await writeSector(cache, entryOffset(superblock, first), bytes);
+  const stored = await findMetadata(cache);
+  // Nothing of historical metadata is put right.
+  if (stored.version === 1) return;
+  const { superblock } = stored;
+  await dropEntries(cache, superblock, {
+    sectors: new Set(repaired.flatMap(({ fix }) => fix?.sectors ?? [])),
+    frames: repaired.flatMap(({ fix }) => fix?.frames ?? []),
+  });
+  await writeSuperblocks(cache, {
+    ...superblock,
+    needsCheck: superblock.needsCheck && somethingIsLeft,
+    dirty: superblock.clean ? (summary?.dirty ?? superblock.dirty) : 0,
+    generation: superblock.generation + 1,
+  });
 }
 
-/** One sector, also on a device of larger blocks; nobody else is writing. */
-async function writeSector(cache: BlockDevice, offset: number, bytes: Buffer): Promise<void> {
-  const block = cache.limits.logicalBlockSize;
-  const start = Math.floor(offset / block) * block;
-  const whole = Buffer.alloc(block);
-  await cache.read(start, whole);
-  whole.set(bytes, offset - start);
-  await cache.write(start, whole);
+function requireWritable({ name, limits }: BlockDevice): void {
+  if (!limits.capabilities.readOnly) return;
+  throw new BlockIoError("the cache device is read-only", {
+    code: "EROFS",
+    device: name,
+    hint: "Open it for writing to repair it.",
+  });
 }

@@ -1,9 +1,19 @@
 /** check, repair, dump, restore, writeDirty: images that nobody is serving. */
-import { type BlockDevice, MemoryDevice, crc32c } from "@dmkit/block-io";
+import { type BlockDevice, MemoryDevice, realEnvironment } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { type Problem, type Summary, check, dump, repair, restore, writeDirty } from "../src/index.ts";
+import { openOn } from "../src/testing/sim-targets.ts";
+import { damageOne, edit } from "./support/damage.ts";
 import { type Rig, block, figures, readSectors, rig } from "./support/rig.ts";
+
+const DIRTY = {
+  policy: "write-back",
+  high_watermark: 100,
+  low_watermark: 100,
+  age_limit: 0,
+  sequential_cutoff: 0,
+};
 
 async function checked(
   cache: BlockDevice,
@@ -60,7 +70,24 @@ describe("check", () => {
     expect(problems.map(({ kind }) => kind)).toEqual(["no-metadata"]);
     const { source, cache } = await image(false);
     await source.lower.write(0, block(200));
-    expect((await checked(cache.lower, source.lower)).problems.map(({ kind }) => kind)).toEqual(["source"]);
+    expect((await checked(cache.lower, source.lower)).problems.map(({ kind }) => kind)).toEqual([
+      "source",
+      "clean-differs",
+    ]);
+  });
+
+  it("holds every clean block against the source", async () => {
+    const { source, cache } = await image(false);
+    // No sample of the fingerprint is there.
+    await source.lower.write(13 * 4096 + 512, block(200, 1));
+    const { problems } = await checked(cache.lower, source.lower);
+    expect(problems).toMatchObject([{ kind: "clean-differs", block: 13 }]);
+    expect(problems[0]?.repair).toBeUndefined();
+    const [{ offset = 0, length = 0 } = {}] = problems;
+    const inFrame = Buffer.alloc(length);
+    await cache.lower.read(offset, inFrame);
+    expect(inFrame).toEqual(block(14));
+    expect((await checked(cache.lower)).problems).toEqual([]);
   });
 });
 
@@ -69,7 +96,7 @@ describe("repair", () => {
     const { cache, open } = await image(true);
     await cache.lower.write(0, block(0xff, 1));
     expect((await checked(cache.lower)).problems).toMatchObject([
-      { kind: "superblock", repair: "rewrite", offset: 0 },
+      { kind: "superblock", severity: "warning", role: "cache", offset: 0 },
     ]);
     expect((await repair(cache.lower)).left).toEqual([]);
     expect((await checked(cache.lower)).problems).toEqual([]);
@@ -123,45 +150,6 @@ describe("repair", () => {
   });
 });
 
-/** Changes the first entry sector and gives it the right checksum again. */
-async function edit(cache: BlockDevice, change: (sector: Buffer) => void, index = 0): Promise<void> {
-  const superblock = Buffer.alloc(512);
-  await cache.read(0, superblock);
-  const sector = Buffer.alloc(512);
-  await cache.read((8 + index) * 512, sector);
-  change(sector);
-  const salt = Buffer.alloc(20);
-  superblock.copy(salt, 0, 16, 32);
-  salt.writeUInt32LE(index, 16);
-  sector.writeUInt32LE(crc32c(sector.subarray(0, 508), crc32c(salt)), 508);
-  await cache.write((8 + index) * 512, sector);
-}
-
-async function damageOne(cache: BlockDevice, random: SeededRandom): Promise<void> {
-  const index = random.below(3);
-  const slot = random.below(63) * 8;
-  switch (random.below(5)) {
-    case 0:
-      return cache.write(0, random.fill(Buffer.alloc(512)));
-    case 1:
-      return cache.write(cache.size - 512, random.fill(Buffer.alloc(512)));
-    case 2:
-      return cache.write((8 + index) * 512, random.fill(Buffer.alloc(512)));
-    case 3:
-      return edit(
-        cache,
-        (sector) => sector.writeBigUInt64LE(BigInt(random.below(2 ** 20)) * 4n + 1n, slot),
-        index,
-      );
-    default:
-      return edit(
-        cache,
-        (sector) => sector.writeBigUInt64LE(BigInt(5000 + random.below(2 ** 20)) * 4n + 2n, 62 * 8),
-        0,
-      );
-  }
-}
-
 describe("dump and restore", () => {
   it("gives the metadata back after it was lost", async () => {
     const { cache, open } = await image(true);
@@ -169,8 +157,9 @@ describe("dump and restore", () => {
     await cache.lower.writeZeroes(0, 16 * 512);
     await cache.lower.writeZeroes(cache.size - 512, 512);
     await expect(open({ persistence: 1 })).rejects.toMatchObject({ code: "EFORMAT" });
-    await restore(cache.lower, JSON.parse(text) as Awaited<ReturnType<typeof dump>>);
+    await restore(cache.lower, JSON.parse(text));
     expect((await checked(cache.lower)).problems).toEqual([]);
+    expect(JSON.stringify(await dump(cache.lower))).toBe(text);
     const device = await open({ persistence: 1 });
     for (let index = 0; index < 30; index += 1)
       expect(await readSectors(device, index * 8)).toEqual(block(index + 1));
@@ -180,14 +169,31 @@ describe("dump and restore", () => {
   it("refuses what does not fit", async () => {
     const { cache } = await image(true);
     const good = await dump(cache.lower);
+    if (good.version !== 2) throw new Error("not of version 2");
+    const { superblock } = good;
     const before = await bytesOf(cache.lower);
-    for (const bad of [
-      { ...good, version: 1 as const },
-      { ...good, superblock: { ...good.superblock, deviceSectors: 4096 } },
-      { ...good, entries: [{ frame: 128, block: 0, state: "clean" as const }] },
-      { ...good, entries: [{ frame: 0, block: 1e9, state: "clean" as const }] },
-    ]) {
-      await expect(restore(cache.lower, bad as typeof good)).rejects.toMatchObject({ code: "EINVAL" });
+    const clean = "clean" as const;
+    const bad: readonly unknown[] = [
+      undefined,
+      "{}",
+      [],
+      { ...good, version: 1 },
+      { ...good, version: 3 },
+      { ...good, superblock: undefined },
+      { ...good, superblock: { ...superblock, deviceSectors: 4096 } },
+      { ...good, superblock: { ...superblock, uuid: "x" } },
+      { ...good, superblock: { ...superblock, generation: -1 } },
+      { ...good, superblock: { ...superblock, policy: "toString" } },
+      { ...good, superblock: { ...superblock, geometry: { frames: 3, ways: 1, blockSectors: 8 } } },
+      { ...good, entries: [null] },
+      { ...good, entries: [{ frame: 128, block: 0, state: clean }] },
+      { ...good, entries: [{ frame: 0, block: 1e9, state: clean }] },
+      { ...good, entries: [{ frame: 0, block: 1, state: "wet" }] },
+      { ...good, entries: [...good.entries, { frame: 127, block: 1, state: "dirty" }] },
+      { ...good, entries: [...good.entries, { frame: 0, block: 99, state: "dirty" }] },
+    ];
+    for (const [index, one] of bad.entries()) {
+      await expect(restore(cache.lower, one), `dump ${index}`).rejects.toMatchObject({ code: "EINVAL" });
     }
     expect((await bytesOf(cache.lower)).equals(before)).toBe(true);
   });
@@ -198,7 +204,7 @@ describe("writeDirty", () => {
     const { source, cache } = await image(true);
     const progress: number[] = [];
     const written = await writeDirty(source.lower, cache.lower, {
-      onProgress: (so) => void progress.push(so),
+      progress: (so) => void progress.push(so),
     });
     expect(written).toBe(30);
     expect(progress.at(-1)).toBe(30);
@@ -211,5 +217,32 @@ describe("writeDirty", () => {
       used: 30,
     });
     expect(await writeDirty(source.lower, cache.lower)).toBe(0);
+  });
+
+  it("stops when it is told to, and goes on where it stopped", async () => {
+    const { source } = rig({}, 2048 * 8);
+    const big = new MemoryDevice(16 * 2 ** 20);
+    const device = await openOn(
+      source,
+      big,
+      { ...DIRTY, cache_size: 2048, associativity: 2048 },
+      realEnvironment,
+    );
+    for (let index = 0; index < 2000; index += 1) await device.write(index * 4096, block(index % 251));
+    await device.flush();
+    const abort = new AbortController();
+    const stopping = writeDirty(source.lower, big, {
+      signal: abort.signal,
+      progress: () => abort.abort(new Error("enough")),
+    });
+    await expect(stopping).rejects.toThrowError("enough");
+    const { summary } = await checked(big, source.lower);
+    expect(summary).toMatchObject({ clean: false });
+    expect(summary?.dirty).toBeGreaterThan(0);
+    expect(summary?.dirty).toBeLessThan(2000);
+    expect(await writeDirty(source.lower, big)).toBe(summary?.dirty);
+    for (let index = 0; index < 2000; index += 1) {
+      expect((await readSectors(source.lower, index * 8)).equals(block(index % 251))).toBe(true);
+    }
   });
 });

@@ -26,6 +26,9 @@ export interface ConfigurationV1 {
   readonly checksum: number;
 }
 
+/** Bytes of the configuration sector that mean something. */
+export const CONFIGURATION_BYTES_V1 = 24;
+
 /** Sectors of the table. */
 export function tableSectorsV1(frames: number): number {
   return Math.ceil((frames * 8) / SECTOR);

@@ -4,12 +4,18 @@
  *      erase both superblocks, flush; empty entry sectors under a new UUID, flush; superblocks, flush
  */
 import { type BlockDevice, SECTOR } from "@dmkit/block-io";
-import { ENTRIES_PER_SECTOR, EntryCodec } from "../format/entries.ts";
+import { ENTRIES_PER_SECTOR, EntryCodec, entrySectorsFor, entryStates } from "../format/entries.ts";
 import { type Geometry, geometryProblem } from "../format/geometry.ts";
 import { layoutOf } from "../format/layout.ts";
 import type { Policy, Superblock } from "../format/superblock.ts";
 import { randomUuid, uuidFromText } from "../format/uuid.ts";
-import { requiredSectorsV1 } from "../format/v1.ts";
+import {
+  encodeConfigurationV1,
+  onesComplementSum,
+  putSectorInTableV1,
+  requiredSectorsV1,
+  tableSectorsV1,
+} from "../format/v1.ts";
 import {
   currentSuperblock,
   eraseSuperblocks,
@@ -33,6 +39,8 @@ export interface NewCache {
 }
 
 const CHUNK_SECTORS = 2048;
+/** No block. */
+const NOTHING = -1;
 
 /** Errors: EINVAL (geometry, room), EBUSY (dirty blocks and no `force`), those of the device. */
 export async function createV2(cache: BlockDevice, wanted: NewCache): Promise<Superblock> {
@@ -57,7 +65,7 @@ export async function createV2(cache: BlockDevice, wanted: NewCache): Promise<Su
     fingerprint: undefined,
   };
   await eraseSuperblocks(cache);
-  await writeEmptyEntries(cache, superblock, layout.entrySectors);
+  await writeEntries(cache, superblock, () => NOTHING);
   await cache.flush();
   await writeSuperblocks(cache, superblock);
   return superblock;
@@ -72,6 +80,22 @@ export async function createV1(cache: BlockDevice, wanted: NewCache): Promise<vo
   checkRoom(cache, requiredSectorsV1(wanted.geometry));
   if (!wanted.force) await refuseDirty(cache);
   await eraseSuperblocks(cache);
+}
+
+/** Writes historical metadata: table, flush, configuration, flush. There must be no valid one before. */
+export async function writeMetadataV1(
+  cache: BlockDevice,
+  geometry: Geometry,
+  writeBack: boolean,
+  entries: Iterable<{ readonly frame: number; readonly block: number }>,
+): Promise<void> {
+  const table = Buffer.alloc(tableSectorsV1(geometry.frames) * SECTOR);
+  for (const { frame, block } of entries) putSectorInTableV1(table, frame, block * geometry.blockSectors);
+  await cache.write(cache.size - SECTOR - table.length, table);
+  await cache.flush();
+  const checksum = onesComplementSum(table);
+  await cache.write(cache.size - SECTOR, encodeConfigurationV1({ geometry, writeBack, checksum }));
+  await cache.flush();
 }
 
 /** Refuses a device that holds the only copy of something, or may do so. */
@@ -114,15 +138,27 @@ function checkRoom(cache: BlockDevice, sectors: number): void {
   );
 }
 
-async function writeEmptyEntries(cache: BlockDevice, superblock: Superblock, sectors: number): Promise<void> {
+/** Writes all entries. @param blockIn the clean block in a frame, or a negative number. They are not flushed. */
+export async function writeEntries(
+  cache: BlockDevice,
+  superblock: Superblock,
+  blockIn: (frame: number) => number,
+): Promise<void> {
+  const { geometry, entryStart } = superblock;
   const codec = new EntryCodec(uuidFromText(superblock.uuid) as Buffer);
-  const used = Math.ceil(superblock.geometry.frames / ENTRIES_PER_SECTOR);
+  const used = entrySectorsFor(geometry.frames);
+  const sectors = layoutOf(geometry).entrySectors;
   for (let first = 0; first < sectors; first += CHUNK_SECTORS) {
     const count = Math.min(CHUNK_SECTORS, sectors - first);
     const bytes = Buffer.alloc(count * SECTOR);
     for (let sector = 0; sector < count && first + sector < used; sector += 1) {
+      const start = (first + sector) * ENTRIES_PER_SECTOR;
+      for (let slot = 0; slot < ENTRIES_PER_SECTOR && start + slot < geometry.frames; slot += 1) {
+        const block = blockIn(start + slot);
+        if (block >= 0) codec.put(bytes, sector * SECTOR, slot, entryStates.clean, block);
+      }
       codec.seal(bytes, sector * SECTOR, first + sector);
     }
-    await cache.write((superblock.entryStart + first) * SECTOR, bytes);
+    await cache.write((entryStart + first) * SECTOR, bytes);
   }
 }

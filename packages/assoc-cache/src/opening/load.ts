@@ -32,7 +32,8 @@ export const loadRules = {
   /** Whether opening must be noted on the device before anything else happens. */
   marksInUse: ({ clean }: Superblock): boolean => clean,
   /** A configuration of zeroes is none. */
-  configurationOf: decodeConfigurationV1,
+  configurationOf: (bytes: Buffer, deviceSectors: number): ConfigurationV1 | string =>
+    decodeConfigurationV1(bytes, deviceSectors),
 };
 
 /** Looks for metadata of either version; throws `EFORMAT` if there is none that is valid. */
