@@ -2,7 +2,7 @@ export * as protocol from "./protocol.ts";
 export { type ExportStatus, type NbdServerOptions, type ServerStatistics, NbdServer } from "./server.ts";
 export { type ExportOptions, type RemovalMode } from "./server/export.ts";
 export { type ServerLimits, defaultLimits } from "./server/limits.ts";
-export { type ListenOptions, type Listener, NBD_PORT } from "./server/listener.ts";
+export { type ListenOptions, type Listener, NBD_PORT, listen as listenStreams } from "./server/listener.ts";
 export { type RequestEvent, type RequestListener } from "./server/request-log.ts";
 export { type MetaContext, type StatusExtent, baseAllocation } from "./server/meta-contexts.ts";
 export {

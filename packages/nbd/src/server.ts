@@ -6,7 +6,7 @@ import { ByteBudget } from "./server/budget.ts";
 import { SizedBufferPool } from "./server/buffer-pool.ts";
 import { Connection } from "./server/connection.ts";
 import type { ServerContext } from "./server/context.ts";
-import type { ExportOptions, RemovalMode } from "./server/export.ts";
+import type { Export, ExportOptions, RemovalMode } from "./server/export.ts";
 import { ExportDirectory } from "./server/exports.ts";
 import { OVERHEAD, type ServerLimits, resolveLimits } from "./server/limits.ts";
 import { type ListenOptions, type Listener, listen } from "./server/listener.ts";
@@ -54,6 +54,12 @@ export interface ExportStatus {
   readonly strict: boolean;
   /** Clients that are using it. */
   readonly connections: number;
+  /** Clients at a time, if there is a limit. */
+  readonly maxConnections: number | undefined;
+  /** Removed; new clients do not find it. */
+  readonly leaving: boolean;
+  /** Since it was added. */
+  readonly statistics: ExportStatistics;
 }
 
 /**
@@ -146,16 +152,12 @@ export class NbdServer {
     return this.#closing;
   }
 
-  /** What is offered at present, in the order it was added. */
+  /** What is offered at present, in the order it was added; then what was removed and still has clients. */
   exports(): readonly ExportStatus[] {
-    return this.#exports.all.map(({ name, description, device, readOnly, strict, clients }) => ({
-      name,
-      description,
-      size: device.size,
-      readOnly,
-      strict,
-      connections: clients.size,
-    }));
+    return [
+      ...this.#exports.all.map((exported) => statusOf(exported, false)),
+      ...this.#exports.leaving.map((exported) => statusOf(exported, true)),
+    ];
   }
 
   /** The figures as they are now. */
@@ -253,4 +255,19 @@ export class NbdServer {
   #notify(): void {
     for (const resolve of this.#changed.splice(0)) resolve();
   }
+}
+
+function statusOf(exported: Export, leaving: boolean): ExportStatus {
+  const { name, description, device, readOnly, strict, clients, maxConnections, statistics } = exported;
+  return {
+    name,
+    description,
+    size: device.size,
+    readOnly,
+    strict,
+    connections: clients.size,
+    maxConnections: Number.isFinite(maxConnections) ? maxConnections : undefined,
+    leaving,
+    statistics: statistics.snapshot(),
+  };
 }

@@ -187,7 +187,17 @@ describe("exports", () => {
     const { server, client } = await serve({ export: { readOnly: true, description: "one" } });
     await (await client()).go("disk");
     expect(server.exports()).toEqual([
-      { name: "disk", description: "one", size: DISK, readOnly: true, strict: false, connections: 1 },
+      {
+        name: "disk",
+        description: "one",
+        size: DISK,
+        readOnly: true,
+        strict: false,
+        connections: 1,
+        maxConnections: undefined,
+        leaving: false,
+        statistics: server.statistics().exports.get("disk"),
+      },
     ]);
   });
 
@@ -213,6 +223,7 @@ describe("exports", () => {
     expect((await late.option(OPT.LIST)).map(({ type }) => type)).toEqual([REP.ACK]);
     expect(await connection.write(0, pattern(512))).toBe(0);
     expect(gone).toBe(false);
+    expect(server.exports()).toMatchObject([{ name: "disk", leaving: true, connections: 1 }]);
     connection.close();
     await removal;
   });

@@ -406,7 +406,7 @@ export class DeviceManager {
     try {
       managed = this.#find(name);
     } catch (error) {
-      return Promise.reject(error as Error);
+      return Promise.reject(error);
     }
     return managed.inTurn(() => {
       // It may have been removed since.

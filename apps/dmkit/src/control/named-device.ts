@@ -22,6 +22,7 @@ import {
   type Extent,
   type Limits,
   type MessageOptions,
+  type Operation,
   type RangeDescription,
   type TargetDevice,
   type WriteOptions,
@@ -61,6 +62,7 @@ export class NamedDevice implements TargetDevice {
   #gate: Gate | undefined;
   #size = 0;
   #limits: Limits = plainLimits;
+  #closed = false;
   #walks = 0;
   #walked: (() => void)[] = [];
   readonly #meter: Meter;
@@ -235,21 +237,28 @@ export class NamedDevice implements TargetDevice {
 
   /** Holds requests until those in flight are answered and all is flushed, and goes on being held. */
   async suspend(): Promise<void> {
+    if (this.#closed) throw this.#closedError("suspend");
     this.hold();
     await this.#opened?.device.suspend();
   }
 
   async resume(): Promise<void> {
+    if (this.#closed) throw this.#closedError("resume");
     await this.#opened?.device.resume();
     this.letGo();
   }
 
   /** Requests that wait are refused; the table is closed. */
   async close(): Promise<void> {
+    this.#closed = true;
     this.#live = undefined;
     this.#gate ??= makeGate();
-    this.#gate.refuse(new BlockIoError("the device is closed", { code: "ESHUTDOWN", device: this.name }));
+    this.#gate.refuse(this.#closedError("close"));
     await this.takeOut()?.close();
+  }
+
+  #closedError(op: Operation): BlockIoError {
+    return new BlockIoError("the device is closed", { code: "ESHUTDOWN", device: this.name, op });
   }
 
   #waited(): Promise<void> {

@@ -86,10 +86,9 @@ function segmentStatus(
 }
 
 function fieldsOf(target: string, status: string): SegmentStatus["fields"] {
-  const parse = targets.get(target).statusFields;
-  if (parse === undefined || status === "") return undefined;
+  if (status === "") return undefined;
   try {
-    return parse(status);
+    return targets.get(target).statusFields?.(status);
   } catch {
     // A status its own target cannot read must not hide the other devices'.
     return undefined;

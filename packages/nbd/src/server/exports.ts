@@ -4,6 +4,8 @@ import { Export, type ExportOptions, type RemovalMode } from "./export.ts";
 
 export class ExportDirectory {
   readonly #exports: Map<string, Export> = new Map();
+  /** Removed, and not unused yet. */
+  readonly #leaving: Set<Export> = new Set();
   /** The name that "" stands for; without one, the export added first. */
   #defaultName: string | undefined;
 
@@ -14,6 +16,11 @@ export class ExportDirectory {
   /** In the order they were added. */
   get all(): readonly Export[] {
     return [...this.#exports.values()];
+  }
+
+  /** Those that were removed while clients used them, until the last one is gone. */
+  get leaving(): readonly Export[] {
+    return [...this.#leaving];
   }
 
   /** Throws `EEXIST` if there is an export of that name already. */
@@ -62,6 +69,8 @@ export class ExportDirectory {
     if (mode === "hard") {
       for (const client of exported.clients) client.drop("its export was removed");
     }
+    this.#leaving.add(exported);
     await exported.unused();
+    this.#leaving.delete(exported);
   }
 }

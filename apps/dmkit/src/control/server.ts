@@ -1,0 +1,232 @@
+/**
+ * The control socket: who is connected, what they ask for, and what they are told.
+ *
+ * Invariants:
+ *
+ * - nothing a client sends, or fails to send or take, costs more than bounded memory, or another client anything;
+ * - every request with an id is answered exactly once, unless its client is gone;
+ * - a client that is gone, or cancels, ends what it asked for, where that can be ended.
+ */
+import type { Socket } from "node:net";
+import { BlockIoError, type Environment, type Timer } from "@dmkit/block-io";
+import { type Listener, listenStreams } from "@dmkit/nbd";
+import { Lines } from "./lines.ts";
+import {
+  BadRequest,
+  type Hello,
+  LONGEST_REQUEST,
+  PROTOCOL,
+  type Request,
+  type RequestId,
+  parseRequest,
+  rpcCodes,
+  toRpcError,
+} from "./protocol.ts";
+
+/** What a method is given besides its parameters. */
+export interface CallContext {
+  /** The client has cancelled the request, or is gone. */
+  readonly signal: AbortSignal;
+  /** Tells the client how far it is; at most ten times a second get through. */
+  readonly progress: (progress: { done: number; total: number; unit: string }) => void;
+}
+
+/** Carries out a method; what it returns goes to the client as JSON. Throws BlockIoError, BadRequest. */
+export type Method = (params: Request["params"], context: CallContext) => unknown;
+
+export interface ControlOptions {
+  readonly environment: Environment;
+  readonly methods: ReadonlyMap<string, Method>;
+  /** `dmkit 1.2.3`. */
+  readonly version: string;
+}
+
+const MAX_CLIENTS = 64;
+const MAX_REQUESTS = 16;
+// Bytes of answers a client may leave unread before it is dropped.
+const MAX_UNREAD = 32 * 1024 * 1024;
+// Milliseconds to say hello.
+const HELLO_TIME = 10_000;
+// Milliseconds between two reports of progress.
+const PROGRESS_INTERVAL = 100;
+
+export class ControlServer {
+  readonly #options: ControlOptions;
+  readonly #clients: Set<Client> = new Set();
+  #listener: Listener | undefined;
+
+  constructor(options: ControlOptions) {
+    this.#options = options;
+  }
+
+  /** Listens on a unix socket with mode 0600. Errors: EADDRINUSE, EEXIST, EINVAL (path too long), EACCES. */
+  async listen(path: string): Promise<void> {
+    const { logger } = this.#options.environment;
+    this.#listener = await listenStreams(
+      { path },
+      (socket) => this.#accept(socket),
+      ({ message }) => logger.log("error", "control listener failed", { message }),
+    );
+  }
+
+  /** Hangs up on everybody. */
+  async close(): Promise<void> {
+    const closing = this.#listener?.close();
+    for (const client of this.#clients) client.end();
+    await closing;
+  }
+
+  #accept(socket: Socket): void {
+    const client = new Client(socket, this.#options, () => this.#clients.delete(client));
+    this.#clients.add(client);
+    if (this.#clients.size > MAX_CLIENTS) client.refuse(`there are ${MAX_CLIENTS} control clients already`);
+  }
+}
+
+class Client {
+  readonly #socket: Socket;
+  readonly #options: ControlOptions;
+  readonly #lines: Lines;
+  readonly #running: Map<RequestId, AbortController> = new Map();
+  #greeted = false;
+  #timer: Timer | undefined;
+
+  constructor(socket: Socket, options: ControlOptions, gone: () => void) {
+    this.#socket = socket;
+    this.#options = options;
+    this.#lines = new Lines(
+      LONGEST_REQUEST,
+      (line) => this.#received(line),
+      () => this.refuse(`a line is longer than ${LONGEST_REQUEST} bytes`),
+    );
+    this.#timer = options.environment.clock.after(HELLO_TIME, () => this.refuse("no hello in time"));
+    socket.on("data", (chunk: Buffer) => this.#lines.receive(chunk));
+    // Half-closed: what was asked for is still answered; without requests there is nothing to wait for.
+    socket.on("end", () => {
+      this.#lines.end();
+      if (this.#running.size === 0) socket.end();
+    });
+    socket.on("error", () => socket.destroy());
+    socket.on("close", () => {
+      this.#timer?.cancel();
+      this.#lines.end();
+      for (const running of this.#running.values()) running.abort(goneError());
+      gone();
+    });
+    socket.resume();
+  }
+
+  /** Says why, and hangs up. */
+  refuse(reason: string): void {
+    this.#lines.end();
+    this.#send({ id: null, error: toRpcError(new BadRequest(rpcCodes.invalidRequest, reason)) });
+    this.end();
+  }
+
+  /** Sends what is to be sent, and hangs up whether or not the client does. */
+  end(): void {
+    this.#lines.end();
+    if (this.#socket.destroyed) return;
+    this.#timer?.cancel();
+    this.#timer = this.#options.environment.clock.after(1000, () => this.#socket.destroy());
+    this.#socket.end(() => this.#socket.destroy());
+  }
+
+  #received(line: string): void {
+    try {
+      const request = parseRequest(line);
+      if (!this.#greeted) this.#hello(request);
+      else if (request.id === undefined) this.#notified(request);
+      else this.#call(request.id, request);
+    } catch (error) {
+      const id = error instanceof BadRequest ? error.id : null;
+      this.#send({ id, error: toRpcError(error) });
+    }
+  }
+
+  /** The first request: whether both sides speak the same version. */
+  #hello({ id, method, params }: Request): void {
+    if (method !== "hello" || id === undefined) {
+      this.refuse('the first request must be "hello"');
+      return;
+    }
+    const { version } = this.#options;
+    if (params["protocol"] !== PROTOCOL) {
+      const reason = `this server (${version}) speaks control protocol ${PROTOCOL}, not ${JSON.stringify(params["protocol"]) ?? "none"}`;
+      const hint = "Use the dmkit the server was started with, or restart the server with this one.";
+      this.#send({ id, error: toRpcError(new BlockIoError(reason, { code: "EPROTO", hint })) });
+      this.end();
+      return;
+    }
+    this.#greeted = true;
+    this.#timer?.cancel();
+    const result: Hello = { protocol: PROTOCOL, server: version, pid: process.pid, folder: process.cwd() };
+    this.#send({ id, result });
+  }
+
+  #notified({ method, params }: Request): void {
+    if (method !== "cancel") return;
+    const id = params["id"];
+    if (typeof id !== "number" && typeof id !== "string") return;
+    const reason = new BlockIoError("was cancelled", { code: "EPERM", hint: "What was done stays done." });
+    this.#running.get(id)?.abort(reason);
+  }
+
+  #call(id: RequestId, { method, params }: Request): void {
+    if (this.#running.has(id)) {
+      throw new BadRequest(rpcCodes.invalidRequest, "a request with this id is being carried out", id);
+    }
+    const carryOut = this.#options.methods.get(method);
+    if (carryOut === undefined) {
+      throw new BadRequest(
+        rpcCodes.noMethod,
+        `there is no method ${JSON.stringify(method.slice(0, 100))}`,
+        id,
+      );
+    }
+    const ending = new AbortController();
+    this.#running.set(id, ending);
+    if (this.#running.size >= MAX_REQUESTS) this.#socket.pause();
+    void this.#carryOut(id, carryOut, params, ending.signal).then((answer) => {
+      this.#running.delete(id);
+      this.#send({ id, ...answer });
+      this.#socket.resume();
+      if (this.#socket.readableEnded && this.#running.size === 0) this.#socket.end();
+    });
+  }
+
+  async #carryOut(
+    id: RequestId,
+    method: Method,
+    params: Request["params"],
+    signal: AbortSignal,
+  ): Promise<{ result: unknown } | { error: unknown }> {
+    try {
+      const result = await method(params, { signal, progress: this.#reporter(id, signal) });
+      return { result: result ?? null };
+    } catch (error) {
+      return { error: toRpcError(error) };
+    }
+  }
+
+  #reporter(id: RequestId, signal: AbortSignal): CallContext["progress"] {
+    const { clock } = this.#options.environment;
+    let last = Number.NEGATIVE_INFINITY;
+    return ({ done, total, unit }) => {
+      const now = clock.now();
+      if (signal.aborted || now - last < PROGRESS_INTERVAL) return;
+      last = now;
+      this.#send({ method: "progress", params: { id, done, total, unit } });
+    };
+  }
+
+  #send(message: Readonly<Record<string, unknown>>): void {
+    if (this.#socket.destroyed || !this.#socket.writable) return;
+    this.#socket.write(`${JSON.stringify({ jsonrpc: "2.0", ...message })}\n`);
+    if (this.#socket.writableLength > MAX_UNREAD) this.#socket.destroy();
+  }
+}
+
+function goneError(): BlockIoError {
+  return new BlockIoError("whoever asked for it is gone", { code: "ENOTCONN", op: "message" });
+}
