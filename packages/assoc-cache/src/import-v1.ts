@@ -171,7 +171,8 @@ async function fill(
   };
   let done = 0;
   let running: Promise<void>[] = [];
-  for (let start = 0; start < blocks.length && signal?.aborted !== true; ) {
+  for (let start = 0; start < blocks.length; ) {
+    if (signal?.aborted) break;
     const first = blocks[start] as number;
     let count = 1;
     while (blocks[start + count] === first + count) count += 1;
