@@ -178,6 +178,7 @@ async function convert(
     done.lost += source.lost.size;
     progress?.((groupsDone += 1), groups.length);
   });
+  signal?.throwIfAborted();
   await to.flush();
   const { superblock, map, sums } = target;
   if ("uuid" in superblock) await finishV2(to, { superblock, states: map.states, sums });
