@@ -5,13 +5,12 @@
  * - the geometry: three powers of two in 16 bytes that fit each other and the device; the policy 0 or 1;
  * - the checksum of the table;
  * - every entry: the start of a block, in the one set it may be in, no block twice;
- * - at least 16 frames; and at least one entry, or, where the cache is empty, nothing at all but the
- *   configuration in the last sectors and a cache that takes most of the device.
+ * - at least 16 frames, and at least one entry; an empty cache only if it has the mark that dmkit gives it.
  */
-import { type BlockDevice, BlockIoError, type Detected, SECTOR, describeSize, isZero } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, type Detected, SECTOR, describeSize } from "@dmkit/block-io";
 import { FrameTable } from "./core/frame-table.ts";
 import type { Geometry } from "./format/geometry.ts";
-import { CONFIGURATION_BYTES_V1 } from "./format/v1.ts";
+import { hasMarkV1 } from "./format/v1.ts";
 import { type Stored, findMetadata, loadV1 } from "./opening/load.ts";
 import { readSuperblocks } from "./running/superblocks.ts";
 
@@ -70,6 +69,5 @@ async function isPlausible(
   if (frames.bound > 0) return true;
   const sector = Buffer.alloc(SECTOR);
   await device.read(device.size - SECTOR, sector);
-  const fillsDevice = geometry.frames * geometry.blockSectors * SECTOR * 4 > device.size;
-  return fillsDevice && isZero(table) && isZero(sector, CONFIGURATION_BYTES_V1);
+  return hasMarkV1(sector);
 }

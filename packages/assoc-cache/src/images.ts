@@ -67,14 +67,14 @@ export const assocCacheImages: ImageFormat = {
     { name: "source", required: false, help: "the device that is cached; clean blocks are compared with it" },
   ],
   detect,
-  info: (devices) => info(cacheOf(devices)),
+  info: async (devices) => info(cacheOf(devices)),
   async *check(devices, work) {
     yield* check(cacheOf(devices), devices["source"], work);
   },
-  repair: (devices, work) => repair(cacheOf(devices), devices["source"], work),
-  dump: (devices) => dump(cacheOf(devices)),
-  restore: (devices, given) => restore(cacheOf(devices), given),
-  map: (devices) => mapCache(cacheOf(devices), devices["source"]),
+  repair: async (devices, work) => repair(cacheOf(devices), devices["source"], work),
+  dump: async (devices) => dump(cacheOf(devices)),
+  restore: async (devices, given) => restore(cacheOf(devices), given),
+  map: async (devices) => mapCache(cacheOf(devices), devices["source"]),
   formatOptions,
   async format(devices, words, { environment }) {
     const cache = cacheOf(devices);

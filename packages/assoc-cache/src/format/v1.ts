@@ -10,7 +10,7 @@
  *          12   u32   ways of a set
  *          16   u32   policy: 0 write-through, 1 write-back
  *          20   u32   checksum of the table, slack included
- *          24         uninitialised
+ *          24         uninitialised; dmkit writes the mark "dmkit v1" and zeroes
  *
  * Frame i's data is at sector i · block size. The checksum is a 32-bit partial ones-complement sum whose value
  * depends on how it was cut in pieces; only its fold to 16 bits does not, and there 0 and 0xFFFF are the same.
@@ -26,8 +26,9 @@ export interface ConfigurationV1 {
   readonly checksum: number;
 }
 
-/** Bytes of the configuration sector that mean something. */
-export const CONFIGURATION_BYTES_V1 = 24;
+/** Where the original left things as they were; tells an empty cache from other people's small numbers. */
+const MARK = Buffer.from("dmkit v1", "latin1");
+const MARK_AT = 24;
 
 /** Sectors of the table. */
 export function tableSectorsV1(frames: number): number {
@@ -62,7 +63,13 @@ export function encodeConfigurationV1({ geometry, writeBack, checksum }: Configu
   setU32(bytes, 12, geometry.ways);
   setU32(bytes, 16, writeBack ? 1 : 0);
   setU32(bytes, 20, checksum);
+  bytes.set(MARK, MARK_AT);
   return bytes;
+}
+
+/** Whether dmkit wrote a configuration. */
+export function hasMarkV1(bytes: Buffer): boolean {
+  return bytes.subarray(MARK_AT, MARK_AT + MARK.length).equals(MARK);
 }
 
 /** The source sector in the table's entry, 0 for an empty frame, NaN if it is out of range. */
