@@ -7,8 +7,10 @@ import { addCopy } from "./commands/copy.ts";
 import { addCow } from "./commands/cow.ts";
 import { addInfo } from "./commands/info.ts";
 import { addServe } from "./commands/serve.ts";
+import { addStack } from "./commands/stack.ts";
 import { addTargets } from "./commands/targets.ts";
 import { reportStrays } from "./serve/session.ts";
+import { StackFileError, describeProblem } from "./stack-file/problem.ts";
 import { exitCodes, printError } from "./ui/terminal.ts";
 
 const manifest = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as {
@@ -26,7 +28,7 @@ async function main(): Promise<number> {
     .showHelpAfterError("(see --help)")
     .configureHelp({ showGlobalOptions: true })
     .exitOverride();
-  for (const add of [addServe, addCopy, addInfo, addTargets, addBench, addCow]) add(program, finish);
+  for (const add of [addServe, addCopy, addInfo, addTargets, addBench, addCow, addStack]) add(program, finish);
   // Subcommands do not inherit this, and without it they would end the process by themselves.
   for (const command of program.commands) command.exitOverride().showHelpAfterError("(see --help)");
   try {
@@ -34,6 +36,10 @@ async function main(): Promise<number> {
     return code;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+    if (error instanceof StackFileError) {
+      for (const problem of error.problems) process.stderr.write(`${describeProblem(problem)}\n`);
+      return exitCodes.usage;
+    }
     printError(error);
     return exitCodes.error;
   }

@@ -1,0 +1,136 @@
+/** A plan for people. Lengths that depend on files are looked up, if the files are there; nothing is opened. */
+import { statSync } from "node:fs";
+import { SECTOR, describeSize, schemeOf } from "@dmkit/block-io";
+import type { PlanDiff, PlanStep } from "./diff.ts";
+import { knownLength, plannedSize, tableOfLength } from "./lengths.ts";
+import type { PlannedDevice, PlannedExport, PlannedFile, PlannedListener, StackPlan } from "./plan.ts";
+import { deviceNamed } from "./references.ts";
+
+/** A device with its length filled in where it is known now. */
+export interface DeviceFacts {
+  readonly name: string;
+  /** With `*` in the place of a length that is not known before the device below is opened. */
+  readonly table: string;
+  /** Bytes; null if it is not known. */
+  readonly size: number | null;
+  readonly readOnly: boolean;
+  readonly where: string;
+}
+
+/** As `--json` prints a plan. */
+export interface PlanFacts extends Omit<StackPlan, "devices"> {
+  readonly devices: readonly DeviceFacts[];
+}
+
+export function planFacts(plan: StackPlan): PlanFacts {
+  const sizes = new Map<string, number | undefined>();
+  const devices = plan.devices.map((device): DeviceFacts => {
+    const { table, size } = resolved(device, sizes, plan.files ?? []);
+    sizes.set(device.name, size);
+    const { name, readOnly, where } = device;
+    return { name, table, size: size ?? null, readOnly, where };
+  });
+  return { ...plan, devices };
+}
+
+function resolved(
+  device: PlannedDevice,
+  sizes: ReadonlyMap<string, number | undefined>,
+  files: readonly PlannedFile[],
+): { table: string; size: number | undefined } {
+  if (device.length === undefined) return { table: device.table, size: plannedSize(device) };
+  const sectors = knownLength(device.length, (reference) => {
+    const name = deviceNamed(reference);
+    return name === undefined ? fileSize(reference, files) : sizes.get(name);
+  });
+  if (sectors === undefined || sectors === 0) return { table: device.table, size: undefined };
+  return { table: tableOfLength(device, sectors), size: sectors * SECTOR };
+}
+
+/** Bytes of a file that is there, or of one that will be made. */
+function fileSize(reference: string, files: readonly PlannedFile[]): number | undefined {
+  if (schemeOf(reference) !== undefined) return undefined;
+  const found = statSync(reference, { throwIfNoEntry: false });
+  if (found?.isFile() === true) return found.size;
+  return found === undefined ? files.find(({ path }) => path === reference)?.size : undefined;
+}
+
+export function describePlan(plan: StackPlan): string {
+  const { devices, exports, listen, files = [], control, metrics, pidfile } = planFacts(plan);
+  const sections: [title: string, lines: readonly string[]][] = [
+    ["Devices", devices.flatMap(describeDevice)],
+    [
+      "Files that are made if they are not there",
+      files.map(({ path, size }) => `${path}  ${describeSize(size)}`),
+    ],
+    ["Exports", exports.map(describeExport)],
+    ["Listens at", listen.map(describeListener)],
+    ["Control socket", control === undefined ? [] : [control]],
+    ["Metrics at", metrics === undefined ? [] : [`http://${metrics.host}:${metrics.port}/metrics`]],
+    ["Process id in", pidfile === undefined ? [] : [pidfile]],
+  ];
+  const shown = sections.filter(([, lines]) => lines.length > 0);
+  if (shown.length === 0) return "Nothing: the file has no devices, exports or listeners.\n";
+  return shown.map(([title, lines]) => `${title}\n${lines.map((line) => `  ${line}\n`).join("")}`).join("\n");
+}
+
+function describeDevice({ name, table, size, readOnly }: DeviceFacts): string[] {
+  const facts = [
+    size === null ? "size known when opened" : describeSize(size),
+    ...(readOnly ? ["read-only"] : []),
+  ];
+  return [`${name}  (${facts.join(", ")})`, ...table.split("\n").map((line) => `  ${line}`)];
+}
+
+function describeExport({
+  name,
+  device,
+  description,
+  readOnly,
+  strict,
+  maxConnections,
+}: PlannedExport): string {
+  const facts = [
+    ...(description === undefined ? [] : [description]),
+    ...(readOnly ? ["read-only"] : []),
+    ...(strict ? ["aligned requests only"] : []),
+    ...(maxConnections === undefined ? [] : [`${maxConnections} clients at most`]),
+  ];
+  return `${name === "" ? '""' : name} → ${device}${facts.length > 0 ? `  (${facts.join(", ")})` : ""}`;
+}
+
+export function describeListener(listener: PlannedListener): string {
+  return "unix" in listener ? listener.unix : `${listener.host}, port ${listener.port}`;
+}
+
+export function describeDiff({ steps, restart }: PlanDiff): string {
+  if (steps.length + restart.length === 0) return "Nothing changes.\n";
+  const lines = steps.map((step) => `  ${describeStep(step)}\n`);
+  const rest = restart.map(({ what, why }) => `  ${what}: ${why}\n`);
+  return `${lines.length > 0 ? `A reload does this, in this order\n${lines.join("")}` : ""}${
+    rest.length > 0 ? `${lines.length > 0 ? "\n" : ""}This takes a restart\n${rest.join("")}` : ""
+  }`;
+}
+
+function describeStep(step: PlanStep): string {
+  switch (step.do) {
+    case "unexport":
+      return `withdraw export ${step.name === "" ? '""' : step.name}`;
+    case "unlisten":
+      return `stop listening at ${describeListener(step.listener)}`;
+    case "remove":
+      return `remove device ${step.name}`;
+    case "rename":
+      return `rename device ${step.from} to ${step.to}`;
+    case "make-file":
+      return `make ${step.file.path}, ${describeSize(step.file.size)}, if it is not there`;
+    case "create":
+      return `create device ${step.device.name}: ${step.device.table}`;
+    case "reload":
+      return `reload device ${step.device.name}: ${step.device.table}`;
+    case "export":
+      return `export ${describeExport(step.export)}`;
+    case "listen":
+      return `listen at ${describeListener(step.listener)}`;
+  }
+}

@@ -1,0 +1,289 @@
+/**
+ * The devices of a stack file, each written in one of four ways, as tables with references resolved:
+ *
+ *      disk: disk.img                                      a path or URI, all of it
+ *      disk: { file: disk.img, create: 10G }               the same, made if it is not there
+ *      disk: { target: linear, device: disk.img }          a target with options by name
+ *      disk: { table: ["0 2097152 linear disk.img 0"] }    a device-mapper table
+ */
+import { isDeepStrictEqual } from "node:util";
+import {
+  BlockIoError,
+  SECTOR,
+  type Segment,
+  type TargetRegistry,
+  parseTable,
+  printTable,
+} from "@dmkit/block-io";
+import { checkDeviceName } from "../control/references.ts";
+import { OPEN_LENGTH } from "./lengths.ts";
+import { type DeviceReader, readOptions, replaceReferences } from "./options.ts";
+import type { LengthRule, PlannedDevice, PlannedFile } from "./plan.ts";
+import { closest, show } from "./problem.ts";
+import { type ReferenceContext, resolveReference } from "./references.ts";
+import { type FileDeviceShape, check, deviceSchema, fileDeviceSchema, tableDeviceSchema } from "./schema.ts";
+import { type Options, stackTargets } from "./targets.ts";
+import { type MapValue, type Problems, type Value, pick, plainOf } from "./yaml.ts";
+
+/** Keys of a device with a target that are no options. */
+export const RESERVED: readonly string[] = ["target", "size", "read-only"];
+
+export interface DeviceContext extends ReferenceContext {
+  readonly targets: TargetRegistry;
+  /** Files to be made; devices add theirs. */
+  readonly files: Map<string, PlannedFile>;
+}
+
+/** One device; undefined if anything is wrong with it, with the reasons among the problems. */
+export function readDevice(
+  name: string,
+  keyAt: number,
+  value: Value,
+  context: DeviceContext,
+): PlannedDevice | undefined {
+  const { problems } = context;
+  try {
+    checkDeviceName(name);
+  } catch (error) {
+    if (!(error instanceof BlockIoError)) throw error;
+    problems.add(keyAt, error.reason, error.hint);
+    return undefined;
+  }
+  const where = problems.where(keyAt);
+  if (value.kind === "scalar" && typeof value.value === "string") {
+    return fileDevice(
+      { file: value.value, create: undefined, preallocate: false, size: undefined, "read-only": false },
+      name,
+      value.at,
+      context,
+    );
+  }
+  if (value.kind !== "map") {
+    problems.add(
+      value.at,
+      `${show(plainOf(value))} is not a device`,
+      "a path, a URI, or a mapping with one of: target, file, table",
+    );
+    return undefined;
+  }
+  const forms = ["target", "file", "table"].filter((form) => value.entries.has(form));
+  if (forms.includes("target")) return targetDevice(name, where, value, context);
+  if (forms.length === 1 && forms[0] === "file") {
+    const shape = check(fileDeviceSchema, value, problems);
+    return shape && fileDevice(shape, name, value.at, context, where);
+  }
+  if (forms.length === 1) return tableDevice(name, where, value, context);
+  const meant = [...value.entries.keys()]
+    .map((key) => closest(key, ["target", "file", "table"]))
+    .find(Boolean);
+  problems.add(
+    keyAt,
+    `"${name}" has ${forms.length === 0 ? "none" : "more than one"} of target, file, table`,
+    "exactly one of them says what the device is",
+    forms.length === 0 ? meant : undefined,
+  );
+  return undefined;
+}
+
+function fileDevice(
+  { file, create, preallocate, size, "read-only": readOnly }: FileDeviceShape,
+  name: string,
+  at: number,
+  context: DeviceContext,
+  where: string = context.problems.where(at),
+): PlannedDevice | undefined {
+  const device =
+    create === undefined
+      ? resolveReference(file, at, context)
+      : deviceReader(context).file({ file, create, preallocate }, at);
+  if (device === undefined) return undefined;
+  const length = size === undefined ? { parts: [{ of: device, offset: 0 }], multiple: 1 } : size;
+  return { name, ...lineOf("linear", { device, offset: 0 }, length, context.targets), readOnly, where };
+}
+
+function targetDevice(
+  name: string,
+  where: string,
+  value: MapValue,
+  context: DeviceContext,
+): PlannedDevice | undefined {
+  const { problems, targets } = context;
+  const before = problems.list.length;
+  const shape = check(
+    deviceSchema,
+    pick(value, (key) => RESERVED.includes(key)),
+    problems,
+  );
+  const targetAt = value.entries.get("target")?.value.at ?? value.at;
+  const target = targets
+    .list()
+    .find(
+      ({ name: known, aliases = [] }) =>
+        shape?.target !== undefined && [known, ...aliases].includes(shape.target),
+    );
+  if (target === undefined) {
+    const known = targets.list().map((one) => one.name);
+    if (shape !== undefined) {
+      problems.add(
+        targetAt,
+        `there is no target ${show(shape.target)}`,
+        `targets: ${known.join(", ")}`,
+        closest(shape.target ?? "", known),
+      );
+    }
+    return undefined;
+  }
+  const extra = stackTargets[target.name] ?? {};
+  const own = pick(value, (key) => !RESERVED.includes(key));
+  const defaults = extra.defaults?.(plainOf(own) as Options);
+  const options = readOptions(target.name, target.options, own, deviceReader(context), problems, {
+    alsoKnown: RESERVED,
+    defaults,
+    required: extra.required,
+  });
+  const conflict = options && extra.conflict?.(options);
+  if (conflict !== undefined) {
+    problems.add(
+      value.entries.get(conflict.option)?.value.at ?? value.at,
+      conflict.what,
+      "change one of the two",
+    );
+  }
+  if (shape !== undefined && shape.size === undefined && extra.length === undefined) {
+    problems.add(
+      value.at,
+      `${target.name} needs size`,
+      "a size such as 10G: what lies below does not tell it",
+    );
+  }
+  if (options === undefined || shape === undefined || problems.list.length > before) return undefined;
+  const length = shape.size ?? extra.length?.(options);
+  if (length === undefined) return undefined;
+  const line = lineOf(target.name, options, length, targets);
+  if (!staysTheSame(line.table, options, value, context)) return undefined;
+  return { name, ...line, readOnly: shape["read-only"], where };
+}
+
+/** A table can say less than options by name; what it cannot say must not get lost on the way. */
+function staysTheSame(table: string, options: Options, value: MapValue, context: DeviceContext): boolean {
+  const { problems, targets } = context;
+  const [segment] = parseLines(table.replace(OPEN_LENGTH, "1"), targets, (reason, hint) =>
+    problems.add(value.at, reason, hint),
+  );
+  if (segment === undefined) return false;
+  const kept = segment.options as Options;
+  const lost = Object.keys(options).filter((name) => !isDeepStrictEqual(kept[name], options[name]));
+  for (const name of lost) {
+    const at = value.entries.get(name)?.value.at ?? value.at;
+    problems.add(at, `${name}: ${show(options[name])} does not go with the other options`, "leave it out");
+  }
+  return lost.length === 0;
+}
+
+function parseLines(
+  table: string,
+  targets: TargetRegistry,
+  refuse: (reason: string, hint: string | undefined) => void,
+): readonly Segment[] {
+  try {
+    return parseTable(table, targets);
+  } catch (error) {
+    if (!(error instanceof BlockIoError)) throw error;
+    refuse(error.reason, error.hint);
+    return [];
+  }
+}
+
+/** A table of one line. @param length bytes, or where to take it from. */
+function lineOf(
+  target: string,
+  options: unknown,
+  length: number | LengthRule,
+  targets: TargetRegistry,
+): Pick<PlannedDevice, "table" | "length"> {
+  const sectors = typeof length === "number" ? length / SECTOR : 1;
+  const table = printTable([{ start: 0, length: sectors, target: targets.get(target), options }]);
+  return typeof length === "number"
+    ? { table }
+    : { table: table.replace(/^0 1 /, `0 ${OPEN_LENGTH} `), length };
+}
+
+function tableDevice(
+  name: string,
+  where: string,
+  value: MapValue,
+  context: DeviceContext,
+): PlannedDevice | undefined {
+  const { problems, targets } = context;
+  const shape = check(tableDeviceSchema, value, problems);
+  const given = value.entries.get("table")?.value;
+  const lines = given === undefined ? undefined : linesOf(given, problems);
+  if (shape === undefined || lines === undefined) return undefined;
+  const before = problems.list.length;
+  // Line by line first, each as if it were the only one, so that every mistake is found.
+  const segments = lines.flatMap(({ text, at }) => {
+    const alone = parseLines(text.replace(/^\s*\d+(?=\s)/, "0"), targets, (reason, hint) =>
+      problems.add(at, reason.replace(/^table line \d+: /, ""), hint),
+    );
+    return alone.map((segment) => ({ ...segment, options: resolved(segment, at, context) }));
+  });
+  if (problems.list.length > before) return undefined;
+  const whole = parseLines(lines.map(({ text }) => text).join("\n"), targets, (reason, hint) =>
+    problems.add(given?.at ?? value.at, reason, hint),
+  );
+  if (problems.list.length > before) return undefined;
+  const table = printTable(
+    whole.map((segment, index) => ({ ...segment, options: segments[index]?.options })),
+  );
+  return { name, table, readOnly: shape["read-only"], where };
+}
+
+function resolved({ target, options }: Segment, at: number, context: DeviceContext): unknown {
+  return replaceReferences(target.options, options, (word) => resolveReference(word, at, context));
+}
+
+interface Line {
+  readonly text: string;
+  readonly at: number;
+}
+
+/** The lines of a table that is a list of lines or one text; without empty ones and comments. */
+function linesOf(value: Value, problems: Problems): readonly Line[] | undefined {
+  const items = value.kind === "list" ? value.items : [value];
+  const lines: Line[] = [];
+  for (const item of items) {
+    if (item.kind !== "scalar" || typeof item.value !== "string") {
+      problems.add(item.at, `${show(plainOf(item))} is not a line of a table`, "<start> <length> <target> …");
+      return undefined;
+    }
+    for (const text of item.value.split("\n")) {
+      if (!/^\s*(#|$)/.test(text)) lines.push({ text, at: item.at });
+    }
+  }
+  if (lines.length > 0) return lines;
+  problems.add(value.at, "the table has no lines", "<start> <length> <target> …");
+  return undefined;
+}
+
+function deviceReader(context: DeviceContext): DeviceReader {
+  const { problems, files } = context;
+  return {
+    reference: (word, at) => resolveReference(word, at, context),
+    file({ file, create, preallocate }, at) {
+      // A file that is made is a file, whatever devices are called.
+      const path = resolveReference(file, at, { ...context, names: new Set() });
+      if (path === undefined || create === undefined) return path;
+      if (!path.startsWith("/")) {
+        problems.add(at, `${show(file)} cannot be made`, "create goes with the path of a file");
+        return undefined;
+      }
+      const planned = { path, size: create, preallocate, where: problems.where(at) };
+      const known = files.get(path);
+      if (known !== undefined && (known.size !== create || known.preallocate !== preallocate)) {
+        problems.add(at, `${path} is to be made in two ways`, `the other one is at ${known.where}`);
+      }
+      files.set(path, known ?? planned);
+      return path;
+    },
+  };
+}

@@ -1,0 +1,250 @@
+/**
+ * What has to be done to come from one plan to another while clients go on: steps in an order in which each can be
+ * carried out, and what a restart takes, with the reason.
+ *
+ * - A device keeps its clients as long as its name stays, whatever becomes of its table; one that only has another
+ *   name is renamed.
+ * - What holds a file is let go, as far as possible, before something else opens it: removals that nobody stands in
+ *   the way of come first, and tables are exchanged before devices are made.
+ * - When all steps are carried out in order, no device is ever removed that another one stands on, and no table ever
+ *   names a device that is not there.
+ */
+import { isDeepStrictEqual } from "node:util";
+import { memoryOf, readTable, renameReferences } from "../control/references.ts";
+import { targets } from "../targets.ts";
+import { OPEN_LENGTH, plannedSize } from "./lengths.ts";
+import { orderDevices, standsOn } from "./order.ts";
+import type { PlannedDevice, PlannedExport, PlannedFile, PlannedListener, StackPlan } from "./plan.ts";
+
+export type PlanStep =
+  | { readonly do: "unexport"; readonly name: string }
+  | { readonly do: "unlisten"; readonly listener: PlannedListener }
+  | { readonly do: "make-file"; readonly file: PlannedFile }
+  | { readonly do: "remove"; readonly name: string }
+  /** Tables of devices above follow by themselves. */
+  | { readonly do: "rename"; readonly from: string; readonly to: string }
+  | { readonly do: "create"; readonly device: PlannedDevice }
+  /** The device goes on under another table. */
+  | { readonly do: "reload"; readonly device: PlannedDevice }
+  | { readonly do: "export"; readonly export: PlannedExport }
+  | { readonly do: "listen"; readonly listener: PlannedListener };
+
+/** Something that stays as it is until the server is started again. */
+export interface RestartReason {
+  /** `device disk`, `control`. */
+  readonly what: string;
+  readonly why: string;
+  /** The device that stays as it is, by the name it has when all steps are done. */
+  readonly device?: string | undefined;
+}
+
+export interface PlanDiff {
+  readonly steps: readonly PlanStep[];
+  readonly restart: readonly RestartReason[];
+}
+
+export function diffPlans(old: StackPlan, now: StackPlan): PlanDiff {
+  const renames = findRenames(old.devices, now.devices);
+  // From here on everything of the old plan has the names of the new one.
+  const before = old.devices.map((device) => renamed(device, renames));
+  const changes = compareDevices(before, now, exportedIn(old, renames));
+  const { unexport, add } = compareExports(old, now, renames);
+  const listen = (from: StackPlan, other: StackPlan): PlannedListener[] =>
+    from.listen.filter((one) => !other.listen.some((listener) => isDeepStrictEqual(one, listener)));
+  const steps: PlanStep[] = [
+    ...unexport.map((name) => ({ do: "unexport", name }) as const),
+    ...listen(old, now).map((listener) => ({ do: "unlisten", listener }) as const),
+    ...newFiles(old, now).map((file) => ({ do: "make-file", file }) as const),
+    ...changes.removeFirst.map((name) => ({ do: "remove", name }) as const),
+    ...[...renames].map(([from, to]) => ({ do: "rename", from, to }) as const),
+    ...changes.put,
+    ...changes.removeLast.map((name) => ({ do: "remove", name }) as const),
+    ...add.map((one) => ({ do: "export", export: one }) as const),
+    ...listen(now, old).map((listener) => ({ do: "listen", listener }) as const),
+  ];
+  return {
+    steps,
+    restart: [...changes.restart, ...settings(old, now), ...defaultExport(old, now, unexport)],
+  };
+}
+
+/** Old names to new ones, of devices that differ in nothing else. One that could be two others is none of them. */
+function findRenames(
+  old: readonly PlannedDevice[],
+  now: readonly PlannedDevice[],
+): ReadonlyMap<string, string> {
+  const renames = new Map<string, string>();
+  const gone = old.filter(({ name }) => !now.some((device) => device.name === name));
+  const come = now.filter(({ name }) => !old.some((device) => device.name === name));
+  // What a device stands on comes before it, so its name is settled when the device is compared.
+  for (const device of gone) {
+    const like = come.filter((other) => sameDevice(renamed(device, renames), other));
+    const rivals = gone.filter((other) => sameDevice(renamed(other, renames), renamed(device, renames)));
+    const [only, second] = like;
+    if (only !== undefined && second === undefined && rivals.length === 1)
+      renames.set(device.name, only.name);
+  }
+  return renames;
+}
+
+function renamed(device: PlannedDevice, renames: ReadonlyMap<string, string>): PlannedDevice {
+  const to = (name: string): string => renames.get(name) ?? name;
+  const reference = (text: string): string => renameReferences(` ${text}`, to).slice(1);
+  const { length } = device;
+  return {
+    ...device,
+    name: to(device.name),
+    table: renameReferences(device.table, to),
+    ...(length === undefined
+      ? {}
+      : { length: { ...length, parts: length.parts.map((part) => ({ ...part, of: reference(part.of) })) } }),
+  };
+}
+
+/** Whether two devices are the same but for their names. */
+function sameDevice(a: PlannedDevice, b: PlannedDevice): boolean {
+  return a.table === b.table && a.readOnly === b.readOnly && isDeepStrictEqual(a.length, b.length);
+}
+
+/** Names of devices that clients know of, as they will be. */
+function exportedIn({ exports }: StackPlan, renames: ReadonlyMap<string, string>): ReadonlySet<string> {
+  return new Set(exports.map(({ device }) => renames.get(device) ?? device));
+}
+
+interface DeviceChanges {
+  readonly removeFirst: readonly string[];
+  readonly put: readonly PlanStep[];
+  readonly removeLast: readonly string[];
+  readonly restart: readonly RestartReason[];
+}
+
+function compareDevices(
+  before: readonly PlannedDevice[],
+  { devices: now }: StackPlan,
+  exported: ReadonlySet<string>,
+): DeviceChanges {
+  const old = new Map(before.map((device) => [device.name, device]));
+  const users = usersOf(before);
+  const restart = new Map<string, RestartReason>();
+  const stay = (name: string, why: string): void => {
+    restart.set(name, { what: `device ${name}`, why, device: name });
+  };
+  const reload: PlannedDevice[] = [];
+  for (const device of now) {
+    const present = old.get(device.name);
+    if (present === undefined || sameDevice(present, device)) continue;
+    const used = exported.has(device.name) || (users.get(device.name)?.size ?? 0) > 0;
+    const why = obstacle(present, device, used);
+    if (why === undefined) reload.push(device);
+    else stay(device.name, why);
+  }
+  // What stays as it is keeps what it stands on.
+  const kept = new Set<string>();
+  for (const device of before.toReversed()) {
+    if (!restart.has(device.name) && !kept.has(device.name)) continue;
+    for (const below of standsOn(device, targets)) {
+      if (now.some(({ name }) => name === below) || kept.has(below)) continue;
+      kept.add(below);
+      stay(below, `${device.name}, which stays as it is, stands on it`);
+    }
+  }
+  const create = now.filter(({ name }) => !old.has(name));
+  const remove = before.filter(({ name }) => !kept.has(name) && !now.some((device) => device.name === name));
+  const removable = withoutOthers(remove.map(({ name }) => name).toReversed(), users);
+  const reloaded = new Set(reload);
+  return {
+    removeFirst: removable,
+    put: orderDevices([...reload, ...create], targets).devices.map((device) => ({
+      do: reloaded.has(device) ? "reload" : "create",
+      device,
+    })),
+    removeLast: remove
+      .map(({ name }) => name)
+      .toReversed()
+      .filter((name) => !removable.includes(name)),
+    restart: [...restart.values()],
+  };
+}
+
+/** Who stands on a device directly. */
+function usersOf(devices: readonly PlannedDevice[]): ReadonlyMap<string, ReadonlySet<string>> {
+  const users = new Map<string, Set<string>>();
+  for (const device of devices) {
+    for (const below of standsOn(device, targets)) {
+      const known = users.get(below);
+      if (known === undefined) users.set(below, new Set([device.name]));
+      else known.add(device.name);
+    }
+  }
+  return users;
+}
+
+/** Those of `names`, which come before what they stand on, that nobody but others of them stands on. */
+function withoutOthers(names: readonly string[], users: ReadonlyMap<string, ReadonlySet<string>>): string[] {
+  const free: string[] = [];
+  for (const name of names) {
+    if ([...(users.get(name) ?? [])].every((user) => free.includes(user))) free.push(name);
+  }
+  return free;
+}
+
+/** Why a device cannot go on under another table, or undefined. */
+function obstacle(present: PlannedDevice, wanted: PlannedDevice, used: boolean): string | undefined {
+  const memory = memoryOf(readTable(present.table.replace(` ${OPEN_LENGTH} `, " 1 ")));
+  if (memory !== undefined)
+    return `its table keeps data in memory (${memory}), which a new one would not have`;
+  if (!used) return undefined;
+  const [size, next] = [plannedSize(present), plannedSize(wanted)];
+  if (size !== undefined && next !== undefined && next < size) {
+    return `it would shrink from ${size} to ${next} bytes under those who use it`;
+  }
+  return wanted.readOnly && !present.readOnly
+    ? "it would become read-only under those who may write"
+    : undefined;
+}
+
+function compareExports(
+  old: StackPlan,
+  now: StackPlan,
+  renames: ReadonlyMap<string, string>,
+): { unexport: readonly string[]; add: readonly PlannedExport[] } {
+  const same = (a: PlannedExport, b: PlannedExport): boolean =>
+    a.name === b.name &&
+    (renames.get(a.device) ?? a.device) === b.device &&
+    a.description === b.description &&
+    a.readOnly === b.readOnly &&
+    (a.strict ?? false) === (b.strict ?? false) &&
+    a.maxConnections === b.maxConnections;
+  return {
+    unexport: old.exports
+      .filter((one) => !now.exports.some((other) => same(one, other)))
+      .map(({ name }) => name),
+    add: now.exports.filter((one) => !old.exports.some((other) => same(other, one))),
+  };
+}
+
+function newFiles({ files: old = [] }: StackPlan, { files: now = [] }: StackPlan): readonly PlannedFile[] {
+  return now.filter(({ path }) => !old.some((file) => file.path === path));
+}
+
+/** What is looked at when a server starts and never again. */
+function settings(old: StackPlan, now: StackPlan): RestartReason[] {
+  const names = {
+    control: "control",
+    pidfile: "pidfile",
+    log: "log",
+    shutdownTimeout: "shutdown-timeout",
+    metrics: "metrics",
+  } as const;
+  return Object.entries(names)
+    .filter(([key]) => !isDeepStrictEqual(old[key as keyof typeof names], now[key as keyof typeof names]))
+    .map(([, what]) => ({ what, why: "it is settled when the server starts" }));
+}
+
+/** Clients that name no export get the one that has been there longest. */
+function defaultExport(old: StackPlan, now: StackPlan, unexport: readonly string[]): RestartReason[] {
+  const stays = old.exports.find(({ name }) => !unexport.includes(name));
+  const wanted = now.exports[0];
+  if (stays === undefined || wanted === undefined || stays.name === wanted.name) return [];
+  return [{ what: "exports", why: `until then clients that ask for none get ${JSON.stringify(stays.name)}` }];
+}

@@ -1,0 +1,93 @@
+/**
+ * What a device stands on: `dm:NAME` or the bare name of another device of the file, a URI, or a path.
+ *
+ * A bare word that is the name of a device means the device; `./word` means the file.
+ */
+import { resolve } from "node:path";
+import { BlockIoError, builtinSchemes, parseSize, schemeOf } from "@dmkit/block-io";
+import { formatNbdUri, parseNbdUri } from "@dmkit/nbd";
+import { closest } from "./problem.ts";
+import type { Problems } from "./yaml.ts";
+
+/** As in `dm:disk`. */
+export const DEVICE_SCHEME = "dm";
+
+export interface ReferenceContext {
+  readonly problems: Problems;
+  /** Relative paths start here. */
+  readonly folder: string;
+  /** All devices of the file, whether they are right or not. */
+  readonly names: ReadonlySet<string>;
+  /** URI schemes besides `dm`, `mem` and `null`. */
+  readonly schemes: readonly string[];
+}
+
+/** The reference in the form plans have it; undefined for one that cannot be, with the reason among the problems. */
+export function resolveReference(word: string, at: number, context: ReferenceContext): string | undefined {
+  const { names, folder, problems } = context;
+  if (/[\r\n]/.test(word)) {
+    problems.add(at, "a line break in the name of a device", "a path, a URI, or the name of a device");
+    return undefined;
+  }
+  if (names.has(word)) return `${DEVICE_SCHEME}:${word}`;
+  const scheme = schemeOf(word);
+  if (scheme === undefined) return resolve(folder, word);
+  if (scheme === DEVICE_SCHEME) {
+    const name = word.slice(DEVICE_SCHEME.length + 1);
+    if (names.has(name)) return `${DEVICE_SCHEME}:${name}`;
+    problems.add(
+      at,
+      `there is no device "${name.slice(0, 60)}"`,
+      `devices: ${listed(names)}`,
+      closest(name, names),
+    );
+    return undefined;
+  }
+  const known = [DEVICE_SCHEME, ...Object.keys(builtinSchemes), ...context.schemes];
+  if (!known.includes(scheme)) {
+    problems.add(
+      at,
+      `nobody knows how to open "${scheme}:"`,
+      `schemes: ${known.join(", ")}; write ./ before a path that looks like one`,
+      closest(scheme, known),
+    );
+    return undefined;
+  }
+  try {
+    return checkUri(word, scheme, folder);
+  } catch (error) {
+    if (!(error instanceof BlockIoError)) throw error;
+    problems.add(at, `"${word.slice(0, 200)}": ${error.reason}`, error.hint);
+    return undefined;
+  }
+}
+
+/** Throws what the opener would throw. A relative path of a socket starts at the file's folder, as all paths do. */
+function checkUri(uri: string, scheme: string, folder: string): string {
+  if (Object.hasOwn(builtinSchemes, scheme)) {
+    const size = uri.slice(uri.indexOf(":") + 1);
+    const bytes = size === "" && scheme === "null" ? 512 : parseSize(size);
+    if (bytes > 0 && bytes % 512 === 0) return uri;
+    throw new BlockIoError(`${bytes} bytes are not a positive number of 512-byte sectors`, {
+      code: "EINVAL",
+      hint: "a size such as 64M",
+    });
+  }
+  if (!scheme.startsWith("nbd")) return uri;
+  const { address, exportName } = parseNbdUri(uri);
+  if (address.kind !== "unix") return uri;
+  const path = resolve(folder, address.path);
+  return path === address.path ? uri : formatNbdUri({ address: { kind: "unix", path }, exportName });
+}
+
+/** The name of the device a reference is to, if it is to one. */
+export function deviceNamed(reference: string): string | undefined {
+  return reference.startsWith(`${DEVICE_SCHEME}:`) ? reference.slice(DEVICE_SCHEME.length + 1) : undefined;
+}
+
+/** For messages: some names of many. */
+export function listed(names: Iterable<string>): string {
+  const all = [...names];
+  if (all.length === 0) return "none";
+  return all.length <= 12 ? all.join(", ") : `${all.slice(0, 12).join(", ")} … (${all.length})`;
+}
