@@ -10,7 +10,7 @@
  *   acknowledged and already written back;
  * - `unflushed` is true as long as something that went past the log is not known to be durable.
  */
-import { type BlockDevice, type WriteZeroesOptions, zeroes } from "@dmkit/block-io";
+import { type BlockDevice, type WriteZeroesOptions, done, zeroes } from "@dmkit/block-io";
 import { BLOCK } from "./format/geometry.ts";
 import type { Parts } from "./parts.ts";
 import { Signal } from "./signal.ts";
@@ -68,8 +68,24 @@ export class Bypass implements Traffic {
     this.#flushed = Math.max(this.#flushed, completed);
   }
 
-  /** For data that is read once or never: it need not be written twice. */
-  async write(path: WritePath, offset: number, data: Buffer): Promise<void> {
+  /** For data that would only be written twice. */
+  write(path: WritePath, offset: number, data: Buffer): Promise<void> {
+    const end = offset + data.length;
+    const first = Math.floor(offset / BLOCK);
+    const last = Math.ceil(end / BLOCK);
+    const isWhole = offset % BLOCK === 0 && (end % BLOCK === 0 || end === this.#parts.size);
+    // Most streams go where the log has nothing: one request then, and none to wait for.
+    if (!isWhole || this.inLog(first) || this.busy(first) || this.#endPastLog(first, last, end) < last) {
+      return this.#writeParts(path, offset, data);
+    }
+    const request = this.#parts.backing.write(offset, data);
+    if (request !== done) return this.#goPast({ first, end: last }, () => request);
+    this.#staging.forgetAll();
+    this.#completed += 1;
+    return done;
+  }
+
+  async #writeParts(path: WritePath, offset: number, data: Buffer): Promise<void> {
     const { backing } = this.#parts;
     const piece = (from: number, count: number): Buffer =>
       data.subarray(from - offset, from - offset + count);

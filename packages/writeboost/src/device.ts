@@ -273,7 +273,8 @@ export class WriteboostDevice extends GuardedTarget {
     if (this.#log.dead !== undefined) return Promise.reject(this.#log.dead);
     const { cutoff } = this.#streams;
     if (from.length >= Math.min(cutoff, LARGE_WRITE) && this.#streams.bypasses(offset, from.length)) {
-      return this.#writePast(offset, from, fua);
+      const writing = this.#bypass.write(this.#writes, offset, from);
+      return fua ? this.#thenFlush(writing) : writing;
     }
     const at = this.#writes.place(offset, from, 0);
     if (at === from.length && !fua) return done;
@@ -325,9 +326,9 @@ export class WriteboostDevice extends GuardedTarget {
     if (fua) await this.#barriers.flush();
   }
 
-  async #writePast(offset: number, from: Buffer, fua: boolean): Promise<void> {
-    await this.#bypass.write(this.#writes, offset, from);
-    if (fua) await this.#barriers.flush();
+  async #thenFlush(writing: Promise<void>): Promise<void> {
+    await writing;
+    await this.#barriers.flush();
   }
 
   async #readAndStage(offset: number, into: Buffer, ticket: number): Promise<void> {

@@ -55,8 +55,9 @@ export class Writeback {
   #linger: Timer | undefined;
   /** The segments there are have waited long enough. */
   #lingered = false;
-  /** The newest segment when the linger timer was set. */
+  /** The newest segment when the linger timer last fired, and whether clients were busy until then. */
   #openedBefore: number;
+  #wasBusy = false;
   #stopped = false;
   /** Attempts that failed, and why the last one did. */
   failures = 0;
@@ -139,8 +140,11 @@ export class Writeback {
   /** While clients write much, they have the devices to themselves, up to half of the ring. */
   #shouldYield(): boolean {
     const { opened, lastWriteback, geometry } = this.#log;
-    const isBusy = (opened - this.#openedBefore) * geometry.slotSize > BUSY;
-    return isBusy && opened - lastWriteback < geometry.slots / 2;
+    return (this.#wasBusy || this.#isBusy()) && opened - lastWriteback < geometry.slots / 2;
+  }
+
+  #isBusy(): boolean {
+    return (this.#log.opened - this.#openedBefore) * this.#log.geometry.slotSize > BUSY;
   }
 
   /** Too little to do yet, or too much else: looks again later. */
@@ -151,8 +155,9 @@ export class Writeback {
     this.#linger = this.#environment.clock.after(LINGER, () => {
       this.#linger = undefined;
       this.#lingered = true;
-      this.kick();
+      this.#wasBusy = this.#isBusy();
       this.#openedBefore = this.#log.opened;
+      this.kick();
       if (this.#running === undefined) this.#wait();
     });
   }
