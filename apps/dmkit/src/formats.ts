@@ -1,5 +1,6 @@
 /** The static list of image formats the offline tools know. Adding one is one line here. */
+import { assocCacheImages } from "@dmkit/assoc-cache";
 import type { ImageFormat } from "@dmkit/block-io";
 import { compressionImages } from "@dmkit/compression";
 
-export const imageFormats: readonly ImageFormat[] = [compressionImages];
+export const imageFormats: readonly ImageFormat[] = [assocCacheImages, compressionImages];

@@ -1,12 +1,15 @@
-/** `dmkit info`: what is behind a path or URI. */
+/** `dmkit info`: what is behind a path or URI, and what image it is. */
 import { type BlockDevice, type Extent, describeSize, realEnvironment } from "@dmkit/block-io";
 import { isNbdUri, listNbdExports } from "@dmkit/nbd";
 import type { Command } from "commander";
 import { openReference } from "../devices.ts";
+import { imageFormats } from "../formats.ts";
+import { type ImageFlags, imageOptions, imageWords } from "../offline/cli.ts";
+import { type Contents, contentsOf } from "../offline/info.ts";
+import { failing, print, printJson, printable } from "../offline/work.ts";
 import { exitCodes } from "../ui/terminal.ts";
 
-interface InfoFlags {
-  readonly json: boolean;
+interface InfoFlags extends ImageFlags {
   readonly map: boolean;
   readonly list: boolean;
 }
@@ -14,50 +17,89 @@ interface InfoFlags {
 const examples = `
 Examples:
   dmkit info disk.img
+  dmkit info cache.img --backing disk.img       an image of several devices
   dmkit info --map nbd://localhost              data and holes
   dmkit info --list nbd://localhost             the exports of a server
 `;
 
 export function addInfo(program: Command, finish: (code: number) => void): void {
-  program
+  const command = program
     .command("info")
-    .summary("tell what a device or server is")
-    .description("Opens a path or URI read-only and prints its size, limits and abilities.")
-    .argument("<device>", "path or URI")
+    .summary("tell what a device, image or server is")
+    .description(
+      "Opens a path or URI read-only and prints its size, limits and abilities; for an image also its format, geometry and state.",
+    )
+    .argument("<device...>", "path or URI; several are the devices of one image")
     .option("--map", "list data and holes", false)
-    .option("--list", "list the exports of an NBD server", false)
-    .option("--json", "print JSON", false)
+    .option("--list", "list the exports of an NBD server", false);
+  imageOptions(command, imageFormats)
     .addHelpText("after", examples)
-    .action(async (reference: string, flags: InfoFlags) => {
-      finish(flags.list && isNbdUri(reference) ? await list(reference, flags) : await info(reference, flags));
+    .action(async (devices: string[], flags: InfoFlags) => {
+      const [first = ""] = devices;
+      finish(
+        await failing(() => (flags.list && isNbdUri(first) ? list(first, flags) : info(devices, flags))),
+      );
     });
 }
 
 async function list(reference: string, { json }: InfoFlags): Promise<number> {
   const exports = await listNbdExports(reference, { environment: realEnvironment });
-  if (json) print(exports);
-  else for (const { name, description } of exports) process.stdout.write(`${name || '""'}\t${description}\n`);
+  if (json) printJson(exports);
+  else for (const { name, description } of exports) print(`${name || '""'}\t${description}\n`);
   return exitCodes.ok;
 }
 
-async function info(reference: string, { json, map }: InfoFlags): Promise<number> {
+async function info(references: readonly string[], flags: InfoFlags): Promise<number> {
+  const [reference = ""] = references;
+  const { facts, extents } = await lookAt(reference, flags.map);
+  const contents = await contentsOf(imageWords(references, flags, imageFormats), imageFormats);
+  if (flags.json) {
+    printJson({ ...facts, contents, ...(extents === undefined ? {} : { extents }) });
+    return exitCodes.ok;
+  }
+  print(`${reference}: ${describeSize(facts.size)} (${facts.size} bytes)\n`);
+  if (contents.kind === "image") printImage(contents);
+  else {
+    const { capabilities, name: _name, size: _size, ...limits } = facts;
+    if (contents.text !== undefined) print(`  contents: ${printable(contents.text)}\n`);
+    printFacts({ ...limits, ...capabilities });
+  }
+  for (const { offset, length, kind } of extents ?? []) {
+    print(`${String(offset).padStart(16)} ${String(length).padStart(16)}  ${kind}\n`);
+  }
+  return exitCodes.ok;
+}
+
+function printImage({
+  format,
+  certainty,
+  role,
+  text,
+  facts,
+  missing,
+  devices,
+}: Contents & { kind: "image" }): void {
+  print(`  format: ${format}${certainty === "magic" ? "" : ` (${certainty})`}\n`);
+  print(`  contents: ${printable(text)}\n`);
+  for (const [name, reference] of Object.entries(devices)) {
+    if (name !== role) print(`  ${name}: ${printable(reference)}\n`);
+  }
+  printFacts(facts ?? {});
+  for (const name of missing) print(`  give --${name} DEVICE to see more\n`);
+}
+
+function printFacts(facts: Readonly<Record<string, unknown>>): void {
+  for (const [name, value] of Object.entries(facts)) print(`  ${name}: ${printable(String(value))}\n`);
+}
+
+async function lookAt(
+  reference: string,
+  map: boolean,
+): Promise<{ facts: { name: string; size: number } & BlockDevice["limits"]; extents?: Extent[] }> {
   const device = await openReference(reference, "read", realEnvironment);
   try {
-    const extents = map ? await collect(device) : undefined;
     const facts = { name: reference, size: device.size, ...device.limits };
-    if (json) {
-      print(extents === undefined ? facts : { ...facts, extents });
-      return exitCodes.ok;
-    }
-    process.stdout.write(`${reference}: ${describeSize(device.size)} (${device.size} bytes)\n`);
-    const { capabilities, ...limits } = device.limits;
-    for (const [name, value] of Object.entries({ ...limits, ...capabilities })) {
-      process.stdout.write(`  ${name}: ${String(value)}\n`);
-    }
-    for (const { offset, length, kind } of extents ?? []) {
-      process.stdout.write(`${String(offset).padStart(16)} ${String(length).padStart(16)}  ${kind}\n`);
-    }
-    return exitCodes.ok;
+    return map ? { facts, extents: await collect(device) } : { facts };
   } finally {
     await device.close();
   }
@@ -73,8 +115,4 @@ async function collect(device: BlockDevice): Promise<Extent[]> {
     else extents.push(extent);
   }
   return extents;
-}
-
-function print(value: unknown): void {
-  process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`);
 }

@@ -57,3 +57,57 @@ function lines(label: string, total: number): Progress {
     stop() {},
   };
 }
+
+/** Progress of work of which only the share that is done is known. */
+export interface RatioProgress {
+  update(done: number, total: number): void;
+  stop(): void;
+}
+
+/** Starts to show with the first update. @param quiet prints nothing at all. */
+export function startRatio(label: string, quiet: boolean): RatioProgress {
+  if (quiet) return nothing;
+  return process.stderr.isTTY ? ratioBar(label) : ratioLines(label);
+}
+
+function ratioBar(label: string): RatioProgress {
+  const shown = new SingleBar(
+    {
+      format: `${label} {bar} {percentage}% | {eta_formatted} left`,
+      stream: process.stderr,
+      hideCursor: true,
+      etaBuffer: 50,
+      gracefulExit: false,
+    },
+    Presets.shades_classic,
+  );
+  let started = false;
+  return {
+    update(done, total) {
+      if (!started) shown.start(total, done);
+      else shown.setTotal(total);
+      started = true;
+      shown.update(done);
+    },
+    stop() {
+      if (started) shown.stop();
+    },
+  };
+}
+
+// Milliseconds: what is over sooner needs no progress in a log.
+const SOON = 2000;
+
+function ratioLines(label: string): RatioProgress {
+  const started = Date.now();
+  let printed = 0;
+  return {
+    update(done, total) {
+      const tenth = total === 0 ? 10 : Math.floor((done / total) * 10);
+      if (tenth <= printed || Date.now() - started < SOON) return;
+      printed = tenth;
+      process.stderr.write(`${label}: ${tenth * 10} %\n`);
+    },
+    stop() {},
+  };
+}

@@ -6,7 +6,7 @@
  */
 import { rm } from "node:fs/promises";
 import { resolve } from "node:path";
-import { type BlockDevice, type Environment, schemeOf } from "@dmkit/block-io";
+import { type BlockDevice, type Environment, type ImageDevices, schemeOf } from "@dmkit/block-io";
 import { MAX_PAYLOAD, type UndoHeader, encodeChecksums, encodeHeader } from "../format/undo-file.ts";
 import { UndoDevice } from "./device.ts";
 import { UndoRecorder } from "./recorder.ts";
@@ -115,4 +115,27 @@ export async function withUndo<T>(
     await storage.close();
     if (session === undefined || session.saved === 0) await rm(path, { force: true });
   }
+}
+
+/** As {@link withUndo}, with the devices of an image by role; those of `roles` may be written. */
+export async function withImageUndo<T>(
+  path: string | undefined,
+  command: string,
+  { devices, references }: { devices: ImageDevices; references: Readonly<Record<string, string>> },
+  roles: Iterable<string>,
+  environment: Environment,
+  work: (devices: ImageDevices) => Promise<T>,
+): Promise<T> {
+  const written = [...roles];
+  const subjects = written.map((role) => ({
+    role,
+    reference: references[role] ?? role,
+    device: devices[role] as BlockDevice,
+  }));
+  return withUndo(path, command, subjects, environment, (given) =>
+    work({
+      ...devices,
+      ...Object.fromEntries(written.map((role, index) => [role, given[index] as BlockDevice])),
+    }),
+  );
 }

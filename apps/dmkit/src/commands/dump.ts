@@ -1,0 +1,70 @@
+/** `dmkit dump`: the metadata of an image as JSON. */
+import { open, rename, rm } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { BlockIoError, codeOf, realEnvironment } from "@dmkit/block-io";
+import type { Command } from "commander";
+import { imageFormats } from "../formats.ts";
+import { type ImageFlags, imageOptions, imageWords } from "../offline/cli.ts";
+import { dumpImage } from "../offline/dump.ts";
+import { withImage } from "../offline/image.ts";
+import { failing, interruptible, print, tellCancelled } from "../offline/work.ts";
+import { exitCodes } from "../ui/terminal.ts";
+
+interface DumpFlags extends ImageFlags {
+  readonly output?: string;
+}
+
+const examples = `
+Examples:
+  dmkit dump cache.img --backing disk.img -o cache.json
+  dmkit dump image | jq .dump
+  dmkit restore cache.json cache.img            puts it back
+`;
+
+export function addDump(program: Command, finish: (code: number) => void): void {
+  const command = program
+    .command("dump")
+    .summary("write the metadata of an image as JSON")
+    .description("Writes the metadata of an image as JSON, without loss. Nothing is written to the image.")
+    .argument("<device...>", "devices of one image; the first says what it is")
+    .option("-o, --output <file>", "a new file instead of standard output");
+  imageOptions(command, imageFormats)
+    .addHelpText("after", examples)
+    .action(async (devices: string[], flags: DumpFlags) => {
+      finish(await failing(() => dump(devices, flags)));
+    });
+}
+
+async function dump(devices: readonly string[], flags: DumpFlags): Promise<number> {
+  const { output, quiet } = flags;
+  if (output !== undefined && existsSync(output)) {
+    throw new BlockIoError("exists already", { code: "EEXIST", device: output, hint: "Give another name." });
+  }
+  const words = imageWords(devices, flags, imageFormats);
+  const options = { formats: imageFormats, environment: realEnvironment };
+  const result = await withImage(words, options, (image) =>
+    interruptible("dump", quiet || flags.json, (work) => dumpImage(image, work)),
+  );
+  if (result === "cancelled") return tellCancelled("dump");
+  if (output === undefined) print(result.value);
+  else await writeNew(output, result.value);
+  return exitCodes.ok;
+}
+
+/** The whole file or none. */
+async function writeNew(path: string, text: string): Promise<void> {
+  const part = `${path}.part`;
+  try {
+    const file = await open(part, "w", 0o600);
+    try {
+      await file.writeFile(text);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(part, path);
+  } catch (error) {
+    await rm(part, { force: true });
+    throw new BlockIoError((error as Error).message, { code: codeOf(error), device: path, cause: error });
+  }
+}

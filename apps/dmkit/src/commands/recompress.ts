@@ -1,0 +1,133 @@
+/** `dmkit recompress`: a compressed image in another format or algorithm, on another device. */
+import { existsSync, rmSync } from "node:fs";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type OfflineWork,
+  describeSize,
+  describeRange,
+  openFile,
+  parseOptions,
+  realEnvironment,
+  schemeOf,
+} from "@dmkit/block-io";
+import { type RecompressOptions, type Recompressed, recompress, recompressOptions } from "@dmkit/compression";
+import type { Command } from "commander";
+import { openReference } from "../devices.ts";
+import { imageFormats } from "../formats.ts";
+import { type ImageFlags, outputOptions, undoOption } from "../offline/cli.ts";
+import { optionWords } from "../offline/format-image.ts";
+import { type OpenImage, refuseTwice, withImage } from "../offline/image.ts";
+import { whatIsOn } from "../offline/protect.ts";
+import { withUndo } from "../offline/undo/session.ts";
+import { failing, interruptible, print, printJson, tellCancelled } from "../offline/work.ts";
+import { exitCodes } from "../ui/terminal.ts";
+import { repeated } from "./values.ts";
+
+interface RecompressFlags extends ImageFlags {
+  readonly option: readonly string[];
+  readonly force: boolean;
+  readonly undo?: string;
+}
+
+const examples = `
+Options of --option:
+${Object.entries(recompressOptions)
+  .map(([name, spec]) => `  ${name.padEnd(12)} ${spec.help} (${describeRange(spec)})`)
+  .join("\n")}
+
+Examples:
+  dmkit recompress old.img new.img -o algorithm=zstd
+  dmkit recompress v1.img v2.img                from format 1 to format 2
+`;
+
+export function addRecompress(program: Command, finish: (code: number) => void): void {
+  const command = program
+    .command("recompress")
+    .summary("write a compressed image anew, compressed otherwise")
+    .description(
+      "Reads a compressed image and writes what it holds to another device as a new compressed image.",
+    )
+    .argument("<device>", "the image; it is only read")
+    .argument("<out>", "where to; a file that does not exist is made as large as the image")
+    .option("--type <name>", "format of the image, if it cannot be told")
+    .option("-o, --option <name=value>", "see below; can be repeated", repeated, [])
+    .option("--force", "overwrite whatever is on OUT", false);
+  outputOptions(undoOption(command))
+    .addHelpText("after", examples)
+    .action(async (device: string, out: string, flags: RecompressFlags) => {
+      finish(await failing(() => run(device, out, flags)));
+    });
+}
+
+async function run(from: string, to: string, flags: RecompressFlags): Promise<number> {
+  const options = parseOptions(recompressOptions, optionWords(flags.option), "--option");
+  refuseTwice([from, to]);
+  const words = { devices: [from], roles: {}, type: flags.type };
+  const done = await withImage(words, { formats: imageFormats, environment: realEnvironment }, (image) =>
+    interruptible("recompress", flags.quiet || flags.json, (work) =>
+      convert(image, to, options, flags, work),
+    ),
+  );
+  if (done === "cancelled") return tellCancelled("recompress");
+  if (flags.json) printJson({ from, to, ...done.value });
+  else if (!flags.quiet) {
+    const { contents, payload, lost } = done.value;
+    const gone = lost > 0 ? `; ${lost} blocks were lost before, and are marked so` : "";
+    print(`recompressed ${describeSize(contents)} to ${describeSize(payload)} on ${to}${gone}\n`);
+  }
+  return exitCodes.ok;
+}
+
+async function convert(
+  { format, devices, references }: OpenImage,
+  to: string,
+  options: RecompressOptions,
+  { force, undo }: RecompressFlags,
+  work: OfflineWork,
+): Promise<Recompressed> {
+  const [source] = Object.values(devices);
+  if (format.name !== "compression" || source === undefined) {
+    throw new BlockIoError(`is ${format.name}, not a compressed image`, {
+      code: "EFORMAT",
+      device: Object.values(references)[0],
+    });
+  }
+  const created = schemeOf(to) === undefined && !existsSync(to);
+  if (!created && !force) await refuseContents(to);
+  const out = created
+    ? await openFile(to, { createSize: source.size, environment: work.environment })
+    : await openReference(to, "write", work.environment);
+  try {
+    const subject = { role: "out", reference: to, device: out };
+    const result = await withUndo(
+      created ? undefined : undo,
+      "recompress",
+      [subject],
+      work.environment,
+      ([given]) => recompress(source, given as BlockDevice, options, work),
+    );
+    await out.close();
+    return result;
+  } catch (error) {
+    await out.close().catch(() => {});
+    // Half an image is of no use to anybody.
+    if (created) rmSync(to, { force: true });
+    throw error;
+  }
+}
+
+async function refuseContents(to: string): Promise<void> {
+  const device = await openReference(to, "read", realEnvironment);
+  try {
+    const contents = await whatIsOn(device, imageFormats);
+    if (contents === undefined) return;
+    throw new BlockIoError(`holds something already: ${contents}`, {
+      code: "EEXIST",
+      device: to,
+      hint: "Nothing was written. If it is not needed any more, add --force.",
+    });
+  } finally {
+    await device.close();
+  }
+}

@@ -1,0 +1,79 @@
+/** `dmkit restore`: the metadata of an image from a dump. */
+import { type ImageDevices, realEnvironment } from "@dmkit/block-io";
+import type { Command } from "commander";
+import { imageFormats } from "../formats.ts";
+import { type ImageFlags, imageOptions, imageWords, undoOption } from "../offline/cli.ts";
+import { type DumpFile, readDump, tryRestore } from "../offline/dump.ts";
+import { assignRoles, withRoles } from "../offline/roles.ts";
+import { withImageUndo } from "../offline/undo/session.ts";
+import { failing, interruptible, print, printJson, tellCancelled } from "../offline/work.ts";
+import { exitCodes } from "../ui/terminal.ts";
+
+const examples = `
+All of the dump is tried out on a copy in memory before anything is written.
+
+Examples:
+  dmkit restore cache.json cache.img
+  dmkit restore --undo before.undo cache.json cache.img --backing disk.img
+`;
+
+interface RestoreFlags extends ImageFlags {
+  readonly undo?: string;
+}
+
+export function addRestore(program: Command, finish: (code: number) => void): void {
+  const command = program
+    .command("restore")
+    .summary("write metadata from a dump")
+    .description("Writes the metadata of DUMP to the devices of its image; the data stays what it is.")
+    .argument("<dump>", "made by: dmkit dump")
+    .argument("<device...>", "devices in the order of the roles; see also the options");
+  imageOptions(undoOption(command), imageFormats)
+    .addHelpText("after", examples)
+    .action(async (path: string, devices: string[], flags: RestoreFlags) => {
+      finish(await failing(() => restore(path, devices, flags)));
+    });
+}
+
+async function restore(path: string, devices: readonly string[], flags: RestoreFlags): Promise<number> {
+  const file = await readDump(path, imageFormats);
+  const words = imageWords(devices, flags, imageFormats);
+  const references = assignRoles(file.format, words);
+  const done = await interruptible("restore", flags.quiet || flags.json, async (work) => {
+    const roles = await withRoles(
+      references,
+      () => false,
+      realEnvironment,
+      (given) => tryRestore(file, given, work),
+    );
+    await withRoles(
+      references,
+      (role) => roles.has(role),
+      realEnvironment,
+      (given) =>
+        withImageUndo(
+          flags.undo,
+          "restore",
+          { devices: given, references },
+          roles,
+          realEnvironment,
+          (written) => write(file, written, work),
+        ),
+    );
+    return roles;
+  });
+  if (done === "cancelled") return tellCancelled("restore");
+  const written = [...done.value].map((role) => references[role] ?? role);
+  if (flags.json) printJson({ format: file.format.name, devices: references, written });
+  else if (!flags.quiet) print(`restored ${file.format.name} to ${written.join(", ")}\n`);
+  return exitCodes.ok;
+}
+
+async function write(
+  { format, dump }: DumpFile,
+  devices: ImageDevices,
+  work: Parameters<NonNullable<DumpFile["format"]["restore"]>>[2],
+): Promise<void> {
+  await format.restore?.(devices, dump, work);
+  for (const device of Object.values(devices)) await device.flush();
+}

@@ -1,0 +1,68 @@
+/** What is on a device: asks every format; a magic counts more than everything that merely fits. */
+import { type BlockDevice, BlockIoError, type Detected, type ImageFormat } from "@dmkit/block-io";
+
+/** A format, and what it says of a device. `forced`: it does not recognise it, somebody said so. */
+export interface Recognised {
+  readonly format: ImageFormat;
+  readonly certainty: Detected["certainty"] | "forced";
+  readonly role: string;
+  readonly text: string;
+}
+
+/** Formats that may be on the device: those with a magic, else those for which everything fits. */
+export async function candidates(
+  device: BlockDevice,
+  formats: readonly ImageFormat[],
+): Promise<Recognised[]> {
+  const found: Recognised[] = [];
+  if (device.size === 0) return found;
+  for (const format of formats) {
+    const detected = await format.detect(device);
+    if (detected !== undefined) found.push({ format, ...detected });
+  }
+  const certain = found.filter(({ certainty }) => certainty === "magic");
+  return certain.length > 0 ? certain : found;
+}
+
+/** The format of a device. Throws `EFORMAT` if it is none or could be several, `EPARSE` for an unknown type. */
+export async function recognise(
+  device: BlockDevice,
+  formats: readonly ImageFormat[],
+  type?: string,
+): Promise<Recognised> {
+  if (type !== undefined) return forced(device, formatNamed(type, formats));
+  const found = await candidates(device, formats);
+  const [first] = found;
+  if (first !== undefined && found.length === 1) return first;
+  const names = formats.map(({ name }) => name).join(", ");
+  const reason =
+    device.size === 0
+      ? "is empty (0 bytes)"
+      : first === undefined
+        ? `is none of the known formats (tried ${names || "nothing"})`
+        : `could be ${found.map(({ text }) => text).join(", or ")}`;
+  throw new BlockIoError(reason, {
+    code: "EFORMAT",
+    device: device.name,
+    hint:
+      device.size === 0 ? "There is nothing to work on." : "If you know what it is, say so with --type NAME.",
+  });
+}
+
+/** Throws `EPARSE`. */
+export function formatNamed(type: string, formats: readonly ImageFormat[]): ImageFormat {
+  const format = formats.find(({ name }) => name === type);
+  if (format !== undefined) return format;
+  throw new BlockIoError(`there is no image format "${type}"`, {
+    code: "EPARSE",
+    hint: `Known formats: ${formats.map(({ name }) => name).join(", ")}.`,
+  });
+}
+
+async function forced(device: BlockDevice, format: ImageFormat): Promise<Recognised> {
+  if (device.size === 0) return recognise(device, [format]);
+  const detected = await format.detect(device);
+  if (detected !== undefined) return { format, ...detected };
+  const role = format.roles[0]?.name ?? "device";
+  return { format, certainty: "forced", role, text: `${format.name}, because of --type` };
+}

@@ -1,0 +1,123 @@
+/**
+ * `format`: makes a new image.
+ *
+ * Invariants: it is tried out in memory first, so that wrong options or sizes change nothing; devices that are not
+ * written then are not opened for writing; and those that are must hold nothing that can be recognised, unless
+ * somebody insists.
+ */
+import {
+  BlockIoError,
+  type ImageDevices,
+  type ImageFormat,
+  type OfflineWork,
+  codeOf,
+  parseOptions,
+} from "@dmkit/block-io";
+import { tryOut } from "./dump.ts";
+import { usage } from "./image.ts";
+import { whatIsOn } from "./protect.ts";
+import { withRoles } from "./roles.ts";
+import { withImageUndo } from "./undo/session.ts";
+
+export interface FormatRequest {
+  readonly format: ImageFormat;
+  readonly references: Readonly<Record<string, string>>;
+  readonly options: Readonly<Record<string, string>>;
+  readonly force: boolean;
+  readonly undo?: string | undefined;
+}
+
+/** The roles that were written. Errors: `EPARSE` (options), `EEXIST` (something is there), those of the format. */
+export async function formatImage(
+  { format, references, options, force, undo }: FormatRequest,
+  formats: readonly ImageFormat[],
+  work: OfflineWork,
+): Promise<ReadonlySet<string>> {
+  const make = format.format?.bind(format);
+  if (make === undefined) throw new BlockIoError(`${format.name} cannot be formatted`, { code: "ENOTSUP" });
+  if (format.formatOptions !== undefined) parseOptions(format.formatOptions, options, "--option");
+  const { environment } = work;
+  const roles = await withRoles(
+    references,
+    () => false,
+    environment,
+    async (devices) => {
+      refuseEmpty(devices);
+      const written = await rolesWritten(devices, (copies) =>
+        make(copies, options, { environment, signal: work.signal }),
+      );
+      if (!force) for (const role of written) await refuseContents(role, devices, formats);
+      return written;
+    },
+  );
+  await withRoles(
+    references,
+    (role) => roles.has(role),
+    environment,
+    (devices) =>
+      withImageUndo(
+        undo,
+        `format ${format.name}`,
+        { devices, references },
+        roles,
+        environment,
+        async (given) => {
+          await make(given, options, work);
+          for (const role of roles) await given[role]?.flush();
+        },
+      ),
+  );
+  return roles;
+}
+
+/** All of them where it takes too much memory to find out. */
+async function rolesWritten(
+  devices: ImageDevices,
+  make: (copies: ImageDevices) => Promise<void>,
+): Promise<ReadonlySet<string>> {
+  try {
+    return await tryOut(devices, make);
+  } catch (error) {
+    if (codeOf(error) !== "ENOMEM") throw error;
+    return new Set(Object.keys(devices));
+  }
+}
+
+function refuseEmpty(devices: ImageDevices): void {
+  for (const { name, size } of Object.values(devices)) {
+    if (size > 0) continue;
+    throw new BlockIoError("is empty (0 bytes)", {
+      code: "EINVAL",
+      device: name,
+      hint: "Give it a size first: truncate -s 1G FILE",
+    });
+  }
+}
+
+async function refuseContents(
+  role: string,
+  devices: ImageDevices,
+  formats: readonly ImageFormat[],
+): Promise<void> {
+  const device = devices[role];
+  const contents = device === undefined ? undefined : await whatIsOn(device, formats);
+  if (contents === undefined) return;
+  throw new BlockIoError(`holds something already: ${contents}`, {
+    code: "EEXIST",
+    device: device?.name,
+    hint: "Nothing was written. If it is not needed any more, add --force.",
+  });
+}
+
+/** `name=value` words as options. Throws `EPARSE`. */
+export function optionWords(words: readonly string[]): Record<string, string> {
+  const options: Record<string, string> = {};
+  for (const word of words) {
+    const at = word.indexOf("=");
+    if (at <= 0) throw usage(`--option ${word}: expected name=value`, undefined);
+    const name = word.slice(0, at);
+    if (Object.hasOwn(options, name)) throw usage(`--option ${name} is given twice`, undefined);
+    options[name] = word.slice(at + 1);
+  }
+  return options;
+}

@@ -1,0 +1,168 @@
+/**
+ * Opens the devices of one image and finds out which is which.
+ *
+ * Invariants:
+ *
+ * - a device that is not to be written is opened read-only: not even its times change;
+ * - the locks are those the server takes, so that nobody works on an image that is being served;
+ * - what was opened is closed, whatever goes wrong.
+ */
+import { realpathSync } from "node:fs";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  type ImageDevices,
+  type ImageFormat,
+  schemeOf,
+} from "@dmkit/block-io";
+import { openReference } from "../devices.ts";
+import { type Recognised, recognise } from "./detect.ts";
+
+/** An image as the command line names it. */
+export interface ImageWords {
+  /** Paths or URIs; the first says what the image is. */
+  readonly devices: readonly string[];
+  /** Other devices by role. */
+  readonly roles: Readonly<Record<string, string>>;
+  /** Name of a format that is not to be found out. */
+  readonly type?: string | undefined;
+}
+
+export interface OpenOptions {
+  readonly formats: readonly ImageFormat[];
+  readonly environment: Environment;
+  /** Which roles are opened for writing; none unless told otherwise. */
+  readonly writes?: (role: string) => boolean;
+  /** Required roles may be missing. Default false. */
+  readonly partial?: boolean;
+}
+
+export interface OpenImage extends Recognised {
+  readonly devices: ImageDevices;
+  /** What each device was named by. */
+  readonly references: Readonly<Record<string, string>>;
+}
+
+/**
+ * Runs `work` with an open image. Errors: `EPARSE` for devices that do not make an image, `EFORMAT` for what is not
+ * recognised, those of opening.
+ */
+export async function withImage<T>(
+  words: ImageWords,
+  options: OpenOptions,
+  work: (image: OpenImage) => Promise<T>,
+): Promise<T> {
+  refuseTwice([...words.devices, ...Object.values(words.roles)]);
+  const opened: BlockDevice[] = [];
+  const open = async (reference: string, access: "read" | "write"): Promise<BlockDevice> => {
+    const device = await openReference(reference, access, options.environment);
+    opened.push(device);
+    return device;
+  };
+  try {
+    const { recognised, references } = await assign(words, options);
+    const devices: Record<string, BlockDevice> = {};
+    for (const [role, reference] of Object.entries(references)) {
+      devices[role] = await open(reference, options.writes?.(role) === true ? "write" : "read");
+    }
+    const result = await work({ ...recognised, devices, references });
+    await closeAll(opened);
+    return result;
+  } catch (error) {
+    await closeAll(opened).catch(() => {});
+    throw error;
+  }
+}
+
+async function closeAll(devices: BlockDevice[]): Promise<void> {
+  const results = await Promise.allSettled(devices.splice(0).map((device) => device.close()));
+  for (const result of results) if (result.status === "rejected") throw result.reason;
+}
+
+/** Which device has which role; everything is open read-only meanwhile. */
+async function assign(
+  { devices: words, roles, type }: ImageWords,
+  { formats, environment, partial = false }: OpenOptions,
+): Promise<{ recognised: Recognised; references: Record<string, string> }> {
+  const [first = "", ...rest] = words;
+  const recognised = await withDevice(first, environment, (device) => recognise(device, formats, type));
+  const { format } = recognised;
+  const references: Record<string, string> = { [recognised.role]: first };
+  const give = (role: string, reference: string): void => {
+    if (!format.roles.some(({ name }) => name === role)) {
+      throw usage(`${format.name} has no device "${role}"`, `It has: ${rolesOf(format)}.`);
+    }
+    if (references[role] !== undefined) {
+      throw usage(`the ${role} device is given twice: ${references[role]} and ${reference}`, undefined);
+    }
+    references[role] = reference;
+  };
+  for (const [role, reference] of Object.entries(roles)) give(role, reference);
+  for (const reference of rest) {
+    const detected = await withDevice(reference, environment, (device) => format.detect(device));
+    const free = format.roles.find(({ name }) => references[name] === undefined)?.name;
+    const role = detected !== undefined && references[detected.role] === undefined ? detected.role : free;
+    if (role === undefined) {
+      throw usage(
+        `${reference}: ${format.name} has no use for another device`,
+        `It has: ${rolesOf(format)}.`,
+      );
+    }
+    give(role, reference);
+  }
+  if (!partial) requireRoles(format, references, first);
+  return { recognised, references };
+}
+
+async function withDevice<T>(
+  reference: string,
+  environment: Environment,
+  look: (device: BlockDevice) => Promise<T>,
+): Promise<T> {
+  const device = await openReference(reference, "read", environment);
+  try {
+    return await look(device);
+  } finally {
+    await device.close();
+  }
+}
+
+export function requireRoles(
+  format: ImageFormat,
+  given: Readonly<Record<string, string>>,
+  first: string,
+): void {
+  const missing = format.roles.find(({ name, required }) => required && given[name] === undefined);
+  if (missing === undefined) return;
+  throw usage(
+    `${first}: ${format.name} needs its ${missing.name} device, too`,
+    `Give it with --${missing.name} DEVICE: ${missing.help}.`,
+  );
+}
+
+function rolesOf({ roles }: ImageFormat): string {
+  return roles.map(({ name }) => name).join(", ");
+}
+
+export function refuseTwice(references: readonly string[]): void {
+  const seen = new Set<string>();
+  for (const reference of references) {
+    const identity = identityOf(reference);
+    if (seen.has(identity)) throw usage(`${reference} is given twice`, "Each device has one place.");
+    seen.add(identity);
+  }
+}
+
+function identityOf(reference: string): string {
+  if (schemeOf(reference) !== undefined) return reference;
+  try {
+    return realpathSync(reference);
+  } catch {
+    return reference;
+  }
+}
+
+export function usage(reason: string, hint: string | undefined): BlockIoError {
+  return new BlockIoError(reason, { code: "EPARSE", op: "parse", hint });
+}

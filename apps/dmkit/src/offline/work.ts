@@ -1,0 +1,85 @@
+/** Long offline work: progress, an interrupt that ends it at a safe place, and errors as exit codes. */
+import { BlockIoError, type OfflineWork, realEnvironment } from "@dmkit/block-io";
+import { startRatio } from "../ui/progress.ts";
+import { exitCodes, printError } from "../ui/terminal.ts";
+
+/** What a command that was interrupted ends with; the checkers have their own. */
+export const CANCELLED = 130;
+
+/** Exit codes of fsck; bits that are added. */
+export const fsckCodes = {
+  clean: 0,
+  corrected: 1,
+  left: 4,
+  operational: 8,
+  usage: 16,
+  cancelled: 32,
+} as const;
+
+/** How a command tells what went wrong. */
+export interface FailureCodes {
+  readonly error: number;
+  readonly usage: number;
+}
+
+/** Runs work that an interrupt ends; the second interrupt ends the process. */
+export async function interruptible<T>(
+  label: string,
+  quiet: boolean,
+  run: (work: OfflineWork) => Promise<T>,
+): Promise<{ readonly value: T } | "cancelled"> {
+  const abort = new AbortController();
+  const interrupt = (): void => {
+    process.off("SIGINT", interrupt);
+    process.off("SIGTERM", interrupt);
+    abort.abort(new BlockIoError("interrupted", { code: "ESHUTDOWN" }));
+  };
+  process.on("SIGINT", interrupt);
+  process.on("SIGTERM", interrupt);
+  const shown = startRatio(label, quiet);
+  try {
+    const value = await run({
+      environment: realEnvironment,
+      signal: abort.signal,
+      progress: (done, total) => shown.update(done, total),
+    });
+    return { value };
+  } catch (error) {
+    if (!abort.signal.aborted) throw error;
+    return "cancelled";
+  } finally {
+    shown.stop();
+    process.off("SIGINT", interrupt);
+    process.off("SIGTERM", interrupt);
+  }
+}
+
+/** Says that work was interrupted. The exit code of it. */
+export function tellCancelled(label: string): number {
+  process.stderr.write(`dmkit: ${label} interrupted; run it again to finish\n`);
+  return CANCELLED;
+}
+
+/** Prints what `run` throws; the exit code. Texts that cannot be understood are wrong usage. */
+export async function failing(run: () => Promise<number>, codes: FailureCodes = exitCodes): Promise<number> {
+  try {
+    return await run();
+  } catch (error) {
+    printError(error);
+    return error instanceof BlockIoError && error.code === "EPARSE" ? codes.usage : codes.error;
+  }
+}
+
+/** Text from a device, safe to show on a terminal. */
+export function printable(text: string): string {
+  // eslint-disable-next-line no-control-regex
+  return text.replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, "?");
+}
+
+export function print(text: string): void {
+  process.stdout.write(text);
+}
+
+export function printJson(value: unknown): void {
+  print(`${JSON.stringify(value, undefined, 2)}\n`);
+}
