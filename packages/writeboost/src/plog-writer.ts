@@ -30,6 +30,7 @@ export class PlogWriter {
   #appended = 0;
   #written = 0;
   #inUse: Buffer | undefined;
+  #zeroes: Buffer | undefined;
   /** Bytes written to each plog segment since it was zeroed, and for which id. */
   readonly #used: Map<number, { id: number; bytes: number }> = new Map();
 
@@ -44,7 +45,8 @@ export class PlogWriter {
 
   /** Bytes of RAM. */
   get bufferBytes(): number {
-    return this.#size * (1 + this.#idle.length + (this.#inUse === undefined ? 0 : 1));
+    const buffers = [this.#inUse, this.#zeroes].filter((buffer) => buffer !== undefined);
+    return this.#size * (1 + this.#idle.length + buffers.length);
   }
 
   /** Whether the segment that is open can take another `bytes`, records included. */
@@ -92,19 +94,28 @@ export class PlogWriter {
     if (this.#inUse === this.#image) this.#image = this.#idle.pop() ?? Buffer.alloc(this.#size);
   }
 
+  /**
+   * Zeroes as data: a file system that is asked to zero a range forgets that it is allocated, and must then
+   * commit its journal in every barrier.
+   */
+  #blank(bytes: number): Buffer {
+    this.#zeroes ??= Buffer.alloc(this.#size);
+    return this.#zeroes.subarray(0, bytes);
+  }
+
   async #writeTail(image: Buffer, id: number, from: number, to: number): Promise<void> {
     const device = this.#device;
     const segment = (id - 1) % this.#segments;
     const before = this.#used.get(segment);
     if (before !== undefined && before.id !== id) {
       // Only where there is a single plog segment: the others have been zeroed by then.
-      await device.writeZeroes(segment * this.#size, before.bytes);
+      await device.write(segment * this.#size, this.#blank(before.bytes));
       await device.flush();
     }
     this.#used.set(segment, { id, bytes: to });
     const stale = [...this.#used].filter(([, { id: other }]) => other !== id);
     const writing = device.write(segment * this.#size + from, image.subarray(from, to));
-    const zeroing = stale.map(([other, { bytes }]) => device.writeZeroes(other * this.#size, bytes));
+    const zeroing = stale.map(([other, { bytes }]) => device.write(other * this.#size, this.#blank(bytes)));
     if (writing !== done || zeroing.length > 0) await settled([writing, ...zeroing]);
     await device.flush();
     for (const [other] of stale) this.#used.delete(other);
