@@ -6,6 +6,7 @@ import type { DumpV1, DumpV2 } from "../src/offline/dump.ts";
 import {
   BLOCK,
   JOURNAL,
+  ReadOnly,
   Recorder,
   bytesOf,
   code,
@@ -54,7 +55,7 @@ describe.each(formats)("an image of format %s", (format) => {
   });
 
   it("is described", async () => {
-    const facts = await images.info({ device: await made(format) }, work);
+    const facts = await images.info({ device: new ReadOnly(await made(format)) }, work);
     expect(facts).toMatchObject({
       format,
       algorithm: "lz4",

@@ -1,11 +1,12 @@
 /** Conversion into another format, algorithm or level, on another device. */
-import { MemoryDevice, parseOptions } from "@dmkit/block-io";
+import { type BlockDevice, MemoryDevice, parseOptions } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { type Recompressed, compressionImages, recompress, recompressOptions } from "../src/index.ts";
 import {
   BLOCK,
   JOURNAL,
+  ReadOnly,
   Recorder,
   bytesOf,
   code,
@@ -44,8 +45,8 @@ async function made(values: Readonly<Record<string, unknown>>, close = true): Pr
 }
 
 function convert(
-  from: MemoryDevice,
-  to: MemoryDevice,
+  from: BlockDevice,
+  to: BlockDevice,
   values: Readonly<Record<string, unknown>>,
   more = {},
 ): Promise<Recompressed> {
@@ -98,7 +99,7 @@ describe("recompress", () => {
     expect(last.map(({ kind }) => kind)).toEqual(["journal"]);
     bytes.fill(3, layout.metaStart * BLOCK + 512 * 7, layout.metaStart * BLOCK + 512 * 8);
     const to = new MemoryDevice(2 * SIZE);
-    await convert(await deviceOf(bytes), to, {});
+    await convert(new ReadOnly(await deviceOf(bytes)), to, {});
     expect(await contentsOf(await bytesOf(to), BLOCKS)).toEqual(await contentsOf(bytes, BLOCKS));
   });
 
@@ -122,7 +123,7 @@ describe("recompress", () => {
     const from = await made({ format: "v2" });
     const bytes = await bytesOf(from);
     const small = new Recorder(SIZE / 2);
-    const refused: [MemoryDevice, Record<string, unknown>, string][] = [
+    const refused: [BlockDevice, Record<string, unknown>, string][] = [
       [from, {}, "EINVAL"],
       [small, {}, "EINVAL"],
       [small, { size: 16 * BLOCK }, "EINVAL"],

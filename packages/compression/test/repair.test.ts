@@ -8,6 +8,7 @@ import { type RepairSettings, repair } from "../src/index.ts";
 import {
   BLOCK,
   JOURNAL,
+  ReadOnly,
   Recorder,
   bytesOf,
   code,
@@ -214,7 +215,7 @@ describe.each(damages)("$name", ({ of = closedImage, make, repaired, left, gone 
 
   it("is reported, and repaired as far as that is no guess", async () => {
     const device = await deviceOf(damaged());
-    const found = await problemsOf(device);
+    const found = await problemsOf(new ReadOnly(device));
     expect((await bytesOf(device)).equals(damaged()), "check writes nothing").toBe(true);
     const result = await repair(device, work);
     expect(result.repaired.map(({ kind }) => kind)).toEqual(repaired);

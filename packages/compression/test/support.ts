@@ -3,11 +3,13 @@ import { createHash } from "node:crypto";
 import {
   type BlockDevice,
   BlockIoError,
+  GuardedDevice,
   type ImageProblem,
   MemoryDevice,
   type OfflineWork,
   type TargetDevice,
   realEnvironment,
+  withCapabilities,
 } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { check } from "../src/index.ts";
@@ -88,6 +90,28 @@ export function layoutOf(size: number): LayoutV2 {
 
 export function flipBit(bytes: Buffer, at: number, bit = 3): void {
   bytes[at] = (bytes[at] as number) ^ (1 << bit);
+}
+
+/** What a device holds, not to be written to. */
+export class ReadOnly extends GuardedDevice {
+  readonly #device: BlockDevice;
+
+  constructor(device: BlockDevice) {
+    super(device.name, device.size, withCapabilities(device.limits, { readOnly: true }));
+    this.#device = device;
+  }
+
+  protected override doRead(offset: number, into: Buffer): Promise<void> {
+    return this.#device.read(offset, into);
+  }
+
+  protected override doWrite(): Promise<void> {
+    throw new Error("a device that must not be written to");
+  }
+
+  protected override doFlush(): Promise<void> {
+    throw new Error("a device that must not be flushed");
+  }
 }
 
 interface Logged {

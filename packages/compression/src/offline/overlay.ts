@@ -2,7 +2,7 @@
  * A device as it would be after some writes that are only remembered: the offline tools replay the journal on it,
  * so that they see what the next opening will, and write nothing.
  */
-import { type BlockDevice, GuardedDevice, done } from "@dmkit/block-io";
+import { type BlockDevice, GuardedDevice, done, withCapabilities } from "@dmkit/block-io";
 import { BLOCK } from "../format/geometry-v1.ts";
 
 export class Overlay extends GuardedDevice {
@@ -11,7 +11,8 @@ export class Overlay extends GuardedDevice {
   readonly #written = new Map<number, Buffer>();
 
   constructor(lower: BlockDevice) {
-    super(lower.name, lower.size, lower.limits);
+    // A device that must not be written to is looked at all the same.
+    super(lower.name, lower.size, withCapabilities(lower.limits, { readOnly: false }));
     this.#lower = lower;
   }
 
