@@ -1,5 +1,5 @@
 /** `check`: a stack that nobody is serving. Nothing is written; problems are data. */
-import { SECTOR, isZero } from "@dmkit/block-io";
+import { type BlockDevice, type ImageProblem, SECTOR, isZero } from "@dmkit/block-io";
 import { readBitmap } from "./bitmap-loader.ts";
 import { type StackingProblem, judgeStack } from "./core/stacking.ts";
 import { bitmapDeviceSize, bitmapLength, identityOffset } from "./format/geometry.ts";
@@ -9,19 +9,18 @@ import { type StackDevices, bitmapSources } from "./open-stack.ts";
 import type { ChainOptions } from "./offline/chain.ts";
 import type { WorkOptions } from "./offline/work.ts";
 
-/** `error`: the stack is refused, or shows something wrong. `warning`: it works, but look at it. */
-export type Severity = "error" | "warning";
+export type ProblemKind =
+  | StackingProblem["kind"]
+  | "too-small"
+  | "stray-bits"
+  | "new-with-bits"
+  | "no-base"
+  | "unreadable";
 
-export interface Problem {
-  readonly kind: StackingProblem["kind"] | "too-small" | "stray-bits" | "no-base" | "unreadable";
-  readonly severity: Severity;
+export interface Problem extends ImageProblem {
+  readonly kind: ProblemKind;
   /** 0: the base; layers are counted from 1 at the bottom. */
   readonly layer: number;
-  /** Byte of the bitmap device, where there is one. */
-  readonly offset?: number;
-  readonly text: string;
-  /** What can be done about it. */
-  readonly repair: string;
 }
 
 /** All problems of a stack. Errors: those of the devices, except for reads of a bitmap. */
@@ -38,8 +37,17 @@ export async function* check(
   const aliasedKnown = options.aliasedBlockSize !== undefined;
   for (const problem of judgeStack(blocks, { sectors: stack.sectors, writable: false, aliasedKnown })) {
     const { layer, kind, reason, hint } = problem;
-    const severity = kind === "original" ? "warning" : "error";
-    yield { kind, severity, layer, text: reason, repair: await betterHint(stack, problem, hint) };
+    yield {
+      kind,
+      severity: kind === "original" ? "warning" : "error",
+      role: "bitmap",
+      location: `layer ${layer}`,
+      layer,
+      offset: identityOffset(bitmapLength(stack.sectors)),
+      length: SECTOR,
+      text: reason,
+      advice: await betterHint(stack, problem, hint),
+    };
   }
   for (const [index, source] of bitmapSources(stack.layers, blocks, undefined).entries()) {
     const { kind } = blocks[index] as IdentityBlock;
@@ -48,19 +56,21 @@ export async function* check(
 }
 
 function* checkSizes({ base, baseOffset, layers, sectors }: StackDevices): Iterable<Problem> {
-  const short = (layer: number, what: string, need: number, has: number): Problem => ({
+  const short = (layer: number, role: string, { name, size }: BlockDevice, need: number): Problem => ({
     kind: layer === 0 ? "no-base" : "too-small",
     severity: "error",
+    role,
+    location: layer === 0 ? "base" : `layer ${layer}`,
     layer,
-    text: `${what} has ${has} bytes, ${need} are needed`,
-    repair: "Check the length and the offsets; a file that was cut short has lost what was behind its end.",
+    text: `${name} has ${size} bytes, ${need} are needed`,
+    advice: "Check the length and the offsets; a file that was cut short has lost what was behind its end.",
   });
   const bytes = sectors * SECTOR;
-  if (base.size - baseOffset < bytes) yield short(0, base.name, baseOffset + bytes, base.size);
+  if (base.size - baseOffset < bytes) yield short(0, "base", base, baseOffset + bytes);
   for (const [index, { bitmap, data, offset }] of layers.entries()) {
-    if (data.size - offset < bytes) yield short(index + 1, data.name, offset + bytes, data.size);
+    if (data.size - offset < bytes) yield short(index + 1, "data", data, offset + bytes);
     const need = bitmapDeviceSize(sectors);
-    if (bitmap.size < need) yield short(index + 1, bitmap.name, need, bitmap.size);
+    if (bitmap.size < need) yield short(index + 1, "bitmap", bitmap, need);
   }
 }
 
@@ -85,28 +95,35 @@ async function* checkBits(
     signal?.throwIfAborted();
     const length = Math.min(BITMAP_STEP, end - offset);
     const bytes = await readBitmap(source, offset, length).catch(() => undefined);
+    const at = {
+      severity: "error",
+      role: "bitmap",
+      location: `layer ${layer}`,
+      layer,
+      offset,
+      length,
+    } as const;
     if (bytes === undefined) {
       const text = `${length} bytes of the bitmap cannot be read`;
+      yield { ...at, kind: "unreadable", text, advice: "Check the device; restore a backup." };
+    } else if (kind === "new" && !isZero(bytes)) {
+      const advice = "Its identity was lost, or something else has written to the device: restore a backup.";
+      yield { ...at, kind: "new-with-bits", text: "the layer is new, but has bits set", advice };
+    } else if (kind === "layer" && hasStrayBits(bytes, offset, sectors)) {
       yield {
-        kind: "unreadable",
-        severity: "error",
-        layer,
-        offset,
-        text,
-        repair: "Check the device; restore a backup.",
+        ...at,
+        kind: "stray-bits",
+        text: "bits are set that speak for no sector: something else has written here",
+        repair: "they are cleared; whether bits that speak for sectors are right, nobody can tell",
+        advice: "Compare what the stack shows with a backup.",
       };
-    } else if (kind === "new" ? !isZero(bytes) : hasStrayBits(bytes, offset, sectors)) {
-      const text =
-        kind === "new" ? "the layer is new, but has bits set" : "bits are set that speak for no sector";
-      const repair = "Something else has written to the bitmap device: do not trust the layer.";
-      yield { kind: "stray-bits", severity: "error", layer, offset, text, repair };
     }
     progress?.(Math.min(sectors, (offset + length) * 8) * SECTOR);
   }
 }
 
 /** Whether a bit at or behind number `sectors` is set. */
-function hasStrayBits(bytes: Buffer, offset: number, sectors: number): boolean {
+export function hasStrayBits(bytes: Buffer, offset: number, sectors: number): boolean {
   const from = sectors - offset * 8;
   if (from >= bytes.length * 8) return false;
   if (from <= 0) return !isZero(bytes);

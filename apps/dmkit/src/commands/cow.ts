@@ -165,8 +165,8 @@ async function checkStack(words: string[], flags: Flags): Promise<number> {
     for await (const problem of check(stack, aliased(flags))) problems.push(problem);
     if (flags.json) print(`${JSON.stringify(problems, undefined, 2)}\n`);
     else
-      for (const { severity, layer, text, repair } of problems)
-        print(`${severity}: layer ${layer}: ${text}\n  ${repair}\n`);
+      for (const { severity, layer, text, advice = "" } of problems)
+        print(`${severity}: layer ${layer}: ${text}\n  ${advice}\n`);
     return problems.some(({ severity }) => severity === "error") ? exitCodes.error : exitCodes.ok;
   });
 }

@@ -67,6 +67,19 @@ export function encodeIdentity({ uuid, parent, sectors, frozen }: Identity): Buf
   return sector;
 }
 
+/** One sector, as the original wrote it. */
+export function encodeOriginal(bitmapLength: number): Buffer {
+  const sector = Buffer.alloc(SECTOR);
+  MAGIC.copy(sector, 0);
+  setU64(sector, 8, bitmapLength);
+  return sector;
+}
+
+/** Whether a value that came from outside is a UUID as this format writes it. */
+export function isUuid(value: unknown): value is Uuid {
+  return typeof value === "string" && /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/.test(value);
+}
+
 /**
  * Judges an identity block.
  * @param block at least one sector; what lies behind it must be zero for the block to be `new`.
