@@ -19,7 +19,7 @@ import {
   problemsOf,
   text,
   work,
-} from "./support.ts";
+} from "./support/images.ts";
 
 const BLOCKS = 300;
 const SIZE = 2 ** 21;

@@ -23,7 +23,7 @@ import {
   problemsOf,
   text,
   work,
-} from "./support.ts";
+} from "./support/images.ts";
 
 const SIZE = 2 ** 21;
 const BLOCKS = 300;

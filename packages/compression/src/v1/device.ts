@@ -6,11 +6,9 @@
  * metadata writes fail the request, a flush covers the metadata, data is stable before the metadata that a flush
  * writes, and nothing read from the disk is believed unchecked.
  *
- * Invariants: whoever changes an extent holds its blocks exclusively, whoever reads it holds them shared; a metadata
- * block is written by one at a time, from the map as it is at that moment.
+ * Invariant: whoever changes an extent holds its blocks exclusively, whoever reads it holds them shared.
  */
 import {
-  Bitmap,
   type BlockDevice,
   BlockIoError,
   type Environment,
@@ -30,9 +28,10 @@ import { type ExtentMap, type StoredExtent, TAIL } from "../core/extent-map.ts";
 import { isRaw } from "../core/plan.ts";
 import { type Run, runsOf } from "../core/runs.ts";
 import { type Counters, statusLine } from "../counters.ts";
-import { metaBlocksOf, packBlock } from "../format/entries-v1.ts";
-import { BLOCK } from "../format/geometry-v1.ts";
+import { BLOCK, MAX_EXTENT } from "../format/geometry-v1.ts";
 import { limitsV2 } from "../v2/device.ts";
+import { Discards } from "./discards.ts";
+import { MetadataV1 } from "./metadata.ts";
 
 export interface DeviceV1Parts {
   readonly name: string;
@@ -49,6 +48,8 @@ export interface DeviceV1Parts {
   /** Milliseconds that metadata waits, at most; 0: it is written with the data. */
   readonly interval: number;
   readonly readOnly: boolean;
+  /** Discard what lies behind payloads, too. */
+  readonly discardHoles: boolean;
 }
 
 /** A run of blocks that becomes an extent; without contents if its payload stays where it is. */
@@ -59,15 +60,17 @@ interface Piece extends Run {
 export class CompressionDeviceV1 extends GuardedTarget {
   readonly #parts: DeviceV1Parts;
   readonly #lock = new RangeLock();
-  readonly #metaLock = new RangeLock();
-  readonly #dirty: Bitmap;
+  readonly #metadata: MetadataV1;
+  readonly #discards: Discards;
   readonly #flushes: FlushGroup;
   #timer: Timer | undefined;
 
   constructor(parts: DeviceV1Parts) {
     super(parts.name, parts.size, withCapabilities(limitsV2, { readOnly: parts.readOnly }));
     this.#parts = parts;
-    this.#dirty = new Bitmap(parts.metaBlocks);
+    const { lower, map, metaBlocks, counters, discardHoles } = parts;
+    this.#metadata = new MetadataV1(lower, map, metaBlocks, counters);
+    this.#discards = new Discards(lower, map, (1 + metaBlocks) * BLOCK, discardHoles);
     this.#flushes = new FlushGroup(() => this.#flushAll());
   }
 
@@ -236,7 +239,7 @@ export class CompressionDeviceV1 extends GuardedTarget {
     if (extent.sectors === 0 && !extent.bad) {
       // Tails without payload must not become those of what is put in front of them.
       this.#parts.map.drop(run.first, run.blocks);
-      this.#touch(run.first, run.blocks);
+      this.#metadata.touch(run.first, run.blocks);
       return;
     }
     if (isRaw(extent) && !extent.bad) {
@@ -277,8 +280,12 @@ export class CompressionDeviceV1 extends GuardedTarget {
     for (const [index, { first, blocks }] of pieces.entries()) {
       map.setExtent(first, blocks, (stored[index] as PromiseFulfilledResult<number>).value);
     }
-    this.#touch(range.first, range.blocks);
-    for (const { first, blocks } of [...pieces, ...lost]) this.#touch(first, blocks);
+    this.#metadata.touch(range.first, range.blocks);
+    this.#discards.add(range.first, range.blocks);
+    for (const { first, blocks } of [...pieces, ...lost]) {
+      this.#metadata.touch(first, blocks);
+      this.#discards.add(first, blocks);
+    }
   }
 
   /** Tails without a head must not be taken for those of what is now in front of them. */
@@ -288,12 +295,7 @@ export class CompressionDeviceV1 extends GuardedTarget {
     while (end < map.blocks && ((map.states[end] as number) & TAIL) !== 0 && map.find(end).bad) end += 1;
     if (end === at) return;
     map.lose(at, end - at);
-    this.#touch(at, end - at);
-  }
-
-  #touch(first: number, blocks: number): void {
-    const pages = metaBlocksOf(first, blocks);
-    this.#dirty.set(pages.first, pages.last - pages.first + 1);
+    this.#metadata.touch(at, end - at);
   }
 
   async #zero(offset: number, length: number, fua: boolean): Promise<void> {
@@ -319,9 +321,7 @@ export class CompressionDeviceV1 extends GuardedTarget {
     if (fua) return this.#flushes.flush();
     if (interval === 0) {
       // The neighbours' remainders may have their entries in the blocks before and after.
-      const pages = metaBlocksOf(Math.max(0, first - 32), blocks + 64);
-      await this.#writeMetadata(pages.first, Math.min(pages.last + 1, this.#dirty.length));
-      return;
+      return this.#metadata.write(Math.max(0, first - MAX_EXTENT), blocks + 2 * MAX_EXTENT);
     }
     this.#timer ??= environment.clock.after(interval, () => {
       this.#timer = undefined;
@@ -333,43 +333,19 @@ export class CompressionDeviceV1 extends GuardedTarget {
     this.fail(toBlockIoError(error, { device: this.name, op: "flush" }));
   }
 
-  /** Data, then the metadata that describes it, then both are stable. */
+  /** What was dropped is discarded when it is certain that nothing on the disk describes it any more. */
   async #flushAll(): Promise<void> {
-    const { lower } = this.#parts;
-    await lower.flush();
-    if (this.#dirty.find(true, 0) === this.#dirty.length && this.#metaLock.pending === 0) return;
-    // What others are writing at this moment is covered, too, and what they fail to write is written here.
-    await this.#metadataAtRest();
-    await this.#writeMetadata(0, this.#dirty.length);
-    await this.#metadataAtRest();
-    await lower.flush();
-  }
-
-  /** Waits until no metadata write is under way that was when this was called. */
-  async #metadataAtRest(): Promise<void> {
-    this.#metaLock.release(await this.#metaLock.acquire(0, this.#dirty.length, true));
-  }
-
-  async #writeMetadata(from: number, to: number): Promise<void> {
-    const { lower, map, counters } = this.#parts;
-    for (
-      let page = this.#dirty.find(true, from, to);
-      page < to;
-      page = this.#dirty.find(true, page + 1, to)
-    ) {
-      await this.#metaLock.with(page, 1, true, async () => {
-        if (!this.#dirty.get(page)) return;
-        const bytes = Buffer.alloc(BLOCK);
-        packBlock(map.states, page, bytes);
-        this.#dirty.clear(page);
-        try {
-          counters.metadata += BLOCK;
-          await lower.write((1 + page) * BLOCK, bytes);
-        } catch (error) {
-          this.#dirty.set(page);
-          throw error;
-        }
-      });
+    const runs = this.#discards.take();
+    await this.#metadata.flush();
+    for (const { first, blocks } of runs) {
+      const grant = await this.#acquire(first, first + blocks, true);
+      try {
+        if (this.#metadata.isStable(grant.offset, grant.end - grant.offset))
+          await this.#discards.carryOut({ first, blocks });
+        else this.#discards.add(first, blocks);
+      } finally {
+        this.#lock.release(grant);
+      }
     }
   }
 

@@ -87,6 +87,7 @@ export async function openV1(
     metaBlocks: geometry.metaBlocks,
     maxExtent: (options.max_extent ?? MAX_EXTENT * BLOCK) / BLOCK,
     interval: options.mode === "writethrough" ? 0 : options.interval * 1000,
+    discardHoles: options.discard_holes,
     readOnly: wrapped || lower.limits.capabilities.readOnly,
   });
 }

@@ -12,9 +12,9 @@ import {
   withCapabilities,
 } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
-import { check } from "../src/index.ts";
-import { type LayoutV2, layoutV2 } from "../src/format/layout-v2.ts";
-import { openOn } from "../src/testing/sim-targets.ts";
+import { check } from "../../src/index.ts";
+import { type LayoutV2, layoutV2 } from "../../src/format/layout-v2.ts";
+import { openOn } from "../../src/testing/sim-targets.ts";
 
 export const BLOCK = 4096;
 export const JOURNAL: number = 2 * 68 * BLOCK;
