@@ -6,10 +6,10 @@ import { type Grid, type Picture, share, undrawn } from "./cells.ts";
 export const TEXT_COLUMNS = 64;
 export const TEXT_ROWS = 32;
 
-const EMPTY = ".";
-
 export function drawText({ kinds, grids }: Picture): string {
   const lines: string[] = [];
+  // What is not drawn must not look like a kind.
+  const empty = kinds.some(({ character }) => character === ".") ? " " : ".";
   for (const grid of grids) {
     lines.push(
       `${printable(grid.title)}: ${describeSize(grid.size)}, ${describeSize(grid.cellBytes)} a character`,
@@ -18,6 +18,7 @@ export function drawText({ kinds, grids }: Picture): string {
       ...rows(
         grid,
         kinds.map(({ character }) => character),
+        empty,
       ),
       "",
     );
@@ -25,17 +26,21 @@ export function drawText({ kinds, grids }: Picture): string {
       const bytes = grid.totals[number] ?? 0;
       if (bytes > 0) lines.push(legendLine(character, meaning, bytes, grid.size));
     }
-    if (undrawn(grid) > 0) lines.push(legendLine(EMPTY, "nothing", undrawn(grid), grid.size));
+    if (undrawn(grid) > 0) lines.push(legendLine(empty, "nothing", undrawn(grid), grid.size));
     lines.push("");
   }
   return lines.join("\n");
 }
 
-function rows({ columns, count, cellBytes, shown }: Grid, characters: readonly string[]): string[] {
+function rows(
+  { columns, count, cellBytes, shown }: Grid,
+  characters: readonly string[],
+  empty: string,
+): string[] {
   const lines: string[] = [];
   for (let first = 0; first < count; first += columns) {
     const cells = [...shown.subarray(first, Math.min(count, first + columns))];
-    const text = cells.map((kind) => (kind < 0 ? EMPTY : (characters[kind] ?? "?"))).join("");
+    const text = cells.map((kind) => (kind < 0 ? empty : (characters[kind] ?? "?"))).join("");
     lines.push(`${describeSize(first * cellBytes).padStart(12)}  ${text}`);
   }
   return lines;
