@@ -258,17 +258,17 @@ async function checkPairing(
       return "give the right backing device first";
     }
   }
-  if (plog !== undefined || identity.plog === NO_UUID || identity.clean) return undefined;
+  if (plog !== undefined || identity.plog === NO_UUID) return undefined;
   findings.push({
     problem: {
       kind: "plog-missing",
-      severity: "warning",
+      severity: identity.clean ? "info" : "warning",
       role: "cache",
       location: "identity record (sector 8)",
       offset: IDENTITY_START,
       length: 512,
-      text: "The cache was used with a plog and was not closed in order: the end of the log may be there.",
-      advice: "Give the plog device as well; without it the cache is not opened.",
+      text: "The cache was used with a plog: the end of the log may be there.",
+      advice: "Give the plog device as well.",
     },
   });
   return "give the plog device as well, then it can be repaired";
@@ -377,6 +377,8 @@ function checkRecord(
   const beyond = record > last;
   if (!beyond && copy === recordOnDevice) return;
   const id = Math.min(record, last);
+  // Nothing vouches for a record of old drivers: to make it the end of the log would declare everything clean.
+  const fix: Fix | undefined = refused || typeof identity !== "object" ? undefined : { step: "record", id };
   findings.push({
     problem: {
       kind: beyond ? "record" : "record-copy",
@@ -388,10 +390,14 @@ function checkRecord(
       text: beyond
         ? `last_writeback_segment_id is ${record}, the log ends at ${last}.`
         : `last_writeback_segment_id is ${recordOnDevice}, its copy in the identity record ${copy}; the smaller one counts.`,
-      repair: refused ? undefined : `Both become ${id}.`,
-      advice: refused ? "It is dealt with when nothing worse is wrong." : undefined,
+      repair: fix && `Both become ${id}.`,
+      advice: fix
+        ? undefined
+        : refused
+          ? "It is dealt with when nothing worse is wrong."
+          : "Opening takes everything for written back then. If that may be wrong, restore a dump with a smaller record.",
     },
-    fix: refused ? undefined : { step: "record", id },
+    fix,
   });
 }
 

@@ -23,13 +23,15 @@ export interface FormatOptions {
   readonly dialect: Dialect;
   /** Called now and then with the slots zeroed so far. */
   readonly progress?: ((slots: number, of: number) => void) | undefined;
+  /** Ends it, and leaves a device that is not formatted. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Zeroes slot heads, the first MiB and the plog, flushes, writes the header, flushes. Throws `EINVAL`. */
 export async function formatCache(
   cache: BlockDevice,
   plog: BlockDevice | undefined,
-  { order, dialect, progress }: FormatOptions,
+  { order, dialect, progress, signal }: FormatOptions,
 ): Promise<Geometry> {
   const geometry = geometryOf(cache.size, order);
   if (dialect === "v2" && (order !== MAX_ORDER || plog !== undefined)) {
@@ -51,6 +53,7 @@ export async function formatCache(
       },
     );
   }
+  signal?.throwIfAborted();
   // The old header first and durably: a crash in the middle must not leave it in front of half-zeroed slots.
   await cache.writeZeroes(HEADER_START, BLOCK);
   await cache.flush();
@@ -58,9 +61,10 @@ export async function formatCache(
   let zeroed = 0;
   const slots = Array.from({ length: geometry.slots }, (_, slot) => slot);
   await inParallel(slots, 32, async (slot) => {
+    signal?.throwIfAborted();
     await cache.writeZeroes(slotStart(geometry, slot), BLOCK);
     zeroed += 1;
-    if (zeroed % 1024 === 0) progress?.(zeroed, geometry.slots);
+    if (zeroed % 1024 === 0 || zeroed === geometry.slots) progress?.(zeroed, geometry.slots);
   });
   if (plog !== undefined) {
     await plog.writeZeroes(0, plog.size);

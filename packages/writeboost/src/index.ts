@@ -21,3 +21,6 @@ export { type ViewOptions, type ViewRange, openAt, viewRange } from "./view.ts";
 export { type ScanOptions } from "./scan.ts";
 export { type Image } from "./examine.ts";
 export { type RepairSummary, repair } from "./repair.ts";
+export { writeboostImages } from "./images.ts";
+export { type DumpedSlot, type ImageDump, dumpImage } from "./image-dump.ts";
+export { restore } from "./restore.ts";

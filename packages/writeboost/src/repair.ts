@@ -103,6 +103,7 @@ async function emptySegments(cache: BlockDevice, found: ScannedLog, from: number
   }
 }
 
+/** The smaller one counts, so the two may become durable in any order. */
 async function correctRecord(cache: BlockDevice, { identity }: ScannedLog, id: number): Promise<void> {
   await cache.write(RECORD_START, encodeRecord(id));
   if (typeof identity === "object")

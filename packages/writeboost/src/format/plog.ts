@@ -50,6 +50,40 @@ export function encodeRecord(
   data.copy(image, at + RECORD);
 }
 
+/** A record without its data, as it stands on the device. */
+export interface RecordHeader {
+  readonly id: number;
+  readonly sector: number;
+  readonly checksum: number;
+  readonly index: number;
+  /** Sectors. */
+  readonly length: number;
+}
+
+/** The header at byte `at`; undefined where {@link encodeRecordHeader} would not give the same bytes again. */
+export function decodeRecordHeader(segment: Buffer, at: number): RecordHeader | undefined {
+  const header = {
+    id: tryU64(segment, at),
+    sector: tryU64(segment, at + 8),
+    checksum: getU32(segment, at + 16),
+    index: getU8(segment, at + 20),
+    length: getU8(segment, at + 21),
+  };
+  if (Number.isNaN(header.id) || Number.isNaN(header.sector)) return undefined;
+  return encodeRecordHeader(header).equals(segment.subarray(at, at + RECORD)) ? header : undefined;
+}
+
+/** 512 bytes. */
+export function encodeRecordHeader({ id, sector, checksum: crc, index, length }: RecordHeader): Buffer {
+  const record = Buffer.alloc(RECORD);
+  setU64(record, 0, id);
+  setU64(record, 8, sector);
+  setU32(record, 16, crc);
+  setU8(record, 20, index);
+  setU8(record, 21, length);
+  return record;
+}
+
 /** What untrusted records are held against. */
 export interface RecordBounds {
   /** B: indexes are below it. */

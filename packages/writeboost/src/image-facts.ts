@@ -1,0 +1,47 @@
+/** Offline: what an image is and how it is, by name. */
+import type { ImageFacts, OfflineWork } from "@dmkit/block-io";
+import type { Image } from "./examine.ts";
+import { BLOCK } from "./format/geometry.ts";
+import { NO_UUID } from "./format/identity.ts";
+import { type ScannedLog, adoptLog, scan } from "./scan.ts";
+
+/** Throws `EFORMAT` where there is no cache, what devices throw, and the signal's reason. */
+export async function imageFacts({ cache, backing }: Image, work: OfflineWork): Promise<ImageFacts> {
+  const found = await scan(cache, backing?.size, work);
+  const { geometry, first, last, lastWriteback, map, backingSize } = found;
+  adoptLog(found, first, last, lastWriteback);
+  return {
+    format: "writeboost",
+    dialect: found.dialect,
+    "segment size order": geometry.order,
+    "segment bytes": geometry.slotSize,
+    slots: geometry.slots,
+    "cache bytes": geometry.slots * geometry.blocks * BLOCK,
+    "backing bytes": backingSize ?? "unknown",
+    state: stateOf(found),
+    "first segment": first,
+    "last segment": last,
+    "last segment written back": lastWriteback,
+    "superblock record": found.recordOnDevice,
+    "dirty blocks": map.dirtyBlocks,
+    ...identityFacts(found),
+  };
+}
+
+function stateOf({ damage, identity, last, lastWriteback }: ScannedLog): string {
+  if (damage !== undefined) return `damaged: ${damage}`;
+  const dirty = last > lastWriteback ? "dirty" : "clean";
+  if (typeof identity !== "object") return dirty;
+  return identity.clean ? `${dirty}, closed in order` : `${dirty}, not closed in order`;
+}
+
+function identityFacts({ identity }: ScannedLog): ImageFacts {
+  if (typeof identity !== "object")
+    return { "identity record": identity === "blank" ? "none" : "unknown content" };
+  return {
+    "cache uuid": identity.cache,
+    "plog uuid": identity.plog === NO_UUID ? "none" : identity.plog,
+    "plog segments": identity.plogSegments,
+    "segments known to be flushed": identity.coveredId,
+  };
+}
