@@ -5,7 +5,10 @@ import { Command, CommanderError } from "commander";
 import { addBench } from "./commands/bench.ts";
 import { addCopy } from "./commands/copy.ts";
 import { addCow } from "./commands/cow.ts";
+import { addDeviceVerbs } from "./commands/dm.ts";
+import { addExport } from "./commands/export.ts";
 import { addInfo } from "./commands/info.ts";
+import { offlineCommands, usageCode } from "./commands/offline.ts";
 import { addServe } from "./commands/serve.ts";
 import { addStack } from "./commands/stack.ts";
 import { addTargets } from "./commands/targets.ts";
@@ -28,14 +31,27 @@ async function main(): Promise<number> {
     .showHelpAfterError("(see --help)")
     .configureHelp({ showGlobalOptions: true })
     .exitOverride();
-  for (const add of [addServe, addCopy, addInfo, addTargets, addBench, addCow, addStack]) add(program, finish);
+  for (const add of [
+    addServe,
+    addDeviceVerbs,
+    addExport,
+    addCopy,
+    addInfo,
+    addTargets,
+    addBench,
+    addCow,
+    addStack,
+    ...offlineCommands,
+  ])
+    add(program, finish);
   // Subcommands do not inherit this, and without it they would end the process by themselves.
   for (const command of program.commands) command.exitOverride().showHelpAfterError("(see --help)");
   try {
     await program.parseAsync();
     return code;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+    if (error instanceof CommanderError)
+      return error.exitCode === 0 ? exitCodes.ok : usageCode(process.argv[2]);
     if (error instanceof StackFileError) {
       for (const problem of error.problems) process.stderr.write(`${describeProblem(problem)}\n`);
       return exitCodes.usage;

@@ -31,11 +31,11 @@ function file(name: string, size = 2 ** 20): string {
 
 /** Keeps `depth` writes in flight, each of a number of its own, until told to stop; then says what was written. */
 function load(device: BlockDevice, depth = 8): { stop: () => Promise<Map<number, number>> } {
-  let stopping = false;
+  const ending = new AbortController();
   const written = new Map<number, number>();
   let count = 0;
   const work = async (slot: number): Promise<void> => {
-    for (let at = slot; !stopping; at = (at + depth) % 256) {
+    for (let at = slot; !ending.signal.aborted; at = (at + depth) % 256) {
       count += 1;
       const mine = count % 255;
       await device.write(at * 4096, Buffer.alloc(4096, mine), { fua: count % 16 === 0 });
@@ -49,7 +49,7 @@ function load(device: BlockDevice, depth = 8): { stop: () => Promise<Map<number,
   const workers = Array.from({ length: depth }, (_, slot) => work(slot));
   return {
     async stop() {
-      stopping = true;
+      ending.abort();
       await Promise.all(workers);
       return written;
     },
@@ -192,10 +192,7 @@ describe("reload", () => {
   it("goes on with the old table when the new one cannot be opened, and says so", async () => {
     const device = await manager.create("a", `0 2048 linear ${file("a")} 0`);
     const running = load(device);
-    for (const table of [
-      `0 2048 linear ${join(folder, "none")} 0`,
-      `0 999999 linear ${file("small")} 0`,
-    ]) {
+    for (const table of [`0 2048 linear ${join(folder, "none")} 0`, `0 999999 linear ${file("small")} 0`]) {
       await manager.reload("a", table);
       await expect(manager.resume("a")).rejects.toMatchObject({
         message: expect.stringMatching(/the old table is in place again/) as string,

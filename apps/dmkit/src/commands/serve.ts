@@ -1,10 +1,13 @@
 /** `dmkit serve`: the NBD server in the foreground. */
 import { join, resolve } from "node:path";
-import { type Environment, type LogLevel, realEnvironment } from "@dmkit/block-io";
+import { BlockIoError, type Environment, type LogLevel, realEnvironment } from "@dmkit/block-io";
 import { NBD_PORT } from "@dmkit/nbd";
 import { type Command, Option } from "commander";
+import { CONTROL_VARIABLE } from "../control/sockets.ts";
 import { attachHints } from "../serve/hints.ts";
 import { type SessionOptions, serve } from "../serve/session.ts";
+import type { StackPlan } from "../stack-file/plan.ts";
+import { readStackFile } from "../stack-file/read.ts";
 import { stderrLogger } from "../ui/terminal.ts";
 import { integer, repeated, size } from "./values.ts";
 
@@ -26,15 +29,17 @@ interface ServeFlags {
   readonly pidfile?: string;
   readonly exitWithParent: boolean;
   readonly maxConnections?: number;
-  readonly shutdownTimeout: number;
+  readonly shutdownTimeout?: number;
+  readonly control?: string;
   readonly data: string;
-  readonly log: LogLevel;
+  readonly log?: LogLevel;
   readonly quiet: boolean;
 }
 
 const examples = `
 Examples:
   dmkit serve                                   a disk in ./dmkit-data, ready to use
+  dmkit serve stack.yaml                        devices and exports of a stack file; SIGHUP reads it again
   dmkit serve disk.img                          a file on 127.0.0.1, port ${NBD_PORT}
   dmkit serve -U /tmp/nbd.sock a.img b.img      two exports on a unix socket
   dmkit serve --create 10G new.img              create the file if it is missing
@@ -47,11 +52,11 @@ Examples:
 export function addServe(program: Command, finish: (code: number) => void): void {
   program
     .command("serve")
-    .summary("serve images, tables or the default disk over NBD")
+    .summary("serve images, tables, a stack file or the default disk over NBD")
     .description(
-      "Runs an NBD server in the foreground. Images are paths, mem:SIZE, null:SIZE or NBD URIs. One image or a table is the default export; several images are exported under their file names.",
+      "Runs an NBD server in the foreground. Images are paths, mem:SIZE, null:SIZE or NBD URIs. One image or a table is the default export; several images are exported under their file names. A file named .yaml or .yml is a stack file.",
     )
-    .argument("[image...]", "files, block devices or URIs to export")
+    .argument("[image...]", "files, block devices or URIs to export, or one stack file")
     .option("-t, --table <line>", "device-mapper table line; repeat it for more lines", repeated, [])
     .option("-U, --unix <path>", "listen on a unix socket (mode 0600)")
     .option("-p, --port <port>", "listen on a TCP port; 0 picks a free one", integer(0, 65_535))
@@ -69,23 +74,57 @@ export function addServe(program: Command, finish: (code: number) => void): void
     .option("--pidfile <path>", "write the process id here when ready")
     .option("--exit-with-parent", "stop when the parent process ends", false)
     .option("--max-connections <n>", "clients at a time", integer(1, 100_000))
-    .option("--shutdown-timeout <s>", "seconds to finish requests after a signal", integer(0, 3600), 10)
+    .option(
+      "--shutdown-timeout <s>",
+      "seconds to finish requests after a signal (default: 10)",
+      integer(0, 3600),
+    )
+    .option("-C, --control <path>", "where to listen for dmkit ls, message … (default: found by them)")
     .option("--data <folder>", "folder of the default disk", "dmkit-data")
     .addOption(
-      new Option("--log <level>", "log to stderr")
-        .choices(["debug", "info", "warn", "error"])
-        .default("warn"),
+      new Option("--log <level>", "log to stderr (default: warn)").choices([
+        "debug",
+        "info",
+        "warn",
+        "error",
+      ]),
     )
     .option("-q, --quiet", "print no hints", false)
     .addHelpText("after", examples)
     .action(async (images: string[], flags: ServeFlags) => {
-      const environment: Environment = { ...realEnvironment, logger: stderrLogger(flags.log) };
-      finish(await serve(sessionOptions(images, flags), environment));
+      const plan = planOf(images, flags);
+      const logger = stderrLogger(flags.log ?? plan?.log ?? "warn");
+      const environment: Environment = { ...realEnvironment, logger };
+      const options = sessionOptions(plan === undefined ? images : [], flags, plan);
+      finish(await serve({ ...options, version: `dmkit ${program.version() ?? ""}` }, environment));
     });
 }
 
-function sessionOptions(images: readonly string[], flags: ServeFlags): SessionOptions {
-  const isDefault = images.length === 0 && flags.table.length === 0;
+/** The stack file that is to be served, read and validated. */
+function planOf(images: readonly string[], flags: ServeFlags): StackPlan | undefined {
+  const file = images.find((image) => /\.ya?ml$/i.test(image));
+  if (file === undefined) return undefined;
+  const usage = (reason: string): BlockIoError =>
+    new BlockIoError(reason, {
+      code: "EPARSE",
+      hint: `An image of this name can be served as a table: --table "0 SECTORS linear ${file} 0"`,
+    });
+  if (images.length > 1) throw usage("a stack file goes alone");
+  const misplaced = (["name", "description", "create"] as const).find((name) => flags[name] !== undefined);
+  if (misplaced !== undefined || flags.preallocate || flags.strict || flags.table.length > 0) {
+    const given = misplaced ?? (flags.preallocate ? "preallocate" : flags.strict ? "strict" : "table");
+    throw usage(`--${given} does not go with a stack file, which says so itself`);
+  }
+  return readStackFile(file);
+}
+
+function sessionOptions(
+  images: readonly string[],
+  flags: ServeFlags,
+  plan: StackPlan | undefined,
+): Omit<SessionOptions, "version"> {
+  const isDefault = images.length === 0 && flags.table.length === 0 && plan === undefined;
+  const control = flags.control ?? plan?.control;
   return {
     what: {
       images,
@@ -96,6 +135,7 @@ function sessionOptions(images: readonly string[], flags: ServeFlags): SessionOp
       preallocate: flags.preallocate,
       data: resolve(flags.data),
     },
+    stack: plan,
     where: {
       unix: flags.unix,
       port: flags.port,
@@ -107,17 +147,24 @@ function sessionOptions(images: readonly string[], flags: ServeFlags): SessionOp
     fallback: isDefault
       ? { path: resolve(join(flags.data, "nbd.sock")) }
       : { host: flags.bind, port: NBD_PORT },
+    control,
     strict: flags.strict,
     description: flags.description,
     maxConnections: flags.maxConnections,
     run: flags.run,
     printUri: flags.printUri,
-    pidfile: flags.pidfile === undefined ? undefined : resolve(flags.pidfile),
+    pidfile: pathOf(flags.pidfile ?? plan?.pidfile),
     exitWithParent: flags.exitWithParent,
-    shutdownTimeout: flags.shutdownTimeout * 1000,
-    ready: (uris, devices) => {
+    shutdownTimeout: (flags.shutdownTimeout ?? plan?.shutdownTimeout ?? 10) * 1000,
+    ready: (uris, exports, path) => {
       const silent = flags.quiet || flags.single || flags.run !== undefined;
-      if (!silent) process.stderr.write(attachHints(uris, devices));
+      if (silent) return;
+      const named = control !== undefined && process.env[CONTROL_VARIABLE] !== control;
+      process.stderr.write(attachHints(uris, exports, path === undefined ? undefined : { path, named }));
     },
   };
+}
+
+function pathOf(path: string | undefined): string | undefined {
+  return path === undefined ? undefined : resolve(path);
 }

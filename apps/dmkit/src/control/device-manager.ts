@@ -58,6 +58,7 @@ export class DeviceManager {
   #devices: Map<string, ManagedDevice> = new Map();
   // Names of devices that are being opened or closed.
   readonly #reserved: Set<string> = new Set();
+  #ending = false;
   #closing: Promise<void> | undefined;
 
   constructor(environment: Environment) {
@@ -142,6 +143,7 @@ export class DeviceManager {
   async suspend(name: string, { flush = true }: { readonly flush?: boolean } = {}): Promise<void> {
     await this.#inTurn(name, async (managed) => {
       const { device } = managed;
+      this.#refuseAtTheEnd(managed.name);
       if (!flush) {
         device.hold();
         return;
@@ -149,6 +151,7 @@ export class DeviceManager {
       this.#refuseIfHeldBelow(managed);
       try {
         await device.suspend();
+        this.#refuseAtTheEnd(managed.name);
       } catch (error) {
         await device.resume();
         throw error;
@@ -219,11 +222,12 @@ export class DeviceManager {
     return [...this.#devices.values()].map((managed) => managed.snapshot(this.#below(managed)));
   }
 
-  /** Lets everything go on that is suspended, as before the end: nothing may wait for ever. */
+  /** Lets everything go on that is suspended, and suspends nothing any more: nothing may wait at the end. */
   async resumeAll(): Promise<void> {
-    for (const { device } of this.#devices.values()) {
-      if (device.opened !== undefined && device.held) await device.resume();
-    }
+    this.#ending = true;
+    const held = [...this.#devices.values()].filter(({ state }) => state === "suspended");
+    // One whose table is being exchanged goes on by itself.
+    await Promise.all(held.filter(({ changing }) => !changing).map(({ device }) => device.resume()));
   }
 
   /**
@@ -236,7 +240,8 @@ export class DeviceManager {
   }
 
   async #closeAll(): Promise<void> {
-    await this.resumeAll().catch(() => {});
+    // Not waited for: closing waits for its own.
+    this.resumeAll().catch(() => {});
     const failures: unknown[] = [];
     while (this.#devices.size > 0) {
       const tops = [...this.#devices.values()].filter(({ borrowed }) => borrowed.size === 0);
@@ -275,9 +280,9 @@ export class DeviceManager {
     return this.#reserving(name, async () => {
       const managed = new ManagedDevice(name, readOnly, this.#environment);
       const opened = await open(managed);
-      if (this.#closing !== undefined) {
+      if (this.#ending) {
         await opened.close();
-        throw problem("ESHUTDOWN", name, "the server is being shut down", undefined);
+        this.#refuseAtTheEnd(name);
       }
       managed.device.putIn(opened);
       managed.device.letGo();
@@ -415,11 +420,13 @@ export class DeviceManager {
     });
   }
 
+  #refuseAtTheEnd(name: string): void {
+    if (this.#ending) throw problem("ESHUTDOWN", name, "the server is being shut down", undefined);
+  }
+
   #checkFree(name: string): void {
     checkDeviceName(name);
-    if (this.#closing !== undefined) {
-      throw problem("ESHUTDOWN", name, "the server is being shut down", undefined);
-    }
+    this.#refuseAtTheEnd(name);
     if (!this.#devices.has(name) && !this.#reserved.has(name)) return;
     throw problem("EEXIST", name, "there is a device of this name already", "Choose another name.");
   }

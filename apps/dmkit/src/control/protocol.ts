@@ -98,10 +98,22 @@ export function isObject(value: unknown): value is Readonly<Record<string, unkno
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+/** Why a request ended early: its client did not want it any more. */
+export class Cancelled extends Error {
+  readonly code = "ECANCELED";
+}
+
 /** Anything thrown, for the client. */
 export function toRpcError(error: unknown): RpcError {
   if (error instanceof BadRequest) {
     return { code: error.code, message: error.message, data: { code: "EPROTO", reason: error.message } };
+  }
+  if (error instanceof Cancelled) {
+    return {
+      code: rpcCodes.failed,
+      message: error.message,
+      data: { code: error.code, reason: error.message },
+    };
   }
   const code = codeOf(error);
   if (error instanceof BlockIoError) {
@@ -113,7 +125,8 @@ export function toRpcError(error: unknown): RpcError {
 }
 
 /** The error a server sent, as if it had been thrown here. */
-export function fromRpcError({ message, data }: RpcError): BlockIoError {
+export function fromRpcError({ message, data }: RpcError): BlockIoError | Cancelled {
+  if (data?.code === "ECANCELED") return new Cancelled(data.reason);
   const code = isErrorCode(data?.code) ? data.code : "EPROTO";
   return new BlockIoError(data?.reason ?? message, { code, device: data?.device, hint: data?.hint });
 }

@@ -35,6 +35,11 @@ export function deviceReferences(segments: readonly Segment[]): string[] {
     .map((reference) => reference.slice(3));
 }
 
+/** What the lines of a table stand on, in order: paths, URIs, `dm:NAME`. */
+export function lowerReferences(table: string): string[] {
+  return table === "" ? [] : [...referencesOf(readTable(table))];
+}
+
 /** The text of a table with other names for the devices it refers to. */
 export function renameReferences(table: string, rename: (name: string) => string): string {
   return table.replaceAll(/(?<=\s)dm:(\S+)/g, (_all, name: string) => `dm:${rename(name)}`);

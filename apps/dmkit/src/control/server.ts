@@ -13,6 +13,7 @@ import { type Listener, listenStreams } from "@dmkit/nbd";
 import { Lines } from "./lines.ts";
 import {
   BadRequest,
+  Cancelled,
   type Hello,
   LONGEST_REQUEST,
   PROTOCOL,
@@ -168,8 +169,7 @@ class Client {
     if (method !== "cancel") return;
     const id = params["id"];
     if (typeof id !== "number" && typeof id !== "string") return;
-    const reason = new BlockIoError("was cancelled", { code: "EPERM", hint: "What was done stays done." });
-    this.#running.get(id)?.abort(reason);
+    this.#running.get(id)?.abort(new Cancelled("was cancelled; what was done stays done"));
   }
 
   #call(id: RequestId, { method, params }: Request): void {

@@ -1,25 +1,13 @@
-/** What a server exports: images, a table, or the embedded default, opened and named. */
+/** What a server without a stack file exports: images, a table, or the embedded default, opened and named. */
 import { mkdirSync } from "node:fs";
 import { basename, join } from "node:path";
-import {
-  type BlockDevice,
-  BlockIoError,
-  type Environment,
-  GuardedDevice,
-  openFile,
-  schemeOf,
-} from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, type Environment, openFile, schemeOf } from "@dmkit/block-io";
 import { openEmbedded } from "@dmkit/writeboost";
-import { openReference, openTableText } from "../devices.ts";
-
-/** A device and the name clients ask for. */
-export interface NamedDevice {
-  readonly name: string;
-  readonly description: string;
-  readonly device: BlockDevice;
-  /** Devices it does not close itself, to be closed after it. */
-  readonly below?: readonly BlockDevice[];
-}
+import type { DeviceManager } from "../control/device-manager.ts";
+import type { NewExport } from "../control/export-manager.ts";
+import { type OpenedTable, openedAs } from "../control/opened-table.ts";
+import { toDeviceName } from "../control/references.ts";
+import { openReference } from "../devices.ts";
 
 export interface WhatToServe {
   /** Paths and URIs. */
@@ -42,82 +30,81 @@ export const DEFAULT_SIZE: number = 10 * 2 ** 30;
 // Bytes; sparse as well.
 const CACHE_SIZE = 2 ** 30;
 
-/** Opens everything or nothing. Whoever calls closes the devices, in reverse order. */
-export async function openExports(what: WhatToServe, environment: Environment): Promise<NamedDevice[]> {
-  if (what.table.length > 0) {
-    if (what.images.length > 0) throw usage("give images or a table, not both");
+/** Opens everything as devices of the manager, which closes them whether or not this fails. */
+export async function openExports(
+  what: WhatToServe,
+  devices: DeviceManager,
+  environment: Environment,
+): Promise<NewExport[]> {
+  const { images, table, readOnly } = what;
+  if (table.length > 0) {
+    if (images.length > 0) throw usage("give images or a table, not both");
     const name = what.name ?? "";
-    const device = await openTableText(what.table.join("\n"), environment, {
-      name: name === "" ? "table" : name,
-      readOnly: what.readOnly,
-    });
-    return [{ name, description: device.table, device }];
+    const device = deviceName(name, devices);
+    await devices.create(device, table.join("\n"), { readOnly });
+    return [{ name, device, description: devices.snapshotOf(device).table, readOnly }];
   }
-  if (what.images.length === 0) return [await openDefault(what, environment)];
-  return openImages(what, environment);
+  const named = images.length > 0 ? nameImages(what) : [{ name: what.name ?? "", image: undefined }];
+  const exports: NewExport[] = [];
+  for (const { name, image } of named) {
+    const device = deviceName(name, devices);
+    const opened =
+      image === undefined ? await openDefault(what, environment) : await openImage(image, what, environment);
+    await devices.adopt(device, opened);
+    const description = image ?? `${join(what.data, "backing.img")} behind a write cache`;
+    exports.push({ name, device, description, readOnly });
+  }
+  return exports;
 }
 
-async function openImages(what: WhatToServe, environment: Environment): Promise<NamedDevice[]> {
-  const { images } = what;
-  if (what.name !== undefined && images.length > 1) throw usage("--name goes with one image only");
-  const names = images.map((image) => what.name ?? (images.length === 1 ? "" : basename(image)));
-  const twice = names.find((name, index) => names.indexOf(name) !== index);
+function nameImages({ images, name }: WhatToServe): { readonly name: string; readonly image: string }[] {
+  if (name !== undefined && images.length > 1) throw usage("--name goes with one image only");
+  const names = images.map((image) => name ?? (images.length === 1 ? "" : basename(image)));
+  const twice = names.find((one, index) => names.indexOf(one) !== index);
   if (twice !== undefined) throw usage(`two images would be exported as "${twice}"`);
-  const opened: NamedDevice[] = [];
-  try {
-    for (const [index, image] of images.entries()) {
-      opened.push({
-        name: names[index] ?? "",
-        description: image,
-        device: await openImage(image, what, environment),
-      });
-    }
-    return opened;
-  } catch (error) {
-    await closeAll(opened);
-    throw error;
-  }
+  return images.map((image, index) => ({ name: names[index] ?? "", image }));
 }
 
-async function openImage(image: string, what: WhatToServe, environment: Environment): Promise<BlockDevice> {
+/** The export's name where that can be a device's; `default` for the export without a name. */
+function deviceName(exportName: string, devices: DeviceManager): string {
+  const name = exportName === "" ? "default" : toDeviceName(exportName);
+  let free = name;
+  for (let count = 2; devices.names.includes(free); count += 1) free = `${name.slice(0, 120)}-${count}`;
+  return free;
+}
+
+async function openImage(image: string, what: WhatToServe, environment: Environment): Promise<OpenedTable> {
   const { readOnly, preallocate, createSize } = what;
-  if (schemeOf(image) !== undefined) return openReference(image, readOnly ? "read" : "write", environment);
-  return openFile(image, {
-    readOnly,
-    preallocate,
-    environment,
-    ...(createSize === undefined ? {} : { createSize }),
-  });
+  const device: BlockDevice =
+    schemeOf(image) === undefined
+      ? await openFile(image, {
+          readOnly,
+          preallocate,
+          environment,
+          ...(createSize === undefined ? {} : { createSize }),
+        })
+      : await openReference(image, readOnly ? "read" : "write", environment);
+  return openedAs(device, { target: "linear", words: [image, "0"] });
 }
 
 /** A write cache over two sparse files: `backing.img` is the disk, `cache.img` its log. */
-async function openDefault(what: WhatToServe, environment: Environment): Promise<NamedDevice> {
+async function openDefault(what: WhatToServe, environment: Environment): Promise<OpenedTable> {
   mkdirSync(what.data, { recursive: true, mode: 0o700 });
-  const path = join(what.data, "backing.img");
-  const backing = await openFile(path, { createSize: what.createSize ?? DEFAULT_SIZE, environment });
+  const paths = { backing: join(what.data, "backing.img"), cache: join(what.data, "cache.img") };
+  const backing = await openFile(paths.backing, {
+    createSize: what.createSize ?? DEFAULT_SIZE,
+    environment,
+  });
   const below = [backing];
   try {
-    const cache = await openFile(join(what.data, "cache.img"), { createSize: CACHE_SIZE, environment });
+    const cache = await openFile(paths.cache, { createSize: CACHE_SIZE, environment });
     below.push(cache);
     const device = await openEmbedded(backing, cache, { environment });
-    return { name: what.name ?? "", description: `${path} behind a write cache`, device, below };
+    return openedAs(device, { target: "writeboost", words: ["0", paths.backing, paths.cache] }, below);
   } catch (error) {
     for (const device of below) await device.close();
     throw error;
   }
-}
-
-/** Closes in reverse order; every device is closed even if one fails, then the first failure is thrown. */
-export async function closeAll(devices: readonly NamedDevice[]): Promise<void> {
-  const failures: unknown[] = [];
-  for (const { device, below = [] } of devices.toReversed()) {
-    for (const one of [device, ...below]) {
-      await one.close().catch((error: unknown) => failures.push(error));
-      // A failed device closes without a word, but what was written to it may be lost.
-      if (one instanceof GuardedDevice && one.failure !== undefined) failures.push(one.failure);
-    }
-  }
-  if (failures.length > 0) throw failures[0];
 }
 
 function usage(reason: string): BlockIoError {

@@ -1,22 +1,30 @@
 /** What to type next: commands that work when they are pasted. */
 import { describeSize } from "@dmkit/block-io";
 import { type NbdUri, formatNbdUri } from "@dmkit/nbd";
-import type { NamedDevice } from "./exports.ts";
+import type { ExportSnapshot } from "../control/snapshot.ts";
 
 // Root needs no help, and on small systems has none.
 const sudo = process.getuid?.() === 0 ? "" : "sudo ";
 
-/** Lines for a person who has just started a server and wants a file system on it. */
-export function attachHints(uris: readonly NbdUri[], devices: readonly NamedDevice[]): string {
+/**
+ * Lines for a person who has just started a server and wants a file system on it.
+ * @param control the path of the control socket, if there is one.
+ * @param named whether the verbs have to be told where that is.
+ */
+export function attachHints(
+  uris: readonly NbdUri[],
+  exports: readonly ExportSnapshot[],
+  control: { readonly path: string; readonly named: boolean } | undefined,
+): string {
   const [first] = uris;
-  if (first === undefined) return "";
+  if (first === undefined) return "Nothing is exported yet: dmkit create, dmkit export add\n";
   const uri = `'${formatNbdUri(first)}'`;
   const folder = "/tmp/dmkit-nbd";
   const mount = "/tmp/dmkit-mnt";
-  const lines = devices.map(
-    ({ name, description, device }) =>
-      `  ${name === "" ? "(default)" : name}: ${description}, ${describeSize(device.size)}${
-        device.limits.capabilities.readOnly ? ", read-only" : ""
+  const lines = exports.map(
+    ({ name, description, size, readOnly }) =>
+      `  ${name === "" ? "(default)" : name}: ${description === "" ? "" : `${description}, `}${describeSize(size)}${
+        readOnly ? ", read-only" : ""
       }`,
   );
   return `Serving ${formatNbdUri(first)}
@@ -27,7 +35,7 @@ Type in another terminal (packages: libnbd-bin, nbdfuse, qemu-utils, nbd-client)
   Look at it         nbdinfo ${uri}
   File system        mkdir -p ${folder} ${mount}; nbdfuse ${folder} ${uri} & sleep 1; mkfs.ext4 ${folder}/nbd && ${sudo}mount -o loop ${folder}/nbd ${mount}
   Virtual machine    qemu-system-x86_64 -drive file=${uri},format=raw,if=virtio
-${kernelHint(first)}
+${kernelHint(first)}${controlHint(control)}
 Ctrl-C ends the server; what was flushed is safe at any time.
 `;
 }
@@ -39,4 +47,10 @@ function kernelHint({ address, exportName }: NbdUri): string {
       ? `-unix ${address.path}`
       : `${address.host.replace(/[[\]]/g, "")} ${address.port}`;
   return `  Kernel device      ${sudo}nbd-client ${where} /dev/nbd0${name}\n`;
+}
+
+function controlHint(control: { readonly path: string; readonly named: boolean } | undefined): string {
+  if (control === undefined) return "";
+  const where = control.named ? ` -C ${control.path}` : "";
+  return `  Operate it         dmkit ls --tree${where}\n`;
 }

@@ -1,32 +1,39 @@
 /**
  * One run of `dmkit serve`, from opening the devices to closing them.
  *
- * Order, and why: devices open first (a mistake is reported before anybody can connect), then listeners, then
- * the pid file and the printed URI (whoever sees them may connect at once). At the end the reverse: no new
- * clients, requests in flight finished, devices flushed and closed, pid file and sockets removed.
+ * Order, and why: devices open first (a mistake is reported before anybody can connect), then listeners and the
+ * control socket, then the pid file and the printed URI (whoever sees them may connect at once). At the end the
+ * reverse: nothing is controlled any more, what was suspended goes on, no new clients, requests in flight finished,
+ * devices flushed and closed, pid file and sockets removed.
  */
-import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { constants } from "node:os";
 import { Duplex } from "node:stream";
-import { type BlockDevice, BlockIoError, type Environment, isTargetDevice } from "@dmkit/block-io";
-import {
-  type ListenOptions,
-  type Listener,
-  type MetaContext,
-  type NbdUri,
-  NbdServer,
-  formatNbdUri,
-} from "@dmkit/nbd";
+import type { Environment } from "@dmkit/block-io";
+import { type ListenOptions, type Listener, type NbdUri, NbdServer, formatNbdUri } from "@dmkit/nbd";
+import { DeviceManager } from "../control/device-manager.ts";
+import { ExportManager } from "../control/export-manager.ts";
+import type { ExportSnapshot, ServerSnapshot } from "../control/snapshot.ts";
+import type { StackPlan } from "../stack-file/plan.ts";
 import { exitCodes, printError } from "../ui/terminal.ts";
 import { type Captive, captiveVariables, runCaptive } from "./captive.ts";
-import { type NamedDevice, type WhatToServe, closeAll, openExports } from "./exports.ts";
+import { type Control, startControl } from "./control.ts";
+import { Deadline } from "./deadline.ts";
+import { type WhatToServe, openExports } from "./exports.ts";
 import { type WhereToListen, activatedSockets, chooseListeners } from "./listeners.ts";
+import { removePidfile, writePidfile } from "./pidfile.ts";
+import { StopSignal, watchParent } from "./signals.ts";
+import { Stack, listenOptions } from "./stack.ts";
 
 export interface SessionOptions {
   readonly what: WhatToServe;
+  /** Instead of images and tables. */
+  readonly stack?: StackPlan | undefined;
   readonly where: WhereToListen;
   /** Where to listen if nothing else is said. */
   readonly fallback: ListenOptions;
+  /** Path of the control socket; the default one is in the user's runtime folder. */
+  readonly control?: string | undefined;
+  /** `dmkit 1.2.3`. */
+  readonly version: string;
   readonly strict: boolean;
   readonly description?: string | undefined;
   readonly maxConnections?: number | undefined;
@@ -37,103 +44,96 @@ export interface SessionOptions {
   /** Milliseconds to finish requests and flush after the first signal. */
   readonly shutdownTimeout: number;
   /** Called with the URIs (one for each listener and export) when clients may connect. */
-  readonly ready: (uris: readonly NbdUri[], devices: readonly NamedDevice[]) => void;
+  readonly ready: (
+    uris: readonly NbdUri[],
+    exports: readonly ExportSnapshot[],
+    control: string | undefined,
+  ) => void;
+}
+
+/** All that runs. */
+interface Session {
+  readonly options: SessionOptions;
+  readonly environment: Environment;
+  readonly stop: StopSignal;
+  readonly deadline: Deadline;
+  readonly server: NbdServer;
+  readonly devices: DeviceManager;
+  readonly exports: ExportManager;
+  readonly stack: Stack | undefined;
+  /** Sockets the service manager handed over. */
+  readonly activated: number;
+  /** By the environment's clock. */
+  readonly started: number;
 }
 
 /** Serves until told to stop; resolves with the exit code. */
 export async function serve(options: SessionOptions, environment: Environment): Promise<number> {
-  const stop = new StopSignal();
-  const deadline = new Deadline(options.shutdownTimeout, environment);
-  const activated = activatedSockets(process.env);
-  const devices = await openExports(options.what, environment);
+  const session = makeSession(options, environment);
+  const { stop, deadline, devices } = session;
   try {
-    return await serveDevices(devices, options, { activated, stop, deadline }, environment);
+    await openAll(session);
+    return await serveDevices(session);
   } finally {
-    await withinTime(closeAll(devices), deadline, environment);
+    await deadline.closing(devices.close());
     stop.dispose();
   }
 }
 
-// Milliseconds that are always left, so that what needs no waiting still gets done.
-const MOMENT = 100;
-
-/** One time limit for all steps of shutting down; it begins to run when somebody first asks what is left. */
-class Deadline {
-  /** Milliseconds. */
-  readonly allowed: number;
-  readonly #environment: Environment;
-  #started: number | undefined;
-
-  constructor(allowed: number, environment: Environment) {
-    this.allowed = allowed;
-    this.#environment = environment;
-  }
-
-  /** Milliseconds. */
-  left(): number {
-    const now = this.#environment.clock.now();
-    this.#started ??= now;
-    return Math.max(MOMENT, this.allowed - (now - this.#started));
-  }
-}
-
-/** A device whose storage does not answer must not keep the process for ever: better an error than a hang. */
-async function withinTime(
-  closing: Promise<void>,
-  deadline: Deadline,
-  environment: Environment,
-): Promise<void> {
-  let expired!: (error: BlockIoError) => void;
-  const expiry = new Promise<never>((_resolve, reject) => {
-    expired = reject;
-  });
-  const timer = environment.clock.after(deadline.left(), () => {
-    expired(
-      new BlockIoError(`the devices did not close within ${deadline.allowed / 1000} s`, {
-        code: "ETIMEDOUT",
-        op: "close",
-        hint: "What was not flushed may be lost. Check the storage below, or allow more by --shutdown-timeout.",
-      }),
-    );
-  });
-  try {
-    await Promise.race([closing, expiry]);
-  } finally {
-    timer.cancel();
-  }
-}
-
-async function serveDevices(
-  devices: readonly NamedDevice[],
-  options: SessionOptions,
-  { activated, stop, deadline }: { activated: number; stop: StopSignal; deadline: Deadline },
-  environment: Environment,
-): Promise<number> {
+function makeSession(options: SessionOptions, environment: Environment): Session {
+  const { maxConnections, stack: plan, what } = options;
+  const stop = new StopSignal();
   const server = new NbdServer({
     environment,
-    ...(options.maxConnections === undefined ? {} : { limits: { connections: options.maxConnections } }),
+    ...(maxConnections === undefined ? {} : { limits: { connections: maxConnections } }),
   });
-  for (const { name, description, device } of devices) {
-    server.addExport({
-      name,
-      device,
-      description: options.description ?? description,
-      readOnly: options.what.readOnly,
-      strict: options.strict,
-      metaContexts: metaContextsOf(device),
-    });
+  const devices = new DeviceManager(environment);
+  const exports = new ExportManager(server, devices, environment);
+  const stack = plan && new Stack(plan, { devices, exports, server, environment, readOnly: what.readOnly });
+  if (stack !== undefined) stop.onHangup = () => hangup(stack, environment);
+  return {
+    options,
+    environment,
+    stop,
+    deadline: new Deadline(options.shutdownTimeout, environment),
+    server,
+    devices,
+    exports,
+    stack,
+    activated: activatedSockets(process.env),
+    started: environment.clock.now(),
+  };
+}
+
+async function openAll({ options, stack, devices, exports, environment }: Session): Promise<void> {
+  if (stack !== undefined) {
+    await stack.open();
+    return;
   }
-  const listeners = chooseListeners(options.where, activated, options.fallback);
+  const { what, description, strict } = options;
+  for (const one of await openExports(what, devices, environment)) {
+    exports.add({ ...one, strict, description: description ?? one.description });
+  }
+}
+
+async function serveDevices(session: Session): Promise<number> {
+  const { options, environment, stop, deadline, server, devices, exports, stack } = session;
   const stopWatching = options.exitWithParent ? watchParent(stop, environment) : () => {};
+  const { listeners, open } = openListeners(session);
+  let control: Control | undefined;
   let captive: Captive | undefined;
   let wrotePidfile = false;
   try {
-    const uris = await listen(server, listeners.listen, devices);
+    const uris = urisOf(await open(), exports.snapshot());
+    control = await startControl(
+      { devices, exports, snapshot: () => snapshotOf(session), reloadStack: stack && (() => stack.reload()) },
+      { path: options.control, wanted: !options.where.single, version: options.version, environment },
+    );
     if (options.pidfile !== undefined) {
       writePidfile(options.pidfile);
       wrotePidfile = true;
     }
-    options.ready(uris, devices);
+    options.ready(uris, exports.snapshot(), control?.path);
     const [uri] = uris;
     if (options.printUri && uri !== undefined) process.stdout.write(`${formatNbdUri(uri)}\n`);
     if (options.where.single) {
@@ -144,7 +144,7 @@ async function serveDevices(
       return exitCodes.ok;
     }
     if (options.run !== undefined && uri !== undefined) {
-      captive = runCaptive(options.run, captiveVariables(uri));
+      captive = runCaptive(options.run, { ...captiveVariables(uri), ...control?.variables });
       return (
         (await Promise.race([captive.status, stop.requested])) ?? (await endCaptive(captive, environment))
       );
@@ -152,38 +152,79 @@ async function serveDevices(
     await stop.requested;
     return exitCodes.ok;
   } finally {
+    stop.onHangup = undefined;
     stopWatching();
     captive?.kill("SIGTERM");
+    void control?.close();
+    // Not waited for: what hangs below must not keep the server from closing in time.
+    devices.resumeAll().catch(() => {});
     await server.close({ timeout: deadline.left() });
     if (wrotePidfile && options.pidfile !== undefined) removePidfile(options.pidfile);
     listeners.dispose();
   }
 }
 
-/** What the targets can tell about ranges, as NBD metadata contexts. */
-function metaContextsOf(device: BlockDevice): readonly MetaContext[] {
-  if (!isTargetDevice(device)) return [];
-  return device.descriptions.map((description) => ({
-    name: description.name,
-    describe: (_device, offset, length) => description.describe(offset, length),
-  }));
+/** Where to listen: as the command line says; without that, as the stack file; and otherwise as is usual. */
+function openListeners({ options, activated, server, stack }: Session): {
+  readonly listeners: ReturnType<typeof chooseListeners>;
+  readonly open: () => Promise<Listener[]>;
+} {
+  const { where, fallback } = options;
+  const planned = options.stack?.listen ?? [];
+  const isTold = where.unix !== undefined || where.port !== undefined || where.isPrivate || where.single;
+  const listeners = chooseListeners(where, activated, fallback);
+  const fromFile = !isTold && planned.length > 0;
+  return {
+    listeners,
+    async open() {
+      const opened: Listener[] = [];
+      if (!fromFile) {
+        for (const one of listeners.listen) opened.push(await server.listen(one));
+        return opened;
+      }
+      for (const one of planned) {
+        const listener = await server.listen(listenOptions(one));
+        stack?.opened(one, listener);
+        opened.push(listener);
+      }
+      return opened;
+    },
+  };
 }
 
-async function listen(
-  server: NbdServer,
-  wanted: readonly ListenOptions[],
-  devices: readonly NamedDevice[],
-): Promise<NbdUri[]> {
-  const uris: NbdUri[] = [];
-  for (const one of wanted) {
-    const address = addressOf(await server.listen(one));
-    for (const { name } of devices) uris.push({ address, exportName: name });
-  }
-  return uris;
+function urisOf(listeners: readonly Listener[], exports: readonly ExportSnapshot[]): NbdUri[] {
+  return listeners.flatMap((listener) =>
+    exports.map(({ name }) => ({ address: addressOf(listener), exportName: name })),
+  );
 }
 
 function addressOf({ path, host, port }: Listener): NbdUri["address"] {
   return path === undefined ? { kind: "tcp", host: host ?? "", port: port ?? 0 } : { kind: "unix", path };
+}
+
+/** What the server is and does, for `top`, metrics and whoever asks. */
+function snapshotOf({ environment, server, devices, exports, started }: Session): ServerSnapshot {
+  const { connections, bytesInFlight } = server.statistics();
+  const time = environment.clock.now();
+  return {
+    time,
+    uptime: time - started,
+    pid: process.pid,
+    connections,
+    bytesInFlight,
+    devices: devices.snapshot(),
+    exports: exports.snapshot(),
+  };
+}
+
+/** SIGHUP with a stack file. */
+function hangup(stack: Stack, { logger }: Environment): void {
+  logger.log("info", "reading the stack file again");
+  stack.reload().catch((error: unknown) => {
+    for (const message of (error as Error).message.split("\n")) {
+      logger.log("error", "the stack file was not taken: nothing has changed", { message });
+    }
+  });
 }
 
 /** Milliseconds a command has to end by itself when it is told to. */
@@ -195,79 +236,6 @@ async function endCaptive(captive: Captive, environment: Environment): Promise<n
   const status = await captive.status;
   timer.cancel();
   return status;
-}
-
-/** Whole or not there: a reader that finds the file finds the number in it. */
-function writePidfile(path: string): void {
-  const temporary = `${path}.${process.pid}`;
-  try {
-    writeFileSync(temporary, `${process.pid}\n`);
-    renameSync(temporary, path);
-  } catch (error) {
-    rmSync(temporary, { force: true });
-    throw new BlockIoError(`the pid file cannot be written: ${(error as Error).message}`, {
-      code: "EACCES",
-      device: path,
-      cause: error,
-      hint: "Give a path in a folder you may write to.",
-    });
-  }
-}
-
-/** Not one that another server has written there since. */
-function removePidfile(path: string): void {
-  try {
-    if (readFileSync(path, "utf8") === `${process.pid}\n`) rmSync(path);
-  } catch {
-    // Somebody has removed it already.
-  }
-}
-
-// A terminal or ssh session that goes away must not take unflushed writes with it.
-const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-
-/** The first SIGINT, SIGTERM or SIGHUP asks for an orderly end, the second ends the process at once. */
-class StopSignal {
-  /** Resolves with undefined when somebody asked to stop. */
-  readonly requested: Promise<undefined>;
-  readonly #signalled: (signal: NodeJS.Signals) => void;
-  #request!: () => void;
-  #asked = false;
-
-  constructor() {
-    this.requested = new Promise((resolve) => {
-      this.#request = () => resolve(undefined);
-    });
-    this.#signalled = (signal) => {
-      if (this.#asked) process.exit(128 + constants.signals[signal]);
-      this.stop();
-    };
-    for (const signal of stopSignals) process.on(signal, this.#signalled);
-  }
-
-  stop(): void {
-    this.#asked = true;
-    this.#request();
-  }
-
-  dispose(): void {
-    for (const signal of stopSignals) process.off(signal, this.#signalled);
-  }
-}
-
-/** Stops when the process that started this one is gone; looks twice a second. */
-function watchParent(stop: StopSignal, environment: Environment): () => void {
-  const parent = process.ppid;
-  let watching = true;
-  const look = (): void => {
-    if (!watching) return;
-    if (process.ppid === parent) environment.clock.after(500, look);
-    else stop.stop();
-  };
-  look();
-  return () => {
-    watching = false;
-  };
 }
 
 /** Prints errors that nobody waits for; there should be none. */

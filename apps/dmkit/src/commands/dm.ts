@@ -1,0 +1,282 @@
+/** dmsetup's verbs against a running server. */
+import { resolve } from "node:path";
+import { text as readText } from "node:stream/consumers";
+import { BlockIoError, describeSize } from "@dmkit/block-io";
+import type { Command } from "commander";
+import type { DeviceSnapshot, SegmentStatus } from "../control/snapshot.ts";
+import { startSteps } from "../ui/steps.ts";
+import { type ControlFlags, columns, print, printJson, verb, withServer } from "./control.ts";
+import { deviceTree } from "./tree.ts";
+import { repeated } from "./values.ts";
+
+type Finish = (code: number) => void;
+
+interface TableFlags extends ControlFlags {
+  readonly table: readonly string[];
+  readonly readOnly?: boolean;
+  readonly force?: boolean;
+}
+
+interface TableAnswer {
+  readonly name: string;
+  readonly table: string;
+  readonly inactiveTable?: string;
+}
+
+interface StatusAnswer {
+  readonly name: string;
+  readonly state: DeviceSnapshot["state"];
+  readonly segments: readonly SegmentStatus[];
+  readonly failure?: string;
+}
+
+/** @param finish is given the exit code. */
+export function addDeviceVerbs(program: Command, finish: Finish): void {
+  for (const add of [addCreate, addRemove, addList, addTable, addStatus, addMessage]) add(program, finish);
+  for (const add of [addSuspend, addResume, addReload, addRename]) add(program, finish);
+}
+
+function addCreate(program: Command, finish: Finish): void {
+  verb(program, "create", "create a device from a table")
+    .argument("<name>", "name of the device; other tables refer to it as dm:NAME")
+    .option(
+      "-t, --table <line>",
+      "table line; repeat it for more lines. Without: read from stdin",
+      repeated,
+      [],
+    )
+    .option("-r, --read-only", "open everything below read-only")
+    .addHelpText(
+      "after",
+      examples(
+        ['dmkit create disk --table "0 2097152 linear disk.img 0"', ""],
+        ["dmkit create fast < table.txt", ""],
+        ['dmkit create cached --table "0 2097152 writeboost 0 dm:disk cache.img"', "on another device"],
+      ),
+    )
+    .action(async (name: string, flags: TableFlags) => {
+      const table = await tableText(flags);
+      finish(
+        await withServer(flags, async ({ call }) => {
+          const params = { name, table, readOnly: flags.readOnly, folder: process.cwd() };
+          const made = await call<{ name: string; size: number }>("create", params);
+          if (flags.json) printJson(made);
+        }),
+      );
+    });
+}
+
+function addRemove(program: Command, finish: Finish): void {
+  verb(program, "remove", "close a device that nothing uses")
+    .argument("<name>", "name of the device")
+    .option("-f, --force", "withdraw its exports and disconnect their clients first")
+    .addHelpText("after", examples(["dmkit remove disk", ""], ["dmkit remove --force disk", ""]))
+    .action(async (name: string, flags: TableFlags) => {
+      finish(await withServer(flags, ({ call }) => call("remove", { name, force: flags.force })));
+    });
+}
+
+function addList(program: Command, finish: Finish): void {
+  verb(program, "ls", "list the devices of a server")
+    .option("--tree", "show what stands on what", false)
+    .addHelpText(
+      "after",
+      examples(["dmkit ls", ""], ["dmkit ls --tree", "with exports and files"], ["dmkit ls --json", ""]),
+    )
+    .action(async (flags: ControlFlags & { tree: boolean }) => {
+      finish(
+        await withServer(flags, async ({ call }) => {
+          const devices = await call<readonly DeviceSnapshot[]>("list");
+          if (flags.json) printJson(devices);
+          else if (flags.tree) print(deviceTree(devices));
+          else if (devices.length > 0) print(columns(devices.map(listRow)));
+          else if (flags.quiet !== true) print("No devices");
+        }),
+      );
+    });
+}
+
+function listRow({ name, size, state, readOnly, segments, failure }: DeviceSnapshot): string[] {
+  const notes = [
+    state === "live" ? "" : state.toUpperCase(),
+    readOnly ? "read-only" : "",
+    failure === undefined ? "" : "FAILED",
+  ].filter((note) => note !== "");
+  const kinds = [...new Set(segments.map(({ target }) => target))].join(", ");
+  return [name, describeSize(size), kinds, notes.join(", ")];
+}
+
+function addTable(program: Command, finish: Finish): void {
+  verb(program, "table", "print tables as they are now")
+    .argument("[name]", "name of a device; all without")
+    .option("--inactive", "the table loaded by reload, if there is one", false)
+    .addHelpText("after", examples(["dmkit table disk", ""], ["dmkit table disk > table.txt", "to keep it"]))
+    .action(async (name: string | undefined, flags: ControlFlags & { inactive: boolean }) => {
+      finish(
+        await withServer(flags, async ({ call }) => {
+          const tables = await call<readonly TableAnswer[]>("table", { name });
+          if (flags.json) printJson(tables);
+          else {
+            for (const { name: device, table, inactiveTable = "" } of tables) {
+              print(
+                prefixed(flags.inactive ? inactiveTable : table, name === undefined ? device : undefined),
+              );
+            }
+          }
+        }),
+      );
+    });
+}
+
+function addStatus(program: Command, finish: Finish): void {
+  verb(program, "status", "print status lines, or with --json their fields by name")
+    .argument("[name]", "name of a device; all without")
+    .addHelpText("after", examples(["dmkit status disk", ""], ["dmkit status --json disk", "fields by name"]))
+    .action(async (name: string | undefined, flags: ControlFlags) => {
+      finish(
+        await withServer(flags, async ({ call }) => {
+          const devices = await call<readonly StatusAnswer[]>("status", { name });
+          if (flags.json) {
+            printJson(devices);
+            return;
+          }
+          for (const { name: device, state, segments, failure } of devices) {
+            const lines = segments.map(({ start, length, target, status }) =>
+              `${start} ${length} ${target} ${status}`.trimEnd(),
+            );
+            print(prefixed(lines.join("\n"), name === undefined ? device : undefined));
+            // On the other channel: who parses the lines does not want it.
+            if (flags.quiet !== true && state !== "live") process.stderr.write(`${device} is ${state}\n`);
+            if (failure !== undefined) process.stderr.write(`${device} refuses writes: ${failure}\n`);
+          }
+        }),
+      );
+    });
+}
+
+function addMessage(program: Command, finish: Finish): void {
+  verb(program, "message", "send a message to a device's target")
+    .argument("<name>", "name of the device")
+    .argument("<word...>", "the message; @SECTOR first names the segment of a table with several")
+    // Words of the message that look like options are not ours.
+    .allowUnknownOption()
+    .addHelpText(
+      "after",
+      examples(
+        ["dmkit message disk writeback_threshold 50", "change a tunable"],
+        ["dmkit message disk drop_caches", "shows progress; Ctrl-C ends it"],
+        ["dmkit message vm freeze ./new.bitmap ./new.data", "paths with ./ start here, others at the server"],
+      ),
+    )
+    .action(async (name: string, words: readonly string[], flags: ControlFlags) => {
+      finish(
+        await withServer(flags, async ({ call, folder }) => {
+          const steps = startSteps(words[0] ?? "message", flags.quiet === true);
+          try {
+            const { answer } = await call<{ answer: string }>(
+              "message",
+              { name, words: words.map(fromHere) },
+              (progress) => steps.update(progress),
+            );
+            steps.stop();
+            if (flags.json) printJson({ answer });
+            else print(answer);
+          } catch (error) {
+            steps.stop();
+            throw besideServer(error, folder);
+          }
+        }),
+      );
+    });
+}
+
+function addSuspend(program: Command, finish: Finish): void {
+  verb(program, "suspend", "let requests wait, when those in flight are answered and all is flushed")
+    .argument("<name>", "name of the device")
+    .option("--noflush", "do not wait for requests in flight", false)
+    .addHelpText("after", examples(["dmkit suspend disk && cp disk.img copy.img; dmkit resume disk", ""]))
+    .action(async (name: string, flags: ControlFlags & { noflush: boolean }) => {
+      finish(await withServer(flags, ({ call }) => call("suspend", { name, flush: !flags.noflush })));
+    });
+}
+
+function addResume(program: Command, finish: Finish): void {
+  verb(program, "resume", "let requests go on, under the table that reload has loaded if there is one")
+    .argument("<name>", "name of the device")
+    .addHelpText("after", examples(["dmkit resume disk", ""]))
+    .action(async (name: string, flags: ControlFlags) => {
+      finish(await withServer(flags, ({ call }) => call("resume", { name })));
+    });
+}
+
+function addReload(program: Command, finish: Finish): void {
+  verb(program, "reload", "check and load a table that resume puts in place")
+    .argument("<name>", "name of the device")
+    .option(
+      "-t, --table <line>",
+      "table line; repeat it for more lines. Without: read from stdin",
+      repeated,
+      [],
+    )
+    .option("-r, --read-only", "open everything below read-only")
+    .option("-f, --force", "even if data that the present table keeps in memory are lost")
+    .option("--clear", "forget the table that was loaded", false)
+    .addHelpText(
+      "after",
+      examples([
+        'dmkit reload disk --table "0 4194304 linear larger.img 0" && dmkit resume disk',
+        "clients see a new size when they reconnect",
+      ]),
+    )
+    .action(async (name: string, flags: TableFlags & { clear: boolean }) => {
+      const table = flags.clear ? "" : await tableText(flags);
+      finish(
+        await withServer(flags, async ({ call }) => {
+          if (flags.clear) return call("clear", { name });
+          const { readOnly, force } = flags;
+          return call("reload", { name, table, readOnly, force, folder: process.cwd() });
+        }),
+      );
+    });
+}
+
+function addRename(program: Command, finish: Finish): void {
+  verb(program, "rename", "give a device another name; its exports and the devices above follow")
+    .argument("<name>", "name of the device")
+    .argument("<new-name>", "the new one")
+    .addHelpText("after", examples(["dmkit rename disk old-disk", ""]))
+    .action(async (name: string, to: string, flags: ControlFlags) => {
+      finish(await withServer(flags, ({ call }) => call("rename", { name, to })));
+    });
+}
+
+async function tableText({ table }: TableFlags): Promise<string> {
+  if (table.length > 0) return table.join("\n");
+  if (process.stdin.isTTY) process.stderr.write("Type the table's lines, then Ctrl-D:\n");
+  return readText(process.stdin);
+}
+
+/** `./x` and `../x` in a message are the caller's; everything else is for the server to read. */
+function fromHere(word: string): string {
+  return /^\.\.?\//.test(word) ? resolve(word) : word;
+}
+
+/** A file the server does not find may be there where the caller is. */
+function besideServer(error: unknown, folder: string): unknown {
+  if (!(error instanceof BlockIoError) || error.code !== "ENOENT" || folder === process.cwd()) return error;
+  const { reason, code, device, op } = error;
+  const hint = `Names without ./ start where the server runs: ${folder}`;
+  return new BlockIoError(reason, { code, device, op, hint });
+}
+
+function prefixed(text: string, name: string | undefined): string {
+  if (name === undefined || text === "") return text;
+  return text.replaceAll(/^/gm, `${name}: `);
+}
+
+/** Help text of examples, with remarks beside them. */
+export function examples(...lines: readonly (readonly [command: string, remark: string])[]): string {
+  const width = Math.max(...lines.map(([command]) => command.length));
+  const shown = lines.map(([command, remark]) => `  ${command.padEnd(width)}  ${remark}`.trimEnd());
+  return `\nExamples:\n${shown.join("\n")}\n`;
+}

@@ -1,0 +1,144 @@
+/** The other end of the control socket: what the verbs of the command line, and `top`, talk to a server with. */
+import { type Socket, connect } from "node:net";
+import { BlockIoError, toBlockIoError } from "@dmkit/block-io";
+import { Lines } from "./lines.ts";
+import { type Hello, LONGEST_ANSWER, PROTOCOL, type RpcError, fromRpcError, isObject } from "./protocol.ts";
+
+export interface CallProgress {
+  readonly done: number;
+  readonly total: number;
+  readonly unit: string;
+}
+
+export interface CallOptions {
+  readonly progress?: ((progress: CallProgress) => void) | undefined;
+  /** Cancels the request on the server; the call still ends with the server's answer. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+interface Waiting {
+  readonly resolve: (result: unknown) => void;
+  readonly reject: (error: Error) => void;
+  readonly progress: CallOptions["progress"];
+}
+
+export class ControlClient {
+  readonly #socket: Socket;
+  readonly #path: string;
+  readonly #waiting: Map<number, Waiting> = new Map();
+  #next = 0;
+  #lost: Error | undefined;
+  /** What the server said of itself. */
+  hello!: Hello;
+
+  private constructor(socket: Socket, path: string) {
+    this.#socket = socket;
+    this.#path = path;
+    const lines = new Lines(
+      LONGEST_ANSWER,
+      (line) => this.#received(line),
+      () => this.#lose("its answer is too long"),
+    );
+    socket.on("data", (chunk: Buffer) => lines.receive(chunk));
+    socket.on("error", (error) => this.#lose(error.message));
+    socket.on("close", () => this.#lose("it has hung up"));
+  }
+
+  /** Connects and says hello. Errors: ENOENT, ENOTCONN (nobody there), EACCES, EPROTO (another version). */
+  static async connect(path: string): Promise<ControlClient> {
+    const client = new ControlClient(await open(path), path);
+    try {
+      client.hello = await client.call<Hello>("hello", { protocol: PROTOCOL });
+      return client;
+    } catch (error) {
+      client.close();
+      throw error;
+    }
+  }
+
+  /** Carries out a method. Rejects with the server's error, or ENOTCONN if it is lost. */
+  call<Result>(
+    method: string,
+    params: Readonly<Record<string, unknown>>,
+    options: CallOptions = {},
+  ): Promise<Result> {
+    if (this.#lost !== undefined) return Promise.reject(this.#lost);
+    const id = this.#next;
+    this.#next += 1;
+    const answer = new Promise<unknown>((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject, progress: options.progress });
+    });
+    this.#send({ id, method, params });
+    const cancel = (): void => this.#send({ method: "cancel", params: { id } });
+    if (options.signal?.aborted) cancel();
+    options.signal?.addEventListener("abort", cancel, { once: true });
+    return answer.finally(() => options.signal?.removeEventListener("abort", cancel)) as Promise<Result>;
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  #send(message: Readonly<Record<string, unknown>>): void {
+    this.#socket.write(`${JSON.stringify({ jsonrpc: "2.0", ...message })}\n`);
+  }
+
+  #received(line: string): void {
+    let message: unknown;
+    try {
+      message = JSON.parse(line);
+    } catch {
+      message = undefined;
+    }
+    if (!isObject(message)) {
+      this.#lose("it does not speak the control protocol");
+      return;
+    }
+    const { id, method, params, result, error } = message;
+    if (method === "progress" && isObject(params)) {
+      this.#waiting.get(params["id"] as number)?.progress?.(params as unknown as CallProgress);
+      return;
+    }
+    if (id === null && error !== undefined) {
+      this.#fail(fromRpcError(error as RpcError));
+      return;
+    }
+    const waiting = this.#waiting.get(id as number);
+    this.#waiting.delete(id as number);
+    if (error === undefined) waiting?.resolve(result);
+    else waiting?.reject(fromRpcError(error as RpcError));
+  }
+
+  #lose(why: string): void {
+    this.#fail(
+      new BlockIoError(`the server is lost: ${why}`, { code: "ENOTCONN", device: this.#path, op: "connect" }),
+    );
+  }
+
+  #fail(error: Error): void {
+    this.#lost ??= error;
+    this.#socket.destroy();
+    for (const { reject } of this.#waiting.values()) reject(this.#lost);
+    this.#waiting.clear();
+  }
+}
+
+function open(path: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ path });
+    socket.once("connect", () => resolve(socket));
+    socket.once("error", (error: NodeJS.ErrnoException) => {
+      const nobody = error.code === "ENOENT" || error.code === "ECONNREFUSED";
+      reject(
+        nobody
+          ? new BlockIoError("no dmkit server answers on this socket", {
+              code: "ENOTCONN",
+              device: path,
+              op: "connect",
+              hint: "Start the server with --control PATH, or name the socket of one that runs: -C PATH",
+            })
+          : toBlockIoError(error, { device: path, op: "connect" }),
+      );
+    });
+  });
+}

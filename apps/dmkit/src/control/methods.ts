@@ -1,0 +1,145 @@
+/** The methods of the control socket; what each takes and gives is in CONTROL.md. */
+import type { DeviceManager } from "./device-manager.ts";
+import type { ExportManager } from "./export-manager.ts";
+import { Params } from "./params.ts";
+import type { CallContext, Method } from "./server.ts";
+import type { DeviceSnapshot, ServerSnapshot } from "./snapshot.ts";
+
+export const removalModes = ["safe", "hide", "soft", "hard"] as const;
+
+export interface ControlledServer {
+  readonly devices: DeviceManager;
+  readonly exports: ExportManager;
+  readonly snapshot: () => ServerSnapshot;
+  /** Reads the stack file again; undefined without one. Resolves with what was done, a line each. */
+  readonly reloadStack: (() => Promise<readonly string[]>) | undefined;
+}
+
+type Handler = (params: Params, server: ControlledServer, context: CallContext) => unknown;
+
+const handlers: Readonly<Record<string, Handler>> = {
+  async create(params, { devices }) {
+    const [name, table] = [params.text("name"), params.text("table")];
+    const options = { readOnly: params.flag("readOnly"), folder: params.optionalText("folder") };
+    params.end();
+    const { size } = await devices.create(name, table, options);
+    return { name, size };
+  },
+
+  async remove(params, { devices, exports }) {
+    const [name, force] = [params.text("name"), params.flag("force")];
+    params.end();
+    if (force === true) await exports.removeOf(devices.device(name));
+    await devices.remove(name);
+  },
+
+  list(params, { devices }) {
+    params.end();
+    return devices.snapshot();
+  },
+
+  table(params, { devices }) {
+    return chosen(params, devices).map(({ name, table, inactiveTable }) => ({ name, table, inactiveTable }));
+  },
+
+  status(params, { devices }) {
+    return chosen(params, devices).map(({ name, state, segments, failure }) => ({
+      name,
+      state,
+      segments,
+      failure,
+    }));
+  },
+
+  async message(params, { devices }, context) {
+    const [name, words] = [params.text("name"), params.words("words")];
+    params.end();
+    return { answer: await devices.message(name, words, context) };
+  },
+
+  async suspend(params, { devices }) {
+    const [name, flush] = [params.text("name"), params.flag("flush") ?? true];
+    params.end();
+    await devices.suspend(name, { flush });
+  },
+
+  async resume(params, { devices }) {
+    const name = params.text("name");
+    params.end();
+    await devices.resume(name);
+  },
+
+  async reload(params, { devices }) {
+    const [name, table] = [params.text("name"), params.text("table")];
+    const options = {
+      readOnly: params.flag("readOnly"),
+      folder: params.optionalText("folder"),
+      force: params.flag("force"),
+    };
+    params.end();
+    await devices.reload(name, table, options);
+  },
+
+  async clear(params, { devices }) {
+    const name = params.text("name");
+    params.end();
+    await devices.clear(name);
+  },
+
+  async rename(params, { devices }) {
+    const [name, to] = [params.text("name"), params.text("to")];
+    params.end();
+    await devices.rename(name, to);
+  },
+
+  "export.add"(params, { exports }) {
+    const wanted = {
+      name: params.text("name"),
+      device: params.text("device"),
+      description: params.optionalText("description"),
+      readOnly: params.flag("readOnly"),
+      strict: params.flag("strict"),
+      maxConnections: params.integer("maxConnections", 1, 100_000),
+    };
+    params.end();
+    exports.add(wanted);
+  },
+
+  async "export.remove"(params, { exports }) {
+    const [name, mode] = [params.text("name"), params.choice("mode", removalModes)];
+    params.end();
+    return { clients: await exports.remove(name, mode ?? "safe") };
+  },
+
+  "export.list"(params, { exports }) {
+    params.end();
+    return exports.snapshot();
+  },
+
+  statistics(params, { snapshot }) {
+    params.end();
+    return snapshot();
+  },
+
+  async "stack.reload"(params, { reloadStack }) {
+    params.end();
+    return { file: reloadStack !== undefined, changes: (await reloadStack?.()) ?? [] };
+  },
+};
+
+/** All methods, for a control server. */
+export function controlMethods(server: ControlledServer): ReadonlyMap<string, Method> {
+  return new Map(
+    Object.entries(handlers).map(([name, handle]) => [
+      name,
+      (params, context): unknown => handle(new Params(params), server, context),
+    ]),
+  );
+}
+
+/** The device that is named, or all. */
+function chosen(params: Params, devices: DeviceManager): readonly DeviceSnapshot[] {
+  const name = params.optionalText("name");
+  params.end();
+  return name === undefined ? devices.snapshot() : [devices.snapshotOf(name)];
+}

@@ -1,0 +1,44 @@
+/** The control socket of a server: at the path it was told, or at the user's default, which it can do without. */
+import { resolve } from "node:path";
+import type { Environment } from "@dmkit/block-io";
+import { type ControlledServer, controlMethods } from "../control/methods.ts";
+import { ControlServer } from "../control/server.ts";
+import { CONTROL_VARIABLE, ownSocket } from "../control/sockets.ts";
+
+export interface ControlSettings {
+  /** Told by the command line or the stack file. */
+  readonly path: string | undefined;
+  /** Whether to listen at the default path where none was told. */
+  readonly wanted: boolean;
+  readonly version: string;
+  readonly environment: Environment;
+}
+
+export interface Control {
+  readonly path: string;
+  /** What tells the verbs where it is. */
+  readonly variables: Readonly<Record<string, string>>;
+  close(): Promise<void>;
+}
+
+/** Errors: those of listening at a path that was told. */
+export async function startControl(
+  controlled: ControlledServer,
+  { path, wanted, version, environment }: ControlSettings,
+): Promise<Control | undefined> {
+  const server = new ControlServer({ environment, version, methods: controlMethods(controlled) });
+  const given = path ?? process.env[CONTROL_VARIABLE];
+  const isTold = given !== undefined && given !== "" && !/^\d+$/.test(given);
+  if (!isTold && !wanted) return undefined;
+  try {
+    const place = isTold ? resolve(given) : ownSocket();
+    await server.listen(place);
+    return { path: place, variables: { [CONTROL_VARIABLE]: place }, close: () => server.close() };
+  } catch (error) {
+    if (isTold) throw error;
+    // Clients are served without it all the same.
+    const { message } = error as Error;
+    environment.logger.log("info", "no control socket", { message });
+    return undefined;
+  }
+}

@@ -1,0 +1,59 @@
+/** What tells a server to stop: signals, and the end of its parent. */
+import { constants } from "node:os";
+import type { Environment } from "@dmkit/block-io";
+
+// A terminal or ssh session that goes away must not take unflushed writes with it.
+const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
+/**
+ * The first SIGINT or SIGTERM asks for an orderly end, the second ends the process at once. So does SIGHUP, unless
+ * somebody has another use for it.
+ */
+export class StopSignal {
+  /** Resolves with undefined when somebody asked to stop. */
+  readonly requested: Promise<undefined>;
+  /** What SIGHUP does instead. */
+  onHangup: (() => void) | undefined;
+  readonly #signalled: (signal: NodeJS.Signals) => void;
+  #request!: () => void;
+  #asked = false;
+
+  constructor() {
+    this.requested = new Promise((resolve) => {
+      this.#request = () => resolve(undefined);
+    });
+    this.#signalled = (signal) => {
+      if (signal === "SIGHUP" && this.onHangup !== undefined) {
+        this.onHangup();
+        return;
+      }
+      if (this.#asked) process.exit(128 + constants.signals[signal]);
+      this.stop();
+    };
+    for (const signal of stopSignals) process.on(signal, this.#signalled);
+  }
+
+  stop(): void {
+    this.#asked = true;
+    this.#request();
+  }
+
+  dispose(): void {
+    for (const signal of stopSignals) process.off(signal, this.#signalled);
+  }
+}
+
+/** Stops when the process that started this one is gone; looks twice a second. */
+export function watchParent(stop: StopSignal, environment: Environment): () => void {
+  const parent = process.ppid;
+  let watching = true;
+  const look = (): void => {
+    if (!watching) return;
+    if (process.ppid === parent) environment.clock.after(500, look);
+    else stop.stop();
+  };
+  look();
+  return () => {
+    watching = false;
+  };
+}

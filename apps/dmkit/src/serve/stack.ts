@@ -1,0 +1,240 @@
+/**
+ * Carries out stack files: opens what one asks for, and later changes what runs to what it asks for by then.
+ *
+ * Invariant: `#plan` is what runs: a step that fails, or has to wait for a restart, leaves there what was before, so
+ * that the next reload tries again.
+ */
+import { isDeepStrictEqual } from "node:util";
+import { BlockIoError, type Environment, toBlockIoError } from "@dmkit/block-io";
+import type { ListenOptions, Listener, NbdServer } from "@dmkit/nbd";
+import type { DeviceManager } from "../control/device-manager.ts";
+import type { ExportManager } from "../control/export-manager.ts";
+import { describeListener } from "../stack-file/describe.ts";
+import { type PlanDiff, type PlanStep, diffPlans } from "../stack-file/diff.ts";
+import type { PlannedDevice, PlannedListener, StackPlan } from "../stack-file/plan.ts";
+import { completeTable, makeFiles } from "../stack-file/prepare.ts";
+import { readStackFile } from "../stack-file/read.ts";
+
+export interface StackContext {
+  readonly devices: DeviceManager;
+  readonly exports: ExportManager;
+  readonly server: NbdServer;
+  readonly environment: Environment;
+  /** Open every device and offer every export read-only. */
+  readonly readOnly: boolean;
+}
+
+/** What a reload did, a line each; what failed begins with `failed:`, what waits with `restart:`. */
+export type ReloadReport = readonly string[];
+
+export class Stack {
+  readonly #context: StackContext;
+  readonly #listeners: { readonly planned: PlannedListener; readonly listener: Listener }[] = [];
+  #plan: StackPlan;
+  #reloading: Promise<unknown> = Promise.resolve();
+
+  constructor(plan: StackPlan, context: StackContext) {
+    this.#plan = plan;
+    this.#context = context;
+  }
+
+  /** Opens all devices and offers all exports. Errors tell the place in the file. */
+  open(): Promise<void> {
+    const opened = this.#open();
+    this.#reloading = opened.catch(() => {});
+    return opened;
+  }
+
+  async #open(): Promise<void> {
+    await makeFiles(this.#plan.files ?? [], this.#context.environment);
+    for (const device of this.#plan.devices) {
+      await at(device.where, () => this.#carryOut({ do: "create", device }));
+    }
+    for (const one of this.#plan.exports) {
+      await at(one.where, () => this.#carryOut({ do: "export", export: one }));
+    }
+  }
+
+  /** A listener that was opened for an entry of the file: a reload may close it. */
+  opened(planned: PlannedListener, listener: Listener): void {
+    this.#listeners.push({ planned, listener });
+  }
+
+  /** Reads the file again and changes what runs. An invalid file changes nothing: throws what is wrong with it. */
+  reload(): Promise<ReloadReport> {
+    const result = this.#reloading.then(() => this.#reload());
+    this.#reloading = result.catch(() => {});
+    return result;
+  }
+
+  async #reload(): Promise<ReloadReport> {
+    const { logger } = this.#context.environment;
+    const wanted = readStackFile(this.#plan.path);
+    const diff = diffPlans(this.#plan, wanted);
+    const failed: PlanStep[] = [];
+    const report: string[] = [];
+    for (const step of diff.steps) {
+      const what = describe(step);
+      try {
+        await this.#carryOut(step);
+        report.push(what);
+        logger.log("info", `reload: ${what}`);
+      } catch (error) {
+        failed.push(step);
+        const { message } = toBlockIoError(error, {});
+        const hint = error instanceof BlockIoError ? error.hint : undefined;
+        const where = placeOf(step);
+        report.push(`failed: ${where}${what}: ${message}`);
+        logger.log("error", `reload: ${where}${what} failed`, { message, hint });
+      }
+    }
+    for (const { what, why } of diff.restart) {
+      report.push(`restart: ${what}: ${why}`);
+      logger.log("warn", `reload: ${what} stays until the server is started again`, { why });
+    }
+    this.#plan = whatRuns(this.#plan, wanted, diff, failed);
+    return report;
+  }
+
+  async #carryOut(step: PlanStep): Promise<void> {
+    const { devices, exports, server, readOnly, environment } = this.#context;
+    switch (step.do) {
+      case "unexport":
+        // Who uses it keeps it: a reload throws nobody out.
+        await exports.remove(step.name, "hide");
+        return;
+      case "unlisten":
+        await this.#unlisten(step.listener);
+        return;
+      case "make-file":
+        return makeFiles([step.file], environment);
+      case "remove":
+        return devices.remove(step.name);
+      case "rename":
+        return devices.rename(step.from, step.to);
+      case "create": {
+        const table = await this.#complete(step.device);
+        await devices.create(step.device.name, table, { readOnly: step.device.readOnly || readOnly });
+        return;
+      }
+      case "reload": {
+        const { name } = step.device;
+        const table = await this.#complete(step.device);
+        await devices.reload(name, table, { readOnly: step.device.readOnly || readOnly });
+        return devices.resume(name);
+      }
+      case "export":
+        exports.add({ ...step.export, readOnly: step.export.readOnly || readOnly });
+        return;
+      case "listen":
+        this.opened(step.listener, await server.listen(listenOptions(step.listener)));
+        return;
+    }
+  }
+
+  async #unlisten(planned: PlannedListener): Promise<void> {
+    const index = this.#listeners.findIndex((one) => isDeepStrictEqual(one.planned, planned));
+    // One the command line has replaced is not there.
+    const [found] = index === -1 ? [] : this.#listeners.splice(index, 1);
+    // It is closed for good when its last connection is gone, which is not waited for.
+    void found?.listener.close();
+  }
+
+  #complete(device: PlannedDevice): Promise<string> {
+    const { devices, environment } = this.#context;
+    return completeTable(device, (name) => devices.device(name).size, environment);
+  }
+}
+
+export function listenOptions(planned: PlannedListener): ListenOptions {
+  return "unix" in planned ? { path: planned.unix } : planned;
+}
+
+/** The new plan, with what was before where that could not be changed. */
+function whatRuns(
+  old: StackPlan,
+  wanted: StackPlan,
+  { restart, steps }: PlanDiff,
+  failed: readonly PlanStep[],
+): StackPlan {
+  const renames = new Map(
+    steps.flatMap((step) =>
+      step.do === "rename" && !failed.includes(step) ? [[step.from, step.to] as const] : [],
+    ),
+  );
+  const before = old.devices.map((device) => ({ ...device, name: renames.get(device.name) ?? device.name }));
+  const names = (kind: "create" | "reload"): Set<string> =>
+    new Set(failed.flatMap((step) => (step.do === kind ? [step.device.name] : [])));
+  const stays = new Set([...names("reload"), ...restart.flatMap(({ device }) => device ?? [])]);
+  const missing = names("create");
+  const kept = failed.flatMap((step) => (step.do === "remove" ? [step.name] : []));
+  const withdrawn = failed.flatMap((step) => (step.do === "unexport" ? [step.name] : []));
+  const absent = failed.flatMap((step) => (step.do === "export" ? [step.export.name] : []));
+  const isOf = (list: readonly string[], name: string): boolean => list.includes(name);
+  return {
+    ...wanted,
+    devices: [
+      ...before.filter(
+        ({ name }) =>
+          isOf(kept, name) || (stays.has(name) && !wanted.devices.some((device) => device.name === name)),
+      ),
+      ...wanted.devices
+        .filter(({ name }) => !missing.has(name))
+        .map((device) =>
+          stays.has(device.name) ? (before.find(({ name }) => name === device.name) ?? device) : device,
+        ),
+    ],
+    exports: [
+      ...old.exports.filter(({ name }) => isOf(withdrawn, name)),
+      ...wanted.exports.filter(({ name }) => !isOf(absent, name) && !isOf(withdrawn, name)),
+    ],
+    listen: wanted.listen.filter(
+      (one) => !failed.some((step) => step.do === "listen" && isDeepStrictEqual(step.listener, one)),
+    ),
+    // What is settled at the start stays what it was then, and is reported every time.
+    control: old.control,
+    pidfile: old.pidfile,
+    log: old.log,
+    shutdownTimeout: old.shutdownTimeout,
+    metrics: old.metrics,
+  };
+}
+
+/** The same error, with the place in the stack file. */
+async function at(where: string, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    const { code, reason, device, op, hint } = toBlockIoError(error, {});
+    const place = device === undefined ? where : `${where}: ${device}`;
+    throw new BlockIoError(reason, { code, device: place, op, hint, cause: error });
+  }
+}
+
+function placeOf(step: PlanStep): string {
+  if (step.do === "create" || step.do === "reload") return `${step.device.where}: `;
+  return step.do === "export" ? `${step.export.where}: ` : "";
+}
+
+function describe(step: PlanStep): string {
+  switch (step.do) {
+    case "unexport":
+      return `export ${JSON.stringify(step.name)} withdrawn`;
+    case "unlisten":
+      return `not listening at ${describeListener(step.listener)} any more`;
+    case "make-file":
+      return `file ${step.file.path} made`;
+    case "remove":
+      return `device ${step.name} removed`;
+    case "rename":
+      return `device ${step.from} renamed to ${step.to}`;
+    case "create":
+      return `device ${step.device.name} created`;
+    case "reload":
+      return `device ${step.device.name} reloaded`;
+    case "export":
+      return `export ${JSON.stringify(step.export.name)} of ${step.export.device}`;
+    case "listen":
+      return `listening at ${describeListener(step.listener)}`;
+  }
+}
