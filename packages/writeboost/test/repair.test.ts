@@ -288,14 +288,23 @@ describe.each(cases.map((one) => [one.name, one] as const))(
 
     it("survives a crash at every write of the repair, and opening instead of another repair", async () => {
       if (left.length > 0) return;
+      const { expected } = made[on];
+      let unrepaired: Buffer | undefined;
       for (let changes = 0; ; changes += 1) {
         const crashed = await interrupted(disksOf(made[on], damage), changes, everything);
         if (crashed === undefined) break;
         // Refused is right as well: what was refused before still may be.
         const device = await openWriteboost(crashed).catch(() => undefined);
         if (device === undefined) continue;
-        if (whole && (await contentsOf(device, made[on].expected.length)).compare(made[on].expected) !== 0)
-          expect.fail(`after ${changes} changes`);
+        const now = await contentsOf(device, expected.length);
+        unrepaired ??= now;
+        // Rot in the cache may be read until it is repaired; nothing else, and older contents least of all.
+        for (let at = 0; at < expected.length; at += 512) {
+          const sector = now.subarray(at, at + 512);
+          const right = sector.equals(expected.subarray(at, at + 512));
+          const asBefore = kinds.includes("rot") && sector.equals(unrepaired.subarray(at, at + 512));
+          expect(right || asBefore || !whole, `sector ${at / 512} after ${changes} changes`).toBe(true);
+        }
         await device.close();
       }
     });
