@@ -38,8 +38,8 @@ export interface TargetDevice extends BlockDevice {
   status(): string;
   /** Carries out a message; resolves with its answer, often empty. Throws `EINVAL` for unknown ones. */
   message(words: readonly string[], options?: MessageOptions): Promise<string>;
-  /** The arguments of its table line as they are now, where running can change them. */
-  tableArguments?(): readonly string[];
+  /** The arguments of its table line as they are now, where running has changed them. */
+  tableArguments?(): readonly string[] | undefined;
 }
 
 /** A {@link GuardedDevice} with no status, messages and descriptions, to be overridden. */

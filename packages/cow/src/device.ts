@@ -110,6 +110,11 @@ export class CowDevice extends GuardedTarget {
     return [map.top, ...allocated, 1, maps, ...this.#counters.values].join(" ");
   }
 
+  /** With the layers that were put on top. */
+  tableArguments(): readonly string[] | undefined {
+    return this.#parts.table?.();
+  }
+
   /** `freeze <bitmap> <data> [<offset>]`, `count`, `table`. */
   override async message(words: readonly string[]): Promise<string> {
     const { openLayer, table } = this.#parts;

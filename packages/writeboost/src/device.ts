@@ -12,6 +12,7 @@ import {
   type Environment,
   FlushGroup,
   GuardedTarget,
+  type MessageOptions,
   type Limits,
   Streams,
   type WriteZeroesOptions,
@@ -162,7 +163,7 @@ export class WriteboostDevice extends GuardedTarget {
     return printStatus(this.statusData);
   }
 
-  override async message(words: readonly string[]): Promise<string> {
+  override async message(words: readonly string[], options: MessageOptions = {}): Promise<string> {
     const [first = "", second, ...rest] = words;
     const word = first.toLowerCase();
     if (rest.length === 0) {
@@ -181,7 +182,7 @@ export class WriteboostDevice extends GuardedTarget {
           return "";
         }
         if (word === "drop_caches") {
-          await this.dropCaches();
+          await this.#dropCachesFor(options);
           return "";
         }
         if (word === "info") return JSON.stringify(this.#info());
@@ -235,6 +236,15 @@ export class WriteboostDevice extends GuardedTarget {
       this.#dropping -= 1;
       signal?.removeEventListener("abort", wake);
     }
+  }
+
+  #dropCachesFor({ signal, progress }: MessageOptions): Promise<void> {
+    const first = this.#log.lastWriteback;
+    return this.dropCaches({
+      ...(signal === undefined ? {} : { signal }),
+      progress: ({ lastWritebackId, targetId }) =>
+        progress?.({ done: lastWritebackId - first, total: targetId - first, unit: "segments" }),
+    });
   }
 
   override async suspend(): Promise<void> {

@@ -76,3 +76,30 @@ export function parseStatus(line: string): Status {
     tunables,
   };
 }
+
+/** The fields of a status line by name: counters as `write_hit_cache_full`, tunables under their own names. */
+export function statusFields(line: string): Readonly<Record<string, number>> {
+  const { counters, tunables, ...numbers } = parseStatus(line);
+  return {
+    cursor: numbers.cursor,
+    cache_blocks: numbers.cacheBlocks,
+    segments: numbers.segments,
+    current_id: numbers.currentId,
+    last_flushed_id: numbers.lastFlushedId,
+    last_writeback_id: numbers.lastWritebackId,
+    dirty_blocks: numbers.dirtyBlocks,
+    partial_flushes: numbers.partialFlushes,
+    ...Object.fromEntries(counters.map((count, index) => [counterName(index), count])),
+    ...tunables,
+  };
+}
+
+function counterName(index: number): string {
+  const words = [
+    [8, "write", "read"],
+    [4, "hit", "miss"],
+    [2, "buffer", "cache"],
+    [1, "full", "partial"],
+  ] as const;
+  return words.map(([bit, yes, no]) => ((index & bit) === 0 ? no : yes)).join("_");
+}

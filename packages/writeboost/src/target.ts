@@ -16,6 +16,7 @@ import {
   tunableNamed,
   tunableNames,
 } from "./options.ts";
+import { statusFields } from "./status.ts";
 
 type Settings = { -readonly [Key in keyof WriteboostOptions]: WriteboostOptions[Key] };
 
@@ -124,7 +125,7 @@ function unknown(what: string, word: string, known: readonly string[]): BlockIoE
   });
 }
 
-function tunablesOf(settings: WriteboostOptions): Partial<Tunables> {
+function tunablesOf(settings: Partial<WriteboostOptions>): Partial<Tunables> {
   const tunables: Partial<Tunables> = {};
   for (const name of tunableNames) {
     const value = settings[name];
@@ -156,7 +157,7 @@ export const writeboost: Target<WriteboostOptions> = {
     const backing = await lower(settings.backing, "write");
     const cache = await lower(settings.cache, "write");
     const plog = settings.plog === undefined ? undefined : await lower(settings.plog, "write");
-    return openWriteboost(
+    const device = await openWriteboost(
       { backing, cache, plog },
       {
         name,
@@ -168,5 +169,17 @@ export const writeboost: Target<WriteboostOptions> = {
         tunables: tunablesOf(settings),
       },
     );
+    const started = device.statusData.tunables;
+    const tableArguments = (): readonly string[] =>
+      print({ ...settings, ...changes(started, device.statusData.tunables) });
+    return Object.assign(device, { tableArguments });
   },
+  statusFields,
 };
+
+/** Tunables that messages have changed. */
+function changes(before: Partial<Tunables>, now: Partial<Tunables>): Partial<Tunables> {
+  return tunablesOf(
+    Object.fromEntries(Object.entries(now).filter(([name, value]) => before[name as TunableName] !== value)),
+  );
+}

@@ -59,15 +59,14 @@ export async function openSegments(
  */
 export function openedAs(
   device: BlockDevice,
-  args: { readonly target: string; readonly words: readonly string[] },
+  args: { readonly target: string; readonly words: () => readonly string[] },
   below: readonly BlockDevice[] = [],
 ): OpenedTable {
   const target = isTargetDevice(device) ? device : undefined;
   const length = device.size / SECTOR;
-  const table = ["0", length, args.target, ...args.words.map(quoted)].join(" ");
   return {
     device,
-    table: () => table,
+    table: () => ["0", length, args.target, ...args.words().map(quoted)].join(" "),
     segments: () => [segmentStatus(0, length, args.target, target)],
     descriptions: target?.descriptions ?? [],
     message: (words, options) => target?.message(words, options) ?? Promise.reject(noMessages(device, words)),

@@ -1,8 +1,15 @@
 /** What a server without a stack file exports: images, a table, or the embedded default, opened and named. */
 import { mkdirSync } from "node:fs";
 import { basename, join } from "node:path";
-import { type BlockDevice, BlockIoError, type Environment, openFile, schemeOf } from "@dmkit/block-io";
-import { openEmbedded } from "@dmkit/writeboost";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  TableArguments,
+  openFile,
+  schemeOf,
+} from "@dmkit/block-io";
+import { openEmbedded, writeboost } from "@dmkit/writeboost";
 import type { DeviceManager } from "../control/device-manager.ts";
 import type { NewExport } from "../control/export-manager.ts";
 import { type OpenedTable, openedAs } from "../control/opened-table.ts";
@@ -84,7 +91,7 @@ async function openImage(image: string, what: WhatToServe, environment: Environm
           ...(createSize === undefined ? {} : { createSize }),
         })
       : await openReference(image, readOnly ? "read" : "write", environment);
-  return openedAs(device, { target: "linear", words: [image, "0"] });
+  return openedAs(device, { target: "linear", words: () => [image, "0"] });
 }
 
 /** A write cache over two sparse files: `backing.img` is the disk, `cache.img` its log. */
@@ -100,7 +107,10 @@ async function openDefault(what: WhatToServe, environment: Environment): Promise
     const cache = await openFile(paths.cache, { createSize: CACHE_SIZE, environment });
     below.push(cache);
     const device = await openEmbedded(backing, cache, { environment });
-    return openedAs(device, { target: "writeboost", words: ["0", paths.backing, paths.cache] }, below);
+    const table = writeboost.parse(new TableArguments(["0", paths.backing, paths.cache]));
+    // With its tunables, so that the table could be loaded again and be the same.
+    const words = (): readonly string[] => writeboost.print({ ...table, ...device.statusData.tunables });
+    return openedAs(device, { target: writeboost.name, words }, below);
   } catch (error) {
     for (const device of below) await device.close();
     throw error;
