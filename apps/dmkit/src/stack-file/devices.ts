@@ -7,32 +7,21 @@
  *      disk: { table: ["0 2097152 linear disk.img 0"] }    a device-mapper table
  */
 import { isDeepStrictEqual } from "node:util";
-import {
-  BlockIoError,
-  SECTOR,
-  type Segment,
-  type TargetRegistry,
-  parseTable,
-  printTable,
-} from "@dmkit/block-io";
+import { BlockIoError } from "@dmkit/block-io";
 import { checkDeviceName } from "../control/references.ts";
+import { type DeviceContext, deviceReader } from "./context.ts";
 import { OPEN_LENGTH } from "./lengths.ts";
-import { type DeviceReader, readOptions, replaceReferences } from "./options.ts";
-import type { LengthRule, PlannedDevice, PlannedFile } from "./plan.ts";
-import { closest, show } from "./problem.ts";
-import { type ReferenceContext, resolveReference } from "./references.ts";
-import { type FileDeviceShape, check, deviceSchema, fileDeviceSchema, tableDeviceSchema } from "./schema.ts";
+import { readOptions } from "./options.ts";
+import type { PlannedDevice } from "./plan.ts";
+import { show } from "./problem.ts";
+import { resolveReference } from "./references.ts";
+import { type FileDeviceShape, check, deviceSchema, fileDeviceSchema } from "./schema.ts";
+import { lineOf, parseTableText, tableDevice } from "./tables.ts";
 import { type Options, stackTargets } from "./targets.ts";
-import { type MapValue, type Problems, type Value, pick, plainOf } from "./yaml.ts";
+import { type MapValue, type Value, pick, plainOf } from "./yaml.ts";
 
 /** Keys of a device with a target that are no options. */
 export const RESERVED: readonly string[] = ["target", "size", "read-only"];
-
-export interface DeviceContext extends ReferenceContext {
-  readonly targets: TargetRegistry;
-  /** Files to be made; devices add theirs. */
-  readonly files: Map<string, PlannedFile>;
-}
 
 /** One device; undefined if anything is wrong with it, with the reasons among the problems. */
 export function readDevice(
@@ -74,7 +63,7 @@ export function readDevice(
   }
   if (forms.length === 1) return tableDevice(name, where, value, context);
   const meant = [...value.entries.keys()]
-    .map((key) => closest(key, ["target", "file", "table"]))
+    .map((key) => problems.closest(key, ["target", "file", "table"]))
     .find(Boolean);
   problems.add(
     keyAt,
@@ -128,7 +117,7 @@ function targetDevice(
         targetAt,
         `there is no target ${show(shape.target)}`,
         `targets: ${known.join(", ")}`,
-        closest(shape.target ?? "", known),
+        problems.closest(shape.target ?? "", known),
       );
     }
     return undefined;
@@ -167,7 +156,7 @@ function targetDevice(
 /** A table can say less than options by name; what it cannot say must not get lost on the way. */
 function staysTheSame(table: string, options: Options, value: MapValue, context: DeviceContext): boolean {
   const { problems, targets } = context;
-  const [segment] = parseLines(table.replace(OPEN_LENGTH, "1"), targets, (reason, hint) =>
+  const [segment] = parseTableText(table.replace(OPEN_LENGTH, "1"), targets, (reason, hint) =>
     problems.add(value.at, reason, hint),
   );
   if (segment === undefined) return false;
@@ -178,112 +167,4 @@ function staysTheSame(table: string, options: Options, value: MapValue, context:
     problems.add(at, `${name}: ${show(options[name])} does not go with the other options`, "leave it out");
   }
   return lost.length === 0;
-}
-
-function parseLines(
-  table: string,
-  targets: TargetRegistry,
-  refuse: (reason: string, hint: string | undefined) => void,
-): readonly Segment[] {
-  try {
-    return parseTable(table, targets);
-  } catch (error) {
-    if (!(error instanceof BlockIoError)) throw error;
-    refuse(error.reason, error.hint);
-    return [];
-  }
-}
-
-/** A table of one line. @param length bytes, or where to take it from. */
-function lineOf(
-  target: string,
-  options: unknown,
-  length: number | LengthRule,
-  targets: TargetRegistry,
-): Pick<PlannedDevice, "table" | "length"> {
-  const sectors = typeof length === "number" ? length / SECTOR : 1;
-  const table = printTable([{ start: 0, length: sectors, target: targets.get(target), options }]);
-  return typeof length === "number"
-    ? { table }
-    : { table: table.replace(/^0 1 /, `0 ${OPEN_LENGTH} `), length };
-}
-
-function tableDevice(
-  name: string,
-  where: string,
-  value: MapValue,
-  context: DeviceContext,
-): PlannedDevice | undefined {
-  const { problems, targets } = context;
-  const shape = check(tableDeviceSchema, value, problems);
-  const given = value.entries.get("table")?.value;
-  const lines = given === undefined ? undefined : linesOf(given, problems);
-  if (shape === undefined || lines === undefined) return undefined;
-  const before = problems.list.length;
-  // Line by line first, each as if it were the only one, so that every mistake is found.
-  const segments = lines.flatMap(({ text, at }) => {
-    const alone = parseLines(text.replace(/^\s*\d+(?=\s)/, "0"), targets, (reason, hint) =>
-      problems.add(at, reason.replace(/^table line \d+: /, ""), hint),
-    );
-    return alone.map((segment) => ({ ...segment, options: resolved(segment, at, context) }));
-  });
-  if (problems.list.length > before) return undefined;
-  const whole = parseLines(lines.map(({ text }) => text).join("\n"), targets, (reason, hint) =>
-    problems.add(given?.at ?? value.at, reason, hint),
-  );
-  if (problems.list.length > before) return undefined;
-  const table = printTable(
-    whole.map((segment, index) => ({ ...segment, options: segments[index]?.options })),
-  );
-  return { name, table, readOnly: shape["read-only"], where };
-}
-
-function resolved({ target, options }: Segment, at: number, context: DeviceContext): unknown {
-  return replaceReferences(target.options, options, (word) => resolveReference(word, at, context));
-}
-
-interface Line {
-  readonly text: string;
-  readonly at: number;
-}
-
-/** The lines of a table that is a list of lines or one text; without empty ones and comments. */
-function linesOf(value: Value, problems: Problems): readonly Line[] | undefined {
-  const items = value.kind === "list" ? value.items : [value];
-  const lines: Line[] = [];
-  for (const item of items) {
-    if (item.kind !== "scalar" || typeof item.value !== "string") {
-      problems.add(item.at, `${show(plainOf(item))} is not a line of a table`, "<start> <length> <target> …");
-      return undefined;
-    }
-    for (const text of item.value.split("\n")) {
-      if (!/^\s*(#|$)/.test(text)) lines.push({ text, at: item.at });
-    }
-  }
-  if (lines.length > 0) return lines;
-  problems.add(value.at, "the table has no lines", "<start> <length> <target> …");
-  return undefined;
-}
-
-function deviceReader(context: DeviceContext): DeviceReader {
-  const { problems, files } = context;
-  return {
-    reference: (word, at) => resolveReference(word, at, context),
-    file({ file, create, preallocate }, at) {
-      // A file that is made is a file, whatever devices are called.
-      const path = resolveReference(file, at, { ...context, names: new Set() });
-      if (path === undefined || create === undefined) return path;
-      if (!path.startsWith("/")) {
-        problems.add(at, `${show(file)} cannot be made`, "create goes with the path of a file");
-        return undefined;
-      }
-      const planned = { path, size: create, preallocate, where: problems.where(at) };
-      const known = files.get(path);
-      if (known !== undefined && (known.size !== create || known.preallocate !== preallocate)) {
-        problems.add(at, `${path} is to be made in two ways`, `the other one is at ${known.where}`);
-      }
-      files.set(path, known ?? planned);
-      return path;
-    },
-  };
 }

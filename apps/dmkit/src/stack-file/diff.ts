@@ -13,7 +13,7 @@ import { isDeepStrictEqual } from "node:util";
 import { memoryOf, readTable, renameReferences } from "../control/references.ts";
 import { targets } from "../targets.ts";
 import { OPEN_LENGTH, plannedSize } from "./lengths.ts";
-import { orderDevices, standsOn } from "./order.ts";
+import { orderDevices, standsOn, usersOf } from "./order.ts";
 import type { PlannedDevice, PlannedExport, PlannedFile, PlannedListener, StackPlan } from "./plan.ts";
 
 export type PlanStep =
@@ -74,17 +74,32 @@ function findRenames(
   now: readonly PlannedDevice[],
 ): ReadonlyMap<string, string> {
   const renames = new Map<string, string>();
-  const gone = old.filter(({ name }) => !now.some((device) => device.name === name));
-  const come = now.filter(({ name }) => !old.some((device) => device.name === name));
+  const oldNames = new Set(old.map(({ name }) => name));
+  const newNames = new Set(now.map(({ name }) => name));
+  const gone = old.filter(({ name }) => !newNames.has(name));
+  const come = new Map<string, PlannedDevice[]>();
+  for (const device of now) {
+    if (oldNames.has(device.name)) continue;
+    const key = keyOf(device);
+    come.set(key, [...(come.get(key) ?? []), device]);
+  }
+  const rivals = new Map<string, number>();
   // What a device stands on comes before it, so its name is settled when the device is compared.
   for (const device of gone) {
-    const like = come.filter((other) => sameDevice(renamed(device, renames), other));
-    const rivals = gone.filter((other) => sameDevice(renamed(other, renames), renamed(device, renames)));
-    const [only, second] = like;
-    if (only !== undefined && second === undefined && rivals.length === 1)
-      renames.set(device.name, only.name);
+    const key = keyOf(renamed(device, renames));
+    const [only, second] = come.get(key) ?? [];
+    const count = (rivals.get(key) ?? 0) + 1;
+    rivals.set(key, count);
+    if (only === undefined || second !== undefined) continue;
+    if (count === 1) renames.set(device.name, only.name);
+    else for (const [from, to] of renames) if (to === only.name) renames.delete(from);
   }
   return renames;
+}
+
+/** Equal for devices that are the same but for their names. */
+function keyOf({ table, readOnly, length }: PlannedDevice): string {
+  return JSON.stringify([table, readOnly, length]);
 }
 
 function renamed(device: PlannedDevice, renames: ReadonlyMap<string, string>): PlannedDevice {
@@ -124,7 +139,7 @@ function compareDevices(
   exported: ReadonlySet<string>,
 ): DeviceChanges {
   const old = new Map(before.map((device) => [device.name, device]));
-  const users = usersOf(before);
+  const users = usersOf(before, targets);
   const restart = new Map<string, RestartReason>();
   const stay = (name: string, why: string): void => {
     restart.set(name, { what: `device ${name}`, why, device: name });
@@ -164,19 +179,6 @@ function compareDevices(
       .filter((name) => !removable.includes(name)),
     restart: [...restart.values()],
   };
-}
-
-/** Who stands on a device directly. */
-function usersOf(devices: readonly PlannedDevice[]): ReadonlyMap<string, ReadonlySet<string>> {
-  const users = new Map<string, Set<string>>();
-  for (const device of devices) {
-    for (const below of standsOn(device, targets)) {
-      const known = users.get(below);
-      if (known === undefined) users.set(below, new Set([device.name]));
-      else known.add(device.name);
-    }
-  }
-  return users;
 }
 
 /** Those of `names`, which come before what they stand on, that nobody but others of them stands on. */

@@ -1,10 +1,10 @@
 /** Exports of a stack file, and where it listens. */
 import { resolve } from "node:path";
 import type { PlannedExport, PlannedListener } from "./plan.ts";
-import { closest, show } from "./problem.ts";
+import { show } from "./problem.ts";
 import { listed } from "./references.ts";
 import { type ListenerShape, check, exportSchema, listenerSchema } from "./schema.ts";
-import { type Problems, type Value, plainOf } from "./yaml.ts";
+import { type Problems, type Value, plainOf, wordAt } from "./yaml.ts";
 
 // Bytes of an export's name or description, and of a socket's path, that can be sent or bound.
 const MAX_TEXT = 4096;
@@ -70,9 +70,7 @@ function readExport(
         "max-connections": undefined,
       }
     : check(exportSchema, value, problems);
-  if (shape === undefined) return undefined;
-  const { description, "read-only": readOnly, strict, "max-connections": maxConnections } = shape;
-  const device = shape.device ?? name;
+  const device = shape?.device ?? wordAt(value, "device") ?? name;
   const inner = value.kind === "map" ? value.entries.get("device")?.value.at : undefined;
   if (!names.has(device)) {
     const at = inner ?? (short && value.kind === "scalar" && value.value !== null ? value.at : keyAt);
@@ -80,9 +78,11 @@ function readExport(
       at,
       `there is no device ${show(device)}`,
       `devices: ${listed(names)}`,
-      closest(device, names),
+      problems.closest(device, names),
     );
   }
+  if (shape === undefined) return undefined;
+  const { description, "read-only": readOnly, strict, "max-connections": maxConnections } = shape;
   if (Buffer.byteLength(description ?? "") > MAX_TEXT)
     problems.add(value.at, "the description is too long", `at most ${MAX_TEXT} bytes`);
   return {

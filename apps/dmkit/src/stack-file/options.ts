@@ -1,6 +1,6 @@
 /** Options of a target by name: the target's own table of options says what each may be. */
 import { BlockIoError, type OptionSpec, type OptionTable, describeRange, parseOption } from "@dmkit/block-io";
-import { closest, show } from "./problem.ts";
+import { show } from "./problem.ts";
 import { check, newFileSchema, unknownKey } from "./schema.ts";
 import { type MapValue, type Problems, type Value, plainOf } from "./yaml.ts";
 
@@ -41,7 +41,7 @@ export function readOptions(
       keyAt,
       unknownKey(name, what),
       `options: ${known.join(", ") || "none"}`,
-      closest(name, known),
+      problems.closest(name, known),
     );
   }
   const options: Record<string, unknown> = {};
@@ -92,7 +92,7 @@ function readOption(
     if (!(error instanceof BlockIoError)) throw error;
     const meant =
       spec.type === "choice" && value.kind === "scalar"
-        ? closest(String(value.value), spec.values)
+        ? problems.closest(String(value.value), spec.values)
         : undefined;
     const found =
       value.kind === "scalar" && value.value === null

@@ -1,27 +1,32 @@
 /** Which devices stand on which, and an order in which they can be opened. */
 import { type TargetRegistry, parseTable } from "@dmkit/block-io";
+import { deviceReferences } from "../control/references.ts";
 import { OPEN_LENGTH } from "./lengths.ts";
-import { replaceReferences } from "./options.ts";
 import type { PlannedDevice } from "./plan.ts";
-import { deviceNamed } from "./references.ts";
-
-/** Everything a table refers to: paths, URIs and `dm:NAME`, each once. */
-export function referencesOf(table: string, targets: TargetRegistry): ReadonlySet<string> {
-  const references = new Set<string>();
-  for (const { target, options } of parseTable(table.replace(` ${OPEN_LENGTH} `, " 1 "), targets)) {
-    replaceReferences(target.options, options, (reference) => {
-      references.add(reference);
-      return undefined;
-    });
-  }
-  return references;
-}
 
 /** Names of the devices a device stands on directly. */
 export function standsOn({ table }: PlannedDevice, targets: TargetRegistry): ReadonlySet<string> {
-  const names = [...referencesOf(table, targets)].map(deviceNamed);
-  return new Set(names.filter((name) => name !== undefined));
+  return new Set(deviceReferences(parseTable(table.replace(` ${OPEN_LENGTH} `, " 1 "), targets)));
 }
+
+/** Who stands on a device directly, by its name. */
+export function usersOf(
+  devices: readonly PlannedDevice[],
+  targets: TargetRegistry,
+): ReadonlyMap<string, ReadonlySet<string>> {
+  const users = new Map<string, Set<string>>();
+  for (const device of devices) {
+    for (const below of standsOn(device, targets)) {
+      const known = users.get(below);
+      if (known === undefined) users.set(below, new Set([device.name]));
+      else known.add(device.name);
+    }
+  }
+  return users;
+}
+
+// Cycles told at most; one is enough to refuse a plan.
+const MAX_CYCLES = 50;
 
 export interface Order {
   /** What a device stands on comes before it; otherwise as they were given. Without those of a cycle. */
@@ -56,6 +61,7 @@ export function orderDevices(given: readonly PlannedDevice[], targets: TargetReg
         const device = byName.get(step.name);
         if (device !== undefined) devices.push(device);
       } else if (onPath.has(lower)) {
+        if (cycles.length >= MAX_CYCLES) continue;
         const names = path.map(({ name }) => name);
         cycles.push([...names.slice(names.indexOf(lower)), lower]);
       } else if (!finished.has(lower)) {

@@ -32,6 +32,12 @@ export class StackFileError extends BlockIoError {
   }
 }
 
+/** A sentence as a part of a line: `Give a size.` is `give a size`. */
+export function asClause(sentence: string): string {
+  const text = sentence.trim().replace(/\.$/, "");
+  return /^[A-Z][a-z]/.test(text) ? text.charAt(0).toLowerCase() + text.slice(1) : text;
+}
+
 /** For messages: what was found, on one short line. */
 export function show(value: unknown): string {
   if (Array.isArray(value)) return "a list";

@@ -9,15 +9,16 @@ import { dirname, resolve } from "node:path";
 import { type TargetRegistry, toBlockIoError } from "@dmkit/block-io";
 import { schemes } from "../devices.ts";
 import { targets } from "../targets.ts";
-import { type DeviceContext, readDevice } from "./devices.ts";
+import { type DeviceContext, deviceReader } from "./context.ts";
+import { readDevice } from "./devices.ts";
 import { knownLength, plannedSize, tableOfLength } from "./lengths.ts";
 import { placeOf, readExports, readListeners, socketPath } from "./listeners.ts";
-import { orderDevices } from "./order.ts";
-import type { PlannedDevice, PlannedFile, StackPlan } from "./plan.ts";
+import { orderDevices, usersOf } from "./order.ts";
+import type { PlannedDevice, PlannedExport, PlannedFile, StackPlan } from "./plan.ts";
 import { StackFileError, type StackProblem, show } from "./problem.ts";
 import { deviceNamed } from "./references.ts";
-import { check, fileSchema } from "./schema.ts";
-import { MAX_BYTES, type MapValue, Problems, type Value, parseYaml, plainOf } from "./yaml.ts";
+import { check, fileSchema, newFileSchema } from "./schema.ts";
+import { MAX_BYTES, type MapValue, Problems, type Value, parseYaml, plainOf, wordAt } from "./yaml.ts";
 
 export interface StackText {
   readonly text: string;
@@ -66,7 +67,10 @@ function readText(file: string): string {
 export function parseStack({ text: given, file }: StackText, registry: TargetRegistry = targets): ReadResult {
   const text = given.replace(/^\uFEFF/, "");
   const problems = new Problems(file, text);
-  const value = parseYaml(text, problems);
+  const read = parseYaml(text, problems);
+  // A file with comments only is a stack with nothing in it.
+  const isEmpty = read?.kind === "scalar" && read.value === null;
+  const value: Value | undefined = isEmpty ? { kind: "map", at: 0, entries: new Map() } : read;
   const plan = value === undefined ? undefined : readPlan(value, file, registry, problems);
   if (problems.list.length > 0 || plan === undefined) return { problems: problems.sorted() };
   return { plan };
@@ -84,17 +88,14 @@ function readPlan(
   const folder = dirname(path);
   const at = (key: string): Value | undefined => value.entries.get(key)?.value;
   const files = new Map<string, PlannedFile>();
-  const { devices, names } = readDevices(at("devices"), {
-    problems,
-    folder,
-    files,
-    targets: registry,
-    schemes: Object.keys(schemes),
-  });
+  const context = { problems, folder, files, targets: registry, schemes: Object.keys(schemes) };
+  const { devices, names } = readDevices(at("devices"), context);
+  readFiles(at("files"), { ...context, names });
   const exports = readExports(at("exports"), names, problems);
+  refuseWritesBelow(exports, devices, registry, problems, at("exports"));
   const listen = readListeners(at("listen"), folder, problems);
   const metrics = readMetrics(at("metrics"), problems);
-  const control = shape?.control;
+  const control = wordAt(value, "control");
   const controlPath =
     control === undefined ? undefined : socketPath(control, at("control")?.at ?? 0, folder, problems);
   if (controlPath !== undefined && listen.some((listener) => placeOf(listener) === controlPath)) {
@@ -148,9 +149,35 @@ function reportCycle(chain: readonly string[], devices: MapValue, problems: Prob
   const at = devices.entries.get(chain[0] ?? "")?.keyAt ?? devices.at;
   problems.add(
     at,
-    `"${chain[0]}" stands on itself: ${chain.join(" → ")}`,
+    `"${chain[0]}" stands on itself: ${shortened(chain).join(" → ")}`,
     "let one of them stand on something else",
   );
+}
+
+function shortened(chain: readonly string[]): readonly string[] {
+  return chain.length <= 12 ? chain : [...chain.slice(0, 8), "…", ...chain.slice(-3)];
+}
+
+/** Nobody may change bytes under another device, which may have them in its cache. */
+function refuseWritesBelow(
+  exports: readonly PlannedExport[],
+  devices: readonly PlannedDevice[],
+  registry: TargetRegistry,
+  problems: Problems,
+  value: Value | undefined,
+): void {
+  const users = usersOf(devices, registry);
+  const readOnlyOnes = new Set(devices.filter((one) => one.readOnly).map((one) => one.name));
+  for (const { name, device, readOnly } of exports) {
+    const [above] = users.get(device) ?? [];
+    if (above === undefined || readOnly || readOnlyOnes.has(device)) continue;
+    const at = value?.kind === "map" ? value.entries.get(name)?.keyAt : undefined;
+    problems.add(
+      at ?? value?.at ?? 0,
+      `${above} stands on ${device}, and clients would write under it`,
+      `export ${device} with read-only: true, or export ${above}`,
+    );
+  }
 }
 
 /** Puts in the lengths that follow from other devices of the file. Errors are left to who opens the devices. */
@@ -171,15 +198,29 @@ function fillLength(device: PlannedDevice, sizes: ReadonlyMap<string, number | u
   return { ...rest, table: tableOfLength(device, sectors) };
 }
 
+/** Files that no device names, e.g. because tables do. */
+function readFiles(value: Value | undefined, context: DeviceContext): void {
+  const { problems } = context;
+  for (const file of value?.kind === "list" ? value.items : []) {
+    const shape = check(newFileSchema, file, problems);
+    if (shape?.create === undefined && shape !== undefined)
+      problems.add(file.at, "a file needs create", "a size such as 10G");
+    else if (shape !== undefined) deviceReader(context).file(shape, file.at);
+  }
+  if (value !== undefined && value.kind !== "list")
+    problems.add(value.at, "files is a list", "of mappings of: file, create, preallocate");
+}
+
 function readMetrics(value: Value | undefined, problems: Problems): StackPlan["metrics"] {
   // `metrics: 9100` is short for `metrics: { port: 9100 }`.
   const place: Value | undefined =
     value?.kind === "scalar" && typeof value.value === "number"
       ? { kind: "map", at: value.at, entries: new Map([["port", { keyAt: value.at, value }]]) }
       : value;
-  const [listener] = readListeners(place, ".", problems);
-  if (listener === undefined || place === undefined) return undefined;
-  if (place.kind === "map" && "host" in listener) return { host: listener.host, port: listener.port };
+  if (place === undefined || (place.kind === "scalar" && place.value === null)) return undefined;
+  const [listener] = place.kind === "map" ? readListeners(place, ".", problems) : [];
+  if (listener !== undefined && "host" in listener) return { host: listener.host, port: listener.port };
+  if (place.kind === "map" && listener === undefined) return undefined;
   problems.add(place.at, "metrics are served at one port", "port: NUMBER, with host if it is not 127.0.0.1");
   return undefined;
 }

@@ -6,7 +6,6 @@
 import { resolve } from "node:path";
 import { BlockIoError, builtinSchemes, parseSize, schemeOf } from "@dmkit/block-io";
 import { formatNbdUri, parseNbdUri } from "@dmkit/nbd";
-import { closest } from "./problem.ts";
 import type { Problems } from "./yaml.ts";
 
 /** As in `dm:disk`. */
@@ -29,8 +28,11 @@ export function resolveReference(word: string, at: number, context: ReferenceCon
     problems.add(at, "a line break in the name of a device", "a path, a URI, or the name of a device");
     return undefined;
   }
-  if (names.has(word)) return `${DEVICE_SCHEME}:${word}`;
+  const known = [DEVICE_SCHEME, ...Object.keys(builtinSchemes), ...context.schemes];
   const scheme = schemeOf(word);
+  // A device may be called `a:b`, but not take `mem:64M` for itself.
+  const isUri = scheme !== undefined && known.includes(scheme);
+  if (!isUri && names.has(word)) return `${DEVICE_SCHEME}:${word}`;
   if (scheme === undefined) return resolve(folder, word);
   if (scheme === DEVICE_SCHEME) {
     const name = word.slice(DEVICE_SCHEME.length + 1);
@@ -39,17 +41,16 @@ export function resolveReference(word: string, at: number, context: ReferenceCon
       at,
       `there is no device "${name.slice(0, 60)}"`,
       `devices: ${listed(names)}`,
-      closest(name, names),
+      problems.closest(name, names),
     );
     return undefined;
   }
-  const known = [DEVICE_SCHEME, ...Object.keys(builtinSchemes), ...context.schemes];
-  if (!known.includes(scheme)) {
+  if (!isUri) {
     problems.add(
       at,
       `nobody knows how to open "${scheme}:"`,
       `schemes: ${known.join(", ")}; write ./ before a path that looks like one`,
-      closest(scheme, known),
+      problems.closest(scheme, known),
     );
     return undefined;
   }

@@ -22,7 +22,9 @@ export function check<Output>(schema: Schema<Output>, value: Value, problems: Pr
     const keys = path.map(({ key }) => key);
     const isKey = path.at(-1)?.origin === "key";
     const [what = "", allowed, meant] = message.split("\n");
-    problems.add(isKey ? locateKey(value, keys) : locate(value, keys), what, allowed || undefined, meant);
+    const named =
+      isKey || keys.length === 0 || what.includes("is missing") ? what : `${String(keys.at(-1))}: ${what}`;
+    problems.add(isKey ? locateKey(value, keys) : locate(value, keys), named, allowed || undefined, meant);
   }
   return undefined;
 }
@@ -137,6 +139,7 @@ export interface FileShape {
   readonly exports: unknown;
   readonly listen: unknown;
   readonly metrics: unknown;
+  readonly files: unknown;
   readonly control: string | undefined;
   readonly pidfile: string | undefined;
   readonly log: LogLevel | undefined;
@@ -148,6 +151,7 @@ export const fileSchema: Schema<FileShape> = mapping<FileShape>("a stack file", 
   exports: other,
   listen: other,
   metrics: other,
+  files: other,
   control: optional(text("a path")),
   pidfile: optional(text("a path")),
   log: optional(choice(["debug", "info", "warn", "error"])),

@@ -17,7 +17,7 @@ import {
   isSeq,
   parseDocument,
 } from "yaml";
-import type { StackProblem } from "./problem.ts";
+import { type StackProblem, asClause, closest } from "./problem.ts";
 
 /** Bytes of a file. */
 export const MAX_BYTES: number = 256 * 1024;
@@ -75,7 +75,12 @@ export class Problems {
     const { line, col: column } = this.#lines.linePos(at);
     const place = { file: this.#file, line, column };
     if (this.list.length === MAX_PROBLEMS) this.list.push({ ...place, what: "and there are more problems" });
-    else this.list.push({ ...place, what, allowed, meant });
+    else this.list.push({ ...place, what, allowed: allowed && asClause(allowed), meant });
+  }
+
+  /** The word that was probably meant; not looked for when nobody will be told any more. */
+  closest(word: string, known: Iterable<string>): string | undefined {
+    return this.full ? undefined : closest(word, known);
   }
 
   /** In the order of the file. */
@@ -264,4 +269,10 @@ export function locate(value: Value, path: readonly unknown[]): number {
 /** A mapping with only some of its keys. */
 export function pick(map: MapValue, wanted: (key: string) => boolean): MapValue {
   return { ...map, entries: new Map([...map.entries].filter(([key]) => wanted(key))) };
+}
+
+/** The word under a key, if there is one. */
+export function wordAt(value: Value, key: string): string | undefined {
+  const found = value.kind === "map" ? value.entries.get(key)?.value : undefined;
+  return found?.kind === "scalar" && typeof found.value === "string" ? found.value : undefined;
 }
