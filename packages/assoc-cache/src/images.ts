@@ -18,6 +18,7 @@ import { layoutOf } from "./format/layout.ts";
 import type { Superblock } from "./format/superblock.ts";
 import { uuidFromText } from "./format/uuid.ts";
 import { requiredSectorsV1, sectorInTableV1 } from "./format/v1.ts";
+import { importV1 } from "./import-v1.ts";
 import { mapCache } from "./map.ts";
 import { type NewCache, createV1, createV2, writeMetadataV1 } from "./opening/create.ts";
 import { readEntries } from "./opening/entries.ts";
@@ -55,6 +56,11 @@ const formatOptions = {
     help: "bytes of the source that are cached; left out: all of it, if it is named",
   },
   source_uuid: cacheOptions.source_uuid,
+  import: {
+    type: "flag",
+    default: false,
+    help: "keep the blocks of a historical cache that is there; of the other options only source_uuid counts",
+  },
   force: { type: "flag", default: false, help: "over a cache that holds dirty blocks, which are lost" },
 } as const satisfies OptionTable;
 
@@ -76,9 +82,16 @@ export const assocCacheImages: ImageFormat = {
   restore: async (devices, given) => restore(cacheOf(devices), given),
   map: async (devices) => mapCache(cacheOf(devices), devices["source"]),
   formatOptions,
-  async format(devices, words, { environment }) {
+  async format(devices, words, work) {
     const cache = cacheOf(devices);
     const options = parseOptions(formatOptions, words, "cache");
+    if (options.import) {
+      const { source } = devices;
+      if (source === undefined)
+        throw refuse(cache.name, "EINVAL", "the blocks are fetched from the source", "Name it.");
+      await importV1(cache, source, { ...work, sourceUuid: options.source_uuid });
+      return;
+    }
     const blockSectors = options.block_size;
     const frames = options.cache_size ?? mostFrames(cache, blockSectors, options.format);
     const ways = options.associativity ?? Math.min(frames, cacheOptions.associativity.default);
@@ -101,7 +114,7 @@ export const assocCacheImages: ImageFormat = {
       size: options.format === "v1" ? 0 : sourceSize(options.source_size, devices),
       sourceUuid,
       force: options.force,
-      random: () => environment.random.next(),
+      random: () => work.environment.random.next(),
     };
     await (options.format === "v1" ? makeV1 : makeV2)(cache, wanted);
   },

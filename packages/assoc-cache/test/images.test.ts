@@ -316,6 +316,23 @@ describe("format", () => {
     }
   });
 
+  it("keeps the blocks of a historical cache", async () => {
+    const random = new SeededRandom(seed);
+    const bytes = random.fill(Buffer.alloc(1000 * 512));
+    const devices = {
+      cache: await deviceOf(historicalCache(random, shape, bytes, 40)),
+      source: await deviceOf(bytes),
+    };
+    const { used_blocks = 0 } = await images.info(devices, work);
+    expect(used_blocks).toBeGreaterThan(8);
+    await images.format?.(devices, { import: "1" }, work);
+    expect(await images.info(devices, work)).toMatchObject({ format: "v2", used_blocks });
+    expect(await checked(devices)).toEqual([]);
+    await expect(images.format?.({ cache: devices.cache }, { import: "1" }, work)).rejects.toMatchObject({
+      code: "EINVAL",
+    });
+  });
+
   it("refuses what cannot be", async () => {
     const source = new MemoryDevice(1000 * 512);
     const cache = new MemoryDevice(1100 * 512);
