@@ -1,6 +1,6 @@
 /** Which of our devices is measured against which peers. */
 import { execFileSync } from "node:child_process";
-import { closeSync, existsSync, ftruncateSync, openSync } from "node:fs";
+import { closeSync, existsSync, ftruncateSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { type DeviceGroup, dmkit, nbdkit, qemuNbd } from "./servers.ts";
 
@@ -38,10 +38,38 @@ const log = image("log.img", 2 * DEVICE_SIZE);
 const slow1 = image("slow1.img");
 const log1 = image("log1.img", 2 * DEVICE_SIZE);
 const plog = image("plog.img", 64 * 2 ** 20);
-const bitmap = image("bitmap.img", 4 * 2 ** 20);
-const layer = image("layer.img");
+const bitmap = renewed(image("bitmap.img", 4 * 2 ** 20));
+const layer = renewed(image("layer.img"));
+const base = filled(image("base.img"));
 // Metadata and journal take some of the device below.
 const packed = image("packed.img", DEVICE_SIZE + 128 * 2 ** 20);
+
+type Image = ReturnType<typeof image>;
+
+/** Blank each time it is prepared. */
+function renewed({ path, prepare }: Image): Image {
+  return {
+    path,
+    prepare(folder) {
+      rmSync(path(folder), { force: true });
+      prepare(folder);
+    },
+  };
+}
+
+/** Has data everywhere. */
+function filled({ path }: Image): Image {
+  return {
+    path,
+    prepare(folder) {
+      if (existsSync(path(folder))) return;
+      const fd = openSync(path(folder), "w");
+      const piece = Buffer.alloc(2 ** 20, "golden image ");
+      for (let at = 0; at < DEVICE_SIZE; at += piece.length) writeSync(fd, piece, 0, piece.length, at);
+      closeSync(fd);
+    },
+  };
+}
 
 function prepareAll(...images: readonly { prepare: (folder: string) => void }[]): (folder: string) => void {
   return (folder) => {
@@ -108,21 +136,22 @@ export const groups: readonly DeviceGroup[] = [
   },
   {
     name: "cow",
+    fresh: true,
     servers: [
       dmkit(
         "dmkit cow",
         (folder) => [
           "-t",
-          `0 ${SECTORS} cow ${ours.path(folder)} 0 ${bitmap.path(folder)} ${layer.path(folder)} 0`,
+          `0 ${SECTORS} cow ${base.path(folder)} 0 ${bitmap.path(folder)} ${layer.path(folder)} 0`,
         ],
-        prepareAll(ours, bitmap, layer),
+        prepareAll(base, bitmap, layer),
       ),
-      nbdkit("nbdkit cow", (folder) => ["--filter=cow", "file", kits.path(folder)], kits.prepare),
+      nbdkit("nbdkit cow", (folder) => ["--filter=cow", "file", base.path(folder)], base.prepare),
       qemuNbd(
         "qemu-nbd qcow2",
         (folder) => ["-f", "qcow2", join(folder, "overlay.qcow2")],
         (folder) => {
-          qemus.prepare(folder);
+          base.prepare(folder);
           execFileSync("qemu-img", [
             "create",
             "-q",
@@ -131,7 +160,7 @@ export const groups: readonly DeviceGroup[] = [
             "-F",
             "raw",
             "-b",
-            qemus.path(folder),
+            base.path(folder),
             join(folder, "overlay.qcow2"),
           ]);
         },

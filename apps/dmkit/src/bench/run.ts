@@ -5,7 +5,13 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type DeviceGroup, type RunningServer, isInstalled, startServer } from "./servers.ts";
+import {
+  type DeviceGroup,
+  type RunningServer,
+  type ServerSpec,
+  isInstalled,
+  startServer,
+} from "./servers.ts";
 import { type Work, fill, runWork, settle } from "./work.ts";
 
 export interface BenchOptions {
@@ -57,56 +63,121 @@ export interface BenchReport {
 
 /** Measures everything; servers are stopped whatever happens. */
 export async function runBench(options: BenchOptions): Promise<BenchReport> {
-  const report: { rows: Row[]; idle: IdleCost[]; skipped: string[] } = { rows: [], idle: [], skipped: [] };
+  const report: Report = { rows: [], idle: [], skipped: [] };
   for (const group of options.groups) {
     const folder = mkdtempSync(join(tmpdir(), "dmkit-bench-"));
-    const servers: RunningServer[] = [];
     try {
-      for (const [index, spec] of group.servers.entries()) {
-        if (!isInstalled(spec.program)) {
-          report.skipped.push(`${spec.name}: ${spec.program} is not installed`);
-          continue;
-        }
-        const server = await startServer(spec, folder, index);
-        servers.push(server);
-        const { name, startup } = server;
-        report.idle.push({ group: group.name, server: name, startup, memory: server.memory() });
-      }
-      await measureGroup(group.name, servers, options, report);
+      const bench = group.fresh === true ? measureFresh : measureGroup;
+      await bench(group, installed(group, report), folder, options, report);
     } finally {
-      for (const server of servers) await server.stop();
       rmSync(folder, { recursive: true, force: true });
     }
   }
   return report;
 }
 
+type Report = { rows: Row[]; idle: IdleCost[]; skipped: string[] };
+
+function installed(group: DeviceGroup, report: Report): ServerSpec[] {
+  return group.servers.filter((spec) => {
+    if (isInstalled(spec.program)) return true;
+    report.skipped.push(`${spec.name}: ${spec.program} is not installed`);
+    return false;
+  });
+}
+
+/** All servers run all the time, and have been written once. */
 async function measureGroup(
-  group: string,
-  servers: readonly RunningServer[],
-  { works, rounds, seconds, span, progress }: BenchOptions,
-  report: { rows: Row[]; skipped: string[] },
+  group: DeviceGroup,
+  specs: readonly ServerSpec[],
+  folder: string,
+  options: BenchOptions,
+  report: Report,
 ): Promise<void> {
-  for (const server of servers) await fill(server.uri, span);
-  for (const work of works) {
-    progress(`${group}: ${work.name}`);
-    const able = new Map<RunningServer, number[]>(servers.map((server) => [server, []]));
-    for (let round = 0; round < rounds; round += 1) {
-      for (const [server, samples] of able) {
-        await settle();
-        try {
-          samples.push(await runWork(work, server.uri, seconds, span));
-        } catch (error) {
-          if (server.ours) throw error;
-          // A peer that cannot do this is left out of the row, and said so.
-          able.delete(server);
-          report.skipped.push(`${group}, ${work.name}: ${server.name} fails`);
-        }
+  const servers: RunningServer[] = [];
+  try {
+    for (const [index, spec] of specs.entries())
+      servers.push(await start(group, spec, folder, index, report));
+    for (const server of servers) await fill(server.uri, options.span);
+    for (const work of options.works) {
+      await measureRow(group, work, specs, options, report, (index, measure) =>
+        measure(servers[index] as RunningServer),
+      );
+    }
+  } finally {
+    for (const server of servers) await server.stop();
+  }
+}
+
+/** One server at a time, and a new one each time. */
+async function measureFresh(
+  group: DeviceGroup,
+  specs: readonly ServerSpec[],
+  folder: string,
+  options: BenchOptions,
+  report: Report,
+): Promise<void> {
+  for (const work of options.works) {
+    await measureRow(group, work, specs, options, report, async (index, measure) => {
+      const server = await start(group, specs[index] as ServerSpec, folder, index, report);
+      try {
+        return await measure(server);
+      } finally {
+        await server.stop();
+      }
+    });
+  }
+}
+
+async function start(
+  group: DeviceGroup,
+  spec: ServerSpec,
+  folder: string,
+  index: number,
+  { idle }: Report,
+): Promise<RunningServer> {
+  const server = await startServer(spec, folder, index);
+  const { name, startup } = server;
+  if (!idle.some((known) => known.group === group.name && known.server === name)) {
+    idle.push({ group: group.name, server: name, startup, memory: server.memory() });
+  }
+  return server;
+}
+
+/** @param using gives the server of an index to its argument. */
+async function measureRow(
+  group: DeviceGroup,
+  work: Work,
+  specs: readonly ServerSpec[],
+  { rounds, seconds, span, progress }: BenchOptions,
+  report: Report,
+  using: (index: number, measure: (server: RunningServer) => Promise<number>) => Promise<number>,
+): Promise<void> {
+  progress(`${group.name}: ${work.name}`);
+  const able = new Map<number, number[]>(specs.map((_spec, index) => [index, []]));
+  for (let round = 0; round < rounds; round += 1) {
+    for (const [index, samples] of able) {
+      const { name, ours } = specs[index] as ServerSpec;
+      try {
+        const sample = await using(index, async ({ uri }) => {
+          await settle();
+          return runWork(work, uri, seconds, span);
+        });
+        samples.push(sample);
+      } catch (error) {
+        if (ours) throw error;
+        // A peer that cannot do this is left out of the row, and said so.
+        able.delete(index);
+        report.skipped.push(`${group.name}, ${work.name}: ${name} fails`);
       }
     }
-    const measurements = [...able].map(([{ name, ours }, samples]) => measured(name, ours, samples));
-    report.rows.push({ group, work: work.name, unit: work.unit, measurements, ratio: ratioOf(measurements) });
   }
+  const measurements = [...able].map(([index, samples]) => {
+    const { name, ours } = specs[index] as ServerSpec;
+    return measured(name, ours, samples);
+  });
+  const ratio = ratioOf(measurements);
+  report.rows.push({ group: group.name, work: work.name, unit: work.unit, measurements, ratio });
 }
 
 /** Median and spread of samples. */

@@ -3,7 +3,7 @@
  * ended by their process id.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -25,6 +25,11 @@ export interface ServerSpec {
 export interface DeviceGroup {
   readonly name: string;
   readonly servers: readonly ServerSpec[];
+  /**
+   * Each measurement gets servers that have just been prepared and started, and are not filled: for overlays,
+   * where the first write to a place is what costs.
+   */
+  readonly fresh?: boolean;
 }
 
 /** A server that answers. */
@@ -110,6 +115,8 @@ export function isInstalled(program: string): boolean {
 export async function startServer(spec: ServerSpec, folder: string, index: number): Promise<RunningServer> {
   spec.prepare?.(folder);
   const socket = join(folder, `${index}.sock`);
+  // Some servers leave it behind.
+  rmSync(socket, { force: true });
   const started = performance.now();
   const child = spawn(spec.program, spec.args(socket, folder), { stdio: ["ignore", "pipe", "pipe"] });
   let printed = "";
