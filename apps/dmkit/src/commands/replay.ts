@@ -11,6 +11,7 @@ import {
   replayInPlace,
   replayToOverlay,
   replayerOf,
+  requireReplayable,
 } from "../offline/replay.ts";
 import { withImageUndo } from "../offline/undo/session.ts";
 import { failing, interruptible, print, printJson, tellCancelled } from "../offline/work.ts";
@@ -72,6 +73,8 @@ async function replay(cache: string, backing: string, flags: ReplayFlags): Promi
   };
   const options = { formats: imageFormats, environment: realEnvironment };
   // Read-only first: what cannot be replayed is not even opened for writing.
+  const alone = { devices: [cache], roles: {}, type: flags.type };
+  await withImage(alone, { ...options, partial: true }, async (image) => requireReplayable(image));
   const sectors = await withImage(words, options, async (image) => {
     const { to } = replayerOf(image);
     return (image.devices[to]?.size ?? 0) / SECTOR;

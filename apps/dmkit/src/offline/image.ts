@@ -164,5 +164,5 @@ function identityOf(reference: string): string {
 }
 
 export function usage(reason: string, hint: string | undefined): BlockIoError {
-  return new BlockIoError(reason, { code: "EPARSE", op: "parse", hint });
+  return new BlockIoError(reason, { code: "EPARSE", hint });
 }

@@ -66,16 +66,21 @@ const replayers: Readonly<Record<string, Replayer>> = {
   },
 };
 
-/** How an image is replayed. Throws `EFORMAT` for one that cannot be, `EPARSE` if the slow device is missing. */
-export function replayerOf({ format, devices, references }: OpenImage): Replayer {
+/** Throws `EFORMAT` for a format that is not replayed. */
+export function requireReplayable({ format, references }: OpenImage): Replayer {
   const replayer = Object.hasOwn(replayers, format.name) ? replayers[format.name] : undefined;
-  if (replayer === undefined) {
-    throw new BlockIoError(`is ${format.name}: there is nothing to replay`, {
-      code: "EFORMAT",
-      device: Object.values(references)[0],
-      hint: `Replayed are: ${Object.keys(replayers).join(", ")}.`,
-    });
-  }
+  if (replayer !== undefined) return replayer;
+  throw new BlockIoError(`is ${format.name}: there is nothing to replay`, {
+    code: "EFORMAT",
+    device: Object.values(references)[0],
+    hint: `Replayed are: ${Object.keys(replayers).join(", ")}.`,
+  });
+}
+
+/** How an image is replayed. Throws `EFORMAT` for one that cannot be, `EPARSE` if a device is missing. */
+export function replayerOf(image: OpenImage): Replayer {
+  const replayer = requireReplayable(image);
+  const { devices, references } = image;
   if (devices["cache"] === undefined) {
     throw usage(`${Object.values(references)[0]} is not the cache device`, "Name the cache first.");
   }

@@ -5,7 +5,7 @@
  * Invariants: bytes of a cell, of a row and of a column of cells are powers of two, so that a row starts at a round
  * address; all strips of one size have the same scale, so that they can be compared cell by cell.
  */
-import type { ImageMap, MapKind, MapStrip } from "@dmkit/block-io";
+import { type ImageMap, type MapKind, type MapStrip, describeSize } from "@dmkit/block-io";
 
 export interface Grid {
   readonly title: string;
@@ -84,6 +84,11 @@ function gridOf(strip: MapStrip, kinds: readonly NamedKind[], columns: number, r
     bytes,
     totals,
   };
+}
+
+/** Where a row starts. */
+export function addressOf({ columns, cellBytes }: Grid, row: number): string {
+  return row === 0 ? "0" : describeSize(row * columns * cellBytes);
 }
 
 /** Bytes of a strip of which nothing is drawn. */

@@ -1,6 +1,6 @@
 /** A picture as one HTML file without anything from elsewhere: a drawing whose cells tell what is in them. */
 import { describeSize } from "@dmkit/block-io";
-import { type Grid, type NamedKind, type Picture, share, undrawn } from "./cells.ts";
+import { type Grid, type NamedKind, type Picture, addressOf, share, undrawn } from "./cells.ts";
 
 export const HTML_COLUMNS = 128;
 export const HTML_ROWS = 64;
@@ -49,9 +49,9 @@ ${legend(grid, kinds).join("\n")}
 </ul>`;
 }
 
-function* axis({ rows, columns, cellBytes }: Grid): Iterable<string> {
-  for (let row = 0; row < rows; row += 1) {
-    const address = describeSize(row * columns * cellBytes);
+function* axis(grid: Grid): Iterable<string> {
+  for (let row = 0; row < grid.rows; row += 1) {
+    const address = addressOf(grid, row);
     yield `<text x="${AXIS - 6}" y="${row * HEIGHT + 9}" text-anchor="end">${address}</text>`;
   }
 }

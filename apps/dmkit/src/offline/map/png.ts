@@ -4,7 +4,7 @@
  */
 import { describeSize } from "@dmkit/block-io";
 import { Canvas, lineHeight } from "./canvas.ts";
-import { type Grid, type NamedKind, type Picture, share, undrawn } from "./cells.ts";
+import { type Grid, type NamedKind, type Picture, addressOf, share, undrawn } from "./cells.ts";
 import { drawable, textWidth } from "./font.ts";
 
 export const PNG_COLUMNS = 128;
@@ -91,7 +91,7 @@ function drawGrid(canvas: Canvas, top: number, grid: Grid, kinds: readonly Named
   for (let row = 0; row < grid.rows; row += 1) {
     const y = top + row * height;
     if (row % every === 0) {
-      const address = describeSize(row * grid.columns * grid.cellBytes);
+      const address = addressOf(grid, row);
       canvas.textBefore(left - 8, y - (height < 16 ? 1 : 0), address, FAINT, SCALE);
     }
     for (let column = 0; column < grid.columns; column += 1) {

@@ -1,7 +1,7 @@
 /** A picture as text: one character a cell, the address of each row at its start, the legend below. */
 import { describeSize } from "@dmkit/block-io";
 import { printable } from "../work.ts";
-import { type Grid, type Picture, share, undrawn } from "./cells.ts";
+import { type Grid, type Picture, addressOf, share, undrawn } from "./cells.ts";
 
 export const TEXT_COLUMNS = 64;
 export const TEXT_ROWS = 32;
@@ -32,16 +32,13 @@ export function drawText({ kinds, grids }: Picture): string {
   return lines.join("\n");
 }
 
-function rows(
-  { columns, count, cellBytes, shown }: Grid,
-  characters: readonly string[],
-  empty: string,
-): string[] {
+function rows(grid: Grid, characters: readonly string[], empty: string): string[] {
+  const { columns, count, shown } = grid;
   const lines: string[] = [];
   for (let first = 0; first < count; first += columns) {
     const cells = [...shown.subarray(first, Math.min(count, first + columns))];
     const text = cells.map((kind) => (kind < 0 ? empty : (characters[kind] ?? "?"))).join("");
-    lines.push(`${describeSize(first * cellBytes).padStart(12)}  ${text}`);
+    lines.push(`${addressOf(grid, first / columns).padStart(12)}  ${text}`);
   }
   return lines;
 }
