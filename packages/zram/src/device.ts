@@ -20,6 +20,7 @@ import type { Pages } from "./core/pages.ts";
 import { kinds } from "./core/page-table.ts";
 import { MAX_COMPRESSED, PAGE } from "./core/size-classes.ts";
 import { carryOut } from "./messages.ts";
+import { saveSnapshot } from "./snapshot.ts";
 import { statusLine } from "./statistics.ts";
 
 export const zramLimits: Limits = {
@@ -47,6 +48,7 @@ export interface ZramParts {
   readonly primary: Compressor;
   readonly secondary: Compressor | undefined;
   readonly backing: BlockDevice | undefined;
+  readonly snapshot: BlockDevice | undefined;
 }
 
 export class ZramDevice extends GuardedTarget {
@@ -71,6 +73,7 @@ export class ZramDevice extends GuardedTarget {
   protected override doRead(offset: number, into: Buffer): Promise<void> {
     const last = Math.floor((offset + into.length - 1) / PAGE);
     const { table } = this.parts.pages;
+    table.time = this.parts.environment.clock.now();
     let waiting: Promise<void>[] | undefined;
     for (let page = Math.floor(offset / PAGE); page <= last; page += 1) {
       const from = Math.max(offset, page * PAGE);
@@ -84,9 +87,12 @@ export class ZramDevice extends GuardedTarget {
 
   protected override doWrite(offset: number, from: Buffer): Promise<void> {
     const last = Math.floor((offset + from.length - 1) / PAGE);
+    const { table } = this.parts.pages;
+    table.time = this.parts.environment.clock.now();
     let waiting: Promise<void>[] | undefined;
     for (let page = Math.floor(offset / PAGE); page <= last; page += 1) {
       const at = Math.max(offset, page * PAGE);
+      table.touch(page);
       const piece = cut(from, at - offset, Math.min(offset + from.length, (page + 1) * PAGE) - offset);
       try {
         const pending = this.#writePage(page, at % PAGE, piece);
@@ -140,9 +146,14 @@ export class ZramDevice extends GuardedTarget {
   }
 
   protected override async doClose(): Promise<void> {
-    this.parts.pages.dropAll();
-    await this.parts.primary.close();
-    await this.parts.secondary?.close();
+    const { snapshot, pages, primary, secondary } = this.parts;
+    try {
+      if (snapshot !== undefined) await saveSnapshot(this, snapshot);
+    } finally {
+      pages.dropAll();
+      await primary.close();
+      await secondary?.close();
+    }
   }
 
   override status(): string {

@@ -1,12 +1,13 @@
 /** Messages: the driver's attributes that are written to, in the same words. */
 import { BlockIoError, parseOption } from "@dmkit/block-io";
+import { MAX_AGE } from "./core/page-table.ts";
 import type { ZramDevice } from "./device.ts";
 import { zramOptions } from "./options.ts";
 import { type Selection, recompress, selections, writeBack } from "./reclaim.ts";
 import { attribute } from "./statistics.ts";
 
 const HINT =
-  "Known: compact, reset, idle all, recompress [idle|huge|huge_idle], writeback idle|huge|huge_idle, " +
+  "Known: compact, reset, idle all|SECONDS, recompress [idle|huge|huge_idle], writeback idle|huge|huge_idle, " +
   "mem_limit SIZE, mem_used_max 0, max_comp_streams N, and the name of an attribute to read it.";
 
 /** Throws `EINVAL` for what is not known. */
@@ -31,9 +32,7 @@ export async function carryOut(device: ZramDevice, words: readonly string[]): Pr
       await device.resume();
       return "";
     case "idle":
-      if (value !== "all") return refuse();
-      for (let page = 0; page < pages.table.pages; page += 1) pages.table.markIdle(page);
-      return "";
+      return markIdle(device, value === "all" ? undefined : (age(value) ?? refuse()));
     case "recompress":
       return `${await recompress(device, selection(value ?? "all") ?? refuse())} pages recompressed`;
     case "writeback":
@@ -59,6 +58,21 @@ export async function carryOut(device: ZramDevice, words: readonly string[]): Pr
   }
   const known = value === undefined ? attribute(device, name) : undefined;
   return known ?? refuse();
+}
+
+/** Marks all pages, or those that were not used for a while. */
+function markIdle({ parts }: ZramDevice, seconds: number | undefined): string {
+  const { table } = parts.pages;
+  table.time = parts.environment.clock.now();
+  for (let page = 0; page < table.pages; page += 1) {
+    if (seconds === undefined || table.isUnused(page, seconds)) table.markIdle(page);
+  }
+  return "";
+}
+
+function age(word: string | undefined): number | undefined {
+  const seconds = word !== undefined && /^\d+$/.test(word) ? Number(word) : Number.NaN;
+  return seconds >= 1 && seconds <= MAX_AGE ? seconds : undefined;
 }
 
 function selection(word: string): Selection | undefined {

@@ -1,10 +1,18 @@
 /** Opening: finds the algorithms and the backing device, and starts an empty disk. */
-import { Bitmap, BlockIoError, type ErrorCode, type OpenContext, isErrorCode } from "@dmkit/block-io";
+import {
+  Bitmap,
+  BlockIoError,
+  type ErrorCode,
+  type OpenContext,
+  isErrorCode,
+  requireRoom,
+} from "@dmkit/block-io";
 import { type Compressor, CompressorError, createCompressor } from "@dmkit/compressor";
 import { Pages } from "./core/pages.ts";
 import { PAGE } from "./core/size-classes.ts";
 import { ZramDevice } from "./device.ts";
 import type { ZramOptions } from "./options.ts";
+import { loadSnapshot, snapshotRoom } from "./snapshot.ts";
 
 const MAX_PAGES = 2 ** 31;
 
@@ -21,6 +29,9 @@ export async function openZram(options: ZramOptions, context: OpenContext): Prom
   }
   const backing =
     options.backing_dev === undefined ? undefined : await context.lower(options.backing_dev, "write");
+  const snapshot =
+    options.snapshot === undefined ? undefined : await context.lower(options.snapshot, "write");
+  if (snapshot !== undefined) requireRoom(snapshot, 0, snapshotRoom(pages));
   const primary = await compressor(options.comp_algorithm, options, context);
   try {
     const secondary =
@@ -30,7 +41,10 @@ export async function openZram(options: ZramOptions, context: OpenContext): Prom
     const blocks = backing && new Bitmap(Math.floor(backing.size / PAGE));
     const store = new Pages(pages, blocks);
     store.slabs.limit = options.mem_limit === 0 ? Number.POSITIVE_INFINITY : options.mem_limit;
-    return new ZramDevice({ name, size, environment, pages: store, primary, secondary, backing });
+    const parts = { name, size, environment, pages: store, primary, secondary, backing, snapshot };
+    const device = new ZramDevice(parts);
+    if (snapshot !== undefined) await loadSnapshot(device, snapshot);
+    return device;
   } catch (error) {
     await primary.close();
     throw error;

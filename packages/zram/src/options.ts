@@ -26,6 +26,11 @@ export const zramOptions = {
     optional: true,
     help: "second algorithm, used by the message recompress",
   },
+  snapshot: {
+    type: "device",
+    optional: true,
+    help: "where contents are saved at close and restored from at open; its first block is zero, or a snapshot's",
+  },
   backing_dev: {
     type: "device",
     optional: true,
@@ -36,9 +41,10 @@ export const zramOptions = {
 export type ZramOptions = OptionsOf<typeof zramOptions>;
 
 /** Those that may follow the algorithm in a table. */
-export const namedOptions: readonly ["max_comp_streams", "mem_limit", "recomp_algorithm", "backing_dev"] = [
+export const namedOptions: readonly [
   "max_comp_streams",
   "mem_limit",
   "recomp_algorithm",
   "backing_dev",
-];
+  "snapshot",
+] = ["max_comp_streams", "mem_limit", "recomp_algorithm", "backing_dev", "snapshot"];

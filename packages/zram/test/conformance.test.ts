@@ -35,7 +35,7 @@ conformance(
       { read: 0, write: 0, flush: 0 },
       realEnvironment.clock,
     );
-    const { parts } = await open(SIZE, {}, realEnvironment, backing);
+    const { parts } = await open(SIZE, {}, realEnvironment, { backing });
     return { device: new Restless(parts) };
   },
   framework,

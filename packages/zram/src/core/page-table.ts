@@ -1,9 +1,10 @@
 /**
- * What each page is, in ten bytes a page:
+ * What each page is, in twelve bytes a page:
  *
  *      info  u16   bits 0–11 length (compressed only), 12–14 kind, 15 idle
  *      low   u32   same-filled: first half of the pattern; stored: address; on the backing device: block
  *      high  u32   same-filled: second half of the pattern; otherwise the stamp of the last change
+ *      seen  u16   when it was last read or written, in units of 8 s; comes round after six days
  *
  * Invariant: a page whose entry (but for the idle bit) is what it was earlier holds what it held then. Stamps see
  * to that, and optimistic updates rely on it: look, work without a lock, and commit only if the entry is the same.
@@ -12,6 +13,12 @@
 /** `recompressed`: with the second algorithm; `backing`: on the backing device, as it is. */
 export const kinds = { absent: 0, same: 1, compressed: 2, huge: 3, recompressed: 4, backing: 5 } as const;
 export type Kind = (typeof kinds)[keyof typeof kinds];
+
+/** Milliseconds in a unit of `seen`. */
+const UNIT = 8000;
+const ROUND = 0x1_0000;
+/** Seconds: the greatest age that can be asked for. Beyond six days an age begins again at nothing. */
+export const MAX_AGE = 432_000;
 
 const LENGTH = 0xfff;
 const IDLE = 0x8000;
@@ -28,13 +35,16 @@ export class PageTable {
   readonly #info: Uint16Array;
   readonly #low: Uint32Array;
   readonly #high: Uint32Array;
+  readonly #seen: Uint16Array;
   #stamp = 0;
+  #now = 0;
 
   constructor(pages: number) {
     this.pages = pages;
     this.#info = new Uint16Array(pages);
     this.#low = new Uint32Array(pages);
     this.#high = new Uint32Array(pages);
+    this.#seen = new Uint16Array(pages);
   }
 
   kind(page: number): Kind {
@@ -62,8 +72,22 @@ export class PageTable {
     if (this.kind(page) !== kinds.absent) this.#info[page] = (this.#info[page] as number) | IDLE;
   }
 
+  /** Milliseconds of the clock: when {@link touch} and {@link isUnused} happen. */
+  set time(milliseconds: number) {
+    this.#now = Math.floor(milliseconds / UNIT) % ROUND;
+  }
+
+  /** The page is read or written. */
   touch(page: number): void {
     this.#info[page] = (this.#info[page] as number) & ~IDLE;
+    this.#seen[page] = this.#now;
+  }
+
+  /** Whether nobody has read or written the page for at least `seconds`, 0 … {@link MAX_AGE}. */
+  isUnused(page: number, seconds: number): boolean {
+    const age = (this.#now - (this.#seen[page] as number) + ROUND) % ROUND;
+    // It may have been used at the end of its unit.
+    return (age - 1) * UNIT >= seconds * 1000;
   }
 
   look(page: number): Entry {

@@ -1,8 +1,11 @@
-/** The RAM disk under the simulation: nothing survives, so what is looked for is wrong answers and hangs. */
+/** The RAM disk under the simulation: wrong answers, hangs, and whether its books are kept. */
 import { type BlockDevice, type Environment, parseOptions } from "@dmkit/block-io";
-import type { SimTarget } from "@dmkit/block-io/testing";
+import type { Prng, SimTarget } from "@dmkit/block-io/testing";
 import { createCompressor } from "@dmkit/compressor";
+import { PAGE } from "../core/size-classes.ts";
 import { type ZramDevice, openZram, zramOptions } from "../index.ts";
+import { snapshotRoom } from "../snapshot.ts";
+import { audit } from "./audit.ts";
 
 // Loading a library takes real turns of the event loop: done here, so that opening takes none.
 for (const name of ["lz4", "lzo", "deflate"]) await (await createCompressor(name)).close();
@@ -12,15 +15,56 @@ interface Knobs {
   readonly options: Readonly<Record<string, unknown>>;
 }
 
+/** The devices that options name. */
+export interface Others {
+  readonly backing?: BlockDevice | undefined;
+  readonly snapshot?: BlockDevice | undefined;
+}
+
 /** Opens a disk of `size` bytes. */
 export function open(
   size: number,
   values: Readonly<Record<string, unknown>>,
   environment: Environment,
-  backing?: BlockDevice,
+  { backing, snapshot }: Others = {},
 ): Promise<ZramDevice> {
-  const options = parseOptions(zramOptions, { ...values, ...(backing && { backing_dev: "backing" }) });
-  return openZram(options, { name: "zram", size, environment, lower: async () => backing as BlockDevice });
+  const options = parseOptions(zramOptions, {
+    ...values,
+    ...(backing && { backing_dev: "backing" }),
+    ...(snapshot && { snapshot: "snapshot" }),
+  });
+  const lower = async (name: string): Promise<BlockDevice> =>
+    (name === "backing" ? backing : snapshot) as BlockDevice;
+  return openZram(options, { name: "zram", size, environment, lower });
+}
+
+/** Sends messages between the requests, again and again. */
+function restless(device: ZramDevice, environment: Environment): ZramDevice {
+  let rounds = 20;
+  const again = (): void => {
+    environment.clock.after(1, () => {
+      if (device.failure !== undefined) return;
+      // What cannot be moved stays where it is.
+      device.message(["writeback", "huge"]).catch(() => {});
+      device.message(["recompress", "all"]).catch(() => {});
+      device.message(["compact"]).catch(() => {});
+      if (rounds-- > 0) again();
+    });
+  };
+  again();
+  return device;
+}
+
+function knobs(random: Prng): Knobs {
+  const limited = random.chance(0.3);
+  return {
+    size: 512 * (64 + random.below(400)),
+    options: {
+      comp_algorithm: random.pick(["lz4", "lzo"]),
+      recomp_algorithm: "deflate",
+      ...(limited && { mem_limit: 65_536 * (2 + random.below(4)) }),
+    },
+  };
 }
 
 /** Requests, with pages going to the backing disk and coming back between them. */
@@ -28,29 +72,36 @@ export const zramWithBacking: SimTarget<Knobs> = {
   name: "zram",
   summary: "pages in RAM and on a backing disk that fails now and then",
   geometry: (random) => ({
-    disks: [{ name: "backing", size: 4096 * (1 + random.below(40)), fill: "noise" }],
-    knobs: {
-      size: 512 * (64 + random.below(400)),
-      options: { comp_algorithm: random.pick(["lz4", "lzo"]), recomp_algorithm: "deflate" },
-    },
+    disks: [{ name: "backing", size: PAGE * (1 + random.below(40)), fill: "noise" }],
+    knobs: knobs(random),
   }),
-  async open([backing], environment, { size, options }) {
-    const device = await open(size, options, environment, backing);
-    const again = (): void => {
-      environment.clock.after(1, () => {
-        if (device.failure !== undefined) return;
-        // What cannot be moved stays where it is.
-        device.message(["writeback", "huge"]).catch(() => {});
-        device.message(["recompress", "all"]).catch(() => {});
-        device.message(["compact"]).catch(() => {});
-        if (rounds-- > 0) again();
-      });
-    };
-    let rounds = 20;
-    again();
-    return device;
-  },
+  open: async ([backing], environment, { size, options }) =>
+    restless(await open(size, options, environment, { backing }), environment),
+  quiesce: (device) => audit(device as ZramDevice),
+  mayFail: ["ENOSPC"],
   survives: "none",
 };
 
-export const simTargets: readonly SimTarget[] = [zramWithBacking];
+/** What was there at close is there again. */
+export const zramWithSnapshot: SimTarget<Knobs> = {
+  name: "zram:snapshot",
+  summary: "contents saved at close and restored at open",
+  geometry(random) {
+    const made = knobs(random);
+    return {
+      disks: [
+        { name: "snapshot", size: snapshotRoom(Math.ceil(made.size / PAGE)) },
+        { name: "backing", size: PAGE * (1 + random.below(40)), fill: "noise" },
+      ],
+      knobs: made,
+    };
+  },
+  open: async ([snapshot, backing], environment, { size, options }) =>
+    restless(await open(size, options, environment, { snapshot, backing }), environment),
+  mayFail: ["ENOSPC"],
+  survives: "close",
+  // A snapshot that fails is refused when the disk is opened: nothing could be shown of what comes after.
+  excludes: ["read-error", "write-error", "flush-error", "flush-lossy", "enospc", "short", "hang"],
+};
+
+export const simTargets: readonly SimTarget<Knobs>[] = [zramWithBacking, zramWithSnapshot];
