@@ -1,7 +1,23 @@
 #!/usr/bin/env node
-/** `pnpm sim` of this package. Format 1 is run only when named: it loses data, or never crashes. */
+/** `pnpm sim` of this package. Format 1 is run only when named: it loses data, or is kept from it. */
 import { simMain } from "@dmkit/block-io/testing";
-import { formatOne, formatOneClosed, formatTwo, wide } from "./sim-targets.ts";
+import {
+  formatOne,
+  formatOneClosed,
+  formatOneRaw,
+  formatOneRawOrdered,
+  formatOneRawThrough,
+  formatOneSmall,
+  formatTwo,
+  wide,
+} from "./sim-targets.ts";
 
-const hidden = [formatOne, formatOneClosed];
+const hidden = [
+  formatOne,
+  formatOneClosed,
+  formatOneSmall,
+  formatOneRaw,
+  formatOneRawThrough,
+  formatOneRawOrdered,
+];
 process.exitCode = await simMain([formatTwo, wide], process.argv.slice(2), undefined, hidden);

@@ -5,7 +5,8 @@ import { Applier } from "../v2/applier.ts";
 import { Committer } from "../v2/committer.ts";
 import { Journal } from "../v2/journal.ts";
 import { Store } from "../v2/store.ts";
-import { formatTwo, wide } from "./sim-targets.ts";
+import { MetadataV1 } from "../v1/metadata.ts";
+import { type Knobs, formatOneRaw, formatOneRawOrdered, formatTwo, wide } from "./sim-targets.ts";
 
 /** The private parts of a journal that its mutants use. */
 interface Inside {
@@ -28,8 +29,13 @@ async function writeOnly(this: Inside, number: number, record: Buffer): Promise<
 }
 
 /** Errors of one method are as good as success. */
-function ignoringErrors(name: string, owner: object, key: string): SimTarget {
-  return mutant(wide, name, () =>
+function ignoringErrors(
+  name: string,
+  owner: object,
+  key: string,
+  target: SimTarget<Knobs> = wide,
+): SimTarget {
+  return mutant(target, name, () =>
     replaced(
       owner,
       key,
@@ -40,6 +46,24 @@ function ignoringErrors(name: string, owner: object, key: string): SimTarget {
     ),
   );
 }
+
+/** What the original did to format 1, beyond what the format itself cannot keep; letters as in FAULTS.md. */
+export const formatOneMutants: readonly SimTarget[] = [
+  mutant(formatOneRaw, "acknowledges-before-metadata-is-stable", () =>
+    replaced(MetadataV1.prototype, "metadataStable", () => async () => {}),
+  ),
+  mutant(formatOneRawOrdered, "flush-misses-metadata-in-flight", () =>
+    replaced(MetadataV1.prototype, "atRest", () => async () => {}),
+  ),
+  mutant(formatOneRaw, "metadata-before-data", () =>
+    replaced(MetadataV1.prototype, "dataStable", () => async () => {}),
+  ),
+];
+
+/** To be looked for with the fault `write-error`. */
+export const formatOneErrorMutants: readonly SimTarget[] = [
+  ignoringErrors("ignores-metadata-errors", MetadataV1.prototype, "writePage", formatOneRaw),
+];
 
 /** To be looked for with the fault `rot`. */
 export const rotMutants: readonly SimTarget[] = [

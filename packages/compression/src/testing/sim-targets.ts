@@ -1,7 +1,14 @@
 /** Compression on simulated disks. Everything is compressed at once: threads have no place in a simulation. */
-import { type BlockDevice, type Environment, type TargetDevice, parseOptions } from "@dmkit/block-io";
-import type { Prng, SimTarget } from "@dmkit/block-io/testing";
+import {
+  type BlockDevice,
+  type Environment,
+  GuardedDevice,
+  type TargetDevice,
+  parseOptions,
+} from "@dmkit/block-io";
+import { type Prng, type SimTarget, mutant, onDisks, replaced } from "@dmkit/block-io/testing";
 import { createCompressor } from "@dmkit/compressor";
+import { Codec } from "../codec.ts";
 import { MIN_JOURNAL } from "../format/layout-v2.ts";
 import { check, compressionOptions, openCompression } from "../index.ts";
 
@@ -115,6 +122,86 @@ export const formatOne: SimTarget<Knobs> = target("v1", "format 1, as it was", 2
   ...(random.chance(0.5) ? { mode: "writeback", interval: 1 } : { mode: "writethrough" }),
 }));
 
+/**
+ * Format 1 without compression, every payload raw: what a crash tears then is torn between old and new sectors, as on
+ * any disk. So this shows what format 1 loses for other reasons.
+ */
+function uncompressed(name: string, summary: string, vary: Vary): SimTarget<Knobs> {
+  const base = target(name, summary, 2, vary);
+  return {
+    ...mutant(base, "raw", () =>
+      replaced(Codec.prototype, "encode", () => (data: Buffer) => Promise.resolve(data)),
+    ),
+    name: base.name,
+  };
+}
+
+const extents = (random: Prng): Readonly<Record<string, unknown>> => ({
+  format: "v1",
+  discard_holes: random.chance(0.5),
+  max_extent: random.pick([4096, 131_072]),
+});
+
+/** Metadata is only written by flushes: nothing is lost. */
+export const formatOneRaw: SimTarget<Knobs> = uncompressed(
+  "v1-raw",
+  "format 1, writeback, nothing compressed",
+  (random) => ({ ...extents(random), mode: "writeback", interval: 1 }),
+);
+
+/** Metadata is written right behind the data: it may be stable before it. */
+export const formatOneRawThrough: SimTarget<Knobs> = uncompressed(
+  "v1-raw-through",
+  "format 1, writethrough, nothing compressed",
+  (random) => ({ ...extents(random), mode: "writethrough" }),
+);
+
+/** Data is stable when a write of it has ended; metadata is not. */
+class DataFirst extends GuardedDevice {
+  readonly #disk: BlockDevice;
+
+  constructor(disk: BlockDevice) {
+    super(disk.name, disk.size, disk.limits);
+    this.#disk = disk;
+  }
+
+  protected override doRead(offset: number, into: Buffer): Promise<void> {
+    return this.#disk.read(offset, into);
+  }
+
+  protected override async doWrite(offset: number, from: Buffer): Promise<void> {
+    await this.#disk.write(offset, from);
+    if (offset >= 2 * 4096) await this.#disk.flush();
+  }
+
+  protected override doFlush(): Promise<void> {
+    return this.#disk.flush();
+  }
+
+  protected override doDiscard(offset: number, length: number): Promise<void> {
+    return this.#disk.discard(offset, length);
+  }
+}
+
+/** A target on disks whose data is stable at once. */
+export function dataFirst(target: SimTarget<Knobs>): SimTarget<Knobs> {
+  const name = `${target.name}-ordered`;
+  return { ...onDisks(target, "ordered", (disk) => new DataFirst(disk)), name };
+}
+
+/** Writethrough loses nothing where data is stable before metadata is written. */
+export const formatOneRawOrdered: SimTarget<Knobs> = dataFirst(formatOneRawThrough);
+
+/** Compressed, in extents of one block: an update in place endangers this block only. */
+export const formatOneSmall: SimTarget<Knobs> = dataFirst(
+  target("v1-small", "format 1, one block an extent", 2, (random) => ({
+    format: "v1",
+    algorithm: random.pick(["lzo", "lz4"]),
+    max_extent: 4096,
+    ...(random.chance(0.5) ? { mode: "writeback", interval: 1 } : { mode: "writethrough" }),
+  })),
+);
+
 /** Format 1 where it is sound: what a clean close left. */
 export const formatOneClosed: SimTarget<Knobs> = {
   ...formatOne,
@@ -126,4 +213,10 @@ export const formatOneClosed: SimTarget<Knobs> = {
   excludes: ["write-error", "short", "enospc", "flush-error", "flush-lossy", "hang"],
 };
 
-export const simTargets: readonly SimTarget<Knobs>[] = [formatTwo, wide, formatOneClosed];
+export const simTargets: readonly SimTarget<Knobs>[] = [
+  formatTwo,
+  wide,
+  formatOneClosed,
+  formatOneRaw,
+  formatOneRawOrdered,
+];
