@@ -181,24 +181,22 @@ export function adoptLog(
     const id = ids[slot] as number;
     if (id < first || id > last) map.lengths[slot] = 0;
   }
+  const order = new Float64Array(Math.max(0, last - first + 1));
   for (let id = first; id <= last; id += 1) {
     const slot = slotOf(geometry, id);
+    order[id - first] = slot;
     const start = slot * map.blocks;
-    const length = map.lengths[slot] as number;
-    for (let index = start; index < start + length; index += 1) {
-      if (id <= lastWritebackId) map.dirty[index] = 0;
-      const block = map.keys[index] as number;
-      const previous = map.find(block);
-      map.adopt(index, previous);
-      if (previous < 0) continue;
-      if (own) map.dirty[previous] = 0;
-      if (((map.dirty[previous] as number) & ~(map.valid[index] as number)) === 0) continue;
-      const copy = { index: previous, id: ids[Math.floor(previous / map.blocks)] as number };
-      const known = split.get(block);
-      if (known === undefined) split.set(block, { block, copies: [copy] });
-      else known.copies.push(copy);
-    }
+    if (id <= lastWritebackId) map.dirty.fill(0, start, start + (map.lengths[slot] as number));
   }
+  map.adoptAll(order, (index, previous) => {
+    if (own) map.dirty[previous] = 0;
+    if (((map.dirty[previous] as number) & ~(map.valid[index] as number)) === 0) return;
+    const block = map.keys[index] as number;
+    const copy = { index: previous, id: ids[Math.floor(previous / map.blocks)] as number };
+    const known = split.get(block);
+    if (known === undefined) split.set(block, { block, copies: [copy] });
+    else known.copies.push(copy);
+  });
   return [...split.values()];
 }
 

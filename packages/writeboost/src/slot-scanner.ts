@@ -2,19 +2,18 @@
  * Reads the slots of a cache device: all heads, then the contents of those whose checksums matter. Large devices
  * have 200,000 slots of 127 metablocks: what is done for each of these is kept to a minimum.
  */
-import type { BlockDevice, Environment } from "@dmkit/block-io";
+import { type BlockDevice, type Environment, done } from "@dmkit/block-io";
 import { BlockMap } from "./core/block-map.ts";
 import { logRules } from "./core/log.ts";
 import { type Dialect, dialects } from "./format/checksum.ts";
 import { BLOCK, type Geometry, slotStart } from "./format/geometry.ts";
 import {
   type MetadataProblem,
-  checkMetadata,
+  checkHeader,
   checksumHolds,
   decodeSegmentHeader,
-  metablockBits,
-  metablockSector,
   segmentSize,
+  spreadMetablocks,
 } from "./format/segment.ts";
 import { sectorsOfBlock } from "./parts.ts";
 import { inParallel } from "./writeback.ts";
@@ -72,28 +71,48 @@ export class SlotScanner {
   async readHeads(): Promise<void> {
     const { slots, slotSize } = this.#geometry;
     const together = slotSize <= 32 * 1024 ? Math.floor(CHUNK / slotSize) : 1;
-    const starts = Array.from({ length: Math.ceil(slots / together) }, (_, index) => index * together);
+    let next = 0;
     let read = 0;
-    await inParallel(starts, 64, async (first) => {
-      const count = Math.min(together, slots - first);
-      const buffer = Buffer.allocUnsafe((count - 1) * slotSize + BLOCK);
-      await this.#turn(count);
-      await this.#cache.read(slotStart(this.#geometry, first), buffer);
-      for (let index = 0; index < count; index += 1) {
-        const at = index * slotSize;
-        this.#load(first + index, buffer.subarray(at, at + BLOCK));
+    const lane = async (): Promise<void> => {
+      const buffer = Buffer.allocUnsafeSlow((together - 1) * slotSize + BLOCK);
+      while (next < slots) {
+        const first = next;
+        const count = Math.min(together, slots - first);
+        next += count;
+        const giving = this.#turn(count);
+        if (giving !== done) await giving;
+        const heads = buffer.subarray(0, (count - 1) * slotSize + BLOCK);
+        const reading = this.#cache.read(slotStart(this.#geometry, first), heads);
+        // Most are there already, and a trip through the microtask queue costs more than a head.
+        if (reading !== done) await reading;
+        for (let index = 0; index < count; index += 1)
+          this.#load(first + index, heads.subarray(index * slotSize, index * slotSize + BLOCK));
+        read += count;
+        if (read % TURN < together || read === slots) this.#report(read, 0, 0);
       }
-      read += count;
-      if (read % TURN < together || read === slots) this.#report(read, 0, 0);
+    };
+    await inParallel(Array.from({ length: Math.min(64, slots) }), 64, async () => {
+      await lane().catch((error: unknown) => {
+        next = slots;
+        throw error;
+      });
     });
   }
 
   #load(slot: number, head: Buffer): void {
     const { slots, blocks } = this.#geometry;
-    const backing = this.#backingSize / 512;
-    // dirty_bits 0 is accepted in any dialect: 1.0.1 wrote it too, with the same meaning.
-    const problem = checkMetadata(head, { slot, slots, blocks, backing, cleanAllowed: true });
+    const { keys, valid, dirty, lengths } = this.map;
     const { id, length } = decodeSegmentHeader(head);
+    const at = slot * blocks;
+    let problem = checkHeader(head, { slot, slots, blocks });
+    // dirty_bits 0 is accepted in any dialect: 1.0.1 wrote it too, with the same meaning.
+    if (
+      problem === undefined &&
+      !spreadMetablocks(head, length, this.#backingSize / 512, { keys, bits: dirty }, at)
+    ) {
+      dirty.fill(0, at, at + length);
+      problem = "sector";
+    }
     if (problem !== undefined) {
       if (problem !== "unused") this.problems.push({ slot, id, problem });
       // A slot that claims an id it could have must be invalidated, or it might be believed one day.
@@ -102,14 +121,10 @@ export class SlotScanner {
     }
     this.ids[slot] = id;
     this.valid[slot] = 1;
-    this.map.lengths[slot] = length;
-    for (let at = 0; at < length; at += 1) {
-      const index = slot * blocks + at;
-      const block = metablockSector(head, at) / 8;
-      const bits = metablockBits(head, at);
-      this.map.keys[index] = block;
-      this.map.valid[index] = bits === 0 ? sectorsOfBlock(this.#backingSize, block) : bits;
-      this.map.dirty[index] = bits;
+    lengths[slot] = length;
+    for (let index = at; index < at + length; index += 1) {
+      const bits = dirty[index] as number;
+      valid[index] = bits === 0 ? sectorsOfBlock(this.#backingSize, keys[index] as number) : bits;
     }
   }
 
@@ -118,8 +133,9 @@ export class SlotScanner {
     const candidates = [...this.ids.keys()]
       .filter((slot) => this.valid[slot] === 1)
       .sort((a, b) => (this.ids[b] as number) - (this.ids[a] as number));
+    const buffer = Buffer.allocUnsafeSlow(this.#geometry.slotSize);
     for (const slot of candidates.slice(0, 16)) {
-      const segment = await this.#read(slot);
+      const segment = await this.#read(slot, buffer);
       for (const dialect of dialects) if (checksumHolds(dialect, segment)) return dialect;
     }
     return order === undefined ? "v2" : "classic";
@@ -163,11 +179,15 @@ export class SlotScanner {
     report: (done: number) => void = () => {},
   ): Promise<number[]> {
     const wrong: number[] = [];
+    // One for each of those that read at the same time.
+    const idle: Buffer[] = [];
     let count = 0;
     await inParallel(slots, 4, async (slot) => {
       await this.#turn(16);
       this.#compared[slot] = 1;
-      if (!checksumHolds(dialect, await this.#read(slot))) wrong.push(slot);
+      const buffer = idle.pop() ?? Buffer.allocUnsafeSlow(this.#geometry.slotSize);
+      if (!checksumHolds(dialect, await this.#read(slot, buffer))) wrong.push(slot);
+      idle.push(buffer);
       count += 1;
       if (count % 64 === 0 || count === slots.length) report(count);
     });
@@ -176,13 +196,13 @@ export class SlotScanner {
   }
 
   /** Everybody else gets a turn now and then, and whoever wants to end this is heard. */
-  async #turn(weight: number): Promise<void> {
+  #turn(weight: number): Promise<void> {
     const { signal, environment } = this.#work;
     signal?.throwIfAborted();
     this.#sinceTurn += weight;
-    if (this.#sinceTurn < TURN) return;
+    if (this.#sinceTurn < TURN) return done;
     this.#sinceTurn = 0;
-    await new Promise<void>((resolve) => environment.scheduler.defer(resolve));
+    return new Promise<void>((resolve) => environment.scheduler.defer(resolve));
   }
 
   /** Where all is checksummed, that is nearly all of the work. */
@@ -194,9 +214,9 @@ export class SlotScanner {
       progress?.(heads + (toCompare === 0 ? 0 : Math.round((16 * slots * compared) / toCompare)), 17 * slots);
   }
 
-  async #read(slot: number): Promise<Buffer> {
-    const buffer = Buffer.allocUnsafeSlow(segmentSize(this.map.lengths[slot] as number));
-    await this.#cache.read(slotStart(this.#geometry, slot), buffer);
-    return buffer;
+  async #read(slot: number, buffer: Buffer): Promise<Buffer> {
+    const segment = buffer.subarray(0, segmentSize(this.map.lengths[slot] as number));
+    await this.#cache.read(slotStart(this.#geometry, slot), segment);
+    return segment;
   }
 }

@@ -100,17 +100,56 @@ export interface MetadataBounds {
 
 /** @param head the first 4096 bytes of the slot. */
 export function checkMetadata(head: Buffer, bounds: MetadataBounds): MetadataProblem | undefined {
-  const { id, length } = decodeSegmentHeader(head);
-  if (id === 0) return "unused";
-  if (!(id > 0) || (id - 1) % bounds.slots !== bounds.slot) return "id";
-  if (length > bounds.blocks) return "length";
+  const problem = checkHeader(head, bounds);
+  if (problem !== undefined) return problem;
+  const { length } = decodeSegmentHeader(head);
   for (let index = 0; index < length; index += 1) {
     const sector = metablockSector(head, index);
-    if (!(sector < bounds.backing) || sector % 8 !== 0) return "sector";
     const bits = metablockBits(head, index);
     if (bits === 0 && !bounds.cleanAllowed) return "bits";
-    // In the short last block of a backing device only the dirty sectors need fit.
-    if (bits !== 0 && sector + 32 - Math.clz32(bits) > bounds.backing) return "sector";
+    if (!blockFits(sector, bits, bounds.backing)) return "sector";
   }
   return undefined;
+}
+
+/** As far as the first sector of the slot tells. */
+export function checkHeader(
+  head: Buffer,
+  { slot, slots, blocks }: Pick<MetadataBounds, "slot" | "slots" | "blocks">,
+): MetadataProblem | undefined {
+  const { id, length } = decodeSegmentHeader(head);
+  if (id === 0) return "unused";
+  if (!(id > 0) || (id - 1) % slots !== slot) return "id";
+  return length > blocks ? "length" : undefined;
+}
+
+/** In the short last block of a backing device only the dirty sectors need fit. */
+function blockFits(sector: number, bits: number, backing: number): boolean {
+  if (!(sector < backing) || sector % 8 !== 0) return false;
+  return bits === 0 || sector + 32 - Math.clz32(bits) <= backing;
+}
+
+/**
+ * Spreads the metablocks of a head over columns, from index `at` on: backing block and dirty_bits of each. There
+ * are millions of them on a large device. False if one of them lies outside of the backing device.
+ * @param backing sectors.
+ */
+export function spreadMetablocks(
+  head: Buffer,
+  length: number,
+  backing: number,
+  columns: { readonly keys: Uint32Array | Float64Array; readonly bits: Uint8Array },
+  at: number,
+): boolean {
+  const { keys, bits } = columns;
+  for (let index = 0; index < length; index += 1) {
+    const from = METABLOCKS + METABLOCK * index;
+    // Above 2^53 the sum is not exact, but then it is beyond every device.
+    const sector = head.readUInt32LE(from) + head.readUInt32LE(from + 4) * 0x1_0000_0000;
+    const dirty = head[from + 8] as number;
+    if (!blockFits(sector, dirty, backing)) return false;
+    keys[at + index] = sector / 8;
+    bits[at + index] = dirty;
+  }
+  return true;
 }
