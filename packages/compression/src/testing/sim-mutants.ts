@@ -5,8 +5,9 @@ import { Applier } from "../v2/applier.ts";
 import { Committer } from "../v2/committer.ts";
 import { Journal } from "../v2/journal.ts";
 import { Store } from "../v2/store.ts";
+import { CompressionDeviceV1 } from "../v1/device.ts";
 import { MetadataV1 } from "../v1/metadata.ts";
-import { type Knobs, formatOneRaw, formatOneRawOrdered, formatTwo, wide } from "./sim-targets.ts";
+import { type Knobs, formatOneRaw, formatTwo, wide } from "./sim-targets.ts";
 
 /** The private parts of a journal that its mutants use. */
 interface Inside {
@@ -52,9 +53,21 @@ export const formatOneMutants: readonly SimTarget[] = [
   mutant(formatOneRaw, "acknowledges-before-metadata-is-stable", () =>
     replaced(MetadataV1.prototype, "metadataStable", () => async () => {}),
   ),
-  mutant(formatOneRawOrdered, "flush-misses-metadata-in-flight", () =>
-    replaced(MetadataV1.prototype, "atRest", () => async () => {}),
-  ),
+  // A flush beside the one that the timer began, which has nothing left to write and waits for nobody.
+  mutant(formatOneRaw, "flush-misses-metadata-in-flight", () => {
+    const undo = [
+      replaced(MetadataV1.prototype, "atRest", () => async () => {}),
+      replaced(
+        CompressionDeviceV1.prototype,
+        "doFlush",
+        () =>
+          function (this: { flushAll(): Promise<void> }): Promise<void> {
+            return this.flushAll();
+          },
+      ),
+    ];
+    return () => undo.forEach((one) => one());
+  }),
   mutant(formatOneRaw, "metadata-before-data", () =>
     replaced(MetadataV1.prototype, "dataStable", () => async () => {}),
   ),

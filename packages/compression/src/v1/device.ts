@@ -71,7 +71,7 @@ export class CompressionDeviceV1 extends GuardedTarget {
     const { lower, map, metaBlocks, counters, discardHoles } = parts;
     this.#metadata = new MetadataV1(lower, map, metaBlocks, counters);
     this.#discards = new Discards(lower, map, (1 + metaBlocks) * BLOCK, discardHoles);
-    this.#flushes = new FlushGroup(() => this.#flushAll());
+    this.#flushes = new FlushGroup(() => this.flushAll());
   }
 
   override status(): string {
@@ -334,7 +334,7 @@ export class CompressionDeviceV1 extends GuardedTarget {
   }
 
   /** What was dropped is discarded when it is certain that nothing on the disk describes it any more. */
-  async #flushAll(): Promise<void> {
+  private async flushAll(): Promise<void> {
     const runs = this.#discards.take();
     await this.#metadata.flush();
     for (const { first, blocks } of runs) {
