@@ -37,12 +37,12 @@ export async function cli(...args: string[]): Promise<Result> {
 }
 
 function capture(stream: NodeJS.WriteStream): { release(): void; text(): string } {
-  const write = stream.write;
+  const write = stream.write.bind(stream);
   let text = "";
-  stream.write = ((chunk: string | Uint8Array): boolean => {
+  stream.write = (chunk: string | Uint8Array): boolean => {
     text += String(chunk);
     return true;
-  }) as typeof stream.write;
+  };
   return {
     release() {
       stream.write = write;

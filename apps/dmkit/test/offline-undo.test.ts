@@ -24,8 +24,9 @@ async function work(session: UndoSession, random: SeededRandom): Promise<void> {
     const requests = Array.from({ length: 3 }, async () => {
       const length = (1 + random.below(random.chance(0.2) ? 60 : 6)) * 512;
       const offset = Math.floor(random.below(SIZE - length + 1) / 512) * 512;
-      if (random.chance(0.2)) await device.discard(offset, length);
-      else if (random.chance(0.2)) await device.writeZeroes(offset, length);
+      const kind = random.below(5);
+      if (kind === 0) await device.discard(offset, length);
+      else if (kind === 1) await device.writeZeroes(offset, length);
       else await device.write(offset, random.fill(Buffer.alloc(length)), { fua: random.chance(0.2) });
     });
     await Promise.all(requests);

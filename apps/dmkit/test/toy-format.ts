@@ -22,7 +22,7 @@ const wrong = {
 export function toyImage(sectors: number, problems: string): Buffer {
   const image = Buffer.alloc(sectors * SECTOR);
   image.write("TOYMAGIC", 0);
-  for (const [index, letter] of [...problems].entries()) image.write(letter, (index + 1) * SECTOR);
+  for (const [index, letter] of problems.split("").entries()) image.write(letter, (index + 1) * SECTOR);
   return image;
 }
 

@@ -55,7 +55,7 @@ export function addFormat(program: Command, finish: (code: number) => void): voi
 }
 
 function formatable(): readonly ImageFormat[] {
-  return imageFormats.filter(({ format }) => format !== undefined);
+  return imageFormats.filter((candidate) => candidate.format !== undefined);
 }
 
 function helpOptions({ name, roles, formatOptions = {} }: ImageFormat): number {

@@ -143,7 +143,7 @@ export async function tryRestore(
   devices: ImageDevices,
   work: OfflineWork,
 ): Promise<ReadonlySet<string>> {
-  const { restore } = format;
+  const restore = format.restore?.bind(format);
   if (restore === undefined) throw unable(format, "restore");
   for (const [role, device] of Object.entries(devices)) {
     const size = sizes[role];
@@ -156,7 +156,7 @@ export async function tryRestore(
   }
   return tryOut(devices, async (copies) => {
     try {
-      await restore.call(format, copies, dump, { ...work, progress: undefined });
+      await restore(copies, dump, { ...work, progress: undefined });
     } catch (error) {
       if (error instanceof BlockIoError || work.signal?.aborted === true) throw error;
       // A dump can be anything: what a format trips over is the dump's fault.

@@ -37,12 +37,12 @@ export type Replayed = { readonly segment: number } | { readonly blocks: number 
 interface Replayer {
   /** The role that is written. */
   readonly to: string;
-  run(
+  readonly run: (
     devices: ImageDevices & { readonly cache: BlockDevice },
     to: BlockDevice,
     request: ReplayRequest,
     work: OfflineWork,
-  ): Promise<Replayed>;
+  ) => Promise<Replayed>;
 }
 
 /** By format: what can be replayed. */
@@ -98,7 +98,7 @@ export async function replayInPlace(
   work: OfflineWork,
 ): Promise<Replayed> {
   const { to, run } = replayerOf(image);
-  const { cache, [to]: slow } = devices as Readonly<Record<string, BlockDevice>>;
+  const { cache, [to]: slow } = devices;
   const result = await run({ ...devices, cache: cache as BlockDevice }, slow as BlockDevice, request, work);
   await slow?.flush();
   return result;

@@ -127,7 +127,7 @@ export function textWidth(text: string, scale: number): number {
 
 /** Calls `dot` for each dot of a text, in units of the font. */
 export function eachDot(text: string, dot: (x: number, y: number) => void): void {
-  for (const [index, character] of [...drawable(text)].entries()) {
+  for (const [index, character] of drawable(text).split("").entries()) {
     const code = character.charCodeAt(0);
     const at = (code >= FIRST && code < 127 ? code - FIRST : UNKNOWN - FIRST) * COLUMNS;
     for (let column = 0; column < COLUMNS; column += 1) {

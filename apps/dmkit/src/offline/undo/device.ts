@@ -87,7 +87,7 @@ export class UndoDevice extends GuardedDevice {
     if (this.#isSaved(first, end)) return;
     const ahead = this.#lookAhead(first, end);
     await this.#lock.with(first, ahead - first, true, async () => {
-      for (const { first: from, count } of [...this.#saved.missing(first, ahead)]) {
+      for (const { first: from, count } of this.#saved.missing(first, ahead)) {
         for (let at = from; at < from + count; at += STEP / GRANULE) {
           await this.#save(at, Math.min(STEP / GRANULE, from + count - at));
         }

@@ -34,7 +34,11 @@ export async function createUndoFile(path: string): Promise<UndoStorage> {
     });
   }
   const folder = await open(dirname(path), "r");
-  await folder.sync().finally(() => folder.close());
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
   return new FileStorage(path, handle);
 }
 
