@@ -114,6 +114,60 @@ describe("sizes", () => {
   });
 });
 
+/** k groups of 32773 blocks, j of 6554, and c left; the superblock is one more. */
+const around = [0, 1, 2].flatMap((k) =>
+  [0, 1, 2, 4, 5].flatMap((j) =>
+    [0, 1, 2, 3, 6551, 6552, 6553]
+      .map((c) => ({ k, j, c, total: 1 + k * 32_773 + j * 6_554 + c }))
+      // Five groups of 6554 and three blocks more are one of 32773.
+      .filter(({ total }) => j * 6_554 + (total - 1 - k * 32_773 - j * 6_554) < 32_773 && total >= 3),
+  ),
+);
+
+describe("devices around the borders of groups", () => {
+  it("are divided as the table says", () => {
+    expect(around.length).toBeGreaterThan(80);
+    for (const { k, j, c, total } of around) {
+      expect(geometryV1(total), `${total} blocks`).toMatchObject({
+        metaBlocks: 5 * k + j + 1,
+        dataBlocks: 32_768 * k + 6_553 * j + c - 1,
+      });
+    }
+  });
+
+  it("are made so, use their last block, and are refused with any other count", async () => {
+    for (const { k, j, c, total } of around.filter(({ total: blocks }) => blocks < 40_000)) {
+      const [metaBlocks, dataBlocks] = [5 * k + j + 1, 32_768 * k + 6_553 * j + c - 1];
+      const lower = new MemoryDevice(total * BLOCK);
+      const device = await open(lower, dataBlocks, { format: "v1" });
+      await device.write((dataBlocks - 1) * BLOCK, noise(total, 1));
+      await device.close();
+      const first = Buffer.alloc(BLOCK);
+      await lower.read(0, first);
+      expect(first.equals(superblock(metaBlocks, dataBlocks)), `${total} blocks`).toBe(true);
+      const last = Buffer.alloc(BLOCK);
+      await lower.read((total - 1) * BLOCK, last);
+      expect(last.equals(noise(total, 1)), `${total} blocks`).toBe(true);
+      const meta = Buffer.alloc(metaBlocks * BLOCK);
+      await lower.read(BLOCK, meta);
+      expect(meta.equals(packed({ [dataBlocks - 1]: 8 }, meta.length)), `${total} blocks`).toBe(true);
+      const again = await open(lower, dataBlocks);
+      expect((await read(again, dataBlocks - 1)).equals(noise(total, 1))).toBe(true);
+      await again.close();
+      expect(await code(open(lower, dataBlocks + 1))).toBe("EINVAL");
+      for (const [meta1, data1] of [
+        [metaBlocks, dataBlocks - 1],
+        [metaBlocks, dataBlocks + 1],
+        [metaBlocks - 1, dataBlocks + 1],
+        [metaBlocks + 1, dataBlocks - 1],
+      ] as const) {
+        await lower.write(0, superblock(meta1, data1));
+        expect(await code(open(lower, 1)), `${total} blocks`).toBe("EFORMAT");
+      }
+    }
+  });
+});
+
 describe("entries", () => {
   it.each([
     [[8, 19, 16], "6842"],
@@ -307,6 +361,56 @@ describe("writing", () => {
     await lower.read(BLOCK, meta);
     expect(meta.equals(packed({ ...entries, 50: 8, 51: 8, 52: 24 }))).toBe(true);
     await device.close();
+  });
+
+  it("discards what is dropped, and holes if told so, but only when that is stable", async () => {
+    for (const discard_holes of [false, true]) {
+      const lower = new MemoryDevice(102 * BLOCK);
+      const device = await open(lower, 100, {
+        format: "v1",
+        mode: "writeback",
+        discard_holes,
+        algorithm: "lz4",
+      });
+      const stored = async (block: number): Promise<boolean> => {
+        const bytes = Buffer.alloc(BLOCK);
+        await lower.read((2 + block) * BLOCK, bytes);
+        return bytes.some((byte) => byte !== 0);
+      };
+      await device.write(0, noise(1, 8));
+      await device.write(20 * BLOCK, noise(2, 4));
+      await device.flush();
+      await device.discard(2 * BLOCK, 2 * BLOCK);
+      await device.writeZeroes(6 * BLOCK, BLOCK);
+      await device.write(20 * BLOCK, text(2, 4));
+      expect([await stored(2), await stored(6), await stored(23)]).toEqual([true, true, true]);
+      await device.flush();
+      expect([await stored(2), await stored(3), await stored(6)]).toEqual([false, false, false]);
+      expect([await stored(1), await stored(4), await stored(7)]).toEqual([true, true, true]);
+      // Four blocks of text need less than three.
+      expect([await stored(20), await stored(23)]).toEqual([true, !discard_holes]);
+      expect((await read(device, 0, 2)).equals(noise(1, 8).subarray(0, 2 * BLOCK))).toBe(true);
+      expect((await read(device, 20, 4)).equals(text(2, 4))).toBe(true);
+      await device.close();
+    }
+  });
+
+  it("makes a device superblock last, when everything else is stable", async () => {
+    class Recorded extends MemoryDevice {
+      readonly log: string[] = [];
+      protected override doWrite(offset: number, from: Buffer): Promise<void> {
+        const magic = offset === 0 && from.subarray(0, 8).equals(MAGIC);
+        this.log.push(magic ? "superblock" : offset === 0 ? "wipe" : "metadata");
+        return super.doWrite(offset, from);
+      }
+      protected override doFlush(): Promise<void> {
+        this.log.push("flush");
+        return super.doFlush();
+      }
+    }
+    const lower = new Recorded(102 * BLOCK);
+    await open(lower, 100, { format: "v1" });
+    expect(lower.log).toEqual(["wipe", "flush", "metadata", "flush", "superblock", "flush"]);
   });
 
   it("refuses to make a device over something else", async () => {
