@@ -7,7 +7,6 @@ import { CONTROL_VARIABLE } from "../control/sockets.ts";
 import { attachHints } from "../serve/hints.ts";
 import { type SessionOptions, serve } from "../serve/session.ts";
 import type { StackPlan } from "../stack-file/plan.ts";
-import { readStackFile } from "../stack-file/read.ts";
 import { stderrLogger } from "../ui/terminal.ts";
 import { integer, repeated, size } from "./values.ts";
 
@@ -92,7 +91,7 @@ export function addServe(program: Command, finish: (code: number) => void): void
     .option("-q, --quiet", "print no hints", false)
     .addHelpText("after", examples)
     .action(async (images: string[], flags: ServeFlags) => {
-      const plan = planOf(images, flags);
+      const plan = await planOf(images, flags);
       const logger = stderrLogger(flags.log ?? plan?.log ?? "warn");
       const environment: Environment = { ...realEnvironment, logger };
       const options = sessionOptions(plan === undefined ? images : [], flags, plan);
@@ -101,7 +100,7 @@ export function addServe(program: Command, finish: (code: number) => void): void
 }
 
 /** The stack file that is to be served, read and validated. */
-function planOf(images: readonly string[], flags: ServeFlags): StackPlan | undefined {
+async function planOf(images: readonly string[], flags: ServeFlags): Promise<StackPlan | undefined> {
   const file = images.find((image) => /\.ya?ml$/i.test(image));
   if (file === undefined) return undefined;
   const usage = (reason: string): BlockIoError =>
@@ -115,6 +114,8 @@ function planOf(images: readonly string[], flags: ServeFlags): StackPlan | undef
     const given = misplaced ?? (flags.preallocate ? "preallocate" : flags.strict ? "strict" : "table");
     throw usage(`--${given} does not go with a stack file, which says so itself`);
   }
+  // YAML and schemas are loaded only by who needs them.
+  const { readStackFile } = await import("../stack-file/read.ts");
   return readStackFile(file);
 }
 

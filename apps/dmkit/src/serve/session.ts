@@ -21,7 +21,7 @@ import { type WhatToServe, openExports } from "./exports.ts";
 import { type WhereToListen, activatedSockets, chooseListeners } from "./listeners.ts";
 import { removePidfile, writePidfile } from "./pidfile.ts";
 import { StopSignal, watchParent } from "./signals.ts";
-import { Stack, listenOptions } from "./stack.ts";
+import type { Stack, StackContext } from "./stack.ts";
 
 export interface SessionOptions {
   readonly what: WhatToServe;
@@ -69,7 +69,7 @@ interface Session {
 
 /** Serves until told to stop; resolves with the exit code. */
 export async function serve(options: SessionOptions, environment: Environment): Promise<number> {
-  const session = makeSession(options, environment);
+  const session = await makeSession(options, environment);
   const { stop, deadline, devices } = session;
   try {
     await openAll(session);
@@ -80,7 +80,7 @@ export async function serve(options: SessionOptions, environment: Environment): 
   }
 }
 
-function makeSession(options: SessionOptions, environment: Environment): Session {
+async function makeSession(options: SessionOptions, environment: Environment): Promise<Session> {
   const { maxConnections, stack: plan, what } = options;
   const stop = new StopSignal();
   const server = new NbdServer({
@@ -89,7 +89,8 @@ function makeSession(options: SessionOptions, environment: Environment): Session
   });
   const devices = new DeviceManager(environment);
   const exports = new ExportManager(server, devices, environment);
-  const stack = plan && new Stack(plan, { devices, exports, server, environment, readOnly: what.readOnly });
+  const stack =
+    plan && (await stackOf(plan, { devices, exports, server, environment, readOnly: what.readOnly }));
   if (stack !== undefined) stop.onHangup = () => hangup(stack, environment);
   return {
     options,
@@ -103,6 +104,12 @@ function makeSession(options: SessionOptions, environment: Environment): Session
     activated: activatedSockets(process.env),
     started: environment.clock.now(),
   };
+}
+
+/** YAML and schemas are loaded only by who needs them. */
+async function stackOf(plan: StackPlan, context: StackContext): Promise<Stack> {
+  const stackFiles = await import("./stack.ts");
+  return new stackFiles.Stack(plan, context);
 }
 
 async function openAll({ options, stack, devices, exports, environment }: Session): Promise<void> {
@@ -183,9 +190,8 @@ function openListeners({ options, activated, server, stack }: Session): {
         return opened;
       }
       for (const one of planned) {
-        const listener = await server.listen(listenOptions(one));
-        stack?.opened(one, listener);
-        opened.push(listener);
+        const listener = await stack?.listen(one);
+        if (listener !== undefined) opened.push(listener);
       }
       return opened;
     },

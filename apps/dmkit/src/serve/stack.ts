@@ -55,9 +55,12 @@ export class Stack {
     }
   }
 
-  /** A listener that was opened for an entry of the file: a reload may close it. */
-  opened(planned: PlannedListener, listener: Listener): void {
+  /** Listens where an entry of the file says. */
+  async listen(planned: PlannedListener): Promise<Listener> {
+    const options: ListenOptions = "unix" in planned ? { path: planned.unix } : planned;
+    const listener = await this.#context.server.listen(options);
     this.#listeners.push({ planned, listener });
+    return listener;
   }
 
   /** Reads the file again and changes what runs. An invalid file changes nothing: throws what is wrong with it. */
@@ -97,7 +100,7 @@ export class Stack {
   }
 
   async #carryOut(step: PlanStep): Promise<void> {
-    const { devices, exports, server, readOnly, environment } = this.#context;
+    const { devices, exports, readOnly, environment } = this.#context;
     switch (step.do) {
       case "unexport":
         // Who uses it keeps it: a reload throws nobody out.
@@ -127,7 +130,7 @@ export class Stack {
         exports.add({ ...step.export, readOnly: step.export.readOnly || readOnly });
         return;
       case "listen":
-        this.opened(step.listener, await server.listen(listenOptions(step.listener)));
+        await this.listen(step.listener);
         return;
     }
   }
@@ -144,10 +147,6 @@ export class Stack {
     const { devices, environment } = this.#context;
     return completeTable(device, (name) => devices.device(name).size, environment);
   }
-}
-
-export function listenOptions(planned: PlannedListener): ListenOptions {
-  return "unix" in planned ? { path: planned.unix } : planned;
 }
 
 /** The new plan, with what was before where that could not be changed. */
