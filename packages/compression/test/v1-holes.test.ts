@@ -6,9 +6,11 @@
  * metadata that is written by flushes only, or data that is stable before metadata is written, the simulation finds
  * nothing (the targets v1-raw and v1-raw-through-ordered, in sim.test.ts).
  */
+import { readFileSync } from "node:fs";
 import type { TargetDevice } from "@dmkit/block-io";
 import { runSim } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
+import * as mutants from "../src/testing/sim-mutants.ts";
 import { formatOne, formatOneRawThrough, formatOneSmall } from "../src/testing/sim-targets.ts";
 import {
   BLOCK,
@@ -222,4 +224,13 @@ describe("under the simulation", () => {
     },
     MINUTES,
   );
+});
+
+describe("FAULTS.md", () => {
+  it("names every mutant, and none that does not exist", () => {
+    const table = readFileSync(new URL("FAULTS.md", import.meta.url), "utf8");
+    const named = new Set([...table.matchAll(/`([a-z]+(?:-[a-z]+)+)`/g)].map(([, name]) => name));
+    const existing = Object.values(mutants).flatMap((list) => list.map(({ name }) => name.split("!")[1]));
+    expect([...named].sort()).toEqual([...new Set(existing)].sort());
+  });
 });
