@@ -59,7 +59,7 @@ const formatOptions = {
   import: {
     type: "flag",
     default: false,
-    help: "keep the blocks of a historical cache that is there; of the other options only source_uuid counts",
+    help: "keep the blocks of a historical cache that is there; of the other options source_size and source_uuid count",
   },
   force: { type: "flag", default: false, help: "over a cache that holds dirty blocks, which are lost" },
 } as const satisfies OptionTable;
@@ -89,7 +89,11 @@ export const assocCacheImages: ImageFormat = {
       const { source } = devices;
       if (source === undefined)
         throw refuse(cache.name, "EINVAL", "the blocks are fetched from the source", "Name it.");
-      await importV1(cache, source, { ...work, sourceUuid: options.source_uuid });
+      await importV1(cache, source, {
+        ...work,
+        size: sourceSize(options.source_size, devices),
+        sourceUuid: options.source_uuid,
+      });
       return;
     }
     const blockSectors = options.block_size;

@@ -14,7 +14,14 @@
  * then on it is a sound one of version 2: entries that are not written yet are damaged, which is passed over
  * where nothing can be dirty, and those that are written have stable data.
  */
-import { type BlockDevice, type OfflineWork, SECTOR, realEnvironment, zeroes } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type OfflineWork,
+  SECTOR,
+  realEnvironment,
+  requireRoom,
+  zeroes,
+} from "@dmkit/block-io";
 import { FrameTable, NONE, states } from "./core/frame-table.ts";
 import { runsOf } from "./core/runs.ts";
 import type { Geometry } from "./format/geometry.ts";
@@ -31,6 +38,8 @@ import { readSuperblocks, writeSuperblocks } from "./running/superblocks.ts";
 
 /** Progress is in blocks. */
 export interface ImportOptions extends Partial<OfflineWork> {
+  /** Bytes of the source that are cached, as the length of the table says. Default: all of it. */
+  readonly size?: number | undefined;
   /** UUID of the source, to be stored with the cache. */
   readonly sourceUuid?: string | undefined;
 }
@@ -58,7 +67,7 @@ export async function importV1(
   source: BlockDevice,
   options: ImportOptions = {},
 ): Promise<Imported | undefined> {
-  const { environment = realEnvironment, sourceUuid = "", signal, progress } = options;
+  const { environment = realEnvironment, size = source.size, sourceUuid = "", signal, progress } = options;
   signal?.throwIfAborted();
   const stored = await findMetadata(cache);
   if (stored.version === 2) return undefined;
@@ -75,15 +84,19 @@ export async function importV1(
       "Make a new cache.",
     );
   }
+  requireRoom(source, 0, size);
+  if (size % SECTOR !== 0 || size === 0) {
+    throw refuse(source.name, "EINVAL", `${size} bytes of it cannot be cached`, "Give a multiple of 512.");
+  }
   const table = new FrameTable(geometry);
-  const left = place(table, stored, source);
+  const left = place(table, stored, size);
   const superblock: Superblock = {
     clean: true,
     needsCheck: false,
     uuid: randomUuid(() => environment.random.next()),
     sourceUuid: uuid,
     generation: await nextGeneration(cache),
-    sourceSectors: source.size / SECTOR,
+    sourceSectors: size / SECTOR,
     geometry,
     policy: stored.configuration.writeBack ? "write-back" : "write-through",
     entryStart,
@@ -101,7 +114,7 @@ export async function importV1(
     table.stateOf(frame) === states.clean ? table.blockOf(frame) : NONE,
   );
   await cache.flush();
-  const fingerprint = await sourceFingerprint(source, source.size);
+  const fingerprint = await sourceFingerprint(source, size);
   await writeSuperblocks(cache, { ...superblock, fingerprint, generation: superblock.generation + 1 });
   signal?.throwIfAborted();
   return { blocks: filled, left, frames: geometry.frames };
@@ -135,7 +148,7 @@ async function nextGeneration(cache: BlockDevice): Promise<number> {
 function place(
   table: FrameTable,
   { configuration, table: old }: Stored & { version: 1 },
-  source: BlockDevice,
+  size: number,
 ): number {
   const { frames, blockSectors } = configuration.geometry;
   let left = 0;
@@ -143,7 +156,7 @@ function place(
     const sector = sectorInTableV1(old, at);
     if (sector === 0) continue;
     const block = sector / blockSectors;
-    const known = Number.isInteger(block) && sector < source.size / SECTOR;
+    const known = Number.isInteger(block) && sector < size / SECTOR;
     if (known && table.find(block) !== NONE) continue;
     const frame = known ? table.freeFrame(block) : NONE;
     if (frame === NONE) left += 1;
@@ -155,7 +168,7 @@ function place(
 /** Fetches the blocks in the order of the source; returns how many. Stops early if it is told to. */
 async function fill(
   table: FrameTable,
-  { dataStart, geometry }: Superblock,
+  { dataStart, geometry, sourceSectors }: Superblock,
   cache: BlockDevice,
   source: BlockDevice,
   { signal, progress }: Pick<OfflineWork, "signal" | "progress">,
@@ -164,7 +177,7 @@ async function fill(
   const blocks = boundBlocks(table);
   const fetch = async (block: number, frame: number, count: number): Promise<void> => {
     const bytes = Buffer.alloc(count * blockBytes);
-    const length = Math.min(bytes.length, source.size - block * blockBytes);
+    const length = Math.min(bytes.length, sourceSectors * SECTOR - block * blockBytes);
     await source.read(block * blockBytes, bytes.subarray(0, length));
     await cache.write(dataStart * SECTOR + frame * blockBytes, bytes);
     for (let at = frame; at < frame + count; at += 1) table.setState(at, states.clean);

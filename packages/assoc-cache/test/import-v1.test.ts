@@ -79,6 +79,21 @@ describe("importV1", () => {
     expect(await shows(cache, source)).toBe(true);
   });
 
+  it("knows how much of the source is cached", async () => {
+    const random = new SeededRandom(seed);
+    const bytes = sourceOf(random);
+    const source = await deviceOf(bytes);
+    const cache = await deviceOf(historicalCache(random, shape, bytes, 40));
+    await expect(importV1(cache, source, { size: source.size + 512 })).rejects.toMatchObject({
+      code: "EINVAL",
+    });
+    const imported = await importV1(cache, source, { size: 501 * 512 });
+    expect(imported?.left).toBeGreaterThan(0);
+    const device = await openOn(source, cache, { persistence: 1 }, realEnvironment, 501 * 512);
+    expect((await contentsOf(device)).equals(bytes.subarray(0, 501 * 512))).toBe(true);
+    await device.close();
+  });
+
   it("leaves out what cannot be a block of this source", async () => {
     const entries = new Map([
       [0, 8],
