@@ -9,6 +9,10 @@ export const DEVICE_SIZE: number = 2 ** 30;
 
 const SECTORS = DEVICE_SIZE / 512;
 
+// Bytes of the image below overlays: so large that most writes are the first to their place, as with a system
+// disk that a machine works on for a while.
+const GOLDEN_SIZE = 4 * DEVICE_SIZE;
+
 // Tunables of writeboost as the embedded default has them, as far as they cost or save anything.
 const friendly = "4 allow_writeback 1 sequential_cutoff 4194304";
 
@@ -39,7 +43,7 @@ const slow1 = image("slow1.img");
 const log1 = image("log1.img", 2 * DEVICE_SIZE);
 const plog = image("plog.img", 64 * 2 ** 20);
 const bitmap = renewed(image("bitmap.img", 4 * 2 ** 20));
-const layer = renewed(image("layer.img"));
+const layer = renewed(image("layer.img", GOLDEN_SIZE));
 const base = filled(image("base.img"));
 // Metadata and journal take some of the device below.
 const packed = image("packed.img", DEVICE_SIZE + 128 * 2 ** 20);
@@ -65,7 +69,7 @@ function filled({ path }: Image): Image {
       if (existsSync(path(folder))) return;
       const fd = openSync(path(folder), "w");
       const piece = Buffer.alloc(2 ** 20, "golden image ");
-      for (let at = 0; at < DEVICE_SIZE; at += piece.length) writeSync(fd, piece, 0, piece.length, at);
+      for (let at = 0; at < GOLDEN_SIZE; at += piece.length) writeSync(fd, piece, 0, piece.length, at);
       closeSync(fd);
     },
   };
@@ -137,12 +141,13 @@ export const groups: readonly DeviceGroup[] = [
   {
     name: "cow",
     fresh: true,
+    span: GOLDEN_SIZE,
     servers: [
       dmkit(
         "dmkit cow",
         (folder) => [
           "-t",
-          `0 ${SECTORS} cow ${base.path(folder)} 0 ${bitmap.path(folder)} ${layer.path(folder)} 0`,
+          `0 ${GOLDEN_SIZE / 512} cow ${base.path(folder)} 0 ${bitmap.path(folder)} ${layer.path(folder)} 0`,
         ],
         prepareAll(base, bitmap, layer),
       ),

@@ -161,7 +161,7 @@ async function measureRow(
       try {
         const sample = await using(index, async ({ uri }) => {
           await settle();
-          return runWork(work, uri, seconds, span);
+          return runWork(work, uri, seconds, group.span ?? span);
         });
         samples.push(sample);
       } catch (error) {

@@ -30,6 +30,8 @@ export interface DeviceGroup {
    * where the first write to a place is what costs.
    */
   readonly fresh?: boolean;
+  /** Bytes of the device that are used, where the common span would not show what matters. */
+  readonly span?: number;
 }
 
 /** A server that answers. */
