@@ -16,3 +16,8 @@ export function newCounters(): Counters {
 export function statusLine({ data, compressed, metadata }: Counters): string {
   return `Data Size ${data} Compressed Data Size ${compressed} Meta Size ${metadata}`;
 }
+
+/** The answer to a message that asks for a counter; undefined for any other message. */
+export function counterMessage(counters: Counters, words: readonly string[]): string | undefined {
+  return words.length === 1 && words[0] === "damaged" ? String(counters.damaged) : undefined;
+}

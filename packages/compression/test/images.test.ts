@@ -1,7 +1,7 @@
 /** What offline tools can do with images: recognise, describe, dump and restore, draw, make. */
 import { BlockIoError, MemoryDevice, describeRange } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
-import { compressionImages as images } from "../src/index.ts";
+import { compressionImages as images, repair } from "../src/index.ts";
 import type { DumpV1, DumpV2 } from "../src/offline/dump.ts";
 import {
   BLOCK,
@@ -291,6 +291,39 @@ describe("format 1", () => {
     const again = await openImage(damaged, 6552, {});
     await again.write(0, noise(3, 1));
     await again.close();
+  });
+
+  it("whose superblock counts wrongly or names no algorithm is reported, not repaired", async () => {
+    for (const at of [8, 16, 24]) {
+      const bytes = await bytesOf(await made("v1"));
+      bytes[at] = 77;
+      const damaged = await deviceOf(bytes);
+      expect(await problemsOf(damaged)).toMatchObject([{ kind: "superblock", severity: "error" }]);
+      expect(await images.repair?.({ device: damaged }, work)).toMatchObject({ repaired: [] });
+      expect((await bytesOf(damaged)).equals(bytes)).toBe(true);
+      expect(await code(images.info({ device: damaged }, work))).toBe("EFORMAT");
+    }
+  });
+
+  it.each(["unreadable", "zero"] as const)("has bad extents marked as %s when told so", async (bad) => {
+    const bytes = await bytesOf(await made("v1"));
+    const before = await contentsOf(bytes, 110);
+    bytes.fill(7, 2 * BLOCK, 2 * BLOCK + 512);
+    // A tail without a head, and what follows it.
+    flipBit(bytes, BLOCK + Math.floor((60 * 5 + 4) / 8), (60 * 5 + 4) % 8);
+    flipBit(bytes, BLOCK + Math.floor((60 * 5) / 8), (60 * 5) % 8);
+    const damaged = await deviceOf(bytes);
+    const { repaired, left } = await repair(damaged, work, { bad });
+    expect(repaired.length).toBe(2);
+    expect(left.map(({ kind }) => kind)).toEqual(bad === "zero" ? [] : ["lost", "lost"]);
+    expect((await repair(damaged, work, { bad })).repaired).toEqual([]);
+    const after = await contentsOf(await bytesOf(damaged), 110);
+    const gone = bad === "zero" ? digest(Buffer.alloc(BLOCK)) : "EIO";
+    for (const [block, contents] of after.entries()) {
+      // Block 59 is the hole in front of the tail: it belongs to what makes no sense.
+      if (block === 59 || block === 60) expect(["EIO", digest(Buffer.alloc(BLOCK))]).toContain(contents);
+      else expect(contents, `block ${block}`).toBe(block < 32 ? gone : before[block]);
+    }
   });
 
   it("has nothing that could be repaired in its data", async () => {

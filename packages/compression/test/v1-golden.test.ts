@@ -274,6 +274,22 @@ describe("images", () => {
     expect((await read(broken, 1)).equals(Buffer.alloc(BLOCK))).toBe(true);
   });
 
+  it("whose payload decompresses to another length than that of the extent", async () => {
+    for (const [stored, blocks] of [
+      [1, 2],
+      [3, 2],
+    ] as const) {
+      const small = await compressed("lzo", text(1, stored));
+      const sectors = Math.ceil((small.length + 4) / 512);
+      const device = await open(
+        await image(tails(4, spread(blocks, sectors)), { 4: payload(small, sectors) }),
+      );
+      for (let block = 4; block < 4 + blocks; block += 1) expect(await code(read(device, block))).toBe("EIO");
+      expect(Number(await device.message(["damaged"]))).toBe(blocks);
+      expect((await read(device, 3)).equals(Buffer.alloc(BLOCK))).toBe(true);
+    }
+  });
+
   it.each([
     ["payload length impossible", { 5: 9 }, [5]],
     ["tail without head", { 0: 24 }, [0]],

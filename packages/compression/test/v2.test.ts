@@ -247,6 +247,8 @@ describe("damage", () => {
     const device = await openOn(lower, 100 * BLOCK, SMALL, { ...realEnvironment, logger });
     expect(await code(read(device, 15))).toBe("EIO");
     expect(logged).toContainEqual(["error", "damaged extent"]);
+    expect(Number(await device.message(["damaged"]))).toBeGreaterThan(0);
+    expect(await code(device.message(["colour"]))).toBe("EINVAL");
     expect((await read(device, 16, 84)).equals(expected.subarray(16 * BLOCK))).toBe(true);
     // Part of it is overwritten: the rest is lost for good, and known to be.
     await device.write(BLOCK, noise(9, 1));

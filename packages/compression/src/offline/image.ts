@@ -55,13 +55,17 @@ export interface ImageV2 extends Common {
 
 export type Image = ImageV1 | ImageV2;
 
-/** Reads the start and the metadata. Throws `EFORMAT`, and what the devices and the algorithm throw. */
-export async function openImage(device: BlockDevice): Promise<Image> {
+/**
+ * Reads the start and the metadata. Throws `EFORMAT`, and what the devices and the algorithm throw.
+ *
+ * @param payloads without them the algorithm need not be available here.
+ */
+export async function openImage(device: BlockDevice, payloads = true): Promise<Image> {
   const first = await readStart(device);
-  if (isSuperblockV1(first)) return openImageV1(device, decodeSuperblockV1(first));
+  if (isSuperblockV1(first)) return openImageV1(device, decodeSuperblockV1(first), payloads);
   const superblock = device.size < 2 * BLOCK ? undefined : await readSuperblock(device);
   if (superblock === undefined) throw foreign(device);
-  return openImageV2(device, superblock);
+  return openImageV2(device, superblock, payloads);
 }
 
 /** Block 0, or as much of it as the device has. */
@@ -79,13 +83,17 @@ export function foreign(device: BlockDevice): BlockIoError {
   });
 }
 
-export async function openImageV1(device: BlockDevice, superblock: SuperblockV1): Promise<ImageV1> {
+export async function openImageV1(
+  device: BlockDevice,
+  superblock: SuperblockV1,
+  payloads = true,
+): Promise<ImageV1> {
   const { geometry, wrapped } = matchGeometry(device, superblock);
   const algorithm = algorithmOf(device, superblock);
   const { metaBlocks } = geometry;
   const map = new ExtentMap(geometry.dataBlocks);
   await loadEntries(device, map, metaBlocks);
-  const codec = await openCodec(algorithm, device.name, true, 1);
+  const codec = await openCodec(payloads ? algorithm : "none", device.name, true, 1);
   const dataOffset = (1 + metaBlocks) * BLOCK;
   return { format: "v1", view: device, superblock, wrapped, algorithm, codec, map, dataOffset, metaBlocks };
 }
@@ -94,10 +102,11 @@ export async function openImageV1(device: BlockDevice, superblock: SuperblockV1)
 export async function openImageV2(
   device: BlockDevice,
   superblock: SuperblockV2,
+  payloads: boolean,
   beforeReplay?: (image: ImageV2) => Promise<void>,
 ): Promise<ImageV2> {
   const view = new Overlay(device);
-  const codec = await openCodec(superblock.algorithm, device.name, true, 1);
+  const codec = await openCodec(payloads ? superblock.algorithm : "none", device.name, true, 1);
   try {
     const parts = { lower: view, codec, superblock, logger: silentLogger, counters: newCounters() };
     const store = await loadStore(parts);

@@ -33,7 +33,7 @@ export async function detect(device: BlockDevice): Promise<Detected | undefined>
 
 /** Throws `EFORMAT` if it is no such device. */
 export async function info(device: BlockDevice): Promise<ImageFacts> {
-  const image = await openImage(device);
+  const image = await openImage(device, false);
   await image.codec.close();
   const report = newReport();
   for (const extent of extentsOf(image.map)) countExtent(image, extent, report);

@@ -3,10 +3,11 @@
  * be put right without touching any data is the superblock's count that the original got wrong, and bits behind the
  * last entry.
  */
-import { type BlockDevice, type OfflineWork, isZero } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, type OfflineWork, isZero } from "@dmkit/block-io";
 import { packBlock } from "../format/entries-v1.ts";
 import { BLOCK } from "../format/geometry-v1.ts";
-import { decodeSuperblockV1, encodeSuperblockV1 } from "../format/superblock-v1.ts";
+import { type SuperblockV1, decodeSuperblockV1, encodeSuperblockV1 } from "../format/superblock-v1.ts";
+import { algorithmOf, matchGeometry } from "../v1/load.ts";
 import { type Finding, type Report, inspectExtents } from "./findings.ts";
 import { type ImageV1, ROLE, openImageV1, readStart } from "./image.ts";
 
@@ -15,7 +16,13 @@ export async function* inspectV1(
   work: OfflineWork,
   report: Report,
 ): AsyncIterable<Finding> {
-  const image = await openImageV1(device, decodeSuperblockV1(await readStart(device)));
+  const superblock = decodeSuperblockV1(await readStart(device));
+  const refused = refusal(device, superblock);
+  if (refused !== undefined) {
+    yield refused;
+    return;
+  }
+  const image = await openImageV1(device, superblock);
   try {
     const { map, algorithm } = image;
     Object.assign(report, { format: "v1", algorithm, dataBlocks: map.blocks });
@@ -30,6 +37,29 @@ export async function* inspectV1(
     );
   } finally {
     await image.codec.close();
+  }
+}
+
+/** What is wrong with a superblock that nobody opens. */
+function refusal(device: BlockDevice, superblock: SuperblockV1): Finding | undefined {
+  try {
+    matchGeometry(device, superblock);
+    algorithmOf(device, superblock);
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof BlockIoError)) throw error;
+    return {
+      problem: {
+        kind: "superblock",
+        severity: "error",
+        role: ROLE,
+        location: "superblock",
+        offset: 0,
+        length: BLOCK,
+        text: error.reason,
+        advice: error.hint,
+      },
+    };
   }
 }
 

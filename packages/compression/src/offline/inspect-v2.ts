@@ -30,7 +30,7 @@ export async function* inspectV2(
   yield* findings;
   if (superblock === undefined) return;
   const mended: Finding[] = [];
-  const image = await openImageV2(device, superblock, async (loaded) => {
+  const image = await openImageV2(device, superblock, true, async (loaded) => {
     for (const group of loaded.store.unreadable) {
       const finding = (await mendBit(loaded, group)) ?? (await rebuild(loaded, group));
       if (finding !== undefined) mended.push(finding);

@@ -17,7 +17,7 @@ const legend: Readonly<Record<string, MapKind>> = {
 
 /** Throws `EFORMAT` if it is no such device. */
 export async function drawMap(device: BlockDevice): Promise<ImageMap> {
-  const image = await openImage(device);
+  const image = await openImage(device, false);
   await image.codec.close();
   return { strips: [{ title: device.name, size: device.size, ranges: ranges(image) }], legend };
 }

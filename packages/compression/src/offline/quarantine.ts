@@ -19,7 +19,7 @@ export async function quarantine(
   gone: readonly Gone[],
   as: "unreadable" | "zero",
 ): Promise<boolean> {
-  const image = await openImage(device);
+  const image = await openImage(device, false);
   try {
     const touched = gone.filter((run) => mark(image, run, as));
     if (image.format === "v1") await writeEntries(device, image, touched);

@@ -27,7 +27,7 @@ import { type Codec, payloadBytes } from "../codec.ts";
 import { type ExtentMap, type StoredExtent, TAIL } from "../core/extent-map.ts";
 import { isRaw } from "../core/plan.ts";
 import { type Run, runsOf } from "../core/runs.ts";
-import { type Counters, statusLine } from "../counters.ts";
+import { type Counters, counterMessage, statusLine } from "../counters.ts";
 import { BLOCK, MAX_EXTENT } from "../format/geometry-v1.ts";
 import { limitsV2 } from "../v2/device.ts";
 import { Discards } from "./discards.ts";
@@ -76,6 +76,10 @@ export class CompressionDeviceV1 extends GuardedTarget {
 
   override status(): string {
     return statusLine(this.#parts.counters);
+  }
+
+  override async message(words: readonly string[]): Promise<string> {
+    return counterMessage(this.#parts.counters, words) ?? super.message(words);
   }
 
   protected override async doRead(offset: number, into: Buffer): Promise<void> {

@@ -15,7 +15,7 @@ import {
   plainLimits,
   toBlockIoError,
 } from "@dmkit/block-io";
-import { statusLine } from "../counters.ts";
+import { counterMessage, statusLine } from "../counters.ts";
 import { BLOCK } from "../format/geometry-v1.ts";
 import { GROUP } from "../format/layout-v2.ts";
 import type { Committer } from "./committer.ts";
@@ -130,6 +130,10 @@ export class CompressionDeviceV2 extends GuardedTarget {
 
   override status(): string {
     return statusLine(this.#parts.store.parts.counters);
+  }
+
+  override async message(words: readonly string[]): Promise<string> {
+    return counterMessage(this.#parts.store.parts.counters, words) ?? super.message(words);
   }
 
   async #writeRest(first: number, index: number, from: Buffer, fua: boolean): Promise<void> {
