@@ -147,7 +147,7 @@ describe("a log", () => {
     const last = Math.max(
       ...Object.entries(facts)
         .filter(([fact]) => fact.includes("last"))
-        .map(([, id]) => Number(id)),
+        .map(([, id]) => id),
     );
     const shown = Buffer.alloc(8 * MIB);
     for (const [id, whole] of [

@@ -8,7 +8,7 @@ export const HTML_ROWS = 64;
 const CELL = 8;
 const HEIGHT = 12;
 const AXIS = 90;
-const EMPTY = "#f1f3f5";
+const EMPTY = "#ffffff";
 
 /** @param title what the image is. */
 export function drawHtml(title: string, { kinds, grids }: Picture): string {
@@ -23,7 +23,7 @@ body { font: 14px/1.5 system-ui, sans-serif; color: #212529; margin: 2em; max-wi
 h1 { font-size: 1.4em } h2 { font-size: 1.1em; margin: 1.5em 0 .3em }
 h2 small { float: right; font-weight: normal; color: #868e96 }
 svg { width: 100%; height: auto; display: block } svg text { font: 9px system-ui, sans-serif; fill: #868e96 }
-rect:hover { stroke: #212529 }
+rect.frame { fill: none; stroke: #ced4da } rect:hover { stroke: #212529 }
 ul { list-style: none; padding: 0 0 0 ${AXIS}px; display: flex; flex-wrap: wrap; gap: .3em 2em }
 i { display: inline-block; width: 1em; height: 1em; border: 1px solid #212529; vertical-align: -.15em }
 </style>
@@ -42,6 +42,7 @@ function strip(grid: Grid, kinds: readonly NamedKind[]): string {
   const height = grid.rows * HEIGHT;
   return `<h2>${escape(grid.title)}: ${describeSize(grid.size)} <small>${scale}</small></h2>
 <svg viewBox="0 0 ${width} ${height}" role="img">
+<rect class="frame" x="${AXIS - 1}" y="0" width="${width - AXIS}" height="${height}"/>
 ${[...axis(grid), ...cells(grid, kinds)].join("\n")}
 </svg>
 <ul>

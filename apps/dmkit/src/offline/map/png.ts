@@ -19,7 +19,8 @@ const TITLE_SCALE = 3;
 const INK = "#212529";
 const FAINT = "#868e96";
 const PAPER = "#ffffff";
-const EMPTY = "#f1f3f5";
+const EMPTY = "#ffffff";
+const FRAME = "#ced4da";
 const LINE = 24;
 const SWATCH = 16;
 
@@ -88,6 +89,9 @@ function drawGrid(canvas: Canvas, top: number, grid: Grid, kinds: readonly Named
   const left = MARGIN + AXIS;
   // Not every row has room for its address.
   const every = Math.ceil((lineHeight(SCALE) + 4) / height);
+  // What is not drawn is paper: the frame shows where the device is.
+  canvas.fill(left - 1, top - 1, PNG_COLUMNS * CELL_WIDTH + 1, grid.rows * height + 1, FRAME);
+  canvas.fill(left, top, PNG_COLUMNS * CELL_WIDTH - 1, grid.rows * height - 1, PAPER);
   for (let row = 0; row < grid.rows; row += 1) {
     const y = top + row * height;
     if (row % every === 0) {
