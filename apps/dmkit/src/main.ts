@@ -12,6 +12,7 @@ import { offlineCommands, usageCode } from "./commands/offline.ts";
 import { addServe } from "./commands/serve.ts";
 import { addStack } from "./commands/stack.ts";
 import { addTargets } from "./commands/targets.ts";
+import { addTop } from "./commands/top.ts";
 import { reportStrays } from "./serve/session.ts";
 import { StackFileError, describeProblem } from "./stack-file/problem.ts";
 import { exitCodes, printError } from "./ui/terminal.ts";
@@ -41,6 +42,7 @@ async function main(): Promise<number> {
     addBench,
     addCow,
     addStack,
+    addTop,
     ...offlineCommands,
   ])
     add(program, finish);

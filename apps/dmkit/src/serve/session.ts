@@ -13,6 +13,7 @@ import { DeviceManager } from "../control/device-manager.ts";
 import { ExportManager } from "../control/export-manager.ts";
 import type { ExportSnapshot, ServerSnapshot } from "../control/snapshot.ts";
 import type { StackPlan } from "../stack-file/plan.ts";
+import type { MetricsListener } from "../metrics/server.ts";
 import { exitCodes, printError } from "../ui/terminal.ts";
 import { type Captive, captiveVariables, runCaptive } from "./captive.ts";
 import { type Control, startControl } from "./control.ts";
@@ -128,6 +129,7 @@ async function serveDevices(session: Session): Promise<number> {
   const stopWatching = options.exitWithParent ? watchParent(stop, environment) : () => {};
   const { listeners, open } = openListeners(session);
   let control: Control | undefined;
+  let metrics: MetricsListener | undefined;
   let captive: Captive | undefined;
   let wrotePidfile = false;
   try {
@@ -136,6 +138,11 @@ async function serveDevices(session: Session): Promise<number> {
       { devices, exports, snapshot: () => snapshotOf(session), reloadStack: stack && (() => stack.reload()) },
       { path: options.control, wanted: !options.where.single, version: options.version, environment },
     );
+    if (options.stack?.metrics !== undefined) {
+      // Loaded only by servers that are asked for metrics.
+      const { startMetrics } = await import("../metrics/server.ts");
+      metrics = await startMetrics(options.stack.metrics, () => snapshotOf(session));
+    }
     if (options.pidfile !== undefined) {
       writePidfile(options.pidfile);
       wrotePidfile = true;
@@ -163,6 +170,7 @@ async function serveDevices(session: Session): Promise<number> {
     stopWatching();
     captive?.kill("SIGTERM");
     void control?.close();
+    void metrics?.close();
     // Not waited for: what hangs below must not keep the server from closing in time.
     devices.resumeAll().catch(() => {});
     await server.close({ timeout: deadline.left() });

@@ -1,0 +1,108 @@
+/**
+ * The optional HTTP listener: `/metrics` for Prometheus, `/healthz` for whoever restarts servers.
+ *
+ * It changes nothing and takes no input but a path. `/healthz` answers 503 with the reasons, one a line, when a device
+ * refuses writes or has no table.
+ */
+import { type IncomingMessage, type ServerResponse, createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { toBlockIoError } from "@dmkit/block-io";
+import type { Snapshot } from "../top/snapshot.ts";
+
+export interface MetricsListener {
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+// Milliseconds a client has to send its request, and clients at a time.
+const REQUEST_TIME = 10_000;
+const CONNECTIONS = 16;
+
+/** @param port 0 picks a free one. Errors: EADDRINUSE, EACCES and the like. */
+export async function startMetrics(
+  { host, port }: { readonly host: string; readonly port: number },
+  snapshot: () => Snapshot,
+): Promise<MetricsListener> {
+  const server = createServer(
+    {
+      requestTimeout: REQUEST_TIME,
+      headersTimeout: REQUEST_TIME,
+      maxHeaderSize: 8192,
+      keepAliveTimeout: 5000,
+    },
+    (request, response) => {
+      answer(request, response, snapshot).catch((error: unknown) => {
+        send(response, 500, "text/plain", `${(error as Error).message}\n`);
+      });
+    },
+  );
+  server.maxConnections = CONNECTIONS;
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (error) =>
+      reject(
+        toBlockIoError(error, {
+          device: `${host}:${port}`,
+          op: "listen",
+          hint: "Give metrics another port or host.",
+        }),
+      ),
+    );
+    server.listen({ host: host.replaceAll(/^\[|\]$/g, ""), port }, resolve);
+  });
+  // Nothing here keeps a server running that has nothing else to do.
+  server.unref();
+  return {
+    port: (server.address() as AddressInfo).port,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+async function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  snapshot: () => Snapshot,
+): Promise<void> {
+  if (request.method !== "GET" && request.method !== "HEAD") {
+    response.setHeader("allow", "GET, HEAD");
+    send(response, 405, "text/plain", "GET /metrics or /healthz\n");
+    return;
+  }
+  switch (request.url?.split("?", 1)[0]) {
+    case "/metrics": {
+      // Loaded by the first who asks.
+      const { expose } = await import("./exposition.ts");
+      const { text, type } = await expose(snapshot());
+      send(response, 200, type, text);
+      return;
+    }
+    case "/healthz": {
+      const ills = illsOf(snapshot());
+      send(response, ills.length === 0 ? 200 : 503, "text/plain", ills.length === 0 ? "ok\n" : ills.join(""));
+      return;
+    }
+    default:
+      send(response, 404, "text/plain", "There are /metrics and /healthz.\n");
+  }
+}
+
+/** What is wrong, one line each. A suspended device is as somebody wanted it. */
+function illsOf({ devices }: Snapshot): string[] {
+  return devices.flatMap(({ name, state, failure }) => [
+    ...(state === "broken" ? [`${name} has no table\n`] : []),
+    ...(failure === undefined ? [] : [`${name} refuses writes: ${failure}\n`]),
+  ]);
+}
+
+function send(response: ServerResponse, status: number, type: string, body: string): void {
+  if (response.headersSent) return;
+  response.writeHead(status, {
+    "content-type": type.includes("charset") ? type : `${type}; charset=utf-8`,
+    "content-length": Buffer.byteLength(body),
+    "cache-control": "no-store",
+  });
+  response.end(response.req.method === "HEAD" ? undefined : body);
+}
