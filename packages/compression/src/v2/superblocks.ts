@@ -61,14 +61,21 @@ export async function writeCopy(lower: BlockDevice, superblock: SuperblockV2, co
   await lower.write(copy * BLOCK, block.subarray(0, lower.limits.logicalBlockSize));
 }
 
-/** After a clean close nothing has to be replayed: makes everything in place stable, then says so. */
+/** After a clean close nothing has to be replayed: makes everything in place stable, then says so, in both copies. */
 export async function closeSuperblock(
   { lower, superblock }: { readonly lower: BlockDevice; readonly superblock: SuperblockV2 },
   applied: number,
 ): Promise<void> {
-  if (applied === superblock.applied) return;
+  if (applied === superblock.applied && (await areAlike(lower))) return;
   await lower.flush();
   await writeSuperblock(lower, { ...superblock, applied, generation: superblock.generation + 1 });
+}
+
+/** Whether both copies are sound, and of one close. If they cannot be read that is for the next opening to find. */
+async function areAlike(lower: BlockDevice): Promise<boolean> {
+  const copies = await readSuperblockCopies(lower).catch(() => []);
+  const generations = copies.map((copy) => (copy.kind === "sound" ? copy.superblock.generation : Number.NaN));
+  return generations.every((generation) => generation === generations[0]);
 }
 
 /** 16 bytes. */
