@@ -233,6 +233,19 @@ describe("reload", () => {
     await refused;
   });
 
+  it("ends what stands on a device without a table, too", async () => {
+    const path = file("a");
+    await manager.create("low", `0 2048 linear ${path} 0`);
+    const high = await manager.create("high", "0 8 linear dm:low 0");
+    rmSync(path);
+    await manager.reload("low", `0 2048 linear ${path} 0`);
+    await expect(manager.resume("low")).rejects.toMatchObject({ code: "ENOENT" });
+    const refused = expect(high.write(0, Buffer.alloc(512))).rejects.toMatchObject({ code: "ESHUTDOWN" });
+    await expect(manager.close()).rejects.toMatchObject({ code: "ESHUTDOWN" });
+    await refused;
+    manager = new DeviceManager(realEnvironment);
+  });
+
   it("grows, and shrinks only what nobody uses", async () => {
     const path = file("a", 2 * 2 ** 20);
     const device = await manager.create("a", `0 2048 linear ${path} 0`);

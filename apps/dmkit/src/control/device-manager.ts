@@ -11,10 +11,8 @@
  * - exchanging a table closes the old one before it opens the new: both may name the same files, which are locked.
  */
 import {
-  BlockIoError,
   type DeviceSchemes,
   type Environment,
-  type ErrorCode,
   type MessageOptions,
   SECTOR,
   type Segment,
@@ -23,18 +21,12 @@ import {
 } from "@dmkit/block-io";
 import { schemes } from "../devices.ts";
 import { BorrowedDevice } from "./borrowed-device.ts";
+import { DeviceDirectory, circle, problem } from "./device-directory.ts";
 import { exchangeTable } from "./exchange.ts";
 import { type InactiveTable, ManagedDevice } from "./managed-device.ts";
 import type { NamedDevice } from "./named-device.ts";
 import { type OpenedTable, openSegments } from "./opened-table.ts";
-import {
-  checkDeviceName,
-  deviceReferences,
-  memoryOf,
-  readTable,
-  renameReferences,
-  resolvePaths,
-} from "./references.ts";
+import { deviceReferences, readTable, resolvePaths } from "./references.ts";
 import type { DeviceSnapshot } from "./snapshot.ts";
 
 export interface TableOptions {
@@ -49,15 +41,9 @@ export interface ReloadOptions extends TableOptions {
   readonly force?: boolean | undefined;
 }
 
-/** What `rename` and `reload` need of a device that may not be there. */
-type Code = Extract<ErrorCode, "ENOENT" | "EEXIST" | "EBUSY" | "EINVAL" | "ESHUTDOWN">;
-
 export class DeviceManager {
   readonly #environment: Environment;
-  /** In the order they were created. */
-  #devices: Map<string, ManagedDevice> = new Map();
-  // Names of devices that are being opened or closed.
-  readonly #reserved: Set<string> = new Set();
+  readonly #devices: DeviceDirectory = new DeviceDirectory();
   #ending = false;
   #closing: Promise<void> | undefined;
 
@@ -66,7 +52,7 @@ export class DeviceManager {
   }
 
   get names(): readonly string[] {
-    return [...this.#devices.keys()];
+    return this.#devices.names;
   }
 
   /** Opens a table under a name. Errors: EEXIST, EINVAL (name), EPARSE, ENOENT, EBUSY, those of opening. */
@@ -76,17 +62,22 @@ export class DeviceManager {
     return this.#add(name, readOnly, (owner) => this.#open(owner, segments, readOnly));
   }
 
-  /** Gives something that was opened elsewhere a name; from now on the manager closes it. */
+  /** Gives something that was opened elsewhere a name; the manager closes it, also if this fails. */
   async adopt(name: string, opened: OpenedTable): Promise<NamedDevice> {
-    return this.#add(name, opened.device.limits.capabilities.readOnly, async () => opened);
+    try {
+      return await this.#add(name, opened.device.limits.capabilities.readOnly, async () => opened);
+    } catch (error) {
+      await opened.close().catch(() => {});
+      throw error;
+    }
   }
 
   /** Closes a device. Errors: ENOENT, EBUSY with who uses it, those of the last flush. */
   async remove(name: string): Promise<void> {
     await this.#inTurn(name, async (managed) => {
-      this.#refuseIfUsed(managed);
-      this.#devices.delete(managed.name);
-      await this.#reserving(managed.name, () => this.#close(managed));
+      this.#devices.refuseIfUsed(managed);
+      this.#devices.delete(managed);
+      await this.#devices.reserving(managed.name, () => this.#close(managed));
     });
   }
 
@@ -94,15 +85,7 @@ export class DeviceManager {
   async rename(name: string, to: string): Promise<void> {
     await this.#inTurn(name, async (managed) => {
       this.#checkFree(to);
-      const from = managed.name;
-      const renamed = (one: string): string => (one === from ? to : one);
-      this.#devices = new Map([...this.#devices].map(([key, value]) => [renamed(key), value]));
-      managed.device.rename(to);
-      for (const other of this.#devices.values()) {
-        if (other.inactive === undefined) continue;
-        const text = renameReferences(other.inactive.text, renamed);
-        other.inactive = { ...other.inactive, text, segments: readTable(text) };
-      }
+      this.#devices.rename(managed, to);
     });
   }
 
@@ -113,7 +96,7 @@ export class DeviceManager {
   async reload(name: string, table: string, options: ReloadOptions = {}): Promise<void> {
     await this.#inTurn(name, async (managed) => {
       const segments = this.#read(managed.name, table, options.folder);
-      this.#refuseCircles(managed, segments);
+      this.#devices.refuseCircles(managed, segments);
       const { size } = managed.device;
       if (managed.used && tableLength(segments) * SECTOR < size) {
         throw problem(
@@ -123,7 +106,7 @@ export class DeviceManager {
           "Withdraw its exports and remove the devices above it first.",
         );
       }
-      if (options.force !== true) this.#refuseToForget(managed);
+      if (options.force !== true) this.#devices.refuseToForget(managed);
       const readOnly = options.readOnly ?? managed.readOnly;
       managed.inactive = { text: printTable(segments), segments, readOnly };
     });
@@ -148,7 +131,7 @@ export class DeviceManager {
         device.hold();
         return;
       }
-      this.#refuseIfHeldBelow(managed);
+      this.#devices.refuseIfHeldBelow(managed);
       try {
         await device.suspend();
         this.#refuseAtTheEnd(managed.name);
@@ -167,7 +150,7 @@ export class DeviceManager {
     await this.#inTurn(name, async (managed) => {
       const { inactive, device } = managed;
       if (inactive !== undefined) {
-        this.#refuseIfHeldBelow(managed);
+        this.#devices.refuseIfHeldBelow(managed);
         await this.#exchange(managed, inactive);
         return;
       }
@@ -181,12 +164,12 @@ export class DeviceManager {
 
   /** Carries out a target's message. Errors: ENOENT, EINVAL (unknown), EBUSY, the target's. */
   async message(name: string, words: readonly string[], options: MessageOptions = {}): Promise<string> {
-    return this.#find(name).message(words, options);
+    return this.#devices.find(name).message(words, options);
   }
 
   /** The device under a name; throws `ENOENT`. It stays the same when it is renamed or its table exchanged. */
   device(name: string): NamedDevice {
-    return this.#find(name).device;
+    return this.#devices.find(name).device;
   }
 
   /**
@@ -194,7 +177,7 @@ export class DeviceManager {
    * would be written to, and other devices stand on it).
    */
   exported(name: string, exportName: string, writes: boolean): () => void {
-    const managed = this.#find(name);
+    const managed = this.#devices.find(name);
     const [above] = managed.owners;
     if (writes && above !== undefined && !managed.device.limits.capabilities.readOnly) {
       throw problem(
@@ -213,21 +196,27 @@ export class DeviceManager {
 
   /** Throws `ENOENT`. */
   snapshotOf(name: string): DeviceSnapshot {
-    const managed = this.#find(name);
-    return managed.snapshot(this.#below(managed));
+    const managed = this.#devices.find(name);
+    return managed.snapshot(this.#devices.below(managed));
   }
 
   /** What all devices are and do, in the order they were created. */
   snapshot(): readonly DeviceSnapshot[] {
-    return [...this.#devices.values()].map((managed) => managed.snapshot(this.#below(managed)));
+    return this.#devices.all.map((managed) => managed.snapshot(this.#devices.below(managed)));
   }
 
-  /** Lets everything go on that is suspended, and suspends nothing any more: nothing may wait at the end. */
+  /**
+   * Lets everything go on that is suspended, refuses what waits for a table that cannot be opened, and suspends
+   * nothing any more: nothing may wait at the end.
+   */
   async resumeAll(): Promise<void> {
     this.#ending = true;
-    const held = [...this.#devices.values()].filter(({ state }) => state === "suspended");
-    // One whose table is being exchanged goes on by itself.
-    await Promise.all(held.filter(({ changing }) => !changing).map(({ device }) => device.resume()));
+    const going = this.#devices.all.map(async ({ state, changing, device }) => {
+      if (state === "broken") await device.close();
+      // One whose table is being exchanged goes on by itself.
+      else if (state === "suspended" && !changing) await device.resume();
+    });
+    await Promise.all(going);
   }
 
   /**
@@ -240,14 +229,13 @@ export class DeviceManager {
   }
 
   async #closeAll(): Promise<void> {
-    // Not waited for: closing waits for its own.
-    this.resumeAll().catch(() => {});
+    await this.resumeAll().catch(() => {});
     const failures: unknown[] = [];
-    while (this.#devices.size > 0) {
-      const tops = [...this.#devices.values()].filter(({ borrowed }) => borrowed.size === 0);
+    while (this.#devices.all.length > 0) {
+      const tops = this.#devices.all.filter(({ borrowed }) => borrowed.size === 0);
       // There are no circles, so there is a top; were there none, closing in any order beats not closing.
-      const next = tops.length > 0 ? tops : [...this.#devices.values()];
-      for (const managed of next) this.#devices.delete(managed.name);
+      const next = tops.length > 0 ? tops : this.#devices.all;
+      for (const managed of next) this.#devices.delete(managed);
       const results = await Promise.allSettled(
         next.map((managed) => managed.inTurn(() => this.#close(managed))),
       );
@@ -263,7 +251,7 @@ export class DeviceManager {
   }
 
   #exchange(managed: ManagedDevice, next: InactiveTable): Promise<void> {
-    const table = managed.table(this.#below(managed));
+    const table = this.#devices.tableOf(managed);
     return exchangeTable(managed, next, {
       logger: this.#environment.logger,
       open: (segments, readOnly) => this.#open(managed, segments, readOnly),
@@ -277,7 +265,7 @@ export class DeviceManager {
     open: (owner: ManagedDevice) => Promise<OpenedTable>,
   ): Promise<NamedDevice> {
     this.#checkFree(name);
-    return this.#reserving(name, async () => {
+    return this.#devices.reserving(name, async () => {
       const managed = new ManagedDevice(name, readOnly, this.#environment);
       const opened = await open(managed);
       if (this.#ending) {
@@ -286,18 +274,9 @@ export class DeviceManager {
       }
       managed.device.putIn(opened);
       managed.device.letGo();
-      this.#devices.set(name, managed);
+      this.#devices.add(managed);
       return managed.device;
     });
-  }
-
-  async #reserving<T>(name: string, work: () => Promise<T>): Promise<T> {
-    this.#reserved.add(name);
-    try {
-      return await work();
-    } finally {
-      this.#reserved.delete(name);
-    }
   }
 
   #open(owner: ManagedDevice, segments: readonly Segment[], readOnly: boolean): Promise<OpenedTable> {
@@ -313,10 +292,8 @@ export class DeviceManager {
   }
 
   #borrow(owner: ManagedDevice, reference: string, access: "read" | "write"): BorrowedDevice<ManagedDevice> {
-    if (reference === owner.name) throw circle([owner.name, owner.name]);
-    const managed = this.#find(reference);
-    const path = this.#path(managed, owner);
-    if (path !== undefined) throw circle([owner.name, ...path]);
+    this.#devices.refuseCircle(owner, reference);
+    const managed = this.#devices.find(reference);
     const writing = [...managed.exports].find(([, { writes }]) => writes)?.[0];
     if (writing !== undefined && !managed.device.limits.capabilities.readOnly) {
       throw problem(
@@ -333,89 +310,25 @@ export class DeviceManager {
     return borrowed;
   }
 
-  /** Names from one device down to another that it stands on. */
-  #path(from: ManagedDevice, to: ManagedDevice): readonly string[] | undefined {
-    if (from === to) return [from.name];
-    for (const below of this.#below(from).values()) {
-      const rest = this.#path(below, to);
-      if (rest !== undefined) return [from.name, ...rest];
-    }
-    return undefined;
-  }
-
-  /** The devices a device stands on, by what its table calls them. */
-  #below(owner: ManagedDevice): ReadonlyMap<string, ManagedDevice> {
-    const found = new Map<string, ManagedDevice>();
-    for (const managed of this.#devices.values()) {
-      for (const borrowed of managed.borrowed) {
-        if (borrowed.owner === owner) found.set(borrowed.reference, managed);
-      }
-    }
-    return found;
-  }
-
   #read(name: string, table: string, folder: string | undefined): readonly Segment[] {
     const segments = readTable(table);
     for (const reference of deviceReferences(segments)) {
       if (reference === name) throw circle([name, name]);
-      this.#find(reference);
+      this.#devices.find(reference);
     }
     return folder === undefined ? segments : resolvePaths(segments, folder);
-  }
-
-  #refuseCircles(managed: ManagedDevice, segments: readonly Segment[]): void {
-    for (const reference of deviceReferences(segments)) {
-      const path = this.#path(this.#find(reference), managed);
-      if (path !== undefined) throw circle([managed.name, ...path]);
-    }
-  }
-
-  #refuseToForget(managed: ManagedDevice): void {
-    const table = managed.table(this.#below(managed));
-    const memory = table === "" ? undefined : memoryOf(readTable(table));
-    if (memory === undefined) return;
-    throw problem(
-      "EBUSY",
-      managed.name,
-      `its table keeps data in memory (${memory}), which a new table would not have`,
-      "Make the memory a device of its own and refer to it as dm:NAME, or give --force to lose the data.",
-    );
-  }
-
-  #refuseIfUsed(managed: ManagedDevice): void {
-    const users = [
-      ...managed.owners.map(({ name }) => `device ${name}`),
-      ...[...managed.exports.keys()].map((name) => `export ${JSON.stringify(name)}`),
-    ];
-    if (users.length === 0) return;
-    const hint =
-      managed.borrowed.size > 0
-        ? "Remove the devices above it first; see: dmkit ls --tree"
-        : "Withdraw its exports first (dmkit export rm), or give --force to disconnect their clients.";
-    throw problem("EBUSY", managed.name, `is used by ${users.join(", ")}`, hint);
-  }
-
-  #refuseIfHeldBelow(managed: ManagedDevice): void {
-    const held = [...this.#below(managed).values()].find(({ device }) => device.held);
-    if (held === undefined) return;
-    throw problem(
-      "EBUSY",
-      managed.name,
-      `device ${held.name} below it is suspended, so requests in flight cannot finish`,
-      `Resume that first: dmkit resume ${held.name}`,
-    );
   }
 
   #inTurn<T>(name: string, change: (managed: ManagedDevice) => Promise<T>): Promise<T> {
     let managed: ManagedDevice;
     try {
-      managed = this.#find(name);
+      managed = this.#devices.find(name);
     } catch (error) {
       return Promise.reject(error);
     }
     return managed.inTurn(() => {
       // It may have been removed since.
-      if (this.#devices.get(managed.name) !== managed) this.#find(name);
+      if (!this.#devices.has(managed)) this.#devices.find(name);
       return change(managed);
     });
   }
@@ -425,34 +338,7 @@ export class DeviceManager {
   }
 
   #checkFree(name: string): void {
-    checkDeviceName(name);
     this.#refuseAtTheEnd(name);
-    if (!this.#devices.has(name) && !this.#reserved.has(name)) return;
-    throw problem("EEXIST", name, "there is a device of this name already", "Choose another name.");
+    this.#devices.checkFree(name);
   }
-
-  #find(name: string): ManagedDevice {
-    const managed = this.#devices.get(name);
-    if (managed !== undefined) return managed;
-    const known = this.names.join(", ");
-    throw problem(
-      "ENOENT",
-      name,
-      "there is no such device",
-      known === "" ? undefined : `There are: ${known}.`,
-    );
-  }
-}
-
-function circle(names: readonly string[]): BlockIoError {
-  return problem(
-    "EINVAL",
-    names[0] ?? "",
-    `a device cannot stand on itself: ${names.join(" → ")}`,
-    "Refer to a device that does not stand on this one.",
-  );
-}
-
-function problem(code: Code, device: string, reason: string, hint: string | undefined): BlockIoError {
-  return new BlockIoError(reason, { code, device, hint });
 }

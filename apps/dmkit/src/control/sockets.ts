@@ -22,8 +22,7 @@ export function runtimeFolder(): string {
 export function ownSocket(): string {
   const folder = runtimeFolder();
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const { uid, mode } = lstatSync(folder);
-  if (uid === process.getuid?.() && (mode & 0o022) === 0) return join(folder, `${process.pid}.sock`);
+  if (isOurs(folder)) return join(folder, `${process.pid}.sock`);
   throw new BlockIoError("others may write to the folder of the control sockets", {
     code: "EACCES",
     device: folder,
@@ -72,9 +71,15 @@ async function liveSockets(): Promise<{ readonly pid: number; readonly path: str
   return found.toSorted((one, other) => one.pid - other.pid);
 }
 
+/** Whether nobody else could have put something into a folder. */
+function isOurs(folder: string): boolean {
+  const stat = lstatSync(folder);
+  return stat.isDirectory() && stat.uid === process.getuid?.() && (stat.mode & 0o022) === 0;
+}
+
 function namesIn(folder: string): readonly string[] {
   try {
-    return readdirSync(folder);
+    return isOurs(folder) ? readdirSync(folder) : [];
   } catch {
     return [];
   }

@@ -1,0 +1,170 @@
+/**
+ * The devices of a manager by name, and what stands on what.
+ *
+ * Invariants: a name is one device's, or being opened or closed, or free; what stands on what forms no circle.
+ */
+import { BlockIoError, type ErrorCode, type Segment } from "@dmkit/block-io";
+import type { ManagedDevice } from "./managed-device.ts";
+import { checkDeviceName, deviceReferences, memoryOf, readTable, renameReferences } from "./references.ts";
+
+/** An error of what was asked of a device. */
+export function problem(
+  code: Extract<ErrorCode, "ENOENT" | "EEXIST" | "EBUSY" | "EINVAL" | "ESHUTDOWN">,
+  device: string,
+  reason: string,
+  hint: string | undefined,
+): BlockIoError {
+  return new BlockIoError(reason, { code, device, hint });
+}
+
+export class DeviceDirectory {
+  /** In the order they were created. */
+  #devices: Map<string, ManagedDevice> = new Map();
+  // Names of devices that are being opened or closed.
+  readonly #reserved: Set<string> = new Set();
+
+  get names(): readonly string[] {
+    return [...this.#devices.keys()];
+  }
+
+  get all(): readonly ManagedDevice[] {
+    return [...this.#devices.values()];
+  }
+
+  has(managed: ManagedDevice): boolean {
+    return this.#devices.get(managed.name) === managed;
+  }
+
+  /** Throws `ENOENT` with the names there are. */
+  find(name: string): ManagedDevice {
+    const managed = this.#devices.get(name);
+    if (managed !== undefined) return managed;
+    const known = this.names.join(", ");
+    const hint = known === "" ? undefined : `There are: ${known}.`;
+    throw problem("ENOENT", name, "there is no such device", hint);
+  }
+
+  /** Throws `EINVAL` for what is no name, `EEXIST` for one that is taken. */
+  checkFree(name: string): void {
+    checkDeviceName(name);
+    if (!this.#devices.has(name) && !this.#reserved.has(name)) return;
+    throw problem("EEXIST", name, "there is a device of this name already", "Choose another name.");
+  }
+
+  add(managed: ManagedDevice): void {
+    this.#devices.set(managed.name, managed);
+  }
+
+  delete(managed: ManagedDevice): void {
+    this.#devices.delete(managed.name);
+  }
+
+  /** Keeps a name from being given while `work` lasts. */
+  async reserving<T>(name: string, work: () => Promise<T>): Promise<T> {
+    this.#reserved.add(name);
+    try {
+      return await work();
+    } finally {
+      this.#reserved.delete(name);
+    }
+  }
+
+  /** Gives a device another, free name, in every table that refers to it as well. */
+  rename(managed: ManagedDevice, to: string): void {
+    const from = managed.name;
+    const renamed = (one: string): string => (one === from ? to : one);
+    this.#devices = new Map([...this.#devices].map(([key, value]) => [renamed(key), value]));
+    managed.device.rename(to);
+    for (const other of this.all) {
+      if (other.inactive === undefined) continue;
+      const text = renameReferences(other.inactive.text, renamed);
+      other.inactive = { ...other.inactive, text, segments: readTable(text) };
+    }
+  }
+
+  /** The devices a device stands on, by what its table calls them. */
+  below(owner: ManagedDevice): ReadonlyMap<string, ManagedDevice> {
+    const found = new Map<string, ManagedDevice>();
+    for (const managed of this.#devices.values()) {
+      for (const borrowed of managed.borrowed) {
+        if (borrowed.owner === owner) found.set(borrowed.reference, managed);
+      }
+    }
+    return found;
+  }
+
+  /** The table of a device as it is now, with the present names of what it stands on; empty without one. */
+  tableOf(managed: ManagedDevice): string {
+    return managed.table(this.below(managed));
+  }
+
+  /** Throws `EINVAL` if `owner` stood on itself once it stood on `reference`, `ENOENT` if there is no such device. */
+  refuseCircle(owner: ManagedDevice, reference: string): void {
+    const path = reference === owner.name ? [owner.name] : this.#path(this.find(reference), owner);
+    if (path !== undefined) throw circle([owner.name, ...path]);
+  }
+
+  /** The same for all that a table refers to. */
+  refuseCircles(owner: ManagedDevice, segments: readonly Segment[]): void {
+    for (const reference of deviceReferences(segments)) this.refuseCircle(owner, reference);
+  }
+
+  /** Throws `EBUSY` with who uses it. */
+  refuseIfUsed(managed: ManagedDevice): void {
+    const users = [
+      ...managed.owners.map(({ name }) => `device ${name}`),
+      ...[...managed.exports.keys()].map((name) => `export ${JSON.stringify(name)}`),
+    ];
+    if (users.length === 0) return;
+    const hint =
+      managed.borrowed.size > 0
+        ? "Remove the devices above it first; see: dmkit ls --tree"
+        : "Withdraw its exports first (dmkit export rm), or give --force to disconnect their clients.";
+    throw problem("EBUSY", managed.name, `is used by ${users.join(", ")}`, hint);
+  }
+
+  /** Throws `EBUSY` if requests in flight could not finish. */
+  refuseIfHeldBelow(managed: ManagedDevice): void {
+    const held = [...this.below(managed).values()].find(({ device }) => device.held);
+    if (held === undefined) return;
+    throw problem(
+      "EBUSY",
+      managed.name,
+      `device ${held.name} below it is suspended, so requests in flight cannot finish`,
+      `Resume that first: dmkit resume ${held.name}`,
+    );
+  }
+
+  /** Throws `EBUSY` if closing the table would lose data. */
+  refuseToForget(managed: ManagedDevice): void {
+    const table = this.tableOf(managed);
+    const memory = table === "" ? undefined : memoryOf(readTable(table));
+    if (memory === undefined) return;
+    throw problem(
+      "EBUSY",
+      managed.name,
+      `its table keeps data in memory (${memory}), which a new table would not have`,
+      "Make the memory a device of its own and refer to it as dm:NAME, or give --force to lose the data.",
+    );
+  }
+
+  /** Names from one device down to another that it stands on. */
+  #path(from: ManagedDevice, to: ManagedDevice): readonly string[] | undefined {
+    if (from === to) return [from.name];
+    for (const below of this.below(from).values()) {
+      const rest = this.#path(below, to);
+      if (rest !== undefined) return [from.name, ...rest];
+    }
+    return undefined;
+  }
+}
+
+/** What is said of a device that would stand on itself. */
+export function circle(names: readonly string[]): BlockIoError {
+  return problem(
+    "EINVAL",
+    names[0] ?? "",
+    `a device cannot stand on itself: ${names.join(" → ")}`,
+    "Refer to a device that does not stand on this one.",
+  );
+}
