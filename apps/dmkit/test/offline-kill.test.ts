@@ -10,7 +10,7 @@ import { targets } from "../src/targets.ts";
 import { cleanUp, dmkit, main, serve, tempFolder } from "./support.ts";
 
 const MIB = 2 ** 20;
-const ROUNDS = Number(process.env["DMKIT_KILL_ROUNDS"] ?? 4);
+const ROUNDS = Number(process.env["DMKIT_KILL_ROUNDS"] ?? 3);
 
 const hash = (path: string): string => createHash("sha256").update(readFileSync(path)).digest("hex");
 
@@ -20,7 +20,7 @@ function sparse(path: string, size: number): string {
   return path;
 }
 
-/** A cache with a few thousand scattered dirty blocks, as a server that was killed leaves it. */
+/** A cache with more than a thousand scattered dirty blocks, as a server that was killed leaves it. */
 async function dirtyCache(folder: string): Promise<{ cache: string; backing: string }> {
   const live = {
     cache: sparse(join(folder, "live.ssd"), 48 * MIB),
@@ -29,7 +29,7 @@ async function dirtyCache(folder: string): Promise<{ cache: string; backing: str
   const line = `0 ${(64 * MIB) / 512} writeboost 0 ${live.backing} ${live.cache} 2 segment_size_order 7`;
   const device = await openTable(parseTable(line, targets), { environment: realEnvironment });
   const random = new SeededRandom(5);
-  for (let write = 0; write < 3000; write += 1) {
+  for (let write = 0; write < 1500; write += 1) {
     await device.write(random.below(16_000) * 4096, random.fill(Buffer.alloc(4096)));
   }
   await device.flush();
@@ -65,7 +65,7 @@ describe("undo after SIGKILL", () => {
     let killed = 0;
     for (let round = 0; round < ROUNDS; round += 1) {
       const undo = join(folder, `${round}.undo`);
-      const bytes = 4096 + random.below(8 * MIB);
+      const bytes = 4096 + random.below(600 * 1024);
       const large = (): boolean => existsSync(undo) && statSync(undo).size > bytes;
       if (await killedWhen(["replay", "-q", cache, backing, "--undo", undo], large)) killed += 1;
       const mtime = statSync(backing).mtimeMs;
@@ -80,7 +80,9 @@ describe("undo after SIGKILL", () => {
 });
 
 describe("beside others", () => {
-  it("a served image is refused, and an image in work is refused by the server", async () => {
+  it("a served image is refused, and an image in work is refused by the server", {
+    timeout: 60_000,
+  }, async () => {
     const folder = tempFolder();
     const path = sparse(join(folder, "image"), 16 * MIB);
     expect((await dmkit(["format", "compression", path])).code).toBe(0);

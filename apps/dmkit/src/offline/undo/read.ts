@@ -71,6 +71,7 @@ export async function readUndoFile(storage: UndoStorage): Promise<UndoFile> {
     number += 1;
   }
   await refuseHole(storage, uuid, at, size);
+  refuseOverlaps(ranges);
   const complete = ranges.length > 0 && spoken === ranges.length;
   return { header: header.header, ranges, state, complete, end: at, records: number, torn: size - at };
 }
@@ -135,6 +136,17 @@ async function refuseHole(storage: UndoStorage, uuid: Buffer, end: number, size:
       const record = decodeRecord(uuid, chunk.subarray(within, within + RECORD_ALIGNMENT));
       if (record !== undefined && record.durable > end) throw damaged(end);
     }
+  }
+}
+
+/** What was saved once is not saved again. */
+function refuseOverlaps(ranges: readonly SavedRange[]): void {
+  let last: SavedRange | undefined;
+  for (const range of ranges.toSorted((a, b) => a.device - b.device || a.offset - b.offset)) {
+    if (last?.device === range.device && last.offset + last.length > range.offset) {
+      throw damaged(range.payload ?? 0);
+    }
+    last = range;
   }
 }
 
