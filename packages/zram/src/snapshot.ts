@@ -76,7 +76,8 @@ async function describe(
     const entry = { page, length: 0, low: table.low(page), high: table.high(page) };
     return { entry, contents: Buffer.alloc(0) };
   }
-  if (kind === kinds.compressed || kind === kinds.huge) return stored(pages.bytes(page));
+  // A copy: a message under way may move it.
+  if (kind === kinds.compressed || kind === kinds.huge) return stored(Buffer.from(pages.bytes(page)));
   const whole = Buffer.alloc(PAGE);
   if (kind === kinds.backing) await device.readBlock(table.low(page), whole);
   else device.readWhole(page, whole);

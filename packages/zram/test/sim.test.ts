@@ -6,7 +6,7 @@ import { zramMutants } from "../src/testing/sim-mutants.ts";
 import { simTargets } from "../src/testing/sim-targets.ts";
 
 const MINUTES = 5 * 60_000;
-const seeds = Number(process.env["DMKIT_SIM_CYCLES"] ?? 300);
+const seeds = Number(process.env["DMKIT_SIM_CYCLES"] ?? 150);
 
 describe("under the simulation", () => {
   it.each(simTargets)(
@@ -38,6 +38,6 @@ describe("mutants", () => {
     const table = readFileSync(new URL("FAULTS.md", import.meta.url), "utf8");
     const rows = table.split("\n").filter((line) => line.startsWith("| ") && !line.includes("invariant |"));
     const named = rows.flatMap((row) => [...row.matchAll(/`([a-z]+(?:-[a-z]+)+)`/g)].map(([, name]) => name));
-    expect(named.sort()).toEqual(zramMutants.map(({ name }) => name.split("!")[1]).sort());
+    expect(new Set(named)).toEqual(new Set(zramMutants.map(({ name }) => name.split("!")[1])));
   });
 });

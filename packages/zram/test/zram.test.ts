@@ -7,8 +7,9 @@ import {
   printTable,
   realEnvironment,
 } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { SeededRandom, replaced } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
+import { PageTable } from "../src/core/page-table.ts";
 import { type ZramDevice, zram } from "../src/index.ts";
 import { open } from "../src/testing/sim-targets.ts";
 
@@ -189,6 +190,47 @@ describe("messages", () => {
     expect(await code(device.message(["writeback", "huge"]))).toBe("ENOSPC");
     for (const page of [0, 14, 15, 19, 21, 29])
       expect((await read(device, page * PAGE)).equals(noise(page + 1))).toBe(true);
+    await device.close();
+  });
+
+  it("a page that changes while it is written back keeps its change", async () => {
+    /** Whether the change is there in the end. */
+    const changed = async (): Promise<boolean> => {
+      let go = (): void => {};
+      const gate = new Promise<void>((resolve) => (go = resolve));
+      class Gated extends MemoryDevice {
+        protected override async doWrite(offset: number, from: Buffer): Promise<void> {
+          await gate;
+          return super.doWrite(offset, from);
+        }
+      }
+      const device = await open(64 * PAGE, {}, realEnvironment, { backing: new Gated(4 * PAGE) });
+      await device.write(0, noise(1));
+      const moved = device.message(["writeback", "all"]);
+      await device.write(0, noise(2));
+      go();
+      await moved;
+      const kept = (await read(device, 0)).equals(noise(2));
+      await device.close();
+      return kept;
+    };
+    expect(await changed()).toBe(true);
+    const undo = replaced(PageTable.prototype, "isStill", () => () => true);
+    try {
+      expect(await changed(), "with the fault").toBe(false);
+    } finally {
+      undo();
+    }
+  });
+
+  it("blocks of the backing device are used again", async () => {
+    const backing = new MemoryDevice(4 * PAGE);
+    const device = await open(64 * PAGE, {}, realEnvironment, { backing });
+    for (let round = 0; round < 20; round += 1) {
+      for (let page = 0; page < 4; page += 1) await device.write(page * PAGE, noise(round * 4 + page + 1));
+      expect(await device.message(["writeback", "all"])).toBe("4 pages written back");
+      expect((await read(device, 3 * PAGE)).equals(noise(round * 4 + 4))).toBe(true);
+    }
     await device.close();
   });
 

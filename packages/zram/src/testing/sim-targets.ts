@@ -13,6 +13,8 @@ for (const name of ["lz4", "lzo", "deflate"]) await (await createCompressor(name
 interface Knobs {
   readonly size: number;
   readonly options: Readonly<Record<string, unknown>>;
+  /** Which pages go to the backing device. */
+  readonly writeback: "huge" | "all";
 }
 
 /** The devices that options name. */
@@ -38,26 +40,30 @@ export function open(
   return openZram(options, { name: "zram", size, environment, lower });
 }
 
-/** Sends messages between the requests, again and again. */
-function restless(device: ZramDevice, environment: Environment): ZramDevice {
+/** Sends messages between the requests, again and again, and looks through the books between them. */
+function restless(device: ZramDevice, environment: Environment, { writeback }: Knobs): ZramDevice {
+  const { clock } = environment;
+  const messages = [["writeback", writeback], ["recompress", "all"], ["compact"]];
   let rounds = 20;
-  const again = (): void => {
-    environment.clock.after(1, () => {
-      if (device.failure !== undefined) return;
-      // What cannot be moved stays where it is.
-      device.message(["writeback", "huge"]).catch(() => {});
-      device.message(["recompress", "all"]).catch(() => {});
-      device.message(["compact"]).catch(() => {});
-      if (rounds-- > 0) again();
+  const begin = (): void => void clock.after(1, () => void round());
+  const round = async (): Promise<void> => {
+    if (device.failure !== undefined) return;
+    // All at a time, in each other's way. What cannot be moved stays where it is.
+    await Promise.allSettled(messages.map((words) => device.message(words)));
+    clock.after(0, () => {
+      // The simulation reports what a timer throws.
+      for (const wrong of audit(device)) throw new Error(wrong);
+      if (rounds-- > 0) begin();
     });
   };
-  again();
+  begin();
   return device;
 }
 
-function knobs(random: Prng): Knobs {
+function draw(random: Prng): Knobs {
   const limited = random.chance(0.3);
   return {
+    writeback: random.pick(["huge", "all"]),
     size: 512 * (64 + random.below(400)),
     options: {
       comp_algorithm: random.pick(["lz4", "lzo"]),
@@ -73,11 +79,10 @@ export const zramWithBacking: SimTarget<Knobs> = {
   summary: "pages in RAM and on a backing disk that fails now and then",
   geometry: (random) => ({
     disks: [{ name: "backing", size: PAGE * (1 + random.below(40)), fill: "noise" }],
-    knobs: knobs(random),
+    knobs: draw(random),
   }),
-  open: async ([backing], environment, { size, options }) =>
-    restless(await open(size, options, environment, { backing }), environment),
-  quiesce: (device) => audit(device as ZramDevice),
+  open: async ([backing], environment, knobs) =>
+    restless(await open(knobs.size, knobs.options, environment, { backing }), environment, knobs),
   mayFail: ["ENOSPC"],
   survives: "none",
 };
@@ -87,7 +92,7 @@ export const zramWithSnapshot: SimTarget<Knobs> = {
   name: "zram:snapshot",
   summary: "contents saved at close and restored at open",
   geometry(random) {
-    const made = knobs(random);
+    const made = draw(random);
     return {
       disks: [
         { name: "snapshot", size: snapshotRoom(Math.ceil(made.size / PAGE)) },
@@ -96,8 +101,8 @@ export const zramWithSnapshot: SimTarget<Knobs> = {
       knobs: made,
     };
   },
-  open: async ([snapshot, backing], environment, { size, options }) =>
-    restless(await open(size, options, environment, { snapshot, backing }), environment),
+  open: async ([snapshot, backing], environment, knobs) =>
+    restless(await open(knobs.size, knobs.options, environment, { snapshot, backing }), environment, knobs),
   mayFail: ["ENOSPC"],
   survives: "close",
   // A snapshot that fails is refused when the disk is opened: nothing could be shown of what comes after.
