@@ -135,4 +135,27 @@ describe("dmkit fsck", () => {
     await run(path, { repair: true, undo: `${path}.undo` });
     expect(() => statSync(`${path}.undo`)).toThrow();
   });
+
+  it("adds 32 when it is interrupted, and can be run again", async () => {
+    const path = image("EU");
+    const plain = toy();
+    const interrupted = (when: number) => ({
+      ...plain,
+      async *check(...given: Parameters<typeof plain.check>) {
+        let found = 0;
+        for await (const problem of plain.check(...given)) {
+          if (found === when) process.emit("SIGINT");
+          found += 1;
+          yield problem;
+        }
+      },
+    });
+    expect((await run(path, { repair: true }, [interrupted(0)])).code).toBe(32);
+    // What was found before is said.
+    const later = await run(path, { repair: true }, [interrupted(1)]);
+    expect(later.code).toBe(36);
+    expect(later.json.clean).toBe(false);
+    expect(readFileSync(path)).toEqual(toyImage(32, "EU"));
+    expect((await run(path, { repair: true })).code).toBe(5);
+  });
 });

@@ -112,17 +112,25 @@ describe("beside others", () => {
   it("an interrupt ends a replay with 130, and the next one finishes it", { timeout: 60_000 }, async () => {
     const folder = tempFolder();
     const { cache, backing } = await dirtyCache(folder);
-    const undo = join(folder, "undo");
-    const child = spawn(process.execPath, [main, "replay", "-q", cache, backing, "--undo", undo], {
-      stdio: "ignore",
-    });
-    const ended = new Promise<number | null>((resolve) => child.on("close", resolve));
-    const timer = setInterval(() => {
-      if (existsSync(undo) && statSync(undo).size > 64 * 1024) child.kill("SIGINT");
-    }, 1);
-    // The second interrupt would end the process at once: that is a kill, and covered above.
-    expect([130, 0, null]).toContain(await ended);
-    clearInterval(timer);
+    const codes: (number | null)[] = [];
+    // It may be over before the interrupt comes: then it is taken back, and tried again.
+    while (!codes.includes(130) && codes.length < 5) {
+      const undo = join(folder, `${codes.length}.undo`);
+      const child = spawn(process.execPath, [main, "replay", "-q", cache, backing, "--undo", undo], {
+        stdio: "ignore",
+      });
+      const ended = new Promise<number | null>((resolve) => child.on("close", resolve));
+      let sent = false;
+      const timer = setInterval(() => {
+        if (sent || !existsSync(undo) || statSync(undo).size < 16 * 1024) return;
+        // Once: a second interrupt ends the process at once.
+        sent = child.kill("SIGINT");
+      }, 1);
+      codes.push(await ended);
+      clearInterval(timer);
+      if (codes.at(-1) === 0) expect((await dmkit(["undo", "-q", undo])).code).toBe(0);
+    }
+    expect(codes.at(-1)).toBe(130);
     expect((await dmkit(["replay", "-q", cache, backing])).code).toBe(0);
     expect((await dmkit(["fsck", cache, backing])).code).toBe(0);
   });
