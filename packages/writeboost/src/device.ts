@@ -315,7 +315,12 @@ export class WriteboostDevice extends GuardedTarget {
     await this.#stop();
     if (this.#log.dead !== undefined || this.failure !== undefined) return;
     const log = this.#log;
-    // The guard has flushed; what was staged since then is not worth a segment.
+    // The guard has flushed; what was staged since then is not worth a segment. With a plog that left the newest
+    // segment in the plog alone: whoever opens the cache without it, as one may after a clean close, would lose it.
+    if (this.#parts.plog !== undefined && log.count > 0) {
+      log.close();
+      await log.makeDurable(log.opened);
+    }
     await this.#record();
     // After a flush that failed, what the backing device shows need not be what it keeps.
     if (this.#identity === undefined || this.#writeback.failures > 0) return;

@@ -5,6 +5,7 @@ import { plogRules } from "../src/format/plog.ts";
 import { completion } from "../src/plog-complete.ts";
 import { PlogWriter } from "../src/plog-writer.ts";
 import { recoverySteps } from "../src/recovery.ts";
+import { describe, expect, it } from "vitest";
 import { type Case, Findings, directed } from "./support/cases.ts";
 import { altered } from "./support/hand.ts";
 import { BLOCK, Rig, filled } from "./support/rig.ts";
@@ -170,3 +171,18 @@ const cases: readonly Case[] = [
 let unflushed = false;
 
 directed(cases);
+
+describe("a close in order", () => {
+  it("leaves nothing in the plog alone: the cache can be opened as type 0 then", async () => {
+    const rig = new Rig({ order: 5, slots: 5, plog: 3 * SEGMENT_5 });
+    const device = await rig.open();
+    await rig.write(1, 0x11);
+    await rig.writeSectors(2, 3, 2, 0x22);
+    await device.close();
+    await rig.crash();
+    rig.plog = undefined;
+    await rig.open();
+    expect(await rig.read(1)).toEqual(filled(0x11));
+    expect(await rig.read(2)).toEqual([0, 0, 0, 0x22, 0x22, 0, 0, 0]);
+  });
+});
