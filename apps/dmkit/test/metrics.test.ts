@@ -151,11 +151,11 @@ describe("the metrics listener", () => {
   });
 
   it("goes away while a client stays", async () => {
-    const { port, close } = await start(() => snapshot());
-    const socket = connect(port, "127.0.0.1");
+    const listener = await start(() => snapshot());
+    const socket = connect(listener.port, "127.0.0.1");
     await new Promise((resolve) => socket.once("connect", resolve));
     const gone = new Promise((resolve) => socket.once("close", resolve));
-    await close();
+    await listener.close();
     await gone;
   });
 });

@@ -1,5 +1,5 @@
 /** Stack files: what they mean, and that everything wrong with one is said at once. */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BlockIoError } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
@@ -165,7 +165,7 @@ metrics: 9100
 log: info
 shutdown-timeout: 30
 `);
-    expect(exports.map(({ where: _, ...rest }) => rest)).toEqual([
+    expect(exports).toMatchObject([
       { name: "", device: "disk", description: "two", readOnly: true, strict: true, maxConnections: 4 },
       { name: "disk", device: "disk", readOnly: false, strict: false },
       { name: "other", device: "scratch", readOnly: false, strict: false },
@@ -306,6 +306,7 @@ log: wran
     ["listen: 5", "1:9"],
     ["listen: [[]]", "1:10"],
     ["metrics: []", "1:10"],
+    ['devices: { a: mem:1M }\nexports: { "a\\nb": a }', "2:12"],
     ["control: [a]", "1:10"],
     ["control: ''", "1:10"],
     ["shutdown-timeout: 1.5", "1:19"],
@@ -450,4 +451,26 @@ it("errors of a file carry all problems", () => {
     caught = error;
   }
   expect((caught as StackFileError).problems).toHaveLength(2);
+});
+
+describe("what is written about stack files", () => {
+  const app = join(import.meta.dirname, "..");
+
+  it("in the examples is right", () => {
+    for (const name of readdirSync(join(app, "examples"))) {
+      expect(() => readStackFile(join(app, "examples", name)), name).not.toThrow();
+    }
+  });
+
+  it("in STACK.md is right, and names every key", () => {
+    const page = readFileSync(join(app, "STACK.md"), "utf8");
+    const blocks = [...page.matchAll(/```yaml\n([^]*?)```/g)].map(([, text = ""]) => text);
+    expect(blocks.length).toBeGreaterThan(0);
+    for (const text of blocks) expect(problems(text)).toEqual([]);
+    const keys = problems("x: 1\nexports: { a: { x: 1 } }").flatMap(
+      ({ allowed = "" }) => /keys: (.*)/.exec(allowed)?.[1]?.split(", ") ?? [],
+    );
+    expect(keys.length).toBeGreaterThan(10);
+    for (const key of keys) expect(page, key).toContain(`\`${key}\``);
+  });
 });

@@ -93,6 +93,7 @@ interface Display {
 }
 
 // Terminal sequences: another screen without a cursor, back again, home, and the rest of a line or screen blank.
+const CTRL_C = "\u0003";
 const ENTER = "\u001b[?1049h\u001b[?25l";
 const LEAVE = "\u001b[?25h\u001b[?1049l";
 const HOME = "\u001b[H";
@@ -115,7 +116,8 @@ function openDisplay({ json = false, once }: TopFlags, end: () => void): Display
   }
   const pressed = (keys: Buffer): void => {
     // In raw mode Ctrl-C is a key like any other.
-    if (/[qQ\u0003]/.test(keys.toString())) end();
+    const text = keys.toString();
+    if (["q", "Q", CTRL_C].some((key) => text.includes(key))) end();
   };
   if (stdin.isTTY) stdin.setRawMode(true).on("data", pressed);
   print(`${ENTER}${HOME}measuring …`);

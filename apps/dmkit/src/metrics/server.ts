@@ -71,7 +71,7 @@ async function answer(
     send(response, 405, "text/plain", "GET /metrics or /healthz\n");
     return;
   }
-  switch (request.url?.split("?", 1)[0]) {
+  switch ((request.url ?? "").split("?", 1)[0] ?? "") {
     case "/metrics": {
       // Loaded by the first who asks.
       const { expose } = await import("./exposition.ts");

@@ -59,6 +59,8 @@ function readExport(
 ): PlannedExport | undefined {
   if (Buffer.byteLength(name) > MAX_TEXT)
     problems.add(keyAt, "the name of the export is too long", `at most ${MAX_TEXT} bytes`);
+  // It stands in logs and lists.
+  if (/\p{Cc}/u.test(name)) problems.add(keyAt, "a control character in the name of an export");
   // `disk: disk` and `disk:` are short for `disk: { device: disk }`.
   const short = value.kind === "scalar" && typeof value.value !== "boolean";
   const shape = short

@@ -199,7 +199,7 @@ function convert(node: Node | null, fallback: number, problems: Problems): Value
     };
   }
   const value: unknown = isScalar(node) ? node.value : null;
-  const scalar = isScalarValue(value) ? value : String(value);
+  const scalar = isScalarValue(value) ? value : null;
   // Quoted text can spell any character.
   if (typeof scalar === "string" && control.test(scalar)) {
     problems.add(at, "a control character", "a stack file is plain text");
