@@ -9,6 +9,7 @@
  * - When all steps are carried out in order, no device is ever removed that another one stands on, and no table ever
  *   names a device that is not there.
  */
+import { strict as assert } from "node:assert";
 import { isDeepStrictEqual } from "node:util";
 import { memoryOf, readTable, renameReferences } from "../control/references.ts";
 import { targets } from "../targets.ts";
@@ -139,46 +140,88 @@ function compareDevices(
   exported: ReadonlySet<string>,
 ): DeviceChanges {
   const old = new Map(before.map((device) => [device.name, device]));
+  const wanted = new Set(now.map(({ name }) => name));
   const users = usersOf(before, targets);
-  const restart = new Map<string, RestartReason>();
-  const stay = (name: string, why: string): void => {
-    restart.set(name, { what: `device ${name}`, why, device: name });
-  };
-  const reload: PlannedDevice[] = [];
+  const outcome = new Outcome(before, now);
   for (const device of now) {
     const present = old.get(device.name);
     if (present === undefined || sameDevice(present, device)) continue;
     const used = exported.has(device.name) || (users.get(device.name)?.size ?? 0) > 0;
     const why = obstacle(present, device, used);
-    if (why === undefined) reload.push(device);
-    else stay(device.name, why);
+    if (why !== undefined) outcome.stay(device.name, why);
   }
-  // What stays as it is keeps what it stands on.
-  const kept = new Set<string>();
-  for (const device of before.toReversed()) {
-    if (!restart.has(device.name) && !kept.has(device.name)) continue;
-    for (const below of standsOn(device, targets)) {
-      if (now.some(({ name }) => name === below) || kept.has(below)) continue;
-      kept.add(below);
-      stay(below, `${device.name}, which stays as it is, stands on it`);
+  const devices = outcome.settle();
+  const put = devices.flatMap((device): PlanStep[] => {
+    const present = old.get(device.name);
+    if (present === undefined) return [{ do: "create", device }];
+    return sameDevice(present, device) ? [] : [{ do: "reload", device }];
+  });
+  const remove = before
+    .map(({ name }) => name)
+    .filter((name) => !wanted.has(name) && !outcome.reasons.has(name))
+    .toReversed();
+  const first = new Set(withoutOthers(remove, users));
+  return {
+    removeFirst: [...first],
+    put,
+    removeLast: remove.filter((name) => !first.has(name)),
+    restart: [...outcome.reasons.values()],
+  };
+}
+
+/** What there is when all steps are done: the new devices, but for those that stay as they are. */
+class Outcome {
+  readonly reasons: Map<string, RestartReason> = new Map();
+  readonly #before: readonly PlannedDevice[];
+  readonly #old: ReadonlyMap<string, PlannedDevice>;
+  readonly #now: ReadonlyMap<string, PlannedDevice>;
+
+  constructor(before: readonly PlannedDevice[], now: readonly PlannedDevice[]) {
+    this.#before = before;
+    this.#old = new Map(before.map((device) => [device.name, device]));
+    this.#now = new Map(now.map((device) => [device.name, device]));
+  }
+
+  stay(name: string, why: string): void {
+    this.reasons.set(name, { what: `device ${name}`, why, device: name });
+  }
+
+  /** All devices, what they stand on before them, and tables that are exchanged as early as that allows. */
+  settle(): readonly PlannedDevice[] {
+    for (;;) {
+      this.#keepBelow();
+      const { devices, cycles } = orderDevices(this.#devices(), targets);
+      const [chain] = cycles;
+      if (chain === undefined) return devices;
+      // Neither the old devices nor the new ones stand on themselves, so there is a new one among them to give up.
+      const changed = chain.find(
+        (name) => this.#old.has(name) && this.#now.has(name) && !this.reasons.has(name),
+      );
+      assert(changed !== undefined);
+      this.stay(changed, "with what stays as it is, it would stand on itself");
     }
   }
-  const create = now.filter(({ name }) => !old.has(name));
-  const remove = before.filter(({ name }) => !kept.has(name) && !now.some((device) => device.name === name));
-  const removable = withoutOthers(remove.map(({ name }) => name).toReversed(), users);
-  const reloaded = new Set(reload);
-  return {
-    removeFirst: removable,
-    put: orderDevices([...reload, ...create], targets).devices.map((device) => ({
-      do: reloaded.has(device) ? "reload" : "create",
-      device,
-    })),
-    removeLast: remove
-      .map(({ name }) => name)
-      .toReversed()
-      .filter((name) => !removable.includes(name)),
-    restart: [...restart.values()],
-  };
+
+  /** What stays as it is keeps what it stands on. */
+  #keepBelow(): void {
+    for (const device of this.#before.toReversed()) {
+      if (!this.reasons.has(device.name)) continue;
+      for (const below of standsOn(device, targets)) {
+        if (this.#now.has(below) || this.reasons.has(below)) continue;
+        this.stay(below, `${device.name}, which stays as it is, stands on it`);
+      }
+    }
+  }
+
+  #devices(): readonly PlannedDevice[] {
+    const stays = this.#before.filter(({ name }) => this.reasons.has(name));
+    const others = [...this.#now.values()].filter(({ name }) => !this.reasons.has(name));
+    return [
+      ...others.filter(({ name }) => this.#old.has(name)),
+      ...others.filter(({ name }) => !this.#old.has(name)),
+      ...stays,
+    ];
+  }
 }
 
 /** Those of `names`, which come before what they stand on, that nobody but others of them stands on. */
