@@ -41,11 +41,11 @@ async function made(...args: string[]): Promise<void> {
 }
 
 beforeAll(async () => {
-  sparse(at("backing"), 4 * MIB);
-  for (const [name, size] of Object.entries({ writeboost: 4, cache: 4, compression: 8, bitmap: 1 })) {
+  sparse(at("backing"), 3 * MIB);
+  for (const [name, size] of Object.entries({ writeboost: 4, cache: 5, compression: 8, bitmap: 1 })) {
     sparse(at(name), size * MIB);
   }
-  sparse(at("data"), 4 * MIB);
+  sparse(at("data"), 3 * MIB);
   await made("format", "writeboost", at("writeboost"), "-o", "segment_size_order=7", "--undo", at("undo"));
   await made("format", "cache", at("cache"), "--source", at("backing"));
   await made("format", "compression", at("compression"));

@@ -18,7 +18,7 @@ import { imageFormats } from "../formats.ts";
 import { type ImageFlags, outputOptions, undoOption } from "../offline/cli.ts";
 import { optionWords } from "../offline/format-image.ts";
 import { type OpenImage, refuseTwice, withImage } from "../offline/image.ts";
-import { whatIsOn } from "../offline/protect.ts";
+import { refuseContents } from "../offline/protect.ts";
 import { withUndo } from "../offline/undo/session.ts";
 import { failing, interruptible, print, printJson, tellCancelled } from "../offline/work.ts";
 import { exitCodes } from "../ui/terminal.ts";
@@ -94,7 +94,7 @@ async function convert(
     });
   }
   const created = schemeOf(to) === undefined && !existsSync(to);
-  if (!created && !force) await refuseContents(to);
+  if (!created && !force) await refuseOverwrite(to);
   const out = created
     ? await openFile(to, { createSize: source.size, environment: work.environment })
     : await openReference(to, "write", work.environment);
@@ -117,16 +117,10 @@ async function convert(
   }
 }
 
-async function refuseContents(to: string): Promise<void> {
+async function refuseOverwrite(to: string): Promise<void> {
   const device = await openReference(to, "read", realEnvironment);
   try {
-    const contents = await whatIsOn(device, imageFormats);
-    if (contents === undefined) return;
-    throw new BlockIoError(`holds something already: ${contents}`, {
-      code: "EEXIST",
-      device: to,
-      hint: "Nothing was written. If it is not needed any more, add --force.",
-    });
+    await refuseContents({ out: device }, ["out"], imageFormats);
   } finally {
     await device.close();
   }

@@ -1,9 +1,10 @@
 /** `dmkit restore`: the metadata of an image from a dump. */
-import { type ImageDevices, realEnvironment } from "@dmkit/block-io";
+import { type ImageDevices, type OfflineWork, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { imageFormats } from "../formats.ts";
 import { type ImageFlags, imageOptions, imageWords, undoOption } from "../offline/cli.ts";
 import { type DumpFile, readDump, tryRestore } from "../offline/dump.ts";
+import { refuseContents } from "../offline/protect.ts";
 import { assignRoles, withRoles } from "../offline/roles.ts";
 import { withImageUndo } from "../offline/undo/session.ts";
 import { failing, interruptible, print, printJson, tellCancelled } from "../offline/work.ts";
@@ -19,6 +20,7 @@ Examples:
 
 interface RestoreFlags extends ImageFlags {
   readonly undo?: string;
+  readonly force: boolean;
 }
 
 export function addRestore(program: Command, finish: (code: number) => void): void {
@@ -27,7 +29,8 @@ export function addRestore(program: Command, finish: (code: number) => void): vo
     .summary("write metadata from a dump")
     .description("Writes the metadata of DUMP to the devices of its image; the data stays what it is.")
     .argument("<dump>", "made by: dmkit dump")
-    .argument("<device...>", "devices in the order of the roles; see also the options");
+    .argument("<device...>", "devices in the order of the roles; see also the options")
+    .option("--force", "overwrite whatever is on the devices", false);
   imageOptions(undoOption(command), imageFormats)
     .addHelpText("after", examples)
     .action(async (path: string, devices: string[], flags: RestoreFlags) => {
@@ -44,7 +47,7 @@ async function restore(path: string, devices: readonly string[], flags: RestoreF
       references,
       () => false,
       realEnvironment,
-      (given) => tryRestore(file, given, work),
+      (given) => tryOut(file, given, flags, work),
     );
     await withRoles(
       references,
@@ -69,11 +72,19 @@ async function restore(path: string, devices: readonly string[], flags: RestoreF
   return exitCodes.ok;
 }
 
-async function write(
-  { format, dump }: DumpFile,
+/** The roles that would be written; refuses a device that holds anything but an image of this format. */
+async function tryOut(
+  file: DumpFile,
   devices: ImageDevices,
-  work: Parameters<NonNullable<DumpFile["format"]["restore"]>>[2],
-): Promise<void> {
+  { force }: RestoreFlags,
+  work: OfflineWork,
+): Promise<ReadonlySet<string>> {
+  const roles = await tryRestore(file, devices, work);
+  if (!force) await refuseContents(devices, roles, imageFormats, file.format);
+  return roles;
+}
+
+async function write({ format, dump }: DumpFile, devices: ImageDevices, work: OfflineWork): Promise<void> {
   await format.restore?.(devices, dump, work);
   for (const device of Object.values(devices)) await device.flush();
 }

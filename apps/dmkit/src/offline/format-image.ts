@@ -15,7 +15,7 @@ import {
 } from "@dmkit/block-io";
 import { tryOut } from "./dump.ts";
 import { usage } from "./image.ts";
-import { whatIsOn } from "./protect.ts";
+import { refuseContents } from "./protect.ts";
 import { withRoles } from "./roles.ts";
 import { withImageUndo } from "./undo/session.ts";
 
@@ -46,7 +46,7 @@ export async function formatImage(
       const written = await rolesWritten(devices, (copies) =>
         make(copies, options, { environment, signal: work.signal }),
       );
-      if (!force) for (const role of written) await refuseContents(role, devices, formats);
+      if (!force) await refuseContents(devices, written, formats);
       return written;
     },
   );
@@ -92,21 +92,6 @@ function refuseEmpty(devices: ImageDevices): void {
       hint: "Give it a size first: truncate -s 1G FILE",
     });
   }
-}
-
-async function refuseContents(
-  role: string,
-  devices: ImageDevices,
-  formats: readonly ImageFormat[],
-): Promise<void> {
-  const device = devices[role];
-  const contents = device === undefined ? undefined : await whatIsOn(device, formats);
-  if (contents === undefined) return;
-  throw new BlockIoError(`holds something already: ${contents}`, {
-    code: "EEXIST",
-    device: device?.name,
-    hint: "Nothing was written. If it is not needed any more, add --force.",
-  });
 }
 
 /** `name=value` words as options. Throws `EPARSE`. */
