@@ -7,13 +7,11 @@
  *      flush  → one barrier for all who wait: SegmentLog or PlogWriter, and what went past the log
  */
 import {
-  type BlockDevice,
   BlockIoError,
   type Environment,
   FlushGroup,
   GuardedTarget,
   type MessageOptions,
-  type Limits,
   Streams,
   type WriteZeroesOptions,
   done,
@@ -28,6 +26,7 @@ import { BLOCK, slotOf } from "./format/geometry.ts";
 import { RECORD_START, encodeRecord } from "./format/superblock.ts";
 import { IdentityKeeper, sampleOf } from "./identity-keeper.ts";
 import { type Tunables, defaultTunables, tunableNamed, tunableValue } from "./options.ts";
+import { limitsOver } from "./limits.ts";
 import type { Parts } from "./parts.ts";
 import { PlogWriter } from "./plog-writer.ts";
 import { ReadPath } from "./read-path.ts";
@@ -478,23 +477,4 @@ export class WriteboostDevice extends GuardedTarget {
       hint: "What was written back stays written back; send it again to go on.",
     });
   }
-}
-
-function limitsOver(backing: BlockDevice): Limits {
-  const below = backing.limits;
-  return {
-    logicalBlockSize: below.logicalBlockSize,
-    physicalBlockSize: BLOCK,
-    optimalTransfer: 128 * 1024,
-    discardGranularity: Math.max(BLOCK, below.discardGranularity),
-    capabilities: {
-      readOnly: false,
-      fua: "emulated",
-      discard: below.capabilities.discard,
-      discardZeroes: below.capabilities.discardZeroes && below.discardGranularity <= BLOCK,
-      writeZeroes: below.capabilities.writeZeroes === "native" ? "native" : "emulated",
-      fastZero: false,
-      extents: false,
-    },
-  };
 }

@@ -75,7 +75,10 @@ function report(
 ): void {
   const size = plogSegmentSize(found.geometry.order);
   const follows = new Set(rebuilt.map(({ id }) => id));
-  const gap = ids.some((id) => id > found.last && !follows.has(id));
+  // A barrier may write two segments at once; a crash may keep the second of them and not the first.
+  const torn = found.last + rebuilt.length + 2;
+  const isLost = (id: number): boolean => id > found.last && !follows.has(id) && id !== torn;
+  const gap = ids.some(isLost);
   const fix: Fix | undefined = sound && !gap ? { step: "plog" } : undefined;
   const add = (
     kind: Problem["kind"],
@@ -99,7 +102,7 @@ function report(
       const repair = fix && "It is written to its slot, and the plog is zeroed, as opening would.";
       const advice = fix ? undefined : "Opening writes it to its slot, if it is the cache's plog.";
       add("plog-ahead", "info", segment, "It goes on where the log ends.", repair, advice);
-    } else if (id > found.last) {
+    } else if (isLost(id)) {
       const text = `It is later than the log, which ends at ${found.last}, but does not follow it.`;
       const advice = "It is another cache's plog, or segments are lost. Opening zeroes it: save it first.";
       add("plog-gap", "warning", segment, text, undefined, advice);

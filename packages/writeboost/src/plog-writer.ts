@@ -1,15 +1,19 @@
 /**
- * The persistent log of type 1: the writes of the open segment, in the order they were accepted, so that a
- * barrier need not close the segment.
+ * The persistent log of type 1: the writes of the newest segments, in the order they were accepted, so that a
+ * barrier need not close the segment, nor wait for the one before it.
  *
- * Records are gathered in RAM; a barrier writes what it does not find on the device yet, in one piece. A
- * segment that is closed before any barrier asks for it never reaches the plog.
+ * Records are gathered in RAM; a barrier writes what it does not find on the device yet, in one piece a segment,
+ * and flushes once. A segment that is durable on the cache device before any barrier asks for it never reaches
+ * the plog.
  *
  * Invariants:
  *
- * - a plog segment of id X is written only when all segments before X are durable on the cache device. So at
- *   any time at most one plog segment matters, and the one it replaces does not;
- * - what lies behind the records of a plog segment is durably zero: a segment is zeroed after use, and that is
+ * - after a barrier, every accepted write is durable either in its segment on the cache device or in the plog,
+ *   and the segments in the plog follow those on the cache device without a gap;
+ * - at most two segments need the plog: the one that is open, and the one before it while it is on its way to
+ *   the cache device. All others are durable there before a barrier writes anything;
+ * - a plog segment is used again only when the segment it belonged to is durable on the cache device;
+ * - what lies behind the records of a plog segment is durably zero: a segment is blanked after use, and that is
  *   flushed before it is used again. Stale records and user data are therefore never read as records.
  */
 import { type BlockDevice, done } from "@dmkit/block-io";
@@ -17,21 +21,35 @@ import { type Geometry, plogSegmentSize } from "./format/geometry.ts";
 import { encodeRecord, recordSize } from "./format/plog.ts";
 import type { SegmentLog } from "./segment-log.ts";
 
+// The open segment, the one before it, and one that is being blanked.
+const SEGMENTS_FOR_TWO = 3;
+
+/** The records of one segment. */
+interface Image {
+  readonly id: number;
+  readonly bytes: Buffer;
+  appended: number;
+  /** What of it is durable in the plog. */
+  written: number;
+  /** A barrier is writing it, or about to. */
+  isInUse: boolean;
+}
+
 export class PlogWriter {
   readonly #device: BlockDevice;
   readonly #log: SegmentLog;
   readonly #segments: number;
   readonly #size: number;
-  // Images that nobody uses; there are never more than two in all.
+  // Buffers that nobody uses; there are never more than four in all.
   readonly #idle: Buffer[] = [];
-  #image: Buffer;
-  /** The segment the image belongs to. */
-  #id = 0;
-  #appended = 0;
-  #written = 0;
-  #inUse: Buffer | undefined;
+  #buffers = 0;
+  #newest: Image | undefined;
+  /** Of the segment before the newest one. */
+  #before: Image | undefined;
   #zeroes: Buffer | undefined;
-  /** Bytes written to each plog segment since it was zeroed, and for which id. */
+  /** The last segment for which a flush of the cache device was started ahead of need. */
+  #hurried = 0;
+  /** Bytes written to each plog segment since it was blanked, and for which id. */
   readonly #used: Map<number, { id: number; bytes: number }> = new Map();
 
   /** @param segments P; all plog segments on the device are zero. */
@@ -40,85 +58,148 @@ export class PlogWriter {
     this.#log = log;
     this.#segments = segments;
     this.#size = plogSegmentSize(geometry.order);
-    this.#image = Buffer.alloc(this.#size);
   }
 
   /** Bytes of RAM. */
   get bufferBytes(): number {
-    const buffers = [this.#inUse, this.#zeroes].filter((buffer) => buffer !== undefined);
-    return this.#size * (1 + this.#idle.length + buffers.length);
+    return this.#size * (this.#buffers + (this.#zeroes === undefined ? 0 : 1));
   }
 
   /** Whether the segment that is open can take another `bytes`, records included. */
   fits(bytes: number): boolean {
-    return this.#log.open && bytes <= this.#size - (this.#id === this.#log.opened ? this.#appended : 0);
+    const { open, opened } = this.#log;
+    return open && bytes <= this.#size - (this.#newest?.id === opened ? this.#newest.appended : 0);
   }
 
   /** Appends `data`, at most the rest of one block, as a write to `sector`; it must fit. */
   append(sector: number, index: number, data: Buffer): void {
-    if (this.#id !== this.#log.opened) this.#begin(this.#log.opened);
-    encodeRecord(this.#image, this.#appended, this.#id, sector, index, data);
-    this.#appended += recordSize(data.length);
+    const { opened } = this.#log;
+    const image = this.#newest?.id === opened ? this.#newest : this.#begin(opened);
+    encodeRecord(image.bytes, image.appended, opened, sector, index, data);
+    image.appended += recordSize(data.length);
   }
 
   /** Makes everything accepted so far durable, here or on the cache device. */
   async commit(): Promise<void> {
     const log = this.#log;
-    const { opened } = log;
-    const image = this.#image;
-    const end = this.#appended;
-    if (!log.open) return log.makeDurable(opened);
-    // Open, but nothing is in it yet.
-    if (this.#id !== opened) return log.makeDurable(opened - 1);
-    await log.makeDurable(opened - 1);
-    // It may have been closed by now; then the segment itself is on its way.
-    if (!log.open || log.opened !== opened) return log.makeDurable(opened);
-    log.check();
-    if (end <= this.#written) return;
-    this.#inUse = image;
+    const images = this.#needed();
+    const ends = images.map(({ appended }) => appended);
+    for (const image of images) image.isInUse = true;
     try {
-      await this.#writeTail(image, opened, this.#written, end);
-    } catch (error) {
-      throw log.die(error);
+      // Fast as a rule: the flush of these was started by an earlier barrier.
+      await log.makeDurable(images[0] === undefined ? this.#lastWithContents() : images[0].id - 1);
+      log.check();
+      await this.#write(images, ends);
     } finally {
-      this.#inUse = undefined;
-      if (image !== this.#image) this.#idle.push(image);
+      for (const image of images) this.#release(image);
     }
-    if (this.#id === opened) this.#written = end;
   }
 
-  #begin(id: number): void {
-    this.#id = id;
-    this.#appended = 0;
-    this.#written = 0;
-    if (this.#inUse === this.#image) this.#image = this.#idle.pop() ?? Buffer.alloc(this.#size);
+  /** The newest segment that anything was written to. */
+  #lastWithContents(): number {
+    const { open, opened } = this.#log;
+    return open && this.#newest?.id !== opened ? opened - 1 : opened;
+  }
+
+  /** The segments that a barrier has to find in the plog, in the order of their ids. */
+  #needed(): Image[] {
+    const { durable, open } = this.#log;
+    const last = this.#lastWithContents();
+    if (this.#segments >= SEGMENTS_FOR_TWO) {
+      const both = [this.#before, this.#newest].filter(
+        (image) => image !== undefined && image.id > durable && image.id <= last,
+      ) as Image[];
+      return both.at(-1)?.id === last ? both : [];
+    }
+    // With fewer only the open segment; what is closed has to reach the cache device.
+    return this.#newest !== undefined && this.#newest.id === last && open ? [this.#newest] : [];
+  }
+
+  async #write(images: readonly Image[], ends: readonly number[]): Promise<void> {
+    const log = this.#log;
+    this.#hurry();
+    // What has reached the cache device meanwhile, whole, needs no records.
+    const live = images.filter(({ id }) => id > log.durable);
+    const missing = live.filter((image) => (ends[images.indexOf(image)] as number) > image.written);
+    if (missing.length === 0) return;
+    try {
+      const ids = new Set(live.map(({ id }) => id));
+      await this.#makeRoom(ids);
+      const stale = this.#stale(ids);
+      const writing = missing.map((image) => this.#writeTail(image, ends[images.indexOf(image)] as number));
+      const blanking = stale.map((segment) => this.#blank(segment));
+      const requests = [...writing, ...blanking];
+      if (requests.some((request) => request !== done)) await settled(requests);
+      await this.#device.flush();
+      for (const segment of stale) this.#used.delete(segment);
+    } catch (error) {
+      throw log.die(error);
+    }
+    for (const image of missing) image.written = ends[images.indexOf(image)] as number;
+  }
+
+  /** The segment before the open one is on its way: makes it durable without anybody waiting for it. */
+  #hurry(): void {
+    const log = this.#log;
+    if (log.lastFlushed <= Math.max(log.durable, this.#hurried)) return;
+    this.#hurried = log.lastFlushed;
+    // Whoever needs it learns from the log that it failed.
+    log.flushCache().catch(() => {});
+  }
+
+  /** Blanks, durably, what these segments are about to use; others had it done in passing, with few there is nobody. */
+  async #makeRoom(ids: ReadonlySet<number>): Promise<void> {
+    const segments = [...ids].map((id) => (id - 1) % this.#segments);
+    const taken = segments.filter((segment) => {
+      const used = this.#used.get(segment);
+      return used !== undefined && !ids.has(used.id);
+    });
+    if (taken.length === 0) return;
+    await settled(taken.map((segment) => this.#blank(segment)));
+    await this.#device.flush();
+    for (const segment of taken) this.#used.delete(segment);
+  }
+
+  /** Plog segments whose contents are durable on the cache device. */
+  #stale(live: ReadonlySet<number>): number[] {
+    return [...this.#used].filter(([, { id }]) => !live.has(id)).map(([segment]) => segment);
+  }
+
+  #writeTail(image: Image, end: number): Promise<void> {
+    const segment = (image.id - 1) % this.#segments;
+    this.#used.set(segment, { id: image.id, bytes: end });
+    return this.#device.write(segment * this.#size + image.written, image.bytes.subarray(image.written, end));
   }
 
   /**
    * Zeroes as data: a file system that is asked to zero a range forgets that it is allocated, and must then
    * commit its journal in every barrier.
    */
-  #blank(bytes: number): Buffer {
+  #blank(segment: number): Promise<void> {
+    const { id = 0, bytes = 0 } = this.#used.get(segment) ?? {};
+    if (id > this.#log.durable) throw new Error(`plog segment ${segment} still holds segment ${id}`);
     this.#zeroes ??= Buffer.alloc(this.#size);
-    return this.#zeroes.subarray(0, bytes);
+    return this.#device.write(segment * this.#size, this.#zeroes.subarray(0, bytes));
   }
 
-  async #writeTail(image: Buffer, id: number, from: number, to: number): Promise<void> {
-    const device = this.#device;
-    const segment = (id - 1) % this.#segments;
-    const before = this.#used.get(segment);
-    if (before !== undefined && before.id !== id) {
-      // Only where there is a single plog segment: the others have been zeroed by then.
-      await device.write(segment * this.#size, this.#blank(before.bytes));
-      await device.flush();
-    }
-    this.#used.set(segment, { id, bytes: to });
-    const stale = [...this.#used].filter(([, { id: other }]) => other !== id);
-    const writing = device.write(segment * this.#size + from, image.subarray(from, to));
-    const zeroing = stale.map(([other, { bytes }]) => device.write(other * this.#size, this.#blank(bytes)));
-    if (writing !== done || zeroing.length > 0) await settled([writing, ...zeroing]);
-    await device.flush();
-    for (const [other] of stale) this.#used.delete(other);
+  #begin(id: number): Image {
+    const old = this.#before;
+    this.#before = this.#newest;
+    const bytes = this.#idle.pop() ?? this.#newBuffer();
+    this.#newest = { id, bytes, appended: 0, written: 0, isInUse: false };
+    if (old !== undefined && !old.isInUse) this.#idle.push(old.bytes);
+    return this.#newest;
+  }
+
+  #newBuffer(): Buffer {
+    this.#buffers += 1;
+    return Buffer.alloc(this.#size);
+  }
+
+  /** A barrier is through with it. */
+  #release(image: Image): void {
+    image.isInUse = false;
+    if (image !== this.#newest && image !== this.#before) this.#idle.push(image.bytes);
   }
 }
 

@@ -129,7 +129,7 @@ const cases: readonly Case[] = [
       flip(cache, slotAt(13) + 5000);
       flip(cache, slotAt(16) + 4096);
     },
-    kinds: ["plog-ahead", "rot"],
+    kinds: ["plog-ahead", "plog-leftover", "rot"],
     left: [],
   },
   {

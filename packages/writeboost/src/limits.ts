@@ -1,0 +1,23 @@
+/** What a cache can do, given what the devices below can. */
+import type { BlockDevice, Limits } from "@dmkit/block-io";
+import { BLOCK } from "./format/geometry.ts";
+
+/** @param backing decides all of it: what goes past the log goes there. */
+export function limitsOver(backing: BlockDevice): Limits {
+  const below = backing.limits;
+  return {
+    logicalBlockSize: below.logicalBlockSize,
+    physicalBlockSize: BLOCK,
+    optimalTransfer: 128 * 1024,
+    discardGranularity: Math.max(BLOCK, below.discardGranularity),
+    capabilities: {
+      readOnly: false,
+      fua: "emulated",
+      discard: below.capabilities.discard,
+      discardZeroes: below.capabilities.discardZeroes && below.discardGranularity <= BLOCK,
+      writeZeroes: below.capabilities.writeZeroes === "native" ? "native" : "emulated",
+      fastZero: false,
+      extents: false,
+    },
+  };
+}
