@@ -253,9 +253,10 @@ describe("tables", () => {
       name: "watched",
       async open(options, context) {
         const device = await linear.open(options as Parameters<typeof linear.open>[0], context);
-        const { suspend, resume } = device;
-        device.suspend = () => suspend.call(device).then(() => void seen.push("rests"));
-        device.resume = () => resume.call(device).then(() => void seen.push("goes on"));
+        const suspend = device.suspend.bind(device);
+        const resume = device.resume.bind(device);
+        device.suspend = () => suspend().then(() => void seen.push("rests"));
+        device.resume = () => resume().then(() => void seen.push("goes on"));
         return device;
       },
     };
