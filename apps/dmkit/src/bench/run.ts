@@ -98,7 +98,7 @@ async function measureGroup(
   try {
     for (const [index, spec] of specs.entries())
       servers.push(await start(group, spec, folder, index, report));
-    for (const server of servers) await fill(server.uri, options.span);
+    for (const server of servers) await fill(server.uri, options.span, group.data);
     for (const work of options.works) {
       await measureRow(group, work, specs, options, report, (index, measure) =>
         measure(servers[index] as RunningServer),
@@ -121,6 +121,8 @@ async function measureFresh(
     await measureRow(group, work, specs, options, report, async (index, measure) => {
       const server = await start(group, specs[index] as ServerSpec, folder, index, report);
       try {
+        const { data, span = options.span } = group;
+        if (group.filledForReads === true && work.reads) await fill(server.uri, span, data);
         return await measure(server);
       } finally {
         await server.stop();
@@ -161,7 +163,7 @@ async function measureRow(
       try {
         const sample = await using(index, async ({ uri }) => {
           await settle();
-          return runWork(work, uri, seconds, group.span ?? span);
+          return runWork(work, uri, seconds, group.span ?? span, group.data);
         });
         samples.push(sample);
       } catch (error) {

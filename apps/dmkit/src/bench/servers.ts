@@ -30,6 +30,10 @@ export interface DeviceGroup {
    * where the first write to a place is what costs.
    */
   readonly fresh?: boolean;
+  /** But work that reads finds data. */
+  readonly filledForReads?: boolean;
+  /** Arguments of fio for all work, e.g. what data looks like. */
+  readonly data?: readonly string[];
   /** Bytes of the device that are used, where the common span would not show what matters. */
   readonly span?: number;
 }

@@ -62,16 +62,17 @@ export async function runWork(
   uri: string,
   seconds: number,
   span: number,
+  data: readonly string[] = [],
 ): Promise<number> {
-  const output = await fio([...job, "--time_based", `--runtime=${seconds}`, `--size=${span}`], uri);
+  const output = await fio([...job, ...data, "--time_based", `--runtime=${seconds}`, `--size=${span}`], uri);
   const report = JSON.parse(output.slice(output.indexOf("{"))) as FioReport;
   const sides = report.jobs.flatMap(({ read, write }) => [read, write]);
   return sides.reduce((sum, side) => sum + (unit === "iops" ? side.iops : side.bw_bytes), 0);
 }
 
 /** Writes the first `span` bytes once, so that reads find data and not holes. */
-export async function fill(uri: string, span: number): Promise<void> {
-  await fio(["--rw=write", "--bs=1M", "--iodepth=4", `--size=${span}`], uri);
+export async function fill(uri: string, span: number, data: readonly string[] = []): Promise<void> {
+  await fio(["--rw=write", "--bs=1M", "--iodepth=4", ...data, `--size=${span}`], uri);
 }
 
 function fio(args: readonly string[], uri: string): Promise<string> {
