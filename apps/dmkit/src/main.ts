@@ -2,20 +2,9 @@
 /** The command line: subcommands, errors to texts, exit codes. */
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
-import { addBench } from "./commands/bench.ts";
-import { addCopy } from "./commands/copy.ts";
-import { addCow } from "./commands/cow.ts";
-import { addDeviceVerbs } from "./commands/dm.ts";
-import { addExport } from "./commands/export.ts";
-import { addInfo } from "./commands/info.ts";
-import { offlineCommands, usageCode } from "./commands/offline.ts";
-import { addServe } from "./commands/serve.ts";
-import { addStack } from "./commands/stack.ts";
-import { addTargets } from "./commands/targets.ts";
-import { addTop } from "./commands/top.ts";
-import { reportStrays } from "./serve/session.ts";
+import { addCommands } from "./commands/all.ts";
 import { StackFileError, describeProblem } from "./stack-file/problem.ts";
-import { exitCodes, printError } from "./ui/terminal.ts";
+import { exitCodes, printError, reportStrays, usageCode } from "./ui/terminal.ts";
 
 const manifest = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as {
   version: string;
@@ -32,20 +21,7 @@ async function main(): Promise<number> {
     .showHelpAfterError("(see --help)")
     .configureHelp({ showGlobalOptions: true })
     .exitOverride();
-  for (const add of [
-    addServe,
-    addDeviceVerbs,
-    addExport,
-    addCopy,
-    addInfo,
-    addTargets,
-    addBench,
-    addCow,
-    addStack,
-    addTop,
-    ...offlineCommands,
-  ])
-    add(program, finish);
+  await addCommands(program, process.argv[2], finish);
   // Subcommands do not inherit this, and without it they would end the process by themselves.
   for (const command of program.commands) command.exitOverride().showHelpAfterError("(see --help)");
   try {

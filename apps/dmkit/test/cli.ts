@@ -1,7 +1,7 @@
 /** Running the offline commands in this process: much quicker than a process for each, where there are hundreds. */
 import { Command, CommanderError } from "commander";
-import { addInfo } from "../src/commands/info.ts";
-import { offlineCommands, usageCode } from "../src/commands/offline.ts";
+import { addCommands } from "../src/commands/all.ts";
+import { usageCode } from "../src/ui/terminal.ts";
 import type { Result } from "./support.ts";
 
 /** Runs `work` and collects what it prints. */
@@ -23,7 +23,7 @@ export async function captured<T>(
 export async function cli(...args: string[]): Promise<Result> {
   let code = 0;
   const program = new Command("dmkit").exitOverride();
-  for (const add of [addInfo, ...offlineCommands]) add(program, (result) => (code = result));
+  await addCommands(program, args[0], (result) => (code = result));
   for (const command of program.commands) command.exitOverride();
   const { stdout, stderr } = await captured(async () => {
     try {

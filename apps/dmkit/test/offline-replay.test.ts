@@ -1,7 +1,7 @@
 /** Replay, overlays and views of logs that were left behind; dumps and what is wrong with them; undo by command. */
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { type BlockDevice, openFile, openTable, parseTable, realEnvironment } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
@@ -9,7 +9,7 @@ import { readDump, tryRestore } from "../src/offline/dump.ts";
 import { openView } from "../src/offline/view.ts";
 import { targets } from "../src/targets.ts";
 import { cli } from "./cli.ts";
-import { tempFolder } from "./support.ts";
+import { dmkit, main, tempFolder } from "./support.ts";
 import { toy, toyImage } from "./toy-format.ts";
 
 const MIB = 2 ** 20;
@@ -159,6 +159,13 @@ describe("a log", () => {
       for (const device of [view.device, ...view.below]) await device.close();
       expect(shown.equals(contents)).toBe(whole);
     }
+    // The same by command line, to a client.
+    const copied = join(dirname(cache), "past.img");
+    const command = `"${process.execPath}" "${main}" copy -q "$uri" "${copied}"`;
+    const served = await dmkit(["serve", "--at", String(last - 2), cache, backing, "--run", command]);
+    expect(served.code, served.stderr).toBe(0);
+    expect(readFileSync(copied).equals(shown)).toBe(true);
+    expect((await dmkit(["serve", "--at", "1", cache])).code).toBe(1);
     expect([state(cache), state(backing)]).toEqual(before);
     await ok("replay", cache, backing, "--until", String(last - 2), "-q");
     expect(readFileSync(backing).equals(shown)).toBe(true);

@@ -6,7 +6,6 @@ import type { Command } from "commander";
 import type { DeviceSnapshot, SegmentStatus } from "../control/snapshot.ts";
 import { startSteps } from "../ui/steps.ts";
 import { type ControlFlags, columns, print, printJson, verb, withServer } from "./control.ts";
-import { deviceTree } from "./tree.ts";
 import { repeated } from "./values.ts";
 
 type Finish = (code: number) => void;
@@ -88,7 +87,8 @@ function addList(program: Command, finish: Finish): void {
         await withServer(flags, async ({ call }) => {
           const devices = await call<readonly DeviceSnapshot[]>("list");
           if (flags.json) printJson(devices);
-          else if (flags.tree) print(deviceTree(devices));
+          // Knows all targets, and is loaded only by who needs it.
+          else if (flags.tree) print((await import("./tree.ts")).deviceTree(devices));
           else if (devices.length > 0) print(columns(devices.map(listRow)));
           else if (flags.quiet !== true) print("No devices");
         }),

@@ -20,6 +20,7 @@ interface ServeFlags {
   readonly readOnly: boolean;
   readonly name?: string;
   readonly description?: string;
+  readonly at?: number;
   readonly create?: number;
   readonly preallocate: boolean;
   readonly strict: boolean;
@@ -44,6 +45,7 @@ Examples:
   dmkit serve --create 10G new.img              create the file if it is missing
   dmkit serve --table "0 2097152 linear a.img 0" --table "2097152 2097152 linear b.img 0"
   dmkit serve disk.img --run 'nbdinfo "$uri"'   serve while a command runs
+  dmkit serve --at 1234 cache.img disk.img      a write cache and its disk as they were at a segment
   dmkit serve -r nbd://host/export -p 10810     re-export another server, read-only
 `;
 
@@ -65,6 +67,11 @@ export function addServe(program: Command, finish: (code: number) => void): void
     .option("-r, --read-only", "open everything read-only", false)
     .option("-n, --name <name>", "export name of the image or table")
     .option("-D, --description <text>", "description clients are shown")
+    .option(
+      "--at <segment>",
+      "serve a writeboost cache and its backing device, in this order, read-only and as they were at a segment",
+      integer(0, Number.MAX_SAFE_INTEGER),
+    )
     .option("--create <size>", "create missing image files with this size", size(512, 512))
     .option("--preallocate", "reserve all storage of image files now", false)
     .option("--strict", "refuse requests that are not aligned to the device's blocks", false)
@@ -109,7 +116,9 @@ async function planOf(images: readonly string[], flags: ServeFlags): Promise<Sta
       hint: `An image of this name can be served as a table: --table "0 SECTORS linear ${file} 0"`,
     });
   if (images.length > 1) throw usage("a stack file goes alone");
-  const misplaced = (["name", "description", "create"] as const).find((name) => flags[name] !== undefined);
+  const misplaced = (["name", "description", "create", "at"] as const).find(
+    (name) => flags[name] !== undefined,
+  );
   if (misplaced !== undefined || flags.preallocate || flags.strict || flags.table.length > 0) {
     const given = misplaced ?? (flags.preallocate ? "preallocate" : flags.strict ? "strict" : "table");
     throw usage(`--${given} does not go with a stack file, which says so itself`);
@@ -135,6 +144,7 @@ function sessionOptions(
       createSize: flags.create,
       preallocate: flags.preallocate,
       data: resolve(flags.data),
+      at: flags.at,
     },
     stack: plan,
     where: {

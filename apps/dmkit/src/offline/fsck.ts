@@ -13,10 +13,10 @@ import {
   codeOf,
   realEnvironment,
 } from "@dmkit/block-io";
-import { printError } from "../ui/terminal.ts";
+import { fsckCodes, printError } from "../ui/terminal.ts";
 import { type ImageWords, type OpenImage, type OpenOptions, withImage } from "./image.ts";
 import { withImageUndo } from "./undo/session.ts";
-import { fsckCodes, interruptible, print, printJson, printable } from "./work.ts";
+import { interruptible, print, printJson, printable } from "./work.ts";
 
 export interface FsckFlags {
   readonly repair: boolean;

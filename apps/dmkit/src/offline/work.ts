@@ -6,16 +6,6 @@ import { exitCodes, printError } from "../ui/terminal.ts";
 /** What a command that was interrupted ends with; the checkers have their own. */
 export const CANCELLED = 130;
 
-/** Exit codes of fsck; bits that are added. */
-export const fsckCodes = {
-  clean: 0,
-  corrected: 1,
-  left: 4,
-  operational: 8,
-  usage: 16,
-  cancelled: 32,
-} as const;
-
 /** How a command tells what went wrong. */
 export interface FailureCodes {
   readonly error: number;

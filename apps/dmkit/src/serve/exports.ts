@@ -29,6 +29,8 @@ export interface WhatToServe {
   readonly preallocate: boolean;
   /** Folder of the embedded default. */
   readonly data: string;
+  /** Show the images, a writeboost cache and its backing device, as they were at this segment. */
+  readonly at?: number | undefined;
 }
 
 /** Size of the embedded default in bytes; the file is sparse. */
@@ -44,6 +46,7 @@ export async function openExports(
   environment: Environment,
 ): Promise<NewExport[]> {
   const { images, table, readOnly } = what;
+  if (what.at !== undefined) return [await openPast(what, what.at, devices, environment)];
   if (table.length > 0) {
     if (images.length > 0) throw usage("give images or a table, not both");
     const name = what.name ?? "";
@@ -62,6 +65,24 @@ export async function openExports(
     exports.push({ name, device, description, readOnly });
   }
   return exports;
+}
+
+async function openPast(
+  { images, table, name = "" }: WhatToServe,
+  at: number,
+  devices: DeviceManager,
+  environment: Environment,
+): Promise<NewExport> {
+  const [cache, backing, ...rest] = images;
+  if (cache === undefined || backing === undefined || rest.length > 0 || table.length > 0) {
+    throw usage("--at goes with two images: the cache device and its backing device");
+  }
+  const { openView } = await import("../offline/view.ts");
+  const view = await openView({ cache, backing }, at, environment);
+  const device = deviceName(name, devices);
+  const args = { target: writeboost.name, words: () => ["0", backing, cache] };
+  await devices.adopt(device, openedAs(view.device, args, view.below));
+  return { name, device, description: view.description, readOnly: true };
 }
 
 function nameImages({ images, name }: WhatToServe): { readonly name: string; readonly image: string }[] {

@@ -14,7 +14,7 @@ import { ExportManager } from "../control/export-manager.ts";
 import type { ExportSnapshot, ServerSnapshot } from "../control/snapshot.ts";
 import type { StackPlan } from "../stack-file/plan.ts";
 import type { MetricsListener } from "../metrics/server.ts";
-import { exitCodes, printError } from "../ui/terminal.ts";
+import { exitCodes } from "../ui/terminal.ts";
 import { type Captive, captiveVariables, runCaptive } from "./captive.ts";
 import { type Control, startControl } from "./control.ts";
 import { Deadline } from "./deadline.ts";
@@ -250,12 +250,4 @@ async function endCaptive(captive: Captive, environment: Environment): Promise<n
   const status = await captive.status;
   timer.cancel();
   return status;
-}
-
-/** Prints errors that nobody waits for; there should be none. */
-export function reportStrays(): void {
-  process.on("unhandledRejection", (error) => {
-    printError(error);
-    process.exit(exitCodes.error);
-  });
 }

@@ -4,6 +4,21 @@ import { BlockIoError, type LogLevel, type Logger } from "@dmkit/block-io";
 /** Exit codes of all commands but the offline checkers. */
 export const exitCodes = { ok: 0, error: 1, usage: 2 } as const;
 
+/** Exit codes of fsck; bits that are added. */
+export const fsckCodes = {
+  clean: 0,
+  corrected: 1,
+  left: 4,
+  operational: 8,
+  usage: 16,
+  cancelled: 32,
+} as const;
+
+/** What wrong usage ends with: the checker has the exit codes of fsck. */
+export function usageCode(command: string | undefined): number {
+  return command === "fsck" ? fsckCodes.usage : exitCodes.usage;
+}
+
 const levels: readonly LogLevel[] = ["debug", "info", "warn", "error"];
 
 /** Colours only on a terminal, and not with NO_COLOR. */
@@ -34,4 +49,12 @@ export function stderrLogger(least: LogLevel): Logger {
       process.stderr.write(`${new Date().toISOString()} ${level} ${message}${pairs.join("")}\n`);
     },
   };
+}
+
+/** Prints errors that nobody waits for; there should be none. */
+export function reportStrays(): void {
+  process.on("unhandledRejection", (error) => {
+    printError(error);
+    process.exit(exitCodes.error);
+  });
 }

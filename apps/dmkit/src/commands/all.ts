@@ -1,0 +1,47 @@
+/**
+ * Which module has which command, in the order of the help. A module is loaded when one of its commands is
+ * typed, so that `dmkit status` does not wait for benchmarks and picture formats; for the help all are.
+ */
+import type { Command } from "commander";
+
+/** Adds commands to the program; `finish` is given the exit code. */
+type Add = (program: Command, finish: (code: number) => void) => void;
+
+interface CommandModule {
+  readonly names: readonly string[];
+  readonly load: () => Promise<Add>;
+}
+
+const modules: readonly CommandModule[] = [
+  { names: ["serve"], load: async () => (await import("./serve.ts")).addServe },
+  {
+    names: ["create", "remove", "ls", "table", "status", "message", "suspend", "resume", "reload", "rename"],
+    load: async () => (await import("./dm.ts")).addDeviceVerbs,
+  },
+  { names: ["export"], load: async () => (await import("./export.ts")).addExport },
+  { names: ["top"], load: async () => (await import("./top.ts")).addTop },
+  { names: ["stack"], load: async () => (await import("./stack.ts")).addStack },
+  { names: ["copy"], load: async () => (await import("./copy.ts")).addCopy },
+  { names: ["info"], load: async () => (await import("./info.ts")).addInfo },
+  { names: ["fsck"], load: async () => (await import("./fsck.ts")).addFsck },
+  { names: ["replay"], load: async () => (await import("./replay.ts")).addReplay },
+  { names: ["undo"], load: async () => (await import("./undo.ts")).addUndo },
+  { names: ["map"], load: async () => (await import("./map.ts")).addMap },
+  { names: ["dump"], load: async () => (await import("./dump.ts")).addDump },
+  { names: ["restore"], load: async () => (await import("./restore.ts")).addRestore },
+  { names: ["format"], load: async () => (await import("./format.ts")).addFormat },
+  { names: ["recompress"], load: async () => (await import("./recompress.ts")).addRecompress },
+  { names: ["cow"], load: async () => (await import("./cow.ts")).addCow },
+  { names: ["targets"], load: async () => (await import("./targets.ts")).addTargets },
+  { names: ["bench"], load: async () => (await import("./bench.ts")).addBench },
+];
+
+/** @param word what was typed first; if it is no command, all are added. */
+export async function addCommands(
+  program: Command,
+  word: string | undefined,
+  finish: (code: number) => void,
+): Promise<void> {
+  const wanted = modules.filter(({ names }) => word !== undefined && names.includes(word));
+  for (const { load } of wanted.length > 0 ? wanted : modules) (await load())(program, finish);
+}
