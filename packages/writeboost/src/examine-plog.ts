@@ -6,7 +6,7 @@ import { type BlockDevice, BlockIoError } from "@dmkit/block-io";
 import type { Finding, Fix, Problem } from "./examine.ts";
 import { plogSegmentSize } from "./format/geometry.ts";
 import { NO_UUID } from "./format/identity.ts";
-import { readPlogIdentity } from "./identity-keeper.ts";
+import { lacksName, readPlogIdentity } from "./identity-keeper.ts";
 import { type ScannedPlog, scanPlog } from "./plog-scan.ts";
 import type { ScannedLog } from "./scan.ts";
 
@@ -26,8 +26,8 @@ export async function examinePlog(
         severity: "error",
         role: "plog",
         location: "device",
-        text: "This plog belongs to another cache.",
-        advice: "Give the plog device the cache was used with.",
+        text: "This plog belongs to another cache, or lacks the name that this one had given its plog.",
+        advice: "Give the plog device the cache was used with, as large as it was.",
       },
     });
     return undefined;
@@ -44,6 +44,9 @@ async function pairingOf(
   { identity, geometry }: ScannedLog,
 ): Promise<"paired" | "foreign" | "unknown"> {
   const own = await readPlogIdentity(plog, geometry.order);
+  if (own === undefined && typeof identity === "object" && identity.plog !== NO_UUID && !identity.clean) {
+    return (await lacksName(plog, identity)) ? "foreign" : "unknown";
+  }
   if (own === undefined || typeof identity !== "object" || identity.plog === NO_UUID) {
     return own !== undefined && typeof identity === "object" && own.cache !== identity.cache
       ? "foreign"

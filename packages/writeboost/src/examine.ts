@@ -88,8 +88,11 @@ export async function examine(image: Image, options: ExamineOptions): Promise<Ex
   const findings: Finding[] = [];
   const found = await readLog(image, options, findings);
   if (found === undefined) return { findings, found, plog: undefined, split: [] };
-  const blocked = await checkPairing(image, found, findings);
-  const plog = await examinePlog(image.plog, found, blocked, findings);
+  const mismatch = await checkPairing(image, found, findings);
+  const plog = await examinePlog(image.plog, found, mismatch, findings);
+  // A plog that is none of this cache's: its own may have the end of the log.
+  const strange = image.plog !== undefined && plog === undefined;
+  const blocked = mismatch ?? (strange ? "give the plog device of this cache first" : undefined);
   const refused = found.damage !== undefined || blocked !== undefined;
   checkLog(found, blocked, findings);
   checkSlots(found, refused, findings);
@@ -122,7 +125,8 @@ async function readLog(
     findings.push({ problem: { ...problem, kind, location: "superblock header", text, advice } });
   };
   if (cache.size < SLOTS_START) {
-    return failed("geometry", `${cache.size} bytes are too few for a cache device.`, undefined);
+    const advice = "It is another device, or was cut short: make it as long as it was.";
+    return failed("geometry", `${cache.size} bytes are too few for a cache device.`, advice);
   }
   const header = decodeHeader(await readBlock(cache, HEADER_START));
   const identity = await readIdentity(image, findings);

@@ -6,7 +6,14 @@
  */
 import { type BlockDevice, BlockIoError, type Random, crc32c } from "@dmkit/block-io";
 import { plogSegmentSize } from "./format/geometry.ts";
-import { IDENTITY_START, type Identity, NO_UUID, decodeIdentity, encodeIdentity } from "./format/identity.ts";
+import {
+  IDENTITY_START,
+  type Identity,
+  NO_UUID,
+  decodeIdentity,
+  encodeIdentity,
+  uuidAt,
+} from "./format/identity.ts";
 
 export class IdentityKeeper {
   readonly #cache: BlockDevice;
@@ -77,6 +84,18 @@ export async function readPlogIdentity(plog: BlockDevice, order: number): Promis
   return typeof identity === "object" ? identity : undefined;
 }
 
+/**
+ * Whether a plog has room for a copy of the identity record, and there is none of this cache, not even a damaged one:
+ * a cache that names a plog has written that name to it, durably, before it named it.
+ */
+export async function lacksName(plog: BlockDevice, { order, cache }: Identity): Promise<boolean> {
+  const offset = plogIdentityOffset(plog, order);
+  if (offset === undefined) return false;
+  const sector = Buffer.alloc(512);
+  await plog.read(offset, sector);
+  return uuidAt(sector) !== cache;
+}
+
 /** Refuses devices that do not belong together; throws `EFORMAT` before anything is written. */
 export async function checkPairing(
   identity: Identity,
@@ -109,9 +128,16 @@ export async function checkPairing(
     );
   }
   const own = await readPlogIdentity(plog, identity.order);
-  if (own === undefined || own.cache === identity.cache || identity.plog === NO_UUID) {
-    if (own === undefined || identity.plog === NO_UUID || own.plog === identity.plog) return;
+  const named = identity.plog !== NO_UUID;
+  if (own === undefined) {
+    if (!named || identity.clean || !(await lacksName(plog, identity))) return;
+    throw mismatch(
+      plog,
+      `this is not the plog of ${cache.name}: the name that the plog had been given is not on it`,
+      "Give the plog device the cache was used with, as large as it was. Nothing has been written.",
+    );
   }
+  if (own.cache === identity.cache && (!named || own.plog === identity.plog)) return;
   throw mismatch(
     plog,
     `this plog belongs to another cache than ${cache.name}`,

@@ -203,9 +203,16 @@ const cases: readonly Case[] = [
     left: ["identity"],
   },
   {
-    name: "the plog of another cache",
+    name: "a plog that lacks the name it was given",
     on: "plog",
     damage: ({ plog }) => plog.fill(0, plog.length - 512),
+    kinds: ["plog-foreign"],
+    left: ["plog-foreign"],
+  },
+  {
+    name: "a plog whose name has lost a bit",
+    on: "plog",
+    damage: ({ plog }) => flip(plog, plog.length - 512 + 64),
     kinds: ["plog-ahead"],
     left: ["plog-ahead"],
   },

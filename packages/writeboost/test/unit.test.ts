@@ -245,6 +245,37 @@ describe("opening", () => {
     for (const on of [one, other]) await (await openWriteboost(on, { order: 4 })).close();
     expect(await attempt({ ...one, plog: other.plog })).toBe("EFORMAT");
     expect(await attempt(one)).toBeUndefined();
+    // Nor by a cache that has never had one: that would zero what the other cache has flushed.
+    const third = devices(8, 4);
+    await (await openWriteboost(third, { order: 4 })).close();
+    expect(await attempt({ ...third, plog: other.plog })).toBe("EFORMAT");
+    expect(await attempt(other)).toBeUndefined();
+  });
+
+  it("refuses a plog that lacks the name it was given, unless nothing can be in it", async () => {
+    const on = devices(8, 4, true);
+    const device = await openWriteboost(on, { order: 4 });
+    await device.write(0, block(1));
+    await device.flush();
+    const blank = devices(8, 4, true).plog;
+    await untouched(on, async () => expect(await attempt({ ...on, plog: blank })).toBe("EFORMAT"));
+    await device.close();
+    const again = await openWriteboost({ ...on, plog: blank });
+    expect(await read(again, 0)).toBe(1);
+    await again.close();
+  });
+
+  it("refuses a cache that was closed in order if an old dirty segment is torn", async () => {
+    const on = devices(12);
+    const device = await openWriteboost(on, { order: 4 });
+    for (let at = 0; at < 9; at += 1) {
+      await device.write(at * 4096, block(at));
+      await device.flush();
+    }
+    await device.close();
+    // Segment 2: after a crash its slot might have been in use again.
+    await on.cache.write(MIB + 8192 + 4096, Buffer.alloc(512, 0xee));
+    await untouched(on, async () => expect(await attempt(on)).toBe("EFORMAT"));
   });
 
   it("refuses damage in the middle of the log", async () => {
