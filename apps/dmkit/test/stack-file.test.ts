@@ -87,8 +87,9 @@ devices:
     expect(places("devices:\n  d: { target: writeboost, backing: a, cache: b, type: 1 }")).toEqual(["2:56"]);
   });
 
-  it("of cache say whether there is one already", () => {
-    expect(places("devices:\n  d: { target: cache, source: a, cache: b }")).toEqual(["2:6"]);
+  it("of cache go on with the one there is", () => {
+    const any = device("d: { target: cache, source: a, cache: b }");
+    expect(any.table).toBe("0 * cache /stacks/a /stacks/b 2 8 65536 1024 0");
     const small = device("d: { target: assoc-cache, source: a, cache: b, persistence: 0, cache_size: 64 }");
     expect(small.table).toBe("0 * cache /stacks/a /stacks/b 0 8 64 64 0");
   });

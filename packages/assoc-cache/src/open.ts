@@ -1,5 +1,5 @@
 /** Opens a cache: makes a new one or loads an old one, and marks it as in use before anything else happens. */
-import { type BlockDevice, type OpenContext, SECTOR, requireRoom, zeroes } from "@dmkit/block-io";
+import { type BlockDevice, type OpenContext, SECTOR, isZero, requireRoom, zeroes } from "@dmkit/block-io";
 import { AssocCacheDevice } from "./device.ts";
 import type { Geometry } from "./format/geometry.ts";
 import type { Policy, Superblock } from "./format/superblock.ts";
@@ -36,11 +36,20 @@ export async function openCache(options: CacheOptions, context: OpenContext): Pr
     throw refuse(cache.name, "EROFS", "the cache device is read-only", "Give a writable cache device.");
   }
   const devices = { source, cache };
-  const { state, metadata } =
-    options.persistence === 1
-      ? await load(options, context, devices)
-      : await create(options, context, devices);
+  const { persistence } = options;
+  const loads = persistence === 1 || (persistence === 2 && !(await isBlank(cache)));
+  const { state, metadata } = await (loads ? load : create)(options, context, devices);
   return new AssocCacheDevice(state, metadata, options);
+}
+
+/** Whether nothing has ever been put where the metadata of either version begin and end. */
+async function isBlank(cache: BlockDevice): Promise<boolean> {
+  const block = Buffer.allocUnsafe(Math.min(4096, cache.size));
+  for (const offset of [0, cache.size - block.length]) {
+    await cache.read(offset, block);
+    if (!isZero(block)) return false;
+  }
+  return true;
 }
 
 interface Opened {

@@ -7,9 +7,9 @@ export const cacheOptions = {
   persistence: {
     type: "integer",
     min: 0,
-    max: 1,
+    max: 2,
     default: 0,
-    help: "0: make a new cache; 1: load it from the cache device, whose stored configuration wins",
+    help: "0: make a new cache; 1: load it from the cache device, whose stored configuration wins; 2: load it, or make it where the device is blank",
   },
   block_size: {
     type: "sectors",

@@ -22,7 +22,7 @@ export const assocCache: Target<CacheOptions> = {
       if (args.remaining > 0) values[name] = args.number(name, cacheOptions[name]);
     }
     // The stored configuration wins, so words that will not be looked at may well be out of step.
-    if (values["persistence"] === 0) defaultAssociativity(values);
+    if (values["persistence"] !== 1) defaultAssociativity(values);
     Object.assign(values, args.counted("words").named(namedOptions, cacheOptions));
     return parseOptions(cacheOptions, values, "cache");
   },

@@ -13,6 +13,7 @@ describe("table lines", () => {
   it.each([
     ["s c", "s c 0 8 65536 1024 0"],
     ["s c 1", "s c 1 8 65536 1024 0"],
+    ["s c 2 8 64", "s c 2 8 64 64 0"],
     ["s c 0 64 1024 8 1", "s c 0 64 1024 8 1"],
     ["s c 0 4K 64", "s c 0 8 64 64 0"],
     [
@@ -27,7 +28,7 @@ describe("table lines", () => {
 
   it.each([
     "s",
-    "s c 2",
+    "s c 3",
     "s c 0 0",
     "s c 0 4096",
     "s c 0 8 64 16 2",
@@ -64,6 +65,20 @@ describe("making a cache", () => {
     expect(figures(again)["dirty"]).toBe("0");
     await again.close();
     await (await open()).close();
+  });
+
+  it("goes on with the cache there is, or makes one on a blank device, with persistence 2", async () => {
+    const { cache, open } = rig(WB);
+    const device = await open({ persistence: 2 });
+    await device.write(0, block(1));
+    await device.flush();
+    // Left behind, as after a crash.
+    const again = await open({ persistence: 2 });
+    expect(figures(again)["dirty"]).toBe("1");
+    await again.close();
+    await cache.write(0, block(7));
+    await cache.write(cache.size - 4096, block(7));
+    await expect(open({ persistence: 2 })).rejects.toMatchObject({ code: "EFORMAT" });
   });
 
   it("does not bring back old entries when it is interrupted", async () => {

@@ -128,7 +128,6 @@ function targetDevice(
   const options = readOptions(target.name, target.options, own, deviceReader(context), problems, {
     alsoKnown: RESERVED,
     defaults,
-    required: extra.required,
   });
   const conflict = options && extra.conflict?.(options);
   if (conflict !== undefined) {

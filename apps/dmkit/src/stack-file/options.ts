@@ -20,8 +20,6 @@ export interface ReadSettings {
   readonly alsoKnown?: readonly string[] | undefined;
   /** In the place of the table's own defaults. */
   readonly defaults?: Readonly<Record<string, unknown>> | undefined;
-  /** Options whose own default does not count: why. */
-  readonly required?: Readonly<Record<string, string>> | undefined;
 }
 
 /** The values in force, defaults filled in; undefined if anything is wrong, with all of it among the problems. */
@@ -31,7 +29,7 @@ export function readOptions(
   given: MapValue,
   devices: DeviceReader,
   problems: Problems,
-  { alsoKnown = [], defaults = {}, required = {} }: ReadSettings = {},
+  { alsoKnown = [], defaults = {} }: ReadSettings = {},
 ): Record<string, unknown> | undefined {
   const before = problems.list.length;
   const known = [...alsoKnown, ...Object.keys(table)];
@@ -51,8 +49,6 @@ export function readOptions(
       options[name] = readOption(name, spec, entry.value, devices, problems);
     } else if (Object.hasOwn(defaults, name)) {
       options[name] = defaults[name];
-    } else if (Object.hasOwn(required, name)) {
-      problems.add(given.at, `${what} needs ${name}`, required[name]);
     } else if ("default" in spec && spec.default !== undefined) {
       options[name] = spec.default;
     } else if (spec.type === "list" && spec.min === 0) {

@@ -11,8 +11,6 @@ export type Options = Readonly<Record<string, unknown>>;
 export interface StackTarget {
   /** Values of options that are not given, where a stack file should differ from a table. */
   readonly defaults?: (given: Options) => Options;
-  /** Options that have a default in tables and must be given in stack files: why. */
-  readonly required?: Readonly<Record<string, string>>;
   /** What is wrong between options that are right by themselves: the option, and what to do. */
   readonly conflict?: (options: Options) => { readonly option: string; readonly what: string } | undefined;
   /** How long a device is that does not say its size; options as they are checked. */
@@ -52,12 +50,13 @@ export const stackTargets: Readonly<Record<string, StackTarget>> = {
   },
   cache: {
     // A cache smaller than the default associativity has one set, as in tables.
-    defaults: ({ cache_size: size }) =>
-      typeof size === "number" && size < cacheOptions.associativity.default ? { associativity: size } : {},
-    required: {
-      persistence:
-        "0 makes a new cache whenever the server starts, 1 goes on with the one that is on the cache device",
-    },
+    // And a server that is started again goes on with the cache it made the first time.
+    defaults: ({ cache_size: size }) => ({
+      persistence: 2,
+      ...(typeof size === "number" && size < cacheOptions.associativity.default
+        ? { associativity: size }
+        : {}),
+    }),
     length: rest("source"),
   },
   cow: { length: rest("base", "base_offset") },
