@@ -89,7 +89,7 @@ export class WriteboostDevice extends GuardedTarget {
     const log = new SegmentLog(geometry, dialect, devices.cache, map, settings.pool, recovered);
     const plog = devices.plog && new PlogWriter(devices.plog, geometry, recovered.plogSegments, log);
     this.#log = log;
-    this.#recorded = recovered.lastWriteback;
+    this.#recorded = recovered.recorded;
     this.#parts = { log, backing: this.#backing, plog, statistics: new Statistics(), size: settings.size };
     this.#identity = identity && new IdentityKeeper(devices.cache, identity);
     this.#writeback = new Writeback(

@@ -53,6 +53,8 @@ export interface Recovered {
   readonly map: BlockMap;
   readonly last: number;
   readonly lastWriteback: number;
+  /** The superblock record as it is on the device now: it may be behind. */
+  readonly recorded: number;
   /** As it is on the device now; undefined where its place belongs to somebody else. */
   readonly identity: Identity | undefined;
   /** P; 0 without a plog. */
@@ -121,6 +123,7 @@ export async function recover(
     map,
     last,
     lastWriteback,
+    recorded: Math.min(found.record, last),
     identity,
     plogSegments: segments,
     split,

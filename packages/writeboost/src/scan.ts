@@ -122,7 +122,12 @@ export async function scan(
   const covered = own ? identity.coveredId : 0;
   await scanner.verify(dialect, Math.max(record, covered));
   const { ids, valid, map, problems } = scanner;
-  const log = asClosed(logRules.find({ ids, valid, tail: geometry.tail, record, covered }), record, identity);
+  const log = asClosed(
+    logRules.find({ ids, valid, tail: geometry.tail, record, covered }),
+    record,
+    ids.length,
+    identity,
+  );
   const rotten = options.thorough === true ? await scanner.verifyRest(dialect) : [];
   const { checksummed } = scanner;
   return {
@@ -147,12 +152,13 @@ export async function scan(
  * After an orderly close nothing may be torn, and what has been written back is known exactly: all the others must be
  * there. After a crash the oldest of them may be missing, because their slots may have been in use again.
  */
-function asClosed(log: Log, record: number, identity: Identity | "blank" | "foreign"): Log {
+function asClosed(log: Log, record: number, slots: number, identity: Identity | "blank" | "foreign"): Log {
   if (typeof identity !== "object" || !identity.clean || log.damage !== undefined) return log;
   const { lastId } = identity;
-  if (log.last >= lastId && log.first <= record + 1) return log;
+  const oldest = Math.max(record, lastId - slots) + 1;
+  if (log.last >= lastId && log.first <= oldest) return log;
   const there = log.first > log.last ? "there are none" : `only ${log.first} … ${log.last} are there`;
-  const damage = `the cache was closed in order with segments ${record + 1} … ${lastId} to be written back, but ${there}`;
+  const damage = `the cache was closed in order with segments ${oldest} … ${lastId} to be written back, but ${there}`;
   return { ...log, damage };
 }
 

@@ -265,6 +265,18 @@ describe("opening", () => {
     await again.close();
   });
 
+  it("opens a cache again that was closed in order after one of its oldest segments had been lost in a crash", async () => {
+    const on = devices(12);
+    const device = await openWriteboost(on, { order: 4 });
+    for (let at = 0; at < 9; at += 1) {
+      await device.write(at * 4096, block(at));
+      await device.flush();
+    }
+    await on.cache.write(MIB + 4096, Buffer.alloc(512, 0xee));
+    for (let round = 0; round < 3; round += 1) await (await openWriteboost(on)).close();
+    await device.close().catch(() => {});
+  });
+
   it("refuses a cache that was closed in order if an old dirty segment is torn", async () => {
     const on = devices(12);
     const device = await openWriteboost(on, { order: 4 });
