@@ -1,0 +1,6 @@
+/** All of the corpus. */
+import { assocCacheCases } from "./assoc-cache-cases.ts";
+import type { Case } from "./case.ts";
+import { writeboostCases } from "./writeboost-cases.ts";
+
+export const cases: readonly Case[] = [...writeboostCases, ...assocCacheCases];
