@@ -28,12 +28,14 @@ export async function* checkEntries(
   const { frames } = superblock.geometry;
   const nothingDirty = superblock.clean && superblock.dirty === 0;
   let sector = -1;
+  let doubtful = false;
   for await (const { frame, state, block, problem } of readEntries(cache, superblock)) {
     if (sectorOf(frame) !== sector) {
       sector = sectorOf(frame);
       signal?.throwIfAborted();
       progress?.(frame, frames * phases);
     }
+    if (problem === "checksum" || problem === "state") doubtful = !nothingDirty;
     if (problem !== undefined) yield badEntry(superblock, { frame, state, block, problem }, nothingDirty);
     // Clean entries count only after a clean shutdown.
     else if (state === entryStates.dirty || superblock.clean) {
@@ -43,22 +45,23 @@ export async function* checkEntries(
   }
   progress?.(frames, frames * phases);
   const { dirty, bound } = table;
-  if (superblock.clean && dirty !== superblock.dirty) {
-    yield {
-      problem: {
-        kind: "dirty-count",
-        severity: "warning",
-        role: "cache",
-        location: "superblock",
-        offset: 0,
-        length: SECTOR,
-        text: `${dirty} blocks are dirty, the superblock says ${superblock.dirty}`,
-        repair: "the number is put right",
-      },
-      fix: {},
-    };
-  }
+  if (superblock.clean && dirty !== superblock.dirty) yield wrongCount(superblock.dirty, dirty, doubtful);
   return { version: 2, clean: superblock.clean, frames, used: bound, dirty };
+}
+
+/** @param doubtful there are entries of which nobody knows whether they are dirty: the number is all that tells. */
+function wrongCount(stored: number, dirty: number, doubtful: boolean): Finding {
+  const common = {
+    kind: "dirty-count",
+    severity: "warning",
+    role: "cache",
+    location: "superblock",
+    offset: 0,
+    length: SECTOR,
+    text: `${dirty} blocks are dirty, the superblock says ${stored}`,
+  } as const;
+  if (doubtful) return { problem: { ...common, advice: "The others are where entries are damaged." } };
+  return { problem: { ...common, repair: "the number is put right" }, fix: {} };
 }
 
 /** Puts a block into the table; of several frames with one block the first, unless a later one is dirty. */

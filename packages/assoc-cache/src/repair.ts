@@ -71,10 +71,12 @@ async function carryOut(
     sectors: new Set(repaired.flatMap(({ fix }) => fix?.sectors ?? [])),
     frames: repaired.flatMap(({ fix }) => fix?.frames ?? []),
   });
+  // Where damaged entries are left the old number is what keeps everybody from passing over them.
+  const counted = repaired.some(({ problem }) => problem.kind === "dirty-count") ? summary?.dirty : undefined;
   await writeSuperblocks(cache, {
     ...superblock,
     needsCheck: superblock.needsCheck && somethingIsLeft,
-    dirty: superblock.clean ? (summary?.dirty ?? superblock.dirty) : 0,
+    dirty: superblock.clean ? (counted ?? superblock.dirty) : 0,
     generation: superblock.generation + 1,
   });
 }
