@@ -206,12 +206,18 @@ function toJson(report: Report, exit: number): Record<string, unknown> {
     devices: image?.references ?? {},
     clean: report.checked && !cancelled && error === undefined && (exit & fsckCodes.left) === 0,
     cancelled,
-    problems: findings,
+    problems: findings.map(fieldsOf),
     unlisted: more,
     counts: countsOf(findings),
     ...(error === undefined ? {} : { error: errorFacts(error) }),
     exit,
   };
+}
+
+/** What the schema has; a format's own fields are for programs that use its functions. */
+function fieldsOf(finding: Finding): Finding {
+  const { kind, severity, role, location, offset, length, text, repair, advice, outcome } = finding;
+  return { kind, severity, role, location, offset, length, text, repair, advice, outcome };
 }
 
 function errorFacts(error: unknown): Record<string, unknown> {
