@@ -35,6 +35,23 @@ describe("a file", () => {
     await (await openFile(path)).close();
   });
 
+  it("reads what an overlapping large write, begun before, has written: never half of a sector", async () => {
+    const device = await openFile(image());
+    const large = Buffer.alloc(2 ** 20, 1);
+    const into = Buffer.alloc(4096);
+    const writing = device.write(0, large);
+    await device.read(2 ** 20 - 4096, into);
+    expect(into.equals(large.subarray(0, 4096))).toBe(true);
+    await writing;
+    // And the other way round.
+    const all = Buffer.alloc(2 ** 20);
+    const reading = device.read(0, all);
+    await device.write(2 ** 20 - 4096, Buffer.alloc(4096, 2));
+    await reading;
+    expect(all.equals(large)).toBe(true);
+    await device.close();
+  });
+
   it("tells data from holes, punches and zeroes without losing neighbours", async () => {
     const path = image();
     const device = await openFile(path);

@@ -5,6 +5,8 @@
  *
  * - a failed fsync, or a write with FUA that fails with EIO, puts the device into the failed state: the
  *   kernel marks pages it could not write as clean, so a retry would succeed without the data;
+ * - a read that overlaps a write sees each sector before or after it: the page cache promises no such thing, so
+ *   neither begins while the pool is busy with the other;
  * - the size is fixed at open; a file cut shorter behind our back gives EIO, never short data.
  */
 import {
@@ -24,6 +26,7 @@ import { BlockIoError, codeOf, toBlockIoError } from "../errors.ts";
 import { FlushGroup } from "../flush-group.ts";
 import { GuardedDevice } from "../guard.ts";
 import { native } from "../native.ts";
+import { InFlight } from "./in-flight.ts";
 import { SyncGate } from "./sync-gate.ts";
 
 /** What is found out about a file when it is opened. */
@@ -48,6 +51,9 @@ export class FileDevice extends GuardedDevice {
   readonly path: string;
   readonly #fd: number;
   readonly #flushes: FlushGroup;
+  /** What the pool is reading and writing. */
+  readonly #read: InFlight = new InFlight();
+  readonly #written: InFlight = new InFlight();
   readonly #reads: SyncGate;
   readonly #writes: SyncGate;
   // Opened with O_DSYNC by the first FUA write: it makes one range stable without flushing the whole file.
@@ -69,18 +75,28 @@ export class FileDevice extends GuardedDevice {
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
-    if (into.length > SYNC_LIMIT || !this.#reads.enter()) return this.#readFrom(offset, into, 0);
-    const count = readSync(this.#fd, into, 0, into.length, offset);
-    this.#reads.leave();
-    return count === into.length ? done : this.#readFrom(offset, into, count);
+    const writing = this.#written.overlapping(offset, into.length);
+    if (writing !== undefined) return writing.then(() => this.doRead(offset, into));
+    let count = 0;
+    if (into.length <= SYNC_LIMIT && this.#reads.enter()) {
+      count = readSync(this.#fd, into, 0, into.length, offset);
+      this.#reads.leave();
+      if (count === into.length) return done;
+    }
+    return this.#read.track(offset, into.length, this.#readFrom(offset, into, count));
   }
 
   protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
-    if (fua) return this.#writeSynced(offset, from);
-    if (from.length > SYNC_LIMIT || !this.#writes.enter()) return writeTo(this.#fd, offset, from, 0);
-    const count = writeSync(this.#fd, from, 0, from.length, offset);
-    this.#writes.leave();
-    return count === from.length ? done : writeTo(this.#fd, offset, from, count);
+    const reading = this.#read.overlapping(offset, from.length);
+    if (reading !== undefined) return reading.then(() => this.doWrite(offset, from, fua));
+    if (fua) return this.#written.track(offset, from.length, this.#writeSynced(offset, from));
+    let count = 0;
+    if (from.length <= SYNC_LIMIT && this.#writes.enter()) {
+      count = writeSync(this.#fd, from, 0, from.length, offset);
+      this.#writes.leave();
+      if (count === from.length) return done;
+    }
+    return this.#written.track(offset, from.length, writeTo(this.#fd, offset, from, count));
   }
 
   protected override doFlush(): Promise<void> {
