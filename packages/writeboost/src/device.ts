@@ -99,6 +99,7 @@ export class WriteboostDevice extends GuardedTarget {
         allowed: () => this.#tunables.allow_writeback === 1,
         hurry: () => this.#dropping > 0,
         batch: () => this.#tunables.nr_max_batched_writeback,
+        failure: () => this.failure,
       },
       environment,
       (error) => {
@@ -225,6 +226,7 @@ export class WriteboostDevice extends GuardedTarget {
       while (log.lastWriteback < targetId) {
         log.check();
         signal?.throwIfAborted();
+        if (this.failure !== undefined) throw this.failure;
         if (this.#dropsEnd !== ends) throw this.#interrupted();
         if (this.#writeback.failures !== failures) throw this.#writeback.lastError;
         progress?.({ dirtyBlocks: log.map.dirtyBlocks, lastWritebackId: log.lastWriteback, targetId });
@@ -315,10 +317,11 @@ export class WriteboostDevice extends GuardedTarget {
     if (this.#log.dead !== undefined || this.failure !== undefined) return;
     const log = this.#log;
     // The guard has flushed; what was staged since then is not worth a segment. With a plog that left the newest
-    // segment in the plog alone: whoever opens the cache without it, as one may after a clean close, would lose it.
-    if (this.#parts.plog !== undefined && log.count > 0) {
+    // segments in the plog alone, the open one and perhaps one that is on its way: whoever opens the cache without
+    // it, as one may after a clean close, would lose them.
+    if (this.#parts.plog !== undefined) {
       log.close();
-      await log.makeDurable(log.opened);
+      await log.makeDurable(log.open ? log.opened - 1 : log.opened);
     }
     await this.#record();
     // After a flush that failed, what the backing device shows need not be what it keeps.
@@ -380,6 +383,8 @@ export class WriteboostDevice extends GuardedTarget {
     } catch (error) {
       const failure = toBlockIoError(error, { device: this.#backing.name, op: "flush" });
       this.fail(failure);
+      // Whoever waits for writeback: there will be none.
+      log.changed.notify();
       throw failure;
     }
   }
@@ -403,7 +408,7 @@ export class WriteboostDevice extends GuardedTarget {
   async #record(): Promise<void> {
     const log = this.#log;
     const id = log.lastWriteback;
-    if (log.dead !== undefined || id === this.#recorded) return;
+    if (log.dead !== undefined || this.failure !== undefined || id === this.#recorded) return;
     try {
       await log.cache.write(RECORD_START, encodeRecord(id));
       await this.#identity?.write({ recordedId: id });

@@ -98,8 +98,7 @@ export async function recover(
     });
   }
   const fit = plog === undefined ? 0 : plogCapacity(plog, found.geometry.order);
-  const scanned =
-    plog === undefined ? undefined : await scanPlog(plog, found.geometry.order, found.last, backing.size);
+  const scanned = plog === undefined ? undefined : await scanOwn(plog, found, backing.size);
   if (scanned !== undefined) await completion.run(cache, found, scanned.rebuilt);
   await recoverySteps.invalidate(cache, found);
   const last = await rebuild(cache, found, scanned?.rebuilt ?? []);
@@ -131,6 +130,13 @@ export async function recover(
   };
 }
 
+/** A cache that has been type 0 so far owns nothing in any plog, whatever is there. */
+async function scanOwn(plog: BlockDevice, found: ScannedLog, backingSize: number): Promise<ScannedPlog> {
+  const scanned = await scanPlog(plog, found.geometry.order, found.last, backingSize);
+  const isNew = typeof found.identity === "object" && found.identity.plog === NO_UUID;
+  return isNew ? { ...scanned, rebuilt: [] } : scanned;
+}
+
 /** Slots that claim to be segments and are not part of the log must never be believed again. */
 async function invalidate(cache: BlockDevice, { stale, geometry }: ScannedLog): Promise<void> {
   if (stale.length === 0) return;
@@ -147,10 +153,14 @@ export async function rebuild(
 ): Promise<number> {
   const { geometry, map, ids } = found;
   if (rebuilt.length === 0) return found.last;
-  await inParallel(rebuilt, 4, ({ id, image }) =>
-    cache.write(slotStart(geometry, slotOf(geometry, id)), image),
-  );
+  // In the order of their ids and with flushes between them: a crash in here must not tear more than K.
   await cache.flush();
+  for (let at = 0; at < rebuilt.length; at += geometry.tail) {
+    await inParallel(rebuilt.slice(at, at + geometry.tail), 4, ({ id, image }) =>
+      cache.write(slotStart(geometry, slotOf(geometry, id)), image),
+    );
+    await cache.flush();
+  }
   for (const { id, length, keys, bits } of rebuilt) {
     const slot = slotOf(geometry, id);
     ids[slot] = id;

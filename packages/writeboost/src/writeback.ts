@@ -38,6 +38,11 @@ export interface WritebackPolicy {
   readonly hurry: () => boolean;
   /** Segments in a batch. */
   readonly batch: () => number;
+  /**
+   * Why the device has failed, if it has. After a flush of the backing device that failed, one that succeeds says
+   * nothing about what was written before: nothing may count as written back any more.
+   */
+  readonly failure: () => BlockIoError | undefined;
 }
 
 export class Writeback {
@@ -104,15 +109,11 @@ export class Writeback {
     this.#wanted = Math.max(this.#wanted, id);
     while (log.lastWriteback < id) {
       log.check();
+      this.#checkFailure();
       this.kick();
       await log.changed.wait();
       if (this.failures !== failures && log.lastWriteback < id) throw this.lastError;
     }
-  }
-
-  /** Nothing is wanted any more beyond what is allowed. */
-  release(): void {
-    this.#wanted = 0;
   }
 
   /** Lets the batch that is running come to its end and starts no other. */
@@ -130,6 +131,7 @@ export class Writeback {
   #due(): boolean {
     const { lastFlushed, lastWriteback, dead, geometry, opened } = this.#log;
     if (this.#stopped || dead !== undefined || lastWriteback >= lastFlushed) return false;
+    if (this.#policy.failure() !== undefined) return false;
     if (lastWriteback < this.#wanted || this.#policy.hurry()) return true;
     // Each batch costs a flush of both devices, whatever its size.
     const enough = this.#lingered || lastFlushed - lastWriteback >= this.batch;
@@ -207,12 +209,18 @@ export class Writeback {
     await inParallel(writebackRules.plan(entries), DEPTH, (write) => this.write(write));
     // Even if nothing was written: what a former life wrote may not be durable.
     if (entries.length > 0) await this.flush();
+    this.#checkFailure();
     for (const id of ids) log.map.clean(slotOf(log.geometry, id));
     log.lastWriteback = last;
     this.#lingered = false;
     if (this.#wanted <= last) this.#wanted = 0;
     log.changed.notify();
     log.onProgress();
+  }
+
+  #checkFailure(): void {
+    const failure = this.#policy.failure();
+    if (failure !== undefined) throw failure;
   }
 
   /** What has to be written of segment `id`. The segment is read only if there is anything. */

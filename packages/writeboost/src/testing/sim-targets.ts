@@ -21,6 +21,9 @@ interface Shape {
   readonly slots: (random: Prng) => number;
   readonly writeback?: boolean;
   readonly readCache?: boolean;
+  /** Plog segments that fit, and RAM buffers. */
+  readonly plogs?: readonly [number, ...number[]];
+  readonly pools?: readonly [number, ...number[]];
   readonly dialect?: Dialect;
 }
 
@@ -35,7 +38,7 @@ function target(name: string, summary: string, shape: Shape): SimTarget<Knobs> {
       const blocks = random.pick([8, 24, 64, 128]);
       const backing = blocks * 4096 + random.pick([0, 0, 512, 2048]);
       const fill = random.pick(["zero", "stamps"] as const);
-      const fit = random.pick([1, 2, 3, 9]);
+      const fit = random.pick(shape.plogs ?? [1, 2, 3, 9]);
       const plog = fit * plogSegmentSize(order) + random.pick([0, 512]);
       const discard = random.pick(["none", "zeroes", "either"] as const);
       const tunables: Partial<Tunables> = {
@@ -56,7 +59,7 @@ function target(name: string, summary: string, shape: Shape): SimTarget<Knobs> {
         knobs: {
           type,
           order,
-          pool: random.pick([1, 2, 3, 8]),
+          pool: random.pick(shape.pools ?? [1, 2, 3, 8]),
           dialect: shape.dialect ?? "classic",
           size: backing,
           tunables,
@@ -123,6 +126,17 @@ export const simTargets: readonly SimTarget[] = [
   }),
   target("writeboost-1", "type 1, order 4, rings of 3 to 7 slots", { type: 1, order: 4, slots: tiny }),
   target("writeboost-1-ring", "type 1, order 6, rings of 3 to 20 slots", { type: 1, order: 6, slots: small }),
+  target(
+    "writeboost-1-two",
+    "type 1, order 5, rings of 3 and 4 slots, plogs that hold two segments at once",
+    {
+      type: 1,
+      order: 5,
+      slots: (random) => random.pick([3, 4]),
+      plogs: [4, 9],
+      pools: [3, 8],
+    },
+  ),
   target("writeboost-1-large", "type 1, order 10", {
     type: 1,
     order: 10,
