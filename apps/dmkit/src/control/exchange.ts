@@ -9,7 +9,7 @@
 import { BlockIoError, type Logger, type Segment, codeOf } from "@dmkit/block-io";
 import type { InactiveTable, ManagedDevice } from "./managed-device.ts";
 import { fitsInPlaceOf } from "./named-device.ts";
-import type { OpenedTable } from "./opened-table.ts";
+import { type OpenedTable, failureOf } from "./opened-table.ts";
 
 export interface ExchangeContext {
   readonly logger: Logger;
@@ -42,6 +42,10 @@ async function closeOld(managed: ManagedDevice, { logger }: ExchangeContext): Pr
   if (old === undefined) return;
   try {
     await old.device.suspend();
+    // A failed device suspends without a flush: writes that were answered may be lost. A new table would answer
+    // the next flush of whoever wrote them, as if they were safe.
+    const failure = failureOf(old.device);
+    if (failure !== undefined) throw lost(managed, failure);
   } catch (error) {
     await device.resume();
     throw told(managed, error, "the old table could not be flushed and stays in place");
@@ -51,6 +55,15 @@ async function closeOld(managed: ManagedDevice, { logger }: ExchangeContext): Pr
     // All that was answered has been flushed above, or failed before and was told then.
     const { message } = error as Error;
     logger.log("warn", "closing a table failed", { device: managed.name, message });
+  });
+}
+
+function lost(managed: ManagedDevice, failure: BlockIoError): BlockIoError {
+  return new BlockIoError(`the device has failed (${failure.reason})`, {
+    code: failure.code,
+    device: managed.name,
+    cause: failure,
+    hint: "Take its exports away (dmkit export rm --mode hard), remove it and create it again: its clients have to learn of it.",
   });
 }
 
