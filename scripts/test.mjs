@@ -11,14 +11,15 @@ for (const report of reports) rmSync(report, { force: true });
 
 await install();
 const tasks = ["build", "check:format", "check:lint", "check:rules", "check:types", "test", "check:packed"];
-// One package at a time: tests of servers and timers share two cores badly.
-// Through pnpm, because turbo wants to find it on the path.
+// Two packages at a time: tests of servers and timers share two cores badly beyond that.
+// Through pnpm, because turbo wants to find it on the path. All failures at once, not the first.
 const code = await exec("pnpm", [
   "exec",
   "turbo",
   "run",
   ...tasks,
-  "--concurrency=1",
+  "--concurrency=2",
+  "--continue",
   "--output-logs=new-only",
   ...process.argv.slice(2),
 ]);
