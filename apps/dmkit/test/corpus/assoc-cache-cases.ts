@@ -22,7 +22,19 @@ import {
 } from "./assoc-cache.ts";
 import { u32, u64 } from "./bytes.ts";
 import { CLEAN, type Case } from "./case.ts";
-import { type Damage, flip, move, place, plus, put, resize, scribble, transplant, unnamed, zero } from "./image.ts";
+import {
+  type Damage,
+  flip,
+  move,
+  place,
+  plus,
+  put,
+  resize,
+  scribble,
+  transplant,
+  unnamed,
+  zero,
+} from "./image.ts";
 
 const HUGE = 2n ** 53n - 1n;
 const both = [first, second];
@@ -32,7 +44,7 @@ const closedWith = (dirty: number): Damage[] => [
   field(12, u32(1), "says that it was closed in order", both),
   field(112, u64(dirty), `counts ${dirty} dirty blocks`, both),
 ];
-const DIRTY = 39;
+const DIRTY = 40;
 
 /** Frames have no checksum. */
 const UNSEEN = "FORMAT.md: the data of frames has no checksum.";
@@ -105,15 +117,6 @@ const superblocks: readonly Case[] = [
     on: writeBack,
     damage: [field(48, u64(HUGE), `is of generation ${HUGE}`, both)],
     ...CLEAN,
-  },
-  {
-    name: "a superblock of generation 2^53 - 1, and the other one damaged",
-    on: writeBack,
-    damage: [field(48, u64(HUGE), `is of generation ${HUGE}`, [first]), flip(plus(second, 20))],
-    found: ["warning cache superblock"],
-    repaired: ["warning cache superblock"],
-    exits: [4, 1, 0],
-    shows: ["all", "all"],
   },
   {
     name: "superblocks of a version that nobody knows",
@@ -202,6 +205,16 @@ const entrySectors: readonly Case[] = [
     shows: ["EFORMAT", "EFORMAT"],
   },
   {
+    name: "entries of a cache that was closed with dirty blocks, and a superblock",
+    on: writeBack,
+    damage: [...closedWith(DIRTY), zero(entries(0), 512), scribble(second, 512)],
+    found: ["error cache entries-damaged", "warning cache dirty-count", "warning cache superblock"],
+    repaired: ["warning cache superblock"],
+    exits: [4, 5, 4],
+    shows: ["EFORMAT", "EFORMAT"],
+    why: "With another count of dirty blocks the next repair would pass over the damage.",
+  },
+  {
     name: "entries of a cache that was closed with nothing dirty",
     on: cleanClosed,
     damage: [flipEntryOf(54)],
@@ -249,7 +262,7 @@ const entrySectors: readonly Case[] = [
   {
     name: "a dirty block in a wrong set",
     on: writeBack,
-    damage: [rewrite(54, 1 * 4 + 2, "says dirty block 1")],
+    damage: [rewrite(54, 9 * 4 + 2, "says dirty block 9")],
     found: ["error cache entry-set"],
     repaired: ["error cache entry-set"],
     exits: [4, 1, 0],
@@ -300,7 +313,7 @@ const entrySectors: readonly Case[] = [
     name: "a block in two frames, dirty and clean, after a close",
     on: writeBack,
     damage: [...closedWith(DIRTY), added(3, 3 * 4 + 1, "says clean block 3, too")],
-    found: ["error cache clean-differs", "error cache duplicate"],
+    found: ["error cache duplicate"],
     repaired: ["error cache duplicate"],
     exits: [4, 1, 0],
     shows: ["EFORMAT", "all"],
@@ -317,18 +330,18 @@ const entrySectors: readonly Case[] = [
   {
     name: "rot in a clean frame",
     on: cleanClosed,
-    damage: [flipDataOf(54)],
+    damage: [flipDataOf(0)],
     found: ["error cache clean-differs"],
     exits: [4, 4, 4],
-    shows: ["rot 54", "rot 54"],
+    shows: ["rot 0", "rot 0"],
     why: UNSEEN,
   },
   {
     name: "rot in a clean frame, checked without the source",
     on: cleanClosed,
-    damage: [flipDataOf(54), unnamed("source")],
+    damage: [flipDataOf(0), unnamed("source")],
     ...CLEAN,
-    shows: ["rot 54", "rot 54"],
+    shows: ["rot 0", "rot 0"],
     why: UNSEEN,
   },
   {
@@ -386,7 +399,7 @@ const devices: readonly Case[] = [
   {
     name: "a cache device of 512 bytes",
     on: writeBack,
-    damage: [resize("cache", -270_336 - 7_680)],
+    damage: [resize("cache", -273_920)],
     found: [],
     exits: [8, 8, 8],
     error: "EFORMAT",
@@ -417,7 +430,7 @@ const historical: readonly Case[] = [
   {
     name: "a block of version 1 in another set",
     on: version1,
-    damage: [firstOfTable((sector) => sector + 8, "is another block"), sumTable],
+    damage: [firstOfTable((sector) => sector + 32, "is another block"), sumTable],
     type: "cache",
     found: ["error cache entry-set"],
     exits: [4, 4, 4],
@@ -462,10 +475,10 @@ const historical: readonly Case[] = [
   {
     name: "rot in a frame of version 1",
     on: version1,
-    damage: [flip(place("cache", 100, "the data of frame 0"))],
+    damage: [flip(place("cache", 52 * 4096 + 100, "the data of frame 52"))],
     found: ["error cache clean-differs"],
     exits: [4, 4, 4],
-    shows: ["rot 54", "rot 54"],
+    shows: ["rot 14", "rot 14"],
     why: UNSEEN,
   },
   {

@@ -60,7 +60,11 @@ interface Entry {
 export function entriesOf(cache: Buffer): Entry[] {
   return Array.from({ length: FRAMES }, (_, number) => {
     const value = get64(cache, entryAt(number));
-    return { frame: number, block: Math.floor(value / 4), state: value % 4 === 2 ? "dirty" : "clean" } as const;
+    return {
+      frame: number,
+      block: Math.floor(value / 4),
+      state: value % 4 === 2 ? "dirty" : "clean",
+    } as const;
   }).filter(({ frame: number }) => get64(cache, entryAt(number)) !== 0);
 }
 
@@ -72,13 +76,13 @@ export function frameOf(cache: Buffer, block: number): number {
 }
 
 /** Changes the entry of the frame in which a block is; its sector's checksum is made right. */
-export function rewrite(block: number, value: (cache: Buffer) => number | bigint, what: string): Damage {
+export function rewrite(block: number, value: number | bigint, what: string): Damage {
   return {
     text: `cache: the entry of block ${block} ${what}, and the checksum is right`,
     apply({ cache }) {
       const bytes = cache as Buffer;
       const number = frameOf(bytes, block);
-      u64(value(bytes)).copy(bytes, entryAt(number));
+      u64(value).copy(bytes, entryAt(number));
       sealEntries(bytes, Math.floor(number / 63));
     },
   };
@@ -159,7 +163,11 @@ async function make({ policy, format, close = false, seed = 1, cleaned = false }
   const source = await deviceOf(Buffer.alloc(SOURCE_BLOCKS * 4096), "source");
   const cache = await deviceOf(Buffer.alloc(SIZE), "cache");
   const oracle = new Oracle(SOURCE_BLOCKS * 8);
-  const device = await openWith({ source, cache }, { policy, format, age_limit: 0, high_watermark: 100 }, seed);
+  const device = await openWith(
+    { source, cache },
+    { policy, format, age_limit: 0, high_watermark: 100 },
+    seed,
+  );
   for (const [index, block] of BLOCKS.entries()) {
     const within = index % 5 === 0 ? 3 : 0;
     const count = within === 0 ? 8 : 2;
@@ -174,10 +182,11 @@ async function make({ policy, format, close = false, seed = 1, cleaned = false }
     }
   }
   // Written again, and not flushed.
-  if (!close) for (const block of BLOCKS.slice(0, 3)) {
-    const sector = block * 8 + 5;
-    await device.write(sector * SECTOR, oracle.write(sector, 1));
-  }
+  if (!close)
+    for (const block of BLOCKS.slice(0, 3)) {
+      const sector = block * 8 + 5;
+      await device.write(sector * SECTOR, oracle.write(sector, 1));
+    }
   if (cleaned) await (device as unknown as { message(words: string[]): Promise<unknown> }).message(["clean"]);
   await settle();
   if (close) {
@@ -247,7 +256,10 @@ export const sumTable: Damage = {
 };
 
 /** Changes the entry of the first frame in use of a version 1 table. */
-export function firstOfTable(value: (stored: number, cache: Buffer) => number | bigint, what: string): Damage {
+export function firstOfTable(
+  value: (stored: number, cache: Buffer) => number | bigint,
+  what: string,
+): Damage {
   return {
     text: `cache: the first entry of the table ${what}`,
     apply({ cache }) {

@@ -1,6 +1,13 @@
 /** All of the corpus. */
 import { assocCacheCases } from "./assoc-cache-cases.ts";
 import type { Case } from "./case.ts";
+import { compressionCases } from "./compression-cases.ts";
+import { cowCases } from "./cow-cases.ts";
 import { writeboostCases } from "./writeboost-cases.ts";
 
-export const cases: readonly Case[] = [...writeboostCases, ...assocCacheCases];
+export const cases: readonly Case[] = [
+  ...writeboostCases,
+  ...assocCacheCases,
+  ...cowCases,
+  ...compressionCases,
+];

@@ -1,11 +1,5 @@
 /** Images before they are damaged, and what damage is: steps with a name, each a pure change of bytes. */
-import {
-  type BlockDevice,
-  type Clock,
-  type Environment,
-  MemoryDevice,
-  silentLogger,
-} from "@dmkit/block-io";
+import { type BlockDevice, type Clock, type Environment, MemoryDevice, silentLogger } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
 import type { Oracle } from "./oracle.ts";
 

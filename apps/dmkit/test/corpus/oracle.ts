@@ -50,8 +50,7 @@ export class Oracle {
 
   /** Notes that a flush has succeeded. */
   flush(): void {
-    for (const [sector, versions] of this.#versions.entries())
-      this.#flushed[sector] = versions.length - 1;
+    for (const [sector, versions] of this.#versions.entries()) this.#flushed[sector] = versions.length - 1;
   }
 
   judge(sector: number, bytes: Buffer): Verdict {

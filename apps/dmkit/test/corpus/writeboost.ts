@@ -190,9 +190,7 @@ export const late: Base = base("writeboost, most of it written back", () =>
 /** Closed in order with a log of 9 … 20, written back up to 14. */
 export const closed: Base = base("writeboost, closed", () => make({ back: [14], rounds: 20, close: true }));
 /** Type 1: log 8 … 19, written back up to 14, known to be flushed up to 18; segment 20 is in the plog. */
-export const type1: Base = base("writeboost with a plog", () =>
-  make({ plog: true, back: [14], rounds: 20 }),
-);
+export const type1: Base = base("writeboost with a plog", () => make({ plog: true, back: [14], rounds: 20 }));
 /** Type 1, made by another machine: other uuids, other contents. */
 export const otherType1: Base = base("another writeboost with a plog", () =>
   make({ plog: true, back: [9], rounds: 12, seed: 77 }),
