@@ -2,10 +2,18 @@
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type BlockDevice, realEnvironment } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  GuardedDevice,
+  done,
+  plainLimits,
+  realEnvironment,
+} from "@dmkit/block-io";
 import { conformance } from "@dmkit/block-io/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { DeviceManager } from "../src/control/device-manager.ts";
+import { openedAs } from "../src/control/opened-table.ts";
 import { deviceReferences, memoryOf, readTable, resolvePaths } from "../src/control/references.ts";
 import { printTable } from "@dmkit/block-io";
 
@@ -27,6 +35,22 @@ function file(name: string, size = 2 ** 20): string {
   writeFileSync(path, "");
   truncateSync(path, size);
   return path;
+}
+
+/** Its flushes fail. */
+class Lossy extends GuardedDevice {
+  protected override doRead(_offset: number, into: Buffer): Promise<void> {
+    into.fill(0);
+    return done;
+  }
+
+  protected override doWrite(): Promise<void> {
+    return done;
+  }
+
+  protected override doFlush(): Promise<void> {
+    return Promise.reject(new BlockIoError("the disk is broken", { code: "EIO", op: "flush" }));
+  }
 }
 
 /** Keeps `depth` writes in flight, each of a number of its own, until told to stop; then says what was written. */
@@ -200,6 +224,22 @@ describe("reload", () => {
       expect(manager.snapshotOf("a")).toMatchObject({ state: "live", inactiveTable: undefined });
     }
     await expectBytes(device, await running.stop());
+  });
+
+  it("is refused to a device that has failed: writes that were answered may be lost", async () => {
+    const path = file("a");
+    const lossy = new Lossy("lossy", 2 ** 20, plainLimits);
+    const device = await manager.adopt("a", openedAs(lossy, { target: "linear", words: () => [path, "0"] }));
+    await device.write(0, Buffer.alloc(4096, 0xaa));
+    await expect(device.flush()).rejects.toMatchObject({ code: "EIO" });
+    await manager.reload("a", `0 2048 linear ${path} 0`);
+    for (let time = 0; time < 2; time += 1) {
+      await expect(manager.resume("a")).rejects.toMatchObject({ code: "EIO" });
+      await expect(device.flush()).rejects.toMatchObject({ code: "EIO" });
+      await manager.reload("a", `0 2048 linear ${path} 0`);
+    }
+    await expect(manager.close()).rejects.toMatchObject({ code: "EIO" });
+    manager = new DeviceManager(realEnvironment);
   });
 
   it("keeps requests waiting when neither table opens, until one does", async () => {

@@ -7,8 +7,8 @@ import { PlogWriter } from "../src/plog-writer.ts";
 import { recoverySteps } from "../src/recovery.ts";
 import { describe, expect, it } from "vitest";
 import { type Case, Findings, directed } from "./support/cases.ts";
-import { altered } from "./support/hand.ts";
-import { BLOCK, Rig, filled } from "./support/rig.ts";
+import { altered, nothing, settle } from "./support/hand.ts";
+import { BLOCK, MIB, Rig, filled } from "./support/rig.ts";
 
 /** A plog record of one sector with its data, byte by byte. */
 function record(id: number, sector: number, index: number, byte: number, sound = true): Buffer {
@@ -184,5 +184,48 @@ describe("a close in order", () => {
     await rig.open();
     expect(await rig.read(1)).toEqual(filled(0x11));
     expect(await rig.read(2)).toEqual([0, 0, 0, 0x22, 0x22, 0, 0, 0]);
+  });
+
+  it("waits for a segment that is closed and still on its way", async () => {
+    const rig = new Rig({ slots: 5, plog: 3 * SEGMENT_4, options: { pool: 3 } });
+    await rig.open();
+    await rig.write(10, 0xa1);
+    rig.cache.hold = ({ op, offset }) => op === "write" && offset >= MIB;
+    rig.device.dropCaches().catch(() => {});
+    await settle();
+    let closed = false;
+    rig.device.close().then(
+      () => (closed = true),
+      () => {},
+    );
+    await settle();
+    expect(closed).toBe(false);
+    await rig.crash(nothing);
+    rig.plog = undefined;
+    // Not closed in order: without the plog flushed data would be lost.
+    await expect(rig.open()).rejects.toMatchObject({ code: "EFORMAT" });
+  });
+});
+
+describe("the plog of another cache, with no room for a name", () => {
+  it("gives nothing to a cache that had none", async () => {
+    const other = new Rig({ slots: 5, plog: 3 * SEGMENT_4, options: { pool: 3 } });
+    await other.open();
+    await other.segment(7, 0x77);
+    await other.device.dropCaches();
+    other.cache.hold = ({ op, offset }) => op === "write" && offset >= MIB;
+    await other.write(8, 0x88);
+    other.device.flush().catch(() => {});
+    await settle();
+    await other.crash(nothing);
+    const rig = new Rig({ slots: 5, options: { pool: 3 } });
+    await rig.open();
+    await rig.segment(1, 0x11);
+    await rig.device.close();
+    await rig.crash(nothing);
+    rig.plog = other.plog;
+    await rig.open();
+    expect((await rig.read(8))[0]).toBe(0);
+    expect((await rig.read(1))[0]).toBe(0x11);
   });
 });
