@@ -8,7 +8,7 @@ import { list } from "./corpus/list.ts";
 import { tempFolder } from "./support.ts";
 
 /** One in so many is given to `dmkit` as a program. */
-const PROGRAM = 12;
+const PROGRAM = 24;
 
 const expected = ({ found, exits, shows, error, repaired = [], left }: Case): unknown => ({
   found,

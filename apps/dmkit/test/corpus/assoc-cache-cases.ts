@@ -297,7 +297,7 @@ const entrySectors: readonly Case[] = [
   {
     name: "a block in two frames, both dirty",
     on: writeBack,
-    damage: [added(0, 0 * 4 + 2, "says dirty block 0, too")],
+    damage: [added(0, 2, "says dirty block 0, too")],
     found: ["error cache duplicate"],
     exits: [4, 4, 4],
     shows: ["EFORMAT", "EFORMAT"],

@@ -109,7 +109,7 @@ export const blank: Base = base("new cow layer", () => make({ blank: true }));
 export const frozen: Base = base("frozen cow layer", async () => {
   const made = await make({});
   // Flag 1 in the identity, as putting a layer on it leaves it.
-  field(28, u32(1), "").apply(made.contents, made);
+  await field(28, u32(1), "is frozen").apply(made.contents, made);
   return made;
 });
 
