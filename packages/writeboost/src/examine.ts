@@ -137,22 +137,14 @@ async function readLog(
       failed("geometry", `${error.message}.`, error.hint),
     );
   }
-  if (header.kind === "blank") {
-    return failed(
-      "superblock",
-      "Sector 0 is zero: the device is not formatted, or formatting was interrupted.",
-      known === undefined
-        ? "Opening it formats it."
-        : "Opening it formats it. It was a cache once: restore a dump if that is still wanted.",
-    );
+  if (header.kind === "blank" && known === undefined) {
+    const text = "Sector 0 is zero: the device is not formatted, or formatting was interrupted.";
+    return failed("superblock", text, "Opening it formats it.");
   }
   if (header.kind === "restoring") {
     return failed("superblock", "A restore of a dump was interrupted.", "Restore the dump again.");
   }
-  const text =
-    header.kind === "foreign"
-      ? `Sector 0 holds no writeboost superblock (magic 0x${header.magic.toString(16)}).`
-      : `Sector 0 says segment_size_order ${header.order}, the identity record ${known?.order}.`;
+  const text = describeHeader(header, known);
   const bare = isBareHeader(await readBlock(cache, HEADER_START));
   if (known === undefined || (header.kind === "foreign" && !bare)) {
     return failed("superblock", text, "Restore a dump, or give the device that is a cache.");
@@ -180,6 +172,13 @@ async function readLog(
     fix: { step: "header", order: known.order },
   });
   return assumed;
+}
+
+function describeHeader(header: Header, known: Identity | undefined): string {
+  if (header.kind === "blank") return "Sector 0 is zero, but the identity record says that this is a cache.";
+  return header.kind === "foreign"
+    ? `Sector 0 holds no writeboost superblock (magic 0x${header.magic.toString(16)}).`
+    : `Sector 0 says segment_size_order ${header.kind === "writeboost" ? header.order : "?"}, the identity record ${known?.order}.`;
 }
 
 function contradicts(header: Header, identity: Identity | undefined): boolean {

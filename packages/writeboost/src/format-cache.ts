@@ -14,6 +14,7 @@ import {
   geometryOf,
   slotStart,
 } from "./format/geometry.ts";
+import { IDENTITY_START } from "./format/identity.ts";
 import { HEADER_START, encodeHeader } from "./format/superblock.ts";
 import { inParallel } from "./writeback.ts";
 
@@ -55,7 +56,8 @@ export async function formatCache(
   }
   signal?.throwIfAborted();
   // The old header first and durably: a crash in the middle must not leave it in front of half-zeroed slots.
-  await cache.writeZeroes(HEADER_START, BLOCK);
+  // With the identity record: a header that was zeroed beside one has been lost, and is repaired.
+  await cache.writeZeroes(HEADER_START, IDENTITY_START + BLOCK);
   await cache.flush();
   await cache.writeZeroes(0, SLOTS_START);
   let zeroed = 0;

@@ -70,13 +70,20 @@ export interface ScannedLog extends Log {
   readonly checksummed: number;
 }
 
-/** The superblock alone: `blank` if the device may be formatted. Throws `EFORMAT` for anything unknown. */
+/** The superblock alone: `blank` if the device may be formatted: nothing on it says that it was a cache. Throws `EFORMAT` for anything unknown. */
 export async function readSuperblock(cache: BlockDevice): Promise<{ order: number | undefined } | "blank"> {
   if (cache.size < SLOTS_START) {
     throw refuse(cache, `${cache.size} bytes are too few for a cache device`, "Give at least a few MiB.");
   }
   const header = decodeHeader(await readBlock(cache, HEADER_START));
-  if (header.kind === "blank") return "blank";
+  if (header.kind === "blank") {
+    if (typeof decodeIdentity(await readBlock(cache, IDENTITY_START)) !== "object") return "blank";
+    throw refuse(
+      cache,
+      "sector 0 is zero, but the identity record in sector 8 says that this is a cache: its header was lost",
+      "Repair it offline (fsck); or, if nothing on it is needed any more, zero its first 8 KiB. Nothing has been written.",
+    );
+  }
   if (header.kind === "writeboost") return { order: header.order };
   if (header.kind === "restoring") {
     throw refuse(
@@ -88,7 +95,7 @@ export async function readSuperblock(cache: BlockDevice): Promise<{ order: numbe
   throw refuse(
     cache,
     `sector 0 holds neither zeroes nor a writeboost superblock (magic 0x${header.magic.toString(16)})`,
-    "If nothing on it is needed any more, zero its first 4 KiB; nothing has been written.",
+    "If nothing on it is needed any more, zero its first 8 KiB; nothing has been written.",
   );
 }
 

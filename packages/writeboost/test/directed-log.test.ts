@@ -183,7 +183,7 @@ const cases: readonly Case[] = [
         // The magic at once, where the right order is to have it zero until everything else is.
         writeZeroes(offset, length, options) {
           if (offset > 0) return disk.writeZeroes(offset, length, options);
-          if (length === BLOCK) return disk.write(0, encodeHeader(4));
+          if (length === 2 * BLOCK) return disk.write(0, encodeHeader(4));
           return disk.writeZeroes(BLOCK, length - BLOCK, options);
         },
       })),
@@ -194,8 +194,8 @@ const cases: readonly Case[] = [
       await old.open();
       for (const block of [5, 6, 7]) await old.segment(block, 0xee);
       await old.device.close();
-      // As the user is told to: sector 0 zeroed, so that it is formatted anew.
-      await old.cache.writeZeroes(0, BLOCK);
+      // As the user is told to: the first 8 KiB zeroed, so that it is formatted anew.
+      await old.cache.writeZeroes(0, 2 * BLOCK);
       await old.cache.flush();
       const image = old.cache.stable;
       for (let requests = 0; requests < 24; requests += 1) {

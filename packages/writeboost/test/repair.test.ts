@@ -238,9 +238,16 @@ const cases: readonly Case[] = [
     whole: false,
   },
   {
-    name: "a device that is not formatted",
+    name: "a header that was zeroed",
     on: "plain",
     damage: ({ cache }) => cache.fill(0, 0, 512),
+    kinds: ["superblock"],
+    left: [],
+  },
+  {
+    name: "a device that is not formatted",
+    on: "plain",
+    damage: ({ cache }) => cache.fill(0, 0, 8192),
     kinds: ["superblock"],
     left: ["superblock"],
   },
