@@ -40,11 +40,11 @@ const ours = image("dmkit.img");
 const kits = image("nbdkit.img");
 const qemus = image("qemu.img");
 
-const slow = image("slow.img");
-const log = image("log.img", 2 * DEVICE_SIZE);
-const slow1 = image("slow1.img");
-const log1 = image("log1.img", 2 * DEVICE_SIZE);
-const plog = image("plog.img", 64 * 2 ** 20);
+const slow = renewed(image("slow.img"));
+const log = renewed(image("log.img", 2 * DEVICE_SIZE));
+const slow1 = renewed(image("slow1.img"));
+const log1 = renewed(image("log1.img", 2 * DEVICE_SIZE));
+const plog = renewed(image("plog.img", 64 * 2 ** 20));
 const bitmap = renewed(image("bitmap.img", 4 * 2 ** 20));
 const layer = renewed(image("layer.img", GOLDEN_SIZE));
 const base = filled(image("base.img"));
@@ -109,6 +109,8 @@ export const groups: readonly DeviceGroup[] = [
   },
   {
     name: "writeboost",
+    fresh: true,
+    filled: "always",
     servers: [
       dmkit(
         "dmkit writeboost 0",
@@ -188,7 +190,7 @@ export const groups: readonly DeviceGroup[] = [
     // qemu's filter cannot write to a place twice, nor less than a cluster.
     name: "compression",
     fresh: true,
-    filledForReads: true,
+    filled: "for reads",
     span: DEVICE_SIZE / 2,
     data: textLike,
     servers: [

@@ -122,7 +122,8 @@ async function measureFresh(
       const server = await start(group, specs[index] as ServerSpec, folder, index, report);
       try {
         const { data, span = options.span } = group;
-        if (group.filledForReads === true && work.reads) await fill(server.uri, span, data);
+        const { filled } = group;
+        if (filled === "always" || (filled === "for reads" && work.reads)) await fill(server.uri, span, data);
         return await measure(server);
       } finally {
         await server.stop();

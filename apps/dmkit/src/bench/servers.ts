@@ -26,12 +26,12 @@ export interface DeviceGroup {
   readonly name: string;
   readonly servers: readonly ServerSpec[];
   /**
-   * Each measurement gets servers that have just been prepared and started, and are not filled: for overlays,
-   * where the first write to a place is what costs.
+   * Each measurement gets a server of its own that has just been prepared and started: for overlays, where the
+   * first write to a place is what costs, and for caches, which go on writing back while others are measured.
    */
   readonly fresh?: boolean;
-  /** But work that reads finds data. */
-  readonly filledForReads?: boolean;
+  /** Which work of a fresh server finds a device that was written once; without: none. */
+  readonly filled?: "always" | "for reads";
   /** Arguments of fio for all work, e.g. what data looks like. */
   readonly data?: readonly string[];
   /** Bytes of the device that are used, where the common span would not show what matters. */
