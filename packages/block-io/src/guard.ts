@@ -29,27 +29,9 @@ import {
   done,
 } from "./device.ts";
 import { BlockIoError, type ErrorCode, type Operation, toBlockIoError } from "./errors.ts";
+import { type Gate, makeGate } from "./gate.ts";
 
 type State = "open" | "suspended" | "closed";
-
-/** What held requests wait for: opened by resume, refused by close. */
-interface Gate {
-  readonly promise: Promise<void>;
-  readonly open: () => void;
-  readonly refuse: (error: BlockIoError) => void;
-}
-
-function makeGate(): Gate {
-  let open!: () => void;
-  let refuse!: (error: BlockIoError) => void;
-  const promise = new Promise<void>((resolve, reject) => {
-    open = resolve;
-    refuse = reject;
-  });
-  // Nobody may be waiting.
-  promise.catch(() => {});
-  return { promise, open, refuse };
-}
 
 // The most that is written at once where zeroes have to be written as data.
 const ZERO_CHUNK = 1024 * 1024;

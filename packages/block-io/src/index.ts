@@ -36,6 +36,7 @@ export {
   sleep,
 } from "./environment.ts";
 export { STREAMS, Streams } from "./streams.ts";
+export { type Gate, makeGate } from "./gate.ts";
 export { GuardedDevice, sectorsOf, zeroes } from "./guard.ts";
 export type {
   Detected,

@@ -20,6 +20,7 @@ import {
   BlockIoError,
   type Clock,
   type Extent,
+  type Gate,
   type Limits,
   type MessageOptions,
   type Operation,
@@ -27,6 +28,7 @@ import {
   type TargetDevice,
   type WriteOptions,
   type WriteZeroesOptions,
+  makeGate,
   plainLimits,
   withCapabilities,
 } from "@dmkit/block-io";
@@ -34,25 +36,6 @@ import { Meter, untimed } from "../top/meter.ts";
 import type { SampledTraffic } from "../top/snapshot.ts";
 import type { OpenedTable } from "./opened-table.ts";
 import type { SegmentStatus } from "./snapshot.ts";
-
-/** What held requests wait for. */
-interface Gate {
-  readonly promise: Promise<void>;
-  readonly open: () => void;
-  readonly refuse: (error: BlockIoError) => void;
-}
-
-function makeGate(): Gate {
-  let open!: () => void;
-  let refuse!: (error: BlockIoError) => void;
-  const promise = new Promise<void>((resolve, reject) => {
-    open = resolve;
-    refuse = reject;
-  });
-  // Nobody may be waiting.
-  promise.catch(() => {});
-  return { promise, open, refuse };
-}
 
 export class NamedDevice implements TargetDevice {
   #name: string;
