@@ -1,13 +1,6 @@
 /** What table lines refer to: other named devices, paths, and memory that is gone when the table is closed. */
 import { resolve } from "node:path";
-import {
-  BlockIoError,
-  type OptionSpec,
-  type OptionTable,
-  type Segment,
-  parseTable,
-  schemeOf,
-} from "@dmkit/block-io";
+import { BlockIoError, type OptionTable, type Segment, parseTable, schemeOf } from "@dmkit/block-io";
 import { targets } from "../targets.ts";
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._+@:=#-]{0,126}$/;
@@ -51,7 +44,7 @@ export function resolvePaths(segments: readonly Segment[], folder: string): read
     schemeOf(reference) === undefined ? resolve(folder, reference) : reference;
   return segments.map((segment) => ({
     ...segment,
-    options: mapDevices(segment.target.options, segment.options, absolute),
+    options: replaceReferences(segment.target.options, segment.options, absolute),
   }));
 }
 
@@ -70,28 +63,28 @@ export function readTable(text: string): readonly Segment[] {
 function referencesOf(segments: readonly Segment[]): Set<string> {
   const references = new Set<string>();
   for (const { target, options } of segments) {
-    mapDevices(target.options, options, (reference) => {
+    replaceReferences(target.options, options, (reference) => {
       references.add(reference);
-      return reference;
+      return undefined;
     });
   }
   return references;
 }
 
-/** Options with every device they name replaced: what a target's table of options calls `device`. */
-function mapDevices(table: OptionTable, options: unknown, map: (reference: string) => string): unknown {
+/** Options with every reference to a device replaced; `undefined` from `replace` leaves it as it is. */
+export function replaceReferences(
+  table: OptionTable,
+  options: unknown,
+  replace: (reference: string) => string | undefined,
+): unknown {
   if (typeof options !== "object" || options === null) return options;
-  const entries = Object.entries(options).map(([name, value]) => [
-    name,
-    mapValue(Object.hasOwn(table, name) ? table[name] : undefined, value, map),
-  ]);
-  return Object.fromEntries(entries) as unknown;
-}
-
-function mapValue(spec: OptionSpec | undefined, value: unknown, map: (reference: string) => string): unknown {
-  if (spec?.type === "device" && typeof value === "string") return map(value);
-  if (spec?.type === "list" && Array.isArray(value)) {
-    return value.map((group: unknown) => mapDevices(spec.of, group, map));
+  const replaced: Record<string, unknown> = { ...options };
+  for (const [name, spec] of Object.entries(table)) {
+    const value = replaced[name];
+    if (spec.type === "device" && typeof value === "string") replaced[name] = replace(value) ?? value;
+    else if (spec.type === "list" && Array.isArray(value)) {
+      replaced[name] = value.map((group: unknown) => replaceReferences(spec.of, group, replace));
+    }
   }
-  return value;
+  return replaced;
 }

@@ -120,21 +120,3 @@ function readGroup(
   );
   return undefined;
 }
-
-/** Options with every reference to a device replaced; `undefined` from `replace` leaves it as it is. */
-export function replaceReferences(
-  table: OptionTable,
-  options: unknown,
-  replace: (reference: string) => string | undefined,
-): unknown {
-  if (typeof options !== "object" || options === null) return options;
-  const replaced: Record<string, unknown> = { ...options };
-  for (const [name, spec] of Object.entries(table)) {
-    const value = replaced[name];
-    if (spec.type === "device" && typeof value === "string") replaced[name] = replace(value) ?? value;
-    else if (spec.type === "list" && Array.isArray(value)) {
-      replaced[name] = value.map((group: unknown) => replaceReferences(spec.of, group, replace));
-    }
-  }
-  return replaced;
-}

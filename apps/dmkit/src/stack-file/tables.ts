@@ -9,9 +9,9 @@ import {
 } from "@dmkit/block-io";
 import type { DeviceContext } from "./context.ts";
 import { OPEN_LENGTH } from "./lengths.ts";
-import { replaceReferences } from "./options.ts";
 import type { LengthRule, PlannedDevice } from "./plan.ts";
 import { show } from "./problem.ts";
+import { replaceReferences } from "../control/references.ts";
 import { resolveReference } from "./references.ts";
 import { check, tableDeviceSchema } from "./schema.ts";
 import { type Options, stackTargets } from "./targets.ts";
