@@ -1,4 +1,10 @@
-/** Bits that are in memory only are brought to the disk after a while, whether anybody flushes or not. */
+/**
+ * Bits that are in memory only are brought to the disk after a while, whether anybody flushes or not.
+ *
+ * Clients wait while the file system below brings data to the disk, so the default is as long as others leave it
+ * (ext4's commit interval, the kernel's flusher: 5 s; with 1 s, random writes ran at 34k to 69k a second in
+ * place of 90k), and the while begins anew when a commit is over, however long it took.
+ */
 import type { Environment, Timer } from "@dmkit/block-io";
 
 export class Autocommit {
@@ -7,6 +13,8 @@ export class Autocommit {
   readonly #device: string;
   readonly #commit: () => Promise<void>;
   #timer: Timer | undefined;
+  #committing = false;
+  #armedMeanwhile = false;
 
   /** @param milliseconds 0: never. @param commit fails the device by itself; the error is logged here. */
   constructor(environment: Environment, milliseconds: number, device: string, commit: () => Promise<void>) {
@@ -19,21 +27,36 @@ export class Autocommit {
   /** There is something to commit. */
   arm(): void {
     if (this.#milliseconds === 0 || this.#timer !== undefined) return;
+    if (this.#committing) {
+      this.#armedMeanwhile = true;
+      return;
+    }
     this.#timer = this.#environment.clock.after(this.#milliseconds, this.#fire);
   }
 
   disarm(): void {
     this.#timer?.cancel();
     this.#timer = undefined;
+    this.#armedMeanwhile = false;
   }
 
   readonly #fire = (): void => {
     this.#timer = undefined;
-    this.#commit().catch((error: unknown) => {
+    void this.#run();
+  };
+
+  async #run(): Promise<void> {
+    this.#committing = true;
+    this.#armedMeanwhile = false;
+    try {
+      await this.#commit();
+    } catch (error) {
       this.#environment.logger.log("error", "writes are refused: the bitmap could not be written", {
         device: this.#device,
         error: String(error),
       });
-    });
-  };
+    }
+    this.#committing = false;
+    if (this.#armedMeanwhile) this.arm();
+  }
 }

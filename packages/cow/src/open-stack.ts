@@ -22,6 +22,7 @@ import { checkSectors } from "./format/geometry.ts";
 import { type Identity, type IdentityBlock, randomUuid } from "./format/identity.ts";
 import type { NewLayer } from "./freeze.ts";
 import { type LayerDevices, readIdentity, requireEmpty, requireLayerRoom, writeIdentity } from "./layer.ts";
+import { cowOptions } from "./options.ts";
 
 /** The devices of a stack. The caller keeps them and closes them, after the stack. */
 export interface StackDevices {
@@ -42,7 +43,7 @@ export interface OpenStackOptions {
   readonly readOnly?: boolean;
   /** Block size in bytes of the layers made by the original; without it they are refused. */
   readonly aliasedBlockSize?: AliasedBlockSize | undefined;
-  /** Milliseconds the bits of a write may be in memory only; 0: until the next flush. Default 1000. */
+  /** Milliseconds the bits of a write may be in memory only; 0: until the next flush. Default: that of the tables. */
   readonly autocommit?: number;
   readonly openLayer?: CowParts["openLayer"];
   readonly frozen?: (layer: NewLayer) => void;
@@ -84,7 +85,7 @@ export async function openStack(stack: StackDevices, options: OpenStackOptions =
       ? {}
       : { top: { layer: top, identity, writer: makeWriter(map, top.bitmap, top.data) } }),
     makeWriter,
-    autocommit: options.autocommit ?? 1000,
+    autocommit: options.autocommit ?? cowOptions.autocommit.default * 1000,
     environment,
     openLayer: options.openLayer,
     frozen: options.frozen,

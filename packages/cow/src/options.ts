@@ -37,7 +37,7 @@ export const cowOptions = {
     type: "integer",
     min: 0,
     max: 3600,
-    default: 1,
+    default: 5,
     unit: "s",
     help: "longest time the bits of a write are in memory only; 0 waits for a flush",
   },
