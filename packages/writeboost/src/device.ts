@@ -322,6 +322,11 @@ export class WriteboostDevice extends GuardedTarget {
     if (this.#parts.plog !== undefined) {
       log.close();
       await log.makeDurable(log.open ? log.opened - 1 : log.opened);
+      try {
+        await this.#parts.plog.clear();
+      } catch (error) {
+        throw log.die(error);
+      }
     }
     await this.#record();
     // After a flush that failed, what the backing device shows need not be what it keeps.

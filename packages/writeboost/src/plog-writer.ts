@@ -13,12 +13,14 @@
  * - at most two segments need the plog: the one that is open, and the one before it while it is on its way to
  *   the cache device. All others are durable there before a barrier writes anything;
  * - a plog segment is used again only when the segment it belonged to is durable on the cache device;
- * - what lies behind the records of a plog segment is durably zero: a segment is blanked after use, and that is
- *   flushed before it is used again. Stale records and user data are therefore never read as records.
+ * - what lies behind the records of a plog segment is never taken for one more. It is zero at first; later it is
+ *   what an earlier segment left: records, whose ids are too small, and user data. Where a sector of that could
+ *   pass for a record of a later segment, the plog segment is blanked, durably, before it is used again. (Blanking
+ *   all of them took a sixth of the writes with flush at depth 8: 12.4k against 10.2k a second.)
  */
 import { type BlockDevice, done } from "@dmkit/block-io";
 import { type Geometry, plogSegmentSize } from "./format/geometry.ts";
-import { encodeRecord, recordSize } from "./format/plog.ts";
+import { encodeRecord, plogRules, recordSize } from "./format/plog.ts";
 import type { SegmentLog } from "./segment-log.ts";
 
 // The open segment, the one before it, and one that is being blanked.
@@ -31,8 +33,17 @@ interface Image {
   appended: number;
   /** What of it is durable in the plog. */
   written: number;
+  /** Some of its data could pass for a record of a later segment. */
+  misleading: boolean;
   /** A barrier is writing it, or about to. */
   isInUse: boolean;
+}
+
+/** What was last written to a plog segment. */
+interface Use {
+  readonly id: number;
+  readonly bytes: number;
+  readonly misleading: boolean;
 }
 
 export class PlogWriter {
@@ -49,8 +60,8 @@ export class PlogWriter {
   #zeroes: Buffer | undefined;
   /** The last segment for which a flush of the cache device was started ahead of need. */
   #hurried = 0;
-  /** Bytes written to each plog segment since it was blanked, and for which id. */
-  readonly #used: Map<number, { id: number; bytes: number }> = new Map();
+  /** By plog segment, without those that are zero. */
+  readonly #used: Map<number, Use> = new Map();
 
   /** @param segments P; all plog segments on the device are zero. */
   constructor(device: BlockDevice, geometry: Geometry, segments: number, log: SegmentLog) {
@@ -76,6 +87,7 @@ export class PlogWriter {
     const { opened } = this.#log;
     const image = this.#newest?.id === opened ? this.#newest : this.#begin(opened);
     encodeRecord(image.bytes, image.appended, opened, sector, index, data);
+    image.misleading ||= plogRules.resemblesRecord(data, opened);
     image.appended += recordSize(data.length);
   }
 
@@ -93,6 +105,17 @@ export class PlogWriter {
     } finally {
       for (const image of images) this.#release(image);
     }
+  }
+
+  /**
+   * Zeroes, durably, what was written; everything must be durable on the cache device. For drivers that believe a
+   * plog whatever the log says: ours lacks the records that no barrier had asked for.
+   */
+  async clear(): Promise<void> {
+    if (this.#used.size === 0) return;
+    await settled([...this.#used.keys()].map((segment) => this.#blank(segment)));
+    await this.#device.flush();
+    this.#used.clear();
   }
 
   /** The newest segment that anything was written to. */
@@ -125,7 +148,7 @@ export class PlogWriter {
     try {
       const ids = new Set(live.map(({ id }) => id));
       await this.#makeRoom(ids);
-      const stale = this.#stale(ids);
+      const stale = this.#misleading(ids);
       const writing = missing.map((image) => this.#writeTail(image, ends[images.indexOf(image)] as number));
       const blanking = stale.map((segment) => this.#blank(segment));
       const requests = [...writing, ...blanking];
@@ -147,28 +170,34 @@ export class PlogWriter {
     log.flushCache().catch(() => {});
   }
 
-  /** Blanks, durably, what these segments are about to use; others had it done in passing, with few there is nobody. */
+  /** Blanks, durably, what these segments must not use as it is; as a rule that was done in passing. */
   async #makeRoom(ids: ReadonlySet<number>): Promise<void> {
-    const segments = [...ids].map((id) => (id - 1) % this.#segments);
-    const taken = segments.filter((segment) => {
-      const used = this.#used.get(segment);
-      return used !== undefined && !ids.has(used.id);
-    });
+    const segments = new Set([...ids].map((id) => (id - 1) % this.#segments));
+    const taken = this.#misleading(ids).filter((segment) => segments.has(segment));
     if (taken.length === 0) return;
     await settled(taken.map((segment) => this.#blank(segment)));
     await this.#device.flush();
     for (const segment of taken) this.#used.delete(segment);
   }
 
-  /** Plog segments whose contents are durable on the cache device. */
-  #stale(live: ReadonlySet<number>): number[] {
-    return [...this.#used].filter(([, { id }]) => !live.has(id)).map(([segment]) => segment);
+  /** Plog segments of other ids than these whose contents must not lie behind the records of a later one. */
+  #misleading(live: ReadonlySet<number>): number[] {
+    const found: number[] = [];
+    for (const [segment, { id, misleading }] of this.#used)
+      if (misleading && !live.has(id)) found.push(segment);
+    return found;
   }
 
-  #writeTail(image: Image, end: number): Promise<void> {
-    const segment = (image.id - 1) % this.#segments;
-    this.#used.set(segment, { id: image.id, bytes: end });
-    return this.#device.write(segment * this.#size + image.written, image.bytes.subarray(image.written, end));
+  #writeTail({ id, bytes, written, misleading }: Image, end: number): Promise<void> {
+    const segment = (id - 1) % this.#segments;
+    const before = this.#used.get(segment);
+    if (before !== undefined && before.id !== id) this.#mayOverwrite(segment, before);
+    this.#used.set(segment, { id, bytes: end, misleading });
+    return this.#device.write(segment * this.#size + written, bytes.subarray(written, end));
+  }
+
+  #mayOverwrite(segment: number, { id }: Use): void {
+    if (id > this.#log.durable) throw new Error(`plog segment ${segment} still holds segment ${id}`);
   }
 
   /**
@@ -176,17 +205,17 @@ export class PlogWriter {
    * commit its journal in every barrier.
    */
   #blank(segment: number): Promise<void> {
-    const { id = 0, bytes = 0 } = this.#used.get(segment) ?? {};
-    if (id > this.#log.durable) throw new Error(`plog segment ${segment} still holds segment ${id}`);
+    const use = this.#used.get(segment) as Use;
+    this.#mayOverwrite(segment, use);
     this.#zeroes ??= Buffer.alloc(this.#size);
-    return this.#device.write(segment * this.#size, this.#zeroes.subarray(0, bytes));
+    return this.#device.write(segment * this.#size, this.#zeroes.subarray(0, use.bytes));
   }
 
   #begin(id: number): Image {
     const old = this.#before;
     this.#before = this.#newest;
     const bytes = this.#idle.pop() ?? this.#newBuffer();
-    this.#newest = { id, bytes, appended: 0, written: 0, isInUse: false };
+    this.#newest = { id, bytes, appended: 0, written: 0, misleading: false, isInUse: false };
     if (old !== undefined && !old.isInUse) this.#idle.push(old.bytes);
     return this.#newest;
   }

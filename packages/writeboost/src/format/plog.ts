@@ -9,8 +9,9 @@
  *           22  zero to 512
  *           512 data, len × 512 bytes
  *
- * Records end at the first that does not fit, has another id or a wrong checksum. Whoever writes makes sure
- * that what follows the last record is zero, so that user data is never taken for a record.
+ * Records end at the first that does not fit, has another id or a wrong checksum. Whoever writes makes sure that
+ * what follows the last record cannot be taken for one more: it is zero, or records and data of an earlier segment
+ * in which no sector resembles a record of a later one.
  */
 import { getU32, getU8, setU32, setU64, setU8, tryU64 } from "@dmkit/block-io";
 import { checksum } from "./checksum.ts";
@@ -108,9 +109,26 @@ export function decodeRecord(segment: Buffer, at: number, bounds: RecordBounds):
   return { id, sector, index, length, dataAt };
 }
 
-/** Together so that a test can put a known fault into it. */
-export const plogRules: { sound: (data: Buffer, stored: number) => boolean } = {
+/**
+ * Whether a sector of user data could be taken for a record of a segment after `id`, if its checksum held. So
+ * can hardly any data that is not made for it: 1 sector of random bytes in 100,000.
+ */
+function resemblesRecord(data: Buffer, id: number): boolean {
+  for (let at = 0; at < data.length; at += 512) {
+    const length = getU8(data, at + 21);
+    // Not a number: no id.
+    if (length >= 1 && length <= 8 && tryU64(data, at) > id) return true;
+  }
+  return false;
+}
+
+/** Together so that a test can put a known fault into them. */
+export const plogRules: {
+  sound: (data: Buffer, stored: number) => boolean;
+  resemblesRecord: (data: Buffer, id: number) => boolean;
+} = {
   sound: (data, stored) => checksum("classic", data) === stored,
+  resemblesRecord,
 };
 
 /** All records of a plog segment that count: those of the first one's id, up to the first that is not valid. */
