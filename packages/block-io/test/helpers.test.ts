@@ -306,6 +306,33 @@ describe("flush group", () => {
     await fourth;
   });
 
+  it("lets a caller join the barrier that runs if nothing has changed since it began", async () => {
+    const finish: (() => void)[] = [];
+    let changes = 0;
+    const group = new FlushGroup(
+      () => new Promise<void>((resolve) => finish.push(resolve)),
+      () => changes,
+    );
+    changes += 1;
+    const first = group.flush();
+    expect(group.flush()).toBe(first);
+    changes += 1;
+    const second = group.flush();
+    expect(second).not.toBe(first);
+    expect(group.flush()).toBe(second);
+    let over = false;
+    void second.then(() => (over = true));
+    finish[0]?.();
+    await first;
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(over).toBe(false);
+    expect(finish.length).toBe(2);
+    const third = group.flush();
+    finish[1]?.();
+    await Promise.all([second, third]);
+    expect(finish.length).toBe(2);
+  });
+
   it("never runs two barriers at once, whenever somebody asks", async () => {
     let running = 0;
     const group = new FlushGroup(async () => {

@@ -9,14 +9,13 @@
 import {
   BlockIoError,
   type Environment,
-  FlushGroup,
   GuardedTarget,
   type MessageOptions,
   Streams,
   type WriteZeroesOptions,
   done,
-  toBlockIoError,
 } from "@dmkit/block-io";
+import { Barriers } from "./barriers.ts";
 import { BusyMeter } from "./busy-meter.ts";
 import { Bypass } from "./bypass.ts";
 import { runEnd, runStart } from "./core/sectors.ts";
@@ -70,13 +69,11 @@ export class WriteboostDevice extends GuardedTarget {
   readonly #reads: ReadPath;
   readonly #daemons: Daemons;
   readonly #identity: IdentityKeeper | undefined;
-  readonly #barriers: FlushGroup;
+  readonly #barriers: Barriers;
   readonly #tunables: Tunables;
   #recorded: number;
   #dropping = 0;
   #dropsEnd = 0;
-  /** Suspend and close flush too, but nobody asked for a barrier. */
-  #quiet = false;
   #stopped = false;
 
   /** @param recovered what {@link recover} found; the devices are left to whoever opened them. */
@@ -99,6 +96,7 @@ export class WriteboostDevice extends GuardedTarget {
         allowed: () => this.#tunables.allow_writeback === 1,
         hurry: () => this.#dropping > 0,
         batch: () => this.#tunables.nr_max_batched_writeback,
+        barriers: () => this.#barriers.asked,
         failure: () => this.failure,
       },
       environment,
@@ -110,7 +108,10 @@ export class WriteboostDevice extends GuardedTarget {
     this.#bypass = new Bypass(this.#parts, this.#staging);
     this.#writes = new WritePath(this.#parts, this.#writeback, this.#bypass);
     this.#reads = new ReadPath(this.#parts);
-    this.#barriers = new FlushGroup(() => this.#barrier());
+    this.#barriers = new Barriers(this.#parts, this.#bypass, environment.scheduler, {
+      failure: () => this.failure,
+      fail: (error) => this.fail(error),
+    });
     this.#daemons = new Daemons(environment.clock, {
       modulate: () => this.#modulate(),
       record: () => this.#record().catch(() => {}),
@@ -249,18 +250,19 @@ export class WriteboostDevice extends GuardedTarget {
   }
 
   override async suspend(): Promise<void> {
-    this.#quiet = true;
+    this.#barriers.quiet = true;
     try {
       await super.suspend();
       await this.#stop();
     } finally {
-      this.#quiet = false;
+      this.#barriers.quiet = false;
     }
   }
 
   override async resume(): Promise<void> {
     if (this.#stopped) {
       this.#stopped = false;
+      this.#barriers.start();
       this.#writeback.start();
       this.#daemons.configure(this.#tunables);
     }
@@ -268,7 +270,7 @@ export class WriteboostDevice extends GuardedTarget {
   }
 
   override close(): Promise<void> {
-    this.#quiet = true;
+    this.#barriers.quiet = true;
     return super.close();
   }
 
@@ -285,21 +287,25 @@ export class WriteboostDevice extends GuardedTarget {
     const { cutoff } = this.#streams;
     if (from.length >= Math.min(cutoff, LARGE_WRITE) && this.#streams.bypasses(offset, from.length)) {
       const writing = this.#bypass.write(this.#writes, offset, from);
-      return fua ? this.#thenFlush(writing) : writing;
+      if (writing !== done || fua) return this.#afterWrite(writing, fua);
+      this.#barriers.changed(false);
+      return done;
     }
     const at = this.#writes.place(offset, from, 0);
-    if (at === from.length && !fua) return done;
-    return this.#finishWrite(offset, from, at, fua);
+    if (at < from.length || fua) return this.#finishWrite(offset, from, at, fua);
+    this.#barriers.changed(false);
+    return done;
   }
 
   protected override doFlush(): Promise<void> {
-    return this.#barriers.flush();
+    return this.#barriers.ask();
   }
 
   protected override async doDiscard(offset: number, length: number): Promise<void> {
     this.#log.check();
     if (this.#backing.limits.capabilities.discard === "none") return;
     await this.#bypass.discard(this.#writes, offset, length);
+    this.#barriers.changed(false);
   }
 
   protected override async doWriteZeroes(
@@ -309,7 +315,8 @@ export class WriteboostDevice extends GuardedTarget {
   ): Promise<void> {
     this.#log.check();
     await this.#bypass.writeZeroes(this.#writes, offset, length, options);
-    if (options.fua === true) await this.#barriers.flush();
+    this.#barriers.changed(options.fua === true);
+    if (options.fua === true) await this.#barriers.ask();
   }
 
   protected override async doClose(): Promise<void> {
@@ -344,13 +351,14 @@ export class WriteboostDevice extends GuardedTarget {
   }
 
   async #finishWrite(offset: number, from: Buffer, at: number, fua: boolean): Promise<void> {
-    if (at < from.length) await this.#writes.finish(offset, from, at);
-    if (fua) await this.#barriers.flush();
+    const writing = at < from.length ? this.#writes.finish(offset, from, at) : done;
+    await this.#afterWrite(writing, fua);
   }
 
-  async #thenFlush(writing: Promise<void>): Promise<void> {
+  async #afterWrite(writing: Promise<void>, fua: boolean): Promise<void> {
     await writing;
-    await this.#barriers.flush();
+    this.#barriers.changed(fua);
+    if (fua) await this.#barriers.ask();
   }
 
   async #readAndStage(offset: number, into: Buffer, ticket: number): Promise<void> {
@@ -364,33 +372,6 @@ export class WriteboostDevice extends GuardedTarget {
       });
     } finally {
       staging.end(offset, into.length, ticket);
-    }
-  }
-
-  /** Everything acknowledged so far becomes durable. */
-  async #barrier(): Promise<void> {
-    const log = this.#log;
-    log.check();
-    if (this.#parts.plog !== undefined) {
-      await this.#parts.plog.commit();
-    } else {
-      if (log.count > 0) {
-        log.close();
-        if (!this.#quiet) this.#parts.statistics.partialFlushes += 1;
-      }
-      await log.makeDurable(log.open ? log.opened - 1 : log.opened);
-    }
-    try {
-      await this.#bypass.flush(this.#backing);
-      // A flush for writeback may have failed meanwhile and taken with it what went past the log; that this
-      // one succeeded after it means nothing.
-      if (this.failure !== undefined) throw this.failure;
-    } catch (error) {
-      const failure = toBlockIoError(error, { device: this.#backing.name, op: "flush" });
-      this.fail(failure);
-      // Whoever waits for writeback: there will be none.
-      log.changed.notify();
-      throw failure;
     }
   }
 
@@ -427,16 +408,13 @@ export class WriteboostDevice extends GuardedTarget {
   async #sync(): Promise<void> {
     const log = this.#log;
     if (log.dead !== undefined || this.failure !== undefined) return;
-    const quiet = this.#quiet;
-    this.#quiet = true;
-    const barrier = this.#barriers.flush();
-    this.#quiet = quiet;
-    await barrier;
+    await this.#barriers.run();
   }
 
   async #stop(): Promise<void> {
     this.#stopped = true;
     this.#endDrops();
+    await this.#barriers.stop();
     await this.#daemons.stop();
     await this.#writeback.stop();
   }

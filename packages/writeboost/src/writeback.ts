@@ -28,8 +28,10 @@ const DEPTH = 32;
 const RETRY_AFTER = 1000;
 // How long segments wait in the background for others to be written back together with, milliseconds.
 const LINGER = 500;
-// Bytes of segments written within that time from which on clients are busy: writing back can wait.
+// Bytes of segments written, or barriers asked for, within that time from which on clients are busy: writing back
+// can wait. Where the devices share a disk, a flush of the backing device delays many barriers by milliseconds.
 const BUSY = 16 * 1024 * 1024;
+const BUSY_BARRIERS = 50;
 
 /** What decides whether and how much is written back. */
 export interface WritebackPolicy {
@@ -38,6 +40,8 @@ export interface WritebackPolicy {
   readonly hurry: () => boolean;
   /** Segments in a batch. */
   readonly batch: () => number;
+  /** How many barriers clients have asked for, ever. */
+  readonly barriers: () => number;
   /**
    * Why the device has failed, if it has. After a flush of the backing device that failed, one that succeeds says
    * nothing about what was written before: nothing may count as written back any more.
@@ -60,8 +64,9 @@ export class Writeback {
   #linger: Timer | undefined;
   /** The segments there are have waited long enough. */
   #lingered = false;
-  /** The newest segment when the linger timer last fired, and whether clients were busy until then. */
+  /** The newest segment and the barriers when the linger timer last fired, and whether clients were busy until then. */
   #openedBefore: number;
+  #barriersBefore = 0;
   #wasBusy = false;
   #stopped = false;
   /** Attempts that failed, and why the last one did. */
@@ -139,13 +144,14 @@ export class Writeback {
     return lastWriteback + geometry.slots - opened < writebackRules.reserve(this.batch, geometry.slots);
   }
 
-  /** While clients write much, they have the devices to themselves, up to half of the ring. */
+  /** While clients write or flush much, they have the devices to themselves, up to half of the ring. */
   #shouldYield(): boolean {
     const { opened, lastWriteback, geometry } = this.#log;
     return (this.#wasBusy || this.#isBusy()) && opened - lastWriteback < geometry.slots / 2;
   }
 
   #isBusy(): boolean {
+    if (this.#policy.barriers() - this.#barriersBefore > BUSY_BARRIERS) return true;
     return (this.#log.opened - this.#openedBefore) * this.#log.geometry.slotSize > BUSY;
   }
 
@@ -159,6 +165,7 @@ export class Writeback {
       this.#lingered = true;
       this.#wasBusy = this.#isBusy();
       this.#openedBefore = this.#log.opened;
+      this.#barriersBefore = this.#policy.barriers();
       this.kick();
       if (this.#running === undefined) this.#wait();
     });

@@ -51,6 +51,8 @@ export class FileDevice extends GuardedDevice {
   readonly path: string;
   readonly #fd: number;
   readonly #flushes: FlushGroup;
+  /** Requests that changed the file and are over. */
+  #changes = 0;
   /** What the pool is reading and writing. */
   readonly #read: InFlight = new InFlight();
   readonly #written: InFlight = new InFlight();
@@ -67,7 +69,10 @@ export class FileDevice extends GuardedDevice {
     super(facts.name, size, limitsOf(facts));
     this.path = path;
     this.#fd = fd;
-    this.#flushes = new FlushGroup(() => this.#sync());
+    this.#flushes = new FlushGroup(
+      () => this.#sync(),
+      () => this.#changes,
+    );
     this.#isRegular = facts.isRegular;
     this.#scheduler = facts.environment.scheduler;
     this.#reads = new SyncGate(facts.environment.clock);
@@ -94,9 +99,13 @@ export class FileDevice extends GuardedDevice {
     if (from.length <= SYNC_LIMIT && this.#writes.enter()) {
       count = writeSync(this.#fd, from, 0, from.length, offset);
       this.#writes.leave();
-      if (count === from.length) return done;
+      if (count === from.length) {
+        this.#changed();
+        return done;
+      }
     }
-    return this.#written.track(offset, from.length, writeTo(this.#fd, offset, from, count));
+    const writing = writeTo(this.#fd, offset, from, count).then(this.#changed);
+    return this.#written.track(offset, from.length, writing);
   }
 
   protected override doFlush(): Promise<void> {
@@ -104,7 +113,9 @@ export class FileDevice extends GuardedDevice {
   }
 
   protected override async doDiscard(offset: number, length: number): Promise<void> {
-    if (this.limits.capabilities.discard === "native") await this.#punch(offset, length);
+    if (this.limits.capabilities.discard !== "native") return;
+    await this.#punch(offset, length);
+    this.#changed();
   }
 
   protected override async doWriteZeroes(
@@ -113,6 +124,7 @@ export class FileDevice extends GuardedDevice {
     options: WriteZeroesOptions,
   ): Promise<void> {
     const zeroed = await this.#zero(offset, length, options);
+    this.#changed();
     if (!zeroed) {
       if (options.fast) {
         throw new BlockIoError("the file system cannot zero a range fast", {
@@ -158,6 +170,11 @@ export class FileDevice extends GuardedDevice {
     closeSync(this.#fd);
   }
 
+  // Bound once: the hot path hands it to `then` without making a closure.
+  readonly #changed = (): void => {
+    this.#changes += 1;
+  };
+
   #readFrom(offset: number, into: Buffer, from: number): Promise<void> {
     return new Promise((resolve, reject) => {
       const step = (done: number): void => {
@@ -176,11 +193,13 @@ export class FileDevice extends GuardedDevice {
     this.#syncedFd ??= openSynced(this.#fd);
     if (this.#syncedFd < 0) {
       await writeTo(this.#fd, offset, from, 0);
+      this.#changed();
       await this.#syncOrFail("write");
       return;
     }
     try {
       await writeTo(this.#syncedFd, offset, from, 0);
+      this.#changed();
     } catch (error) {
       // Only this write is in doubt, and it was not acknowledged: what failed before is still reported to the
       // other descriptor by its next fsync. So running out of space is not the end; a failing disk is.
