@@ -14,12 +14,11 @@ import {
   openFile,
   realEnvironment,
 } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { SeededRandom, contentsOf } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { assocCacheImages as images } from "../src/index.ts";
 import { openOn } from "../src/testing/sim-targets.ts";
 import { historicalCache, putHistorical } from "./support/historical.ts";
-import { contentsOf } from "./support/power-cut.ts";
 import { block, readSectors, rig, settled } from "./support/rig.ts";
 
 const seed = Number(process.env["DMKIT_SEED"] ?? 1);

@@ -1,11 +1,10 @@
 /** Historical caches become caches of version 2, whatever interrupts that. */
 import { MemoryDevice, realEnvironment } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { PowerCut, SeededRandom, contentsOf } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { assocCacheImages, check, dump, importV1 } from "../src/index.ts";
 import { openOn } from "../src/testing/sim-targets.ts";
 import { type Shape, historicalCache, putHistorical } from "./support/historical.ts";
-import { PowerCut, contentsOf } from "./support/power-cut.ts";
 
 const seed = Number(process.env["DMKIT_SEED"] ?? 1);
 const shape: Shape = { frames: 64, blockSectors: 8, ways: 16 };

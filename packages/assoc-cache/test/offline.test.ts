@@ -1,6 +1,6 @@
 /** check, repair, dump, restore, writeDirty: images that nobody is serving. */
 import { type BlockDevice, MemoryDevice, realEnvironment } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { SeededRandom, contentsOf } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { type Problem, type Summary, check, dump, repair, restore, writeDirty } from "../src/index.ts";
 import { openOn } from "../src/testing/sim-targets.ts";
@@ -41,17 +41,11 @@ async function image(crashed: boolean): Promise<Rig> {
   return made;
 }
 
-async function bytesOf(device: BlockDevice): Promise<Buffer> {
-  const bytes = Buffer.alloc(device.size);
-  await device.read(0, bytes);
-  return bytes;
-}
-
 describe("check", () => {
   it("finds nothing wrong with a sound cache, and writes nothing", async () => {
     for (const crashed of [true, false]) {
       const { source, cache } = await image(crashed);
-      const before = await bytesOf(cache.lower);
+      const before = await contentsOf(cache.lower);
       const { problems, summary } = await checked(cache.lower, source.lower);
       expect(problems).toEqual([]);
       expect(summary).toEqual({
@@ -61,7 +55,7 @@ describe("check", () => {
         used: 30,
         dirty: crashed ? 30 : 0,
       });
-      expect((await bytesOf(cache.lower)).equals(before)).toBe(true);
+      expect((await contentsOf(cache.lower)).equals(before)).toBe(true);
     }
   });
 
@@ -121,11 +115,11 @@ describe("repair", () => {
   it("does not choose between two dirty copies", async () => {
     const { cache } = await image(true);
     await edit(cache.lower, (sector) => sector.writeBigUInt64LE(1n * 4n + 2n, 40 * 8));
-    const before = await bytesOf(cache.lower);
+    const before = await contentsOf(cache.lower);
     const { left, repaired } = await repair(cache.lower);
     expect(left).toMatchObject([{ kind: "duplicate", block: 1, frame: 40 }]);
     expect(repaired).toEqual([]);
-    expect((await bytesOf(cache.lower)).equals(before)).toBe(true);
+    expect((await contentsOf(cache.lower)).equals(before)).toBe(true);
   });
 
   it("finds nothing more the second time, and loses no dirty block that can be true: 80 damaged images", async () => {
@@ -171,7 +165,7 @@ describe("dump and restore", () => {
     const good = await dump(cache.lower);
     if (good.version !== 2) throw new Error("not of version 2");
     const { superblock } = good;
-    const before = await bytesOf(cache.lower);
+    const before = await contentsOf(cache.lower);
     const clean = "clean" as const;
     const bad: readonly unknown[] = [
       undefined,
@@ -195,7 +189,7 @@ describe("dump and restore", () => {
     for (const [index, one] of bad.entries()) {
       await expect(restore(cache.lower, one), `dump ${index}`).rejects.toMatchObject({ code: "EINVAL" });
     }
-    expect((await bytesOf(cache.lower)).equals(before)).toBe(true);
+    expect((await contentsOf(cache.lower)).equals(before)).toBe(true);
   });
 });
 

@@ -1,10 +1,9 @@
 /** Repair that is cut short at any write, restoring that is; and images that are damaged in every way. */
 import { MemoryDevice } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { PowerCut, SeededRandom, contentsOf } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { check, dump, repair, restore } from "../src/index.ts";
 import { damageOne } from "./support/damage.ts";
-import { PowerCut, contentsOf } from "./support/power-cut.ts";
 import { block, rig } from "./support/rig.ts";
 
 const seed = Number(process.env["DMKIT_SEED"] ?? 1);

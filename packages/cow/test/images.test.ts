@@ -10,11 +10,10 @@ import {
   ZeroDevice,
   realEnvironment,
 } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { PowerCut, SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { bitmapDeviceSize, bitmapLength, identityOffset } from "../src/format/geometry.ts";
 import { cowImages as images, createLayer, openStack } from "../src/index.ts";
-import { PowerCut } from "./power-cut.ts";
 import { buildStack, contents, layerOf, newLayer, newStack, quiet } from "./stacks.ts";
 
 const seed = Number(process.env["DMKIT_SEED"] ?? 1);

@@ -57,14 +57,7 @@ export async function buildStack(
 /** No timers: nothing happens that the test does not do. */
 export const quiet: OpenStackOptions = { autocommit: 0 };
 
-export async function contents(device: {
-  size: number;
-  read(offset: number, into: Buffer): Promise<void>;
-}): Promise<Buffer> {
-  const all = Buffer.alloc(device.size);
-  await device.read(0, all);
-  return all;
-}
+export { contentsOf as contents } from "@dmkit/block-io/testing";
 
 /** A layer's devices, from 1 at the bottom. */
 export function layerOf({ layers }: StackDevices, layer: number): LayerDevices {

@@ -1,6 +1,6 @@
 /** Snapshots: contents saved at close and restored at open, and what is refused. */
 import { BlockIoError, MemoryDevice, realEnvironment } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { SeededRandom, contentsOf } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import type { ZramDevice } from "../src/index.ts";
 import { open } from "../src/testing/sim-targets.ts";
@@ -17,12 +17,6 @@ async function code(work: Promise<unknown>): Promise<string> {
     () => "no error",
     (error: unknown) => (error instanceof BlockIoError ? error.code : String(error)),
   );
-}
-
-async function contents(device: ZramDevice): Promise<Buffer> {
-  const into = Buffer.alloc(device.size);
-  await device.read(0, into);
-  return into;
 }
 
 const start = (
@@ -53,17 +47,17 @@ describe("a snapshot", () => {
       const snapshot = new MemoryDevice(ROOM);
       const backing = new MemoryDevice(20 * PAGE);
       let device = await start(snapshot, values, backing);
-      expect((await contents(device)).equals(Buffer.alloc(PAGES * PAGE))).toBe(true);
+      expect((await contentsOf(device)).equals(Buffer.alloc(PAGES * PAGE))).toBe(true);
       for (let round = 0; round < 3; round += 1) {
         await fill(device);
         await device.write((50 + round) * PAGE + 512, noise(round, 1024));
         await device.discard(round * PAGE, PAGE);
         await device.message(["writeback", "huge"]);
         if ("recomp_algorithm" in values) await device.message(["recompress", "all"]);
-        const before = await contents(device);
+        const before = await contentsOf(device);
         await device.close();
         device = await start(snapshot, values, new MemoryDevice(20 * PAGE));
-        expect((await contents(device)).equals(before)).toBe(true);
+        expect((await contentsOf(device)).equals(before)).toBe(true);
         expect(await device.message(["same_pages"])).toBe("1");
       }
       await device.close();
@@ -75,7 +69,7 @@ describe("a snapshot", () => {
     const whole = Buffer.alloc(ROOM);
     await snapshot.read(0, whole);
     const device = await start(snapshot);
-    const expected = await contents(device);
+    const expected = await contentsOf(device);
     const random = new SeededRandom(1 + (process.pid % 1000));
     let refused = 0;
     for (let round = 0; round < 300; round += 1) {
@@ -86,7 +80,7 @@ describe("a snapshot", () => {
       await damaged.write(0, broken);
       try {
         const again = await start(damaged);
-        expect((await contents(again)).equals(expected), `byte ${at}`).toBe(true);
+        expect((await contentsOf(again)).equals(expected), `byte ${at}`).toBe(true);
       } catch (error) {
         expect((error as BlockIoError).code, `byte ${at}`).toBe("EFORMAT");
         refused += 1;

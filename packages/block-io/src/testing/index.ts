@@ -1,3 +1,4 @@
 export { type Subject, type TestFramework, conformance } from "./conformance.ts";
+export { PowerCut, contentsOf } from "./power-cut.ts";
 export { SeededRandom } from "./random.ts";
 export * from "./sim/index.ts";

@@ -34,11 +34,7 @@ export async function code(promise: Promise<unknown>): Promise<string> {
   );
 }
 
-export async function bytesOf(device: BlockDevice): Promise<Buffer> {
-  const bytes = Buffer.alloc(device.size);
-  await device.read(0, bytes);
-  return bytes;
-}
+export { contentsOf as bytesOf } from "@dmkit/block-io/testing";
 
 export async function deviceOf(bytes: Buffer): Promise<MemoryDevice> {
   const device = new MemoryDevice(bytes.length);

@@ -1,6 +1,9 @@
 /** A disk whose power fails at a write of one's choice; what was not flushed by then survives by chance. */
-import { BlockIoError, GuardedDevice, MemoryDevice, done, plainLimits } from "@dmkit/block-io";
-import type { SeededRandom } from "@dmkit/block-io/testing";
+import { SECTOR, done, plainLimits } from "../device.ts";
+import { MemoryDevice } from "../devices/memory.ts";
+import { BlockIoError } from "../errors.ts";
+import { GuardedDevice } from "../guard.ts";
+import type { SeededRandom } from "./random.ts";
 
 export class PowerCut extends GuardedDevice {
   /** Writes so far, the one at which the power failed included. */
@@ -28,8 +31,8 @@ export class PowerCut extends GuardedDevice {
     const left = Buffer.from(this.#stable);
     const chance = random.below(5) / 4;
     for (const { offset, bytes } of this.#pending) {
-      for (let at = 0; at < bytes.length; at += 512) {
-        if (random.chance(chance)) bytes.copy(left, offset + at, at, at + 512);
+      for (let at = 0; at < bytes.length; at += SECTOR) {
+        if (random.chance(chance)) bytes.copy(left, offset + at, at, at + SECTOR);
       }
     }
     const device = new MemoryDevice(left.length);
