@@ -1,0 +1,87 @@
+/** The benchmark: that it runs, and what it makes of its figures. No test looks at how large they are. */
+import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { type BenchReport, measured, ratioOf } from "../src/bench/run.ts";
+import { describeWith, dmkit, run, succeed, tempFolder } from "./support.ts";
+
+const root = join(import.meta.dirname, "../../..");
+
+describe("figures", () => {
+  it("are medians with a spread", () => {
+    expect(measured("a", true, [3, 1, 2])).toMatchObject({ median: 2, spread: 1 });
+    expect(measured("a", true, [4, 1, 2, 3])).toMatchObject({ median: 2.5 });
+  });
+
+  it("compare our first server with the best peer, and not with one that does nothing", () => {
+    const rows = [
+      measured("ours", true, [6]),
+      measured("ours too", true, [100]),
+      measured("peer", false, [2]),
+      measured("better peer", false, [3]),
+      measured("nbdkit null", false, [50]),
+    ];
+    expect(ratioOf(rows)).toBe(2);
+    expect(ratioOf(rows.slice(0, 2))).toBeUndefined();
+  });
+});
+
+describe("pnpm bench", () => {
+  it("hands its options on", async () => {
+    const help = await succeed(process.execPath, ["scripts/bench.mjs", "--help"], { cwd: root });
+    expect(help).toContain("Usage: dmkit bench");
+    const { code, stderr } = await run(process.execPath, ["scripts/bench.mjs", "-w", "no such load"], {
+      cwd: root,
+    });
+    expect(code).toBe(1);
+    expect(stderr).toContain("nothing is left to measure");
+  });
+
+  it("prints what packages measure of themselves", async () => {
+    for (const [folder, args, expected] of [
+      ["packages/writeboost/bench/recovery.bench.mjs", ["1"], /1 GiB: open .* bytes a block/],
+      ["packages/cow/bench/layers.bench.mjs", ["--quick"], /^layer .*\(1\.00\)/m],
+    ] as const) {
+      expect(await succeed(process.execPath, [folder, ...args], { cwd: root })).toMatch(expected);
+    }
+  });
+});
+
+describeWith(["fio"], "dmkit bench peers", () => {
+  it("measures in turns, prints a table, writes the figures, and leaves nothing behind", async () => {
+    const before = readdirSync(tmpdir());
+    const json = join(tempFolder(), "out/results.json");
+    const flags = [
+      "-d",
+      "memory",
+      "-w",
+      "4k read, depth 32",
+      "--rounds",
+      "1",
+      "--seconds",
+      "1",
+      "--json",
+      json,
+    ];
+    const { code, stdout } = await dmkit(["bench", "peers", ...flags]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^memory +dmkit mem:/m);
+    expect(stdout).toMatch(/^4k read, depth 32 +[\d.]+k ±\d+%/m);
+    expect(stdout).toMatch(/^idle dmkit mem: +answers after \d+ ms, .* resident/m);
+    expect(existsSync(json)).toBe(true);
+    const { rows } = JSON.parse(readFileSync(json, "utf8")) as BenchReport;
+    expect(rows.map(({ work }) => work)).toEqual(["4k read, depth 32", "4k read, depth 32, 2 connections"]);
+    expect(rows[0]?.measurements[0]?.samples).toHaveLength(1);
+    const left = readdirSync(tmpdir()).filter(
+      (name) => name.startsWith("dmkit-bench-") && !before.includes(name),
+    );
+    expect(left).toEqual([]);
+  });
+
+  it("refuses what it cannot measure", async () => {
+    expect(await dmkit(["bench", "nothing"])).toMatchObject({ code: 1 });
+    expect(await dmkit(["bench", "peers", "-d", "tape"])).toMatchObject({ code: 1 });
+    expect(await dmkit(["bench", "peers", "--rounds", "0"])).toMatchObject({ code: 2 });
+  });
+});
