@@ -1,5 +1,5 @@
 /** The device manager: tables created, stacked, suspended and exchanged under load. */
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
@@ -7,6 +7,7 @@ import {
   BlockIoError,
   GuardedDevice,
   done,
+  openFile,
   plainLimits,
   realEnvironment,
 } from "@dmkit/block-io";
@@ -123,6 +124,27 @@ describe("named devices", () => {
       manager.create("a", `0 2048 linear ${path} 0\n2048 8 linear ${join(folder, "none")} 0`),
     ).rejects.toMatchObject({ code: "ENOENT" });
     await manager.create("a", `0 2048 linear ${path} 0`);
+  });
+
+  it("are told of by name where they have a file locked that another table asks for", async () => {
+    const path = file("a");
+    symlinkSync(path, join(folder, "link"));
+    await manager.create("low", `0 2048 linear ${path} 0`);
+    const refused = await manager
+      .create("high", `0 8 linear ${join(folder, "link")} 0`)
+      .catch((e: unknown) => e);
+    expect(refused).toMatchObject({ code: "EBUSY", device: join(folder, "link") });
+    expect((refused as BlockIoError).reason).toContain("device low");
+    expect((refused as BlockIoError).hint).toMatch(/dm:low .*dmkit remove low/);
+    await manager.create("high", "0 8 linear dm:low 0");
+    // Somebody else has it.
+    await manager.remove("high");
+    await manager.remove("low");
+    const elsewhere = await openFile(path);
+    const other = await manager.create("low", `0 8 linear ${path} 0`).catch((e: unknown) => e);
+    await elsewhere.close();
+    expect(other).toMatchObject({ code: "EBUSY" });
+    expect((other as BlockIoError).hint).toMatch(/fuser.*dm:NAME/);
   });
 
   it("stand on each other, are removed from the top, and form no circle", async () => {

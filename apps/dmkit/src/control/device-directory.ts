@@ -5,7 +5,14 @@
  */
 import { BlockIoError, type ErrorCode, type Segment } from "@dmkit/block-io";
 import type { ManagedDevice } from "./managed-device.ts";
-import { checkDeviceName, deviceReferences, memoryOf, readTable, renameReferences } from "./references.ts";
+import {
+  checkDeviceName,
+  deviceReferences,
+  memoryOf,
+  readTable,
+  refersTo,
+  renameReferences,
+} from "./references.ts";
 
 /** An error of what was asked of a device. */
 export function problem(
@@ -133,6 +140,22 @@ export class DeviceDirectory {
       `device ${held.name} below it is suspended, so requests in flight cannot finish`,
       `Resume that first: dmkit resume ${held.name}`,
     );
+  }
+
+  /** An error of opening a table; where a file is locked by another device of this server it says which. */
+  namingHolder(error: unknown, owner: ManagedDevice): unknown {
+    if (!(error instanceof BlockIoError) || error.code !== "EBUSY" || error.device === undefined)
+      return error;
+    const path = error.device;
+    const holder = this.all.find((managed) => managed !== owner && refersTo(this.tableOf(managed), path));
+    if (holder === undefined) return error;
+    return new BlockIoError(`is in use by device ${holder.name} of this server`, {
+      code: "EBUSY",
+      device: path,
+      op: error.op,
+      cause: error,
+      hint: `Name that device in the table, dm:${holder.name} in place of the path, or remove it first: dmkit remove ${holder.name}`,
+    });
   }
 
   /** Throws `EBUSY` if closing the table would lose data. */

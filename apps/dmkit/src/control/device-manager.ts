@@ -279,16 +279,20 @@ export class DeviceManager {
     });
   }
 
-  #open(owner: ManagedDevice, segments: readonly Segment[], readOnly: boolean): Promise<OpenedTable> {
+  async #open(owner: ManagedDevice, segments: readonly Segment[], readOnly: boolean): Promise<OpenedTable> {
     const borrow: DeviceSchemes = {
       dm: async (reference, access) => this.#borrow(owner, reference.slice(3), access),
     };
-    return openSegments(segments, {
-      name: owner.name,
-      environment: this.#environment,
-      readOnly,
-      schemes: { ...schemes, ...borrow },
-    });
+    try {
+      return await openSegments(segments, {
+        name: owner.name,
+        environment: this.#environment,
+        readOnly,
+        schemes: { ...schemes, ...borrow },
+      });
+    } catch (error) {
+      throw this.#devices.namingHolder(error, owner);
+    }
   }
 
   #borrow(owner: ManagedDevice, reference: string, access: "read" | "write"): BorrowedDevice<ManagedDevice> {

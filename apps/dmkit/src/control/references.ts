@@ -1,4 +1,5 @@
 /** What table lines refer to: other named devices, paths, and memory that is gone when the table is closed. */
+import { realpathSync } from "node:fs";
 import { resolve } from "node:path";
 import { BlockIoError, type OptionTable, type Segment, parseTable, schemeOf } from "@dmkit/block-io";
 import { targets } from "../targets.ts";
@@ -31,6 +32,21 @@ export function deviceReferences(segments: readonly Segment[]): string[] {
 /** What the lines of a table stand on, in order: paths, URIs, `dm:NAME`. */
 export function lowerReferences(table: string): string[] {
   return table === "" ? [] : [...referencesOf(readTable(table))];
+}
+
+/** Whether a table stands on a file, by whatever path. */
+export function refersTo(table: string, path: string): boolean {
+  const file = realPath(path);
+  return file !== undefined && lowerReferences(table).some((reference) => realPath(reference) === file);
+}
+
+function realPath(reference: string): string | undefined {
+  if (schemeOf(reference) !== undefined) return undefined;
+  try {
+    return realpathSync(reference);
+  } catch {
+    return undefined;
+  }
 }
 
 /** The text of a table with other names for the devices it refers to. */

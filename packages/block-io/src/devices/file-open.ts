@@ -135,7 +135,7 @@ function lock(fd: number, name: string, readOnly: boolean): void {
     code: "EBUSY",
     device: name,
     op: "open",
-    hint: "Stop the server or tool that has it open; see who does with: fuser -v FILE",
+    hint: "Stop the server or tool that has it open; see who does with: fuser -v FILE. On a running server tables name its devices dm:NAME.",
   });
 }
 
