@@ -1,6 +1,6 @@
 /** The verbs as a user types them, against servers of their own; and what hostile control clients get. */
 import { type Socket, connect } from "node:net";
-import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { realEnvironment } from "@dmkit/block-io";
 import { openNbd } from "@dmkit/nbd";
@@ -378,6 +378,29 @@ describe("stack files", () => {
     expect(result.stderr).toMatch(/stack\.yaml:2.*none\.img.*ENOENT/);
     expect((await dmkit(["serve", yaml, "mem:1M"])).stderr).toMatch(/goes alone/);
     expect((await dmkit(["serve", yaml, "--create", "1M"])).stderr).toMatch(/--create does not go/);
+  });
+
+  it("that lack a layer name the command that makes it", async () => {
+    const folder = tempFolder();
+    const yaml = join(folder, "stack.yaml");
+    writeFileSync(
+      yaml,
+      "devices:\n  disk: mem:1M\n  d: { target: cow, base: disk, layers: [{ bitmap: a.map, data: a.img }, { bitmap: b.map, data: b.img }] }\nexports: { d: d }\n",
+    );
+    const at = (name: string): string => join(folder, name);
+    for (const expected of [
+      `dmkit cow create ${at("a.map")} ${at("a.img")} --size 1M`,
+      `dmkit cow create ${at("b.map")} ${at("b.img")} --on ${at("a.map")}`,
+    ]) {
+      const { stderr } = await dmkit(["serve", "-U", at("s"), yaml]);
+      expect(stderr).toContain(expected);
+      expect((await dmkit(expected.split(" ").slice(1))).code).toBe(0);
+    }
+    const server = await serve([yaml], { cwd: folder });
+    await server.stop();
+    rmSync(at("b.img"));
+    const { stderr } = await dmkit(["serve", "-U", at("s"), yaml]);
+    expect(stderr).toMatch(/ENOENT[^]*b\.map, is there/);
   });
 });
 

@@ -24,6 +24,7 @@ import { BorrowedDevice } from "./borrowed-device.ts";
 import { DeviceDirectory, circle, problem } from "./device-directory.ts";
 import { exchangeTable } from "./exchange.ts";
 import { type InactiveTable, ManagedDevice } from "./managed-device.ts";
+import { hintingAtLayer } from "./missing-layer.ts";
 import type { NamedDevice } from "./named-device.ts";
 import { type OpenedTable, openSegments } from "./opened-table.ts";
 import { deviceReferences, readTable, resolvePaths } from "./references.ts";
@@ -291,7 +292,7 @@ export class DeviceManager {
         schemes: { ...schemes, ...borrow },
       });
     } catch (error) {
-      throw this.#devices.namingHolder(error, owner);
+      throw this.#devices.namingHolder(hintingAtLayer(error, segments), owner);
     }
   }
 

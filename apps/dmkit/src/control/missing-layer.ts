@@ -1,0 +1,36 @@
+/** A table that cannot be opened because a layer of its cow target is not there: what makes it. */
+import { existsSync } from "node:fs";
+import { BlockIoError, SECTOR, type Segment, formatSize, schemeOf } from "@dmkit/block-io";
+import type { CowOptions } from "@dmkit/cow";
+
+/** The same error, with a hint of its own if what is missing is a file of a layer. */
+export function hintingAtLayer(error: unknown, segments: readonly Segment[]): unknown {
+  if (!(error instanceof BlockIoError) || error.code !== "ENOENT" || error.device === undefined) return error;
+  const hint = segments
+    .filter(({ target }) => target.name === "cow")
+    .map(({ options, length }) => hintFor(error.device as string, options as CowOptions, length * SECTOR))
+    .find((found) => found !== undefined);
+  if (hint === undefined) return error;
+  const { code, device, op, reason } = error;
+  return new BlockIoError(reason, { code, device, op, cause: error, hint });
+}
+
+function hintFor(path: string, { layers }: CowOptions, size: number): string | undefined {
+  if (schemeOf(path) !== undefined) return undefined;
+  const index = layers.findIndex(({ bitmap, data }) => bitmap === path || data === path);
+  const layer = layers[index];
+  if (layer === undefined) return undefined;
+  const other = layer.bitmap === path ? layer.data : layer.bitmap;
+  if (schemeOf(other) === undefined && existsSync(other)) {
+    return `Check the path: the other file of the layer, ${other}, is there.`;
+  }
+  // The size is of this place in the table, whatever part of the base it shows.
+  const below = layers[index - 1]?.bitmap;
+  const on = below === undefined ? `--size ${formatSize(size)}` : `--on ${word(below)}`;
+  return `Check the path, or make the layer with: dmkit cow create ${word(layer.bitmap)} ${word(layer.data)} ${on}`;
+}
+
+/** For a shell. */
+function word(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
