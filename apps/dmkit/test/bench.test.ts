@@ -3,6 +3,7 @@ import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { printTable } from "../src/bench/report.ts";
 import { type BenchReport, measured, ratioOf } from "../src/bench/run.ts";
 import { describeWith, dmkit, run, succeed, tempFolder } from "./support.ts";
 
@@ -24,6 +25,25 @@ describe("figures", () => {
     ];
     expect(ratioOf(rows)).toBe(2);
     expect(ratioOf(rows.slice(0, 2))).toBeUndefined();
+  });
+});
+
+describe("the table", () => {
+  it("has the median and spread of each server, the ratio, and pairs of ours", () => {
+    const measurements = [measured("ours", true, [6000]), measured("peer", false, [2000, 3000, 4000])];
+    const pairs = [{ of: "ours", to: "ours too", ratio: 1.25 }];
+    const row = { group: "tape", work: "4k write", unit: "iops", measurements, ratio: 2, pairs } as const;
+    const idle = [{ group: "tape", server: "ours", startup: 12.3, memory: 2 ** 20 }];
+    expect(printTable({ rows: [row], idle, skipped: ["peer: it fails"] })).toBe(
+      [
+        "tape                                                ours                peer   ratio",
+        "4k write                                        6.0k ±0%           3.0k ±33%    2.00",
+        "                                                            ours by ours too    1.25",
+        "idle ours                           answers after 12 ms, 1 MiB resident",
+        "skipped peer: it fails",
+        "",
+      ].join("\n"),
+    );
   });
 });
 

@@ -56,6 +56,7 @@ export async function runCopyBench(rounds: number): Promise<Row | string> {
       unit: "bandwidth",
       measurements,
       ratio: ratioOf(measurements),
+      pairs: [],
     };
   } finally {
     await server.stop();

@@ -111,6 +111,12 @@ export const groups: readonly DeviceGroup[] = [
     name: "writeboost",
     fresh: true,
     filled: "always",
+    // What the cache costs, where it cannot save anything, and what its plog saves.
+    pairs: [
+      { of: "dmkit writeboost 0", to: "dmkit file", work: "128k write" },
+      { of: "dmkit writeboost 0", to: "dmkit file", work: "1M write" },
+      { of: "dmkit writeboost 1", to: "dmkit file", work: "4k write + flush" },
+    ],
     servers: [
       dmkit(
         "dmkit writeboost 0",

@@ -14,8 +14,11 @@ export function printTable({ rows, idle, skipped }: BenchReport): string {
     );
     for (const row of own) {
       lines.push(
-        [row.work.padEnd(36), ...row.measurements.map((one) => cell(one, row)), ratio(row)].join(""),
+        [row.work.padEnd(36), ...row.measurements.map((one) => cell(one, row)), ratio(row.ratio)].join(""),
       );
+      const width = 36 + 20 * row.measurements.length;
+      for (const pair of row.pairs)
+        lines.push(`${pair.of} by ${pair.to}`.padStart(width) + ratio(pair.ratio));
     }
     for (const { server, startup, memory } of idle.filter((one) => one.group === group)) {
       const size = memory === undefined ? "unknown" : describeSize(memory);
@@ -33,6 +36,6 @@ function cell(measurement: Measurement | undefined, { unit }: Row): string {
   return `${value} ±${Math.round(spread * 50)}%`.padStart(20);
 }
 
-function ratio({ ratio: value }: Row): string {
+function ratio(value: number | undefined): string {
   return (value === undefined ? "-" : value.toFixed(2)).padStart(8);
 }

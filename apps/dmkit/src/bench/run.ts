@@ -43,6 +43,8 @@ export interface Row {
   readonly measurements: readonly Measurement[];
   /** Ours by the best peer's median; undefined without peers. */
   readonly ratio: number | undefined;
+  /** Servers of ours by each other. */
+  readonly pairs: readonly { readonly of: string; readonly to: string; readonly ratio: number }[];
 }
 
 /** What a server costs when it does nothing. */
@@ -180,7 +182,19 @@ async function measureRow(
     return measured(name, ours, samples);
   });
   const ratio = ratioOf(measurements);
-  report.rows.push({ group: group.name, work: work.name, unit: work.unit, measurements, ratio });
+  const pairs = pairsOf(group, work, measurements);
+  report.rows.push({ group: group.name, work: work.name, unit: work.unit, measurements, ratio, pairs });
+}
+
+function pairsOf(
+  { pairs = [] }: DeviceGroup,
+  work: Work,
+  measurements: readonly Measurement[],
+): Row["pairs"] {
+  const medianOf = (name: string): number => measurements.find(({ server }) => server === name)?.median ?? 0;
+  return pairs
+    .filter((pair) => work.name.startsWith(pair.work) && medianOf(pair.to) > 0)
+    .map(({ of, to }) => ({ of, to, ratio: medianOf(of) / medianOf(to) }));
 }
 
 /** Median and spread of samples. */

@@ -36,6 +36,16 @@ export interface DeviceGroup {
   readonly data?: readonly string[];
   /** Bytes of the device that are used, where the common span would not show what matters. */
   readonly span?: number;
+  /** Servers of ours to compare with each other. */
+  readonly pairs?: readonly Pair[];
+}
+
+/** How much one server does of what another does under the same load. */
+export interface Pair {
+  readonly of: string;
+  readonly to: string;
+  /** Loads whose name begins like this. */
+  readonly work: string;
 }
 
 /** A server that answers. */
