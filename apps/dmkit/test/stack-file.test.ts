@@ -82,7 +82,15 @@ devices:
     );
     expect(one.table).toMatch(/^0 2048 writeboost 1 \/stacks\/a \/stacks\/b \/stacks\/p 2 nr_rambuf_pool 8 /);
     expect(one.table).toMatch(/ allow_writeback 1 /);
-    expect(one.table).toMatch(/ writeback_threshold 50 /);
+    expect(one.table).toMatch(/ enable_writeback_modulator 1 writeback_threshold 50 /);
+    // What is said of writeback is not overruled by a default.
+    const said = (tunables: string): string =>
+      device(`d: { target: writeboost, backing: a, cache: b, ${tunables} }`).table;
+    expect(said("allow_writeback: 0")).toMatch(/ allow_writeback 0 enable_writeback_modulator 0 /);
+    expect(said("allow_writeback: 1")).toMatch(/ allow_writeback 1 enable_writeback_modulator 0 /);
+    expect(said("allow_writeback: 0, enable_writeback_modulator: 1")).toMatch(
+      / enable_writeback_modulator 1 /,
+    );
     expect(device("d: { target: writeboost, backing: a, cache: b }").table).toMatch(/^0 \* writeboost 0 /);
     expect(places("devices:\n  d: { target: writeboost, backing: a, cache: b, type: 1 }")).toEqual(["2:56"]);
   });

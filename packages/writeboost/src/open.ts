@@ -84,8 +84,9 @@ export function openEmbedded(
   cache: BlockDevice,
   options: Omit<OpenOptions, "progress"> = {},
 ): Promise<WriteboostDevice> {
+  const { tunables = {} } = options;
   return openWriteboost(
     { backing, cache, plog: undefined },
-    { ...options, tunables: { ...friendlyTunables, ...options.tunables } },
+    { ...options, tunables: { ...friendlyTunables(tunables), ...tunables } },
   );
 }

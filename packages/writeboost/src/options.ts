@@ -130,14 +130,17 @@ export function defaultTunables(order: number): Tunables {
 /**
  * dmkit's own, for stack files and embedding: writes back when the disk is idle, never loses a second, and
  * leaves large sequential writes to the disk.
+ * @param given what the user says: the modulator, which would overrule it, stays off beside an `allow_writeback`.
  */
-export const friendlyTunables: Partial<Tunables> = {
-  allow_writeback: 1,
-  enable_writeback_modulator: 1,
-  update_record_interval: 5,
-  sync_interval: 1,
-  sequential_cutoff: 4 * 1024 * 1024,
-};
+export function friendlyTunables(given: { readonly allow_writeback?: unknown }): Partial<Tunables> {
+  return {
+    allow_writeback: 1,
+    enable_writeback_modulator: given.allow_writeback === undefined ? 1 : 0,
+    update_record_interval: 5,
+    sync_interval: 1,
+    sequential_cutoff: 4 * 1024 * 1024,
+  };
+}
 
 /** The tunable a word names, in any case; the original's own status calls one of them by another name. */
 export function tunableNamed(word: string): TunableName | undefined {

@@ -450,8 +450,16 @@ describe("running", () => {
     const device = await openEmbedded(on.backing, on.cache, { order: 4, environment: realEnvironment });
     await device.write(0, block(1));
     expect(device.statusData.tunables).toMatchObject({ allow_writeback: 1, sync_interval: 1 });
+    expect(device.statusData.tunables.enable_writeback_modulator).toBe(1);
     await device.close();
     await device.close();
+    const quiet = await openEmbedded(on.backing, on.cache, {
+      tunables: { allow_writeback: 0 },
+      environment: realEnvironment,
+    });
+    const { tunables } = quiet.statusData;
+    expect(tunables).toMatchObject({ allow_writeback: 0, enable_writeback_modulator: 0, sync_interval: 1 });
+    await quiet.close();
   });
 });
 

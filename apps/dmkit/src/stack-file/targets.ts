@@ -41,7 +41,7 @@ export const stackTargets: Readonly<Record<string, StackTarget>> = {
     }),
   },
   writeboost: {
-    defaults: (given) => ({ type: given["plog"] === undefined ? 0 : 1, ...friendlyTunables }),
+    defaults: (given) => ({ type: given["plog"] === undefined ? 0 : 1, ...friendlyTunables(given) }),
     conflict: ({ type, plog }) =>
       (type === 1) === (plog !== undefined)
         ? undefined
