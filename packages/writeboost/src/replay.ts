@@ -6,6 +6,7 @@ import { type BlockDevice, BlockIoError, type Environment, realEnvironment } fro
 import { BLOCK } from "./format/geometry.ts";
 import { IDENTITY_START, decodeIdentity, encodeIdentity } from "./format/identity.ts";
 import { openWriteboost } from "./open.ts";
+import { type ScannedLog, scan } from "./scan.ts";
 import { openAt } from "./view.ts";
 
 export interface ReplayOptions {
@@ -19,14 +20,28 @@ export interface ReplayOptions {
 
 const CHUNK = 1024 * 1024;
 
-/** Throws what opening and writing back throw, and the signal's reason. Resolves with the last id applied. */
+/**
+ * Throws what opening and writing back throw, and the signal's reason; where a segment is damaged, the hint says up
+ * to which one there is a whole state. Resolves with the last id applied.
+ */
 export async function replay(
   cache: BlockDevice,
   backing: BlockDevice,
   options: ReplayOptions = {},
 ): Promise<number> {
-  const { plog, signal, progress, environment = realEnvironment } = options;
   if (options.until !== undefined) return replayUntil(cache, backing, options.until, options);
+  try {
+    return await replayAll(cache, backing, options);
+  } catch (error) {
+    throw await namingLastGood(error, cache, backing, options);
+  }
+}
+
+async function replayAll(
+  cache: BlockDevice,
+  backing: BlockDevice,
+  { plog, signal, progress, environment = realEnvironment }: ReplayOptions,
+): Promise<number> {
   const device = await openWriteboost(
     { backing, cache, plog },
     { environment, tunables: { nr_max_batched_writeback: 1000 } },
@@ -40,6 +55,43 @@ export async function replay(
   } finally {
     await device.close();
   }
+}
+
+/** An error of replaying all; where that is for a damaged segment the hint names the last one before it. */
+async function namingLastGood(
+  error: unknown,
+  cache: BlockDevice,
+  backing: BlockDevice,
+  { signal, environment }: ReplayOptions,
+): Promise<unknown> {
+  if (!(error instanceof BlockIoError) || (error.code !== "EIO" && error.code !== "EFORMAT")) return error;
+  const found = await scan(cache, backing.size, { thorough: true, signal, environment }).catch(
+    () => undefined,
+  );
+  const good = found === undefined ? undefined : lastGood(found);
+  if (good === undefined) return error;
+  const until = `Replay what came before the damage, up to segment ${good}, with: --until ${good}`;
+  return new BlockIoError(error.reason, {
+    code: error.code,
+    device: error.device,
+    op: error.op,
+    offset: error.offset,
+    length: error.length,
+    cause: error,
+    hint: error.hint === undefined ? until : `${error.hint} ${until}`,
+  });
+}
+
+/** The last segment before the first damage, if everything dirty up to there is in the log, and is anything. */
+function lastGood(found: ScannedLog): number | undefined {
+  const { damage, rotten, ids, first, last, record, lastWriteback, identity } = found;
+  const bad = rotten.map((slot) => ids[slot] as number).filter((id) => id > lastWriteback && id <= last);
+  if (damage === undefined && bad.length === 0) return undefined;
+  // After an orderly close even the oldest must be there; after a crash the log begins where it can.
+  const closed = typeof identity === "object" && identity.clean;
+  if (closed && first > Math.max(record, identity.lastId - ids.length) + 1) return undefined;
+  const good = Math.min(last, ...bad.map((id) => id - 1));
+  return good > lastWriteback ? good : undefined;
 }
 
 /**

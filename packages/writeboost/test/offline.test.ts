@@ -1,5 +1,5 @@
 /** Check, replay, dump, and views of the past, on devices that nobody serves. */
-import { MemoryDevice } from "@dmkit/block-io";
+import { BlockIoError, MemoryDevice } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { check, dump, openAt, openWriteboost, replay, segmentMap, viewRange } from "../src/index.ts";
@@ -87,6 +87,47 @@ describe("replay", () => {
     expect((await contents(backing)).equals(after(past, 4))).toBe(true);
     expect(await replay(cache, backing)).toBe(10);
     expect((await contents(backing)).equals(after(past, 10))).toBe(true);
+  });
+});
+
+describe("replay of a damaged log", () => {
+  async function damaged(id: number, at: number, segments = 10) {
+    const made = await history(segments);
+    const sector = Buffer.alloc(512);
+    const start = MIB + (id - 1) * SLOT + at;
+    await made.cache.read(start, sector);
+    sector.writeUInt8(sector.readUInt8(0) ^ 0x81, 0);
+    await made.cache.write(start, sector);
+    return made;
+  }
+
+  async function hintOf(cache: MemoryDevice, backing: MemoryDevice): Promise<string> {
+    const error: unknown = await replay(cache, backing).catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(BlockIoError);
+    return (error as BlockIoError).hint ?? "";
+  }
+
+  it("names the last segment before the damage, and replays up to there", async () => {
+    for (const [id, at] of [
+      [5, 4096],
+      [5, 0],
+      [10, 0],
+    ] as const) {
+      const { backing, cache, past } = await damaged(id, at);
+      expect(await hintOf(cache, backing)).toMatch(new RegExp(`--until ${id - 1}$`));
+      expect(await replay(cache, backing, { until: id - 1 })).toBe(id - 1);
+      expect((await contents(backing)).equals(after(past, id - 1))).toBe(true);
+    }
+  });
+
+  it("names none where there is none, or what came before is not whole", async () => {
+    for (const [id, at] of [
+      [1, 4096],
+      [2, 0],
+    ] as const) {
+      const { backing, cache } = await damaged(id, at);
+      expect(await hintOf(cache, backing)).not.toMatch(/until/);
+    }
   });
 });
 
