@@ -172,6 +172,19 @@ describe("a log", () => {
     await expect(openView({ cache, backing }, last + 1)).rejects.toMatchObject({ code: "EINVAL" });
     expect((await cli("replay", cache, backing, "--until", String(last + 1))).code).toBe(1);
   });
+
+  it("that cannot be replayed leaves no layer behind, but touches none that was there", async () => {
+    const { cache, backing } = await abandoned(writeboostLine);
+    const overlay = join(tempFolder(), "try");
+    const fail = ["replay", cache, backing, "--overlay", overlay, "--until", "100000"];
+    expect((await cli(...fail)).code).toBe(1);
+    expect([existsSync(`${overlay}.map`), existsSync(`${overlay}.img`)]).toEqual([false, false]);
+    await ok("replay", cache, backing, "--overlay", overlay);
+    const before = hash(`${overlay}.img`);
+    expect((await cli(...fail)).code).toBe(1);
+    expect(existsSync(`${overlay}.map`)).toBe(true);
+    expect(hash(`${overlay}.img`)).toBe(before);
+  });
 });
 
 describe("restore", () => {

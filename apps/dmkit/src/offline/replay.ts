@@ -8,7 +8,7 @@
  * - with an overlay neither the cache nor the slow device is written: what a replay notes in the cache is kept in
  *   memory and forgotten.
  */
-import { existsSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import {
   type BlockDevice,
   BlockIoError,
@@ -119,7 +119,10 @@ export function overlayFiles(text: string): OverlayFiles {
   return data === undefined ? { bitmap: `${bitmap}.map`, data: `${bitmap}.img` } : { bitmap, data };
 }
 
-/** Writes to a layer over the slow device, made if it is not there; all devices of the image are open read-only. */
+/**
+ * Writes to a layer over the slow device, made if it is not there; all devices of the image are open read-only. What
+ * it has made goes again if it fails, but stays if it is interrupted.
+ */
 export async function replayToOverlay(
   image: OpenImage,
   files: OverlayFiles,
@@ -128,7 +131,7 @@ export async function replayToOverlay(
 ): Promise<Replayed> {
   const { to, run } = replayerOf(image);
   const base = image.devices[to] as BlockDevice;
-  await makeLayer(files, image.references[to] ?? "");
+  const made = await makeLayer(files, image.references[to] ?? "");
   const layer: BlockDevice[] = [];
   try {
     for (const path of [files.bitmap, files.data])
@@ -148,15 +151,23 @@ export async function replayToOverlay(
     } finally {
       await stack.close();
     }
+  } catch (error) {
+    if (made && work.signal?.aborted !== true) {
+      for (const path of [files.bitmap, files.data]) rmSync(path, { force: true });
+    }
+    throw error;
   } finally {
     for (const device of layer) await device.close();
   }
 }
 
-/** Both files, or neither, are there: an interrupted replay goes on in the layer it has begun. */
-async function makeLayer({ bitmap, data }: OverlayFiles, base: string): Promise<void> {
+/**
+ * Both files, or neither, are there: an interrupted replay goes on in the layer it has begun. Whether it had to be
+ * made.
+ */
+async function makeLayer({ bitmap, data }: OverlayFiles, base: string): Promise<boolean> {
   const there = [bitmap, data].filter((path) => existsSync(path));
-  if (there.length === 2) return;
+  if (there.length === 2) return false;
   if (there.length === 1) {
     throw new BlockIoError("exists already, but the other file of the layer does not", {
       code: "EEXIST",
@@ -165,6 +176,7 @@ async function makeLayer({ bitmap, data }: OverlayFiles, base: string): Promise<
     });
   }
   await createFiles(bitmap, data, { base, blank: false });
+  return true;
 }
 
 /** What is written goes into this layer: it must be one, on the base itself, that nobody has put another one on. */
