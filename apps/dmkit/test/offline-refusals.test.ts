@@ -252,6 +252,20 @@ describe("nothing is written", () => {
   });
 });
 
+describe("info", () => {
+  it.each([...images, "ext4"])(
+    "of %s: names of facts are words for people, one shape for programs",
+    async (name) => {
+      const { stdout } = await cli("info", at(name), "--json");
+      const { contents } = JSON.parse(stdout) as { contents: { facts?: object } };
+      for (const fact of Object.keys(contents.facts ?? {})) expect(fact).toMatch(/^[a-z0-9]+(_[a-z0-9]+)*$/);
+      const lines = (await cli("info", at(name))).stdout.trimEnd().split("\n").slice(1);
+      expect(lines.length).toBeGreaterThan(4);
+      for (const line of lines) expect(line).toMatch(/^ {2}[a-z0-9]+( [a-z0-9]+)*: /);
+    },
+  );
+});
+
 describe("usage", () => {
   for (const name of ["fsck", "replay", "dump", "restore", "map", "format", "undo", "recompress", "info"]) {
     it(`${name}: --help shows examples, and what is missing is wrong usage`, async () => {

@@ -126,8 +126,8 @@ describeWith(programs, "after SIGKILL, without any server", () => {
     const { contents } = JSON.parse(await ok("info", "--json", ...devices)) as Info;
     expect(contents.format).toBe("writeboost");
     await ok("fsck", "-q", ...devices);
-    const last = Number(contents.facts["last segment"]);
-    const writtenBack = Number(contents.facts["last segment written back"]);
+    const last = Number(contents.facts["last_segment"]);
+    const writtenBack = Number(contents.facts["last_segment_written_back"]);
     expect(last).toBeGreaterThan(writtenBack);
 
     const overlay = join(folder, "try");

@@ -71,7 +71,10 @@ export interface ImageRepair {
   readonly left: readonly ImageProblem[];
 }
 
-/** Facts by name, in the order to print; numbers are in the unit their name says (`bytes`, `sectors`, …). */
+/**
+ * Facts by name, in the order to print. A name is small words with underscores between them, which people are shown
+ * as spaces; numbers are in the unit it says (`bytes`, `sectors`, …).
+ */
 export type ImageFacts = Readonly<Record<string, string | number | boolean>>;
 
 /** A part of a drawn device; ranges come in order and do not overlap. What lies between them is not drawn. */

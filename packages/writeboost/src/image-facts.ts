@@ -13,17 +13,17 @@ export async function imageFacts({ cache, backing }: Image, work: OfflineWork): 
   return {
     format: "writeboost",
     dialect: found.dialect,
-    "segment size order": geometry.order,
-    "segment bytes": geometry.slotSize,
+    segment_size_order: geometry.order,
+    segment_bytes: geometry.slotSize,
     slots: geometry.slots,
-    "cache bytes": geometry.slots * geometry.blocks * BLOCK,
-    "backing bytes": backingSize ?? "unknown",
+    cache_bytes: geometry.slots * geometry.blocks * BLOCK,
+    backing_bytes: backingSize ?? "unknown",
     state: stateOf(found),
-    "first segment": first,
-    "last segment": last,
-    "last segment written back": lastWriteback,
-    "superblock record": found.recordOnDevice,
-    "dirty blocks": map.dirtyBlocks,
+    first_segment: first,
+    last_segment: last,
+    last_segment_written_back: lastWriteback,
+    superblock_record: found.recordOnDevice,
+    dirty_blocks: map.dirtyBlocks,
     ...identityFacts(found),
   };
 }
@@ -37,11 +37,11 @@ function stateOf({ damage, identity, last, lastWriteback }: ScannedLog): string 
 
 function identityFacts({ identity }: ScannedLog): ImageFacts {
   if (typeof identity !== "object")
-    return { "identity record": identity === "blank" ? "none" : "unknown content" };
+    return { identity_record: identity === "blank" ? "none" : "unknown content" };
   return {
-    "cache uuid": identity.cache,
-    "plog uuid": identity.plog === NO_UUID ? "none" : identity.plog,
-    "plog segments": identity.plogSegments,
-    "segments known to be flushed": identity.coveredId,
+    cache_uuid: identity.cache,
+    plog_uuid: identity.plog === NO_UUID ? "none" : identity.plog,
+    plog_segments: identity.plogSegments,
+    segments_known_to_be_flushed: identity.coveredId,
   };
 }

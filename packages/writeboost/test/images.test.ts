@@ -58,7 +58,7 @@ describe("without the backing device", () => {
   it("a cache of dmkit's own is checked all the same: its identity record knows the size", async () => {
     const { cache, plog } = disksOf(await make());
     expect((await checked(given({ cache, plog }))).map(({ kind }) => kind)).toEqual(["plog-ahead"]);
-    expect(await images.info({ cache }, work)).toMatchObject({ "backing bytes": MIB, "last segment": 18 });
+    expect(await images.info({ cache }, work)).toMatchObject({ backing_bytes: MIB, last_segment: 18 });
   });
 
   it("one of an old driver is checked as far as possible, and not repaired", async () => {
@@ -70,7 +70,7 @@ describe("without the backing device", () => {
     const alone = await checked({ cache });
     expect(alone.map(({ kind, repair }) => [kind, repair])).toEqual([["torn", undefined]]);
     expect((await checked({ cache, backing }))[0]?.repair).toBeDefined();
-    expect(await images.info({ cache }, work)).toMatchObject({ "backing bytes": "unknown" });
+    expect(await images.info({ cache }, work)).toMatchObject({ backing_bytes: "unknown" });
     expect(cache.asked("write")).toBe(0);
   });
 });

@@ -89,7 +89,12 @@ function printImage({
 }
 
 function printFacts(facts: Readonly<Record<string, unknown>>): void {
-  for (const [name, value] of Object.entries(facts)) print(`  ${name}: ${printable(String(value))}\n`);
+  for (const [name, value] of Object.entries(facts)) print(`  ${words(name)}: ${printable(String(value))}\n`);
+}
+
+/** The name of a fact for people: `dirty_blocks` and `dirtyBlocks` are `dirty blocks`. */
+function words(name: string): string {
+  return name.replaceAll(/_|(?<=[a-z])(?=[A-Z])/g, " ").toLowerCase();
 }
 
 async function lookAt(
