@@ -122,6 +122,19 @@ const damages: readonly Damage[] = [
     gone: "all",
   },
   {
+    name: "an algorithm that nobody knows, in the newer copy",
+    make(b) {
+      const sector = b.subarray(0, 512);
+      sector.write("lz5\0", 112, "latin1");
+      sector.writeUInt8(200, 32);
+      sector.fill(0, 12, 16);
+      sector.writeUInt32LE(crc32c(sector), 12);
+    },
+    repaired: [],
+    left: ["superblock"],
+    gone: "all",
+  },
+  {
     name: "a flipped bit in the states of group 0",
     make: (b) => flipBit(b, META + 16 + 5),
     repaired: ["metadata"],

@@ -16,7 +16,7 @@ import { Applier } from "../v2/applier.ts";
 import { Journal } from "../v2/journal.ts";
 import { isPlausible, loadStore, replay } from "../v2/load.ts";
 import type { Store } from "../v2/store.ts";
-import { readSuperblock } from "../v2/superblocks.ts";
+import { readSuperblock, requireAlgorithm } from "../v2/superblocks.ts";
 import { Overlay } from "./overlay.ts";
 
 /** The one device of an image. */
@@ -106,6 +106,7 @@ export async function openImageV2(
   beforeReplay?: (image: ImageV2) => Promise<void>,
 ): Promise<ImageV2> {
   const view = new Overlay(device);
+  if (payloads) requireAlgorithm(device, superblock);
   const codec = await openCodec(payloads ? superblock.algorithm : "none", device.name, true, 1);
   try {
     const parts = { lower: view, codec, superblock, logger: silentLogger, counters: newCounters() };

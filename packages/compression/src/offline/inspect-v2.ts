@@ -17,7 +17,7 @@ import { decodeGroup, encodeGroup, mendGroup, payloadSum } from "../format/metad
 import { type SuperblockV2, mendSuperblockV2 } from "../format/superblock-v2.ts";
 import { Applier } from "../v2/applier.ts";
 import { isWellFormed } from "../v2/load.ts";
-import { readSuperblockCopies, writeCopy, writeSuperblock } from "../v2/superblocks.ts";
+import { readSuperblockCopies, unknownAlgorithm, writeCopy, writeSuperblock } from "../v2/superblocks.ts";
 import { type Finding, OVERWRITE, type Report, blocksAt, inspectExtents } from "./findings.ts";
 import { type ImageV2, ROLE, checks, foreign, openImageV2, readPayload } from "./image.ts";
 
@@ -81,6 +81,9 @@ async function inspectSuperblocks(device: BlockDevice): Promise<Superblocks> {
   if (superblock === undefined)
     return useless("both copies are damaged", "Restore the first two blocks from a backup.");
   if (!isSound(superblock.layout)) return useless("the layout makes no sense", "Restore a backup.");
+  // Before anything is repaired: the other copy may say something else.
+  const unknown = unknownAlgorithm(superblock);
+  if (unknown !== undefined) return useless(unknown.reason, unknown.hint);
   const need = superblock.layout.totalBlocks * BLOCK;
   if (device.size < need) {
     return useless(

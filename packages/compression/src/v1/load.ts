@@ -31,23 +31,24 @@ export function matchGeometry(lower: BlockDevice, { metaBlocks, dataBlocks }: Su
     lower,
     `the superblock counts ${metaBlocks} metadata and ${dataBlocks} data blocks, but a device of this size has ` +
       `${geometry.metaBlocks} and ${geometry.dataBlocks}`,
+    "Was the device copied to another size? Copy it to one of the original size.",
   );
 }
 
 /** The algorithm's name. Throws `EFORMAT` for a number nobody knows. */
 export function algorithmOf(lower: BlockDevice, { algorithm }: SuperblockV1): string {
   const name = algorithms[algorithm];
-  if (name === undefined) throw refuse(lower, `algorithm ${algorithm} is not known`);
-  return name;
+  if (name !== undefined) return name;
+  const known = algorithms.map((one, number) => `${number} (${one})`).join(", ");
+  throw refuse(
+    lower,
+    `algorithm ${algorithm} is not known`,
+    `Known are: ${known}. Restore the first block from a backup.`,
+  );
 }
 
-function refuse(lower: BlockDevice, reason: string): BlockIoError {
-  return new BlockIoError(reason, {
-    code: "EFORMAT",
-    device: lower.name,
-    op: "open",
-    hint: "Was the device copied to another size? Copy it to one of the original size.",
-  });
+function refuse(lower: BlockDevice, reason: string, hint: string): BlockIoError {
+  return new BlockIoError(reason, { code: "EFORMAT", device: lower.name, op: "open", hint });
 }
 
 /** Fills the map from the metadata blocks. */

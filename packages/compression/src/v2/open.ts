@@ -12,7 +12,7 @@ import { CompressionDeviceV2 } from "./device.ts";
 import { Journal } from "./journal.ts";
 import { loadStore, replay } from "./load.ts";
 import { Staging } from "./staging.ts";
-import { formatV2 } from "./superblocks.ts";
+import { formatV2, requireAlgorithm } from "./superblocks.ts";
 
 const DEFAULT_EXTENT = 65_536;
 
@@ -49,6 +49,7 @@ export async function openV2(
 ): Promise<CompressionDeviceV2> {
   const { name, size, environment } = context;
   checkAgainst(options, superblock, context);
+  requireAlgorithm(lower, superblock);
   const codec = await openCodec(superblock.algorithm, name, synchronous);
   try {
     const counters = newCounters();

@@ -1,5 +1,6 @@
 /** The two copies of the superblock: read, written one after the other, made. */
 import { type BlockDevice, BlockIoError, type Random, SECTOR } from "@dmkit/block-io";
+import { listBackends } from "@dmkit/compressor";
 import { BLOCK } from "../format/geometry-v1.ts";
 import { type LayoutV2, isSound } from "../format/layout-v2.ts";
 import { encodeGroup } from "../format/metadata-v2.ts";
@@ -40,6 +41,24 @@ export async function readSuperblock(lower: BlockDevice): Promise<SuperblockV2 |
     throw refuse(lower, `the device has ${lower.size} bytes, ${need} are needed`, "It was cut short.");
   }
   return newest;
+}
+
+/** What is wrong with a superblock that is sound, but names an algorithm nobody knows. */
+export function unknownAlgorithm({
+  algorithm,
+}: SuperblockV2): { readonly reason: string; readonly hint: string } | undefined {
+  const known = listBackends();
+  if (known.includes(algorithm)) return undefined;
+  return {
+    reason: `the superblock names the algorithm ${JSON.stringify(algorithm)}, which is not known`,
+    hint: `Known are: ${known.join(", ")}. Use the program that made the device, or restore the first two blocks from a backup.`,
+  };
+}
+
+/** Throws `EFORMAT` for an algorithm that nobody knows. */
+export function requireAlgorithm(lower: BlockDevice, superblock: SuperblockV2): void {
+  const unknown = unknownAlgorithm(superblock);
+  if (unknown !== undefined) throw refuse(lower, unknown.reason, unknown.hint);
 }
 
 function refuse(lower: BlockDevice, reason: string, hint: string): BlockIoError {
