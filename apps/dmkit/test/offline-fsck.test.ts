@@ -1,11 +1,14 @@
 /** fsck: exit codes, what it prints, the schema of its JSON, and that nothing is written without permission. */
 import { createHash } from "node:crypto";
-import { readFileSync, statSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { openTable, parseTable, realEnvironment } from "@dmkit/block-io";
+import { SeededRandom } from "@dmkit/block-io/testing";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { describe, expect, it } from "vitest";
 import { fsck } from "../src/offline/fsck.ts";
-import { captured } from "./cli.ts";
+import { targets } from "../src/targets.ts";
+import { captured, cli } from "./cli.ts";
 import { tempFolder } from "./support.ts";
 import { toy, toyImage } from "./toy-format.ts";
 
@@ -157,5 +160,77 @@ describe("dmkit fsck", () => {
     expect(later.json.clean).toBe(false);
     expect(readFileSync(path)).toEqual(toyImage(32, "EU"));
     expect((await run(path, { repair: true })).code).toBe(5);
+  });
+});
+
+describe("dmkit fsck --bad", () => {
+  const BLOCK = 4096;
+  const noise = (seed: number): Buffer => new SeededRandom(seed).fill(Buffer.alloc(BLOCK));
+  const table = (path: string): string => `0 2048 compression ${path} writethrough`;
+
+  /** A compressed image of ten blocks, the first of which has rotted. */
+  async function rotten(): Promise<string> {
+    const path = join(tempFolder(), "image");
+    writeFileSync(path, "");
+    truncateSync(path, 8 * 2 ** 20);
+    const device = await openTable(parseTable(table(path), targets), { environment: realEnvironment });
+    for (let block = 0; block < 10; block += 1) {
+      await device.write(block * BLOCK, noise(block));
+      await device.flush();
+    }
+    await device.close();
+    const bytes = readFileSync(path);
+    const contents = noise(0);
+    // Wherever it is, the journal included.
+    for (let at = bytes.indexOf(contents); at !== -1; at = bytes.indexOf(contents))
+      bytes.fill(7, at, at + 512);
+    writeFileSync(path, bytes);
+    return path;
+  }
+
+  async function firstBlock(path: string): Promise<string> {
+    const device = await openTable(parseTable(table(path), targets), {
+      environment: realEnvironment,
+      readOnly: true,
+    });
+    const into = Buffer.alloc(BLOCK);
+    const outcome = await device.read(0, into).then(
+      () => (into.every((byte) => byte === 0) ? "zeroes" : "data"),
+      (error: unknown) => (error as { code: string }).code,
+    );
+    await device.close();
+    return outcome;
+  }
+
+  it.each([
+    ["unreadable", 5, 4, "EIO"],
+    ["zero", 1, 0, "zeroes"],
+  ] as const)("%s: ends with %i, then %i, and undo takes it back", async (bad, first, then, seen) => {
+    const path = await rotten();
+    const before = state(path).split(" ")[0];
+    expect((await cli("fsck", path)).stdout).toContain("--bad zero");
+    expect((await cli("fsck", path, "--repair")).code).toBe(4);
+    expect(state(path).split(" ")[0]).toBe(before);
+    const undo = `${path}.undo`;
+    const { code, stdout } = await cli("fsck", path, "--repair", "--bad", bad, "--undo", undo);
+    expect(stdout).toMatch(/^repaired error: device:/m);
+    expect(code).toBe(first);
+    expect(await firstBlock(path)).toBe(seen);
+    expect((await cli("fsck", path)).code).toBe(then);
+    expect((await cli("undo", undo)).code).toBe(0);
+    expect(state(path).split(" ")[0]).toBe(before);
+  });
+
+  it("is wrong usage without --repair, for another word, and for other formats", async () => {
+    const path = await rotten();
+    const before = state(path);
+    expect((await cli("fsck", path, "--bad", "zero")).code).toBe(16);
+    expect((await cli("fsck", path, "--repair", "--bad", "keep")).code).toBe(16);
+    const words = { devices: [image("U")], roles: {} };
+    const flags = { repair: true, bad: "zero", json: false, quiet: false } as const;
+    const { value, stderr } = await captured(() => fsck(words, flags, [toy()]));
+    expect(value).toBe(16);
+    expect(stderr).toContain("--bad is not for toy");
+    expect(state(path)).toBe(before);
   });
 });

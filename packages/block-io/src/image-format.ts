@@ -3,7 +3,7 @@
  * dump, restore, draw, initialise. A package declares one {@link ImageFormat}; programs keep a static list.
  *
  * Invariant: `detect`, `info`, `check`, `dump` and `map` write nothing. `repair` writes only what needs no
- * guess; a crash at any write leaves an image that a second repair completes; a second repair finds nothing.
+ * guess, and what it is told to do with contents that are gone; a crash at any write leaves an image that a second repair completes; a second repair finds nothing.
  */
 import type { BlockDevice } from "./device.ts";
 import type { Environment } from "./environment.ts";
@@ -71,6 +71,16 @@ export interface ImageRepair {
   readonly left: readonly ImageProblem[];
 }
 
+/** What a repair is told to do where it would have to guess. */
+export interface ImageRepairSettings {
+  /**
+   * What becomes of contents that are gone. `keep`, the default: reading them stays an error, and nothing is written.
+   * `unreadable`: the metadata says that they are lost. `zero`: they read as zeroes; **whoever reads them is not
+   * told**.
+   */
+  readonly bad?: "keep" | "unreadable" | "zero" | undefined;
+}
+
 /**
  * Facts by name, in the order to print. A name is small words with underscores between them, which people are shown
  * as spaces; numbers are in the unit it says (`bytes`, `sectors`, …).
@@ -124,7 +134,9 @@ export interface ImageFormat {
   /** Everything that can be verified. Problems of content are yielded, those of devices thrown. */
   check(devices: ImageDevices, work: OfflineWork): AsyncIterable<ImageProblem>;
   /** Only formats that have something to put right; the devices are writable. */
-  repair?(devices: ImageDevices, work: OfflineWork): Promise<ImageRepair>;
+  repair?(devices: ImageDevices, work: OfflineWork, settings?: ImageRepairSettings): Promise<ImageRepair>;
+  /** Whether `repair` can do something about contents that are gone. Default false. */
+  readonly marksBad?: boolean;
   /** Metadata as plain data, such that `restore` of it gives the same metadata. */
   dump?(devices: ImageDevices, work: OfflineWork): Promise<unknown>;
   /** Throws `EINVAL` if the dump cannot be true for these devices. */

@@ -46,6 +46,7 @@ export type {
   ImageMap,
   ImageProblem,
   ImageRepair,
+  ImageRepairSettings,
   ImageRole,
   MapKind,
   MapRange,

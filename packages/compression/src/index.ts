@@ -6,7 +6,7 @@ export {
   recompress,
   recompressOptions,
 } from "./offline/recompress.ts";
-export { type RepairSettings, repair } from "./offline/repair.ts";
+export { repair } from "./offline/repair.ts";
 export { compressionImages } from "./images.ts";
 export { openCompression, type OpenSettings } from "./open.ts";
 export { type CompressionOptions, compressionOptions } from "./options.ts";

@@ -1,10 +1,10 @@
 /** Damaged images: what check reports, what repair puts right, that it can be interrupted, and that it loses nothing. */
-import { crc32c } from "@dmkit/block-io";
+import { type ImageRepairSettings, crc32c } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { encodeHeader, headerLength } from "../src/format/journal-v2.ts";
 import { mendSuperblockV2 } from "../src/format/superblock-v2.ts";
-import { type RepairSettings, repair } from "../src/index.ts";
+import { repair } from "../src/index.ts";
 import {
   BLOCK,
   JOURNAL,
@@ -269,7 +269,7 @@ describe.each(damages)("$name", ({ of = closedImage, make, repaired, left, gone 
   it.each(["unreadable", "zero"] as const)("leaves nothing but %s blocks when told so", async (bad) => {
     if (gone === "all") return;
     const device = await deviceOf(damaged());
-    const settings: RepairSettings = { bad };
+    const settings: ImageRepairSettings = { bad };
     const result = await repair(device, work, settings);
     expect(result.left.map(({ kind }) => kind)).toEqual(bad === "zero" || gone.length === 0 ? [] : ["lost"]);
     expect((await repair(device, work, settings)).repaired).toEqual([]);

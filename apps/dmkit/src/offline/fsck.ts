@@ -14,12 +14,14 @@ import {
   realEnvironment,
 } from "@dmkit/block-io";
 import { fsckCodes, printError } from "../ui/terminal.ts";
-import { type ImageWords, type OpenImage, type OpenOptions, withImage } from "./image.ts";
+import { type ImageWords, type OpenImage, type OpenOptions, usage, withImage } from "./image.ts";
 import { withImageUndo } from "./undo/session.ts";
 import { interruptible, print, printJson, printable } from "./work.ts";
 
 export interface FsckFlags {
   readonly repair: boolean;
+  /** What a repair makes of contents that are gone; default: it leaves them as they are. */
+  readonly bad?: "unreadable" | "zero" | undefined;
   readonly undo?: string | undefined;
   readonly json: boolean;
   readonly quiet: boolean;
@@ -73,17 +75,27 @@ async function checkAndRepair(
   report: Report,
 ): Promise<void> {
   const quiet = flags.quiet || flags.json;
+  const { bad } = flags;
+  if (bad !== undefined && !flags.repair) {
+    throw usage("--bad goes with --repair", "Without --repair nothing is written.");
+  }
   await withImage(words, options, async (image) => {
     report.image = image;
+    if (bad !== undefined && image.format.marksBad !== true) {
+      const able = options.formats.filter(({ marksBad }) => marksBad === true).map(({ name }) => name);
+      throw usage(`--bad is not for ${image.format.name}`, `It is for: ${able.join(", ")}.`);
+    }
     const checked = await interruptible("fsck", quiet, (work) => check(image, work, report));
     if (checked === "cancelled") report.cancelled = true;
     else report.checked = true;
   });
-  const worthIt = report.findings.some(({ repair }) => repair !== undefined);
+  const worthIt = report.findings.some(
+    (finding) => finding.repair !== undefined || (bad !== undefined && matters(finding)),
+  );
   if (!flags.repair || report.cancelled || !worthIt) return;
   if (report.image?.format.repair === undefined) return;
   await withImage(words, { ...options, writes: () => true }, async (image) => {
-    const result = await interruptible("repair", quiet, (work) => repair(image, flags.undo, work));
+    const result = await interruptible("repair", quiet, (work) => repair(image, flags, work));
     if (result === "cancelled") {
       report.cancelled = true;
       return;
@@ -107,7 +119,7 @@ async function check({ format, devices }: OpenImage, work: OfflineWork, report: 
 
 async function repair(
   image: OpenImage,
-  undo: string | undefined,
+  { undo, bad }: FsckFlags,
   work: OfflineWork,
 ): Promise<{ repaired: readonly ImageProblem[]; left: readonly ImageProblem[] }> {
   const { format, devices } = image;
@@ -118,7 +130,7 @@ async function repair(
     Object.keys(devices),
     work.environment,
     async (given) => {
-      return (await format.repair?.(given, work)) ?? { repaired: [], left: [] };
+      return (await format.repair?.(given, work, { bad })) ?? { repaired: [], left: [] };
     },
   );
 }
@@ -135,8 +147,8 @@ function exitCode({ findings, checked, cancelled, error }: Report): number {
   if (findings.some((finding) => matters(finding) && finding.outcome !== "repaired")) code |= fsckCodes.left;
   if (cancelled) code |= fsckCodes.cancelled;
   if (error !== undefined) {
-    const usage = !checked && error instanceof BlockIoError && error.code === "EPARSE";
-    code |= usage ? fsckCodes.usage : fsckCodes.operational;
+    const wrong = !checked && error instanceof BlockIoError && error.code === "EPARSE";
+    code |= wrong ? fsckCodes.usage : fsckCodes.operational;
   }
   return code;
 }

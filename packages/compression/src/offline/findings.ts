@@ -70,7 +70,7 @@ export function blocksAt(first: number, blocks: number): string {
 
 /** What a person can do about contents that are gone. */
 export const OVERWRITE =
-  "Overwrite these blocks, from a backup if there is one; or have bad extents marked as unreadable or zero.";
+  "Overwrite these blocks, from a backup if there is one; or give up what is lost: fsck --repair with --bad unreadable or --bad zero.";
 
 /** Extents of which nothing can be said, and those whose payload is not what it should be. */
 export async function* inspectExtents(

@@ -4,25 +4,22 @@
  *
  * Contents that are gone (`bad`) are kept as they are unless told otherwise: somebody may still want to look.
  */
-import type { BlockDevice, ImageProblem, ImageRepair, OfflineWork } from "@dmkit/block-io";
+import type {
+  BlockDevice,
+  ImageProblem,
+  ImageRepair,
+  ImageRepairSettings,
+  OfflineWork,
+} from "@dmkit/block-io";
 import { type Finding, newReport, plainWork } from "./findings.ts";
 import { inspect } from "./check.ts";
 import { type Gone, quarantine } from "./quarantine.ts";
-
-export interface RepairSettings {
-  /**
-   * What becomes of blocks whose contents are gone. `keep`: reading them stays an error, and nothing is written.
-   * `unreadable`: the metadata says that they are lost. `zero`: they read as zeroes; **whoever reads them is not
-   * told**.
-   */
-  readonly bad?: "keep" | "unreadable" | "zero" | undefined;
-}
 
 /** Throws `EFORMAT` if it is no such device, and the errors of the device. */
 export async function repair(
   device: BlockDevice,
   work: OfflineWork = plainWork,
-  { bad = "keep" }: RepairSettings = {},
+  { bad = "keep" }: ImageRepairSettings = {},
 ): Promise<ImageRepair> {
   const repaired: ImageProblem[] = [];
   for await (const finding of inspect(device, { ...work, progress: undefined }, newReport())) {
@@ -35,7 +32,9 @@ export async function repair(
   if (bad === "keep") return { repaired, left: left.map(({ problem }) => problem) };
   const gone = left.flatMap((finding): Gone[] => (finding.gone === undefined ? [] : [finding.gone]));
   if (gone.length > 0 && (await quarantine(device, gone, bad))) {
-    repaired.push(...left.filter(isGone).map(({ problem }) => ({ ...problem, repair: marks[bad] })));
+    repaired.push(
+      ...left.filter(isGone).map(({ problem }) => ({ ...problem, repair: marks[bad], advice: undefined })),
+    );
     left = await all(device, { ...work, progress: undefined });
   }
   return { repaired, left: left.map(({ problem }) => problem) };
