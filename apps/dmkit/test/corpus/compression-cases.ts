@@ -126,10 +126,9 @@ const format2: readonly Case[] = [
     name: "an algorithm that nobody knows",
     on: closed,
     damage: [field(112, Buffer.from("middle-out"), "is compressed with middle-out", copies)],
-    found: [],
-    exits: [8, 8, 8],
-    shows: ["ENOENT", "ENOENT"],
-    error: "ENOENT",
+    found: ["error device superblock"],
+    exits: [4, 4, 4],
+    shows: ["EFORMAT", "EFORMAT"],
   },
   {
     name: "a compressed device cut short",
