@@ -61,6 +61,7 @@ export { type MemoryDeviceOptions, MemoryDevice } from "./devices/memory.ts";
 export { FileDevice } from "./devices/file.ts";
 export { type FileDeviceOptions, openFile } from "./devices/file-open.ts";
 export { FlushGroup } from "./flush-group.ts";
+export { Turnstile } from "./turnstile.ts";
 export { Bitmap } from "./bitmap.ts";
 export { BufferPool } from "./buffer-pool.ts";
 export { type Crc32c, acceleratedCrc32c, crc32c, portableCrc32c, rawCrc32c } from "./crc32c.ts";

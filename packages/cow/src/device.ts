@@ -21,6 +21,7 @@ import {
   SECTOR,
   type WriteZeroesOptions,
   GuardedTarget,
+  Turnstile,
   done,
   toBlockIoError,
 } from "@dmkit/block-io";
@@ -32,7 +33,6 @@ import type { OwnerMap } from "./core/owner-map.ts";
 import type { Identity } from "./format/identity.ts";
 import { type FreezeHost, type NewLayer, freeze } from "./freeze.ts";
 import type { LayerDevices } from "./layer.ts";
-import { Turnstile } from "./turnstile.ts";
 
 /** One owner: a device and the byte where it starts. */
 export interface Source {

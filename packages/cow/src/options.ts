@@ -39,7 +39,7 @@ export const cowOptions = {
     max: 3600,
     default: 5,
     unit: "s",
-    help: "longest time the bits of a write are in memory only; 0 waits for a flush",
+    help: "pause between commits of bits that are in memory only; 0 waits for a flush",
   },
 } as const;
 

@@ -42,8 +42,9 @@ export class Barriers {
   /** A barrier that nobody has asked for yet is about to begin, or runs. */
   #foreseen: Promise<void> | undefined;
   #stopped = false;
-  /** How many clients have asked for, ever. */
+  /** How many clients have asked for, ever, of those that had something to do. */
   asked = 0;
+  #changesWhenAsked = 0;
   /** Those from now on are nobody's wish, and not counted as partial flushes. */
   quiet = false;
 
@@ -68,7 +69,8 @@ export class Barriers {
 
   /** For a client. Errors: `EIO`. */
   ask(): Promise<void> {
-    this.asked += 1;
+    if (this.#changes !== this.#changesWhenAsked) this.asked += 1;
+    this.#changesWhenAsked = this.#changes;
     this.#forecast?.asked();
     return this.#group.flush();
   }

@@ -12,6 +12,7 @@ import {
   GuardedTarget,
   type MessageOptions,
   Streams,
+  Turnstile,
   type WriteZeroesOptions,
   done,
 } from "@dmkit/block-io";
@@ -70,6 +71,8 @@ export class WriteboostDevice extends GuardedTarget {
   readonly #daemons: Daemons;
   readonly #identity: IdentityKeeper | undefined;
   readonly #barriers: Barriers;
+  readonly #environment: Environment;
+  readonly #turnstile: Turnstile = new Turnstile();
   readonly #tunables: Tunables;
   #recorded: number;
   #dropping = 0;
@@ -81,6 +84,7 @@ export class WriteboostDevice extends GuardedTarget {
     super(settings.name, settings.size, limitsOver(devices.backing));
     const { geometry, dialect, map, identity } = recovered;
     const { environment } = settings;
+    this.#environment = environment;
     this.#tunables = { ...defaultTunables(geometry.order), ...settings.tunables };
     this.#backing = new BusyMeter(devices.backing, environment.clock);
     const log = new SegmentLog(geometry, dialect, devices.cache, map, settings.pool, recovered);
@@ -249,24 +253,28 @@ export class WriteboostDevice extends GuardedTarget {
     });
   }
 
-  override async suspend(): Promise<void> {
-    this.#barriers.quiet = true;
-    try {
-      await super.suspend();
-      await this.#stop();
-    } finally {
-      this.#barriers.quiet = false;
-    }
+  override suspend(): Promise<void> {
+    return this.#turnstile.pass(async () => {
+      this.#barriers.quiet = true;
+      try {
+        await super.suspend();
+        await this.#stop();
+      } finally {
+        this.#barriers.quiet = false;
+      }
+    });
   }
 
-  override async resume(): Promise<void> {
-    if (this.#stopped) {
-      this.#stopped = false;
-      this.#barriers.start();
-      this.#writeback.start();
-      this.#daemons.configure(this.#tunables);
-    }
-    await super.resume();
+  override resume(): Promise<void> {
+    return this.#turnstile.pass(async () => {
+      if (this.#stopped) {
+        this.#stopped = false;
+        this.#barriers.start();
+        this.#writeback.start();
+        this.#daemons.configure(this.#tunables);
+      }
+      await super.resume();
+    });
   }
 
   override close(): Promise<void> {
@@ -329,11 +337,7 @@ export class WriteboostDevice extends GuardedTarget {
     if (this.#parts.plog !== undefined) {
       log.close();
       await log.makeDurable(log.open ? log.opened - 1 : log.opened);
-      try {
-        await this.#parts.plog.clear();
-      } catch (error) {
-        throw log.die(error);
-      }
+      await this.#clearPlog(this.#parts.plog);
     }
     await this.#record();
     // After a flush that failed, what the backing device shows need not be what it keeps.
@@ -348,6 +352,18 @@ export class WriteboostDevice extends GuardedTarget {
       lastId: log.lastFlushed,
     });
     await log.cache.flush();
+  }
+
+  /** Everything is on the cache device: a plog that cannot be written any more is no loss. */
+  async #clearPlog(plog: PlogWriter): Promise<void> {
+    try {
+      await plog.clear();
+    } catch (error) {
+      this.#environment.logger.log("warn", "the plog could not be zeroed; the cache is closed in order", {
+        device: this.name,
+        error: String(error),
+      });
+    }
   }
 
   async #finishWrite(offset: number, from: Buffer, at: number, fua: boolean): Promise<void> {

@@ -3,11 +3,13 @@ import { type BlockDevice, BlockIoError, isZero } from "@dmkit/block-io";
 import { type Rebuilt, rebuildSegment } from "./core/plog-replay.ts";
 import { blocksPerSegment, plogSegmentSize } from "./format/geometry.ts";
 import { decodeRecords } from "./format/plog.ts";
+import { SEGMENTS_FOR_TWO } from "./plog-writer.ts";
+import type { ScannedLog } from "./scan.ts";
 
 export interface ScannedPlog {
   /** Plog segments that fit on the device. */
   readonly fit: number;
-  /** Segments after the end of the log, in id order without gaps. */
+  /** Segments after the end of the log, in id order without gaps; none if there are more than can be. */
   readonly rebuilt: readonly Rebuilt[];
   /** Plog segments that are not all zero. */
   readonly used: readonly number[];
@@ -36,12 +38,22 @@ export function plogCapacity(plog: BlockDevice, order: number): number {
   });
 }
 
-/** @param last the last segment of the log on the cache device. @param backingSize bytes. */
+/**
+ * How many segments a plog can be ahead of the log, by the invariants of plog-writer.ts. More prove that the end of
+ * the log is lost to rot; what an older plog segment still holds need not be all that was flushed of its segment.
+ */
+export function mostAhead(identity: ScannedLog["identity"]): number {
+  if (typeof identity !== "object") return Number.POSITIVE_INFINITY;
+  return identity.plogSegments >= SEGMENTS_FOR_TWO ? 2 : 1;
+}
+
+/** @param last the last segment of the log on the cache device. @param backingSize bytes. @param most ahead. */
 export async function scanPlog(
   plog: BlockDevice,
   order: number,
   last: number,
   backingSize: number,
+  most: number,
 ): Promise<ScannedPlog> {
   const size = plogSegmentSize(order);
   const fit = plogCapacity(plog, order);
@@ -61,6 +73,7 @@ export async function scanPlog(
     if (rebuilt !== undefined) later.set(id, rebuilt);
   }
   const rebuilt: Rebuilt[] = [];
+  if (Math.max(0, ...ids) > last + most) later.clear();
   for (let id = last + 1; later.has(id); id += 1) rebuilt.push(later.get(id) as Rebuilt);
   return { fit, rebuilt, used, ids };
 }

@@ -24,7 +24,7 @@ import { encodeRecord, plogRules, recordSize } from "./format/plog.ts";
 import type { SegmentLog } from "./segment-log.ts";
 
 // The open segment, the one before it, and one that is being blanked.
-const SEGMENTS_FOR_TWO = 3;
+export const SEGMENTS_FOR_TWO = 3;
 
 /** The records of one segment. */
 interface Image {
@@ -39,9 +39,11 @@ interface Image {
   isInUse: boolean;
 }
 
-/** What was last written to a plog segment. */
+/** What a plog segment holds. */
 interface Use {
+  /** Of the records it was last written for. */
   readonly id: number;
+  /** From its start; all behind is zero. */
   readonly bytes: number;
   readonly misleading: boolean;
 }
@@ -192,7 +194,8 @@ export class PlogWriter {
     const segment = (id - 1) % this.#segments;
     const before = this.#used.get(segment);
     if (before !== undefined && before.id !== id) this.#mayOverwrite(segment, before);
-    this.#used.set(segment, { id, bytes: end, misleading });
+    // Of what an earlier segment left, the end may still be there.
+    this.#used.set(segment, { id, bytes: Math.max(end, before?.bytes ?? 0), misleading });
     return this.#device.write(segment * this.#size + written, bytes.subarray(written, end));
   }
 

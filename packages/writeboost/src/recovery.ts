@@ -25,7 +25,7 @@ import { RECORD_START, encodeRecord } from "./format/superblock.ts";
 import { formatCache } from "./format-cache.ts";
 import { checkPairing, newUuid, plogIdentityOffset } from "./identity-keeper.ts";
 import { completion } from "./plog-complete.ts";
-import { type ScannedPlog, plogCapacity, scanPlog } from "./plog-scan.ts";
+import { type ScannedPlog, mostAhead, plogCapacity, scanPlog } from "./plog-scan.ts";
 import { type ScannedLog, type Split, adoptLog, readSuperblock, scan } from "./scan.ts";
 import { inParallel } from "./writeback.ts";
 
@@ -98,7 +98,7 @@ export async function recover(
     });
   }
   const fit = plog === undefined ? 0 : plogCapacity(plog, found.geometry.order);
-  const scanned = plog === undefined ? undefined : await scanOwn(plog, found, backing.size);
+  const scanned = plog === undefined ? undefined : await scanOwn(plog, found, backing.size, environment);
   if (scanned !== undefined) await completion.run(cache, found, scanned.rebuilt);
   await recoverySteps.invalidate(cache, found);
   const last = await rebuild(cache, found, scanned?.rebuilt ?? []);
@@ -131,10 +131,24 @@ export async function recover(
 }
 
 /** A cache that has been type 0 so far owns nothing in any plog, whatever is there. */
-async function scanOwn(plog: BlockDevice, found: ScannedLog, backingSize: number): Promise<ScannedPlog> {
-  const scanned = await scanPlog(plog, found.geometry.order, found.last, backingSize);
+async function scanOwn(
+  plog: BlockDevice,
+  found: ScannedLog,
+  backingSize: number,
+  { logger }: Environment,
+): Promise<ScannedPlog> {
+  const most = mostAhead(found.identity);
+  const scanned = await scanPlog(plog, found.geometry.order, found.last, backingSize, most);
   const isNew = typeof found.identity === "object" && found.identity.plog === NO_UUID;
-  return isNew ? { ...scanned, rebuilt: [] } : scanned;
+  if (isNew) return { ...scanned, rebuilt: [] };
+  const highest = Math.max(0, ...scanned.ids);
+  if (highest > found.last + most) {
+    logger.log("warn", "segments that were flushed are lost: the cache device is damaged", {
+      first: found.last + 1,
+      last: highest,
+    });
+  }
+  return scanned;
 }
 
 /** Slots that claim to be segments and are not part of the log must never be believed again. */

@@ -7,7 +7,7 @@ import { PlogWriter } from "../src/plog-writer.ts";
 import { recoverySteps } from "../src/recovery.ts";
 import { describe, expect, it } from "vitest";
 import { type Case, Findings, directed } from "./support/cases.ts";
-import { altered, nothing, settle } from "./support/hand.ts";
+import { altered, everything, nothing, settle } from "./support/hand.ts";
 import { BLOCK, MIB, Rig, filled } from "./support/rig.ts";
 
 /** A plog record of one sector with its data, byte by byte. */
@@ -104,6 +104,7 @@ const cases: readonly Case[] = [
       const rig = new Rig({ plog: 3 * SEGMENT_4 });
       await rig.open();
       await rig.segment(5, 0xaa);
+      await rig.device.dropCaches();
       await rig.crash();
       // The smallest id is one that does not hold; the one after it does.
       for (const [segment, id, sound] of [
@@ -185,6 +186,30 @@ describe("a close in order", () => {
     expect(isZero(rig.plog?.stable as Buffer)).toBe(true);
   });
 
+  it("leaves one of zeroes, too, where a longer segment was before", async () => {
+    const rig = new Rig({ order: 5, slots: 9, plog: SEGMENT_5 });
+    const device = await rig.open();
+    for (const block of [1, 2, 3]) await rig.write(block, block);
+    await device.flush();
+    await rig.writeSectors(4, 0, 1, 0x44);
+    await device.flush();
+    await device.close();
+    await rig.crash(nothing);
+    expect(isZero(rig.plog?.stable as Buffer)).toBe(true);
+  });
+
+  it("needs no plog that can be written", async () => {
+    const rig = new Rig({ order: 5, slots: 9, plog: 3 * SEGMENT_5, options: { pool: 3 } });
+    const device = await rig.open();
+    await rig.segment(1, 0x11);
+    if (rig.plog !== undefined) rig.plog.refuse = ({ op }) => op !== "read";
+    await device.close();
+    await rig.crash(nothing);
+    rig.plog = undefined;
+    await rig.open();
+    expect(await rig.read(1)).toEqual(filled(0x11));
+  });
+
   it("waits for a segment that is closed and still on its way", async () => {
     const rig = new Rig({ slots: 5, plog: 3 * SEGMENT_4, options: { pool: 3 } });
     await rig.open();
@@ -203,6 +228,47 @@ describe("a close in order", () => {
     rig.plog = undefined;
     // Not closed in order: without the plog flushed data would be lost.
     await expect(rig.open()).rejects.toMatchObject({ code: "EFORMAT" });
+  });
+});
+
+describe("rot at the end of the log", () => {
+  it("is not patched with what plog segments of before still hold", async () => {
+    const rig = new Rig({ order: 5, slots: 60, plog: 8 * SEGMENT_5, options: { pool: 7 } });
+    const device = await rig.open();
+    rig.backing.refuse = ({ op }) => op === "write";
+    // Of each segment a barrier brings the first block to the plog; the others reach the cache device without one.
+    for (let segment = 0; segment < 5; segment += 1) {
+      await rig.write(3 * segment, 0xa0 + segment);
+      await device.flush();
+      await rig.write(3 * segment + 1, 0xa0 + segment);
+      await rig.write(3 * segment + 2, 0xa0 + segment);
+      // Flushes the cache device, and fails then.
+      await device.dropCaches().catch(() => {});
+      await settle();
+    }
+    await rig.write(50, 0x55);
+    await device.flush();
+    await rig.crash(everything);
+    for (const content of [rig.cache.stable, rig.cache.visible]) content.fill(0x77, MIB + 5000, MIB + 5010);
+    await rig.open();
+    // All older, and nothing with holes.
+    for (const block of [0, 1, 2, 3, 50]) expect(await rig.read(block)).toEqual(filled(0));
+  });
+});
+
+describe("suspend and resume", () => {
+  it("take effect in order of arrival", async () => {
+    const rig = new Rig({ slots: 3 });
+    const device = await rig.open({ tunables: { allow_writeback: 1 } });
+    await rig.segment(1, 0x11);
+    await Promise.all([device.suspend(), device.resume()]);
+    let written = 0;
+    const writing = (async () => {
+      for (; written < 8; written += 1) await rig.segment(written, 0x20 + written);
+    })();
+    for (let second = 0; second < 20; second += 1) await rig.clock.advance(1000);
+    await writing;
+    expect(written).toBe(8);
   });
 });
 

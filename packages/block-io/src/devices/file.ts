@@ -212,6 +212,8 @@ export class FileDevice extends GuardedDevice {
   async #syncOrFail(op: "write" | "writeZeroes"): Promise<void> {
     try {
       await this.#flushes.flush();
+      // A flush that failed meanwhile has used up the error that this one should have met.
+      if (this.failure !== undefined) throw this.failure;
     } catch (error) {
       const failure = toBlockIoError(error, { device: this.name, op });
       this.fail(failure);

@@ -40,6 +40,7 @@ async function image(): Promise<Image> {
     data.copy(expected, sector * 512);
     for (let at = sector; at < sector + count; at += 1) versions[at]?.add(write);
     await device.write(sector * 512, data);
+    if (write % 3 === 0) await device.flush();
     if (write === 40) {
       await device.dropCaches();
       await device.message(["update_record_interval", "1"]);
