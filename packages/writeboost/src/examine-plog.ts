@@ -7,7 +7,7 @@ import type { Finding, Fix, Problem } from "./examine.ts";
 import { plogSegmentSize } from "./format/geometry.ts";
 import { NO_UUID } from "./format/identity.ts";
 import { lacksName, readPlogIdentity } from "./identity-keeper.ts";
-import { type ScannedPlog, mostAhead, scanPlog } from "./plog-scan.ts";
+import { type ScannedPlog, scanPlog } from "./plog-scan.ts";
 import type { ScannedLog } from "./scan.ts";
 
 /** @param blocked why nothing may be written, if so. */
@@ -57,12 +57,11 @@ async function pairingOf(
 
 async function scanOrExplain(
   plog: BlockDevice,
-  { geometry, last, backingSize, identity }: ScannedLog,
+  found: ScannedLog,
   findings: Finding[],
 ): Promise<ScannedPlog | undefined> {
   try {
-    const size = backingSize ?? Number.MAX_SAFE_INTEGER;
-    return await scanPlog(plog, geometry.order, last, size, mostAhead(identity));
+    return await scanPlog(plog, found, found.backingSize ?? Number.MAX_SAFE_INTEGER);
   } catch (error) {
     if (!(error instanceof BlockIoError) || error.code !== "EINVAL" || error.op !== "open") throw error;
     const problem = { kind: "plog-size", severity: "error", role: "plog", location: "device" } as const;

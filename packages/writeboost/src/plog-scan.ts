@@ -15,6 +15,8 @@ export interface ScannedPlog {
   readonly used: readonly number[];
   /** By plog segment: the id of its records, 0 for none. */
   readonly ids: readonly number[];
+  /** Segments behind the end of the log that were flushed and are lost, as far as the plog proves it. */
+  readonly lost: number;
 }
 
 /** Plog segments that fit. Throws `EINVAL` if none does, or the device cannot write single sectors. */
@@ -42,18 +44,16 @@ export function plogCapacity(plog: BlockDevice, order: number): number {
  * How many segments a plog can be ahead of the log, by the invariants of plog-writer.ts. More prove that the end of
  * the log is lost to rot; what an older plog segment still holds need not be all that was flushed of its segment.
  */
-export function mostAhead(identity: ScannedLog["identity"]): number {
+function mostAhead(identity: ScannedLog["identity"]): number {
   if (typeof identity !== "object") return Number.POSITIVE_INFINITY;
   return identity.plogSegments >= SEGMENTS_FOR_TWO ? 2 : 1;
 }
 
-/** @param last the last segment of the log on the cache device. @param backingSize bytes. @param most ahead. */
+/** @param log the one on the cache device. @param backingSize bytes. */
 export async function scanPlog(
   plog: BlockDevice,
-  order: number,
-  last: number,
+  { geometry: { order }, last, identity }: Pick<ScannedLog, "geometry" | "last" | "identity">,
   backingSize: number,
-  most: number,
 ): Promise<ScannedPlog> {
   const size = plogSegmentSize(order);
   const fit = plogCapacity(plog, order);
@@ -61,6 +61,7 @@ export async function scanPlog(
   const later = new Map<number, Rebuilt>();
   const used: number[] = [];
   const ids: number[] = [];
+  let highest = 0;
   const buffer = Buffer.allocUnsafeSlow(size);
   for (let segment = 0; segment < fit; segment += 1) {
     await plog.read(segment * size, buffer);
@@ -68,12 +69,14 @@ export async function scanPlog(
     const records = decodeRecords(buffer, bounds);
     const id = records[0]?.id ?? 0;
     ids.push(id);
+    highest = Math.max(highest, id);
     if (id <= last) continue;
     const rebuilt = rebuildSegment(buffer, records);
     if (rebuilt !== undefined) later.set(id, rebuilt);
   }
   const rebuilt: Rebuilt[] = [];
-  if (Math.max(0, ...ids) > last + most) later.clear();
+  const isRotten = highest > last + mostAhead(identity);
+  if (isRotten) later.clear();
   for (let id = last + 1; later.has(id); id += 1) rebuilt.push(later.get(id) as Rebuilt);
-  return { fit, rebuilt, used, ids };
+  return { fit, rebuilt, used, ids, lost: isRotten ? highest - last : 0 };
 }

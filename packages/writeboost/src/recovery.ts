@@ -25,7 +25,7 @@ import { RECORD_START, encodeRecord } from "./format/superblock.ts";
 import { formatCache } from "./format-cache.ts";
 import { checkPairing, newUuid, plogIdentityOffset } from "./identity-keeper.ts";
 import { completion } from "./plog-complete.ts";
-import { type ScannedPlog, mostAhead, plogCapacity, scanPlog } from "./plog-scan.ts";
+import { type ScannedPlog, plogCapacity, scanPlog } from "./plog-scan.ts";
 import { type ScannedLog, type Split, adoptLog, readSuperblock, scan } from "./scan.ts";
 import { inParallel } from "./writeback.ts";
 
@@ -137,15 +137,13 @@ async function scanOwn(
   backingSize: number,
   { logger }: Environment,
 ): Promise<ScannedPlog> {
-  const most = mostAhead(found.identity);
-  const scanned = await scanPlog(plog, found.geometry.order, found.last, backingSize, most);
+  const scanned = await scanPlog(plog, found, backingSize);
   const isNew = typeof found.identity === "object" && found.identity.plog === NO_UUID;
   if (isNew) return { ...scanned, rebuilt: [] };
-  const highest = Math.max(0, ...scanned.ids);
-  if (highest > found.last + most) {
+  if (scanned.lost > 0) {
     logger.log("warn", "segments that were flushed are lost: the cache device is damaged", {
       first: found.last + 1,
-      last: highest,
+      last: found.last + scanned.lost,
     });
   }
   return scanned;

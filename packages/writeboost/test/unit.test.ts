@@ -6,6 +6,7 @@ import { BlockMap } from "../src/core/block-map.ts";
 import { logRules } from "../src/core/log.ts";
 import { runEnd, runStart, sectorBits } from "../src/core/sectors.ts";
 import { type Entry, writebackRules } from "../src/core/writeback-plan.ts";
+import { geometryOf, plogSegmentSize } from "../src/format/geometry.ts";
 import { encodeRecord } from "../src/format/superblock.ts";
 import {
   type Devices,
@@ -16,6 +17,7 @@ import {
   parseStatus,
   writeboost,
 } from "../src/index.ts";
+import { scanPlog } from "../src/plog-scan.ts";
 
 const MIB = 1024 * 1024;
 
@@ -502,4 +504,13 @@ describe("table", () => {
       expect(() => parse(line)).toThrow(BlockIoError);
     },
   );
+});
+
+describe("a plog", () => {
+  it("may have more segments than a call has arguments", async () => {
+    const segments = 200_000;
+    const found = { geometry: geometryOf(2 * MIB, 4), last: 0, identity: "blank" } as const;
+    const scanned = await scanPlog(new MemoryDevice(segments * plogSegmentSize(4)), found, MIB);
+    expect(scanned).toMatchObject({ fit: segments, rebuilt: [], used: [], lost: 0 });
+  });
 });
