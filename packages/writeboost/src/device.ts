@@ -300,7 +300,9 @@ export class WriteboostDevice extends GuardedTarget {
       return done;
     }
     const at = this.#writes.place(offset, from, 0);
-    if (at < from.length || fua) return this.#finishWrite(offset, from, at, fua);
+    if (at < from.length || fua) {
+      return this.#afterWrite(at < from.length ? this.#writes.finish(offset, from, at) : done, fua);
+    }
     this.#barriers.changed(false);
     return done;
   }
@@ -312,8 +314,7 @@ export class WriteboostDevice extends GuardedTarget {
   protected override async doDiscard(offset: number, length: number): Promise<void> {
     this.#log.check();
     if (this.#backing.limits.capabilities.discard === "none") return;
-    await this.#bypass.discard(this.#writes, offset, length);
-    this.#barriers.changed(false);
+    await this.#afterWrite(this.#bypass.discard(this.#writes, offset, length), false);
   }
 
   protected override async doWriteZeroes(
@@ -322,9 +323,8 @@ export class WriteboostDevice extends GuardedTarget {
     options: WriteZeroesOptions,
   ): Promise<void> {
     this.#log.check();
-    await this.#bypass.writeZeroes(this.#writes, offset, length, options);
-    this.#barriers.changed(options.fua === true);
-    if (options.fua === true) await this.#barriers.ask();
+    const writing = this.#bypass.writeZeroes(this.#writes, offset, length, options);
+    await this.#afterWrite(writing, options.fua === true);
   }
 
   protected override async doClose(): Promise<void> {
@@ -364,11 +364,6 @@ export class WriteboostDevice extends GuardedTarget {
         error: String(error),
       });
     }
-  }
-
-  async #finishWrite(offset: number, from: Buffer, at: number, fua: boolean): Promise<void> {
-    const writing = at < from.length ? this.#writes.finish(offset, from, at) : done;
-    await this.#afterWrite(writing, fua);
   }
 
   async #afterWrite(writing: Promise<void>, fua: boolean): Promise<void> {

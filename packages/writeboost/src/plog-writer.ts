@@ -114,10 +114,7 @@ export class PlogWriter {
    * plog whatever the log says: ours lacks the records that no barrier had asked for.
    */
   async clear(): Promise<void> {
-    if (this.#used.size === 0) return;
-    await settled([...this.#used.keys()].map((segment) => this.#blank(segment)));
-    await this.#device.flush();
-    this.#used.clear();
+    await this.#blankDurably([...this.#used.keys()]);
   }
 
   /** The newest segment that anything was written to. */
@@ -175,11 +172,14 @@ export class PlogWriter {
   /** Blanks, durably, what these segments must not use as it is; as a rule that was done in passing. */
   async #makeRoom(ids: ReadonlySet<number>): Promise<void> {
     const segments = new Set([...ids].map((id) => (id - 1) % this.#segments));
-    const taken = this.#misleading(ids).filter((segment) => segments.has(segment));
-    if (taken.length === 0) return;
-    await settled(taken.map((segment) => this.#blank(segment)));
+    await this.#blankDurably(this.#misleading(ids).filter((segment) => segments.has(segment)));
+  }
+
+  async #blankDurably(segments: readonly number[]): Promise<void> {
+    if (segments.length === 0) return;
+    await settled(segments.map((segment) => this.#blank(segment)));
     await this.#device.flush();
-    for (const segment of taken) this.#used.delete(segment);
+    for (const segment of segments) this.#used.delete(segment);
   }
 
   /** Plog segments of other ids than these whose contents must not lie behind the records of a later one. */
