@@ -1,6 +1,6 @@
 /**
  * CRC-32C (Castagnoli). `crc-32` is the portable reference; where `@node-rs/crc32` is installed its
- * hardware-accelerated one is used (6 to 8 GB/s against 2.4). A test holds them equal.
+ * hardware-accelerated one is used (15 to 23 GB/s against 2.4). A test holds them equal.
  */
 import { createRequire } from "node:module";
 import portable from "crc-32/crc32c.js";

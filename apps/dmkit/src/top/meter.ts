@@ -21,6 +21,8 @@ export const STRIDE = 64;
 
 export const LATENCY_BUCKETS = 28;
 
+const LONGEST_MICROSECONDS = 2 ** (LATENCY_BUCKETS - 1);
+
 type Timed = keyof SampledLatency;
 
 export class Meter {
@@ -63,7 +65,7 @@ export class Meter {
   /** Notes how long `result` takes from `started`; returns it. */
   timed(kind: Timed, started: number, result: Promise<void>): Promise<void> {
     const over = (): void => {
-      const microseconds = Math.min((this.#clock.now() - started) * 1000, 2 ** (LATENCY_BUCKETS - 1));
+      const microseconds = Math.min((this.#clock.now() - started) * 1000, LONGEST_MICROSECONDS);
       const bucket = microseconds < 1 ? 0 : 31 - Math.clz32(microseconds);
       const buckets = this.#latency[kind];
       buckets[bucket] = (buckets[bucket] as number) + 1;

@@ -51,9 +51,9 @@ export function metablockBits(slot: Buffer, index: number): number {
 
 export function setMetablock(slot: Buffer, index: number, sector: number, bits: number): void {
   const at = METABLOCKS + METABLOCK * index;
-  slot.fill(0, at, at + METABLOCK);
   setU64(slot, at, sector);
-  setU8(slot, at + 8, bits);
+  // One byte, and with it the seven zero bytes.
+  setU64(slot, at + 8, bits);
 }
 
 /** Zeroes the header and all metablocks: the buffer of a new segment. */
