@@ -12,12 +12,13 @@
 import {
   type BlockDevice,
   BlockIoError,
+  BufferPool,
   ByteAccess,
   type Environment,
   type Timer,
   toBlockIoError,
 } from "@dmkit/block-io";
-import { type Entry, type PlannedWrite, writebackRules } from "./core/writeback-plan.ts";
+import { type Entry, LARGEST_WRITE, type PlannedWrite, writebackRules } from "./core/writeback-plan.ts";
 import { BLOCK, slotOf, slotStart } from "./format/geometry.ts";
 import { checksumHolds, dataStart, decodeSegmentHeader, segmentSize } from "./format/segment.ts";
 import type { SegmentLog } from "./segment-log.ts";
@@ -25,6 +26,7 @@ import type { SegmentLog } from "./segment-log.ts";
 // Bytes of segments in RAM at once, and writes in flight to the backing device.
 const LARGEST_BATCH = 64 * 1024 * 1024;
 const DEPTH = 32;
+const READ_DEPTH = 8;
 const RETRY_AFTER = 1000;
 // How long segments wait in the background for others to be written back together with, milliseconds.
 const LINGER = 500;
@@ -55,6 +57,9 @@ export class Writeback {
   readonly #access: ByteAccess;
   readonly #policy: WritebackPolicy;
   readonly #environment: Environment;
+  // Memory of the batch, used again for the next: garbage of this size would set off a collection every 100 ms.
+  readonly #segments: BufferPool;
+  readonly #joined: BufferPool = new BufferPool(LARGEST_WRITE, DEPTH);
   /** Called with the error when a flush of the backing device failed. */
   readonly #flushFailed: (error: BlockIoError) => void;
   /** Somebody waits until everything is written back up to here. */
@@ -84,6 +89,7 @@ export class Writeback {
     this.#openedBefore = log.opened;
     this.#backing = backing;
     this.#access = new ByteAccess(backing);
+    this.#segments = new BufferPool(log.geometry.slotSize, largestBatch(log));
     this.#policy = policy;
     this.#environment = environment;
     this.#flushFailed = flushFailed;
@@ -91,8 +97,7 @@ export class Writeback {
 
   /** Segments in a batch now, bounded by memory. */
   get batch(): number {
-    const bound = Math.max(1, Math.floor(LARGEST_BATCH / this.#log.geometry.slotSize));
-    return Math.min(this.#policy.batch(), bound);
+    return Math.min(this.#policy.batch(), largestBatch(this.#log));
   }
 
   /** Starts if there is something to do and it is allowed or wanted. */
@@ -126,6 +131,7 @@ export class Writeback {
     this.#stopped = true;
     this.#cancelTimers();
     await this.#running;
+    this.#trim();
   }
 
   start(): void {
@@ -159,9 +165,10 @@ export class Writeback {
   #wait(): void {
     const { lastFlushed, lastWriteback, dead } = this.#log;
     if (this.#linger !== undefined || this.#stopped || dead !== undefined) return;
-    if (lastWriteback >= lastFlushed || !this.#policy.allowed()) return;
+    if (lastWriteback >= lastFlushed || !this.#policy.allowed()) return this.#trim();
     this.#linger = this.#environment.clock.after(LINGER, () => {
       this.#linger = undefined;
+      this.#trim();
       this.#lingered = true;
       this.#wasBusy = this.#isBusy();
       this.#openedBefore = this.#log.opened;
@@ -169,6 +176,12 @@ export class Writeback {
       this.kick();
       if (this.#running === undefined) this.#wait();
     });
+  }
+
+  /** There was nothing to do for a while, or there is nothing left: gives the memory of batches back. */
+  #trim(): void {
+    this.#segments.trim();
+    this.#joined.trim();
   }
 
   #cancelTimers(): void {
@@ -208,14 +221,9 @@ export class Writeback {
     const first = log.lastWriteback + 1;
     const last = Math.min(durable, log.lastWriteback + this.batch);
     if (last < first) return;
-    const entries: Entry[] = [];
     const ids = Array.from({ length: last - first + 1 }, (_, index) => first + index);
-    await inParallel(ids, 8, async (id) => {
-      await this.#collect(id, durable, entries);
-    });
-    await inParallel(writebackRules.plan(entries), DEPTH, (write) => this.write(write));
     // Even if nothing was written: what a former life wrote may not be durable.
-    if (entries.length > 0) await this.flush();
+    if (await this.#copy(ids, durable)) await this.flush();
     this.#checkFailure();
     for (const id of ids) log.map.clean(slotOf(log.geometry, id));
     log.lastWriteback = last;
@@ -230,8 +238,23 @@ export class Writeback {
     if (failure !== undefined) throw failure;
   }
 
-  /** What has to be written of segment `id`. The segment is read only if there is anything. */
-  async #collect(id: number, durable: number, entries: Entry[]): Promise<void> {
+  /** Writes what the backing device lacks of these segments; whether that was anything. */
+  async #copy(ids: readonly number[], durable: number): Promise<boolean> {
+    const entries: Entry[] = [];
+    const buffers: Buffer[] = [];
+    try {
+      await inParallel(ids, READ_DEPTH, async (id) => {
+        await this.#collect(id, durable, entries, buffers);
+      });
+      await inParallel(writebackRules.plan(entries), DEPTH, (write) => this.write(write));
+      return entries.length > 0;
+    } finally {
+      for (const buffer of buffers) this.#segments.release(buffer);
+    }
+  }
+
+  /** What has to be written of segment `id`. The segment is read, into one of `buffers`, only if there is anything. */
+  async #collect(id: number, durable: number, entries: Entry[], buffers: Buffer[]): Promise<void> {
     const { map, geometry, cache, dialect } = this.#log;
     const slot = slotOf(geometry, id);
     const length = map.lengths[slot] as number;
@@ -242,7 +265,9 @@ export class Writeback {
       some ||= bits[at] !== 0;
     }
     if (!some) return;
-    const buffer = Buffer.allocUnsafeSlow(segmentSize(length));
+    const whole = await this.#segments.acquire();
+    buffers.push(whole);
+    const buffer = whole.subarray(0, segmentSize(length));
     await cache.read(slotStart(geometry, slot), buffer);
     if (decodeSegmentHeader(buffer).id !== id || !checksumHolds(dialect, buffer)) {
       throw new BlockIoError(`segment ${id} is damaged on the cache device`, {
@@ -271,10 +296,17 @@ export class Writeback {
     return dirty & ~(map.valid[newest] as number);
   }
 
-  private write({ offset, length, pieces }: PlannedWrite): Promise<void> {
+  private async write({ offset, length, pieces }: PlannedWrite): Promise<void> {
     const [only, second] = pieces;
     if (only !== undefined && second === undefined) return this.#access.write(offset, only);
-    return this.#access.write(offset, Buffer.concat(pieces, length));
+    const joined = await this.#joined.acquire();
+    try {
+      let end = 0;
+      for (const piece of pieces) end += piece.copy(joined, end);
+      await this.#access.write(offset, joined.subarray(0, length));
+    } finally {
+      this.#joined.release(joined);
+    }
   }
 
   private async flush(): Promise<void> {
@@ -286,6 +318,10 @@ export class Writeback {
       throw failure;
     }
   }
+}
+
+function largestBatch({ geometry }: SegmentLog): number {
+  return Math.max(1, Math.floor(LARGEST_BATCH / geometry.slotSize));
 }
 
 /** Runs `work` on all items, at most `width` at a time; waits for all that were begun before it throws. */

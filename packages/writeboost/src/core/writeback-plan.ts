@@ -26,7 +26,8 @@ export interface PlannedWrite {
   readonly pieces: Buffer[];
 }
 
-const LARGEST_WRITE = 1024 * 1024;
+/** Bytes. */
+export const LARGEST_WRITE: number = 1024 * 1024;
 
 function planWriteback(entries: readonly Entry[]): PlannedWrite[] {
   const sorted = [...entries].sort((a, b) => a.block - b.block || a.id - b.id);
