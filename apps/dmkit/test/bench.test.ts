@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { printTable } from "../src/bench/report.ts";
 import { type BenchReport, measured, ratioOf } from "../src/bench/run.ts";
+import { measureCalmly, parseTicks } from "../src/bench/steal.ts";
 import { describeWith, dmkit, run, succeed, tempFolder } from "./support.ts";
 
 const root = join(import.meta.dirname, "../../..");
@@ -32,18 +33,53 @@ describe("the table", () => {
   it("has the median and spread of each server, the ratio, and pairs of ours", () => {
     const measurements = [measured("ours", true, [6000]), measured("peer", false, [2000, 3000, 4000])];
     const pairs = [{ of: "ours", to: "ours too", ratio: 1.25 }];
-    const row = { group: "tape", work: "4k write", unit: "iops", measurements, ratio: 2, pairs } as const;
+    const row = {
+      group: "tape",
+      work: "4k write",
+      unit: "iops",
+      measurements,
+      ratio: 2,
+      stolen: 0.123,
+      pairs,
+    } as const;
     const idle = [{ group: "tape", server: "ours", startup: 12.3, memory: 2 ** 20 }];
     expect(printTable({ rows: [row], idle, skipped: ["peer: it fails"] })).toBe(
       [
         "tape                                                ours                peer   ratio",
         "4k write                                        6.0k ±0%           3.0k ±33%    2.00",
         "                                                            ours by ours too    1.25",
+        "  the host took up to 12 % of the processors: measure again",
         "idle ours                           answers after 12 ms, 1 MiB resident",
         "skipped peer: it fails",
         "",
       ].join("\n"),
     );
+  });
+});
+
+describe("a host that takes processors away", () => {
+  it("is told from /proc/stat", () => {
+    expect(parseTicks("cpu  10 1 5 100 2 3 4 25 9 9")).toEqual({ all: 150, stolen: 25 });
+    for (const line of ["", "cpu0 1 2 3 4 5 6 7 8", "cpu 1 2 3", "cpu a b c d e f g h"]) {
+      expect(parseTicks(line)).toEqual({ all: 0, stolen: 0 });
+    }
+  });
+
+  it.each([
+    { stolen: [0], attempts: 1, kept: 1 },
+    { stolen: [20, 3], attempts: 2, kept: 2 },
+    { stolen: [20, 10, 30, 40], attempts: 4, kept: 2 },
+  ])("has what it disturbed measured again: $stolen", async ({ stolen, attempts, kept }) => {
+    let runs = 0;
+    const shares: number[] = [];
+    const sample = await measureCalmly(
+      async () => (runs += 1),
+      (share) => shares.push(share),
+      () => ({ all: runs * 100, stolen: stolen.slice(0, runs).reduce((sum, one) => sum + one, 0) }),
+    );
+    expect(runs).toBe(attempts);
+    expect(sample).toEqual({ value: kept, stolen: (stolen[kept - 1] as number) / 100 });
+    expect(shares).toEqual(stolen.slice(0, attempts - 1).map((one) => one / 100));
   });
 });
 

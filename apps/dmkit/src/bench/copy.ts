@@ -4,9 +4,10 @@ import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeSync } fr
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type Row, measured, ratioOf } from "./run.ts";
+import { type Row, measured, percent, ratioOf } from "./run.ts";
 import { DEVICE_SIZE } from "./groups.ts";
 import { isInstalled, nbdkit, startServer } from "./servers.ts";
+import { measureCalmly } from "./steal.ts";
 
 interface Copier {
   readonly name: string;
@@ -30,7 +31,7 @@ const copiers: readonly Copier[] = [
 const DATA_STRIDE = 4;
 
 /** One row in bytes of image per second, or the reason why there is none. */
-export async function runCopyBench(rounds: number): Promise<Row | string> {
+export async function runCopyBench(rounds: number, progress: (text: string) => void): Promise<Row | string> {
   if (!isInstalled("nbdkit")) return "copy: nbdkit is not installed";
   const folder = mkdtempSync(join(tmpdir(), "dmkit-bench-"));
   const present = copiers.filter(({ program }) => isInstalled(program));
@@ -42,9 +43,15 @@ export async function runCopyBench(rounds: number): Promise<Row | string> {
   try {
     const source = makeImage(folder);
     const samples = present.map((): number[] => []);
+    let stolen = 0;
     for (let round = 0; round < rounds; round += 1) {
-      for (const [index, { program, args }] of present.entries()) {
-        samples[index]?.push(DEVICE_SIZE / (await seconds(program, args(source, server.uri))));
+      for (const [index, { name, program, args }] of present.entries()) {
+        const sample = await measureCalmly(
+          async () => DEVICE_SIZE / (await seconds(program, args(source, server.uri))),
+          (share) => progress(`copy: ${name} again: the host took ${percent(share)}`),
+        );
+        samples[index]?.push(sample.value);
+        stolen = Math.max(stolen, sample.stolen);
       }
     }
     const measurements = present.map(({ name }, index) =>
@@ -56,6 +63,7 @@ export async function runCopyBench(rounds: number): Promise<Row | string> {
       unit: "bandwidth",
       measurements,
       ratio: ratioOf(measurements),
+      stolen,
       pairs: [],
     };
   } finally {

@@ -12,6 +12,7 @@ import {
   isInstalled,
   startServer,
 } from "./servers.ts";
+import { measureCalmly } from "./steal.ts";
 import { type Work, fill, runWork, settle } from "./work.ts";
 
 export interface BenchOptions {
@@ -43,6 +44,8 @@ export interface Row {
   readonly measurements: readonly Measurement[];
   /** Ours by the best peer's median; undefined without peers. */
   readonly ratio: number | undefined;
+  /** The largest share of processor time, 0 to 1, that the host took while a sample was measured. */
+  readonly stolen: number;
   /** Servers of ours by each other. */
   readonly pairs: readonly { readonly of: string; readonly to: string; readonly ratio: number }[];
 }
@@ -160,15 +163,21 @@ async function measureRow(
 ): Promise<void> {
   progress(`${group.name}: ${work.name}`);
   const able = new Map<number, number[]>(specs.map((_spec, index) => [index, []]));
+  let stolen = 0;
   for (let round = 0; round < rounds; round += 1) {
     for (const [index, samples] of able) {
       const { name, ours } = specs[index] as ServerSpec;
       try {
-        const sample = await using(index, async ({ uri }) => {
-          await settle();
-          return runWork(work, uri, seconds, group.span ?? span, group.data);
-        });
-        samples.push(sample);
+        const sample = await measureCalmly(
+          () =>
+            using(index, async ({ uri }) => {
+              await settle();
+              return runWork(work, uri, seconds, group.span ?? span, group.data);
+            }),
+          (share) => progress(`${group.name}: ${work.name}, ${name} again: the host took ${percent(share)}`),
+        );
+        samples.push(sample.value);
+        stolen = Math.max(stolen, sample.stolen);
       } catch (error) {
         if (ours) throw error;
         // A peer that cannot do this is left out of the row, and said so.
@@ -183,7 +192,20 @@ async function measureRow(
   });
   const ratio = ratioOf(measurements);
   const pairs = pairsOf(group, work, measurements);
-  report.rows.push({ group: group.name, work: work.name, unit: work.unit, measurements, ratio, pairs });
+  report.rows.push({
+    group: group.name,
+    work: work.name,
+    unit: work.unit,
+    measurements,
+    ratio,
+    stolen,
+    pairs,
+  });
+}
+
+/** `7 % of the processors`. */
+export function percent(share: number): string {
+  return `${Math.round(share * 100)} % of the processors`;
 }
 
 function pairsOf(

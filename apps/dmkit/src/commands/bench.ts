@@ -67,18 +67,19 @@ async function bench(flags: BenchFlags): Promise<number> {
   const copying = flags.work.length === 0 && (flags.device.length === 0 || flags.device.includes("copy"));
   if (!copying && (chosen.length === 0 || loads.length === 0))
     throw usage("nothing is left to measure", "See: dmkit bench --help");
+  const progress = (text: string): void => void process.stderr.write(`${text}\n`);
   const { rows, idle, skipped } = await runBench({
     groups: chosen,
     works: loads,
     rounds: flags.rounds,
     seconds: flags.quick ? Math.min(2, flags.seconds) : flags.seconds,
     span: flags.span,
-    progress: (text) => process.stderr.write(`${text}\n`),
+    progress,
   });
   const report = { rows: [...rows], idle, skipped: [...skipped] };
   if (copying) {
-    process.stderr.write("copy\n");
-    const row = await runCopyBench(flags.rounds);
+    progress("copy");
+    const row = await runCopyBench(flags.rounds, progress);
     if (typeof row === "string") report.skipped.push(row);
     else report.rows.push(row);
   }
