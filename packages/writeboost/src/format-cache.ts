@@ -60,8 +60,9 @@ export async function formatCache(
   await cache.writeZeroes(HEADER_START, IDENTITY_START + BLOCK);
   await cache.flush();
   await cache.writeZeroes(0, SLOTS_START);
-  let zeroed = 0;
-  const slots = Array.from({ length: geometry.slots }, (_, slot) => slot);
+  const slots = await writtenSlots(cache, geometry, signal);
+  let zeroed = geometry.slots - slots.length;
+  progress?.(zeroed, geometry.slots);
   await inParallel(slots, 32, async (slot) => {
     signal?.throwIfAborted();
     await cache.writeZeroes(slotStart(geometry, slot), BLOCK);
@@ -76,4 +77,25 @@ export async function formatCache(
   await cache.write(HEADER_START, encodeHeader(order));
   await cache.flush();
   return geometry;
+}
+
+/** The slots whose heads hold data. In a new sparse file there are none, and zeroing 200,000 of them takes seconds. */
+async function writtenSlots(
+  cache: BlockDevice,
+  geometry: Geometry,
+  signal: AbortSignal | undefined,
+): Promise<number[]> {
+  const { slots, slotSize } = geometry;
+  const start = slotStart(geometry, 0);
+  const written: number[] = [];
+  for await (const { offset, length, kind } of cache.extents(start, slots * slotSize)) {
+    signal?.throwIfAborted();
+    if (kind !== "data") continue;
+    const end = offset + length;
+    // From the first head that ends behind `offset`, but none twice.
+    const first = Math.floor((offset - start + slotSize - BLOCK) / slotSize);
+    const next = Math.max(first, (written.at(-1) ?? -1) + 1);
+    for (let slot = next; slot < slots && slotStart(geometry, slot) < end; slot += 1) written.push(slot);
+  }
+  return written;
 }

@@ -1,8 +1,28 @@
 /** The declaration for offline tools: recognising, describing, drawing and making images. */
-import { type BlockDevice, type ImageProblem, type MapRange, MemoryDevice } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type Extent,
+  type ImageProblem,
+  type MapRange,
+  MemoryDevice,
+  type WriteZeroesOptions,
+  isZero,
+} from "@dmkit/block-io";
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { openWriteboost, writeboostImages as images } from "../src/index.ts";
-import { IDENTITY, RECORD, SLOT, disksOf, flip, make, memoryOf, slotAt, work } from "./support/offline.ts";
+import {
+  IDENTITY,
+  ORDER,
+  RECORD,
+  SLOT,
+  disksOf,
+  flip,
+  make,
+  memoryOf,
+  slotAt,
+  work,
+} from "./support/offline.ts";
 import { MIB } from "./support/rig.ts";
 
 async function checked(devices: Record<string, BlockDevice>): Promise<ImageProblem[]> {
@@ -21,6 +41,28 @@ function given(devices: Record<string, BlockDevice | undefined>): Record<string,
     (entry): entry is [string, BlockDevice] => entry[1] !== undefined,
   );
   return Object.fromEntries(entries);
+}
+
+/** Knows holes to the sector, and where zeroes were written. */
+class SparseDevice extends MemoryDevice {
+  readonly zeroed: number[] = [];
+
+  protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
+    const sector = Buffer.alloc(512);
+    for (let at = offset; at < offset + length; at += 512) {
+      await this.doRead(at, sector);
+      yield { offset: at, length: 512, kind: isZero(sector) ? "hole" : "data" };
+    }
+  }
+
+  protected override doWriteZeroes(
+    offset: number,
+    length: number,
+    options: WriteZeroesOptions,
+  ): Promise<void> {
+    this.zeroed.push(offset);
+    return super.doWriteZeroes(offset, length, options);
+  }
 }
 
 describe("detect", () => {
@@ -116,6 +158,37 @@ describe("format", () => {
     const device = await openWriteboost({ cache, backing, plog });
     expect(device.statusData).toMatchObject({ lastFlushedId: 0 });
     await device.close();
+  });
+
+  it("zeroes each head that may hold anything, whatever parts of slots are holes", async () => {
+    const slots = 40;
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.tuple(fc.nat((slots * SLOT) / 512 - 1), fc.integer({ min: 1, max: 100 }))),
+        async (runs) => {
+          const cache = new SparseDevice(MIB + slots * SLOT);
+          for (const [at, sectors] of runs) {
+            const offset = MIB + at * 512;
+            await cache.write(offset, Buffer.alloc(Math.min(sectors * 512, cache.size - offset), 7));
+          }
+          await images.format?.({ cache }, { segment_size_order: String(ORDER) }, work);
+          const head = Buffer.alloc(4096);
+          for (let slot = 0; slot < slots; slot += 1) {
+            await cache.read(MIB + slot * SLOT, head);
+            expect(head.equals(Buffer.alloc(4096))).toBe(true);
+          }
+        },
+      ),
+    );
+  });
+
+  it("leaves a new sparse device alone but for its first MiB, and says that it is done", async () => {
+    const cache = new SparseDevice(MIB + 40 * SLOT);
+    const seen: [number, number][] = [];
+    const progress = (done: number, total: number): void => void seen.push([done, total]);
+    await images.format?.({ cache }, { segment_size_order: String(ORDER) }, { ...work, progress });
+    expect(cache.zeroed.every((offset) => offset < MIB)).toBe(true);
+    expect(seen).toEqual([[40, 40]]);
   });
 
   it.each<[string, Record<string, string>, string]>([
