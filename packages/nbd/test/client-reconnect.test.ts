@@ -1,6 +1,6 @@
 /** Servers that go away and come back: at every byte, under load, with and without what they had promised. */
-import { BlockIoError, type Clock, type Environment, realEnvironment } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
+import { ManualClock, SeededRandom } from "@dmkit/block-io/testing";
 import { afterEach, describe, expect, it } from "vitest";
 import { type NbdClientOptions, type NbdDevice, openNbd } from "../src/index.ts";
 import { CMD, ERRNO, FLAG, encodeErrorChunk } from "../src/protocol.ts";
@@ -48,32 +48,6 @@ async function readBack(device: NbdDevice, offset: number, length: number): Prom
   const into = Buffer.alloc(length, 0xee);
   await device.read(offset, into);
   return into;
-}
-
-/** Time that passes only when it is told to. */
-class ManualClock implements Clock {
-  #now = 0;
-  #timers: { at: number; callback: () => void }[] = [];
-  now(): number {
-    return this.#now;
-  }
-  wallTime(): number {
-    return this.#now;
-  }
-  after(milliseconds: number, callback: () => void): { cancel: () => void } {
-    const timer = { at: this.#now + milliseconds, callback };
-    this.#timers.push(timer);
-    return { cancel: () => (this.#timers = this.#timers.filter((other) => other !== timer)) };
-  }
-  get pending(): number {
-    return this.#timers.length;
-  }
-  advance(milliseconds: number): void {
-    this.#now += milliseconds;
-    const due = this.#timers.filter(({ at }) => at <= this.#now);
-    this.#timers = this.#timers.filter(({ at }) => at > this.#now);
-    for (const { callback } of due) callback();
-  }
 }
 
 describe("a connection that is cut at every byte", () => {

@@ -1,6 +1,6 @@
 /** Faults of the log, its recovery and its writeback that random runs do not reach: each by an exact order of things. */
 import type { BlockDevice } from "@dmkit/block-io";
-import { SeededRandom, replaced } from "@dmkit/block-io/testing";
+import { replaced, SeededRandom, settle } from "@dmkit/block-io/testing";
 import { BlockMap } from "../src/core/block-map.ts";
 import { logRules } from "../src/core/log.ts";
 import { type Entry, writebackRules } from "../src/core/writeback-plan.ts";
@@ -12,7 +12,7 @@ import { SegmentLog } from "../src/segment-log.ts";
 import { Staging } from "../src/staging.ts";
 import { Writeback } from "../src/writeback.ts";
 import { type Case, Findings, directed } from "./support/cases.ts";
-import { type HandDisk, altered, everything, settle } from "./support/hand.ts";
+import { type HandDisk, altered, everything } from "./support/hand.ts";
 import { BLOCK, type DiskName, Rig, filled } from "./support/rig.ts";
 
 type Wrap = (disk: BlockDevice, name: DiskName) => BlockDevice;
@@ -106,7 +106,7 @@ const cases: readonly Case[] = [
       await settle();
       found.same("written back", device.statusData.lastWritebackId, 2);
       await device.message(["update_record_interval", "1"]);
-      await rig.clock.advance(1000);
+      await rig.clock.pass(1000);
       await rig.reopen();
       for (let block = 20; block < 40; block += 1) await rig.segment(block, block);
       found.same("the newest durable copy", await rig.read(5), filled(0xbb));
@@ -168,7 +168,7 @@ const cases: readonly Case[] = [
       await device.flush();
       await device.dropCaches();
       await device.message(["update_record_interval", "1"]);
-      await rig.clock.advance(1000);
+      await rig.clock.pass(1000);
       await rig.reopen();
       found.same("writes to the backing device while opening", rig.backing.asked("write"), 0);
       for (let block = 20; block < 40; block += 1) await rig.segment(block, block);
@@ -401,11 +401,11 @@ const cases: readonly Case[] = [
       const device = await rig.open();
       rig.backing.refuse = ({ op }) => op === "flush";
       await rig.segment(5, 0xaa);
-      await rig.clock.advance(600);
+      await rig.clock.pass(600);
       found.same("flushes of the backing device", rig.backing.asked("flush") > 1, true);
       found.same("last writeback id", device.statusData.lastWritebackId, 0);
       rig.backing.refuse = () => false;
-      await rig.clock.advance(2000);
+      await rig.clock.pass(2000);
       found.same("last writeback id, after all", device.statusData.lastWritebackId, 1);
       return found.all;
     },

@@ -1,13 +1,13 @@
 /** Faults of the persistent log that random runs do not reach: each by an exact order of things. */
 import { rawCrc32c, isZero } from "@dmkit/block-io";
-import { replaced } from "@dmkit/block-io/testing";
+import { replaced, settle } from "@dmkit/block-io/testing";
 import { plogRules } from "../src/format/plog.ts";
 import { completion } from "../src/plog-complete.ts";
 import { PlogWriter } from "../src/plog-writer.ts";
 import { recoverySteps } from "../src/recovery.ts";
 import { describe, expect, it } from "vitest";
 import { type Case, Findings, directed } from "./support/cases.ts";
-import { altered, everything, nothing, settle } from "./support/hand.ts";
+import { altered, everything, nothing } from "./support/hand.ts";
 import { BLOCK, MIB, Rig, filled } from "./support/rig.ts";
 
 /** A plog record of one sector with its data, byte by byte. */
@@ -266,7 +266,7 @@ describe("suspend and resume", () => {
     const writing = (async () => {
       for (; written < 8; written += 1) await rig.segment(written, 0x20 + written);
     })();
-    for (let second = 0; second < 20; second += 1) await rig.clock.advance(1000);
+    for (let second = 0; second < 20; second += 1) await rig.clock.pass(1000);
     await writing;
     expect(written).toBe(8);
   });

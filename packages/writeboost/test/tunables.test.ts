@@ -1,10 +1,10 @@
 /** Every tunable changes what the device does when it is sent as a message; time is moved by hand. */
 import type { BlockIoError } from "@dmkit/block-io";
+import { settle } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { RECORD_START } from "../src/format/superblock.ts";
 import { parseStatus } from "../src/index.ts";
 import { options, tunableNames } from "../src/options.ts";
-import { settle } from "./support/hand.ts";
 import { Rig } from "./support/rig.ts";
 
 /** A rig with segments 1 … `segments` flushed, and nothing allowed. */
@@ -21,21 +21,21 @@ const records = (rig: Rig): number => rig.cache.log.filter(({ offset }) => offse
 describe("messages", () => {
   it("allow_writeback lets it happen, and forbids it again", async () => {
     const rig = await running(3);
-    await rig.clock.advance(60_000);
+    await rig.clock.pass(60_000);
     expect(writtenBack(rig)).toBe(0);
     await rig.device.message(["allow_writeback", "1"]);
-    await rig.clock.advance(1000);
+    await rig.clock.pass(1000);
     expect(writtenBack(rig)).toBe(3);
     await rig.device.message(["allow_writeback", "0"]);
     await rig.segment(9, 9);
-    await rig.clock.advance(60_000);
+    await rig.clock.pass(60_000);
     expect(writtenBack(rig)).toBe(3);
   });
 
   it("enable_writeback_modulator allows it while the backing device is idle", async () => {
     const rig = await running(3);
     await rig.device.message(["enable_writeback_modulator", "1"]);
-    await rig.clock.advance(3000);
+    await rig.clock.pass(3000);
     expect(writtenBack(rig)).toBe(3);
     expect(rig.device.statusData.tunables.allow_writeback).toBe(1);
   });
@@ -45,7 +45,7 @@ describe("messages", () => {
     await rig.device.message(["writeback_threshold", "0"]);
     await rig.device.message(["allow_writeback", "1"]);
     await rig.device.message(["enable_writeback_modulator", "1"]);
-    await rig.clock.advance(1000);
+    await rig.clock.pass(1000);
     expect(rig.device.statusData.tunables.allow_writeback).toBe(0);
     // Busy half of every second: too much for 40 %, not for 60 %.
     await rig.device.message(["writeback_threshold", "40"]);
@@ -53,11 +53,11 @@ describe("messages", () => {
       rig.backing.hold = ({ op }) => op === "read";
       const reading = rig.read(200);
       await settle();
-      await rig.clock.advance(500);
+      await rig.clock.pass(500);
       rig.backing.hold = () => false;
       rig.backing.release();
       await reading;
-      await rig.clock.advance(500);
+      await rig.clock.pass(500);
     };
     await halfBusy();
     expect(rig.device.statusData.tunables.allow_writeback).toBe(0);
@@ -76,7 +76,7 @@ describe("messages", () => {
       await rig.device.message(["nr_max_batched_writeback", String(batch)]);
       const before = rig.backing.asked("flush");
       await rig.device.message(["allow_writeback", "1"]);
-      await rig.clock.advance(5000);
+      await rig.clock.pass(5000);
       expect([batch, writtenBack(rig)]).toEqual([batch, 6]);
       expect(rig.backing.asked("flush") - before).toBe(flushes);
     }
@@ -85,17 +85,17 @@ describe("messages", () => {
   it("update_record_interval writes the record that often, and not at all for 0", async () => {
     const rig = await running(2);
     await rig.device.dropCaches();
-    await rig.clock.advance(100_000);
+    await rig.clock.pass(100_000);
     const before = records(rig);
     await rig.device.message(["update_record_interval", "5"]);
-    await rig.clock.advance(4999);
+    await rig.clock.pass(4999);
     expect(records(rig)).toBe(before);
-    await rig.clock.advance(1);
+    await rig.clock.pass(1);
     expect(records(rig)).toBe(before + 1);
     await rig.device.message(["update_record_interval", "0"]);
     await rig.segment(7, 7);
     await rig.device.dropCaches();
-    await rig.clock.advance(100_000);
+    await rig.clock.pass(100_000);
     expect(records(rig)).toBe(before + 1);
     // And it is durable.
     await rig.reopen();
@@ -105,10 +105,10 @@ describe("messages", () => {
   it("sync_interval makes durable what nobody asked to be", async () => {
     const rig = await running(0);
     await rig.write(5, 5);
-    await rig.clock.advance(100_000);
+    await rig.clock.pass(100_000);
     expect(rig.device.statusData.lastFlushedId).toBe(0);
     await rig.device.message(["sync_interval", "2"]);
-    await rig.clock.advance(2000);
+    await rig.clock.pass(2000);
     expect(rig.device.statusData).toMatchObject({ lastFlushedId: 1, partialFlushes: 0 });
     await rig.reopen();
     expect((await rig.read(5))[0]).toBe(5);

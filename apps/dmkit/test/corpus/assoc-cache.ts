@@ -10,6 +10,7 @@
  */
 import { assocCache, cacheOptions } from "@dmkit/assoc-cache";
 import { type BlockDevice, parseOptions } from "@dmkit/block-io";
+import { manualEnvironment, settle } from "@dmkit/block-io/testing";
 import { crc, get64, u32, u64 } from "./bytes.ts";
 import {
   type Base,
@@ -22,8 +23,6 @@ import {
   bytesFrom,
   deviceOf,
   place,
-  sameEachTime,
-  settle,
 } from "./image.ts";
 import { Oracle, SECTOR } from "./oracle.ts";
 
@@ -215,7 +214,7 @@ function openWith(
   const defined = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
   const options = parseOptions(cacheOptions, defined, "cache");
   const lower = (name: string): Promise<BlockDevice> => Promise.resolve(name === "source" ? source : cache);
-  const environment = sameEachTime(seed);
+  const environment = manualEnvironment(seed);
   return assocCache.open(options, { name: "cache", size: SOURCE_BLOCKS * 4096, environment, lower });
 }
 

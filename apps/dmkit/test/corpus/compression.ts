@@ -11,19 +11,10 @@
  *                 block 2        data, 126 blocks
  */
 import { type BlockDevice, parseOptions } from "@dmkit/block-io";
+import { manualEnvironment } from "@dmkit/block-io/testing";
 import { compressionOptions, openCompression } from "@dmkit/compression";
 import { crc, get64, u32, u64 } from "./bytes.ts";
-import {
-  type Base,
-  type Damage,
-  type Made,
-  type Place,
-  base,
-  bytesFrom,
-  deviceOf,
-  place,
-  sameEachTime,
-} from "./image.ts";
+import { type Base, type Damage, type Made, type Place, base, bytesFrom, deviceOf, place } from "./image.ts";
 import { Oracle, SECTOR } from "./oracle.ts";
 
 const BLOCK = 4096;
@@ -174,7 +165,7 @@ function openWith(
   const context = {
     name: "compression",
     size: blocks * BLOCK,
-    environment: sameEachTime(9),
+    environment: manualEnvironment(9),
     lower: (): Promise<BlockDevice> => Promise.resolve(lower),
   };
   return openCompression(options, context, { synchronous: true });

@@ -7,6 +7,7 @@
  *      data     sector n of the target at sector n
  */
 import type { BlockDevice } from "@dmkit/block-io";
+import { manualEnvironment } from "@dmkit/block-io/testing";
 import { createLayer, openStack } from "@dmkit/cow";
 import { crc, u32, u64 } from "./bytes.ts";
 import {
@@ -19,7 +20,6 @@ import {
   bytesFrom,
   deviceOf,
   place,
-  sameEachTime,
 } from "./image.ts";
 import { Oracle, SECTOR } from "./oracle.ts";
 
@@ -57,13 +57,13 @@ async function make({ layers = 1, blank = false }: { layers?: number; blank?: bo
     const layer = { bitmap, data, offset: 0 };
     const below = made.at(-1);
     if (!blank) {
-      const options = { sectors: SECTORS, environment: sameEachTime(index), below: below?.bitmap };
+      const options = { sectors: SECTORS, environment: manualEnvironment(index), below: below?.bitmap };
       await createLayer(layer, options);
     }
     made.push(layer);
     if (blank) continue;
     const stack = { base: lower, baseOffset: 0, layers: made, sectors: SECTORS };
-    const device = await openStack(stack, { environment: sameEachTime(index), autocommit: 0 });
+    const device = await openStack(stack, { environment: manualEnvironment(index), autocommit: 0 });
     for (let write = 0; write < 30; write += 1) {
       const sector = (write * 97 + index * 31) % (SECTORS - 9);
       const count = 1 + (write % 9);
@@ -97,7 +97,7 @@ async function open(devices: Devices, frozen: readonly (readonly [Buffer, Buffer
   layers.push({ bitmap, data, offset: 0 });
   return openStack(
     { base: lower, baseOffset: 0, layers, sectors: SECTORS },
-    { environment: sameEachTime(9), autocommit: 0 },
+    { environment: manualEnvironment(9), autocommit: 0 },
   );
 }
 
@@ -136,7 +136,7 @@ export const original: Base = base("cow layer of the original", async () => {
       throw new Error("a device is missing");
     const layers = [{ bitmap: bits, data: bytes, offset: 0 }];
     const stack = { base: under, baseOffset: 0, layers, sectors: SECTORS };
-    return openStack(stack, { environment: sameEachTime(9), readOnly: true, aliasedBlockSize: 512 });
+    return openStack(stack, { environment: manualEnvironment(9), readOnly: true, aliasedBlockSize: 512 });
   };
   return { contents: { bitmap, data, base: lower }, oracle, open: openOld };
 });

@@ -1,6 +1,5 @@
 /** Images before they are damaged, and what damage is: steps with a name, each a pure change of bytes. */
-import { type BlockDevice, type Clock, type Environment, MemoryDevice, silentLogger } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { type BlockDevice, MemoryDevice } from "@dmkit/block-io";
 import type { Oracle } from "./oracle.ts";
 
 /** What the devices of an image hold, by role. */
@@ -139,49 +138,6 @@ export function unnamed(on: string): Damage {
     apply(contents) {
       delete contents[on];
     },
-  };
-}
-
-/** A clock that moves when told to. */
-export class StillClock implements Clock {
-  #now = 0;
-  #timers: { readonly due: number; readonly callback: () => void }[] = [];
-
-  now(): number {
-    return this.#now;
-  }
-
-  wallTime(): number {
-    return this.#now;
-  }
-
-  after(milliseconds: number, callback: () => void): { cancel: () => void } {
-    const timer = { due: this.#now + milliseconds, callback };
-    this.#timers.push(timer);
-    return { cancel: () => (this.#timers = this.#timers.filter((other) => other !== timer)) };
-  }
-
-  async advance(milliseconds: number): Promise<void> {
-    this.#now += milliseconds;
-    const due = this.#timers.filter((timer) => timer.due <= this.#now);
-    this.#timers = this.#timers.filter((timer) => timer.due > this.#now);
-    for (const { callback } of due) callback();
-    await settle();
-  }
-}
-
-/** Until nothing moves any more that does not wait for the clock. */
-export async function settle(): Promise<void> {
-  for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
-}
-
-/** Everything is the same each time. */
-export function sameEachTime(seed: number, clock: Clock = new StillClock()): Environment {
-  return {
-    clock,
-    scheduler: { defer: (callback) => void setImmediate(callback) },
-    random: new SeededRandom(seed),
-    logger: silentLogger,
   };
 }
 

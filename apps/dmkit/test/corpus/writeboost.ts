@@ -7,6 +7,7 @@
  *              1 MiB     slot (id − 1) mod N: id u64, crc u32, length u8; 512: metablocks; 4096: data
  */
 import type { BlockDevice } from "@dmkit/block-io";
+import { ManualClock, manualEnvironment, settle } from "@dmkit/block-io/testing";
 import { openWriteboost } from "@dmkit/writeboost";
 import { crc, rawCrc, u32, u64 } from "./bytes.ts";
 import {
@@ -15,13 +16,10 @@ import {
   type Devices,
   type Made,
   type Place,
-  StillClock,
   base,
   bytesFrom,
   deviceOf,
   place,
-  sameEachTime,
-  settle,
 } from "./image.ts";
 import { Oracle, SECTOR } from "./oracle.ts";
 
@@ -126,10 +124,10 @@ async function make(wish: Wish): Promise<Made> {
     plog: withPlog ? await deviceOf(Buffer.alloc(PLOG_SIZE), "plog") : undefined,
   };
   const oracle = new Oracle(BACKING_BLOCKS * 8);
-  const clock = new StillClock();
+  const clock = new ManualClock();
   const device = await openWriteboost(devices, {
     ...(v2 ? { dialect: "v2" } : { order: 5 }),
-    environment: sameEachTime(seed, clock),
+    environment: manualEnvironment(seed, clock),
   });
   for (let round = 1; round <= count; round += 1) {
     for (const { sector, count: sectors, noise } of rounds(round))
@@ -142,7 +140,7 @@ async function make(wish: Wish): Promise<Made> {
     if (back.includes(round)) {
       await device.dropCaches();
       await device.message(["update_record_interval", "1"]);
-      await clock.advance(1000);
+      await clock.pass(1000);
       await device.message(["update_record_interval", "0"]);
       // What it has written must be durable.
       await device.flush();
@@ -167,7 +165,7 @@ async function open({ cache, backing, plog }: Devices): Promise<BlockDevice> {
   if (cache.size >= SECTOR) await cache.read(0, sector);
   // What is blank is formatted: as it was, because no other order fits.
   const order = sector.equals(Buffer.alloc(SECTOR)) ? 5 : undefined;
-  return openWriteboost({ cache, backing, plog }, { order, environment: sameEachTime(9) });
+  return openWriteboost({ cache, backing, plog }, { order, environment: manualEnvironment(9) });
 }
 
 /**

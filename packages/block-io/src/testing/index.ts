@@ -1,4 +1,5 @@
 export { type Subject, type TestFramework, conformance } from "./conformance.ts";
+export { ManualClock, manualEnvironment, settle } from "./manual-clock.ts";
 export { PowerCut, contentsOf } from "./power-cut.ts";
 export { SeededRandom } from "./random.ts";
 export * from "./sim/index.ts";

@@ -44,7 +44,7 @@ async function image(): Promise<Image> {
     if (write === 40) {
       await device.dropCaches();
       await device.message(["update_record_interval", "1"]);
-      await rig.clock.advance(1000);
+      await rig.clock.pass(1000);
     }
   }
   await device.flush();

@@ -1,18 +1,8 @@
 /**
- * Disks and a clock driven by hand: for scenarios that need one exact order of requests and one exact crash.
+ * Disks driven by hand: for scenarios that need one exact order of requests and one exact crash.
  * Where random runs find faults nobody thought of, these show that a fault somebody did think of is not there.
  */
-import {
-  type BlockDevice,
-  BlockIoError,
-  type Clock,
-  type Environment,
-  GuardedDevice,
-  type Timer,
-  plainLimits,
-  silentLogger,
-} from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { type BlockDevice, BlockIoError, GuardedDevice, plainLimits } from "@dmkit/block-io";
 
 export type HandOp = "read" | "write" | "flush" | "discard";
 
@@ -165,54 +155,4 @@ export function altered(device: BlockDevice, changes: Partial<BlockDevice>): Blo
       return typeof value === "function" ? (value as () => unknown).bind(target) : value;
     },
   });
-}
-
-/** A clock that moves when told to. */
-export class HandClock implements Clock {
-  #now = 0;
-  readonly #timers: Set<{ readonly due: number; readonly callback: () => void }> = new Set();
-
-  now(): number {
-    return this.#now;
-  }
-
-  wallTime(): number {
-    return this.#now;
-  }
-
-  after(milliseconds: number, callback: () => void): Timer {
-    const timer = { due: this.#now + milliseconds, callback };
-    this.#timers.add(timer);
-    return { cancel: () => void this.#timers.delete(timer) };
-  }
-
-  /** Lets time pass, and whatever it sets off come to rest, timer by timer. */
-  async advance(milliseconds: number): Promise<void> {
-    const end = this.#now + milliseconds;
-    for (;;) {
-      const [next] = [...this.#timers].filter(({ due }) => due <= end).sort((a, b) => a.due - b.due);
-      if (next === undefined) break;
-      this.#timers.delete(next);
-      this.#now = Math.max(this.#now, next.due);
-      next.callback();
-      await settle();
-    }
-    this.#now = end;
-    await settle();
-  }
-}
-
-/** Until nothing moves any more that does not wait for a disk or the clock. */
-export async function settle(): Promise<void> {
-  for (let turn = 0; turn < 12; turn += 1) await new Promise((resolve) => setImmediate(resolve));
-}
-
-export function handEnvironment(clock: Clock, seed = 1): Environment {
-  const random = new SeededRandom(seed);
-  return {
-    clock,
-    scheduler: { defer: (callback) => void setImmediate(callback) },
-    random,
-    logger: silentLogger,
-  };
 }

@@ -49,7 +49,7 @@ export async function make({ plog = true, writes = 60, back = 40, close = false 
     if (write === back) {
       await device.dropCaches();
       await device.message(["update_record_interval", "1"]);
-      await rig.clock.advance(1000);
+      await rig.clock.pass(1000);
     }
   }
   await device.flush();

@@ -1,7 +1,8 @@
 /** A writeboost device over disks and a clock driven by hand, and what scenarios do with it. */
 import type { BlockDevice } from "@dmkit/block-io";
+import { ManualClock, manualEnvironment, settle } from "@dmkit/block-io/testing";
 import { type OpenOptions, type WriteboostDevice, openWriteboost } from "../../src/index.ts";
-import { HandClock, HandDisk, type Lands, handEnvironment, settle } from "./hand.ts";
+import { HandDisk, type Lands } from "./hand.ts";
 
 export const MIB: number = 1024 * 1024;
 export const BLOCK = 4096;
@@ -17,7 +18,7 @@ export interface Shape {
 export type DiskName = "backing" | "cache" | "plog";
 
 export class Rig {
-  readonly clock: HandClock = new HandClock();
+  readonly clock: ManualClock = new ManualClock();
   backing: HandDisk;
   cache: HandDisk;
   plog: HandDisk | undefined;
@@ -39,7 +40,7 @@ export class Rig {
       cache: this.wrap(this.cache, "cache"),
       plog: this.plog && this.wrap(this.plog, "plog"),
     };
-    const environment = handEnvironment(this.clock);
+    const environment = manualEnvironment(1, this.clock);
     this.device = await openWriteboost(devices, { environment, ...this.#options, ...options });
     return this.device;
   }

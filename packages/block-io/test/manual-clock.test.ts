@@ -1,0 +1,46 @@
+/** The clock that tests move by hand. */
+import { describe, expect, it } from "vitest";
+import { ManualClock, manualEnvironment } from "../src/testing/index.ts";
+
+describe("a clock moved by hand", () => {
+  it("fires timers in the order of their times, those of one time as they were set, and new ones on the way", () => {
+    const clock = new ManualClock();
+    const fired: string[] = [];
+    const note = (name: string) => (): void => void fired.push(`${name} at ${clock.now()}`);
+    clock.after(30, note("late"));
+    clock.after(10, () => {
+      note("first")();
+      clock.after(5, note("set on the way"));
+    });
+    clock.after(10, note("second"));
+    clock.after(20, note("cancelled")).cancel();
+    clock.after(31, note("too late"));
+    clock.advance(30);
+    expect(fired).toEqual(["first at 10", "second at 10", "set on the way at 15", "late at 30"]);
+    expect(clock.pending).toBe(1);
+    expect(clock.now()).toBe(30);
+    clock.advance(0.5);
+    expect(clock.wallTime()).toBe(30.5);
+    expect(clock.pending).toBe(1);
+  });
+
+  it("lets what a timer sets off come to rest before the next one", async () => {
+    const clock = new ManualClock();
+    const seen: string[] = [];
+    clock.after(1, () => {
+      setImmediate(() => setImmediate(() => seen.push("set off")));
+    });
+    clock.after(2, () => void seen.push("next"));
+    await clock.pass(2);
+    expect(seen).toEqual(["set off", "next"]);
+  });
+
+  it("comes with an environment that is the same each time", () => {
+    const draw = (seed: number): number[] => {
+      const { random, clock } = manualEnvironment(seed);
+      return [random.next(), random.next(), clock.now()];
+    };
+    expect(draw(7)).toEqual(draw(7));
+    expect(draw(7)).not.toEqual(draw(8));
+  });
+});
