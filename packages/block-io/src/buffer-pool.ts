@@ -23,11 +23,13 @@ export class BufferPool {
     return this.#out;
   }
 
-  /** A buffer with arbitrary contents, or undefined if all are out or somebody waits already. */
+  /** A buffer with arbitrary contents, or undefined if all are out or somebody waits already. Throws without memory. */
   tryAcquire(): Buffer | undefined {
     if (this.#out >= this.#limit || this.#waiting.length > 0) return undefined;
+    // Counted last: an allocation that throws takes no place.
+    const buffer = this.#idle.pop() ?? Buffer.allocUnsafeSlow(this.size);
     this.#out += 1;
-    return this.#idle.pop() ?? Buffer.allocUnsafeSlow(this.size);
+    return buffer;
   }
 
   /** Waits until there is one. Every buffer must come back by {@link release}, once. */

@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import {
   Bitmap,
   BlockIoError,
@@ -371,6 +371,17 @@ describe("buffer pool", () => {
     expect(pool.outstanding).toBe(0);
     expect(() => pool.release(second)).toThrow(/not a buffer/);
     pool.trim();
+  });
+
+  it("gives no place away for an allocation that failed", () => {
+    const pool = new BufferPool(4096, 1);
+    const allocate = vi.spyOn(Buffer, "allocUnsafeSlow").mockImplementationOnce(() => {
+      throw new RangeError("Array buffer allocation failed");
+    });
+    expect(() => pool.tryAcquire()).toThrow(/allocation failed/);
+    expect(pool.outstanding).toBe(0);
+    expect(pool.tryAcquire()).toHaveLength(4096);
+    allocate.mockRestore();
   });
 });
 

@@ -55,12 +55,13 @@ export async function formatCache(
     );
   }
   signal?.throwIfAborted();
+  // While nothing is changed, in case it fails. What was punched or discarded before is made durable by the flushes.
+  const slots = await writtenSlots(cache, geometry, signal);
   // The old header first and durably: a crash in the middle must not leave it in front of half-zeroed slots.
   // With the identity record: a header that was zeroed beside one has been lost, and is repaired.
   await cache.writeZeroes(HEADER_START, IDENTITY_START + BLOCK);
   await cache.flush();
   await cache.writeZeroes(0, SLOTS_START);
-  const slots = await writtenSlots(cache, geometry, signal);
   let zeroed = geometry.slots - slots.length;
   progress?.(zeroed, geometry.slots);
   await inParallel(slots, 32, async (slot) => {

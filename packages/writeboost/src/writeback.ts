@@ -164,8 +164,8 @@ export class Writeback {
   /** Too little to do yet, or too much else: looks again later. */
   #wait(): void {
     const { lastFlushed, lastWriteback, dead } = this.#log;
-    if (this.#linger !== undefined || this.#stopped || dead !== undefined) return;
-    if (lastWriteback >= lastFlushed || !this.#policy.allowed()) return this.#trim();
+    if (this.#linger !== undefined || this.#stopped) return;
+    if (dead !== undefined || lastWriteback >= lastFlushed || !this.#policy.allowed()) return this.#trim();
     this.#linger = this.#environment.clock.after(LINGER, () => {
       this.#linger = undefined;
       this.#trim();

@@ -284,7 +284,7 @@ function writeTo(fd: number, offset: number, from: Buffer, start: number): Promi
   });
 }
 
-function limitsOf({ readOnly, holes, sectorSize }: FileFacts): Limits {
+function limitsOf({ readOnly, holes, sectorSize, isRegular }: FileFacts): Limits {
   const punch = holes && !readOnly;
   return {
     ...plainLimits,
@@ -296,7 +296,8 @@ function limitsOf({ readOnly, holes, sectorSize }: FileFacts): Limits {
       discardZeroes: punch,
       writeZeroes: punch ? "native" : "emulated",
       fastZero: punch,
-      extents: holes,
+      // A block device can punch holes, but has no way to tell where they are.
+      extents: holes && isRegular,
     },
   };
 }
