@@ -48,8 +48,8 @@ export class Bypass implements Traffic {
   }
 
   busy(block: number): boolean {
-    if (this.#active.length === 0) return false;
-    return this.#active.some(({ first, end }) => block >= first && block < end);
+    for (const { first, end } of this.#active) if (block >= first && block < end) return true;
+    return false;
   }
 
   wait(): Promise<void> {
@@ -144,18 +144,21 @@ export class Bypass implements Traffic {
     }
   }
 
-  /** The end of the run of whole blocks from `block` that are not in the log. */
+  /** The end of the run of whole blocks from `block`, neither in the log nor busy, that are like it. */
   #endPastLog(block: number, last: number, end: number): number {
+    const limit = Math.min(last, this.#nextBusy(block));
     let stop = block + 1;
-    while (
-      stop < last &&
-      (end >= (stop + 1) * BLOCK || end === this.#parts.size) &&
-      !this.inLog(stop) &&
-      !this.busy(stop)
-    ) {
+    while (stop < limit && (end >= (stop + 1) * BLOCK || end === this.#parts.size) && !this.inLog(stop)) {
       stop += 1;
     }
     return stop;
+  }
+
+  /** The first busy block behind `block`, which is not. */
+  #nextBusy(block: number): number {
+    let next = Infinity;
+    for (const { first, end } of this.#active) if (end > block) next = Math.min(next, first);
+    return next;
   }
 
   async #goPast(range: Range, request: () => Promise<void>): Promise<void> {
