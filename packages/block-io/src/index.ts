@@ -65,6 +65,7 @@ export { Turnstile } from "./turnstile.ts";
 export { Bitmap } from "./bitmap.ts";
 export { BufferPool } from "./buffer-pool.ts";
 export { type Crc32c, acceleratedCrc32c, crc32c, portableCrc32c, rawCrc32c } from "./crc32c.ts";
+export { latencyBucket } from "./latency.ts";
 export { describeSize, formatSize, parseSize } from "./size.ts";
 export {
   type ChoiceOption,

@@ -28,6 +28,7 @@ import {
   setU64,
   setU8,
   tryU64,
+  latencyBucket,
 } from "../src/index.ts";
 
 describe("sizes", () => {
@@ -350,6 +351,22 @@ describe("flush group", () => {
       const late = asked.then(() => group.flush());
       await Promise.all([first, waiting, late]);
     }
+  });
+});
+
+describe("latency buckets", () => {
+  it.each([
+    [0, 0],
+    [0.0009, 0],
+    [0.001, 0],
+    [0.002, 1],
+    [1, 9],
+    [1.024, 10],
+    [2 ** 27 / 1000, 27],
+    [2 ** 27 / 1000 - 1, 26],
+    [2 ** 40, 27],
+  ])("%d ms is in bucket %d of 28", (milliseconds, bucket) => {
+    expect(latencyBucket(milliseconds, 28)).toBe(bucket);
   });
 });
 

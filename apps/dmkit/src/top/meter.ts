@@ -10,7 +10,7 @@
  * clock is read and no promise is wrapped, their cost is a few additions. Measured on a device that answers at once:
  * 15 ns a request; timing every one would cost 330 ns.
  */
-import { type Clock, done } from "@dmkit/block-io";
+import { type Clock, done, latencyBucket } from "@dmkit/block-io";
 import type { SampledLatency, SampledTraffic } from "./snapshot.ts";
 
 /** What {@link Meter.read} and its like answer for a request that is not timed. */
@@ -20,8 +20,6 @@ export const untimed = -1;
 export const STRIDE = 64;
 
 export const LATENCY_BUCKETS = 28;
-
-const LONGEST_MICROSECONDS = 2 ** (LATENCY_BUCKETS - 1);
 
 type Timed = keyof SampledLatency;
 
@@ -65,8 +63,7 @@ export class Meter {
   /** Notes how long `result` takes from `started`; returns it. */
   timed(kind: Timed, started: number, result: Promise<void>): Promise<void> {
     const over = (): void => {
-      const microseconds = Math.min((this.#clock.now() - started) * 1000, LONGEST_MICROSECONDS);
-      const bucket = microseconds < 1 ? 0 : 31 - Math.clz32(microseconds);
+      const bucket = latencyBucket(this.#clock.now() - started, LATENCY_BUCKETS);
       const buckets = this.#latency[kind];
       buckets[bucket] = (buckets[bucket] as number) + 1;
     };

@@ -5,8 +5,9 @@
  * means five minutes and up to ten seconds more, and an hour and a day are a 30th longer at most. No timer is needed:
  * the ticks that have passed are noted by the next request, before it is counted.
  */
+import { latencyBucket } from "@dmkit/block-io";
 
-/** Latencies are counted in buckets of doubling width; the last one takes all that are longer. */
+/** How many buckets latencies are counted in, see {@link latencyBucket}. */
 export const LATENCY_BUCKETS = 24;
 /** Figures before the buckets: blocks read, of these found in the cache, blocks written, of these in the cache. */
 const COUNTS = 4;
@@ -101,9 +102,7 @@ export class History {
 
   /** A request was carried out. @param first bucket of its kind, of {@link latencies}. */
   took(first: number, milliseconds: number): void {
-    // Microseconds above 2^31 would turn negative in clz32.
-    const microseconds = Math.min(milliseconds * 1000, 2 ** (LATENCY_BUCKETS - 1));
-    const bucket = first + (microseconds < 1 ? 0 : 31 - Math.clz32(microseconds));
+    const bucket = first + latencyBucket(milliseconds, LATENCY_BUCKETS);
     this.#figures[bucket] = (this.#figures[bucket] as number) + 1;
   }
 

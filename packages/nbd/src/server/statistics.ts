@@ -1,4 +1,5 @@
 /** What an export did: per kind of request a count, bytes, errors, and how long it took. */
+import { latencyBucket } from "@dmkit/block-io";
 import { CMD } from "../protocol.ts";
 
 /** Kinds of request that are counted, under the names of the protocol's commands. */
@@ -15,11 +16,8 @@ export const countedOperations = [
 
 export type CountedOperation = (typeof countedOperations)[number];
 
-/** Latencies are counted in buckets of doubling width; the last one takes all that are longer. */
+/** How many buckets latencies are counted in, see {@link latencyBucket}. */
 export const LATENCY_BUCKETS = 28;
-
-// Microseconds. A constant, because V8 calls `pow` for it each time: 1 % of a write.
-const LONGEST = 2 ** (LATENCY_BUCKETS - 1);
 
 /** One kind of request, since the export was added. */
 export interface OperationStatistics {
@@ -77,9 +75,7 @@ export class Statistics {
     counter.count += 1;
     if (failed) counter.errors += 1;
     else counter.bytes += bytes;
-    // Microseconds above 2^31 would turn negative in clz32, so they are clipped to the last bucket first.
-    const microseconds = Math.min(milliseconds * 1000, LONGEST);
-    const bucket = microseconds < 1 ? 0 : 31 - Math.clz32(microseconds);
+    const bucket = latencyBucket(milliseconds, LATENCY_BUCKETS);
     counter.latency[bucket] = (counter.latency[bucket] as number) + 1;
   }
 
