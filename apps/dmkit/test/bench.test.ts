@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { printTable } from "../src/bench/report.ts";
 import { type BenchReport, measured, ratioOf } from "../src/bench/run.ts";
-import { measureCalmly, parseTicks } from "../src/bench/steal.ts";
+import { type Ticks, calmest, parseTicks, sampled } from "../src/bench/steal.ts";
 import { describeWith, dmkit, run, succeed, tempFolder } from "./support.ts";
 
 const root = join(import.meta.dirname, "../../..");
@@ -72,10 +72,13 @@ describe("a host that takes processors away", () => {
   ])("has what it disturbed measured again: $stolen", async ({ stolen, attempts, kept }) => {
     let runs = 0;
     const shares: number[] = [];
-    const sample = await measureCalmly(
-      async () => (runs += 1),
+    const ticks = (): Ticks => ({
+      all: runs * 100,
+      stolen: stolen.slice(0, runs).reduce((sum, one) => sum + one, 0),
+    });
+    const sample = await calmest(
+      () => sampled(async () => (runs += 1), ticks),
       (share) => shares.push(share),
-      () => ({ all: runs * 100, stolen: stolen.slice(0, runs).reduce((sum, one) => sum + one, 0) }),
     );
     expect(runs).toBe(attempts);
     expect(sample).toEqual({ value: kept, stolen: (stolen[kept - 1] as number) / 100 });

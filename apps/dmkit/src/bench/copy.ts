@@ -4,10 +4,10 @@ import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeSync } fr
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type Row, measured, percent, ratioOf } from "./run.ts";
+import { type Row, measured, ratioOf } from "./run.ts";
 import { DEVICE_SIZE } from "./groups.ts";
 import { isInstalled, nbdkit, startServer } from "./servers.ts";
-import { measureCalmly } from "./steal.ts";
+import { calmest, processors, sampled } from "./steal.ts";
 
 interface Copier {
   readonly name: string;
@@ -46,9 +46,9 @@ export async function runCopyBench(rounds: number, progress: (text: string) => v
     let stolen = 0;
     for (let round = 0; round < rounds; round += 1) {
       for (const [index, { name, program, args }] of present.entries()) {
-        const sample = await measureCalmly(
-          async () => DEVICE_SIZE / (await seconds(program, args(source, server.uri))),
-          (share) => progress(`copy: ${name} again: the host took ${percent(share)}`),
+        const sample = await calmest(
+          () => sampled(async () => DEVICE_SIZE / (await seconds(program, args(source, server.uri)))),
+          (share) => progress(`copy: ${name} again: the host took ${processors(share)}`),
         );
         samples[index]?.push(sample.value);
         stolen = Math.max(stolen, sample.stolen);

@@ -1,6 +1,7 @@
 /** The benchmark's table for people. */
 import { describeSize } from "@dmkit/block-io";
-import { type BenchReport, type Measurement, type Row, percent } from "./run.ts";
+import type { BenchReport, Measurement, Row } from "./run.ts";
+import { processors } from "./steal.ts";
 
 // Share of processor time that was taken from which on a ratio means little.
 const TELLING = 0.05;
@@ -22,7 +23,7 @@ export function printTable({ rows, idle, skipped }: BenchReport): string {
       const width = 36 + 20 * row.measurements.length;
       for (const pair of row.pairs)
         lines.push(`${pair.of} by ${pair.to}`.padStart(width) + ratio(pair.ratio));
-      if (row.stolen > TELLING) lines.push(`  the host took up to ${percent(row.stolen)}: measure again`);
+      if (row.stolen > TELLING) lines.push(`  the host took up to ${processors(row.stolen)}: measure again`);
     }
     for (const { server, startup, memory } of idle.filter((one) => one.group === group)) {
       const size = memory === undefined ? "unknown" : describeSize(memory);

@@ -12,7 +12,7 @@ import {
   isInstalled,
   startServer,
 } from "./servers.ts";
-import { measureCalmly } from "./steal.ts";
+import { type Sample, calmest, processors, sampled } from "./steal.ts";
 import { type Work, fill, runWork, settle } from "./work.ts";
 
 export interface BenchOptions {
@@ -159,7 +159,7 @@ async function measureRow(
   specs: readonly ServerSpec[],
   { rounds, seconds, span, progress }: BenchOptions,
   report: Report,
-  using: (index: number, measure: (server: RunningServer) => Promise<number>) => Promise<number>,
+  using: (index: number, measure: (server: RunningServer) => Promise<Sample>) => Promise<Sample>,
 ): Promise<void> {
   progress(`${group.name}: ${work.name}`);
   const able = new Map<number, number[]>(specs.map((_spec, index) => [index, []]));
@@ -168,13 +168,14 @@ async function measureRow(
     for (const [index, samples] of able) {
       const { name, ours } = specs[index] as ServerSpec;
       try {
-        const sample = await measureCalmly(
+        const sample = await calmest(
           () =>
             using(index, async ({ uri }) => {
               await settle();
-              return runWork(work, uri, seconds, group.span ?? span, group.data);
+              return sampled(() => runWork(work, uri, seconds, group.span ?? span, group.data));
             }),
-          (share) => progress(`${group.name}: ${work.name}, ${name} again: the host took ${percent(share)}`),
+          (share) =>
+            progress(`${group.name}: ${work.name}, ${name} again: the host took ${processors(share)}`),
         );
         samples.push(sample.value);
         stolen = Math.max(stolen, sample.stolen);
@@ -201,11 +202,6 @@ async function measureRow(
     stolen,
     pairs,
   });
-}
-
-/** `7 % of the processors`. */
-export function percent(share: number): string {
-  return `${Math.round(share * 100)} % of the processors`;
 }
 
 function pairsOf(

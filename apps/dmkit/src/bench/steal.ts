@@ -16,24 +16,37 @@ export interface Sample {
 const TOLERATED = 0.03;
 const ATTEMPTS = 4;
 
-/**
- * Measures until the host took next to nothing meanwhile, four times at most, and answers the calmest of them.
- * @param again called with the share that was taken before another attempt.
- */
-export async function measureCalmly(
+/** Measures once. */
+export async function sampled(
   measure: () => Promise<number>,
-  again: (stolen: number) => void,
   ticks: () => Ticks = readTicks,
 ): Promise<Sample> {
-  let calmest: Sample | undefined;
-  for (let attempt = 1; ; attempt += 1) {
-    const before = ticks();
-    const value = await measure();
-    const stolen = shareStolen(before, ticks());
-    if (calmest === undefined || stolen < calmest.stolen) calmest = { value, stolen };
-    if (calmest.stolen <= TOLERATED || attempt === ATTEMPTS) return calmest;
-    again(stolen);
+  const before = ticks();
+  const value = await measure();
+  return { value, stolen: shareStolen(before, ticks()) };
+}
+
+/**
+ * Takes samples until the host took next to nothing meanwhile, four at most, and answers the calmest of them.
+ * @param again called with the share that was taken before another attempt.
+ */
+export async function calmest(
+  sample: () => Promise<Sample>,
+  again: (stolen: number) => void,
+): Promise<Sample> {
+  let best = await sample();
+  let last = best;
+  for (let attempt = 2; attempt <= ATTEMPTS && best.stolen > TOLERATED; attempt += 1) {
+    again(last.stolen);
+    last = await sample();
+    if (last.stolen < best.stolen) best = last;
   }
+  return best;
+}
+
+/** `7 % of the processors`. */
+export function processors(share: number): string {
+  return `${Math.round(share * 100)} % of the processors`;
 }
 
 /** Processor time since the machine was started, in any unit. */
