@@ -144,17 +144,16 @@ export class Bypass implements Traffic {
     }
   }
 
-  /** The end of the run of whole blocks from `block`, neither in the log nor busy, that are like it. */
+  /** `block` is whole, and neither in the log nor busy: the end of the run of such blocks from there. */
   #endPastLog(block: number, last: number, end: number): number {
-    const limit = Math.min(last, this.#nextBusy(block));
+    const whole = end === this.#parts.size ? last : Math.floor(end / BLOCK);
+    const limit = Math.min(last, whole, this.#nextBusy(block));
     let stop = block + 1;
-    while (stop < limit && (end >= (stop + 1) * BLOCK || end === this.#parts.size) && !this.inLog(stop)) {
-      stop += 1;
-    }
+    while (stop < limit && !this.inLog(stop)) stop += 1;
     return stop;
   }
 
-  /** The first busy block behind `block`, which is not. */
+  /** The first busy block behind `block`, which is not busy itself; Infinity if there is none. */
   #nextBusy(block: number): number {
     let next = Infinity;
     for (const { first, end } of this.#active) if (end > block) next = Math.min(next, first);

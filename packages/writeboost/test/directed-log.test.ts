@@ -1,6 +1,6 @@
 /** Faults of the log, its recovery and its writeback that random runs do not reach: each by an exact order of things. */
 import type { BlockDevice } from "@dmkit/block-io";
-import { replaced, SeededRandom, settle } from "@dmkit/block-io/testing";
+import { SeededRandom, replaced, settle } from "@dmkit/block-io/testing";
 import { BlockMap } from "../src/core/block-map.ts";
 import { logRules } from "../src/core/log.ts";
 import { type Entry, writebackRules } from "../src/core/writeback-plan.ts";
