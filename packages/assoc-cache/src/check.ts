@@ -51,8 +51,10 @@ export async function* findProblems(
     stored.version === 1 ? stored.configuration.geometry : stored.superblock.geometry,
   );
   let summary: Summary;
-  if (stored.version === 1) summary = yield* checkTableV1(table, stored.table, source, cache);
-  else {
+  if (stored.version === 1) {
+    if (stored.checksum === "folded") yield foldedChecksum(cache);
+    summary = yield* checkTableV1(table, stored.table, source, cache);
+  } else {
     yield* checkSuperblocks(copies, stored.superblock, cache);
     if (source !== undefined) yield* checkSource(stored.superblock, source);
     summary = yield* checkEntries(cache, stored.superblock, table, options, source === undefined ? 1 : 2);
@@ -72,6 +74,22 @@ export async function* findProblems(
     });
   }
   return summary;
+}
+
+function foldedChecksum(cache: BlockDevice): Finding {
+  return {
+    problem: {
+      kind: "checksum-folded",
+      severity: "warning",
+      role: "cache",
+      location: "configuration",
+      offset: cache.size - SECTOR,
+      length: SECTOR,
+      text: "the checksum of the table agrees in its fold to 16 bits only: the original driver refuses this cache",
+      repair: "it is written with all 32 bits",
+    },
+    fix: {},
+  };
 }
 
 function* checkSuperblocks(

@@ -13,7 +13,7 @@ export interface DumpedEntry {
   readonly state: "clean" | "dirty";
 }
 
-/** Of historical metadata. The checksum is not kept: it follows from the rest. */
+/** Of historical metadata. The checksum is not kept: it follows from the rest, all 32 bits of it. */
 export interface DumpV1 {
   readonly version: 1;
   readonly geometry: Geometry;

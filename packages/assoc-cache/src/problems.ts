@@ -3,6 +3,7 @@ import type { ImageProblem, OfflineWork } from "@dmkit/block-io";
 
 export type ProblemKind =
   | "no-metadata"
+  | "checksum-folded"
   | "superblock"
   | "needs-check"
   | "source"

@@ -3,14 +3,15 @@
  * up; a second run finds nothing more to do.
  *
  *      1  entries that are to go, sector by sector; flush
- *      2  both superblocks; flush
+ *      2  both superblocks, or the historical configuration; flush
  *
  * A crash leaves each sector old or new, and so a cache of which the rest can be repaired.
  */
-import { type BlockDevice, BlockIoError } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, SECTOR } from "@dmkit/block-io";
 import { findProblems } from "./check.ts";
 import { dropEntries } from "./opening/entries.ts";
-import { findMetadata } from "./opening/load.ts";
+import { checksumV1, encodeConfigurationV1 } from "./format/v1.ts";
+import { type Stored, findMetadata } from "./opening/load.ts";
 import type { CheckOptions, Finding, Problem, Summary } from "./problems.ts";
 import { writeSuperblocks } from "./running/superblocks.ts";
 
@@ -64,8 +65,7 @@ async function carryOut(
   somethingIsLeft: boolean,
 ): Promise<void> {
   const stored = await findMetadata(cache);
-  // Nothing of historical metadata is put right.
-  if (stored.version === 1) return;
+  if (stored.version === 1) return completeChecksum(cache, stored);
   const { superblock } = stored;
   await dropEntries(cache, superblock, {
     sectors: new Set(repaired.flatMap(({ fix }) => fix?.sectors ?? [])),
@@ -79,6 +79,16 @@ async function carryOut(
     dirty: superblock.clean ? (counted ?? superblock.dirty) : 0,
     generation: superblock.generation + 1,
   });
+}
+
+/** Of historical metadata nothing else is put right. One sector, which is old or new after a crash. */
+async function completeChecksum(
+  cache: BlockDevice,
+  { configuration, table }: Stored & { version: 1 },
+): Promise<void> {
+  const checksum = checksumV1(table);
+  await cache.write(cache.size - SECTOR, encodeConfigurationV1({ ...configuration, checksum }));
+  await cache.flush();
 }
 
 function requireWritable({ name, limits }: BlockDevice): void {

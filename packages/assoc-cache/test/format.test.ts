@@ -1,5 +1,6 @@
 /** Bytes on disk: fixtures are written by hand from the byte tables, never by the code under test. */
 import { crc32c } from "@dmkit/block-io";
+import { SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { EntryCodec, entryStates } from "../src/format/entries.ts";
 import { geometryProblem } from "../src/format/geometry.ts";
@@ -9,10 +10,16 @@ import { uuidFromText } from "../src/format/uuid.ts";
 import {
   decodeConfigurationV1,
   encodeConfigurationV1,
+  checksumMatchV1,
+  checksumV1,
   foldV1,
-  onesComplementSum,
   requiredSectorsV1,
 } from "../src/format/v1.ts";
+
+import { carriedSum, kernelSum } from "./support/historical.ts";
+
+const seed = Number(process.env["DMKIT_SEED"] ?? Date.now() % 2 ** 31);
+console.log(`DMKIT_SEED=${seed}`);
 
 const UUID = "00112233-4455-6677-8899-aabbccddeeff";
 const UUID_HEX = "00112233445566778899aabbccddeeff";
@@ -175,15 +182,41 @@ describe("historical configuration", () => {
     expect(typeof decodeConfigurationV1(Buffer.alloc(512), 1_000_000)).toBe("string");
   });
 
-  it("folds as the kernel does", () => {
-    const table = Buffer.alloc(512);
+  it("sums as the kernel does, all 32 bits", () => {
+    const table = Buffer.alloc(1024);
+    expect(checksumV1(table)).toBe(0);
     table.writeBigUInt64LE(8n, 0);
     table.writeBigUInt64LE(4096n, 8);
-    expect(onesComplementSum(table)).toBe(0x1008);
+    expect(checksumV1(table)).toBe(0x1008);
+    // A sector beyond 2^16 is where a fold to 16 bits shows.
+    table.writeBigUInt64LE(123_456_784n, 16);
+    expect(checksumV1(table)).toBe(123_460_888);
+    table.writeBigUInt64LE(2n ** 40n + 16n, 1016);
+    expect(checksumV1(table)).toBe(123_460_888 + 256 + 16);
+    // What is 0 modulo 2^32 - 1, but not made of zeroes, is all ones.
+    expect(checksumV1(Buffer.alloc(512, 0xff))).toBe(0xffff_ffff);
+    const random = new SeededRandom(seed);
+    for (let run = 0; run < 50; run += 1) {
+      const some = random.fill(Buffer.alloc(512 * (1 + random.below(8))));
+      if (random.chance(0.3)) some.fill(0xff, 0, random.below(some.length));
+      expect(checksumV1(some)).toBe(kernelSum(some));
+      for (const piece of [512, some.length]) expect(carriedSum(some, piece)).toBe(kernelSum(some));
+    }
+  });
+
+  it("accepts what agrees in the fold only, and says so", () => {
+    const table = Buffer.alloc(512);
+    table.writeBigUInt64LE(123_456_784n, 0);
+    const sum = kernelSum(table);
+    expect(checksumMatchV1(sum, table)).toBe("whole");
+    for (const stored of [foldV1(sum), sum + 0xffff, (sum % 65_536) * 65_536 + Math.floor(sum / 65_536)]) {
+      expect(checksumMatchV1(stored, table)).toBe("folded");
+    }
+    expect(checksumMatchV1(sum + 1, table)).toBeUndefined();
     expect(foldV1(0x0001_1007)).toBe(0x1008);
     expect(foldV1(0xffff)).toBe(foldV1(0));
     expect(foldV1(0xffff_ffff)).toBe(foldV1(0));
-    expect(onesComplementSum(Buffer.alloc(64, 0xff))).toBe(0);
+    expect(checksumMatchV1(0, Buffer.alloc(512, 0xff))).toBe("folded");
   });
 
   it("needs the room the tables say", () => {

@@ -1,8 +1,10 @@
 /** Making, loading, refusing; warm and cold starts; both metadata versions. */
 import { type BlockDevice, TableArguments, realEnvironment } from "@dmkit/block-io";
+import { contentsOf } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
-import { assocCache } from "../src/index.ts";
+import { type Problem, assocCache, check, dump, repair, restore } from "../src/index.ts";
 import { openOn } from "../src/testing/sim-targets.ts";
+import { kernelSum } from "./support/historical.ts";
 import { block, figures, readSectors, rig, settled } from "./support/rig.ts";
 
 const WB = { policy: "write-back" };
@@ -319,13 +321,36 @@ describe("historical metadata", () => {
   });
 
   it("is written on request", async () => {
-    const { open } = rig({ format: "v1", associativity: 64 });
+    const { open, ...devices } = rig({ format: "v1", associativity: 64 });
     const device = await open();
-    for (let index = 0; index < 9; index += 1) await readSectors(device, index * 8);
+    await readSectors(device, 0);
+    // Enough of them, and far enough back, that their sum needs more than 16 bits.
+    for (let index = 187; index < 249; index += 1) await readSectors(device, index * 8);
     await settled();
     await device.close();
+    const { cache } = devices;
+    const sectors = await contentsOf(cache.lower);
+    // All 32 bits, which the original compares.
+    expect(sectors.readUInt32LE(sectors.length - 512 + 20)).toBe(kernelSum(sectors.subarray(-1024, -512)));
+    const dumped: unknown = JSON.parse(JSON.stringify(await dump(cache.lower)));
+    await cache.lower.write(cache.size - 1024, block(0, 2));
+    await restore(cache.lower, dumped);
+    expect((await contentsOf(cache.lower)).equals(sectors)).toBe(true);
     const again = await open({ persistence: 1 });
-    expect(figures(again)).toMatchObject({ metadata: "v1", used: "8" });
+    expect(figures(again)).toMatchObject({ metadata: "v1", used: "62" });
     await again.close();
+  });
+
+  it("is checked for a checksum that the original would refuse, which repair completes", async () => {
+    const { cache, open } = rig();
+    await historical(cache.lower, entries);
+    const found: Problem[] = [];
+    for await (const problem of check(cache.lower)) found.push(problem);
+    expect(found).toMatchObject([{ kind: "checksum-folded", severity: "warning", offset: cache.size - 512 }]);
+    expect(await repair(cache.lower)).toMatchObject({ repaired: [{ kind: "checksum-folded" }], left: [] });
+    const sectors = await contentsOf(cache.lower);
+    expect(sectors.readUInt32LE(sectors.length - 512 + 20)).toBe(kernelSum(sectors.subarray(-1024, -512)));
+    expect(await repair(cache.lower)).toEqual({ repaired: [], left: [] });
+    await (await open({ persistence: 1 })).close();
   });
 });

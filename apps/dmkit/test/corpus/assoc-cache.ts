@@ -242,14 +242,14 @@ export const version1Crashed: Base = base("cache of version 1, after a crash", (
 export const configuration: Place = place("cache", SIZE - SECTOR, "the configuration");
 export const table: Place = place("cache", SIZE - 2 * SECTOR, "the table");
 
-/** Makes the checksum of a table of version 1 right: the ones-complement sum, folded to 16 bits. */
+/** Makes the checksum of a table of version 1 right: the ones-complement sum of its 32-bit words. */
 export const sumTable: Damage = {
   text: "cache: the checksum of the table is right",
   apply({ cache }) {
     const bytes = cache as Buffer;
     let sum = 0;
-    for (let at = table.at; at < configuration.at; at += 2) sum += bytes.readUInt16LE(at);
-    while (sum > 0xffff) sum = (sum % 0x1_0000) + Math.floor(sum / 0x1_0000);
+    for (let at = table.at; at < configuration.at; at += 4) sum += bytes.readUInt32LE(at);
+    while (sum > 0xffff_ffff) sum = (sum % 0x1_0000_0000) + Math.floor(sum / 0x1_0000_0000);
     u32(sum).copy(bytes, configuration.at + 20);
   },
 };

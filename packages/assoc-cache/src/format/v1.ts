@@ -12,17 +12,21 @@
  *          20   u32   checksum of the table, slack included
  *          24         uninitialised; dmkit writes the mark "dmkit v1" and zeroes
  *
- * Frame i's data is at sector i · block size. The checksum is a 32-bit partial ones-complement sum whose value
- * depends on how it was cut in pieces; only its fold to 16 bits does not, and there 0 and 0xFFFF are the same.
- * Source block 0 cannot be remembered.
+ * Frame i's data is at sector i · block size. Source block 0 cannot be remembered.
+ *
+ * The checksum is the kernel's partial ones-complement sum of 32 bits, and the original compares all 32. As x86
+ * computes it (32-bit or 64-bit words, in any pieces, carries added in again) it is the sum of the table's 32-bit
+ * words modulo 2^32 - 1; of the two ways to write 0 there it is 0 where all words are 0, else 0xFFFFFFFF. That is
+ * what is written. Elsewhere only the fold to 16 bits is sure, where 0 and 0xFFFF are the same; versions of dmkit
+ * stored the fold itself. So that is enough for reading, but {@link checksumMatchV1} tells which it was.
  */
-import { SECTOR, getU16, getU32, setU32, setU64, tryU64 } from "@dmkit/block-io";
+import { SECTOR, getU32, setU32, setU64, tryU64 } from "@dmkit/block-io";
 import { type Geometry, geometryProblem } from "./geometry.ts";
 
 export interface ConfigurationV1 {
   readonly geometry: Geometry;
   readonly writeBack: boolean;
-  /** As stored; compare folded. */
+  /** As stored; see {@link checksumMatchV1}. */
   readonly checksum: number;
 }
 
@@ -81,11 +85,29 @@ export function putSectorInTableV1(table: Buffer, frame: number, sector: number)
   setU64(table, frame * 8, sector);
 }
 
-/** The ones-complement sum of 16-bit words; `previous` is the sum of the words before. At most 0xFFFF. */
-export function onesComplementSum(bytes: Buffer, previous = 0): number {
-  let sum = previous;
-  for (let at = 0; at + 1 < bytes.length; at += 2) sum += getU16(bytes, at);
-  return foldV1(sum);
+const CARRY = 0x1_0000_0000;
+
+/** The checksum of a table of whole sectors, as the original computes and compares it; 32 bits. */
+export function checksumV1(table: Uint8Array): number {
+  let sum = 0;
+  for (let sector = 0; sector < table.length; sector += SECTOR) {
+    for (let at = sector; at < sector + SECTOR; at += 4) sum += getU32(table, at);
+    // Adding carries in again never makes 0 of what is not 0.
+    while (sum >= CARRY) sum = (sum % CARRY) + Math.floor(sum / CARRY);
+  }
+  return sum;
+}
+
+/**
+ * How a stored checksum agrees with the table: `whole`, which the original takes; `folded` to 16 bits only, which
+ * it refuses; undefined: not at all.
+ */
+export type ChecksumMatch = "whole" | "folded";
+
+export function checksumMatchV1(stored: number, table: Uint8Array): ChecksumMatch | undefined {
+  const sum = checksumV1(table);
+  if (stored === sum) return "whole";
+  return foldV1(stored) === foldV1(sum) ? "folded" : undefined;
 }
 
 /** The 16-bit fold of a sum. 0 and 0xFFFF mean the same: both fold to 0. */

@@ -10,8 +10,8 @@ import { layoutOf } from "../format/layout.ts";
 import type { Policy, Superblock } from "../format/superblock.ts";
 import { randomUuid, uuidFromText } from "../format/uuid.ts";
 import {
+  checksumV1,
   encodeConfigurationV1,
-  onesComplementSum,
   putSectorInTableV1,
   requiredSectorsV1,
   tableSectorsV1,
@@ -93,7 +93,7 @@ export async function writeMetadataV1(
   for (const { frame, block } of entries) putSectorInTableV1(table, frame, block * geometry.blockSectors);
   await cache.write(cache.size - SECTOR - table.length, table);
   await cache.flush();
-  const checksum = onesComplementSum(table);
+  const checksum = checksumV1(table);
   await cache.write(cache.size - SECTOR, encodeConfigurationV1({ geometry, writeBack, checksum }));
   await cache.flush();
 }

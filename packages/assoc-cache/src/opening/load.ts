@@ -8,10 +8,10 @@ import { type FrameTable, NONE, facts, states } from "../core/frame-table.ts";
 import { ENTRIES_PER_SECTOR, entryStates } from "../format/entries.ts";
 import type { Superblock } from "../format/superblock.ts";
 import {
+  type ChecksumMatch,
   type ConfigurationV1,
+  checksumMatchV1,
   decodeConfigurationV1,
-  foldV1,
-  onesComplementSum,
   sectorInTableV1,
   tableSectorsV1,
 } from "../format/v1.ts";
@@ -23,7 +23,14 @@ import { refuse } from "./refuse.ts";
 /** What was found on a cache device. */
 export type Stored =
   | { readonly version: 2; readonly superblock: Superblock }
-  | { readonly version: 1; readonly configuration: ConfigurationV1; readonly table: Buffer };
+  | ({ readonly version: 1 } & StoredV1);
+
+/** Historical metadata. `checksum`: whether the original would take it too. */
+export interface StoredV1 {
+  readonly configuration: ConfigurationV1;
+  readonly table: Buffer;
+  readonly checksum: ChecksumMatch;
+}
 
 /** Decisions that tests turn around, to see whether the simulation notices. */
 export const loadRules = {
@@ -153,9 +160,7 @@ export function loadV1(table: FrameTable, stored: Buffer, cache: BlockDevice, so
 }
 
 /** The historical configuration and table, or in words why there are none. */
-async function readV1(
-  cache: BlockDevice,
-): Promise<{ configuration: ConfigurationV1; table: Buffer } | string> {
+async function readV1(cache: BlockDevice): Promise<StoredV1 | string> {
   if (cache.limits.logicalBlockSize !== SECTOR)
     return "a device of 4096-byte blocks holds no historical metadata";
   const bytes = Buffer.alloc(SECTOR);
@@ -164,10 +169,9 @@ async function readV1(
   if (typeof configuration === "string") return `no historical configuration: ${configuration}`;
   const table = Buffer.alloc(tableSectorsV1(configuration.geometry.frames) * SECTOR);
   await cache.read(cache.size - SECTOR - table.length, table);
-  if (foldV1(configuration.checksum) !== onesComplementSum(table)) {
-    return "the checksum of the historical table is wrong";
-  }
-  return { configuration, table };
+  const checksum = checksumMatchV1(configuration.checksum, table);
+  if (checksum === undefined) return "the checksum of the historical table is wrong";
+  return { configuration, table, checksum };
 }
 
 function damaged(cache: BlockDevice, reason: string): Error {

@@ -5,12 +5,7 @@
  */
 import { SECTOR } from "@dmkit/block-io";
 import { states } from "../core/frame-table.ts";
-import {
-  encodeConfigurationV1,
-  onesComplementSum,
-  putSectorInTableV1,
-  tableSectorsV1,
-} from "../format/v1.ts";
+import { checksumV1, encodeConfigurationV1, putSectorInTableV1, tableSectorsV1 } from "../format/v1.ts";
 import type { Metadata } from "./metadata.ts";
 import type { CacheState } from "./state.ts";
 
@@ -50,7 +45,7 @@ export class MetadataV1 implements Metadata {
     }
     await cache.write(cache.size - SECTOR - table.length, table);
     await cache.flush();
-    const checksum = onesComplementSum(table);
+    const checksum = checksumV1(table);
     await cache.write(cache.size - SECTOR, encodeConfigurationV1({ geometry, writeBack: false, checksum }));
     await cache.flush();
   }
