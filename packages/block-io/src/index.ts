@@ -56,6 +56,7 @@ export type {
 } from "./image-format.ts";
 export { type RangeGrant, RangeLock } from "./range-lock.ts";
 export { ByteAccess } from "./byte-access.ts";
+export { witnessOf } from "./witness.ts";
 export { getU16, getU32, getU64, getU8, isZero, setU16, setU32, setU64, setU8, tryU64 } from "./bytes.ts";
 export { type MemoryDeviceOptions, MemoryDevice } from "./devices/memory.ts";
 export { FileDevice } from "./devices/file.ts";
