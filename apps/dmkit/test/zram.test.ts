@@ -133,7 +133,7 @@ describe("a disk with a snapshot", () => {
   it("has what was there when the server was stopped", async () => {
     const snapshot = join(tempFolder(), "snapshot");
     writeFileSync(snapshot, "");
-    truncateSync(snapshot, 4 * MIB);
+    truncateSync(snapshot, 5 * MIB);
     const table = `0 ${(2 * MIB) / 512} zram zstd 2 snapshot ${snapshot}`;
     const first = await serve(["--table", table]);
     const data = new SeededRandom(3).fill(Buffer.alloc(100 * PAGE));

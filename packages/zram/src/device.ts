@@ -20,7 +20,7 @@ import type { Pages } from "./core/pages.ts";
 import { kinds } from "./core/page-table.ts";
 import { MAX_COMPRESSED, PAGE } from "./core/size-classes.ts";
 import { carryOut } from "./messages.ts";
-import { saveSnapshot } from "./snapshot.ts";
+import type { Snapshots } from "./snapshot.ts";
 import { statusLine } from "./statistics.ts";
 
 export const zramLimits: Limits = {
@@ -48,7 +48,7 @@ export interface ZramParts {
   readonly primary: Compressor;
   readonly secondary: Compressor | undefined;
   readonly backing: BlockDevice | undefined;
-  readonly snapshot: BlockDevice | undefined;
+  readonly snapshots: Snapshots | undefined;
 }
 
 export class ZramDevice extends GuardedTarget {
@@ -146,9 +146,9 @@ export class ZramDevice extends GuardedTarget {
   }
 
   protected override async doClose(): Promise<void> {
-    const { snapshot, pages, primary, secondary } = this.parts;
+    const { snapshots, pages, primary, secondary } = this.parts;
     try {
-      if (snapshot !== undefined) await saveSnapshot(this, snapshot);
+      await snapshots?.save(this);
     } finally {
       pages.dropAll();
       await primary.close();

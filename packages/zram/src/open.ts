@@ -1,18 +1,11 @@
 /** Opening: finds the algorithms and the backing device, and starts an empty disk. */
-import {
-  Bitmap,
-  BlockIoError,
-  type ErrorCode,
-  type OpenContext,
-  isErrorCode,
-  requireRoom,
-} from "@dmkit/block-io";
+import { Bitmap, BlockIoError, type ErrorCode, type OpenContext, isErrorCode } from "@dmkit/block-io";
 import { type Compressor, CompressorError, createCompressor } from "@dmkit/compressor";
 import { Pages } from "./core/pages.ts";
 import { PAGE } from "./core/size-classes.ts";
 import { ZramDevice } from "./device.ts";
 import type { ZramOptions } from "./options.ts";
-import { loadSnapshot, snapshotRoom } from "./snapshot.ts";
+import { Snapshots } from "./snapshot.ts";
 
 const MAX_PAGES = 2 ** 31;
 
@@ -31,22 +24,33 @@ export async function openZram(options: ZramOptions, context: OpenContext): Prom
     options.backing_dev === undefined ? undefined : await context.lower(options.backing_dev, "write");
   const snapshot =
     options.snapshot === undefined ? undefined : await context.lower(options.snapshot, "write");
-  if (snapshot !== undefined) requireRoom(snapshot, 0, snapshotRoom(pages));
+  const snapshots = snapshot && new Snapshots(snapshot, pages);
   const primary = await compressor(options.comp_algorithm, options, context);
+  let secondary: Compressor | undefined;
   try {
-    const secondary =
-      options.recomp_algorithm === undefined
-        ? undefined
-        : await compressor(options.recomp_algorithm, options, context);
+    if (options.recomp_algorithm !== undefined) {
+      secondary = await compressor(options.recomp_algorithm, options, context);
+    }
     const blocks = backing && new Bitmap(Math.floor(backing.size / PAGE));
     const store = new Pages(pages, blocks);
-    store.slabs.limit = options.mem_limit === 0 ? Number.POSITIVE_INFINITY : options.mem_limit;
-    const parts = { name, size, environment, pages: store, primary, secondary, backing, snapshot };
-    const device = new ZramDevice(parts);
-    if (snapshot !== undefined) await loadSnapshot(device, snapshot);
+    const limit = options.mem_limit === 0 ? Number.POSITIVE_INFINITY : options.mem_limit;
+    const device = new ZramDevice({
+      name,
+      size,
+      environment,
+      pages: store,
+      primary,
+      secondary,
+      backing,
+      snapshots,
+    });
+    // The limit is for writes: what a snapshot has comes back, however much that is.
+    await snapshots?.load(device, limit);
+    store.slabs.limit = limit;
     return device;
   } catch (error) {
     await primary.close();
+    await secondary?.close();
     throw error;
   }
 }

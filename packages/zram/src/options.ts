@@ -29,7 +29,7 @@ export const zramOptions = {
   snapshot: {
     type: "device",
     optional: true,
-    help: "where contents are saved at close and restored from at open; its first block is zero, or a snapshot's",
+    help: "where contents are saved at close and restored from at open; takes two snapshots of the whole disk in turn",
   },
   backing_dev: {
     type: "device",

@@ -90,7 +90,7 @@ export async function writeBack(device: ZramDevice, selection: Selection): Promi
 }
 
 /** Whether the page is on the backing device now; not if it was changed meanwhile. */
-async function moveOut(
+export async function moveOut(
   device: ZramDevice,
   backing: BlockDevice,
   page: number,

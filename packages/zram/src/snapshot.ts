@@ -1,8 +1,14 @@
 /**
  * The disk's contents on a device: written at close, read at open.
  *
- * Invariant: a snapshot that is not complete, or has rotted, is never taken for one: opening is refused. While a new
- * one is written the device holds none; what was there before is given up only then.
+ * Invariants:
+ *
+ * - the device holds two copies, and one is written only while the other is the newest complete one: a crash at any
+ *   time leaves that, so the disk is as at the last close that came to its end;
+ * - a snapshot that is not complete, or has rotted, is never taken for one: if it should be the newest, opening is
+ *   refused, and the older one is not taken in its place without a word;
+ * - what could be open when it was written can be opened again with the same table: pages go back to the backing
+ *   device and stay compressed as they were, and `mem_limit` keeps no page out that is in the snapshot.
  */
 import { type BlockDevice, BlockIoError, crc32c, isZero } from "@dmkit/block-io";
 import { kinds } from "./core/page-table.ts";
@@ -16,31 +22,167 @@ import {
   decodeHeader,
   encodeEntry,
   encodeHeader,
+  looksLikeHeader,
+  places,
   states,
 } from "./format/snapshot.ts";
+import { moveOut } from "./reclaim.ts";
 
 const CHUNK = 1024 * 1024;
 
-/** Bytes that a snapshot of a disk may take, at most. */
+/** Bytes that one copy of a disk may take, at most. */
 export function snapshotRoom(pages: number): number {
   return PAGE + roundUp(pages * ENTRY) + pages * PAGE;
 }
 
-/** Writes a snapshot; nothing else may use the disk. Errors: those of the device. */
-export async function saveSnapshot(device: ZramDevice, target: BlockDevice): Promise<void> {
-  const { pages, primary } = device.parts;
-  const header: SnapshotHeader = {
-    state: states.unfinished,
-    diskSize: device.size,
-    pages: pages.stored,
-    bytes: 0,
-    tableSum: 0,
-    algorithm: primary.name,
-  };
-  await target.write(0, encodeHeader(header));
-  await target.flush();
-  const table = new Appender(target, PAGE);
-  const data = new Appender(target, PAGE + roundUp(pages.stored * ENTRY));
+/** Where snapshots are kept, and which copy is the newest. */
+export class Snapshots {
+  readonly #device: BlockDevice;
+  /** Bytes of a copy: the second one begins there. */
+  readonly #room: number;
+  /** Which copy is written next, and as what. */
+  #next = 0;
+  #generation = 1;
+  /** The first copy is of a version that older programs would still take for the newest. */
+  #outdated = false;
+
+  /** @param pages of the disk. Throws `EINVAL` if two snapshots of it might not fit. */
+  constructor(device: BlockDevice, pages: number) {
+    this.#device = device;
+    this.#room = snapshotRoom(pages);
+    const needed = 2 * this.#room;
+    if (device.size >= needed) return;
+    throw new BlockIoError(`the device for snapshots has ${device.size} bytes and needs ${needed}`, {
+      code: "EINVAL",
+      device: device.name,
+      op: "open",
+      hint: `It takes two snapshots, so that a crash while one is written leaves the other. Make it larger; a file, which may be sparse: truncate -s ${needed} FILE`,
+    });
+  }
+
+  /** Writes a snapshot beside the newest; nothing else may use the disk. Errors: those of the device. */
+  async save(device: ZramDevice): Promise<void> {
+    const target = this.#device;
+    const start = this.#next * this.#room;
+    const { pages, primary, secondary } = device.parts;
+    const header: SnapshotHeader = {
+      state: states.unfinished,
+      diskSize: device.size,
+      pages: pages.stored,
+      bytes: 0,
+      tableSum: 0,
+      algorithm: primary.name,
+      secondAlgorithm: secondary?.name ?? "",
+      generation: this.#generation,
+    };
+    await target.write(start, encodeHeader(header));
+    await target.flush();
+    const written = await writePages(device, target, start + PAGE);
+    await target.flush();
+    await target.write(start, encodeHeader({ ...header, ...written, state: states.complete }));
+    await target.flush();
+    if (!this.#outdated) return;
+    await target.write(0, encodeHeader({ ...header, generation: 0 }));
+    await target.flush();
+  }
+
+  /**
+   * Fills an empty disk from the newest snapshot. @param limit bytes of memory beyond which pages that were on the
+   * backing device, and find no room there, are refused. Errors: `EFORMAT` unless it is a complete snapshot, or
+   * zeroes; `EINVAL` (size, algorithms), `ENOSPC`.
+   */
+  async load(device: ZramDevice, limit: number): Promise<void> {
+    const source = this.#device;
+    const copies = [await this.#headerOf(0), await this.#headerOf(1)];
+    for (const header of copies) if (header !== undefined) checkSize(device, source, header);
+    const newest = newestOf(source, copies, this.#room);
+    if (newest === undefined) return;
+    const header = copies[newest] as SnapshotHeader;
+    const other = copies[1 - newest];
+    if (other !== undefined && other.generation > header.generation) {
+      device.parts.environment.logger.log(
+        "warn",
+        `${device.name}: the last snapshot was not completed; the disk is as the one before has it`,
+        { device: source.name },
+      );
+    }
+    this.#next = 1 - newest;
+    this.#generation = Math.max(header.generation, other?.generation ?? 0) + 1;
+    this.#outdated = newest === 0 && header.generation === 0;
+    await this.#read(device, header, newest * this.#room, limit);
+  }
+
+  /** The header of a copy; undefined if nothing was ever written there. */
+  async #headerOf(copy: number): Promise<SnapshotHeader | undefined> {
+    const source = this.#device;
+    const at = copy * this.#room;
+    const first = Buffer.alloc(PAGE);
+    await source.read(at, first);
+    if (isZero(first)) return undefined;
+    const header = decodeHeader(first);
+    if (header !== undefined) return header;
+    if (looksLikeHeader(first)) throw damaged(source, at, "its header");
+    throw refuse(
+      source,
+      `there is something else on the device, at byte ${at}`,
+      "Give a device for snapshots that begins with a block of zeroes, and has another where its second half begins.",
+    );
+  }
+
+  async #read(device: ZramDevice, header: SnapshotHeader, start: number, limit: number): Promise<void> {
+    const source = this.#device;
+    const { pages } = device.parts.pages.table;
+    if (header.pages > pages || header.bytes > header.pages * PAGE)
+      throw damaged(source, start, "its header");
+    checkAlgorithms(device, source, header);
+    const table = Buffer.alloc(roundUp(header.pages * ENTRY));
+    await source.read(start + PAGE, table);
+    const used = table.subarray(0, header.pages * ENTRY);
+    if (crc32c(used) !== header.tableSum) throw damaged(source, start, "its table");
+    const reader = new Reader(source, start + PAGE + table.length, header.bytes);
+    const loader = new Loader(device, source, header.secondAlgorithm);
+    for (let last = -1, at = 0; at < used.length; at += ENTRY) {
+      const entry = decodeEntry(used, at);
+      if (entry.page <= last || entry.page >= pages || entry.length > PAGE)
+        throw damaged(source, start, "its table");
+      last = entry.page;
+      const bytes = entry.length === 0 ? Buffer.alloc(0) : await reader.next(entry.length);
+      if (bytes === undefined || (entry.length > 0 && crc32c(bytes) !== entry.low))
+        throw damaged(source, start, `page ${entry.page}`);
+      await loader.put(entry, bytes);
+    }
+    loader.checkRoom(limit);
+  }
+}
+
+/** Which copy is the newest complete one; undefined on a device that was never written to. Throws `EFORMAT`. */
+function newestOf(
+  source: BlockDevice,
+  [first, second]: readonly (SnapshotHeader | undefined)[],
+  room: number,
+): 0 | 1 | undefined {
+  if (first === undefined && second === undefined) return undefined;
+  const [a, b] = [first, second].map((header) =>
+    header?.state === states.complete ? header.generation : -1,
+  ) as [number, number];
+  if (a === b && a >= 0) throw damaged(source, room, "both copies claim to be the newest");
+  if (a >= 0 || b >= 0) return a > b ? 0 : 1;
+  const at = first === undefined ? room : 0;
+  throw refuse(
+    source,
+    "the snapshot was not completed, and there is none before it",
+    `To begin with an empty disk zero the ${PAGE} bytes at byte ${at}.`,
+  );
+}
+
+async function writePages(
+  device: ZramDevice,
+  target: BlockDevice,
+  start: number,
+): Promise<Pick<SnapshotHeader, "bytes" | "tableSum">> {
+  const { pages } = device.parts;
+  const table = new Appender(target, start);
+  const data = new Appender(target, start + roundUp(pages.stored * ENTRY));
   const line = Buffer.alloc(ENTRY);
   let tableSum = 0;
   let bytes = 0;
@@ -55,12 +197,10 @@ export async function saveSnapshot(device: ZramDevice, target: BlockDevice): Pro
   }
   await table.end();
   await data.end();
-  await target.flush();
-  await target.write(0, encodeHeader({ ...header, state: states.complete, bytes, tableSum }));
-  await target.flush();
+  return { bytes, tableSum };
 }
 
-/** What is stored of a page: pages that are elsewhere, or compressed otherwise, as the first algorithm has them. */
+/** What is stored of a page: as it is in memory; one on the backing device as the first algorithm has it. */
 async function describe(
   device: ZramDevice,
   page: number,
@@ -68,23 +208,26 @@ async function describe(
   const { pages, primary } = device.parts;
   const { table } = pages;
   const kind = table.kind(page);
-  const stored = (contents: Buffer): { entry: SnapshotEntry; contents: Buffer } => ({
-    entry: { page, length: contents.length, low: crc32c(contents), high: 0 },
+  const stored = (contents: Buffer, place: number): { entry: SnapshotEntry; contents: Buffer } => ({
+    entry: { page, length: contents.length, place, low: crc32c(contents), high: 0 },
     contents,
   });
   if (kind === kinds.same) {
-    const entry = { page, length: 0, low: table.low(page), high: table.high(page) };
+    const entry = { page, length: 0, place: places.memory, low: table.low(page), high: table.high(page) };
     return { entry, contents: Buffer.alloc(0) };
   }
   // A copy: a message under way may move it.
-  if (kind === kinds.compressed || kind === kinds.huge) return stored(Buffer.from(pages.bytes(page)));
+  if (kind !== kinds.backing) {
+    const place = kind === kinds.recompressed ? places.recompressed : places.memory;
+    return stored(Buffer.from(pages.bytes(page)), place);
+  }
   const whole = Buffer.alloc(PAGE);
-  if (kind === kinds.backing) await device.readBlock(table.low(page), whole);
-  else device.readWhole(page, whole);
+  await device.readBlock(table.low(page), whole);
   const stream = await primary.acquire();
   try {
     const length = stream.compressSync(whole, MAX_COMPRESSED);
-    return stored(length < 0 ? whole : Buffer.from(stream.output.subarray(0, length)));
+    const contents = length < 0 ? whole : Buffer.from(stream.output.subarray(0, length));
+    return stored(contents, places.backing);
   } finally {
     stream.release();
   }
@@ -124,70 +267,93 @@ class Appender {
   }
 }
 
-/** Fills an empty disk. Errors: `EFORMAT` unless it is a complete snapshot, or zeroes; `EINVAL`, `ENOSPC`. */
-export async function loadSnapshot(device: ZramDevice, source: BlockDevice): Promise<void> {
-  const first = Buffer.alloc(PAGE);
-  await source.read(0, first);
-  if (isZero(first)) return;
-  const header = decodeHeader(first);
-  if (header === undefined) {
-    throw refuse(
-      source,
-      "there is something else on the device",
-      "A device for snapshots begins with a block of zeroes.",
-    );
-  }
-  if (header.state !== states.complete)
-    throw refuse(
-      source,
-      "the snapshot was not completed",
-      "Zero its first block to begin with an empty disk.",
-    );
-  checkHeader(device, source, header);
-  const table = Buffer.alloc(roundUp(header.pages * ENTRY));
-  await source.read(PAGE, table);
-  const used = table.subarray(0, header.pages * ENTRY);
-  if (crc32c(used) !== header.tableSum) throw damaged(source, "its table");
-  const reader = new Reader(source, PAGE + table.length, header.bytes);
-  for (let last = -1, at = 0; at < used.length; at += ENTRY) {
-    const entry = decodeEntry(used, at);
-    if (entry.page <= last || entry.page >= device.parts.pages.table.pages || entry.length > PAGE)
-      throw damaged(source, "its table");
-    last = entry.page;
-    await loadPage(device, source, reader, entry);
-  }
+function mismatch(source: BlockDevice, reason: string, hint: string): BlockIoError {
+  return new BlockIoError(reason, { code: "EINVAL", device: source.name, op: "open", hint });
 }
 
-function checkHeader(device: ZramDevice, source: BlockDevice, header: SnapshotHeader): void {
-  const { pages, primary } = device.parts;
-  const mismatch = (reason: string, hint: string): BlockIoError =>
-    new BlockIoError(reason, { code: "EINVAL", device: source.name, op: "open", hint });
-  if (header.diskSize !== device.size)
-    throw mismatch(`the snapshot is of a disk of ${header.diskSize} bytes`, "Open it with that size.");
-  if (header.algorithm !== primary.name)
-    throw mismatch(`the snapshot is compressed with ${header.algorithm}`, "Open it with that algorithm.");
-  const bounded = header.pages <= pages.table.pages && header.bytes <= header.pages * PAGE;
-  if (!bounded || snapshotRoom(pages.table.pages) > source.size) throw damaged(source, "its header");
+// Before anything else: where the second copy lies depends on it.
+function checkSize(device: ZramDevice, source: BlockDevice, { diskSize }: SnapshotHeader): void {
+  if (diskSize === device.size) return;
+  throw mismatch(source, `the snapshot is of a disk of ${diskSize} bytes`, "Open it with that size.");
 }
 
-async function loadPage(
-  device: ZramDevice,
-  source: BlockDevice,
-  reader: Reader,
-  { page, length, low, high }: SnapshotEntry,
-): Promise<void> {
-  const { pages } = device.parts;
-  if (length === 0) return pages.putSame(page, low, high);
-  const bytes = await reader.next(length);
-  if (bytes === undefined || crc32c(bytes) !== low) throw damaged(source, `page ${page}`);
-  const kind = length === PAGE ? kinds.huge : kinds.compressed;
-  if (pages.put(page, kind, bytes, length)) return;
-  throw new BlockIoError(`the snapshot does not fit into ${pages.slabs.limit} bytes`, {
-    code: "ENOSPC",
-    device: source.name,
-    op: "open",
-    hint: "Raise mem_limit.",
-  });
+function checkAlgorithms(device: ZramDevice, source: BlockDevice, header: SnapshotHeader): void {
+  const { primary } = device.parts;
+  if (header.algorithm === primary.name) return;
+  throw mismatch(
+    source,
+    `the snapshot is compressed with ${header.algorithm}`,
+    "Open it with that algorithm.",
+  );
+}
+
+/** Puts pages back where they were. */
+class Loader {
+  readonly #device: ZramDevice;
+  readonly #source: BlockDevice;
+  readonly #secondAlgorithm: string;
+  readonly #contents: Buffer = Buffer.alloc(PAGE);
+  #near = 0;
+  /** Pages that were on the backing device and found no room there. */
+  #homeless = 0;
+
+  constructor(device: ZramDevice, source: BlockDevice, secondAlgorithm: string) {
+    this.#device = device;
+    this.#source = source;
+    this.#secondAlgorithm = secondAlgorithm;
+  }
+
+  async put(entry: SnapshotEntry, bytes: Buffer): Promise<void> {
+    const { page, length, place, low, high } = entry;
+    const { pages } = this.#device.parts;
+    if (length === 0) return pages.putSame(page, low, high);
+    const kind =
+      place === places.recompressed ? this.#recompressed() : length === PAGE ? kinds.huge : kinds.compressed;
+    if (!pages.put(page, kind, bytes, length)) {
+      throw new BlockIoError("the snapshot does not fit into memory", {
+        code: "ENOSPC",
+        device: this.#source.name,
+        op: "open",
+      });
+    }
+    if (place === places.backing) await this.#moveOut(page);
+  }
+
+  /** Throws `ENOSPC` if more pages are in memory than were, and more than the limit allows. */
+  checkRoom(limit: number): void {
+    const { slabs } = this.#device.parts.pages;
+    if (this.#homeless === 0 || slabs.usedBytes <= limit) return;
+    throw new BlockIoError(
+      `${this.#homeless} pages of the snapshot were on a backing device and do not fit into ${limit} bytes of memory`,
+      {
+        code: "ENOSPC",
+        device: this.#source.name,
+        op: "open",
+        hint: "Give a backing_dev with room for them, or raise mem_limit.",
+      },
+    );
+  }
+
+  #recompressed(): typeof kinds.recompressed {
+    const wanted = this.#secondAlgorithm;
+    if (this.#device.parts.secondary?.name === wanted) return kinds.recompressed;
+    throw mismatch(
+      this.#source,
+      `pages of the snapshot are compressed with ${wanted} as second algorithm`,
+      `Open it with: recomp_algorithm ${wanted}`,
+    );
+  }
+
+  async #moveOut(page: number): Promise<void> {
+    const { backing, pages } = this.#device.parts;
+    const block = pages.blocks?.find(false, this.#near);
+    if (backing === undefined || block === undefined || block === pages.blocks?.length) {
+      this.#homeless += 1;
+      return;
+    }
+    this.#near = block + 1;
+    await moveOut(this.#device, backing, page, block, this.#contents).catch(() => (this.#homeless += 1));
+  }
 }
 
 /** Reads bytes that lie one after the other. */
@@ -224,11 +390,11 @@ function roundUp(bytes: number): number {
   return Math.ceil(bytes / PAGE) * PAGE;
 }
 
-function damaged(source: BlockDevice, what: string): BlockIoError {
+function damaged(source: BlockDevice, at: number, what: string): BlockIoError {
   return refuse(
     source,
-    `the snapshot is damaged: ${what}`,
-    "Zero its first block to begin with an empty disk.",
+    `the snapshot at byte ${at} is damaged: ${what}`,
+    `To do without it zero ${PAGE} bytes there: then the one before it counts or, if there is none, the disk is empty.`,
   );
 }
 

@@ -95,7 +95,7 @@ export const zramWithSnapshot: SimTarget<Knobs> = {
     const made = draw(random);
     return {
       disks: [
-        { name: "snapshot", size: snapshotRoom(Math.ceil(made.size / PAGE)) },
+        { name: "snapshot", size: 2 * snapshotRoom(Math.ceil(made.size / PAGE)) },
         { name: "backing", size: PAGE * (1 + random.below(40)), fill: "noise" },
       ],
       knobs: made,
