@@ -24,6 +24,7 @@ const allowed = {
   "@dmkit/block-io": [],
   "@dmkit/compressor": [],
   "@dmkit/nbd": ["@dmkit/block-io"],
+  "@dmkit/object-store": ["@dmkit/block-io"],
   "@dmkit/writeboost": ["@dmkit/block-io"],
   "@dmkit/assoc-cache": ["@dmkit/block-io"],
   "@dmkit/cow": ["@dmkit/block-io"],
@@ -36,7 +37,7 @@ const bans = [
   [
     "time and chance are injected",
     /\b(setTimeout|setInterval|setImmediate|Date\.now|performance\.now|Math\.random|process\.hrtime)\b/,
-    /block-io\/src\/(environment\.ts|testing\/)|apps\/dmkit\/src\/|compressor\/src\//,
+    /block-io\/src\/(environment\.ts|testing\/)|object-store\/src\/testing\/|apps\/dmkit\/src\/|compressor\/src\//,
     "take the clock, scheduler or random numbers from the Environment",
   ],
   [

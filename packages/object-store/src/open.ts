@@ -1,0 +1,32 @@
+/** A store by its name: `s3://bucket/prefix?…`, or a folder. */
+import { DirectoryTransport } from "./directory.ts";
+import { RetryingStore, type RetryingStoreOptions } from "./retrying-store.ts";
+import { type CredentialProvider, defaultCredentials } from "./s3/credentials.ts";
+import type { ObjectTransport } from "./transport.ts";
+import { isS3Uri, parseS3Uri } from "./s3/location.ts";
+
+export interface OpenStoreOptions extends RetryingStoreOptions {
+  /** For a bucket; from the environment and the AWS profile unless given. */
+  readonly credentials?: CredentialProvider | undefined;
+}
+
+/**
+ * Opens a store; sends nothing yet. What is needed for buckets is loaded only for a bucket. Throws `EPARSE` for a URI
+ * that is none.
+ */
+export async function openStore(location: string, options: OpenStoreOptions = {}): Promise<RetryingStore> {
+  return new RetryingStore(await openTransport(location, options), options);
+}
+
+async function openTransport(
+  location: string,
+  { credentials, requests, environment }: OpenStoreOptions,
+): Promise<ObjectTransport> {
+  if (!isS3Uri(location)) return new DirectoryTransport(location, environment);
+  const parsed = parseS3Uri(location);
+  const { S3Transport } = await import("./s3/transport.ts");
+  return new S3Transport(parsed, {
+    credentials: credentials ?? defaultCredentials(process.env, environment?.clock),
+    connections: requests,
+  });
+}

@@ -1,0 +1,251 @@
+/**
+ * An `ObjectStore` over attempts that can fail, hang, or be carried out without an answer.
+ *
+ * Invariants:
+ * - `create` is answered `true` only if the store said "created" to an attempt of this call, or said "exists" after an
+ *   attempt whose outcome was unclear, and the object read back equals the body byte for byte.
+ * - `create` is answered `false` only after the store said "exists" and either every attempt before it is known to
+ *   have done nothing, or the object read back is another one. An object that exists is never replaced, so what
+ *   was read back stays.
+ * - A call that rejects after an unclear attempt leaves open whether, and when, its object appears.
+ */
+import { setMaxListeners } from "node:events";
+import { BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
+import { checkKey, checkPrefix } from "./key.ts";
+import type { GetOptions, ObjectEntry, ObjectStore, StoreOptions } from "./store.ts";
+import type { Attempt, Failure, ObjectTransport } from "./transport.ts";
+import { RequestWindow } from "./window.ts";
+
+/** How long and how often a request is tried. Times are milliseconds. */
+export interface RetryPolicy {
+  /** Attempts at the most, 1 or more. */
+  readonly attempts: number;
+  /** Before attempt n + 1: a random time up to `delay` · 2^n, full jitter. */
+  readonly delay: number;
+  /** The longest delay. */
+  readonly longestDelay: number;
+  /** For one attempt that moves up to 64 KiB. */
+  readonly smallTimeout: number;
+  /** For one attempt that moves more. */
+  readonly largeTimeout: number;
+}
+
+/** 5 s for a small attempt, 30 s for a large one, 6 attempts within half a minute of waiting. */
+export const defaultRetryPolicy: RetryPolicy = {
+  attempts: 6,
+  delay: 100,
+  longestDelay: 10_000,
+  smallTimeout: 5000,
+  largeTimeout: 30_000,
+};
+
+export interface RetryingStoreOptions {
+  readonly environment?: Environment | undefined;
+  readonly policy?: Partial<RetryPolicy> | undefined;
+  /** Requests under way at the most. 64 unless given; it begins with a quarter. */
+  readonly requests?: number | undefined;
+}
+
+/** Counts since the store was opened. Bytes are those of bodies, also of attempts that failed. */
+export interface StoreStatistics {
+  gets: number;
+  puts: number;
+  lists: number;
+  removes: number;
+  retries: number;
+  bytesRead: number;
+  bytesWritten: number;
+}
+
+const SMALL = 64 * 1024;
+const MOST = 64 * 2 ** 20;
+
+export class RetryingStore implements ObjectStore {
+  readonly name: string;
+  readonly statistics: StoreStatistics = {
+    gets: 0,
+    puts: 0,
+    lists: 0,
+    removes: 0,
+    retries: 0,
+    bytesRead: 0,
+    bytesWritten: 0,
+  };
+  readonly #transport: ObjectTransport;
+  readonly #environment: Environment;
+  readonly #policy: RetryPolicy;
+  readonly #window: RequestWindow;
+  readonly #closing = new AbortController();
+
+  constructor(transport: ObjectTransport, options: RetryingStoreOptions = {}) {
+    this.name = transport.name;
+    this.#transport = transport;
+    // One listener for each request under way: no leak, whatever the default limit of 10 makes of it.
+    setMaxListeners(0, this.#closing.signal);
+    this.#environment = options.environment ?? realEnvironment;
+    this.#policy = { ...defaultRetryPolicy, ...options.policy };
+    const most = options.requests ?? 64;
+    this.#window = new RequestWindow({ first: Math.max(1, Math.ceil(most / 4)), most });
+  }
+
+  async get(key: string, { range, most = MOST, signal }: GetOptions = {}): Promise<Buffer> {
+    checkKey(key);
+    const large = range === undefined || range.length > SMALL;
+    const body = await this.#repeat(signal, large, (attempt) => {
+      this.statistics.gets += 1;
+      return this.#transport.get(key, range, most, attempt);
+    });
+    this.statistics.bytesRead += body.length;
+    return body;
+  }
+
+  async create(key: string, body: Uint8Array, { signal }: StoreOptions = {}): Promise<boolean> {
+    checkKey(key);
+    let unclear = false;
+    const created = await this.#repeat(
+      signal,
+      body.length > SMALL,
+      (attempt) => {
+        this.statistics.puts += 1;
+        this.statistics.bytesWritten += body.length;
+        return this.#transport.create(key, body, attempt);
+      },
+      (failure) => {
+        if (failure.outcome === "unclear") unclear = true;
+      },
+    );
+    if (created === "created") return true;
+    // Everything before is known to have done nothing: it is somebody else's.
+    if (!unclear) return false;
+    const there = await this.get(key, { most: Math.max(MOST, body.length), signal });
+    return there.equals(body);
+  }
+
+  async put(key: string, body: Uint8Array, { signal }: StoreOptions = {}): Promise<void> {
+    checkKey(key);
+    await this.#repeat(signal, body.length > SMALL, (attempt) => {
+      this.statistics.puts += 1;
+      this.statistics.bytesWritten += body.length;
+      return this.#transport.put(key, body, attempt);
+    });
+  }
+
+  async *list(prefix: string, after = "", { signal }: StoreOptions = {}): AsyncGenerator<ObjectEntry> {
+    checkPrefix(prefix);
+    let last = after;
+    for (;;) {
+      const from = last;
+      // Pages come one after the other by nature: each begins where the last one ended.
+      // oxlint-disable-next-line no-await-in-loop
+      const page = await this.#repeat(signal, true, (attempt) => {
+        this.statistics.lists += 1;
+        return this.#transport.list(prefix, from, attempt);
+      });
+      for (const entry of page.entries) {
+        if (!entry.key.startsWith(prefix) || Buffer.compare(Buffer.from(entry.key), Buffer.from(last)) <= 0) {
+          throw this.#error(
+            `lists ${JSON.stringify(entry.key.slice(0, 80))} where keys behind ${JSON.stringify(last)} were asked for`,
+            "EPROTO",
+            "The store is not S3-compatible in its listings: use another one.",
+          );
+        }
+        last = entry.key;
+        yield entry;
+      }
+      if (!page.more) return;
+      if (page.entries.length === 0) {
+        throw this.#error("says that a listing goes on, and lists nothing", "EPROTO", "Use another store.");
+      }
+    }
+  }
+
+  async remove(key: string, { signal }: StoreOptions = {}): Promise<void> {
+    checkKey(key);
+    await this.#repeat(signal, false, (attempt) => {
+      this.statistics.removes += 1;
+      return this.#transport.remove(key, attempt);
+    });
+  }
+
+  async close(): Promise<void> {
+    if (this.#closing.signal.aborted) return;
+    this.#closing.abort();
+    await this.#transport.close();
+  }
+
+  async #repeat<T>(
+    signal: AbortSignal | undefined,
+    large: boolean,
+    attempt: (signal: AbortSignal) => Promise<Attempt<T>>,
+    onFailure: (failure: Failure) => void = () => {},
+  ): Promise<T> {
+    const { attempts, delay, longestDelay } = this.#policy;
+    if (signal !== undefined) setMaxListeners(0, signal);
+    for (let made = 1; ; made += 1) {
+      // Attempts follow each other: that is what trying again means.
+      // oxlint-disable-next-line no-await-in-loop
+      const result = await this.#attempt(signal, large, attempt);
+      if (result.done) return result.value;
+      onFailure(result.failure);
+      this.#refuseAborted(signal);
+      if (result.failure.again === "no" || made >= attempts) throw result.failure.error;
+      this.statistics.retries += 1;
+      const longest = Math.min(longestDelay, delay * 2 ** (made - 1));
+      // oxlint-disable-next-line no-await-in-loop
+      await this.#wait(this.#environment.random.next() * longest, signal);
+      this.#refuseAborted(signal);
+    }
+  }
+
+  async #attempt<T>(
+    signal: AbortSignal | undefined,
+    large: boolean,
+    attempt: (signal: AbortSignal) => Promise<Attempt<T>>,
+  ): Promise<Attempt<T>> {
+    await this.#window.enter();
+    let outcome: "success" | "failure" | "slower" = "failure";
+    const controller = new AbortController();
+    const abort = (): void => controller.abort();
+    const timeout = large ? this.#policy.largeTimeout : this.#policy.smallTimeout;
+    const timer = this.#environment.clock.after(timeout, abort);
+    signal?.addEventListener("abort", abort);
+    this.#closing.signal.addEventListener("abort", abort);
+    try {
+      this.#refuseAborted(signal);
+      const result = await attempt(controller.signal);
+      if (result.done) outcome = "success";
+      else if (result.failure.again === "slower") outcome = "slower";
+      // An object that is not there is an answer as good as any other.
+      else if (result.failure.again === "no") outcome = "success";
+      return result;
+    } finally {
+      timer.cancel();
+      signal?.removeEventListener("abort", abort);
+      this.#closing.signal.removeEventListener("abort", abort);
+      this.#window.leave(outcome);
+    }
+  }
+
+  #wait(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
+    return new Promise((resolve) => {
+      const end = (): void => {
+        timer.cancel();
+        signal?.removeEventListener("abort", end);
+        this.#closing.signal.removeEventListener("abort", end);
+        resolve();
+      };
+      const timer = this.#environment.clock.after(milliseconds, end);
+      signal?.addEventListener("abort", end);
+      this.#closing.signal.addEventListener("abort", end);
+    });
+  }
+
+  #refuseAborted(signal: AbortSignal | undefined): void {
+    if (this.#closing.signal.aborted) throw this.#error("the store was closed", "ESHUTDOWN");
+    if (signal?.aborted === true) throw this.#error("the request was cancelled", "ESHUTDOWN");
+  }
+
+  #error(reason: string, code: "ESHUTDOWN" | "EPROTO", hint?: string): BlockIoError {
+    return new BlockIoError(reason, { code, device: this.name, hint });
+  }
+}

@@ -1,0 +1,121 @@
+/**
+ * One HTTP exchange with bounds: the answer's body is read up to a limit, its length is compared with what the header
+ * said, and an abort ends it wherever it is. Rejections say whether the request may have been carried out.
+ */
+import type { Agent, ClientRequest, IncomingMessage, OutgoingHttpHeaders, RequestOptions } from "node:http";
+
+/** What is sent. */
+export interface Exchange {
+  readonly method: string;
+  readonly path: string;
+  readonly headers: OutgoingHttpHeaders;
+  readonly body: Uint8Array | undefined;
+  /** Bytes of the answer at the most. */
+  readonly most: number;
+  readonly signal: AbortSignal;
+}
+
+/** What came back, whole. */
+export interface Answer {
+  readonly status: number;
+  readonly headers: IncomingMessage["headers"];
+  readonly body: Buffer;
+}
+
+/** Where requests go. */
+export interface Endpoint {
+  readonly request: (options: RequestOptions) => ClientRequest;
+  readonly agent: Agent;
+  readonly host: string;
+  readonly port: number | undefined;
+}
+
+/** Why there is no answer. */
+export class ExchangeError extends Error {
+  override readonly name: string = "ExchangeError";
+  /** True if not one byte of the request can have reached the server. */
+  readonly unsent: boolean;
+  readonly reason: "connection" | "aborted" | "length" | "most";
+
+  constructor(message: string, reason: ExchangeError["reason"], unsent: boolean, cause?: unknown) {
+    super(message, { cause });
+    this.reason = reason;
+    this.unsent = unsent;
+  }
+}
+
+/** Sends a request and collects the answer; rejects with {@link ExchangeError}. */
+export function exchange(endpoint: Endpoint, wanted: Exchange): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const { signal, most } = wanted;
+    if (signal.aborted) {
+      reject(new ExchangeError("the request was ended", "aborted", true));
+      return;
+    }
+    const request = endpoint.request({
+      agent: endpoint.agent,
+      host: endpoint.host,
+      port: endpoint.port,
+      method: wanted.method,
+      path: wanted.path,
+      headers: wanted.headers,
+    });
+    let connected = false;
+    const abort = (): void => fail(new ExchangeError("no answer in the time allowed", "aborted", !connected));
+    const finish = (): void => signal.removeEventListener("abort", abort);
+    const fail = (error: ExchangeError): void => {
+      finish();
+      // With its socket: what may still arrive on it belongs to nobody.
+      request.destroy();
+      reject(error);
+    };
+    signal.addEventListener("abort", abort);
+    request.on("socket", (socket) => {
+      if (!socket.connecting) connected = true;
+      else socket.once("connect", () => (connected = true));
+    });
+    request.on("error", (error) => fail(new ExchangeError(error.message, "connection", !connected, error)));
+    request.on("response", (response) => {
+      collect(response, most, request.method === "HEAD").then(
+        (body) => {
+          finish();
+          resolve({ status: response.statusCode ?? 0, headers: response.headers, body });
+        },
+        (error: unknown) => {
+          fail(
+            error instanceof ExchangeError
+              ? error
+              : new ExchangeError(String(error), "connection", false, error),
+          );
+        },
+      );
+    });
+    request.end(wanted.body);
+  });
+}
+
+function collect(response: IncomingMessage, most: number, bodiless: boolean): Promise<Buffer> {
+  const said = response.headers["content-length"];
+  const length = said === undefined ? undefined : Number(said);
+  return new Promise((resolve, reject) => {
+    if (length !== undefined && length > most) {
+      reject(new ExchangeError(`the answer has ${length} bytes where ${most} are the most`, "most", false));
+      return;
+    }
+    const parts: Buffer[] = [];
+    let received = 0;
+    response.on("data", (part: Buffer) => {
+      received += part.length;
+      if (received > most) {
+        reject(new ExchangeError(`the answer has more than ${most} bytes`, "most", false));
+      } else parts.push(part);
+    });
+    response.on("error", (error) => reject(new ExchangeError(error.message, "connection", false, error)));
+    response.on("close", () => reject(new ExchangeError("the answer was cut off", "length", false)));
+    response.on("end", () => {
+      if (!response.complete || (length !== undefined && length !== received && !bodiless)) {
+        reject(new ExchangeError(`the answer ended after ${received} of ${length} bytes`, "length", false));
+      } else resolve(parts.length === 1 ? (parts[0] as Buffer) : Buffer.concat(parts, received));
+    });
+  });
+}
