@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /** The command line: subcommands, errors to texts, exit codes. */
 import { readFileSync } from "node:fs";
+import { endProcess } from "@dmkit/block-io";
 import { Command, CommanderError } from "commander";
 import { addCommands } from "./commands/all.ts";
 import { StackFileError, describeProblem } from "./stack-file/problem.ts";
@@ -42,5 +43,5 @@ async function main(): Promise<number> {
 reportStrays();
 const code = await main();
 process.exitCode = code;
-// A failed command may leave something behind that never ends, e.g. storage that does not answer.
-if (code !== exitCodes.ok) process.stdout.write("", () => process.exit());
+// A command may leave something behind that never ends, e.g. storage that does not answer.
+process.stdout.write("", () => endProcess(code));

@@ -35,6 +35,7 @@ export {
   silentLogger,
   sleep,
 } from "./environment.ts";
+export { endProcess } from "./end-process.ts";
 export { STREAMS, Streams } from "./streams.ts";
 export { type Gate, makeGate } from "./gate.ts";
 export { GuardedDevice, sectorsOf, zeroes } from "./guard.ts";

@@ -1,6 +1,6 @@
 /**
  * The few system calls Node does not offer, through the optional package `koffi`: file locks, holes in files,
- * preallocation, and the size of a block device. Without koffi, or on a system other than Linux, `native` is
+ * preallocation, the size of a block device, and an end that waits for nobody. Without koffi, or on a system other than Linux, `native` is
  * undefined and devices say honestly what they cannot do.
  */
 import { createRequire } from "node:module";
@@ -31,6 +31,8 @@ export interface Native {
   fallocate(fd: number, mode: FallocateMode, offset: number, length: number): Promise<void>;
   /** False when somebody else holds a lock that conflicts. */
   tryLock(fd: number, exclusive: boolean): boolean;
+  /** `_exit`: at once, and without waiting for other threads. */
+  exit(code: number): void;
 }
 
 /** An error of a system call; `code` is the errno's name. */
@@ -61,6 +63,7 @@ function load(): Native | undefined {
   const lseek = libc.func("int64_t lseek64(int fd, int64_t offset, int whence)");
   const fallocate = libc.func("int fallocate64(int fd, int mode, int64_t offset, int64_t length)");
   const flock = libc.func("int flock(int fd, int operation)");
+  const exit = libc.func("void _exit(int status)");
 
   function seek(fd: number, offset: number, whence: number): number | undefined {
     const result = Number(lseek(fd, offset, whence));
@@ -96,6 +99,7 @@ function load(): Native | undefined {
       if (names.get(koffi.errno()) === "EAGAIN" || names.get(koffi.errno()) === "EWOULDBLOCK") return false;
       return fail("flock", koffi.errno());
     },
+    exit: (code) => exit(code),
   };
 }
 

@@ -6,7 +6,7 @@ import type { Command } from "commander";
 import type { DeviceSnapshot, SegmentStatus } from "../control/snapshot.ts";
 import { startSteps } from "../ui/steps.ts";
 import { type ControlFlags, columns, print, printJson, verb, withServer } from "./control.ts";
-import { repeated } from "./values.ts";
+import { integer, repeated } from "./values.ts";
 
 type Finish = (code: number) => void;
 
@@ -14,6 +14,11 @@ interface TableFlags extends ControlFlags {
   readonly table: readonly string[];
   readonly readOnly?: boolean;
   readonly force?: boolean;
+}
+
+interface RemoveFlags extends ControlFlags {
+  readonly force?: boolean;
+  readonly timeout?: number;
 }
 
 interface TableAnswer {
@@ -65,13 +70,28 @@ function addCreate(program: Command, finish: Finish): void {
     });
 }
 
+const givenUp =
+  "removed, but its storage does not answer: what was written and not flushed may be lost, and what it stands on stays open and locked until the storage answers or the server ends";
+
 function addRemove(program: Command, finish: Finish): void {
   verb(program, "remove", "close a device that nothing uses")
     .argument("<name>", "name of the device")
-    .option("-f, --force", "withdraw its exports and disconnect their clients first")
+    .option(
+      "-f, --force",
+      "withdraw its exports and disconnect their clients first; and free its name even if its storage does not answer",
+    )
+    .option("--timeout <s>", "seconds that --force waits for its storage (default: 10)", integer(0, 3600))
     .addHelpText("after", examples(["dmkit remove disk", ""], ["dmkit remove --force disk", ""]))
-    .action(async (name: string, flags: TableFlags) => {
-      finish(await withServer(flags, ({ call }) => call("remove", { name, force: flags.force })));
+    .action(async (name: string, flags: RemoveFlags) => {
+      const { force, timeout } = flags;
+      finish(
+        await withServer(flags, async ({ call }) => {
+          const answer = await call<{ closed: boolean } | null>("remove", { name, force, timeout });
+          if (flags.json) printJson(answer);
+          // An answer of a server before this one is empty.
+          else if (answer?.closed === false) process.stderr.write(`${name}: ${givenUp}\n`);
+        }),
+      );
     });
 }
 

@@ -27,8 +27,8 @@ export function problem(
 export class DeviceDirectory {
   /** In the order they were created. */
   #devices: Map<string, ManagedDevice> = new Map();
-  // Names of devices that are being opened or closed.
-  readonly #reserved: Set<string> = new Set();
+  // Names of devices that are being opened or closed; each reservation is one object, given back once.
+  readonly #reserved: Map<object, string> = new Map();
 
   get names(): readonly string[] {
     return [...this.#devices.keys()];
@@ -54,7 +54,7 @@ export class DeviceDirectory {
   /** Throws `EINVAL` for what is no name, `EEXIST` for one that is taken. */
   checkFree(name: string): void {
     checkDeviceName(name);
-    if (!this.#devices.has(name) && !this.#reserved.has(name)) return;
+    if (!this.#devices.has(name) && ![...this.#reserved.values()].includes(name)) return;
     throw problem("EEXIST", name, "there is a device of this name already", "Choose another name.");
   }
 
@@ -62,17 +62,25 @@ export class DeviceDirectory {
     this.#devices.set(managed.name, managed);
   }
 
+  /** Does nothing if the name is another device's by now. */
   delete(managed: ManagedDevice): void {
-    this.#devices.delete(managed.name);
+    if (this.has(managed)) this.#devices.delete(managed.name);
+  }
+
+  /** Keeps a name from being given until the function it returns is called; calling that again does nothing. */
+  reserve(name: string): () => void {
+    const reservation = {};
+    this.#reserved.set(reservation, name);
+    return () => void this.#reserved.delete(reservation);
   }
 
   /** Keeps a name from being given while `work` lasts. */
   async reserving<T>(name: string, work: () => Promise<T>): Promise<T> {
-    this.#reserved.add(name);
+    const free = this.reserve(name);
     try {
       return await work();
     } finally {
-      this.#reserved.delete(name);
+      free();
     }
   }
 
@@ -123,11 +131,22 @@ export class DeviceDirectory {
       ...[...managed.exports.keys()].map((name) => `export ${JSON.stringify(name)}`),
     ];
     if (users.length === 0) return;
-    const hint =
-      managed.borrowed.size > 0
-        ? "Remove the devices above it first; see: dmkit ls --tree"
-        : "Withdraw its exports first (dmkit export rm), or give --force to disconnect their clients.";
+    this.refuseIfBelow(managed);
+    const hint = "Withdraw its exports first (dmkit export rm), or give --force to disconnect their clients.";
     throw problem("EBUSY", managed.name, `is used by ${users.join(", ")}`, hint);
+  }
+
+  /** Throws `EBUSY` if other devices stand on it. */
+  refuseIfBelow(managed: ManagedDevice): void {
+    const above = managed.owners.map(({ name }) => `device ${name}`);
+    if (above.length === 0) return;
+    const hint = "Remove the devices above it first; see: dmkit ls --tree";
+    throw problem("EBUSY", managed.name, `is used by ${above.join(", ")}`, hint);
+  }
+
+  /** Throws `EBUSY` if it is on its way out. */
+  refuseIfLeaving(managed: ManagedDevice): void {
+    if (managed.leaving) throw problem("EBUSY", managed.name, "is being removed", undefined);
   }
 
   /** Throws `EBUSY` if requests in flight could not finish. */

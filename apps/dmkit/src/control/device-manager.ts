@@ -4,7 +4,7 @@
  * Invariants:
  *
  * - a table refers to another device as `dm:NAME`; the references form no circle;
- * - a device is removed only when no export and no other device uses it;
+ * - a device is removed only when no export and no other device uses it, or given up when its storage is dead;
  * - what clients write to directly is used by no other device: nobody changes bytes under somebody's cache;
  * - changes of one device take effect one after the other, and a change that fails leaves what was before; where
  *   even that cannot be opened again, requests wait (state `broken`) instead of failing;
@@ -16,11 +16,14 @@ import {
   type MessageOptions,
   SECTOR,
   type Segment,
+  done,
   printTable,
   tableLength,
 } from "@dmkit/block-io";
 import { schemes } from "../devices.ts";
+import { endsWithin } from "../serve/ends-within.ts";
 import { BorrowedDevice } from "./borrowed-device.ts";
+import { Departures } from "./departures.ts";
 import { DeviceDirectory, circle, problem } from "./device-directory.ts";
 import { exchangeTable } from "./exchange.ts";
 import { type InactiveTable, ManagedDevice } from "./managed-device.ts";
@@ -42,18 +45,32 @@ export interface ReloadOptions extends TableOptions {
   readonly force?: boolean | undefined;
 }
 
+export interface RemoveOptions {
+  /** Whether or not its storage answers, and exports that are being withdrawn still have clients. */
+  readonly force?: boolean | undefined;
+  /** Milliseconds that `force` waits for the storage. Default 10,000. */
+  readonly patience?: number | undefined;
+}
+
 export class DeviceManager {
   readonly #environment: Environment;
   readonly #devices: DeviceDirectory = new DeviceDirectory();
+  readonly #departures: Departures;
   #ending = false;
   #closing: Promise<void> | undefined;
 
   constructor(environment: Environment) {
     this.#environment = environment;
+    this.#departures = new Departures(this.#devices, environment);
   }
 
   get names(): readonly string[] {
     return this.#devices.names;
+  }
+
+  /** Names of devices that are being closed. */
+  get leaving(): readonly string[] {
+    return this.#departures.names;
   }
 
   /** Opens a table under a name. Errors: EEXIST, EINVAL (name), EPARSE, ENOENT, EBUSY, those of opening. */
@@ -73,13 +90,32 @@ export class DeviceManager {
     }
   }
 
-  /** Closes a device. Errors: ENOENT, EBUSY with who uses it, those of the last flush. */
-  async remove(name: string): Promise<void> {
+  /**
+   * Closes a device. Resolves with whether it is closed: one whose storage does not answer is given up by `force`; its
+   * name is free then, and what it has open stays so until the storage answers or the process ends.
+   * Errors: ENOENT, EBUSY with who uses it, those of the last flush.
+   */
+  async remove(name: string, { force = false, patience = 10_000 }: RemoveOptions = {}): Promise<boolean> {
+    if (force) return this.#removeOrGiveUp(name, patience);
     await this.#inTurn(name, async (managed) => {
       this.#devices.refuseIfUsed(managed);
-      this.#devices.delete(managed);
-      await this.#devices.reserving(managed.name, () => this.#close(managed));
+      await this.#departures.close(managed);
     });
+    return true;
+  }
+
+  async #removeOrGiveUp(name: string, patience: number): Promise<boolean> {
+    // One that is being closed already has a name that nobody else has, until it is given up.
+    const isHere = this.#devices.names.includes(name);
+    const managed = (isHere ? undefined : this.#departures.named(name)) ?? this.#devices.find(name);
+    this.#devices.refuseIfBelow(managed);
+    managed.leaving = true;
+    const closing = isHere
+      ? managed.inTurn(() => this.#departures.close(managed))
+      : this.#departures.close(managed);
+    if (await endsWithin(this.#environment.clock, patience, closing)) return true;
+    this.#departures.giveUp(managed);
+    return false;
   }
 
   /** Exports and devices above follow. Errors: ENOENT, EEXIST, EINVAL (name). */
@@ -179,6 +215,7 @@ export class DeviceManager {
    */
   exported(name: string, exportName: string, writes: boolean): () => void {
     const managed = this.#devices.find(name);
+    this.#devices.refuseIfLeaving(managed);
     const [above] = managed.owners;
     if (writes && above !== undefined && !managed.device.limits.capabilities.readOnly) {
       throw problem(
@@ -212,12 +249,7 @@ export class DeviceManager {
    */
   async resumeAll(): Promise<void> {
     this.#ending = true;
-    const going = this.#devices.all.map(async ({ state, changing, device }) => {
-      if (state === "broken") await device.close();
-      // One whose table is being exchanged goes on by itself.
-      else if (state === "suspended" && !changing) await device.resume();
-    });
-    await Promise.all(going);
+    await Promise.all(this.#devices.all.map(goOn));
   }
 
   /**
@@ -225,39 +257,23 @@ export class DeviceManager {
    * failure is thrown. May be called again.
    */
   close(): Promise<void> {
-    this.#closing ??= this.#closeAll();
+    if (this.#closing !== undefined) return this.#closing;
+    this.#ending = true;
+    // Each waits for itself only: what hangs while it is resumed must not keep others from being closed.
+    const going = new Map(this.#devices.all.map((managed) => [managed, goOn(managed)] as const));
+    for (const resumed of going.values()) resumed.catch(() => {});
+    this.#closing = this.#departures.closeAll((managed) => going.get(managed) ?? done);
     return this.#closing;
-  }
-
-  async #closeAll(): Promise<void> {
-    await this.resumeAll().catch(() => {});
-    const failures: unknown[] = [];
-    while (this.#devices.all.length > 0) {
-      const tops = this.#devices.all.filter(({ borrowed }) => borrowed.size === 0);
-      // There are no circles, so there is a top; were there none, closing in any order beats not closing.
-      const next = tops.length > 0 ? tops : this.#devices.all;
-      for (const managed of next) this.#devices.delete(managed);
-      const results = await Promise.allSettled(
-        next.map((managed) => managed.inTurn(() => this.#close(managed))),
-      );
-      failures.push(...results.flatMap((result) => (result.status === "rejected" ? [result.reason] : [])));
-    }
-    if (failures.length > 0) throw failures[0];
-  }
-
-  async #close(managed: ManagedDevice): Promise<void> {
-    managed.changing = true;
-    await managed.quieten();
-    await managed.device.close();
   }
 
   #exchange(managed: ManagedDevice, next: InactiveTable): Promise<void> {
     const table = this.#devices.tableOf(managed);
-    return exchangeTable(managed, next, {
+    const exchange = exchangeTable(managed, next, {
       logger: this.#environment.logger,
       open: (segments, readOnly) => this.#open(managed, segments, readOnly),
       before: { segments: table === "" ? [] : readTable(table), readOnly: managed.readOnly },
     });
+    return this.#departures.track(exchange);
   }
 
   async #add(
@@ -266,7 +282,7 @@ export class DeviceManager {
     open: (owner: ManagedDevice) => Promise<OpenedTable>,
   ): Promise<NamedDevice> {
     this.#checkFree(name);
-    return this.#devices.reserving(name, async () => {
+    const adding = this.#devices.reserving(name, async () => {
       const managed = new ManagedDevice(name, readOnly, this.#environment);
       const opened = await open(managed);
       if (this.#ending) {
@@ -278,6 +294,7 @@ export class DeviceManager {
       this.#devices.add(managed);
       return managed.device;
     });
+    return this.#departures.track(adding);
   }
 
   async #open(owner: ManagedDevice, segments: readonly Segment[], readOnly: boolean): Promise<OpenedTable> {
@@ -292,13 +309,14 @@ export class DeviceManager {
         schemes: { ...schemes, ...borrow },
       });
     } catch (error) {
-      throw this.#devices.namingHolder(hintingAtLayer(error, segments), owner);
+      throw this.#departures.namingHolder(this.#devices.namingHolder(hintingAtLayer(error, segments), owner));
     }
   }
 
   #borrow(owner: ManagedDevice, reference: string, access: "read" | "write"): BorrowedDevice<ManagedDevice> {
     this.#devices.refuseCircle(owner, reference);
     const managed = this.#devices.find(reference);
+    this.#devices.refuseIfLeaving(managed);
     const writing = [...managed.exports].find(([, { writes }]) => writes)?.[0];
     if (writing !== undefined && !managed.device.limits.capabilities.readOnly) {
       throw problem(
@@ -346,4 +364,10 @@ export class DeviceManager {
     this.#refuseAtTheEnd(name);
     this.#devices.checkFree(name);
   }
+}
+
+/** Lets a device go on at the end, or refuses what waits in vain. One whose table is being exchanged goes on itself. */
+async function goOn({ state, changing, device }: ManagedDevice): Promise<void> {
+  if (state === "broken") await device.close();
+  else if (state === "suspended" && !changing) await device.resume();
 }

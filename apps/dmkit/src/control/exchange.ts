@@ -70,13 +70,13 @@ function lost(managed: ManagedDevice, failure: BlockIoError): BlockIoError {
 async function openNew(managed: ManagedDevice, next: InactiveTable, context: ExchangeContext): Promise<void> {
   const { device } = managed;
   try {
-    device.putIn(await openFitting(managed, next, context));
+    await putIn(managed, () => openFitting(managed, next, context));
     managed.readOnly = next.readOnly;
   } catch (error) {
     const { segments, readOnly } = context.before;
     if (segments.length === 0) throw told(managed, error, "requests wait for a table that can be opened");
     try {
-      device.putIn(await context.open(segments, readOnly));
+      await putIn(managed, () => context.open(segments, readOnly));
     } catch (again) {
       const why = `and the old one cannot be opened any more (${(again as Error).message}): requests wait`;
       throw told(managed, error, why);
@@ -85,6 +85,19 @@ async function openNew(managed: ManagedDevice, next: InactiveTable, context: Exc
   } finally {
     device.letGo();
   }
+}
+
+/** Opens a table and puts it in, unless the device was given up in the meantime: nobody would close it then. */
+async function putIn({ device }: ManagedDevice, open: () => Promise<OpenedTable>): Promise<void> {
+  const gone = (): BlockIoError =>
+    new BlockIoError("the device was removed", { code: "ESHUTDOWN", device: device.name, op: "resume" });
+  if (device.closed) throw gone();
+  const opened = await open();
+  if (device.closed) {
+    await opened.close().catch(() => {});
+    throw gone();
+  }
+  device.putIn(opened);
 }
 
 async function openFitting(

@@ -92,7 +92,7 @@ export class ExportManager {
   /** Withdraws all exports of a device and disconnects their clients. */
   async removeOf(device: NamedDevice): Promise<void> {
     const names = [...this.#deviceOf].filter(([, one]) => one === device).map(([name]) => name);
-    for (const name of names) await this.remove(name, "hard");
+    await Promise.all(names.map((name) => this.remove(name, "hard")));
   }
 
   snapshot(): readonly ExportSnapshot[] {

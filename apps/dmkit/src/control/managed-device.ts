@@ -34,6 +34,8 @@ export class ManagedDevice {
   readOnly: boolean;
   /** Its table is being exchanged. */
   changing = false;
+  /** It is being removed whatever happens: nobody may begin to use it. */
+  leaving = false;
   readonly #messages: Set<RunningMessage> = new Set();
   #turn: Promise<unknown> = Promise.resolve();
 

@@ -28,9 +28,12 @@ const handlers: Readonly<Record<string, Handler>> = {
 
   async remove(params, { devices, exports }) {
     const [name, force] = [params.text("name"), params.flag("force")];
+    const seconds = params.integer("timeout", 0, 3600);
     params.end();
-    if (force === true) await exports.removeOf(devices.device(name));
-    await devices.remove(name);
+    // One that is being closed already has no exports.
+    if (force === true && devices.names.includes(name)) await exports.removeOf(devices.device(name));
+    const patience = seconds === undefined ? undefined : seconds * 1000;
+    return { closed: await devices.remove(name, { force, patience }) };
   },
 
   list(params, { devices }) {

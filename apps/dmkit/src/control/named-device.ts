@@ -83,6 +83,11 @@ export class NamedDevice implements TargetDevice {
     return this.#live === undefined;
   }
 
+  /** Requests are refused; no table that is put in goes on. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   rename(name: string): void {
     this.#name = name;
   }
@@ -107,9 +112,9 @@ export class NamedDevice implements TargetDevice {
     this.#limits = limitsOver(opened.device.limits);
   }
 
-  /** Requests that waited go on, in order. Does nothing without a table. */
+  /** Requests that waited go on, in order. Does nothing without a table, or when closed. */
   letGo(): void {
-    if (this.#opened === undefined) return;
+    if (this.#opened === undefined || this.#closed) return;
     this.#live = this.#opened.device;
     this.#gate?.open();
     this.#gate = undefined;
@@ -231,12 +236,17 @@ export class NamedDevice implements TargetDevice {
     this.letGo();
   }
 
-  /** Requests that wait are refused; the table is closed. */
-  async close(): Promise<void> {
+  /** From now on requests are refused, those that wait as well. Those in flight go on. */
+  refuse(): void {
     this.#closed = true;
     this.#live = undefined;
     this.#gate ??= makeGate();
     this.#gate.refuse(this.#closedError("close"));
+  }
+
+  /** Requests that wait are refused; the table is closed. */
+  async close(): Promise<void> {
+    this.refuse();
     await this.takeOut()?.close();
   }
 

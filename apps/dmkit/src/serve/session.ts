@@ -72,11 +72,18 @@ interface Session {
 export async function serve(options: SessionOptions, environment: Environment): Promise<number> {
   const session = await makeSession(options, environment);
   const { stop, deadline, devices } = session;
+  void stop.requested.then(() => deadline.begin());
+  const opening = openAll(session);
   try {
-    await openAll(session);
-    return await serveDevices(session);
+    // Recovery may take long, and storage that does not answer takes for ever: a signal ends that, too.
+    const told = await Promise.race([opening.then(() => "open"), stop.requested]);
+    return told === undefined ? exitCodes.ok : await serveDevices(session);
   } finally {
-    await deadline.closing(devices.close());
+    const closing = Promise.all([devices.close(), opening.catch(() => {})]);
+    await deadline.closing(
+      closing.then(() => {}),
+      () => [...devices.leaving, ...devices.names],
+    );
     stop.dispose();
   }
 }
@@ -173,7 +180,7 @@ async function serveDevices(session: Session): Promise<number> {
     void metrics?.close();
     // Not waited for: what hangs below must not keep the server from closing in time.
     devices.resumeAll().catch(() => {});
-    await server.close({ timeout: deadline.left() });
+    await server.close({ timeout: deadline.leftForClients() });
     if (wrotePidfile && options.pidfile !== undefined) removePidfile(options.pidfile);
     listeners.dispose();
   }

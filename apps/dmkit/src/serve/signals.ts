@@ -1,6 +1,6 @@
 /** What tells a server to stop: signals, and the end of its parent. */
 import { constants } from "node:os";
-import type { Environment } from "@dmkit/block-io";
+import { type Environment, endProcess } from "@dmkit/block-io";
 
 // A terminal or ssh session that goes away must not take unflushed writes with it.
 const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -27,7 +27,7 @@ export class StopSignal {
         this.onHangup();
         return;
       }
-      if (this.#asked) process.exit(128 + constants.signals[signal]);
+      if (this.#asked) endProcess(128 + constants.signals[signal]);
       this.stop();
     };
     for (const signal of stopSignals) process.on(signal, this.#signalled);

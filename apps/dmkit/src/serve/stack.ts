@@ -112,7 +112,8 @@ export class Stack {
       case "make-file":
         return makeFiles([step.file], environment);
       case "remove":
-        return devices.remove(step.name);
+        await devices.remove(step.name);
+        return;
       case "rename":
         return devices.rename(step.from, step.to);
       case "create": {
