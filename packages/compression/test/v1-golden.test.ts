@@ -1,6 +1,6 @@
 /** Format 1 against its byte tables: every image here is put together by hand, none by the encoder under test. */
 import { BlockIoError, MemoryDevice, type TargetDevice, ZeroDevice, realEnvironment } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { SeededRandom, littleEndian } from "@dmkit/block-io/testing";
 import { createCompressor } from "@dmkit/compressor";
 import { describe, expect, it } from "vitest";
 import { packBlock, unpackEntries } from "../src/format/entries-v1.ts";
@@ -9,7 +9,7 @@ import { compressedPart, compressedSectors, compressionLimit } from "../src/form
 import { openOn } from "../src/testing/sim-targets.ts";
 
 const BLOCK = 4096;
-const MAGIC = Buffer.from("096c5006c2266510", "hex");
+const MAGIC = littleEndian(0x1065_26c2_0650_6c09n);
 
 const noise = (seed: number, blocks: number): Buffer =>
   new SeededRandom(seed).fill(Buffer.alloc(blocks * BLOCK));

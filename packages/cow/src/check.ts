@@ -15,6 +15,7 @@ export type ProblemKind =
   | "stray-bits"
   | "new-with-bits"
   | "no-base"
+  | "old-magic"
   | "unreadable";
 
 export interface Problem extends ImageProblem {
@@ -49,9 +50,29 @@ export async function* check(
       advice: await betterHint(stack, problem, hint),
     };
   }
+  yield* checkMagics(blocks, stack.sectors);
   for (const [index, source] of bitmapSources(stack.layers, blocks, undefined).entries()) {
     const { kind } = blocks[index] as IdentityBlock;
     if (kind === "layer" || kind === "new") yield* checkBits(index + 1, kind, source, stack.sectors, options);
+  }
+}
+
+/** Layers from before the magic was corrected. They are read all the same; other programs do not know them. */
+function* checkMagics(blocks: readonly IdentityBlock[], sectors: number): Iterable<Problem> {
+  for (const [index, block] of blocks.entries()) {
+    if (block.kind !== "layer" || block.oldMagic !== true) continue;
+    yield {
+      kind: "old-magic",
+      severity: "warning",
+      role: "bitmap",
+      location: `layer ${index + 1}`,
+      layer: index + 1,
+      offset: identityOffset(bitmapLength(sectors)),
+      length: SECTOR,
+      text: "the identity begins with a wrong magic, as earlier versions wrote it",
+      repair: "the right one is written; nothing else changes",
+      advice: "Mend the layer by its bitmap device: dmkit fsck --repair BITMAP",
+    };
   }
 }
 

@@ -27,7 +27,7 @@ import { readIdentity } from "./layer.ts";
 import { type Located, locateIdentity, placeOf, sectorsOf } from "./locate.ts";
 import { mapLayer } from "./map.ts";
 import { createLayer } from "./offline/create.ts";
-import { clearStrayBits } from "./repair.ts";
+import { clearStrayBits, mendMagic } from "./repair.ts";
 import { readSetBits } from "./set-bits.ts";
 
 /** Places a device is looked at for an identity: enough for targets of 128 GiB, or any on a device made for it. */
@@ -163,10 +163,13 @@ async function repair(devices: ImageDevices, work: OfflineWork): Promise<ImageRe
   const repaired: ImageProblem[] = [];
   const left: ImageProblem[] = [];
   for await (const problem of checkLayer(devices, work)) {
-    (problem.kind === "stray-bits" ? repaired : left).push(problem);
+    (problem.repair === undefined ? left : repaired).push(problem);
   }
-  if (repaired.length > 0)
-    await clearStrayBits({ bitmap: bitmapOf(devices) }, await requireSectors(devices), work);
+  if (repaired.length > 0) {
+    const sectors = await requireSectors(devices);
+    await mendMagic({ bitmap: bitmapOf(devices) }, sectors);
+    await clearStrayBits({ bitmap: bitmapOf(devices) }, sectors, work);
+  }
   return { repaired, left };
 }
 

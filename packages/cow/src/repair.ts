@@ -1,12 +1,12 @@
 /**
- * `repair`: clears bits that speak for no sector. Nothing else on a bitmap device can be put right without a
- * guess: bits have no checksum, and an identity that is damaged could be any. Each sector is old or new after a
- * crash; a second run clears what is left.
+ * `repair`: clears bits that speak for no sector, and writes the right magic over the wrong one of earlier versions.
+ * Nothing else on a bitmap device can be put right without a guess: bits have no checksum, and an identity that is
+ * damaged could be any. Each sector is old or new after a crash; a second run does what is left.
  */
 import { Bitmap, BlockIoError, type OfflineWork, SECTOR } from "@dmkit/block-io";
 import { hasStrayBits } from "./check.ts";
 import { bitmapLength, identityOffset } from "./format/geometry.ts";
-import { BITMAP_STEP, type LayerDevices, readIdentity } from "./layer.ts";
+import { BITMAP_STEP, type LayerDevices, readIdentity, writeIdentity } from "./layer.ts";
 
 /**
  * Clears the stray bits of a sound layer of a target of `sectors` sectors; returns the pieces (bytes) in which
@@ -43,4 +43,10 @@ export async function clearStrayBits(
   }
   if (cleared.length > 0) await bitmap.flush();
   return cleared;
+}
+
+/** Writes the identity of a layer again, which begins with the right magic then. Errors: those of the device. */
+export async function mendMagic({ bitmap }: Pick<LayerDevices, "bitmap">, sectors: number): Promise<void> {
+  const found = await readIdentity(bitmap, sectors);
+  if (found.kind === "layer" && found.oldMagic === true) await writeIdentity(bitmap, found.identity);
 }

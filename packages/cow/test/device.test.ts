@@ -324,7 +324,8 @@ describe("layers of the original", () => {
     const layer = layerOf(stack, 1);
     const identity = Buffer.alloc(SECTOR);
     // bmap_len of 10007 sectors is 3.
-    identity.set([0x11, 0xbe, 0xba, 0xaa, 0x0e, 0xeb, 0xba, 0x00, 3]);
+    identity.writeBigUInt64LE(0x00ba_be0e_aaba_be11n);
+    identity[8] = 3;
     await layer.bitmap.write(identityOffset(3), identity);
     const bitmap = Buffer.alloc(4096);
     bitmap[113] = 1;

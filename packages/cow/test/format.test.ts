@@ -46,6 +46,8 @@ describe("geometry", () => {
   });
 });
 
+const MAGIC = 0x00ba_be0e_aaba_be11n;
+
 const identity: Identity = {
   uuid: "01020304-0506-4708-890a-0b0c0d0e0f10",
   parent: "11121314-1516-4718-991a-1b1c1d1e1f20",
@@ -56,7 +58,7 @@ const identity: Identity = {
 /** The identity above, byte by byte. */
 function golden(): Buffer {
   const sector = Buffer.alloc(512);
-  sector.set([0x11, 0xbe, 0xba, 0xaa, 0x0e, 0xeb, 0xba, 0x00], 0);
+  sector.writeBigUInt64LE(MAGIC);
   sector.set([0x00, 0x08, 0, 0, 0, 0, 0, 0], 8);
   sector.write("dmkitcow", 16, "latin1");
   sector.set([1, 0, 0, 0], 24);
@@ -82,7 +84,8 @@ describe("identity", () => {
     late[4095] = 1;
     expect(decodeIdentity(late).kind).toBe("foreign");
     const original = Buffer.alloc(4096);
-    original.set([0x11, 0xbe, 0xba, 0xaa, 0x0e, 0xeb, 0xba, 0x00, 2]);
+    original.writeBigUInt64LE(MAGIC);
+    original[8] = 2;
     expect(decodeIdentity(original)).toEqual({ kind: "original", bitmapLength: 2 });
     original[8] = 0;
     expect(decodeIdentity(original).kind).toBe("damaged");

@@ -57,7 +57,7 @@ async function withBytes(bytes: Buffer): Promise<MemoryDevice> {
 
 function original(length: number): Buffer {
   const bytes = Buffer.alloc(4096);
-  Buffer.from("11bebaaa0eebba00", "hex").copy(bytes);
+  bytes.writeBigUInt64LE(0x00ba_be0e_aaba_be11n);
   bytes.writeBigUInt64LE(BigInt(length), 8);
   return bytes;
 }

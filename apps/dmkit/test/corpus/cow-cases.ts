@@ -1,7 +1,7 @@
 /** Layers of copy-on-write stacks and what is wrong with them. */
 import { u32, u64 } from "./bytes.ts";
 import { CLEAN, type Case } from "./case.ts";
-import { bitmapByte, blank, child, field, frozen, identity, layer, original } from "./cow.ts";
+import { MAGIC, bitmapByte, blank, child, field, frozen, identity, layer, original } from "./cow.ts";
 import { flip, place, plus, put, resize, scribble, unnamed, zero } from "./image.ts";
 
 /** In front of which bits speak for sectors, and behind which nothing does. */
@@ -79,6 +79,25 @@ export const cowCases: readonly Case[] = [
     exits: [4, 4, 4],
     shows: ["EINVAL", "EINVAL"],
     why: "Without room there is nothing to look at.",
+  },
+  {
+    name: "the magic that earlier versions wrote",
+    on: layer,
+    damage: [field(0, u64(0x00ba_eb0e_aaba_be11n), "begins with 0x00BAEB0EAABABE11")],
+    found: ["warning bitmap old-magic"],
+    repaired: ["warning bitmap old-magic"],
+    exits: [4, 1, 0],
+    shows: ["all", "all"],
+    why: "It is a layer all the same; other programs do not know it.",
+  },
+  {
+    name: "the magic that earlier versions wrote, and stray bits",
+    on: frozen,
+    damage: [field(0, u64(0x00ba_eb0e_aaba_be11n), "begins with 0x00BAEB0EAABABE11"), flip(bitmapByte(200))],
+    found: ["error bitmap stray-bits", "warning bitmap old-magic"],
+    repaired: ["error bitmap stray-bits", "warning bitmap old-magic"],
+    exits: [4, 1, 0],
+    shows: ["EROFS", "EROFS"],
   },
   {
     name: "a bit of the identity",
@@ -198,10 +217,7 @@ export const cowCases: readonly Case[] = [
   {
     name: "a longer bitmap device, and a second identity where none belongs",
     on: layer,
-    damage: [
-      resize("bitmap", 65_536),
-      put(place("bitmap", 131_072, "sector 256"), Buffer.from("11bebaaa0eebba00", "hex"), "the magic"),
-    ],
+    damage: [resize("bitmap", 65_536), put(place("bitmap", 131_072, "sector 256"), u64(MAGIC), "the magic")],
     ...CLEAN,
   },
   {
@@ -223,7 +239,7 @@ export const cowCases: readonly Case[] = [
   {
     name: "bits that look like another format",
     on: layer,
-    damage: [put(bitmapByte(0), Buffer.from("096c5006c2266510", "hex"), "the magic of a compressed device")],
+    damage: [put(bitmapByte(0), u64(0x1065_26c2_0650_6c09n), "the magic of a compressed device")],
     found: [],
     exits: [8, 8, 8],
     error: "EFORMAT",

@@ -27,6 +27,9 @@ const SECTORS = 1003;
 const IDENTITY = 98_304;
 const BITMAP = IDENTITY + 4096;
 
+/** The number every identity begins with. */
+export const MAGIC = 0x00ba_be0e_aaba_be11n;
+
 export const identity: Place = place("bitmap", IDENTITY, "the identity");
 
 export function bitmapByte(number: number): Place {
@@ -129,7 +132,7 @@ export const original: Base = base("cow layer of the original", async () => {
     bitmap.writeUInt8(bitmap.readUInt8(byte) | (1 << (sector & 7)), byte);
   }
   oracle.flush();
-  Buffer.from("11bebaaa0eebba00", "hex").copy(bitmap, IDENTITY);
+  u64(MAGIC).copy(bitmap, IDENTITY);
   u64(1).copy(bitmap, IDENTITY + 8);
   const openOld = ({ bitmap: bits, data: bytes, base: under }: Devices): Promise<BlockDevice> => {
     if (bits === undefined || bytes === undefined || under === undefined)

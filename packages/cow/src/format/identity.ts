@@ -2,7 +2,7 @@
  * The identity of a layer: one sector of its bitmap device, written whole or not at all. Little-endian.
  *
  *      byte    size
- *         0       8   magic 0x00BABE0EAABABE11             on disk: 11 be ba aa 0e eb ba 00
+ *         0       8   magic 0x00BABE0EAABABE11             on disk: 11 be ba aa 0e be ba 00
  *         8       8   bmap_len, sectors                     the original ends here, all else is zero
  *        16       8   "dmkitcow"
  *        24       4   version, 1
@@ -12,11 +12,16 @@
  *        64       8   sectors of the target
  *        72     436   zero
  *       508       4   CRC-32C of bytes 0 … 507
+ *
+ * dmkit once wrote another number there, 0x00BAEB0EAABABE11. Such a layer is known by its tag and its checksum, and
+ * is as good as any other; the right magic is written with the next identity.
  */
 import { SECTOR, crc32c, getU32, isZero, setU32, setU64, tryU64 } from "@dmkit/block-io";
 import { bitmapLength, identityOffset } from "./geometry.ts";
 
-const MAGIC = Buffer.from("11bebaaa0eebba00", "hex");
+/** 0x00BABE0EAABABE11, and what was once written in its place. */
+const MAGIC = magic(0x00ba_be0e, 0xaaba_be11);
+const OLD_MAGIC = magic(0x00ba_eb0e, 0xaaba_be11);
 const TAG = Buffer.from("dmkitcow", "latin1");
 const VERSION = 1;
 const FROZEN = 1;
@@ -48,7 +53,8 @@ export interface Identity {
 export type IdentityBlock =
   | { readonly kind: "new" }
   | { readonly kind: "original"; readonly bitmapLength: number }
-  | { readonly kind: "layer"; readonly identity: Identity }
+  /** `oldMagic`: it begins with the wrong number that was once written. */
+  | { readonly kind: "layer"; readonly identity: Identity; readonly oldMagic?: true }
   | { readonly kind: "foreign"; readonly reason: string }
   | { readonly kind: "damaged"; readonly reason: string };
 
@@ -86,7 +92,8 @@ export function isUuid(value: unknown): value is Uuid {
  */
 export function decodeIdentity(block: Buffer): IdentityBlock {
   if (isZero(block)) return { kind: "new" };
-  if (!block.subarray(0, 8).equals(MAGIC)) {
+  const oldMagic = block.subarray(0, 8).equals(OLD_MAGIC) && block.subarray(16, 24).equals(TAG);
+  if (!oldMagic && !block.subarray(0, 8).equals(MAGIC)) {
     return { kind: "foreign", reason: "there is something else where the identity of a layer should be" };
   }
   const length = tryU64(block, 8);
@@ -94,7 +101,8 @@ export function decodeIdentity(block: Buffer): IdentityBlock {
     if (!(length >= 1)) return damaged(`the length of the bitmap is ${length} sectors`);
     return { kind: "original", bitmapLength: length };
   }
-  return decodeExtended(block, length);
+  const found = decodeExtended(block, length);
+  return found.kind === "layer" && oldMagic ? { ...found, oldMagic } : found;
 }
 
 function decodeExtended(block: Buffer, length: number): IdentityBlock {
@@ -133,6 +141,14 @@ export function randomUuid(random: () => number): Uuid {
   bytes[6] = ((bytes[6] as number) & 0x0f) | 0x40;
   bytes[8] = ((bytes[8] as number) & 0x3f) | 0x80;
   return uuidText(bytes);
+}
+
+/** A number of 64 bits, as it lies on the disk. */
+function magic(high: number, low: number): Buffer {
+  const bytes = Buffer.alloc(8);
+  setU32(bytes, 0, low);
+  setU32(bytes, 4, high);
+  return bytes;
 }
 
 function damaged(reason: string): IdentityBlock {
