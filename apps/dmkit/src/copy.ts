@@ -3,8 +3,11 @@
  *
  * Holes of the source are not read. Where the destination is known to read as zeroes they are not written
  * either; otherwise they are zeroed there. Blocks that turn out to be all zero are treated like holes.
+ *
+ * The blocks of the destination may be larger than those of the source: what lies in one of its blocks behind the
+ * end of the source stays as it is.
  */
-import { type BlockDevice, BlockIoError, isZero } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, ByteAccess, isZero } from "@dmkit/block-io";
 
 export interface CopyOptions {
   /** Bytes of each request; a multiple of 4096. Default 256 KiB. */
@@ -58,14 +61,14 @@ export async function copyDevice(
 class Copier {
   readonly result: { copied: number; zeroed: number; skipped: number } = { copied: 0, zeroed: 0, skipped: 0 };
   readonly #source: BlockDevice;
-  readonly #destination: BlockDevice;
+  readonly #destination: ByteAccess;
   readonly #options: CopyOptions;
   readonly #requestSize: number;
   #failure: unknown;
 
   constructor(source: BlockDevice, destination: BlockDevice, options: CopyOptions) {
     this.#source = source;
-    this.#destination = destination;
+    this.#destination = new ByteAccess(destination);
     this.#options = options;
     this.#requestSize = options.requestSize ?? 256 * 1024;
   }

@@ -1,10 +1,12 @@
 #!/usr/bin/env node
 /** The command line: subcommands, errors to texts, exit codes. */
 import { readFileSync } from "node:fs";
-import { endProcess } from "@dmkit/block-io";
+import { endProcess, realEnvironment } from "@dmkit/block-io";
 import { Command, CommanderError } from "commander";
 import { addCommands } from "./commands/all.ts";
 import { StackFileError, describeProblem } from "./stack-file/problem.ts";
+import { end } from "./ui/end.ts";
+import { setEnding } from "./ui/interrupt.ts";
 import { exitCodes, printError, reportStrays, usageCode } from "./ui/terminal.ts";
 
 const manifest = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as {
@@ -41,6 +43,7 @@ async function main(): Promise<number> {
 }
 
 reportStrays();
+setEnding({ clock: realEnvironment.clock, exit: end });
 const code = await main();
 process.exitCode = code;
 // A command may leave something behind that never ends, e.g. storage that does not answer.

@@ -1,5 +1,15 @@
 import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type BlockDevice, LowerDevices, openFile, realEnvironment } from "../src/index.ts";
@@ -92,6 +102,25 @@ describe("a file", () => {
     const path = image();
     await (await openFile(path, { preallocate: true })).close();
     expect(statSync(path).blocks * 512).toBeGreaterThanOrEqual(2 ** 20);
+  });
+
+  it("is not there if it could not be made", async () => {
+    const path = join(tempFolder(), "new");
+    // More than a file can be.
+    await expect(openFile(path, { createSize: 2 ** 53 - 512 })).rejects.toMatchObject({ code: "ENOSPC" });
+    expect(existsSync(path)).toBe(false);
+  });
+
+  it("is not there if its storage could not be reserved", async () => {
+    // In memory: it knows beforehand that there is no room, and does not fill the disk to find out.
+    const folder = mkdtempSync("/dev/shm/dmkit-test-");
+    try {
+      const making = openFile(join(folder, "new"), { createSize: 2 ** 43, preallocate: true });
+      await expect(making).rejects.toMatchObject({ code: "ENOSPC" });
+      expect(readdirSync(folder)).toEqual([]);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it("gives EIO, not short data, when it was cut behind our back", async () => {

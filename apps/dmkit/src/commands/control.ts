@@ -4,6 +4,7 @@ import { type Command, Option } from "commander";
 import { type CallProgress, ControlClient } from "../control/client.ts";
 import { Cancelled } from "../control/protocol.ts";
 import { findSocket } from "../control/sockets.ts";
+import { endedBySignal } from "../ui/interrupt.ts";
 import { exitCodes } from "../ui/terminal.ts";
 
 export interface ControlFlags {
@@ -39,29 +40,25 @@ export async function withServer(
   work: (server: ServerCalls) => Promise<void>,
 ): Promise<number> {
   const client = await ControlClient.connect(await findSocket(flags.control));
-  const ending = new AbortController();
-  const interrupted = (): void => {
-    // The server may have nothing it can cancel: the second Ctrl-C does not ask.
-    if (ending.signal.aborted) process.exit(INTERRUPTED);
-    ending.abort();
-  };
-  process.on("SIGINT", interrupted);
-  process.on("SIGTERM", interrupted);
+  let failure: unknown;
   try {
-    await work({
-      folder: client.hello.folder,
-      call: (method, params = {}, progress) =>
-        client.call(method, params, { progress, signal: ending.signal }),
+    const done = await endedBySignal("the server", async (signal) => {
+      const server: ServerCalls = {
+        folder: client.hello.folder,
+        call: (method, params = {}, progress) => client.call(method, params, { progress, signal }),
+      };
+      await work(server).catch((error: unknown) => {
+        failure = error;
+        throw error;
+      });
     });
-    return exitCodes.ok;
-  } catch (error) {
-    if (!(error instanceof Cancelled)) throw error;
-    process.stderr.write(`dmkit: ${error.message}\n`);
+    if (done !== "cancelled") return exitCodes.ok;
+    // It may have failed before it heard of the cancellation.
+    if (!(failure instanceof Cancelled)) throw failure;
+    process.stderr.write(`dmkit: ${failure.message}\n`);
     return INTERRUPTED;
   } finally {
     client.close();
-    process.off("SIGINT", interrupted);
-    process.off("SIGTERM", interrupted);
   }
 }
 

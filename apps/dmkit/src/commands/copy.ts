@@ -1,9 +1,11 @@
 /** `dmkit copy`: sparse-aware copy between any two devices. */
-import { existsSync, rmSync } from "node:fs";
-import { type BlockDevice, describeSize, openFile, realEnvironment, schemeOf } from "@dmkit/block-io";
+import { describeSize, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { type CopyResult, copyDevice } from "../copy.ts";
+import { withDestination } from "../destination.ts";
 import { openReference } from "../devices.ts";
+import { tellCancelled } from "../offline/work.ts";
+import { endedBySignal } from "../ui/interrupt.ts";
 import { startProgress } from "../ui/progress.ts";
 import { exitCodes } from "../ui/terminal.ts";
 import { integer, size } from "./values.ts";
@@ -16,16 +18,14 @@ interface CopyFlags {
   readonly json: boolean;
 }
 
-const CANCELLED = 130;
-
 const examples = `
 Examples:
   dmkit copy disk.img nbd://host/backup         to a server
   dmkit copy 'nbd+unix:///?socket=/tmp/s' new.img
   dmkit copy a.img /dev/sdb                     onto a block device
 
-A destination file that does not exist is created with the size of the source. An interrupted copy can
-simply be run again.
+A destination file that does not exist is created with the size of the source; until all of it is written it is
+called NAME.dmkit-part, and it goes when the copy fails. An interrupted copy can simply be run again.
 `;
 
 export function addCopy(program: Command, finish: (code: number) => void): void {
@@ -47,41 +47,27 @@ export function addCopy(program: Command, finish: (code: number) => void): void 
 }
 
 async function copy(from: string, to: string, flags: CopyFlags): Promise<number> {
-  const abort = new AbortController();
-  const interrupt = (): void => abort.abort();
-  process.once("SIGINT", interrupt);
-  const source = await openReference(from, "read", realEnvironment);
-  let target: { device: BlockDevice; created: boolean } | undefined;
-  try {
-    target = await openDestination(to, source.size);
-    const progress = startProgress("copy", source.size, flags.quiet || flags.json);
-    const result = await copyDevice(source, target.device, {
-      requestSize: flags.requestSize,
-      requests: flags.requests,
-      destinationIsZero: flags.destinationIsZero || target.created,
-      progress: (bytes) => progress.update(bytes),
-      signal: abort.signal,
-    }).finally(() => progress.stop());
-    report(result, flags);
-    return exitCodes.ok;
-  } catch (error) {
-    if (!abort.signal.aborted) throw error;
-    process.stderr.write("dmkit: copy interrupted; run it again to finish\n");
-    return CANCELLED;
-  } finally {
-    process.off("SIGINT", interrupt);
-    await target?.device.close();
-    await source.close();
-    // An incomplete new file would be taken for a whole one.
-    if (abort.signal.aborted && target?.created) rmSync(to, { force: true });
-  }
-}
-
-async function openDestination(to: string, size: number): Promise<{ device: BlockDevice; created: boolean }> {
-  if (schemeOf(to) !== undefined)
-    return { device: await openReference(to, "write", realEnvironment), created: false };
-  const created = !existsSync(to);
-  return { device: await openFile(to, { createSize: size, environment: realEnvironment }), created };
+  const done = await endedBySignal("copy", async (signal) => {
+    const source = await openReference(from, "read", realEnvironment);
+    try {
+      const options = { size: source.size, environment: realEnvironment };
+      return await withDestination(to, options, async ({ device, blank }) => {
+        const progress = startProgress("copy", source.size, flags.quiet || flags.json);
+        return copyDevice(source, device, {
+          requestSize: flags.requestSize,
+          requests: flags.requests,
+          destinationIsZero: flags.destinationIsZero || blank,
+          progress: (bytes) => progress.update(bytes),
+          signal,
+        }).finally(() => progress.stop());
+      });
+    } finally {
+      await source.close();
+    }
+  });
+  if (done === "cancelled") return tellCancelled("copy");
+  report(done.value, flags);
+  return exitCodes.ok;
 }
 
 function report({ copied, zeroed, skipped }: CopyResult, flags: CopyFlags): void {

@@ -1,7 +1,8 @@
 /** `dmkit cow …`: images made of a base and copy-on-write layers. */
-import { SECTOR, describeSize, openFile } from "@dmkit/block-io";
+import { SECTOR, describeSize, realEnvironment } from "@dmkit/block-io";
 import {
   type AliasedBlockSize,
+  type ChangedRange,
   type Problem,
   aliasedBlockSizes,
   check,
@@ -16,11 +17,12 @@ import {
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type CreateFlags, createFiles } from "../cow-create.ts";
 import { type OpenStack, type StackWords, openStackWords } from "../cow-stack.ts";
+import { withDestination } from "../destination.ts";
+import { CANCELLED, tellCancelled } from "../offline/work.ts";
+import { endedBySignal } from "../ui/interrupt.ts";
 import { startProgress } from "../ui/progress.ts";
 import { exitCodes } from "../ui/terminal.ts";
 import { size } from "./values.ts";
-
-const CANCELLED = 130;
 
 const examples = `
 A STACK is a base image, then a bitmap and a data file for each layer, bottom to top. Layers are counted from 1.
@@ -102,7 +104,7 @@ export function addCow(program: Command, finish: Finish): void {
     );
 
   stackCommand(add("flatten", "Writes what the stack shows to one raw image."))
-    .argument("<image>", "created if it does not exist")
+    .argument("<image>", "created if it does not exist; called IMAGE.dmkit-part until it is complete")
     .argument("<stack...>")
     .option("--from <size>", "go on after an interruption, from here", size(0, SECTOR), 0)
     .action(async (image: string, words: string[], flags: Flags & { from: number }) =>
@@ -197,11 +199,14 @@ async function rebaseStack(words: string[], flags: Flags & { onto: string[] }): 
 
 async function flattenStack(path: string, words: string[], flags: Flags & { from: number }): Promise<number> {
   return withStack({ words, size: flags.size }, async (stack) => {
-    const image = await openFile(path, { createSize: stack.sectors * SECTOR });
+    const environment = realEnvironment;
+    const size = stack.sectors * SECTOR;
     let reached = flags.from;
-    try {
-      const code = await work("flatten", stack, flags, ({ progress, signal }) =>
-        flatten(stack, image, {
+    const code = await work("flatten", stack, flags, ({ progress, signal }) => {
+      // What an interrupted run has written is kept for the next one; a failed one begins anew.
+      const options = { size, environment, resume: flags.from > 0, keep: () => signal.aborted };
+      return withDestination(path, options, ({ device }) =>
+        flatten(stack, device, {
           signal,
           from: flags.from,
           progress: (bytes) => {
@@ -211,11 +216,9 @@ async function flattenStack(path: string, words: string[], flags: Flags & { from
           ...aliased(flags),
         }),
       );
-      if (code === CANCELLED) process.stderr.write(`  to go on, add: --from ${reached}\n`);
-      return code;
-    } finally {
-      await image.close();
-    }
+    });
+    if (code === CANCELLED) process.stderr.write(`  to go on, add: --from ${reached}\n`);
+    return code;
   });
 }
 
@@ -225,11 +228,15 @@ async function diffStack(
   flags: Flags & { export?: string },
 ): Promise<number> {
   return withStack({ words, size: flags.size }, async (stack) => {
-    let ranges = diff(stack, from, to, aliased(flags));
+    const changed = diff(stack, from, to, aliased(flags));
+    let ranges: AsyncIterable<ChangedRange> = changed;
     if (flags.export !== undefined) {
-      const image = await openFile(flags.export, { createSize: stack.sectors * SECTOR });
-      const copied = await exportDiff(stack, ranges, image);
-      await image.close();
+      const size = stack.sectors * SECTOR;
+      const copied = await withDestination(
+        flags.export,
+        { size, environment: realEnvironment },
+        ({ device }) => exportDiff(stack, changed, device),
+      );
       ranges = (async function* () {
         yield* copied;
       })();
@@ -249,24 +256,15 @@ async function work(
   flags: Flags,
   run: (options: { progress: (bytes: number) => void; signal: AbortSignal }) => Promise<unknown>,
 ): Promise<number> {
-  const abort = new AbortController();
-  const interrupt = (): void => abort.abort();
-  process.once("SIGINT", interrupt);
   const progress = startProgress(label, stack.sectors * SECTOR, flags.quiet === true);
-  try {
-    const bytes = await run({ progress: (done) => progress.update(done), signal: abort.signal });
-    progress.stop();
-    if (typeof bytes === "number" && flags.quiet !== true)
-      process.stderr.write(`${label}: ${describeSize(bytes)}\n`);
-    return exitCodes.ok;
-  } catch (error) {
-    progress.stop();
-    if (!abort.signal.aborted) throw error;
-    process.stderr.write(`dmkit: ${label} interrupted; run it again to finish\n`);
-    return CANCELLED;
-  } finally {
-    process.off("SIGINT", interrupt);
-  }
+  const done = await endedBySignal(label, (signal) =>
+    run({ progress: (bytes) => progress.update(bytes), signal }),
+  ).finally(() => progress.stop());
+  if (done === "cancelled") return tellCancelled(label);
+  const { value: bytes } = done;
+  if (typeof bytes === "number" && flags.quiet !== true)
+    process.stderr.write(`${label}: ${describeSize(bytes)}\n`);
+  return exitCodes.ok;
 }
 
 async function withStack(words: StackWords, run: (stack: OpenStack) => Promise<number>): Promise<number> {

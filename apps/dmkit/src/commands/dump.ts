@@ -1,8 +1,8 @@
 /** `dmkit dump`: the metadata of an image as JSON. */
-import { open, rename, rm } from "node:fs/promises";
 import { existsSync } from "node:fs";
-import { BlockIoError, codeOf, realEnvironment } from "@dmkit/block-io";
+import { BlockIoError, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
+import { writeWholeFile } from "../destination.ts";
 import { imageFormats } from "../formats.ts";
 import { type ImageFlags, imageOptions, imageWords } from "../offline/cli.ts";
 import { dumpImage } from "../offline/dump.ts";
@@ -47,24 +47,6 @@ async function dump(devices: readonly string[], flags: DumpFlags): Promise<numbe
   );
   if (result === "cancelled") return tellCancelled("dump");
   if (output === undefined) print(result.value);
-  else await writeNew(output, result.value);
+  else writeWholeFile(output, result.value);
   return exitCodes.ok;
-}
-
-/** The whole file or none. */
-async function writeNew(path: string, text: string): Promise<void> {
-  const part = `${path}.part`;
-  try {
-    const file = await open(part, "w", 0o600);
-    try {
-      await file.writeFile(text);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(part, path);
-  } catch (error) {
-    await rm(part, { force: true });
-    throw new BlockIoError((error as Error).message, { code: codeOf(error), device: path, cause: error });
-  }
 }

@@ -1,8 +1,8 @@
 /** `dmkit map`: a picture of where everything lies. */
-import { writeFile } from "node:fs/promises";
 import { basename } from "node:path";
-import { BlockIoError, type ImageMap, codeOf, realEnvironment } from "@dmkit/block-io";
+import { type ImageMap, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
+import { writeWholeFile } from "../destination.ts";
 import { imageFormats } from "../formats.ts";
 import { type ImageFlags, imageOptions, imageWords } from "../offline/cli.ts";
 import { usage, withImage } from "../offline/image.ts";
@@ -57,19 +57,19 @@ async function map(devices: readonly string[], flags: MapFlags): Promise<number>
       const drawn = await image.format.map(image.devices, work);
       const title = `${image.format.name}: ${devices.map((path) => basename(path)).join(", ")}`;
       // Ranges may be read from the devices as they are drawn: all of it happens while they are open.
-      await draw(title, drawn, flags);
+      draw(title, drawn, flags);
     }),
   );
   return done === "cancelled" ? tellCancelled("map") : exitCodes.ok;
 }
 
-async function draw(title: string, drawn: ImageMap, { png, html, json }: MapFlags): Promise<void> {
+function draw(title: string, drawn: ImageMap, { png, html, json }: MapFlags): void {
   // A strip's ranges may be a generator that can be walked once.
   const strips = drawn.strips.map((strip) => ({ ...strip, ranges: [...strip.ranges] }));
   const whole: ImageMap = { ...drawn, strips };
   const rows = (all: number): number => Math.max(2, Math.floor(all / Math.max(1, strips.length)));
-  if (png !== undefined) await write(png, drawPng(title, layOut(whole, PNG_COLUMNS, rows(PNG_ROWS))));
-  if (html !== undefined) await write(html, drawHtml(title, layOut(whole, HTML_COLUMNS, rows(HTML_ROWS))));
+  if (png !== undefined) write(png, drawPng(title, layOut(whole, PNG_COLUMNS, rows(PNG_ROWS))));
+  if (html !== undefined) write(html, drawHtml(title, layOut(whole, HTML_COLUMNS, rows(HTML_ROWS))));
   if (json) printJson(toJson(layOut(whole, TEXT_COLUMNS, rows(TEXT_ROWS))));
   else if (png === undefined && html === undefined)
     print(drawText(layOut(whole, TEXT_COLUMNS, rows(TEXT_ROWS))));
@@ -94,10 +94,7 @@ function toJson({ kinds, grids }: Picture): unknown {
   };
 }
 
-async function write(path: string, contents: string | Uint8Array): Promise<void> {
-  try {
-    await writeFile(path, contents);
-  } catch (error) {
-    throw new BlockIoError((error as Error).message, { code: codeOf(error), device: path, cause: error });
-  }
+/** A picture that cannot be written leaves the one that is there. */
+function write(path: string, contents: string | Uint8Array): void {
+  writeWholeFile(path, contents, { replace: true, mode: 0o666 });
 }

@@ -1,18 +1,16 @@
 /** `dmkit recompress`: a compressed image in another format or algorithm, on another device. */
-import { existsSync, rmSync } from "node:fs";
 import {
   type BlockDevice,
   BlockIoError,
   type OfflineWork,
   describeSize,
   describeRange,
-  openFile,
   parseOptions,
   realEnvironment,
-  schemeOf,
 } from "@dmkit/block-io";
 import { type RecompressOptions, type Recompressed, recompress, recompressOptions } from "@dmkit/compression";
 import type { Command } from "commander";
+import { isNewFile, withDestination } from "../destination.ts";
 import { openReference } from "../devices.ts";
 import { imageFormats } from "../formats.ts";
 import { type ImageFlags, outputOptions, undoOption } from "../offline/cli.ts";
@@ -93,28 +91,14 @@ async function convert(
       device: Object.values(references)[0],
     });
   }
-  const created = schemeOf(to) === undefined && !existsSync(to);
-  if (!created && !force) await refuseOverwrite(to);
-  const out = created
-    ? await openFile(to, { createSize: source.size, environment: work.environment })
-    : await openReference(to, "write", work.environment);
-  try {
+  if (!isNewFile(to) && !force) await refuseOverwrite(to);
+  const destination = { size: source.size, environment: work.environment };
+  return withDestination(to, destination, async ({ device: out, blank }) => {
     const subject = { role: "out", reference: to, device: out };
-    const result = await withUndo(
-      created ? undefined : undo,
-      "recompress",
-      [subject],
-      work.environment,
-      ([given]) => recompress(source, given as BlockDevice, options, work),
+    return withUndo(blank ? undefined : undo, "recompress", [subject], work.environment, ([given]) =>
+      recompress(source, given as BlockDevice, options, work),
     );
-    await out.close();
-    return result;
-  } catch (error) {
-    await out.close().catch(() => {});
-    // Half an image is of no use to anybody.
-    if (created) rmSync(to, { force: true });
-    throw error;
-  }
+  });
 }
 
 async function refuseOverwrite(to: string): Promise<void> {

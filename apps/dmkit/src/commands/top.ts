@@ -37,12 +37,18 @@ export function addTop(program: Command, finish: (code: number) => void): void {
     .action(async (flags: TopFlags) => {
       const client = await ControlClient.connect(await findSocket(flags.control));
       const stop = new AbortController();
-      const end = (): void => stop.abort();
+      const end = (): void => {
+        stop.abort();
+        // It may not answer.
+        client.close();
+      };
       process.on("SIGINT", end);
       process.on("SIGTERM", end);
       const display = openDisplay(flags, end);
       try {
-        await watch(client, flags, stop.signal, display, realEnvironment);
+        await watch(client, flags, stop.signal, display, realEnvironment).catch((error: unknown) => {
+          if (!stop.signal.aborted) throw error;
+        });
       } finally {
         display.close();
         client.close();

@@ -85,7 +85,12 @@ async function checkAndRepair(
       const able = options.formats.filter(({ marksBad }) => marksBad === true).map(({ name }) => name);
       throw usage(`--bad is not for ${image.format.name}`, `It is for: ${able.join(", ")}.`);
     }
-    const checked = await interruptible("fsck", quiet, (work) => check(image, work, report));
+    const checked = await interruptible(
+      "fsck",
+      quiet,
+      (work) => check(image, work, report),
+      fsckCodes.cancelled,
+    );
     if (checked === "cancelled") report.cancelled = true;
     else report.checked = true;
   });
@@ -95,7 +100,12 @@ async function checkAndRepair(
   if (!flags.repair || report.cancelled || !worthIt) return;
   if (report.image?.format.repair === undefined) return;
   await withImage(words, { ...options, writes: () => true }, async (image) => {
-    const result = await interruptible("repair", quiet, (work) => repair(image, flags, work));
+    const result = await interruptible(
+      "repair",
+      quiet,
+      (work) => repair(image, flags, work),
+      fsckCodes.cancelled,
+    );
     if (result === "cancelled") {
       report.cancelled = true;
       return;

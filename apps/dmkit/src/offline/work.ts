@@ -1,5 +1,6 @@
 /** Long offline work: progress, an interrupt that ends it at a safe place, and errors as exit codes. */
 import { BlockIoError, type OfflineWork, realEnvironment } from "@dmkit/block-io";
+import { endedBySignal } from "../ui/interrupt.ts";
 import { startRatio } from "../ui/progress.ts";
 import { exitCodes, printError } from "../ui/terminal.ts";
 
@@ -12,35 +13,23 @@ export interface FailureCodes {
   readonly usage: number;
 }
 
-/** Runs work that an interrupt ends; the second interrupt ends the process. */
+/**
+ * Runs work that an interrupt ends.
+ * @param forced exit code if it has to be ended by force; default: as shells have it.
+ */
 export async function interruptible<T>(
   label: string,
   quiet: boolean,
   run: (work: OfflineWork) => Promise<T>,
+  forced?: number,
 ): Promise<{ readonly value: T } | "cancelled"> {
-  const abort = new AbortController();
-  const interrupt = (): void => {
-    process.off("SIGINT", interrupt);
-    process.off("SIGTERM", interrupt);
-    abort.abort(new BlockIoError("interrupted", { code: "ESHUTDOWN" }));
-  };
-  process.on("SIGINT", interrupt);
-  process.on("SIGTERM", interrupt);
   const shown = startRatio(label, quiet);
+  const work = (signal: AbortSignal): Promise<T> =>
+    run({ environment: realEnvironment, signal, progress: (done, total) => shown.update(done, total) });
   try {
-    const value = await run({
-      environment: realEnvironment,
-      signal: abort.signal,
-      progress: (done, total) => shown.update(done, total),
-    });
-    return { value };
-  } catch (error) {
-    if (!abort.signal.aborted) throw error;
-    return "cancelled";
+    return await endedBySignal(label, work, forced);
   } finally {
     shown.stop();
-    process.off("SIGINT", interrupt);
-    process.off("SIGTERM", interrupt);
   }
 }
 

@@ -1,5 +1,6 @@
 /** What the command line prints: errors, logs and the decision whether to use colours. */
-import { BlockIoError, type LogLevel, type Logger, endProcess } from "@dmkit/block-io";
+import { BlockIoError, type LogLevel, type Logger } from "@dmkit/block-io";
+import { end } from "./end.ts";
 
 /** Exit codes of all commands but the offline checkers. */
 export const exitCodes = { ok: 0, error: 1, usage: 2 } as const;
@@ -55,6 +56,6 @@ export function stderrLogger(least: LogLevel): Logger {
 export function reportStrays(): void {
   process.on("unhandledRejection", (error) => {
     printError(error);
-    endProcess(exitCodes.error);
+    end(exitCodes.error);
   });
 }

@@ -2,9 +2,19 @@
  * Opening a file or a block device: kind, size, lock, abilities.
  *
  * Invariant: while a device is open for writing it holds an exclusive advisory lock (flock) on the file;
- * readers hold a shared one. Nothing on disk is changed before the lock is held.
+ * readers hold a shared one. Nothing on disk is changed before the lock is held. A file that was made here goes
+ * again if it cannot be opened: the next opening would take it for one with its storage reserved.
  */
-import { type Stats, closeSync, constants, fstatSync, fsyncSync, ftruncateSync, openSync } from "node:fs";
+import {
+  type Stats,
+  closeSync,
+  constants,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  rmSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import { SECTOR } from "../device.ts";
 import { type Environment, realEnvironment } from "../environment.ts";
@@ -31,7 +41,7 @@ export interface FileDeviceOptions {
 export async function openFile(path: string, options: FileDeviceOptions = {}): Promise<FileDevice> {
   const name = options.name ?? path;
   const readOnly = options.readOnly === true;
-  const fd = openDescriptor(path, name, options);
+  const { fd, made } = openDescriptor(path, name, options);
   try {
     const stat = fstatSync(fd);
     if (!stat.isFile() && !stat.isBlockDevice()) {
@@ -58,16 +68,23 @@ export async function openFile(path: string, options: FileDeviceOptions = {}): P
     return device;
   } catch (error) {
     closeSync(fd);
+    if (made) rmSync(path, { force: true });
     throw toBlockIoError(error, { device: name, op: "open" });
   }
 }
 
-function openDescriptor(path: string, name: string, { readOnly, createSize }: FileDeviceOptions): number {
+function openDescriptor(
+  path: string,
+  name: string,
+  { readOnly, createSize }: FileDeviceOptions,
+): { readonly fd: number; readonly made: boolean } {
   try {
-    return openSync(path, readOnly ? constants.O_RDONLY : constants.O_RDWR);
+    return { fd: openSync(path, readOnly ? constants.O_RDONLY : constants.O_RDWR), made: false };
   } catch (error) {
     const code = codeOf(error);
-    if (code === "ENOENT" && createSize !== undefined && !readOnly) return create(path, name, createSize);
+    if (code === "ENOENT" && createSize !== undefined && !readOnly) {
+      return { fd: create(path, name, createSize), made: true };
+    }
     throw new BlockIoError(openReasons[code] ?? `cannot be opened: ${(error as Error).message}`, {
       code: (error as { code?: unknown }).code === "EISDIR" ? "EINVAL" : code,
       device: name,
@@ -98,13 +115,18 @@ function create(path: string, name: string, size: number): number {
       op: "open",
     });
   }
+  let fd: number | undefined;
   try {
-    const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+    fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
     ftruncateSync(fd, size);
     fsyncSync(fd);
     syncFolder(dirname(path));
     return fd;
   } catch (error) {
+    if (fd !== undefined) {
+      closeSync(fd);
+      rmSync(path, { force: true });
+    }
     throw toBlockIoError(error, { device: name, op: "open" });
   }
 }

@@ -1,0 +1,239 @@
+/**
+ * Where a command writes a whole image or a whole text to: a device that is there, or a new file.
+ *
+ * Invariants:
+ *
+ * - a new file has its name only when all of it is written and stable. Until then it is NAME.dmkit-part, so that
+ *   neither a failure nor a crash leaves something behind that passes for a whole image;
+ * - what was there before is neither removed nor replaced, unless that was asked for;
+ * - the part goes when the command fails or is interrupted; one that a crash has left is replaced by the next run.
+ */
+import {
+  closeSync,
+  fsyncSync,
+  linkSync,
+  lstatSync,
+  openSync,
+  renameSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname } from "node:path";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  codeOf,
+  openFile,
+  schemeOf,
+  toBlockIoError,
+} from "@dmkit/block-io";
+import { openReference } from "./devices.ts";
+import { beforeEnd } from "./ui/end.ts";
+
+export interface DestinationOptions {
+  /** Bytes of a file that has to be made. */
+  readonly size: number;
+  readonly environment: Environment;
+  /** Goes on in the part that an interrupted run has kept. Throws `ENOENT` if there is none. Default false. */
+  readonly resume?: boolean | undefined;
+  /** Whether the part of a new file is kept when the work does not come to its end. Default: it is removed. */
+  readonly keep?: (() => boolean) | undefined;
+}
+
+export interface Destination {
+  readonly device: BlockDevice;
+  /** It was made just now: all of it reads as zeroes. */
+  readonly blank: boolean;
+}
+
+/** Whether a reference is the path of a file that would have to be made. */
+export function isNewFile(reference: string): boolean {
+  return schemeOf(reference) === undefined && !exists(reference);
+}
+
+/**
+ * Runs `work` with a path or URI opened for writing; a path that does not exist becomes a new file, once `work` has
+ * succeeded and all is stable. The device is closed here. Errors: those of opening, `EEXIST` if the name was taken
+ * meanwhile.
+ */
+export async function withDestination<T>(
+  reference: string,
+  options: DestinationOptions,
+  work: (destination: Destination) => Promise<T>,
+): Promise<T> {
+  if (isNewFile(reference)) return withNewFile(reference, options, work);
+  const device = await openReference(reference, "write", options.environment);
+  return closing(device, () => work({ device, blank: false }));
+}
+
+async function withNewFile<T>(
+  path: string,
+  { size, environment, resume = false, keep = () => false }: DestinationOptions,
+  work: (destination: Destination) => Promise<T>,
+): Promise<T> {
+  const part = partOf(path);
+  const device = await openPart(path, part, size, resume, environment);
+  let finished = false;
+  const discard = (): void => {
+    if (!finished && !keep()) rmSync(part, { force: true });
+  };
+  const settled = beforeEnd(discard);
+  try {
+    return await closing(device, async () => {
+      const result = await work({ device, blank: !resume });
+      await device.flush();
+      // From here on it stays, whatever happens.
+      finished = true;
+      publish(part, path);
+      return result;
+    });
+  } catch (error) {
+    discard();
+    throw error;
+  } finally {
+    settled();
+  }
+}
+
+async function openPart(
+  path: string,
+  part: string,
+  size: number,
+  resume: boolean,
+  environment: Environment,
+): Promise<BlockDevice> {
+  const options = { name: path, environment };
+  if (!exists(part)) {
+    if (resume) {
+      throw new BlockIoError("there is nothing to go on with", {
+        code: "ENOENT",
+        device: path,
+        op: "open",
+        hint: "Begin at the start.",
+      });
+    }
+    return openFile(part, { ...options, createSize: size });
+  }
+  // Fails if somebody is at work on it.
+  const left = await openFile(part, options);
+  if (resume && left.size === size) return left;
+  return closing(left, async () => {
+    if (resume) {
+      throw new BlockIoError(`the part that was written has ${left.size} bytes, not ${size}`, {
+        code: "EINVAL",
+        device: path,
+        op: "open",
+        hint: "Begin at the start.",
+      });
+    }
+    unlinkSync(part);
+    return openFile(part, { ...options, createSize: size });
+  });
+}
+
+async function closing<T>(device: BlockDevice, work: () => Promise<T>): Promise<T> {
+  let result: T;
+  try {
+    result = await work();
+  } catch (error) {
+    await device.close().catch(() => {});
+    throw error;
+  }
+  await device.close();
+  return result;
+}
+
+export interface WholeFileOptions {
+  /** Takes the place of a file that is there. Default: `EEXIST`. */
+  readonly replace?: boolean;
+  /** Permissions. Default 0600. */
+  readonly mode?: number;
+}
+
+/** Writes a file of this contents, or none. Errors: `EEXIST`, and what the system says. */
+export function writeWholeFile(
+  path: string,
+  contents: string | Uint8Array,
+  { replace = false, mode = 0o600 }: WholeFileOptions = {},
+): void {
+  const part = partOf(path);
+  try {
+    if (!replace && exists(path)) throw taken(path);
+    // What a device or a pipe is given is not to be replaced by a file.
+    if (replace && isSpecial(path)) {
+      writeFileSync(path, contents);
+      return;
+    }
+    rmSync(part, { force: true });
+    try {
+      const fd = openSync(part, "wx", mode);
+      try {
+        writeFileSync(fd, contents);
+        fsyncSync(fd);
+      } finally {
+        closeSync(fd);
+      }
+      if (replace) renameSync(part, path);
+      else publish(part, path);
+    } catch (error) {
+      rmSync(part, { force: true });
+      throw error;
+    }
+  } catch (error) {
+    throw toBlockIoError(error, { device: path, op: "write" });
+  }
+}
+
+/** Gives the part its name, which nobody may have taken meanwhile, and makes that survive a crash. */
+function publish(part: string, path: string): void {
+  try {
+    linkSync(part, path);
+    unlinkSync(part);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EEXIST") {
+      throw new BlockIoError("somebody else has made a file of this name meanwhile", {
+        code: "EEXIST",
+        device: path,
+        op: "close",
+        cause: error,
+        hint: `All was written, to ${part}: rename it.`,
+      });
+    }
+    // A file system without links: there is no way to look and rename at once.
+    if (exists(path)) throw toBlockIoError(error, { device: path, op: "close" });
+    renameSync(part, path);
+  }
+  const folder = openSync(dirname(path), "r");
+  try {
+    fsyncSync(folder);
+  } finally {
+    closeSync(folder);
+  }
+}
+
+/** The name of a file until it is complete; one that nobody else would choose. */
+function partOf(path: string): string {
+  return `${path}.dmkit-part`;
+}
+
+/** Also a link to nothing: it has the name. */
+function exists(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return false;
+    throw toBlockIoError(error, { device: path, op: "open" });
+  }
+}
+
+function isSpecial(path: string): boolean {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  return found !== undefined && !found.isFile();
+}
+
+function taken(path: string): BlockIoError {
+  return new BlockIoError("exists already", { code: "EEXIST", device: path, hint: "Give another name." });
+}

@@ -1,0 +1,262 @@
+/** Whole images into devices and new files: any size and alignment, and nothing left behind that looks complete. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import {
+  BlockIoError,
+  type Extent,
+  GuardedDevice,
+  MemoryDevice,
+  ZeroDevice,
+  openFile,
+  plainLimits,
+  realEnvironment,
+} from "@dmkit/block-io";
+import { SeededRandom } from "@dmkit/block-io/testing";
+import { NbdServer } from "@dmkit/nbd";
+import { describe, expect, it } from "vitest";
+import { copyDevice } from "../src/copy.ts";
+import { withDestination, writeWholeFile } from "../src/destination.ts";
+import { cli } from "./cli.ts";
+import { cleanUp, main, run, tempFolder, until } from "./support.ts";
+
+const MIB = 2 ** 20;
+
+/** The URI of a device that is served from this process. */
+async function served(device: GuardedDevice): Promise<string> {
+  const server = new NbdServer();
+  server.addExport({ name: "", device });
+  const listener = await server.listen({ path: join(tempFolder(), "sock") });
+  cleanUp(() => server.close({ timeout: 0 }));
+  return listener.uri();
+}
+
+/** Reads ones up to 1 MiB; what comes then is up to the test. */
+class Behind extends GuardedDevice {
+  asked = 0;
+  readonly #then: () => Promise<void>;
+
+  constructor(behind: () => Promise<void>) {
+    super("behind", 16 * MIB, plainLimits);
+    this.#then = behind;
+  }
+
+  protected override doRead(offset: number, into: Buffer): Promise<void> {
+    into.fill(1);
+    if (offset < MIB) return Promise.resolve();
+    this.asked += 1;
+    return this.#then();
+  }
+
+  protected override doWrite(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  protected override doFlush(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  protected override doClose(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+const failing = (): Behind =>
+  new Behind(() => Promise.reject(new BlockIoError("worn out", { code: "EIO", op: "read" })));
+const hanging = (): Behind => new Behind(() => new Promise(() => {}));
+
+describe("copyDevice", () => {
+  /** Holes and data take turns, a sector each. */
+  class Sectors extends MemoryDevice {
+    protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
+      for (let at = offset; at < offset + length; at += 512) {
+        yield { offset: at, length: 512, kind: at % 1024 === 0 ? "hole" : "data" };
+      }
+    }
+  }
+
+  it("copies any size and any holes to a device of larger blocks, and nothing behind the end", async () => {
+    const random = new SeededRandom(1);
+    for (const blank of [true, false]) {
+      const source = new Sectors(64 * 1024 + 512);
+      for (let at = 512; at < source.size; at += 1024) {
+        await source.write(at, random.fill(Buffer.alloc(512)));
+      }
+      const destination = new MemoryDevice(72 * 1024, { logicalBlockSize: 4096 });
+      if (!blank) await destination.write(0, Buffer.alloc(destination.size, 7));
+      await copyDevice(source, destination, { requestSize: 4096, destinationIsZero: blank });
+      const expected = Buffer.alloc(destination.size, blank ? 0 : 7);
+      await source.read(0, expected.subarray(0, source.size));
+      const copied = Buffer.alloc(destination.size);
+      await destination.read(0, copied);
+      expect(copied.equals(expected)).toBe(true);
+    }
+  });
+});
+
+describe("a new file", () => {
+  it("has its name when it is complete", async () => {
+    const folder = tempFolder();
+    const path = join(folder, "new");
+    const options = { size: MIB, environment: realEnvironment };
+    const result = await withDestination(path, options, async ({ device, blank }) => {
+      expect([blank, device.name, existsSync(path)]).toEqual([true, path, false]);
+      await device.write(0, Buffer.alloc(512, 5));
+      // Nobody else writes it meanwhile.
+      await expect(withDestination(path, options, async () => {})).rejects.toMatchObject({ code: "EBUSY" });
+      return 1;
+    });
+    expect(result).toBe(1);
+    expect(readdirSync(folder)).toEqual(["new"]);
+    expect(readFileSync(path).subarray(0, 512)).toEqual(Buffer.alloc(512, 5));
+  });
+
+  it("takes no name that is taken, and what was written stays", async () => {
+    const folder = tempFolder();
+    const path = join(folder, "new");
+    const writing = withDestination(path, { size: MIB, environment: realEnvironment }, async ({ device }) => {
+      await device.write(0, Buffer.alloc(512, 5));
+      writeFileSync(path, "mine");
+    });
+    await expect(writing).rejects.toMatchObject({ code: "EEXIST" });
+    expect(readFileSync(path, "utf8")).toBe("mine");
+    expect(readFileSync(`${path}.dmkit-part`)[0]).toBe(5);
+  });
+
+  it("replaces what a crash has left, and goes on in it only if told so", async () => {
+    const folder = tempFolder();
+    const path = join(folder, "new");
+    const part = `${path}.dmkit-part`;
+    const options = { size: 4096, environment: realEnvironment };
+    const resumed = { ...options, resume: true };
+    await expect(withDestination(path, resumed, async () => {})).rejects.toMatchObject({ code: "ENOENT" });
+    for (const resume of [true, false]) {
+      writeFileSync(part, Buffer.alloc(4096, 9));
+      await withDestination(path, { ...options, resume }, async ({ device, blank }) => {
+        expect(blank).toBe(!resume);
+        const found = Buffer.alloc(512);
+        await device.read(0, found);
+        expect(found).toEqual(Buffer.alloc(512, resume ? 9 : 0));
+        throw new BlockIoError("no more", { code: "EIO" });
+      }).catch(() => {});
+      expect(readdirSync(folder)).toEqual([]);
+    }
+    writeFileSync(part, Buffer.alloc(512));
+    await expect(withDestination(path, resumed, async () => {})).rejects.toMatchObject({ code: "EINVAL" });
+  });
+
+  it("is not made behind a link to nothing", async () => {
+    const folder = tempFolder();
+    const path = join(folder, "new");
+    symlinkSync("nowhere", path);
+    const options = { size: MIB, environment: realEnvironment };
+    await expect(withDestination(path, options, async () => {})).rejects.toMatchObject({ code: "ENOENT" });
+    expect(readdirSync(folder)).toEqual(["new"]);
+  });
+
+  it("of a text replaces another only when asked to, and not by half of it", () => {
+    const folder = tempFolder();
+    const path = join(folder, "text");
+    writeWholeFile(path, "one");
+    expect(() => writeWholeFile(path, "two")).toThrow(/EEXIST/);
+    writeWholeFile(path, "three", { replace: true });
+    mkdirSync(`${path}.dmkit-part`);
+    expect(() => writeWholeFile(path, "four", { replace: true })).toThrow();
+    expect(readFileSync(path, "utf8")).toBe("three");
+  });
+});
+
+describe("what a command leaves behind", () => {
+  it("is no new file when it fails", async () => {
+    const uri = await served(failing());
+    const folder = tempFolder();
+    const at = (name: string): string => join(folder, name);
+    await expect(cli("copy", "-q", uri, at("new"))).rejects.toMatchObject({ code: "EIO" });
+    await cli("cow", "create", at("map"), at("img"), "--size", "16M");
+    const before = readdirSync(folder).toSorted();
+    await expect(cli("cow", "flatten", "-q", at("new"), uri, at("map"), at("img"))).rejects.toMatchObject({
+      code: "EIO",
+    });
+    expect(readdirSync(folder).toSorted()).toEqual(before);
+    // One that was there stays.
+    writeFileSync(at("old"), "");
+    truncateSync(at("old"), 16 * MIB);
+    await expect(cli("copy", "-q", uri, at("old"))).rejects.toMatchObject({ code: "EIO" });
+    expect(statSync(at("old")).size).toBe(16 * MIB);
+  });
+
+  it("is no new file when there is no room for it", async () => {
+    const folder = tempFolder();
+    writeFileSync(join(folder, "source"), "");
+    truncateSync(join(folder, "source"), 4 * MIB);
+    const command = `ulimit -f 1024; exec "$0" "$@"`;
+    const args = [process.execPath, main, "copy", "-q", join(folder, "source"), join(folder, "new")];
+    const { code, stderr } = await run("/bin/sh", ["-c", command, ...args]);
+    expect([code, stderr.includes("ENOSPC")]).toEqual([1, true]);
+    expect(readdirSync(folder)).toEqual(["source"]);
+  });
+
+  it("is no new file when signals end it, though its source hangs", async () => {
+    const device = hanging();
+    const uri = await served(device);
+    const folder = tempFolder();
+    const child = spawn(process.execPath, [main, "copy", "-q", uri, join(folder, "new")], {
+      stdio: "ignore",
+    });
+    await until(() => device.asked > 0, "the copy");
+    expect(readdirSync(folder)).toEqual(["new.dmkit-part"]);
+    child.kill("SIGTERM");
+    const again = setInterval(() => child.kill("SIGTERM"), 50);
+    const [code] = (await once(child, "close")) as [number];
+    clearInterval(again);
+    expect(code).toBe(143);
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  it("is the part of a flatten that was interrupted, which goes on in it", async () => {
+    /** Interrupts us when somebody looks at its second half. */
+    class Interrupting extends ZeroDevice {
+      armed = true;
+
+      protected override doExtents(offset: number, length: number): AsyncIterable<Extent> {
+        if (this.armed && offset >= this.size / 2) process.emit("SIGINT");
+        return super.doExtents(offset, length);
+      }
+    }
+    const device = new Interrupting(2 ** 30);
+    const base = await served(device);
+    const folder = tempFolder();
+    const at = (name: string): string => join(folder, name);
+    await cli("cow", "create", at("map"), at("img"), "--size", "1G");
+    const stack = [base, at("map"), at("img")];
+    const interrupted = await cli("cow", "flatten", "-q", at("new"), ...stack);
+    expect(interrupted.code).toBe(130);
+    expect(readdirSync(folder).toSorted()).toEqual(["img", "map", "new.dmkit-part"]);
+    // Where it stopped is not looked at again.
+    const mark = await openFile(at("new.dmkit-part"));
+    await mark.write(0, Buffer.alloc(512, 6));
+    await mark.close();
+    device.armed = false;
+    const [, from = ""] = /--from (\d+)/.exec(interrupted.stderr) ?? [];
+    expect((await cli("cow", "flatten", "-q", "--from", from, at("new"), ...stack)).code).toBe(0);
+    expect(readdirSync(folder).toSorted()).toEqual(["img", "map", "new"]);
+    const flat = await openFile(at("new"), { readOnly: true });
+    const start = Buffer.alloc(512);
+    await flat.read(0, start);
+    await flat.close();
+    expect(start).toEqual(Buffer.alloc(512, 6));
+    await expect(cli("cow", "flatten", "--from", from, at("other"), ...stack)).rejects.toMatchObject({
+      code: "ENOENT",
+    });
+  });
+});
