@@ -25,6 +25,7 @@ const allowed = {
   "@dmkit/compressor": [],
   "@dmkit/nbd": ["@dmkit/block-io"],
   "@dmkit/object-store": ["@dmkit/block-io"],
+  "@dmkit/image": ["@dmkit/block-io", "@dmkit/compressor", "@dmkit/object-store"],
   "@dmkit/writeboost": ["@dmkit/block-io"],
   "@dmkit/assoc-cache": ["@dmkit/block-io"],
   "@dmkit/cow": ["@dmkit/block-io"],

@@ -62,6 +62,13 @@ export class DirectoryTransport implements ObjectTransport {
     });
   }
 
+  head(key: string): Promise<Attempt<ObjectEntry | undefined>> {
+    return this.#try("read", key, async () => {
+      const found = await stat(join(this.#folder, key)).catch(absent(undefined));
+      return found === undefined ? undefined : { key, size: found.size, modified: found.mtimeMs };
+    });
+  }
+
   create(key: string, body: Uint8Array): Promise<Attempt<Created>> {
     return this.#try("write", key, () =>
       this.#place(key, body, async (temporary, path) => {
@@ -161,7 +168,6 @@ export class DirectoryTransport implements ObjectTransport {
     if (first !== undefined) {
       for (let made = folder; made.length >= first.length; made = dirname(made)) {
         // A handful of folders, once.
-        // oxlint-disable-next-line no-await-in-loop
         await syncFolder(dirname(made));
       }
     }
@@ -204,7 +210,6 @@ async function readAll(file: FileHandle, offset: number, length: number): Promis
   let done = 0;
   while (done < length) {
     // One read is the rule; more follow only if it was short.
-    // oxlint-disable-next-line no-await-in-loop
     const { bytesRead } = await file.read(into, done, length - done, offset + done);
     if (bytesRead === 0) throw new BlockIoError("the file became shorter while it was read", { code: "EIO" });
     done += bytesRead;

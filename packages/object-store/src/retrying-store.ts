@@ -49,6 +49,7 @@ export interface RetryingStoreOptions {
 /** Counts since the store was opened. Bytes are those of bodies, also of attempts that failed. */
 export interface StoreStatistics {
   gets: number;
+  heads: number;
   puts: number;
   lists: number;
   removes: number;
@@ -64,6 +65,7 @@ export class RetryingStore implements ObjectStore {
   readonly name: string;
   readonly statistics: StoreStatistics = {
     gets: 0,
+    heads: 0,
     puts: 0,
     lists: 0,
     removes: 0,
@@ -97,6 +99,14 @@ export class RetryingStore implements ObjectStore {
     });
     this.statistics.bytesRead += body.length;
     return body;
+  }
+
+  async head(key: string, { signal }: StoreOptions = {}): Promise<ObjectEntry | undefined> {
+    checkKey(key);
+    return await this.#repeat(signal, false, (attempt) => {
+      this.statistics.heads += 1;
+      return this.#transport.head(key, attempt);
+    });
   }
 
   async create(key: string, body: Uint8Array, { signal }: StoreOptions = {}): Promise<boolean> {
@@ -136,7 +146,6 @@ export class RetryingStore implements ObjectStore {
     for (;;) {
       const from = last;
       // Pages come one after the other by nature: each begins where the last one ended.
-      // oxlint-disable-next-line no-await-in-loop
       const page = await this.#repeat(signal, true, (attempt) => {
         this.statistics.lists += 1;
         return this.#transport.list(prefix, from, attempt);
@@ -183,7 +192,6 @@ export class RetryingStore implements ObjectStore {
     if (signal !== undefined) setMaxListeners(0, signal);
     for (let made = 1; ; made += 1) {
       // Attempts follow each other: that is what trying again means.
-      // oxlint-disable-next-line no-await-in-loop
       const result = await this.#attempt(signal, large, attempt);
       if (result.done) return result.value;
       onFailure(result.failure);
@@ -191,7 +199,6 @@ export class RetryingStore implements ObjectStore {
       if (result.failure.again === "no" || made >= attempts) throw result.failure.error;
       this.statistics.retries += 1;
       const longest = Math.min(longestDelay, delay * 2 ** (made - 1));
-      // oxlint-disable-next-line no-await-in-loop
       await this.#wait(this.#environment.random.next() * longest, signal);
       this.#refuseAborted(signal);
     }

@@ -54,6 +54,9 @@ export interface ObjectStore {
   /** The body of an object. `ENOENT` where there is none. */
   get(key: string, options?: GetOptions): Promise<Buffer>;
 
+  /** Size and age of an object without its body; undefined where there is none. */
+  head(key: string, options?: StoreOptions): Promise<ObjectEntry | undefined>;
+
   /**
    * Creates an object unless there is one. True: the object has exactly this body, by this call. False: there
    * was one already, by another writer. After an attempt whose outcome is unknown the object is read back and

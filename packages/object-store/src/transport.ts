@@ -45,6 +45,8 @@ export interface ObjectTransport {
     most: number,
     signal: AbortSignal,
   ): Promise<Attempt<Buffer>>;
+  /** Undefined where there is none. */
+  head(key: string, signal: AbortSignal): Promise<Attempt<ObjectEntry | undefined>>;
   /** Writes the object if there is none; must be atomic with every other `create` of the key. */
   create(key: string, body: Uint8Array, signal: AbortSignal): Promise<Attempt<Created>>;
   put(key: string, body: Uint8Array, signal: AbortSignal): Promise<Attempt<void>>;

@@ -17,7 +17,6 @@ export async function getVerified<T>(
 ): Promise<T> {
   for (let attempt = 1; attempt <= 2; attempt += 1) {
     // The second is only for a first that was bad.
-    // oxlint-disable-next-line no-await-in-loop
     const decoded = decode(await store.get(key, options));
     if (decoded !== undefined) return decoded;
   }

@@ -53,7 +53,13 @@ describe.each(Object.keys(kinds))("%s", (kind) => {
     expect(await store.create("a/b", Buffer.from("one"))).toBe(true);
     expect(await store.create("a/b", Buffer.from("two"))).toBe(false);
     expect((await store.get("a/b")).toString()).toBe("one");
+    const before = Date.now();
     await store.put("a/b", Buffer.from("three"));
+    const head = await store.head("a/b");
+    expect(head).toMatchObject({ key: "a/b", size: 5 });
+    // S3 tells whole seconds; the clock of a store need not be ours.
+    expect(head?.modified).toBeGreaterThan(before - 3_600_000);
+    expect(await store.head("a/c")).toBeUndefined();
     expect((await store.get("a/b")).toString()).toBe("three");
     await store.remove("a/b");
     await store.remove("a/b");

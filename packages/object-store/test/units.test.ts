@@ -157,7 +157,6 @@ test("whatever is lost, late or refused: at most one writer is told that it crea
       const state = { over: false };
       void done.then(() => (state.over = true));
       // What becomes ready runs between the timers.
-      // oxlint-disable-next-line no-await-in-loop
       while (!state.over) await clock.pass(500);
       await clock.pass(60_000);
       const winners = [...told].filter(([, value]) => value === true).map(([name]) => name);

@@ -98,7 +98,7 @@ function collect(response: IncomingMessage, most: number, bodiless: boolean): Pr
   const said = response.headers["content-length"];
   const length = said === undefined ? undefined : Number(said);
   return new Promise((resolve, reject) => {
-    if (length !== undefined && length > most) {
+    if (!bodiless && length !== undefined && length > most) {
       reject(new ExchangeError(`the answer has ${length} bytes where ${most} are the most`, "most", false));
       return;
     }

@@ -2,6 +2,7 @@
  * One attempt at an S3-compatible store: signed requests over node:http(s) with connections that are kept.
  *
  *     get       GET    /key            Range: bytes=a-b
+ *     head      HEAD   /key
  *     create    PUT    /key            If-None-Match: *     412 is "exists"; 409 is "two at once, try again"
  *     put       PUT    /key
  *     list      GET    /?list-type=2   prefix, start-after
@@ -14,7 +15,7 @@ import { readFileSync } from "node:fs";
 import type { Agent, OutgoingHttpHeaders } from "node:http";
 import { type Credentials as SignerCredentials, sign } from "aws4";
 import { BlockIoError, type ErrorCode, type Operation, codeOf, toBlockIoError } from "@dmkit/block-io";
-import type { ObjectRange } from "../store.ts";
+import type { ObjectEntry, ObjectRange } from "../store.ts";
 import {
   type Attempt,
   type Created,
@@ -35,7 +36,7 @@ const SHORT = 1 << 20;
 // A page of 1000 entries with the longest keys. In bytes.
 const LISTING = 16 << 20;
 
-type Method = "GET" | "PUT" | "DELETE";
+type Method = "GET" | "HEAD" | "PUT" | "DELETE";
 
 interface Call {
   readonly method: Method;
@@ -95,6 +96,23 @@ export class S3Transport implements ObjectTransport {
       return succeeded(part);
     }
     return this.#refused("read", key, result.value);
+  }
+
+  async head(key: string, signal: AbortSignal): Promise<Attempt<ObjectEntry | undefined>> {
+    const result = await this.#call("read", { method: "HEAD", key, most: SHORT, signal });
+    if (!result.done) return result;
+    const { status, headers } = result.value;
+    // A HEAD has no body to say whether it is the bucket that is missing; the first PUT will.
+    if (status === 404) return succeeded(undefined);
+    if (status !== 200) return this.#refused("read", key, result.value);
+    const size = Number(headers["content-length"]);
+    const modified = Date.parse(headers["last-modified"] ?? "");
+    if (Number.isSafeInteger(size) && !Number.isNaN(modified)) return succeeded({ key, size, modified });
+    return failed(
+      this.#error("EPROTO", "read", `${key}: the store tells neither size nor age`),
+      "nothing",
+      "no",
+    );
   }
 
   async create(key: string, body: Uint8Array, signal: AbortSignal): Promise<Attempt<Created>> {

@@ -51,7 +51,7 @@ interface Stored {
 
 export class S3TestServer {
   readonly objects: Map<string, Stored> = new Map();
-  /** Requests since the start, by method. */
+  /** Requests since the start, by method; HEAD counts as GET. */
   readonly counts: Record<ServerFault["method"], number> = { GET: 0, PUT: 0, LIST: 0, DELETE: 0 };
   readonly #options: Required<S3TestServerOptions>;
   readonly #server: Server;
@@ -99,8 +99,8 @@ export class S3TestServer {
     const url = new URL(request.url ?? "/", "http://127.0.0.1");
     const [, bucket, ...rest] = url.pathname.split("/");
     const key = decodeURIComponent(rest.join("/"));
-    const method =
-      request.method === "GET" && key === "" ? "LIST" : (request.method as ServerFault["method"]);
+    const plain = request.method === "HEAD" ? "GET" : (request.method as ServerFault["method"]);
+    const method = plain === "GET" && key === "" ? "LIST" : plain;
     this.counts[method] += 1;
     const parts: Buffer[] = [];
     for await (const part of request) parts.push(part as Buffer);
@@ -159,7 +159,12 @@ export class S3TestServer {
     const part = Buffer.from(stored.body.subarray(from, range === null ? undefined : Number(range[2]) + 1));
     if (range !== null && from >= stored.body.length) return refuse(response, 416, "InvalidRange");
     const etag = `"${createHash("md5").update(stored.body).digest("hex")}"`;
-    response.writeHead(range === null ? 200 : 206, { "content-length": part.length, etag });
+    const headers = { "content-length": part.length, etag, "last-modified": stored.modified.toUTCString() };
+    response.writeHead(range === null ? 200 : 206, headers);
+    if (request.method === "HEAD") {
+      response.end();
+      return;
+    }
     if (kind === "truncated") {
       response.write(part.subarray(0, part.length >> 1), () => request.socket.destroy());
       return;

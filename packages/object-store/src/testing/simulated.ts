@@ -4,7 +4,7 @@
  * of the environment and timed by its clock, so the same seed gives the same run.
  */
 import { BlockIoError, type Environment } from "@dmkit/block-io";
-import type { ObjectRange } from "../store.ts";
+import type { ObjectEntry, ObjectRange } from "../store.ts";
 import {
   type Attempt,
   type Created,
@@ -33,6 +33,8 @@ export interface SimulatedStoreOptions {
 /** What a bucket holds; shared by the clients of one test. */
 export class SimulatedBucket {
   readonly objects: Map<string, Buffer> = new Map();
+  /** When each was written, by the wall clock of its writer's environment. */
+  readonly modified: Map<string, number> = new Map();
 }
 
 export class SimulatedTransport implements ObjectTransport {
@@ -71,11 +73,20 @@ export class SimulatedTransport implements ObjectTransport {
     });
   }
 
+  head(key: string, signal: AbortSignal): Promise<Attempt<ObjectEntry | undefined>> {
+    return this.#attempt(signal, () => {
+      const stored = this.#bucket.objects.get(key);
+      return succeeded(
+        stored === undefined ? undefined : { key, size: stored.length, modified: this.#modified(key) },
+      );
+    });
+  }
+
   create(key: string, body: Uint8Array, signal: AbortSignal): Promise<Attempt<Created>> {
     const copy = Buffer.from(body);
     return this.#attempt(signal, () => {
       if (this.#bucket.objects.has(key) && !this.#options.ignoresConditions) return succeeded("exists");
-      this.#bucket.objects.set(key, copy);
+      this.#set(key, copy);
       return succeeded("created");
     });
   }
@@ -83,7 +94,7 @@ export class SimulatedTransport implements ObjectTransport {
   put(key: string, body: Uint8Array, signal: AbortSignal): Promise<Attempt<void>> {
     const copy = Buffer.from(body);
     return this.#attempt(signal, () => {
-      this.#bucket.objects.set(key, copy);
+      this.#set(key, copy);
       return succeeded(undefined);
     });
   }
@@ -96,7 +107,7 @@ export class SimulatedTransport implements ObjectTransport {
       const entries = keys.slice(0, 1000).map((key) => ({
         key,
         size: this.#bucket.objects.get(key)?.length ?? 0,
-        modified: 0,
+        modified: this.#modified(key),
       }));
       return succeeded({ entries, more: keys.length > entries.length });
     });
@@ -111,6 +122,15 @@ export class SimulatedTransport implements ObjectTransport {
 
   close(): Promise<void> {
     return Promise.resolve();
+  }
+
+  #set(key: string, body: Buffer): void {
+    this.#bucket.objects.set(key, body);
+    this.#bucket.modified.set(key, this.#options.environment.clock.wallTime());
+  }
+
+  #modified(key: string): number {
+    return this.#bucket.modified.get(key) ?? 0;
   }
 
   #attempt<T>(signal: AbortSignal, act: () => Attempt<T>): Promise<Attempt<T>> {

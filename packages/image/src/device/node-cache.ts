@@ -1,0 +1,136 @@
+/**
+ * Blobs on the disk of this machine, shared by all images and processes.
+ *
+ *     <folder>/<first two digits>/<digest>       a blob as in the store
+ *     <folder>/<first two digits>/.<random>      a blob on its way
+ *
+ * A blob gets its name when it is whole, by rename(2). Nothing is synced: who reads a blob verifies it, so after a crash
+ * or an edit by hand the worst is that it is fetched again. Blobs that were not used for the longest time go when all of
+ * them have more than `limit` bytes; the time of the last use is the file's modification time, to within an hour.
+ */
+import { mkdir, open, readFile, readdir, rename, stat, unlink, utimes } from "node:fs/promises";
+import { join } from "node:path";
+import { type Environment, codeOf } from "@dmkit/block-io";
+import { BLOB_HEAD, MAX_BLOB } from "../format/blob.ts";
+import { type Digest, isDigest } from "../format/digest.ts";
+
+const HOUR = 3_600_000;
+// After this part of the limit was added, the folder is looked through again.
+const SLACK = 16;
+
+export class NodeCache {
+  readonly #folder: string;
+  readonly #limit: number;
+  readonly #environment: Environment;
+  /** Since the folder was last looked through. */
+  #added: number;
+  #trimming: Promise<void> | undefined;
+  #told = false;
+
+  /** @param limit bytes of blobs, at least 16 MiB. */
+  constructor(folder: string, limit: number, environment: Environment) {
+    this.#folder = folder;
+    this.#limit = limit;
+    this.#environment = environment;
+    this.#added = limit;
+  }
+
+  /** The body of a blob, not verified; undefined where there is none. */
+  async get(digest: Digest): Promise<Buffer | undefined> {
+    const path = this.#path(digest);
+    try {
+      const { size, mtimeMs } = await stat(path);
+      if (size > MAX_BLOB + BLOB_HEAD) return undefined;
+      const now = this.#environment.clock.wallTime();
+      if (Math.abs(now - mtimeMs) > HOUR) await utimes(path, now / 1000, now / 1000);
+      return await readFile(path);
+    } catch (error) {
+      if (codeOf(error) !== "ENOENT") this.#tell(error);
+      return undefined;
+    }
+  }
+
+  /** Keeps a blob; a disk that is full or read-only costs nothing but the next fetch. */
+  async put(digest: Digest, body: Buffer): Promise<void> {
+    const path = this.#path(digest);
+    const random = Math.floor(this.#environment.random.next() * 2 ** 48).toString(16);
+    const temporary = join(this.#folder, digest.slice(0, 2), `.${random.padStart(12, "0")}`);
+    try {
+      await mkdir(join(this.#folder, digest.slice(0, 2)), { recursive: true, mode: 0o700 });
+      const file = await open(temporary, "wx", 0o600);
+      try {
+        await file.writeFile(body);
+      } finally {
+        await file.close();
+      }
+      await rename(temporary, path);
+      this.#added += body.length;
+    } catch (error) {
+      await unlink(temporary).catch(() => {});
+      this.#tell(error);
+    }
+    if (this.#added > this.#limit / SLACK) await this.#trim();
+  }
+
+  /** Forgets a blob that turned out to be damaged. */
+  async remove(digest: Digest): Promise<void> {
+    await unlink(this.#path(digest)).catch((error: unknown) => {
+      if (codeOf(error) !== "ENOENT") this.#tell(error);
+    });
+  }
+
+  #trim(): Promise<void> {
+    this.#trimming ??= this.#removeOldest()
+      .catch((error: unknown) => this.#tell(error))
+      .finally(() => (this.#trimming = undefined));
+    return this.#trimming;
+  }
+
+  async #removeOldest(): Promise<void> {
+    this.#added = 0;
+    const files: { readonly path: string; readonly size: number; readonly used: number }[] = [];
+    let bytes = 0;
+    const yesterday = this.#environment.clock.wallTime() - 24 * HOUR;
+    for (const part of await readdir(this.#folder)) {
+      if (!/^[0-9a-f]{2}$/.test(part)) continue;
+      for (const name of await readdir(join(this.#folder, part))) {
+        const path = join(this.#folder, part, name);
+        // Another process may have removed it.
+        const found = await stat(path).catch(() => undefined);
+        if (found === undefined) continue;
+        if (isDigest(name)) {
+          files.push({ path, size: found.size, used: found.mtimeMs });
+          bytes += found.size;
+        } else if (/^\.[0-9a-f]{12}$/.test(name) && found.mtimeMs < yesterday) {
+          // A crash left it.
+          await unlink(path).catch(() => {});
+        }
+      }
+    }
+    const goal = this.#limit - this.#limit / SLACK;
+    if (bytes <= this.#limit) return;
+    for (const { path, size } of files.toSorted((a, b) => a.used - b.used)) {
+      if (bytes <= goal) return;
+      await unlink(path).catch(() => {});
+      bytes -= size;
+    }
+  }
+
+  #path(digest: Digest): string {
+    return join(this.#folder, digest.slice(0, 2), digest);
+  }
+
+  #tell(cause: unknown): void {
+    if (this.#told) return;
+    this.#told = true;
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    this.#environment.logger.log(
+      "warn",
+      "the cache on this node does not work; blobs are fetched each time",
+      {
+        folder: this.#folder,
+        reason,
+      },
+    );
+  }
+}

@@ -1,0 +1,28 @@
+/**
+ * A digest: SHA-256, 32 bytes; as text 64 lower-case hexadecimal digits. 32 zero bytes stand for "all zeroes" or "none":
+ * no input is known that hashes to them.
+ */
+import { isZero } from "@dmkit/block-io";
+
+/** Bytes of a digest. */
+export const DIGEST = 32;
+
+/** As text: the name of what has it. */
+export type Digest = string;
+
+/** Whether `text` is a digest. */
+export function isDigest(text: string): boolean {
+  return /^[0-9a-f]{64}$/.test(text);
+}
+
+/** The digest at a place of a table, undefined where there is none. */
+export function digestAt(table: Buffer, index: number): Digest | undefined {
+  const bytes = table.subarray(index * DIGEST, (index + 1) * DIGEST);
+  return isZero(bytes) ? undefined : bytes.toString("hex");
+}
+
+/** Writes a digest to a place of a table; undefined as zeroes. */
+export function putDigest(table: Buffer, index: number, digest: Digest | undefined): void {
+  if (digest === undefined) table.fill(0, index * DIGEST, (index + 1) * DIGEST);
+  else table.write(digest, index * DIGEST, DIGEST, "hex");
+}

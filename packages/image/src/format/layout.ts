@@ -1,0 +1,85 @@
+/**
+ * Where things are in a store.
+ *
+ *     blobs/<first two digits>/<digest>     a blob; never changed
+ *     images/<name>/<digest>                a manifest; created after all its blobs, never changed
+ *     tags/<name>/<tag>/<n>                 what a tag says, n = 16 digits counted from 1: created if absent, and the
+ *                                           highest is in force. So of two who move a tag at once, one is told
+ *     gc/<n>                                a collection that runs: created if absent, removed at its end
+ *
+ * The body of a tag is text: the digest, a line feed, the time as ISO 8601, a line feed, the writer's token, a line feed.
+ */
+import type { Digest } from "./digest.ts";
+import { isDigest } from "./digest.ts";
+
+/** The tag that is meant where none is said. */
+export const DEFAULT_TAG = "latest";
+
+const name = /^[a-z0-9](?:[a-z0-9._-]{0,126}[a-z0-9])?$/;
+
+/** Whether an image, or a tag, can be called so: 1 … 128 of a-z 0-9 . _ -, letters or digits at both ends. */
+export function isName(text: string): boolean {
+  return name.test(text);
+}
+
+export const BLOBS = "blobs/";
+export const IMAGES = "images/";
+export const TAGS = "tags/";
+export const COLLECTIONS = "gc/";
+
+export function blobKey(digest: Digest): string {
+  return `${BLOBS}${digest.slice(0, 2)}/${digest}`;
+}
+
+/** The digest a blob's key names, or undefined for another key. */
+export function blobOfKey(key: string): Digest | undefined {
+  const digest = key.slice(-64);
+  return isDigest(digest) && key === blobKey(digest) ? digest : undefined;
+}
+
+export function manifestKey(image: string, digest: Digest): string {
+  return `${IMAGES}${image}/${digest}`;
+}
+
+/** Image and digest that a manifest's key names. */
+export function manifestOfKey(key: string): { readonly image: string; readonly digest: Digest } | undefined {
+  const [, image = "", digest = "", more] = key.slice(IMAGES.length - 1).split("/");
+  return more === undefined && isName(image) && isDigest(digest) ? { image, digest } : undefined;
+}
+
+export function tagPrefix(image: string, tag?: string): string {
+  return `${TAGS}${image}/${tag === undefined ? "" : `${tag}/`}`;
+}
+
+export function tagKey(image: string, tag: string, version: number): string {
+  return `${tagPrefix(image, tag)}${String(version).padStart(16, "0")}`;
+}
+
+/** What a tag's key names. */
+export function tagOfKey(
+  key: string,
+): { readonly image: string; readonly tag: string; readonly version: number } | undefined {
+  const [, image = "", tag = "", version = "", more] = key.slice(TAGS.length - 1).split("/");
+  if (more !== undefined || !isName(image) || !isName(tag) || !/^\d{16}$/.test(version)) return undefined;
+  return { image, tag, version: Number(version) };
+}
+
+/** What a version of a tag says. */
+export interface TagRecord {
+  readonly digest: Digest;
+  /** Milliseconds since 1970-01-01 UTC, by the clock of who wrote it. */
+  readonly time: number;
+  readonly token: string;
+}
+
+export function encodeTag({ digest, time, token }: TagRecord): Buffer {
+  return Buffer.from(`${digest}\n${new Date(time).toISOString()}\n${token}\n`, "latin1");
+}
+
+/** Undefined for what is no record of a tag. */
+export function decodeTag(body: Buffer): TagRecord | undefined {
+  const [digest = "", time = "", token = "", end, more] = body.toString("latin1").split("\n");
+  const parsed = Date.parse(time);
+  if (!isDigest(digest) || Number.isNaN(parsed) || end !== "" || more !== undefined) return undefined;
+  return { digest, time: parsed, token };
+}

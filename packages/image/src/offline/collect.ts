@@ -1,0 +1,225 @@
+/**
+ * Collection: blobs and manifests that nothing refers to any more are removed.
+ *
+ * In use are the manifests that a tag says now, or that are younger than the grace time, and their pages, chunks and hot
+ * lists. (A parent is history: its child has all its own chunks.)
+ *
+ * Why nothing that is needed goes:
+ * - a blob that is removed was older than the grace time when the list was made, and in no manifest read after that;
+ * - a publication relies on a blob it did not upload only if the blob is younger than half the grace time, or in use by its
+ *   parent; older ones it uploads again; and once its manifest is there it waits for collections and looks for both again;
+ * - one collection at a time runs, and one that has taken an hour from its lists gives up: a request that lands late
+ *   lands within minutes. The half of the grace time that is left is what a publication has for its upload.
+ */
+import { BlockIoError, type Environment, realEnvironment, sleep } from "@dmkit/block-io";
+import type { ObjectStore } from "@dmkit/object-store";
+import { ChunkMemory } from "../core/chunk-memory.ts";
+import { Blobs } from "../device/blobs.ts";
+import { type Digest, digestAt } from "../format/digest.ts";
+import { PAGE_CHUNKS, chunkCount } from "../format/manifest.ts";
+import {
+  BLOBS,
+  COLLECTIONS,
+  IMAGES,
+  TAGS,
+  blobKey,
+  blobOfKey,
+  manifestKey,
+  manifestOfKey,
+  tagKey,
+  tagOfKey,
+} from "../format/layout.ts";
+import { readManifest, readTag } from "../open/manifests.ts";
+
+/** Milliseconds that a blob nobody refers to is kept at the least. */
+export const GRACE: number = 24 * 3_600_000;
+// A collection that began this long ago has ended, whatever its key says.
+const LONGEST = 3_600_000;
+
+export interface CollectOptions {
+  /** Only says what would be removed. */
+  readonly dryRun?: boolean | undefined;
+  readonly environment?: Environment | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly progress?: ((progress: { readonly done: number; readonly total: number }) => void) | undefined;
+}
+
+/** What a collection removed, or would. */
+export interface Collected {
+  readonly blobs: number;
+  /** Bytes of bodies. */
+  readonly bytes: number;
+  readonly manifests: number;
+  /** Blobs that stay. */
+  readonly kept: number;
+}
+
+/** `EBUSY` while another collection runs. */
+export async function collect(store: ObjectStore, options: CollectOptions = {}): Promise<Collected> {
+  const { environment = realEnvironment, dryRun = false } = options;
+  if (dryRun) return await collectNow(store, options, environment);
+  const began = environment.clock.wallTime();
+  const running = await runningCollection(store, began);
+  const token = String(Math.floor(environment.random.next() * 2 ** 48));
+  const key = `${COLLECTIONS}${String((running.last ?? 0) + 1).padStart(16, "0")}`;
+  if (running.busy || !(await store.create(key, Buffer.from(token)))) {
+    throw new BlockIoError("a collection is running in this store", {
+      code: "EBUSY",
+      device: store.name,
+      hint: "Wait for its end; one that was interrupted counts for an hour.",
+    });
+  }
+  try {
+    return await collectNow(store, options, environment);
+  } finally {
+    await store.remove(key);
+  }
+}
+
+/** Resolves when no collection runs. */
+export async function waitForCollections(
+  store: ObjectStore,
+  environment: Environment,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  while ((await runningCollection(store, environment.clock.wallTime())).busy) {
+    signal?.throwIfAborted();
+    await sleep(environment.clock, 5000);
+  }
+}
+
+async function runningCollection(
+  store: ObjectStore,
+  now: number,
+): Promise<{ readonly busy: boolean; readonly last: number | undefined }> {
+  let last: number | undefined;
+  let busy = false;
+  for await (const { key, modified } of store.list(COLLECTIONS)) {
+    const number = Number(key.slice(COLLECTIONS.length));
+    if (Number.isSafeInteger(number)) last = number;
+    if (now - modified < LONGEST) busy = true;
+  }
+  return { busy, last };
+}
+
+async function collectNow(
+  store: ObjectStore,
+  { signal, progress, dryRun = false }: CollectOptions,
+  environment: Environment,
+): Promise<Collected> {
+  const began = environment.clock.wallTime();
+  const oldest = began - GRACE;
+  // The candidates first, then who uses them: what begins to be used in between is seen.
+  const candidates = new Map<Digest, number>();
+  let all = 0;
+  for await (const { key, size, modified } of store.list(BLOBS, "", { signal })) {
+    const digest = blobOfKey(key);
+    if (digest === undefined) continue;
+    all += 1;
+    if (modified < oldest) candidates.set(digest, size);
+  }
+  const { used, unused } = await manifests(store, oldest, signal);
+  const blobs = new Blobs(store, new ChunkMemory(8 << 20), undefined);
+  try {
+    for (const { image, digest } of used) {
+      for await (const blob of blobsOf(store, blobs, image, digest)) candidates.delete(blob);
+    }
+  } finally {
+    await blobs.close();
+  }
+  let done = 0;
+  let bytes = 0;
+  const total = candidates.size;
+  const late = (): void => {
+    signal?.throwIfAborted();
+    if (environment.clock.wallTime() - began < LONGEST) return;
+    throw new BlockIoError("the collection took an hour and ends here", {
+      code: "ETIMEDOUT",
+      device: store.name,
+      hint: "Run it again: it goes on where it ended.",
+    });
+  };
+  // Manifests first: without one its blobs are not in use, and not the other way round.
+  for (const { image, digest } of unused) {
+    late();
+    if (!dryRun) await store.remove(manifestKey(image, digest), { signal });
+  }
+  const left = [...candidates];
+  const worker = async (): Promise<void> => {
+    for (let next = left.pop(); next !== undefined; next = left.pop()) {
+      late();
+      const [digest, size] = next;
+      if (!dryRun) {
+        // Uploaded again since the list was made: somebody wants it.
+        const now = await store.head(blobKey(digest), { signal });
+        if (now === undefined || now.modified >= oldest) continue;
+        await store.remove(blobKey(digest), { signal });
+      }
+      done += 1;
+      bytes += size;
+      progress?.({ done, total });
+    }
+  };
+  await Promise.all(Array.from({ length: 16 }, worker));
+  return { blobs: done, bytes, manifests: unused.length, kept: all - done };
+}
+
+interface Named {
+  readonly image: string;
+  readonly digest: Digest;
+}
+
+async function manifests(
+  store: ObjectStore,
+  oldest: number,
+  signal: AbortSignal | undefined,
+): Promise<{ readonly used: readonly Named[]; readonly unused: readonly Named[] }> {
+  const found: (Named & { readonly modified: number })[] = [];
+  for await (const { key, modified } of store.list(IMAGES, "", { signal })) {
+    const named = manifestOfKey(key);
+    if (named !== undefined) found.push({ ...named, modified });
+  }
+  const tags = new Map<string, { readonly image: string; readonly tag: string }>();
+  for await (const { key } of store.list(TAGS, "", { signal })) {
+    const tag = tagOfKey(key);
+    if (tag !== undefined) tags.set(`${tag.image}/${tag.tag}`, tag);
+  }
+  const tagged = new Set<string>();
+  for (const { image, tag } of tags.values()) {
+    const { record } = await readTag(store, image, tag);
+    if (record !== undefined) tagged.add(`${image}/${record.digest}`);
+  }
+  const isUsed = ({ image, digest, modified }: (typeof found)[number]): boolean =>
+    modified >= oldest || tagged.has(`${image}/${digest}`);
+  return { used: found.filter(isUsed), unused: found.filter((manifest) => !isUsed(manifest)) };
+}
+
+/** Every blob that a manifest needs. */
+export async function* blobsOf(
+  store: ObjectStore,
+  blobs: Blobs,
+  image: string,
+  digest: Digest,
+): AsyncGenerator<Digest> {
+  const manifest = await readManifest(store, image, digest);
+  if (manifest.hotList !== undefined) yield manifest.hotList;
+  const count = chunkCount(manifest.size, manifest.chunkSize);
+  for (const [index, page] of manifest.pages.entries()) {
+    if (page === undefined) continue;
+    yield page;
+    const table = await blobs.load(page);
+    const chunks = Math.min(PAGE_CHUNKS, count - index * PAGE_CHUNKS);
+    for (let chunk = 0; chunk < chunks; chunk += 1) {
+      const blob = digestAt(table, chunk);
+      if (blob !== undefined) yield blob;
+    }
+  }
+}
+
+/** Takes a tag away, with all its versions; the image stays until a collection. True if there was one. */
+export async function removeTag(store: ObjectStore, image: string, tag: string): Promise<boolean> {
+  const { version } = await readTag(store, image, tag);
+  // From the first on: as long as the highest is there, it is in force.
+  for (let n = 1; n <= version; n += 1) await store.remove(tagKey(image, tag, n));
+  return version > 0;
+}

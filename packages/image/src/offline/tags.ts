@@ -1,0 +1,60 @@
+/** What is in a store: images, their versions and tags; and the moving of tags. */
+import { BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
+import type { ObjectStore } from "@dmkit/object-store";
+import type { Digest } from "../format/digest.ts";
+import { IMAGES, TAGS, encodeTag, manifestOfKey, tagKey, tagOfKey } from "../format/layout.ts";
+import { readManifest, readTag } from "../open/manifests.ts";
+
+/** A version of an image. */
+export interface ImageVersion {
+  readonly name: string;
+  readonly digest: Digest;
+  readonly tags: readonly string[];
+  /** Milliseconds since 1970-01-01 UTC by the store's clock, when it was published. */
+  readonly published: number;
+}
+
+/** Every version of every image in a store, by name and time. */
+export async function listImages(store: ObjectStore): Promise<ImageVersion[]> {
+  const tags = new Map<string, string[]>();
+  const known = new Set<string>();
+  for await (const { key } of store.list(TAGS)) {
+    const found = tagOfKey(key);
+    if (found === undefined || known.has(`${found.image}/${found.tag}`)) continue;
+    known.add(`${found.image}/${found.tag}`);
+    const { record } = await readTag(store, found.image, found.tag);
+    if (record === undefined) continue;
+    const version = `${found.image}/${record.digest}`;
+    tags.set(version, [...(tags.get(version) ?? []), found.tag]);
+  }
+  const versions: ImageVersion[] = [];
+  for await (const { key, modified } of store.list(IMAGES)) {
+    const found = manifestOfKey(key);
+    if (found === undefined) continue;
+    const { image, digest } = found;
+    versions.push({ name: image, digest, tags: tags.get(`${image}/${digest}`) ?? [], published: modified });
+  }
+  return versions.toSorted((a, b) =>
+    a.name < b.name ? -1 : a.name > b.name ? 1 : a.published - b.published,
+  );
+}
+
+/** Makes a tag say `digest`, which must be there. `EBUSY` if somebody else moves it at the same time. */
+export async function moveTag(
+  store: ObjectStore,
+  image: string,
+  tag: string,
+  digest: Digest,
+  environment: Environment = realEnvironment,
+): Promise<void> {
+  await readManifest(store, image, digest);
+  const { version } = await readTag(store, image, tag);
+  const token = String(Math.floor(environment.random.next() * 2 ** 48));
+  const body = encodeTag({ digest, time: environment.clock.wallTime(), token });
+  if (await store.create(tagKey(image, tag, version + 1), body)) return;
+  throw new BlockIoError(`somebody else has just moved the tag ${tag} of ${image}`, {
+    code: "EBUSY",
+    device: store.name,
+    hint: "Look what it says now with dmkit image ls, and run the command again if you still want to.",
+  });
+}

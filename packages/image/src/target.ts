@@ -1,0 +1,33 @@
+/** The declaration of the target `image`. */
+import { BlockIoError, type Target, parseOptions, printNamed } from "@dmkit/block-io";
+import { openImage } from "./open/open-image.ts";
+import { parseImageReference } from "./open/reference.ts";
+import { type ImageOptions, imageOptions, namedOptions } from "./options.ts";
+
+export const image: Target<ImageOptions> = {
+  name: "image",
+  version: [1, 0, 0],
+  summary: "an image in an object store, read-only",
+  synopsis: "<image> [<#words> (<key> <value>)…]",
+  options: imageOptions,
+  parse(args) {
+    const values: Record<string, unknown> = { image: args.text("image", imageOptions.image) };
+    Object.assign(values, args.counted("words").named(namedOptions, imageOptions));
+    args.end();
+    const options = parseOptions(imageOptions, values, "image");
+    parseImageReference(options.image);
+    return options;
+  },
+  print: (options) => [options.image, ...printNamed(namedOptions, imageOptions, options)],
+  async open(options, { name, size, environment }) {
+    const device = await openImage(options, { name, environment });
+    if (device.size === size) return device;
+    await device.close();
+    throw new BlockIoError(`the image has ${device.size / 512} sectors, the table says ${size / 512}`, {
+      code: "EINVAL",
+      device: name,
+      op: "open",
+      hint: `Write ${device.size / 512} as the length; a part of an image is a linear over image:${options.image}.`,
+    });
+  },
+};
