@@ -70,7 +70,12 @@ export const assocCacheImages: ImageFormat = {
   summary: "set-associative block cache",
   roles: [
     { name: "cache", required: true, help: "the device that holds the cached blocks and the metadata" },
-    { name: "source", required: false, help: "the device that is cached; clean blocks are compared with it" },
+    {
+      name: "source",
+      required: false,
+      cached: true,
+      help: "the device that is cached; clean blocks are compared with it",
+    },
   ],
   detect,
   info: async (devices) => info(cacheOf(devices)),
@@ -82,6 +87,7 @@ export const assocCacheImages: ImageFormat = {
   restore: async (devices, given) => restore(cacheOf(devices), given),
   map: async (devices) => mapCache(cacheOf(devices), devices["source"]),
   formatOptions,
+  keepsImage: (words) => parseOptions(formatOptions, words, "cache").import,
   async format(devices, words, work) {
     const cache = cacheOf(devices);
     const options = parseOptions(formatOptions, words, "cache");

@@ -16,6 +16,8 @@ export interface ImageRole {
   readonly required: boolean;
   /** One line for help. */
   readonly help: string;
+  /** A device that the image is a cache of. A cache of ours is not taken as one without an explicit word. */
+  readonly cached?: boolean;
 }
 
 /** The devices of one image by role; those that are required are there. */
@@ -144,6 +146,8 @@ export interface ImageFormat {
   map(devices: ImageDevices, work: OfflineWork): Promise<ImageMap>;
   /** Makes a new image; `options` are `name=value` words, checked against the format's table of options. */
   format?(devices: ImageDevices, options: Readonly<Record<string, string>>, work: OfflineWork): Promise<void>;
+  /** Whether `format` with these options goes on from an image that is there, and refuses everything else. */
+  keepsImage?(options: Readonly<Record<string, string>>): boolean;
   /** Names, ranges and help of what `format` understands. */
   readonly formatOptions?: OptionTable;
 }

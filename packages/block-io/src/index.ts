@@ -58,6 +58,18 @@ export type {
 export { type RangeGrant, RangeLock } from "./range-lock.ts";
 export { ByteAccess } from "./byte-access.ts";
 export { witnessOf } from "./witness.ts";
+export {
+  type Area,
+  type Contents,
+  FORCE_WORD,
+  type Overwriting,
+  beginFormat,
+  contentsOf,
+  eraseSignatures,
+  notBlank,
+  requireBlank,
+  requireNoCache,
+} from "./blank.ts";
 export { getU16, getU32, getU64, getU8, isZero, setU16, setU32, setU64, setU8, tryU64 } from "./bytes.ts";
 export { type MemoryDeviceOptions, MemoryDevice } from "./devices/memory.ts";
 export { FileDevice } from "./devices/file.ts";

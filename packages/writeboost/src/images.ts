@@ -41,7 +41,12 @@ export const writeboostImages: ImageFormat = {
   summary: "log-structured write cache",
   roles: [
     { name: "cache", required: true, help: "the fast device that holds the log" },
-    { name: "backing", required: false, help: "the slow device below: its size and contents are verified" },
+    {
+      name: "backing",
+      required: false,
+      cached: true,
+      help: "the slow device below: its size and contents are verified",
+    },
     { name: "plog", required: false, help: "the persistent log of type 1" },
   ],
   detect: detectImage,

@@ -1,4 +1,4 @@
-/** `dmkit format`: makes a new image, never over something that can be recognised. */
+/** `dmkit format`: makes a new image, on blank devices only unless somebody insists. */
 import { type ImageFormat, describeRange } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { imageFormats } from "../formats.ts";
@@ -17,8 +17,9 @@ interface FormatFlags extends ImageFlags {
 }
 
 const examples = `
-Devices come in the order of the roles; roles also have options. A device that already holds one of our formats, a
-file system, partition table, volume or image is refused without --force.
+Devices come in the order of the roles; roles also have options. Without --force only a blank device is formatted: one
+whose first MiB is zero, with nothing on it that is known: our own formats, file systems, partition tables, volumes,
+swap space, images. A cache is not taken as the device below another one either.
 
 Examples:
   truncate -s 1G cache.img

@@ -80,7 +80,7 @@ async function tryOut(
   work: OfflineWork,
 ): Promise<ReadonlySet<string>> {
   const roles = await tryRestore(file, devices, work);
-  if (!force) await refuseContents(devices, roles, imageFormats, file.format);
+  if (!force) await refuseContents(devices, roles, imageFormats, { welcome: file.format, keepsData: true });
   return roles;
 }
 

@@ -2,20 +2,22 @@
  * `format`: makes a new image.
  *
  * Invariants: it is tried out in memory first, so that wrong options or sizes change nothing; devices that are not
- * written then are not opened for writing; and those that are must hold nothing that can be recognised, unless
- * somebody insists.
+ * written then are not opened for writing; and those that are must be blank, and those that are cached be no
+ * caches, unless somebody insists.
  */
 import {
+  type BlockDevice,
   BlockIoError,
   type ImageDevices,
   type ImageFormat,
   type OfflineWork,
   codeOf,
+  eraseSignatures,
   parseOptions,
 } from "@dmkit/block-io";
 import { tryOut } from "./dump.ts";
 import { usage } from "./image.ts";
-import { refuseContents } from "./protect.ts";
+import { refuseCaches, refuseContents } from "./protect.ts";
 import { withRoles } from "./roles.ts";
 import { withImageUndo } from "./undo/session.ts";
 
@@ -37,6 +39,7 @@ export async function formatImage(
   if (make === undefined) throw new BlockIoError(`${format.name} cannot be formatted`, { code: "ENOTSUP" });
   if (format.formatOptions !== undefined) parseOptions(format.formatOptions, options, "--option");
   const { environment } = work;
+  const keeps = format.keepsImage?.(options) === true;
   const roles = await withRoles(
     references,
     () => false,
@@ -46,7 +49,11 @@ export async function formatImage(
       const written = await rolesWritten(devices, (copies) =>
         make(copies, options, { environment, signal: work.signal }),
       );
-      if (!force) await refuseContents(devices, written, formats);
+      if (!force) {
+        // What goes on from an image refuses everything that is none.
+        if (!keeps) await refuseContents(devices, written, formats);
+        await refuseCaches(devices, format);
+      }
       return written;
     },
   );
@@ -62,12 +69,17 @@ export async function formatImage(
         roles,
         environment,
         async (given) => {
+          if (force && !keeps) for (const device of writtenOf(given, roles)) await eraseSignatures(device);
           await make(given, options, work);
-          for (const role of roles) await given[role]?.flush();
+          for (const device of writtenOf(given, roles)) await device.flush();
         },
       ),
   );
   return roles;
+}
+
+function writtenOf(devices: ImageDevices, roles: ReadonlySet<string>): BlockDevice[] {
+  return [...roles].flatMap((role) => devices[role] ?? []);
 }
 
 /** All of them where it takes too much memory to find out. */

@@ -1,43 +1,55 @@
-/** What would be lost if a device were formatted. */
-import { type BlockDevice, BlockIoError, type ImageDevices, type ImageFormat } from "@dmkit/block-io";
-import { candidates } from "./detect.ts";
-import { SIGNATURE_AREA, findSignature } from "./format/signatures.ts";
-
-/** One of our formats, or something everybody knows; undefined: nothing that can be recognised. */
-export async function whatIsOn(
-  device: BlockDevice,
-  formats: readonly ImageFormat[],
-): Promise<string | undefined> {
-  const [own] = await candidates(device, formats);
-  return own?.text ?? foreignOn(device);
-}
-
-/** A file system, partition table or the like. */
-export async function foreignOn(device: BlockDevice): Promise<string | undefined> {
-  const start = Buffer.alloc(Math.min(SIGNATURE_AREA, device.size));
-  await device.read(0, start);
-  return findSignature(start);
-}
-
 /**
- * Throws `EEXIST` if one of the devices that are to be overwritten holds something that can be recognised.
- * @param welcome a format that may be there.
+ * What would be lost if a device were formatted. What is blank is decided by block-io, as for tables and stack files;
+ * the formats add what they say of their own images, and recognise some that have no magic.
  */
+import {
+  type BlockDevice,
+  type ImageDevices,
+  type ImageFormat,
+  contentsOf,
+  notBlank,
+  requireNoCache,
+} from "@dmkit/block-io";
+import { candidates } from "./detect.ts";
+
+const HOW = { word: "--force", code: "EEXIST" } as const;
+
+/** A file system, partition table or the like; undefined: nothing that is known. */
+export async function foreignOn(device: BlockDevice): Promise<string | undefined> {
+  const contents = device.size === 0 ? undefined : await contentsOf(device);
+  return contents?.known === true ? contents.text : undefined;
+}
+
+export interface Protection {
+  /** A format that may be there. */
+  readonly welcome?: ImageFormat | undefined;
+  /** Data of a kind that nobody knows may be there: only metadata is written, and the data are its. Default false. */
+  readonly keepsData?: boolean;
+}
+
+/** Throws `EEXIST` if one of the devices that are to be overwritten is not blank. */
 export async function refuseContents(
   devices: ImageDevices,
   roles: Iterable<string>,
   formats: readonly ImageFormat[],
-  welcome?: ImageFormat,
+  { welcome, keepsData = false }: Protection = {},
 ): Promise<void> {
   for (const role of roles) {
     const device = devices[role];
     if (device === undefined || (await welcome?.detect(device)) !== undefined) continue;
-    const contents = await whatIsOn(device, formats);
-    if (contents === undefined) continue;
-    throw new BlockIoError(`holds something already: ${contents}`, {
-      code: "EEXIST",
-      device: device.name,
-      hint: "Nothing was written. If it is not needed any more, add --force.",
-    });
+    const [own] = await candidates(device, formats);
+    const found = await contentsOf(device);
+    const contents =
+      own === undefined ? found : { text: own.text, known: true, cache: false, offset: found?.offset ?? 0 };
+    if (contents === undefined || (keepsData && !contents.known)) continue;
+    throw notBlank(device, contents, HOW);
+  }
+}
+
+/** Throws `EEXIST` if a device that is to be cached is a cache itself. */
+export async function refuseCaches(devices: ImageDevices, { roles }: ImageFormat): Promise<void> {
+  for (const { name, cached } of roles) {
+    const device = devices[name];
+    if (cached === true && device !== undefined) await requireNoCache(device, { ...HOW, force: false });
   }
 }

@@ -1,0 +1,181 @@
+/**
+ * What is not blank is written over by nobody without a word: file systems and volumes as their own tools make them,
+ * at every door there is: tables (stack files open the same targets) and the commands that make images.
+ */
+import { execFileSync } from "node:child_process";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { codeOf, realEnvironment } from "@dmkit/block-io";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openTableText } from "../src/devices.ts";
+import { cli } from "./cli.ts";
+
+const MIB = 2 ** 20;
+const folder = mkdtempSync(join(tmpdir(), "dmkit-blank-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const at = (name: string): string => join(folder, name);
+
+function sparse(name: string, size = 8 * MIB): string {
+  writeFileSync(at(name), "");
+  truncateSync(at(name), size);
+  return at(name);
+}
+
+function bytes(name: string, offset: number, text: string): string {
+  const contents = Buffer.alloc(8 * MIB);
+  contents.write(text, offset, "latin1");
+  writeFileSync(at(name), contents);
+  return at(name);
+}
+
+/** Who makes what, and how it is to be called. Without the tool, its bytes. */
+const strangers: Record<string, { readonly says: RegExp; readonly make: (name: string) => void }> = {
+  ext4: {
+    says: /ext4/,
+    make: (name) => tool(["mkfs.ext4", "-q", "-F"], sparse(name), () => bytes(name, 1080, "\x53\xef")),
+  },
+  swap: {
+    says: /swap/,
+    make: (name) => tool(["mkswap"], sparse(name), () => bytes(name, 4086, "SWAPSPACE2")),
+  },
+  btrfs: {
+    says: /btrfs/,
+    make: (name) => {
+      tool(["mkfs.btrfs", "-q"], sparse(name, 128 * MIB), () => bytes(name, 65_600, "_BHRfS_M"));
+      // Its superblock is enough.
+      truncateSync(at(name), 8 * MIB);
+    },
+  },
+  LVM: { says: /LVM/, make: (name) => bytes(name, 512, "LABELONE") },
+  RAID: { says: /RAID/, make: (name) => bytes(name, 8 * MIB - 8192, "\xfc\x4e\x2b\xa9") },
+  GPT: { says: /GPT/, make: (name) => bytes(name, 8 * MIB - 512, "EFI PART") },
+  database: { says: /byte 40000 is not zero/, make: (name) => bytes(name, 40_000, "records") },
+};
+
+function tool([program, ...args]: readonly string[], path: string, otherwise: () => void): void {
+  try {
+    execFileSync(program as string, [...args, path], { stdio: "ignore" });
+  } catch (error) {
+    if ((error as { code?: unknown }).code !== "ENOENT") throw error;
+    otherwise();
+  }
+}
+
+async function made(...args: string[]): Promise<void> {
+  const { code, stderr } = await cli(...args);
+  if (code !== 0) throw new Error(`${args.join(" ")}: ${stderr}`);
+}
+
+beforeAll(async () => {
+  for (const [name, { make }] of Object.entries(strangers)) make(name);
+  sparse("image");
+  await made("format", "compression", at("image"));
+});
+
+/** Makes its devices, the stranger's copy among them, and tries. The error's code and text, or nothing. */
+interface Door {
+  readonly code: "EFORMAT" | "EEXIST";
+  readonly word: RegExp;
+  readonly open: (victim: string, force: boolean) => Promise<string | undefined>;
+}
+
+async function opened(table: string): Promise<string | undefined> {
+  try {
+    await (await openTableText(table, realEnvironment)).close();
+    return undefined;
+  } catch (error) {
+    return `${codeOf(error)} ${(error as Error).message} ${(error as { hint?: string }).hint}`;
+  }
+}
+
+async function command(...args: string[]): Promise<string | undefined> {
+  const { code, stderr } = await cli(...args);
+  return code === 0 ? undefined : stderr;
+}
+
+const table = (line: (victim: string, force: boolean) => string): Door => ({
+  code: "EFORMAT",
+  word: /force 1/,
+  open: (victim, force) => opened(line(victim, force)),
+});
+
+const offline = (words: (victim: string) => readonly string[]): Door => ({
+  code: "EEXIST",
+  word: /--force/,
+  open: (victim, force) => command(...words(victim), ...(force ? ["--force"] : [])),
+});
+
+const doors: Record<string, Door> = {
+  "writeboost, cache": table(
+    (victim, force) =>
+      `0 2048 writeboost 0 ${sparse("b")} ${victim} 4 segment_size_order 10 force ${Number(force)}`,
+  ),
+  "writeboost, plog": table(
+    (victim, force) =>
+      `0 2048 writeboost 1 ${sparse("b")} ${sparse("c")} ${victim} 4 segment_size_order 10 force ${Number(force)}`,
+  ),
+  "format writeboost": offline((victim) => ["format", "writeboost", victim, "-o", "segment_size_order=10"]),
+  "format cache": offline((victim) => ["format", "cache", victim, "--source", sparse("b")]),
+  "format compression": offline((victim) => ["format", "compression", victim]),
+  "format cow": offline((victim) => ["format", "cow", victim, "--data", sparse("d", MIB), "-o", "force=1"]),
+  recompress: offline((victim) => ["recompress", at("image"), victim]),
+};
+
+describe.each(Object.entries(doors))("%s", (_name, { code, word, open }) => {
+  it.each(Object.entries(strangers))(
+    "refuses %s without the word, and writes nothing",
+    async (name, { says }) => {
+      const victim = at("victim");
+      copyFileSync(at(name), victim);
+      const error = await open(victim, false);
+      expect(error).toContain(code);
+      expect(error).toMatch(says);
+      expect(error).toMatch(word);
+      expect(readFileSync(victim).equals(readFileSync(at(name)))).toBe(true);
+      expect(await open(victim, true)).toBeUndefined();
+    },
+  );
+
+  it("takes a blank device", async () => {
+    expect(await open(sparse("victim"), false)).toBeUndefined();
+  });
+});
+
+describe("restore", () => {
+  it("refuses what is known, and takes data: they are what the metadata are of", async () => {
+    await made("dump", at("image"), "-o", at("dump"));
+    copyFileSync(at("ext4"), at("victim"));
+    expect(await command("restore", at("dump"), at("victim"))).toMatch(
+      /EEXIST|holds something already: an ext2/,
+    );
+    copyFileSync(at("database"), at("victim"));
+    expect(await command("restore", at("dump"), at("victim"))).toBeUndefined();
+  });
+});
+
+describe("format cache -o import=1", () => {
+  it("needs no word for the historical cache it goes on from, and takes nothing else", async () => {
+    const cache = sparse("v1");
+    const source = sparse("source");
+    await made("format", "cache", cache, "--source", source, "-o", "format=v1", "-o", "cache_size=64");
+    const words = ["format", "cache", "-o", "import=1", "--source", source];
+    expect(await command(...words, cache)).toBeUndefined();
+    expect((await cli("info", cache)).stdout).toContain("v2");
+    copyFileSync(at("ext4"), at("victim"));
+    for (const force of [[], ["--force"]]) {
+      expect(await command(...words, at("victim"), ...force)).toContain("no valid cache");
+      expect(readFileSync(at("victim")).equals(readFileSync(at("ext4")))).toBe(true);
+    }
+  });
+});
+
+describe("a cache", () => {
+  it("is not taken as the device below a new one", async () => {
+    const [cache, backing] = [sparse("first"), sparse("second")];
+    await made("format", "writeboost", cache, "-o", "segment_size_order=4");
+    const words = ["format", "cache", backing, "--source", cache];
+    expect(await command(...words)).toMatch(/writeboost cache.*--force/s);
+    expect(await command(...words, "--force")).toBeUndefined();
+  });
+});

@@ -1,0 +1,187 @@
+import { describe, expect, it } from "vitest";
+import {
+  type BlockDevice,
+  type BlockIoError,
+  ByteAccess,
+  MemoryDevice,
+  ZeroDevice,
+  beginFormat,
+  contentsOf,
+  eraseSignatures,
+  requireBlank,
+  requireNoCache,
+} from "../src/index.ts";
+import { placesOf, signatures } from "../src/format/signatures.ts";
+
+const MIB = 1024 * 1024;
+const SIZES = [512 * 200, 3 * MIB + 512];
+const disks = new Map(SIZES.map((size) => [size, new ByteAccess(new MemoryDevice(size, { name: "disk" }))]));
+
+async function deviceWith(
+  size: number,
+  offset: number,
+  bytes: Buffer,
+  block?: 512 | 4096,
+): Promise<MemoryDevice> {
+  const device = new MemoryDevice(size, { name: "disk", ...(block && { logicalBlockSize: block }) });
+  await new ByteAccess(device).write(offset, bytes);
+  return device;
+}
+
+/** Runs with the bytes on a disk that is empty before and after. */
+async function having(
+  { size, offset, bytes }: { size: number; offset: number; bytes: Buffer },
+  work: (disk: BlockDevice) => Promise<void>,
+): Promise<void> {
+  const access = disks.get(size) as ByteAccess;
+  await access.write(offset, bytes);
+  await work(access.device);
+  await access.write(offset, Buffer.alloc(bytes.length));
+}
+
+async function refusal(work: Promise<unknown>): Promise<BlockIoError | undefined> {
+  return work.then(
+    () => undefined,
+    (error: unknown) => error as BlockIoError,
+  );
+}
+
+/** Every place of every signature on devices of several sizes. */
+function* all(): Iterable<{
+  size: number;
+  offset: number;
+  bytes: Buffer;
+  name: string;
+  kind?: string | undefined;
+}> {
+  for (const size of SIZES) {
+    for (const { name, at, bytes: hex, kind } of signatures) {
+      const bytes = Buffer.from(hex, "hex");
+      const places = [...placesOf(at, size)].filter((place) => place >= 0 && place + bytes.length <= size);
+      // Of the hundreds of places of ZFS the first and the last ones are as good as all.
+      const some = places.length > 4 ? [...places.slice(0, 2), ...places.slice(-2)] : places;
+      for (const offset of some) yield { size, offset, bytes, name, kind };
+    }
+  }
+}
+
+describe("what is blank", () => {
+  it("is a device of zeroes, of any size, also one that is as large as can be", async () => {
+    for (const size of SIZES) expect(await contentsOf(new MemoryDevice(size))).toBeUndefined();
+    expect(await contentsOf(new MemoryDevice(4096 * 64, { logicalBlockSize: 4096 }))).toBeUndefined();
+    expect(await contentsOf(new ZeroDevice(2 ** 53 - 4096, "null:"))).toBeUndefined();
+  });
+
+  it("takes two reads of less than 2 MiB", async () => {
+    const reads: number[] = [];
+    const counted = new Proxy(new MemoryDevice(64 * MIB), {
+      get: (target, name) => {
+        if (name !== "read") return Reflect.get(target, name, target) as unknown;
+        return (offset: number, into: Buffer) => {
+          reads.push(into.length);
+          return target.read(offset, into);
+        };
+      },
+    });
+    expect(await contentsOf(counted)).toBeUndefined();
+    expect(reads).toHaveLength(2);
+    expect(reads.reduce((sum, length) => sum + length)).toBeLessThan(2 * MIB);
+  });
+
+  it("is nothing with a signature; the error says what it is, and which word overrides", async () => {
+    const names = signatures.map(({ name }) => name);
+    let tried = 0;
+    for (const one of all()) {
+      if (one.kind === "unfinished") continue;
+      tried += 1;
+      await having(one, async (device) => {
+        const where = `${one.name} at ${one.offset} of ${one.size}`;
+        const error = await refusal(requireBlank(device, { force: false, word: "--force" }));
+        expect(error?.code, where).toBe("EFORMAT");
+        // One format's bytes may be part of another's, which says more.
+        expect(
+          names.some((name) => error?.message.includes(name)),
+          where,
+        ).toBe(true);
+        expect(error?.hint, where).toContain("--force");
+      });
+    }
+    expect(tried).toBeGreaterThan(signatures.length);
+  });
+
+  it("names what is on a device with several marks by the most telling one", async () => {
+    const device = await deviceWith(4 * MIB, 510, Buffer.from("55aa", "hex"));
+    expect((await contentsOf(device))?.text).toContain("MBR");
+    await device.write(4 * MIB - 512, Buffer.concat([Buffer.from("EFI PART"), Buffer.alloc(504)]));
+    expect((await contentsOf(device))?.text).toContain("GPT");
+  });
+
+  it("is nothing whose first MiB holds any other byte; what lies behind does not matter", async () => {
+    for (const block of [512, 4096] as const) {
+      for (const offset of [0, 511, 4096, MIB - 1]) {
+        const device = await deviceWith(4 * MIB, offset, Buffer.from([7]), block);
+        expect(await contentsOf(device)).toMatchObject({ known: false, offset });
+        expect((await refusal(requireBlank(device, { force: false })))?.message).toContain(`byte ${offset}`);
+      }
+      expect(await contentsOf(await deviceWith(4 * MIB, MIB, Buffer.from([7]), block))).toBeUndefined();
+    }
+  });
+
+  it("is an area of its own on a larger device", async () => {
+    const device = await deviceWith(8 * MIB, 4 * MIB + 1080, Buffer.from("53ef", "hex"));
+    expect(await contentsOf(device, { offset: 0, length: 4 * MIB })).toBeUndefined();
+    expect(await contentsOf(device, { offset: 4 * MIB, length: 2 * MIB })).toMatchObject({ offset: 1080 });
+    expect(await contentsOf(device, { offset: 4 * MIB, length: 1536 })).toMatchObject({ offset: 1080 });
+  });
+
+  it("is nothing with historical metadata of a cache, which have no magic", async () => {
+    const last = Buffer.alloc(512);
+    last[0] = 64;
+    last[8] = 8;
+    last[12] = 16;
+    expect(await contentsOf(await deviceWith(4 * MIB, 4 * MIB - 512, last))).toMatchObject({ cache: true });
+    // Three frames are none.
+    last[0] = 3;
+    expect(await contentsOf(await deviceWith(4 * MIB, 4 * MIB - 512, last))).toBeUndefined();
+  });
+
+  it("is a device whose formatting was interrupted, unless there is a signature on it since", async () => {
+    for (const block of [512, 4096] as const) {
+      const device = await deviceWith(4 * MIB, 20_000, Buffer.alloc(4096, 9), block);
+      expect((await contentsOf(device))?.known).toBe(false);
+      await beginFormat(device);
+      expect(await contentsOf(device)).toBeUndefined();
+      await new ByteAccess(device).write(1080, Buffer.from("53ef", "hex"));
+      expect((await contentsOf(device))?.text).toContain("ext4");
+    }
+  });
+});
+
+describe("the word", () => {
+  it("takes all signatures off, and nothing else", async () => {
+    const device = await deviceWith(4 * MIB, 1080, Buffer.from("53ef", "hex"));
+    await device.write(4 * MIB - 512, Buffer.concat([Buffer.from("EFI PART"), Buffer.alloc(504, 1)]));
+    await device.write(8192, Buffer.alloc(4096, 3));
+    await requireBlank(device, { force: true });
+    expect(await contentsOf(device)).toMatchObject({ known: false, offset: 8192 });
+    const last = Buffer.alloc(512);
+    await device.read(4 * MIB - 512, last);
+    expect(last).toEqual(Buffer.concat([Buffer.alloc(8), Buffer.alloc(504, 1)]));
+    // What lies outside an area is left alone.
+    await new ByteAccess(device).write(1080, Buffer.from("53ef", "hex"));
+    await eraseSignatures(device, { offset: MIB, length: MIB });
+    expect(await contentsOf(device)).toMatchObject({ known: true });
+  });
+
+  it("is needed for a cache below a cache, and for nothing else there", async () => {
+    for (const one of all()) {
+      await having(one, async (device) => {
+        const error = await refusal(requireNoCache(device, { force: false }));
+        expect(error?.code, `${one.name} at ${one.offset}`).toBe(
+          one.kind === "cache" ? "EFORMAT" : undefined,
+        );
+        if (error !== undefined) await requireNoCache(device, { force: true });
+      });
+    }
+  });
+});
