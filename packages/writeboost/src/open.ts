@@ -22,6 +22,8 @@ export interface OpenOptions {
   readonly pool?: number | undefined;
   /** Default: the device's, classic for a new one. */
   readonly dialect?: Dialect | undefined;
+  /** Format a cache or plog device that is not blank, and cache a device that is a cache itself. Default false. */
+  readonly force?: boolean | undefined;
   readonly tunables?: Partial<Tunables> | undefined;
   readonly environment?: Environment | undefined;
   /** Called while slots are read during recovery. */
@@ -29,8 +31,8 @@ export interface OpenOptions {
 }
 
 /**
- * Opens a cache over `devices`, which stay the caller's to close. A cache device whose first sector is zero is
- * formatted; any other is recovered. Throws `EFORMAT` (unknown, damaged or foreign content; nothing written),
+ * Opens a cache over `devices`, which stay the caller's to close. A blank cache device is formatted; one that holds a
+ * cache is recovered; any other is refused, unless `force` is given. Throws `EFORMAT` (unknown, damaged or foreign content; nothing written),
  * `EINVAL` (sizes), or what the devices throw.
  */
 export async function openWriteboost(devices: Devices, options: OpenOptions = {}): Promise<WriteboostDevice> {
@@ -56,7 +58,13 @@ export async function openWriteboost(devices: Devices, options: OpenOptions = {}
   }
   const recovered = await recover(
     devices,
-    { order: options.order, dialect: options.dialect, pool, progress: options.progress },
+    {
+      order: options.order,
+      dialect: options.dialect,
+      pool,
+      force: options.force === true,
+      progress: options.progress,
+    },
     environment,
   );
   const device = new WriteboostDevice(devices, recovered, {

@@ -47,6 +47,11 @@ export const options = {
     optional: true,
     help: "format of the cache device; default: the device's, classic for a new one",
   },
+  force: {
+    type: "flag",
+    default: false,
+    help: "format cache and plog devices that are not blank, and over a backing device that is a cache; a cache that is there stays",
+  },
   allow_writeback: {
     type: "integer",
     optional: true,

@@ -11,7 +11,7 @@ export interface ScannedPlog {
   readonly fit: number;
   /** Segments after the end of the log, in id order without gaps; none if there are more than can be. */
   readonly rebuilt: readonly Rebuilt[];
-  /** Plog segments that are not all zero. */
+  /** Of those looked at, the plog segments that are not all zero. */
   readonly used: readonly number[];
   /** By plog segment: the id of its records, 0 for none. */
   readonly ids: readonly number[];
@@ -49,23 +49,40 @@ function mostAhead(identity: ScannedLog["identity"]): number {
   return identity.plogSegments >= SEGMENTS_FOR_TWO ? 2 : 1;
 }
 
-/** @param log the one on the cache device. @param backingSize bytes. */
+/**
+ * Plog segments that may hold something of this cache: those it had in use. Nobody knows how many the original drivers
+ * used; what lies behind those in use is none of our business.
+ */
+function inUse(identity: ScannedLog["identity"], fit: number): number {
+  return typeof identity === "object" ? Math.min(fit, identity.plogSegments) : fit;
+}
+
+/**
+ * @param log the one on the cache device. @param backingSize bytes.
+ * @param wanted plog segments that will be used: looked at as well, but nothing in them is believed.
+ */
 export async function scanPlog(
   plog: BlockDevice,
   { geometry: { order }, last, identity }: Pick<ScannedLog, "geometry" | "last" | "identity">,
   backingSize: number,
+  wanted: number = 0,
 ): Promise<ScannedPlog> {
   const size = plogSegmentSize(order);
   const fit = plogCapacity(plog, order);
+  const own = inUse(identity, fit);
   const bounds = { blocks: blocksPerSegment(order), backing: backingSize / 512 };
   const later = new Map<number, Rebuilt>();
   const used: number[] = [];
   const ids: number[] = [];
   let highest = 0;
   const buffer = Buffer.allocUnsafeSlow(size);
-  for (let segment = 0; segment < fit; segment += 1) {
+  for (let segment = 0; segment < Math.max(own, wanted); segment += 1) {
     await plog.read(segment * size, buffer);
     if (!isZero(buffer)) used.push(segment);
+    if (segment >= own) {
+      ids.push(0);
+      continue;
+    }
     const records = decodeRecords(buffer, bounds);
     const id = records[0]?.id ?? 0;
     ids.push(id);

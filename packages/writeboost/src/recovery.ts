@@ -6,7 +6,13 @@
  *           → write segments rebuilt from the plog, flush → zero the plog, flush
  *           → correct the superblock record, identity record, flush everything
  */
-import { type BlockDevice, type Environment, BlockIoError } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type Environment,
+  BlockIoError,
+  requireBlank,
+  requireNoCache,
+} from "@dmkit/block-io";
 import type { BlockMap } from "./core/block-map.ts";
 import { logRules } from "./core/log.ts";
 import type { Rebuilt } from "./core/plog-replay.ts";
@@ -22,9 +28,10 @@ import {
 } from "./format/geometry.ts";
 import { IDENTITY_START, type Identity, NO_UUID, encodeIdentity } from "./format/identity.ts";
 import { RECORD_START, encodeRecord } from "./format/superblock.ts";
-import { formatCache } from "./format-cache.ts";
+import { checkFormat, formatCache } from "./format-cache.ts";
 import { checkPairing, newUuid, plogIdentityOffset } from "./identity-keeper.ts";
 import { completion } from "./plog-complete.ts";
+import { judgePlog } from "./plog-owner.ts";
 import { type ScannedPlog, plogCapacity, scanPlog } from "./plog-scan.ts";
 import { type ScannedLog, type Split, adoptLog, readSuperblock, scan } from "./scan.ts";
 import { inParallel } from "./writeback.ts";
@@ -43,6 +50,8 @@ export interface RecoveryOptions {
   readonly dialect: Dialect | undefined;
   /** RAM buffers; decides P. */
   readonly pool: number;
+  /** Format what is not blank, and take a plog of unknown contents. */
+  readonly force: boolean;
   readonly progress?: ((slots: number, of: number) => void) | undefined;
 }
 
@@ -68,17 +77,14 @@ export interface Recovered {
   readonly introduce: () => Promise<Identity | undefined>;
 }
 
-/** Formats a blank cache device, or replays the log of one in use. Errors: `EFORMAT`, `EINVAL`, I/O. */
+/** Formats a blank cache device (any that is no cache, if told to), or replays the log of one in use. Errors: `EFORMAT`, `EINVAL`, I/O. */
 export async function recover(
   devices: Devices,
   options: RecoveryOptions,
   environment: Environment,
 ): Promise<Recovered> {
   const { cache, backing, plog } = devices;
-  if ((await readSuperblock(cache)) === "blank") {
-    const order = options.order ?? MAX_ORDER;
-    await formatCache(cache, plog, { order, dialect: options.dialect ?? "classic" });
-  }
+  if ((await readSuperblock(cache)) === "none") await make(devices, options);
   const found = await scan(cache, backing.size, { ...options, environment });
   if (found.identity !== "blank" && found.identity !== "foreign") await checkPairing(found.identity, devices);
   if (found.damage !== undefined) {
@@ -98,17 +104,18 @@ export async function recover(
     });
   }
   const fit = plog === undefined ? 0 : plogCapacity(plog, found.geometry.order);
-  const scanned = plog === undefined ? undefined : await scanOwn(plog, found, backing.size, environment);
+  const segments = plog === undefined ? 0 : plogSegments(options.pool, fit);
+  const scanned =
+    plog && (await scanOwn(plog, found, { backing, segments, force: options.force }, environment));
   if (scanned !== undefined) await completion.run(cache, found, scanned.rebuilt);
   await recoverySteps.invalidate(cache, found);
   const last = await rebuild(cache, found, scanned?.rebuilt ?? []);
   if (plog !== undefined && scanned !== undefined)
-    await recoverySteps.zeroPlog(plog, found.geometry.order, scanned);
+    await recoverySteps.zeroPlog(plog, found.geometry.order, scanned, segments);
   // A rebuilt segment may have taken the slot of the oldest one.
   const first = Math.max(found.first, last + 1 - found.geometry.slots);
   const lastWriteback = logRules.lastWriteback({ first, last }, found.record, found.geometry.slots);
   if (found.record > last) await cache.write(RECORD_START, encodeRecord(last));
-  const segments = plog === undefined ? 0 : plogSegments(options.pool, fit);
   const split = adoptLog(found, first, last, lastWriteback);
   const introduction = (): Promise<Identity | undefined> =>
     introduce(devices, found, last, segments, environment);
@@ -130,16 +137,29 @@ export async function recover(
   };
 }
 
-/** A cache that has been type 0 so far owns nothing in any plog, whatever is there. */
+async function make({ cache, backing, plog }: Devices, options: RecoveryOptions): Promise<void> {
+  const { force, pool, order = MAX_ORDER, dialect = "classic" } = options;
+  const given = plog === undefined ? [cache] : [cache, plog];
+  // Nothing is written, nor erased, before everything is known to be right.
+  if (!force) for (const device of given) await requireBlank(device, { force });
+  await requireNoCache(backing, { force });
+  checkFormat(cache, plog, { order, dialect, pool });
+  if (force) for (const device of given) await requireBlank(device, { force });
+  await formatCache(cache, plog, { order, dialect, pool });
+}
+
+/** What the plog holds of this cache; of one that is new to it, nothing counts. */
 async function scanOwn(
   plog: BlockDevice,
   found: ScannedLog,
-  backingSize: number,
+  { backing, segments, force }: { backing: BlockDevice; segments: number; force: boolean },
   { logger }: Environment,
 ): Promise<ScannedPlog> {
-  const scanned = await scanPlog(plog, found, backingSize);
-  const isNew = typeof found.identity === "object" && found.identity.plog === NO_UUID;
-  if (isNew) return { ...scanned, rebuilt: [] };
+  const scanned = await scanPlog(plog, found, backing.size, segments);
+  const isNew = (await judgePlog(plog, found, scanned, force)) === "new";
+  // A cache that has been type 0 so far owns nothing in any plog, whatever is there.
+  if (isNew || (typeof found.identity === "object" && found.identity.plog === NO_UUID))
+    return { ...scanned, rebuilt: [] };
   if (scanned.lost > 0) {
     logger.log("warn", "segments that were flushed are lost: the cache device is damaged", {
       first: found.last + 1,
@@ -186,11 +206,21 @@ export async function rebuild(
   return (rebuilt.at(-1) as Rebuilt).id;
 }
 
-/** Records of an id that is about to be used again must not be found behind the new ones. */
-async function zeroPlog(plog: BlockDevice, order: number, { used }: ScannedPlog): Promise<void> {
-  if (used.length === 0) return;
+/**
+ * Records of an id that is about to be used again must not be found behind the new ones. What else lies in plog
+ * segments that are not in use stays.
+ * @param segments plog segments that are about to be used. Default: only what was found counts.
+ */
+async function zeroPlog(
+  plog: BlockDevice,
+  order: number,
+  { used, ids }: ScannedPlog,
+  segments: number = ids.length,
+): Promise<void> {
+  const own = used.filter((segment) => segment < segments || (ids[segment] as number) > 0);
+  if (own.length === 0) return;
   const size = plogSegmentSize(order);
-  await inParallel(used, 8, (segment) => plog.writeZeroes(segment * size, size));
+  await inParallel(own, 8, (segment) => plog.writeZeroes(segment * size, size));
   await plog.flush();
 }
 
@@ -226,6 +256,11 @@ async function introduce(
   // The plog first, and durably: a cache that names a plog must find that name on it, whenever the power fails.
   const offset = plog && plogIdentityOffset(plog, geometry.order);
   if (plog !== undefined && offset !== undefined) {
+    if (before === undefined) {
+      // And a plog with a name must find the cache that has given it, or it would be taken for another one's.
+      await cache.write(IDENTITY_START, encodeIdentity({ ...identity, plog: NO_UUID, plogSegments: 0 }));
+      await cache.flush();
+    }
     await plog.write(offset, block.subarray(0, 512));
     await plog.flush();
   }
@@ -236,5 +271,5 @@ async function introduce(
 /** Together so that a test can leave one of them out. */
 export const recoverySteps: {
   invalidate: (cache: BlockDevice, found: ScannedLog) => Promise<void>;
-  zeroPlog: (plog: BlockDevice, order: number, scanned: ScannedPlog) => Promise<void>;
+  zeroPlog: (plog: BlockDevice, order: number, scanned: ScannedPlog, segments?: number) => Promise<void>;
 } = { invalidate, zeroPlog };

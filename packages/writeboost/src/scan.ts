@@ -8,6 +8,8 @@ import {
   BlockIoError,
   ByteAccess,
   type Environment,
+  contentsOf,
+  notBlank,
   realEnvironment,
 } from "@dmkit/block-io";
 import type { BlockMap } from "./core/block-map.ts";
@@ -70,20 +72,15 @@ export interface ScannedLog extends Log {
   readonly checksummed: number;
 }
 
-/** The superblock alone: `blank` if the device may be formatted: nothing on it says that it was a cache. Throws `EFORMAT` for anything unknown. */
-export async function readSuperblock(cache: BlockDevice): Promise<{ order: number | undefined } | "blank"> {
+/**
+ * The superblock alone; `none` if nothing says that the device is, or was, a cache: whether it is blank is another
+ * question. Throws `EFORMAT` for a cache that must not be taken for anything else.
+ */
+export async function readSuperblock(cache: BlockDevice): Promise<{ order: number | undefined } | "none"> {
   if (cache.size < SLOTS_START) {
     throw refuse(cache, `${cache.size} bytes are too few for a cache device`, "Give at least a few MiB.");
   }
   const header = decodeHeader(await readBlock(cache, HEADER_START));
-  if (header.kind === "blank") {
-    if (typeof decodeIdentity(await readBlock(cache, IDENTITY_START)) !== "object") return "blank";
-    throw refuse(
-      cache,
-      "sector 0 is zero, but the identity record in sector 8 says that this is a cache: its header was lost",
-      "Repair it offline (fsck); or, if nothing on it is needed any more, zero its first 8 KiB. Nothing has been written.",
-    );
-  }
   if (header.kind === "writeboost") return { order: header.order };
   if (header.kind === "restoring") {
     throw refuse(
@@ -92,10 +89,13 @@ export async function readSuperblock(cache: BlockDevice): Promise<{ order: numbe
       "Restore the dump again; nothing was written.",
     );
   }
+  if (typeof decodeIdentity(await readBlock(cache, IDENTITY_START)) !== "object") return "none";
   throw refuse(
     cache,
-    `sector 0 holds neither zeroes nor a writeboost superblock (magic 0x${header.magic.toString(16)})`,
-    "If nothing on it is needed any more, zero its first 8 KiB; nothing has been written.",
+    `the identity record in sector 8 says that this is a cache, but sector 0 ${
+      header.kind === "blank" ? "is zero" : `has the magic 0x${header.magic.toString(16)}`
+    }: its header was lost`,
+    "Repair it offline (fsck); or, if nothing on it is needed any more, zero its first 8 KiB. Nothing has been written.",
   );
 }
 
@@ -107,7 +107,11 @@ export async function scan(
 ): Promise<ScannedLog> {
   const { assumeOrder, environment = realEnvironment, progress, signal } = options;
   const superblock = assumeOrder === undefined ? await readSuperblock(cache) : { order: assumeOrder };
-  if (superblock === "blank") throw refuse(cache, "the device is not formatted", "Format it first.");
+  if (superblock === "none") {
+    const contents = await contentsOf(cache);
+    if (contents !== undefined) throw notBlank(cache, contents, {});
+    throw refuse(cache, "the device is not formatted", "Format it first.");
+  }
   const identity = decodeIdentity(await readBlock(cache, IDENTITY_START));
   const own = typeof identity === "object";
   const order = orderOf(cache, superblock.order, identity, options);

@@ -20,7 +20,7 @@ import { statusFields } from "./status.ts";
 
 type Settings = { -readonly [Key in keyof WriteboostOptions]: WriteboostOptions[Key] };
 
-const optionalNames = ["segment_size_order", "nr_rambuf_pool", "dialect"] as const;
+const optionalNames = ["segment_size_order", "nr_rambuf_pool", "dialect", "force"] as const;
 
 // Names of the later drivers' arguments; those that are left out here have no counterpart.
 const laterNames: Readonly<Record<string, TunableName>> = {
@@ -40,6 +40,7 @@ function blank(backing: string, cache: string): Settings {
     segment_size_order: undefined,
     nr_rambuf_pool: options.nr_rambuf_pool.default,
     dialect: undefined,
+    force: options.force.default,
     allow_writeback: undefined,
     enable_writeback_modulator: undefined,
     writeback_threshold: undefined,
@@ -64,6 +65,7 @@ function parse(args: TableArguments): WriteboostOptions {
     const name = optionalNames.find((known) => known === word);
     if (name === undefined) throw unknown("optional argument", word, optionalNames);
     if (name === "dialect") settings.dialect = optional.option(name, options.dialect) as "classic" | "v2";
+    else if (name === "force") settings.force = optional.option(name, options.force) as boolean;
     else settings[name] = optional.number(name, options[name]);
   }
   const tunables = args.counted("tunables");
@@ -100,6 +102,7 @@ function parseLater(args: TableArguments): WriteboostOptions {
 function print(settings: WriteboostOptions): readonly string[] {
   const optional = optionalNames.flatMap((name) => {
     const value = settings[name];
+    if (typeof value === "boolean") return value ? [name, "1"] : [];
     return value === undefined ? [] : [name, String(value)];
   });
   const tunables = tunableNames.flatMap((name) => {
@@ -166,12 +169,14 @@ export const writeboost: Target<WriteboostOptions> = {
         order: settings.segment_size_order,
         pool: settings.nr_rambuf_pool,
         dialect: settings.dialect,
+        force: settings.force,
         tunables: tunablesOf(settings),
       },
     );
     const started = device.statusData.tunables;
     const tableArguments = (): readonly string[] =>
-      print({ ...settings, ...changes(started, device.statusData.tunables) });
+      // Said once: it must not be there when the devices are others one day.
+      print({ ...settings, force: false, ...changes(started, device.statusData.tunables) });
     return Object.assign(device, { tableArguments });
   },
   statusFields,

@@ -125,7 +125,7 @@ describe("superblock", () => {
     await cache.write(8192, Buffer.alloc(MIB, 0xaa));
     const device = await openWriteboost(
       { backing: new MemoryDevice(MIB), cache, plog: undefined },
-      { order: 8 },
+      { order: 8, force: true },
     );
     await device.close();
     const head = Buffer.alloc(MIB);
