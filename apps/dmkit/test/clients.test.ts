@@ -114,6 +114,13 @@ describeWith(["nbdcopy"], "nbdcopy", () => {
     expect(await checksum(back)).toBe(await checksum(source));
     expect(statSync(disk).blocks * 512).toBeLessThan(64 * 2 ** 20);
   });
+
+  it("copies an empty image of 100 GiB with 1024 requests at a time", async () => {
+    const folder = tempFolder();
+    const { uri } = await serve([sparseFile(folder, "disk.img", 100 * GIB)]);
+    const empty = sparseFile(folder, "empty.img", 100 * GIB);
+    await succeed("nbdcopy", ["--requests=1024", empty, uri]);
+  });
 });
 
 describeWith(["qemu-img"], "qemu-img", () => {

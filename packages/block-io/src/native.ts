@@ -5,6 +5,7 @@
  */
 import { createRequire } from "node:module";
 import { endianness } from "node:os";
+import { Limiter } from "./limiter.ts";
 
 /** Numbers from the Linux headers: asm-generic/fcntl, linux/falloc.h, sys/file.h, unistd.h. */
 const SEEK_END = 2;
@@ -17,6 +18,10 @@ const LOCK_SHARED = 1;
 const LOCK_EXCLUSIVE = 2;
 const LOCK_NOWAIT = 4;
 const ENXIO = 6;
+
+// Calls handed to koffi's threads at a time. It refuses more than 256 in the process, whoever makes them, and each
+// takes 256 KiB; its threads are as many as there are processors.
+const CALLS = 64;
 
 /** What `fallocate` is to do with a range. None of them changes the size of a file, but `allocate` may. */
 export type FallocateMode = "allocate" | "punchHole" | "zeroRange";
@@ -63,6 +68,7 @@ function load(): Native | undefined {
   const lseek = libc.func("int64_t lseek64(int fd, int64_t offset, int whence)");
   const fallocate = libc.func("int fallocate64(int fd, int mode, int64_t offset, int64_t length)");
   const flock = libc.func("int flock(int fd, int operation)");
+  const calls = new Limiter(CALLS);
   const exit = libc.func("void _exit(int status)");
 
   function seek(fd: number, offset: number, whence: number): number | undefined {
@@ -82,18 +88,20 @@ function load(): Native | undefined {
     seekData: (fd, offset) => seek(fd, offset, SEEK_DATA),
     seekHole: (fd, offset) => seek(fd, offset, SEEK_HOLE),
     sizeOf: (fd) => seek(fd, 0, SEEK_END) ?? 0,
-    fallocate(fd, mode, offset, length) {
-      return new Promise((resolve, reject) => {
-        // On a thread of the pool: punching a large range can take a while.
-        fallocate.async(fd, modes[mode], offset, length, (error: Error | null, result: number) => {
-          if (error !== null) return reject(error);
-          if (result === 0) return resolve();
-          // errno belongs to the pool's thread. The call may be repeated, so ask again on this one.
-          if (fallocate(fd, modes[mode], offset, length) === 0) return resolve();
-          return reject(new SystemError("fallocate", names.get(koffi.errno()) ?? "EIO"));
-        });
-      });
-    },
+    fallocate: (fd, mode, offset, length) =>
+      calls.run(
+        () =>
+          new Promise((resolve, reject) => {
+            // On a thread of the pool: punching a large range can take a while.
+            fallocate.async(fd, modes[mode], offset, length, (error: Error | null, result: number) => {
+              if (error !== null) return reject(error);
+              if (result === 0) return resolve();
+              // errno belongs to the pool's thread. The call may be repeated, so ask again on this one.
+              if (fallocate(fd, modes[mode], offset, length) === 0) return resolve();
+              return reject(new SystemError("fallocate", names.get(koffi.errno()) ?? "EIO"));
+            });
+          }),
+      ),
     tryLock(fd, exclusive) {
       if (flock(fd, (exclusive ? LOCK_EXCLUSIVE : LOCK_SHARED) | LOCK_NOWAIT) === 0) return true;
       if (names.get(koffi.errno()) === "EAGAIN" || names.get(koffi.errno()) === "EWOULDBLOCK") return false;

@@ -123,6 +123,23 @@ describe("a file", () => {
     }
   });
 
+  it("takes any number of requests at a time", async () => {
+    const device = await openFile(image(100 * 2 ** 30));
+    await device.write(2 ** 30, Buffer.alloc(4096, 1));
+    const step = device.size / 1500;
+    const requests = Array.from({ length: 1500 }, async (_, index) => {
+      const offset = Math.floor((index * step) / 4096) * 4096;
+      const length = Math.floor(step / 4096) * 4096;
+      if (index % 3 === 0) await device.discard(offset, length);
+      else await device.writeZeroes(offset, length, { mayUnmap: index % 3 === 1 });
+    });
+    await Promise.all(requests);
+    const found = Buffer.alloc(4096, 7);
+    await device.read(2 ** 30, found);
+    expect(found).toEqual(Buffer.alloc(4096));
+    await device.close();
+  });
+
   it("gives EIO, not short data, when it was cut behind our back", async () => {
     const path = image();
     const device = await openFile(path);

@@ -30,6 +30,40 @@ import {
   tryU64,
   latencyBucket,
 } from "../src/index.ts";
+import { Limiter } from "../src/limiter.ts";
+
+describe("a limiter", () => {
+  it("lets the others wait, in order, and goes on after a failure", async () => {
+    const limiter = new Limiter(2);
+    const begun: number[] = [];
+    const end: ((error?: Error) => void)[] = [];
+    const results = Array.from({ length: 5 }, (_, index) =>
+      limiter.run(
+        () =>
+          new Promise<void>((resolve, reject) => {
+            begun.push(index);
+            end[index] = (error) => (error === undefined ? resolve() : reject(error));
+          }),
+      ),
+    );
+    const settled = Promise.allSettled(results);
+    expect(begun).toEqual([0, 1]);
+    end[1]?.(new Error("lost"));
+    await vi.waitFor(() => expect(begun).toEqual([0, 1, 2]));
+    end[2]?.();
+    end[0]?.();
+    await vi.waitFor(() => expect(begun).toEqual([0, 1, 2, 3, 4]));
+    end[3]?.();
+    end[4]?.();
+    expect((await settled).map(({ status }) => status)).toEqual([
+      "fulfilled",
+      "rejected",
+      "fulfilled",
+      "fulfilled",
+      "fulfilled",
+    ]);
+  });
+});
 
 describe("sizes", () => {
   it.each([
