@@ -7,6 +7,7 @@ import { addCommands } from "./commands/all.ts";
 import { StackFileError, describeProblem } from "./stack-file/problem.ts";
 import { end } from "./ui/end.ts";
 import { setEnding } from "./ui/interrupt.ts";
+import { statusOf, watchOutputs } from "./ui/output.ts";
 import { exitCodes, printError, reportStrays, usageCode } from "./ui/terminal.ts";
 
 const manifest = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as {
@@ -42,9 +43,13 @@ async function main(): Promise<number> {
   }
 }
 
+watchOutputs();
 reportStrays();
 setEnding({ clock: realEnvironment.clock, exit: end });
 const code = await main();
 process.exitCode = code;
 // A command may leave something behind that never ends, e.g. storage that does not answer.
-process.stdout.write("", () => endProcess(code));
+process.stdout.write("", () => {
+  // Whether all has arrived is known only now, and said by a handler that comes after this one.
+  setImmediate(() => endProcess(statusOf(process.argv[2], code)));
+});

@@ -150,6 +150,18 @@ describe("the metrics listener", () => {
     });
   });
 
+  it("outlives clients that go before they are answered", async () => {
+    const { port } = await start(() => snapshot());
+    const vanish = async (): Promise<void> => {
+      const socket = connect(port, "127.0.0.1");
+      await new Promise((resolve) => socket.once("connect", resolve));
+      socket.write("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", () => socket.resetAndDestroy());
+      await new Promise((resolve) => socket.once("close", resolve));
+    };
+    await Promise.all(Array.from({ length: 10 }, vanish));
+    expect((await get(port, "/healthz")).status).toBe(200);
+  });
+
   it("goes away while a client stays", async () => {
     const listener = await start(() => snapshot());
     const socket = connect(listener.port, "127.0.0.1");

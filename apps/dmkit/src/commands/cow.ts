@@ -20,6 +20,7 @@ import { type OpenStack, type StackWords, openStackWords } from "../cow-stack.ts
 import { withDestination } from "../destination.ts";
 import { CANCELLED, tellCancelled } from "../offline/work.ts";
 import { endedBySignal } from "../ui/interrupt.ts";
+import { outputIsLost } from "../ui/output.ts";
 import { startProgress } from "../ui/progress.ts";
 import { exitCodes } from "../ui/terminal.ts";
 import { size } from "./values.ts";
@@ -242,6 +243,7 @@ async function diffStack(
       })();
     }
     for await (const found of ranges) {
+      if (outputIsLost()) break;
       const { offset, length, layer } = found;
       print(flags.json ? `${JSON.stringify(found)}\n` : `${offset}\t${length}\t${layer}\n`);
     }

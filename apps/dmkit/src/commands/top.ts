@@ -6,6 +6,7 @@ import { findSocket } from "../control/sockets.ts";
 import { figuresOf } from "../top/figures.ts";
 import { screenOf } from "../top/screen.ts";
 import type { Snapshot } from "../top/snapshot.ts";
+import { outputIsLost } from "../ui/output.ts";
 import { exitCodes } from "../ui/terminal.ts";
 import { type ControlFlags, verb } from "./control.ts";
 import { integer } from "./values.ts";
@@ -69,7 +70,7 @@ async function watch(
   let before = await client.call<Snapshot>("statistics", {});
   for (let looks = once ? 1 : count; looks > 0; looks -= 1) {
     await pause(interval * 1000, signal, environment);
-    if (signal.aborted) return;
+    if (signal.aborted || outputIsLost()) return;
     const after = await client.call<Snapshot>("statistics", {});
     display.show(figuresOf(before, after));
     before = after;

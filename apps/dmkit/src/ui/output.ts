@@ -1,0 +1,67 @@
+/**
+ * Standard output and standard error, whose readers may go away or be full.
+ *
+ * Invariants:
+ *
+ * - it ends nothing that is under way: what is being written to a device is finished, and a server goes on serving.
+ *   Whoever prints for as long as somebody reads asks {@link outputIsLost};
+ * - standard error: what cannot be told is lost, and the next line is tried again;
+ * - standard output: a command whose reader has gone ends quietly, with the status that shells have for SIGPIPE. What
+ *   could not be written for another reason is an error: a dump on a full disk is no dump.
+ */
+import { fstatSync, writeSync } from "node:fs";
+import { Socket } from "node:net";
+import type { Writable } from "node:stream";
+import { BlockIoError, codeOf } from "@dmkit/block-io";
+import { exitCodes, fsckCodes, printError } from "./terminal.ts";
+
+/** 128 and the number of SIGPIPE. */
+const READER_GONE = 141;
+
+let loss: NodeJS.ErrnoException | undefined;
+
+/** Whether nothing that is printed can arrive any more. */
+export function outputIsLost(): boolean {
+  return loss !== undefined;
+}
+
+/** To be called once, before anything is printed. */
+export function watchOutputs(): void {
+  process.stderr.on("error", () => {});
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    loss ??= error;
+  });
+  for (const stream of [process.stdout, process.stderr]) writeWhole(stream, stream.fd);
+}
+
+/** What Node makes of a file takes no notice of a write that was cut short because the disk is full. */
+function writeWhole(stream: Writable, fd: number): void {
+  // Terminals, too. (A pipe must not be asked what it is: after `fstat` of one, Node 20 resolves no links.)
+  if (stream instanceof Socket || !fstatSync(fd).isFile()) return;
+  stream._write = (chunk: Buffer | string, encoding, written) => {
+    const bytes = typeof chunk === "string" ? Buffer.from(chunk, encoding) : chunk;
+    try {
+      for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
+    } catch (error) {
+      written(error as Error);
+      return;
+    }
+    written();
+  };
+}
+
+/**
+ * What a command ends with, all having been printed.
+ * @param command its name. @param code what it ends with if all of that has arrived.
+ */
+export function statusOf(command: string | undefined, code: number): number {
+  // On a server's standard output there is a URI, or a client that has gone.
+  if (loss === undefined || command === "serve") return code;
+  if (loss.code === "EPIPE") {
+    // The status of fsck is its result, and made of bits.
+    return code === exitCodes.ok && command !== "fsck" ? READER_GONE : code;
+  }
+  const { message } = loss;
+  printError(new BlockIoError(message, { code: codeOf(loss), device: "standard output", op: "write" }));
+  return command === "fsck" ? code | fsckCodes.operational : code || exitCodes.error;
+}
