@@ -1,4 +1,4 @@
-/** How the command line opens devices: paths, `mem:`, `null:`, NBD URIs and tables. */
+/** How the command line opens devices: paths, `mem:`, `null:`, NBD URIs, images and tables. */
 import {
   type BlockDevice,
   type DeviceSchemes,
@@ -7,6 +7,7 @@ import {
   openTable,
   parseTable,
 } from "@dmkit/block-io";
+import { openImage } from "@dmkit/image";
 import { openNbd } from "@dmkit/nbd";
 import { targets } from "./targets.ts";
 
@@ -19,6 +20,8 @@ export const schemes: DeviceSchemes = {
   nbds: openUri,
   "nbd+unix": openUri,
   "nbds+unix": openUri,
+  image: (reference, _access, environment) =>
+    openImage({ image: reference }, { name: reference, environment }),
 };
 
 /** Opens a path or a URI. */

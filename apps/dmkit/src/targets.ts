@@ -3,6 +3,7 @@ import { assocCache } from "@dmkit/assoc-cache";
 import { TargetRegistry, basicTargets } from "@dmkit/block-io";
 import { compression } from "@dmkit/compression";
 import { cow } from "@dmkit/cow";
+import { image } from "@dmkit/image";
 import { writeboost } from "@dmkit/writeboost";
 import { zram } from "@dmkit/zram";
 
@@ -13,4 +14,5 @@ export const targets: TargetRegistry = new TargetRegistry([
   cow,
   compression,
   zram,
+  image,
 ]);

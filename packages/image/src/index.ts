@@ -1,7 +1,12 @@
 export { type ImageOptions, imageOptions } from "./options.ts";
 export { image } from "./target.ts";
-export { type OpenImageContext, defaultCacheFolder, openImage } from "./open/open-image.ts";
-export { type ImageReference, parseImageReference } from "./open/reference.ts";
+export {
+  type ImageSettings,
+  type OpenImageContext,
+  defaultCacheFolder,
+  openImage,
+} from "./open/open-image.ts";
+export { type ImageReference, absoluteImageReference, parseImageReference } from "./open/reference.ts";
 export { type CurrentTag, readManifest, readTag, resolveReference } from "./open/manifests.ts";
 export { ImageDevice, type ImageParts } from "./device/device.ts";
 export { type BlobCodec, blobCodecs } from "./format/blob.ts";

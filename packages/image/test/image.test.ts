@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
-import { type BlockDevice, MemoryDevice, parseOptions, realEnvironment } from "@dmkit/block-io";
+import { type BlockDevice, MemoryDevice, realEnvironment } from "@dmkit/block-io";
 import { ManualClock, SeededRandom } from "@dmkit/block-io/testing";
 import { type ObjectStore, RetryingStore } from "@dmkit/object-store";
 import { SimulatedBucket, SimulatedTransport } from "@dmkit/object-store/testing";
@@ -14,7 +14,6 @@ import {
   type PublishOptions,
   type Published,
   collect,
-  imageOptions,
   listImages,
   moveTag,
   openImage,
@@ -40,7 +39,7 @@ function bucketStore(bucket: SimulatedBucket, clock = realEnvironment.clock): Ob
 }
 
 function options(extra: Record<string, unknown> = {}) {
-  return parseOptions(imageOptions, { image: "/store/disk", cache: "none", ...extra }, "image");
+  return { image: "/store/disk", cache: "none", ...extra };
 }
 
 function open(bucket: SimulatedBucket, extra: Record<string, unknown> = {}): Promise<ImageDevice> {

@@ -9,18 +9,16 @@ import type { ObjectStore } from "./store.ts";
 /**
  * Resolves if `store` creates only what is absent; rejects with `ENOTSUP` if it ignores the condition, and with the
  * store's own error if it cannot be written. `token` makes the probe's key unique (16 hexadecimal digits or more).
- * Costs three requests and leaves nothing behind.
+ * Costs three requests; leaves a few
+ * bytes under `probe/` if it fails in between.
  */
 export async function probeConditionalCreate(store: ObjectStore, token: string): Promise<void> {
   const key = `probe/${token}`;
-  try {
-    const first = await store.create(key, Buffer.from(`${token}-first`));
-    const second = await store.create(key, Buffer.from(`${token}-second`));
-    if (first && !second) return;
-  } finally {
-    // What cannot be removed is a few bytes under probe/; the error that counts is the one above.
-    await store.remove(key).catch(() => {});
-  }
+  const first = await store.create(key, Buffer.from(`${token}-first`));
+  const second = await store.create(key, Buffer.from(`${token}-second`));
+  // What cannot be removed is a few bytes under probe/.
+  await store.remove(key).catch(() => {});
+  if (first && !second) return;
   throw new BlockIoError("this store overwrites objects that were to be created only if absent", {
     code: "ENOTSUP",
     device: store.name,

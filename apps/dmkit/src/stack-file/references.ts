@@ -5,6 +5,7 @@
  */
 import { resolve } from "node:path";
 import { BlockIoError, builtinSchemes, parseSize, schemeOf } from "@dmkit/block-io";
+import { absoluteImageReference } from "@dmkit/image";
 import { formatNbdUri, parseNbdUri } from "@dmkit/nbd";
 import type { Problems } from "./yaml.ts";
 
@@ -74,6 +75,7 @@ function checkUri(uri: string, scheme: string, folder: string): string {
       hint: "a size such as 64M",
     });
   }
+  if (scheme === "image") return absoluteImageReference(uri, folder);
   if (!scheme.startsWith("nbd")) return uri;
   const { address, exportName } = parseNbdUri(uri);
   if (address.kind !== "unix") return uri;

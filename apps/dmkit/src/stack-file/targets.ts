@@ -60,4 +60,7 @@ export const stackTargets: Readonly<Record<string, StackTarget>> = {
     length: rest("source"),
   },
   cow: { length: rest("base", "base_offset") },
+  image: {
+    length: ({ image }) => ({ parts: [{ of: `image:${image as string}`, offset: 0 }], multiple: 1 }),
+  },
 };

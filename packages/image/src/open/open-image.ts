@@ -1,14 +1,14 @@
 /** Opens an image: store, tag, manifest, and the hot list on its way in the background. */
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { type Environment, realEnvironment } from "@dmkit/block-io";
+import { type Environment, parseOptions, realEnvironment } from "@dmkit/block-io";
 import { type ObjectStore, openStore } from "@dmkit/object-store";
 import { ChunkMemory } from "../core/chunk-memory.ts";
 import { Blobs } from "../device/blobs.ts";
 import { ImageDevice } from "../device/device.ts";
 import { NodeCache } from "../device/node-cache.ts";
 import { decodeHotList, chunkCount } from "../format/manifest.ts";
-import type { ImageOptions } from "../options.ts";
+import { type ImageOptions, imageOptions } from "../options.ts";
 import { readManifest, resolveReference } from "./manifests.ts";
 import { parseImageReference } from "./reference.ts";
 
@@ -33,8 +33,15 @@ export interface OpenImageContext {
   readonly store?: ObjectStore | undefined;
 }
 
-/** Errors: those of the store; `ENOENT` for an image or tag there is not, `EIO` and `EFORMAT` for a bad manifest. */
-export async function openImage(options: ImageOptions, context: OpenImageContext = {}): Promise<ImageDevice> {
+/** What is to be opened; options that are not given have their defaults. */
+export type ImageSettings = Pick<ImageOptions, "image"> & Partial<ImageOptions>;
+
+/** Errors: `EPARSE`, `EINVAL` for options out of range; those of the store; `ENOENT` for an image or tag there is not, `EIO` and `EFORMAT` for a bad manifest. */
+export async function openImage(
+  settings: ImageSettings,
+  context: OpenImageContext = {},
+): Promise<ImageDevice> {
+  const options = parseOptions(imageOptions, settings, "image");
   const { environment = realEnvironment } = context;
   const reference = parseImageReference(options.image);
   const store = context.store ?? (await openStore(reference.store, { environment }));

@@ -5,7 +5,9 @@
  *
  * STORE is `s3://BUCKET[/PREFIX]` or a folder. Without digest and tag the tag `latest` is meant.
  */
+import { resolve } from "node:path";
 import { BlockIoError } from "@dmkit/block-io";
+import { isS3Uri } from "@dmkit/object-store";
 import { type Digest, isDigest } from "../format/digest.ts";
 import { DEFAULT_TAG, isName } from "../format/layout.ts";
 
@@ -56,6 +58,13 @@ export function parseImageReference(text: string): ImageReference {
     tag: mark === ":" ? version : DEFAULT_TAG,
     digest: mark === "@" ? version : undefined,
   };
+}
+
+/** The reference with the path of a folder made absolute: a relative one begins in `folder`. Throws `EPARSE`. */
+export function absoluteImageReference(text: string, folder: string): string {
+  const { store } = parseImageReference(text);
+  const path = text.replace(/^image:/, "");
+  return `image:${isS3Uri(store) ? path : resolve(folder, path)}`;
 }
 
 function refuse(text: string, reason: string, hint: string): BlockIoError {

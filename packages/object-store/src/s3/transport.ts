@@ -13,7 +13,7 @@
  */
 import { readFileSync } from "node:fs";
 import type { Agent, OutgoingHttpHeaders } from "node:http";
-import { type Credentials as SignerCredentials, sign } from "aws4";
+import aws4, { type Credentials as SignerCredentials } from "aws4";
 import { BlockIoError, type ErrorCode, type Operation, codeOf, toBlockIoError } from "@dmkit/block-io";
 import type { ObjectEntry, ObjectRange } from "../store.ts";
 import {
@@ -178,7 +178,7 @@ export class S3Transport implements ObjectTransport {
     const path = `${pathStyle ? `/${bucket}` : ""}/${object}${query === undefined ? "" : `?${query}`}`;
     try {
       const endpoint = await (this.#endpoint ??= this.#connect());
-      const signed = sign(
+      const signed = aws4.sign(
         {
           service: "s3",
           region,

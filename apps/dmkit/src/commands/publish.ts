@@ -1,0 +1,183 @@
+/** `dmkit publish` and `dmkit pull`: a device into an object store, and back into a file. */
+import { type BlockDevice, describeSize, realEnvironment } from "@dmkit/block-io";
+import {
+  type PublishProgress,
+  blobCodecs,
+  isDigest,
+  openImage,
+  parseImageReference,
+  publish,
+} from "@dmkit/image";
+import { openStore } from "@dmkit/object-store";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { copyDevice } from "../copy.ts";
+import { withDestination } from "../destination.ts";
+import { openReference } from "../devices.ts";
+import { CANCELLED, printJson, tellCancelled } from "../offline/work.ts";
+import { endedBySignal } from "../ui/interrupt.ts";
+import { startProgress } from "../ui/progress.ts";
+import { exitCodes } from "../ui/terminal.ts";
+import { integer, size } from "./values.ts";
+
+interface PublishFlags {
+  readonly chunkSize?: number;
+  readonly codec: (typeof blobCodecs)[number];
+  readonly parent?: string;
+  readonly requests: number;
+  readonly quiet: boolean;
+  readonly json: boolean;
+}
+
+interface PullFlags {
+  readonly quiet: boolean;
+}
+
+const publishExamples = `
+IMAGE is STORE/NAME[:TAG]; STORE is a folder, or s3://BUCKET[/PREFIX][?endpoint=URL&region=NAME&ca=FILE]. Keys come
+from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from the AWS profile.
+
+Examples:
+  dmkit publish golden.img s3://disks/golden
+  dmkit publish 'nbd+unix:///vm?socket=/run/vm.sock' /srv/images/vm:monday
+  dmkit serve --read-only image:s3://disks/golden          anywhere, at once
+
+Only what the store lacks is uploaded, and an interrupted publication is simply run again.
+`;
+
+const pullExamples = `
+Examples:
+  dmkit pull s3://disks/golden golden.img
+  dmkit pull /srv/images/vm:monday /dev/vg/vm
+`;
+
+export function addPublish(program: Command, finish: (code: number) => void): void {
+  program
+    .command("publish")
+    .summary("publish a device or image in an object store")
+    .description(
+      "Uploads SOURCE, which must not change meanwhile, as IMAGE, and moves the tag (latest unless given).",
+    )
+    .argument("<source>", "a path or URI; opened read-only")
+    .argument("<image>", "STORE/NAME[:TAG]")
+    .option(
+      "--chunk-size <size>",
+      "64K to 4M, a power of two (default: as before, or 512K)",
+      size(65_536, 65_536),
+    )
+    .addOption(new Option("--codec <name>", "how chunks are compressed").choices(blobCodecs).default("zstd"))
+    .option(
+      "--parent <digest>",
+      "the version whose chunks are known to be there (default: what the tag says)",
+      digest,
+    )
+    .option("--requests <n>", "chunks on their way at a time", integer(1, 64), 8)
+    .option("--json", "print the result as JSON", false)
+    .option("-q, --quiet", "show no progress", false)
+    .addHelpText("after", publishExamples)
+    .action(async (source: string, image: string, flags: PublishFlags) => {
+      finish(await publishDevice(source, image, flags));
+    });
+
+  program
+    .command("pull")
+    .summary("fetch a whole image from an object store")
+    .description("Copies IMAGE to DESTINATION, a path or URI; a file that does not exist is made.")
+    .argument("<image>", "STORE/NAME[@DIGEST|:TAG]")
+    .argument("<destination>", "where to")
+    .option("-q, --quiet", "show no progress", false)
+    .addHelpText("after", pullExamples)
+    .action(async (image: string, destination: string, flags: PullFlags) => {
+      finish(await pull(image, destination, flags));
+    });
+}
+
+/** A digest on the command line. */
+export function digest(text: string): string {
+  if (isDigest(text)) return text;
+  throw new InvalidArgumentError("Give 64 hexadecimal digits, as dmkit image ls prints them.");
+}
+
+async function publishDevice(from: string, image: string, flags: PublishFlags): Promise<number> {
+  const { store: location, name, tag } = parseImageReference(image);
+  const done = await endedBySignal("publish", async (signal) => {
+    const source = await openReference(from, "read", realEnvironment);
+    try {
+      const store = await openStore(location);
+      try {
+        return await show(source, flags, (progress) =>
+          publish(source, store, {
+            name,
+            tag,
+            chunkSize: flags.chunkSize,
+            codec: flags.codec,
+            parent: flags.parent,
+            parallel: flags.requests,
+            signal,
+            progress,
+          }),
+        );
+      } finally {
+        await store.close();
+      }
+    } finally {
+      await source.close();
+    }
+  });
+  if (done === "cancelled") return tellCancelled("publish");
+  const { digest: published, read, deduplicated, uploaded, blobs, tagged } = done.value;
+  if (flags.json) printJson({ digest: published, read, deduplicated, uploaded, blobs, tagged });
+  else {
+    process.stdout.write(`${name}@${published}\n`);
+    if (!flags.quiet) {
+      process.stderr.write(
+        `read ${describeSize(read)}, of which ${describeSize(deduplicated)} were there; ` +
+          `uploaded ${describeSize(uploaded)} in ${blobs} blobs\n`,
+      );
+    }
+  }
+  if (tagged) return exitCodes.ok;
+  process.stderr.write(
+    `dmkit: somebody else has moved the tag ${tag} of ${name} meanwhile. The image is there, but not tagged.\n` +
+      `  If it is to have the tag all the same: dmkit image tag ${name}@${published} ${tag}\n`,
+  );
+  return exitCodes.error;
+}
+
+async function show<T>(
+  source: BlockDevice,
+  flags: PublishFlags,
+  work: (progress: (progress: PublishProgress) => void) => Promise<T>,
+): Promise<T> {
+  const shown = startProgress("publish", source.size, flags.quiet || flags.json);
+  try {
+    return await work(({ done }) => shown.update(done));
+  } finally {
+    shown.stop();
+  }
+}
+
+async function pull(image: string, to: string, { quiet }: PullFlags): Promise<number> {
+  // Every chunk is read once: keeping it on this node would only push out what others need.
+  const options = { image, cache: "none", hot: false } as const;
+  const done = await endedBySignal("pull", async (signal) => {
+    const source = await openImage(options, { name: image, environment: realEnvironment });
+    try {
+      const destination = { size: source.size, environment: realEnvironment };
+      return await withDestination(to, destination, async ({ device, blank }) => {
+        const shown = startProgress("pull", source.size, quiet);
+        const requestSize = source.limits.optimalTransfer;
+        return copyDevice(source, device, {
+          requestSize,
+          destinationIsZero: blank,
+          progress: (bytes) => shown.update(bytes),
+          signal,
+        }).finally(() => shown.stop());
+      });
+    } finally {
+      await source.close();
+    }
+  });
+  if (done !== "cancelled") return exitCodes.ok;
+  process.stderr.write("dmkit: pull interrupted; run it again\n");
+  return CANCELLED;
+}
