@@ -1,5 +1,13 @@
 /** Opens a cache: makes a new one or loads an old one, and marks it as in use before anything else happens. */
-import { type BlockDevice, type OpenContext, SECTOR, isZero, requireRoom, zeroes } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type OpenContext,
+  SECTOR,
+  isZero,
+  parseOptions,
+  requireRoom,
+  zeroes,
+} from "@dmkit/block-io";
 import { AssocCacheDevice } from "./device.ts";
 import type { Geometry } from "./format/geometry.ts";
 import type { Policy, Superblock } from "./format/superblock.ts";
@@ -15,7 +23,7 @@ import {
   sourceUnchanged,
 } from "./opening/load.ts";
 import { refuse } from "./opening/refuse.ts";
-import type { CacheOptions } from "./options.ts";
+import { type CacheOptions, cacheOptions } from "./options.ts";
 import type { Metadata } from "./running/metadata.ts";
 import { MetadataV1 } from "./running/metadata-v1.ts";
 import { MetadataV2 } from "./running/metadata-v2.ts";
@@ -28,7 +36,9 @@ interface Devices {
 }
 
 /** Errors: EINVAL (geometry, room, wrong source), EBUSY (dirty blocks), EFORMAT (metadata), EROFS, I/O errors. */
-export async function openCache(options: CacheOptions, context: OpenContext): Promise<AssocCacheDevice> {
+export async function openCache(given: CacheOptions, context: OpenContext): Promise<AssocCacheDevice> {
+  // A table has been checked; a program has not.
+  const options = parseOptions(cacheOptions, given, "cache");
   const source = await context.lower(options.source, "write");
   const cache = await context.lower(options.cache, "write");
   requireRoom(source, 0, context.size);

@@ -93,7 +93,7 @@ export class ByteAccess {
       // Only the first and the last block hold bytes to keep.
       await this.device.read(start, blocks.subarray(0, block));
       if (end - start > block) await this.device.read(end - block, blocks.subarray(end - start - block));
-      from.copy(blocks, offset - start);
+      blocks.set(from, offset - start);
       await this.device.write(start, blocks, options);
     });
   }

@@ -10,7 +10,9 @@
  * 4. Nothing that was stable is lost or altered because of a crash during an unrelated or neighbouring write.
  * 5. After a failed flush nothing is assumed to be on disk: every flush that waited on it fails, and so do
  *    all later writes until the device is reopened. Reads of what may have been lost fail, too, where the
- *    device can tell: older data must not pass for what was acknowledged.
+ *    device can tell: older data must not pass for what was acknowledged. Except where the error says that
+ *    nothing was lost (`lossless`): a device that found no space for what it holds in memory, say, still holds
+ *    it, and the next flush that succeeds covers it.
  * 6. Recovery is idempotent: crash during recovery, recover again, same result.
  *
  * A device may rely on this much of the devices below it: 512-byte sectors are written whole or not at all,
@@ -88,6 +90,18 @@ export interface WriteZeroesOptions extends WriteOptions {
   readonly fast?: boolean | undefined;
 }
 
+/** What is known of a piece of storage below a device. For load and warnings; nothing about data rests on it. */
+export interface StorageFacts {
+  /** The same for devices that share it: a disk's number, or a name. */
+  readonly id: string;
+  /** Milliseconds it has been busy with anybody's requests, counted from some start: differences matter. */
+  readonly busy?: number | undefined;
+  /** Bytes left in the file system, where a part of the device has no storage yet. */
+  readonly free?: number | undefined;
+  /** Bytes of the device that have no storage yet: holes of a file. */
+  readonly unallocated?: number | undefined;
+}
+
 /** A block device. Offsets and lengths are bytes, multiples of the logical block size, inside the device. */
 export interface BlockDevice {
   /** For messages and status: a path, a URI, a target's name. */
@@ -111,6 +125,9 @@ export interface BlockDevice {
    * the iterator's `return`): one left lying counts as a request in flight, which close and suspend wait for.
    */
   extents(offset: number, length: number): AsyncIterable<Extent>;
+
+  /** What is known now of the storage below; one entry for each piece. Never rejects. Nothing: see `storageOf`. */
+  storage?(): Promise<readonly StorageFacts[]>;
 
   /** Waits for I/O in flight, flushes, and holds new I/O back until {@link resume}. */
   suspend(): Promise<void>;
@@ -149,4 +166,10 @@ export const plainLimits: Limits = {
 /** `limits` with some of its capabilities replaced. */
 export function withCapabilities(limits: Limits, capabilities: Partial<Capabilities>): Limits {
   return { ...limits, capabilities: { ...limits.capabilities, ...capabilities } };
+}
+
+/** What is known of the storage below a device; of one that tells nothing, that there is some. */
+export async function storageOf(device: BlockDevice): Promise<readonly StorageFacts[]> {
+  const facts = (await device.storage?.()) ?? [];
+  return facts.length > 0 ? facts : [{ id: device.name }];
 }

@@ -56,6 +56,12 @@ export interface ErrorDetails {
   readonly offset?: number | undefined;
   readonly length?: number | undefined;
   readonly cause?: unknown;
+  /**
+   * Of a flush that failed: nothing that it was to make stable is lost. The device still holds all of it and goes
+   * on, and the next flush that succeeds covers it. Only the device that holds it may say so, and never after an
+   * fsync failed. Default false.
+   */
+  readonly lossless?: boolean | undefined;
   /** What the reader can do about it: one sentence, imperative. */
   readonly hint?: string | undefined;
 }
@@ -72,6 +78,8 @@ export class BlockIoError extends Error {
   readonly offset: number | undefined;
   /** Byte length of the request, where there is one. */
   readonly length: number | undefined;
+  /** Of a flush: see {@link ErrorDetails.lossless}. */
+  readonly lossless: boolean;
   readonly hint: string | undefined;
 
   /** @param reason what went wrong, without the place: the place is taken from the details. */
@@ -83,6 +91,7 @@ export class BlockIoError extends Error {
     this.op = details.op;
     this.offset = details.offset;
     this.length = details.length;
+    this.lossless = details.lossless === true;
     this.hint = details.hint;
   }
 }
@@ -130,4 +139,21 @@ export function toBlockIoError(error: unknown, details: Omit<ErrorDetails, "code
   if (error instanceof BlockIoError) return error;
   const reason = error instanceof Error ? error.message : String(error);
   return new BlockIoError(reason, { ...details, code: codeOf(error), cause: error });
+}
+
+/**
+ * The error to report where several things were tried and some failed: one that cost data, if there is any, since
+ * a caller may go on after a lossless one. Undefined if none failed.
+ */
+export function worstOf(
+  results: readonly PromiseSettledResult<unknown>[],
+): { readonly error: unknown } | undefined {
+  let found: { readonly error: unknown } | undefined;
+  for (const result of results) {
+    if (result.status === "fulfilled") continue;
+    const { reason } = result as { reason: unknown };
+    if (!(reason instanceof BlockIoError && reason.lossless)) return { error: reason };
+    found ??= { error: reason };
+  }
+  return found;
 }

@@ -7,7 +7,8 @@
  * - a `do…` method runs only while the device is open, with an aligned, non-empty range inside the device;
  * - `inFlight` counts exactly the `do…` calls that have not settled; suspend and close wait for zero;
  * - after a failed flush (or {@link GuardedDevice.fail}) no write, flush, discard or writeZeroes is accepted,
- *   and no flush that was under way succeeds;
+ *   and no flush that was under way succeeds; a flush that failed without losing anything (`lossless`) is not
+ *   the end;
  * - suspend, resume and close take effect one after the other, in the order they were asked for; once close was
  *   asked for no request is accepted, and nothing runs any more when `doClose` is called;
  * - what leaves is a BlockIoError, whatever was thrown inside.
@@ -117,7 +118,9 @@ export abstract class GuardedDevice implements BlockDevice {
     this.#failure ??= cause;
   }
 
-  read(offset: number, into: Buffer): Promise<void> {
+  read(offset: number, bytes: Buffer): Promise<void> {
+    const into = asBuffer(bytes);
+    if (into === undefined) return Promise.reject(this.#notBytes("read", offset));
     const problem = this.#refusal("read", offset, into.length);
     if (problem !== undefined) return Promise.reject(problem);
     if (this.#state !== "open") return this.#held("read").then(() => this.read(offset, into));
@@ -136,7 +139,9 @@ export abstract class GuardedDevice implements BlockDevice {
     return result.then(this.#settled, (error: unknown) => this.#threw(error, "read", offset, into.length));
   }
 
-  write(offset: number, from: Buffer, options?: WriteOptions): Promise<void> {
+  write(offset: number, bytes: Buffer, options?: WriteOptions): Promise<void> {
+    const from = asBuffer(bytes);
+    if (from === undefined) return Promise.reject(this.#notBytes("write", offset));
     const problem = this.#refusal("write", offset, from.length);
     if (problem !== undefined) return Promise.reject(problem);
     if (this.#state !== "open") return this.#held("write").then(() => this.write(offset, from, options));
@@ -272,7 +277,7 @@ export abstract class GuardedDevice implements BlockDevice {
       if (this.#failure !== undefined && this.failsForGood) throw this.#failure;
     } catch (error) {
       const failure = toBlockIoError(error, { device: this.name, op: "flush" });
-      if (this.failsForGood) this.fail(failure);
+      if (this.failsForGood && !failure.lossless) this.fail(failure);
       throw failure;
     } finally {
       this.#settled();
@@ -328,7 +333,7 @@ export abstract class GuardedDevice implements BlockDevice {
       if (this.limits.capabilities.readOnly)
         return this.#error("EROFS", "the device is read-only", op, offset, length);
       if (this.#failure !== undefined) {
-        return new BlockIoError("the device refuses writes since an earlier failure", {
+        return new BlockIoError(`the device refuses writes since a failure: ${this.#failure.message}`, {
           code: "EIO",
           device: this.name,
           op,
@@ -368,6 +373,10 @@ export abstract class GuardedDevice implements BlockDevice {
     return this.#error(code, `past the end of the device (${this.size} bytes)`, op, offset, length);
   }
 
+  #notBytes(op: Operation, offset: number): BlockIoError {
+    return this.#error("EINVAL", "the data is neither a Buffer nor a Uint8Array", op, offset, 0);
+  }
+
   #error(code: ErrorCode, reason: string, op: Operation, offset: number, length: number): BlockIoError {
     return new BlockIoError(reason, { code, device: this.name, op, offset, length });
   }
@@ -375,6 +384,16 @@ export abstract class GuardedDevice implements BlockDevice {
   #closedError(op: Operation): BlockIoError {
     return new BlockIoError("the device is closed", { code: "ESHUTDOWN", device: this.name, op });
   }
+}
+
+/**
+ * The same memory as a Buffer: programs that use a device directly may bring a plain Uint8Array. Undefined for
+ * anything else.
+ */
+export function asBuffer(bytes: unknown): Buffer | undefined {
+  if (Buffer.isBuffer(bytes)) return bytes;
+  if (!(bytes instanceof Uint8Array)) return undefined;
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 // ToInt32 of a safe integer keeps its low 32 bits exactly (modulo 2^32), so this is just a name for it.

@@ -7,6 +7,7 @@ export {
   errorCodes,
   isErrorCode,
   toBlockIoError,
+  worstOf,
 } from "./errors.ts";
 export {
   type Ability,
@@ -15,12 +16,14 @@ export {
   type Extent,
   type ExtentKind,
   type Limits,
+  type StorageFacts,
   type WriteOptions,
   type WriteZeroesOptions,
   SECTOR,
   done,
   plainCapabilities,
   plainLimits,
+  storageOf,
   withCapabilities,
 } from "./device.ts";
 export {
@@ -75,6 +78,7 @@ export { type MemoryDeviceOptions, MemoryDevice } from "./devices/memory.ts";
 export { FileDevice } from "./devices/file.ts";
 export { type FileDeviceOptions, openFile } from "./devices/file-open.ts";
 export { FlushGroup } from "./flush-group.ts";
+export { SpaceWatch } from "./space-watch.ts";
 export { Turnstile } from "./turnstile.ts";
 export { Bitmap } from "./bitmap.ts";
 export { BufferPool } from "./buffer-pool.ts";

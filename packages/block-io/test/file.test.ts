@@ -12,7 +12,16 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { type BlockDevice, LowerDevices, openFile, realEnvironment } from "../src/index.ts";
+import {
+  type BlockDevice,
+  LinearDevice,
+  LowerDevices,
+  MemoryDevice,
+  SpaceWatch,
+  openFile,
+  realEnvironment,
+  storageOf,
+} from "../src/index.ts";
 import { SyncGate } from "../src/devices/sync-gate.ts";
 import { tempFolder } from "./temp.ts";
 
@@ -96,6 +105,21 @@ describe("a file", () => {
     expect(readFileSync(path)[0]).toBe(5);
     await expect(openFile(`${path}2`, { createSize: 1000 })).rejects.toMatchObject({ code: "EINVAL" });
     expect(existsSync(`${path}2`)).toBe(false);
+  });
+
+  it("tells what it may still need and what is left, and on which disk it lies", async () => {
+    const device = await openFile(image());
+    const [holes] = await device.storage();
+    expect(holes).toMatchObject({ id: expect.stringMatching(/^disk \d+:\d+$/), unallocated: 2 ** 20 });
+    expect(holes?.free).toBeGreaterThan(0);
+    const linear = new LinearDevice(device, 0, 4096);
+    expect(await linear.storage()).toEqual(await device.storage());
+    await device.write(0, Buffer.alloc(2 ** 20, 1));
+    await device.flush();
+    const [full] = await device.storage();
+    expect([full?.id, full?.unallocated, full?.free]).toEqual([holes?.id, undefined, undefined]);
+    await device.close();
+    expect(await storageOf(new MemoryDevice(4096, { name: "ram" }))).toEqual([{ id: "ram" }]);
   });
 
   it("reserves its storage on request", async () => {
@@ -197,6 +221,26 @@ function loopDevice(path: string): string | undefined {
     return undefined;
   }
 }
+
+it("what could not be filled to its end is told, once", async () => {
+  const told: string[] = [];
+  const logger = { log: (level: string, message: string) => void told.push(`${level}: ${message}`) };
+  let free = 5000;
+  const file = (unallocated: number): BlockDevice =>
+    Object.assign(new MemoryDevice(4096), { storage: async () => [{ id: "disk 8:0", free, unallocated }] });
+  const watch = new SpaceWatch("ssd", [file(3000), file(1000)], { ...realEnvironment, logger });
+  await watch.look();
+  expect([watch.missing, told]).toEqual([0, []]);
+  free = 3500;
+  await watch.look();
+  await watch.look();
+  expect([watch.missing, told.length]).toEqual([500, 1]);
+  free = 5000;
+  await watch.look();
+  free = 0;
+  await watch.look();
+  expect([watch.missing, told.length]).toEqual([4000, 2]);
+});
 
 describe("a block device", () => {
   it("has the size the system says, reads, writes, flushes and discards", async ({ skip }) => {

@@ -1,5 +1,13 @@
 import { describe, expect, it } from "vitest";
-import { BlockIoError, type Extent, GuardedDevice, plainLimits, withCapabilities } from "../src/index.ts";
+import {
+  BlockIoError,
+  ByteAccess,
+  type Extent,
+  GuardedDevice,
+  MemoryDevice,
+  plainLimits,
+  withCapabilities,
+} from "../src/index.ts";
 
 /** Each request waits until the test lets it go on or fail. */
 class Puppet extends GuardedDevice {
@@ -223,6 +231,36 @@ describe("the guard", () => {
     }
     for (const size of [1000, -512, Number.NaN, 2 ** 53]) {
       expect(() => new Sized(size)).toThrow(expect.objectContaining({ code: "EINVAL" }));
+    }
+  });
+
+  it("goes on after a flush that failed and lost nothing, and names the cause of one that did", async () => {
+    const device = new Puppet();
+    const failing = async (lossless: boolean): Promise<unknown> => {
+      const flushing = device.flush();
+      device.calls.shift()?.reject(new BlockIoError("no space", { code: "ENOSPC", lossless }));
+      return flushing.catch((error: unknown) => error);
+    };
+    expect(await failing(true)).toMatchObject({ code: "ENOSPC", lossless: true });
+    expect(device.failure).toBeUndefined();
+    expect(await failing(false)).toMatchObject({ code: "ENOSPC", lossless: false });
+    const refused = await device.write(0, Buffer.alloc(512)).catch((error: unknown) => error);
+    expect(refused).toMatchObject({ code: "EIO", message: expect.stringContaining("no space (ENOSPC)") });
+  });
+
+  it("takes a Uint8Array for a Buffer, and nothing else", async () => {
+    const device = new MemoryDevice(8192);
+    await device.write(512, new Uint8Array(512).fill(7) as Buffer);
+    const into = new Uint8Array(1024);
+    await device.read(512, into.subarray(512) as Buffer);
+    expect([into[511], into[512], into[1023]]).toEqual([0, 7, 7]);
+    const bytes = new ByteAccess(device);
+    await bytes.write(1000, new Uint8Array(3).fill(9) as Buffer);
+    await bytes.read(999, into.subarray(0, 5) as Buffer);
+    expect([...into.subarray(0, 5)]).toEqual([7, 9, 9, 9, 7]);
+    for (const wrong of ["text", [1, 2], undefined, new Float64Array(64)]) {
+      await expect(device.write(0, wrong as unknown as Buffer)).rejects.toMatchObject({ code: "EINVAL" });
+      await expect(device.read(0, wrong as unknown as Buffer)).rejects.toMatchObject({ code: "EINVAL" });
     }
   });
 });

@@ -1,8 +1,15 @@
 /** Opening: finds out what is on the device, makes a new one if it is empty, and hands over to its format. */
-import { type BlockDevice, BlockIoError, type OpenContext, type TargetDevice, isZero } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type OpenContext,
+  type TargetDevice,
+  isZero,
+  parseOptions,
+} from "@dmkit/block-io";
 import { BLOCK } from "./format/geometry-v1.ts";
 import { isSuperblockV1 } from "./format/superblock-v1.ts";
-import type { CompressionOptions } from "./options.ts";
+import { type CompressionOptions, compressionOptions } from "./options.ts";
 import { createV1, openV1 } from "./v1/open.ts";
 import { createV2, openV2 } from "./v2/open.ts";
 import { readSuperblock } from "./v2/superblocks.ts";
@@ -18,10 +25,12 @@ export interface OpenSettings {
 
 /** Opens the device, making it first if it is empty. Errors: `EFORMAT` for anything else, `EINVAL`. */
 export async function openCompression(
-  options: CompressionOptions,
+  given: CompressionOptions,
   context: OpenContext,
   { synchronous = false }: OpenSettings = {},
 ): Promise<TargetDevice> {
+  // A table has been checked; a program has not.
+  const options = parseOptions(compressionOptions, given, "compression");
   const lower = await context.lower(options.device, "write");
   checkExtent(options, context);
   if (lower.size < 2 * BLOCK) throw tooSmall(lower);

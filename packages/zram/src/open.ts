@@ -1,15 +1,24 @@
 /** Opening: finds the algorithms and the backing device, and starts an empty disk. */
-import { Bitmap, BlockIoError, type ErrorCode, type OpenContext, isErrorCode } from "@dmkit/block-io";
+import {
+  Bitmap,
+  BlockIoError,
+  type ErrorCode,
+  type OpenContext,
+  isErrorCode,
+  parseOptions,
+} from "@dmkit/block-io";
 import { type Compressor, CompressorError, createCompressor } from "@dmkit/compressor";
 import { Pages } from "./core/pages.ts";
 import { PAGE } from "./core/size-classes.ts";
 import { ZramDevice } from "./device.ts";
-import type { ZramOptions } from "./options.ts";
+import { type ZramOptions, zramOptions } from "./options.ts";
 import { Snapshots } from "./snapshot.ts";
 
 const MAX_PAGES = 2 ** 31;
 
-export async function openZram(options: ZramOptions, context: OpenContext): Promise<ZramDevice> {
+export async function openZram(given: ZramOptions, context: OpenContext): Promise<ZramDevice> {
+  // A table has been checked; a program has not.
+  const options = parseOptions(zramOptions, given, "zram");
   const { name, size, environment } = context;
   const pages = Math.ceil(size / PAGE);
   if (pages > MAX_PAGES) {

@@ -8,9 +8,11 @@ import {
   type Extent,
   type Limits,
   type Operation,
+  type StorageFacts,
   type WriteOptions,
   type WriteZeroesOptions,
   done,
+  storageOf,
   withCapabilities,
 } from "@dmkit/block-io";
 
@@ -49,6 +51,10 @@ export class BorrowedDevice<Owner> implements BlockDevice {
 
   write(offset: number, from: Buffer, options?: WriteOptions): Promise<void> {
     return this.#refusesWrites ? this.#refused("write") : this.#device.write(offset, from, options);
+  }
+
+  async storage(): Promise<readonly StorageFacts[]> {
+    return this.#closed ? [] : storageOf(this.#device);
   }
 
   flush(): Promise<void> {

@@ -25,11 +25,13 @@ import {
   type MessageOptions,
   type Operation,
   type RangeDescription,
+  type StorageFacts,
   type TargetDevice,
   type WriteOptions,
   type WriteZeroesOptions,
   makeGate,
   plainLimits,
+  storageOf,
   withCapabilities,
 } from "@dmkit/block-io";
 import { Meter, untimed } from "../top/meter.ts";
@@ -145,6 +147,10 @@ export class NamedDevice implements TargetDevice {
     const started = this.#meter.flush();
     const result = live.flush();
     return started === untimed ? result : this.#meter.timed("flush", started, result);
+  }
+
+  async storage(): Promise<readonly StorageFacts[]> {
+    return this.#live === undefined ? [] : storageOf(this.#live);
   }
 
   discard(offset: number, length: number): Promise<void> {

@@ -20,12 +20,21 @@ import {
   write,
   writeSync,
 } from "node:fs";
-import { type Extent, type Limits, type WriteZeroesOptions, done, plainLimits } from "../device.ts";
-import type { Environment, Scheduler } from "../environment.ts";
+import { statfs } from "node:fs/promises";
+import {
+  type Extent,
+  type Limits,
+  type StorageFacts,
+  type WriteZeroesOptions,
+  done,
+  plainLimits,
+} from "../device.ts";
+import type { Clock, Environment, Logger, Scheduler } from "../environment.ts";
 import { BlockIoError, codeOf, toBlockIoError } from "../errors.ts";
 import { FlushGroup } from "../flush-group.ts";
 import { GuardedDevice } from "../guard.ts";
 import { native } from "../native.ts";
+import { diskOf } from "./block-device-facts.ts";
 import { InFlight } from "./in-flight.ts";
 import { SyncGate } from "./sync-gate.ts";
 
@@ -45,6 +54,9 @@ export interface FileFacts {
 const SYNC_LIMIT = 64 * 1024;
 // Some 2 µs each.
 const EXTENTS_A_TURN = 256;
+// Bytes left in a file system below which files with holes are warned about, and how often to look, milliseconds.
+const LOW_SPACE = 256 * 1024 * 1024;
+const LOOK_EVERY = 10_000;
 
 /** Made by {@link openFile}. */
 export class FileDevice extends GuardedDevice {
@@ -63,6 +75,10 @@ export class FileDevice extends GuardedDevice {
   #syncedFd: number | undefined;
   readonly #isRegular: boolean;
   readonly #scheduler: Scheduler;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  #nextLook = Number.NEGATIVE_INFINITY;
+  #isLow = false;
   #zeroRange = true;
 
   constructor(path: string, fd: number, size: number, facts: FileFacts) {
@@ -74,6 +90,8 @@ export class FileDevice extends GuardedDevice {
       () => this.#changes,
     );
     this.#isRegular = facts.isRegular;
+    this.#clock = facts.environment.clock;
+    this.#logger = facts.environment.logger;
     this.#scheduler = facts.environment.scheduler;
     this.#reads = new SyncGate(facts.environment.clock);
     this.#writes = new SyncGate(facts.environment.clock);
@@ -109,7 +127,23 @@ export class FileDevice extends GuardedDevice {
   }
 
   protected override doFlush(): Promise<void> {
+    if (this.#isRegular && this.#clock.now() >= this.#nextLook) void this.#lookForSpace();
     return this.#flushes.flush();
+  }
+
+  /** Warns before writes begin to fail. */
+  async #lookForSpace(): Promise<void> {
+    this.#nextLook = this.#clock.now() + LOOK_EVERY;
+    const { free = Infinity, unallocated = 0 } = (await this.storage())[0] ?? {};
+    const isLow = free < Math.min(LOW_SPACE, unallocated);
+    if (isLow && !this.#isLow) {
+      this.#logger.log("warn", "the file has holes, and its file system has little space left", {
+        device: this.name,
+        free,
+        unallocated,
+      });
+    }
+    this.#isLow = isLow;
   }
 
   protected override async doDiscard(offset: number, length: number): Promise<void> {
@@ -162,6 +196,20 @@ export class FileDevice extends GuardedDevice {
       const hole = Math.min(end, Math.max(data + block, Math.ceil(after / block) * block));
       yield { offset: data, length: hole - data, kind: "data" };
       at = hole;
+    }
+  }
+
+  async storage(): Promise<readonly StorageFacts[]> {
+    try {
+      const stat = fstatSync(this.#fd);
+      const disk = await diskOf(stat);
+      const unallocated = this.#isRegular ? Math.max(0, this.size - stat.blocks * 512) : 0;
+      if (unallocated === 0) return [disk];
+      const { bavail, bsize } = await statfs(this.path);
+      return [{ ...disk, unallocated, free: bavail * bsize }];
+    } catch {
+      // Closed, or the file system does not answer: nothing is known.
+      return [];
     }
   }
 

@@ -10,10 +10,12 @@ import {
   type Capabilities,
   type Extent,
   type Limits,
+  type StorageFacts,
   type WriteZeroesOptions,
   done,
+  storageOf,
 } from "../device.ts";
-import { BlockIoError } from "../errors.ts";
+import { BlockIoError, worstOf } from "../errors.ts";
 import { GuardedTarget } from "../target.ts";
 
 /** A run of bytes on a lower device. */
@@ -96,6 +98,10 @@ export abstract class MappedDevice extends GuardedTarget {
     }
   }
 
+  async storage(): Promise<readonly StorageFacts[]> {
+    return (await Promise.all(this.#lowers.map(storageOf))).flat();
+  }
+
   #pieces(offset: number, length: number, work: (piece: Piece, at: number) => Promise<void>): Promise<void> {
     const running: Promise<void>[] = [];
     for (let at = 0; at < length; ) {
@@ -112,8 +118,8 @@ const FUA = { fua: true } as const;
 
 /** Waits for all, even when one fails: nothing may still use a buffer after a request was answered. */
 async function all(running: readonly Promise<void>[]): Promise<void> {
-  for (const result of await Promise.allSettled(running))
-    if (result.status === "rejected") throw result.reason;
+  const failed = worstOf(await Promise.allSettled(running));
+  if (failed !== undefined) throw failed.error;
 }
 
 function combinedLimits(lowers: readonly BlockDevice[]): Limits {
