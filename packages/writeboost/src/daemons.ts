@@ -7,7 +7,7 @@ import type { Tunables } from "./options.ts";
 
 /** What the daemons do; failures are the callee's to report. */
 export interface DaemonWork {
-  readonly modulate: () => void;
+  readonly modulate: () => Promise<void>;
   readonly record: () => Promise<void>;
   readonly sync: () => Promise<void>;
 }
@@ -18,7 +18,7 @@ export class Daemons {
   readonly #sync: Periodic;
 
   constructor(clock: Clock, work: DaemonWork) {
-    this.#modulator = new Periodic(clock, async () => work.modulate());
+    this.#modulator = new Periodic(clock, work.modulate);
     this.#recorder = new Periodic(clock, work.record);
     this.#sync = new Periodic(clock, work.sync);
   }

@@ -11,28 +11,32 @@ import {
   type Environment,
   GuardedTarget,
   type MessageOptions,
+  SpaceWatch,
+  type StorageFacts,
   Streams,
+  type Timer,
   Turnstile,
   type WriteZeroesOptions,
   done,
+  storageOf,
 } from "@dmkit/block-io";
 import { Barriers } from "./barriers.ts";
 import { BusyMeter } from "./busy-meter.ts";
 import { Bypass } from "./bypass.ts";
-import { runEnd, runStart } from "./core/sectors.ts";
 import { Statistics } from "./core/statistics.ts";
 import { Daemons } from "./daemons.ts";
 import { BLOCK, slotOf } from "./format/geometry.ts";
-import { RECORD_START, encodeRecord } from "./format/superblock.ts";
-import { IdentityKeeper, sampleOf } from "./identity-keeper.ts";
-import { type Tunables, defaultTunables, tunableNamed, tunableValue } from "./options.ts";
+import { IdentityKeeper } from "./identity-keeper.ts";
+import { type Tunables, checked, defaultTunables, tunableNamed, tunableValue } from "./options.ts";
+import { mergeSplit } from "./merge-split.ts";
 import { limitsOver } from "./limits.ts";
 import type { Parts } from "./parts.ts";
 import { PlogWriter } from "./plog-writer.ts";
 import { ReadPath } from "./read-path.ts";
+import { Recorder } from "./recorder.ts";
 import type { Devices, Recovered } from "./recovery.ts";
 import type { Split } from "./scan.ts";
-import { SegmentLog } from "./segment-log.ts";
+import { SegmentLog, isOutOfSpace } from "./segment-log.ts";
 import { Staging } from "./staging.ts";
 import { type Status, printStatus } from "./status.ts";
 import { WritePath } from "./write-path.ts";
@@ -40,6 +44,8 @@ import { Writeback } from "./writeback.ts";
 
 // Bytes of the smallest write that is worth an operation of its own on the backing device; less if the cutoff is.
 const LARGE_WRITE = 64 * 1024;
+// Milliseconds.
+const RETRY_AFTER = 1000;
 
 export interface DeviceSettings {
   readonly name: string;
@@ -69,15 +75,16 @@ export class WriteboostDevice extends GuardedTarget {
   readonly #writes: WritePath;
   readonly #reads: ReadPath;
   readonly #daemons: Daemons;
-  readonly #identity: IdentityKeeper | undefined;
+  readonly #recorder: Recorder;
   readonly #barriers: Barriers;
   readonly #environment: Environment;
   readonly #turnstile: Turnstile = new Turnstile();
   readonly #tunables: Tunables;
-  #recorded: number;
   #dropping = 0;
   #dropsEnd = 0;
+  readonly #space: SpaceWatch;
   #stopped = false;
+  #retry: Timer | undefined;
 
   /** @param recovered what {@link recover} found; the devices are left to whoever opened them. */
   constructor(devices: Devices, recovered: Recovered, settings: DeviceSettings) {
@@ -87,12 +94,14 @@ export class WriteboostDevice extends GuardedTarget {
     this.#environment = environment;
     this.#tunables = { ...defaultTunables(geometry.order), ...settings.tunables };
     this.#backing = new BusyMeter(devices.backing, environment.clock);
+    const logDevices = devices.plog === undefined ? [devices.cache] : [devices.cache, devices.plog];
+    this.#space = new SpaceWatch(settings.name, logDevices, environment);
     const log = new SegmentLog(geometry, dialect, devices.cache, map, settings.pool, recovered);
     const plog = devices.plog && new PlogWriter(devices.plog, geometry, recovered.plogSegments, log);
     this.#log = log;
-    this.#recorded = recovered.recorded;
     this.#parts = { log, backing: this.#backing, plog, statistics: new Statistics(), size: settings.size };
-    this.#identity = identity && new IdentityKeeper(devices.cache, identity);
+    const keeper = identity && new IdentityKeeper(devices.cache, identity);
+    this.#recorder = new Recorder(log, keeper, recovered.recorded);
     this.#writeback = new Writeback(
       log,
       this.#backing,
@@ -102,6 +111,7 @@ export class WriteboostDevice extends GuardedTarget {
         batch: () => this.#tunables.nr_max_batched_writeback,
         barriers: () => this.#barriers.asked,
         failure: () => this.failure,
+        relog: (index, data) => this.#writes.relog(index, data),
       },
       environment,
       (error) => {
@@ -122,15 +132,23 @@ export class WriteboostDevice extends GuardedTarget {
       sync: () => this.#sync().catch(() => {}),
     });
     log.onProgress = () => this.#progress();
+    log.onTrouble = (error) => this.#trouble(error);
     this.#staging.threshold = this.#tunables.read_cache_threshold;
     this.#streams.cutoff = this.#tunables.sequential_cutoff;
   }
 
   /** Merges what recovery found split over several copies, and starts the daemons. Called once. */
   async start(split: readonly Split[]): Promise<void> {
-    for (const one of split) await this.#merge(one);
+    for (const one of split) await mergeSplit(this.#log, this.#writes, one);
+    await this.#space.look();
     this.#daemons.configure(this.#tunables);
     this.#writeback.kick();
+  }
+
+  /** Of all devices below. */
+  async storage(): Promise<readonly StorageFacts[]> {
+    const { log, backing } = this.#parts;
+    return (await Promise.all([backing, log.cache].map(storageOf))).flat();
   }
 
   /** Bytes of RAM: the map, and the buffers. */
@@ -160,11 +178,19 @@ export class WriteboostDevice extends GuardedTarget {
       dirtyBlocks: log.map.dirtyBlocks,
       counters: [...this.#parts.statistics.counters],
       partialFlushes: this.#parts.statistics.partialFlushes,
+      trouble: {
+        writeback_errors: this.#writeback.failures + this.#writeback.relogged,
+        bad_blocks: this.#writeback.badBlocks,
+        out_of_space: this.#log.full === undefined ? 0 : 1,
+        dead: this.#log.dead === undefined ? 0 : 1,
+        missing_space: this.#space.missing,
+      },
       tunables: { ...this.#tunables, nr_max_batched_writeback: this.#tunables.nr_max_batched_writeback },
     };
   }
 
   override status(): string {
+    void this.#space.look();
     return printStatus(this.statusData);
   }
 
@@ -201,9 +227,9 @@ export class WriteboostDevice extends GuardedTarget {
     });
   }
 
-  /** Changes tunables; the values must be in range. */
+  /** Changes tunables. Throws `EINVAL` with the range. */
   tune(changes: Partial<Tunables>): void {
-    Object.assign(this.#tunables, changes);
+    Object.assign(this.#tunables, checked(changes));
     this.#staging.threshold = this.#tunables.read_cache_threshold;
     this.#streams.cutoff = this.#tunables.sequential_cutoff;
     if (!this.#stopped) this.#daemons.configure(this.#tunables);
@@ -227,7 +253,7 @@ export class WriteboostDevice extends GuardedTarget {
       log.check();
       log.close();
       const targetId = log.open ? log.opened - 1 : log.opened;
-      const failures = this.#writeback.failures;
+      const { failures, relogged } = this.#writeback;
       while (log.lastWriteback < targetId) {
         log.check();
         signal?.throwIfAborted();
@@ -238,6 +264,8 @@ export class WriteboostDevice extends GuardedTarget {
         this.#writeback.kick();
         await log.changed.wait();
       }
+      // All the others have been: what the backing device does not take has only moved on in the log.
+      if (this.#writeback.relogged !== relogged) throw this.#writeback.lastError;
     } finally {
       this.#dropping -= 1;
       signal?.removeEventListener("abort", wake);
@@ -339,19 +367,17 @@ export class WriteboostDevice extends GuardedTarget {
       await log.makeDurable(log.open ? log.opened - 1 : log.opened);
       await this.#clearPlog(this.#parts.plog);
     }
-    await this.#record();
-    // After a flush that failed, what the backing device shows need not be what it keeps.
-    if (this.#identity === undefined || this.#writeback.failures > 0) return;
-    await log.flushCache();
-    await this.#backing.flush();
-    const backingSample = await sampleOf(this.#backing);
-    await this.#identity.write({
-      clean: true,
-      backingSample,
-      coveredId: log.durable,
-      lastId: log.lastFlushed,
-    });
-    await log.cache.flush();
+    // The guard has told whoever closes: what found no space is lost now.
+    if (log.lastFlushed < (log.open ? log.opened - 1 : log.opened)) return;
+    try {
+      await this.#record();
+      // After a flush that failed, what the backing device shows need not be what it keeps; nor where it is bad.
+      const { failures, badBlocks } = this.#writeback;
+      if (failures === 0 && badBlocks === 0) await this.#recorder.markClean(this.#backing);
+    } catch (error) {
+      if (!isOutOfSpace(error)) throw error;
+      this.#tell("warn", "no space to note that the cache was closed in order; nothing is lost", error);
+    }
   }
 
   /** Everything is on the cache device: a plog that cannot be written any more is no loss. */
@@ -359,10 +385,7 @@ export class WriteboostDevice extends GuardedTarget {
     try {
       await plog.clear();
     } catch (error) {
-      this.#environment.logger.log("warn", "the plog could not be zeroed; the cache is closed in order", {
-        device: this.name,
-        error: String(error),
-      });
+      this.#tell("warn", "the plog could not be zeroed; the cache is closed in order", error);
     }
   }
 
@@ -388,32 +411,38 @@ export class WriteboostDevice extends GuardedTarget {
 
   #progress(): void {
     this.#writeback.kick();
-    const identity = this.#identity;
-    const { durable, geometry } = this.#log;
-    if (identity === undefined || identity.busy || this.#stopped || this.#log.dead !== undefined) return;
-    if (durable - identity.identity.coveredId < Math.max(1, geometry.tail / 2)) return;
-    identity.write({ coveredId: durable }).catch((error: unknown) => void this.#log.die(error));
+    if (!this.#stopped) this.#recorder.cover();
   }
 
-  #modulate(): void {
-    const utilisation = this.#backing.utilisation();
+  #tell(level: "warn" | "error", message: string, error: unknown): void {
+    this.#environment.logger.log(level, message, { device: this.name, error: String(error) });
+  }
+
+  /** The log is full, or dead. */
+  #trouble(error: BlockIoError): void {
+    this.#tell("error", "the cache device does not take what is written", error);
+    if (this.#log.dead === undefined) this.#retryLater();
+  }
+
+  /** Looks now and then whether there is space again, though nobody writes. */
+  #retryLater(): void {
+    this.#retry ??= this.#environment.clock.after(RETRY_AFTER, () => {
+      this.#retry = undefined;
+      if (this.#log.full === undefined || this.#stopped) return;
+      this.#log.retry();
+      this.#retryLater();
+    });
+  }
+
+  async #modulate(): Promise<void> {
+    const utilisation = await this.#backing.utilisation();
+    if (this.#stopped || this.#tunables.enable_writeback_modulator === 0) return;
     this.#tunables.allow_writeback = utilisation < this.#tunables.writeback_threshold ? 1 : 0;
     this.#writeback.kick();
   }
 
-  /** Writes the superblock record if it is behind, durably. */
   async #record(): Promise<void> {
-    const log = this.#log;
-    const id = log.lastWriteback;
-    if (log.dead !== undefined || this.failure !== undefined || id === this.#recorded) return;
-    try {
-      await log.cache.write(RECORD_START, encodeRecord(id));
-      await this.#identity?.write({ recordedId: id });
-      await log.flushCache();
-      this.#recorded = id;
-    } catch (error) {
-      throw log.die(error);
-    }
+    if (this.failure === undefined) await this.#recorder.record();
   }
 
   async #sync(): Promise<void> {
@@ -424,6 +453,8 @@ export class WriteboostDevice extends GuardedTarget {
 
   async #stop(): Promise<void> {
     this.#stopped = true;
+    this.#retry?.cancel();
+    this.#retry = undefined;
     this.#endDrops();
     await this.#barriers.stop();
     await this.#daemons.stop();
@@ -435,26 +466,6 @@ export class WriteboostDevice extends GuardedTarget {
     this.#log.changed.notify();
   }
 
-  /** Brings the sectors of older copies that the newest one lacks into a new copy. */
-  async #merge({ block, copies }: Split): Promise<void> {
-    const { map, cache } = this.#log;
-    let covered = map.valid[map.find(block)] as number;
-    const data = Buffer.allocUnsafe(BLOCK);
-    for (const { index, id } of copies.toReversed()) {
-      // Making room for other blocks may have written this one back.
-      if (this.#log.idOfBlock(index) !== id) continue;
-      const bits = (map.dirty[index] as number) & ~covered;
-      covered |= map.dirty[index] as number;
-      if (bits === 0) continue;
-      await cache.read(this.#log.dataOffset(index), data);
-      for (let from = runStart(bits, 0); from < 8; ) {
-        const end = runEnd(bits, from);
-        await this.#writes.finish(block * BLOCK + from * 512, data.subarray(from * 512, end * 512), 0);
-        from = runStart(bits, end);
-      }
-    }
-  }
-
   #info(): object {
     const { geometry, dialect, durable } = this.#log;
     return {
@@ -464,6 +475,8 @@ export class WriteboostDevice extends GuardedTarget {
       durable_id: durable,
       memory: this.memory,
       writeback_error: this.writebackError?.message ?? null,
+      bad_blocks: this.#writeback.badBlocks,
+      out_of_space: this.#log.full?.message ?? null,
       dead: this.#log.dead?.message ?? null,
     };
   }

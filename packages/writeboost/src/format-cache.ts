@@ -19,8 +19,8 @@ import {
 import { IDENTITY_START } from "./format/identity.ts";
 import { HEADER_START, encodeHeader } from "./format/superblock.ts";
 import { plogIdentityOffset } from "./identity-keeper.ts";
+import { inParallel } from "./parallel.ts";
 import { plogCapacity } from "./plog-scan.ts";
-import { inParallel } from "./writeback.ts";
 
 export interface FormatOptions {
   /** 4 … 10. */

@@ -8,7 +8,7 @@ import {
 } from "@dmkit/block-io";
 import { WriteboostDevice } from "./device.ts";
 import type { Dialect } from "./format/checksum.ts";
-import { MAX_POOL, type Tunables, friendlyTunables } from "./options.ts";
+import { type Tunables, checked, friendlyTunables } from "./options.ts";
 import { type Devices, recover } from "./recovery.ts";
 
 export interface OpenOptions {
@@ -40,13 +40,8 @@ export async function openWriteboost(devices: Devices, options: OpenOptions = {}
   const { backing, cache, plog } = devices;
   const size = options.size ?? backing.size;
   const pool = options.pool ?? 8;
-  if (!Number.isInteger(pool) || pool < 1 || pool > MAX_POOL) {
-    throw new BlockIoError(`nr_rambuf_pool ${pool} is not allowed`, {
-      code: "EINVAL",
-      op: "open",
-      hint: `nr_rambuf_pool takes 1 … ${MAX_POOL}.`,
-    });
-  }
+  checked({ segment_size_order: options.order, nr_rambuf_pool: pool, dialect: options.dialect });
+  checked(options.tunables ?? {});
   requireRoom(backing, 0, size);
   if (cache === backing || plog === backing || plog === cache) {
     throw new BlockIoError("backing, cache and plog must be different devices", {

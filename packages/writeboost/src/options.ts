@@ -167,3 +167,26 @@ export function tunableValue(name: TunableName, word: string): number {
     });
   }
 }
+
+/**
+ * Values a program gives, as those of a table are checked: `EINVAL` with the range for one that is not allowed, or
+ * for a name there is none of. Undefined ones are left out.
+ */
+export function checked<Values extends object>(values: Values): Values {
+  for (const [name, value] of Object.entries(values)) {
+    if (value === undefined) continue;
+    const spec = Object.hasOwn(options, name) ? options[name as keyof typeof options] : undefined;
+    try {
+      if (spec === undefined) throw new BlockIoError("unknown", { code: "EPARSE" });
+      parseOption(name, spec, value);
+    } catch (error) {
+      if (!(error instanceof BlockIoError)) throw error;
+      throw new BlockIoError(`${name}: ${String(value)} is not allowed`, {
+        code: "EINVAL",
+        op: "open",
+        hint: error.hint ?? `Known: ${Object.keys(options).join(", ")}.`,
+      });
+    }
+  }
+  return values;
+}

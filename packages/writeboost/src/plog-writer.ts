@@ -8,6 +8,8 @@
  *
  * Invariants:
  *
+ * - a write that finds no space fails that barrier, and the next one writes the same again; any other failure ends
+ *   the cache;
  * - after a barrier, every accepted write is durable either in its segment on the cache device or in the plog,
  *   and the segments in the plog follow those on the cache device without a gap;
  * - at most two segments need the plog: the one that is open, and the one before it while it is on its way to
@@ -21,7 +23,7 @@
 import { type BlockDevice, done } from "@dmkit/block-io";
 import { type Geometry, plogSegmentSize } from "./format/geometry.ts";
 import { encodeRecord, plogRules, recordSize } from "./format/plog.ts";
-import type { SegmentLog } from "./segment-log.ts";
+import { type SegmentLog, isOutOfSpace } from "./segment-log.ts";
 
 // The open segment, the one before it, and one that is being blanked.
 export const SEGMENTS_FOR_TWO = 3;
@@ -114,7 +116,16 @@ export class PlogWriter {
    * plog whatever the log says: ours lacks the records that no barrier had asked for.
    */
   async clear(): Promise<void> {
-    await this.#blankDurably([...this.#used.keys()]);
+    await this.#blankDurably([...this.#used.keys()], () => this.#device.flush());
+  }
+
+  /** A flush that fails is the end, whatever the reason: what it was to make durable may be gone. */
+  async #flush(): Promise<void> {
+    try {
+      await this.#device.flush();
+    } catch (error) {
+      throw this.#log.die(error);
+    }
   }
 
   /** The newest segment that anything was written to. */
@@ -152,9 +163,10 @@ export class PlogWriter {
       const blanking = stale.map((segment) => this.#blank(segment));
       const requests = [...writing, ...blanking];
       if (requests.some((request) => request !== done)) await settled(requests);
-      await this.#device.flush();
+      await this.#flush();
       for (const segment of stale) this.#used.delete(segment);
     } catch (error) {
+      if (isOutOfSpace(error)) throw log.outOfSpace(error, this.#device);
       throw log.die(error);
     }
     for (const image of missing) image.written = ends[images.indexOf(image)] as number;
@@ -172,13 +184,14 @@ export class PlogWriter {
   /** Blanks, durably, what these segments must not use as it is; as a rule that was done in passing. */
   async #makeRoom(ids: ReadonlySet<number>): Promise<void> {
     const segments = new Set([...ids].map((id) => (id - 1) % this.#segments));
-    await this.#blankDurably(this.#misleading(ids).filter((segment) => segments.has(segment)));
+    const stale = this.#misleading(ids).filter((segment) => segments.has(segment));
+    await this.#blankDurably(stale, () => this.#flush());
   }
 
-  async #blankDurably(segments: readonly number[]): Promise<void> {
+  async #blankDurably(segments: readonly number[], flush: () => Promise<void>): Promise<void> {
     if (segments.length === 0) return;
     await settled(segments.map((segment) => this.#blank(segment)));
-    await this.#device.flush();
+    await flush();
     for (const segment of segments) this.#used.delete(segment);
   }
 
@@ -235,8 +248,13 @@ export class PlogWriter {
   }
 }
 
-/** Waits for all, so that no request is left in flight behind an error. */
+/**
+ * Waits for all, so that no request is left in flight behind an error. Of several errors it throws one that more
+ * space does not mend, if there is any.
+ */
 async function settled(promises: readonly Promise<void>[]): Promise<void> {
+  const reasons: unknown[] = [];
   for (const result of await Promise.allSettled(promises))
-    if (result.status === "rejected") throw result.reason;
+    if (result.status === "rejected") reasons.push(result.reason);
+  if (reasons.length > 0) throw reasons.find((reason) => !isOutOfSpace(reason)) ?? reasons[0];
 }

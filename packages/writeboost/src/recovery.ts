@@ -34,7 +34,7 @@ import { completion } from "./plog-complete.ts";
 import { judgePlog } from "./plog-owner.ts";
 import { type ScannedPlog, plogCapacity, scanPlog } from "./plog-scan.ts";
 import { type ScannedLog, type Split, adoptLog, readSuperblock, scan } from "./scan.ts";
-import { inParallel } from "./writeback.ts";
+import { inParallel } from "./parallel.ts";
 
 export interface Devices {
   readonly backing: BlockDevice;

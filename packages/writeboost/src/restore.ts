@@ -15,7 +15,7 @@ import { encodeHead } from "./format/head.ts";
 import { checksumHolds, segmentSize } from "./format/segment.ts";
 import { HEADER_START, encodeRestoring } from "./format/superblock.ts";
 import { type ParsedDump, badDump, parseDump } from "./parse-dump.ts";
-import { inParallel } from "./writeback.ts";
+import { inParallel } from "./parallel.ts";
 
 /** Throws `EINVAL` if the dump cannot be true for these devices; then nothing has been written. */
 export async function restore(image: Image, dump: unknown, work: OfflineWork): Promise<void> {

@@ -7,12 +7,15 @@
  * Invariants:
  *
  * - segment X is opened only when X - N has been written back durably and the RAM buffer of X - pool has been
- *   flushed; opening X forgets the blocks of X - N;
+ *   flushed; opening X forgets the blocks of X - N. For clients, X + 1 - N as well: one slot is kept back, so that
+ *   what the backing device does not take can be logged again although the ring is full (writeback.ts);
  * - segment X is written only while X - K ≤ durable (core/log.ts needs that to find the log after a crash);
  * - `lastFlushed` counts in id order whatever the order of completion; `durable` is what was flushed when a
  *   flush of the cache device that succeeded was issued;
  * - a closed segment never changes;
- * - a write or flush of the cache device that fails is the end: see {@link SegmentLog.die}.
+ * - a segment that finds no space below the cache device stays in RAM and is written again: when somebody waits
+ *   for it, and now and then. Nothing about it is durable until that succeeds;
+ * - any other write of the cache device that fails is the end, and so is a flush: see {@link SegmentLog.die}.
  */
 import { type BlockDevice, BlockIoError, FlushGroup, done, toBlockIoError } from "@dmkit/block-io";
 import type { BlockMap } from "./core/block-map.ts";
@@ -53,12 +56,20 @@ export class SegmentLog {
   lastWriteback: number;
   /** Why the cache is dead, if it is. */
   dead: BlockIoError | undefined;
+  /** Why segments stay in RAM, if there is no space for them. */
+  full: BlockIoError | undefined;
+  /** Called when {@link full} or {@link dead} has been set. */
+  onTrouble: (error: BlockIoError) => void = () => {};
 
   readonly #buffers: Buffer[];
   /** Ids below are not in RAM although the arithmetic of buffers would say so. */
   readonly #firstInRam: number;
   readonly #lengths: Map<number, number> = new Map();
   readonly #written: Set<number> = new Set();
+  /** Closed segments whose last write found no space. */
+  readonly #refused: Set<number> = new Set();
+  /** How often that has happened. */
+  #refusals = 0;
   #started: number;
   readonly #ghosts: Ghost[] = [];
   /** In how many ghosts each block is. */
@@ -133,21 +144,27 @@ export class SegmentLog {
     return slotStart(this.geometry, slot) + dataStart(index - slot * this.map.blocks);
   }
 
-  /** The segment that must be written back before another can be opened; not positive if there is none. */
+  /** The segment that must be written back before clients can open another; not positive if there is none. */
   get neededWriteback(): number {
-    return this.opened + 1 - this.geometry.slots;
+    return this.opened + 2 - this.geometry.slots;
   }
 
-  /** Whether the next segment can be opened now. */
-  canOpen(): boolean {
-    return this.lastFlushed >= this.opened + 1 - this.pool && this.lastWriteback >= this.neededWriteback;
+  /** Whether the next segment can be opened now. @param kept number of slots that have to stay free. */
+  canOpen(kept = 1): boolean {
+    const neededWriteback = this.opened + 1 + kept - this.geometry.slots;
+    return this.lastFlushed >= this.neededFlush && this.lastWriteback >= neededWriteback;
   }
 
-  /** Makes room for a block: false if somebody has to wait for it. */
-  room(): boolean {
+  /** The segment whose RAM buffer the next one will use. */
+  get neededFlush(): number {
+    return this.opened + 1 - this.pool;
+  }
+
+  /** Makes room for a block: false if somebody has to wait for it. @param kept as for {@link canOpen}. */
+  room(kept = 1): boolean {
     if (this.open && this.count < this.geometry.blocks) return true;
     if (this.open) this.close();
-    if (this.dead !== undefined || !this.canOpen()) return false;
+    if (this.dead !== undefined || !this.canOpen(kept)) return false;
     this.opened += 1;
     this.open = true;
     const slot = slotOf(this.geometry, this.opened);
@@ -185,12 +202,23 @@ export class SegmentLog {
     this.#pump();
   }
 
-  /** Resolves when everything up to segment `id` has been written to the cache device. */
+  /** Resolves when everything up to segment `id` has been written to the cache device. Throws `ENOSPC`. */
   async flushed(id: number): Promise<void> {
+    const refusals = this.#refusals;
+    this.retry();
     while (this.lastFlushed < id) {
       this.check();
+      if (this.#refusals !== refusals && this.full !== undefined) throw this.full;
       await this.changed.wait();
     }
+  }
+
+  /** Writes again what found no space. */
+  retry(): void {
+    if (this.dead !== undefined) return;
+    const refused = [...this.#refused];
+    this.#refused.clear();
+    for (const id of refused) this.#write(id);
   }
 
   /** Resolves when everything up to segment `id` is durable on the cache device. */
@@ -212,14 +240,31 @@ export class SegmentLog {
 
   /** The cache or plog device failed: nothing is acknowledged any more. Whoever waits is told. */
   die(error: unknown): BlockIoError {
-    this.dead ??= new BlockIoError("the cache is dead since an I/O error of the cache or plog device", {
-      code: "EIO",
-      device: this.cache.name,
-      cause: error,
-      hint: "Check the device below, then open the cache again: it recovers what was flushed.",
-    });
+    if (this.dead === undefined) {
+      const cause = toBlockIoError(error, { device: this.cache.name });
+      this.dead = new BlockIoError(`the cache has stopped: ${cause.message}`, {
+        code: "EIO",
+        device: this.cache.name,
+        cause,
+        hint: "Check the device below, then open the cache again: it recovers what was flushed.",
+      });
+      this.onTrouble(this.dead);
+    }
     this.changed.notify();
     return this.dead;
+  }
+
+  /** The error of whoever needs what finds no space: nothing is lost, it is in RAM. */
+  outOfSpace(error: unknown, device: BlockDevice = this.cache): BlockIoError {
+    const cause = toBlockIoError(error, { device: device.name, op: "write" });
+    return new BlockIoError(`no space is left for the log: ${cause.message}`, {
+      code: "ENOSPC",
+      device: device.name,
+      op: "write",
+      cause,
+      lossless: true,
+      hint: "Make room in the file system below it. What was written is in memory and is tried again by itself.",
+    });
   }
 
   /** Whether a crash could bring back a copy of `block` that is not in the map any more. */
@@ -259,23 +304,40 @@ export class SegmentLog {
         return;
       }
       this.#started += 1;
-      const id = this.#started;
-      const size = segmentSize(this.#lengths.get(id) as number);
-      const start = slotStart(this.geometry, slotOf(this.geometry, id));
-      const writing = this.cache.write(start, this.bufferOf(id).subarray(0, size));
-      if (writing === done) this.#completed(id);
-      else
-        writing.then(
-          () => this.#completed(id),
-          (error: unknown) => void this.die(error),
-        );
+      this.#write(this.#started);
     }
+  }
+
+  #write(id: number): void {
+    const size = segmentSize(this.#lengths.get(id) as number);
+    const start = slotStart(this.geometry, slotOf(this.geometry, id));
+    const writing = this.cache.write(start, this.bufferOf(id).subarray(0, size));
+    if (writing === done) this.#completed(id);
+    else
+      writing.then(
+        () => this.#completed(id),
+        (error: unknown) => this.#failed(id, error),
+      );
+  }
+
+  #failed(id: number, error: unknown): void {
+    if (!isOutOfSpace(error)) {
+      this.die(error);
+      return;
+    }
+    this.#refused.add(id);
+    this.#refusals += 1;
+    const isNews = this.full === undefined;
+    this.full = this.outOfSpace(error);
+    if (isNews) this.onTrouble(this.full);
+    this.changed.notify();
   }
 
   #completed(id: number): void {
     this.#written.add(id);
     this.#lengths.delete(id);
     while (this.#written.delete(this.lastFlushed + 1)) this.lastFlushed += 1;
+    if (this.#refused.size === 0) this.full = undefined;
     // Ahead of need: a flush takes long, and the flusher need not stand still for it.
     if (this.lastFlushed - this.durable > this.geometry.tail / 2) this.flushCache().catch(() => {});
     this.#progress();
@@ -299,4 +361,9 @@ export class SegmentLog {
     this.changed.notify();
     this.onProgress();
   }
+}
+
+/** Whether a write was refused for want of space, and nothing else. */
+export function isOutOfSpace(error: unknown): boolean {
+  return error instanceof BlockIoError && error.code === "ENOSPC";
 }

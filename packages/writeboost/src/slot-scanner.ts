@@ -16,7 +16,7 @@ import {
   spreadMetablocks,
 } from "./format/segment.ts";
 import { sectorsOfBlock } from "./parts.ts";
-import { inParallel } from "./writeback.ts";
+import { inParallel } from "./parallel.ts";
 
 /** What is known of a slot that is not simply intact or unused. */
 export interface SlotProblem {

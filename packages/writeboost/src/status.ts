@@ -16,7 +16,18 @@ export interface Status {
   readonly counters: readonly number[];
   readonly partialFlushes: number;
   readonly tunables: Partial<Tunables>;
+  /** What is wrong now, or has been since the cache was opened. */
+  readonly trouble: Trouble;
 }
+
+const troubles = ["writeback_errors", "bad_blocks", "out_of_space", "missing_space", "dead"] as const;
+
+/**
+ * `writeback_errors`: attempts of writeback that failed, at least for some blocks; `bad_blocks`: blocks that the
+ * backing device does not take now; `out_of_space`: 1 while segments stay in RAM because there is no space below the
+ * cache device; `missing_space`: bytes by which the file system below is too small for the whole log; `dead`: 1 when the cache device has failed.
+ */
+export type Trouble = Record<(typeof troubles)[number], number>;
 
 const order: readonly (readonly [word: string, name: TunableName])[] = [
   ["allow_writeback", "allow_writeback"],
@@ -31,6 +42,10 @@ export function printStatus(status: Status): string {
   const pairs = order.flatMap(([word, name]) => [word, String(status.tunables[name] ?? 0)]);
   for (const name of ["read_cache_threshold", "sequential_cutoff"] as const) {
     const value = status.tunables[name] ?? 0;
+    if (value > 0) pairs.push(name, String(value));
+  }
+  for (const name of troubles) {
+    const value = status.trouble[name];
     if (value > 0) pairs.push(name, String(value));
   }
   return [
@@ -58,9 +73,12 @@ export function parseStatus(line: string): Status {
     throw new BlockIoError("this is not a writeboost status line", { code: "EPARSE", op: "parse" });
   }
   const tunables: Partial<Tunables> = {};
+  const trouble: Trouble = { writeback_errors: 0, bad_blocks: 0, out_of_space: 0, missing_space: 0, dead: 0 };
   for (let at = 0; at < pairs.length; at += 2) {
     const name = tunableNamed(pairs[at] as string);
     if (name !== undefined) tunables[name] = Number(pairs[at + 1]);
+    const wrong = troubles.find((known) => known === pairs[at]);
+    if (wrong !== undefined) trouble[wrong] = Number(pairs[at + 1]);
   }
   const [cursor = 0, cacheBlocks = 0, segments = 0, currentId = 0, lastFlushedId = 0] = numbers;
   return {
@@ -74,12 +92,13 @@ export function parseStatus(line: string): Status {
     counters: numbers.slice(7, 23),
     partialFlushes: numbers[23] ?? 0,
     tunables,
+    trouble,
   };
 }
 
 /** The fields of a status line by name: counters as `write_hit_cache_full`, tunables under their own names. */
 export function statusFields(line: string): Readonly<Record<string, number>> {
-  const { counters, tunables, ...numbers } = parseStatus(line);
+  const { counters, tunables, trouble, ...numbers } = parseStatus(line);
   return {
     cursor: numbers.cursor,
     cache_blocks: numbers.cacheBlocks,
@@ -91,6 +110,7 @@ export function statusFields(line: string): Readonly<Record<string, number>> {
     partial_flushes: numbers.partialFlushes,
     ...Object.fromEntries(counters.map((count, index) => [counterName(index), count])),
     ...tunables,
+    ...trouble,
   };
 }
 

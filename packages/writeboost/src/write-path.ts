@@ -139,13 +139,20 @@ export class WritePath {
   async finish(offset: number, from: Buffer, at: number): Promise<void> {
     const { log } = this.#parts;
     let old: OldCopy | undefined;
+    let failures: number | undefined;
     for (let next = at; ; ) {
       log.check();
+      const before = next;
       next = this.place(offset, from, next, old);
       if (next === from.length) return;
+      if (next > before) failures = undefined;
       if (this.#obstacle === "busy") await this.#traffic.wait();
-      else if (this.#obstacle === "room") await this.waitForRoom();
-      else old = await this.#fetch(Math.floor((offset + next) / BLOCK));
+      else if (this.#obstacle === "room") {
+        // Room that others take, or that is used for what the backing device refuses, must not be for ever.
+        failures ??= this.#writeback.failures;
+        await this.waitForRoom();
+        if (failures !== this.#writeback.failures && !log.canOpen()) throw this.#writeback.lastError;
+      } else old = await this.#fetch(Math.floor((offset + next) / BLOCK));
     }
   }
 
@@ -155,7 +162,28 @@ export class WritePath {
     log.check();
     if (log.canOpen()) return;
     if (log.lastWriteback < log.neededWriteback) await this.#writeback.reach(log.neededWriteback);
-    else await log.changed.wait();
+    else await log.flushed(log.neededFlush);
+  }
+
+  /**
+   * Puts a block that the backing device does not take into the log again: its newest copy, which is cache block
+   * `previous` with these contents. False if there is no room now; the slot kept back for this counts as room.
+   */
+  relog(previous: number, data: Buffer): boolean {
+    const { log, plog } = this.#parts;
+    const { map } = log;
+    const block = map.keys[previous] as number;
+    const bits = map.valid[previous] as number;
+    if (!this.#room(bits, 0)) return false;
+    const index = log.take(block);
+    const start = dataStart(index % map.blocks);
+    const buffer = log.bufferOf(log.opened);
+    data.copy(buffer, start);
+    map.valid[index] = bits;
+    map.dirty[index] = bits;
+    map.adopt(index, previous);
+    if (plog !== undefined) this.#logPersistently(block, index % map.blocks, buffer, start, bits);
+    return true;
   }
 
   /** Puts a clean block, as it is on the backing device, into the log if that costs nobody anything. */
@@ -176,10 +204,10 @@ export class WritePath {
   }
 
   /** Room for one more block, and in the plog for records of these sectors. */
-  #room(bits: number): boolean {
+  #room(bits: number, kept = 1): boolean {
     const { log, plog } = this.#parts;
     if (plog !== undefined && log.open && !plog.fits(recordBytes(bits))) log.close();
-    return log.room();
+    return log.room(kept);
   }
 
   #logPersistently(block: number, index: number, buffer: Buffer, start: number, bits: number): void {

@@ -1,32 +1,26 @@
 /**
- * The writeback daemon: copies the oldest segments to the backing device, in batches, sorted by address.
+ * The writeback daemon: decides when the oldest segments are copied to the backing device, and how many.
  *
  * Invariants:
  *
  * - only segments that are durable on the cache device are written back, in id order, without gaps;
- * - a block is left out only when a newer copy of it is durable on the cache device: until then the old copy
- *   is what a crash would leave, and its slot is about to be used again;
- * - segments count as clean only after a flush of the backing device that followed all their writes;
- * - after an error nothing counts: the whole batch is written again.
+ * - segments count as clean only after a flush of the backing device that followed all their writes, and when what
+ *   the backing device does not take of them is durable in a newer segment (bad-blocks.ts);
+ * - after any other error nothing counts: the whole batch is written again.
  */
 import {
   type BlockDevice,
-  BlockIoError,
-  BufferPool,
-  ByteAccess,
+  type BlockIoError,
   type Environment,
   type Timer,
   toBlockIoError,
 } from "@dmkit/block-io";
-import { type Entry, LARGEST_WRITE, type PlannedWrite, writebackRules } from "./core/writeback-plan.ts";
-import { BLOCK, slotOf, slotStart } from "./format/geometry.ts";
-import { checksumHolds, dataStart, decodeSegmentHeader, segmentSize } from "./format/segment.ts";
+import { BadBlocks, type Relog } from "./bad-blocks.ts";
+import { writebackRules } from "./core/writeback-plan.ts";
+import { slotOf } from "./format/geometry.ts";
 import type { SegmentLog } from "./segment-log.ts";
+import { BatchCopier, largestBatch } from "./writeback-batch.ts";
 
-// Bytes of segments in RAM at once, and writes in flight to the backing device.
-const LARGEST_BATCH = 64 * 1024 * 1024;
-const DEPTH = 32;
-const READ_DEPTH = 8;
 const RETRY_AFTER = 1000;
 // How long segments wait in the background for others to be written back together with, milliseconds.
 const LINGER = 500;
@@ -34,6 +28,10 @@ const LINGER = 500;
 // can wait. Where the devices share a disk, a flush of the backing device delays many barriers by milliseconds.
 const BUSY = 16 * 1024 * 1024;
 const BUSY_BARRIERS = 50;
+// Times {@link LINGER}: so long writing back waits for busy clients at most, then there is a batch.
+const MOST_YIELDS = 10;
+// Batches that make room in a full ring of blocks which the backing device does not take, without any room coming of it.
+const MOST_FRUITLESS = 4;
 
 /** What decides whether and how much is written back. */
 export interface WritebackPolicy {
@@ -49,17 +47,16 @@ export interface WritebackPolicy {
    * nothing about what was written before: nothing may count as written back any more.
    */
   readonly failure: () => BlockIoError | undefined;
+  readonly relog: Relog;
 }
 
 export class Writeback {
   readonly #log: SegmentLog;
   readonly #backing: BlockDevice;
-  readonly #access: ByteAccess;
+  readonly #batches: BatchCopier;
+  readonly #bad: BadBlocks;
   readonly #policy: WritebackPolicy;
   readonly #environment: Environment;
-  // Memory of the batch, used again for the next: garbage of this size would set off a collection every 100 ms.
-  readonly #segments: BufferPool;
-  readonly #joined: BufferPool = new BufferPool(LARGEST_WRITE, DEPTH);
   /** Called with the error when a flush of the backing device failed. */
   readonly #flushFailed: (error: BlockIoError) => void;
   /** Somebody waits until everything is written back up to here. */
@@ -73,10 +70,18 @@ export class Writeback {
   #openedBefore: number;
   #barriersBefore = 0;
   #wasBusy = false;
+  /** How often it has waited for busy clients since the last batch. */
+  #yields = 0;
+  /** Batches one after the other that made no room, see {@link MOST_FRUITLESS}. */
+  #fruitless = 0;
+  /** How often the batch has been doubled, to find something that can be written. */
+  #doubled = 0;
   #stopped = false;
   /** Attempts that failed, and why the last one did. */
   failures = 0;
-  lastError: BlockIoError | undefined;
+  #lastError: BlockIoError | undefined;
+  /** What was logged last, so that trying again every second does not fill the log. */
+  #told: string | undefined;
 
   constructor(
     log: SegmentLog,
@@ -88,8 +93,8 @@ export class Writeback {
     this.#log = log;
     this.#openedBefore = log.opened;
     this.#backing = backing;
-    this.#access = new ByteAccess(backing);
-    this.#segments = new BufferPool(log.geometry.slotSize, largestBatch(log));
+    this.#batches = new BatchCopier(log, backing);
+    this.#bad = new BadBlocks(log, policy.relog, environment);
     this.#policy = policy;
     this.#environment = environment;
     this.#flushFailed = flushFailed;
@@ -98,6 +103,21 @@ export class Writeback {
   /** Segments in a batch now, bounded by memory. */
   get batch(): number {
     return Math.min(this.#policy.batch(), largestBatch(this.#log));
+  }
+
+  /** Why the last attempt failed, or the last block was refused. */
+  get lastError(): BlockIoError | undefined {
+    return this.#lastError ?? this.#bad.lastError;
+  }
+
+  /** Blocks that the backing device does not take: only the log has them. */
+  get badBlocks(): number {
+    return this.#bad.size;
+  }
+
+  /** How often blocks that the backing device did not take were put into the log again. */
+  get relogged(): number {
+    return this.#bad.relogged;
   }
 
   /** Starts if there is something to do and it is allowed or wanted. */
@@ -112,11 +132,13 @@ export class Writeback {
     });
   }
 
-  /** Waits until segment `id` is written back. Throws the error of an attempt that failed meanwhile. */
+  /** Waits until segment `id`, which is closed, is written back. Throws the error of an attempt that failed meanwhile. */
   async reach(id: number): Promise<void> {
     const log = this.#log;
     const { failures } = this;
     this.#wanted = Math.max(this.#wanted, id);
+    // There may be no space for it on the cache device: then nothing would ever come.
+    await log.flushed(id);
     while (log.lastWriteback < id) {
       log.check();
       this.#checkFailure();
@@ -131,7 +153,7 @@ export class Writeback {
     this.#stopped = true;
     this.#cancelTimers();
     await this.#running;
-    this.#trim();
+    this.#batches.trim();
   }
 
   start(): void {
@@ -146,13 +168,15 @@ export class Writeback {
     if (lastWriteback < this.#wanted || this.#policy.hurry()) return true;
     // Each batch costs a flush of both devices, whatever its size.
     const enough = this.#lingered || lastFlushed - lastWriteback >= this.batch;
+    if (this.#bad.size > 0 && this.#bad.rests(this.batch)) return false;
     if (enough && this.#policy.allowed() && !this.#shouldYield()) return true;
     return lastWriteback + geometry.slots - opened < writebackRules.reserve(this.batch, geometry.slots);
   }
 
-  /** While clients write or flush much, they have the devices to themselves, up to half of the ring. */
+  /** While clients write or flush much, they have the devices to themselves: for a while, and up to half of the ring. */
   #shouldYield(): boolean {
     const { opened, lastWriteback, geometry } = this.#log;
+    if (this.#yields >= MOST_YIELDS) return false;
     return (this.#wasBusy || this.#isBusy()) && opened - lastWriteback < geometry.slots / 2;
   }
 
@@ -165,23 +189,19 @@ export class Writeback {
   #wait(): void {
     const { lastFlushed, lastWriteback, dead } = this.#log;
     if (this.#linger !== undefined || this.#stopped) return;
-    if (dead !== undefined || lastWriteback >= lastFlushed || !this.#policy.allowed()) return this.#trim();
+    if (dead !== undefined || lastWriteback >= lastFlushed || !this.#policy.allowed())
+      return this.#batches.trim();
     this.#linger = this.#environment.clock.after(LINGER, () => {
       this.#linger = undefined;
-      this.#trim();
+      this.#batches.trim();
       this.#lingered = true;
       this.#wasBusy = this.#isBusy();
+      this.#yields = this.#wasBusy ? this.#yields + 1 : 0;
       this.#openedBefore = this.#log.opened;
       this.#barriersBefore = this.#policy.barriers();
       this.kick();
       if (this.#running === undefined) this.#wait();
     });
-  }
-
-  /** There was nothing to do for a while, or there is nothing left: gives the memory of batches back. */
-  #trim(): void {
-    this.#segments.trim();
-    this.#joined.trim();
   }
 
   #cancelTimers(): void {
@@ -196,13 +216,7 @@ export class Writeback {
       try {
         await this.#writeBatch();
       } catch (error) {
-        this.failures += 1;
-        this.lastError = toBlockIoError(error, { device: this.#backing.name, op: "write" });
-        this.#environment.logger.log("error", "writeback failed; the data stays in the cache", {
-          error: this.lastError.message,
-        });
-        this.#wanted = 0;
-        this.#log.changed.notify();
+        this.#failed(toBlockIoError(error, { device: this.#backing.name, op: "write" }));
         if (this.#stopped || this.#log.dead !== undefined) return;
         this.#retry = this.#environment.clock.after(RETRY_AFTER, () => {
           this.#retry = undefined;
@@ -213,100 +227,75 @@ export class Writeback {
     }
   }
 
+  #failed(error: BlockIoError): void {
+    this.failures += 1;
+    this.#fruitless = 0;
+    this.#doubled = Math.min(10, this.#doubled + 1);
+    this.#lastError = error;
+    if (this.#told !== error.message) {
+      this.#environment.logger.log("error", "writeback failed; the data stays in the cache", {
+        error: error.message,
+      });
+    }
+    this.#told = error.message;
+    this.#wanted = 0;
+    this.#log.changed.notify();
+  }
+
   async #writeBatch(): Promise<void> {
     const log = this.#log;
     // Also makes newer copies durable, so that older ones of the batch can be left out.
     if (log.durable < log.lastFlushed) await log.flushCache();
     const { durable } = log;
     const first = log.lastWriteback + 1;
-    const last = Math.min(durable, log.lastWriteback + this.batch);
+    const last = Math.min(durable, log.lastWriteback + this.#batchNow());
     if (last < first) return;
     const ids = Array.from({ length: last - first + 1 }, (_, index) => first + index);
-    // Even if nothing was written: what a former life wrote may not be durable.
-    if (await this.#copy(ids, durable)) await this.flush();
-    this.#checkFailure();
-    for (const id of ids) log.map.clean(slotOf(log.geometry, id));
-    log.lastWriteback = last;
+    const result = await this.#batches.copy(ids, durable);
+    try {
+      // Even if nothing was written: what a former life wrote may not be durable.
+      if (result.wrote) await this.flush();
+      this.#checkFailure();
+      this.#bad.wrote(result.blocks);
+      if (result.refused.length > 0) await this.#bad.keep(result, (id) => this.#release(id));
+    } finally {
+      result.release();
+    }
+    this.#release(last);
     this.#lingered = false;
+    this.#yields = 0;
+    this.#told = undefined;
+    if (result.refused.length === 0) this.#lastError = undefined;
+    if (result.refused.length > 0 && log.lastWriteback < log.neededWriteback) {
+      this.#fruitless += 1;
+      this.#doubled += 1;
+    } else {
+      this.#fruitless = 0;
+      this.#doubled = 0;
+    }
     if (this.#wanted <= last) this.#wanted = 0;
-    log.changed.notify();
+    if (this.#fruitless >= MOST_FRUITLESS) throw result.error;
     log.onProgress();
+  }
+
+  /** Bad blocks of several segments go into one: with more at once, room comes of it. */
+  #batchNow(): number {
+    if (this.#bad.size === 0 && this.#doubled === 0) return this.batch;
+    return Math.min(largestBatch(this.#log), Math.max(2, this.batch) * 2 ** this.#doubled);
+  }
+
+  /** Segments up to `id` are safe without the log. */
+  #release(id: number): void {
+    const { map, geometry, lastWriteback } = this.#log;
+    if (id <= lastWriteback) return;
+    for (let one = lastWriteback + 1; one <= id; one += 1) map.clean(slotOf(geometry, one));
+    this.#log.lastWriteback = id;
+    this.#log.changed.notify();
   }
 
   #checkFailure(): void {
     const failure = this.#policy.failure();
     if (failure !== undefined) throw failure;
-  }
-
-  /** Writes what the backing device lacks of these segments; whether that was anything. */
-  async #copy(ids: readonly number[], durable: number): Promise<boolean> {
-    const entries: Entry[] = [];
-    const buffers: Buffer[] = [];
-    try {
-      await inParallel(ids, READ_DEPTH, async (id) => {
-        await this.#collect(id, durable, entries, buffers);
-      });
-      await inParallel(writebackRules.plan(entries), DEPTH, (write) => this.write(write));
-      return entries.length > 0;
-    } finally {
-      for (const buffer of buffers) this.#segments.release(buffer);
-    }
-  }
-
-  /** What has to be written of segment `id`. The segment is read, into one of `buffers`, only if there is anything. */
-  async #collect(id: number, durable: number, entries: Entry[], buffers: Buffer[]): Promise<void> {
-    const { map, geometry, cache, dialect } = this.#log;
-    const slot = slotOf(geometry, id);
-    const length = map.lengths[slot] as number;
-    const bits = new Uint8Array(length);
-    let some = false;
-    for (let at = 0; at < length; at += 1) {
-      bits[at] = this.unsafe(slot * map.blocks + at, durable);
-      some ||= bits[at] !== 0;
-    }
-    if (!some) return;
-    const whole = await this.#segments.acquire();
-    buffers.push(whole);
-    const buffer = whole.subarray(0, segmentSize(length));
-    await cache.read(slotStart(geometry, slot), buffer);
-    if (decodeSegmentHeader(buffer).id !== id || !checksumHolds(dialect, buffer)) {
-      throw new BlockIoError(`segment ${id} is damaged on the cache device`, {
-        code: "EIO",
-        device: cache.name,
-        op: "read",
-        offset: slotStart(geometry, slot),
-        length: buffer.length,
-        hint: "Nothing of it is written back. Check the cache device offline.",
-      });
-    }
-    for (let at = 0; at < length; at += 1) {
-      if (bits[at] === 0) continue;
-      const data = buffer.subarray(dataStart(at), dataStart(at) + BLOCK);
-      entries.push({ block: map.keys[slot * map.blocks + at] as number, id, bits: bits[at] as number, data });
-    }
-  }
-
-  /** The sectors of a cache block that neither the backing device nor a durable newer copy has. */
-  private unsafe(index: number, durable: number): number {
-    const { map } = this.#log;
-    const dirty = map.dirty[index] as number;
-    if (dirty === 0) return 0;
-    const newest = map.find(map.keys[index] as number);
-    if (newest === index || newest < 0 || this.#log.idOfBlock(newest) > durable) return dirty;
-    return dirty & ~(map.valid[newest] as number);
-  }
-
-  private async write({ offset, length, pieces }: PlannedWrite): Promise<void> {
-    const [only, second] = pieces;
-    if (only !== undefined && second === undefined) return this.#access.write(offset, only);
-    const joined = await this.#joined.acquire();
-    try {
-      let end = 0;
-      for (const piece of pieces) end += piece.copy(joined, end);
-      await this.#access.write(offset, joined.subarray(0, length));
-    } finally {
-      this.#joined.release(joined);
-    }
   }
 
   private async flush(): Promise<void> {
@@ -318,32 +307,4 @@ export class Writeback {
       throw failure;
     }
   }
-}
-
-function largestBatch({ geometry }: SegmentLog): number {
-  return Math.max(1, Math.floor(LARGEST_BATCH / geometry.slotSize));
-}
-
-/** Runs `work` on all items, at most `width` at a time; waits for all that were begun before it throws. */
-export async function inParallel<T>(
-  items: readonly T[],
-  width: number,
-  work: (item: T) => Promise<void>,
-): Promise<void> {
-  let next = 0;
-  let failed = false;
-  const lane = async (): Promise<void> => {
-    while (next < items.length && !failed) {
-      const item = items[next] as T;
-      next += 1;
-      try {
-        await work(item);
-      } catch (error) {
-        failed = true;
-        throw error;
-      }
-    }
-  };
-  const lanes = Array.from({ length: Math.min(width, items.length) }, lane);
-  for (const result of await Promise.allSettled(lanes)) if (result.status === "rejected") throw result.reason;
 }

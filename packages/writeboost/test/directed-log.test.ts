@@ -61,9 +61,10 @@ const cases: readonly Case[] = [
     inject: () => replaced(SegmentLog.prototype, "haunts", () => () => false),
     async scenario() {
       const found = new Findings();
-      const rig = rigOf({ order: 5, slots: 3, options: { pool: 2 } });
+      const rig = rigOf({ order: 5, slots: 4, options: { pool: 2 } });
       const device = await rig.open();
       await rig.segment(5, 0xaa);
+      await rig.segment(8, 0xee);
       await device.dropCaches();
       await rig.segment(6, 0xbb);
       await rig.segment(7, 0xcc);
@@ -129,6 +130,7 @@ const cases: readonly Case[] = [
       await rig.segment(5, 0xaa);
       await device.dropCaches();
       for (let block = 20; block < 24; block += 1) await rig.segment(block, block);
+      await device.dropCaches();
       rig.backing.release();
       await reading;
       await settle();

@@ -235,6 +235,7 @@ describe("rot at the end of the log", () => {
   it("is not patched with what plog segments of before still hold", async () => {
     const rig = new Rig({ order: 5, slots: 60, plog: 8 * SEGMENT_5, options: { pool: 7 } });
     const device = await rig.open();
+    rig.backing.code = "ENOSPC";
     rig.backing.refuse = ({ op }) => op === "write";
     // Of each segment a barrier brings the first block to the plog; the others reach the cache device without one.
     for (let segment = 0; segment < 5; segment += 1) {

@@ -1,4 +1,5 @@
 /** The pure parts, and what single faults of the family look like from outside. */
+import { readFileSync } from "node:fs";
 import { BlockIoError, type ErrorCode, MemoryDevice, TableArguments, realEnvironment } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
@@ -163,13 +164,31 @@ describe("the log among segments", () => {
   });
 });
 
+it("README says what a cache block costs in RAM", () => {
+  const readme = readFileSync(new URL("../README.md", import.meta.url), "utf8");
+  const [, usual, five, four] =
+    /RAM: ([\d.]+) bytes a cache block \(order 5: ([\d.]+), order 4: ([\d.]+)/.exec(readme) ?? [];
+  const slots = 1000;
+  for (const [order, said] of [
+    [4, four],
+    [5, five],
+    [6, usual],
+    [10, usual],
+  ] as const) {
+    const blocks = 2 ** (order - 3) - 1;
+    const cost = new BlockMap(slots, blocks, 1000).bytes / (slots * blocks);
+    expect(cost).toBeLessThanOrEqual(Number(said));
+    expect(cost).toBeGreaterThan(Number(said) - 0.2);
+  }
+});
+
 describe("writeback plan", () => {
   it("takes every sector from the newest copy, whatever the order of the entries", () => {
     const entries: Entry[] = [
-      { block: 3, id: 9, bits: 0x0f, data: block(9) },
-      { block: 3, id: 7, bits: 0xff, data: block(7) },
-      { block: 2, id: 8, bits: 0xff, data: block(8) },
-      { block: 3, id: 8, bits: 0x18, data: block(6) },
+      { block: 3, id: 9, index: 9, bits: 0x0f, data: block(9) },
+      { block: 3, id: 7, index: 7, bits: 0xff, data: block(7) },
+      { block: 2, id: 8, index: 8, bits: 0xff, data: block(8) },
+      { block: 3, id: 8, index: 8, bits: 0x18, data: block(6) },
     ];
     for (const order of [entries, entries.toReversed()]) {
       const [only, other] = writebackRules.plan(order);
@@ -183,6 +202,18 @@ describe("writeback plan", () => {
 });
 
 describe("opening", () => {
+  it.each<[string, OpenOptions]>([
+    ["order", { order: 99 }],
+    ["order", { order: 4.5 }],
+    ["pool", { pool: 0 }],
+    ["dialect", { dialect: "v9" as "v2" }],
+    ["threshold", { tunables: { writeback_threshold: 900 } }],
+    ["batch", { tunables: { nr_max_batched_writeback: Number.NaN } }],
+    ["unknown", { tunables: { writeback_treshold: 9 } as OpenOptions["tunables"] }],
+  ])("refuses an %s that no table would take", async (_name, options) => {
+    expect(await code(openWriteboost(devices(), options))).toBe("EINVAL");
+  });
+
   const attempt = (on: Devices, options: OpenOptions = {}) => code(openWriteboost(on, options));
 
   /** A device that fails on any write. */

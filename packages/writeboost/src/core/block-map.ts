@@ -1,7 +1,7 @@
 /**
  * What every cache block holds, and where the newest copy of a backing block is: typed arrays, no object per
  * block. With a backing device of up to 16 TiB a cache block costs 4 + 1 + 1 bytes here and 4 × 4/3 in the
- * lookup table: 11.4 in all; 15.4 beyond that.
+ * lookup table: 11.4 in all, with the byte of each slot up to 12.4; 4 more beyond that.
  *
  * A cache block is numbered slot × B + index in the segment. Of each, the map keeps
  *

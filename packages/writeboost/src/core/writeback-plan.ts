@@ -3,8 +3,10 @@
  *
  * Entries are sorted by (block, segment id): a strict order, as a segment holds a block once. Of the copies of
  * one block in the batch every sector is taken from the newest that has it dirty; neighbouring pieces become
- * one write of at most {@link LARGEST_WRITE} bytes.
+ * one write of at most {@link LARGEST_WRITE} bytes. Blocks of zeroes become requests of their own: what clients
+ * have trimmed or zeroed lies in the log as data, and must not take space below.
  */
+import { isZero } from "@dmkit/block-io";
 import { BLOCK } from "../format/geometry.ts";
 import { runEnd, runStart } from "./sectors.ts";
 
@@ -13,18 +15,23 @@ export interface Entry {
   /** Backing block. */
   readonly block: number;
   readonly id: number;
+  /** Cache block. */
+  readonly index: number;
   /** Sectors to write. */
   readonly bits: number;
   /** Where the block's data is. */
   readonly data: Buffer;
 }
 
-/** One write to the backing device: `pieces` one after the other. */
+/** One write to the backing device: `pieces` one after the other; without any, zeroes. */
 export interface PlannedWrite {
   readonly offset: number;
   length: number;
   readonly pieces: Buffer[];
 }
+
+/** Bytes that one request may zero. */
+const LARGEST_ZERO = 64 * 1024 * 1024;
 
 /** Bytes. */
 export const LARGEST_WRITE: number = 1024 * 1024;
@@ -44,6 +51,7 @@ function planWriteback(entries: readonly Entry[]): PlannedWrite[] {
 /** Copies `from` … `to - 1` are of one block, oldest first. */
 function planBlock(sorted: readonly Entry[], from: number, to: number, writes: PlannedWrite[]): void {
   const newest = sorted[to - 1] as Entry;
+  if (newest.bits === 0xff && isZero(newest.data)) return appendZeroes(writes, newest.block * BLOCK);
   if (to === from + 1) {
     for (let at = runStart(newest.bits, 0); at < 8; ) {
       const end = runEnd(newest.bits, at);
@@ -62,12 +70,27 @@ function planBlock(sorted: readonly Entry[], from: number, to: number, writes: P
   }
 }
 
+function appendZeroes(writes: PlannedWrite[], offset: number): void {
+  const last = writes.at(-1);
+  if (
+    last !== undefined &&
+    last.pieces.length === 0 &&
+    last.offset + last.length === offset &&
+    last.length < LARGEST_ZERO
+  ) {
+    last.length += BLOCK;
+    return;
+  }
+  writes.push({ offset, length: BLOCK, pieces: [] });
+}
+
 function append(writes: PlannedWrite[], { block, data }: Entry, from: number, to: number): void {
   const offset = block * BLOCK + from * 512;
   const piece = data.subarray(from * 512, to * 512);
   const last = writes.at(-1);
   if (
     last !== undefined &&
+    last.pieces.length > 0 &&
     last.offset + last.length === offset &&
     last.length + piece.length <= LARGEST_WRITE
   ) {

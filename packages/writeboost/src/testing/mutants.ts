@@ -4,6 +4,7 @@
  */
 import { type BlockDevice, done } from "@dmkit/block-io";
 import { type SimTarget, mutant, onDisks, replaced } from "@dmkit/block-io/testing";
+import { BadBlocks } from "../bad-blocks.ts";
 import { Bypass } from "../bypass.ts";
 import { type Log, type LogFacts, logRules } from "../core/log.ts";
 import { mergeRules } from "../core/sectors.ts";
@@ -11,6 +12,7 @@ import type { PlannedWrite } from "../core/writeback-plan.ts";
 import { recoverySteps } from "../recovery.ts";
 import { SegmentLog } from "../segment-log.ts";
 import { Writeback } from "../writeback.ts";
+import { BatchCopier } from "../writeback-batch.ts";
 import { targetNamed } from "./sim-targets.ts";
 
 type Step = (...args: never[]) => Promise<void>;
@@ -53,6 +55,7 @@ function withoutFlush(index: number) {
 const noStep = (): Step => async () => {};
 const ring0 = targetNamed("writeboost-0");
 const long0 = targetNamed("writeboost-0-many");
+const bad0 = targetNamed("writeboost-0-bad");
 const ring1 = targetNamed("writeboost-1");
 
 export const mutants: readonly SimTarget[] = [
@@ -69,11 +72,11 @@ export const mutants: readonly SimTarget[] = [
     ),
   ),
   mutant(ring0, "ignores-writeback-errors", () =>
-    replaced<(this: Writeback, write: PlannedWrite) => Promise<void>>(
-      Writeback.prototype,
+    replaced<(this: BatchCopier, write: PlannedWrite) => Promise<void>>(
+      BatchCopier.prototype,
       "write",
       (original) =>
-        async function (this: Writeback, write) {
+        async function (this: BatchCopier, write) {
           await original.call(this, write).catch(() => {});
         },
     ),
@@ -86,9 +89,10 @@ export const mutants: readonly SimTarget[] = [
         function (this: SegmentLog) {
           const slot = this.opened % this.geometry.slots;
           if (this.lastFlushed < this.opened + 1 - this.pool) return false;
-          if (this.neededWriteback > this.lastFlushed) return false;
+          const old = this.opened + 1 - this.geometry.slots;
+          if (old > this.lastFlushed) return false;
           this.map.clean(slot);
-          this.lastWriteback = Math.max(this.lastWriteback, this.neededWriteback);
+          this.lastWriteback = Math.max(this.lastWriteback, old);
           return true;
         },
     ),
@@ -101,13 +105,16 @@ export const mutants: readonly SimTarget[] = [
   mutant(ring0, "no-bound-on-tail", () => replaced(SegmentLog.prototype, "mayWrite", () => () => true)),
   mutant(ring0, "newer-copy-in-ram-counts", () =>
     replaced(
-      Writeback.prototype,
+      BatchCopier.prototype,
       "unsafe",
       (original) =>
-        function (this: Writeback, index: number) {
+        function (this: BatchCopier, index: number) {
           return (original as (index: number, durable: number) => number).call(this, index, Infinity);
         },
     ),
+  ),
+  mutant(bad0, "frees-bad-blocks-before-they-are-logged-again", () =>
+    replaced<Step>(BadBlocks.prototype, "secure", noStep),
   ),
   onDisks(ring0, "acknowledges-before-cache-flush", withoutFlush(1)),
   onDisks(ring0, "never-flushes-backing", withoutFlush(0)),

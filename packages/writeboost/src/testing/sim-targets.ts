@@ -1,5 +1,5 @@
 /** writeboost under the simulation: tiny rings that wrap, both types, everything that changes the order of things. */
-import type { BlockDevice } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, type WriteOptions } from "@dmkit/block-io";
 import type { Prng, SimTarget } from "@dmkit/block-io/testing";
 import { plogSegmentSize } from "../format/geometry.ts";
 import { type Dialect, type Tunables, WriteboostDevice, openWriteboost } from "../index.ts";
@@ -11,6 +11,8 @@ export interface Knobs {
   readonly dialect: Dialect;
   readonly size: number;
   readonly tunables: Partial<Tunables>;
+  /** Blocks of the backing device that take no data. */
+  readonly bad: readonly number[];
 }
 
 const MIB = 1024 * 1024;
@@ -25,6 +27,8 @@ interface Shape {
   readonly plogs?: readonly [number, ...number[]];
   readonly pools?: readonly [number, ...number[]];
   readonly dialect?: Dialect;
+  /** The backing device has blocks that take no data, ever. */
+  readonly badSpots?: boolean;
 }
 
 function target(name: string, summary: string, shape: Shape): SimTarget<Knobs> {
@@ -49,7 +53,12 @@ function target(name: string, summary: string, shape: Shape): SimTarget<Knobs> {
         enable_writeback_modulator: random.pick([0, 0, 1]),
         read_cache_threshold: (shape.readCache ?? random.chance(0.3)) ? random.pick([2, 64]) : 0,
         sequential_cutoff: random.pick([0, 0, 4096, 16_384]),
+        // What goes past the log meets the bad spots itself.
+        ...(shape.badSpots ? { sequential_cutoff: 0 } : {}),
       };
+      const bad = shape.badSpots
+        ? Array.from({ length: random.between(1, 4) }, () => random.below(blocks))
+        : [];
       return {
         disks: [
           { name: "backing", size: backing, fill, discard },
@@ -63,12 +72,14 @@ function target(name: string, summary: string, shape: Shape): SimTarget<Knobs> {
           dialect: shape.dialect ?? "classic",
           size: backing,
           tunables,
+          bad,
         },
         stamped: () => fill === "stamps",
       };
     },
     open(disks, environment, knobs) {
-      const [backing, cache, plog] = disks as [BlockDevice, BlockDevice, BlockDevice | undefined];
+      const [disk, cache, plog] = disks as [BlockDevice, BlockDevice, BlockDevice | undefined];
+      const backing = knobs.bad.length > 0 ? withBadSpots(disk, knobs.bad) : disk;
       return openWriteboost(
         { backing, cache, plog },
         {
@@ -80,9 +91,10 @@ function target(name: string, summary: string, shape: Shape): SimTarget<Knobs> {
         },
       );
     },
-    async quiesce(device) {
+    async quiesce(device, knobs) {
       if (!(device instanceof WriteboostDevice)) return ["not a writeboost device"];
       await device.flush();
+      if (knobs.bad.length > 0) return quiesceOverBadSpots(device, knobs.bad);
       await device.dropCaches();
       const { dirtyBlocks, lastFlushedId, lastWritebackId } = device.statusData;
       const stuck: string[] = [];
@@ -93,6 +105,49 @@ function target(name: string, summary: string, shape: Shape): SimTarget<Knobs> {
     },
     workload: { operations: 60, transfer: 65_536, generations: 8 },
   };
+}
+
+/**
+ * A device some of whose blocks take no data: a write that touches one fails there. Zeroes it takes, so that
+ * requests which go past the log, and may well be refused, need not be told apart from those which must not be.
+ */
+function withBadSpots(disk: BlockDevice, bad: readonly number[]): BlockDevice {
+  return new Proxy(disk, {
+    get(target, key) {
+      if (key === "write") {
+        return async (offset: number, from: Buffer, options?: WriteOptions): Promise<void> => {
+          const end = offset + from.length;
+          const hit = bad.find((block) => block * 4096 < end && (block + 1) * 4096 > offset);
+          if (hit === undefined) return target.write(offset, from, options);
+          const before = Math.max(0, hit * 4096 - offset);
+          if (before > 0) await target.write(offset, from.subarray(0, before), options);
+          throw new BlockIoError("a bad spot", {
+            code: "EIO",
+            device: target.name,
+            op: "write",
+            offset,
+            length: from.length,
+          });
+        };
+      }
+      const value: unknown = Reflect.get(target, key, target);
+      return typeof value === "function" ? (value as () => unknown).bind(target) : value;
+    },
+  });
+}
+
+/** Everything but the bad spots can be written back, and the cache says so. */
+async function quiesceOverBadSpots(device: WriteboostDevice, bad: readonly number[]): Promise<string[]> {
+  const stuck: string[] = [];
+  const dropped = await device.dropCaches().then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  const { dirtyBlocks, trouble } = device.statusData;
+  if (dirtyBlocks > new Set(bad).size) stuck.push(`${dirtyBlocks} blocks are dirty, ${bad.length} are bad`);
+  if (dirtyBlocks > 0 && dropped === undefined) stuck.push("drop_caches says that all is written back");
+  if (dirtyBlocks > 0 && trouble.bad_blocks === 0) stuck.push("the status does not tell of bad blocks");
+  return stuck;
 }
 
 const tiny = (random: Prng): number => random.pick([3, 3, 4, 5, 7]);
@@ -137,6 +192,18 @@ export const simTargets: readonly SimTarget[] = [
       pools: [3, 8],
     },
   ),
+  target("writeboost-0-bad", "type 0, order 4, a backing device with bad spots", {
+    type: 0,
+    order: 4,
+    slots: (random) => random.between(7, 20),
+    badSpots: true,
+  }),
+  target("writeboost-1-bad", "type 1, order 5, a backing device with bad spots", {
+    type: 1,
+    order: 5,
+    slots: (random) => random.between(6, 20),
+    badSpots: true,
+  }),
   target("writeboost-1-large", "type 1, order 10", {
     type: 1,
     order: 10,

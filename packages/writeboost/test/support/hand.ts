@@ -2,7 +2,7 @@
  * Disks driven by hand: for scenarios that need one exact order of requests and one exact crash.
  * Where random runs find faults nobody thought of, these show that a fault somebody did think of is not there.
  */
-import { type BlockDevice, BlockIoError, GuardedDevice, plainLimits } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, type ErrorCode, GuardedDevice, plainLimits } from "@dmkit/block-io";
 
 export type HandOp = "read" | "write" | "flush" | "discard";
 
@@ -35,6 +35,8 @@ export class HandDisk extends GuardedDevice {
   hold: Judge = () => false;
   /** Requests that fail, and change nothing. */
   refuse: Judge = () => false;
+  /** With which code they fail. */
+  code: ErrorCode = "EIO";
   #pending: Pending[] = [];
   #held: (() => void)[] = [];
 
@@ -137,7 +139,7 @@ export class HandDisk extends GuardedDevice {
           return;
         }
         this.#pending = this.#pending.filter((write) => write !== request);
-        reject(new BlockIoError("refused by hand", { code: "EIO", device: this.name, op: request.op }));
+        reject(new BlockIoError("refused by hand", { code: this.code, device: this.name, op: request.op }));
       };
       if (this.hold(request)) this.#held.push(finish);
       else finish();
