@@ -4,6 +4,7 @@
  */
 import {
   BlockIoError,
+  type Capabilities,
   type Extent,
   GuardedTarget,
   type Limits,
@@ -56,7 +57,7 @@ export class AssocCacheDevice extends GuardedTarget {
     this.#sourcePath = new SourcePath(state, writeback, tuning.write_hit === "update");
     this.#writer = new Writer(state, metadata, this.cleaner, this.#sourcePath, setFull);
     state.onSourceFailed = (error) => this.fail(error);
-    if (state.frames.dirty > 0) this.cleaner.noticeDirty();
+    if (state.frames.dirty > 0 && !state.readOnly) this.cleaner.noticeDirty();
   }
 
   // A failed flush of the source fails the device (see the constructor); one of the cache only what is dirty.
@@ -150,7 +151,7 @@ export class AssocCacheDevice extends GuardedTarget {
   override async resume(): Promise<void> {
     if (this.#suspended) {
       this.#suspended = false;
-      this.cleaner.resume();
+      if (!this.state.readOnly) this.cleaner.resume();
     }
     await super.resume();
   }
@@ -160,6 +161,9 @@ export class AssocCacheDevice extends GuardedTarget {
   }
 
   override async message(words: readonly string[]): Promise<string> {
+    if (this.state.readOnly && !["status", "stats", "table"].includes(words[0] ?? "")) {
+      throw this.#refusal("EROFS", "the cache is open read-only", "Open it for writing.");
+    }
     return (await answer(this, words)) ?? super.message(words);
   }
 
@@ -199,6 +203,7 @@ export class AssocCacheDevice extends GuardedTarget {
   /** The guard has waited for all requests and flushed. */
   protected override async doClose(): Promise<void> {
     const { state, metadata, cleaner } = this;
+    if (state.readOnly) return;
     if (this.#suspended) cleaner.resume();
     const before = state.statistics.writtenBack;
     let problem: unknown = this.failure;
@@ -265,7 +270,7 @@ export class AssocCacheDevice extends GuardedTarget {
     }
   }
 
-  #refusal(code: "EINVAL" | "EBUSY", reason: string, hint: string): BlockIoError {
+  #refusal(code: "EINVAL" | "EBUSY" | "EROFS", reason: string, hint: string): BlockIoError {
     return new BlockIoError(reason, { code, device: this.name, op: "message", hint });
   }
 }
@@ -280,7 +285,16 @@ function settingsOf(tuning: Tuning, { frames, blockBytes }: CacheState): Cleaner
   };
 }
 
-function limitsOf({ source, cache }: CacheState): Limits {
+const noWrites: Partial<Capabilities> = {
+  readOnly: true,
+  fua: "none",
+  discard: "none",
+  discardZeroes: false,
+  writeZeroes: "none",
+  fastZero: false,
+};
+
+function limitsOf({ source, cache, readOnly }: CacheState): Limits {
   const { limits } = source;
   const logicalBlockSize =
     Math.max(limits.logicalBlockSize, cache.limits.logicalBlockSize) === 4096 ? 4096 : 512;
@@ -290,6 +304,6 @@ function limitsOf({ source, cache }: CacheState): Limits {
     physicalBlockSize,
     optimalTransfer: Math.ceil(limits.optimalTransfer / physicalBlockSize) * physicalBlockSize,
     discardGranularity: Math.max(limits.discardGranularity, logicalBlockSize),
-    capabilities: { ...limits.capabilities, fua: "emulated" },
+    capabilities: { ...limits.capabilities, fua: "emulated", ...(readOnly ? noWrites : {}) },
   };
 }

@@ -1,8 +1,10 @@
 /** Opens a cache: makes a new one or loads an old one, and marks it as in use before anything else happens. */
 import {
   type BlockDevice,
+  MemoryOverlay,
   type OpenContext,
   SECTOR,
+  anyReadOnly,
   isZero,
   parseOptions,
   requireRoom,
@@ -42,13 +44,31 @@ export async function openCache(given: CacheOptions, context: OpenContext): Prom
   const source = await context.lower(options.source, "write");
   const cache = await context.lower(options.cache, "write");
   requireRoom(source, 0, context.size);
-  if (cache.limits.capabilities.readOnly) {
-    throw refuse(cache.name, "EROFS", "the cache device is read-only", "Give a writable cache device.");
-  }
+  if (anyReadOnly([source, cache])) return openReadOnly(options, context, { source, cache });
   const devices = { source, cache };
   const { persistence } = options;
   const loads = persistence === 1 || (persistence === 2 && !(await isBlank(cache)));
   const { state, metadata } = await (loads ? load : create)(options, context, devices);
+  return new AssocCacheDevice(state, metadata, options);
+}
+
+/** Loads what is there, whatever `persistence` says; what that has to change is changed in memory. */
+async function openReadOnly(
+  options: CacheOptions,
+  context: OpenContext,
+  { source, cache }: Devices,
+): Promise<AssocCacheDevice> {
+  if (await isBlank(cache)) {
+    throw refuse(
+      cache.name,
+      "EROFS",
+      "there is no cache on the device, and none can be made read-only",
+      "Open it for writing once, or read the source by itself.",
+    );
+  }
+  const devices = { source: new MemoryOverlay(source), cache: new MemoryOverlay(cache) };
+  const { state, metadata } = await load(options, context, devices);
+  state.readOnly = true;
   return new AssocCacheDevice(state, metadata, options);
 }
 

@@ -75,6 +75,7 @@ export {
 } from "./blank.ts";
 export { getU16, getU32, getU64, getU8, isZero, setU16, setU32, setU64, setU8, tryU64 } from "./bytes.ts";
 export { type MemoryDeviceOptions, MemoryDevice } from "./devices/memory.ts";
+export { MemoryOverlay, anyReadOnly } from "./devices/memory-overlay.ts";
 export { FileDevice } from "./devices/file.ts";
 export { type FileDeviceOptions, openFile } from "./devices/file-open.ts";
 export { FlushGroup } from "./flush-group.ts";

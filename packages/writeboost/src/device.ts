@@ -7,7 +7,7 @@
  *      flush  → one barrier for all who wait: SegmentLog or PlogWriter, and what went past the log
  */
 import {
-  BlockIoError,
+  type BlockIoError,
   type Environment,
   GuardedTarget,
   type MessageOptions,
@@ -29,13 +29,14 @@ import { BLOCK, slotOf } from "./format/geometry.ts";
 import { IdentityKeeper } from "./identity-keeper.ts";
 import { type Tunables, checked, defaultTunables, tunableNamed, tunableValue } from "./options.ts";
 import { mergeSplit } from "./merge-split.ts";
-import { limitsOver } from "./limits.ts";
+import { limitsOver, readOnlyLimitsOver } from "./limits.ts";
 import type { Parts } from "./parts.ts";
 import { PlogWriter } from "./plog-writer.ts";
 import { ReadPath } from "./read-path.ts";
 import { Recorder } from "./recorder.ts";
 import type { Devices, Recovered } from "./recovery.ts";
 import type { Split } from "./scan.ts";
+import { interrupted, readOnlyError, unknownMessage } from "./refusals.ts";
 import { SegmentLog, isOutOfSpace } from "./segment-log.ts";
 import { Staging } from "./staging.ts";
 import { type Status, printStatus } from "./status.ts";
@@ -55,6 +56,8 @@ export interface DeviceSettings {
   readonly pool: number;
   readonly tunables: Partial<Tunables>;
   readonly environment: Environment;
+  /** Nothing is written back, recorded or accepted; the devices keep what recovery has written. */
+  readonly readOnly?: boolean | undefined;
 }
 
 /** Says how far {@link WriteboostDevice.dropCaches} is. */
@@ -88,7 +91,8 @@ export class WriteboostDevice extends GuardedTarget {
 
   /** @param recovered what {@link recover} found; the devices are left to whoever opened them. */
   constructor(devices: Devices, recovered: Recovered, settings: DeviceSettings) {
-    super(settings.name, settings.size, limitsOver(devices.backing));
+    const limits = settings.readOnly === true ? readOnlyLimitsOver : limitsOver;
+    super(settings.name, settings.size, limits(devices.backing));
     const { geometry, dialect, map, identity } = recovered;
     const { environment } = settings;
     this.#environment = environment;
@@ -140,6 +144,7 @@ export class WriteboostDevice extends GuardedTarget {
   /** Merges what recovery found split over several copies, and starts the daemons. Called once. */
   async start(split: readonly Split[]): Promise<void> {
     for (const one of split) await mergeSplit(this.#log, this.#writes, one);
+    if (this.limits.capabilities.readOnly) return this.#stop();
     await this.#space.look();
     this.#daemons.configure(this.#tunables);
     this.#writeback.kick();
@@ -190,13 +195,14 @@ export class WriteboostDevice extends GuardedTarget {
   }
 
   override status(): string {
-    void this.#space.look();
+    if (!this.#stopped) void this.#space.look();
     return printStatus(this.statusData);
   }
 
   override async message(words: readonly string[], options: MessageOptions = {}): Promise<string> {
     const [first = "", second, ...rest] = words;
     const word = first.toLowerCase();
+    if (this.limits.capabilities.readOnly && word !== "info") throw readOnlyError(this.name);
     if (rest.length === 0) {
       const name = tunableNamed(word);
       if (name !== undefined && second !== undefined) {
@@ -219,12 +225,7 @@ export class WriteboostDevice extends GuardedTarget {
         if (word === "info") return JSON.stringify(this.#info());
       }
     }
-    throw new BlockIoError(`unknown message "${words.join(" ")}"`, {
-      code: "EINVAL",
-      device: this.name,
-      op: "message",
-      hint: "Messages: <tunable> <value>, clear_stats, drop_caches, drop_caches stop, info.",
-    });
+    throw unknownMessage(this.name, words);
   }
 
   /** Changes tunables. Throws `EINVAL` with the range. */
@@ -243,6 +244,7 @@ export class WriteboostDevice extends GuardedTarget {
   async dropCaches(
     options: { signal?: AbortSignal; progress?: (progress: DropProgress) => void } = {},
   ): Promise<void> {
+    if (this.limits.capabilities.readOnly) throw readOnlyError(this.name);
     const log = this.#log;
     const { signal, progress } = options;
     const wake = (): void => log.changed.notify();
@@ -258,7 +260,7 @@ export class WriteboostDevice extends GuardedTarget {
         log.check();
         signal?.throwIfAborted();
         if (this.failure !== undefined) throw this.failure;
-        if (this.#dropsEnd !== ends) throw this.#interrupted();
+        if (this.#dropsEnd !== ends) throw interrupted(this.name);
         if (this.#writeback.failures !== failures) throw this.#writeback.lastError;
         progress?.({ dirtyBlocks: log.map.dirtyBlocks, lastWritebackId: log.lastWriteback, targetId });
         this.#writeback.kick();
@@ -295,7 +297,7 @@ export class WriteboostDevice extends GuardedTarget {
 
   override resume(): Promise<void> {
     return this.#turnstile.pass(async () => {
-      if (this.#stopped) {
+      if (this.#stopped && !this.limits.capabilities.readOnly) {
         this.#stopped = false;
         this.#barriers.start();
         this.#writeback.start();
@@ -357,6 +359,7 @@ export class WriteboostDevice extends GuardedTarget {
 
   protected override async doClose(): Promise<void> {
     await this.#stop();
+    if (this.limits.capabilities.readOnly) return;
     if (this.#log.dead !== undefined || this.failure !== undefined) return;
     const log = this.#log;
     // The guard has flushed; what was staged since then is not worth a segment. With a plog that left the newest
@@ -479,14 +482,5 @@ export class WriteboostDevice extends GuardedTarget {
       out_of_space: this.#log.full?.message ?? null,
       dead: this.#log.dead?.message ?? null,
     };
-  }
-
-  #interrupted(): BlockIoError {
-    return new BlockIoError("drop_caches was interrupted", {
-      code: "ESHUTDOWN",
-      device: this.name,
-      op: "message",
-      hint: "What was written back stays written back; send it again to go on.",
-    });
   }
 }

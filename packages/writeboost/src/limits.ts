@@ -1,5 +1,5 @@
 /** What a cache can do, given what the devices below can. */
-import type { BlockDevice, Limits } from "@dmkit/block-io";
+import { type BlockDevice, type Limits, withCapabilities } from "@dmkit/block-io";
 import { BLOCK } from "./format/geometry.ts";
 
 /** @param backing decides all of it: what goes past the log goes there. */
@@ -20,4 +20,15 @@ export function limitsOver(backing: BlockDevice): Limits {
       extents: false,
     },
   };
+}
+
+/** The same for a cache that is only read. */
+export function readOnlyLimitsOver(backing: BlockDevice): Limits {
+  return withCapabilities(limitsOver(backing), {
+    readOnly: true,
+    fua: "none",
+    discard: "none",
+    discardZeroes: false,
+    writeZeroes: "none",
+  });
 }

@@ -3,6 +3,8 @@ import {
   type BlockDevice,
   BlockIoError,
   type Environment,
+  MemoryOverlay,
+  anyReadOnly,
   realEnvironment,
   requireRoom,
 } from "@dmkit/block-io";
@@ -10,6 +12,7 @@ import { WriteboostDevice } from "./device.ts";
 import type { Dialect } from "./format/checksum.ts";
 import { type Tunables, checked, friendlyTunables } from "./options.ts";
 import { type Devices, recover } from "./recovery.ts";
+import { readSuperblock } from "./scan.ts";
 
 export interface OpenOptions {
   /** Default: `writeboost`. */
@@ -32,7 +35,9 @@ export interface OpenOptions {
 
 /**
  * Opens a cache over `devices`, which stay the caller's to close. A blank cache device is formatted; one that holds a
- * cache is recovered; any other is refused, unless `force` is given. Throws `EFORMAT` (unknown, damaged or foreign content; nothing written),
+ * cache is recovered; any other is refused, unless `force` is given. Where one of the devices is read-only so is the
+ * cache: what recovery has to change is changed in memory, and nothing is written anywhere. Throws `EFORMAT` (unknown,
+ * damaged or foreign content; nothing written), `EROFS` (a cache would have to be made first),
  * `EINVAL` (sizes), or what the devices throw.
  */
 export async function openWriteboost(devices: Devices, options: OpenOptions = {}): Promise<WriteboostDevice> {
@@ -51,8 +56,10 @@ export async function openWriteboost(devices: Devices, options: OpenOptions = {}
       hint: "Give each of them its own device.",
     });
   }
+  const readOnly = anyReadOnly([backing, cache, plog]);
+  const below = readOnly ? await inMemory(devices) : devices;
   const recovered = await recover(
-    devices,
+    below,
     {
       order: options.order,
       dialect: options.dialect,
@@ -62,20 +69,38 @@ export async function openWriteboost(devices: Devices, options: OpenOptions = {}
     },
     environment,
   );
-  const device = new WriteboostDevice(devices, recovered, {
+  const device = new WriteboostDevice(below, recovered, {
     name: options.name ?? "writeboost",
     size,
     pool,
     tunables: options.tunables ?? {},
     environment,
+    readOnly,
   });
   await device.start(recovered.split);
   if (recovered.split.length > 0) {
     await device.flush();
     await recovered.introduce();
-    await cache.flush();
+    await below.cache.flush();
   }
   return device;
+}
+
+/** What recovery writes stays in memory. Throws `EROFS` for a cache that would have to be made first. */
+async function inMemory({ backing, cache, plog }: Devices): Promise<Devices> {
+  if ((await readSuperblock(cache)) === "none") {
+    throw new BlockIoError("there is no cache on the device, and none can be made read-only", {
+      code: "EROFS",
+      device: cache.name,
+      op: "open",
+      hint: "Open it for writing once, or read the backing device by itself.",
+    });
+  }
+  return {
+    backing: new MemoryOverlay(backing),
+    cache: new MemoryOverlay(cache),
+    plog: plog && new MemoryOverlay(plog),
+  };
 }
 
 /**

@@ -117,15 +117,14 @@ async function openImage(image: string, what: WhatToServe, environment: Environm
 
 /** A write cache over two sparse files: `backing.img` is the disk, `cache.img` its log. */
 async function openDefault(what: WhatToServe, environment: Environment): Promise<OpenedTable> {
-  mkdirSync(what.data, { recursive: true, mode: 0o700 });
+  if (!what.readOnly) mkdirSync(what.data, { recursive: true, mode: 0o700 });
   const paths = { backing: join(what.data, "backing.img"), cache: join(what.data, "cache.img") };
-  const backing = await openFile(paths.backing, {
-    createSize: what.createSize ?? DEFAULT_SIZE,
-    environment,
-  });
+  const open = (path: string, createSize: number): Promise<BlockDevice> =>
+    openFile(path, what.readOnly ? { readOnly: true, environment } : { createSize, environment });
+  const backing = await open(paths.backing, what.createSize ?? DEFAULT_SIZE);
   const below = [backing];
   try {
-    const cache = await openFile(paths.cache, { createSize: CACHE_SIZE, environment });
+    const cache = await open(paths.cache, CACHE_SIZE);
     below.push(cache);
     const device = await openEmbedded(backing, cache, { environment });
     const table = writeboost.parse(new TableArguments(["0", paths.backing, paths.cache]));

@@ -58,6 +58,8 @@ export class CacheState {
   readonly history: History;
   readonly environment: Environment;
   policy: Policy;
+  /** Nothing is put into the cache, written back or accepted. Set before the device is made. */
+  readOnly = false;
   cacheUnstable = false;
   sourceUnstable = false;
   /** Why the cache device is not used for new data any more, if it is not. */
@@ -90,6 +92,7 @@ export class CacheState {
 
   /** Whether blocks may be put into the cache by reads. */
   get insertsReads(): boolean {
+    if (this.readOnly) return false;
     return this.cacheError === undefined && this.policy !== "pass-through" && this.policy !== "cleaner";
   }
 
