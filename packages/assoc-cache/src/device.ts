@@ -8,9 +8,11 @@ import {
   type Extent,
   GuardedTarget,
   type Limits,
+  type StorageFacts,
   Streams,
   type WriteZeroesOptions,
   done,
+  storageOf,
   zeroes,
 } from "@dmkit/block-io";
 import { latencies } from "./core/history.ts";
@@ -58,6 +60,7 @@ export class AssocCacheDevice extends GuardedTarget {
     this.#writer = new Writer(state, metadata, this.cleaner, this.#sourcePath, setFull);
     state.onSourceFailed = (error) => this.fail(error);
     if (state.frames.dirty > 0 && !state.readOnly) this.cleaner.noticeDirty();
+    if (!state.readOnly) void state.space.look();
   }
 
   // A failed flush of the source fails the device (see the constructor); one of the cache only what is dirty.
@@ -154,6 +157,10 @@ export class AssocCacheDevice extends GuardedTarget {
       if (!this.state.readOnly) this.cleaner.resume();
     }
     await super.resume();
+  }
+
+  async storage(): Promise<readonly StorageFacts[]> {
+    return (await Promise.all([this.state.source, this.state.cache].map(storageOf))).flat();
   }
 
   override status(): string {

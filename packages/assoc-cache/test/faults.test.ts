@@ -234,3 +234,86 @@ describe("needs-check", () => {
     await again.close();
   });
 });
+
+describe("no space below the cache device", () => {
+  const code = (work: Promise<unknown>): Promise<string> =>
+    work.then(
+      () => "done",
+      (error: unknown) => (error as { code: string }).code,
+    );
+
+  it("reads and writes of what is not in it go past it, and it is used again when there is", async () => {
+    const { source, cache, open } = rig(WB);
+    await source.lower.write(40 * 4096, block(9));
+    const device = await open();
+    await device.write(0, block(1));
+    await device.flush();
+    cache.code = "ENOSPC";
+    cache.failsWrites = true;
+    // A fill, a new block, a part of one, and what was dirty before.
+    expect(await readSectors(device, 320)).toEqual(block(9));
+    await settled();
+    await device.write(8 * 512, block(2));
+    await device.write(16 * 512 + 1024, block(3, 2));
+    expect(await code(device.write(0, block(7)))).toBe("ENOSPC");
+    expect(figures(device)["health"]).toBe("cache-full");
+    expect(await readSectors(device, 0)).toEqual(block(1));
+    expect(await readSectors(device, 8)).toEqual(block(2));
+    expect((await readSectors(source.lower, 16)).subarray(1024, 2048)).toEqual(block(3, 2));
+    cache.failsWrites = false;
+    await device.write(24 * 512, block(4));
+    expect(figures(device)).toMatchObject({ health: "ok", dirty: "2" });
+    await device.flush();
+    await device.close();
+    expect(await readSectors(source.lower, 24)).toEqual(block(4));
+  });
+
+  it("a flush whose entries find none fails, and the next one covers them, and what was dropped", async () => {
+    const { cache, source, open } = rig({ ...WB, age_limit: 0 });
+    const device = await open();
+    await device.write(0, block(1));
+    await device.flush();
+    await device.write(8 * 512, block(2));
+    cache.code = "ENOSPC";
+    // The data of frames fits, entries do not.
+    const first = device.state.frameOffset(0);
+    cache.failsWrites = (offset) => offset < first;
+    expect(await code(device.flush())).toBe("ENOSPC");
+    expect(await code(device.clean())).toBe("ENOSPC");
+    expect(device.failure).toBeUndefined();
+    cache.failsWrites = false;
+    await device.write(16 * 512, block(3));
+    await device.flush();
+    // As after a crash: another cache over the same devices.
+    await device.cleaner.pause();
+    const again = await openOn(
+      source,
+      cache,
+      { persistence: 1, cache_size: 64, associativity: 16 },
+      realEnvironment,
+    );
+    for (const [sector, fill] of [
+      [0, 1],
+      [8, 2],
+      [16, 3],
+    ] as const)
+      expect(await readSectors(again, sector)).toEqual(block(fill));
+    await again.close();
+    const problems: string[] = [];
+    for await (const { kind, severity } of check(cache, source)) if (severity !== "info") problems.push(kind);
+    expect(problems).toEqual([]);
+  });
+
+  it("a flush of the device below that fails is the end, for want of space too", async () => {
+    const { cache, open } = rig(WB);
+    const device = await open();
+    await device.write(0, block(1));
+    cache.code = "ENOSPC";
+    cache.pulled = true;
+    const error = await device.flush().catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ code: "ENOSPC" });
+    cache.pulled = false;
+    expect(figures(device)["health"]).toBe("cache-failed");
+    expect(await code(device.flush())).toBe("EIO");
+  });
+});

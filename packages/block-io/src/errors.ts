@@ -131,6 +131,11 @@ export function codeOf(error: unknown): ErrorCode {
   return (typeof code === "string" && synonyms[code]) || "EIO";
 }
 
+/** Whether a request failed for want of space: it changed nothing that counts, and may succeed later. */
+export function isOutOfSpace(error: unknown): error is BlockIoError {
+  return error instanceof BlockIoError && error.code === "ENOSPC";
+}
+
 /**
  * Turns anything caught into a {@link BlockIoError}. An error that is one already is returned as it is: the
  * lowest device knows best what happened.

@@ -6,6 +6,7 @@ export {
   codeOf,
   errorCodes,
   isErrorCode,
+  isOutOfSpace,
   toBlockIoError,
   worstOf,
 } from "./errors.ts";

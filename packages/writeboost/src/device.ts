@@ -18,6 +18,7 @@ import {
   Turnstile,
   type WriteZeroesOptions,
   done,
+  isOutOfSpace,
   storageOf,
 } from "@dmkit/block-io";
 import { Barriers } from "./barriers.ts";
@@ -37,7 +38,7 @@ import { Recorder } from "./recorder.ts";
 import type { Devices, Recovered } from "./recovery.ts";
 import type { Split } from "./scan.ts";
 import { interrupted, readOnlyError, unknownMessage } from "./refusals.ts";
-import { SegmentLog, isOutOfSpace } from "./segment-log.ts";
+import { SegmentLog } from "./segment-log.ts";
 import { Staging } from "./staging.ts";
 import { type Status, printStatus } from "./status.ts";
 import { WritePath } from "./write-path.ts";

@@ -20,10 +20,10 @@
  *   pass for a record of a later segment, the plog segment is blanked, durably, before it is used again. (Blanking
  *   all of them took a sixth of the writes with flush at depth 8: 12.4k against 10.2k a second.)
  */
-import { type BlockDevice, done } from "@dmkit/block-io";
+import { type BlockDevice, done, isOutOfSpace } from "@dmkit/block-io";
 import { type Geometry, plogSegmentSize } from "./format/geometry.ts";
 import { encodeRecord, plogRules, recordSize } from "./format/plog.ts";
-import { type SegmentLog, isOutOfSpace } from "./segment-log.ts";
+import type { SegmentLog } from "./segment-log.ts";
 
 // The open segment, the one before it, and one that is being blanked.
 export const SEGMENTS_FOR_TWO = 3;

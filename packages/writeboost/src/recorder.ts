@@ -4,10 +4,10 @@
  * None of it is needed for what is in the log, it makes recovery faster and pairing surer. So where there is no
  * space for it, it is left as it was, and tried again when it is due again; any other error ends the cache.
  */
-import type { BlockDevice } from "@dmkit/block-io";
+import { type BlockDevice, isOutOfSpace } from "@dmkit/block-io";
 import { RECORD_START, encodeRecord } from "./format/superblock.ts";
 import { type IdentityKeeper, sampleOf } from "./identity-keeper.ts";
-import { type SegmentLog, isOutOfSpace } from "./segment-log.ts";
+import type { SegmentLog } from "./segment-log.ts";
 
 export class Recorder {
   readonly #log: SegmentLog;

@@ -17,7 +17,14 @@
  *   for it, and now and then. Nothing about it is durable until that succeeds;
  * - any other write of the cache device that fails is the end, and so is a flush: see {@link SegmentLog.die}.
  */
-import { type BlockDevice, BlockIoError, FlushGroup, done, toBlockIoError } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  FlushGroup,
+  done,
+  isOutOfSpace,
+  toBlockIoError,
+} from "@dmkit/block-io";
 import type { BlockMap } from "./core/block-map.ts";
 import type { Dialect } from "./format/checksum.ts";
 import { BLOCK, type Geometry, slotOf, slotStart } from "./format/geometry.ts";
@@ -361,9 +368,4 @@ export class SegmentLog {
     this.changed.notify();
     this.onProgress();
   }
-}
-
-/** Whether a write was refused for want of space, and nothing else. */
-export function isOutOfSpace(error: unknown): boolean {
-  return error instanceof BlockIoError && error.code === "ENOSPC";
 }

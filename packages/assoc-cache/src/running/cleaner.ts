@@ -43,6 +43,8 @@ export class Cleaner {
   #retry: Timer | undefined;
   #age: Timer | undefined;
   #older: Bitmap | undefined;
+  /** The failure that was logged last. */
+  #told: string | undefined;
 
   constructor(state: CacheState, writeback: Writeback, metadata: Metadata, settings: CleanerSettings) {
     this.#state = state;
@@ -140,7 +142,11 @@ export class Cleaner {
     const { environment, name } = this.#state;
     this.#plan.forget();
     for (const { reject } of this.#waiting.splice(0)) reject(failure);
-    environment.logger.log("error", `${name}: writing back failed`, { cause: String(failure) });
+    // It is tried again every few seconds: told once, until it succeeds.
+    if (this.#told !== String(failure)) {
+      environment.logger.log("error", `${name}: writing back failed`, { cause: String(failure) });
+    }
+    this.#told = String(failure);
     if (this.#broken || this.#halted > 0) return;
     this.#retry = environment.clock.after(RETRY, () => {
       this.#retry = undefined;
@@ -173,6 +179,7 @@ export class Cleaner {
     await this.#metadata.commitDrops();
     this.onBatch();
     if (failure !== undefined) throw failure;
+    this.#told = undefined;
     return (copied.length + cold.length) * this.#state.blockBytes;
   }
 

@@ -37,13 +37,12 @@ export async function answer(
 
 /** The historical figures, then `key value` pairs. */
 export function statusLine({ state, metadata, policy }: AssocCacheDevice): string {
-  const { statistics, frames, cacheError, sourceError } = state;
-  const health =
-    sourceError !== undefined ? "source-failed" : cacheError !== undefined ? "cache-failed" : "ok";
+  const { statistics, frames } = state;
+  if (!state.readOnly) void state.space.look();
   const recent = state.history.of("5min", state.environment.clock.now());
   const more: Readonly<Record<string, string | number>> = {
     policy,
-    health,
+    health: healthOf(state),
     needs_check: metadata.needsCheck ? 1 : 0,
     metadata: `v${metadata.version}`,
     frames: frames.geometry.frames,
@@ -60,8 +59,16 @@ export function statusLine({ state, metadata, policy }: AssocCacheDevice): strin
     blocks_5min: recent.reads + recent.writes,
     hits_5min: recent.read_hits + recent.write_hits,
   };
-  const pairs = Object.entries(more).map(([key, value]) => `${key} ${value}`);
+  // Only where it is so: the usual line is as it was.
+  const missing = state.space.missing > 0 ? { missing_space: state.space.missing } : {};
+  const pairs = Object.entries({ ...more, ...missing }).map(([key, value]) => `${key} ${value}`);
   return [statistics.statsLine(), ...pairs].join(" ");
+}
+
+function healthOf({ sourceError, cacheError, cacheFull }: AssocCacheDevice["state"]): string {
+  if (sourceError !== undefined) return "source-failed";
+  if (cacheError !== undefined) return "cache-failed";
+  return cacheFull === undefined ? "ok" : "cache-full";
 }
 
 /** What happened in each span of time, as JSON in one line. */

@@ -8,7 +8,7 @@
  * - one commit at a time, so two writes of an entry sector never race;
  * - a fact `held` is taken away only after an entry sector without the claim was written and flushed.
  */
-import { type BlockDevice, BlockIoError, FlushGroup, SECTOR } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, FlushGroup, SECTOR, isOutOfSpace } from "@dmkit/block-io";
 import { type FrameTable, facts, states } from "../core/frame-table.ts";
 import { ENTRIES_PER_SECTOR, EntryCodec, entryStates } from "../format/entries.ts";
 import { layoutOf } from "../format/layout.ts";
@@ -39,6 +39,9 @@ export class MetadataV2 implements Metadata {
   #wantsClaims = false;
   #wantsDrops = false;
   #lost = false;
+  /** Frames whose entries found no space, and the error of that. */
+  #unwritten: readonly number[] = [];
+  #noSpace: BlockIoError | undefined;
 
   /** @param superblock as it is on the device. */
   constructor(state: CacheState, superblock: Superblock) {
@@ -103,8 +106,25 @@ export class MetadataV2 implements Metadata {
       if (unstable) await this.flushData();
       await this.#store(claims, drops);
     } catch (error) {
+      if (error === this.#noSpace) {
+        state.cacheRefused(error);
+        throw state.unavailable("flush");
+      }
       this.#lost ||= unstable;
       throw state.cacheFailed(error);
+    }
+  }
+
+  /** Entry sectors that found no space are written again by the next commit: frames they are for are kept in mind. */
+  async #writeEntries(changed: readonly number[]): Promise<void> {
+    try {
+      await this.#writeEntriesOf(changed);
+      this.#unwritten = [];
+    } catch (error) {
+      if (!isOutOfSpace(error)) throw error;
+      this.#unwritten = changed;
+      this.#noSpace = error;
+      throw error;
     }
   }
 
@@ -132,6 +152,7 @@ export class MetadataV2 implements Metadata {
   async #store(claims: readonly number[], drops: readonly number[]): Promise<void> {
     const frames = this.#frames;
     const changed: number[] = [];
+    const again = new Set(this.#unwritten);
     for (const frame of claims) {
       // Meanwhile it may have been cleaned; then the source has the data, and whatever became dirty in this
       // frame since was not covered by the flush.
@@ -140,6 +161,8 @@ export class MetadataV2 implements Metadata {
       frames.addFacts(frame, facts.claim | facts.held);
       changed.push(frame);
     }
+    // Those of last time whose entries say dirty: their data has been stable since then.
+    for (const frame of again) if (frames.has(frame, facts.claim)) changed.push(frame);
     const claimed = changed.length;
     for (const frame of drops) {
       // Meanwhile it may have become dirty again; then its entry is right.
@@ -147,11 +170,12 @@ export class MetadataV2 implements Metadata {
       frames.removeFacts(frame, facts.claim | facts.sure);
       changed.push(frame);
     }
+    for (const frame of again) if (!frames.has(frame, facts.claim)) changed.push(frame);
     if (changed.length === 0) return;
-    await this.#writeEntriesOf(changed);
+    await this.#writeEntries(changed);
     await this.flushEntries();
     for (const [index, frame] of changed.entries()) {
-      if (index < claimed) frames.addFacts(frame, facts.sure);
+      if (index < claimed && frames.has(frame, facts.claim)) frames.addFacts(frame, facts.sure);
       else if (!frames.has(frame, facts.claim)) frames.removeFacts(frame, facts.held);
     }
   }

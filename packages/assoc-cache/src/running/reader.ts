@@ -250,8 +250,9 @@ export class Reader {
     try {
       await cache.write(this.#state.frameOffset(frame), data);
       for (let at = frame; at < frame + count; at += 1) frames.setState(at, states.clean);
+      this.#state.cacheFull = undefined;
     } catch (error) {
-      this.#state.cacheFailed(error);
+      this.#state.cacheRefused(error);
       for (let at = frame; at < frame + count; at += 1) frames.release(at);
     }
   }

@@ -98,7 +98,7 @@ export class SourcePath {
     const [toSource, ...toFrames] = results;
     for (const [index, frame] of bound.entries()) {
       const result = toFrames[index];
-      if (result?.status === "rejected") this.#state.cacheFailed(result.reason);
+      if (result?.status === "rejected") this.#state.cacheRefused(result.reason);
       if (toSource?.status === "rejected" || result?.status === "rejected") this.#state.frames.release(frame);
     }
     if (toSource?.status === "rejected") throw toSource.reason;

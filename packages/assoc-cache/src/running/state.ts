@@ -15,6 +15,8 @@ import {
   type Environment,
   FlushGroup,
   RangeLock,
+  SpaceWatch,
+  isOutOfSpace,
   toBlockIoError,
 } from "@dmkit/block-io";
 import { FrameTable, NONE } from "../core/frame-table.ts";
@@ -64,10 +66,14 @@ export class CacheState {
   sourceUnstable = false;
   /** Why the cache device is not used for new data any more, if it is not. */
   cacheError: BlockIoError | undefined;
+  /** Why the last write to the cache device was refused, if there was no space for it. */
+  cacheFull: BlockIoError | undefined;
   /** Why the source cannot be trusted to keep anything any more: a flush of it failed. */
   sourceError: BlockIoError | undefined;
   /** Called once, when {@link sourceError} is set. */
   onSourceFailed: (error: BlockIoError) => void = () => {};
+  /** Whether the cache device could be filled to its end. */
+  readonly space: SpaceWatch;
   readonly #dataOffset: number;
   readonly #skipsBlockZero: boolean;
   readonly #sourceFlushes: FlushGroup;
@@ -77,6 +83,7 @@ export class CacheState {
     this.source = setup.source;
     this.cache = setup.cache;
     this.size = setup.size;
+    this.space = new SpaceWatch(setup.name, [setup.cache], setup.environment);
     this.blockBytes = setup.geometry.blockSectors * 512;
     this.blocks = Math.ceil(setup.size / this.blockBytes);
     this.frames = new FrameTable(setup.geometry);
@@ -192,9 +199,42 @@ export class CacheState {
     return failure;
   }
 
+  /**
+   * The cache device did not take a write. For want of space that is no end: what was to be written is not in the
+   * cache, and the next write may fit. Anything else is {@link cacheFailed}.
+   */
+  cacheRefused(error: unknown): BlockIoError {
+    if (!isOutOfSpace(error)) return this.cacheFailed(error);
+    this.statistics.cacheErrors += 1;
+    if (this.cacheFull === undefined) {
+      this.environment.logger.log(
+        "warn",
+        `${this.name}: no space is left below the cache device, going past it`,
+        {
+          cause: error.message,
+        },
+      );
+    }
+    this.cacheFull = error;
+    return error;
+  }
+
   /** The error of a request for which only the broken cache device would do. */
   unavailable(op: "read" | "write" | "flush" | "discard", offset = 0, length = 0): BlockIoError {
-    return new BlockIoError("the cache device failed and holds the only copy of this data", {
+    if (this.cacheError === undefined && this.cacheFull !== undefined) {
+      return new BlockIoError(`no space is left below the cache device: ${this.cacheFull.message}`, {
+        code: "ENOSPC",
+        device: this.name,
+        op,
+        offset,
+        length,
+        cause: this.cacheFull,
+        lossless: true,
+        hint: "Make room in the file system below it. Nothing that was written before is lost.",
+      });
+    }
+    const why = this.cacheError === undefined ? "" : `: ${this.cacheError.message}`;
+    return new BlockIoError(`the cache device failed and holds the only copy of this data${why}`, {
       code: "EIO",
       device: this.name,
       op,

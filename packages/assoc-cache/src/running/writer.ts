@@ -7,7 +7,8 @@
  *                from the source first, so that no frame is valid in part only
  *      no frame  under an exclusive lock: to the source
  *
- * A write to the cache device that fails ends its use. What was not dirty before goes to the source instead.
+ * What the cache device does not take goes to the source instead, unless it was dirty before. A write that fails ends
+ * the use of the cache device, one that finds no space does not.
  */
 import { type RangeGrant, done } from "@dmkit/block-io";
 import { NONE, facts, states } from "../core/frame-table.ts";
@@ -308,6 +309,7 @@ export class Writer {
   #written(frame: number, count: number): void {
     const { frames } = this.#state;
     this.#state.cacheUnstable = true;
+    this.#state.cacheFull = undefined;
     for (let at = frame; at < frame + count; at += 1) {
       if (!frames.isDirty(at)) this.#markDirty(at);
       frames.addFacts(at, facts.acknowledged);
@@ -321,13 +323,13 @@ export class Writer {
 
   #cacheFailed(error: unknown, frame: number, count: number): void {
     const { frames } = this.#state;
-    this.#state.cacheFailed(error);
+    this.#state.cacheRefused(error);
     for (let at = frame; at < frame + count; at += 1) {
       if (frames.stateOf(at) === states.filling) frames.release(at);
     }
   }
 
-  /** The cache device failed: to the source instead, unless a block has dirty data that was acknowledged. */
+  /** The cache device did not take it: to the source instead, unless a block has dirty data that was acknowledged. */
   async #rescue(given: Given, first: number, count: number): Promise<void> {
     const { frames, lock } = this.#state;
     const grant = await lock.acquire(first, count, true);

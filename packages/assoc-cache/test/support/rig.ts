@@ -1,6 +1,6 @@
 /** A cache over memory devices that count their requests, can be held up, and can be pulled out. */
 import { type BlockDevice, MemoryDevice, realEnvironment } from "@dmkit/block-io";
-import { BlockIoError, GuardedDevice, type WriteZeroesOptions } from "@dmkit/block-io";
+import { BlockIoError, type ErrorCode, GuardedDevice, type WriteZeroesOptions } from "@dmkit/block-io";
 import type { AssocCacheDevice } from "../../src/index.ts";
 import { openOn } from "../../src/testing/sim-targets.ts";
 
@@ -11,7 +11,9 @@ export class Tapped extends GuardedDevice {
   /** All I/O fails. */
   pulled = false;
   /** Writes fail. */
-  failsWrites = false;
+  failsWrites: boolean | ((offset: number) => boolean) = false;
+  /** With which code. */
+  code: ErrorCode = "EIO";
   /** Requests wait for this. */
   hold: Promise<void> | undefined;
   /** Writes of this many bytes only; others, and all other requests, pass. */
@@ -34,7 +36,7 @@ export class Tapped extends GuardedDevice {
 
   protected override async doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
     this.counts.write += 1;
-    await this.#gate("write", from.length);
+    await this.#gate("write", from.length, offset);
     await this.lower.write(offset, from, { fua });
   }
 
@@ -58,10 +60,11 @@ export class Tapped extends GuardedDevice {
     await this.lower.writeZeroes(offset, length, options);
   }
 
-  async #gate(op: "read" | "write" | "flush", length = 0): Promise<void> {
+  async #gate(op: "read" | "write" | "flush", length = 0, offset = 0): Promise<void> {
     if (this.holdsWritesOf === undefined || this.holdsWritesOf === length) await this.hold;
-    if (this.pulled || (this.failsWrites && op === "write")) {
-      throw new BlockIoError("pulled out", { code: "EIO", device: this.name, op });
+    const fails = typeof this.failsWrites === "function" ? this.failsWrites(offset) : this.failsWrites;
+    if (this.pulled || (fails && op === "write")) {
+      throw new BlockIoError("pulled out", { code: this.code, device: this.name, op });
     }
   }
 }
