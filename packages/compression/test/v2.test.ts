@@ -10,7 +10,7 @@ import {
   printTable,
   realEnvironment,
 } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { ManualClock, SeededRandom, manualEnvironment } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { check, compression, newReport } from "../src/index.ts";
 import { checkOrMend } from "../src/format/single-bit.ts";
@@ -294,3 +294,102 @@ describe("a flipped bit", () => {
     }
   });
 });
+
+/** A memory device without space for writes that begin at or behind `from`, while there is one. */
+class Full extends MemoryDevice {
+  from: number | undefined;
+  fsyncs: "ok" | "fail" = "ok";
+
+  protected override doWrite(offset: number, data: Buffer): Promise<void> {
+    if (this.from === undefined || offset < this.from) return super.doWrite(offset, data);
+    return Promise.reject(new BlockIoError("no space", { code: "ENOSPC", device: this.name, op: "write" }));
+  }
+
+  protected override doFlush(): Promise<void> {
+    if (this.fsyncs === "ok") return super.doFlush();
+    return Promise.reject(new BlockIoError("no space", { code: "ENOSPC", device: this.name, op: "flush" }));
+  }
+}
+
+describe("no space below", () => {
+  const size = 4 * 1024 * 1024;
+  // The journal, and the places of payloads behind it.
+  it.each<[string, (device: { store: { dataOffset: number } }) => number]>([
+    ["for the journal", () => 0],
+    ["for payloads that are in the journal", ({ store }) => store.dataOffset],
+  ])("%s: flushes fail, nothing is lost, old data is there, and it heals", async (_name, place) => {
+    const lower = new Full(size);
+    const clock = new ManualClock();
+    const told: string[] = [];
+    const logger = { log: (_level: string, message: string) => void told.push(message) };
+    const environment = { ...manualEnvironment(1, clock), logger };
+    const device = await openOn(lower, 200 * BLOCK, SMALL, environment);
+    const old = text(1, 4);
+    for (const block of [0, 96]) await device.write(block * BLOCK, old);
+    await device.flush();
+    await device.flush();
+    lower.from = place(device as never);
+    const fresh = noise(2, 8);
+    await device.write(32 * BLOCK, fresh);
+    const codes = [await code(device.flush()), await code(device.flush()), await code(device.flush())];
+    expect(codes.slice(1)).toEqual(["ENOSPC", "ENOSPC"]);
+    expect(await read(device, 32, 8)).toEqual(fresh);
+    expect(await read(device, 0, 4)).toEqual(old);
+    expect(await read(device, 96, 4)).toEqual(old);
+    // What waits is bounded; a write that finds no room for it is told.
+    const more = noise(3, 1);
+    await device.write(40 * BLOCK, more);
+    await device.write(33 * BLOCK, more);
+    await clock.pass(20_000);
+    expect(told.filter((line) => line.includes("no space"))).toHaveLength(1);
+    lower.from = undefined;
+    await clock.pass(60_000);
+    await device.flush();
+    fresh.set(more, BLOCK);
+    for (const opened of [device, await openOn(await copyOf(lower), 200 * BLOCK, SMALL, realEnvironment)]) {
+      expect(await read(opened, 32, 8)).toEqual(fresh);
+      expect(await read(opened, 40)).toEqual(more);
+      expect(await read(opened, 0, 4)).toEqual(old);
+      await opened.close();
+    }
+    expect(clock.pending).toBe(0);
+    expect((await problems(lower)).filter(({ severity }) => severity !== "info")).toEqual([]);
+  });
+
+  it("at an fsync it is the end, and reads go on", async () => {
+    const lower = new Full(size);
+    const device = await openOn(lower, 200 * BLOCK, SMALL, realEnvironment);
+    await device.write(0, text(1, 1));
+    await device.flush();
+    await device.write(BLOCK, text(2, 1));
+    lower.fsyncs = "fail";
+    expect(await code(device.flush())).toBe("ENOSPC");
+    lower.fsyncs = "ok";
+    expect(await code(device.write(0, text(3, 1)))).toBe("EIO");
+    expect(await read(device, 0)).toEqual(text(1, 1));
+  });
+
+  it("writes that find no room in memory are told so, and do not hang", async () => {
+    const lower = new Full(size);
+    const device = await open(lower, 200, { memory: 64 * 1024 });
+    lower.from = 0;
+    const codes = new Set<string>();
+    for (let block = 0; block < 60; block += 1)
+      codes.add(await code(device.write(block * BLOCK, noise(block, 1))));
+    expect([...codes]).toEqual(["no error", "ENOSPC"]);
+    lower.from = undefined;
+    for (let block = 0; block < 60; block += 1) await device.write(block * BLOCK, noise(block, 1));
+    await device.flush();
+    for (let block = 0; block < 60; block += 1) expect(await read(device, block)).toEqual(noise(block, 1));
+    await device.close();
+  });
+});
+
+/** As a power failure would leave it, where everything has landed. */
+async function copyOf(device: MemoryDevice): Promise<MemoryDevice> {
+  const copy = new MemoryDevice(device.size);
+  const all = Buffer.alloc(device.size);
+  await device.read(0, all);
+  await copy.write(0, all);
+  return copy;
+}

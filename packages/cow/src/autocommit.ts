@@ -5,7 +5,7 @@
  * (ext4's commit interval, the kernel's flusher: 5 s; with 1 s, random writes ran at 34k to 69k a second in
  * place of 90k), and the while begins anew when a commit is over, however long it took.
  */
-import type { Environment, Timer } from "@dmkit/block-io";
+import { BlockIoError, type Environment, type Timer } from "@dmkit/block-io";
 
 export class Autocommit {
   readonly #environment: Environment;
@@ -15,6 +15,7 @@ export class Autocommit {
   #timer: Timer | undefined;
   #committing = false;
   #armedMeanwhile = false;
+  #told = false;
 
   /** @param milliseconds 0: never. @param commit fails the device by itself; the error is logged here. */
   constructor(environment: Environment, milliseconds: number, device: string, commit: () => Promise<void>) {
@@ -50,13 +51,22 @@ export class Autocommit {
     this.#armedMeanwhile = false;
     try {
       await this.#commit();
+      this.#told = false;
     } catch (error) {
-      this.#environment.logger.log("error", "writes are refused: the bitmap could not be written", {
-        device: this.#device,
-        error: String(error),
-      });
+      const lossless = error instanceof BlockIoError && error.lossless;
+      // What found no space is tried again, and told once.
+      if (!(lossless && this.#told)) this.#tell(error, lossless);
+      this.#told = lossless;
+      this.#armedMeanwhile ||= lossless;
     }
     this.#committing = false;
     if (this.#armedMeanwhile) this.arm();
+  }
+
+  #tell(error: unknown, lossless: boolean): void {
+    const what = lossless
+      ? "there is no space for the bitmap"
+      : "writes are refused: the bitmap could not be written";
+    this.#environment.logger.log("error", what, { device: this.#device, error: String(error) });
   }
 }

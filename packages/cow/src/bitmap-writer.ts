@@ -11,7 +11,7 @@
  * A write that completes during 2 sets its bits in the map, but not in the snapshot; the next round takes it.
  * A crash in 3 leaves each sector of the bitmap old or new, and both say nothing that is not so.
  */
-import { type BlockDevice, FlushGroup, SECTOR } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, FlushGroup, SECTOR, isOutOfSpace } from "@dmkit/block-io";
 import type { OwnerMap } from "./core/owner-map.ts";
 
 /** Pages in one write to the bitmap device, at most: 512 KiB. */
@@ -42,13 +42,16 @@ export class BitmapWriter {
     return this.#group.flush();
   }
 
-  /** A failed commit has taken bits that are nowhere now: no flush that waited behind it may succeed. */
+  /**
+   * A failed commit has taken bits that are nowhere now: no flush that waited behind it may succeed. Unless it lost
+   * nothing.
+   */
   async #barrier(): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure;
     try {
       await this.commit();
     } catch (error) {
-      this.#failure = error;
+      if (!(error instanceof BlockIoError && error.lossless)) this.#failure = error;
       throw error;
     }
   }
@@ -59,13 +62,26 @@ export class BitmapWriter {
     const images = this.snapshot(pages);
     await this.data.flush();
     if (pages.length === 0) return;
-    await this.writeImages(images);
+    try {
+      await this.writeImages(images);
+    } catch (error) {
+      if (!isOutOfSpace(error)) throw error;
+      // What has been written of them is true, and the rest is still in the map.
+      this.map.givenBack(pages);
+      throw noSpace(this.bitmap, error);
+    }
     await this.bitmap.flush();
     this.map.committed(pages);
   }
 
   protected async writeImages(images: readonly BitmapImage[]): Promise<void> {
-    await Promise.all(images.map(({ offset, bytes }) => this.bitmap.write(offset, bytes)));
+    const results = await Promise.allSettled(
+      images.map(({ offset, bytes }) => this.bitmap.write(offset, bytes)),
+    );
+    const reasons = results.flatMap((result) =>
+      result.status === "rejected" ? [result.reason as unknown] : [],
+    );
+    if (reasons.length > 0) throw reasons.find((reason) => !isOutOfSpace(reason)) ?? reasons[0];
   }
 
   /** The dirty pages as they are now, in whole blocks of the bitmap device, neighbours together. */
@@ -92,4 +108,15 @@ export class BitmapWriter {
     }
     return { offset: first * SECTOR, bytes };
   }
+}
+
+function noSpace(bitmap: BlockDevice, cause: BlockIoError): BlockIoError {
+  return new BlockIoError(`no space is left for the bitmap: ${cause.message}`, {
+    code: "ENOSPC",
+    device: bitmap.name,
+    op: "flush",
+    cause,
+    lossless: true,
+    hint: "Make room in the file system below it. The bits are in memory, and the next flush writes them.",
+  });
 }

@@ -306,7 +306,7 @@ export class CowDevice extends GuardedTarget {
     if (commit) await this.#commit();
   }
 
-  /** Brings everything written so far to stable storage; a failure is the end of writing. */
+  /** Brings everything written so far to stable storage; a failure that lost anything is the end of writing. */
   async #commit(): Promise<void> {
     try {
       await this.doFlush();
@@ -317,7 +317,7 @@ export class CowDevice extends GuardedTarget {
 
   #failed(error: unknown): BlockIoError {
     const failure = toBlockIoError(error, { device: this.name, op: "flush" });
-    this.fail(failure);
+    if (!failure.lossless) this.fail(failure);
     return failure;
   }
 

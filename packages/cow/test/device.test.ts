@@ -1,4 +1,12 @@
-import { type BlockDevice, BlockIoError, MemoryDevice, SECTOR, plainLimits } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type ErrorCode,
+  MemoryDevice,
+  SECTOR,
+  plainLimits,
+} from "@dmkit/block-io";
+import { ManualClock, manualEnvironment } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { bitmapLength, identityOffset } from "../src/format/geometry.ts";
 import type { LayerDevices } from "../src/layer.ts";
@@ -33,6 +41,7 @@ class Watched extends MemoryDevice {
   readonly log: string[] = [];
   readonly #events: string[] | undefined;
   failing: "read" | "write" | "flush" | undefined;
+  code: ErrorCode = "EIO";
 
   constructor(size: number, name: string, events?: string[]) {
     super(size, { name });
@@ -43,7 +52,7 @@ class Watched extends MemoryDevice {
     this.log.push(what);
     this.#events?.push(`${this.name} ${what.split(" ")[0]}`);
     if (this.failing === undefined || !what.startsWith(this.failing)) return undefined;
-    return Promise.reject(new BlockIoError("injected", { code: "EIO", device: this.name }));
+    return Promise.reject(new BlockIoError("injected", { code: this.code, device: this.name }));
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
@@ -366,5 +375,67 @@ describe("layers of the original", () => {
     await above.write(0, Buffer.alloc(SECTOR, 1));
     await above.close();
     expect(await code(openStack({ ...stack, layers: [top] }, quiet))).toBe("EFORMAT");
+  });
+});
+
+describe("no space", () => {
+  it.each(["flush", "fua"])(
+    "for the bitmap: %s fails, nothing is lost, the next one covers it",
+    async (how) => {
+      const stack = await newStack();
+      const layer = watchedLayer();
+      const device = await openStack({ ...stack, layers: [layer] }, quiet);
+      layer.bitmap.code = "ENOSPC";
+      layer.bitmap.failing = "write";
+      await device.write(0, Buffer.alloc(SECTOR, 1));
+      const attempt = (): Promise<void> =>
+        how === "flush" ? device.flush() : device.write(8 * SECTOR, Buffer.alloc(SECTOR, 2), { fua: true });
+      expect(await code(attempt())).toBe("ENOSPC");
+      expect(await code(attempt())).toBe("ENOSPC");
+      expect(device.failure).toBeUndefined();
+      await device.write(5000 * SECTOR, Buffer.alloc(SECTOR, 3));
+      const before = await contents(device);
+      expect([before[0], before[5000 * SECTOR]]).toEqual([1, 3]);
+      layer.bitmap.failing = undefined;
+      await attempt();
+      await device.flush();
+      // As after a crash: the bits are on the bitmap.
+      const again = await openStack({ ...stack, layers: [layer] }, quiet);
+      expect((await contents(again)).equals(await contents(device))).toBe(true);
+      await device.close();
+    },
+  );
+
+  it("for the bitmap, found by the autocommit: told once, tried again", async () => {
+    const clock = new ManualClock();
+    const told: string[] = [];
+    const logger = { log: (_level: string, message: string) => void told.push(message) };
+    const stack = await newStack();
+    const layer = watchedLayer();
+    const environment = { ...manualEnvironment(1, clock), logger };
+    const device = await openStack({ ...stack, layers: [layer] }, { autocommit: 1000, environment });
+    layer.bitmap.code = "ENOSPC";
+    layer.bitmap.failing = "write";
+    await device.write(0, Buffer.alloc(SECTOR, 1));
+    await clock.pass(5000);
+    expect(told).toEqual(["there is no space for the bitmap"]);
+    layer.bitmap.failing = undefined;
+    await clock.pass(1000);
+    expect((await bits(layer))[0]).toBe(1);
+    await device.close();
+    expect(clock.pending).toBe(0);
+  });
+
+  it("for data: that write fails, everything else goes on", async () => {
+    const stack = await newStack();
+    const layer = watchedLayer();
+    const device = await openStack({ ...stack, layers: [layer] }, quiet);
+    layer.data.code = "ENOSPC";
+    layer.data.failing = "write";
+    expect(await code(device.write(0, Buffer.alloc(SECTOR, 1)))).toBe("ENOSPC");
+    expect((await contents(device)).equals(pattern(SECTORS, "base"))).toBe(true);
+    layer.data.failing = undefined;
+    await device.write(0, Buffer.alloc(SECTOR, 1));
+    await device.close();
   });
 });

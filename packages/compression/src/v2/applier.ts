@@ -32,8 +32,10 @@ export class Applier {
   async apply(number: number, changes: readonly Change[], payloads: Buffer): Promise<void> {
     const groups = new Set(changes.map(({ first }) => Math.floor(first / GROUP)));
     this.announce(groups);
+    this.#store.moved = changes;
     await this.writePayloads(changes, payloads);
     this.updateMap(changes);
+    this.#store.moved = [];
     await this.writeMetadata(number, groups);
     this.#store.moving = new Set();
   }

@@ -8,7 +8,9 @@
  * - one commit at a time, and a record is built only when the one before is in place: what it keeps of old extents
  *   is read from there;
  * - blocks stay in the batch until they are in place, so readers never wait for a commit;
- * - after any failure nothing more is committed: the staged blocks can still be read, writes are refused.
+ * - a record that finds no space is given up, and its blocks are staged again; one that is in the journal and finds
+ *   no space in its place is brought there before anything else is committed;
+ * - after any other failure nothing more is committed: the staged blocks can still be read, writes are refused.
  */
 import { SECTOR } from "@dmkit/block-io";
 import { payloadBytes } from "../codec.ts";
@@ -20,6 +22,7 @@ import { GROUP } from "../format/layout-v2.ts";
 import { payloadSum } from "../format/metadata-v2.ts";
 import { type Applier, inParallel, wholeBlocks } from "./applier.ts";
 import type { Journal } from "./journal.ts";
+import { isWithoutLoss, withoutLoss } from "./no-space.ts";
 import { type Staging, ZEROES } from "./staging.ts";
 import type { Store } from "./store.ts";
 
@@ -55,6 +58,8 @@ export class Committer {
   readonly #parts: CommitterParts;
   #number: number;
   #applying: Promise<void> = Promise.resolve();
+  /** Brings the last record into place, which has found no space so far. */
+  #retry: (() => Promise<void>) | undefined;
 
   constructor(parts: CommitterParts) {
     this.#parts = parts;
@@ -75,6 +80,8 @@ export class Committer {
   async commit(): Promise<void> {
     const { staging } = this.#parts;
     await this.inPlace();
+    // Rounds that a lack of space has kept from being stored.
+    if (staging.batch.size > 0) staging.giveBack();
     if (staging.size === 0) return;
     const blocks = [...staging.takeBatch().keys()].sort((a, b) => a - b);
     for (let at = 0; at < blocks.length; ) {
@@ -88,6 +95,7 @@ export class Committer {
 
   /** Waits until the record before is in place. */
   private inPlace(): Promise<void> {
+    if (this.#retry !== undefined) this.#place(this.#retry);
     return this.#applying;
   }
 
@@ -112,7 +120,7 @@ export class Committer {
   }
 
   async #commitRound(groups: readonly Group[], blocks: readonly number[]): Promise<void> {
-    const { staging, journal, store } = this.#parts;
+    const { staging, journal } = this.#parts;
     const stored: Stored[][] = groups.map(() => []);
     await inParallel([...groups.entries()], async ([index, group]) => {
       stored[index] = await this.#build(group);
@@ -123,10 +131,27 @@ export class Committer {
     const { record, start } = this.#assemble(all, changes);
     const number = this.#number;
     this.#number += 1;
-    await journal.commit(number, record);
+    try {
+      await journal.commit(number, record);
+    } catch (error) {
+      if (isWithoutLoss(error)) {
+        this.#number = number;
+        staging.giveBack();
+      }
+      throw error;
+    }
     const payloads = record.subarray(start);
-    this.#applying = this.#bringIntoPlace(number, changes, payloads, blocks);
-    store.settled = this.#applying;
+    this.#place(() => this.#bringIntoPlace(number, changes, payloads, blocks));
+  }
+
+  /** Begins to bring a record into place; again and again, if there is no space. */
+  #place(work: () => Promise<void>): void {
+    this.#retry = undefined;
+    this.#applying = work().catch((error: unknown) => {
+      if (isWithoutLoss(error)) this.#retry = work;
+      throw error;
+    });
+    this.#parts.store.settled = this.#applying;
     // Whoever commits next, or reads what was moving, gets the error.
     this.#applying.catch(this.#parts.failed);
   }
@@ -138,7 +163,11 @@ export class Committer {
     blocks: readonly number[],
   ): Promise<void> {
     const { applier, staging, discardHoles } = this.#parts;
-    await applier.apply(number, changes, payloads);
+    try {
+      await applier.apply(number, changes, payloads);
+    } catch (error) {
+      throw withoutLoss(error);
+    }
     staging.settle(blocks);
     const empty = discardHoles ? changes : changes.filter(({ kind }) => kind === changeKinds.drop);
     await this.#discard(empty);

@@ -19,9 +19,13 @@ import { counterMessage, statusLine } from "../counters.ts";
 import { BLOCK } from "../format/geometry-v1.ts";
 import { GROUP } from "../format/layout-v2.ts";
 import type { Committer } from "./committer.ts";
+import { isWithoutLoss } from "./no-space.ts";
 import { type Staging, ZEROES } from "./staging.ts";
 import type { Store } from "./store.ts";
 import { closeSuperblock } from "./superblocks.ts";
+
+// Milliseconds.
+const RETRY_AFTER = 1000;
 
 export const limitsV2: Limits = {
   ...plainLimits,
@@ -56,6 +60,8 @@ export class CompressionDeviceV2 extends GuardedTarget {
   readonly #commits: FlushGroup;
   #timer: Timer | undefined;
   #busy = false;
+  /** The last commit has found no space. */
+  #isFull = false;
 
   constructor(parts: DeviceV2Parts) {
     super(parts.name, parts.size, limitsV2);
@@ -184,6 +190,7 @@ export class CompressionDeviceV2 extends GuardedTarget {
     } finally {
       this.#busy = false;
     }
+    this.#isFull = false;
     // Writers went on meanwhile.
     const { staging } = this.#parts;
     if (staging.size * 2 >= staging.limit) this.#parts.environment.scheduler.defer(() => this.#commitSoon());
@@ -191,6 +198,7 @@ export class CompressionDeviceV2 extends GuardedTarget {
 
   #failed(error: unknown): BlockIoError {
     const failure = toBlockIoError(error, { device: this.name, op: "flush" });
+    if (failure.lossless) return this.#noSpace(failure);
     if (this.failure === undefined) {
       this.#parts.environment.logger.log("error", "nothing more is written", { cause: failure.message });
     }
@@ -198,6 +206,19 @@ export class CompressionDeviceV2 extends GuardedTarget {
     this.#timer?.cancel();
     this.#parts.staging.refuse(failure);
     return failure;
+  }
+
+  /** Those who wait for room are told; it is tried again after a while, and whenever somebody flushes. */
+  #noSpace(error: BlockIoError): BlockIoError {
+    const { environment, staging, interval } = this.#parts;
+    if (!this.#isFull) environment.logger.log("error", "no space is left below", { cause: error.message });
+    this.#isFull = true;
+    staging.refuse(error);
+    this.#timer ??= environment.clock.after(Math.max(RETRY_AFTER, interval), () => {
+      this.#timer = undefined;
+      this.#commitSoon();
+    });
+    return error;
   }
 
   async #zero(offset: number, length: number, fua: boolean): Promise<void> {
@@ -250,8 +271,12 @@ export class CompressionDeviceV2 extends GuardedTarget {
     const { store } = this.#parts;
     const group = Math.floor(first / GROUP);
     if (store.moving.has(group)) {
-      await store.settled;
-      return this.#readBlocks(first, into);
+      try {
+        await store.settled;
+        return await this.#readBlocks(first, into);
+      } catch (error) {
+        if (!isWithoutLoss(error) || store.isMoved(store.map.find(first))) throw error;
+      }
     }
     const version = store.versions[group];
     const extent = store.map.find(first);

@@ -7,6 +7,7 @@
 import type { BlockDevice } from "@dmkit/block-io";
 import { BLOCK } from "../format/geometry-v1.ts";
 import { type DecodedRecord, announcedLength, decodeRecord } from "../format/journal-v2.ts";
+import { withoutLoss } from "./no-space.ts";
 import type { SuperblockV2 } from "../format/superblock-v2.ts";
 
 // Most records end within it.
@@ -26,9 +27,16 @@ export class Journal {
     return (this.#superblock.layout.journalBlocks / 2) * BLOCK;
   }
 
-  /** Writes a record and makes it stable, together with everything written before. */
+  /**
+   * Writes a record and makes it stable, together with everything written before. A record that finds no space fails
+   * without a loss, and can be written again: under the same number, or another one in its place.
+   */
   async commit(number: number, record: Buffer): Promise<void> {
-    await this.lower.write(this.placeOf(number), record);
+    try {
+      await this.lower.write(this.placeOf(number), record);
+    } catch (error) {
+      throw withoutLoss(error);
+    }
     await this.lower.flush();
   }
 

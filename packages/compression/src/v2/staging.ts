@@ -87,7 +87,16 @@ export class Staging {
     }
   }
 
-  /** Nobody will ever get room. */
+  /** What is left of the batch was not stored: it waits again, but for what has been written anew since. */
+  giveBack(): void {
+    for (const [block, buffer] of this.#batch) {
+      if (!this.#staged.has(block)) this.#staged.set(block, buffer);
+      else if (buffer !== ZEROES) this.#recycle(buffer);
+    }
+    this.#batch = new Map();
+  }
+
+  /** Nobody who waits now will get room. */
   refuse(error: unknown): void {
     for (const { refuse } of this.#waiting.splice(0)) refuse(error);
   }

@@ -3,7 +3,8 @@
  *
  * Invariants:
  *
- * - a group is in `moving` while anything of it is overwritten in place; readers wait for `settled`;
+ * - a group is in `moving` while anything of it is overwritten in place; readers wait for `settled`. Where that ends
+ *   for want of space, they go on with what is not overwritten;
  * - `versions[group]` counts up before that begins. A reader whose extent does not check, and whose group has
  *   another version by then, has looked at a write in progress and looks again; in a group that did not change,
  *   the extent is damaged.
@@ -31,6 +32,8 @@ export class Store {
   readonly sums: Uint32Array;
   readonly versions: Uint32Array;
   moving: ReadonlySet<number> = new Set();
+  /** Blocks whose payloads are being overwritten: what the map says of them is not what is there. */
+  moved: readonly { readonly first: number; readonly blocks: number }[] = [];
   /** Groups whose metadata could not be read when the device was opened. */
   readonly unreadable: Set<number> = new Set();
   /** Resolves when nothing moves any more; rejects if what was moving is left half done. */
@@ -45,6 +48,11 @@ export class Store {
     this.sums = new Uint32Array(dataBlocks);
     this.versions = new Uint32Array(Math.ceil(dataBlocks / GROUP));
     this.dataOffset = dataStart * BLOCK;
+  }
+
+  /** Whether an extent, as the map has it, lies where payloads are being overwritten. */
+  isMoved({ head, blocks }: StoredExtent): boolean {
+    return this.moved.some((change) => change.first < head + blocks && head < change.first + change.blocks);
   }
 
   /** Byte on the device below where the payload of an extent begins. */

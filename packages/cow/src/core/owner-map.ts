@@ -161,6 +161,15 @@ export class OwnerMap {
     return pages;
   }
 
+  /** The images of these pages were not written: they are to be written again. */
+  givenBack(pages: readonly number[]): void {
+    for (const page of pages) {
+      // Those with newer bits are among the dirty ones already.
+      if (((this.#flags[page] as number) & DIRTY) === 0) this.#dirty.push(page);
+      this.#flags[page] = DIRTY;
+    }
+  }
+
   /** The images of these pages are on stable storage. */
   committed(pages: readonly number[]): void {
     for (const page of pages) this.#flags[page] = (this.#flags[page] as number) & ~COMMITTING;

@@ -1,0 +1,19 @@
+/** What becomes of a commit that finds no space below: nothing is lost, and the next one goes on from there. */
+import { BlockIoError, isOutOfSpace } from "@dmkit/block-io";
+
+/** The error of a write below: one for want of space as one that lost nothing, any other as it is. */
+export function withoutLoss(error: unknown): unknown {
+  if (!isOutOfSpace(error)) return error;
+  return new BlockIoError(`no space is left below: ${error.message}`, {
+    code: "ENOSPC",
+    device: error.device,
+    op: "flush",
+    cause: error,
+    lossless: true,
+    hint: "Make room in the file system below it. What was written is kept, and is tried again by itself.",
+  });
+}
+
+export function isWithoutLoss(error: unknown): boolean {
+  return error instanceof BlockIoError && error.lossless;
+}
