@@ -38,6 +38,7 @@ export function watchOutputs(): void {
 function writeWhole(stream: Writable, fd: number): void {
   // Terminals, too. (A pipe must not be asked what it is: after `fstat` of one, Node 20 resolves no links.)
   if (stream instanceof Socket || !fstatSync(fd).isFile()) return;
+  // oxlint-disable-next-line no-underscore-dangle -- what a stream calls its way out
   stream._write = (chunk: Buffer | string, encoding, written) => {
     const bytes = typeof chunk === "string" ? Buffer.from(chunk, encoding) : chunk;
     try {
