@@ -104,6 +104,20 @@ describe("copyDevice", () => {
   });
 });
 
+describe("a server that is there for one client", () => {
+  it("is asked once by info and by fsck", async () => {
+    for (const command of ["info", "fsck"]) {
+      const server = new NbdServer();
+      server.addExport({ name: "", device: new MemoryDevice(MIB) });
+      const listener = await server.listen({ path: join(tempFolder(), "sock") });
+      cleanUp(() => server.close({ timeout: 0 }));
+      // What fsck does not know is an error, but was looked at.
+      expect((await cli(command, listener.uri())).code).toBe(command === "info" ? 0 : 8);
+      expect([command, server.statistics().accepted]).toEqual([command, 1]);
+    }
+  });
+});
+
 describe("a new file", () => {
   it("has its name when it is complete", async () => {
     const folder = tempFolder();

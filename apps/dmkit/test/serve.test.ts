@@ -1,7 +1,7 @@
 /** `dmkit serve` as a user starts, uses and stops it. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
+import { existsSync, readFileSync, renameSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { realEnvironment } from "@dmkit/block-io";
@@ -146,22 +146,73 @@ describe("serve", () => {
     await until(() => !existsSync(socket), "the server's end");
   });
 
-  it("uses the socket a service manager hands over", async () => {
-    const folder = tempFolder();
-    const listener = createServer();
-    await new Promise<void>((resolve) => listener.listen(0, "127.0.0.1", resolve));
-    const { port } = listener.address() as AddressInfo;
-    const { _handle: handle } = listener as unknown as { _handle: { fd: number } };
-    // LISTEN_PID must be the server's own: the shell sets it and becomes the server.
-    const script = `LISTEN_PID=$$ LISTEN_FDS=1 exec "${process.execPath}" "${main}" serve -q --print-uri "${image(folder)}"`;
-    const child: ChildProcess = spawn("/bin/sh", ["-c", script], {
-      stdio: ["ignore", "pipe", "inherit", handle.fd],
+  describe("uses the socket a service manager hands over", () => {
+    /** What a server with this listening socket as descriptor 3 prints first. */
+    async function activated(where: { port: number } | { path: string }, served: string): Promise<string> {
+      const listener = createServer();
+      await new Promise<void>((resolve) => listener.listen({ host: "127.0.0.1", ...where }, resolve));
+      const { _handle: handle } = listener as unknown as { _handle: { fd: number } };
+      // LISTEN_PID must be the server's own: the shell sets it and becomes the server.
+      const script = `LISTEN_PID=$$ LISTEN_FDS=1 exec "${process.execPath}" "${main}" serve -q --print-uri "${served}"`;
+      const child: ChildProcess = spawn("/bin/sh", ["-c", script], {
+        stdio: ["ignore", "pipe", "inherit", handle.fd],
+      });
+      cleanUp(() => void child.kill("SIGKILL"));
+      const printed = await new Promise<Buffer>((resolve) => child.stdout?.once("data", resolve));
+      // The child has it now; two who accept from one socket would share the clients.
+      // Node removes the name of a unix socket when it closes it.
+      if ("path" in where) renameSync(where.path, `${where.path}~`);
+      listener.close();
+      if ("path" in where) renameSync(`${where.path}~`, where.path);
+      return printed.toString().trim();
+    }
+
+    it("of TCP", async () => {
+      const uri = await activated({ port: 0 }, image(tempFolder()));
+      expect(await firstByte(uri)).toBe(0);
     });
-    cleanUp(() => void child.kill("SIGKILL"));
-    // The child has it now; two who accept from one socket would share the clients.
-    listener.close();
-    await new Promise((resolve) => child.stdout?.once("data", resolve));
-    expect(await firstByte(`nbd://127.0.0.1:${port}`)).toBe(0);
+
+    it("of a unix socket, also instead of what a stack file says", async () => {
+      const folder = tempFolder();
+      const stack = join(folder, "stack.yaml");
+      const [path, other] = [join(folder, "s"), join(folder, "other")];
+      writeFileSync(
+        stack,
+        `devices:\n  disk: ${image(folder)}\nexports:\n  disk: disk\nlisten:\n  - unix: ${other}\n`,
+      );
+      const uri = await activated({ path }, stack);
+      expect(uri).toBe(`nbd+unix:///disk?socket=${path}`);
+      expect(await firstByte(uri)).toBe(0);
+      expect(existsSync(other)).toBe(false);
+    });
+  });
+
+  it("ends when its only client says goodbye, though that one hangs up later", async () => {
+    const child = spawn(process.execPath, [main, "serve", "--single", image(tempFolder())], {
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    const ended = new Promise((resolve) => child.on("exit", resolve));
+    const some = (): Promise<Buffer> => new Promise((resolve) => child.stdout.once("data", resolve));
+    await some();
+    // Flags, and EXPORT_NAME of the default export.
+    child.stdin.write(
+      Buffer.from("\u0000\u0000\u0000\u0003IHAVEOPT\u0000\u0000\u0000\u0001\u0000\u0000\u0000\u0000"),
+    );
+    const answer = await some();
+    // Alone: CAN_MULTI_CONN is not offered.
+    expect(answer.readUInt16BE(8) & 0x100).toBe(0);
+    const disconnect = Buffer.alloc(28);
+    disconnect.writeUInt32BE(0x25609513);
+    disconnect.writeUInt16BE(2, 6);
+    child.stdin.write(disconnect);
+    expect(await ended).toBe(0);
+  });
+
+  it("serves a table that is longer than a description can be", async () => {
+    const path = image(tempFolder());
+    const lines = Array.from({ length: 200 }, (_, index) => `${index * 8} 8 linear ${path} ${index * 8}`);
+    const server = await serve(["-t", lines.join("\n")]);
+    expect(await firstByte(server.uri)).toBe(0);
   });
 
   it("serves one client on stdin and stdout", async () => {

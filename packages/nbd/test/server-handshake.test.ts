@@ -250,6 +250,10 @@ describe("transmission flags", () => {
       full & ~FLAG.SEND_TRIM,
     );
     expect(await flagsOf({ export: { readOnly: true } })).toBe(basic | FLAG.READ_ONLY);
+    // Who is told so opens several connections, and would be refused the second.
+    expect(await flagsOf({ export: { maxConnections: 1 } })).toBe(full & ~FLAG.CAN_MULTI_CONN);
+    expect(await flagsOf({ limits: { connections: 1 } })).toBe(full & ~FLAG.CAN_MULTI_CONN);
+    expect(await flagsOf({ export: { maxConnections: 2 } })).toBe(full);
     expect(await flagsOf({ device: new ProbeDevice(DISK, { readOnly: true }) })).toBe(basic | FLAG.READ_ONLY);
   });
 });

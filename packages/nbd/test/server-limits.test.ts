@@ -1,8 +1,11 @@
 /** Back-pressure, stalls and crowds: what a client can cost, and that it costs nobody else. */
-import { MemoryDevice } from "@dmkit/block-io";
+import type { Socket } from "node:net";
+import { MemoryDevice, realEnvironment } from "@dmkit/block-io";
+import { ManualClock } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { CMD, OPT, REP, encodeInfoRequest } from "../src/protocol.ts";
 import { MINIMUM_CHARGE, resolveLimits } from "../src/server/limits.ts";
+import { StallMeter } from "../src/server/stall.ts";
 import { ProbeDevice } from "./support/devices.ts";
 import { RawClient } from "./support/raw-client.ts";
 import { DISK, hurried, pattern, serve, until } from "./support/serve.ts";
@@ -234,6 +237,66 @@ describe("stalled clients", () => {
     await connection.closed;
     expect(device.count("write")).toBe(0);
     await until(() => server.statistics().bytesInFlight === 0);
+  });
+
+  describe("one that is slow, but moves bytes, is served", () => {
+    /** A server whose time passes when the test says so, and a client of it. */
+    async function slow(): Promise<{ connection: RawClient; pass: () => Promise<void> }> {
+      const clock = new ManualClock();
+      const environment = { ...realEnvironment, clock };
+      const { client } = await serve({ device: new MemoryDevice(8 * MiB), environment });
+      const pass = async (): Promise<void> => {
+        // All that was sent has arrived: both ends are in this process.
+        for (let turns = 0; turns < 5; turns += 1) await new Promise((resolve) => setImmediate(resolve));
+        clock.advance(20_000);
+      };
+      return { connection: await (await client()).go("disk"), pass };
+    }
+
+    it("with a request", async () => {
+      const { connection, pass } = await slow();
+      const data = pattern(4 * MiB);
+      connection.send(RawClient.request({ type: CMD.WRITE, length: data.length }));
+      for (let at = 0; at < data.length; at += MiB / 2) {
+        await pass();
+        connection.send(data.subarray(at, at + MiB / 2));
+      }
+      expect((await connection.status()).error).toBe(0);
+      expect((await connection.readBack(0, data.length)).data.equals(data)).toBe(true);
+    });
+
+    it("with a reply", async () => {
+      const { connection, pass } = await slow();
+      const socket = connection.stream as Socket;
+      const state = { done: false };
+      const reply = connection.readBack(0, 4 * MiB).finally(() => (state.done = true));
+      while (!state.done) {
+        // More than the operating system holds: the server has sent some of it meanwhile.
+        const enough = socket.bytesRead + MiB / 2;
+        socket.resume();
+        await until(() => state.done || socket.bytesRead >= enough);
+        socket.pause();
+        if (!state.done) await pass();
+      }
+      expect(await reply).toMatchObject({ error: 0 });
+    });
+  });
+
+  it("moving a byte now and then is no progress", () => {
+    const meter = new StallMeter();
+    const allowed = 30_000;
+    let now = 0;
+    let moved = 0;
+    const stalled = (bytes: number): boolean => {
+      now += 20_000;
+      moved += 1;
+      return meter.stalled(1, bytes, moved, now, allowed);
+    };
+    expect([stalled(28), stalled(28), stalled(28)]).toEqual([false, false, true]);
+    // But a long request may take its time, though not without moving at all.
+    expect(stalled(4 * MiB)).toBe(false);
+    expect(meter.stalled(1, 4 * MiB, moved, now + allowed, allowed)).toBe(false);
+    expect(meter.stalled(1, 4 * MiB, moved, now + allowed + 1, allowed)).toBe(true);
   });
 
   it("a slow device is no stall, nor is idling", async () => {

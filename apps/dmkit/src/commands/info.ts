@@ -2,9 +2,9 @@
 import { type BlockDevice, type Extent, describeSize, realEnvironment } from "@dmkit/block-io";
 import { isNbdUri, listNbdExports } from "@dmkit/nbd";
 import type { Command } from "commander";
-import { openReference } from "../devices.ts";
 import { imageFormats } from "../formats.ts";
 import { type ImageFlags, imageOptions, imageWords } from "../offline/cli.ts";
+import { OpenedDevices } from "../offline/image.ts";
 import { type Contents, contentsOf } from "../offline/info.ts";
 import { failing, print, printJson, printable } from "../offline/work.ts";
 import { exitCodes } from "../ui/terminal.ts";
@@ -51,8 +51,7 @@ async function list(reference: string, { json }: InfoFlags): Promise<number> {
 
 async function info(references: readonly string[], flags: InfoFlags): Promise<number> {
   const [reference = ""] = references;
-  const { facts, extents } = await lookAt(reference, flags.map);
-  const contents = await contentsOf(imageWords(references, flags, imageFormats), imageFormats);
+  const { facts, extents, contents } = await lookAt(references, flags);
   if (flags.json) {
     printJson({ ...facts, contents, ...(extents === undefined ? {} : { extents }) });
     return exitCodes.ok;
@@ -98,15 +97,23 @@ function words(name: string): string {
 }
 
 async function lookAt(
-  reference: string,
-  map: boolean,
-): Promise<{ facts: { name: string; size: number } & BlockDevice["limits"]; extents?: Extent[] }> {
-  const device = await openReference(reference, "read", realEnvironment);
+  references: readonly string[],
+  flags: InfoFlags,
+): Promise<{
+  facts: { name: string; size: number } & BlockDevice["limits"];
+  extents: Extent[] | undefined;
+  contents: Contents;
+}> {
+  const [reference = ""] = references;
+  const opened = new OpenedDevices(realEnvironment);
   try {
+    const device = await opened.read(reference);
     const facts = { name: reference, size: device.size, ...device.limits };
-    return map ? { facts, extents: await collect(device) } : { facts };
+    const extents = flags.map ? await collect(device) : undefined;
+    const words = imageWords(references, flags, imageFormats);
+    return { facts, extents, contents: await contentsOf(words, imageFormats, opened) };
   } finally {
-    await device.close();
+    await opened.close();
   }
 }
 

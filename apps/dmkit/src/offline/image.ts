@@ -45,32 +45,74 @@ export interface OpenImage extends Recognised {
 }
 
 /**
+ * Devices that are open for reading, each once: a server may be there for one client only, and then be gone.
+ */
+export class OpenedDevices {
+  readonly #environment: Environment;
+  readonly #devices: Map<string, BlockDevice> = new Map();
+
+  constructor(environment: Environment) {
+    this.#environment = environment;
+  }
+
+  async read(reference: string): Promise<BlockDevice> {
+    const device =
+      this.#devices.get(reference) ?? (await openReference(reference, "read", this.#environment));
+    this.#devices.set(reference, device);
+    return device;
+  }
+
+  /** Makes way for whoever opens it for writing. */
+  async letGo(reference: string): Promise<void> {
+    const device = this.#devices.get(reference);
+    this.#devices.delete(reference);
+    await device?.close();
+  }
+
+  async close(): Promise<void> {
+    const devices = [...this.#devices.values()];
+    this.#devices.clear();
+    await closeAll(devices);
+  }
+}
+
+/**
  * Runs `work` with an open image. Errors: `EPARSE` for devices that do not make an image, `EFORMAT` for what is not
  * recognised, those of opening.
+ * @param given devices that are open already, and stay so.
  */
 export async function withImage<T>(
   words: ImageWords,
   options: OpenOptions,
   work: (image: OpenImage) => Promise<T>,
+  given?: OpenedDevices,
 ): Promise<T> {
   refuseTwice([...words.devices, ...Object.values(words.roles)]);
-  const opened: BlockDevice[] = [];
-  const open = async (reference: string, access: "read" | "write"): Promise<BlockDevice> => {
-    const device = await openReference(reference, access, options.environment);
-    opened.push(device);
+  const opened = given ?? new OpenedDevices(options.environment);
+  const written: BlockDevice[] = [];
+  const close = async (): Promise<void> => {
+    const ends = await Promise.allSettled([
+      closeAll(written),
+      given === undefined ? opened.close() : undefined,
+    ]);
+    for (const end of ends) if (end.status === "rejected") throw end.reason;
+  };
+  const open = async (role: string, reference: string): Promise<BlockDevice> => {
+    if (options.writes?.(role) !== true) return opened.read(reference);
+    await opened.letGo(reference);
+    const device = await openReference(reference, "write", options.environment);
+    written.push(device);
     return device;
   };
   try {
-    const { recognised, references } = await assign(words, options);
+    const { recognised, references } = await assign(words, options, opened);
     const devices: Record<string, BlockDevice> = {};
-    for (const [role, reference] of Object.entries(references)) {
-      devices[role] = await open(reference, options.writes?.(role) === true ? "write" : "read");
-    }
+    for (const [role, reference] of Object.entries(references)) devices[role] = await open(role, reference);
     const result = await work({ ...recognised, devices, references });
-    await closeAll(opened);
+    await close();
     return result;
   } catch (error) {
-    await closeAll(opened).catch(() => {});
+    await close().catch(() => {});
     throw error;
   }
 }
@@ -83,10 +125,11 @@ async function closeAll(devices: BlockDevice[]): Promise<void> {
 /** Which device has which role; everything is open read-only meanwhile. */
 async function assign(
   { devices: words, roles, type }: ImageWords,
-  { formats, environment, partial = false }: OpenOptions,
+  { formats, partial = false }: OpenOptions,
+  opened: OpenedDevices,
 ): Promise<{ recognised: Recognised; references: Record<string, string> }> {
   const [first = "", ...rest] = words;
-  const recognised = await withDevice(first, environment, (device) => recognise(device, formats, type));
+  const recognised = await recognise(await opened.read(first), formats, type);
   const { format } = recognised;
   const references: Record<string, string> = { [recognised.role]: first };
   const give = (role: string, reference: string): void => {
@@ -100,7 +143,7 @@ async function assign(
   };
   for (const [role, reference] of Object.entries(roles)) give(role, reference);
   for (const reference of rest) {
-    const detected = await withDevice(reference, environment, (device) => format.detect(device));
+    const detected = await format.detect(await opened.read(reference));
     const free = format.roles.find(({ name }) => references[name] === undefined)?.name;
     const role = detected !== undefined && references[detected.role] === undefined ? detected.role : free;
     if (role === undefined) {
@@ -113,19 +156,6 @@ async function assign(
   }
   if (!partial) requireRoles(format, references, first);
   return { recognised, references };
-}
-
-async function withDevice<T>(
-  reference: string,
-  environment: Environment,
-  look: (device: BlockDevice) => Promise<T>,
-): Promise<T> {
-  const device = await openReference(reference, "read", environment);
-  try {
-    return await look(device);
-  } finally {
-    await device.close();
-  }
 }
 
 export function requireRoles(

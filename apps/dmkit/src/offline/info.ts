@@ -1,9 +1,8 @@
 /** `info` of an image: what is on a device, and what its format says of it. */
-import type { ImageFacts, ImageFormat, OfflineWork } from "@dmkit/block-io";
+import type { BlockDevice, ImageFacts, ImageFormat, OfflineWork } from "@dmkit/block-io";
 import { realEnvironment } from "@dmkit/block-io";
 import { candidates } from "./detect.ts";
-import { type ImageWords, withImage } from "./image.ts";
-import { openReference } from "../devices.ts";
+import { type ImageWords, type OpenImage, type OpenedDevices, withImage } from "./image.ts";
 import { foreignOn } from "./protect.ts";
 
 /** What is known of the contents of a device. */
@@ -24,13 +23,17 @@ export type Contents =
   | { readonly kind: "other"; readonly text: string | undefined };
 
 /** Throws `EFORMAT` if a type, or several devices, are given and it is no image. */
-export async function contentsOf(words: ImageWords, formats: readonly ImageFormat[]): Promise<Contents> {
+export async function contentsOf(
+  words: ImageWords,
+  formats: readonly ImageFormat[],
+  opened: OpenedDevices,
+): Promise<Contents> {
   const certain = words.type !== undefined || words.devices.length > 1 || Object.keys(words.roles).length > 0;
   if (!certain) {
-    const other = await unlessImage(words.devices[0] ?? "", formats);
+    const other = await unlessImage(await opened.read(words.devices[0] ?? ""), formats);
     if (other !== undefined) return other;
   }
-  return withImage(words, { formats, environment: realEnvironment, partial: true }, async (image) => {
+  const look = async (image: OpenImage): Promise<Contents> => {
     const { format, certainty, role, text, devices, references } = image;
     const missing = format.roles
       .filter(({ name, required }) => required && devices[name] === undefined)
@@ -38,23 +41,19 @@ export async function contentsOf(words: ImageWords, formats: readonly ImageForma
     const work: OfflineWork = { environment: realEnvironment };
     const facts = missing.length === 0 ? await format.info(devices, work) : undefined;
     return { kind: "image", format: format.name, certainty, role, text, devices: references, facts, missing };
-  });
+  };
+  return withImage(words, { formats, environment: realEnvironment, partial: true }, look, opened);
 }
 
 /** What a device holds that is not exactly one of our formats. */
 async function unlessImage(
-  reference: string,
+  device: BlockDevice,
   formats: readonly ImageFormat[],
 ): Promise<Contents | undefined> {
-  const device = await openReference(reference, "read", realEnvironment);
-  try {
-    const found = await candidates(device, formats);
-    if (found.length === 1) return undefined;
-    if (found.length > 1) {
-      return { kind: "other", text: `could be ${found.map(({ text }) => text).join(", or ")}` };
-    }
-    return { kind: "other", text: await foreignOn(device) };
-  } finally {
-    await device.close();
+  const found = await candidates(device, formats);
+  if (found.length === 1) return undefined;
+  if (found.length > 1) {
+    return { kind: "other", text: `could be ${found.map(({ text }) => text).join(", or ")}` };
   }
+  return { kind: "other", text: await foreignOn(device) };
 }

@@ -36,6 +36,9 @@ export interface WhatToServe {
 /** Size of the embedded default in bytes; the file is sparse. */
 export const DEFAULT_SIZE: number = 10 * 2 ** 30;
 
+// Bytes of UTF-8 that the protocol has room for.
+const MAX_DESCRIPTION = 4096;
+
 // Bytes; sparse as well.
 const CACHE_SIZE = 2 ** 30;
 
@@ -52,7 +55,7 @@ export async function openExports(
     const name = what.name ?? "";
     const device = deviceName(name, devices);
     await devices.create(device, table.join("\n"), { readOnly });
-    return [{ name, device, description: devices.snapshotOf(device).table, readOnly }];
+    return [{ name, device, description: shortened(devices.snapshotOf(device).table), readOnly }];
   }
   const named = images.length > 0 ? nameImages(what) : [{ name: what.name ?? "", image: undefined }];
   const exports: NewExport[] = [];
@@ -61,7 +64,7 @@ export async function openExports(
     const opened =
       image === undefined ? await openDefault(what, environment) : await openImage(image, what, environment);
     await devices.adopt(device, opened);
-    const description = image ?? `${join(what.data, "backing.img")} behind a write cache`;
+    const description = shortened(image ?? `${join(what.data, "backing.img")} behind a write cache`);
     exports.push({ name, device, description, readOnly });
   }
   return exports;
@@ -82,7 +85,7 @@ async function openPast(
   const device = deviceName(name, devices);
   const args = { target: writeboost.name, words: () => ["0", backing, cache] };
   await devices.adopt(device, openedAs(view.device, args, view.below));
-  return { name, device, description: view.description, readOnly: true };
+  return { name, device, description: shortened(view.description), readOnly: true };
 }
 
 function nameImages({ images, name }: WhatToServe): { readonly name: string; readonly image: string }[] {
@@ -135,6 +138,15 @@ async function openDefault(what: WhatToServe, environment: Environment): Promise
     for (const device of below) await device.close();
     throw error;
   }
+}
+
+/** What clients can be told: at most 4096 bytes. */
+function shortened(text: string): string {
+  const bytes = Buffer.from(text);
+  if (bytes.length <= MAX_DESCRIPTION) return text;
+  // A character that was cut in two becomes U+FFFD, which is as long as the ellipsis.
+  const head = bytes.subarray(0, MAX_DESCRIPTION - 2 * Buffer.byteLength("…")).toString();
+  return `${head.replace(/\uFFFD$/, "")}…`;
 }
 
 function usage(reason: string): BlockIoError {

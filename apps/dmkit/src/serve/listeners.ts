@@ -41,25 +41,23 @@ export function activatedSockets(environment: NodeJS.ProcessEnv): number {
   });
 }
 
-/** Decides where to listen. Explicit options win over socket activation; without any: TCP port 10809. */
+/**
+ * Decides where to listen: at sockets that were handed over, whose clients would wait for ever otherwise, and where the
+ * command line says; without either: at the fallback.
+ */
 export function chooseListeners(where: WhereToListen, activated: number, fallback: ListenOptions): Listeners {
   const nothing = (): void => {};
   if (where.single) return { listen: [], dispose: nothing };
   const listen: ListenOptions[] = [];
+  let dispose = nothing;
   if (where.unix !== undefined) listen.push({ path: resolve(where.unix) });
   if (where.port !== undefined)
     listen.push({ host: where.bind, port: where.port, allowRemote: where.allowRemote });
-  if (listen.length > 0) return { listen, dispose: nothing };
-  if (where.isPrivate) {
+  if (listen.length === 0 && where.isPrivate) {
     const folder = mkdtempSync(join(tmpdir(), "dmkit-"));
-    return {
-      listen: [{ path: join(folder, "socket") }],
-      dispose: () => rmSync(folder, { recursive: true, force: true }),
-    };
+    listen.push({ path: join(folder, "socket") });
+    dispose = () => rmSync(folder, { recursive: true, force: true });
   }
-  if (activated > 0) {
-    const sockets = Array.from({ length: activated }, (_, index) => ({ fd: FIRST_ACTIVATED + index }));
-    return { listen: sockets, dispose: nothing };
-  }
-  return { listen: [fallback], dispose: nothing };
+  for (let index = 0; index < activated; index += 1) listen.push({ fd: FIRST_ACTIVATED + index });
+  return { listen: listen.length > 0 ? listen : [fallback], dispose };
 }

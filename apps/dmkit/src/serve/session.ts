@@ -89,11 +89,13 @@ export async function serve(options: SessionOptions, environment: Environment): 
 }
 
 async function makeSession(options: SessionOptions, environment: Environment): Promise<Session> {
-  const { maxConnections, stack: plan, what } = options;
+  const { maxConnections, stack: plan, what, where } = options;
+  // Who comes by standard input is alone.
+  const most = where.single ? 1 : maxConnections;
   const stop = new StopSignal();
   const server = new NbdServer({
     environment,
-    ...(maxConnections === undefined ? {} : { limits: { connections: maxConnections } }),
+    ...(most === undefined ? {} : { limits: { connections: most } }),
   });
   const devices = new DeviceManager(environment);
   const exports = new ExportManager(server, devices, environment);
@@ -186,7 +188,10 @@ async function serveDevices(session: Session): Promise<number> {
   }
 }
 
-/** Where to listen: as the command line says; without that, as the stack file; and otherwise as is usual. */
+/**
+ * Where to listen: as the command line says, and at sockets that were handed over; without either, as the stack file
+ * says; and otherwise as is usual.
+ */
 function openListeners({ options, activated, server, stack }: Session): {
   readonly listeners: ReturnType<typeof chooseListeners>;
   readonly open: () => Promise<Listener[]>;
@@ -195,7 +200,7 @@ function openListeners({ options, activated, server, stack }: Session): {
   const planned = options.stack?.listen ?? [];
   const isTold = where.unix !== undefined || where.port !== undefined || where.isPrivate || where.single;
   const listeners = chooseListeners(where, activated, fallback);
-  const fromFile = !isTold && planned.length > 0;
+  const fromFile = !isTold && activated === 0 && planned.length > 0;
   return {
     listeners,
     async open() {
@@ -214,13 +219,16 @@ function openListeners({ options, activated, server, stack }: Session): {
 }
 
 function urisOf(listeners: readonly Listener[], exports: readonly ExportSnapshot[]): NbdUri[] {
-  return listeners.flatMap((listener) =>
-    exports.map(({ name }) => ({ address: addressOf(listener), exportName: name })),
-  );
+  return listeners.flatMap((listener) => {
+    const address = addressOf(listener);
+    return address === undefined ? [] : exports.map(({ name }) => ({ address, exportName: name }));
+  });
 }
 
-function addressOf({ path, host, port }: Listener): NbdUri["address"] {
-  return path === undefined ? { kind: "tcp", host: host ?? "", port: port ?? 0 } : { kind: "unix", path };
+/** Undefined for an inherited socket that has none anybody could be told. */
+function addressOf({ path, host, port }: Listener): NbdUri["address"] | undefined {
+  if (path !== undefined) return { kind: "unix", path };
+  return host === undefined || port === undefined ? undefined : { kind: "tcp", host, port };
 }
 
 /** What the server is and does, for `top`, metrics and whoever asks. */

@@ -58,7 +58,7 @@ export class CommandRules {
     this.#maximumPayload = maximumPayload;
     this.#size = exported.device.size;
     this.#mask = exported.blockSizes(maximumPayload).minimum - 1;
-    const flags = exported.transmissionFlags(structured);
+    const flags = exported.transmissionFlags(structured, 1);
     const withheld =
       ((flags & FLAG.SEND_DF) === 0 ? CMD_FLAG.DF : 0) |
       ((flags & FLAG.SEND_FAST_ZERO) === 0 ? CMD_FLAG.FAST_ZERO : 0);

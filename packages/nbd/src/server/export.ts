@@ -84,12 +84,16 @@ export class Export {
     return this.clients.size >= this.maxConnections;
   }
 
-  /** @param structured whether structured replies were negotiated. */
-  transmissionFlags(structured: boolean): number {
+  /**
+   * @param structured whether structured replies were negotiated.
+   * @param connections the most the server takes at a time.
+   */
+  transmissionFlags(structured: boolean, connections: number): number {
     const { capabilities } = this.device.limits;
-    // One device object serves all connections, so a flush on one covers what was written on all.
-    let flags: number =
-      FLAG.HAS_FLAGS | FLAG.SEND_FLUSH | FLAG.SEND_FUA | FLAG.CAN_MULTI_CONN | FLAG.SEND_CACHE;
+    let flags: number = FLAG.HAS_FLAGS | FLAG.SEND_FLUSH | FLAG.SEND_FUA | FLAG.SEND_CACHE;
+    // One device object serves all connections, so a flush on one covers what was written on all. But who is told so
+    // opens several at once, and must not be refused the second.
+    if (Math.min(connections, this.maxConnections) > 1) flags |= FLAG.CAN_MULTI_CONN;
     if (structured) flags |= FLAG.SEND_DF;
     if (this.readOnly) return flags | FLAG.READ_ONLY;
     flags |= FLAG.SEND_WRITE_ZEROES;

@@ -62,7 +62,12 @@ export class Handshake implements Phase {
     this.#context = context;
     this.#events = events;
     const { exports, limits } = context;
-    this.#negotiation = new Negotiation({ exports, maximumPayload: limits.maximumPayload, denial });
+    this.#negotiation = new Negotiation({
+      exports,
+      maximumPayload: limits.maximumPayload,
+      connections: limits.connections,
+      denial,
+    });
   }
 
   start(): void {

@@ -22,8 +22,8 @@ export const RECEIVE_BUFFER: number = bufferSize(256 * KiB);
  */
 export const OVERHEAD: number = 4 * RECEIVE_BUFFER;
 
-/** Bytes per second; a peer slower than this is as good as dead once the stall time has passed. */
-export const SLOWEST_RATE: number = MiB;
+/** Bytes per second; a peer that is slower with one request or reply is as good as dead, once the stall time has passed. */
+export const SLOWEST_RATE: number = 16 * KiB;
 
 export interface ServerLimits {
   /** Connections at a time; those beyond are refused with a text. */
@@ -44,7 +44,10 @@ export interface ServerLimits {
   readonly optionLength: number;
   /** Bytes of option data a client may send before it is dropped, drained ones included. */
   readonly handshakeBytes: number;
-  /** Milliseconds without progress on a half-sent request or an unread reply before the peer is dropped. */
+  /**
+   * Milliseconds in which not one byte of a half-sent request or an unread reply moves, before the peer is dropped; so
+   * is one that needs longer for it than this and 16 KiB a second allow.
+   */
   readonly stallTime: number;
   /** Milliseconds without any request before the peer is dropped; 0 for no limit. */
   readonly idleTime: number;

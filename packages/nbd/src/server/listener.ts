@@ -8,7 +8,7 @@
 import { type AddressInfo, type Server, type Socket, createServer, isIP } from "node:net";
 import { resolve } from "node:path";
 import { BlockIoError, toBlockIoError } from "@dmkit/block-io";
-import { type SocketFile, bindUnixSocket } from "./unix-socket.ts";
+import { type SocketFile, bindUnixSocket, pathOfInherited } from "./unix-socket.ts";
 
 /** The port registered for NBD. */
 export const NBD_PORT = 10809;
@@ -33,8 +33,8 @@ export type ListenOptions =
 /** A socket that is listened on. */
 export interface Listener {
   /**
-   * `nbd://…` or `nbd+unix://…` of an export; of the default one without a name. An inherited unix socket does
-   * not know its path: `fd:3`.
+   * `nbd://…` or `nbd+unix://…` of an export; of the default one without a name. Of an inherited unix socket whose
+   * path cannot be told: `fd:3`.
    */
   uri(exportName?: string): string;
   /** The path of a unix socket. */
@@ -135,7 +135,8 @@ function describe(server: Server, options: ListenOptions, file: SocketFile | und
   const address = server.address();
   const tcp: AddressInfo | undefined =
     address !== null && typeof address === "object" && address.port !== undefined ? address : undefined;
-  const unix = path ?? (typeof address === "string" ? address : undefined);
+  const inherited = fd !== undefined && tcp === undefined ? pathOfInherited(fd) : undefined;
+  const unix = path ?? (typeof address === "string" ? address : inherited);
   const base =
     tcp !== undefined
       ? {

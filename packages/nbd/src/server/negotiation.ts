@@ -59,6 +59,8 @@ export interface NegotiationOptions {
   readonly exports: ExportDirectory;
   /** Bytes; advertised to clients that ask. */
   readonly maximumPayload: number;
+  /** The most the server takes at a time. */
+  readonly connections: number;
   /** Asked before each option. */
   readonly denial: () => Denial | undefined;
 }
@@ -129,7 +131,7 @@ export class Negotiation {
     if (exported === undefined || exported.full) return closed;
     const answer = {
       size: exported.device.size,
-      flags: exported.transmissionFlags(this.#structured),
+      flags: exported.transmissionFlags(this.#structured, this.#options.connections),
     };
     return {
       replies: [encodeExportAnswer(answer, !this.noZeroes)],
@@ -155,7 +157,7 @@ export class Negotiation {
       const text = `export ${JSON.stringify(name)} has its ${exported.maxConnections} connections already`;
       return refused(option, REP.ERR_POLICY, text);
     }
-    const flags = exported.transmissionFlags(this.#structured);
+    const flags = exported.transmissionFlags(this.#structured, this.#options.connections);
     const information = [encodeInfoExport(exported.device.size, flags)];
     if (requests.includes(INFO.NAME)) information.push(encodeInfoText(INFO.NAME, exported.name));
     if (requests.includes(INFO.DESCRIPTION) && exported.description !== "") {

@@ -97,6 +97,17 @@ export class Outbox {
     return this.#batches[0]?.bytes ?? 0;
   }
 
+  /**
+   * Changes whenever the operating system has taken bytes of what is being written. How much of a write is left is an
+   * undocumented property of a socket's handle; without it only whole writes count.
+   */
+  get tokenMoved(): number {
+    const handle: unknown = Reflect.get(this.#stream, "_handle");
+    const left: unknown =
+      typeof handle === "object" && handle !== null ? Reflect.get(handle, "writeQueueSize") : undefined;
+    return typeof left === "number" ? left : 0;
+  }
+
   /** Room for `length` bytes: they end at the returned slab's `used`. To be committed or abandoned. */
   reserve(length: number): Slab {
     if (length > LARGEST_IN_SLAB) {

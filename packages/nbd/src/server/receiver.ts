@@ -91,6 +91,13 @@ export class Receiver {
     return REQUEST_LENGTH + (this.#request?.length ?? 0);
   }
 
+  /** Bytes of that request that have arrived. */
+  get tokenMoved(): number {
+    const request = this.#request;
+    if (request === undefined) return this.#headerFill;
+    return REQUEST_LENGTH + (this.#payload === undefined ? request.length - this.#skip : this.#filled);
+  }
+
   /** Takes a chunk. Not to be called while {@link waiting}. */
   receive(chunk: Buffer, origin: ChunkOrigin): void {
     if (this.#stopped) return;

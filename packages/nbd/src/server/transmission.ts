@@ -104,14 +104,14 @@ export class Transmission implements Phase, RequestEvents {
     const { stallTime, idleTime } = this.#context.limits;
     const receiver = this.#receiver;
     const outbox = this.#outbox;
-    if (this.#sending.stalled(outbox.token, outbox.tokenBytes, now, stallTime)) {
+    if (this.#sending.stalled(outbox.token, outbox.tokenBytes, outbox.tokenMoved, now, stallTime)) {
       return "it does not read its replies";
     }
-    if (this.#receiving.stalled(receiver.token, receiver.tokenBytes, now, stallTime)) {
+    if (this.#receiving.stalled(receiver.token, receiver.tokenBytes, receiver.tokenMoved, now, stallTime)) {
       return "it does not complete its request";
     }
     const idle = this.#requests.inFlight === 0 && outbox.empty && !receiver.waiting;
-    if (idleTime > 0 && this.#idling.stalled(idle ? receiver.requests + 1 : 0, 0, now, idleTime)) {
+    if (idleTime > 0 && this.#idling.stalled(idle ? receiver.requests + 1 : 0, 0, 0, now, idleTime)) {
       return "it was idle for too long";
     }
     return undefined;

@@ -14,7 +14,7 @@
  * Node removes the name it bound when it closes the socket, whatever stands there by then. That is `s.nbd~`,
  * never the path itself; a server that starts at that moment finds its lock gone and tries again.
  */
-import { lstatSync, unlinkSync } from "node:fs";
+import { lstatSync, readFileSync, readlinkSync, unlinkSync } from "node:fs";
 import { chmod, link, lstat, rename, unlink } from "node:fs/promises";
 import { connect } from "node:net";
 import { BlockIoError, toBlockIoError } from "@dmkit/block-io";
@@ -161,4 +161,24 @@ function inUse(path: string): BlockIoError {
 
 function isSystemError(error: unknown, code: string): boolean {
   return !(error instanceof BlockIoError) && (error as NodeJS.ErrnoException).code === code;
+}
+
+/**
+ * The path of a unix socket that was inherited, as the kernel lists it; undefined for other sockets, and where it
+ * cannot be told.
+ */
+export function pathOfInherited(fd: number): string | undefined {
+  try {
+    const inode = /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/self/fd/${fd}`))?.[1];
+    if (inode === undefined) return undefined;
+    // Num RefCount Protocol Flags Type St Inode Path
+    const line = readFileSync("/proc/net/unix", "utf8")
+      .split("\n")
+      .find((one) => one.split(/\s+/)[6] === inode);
+    const path = line === undefined ? undefined : /^(?:\S+\s+){7}(.*)$/.exec(line)?.[1];
+    // A relative one starts somebody else's folder, one with @ is no file.
+    return path?.startsWith("/") ? path : undefined;
+  } catch {
+    return undefined;
+  }
 }
