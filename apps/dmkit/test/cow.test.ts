@@ -243,13 +243,13 @@ describeWith(["fio"], "freezing while fio verifies", () => {
       (error: unknown) => String(error),
     );
     let freezes = 0;
-    for (; freezes < 10; freezes += 1) {
-      const next = await Promise.race([running, new Promise((resolve) => setTimeout(resolve, 200))]);
-      if (next !== undefined) break;
+    let end: unknown;
+    while (end === undefined && freezes < 10) {
       await device.freeze(await layer(`layer${freezes}`));
+      freezes += 1;
+      end = await Promise.race([running, new Promise((resolve) => setTimeout(resolve, 200))]);
     }
     expect(await running).toBe("ended");
-    expect(freezes).toBeGreaterThan(0);
     expect(device.layers).toBe(freezes + 1);
   });
 });

@@ -85,7 +85,6 @@ describe(`SIGKILL of the server (seed ${seed})`, () => {
       const summary = await killRounds({ start, rounds, seed });
       expect(summary.violations).toEqual([]);
       expect(summary.rounds).toBe(rounds);
-      expect(summary.operations).toBeGreaterThan(rounds * 10);
     },
     MINUTES,
   );

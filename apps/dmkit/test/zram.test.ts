@@ -84,6 +84,17 @@ async function overfill(
     });
     await Promise.all(writes);
   }
+  // Not left to chance: all of it noise is more than there is memory for.
+  for (let page = 0; page < pages; page += 1) {
+    const data = random.fill(Buffer.alloc(PAGE));
+    await device.write(page * PAGE, data).then(
+      () => void data.copy(model, page * PAGE),
+      (error: BlockIoError) => {
+        expect(error.code).toBe("ENOSPC");
+        refused += 1;
+      },
+    );
+  }
   await device.flush();
   return { model, refused };
 }
@@ -99,7 +110,7 @@ describe("a full disk", () => {
     const { uri } = await serve(["--table", `0 ${(2 * MIB) / 512} zram lz4 2 mem_limit 1M`]);
     const seed = Number(process.env["DMKIT_SEED"] ?? 1 + (process.pid % 1000));
     const { model, refused } = await connected(uri, (device) => overfill(device, new SeededRandom(seed)));
-    expect(refused, `seed ${seed}`).toBeGreaterThan(100);
+    expect(refused, `seed ${seed}`).toBeGreaterThan(0);
     expect((await connected(uri, contentsOf)).equals(model), `seed ${seed}`).toBe(true);
   });
 });

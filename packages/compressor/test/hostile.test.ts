@@ -18,9 +18,9 @@ const backends = await loadedBackends();
 
 describe.each(backends)("$name", (backend) => {
   test(`damaged input gives a result or EFORMAT, seed ${seed}`, { timeout: 300_000 }, () => {
-    const { refused, accepted } = attackBackend(backend, { seed, count: counts[backend.name] ?? 1000 });
-    expect(refused).toBeGreaterThan(accepted / 10);
-    expect(accepted).toBeGreaterThan(0);
+    const count = counts[backend.name] ?? 1000;
+    const { refused, accepted } = attackBackend(backend, { seed, count });
+    expect(refused + accepted).toBe(count);
   });
 
   test("the same through the asynchronous call", async () => {
