@@ -1,4 +1,6 @@
 /** The benchmark: that it runs, and what it makes of its figures. No test looks at how large they are. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,7 +8,7 @@ import { describe, expect, it } from "vitest";
 import { printTable } from "../src/bench/report.ts";
 import { type BenchReport, measured, ratioOf } from "../src/bench/run.ts";
 import { type Ticks, calmest, parseTicks, sampled } from "../src/bench/steal.ts";
-import { describeWith, dmkit, run, succeed, tempFolder } from "./support.ts";
+import { cleanUp, describeWith, dmkit, main, run, succeed, tempFolder, until } from "./support.ts";
 
 const root = join(import.meta.dirname, "../../..");
 
@@ -136,6 +138,27 @@ describeWith(["fio"], "dmkit bench peers", () => {
       (name) => name.startsWith("dmkit-bench-") && !before.includes(name),
     );
     expect(left).toEqual([]);
+  });
+
+  it("leaves nothing behind when it is interrupted", async () => {
+    const folder = tempFolder();
+    const flags = ["-d", "memory", "-w", "4k read, depth 32", "--seconds", "600"];
+    const child = spawn(process.execPath, [main, "bench", "peers", ...flags], {
+      env: { ...process.env, TMPDIR: folder },
+      stdio: "ignore",
+    });
+    cleanUp(() => void child.kill("SIGKILL"));
+    const sockets = (): string[] =>
+      readdirSync(folder).flatMap((name) =>
+        readdirSync(join(folder, name)).filter((file) => file === "0.sock"),
+      );
+    await until(() => sockets().length > 0, "the first server");
+    const processes = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8").trim().split(" ");
+    child.kill("SIGINT");
+    const [code] = (await once(child, "close")) as [number];
+    expect(code).toBe(130);
+    expect(readdirSync(folder).filter((name) => name.startsWith("dmkit-bench-"))).toEqual([]);
+    await until(() => !processes.some((id) => existsSync(`/proc/${id}`)), "the end of its servers");
   });
 
   it("refuses what it cannot measure", async () => {

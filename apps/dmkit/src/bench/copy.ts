@@ -1,9 +1,9 @@
 /** Copying an image onto a server: `dmkit copy` beside nbdcopy and qemu-img, in turns, onto the same server. */
 import { spawn } from "node:child_process";
-import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { closeSync, ftruncateSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { ownedClient, withFolder } from "./leftovers.ts";
 import { type Row, measured, ratioOf } from "./run.ts";
 import { DEVICE_SIZE } from "./groups.ts";
 import { isInstalled, nbdkit, startServer } from "./servers.ts";
@@ -33,7 +33,10 @@ const DATA_STRIDE = 4;
 /** One row in bytes of image per second, or the reason why there is none. */
 export async function runCopyBench(rounds: number, progress: (text: string) => void): Promise<Row | string> {
   if (!isInstalled("nbdkit")) return "copy: nbdkit is not installed";
-  const folder = mkdtempSync(join(tmpdir(), "dmkit-bench-"));
+  return withFolder((folder) => measureCopies(folder, rounds, progress));
+}
+
+async function measureCopies(folder: string, rounds: number, progress: (text: string) => void): Promise<Row> {
   const present = copiers.filter(({ program }) => isInstalled(program));
   const server = await startServer(
     nbdkit("nbdkit memory", () => ["memory", "1G"]),
@@ -68,7 +71,6 @@ export async function runCopyBench(rounds: number, progress: (text: string) => v
     };
   } finally {
     await server.stop();
-    rmSync(folder, { recursive: true, force: true });
   }
 }
 
@@ -88,7 +90,7 @@ function makeImage(folder: string): string {
 function seconds(program: string, args: readonly string[]): Promise<number> {
   const started = performance.now();
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"] });
+    const child = ownedClient(spawn(program, args, { stdio: ["ignore", "ignore", "pipe"] }));
     let errors = "";
     child.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()));
     child.on("error", reject);

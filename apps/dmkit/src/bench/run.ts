@@ -2,9 +2,7 @@
  * Runs the benchmark: every server of a group beside its peers, in turns (A B A B), so that whatever else the
  * machine does falls on all of them. What counts is the ratio of medians within one run.
  */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { withFolder } from "./leftovers.ts";
 import {
   type DeviceGroup,
   type RunningServer,
@@ -24,6 +22,8 @@ export interface BenchOptions {
   /** Bytes of the device that are used. */
   readonly span: number;
   readonly progress: (text: string) => void;
+  /** Ends it. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** One server under one load. */
@@ -70,13 +70,8 @@ export interface BenchReport {
 export async function runBench(options: BenchOptions): Promise<BenchReport> {
   const report: Report = { rows: [], idle: [], skipped: [] };
   for (const group of options.groups) {
-    const folder = mkdtempSync(join(tmpdir(), "dmkit-bench-"));
-    try {
-      const bench = group.fresh === true ? measureFresh : measureGroup;
-      await bench(group, installed(group, report), folder, options, report);
-    } finally {
-      rmSync(folder, { recursive: true, force: true });
-    }
+    const bench = group.fresh === true ? measureFresh : measureGroup;
+    await withFolder((folder) => bench(group, installed(group, report), folder, options, report));
   }
   return report;
 }
@@ -101,8 +96,10 @@ async function measureGroup(
 ): Promise<void> {
   const servers: RunningServer[] = [];
   try {
-    for (const [index, spec] of specs.entries())
+    for (const [index, spec] of specs.entries()) {
+      options.signal?.throwIfAborted();
       servers.push(await start(group, spec, folder, index, report));
+    }
     for (const server of servers) await fill(server.uri, options.span, group.data);
     for (const work of options.works) {
       await measureRow(group, work, specs, options, report, (index, measure) =>
@@ -157,7 +154,7 @@ async function measureRow(
   group: DeviceGroup,
   work: Work,
   specs: readonly ServerSpec[],
-  { rounds, seconds, span, progress }: BenchOptions,
+  { rounds, seconds, span, progress, signal }: BenchOptions,
   report: Report,
   using: (index: number, measure: (server: RunningServer) => Promise<Sample>) => Promise<Sample>,
 ): Promise<void> {
@@ -167,6 +164,7 @@ async function measureRow(
   for (let round = 0; round < rounds; round += 1) {
     for (const [index, samples] of able) {
       const { name, ours } = specs[index] as ServerSpec;
+      signal?.throwIfAborted();
       try {
         const sample = await calmest(
           () =>
@@ -180,7 +178,7 @@ async function measureRow(
         samples.push(sample.value);
         stolen = Math.max(stolen, sample.stolen);
       } catch (error) {
-        if (ours) throw error;
+        if (ours || signal?.aborted === true) throw error;
         // A peer that cannot do this is left out of the row, and said so.
         able.delete(index);
         report.skipped.push(`${group.name}, ${work.name}: ${name} fails`);

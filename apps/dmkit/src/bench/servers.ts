@@ -7,6 +7,7 @@ import { readFileSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { ownedServer } from "./leftovers.ts";
 
 /** How to start one server. */
 export interface ServerSpec {
@@ -134,7 +135,9 @@ export async function startServer(spec: ServerSpec, folder: string, index: numbe
   // Some servers leave it behind.
   rmSync(socket, { force: true });
   const started = performance.now();
-  const child = spawn(spec.program, spec.args(socket, folder), { stdio: ["ignore", "pipe", "pipe"] });
+  const child = ownedServer(
+    spawn(spec.program, spec.args(socket, folder), { stdio: ["ignore", "pipe", "pipe"] }),
+  );
   let printed = "";
   for (const stream of [child.stdout, child.stderr]) {
     stream.on("data", (chunk: Buffer) => {

@@ -1,5 +1,6 @@
 /** What is done to the servers: fio jobs over its nbd engine, a client of the peers' house, not ours. */
 import { spawn } from "node:child_process";
+import { ownedClient } from "./leftovers.ts";
 
 /** One kind of load. */
 export interface Work {
@@ -85,7 +86,7 @@ function fio(args: readonly string[], uri: string): Promise<string> {
       "--output-format=json",
       ...args,
     ];
-    const child = spawn("fio", all, { stdio: ["ignore", "pipe", "pipe"] });
+    const child = ownedClient(spawn("fio", all, { stdio: ["ignore", "pipe", "pipe"] }));
     let output = "";
     let errors = "";
     child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));

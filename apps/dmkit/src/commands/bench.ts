@@ -5,10 +5,13 @@ import { BlockIoError } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { runCopyBench } from "../bench/copy.ts";
 import { groups } from "../bench/groups.ts";
+import { endClients } from "../bench/leftovers.ts";
 import { printTable } from "../bench/report.ts";
-import { runBench } from "../bench/run.ts";
+import { type BenchOptions, type BenchReport, runBench } from "../bench/run.ts";
 import { isInstalled } from "../bench/servers.ts";
 import { works } from "../bench/work.ts";
+import { tellCancelled } from "../offline/work.ts";
+import { endedBySignal } from "../ui/interrupt.ts";
 import { exitCodes } from "../ui/terminal.ts";
 import { integer, repeated, size } from "./values.ts";
 
@@ -67,10 +70,28 @@ async function bench(flags: BenchFlags): Promise<number> {
   const copying = flags.work.length === 0 && (flags.device.length === 0 || flags.device.includes("copy"));
   if (!copying && (chosen.length === 0 || loads.length === 0))
     throw usage("nothing is left to measure", "See: dmkit bench --help");
+  const done = await endedBySignal("bench", (signal) => {
+    signal.addEventListener("abort", endClients, { once: true });
+    return measure(flags, { groups: chosen, works: loads, signal }, copying);
+  });
+  if (done === "cancelled") return tellCancelled("bench");
+  const report = done.value;
+  process.stdout.write(printTable(report));
+  if (flags.json !== undefined) {
+    mkdirSync(dirname(flags.json), { recursive: true });
+    writeFileSync(flags.json, `${JSON.stringify(report, undefined, 2)}\n`);
+  }
+  return exitCodes.ok;
+}
+
+async function measure(
+  flags: BenchFlags,
+  what: Pick<BenchOptions, "groups" | "works" | "signal">,
+  copying: boolean,
+): Promise<BenchReport> {
   const progress = (text: string): void => void process.stderr.write(`${text}\n`);
   const { rows, idle, skipped } = await runBench({
-    groups: chosen,
-    works: loads,
+    ...what,
     rounds: flags.rounds,
     seconds: flags.quick ? Math.min(2, flags.seconds) : flags.seconds,
     span: flags.span,
@@ -83,12 +104,7 @@ async function bench(flags: BenchFlags): Promise<number> {
     if (typeof row === "string") report.skipped.push(row);
     else report.rows.push(row);
   }
-  process.stdout.write(printTable(report));
-  if (flags.json !== undefined) {
-    mkdirSync(dirname(flags.json), { recursive: true });
-    writeFileSync(flags.json, `${JSON.stringify(report, undefined, 2)}\n`);
-  }
-  return exitCodes.ok;
+  return report;
 }
 
 function usage(reason: string, hint: string): BlockIoError {

@@ -1,0 +1,50 @@
+/**
+ * What a benchmark has made, and takes away also when it is interrupted: processes, which are ended by their id, and
+ * folders.
+ */
+import type { ChildProcess } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { beforeEnd } from "../ui/end.ts";
+
+const clients = new Set<ChildProcess>();
+let ending = false;
+
+/** A server: ends with the benchmark, if it has not ended before. */
+export function ownedServer<Child extends ChildProcess>(child: Child): Child {
+  // In order, so that it takes away what it has made.
+  const over = beforeEnd(() => child.kill("SIGTERM"));
+  child.once("exit", over);
+  child.once("error", over);
+  return child;
+}
+
+/** What loads a server; see {@link endClients}. */
+export function ownedClient<Child extends ChildProcess>(child: Child): Child {
+  clients.add(child);
+  const gone = (): void => void clients.delete(child);
+  child.once("exit", gone);
+  child.once("error", gone);
+  if (ending) child.kill("SIGKILL");
+  return ownedServer(child);
+}
+
+/** Ends what loads the servers, now and later; who waits for it fails, stops its servers and removes its folder. */
+export function endClients(): void {
+  ending = true;
+  for (const child of clients) child.kill("SIGKILL");
+}
+
+/** Runs `work` with a new folder. */
+export async function withFolder<T>(work: (folder: string) => Promise<T>): Promise<T> {
+  const folder = mkdtempSync(join(tmpdir(), "dmkit-bench-"));
+  const remove = (): void => rmSync(folder, { recursive: true, force: true });
+  const over = beforeEnd(remove);
+  try {
+    return await work(folder);
+  } finally {
+    over();
+    remove();
+  }
+}
