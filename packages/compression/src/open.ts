@@ -1,11 +1,13 @@
-/** Opening: finds out what is on the device, makes a new one if it is empty, and hands over to its format. */
+/** Opening: finds out what is on the device, makes a new one if it is blank, and hands over to its format. */
 import {
   type BlockDevice,
   BlockIoError,
   type OpenContext,
   type TargetDevice,
-  isZero,
+  contentsOf,
+  notBlank,
   parseOptions,
+  requireBlank,
 } from "@dmkit/block-io";
 import { BLOCK } from "./format/geometry-v1.ts";
 import { isSuperblockV1 } from "./format/superblock-v1.ts";
@@ -14,16 +16,16 @@ import { createV1, openV1 } from "./v1/open.ts";
 import { createV2, openV2 } from "./v2/open.ts";
 import { readSuperblock } from "./v2/superblocks.ts";
 
-/** A device that begins with this many zero bytes is taken for an empty one. */
-const EMPTY = 128 * 1024;
-
 /** For callers with needs of their own. */
 export interface OpenSettings {
   /** Compress and decompress at once, on this thread: for the simulation, where every run must be the same. */
   readonly synchronous?: boolean | undefined;
 }
 
-/** Opens the device, making it first if it is empty. Errors: `EFORMAT` for anything else, `EINVAL`. */
+/**
+ * Opens the device, making it first if it is blank, or anything else that is none and `force` is given. Errors: `EFORMAT`,
+ * `EINVAL`, `EROFS` for a blank one that cannot be written.
+ */
 export async function openCompression(
   given: CompressionOptions,
   context: OpenContext,
@@ -34,8 +36,7 @@ export async function openCompression(
   const lower = await context.lower(options.device, "write");
   checkExtent(options, context);
   if (lower.size < 2 * BLOCK) throw tooSmall(lower);
-  if (options.force) await create(lower, options, context);
-  const start = Buffer.alloc(Math.min(EMPTY, Math.floor(lower.size / BLOCK) * BLOCK));
+  const start = Buffer.alloc(BLOCK);
   await lower.read(0, start);
   if (isSuperblockV1(start)) {
     if (options.format === "v2") throw otherFormat(lower, "v1");
@@ -46,14 +47,8 @@ export async function openCompression(
     if (options.format === "v1") throw otherFormat(lower, "v2");
     return openV2(lower, superblock, options, context, synchronous);
   }
-  if (!isZero(start)) {
-    throw new BlockIoError("there is something else on the device", {
-      code: "EFORMAT",
-      device: lower.name,
-      op: "open",
-      hint: `Only a device that begins with ${EMPTY} zero bytes is taken for empty. The option force overwrites it.`,
-    });
-  }
+  if (lower.limits.capabilities.readOnly) throw await nothingToRead(lower);
+  await requireBlank(lower, { force: options.force });
   await create(lower, options, context);
   return openCompression({ ...options, force: false }, context, { synchronous });
 }
@@ -61,6 +56,17 @@ export async function openCompression(
 async function create(lower: BlockDevice, options: CompressionOptions, context: OpenContext): Promise<void> {
   if (options.format === "v1") await createV1(lower, options, context);
   else await createV2(lower, options, context);
+}
+
+async function nothingToRead(lower: BlockDevice): Promise<BlockIoError> {
+  const contents = await contentsOf(lower);
+  if (contents !== undefined) return notBlank(lower, contents, {});
+  return new BlockIoError("is blank, and cannot be written", {
+    code: "EROFS",
+    device: lower.name,
+    op: "open",
+    hint: "Open it for writing first: that makes a new compressed device of it.",
+  });
 }
 
 function checkExtent({ max_extent }: CompressionOptions, { name }: OpenContext): void {

@@ -1,6 +1,6 @@
 /**
- * A device as it would be after some writes that are only remembered: the offline tools replay the journal on it,
- * so that they see what the next opening will, and write nothing.
+ * A device as it would be after some writes that are only remembered: the offline tools, and who opens a device that
+ * cannot be written, replay the journal on it, so that they see what the next opening for writing will, and write nothing.
  */
 import { type BlockDevice, GuardedDevice, done, withCapabilities } from "@dmkit/block-io";
 import { BLOCK } from "../format/geometry-v1.ts";

@@ -14,6 +14,7 @@ import {
   done,
   plainLimits,
   toBlockIoError,
+  withCapabilities,
 } from "@dmkit/block-io";
 import { counterMessage, statusLine } from "../counters.ts";
 import { BLOCK } from "../format/geometry-v1.ts";
@@ -52,6 +53,8 @@ export interface DeviceV2Parts {
   readonly makeCommitter: (failed: (error: unknown) => void) => Committer;
   /** Milliseconds that a write waits, at most; 0: none does. */
   readonly interval: number;
+  /** Nothing is ever written below. */
+  readonly readOnly: boolean;
 }
 
 export class CompressionDeviceV2 extends GuardedTarget {
@@ -64,7 +67,7 @@ export class CompressionDeviceV2 extends GuardedTarget {
   #isFull = false;
 
   constructor(parts: DeviceV2Parts) {
-    super(parts.name, parts.size, limitsV2);
+    super(parts.name, parts.size, withCapabilities(limitsV2, { readOnly: parts.readOnly }));
     this.#parts = parts;
     this.#committer = parts.makeCommitter((error) => this.#failed(error));
     this.#commits = new FlushGroup(() => this.#commit());
@@ -119,10 +122,10 @@ export class CompressionDeviceV2 extends GuardedTarget {
 
   protected override async doClose(): Promise<void> {
     this.#timer?.cancel();
-    const { store } = this.#parts;
+    const { store, readOnly } = this.#parts;
     try {
       await this.#committer.settled();
-      if (this.failure === undefined) await closeSuperblock(store.parts, this.#committer.last);
+      if (this.failure === undefined && !readOnly) await closeSuperblock(store.parts, this.#committer.last);
     } finally {
       await store.parts.codec.close();
     }

@@ -1,10 +1,14 @@
-/** Opening, format 2: loads the metadata, replays the journal, and starts the device. */
+/**
+ * Opening, format 2: loads the metadata, replays the journal, and starts the device. Where the device below cannot be
+ * written, the journal is replayed in memory: what can be read is the same.
+ */
 import { type BlockDevice, BlockIoError, type OpenContext, SECTOR } from "@dmkit/block-io";
 import { openCodec } from "../codec.ts";
 import { newCounters } from "../counters.ts";
 import { BLOCK, BLOCK_SECTORS } from "../format/geometry-v1.ts";
 import { type LayoutV2, MIN_JOURNAL, defaultJournal, layoutV2 } from "../format/layout-v2.ts";
 import type { SuperblockV2 } from "../format/superblock-v2.ts";
+import { Overlay } from "../offline/overlay.ts";
 import type { CompressionOptions } from "../options.ts";
 import { Applier } from "./applier.ts";
 import { Committer } from "./committer.ts";
@@ -53,11 +57,13 @@ export async function openV2(
   const codec = await openCodec(superblock.algorithm, name, synchronous);
   try {
     const counters = newCounters();
-    const parts = { lower, codec, superblock, logger: environment.logger, counters };
+    const { readOnly } = lower.limits.capabilities;
+    const below = readOnly ? new Overlay(lower) : lower;
+    const parts = { lower: below, codec, superblock, logger: environment.logger, counters };
     const store = await loadStore(parts);
     const applier = new Applier(store);
-    const journal = new Journal(lower, superblock);
-    const next = 1 + (await replay(journal, applier, store));
+    const journal = new Journal(below, superblock);
+    const next = 1 + (await replay(journal, applier, store).catch(namingReadOnly));
     counters.metadata = 0;
     const staging = new Staging(Math.max(1, Math.floor(options.memory / 2 / BLOCK)));
     const maxExtent = Math.floor((options.max_extent ?? DEFAULT_EXTENT) / BLOCK);
@@ -66,11 +72,34 @@ export async function openV2(
       return new Committer({ store, staging, journal, applier, maxExtent, discardHoles, next, failed });
     };
     const interval = options.mode === "writethrough" ? 0 : options.interval * 1000;
-    return new CompressionDeviceV2({ name, size, environment, store, staging, makeCommitter, interval });
+    return new CompressionDeviceV2({
+      name,
+      size,
+      environment,
+      store,
+      staging,
+      makeCommitter,
+      interval,
+      readOnly,
+    });
   } catch (error) {
     await codec.close();
     throw error;
   }
+}
+
+/** What has no room to be brought into place can be read where it is. */
+function namingReadOnly(error: unknown): never {
+  if (!(error instanceof BlockIoError) || error.code !== "ENOSPC") throw error;
+  throw new BlockIoError(`the journal cannot be replayed: ${error.reason}`, {
+    code: error.code,
+    device: error.device,
+    op: "open",
+    offset: error.offset,
+    length: error.length,
+    cause: error,
+    hint: "Make room below; until then it can be opened read-only (-r), which replays in memory.",
+  });
 }
 
 function checkAgainst(
