@@ -17,7 +17,7 @@ import { uuidFromText } from "./format/uuid.ts";
 import { loadV1, type Stored, findMetadata } from "./opening/load.ts";
 import { readEntries } from "./opening/entries.ts";
 import { writeMetadataV1 } from "./opening/create.ts";
-import { eraseSuperblocks, writeSuperblocks } from "./running/superblocks.ts";
+import { beginRestore, writeSuperblocks } from "./running/superblocks.ts";
 
 export type Dump = DumpV1 | DumpV2;
 
@@ -64,7 +64,7 @@ export async function restore(cache: BlockDevice, given: unknown): Promise<void>
     );
   }
   const { entries } = dumped;
-  await eraseSuperblocks(cache);
+  await beginRestore(cache, dumped.version);
   if (dumped.version === 1) {
     await writeMetadataV1(cache, dumped.geometry, dumped.policy === "write-back", entries);
     return;

@@ -5,24 +5,28 @@ import {
   type OpenContext,
   SECTOR,
   anyReadOnly,
-  isZero,
+  contentsOf,
   parseOptions,
+  requireBlank,
+  requireNoCache,
   requireRoom,
-  zeroes,
 } from "@dmkit/block-io";
 import { AssocCacheDevice } from "./device.ts";
 import type { Geometry } from "./format/geometry.ts";
 import type { Policy, Superblock } from "./format/superblock.ts";
 import { uuidFromText } from "./format/uuid.ts";
+import { encodeInUseV1 } from "./format/v1.ts";
 import { type NewCache, createV1, createV2 } from "./opening/create.ts";
 import {
   type Stored,
+  type Trace,
   checkPairing,
   findMetadata,
   loadRules,
   loadV1,
   loadV2,
   sourceUnchanged,
+  traceOf,
 } from "./opening/load.ts";
 import { refuse } from "./opening/refuse.ts";
 import { type CacheOptions, cacheOptions } from "./options.ts";
@@ -47,7 +51,9 @@ export async function openCache(given: CacheOptions, context: OpenContext): Prom
   if (anyReadOnly([source, cache])) return openReadOnly(options, context, { source, cache });
   const devices = { source, cache };
   const { persistence } = options;
-  const loads = persistence === 1 || (persistence === 2 && !(await isBlank(cache)));
+  const found = await traceOf(cache);
+  const loads = persistence === 1 || (persistence === 2 && found === "cache");
+  if (!loads) await requireLeave(found, options, devices);
   const { state, metadata } = await (loads ? load : create)(options, context, devices);
   return new AssocCacheDevice(state, metadata, options);
 }
@@ -58,7 +64,7 @@ async function openReadOnly(
   context: OpenContext,
   { source, cache }: Devices,
 ): Promise<AssocCacheDevice> {
-  if (await isBlank(cache)) {
+  if ((await contentsOf(cache)) === undefined) {
     throw refuse(
       cache.name,
       "EROFS",
@@ -72,14 +78,14 @@ async function openReadOnly(
   return new AssocCacheDevice(state, metadata, options);
 }
 
-/** Whether nothing has ever been put where the metadata of either version begin and end. */
-async function isBlank(cache: BlockDevice): Promise<boolean> {
-  const block = Buffer.allocUnsafe(Math.min(4096, cache.size));
-  for (const offset of [0, cache.size - block.length]) {
-    await cache.read(offset, block);
-    if (!isZero(block)) return false;
-  }
-  return true;
+/** What is written over: a cache of ours needs no word unless blocks are dirty, which making a new one finds out. */
+async function requireLeave(
+  found: Trace,
+  { force }: CacheOptions,
+  { source, cache }: Devices,
+): Promise<void> {
+  await requireNoCache(source, { force });
+  if (found === "nothing") await requireBlank(cache, { force });
 }
 
 interface Opened {
@@ -157,7 +163,7 @@ async function loadOld(
   if (configuration.writeBack) {
     context.environment.logger.log("warn", `${context.name}: a historical cache is opened write-through`);
   }
-  await cache.write(cache.size - SECTOR, zeroes(SECTOR));
+  await cache.write(cache.size - SECTOR, encodeInUseV1());
   await cache.flush();
   return { state, metadata: new MetadataV1(state) };
 }

@@ -62,7 +62,7 @@ export const cacheOptions = {
   force: {
     type: "flag",
     default: false,
-    help: "make a new cache over dirty blocks of an old one; open although the source has changed",
+    help: "make a new cache over dirty blocks of an old one, on a device that is not blank, or of a source that is a cache; open although the source has changed",
   },
   sequential_cutoff: {
     type: "size",

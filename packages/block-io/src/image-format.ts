@@ -18,6 +18,8 @@ export interface ImageRole {
   readonly help: string;
   /** A device that the image is a cache of. A cache of ours is not taken as one without an explicit word. */
   readonly cached?: boolean;
+  /** A device that formatting leaves alone, but whose contents are lost when the image is used: it must be blank. */
+  readonly overwritten?: boolean;
 }
 
 /** The devices of one image by role; those that are required are there. */

@@ -4,10 +4,13 @@ import {
   type BlockIoError,
   ByteAccess,
   MemoryDevice,
+  TableArguments,
   ZeroDevice,
   beginFormat,
   contentsOf,
   eraseSignatures,
+  logWrites,
+  realEnvironment,
   requireBlank,
   requireNoCache,
 } from "../src/index.ts";
@@ -183,5 +186,29 @@ describe("the word", () => {
         if (error !== undefined) await requireNoCache(device, { force: true });
       });
     }
+  });
+});
+
+describe("a log of writes", () => {
+  it("replaces an older one, and nothing else without the word", async () => {
+    const log = new MemoryDevice(4 * MIB);
+    const below = new MemoryDevice(MIB);
+    const open = async (words: string): Promise<string | undefined> => {
+      const options = logWrites.parse(new TableArguments(words.split(" ")));
+      const work = logWrites.open(options, {
+        name: "log-writes",
+        size: MIB,
+        environment: realEnvironment,
+        lower: async (reference) => (reference === "log" ? log : below),
+      });
+      return (await refusal(work.then((device) => device.close())))?.code;
+    };
+    expect(await open("disk log")).toBeUndefined();
+    expect(await open("disk log")).toBeUndefined();
+    await log.write(0, Buffer.alloc(512, 3));
+    expect(await open("disk log")).toBe("EFORMAT");
+    expect(await open("disk log 2 force 1")).toBeUndefined();
+    const options = logWrites.parse(new TableArguments("disk log 2 force 1".split(" ")));
+    expect(logWrites.print(options).join(" ")).toBe("disk log 2 force 1");
   });
 });

@@ -57,7 +57,7 @@ export const compressionOptions = {
   force: {
     type: "flag",
     default: false,
-    help: "make a new device over whatever there is: all contents are lost",
+    help: "make a new device over whatever else there is: all contents are lost; one that is there is opened",
   },
 } as const;
 

@@ -55,7 +55,7 @@ async function recorded(
     max_extent: 131_072,
     ...(format === "v2" && { journal: JOURNAL }),
   };
-  const device = await openImage(lower, BLOCKS, values);
+  const device = await openImage(lower, BLOCKS, { ...values, force: true });
   await prepare(device);
   await device.suspend();
   await device.resume();

@@ -8,12 +8,21 @@
  *                                                                    writing, with the same contents
  *      5  the new layer is the top, requests go on
  */
-import { type BlockDevice, BlockIoError, type Environment, type Limits } from "@dmkit/block-io";
+import { BlockIoError, type Environment, type Limits } from "@dmkit/block-io";
 import { type Identity, randomUuid } from "./format/identity.ts";
-import { type LayerDevices, readIdentity, requireEmpty, requireLayerRoom, writeIdentity } from "./layer.ts";
+import {
+  type LayerDevices,
+  readIdentity,
+  requireBlankLayer,
+  requireEmpty,
+  requireLayerRoom,
+  writeIdentity,
+} from "./layer.ts";
 
 /** A layer to be put on top. */
 export interface NewLayer extends LayerDevices {
+  /** Its devices need not be blank. Default false. */
+  readonly force?: boolean;
   /** What a table calls it; for the table's text only. */
   readonly names?: { readonly bitmap: string; readonly data: string };
 }
@@ -40,7 +49,7 @@ export async function freeze(host: FreezeHost, layer: NewLayer): Promise<void> {
   }
   requireLayerRoom(layer, host.sectors);
   checkDevices(host, top.layer, layer);
-  await checkBlank(layer.bitmap, host);
+  await checkBlank(layer, host);
   try {
     await host.hold();
     const identity = {
@@ -90,11 +99,14 @@ function checkDevices(host: FreezeHost, old: LayerDevices, layer: LayerDevices):
   }
 }
 
-async function checkBlank(bitmap: BlockDevice, host: FreezeHost): Promise<void> {
+async function checkBlank({ force = false, ...layer }: NewLayer, host: FreezeHost): Promise<void> {
+  const { bitmap } = layer;
   const found = await readIdentity(bitmap, host.sectors);
   const isOurs =
     found.kind === "layer" && found.identity.parent === host.top?.identity.uuid && !found.identity.frozen;
-  if (found.kind !== "new" && !isOurs) {
+  // A former attempt may have been cut short: then its devices were blank before that.
+  if (isOurs) return requireEmpty(bitmap, host.sectors);
+  if (found.kind !== "new" && !(force && found.kind === "foreign")) {
     throw refusal(
       host,
       "EEXIST",
@@ -102,6 +114,7 @@ async function checkBlank(bitmap: BlockDevice, host: FreezeHost): Promise<void> 
       "Create the layer with: dmkit cow create --blank",
     );
   }
+  await requireBlankLayer(layer, host.sectors, { force, word: "force as the last word" });
   await requireEmpty(bitmap, host.sectors);
 }
 

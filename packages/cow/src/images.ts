@@ -23,7 +23,7 @@ import { type Problem, check } from "./check.ts";
 import { dump, restore } from "./dump.ts";
 import { bitmapDeviceSize } from "./format/geometry.ts";
 import { BASE_UUID, UNNAMED_UUID } from "./format/identity.ts";
-import { readIdentity } from "./layer.ts";
+import { clearBitmap, readIdentity } from "./layer.ts";
 import { type Located, locateIdentity, placeOf, sectorsOf } from "./locate.ts";
 import { mapLayer } from "./map.ts";
 import { createLayer } from "./offline/create.ts";
@@ -50,7 +50,12 @@ export const cowImages: ImageFormat = {
   summary: "layer of a copy-on-write stack",
   roles: [
     { name: "bitmap", required: true, help: "the device that tells which sectors are in the layer" },
-    { name: "data", required: false, help: "the device that holds them; needed to make a layer" },
+    {
+      name: "data",
+      required: false,
+      overwritten: true,
+      help: "the device that holds them; needed to make a layer",
+    },
     { name: "base", required: false, help: "what the layer lies on, if that is the base image" },
   ],
   detect,
@@ -192,10 +197,10 @@ async function format(
       await bitmap.writeZeroes(old.offset, 4096);
       await bitmap.flush();
     }
-    await bitmap.writeZeroes(0, bitmapDeviceSize(sectors), { mayUnmap: true });
-    await bitmap.flush();
+    await clearBitmap(bitmap, sectors);
   }
-  await createLayer({ bitmap, data, offset: 0 }, { sectors, environment });
+  // Whether the devices may be written over was asked before: see ImageRole.
+  await createLayer({ bitmap, data, offset: 0 }, { sectors, environment, force: true });
 }
 
 /** The length of the target, as far as anything tells it. */

@@ -1,5 +1,13 @@
 /** A layer on its two devices: finding out what it is, and writing its identity. */
-import { type BlockDevice, BlockIoError, SECTOR, isZero, requireRoom } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Overwriting,
+  SECTOR,
+  isZero,
+  requireBlank,
+  requireRoom,
+} from "@dmkit/block-io";
 import {
   IDENTITY_BLOCK,
   bitmapDeviceSize,
@@ -53,6 +61,30 @@ export async function writeIdentity(bitmap: BlockDevice, identity: Identity): Pr
 export async function eraseIdentity(bitmap: BlockDevice, sectors: number): Promise<void> {
   await bitmap.write(identityOffset(bitmapLength(sectors)), Buffer.alloc(bitmap.limits.logicalBlockSize));
   await bitmap.flush();
+}
+
+/** Zeroes a bitmap and the identity behind it, durably: bits alone are refused, so the identity goes first. */
+export async function clearBitmap(bitmap: BlockDevice, sectors: number): Promise<void> {
+  await bitmap.writeZeroes(identityOffset(bitmapLength(sectors)), IDENTITY_BLOCK);
+  await bitmap.flush();
+  await bitmap.writeZeroes(0, bitmapDeviceSize(sectors), { mayUnmap: true });
+  await bitmap.flush();
+}
+
+/** Refuses to make a new layer of devices that are not blank, or takes them as if they were. Errors: `code`. */
+export async function requireBlankLayer(
+  { bitmap, data, offset }: LayerDevices,
+  sectors: number,
+  how: Omit<Overwriting, "area">,
+): Promise<void> {
+  const area = { offset, length: sectors * SECTOR };
+  if (!how.force) {
+    await requireBlank(bitmap, how);
+    return requireBlank(data, { ...how, area });
+  }
+  await clearBitmap(bitmap, sectors);
+  await requireBlank(bitmap, how);
+  await requireBlank(data, { ...how, area });
 }
 
 /** Looks for an identity without knowing the length of the target; undefined if there is none. */

@@ -10,6 +10,7 @@ import {
   SECTOR,
   plainLimits,
   realEnvironment,
+  requireBlank,
   requireRoom,
 } from "@dmkit/block-io";
 import { BitmapLoader, type BitmapSource } from "./bitmap-loader.ts";
@@ -21,7 +22,15 @@ import type { AliasedBlockSize } from "./format/aliased.ts";
 import { checkSectors } from "./format/geometry.ts";
 import { type Identity, type IdentityBlock, randomUuid } from "./format/identity.ts";
 import type { NewLayer } from "./freeze.ts";
-import { type LayerDevices, readIdentity, requireEmpty, requireLayerRoom, writeIdentity } from "./layer.ts";
+import {
+  type LayerDevices,
+  readIdentity,
+  requireBlankLayer,
+  requireEmpty,
+  requireLayerRoom,
+  writeIdentity,
+} from "./layer.ts";
+import { locateIdentity } from "./locate.ts";
 import { cowOptions } from "./options.ts";
 
 /** The devices of a stack. The caller keeps them and closes them, after the stack. */
@@ -41,6 +50,8 @@ export interface OpenStackOptions {
   readonly environment?: Environment;
   /** Do not write, even if the top could be. Default false. */
   readonly readOnly?: boolean;
+  /** Make a new layer of a top whose devices are not blank, unless it is one already. Default false. */
+  readonly force?: boolean;
   /** Block size in bytes of the layers made by the original; without it they are refused. */
   readonly aliasedBlockSize?: AliasedBlockSize | undefined;
   /** Milliseconds the bits of a write may be in memory only; 0: until the next flush. Default: that of the tables. */
@@ -61,9 +72,17 @@ export async function openStack(stack: StackDevices, options: OpenStackOptions =
   const { name = "cow", environment = realEnvironment, parts = {} } = options;
   const top = requireDevices(stack, name);
   const writable = options.readOnly !== true && !isReadOnly(top.bitmap) && !isReadOnly(top.data);
+  const force = options.force === true;
   const blocks = await readIdentities(stack);
+  if (writable && (await isNoLayer(top, blocks.at(-1)))) {
+    // It says what is there, and how to insist.
+    if (!force) await requireBlank(top.bitmap, { force });
+    else blocks[blocks.length - 1] = { kind: "new" };
+  }
   refuseProblems(blocks, stack, writable, options);
-  const identity = writable ? await ownIdentity(top, blocks, stack.sectors, environment) : undefined;
+  const identity = writable
+    ? await ownIdentity(top, blocks, stack.sectors, { environment, force })
+    : undefined;
   if (identity === undefined && blocks.at(-1)?.kind === "new") await requireEmpty(top.bitmap, stack.sectors);
   warnOfAliases(blocks, stack, name, environment);
 
@@ -178,12 +197,17 @@ export function stackingError(problem: StackingProblem, layers: readonly LayerDe
   });
 }
 
+/** Whether nothing on a bitmap says that it is, or was, one: whatever it holds is somebody else's. */
+async function isNoLayer({ bitmap }: LayerDevices, block: IdentityBlock | undefined): Promise<boolean> {
+  return block?.kind === "foreign" && (await locateIdentity(bitmap)) === undefined;
+}
+
 /** The identity of a top that is written: a new one gets it now. Undefined: it can only be read. */
 async function ownIdentity(
   top: LayerDevices,
   blocks: readonly IdentityBlock[],
   sectors: number,
-  { random }: Environment,
+  { environment: { random }, force }: { environment: Environment; force: boolean },
 ): Promise<Identity | undefined> {
   const block = blocks.at(-1);
   if (block?.kind === "layer") {
@@ -193,6 +217,7 @@ async function ownIdentity(
     return block.identity;
   }
   if (block?.kind !== "new") return undefined;
+  await requireBlankLayer(top, sectors, { force });
   await requireEmpty(top.bitmap, sectors);
   const identity = {
     uuid: randomUuid(() => random.next()),

@@ -33,6 +33,11 @@ export const cowOptions = {
     optional: true,
     help: "block size the original had when it wrote the layers that have no UUID; they are only read",
   },
+  force: {
+    type: "flag",
+    default: false,
+    help: "make a new layer of devices that are not blank; a layer that is there is opened as always",
+  },
   autocommit: {
     type: "integer",
     min: 0,
@@ -46,5 +51,5 @@ export const cowOptions = {
 export type CowOptions = OptionsOf<typeof cowOptions>;
 
 /** Options a table may give by name, after the layers. */
-export const namedOptions = ["aliased_block_size", "autocommit"] as const;
+export const namedOptions = ["aliased_block_size", "autocommit", "force"] as const;
 export type NamedOption = (typeof namedOptions)[number];

@@ -34,10 +34,11 @@ export const cow: Target<CowOptions> = {
   },
 
   print(options) {
-    const { base, base_offset, layers, aliased_block_size, autocommit } = options;
+    const { base, base_offset, layers, aliased_block_size, autocommit, force } = options;
     const named = [
       ...(aliased_block_size === undefined ? [] : ["aliased_block_size", aliased_block_size]),
       ...(autocommit === cowOptions.autocommit.default ? [] : ["autocommit", String(autocommit)]),
+      ...(force ? ["force", "1"] : []),
     ];
     return [
       base,
@@ -55,8 +56,8 @@ export const cow: Target<CowOptions> = {
     for (const [index, layer] of options.layers.entries()) {
       layers.push(await openDevices(layer, index === options.layers.length - 1 ? "write" : "read", context));
     }
-    // What a table would say after layers were put on top.
-    let now = options;
+    // What a table would say after layers were put on top. The word to overwrite something is said once.
+    let now = { ...options, force: false };
     const block = options.aliased_block_size;
     return openStack(
       { base, baseOffset: options.base_offset * SECTOR, layers, sectors: size / SECTOR },
@@ -65,6 +66,7 @@ export const cow: Target<CowOptions> = {
         environment,
         aliasedBlockSize: block === undefined ? undefined : (Number(block) as AliasedBlockSize),
         autocommit: options.autocommit * 1000,
+        force: options.force,
         openLayer: (words) => openNewLayer(words, lower),
         frozen: ({ names, offset }) => {
           const layer = { bitmap: names?.bitmap ?? "?", data: names?.data ?? "?", offset: offset / SECTOR };
@@ -92,18 +94,20 @@ async function openDevices(
   return { bitmap: await lower(bitmap, access), data: await lower(data, access), offset: offset * SECTOR };
 }
 
-/** `<bitmap> <data> [<offset>]` of the message `freeze`. */
+/** `<bitmap> <data> [<offset> [force]]` of the message `freeze`. */
 async function openNewLayer(words: readonly string[], lower: OpenContext["lower"]): Promise<NewLayer> {
-  const [bitmap, data, offset = "0", ...rest] = words;
-  if (bitmap === undefined || data === undefined || rest.length > 0) {
+  const [bitmap, data, offset = "0", word, ...rest] = words;
+  const known = word === undefined || word === "force";
+  if (bitmap === undefined || data === undefined || !known || rest.length > 0) {
     throw new BlockIoError("freeze takes a bitmap device and a data device", {
       code: "EINVAL",
       op: "message",
-      hint: "Send: freeze <bitmap> <data> [<offset>]",
+      hint: "Send: freeze <bitmap> <data> [<offset> [force]]",
     });
   }
   const layer = { bitmap, data, offset: parseOption("offset", layerOptions.offset, offset) as number };
-  return { ...(await openDevices(layer, "write", { lower })), names: { bitmap, data } };
+  const devices = await openDevices(layer, "write", { lower });
+  return { ...devices, names: { bitmap, data }, force: word === "force" };
 }
 
 /** Layers come in threes; what follows begins with the number of its words, and that with the name of an option. */
@@ -154,6 +158,7 @@ function readNamed(words: readonly string[]): Pick<CowOptions, NamedOption> {
   return {
     aliased_block_size: given.get("aliased_block_size") as CowOptions["aliased_block_size"],
     autocommit: (given.get("autocommit") as number | undefined) ?? cowOptions.autocommit.default,
+    force: (given.get("force") as boolean | undefined) ?? cowOptions.force.default,
   };
 }
 

@@ -276,7 +276,7 @@ describe("dump and restore", () => {
     const dumped = await images.dump?.({ bitmap }, work);
     const random = new SeededRandom(seed);
     const other = newLayer(sectors).bitmap;
-    await createLayer({ bitmap: other, data, offset: 0 }, { sectors });
+    await createLayer({ bitmap: other, data, offset: 0 }, { sectors, force: true });
     for (let limit = 1; ; limit += 1) {
       const disk = new PowerCut(await contents(other), limit);
       if ((await code(images.restore?.({ bitmap: disk }, dumped, work))) === "no error") break;

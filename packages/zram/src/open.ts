@@ -1,16 +1,19 @@
 /** Opening: finds the algorithms and the backing device, and starts an empty disk. */
 import {
   Bitmap,
+  type BlockDevice,
   BlockIoError,
   type ErrorCode,
   type OpenContext,
   isErrorCode,
   parseOptions,
+  requireBlank,
 } from "@dmkit/block-io";
 import { type Compressor, CompressorError, createCompressor } from "@dmkit/compressor";
 import { Pages } from "./core/pages.ts";
 import { PAGE } from "./core/size-classes.ts";
 import { ZramDevice } from "./device.ts";
+import { encodeBackingMark, isBackingMark } from "./format/backing.ts";
 import { type ZramOptions, zramOptions } from "./options.ts";
 import { Snapshots } from "./snapshot.ts";
 
@@ -34,6 +37,8 @@ export async function openZram(given: ZramOptions, context: OpenContext): Promis
   const snapshot =
     options.snapshot === undefined ? undefined : await context.lower(options.snapshot, "write");
   const snapshots = snapshot && new Snapshots(snapshot, pages);
+  await snapshots?.prepare(options.force);
+  if (backing !== undefined) await claimBacking(backing, options.force);
   const primary = await compressor(options.comp_algorithm, options, context);
   let secondary: Compressor | undefined;
   try {
@@ -41,6 +46,8 @@ export async function openZram(given: ZramOptions, context: OpenContext): Promis
       secondary = await compressor(options.recomp_algorithm, options, context);
     }
     const blocks = backing && new Bitmap(Math.floor(backing.size / PAGE));
+    // The mark.
+    if (blocks !== undefined && blocks.length > 0) blocks.set(0);
     const store = new Pages(pages, blocks);
     const limit = options.mem_limit === 0 ? Number.POSITIVE_INFINITY : options.mem_limit;
     const device = new ZramDevice({
@@ -62,6 +69,20 @@ export async function openZram(given: ZramOptions, context: OpenContext): Promis
     await secondary?.close();
     throw error;
   }
+}
+
+/**
+ * Pages of an earlier disk are of no use to anybody, but nobody can tell them from other data: so the first block says
+ * what the others are.
+ */
+async function claimBacking(backing: BlockDevice, force: boolean): Promise<void> {
+  if (backing.size < PAGE || backing.limits.capabilities.readOnly) return;
+  const first = Buffer.alloc(PAGE);
+  await backing.read(0, first);
+  if (isBackingMark(first)) return;
+  await requireBlank(backing, { force });
+  await backing.write(0, encodeBackingMark());
+  await backing.flush();
 }
 
 async function compressor(

@@ -34,7 +34,12 @@ export const zramOptions = {
   backing_dev: {
     type: "device",
     optional: true,
-    help: "where the message writeback puts idle and huge pages; its contents are overwritten",
+    help: "where the message writeback puts idle and huge pages, behind a first block that marks it as such",
+  },
+  force: {
+    type: "flag",
+    default: false,
+    help: "take a backing_dev or snapshot device that is not blank; snapshots that are there stay",
   },
 } as const;
 
@@ -47,4 +52,5 @@ export const namedOptions: readonly [
   "recomp_algorithm",
   "backing_dev",
   "snapshot",
-] = ["max_comp_streams", "mem_limit", "recomp_algorithm", "backing_dev", "snapshot"];
+  "force",
+] = ["max_comp_streams", "mem_limit", "recomp_algorithm", "backing_dev", "snapshot", "force"];

@@ -10,7 +10,7 @@
  * - what could be open when it was written can be opened again with the same table: pages go back to the backing
  *   device and stay compressed as they were, and `mem_limit` keeps no page out that is in the snapshot.
  */
-import { type BlockDevice, BlockIoError, crc32c, isZero } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, crc32c, isZero, requireBlank } from "@dmkit/block-io";
 import { kinds } from "./core/page-table.ts";
 import { MAX_COMPRESSED, PAGE } from "./core/size-classes.ts";
 import type { ZramDevice } from "./device.ts";
@@ -58,6 +58,22 @@ export class Snapshots {
       op: "open",
       hint: `It takes two snapshots, so that a crash while one is written leaves the other. Make it larger; a file, which may be sparse: truncate -s ${needed} FILE`,
     });
+  }
+
+  /** Refuses a device that is neither blank nor has snapshots, unless `force` is given. Throws `EFORMAT`. */
+  async prepare(force: boolean): Promise<void> {
+    const device = this.#device;
+    const starts = [0, this.#room];
+    const first = Buffer.alloc(PAGE);
+    for (const start of starts) {
+      await device.read(start, first);
+      // Damaged or not: what can be said of it is for loading to say.
+      if (decodeHeader(first) !== undefined || looksLikeHeader(first)) return;
+    }
+    await requireBlank(device, { force });
+    if (!force) return;
+    for (const start of starts) await device.writeZeroes(start, PAGE);
+    await device.flush();
   }
 
   /** Writes a snapshot beside the newest; nothing else may use the disk. Errors: those of the device. */

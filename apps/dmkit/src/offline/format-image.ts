@@ -51,7 +51,8 @@ export async function formatImage(
       );
       if (!force) {
         // What goes on from an image refuses everything that is none.
-        if (!keeps) await refuseContents(devices, written, formats);
+        const lost = format.roles.flatMap(({ name, overwritten }) => (overwritten === true ? name : []));
+        if (!keeps) await refuseContents(devices, new Set([...written, ...lost]), formats);
         await refuseCaches(devices, format);
       }
       return written;

@@ -20,6 +20,8 @@
  *      120  u32        fingerprint of the source at the clean shutdown (CRC-32C of sampled sectors)
  *      124  384 bytes  zero
  *      508  u32        CRC-32C of bytes 0 … 507
+ *
+ * While a dump is being restored, the first sector is the magic, then "restoring" at byte 16: neither a cache nor blank.
  */
 import { SECTOR, crc32c, getU32, setU32, setU64, tryU64 } from "@dmkit/block-io";
 import { type Geometry, geometryProblem } from "./geometry.ts";
@@ -60,6 +62,7 @@ export interface Superblock {
 }
 
 const MAGIC = Buffer.from("DMKASSOC", "latin1");
+const RESTORING = Buffer.from("restoring\0", "latin1");
 const VERSION = 2;
 const CRC_AT = 508;
 const flagBits = { clean: 1, needsCheck: 2, fingerprint: 4 } as const;
@@ -99,9 +102,19 @@ export function hasMagic(bytes: Buffer): boolean {
   return bytes.length >= SECTOR && bytes.subarray(0, 8).equals(MAGIC);
 }
 
+/** One sector in the place of the first superblock: a dump is being restored, and nothing counts until that is done. */
+export function encodeRestoring(): Buffer {
+  const bytes = Buffer.alloc(SECTOR);
+  bytes.set(MAGIC, 0);
+  bytes.set(RESTORING, 16);
+  return bytes;
+}
+
 /** The superblock, or in words what is wrong with it. */
 export function decodeSuperblock(bytes: Buffer): Superblock | string {
   if (!hasMagic(bytes)) return "there is no superblock";
+  if (bytes.subarray(16, 16 + RESTORING.length).equals(RESTORING))
+    return "the restore of a dump was interrupted: restore it again";
   if (getU32(bytes, CRC_AT) !== crc32c(bytes.subarray(0, CRC_AT))) return "the checksum is wrong";
   const version = getU32(bytes, 8);
   if (version !== VERSION) return `version ${version} is not known`;

@@ -10,7 +10,8 @@
  *          12   u32   ways of a set
  *          16   u32   policy: 0 write-through, 1 write-back
  *          20   u32   checksum of the table, slack included
- *          24         uninitialised; dmkit writes the mark "dmkit v1" and zeroes
+ *          24         uninitialised; dmkit writes the mark "dmkit v1" and zeroes. While it uses the cache the mark stands
+ *                     alone, behind zeroes, which are no configuration
  *
  * Frame i's data is at sector i · block size. Source block 0 cannot be remembered.
  *
@@ -71,7 +72,14 @@ export function encodeConfigurationV1({ geometry, writeBack, checksum }: Configu
   return bytes;
 }
 
-/** Whether dmkit wrote a configuration. */
+/** One sector: a cache in use, or not closed. Nothing in it counts, and it is ours to be made anew. */
+export function encodeInUseV1(): Buffer {
+  const bytes = Buffer.alloc(SECTOR);
+  bytes.set(MARK, MARK_AT);
+  return bytes;
+}
+
+/** Whether dmkit wrote a configuration, or is using the cache. */
 export function hasMarkV1(bytes: Buffer): boolean {
   return bytes.subarray(MARK_AT, MARK_AT + MARK.length).equals(MARK);
 }

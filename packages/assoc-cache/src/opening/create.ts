@@ -1,5 +1,6 @@
 /**
- * Makes a new cache. An interrupted attempt leaves a device without a superblock, never one with old entries:
+ * Makes a new cache; whether the device may be written over is for the caller to find out. An interrupted attempt leaves
+ * a device without a superblock, never one with old entries, and says so where the superblock will be:
  *
  *      erase both superblocks, flush; empty entry sectors under a new UUID, flush; superblocks, flush
  */
@@ -19,6 +20,7 @@ import {
 import {
   currentSuperblock,
   eraseSuperblocks,
+  eraseSuperblocksV1,
   readSuperblocks,
   writeSuperblocks,
 } from "../running/superblocks.ts";
@@ -79,7 +81,7 @@ export async function createV1(cache: BlockDevice, wanted: NewCache): Promise<vo
   }
   checkRoom(cache, requiredSectorsV1(wanted.geometry));
   if (!wanted.force) await refuseDirty(cache);
-  await eraseSuperblocks(cache);
+  await eraseSuperblocksV1(cache);
 }
 
 /** Writes historical metadata: table, flush, configuration, flush. There must be no valid one before. */

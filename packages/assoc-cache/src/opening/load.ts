@@ -12,6 +12,7 @@ import {
   type ConfigurationV1,
   checksumMatchV1,
   decodeConfigurationV1,
+  hasMarkV1,
   sectorInTableV1,
   tableSectorsV1,
 } from "../format/v1.ts";
@@ -68,6 +69,19 @@ export async function findMetadata(cache: BlockDevice): Promise<Stored> {
     );
   }
   return { version: 2, superblock };
+}
+
+/** `cache`: metadata, valid or not. `left`: historical ones of a cache that was not closed, so nothing in it counts. */
+export type Trace = "cache" | "left" | "nothing";
+
+/** Whether a device has been a cache of ours. Errors: those of the device. */
+export async function traceOf(cache: BlockDevice): Promise<Trace> {
+  const { first, second } = await readSuperblocks(cache);
+  if (first.ours || second.ours || typeof (await readV1(cache)) !== "string") return "cache";
+  if (cache.limits.logicalBlockSize !== SECTOR) return "nothing";
+  const last = Buffer.alloc(SECTOR);
+  await cache.read(cache.size - SECTOR, last);
+  return hasMarkV1(last) ? "left" : "nothing";
 }
 
 /** Whether the source looks like the one the cache belongs to; throws `EINVAL` if not. */

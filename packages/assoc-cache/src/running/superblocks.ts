@@ -1,6 +1,13 @@
 /** Reads and writes the two copies of the superblock, on devices of 512- and of 4096-byte blocks. */
-import { type BlockDevice, SECTOR, zeroes } from "@dmkit/block-io";
-import { type Superblock, decodeSuperblock, encodeSuperblock, hasMagic } from "../format/superblock.ts";
+import { type BlockDevice, SECTOR, beginFormat, zeroes } from "@dmkit/block-io";
+import {
+  type Superblock,
+  decodeSuperblock,
+  encodeRestoring,
+  encodeSuperblock,
+  hasMagic,
+} from "../format/superblock.ts";
+import { encodeInUseV1 } from "../format/v1.ts";
 import { all } from "./state.ts";
 
 /** What one end of the device says. */
@@ -60,10 +67,37 @@ function blocksOf(
   return { first, second, place: cache.size - block };
 }
 
-/** Makes both copies, and a historical configuration, invalid, durably. */
+/**
+ * Makes both copies, and a historical configuration, invalid, durably: the device counts as blank until there is a
+ * superblock again.
+ */
 export async function eraseSuperblocks(cache: BlockDevice): Promise<void> {
   const block = cache.limits.logicalBlockSize;
-  await all([cache.write(0, zeroes(block)), cache.write(cache.size - block, zeroes(block))]);
+  await all([beginFormat(cache), cache.write(cache.size - block, zeroes(block))]);
+  await cache.flush();
+}
+
+/**
+ * Makes all metadata invalid, durably, in a way that nobody takes for a blank device: its data are those of a dump that
+ * is being restored. With historical metadata the first sector is a frame's, unless there is a superblock in it.
+ */
+export async function beginRestore(cache: BlockDevice, version: 1 | 2): Promise<void> {
+  const block = cache.limits.logicalBlockSize;
+  const bytes = Buffer.alloc(block);
+  if (version === 2) {
+    bytes.set(encodeRestoring(), 0);
+    await all([cache.write(0, bytes), cache.write(cache.size - block, zeroes(block))]);
+  } else {
+    const { first } = await readSuperblocks(cache);
+    const erasing = first.ours ? [cache.write(0, zeroes(block))] : [];
+    await all([...erasing, cache.write(cache.size - SECTOR, encodeInUseV1())]);
+  }
+  await cache.flush();
+}
+
+/** The same as {@link eraseSuperblocks} for a cache with historical metadata, which says that it is one. 512-byte blocks. */
+export async function eraseSuperblocksV1(cache: BlockDevice): Promise<void> {
+  await all([cache.write(0, zeroes(SECTOR)), cache.write(cache.size - SECTOR, encodeInUseV1())]);
   await cache.flush();
 }
 

@@ -124,7 +124,7 @@ function zeroesAreValid(): Undo {
     "configurationOf",
     (original: typeof loadRules.configurationOf): typeof loadRules.configurationOf =>
       (bytes, sectors) =>
-        isZero(bytes)
+        isZero(bytes, 0, 24)
           ? { geometry: { frames: 0, blockSectors: 0, ways: 0 }, writeBack: false, checksum: 0 }
           : original(bytes, sectors),
   );
@@ -134,7 +134,7 @@ function zeroesAreValid(): Undo {
 class Unforgetting extends LinearDevice {
   protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
     const isLast = offset === this.size - SECTOR && from.length === SECTOR;
-    return isLast && isZero(from) ? done : super.doWrite(offset, from, fua);
+    return isLast && isZero(from, 0, 24) ? done : super.doWrite(offset, from, fua);
   }
 }
 

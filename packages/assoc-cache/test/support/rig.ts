@@ -88,8 +88,13 @@ export function rig(defaults: Readonly<Record<string, unknown>> = {}, sectors = 
     age_limit: 0,
     ...defaults,
   };
-  const open: Rig["open"] = (values = {}) =>
-    openOn(source, cache, { ...options, ...values }, realEnvironment);
+  const open: Rig["open"] = async (values = {}) => {
+    const device = await openOn(source, cache, { ...options, ...values }, realEnvironment);
+    // Of a new cache that counts which it does when it is open.
+    if (values["persistence"] !== 1)
+      for (const { counts } of [source, cache]) Object.assign(counts, { read: 0, write: 0, flush: 0 });
+    return device;
+  };
   return { source, cache, open };
 }
 

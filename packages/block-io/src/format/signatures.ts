@@ -57,7 +57,7 @@ const own: readonly Signature[] = [
   // The second spelling is one that earlier versions of dmkit wrote by mistake.
   { name: "the bitmap of a cow layer", at: cowPlaces, bytes: "11bebaaa0ebeba00" },
   { name: "the bitmap of a cow layer", at: cowPlaces, bytes: "11bebaaa0eebba00" },
-  { name: "a zram snapshot", at: 0, bytes: text("dmkitZR1") },
+  ...each("a zram snapshot", [0], text("dmkitZR1"), text("dmkitZR2")),
   { name: "pages of a zram disk", at: 0, bytes: text("dmkitZB1") },
   { name: "a log of writes", at: 0, bytes: "7268737766736a00" },
 ];

@@ -72,10 +72,14 @@ export function encodeSuperblock({ entries, session }: WriteLogSuperblock): Buff
   return bytes;
 }
 
+/** Whether a log begins so, of whatever version. */
+export function isWriteLog(bytes: Buffer): boolean {
+  return getU32(bytes, 0) === MAGIC_LOW && getU32(bytes, 4) === MAGIC_HIGH;
+}
+
 /** Throws `EFORMAT` if this is no log, or one with other sectors. */
 export function decodeSuperblock(bytes: Buffer): WriteLogSuperblock {
-  const magic = getU32(bytes, 0) === MAGIC_LOW && getU32(bytes, 4) === MAGIC_HIGH;
-  if (!magic || tryU64(bytes, 8) !== VERSION || getU32(bytes, 24) !== SECTOR) {
+  if (!isWriteLog(bytes) || tryU64(bytes, 8) !== VERSION || getU32(bytes, 24) !== SECTOR) {
     throw new BlockIoError("this is not a write log of 512-byte sectors", {
       code: "EFORMAT",
       hint: "Give the log of a log-writes device.",

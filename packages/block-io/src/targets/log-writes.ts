@@ -17,17 +17,22 @@ import {
   type WriteLogEntry,
   encodeEntry,
   encodeSuperblock,
+  isWriteLog,
   sectorsOfEntry,
 } from "../format/write-log.ts";
+import { requireBlank } from "../blank.ts";
 import { zeroes } from "../guard.ts";
-import type { OptionsOf } from "../options.ts";
-import type { Target } from "../target.ts";
+import { type OptionsOf, parseOptions } from "../options.ts";
+import { type Target, printNamed } from "../target.ts";
 import { LinearDevice } from "./linear.ts";
 
 export const logWritesOptions = {
   device: { type: "device", help: "the device below" },
-  log: { type: "device", help: "where to log: a device of its own; what it held is overwritten" },
+  log: { type: "device", help: "where to log: a device of its own; a log that it held is overwritten" },
+  force: { type: "flag", default: false, help: "log to a device that is not blank, and holds no log" },
 } as const;
+
+const namedOptions = ["force"] as const;
 
 export type LogWritesOptions = OptionsOf<typeof logWritesOptions>;
 
@@ -161,17 +166,30 @@ export class LogWritesDevice extends LinearDevice {
   }
 }
 
+/** A new log replaces an old one, as with the kernel's. */
+async function holdsLog(log: BlockDevice): Promise<boolean> {
+  const block = Buffer.alloc(Math.min(log.size, log.limits.logicalBlockSize));
+  await log.read(0, block);
+  return block.length >= SECTOR && isWriteLog(block);
+}
+
 export const logWrites: Target<LogWritesOptions> = {
   name: "log-writes",
   version: [1, 0, 0],
   summary: "logs what is written, to be replayed to any point at which power might have failed",
-  synopsis: "<device> <log device>",
+  synopsis: "<device> <log device> [<#words> (<key> <value>)…]",
   options: logWritesOptions,
-  parse: (args) => ({
-    device: args.text("device", logWritesOptions.device),
-    log: args.text("log", logWritesOptions.log),
-  }),
-  print: ({ device, log }) => [device, log],
-  open: async ({ device, log }, { name, size, environment, lower }) =>
-    LogWritesDevice.open(await lower(device, "write"), await lower(log, "write"), size, environment, name),
+  parse(args) {
+    const device = args.text("device", logWritesOptions.device);
+    const log = args.text("log", logWritesOptions.log);
+    const named = args.counted("words").named(namedOptions, logWritesOptions);
+    return parseOptions(logWritesOptions, { device, log, ...named }, "log-writes");
+  },
+  print: (options) => [options.device, options.log, ...printNamed(namedOptions, logWritesOptions, options)],
+  async open({ device, log, force }, { name, size, environment, lower }) {
+    const below = await lower(device, "write");
+    const target = await lower(log, "write");
+    if (!(await holdsLog(target))) await requireBlank(target, { force });
+    return LogWritesDevice.open(below, target, size, environment, name);
+  },
 };

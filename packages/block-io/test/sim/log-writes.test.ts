@@ -112,7 +112,7 @@ describe("log-writes device", () => {
       ["log", new MemoryDevice(MIB)],
     ]);
     const device = await logWrites.open(
-      { device: "disk", log: "log" },
+      { device: "disk", log: "log", force: false },
       {
         name: "log-writes",
         size: MIB,

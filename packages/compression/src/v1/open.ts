@@ -1,5 +1,5 @@
 /** Opening and making devices of format 1. */
-import { type BlockDevice, BlockIoError, type OpenContext, SECTOR } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, type OpenContext, SECTOR, beginFormat } from "@dmkit/block-io";
 import { openCodec } from "../codec.ts";
 import { ExtentMap } from "../core/extent-map.ts";
 import { newCounters } from "../counters.ts";
@@ -19,8 +19,7 @@ export async function createV1(
 ): Promise<void> {
   const superblock = planV1(lower, algorithm, name);
   const bytes = superblock.metaBlocks * BLOCK;
-  await lower.write(0, Buffer.alloc(BLOCK));
-  await lower.flush();
+  await beginFormat(lower);
   for (let at = 0; at < bytes; at += CHUNK) {
     await lower.write(BLOCK + at, Buffer.alloc(Math.min(CHUNK, bytes - at)));
   }

@@ -1,5 +1,5 @@
 /** The two copies of the superblock: read, written one after the other, made. */
-import { type BlockDevice, BlockIoError, type Random, SECTOR } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, type Random, SECTOR, beginFormat } from "@dmkit/block-io";
 import { listBackends } from "@dmkit/compressor";
 import { BLOCK } from "../format/geometry-v1.ts";
 import { type LayoutV2, isSound } from "../format/layout-v2.ts";
@@ -102,15 +102,16 @@ export function newUuid(random: Random): Buffer {
   return Buffer.from(Array.from({ length: 16 }, () => Math.floor(random.next() * 256)));
 }
 
-/** Makes an empty device, whatever was there. Until it is ready there is no superblock at all. */
+/** Makes an empty device, whatever was there. Until it is ready there is no superblock, and the device counts as blank. */
 export async function formatV2(
   lower: BlockDevice,
   layout: LayoutV2,
   algorithm: string,
   random: Random,
 ): Promise<SuperblockV2> {
-  await lower.write(0, Buffer.alloc(2 * BLOCK));
-  await lower.flush();
+  // The second copy first: the one that is left, if any, belongs to metadata that is whole.
+  await lower.write(BLOCK, Buffer.alloc(BLOCK));
+  await beginFormat(lower);
   const uuid = newUuid(random);
   const states = new Uint8Array(0);
   const sums = new Uint32Array(0);

@@ -3,7 +3,14 @@ import { type BlockDevice, BlockIoError, type Environment, realEnvironment } fro
 import { nameOf } from "../core/stacking.ts";
 import { checkSectors } from "../format/geometry.ts";
 import { type Identity, randomUuid } from "../format/identity.ts";
-import { type LayerDevices, readIdentity, requireEmpty, requireLayerRoom, writeIdentity } from "../layer.ts";
+import {
+  type LayerDevices,
+  readIdentity,
+  requireBlankLayer,
+  requireEmpty,
+  requireLayerRoom,
+  writeIdentity,
+} from "../layer.ts";
 
 export interface CreateOptions {
   /** Sectors of the target. */
@@ -11,11 +18,13 @@ export interface CreateOptions {
   /** The bitmap device of the layer below; it is frozen, if it can be written. Left out: the base is below. */
   readonly below?: BlockDevice | undefined;
   readonly environment?: Environment;
+  /** The devices need not be blank but for the bitmap itself: that is for the caller to see to. Default false. */
+  readonly force?: boolean;
 }
 
 /** Makes a new, empty layer. Errors: EEXIST if it is one already, EFORMAT, EINVAL, those of the devices. */
 export async function createLayer(layer: LayerDevices, options: CreateOptions): Promise<Identity> {
-  const { sectors, below, environment = realEnvironment } = options;
+  const { sectors, below, environment = realEnvironment, force = false } = options;
   checkSectors(sectors);
   requireLayerRoom(layer, sectors);
   const found = await readIdentity(layer.bitmap, sectors);
@@ -27,6 +36,7 @@ export async function createLayer(layer: LayerDevices, options: CreateOptions): 
       hint: "Give a new file, or one full of zeroes.",
     });
   }
+  if (!force) await requireBlankLayer(layer, sectors, { force, code: "EEXIST" });
   await requireEmpty(layer.bitmap, sectors);
   const parent = below === undefined ? undefined : await readIdentity(below, sectors);
   if (parent !== undefined && parent.kind !== "layer" && parent.kind !== "original") {

@@ -121,7 +121,8 @@ async function create(disks: readonly BlockDevice[], _env: Environment, knobs: C
 
 function open(disks: readonly BlockDevice[], environment: Environment, knobs: CowKnobs): Promise<CowDevice> {
   const { sectors, frozen, autocommit } = knobs;
-  return openStack(stackOf(disks, sectors, frozen.length + 1), { environment, autocommit });
+  // There is noise on the disks of new layers.
+  return openStack(stackOf(disks, sectors, frozen.length + 1), { environment, autocommit, force: true });
 }
 
 async function problems(stack: StackDevices): Promise<string[]> {
@@ -172,7 +173,7 @@ class FreezingDevice extends CowDevice {
   async #freeze(spare: LayerDevices): Promise<void> {
     this.#freezing = true;
     try {
-      await this.freeze(spare);
+      await this.freeze({ ...spare, force: true });
       this.#spares.shift();
     } finally {
       this.#freezing = false;
@@ -206,7 +207,12 @@ export const freezeTarget: CowTarget = {
     const { layers } = stackOf(disks, sectors, frozen.length + 1 + spares);
     const device = (parts: CowParts): CowDevice =>
       new FreezingDevice(parts, layers.slice(count), freezeEvery);
-    return openStack(stackOf(disks, sectors, count), { environment, autocommit, parts: { device } });
+    return openStack(stackOf(disks, sectors, count), {
+      environment,
+      autocommit,
+      force: true,
+      parts: { device },
+    });
   },
   check: async (disks, _env, knobs) => problems(stackOf(disks, knobs.sectors, await height(disks, knobs))),
 };
@@ -247,7 +253,7 @@ export const dropTarget: CowTarget = {
       await commitTop(whole, { drop: true });
       stack = await dropped(disks, knobs);
     }
-    return openStack(stack, { environment, autocommit: knobs.autocommit });
+    return openStack(stack, { environment, autocommit: knobs.autocommit, force: true });
   },
   check: async (disks, _env, knobs) => problems(await dropped(disks, knobs)),
 };
@@ -280,7 +286,7 @@ function lowered(
         await operation(stack);
         stack = await onBase(disks, knobs);
       }
-      return openStack(stack, { environment, autocommit: knobs.autocommit });
+      return openStack(stack, { environment, autocommit: knobs.autocommit, force: true });
     },
     check: async (disks, _env, knobs) => problems(await onBase(disks, knobs)),
   };

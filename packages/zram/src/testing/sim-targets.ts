@@ -68,6 +68,7 @@ function draw(random: Prng): Knobs {
     options: {
       comp_algorithm: random.pick(["lz4", "lzo"]),
       recomp_algorithm: "deflate",
+      force: true,
       ...(limited && { mem_limit: 65_536 * (2 + random.below(4)) }),
     },
   };
@@ -78,7 +79,7 @@ export const zramWithBacking: SimTarget<Knobs> = {
   name: "zram",
   summary: "pages in RAM and on a backing disk that fails now and then",
   geometry: (random) => ({
-    disks: [{ name: "backing", size: PAGE * (1 + random.below(40)), fill: "noise" }],
+    disks: [{ name: "backing", size: PAGE * (2 + random.below(40)), fill: "noise" }],
     knobs: draw(random),
   }),
   open: async ([backing], environment, knobs) =>
@@ -96,7 +97,7 @@ export const zramWithSnapshot: SimTarget<Knobs> = {
     return {
       disks: [
         { name: "snapshot", size: 2 * snapshotRoom(Math.ceil(made.size / PAGE)) },
-        { name: "backing", size: PAGE * (1 + random.below(40)), fill: "noise" },
+        { name: "backing", size: PAGE * (2 + random.below(40)), fill: "noise" },
       ],
       knobs: made,
     };
