@@ -26,6 +26,7 @@ function snapshot(change: Partial<Snapshot["devices"][number]> = {}): Snapshot {
         size: 4096,
         readOnly: false,
         failure: undefined,
+        health: { state: "ok" },
         segments: [
           {
             start: 0,
@@ -120,10 +121,14 @@ describe("the metrics listener", () => {
     expect((await get(port, "/healthz")).status).toBe(200);
     now = snapshot({ state: "suspended" });
     expect((await get(port, "/healthz")).status).toBe(200);
-    now = snapshot({ name: "disk", failure: "flush failed", state: "broken" });
+    now = snapshot({
+      name: "disk",
+      health: { state: "failed", since: 0, why: "flush\nfailed", help: "Look." },
+    });
     const ill = await get(port, "/healthz");
     expect(ill.status).toBe(503);
-    expect(await ill.text()).toBe("disk has no table\ndisk refuses writes: flush failed\n");
+    expect(await ill.text()).toBe("disk is failed since 1970-01-01T00:00:00.000Z: flush failed\n");
+    expect((await get(port, "/livez")).status).toBe(200);
   });
 
   it("refuses everything else", async () => {

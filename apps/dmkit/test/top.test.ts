@@ -145,6 +145,7 @@ describe("figures", () => {
     ({
       name: "d",
       state: "live",
+      health: { state: "ok" },
       segments: [],
       traffic: {
         reads,

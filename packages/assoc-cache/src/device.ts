@@ -7,12 +7,15 @@ import {
   type Capabilities,
   type Extent,
   GuardedTarget,
+  type Health,
   type Limits,
   type StorageFacts,
   Streams,
   type WriteZeroesOptions,
   done,
+  healthy,
   storageOf,
+  worstHealth,
   zeroes,
 } from "@dmkit/block-io";
 import { latencies } from "./core/history.ts";
@@ -66,6 +69,17 @@ export class AssocCacheDevice extends GuardedTarget {
   // A failed flush of the source fails the device (see the constructor); one of the cache only what is dirty.
   protected override get failsForGood(): boolean {
     return false;
+  }
+
+  override health(): Health {
+    const check: Health = this.metadata.needsCheck
+      ? {
+          state: "needs check",
+          why: "a device of the cache failed while it was open the last time",
+          help: "Close it and run dmkit fsck on the cache device.",
+        }
+      : healthy;
+    return worstHealth([this.state.health(), check, super.health()]);
   }
 
   get policy(): Policy {

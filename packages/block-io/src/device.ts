@@ -26,6 +26,8 @@
  * Failure: a {@link BlockIoError}, never anything else. A failed write leaves each sector old or new.
  */
 
+import type { Health } from "./health.ts";
+
 /** Bytes in a sector, the unit of tables and of atomicity. Always 512. */
 export const SECTOR = 512;
 
@@ -135,6 +137,9 @@ export interface BlockDevice {
   resume(): Promise<void>;
   /** Waits for I/O in flight, flushes, and lets go of everything. May be called again. */
   close(): Promise<void>;
+
+  /** How it is doing, itself and the devices it has opened. Cheap. Left out: nothing can go wrong, or be told. */
+  health?(): Health;
 }
 
 /**

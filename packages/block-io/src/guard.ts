@@ -31,8 +31,11 @@ import {
 } from "./device.ts";
 import { BlockIoError, type ErrorCode, type Operation, toBlockIoError } from "./errors.ts";
 import { type Gate, makeGate } from "./gate.ts";
+import { type Health, healthy, wholeStory } from "./health.ts";
 
 type State = "open" | "suspended" | "closed";
+
+const REOPEN = "Close and reopen the device; check the storage below it.";
 
 // The most that is written at once where zeroes have to be written as data.
 const ZERO_CHUNK = 1024 * 1024;
@@ -106,6 +109,16 @@ export abstract class GuardedDevice implements BlockDevice {
   /** What made the device refuse writes, if anything did. */
   get failure(): BlockIoError | undefined {
     return this.#failure;
+  }
+
+  /** Failed once it refuses writes; a device that knows more of itself says more. */
+  health(): Health {
+    if (this.#failure === undefined) return healthy;
+    return {
+      state: "failed",
+      why: `refuses writes since an earlier failure: ${wholeStory(this.#failure)}`,
+      help: this.#failure.hint ?? REOPEN,
+    };
   }
 
   /** Whether a failed flush puts the device into the failed state (contract rule 5). */
@@ -340,7 +353,7 @@ export abstract class GuardedDevice implements BlockDevice {
           offset,
           length,
           cause: this.#failure,
-          hint: "Close and reopen the device; check the storage below it.",
+          hint: REOPEN,
         });
       }
     }

@@ -43,6 +43,15 @@ export { endProcess } from "./end-process.ts";
 export { STREAMS, Streams } from "./streams.ts";
 export { type Gate, makeGate } from "./gate.ts";
 export { GuardedDevice, sectorsOf, zeroes } from "./guard.ts";
+export {
+  type Health,
+  type HealthState,
+  healthOf,
+  healthStates,
+  healthy,
+  wholeStory,
+  worstHealth,
+} from "./health.ts";
 export type {
   Detected,
   ImageDevices,

@@ -11,6 +11,7 @@ import { openFile } from "./devices/file-open.ts";
 import { MemoryDevice } from "./devices/memory.ts";
 import type { Environment } from "./environment.ts";
 import { BlockIoError } from "./errors.ts";
+import { type Health, healthOf, worstHealth } from "./health.ts";
 import { parseSize } from "./size.ts";
 
 export type Access = "read" | "write";
@@ -47,6 +48,7 @@ export function schemeOf(reference: string): string | undefined {
 export class LowerDevices {
   readonly #schemes: DeviceSchemes;
   readonly #environment: Environment;
+  readonly #opened = new Set<BlockDevice>();
   readonly #open = new Map<string, { access: Access; device: Promise<BlockDevice> }>();
 
   constructor(schemes: DeviceSchemes, environment: Environment) {
@@ -68,6 +70,10 @@ export class LowerDevices {
       });
     }
     const device = this.#openNew(reference, access);
+    device.then(
+      (opened) => this.#opened.add(opened),
+      () => {},
+    );
     // Several RAM disks of one size are several devices; everything else is one thing under one name.
     const own = schemeOf(reference) === "mem" || schemeOf(reference) === "null";
     const name = own ? `${key}#${this.#open.size}` : key;
@@ -77,10 +83,16 @@ export class LowerDevices {
     return device;
   }
 
+  /** The worst of those that are open. */
+  health(): Health {
+    return worstHealth([...this.#opened].map(healthOf));
+  }
+
   /** Closes everything opened so far; every device is closed even if one of them fails. */
   async close(): Promise<void> {
     const devices = [...this.#open.values()];
     this.#open.clear();
+    this.#opened.clear();
     const results = await Promise.allSettled(
       devices.map(async ({ device }) => {
         // What could not be opened was reported then.

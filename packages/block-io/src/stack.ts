@@ -7,6 +7,7 @@
 import { type BlockDevice, SECTOR } from "./device.ts";
 import type { Environment } from "./environment.ts";
 import { BlockIoError, toBlockIoError } from "./errors.ts";
+import { type Health, healthOf, worstHealth } from "./health.ts";
 import { type DeviceSchemes, LowerDevices } from "./lower-devices.ts";
 import { type Segment, printSegment, tableLength } from "./table.ts";
 import type { MessageOptions, RangeDescription, TargetDevice } from "./target.ts";
@@ -92,6 +93,12 @@ export class TableDevice extends MappedDevice {
   /** The targets, in the order of the table. */
   get segments(): readonly TableSegment[] {
     return this.#segments.map(({ segment, device }) => ({ ...segment, device }));
+  }
+
+  /** The worst of its own, its targets' and that of the devices below them. */
+  override health(): Health {
+    const targets = this.#segments.map(({ device }) => healthOf(device));
+    return worstHealth([...targets, this.#lowers.health(), super.health()]);
   }
 
   /** Those of all segments; a segment that has nothing to say under a name says 0. */

@@ -10,6 +10,7 @@ import {
   type BlockIoError,
   type Environment,
   GuardedTarget,
+  type Health,
   type MessageOptions,
   SpaceWatch,
   type StorageFacts,
@@ -30,6 +31,7 @@ import { BLOCK, slotOf } from "./format/geometry.ts";
 import { IdentityKeeper } from "./identity-keeper.ts";
 import { type Tunables, checked, defaultTunables, tunableNamed, tunableValue } from "./options.ts";
 import { mergeSplit } from "./merge-split.ts";
+import { cacheHealth } from "./health.ts";
 import { limitsOver, readOnlyLimitsOver } from "./limits.ts";
 import type { Parts } from "./parts.ts";
 import { PlogWriter } from "./plog-writer.ts";
@@ -170,6 +172,18 @@ export class WriteboostDevice extends GuardedTarget {
     return this.#writeback.lastError;
   }
 
+  override health(): Health {
+    const { dead, full, map } = this.#log;
+    return cacheHealth({
+      guard: super.health(),
+      dead,
+      full,
+      dirtyBlocks: map.dirtyBlocks,
+      badBlocks: this.#writeback.badBlocks,
+      missing: this.#space.missing,
+    });
+  }
+
   get statusData(): Status {
     const log = this.#log;
     const { slots, blocks } = log.geometry;
@@ -239,9 +253,8 @@ export class WriteboostDevice extends GuardedTarget {
   }
 
   /**
-   * Writes back everything that is dirty now. Throws the error of a writeback that failed, `ESHUTDOWN` if the
-   * device is closed meanwhile, and the signal's reason if it is aborted; what was written back stays so.
-   */
+   * Writes back everything that is dirty now; what was written back stays so. Throws the error of a writeback that
+   * failed, `ESHUTDOWN` if the device is closed, the signal's reason if it is aborted. */
   async dropCaches(
     options: { signal?: AbortSignal; progress?: (progress: DropProgress) => void } = {},
   ): Promise<void> {

@@ -1,8 +1,9 @@
 /** dmsetup's verbs against a running server. */
 import { resolve } from "node:path";
 import { text as readText } from "node:stream/consumers";
-import { BlockIoError, describeSize } from "@dmkit/block-io";
+import { BlockIoError, type Health, describeSize } from "@dmkit/block-io";
 import type { Command } from "commander";
+import { describeHealth } from "../control/health-watch.ts";
 import type { DeviceSnapshot, SegmentStatus } from "../control/snapshot.ts";
 import { startSteps } from "../ui/steps.ts";
 import { type ControlFlags, columns, print, printJson, verb, withServer } from "./control.ts";
@@ -31,7 +32,7 @@ interface StatusAnswer {
   readonly name: string;
   readonly state: DeviceSnapshot["state"];
   readonly segments: readonly SegmentStatus[];
-  readonly failure?: string;
+  readonly health: Health;
 }
 
 /** @param finish is given the exit code. */
@@ -116,11 +117,12 @@ function addList(program: Command, finish: Finish): void {
     });
 }
 
-function listRow({ name, size, state, readOnly, segments, failure }: DeviceSnapshot): string[] {
+function listRow({ name, size, state, readOnly, segments, health }: DeviceSnapshot): string[] {
   const notes = [
     state === "live" ? "" : state.toUpperCase(),
     readOnly ? "read-only" : "",
-    failure === undefined ? "" : "FAILED",
+    // A device without a table is failed, too.
+    health.state === "ok" || state === "broken" ? "" : health.state.toUpperCase(),
   ].filter((note) => note !== "");
   const kinds = [...new Set(segments.map(({ target }) => target))].join(", ");
   return [name, describeSize(size), kinds, notes.join(", ")];
@@ -160,14 +162,17 @@ function addStatus(program: Command, finish: Finish): void {
             printJson(devices);
             return;
           }
-          for (const { name: device, state, segments, failure } of devices) {
+          for (const { name: device, state, segments, health } of devices) {
             const lines = segments.map(({ start, length, target, status }) =>
               `${start} ${length} ${target} ${status}`.trimEnd(),
             );
             print(prefixed(lines.join("\n"), name === undefined ? device : undefined));
             // On the other channel: who parses the lines does not want it.
             if (flags.quiet !== true && state !== "live") process.stderr.write(`${device} is ${state}\n`);
-            if (failure !== undefined) process.stderr.write(`${device} refuses writes: ${failure}\n`);
+            if (health.state !== "ok" && state !== "broken") {
+              process.stderr.write(`${device} is ${describeHealth(health)}\n`);
+              if (health.help !== undefined) process.stderr.write(`  ${health.help}\n`);
+            }
           }
         }),
       );

@@ -15,7 +15,7 @@ export function deviceTree(devices: readonly DeviceSnapshot[]): string {
 }
 
 function nodeOf(device: DeviceSnapshot, devices: ReadonlyMap<string, DeviceSnapshot>): Node {
-  const { name, size, state, segments, holders } = device;
+  const { name, size, state, segments, holders, health } = device;
   const kinds = [...new Set(segments.map(({ target }) => target))].join(", ");
   const exports = holders
     .filter(({ kind }) => kind === "export")
@@ -24,6 +24,7 @@ function nodeOf(device: DeviceSnapshot, devices: ReadonlyMap<string, DeviceSnaps
     describeSize(size),
     kinds,
     ...(state === "live" ? [] : [state.toUpperCase()]),
+    ...(health.state === "ok" || state === "broken" ? [] : [health.state.toUpperCase()]),
     ...(exports.length === 0 ? [] : [`exported as ${exports.join(", ")}`]),
   ];
   return {

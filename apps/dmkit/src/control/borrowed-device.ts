@@ -6,6 +6,7 @@ import {
   type BlockDevice,
   BlockIoError,
   type Extent,
+  type Health,
   type Limits,
   type Operation,
   type StorageFacts,
@@ -13,6 +14,7 @@ import {
   type WriteZeroesOptions,
   done,
   storageOf,
+  healthOf,
   withCapabilities,
 } from "@dmkit/block-io";
 
@@ -94,6 +96,11 @@ export class BorrowedDevice<Owner> implements BlockDevice {
       this.#closed = true;
       this.#returned(this);
     }
+  }
+
+  health(): Health {
+    const health = healthOf(this.#device);
+    return health.why === undefined ? health : { ...health, why: `${this.name}: ${health.why}` };
   }
 
   get #refusesWrites(): boolean {

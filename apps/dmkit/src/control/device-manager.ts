@@ -232,6 +232,11 @@ export class DeviceManager {
     return () => managed.exports.delete(key);
   }
 
+  /** Looks how all devices are; what has changed is logged. */
+  watchHealth(): void {
+    for (const managed of this.#devices.all) managed.health();
+  }
+
   /** Throws `ENOENT`. */
   snapshotOf(name: string): DeviceSnapshot {
     const managed = this.#devices.find(name);

@@ -3,10 +3,12 @@ import {
   type BlockDevice,
   BlockIoError,
   type Environment,
+  type Health,
   type MessageOptions,
   type Segment,
 } from "@dmkit/block-io";
 import type { BorrowedDevice } from "./borrowed-device.ts";
+import { HealthRecord } from "./health-watch.ts";
 import { NamedDevice } from "./named-device.ts";
 import { failureOf } from "./opened-table.ts";
 import { renameReferences } from "./references.ts";
@@ -36,11 +38,13 @@ export class ManagedDevice {
   changing = false;
   /** It is being removed whatever happens: nobody may begin to use it. */
   leaving = false;
+  readonly #health: HealthRecord;
   readonly #messages: Set<RunningMessage> = new Set();
   #turn: Promise<unknown> = Promise.resolve();
 
-  constructor(name: string, readOnly: boolean, { clock }: Environment) {
-    this.device = new NamedDevice(name, clock);
+  constructor(name: string, readOnly: boolean, environment: Environment) {
+    this.device = new NamedDevice(name, environment.clock);
+    this.#health = new HealthRecord(environment);
     this.readOnly = readOnly;
   }
 
@@ -60,6 +64,14 @@ export class ManagedDevice {
   get state(): DeviceState {
     if (this.device.opened === undefined && !this.changing) return "broken";
     return this.device.held ? "suspended" : "live";
+  }
+
+  /** How it is now; a change since the last look is logged. */
+  health(): Health {
+    // While its table is exchanged there is nothing to look at.
+    const now: Health =
+      this.state === "broken" ? { state: "failed", ...broken(this.name) } : this.device.health();
+    return this.#health.note(this.name, now);
   }
 
   /**
@@ -127,6 +139,7 @@ export class ManagedDevice {
       size: device.size,
       readOnly: device.limits.capabilities.readOnly,
       failure: opened && failureOf(opened)?.message,
+      health: this.health(),
       segments: device.segments(),
       holders: [
         ...this.owners.map(({ name }) => ({ kind: "device", name }) as const),
@@ -136,4 +149,11 @@ export class ManagedDevice {
       traffic: device.traffic,
     };
   }
+}
+
+function broken(name: string): { readonly why: string; readonly help: string } {
+  return {
+    why: "no table could be opened: requests wait",
+    help: `Give it one: dmkit reload ${name} --table "…"; dmkit resume ${name}`,
+  };
 }

@@ -46,11 +46,12 @@ const handlers: Readonly<Record<string, Handler>> = {
   },
 
   status(params, { devices }) {
-    return chosen(params, devices).map(({ name, state, segments, failure }) => ({
+    return chosen(params, devices).map(({ name, state, segments, failure, health }) => ({
       name,
       state,
       segments,
       failure,
+      health,
     }));
   },
 

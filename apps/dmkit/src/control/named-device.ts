@@ -21,6 +21,7 @@ import {
   type Clock,
   type Extent,
   type Gate,
+  type Health,
   type Limits,
   type MessageOptions,
   type Operation,
@@ -29,6 +30,7 @@ import {
   type TargetDevice,
   type WriteOptions,
   type WriteZeroesOptions,
+  healthy,
   makeGate,
   plainLimits,
   storageOf,
@@ -204,6 +206,11 @@ export class NamedDevice implements TargetDevice {
   /** Resolves when nobody walks descriptions of the table in place any more. */
   async walksEnded(): Promise<void> {
     if (this.#walks > 0) await new Promise<void>((resolve) => this.#walked.push(resolve));
+  }
+
+  /** That of the table in place, and of all it stands on. */
+  health(): Health {
+    return this.#opened?.health() ?? healthy;
   }
 
   segments(): readonly SegmentStatus[] {

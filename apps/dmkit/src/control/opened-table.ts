@@ -4,13 +4,16 @@ import {
   BlockIoError,
   type Environment,
   GuardedDevice,
+  type Health,
   type MessageOptions,
   type RangeDescription,
   SECTOR,
   type Segment,
   type TargetDevice,
+  healthOf,
   isTargetDevice,
   openTable,
+  worstHealth,
 } from "@dmkit/block-io";
 import type { DeviceSchemes } from "@dmkit/block-io";
 import { targets } from "../targets.ts";
@@ -23,6 +26,8 @@ export interface OpenedTable {
   segments(): readonly SegmentStatus[];
   readonly descriptions: readonly RangeDescription[];
   message(words: readonly string[], options: MessageOptions): Promise<string>;
+  /** The worst of all it opened. */
+  health(): Health;
   /** Closes everything it opened. */
   close(): Promise<void>;
 }
@@ -49,6 +54,7 @@ export async function openSegments(
       ),
     descriptions: device.descriptions,
     message: (words, options) => device.message(words, options),
+    health: () => device.health(),
     close: () => closeAll([device]),
   };
 }
@@ -70,6 +76,7 @@ export function openedAs(
     segments: () => [segmentStatus(0, length, args.target, target)],
     descriptions: target?.descriptions ?? [],
     message: (words, options) => target?.message(words, options) ?? Promise.reject(noMessages(device, words)),
+    health: () => worstHealth([device, ...below].map(healthOf)),
     close: () => closeAll([device, ...below]),
   };
 }

@@ -1,4 +1,5 @@
 /** What a server is and does at one moment, as plain data: what `dmkit top`, the metrics and `ls` are made of. */
+import type { Health } from "@dmkit/block-io";
 import type { ExportStatistics } from "@dmkit/nbd";
 
 /** Requests a device has been given since it was created, by whomever. Bytes count when a request is begun. */
@@ -50,6 +51,7 @@ export interface DeviceSnapshot {
   readonly readOnly: boolean;
   /** Why it refuses writes since, if it does. */
   readonly failure: string | undefined;
+  readonly health: Health;
   readonly segments: readonly SegmentStatus[];
   readonly holders: readonly Holder[];
   /** Named devices its table refers to. */

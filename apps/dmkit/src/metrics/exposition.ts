@@ -1,4 +1,5 @@
 /** A server's snapshot as metrics in Prometheus' text format. All names begin with `dmkit_`; times are seconds. */
+import { healthStates } from "@dmkit/block-io";
 import { type Metric, Registry } from "prom-client";
 import type { ExportSnapshot } from "../control/snapshot.ts";
 import { gaugesOf } from "../top/gauges.ts";
@@ -101,6 +102,17 @@ function addDevices(devices: readonly SampledDevice[], add: Add): void {
     "1 for the state the device is in",
     devices.flatMap(({ name, state }) =>
       states.map((one) => ({ value: one === state ? 1 : 0, labels: { device: name, state: one } })),
+    ),
+  );
+  add(
+    "gauge",
+    "dmkit_device_health",
+    "1 for the health of the device: ok, degraded, needs check or failed",
+    devices.flatMap(({ name, health }) =>
+      healthStates.map((one) => ({
+        value: one === health.state ? 1 : 0,
+        labels: { device: name, health: one },
+      })),
     ),
   );
   add(

@@ -1,12 +1,14 @@
 /**
- * The optional HTTP listener: `/metrics` for Prometheus, `/healthz` for whoever restarts servers.
+ * The optional HTTP listener: `/metrics` for Prometheus, `/healthz` for whoever wants to know whether all is well, and
+ * `/livez` for whoever restarts servers that do not answer.
  *
  * It changes nothing and takes no input but a path. `/healthz` answers 503 with the reasons, one a line, when a device
- * refuses writes or has no table.
+ * is not in order (see `Health` in @dmkit/block-io); a restart may not be what helps.
  */
 import { type IncomingMessage, type ServerResponse, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { toBlockIoError } from "@dmkit/block-io";
+import { describeHealth } from "../control/health-watch.ts";
 import type { Snapshot } from "../top/snapshot.ts";
 
 export interface MetricsListener {
@@ -84,17 +86,19 @@ async function answer(
       send(response, ills.length === 0 ? 200 : 503, "text/plain", ills.length === 0 ? "ok\n" : ills.join(""));
       return;
     }
+    case "/livez":
+      send(response, 200, "text/plain", "ok\n");
+      return;
     default:
-      send(response, 404, "text/plain", "There are /metrics and /healthz.\n");
+      send(response, 404, "text/plain", "There are /metrics, /healthz and /livez.\n");
   }
 }
 
 /** What is wrong, one line each. A suspended device is as somebody wanted it. */
 function illsOf({ devices }: Snapshot): string[] {
-  return devices.flatMap(({ name, state, failure }) => [
-    ...(state === "broken" ? [`${name} has no table\n`] : []),
-    ...(failure === undefined ? [] : [`${name} refuses writes: ${failure}\n`]),
-  ]);
+  return devices.flatMap(({ name, health }) =>
+    health.state === "ok" ? [] : [`${name} is ${describeHealth(health).replaceAll(/\s+/g, " ")}\n`],
+  );
 }
 
 function send(response: ServerResponse, status: number, type: string, body: string): void {

@@ -11,6 +11,7 @@ import type { Environment } from "@dmkit/block-io";
 import { type ListenOptions, type Listener, type NbdUri, NbdServer, formatNbdUri } from "@dmkit/nbd";
 import { DeviceManager } from "../control/device-manager.ts";
 import { ExportManager } from "../control/export-manager.ts";
+import { watchHealth } from "../control/health-watch.ts";
 import type { ExportSnapshot, ServerSnapshot } from "../control/snapshot.ts";
 import type { StackPlan } from "../stack-file/plan.ts";
 import type { MetricsListener } from "../metrics/server.ts";
@@ -136,6 +137,7 @@ async function openAll({ options, stack, devices, exports, environment }: Sessio
 async function serveDevices(session: Session): Promise<number> {
   const { options, environment, stop, deadline, server, devices, exports, stack } = session;
   const stopWatching = options.exitWithParent ? watchParent(stop, environment) : () => {};
+  const stopLooking = watchHealth(environment.clock, () => devices.watchHealth());
   const { listeners, open } = openListeners(session);
   let control: Control | undefined;
   let metrics: MetricsListener | undefined;
@@ -177,6 +179,7 @@ async function serveDevices(session: Session): Promise<number> {
   } finally {
     stop.onHangup = undefined;
     stopWatching();
+    stopLooking();
     captive?.kill("SIGTERM");
     void control?.close();
     void metrics?.close();

@@ -3,6 +3,7 @@
  *
  * Counters that went back (something was made anew under the same name) count from nothing.
  */
+import type { HealthState } from "@dmkit/block-io";
 import type { ExportSnapshot, SegmentStatus } from "../control/snapshot.ts";
 import { type Gauges, gaugesOf } from "./gauges.ts";
 import type { Latency, SampledDevice, Snapshot } from "./snapshot.ts";
@@ -36,7 +37,8 @@ export interface ExportFigures extends Traffic {
 
 export interface DeviceFigures extends Traffic, Gauges {
   readonly name: string;
-  readonly state: SampledDevice["state"];
+  /** How it is; the state it is in where nothing is wrong with it. */
+  readonly state: SampledDevice["state"] | HealthState;
 }
 
 export interface Figures {
@@ -99,7 +101,7 @@ function deviceFigures(
   const [old, now] = [before?.traffic, after.traffic];
   return {
     name: after.name,
-    state: after.state,
+    state: after.state === "live" && after.health.state !== "ok" ? after.health.state : after.state,
     read: {
       iops: grown(old?.reads, now.reads) / seconds,
       rate: grown(old?.readBytes, now.readBytes) / seconds,

@@ -42,6 +42,8 @@ export class MetadataV2 implements Metadata {
   /** Frames whose entries found no space, and the error of that. */
   #unwritten: readonly number[] = [];
   #noSpace: BlockIoError | undefined;
+  // Entries that may say dirty on the device for good, of frames that are not.
+  #stale = false;
 
   /** @param superblock as it is on the device. */
   constructor(state: CacheState, superblock: Superblock) {
@@ -60,6 +62,8 @@ export class MetadataV2 implements Metadata {
   }
 
   get owes(): boolean {
+    // With nothing dirty the source has everything that was acknowledged.
+    if (this.#frames.dirty === 0) return false;
     if (this.#lost || this.#state.cacheUnstable) return true;
     return this.#claims.some((frame) => this.#frames.isDirty(frame));
   }
@@ -91,7 +95,8 @@ export class MetadataV2 implements Metadata {
     this.#wantsClaims = false;
     this.#wantsDrops = false;
     if (state.cacheError !== undefined) {
-      if ((wantsClaims && this.owes) || wantsDrops) throw state.unavailable("flush");
+      if (wantsClaims && this.owes) throw state.unavailable("flush");
+      if (wantsDrops && this.#listsOldData) throw state.outdated("flush");
       return;
     }
     const claims = wantsClaims ? this.#claims : [];
@@ -111,6 +116,7 @@ export class MetadataV2 implements Metadata {
         throw state.unavailable("flush");
       }
       this.#lost ||= unstable;
+      this.#stale ||= drops.length > 0;
       throw state.cacheFailed(error);
     }
   }
@@ -126,6 +132,17 @@ export class MetadataV2 implements Metadata {
       this.#noSpace = error;
       throw error;
     }
+  }
+
+  /** Whether an entry on the device may say dirty of what the source has newer. */
+  get #listsOldData(): boolean {
+    const isOld = (frame: number): boolean =>
+      this.#frames.has(frame, facts.held) && !this.#frames.isDirty(frame);
+    return (
+      this.#stale ||
+      this.#drops.some((frame) => this.#frames.has(frame, facts.held)) ||
+      this.#unwritten.some(isOld)
+    );
   }
 
   /** Data before the entries that claim it. */

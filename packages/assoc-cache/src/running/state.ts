@@ -14,10 +14,13 @@ import {
   BufferPool,
   type Environment,
   FlushGroup,
+  type Health,
   RangeLock,
   SpaceWatch,
   isOutOfSpace,
+  healthy,
   toBlockIoError,
+  wholeStory,
 } from "@dmkit/block-io";
 import { FrameTable, NONE } from "../core/frame-table.ts";
 import { History } from "../core/history.ts";
@@ -95,6 +98,29 @@ export class CacheState {
     this.#dataOffset = setup.dataOffset;
     this.#skipsBlockZero = setup.skipsBlockZero;
     this.#sourceFlushes = new FlushGroup(() => this.#flushSourceNow());
+  }
+
+  /** How the two devices are. */
+  health(): Health {
+    if (this.sourceError !== undefined) {
+      const why = `writes to the source cannot be relied on: ${wholeStory(this.sourceError)}`;
+      return { state: "failed", why, help: "Check the source, then close and reopen the cache." };
+    }
+    if (this.cacheError === undefined) {
+      if (this.cacheFull === undefined) return healthy;
+      const why = `goes past its cache device, which has no space: ${wholeStory(this.cacheFull)}`;
+      return { state: "degraded", why, help: "Make room below the cache device: it is used again then." };
+    }
+    const { dirty } = this.frames;
+    const why = wholeStory(this.cacheError);
+    const help = "Repair or replace the cache device and open the cache again.";
+    return dirty === 0
+      ? { state: "degraded", why: `goes on without its cache device: ${why}`, help }
+      : {
+          state: "failed",
+          why: `the cache device failed and has the only copy of ${dirty} blocks: ${why}`,
+          help: "Repair or reconnect the cache device and open the cache again; do not use the source without it.",
+        };
   }
 
   /** Whether blocks may be put into the cache by reads. */
@@ -242,6 +268,17 @@ export class CacheState {
       length,
       cause: this.cacheError,
       hint: "Repair or reconnect the cache device and open the cache again.",
+    });
+  }
+
+  /** The error of a request that must not go on while the cache device lists older data as dirty. */
+  outdated(op: "read" | "write" | "flush" | "discard"): BlockIoError {
+    return new BlockIoError("the cache device failed while it listed older data as dirty", {
+      code: "EIO",
+      device: this.name,
+      op,
+      cause: this.cacheError,
+      hint: "Repair or reconnect the cache device and open the cache again; without it the source has everything, so never use that device as this cache again.",
     });
   }
 

@@ -7,7 +7,14 @@
  *
  * Invariant: a method settles only when all its pieces have settled, so the caller's buffer is free then.
  */
-import { BlockIoError, type Extent, GuardedDevice, type WriteZeroesOptions, done } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type Extent,
+  GuardedDevice,
+  type Health,
+  type WriteZeroesOptions,
+  done,
+} from "@dmkit/block-io";
 import { CMD, CMD_FLAG, FLAG } from "../protocol.ts";
 import type { NbdUri } from "../uri.ts";
 import { ExtentMerger, kindOf } from "./extents.ts";
@@ -81,6 +88,18 @@ export class NbdDevice extends GuardedDevice {
   get status(): NbdClientStatus {
     const { connections, reconnects, inFlight, journalBytes } = this.#link;
     return { connections, reconnects, inFlight, replayBytes: journalBytes };
+  }
+
+  /** Also whether the server is there. */
+  override health(): Health {
+    const { state, ...rest } = this.#link.health();
+    return state === "ok" ? super.health() : { state, ...rest };
+  }
+
+  // What makes flushes uncertain for good the link knows, and tells. One that failed because the server is away, with
+  // everything kept that it should have covered, does not.
+  protected override get failsForGood(): boolean {
+    return this.failure !== undefined;
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
@@ -196,13 +215,8 @@ export class NbdDevice extends GuardedDevice {
   /** What was done is on stable storage when this resolves. */
   async #forced(mutation: Promise<void>): Promise<void> {
     await mutation;
-    if (this.#fuaFlag !== 0) return;
-    try {
-      await this.doFlush();
-    } catch (error) {
-      if (error instanceof BlockIoError) this.fail(error);
-      throw error;
-    }
+    // A flush that fails for good the link has told of.
+    if (this.#fuaFlag === 0) await this.doFlush();
   }
 
   #isOnePiece(offset: number, length: number): boolean {

@@ -15,9 +15,18 @@
  *   and not flushed when a session is lost is either replayed from the journal, or the device fails: no more
  *   writes and flushes, and no reads where the server may be out of date (health.ts);
  * - every request is settled once, in the end: answered, refused, or given up when it has waited too long for
- *   its server (deadline.ts).
+ *   its server (deadline.ts). Then all that is asked for is refused until the server is back, which is tried on and
+ *   on: what was given up was never acknowledged, so nothing is lost by going on.
  */
-import { BlockIoError, type Environment, FlushGroup, type LogLevel } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type Health as DeviceHealth,
+  type Environment,
+  FlushGroup,
+  type LogLevel,
+  healthy,
+  wholeStory,
+} from "@dmkit/block-io";
 import { CMD } from "../protocol.ts";
 import { Admission } from "./admission.ts";
 import type { ConnectionOwner } from "./connection.ts";
@@ -68,6 +77,8 @@ export class Link implements ConnectionOwner {
   #inFlightBytes = 0;
   #sequence = 0;
   #reconnects = 0;
+  /** Why there is no session, and since when (milliseconds since 1970). */
+  #loss: { readonly error: BlockIoError; readonly since: number } | undefined;
 
   /** @param failed called once, if ever, when no more writes are accepted. */
   constructor(
@@ -91,9 +102,7 @@ export class Link implements ConnectionOwner {
       hopeless: (error) => this.#die(error),
     });
     this.#retireLimit = Math.min(MOST_RETIRE_MS, options.patience);
-    this.#deadline = new Deadline(environment.clock, options.patience, () =>
-      this.#die(this.#reconnector.despair()),
-    );
+    this.#deadline = new Deadline(environment.clock, options.patience, () => this.#giveUpWaiting());
   }
 
   /** Begins to listen; the connection may be lost before this returns. */
@@ -117,6 +126,27 @@ export class Link implements ConnectionOwner {
   /** Bytes kept for a replay. */
   get journalBytes(): number {
     return this.#durability.journal?.bytes ?? 0;
+  }
+
+  /** How the way to the server is. */
+  health(): DeviceHealth {
+    const loss = this.#loss;
+    const ill = this.#health.describe();
+    if (loss === undefined) return ill ?? healthy;
+    const { lastError } = this.#reconnector;
+    // What a request is told is the end of the story; why the server was lost is its beginning.
+    const lost = `the connection was lost: ${wholeStory(loss.error)}`;
+    if (ill !== undefined) {
+      const why = ill.why?.includes(loss.error.message) === true ? ill.why : `${ill.why}; ${lost}`;
+      return { ...ill, why, since: loss.since };
+    }
+    const attempt = lastError === undefined ? "" : `; last attempt: ${wholeStory(lastError)}`;
+    return {
+      state: "degraded",
+      since: loss.since,
+      why: `${this.#options.name}: requests wait up to ${this.#options.patience / 1000} s for the server; ${lost}${attempt}`,
+      help: "Start the server.",
+    };
   }
 
   /** Resolves when the server has carried the request out. The request's buffer is in use until then. */
@@ -222,6 +252,7 @@ export class Link implements ConnectionOwner {
     const session = this.#session;
     if (session === undefined) return;
     this.#takeBack(session);
+    this.#loss ??= { error, since: this.#environment.clock.wallTime() };
     this.#log("warn", "the connection to the NBD server is lost", { error: error.message });
     if (this.#durability.isAtRisk) this.#loseWrites(error);
     if (this.#options.patience === 0) {
@@ -250,6 +281,8 @@ export class Link implements ConnectionOwner {
     this.#deadline.cancel();
     this.#reconnects += 1;
     this.#session = session;
+    this.#health.returned();
+    this.#loss = undefined;
     this.#log("info", "the NBD server is back", { connections: session.connections });
     const mutations = this.#unanswered.filter((request) => request.mutates);
     this.#unanswered = this.#unanswered.filter((request) => !request.mutates);
@@ -276,10 +309,22 @@ export class Link implements ConnectionOwner {
     this.#rejectRefused();
   }
 
+  /** The server has not come back in time. It may still, and then all goes on. */
+  #giveUpWaiting(): void {
+    this.#health.miss(this.#reconnector.despair());
+    this.#log("error", "requests are refused until the NBD server is back", {
+      lost: this.#loss?.error.message,
+      attempt: this.#reconnector.lastError?.message,
+    });
+    this.#deadline.cancel();
+    this.#rejectRefused();
+  }
+
   #die(error: BlockIoError): void {
     if (this.#health.isDead) return;
     this.#health.die(error);
-    this.#log("debug", "the NBD device is out of reach", { error: error.message });
+    if (error.code !== "ESHUTDOWN")
+      this.#log("error", "the NBD device is out of reach", { error: error.message });
     this.#deadline.cancel();
     this.#reconnector.stop();
     if (this.#session !== undefined) this.#takeBack(this.#session);

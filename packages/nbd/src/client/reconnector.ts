@@ -51,6 +51,7 @@ export class Reconnector {
   }
 
   start(): void {
+    this.#lastError = undefined;
     void this.#run();
   }
 
@@ -62,12 +63,17 @@ export class Reconnector {
     this.#running?.abort(new BlockIoError("the device is closed", { code: "ESHUTDOWN" }));
   }
 
+  /** Why the last attempt failed, if one did. */
+  get lastError(): BlockIoError | undefined {
+    return this.#lastError;
+  }
+
   /** What to tell those who have waited in vain. */
   despair(): BlockIoError {
     return new BlockIoError("the server did not come back in time", {
       code: "ENOTCONN",
       device: this.#options.name,
-      hint: "Start the server, then reopen the device; a longer reconnect time may help.",
+      hint: "Start the server: requests are carried out again as soon as it is back. With reconnect=SECONDS in the URI they wait for longer.",
       cause: this.#lastError,
     });
   }
