@@ -49,7 +49,8 @@ async function answer(path: string): Promise<readonly [number, string]> {
   const devices = manager.snapshot();
   const listener = await startMetrics({ host: "127.0.0.1", port: 0 }, () => {
     const rest = { time: 0, uptime: 0, pid: 1, connections: 0, bytesInFlight: 0, exports: [] };
-    return { ...rest, devices } as Snapshot;
+    const snapshot: Snapshot = { ...rest, devices };
+    return snapshot;
   });
   try {
     const response = await fetch(`http://127.0.0.1:${listener.port}${path}`);

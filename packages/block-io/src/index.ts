@@ -96,6 +96,7 @@ export { BufferPool } from "./buffer-pool.ts";
 export { type Crc32c, acceleratedCrc32c, crc32c, portableCrc32c, rawCrc32c } from "./crc32c.ts";
 export { latencyBucket } from "./latency.ts";
 export { describeSize, formatSize, parseSize } from "./size.ts";
+export { printable, printableJson, printableLines, shellQuote } from "./text.ts";
 export {
   type ChoiceOption,
   type DeviceOption,
