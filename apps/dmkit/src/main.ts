@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** The command line: subcommands, errors to texts, exit codes. */
 import { readFileSync } from "node:fs";
-import { endProcess, realEnvironment } from "@dmkit/block-io";
+import { endProcess, printable, realEnvironment } from "@dmkit/block-io";
 import { Command, CommanderError } from "commander";
 import { addCommands } from "./commands/all.ts";
 import { StackFileError, describeProblem } from "./stack-file/problem.ts";
@@ -35,7 +35,7 @@ async function main(): Promise<number> {
     if (error instanceof CommanderError)
       return error.exitCode === 0 ? exitCodes.ok : usageCode(process.argv[2]);
     if (error instanceof StackFileError) {
-      for (const problem of error.problems) process.stderr.write(`${describeProblem(problem)}\n`);
+      for (const problem of error.problems) process.stderr.write(`${printable(describeProblem(problem))}\n`);
       return exitCodes.usage;
     }
     printError(error);

@@ -35,6 +35,7 @@ import { type Health, healthy, wholeStory } from "./health.ts";
 
 type State = "open" | "suspended" | "closed";
 
+const READ_ONLY = "Open it for writing: without --read-only, on a file system that can be written to.";
 const REOPEN = "Close and reopen the device; check the storage below it.";
 
 // The most that is written at once where zeroes have to be written as data.
@@ -65,7 +66,15 @@ export abstract class GuardedDevice implements BlockDevice {
   /** @param size bytes; a multiple of `limits.logicalBlockSize`, at most 2^53 - 1. Throws `EINVAL`. */
   constructor(name: string, size: number, limits: Limits) {
     const { logicalBlockSize } = limits;
-    if (!Number.isSafeInteger(size) || size < 0 || size % logicalBlockSize !== 0) {
+    if (!Number.isSafeInteger(size) || size < 0) {
+      throw new BlockIoError(`${size} bytes are not from 0 to 2^53 - 1, the sizes a device can have`, {
+        code: "EINVAL",
+        device: name,
+        op: "open",
+        hint: "Use a smaller image, or a part of it: a table line such as 0 SECTORS linear IMAGE 0.",
+      });
+    }
+    if (size % logicalBlockSize !== 0) {
       throw new BlockIoError(`size ${size} is not a multiple of ${logicalBlockSize} bytes`, {
         code: "EINVAL",
         device: name,
@@ -344,7 +353,7 @@ export abstract class GuardedDevice implements BlockDevice {
     const writes = op !== "read" && op !== "extents";
     if (writes) {
       if (this.limits.capabilities.readOnly)
-        return this.#error("EROFS", "the device is read-only", op, offset, length);
+        return this.#error("EROFS", "the device is read-only", op, offset, length, READ_ONLY);
       if (this.#failure !== undefined) {
         return new BlockIoError(`the device refuses writes since a failure: ${this.#failure.message}`, {
           code: "EIO",
@@ -390,8 +399,15 @@ export abstract class GuardedDevice implements BlockDevice {
     return this.#error("EINVAL", "the data is neither a Buffer nor a Uint8Array", op, offset, 0);
   }
 
-  #error(code: ErrorCode, reason: string, op: Operation, offset: number, length: number): BlockIoError {
-    return new BlockIoError(reason, { code, device: this.name, op, offset, length });
+  #error(
+    code: ErrorCode,
+    reason: string,
+    op: Operation,
+    offset: number,
+    length: number,
+    hint?: string,
+  ): BlockIoError {
+    return new BlockIoError(reason, { code, device: this.name, op, offset, length, hint });
   }
 
   #closedError(op: Operation): BlockIoError {

@@ -128,7 +128,7 @@ export {
   requireRoom,
 } from "./target.ts";
 export { TargetRegistry } from "./registry.ts";
-export { type Segment, parseTable, printTable, tableLength } from "./table.ts";
+export { type Segment, parseTable, printTable, quoteTableWord, tableLength } from "./table.ts";
 export {
   type Access,
   type DeviceOpener,

@@ -47,7 +47,7 @@ export function printTable(segments: readonly Segment[]): string {
 
 /** A line of a table with the target's arguments given. */
 export function printSegment({ start, length, target }: Segment, args: readonly string[]): string {
-  return [start, length, target.name, ...args.map(quote)].join(" ");
+  return [start, length, target.name, ...args.map(quoteTableWord)].join(" ");
 }
 
 /** Sectors of the whole table. */
@@ -135,6 +135,7 @@ function splitWords(line: string, number: number): string[] {
   return words;
 }
 
-function quote(word: string): string {
+/** A word as a table line has it. */
+export function quoteTableWord(word: string): string {
   return /^[^\s"#]\S*$/.test(word) ? word : `"${word.replaceAll(/["\\]/g, "\\$&")}"`;
 }

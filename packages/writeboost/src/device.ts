@@ -173,15 +173,7 @@ export class WriteboostDevice extends GuardedTarget {
   }
 
   override health(): Health {
-    const { dead, full, map } = this.#log;
-    return cacheHealth({
-      guard: super.health(),
-      dead,
-      full,
-      dirtyBlocks: map.dirtyBlocks,
-      badBlocks: this.#writeback.badBlocks,
-      missing: this.#space.missing,
-    });
+    return cacheHealth(super.health(), this.#log, this.#writeback.badBlocks, this.#space.missing);
   }
 
   get statusData(): Status {

@@ -1,21 +1,18 @@
 /** How a running cache is, in the words of {@link Health}. */
-import { type BlockIoError, type Health, healthy, wholeStory, worstHealth } from "@dmkit/block-io";
+import { type Health, healthy, wholeStory, worstHealth } from "@dmkit/block-io";
+import type { SegmentLog } from "./segment-log.ts";
 
-export interface Signs {
-  /** What the guard says: whether writes are refused. */
-  readonly guard: Health;
-  /** Why nothing is acknowledged any more. */
-  readonly dead: BlockIoError | undefined;
-  /** Why flushes fail for the time being. */
-  readonly full: BlockIoError | undefined;
-  readonly dirtyBlocks: number;
-  /** Blocks the backing device does not take. */
-  readonly badBlocks: number;
-  /** Bytes that are missing if all of the devices is used. */
-  readonly missing: number;
-}
-
-export function cacheHealth({ guard, dead, full, dirtyBlocks, ...wear }: Signs): Health {
+/**
+ * @param guard what the guard says: whether writes are refused.
+ * @param badBlocks that the backing device does not take.
+ * @param missing bytes, if all of the devices is used.
+ */
+export function cacheHealth(
+  guard: Health,
+  { dead, full, map: { dirtyBlocks } }: Pick<SegmentLog, "dead" | "full" | "map">,
+  badBlocks: number,
+  missing: number,
+): Health {
   if (dead !== undefined) {
     return {
       state: "failed",
@@ -26,7 +23,7 @@ export function cacheHealth({ guard, dead, full, dirtyBlocks, ...wear }: Signs):
           : `Repair or reconnect the cache device, then close and reopen the device; ${dirtyBlocks} blocks are not on the backing device yet, so do not use that without it.`,
     };
   }
-  if (full === undefined || guard.state !== "ok") return worstHealth([guard, wearOf(wear)]);
+  if (full === undefined || guard.state !== "ok") return worstHealth([guard, wearOf(badBlocks, missing)]);
   return {
     state: "failed",
     why: `flushes fail until there is space for the cache: ${wholeStory(full)}`,
@@ -35,7 +32,7 @@ export function cacheHealth({ guard, dead, full, dirtyBlocks, ...wear }: Signs):
 }
 
 /** What does not keep it from working yet. */
-function wearOf({ badBlocks, missing }: Pick<Signs, "badBlocks" | "missing">): Health {
+function wearOf(badBlocks: number, missing: number): Health {
   if (badBlocks > 0) {
     const why = `${badBlocks} blocks cannot be written to the backing device and stay in the cache`;
     return { state: "degraded", why, help: "Replace the backing device, or the part of it that is bad." };

@@ -44,6 +44,8 @@ export async function addCommands(
   word: string | undefined,
   finish: (code: number) => void,
 ): Promise<void> {
+  // The version is that of all of them.
+  if (word === "--version" || word === "-V") return;
   const wanted = modules.filter(({ names }) => word !== undefined && names.includes(word));
   for (const { load } of wanted.length > 0 ? wanted : modules) (await load())(program, finish);
 }

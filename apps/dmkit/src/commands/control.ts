@@ -1,5 +1,5 @@
 /** What all verbs that talk to a running server have in common: its socket, Ctrl-C, and what is printed. */
-import { stripVTControlCharacters } from "node:util";
+import { printable, printableJson, printableLines } from "@dmkit/block-io";
 import { type Command, Option } from "commander";
 import { type CallProgress, ControlClient } from "../control/client.ts";
 import { Cancelled } from "../control/protocol.ts";
@@ -55,7 +55,7 @@ export async function withServer(
     if (done !== "cancelled") return exitCodes.ok;
     // It may have failed before it heard of the cancellation.
     if (!(failure instanceof Cancelled)) throw failure;
-    process.stderr.write(`dmkit: ${failure.message}\n`);
+    process.stderr.write(`dmkit: ${printable(failure.message)}\n`);
     return INTERRUPTED;
   } finally {
     client.close();
@@ -73,17 +73,17 @@ export interface ServerCalls {
 }
 
 export function print(text: string): void {
-  if (text !== "") process.stdout.write(text.endsWith("\n") ? text : `${text}\n`);
+  if (text !== "") process.stdout.write(printableLines(text.endsWith("\n") ? text : `${text}\n`));
 }
 
 export function printJson(value: unknown): void {
-  print(JSON.stringify(value, undefined, 2));
+  print(printableJson(value, 2));
 }
 
 /** Columns as wide as their widest cell; the last one is left as it is. */
 export function columns(rows: readonly (readonly string[])[]): string {
   const widths: number[] = [];
-  const clean = rows.map((row) => row.map((cell) => stripVTControlCharacters(cell).replaceAll("\n", " ")));
+  const clean = rows.map((row) => row.map(printable));
   for (const row of clean) {
     for (const [index, cell] of row.entries()) widths[index] = Math.max(widths[index] ?? 0, cell.length);
   }

@@ -1,5 +1,5 @@
 /** `dmkit cow …`: images made of a base and copy-on-write layers. */
-import { SECTOR, describeSize, realEnvironment } from "@dmkit/block-io";
+import { SECTOR, describeSize, printableJson, printableLines, realEnvironment } from "@dmkit/block-io";
 import {
   type AliasedBlockSize,
   type ChangedRange,
@@ -147,7 +147,7 @@ function range(text: string): Range {
 async function info(words: string[], flags: Flags): Promise<number> {
   return withStack({ words, size: flags.size }, async (stack) => {
     const facts = await stackInfo(stack, aliased(flags));
-    if (flags.json) print(`${JSON.stringify(facts, undefined, 2)}\n`);
+    if (flags.json) print(`${printableJson(facts, 2)}\n`);
     else {
       print(`base     ${facts.base}, ${describeSize(facts.size)} (${facts.size / SECTOR} sectors)\n`);
       for (const { layer, bitmap, kind, uuid, frozen, allocated } of facts.layers) {
@@ -166,7 +166,7 @@ async function checkStack(words: string[], flags: Flags): Promise<number> {
   return withStack({ words, size: flags.size }, async (stack) => {
     const problems: Problem[] = [];
     for await (const problem of check(stack, aliased(flags))) problems.push(problem);
-    if (flags.json) print(`${JSON.stringify(problems, undefined, 2)}\n`);
+    if (flags.json) print(`${printableJson(problems, 2)}\n`);
     else
       for (const { severity, layer, text, advice = "" } of problems)
         print(`${severity}: layer ${layer}: ${text}\n  ${advice}\n`);
@@ -286,5 +286,5 @@ function aliased({ aliasedBlockSize }: Flags): { aliasedBlockSize: AliasedBlockS
 }
 
 function print(text: string): void {
-  process.stdout.write(text);
+  process.stdout.write(printableLines(text));
 }

@@ -1,7 +1,7 @@
 /** dmsetup's verbs against a running server. */
 import { resolve } from "node:path";
 import { text as readText } from "node:stream/consumers";
-import { BlockIoError, type Health, describeSize } from "@dmkit/block-io";
+import { BlockIoError, type Health, describeSize, printable } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { describeHealth } from "../control/health-watch.ts";
 import type { DeviceSnapshot, SegmentStatus } from "../control/snapshot.ts";
@@ -170,8 +170,8 @@ function addStatus(program: Command, finish: Finish): void {
             // On the other channel: who parses the lines does not want it.
             if (flags.quiet !== true && state !== "live") process.stderr.write(`${device} is ${state}\n`);
             if (health.state !== "ok" && state !== "broken") {
-              process.stderr.write(`${device} is ${describeHealth(health)}\n`);
-              if (health.help !== undefined) process.stderr.write(`  ${health.help}\n`);
+              process.stderr.write(`${device} is ${printable(describeHealth(health))}\n`);
+              if (health.help !== undefined) process.stderr.write(`  ${printable(health.help)}\n`);
             }
           }
         }),

@@ -1,12 +1,12 @@
 /** `dmkit info`: what is behind a path or URI, and what image it is. */
-import { type BlockDevice, type Extent, describeSize, realEnvironment } from "@dmkit/block-io";
+import { type BlockDevice, type Extent, describeSize, printable, realEnvironment } from "@dmkit/block-io";
 import { isNbdUri, listNbdExports } from "@dmkit/nbd";
 import type { Command } from "commander";
 import { imageFormats } from "../formats.ts";
 import { type ImageFlags, imageOptions, imageWords } from "../offline/cli.ts";
 import { OpenedDevices } from "../offline/image.ts";
 import { type Contents, contentsOf } from "../offline/info.ts";
-import { failing, print, printJson, printable } from "../offline/work.ts";
+import { failing, print, printJson } from "../offline/work.ts";
 import { exitCodes } from "../ui/terminal.ts";
 
 interface InfoFlags extends ImageFlags {
@@ -45,7 +45,15 @@ export function addInfo(program: Command, finish: (code: number) => void): void 
 async function list(reference: string, { json }: InfoFlags): Promise<number> {
   const exports = await listNbdExports(reference, { environment: realEnvironment });
   if (json) printJson(exports);
-  else for (const { name, description } of exports) print(`${name || '""'}\t${description}\n`);
+  else {
+    for (const { name, description, exact } of exports) {
+      const note = exact === false ? "\t(a name that is no UTF-8 and cannot be asked for)" : "";
+      print(`${printable(name) || '""'}\t${printable(description)}${note}\n`);
+    }
+  }
+  if (!exports.complete) {
+    process.stderr.write(`dmkit: the server has more exports; the first ${exports.length} are listed\n`);
+  }
   return exitCodes.ok;
 }
 
@@ -56,7 +64,7 @@ async function info(references: readonly string[], flags: InfoFlags): Promise<nu
     printJson({ ...facts, contents, ...(extents === undefined ? {} : { extents }) });
     return exitCodes.ok;
   }
-  print(`${reference}: ${describeSize(facts.size)} (${facts.size} bytes)\n`);
+  print(`${printable(reference)}: ${describeSize(facts.size)} (${facts.size} bytes)\n`);
   if (contents.kind === "image") printImage(contents);
   else {
     const { capabilities, name: _name, size: _size, ...limits } = facts;

@@ -1,5 +1,5 @@
 /** `dmkit replay`: what a cache holds goes to its slow device, without a server. */
-import { SECTOR, realEnvironment } from "@dmkit/block-io";
+import { SECTOR, printable, quoteTableWord, realEnvironment, shellQuote } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { imageFormats } from "../formats.ts";
 import { type ImageFlags, outputOptions, undoOption } from "../offline/cli.ts";
@@ -103,10 +103,9 @@ function report(
   if (json) printJson({ ...result, ...to });
   else if (!quiet) {
     const what = "segment" in result ? `up to segment ${result.segment}` : `${result.blocks} dirty blocks`;
-    print(`replayed ${what} to ${overlay === undefined ? backing : overlay.data}\n`);
+    print(`replayed ${what} to ${printable(overlay === undefined ? backing : overlay.data)}\n`);
     if (overlay === undefined) return;
-    print(
-      `  look at it: dmkit serve -r -t "0 ${sectors} cow ${backing} 0 ${overlay.bitmap} ${overlay.data} 0"\n`,
-    );
+    const words = ["cow", backing, "0", overlay.bitmap, overlay.data, "0"].map(quoteTableWord);
+    print(`  look at it: dmkit serve -r -t ${shellQuote(`0 ${sectors} ${words.join(" ")}`)}\n`);
   }
 }

@@ -1,6 +1,13 @@
 /** `dmkit serve`: the NBD server in the foreground. */
 import { join, resolve } from "node:path";
-import { BlockIoError, type Environment, type LogLevel, realEnvironment } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type Environment,
+  type LogLevel,
+  quoteTableWord,
+  realEnvironment,
+  shellQuote,
+} from "@dmkit/block-io";
 import { NBD_PORT } from "@dmkit/nbd";
 import { type Command, Option } from "commander";
 import { CONTROL_VARIABLE } from "../control/sockets.ts";
@@ -113,7 +120,7 @@ async function planOf(images: readonly string[], flags: ServeFlags): Promise<Sta
   const usage = (reason: string): BlockIoError =>
     new BlockIoError(reason, {
       code: "EPARSE",
-      hint: `An image of this name can be served as a table: --table "0 SECTORS linear ${file} 0"`,
+      hint: `An image of this name can be served as a table: --table ${shellQuote(`0 SECTORS linear ${quoteTableWord(file)} 0`)}`,
     });
   if (images.length > 1) throw usage("a stack file goes alone");
   const misplaced = (["name", "description", "create", "at"] as const).find(

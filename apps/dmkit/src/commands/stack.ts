@@ -1,4 +1,5 @@
 /** `dmkit stack`: stack files, looked at without serving them. */
+import { printableJson, printableLines } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { exitCodes } from "../ui/terminal.ts";
 
@@ -56,5 +57,5 @@ export function addStack(program: Command, finish: (code: number) => void): void
 
 function print({ json, quiet }: CheckFlags, facts: () => unknown, text: () => string): void {
   if (quiet) return;
-  process.stdout.write(json ? `${JSON.stringify(facts(), undefined, 2)}\n` : text());
+  process.stdout.write(json ? `${printableJson(facts(), 2)}\n` : printableLines(text()));
 }

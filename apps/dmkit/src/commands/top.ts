@@ -1,5 +1,5 @@
 /** `dmkit top`: what a running server is doing, live. */
-import { type Environment, realEnvironment } from "@dmkit/block-io";
+import { type Environment, printableJson, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { ControlClient } from "../control/client.ts";
 import { findSocket } from "../control/sockets.ts";
@@ -110,7 +110,7 @@ const REST_OF_SCREEN = "\u001b[J";
 function openDisplay({ json = false, once }: TopFlags, end: () => void): Display {
   const { stdout, stdin } = process;
   const print = (text: string): void => void stdout.write(text);
-  if (json) return { show: (figures) => print(`${JSON.stringify(figures)}\n`), close() {} };
+  if (json) return { show: (figures) => print(`${printableJson(figures)}\n`), close() {} };
   if (!stdout.isTTY || once) {
     let shown = false;
     return {

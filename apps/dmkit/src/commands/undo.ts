@@ -1,5 +1,5 @@
 /** `dmkit undo`: puts back what a command with `--undo FILE` has overwritten. */
-import { type BlockDevice, describeSize, realEnvironment } from "@dmkit/block-io";
+import { type BlockDevice, describeSize, printable, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { openReference } from "../devices.ts";
 import { outputOptions } from "../offline/cli.ts";
@@ -7,7 +7,7 @@ import { usage } from "../offline/image.ts";
 import { type UndoFile, readUndoFile } from "../offline/undo/read.ts";
 import { restore, verifyDevices } from "../offline/undo/restore.ts";
 import { openUndoFile } from "../offline/undo/storage.ts";
-import { failing, interruptible, print, printJson, printable, tellCancelled } from "../offline/work.ts";
+import { failing, interruptible, print, printJson, tellCancelled } from "../offline/work.ts";
 import { exitCodes } from "../ui/terminal.ts";
 
 interface UndoFlags {

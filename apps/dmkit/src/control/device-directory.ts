@@ -3,7 +3,7 @@
  *
  * Invariants: a name is one device's, or being opened or closed, or free; what stands on what forms no circle.
  */
-import { BlockIoError, type ErrorCode, type Segment } from "@dmkit/block-io";
+import { BlockIoError, type ErrorCode, type Segment, shellQuote } from "@dmkit/block-io";
 import type { ManagedDevice } from "./managed-device.ts";
 import {
   checkDeviceName,
@@ -157,7 +157,7 @@ export class DeviceDirectory {
       "EBUSY",
       managed.name,
       `device ${held.name} below it is suspended, so requests in flight cannot finish`,
-      `Resume that first: dmkit resume ${held.name}`,
+      `Resume that first: dmkit resume ${shellQuote(held.name)}`,
     );
   }
 
@@ -173,7 +173,7 @@ export class DeviceDirectory {
       device: path,
       op: error.op,
       cause: error,
-      hint: `Name that device in the table, dm:${holder.name} in place of the path, or remove it first: dmkit remove ${holder.name}`,
+      hint: `Name that device in the table, dm:${holder.name} in place of the path, or remove it first: dmkit remove ${shellQuote(holder.name)}`,
     });
   }
 

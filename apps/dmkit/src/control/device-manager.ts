@@ -18,6 +18,7 @@ import {
   type Segment,
   done,
   printTable,
+  shellQuote,
   tableLength,
 } from "@dmkit/block-io";
 import { schemes } from "../devices.ts";
@@ -192,7 +193,7 @@ export class DeviceManager {
         return;
       }
       if (device.opened === undefined) {
-        const hint = `Give it one: dmkit reload ${managed.name} --table "…"`;
+        const hint = `Give it one: dmkit reload ${shellQuote(managed.name)} --table "…"`;
         throw problem("EBUSY", managed.name, "has no table that could go on", hint);
       }
       await device.resume();
@@ -328,7 +329,7 @@ export class DeviceManager {
         "EBUSY",
         managed.name,
         `clients of export ${JSON.stringify(writing)} may write to it`,
-        `Withdraw that export first: dmkit export rm ${JSON.stringify(writing)}`,
+        `Withdraw that export first: dmkit export rm ${shellQuote(writing)}`,
       );
     }
     const borrowed = new BorrowedDevice(managed.device, owner, reference, access, (device) =>

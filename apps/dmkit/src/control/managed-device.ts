@@ -6,6 +6,7 @@ import {
   type Health,
   type MessageOptions,
   type Segment,
+  shellQuote,
 } from "@dmkit/block-io";
 import type { BorrowedDevice } from "./borrowed-device.ts";
 import { HealthRecord } from "./health-watch.ts";
@@ -154,6 +155,6 @@ export class ManagedDevice {
 function broken(name: string): { readonly why: string; readonly help: string } {
   return {
     why: "no table could be opened: requests wait",
-    help: `Give it one: dmkit reload ${name} --table "…"; dmkit resume ${name}`,
+    help: `Give it one: dmkit reload ${shellQuote(name)} --table "…"; dmkit resume ${shellQuote(name)}`,
   };
 }

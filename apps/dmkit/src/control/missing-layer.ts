@@ -1,6 +1,6 @@
 /** A table that cannot be opened because a layer of its cow target is not there: what makes it. */
 import { existsSync } from "node:fs";
-import { BlockIoError, SECTOR, type Segment, formatSize, schemeOf } from "@dmkit/block-io";
+import { BlockIoError, SECTOR, type Segment, formatSize, schemeOf, shellQuote } from "@dmkit/block-io";
 import type { CowOptions } from "@dmkit/cow";
 
 /** The same error, with a hint of its own if what is missing is a file of a layer. */
@@ -26,11 +26,6 @@ function hintFor(path: string, { layers }: CowOptions, size: number): string | u
   }
   // The size is of this place in the table, whatever part of the base it shows.
   const below = layers[index - 1]?.bitmap;
-  const on = below === undefined ? `--size ${formatSize(size)}` : `--on ${word(below)}`;
-  return `Check the path, or make the layer with: dmkit cow create ${word(layer.bitmap)} ${word(layer.data)} ${on}`;
-}
-
-/** For a shell. */
-function word(text: string): string {
-  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+  const on = below === undefined ? `--size ${formatSize(size)}` : `--on ${shellQuote(below)}`;
+  return `Check the path, or make the layer with: dmkit cow create ${shellQuote(layer.bitmap)} ${shellQuote(layer.data)} ${on}`;
 }

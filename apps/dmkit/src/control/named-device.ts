@@ -33,6 +33,7 @@ import {
   healthy,
   makeGate,
   plainLimits,
+  shellQuote,
   storageOf,
   withCapabilities,
 } from "@dmkit/block-io";
@@ -231,7 +232,7 @@ export class NamedDevice implements TargetDevice {
         code: "EBUSY",
         device: this.name,
         op: "message",
-        hint: `Give it one: dmkit reload ${this.name} --table "…"; dmkit resume ${this.name}`,
+        hint: `Give it one: dmkit reload ${shellQuote(this.name)} --table "…"; dmkit resume ${shellQuote(this.name)}`,
       }),
     );
   }

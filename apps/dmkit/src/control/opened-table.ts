@@ -13,6 +13,7 @@ import {
   healthOf,
   isTargetDevice,
   openTable,
+  quoteTableWord,
   worstHealth,
 } from "@dmkit/block-io";
 import type { DeviceSchemes } from "@dmkit/block-io";
@@ -72,7 +73,7 @@ export function openedAs(
   const length = device.size / SECTOR;
   return {
     device,
-    table: () => ["0", length, args.target, ...args.words().map(quoted)].join(" "),
+    table: () => ["0", length, args.target, ...args.words().map(quoteTableWord)].join(" "),
     segments: () => [segmentStatus(0, length, args.target, target)],
     descriptions: target?.descriptions ?? [],
     message: (words, options) => target?.message(words, options) ?? Promise.reject(noMessages(device, words)),
@@ -125,8 +126,4 @@ function noMessages(device: BlockDevice, words: readonly string[]): BlockIoError
     op: "message",
     hint: "An image takes no messages.",
   });
-}
-
-function quoted(word: string): string {
-  return /[\s"#]/.test(word) ? `"${word.replaceAll(/["\\]/g, "\\$&")}"` : word;
 }

@@ -2,6 +2,7 @@
 import { realpathSync } from "node:fs";
 import { resolve } from "node:path";
 import { BlockIoError, type OptionTable, type Segment, parseTable, schemeOf } from "@dmkit/block-io";
+import { isNbdUri, resolveNbdUri } from "@dmkit/nbd";
 import { targets } from "../targets.ts";
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._+@:=#-]{0,126}$/;
@@ -18,8 +19,11 @@ export function checkDeviceName(name: string): string {
 
 /** A name a device can have, made of what is no such name. */
 export function toDeviceName(text: string): string {
-  const name = text.replaceAll(/[^A-Za-z0-9._+@:=#-]/g, "_").slice(0, 127);
-  return NAME.test(name) ? name : `_${name}`.replace(/^_+/, "") || "default";
+  const name = text
+    .replaceAll(/[^A-Za-z0-9._+@:=#-]/gu, "_")
+    .replace(/^[^A-Za-z0-9]+/, "")
+    .slice(0, 127);
+  return NAME.test(name) ? name : "default";
 }
 
 /** Names of the devices a table refers to as `dm:NAME`. */
@@ -56,8 +60,15 @@ export function renameReferences(table: string, rename: (name: string) => string
 
 /** A table whose relative paths start from `folder`. */
 export function resolvePaths(segments: readonly Segment[], folder: string): readonly Segment[] {
-  const absolute = (reference: string): string =>
-    schemeOf(reference) === undefined ? resolve(folder, reference) : reference;
+  const absolute = (reference: string): string => {
+    if (schemeOf(reference) === undefined) return resolve(folder, reference);
+    // The path of a socket is one, too. What is wrong with a URI is told by who opens it.
+    try {
+      return isNbdUri(reference) ? resolveNbdUri(reference, folder) : reference;
+    } catch {
+      return reference;
+    }
+  };
   return segments.map((segment) => ({
     ...segment,
     options: replaceReferences(segment.target.options, segment.options, absolute),

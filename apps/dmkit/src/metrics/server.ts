@@ -7,7 +7,7 @@
  */
 import { type IncomingMessage, type ServerResponse, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { toBlockIoError } from "@dmkit/block-io";
+import { printable, toBlockIoError } from "@dmkit/block-io";
 import { describeHealth } from "../control/health-watch.ts";
 import type { Snapshot } from "../top/snapshot.ts";
 
@@ -97,7 +97,9 @@ async function answer(
 /** What is wrong, one line each. A suspended device is as somebody wanted it. */
 function illsOf({ devices }: Snapshot): string[] {
   return devices.flatMap(({ name, health }) =>
-    health.state === "ok" ? [] : [`${name} is ${describeHealth(health).replaceAll(/\s+/g, " ")}\n`],
+    health.state === "ok"
+      ? []
+      : [`${name} is ${printable(describeHealth(health).replaceAll(/\s+/g, " "))}\n`],
   );
 }
 

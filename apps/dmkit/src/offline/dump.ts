@@ -9,7 +9,14 @@
  * of a restore has succeeded on a copy in memory.
  */
 import { readFile, stat } from "node:fs/promises";
-import { BlockIoError, type ImageDevices, type ImageFormat, type OfflineWork, codeOf } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type ImageDevices,
+  type ImageFormat,
+  type OfflineWork,
+  codeOf,
+  printableJson,
+} from "@dmkit/block-io";
 import { formatNamed } from "./detect.ts";
 import type { OpenImage } from "./image.ts";
 import { ScratchDevice } from "./scratch.ts";
@@ -43,7 +50,7 @@ export async function dumpImage(
     dump,
   };
   try {
-    return `${JSON.stringify(file, undefined, 1)}\n`;
+    return `${printableJson(file, 1)}\n`;
   } catch (error) {
     throw new BlockIoError("the dump is longer than a text can be", { code: "EOVERFLOW", cause: error });
   }

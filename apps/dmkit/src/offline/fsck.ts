@@ -11,12 +11,13 @@ import {
   type ImageProblem,
   type OfflineWork,
   codeOf,
+  printable,
   realEnvironment,
 } from "@dmkit/block-io";
 import { fsckCodes, printError } from "../ui/terminal.ts";
 import { type ImageWords, type OpenImage, type OpenOptions, usage, withImage } from "./image.ts";
 import { withImageUndo } from "./undo/session.ts";
-import { interruptible, print, printJson, printable } from "./work.ts";
+import { interruptible, print, printJson } from "./work.ts";
 
 export interface FsckFlags {
   readonly repair: boolean;

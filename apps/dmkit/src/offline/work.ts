@@ -1,5 +1,11 @@
 /** Long offline work: progress, an interrupt that ends it at a safe place, and errors as exit codes. */
-import { BlockIoError, type OfflineWork, realEnvironment } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type OfflineWork,
+  printableJson,
+  printableLines,
+  realEnvironment,
+} from "@dmkit/block-io";
 import { endedBySignal } from "../ui/interrupt.ts";
 import { startRatio } from "../ui/progress.ts";
 import { exitCodes, printError } from "../ui/terminal.ts";
@@ -49,16 +55,11 @@ export async function failing(run: () => Promise<number>, codes: FailureCodes = 
   }
 }
 
-/** Text from a device, safe to show on a terminal. */
-export function printable(text: string): string {
-  // eslint-disable-next-line no-control-regex
-  return text.replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, "?");
-}
-
+/** Lines; what came from elsewhere and may have line ends of its own goes through `printable` before. */
 export function print(text: string): void {
-  process.stdout.write(text);
+  process.stdout.write(printableLines(text));
 }
 
 export function printJson(value: unknown): void {
-  print(`${JSON.stringify(value, undefined, 2)}\n`);
+  print(`${printableJson(value, 2)}\n`);
 }

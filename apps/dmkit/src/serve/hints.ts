@@ -1,5 +1,5 @@
 /** What to type next: commands that work when they are pasted. */
-import { describeSize } from "@dmkit/block-io";
+import { describeSize, printable, shellQuote } from "@dmkit/block-io";
 import { type NbdUri, formatNbdUri } from "@dmkit/nbd";
 import type { ExportSnapshot } from "../control/snapshot.ts";
 
@@ -18,39 +18,41 @@ export function attachHints(
 ): string {
   const [first] = uris;
   if (first === undefined) return "Nothing is exported yet: dmkit create, dmkit export add\n";
-  const uri = `'${formatNbdUri(first)}'`;
+  const uri = shellQuote(formatNbdUri(first));
+  // A comma would end the value.
+  const drive = shellQuote(`file=${formatNbdUri(first).replaceAll(",", ",,")},format=raw,if=virtio`);
   const folder = "/tmp/dmkit-nbd";
   const mount = "/tmp/dmkit-mnt";
   const lines = exports.map(
     ({ name, description, size, readOnly }) =>
-      `  ${name === "" ? "(default)" : name}: ${description === "" ? "" : `${description}, `}${describeSize(size)}${
+      `  ${name === "" ? "(default)" : printable(name)}: ${description === "" ? "" : `${printable(description)}, `}${describeSize(size)}${
         readOnly ? ", read-only" : ""
       }`,
   );
-  return `Serving ${formatNbdUri(first)}
+  return `Serving ${printable(formatNbdUri(first))}
 ${lines.join("\n")}
 
 Type in another terminal (packages: libnbd-bin, nbdfuse, qemu-utils, nbd-client):
 
   Look at it         nbdinfo ${uri}
   File system        mkdir -p ${folder} ${mount}; nbdfuse ${folder} ${uri} & sleep 1; mkfs.ext4 ${folder}/nbd && ${sudo}mount -o loop ${folder}/nbd ${mount}
-  Virtual machine    qemu-system-x86_64 -drive file=${uri},format=raw,if=virtio
+  Virtual machine    qemu-system-x86_64 -drive ${drive}
 ${kernelHint(first)}${controlHint(control)}
 Ctrl-C ends the server; what was flushed is safe at any time.
 `;
 }
 
 function kernelHint({ address, exportName }: NbdUri): string {
-  const name = exportName === "" ? "" : ` -N ${exportName}`;
+  const name = exportName === "" ? "" : ` -N ${shellQuote(exportName)}`;
   const where =
     address.kind === "unix"
-      ? `-unix ${address.path}`
+      ? `-unix ${shellQuote(address.path)}`
       : `${address.host.replace(/[[\]]/g, "")} ${address.port}`;
   return `  Kernel device      ${sudo}nbd-client ${where} /dev/nbd0${name}\n`;
 }
 
 function controlHint(control: { readonly path: string; readonly named: boolean } | undefined): string {
   if (control === undefined) return "";
-  const where = control.named ? ` -C ${control.path}` : "";
+  const where = control.named ? ` -C ${shellQuote(control.path)}` : "";
   return `  Operate it         dmkit ls --tree${where}\n`;
 }

@@ -16,7 +16,7 @@ import { placeOf, readExports, readListeners, socketPath } from "./listeners.ts"
 import { orderDevices, usersOf } from "./order.ts";
 import type { PlannedDevice, PlannedExport, PlannedFile, StackPlan } from "./plan.ts";
 import { StackFileError, type StackProblem, show } from "./problem.ts";
-import { deviceNamed } from "./references.ts";
+import { type BareWord, deviceNamed, refuseMisspelt } from "./references.ts";
 import { check, fileSchema, newFileSchema } from "./schema.ts";
 import { MAX_BYTES, type MapValue, Problems, type Value, parseYaml, plainOf, wordAt } from "./yaml.ts";
 
@@ -88,9 +88,11 @@ function readPlan(
   const folder = dirname(path);
   const at = (key: string): Value | undefined => value.entries.get(key)?.value;
   const files = new Map<string, PlannedFile>();
-  const context = { problems, folder, files, targets: registry, schemes: Object.keys(schemes) };
+  const paths: BareWord[] = [];
+  const context = { problems, folder, files, paths, targets: registry, schemes: Object.keys(schemes) };
   const { devices, names } = readDevices(at("devices"), context);
   readFiles(at("files"), { ...context, names });
+  refuseMisspelt(paths, names, files, problems);
   const exports = readExports(at("exports"), names, problems);
   refuseWritesBelow(exports, devices, registry, problems, at("exports"));
   const listen = readListeners(at("listen"), folder, problems);

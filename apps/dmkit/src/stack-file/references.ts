@@ -3,10 +3,11 @@
  *
  * A bare word that is the name of a device means the device; `./word` means the file.
  */
+import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { BlockIoError, builtinSchemes, parseSize, schemeOf } from "@dmkit/block-io";
 import { absoluteImageReference } from "@dmkit/image";
-import { formatNbdUri, parseNbdUri } from "@dmkit/nbd";
+import { resolveNbdUri } from "@dmkit/nbd";
 import type { Problems } from "./yaml.ts";
 
 /** As in `dm:disk`. */
@@ -18,8 +19,37 @@ export interface ReferenceContext {
   readonly folder: string;
   /** All devices of the file, whether they are right or not. */
   readonly names: ReadonlySet<string>;
+  /** Words that were taken for paths and could be misspelt names, for {@link refuseMisspelt}. */
+  readonly paths: BareWord[];
   /** URI schemes besides `dm`, `mem` and `null`. */
   readonly schemes: readonly string[];
+}
+
+/** A word without a slash that was taken for the path of a file. */
+export interface BareWord {
+  readonly word: string;
+  readonly path: string;
+  readonly at: number;
+}
+
+/** A word like the name of a device, where no such file is and none will be made, was meant for that device. */
+export function refuseMisspelt(
+  words: readonly BareWord[],
+  names: ReadonlySet<string>,
+  made: { has(path: string): boolean },
+  problems: Problems,
+): void {
+  for (const { word, path, at } of words) {
+    if (made.has(path) || existsSync(path)) continue;
+    const meant = problems.closest(word, names);
+    if (meant === undefined) continue;
+    problems.add(
+      at,
+      `there is no device "${word.slice(0, 60)}", and no such file`,
+      `devices: ${listed(names)}; write ./ before a file that is not there yet`,
+      meant,
+    );
+  }
 }
 
 /** The reference in the form plans have it; undefined for one that cannot be, with the reason among the problems. */
@@ -34,7 +64,11 @@ export function resolveReference(word: string, at: number, context: ReferenceCon
   // A device may be called `a:b`, but not take `mem:64M` for itself.
   const isUri = scheme !== undefined && known.includes(scheme);
   if (!isUri && names.has(word)) return `${DEVICE_SCHEME}:${word}`;
-  if (scheme === undefined) return resolve(folder, word);
+  if (scheme === undefined) {
+    const path = resolve(folder, word);
+    if (names.size > 0 && !word.includes("/")) context.paths.push({ word, path, at });
+    return path;
+  }
   if (scheme === DEVICE_SCHEME) {
     const name = word.slice(DEVICE_SCHEME.length + 1);
     if (names.has(name)) return `${DEVICE_SCHEME}:${name}`;
@@ -77,10 +111,7 @@ function checkUri(uri: string, scheme: string, folder: string): string {
   }
   if (scheme === "image") return absoluteImageReference(uri, folder);
   if (!scheme.startsWith("nbd")) return uri;
-  const { address, exportName } = parseNbdUri(uri);
-  if (address.kind !== "unix") return uri;
-  const path = resolve(folder, address.path);
-  return path === address.path ? uri : formatNbdUri({ address: { kind: "unix", path }, exportName });
+  return resolveNbdUri(uri, folder);
 }
 
 /** The name of the device a reference is to, if it is to one. */

@@ -1,5 +1,5 @@
 /** Figures as text: a table for exports, one for devices. */
-import { describeSize } from "@dmkit/block-io";
+import { describeSize, printable } from "@dmkit/block-io";
 import type { DeviceFigures, ExportFigures, Figures, Flow, Traffic } from "./figures.ts";
 
 /** Columns of traffic; those of one table share them. */
@@ -46,7 +46,7 @@ function trafficRow({ read, write, flushes }: Traffic): string[] {
 
 /** Columns as wide as what is in them: the first to the left, numbers to the right. */
 function grid(titles: readonly string[], rows: readonly (readonly string[])[]): string[] {
-  const all = [titles, ...rows.map((row) => row.map(plain))];
+  const all = [titles, ...rows.map((row) => row.map(printable))];
   const widths = titles.map((_, index) => Math.max(...all.map((row) => (row[index] ?? "").length)));
   return all.map((row) =>
     row
@@ -56,11 +56,6 @@ function grid(titles: readonly string[], rows: readonly (readonly string[])[]): 
       .join("  ")
       .trimEnd(),
   );
-}
-
-/** A name may hold anything; a terminal is told letters only. */
-function plain(text: string): string {
-  return text.replaceAll(/\p{C}/gu, "?");
 }
 
 /** At most four digits that matter. */

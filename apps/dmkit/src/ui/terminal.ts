@@ -1,5 +1,12 @@
 /** What the command line prints: errors, logs and the decision whether to use colours. */
-import { BlockIoError, type LogLevel, type Logger } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type LogLevel,
+  type Logger,
+  printable,
+  printableJson,
+  printableLines,
+} from "@dmkit/block-io";
 import { end } from "./end.ts";
 
 /** Exit codes of all commands but the offline checkers. */
@@ -29,15 +36,21 @@ function colour(code: number, text: string): string {
 
 /** Prints what went wrong, where, and what to do. The stack only with DMKIT_DEBUG. */
 export function printError(error: unknown): void {
-  const message = error instanceof Error ? error.message : String(error);
+  // What it tells of may have come from anywhere: its lines are shown as lines of one message.
+  const message = shown(error instanceof Error ? error.message : String(error));
   process.stderr.write(`${colour(31, "dmkit:")} ${message}\n`);
-  if (error instanceof BlockIoError && error.hint !== undefined) process.stderr.write(`  ${error.hint}\n`);
+  if (error instanceof BlockIoError && error.hint !== undefined)
+    process.stderr.write(`  ${shown(error.hint)}\n`);
   if (process.env["DMKIT_DEBUG"] && error instanceof Error) {
-    process.stderr.write(`${error.stack ?? ""}\n`);
+    process.stderr.write(`${printableLines(error.stack ?? "")}\n`);
     if (error.cause !== undefined) printError(error.cause);
   } else if (!(error instanceof BlockIoError)) {
     process.stderr.write("  This is a fault in dmkit. Run again with DMKIT_DEBUG=1 for details.\n");
   }
+}
+
+function shown(text: string): string {
+  return printableLines(text).replaceAll("\n", "\n  ");
 }
 
 /** One line an event, to stderr: time, level, message, fields as key=value. */
@@ -46,8 +59,8 @@ export function stderrLogger(least: LogLevel): Logger {
   return {
     log(level, message, fields = {}) {
       if (levels.indexOf(level) < from) return;
-      const pairs = Object.entries(fields).map(([key, value]) => ` ${key}=${JSON.stringify(value)}`);
-      process.stderr.write(`${new Date().toISOString()} ${level} ${message}${pairs.join("")}\n`);
+      const pairs = Object.entries(fields).map(([key, value]) => ` ${key}=${printableJson(value)}`);
+      process.stderr.write(`${new Date().toISOString()} ${level} ${printable(message)}${pairs.join("")}\n`);
     },
   };
 }

@@ -127,9 +127,24 @@ function create(path: string, name: string, size: number): number {
       closeSync(fd);
       rmSync(path, { force: true });
     }
-    throw toBlockIoError(error, { device: name, op: "open" });
+    const code = codeOf(error);
+    const [reason, hint] = createReasons[code] ?? [(error as Error).message, undefined];
+    throw new BlockIoError(`cannot be created: ${reason}`, {
+      code,
+      device: name,
+      op: "open",
+      cause: error,
+      hint,
+    });
   }
 }
+
+const createReasons: Readonly<Record<string, readonly [reason: string, hint: string]>> = {
+  ENOENT: ["its folder does not exist", "Make the folder first: mkdir -p FOLDER"],
+  EACCES: ["permission denied", "Choose a folder you may write to."],
+  EROFS: ["the file system is read-only", "Choose a folder that can be written to."],
+  ENOSPC: ["no space is left", "Make room, or choose another file system."],
+};
 
 /** Makes the name of a new file survive a crash, which the file's own fsync does not. */
 function syncFolder(path: string): void {

@@ -8,7 +8,7 @@
  *
  * Everything a server says is bounded: bytes of a reply, replies to an option, entries of a list.
  */
-import { BlockIoError, type ErrorCode } from "@dmkit/block-io";
+import { BlockIoError, type ErrorCode, printable } from "@dmkit/block-io";
 import {
   BASE_ALLOCATION,
   type BlockSizes,
@@ -53,9 +53,10 @@ export interface ExportInfo {
 
 // Bytes of one reply; the longest legal ones are a name and a description of 4096 each.
 const MAX_REPLY = 64 * 1024;
-// Replies to one option other than LIST, and entries of a LIST.
+// Replies to one option other than LIST, and entries of a LIST and their bytes. Beyond that the list is cut.
 const MAX_REPLIES = 1024;
-const MAX_EXPORTS = 10_000;
+const MAX_EXPORTS = 100_000;
+const MAX_LIST_BYTES = 64 * 1024 * 1024;
 
 type Reply = { readonly type: number; readonly data: Buffer };
 
@@ -109,15 +110,28 @@ export class Handshake {
     return replies.slice(0, -1).map((reply) => decodeContext(reply).name);
   }
 
-  /** The exports of the server. Throws `EPERM` or `ENOTSUP` if it keeps them to itself. */
-  async list(): Promise<ServerEntry[]> {
-    const replies = await this.#ask(OPT.LIST, undefined, MAX_EXPORTS);
-    const last = replies.pop();
-    if (last?.type !== REP.ACK) throw refusal(last, "list its exports");
-    return replies.map(({ type, data }) => {
-      if (type !== REP.SERVER) throw protocolError(`the server answered LIST with reply type ${type}`);
-      return decodeServerEntry(data);
-    });
+  /**
+   * The exports of the server, and whether those are all; after a list that was cut the handshake cannot go on. Throws
+   * `EPERM` or `ENOTSUP` if it keeps them to itself.
+   */
+  async list(): Promise<readonly ServerEntry[] & { readonly complete: boolean }> {
+    this.#transport.write([encodeOption(OPT.LIST, undefined)]);
+    this.#reader.most = MAX_LIST_BYTES;
+    const entries: ServerEntry[] = [];
+    let bytes = 0;
+    for (;;) {
+      const reply = await this.#reply(OPT.LIST);
+      if (reply.type === REP.ACK) return Object.assign(entries, { complete: true });
+      if ((reply.type & REP_ERROR_BIT) !== 0) throw refusal(reply, "list its exports");
+      if (reply.type !== REP.SERVER) {
+        throw protocolError(`the server answered LIST with reply type ${reply.type}`);
+      }
+      bytes += reply.data.length;
+      if (entries.length >= MAX_EXPORTS || bytes > MAX_LIST_BYTES) {
+        return Object.assign(entries, { complete: false });
+      }
+      entries.push(decodeServerEntry(reply.data));
+    }
   }
 
   /** Asks about an export without using it; undefined if the server cannot tell. Throws `ENOENT`, `EPERM` … */
@@ -147,7 +161,7 @@ export class Handshake {
     const replies = await this.#ask(option, encodeInfoRequest({ name: exportName, requests }));
     const last = replies.pop();
     if (last?.type === REP.ERR_UNSUP) return undefined;
-    if (last?.type !== REP.ACK) throw refusal(last, `serve the export "${exportName}"`);
+    if (last?.type !== REP.ACK) throw refusal(last, `serve the export "${printable(exportName)}"`);
     let size: number | undefined;
     let flags = 0;
     let blockSizes: BlockSizes | undefined;
@@ -174,19 +188,26 @@ export class Handshake {
   }
 
   /** Sends an option and returns its replies; the last one is an ACK or an error. */
-  async #ask(option: number, data?: Uint8Array, limit: number = MAX_REPLIES): Promise<Reply[]> {
+  async #ask(option: number, data?: Uint8Array): Promise<Reply[]> {
     this.#transport.write([encodeOption(option, data)]);
     const replies: Reply[] = [];
     for (;;) {
-      const header = decodeOptionReplyHeader(await this.#reader.read(OPTION_REPLY_HEADER_LENGTH));
-      if (header.option !== option) {
-        throw protocolError(`the server answered option ${header.option} instead of ${option}`);
+      const reply = await this.#reply(option);
+      replies.push(reply);
+      if (reply.type === REP.ACK || (reply.type & REP_ERROR_BIT) !== 0) return replies;
+      if (replies.length > MAX_REPLIES) {
+        throw protocolError(`more than ${MAX_REPLIES} replies to option ${option}`);
       }
-      if (header.length > MAX_REPLY) throw protocolError(`an option reply of ${header.length} bytes`);
-      replies.push({ type: header.type, data: await this.#reader.read(header.length) });
-      if (header.type === REP.ACK || (header.type & REP_ERROR_BIT) !== 0) return replies;
-      if (replies.length > limit) throw protocolError(`more than ${limit} replies to option ${option}`);
     }
+  }
+
+  async #reply(option: number): Promise<Reply> {
+    const header = decodeOptionReplyHeader(await this.#reader.read(OPTION_REPLY_HEADER_LENGTH));
+    if (header.option !== option) {
+      throw protocolError(`the server answered option ${header.option} instead of ${option}`);
+    }
+    if (header.length > MAX_REPLY) throw protocolError(`an option reply of ${header.length} bytes`);
+    return { type: header.type, data: await this.#reader.read(header.length) };
   }
 }
 
@@ -216,7 +237,7 @@ function refusal(reply: Reply | undefined, what: string): BlockIoError {
   const [code, hint] = refusals.get(reply?.type ?? 0) ?? ["EPROTO", undefined];
   // A text is for people: clipped and cleaned, never a reason to reject the reply.
   const text = reply === undefined ? "" : clipText(reply.data.toString("utf8"), 1024).toString("utf8");
-  const said = text.replaceAll(/[\p{Cc}]+/gu, " ").trim();
+  const said = printable(text.trim());
   return new BlockIoError(`the server refused to ${what}${said === "" ? "" : `: ${said}`}`, {
     code,
     op: "open",

@@ -6,6 +6,7 @@ import { type ExportInfo, Handshake } from "./handshake.ts";
 import { named } from "./named.ts";
 import { type NbdClientOptions, timeoutOf } from "./options.ts";
 import { Transport } from "./transport.ts";
+import { splitNbdUri } from "./uri-options.ts";
 
 export type NbdQueryOptions = Pick<NbdClientOptions, "environment" | "connectTimeout">;
 
@@ -34,14 +35,20 @@ export interface NbdExportInfo {
   readonly contexts: readonly string[];
 }
 
+/** Exports as a server lists them. */
+export type NbdExportList = readonly ServerEntry[] & {
+  /** False if there are more than were taken: a list has a limit, which a server need not respect. */
+  readonly complete: boolean;
+};
+
 /**
- * The exports a server lists. Rejects with `EPERM` or `ENOTSUP` if it does not, and with the reason if it
+ * The exports a server lists, 100,000 at most. Rejects with `EPERM` or `ENOTSUP` if it does not, and with the reason if it
  * cannot be reached.
  */
 export function listNbdExports(
   target: string | NbdUri,
   options: NbdQueryOptions = {},
-): Promise<readonly ServerEntry[]> {
+): Promise<NbdExportList> {
   return withHandshake(target, options, (handshake) => {
     if (handshake.fixedNewstyle) return handshake.list();
     throw new BlockIoError("the server is too old to list its exports", { code: "ENOTSUP", op: "open" });
@@ -96,7 +103,7 @@ async function withHandshake<T>(
   options: NbdQueryOptions,
   ask: (handshake: Handshake, uri: NbdUri) => Promise<T>,
 ): Promise<T> {
-  const uri = typeof target === "string" ? parseNbdUri(target) : target;
+  const uri = typeof target === "string" ? parseNbdUri(splitNbdUri(target).uri) : target;
   const environment: Environment = options.environment ?? realEnvironment;
   const timeout = timeoutOf(options);
   const attempt = new AbortController();

@@ -3,6 +3,7 @@ import { BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io
 import { type NbdUri, formatNbdUri, parseNbdUri } from "../uri.ts";
 import type { LinkOptions } from "./link.ts";
 import type { DeviceChoices } from "./terms.ts";
+import { splitNbdUri } from "./uri-options.ts";
 
 export interface NbdClientOptions {
   /** Clock, random numbers and log; the real ones unless given. */
@@ -43,8 +44,11 @@ const GIB = 1024 * MIB;
 const MAX_SECONDS = 1_000_000;
 
 /** Throws `EPARSE` or `ENOTSUP` for the URI, `EINVAL` for an option that is out of its range. */
-export function checkOptions(target: string | NbdUri, options: NbdClientOptions): CheckedOptions {
-  const uri = typeof target === "string" ? parseNbdUri(target) : target;
+export function checkOptions(target: string | NbdUri, given: NbdClientOptions): CheckedOptions {
+  const split = typeof target === "string" ? splitNbdUri(target) : undefined;
+  const uri = split === undefined ? (target as NbdUri) : parseNbdUri(split.uri);
+  const explicit = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+  const options: NbdClientOptions = { ...split?.options, ...explicit };
   const reconnect = options.reconnect === "off" ? 0 : (options.reconnect ?? 30);
   const replayBuffer = options.replayBuffer ?? 0;
   return {

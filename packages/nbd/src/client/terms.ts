@@ -100,7 +100,7 @@ export function usableSize(terms: Terms, { wholeBlocks }: DeviceChoices): number
   throw new BlockIoError(`the export has ${terms.size} bytes, which is not a multiple of ${block}`, {
     code: "EINVAL",
     op: "open",
-    hint: `Extend the image by ${block - rest} bytes, or open it with wholeBlocks to leave out the last ${rest} bytes.`,
+    hint: `Extend the image by ${block - rest} bytes, or leave out the last ${rest} bytes with whole-blocks=1 in the URI (option wholeBlocks).`,
   });
 }
 
@@ -117,7 +117,7 @@ export function limitsOf(terms: Terms, choices: DeviceChoices): Limits {
       {
         code: "ENOTSUP",
         op: "open",
-        hint: "Switch flush on at the server (nbd-server: flush = true), open the export read-only, or say writeThrough if it stores every write before it answers.",
+        hint: "Switch flush on at the server (nbd-server: flush = true), open the export read-only, or, if it stores every write before it answers, say so with write-through=1 in the URI (option writeThrough).",
       },
     );
   }

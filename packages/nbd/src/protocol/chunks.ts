@@ -24,7 +24,7 @@ import {
   SIMPLE_REPLY_MAGIC,
   STRUCTURED_REPLY_MAGIC,
 } from "./constants.ts";
-import { clipText, decodeText, protocolError } from "./text.ts";
+import { clipText, protocolError, readText } from "./text.ts";
 import { SIMPLE_REPLY_LENGTH } from "./transmission.ts";
 
 export const CHUNK_HEADER_LENGTH = 20;
@@ -199,7 +199,7 @@ export function decodeErrorChunk(type: number, payload: Uint8Array): ErrorChunk 
   }
   return {
     error: getU32(payload, 0),
-    text: decodeText(payload.subarray(6, 6 + length), "error text"),
+    text: readText(payload.subarray(6, 6 + length)).text,
     offset: tail === 0 ? undefined : getU64(payload, 6 + length),
   };
 }

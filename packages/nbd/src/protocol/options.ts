@@ -21,7 +21,7 @@
  */
 import { getU16, getU32, getU64, setU16, setU32, setU64 } from "./big-endian.ts";
 import { INFO } from "./constants.ts";
-import { decodeText, encodeText, protocolError } from "./text.ts";
+import { decodeText, encodeText, protocolError, readText } from "./text.ts";
 
 /** The data of INFO and GO. */
 export interface InfoRequest {
@@ -40,6 +40,8 @@ export interface MetaContextRequest {
 export interface ServerEntry {
   readonly name: string;
   readonly description: string;
+  /** False if the name is none that can be asked for: not UTF-8, with a NUL, or too long; what is told looks like it. */
+  readonly exact?: false;
 }
 
 /** Bytes, for every request of a client. */
@@ -125,8 +127,11 @@ export function encodeServerEntry({ name, description }: ServerEntry): Buffer {
 }
 
 export function decodeServerEntry(data: Uint8Array): ServerEntry {
-  const { text: name, next } = lengthAndText(data, 0, "export name");
-  return { name, description: decodeText(data.subarray(next), "description") };
+  const length = data.length < 4 ? Number.POSITIVE_INFINITY : getU32(data, 0);
+  if (length > data.length - 4) throw protocolError("an entry of the list of exports is too short");
+  const name = readText(data.subarray(4, 4 + length));
+  const description = readText(data.subarray(4 + length));
+  return { name: name.text, description: description.text, ...(name.exact ? {} : { exact: false }) };
 }
 
 export function encodeInfoExport(size: number, flags: number): Buffer {
@@ -163,9 +168,9 @@ export function decodeInfoReply(data: Uint8Array): InfoReply {
       exactly(data, 12, "INFO_EXPORT");
       return { type, size: getU64(data, 2), flags: getU16(data, 10) };
     case INFO.NAME:
-      return { type, name: decodeText(data.subarray(2), "export name") };
+      return { type, name: readText(data.subarray(2)).text };
     case INFO.DESCRIPTION:
-      return { type, description: decodeText(data.subarray(2), "description") };
+      return { type, description: readText(data.subarray(2)).text };
     case INFO.BLOCK_SIZE:
       exactly(data, 14, "INFO_BLOCK_SIZE");
       return { type, minimum: getU32(data, 2), preferred: getU32(data, 6), maximumPayload: getU32(data, 10) };

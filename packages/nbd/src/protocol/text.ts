@@ -4,6 +4,8 @@ import { MAX_STRING } from "./constants.ts";
 
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
+const lenient = new TextDecoder("utf-8", { ignoreBOM: true });
+
 /** What a peer sent does not follow the protocol. */
 export function protocolError(reason: string, cause?: unknown): BlockIoError {
   return new BlockIoError(reason, { code: "EPROTO", cause });
@@ -20,6 +22,17 @@ export function decodeText(bytes: Uint8Array, what: string): string {
   } catch (error) {
     throw protocolError(`${what} is not valid UTF-8`, error);
   }
+}
+
+/** For text that is only shown: as much of it as can be read, and whether that is all and exact. */
+export function readText(bytes: Uint8Array): { readonly text: string; readonly exact: boolean } {
+  const clipped = bytes.subarray(0, MAX_STRING);
+  try {
+    if (bytes.length <= MAX_STRING && !bytes.includes(0)) return { text: decoder.decode(bytes), exact: true };
+  } catch {
+    // Told as well as it can be.
+  }
+  return { text: lenient.decode(clipped), exact: false };
 }
 
 /** Throws `EINVAL` if `text` is longer than 4096 bytes or contains a NUL: it cannot be sent. */

@@ -6,8 +6,9 @@
  * unix-socket.ts.
  */
 import { type AddressInfo, type Server, type Socket, createServer, isIP } from "node:net";
-import { resolve } from "node:path";
-import { BlockIoError, toBlockIoError } from "@dmkit/block-io";
+import { existsSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import { BlockIoError, type ErrorCode, shellQuote, toBlockIoError } from "@dmkit/block-io";
 import { type SocketFile, bindUnixSocket, pathOfInherited } from "./unix-socket.ts";
 
 /** The port registered for NBD. */
@@ -72,7 +73,7 @@ async function listenTcp(server: Server, host: string, port: number, allowRemote
       code: "EPERM",
       device: where,
       op: "listen",
-      hint: "Listen on 127.0.0.1 or a unix socket, or set allowRemote if the network is trusted.",
+      hint: "Listen on 127.0.0.1 or a unix socket, or, if the network is trusted, allow it: --allow-remote, allow-remote: true in a stack file, allowRemote in the library.",
     });
   }
   await listening(server, () => server.listen({ host, port, backlog: BACKLOG }), where);
@@ -117,16 +118,44 @@ async function listening(server: Server, start: () => void, where: string): Prom
               cause: error,
               hint: "Stop the server that uses it or choose another one.",
             })
-          : toBlockIoError(error, { device: where, op: "listen" }),
+          : refusedToListen(error, where),
       );
     });
     server.once("listening", settle);
     try {
       start();
     } catch (error) {
-      fail(toBlockIoError(error, { device: where, op: "listen" }));
+      fail(refusedToListen(error, where));
     }
   });
+}
+
+/** What the system says of sockets in folders that are missing or not ours is the same, and says little. */
+function refusedToListen(error: unknown, where: string): BlockIoError {
+  const { code } = error as NodeJS.ErrnoException;
+  const folder = /^fd \d+$|:\d+$/.test(where) ? undefined : dirname(where);
+  const told = (as: ErrorCode, reason: string, hint: string): BlockIoError =>
+    new BlockIoError(reason, { code: as, device: where, op: "listen", cause: error, hint });
+  if (folder !== undefined && (code === "EACCES" || code === "ENOENT" || code === "ENOTDIR")) {
+    if (!existsSync(folder)) {
+      return told(
+        "ENOENT",
+        "the folder of the socket does not exist",
+        `Make it first: mkdir -p ${shellQuote(folder)}`,
+      );
+    }
+    return told("EACCES", "no socket may be made in this folder", "Choose a folder you may write to.");
+  }
+  if (code === "EROFS") {
+    return told(
+      "EROFS",
+      "the folder of the socket is on a read-only file system",
+      "Choose a folder you may write to.",
+    );
+  }
+  if (code === "EACCES")
+    return told("EACCES", "this address or port is not yours to use", "Choose a port above 1023.");
+  return toBlockIoError(error, { device: where, op: "listen" });
 }
 
 function describe(server: Server, options: ListenOptions, file: SocketFile | undefined): Listener {

@@ -1,6 +1,5 @@
 /** A picture as text: one character a cell, the address of each row at its start, the legend below. */
-import { describeSize } from "@dmkit/block-io";
-import { printable } from "../work.ts";
+import { describeSize, printable } from "@dmkit/block-io";
 import { type Grid, type Picture, addressOf, share, undrawn } from "./cells.ts";
 
 export const TEXT_COLUMNS = 64;
