@@ -167,7 +167,7 @@ describe("the program", () => {
       process.argv[2] = process.argv[1];
       process.argv[1] = ${JSON.stringify(main)};
       await import(${JSON.stringify(main)});`;
-    const { stdout } = await run(process.execPath, ["--input-type=module", "-e", script, "--version"]);
+    const { stdout } = await run(process.execPath, ["--input-type=module", "-e", script, "--", "--version"]);
     expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
 

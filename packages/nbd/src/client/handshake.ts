@@ -51,6 +51,12 @@ export interface ExportInfo {
   readonly description: string | undefined;
 }
 
+/** Exports as a server lists them. */
+export type ExportList = readonly ServerEntry[] & {
+  /** False if there are more than were taken: a list has a limit, which a server need not respect. */
+  readonly complete: boolean;
+};
+
 // Bytes of one reply; the longest legal ones are a name and a description of 4096 each.
 const MAX_REPLY = 64 * 1024;
 // Replies to one option other than LIST, and entries of a LIST and their bytes. Beyond that the list is cut.
@@ -114,21 +120,21 @@ export class Handshake {
    * The exports of the server, and whether those are all; after a list that was cut the handshake cannot go on. Throws
    * `EPERM` or `ENOTSUP` if it keeps them to itself.
    */
-  async list(): Promise<readonly ServerEntry[] & { readonly complete: boolean }> {
+  async list(): Promise<ExportList> {
     this.#transport.write([encodeOption(OPT.LIST, undefined)]);
     this.#reader.most = MAX_LIST_BYTES;
     const entries: ServerEntry[] = [];
     let bytes = 0;
     for (;;) {
       const reply = await this.#reply(OPT.LIST);
-      if (reply.type === REP.ACK) return Object.assign(entries, { complete: true });
+      if (reply.type === REP.ACK) return listOf(entries, true);
       if ((reply.type & REP_ERROR_BIT) !== 0) throw refusal(reply, "list its exports");
       if (reply.type !== REP.SERVER) {
         throw protocolError(`the server answered LIST with reply type ${reply.type}`);
       }
       bytes += reply.data.length;
       if (entries.length >= MAX_EXPORTS || bytes > MAX_LIST_BYTES) {
-        return Object.assign(entries, { complete: false });
+        return listOf(entries, false);
       }
       entries.push(decodeServerEntry(reply.data));
     }
@@ -209,6 +215,11 @@ export class Handshake {
     if (header.length > MAX_REPLY) throw protocolError(`an option reply of ${header.length} bytes`);
     return { type: header.type, data: await this.#reader.read(header.length) };
   }
+}
+
+/** Not enumerable: to whoever prints or compares it the list is its entries. */
+function listOf(entries: ServerEntry[], complete: boolean): ExportList {
+  return Object.defineProperty(entries, "complete", { value: complete }) as ExportList & ServerEntry[];
 }
 
 function decodeContext({ type, data }: Reply): { id: number; name: string } {

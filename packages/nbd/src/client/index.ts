@@ -1,10 +1,10 @@
 export { type NbdClientStatus, NbdDevice, openNbd } from "./device.ts";
 export {
   type NbdExportInfo,
-  type NbdExportList,
   type NbdQueryOptions,
   listNbdExports,
   nbdInfo,
 } from "./info.ts";
 export type { NbdClientOptions } from "./options.ts";
 export { resolveNbdUri, splitNbdUri } from "./uri-options.ts";
+export type { ExportList as NbdExportList } from "./handshake.ts";

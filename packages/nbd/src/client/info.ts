@@ -1,8 +1,8 @@
 /** Questions to a server that end before transmission: what exports are there, and what are they like? */
 import { BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
-import { FLAG, type ServerEntry } from "../protocol.ts";
+import { FLAG } from "../protocol.ts";
 import { type NbdUri, formatNbdUri, parseNbdUri } from "../uri.ts";
-import { type ExportInfo, Handshake } from "./handshake.ts";
+import { type ExportInfo, type ExportList, Handshake } from "./handshake.ts";
 import { named } from "./named.ts";
 import { type NbdClientOptions, timeoutOf } from "./options.ts";
 import { Transport } from "./transport.ts";
@@ -35,20 +35,11 @@ export interface NbdExportInfo {
   readonly contexts: readonly string[];
 }
 
-/** Exports as a server lists them. */
-export type NbdExportList = readonly ServerEntry[] & {
-  /** False if there are more than were taken: a list has a limit, which a server need not respect. */
-  readonly complete: boolean;
-};
-
 /**
  * The exports a server lists, 100,000 at most. Rejects with `EPERM` or `ENOTSUP` if it does not, and with the reason if it
  * cannot be reached.
  */
-export function listNbdExports(
-  target: string | NbdUri,
-  options: NbdQueryOptions = {},
-): Promise<NbdExportList> {
+export function listNbdExports(target: string | NbdUri, options: NbdQueryOptions = {}): Promise<ExportList> {
   return withHandshake(target, options, (handshake) => {
     if (handshake.fixedNewstyle) return handshake.list();
     throw new BlockIoError("the server is too old to list its exports", { code: "ENOTSUP", op: "open" });
