@@ -2,6 +2,7 @@
 import { realpathSync } from "node:fs";
 import { resolve } from "node:path";
 import { BlockIoError, type OptionTable, type Segment, parseTable, schemeOf } from "@dmkit/block-io";
+import { absoluteImageReference } from "@dmkit/image";
 import { isNbdUri, resolveNbdUri } from "@dmkit/nbd";
 import { targets } from "../targets.ts";
 
@@ -64,6 +65,7 @@ export function resolvePaths(segments: readonly Segment[], folder: string): read
     if (schemeOf(reference) === undefined) return resolve(folder, reference);
     // The path of a socket is one, too. What is wrong with a URI is told by who opens it.
     try {
+      if (schemeOf(reference) === "image") return absoluteImageReference(reference, folder);
       return isNbdUri(reference) ? resolveNbdUri(reference, folder) : reference;
     } catch {
       return reference;
