@@ -3,11 +3,22 @@ import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type BlockDevice, GuardedDevice, makeGate, plainLimits, realEnvironment } from "@dmkit/block-io";
-import { openNbd } from "@dmkit/nbd";
+import {
+  type BlockDevice,
+  type Environment,
+  GuardedDevice,
+  makeGate,
+  plainLimits,
+  realEnvironment,
+} from "@dmkit/block-io";
+import { ManualClock } from "@dmkit/block-io/testing";
+import { NbdServer, openNbd } from "@dmkit/nbd";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { DeviceManager } from "../src/control/device-manager.ts";
+import { ExportManager } from "../src/control/export-manager.ts";
 import { openedAs } from "../src/control/opened-table.ts";
+import { Stack } from "../src/serve/stack.ts";
+import { readStackFile } from "../src/stack-file/read.ts";
 import { dmkit, main, serve, tempFolder, until } from "./support.ts";
 
 /** Answers nothing until it is told to. */
@@ -158,6 +169,35 @@ describe("a device whose storage does not answer", () => {
       reason: expect.stringContaining("was removed and is not closed yet"),
     });
     await reading;
+  });
+});
+
+describe("a stack file that is read again", () => {
+  it("does not wait for ever for a device that is not in it any more", async () => {
+    const path = join(folder, "s.yaml");
+    const clock = new ManualClock();
+    const environment: Environment = { ...realEnvironment, clock };
+    const devices = new DeviceManager(environment);
+    const server = new NbdServer();
+    const exports = new ExportManager(server, devices, environment);
+    const table = "0 2048 delay mem:1M 0 0 0 60000";
+    writeFileSync(path, `devices: { slow: { table: ${table} } }\n`);
+    const stack = new Stack(readStackFile(path), { devices, exports, server, environment, readOnly: false });
+    await stack.open();
+    writeFileSync(path, "devices: { other: mem:1M }\n");
+    const reloading = stack.reload();
+    await until(() => clock.pending > 1, "the end of the device");
+    clock.advance(10_000);
+    const report = (await reloading).join("\n");
+    expect(report).toMatch(/^failed: .*slow.*still being closed/m);
+    expect(report).toContain("device other created");
+    // It is gone by the next time, and no mistake.
+    await until(() => {
+      clock.advance(60_000);
+      return devices.leaving.length === 0;
+    }, "the device");
+    expect((await stack.reload()).join("\n")).not.toContain("failed");
+    await devices.close();
   });
 });
 

@@ -5,7 +5,7 @@
  * that the next reload tries again.
  */
 import { isDeepStrictEqual } from "node:util";
-import { BlockIoError, type Environment, toBlockIoError } from "@dmkit/block-io";
+import { BlockIoError, type Environment, shellQuote, toBlockIoError } from "@dmkit/block-io";
 import type { ListenOptions, Listener, NbdServer } from "@dmkit/nbd";
 import type { DeviceManager } from "../control/device-manager.ts";
 import type { ExportManager } from "../control/export-manager.ts";
@@ -14,6 +14,7 @@ import { type PlanDiff, type PlanStep, diffPlans } from "../stack-file/diff.ts";
 import type { PlannedDevice, PlannedListener, StackPlan } from "../stack-file/plan.ts";
 import { completeTable, makeFiles } from "../stack-file/prepare.ts";
 import { readStackFile } from "../stack-file/read.ts";
+import { endsWithin } from "./ends-within.ts";
 
 export interface StackContext {
   readonly devices: DeviceManager;
@@ -26,6 +27,9 @@ export interface StackContext {
 
 /** What a reload did, a line each; what failed begins with `failed:`, what waits with `restart:`. */
 export type ReloadReport = readonly string[];
+
+// Milliseconds that a reload waits for a device to be closed.
+const PATIENCE = 10_000;
 
 export class Stack {
   readonly #context: StackContext;
@@ -112,8 +116,7 @@ export class Stack {
       case "make-file":
         return makeFiles([step.file], environment);
       case "remove":
-        await devices.remove(step.name);
-        return;
+        return this.#remove(step.name);
       case "rename":
         return devices.rename(step.from, step.to);
       case "create": {
@@ -134,6 +137,25 @@ export class Stack {
         await this.listen(step.listener);
         return;
     }
+  }
+
+  /** Storage that does not answer must not keep the other steps, and later reloads, from being carried out. */
+  async #remove(name: string): Promise<void> {
+    const { devices, environment } = this.#context;
+    // Somebody may have removed it already.
+    const removing = devices.remove(name).catch((error: unknown) => {
+      if (!(error instanceof BlockIoError) || error.code !== "ENOENT") throw error;
+    });
+    if (await endsWithin(environment.clock, PATIENCE, removing)) return;
+    throw new BlockIoError(
+      `its storage did not answer within ${PATIENCE / 1000} s: it is still being closed`,
+      {
+        code: "ETIMEDOUT",
+        device: name,
+        op: "close",
+        hint: `To have its name free: dmkit remove --force ${shellQuote(name)}`,
+      },
+    );
   }
 
   async #unlisten(planned: PlannedListener): Promise<void> {
