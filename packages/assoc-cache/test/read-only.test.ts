@@ -50,8 +50,8 @@ describe.each(["clean", "crashed"])("a cache that was %s", (state) => {
     const lowers = [source.lower, cache.lower] as const;
     const before = await Promise.all(lowers.map(bytesOf));
     const view = await openOn(
-      sealed(lowers[0]) as never,
-      sealed(lowers[1]) as never,
+      sealed(lowers[0]),
+      sealed(lowers[1]),
       { ...options, persistence },
       realEnvironment,
     );
@@ -85,12 +85,7 @@ it("of historical metadata too", async () => {
   await readSectors(device, 8);
   await device.close();
   const before = await bytesOf(cache.lower);
-  const view = await openOn(
-    sealed(source.lower) as never,
-    sealed(cache.lower) as never,
-    options,
-    realEnvironment,
-  );
+  const view = await openOn(sealed(source.lower), sealed(cache.lower), options, realEnvironment);
   expect(await readSectors(view, 8)).toEqual(block(7));
   await view.close();
   expect(await bytesOf(cache.lower)).toBe(before);

@@ -1,7 +1,7 @@
 /** Read-only: everything that an opening for writing would show, and not a byte written. */
 import { type BlockDevice, MemoryOverlay, withCapabilities } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
-import { type HandDisk, altered, everything } from "./support/hand.ts";
+import { altered, everything } from "./support/hand.ts";
 import { MIB, Rig, type Shape, filled } from "./support/rig.ts";
 
 /** A device that is really read-only: whoever tries to write is found out. */
@@ -103,7 +103,7 @@ it("makes no cache where there is none", async () => {
 });
 
 it("an overlay shows the newest of both, and has its bound", async () => {
-  const disk = new Rig().backing as HandDisk;
+  const disk = new Rig().backing;
   await disk.write(0, Buffer.alloc(4096, 1));
   const overlay = new MemoryOverlay(sealed(disk), 1024);
   await overlay.write(512, Buffer.alloc(1024, 2));
