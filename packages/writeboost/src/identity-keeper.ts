@@ -115,7 +115,7 @@ export async function checkPairing(
     throw mismatch(
       backing,
       `this is not the backing device the cache ${cache.name} was used with, or it has been changed since without the cache`,
-      "Give the right one; or, if it was changed on purpose, zero the first 8 KiB of the cache device to start anew.",
+      "Give the right one; or, if it was changed on purpose, zero the first MiB of the cache device to start anew.",
     );
   }
   if (plog === undefined) {

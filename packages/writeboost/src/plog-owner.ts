@@ -3,7 +3,8 @@
  * certain that it is this cache's, or holds nothing. Nothing is written here.
  */
 import { type BlockDevice, BlockIoError, contentsOf, notBlank, requireBlank } from "@dmkit/block-io";
-import { NO_UUID } from "./format/identity.ts";
+import { BLOCK } from "./format/geometry.ts";
+import { IDENTITY_START, NO_UUID, uuidAt } from "./format/identity.ts";
 import { plogIdentityOffset, readPlogIdentity } from "./identity-keeper.ts";
 import type { ScannedPlog } from "./plog-scan.ts";
 import type { ScannedLog } from "./scan.ts";
@@ -14,6 +15,7 @@ import type { ScannedLog } from "./scan.ts";
  */
 export async function judgePlog(
   plog: BlockDevice,
+  cache: BlockDevice,
   found: ScannedLog,
   scanned: ScannedPlog,
   force: boolean,
@@ -32,8 +34,11 @@ export async function judgePlog(
     if (contents?.known === true) throw notBlank(plog, contents, {});
     return "own";
   }
-  // The original drivers give no names: only its records can tell.
-  if (name === undefined && scanned.ids.some((id) => id > 0)) return follows(plog, found, scanned, force);
+  // The original drivers give no names: only its records can tell. A damaged record still says who wrote it.
+  const block = Buffer.alloc(BLOCK);
+  await cache.read(IDENTITY_START, block);
+  const known = name === undefined || (identity === "foreign" && uuidAt(block) === name.cache);
+  if (known && scanned.ids.some((id) => id > 0)) return follows(plog, found, scanned, force);
   await requireBlank(plog, { force });
   return "new";
 }

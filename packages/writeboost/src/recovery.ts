@@ -106,7 +106,7 @@ export async function recover(
   const fit = plog === undefined ? 0 : plogCapacity(plog, found.geometry.order);
   const segments = plog === undefined ? 0 : plogSegments(options.pool, fit);
   const scanned =
-    plog && (await scanOwn(plog, found, { backing, segments, force: options.force }, environment));
+    plog && (await scanOwn(plog, found, { cache, backing, segments, force: options.force }, environment));
   if (scanned !== undefined) await completion.run(cache, found, scanned.rebuilt);
   await recoverySteps.invalidate(cache, found);
   const last = await rebuild(cache, found, scanned?.rebuilt ?? []);
@@ -152,11 +152,16 @@ async function make({ cache, backing, plog }: Devices, options: RecoveryOptions)
 async function scanOwn(
   plog: BlockDevice,
   found: ScannedLog,
-  { backing, segments, force }: { backing: BlockDevice; segments: number; force: boolean },
+  {
+    cache,
+    backing,
+    segments,
+    force,
+  }: Pick<Devices, "cache" | "backing"> & { segments: number; force: boolean },
   { logger }: Environment,
 ): Promise<ScannedPlog> {
   const scanned = await scanPlog(plog, found, backing.size, segments);
-  const isNew = (await judgePlog(plog, found, scanned, force)) === "new";
+  const isNew = (await judgePlog(plog, cache, found, scanned, force)) === "new";
   // A cache that has been type 0 so far owns nothing in any plog, whatever is there.
   if (isNew || (typeof found.identity === "object" && found.identity.plog === NO_UUID))
     return { ...scanned, rebuilt: [] };

@@ -95,7 +95,7 @@ export async function readSuperblock(cache: BlockDevice): Promise<{ order: numbe
     `the identity record in sector 8 says that this is a cache, but sector 0 ${
       header.kind === "blank" ? "is zero" : `has the magic 0x${header.magic.toString(16)}`
     }: its header was lost`,
-    "Repair it offline (fsck); or, if nothing on it is needed any more, zero its first 8 KiB. Nothing has been written.",
+    "Repair it offline (fsck); or, if nothing on it is needed any more, zero its first MiB. Nothing has been written.",
   );
 }
 

@@ -141,8 +141,8 @@ const superblock: readonly Case[] = [
     found: [],
     exits: [8, 8, 8],
     error: "EFORMAT",
-    shows: ["older 1-4 8-10 12-14 16 18-19 23", "older 1-4 8-10 12-14 16 18-19 23"],
-    why: "That is how one tells dmkit to begin anew, so opening formats.",
+    shows: ["EFORMAT", "EFORMAT"],
+    why: "The record in sector 2047 is still there, so it is not blank. Who wants to begin anew zeroes the first MiB.",
   },
   {
     name: "sector 0 is somebody else's",
