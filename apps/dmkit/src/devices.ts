@@ -4,6 +4,7 @@ import {
   type DeviceSchemes,
   type Environment,
   LowerDevices,
+  type Use,
   openTable,
   parseTable,
 } from "@dmkit/block-io";
@@ -24,13 +25,17 @@ export const schemes: DeviceSchemes = {
     openImage({ image: reference }, { name: reference, environment }),
 };
 
-/** Opens a path or a URI. */
+/**
+ * Opens a path or a URI for one caller, who owns it or relies on what is there, unless it says otherwise. Errors:
+ * those of opening, EBUSY.
+ */
 export async function openReference(
   reference: string,
   access: "read" | "write",
   environment: Environment,
+  use: Use = access === "write" ? "owns" : "reads",
 ): Promise<BlockDevice> {
-  return new LowerDevices(schemes, environment).open(reference, access);
+  return LowerDevices.openOne(reference, use, schemes, environment, { access });
 }
 
 /** Opens a device-mapper table with all targets the app knows. */

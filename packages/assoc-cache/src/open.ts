@@ -1,6 +1,7 @@
 /** Opens a cache: makes a new one or loads an old one, and marks it as in use before anything else happens. */
 import {
   type BlockDevice,
+  type DeviceUse,
   MemoryOverlay,
   type OpenContext,
   SECTOR,
@@ -41,12 +42,21 @@ interface Devices {
   readonly cache: BlockDevice;
 }
 
+/** What the target does with its devices; `size` in bytes. */
+export function usesOf(
+  { source, cache }: Pick<CacheOptions, "source" | "cache">,
+  size: number,
+): Readonly<Record<"source" | "cache", DeviceUse>> {
+  return { source: [source, "owns", { offset: 0, length: size }], cache: [cache, "owns"] };
+}
+
 /** Errors: EINVAL (geometry, room, wrong source), EBUSY (dirty blocks), EFORMAT (metadata), EROFS, I/O errors. */
 export async function openCache(given: CacheOptions, context: OpenContext): Promise<AssocCacheDevice> {
   // A table has been checked; a program has not.
   const options = parseOptions(cacheOptions, given, "cache");
-  const source = await context.lower(options.source, "write");
-  const cache = await context.lower(options.cache, "write");
+  const uses = usesOf(options, context.size);
+  const source = await context.lower(...uses.source);
+  const cache = await context.lower(...uses.cache);
   requireRoom(source, 0, context.size);
   if (anyReadOnly([source, cache])) return openReadOnly(options, context, { source, cache });
   const devices = { source, cache };

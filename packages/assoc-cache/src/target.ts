@@ -1,6 +1,6 @@
 /** The declaration of the target `cache` (alias `assoc-cache`). */
 import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
-import { openCache } from "./open.ts";
+import { openCache, usesOf } from "./open.ts";
 import { type CacheOptions, cacheOptions, namedOptions } from "./options.ts";
 
 const positional = ["persistence", "block_size", "cache_size", "associativity", "write_policy"] as const;
@@ -30,6 +30,7 @@ export const assocCache: Target<CacheOptions> = {
     const words = [options.source, options.cache, ...positional.map((name) => String(options[name]))];
     return [...words, ...printNamed(namedOptions, cacheOptions, options)];
   },
+  uses: (options, size) => Object.values(usesOf(options, size)),
   open: openCache,
 };
 

@@ -22,6 +22,9 @@
  * device settles on one result: no later read flips between old and new, and no sector is a mixture. A read
  * issued after a write resolved sees that write.
  *
+ * Owners: what one device relies on of a device below it is written by nobody else. Whoever opens a device says what
+ * for, and is refused where that does not go with what others do to the same bytes; see claims.ts.
+ *
  * Buffers: the caller owns `into` and `from` again when the promise settles; a device keeps no reference.
  * Failure: a {@link BlockIoError}, never anything else. A failed write leaves each sector old or new.
  */
@@ -104,6 +107,13 @@ export interface StorageFacts {
   readonly unallocated?: number | undefined;
 }
 
+/** Where bytes of a device are; a string names what several devices may stand for, see devices/origin.ts. */
+export interface Place {
+  readonly on: BlockDevice | string;
+  readonly offset: number;
+  readonly length: number;
+}
+
 /** A block device. Offsets and lengths are bytes, multiples of the logical block size, inside the device. */
 export interface BlockDevice {
   /** For messages and status: a path, a URI, a target's name. */
@@ -130,6 +140,12 @@ export interface BlockDevice {
 
   /** What is known now of the storage below; one entry for each piece. Never rejects. Nothing: see `storageOf`. */
   storage?(): Promise<readonly StorageFacts[]>;
+  /**
+   * Where the bytes of a range are: on the devices that requests are only handed on to, or in storage that several
+   * devices may stand for. Without it they are nowhere but on this device. For claims.ts: whether two devices have
+   * bytes in common. It may change when a table is exchanged.
+   */
+  places?(offset: number, length: number): readonly Place[];
 
   /** Waits for I/O in flight, flushes, and holds new I/O back until {@link resume}. */
   suspend(): Promise<void>;

@@ -60,6 +60,7 @@ export abstract class GuardedDevice implements BlockDevice {
   // Changes of state that were asked for and are not over; settles, never rejects.
   #changing: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
+  readonly #whenClosed: (() => void)[] = [];
   // Exists while suspended.
   #gate: Gate | undefined;
 
@@ -113,6 +114,11 @@ export abstract class GuardedDevice implements BlockDevice {
   /** Called once, after the last request has settled and all was flushed. */
   protected doClose(): Promise<void> {
     return done;
+  }
+
+  /** Runs `work` when the device is closed, whether or not that went well. */
+  whenClosed(work: () => void): void {
+    this.#whenClosed.push(work);
   }
 
   /** What made the device refuse writes, if anything did. */
@@ -272,7 +278,11 @@ export abstract class GuardedDevice implements BlockDevice {
       try {
         if (!this.limits.capabilities.readOnly && this.#failure === undefined) await this.#flushNow();
       } finally {
-        await this.doClose();
+        try {
+          await this.doClose();
+        } finally {
+          for (const work of this.#whenClosed.splice(0)) work();
+        }
       }
     });
   }

@@ -17,6 +17,7 @@ export {
   type Extent,
   type ExtentKind,
   type Limits,
+  type Place,
   type StorageFacts,
   type WriteOptions,
   type WriteZeroesOptions,
@@ -40,6 +41,15 @@ export {
   sleep,
 } from "./environment.ts";
 export { endProcess } from "./end-process.ts";
+export {
+  type ByteRange,
+  type Claim,
+  type Claimant,
+  type Holder,
+  type Use,
+  Claims,
+  claims,
+} from "./claims.ts";
 export { STREAMS, Streams } from "./streams.ts";
 export { type Gate, makeGate } from "./gate.ts";
 export { GuardedDevice, sectorsOf, zeroes } from "./guard.ts";
@@ -133,8 +143,12 @@ export {
   type Access,
   type DeviceOpener,
   type DeviceSchemes,
+  type DeviceUse,
+  type LowerOptions,
+  type UseOptions,
   LowerDevices,
   builtinSchemes,
+  identityOf,
   schemeOf,
 } from "./lower-devices.ts";
 export {

@@ -17,6 +17,7 @@ const FALLOC_ZERO_RANGE = 16;
 const LOCK_SHARED = 1;
 const LOCK_EXCLUSIVE = 2;
 const LOCK_NOWAIT = 4;
+const LOCK_UNLOCK = 8;
 const ENXIO = 6;
 
 // Calls handed to koffi's threads at a time. It refuses more than 256 in the process, whoever makes them, and each
@@ -38,6 +39,7 @@ export interface Native {
   tryLock(fd: number, exclusive: boolean): boolean;
   /** `_exit`: at once, and without waiting for other threads. */
   exit(code: number): void;
+  unlock(fd: number): void;
 }
 
 /** An error of a system call; `code` is the errno's name. */
@@ -108,6 +110,9 @@ function load(): Native | undefined {
       return fail("flock", koffi.errno());
     },
     exit: (code) => exit(code),
+    unlock(fd) {
+      if (flock(fd, LOCK_UNLOCK) !== 0) fail("flock", koffi.errno());
+    },
   };
 }
 

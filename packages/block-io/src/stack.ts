@@ -5,6 +5,7 @@
  * suspended so are its targets: what they do by themselves (writeback, commits) rests as well.
  */
 import { type BlockDevice, SECTOR } from "./device.ts";
+import { type Holder, isWriting } from "./claims.ts";
 import type { Environment } from "./environment.ts";
 import { BlockIoError, toBlockIoError } from "./errors.ts";
 import { type Health, healthOf, worstHealth } from "./health.ts";
@@ -21,6 +22,8 @@ export interface OpenTableOptions {
   readonly readOnly?: boolean;
   /** Openers for URI schemes besides `mem:` and `null:`. */
   readonly schemes?: DeviceSchemes;
+  /** Who uses the devices below, for others who ask for them. Default: `table NAME`. */
+  readonly holder?: Holder;
 }
 
 interface OpenSegment {
@@ -41,25 +44,43 @@ export async function openTable(
   segments: readonly Segment[],
   options: OpenTableOptions,
 ): Promise<TableDevice> {
-  const { environment } = options;
-  const lowers = new LowerDevices(options.schemes ?? {}, environment);
+  const { environment, name: tableName = "table", readOnly = false } = options;
+  const { schemes = {}, holder = { name: `table ${tableName}` } } = options;
+  const lowers = new LowerDevices(schemes, environment, { readOnly, holder });
   const open: OpenSegment[] = [];
   try {
+    await claimAll(segments, lowers);
     for (const segment of segments) {
+      const { name } = segment.target;
       const device = await segment.target.open(segment.options, {
-        name: segment.target.name,
+        name,
         size: segment.length * SECTOR,
         environment,
-        lower: async (reference, access) => lowers.open(reference, options.readOnly ? "read" : access),
+        lower: (reference, use, range) => lowers.open(reference, use, { range, target: name }),
+        release: (below, range) => lowers.release(below, range),
+        onlyReads: (below, range) => lowers.onlyReads(below, range),
       });
       const start = segment.start * SECTOR;
       open.push({ segment, device, start, end: start + device.size });
     }
-    return new TableDevice(open, lowers, options.name ?? "table");
+    const table = new TableDevice(open, lowers, tableName);
+    lowers.belongTo(table);
+    return table;
   } catch (error) {
     await Promise.allSettled(open.map(({ device }) => device.close()));
     await lowers.close().catch(() => {});
     throw toBlockIoError(error, { device: options.name, op: "open" });
+  }
+}
+
+/** What is written comes first: what is read as well is not opened twice then. */
+async function claimAll(segments: readonly Segment[], lowers: LowerDevices): Promise<void> {
+  const wanted = segments.flatMap(({ target, options, length }) =>
+    (target.uses?.(options, length * SECTOR) ?? []).map((asked) => ({ asked, target: target.name })),
+  );
+  const writes = ({ asked: [, use] }: (typeof wanted)[number]): boolean => isWriting(use);
+  for (const { asked, target } of [...wanted.filter(writes), ...wanted.filter((one) => !writes(one))]) {
+    await lowers.prepare(asked, target);
   }
 }
 

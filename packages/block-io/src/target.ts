@@ -1,7 +1,9 @@
 /** What a device-mapper target is: a declaration as data, and a function that opens it. */
+import type { ByteRange, Use } from "./claims.ts";
 import type { BlockDevice } from "./device.ts";
 import type { Environment } from "./environment.ts";
 import { BlockIoError } from "./errors.ts";
+import type { DeviceUse } from "./lower-devices.ts";
 import { type OptionSpec, type OptionTable, parseOption } from "./options.ts";
 import { GuardedDevice } from "./guard.ts";
 
@@ -70,8 +72,16 @@ export interface OpenContext {
   /** Bytes of the table line. */
   readonly size: number;
   readonly environment: Environment;
-  /** Opens the device an option names. The same name gives the same device within one stack. */
-  readonly lower: (reference: string, access: "read" | "write") => Promise<BlockDevice>;
+  /**
+   * Opens the device an option names, and says what it is for; the same name gives the same device within one stack.
+   * @param range the bytes that are used; left out: all of the device.
+   * Throws `EBUSY` where somebody else's use of these bytes does not go with it, see claims.ts.
+   */
+  readonly lower: (reference: string, use: Use, range?: ByteRange) => Promise<BlockDevice>;
+  /** Gives back what `lower` gave for this range, while the target goes on. At the end all is given back. */
+  readonly release?: (device: BlockDevice, range?: ByteRange) => Promise<void>;
+  /** From now on the target only reads what it owned. */
+  readonly onlyReads?: (device: BlockDevice, range?: ByteRange) => void;
 }
 
 /** The declaration of a target; `export const linear = {…} satisfies Target<LinearOptions>`. */
@@ -89,6 +99,11 @@ export interface Target<Options> {
   parse(args: TableArguments): Options;
   /** The arguments such that `parse` gives the same options again. */
   print(options: Options): readonly string[];
+  /**
+   * What `open` will ask `lower` for, for a device of `size` bytes. It is opened and claimed for the whole table before
+   * any target is opened: a table that cannot be has written nothing.
+   */
+  uses?(options: Options, size: number): readonly DeviceUse[];
   /** The fields of what its device says in `status()`, by name. Throws `EPARSE` for anything else. */
   statusFields?(status: string): Readonly<Record<string, string | number>>;
   open(options: Options, context: OpenContext): Promise<TargetDevice>;

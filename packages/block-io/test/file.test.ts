@@ -18,6 +18,7 @@ import {
   LowerDevices,
   MemoryDevice,
   SpaceWatch,
+  identityOf,
   openFile,
   realEnvironment,
   storageOf,
@@ -203,11 +204,11 @@ describe("a file", () => {
     const path = image(4096, folder);
     symlinkSync(path, join(folder, "link"));
     const lowers = new LowerDevices({}, realEnvironment);
-    const first = await lowers.open(path, "write");
-    expect(await lowers.open(join(folder, "link"), "read")).toBe(first);
-    expect(await lowers.open("mem:4K", "write")).not.toBe(await lowers.open("mem:4K", "write"));
-    await expect((async () => lowers.open("ftp://x", "read"))()).rejects.toMatchObject({ code: "ENOENT" });
-    await expect((async () => lowers.open("mem:1", "read"))()).rejects.toMatchObject({ code: "EINVAL" });
+    const first = await lowers.open(path, "shares");
+    expect(await lowers.open(join(folder, "link"), "looks")).toBe(first);
+    expect(await lowers.open("mem:4K", "owns")).not.toBe(await lowers.open("mem:4K", "owns"));
+    await expect(lowers.open("ftp://x", "reads")).rejects.toMatchObject({ code: "ENOENT" });
+    await expect(lowers.open("mem:1", "reads")).rejects.toMatchObject({ code: "EINVAL" });
     await lowers.close();
     await expect(first.read(0, Buffer.alloc(512))).rejects.toMatchObject({ code: "ESHUTDOWN" });
   });
@@ -262,6 +263,13 @@ describe("a block device", () => {
       await device.close();
       const bytes = readFileSync(path);
       expect([bytes[8192], bytes[12_288], bytes[16_384]]).toEqual([0, 6, 0]);
+      // It is the file under another name, for which the lock of the file says nothing.
+      expect(identityOf(loop)).toBe(identityOf(path));
+      const lowers = new LowerDevices({}, realEnvironment);
+      await lowers.open(path, "owns", { range: { offset: 0, length: 4096 } });
+      await expect(lowers.open(loop, "shares")).rejects.toMatchObject({ code: "EBUSY" });
+      await lowers.open(loop, "shares", { range: { offset: 4096, length: 4096 } });
+      await lowers.close();
     } finally {
       execFileSync("losetup", ["-d", loop]);
     }

@@ -2,6 +2,7 @@
 import {
   type BlockDevice,
   BlockIoError,
+  type DeviceUse,
   type OpenContext,
   type TargetDevice,
   contentsOf,
@@ -22,6 +23,11 @@ export interface OpenSettings {
   readonly synchronous?: boolean | undefined;
 }
 
+/** What the target does with its device. */
+export function useOf({ device }: Pick<CompressionOptions, "device">): DeviceUse {
+  return [device, "owns"];
+}
+
 /**
  * Opens the device, making it first if it is blank, or anything else that is none and `force` is given. Errors: `EFORMAT`,
  * `EINVAL`, `EROFS` for a blank one that cannot be written.
@@ -29,11 +35,19 @@ export interface OpenSettings {
 export async function openCompression(
   given: CompressionOptions,
   context: OpenContext,
-  { synchronous = false }: OpenSettings = {},
+  settings: OpenSettings = {},
 ): Promise<TargetDevice> {
   // A table has been checked; a program has not.
   const options = parseOptions(compressionOptions, given, "compression");
-  const lower = await context.lower(options.device, "write");
+  return openOn(await context.lower(...useOf(options)), options, context, settings);
+}
+
+async function openOn(
+  lower: BlockDevice,
+  options: CompressionOptions,
+  context: OpenContext,
+  { synchronous = false }: OpenSettings,
+): Promise<TargetDevice> {
   checkExtent(options, context);
   if (lower.size < 2 * BLOCK) throw tooSmall(lower);
   const start = Buffer.alloc(BLOCK);
@@ -50,7 +64,7 @@ export async function openCompression(
   if (lower.limits.capabilities.readOnly) throw await nothingToRead(lower);
   await requireBlank(lower, { force: options.force });
   await create(lower, options, context);
-  return openCompression({ ...options, force: false }, context, { synchronous });
+  return openOn(lower, { ...options, force: false }, context, { synchronous });
 }
 
 async function create(lower: BlockDevice, options: CompressionOptions, context: OpenContext): Promise<void> {

@@ -1,6 +1,6 @@
 /** The declaration of the target `compression` (alias `compress`). */
 import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
-import { openCompression } from "./open.ts";
+import { openCompression, useOf } from "./open.ts";
 import { type CompressionOptions, compressionOptions, namedOptions } from "./options.ts";
 
 export const compression: Target<CompressionOptions> = {
@@ -26,5 +26,6 @@ export const compression: Target<CompressionOptions> = {
     const words = mode === "writeback" ? [device, mode, String(interval)] : [device, mode];
     return [...words, ...printNamed(namedOptions, compressionOptions, options)];
   },
+  uses: (options) => [useOf(options)],
   open: (options, context) => openCompression(options, context),
 };

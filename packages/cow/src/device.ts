@@ -119,7 +119,13 @@ export class CowDevice extends GuardedTarget {
   override async message(words: readonly string[]): Promise<string> {
     const { openLayer, table } = this.#parts;
     if (words[0] === "freeze" && openLayer !== undefined) {
-      await this.freeze(await openLayer(words.slice(1)));
+      const layer = await openLayer(words.slice(1));
+      try {
+        await this.freeze(layer);
+      } catch (error) {
+        if (this.#top?.layer !== layer) await layer.giveBack?.().catch(() => {});
+        throw error;
+      }
       return table?.().join(" ") ?? "";
     }
     if (words[0] === "table" && words.length === 1 && table !== undefined) return table().join(" ");

@@ -25,6 +25,8 @@ export interface NewLayer extends LayerDevices {
   readonly force?: boolean;
   /** What a table calls it; for the table's text only. */
   readonly names?: { readonly bitmap: string; readonly data: string };
+  /** Closes its devices, where it could not be put on top. */
+  readonly giveBack?: () => Promise<void>;
 }
 
 /** What freezing needs of the device. */

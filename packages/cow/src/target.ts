@@ -1,6 +1,7 @@
 /** `cow` as a target of tables and stack files. */
 import {
   BlockIoError,
+  type DeviceUse,
   LinearDevice,
   type OpenContext,
   SECTOR,
@@ -9,6 +10,7 @@ import {
   parseOption,
 } from "@dmkit/block-io";
 import type { AliasedBlockSize } from "./format/aliased.ts";
+import { bitmapDeviceSize } from "./format/geometry.ts";
 import type { NewLayer } from "./freeze.ts";
 import type { LayerDevices } from "./layer.ts";
 import { openStack } from "./open-stack.ts";
@@ -48,27 +50,45 @@ export const cow: Target<CowOptions> = {
     ];
   },
 
+  uses: (options, size) => [
+    useOfBase(options, size),
+    ...options.layers.flatMap((layer) =>
+      Object.values(usesOfLayer(layer, layer === options.layers.at(-1) ? "owns" : "reads", size)),
+    ),
+  ],
+
   async open(options, context) {
     if (options.layers.length === 0) return openBase(options, context);
     const { environment, name, size, lower } = context;
-    const base = await lower(options.base, "read");
+    const baseOffset = options.base_offset * SECTOR;
+    const base = await lower(...useOfBase(options, size));
     const layers: LayerDevices[] = [];
-    for (const [index, layer] of options.layers.entries()) {
-      layers.push(await openDevices(layer, index === options.layers.length - 1 ? "write" : "read", context));
+    for (const layer of options.layers) {
+      layers.push(await openDevices(layer, layer === options.layers.at(-1) ? "owns" : "reads", context));
     }
     // What a table would say after layers were put on top. The word to overwrite something is said once.
     let now = { ...options, force: false };
+    let top = layers.at(-1);
     const block = options.aliased_block_size;
     return openStack(
-      { base, baseOffset: options.base_offset * SECTOR, layers, sectors: size / SECTOR },
+      { base, baseOffset, layers, sectors: size / SECTOR },
       {
         name,
         environment,
         aliasedBlockSize: block === undefined ? undefined : (Number(block) as AliasedBlockSize),
         autocommit: options.autocommit * 1000,
         force: options.force,
-        openLayer: (words) => openNewLayer(words, lower),
-        frozen: ({ names, offset }) => {
+        openLayer: (words) => openNewLayer(words, context),
+        frozen: (next) => {
+          // Nobody writes to a frozen layer: other stacks may lie on it now.
+          const old = now.layers.at(-1);
+          if (old !== undefined && top !== undefined) {
+            const { bitmap, data } = usesOfLayer(old, "owns", size);
+            context.onlyReads?.(top.bitmap, bitmap[2]);
+            context.onlyReads?.(top.data, data[2]);
+          }
+          top = next;
+          const { names, offset } = next;
           const layer = { bitmap: names?.bitmap ?? "?", data: names?.data ?? "?", offset: offset / SECTOR };
           now = { ...now, layers: [...now.layers, layer] };
         },
@@ -79,23 +99,44 @@ export const cow: Target<CowOptions> = {
 };
 
 /** A stack of only a base is the base itself. */
-async function openBase(
-  { base, base_offset }: CowOptions,
-  { name, size, lower }: OpenContext,
-): Promise<TargetDevice> {
-  return new LinearDevice(await lower(base, "write"), base_offset * SECTOR, size, name);
+async function openBase(options: CowOptions, { name, size, lower }: OpenContext): Promise<TargetDevice> {
+  return new LinearDevice(await lower(...useOfBase(options, size)), options.base_offset * SECTOR, size, name);
 }
 
-async function openDevices(
+/** Without layers the base is written. */
+function useOfBase({ base, base_offset: offset, layers }: CowOptions, size: number): DeviceUse {
+  return [base, layers.length === 0 ? "shares" : "reads", { offset: offset * SECTOR, length: size }];
+}
+
+function usesOfLayer(
   { bitmap, data, offset }: LayerOptions,
-  access: "read" | "write",
-  { lower }: Pick<OpenContext, "lower">,
+  use: "owns" | "reads",
+  size: number,
+): Readonly<Record<"bitmap" | "data", DeviceUse>> {
+  return {
+    bitmap: [bitmap, use, { offset: 0, length: bitmapDeviceSize(size / SECTOR) }],
+    data: [data, use, { offset: offset * SECTOR, length: size }],
+  };
+}
+
+/** Opens both devices of a layer or none. */
+async function openDevices(
+  layer: LayerOptions,
+  use: "owns" | "reads",
+  { lower, release, size }: OpenContext,
 ): Promise<LayerDevices> {
-  return { bitmap: await lower(bitmap, access), data: await lower(data, access), offset: offset * SECTOR };
+  const uses = usesOfLayer(layer, use, size);
+  const bitmap = await lower(...uses.bitmap);
+  try {
+    return { bitmap, data: await lower(...uses.data), offset: layer.offset * SECTOR };
+  } catch (error) {
+    await release?.(bitmap, uses.bitmap[2]);
+    throw error;
+  }
 }
 
 /** `<bitmap> <data> [<offset> [force]]` of the message `freeze`. */
-async function openNewLayer(words: readonly string[], lower: OpenContext["lower"]): Promise<NewLayer> {
+async function openNewLayer(words: readonly string[], context: OpenContext): Promise<NewLayer> {
   const [bitmap, data, offset = "0", word, ...rest] = words;
   const known = word === undefined || word === "force";
   if (bitmap === undefined || data === undefined || !known || rest.length > 0) {
@@ -106,8 +147,17 @@ async function openNewLayer(words: readonly string[], lower: OpenContext["lower"
     });
   }
   const layer = { bitmap, data, offset: parseOption("offset", layerOptions.offset, offset) as number };
-  const devices = await openDevices(layer, "write", { lower });
-  return { ...devices, names: { bitmap, data }, force: word === "force" };
+  const opened = await openDevices(layer, "owns", context);
+  const uses = usesOfLayer(layer, "owns", context.size);
+  return {
+    ...opened,
+    names: { bitmap, data },
+    force: word === "force",
+    async giveBack() {
+      await context.release?.(opened.data, uses.data[2]);
+      await context.release?.(opened.bitmap, uses.bitmap[2]);
+    },
+  };
 }
 
 /** Layers come in threes; what follows begins with the number of its words, and that with the name of an option. */

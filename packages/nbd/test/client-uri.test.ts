@@ -1,7 +1,7 @@
 import { BlockIoError } from "@dmkit/block-io";
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type NbdUri, formatNbdUri, isNbdUri, parseNbdUri } from "../src/uri.ts";
+import { type NbdUri, formatNbdUri, isNbdUri, parseNbdUri, placeOf } from "../src/uri.ts";
 
 const tcp = (host: string, port: number, exportName: string): NbdUri => ({
   address: { kind: "tcp", host, port },
@@ -20,6 +20,19 @@ function codeOf(work: () => unknown): string {
 }
 
 describe("NBD URIs", () => {
+  it("of one place are told to be of one place", () => {
+    const here = ["nbd://localhost/x", "nbd://127.0.0.1:10809/x", "nbd://[::1]/x", "nbd://LOCALHOST:/x"];
+    expect(new Set(here.map((text) => placeOf(parseNbdUri(text)))).size).toBe(1);
+    const sockets = [
+      `nbd+unix:///x?socket=${process.cwd()}/s`,
+      "nbd+unix:///x?socket=./s",
+      "nbd+unix:///x?socket=s",
+    ];
+    expect(new Set(sockets.map((text) => placeOf(parseNbdUri(text)))).size).toBe(1);
+    const others = ["nbd://localhost/y", "nbd://localhost:1/x", "nbd://host/x", "nbd+unix:///x?socket=/s"];
+    expect(new Set([here[0] as string, ...others].map((text) => placeOf(parseNbdUri(text)))).size).toBe(5);
+  });
+
   it.each<[string, NbdUri]>([
     ["nbd://example.com", tcp("example.com", 10_809, "")],
     ["nbd://example.com/", tcp("example.com", 10_809, "")],

@@ -5,7 +5,7 @@
  *
  * and, for people who come from later drivers, `<backing> <cache> [<#args> <key> <value>…]`.
  */
-import { BlockIoError, type TableArguments, type Target } from "@dmkit/block-io";
+import { BlockIoError, type DeviceUse, type TableArguments, type Target } from "@dmkit/block-io";
 import type { WriteboostDevice } from "./device.ts";
 import { openWriteboost } from "./open.ts";
 import {
@@ -137,6 +137,20 @@ function tunablesOf(settings: Partial<WriteboostOptions>): Partial<Tunables> {
   return tunables;
 }
 
+interface Uses {
+  readonly backing: DeviceUse;
+  readonly cache: DeviceUse;
+  readonly plog: DeviceUse | undefined;
+}
+
+function usesOf({ backing, cache, plog }: WriteboostOptions, size: number): Uses {
+  return {
+    backing: [backing, "owns", { offset: 0, length: size }],
+    cache: [cache, "owns"],
+    plog: plog === undefined ? undefined : [plog, "owns"],
+  };
+}
+
 export const writeboost: Target<WriteboostOptions> = {
   name: "writeboost",
   version: [1, 0, 0],
@@ -145,6 +159,10 @@ export const writeboost: Target<WriteboostOptions> = {
   options,
   parse,
   print,
+  uses(settings, size) {
+    const { backing, cache, plog } = usesOf(settings, size);
+    return plog === undefined ? [backing, cache] : [backing, cache, plog];
+  },
   async open(settings, { name, size, environment, lower }): Promise<WriteboostDevice> {
     if ((settings.type === 1) !== (settings.plog !== undefined)) {
       throw new BlockIoError(
@@ -157,9 +175,10 @@ export const writeboost: Target<WriteboostOptions> = {
         },
       );
     }
-    const backing = await lower(settings.backing, "write");
-    const cache = await lower(settings.cache, "write");
-    const plog = settings.plog === undefined ? undefined : await lower(settings.plog, "write");
+    const uses = usesOf(settings, size);
+    const backing = await lower(...uses.backing);
+    const cache = await lower(...uses.cache);
+    const plog = uses.plog && (await lower(...uses.plog));
     const device = await openWriteboost(
       { backing, cache, plog },
       {

@@ -3,6 +3,7 @@ import {
   Bitmap,
   type BlockDevice,
   BlockIoError,
+  type DeviceUse,
   type ErrorCode,
   type OpenContext,
   isErrorCode,
@@ -19,6 +20,19 @@ import { Snapshots } from "./snapshot.ts";
 
 const MAX_PAGES = 2 ** 31;
 
+/** What the target does with its devices. */
+export function usesOf({
+  backing_dev: backing,
+  snapshot,
+}: Pick<ZramOptions, "backing_dev" | "snapshot">): Readonly<
+  Record<"backing" | "snapshot", DeviceUse | undefined>
+> {
+  return {
+    backing: backing === undefined ? undefined : [backing, "owns"],
+    snapshot: snapshot === undefined ? undefined : [snapshot, "owns"],
+  };
+}
+
 export async function openZram(given: ZramOptions, context: OpenContext): Promise<ZramDevice> {
   // A table has been checked; a program has not.
   const options = parseOptions(zramOptions, given, "zram");
@@ -32,10 +46,9 @@ export async function openZram(given: ZramOptions, context: OpenContext): Promis
       hint: "Use several devices.",
     });
   }
-  const backing =
-    options.backing_dev === undefined ? undefined : await context.lower(options.backing_dev, "write");
-  const snapshot =
-    options.snapshot === undefined ? undefined : await context.lower(options.snapshot, "write");
+  const uses = usesOf(options);
+  const backing = uses.backing && (await context.lower(...uses.backing));
+  const snapshot = uses.snapshot && (await context.lower(...uses.snapshot));
   const snapshots = snapshot && new Snapshots(snapshot, pages);
   await snapshots?.prepare(options.force);
   if (backing !== undefined) await claimBacking(backing, options.force);

@@ -1,6 +1,6 @@
 /** The declaration of the target `zram`. */
 import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
-import { openZram } from "./open.ts";
+import { openZram, usesOf } from "./open.ts";
 import { type ZramOptions, namedOptions, zramOptions } from "./options.ts";
 
 export const zram: Target<ZramOptions> = {
@@ -19,5 +19,6 @@ export const zram: Target<ZramOptions> = {
   print(options) {
     return [options.comp_algorithm, ...printNamed(namedOptions, zramOptions, options)];
   },
+  uses: (options) => Object.values(usesOf(options)).filter((use) => use !== undefined),
   open: openZram,
 };

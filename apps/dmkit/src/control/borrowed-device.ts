@@ -9,6 +9,7 @@ import {
   type Health,
   type Limits,
   type Operation,
+  type Place,
   type StorageFacts,
   type WriteOptions,
   type WriteZeroesOptions,
@@ -45,6 +46,10 @@ export class BorrowedDevice<Owner> implements BlockDevice {
 
   get name(): string {
     return `dm:${this.#device.name}`;
+  }
+
+  places(offset: number, length: number): readonly Place[] {
+    return [{ on: this.#device, offset, length }];
   }
 
   read(offset: number, into: Buffer): Promise<void> {

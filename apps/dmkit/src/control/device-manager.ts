@@ -5,7 +5,8 @@
  *
  * - a table refers to another device as `dm:NAME`; the references form no circle;
  * - a device is removed only when no export and no other device uses it, or given up when its storage is dead;
- * - what clients write to directly is used by no other device: nobody changes bytes under somebody's cache;
+ * - what clients write to directly is used by no other device, and bytes that one device relies on are written by no
+ *   other, whatever is between them: nobody changes bytes under somebody's cache (claims.ts of block-io);
  * - changes of one device take effect one after the other, and a change that fails leaves what was before; where
  *   even that cannot be opened again, requests wait (state `broken`) instead of failing;
  * - exchanging a table closes the old one before it opens the new: both may name the same files, which are locked.
@@ -30,7 +31,7 @@ import { exchangeTable } from "./exchange.ts";
 import { type InactiveTable, ManagedDevice } from "./managed-device.ts";
 import { hintingAtLayer } from "./missing-layer.ts";
 import type { NamedDevice } from "./named-device.ts";
-import { type OpenedTable, openSegments } from "./opened-table.ts";
+import { type OpenedTable, claimed, openSegments } from "./opened-table.ts";
 import { deviceReferences, readTable, resolvePaths } from "./references.ts";
 import type { DeviceSnapshot } from "./snapshot.ts";
 
@@ -84,7 +85,9 @@ export class DeviceManager {
   /** Gives something that was opened elsewhere a name; the manager closes it, also if this fails. */
   async adopt(name: string, opened: OpenedTable): Promise<NamedDevice> {
     try {
-      return await this.#add(name, opened.device.limits.capabilities.readOnly, async () => opened);
+      return await this.#add(name, opened.device.limits.capabilities.readOnly, async ({ holder }) =>
+        claimed(opened, holder),
+      );
     } catch (error) {
       await opened.close().catch(() => {});
       throw error;
@@ -313,6 +316,7 @@ export class DeviceManager {
         environment: this.#environment,
         readOnly,
         schemes: { ...schemes, ...borrow },
+        holder: owner.holder,
       });
     } catch (error) {
       throw this.#departures.namingHolder(this.#devices.namingHolder(hintingAtLayer(error, segments), owner));

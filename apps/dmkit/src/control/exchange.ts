@@ -6,7 +6,7 @@
  *      3  the new table is opened, and fits                               the old one is opened again
  *      4  requests go on                                                  (neither opens: requests wait)
  */
-import { BlockIoError, type Logger, type Segment, codeOf } from "@dmkit/block-io";
+import { BlockIoError, type Logger, type Segment, claims, codeOf } from "@dmkit/block-io";
 import type { InactiveTable, ManagedDevice } from "./managed-device.ts";
 import { fitsInPlaceOf } from "./named-device.ts";
 import { type OpenedTable, failureOf } from "./opened-table.ts";
@@ -87,7 +87,10 @@ async function openNew(managed: ManagedDevice, next: InactiveTable, context: Exc
   }
 }
 
-/** Opens a table and puts it in, unless the device was given up in the meantime: nobody would close it then. */
+/**
+ * Opens a table and puts it in, unless the device was given up in the meantime: nobody would close it then; or a device
+ * above would now stand on what somebody else writes to (`EBUSY`).
+ */
 async function putIn({ device }: ManagedDevice, open: () => Promise<OpenedTable>): Promise<void> {
   const gone = (): BlockIoError =>
     new BlockIoError("the device was removed", { code: "ESHUTDOWN", device: device.name, op: "resume" });
@@ -98,6 +101,15 @@ async function putIn({ device }: ManagedDevice, open: () => Promise<OpenedTable>
     throw gone();
   }
   device.putIn(opened);
+  try {
+    claims.verify();
+  } catch (error) {
+    await device
+      .takeOut()
+      ?.close()
+      .catch(() => {});
+    throw error;
+  }
 }
 
 async function openFitting(

@@ -4,6 +4,7 @@ import {
   BlockIoError,
   type Environment,
   type Health,
+  type Holder,
   type MessageOptions,
   type Segment,
   shellQuote,
@@ -29,6 +30,8 @@ interface RunningMessage {
 
 export class ManagedDevice {
   readonly device: NamedDevice;
+  /** As others are told of it who ask for what it uses. */
+  readonly holder: Holder;
   /** Names of exports, and whether their clients may write. */
   readonly exports: Map<string, { readonly writes: boolean }> = new Map();
   /** As what other devices have opened it. */
@@ -44,9 +47,18 @@ export class ManagedDevice {
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(name: string, readOnly: boolean, environment: Environment) {
-    this.device = new NamedDevice(name, environment.clock);
+    const device = new NamedDevice(name, environment.clock);
+    this.device = device;
     this.#health = new HealthRecord(environment);
     this.readOnly = readOnly;
+    this.holder = {
+      get name() {
+        return `device ${device.name}`;
+      },
+      get advice() {
+        return `remove that device first: dmkit remove ${device.name}`;
+      },
+    };
   }
 
   get name(): string {

@@ -25,6 +25,7 @@ import {
   type Limits,
   type MessageOptions,
   type Operation,
+  type Place,
   type RangeDescription,
   type StorageFacts,
   type TargetDevice,
@@ -123,6 +124,11 @@ export class NamedDevice implements TargetDevice {
     this.#live = this.#opened.device;
     this.#gate?.open();
     this.#gate = undefined;
+  }
+
+  /** On the table in place; without one they are nowhere else. */
+  places(offset: number, length: number): readonly Place[] {
+    return [{ on: this.#opened?.device ?? this, offset, length }];
   }
 
   read(offset: number, into: Buffer): Promise<void> {

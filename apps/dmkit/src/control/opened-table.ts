@@ -5,11 +5,14 @@ import {
   type Environment,
   GuardedDevice,
   type Health,
+  type Holder,
   type MessageOptions,
   type RangeDescription,
   SECTOR,
   type Segment,
   type TargetDevice,
+  type Use,
+  claims,
   healthOf,
   isTargetDevice,
   openTable,
@@ -22,6 +25,8 @@ import type { SegmentStatus } from "./snapshot.ts";
 
 export interface OpenedTable {
   readonly device: BlockDevice;
+  /** What it uses without having claimed it. */
+  readonly unclaimed?: readonly { readonly device: BlockDevice; readonly use: Use }[];
   /** One line a segment, as it is now. */
   table(): string;
   segments(): readonly SegmentStatus[];
@@ -38,6 +43,7 @@ export interface OpenSettings {
   readonly environment: Environment;
   readonly readOnly: boolean;
   readonly schemes: DeviceSchemes;
+  readonly holder: Holder;
 }
 
 /** Opens all segments or none. */
@@ -71,8 +77,12 @@ export function openedAs(
 ): OpenedTable {
   const target = isTargetDevice(device) ? device : undefined;
   const length = device.size / SECTOR;
+  // An image takes what its clients write; a target owns what it was put on.
+  const lowers = below.length === 0 ? [device] : below;
+  const use = below.length === 0 ? "shares" : "owns";
   return {
     device,
+    unclaimed: lowers.map((lower) => ({ device: lower, use })),
     table: () => ["0", length, args.target, ...args.words().map(quoteTableWord)].join(" "),
     segments: () => [segmentStatus(0, length, args.target, target)],
     descriptions: target?.descriptions ?? [],
@@ -126,4 +136,21 @@ function noMessages(device: BlockDevice, words: readonly string[]): BlockIoError
     op: "message",
     hint: "An image takes no messages.",
   });
+}
+
+/** The same, with a claim on what it uses, which closing it gives back. Throws `EBUSY`; then nothing is claimed. */
+export function claimed(opened: OpenedTable, holder: Holder): OpenedTable {
+  const { device, unclaimed = [] } = opened;
+  const claimant = { holder, device };
+  const taken: (() => void)[] = [];
+  const giveBack = (): void => {
+    for (const one of taken.splice(0)) one();
+  };
+  try {
+    for (const one of unclaimed) taken.push(claims.take({ claimant, ...one }));
+  } catch (error) {
+    giveBack();
+    throw error;
+  }
+  return { ...opened, close: () => opened.close().finally(giveBack) };
 }

@@ -1,7 +1,13 @@
 /** What table lines refer to: other named devices, paths, and memory that is gone when the table is closed. */
-import { realpathSync } from "node:fs";
 import { resolve } from "node:path";
-import { BlockIoError, type OptionTable, type Segment, parseTable, schemeOf } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type OptionTable,
+  type Segment,
+  identityOf,
+  parseTable,
+  schemeOf,
+} from "@dmkit/block-io";
 import { absoluteImageReference } from "@dmkit/image";
 import { isNbdUri, resolveNbdUri } from "@dmkit/nbd";
 import { targets } from "../targets.ts";
@@ -39,19 +45,11 @@ export function lowerReferences(table: string): string[] {
   return table === "" ? [] : [...referencesOf(readTable(table))];
 }
 
-/** Whether a table stands on a file, by whatever path. */
+/** Whether a table stands on a file, by whatever name. */
 export function refersTo(table: string, path: string): boolean {
-  const file = realPath(path);
-  return file !== undefined && lowerReferences(table).some((reference) => realPath(reference) === file);
-}
-
-function realPath(reference: string): string | undefined {
-  if (schemeOf(reference) !== undefined) return undefined;
-  try {
-    return realpathSync(reference);
-  } catch {
-    return undefined;
-  }
+  if (schemeOf(path) !== undefined) return false;
+  const file = identityOf(path);
+  return lowerReferences(table).some((reference) => identityOf(reference) === file);
 }
 
 /** The text of a table with other names for the devices it refers to. */

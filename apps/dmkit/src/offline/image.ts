@@ -7,14 +7,13 @@
  * - the locks are those the server takes, so that nobody works on an image that is being served;
  * - what was opened is closed, whatever goes wrong.
  */
-import { realpathSync } from "node:fs";
 import {
   type BlockDevice,
   BlockIoError,
   type Environment,
   type ImageDevices,
   type ImageFormat,
-  schemeOf,
+  identityOf,
 } from "@dmkit/block-io";
 import { openReference } from "../devices.ts";
 import { type Recognised, recognise } from "./detect.ts";
@@ -181,15 +180,6 @@ export function refuseTwice(references: readonly string[]): void {
     const identity = identityOf(reference);
     if (seen.has(identity)) throw usage(`${reference} is given twice`, "Each device has one place.");
     seen.add(identity);
-  }
-}
-
-function identityOf(reference: string): string {
-  if (schemeOf(reference) !== undefined) return reference;
-  try {
-    return realpathSync(reference);
-  } catch {
-    return reference;
   }
 }
 

@@ -114,7 +114,8 @@ async function openImage(image: string, what: WhatToServe, environment: Environm
           environment,
           ...(createSize === undefined ? {} : { createSize }),
         })
-      : await openReference(image, readOnly ? "read" : "write", environment);
+      : // The device it becomes has the claim, under its name.
+        await openReference(image, readOnly ? "read" : "write", environment, "looks");
   return openedAs(device, { target: "linear", words: () => [image, "0"] });
 }
 

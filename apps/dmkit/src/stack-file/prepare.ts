@@ -39,7 +39,8 @@ async function bytesOf(reference: string, environment: Environment): Promise<num
     const found = statSync(reference, { throwIfNoEntry: false });
     if (found?.isFile() === true) return found.size;
   }
-  const opened = await openReference(reference, "read", environment);
+  // Only how large it is: whoever uses it need not be asked.
+  const opened = await openReference(reference, "read", environment, "looks");
   try {
     return opened.size;
   } finally {

@@ -22,6 +22,7 @@ import { BlockIoError, codeOf, toBlockIoError } from "../errors.ts";
 import { native } from "../native.ts";
 import { blockDeviceQueue, blockDeviceSectorSize, blockDeviceSize } from "./block-device-facts.ts";
 import { FileDevice } from "./file.ts";
+import { originOf } from "./origin.ts";
 
 export interface FileDeviceOptions {
   /** Default false. */
@@ -32,6 +33,8 @@ export interface FileDeviceOptions {
   readonly preallocate?: boolean;
   /** Hold an advisory lock while open. Default true; needs the optional package koffi. */
   readonly lock?: boolean;
+  /** A device of the same file, open read-only by the same owner: the lock for writing takes the place of its lock. */
+  readonly beside?: FileDevice | undefined;
   /** Default: the path. */
   readonly name?: string;
   readonly environment?: Environment;
@@ -52,7 +55,7 @@ export async function openFile(path: string, options: FileDeviceOptions = {}): P
         hint: "Give a regular file or a block device.",
       });
     }
-    if (options.lock !== false) lock(fd, name, readOnly);
+    if (options.lock !== false) lock(fd, name, readOnly, options.beside);
     const size = stat.isFile() ? stat.size : blockDeviceSize(fd, stat, name);
     const sectorSize = stat.isFile() ? 512 : blockDeviceSectorSize(stat);
     const holes = native !== undefined && (readOnly || (await canPunch(fd, stat, size)));
@@ -62,6 +65,7 @@ export async function openFile(path: string, options: FileDeviceOptions = {}): P
       holes,
       sectorSize,
       isRegular: stat.isFile(),
+      origin: originOf(fstatSync(fd, { bigint: true })),
       environment: options.environment ?? realEnvironment,
     });
     if (options.preallocate) await preallocate(fd, name, size);
@@ -156,7 +160,7 @@ function syncFolder(path: string): void {
   }
 }
 
-function lock(fd: number, name: string, readOnly: boolean): void {
+function lock(fd: number, name: string, readOnly: boolean, beside: FileDevice | undefined): void {
   if (native === undefined) {
     // Reading beside a writer can show torn data but harms nobody's image.
     if (readOnly) return;
@@ -167,7 +171,9 @@ function lock(fd: number, name: string, readOnly: boolean): void {
       hint: "Install koffi, or make sure nobody else uses the file and open it with locking off.",
     });
   }
+  beside?.unlock();
   if (native.tryLock(fd, !readOnly)) return;
+  beside?.lockShared();
   throw new BlockIoError("is in use by another process", {
     code: "EBUSY",
     device: name,

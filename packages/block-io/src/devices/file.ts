@@ -24,6 +24,7 @@ import { statfs } from "node:fs/promises";
 import {
   type Extent,
   type Limits,
+  type Place,
   type StorageFacts,
   type WriteZeroesOptions,
   done,
@@ -36,6 +37,7 @@ import { GuardedDevice } from "../guard.ts";
 import { native } from "../native.ts";
 import { diskOf } from "./block-device-facts.ts";
 import { InFlight } from "./in-flight.ts";
+import type { Origin } from "./origin.ts";
 import { SyncGate } from "./sync-gate.ts";
 
 /** What is found out about a file when it is opened. */
@@ -47,6 +49,7 @@ export interface FileFacts {
   readonly sectorSize: 512 | 4096;
   /** A file, not a block device. */
   readonly isRegular: boolean;
+  readonly origin: Origin;
   readonly environment: Environment;
 }
 
@@ -61,6 +64,7 @@ const LOOK_EVERY = 10_000;
 /** Made by {@link openFile}. */
 export class FileDevice extends GuardedDevice {
   readonly path: string;
+  readonly #origin: Origin;
   readonly #fd: number;
   readonly #flushes: FlushGroup;
   /** Requests that changed the file and are over. */
@@ -84,6 +88,7 @@ export class FileDevice extends GuardedDevice {
   constructor(path: string, fd: number, size: number, facts: FileFacts) {
     super(facts.name, size, limitsOf(facts));
     this.path = path;
+    this.#origin = facts.origin;
     this.#fd = fd;
     this.#flushes = new FlushGroup(
       () => this.#sync(),
@@ -95,6 +100,20 @@ export class FileDevice extends GuardedDevice {
     this.#scheduler = facts.environment.scheduler;
     this.#reads = new SyncGate(facts.environment.clock);
     this.#writes = new SyncGate(facts.environment.clock);
+  }
+
+  places(offset: number, length: number): readonly Place[] {
+    return [{ on: this.#origin.name, offset: this.#origin.offset + offset, length }];
+  }
+
+  /** Takes the shared lock of readers; false: somebody holds the one for writing. */
+  lockShared(): boolean {
+    return native?.tryLock(this.#fd, false) ?? true;
+  }
+
+  /** Lets go of the lock, for another device of the same file whose lock guards both. */
+  unlock(): void {
+    native?.unlock(this.#fd);
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {

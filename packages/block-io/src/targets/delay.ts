@@ -3,7 +3,7 @@ import { type BlockDevice, SECTOR } from "../device.ts";
 import { type Clock, sleep } from "../environment.ts";
 import type { OptionsOf } from "../options.ts";
 import type { Target } from "../target.ts";
-import { LinearDevice } from "./linear.ts";
+import { LinearDevice, shared } from "./linear.ts";
 
 export const delayOptions = {
   device: { type: "device", help: "the device below" },
@@ -90,6 +90,9 @@ export const delay: Target<DelayOptions> = {
     return { device, offset, read, write, flush };
   },
   print: ({ device, offset, read, write, flush }) => [device, ...[offset, read, write, flush].map(String)],
-  open: async ({ device, offset, ...delays }, { name, size, lower, environment }) =>
-    new DelayDevice(await lower(device, "write"), offset * SECTOR, size, delays, environment.clock, name),
+  uses: ({ device, offset }, size) => [shared(device, offset, size)],
+  async open({ device, offset, ...delays }, { name, size, lower, environment }) {
+    const below = await lower(...shared(device, offset, size));
+    return new DelayDevice(below, offset * SECTOR, size, delays, environment.clock, name);
+  },
 };

@@ -9,7 +9,7 @@ import type { Clock } from "../environment.ts";
 import { BlockIoError } from "../errors.ts";
 import type { OptionsOf } from "../options.ts";
 import type { Target } from "../target.ts";
-import { LinearDevice } from "./linear.ts";
+import { LinearDevice, shared } from "./linear.ts";
 
 export const flakeyOptions = {
   device: { type: "device", help: "the device below" },
@@ -123,6 +123,9 @@ export const flakey: Target<FlakeyOptions> = {
     ...[offset, up, down].map(String),
     ...(behaviour === flakeyOptions.behaviour.default ? [] : ["1", behaviour]),
   ],
-  open: async ({ device, offset, ...intervals }, { name, size, lower, environment }) =>
-    new FlakeyDevice(await lower(device, "write"), offset * SECTOR, size, intervals, environment.clock, name),
+  uses: ({ device, offset }, size) => [shared(device, offset, size)],
+  async open({ device, offset, ...intervals }, { name, size, lower, environment }) {
+    const below = await lower(...shared(device, offset, size));
+    return new FlakeyDevice(below, offset * SECTOR, size, intervals, environment.clock, name);
+  },
 };

@@ -1,5 +1,6 @@
 /** `linear`: a run of sectors of another device. */
 import { type BlockDevice, SECTOR } from "../device.ts";
+import type { DeviceUse } from "../lower-devices.ts";
 import type { OptionsOf } from "../options.ts";
 import { type Target, requireRoom } from "../target.ts";
 import { MappedDevice, type Piece } from "./mapped.ts";
@@ -33,6 +34,11 @@ export class LinearDevice extends MappedDevice {
   }
 }
 
+/** What a target does with a device whose requests it only hands on. @param offset sectors; @param length bytes. */
+export function shared(device: string, offset: number, length: number): DeviceUse {
+  return [device, "shares", { offset: offset * SECTOR, length }];
+}
+
 export const linear: Target<LinearOptions> = {
   name: "linear",
   version: [1, 0, 0],
@@ -44,6 +50,8 @@ export const linear: Target<LinearOptions> = {
     offset: args.number("offset", linearOptions.offset),
   }),
   print: ({ device, offset }) => [device, String(offset)],
-  open: async ({ device, offset }, { name, size, lower }) =>
-    new LinearDevice(await lower(device, "write"), offset * SECTOR, size, name),
+  uses: ({ device, offset }, size) => [shared(device, offset, size)],
+  async open({ device, offset }, { name, size, lower }) {
+    return new LinearDevice(await lower(...shared(device, offset, size)), offset * SECTOR, size, name);
+  },
 };

@@ -22,6 +22,7 @@ import {
 } from "../format/write-log.ts";
 import { requireBlank } from "../blank.ts";
 import { zeroes } from "../guard.ts";
+import type { DeviceUse } from "../lower-devices.ts";
 import { type OptionsOf, parseOptions } from "../options.ts";
 import { type Target, printNamed } from "../target.ts";
 import { LinearDevice } from "./linear.ts";
@@ -173,6 +174,14 @@ async function holdsLog(log: BlockDevice): Promise<boolean> {
   return block.length >= SECTOR && isWriteLog(block);
 }
 
+// What somebody else wrote would be missing in the log.
+function usesOf(
+  { device, log }: Pick<LogWritesOptions, "device" | "log">,
+  size: number,
+): Record<"device" | "log", DeviceUse> {
+  return { device: [device, "owns", { offset: 0, length: size }], log: [log, "owns"] };
+}
+
 export const logWrites: Target<LogWritesOptions> = {
   name: "log-writes",
   version: [1, 0, 0],
@@ -186,10 +195,12 @@ export const logWrites: Target<LogWritesOptions> = {
     return parseOptions(logWritesOptions, { device, log, ...named }, "log-writes");
   },
   print: (options) => [options.device, options.log, ...printNamed(namedOptions, logWritesOptions, options)],
-  async open({ device, log, force }, { name, size, environment, lower }) {
-    const below = await lower(device, "write");
-    const target = await lower(log, "write");
-    if (!(await holdsLog(target))) await requireBlank(target, { force });
+  uses: (options, size) => Object.values(usesOf(options, size)),
+  async open(options, { name, size, environment, lower }) {
+    const { device, log } = usesOf(options, size);
+    const below = await lower(...device);
+    const target = await lower(...log);
+    if (!(await holdsLog(target))) await requireBlank(target, { force: options.force });
     return LogWritesDevice.open(below, target, size, environment, name);
   },
 };

@@ -10,6 +10,7 @@ import {
   type Capabilities,
   type Extent,
   type Limits,
+  type Place,
   type StorageFacts,
   type WriteZeroesOptions,
   done,
@@ -39,6 +40,17 @@ export abstract class MappedDevice extends GuardedTarget {
 
   /** Where the byte at `offset` lives, and for how long the mapping goes on from there. */
   protected abstract locate(offset: number): Piece;
+
+  places(offset: number, length: number): readonly Place[] {
+    const places: Place[] = [];
+    for (let at = 0; at < length; ) {
+      const piece = this.locate(offset + at);
+      const count = Math.min(piece.length, length - at);
+      places.push({ on: piece.device, offset: piece.offset, length: count });
+      at += count;
+    }
+    return places;
+  }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
     const { device, offset: below, length } = this.locate(offset);

@@ -5,10 +5,11 @@
  *      device 0  chunk 0             chunk 2
  *      device 1            chunk 1             chunk 3
  */
-import { type BlockDevice, SECTOR } from "../device.ts";
+import { type BlockDevice, type Place, SECTOR } from "../device.ts";
 import { BlockIoError } from "../errors.ts";
 import type { OptionsOf } from "../options.ts";
 import { type Target, requireRoom } from "../target.ts";
+import { shared } from "./linear.ts";
 import { MappedDevice, type Piece } from "./mapped.ts";
 
 export const stripedOptions = {
@@ -77,9 +78,38 @@ export class StripedDevice extends MappedDevice {
     };
   }
 
+  /** One run on each device: chunks that are neighbours there are whole, but for the first and the last. */
+  override places(offset: number, length: number): readonly Place[] {
+    const runs = this.#stripes.map(({ device }) => ({
+      on: device,
+      offset: Number.POSITIVE_INFINITY,
+      end: 0,
+    }));
+    const last = Math.floor((offset + length - 1) / this.#chunk);
+    const first = Math.floor(offset / this.#chunk);
+    const count = this.#stripes.length;
+    for (const chunk of ends(first, last, count)) {
+      const from = Math.max(offset, chunk * this.#chunk);
+      const until = Math.min(offset + length, (chunk + 1) * this.#chunk);
+      const run = runs[chunk % count] as (typeof runs)[number];
+      const at = this.locate(from).offset;
+      run.offset = Math.min(run.offset, at);
+      run.end = Math.max(run.end, at + until - from);
+    }
+    return runs
+      .filter(({ end }) => end > 0)
+      .map(({ on, offset: start, end }) => ({ on, offset: start, length: end - start }));
+  }
+
   #refuse(reason: string, hint: string): BlockIoError {
     return new BlockIoError(reason, { code: "EINVAL", device: this.name, op: "open", hint });
   }
+}
+
+/** The first and the last chunks of a run: each device has its first and its last among them. */
+function* ends(first: number, last: number, count: number): Iterable<number> {
+  for (let chunk = first; chunk <= Math.min(last, first + count - 1); chunk += 1) yield chunk;
+  for (let chunk = Math.max(first, last - count + 1); chunk <= last; chunk += 1) yield chunk;
 }
 
 export const striped: Target<StripedOptions> = {
@@ -103,10 +133,13 @@ export const striped: Target<StripedOptions> = {
     String(chunk),
     ...stripes.flatMap(({ device, offset }) => [device, String(offset)]),
   ],
+  uses: ({ stripes }, size) =>
+    stripes.map(({ device, offset }) => shared(device, offset, size / stripes.length)),
   async open({ chunk, stripes }, { name, size, lower }) {
     const lowers: Stripe[] = [];
     for (const { device, offset } of stripes) {
-      lowers.push({ device: await lower(device, "write"), offset: offset * SECTOR });
+      const below = await lower(...shared(device, offset, size / stripes.length));
+      lowers.push({ device: below, offset: offset * SECTOR });
     }
     return new StripedDevice(lowers, chunk * SECTOR, size, name);
   },

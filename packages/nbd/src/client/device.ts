@@ -12,11 +12,12 @@ import {
   type Extent,
   GuardedDevice,
   type Health,
+  type Place,
   type WriteZeroesOptions,
   done,
 } from "@dmkit/block-io";
 import { CMD, CMD_FLAG, FLAG } from "../protocol.ts";
-import type { NbdUri } from "../uri.ts";
+import { type NbdUri, placeOf } from "../uri.ts";
 import { ExtentMerger, kindOf } from "./extents.ts";
 import { Link } from "./link.ts";
 import { named } from "./named.ts";
@@ -61,6 +62,7 @@ export async function openNbd(target: string | NbdUri, options: NbdClientOptions
 
 export class NbdDevice extends GuardedDevice {
   readonly #link: Link;
+  readonly #place: string;
   readonly #flags: number;
   readonly #piece: number;
   // Bytes; pieces do not cross multiples of it.
@@ -74,6 +76,7 @@ export class NbdDevice extends GuardedDevice {
     const { terms } = session;
     const limits = limitsOf(terms, choices);
     super(link.name, usableSize(terms, choices), limits);
+    this.#place = `nbd ${placeOf(link.uri)}`;
     this.#flags = terms.flags;
     this.#piece = Math.min(payloadLimit(terms, limits.logicalBlockSize), PIECE);
     this.#widePiece = WIDE_PIECE;
@@ -100,6 +103,11 @@ export class NbdDevice extends GuardedDevice {
   // everything kept that it should have covered, does not.
   protected override get failsForGood(): boolean {
     return this.failure !== undefined;
+  }
+
+  /** The same export is the same bytes, over however many connections. Who else serves them nobody can tell here. */
+  places(offset: number, length: number): readonly Place[] {
+    return [{ on: this.#place, offset, length }];
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
