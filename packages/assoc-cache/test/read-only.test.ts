@@ -94,6 +94,6 @@ it("of historical metadata too", async () => {
 it("makes no cache where there is none", async () => {
   const [source, cache] = [new MemoryDevice(2 ** 20), new MemoryDevice(2 ** 20)];
   await expect(
-    openOn(sealed(source) as never, sealed(cache) as never, { ...options, persistence: 0 }, realEnvironment),
+    openOn(sealed(source), sealed(cache) as never, { ...options, persistence: 0 }, realEnvironment),
   ).rejects.toMatchObject({ code: "EROFS" });
 });
