@@ -180,7 +180,7 @@ describe("figures", () => {
     const figures = figuresOf(snapshot(0, []), snapshot(1000, [{ ...device(5), name: "a\u001b[2Jb" }]));
     const lines = screenOf(figures);
     expect(lines.join("")).not.toMatch(/\p{Cc}/u);
-    expect(lines.at(-1)).toContain("a?[2Jb");
+    expect(lines.at(-1)).toContain("a\\x1b[2Jb");
     expect(lines.at(-1)?.indexOf("live")).toBe((lines.at(-2)?.indexOf("STATE") ?? 0) + 1);
   });
 

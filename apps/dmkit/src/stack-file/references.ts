@@ -40,7 +40,8 @@ export function refuseMisspelt(
   problems: Problems,
 ): void {
   for (const { word, path, at } of words) {
-    if (made.has(path) || existsSync(path)) continue;
+    // One or two letters are like everything.
+    if (word.length < 3 || made.has(path) || existsSync(path)) continue;
     const meant = problems.closest(word, names);
     if (meant === undefined) continue;
     problems.add(
