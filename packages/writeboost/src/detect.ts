@@ -16,7 +16,7 @@ import {
 import { IDENTITY_START, type Identity, decodeIdentity } from "./format/identity.ts";
 import { decodeRecord } from "./format/plog.ts";
 import { decodeHeader } from "./format/superblock.ts";
-import { readPlogIdentity } from "./identity-keeper.ts";
+import { readPlogIdentity } from "./plog-place.ts";
 
 // As many plog segments are in use with the default number of buffers.
 const PLOG_SEGMENTS = 8;
@@ -46,7 +46,8 @@ async function detectCache(device: BlockDevice): Promise<Detected | undefined> {
 }
 
 function cacheText(device: BlockDevice, order: number, identity: Identity | undefined): string {
-  const { slots } = geometryOf(device.size, order);
+  const slots =
+    identity === undefined || identity.slots === 0 ? geometryOf(device.size, order).slots : identity.slots;
   const state = identity === undefined ? "" : identity.clean ? ", closed in order" : ", not closed in order";
   const dialect = identity?.dialect === "v2" ? ", v2" : "";
   return `writeboost cache, order ${order}, ${slots} slots${dialect}${state}`;
@@ -58,7 +59,7 @@ async function detectPlog(device: BlockDevice): Promise<Detected | undefined> {
   for (let order = MIN_ORDER; order <= MAX_ORDER; order += 1) {
     const fit = Math.floor(device.size / plogSegmentSize(order));
     if (fit === 0) break;
-    const identity = await readPlogIdentity(device, order);
+    const identity = await readPlogIdentity(device, order, device.size);
     if (identity === undefined || identity.order !== order) continue;
     return { certainty: "magic", role: "plog", text: `writeboost plog, order ${order}, ${fit} segments` };
   }

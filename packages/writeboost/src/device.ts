@@ -95,7 +95,7 @@ export class WriteboostDevice extends GuardedTarget {
   /** @param recovered what {@link recover} found; the devices are left to whoever opened them. */
   constructor(devices: Devices, recovered: Recovered, settings: DeviceSettings) {
     const limits = settings.readOnly === true ? readOnlyLimitsOver : limitsOver;
-    super(settings.name, settings.size, limits(devices.backing));
+    super(settings.name, settings.size, limits(devices));
     const { geometry, dialect, map, identity } = recovered;
     const { environment } = settings;
     this.#environment = environment;
@@ -382,7 +382,8 @@ export class WriteboostDevice extends GuardedTarget {
       await this.#record();
       // After a flush that failed, what the backing device shows need not be what it keeps; nor where it is bad.
       const { failures, badBlocks } = this.#writeback;
-      if (failures === 0 && badBlocks === 0) await this.#recorder.markClean(this.#backing);
+      if (failures === 0 && badBlocks === 0)
+        await this.#recorder.markClean(this.#backing, this.#environment.logger);
     } catch (error) {
       if (!isOutOfSpace(error)) throw error;
       this.#tell("warn", "no space to note that the cache was closed in order; nothing is lost", error);

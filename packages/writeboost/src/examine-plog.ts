@@ -6,53 +6,45 @@ import { type BlockDevice, BlockIoError } from "@dmkit/block-io";
 import type { Finding, Fix, Problem } from "./examine.ts";
 import { plogSegmentSize } from "./format/geometry.ts";
 import { NO_UUID } from "./format/identity.ts";
-import { lacksName, readPlogIdentity } from "./identity-keeper.ts";
+import { type Mismatch, sentence } from "./pairing.ts";
+import { plogBytes, readPlogIdentity } from "./plog-place.ts";
 import { type ScannedPlog, scanPlog } from "./plog-scan.ts";
 import type { ScannedLog } from "./scan.ts";
 
-/** @param blocked why nothing may be written, if so. */
+/** @param pairing `blocked`: why nothing may be written, if so. */
 export async function examinePlog(
   plog: BlockDevice | undefined,
   found: ScannedLog,
-  blocked: string | undefined,
+  pairing: { readonly mismatches: readonly Mismatch[]; readonly blocked: string | undefined },
   findings: Finding[],
 ): Promise<ScannedPlog | undefined> {
   if (plog === undefined) return undefined;
-  const pairing = await pairingOf(plog, found);
-  if (pairing === "foreign") {
+  const mismatch = pairing.mismatches.find(({ kind }) => kind === "plog-foreign");
+  if (mismatch !== undefined) {
     findings.push({
       problem: {
         kind: "plog-foreign",
         severity: "error",
         role: "plog",
         location: "device",
-        text: "This plog belongs to another cache, or lacks the name that this one had given its plog.",
-        advice: "Give the plog device the cache was used with, as large as it was.",
+        text: sentence(mismatch),
+        advice: mismatch.hint,
       },
     });
     return undefined;
   }
   const scanned = await scanOrExplain(plog, found, findings);
   if (scanned === undefined) return undefined;
-  const sound = blocked === undefined && found.damage === undefined;
-  report(found, scanned, sound && pairing === "paired", findings);
+  const sound = pairing.blocked === undefined && found.damage === undefined;
+  report(found, scanned, sound && (await isPaired(plog, found)), findings);
   return scanned;
 }
 
-async function pairingOf(
-  plog: BlockDevice,
-  { identity, geometry }: ScannedLog,
-): Promise<"paired" | "foreign" | "unknown"> {
-  const own = await readPlogIdentity(plog, geometry.order);
-  if (own === undefined && typeof identity === "object" && identity.plog !== NO_UUID && !identity.clean) {
-    return (await lacksName(plog, identity)) ? "foreign" : "unknown";
-  }
-  if (own === undefined || typeof identity !== "object" || identity.plog === NO_UUID) {
-    return own !== undefined && typeof identity === "object" && own.cache !== identity.cache
-      ? "foreign"
-      : "unknown";
-  }
-  return own.cache === identity.cache && own.plog === identity.plog ? "paired" : "foreign";
+/** Whether both identity records name each other. */
+async function isPaired(plog: BlockDevice, { identity, geometry }: ScannedLog): Promise<boolean> {
+  if (typeof identity !== "object" || identity.plog === NO_UUID) return false;
+  const own = await readPlogIdentity(plog, geometry.order, await plogBytes(plog, identity));
+  return own?.cache === identity.cache && own.plog === identity.plog;
 }
 
 async function scanOrExplain(

@@ -10,9 +10,10 @@ import type { Dialect } from "./format/checksum.ts";
 import { type Geometry, SLOTS_START, slotStart } from "./format/geometry.ts";
 import { IDENTITY_START, type Identity, NO_UUID, decodeIdentity, uuidAt } from "./format/identity.ts";
 import { HEADER_START, type Header, RECORD_START, decodeHeader, isBareHeader } from "./format/superblock.ts";
-import { readPlogIdentity, sampleOf } from "./identity-keeper.ts";
 import { cleanLoss } from "./clean-loss.ts";
 import { examinePlog } from "./examine-plog.ts";
+import { type Mismatch, findMismatches, sentence } from "./pairing.ts";
+import { readPlogIdentity } from "./plog-place.ts";
 import type { ScannedPlog } from "./plog-scan.ts";
 import { type ScannedLog, type Split, adoptLog, readBlock, scan } from "./scan.ts";
 
@@ -88,11 +89,12 @@ export async function examine(image: Image, options: ExamineOptions): Promise<Ex
   const findings: Finding[] = [];
   const found = await readLog(image, options, findings);
   if (found === undefined) return { findings, found, plog: undefined, split: [] };
-  const mismatch = await checkPairing(image, found, findings);
-  const plog = await examinePlog(image.plog, found, mismatch, findings);
+  const mismatches = await findMismatches(found.identity, image);
+  const unpaired = reportPairing(image, found, mismatches, findings);
+  const plog = await examinePlog(image.plog, found, { mismatches, blocked: unpaired }, findings);
   // A plog that is none of this cache's: its own may have the end of the log.
   const strange = image.plog !== undefined && plog === undefined;
-  const blocked = mismatch ?? (strange ? "give the plog device of this cache first" : undefined);
+  const blocked = unpaired ?? (strange ? "give the plog device of this cache first" : undefined);
   const refused = found.damage !== undefined || blocked !== undefined;
   checkLog(found, blocked, findings);
   checkSlots(found, refused, findings);
@@ -231,35 +233,30 @@ async function readIdentity(
 async function findPlogIdentity(plog: BlockDevice): Promise<Identity | undefined> {
   // It is the last sector whatever the order is, if it is there at all.
   for (const order of [4, 5, 6, 7, 8, 9, 10]) {
-    const identity = await readPlogIdentity(plog, order);
+    const identity = await readPlogIdentity(plog, order, plog.size);
     if (identity !== undefined && identity.order === order) return identity;
   }
   return undefined;
 }
 
 /** Whether the devices belong together. Returns why nothing may be written, if so. */
-async function checkPairing(
+function reportPairing(
   { backing, plog }: Image,
   { identity }: ScannedLog,
+  mismatches: readonly Mismatch[],
   findings: Finding[],
-): Promise<string | undefined> {
+): string | undefined {
   if (typeof identity !== "object") {
     return backing === undefined ? "give the backing device as well, then it can be repaired" : undefined;
   }
-  if (backing !== undefined) {
-    const text =
-      backing.size !== identity.backingSize
-        ? `The cache belongs to a backing device of ${identity.backingSize} bytes, this one has ${backing.size}.`
-        : identity.clean && (await sampleOf(backing)) !== identity.backingSample
-          ? "This is not the backing device of the cache, or it has been changed since without the cache."
-          : undefined;
-    if (text !== undefined) {
-      const advice = "Give the right backing device; if it was changed on purpose, format the cache device.";
-      findings.push({
-        problem: { kind: "backing", severity: "error", role: "backing", location: "device", text, advice },
-      });
-      return "give the right backing device first";
-    }
+  const wrong = mismatches.find(({ kind }) => kind === "backing");
+  if (wrong !== undefined) {
+    const { hint: advice } = wrong;
+    const text = sentence(wrong);
+    findings.push({
+      problem: { kind: "backing", severity: "error", role: "backing", location: "device", text, advice },
+    });
+    return "give the right backing device first";
   }
   if (plog !== undefined || identity.plog === NO_UUID) return undefined;
   findings.push({

@@ -18,8 +18,8 @@ import {
 } from "./format/geometry.ts";
 import { IDENTITY_START } from "./format/identity.ts";
 import { HEADER_START, encodeHeader } from "./format/superblock.ts";
-import { plogIdentityOffset } from "./identity-keeper.ts";
 import { inParallel } from "./parallel.ts";
+import { plogNameOffset } from "./plog-place.ts";
 import { plogCapacity } from "./plog-scan.ts";
 
 export interface FormatOptions {
@@ -64,7 +64,7 @@ export async function formatCache(
   if (plog !== undefined) {
     await plog.writeZeroes(0, plogUsed * plogSegmentSize(order));
     // The name that an earlier cache gave it.
-    const name = plogIdentityOffset(plog, order);
+    const name = plogNameOffset(plog.size, order);
     if (name !== undefined) await plog.writeZeroes(name, 512);
     await plog.flush();
   }

@@ -11,7 +11,7 @@ import { decodeHead, printBlocks } from "./format/head.ts";
 import { IDENTITY_START, type Identity, decodeIdentity, encodeIdentity } from "./format/identity.ts";
 import { type RecordHeader, decodeRecordHeader, decodeRecords } from "./format/plog.ts";
 import { HEADER_START, RECORD_START, decodeRecord, encodeHeader, encodeRecord } from "./format/superblock.ts";
-import { plogIdentityOffset } from "./identity-keeper.ts";
+import { plogBytes, plogNameOffset } from "./plog-place.ts";
 import { plogCapacity } from "./plog-scan.ts";
 import { type ScannedLog, scan } from "./scan.ts";
 
@@ -44,7 +44,7 @@ export interface DumpedPlogSegment {
 export interface ImageDump {
   readonly format: "writeboost";
   readonly version: 1;
-  /** Size of the cache device, and of the backing device where that is known. */
+  /** Size of the cache device, and of what counts of the backing device where that is known. */
   readonly cacheBytes: number;
   readonly backingBytes: number | null;
   readonly dialect: Dialect;
@@ -59,6 +59,7 @@ export interface ImageDump {
   /** Everything else in the first MiB and in the heads of slots. */
   readonly raw: readonly DumpedBytes[];
   readonly plog: {
+    /** Of the device that are the plog. */
     readonly bytes: number;
     readonly segments: readonly DumpedPlogSegment[];
     /** The sector with the copy of the identity record. */
@@ -159,12 +160,13 @@ async function dumpSlots(
 
 async function dumpPlog(
   plog: BlockDevice,
-  { geometry, backingSize }: ScannedLog,
+  { geometry, backingSize, identity: own }: ScannedLog,
   { signal }: OfflineWork,
 ): Promise<ImageDump["plog"]> {
   const size = plogSegmentSize(geometry.order);
   const bounds = { blocks: geometry.blocks, backing: (backingSize ?? Number.MAX_SAFE_INTEGER) / 512 };
-  const fit = plogCapacity(plog, geometry.order);
+  const bytes = await plogBytes(plog, own);
+  const fit = plogCapacity(plog, geometry.order, bytes);
   const segments: DumpedPlogSegment[] = [];
   const buffer = Buffer.alloc(size);
   for (let segment = 0; segment < fit; segment += 1) {
@@ -184,12 +186,12 @@ async function dumpPlog(
       segments.push({ segment, records, ...(after === "" ? {} : { after }) });
     }
   }
-  const offset = plogIdentityOffset(plog, geometry.order);
-  if (offset === undefined) return { bytes: plog.size, segments, identity: null };
+  const offset = bytes > plog.size ? undefined : plogNameOffset(bytes, geometry.order);
+  if (offset === undefined) return { bytes, segments, identity: null };
   const sector = Buffer.alloc(512);
   await plog.read(offset, sector);
   const identity = isZero(sector) ? null : { offset, bytes: base64(sector) };
-  return { bytes: plog.size, segments, identity };
+  return { bytes, segments, identity };
 }
 
 function base64(bytes: Buffer): string {

@@ -10,6 +10,7 @@ import {
 } from "@dmkit/block-io";
 import { WriteboostDevice } from "./device.ts";
 import type { Dialect } from "./format/checksum.ts";
+import { limitsOver, requireWholeBlocks } from "./limits.ts";
 import { type Tunables, checked, friendlyTunables } from "./options.ts";
 import { type Devices, recover } from "./recovery.ts";
 import { readSuperblock } from "./scan.ts";
@@ -48,6 +49,7 @@ export async function openWriteboost(devices: Devices, options: OpenOptions = {}
   checked({ segment_size_order: options.order, nr_rambuf_pool: pool, dialect: options.dialect });
   checked(options.tunables ?? {});
   requireRoom(backing, 0, size);
+  requireWholeBlocks(size, cache, limitsOver(devices));
   if (cache === backing || plog === backing || plog === cache) {
     throw new BlockIoError("backing, cache and plog must be different devices", {
       code: "EINVAL",
@@ -64,6 +66,7 @@ export async function openWriteboost(devices: Devices, options: OpenOptions = {}
       order: options.order,
       dialect: options.dialect,
       pool,
+      size,
       force: options.force === true,
       progress: options.progress,
     },

@@ -8,11 +8,18 @@ import {
   MIN_SLOTS,
   SLOTS_START,
   geometryOf,
+  geometryWith,
   plogSegmentSize,
   slotStart,
 } from "./format/geometry.ts";
 import { type Blocks, type Head, encodeHead, parseBlocks, roomBehind } from "./format/head.ts";
-import { IDENTITY_START, type Identity, encodeIdentity } from "./format/identity.ts";
+import {
+  IDENTITY_START,
+  type Identity,
+  NO_WITNESS,
+  decodeIdentity,
+  encodeIdentity,
+} from "./format/identity.ts";
 import { type RecordHeader, encodeRecordHeader } from "./format/plog.ts";
 import { checkMetadata } from "./format/segment.ts";
 import { HEADER_START, RECORD_START, decodeHeader, encodeHeader, encodeRecord } from "./format/superblock.ts";
@@ -21,8 +28,12 @@ import { HEADER_START, RECORD_START, decodeHeader, encodeHeader, encodeRecord } 
 export interface ParsedDump {
   readonly dialect: Dialect;
   readonly geometry: Geometry;
+  /** Bytes that the backing device has at least; undefined where that is not known. */
+  readonly backing: number | undefined;
   /** The first MiB. */
   readonly superblock: Buffer;
+  /** The identity record in it, whether or not the fields of the dump say it. */
+  readonly identity: Identity | "blank" | "foreign";
   readonly slots: ReadonlyMap<number, { readonly head: Head; readonly torn: boolean }>;
   /** By slot: heads that fields cannot say. */
   readonly raw: ReadonlyMap<number, Buffer>;
@@ -57,27 +68,23 @@ class DumpParser {
   }
 
   parse(dump: unknown): ParsedDump {
-    const { cache, backing, plog } = this.#image;
+    const { cache, plog } = this.#image;
     const fields = this.#object(dump, "the dump");
     this.#require(
       fields["format"] === "writeboost" && fields["version"] === 1,
       "format: not a writeboost dump",
     );
-    this.#require(
-      fields["cacheBytes"] === cache.size,
-      `cacheBytes: the cache device has ${cache.size} bytes`,
-    );
+    // Larger is fine: the dump says how many slots there are.
+    const bytes = this.#integer(fields, "cacheBytes", 0, Number.MAX_SAFE_INTEGER);
+    this.#require(bytes <= cache.size, `cacheBytes: the cache device has ${cache.size} bytes`);
     const dialect = dialects.find((one) => one === fields["dialect"]);
     if (dialect === undefined) throw this.#refuse(`dialect: ${dialects.join(" or ")}`);
-    this.#geometry = geometryOf(cache.size, this.#integer(fields, "order", 4, 10));
-    const { slots: count, order } = this.#geometry;
-    this.#require(count >= MIN_SLOTS && fields["slots"] === count, `slots: the cache device has ${count}`);
+    const order = this.#integer(fields, "order", 4, 10);
+    const room = geometryOf(cache.size, order).slots;
+    this.#require(room >= MIN_SLOTS, `order: the cache device has room for ${room} slots`);
+    this.#geometry = geometryWith(order, this.#integer(fields, "slots", MIN_SLOTS, room));
     if (fields["backingBytes"] !== null) {
       this.#backing = this.#integer(fields, "backingBytes", 512, Number.MAX_SAFE_INTEGER);
-      this.#require(
-        backing === undefined || backing.size === this.#backing,
-        "backingBytes: not this backing device",
-      );
     }
     const superblock = Buffer.alloc(SLOTS_START);
     encodeHeader(order).copy(superblock, HEADER_START);
@@ -95,14 +102,25 @@ class DumpParser {
     );
     const { puts, records } =
       given === null ? { puts: [], records: [] } : this.#plog(this.#object(given, "plog"));
-    return { dialect, geometry: this.#geometry, superblock, slots, raw, plog: puts, records };
+    const identity = decodeIdentity(superblock.subarray(IDENTITY_START, IDENTITY_START + BLOCK));
+    return {
+      dialect,
+      geometry: this.#geometry,
+      backing: fields["backingBytes"] === null ? undefined : this.#backing,
+      superblock,
+      identity,
+      slots,
+      raw,
+      plog: puts,
+      records,
+    };
   }
 
   #identity(value: unknown): Identity {
     const fields = this.#object(value, "identity");
     const large = (name: string): number => this.#integer(fields, name, 0, Number.MAX_SAFE_INTEGER);
     const dialect = dialects.find((one) => one === fields["dialect"]);
-    const { cache, plog, clean } = fields;
+    const { cache, plog, clean, version = 1, witness = NO_WITNESS } = fields;
     const uuid = /^[0-9a-f]{32}$/;
     if (dialect === undefined) throw this.#refuse(`identity.dialect: ${dialects.join(" or ")}`);
     if (typeof cache !== "string" || !uuid.test(cache))
@@ -110,7 +128,17 @@ class DumpParser {
     if (typeof plog !== "string" || !uuid.test(plog))
       throw this.#refuse("identity.plog: 32 hexadecimal digits");
     if (typeof clean !== "boolean") throw this.#refuse("identity.clean: true or false");
+    // Dumps of before there were versions say nothing of what came with the second.
+    if (version !== 1 && version !== 2) throw this.#refuse("identity.version: 1 or 2");
+    if (typeof witness !== "string" || !/^[0-9a-f]{64}$/.test(witness))
+      throw this.#refuse("identity.witness: 64 hexadecimal digits");
+    const slots = version === 1 ? 0 : large("slots");
+    this.#require(
+      slots === 0 || slots === this.#geometry.slots,
+      "identity.slots: not as many as the dump has",
+    );
     return {
+      version,
       dialect,
       order: this.#integer(fields, "order", 0, 255),
       clean,
@@ -122,6 +150,9 @@ class DumpParser {
       coveredId: large("coveredId"),
       lastId: large("lastId"),
       recordedId: large("recordedId"),
+      slots,
+      plogSize: version === 1 ? 0 : large("plogSize"),
+      witness,
     };
   }
 
@@ -191,9 +222,13 @@ class DumpParser {
 
   #plog(fields: Fields): { puts: ParsedDump["plog"][number][]; records: ParsedDump["records"][number][] } {
     const plog = this.#image.plog as BlockDevice;
-    this.#require(fields["bytes"] === plog.size, `plog.bytes: the plog device has ${plog.size} bytes`);
+    const total = this.#integer(fields, "bytes", 512, Number.MAX_SAFE_INTEGER);
+    this.#require(
+      total <= plog.size && total % 512 === 0,
+      `plog.bytes: the plog device has ${plog.size} bytes`,
+    );
     const size = plogSegmentSize(this.#geometry.order);
-    const fit = Math.floor(plog.size / size);
+    const fit = Math.floor(total / size);
     const puts: ParsedDump["plog"][number][] = [];
     const records: ParsedDump["records"][number][] = [];
     const mentioned = new Set<number>();
@@ -224,13 +259,13 @@ class DumpParser {
     for (let segment = 0; segment < fit; segment += 1) {
       if (!mentioned.has(segment)) puts.push({ offset: segment * size, bytes: Buffer.alloc(512) });
     }
-    if (plog.size - fit * size >= 512) {
+    if (total - fit * size >= 512) {
       const { identity } = fields;
       const copy =
         identity === null
           ? Buffer.alloc(512)
           : this.#bytes(this.#object(identity, "plog.identity"), "plog.identity", 512);
-      puts.push({ offset: plog.size - 512, bytes: copy });
+      puts.push({ offset: total - 512, bytes: copy });
     }
     return { puts, records };
   }

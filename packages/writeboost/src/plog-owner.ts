@@ -5,7 +5,7 @@
 import { type BlockDevice, BlockIoError, contentsOf, notBlank, requireBlank } from "@dmkit/block-io";
 import { BLOCK } from "./format/geometry.ts";
 import { IDENTITY_START, NO_UUID, uuidAt } from "./format/identity.ts";
-import { plogIdentityOffset, readPlogIdentity } from "./identity-keeper.ts";
+import { plogBytes, plogNameOffset, readPlogIdentity } from "./plog-place.ts";
 import type { ScannedPlog } from "./plog-scan.ts";
 import type { ScannedLog } from "./scan.ts";
 
@@ -21,10 +21,11 @@ export async function judgePlog(
   force: boolean,
 ): Promise<"own" | "new"> {
   const { identity, geometry } = found;
-  const name = await readPlogIdentity(plog, geometry.order);
+  const bytes = await plogBytes(plog, identity);
+  const name = await readPlogIdentity(plog, geometry.order, bytes);
   if (typeof identity === "object") {
     if (name?.cache === identity.cache) return "own";
-    const nameless = plogIdentityOffset(plog, geometry.order) === undefined;
+    const nameless = plogNameOffset(bytes, geometry.order) === undefined;
     if (identity.plog === NO_UUID || identity.clean || !nameless) {
       await requireBlank(plog, { force });
       return "new";

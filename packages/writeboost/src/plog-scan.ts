@@ -3,6 +3,7 @@ import { type BlockDevice, BlockIoError, isZero } from "@dmkit/block-io";
 import { type Rebuilt, rebuildSegment } from "./core/plog-replay.ts";
 import { blocksPerSegment, plogSegmentSize } from "./format/geometry.ts";
 import { decodeRecords } from "./format/plog.ts";
+import { plogBytes } from "./plog-place.ts";
 import { SEGMENTS_FOR_TWO } from "./plog-writer.ts";
 import type { ScannedLog } from "./scan.ts";
 
@@ -19,10 +20,13 @@ export interface ScannedPlog {
   readonly lost: number;
 }
 
-/** Plog segments that fit. Throws `EINVAL` if none does, or the device cannot write single sectors. */
-export function plogCapacity(plog: BlockDevice, order: number): number {
+/**
+ * Plog segments that fit. Throws `EINVAL` if none does, or the device cannot write single sectors.
+ * @param bytes of the device that are the plog; default: all.
+ */
+export function plogCapacity(plog: BlockDevice, order: number, bytes: number = plog.size): number {
   const size = plogSegmentSize(order);
-  const fit = Math.floor(plog.size / size);
+  const fit = Math.floor(Math.min(bytes, plog.size) / size);
   if (plog.limits.logicalBlockSize !== 512) {
     throw new BlockIoError("a plog device must be able to write single sectors of 512 bytes", {
       code: "EINVAL",
@@ -68,7 +72,7 @@ export async function scanPlog(
   wanted: number = 0,
 ): Promise<ScannedPlog> {
   const size = plogSegmentSize(order);
-  const fit = plogCapacity(plog, order);
+  const fit = plogCapacity(plog, order, await plogBytes(plog, identity));
   const own = inUse(identity, fit);
   const bounds = { blocks: blocksPerSegment(order), backing: backingSize / 512 };
   const later = new Map<number, Rebuilt>();

@@ -5,7 +5,7 @@
  * What is in RAM is copied when the request arrives. A slot may be used again while it is being read: then the
  * segment id it holds has changed, and that part is looked up once more.
  */
-import { done } from "@dmkit/block-io";
+import { ByteAccess, done } from "@dmkit/block-io";
 import { runEnd, runStart, sectorBits } from "./core/sectors.ts";
 import { FULL_SIZE, HIT, ON_BUFFER } from "./core/statistics.ts";
 import { BLOCK, SLOTS_START } from "./format/geometry.ts";
@@ -24,9 +24,14 @@ interface Part {
 
 export class ReadPath {
   readonly #parts: Parts;
+  // Sectors that were written when the devices had smaller blocks are there still.
+  readonly #cache: ByteAccess;
+  readonly #backing: ByteAccess;
 
   constructor(parts: Parts) {
     this.#parts = parts;
+    this.#cache = new ByteAccess(parts.log.cache);
+    this.#backing = new ByteAccess(parts.backing);
   }
 
   /** Calls `missed` for every whole part that came from the backing device, when it is there. */
@@ -108,7 +113,7 @@ export class ReadPath {
   ): Promise<void> {
     const piece = part.length === into.length ? into : into.subarray(part.at, part.at + part.length);
     if (part.id !== 0) return this.#readCache(part, offset, piece);
-    const reading = this.#parts.backing.read(part.from, piece);
+    const reading = this.#backing.read(part.from, piece);
     if (missed === undefined) return reading;
     return reading.then(() => missed(part.from, piece));
   }
@@ -117,7 +122,7 @@ export class ReadPath {
     const { log } = this.#parts;
     log.check();
     try {
-      await log.cache.read(part.from, piece);
+      await this.#cache.read(part.from, piece);
     } catch (error) {
       throw log.die(error);
     }

@@ -4,9 +4,9 @@
  * None of it is needed for what is in the log, it makes recovery faster and pairing surer. So where there is no
  * space for it, it is left as it was, and tried again when it is due again; any other error ends the cache.
  */
-import { type BlockDevice, isOutOfSpace } from "@dmkit/block-io";
+import { type BlockDevice, type Logger, isOutOfSpace } from "@dmkit/block-io";
 import { RECORD_START, encodeRecord } from "./format/superblock.ts";
-import { type IdentityKeeper, sampleOf } from "./identity-keeper.ts";
+import type { IdentityKeeper } from "./identity-keeper.ts";
 import type { SegmentLog } from "./segment-log.ts";
 
 export class Recorder {
@@ -48,13 +48,13 @@ export class Recorder {
   }
 
   /** The cache is being closed in order: everything in the log is durable. Throws `ENOSPC`, and what `backing` throws. */
-  async markClean(backing: BlockDevice): Promise<void> {
+  async markClean(backing: BlockDevice, logger: Logger): Promise<void> {
     if (this.#identity === undefined) return;
     await this.#log.flushCache();
     await backing.flush();
-    const backingSample = await sampleOf(backing);
+    const witness = await this.#identity.witness(backing, logger);
     const { durable, lastFlushed } = this.#log;
-    await this.#identity.write({ clean: true, backingSample, coveredId: durable, lastId: lastFlushed });
+    await this.#identity.write({ clean: true, witness, coveredId: durable, lastId: lastFlushed });
     await this.#log.cache.flush();
   }
 }

@@ -26,12 +26,14 @@ import {
   slotOf,
   slotStart,
 } from "./format/geometry.ts";
-import { IDENTITY_START, type Identity, NO_UUID, encodeIdentity } from "./format/identity.ts";
+import { IDENTITY_START, type Identity, NO_UUID, NO_WITNESS, encodeIdentity } from "./format/identity.ts";
 import { RECORD_START, encodeRecord } from "./format/superblock.ts";
 import { checkFormat, formatCache } from "./format-cache.ts";
-import { checkPairing, newUuid, plogIdentityOffset } from "./identity-keeper.ts";
+import { newUuid } from "./identity-keeper.ts";
+import { requirePair } from "./pairing.ts";
 import { completion } from "./plog-complete.ts";
 import { judgePlog } from "./plog-owner.ts";
+import { plogBytes, plogNameOffset } from "./plog-place.ts";
 import { type ScannedPlog, plogCapacity, scanPlog } from "./plog-scan.ts";
 import { type ScannedLog, type Split, adoptLog, readSuperblock, scan } from "./scan.ts";
 import { inParallel } from "./parallel.ts";
@@ -50,6 +52,8 @@ export interface RecoveryOptions {
   readonly dialect: Dialect | undefined;
   /** RAM buffers; decides P. */
   readonly pool: number;
+  /** Bytes of the backing device that are mapped. */
+  readonly size: number;
   /** Format what is not blank, and take a plog of unknown contents. */
   readonly force: boolean;
   readonly progress?: ((slots: number, of: number) => void) | undefined;
@@ -86,7 +90,7 @@ export async function recover(
   const { cache, backing, plog } = devices;
   if ((await readSuperblock(cache)) === "none") await make(devices, options);
   const found = await scan(cache, backing.size, { ...options, environment });
-  if (found.identity !== "blank" && found.identity !== "foreign") await checkPairing(found.identity, devices);
+  await requirePair(found.identity, devices);
   if (found.damage !== undefined) {
     throw new BlockIoError(`the log is damaged: ${found.damage}`, {
       code: "EFORMAT",
@@ -103,10 +107,12 @@ export async function recover(
       hint: "Open it as type 0.",
     });
   }
-  const fit = plog === undefined ? 0 : plogCapacity(plog, found.geometry.order);
+  const plogSize = plog === undefined ? 0 : await plogBytes(plog, found.identity);
+  const fit = plog === undefined ? 0 : plogCapacity(plog, found.geometry.order, plogSize);
   const segments = plog === undefined ? 0 : plogSegments(options.pool, fit);
+  const bound = found.backingSize ?? backing.size;
   const scanned =
-    plog && (await scanOwn(plog, found, { cache, backing, segments, force: options.force }, environment));
+    plog && (await scanOwn(plog, found, { cache, bound, segments, force: options.force }, environment));
   if (scanned !== undefined) await completion.run(cache, found, scanned.rebuilt);
   await recoverySteps.invalidate(cache, found);
   const last = await rebuild(cache, found, scanned?.rebuilt ?? []);
@@ -118,7 +124,7 @@ export async function recover(
   if (found.record > last) await cache.write(RECORD_START, encodeRecord(last));
   const split = adoptLog(found, first, last, lastWriteback);
   const introduction = (): Promise<Identity | undefined> =>
-    introduce(devices, found, last, segments, environment);
+    introduce(devices, found, { last, segments, plogSize, size: options.size }, environment);
   const identity = split.length === 0 ? await introduction() : undefined;
   // What a former life wrote may be in some volatile cache still: no answer may be given on that ground.
   await Promise.all([cache.flush(), backing.flush()]);
@@ -152,15 +158,10 @@ async function make({ cache, backing, plog }: Devices, options: RecoveryOptions)
 async function scanOwn(
   plog: BlockDevice,
   found: ScannedLog,
-  {
-    cache,
-    backing,
-    segments,
-    force,
-  }: Pick<Devices, "cache" | "backing"> & { segments: number; force: boolean },
+  { cache, bound, segments, force }: { cache: BlockDevice; bound: number; segments: number; force: boolean },
   { logger }: Environment,
 ): Promise<ScannedPlog> {
-  const scanned = await scanPlog(plog, found, backing.size, segments);
+  const scanned = await scanPlog(plog, found, bound, segments);
   const isNew = (await judgePlog(plog, cache, found, scanned, force)) === "new";
   // A cache that has been type 0 so far owns nothing in any plog, whatever is there.
   if (isNew || (typeof found.identity === "object" && found.identity.plog === NO_UUID))
@@ -231,10 +232,9 @@ async function zeroPlog(
 
 /** Writes the identity record, unless its place belongs to somebody else. */
 async function introduce(
-  { cache, backing, plog }: Devices,
+  { cache, plog }: Devices,
   { identity: found, geometry, dialect, record: recorded }: ScannedLog,
-  last: number,
-  segments: number,
+  { last, segments, plogSize, size }: { last: number; segments: number; plogSize: number; size: number },
   { random }: Environment,
 ): Promise<Identity | undefined> {
   if (found === "foreign") return undefined;
@@ -244,22 +244,27 @@ async function introduce(
     plogUuid = before === undefined || before.plog === NO_UUID ? newUuid(random) : before.plog;
   }
   const identity: Identity = {
+    version: 2,
     dialect,
     order: geometry.order,
     clean: false,
     cache: before?.cache ?? newUuid(random),
     plog: plogUuid,
-    backingSize: backing.size,
+    // Never less than before: the log may have blocks behind what is mapped now.
+    backingSize: Math.max(size, before?.backingSize ?? 0),
     backingSample: 0,
     plogSegments: segments,
     // The flush that makes the record durable makes the log durable as well.
     coveredId: Math.min(last, before?.coveredId ?? 0),
     lastId: last,
     recordedId: Math.min(last, recorded),
+    slots: geometry.slots,
+    plogSize,
+    witness: NO_WITNESS,
   };
   const block = encodeIdentity(identity);
   // The plog first, and durably: a cache that names a plog must find that name on it, whenever the power fails.
-  const offset = plog && plogIdentityOffset(plog, geometry.order);
+  const offset = plog && plogNameOffset(plogSize, geometry.order);
   if (plog !== undefined && offset !== undefined) {
     if (before === undefined) {
       // And a plog with a name must find the cache that has given it, or it would be taken for another one's.

@@ -6,7 +6,8 @@ import { type BlockDevice, BlockIoError, type Environment, realEnvironment } fro
 import { BLOCK } from "./format/geometry.ts";
 import { IDENTITY_START, decodeIdentity, encodeIdentity } from "./format/identity.ts";
 import { openWriteboost } from "./open.ts";
-import { type ScannedLog, scan } from "./scan.ts";
+import { requirePair, requirePairForView } from "./pairing.ts";
+import { type ScannedLog, readBlock, scan } from "./scan.ts";
 import { openAt } from "./view.ts";
 
 export interface ReplayOptions {
@@ -22,16 +23,23 @@ const CHUNK = 1024 * 1024;
 
 /**
  * Throws what opening and writing back throw, and the signal's reason; where a segment is damaged, the hint says up
- * to which one there is a whole state. Resolves with the last id applied.
+ * to which one there is a whole state. Devices that do not belong together are refused (`EFORMAT`) before anything
+ * else is found out, and that is all they are told. Resolves with the last id applied.
  */
 export async function replay(
   cache: BlockDevice,
   backing: BlockDevice,
   options: ReplayOptions = {},
 ): Promise<number> {
-  if (options.until !== undefined) return replayUntil(cache, backing, options.until, options);
+  const { plog, until } = options;
+  const identity = decodeIdentity(await readBlock(cache, IDENTITY_START));
+  // What the plog has comes after all that can be told apart: up to a segment it is not needed.
+  await (until === undefined ? requirePair : requirePairForView)(identity, { cache, backing, plog });
+  if (until !== undefined) return replayUntil(cache, backing, until, options);
+  // What is mapped: a device that has grown is as large as it was to the cache.
+  const size = typeof identity === "object" ? identity.backingSize : backing.size;
   try {
-    return await replayAll(cache, backing, options);
+    return await replayAll(cache, backing, size, options);
   } catch (error) {
     throw await namingLastGood(error, cache, backing, options);
   }
@@ -40,11 +48,12 @@ export async function replay(
 async function replayAll(
   cache: BlockDevice,
   backing: BlockDevice,
+  size: number,
   { plog, signal, progress, environment = realEnvironment }: ReplayOptions,
 ): Promise<number> {
   const device = await openWriteboost(
     { backing, cache, plog },
-    { environment, tunables: { nr_max_batched_writeback: 1000 } },
+    { environment, size, tunables: { nr_max_batched_writeback: 1000 } },
   );
   try {
     await device.dropCaches({
@@ -84,7 +93,10 @@ async function namingLastGood(
 
 /** The last segment before the first damage, if everything dirty up to there is in the log, and is anything. */
 function lastGood(found: ScannedLog): number | undefined {
-  const { damage, rotten, ids, first, last, record, lastWriteback, identity } = found;
+  const { damage, rotten, ids, first, last, record, lastWriteback, identity, problems } = found;
+  // Blocks behind the end of the device, in a log that knows of no device: it may well be the wrong one.
+  const strange = problems.some(({ problem }) => problem === "sector");
+  if (typeof identity !== "object" && strange) return undefined;
   const bad = rotten.map((slot) => ids[slot] as number).filter((id) => id > lastWriteback && id <= last);
   if (damage === undefined && bad.length === 0) return undefined;
   // After an orderly close even the oldest must be there; after a crash the log begins where it can.
@@ -105,7 +117,7 @@ async function replayUntil(
   { signal, progress }: ReplayOptions,
 ): Promise<number> {
   const view = await openAt({ backing, cache }, until);
-  await forgetSample(cache);
+  await forgetWitness(cache);
   const wanted = Buffer.allocUnsafe(CHUNK);
   const present = Buffer.allocUnsafe(CHUNK);
   for (let at = 0; at < view.size; at += CHUNK) {
@@ -124,8 +136,8 @@ async function replayUntil(
   return until;
 }
 
-/** The backing device is about to change: its sample in the identity record does not count any more. */
-async function forgetSample(cache: BlockDevice): Promise<void> {
+/** The backing device is about to change: its witness in the identity record does not count any more. */
+async function forgetWitness(cache: BlockDevice): Promise<void> {
   const block = Buffer.alloc(BLOCK);
   await cache.read(IDENTITY_START, block);
   const identity = decodeIdentity(block);

@@ -14,12 +14,23 @@ import { BLOCK, SLOTS_START, slotStart } from "./format/geometry.ts";
 import { encodeHead } from "./format/head.ts";
 import { checksumHolds, segmentSize } from "./format/segment.ts";
 import { HEADER_START, encodeRestoring } from "./format/superblock.ts";
+import { requirePairForView } from "./pairing.ts";
 import { type ParsedDump, badDump, parseDump } from "./parse-dump.ts";
 import { inParallel } from "./parallel.ts";
 
-/** Throws `EINVAL` if the dump cannot be true for these devices; then nothing has been written. */
+/**
+ * Throws `EINVAL` if the dump cannot be true for these devices, `EFORMAT` if the backing device is another one or was
+ * changed since; then nothing has been written.
+ */
 export async function restore(image: Image, dump: unknown, work: OfflineWork): Promise<void> {
   const parsed = parseDump(image, dump);
+  // Of the plog, the dump says all there is, its name included.
+  await requirePairForView(parsed.identity, { cache: image.cache, backing: image.backing });
+  const { backing } = image;
+  if (backing !== undefined && backing.size < (parsed.backing ?? 0)) {
+    const reason = `backingBytes: ${backing.name} has ${backing.size} bytes`;
+    throw badDump(image.cache, reason, "Give the right backing device. Nothing has been written.");
+  }
   await checkData(image, parsed, work);
   const writer = new Restorer(image.cache);
   await restoreSlots(writer, parsed, work);

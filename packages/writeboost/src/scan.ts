@@ -14,6 +14,7 @@ import {
 } from "@dmkit/block-io";
 import type { BlockMap } from "./core/block-map.ts";
 import { type Log, logRules } from "./core/log.ts";
+import { type Claims, ringsOf, smallestRing } from "./core/ring.ts";
 import type { Dialect } from "./format/checksum.ts";
 import {
   BLOCK,
@@ -22,7 +23,9 @@ import {
   MIN_SLOTS,
   SLOTS_START,
   geometryOf,
+  geometryWith,
   slotOf,
+  slotStart,
 } from "./format/geometry.ts";
 import { IDENTITY_START, type Identity, decodeIdentity } from "./format/identity.ts";
 import { HEADER_START, RECORD_START, decodeHeader, decodeRecord } from "./format/superblock.ts";
@@ -51,7 +54,7 @@ export interface ScannedLog extends Log {
   readonly geometry: Geometry;
   readonly dialect: Dialect;
   readonly identity: Identity | "blank" | "foreign";
-  /** Bytes: as given, else as the identity record says; undefined where nobody knows. */
+  /** Bytes in front of which all blocks lie: as the identity record says, else as given; undefined where nobody knows. */
   readonly backingSize: number | undefined;
   /** last_writeback_segment_id as far as it is believed: see {@link believed}. */
   readonly record: number;
@@ -99,7 +102,10 @@ export async function readSuperblock(cache: BlockDevice): Promise<{ order: numbe
   );
 }
 
-/** @param givenSize bytes of the backing device; undefined: the identity record's, or unknown. Throws `EFORMAT`. */
+/**
+ * Throws `EFORMAT`.
+ * @param givenSize bytes of the backing device, if there is one; the identity record's counts, where there is that.
+ */
 export async function scan(
   cache: BlockDevice,
   givenSize: number | undefined,
@@ -115,31 +121,37 @@ export async function scan(
   const identity = decodeIdentity(await readBlock(cache, IDENTITY_START));
   const own = typeof identity === "object";
   const order = orderOf(cache, superblock.order, identity, options);
-  const geometry = geometryOf(cache.size, order);
-  if (geometry.slots < MIN_SLOTS) {
-    throw refuse(
-      cache,
-      `there is room for ${geometry.slots} segments, and at least ${MIN_SLOTS} are needed`,
-      "The device has been truncated, or is too small for this segment_size_order.",
-    );
-  }
   const recordOnDevice = decodeRecord(await readBlock(cache, RECORD_START));
   const record = believed(recordOnDevice, identity);
-  const backingSize = givenSize ?? (own ? identity.backingSize : undefined);
-  const work = { progress, signal, environment, thorough: options.thorough === true };
-  const scanner = new SlotScanner(cache, backingSize ?? ANY_SIZE, geometry, work);
-  await scanner.readHeads();
+  const backingSize = own ? identity.backingSize : givenSize;
+  const thorough = options.thorough === true;
+  const work = { progress, signal, environment, thorough, mapped: givenSize ?? 0 };
+  const read = async (geometry: Geometry): Promise<SlotScanner> => {
+    const heads = new SlotScanner(cache, backingSize ?? ANY_SIZE, geometry, work);
+    await heads.readHeads();
+    return heads;
+  };
+  let geometry = ringOn(cache, order, identity);
+  let scanner = await read(geometry);
+  // Where nobody knows how many slots there were, the segments do.
+  const isKnown = own && identity.slots > 0;
+  const slots = isKnown ? geometry.slots : slotsBySegments(cache, order, record, scanner);
+  if (slots !== geometry.slots) {
+    geometry = geometryWith(order, slots);
+    scanner = await read(geometry);
+  }
   const dialect = options.dialect ?? (own ? identity.dialect : await scanner.detect(superblock.order));
   const covered = own ? identity.coveredId : 0;
   await scanner.verify(dialect, Math.max(record, covered));
   const { ids, valid, map, problems } = scanner;
+  const chain = logRules.find({ ids, valid, tail: geometry.tail, record, covered });
   const log = asClosed(
-    logRules.find({ ids, valid, tail: geometry.tail, record, covered }),
+    isKnown ? chain : await withoutStray(chain, scanner, dialect),
     record,
     ids.length,
     identity,
   );
-  const rotten = options.thorough === true ? await scanner.verifyRest(dialect) : [];
+  const rotten = thorough ? await scanner.verifyRest(dialect) : [];
   const { checksummed } = scanner;
   return {
     ...log,
@@ -157,6 +169,63 @@ export async function scan(
     map,
     checksummed,
   };
+}
+
+/** The ring as recorded, else as large as there is room for. Throws `EFORMAT` where the device has been cut short. */
+function ringOn(cache: BlockDevice, order: number, identity: Identity | "blank" | "foreign"): Geometry {
+  const room = geometryOf(cache.size, order);
+  if (typeof identity === "object" && identity.slots > 0) {
+    const geometry = geometryWith(order, identity.slots);
+    if (room.slots < geometry.slots) throw tooShort(cache, geometry);
+    // Fewer are none that was ever made.
+    if (geometry.slots >= MIN_SLOTS) return geometry;
+  }
+  if (room.slots >= MIN_SLOTS) return room;
+  throw refuse(
+    cache,
+    `there is room for ${room.slots} segments, and at least ${MIN_SLOTS} are needed`,
+    "The device has been truncated, or is too small for this segment_size_order.",
+  );
+}
+
+/** Slots of the ring, where the length of the device need not tell. Throws `EFORMAT` if it has been cut short. */
+function slotsBySegments(
+  cache: BlockDevice,
+  order: number,
+  record: number,
+  { ids, misplaced }: SlotScanner,
+): number {
+  if (misplaced.size === 0) return ids.length;
+  const claims: Claims = { ids: Float64Array.from(ids), order, record };
+  for (const [slot, id] of misplaced) claims.ids[slot] = id;
+  const [ring, other] = ringsOf(claims);
+  if (ring !== undefined && other === undefined) return ring;
+  const least = ring ?? smallestRing(claims);
+  // One head that says nothing sane fits in some ring or other.
+  if (least === undefined || least <= ids.length || misplaced.size < 2) return ids.length;
+  throw tooShort(cache, geometryWith(order, least));
+}
+
+function tooShort(cache: BlockDevice, geometry: Geometry): BlockIoError {
+  return refuse(
+    cache,
+    `the device has been cut short: the log has ${geometry.slots} segment slots and reaches to byte ${slotStart(geometry, geometry.slots)}, the device has ${cache.size} bytes`,
+    "Make it at least as long again; what was there has to be there. Nothing has been written.",
+  );
+}
+
+/**
+ * A whole segment later than all of the log, in a slot where no ring has it that explains the others as well: the log
+ * would lose it. Rot of an id looks the same.
+ */
+async function withoutStray(log: Log, scanner: SlotScanner, dialect: Dialect): Promise<Log> {
+  if (log.damage !== undefined) return log;
+  for (const [slot, id] of scanner.misplaced) {
+    if (id <= log.last || !(await scanner.isWholeAt(slot, dialect))) continue;
+    const damage = `segment ${id} is whole, but in slot ${slot}, where a ring of this length does not have it: the device had another length when it was written`;
+    return { ...log, damage };
+  }
+  return log;
 }
 
 /**

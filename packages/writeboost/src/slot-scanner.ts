@@ -31,6 +31,8 @@ export interface ScanWork {
   readonly signal: AbortSignal | undefined;
   /** Whether {@link SlotScanner.verifyRest} follows. */
   readonly thorough: boolean;
+  /** Bytes of the largest backing device that the map has to do with, at least that which bounds the blocks. */
+  readonly mapped: number;
   readonly environment: Environment;
 }
 
@@ -44,6 +46,8 @@ export class SlotScanner {
   readonly valid: Uint8Array;
   readonly map: BlockMap;
   readonly problems: SlotProblem[] = [];
+  /** By slot: ids that cannot be where they are, of heads that could be right otherwise; they do not count. */
+  readonly misplaced: Map<number, number> = new Map();
   /** Segments whose whole contents were read and checksummed. */
   checksummed = 0;
   #sinceTurn = 0;
@@ -54,12 +58,12 @@ export class SlotScanner {
   /** By slot: whether its checksum was compared. */
   readonly #compared: Uint8Array;
 
-  /** @param backingSize bytes. */
+  /** @param backingSize bytes: blocks behind them cannot be right. */
   constructor(cache: BlockDevice, backingSize: number, geometry: Geometry, work: ScanWork) {
     const { slots, blocks } = geometry;
     this.ids = new Float64Array(slots);
     this.valid = new Uint8Array(slots);
-    this.map = new BlockMap(slots, blocks, Math.ceil(backingSize / BLOCK));
+    this.map = new BlockMap(slots, blocks, Math.ceil(Math.max(backingSize, work.mapped) / BLOCK));
     this.#cache = cache;
     this.#backingSize = backingSize;
     this.#geometry = geometry;
@@ -115,6 +119,7 @@ export class SlotScanner {
     }
     if (problem !== undefined) {
       if (problem !== "unused") this.problems.push({ slot, id, problem });
+      if (problem === "id" && id > 0 && length <= blocks) this.misplaced.set(slot, id);
       // A slot that claims an id it could have must be invalidated, or it might be believed one day.
       if (problem === "length" || problem === "sector") this.ids[slot] = id;
       return;
@@ -139,6 +144,16 @@ export class SlotScanner {
       for (const dialect of dialects) if (checksumHolds(dialect, segment)) return dialect;
     }
     return order === undefined ? "v2" : "classic";
+  }
+
+  /** Whether the segment of which `head` is in a slot is whole, wherever its id says that it should be. */
+  async isWholeAt(slot: number, dialect: Dialect): Promise<boolean> {
+    const buffer = Buffer.allocUnsafeSlow(this.#geometry.slotSize);
+    const head = buffer.subarray(0, BLOCK);
+    await this.#cache.read(slotStart(this.#geometry, slot), head);
+    const segment = buffer.subarray(0, segmentSize(decodeSegmentHeader(head).length));
+    await this.#cache.read(slotStart(this.#geometry, slot), segment);
+    return checksumHolds(dialect, segment);
   }
 
   /** Checksums whatever is above `covered` or may have been torn by the next use of its slot. */

@@ -10,6 +10,7 @@ import { type BlockDevice, BlockIoError, GuardedDevice, done, withCapabilities }
 import { Statistics } from "./core/statistics.ts";
 import type { Dialect } from "./format/checksum.ts";
 import { ReadPath } from "./read-path.ts";
+import { requirePairForView } from "./pairing.ts";
 import { adoptLog, scan } from "./scan.ts";
 import { SegmentLog } from "./segment-log.ts";
 
@@ -24,16 +25,20 @@ export interface ViewRange {
   readonly lastId: number;
 }
 
-/** The ids that can be viewed; 0 is the backing device without the cache. Throws `EFORMAT`. */
+/** The ids that can be viewed; 0 is the backing device without the cache. Throws `EFORMAT`, also for a wrong pair. */
 export async function viewRange(
   devices: { readonly backing: BlockDevice; readonly cache: BlockDevice },
   options: ViewOptions = {},
 ): Promise<ViewRange> {
   const found = await scan(devices.cache, devices.backing.size, options);
+  await requirePairForView(found.identity, devices);
   return { firstId: found.lastWriteback, lastId: found.last };
 }
 
-/** Throws `EINVAL` with the range for an id that cannot be shown, `EFORMAT` for what is no cache device. */
+/**
+ * Throws `EINVAL` with the range for an id that cannot be shown, `EFORMAT` for what is no cache device, and for devices
+ * that do not belong together.
+ */
 export async function openAt(
   devices: { readonly backing: BlockDevice; readonly cache: BlockDevice },
   id: number,
@@ -41,6 +46,7 @@ export async function openAt(
 ): Promise<BlockDevice> {
   const { backing, cache } = devices;
   const found = await scan(cache, backing.size, options);
+  await requirePairForView(found.identity, { cache, backing });
   if (!Number.isInteger(id) || id < found.lastWriteback || id > found.last) {
     throw new BlockIoError(`segment ${id} cannot be shown`, {
       code: "EINVAL",

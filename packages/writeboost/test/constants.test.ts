@@ -81,6 +81,7 @@ describe("segments", () => {
 describe("the identity record", () => {
   it("has its numbers in their places, in sector 8", () => {
     const block = encodeIdentity({
+      version: 2,
       dialect: "v2",
       order: 10,
       clean: true,
@@ -92,6 +93,9 @@ describe("the identity record", () => {
       coveredId: 2 ** 45,
       lastId: 2 ** 46,
       recordedId: 2 ** 47,
+      slots: 2 ** 33,
+      plogSize: 2 ** 41,
+      witness: "a0".repeat(32),
     });
     expect(IDENTITY_START).toBe(8 * 512);
     expect(block.subarray(0, 8)).toEqual(Buffer.from("dmkitWB1"));
@@ -100,9 +104,14 @@ describe("the identity record", () => {
       [64, 2n ** 45n],
       [72, 2n ** 46n],
       [80, 2n ** 47n],
+      [88, 2n ** 33n],
+      [96, 2n ** 41n],
     ] as const) {
       expect(block.subarray(at, at + 8)).toEqual(littleEndian(id));
     }
+    expect(block[12]).toBe(2);
+    expect(block.subarray(112, 144)).toEqual(Buffer.alloc(32, 0xa0));
+    expect(block.subarray(104, 112)).toEqual(Buffer.alloc(8));
     const sector = Buffer.from(block.subarray(0, 512)).fill(0, 8, 12);
     expect(block.subarray(8, 12)).toEqual(u32(crc32cByHand(sector)));
   });

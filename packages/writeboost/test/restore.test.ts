@@ -73,7 +73,8 @@ describe.each([
     await restore(wiped, dump, work);
     expect(wiped.cache.stable.equals(before.cache.stable)).toBe(true);
     expect(wiped.plog?.stable.equals(before.plog?.stable as Buffer) ?? true).toBe(true);
-    expect(wiped.backing.log).toEqual([]);
+    // Looked at, to see whether it is the one.
+    expect(wiped.backing.log.filter(({ op }) => op !== "read")).toEqual([]);
   });
 
   it("is left alone where nothing has changed", async () => {
@@ -135,7 +136,9 @@ it("a crash at any write leaves what nobody opens, and a second restore complete
 describe("what cannot be true is refused, and nothing is written", () => {
   it.each<[string, (dump: Record<string, unknown>) => void]>([
     ["another version", (dump) => (dump["version"] = 2)],
-    ["another size", (dump) => (dump["cacheBytes"] = 512)],
+    ["a larger size", (dump) => (dump["cacheBytes"] = MIB + (SLOTS + 1) * SLOT)],
+    ["more slots", (dump) => (dump["slots"] = SLOTS + 1)],
+    ["fewer slots than the identity record has", (dump) => (dump["slots"] = SLOTS - 1)],
     ["another order", (dump) => (dump["order"] = 6)],
     ["a record that is no number", (dump) => (dump["record"] = "1")],
     ["segments that are no list", (dump) => (dump["segments"] = {})],

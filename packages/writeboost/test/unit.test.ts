@@ -239,7 +239,7 @@ describe("opening", () => {
     await device.close();
     await untouched(on, async () => {
       expect(await attempt(on, { order: 5 })).toBe("EFORMAT");
-      expect(await attempt({ ...on, backing: new MemoryDevice(2 * MIB) })).toBe("EFORMAT");
+      expect(await attempt({ ...on, backing: new MemoryDevice(MIB / 2) })).toBe("EFORMAT");
       const other = new MemoryDevice(MIB);
       await other.write(0, block(9));
       expect(await attempt({ ...on, backing: other })).toBe("EFORMAT");

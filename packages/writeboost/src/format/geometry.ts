@@ -10,7 +10,8 @@
  *                     4096 each       data of metablocks 0 … B - 1
  *      plog device    segment 0, then segment after segment of (1 + 8) × B sectors
  *
- * Segment ids start at 1; id i lives in slot (i - 1) mod N. Plain numbers throughout: products of slots and
+ * Segment ids start at 1; id i lives in slot (i - 1) mod N. N is as many as fit when the device is formatted, and stays
+ * that when the device becomes larger: it stands in the identity record. Plain numbers throughout: products of slots and
  * sizes stay exact up to 2^53, where 32 bits would wrap at 2 TiB.
  */
 
@@ -49,12 +50,23 @@ export function blocksPerSegment(order: number): number {
   return 2 ** (order - 3) - 1;
 }
 
-/** @param size bytes of the cache device. Fewer than {@link MIN_SLOTS} slots must be refused by the caller. */
+/**
+ * Of a ring that fills a cache device of `size` bytes: right for a new one only, as a device may have grown since.
+ * Fewer than {@link MIN_SLOTS} slots must be refused by the caller.
+ */
 export function geometryOf(size: number, order: number): Geometry {
-  const slotSize = 512 * 2 ** order;
-  const slots = Math.max(0, Math.floor((size - SLOTS_START) / slotSize));
+  return geometryWith(order, Math.max(0, Math.floor((size - SLOTS_START) / slotSizeOf(order))));
+}
+
+/** Of a ring of `slots` slots. */
+export function geometryWith(order: number, slots: number): Geometry {
+  const slotSize = slotSizeOf(order);
   const tail = Math.max(1, Math.min(Math.floor((slots - 1) / 2), LARGEST_TAIL / slotSize));
   return { order, slotSize, slots, blocks: blocksPerSegment(order), tail };
+}
+
+function slotSizeOf(order: number): number {
+  return 512 * 2 ** order;
 }
 
 /** The slot segment `id` lives in. */

@@ -5,19 +5,24 @@
  *
  *      0    magic, 8 bytes "dmkitWB1"
  *      8    crc u32          CRC-32C of the sector with this field zero
- *      12   version u8 = 1
+ *      12   version u8       2; 1 is read, and has zeroes in what is marked with (2)
  *      13   dialect u8       0 classic, 1 v2
  *      14   clean u8         1: closed in order, nothing has changed since
  *      15   order u8
  *      16   cache uuid, 16 bytes
  *      32   plog uuid, 16 bytes, zero without a plog
- *      48   backing size u64, bytes
- *      56   backing sample u32   CRC-32C over blocks of the backing device; counts only when clean
+ *      48   backing size u64, bytes: all blocks in the log lie in front of it; the device may be larger
+ *      56   backing sample u32   version 1: CRC-32C over blocks of the backing device; counts only when clean
  *      60   plog segments u32    P when it was last written, 0 without a plog
  *      64   covered id u64   segments up to here have been on the cache device when it was flushed
  *      72   last id u64      of the log when it was closed; counts only when clean
  *      80   recorded id u64   copy of the superblock record, which has no checksum; written together with it
- *      88   zero
+ *      88   slots u64        (2) N; the cache device may be larger
+ *      96   plog size u64    (2) bytes of the plog device that are in use, its name in the last sector of them; else zero
+ *      104  zero
+ *      112  witness, 32 bytes    (2) of the first `backing size` bytes of the backing device (block-io's witness.ts);
+ *                            zero: none was taken; counts only when clean
+ *      144  zero
  */
 import { crc32c, getU32, getU8, isZero, setU32, setU64, setU8, tryU64 } from "@dmkit/block-io";
 import type { Dialect } from "./checksum.ts";
@@ -29,6 +34,7 @@ export const IDENTITY_START = 4096;
 const MAGIC = Buffer.from("dmkitWB1", "latin1");
 
 export interface Identity {
+  readonly version: 1 | 2;
   readonly dialect: Dialect;
   readonly order: number;
   readonly clean: boolean;
@@ -38,12 +44,21 @@ export interface Identity {
   readonly plog: string;
   /** Bytes. */
   readonly backingSize: number;
+  /** Of version 1. */
   readonly backingSample: number;
   readonly plogSegments: number;
   readonly coveredId: number;
   readonly lastId: number;
   readonly recordedId: number;
+  /** N; 0: not known. */
+  readonly slots: number;
+  /** Bytes; 0: there is no plog, or its size is not known. */
+  readonly plogSize: number;
+  /** 64 hexadecimal digits; {@link NO_WITNESS}: none. */
+  readonly witness: string;
 }
+
+export const NO_WITNESS: string = "0".repeat(64);
 
 export const NO_UUID: string = "0".repeat(32);
 
@@ -51,7 +66,7 @@ export const NO_UUID: string = "0".repeat(32);
 export function encodeIdentity(identity: Identity): Buffer {
   const block = Buffer.alloc(BLOCK);
   MAGIC.copy(block);
-  setU8(block, 12, 1);
+  setU8(block, 12, identity.version);
   setU8(block, 13, identity.dialect === "classic" ? 0 : 1);
   setU8(block, 14, identity.clean ? 1 : 0);
   setU8(block, 15, identity.order);
@@ -63,6 +78,9 @@ export function encodeIdentity(identity: Identity): Buffer {
   setU64(block, 64, identity.coveredId);
   setU64(block, 72, identity.lastId);
   setU64(block, 80, identity.recordedId);
+  setU64(block, 88, identity.slots);
+  setU64(block, 96, identity.plogSize);
+  Buffer.from(identity.witness, "hex").copy(block, 112, 0, 32);
   setU32(block, 8, crc32c(block.subarray(0, 512)));
   return block;
 }
@@ -78,15 +96,20 @@ export function decodeIdentity(block: Buffer): Identity | "blank" | "foreign" {
   if (isZero(block, 0, Math.min(block.length, BLOCK))) return "blank";
   const crc = getU32(sector, 8);
   setU32(sector, 8, 0);
-  if (!sector.subarray(0, 8).equals(MAGIC) || crc32c(sector) !== crc || getU8(sector, 12) !== 1) {
-    return "foreign";
-  }
+  const version = getU8(sector, 12);
+  const isKnown = version === 1 || version === 2;
+  if (!sector.subarray(0, 8).equals(MAGIC) || crc32c(sector) !== crc || !isKnown) return "foreign";
   const coveredId = tryU64(sector, 64);
   const lastId = tryU64(sector, 72);
   const recordedId = tryU64(sector, 80);
   const backingSize = tryU64(sector, 48);
-  if ([coveredId, lastId, recordedId, backingSize].some(Number.isNaN)) return "foreign";
+  // Nothing was there in version 1, and nothing that may be there now counts.
+  const slots = version === 1 ? 0 : tryU64(sector, 88);
+  const plogSize = version === 1 ? 0 : tryU64(sector, 96);
+  const numbers = [coveredId, lastId, recordedId, backingSize, slots, plogSize];
+  if (numbers.some(Number.isNaN)) return "foreign";
   return {
+    version,
     dialect: getU8(sector, 13) === 1 ? "v2" : "classic",
     order: getU8(sector, 15),
     clean: getU8(sector, 14) === 1,
@@ -98,5 +121,8 @@ export function decodeIdentity(block: Buffer): Identity | "blank" | "foreign" {
     coveredId,
     lastId,
     recordedId,
+    slots,
+    plogSize,
+    witness: version === 1 ? NO_WITNESS : sector.toString("hex", 112, 144),
   };
 }
