@@ -1,8 +1,13 @@
 /** Undo: what was overwritten comes back byte for byte, whenever the power failed, also while it came back. */
-import { MemoryDevice, realEnvironment } from "@dmkit/block-io";
+import { MemoryDevice, crc32c, realEnvironment } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
-import { encodeHeader, encodeRecord } from "../src/offline/format/undo-file.ts";
+import {
+  contentsChecksum,
+  decodeHeader,
+  encodeHeader,
+  encodeRecord,
+} from "../src/offline/format/undo-file.ts";
 import { readUndoFile } from "../src/offline/undo/read.ts";
 import { restore, verifyDevices } from "../src/offline/undo/restore.ts";
 import { UndoSession } from "../src/offline/undo/session.ts";
@@ -150,6 +155,29 @@ describe("undo", () => {
     expect(await verify(run.disk)).toBe("restore");
   });
 
+  it("refuses a device of which a superblock has changed since, although it carries its own CRC", async () => {
+    const superblock = (mountCount: number): Buffer => {
+      const bytes = Buffer.alloc(1024);
+      bytes.writeUInt16LE(mountCount, 52);
+      bytes.writeUInt32LE(~crc32c(bytes.subarray(0, 1020)) >>> 0, 1020);
+      return bytes;
+    };
+    // Whether what was overwritten is the superblock itself, or something else.
+    for (const place of [1024, 3 * 1024 * 1024]) {
+      const device = new MemoryDevice(8 * 1024 * 1024);
+      await device.write(1024, superblock(1));
+      const storage = new PoweredFile(new Medium(Buffer.alloc(0)), new Power());
+      const subject = { role: "backing", reference: "mem:8M", device };
+      const session = await UndoSession.begin(storage, "replay", [subject], realEnvironment);
+      await session.devices[0]?.write(place, superblock(2));
+      await session.finish();
+      const found = await readUndoFile(storage);
+      expect(await verifyDevices(found, [device], storage)).toBe("restore");
+      await device.write(1024, superblock(3));
+      await expect(verifyDevices(found, [device], storage)).rejects.toMatchObject({ code: "EINVAL" });
+    }
+  });
+
   it("finds every flipped bit before its end, and refuses", async () => {
     const run = await interrupted(7, Number.POSITIVE_INFINITY);
     const sound = await readUndoFile(new PoweredFile(new Medium(run.file.current), new Power()));
@@ -209,16 +237,31 @@ describe("undo", () => {
 describe("the format of undo files", () => {
   it("is as described", () => {
     const uuid = Buffer.from("000102030405060708090a0b0c0d0e0f", "hex");
+    const samples = [
+      { offset: 0, checksum: 0x11223344 },
+      { offset: 4096, checksum: 0x55667788 },
+    ];
     const header = encodeHeader({
       uuid,
       time: 1_700_000_000_000,
       command: "fsck",
-      devices: [{ role: "cache", path: "/dev/sdb", size: 8192, samples: [0x11223344, 0x55667788] }],
+      devices: [{ role: "cache", path: "/dev/sdb", size: 8192, samples }],
     });
     expect(header.length).toBe(4096);
     expect(header.subarray(0, 128).toString("hex")).toMatchInlineSnapshot(
-      `"646d6b697420756e646f2066696c650a0100000000100000000102030405060708090a0b0c0d0e0f0068e5cf8b010000010000000400000064c5e8f3000000006673636b0000000000200000000000000200000005000800443322118877665563616368652f6465762f73646200000000000000000000000000000000000000"`,
+      `"646d6b697420756e646f2066696c650a0200000000100000000102030405060708090a0b0c0d0e0f0068e5cf8b01000001000000040000008dbbe58c000000006673636b000000000020000000000000020000000500080000000000000000004433221100100000000000008877665563616368652f6465762f736462000000"`,
     );
+    expect(decodeHeader(header)).toMatchObject({ version: 2, devices: [{ size: 8192, samples }] });
+    // As it was before there were places.
+    const first = Buffer.alloc(4096);
+    Buffer.from(
+      "646d6b697420756e646f2066696c650a0100000000100000000102030405060708090a0b0c0d0e0f0068e5cf8b010000010000000400000064c5e8f3000000006673636b0000000000200000000000000200000005000800443322118877665563616368652f6465762f736462",
+      "hex",
+    ).copy(first);
+    expect(decodeHeader(first)).toMatchObject({ version: 1, devices: [{ size: 8192, samples }] });
+    // SHA-256 of "abc"; CRC-32C of "123456789".
+    expect(contentsChecksum(Buffer.from("abc"), 2)).toBe(0xbf1678ba);
+    expect(contentsChecksum(Buffer.from("123456789"), 1)).toBe(0xe3069283);
     const record = encodeRecord(
       uuid,
       { kind: "data", number: 7, device: 0, offset: 4096, length: 4, durable: 8192 },

@@ -80,7 +80,7 @@ export type {
 } from "./image-format.ts";
 export { type RangeGrant, RangeLock } from "./range-lock.ts";
 export { ByteAccess } from "./byte-access.ts";
-export { witnessOf } from "./witness.ts";
+export { witnessBlocks, witnessOf } from "./witness.ts";
 export {
   type Area,
   type Contents,

@@ -44,6 +44,17 @@ export async function witnessOf(device: BlockDevice, size: number = device.size)
   return hash.digest("hex");
 }
 
+/**
+ * Bytes where the blocks of 4 KiB begin that a witness is made of, in order; the last one may be short. For who has to
+ * know block by block. Throws what the device throws.
+ */
+export async function witnessBlocks(device: BlockDevice, size: number = device.size): Promise<number[]> {
+  const ranges = merged(await witnessPlaces(device, size), size);
+  return ranges.flatMap(({ offset, length }) =>
+    Array.from({ length: Math.ceil(length / GRAIN) }, (_, index) => offset + index * GRAIN),
+  );
+}
+
 /** What is looked at; the places may overlap, and reach past the end. Throws what the device throws. */
 async function witnessPlaces(device: BlockDevice, size: number): Promise<Place[]> {
   if (size <= WHOLE) return [{ offset: 0, length: size }];

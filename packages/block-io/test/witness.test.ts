@@ -1,6 +1,6 @@
 /** The witness must change with whatever is sure to be written, wherever it lies, and with nothing else. */
 import { describe, expect, it } from "vitest";
-import { MemoryDevice, crc32c, witnessOf } from "../src/index.ts";
+import { MemoryDevice, crc32c, witnessBlocks, witnessOf } from "../src/index.ts";
 
 const MIB = 1024 * 1024;
 
@@ -86,6 +86,16 @@ describe("the witness", () => {
     );
     expect(first?.crc).toBe(second?.crc);
     expect(await sees(device, 1024 + 52)).toBe(true);
+  });
+
+  it("is made of blocks that can be asked for, in order and none twice", async () => {
+    const device = disk(64 * MIB - 512);
+    await mbrEntry(device, 0, 0, 0x83, NOWHERE / 512);
+    const blocks = await witnessBlocks(device);
+    expect(blocks).toEqual([...new Set(blocks)].toSorted((a, b) => a - b));
+    expect(blocks.every((offset) => offset % 4096 === 0 && offset < device.size)).toBe(true);
+    for (const offset of [0, MIB, NOWHERE, 64 * MIB - 4096]) expect(blocks).toContain(offset);
+    expect(await witnessBlocks(device, 8192)).toEqual([0, 4096]);
   });
 
   it("hashes a small device whole", async () => {

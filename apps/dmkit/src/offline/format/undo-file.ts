@@ -5,7 +5,7 @@
  * Header, padded with zeroes to a multiple of 4096 bytes:
  *
  *      0   16  magic "dmkit undo file\n"
- *     16    4  version, 1
+ *     16    4  version, 2; 1 is read
  *     20    4  length of the header with its padding, at most 1 MiB
  *     24   16  UUID of the file, repeated in every record
  *     40    8  when it was made, milliseconds since 1970
@@ -18,10 +18,12 @@
  * Device, padded to a multiple of 8:
  *
  *      0    8  size in bytes
- *      8    4  n, number of samples, at most 64
+ *      8    4  n, number of samples, at most 4096 (version 1: 64)
  *     12    2  length of its role
  *     14    2  length of its path
- *     16   4n  CRC-32C of each sampled block (see sample.ts), as it was before anything was overwritten
+ *     16  12n  of each sampled block of 4 KiB (see sample.ts), as it was before anything was overwritten:
+ *              offset in bytes u64, the first four bytes of its SHA-256
+ *              (version 1: 4n, CRC-32C of each; the blocks are spread evenly from the first to the last)
  *              role and path (UTF-8)
  *
  * Record, padded with zeroes to a multiple of 512 bytes:
@@ -39,23 +41,30 @@
  *     72    8  how much of the file was on stable storage when this record was written
  *     80       payload
  *
- * `data` and `zeroes`: what a range held. `after`: CRC-32C of the start (up to 1 MiB) of the range of each data
- * and zeroes record, when the work had ended; there once it has ended orderly. `begun`, `undone`: restoring.
+ * `data` and `zeroes`: what a range held. `after`: the first four bytes of the SHA-256 (version 1: CRC-32C) of the
+ * start (up to 1 MiB) of the range of each data and zeroes record, when the work had ended; there once it has ended
+ * orderly. `begun`, `undone`: restoring.
+ *
+ * A CRC cannot tell whether a superblock has changed that ends with its own CRC, as those of ext4 do.
  */
+import { createHash } from "node:crypto";
 import { BlockIoError, crc32c, getU16, getU32, setU16, setU32, setU64, tryU64 } from "@dmkit/block-io";
 
 export const RECORD_ALIGNMENT = 512;
 /** Bytes: the most a record holds. */
 export const MAX_PAYLOAD: number = 1024 * 1024;
 export const MAX_DEVICES = 16;
-export const MAX_SAMPLES = 64;
+export const MAX_SAMPLES = 4096;
+/** Bytes: the unit of saving, and of sampling. */
+export const GRANULE = 4096;
 /** Bytes of a header that are enough to know its length. */
 export const HEADER_START = 64;
 
 const HEADER_ALIGNMENT = 4096;
 const MAX_HEADER = 1024 * 1024;
 const RECORD_HEADER = 80;
-const VERSION = 1;
+const VERSION = 2;
+const MAX_SAMPLES_V1 = 64;
 const FILE_MAGIC = Buffer.from("dmkit undo file\n");
 const RECORD_MAGIC = Buffer.from("undo rec");
 
@@ -65,10 +74,21 @@ export interface UndoDeviceFacts {
   readonly path: string;
   /** Bytes. */
   readonly size: number;
-  readonly samples: readonly number[];
+  readonly samples: readonly UndoSample[];
 }
 
+/** A block of {@link GRANULE} bytes, less at the end of a device. */
+export interface UndoSample {
+  /** Bytes. */
+  readonly offset: number;
+  readonly checksum: number;
+}
+
+/** How checksums of contents are made in a file. */
+export type UndoVersion = 1 | 2;
+
 export interface UndoHeader {
+  readonly version: UndoVersion;
   /** 16 bytes. */
   readonly uuid: Buffer;
   /** Milliseconds since 1970. */
@@ -104,7 +124,8 @@ function padded(length: number, alignment: number): number {
   return Math.ceil(length / alignment) * alignment;
 }
 
-export function encodeHeader({ uuid, time, command, devices }: UndoHeader): Buffer {
+/** Of the version that is written. */
+export function encodeHeader({ uuid, time, command, devices }: Omit<UndoHeader, "version">): Buffer {
   const text = Buffer.from(command);
   const parts = devices.map(encodeDevice);
   const start = HEADER_START + padded(text.length, 8);
@@ -129,13 +150,16 @@ export function encodeHeader({ uuid, time, command, devices }: UndoHeader): Buff
 
 function encodeDevice({ role, path, size, samples }: UndoDeviceFacts): Buffer {
   const [roleText, pathText] = [Buffer.from(role), Buffer.from(path)];
-  const start = 16 + samples.length * 4;
+  const start = 16 + samples.length * 12;
   const part = Buffer.alloc(padded(start + roleText.length + pathText.length, 8));
   setU64(part, 0, size);
   setU32(part, 8, samples.length);
   setU16(part, 12, roleText.length);
   setU16(part, 14, pathText.length);
-  for (const [index, sample] of samples.entries()) setU32(part, 16 + index * 4, sample);
+  for (const [index, { offset, checksum }] of samples.entries()) {
+    setU64(part, 16 + index * 12, offset);
+    setU32(part, 24 + index * 12, checksum);
+  }
   roleText.copy(part, start);
   pathText.copy(part, start + roleText.length);
   return part;
@@ -147,7 +171,7 @@ export function headerLength(start: Buffer): number {
     throw refusal("this is not an undo file", "Give the file that was named by --undo.");
   }
   const version = getU32(start, 16);
-  if (version !== VERSION) {
+  if (version !== 1 && version !== VERSION) {
     throw refusal(`undo files of version ${version} are not known`, "Use a newer dmkit.");
   }
   const length = getU32(start, 20);
@@ -162,14 +186,16 @@ export function decodeHeader(header: Buffer): UndoHeader {
   const count = getU32(header, 48);
   const commandLength = getU32(header, 52);
   if (count < 1 || count > MAX_DEVICES || commandLength > header.length - HEADER_START) throw damaged();
+  const version = getU32(header, 16) === 1 ? 1 : 2;
   const devices: UndoDeviceFacts[] = [];
   let at = HEADER_START + padded(commandLength, 8);
   for (let index = 0; index < count; index += 1) {
-    const { facts, length } = decodeDevice(header.subarray(at));
+    const { facts, length } = decodeDevice(header.subarray(at), version);
     devices.push(facts);
     at += length;
   }
   return {
+    version,
     uuid: Buffer.from(header.subarray(24, 40)),
     time: whole(tryU64(header, 40)),
     command: header.toString("utf8", HEADER_START, HEADER_START + commandLength),
@@ -177,22 +203,47 @@ export function decodeHeader(header: Buffer): UndoHeader {
   };
 }
 
-function decodeDevice(part: Buffer): { facts: UndoDeviceFacts; length: number } {
+function decodeDevice(part: Buffer, version: UndoVersion): { facts: UndoDeviceFacts; length: number } {
   if (part.length < 16) throw damaged();
   const count = getU32(part, 8);
   const [roleLength, pathLength] = [getU16(part, 12), getU16(part, 14)];
-  if (count > MAX_SAMPLES) throw damaged();
-  const start = 16 + count * 4;
+  if (count > (version === 1 ? MAX_SAMPLES_V1 : MAX_SAMPLES)) throw damaged();
+  const start = 16 + count * (version === 1 ? 4 : 12);
   const end = start + roleLength + pathLength;
   if (end > part.length) throw damaged();
-  const samples = Array.from({ length: count }, (_, index) => getU32(part, 16 + index * 4));
+  const size = whole(tryU64(part, 0));
+  const samples = version === 1 ? samplesV1(part, count, size) : samplesV2(part, count, size);
   const facts = {
     role: part.toString("utf8", start, start + roleLength),
     path: part.toString("utf8", start + roleLength, end),
-    size: whole(tryU64(part, 0)),
+    size,
     samples,
   };
   return { facts, length: padded(end, 8) };
+}
+
+function samplesV2(part: Buffer, count: number, size: number): UndoSample[] {
+  return Array.from({ length: count }, (_, index) => {
+    const offset = whole(tryU64(part, 16 + index * 12));
+    if (offset >= size) throw damaged();
+    return { offset, checksum: getU32(part, 24 + index * 12) };
+  });
+}
+
+/** The first block, the last, and others evenly between. */
+function samplesV1(part: Buffer, count: number, size: number): UndoSample[] {
+  const blocks = Math.ceil(size / GRANULE);
+  if (count !== Math.min(MAX_SAMPLES_V1, blocks)) throw damaged();
+  return Array.from({ length: count }, (_, index) => ({
+    offset: (count === 1 ? 0 : Math.floor((index * (blocks - 1)) / (count - 1))) * GRANULE,
+    checksum: getU32(part, 16 + index * 4),
+  }));
+}
+
+/** The checksum of contents as a file of this version has it. */
+export function contentsChecksum(bytes: Buffer, version: UndoVersion): number {
+  if (version === 1) return crc32c(bytes);
+  return getU32(createHash("sha256").update(bytes).digest(), 0);
 }
 
 /** Header, payload and padding. @param payload at most {@link MAX_PAYLOAD}. */

@@ -21,7 +21,8 @@ import {
 import { MAX_PAYLOAD } from "../format/undo-file.ts";
 import { GranuleSet } from "./granules.ts";
 import type { NewRecord, UndoRecorder } from "./recorder.ts";
-import { GRANULE, type Range } from "./sample.ts";
+import { GRANULE } from "../format/undo-file.ts";
+import type { Range } from "./sample.ts";
 
 // Bytes saved with one fsync, and held in memory, where a single request covers more.
 const STEP = 8 * MAX_PAYLOAD;

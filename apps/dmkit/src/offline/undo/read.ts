@@ -26,7 +26,7 @@ export interface SavedRange extends Range {
   /** Where its contents stand in the file; undefined: it was all zeroes. */
   readonly payload: number | undefined;
   readonly checksum: number;
-  /** CRC-32C of its start when the work had ended. */
+  /** Checksum of its start when the work had ended, as the version of the file has it. */
   after: number | undefined;
 }
 

@@ -9,9 +9,10 @@
  * - once all is back that is noted, too. From then on the file is spent: what has changed since is newer.
  */
 import { type BlockDevice, BlockIoError, crc32c } from "@dmkit/block-io";
+import { type UndoVersion, contentsChecksum } from "../format/undo-file.ts";
 import { UndoRecorder } from "./recorder.ts";
 import type { SavedRange, UndoFile } from "./read.ts";
-import { type Range, checksumOf, sampledBlocks } from "./sample.ts";
+import { type Range, checksumOf, sampledBlock } from "./sample.ts";
 import { lookedAt } from "./session.ts";
 import type { UndoStorage } from "./storage.ts";
 
@@ -52,8 +53,9 @@ export async function verifyDevices(
   for (const range of file.ranges) {
     signal?.throwIfAborted();
     const device = devices[range.device] as BlockDevice;
-    const now = await checksumOf(device, lookedAt(range));
-    if (now === range.after || now === (await oldChecksum(range, storage))) continue;
+    const { version } = file.header;
+    const now = await checksumOf(device, lookedAt(range), version);
+    if (now === range.after || now === (await oldChecksum(range, storage, version))) continue;
     throw refusal(device, `has changed since, at byte ${range.offset}`, FORCE_HINT);
   }
   return "restore";
@@ -123,11 +125,10 @@ async function readPayload(range: SavedRange, storage: UndoStorage): Promise<Buf
 }
 
 /** Checksum of what is looked at of a range, as it was. */
-async function oldChecksum(range: SavedRange, storage: UndoStorage): Promise<number> {
+async function oldChecksum(range: SavedRange, storage: UndoStorage, version: UndoVersion): Promise<number> {
   const { length } = lookedAt(range);
-  if (range.payload !== undefined && length === range.length) return range.checksum;
   const payload = await readPayload(range, storage);
-  return crc32c(payload?.subarray(0, length) ?? Buffer.alloc(length));
+  return contentsChecksum(payload?.subarray(0, length) ?? Buffer.alloc(length), version);
 }
 
 async function holdsOld(
@@ -138,8 +139,9 @@ async function holdsOld(
 ): Promise<boolean> {
   for (const range of file.ranges) {
     signal?.throwIfAborted();
-    const now = await checksumOf(devices[range.device] as BlockDevice, lookedAt(range));
-    if (now !== (await oldChecksum(range, storage))) return false;
+    const { version } = file.header;
+    const now = await checksumOf(devices[range.device] as BlockDevice, lookedAt(range), version);
+    if (now !== (await oldChecksum(range, storage, version))) return false;
   }
   return true;
 }
@@ -148,9 +150,10 @@ async function holdsOld(
 async function hasSamples(file: UndoFile, index: number, device: BlockDevice): Promise<boolean> {
   const samples = file.header.devices[index]?.samples ?? [];
   const saved = file.ranges.filter((range) => range.device === index);
-  for (const [number, block] of sampledBlocks(device.size).entries()) {
+  for (const sample of samples) {
+    const block = sampledBlock(sample, device.size);
     if (saved.some((range) => overlaps(range, block))) continue;
-    if ((await checksumOf(device, block)) !== samples[number]) return false;
+    if ((await checksumOf(device, block, file.header.version)) !== sample.checksum) return false;
   }
   return true;
 }

@@ -74,7 +74,7 @@ export class UndoSession {
       const ranges = saved.slice(first, first + CHECKSUMS_A_RECORD);
       const checksums: number[] = [];
       for (const range of ranges) {
-        checksums.push(await checksumOf(this.devices[range.device] as BlockDevice, lookedAt(range)));
+        checksums.push(await checksumOf(this.devices[range.device] as BlockDevice, lookedAt(range), 2));
       }
       const payload = encodeChecksums(checksums);
       await this.#recorder.save([
