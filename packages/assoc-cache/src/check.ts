@@ -9,7 +9,7 @@ import { FrameTable } from "./core/frame-table.ts";
 import type { Superblock } from "./format/superblock.ts";
 import { type Stored, findMetadata } from "./opening/load.ts";
 import { type CheckOptions, type Finding, type Problem, type Summary, cannotFix } from "./problems.ts";
-import { sourceFingerprint } from "./running/fingerprint.ts";
+import { whyChanged } from "./running/fingerprint.ts";
 import { type Copy, readSuperblocks } from "./running/superblocks.ts";
 
 type Findings = AsyncGenerator<Finding, Summary | undefined>;
@@ -55,7 +55,7 @@ export async function* findProblems(
     if (stored.checksum === "folded") yield foldedChecksum(cache);
     summary = yield* checkTableV1(table, stored.table, source, cache);
   } else {
-    yield* checkSuperblocks(copies, stored.superblock, cache);
+    yield* checkSuperblocks(copies, stored.superblock);
     if (source !== undefined) yield* checkSource(stored.superblock, source);
     summary = yield* checkEntries(cache, stored.superblock, table, options, source === undefined ? 1 : 2);
   }
@@ -95,11 +95,10 @@ function foldedChecksum(cache: BlockDevice): Finding {
 function* checkSuperblocks(
   copies: { readonly first: Copy; readonly second: Copy },
   superblock: Superblock,
-  cache: BlockDevice,
 ): Generator<Finding, void> {
   for (const [copy, offset] of [
     [copies.first, 0],
-    [copies.second, cache.size - SECTOR],
+    [copies.second, (superblock.deviceSectors - 1) * SECTOR],
   ] as const) {
     const older = copy.superblock !== undefined && copy.superblock.generation !== superblock.generation;
     if (copy.problem === undefined && !older) continue;
@@ -154,8 +153,6 @@ async function* checkSource(superblock: Superblock, source: BlockDevice): AsyncG
     );
     return;
   }
-  if (!superblock.clean || superblock.fingerprint === undefined) return;
-  const now = await sourceFingerprint(source, superblock.sourceSectors * SECTOR);
-  if (now === superblock.fingerprint) return;
-  yield problem("the source is not as it was when the cache was closed, or it is another device");
+  const changed = await whyChanged(superblock, source, superblock.sourceSectors * SECTOR);
+  if (changed !== undefined) yield problem(changed);
 }

@@ -84,14 +84,14 @@ function misfitV1({ geometry }: DumpV1, { size, limits }: BlockDevice): string |
 function misfitV2({ superblock }: DumpV2, sectors: number): string | undefined {
   const checked = decodeSuperblock(encodeSuperblock(superblock));
   if (typeof checked === "string") return checked;
-  return superblock.deviceSectors === sectors
+  return superblock.deviceSectors <= sectors
     ? undefined
     : `it is of a device of ${superblock.deviceSectors} sectors`;
 }
 
 function isSuperblock(value: unknown): value is Superblock {
   if (!isFields(value)) return false;
-  const { fingerprint, policy, uuid, sourceUuid } = value;
+  const { fingerprint, witness, policy, uuid, sourceUuid } = value;
   const counts = ["generation", "sourceSectors", "entryStart", "dataStart", "deviceSectors", "dirty"];
   return (
     typeof value["clean"] === "boolean" &&
@@ -101,7 +101,8 @@ function isSuperblock(value: unknown): value is Superblock {
     policies.some((name) => name === policy) &&
     isGeometry(value["geometry"]) &&
     // JSON leaves out what is undefined.
-    (fingerprint === undefined || isCount(fingerprint, 2 ** 32))
+    (fingerprint === undefined || isCount(fingerprint, 2 ** 32)) &&
+    (witness === undefined || (typeof witness === "string" && /^[0-9a-f]{64}$/.test(witness)))
   );
 }
 

@@ -8,7 +8,7 @@
  *      1  the last sector: the configuration becomes a superblock, closed cleanly, nothing dirty; flush
  *      2  the first superblock, data into the frames; flush
  *      3  the entries; flush
- *      4  both superblocks, with the fingerprint of the source
+ *      4  both superblocks, with the witness of the source
  *
  * Until 1, which is one sector, the device is a sound cache of version 1, and nothing of it has been touched. From
  * then on it is a sound one of version 2: entries that are not written yet are damaged, which is passed over
@@ -32,7 +32,7 @@ import { sectorInTableV1 } from "./format/v1.ts";
 import { writeEntries } from "./opening/create.ts";
 import { type Stored, findMetadata } from "./opening/load.ts";
 import { refuse } from "./opening/refuse.ts";
-import { sourceFingerprint } from "./running/fingerprint.ts";
+import { sourceWitness } from "./running/fingerprint.ts";
 import { all } from "./running/state.ts";
 import { readSuperblocks, writeSuperblocks } from "./running/superblocks.ts";
 
@@ -104,6 +104,7 @@ export async function importV1(
     deviceSectors: cache.size / SECTOR,
     dirty: 0,
     fingerprint: undefined,
+    witness: undefined,
   };
   await cache.write(cache.size - SECTOR, encodeSuperblock(superblock));
   await cache.flush();
@@ -114,8 +115,8 @@ export async function importV1(
     table.stateOf(frame) === states.clean ? table.blockOf(frame) : NONE,
   );
   await cache.flush();
-  const fingerprint = await sourceFingerprint(source, size);
-  await writeSuperblocks(cache, { ...superblock, fingerprint, generation: superblock.generation + 1 });
+  const witness = await sourceWitness(source, size);
+  await writeSuperblocks(cache, { ...superblock, witness, generation: superblock.generation + 1 });
   signal?.throwIfAborted();
   return { blocks: filled, left, frames: geometry.frames };
 }

@@ -26,11 +26,11 @@ import {
   loadRules,
   loadV1,
   loadV2,
-  sourceUnchanged,
   traceOf,
 } from "./opening/load.ts";
 import { refuse } from "./opening/refuse.ts";
 import { type CacheOptions, cacheOptions } from "./options.ts";
+import { whyChanged } from "./running/fingerprint.ts";
 import type { Metadata } from "./running/metadata.ts";
 import { MetadataV1 } from "./running/metadata-v1.ts";
 import { MetadataV2 } from "./running/metadata-v2.ts";
@@ -136,12 +136,12 @@ async function load(options: CacheOptions, context: OpenContext, devices: Device
   const { superblock } = stored;
   checkBlockSize(superblock.geometry, devices);
   checkPairing(superblock, devices.source, context.size, sourceUuid(options, context));
-  const unchanged = await sourceUnchanged(superblock, devices.source, context.size);
-  if (!unchanged && !options.force) {
+  const changed = await whyChanged(superblock, devices.source, context.size);
+  if (changed !== undefined && !options.force) {
     throw refuse(
       devices.source.name,
       "EINVAL",
-      "the source is not as it was when the cache was closed, or it is another device",
+      changed,
       "Give the right source; to open it all the same, without its clean blocks, give: force 1",
     );
   }
@@ -152,7 +152,7 @@ async function load(options: CacheOptions, context: OpenContext, devices: Device
     );
   }
   const state = stateV2(context, devices, options, superblock);
-  await loadV2(state.frames, devices.cache, superblock, unchanged);
+  await loadV2(state.frames, devices.cache, superblock, changed === undefined);
   // From here on clean entries go out of date without notice.
   const inUse = { ...superblock, clean: false, generation: superblock.generation + 1 };
   if (loadRules.marksInUse(superblock)) await writeSuperblocks(devices.cache, inUse);

@@ -28,6 +28,7 @@ const superblock: Superblock = {
   deviceSectors: 600_000,
   dirty: 3,
   fingerprint: undefined,
+  witness: "b1".repeat(32),
 };
 
 describe("version 2", () => {
@@ -40,6 +41,8 @@ describe("version 2", () => {
     expect(sector.subarray(64, 84)).toEqual(
       Buffer.concat([littleEndian(65_536n), u32(8), u32(1024), u32(1)]),
     );
+    expect(sector.subarray(128, 160)).toEqual(Buffer.alloc(32, 0xb1));
+    expect(sector.subarray(12, 16)).toEqual(u32(1 + 8));
     expect(sector.subarray(508)).toEqual(u32(crc32cByHand(sector.subarray(0, 508))));
   });
 

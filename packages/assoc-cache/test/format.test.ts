@@ -70,8 +70,14 @@ describe("superblock", () => {
       deviceSectors: 600_000,
       dirty: 3,
       fingerprint: 0xdeadbeef,
+      witness: undefined,
     });
     expect(encodeSuperblock(decoded)).toEqual(golden);
+    const witness = "0123456789abcdef".repeat(4);
+    const later = encodeSuperblock({ ...decoded, fingerprint: undefined, witness });
+    expect(later.subarray(128, 160).toString("hex")).toBe(witness);
+    expect(later.readUInt32LE(12)).toBe((golden.readUInt32LE(12) & ~4) | 8);
+    expect(decodeSuperblock(later)).toEqual({ ...decoded, fingerprint: undefined, witness });
   });
 
   it("refuses every single flipped bit", () => {

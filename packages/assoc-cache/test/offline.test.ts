@@ -71,11 +71,14 @@ describe("check", () => {
   });
 
   it("holds every clean block against the source", async () => {
-    const { source, cache } = await image(false);
-    // No sample of the fingerprint is there.
-    await source.lower.write(13 * 4096 + 512, block(200, 1));
+    // Larger than what the witness looks at whole, and not where it looks.
+    const { source, cache, open } = rig({ policy: "write-back", cache_size: 128 }, 16 * 1024);
+    const device = await open();
+    for (const index of [1, 2, 3]) await device.write((100 + index) * 4096, block(13 + index));
+    await device.close();
+    await source.lower.write(101 * 4096 + 512, block(200, 1));
     const { problems } = await checked(cache.lower, source.lower);
-    expect(problems).toMatchObject([{ kind: "clean-differs", block: 13 }]);
+    expect(problems).toMatchObject([{ kind: "clean-differs", block: 101 }]);
     expect(problems[0]?.repair).toBeUndefined();
     const [{ offset = 0, length = 0 } = {}] = problems;
     const inFrame = Buffer.alloc(length);

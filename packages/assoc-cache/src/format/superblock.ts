@@ -3,7 +3,7 @@
  *
  *      0    8 bytes    magic "DMKASSOC"
  *      8    u32        version, 2
- *      12   u32        flags: 1 = clean shutdown, 2 = needs check, 4 = fingerprint is valid
+ *      12   u32        flags: 1 = clean shutdown, 2 = needs check, 4 = fingerprint is valid, 8 = witness is valid
  *      16   16 bytes   UUID of the cache
  *      32   16 bytes   UUID of the source, as the administrator gave it; zero: none
  *      48   u64        generation: the valid copy with the higher one counts
@@ -15,10 +15,14 @@
  *      84   u32        zero
  *      88   u64        first entry sector
  *      96   u64        first sector of frame 0
- *      104  u64        sectors of the cache device
+ *      104  u64        sectors of the cache device when it was formatted: the second copy is in the last of them; the
+ *                      device may be larger
  *      112  u64        dirty frames; meaningful after a clean shutdown
- *      120  u32        fingerprint of the source at the clean shutdown (CRC-32C of sampled sectors)
- *      124  384 bytes  zero
+ *      120  u32        fingerprint of the source at the clean shutdown (CRC-32C of sampled sectors); of before there
+ *                      was a witness, read only
+ *      124  u32        zero
+ *      128  32 bytes   witness of the source at the clean shutdown (block-io's witness.ts)
+ *      160  348 bytes  zero
  *      508  u32        CRC-32C of bytes 0 … 507
  *
  * While a dump is being restored, the first sector is the magic, then "restoring" at byte 16: neither a cache nor blank.
@@ -57,20 +61,22 @@ export interface Superblock {
   readonly dataStart: number;
   readonly deviceSectors: number;
   readonly dirty: number;
-  /** Undefined where none was taken. */
+  /** Of caches that were closed before there was a witness. */
   readonly fingerprint: number | undefined;
+  /** 64 hexadecimal digits; undefined where none was taken. */
+  readonly witness: string | undefined;
 }
 
 const MAGIC = Buffer.from("DMKASSOC", "latin1");
 const RESTORING = Buffer.from("restoring\0", "latin1");
 const VERSION = 2;
 const CRC_AT = 508;
-const flagBits = { clean: 1, needsCheck: 2, fingerprint: 4 } as const;
+const flagBits = { clean: 1, needsCheck: 2, fingerprint: 4, witness: 8 } as const;
 
 /** One sector. */
 export function encodeSuperblock(superblock: Superblock): Buffer {
   const bytes = Buffer.alloc(SECTOR);
-  const { clean, needsCheck, fingerprint, geometry } = superblock;
+  const { clean, needsCheck, fingerprint, witness, geometry } = superblock;
   bytes.set(MAGIC, 0);
   setU32(bytes, 8, VERSION);
   setU32(
@@ -78,7 +84,8 @@ export function encodeSuperblock(superblock: Superblock): Buffer {
     12,
     (clean ? flagBits.clean : 0) |
       (needsCheck ? flagBits.needsCheck : 0) |
-      (fingerprint === undefined ? 0 : flagBits.fingerprint),
+      (fingerprint === undefined ? 0 : flagBits.fingerprint) |
+      (witness === undefined ? 0 : flagBits.witness),
   );
   bytes.set(uuidFromText(superblock.uuid) ?? Buffer.alloc(UUID_BYTES), 16);
   bytes.set(uuidFromText(superblock.sourceUuid) ?? Buffer.alloc(UUID_BYTES), 32);
@@ -93,6 +100,7 @@ export function encodeSuperblock(superblock: Superblock): Buffer {
   setU64(bytes, 104, superblock.deviceSectors);
   setU64(bytes, 112, superblock.dirty);
   setU32(bytes, 120, fingerprint ?? 0);
+  if (witness !== undefined) Buffer.from(witness, "hex").copy(bytes, 128, 0, 32);
   setU32(bytes, CRC_AT, crc32c(bytes.subarray(0, CRC_AT)));
   return bytes;
 }
@@ -142,6 +150,7 @@ export function decodeSuperblock(bytes: Buffer): Superblock | string {
     deviceSectors: tryU64(bytes, 104),
     dirty: tryU64(bytes, 112),
     fingerprint: (flags & flagBits.fingerprint) === 0 ? undefined : getU32(bytes, 120),
+    witness: (flags & flagBits.witness) === 0 ? undefined : bytes.toString("hex", 128, 160),
   };
   return placementProblem(superblock) ?? superblock;
 }

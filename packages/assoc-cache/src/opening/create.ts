@@ -65,6 +65,7 @@ export async function createV2(cache: BlockDevice, wanted: NewCache): Promise<Su
     deviceSectors: cache.size / SECTOR,
     dirty: 0,
     fingerprint: undefined,
+    witness: undefined,
   };
   await eraseSuperblocks(cache);
   await writeEntries(cache, superblock, () => NOTHING);

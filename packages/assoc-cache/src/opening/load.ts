@@ -16,8 +16,7 @@ import {
   sectorInTableV1,
   tableSectorsV1,
 } from "../format/v1.ts";
-import { sourceFingerprint } from "../running/fingerprint.ts";
-import { currentSuperblock, readSuperblocks } from "../running/superblocks.ts";
+import { currentSuperblock, isSecondAtEnd, readSuperblocks } from "../running/superblocks.ts";
 import { dropEntries, readEntries } from "./entries.ts";
 import { refuse } from "./refuse.ts";
 
@@ -47,7 +46,8 @@ export const loadRules = {
 /** Looks for metadata of either version; throws `EFORMAT` if there is none that is valid. */
 export async function findMetadata(cache: BlockDevice): Promise<Stored> {
   const copies = await readSuperblocks(cache);
-  const old = copies.second.ours ? "version 2" : await readV1(cache);
+  // Of a device that was made larger the last sector is not the second copy's.
+  const old = copies.second.ours && isSecondAtEnd(cache, copies) ? "version 2" : await readV1(cache);
   if (typeof old !== "string") return { version: 1, ...old };
   const superblock = currentSuperblock(copies);
   if (superblock === undefined) {
@@ -57,15 +57,15 @@ export async function findMetadata(cache: BlockDevice): Promise<Stored> {
       cache.name,
       "EFORMAT",
       `the device carries no valid cache: ${problem}`,
-      "Check the order of source and cache; a new cache is made with persistence 0.",
+      "Check the order of source and cache. If the device was made larger or smaller, give it its former size. A new cache is made with persistence 0.",
     );
   }
-  if (superblock.deviceSectors !== cache.size / SECTOR) {
+  if (superblock.deviceSectors > cache.size / SECTOR) {
     throw refuse(
       cache.name,
       "EFORMAT",
-      `the cache was made for a device of ${superblock.deviceSectors} sectors, this one has ${cache.size / SECTOR}`,
-      "Give the device its former size.",
+      `the cache was made for a device of ${superblock.deviceSectors} sectors, this one has ${cache.size / SECTOR}: it was cut short`,
+      "Give the device its former size; what was there has to be there.",
     );
   }
   return { version: 2, superblock };
@@ -102,17 +102,6 @@ export function checkPairing(superblock: Superblock, source: BlockDevice, size: 
       "Give the right source, or leave source_uuid out.",
     );
   }
-}
-
-/** False if the source has changed since the clean shutdown (or is another one); true if that is not known. */
-export async function sourceUnchanged(
-  superblock: Superblock,
-  source: BlockDevice,
-  size: number,
-): Promise<boolean> {
-  if (!superblock.clean || superblock.fingerprint === undefined) return true;
-  const now = await sourceFingerprint(source, size);
-  return now === undefined || now === superblock.fingerprint;
 }
 
 /**

@@ -14,7 +14,7 @@ import { ENTRIES_PER_SECTOR, EntryCodec, entryStates } from "../format/entries.t
 import { layoutOf } from "../format/layout.ts";
 import type { Superblock } from "../format/superblock.ts";
 import { uuidFromText } from "../format/uuid.ts";
-import { sourceFingerprint } from "./fingerprint.ts";
+import { sourceWitness } from "./fingerprint.ts";
 import type { Metadata } from "./metadata.ts";
 import { type CacheState, all } from "./state.ts";
 import { writeSuperblocks, writeSuperblocksInTurn } from "./superblocks.ts";
@@ -230,7 +230,8 @@ export class MetadataV2 implements Metadata {
       ...this.#superblock,
       clean: true,
       dirty: frames.dirty,
-      fingerprint: await sourceFingerprint(this.#state.source, this.#state.size),
+      fingerprint: undefined,
+      witness: await sourceWitness(this.#state.source, this.#state.size),
       policy: this.#state.policy,
       generation: this.#superblock.generation + 1,
     });

@@ -25,8 +25,29 @@ export async function readSuperblocks(cache: BlockDevice): Promise<{ first: Copy
   const bytes = Buffer.alloc(block);
   await cache.read(0, bytes);
   const first = copyFrom(bytes.subarray(0, SECTOR));
-  await cache.read(cache.size - block, bytes);
-  return { first, second: copyFrom(bytes.subarray(block - SECTOR)) };
+  const { place, within } = secondPlace(cache, first.superblock);
+  await cache.read(place, bytes);
+  return { first, second: copyFrom(bytes.subarray(within, within + SECTOR)) };
+}
+
+/** Whether the second copy is, or would be, in the last sector of the device as it is now. */
+export function isSecondAtEnd(cache: BlockDevice, { first }: { readonly first: Copy }): boolean {
+  const { place, within } = secondPlace(cache, first.superblock);
+  return place + within + SECTOR === cache.size;
+}
+
+/**
+ * The block that the second copy is in, and where in it: the last sector that the device had when it was formatted, if
+ * that is known and still there; else its last one.
+ */
+function secondPlace(
+  cache: BlockDevice,
+  superblock: Superblock | undefined,
+): { place: number; within: number } {
+  const recorded = superblock === undefined ? cache.size : superblock.deviceSectors * SECTOR;
+  const at = Math.min(recorded, cache.size) - SECTOR;
+  const within = at % cache.limits.logicalBlockSize;
+  return { place: at - within, within };
 }
 
 /** The copy that counts: valid, and of the later generation. */
@@ -53,7 +74,7 @@ export async function writeSuperblocksInTurn(cache: BlockDevice, superblock: Sup
   await cache.flush();
 }
 
-/** The blocks at both ends of the device, and the byte where the last one begins. */
+/** The blocks of both copies, and the byte where the second one begins. */
 function blocksOf(
   cache: BlockDevice,
   superblock: Superblock,
@@ -63,8 +84,17 @@ function blocksOf(
   const first = Buffer.alloc(block);
   first.set(bytes, 0);
   const second = Buffer.alloc(block);
-  second.set(bytes, block - SECTOR);
-  return { first, second, place: cache.size - block };
+  const { place, within } = secondPlace(cache, superblock);
+  second.set(bytes, within);
+  return { first, second, place };
+}
+
+/** Where second copies may be: at the end, and where the end was when the device was formatted, if one is there. */
+async function endsOf(cache: BlockDevice): Promise<number[]> {
+  const { first, second } = await readSuperblocks(cache);
+  const places = new Set([cache.size - cache.limits.logicalBlockSize]);
+  if (second.ours) places.add(secondPlace(cache, first.superblock).place);
+  return [...places];
 }
 
 /**
@@ -73,7 +103,8 @@ function blocksOf(
  */
 export async function eraseSuperblocks(cache: BlockDevice): Promise<void> {
   const block = cache.limits.logicalBlockSize;
-  await all([beginFormat(cache), cache.write(cache.size - block, zeroes(block))]);
+  const ends = await endsOf(cache);
+  await all([beginFormat(cache), ...ends.map((place) => cache.write(place, zeroes(block)))]);
   await cache.flush();
 }
 
@@ -86,7 +117,8 @@ export async function beginRestore(cache: BlockDevice, version: 1 | 2): Promise<
   const bytes = Buffer.alloc(block);
   if (version === 2) {
     bytes.set(encodeRestoring(), 0);
-    await all([cache.write(0, bytes), cache.write(cache.size - block, zeroes(block))]);
+    const ends = await endsOf(cache);
+    await all([cache.write(0, bytes), ...ends.map((place) => cache.write(place, zeroes(block)))]);
   } else {
     const { first } = await readSuperblocks(cache);
     const erasing = first.ours ? [cache.write(0, zeroes(block))] : [];
