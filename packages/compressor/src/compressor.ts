@@ -20,7 +20,7 @@ const MAX_OUTPUT = 1024 * 1024 * 1024;
 const MIN_OUTPUT_BUFFER = 8192;
 
 export interface CompressorOptions {
-  /** The most streams at a time, 1 … 1024; default: as many as the machine runs threads in parallel. */
+  /** The most streams at a time, 1 … 1024; default: {@link defaultStreams}. */
   readonly maxStreams?: number | undefined;
   /** The longest input, in bytes, 1 … 16777216; default 131072. A stream's output buffer is sized by it. */
   readonly maxInput?: number | undefined;
@@ -35,6 +35,11 @@ export interface CompressorOptions {
   readonly threads?: number | undefined;
   /** Where timers come from; default: real ones that do not keep the process alive. */
   readonly clock?: Clock | undefined;
+}
+
+/** As many streams as the machine runs threads in parallel. */
+export function defaultStreams(): number {
+  return Math.min(availableParallelism(), MAX_STREAMS);
 }
 
 /** What a compressor is doing at the moment. */
@@ -88,28 +93,35 @@ interface Settings {
   readonly level: number;
   readonly idleTime: number;
   readonly threads: number;
+  /** Whether the threads are as many as the streams, rather than a number of their own. */
+  readonly threadsFollow: boolean;
   readonly clock: Clock;
   /** Bytes of a stream's output buffer. */
   readonly outputLength: number;
 }
 
 function resolveOptions(backend: Backend, options: CompressorOptions): Settings {
-  const parallel = availableParallelism();
   const { name, levels } = backend;
   const integer = (option: keyof CompressorOptions, min: number, max: number, fallback: number): number =>
     integerOption(name, option, options[option] as number | undefined, min, max, fallback);
 
-  const maxStreams = integer("maxStreams", 1, MAX_STREAMS, parallel);
+  const maxStreams = integer("maxStreams", 1, MAX_STREAMS, defaultStreams());
   const maxInput = integer("maxInput", 1, MAX_INPUT, 131072);
   return {
     maxStreams,
     maxInput,
     level: integer("level", levels?.min ?? 0, levels?.max ?? 0, levels?.default ?? 0),
     idleTime: integer("idleTime", 0, 86_400_000, 10_000),
-    threads: integer("threads", 0, MAX_THREADS, Math.min(maxStreams, parallel)),
+    threads: integer("threads", 0, MAX_THREADS, threadsFor(maxStreams)),
+    threadsFollow: options.threads === undefined,
     clock: options.clock ?? realClock,
     outputLength: Math.max(MIN_OUTPUT_BUFFER, backend.bound(maxInput)),
   };
+}
+
+/** Worker threads for so many streams: no more than the machine runs in parallel. */
+function threadsFor(maxStreams: number): number {
+  return Math.min(maxStreams, availableParallelism(), MAX_THREADS);
 }
 
 async function startTeam(backend: Backend, settings: Settings): Promise<ThreadTeam | undefined> {
@@ -236,9 +248,15 @@ export class Compressor {
     };
   }
 
-  /** Changes how many streams there may be, 1 … 1024; surplus ones go when they are released. */
-  setMaxStreams(maxStreams: number): void {
-    this.#pool.resize(integerOption(this.name, "maxStreams", maxStreams, 1, MAX_STREAMS, 1));
+  /**
+   * Changes how many streams there may be, 1 … 1024, at once; surplus ones go when they are released. Worker threads
+   * follow, unless their number was given: resolves when they are there. Errors: `EINVAL`; `ENOTSUP` (a thread did
+   * not start, and there are as many as before).
+   */
+  async setMaxStreams(maxStreams: number): Promise<void> {
+    const streams = integerOption(this.name, "maxStreams", maxStreams, 1, MAX_STREAMS, 1);
+    this.#pool.resize(streams);
+    if (this.#settings.threadsFollow) await this.#team?.resize(threadsFor(streams));
   }
 
   /**

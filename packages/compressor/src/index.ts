@@ -1,6 +1,12 @@
 export type { Backend, ContextSettings, Levels, WorkerEntry } from "./backend.ts";
 export type { Clock, Timer } from "./clock.ts";
-export { Compressor, type CompressorOptions, type CompressorStatus, createCompressor } from "./compressor.ts";
+export {
+  Compressor,
+  type CompressorOptions,
+  type CompressorStatus,
+  createCompressor,
+  defaultStreams,
+} from "./compressor.ts";
 export {
   CompressorError,
   type CompressorErrorCode,

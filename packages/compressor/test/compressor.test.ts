@@ -298,9 +298,9 @@ describe("streams come and go", () => {
     for (const stream of streams) stream.release();
     clock.advance(100);
     expect(contexts).toBe(1);
-    compressor.setMaxStreams(2);
+    await compressor.setMaxStreams(2);
     expect(compressor.status()).toMatchObject({ maxStreams: 2, streams: 1, idle: 1 });
-    expect(() => compressor.setMaxStreams(0)).toThrow(coded("EINVAL"));
+    await expect(compressor.setMaxStreams(0)).rejects.toThrow(coded("EINVAL"));
     await compressor.close();
     expect(contexts).toBe(0);
   });

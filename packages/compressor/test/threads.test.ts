@@ -1,6 +1,6 @@
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Backend } from "../src/index.ts";
@@ -108,6 +108,38 @@ describe("worker threads", () => {
         }),
     );
     await compressor.close();
+  });
+
+  test("threads follow the number of streams when it is changed", async () => {
+    const threadsFor = (streams: number): number => Math.min(streams, availableParallelism());
+    const compressor = await built.createCompressor(rendezvous, { maxStreams: 1 });
+    expect(compressor.status().threads).toBe(1);
+    await compressor.setMaxStreams(3);
+    expect(compressor.status()).toMatchObject({ maxStreams: 3, threads: threadsFor(3) });
+    // All of them work.
+    const place = meetingPlace();
+    const both = Array.from({ length: threadsFor(2) }, async () => {
+      const stream = await compressor.acquire();
+      if (threadsFor(2) === 2) expect(await stream.compress(place)).toBe(place.length);
+      // One that still works ends afterwards.
+      await compressor.setMaxStreams(1);
+      stream.release();
+    });
+    await Promise.all(both);
+    expect(compressor.status()).toMatchObject({ maxStreams: 1, threads: 1 });
+    const src = Buffer.from("still there");
+    const dst = Buffer.alloc(src.length);
+    expect(await compressor.decompress(src, dst)).toBe(src.length);
+    // Closed while others start: none of them is left.
+    const growing = compressor.setMaxStreams(4);
+    await compressor.close();
+    await growing;
+    await compressor.setMaxStreams(2);
+    expect(compressor.status().threads).toBe(0);
+    const fixed = await built.createCompressor(rendezvous, { maxStreams: 1, threads: 1 });
+    await fixed.setMaxStreams(2);
+    expect(fixed.status().threads).toBe(1);
+    await fixed.close();
   });
 
   test("a module that does not load is reported, and nothing is left running", async () => {

@@ -51,7 +51,7 @@ export async function carryOut(device: ZramDevice, words: readonly string[]): Pr
     case "max_comp_streams": {
       if (value === undefined) break;
       const spec = { ...zramOptions.max_comp_streams, min: 1 };
-      primary.setMaxStreams(parseOption(name, spec, value) as number);
+      await primary.setMaxStreams(parseOption(name, spec, value) as number);
       return "";
     }
     default:

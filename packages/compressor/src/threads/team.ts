@@ -1,6 +1,7 @@
 /**
- * Worker threads for a backend whose library has none: a fixed number, started before the first job, so that
- * no compression ever waits for code to be read from a disk that may be the very one being served.
+ * Worker threads for a backend whose library has none: started before the first job, so that no compression ever
+ * waits for code to be read from a disk that may be the very one being served. When their number is changed, new ones
+ * get jobs once they are ready, and surplus ones end when they have none.
  *
  * Invariants:
  * - a thread has at most one job; its shared buffers are touched by the main thread only while it has none;
@@ -40,33 +41,43 @@ export function canRunOnThreads(entry: WorkerEntry): boolean {
 
 export class ThreadTeam {
   readonly capacity: number;
-  readonly #backend: string;
+  readonly #options: TeamOptions;
   readonly #threads: Set<Thread> = new Set();
   readonly #idle: Thread[] = [];
   readonly #queue: Task[] = [];
 
-  private constructor({ backend, capacity }: TeamOptions) {
-    this.#backend = backend;
-    this.capacity = capacity;
+  /** How many threads there should be. */
+  #wanted: number;
+  readonly #starting: Set<Thread> = new Set();
+
+  private constructor(options: TeamOptions) {
+    this.#options = options;
+    this.#wanted = options.threads;
+    this.capacity = options.capacity;
   }
 
   /** Starts the threads; resolves when all are ready, or rejects (`ENOTSUP`) with none left running. */
   static async start(options: TeamOptions): Promise<ThreadTeam> {
     const team = new ThreadTeam(options);
-    const threads = Array.from({ length: options.threads }, () => new Thread(options));
     try {
-      await Promise.all(threads.map((thread) => thread.ready));
-    } catch (cause) {
-      await Promise.all(threads.map((thread) => thread.stop()));
-      throw new CompressorError("a worker thread did not start", {
-        code: "ENOTSUP",
-        backend: options.backend,
-        cause,
-        hint: "Pass threads: 0 to do without worker threads",
-      });
+      await team.#start(options.threads);
+    } catch (error) {
+      await team.close();
+      throw error;
     }
-    for (const thread of threads) team.#adopt(thread);
     return team;
+  }
+
+  /**
+   * Changes how many threads there are; at least 1. Resolves when those that were missing are ready. Rejects
+   * (`ENOTSUP`) if one does not start: then there are those there were. A later change overrules an earlier one.
+   */
+  async resize(threads: number): Promise<void> {
+    if (this.#wanted === 0) return;
+    this.#wanted = threads;
+    this.#dismiss();
+    const missing = threads - this.#threads.size - this.#starting.size;
+    if (missing > 0) await this.#start(missing);
   }
 
   /** Threads alive. */
@@ -89,7 +100,42 @@ export class ThreadTeam {
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#threads].map((thread) => thread.stop()));
+    this.#wanted = 0;
+    await Promise.all([...this.#threads, ...this.#starting].map((thread) => thread.stop()));
+  }
+
+  /** All of them are ready, or none goes on. */
+  async #start(count: number): Promise<void> {
+    const threads = Array.from({ length: count }, () => new Thread(this.#options));
+    for (const thread of threads) this.#starting.add(thread);
+    try {
+      await Promise.all(threads.map((thread) => thread.ready));
+    } catch (cause) {
+      await Promise.all(threads.map((thread) => thread.stop()));
+      // Closing stops those that are not ready yet.
+      if (this.#wanted === 0) return;
+      throw new CompressorError("a worker thread did not start", {
+        code: "ENOTSUP",
+        backend: this.#options.backend,
+        cause,
+        hint: "Pass threads: 0 to do without worker threads",
+      });
+    } finally {
+      for (const thread of threads) this.#starting.delete(thread);
+    }
+    for (const thread of threads) this.#adopt(thread);
+    this.#dismiss();
+    this.#dispatch();
+  }
+
+  /** Ends threads that are too many, as far as they have no job. */
+  #dismiss(): void {
+    while (this.#threads.size > this.#wanted && this.#idle.length > 0) this.#end(this.#idle.pop() as Thread);
+  }
+
+  #end(thread: Thread): void {
+    this.#threads.delete(thread);
+    void thread.stop();
   }
 
   #adopt(thread: Thread): void {
@@ -111,11 +157,11 @@ export class ThreadTeam {
       }
       const thread = this.#idle.pop();
       if (thread === undefined) return;
-      this.#start(thread, this.#queue.shift() as Task);
+      this.#begin(thread, this.#queue.shift() as Task);
     }
   }
 
-  #start(thread: Thread, { job, src, dst, ...task }: Task): void {
+  #begin(thread: Thread, { job, src, dst, ...task }: Task): void {
     thread.run(job, src, (answer) => {
       if (answer === undefined) {
         task.resolve(undefined);
@@ -125,9 +171,12 @@ export class ThreadTeam {
         thread.copyOutput(dst, answer);
         task.resolve(answer);
       } else {
-        task.reject(new CompressorError(answer.reason, { code: answer.code, backend: this.#backend }));
+        task.reject(
+          new CompressorError(answer.reason, { code: answer.code, backend: this.#options.backend }),
+        );
       }
-      this.#idle.push(thread);
+      if (this.#threads.size > this.#wanted) this.#end(thread);
+      else this.#idle.push(thread);
       this.#dispatch();
     });
   }
