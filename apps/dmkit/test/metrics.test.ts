@@ -33,7 +33,7 @@ function snapshot(change: Partial<Snapshot["devices"][number]> = {}): Snapshot {
             length: 8,
             target: "compression",
             status: "Data Size 30 Compressed Data Size 10 Meta Size 0",
-            fields: undefined,
+            fields: { data_size: 30, compressed_data_size: 10, meta_size: 0, damaged: 0 },
           },
         ],
         holders: [],

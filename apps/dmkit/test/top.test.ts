@@ -91,11 +91,11 @@ describe("figures", () => {
     expect([grown(undefined, 5), grown(3, 5), grown(9, 5)]).toEqual([5, 2, 5]);
   });
 
-  const segment = (target: string, status: string, fields?: SegmentStatus["fields"]): SegmentStatus => ({
+  const segment = (target: string, fields: SegmentStatus["fields"]): SegmentStatus => ({
     start: 0,
     length: 8,
     target,
-    status,
+    status: "",
     fields,
   });
 
@@ -108,32 +108,35 @@ describe("figures", () => {
       read_hit_cache_full: 30,
       write_miss_cache_full: 10,
     };
-    expect(gaugesOf([], [segment("writeboost", "x", fields)])).toEqual({
+    expect(gaugesOf([], [segment("writeboost", fields)])).toEqual({
       hits: 0.75,
       dirty: 0.25,
       segments: 5,
       ratio: undefined,
     });
     const later = { ...fields, write_miss_cache_full: 20 };
-    expect(gaugesOf([segment("writeboost", "x", fields)], [segment("writeboost", "x", later)]).hits).toBe(0);
-    const cache =
-      "stats: reads(1), writes(2), cache hits(3, 0.4),replacement(0), replaced dirty blocks(0) policy write-back health ok needs_check 0 metadata v2 frames 100 used 7 dirty 5 read_hits 3 read_misses 1 write_hits 0 write_misses 0 bypassed 0";
+    expect(gaugesOf([segment("writeboost", fields)], [segment("writeboost", later)]).hits).toBe(0);
+    const cache = {
+      policy: "write-back",
+      frames: 100,
+      used: 7,
+      dirty: 5,
+      read_hits: 3,
+      read_misses: 1,
+      write_hits: 0,
+      write_misses: 0,
+    };
     expect(gaugesOf([], [segment("cache", cache)])).toEqual({
       hits: 0.75,
       dirty: 0.05,
       segments: undefined,
       ratio: undefined,
     });
-    expect(
-      gaugesOf([], [segment("compression", "Data Size 300 Compressed Data Size 100 Meta Size 5")]).ratio,
-    ).toBe(3);
-    expect(
-      gaugesOf(
-        [],
-        [segment("zram", "disksize 9 comp_algorithm lz4 orig_data_size 8192 compr_data_size 4096")],
-      ).ratio,
-    ).toBe(2);
-    expect(gaugesOf([], [segment("linear", "")])).toEqual({
+    const compression = { data_size: 300, compressed_data_size: 100, meta_size: 5 };
+    expect(gaugesOf([], [segment("compression", compression)]).ratio).toBe(3);
+    const zram = { disksize: 9, comp_algorithm: "lz4", orig_data_size: 8192, compr_data_size: 4096 };
+    expect(gaugesOf([], [segment("zram", zram)]).ratio).toBe(2);
+    expect(gaugesOf([], [segment("linear", {})])).toEqual({
       hits: undefined,
       dirty: undefined,
       segments: undefined,

@@ -5,7 +5,9 @@
 import {
   BlockIoError,
   type Capabilities,
+  type Controls,
   type Extent,
+  type Facts,
   GuardedTarget,
   type Health,
   type Limits,
@@ -19,9 +21,9 @@ import {
   zeroes,
 } from "@dmkit/block-io";
 import { latencies } from "./core/history.ts";
-import type { CacheOptions, Tunable } from "./options.ts";
+import { type CacheOptions, type Tunable, tunableNames } from "./options.ts";
 import { Cleaner, type CleanerSettings } from "./running/cleaner.ts";
-import { answer, statusLine } from "./running/messages.ts";
+import { cacheControls, cacheFacts, statusLine } from "./running/messages.ts";
 import type { Metadata } from "./running/metadata.ts";
 import { Reader } from "./running/reader.ts";
 import { SourcePath } from "./running/source-path.ts";
@@ -181,11 +183,44 @@ export class AssocCacheDevice extends GuardedTarget {
     return statusLine(this);
   }
 
-  override async message(words: readonly string[]): Promise<string> {
-    if (this.state.readOnly && !["status", "stats", "table"].includes(words[0] ?? "")) {
-      throw this.#refusal("EROFS", "the cache is open read-only", "Open it for writing.");
-    }
-    return (await answer(this, words)) ?? super.message(words);
+  protected override doFacts(): Facts {
+    return cacheFacts(this);
+  }
+
+  protected override get controls(): Controls<AssocCacheDevice> {
+    return cacheControls;
+  }
+
+  protected override tunableValues(): Readonly<Record<(typeof tunableNames)[number], unknown>> {
+    const values = Object.fromEntries(
+      tunableNames.map((name) => [name, name === "policy" ? this.policy : this.#tuning[name]]),
+    );
+    return values as Record<(typeof tunableNames)[number], unknown>;
+  }
+
+  protected override async doTune(changes: Partial<Tuning> & { readonly policy?: Policy }): Promise<void> {
+    const { policy, ...tuning } = changes;
+    this.setTuning({ ...this.#tuning, ...tuning });
+    if (policy !== undefined) await this.setPolicy(policy);
+  }
+
+  /**
+   * What loads this very cache: it exists by now, whatever the table said when it was made. The policy is stored with
+   * the cache too; historical metadata knows but two.
+   */
+  override settings(): Readonly<Record<string, unknown>> {
+    const { frames, blockSectors, ways } = this.state.frames.geometry;
+    const isPlain = this.policy === "write-through" || this.policy === "write-back";
+    return {
+      ...this.tunableValues(),
+      persistence: 1,
+      block_size: blockSectors,
+      cache_size: frames,
+      associativity: ways,
+      write_policy: this.policy === "write-back" ? 1 : 0,
+      policy: isPlain ? undefined : this.policy,
+      format: `v${this.metadata.version}`,
+    };
   }
 
   /** Switches the policy; resolves when no block is dirty that should not be. */

@@ -168,7 +168,9 @@ async function loadOld(
   const { geometry } = configuration;
   checkBlockSize(geometry, devices);
   const { cache } = devices;
-  const state = newState(context, devices, options, geometry, 0, "write-through", true);
+  // Historical metadata has two policies only, and writing back is not safe with it: others are for the table to say.
+  const policy = options.policy === "write-back" ? undefined : options.policy;
+  const state = newState(context, devices, options, geometry, 0, policy ?? "write-through", true);
   loadV1(state.frames, table, cache, context.size / SECTOR);
   if (configuration.writeBack) {
     context.environment.logger.log("warn", `${context.name}: a historical cache is opened write-through`);

@@ -1,5 +1,5 @@
 /** The options of the target: one table for table lines, stack files, help, and messages that change them. */
-import type { OptionsOf } from "@dmkit/block-io";
+import { type OptionsOf, type TunableTable, tunablesOf } from "@dmkit/block-io";
 
 export const cacheOptions = {
   source: { type: "device", help: "the device that is cached" },
@@ -61,6 +61,7 @@ export const cacheOptions = {
   },
   force: {
     type: "flag",
+    once: true,
     default: false,
     help: "make a new cache over dirty blocks of an old one, on a device that is not blank, or of a source that is a cache; open although the source has changed",
   },
@@ -138,14 +139,18 @@ export const namedOptions: readonly NamedOption[] = [
   "source_uuid",
 ];
 
-/** Those that a message may change while the cache is open. */
-export type Tunable = Exclude<NamedOption, "policy" | "format" | "force" | "pool" | "source_uuid">;
-
-export const tunables: readonly Tunable[] = [
+/** Those that messages change while the cache is open. */
+export const tunableNames = [
+  "policy",
   "write_hit",
   "sequential_cutoff",
   "high_watermark",
   "low_watermark",
   "age_limit",
   "writeback_rate",
-];
+] as const;
+
+export const cacheTunables: TunableTable = tunablesOf(cacheOptions, tunableNames);
+
+/** What the policy is set to has a method of its own. */
+export type Tunable = Exclude<(typeof tunableNames)[number], "policy">;

@@ -2,6 +2,7 @@
 import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
 import { openCache, usesOf } from "./open.ts";
 import { type CacheOptions, cacheOptions, namedOptions } from "./options.ts";
+import { cacheControls } from "./running/messages.ts";
 
 const positional = ["persistence", "block_size", "cache_size", "associativity", "write_policy"] as const;
 
@@ -13,6 +14,7 @@ export const assocCache: Target<CacheOptions> = {
   synopsis:
     "<source> <cache> [<persistence> [<block size> [<cache size> [<associativity> [<write policy> [<#words> (<key> <value>)…]]]]]]",
   options: cacheOptions,
+  ...cacheControls,
   parse(args) {
     const values: Record<string, unknown> = {
       source: args.text("source", cacheOptions.source),

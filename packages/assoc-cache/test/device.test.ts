@@ -412,7 +412,7 @@ describe("messages", () => {
     await expect(device.message(["policy", "nonsense"])).rejects.toMatchObject({ code: "EINVAL" });
     await device.message(["set", "high_watermark", "10"]);
     expect(device.tuning.high_watermark).toBe(10);
-    await expect(device.message(["set", "high_watermark", "101"])).rejects.toMatchObject({ code: "EPARSE" });
+    await expect(device.message(["set", "high_watermark", "101"])).rejects.toMatchObject({ code: "EINVAL" });
     await expect(device.message(["set", "pool", "1M"])).rejects.toMatchObject({ code: "EINVAL" });
     await device.close();
   });

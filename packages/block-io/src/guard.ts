@@ -55,6 +55,7 @@ export abstract class GuardedDevice implements BlockDevice {
 
   #state: State = "open";
   #inFlight = 0;
+  #invalid = 0;
   #failure: BlockIoError | undefined;
   #idle: (() => void)[] = [];
   // Changes of state that were asked for and are not over; settles, never rejects.
@@ -119,6 +120,16 @@ export abstract class GuardedDevice implements BlockDevice {
   /** Runs `work` when the device is closed, whether or not that went well. */
   whenClosed(work: () => void): void {
     this.#whenClosed.push(work);
+  }
+
+  /** Requests that were accepted and have not settled. */
+  protected get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  /** Requests that were refused because they are not aligned, or not inside the device. */
+  protected get invalidRequests(): number {
+    return this.#invalid;
   }
 
   /** What made the device refuse writes, if anything did. */
@@ -390,6 +401,7 @@ export abstract class GuardedDevice implements BlockDevice {
     ) {
       return undefined;
     }
+    this.#invalid += 1;
     const aligned =
       offset % this.limits.logicalBlockSize === 0 && length % this.limits.logicalBlockSize === 0;
     if (!aligned || offset < 0 || length < 0) {

@@ -125,16 +125,29 @@ export {
   parseOptions,
 } from "./options.ts";
 export {
-  type AnyTarget,
+  type Controls,
+  type Facts,
+  type Message,
   type MessageOptions,
   type MessageProgress,
+  type Messages,
+  type TunableTable,
+  noControls,
+  tunableNamed,
+  tunablesOf,
+  unknownMessage,
+} from "./controls.ts";
+export {
+  type AnyTarget,
   type OpenContext,
   type RangeDescription,
   type Target,
   type TargetDevice,
   GuardedTarget,
   TableArguments,
+  currentArguments,
   printNamed,
+  splitSector,
   requireRoom,
 } from "./target.ts";
 export { TargetRegistry } from "./registry.ts";

@@ -11,6 +11,8 @@ interface Common {
   readonly help: string;
   /** May be left out although there is no default. */
   readonly optional?: true;
+  /** Counts when a device is opened for the first time, to make or overwrite something: no part of its table later. */
+  readonly once?: true;
 }
 
 export interface DeviceOption extends Common {

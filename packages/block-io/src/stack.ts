@@ -11,7 +11,8 @@ import { BlockIoError, toBlockIoError } from "./errors.ts";
 import { type Health, healthOf, worstHealth } from "./health.ts";
 import { type DeviceSchemes, LowerDevices } from "./lower-devices.ts";
 import { type Segment, printSegment, tableLength } from "./table.ts";
-import type { MessageOptions, RangeDescription, TargetDevice } from "./target.ts";
+import type { Facts, MessageOptions } from "./controls.ts";
+import { type RangeDescription, type TargetDevice, currentArguments, splitSector } from "./target.ts";
 import { MappedDevice, type Piece } from "./targets/mapped.ts";
 
 export interface OpenTableOptions {
@@ -106,7 +107,7 @@ export class TableDevice extends MappedDevice {
   get table(): string {
     return this.#segments
       .map(({ segment, device }) =>
-        printSegment(segment, device.tableArguments?.() ?? segment.target.print(segment.options)),
+        printSegment(segment, currentArguments(segment.target, segment.options, device)),
       )
       .join("\n");
   }
@@ -142,11 +143,16 @@ export class TableDevice extends MappedDevice {
       .join("\n");
   }
 
-  /** To the only segment, or to the one at the sector that `@sector` as first word names. */
+  /** Those of the only segment; of several, each has its own. */
+  override facts(): Facts {
+    const [only, second] = this.#segments;
+    return only !== undefined && second === undefined ? only.device.facts() : {};
+  }
+
+  /** To the only segment, or to the one at the sector that the message begins with: `0 …` or `@0 …`. */
   override async message(words: readonly string[], options?: MessageOptions): Promise<string> {
-    const [first, ...rest] = words;
-    const sector = /^@(\d+)$/.exec(first ?? "")?.[1];
-    if (sector !== undefined) return this.#find(Number(sector) * SECTOR).device.message(rest, options);
+    const { sector, rest } = splitSector(words);
+    if (sector !== undefined) return this.#find(sector * SECTOR).device.message(rest, options);
     const [only, second] = this.#segments;
     if (only !== undefined && second === undefined) return only.device.message(words, options);
     throw new BlockIoError("the table has several segments", {
@@ -246,5 +252,5 @@ export class TableDevice extends MappedDevice {
 
 /** Whether a device can be asked and told things. */
 export function isTargetDevice(device: BlockDevice): device is TargetDevice {
-  return "status" in device && "message" in device;
+  return "facts" in device && "message" in device;
 }

@@ -1,11 +1,22 @@
 /** What a device-mapper target is: a declaration as data, and a function that opens it. */
 import type { ByteRange, Use } from "./claims.ts";
-import type { BlockDevice } from "./device.ts";
+import {
+  type Controlled,
+  type Controls,
+  type Facts,
+  type MessageOptions,
+  type Messages,
+  type TunableTable,
+  carryOut,
+  noControls,
+  printValue,
+} from "./controls.ts";
+import { type BlockDevice, SECTOR } from "./device.ts";
 import type { Environment } from "./environment.ts";
 import { BlockIoError } from "./errors.ts";
+import { GuardedDevice } from "./guard.ts";
 import type { DeviceUse } from "./lower-devices.ts";
 import { type OptionSpec, type OptionTable, parseOption } from "./options.ts";
-import { GuardedDevice } from "./guard.ts";
 
 /** What a target can tell about ranges of bytes beyond data and holes: which layer they come from, say. */
 export interface RangeDescription {
@@ -18,33 +29,30 @@ export interface RangeDescription {
   ): AsyncIterable<{ readonly length: number; readonly status: number }>;
 }
 
-/** How far a long message is; `done` of `total` units. */
-export interface MessageProgress {
-  readonly done: number;
-  readonly total: number;
-  /** What is counted, in the plural: `segments`, `blocks`. */
-  readonly unit: string;
-}
-
-export interface MessageOptions {
-  /** Ends the work early where the target can: the message rejects, what was done stays done. */
-  readonly signal?: AbortSignal | undefined;
-  readonly progress?: ((progress: MessageProgress) => void) | undefined;
-}
-
 /** A running target: a block device that can be asked and told things. */
 export interface TargetDevice extends BlockDevice {
   /** Empty for most. */
   readonly descriptions: readonly RangeDescription[];
   /** The target's part of the device-mapper status line; empty if there is nothing to say. */
   status(): string;
-  /** Carries out a message; resolves with its answer, often empty. Throws `EINVAL` for unknown ones. */
+  /** What it says of itself, by name; the values of its tunables are among it. */
+  facts(): Facts;
+  /**
+   * Carries out a message (see controls.ts); resolves with its answer, often empty. Errors: `EINVAL` (unknown, out of
+   * range), `EBUSY`, those of the target.
+   */
   message(words: readonly string[], options?: MessageOptions): Promise<string>;
-  /** The arguments of its table line as they are now, where running has changed them. */
-  tableArguments?(): readonly string[] | undefined;
+  /**
+   * Options that have come to differ from those it was opened with: what messages have set, what was found on its
+   * devices, what was made since. With them the table reopens the device as it is now.
+   */
+  settings(): Readonly<Record<string, unknown>>;
 }
 
-/** A {@link GuardedDevice} with no status, messages and descriptions, to be overridden. */
+/**
+ * A {@link GuardedDevice} that can be asked and told things. With nothing overridden it has no status, messages and
+ * descriptions.
+ */
 export abstract class GuardedTarget extends GuardedDevice implements TargetDevice {
   get descriptions(): readonly RangeDescription[] {
     return [];
@@ -54,15 +62,68 @@ export abstract class GuardedTarget extends GuardedDevice implements TargetDevic
     return "";
   }
 
-  message(words: readonly string[], _options?: MessageOptions): Promise<string> {
-    return Promise.reject(
-      new BlockIoError(`unknown message "${words.join(" ")}"`, {
-        code: "EINVAL",
-        device: this.name,
-        op: "message",
-      }),
-    );
+  facts(): Facts {
+    return { ...factsOf(this.tunableValues()), ...this.doFacts() };
   }
+
+  settings(): Readonly<Record<string, unknown>> {
+    return this.tunableValues();
+  }
+
+  message(words: readonly string[], options: MessageOptions = {}): Promise<string> {
+    const controlled: Controlled = {
+      name: this.name,
+      busy: this.inFlight,
+      readOnly: this.limits.capabilities.readOnly,
+      values: () => this.tunableValues(),
+      tune: (changes) => this.doTune(changes),
+    };
+    return carryOut(this as never, this.controls, controlled, this.#withoutSector(words), options);
+  }
+
+  /** What it can be told. */
+  protected get controls(): Controls<never> {
+    return noControls;
+  }
+
+  /** Its own facts, besides the tunables. */
+  protected doFacts(): Facts {
+    return {};
+  }
+
+  /** The values of its tunables, typed as their options are. */
+  protected tunableValues(): Readonly<Record<string, unknown>> {
+    return {};
+  }
+
+  /** Changes tunables; the values are in range. */
+  protected doTune(_changes: Readonly<Record<string, unknown>>): Promise<void> | void {}
+
+  /** Everybody's messages may begin with a sector: a device by itself is the line at every sector. */
+  #withoutSector(words: readonly string[]): readonly string[] {
+    const { sector, rest } = splitSector(words);
+    return sector !== undefined && sector * SECTOR < this.size ? rest : words;
+  }
+}
+
+/** The sector a message begins with, as device-mapper has it (`0`) or marked (`@0`), and what follows. */
+export function splitSector(words: readonly string[]): {
+  readonly sector: number | undefined;
+  readonly rest: readonly string[];
+} {
+  const [first = "", ...rest] = words;
+  const digits = /^@?(\d+)$/.exec(first)?.[1];
+  if (digits === undefined || rest.length === 0) return { sector: undefined, rest: words };
+  return { sector: Number(digits), rest };
+}
+
+function factsOf(values: Readonly<Record<string, unknown>>): Facts {
+  return Object.fromEntries(
+    Object.entries(values).map(([name, value]) => [
+      name,
+      typeof value === "number" ? value : typeof value === "boolean" ? Number(value) : printValue(value),
+    ]),
+  );
 }
 
 /** What a target is given to run on. It does not close the devices below it: whoever opened them does. */
@@ -104,8 +165,10 @@ export interface Target<Options> {
    * any target is opened: a table that cannot be has written nothing.
    */
   uses?(options: Options, size: number): readonly DeviceUse[];
-  /** The fields of what its device says in `status()`, by name. Throws `EPARSE` for anything else. */
-  statusFields?(status: string): Readonly<Record<string, string | number>>;
+  /** The options that can be set while it runs. Its devices take them as messages. */
+  readonly tunables?: TunableTable;
+  /** What its devices can be told besides. */
+  readonly messages?: Messages<never>;
   open(options: Options, context: OpenContext): Promise<TargetDevice>;
 }
 
@@ -210,6 +273,22 @@ export function printNamed<const Name extends string>(
     return [name, typeof value === "boolean" ? (value ? "1" : "0") : String(value)];
   });
   return words.length === 0 ? [] : [String(words.length), ...words];
+}
+
+/**
+ * The arguments of a table line that opens an open target again as it is. Words that count once, when something is
+ * made, are not among them.
+ */
+export function currentArguments(
+  target: AnyTarget,
+  options: unknown,
+  device: TargetDevice,
+): readonly string[] {
+  const now: Record<string, unknown> = { ...(options as object), ...device.settings() };
+  for (const [name, spec] of Object.entries(target.options)) {
+    if (spec.once) now[name] = "default" in spec ? spec.default : undefined;
+  }
+  return target.print(now);
 }
 
 /** Refuses a lower device that is too small for what is mapped on it; all in bytes. */

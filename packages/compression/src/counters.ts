@@ -1,4 +1,5 @@
 /** What has been written and what has gone wrong since the device was opened. */
+import { type Controls, type Facts, noControls } from "@dmkit/block-io";
 export interface Counters {
   /** Bytes of blocks stored, before and after compression. */
   data: number;
@@ -17,7 +18,20 @@ export function statusLine({ data, compressed, metadata }: Counters): string {
   return `Data Size ${data} Compressed Data Size ${compressed} Meta Size ${metadata}`;
 }
 
-/** The answer to a message that asks for a counter; undefined for any other message. */
-export function counterMessage(counters: Counters, words: readonly string[]): string | undefined {
-  return words.length === 1 && words[0] === "damaged" ? String(counters.damaged) : undefined;
+/** The same by name. */
+export function counterFacts({ data, compressed, metadata, damaged }: Counters): Facts {
+  return { data_size: data, compressed_data_size: compressed, meta_size: metadata, damaged };
 }
+
+/** What a running device of either format can be told. */
+export const compressionControls: Controls<{ readonly counters: Counters }> = {
+  ...noControls,
+  messages: {
+    damaged: {
+      arguments: "",
+      readOnly: true,
+      help: "answers with how many extents could not be read",
+      run: ({ counters }) => String(counters.damaged),
+    },
+  },
+};

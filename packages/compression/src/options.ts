@@ -56,6 +56,7 @@ export const compressionOptions = {
   },
   force: {
     type: "flag",
+    once: true,
     default: false,
     help: "make a new device over whatever else there is: all contents are lost; one that is there is opened",
   },

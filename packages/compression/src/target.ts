@@ -1,5 +1,6 @@
 /** The declaration of the target `compression` (alias `compress`). */
 import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
+import { compressionControls } from "./counters.ts";
 import { openCompression, useOf } from "./open.ts";
 import { type CompressionOptions, compressionOptions, namedOptions } from "./options.ts";
 
@@ -10,6 +11,7 @@ export const compression: Target<CompressionOptions> = {
   summary: "transparent in-place compression: fewer bytes are written, the capacity stays",
   synopsis: "<device> writethrough | writeback <seconds> [<#words> (<key> <value>)…]",
   options: compressionOptions,
+  ...compressionControls,
   parse(args) {
     const values: Record<string, unknown> = {
       device: args.text("device", compressionOptions.device),

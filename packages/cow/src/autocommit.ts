@@ -9,7 +9,7 @@ import { BlockIoError, type Environment, type Timer } from "@dmkit/block-io";
 
 export class Autocommit {
   readonly #environment: Environment;
-  readonly #milliseconds: number;
+  #milliseconds: number;
   readonly #device: string;
   readonly #commit: () => Promise<void>;
   #timer: Timer | undefined;
@@ -23,6 +23,20 @@ export class Autocommit {
     this.#milliseconds = milliseconds;
     this.#device = device;
     this.#commit = commit;
+  }
+
+  /** Milliseconds; 0: never. */
+  get pause(): number {
+    return this.#milliseconds;
+  }
+
+  /** What waits for a commit waits for the new time from now on. */
+  set pause(milliseconds: number) {
+    this.#milliseconds = milliseconds;
+    if (this.#timer === undefined) return;
+    this.#timer.cancel();
+    this.#timer = undefined;
+    this.arm();
   }
 
   /** There is something to commit. */

@@ -14,8 +14,10 @@
 import {
   type BlockDevice,
   type BlockIoError,
+  type Controls,
   type Environment,
   type Extent,
+  type Facts,
   type Limits,
   type RangeDescription,
   SECTOR,
@@ -24,6 +26,7 @@ import {
   Turnstile,
   done,
   toBlockIoError,
+  unknownMessage,
 } from "@dmkit/block-io";
 import { Autocommit } from "./autocommit.ts";
 import type { BitmapLoader } from "./bitmap-loader.ts";
@@ -33,6 +36,7 @@ import type { OwnerMap } from "./core/owner-map.ts";
 import type { Identity } from "./format/identity.ts";
 import { type FreezeHost, type NewLayer, freeze } from "./freeze.ts";
 import type { LayerDevices } from "./layer.ts";
+import { cowControls } from "./messages.ts";
 
 /** One owner: a device and the byte where it starts. */
 export interface Source {
@@ -60,8 +64,10 @@ export interface CowParts {
   readonly openLayer?: ((words: readonly string[]) => Promise<NewLayer>) | undefined;
   /** Told of every layer put on top while running. */
   readonly frozen?: ((layer: NewLayer) => void) | undefined;
-  /** The arguments in a table, as they are now. */
-  readonly table?: (() => readonly string[]) | undefined;
+  /** `layers` of a table, as they are now. */
+  readonly layers?: (() => { readonly layers: unknown }) | undefined;
+  /** The arguments in a table with these settings. */
+  readonly table?: ((settings: Readonly<Record<string, unknown>>) => readonly string[]) | undefined;
 }
 
 const FUA = { fua: true } as const;
@@ -110,30 +116,67 @@ export class CowDevice extends GuardedTarget {
     return [map.top, ...allocated, 1, maps, ...this.#counters.values].join(" ");
   }
 
-  /** With the layers that were put on top. */
-  tableArguments(): readonly string[] | undefined {
-    return this.#parts.table?.();
+  protected override doFacts(): Facts {
+    const { map } = this;
+    const allocated = Array.from({ length: map.top }, (_, index): [string, number] => [
+      `allocated_sectors_${index + 1}`,
+      map.allocated(index + 1),
+    ]);
+    const [preparing = 0, sending = 0, requests = 0, bytes = 0] = this.#counters.values;
+    return {
+      layers: map.top,
+      ...Object.fromEntries(allocated),
+      // Where bitmaps were not needed yet, more is allocated.
+      unread_bitmap_pages: map.unknownPages,
+      bitmap_pages: map.pages,
+      preparing,
+      sending,
+      requests,
+      bytes,
+    };
   }
 
-  /** `freeze <bitmap> <data> [<offset>]`, `count`, `table`. */
-  override async message(words: readonly string[]): Promise<string> {
-    const { openLayer, table } = this.#parts;
-    if (words[0] === "freeze" && openLayer !== undefined) {
-      const layer = await openLayer(words.slice(1));
-      try {
-        await this.freeze(layer);
-      } catch (error) {
-        if (this.#top?.layer !== layer) await layer.giveBack?.().catch(() => {});
-        throw error;
-      }
-      return table?.().join(" ") ?? "";
+  protected override get controls(): Controls<CowDevice> {
+    return cowControls;
+  }
+
+  protected override tunableValues(): Readonly<Record<string, unknown>> {
+    return { autocommit: this.#autocommit.pause / 1000 };
+  }
+
+  protected override doTune({ autocommit }: { readonly autocommit?: number }): void {
+    if (autocommit === undefined) return;
+    this.#autocommit.pause = autocommit * 1000;
+    // With 0 nothing was set to commit what is in memory only.
+    if (this.map.hasDirty) this.#autocommit.arm();
+  }
+
+  /** With the layers that were put on top. */
+  override settings(): Readonly<Record<string, unknown>> {
+    return { ...this.tunableValues(), ...this.#parts.layers?.() };
+  }
+
+  /** The arguments in a table, as they are now; empty if it was not opened by one. */
+  get tableWords(): readonly string[] {
+    return this.#parts.table?.(this.settings()) ?? [];
+  }
+
+  /** Opens devices that are named, and puts them on top; see {@link freeze}. Throws `EINVAL` if it cannot. */
+  async freezeTo(words: readonly string[]): Promise<void> {
+    const { openLayer } = this.#parts;
+    if (openLayer === undefined) throw unknownMessage(this.name, ["freeze", ...words]);
+    const layer = await openLayer(words);
+    try {
+      await this.freeze(layer);
+    } catch (error) {
+      if (this.#top?.layer !== layer) await layer.giveBack?.().catch(() => {});
+      throw error;
     }
-    if (words[0] === "table" && words.length === 1 && table !== undefined) return table().join(" ");
-    if (words[0] === "count" && words.length === 1) {
-      await this.#turnstile.pass(() => this.#parts.loader.load(0, this.map.sectors));
-      return this.status();
-    }
-    return super.message(words);
+  }
+
+  /** Reads all bitmaps, so that the counts of the status are exact. */
+  async count(): Promise<void> {
+    await this.#turnstile.pass(() => this.#parts.loader.load(0, this.map.sectors));
   }
 
   /**

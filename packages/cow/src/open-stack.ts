@@ -58,6 +58,7 @@ export interface OpenStackOptions {
   readonly autocommit?: number;
   readonly openLayer?: CowParts["openLayer"];
   readonly frozen?: (layer: NewLayer) => void;
+  readonly layers?: CowParts["layers"];
   readonly table?: CowParts["table"];
   /** Tests put faulty ones here. */
   readonly parts?: {
@@ -108,6 +109,7 @@ export async function openStack(stack: StackDevices, options: OpenStackOptions =
     environment,
     openLayer: options.openLayer,
     frozen: options.frozen,
+    layers: options.layers,
     table: options.table,
   };
   return parts.device?.(all) ?? new CowDevice(all);

@@ -35,6 +35,7 @@ export const cowOptions = {
   },
   force: {
     type: "flag",
+    once: true,
     default: false,
     help: "make a new layer of devices that are not blank; a layer that is there is opened as always",
   },

@@ -13,6 +13,7 @@ import type { AliasedBlockSize } from "./format/aliased.ts";
 import { bitmapDeviceSize } from "./format/geometry.ts";
 import type { NewLayer } from "./freeze.ts";
 import type { LayerDevices } from "./layer.ts";
+import { cowControls } from "./messages.ts";
 import { openStack } from "./open-stack.ts";
 import { type CowOptions, type NamedOption, cowOptions, namedOptions } from "./options.ts";
 
@@ -25,6 +26,7 @@ export const cow: Target<CowOptions> = {
   summary: "a base image under copy-on-write layers, the last one writable",
   synopsis: "<base> <base offset> {<bitmap> <data> <offset>}… [<#words> {<option> <value>}…]",
   options: cowOptions,
+  ...cowControls,
 
   parse(args) {
     const base = args.text("base", cowOptions.base);
@@ -66,8 +68,8 @@ export const cow: Target<CowOptions> = {
     for (const layer of options.layers) {
       layers.push(await openDevices(layer, layer === options.layers.at(-1) ? "owns" : "reads", context));
     }
-    // What a table would say after layers were put on top. The word to overwrite something is said once.
-    let now = { ...options, force: false };
+    // Those of a table after some were put on top.
+    let now = options.layers;
     let top = layers.at(-1);
     const block = options.aliased_block_size;
     return openStack(
@@ -81,7 +83,7 @@ export const cow: Target<CowOptions> = {
         openLayer: (words) => openNewLayer(words, context),
         frozen: (next) => {
           // Nobody writes to a frozen layer: other stacks may lie on it now.
-          const old = now.layers.at(-1);
+          const old = now.at(-1);
           if (old !== undefined && top !== undefined) {
             const { bitmap, data } = usesOfLayer(old, "owns", size);
             context.onlyReads?.(top.bitmap, bitmap[2]);
@@ -90,9 +92,10 @@ export const cow: Target<CowOptions> = {
           top = next;
           const { names, offset } = next;
           const layer = { bitmap: names?.bitmap ?? "?", data: names?.data ?? "?", offset: offset / SECTOR };
-          now = { ...now, layers: [...now.layers, layer] };
+          now = [...now, layer];
         },
-        table: () => cow.print(now),
+        layers: () => ({ layers: now }),
+        table: (settings) => cow.print({ ...options, ...settings }),
       },
     );
   },

@@ -53,4 +53,19 @@ describe("autocommit", () => {
     await new Promise(setImmediate);
     expect(clock.pending).toBe(0);
   });
+
+  it("waits as long as it was told last", () => {
+    const { clock, autocommit, commits } = start();
+    autocommit.arm();
+    clock.advance(1000);
+    autocommit.pause = 2000;
+    clock.advance(1999);
+    expect(commits.length).toBe(0);
+    clock.advance(1);
+    expect(commits.length).toBe(1);
+    const never = start();
+    never.autocommit.arm();
+    never.autocommit.pause = 0;
+    expect(never.clock.pending).toBe(0);
+  });
 });

@@ -1,5 +1,6 @@
 /** The declaration of the target `image`. */
 import { BlockIoError, type Target, parseOptions, printNamed } from "@dmkit/block-io";
+import { imageControls } from "./device/device.ts";
 import { openImage } from "./open/open-image.ts";
 import { parseImageReference } from "./open/reference.ts";
 import { type ImageOptions, imageOptions, namedOptions } from "./options.ts";
@@ -10,6 +11,7 @@ export const image: Target<ImageOptions> = {
   summary: "an image in an object store, read-only",
   synopsis: "<image> [<#words> (<key> <value>)…]",
   options: imageOptions,
+  ...imageControls,
   parse(args) {
     const values: Record<string, unknown> = { image: args.text("image", imageOptions.image) };
     Object.assign(values, args.counted("words").named(namedOptions, imageOptions));

@@ -8,10 +8,11 @@
  */
 import {
   type BlockIoError,
+  type Controls,
   type Environment,
+  type Facts,
   GuardedTarget,
   type Health,
-  type MessageOptions,
   SpaceWatch,
   type StorageFacts,
   Streams,
@@ -29,20 +30,21 @@ import { Statistics } from "./core/statistics.ts";
 import { Daemons } from "./daemons.ts";
 import { BLOCK, slotOf } from "./format/geometry.ts";
 import { IdentityKeeper } from "./identity-keeper.ts";
-import { type Tunables, checked, defaultTunables, tunableNamed, tunableValue } from "./options.ts";
 import { mergeSplit } from "./merge-split.ts";
 import { cacheHealth } from "./health.ts";
 import { limitsOver, readOnlyLimitsOver } from "./limits.ts";
+import { writeboostControls } from "./messages.ts";
+import { type Tunables, checked, defaultTunables } from "./options.ts";
 import type { Parts } from "./parts.ts";
 import { PlogWriter } from "./plog-writer.ts";
 import { ReadPath } from "./read-path.ts";
 import { Recorder } from "./recorder.ts";
 import type { Devices, Recovered } from "./recovery.ts";
 import type { Split } from "./scan.ts";
-import { interrupted, readOnlyError, unknownMessage } from "./refusals.ts";
+import { interrupted, readOnlyError } from "./refusals.ts";
 import { SegmentLog } from "./segment-log.ts";
 import { Staging } from "./staging.ts";
-import { type Status, printStatus } from "./status.ts";
+import { type Status, printStatus, statusFacts } from "./status.ts";
 import { WritePath } from "./write-path.ts";
 import { Writeback } from "./writeback.ts";
 
@@ -86,6 +88,8 @@ export class WriteboostDevice extends GuardedTarget {
   readonly #environment: Environment;
   readonly #turnstile: Turnstile = new Turnstile();
   readonly #tunables: Tunables;
+  /** What has been set since it was opened. */
+  readonly #told: Partial<Tunables> = {};
   #dropping = 0;
   #dropsEnd = 0;
   readonly #space: SpaceWatch;
@@ -197,7 +201,8 @@ export class WriteboostDevice extends GuardedTarget {
         dead: this.#log.dead === undefined ? 0 : 1,
         missing_space: this.#space.missing,
       },
-      tunables: { ...this.#tunables, nr_max_batched_writeback: this.#tunables.nr_max_batched_writeback },
+      batch: this.#writeback.batch,
+      tunables: { ...this.#tunables },
     };
   }
 
@@ -206,42 +211,47 @@ export class WriteboostDevice extends GuardedTarget {
     return printStatus(this.statusData);
   }
 
-  override async message(words: readonly string[], options: MessageOptions = {}): Promise<string> {
-    const [first = "", second, ...rest] = words;
-    const word = first.toLowerCase();
-    if (this.limits.capabilities.readOnly && word !== "info") throw readOnlyError(this.name);
-    if (rest.length === 0) {
-      const name = tunableNamed(word);
-      if (name !== undefined && second !== undefined) {
-        this.tune({ [name]: tunableValue(name, second) });
-        return "";
-      }
-      if (word === "drop_caches" && second?.toLowerCase() === "stop") {
-        this.#endDrops();
-        return "";
-      }
-      if (second === undefined) {
-        if (word === "clear_stat" || word === "clear_stats") {
-          this.#parts.statistics.clear();
-          return "";
-        }
-        if (word === "drop_caches") {
-          await this.#dropCachesFor(options);
-          return "";
-        }
-        if (word === "info") return JSON.stringify(this.#info());
-      }
-    }
-    throw unknownMessage(this.name, words);
+  protected override doFacts(): Facts {
+    const { geometry, pool } = this.#log;
+    return {
+      ...statusFacts(this.statusData),
+      segment_size_order: geometry.order,
+      nr_rambuf_pool: pool,
+      nr_cur_batched_writeback: this.#writeback.batch,
+    };
+  }
+
+  protected override get controls(): Controls<WriteboostDevice> {
+    return writeboostControls;
+  }
+
+  protected override tunableValues(): Tunables {
+    return this.#tunables;
+  }
+
+  protected override doTune(changes: Partial<Tunables>): void {
+    this.tune(changes);
+  }
+
+  /** The geometry in use, and what was set; not what the modulator has set, which it will set again. */
+  override settings(): Readonly<Record<string, unknown>> {
+    const { geometry, pool } = this.#log;
+    return { segment_size_order: geometry.order, nr_rambuf_pool: pool, ...this.#told };
   }
 
   /** Changes tunables. Throws `EINVAL` with the range. */
   tune(changes: Partial<Tunables>): void {
-    Object.assign(this.#tunables, checked(changes));
+    Object.assign(this.#told, checked(changes));
+    Object.assign(this.#tunables, changes);
     this.#staging.threshold = this.#tunables.read_cache_threshold;
     this.#streams.cutoff = this.#tunables.sequential_cutoff;
     if (!this.#stopped) this.#daemons.configure(this.#tunables);
     this.#writeback.kick();
+  }
+
+  /** Sets the counters of requests to 0; that of partial flushes goes on. */
+  clearStatistics(): void {
+    this.#parts.statistics.clear();
   }
 
   /**
@@ -278,15 +288,6 @@ export class WriteboostDevice extends GuardedTarget {
       this.#dropping -= 1;
       signal?.removeEventListener("abort", wake);
     }
-  }
-
-  #dropCachesFor({ signal, progress }: MessageOptions): Promise<void> {
-    const first = this.#log.lastWriteback;
-    return this.dropCaches({
-      ...(signal === undefined ? {} : { signal }),
-      progress: ({ lastWritebackId, targetId }) =>
-        progress?.({ done: lastWritebackId - first, total: targetId - first, unit: "segments" }),
-    });
   }
 
   override suspend(): Promise<void> {
@@ -465,18 +466,20 @@ export class WriteboostDevice extends GuardedTarget {
     this.#stopped = true;
     this.#retry?.cancel();
     this.#retry = undefined;
-    this.#endDrops();
+    this.endDrops();
     await this.#barriers.stop();
     await this.#daemons.stop();
     await this.#writeback.stop();
   }
 
-  #endDrops(): void {
+  /** Ends every {@link dropCaches} that is under way. */
+  endDrops(): void {
     this.#dropsEnd += 1;
     this.#log.changed.notify();
   }
 
-  #info(): object {
+  /** Geometry, memory and errors. */
+  info(): object {
     const { geometry, dialect, durable } = this.#log;
     return {
       dialect,

@@ -2,7 +2,7 @@
  * Everything that can be set, once: the table of options and the tunables among them, which messages change
  * while the device runs.
  */
-import { BlockIoError, type OptionsOf, parseOption } from "@dmkit/block-io";
+import { BlockIoError, type OptionsOf, type TunableTable, parseOption, tunablesOf } from "@dmkit/block-io";
 
 /** RAM for buffers is at most 1 GiB: 2048 segments of the largest order. */
 export const MAX_POOL: number = 2048;
@@ -49,6 +49,7 @@ export const options = {
   },
   force: {
     type: "flag",
+    once: true,
     default: false,
     help: "format cache and plog devices that are not blank, and over a backing device that is a cache; a cache that is there stays",
   },
@@ -78,9 +79,9 @@ export const options = {
     type: "integer",
     optional: true,
     min: 1,
-    max: 1000,
+    max: 2048,
     unit: "segments",
-    help: "segments written back at once; at most 64 MiB of them",
+    help: "segments written back at once, at most 64 MiB of them; default: 16 MiB of them",
   },
   update_record_interval: {
     type: "integer",
@@ -124,7 +125,7 @@ export function defaultTunables(order: number): Tunables {
     allow_writeback: 0,
     enable_writeback_modulator: 0,
     writeback_threshold: 70,
-    nr_max_batched_writeback: Math.min(1000, 2 ** (15 - order)),
+    nr_max_batched_writeback: 2 ** (15 - order),
     update_record_interval: 0,
     sync_interval: 0,
     read_cache_threshold: 0,
@@ -145,27 +146,6 @@ export function friendlyTunables(given: { readonly allow_writeback?: unknown }):
     sync_interval: 1,
     sequential_cutoff: 4 * 1024 * 1024,
   };
-}
-
-/** The tunable a word names, in any case; the original's own status calls one of them by another name. */
-export function tunableNamed(word: string): TunableName | undefined {
-  const name = word.toLowerCase();
-  if (name === "nr_cur_batched_writeback") return "nr_max_batched_writeback";
-  return tunableNames.find((known) => known === name);
-}
-
-/** The value of a tunable; throws `EINVAL` with the range. */
-export function tunableValue(name: TunableName, word: string): number {
-  try {
-    return parseOption(name, options[name], word) as number;
-  } catch (error) {
-    if (!(error instanceof BlockIoError)) throw error;
-    throw new BlockIoError(`${name}: "${word}" is not allowed`, {
-      code: "EINVAL",
-      op: "message",
-      hint: error.hint,
-    });
-  }
 }
 
 /**
@@ -190,3 +170,10 @@ export function checked<Values extends object>(values: Values): Values {
   }
   return values;
 }
+
+/** What messages set, also by the names that the original's status and the later drivers have for them. */
+export const writeboostTunables: TunableTable = tunablesOf(options, tunableNames, {
+  nr_cur_batched_writeback: "nr_max_batched_writeback",
+  update_sb_record_interval: "update_record_interval",
+  sync_data_interval: "sync_interval",
+});

@@ -1,15 +1,6 @@
 /** What a running cache answers to what it does not do. */
 import { BlockIoError } from "@dmkit/block-io";
 
-export function unknownMessage(device: string, words: readonly string[]): BlockIoError {
-  return new BlockIoError(`unknown message "${words.join(" ")}"`, {
-    code: "EINVAL",
-    device,
-    op: "message",
-    hint: "Messages: <tunable> <value>, clear_stats, drop_caches, drop_caches stop, info.",
-  });
-}
-
 export function interrupted(device: string): BlockIoError {
   return new BlockIoError("drop_caches was interrupted", {
     code: "ESHUTDOWN",

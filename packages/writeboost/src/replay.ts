@@ -6,6 +6,7 @@ import { type BlockDevice, BlockIoError, type Environment, realEnvironment } fro
 import { BLOCK } from "./format/geometry.ts";
 import { IDENTITY_START, decodeIdentity, encodeIdentity } from "./format/identity.ts";
 import { openWriteboost } from "./open.ts";
+import { options as tableOptions } from "./options.ts";
 import { requirePair, requirePairForView } from "./pairing.ts";
 import { type ScannedLog, readBlock, scan } from "./scan.ts";
 import { openAt } from "./view.ts";
@@ -53,7 +54,7 @@ async function replayAll(
 ): Promise<number> {
   const device = await openWriteboost(
     { backing, cache, plog },
-    { environment, size, tunables: { nr_max_batched_writeback: 1000 } },
+    { environment, size, tunables: { nr_max_batched_writeback: tableOptions.nr_max_batched_writeback.max } },
   );
   try {
     await device.dropCaches({

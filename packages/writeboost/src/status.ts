@@ -1,6 +1,6 @@
 /** The status line, to and fro. */
-import { BlockIoError } from "@dmkit/block-io";
-import { type TunableName, type Tunables, tunableNamed } from "./options.ts";
+import { BlockIoError, type Facts } from "@dmkit/block-io";
+import { type TunableName, type Tunables, tunableNames } from "./options.ts";
 
 /** What the status line says. */
 export interface Status {
@@ -15,6 +15,9 @@ export interface Status {
   /** 16 of them; the index has bits 8 write, 4 hit, 2 on buffer, 1 full size. */
   readonly counters: readonly number[];
   readonly partialFlushes: number;
+  /** Segments written back at once: `nr_max_batched_writeback`, bounded by memory. */
+  readonly batch: number;
+  /** In a line that was read, without `nr_max_batched_writeback`, of which the line shows what it comes to. */
   readonly tunables: Partial<Tunables>;
   /** What is wrong now, or has been since the cache was opened. */
   readonly trouble: Trouble;
@@ -29,17 +32,21 @@ const troubles = ["writeback_errors", "bad_blocks", "out_of_space", "missing_spa
  */
 export type Trouble = Record<(typeof troubles)[number], number>;
 
-const order: readonly (readonly [word: string, name: TunableName])[] = [
-  ["allow_writeback", "allow_writeback"],
-  ["enable_writeback_modulator", "enable_writeback_modulator"],
-  ["writeback_threshold", "writeback_threshold"],
-  ["nr_cur_batched_writeback", "nr_max_batched_writeback"],
-  ["sync_interval", "sync_interval"],
-  ["update_record_interval", "update_record_interval"],
+const BATCH = "nr_cur_batched_writeback";
+const order: readonly (TunableName | typeof BATCH)[] = [
+  "allow_writeback",
+  "enable_writeback_modulator",
+  "writeback_threshold",
+  BATCH,
+  "sync_interval",
+  "update_record_interval",
 ];
 
 export function printStatus(status: Status): string {
-  const pairs = order.flatMap(([word, name]) => [word, String(status.tunables[name] ?? 0)]);
+  const pairs = order.flatMap((name) => [
+    name,
+    String(name === BATCH ? status.batch : (status.tunables[name] ?? 0)),
+  ]);
   for (const name of ["read_cache_threshold", "sequential_cutoff"] as const) {
     const value = status.tunables[name] ?? 0;
     if (value > 0) pairs.push(name, String(value));
@@ -74,10 +81,13 @@ export function parseStatus(line: string): Status {
   }
   const tunables: Partial<Tunables> = {};
   const trouble: Trouble = { writeback_errors: 0, bad_blocks: 0, out_of_space: 0, missing_space: 0, dead: 0 };
+  let batch = 0;
   for (let at = 0; at < pairs.length; at += 2) {
-    const name = tunableNamed(pairs[at] as string);
+    const word = (pairs[at] as string).toLowerCase();
+    const name = tunableNames.find((known) => known === word);
     if (name !== undefined) tunables[name] = Number(pairs[at + 1]);
-    const wrong = troubles.find((known) => known === pairs[at]);
+    else if (word === BATCH) batch = Number(pairs[at + 1]);
+    const wrong = troubles.find((known) => known === word);
     if (wrong !== undefined) trouble[wrong] = Number(pairs[at + 1]);
   }
   const [cursor = 0, cacheBlocks = 0, segments = 0, currentId = 0, lastFlushedId = 0] = numbers;
@@ -91,26 +101,25 @@ export function parseStatus(line: string): Status {
     dirtyBlocks: numbers[6] ?? 0,
     counters: numbers.slice(7, 23),
     partialFlushes: numbers[23] ?? 0,
+    batch,
     tunables,
     trouble,
   };
 }
 
-/** The fields of a status line by name: counters as `write_hit_cache_full`, tunables under their own names. */
-export function statusFields(line: string): Readonly<Record<string, number>> {
-  const { counters, tunables, trouble, ...numbers } = parseStatus(line);
+/** The figures of the status line by name: counters as `write_hit_cache_full`. */
+export function statusFacts(status: Omit<Status, "tunables">): Facts {
   return {
-    cursor: numbers.cursor,
-    cache_blocks: numbers.cacheBlocks,
-    segments: numbers.segments,
-    current_id: numbers.currentId,
-    last_flushed_id: numbers.lastFlushedId,
-    last_writeback_id: numbers.lastWritebackId,
-    dirty_blocks: numbers.dirtyBlocks,
-    partial_flushes: numbers.partialFlushes,
-    ...Object.fromEntries(counters.map((count, index) => [counterName(index), count])),
-    ...tunables,
-    ...trouble,
+    cursor: status.cursor,
+    cache_blocks: status.cacheBlocks,
+    segments: status.segments,
+    current_id: status.currentId,
+    last_flushed_id: status.lastFlushedId,
+    last_writeback_id: status.lastWritebackId,
+    dirty_blocks: status.dirtyBlocks,
+    partial_flushes: status.partialFlushes,
+    ...Object.fromEntries(status.counters.map((count, index) => [counterName(index), count])),
+    ...status.trouble,
   };
 }
 

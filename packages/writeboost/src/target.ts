@@ -5,18 +5,24 @@
  *
  * and, for people who come from later drivers, `<backing> <cache> [<#args> <key> <value>…]`.
  */
-import { BlockIoError, type DeviceUse, type TableArguments, type Target } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type DeviceUse,
+  type TableArguments,
+  type Target,
+  tunableNamed,
+} from "@dmkit/block-io";
 import type { WriteboostDevice } from "./device.ts";
+import { writeboostControls } from "./messages.ts";
 import { openWriteboost } from "./open.ts";
 import {
   type TunableName,
   type Tunables,
   type WriteboostOptions,
   options,
-  tunableNamed,
   tunableNames,
+  writeboostTunables,
 } from "./options.ts";
-import { statusFields } from "./status.ts";
 
 type Settings = { -readonly [Key in keyof WriteboostOptions]: WriteboostOptions[Key] };
 
@@ -71,7 +77,7 @@ function parse(args: TableArguments): WriteboostOptions {
   const tunables = args.counted("tunables");
   while (tunables.remaining > 0) {
     const word = tunables.word("name of a tunable");
-    const name = tunableNamed(word);
+    const name = tunableNamed(writeboostTunables, word) as TunableName | undefined;
     if (name === undefined) throw unknown("tunable", word, tunableNames);
     settings[name] = tunables.number(name, options[name]);
   }
@@ -157,6 +163,7 @@ export const writeboost: Target<WriteboostOptions> = {
   summary: "log-structured write cache: random writes become sequential ones on a fast device",
   synopsis: "<type> <backing> <cache> [<plog>] [<#optional> <optional…> [<#tunables> <tunables…>]]",
   options,
+  ...writeboostControls,
   parse,
   print,
   uses(settings, size) {
@@ -179,7 +186,7 @@ export const writeboost: Target<WriteboostOptions> = {
     const backing = await lower(...uses.backing);
     const cache = await lower(...uses.cache);
     const plog = uses.plog && (await lower(...uses.plog));
-    const device = await openWriteboost(
+    return openWriteboost(
       { backing, cache, plog },
       {
         name,
@@ -192,18 +199,5 @@ export const writeboost: Target<WriteboostOptions> = {
         tunables: tunablesOf(settings),
       },
     );
-    const started = device.statusData.tunables;
-    const tableArguments = (): readonly string[] =>
-      // Said once: it must not be there when the devices are others one day.
-      print({ ...settings, force: false, ...changes(started, device.statusData.tunables) });
-    return Object.assign(device, { tableArguments });
   },
-  statusFields,
 };
-
-/** Tunables that messages have changed. */
-function changes(before: Partial<Tunables>, now: Partial<Tunables>): Partial<Tunables> {
-  return tunablesOf(
-    Object.fromEntries(Object.entries(now).filter(([name, value]) => before[name as TunableName] !== value)),
-  );
-}

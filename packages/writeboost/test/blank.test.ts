@@ -1,5 +1,12 @@
 /** What opening formats, and what it refuses to: caches, plogs, and backing devices. */
-import { type BlockDevice, MemoryDevice, TableArguments, codeOf, realEnvironment } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  MemoryDevice,
+  TableArguments,
+  codeOf,
+  currentArguments,
+  realEnvironment,
+} from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
 import { type OpenOptions, openWriteboost, writeboost } from "../src/index.ts";
 import { plogSegmentSize } from "../src/format/geometry.ts";
@@ -202,7 +209,9 @@ describe("the word", () => {
       environment: realEnvironment,
       lower: async (reference) => on[reference] as BlockDevice,
     });
-    expect(device.tableArguments?.()?.join(" ")).toBe("0 hdd ssd 4 segment_size_order 4 nr_rambuf_pool 8");
+    expect(currentArguments(writeboost, options, device).join(" ")).toBe(
+      "0 hdd ssd 4 segment_size_order 4 nr_rambuf_pool 8",
+    );
     await device.close();
   });
 });

@@ -4,7 +4,6 @@ import { manualEnvironment, settle } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { SLOTS_START } from "../src/format/geometry.ts";
 import { parseStatus } from "../src/index.ts";
-import { statusFields } from "../src/status.ts";
 import { type HandDisk, altered } from "./support/hand.ts";
 import { BLOCK, Rig, type Shape, filled } from "./support/rig.ts";
 
@@ -165,7 +164,7 @@ describe("a bad spot of the backing device", () => {
     expect(lastWritebackId).toBeGreaterThan(80);
     expect(trouble).toMatchObject({ bad_blocks: bad.length });
     expect(trouble.writeback_errors).toBeGreaterThan(0);
-    expect(statusFields(rig.device.status())).toMatchObject({ bad_blocks: bad.length });
+    expect(rig.device.facts()).toMatchObject({ bad_blocks: bad.length });
     expect(log.some((line) => line.includes("does not take some blocks"))).toBe(true);
     // Told, although everything else is written back.
     expect(await codeOf(rig.device.dropCaches())).toBe("EIO");

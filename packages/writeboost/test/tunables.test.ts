@@ -169,7 +169,9 @@ describe("messages", () => {
       expect(parseStatus(rig.device.status())).toEqual({
         ...rig.device.statusData,
         tunables: expect.objectContaining(
-          /read_cache|sequential/.test(name) && value === 0 ? {} : { [name]: value },
+          /batched/.test(name) || (/read_cache|sequential/.test(name) && value === 0)
+            ? {}
+            : { [name]: value },
         ) as object,
       });
     }

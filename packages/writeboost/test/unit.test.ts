@@ -458,19 +458,25 @@ describe("running", () => {
         ["allow_writeback", "1", "2"],
         ["enable_writeback_modulator", "1", "-1"],
         ["writeback_threshold", "0", "101"],
-        ["nr_max_batched_writeback", "1000", "0"],
+        ["nr_max_batched_writeback", "2048", "0"],
         ["update_record_interval", "3600", "3601"],
         ["SYNC_INTERVAL", "1", "x"],
         ["read_cache_threshold", "127", "-5"],
         ["sequential_cutoff", "4096", "-1"],
-        ["nr_cur_batched_writeback", "2", "1001"],
+        ["nr_cur_batched_writeback", "2", "2049"],
+        ["update_sb_record_interval", "60", "3601"],
+        ["sync_data_interval", "1", "-1"],
       ] as const) {
         await device.message([name, good]);
         expect(await code(device.message([name, bad]))).toBe("EINVAL");
       }
       const status = parseStatus(device.status());
-      expect(status).toEqual(device.statusData);
-      expect(status.tunables).toMatchObject({ allow_writeback: 1, nr_max_batched_writeback: 2 });
+      expect(status).toMatchObject({
+        batch: 2,
+        tunables: { allow_writeback: 1, update_record_interval: 60 },
+      });
+      const { nr_max_batched_writeback: most, ...shown } = device.statusData.tunables;
+      expect([status, most]).toEqual([{ ...device.statusData, tunables: shown }, 2]);
       expect(device.status()).toContain(
         " 16 allow_writeback 1 enable_writeback_modulator 1 writeback_threshold 0",
       );

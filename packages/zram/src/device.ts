@@ -7,21 +7,23 @@
 import {
   type BlockDevice,
   BlockIoError,
+  type Controls,
   type Environment,
   type Extent,
+  type Facts,
   GuardedTarget,
   type Limits,
   done,
   plainLimits,
   toBlockIoError,
 } from "@dmkit/block-io";
-import type { Compressor, Stream } from "@dmkit/compressor";
+import { type Compressor, type Stream, defaultStreams } from "@dmkit/compressor";
 import type { Pages } from "./core/pages.ts";
 import { kinds } from "./core/page-table.ts";
 import { MAX_COMPRESSED, PAGE } from "./core/size-classes.ts";
-import { carryOut } from "./messages.ts";
+import { zramControls } from "./messages.ts";
 import type { Snapshots } from "./snapshot.ts";
-import { statusLine } from "./statistics.ts";
+import { zramFacts } from "./statistics.ts";
 
 export const zramLimits: Limits = {
   ...plainLimits,
@@ -49,17 +51,22 @@ export interface ZramParts {
   readonly secondary: Compressor | undefined;
   readonly backing: BlockDevice | undefined;
   readonly snapshots: Snapshots | undefined;
+  /** As it was said: 0 leaves it to the machine. */
+  readonly streams: number;
 }
 
 export class ZramDevice extends GuardedTarget {
   readonly parts: ZramParts;
   failedReads = 0;
   failedWrites = 0;
+  /** Pages whose contents were discarded. */
+  notifyFree = 0;
   /** Blocks read from and written to the backing device. */
   backingReads = 0;
   backingWrites = 0;
   // Whether a page is compressed so quickly that handing it to another thread would take longer.
   readonly #quick: boolean;
+  #streams: number;
   readonly #scratch: Buffer = Buffer.alloc(PAGE);
   readonly #words = new Uint32Array(2);
   readonly #pattern: Buffer = Buffer.from(this.#words.buffer);
@@ -67,6 +74,7 @@ export class ZramDevice extends GuardedTarget {
   constructor(parts: ZramParts) {
     super(parts.name, parts.size, zramLimits);
     this.parts = parts;
+    this.#streams = parts.streams;
     this.#quick = parts.primary.prefersSync(PAGE);
   }
 
@@ -112,12 +120,18 @@ export class ZramDevice extends GuardedTarget {
   }
 
   protected override doDiscard(offset: number, length: number): Promise<void> {
-    const { pages } = this.parts;
-    const end = Math.floor((offset + length) / PAGE);
-    for (let page = Math.ceil(offset / PAGE); page < end; page += 1) pages.drop(page);
-    // The last page of a disk may be short.
-    if (offset + length === this.size && end < pages.table.pages && offset <= end * PAGE) pages.drop(end);
+    this.notifyFree += this.#drop(offset, length);
     return done;
+  }
+
+  /** Forgets the pages that lie in a range as a whole; how many. */
+  #drop(offset: number, length: number): number {
+    const { pages } = this.parts;
+    const first = Math.ceil(offset / PAGE);
+    // The last page of a disk may be short.
+    const end = offset + length === this.size ? pages.table.pages : Math.floor((offset + length) / PAGE);
+    for (let page = first; page < end; page += 1) pages.drop(page);
+    return Math.max(0, end - first);
   }
 
   protected override async doWriteZeroes(offset: number, length: number): Promise<void> {
@@ -125,7 +139,7 @@ export class ZramDevice extends GuardedTarget {
     const tail = offset + length === this.size ? 0 : (length - head) % PAGE;
     const zeroes = Buffer.alloc(PAGE);
     if (head > 0) await this.doWrite(offset, zeroes.subarray(0, head));
-    await this.doDiscard(offset + head, length - head);
+    this.#drop(offset + head, length - head);
     if (tail > 0) await this.doWrite(offset + length - tail, zeroes.subarray(0, tail));
   }
 
@@ -157,11 +171,44 @@ export class ZramDevice extends GuardedTarget {
   }
 
   override status(): string {
-    return statusLine(this);
+    return Object.entries(this.doFacts()).flat().join(" ");
   }
 
-  override message(words: readonly string[]): Promise<string> {
-    return carryOut(this, words);
+  protected override doFacts(): Facts {
+    return zramFacts(this);
+  }
+
+  protected override get controls(): Controls<ZramDevice> {
+    return zramControls;
+  }
+
+  protected override tunableValues(): Readonly<Record<string, unknown>> {
+    const { limit } = this.parts.pages.slabs;
+    return { mem_limit: Number.isFinite(limit) ? limit : 0, max_comp_streams: this.#streams };
+  }
+
+  protected override async doTune(changes: {
+    readonly mem_limit?: number;
+    readonly max_comp_streams?: number;
+  }): Promise<void> {
+    const { mem_limit: limit, max_comp_streams: streams } = changes;
+    const { pages, primary } = this.parts;
+    if (limit !== undefined) pages.slabs.limit = limit === 0 ? Number.POSITIVE_INFINITY : limit;
+    if (streams === undefined) return;
+    this.#streams = streams;
+    await primary.setMaxStreams(streams === 0 ? defaultStreams() : streams);
+  }
+
+  /** Requests that are not aligned, or not inside the disk. */
+  get invalidIo(): number {
+    return this.invalidRequests;
+  }
+
+  /** Forgets everything. Requests wait meanwhile. */
+  async reset(): Promise<void> {
+    await this.suspend();
+    this.parts.pages.dropAll();
+    await this.resume();
   }
 
   /** Fills a page that is in RAM; throws `EIO` if its bytes are not what was stored. */

@@ -1,63 +1,75 @@
-/** Messages: the driver's attributes that are written to, in the same words. */
-import { BlockIoError, parseOption } from "@dmkit/block-io";
+/** What a running disk can be told: the driver's attributes that are written to, and those that are read. */
+import { type Controls, type Message, tunablesOf, unknownMessage } from "@dmkit/block-io";
 import { MAX_AGE } from "./core/page-table.ts";
 import type { ZramDevice } from "./device.ts";
 import { zramOptions } from "./options.ts";
 import { type Selection, recompress, selections, writeBack } from "./reclaim.ts";
-import { attribute } from "./statistics.ts";
+import { attribute, attributes } from "./statistics.ts";
 
-const HINT =
-  "Known: compact, reset, idle all|SECONDS, recompress [idle|huge|huge_idle], writeback idle|huge|huge_idle, " +
-  "mem_limit SIZE, mem_used_max 0, max_comp_streams N, and the name of an attribute to read it.";
+/** Every attribute that is not set as well answers with its value. */
+const readers = Object.fromEntries(
+  attributes.map((name): [string, Message<ZramDevice>] => [
+    name,
+    {
+      arguments: "",
+      help: "answers with the attribute of that name",
+      run: (device) => attribute(device, name) ?? refused(device, [name]),
+    },
+  ]),
+);
 
-/** Throws `EINVAL` for what is not known. */
-export async function carryOut(device: ZramDevice, words: readonly string[]): Promise<string> {
-  const [name = "", value, ...rest] = words;
-  const { pages, primary } = device.parts;
-  const refuse = (): never => {
-    throw new BlockIoError(`unknown message "${words.join(" ")}"`, {
-      code: "EINVAL",
-      device: device.name,
-      op: "message",
-      hint: HINT,
-    });
-  };
-  if (rest.length > 0) return refuse();
-  switch (name) {
-    case "compact":
-      return `${pages.compact()} bytes freed`;
-    case "reset":
-      await device.suspend();
-      pages.dropAll();
-      await device.resume();
-      return "";
-    case "idle":
-      return markIdle(device, value === "all" ? undefined : (age(value) ?? refuse()));
-    case "recompress":
-      return `${await recompress(device, selection(value ?? "all") ?? refuse())} pages recompressed`;
-    case "writeback":
-      return `${await writeBack(device, selection(value ?? "") ?? refuse())} pages written back`;
-    case "mem_used_max":
-      if (value === undefined) break;
-      if (value !== "0") return refuse();
-      pages.slabs.resetPeak();
-      return "";
-    case "mem_limit": {
-      if (value === undefined) break;
-      const limit = parseOption(name, zramOptions.mem_limit, value) as number;
-      pages.slabs.limit = limit === 0 ? Number.POSITIVE_INFINITY : limit;
-      return "";
-    }
-    case "max_comp_streams": {
-      if (value === undefined) break;
-      const spec = { ...zramOptions.max_comp_streams, min: 1 };
-      await primary.setMaxStreams(parseOption(name, spec, value) as number);
-      return "";
-    }
-    default:
-  }
-  const known = value === undefined ? attribute(device, name) : undefined;
-  return known ?? refuse();
+export const zramControls: Controls<ZramDevice> = {
+  tunables: tunablesOf(zramOptions, ["mem_limit", "max_comp_streams"]),
+  messages: {
+    compact: {
+      arguments: "",
+      help: "moves pages together so that memory becomes free",
+      run: ({ parts }) => `${parts.pages.compact()} bytes freed`,
+    },
+    reset: {
+      arguments: "[force]",
+      help: "forgets all contents; force: although the device is in use",
+      destroys: true,
+      async run(device, args) {
+        if (args.length > 0) refused(device, ["reset", ...args]);
+        await device.reset();
+        return "";
+      },
+    },
+    idle: {
+      arguments: "all|<seconds>",
+      help: "marks pages idle: all, or those that were not used for so long",
+      run: (device, args) =>
+        markIdle(device, args[0] === "all" ? undefined : (age(args) ?? refused(device, ["idle", ...args]))),
+    },
+    recompress: {
+      arguments: "[all|idle|huge|huge_idle]",
+      help: "compresses these pages with the second algorithm, where that is shorter",
+      run: async (device, args) =>
+        `${await recompress(device, selected(device, "recompress", args, "all"))} pages recompressed`,
+    },
+    writeback: {
+      arguments: "all|idle|huge|huge_idle",
+      help: "moves these pages to the backing device",
+      run: async (device, args) =>
+        `${await writeBack(device, selected(device, "writeback", args))} pages written back`,
+    },
+    ...readers,
+    mem_used_max: {
+      arguments: "[0]",
+      help: "answers with the most memory there was for pages; 0: starts anew",
+      run(device, args) {
+        if (args.length === 0) return attribute(device, "mem_used_max") ?? "";
+        if (args.length > 1 || args[0] !== "0") refused(device, ["mem_used_max", ...args]);
+        device.parts.pages.slabs.resetPeak();
+        return "";
+      },
+    },
+  },
+};
+
+function refused(device: ZramDevice, words: readonly string[]): never {
+  throw unknownMessage(device.name, words, zramControls);
 }
 
 /** Marks all pages, or those that were not used for a while. */
@@ -70,11 +82,19 @@ function markIdle({ parts }: ZramDevice, seconds: number | undefined): string {
   return "";
 }
 
-function age(word: string | undefined): number | undefined {
-  const seconds = word !== undefined && /^\d+$/.test(word) ? Number(word) : Number.NaN;
+function age([word = "", ...rest]: readonly string[]): number | undefined {
+  const seconds = /^\d+$/.test(word) && rest.length === 0 ? Number(word) : Number.NaN;
   return seconds >= 1 && seconds <= MAX_AGE ? seconds : undefined;
 }
 
-function selection(word: string): Selection | undefined {
-  return selections.find((known) => known === word);
+function selected(
+  device: ZramDevice,
+  verb: string,
+  [word, ...rest]: readonly string[],
+  fallback?: Selection,
+): Selection {
+  const found = word === undefined ? fallback : selections.find((known) => known === word);
+  return rest.length === 0 && found !== undefined
+    ? found
+    : refused(device, [verb, ...(word === undefined ? [] : [word]), ...rest]);
 }

@@ -52,11 +52,12 @@ export async function openZram(given: ZramOptions, context: OpenContext): Promis
   const snapshots = snapshot && new Snapshots(snapshot, pages);
   await snapshots?.prepare(options.force);
   if (backing !== undefined) await claimBacking(backing, options.force);
-  const primary = await compressor(options.comp_algorithm, options, context);
+  const primary = await compressor(options.comp_algorithm, options, context, undefined);
   let secondary: Compressor | undefined;
   try {
     if (options.recomp_algorithm !== undefined) {
-      secondary = await compressor(options.recomp_algorithm, options, context);
+      // Pages are compressed again one after the other, between requests: it needs no threads.
+      secondary = await compressor(options.recomp_algorithm, options, context, 0);
     }
     const blocks = backing && new Bitmap(Math.floor(backing.size / PAGE));
     // The mark.
@@ -72,6 +73,7 @@ export async function openZram(given: ZramOptions, context: OpenContext): Promis
       secondary,
       backing,
       snapshots,
+      streams: options.max_comp_streams,
     });
     // The limit is for writes: what a snapshot has comes back, however much that is.
     await snapshots?.load(device, limit);
@@ -102,11 +104,13 @@ async function compressor(
   algorithm: string,
   { max_comp_streams }: ZramOptions,
   { name, environment }: OpenContext,
+  threads: number | undefined,
 ): Promise<Compressor> {
   try {
     return await createCompressor(algorithm, {
       maxInput: PAGE,
       maxStreams: max_comp_streams === 0 ? undefined : max_comp_streams,
+      threads,
       // Streams are small here: none is worth a timer.
       idleTime: 0,
       clock: environment.clock,

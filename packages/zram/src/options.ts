@@ -38,6 +38,7 @@ export const zramOptions = {
   },
   force: {
     type: "flag",
+    once: true,
     default: false,
     help: "take a backing_dev or snapshot device that is not blank; snapshots that are there stay",
   },

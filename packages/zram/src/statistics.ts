@@ -1,4 +1,5 @@
 /** What the disk says of itself, under the names of the Linux driver's attributes. */
+import type { Facts } from "@dmkit/block-io";
 import { PAGE } from "./core/size-classes.ts";
 import type { ZramDevice } from "./device.ts";
 
@@ -19,8 +20,13 @@ export function memoryStatistics({ parts }: ZramDevice): Readonly<Record<string,
 }
 
 /** In the order of the attribute `io_stat`. */
-export function ioStatistics({ failedReads, failedWrites }: ZramDevice): Readonly<Record<string, number>> {
-  return { failed_reads: failedReads, failed_writes: failedWrites, invalid_io: 0, notify_free: 0 };
+export function ioStatistics(device: ZramDevice): Readonly<Record<string, number>> {
+  return {
+    failed_reads: device.failedReads,
+    failed_writes: device.failedWrites,
+    invalid_io: device.invalidIo,
+    notify_free: device.notifyFree,
+  };
 }
 
 /** Pages; in the order of the attribute `bd_stat`. */
@@ -32,9 +38,10 @@ export function backingStatistics(device: ZramDevice): Readonly<Record<string, n
   };
 }
 
-export function statusLine(device: ZramDevice): string {
+/** All of them by name, in the order of the status line. */
+export function zramFacts(device: ZramDevice): Facts {
   const { primary, secondary, backing } = device.parts;
-  const facts: Record<string, string | number> = {
+  return {
     disksize: device.size,
     comp_algorithm: primary.name,
     max_comp_streams: primary.status().maxStreams,
@@ -43,26 +50,32 @@ export function statusLine(device: ZramDevice): string {
     ...ioStatistics(device),
     ...(backing && backingStatistics(device)),
   };
-  return Object.entries(facts).flat().join(" ");
 }
 
+/** Attributes that can be read, besides the options that can be set. */
+export const attributes = [
+  "mm_stat",
+  "io_stat",
+  "bd_stat",
+  "disksize",
+  "comp_algorithm",
+  "recomp_algorithm",
+  "orig_data_size",
+  "compr_data_size",
+  "mem_used_total",
+  "mem_used_max",
+  "same_pages",
+  "pages_compacted",
+  "huge_pages",
+] as const;
+
+const groups = { mm_stat: memoryStatistics, io_stat: ioStatistics, bd_stat: backingStatistics } as const;
+
 /** One attribute by name, or undefined if there is none. */
-export function attribute(device: ZramDevice, name: string): string | undefined {
-  const { primary, secondary } = device.parts;
-  const groups: Readonly<Record<string, () => Readonly<Record<string, number>>>> = {
-    mm_stat: () => memoryStatistics(device),
-    io_stat: () => ioStatistics(device),
-    bd_stat: () => backingStatistics(device),
-  };
-  const group = Object.hasOwn(groups, name) ? groups[name] : undefined;
-  if (group !== undefined) return Object.values(group()).join(" ");
-  const single: Readonly<Record<string, string | number | undefined>> = {
-    disksize: device.size,
-    comp_algorithm: primary.name,
-    recomp_algorithm: secondary?.name,
-    max_comp_streams: primary.status().maxStreams,
-    ...memoryStatistics(device),
-  };
-  const value = Object.hasOwn(single, name) ? single[name] : undefined;
+export function attribute(device: ZramDevice, name: (typeof attributes)[number]): string | undefined {
+  if (name === "mm_stat" || name === "io_stat" || name === "bd_stat") {
+    return Object.values(groups[name](device)).join(" ");
+  }
+  const value = zramFacts(device)[name];
   return value === undefined ? undefined : String(value);
 }

@@ -1,5 +1,6 @@
 /** The declaration of the target `zram`. */
 import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
+import { zramControls } from "./messages.ts";
 import { openZram, usesOf } from "./open.ts";
 import { type ZramOptions, namedOptions, zramOptions } from "./options.ts";
 
@@ -9,6 +10,7 @@ export const zram: Target<ZramOptions> = {
   summary: "compressed disk in RAM",
   synopsis: "[<algorithm> [<#words> (<key> <value>)…]]",
   options: zramOptions,
+  ...zramControls,
   parse(args) {
     const values: Record<string, unknown> = {};
     if (args.remaining > 0) values["comp_algorithm"] = args.text("algorithm", zramOptions.comp_algorithm);

@@ -84,6 +84,27 @@ describe("pages", () => {
     await device.close();
   });
 
+  it("that are discarded are counted, and requests that cannot be", async () => {
+    const device = await open(16 * PAGE + 512, {}, realEnvironment);
+    await device.write(0, noise(1));
+    // Whole pages only; the last page of this disk is a sector.
+    await device.discard(512, 3 * PAGE);
+    await device.discard(15 * PAGE, PAGE + 512);
+    await device.writeZeroes(0, 4 * PAGE);
+    for (const [offset, length] of [
+      [1, 512],
+      [0, 100],
+      [17 * PAGE, 512],
+      [16 * PAGE, PAGE],
+    ] as const) {
+      await code(device.read(offset, Buffer.alloc(length)));
+      await code(device.write(offset, Buffer.alloc(length)));
+    }
+    expect(await device.message(["io_stat"])).toBe("0 0 8 4");
+    expect(device.facts()).toMatchObject({ invalid_io: 8, notify_free: 4 });
+    await device.close();
+  });
+
   it("are not filled alike if one byte differs", async () => {
     const device = await open(4 * PAGE, {}, realEnvironment);
     for (const at of [0, 7, 8, 2048, 4088, 4095]) {
@@ -142,6 +163,19 @@ describe("the limit", () => {
 });
 
 describe("messages", () => {
+  it("reset is refused under requests in flight, unless told by force", async () => {
+    // Compressed on another thread, which takes a while.
+    const device = await open(16 * PAGE, { comp_algorithm: "zstd" }, realEnvironment);
+    for (const words of [["reset"], ["reset", "force"]]) {
+      const writing = device.write(0, noise(2));
+      const outcome = await code(device.message(words));
+      await writing;
+      expect(outcome).toBe(words.length === 1 ? "EBUSY" : "no error");
+      expect(await attribute(device, "orig_data_size")).toBe(words.length === 1 ? PAGE : 0);
+    }
+    await device.close();
+  });
+
   it("compact moves pages together and changes none", async () => {
     const pages = 2000;
     const device = await open(pages * PAGE, {}, realEnvironment);

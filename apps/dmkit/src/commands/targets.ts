@@ -14,12 +14,14 @@ export function addTargets(program: Command, finish: (code: number) => void): vo
     .action((name: string | undefined, { json }: { json: boolean }) => {
       const chosen = name === undefined ? targets.list() : [targets.get(name)];
       if (json) {
-        const facts = chosen.map(({ name, version, summary, synopsis, options }) => ({
+        const facts = chosen.map(({ name, version, summary, synopsis, options, tunables, messages }) => ({
           name,
           version,
           summary,
           synopsis,
           options,
+          tunables: tunables?.names ?? [],
+          messages: messages ?? {},
         }));
         process.stdout.write(`${JSON.stringify(facts, undefined, 2)}\n`);
       } else {
@@ -32,12 +34,17 @@ export function addTargets(program: Command, finish: (code: number) => void): vo
     });
 }
 
-function describe({ name, synopsis, options }: ReturnType<typeof targets.get>): string {
+function describe({ name, synopsis, options, tunables, messages }: ReturnType<typeof targets.get>): string {
   const lines = [`\n  <start> <length> ${name} ${synopsis}\n`];
   for (const [option, spec] of Object.entries(options)) {
     const fallback =
       "default" in spec && spec.default !== undefined ? `, default ${String(spec.default)}` : "";
-    lines.push(`  ${option.padEnd(12)} ${spec.help} (${describeRange(spec)}${fallback})`);
+    const online = tunables?.names.includes(option) ? "; by message as well" : "";
+    lines.push(`  ${option.padEnd(12)} ${spec.help} (${describeRange(spec)}${fallback}${online})`);
   }
+  const told = Object.entries(messages ?? {});
+  if (told.length > 0) lines.push("\n  Messages:");
+  for (const [message, { arguments: args, help }] of told)
+    lines.push(`  ${`${message} ${args}`.padEnd(12)} ${help}`);
   return `${lines.join("\n")}\n`;
 }

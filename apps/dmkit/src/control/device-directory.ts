@@ -126,10 +126,7 @@ export class DeviceDirectory {
 
   /** Throws `EBUSY` with who uses it. */
   refuseIfUsed(managed: ManagedDevice): void {
-    const users = [
-      ...managed.owners.map(({ name }) => `device ${name}`),
-      ...[...managed.exports.keys()].map((name) => `export ${JSON.stringify(name)}`),
-    ];
+    const { users } = managed;
     if (users.length === 0) return;
     this.refuseIfBelow(managed);
     const hint = "Withdraw its exports first (dmkit export rm), or give --force to disconnect their clients.";

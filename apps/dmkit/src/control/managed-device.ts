@@ -74,6 +74,14 @@ export class ManagedDevice {
     return [...new Set([...this.borrowed].map(({ owner }) => owner))];
   }
 
+  /** Who uses it, in words. */
+  get users(): readonly string[] {
+    return [
+      ...this.owners.map(({ name }) => `device ${name}`),
+      ...[...this.exports.keys()].map((name) => `export ${JSON.stringify(name)}`),
+    ];
+  }
+
   get state(): DeviceState {
     if (this.device.opened === undefined && !this.changing) return "broken";
     return this.device.held ? "suspended" : "live";
@@ -115,7 +123,8 @@ export class ManagedDevice {
     const end = (): void => ending.abort(signal?.reason);
     signal?.addEventListener("abort", end);
     if (signal?.aborted) end();
-    const answer = this.device.message(words, { signal: ending.signal, progress });
+    const { users } = this;
+    const answer = this.device.message(words, { signal: ending.signal, progress, users });
     const running: RunningMessage = { ending, over: answer.catch(() => {}) };
     this.#messages.add(running);
     try {

@@ -28,7 +28,6 @@ import {
   type Place,
   type RangeDescription,
   type StorageFacts,
-  type TargetDevice,
   type WriteOptions,
   type WriteZeroesOptions,
   healthy,
@@ -43,7 +42,7 @@ import type { SampledTraffic } from "../top/snapshot.ts";
 import type { OpenedTable } from "./opened-table.ts";
 import type { SegmentStatus } from "./snapshot.ts";
 
-export class NamedDevice implements TargetDevice {
+export class NamedDevice implements BlockDevice {
   #name: string;
   // Undefined while requests are held.
   #live: BlockDevice | undefined;

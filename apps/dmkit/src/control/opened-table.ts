@@ -1,7 +1,7 @@
 /** What stands behind a named device at one time: an open table, or an image that was opened without one. */
 import {
   type BlockDevice,
-  BlockIoError,
+  type BlockIoError,
   type Environment,
   GuardedDevice,
   type Health,
@@ -17,10 +17,10 @@ import {
   isTargetDevice,
   openTable,
   quoteTableWord,
+  unknownMessage,
   worstHealth,
 } from "@dmkit/block-io";
 import type { DeviceSchemes } from "@dmkit/block-io";
-import { targets } from "../targets.ts";
 import type { SegmentStatus } from "./snapshot.ts";
 
 export interface OpenedTable {
@@ -86,7 +86,8 @@ export function openedAs(
     table: () => ["0", length, args.target, ...args.words().map(quoteTableWord)].join(" "),
     segments: () => [segmentStatus(0, length, args.target, target)],
     descriptions: target?.descriptions ?? [],
-    message: (words, options) => target?.message(words, options) ?? Promise.reject(noMessages(device, words)),
+    message: (words, options) =>
+      target?.message(words, options) ?? Promise.reject(unknownMessage(device.name, words)),
     health: () => worstHealth([device, ...below].map(healthOf)),
     close: () => closeAll([device, ...below]),
   };
@@ -98,18 +99,7 @@ function segmentStatus(
   target: string,
   device: TargetDevice | undefined,
 ): SegmentStatus {
-  const status = device?.status() ?? "";
-  return { start, length, target, status, fields: fieldsOf(target, status) };
-}
-
-function fieldsOf(target: string, status: string): SegmentStatus["fields"] {
-  if (status === "") return undefined;
-  try {
-    return targets.get(target).statusFields?.(status);
-  } catch {
-    // A status its own target cannot read must not hide the other devices'.
-    return undefined;
-  }
+  return { start, length, target, status: device?.status() ?? "", fields: device?.facts() ?? {} };
 }
 
 /** One after the other; every device is closed even if one fails, then the first failure is thrown. */
@@ -127,15 +117,6 @@ async function closeAll(devices: readonly BlockDevice[]): Promise<void> {
 /** Why a device refuses writes, if it does. */
 export function failureOf(device: BlockDevice): BlockIoError | undefined {
   return device instanceof GuardedDevice ? device.failure : undefined;
-}
-
-function noMessages(device: BlockDevice, words: readonly string[]): BlockIoError {
-  return new BlockIoError(`unknown message "${words.join(" ")}"`, {
-    code: "EINVAL",
-    device: device.name,
-    op: "message",
-    hint: "An image takes no messages.",
-  });
 }
 
 /** The same, with a claim on what it uses, which closing it gives back. Throws `EBUSY`; then nothing is claimed. */

@@ -1,5 +1,5 @@
 /** What a server is and does at one moment, as plain data: what `dmkit top`, the metrics and `ls` are made of. */
-import type { Health } from "@dmkit/block-io";
+import type { Facts, Health } from "@dmkit/block-io";
 import type { ExportStatistics } from "@dmkit/nbd";
 
 /** Requests a device has been given since it was created, by whomever. Bytes count when a request is begun. */
@@ -22,8 +22,8 @@ export interface SegmentStatus {
   readonly target: string;
   /** The target's part of the status line; empty if it has nothing to say. */
   readonly status: string;
-  /** The same by name, where the target names its fields. */
-  readonly fields: Readonly<Record<string, string | number>> | undefined;
+  /** What the target says of itself by name, the values of its tunables among it; nothing for plain mappings. */
+  readonly fields: Facts;
 }
 
 /** Who keeps a device from being removed. */

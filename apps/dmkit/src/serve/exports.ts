@@ -6,10 +6,11 @@ import {
   BlockIoError,
   type Environment,
   TableArguments,
+  currentArguments,
   openFile,
   schemeOf,
 } from "@dmkit/block-io";
-import { openEmbedded, writeboost } from "@dmkit/writeboost";
+import { friendlyTunables, openEmbedded, writeboost } from "@dmkit/writeboost";
 import type { DeviceManager } from "../control/device-manager.ts";
 import type { NewExport } from "../control/export-manager.ts";
 import { type OpenedTable, openedAs } from "../control/opened-table.ts";
@@ -132,8 +133,9 @@ async function openDefault(what: WhatToServe, environment: Environment): Promise
     below.push(cache);
     const device = await openEmbedded(backing, cache, { environment });
     const table = writeboost.parse(new TableArguments(["0", paths.backing, paths.cache]));
-    // With its tunables, so that the table could be loaded again and be the same.
-    const words = (): readonly string[] => writeboost.print({ ...table, ...device.statusData.tunables });
+    // With the tunables of the embedding, so that the table could be loaded again and be the same.
+    const options = { ...table, ...friendlyTunables({}) };
+    const words = (): readonly string[] => currentArguments(writeboost, options, device);
     return openedAs(device, { target: writeboost.name, words }, below);
   } catch (error) {
     for (const device of below) await device.close();

@@ -1,4 +1,4 @@
-/** What targets say of themselves that is worth watching, from their status lines. */
+/** What targets say of themselves that is worth watching. */
 import type { SegmentStatus } from "../control/snapshot.ts";
 
 /** Of all segments of a device together; undefined where no target tells. */
@@ -48,8 +48,8 @@ const readers: Readonly<Record<string, (values: Values) => Partial<Counts>>> = {
   },
   zram: (values) => ({ data: get(values, "orig_data_size"), stored: get(values, "compr_data_size") }),
   compression: (values) => ({
-    data: get(values, "Data Size", "data_size", "data"),
-    stored: get(values, "Compressed Data Size", "compressed_data_size", "compressed"),
+    data: get(values, "data_size"),
+    stored: get(values, "compressed_data_size"),
   }),
 };
 
@@ -81,23 +81,15 @@ function total(segments: readonly SegmentStatus[]): Counts {
   return sum;
 }
 
-/** Numbers by name: as the target names them, or as they stand in the line. */
-function valuesOf({ fields, status }: SegmentStatus): Values {
-  if (fields !== undefined) {
-    return Object.fromEntries(
-      Object.entries(fields).filter(([, value]) => typeof value === "number"),
-    ) as Values;
-  }
-  const pairs = status.matchAll(/((?:Compressed Data|Data|Meta) Size|[a-z_]\w*) (\d+)(?= |$)/g);
-  return Object.fromEntries([...pairs].map(([, name = "", value]) => [name, Number(value)]));
+/** Those of a target's facts that are numbers. */
+function valuesOf({ fields }: SegmentStatus): Values {
+  return Object.fromEntries(
+    Object.entries(fields).filter(([, value]) => typeof value === "number"),
+  ) as Values;
 }
 
-function get(values: Values, ...names: readonly string[]): number {
-  for (const name of names) {
-    const value = Object.hasOwn(values, name) ? values[name] : undefined;
-    if (value !== undefined) return value;
-  }
-  return 0;
+function get(values: Values, name: string): number {
+  return Object.hasOwn(values, name) ? (values[name] as number) : 0;
 }
 
 function sumWhere(values: Values, name: RegExp): number {

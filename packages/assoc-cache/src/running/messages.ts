@@ -1,46 +1,74 @@
-/** What a running cache can be asked and told, and the status and table lines. */
-import { BlockIoError, SECTOR, parseOption } from "@dmkit/block-io";
+/** What a running cache can be told, and what it says of itself. */
+import { BlockIoError, type Controls, type Facts, SECTOR } from "@dmkit/block-io";
 import { spans } from "../core/history.ts";
-import type { AssocCacheDevice, Tuning } from "../device.ts";
-import { type Policy, policies } from "../format/superblock.ts";
-import { cacheOptions, tunables } from "../options.ts";
+import type { AssocCacheDevice } from "../device.ts";
+import { cacheTunables } from "../options.ts";
 
-/** The answer to a message, or undefined if it is none of ours. Throws `EINVAL` for bad arguments. */
-export async function answer(
-  device: AssocCacheDevice,
-  words: readonly string[],
-): Promise<string | undefined> {
-  const [verb = "", ...rest] = words;
-  switch (verb) {
-    case "status":
-      return statusLine(device);
-    case "stats":
-      return statsLine(device);
-    case "table":
-      return tableLine(device);
-    case "clean":
-      await device.clean();
-      return "";
-    case "policy":
-      await device.setPolicy(policyFrom(device, rest[0]));
-      return "";
-    case "set":
-      device.setTuning(tuned(device, rest));
-      return "";
-    case "invalidate":
-      await device.invalidate(...range(device, rest));
-      return "";
-    default:
-      return undefined;
-  }
-}
+export const cacheControls: Controls<AssocCacheDevice> = {
+  tunables: cacheTunables,
+  messages: {
+    status: {
+      arguments: "",
+      readOnly: true,
+      help: "answers with the status line",
+      run: (device) => device.status(),
+    },
+    stats: {
+      arguments: "",
+      readOnly: true,
+      help: "answers with what happened in the last five minutes, hour, day and since the cache was opened, as JSON",
+      run: statsLine,
+    },
+    table: {
+      arguments: "",
+      readOnly: true,
+      help: "answers with the configuration in the historical words",
+      run: tableLine,
+    },
+    clean: {
+      arguments: "",
+      help: "writes back all dirty blocks; answers when none is left",
+      async run(device) {
+        await device.clean();
+        return "";
+      },
+    },
+    invalidate: {
+      arguments: "<first sector> <sectors>",
+      help: "drops what the cache holds of a range; what is dirty of it is written back first",
+      async run(device, args) {
+        await device.invalidate(...range(device, args));
+        return "";
+      },
+    },
+  },
+};
 
 /** The historical figures, then `key value` pairs. */
-export function statusLine({ state, metadata, policy }: AssocCacheDevice): string {
+export function statusLine(device: AssocCacheDevice): string {
+  const pairs = Object.entries(figures(device)).map(([key, value]) => `${key} ${value}`);
+  return [device.state.statistics.statsLine(), ...pairs].join(" ");
+}
+
+/** The figures of the status line by name, the historical ones included. */
+export function cacheFacts(device: AssocCacheDevice): Facts {
+  const { statistics } = device.state;
+  return {
+    reads: statistics.reads,
+    writes: statistics.writes,
+    cache_hits: statistics.hits,
+    hit_percentage: statistics.hitPercentage,
+    replacements: statistics.replacements,
+    replaced_dirty_blocks: statistics.replacedDirty,
+    ...figures(device),
+  };
+}
+
+function figures({ state, metadata, policy }: AssocCacheDevice): Facts {
   const { statistics, frames } = state;
   if (!state.readOnly) void state.space.look();
   const recent = state.history.of("5min", state.environment.clock.now());
-  const more: Readonly<Record<string, string | number>> = {
+  return {
     policy,
     health: healthOf(state),
     needs_check: metadata.needsCheck ? 1 : 0,
@@ -58,11 +86,9 @@ export function statusLine({ state, metadata, policy }: AssocCacheDevice): strin
     writeback_errors: statistics.writebackErrors,
     blocks_5min: recent.reads + recent.writes,
     hits_5min: recent.read_hits + recent.write_hits,
+    // Only where it is so: the usual line is as it was.
+    ...(state.space.missing > 0 && { missing_space: state.space.missing }),
   };
-  // Only where it is so: the usual line is as it was.
-  const missing = state.space.missing > 0 ? { missing_space: state.space.missing } : {};
-  const pairs = Object.entries({ ...more, ...missing }).map(([key, value]) => `${key} ${value}`);
-  return [statistics.statsLine(), ...pairs].join(" ");
 }
 
 function healthOf({ sourceError, cacheError, cacheFull }: AssocCacheDevice["state"]): string {
@@ -85,36 +111,25 @@ export function tableLine({ state, policy }: AssocCacheDevice): string {
   return `conf: capacity(${megabytes}M), associativity(${ways}), block size(${kilobytes}K), ${policy}`;
 }
 
-function policyFrom(device: AssocCacheDevice, word: string | undefined): Policy {
-  const policy = policies.find((name) => name === word);
-  if (policy !== undefined) return policy;
-  throw bad(device, `there is no policy "${word ?? ""}"`, `Policies: ${policies.join(", ")}.`);
-}
-
-function tuned(device: AssocCacheDevice, [name, value]: readonly string[]): Tuning {
-  const known = tunables.find((tunable) => tunable === name);
-  if (known === undefined || value === undefined) {
-    throw bad(
-      device,
-      `cannot set "${name ?? ""}"`,
-      `Write: set <key> <value>, with one of: ${tunables.join(", ")}.`,
-    );
-  }
-  return { ...device.tuning, [known]: parseOption(known, cacheOptions[known], value) };
-}
-
 /** `<sector> <sectors>` as bytes. */
-function range(device: AssocCacheDevice, [start, length]: readonly string[]): [number, number] {
+function range(device: AssocCacheDevice, [start, length, ...rest]: readonly string[]): [number, number] {
   const [first, count] = [start, length].map((word) =>
     /^\d+$/.test(word ?? "") ? Number(word) : Number.NaN,
   );
   const sectors = device.size / SECTOR;
-  if (first !== undefined && count !== undefined && first <= sectors && count <= sectors - first) {
+  if (
+    rest.length === 0 &&
+    first !== undefined &&
+    count !== undefined &&
+    first <= sectors &&
+    count <= sectors - first
+  ) {
     return [first * SECTOR, count * SECTOR];
   }
-  throw bad(device, "the range is not inside the device", "Write: invalidate <first sector> <sectors>.");
-}
-
-function bad(device: AssocCacheDevice, reason: string, hint: string): BlockIoError {
-  return new BlockIoError(reason, { code: "EINVAL", device: device.name, op: "message", hint });
+  throw new BlockIoError("the range is not inside the device", {
+    code: "EINVAL",
+    device: device.name,
+    op: "message",
+    hint: "Write: invalidate <first sector> <sectors>.",
+  });
 }

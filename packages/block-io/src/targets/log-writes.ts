@@ -9,6 +9,7 @@
  *   was answered: the log never claims what did not happen, and misses nothing that was acknowledged;
  * - entries are in the order of the answers below.
  */
+import { type Controls, type Facts, noControls } from "../controls.ts";
 import { type BlockDevice, SECTOR, type WriteZeroesOptions } from "../device.ts";
 import type { Environment } from "../environment.ts";
 import { BlockIoError } from "../errors.ts";
@@ -30,7 +31,12 @@ import { LinearDevice } from "./linear.ts";
 export const logWritesOptions = {
   device: { type: "device", help: "the device below" },
   log: { type: "device", help: "where to log: a device of its own; a log that it held is overwritten" },
-  force: { type: "flag", default: false, help: "log to a device that is not blank, and holds no log" },
+  force: {
+    type: "flag",
+    once: true,
+    default: false,
+    help: "log to a device that is not blank, and holds no log",
+  },
 } as const;
 
 const namedOptions = ["force"] as const;
@@ -77,20 +83,26 @@ export class LogWritesDevice extends LinearDevice {
     return `${this.#entries} ${this.#next - 1}`;
   }
 
-  /** `mark TEXT` puts a mark into the log, of at most 448 bytes. */
-  override async message(words: readonly string[]): Promise<string> {
-    const [command, ...rest] = words;
-    const text = rest.join(" ");
-    if (command !== "mark" || text.length === 0) return super.message(words);
-    if (Buffer.byteLength(text) > MARK_LIMIT) {
-      throw new BlockIoError(`a mark has at most ${MARK_LIMIT} bytes`, {
+  protected override doFacts(): Facts {
+    return { entries: this.#entries, last_sector: this.#next - 1 };
+  }
+
+  protected override get controls(): Controls<LogWritesDevice> {
+    return logWritesControls;
+  }
+
+  /** Puts a mark into the log, of 1 to 448 bytes. */
+  async mark(text: string): Promise<void> {
+    const bytes = Buffer.byteLength(text);
+    if (bytes === 0 || bytes > MARK_LIMIT) {
+      throw new BlockIoError(`a mark has 1 to ${MARK_LIMIT} bytes, not ${bytes}`, {
         code: "EINVAL",
         device: this.name,
         op: "message",
+        hint: "Send: mark <text>",
       });
     }
     await this.#append({ ...this.#begin("mark", 0, 0, false), text });
-    return "";
   }
 
   protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
@@ -182,12 +194,27 @@ function usesOf(
   return { device: [device, "owns", { offset: 0, length: size }], log: [log, "owns"] };
 }
 
+const logWritesControls: Controls<LogWritesDevice> = {
+  ...noControls,
+  messages: {
+    mark: {
+      arguments: "<text>",
+      help: "puts a mark into the log, to which it can be replayed",
+      run: async (device, args) => {
+        await device.mark(args.join(" "));
+        return "";
+      },
+    },
+  },
+};
+
 export const logWrites: Target<LogWritesOptions> = {
   name: "log-writes",
   version: [1, 0, 0],
   summary: "logs what is written, to be replayed to any point at which power might have failed",
   synopsis: "<device> <log device> [<#words> (<key> <value>)…]",
   options: logWritesOptions,
+  ...logWritesControls,
   parse(args) {
     const device = args.text("device", logWritesOptions.device);
     const log = args.text("log", logWritesOptions.log);

@@ -14,6 +14,7 @@ import {
   type Environment,
   type Extent,
   FlushGroup,
+  type Facts,
   GuardedTarget,
   type RangeGrant,
   RangeLock,
@@ -27,7 +28,7 @@ import { type Codec, payloadBytes } from "../codec.ts";
 import { type ExtentMap, type StoredExtent, TAIL } from "../core/extent-map.ts";
 import { isRaw } from "../core/plan.ts";
 import { type Run, runsOf } from "../core/runs.ts";
-import { type Counters, counterMessage, statusLine } from "../counters.ts";
+import { type Counters, compressionControls, counterFacts, statusLine } from "../counters.ts";
 import { BLOCK, MAX_EXTENT } from "../format/geometry-v1.ts";
 import { limitsV2 } from "../v2/device.ts";
 import { Discards } from "./discards.ts";
@@ -75,11 +76,19 @@ export class CompressionDeviceV1 extends GuardedTarget {
   }
 
   override status(): string {
-    return statusLine(this.#parts.counters);
+    return statusLine(this.counters);
   }
 
-  override async message(words: readonly string[]): Promise<string> {
-    return counterMessage(this.#parts.counters, words) ?? super.message(words);
+  get counters(): Counters {
+    return this.#parts.counters;
+  }
+
+  protected override doFacts(): Facts {
+    return counterFacts(this.counters);
+  }
+
+  protected override get controls(): typeof compressionControls {
+    return compressionControls;
   }
 
   protected override async doRead(offset: number, into: Buffer): Promise<void> {

@@ -7,6 +7,7 @@ import {
   type Environment,
   type Extent,
   FlushGroup,
+  type Facts,
   GuardedTarget,
   type Limits,
   type Timer,
@@ -16,7 +17,7 @@ import {
   toBlockIoError,
   withCapabilities,
 } from "@dmkit/block-io";
-import { counterMessage, statusLine } from "../counters.ts";
+import { type Counters, compressionControls, counterFacts, statusLine } from "../counters.ts";
 import { BLOCK } from "../format/geometry-v1.ts";
 import { GROUP } from "../format/layout-v2.ts";
 import type { Committer } from "./committer.ts";
@@ -138,11 +139,19 @@ export class CompressionDeviceV2 extends GuardedTarget {
   }
 
   override status(): string {
-    return statusLine(this.#parts.store.parts.counters);
+    return statusLine(this.counters);
   }
 
-  override async message(words: readonly string[]): Promise<string> {
-    return counterMessage(this.#parts.store.parts.counters, words) ?? super.message(words);
+  get counters(): Counters {
+    return this.#parts.store.parts.counters;
+  }
+
+  protected override doFacts(): Facts {
+    return counterFacts(this.counters);
+  }
+
+  protected override get controls(): typeof compressionControls {
+    return compressionControls;
   }
 
   async #writeRest(first: number, index: number, from: Buffer, fua: boolean): Promise<void> {

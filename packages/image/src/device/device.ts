@@ -5,10 +5,13 @@
  * over when the last one is. An error of one chunk is the error of the reads that need it, and of no other.
  */
 import {
+  type Controls,
   type Extent,
+  type Facts,
   GuardedTarget,
   type Limits,
   done,
+  noControls,
   plainCapabilities,
   plainLimits,
 } from "@dmkit/block-io";
@@ -36,6 +39,28 @@ function imageLimits(chunkSize: number): Limits {
     capabilities: { ...plainCapabilities, readOnly: true, extents: true },
   };
 }
+
+/** What a running image can be told. */
+export const imageControls: Controls<ImageDevice> = {
+  ...noControls,
+  messages: {
+    first_reads: {
+      arguments: "",
+      readOnly: true,
+      help: "answers with the chunks in the order in which they were first read",
+      run: (device) => device.firstReads.join(" "),
+    },
+    clear_first_reads: {
+      arguments: "",
+      readOnly: true,
+      help: "forgets which chunks were read",
+      run(device) {
+        device.clearFirstReads();
+        return "";
+      },
+    },
+  },
+};
 
 export class ImageDevice extends GuardedTarget {
   readonly #parts: ImageParts;
@@ -73,26 +98,30 @@ export class ImageDevice extends GuardedTarget {
   }
 
   override status(): string {
-    const { memoryHits, cacheHits, fetches, fetchedBytes, damaged } = this.#parts.blobs.counters;
-    return [
-      this.#parts.digest,
-      `chunk_size ${this.#chunkSize}`,
-      `memory_hits ${memoryHits}`,
-      `cache_hits ${cacheHits}`,
-      `fetches ${fetches}`,
-      `fetched_bytes ${fetchedBytes}`,
-      `damaged ${damaged}`,
-    ].join(" ");
+    const { digest, ...figures } = this.doFacts();
+    return [digest, ...Object.entries(figures).flat()].join(" ");
   }
 
-  override message(words: readonly string[]): Promise<string> {
-    const [verb, ...rest] = words;
-    if (verb === "first_reads" && rest.length === 0) return Promise.resolve(this.firstReads.join(" "));
-    if (verb === "clear_first_reads" && rest.length === 0) {
-      this.#firstReads.clear();
-      return Promise.resolve("");
-    }
-    return super.message(words);
+  protected override doFacts(): Facts {
+    const { memoryHits, cacheHits, fetches, fetchedBytes, damaged } = this.#parts.blobs.counters;
+    return {
+      digest: this.#parts.digest,
+      chunk_size: this.#chunkSize,
+      memory_hits: memoryHits,
+      cache_hits: cacheHits,
+      fetches,
+      fetched_bytes: fetchedBytes,
+      damaged,
+    };
+  }
+
+  protected override get controls(): Controls<ImageDevice> {
+    return imageControls;
+  }
+
+  /** Forgets which chunks were read. */
+  clearFirstReads(): void {
+    this.#firstReads.clear();
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {

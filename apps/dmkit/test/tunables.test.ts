@@ -1,0 +1,260 @@
+/**
+ * What is set by message, for every target there is: it shows in the table and among the named fields, an exchange of
+ * tables keeps it, with the contents, and a value out of range is refused with the range. A target that is added is
+ * added to `tables` here.
+ */
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  type BlockDevice,
+  type OptionSpec,
+  type TunableTable,
+  describeRange,
+  realEnvironment,
+} from "@dmkit/block-io";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { DeviceManager } from "../src/control/device-manager.ts";
+import { readTable } from "../src/control/references.ts";
+import { targets } from "../src/targets.ts";
+
+const MIB = 1024 * 1024;
+const SIZE = 2 * MIB;
+
+let manager: DeviceManager;
+let folder: string;
+
+beforeEach(() => {
+  manager = new DeviceManager(realEnvironment);
+  folder = mkdtempSync(join(tmpdir(), "dmkit-test-"));
+});
+
+afterEach(async () => {
+  await manager.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+function file(name: string, size = SIZE): string {
+  const path = join(folder, name);
+  writeFileSync(path, "");
+  truncateSync(path, size);
+  return path;
+}
+
+const tables: Readonly<Record<string, readonly (() => string)[]>> = {
+  linear: [() => `linear ${file("disk")} 0`],
+  striped: [() => `striped 2 8 ${file("one")} 0 ${file("two")} 0`],
+  zero: [() => "zero"],
+  error: [() => "error"],
+  delay: [() => `delay ${file("disk")} 0 0`],
+  flakey: [() => `flakey ${file("disk")} 0 1 0`],
+  "log-writes": [() => `log-writes ${file("disk")} ${file("log")}`],
+  writeboost: [
+    () => `writeboost 0 ${file("disk")} ${file("ssd", 4 * MIB)} 2 segment_size_order 7`,
+    () => `writeboost 1 ${file("disk")} ${file("ssd", 4 * MIB)} ${file("plog", MIB)} 2 segment_size_order 5`,
+    () => `writeboost ${file("disk")} ${file("ssd", 8 * MIB)}`,
+  ],
+  cache: [
+    () => `cache ${file("disk")} ${file("ssd", 4 * MIB)} 0 8 64 16 1 2 force 1`,
+    () => `cache ${file("disk")} ${file("ssd", 4 * MIB)} 2 8 64 16 0 2 write_hit update`,
+    () => `cache ${file("disk")} ${file("ssd", 4 * MIB)} 0 8 64 16 0 2 format v1`,
+  ],
+  cow: [() => `cow ${file("base")} 0 ${file("bitmap")} ${file("data")} 0`],
+  compression: [
+    () => `compression ${file("disk", 16 * MIB)} writeback 5 2 force 1`,
+    () => `compression ${file("disk", 4 * MIB)} writethrough 4 format v1 force 1`,
+  ],
+  // Stands on an object store, and nothing of it can be set; its messages are tested with it.
+  image: [],
+  zram: [
+    () => `zram lz4 2 snapshot ${file("snapshot", 5 * MIB)}`,
+    () => `zram zstd 4 max_comp_streams 2 snapshot ${file("snapshot", 5 * MIB)}`,
+  ],
+};
+
+const cases = targets.list().flatMap((target) => {
+  const lines = tables[target.name] ?? [];
+  return lines.map((line, index) => ({ name: `${target.name}, ${index + 1}`, target, line }));
+});
+
+/** Values that are set in turn: the ends of the range, or everything there is to choose. */
+function valuesOf(name: string, spec: OptionSpec): readonly string[] {
+  // With historical metadata a cache does not write back.
+  if (name === "policy") return ["write-around", "pass-through", "write-through"];
+  if (spec.type === "choice") return spec.values;
+  if (spec.type === "flag") return ["1", "0"];
+  if (spec.type === "integer" || spec.type === "size") return [String(spec.max), String(spec.min)];
+  throw new Error(`no values for a tunable of type ${spec.type}`);
+}
+
+function fieldsOf(name: string): Readonly<Record<string, string | number>> {
+  const [only] = manager.snapshotOf(name).segments;
+  if (only === undefined) throw new Error("there is no segment");
+  return only.fields;
+}
+
+async function exchange(table: string): Promise<void> {
+  await manager.reload("a", table, { force: true });
+  await manager.resume("a");
+}
+
+/** Exchanges tables, and fails: the old one is opened again. */
+async function failToExchange(): Promise<void> {
+  await manager.reload("a", `0 ${SIZE / 512} linear ${join(folder, "missing")} 0`, { force: true });
+  await expect(manager.resume("a")).rejects.toThrow("the old table is in place again");
+}
+
+async function contents(device: BlockDevice): Promise<Buffer> {
+  const bytes = Buffer.alloc(64 * 1024);
+  await device.read(0, bytes);
+  return bytes;
+}
+
+describe("every target", () => {
+  it("is in this test", () => {
+    expect(Object.keys(tables).sort()).toEqual(
+      targets
+        .list()
+        .map(({ name }) => name)
+        .sort(),
+    );
+    for (const { name, tunables } of targets.list()) {
+      if ((tunables?.names.length ?? 0) > 0) expect(tables[name], name).not.toEqual([]);
+    }
+  });
+
+  it.each(cases)("$name: keeps what is set by message", async ({ target, line }) => {
+    const device = await manager.create("a", `0 ${SIZE / 512} ${line()}`);
+    const holds = target.name !== "zero" && target.name !== "error";
+    const data = Buffer.alloc(64 * 1024, "0123456789abcdefg");
+    if (holds) await device.write(0, data);
+    const tunables: TunableTable = target.tunables ?? { options: {}, names: [], aliases: {} };
+    const values = tunables.names.map((name) => valuesOf(name, tunables.options[name] as OptionSpec));
+    for (let round = 0; round < Math.max(0, ...values.map(({ length }) => length)); round += 1) {
+      const wanted = new Map(
+        tunables.names.map((name, at) => [name, values[at]?.[round % values[at].length] as string]),
+      );
+      for (const [name, value] of wanted) {
+        // By any grammar, in any case.
+        const words = round % 2 === 0 ? ["set", name, value] : ["0", name.toUpperCase(), value];
+        expect(await manager.message("a", words), `${name} ${value}`).toBe("");
+      }
+      const before = manager.snapshotOf("a").table;
+      if (round % 2 === 0) await exchange(before);
+      else await failToExchange();
+      for (const [name, value] of wanted) {
+        expect([name, await manager.message("a", [name])]).toEqual([name, value]);
+        // Of these threads there are as many as the machine has, where 0 is said.
+        if (name !== "max_comp_streams") expect([name, String(fieldsOf("a")[name])]).toEqual([name, value]);
+      }
+      expect(manager.snapshotOf("a").table).toBe(before);
+    }
+    const table = manager.snapshotOf("a").table;
+    for (const name of tunables.names) {
+      const spec = tunables.options[name] as OptionSpec;
+      for (const wrong of spec.type === "choice" ? ["none-such"] : ["-1", "999999999999999", "x", ""]) {
+        await expect(manager.message("a", [name, wrong]), `${name} "${wrong}"`).rejects.toMatchObject({
+          code: "EINVAL",
+          hint: expect.stringContaining(describeRange(spec)) as string,
+        });
+      }
+    }
+    expect(manager.snapshotOf("a").table).toBe(table);
+    // The table that is printed, loaded again, is the device as it is: nothing is made anew.
+    await exchange(manager.snapshotOf("a").table);
+    if (holds) expect((await contents(device)).equals(data)).toBe(true);
+    const [segment] = readTable(manager.snapshotOf("a").table);
+    for (const [name, spec] of Object.entries(target.options)) {
+      if (!spec.once) continue;
+      expect(segment?.options).toMatchObject({ [name]: "default" in spec ? spec.default : undefined });
+    }
+  });
+
+  it.each(cases)("$name: has named fields, and refuses unknown messages with what it takes", async (one) => {
+    const { target, line } = one;
+    await manager.create("a", `0 ${SIZE / 512} ${line()}`);
+    const { status, fields } = manager.snapshotOf("a").segments[0] ?? { status: "?", fields: {} };
+    for (const [name, value] of Object.entries(fields)) {
+      expect(name).toMatch(/^[a-z][a-z0-9_]*$/);
+      expect(["number", "string"]).toContain(typeof value);
+    }
+    expect(Object.keys(fields).length > 0).toBe(status !== "");
+    for (const words of [["no_such_thing"], ["set"], ["set", "no_such_thing", "1"], ["0", "nothing"], []]) {
+      await expect(manager.message("a", words)).rejects.toMatchObject({ code: "EINVAL" });
+    }
+    const known = [...(target.tunables?.names ?? []), ...Object.keys(target.messages ?? {})];
+    const error = (await manager.message("a", ["nothing"]).catch((thrown: unknown) => thrown)) as Error & {
+      hint: string;
+    };
+    for (const name of known) expect(error.hint).toContain(name);
+  });
+});
+
+describe("a running cache", () => {
+  it("is loaded by its table, with its policy, and not made anew", async () => {
+    const device = await manager.create("a", `0 ${SIZE / 512} ${tables["cache"]?.[0]?.()}`);
+    await device.write(0, Buffer.alloc(4096, 7));
+    expect(fieldsOf("a")).toMatchObject({ dirty: 1, policy: "write-back" });
+    await exchange(manager.snapshotOf("a").table);
+    expect(fieldsOf("a")).toMatchObject({ used: 1, policy: "write-back" });
+    expect(manager.snapshotOf("a").table).toMatch(/ cache \S+ \S+ 1 8 64 16 1$/);
+    await manager.message("a", ["policy", "cleaner"]);
+    expect(manager.snapshotOf("a").table).toMatch(/ cache \S+ \S+ 1 8 64 16 0 2 policy cleaner$/);
+    await exchange(manager.snapshotOf("a").table);
+    expect(fieldsOf("a")).toMatchObject({ policy: "cleaner" });
+  });
+});
+
+describe("a RAM disk", () => {
+  it("is not emptied under those who use it, unless they say so", async () => {
+    const device = await manager.create("a", `0 ${SIZE / 512} zram`);
+    await device.write(0, Buffer.alloc(4096, 7));
+    const release = manager.exported("a", "disk", true);
+    await expect(manager.message("a", ["reset"])).rejects.toMatchObject({
+      code: "EBUSY",
+      reason: expect.stringContaining('export "disk"') as string,
+      hint: expect.stringContaining("reset force") as string,
+    });
+    expect((await contents(device)).readUInt8(0)).toBe(7);
+    await manager.message("a", ["reset", "force"]);
+    expect((await contents(device)).readUInt8(0)).toBe(0);
+    await device.write(0, Buffer.alloc(4096, 7));
+    await manager.create("b", `0 ${SIZE / 512} linear dm:a 0`).catch(() => undefined);
+    release();
+    const above = await manager.create("c", `0 ${SIZE / 512} linear dm:a 0`);
+    await expect(manager.message("a", ["reset"])).rejects.toThrow("device c");
+    expect((await contents(above)).readUInt8(0)).toBe(7);
+    await manager.remove("c");
+    await manager.message("a", ["reset"]);
+    expect((await contents(device)).readUInt8(0)).toBe(0);
+  });
+});
+
+describe("writeboost", () => {
+  it("shows the geometry in use, and how many segments are written back at once", async () => {
+    const device = await manager.create(
+      "a",
+      `0 ${SIZE / 512} writeboost 0 ${file("disk")} ${file("ssd", 8 * MIB)}`,
+    );
+    expect(device.opened?.table()).toMatch(/ 4 segment_size_order 10 nr_rambuf_pool 8$/);
+    expect(fieldsOf("a")).toMatchObject({
+      segment_size_order: 10,
+      nr_rambuf_pool: 8,
+      nr_max_batched_writeback: 32,
+      nr_cur_batched_writeback: 32,
+    });
+    // 64 MiB at once are the most.
+    await manager.message("a", ["nr_max_batched_writeback", "1000"]);
+    expect(fieldsOf("a")).toMatchObject({ nr_max_batched_writeback: 1000, nr_cur_batched_writeback: 128 });
+    expect(device.status()).toContain(" nr_cur_batched_writeback 128 ");
+    expect(device.opened?.table()).toMatch(/ 2 nr_max_batched_writeback 1000$/);
+    // Names of the later drivers, and dmsetup's sector before the message.
+    await manager.message("a", ["update_sb_record_interval", "60"]);
+    await manager.message("a", ["0", "sync_data_interval", "30"]);
+    expect(fieldsOf("a")).toMatchObject({ update_record_interval: 60, sync_interval: 30 });
+    await device.write(0, Buffer.alloc(4096, 7));
+    await manager.message("a", ["0", "drop_caches"]);
+    expect(fieldsOf("a")).toMatchObject({ dirty_blocks: 0 });
+    await expect(manager.message("a", ["8192", "drop_caches"])).rejects.toMatchObject({ code: "EINVAL" });
+  });
+});

@@ -1,0 +1,46 @@
+/** What a running device can be told; the words are the original's, in any case. */
+import { type Controls, unknownMessage } from "@dmkit/block-io";
+import type { WriteboostDevice } from "./device.ts";
+import { writeboostTunables } from "./options.ts";
+
+const clearStats = {
+  arguments: "",
+  help: "sets the counters of requests to 0",
+  run(device: WriteboostDevice): string {
+    device.clearStatistics();
+    return "";
+  },
+};
+
+export const writeboostControls: Controls<WriteboostDevice> = {
+  tunables: writeboostTunables,
+  messages: {
+    clear_stats: clearStats,
+    clear_stat: clearStats,
+    drop_caches: {
+      arguments: "[stop]",
+      help: "writes back everything that is dirty now, and answers when it is; stop: ends that",
+      async run(device, args, { signal, progress }) {
+        const [word, ...more] = args.map((arg) => arg.toLowerCase());
+        if (word === "stop" && more.length === 0) device.endDrops();
+        else if (word !== undefined) {
+          throw unknownMessage(device.name, ["drop_caches", ...args], writeboostControls);
+        } else {
+          const first = device.statusData.lastWritebackId;
+          await device.dropCaches({
+            ...(signal === undefined ? {} : { signal }),
+            progress: ({ lastWritebackId, targetId }) =>
+              progress?.({ done: lastWritebackId - first, total: targetId - first, unit: "segments" }),
+          });
+        }
+        return "";
+      },
+    },
+    info: {
+      arguments: "",
+      readOnly: true,
+      help: "answers with the geometry, the memory in use and errors, as JSON",
+      run: (device) => JSON.stringify(device.info()),
+    },
+  },
+};
