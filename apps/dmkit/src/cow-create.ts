@@ -1,7 +1,7 @@
 /** `dmkit cow create`: the two files of a new layer. */
 import { existsSync, rmSync } from "node:fs";
 import { type BlockDevice, BlockIoError, SECTOR, codeOf, openFile, realEnvironment } from "@dmkit/block-io";
-import { bitmapDeviceSize, createLayer, findIdentity } from "@dmkit/cow";
+import { bitmapDeviceSize, createLayer, findIdentity, freeLabel, labelledSize } from "@dmkit/cow";
 import { openReference } from "./devices.ts";
 
 /** What the new layer lies on, and how large it is. */
@@ -9,6 +9,10 @@ export interface CreateFlags {
   readonly base?: string;
   readonly on?: string;
   readonly size?: number;
+  /** Sector of the base where the target starts. */
+  readonly baseOffset?: number;
+  /** Sector of the data file where the layer starts. */
+  readonly dataOffset?: number;
   readonly blank: boolean;
 }
 
@@ -24,9 +28,13 @@ export async function createFiles(bitmapPath: string, dataPath: string, flags: C
     const sectors = await sizeOfNew(flags, below);
     const bitmap = await createBitmap(bitmapPath, bitmapDeviceSize(sectors));
     made.push(bitmap);
-    const data = await openFile(dataPath, { createSize: sectors * SECTOR });
+    const offset = (flags.dataOffset ?? 0) * SECTOR;
+    const data = await openFile(dataPath, { createSize: offset + labelledSize(sectors) });
     made.push(data);
-    if (!flags.blank) await createLayer({ bitmap, data, offset: 0 }, { sectors, below });
+    const layer = { bitmap, data, offset };
+    await freeLabel(layer, sectors);
+    const baseOffset = flags.baseOffset === undefined ? undefined : flags.baseOffset * SECTOR;
+    if (!flags.blank) await createLayer(layer, { sectors, below, baseOffset });
   } catch (error) {
     for (const { name } of made) rmSync(name, { force: true });
     throw error;
@@ -50,7 +58,7 @@ async function createBitmap(path: string, createSize: number): Promise<BlockDevi
 }
 
 async function sizeOfNew(
-  { base, size: given }: CreateFlags,
+  { base, size: given, baseOffset = 0 }: CreateFlags,
   below: BlockDevice | undefined,
 ): Promise<number> {
   if (given !== undefined) return given / SECTOR;
@@ -59,7 +67,7 @@ async function sizeOfNew(
     if (found?.kind === "layer") return found.identity.sectors;
   } else if (base !== undefined) {
     const device = await openReference(base, "read", realEnvironment);
-    const sectors = Math.floor(device.size / SECTOR);
+    const sectors = Math.floor(device.size / SECTOR) - baseOffset;
     await device.close();
     return sectors;
   }

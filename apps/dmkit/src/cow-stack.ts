@@ -1,7 +1,13 @@
-/** Stacks of the `cow` target as the command line names them: `BASE [BITMAP DATA]…`, bottom to top. */
-import { type BlockDevice, BlockIoError, SECTOR, realEnvironment } from "@dmkit/block-io";
-import { type LayerDevices, type StackDevices, findIdentity } from "@dmkit/cow";
-import { openReference } from "./devices.ts";
+/**
+ * Stacks of the `cow` target as the command line names them: `BASE [OFFSET] {BITMAP DATA [OFFSET]}…`, bottom to top,
+ * as in a table, where an offset that is 0 may be left out.
+ *
+ * Invariant: where data starts is what was said, or what the layer has recorded, or 0 where nothing else is possible.
+ * It is never guessed: what reads or writes at a wrong place destroys what is there.
+ */
+import { type BlockDevice, BlockIoError, LowerDevices, SECTOR, realEnvironment } from "@dmkit/block-io";
+import { type IdentityBlock, type StackDevices, BASE_UUID, findIdentity, readIdentity } from "@dmkit/cow";
+import { schemes } from "./devices.ts";
 
 /** An open stack; the devices are closed in reverse order. */
 export interface OpenStack extends StackDevices {
@@ -14,45 +20,134 @@ export interface StackWords {
   readonly size?: number | undefined;
   /** Which layers are opened for writing, counted from 1; 0 is the base. */
   readonly writes?: (layer: number, layers: number) => boolean;
+  /** Neither base nor data are read or written: an offset that is not known counts as 0. Default false. */
+  readonly looksAtBitmaps?: boolean;
+  /** Devices that are open already; by default the stack has its own. */
+  readonly pool?: LowerDevices | undefined;
+}
+
+interface NamedStack {
+  readonly base: string;
+  /** Sectors; undefined: not said. */
+  readonly baseOffset: number | undefined;
+  readonly layers: readonly {
+    readonly bitmap: string;
+    readonly data: string;
+    readonly offset: number | undefined;
+  }[];
+}
+
+/** The devices of one command, each opened once. */
+export function stackPool(): LowerDevices {
+  return new LowerDevices(schemes, realEnvironment);
 }
 
 /** Opens a stack's devices, not the stack. Errors: EPARSE, those of opening the devices. */
-export async function openStackWords({ words, size, writes = () => false }: StackWords): Promise<OpenStack> {
-  const [baseName, ...rest] = words;
-  if (baseName === undefined || rest.length % 2 !== 0) {
-    throw new BlockIoError("a stack is a base, then a bitmap and a data device for each layer", {
-      code: "EPARSE",
-      op: "parse",
-      hint: "Write: BASE [BITMAP DATA]…, bottom to top.",
-    });
-  }
-  const count = rest.length / 2;
-  const opened: BlockDevice[] = [];
-  const close = async (): Promise<void> => {
-    for (const device of opened.toReversed()) await device.close();
-  };
-  const open = async (name: string, layer: number): Promise<BlockDevice> => {
-    const device = await openReference(name, writes(layer, count) ? "write" : "read", realEnvironment);
-    opened.push(device);
-    return device;
-  };
+export async function openStackWords(request: StackWords): Promise<OpenStack> {
+  const { words, pool = stackPool() } = request;
+  const named = parseStack(words);
+  const close = (): Promise<void> => (request.pool === undefined ? pool.close() : Promise.resolve());
   try {
-    const base = await open(baseName, 0);
-    const layers: LayerDevices[] = [];
-    for (let layer = 1; layer <= count; layer += 1) {
-      const [bitmap, data] = rest.slice(2 * layer - 2, 2 * layer) as [string, string];
-      layers.push({ bitmap: await open(bitmap, layer), data: await open(data, layer), offset: 0 });
-    }
-    return { base, baseOffset: 0, layers, sectors: await sectorsOf(base, layers, size), close };
+    return { ...(await openNamed(named, request, pool)), close };
   } catch (error) {
     await close().catch(() => {});
     throw error;
   }
 }
 
+/** Throws EPARSE. */
+function parseStack(words: readonly string[]): NamedStack {
+  const rest = [...words];
+  const name = (what: string): string => {
+    const word = rest.shift();
+    // What is all digits is an offset wherever it stands, so that nothing is read in two ways.
+    if (word !== undefined && !isOffset(word)) return word;
+    throw new BlockIoError(word === undefined ? `${what} is missing` : `"${word}" is no ${what}`, {
+      code: "EPARSE",
+      op: "parse",
+      hint: "Write: BASE [OFFSET] {BITMAP DATA [OFFSET]}…, bottom to top; offsets are in sectors. A file whose name is a number is written ./7.",
+    });
+  };
+  const offset = (): number | undefined => {
+    const [word] = rest;
+    if (word === undefined || !isOffset(word)) return undefined;
+    rest.shift();
+    if (Number(word) <= Number.MAX_SAFE_INTEGER / SECTOR) return Number(word);
+    throw new BlockIoError(`there is no sector ${word}`, { code: "EPARSE", op: "parse" });
+  };
+  const base = name("base");
+  const baseOffset = offset();
+  const layers = [];
+  while (rest.length > 0) {
+    layers.push({ bitmap: name("bitmap device"), data: name("data device"), offset: offset() });
+  }
+  return { base, baseOffset, layers };
+}
+
+function isOffset(word: string): boolean {
+  return /^\d+$/.test(word);
+}
+
+async function openNamed(
+  { base: baseName, baseOffset: saidOfBase, layers: names }: NamedStack,
+  { size, writes = () => false, looksAtBitmaps = false }: StackWords,
+  pool: LowerDevices,
+): Promise<StackDevices> {
+  const all = [
+    { reference: baseName, layer: 0 },
+    ...names.flatMap(({ bitmap, data }, index) => [
+      { reference: bitmap, layer: index + 1 },
+      { reference: data, layer: index + 1 },
+    ]),
+  ].map((one) => ({
+    ...one,
+    access: writes(one.layer, names.length) ? ("write" as const) : ("read" as const),
+  }));
+  // What is written first: one device may hold the base and a layer that is written.
+  for (const access of ["write", "read"] as const) {
+    // Whether places overlap is for the stack to judge: where they are is not known before.
+    for (const one of all) if (one.access === access) await pool.open(one.reference, "looks", { access });
+  }
+  const open = (reference: string): Promise<BlockDevice> => pool.open(reference, "looks", { access: "read" });
+  const base = await open(baseName);
+  const opened = [];
+  for (const { bitmap, data, offset } of names)
+    opened.push({ bitmap: await open(bitmap), data: await open(data), said: offset });
+  const sectors = await sectorsOf(base, saidOfBase, opened, size);
+  const blocks: IdentityBlock[] = [];
+  const layers = [];
+  for (const [index, { bitmap, data, said }] of opened.entries()) {
+    const block = await readIdentity(bitmap, sectors).catch((): undefined => undefined);
+    if (block !== undefined) blocks.push(block);
+    const recorded =
+      block?.kind === "layer" ? block.identity.dataOffset : block?.kind === "new" ? 0 : undefined;
+    const what = `the data of layer ${index + 1}`;
+    const offset = looksAtBitmaps ? (said ?? recorded ?? 0) : placeOn(data, sectors, said ?? recorded, what);
+    layers.push({ bitmap, data, offset: offset * SECTOR });
+  }
+  const [bottom] = blocks;
+  const isRecorded = bottom?.kind === "layer" && bottom.identity.parent === BASE_UUID;
+  const recorded = isRecorded ? bottom.identity.baseOffset : undefined;
+  const known = saidOfBase ?? recorded ?? (looksAtBitmaps || names.length === 0 ? 0 : undefined);
+  return { base, baseOffset: placeOn(base, sectors, known, "the target") * SECTOR, layers, sectors };
+}
+
+/** Sectors. Throws EPARSE where it is not known, and could be anything. */
+function placeOn(device: BlockDevice, sectors: number, known: number | undefined, what: string): number {
+  if (known !== undefined) return known;
+  if (device.size - sectors * SECTOR < SECTOR) return 0;
+  throw new BlockIoError(`where ${what} starts is neither said nor recorded`, {
+    code: "EPARSE",
+    device: device.name,
+    op: "parse",
+    hint: "Write its sector behind the name, as the table does: BASE OFFSET {BITMAP DATA OFFSET}…",
+  });
+}
+
 async function sectorsOf(
   base: BlockDevice,
-  layers: readonly LayerDevices[],
+  baseOffset: number | undefined,
+  layers: readonly { readonly bitmap: BlockDevice }[],
   size: number | undefined,
 ): Promise<number> {
   if (size !== undefined) return size / SECTOR;
@@ -60,5 +155,5 @@ async function sectorsOf(
     const found = await findIdentity(bitmap);
     if (found?.kind === "layer") return found.identity.sectors;
   }
-  return Math.floor(base.size / SECTOR);
+  return Math.floor(base.size / SECTOR) - (baseOffset ?? 0);
 }

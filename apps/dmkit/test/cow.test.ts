@@ -1,5 +1,5 @@
 /** Copy-on-write stacks with real clients, and the commands that manage them. */
-import { mkdirSync, existsSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdirSync, existsSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openFile, openTable, parseTable, realEnvironment } from "@dmkit/block-io";
 import { CowDevice, openStack } from "@dmkit/cow";
@@ -67,6 +67,60 @@ describe("dmkit cow", () => {
     await cow("rebase", "-q", ...stack("b"), "--onto", at("zero"));
     await cow("flatten", "-q", at("again"), at("zero"), at("b.map"), at("b.img"));
     await succeed("cmp", [at("flat"), at("again")]);
+  });
+});
+
+describe("offsets of a table", () => {
+  const sectors = 2048;
+
+  it("are said as the table says them, or known from the layer, and never guessed", async () => {
+    const folder = tempFolder();
+    const at = (name: string): string => join(folder, name);
+    // The base at sector 40, the data of the layer behind it, all on one disk.
+    const data = 40 + sectors + 24;
+    const disk = Buffer.alloc((data + sectors + 8) * 512, "outside");
+    disk.fill("base", 40 * 512, (40 + sectors) * 512).fill(0, data * 512);
+    writeFileSync(at("disk"), disk);
+    sparse(at("map"), 256 * 1024);
+    const line = `0 ${sectors} cow ${at("disk")} 40 ${at("map")} ${at("disk")} ${data}`;
+    const write = async (): Promise<void> => {
+      const table = await openTable(parseTable(line, targets), { environment: realEnvironment });
+      await table.write(65_536, Buffer.alloc(4096, 7));
+      await table.close();
+    };
+    await write();
+    const wanted = Buffer.from(disk.subarray(40 * 512, (40 + sectors) * 512)).fill(7, 65_536, 69_632);
+    const short = [at("disk"), at("map"), at("disk")];
+    const full = [at("disk"), "40", at("map"), at("disk"), `${data}`];
+    expect(await cow("check", ...short)).toBe("");
+    await cow("flatten", "-q", at("short"), ...short);
+    await cow("flatten", "-q", at("full"), ...full);
+    for (const name of ["short", "full"]) expect(readFileSync(at(name)).equals(wanted), name).toBe(true);
+    const before = readFileSync(at("disk"));
+    for (const words of [
+      [at("disk"), "41", at("map"), at("disk"), `${data}`],
+      [at("disk"), "40", at("map"), at("disk"), `${data + 1}`],
+      [at("disk"), "40", at("map"), `${data}`],
+    ]) {
+      expect((await dmkit(["cow", "commit", "-q", ...words])).code).toBe(1);
+    }
+    expect(readFileSync(at("disk")).equals(before)).toBe(true);
+    await cow("commit", "-q", ...short);
+    const after = readFileSync(at("disk"));
+    expect(after.subarray(40 * 512, (40 + sectors) * 512).equals(wanted)).toBe(true);
+    expect(after.subarray(0, 40 * 512).equals(disk.subarray(0, 40 * 512))).toBe(true);
+  });
+
+  it("have to be said for a layer that does not know them", async () => {
+    const folder = tempFolder();
+    const at = (name: string): string => join(folder, name);
+    sparse(at("base"), (sectors + 40) * 512);
+    await cow("create", at("map"), at("img"), "--size", `${sectors * 512}`, "--data-offset", "64");
+    const words = [at("base"), at("map"), at("img")];
+    const result = await dmkit(["cow", "flatten", "-q", at("flat"), ...words]);
+    expect(result.code).toBe(1);
+    expect(result.stderr).toContain("neither said nor recorded");
+    await cow("flatten", "-q", at("flat"), at("base"), "40", ...words.slice(1));
   });
 });
 

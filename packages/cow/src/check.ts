@@ -1,11 +1,11 @@
 /** `check`: a stack that nobody is serving. Nothing is written; problems are data. */
 import { type BlockDevice, type ImageProblem, SECTOR, isZero } from "@dmkit/block-io";
 import { readBitmap } from "./bitmap-loader.ts";
-import { type StackingProblem, judgeStack } from "./core/stacking.ts";
+import type { StackingProblem } from "./core/stacking.ts";
 import { bitmapDeviceSize, bitmapLength, identityOffset } from "./format/geometry.ts";
 import type { IdentityBlock } from "./format/identity.ts";
 import { BITMAP_STEP, findIdentity, readIdentity } from "./layer.ts";
-import { type StackDevices, bitmapSources } from "./open-stack.ts";
+import { type StackDevices, bitmapSources, judge, judgeAllData } from "./open-stack.ts";
 import type { ChainOptions } from "./offline/chain.ts";
 import type { WorkOptions } from "./offline/work.ts";
 
@@ -35,8 +35,8 @@ export async function* check(
   if (sizes.some(({ layer }) => layer > 0)) return;
   const blocks: IdentityBlock[] = [];
   for (const { bitmap } of stack.layers) blocks.push(await readIdentity(bitmap, stack.sectors));
-  const aliasedKnown = options.aliasedBlockSize !== undefined;
-  for (const problem of judgeStack(blocks, { sectors: stack.sectors, writable: false, aliasedKnown })) {
+  const { aliasedBlockSize } = options;
+  for (const problem of judge(blocks, stack, { writable: false, aliasedBlockSize })) {
     const { layer, kind, reason, hint } = problem;
     yield {
       kind,
@@ -50,11 +50,25 @@ export async function* check(
       advice: await betterHint(stack, problem, hint),
     };
   }
+  yield* await checkData(blocks, stack);
   yield* checkMagics(blocks, stack.sectors);
   for (const [index, source] of bitmapSources(stack.layers, blocks, undefined).entries()) {
     const { kind } = blocks[index] as IdentityBlock;
     if (kind === "layer" || kind === "new") yield* checkBits(index + 1, kind, source, stack.sectors, options);
   }
+}
+
+/** Data devices that are not those of their layers. */
+async function checkData(blocks: readonly IdentityBlock[], stack: StackDevices): Promise<Problem[]> {
+  return (await judgeAllData(blocks, stack)).map(({ kind, layer, reason, hint }) => ({
+    kind,
+    severity: kind === "wrong-data" ? "error" : "warning",
+    role: "data",
+    location: `layer ${layer}`,
+    layer,
+    text: reason,
+    advice: hint,
+  }));
 }
 
 /** Layers from before the magic was corrected. They are read all the same; other programs do not know them. */

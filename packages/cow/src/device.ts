@@ -9,6 +9,7 @@
  *
  * - a request goes on only when the owners of its range are known;
  * - the map says that the top layer has a sector only after a write of that sector has resolved;
+ * - a sector that the top's identity samples is written only after an identity without it is stable: top-record.ts;
  * - after a failure to bring bits or data to stable storage no write is accepted any more.
  */
 import {
@@ -25,6 +26,7 @@ import {
   GuardedTarget,
   Turnstile,
   done,
+  isOutOfSpace,
   toBlockIoError,
   unknownMessage,
 } from "@dmkit/block-io";
@@ -37,6 +39,9 @@ import type { Identity } from "./format/identity.ts";
 import { type FreezeHost, type NewLayer, freeze } from "./freeze.ts";
 import type { LayerDevices } from "./layer.ts";
 import { cowControls } from "./messages.ts";
+import type { StackDevices } from "./open-stack.ts";
+import { sampleData } from "./pairing.ts";
+import { TopRecord } from "./top-record.ts";
 
 /** One owner: a device and the byte where it starts. */
 export interface Source {
@@ -55,7 +60,8 @@ export interface CowParts {
   /** By owner: the base, then the layers bottom to top. */
   readonly sources: readonly Source[];
   /** Undefined: the stack is read-only. */
-  readonly top?: { readonly writer: BitmapWriter; readonly layer: LayerDevices; readonly identity: Identity };
+  readonly top?: { readonly writer: BitmapWriter; readonly layer: LayerDevices; readonly record: TopRecord };
+  readonly stack: StackDevices;
   readonly makeWriter: (map: OwnerMap, bitmap: BlockDevice, data: BlockDevice) => BitmapWriter;
   /** Milliseconds; 0: none. */
   readonly autocommit: number;
@@ -78,6 +84,9 @@ export class CowDevice extends GuardedTarget {
   readonly #sources: Source[];
   readonly #turnstile = new Turnstile();
   #top: CowParts["top"];
+  #stack: StackDevices;
+  /** Something has been written to the top since it is the top. */
+  #written = false;
   readonly #autocommit: Autocommit;
   // Whether somebody else than a freeze has suspended the device.
   #suspendedByCaller = false;
@@ -89,6 +98,7 @@ export class CowDevice extends GuardedTarget {
     this.map = parts.map;
     this.#sources = [...parts.sources];
     this.#top = parts.top;
+    this.#stack = parts.stack;
     this.#autocommit = new Autocommit(parts.environment, parts.autocommit, parts.name, () =>
       this.map.hasDirty && this.failure === undefined ? this.#commit() : done,
     );
@@ -101,7 +111,7 @@ export class CowDevice extends GuardedTarget {
 
   /** What the top layer is; undefined if the stack is read-only. */
   get identity(): Identity | undefined {
-    return this.#top?.identity;
+    return this.#top?.record.identity;
   }
 
   /**
@@ -247,6 +257,7 @@ export class CowDevice extends GuardedTarget {
     const sector = offset / SECTOR;
     const count = from.length / SECTOR;
     if (!this.map.isKnown(sector, count)) return this.#writeLater(offset, from, fua);
+    if (this.isSampled(sector, count)) return this.#writeReleased(offset, from, fua);
     // Where the bits are stable, nothing but the data itself is needed.
     const overwrites = fua && this.map.isStable(sector, count);
     const top = this.#sources[this.map.top] as Source;
@@ -257,8 +268,14 @@ export class CowDevice extends GuardedTarget {
     return commit ? this.#commit() : done;
   }
 
+  /** Whether the top's identity samples one of these sectors, which must not be written then. */
+  protected isSampled(sector: number, count: number): boolean {
+    return this.#top?.record.covers(sector, count) === true;
+  }
+
   /** The data of these sectors has been written to the top layer. */
   protected landed(sector: number, count: number): void {
+    this.#written = true;
     if (this.map.markWritten(sector, count)) this.#autocommit.arm();
   }
 
@@ -281,6 +298,7 @@ export class CowDevice extends GuardedTarget {
     const sector = offset / SECTOR;
     const count = length / SECTOR;
     if (!this.map.isKnown(sector, count)) await this.#prepare(sector, count);
+    if (this.isSampled(sector, count)) await this.#releaseSamples(sector, count);
     const top = this.#sources[this.map.top] as Source;
     await top.device.writeZeroes(top.offset + offset, length, {
       mayUnmap: options.mayUnmap,
@@ -303,9 +321,25 @@ export class CowDevice extends GuardedTarget {
     }
   }
 
-  protected override doClose(): Promise<void> {
+  protected override async doClose(): Promise<void> {
     this.#autocommit.disarm();
-    return done;
+    if (this.failure === undefined && this.#written) await this.#sampleTop();
+  }
+
+  /** What is in the top now is what its data device is known by the next time. Nothing depends on it. */
+  async #sampleTop(): Promise<void> {
+    const { layer, record } = this.#top ?? {};
+    if (layer === undefined || record === undefined) return;
+    try {
+      const samples = await sampleData(layer, record.identity.uuid, this.map.sectors);
+      if (samples.length > 0) await record.change((identity) => ({ ...identity, samples }));
+    } catch (error) {
+      const { message } = toBlockIoError(error, {});
+      this.#parts.environment.logger.log("warn", "the samples of the data could not be written", {
+        device: this.name,
+        error: message,
+      });
+    }
   }
 
   /** The end of the run of one owner that starts at `sector`, which is made known first. */
@@ -319,6 +353,22 @@ export class CowDevice extends GuardedTarget {
   async #readLater(offset: number, into: Buffer): Promise<void> {
     await this.#prepare(offset / SECTOR, into.length / SECTOR);
     await this.doRead(offset, into);
+  }
+
+  async #writeReleased(offset: number, from: Buffer, fua: boolean): Promise<void> {
+    await this.#releaseSamples(offset / SECTOR, from.length / SECTOR);
+    await this.doWrite(offset, from, fua);
+  }
+
+  async #releaseSamples(sector: number, count: number): Promise<void> {
+    try {
+      await this.#top?.record.release(sector, count);
+    } catch (error) {
+      // Nothing was written, so nothing has changed.
+      if (isOutOfSpace(error)) throw error;
+      // The flush in it may have been that of bits, which are not known to be stable then.
+      throw this.#failed(error);
+    }
   }
 
   async #writeLater(offset: number, from: Buffer, fua: boolean): Promise<void> {
@@ -376,6 +426,7 @@ export class CowDevice extends GuardedTarget {
       name: this.name,
       limits: this.limits,
       sectors: this.map.sectors,
+      stack: this.#stack,
       random: parts.environment.random,
       top: this.#top,
       hold: async () => {
@@ -392,7 +443,10 @@ export class CowDevice extends GuardedTarget {
         this.map.push();
         parts.loader.push(layer);
         this.#sources.push({ device: layer.data, offset: layer.offset });
-        this.#top = { layer, identity, writer: parts.makeWriter(this.map, layer.bitmap, layer.data) };
+        this.#stack = { ...this.#stack, layers: [...this.#stack.layers, layer] };
+        this.#written = false;
+        const record = new TopRecord(layer.bitmap, identity);
+        this.#top = { layer, record, writer: parts.makeWriter(this.map, layer.bitmap, layer.data) };
         parts.frozen?.(layer);
       },
     };

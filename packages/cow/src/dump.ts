@@ -7,7 +7,8 @@
  */
 import { Bitmap, type BlockDevice, BlockIoError, type OfflineWork, SECTOR } from "@dmkit/block-io";
 import { IDENTITY_BLOCK, bitmapDeviceSize, bitmapLength, identityOffset } from "./format/geometry.ts";
-import { type Identity, encodeIdentity, encodeOriginal, isUuid } from "./format/identity.ts";
+import { type Identity, encodeIdentity, encodeOriginal } from "./format/identity.ts";
+import { isUuid } from "./format/uuid.ts";
 import { BITMAP_STEP } from "./layer.ts";
 import { type Located, locateIdentity } from "./locate.ts";
 import { readSetBits } from "./set-bits.ts";
@@ -40,8 +41,14 @@ export async function dump(bitmap: BlockDevice, work: Work): Promise<Dump> {
   if (first + count > mostBits(block)) {
     throw refusal(bitmap, "EFORMAT", "bits are set that speak for no sector", "Repair it first.");
   }
-  if (block.kind === "layer") return { version: 1, identity: block.identity, bits };
+  if (block.kind === "layer") return { version: 1, identity: withoutSamples(block.identity), bits };
   return { version: 1, original: { bitmapLength: block.bitmapLength }, bits };
+}
+
+/** They are of the data as it is now, which is not in the dump: the next opening takes new ones. */
+function withoutSamples(identity: Identity): Identity {
+  const { samples, ...rest } = identity;
+  return samples === undefined ? identity : rest;
 }
 
 /** Bits that can be set. */
@@ -159,10 +166,21 @@ function areRuns(value: unknown, end: number): value is DumpedBits {
 
 function isIdentity(value: unknown): value is Identity {
   if (!isFields(value)) return false;
-  const { uuid, parent, sectors, frozen } = value;
+  const { uuid, parent, sectors, frozen, dataOffset, baseOffset, labelled, samples } = value;
   // A length that a target can have: its bytes can be counted.
   const possible = isCount(sectors) && sectors <= Number.MAX_SAFE_INTEGER / SECTOR;
-  return possible && isUuid(uuid) && isUuid(parent) && typeof frozen === "boolean";
+  const isOffset = (offset: unknown): boolean =>
+    offset === undefined || offset === 0 || (isCount(offset) && offset <= Number.MAX_SAFE_INTEGER / SECTOR);
+  return (
+    possible &&
+    isUuid(uuid) &&
+    isUuid(parent) &&
+    typeof frozen === "boolean" &&
+    isOffset(dataOffset) &&
+    isOffset(baseOffset) &&
+    (labelled === undefined || typeof labelled === "boolean") &&
+    samples === undefined
+  );
 }
 
 function isFields(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -8,8 +8,9 @@
  *                                                                    writing, with the same contents
  *      5  the new layer is the top, requests go on
  */
-import { BlockIoError, type Environment, type Limits } from "@dmkit/block-io";
-import { type Identity, randomUuid } from "./format/identity.ts";
+import { BlockIoError, type Environment, type Limits, SECTOR } from "@dmkit/block-io";
+import type { Identity } from "./format/identity.ts";
+import { randomUuid } from "./format/uuid.ts";
 import {
   type LayerDevices,
   readIdentity,
@@ -18,6 +19,10 @@ import {
   requireLayerRoom,
   writeIdentity,
 } from "./layer.ts";
+import type { StackDevices } from "./open-stack.ts";
+import { judgeData, sampleData, takeLabel } from "./pairing.ts";
+import { requireOwnPlaces } from "./places.ts";
+import type { TopRecord } from "./top-record.ts";
 
 /** A layer to be put on top. */
 export interface NewLayer extends LayerDevices {
@@ -33,9 +38,11 @@ export interface NewLayer extends LayerDevices {
 export interface FreezeHost {
   readonly name: string;
   readonly limits: Limits;
+  /** As it is before the freeze. */
+  readonly stack: StackDevices;
   readonly sectors: number;
   readonly random: Environment["random"];
-  readonly top: { readonly layer: LayerDevices; readonly identity: Identity } | undefined;
+  readonly top: { readonly layer: LayerDevices; readonly record: TopRecord } | undefined;
   /** Lets requests under way finish, flushes, and holds new ones back. */
   hold(): Promise<void>;
   release(): Promise<void>;
@@ -50,38 +57,40 @@ export async function freeze(host: FreezeHost, layer: NewLayer): Promise<void> {
     throw refusal(host, "EROFS", "the stack is read-only", "Open it for writing to put a layer on it.");
   }
   requireLayerRoom(layer, host.sectors);
-  checkDevices(host, top.layer, layer);
-  await checkBlank(layer, host);
+  checkDevices(host, layer);
+  const begun = await checkBlank(layer, host);
   try {
     await host.hold();
     const identity = {
-      uuid: randomUuid(() => host.random.next()),
-      parent: top.identity.uuid,
+      // One that was cut short has named the layer already, and maybe labelled its data.
+      uuid: begun?.uuid ?? randomUuid(() => host.random.next()),
+      parent: top.record.identity.uuid,
       sectors: host.sectors,
       frozen: false,
+      dataOffset: layer.offset / SECTOR,
     };
     await writeIdentity(layer.bitmap, identity);
+    const labelled = await takeLabel(layer, identity, layer.force);
     await seal(host, top);
-    host.swap(layer, identity);
+    host.swap(layer, labelled);
   } finally {
     await host.release();
   }
 }
 
-async function seal(host: FreezeHost, { layer, identity }: NonNullable<FreezeHost["top"]>): Promise<void> {
+async function seal(host: FreezeHost, { layer, record }: NonNullable<FreezeHost["top"]>): Promise<void> {
+  const samples = await sampleData(layer, record.identity.uuid, host.sectors);
   try {
-    await writeIdentity(layer.bitmap, { ...identity, frozen: true });
+    await record.change((identity) => ({ ...identity, samples, frozen: true }));
   } catch (error) {
     // The flag may have landed or not. Going on with the old top could write to a layer that is frozen.
     throw host.fail(error);
   }
 }
 
-function checkDevices(host: FreezeHost, old: LayerDevices, layer: LayerDevices): void {
+function checkDevices(host: FreezeHost, layer: LayerDevices): void {
+  requireOwnPlaces({ ...host.stack, layers: [...host.stack.layers, layer] }, host.name);
   const devices = [layer.bitmap, layer.data];
-  if (devices.includes(old.bitmap) || devices.includes(old.data) || layer.bitmap === layer.data) {
-    throw refusal(host, "EINVAL", "the new layer uses a device of the stack", "Give two devices of its own.");
-  }
   if (devices.some((device) => device.limits.capabilities.readOnly)) {
     throw refusal(
       host,
@@ -101,14 +110,17 @@ function checkDevices(host: FreezeHost, old: LayerDevices, layer: LayerDevices):
   }
 }
 
-async function checkBlank({ force = false, ...layer }: NewLayer, host: FreezeHost): Promise<void> {
+/** The identity of the layer if a freeze of this stack has begun with it already. */
+async function checkBlank(
+  { force = false, ...layer }: NewLayer,
+  host: FreezeHost,
+): Promise<Identity | undefined> {
   const { bitmap } = layer;
   const found = await readIdentity(bitmap, host.sectors);
-  const isOurs =
-    found.kind === "layer" && found.identity.parent === host.top?.identity.uuid && !found.identity.frozen;
-  // A former attempt may have been cut short: then its devices were blank before that.
-  if (isOurs) return requireEmpty(bitmap, host.sectors);
-  if (found.kind !== "new" && !(force && found.kind === "foreign")) {
+  const begun = found.kind === "layer" ? found.identity : undefined;
+  const isOurs = begun?.parent === host.top?.record.identity.uuid && begun?.frozen === false;
+  const isNew = found.kind === "new" || (force && found.kind === "foreign");
+  if (!isNew && !isOurs) {
     throw refusal(
       host,
       "EEXIST",
@@ -116,8 +128,12 @@ async function checkBlank({ force = false, ...layer }: NewLayer, host: FreezeHos
       "Create the layer with: dmkit cow create --blank",
     );
   }
-  await requireBlankLayer(layer, host.sectors, { force, word: "force as the last word" });
+  // A former attempt may have been cut short: then its devices were blank before that.
+  if (!isOurs) await requireBlankLayer(layer, host.sectors, { force, word: "force as the last word" });
   await requireEmpty(bitmap, host.sectors);
+  const verdict = force ? undefined : await judgeData(layer, found, host.sectors);
+  if (verdict?.kind !== "wrong-data") return isOurs ? begun : undefined;
+  throw refusal(host, "EEXIST", verdict.reason, "Give a data device that no layer has been written to.");
 }
 
 function refusal(

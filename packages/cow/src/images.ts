@@ -6,6 +6,7 @@
 import {
   type BlockDevice,
   BlockIoError,
+  LinearDevice,
   type Detected,
   type ImageDevices,
   type ImageFacts,
@@ -27,6 +28,7 @@ import { clearBitmap, readIdentity } from "./layer.ts";
 import { type Located, locateIdentity, placeOf, sectorsOf } from "./locate.ts";
 import { mapLayer } from "./map.ts";
 import { createLayer } from "./offline/create.ts";
+import { cowOptions } from "./options.ts";
 import { clearStrayBits, mendMagic } from "./repair.ts";
 import { readSetBits } from "./set-bits.ts";
 
@@ -41,6 +43,8 @@ const formatOptions = {
     optional: true,
     help: "bytes of the target; left out: those of the base, or of the data device",
   },
+  data_offset: cowOptions.layers.of.offset,
+  base_offset: cowOptions.base_offset,
   force: { type: "flag", default: false, help: "over whatever is on the bitmap device, which is lost" },
 } as const satisfies OptionTable;
 
@@ -66,7 +70,11 @@ export const cowImages: ImageFormat = {
   restore: async (devices, given, work) => restore(bitmapOf(devices), given, work),
   async map(devices, work) {
     const sectors = await requireSectors(devices);
-    return mapLayer(bitmapOf(devices), devices["base"], sectors, work);
+    const found = await locateIdentity(bitmapOf(devices));
+    const start = offsetsOf(found).baseOffset * SECTOR;
+    const { base } = devices;
+    const below = base && new LinearDevice(base, start, Math.min(base.size - start, sectors * SECTOR));
+    return mapLayer(bitmapOf(devices), below, sectors, work);
   },
   formatOptions,
   format,
@@ -100,7 +108,7 @@ async function info(devices: ImageDevices, work: OfflineWork): Promise<ImageFact
     };
   }
   if (found?.block.kind !== "layer") return { kind: "new", bytes: sectors * SECTOR };
-  const { uuid, parent, frozen } = found.block.identity;
+  const { uuid, parent, frozen, labelled, dataOffset, baseOffset } = found.block.identity;
   const bits = await readSetBits(bitmap, sectors, work);
   return {
     kind: "layer",
@@ -109,6 +117,9 @@ async function info(devices: ImageDevices, work: OfflineWork): Promise<ImageFact
     allocated_bytes: bits.count * SECTOR,
     uuid,
     lies_on: parent === BASE_UUID ? "the base" : parent === UNNAMED_UUID ? "a layer of the original" : parent,
+    ...(baseOffset === undefined ? {} : { base_offset_sectors: baseOffset }),
+    ...(dataOffset === undefined ? {} : { data_offset_sectors: dataOffset }),
+    data_label: labelled === true ? "yes" : "no",
   };
 }
 
@@ -129,12 +140,22 @@ async function* checkLayer(devices: ImageDevices, work: OfflineWork): AsyncItera
     return;
   }
   const { base, data } = devices;
-  const absent = new ZeroDevice(sectors * SECTOR);
-  const layers = [{ bitmap, data: data ?? absent, offset: 0 }];
+  const { dataOffset, baseOffset } = offsetsOf(found);
+  const absent = (offset: number): ZeroDevice => new ZeroDevice(offset + sectors * SECTOR);
+  const offset = dataOffset * SECTOR;
+  const layers = [{ bitmap, data: data ?? absent(offset), offset }];
   const { progress, signal } = work;
   const inBytes = progress && ((done: number): void => progress(done, sectors * SECTOR));
   const options = { signal, progress: inBytes };
-  for await (const problem of check({ base: base ?? absent, baseOffset: 0, layers, sectors }, options)) {
+  const stack = {
+    base: base ?? absent(baseOffset * SECTOR),
+    baseOffset: baseOffset * SECTOR,
+    layers,
+    sectors,
+  };
+  for await (const problem of check(stack, options)) {
+    // Of a device that was not named nothing is known.
+    if (data === undefined && problem.role === "data") continue;
     // What it lies on is known only if that is the base.
     if (problem.kind !== "wrong-parent") yield problem;
     else if (base !== undefined) {
@@ -156,6 +177,12 @@ function identityProblem(
 ): Problem {
   const place = { role: "bitmap", location: "identity", layer: 1, offset };
   return { kind, severity: "error", ...place, text, advice };
+}
+
+/** Where data and base start, in sectors, as far as the identity tells. */
+function offsetsOf(found: Located | undefined): { dataOffset: number; baseOffset: number } {
+  const { dataOffset = 0, baseOffset = 0 } = found?.block.kind === "layer" ? found.block.identity : {};
+  return { dataOffset, baseOffset };
 }
 
 /** Without its identity a layer of this length would be new. */
@@ -184,11 +211,13 @@ async function format(
   { environment }: OfflineWork,
 ): Promise<void> {
   const bitmap = bitmapOf(devices);
-  const { size, force } = parseOptions(formatOptions, words, "cow");
+  const { size, force, data_offset, base_offset } = parseOptions(formatOptions, words, "cow");
   const { data, base } = devices;
   if (data === undefined)
     throw invalid("a layer needs a data device", "Name the bitmap device and the data device.");
-  const bytes = size ?? base?.size ?? data.size;
+  const offset = data_offset * SECTOR;
+  const baseOffset = base_offset * SECTOR;
+  const bytes = size ?? (base === undefined ? data.size - offset : base.size - baseOffset);
   if (bytes % SECTOR !== 0) throw invalid(`${bytes} bytes are no whole sectors`, "Give a multiple of 512.");
   const sectors = bytes / SECTOR;
   if (force && bitmap.size >= bitmapDeviceSize(sectors)) {
@@ -199,8 +228,9 @@ async function format(
     }
     await clearBitmap(bitmap, sectors);
   }
+  const start = base === undefined ? undefined : baseOffset;
   // Whether the devices may be written over was asked before: see ImageRole.
-  await createLayer({ bitmap, data, offset: 0 }, { sectors, environment, force: true });
+  await createLayer({ bitmap, data, offset }, { sectors, environment, baseOffset: start, force: true });
 }
 
 /** The length of the target, as far as anything tells it. */

@@ -16,11 +16,12 @@ import {
 import { BitmapLoader, type BitmapSource } from "./bitmap-loader.ts";
 import { BitmapWriter } from "./bitmap-writer.ts";
 import { MAX_LAYERS, OwnerMap } from "./core/owner-map.ts";
-import { type StackingProblem, judgeStack, nameOf } from "./core/stacking.ts";
+import { type StackingOptions, type StackingProblem, judgeStack, nameOf } from "./core/stacking.ts";
 import { CowDevice, type CowParts } from "./device.ts";
 import type { AliasedBlockSize } from "./format/aliased.ts";
 import { checkSectors } from "./format/geometry.ts";
-import { type Identity, type IdentityBlock, randomUuid } from "./format/identity.ts";
+import { BASE_UUID, type Identity, type IdentityBlock } from "./format/identity.ts";
+import { type Uuid, randomUuid } from "./format/uuid.ts";
 import type { NewLayer } from "./freeze.ts";
 import {
   type LayerDevices,
@@ -32,6 +33,9 @@ import {
 } from "./layer.ts";
 import { locateIdentity } from "./locate.ts";
 import { cowOptions } from "./options.ts";
+import { requireOwnPlaces } from "./places.ts";
+import { judgeData, sampleData, takeLabel } from "./pairing.ts";
+import { TopRecord } from "./top-record.ts";
 
 /** The devices of a stack. The caller keeps them and closes them, after the stack. */
 export interface StackDevices {
@@ -81,9 +85,11 @@ export async function openStack(stack: StackDevices, options: OpenStackOptions =
     else blocks[blocks.length - 1] = { kind: "new" };
   }
   refuseProblems(blocks, stack, writable, options);
-  const identity = writable
-    ? await ownIdentity(top, blocks, stack.sectors, { environment, force })
-    : undefined;
+  await refuseData(force && blocks.at(-1)?.kind === "new" ? blocks.slice(0, -1) : blocks, stack, {
+    name,
+    environment,
+  });
+  const identity = writable ? await ownIdentity(stack, blocks, { environment, force }) : undefined;
   if (identity === undefined && blocks.at(-1)?.kind === "new") await requireEmpty(top.bitmap, stack.sectors);
   warnOfAliases(blocks, stack, name, environment);
 
@@ -103,7 +109,14 @@ export async function openStack(stack: StackDevices, options: OpenStackOptions =
     ],
     ...(identity === undefined
       ? {}
-      : { top: { layer: top, identity, writer: makeWriter(map, top.bitmap, top.data) } }),
+      : {
+          top: {
+            layer: top,
+            record: new TopRecord(top.bitmap, identity),
+            writer: makeWriter(map, top.bitmap, top.data),
+          },
+        }),
+    stack,
     makeWriter,
     autocommit: options.autocommit ?? cowOptions.autocommit.default * 1000,
     environment,
@@ -133,7 +146,8 @@ export function bitmapSources(
 }
 
 /** Throws for a stack that cannot be; returns its top. */
-function requireDevices({ base, baseOffset, layers, sectors }: StackDevices, name: string): LayerDevices {
+function requireDevices(stack: StackDevices, name: string): LayerDevices {
+  const { base, baseOffset, layers, sectors } = stack;
   checkSectors(sectors);
   const top = layers.at(-1);
   if (top === undefined || layers.length > MAX_LAYERS) {
@@ -145,24 +159,10 @@ function requireDevices({ base, baseOffset, layers, sectors }: StackDevices, nam
   }
   requireRoom(base, baseOffset, sectors * SECTOR);
   for (const layer of layers) requireLayerRoom(layer, sectors);
-  requireOwnDevices(layers, name);
+  requireOwnPlaces(stack, name);
   requireAlignment(base, baseOffset);
   for (const { data, offset } of layers) requireAlignment(data, offset);
   return top;
-}
-
-/** One bitmap for two layers, or the top's data shared with another, would be the end of both. */
-function requireOwnDevices(layers: readonly LayerDevices[], name: string): void {
-  const bitmaps = layers.map(({ bitmap }) => bitmap);
-  const twice = bitmaps.find((bitmap, index) => bitmaps.indexOf(bitmap) !== index);
-  const mixed = twice ?? layers.find(({ data }) => bitmaps.includes(data))?.data;
-  if (mixed === undefined) return;
-  throw new BlockIoError(`${mixed.name} is used twice in the stack`, {
-    code: "EINVAL",
-    device: name,
-    op: "open",
-    hint: "Every layer needs a bitmap device and a data device of its own.",
-  });
 }
 
 function requireAlignment(device: BlockDevice, offset: number): void {
@@ -176,13 +176,59 @@ function requireAlignment(device: BlockDevice, offset: number): void {
   });
 }
 
-function refuseProblems(
+/** All problems of a stack as far as identities tell, bottom to top. */
+export function judge(
+  blocks: readonly IdentityBlock[],
+  { baseOffset, layers, sectors }: StackDevices,
+  options: Pick<StackingOptions, "writable"> & { readonly aliasedBlockSize?: AliasedBlockSize | undefined },
+): StackingProblem[] {
+  return judgeStack(blocks, {
+    sectors,
+    baseOffset: baseOffset / SECTOR,
+    offsets: layers.map(({ offset }) => offset / SECTOR),
+    writable: options.writable,
+    aliasedKnown: options.aliasedBlockSize !== undefined,
+  });
+}
+
+/** What speaks against the data devices of a stack, bottom to top. Errors: none, see `judgeData`. */
+export async function judgeAllData(
   blocks: readonly IdentityBlock[],
   { layers, sectors }: StackDevices,
+): Promise<StackingProblem[]> {
+  const problems: StackingProblem[] = [];
+  for (const [index, layer] of layers.entries()) {
+    const block = blocks[index];
+    const verdict = block && (await judgeData(layer, block, sectors));
+    if (verdict !== undefined) problems.push({ layer: index + 1, ...verdict });
+  }
+  return problems;
+}
+
+/** Throws `EFORMAT` for a data device that is not the layer's; warns of one that has changed. */
+export async function refuseData(
+  blocks: readonly IdentityBlock[],
+  stack: StackDevices,
+  { name, environment }: { readonly name: string; readonly environment: Environment },
+): Promise<void> {
+  for (const problem of await judgeAllData(blocks, stack)) {
+    if (problem.kind === "wrong-data") throw stackingError(problem, stack.layers);
+    environment.logger.log("warn", problem.reason, {
+      device: name,
+      layer: problem.layer,
+      hint: problem.hint,
+    });
+  }
+}
+
+function refuseProblems(
+  blocks: readonly IdentityBlock[],
+  stack: StackDevices,
   writable: boolean,
   { aliasedBlockSize }: OpenStackOptions,
 ): void {
-  const problems = judgeStack(blocks, { sectors, writable, aliasedKnown: aliasedBlockSize !== undefined });
+  const { layers } = stack;
+  const problems = judge(blocks, stack, { writable, aliasedBlockSize });
   // A layer of the original on top is no error: the stack is read-only then.
   const problem = problems.find(({ kind }) => kind !== "original-top");
   if (problem === undefined) return;
@@ -206,29 +252,57 @@ async function isNoLayer({ bitmap }: LayerDevices, block: IdentityBlock | undefi
 
 /** The identity of a top that is written: a new one gets it now. Undefined: it can only be read. */
 async function ownIdentity(
-  top: LayerDevices,
+  stack: StackDevices,
   blocks: readonly IdentityBlock[],
-  sectors: number,
   { environment: { random }, force }: { environment: Environment; force: boolean },
 ): Promise<Identity | undefined> {
   const block = blocks.at(-1);
+  const top = stack.layers.at(-1) as LayerDevices;
   if (block?.kind === "layer") {
     // Bits that a killed process has written may be in a cache only. What is read from now on must stay.
     await top.data.flush();
     await top.bitmap.flush();
-    return block.identity;
+    return completed(stack, block.identity);
   }
   if (block?.kind !== "new") return undefined;
-  await requireBlankLayer(top, sectors, { force });
-  await requireEmpty(top.bitmap, sectors);
+  await requireBlankLayer(top, stack.sectors, { force });
+  await requireEmpty(top.bitmap, stack.sectors);
   const identity = {
     uuid: randomUuid(() => random.next()),
     parent: nameOf(blocks.at(-2)),
-    sectors,
+    sectors: stack.sectors,
     frozen: false,
+    ...placesOf(stack, nameOf(blocks.at(-2))),
   };
   await writeIdentity(top.bitmap, identity);
-  return identity;
+  return takeLabel(top, identity, force);
+}
+
+/** Where the top of a stack has its data, and where what it lies on is, as its identity records it. */
+export function placesOf(
+  { baseOffset, layers }: StackDevices,
+  parent: Uuid,
+): Pick<Identity, "dataOffset" | "baseOffset"> {
+  return {
+    dataOffset: (layers.at(-1)?.offset ?? 0) / SECTOR,
+    baseOffset: parent === BASE_UUID ? baseOffset / SECTOR : undefined,
+  };
+}
+
+/** With what an earlier version, or a crash, has left out of the identity of the top. */
+async function completed(stack: StackDevices, identity: Identity): Promise<Identity> {
+  const top = stack.layers.at(-1) as LayerDevices;
+  const { dataOffset, baseOffset } = placesOf(stack, identity.parent);
+  let now = identity;
+  if (identity.dataOffset !== dataOffset || identity.baseOffset !== baseOffset) {
+    now = { ...now, dataOffset, baseOffset };
+  }
+  if (identity.samples === undefined) {
+    const samples = await sampleData(top, identity.uuid, stack.sectors);
+    if (samples.length > 0) now = { ...now, samples };
+  }
+  if (now !== identity) await writeIdentity(top.bitmap, now);
+  return takeLabel(top, now);
 }
 
 function warnOfAliases(

@@ -33,7 +33,7 @@ export async function readSetBits(
 }
 
 /** Numbers of the pieces that are not holes, in order. */
-async function* piecesWithData(device: BlockDevice, bits: number): AsyncIterable<number> {
+export async function* piecesWithData(device: BlockDevice, bits: number): AsyncIterable<number> {
   let next = 0;
   const length = Math.ceil(bits / (8 * 4096)) * 4096;
   for await (const extent of device.extents(0, length)) {

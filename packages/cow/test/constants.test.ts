@@ -1,10 +1,13 @@
 /** Every constant of the format, worked out from its number: never copied as bytes. */
+import { createHash } from "node:crypto";
 import { MemoryDevice, SECTOR } from "@dmkit/block-io";
 import { crc32cByHand, littleEndian } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { expandAliased } from "../src/format/aliased.ts";
 import { bitmapDeviceSize, bitmapLength, identityOffset } from "../src/format/geometry.ts";
 import { decodeIdentity, encodeIdentity, encodeOriginal } from "../src/format/identity.ts";
+import { decodeLabel, encodeLabel, labelPlace } from "../src/format/label.ts";
+import { hashOf } from "../src/format/samples.ts";
 import { cowImages } from "../src/images.ts";
 
 const MAGIC = 0x00ba_be0e_aaba_be11n;
@@ -57,6 +60,79 @@ describe("the identity", () => {
     const original = encodeOriginal(513);
     littleEndian(OLD_MAGIC).copy(original);
     expect(decodeIdentity(original).kind).toBe("foreign");
+  });
+});
+
+describe("version 2 of the identity", () => {
+  const sample = { sector: 2_000_000, hash: "" };
+  const uuid = Buffer.from("0102030405064708890a0b0c0d0e0f10", "hex");
+  const bytes = Buffer.alloc(512, "sector");
+  const digest = createHash("sha256")
+    .update(Buffer.concat([uuid, littleEndian(2_000_000n), bytes]))
+    .digest();
+
+  it("has what it adds in its places, and is written only where there is something", () => {
+    const samples = [{ ...sample, hash: digest.toString("hex", 0, 8) }];
+    expect(hashOf(uuid, sample.sector, bytes)).toBe(samples[0]?.hash);
+    const full = { ...identity, dataOffset: 2 ** 40 + 1, baseOffset: 2 ** 41 + 3, labelled: true, samples };
+    const sector = encodeIdentity(full);
+    expect(sector.subarray(24, 32)).toEqual(
+      Buffer.concat([littleEndian(2n, 4), littleEndian(1n | 2n | 4n | 8n, 4)]),
+    );
+    expect(sector.subarray(72, 96)).toEqual(
+      Buffer.concat([littleEndian(2n ** 40n + 1n), littleEndian(2n ** 41n + 3n), littleEndian(1n)]),
+    );
+    expect(sector.subarray(96, 112)).toEqual(
+      Buffer.concat([littleEndian(2_000_000n), digest.subarray(0, 8)]),
+    );
+    expect(sector.subarray(112, 508)).toEqual(Buffer.alloc(396));
+    expect(decodeIdentity(sector)).toEqual({ kind: "layer", identity: full });
+    expect(encodeIdentity(identity).subarray(24, 32)).toEqual(
+      Buffer.concat([littleEndian(1n, 4), littleEndian(1n, 4)]),
+    );
+    expect(encodeIdentity(identity).subarray(72, 508)).toEqual(Buffer.alloc(436));
+  });
+
+  it("is refused where its numbers cannot be", () => {
+    const samples = [sample, { sector: 2_000_001, hash: "" }].map((one) => ({
+      ...one,
+      hash: "00".repeat(8),
+    }));
+    const sector = encodeIdentity({ ...identity, samples });
+    expect(decodeIdentity(sector).kind).toBe("layer");
+    for (const [at, number, length] of [
+      [24, 3n, 4],
+      [28, 16n, 4],
+      [72, 2n ** 44n, 8],
+      [80, 2n ** 53n, 8],
+      [88, 17n, 4],
+      [88, 3n, 4],
+      [96, 2_097_152n, 8],
+      [112, 2_000_000n, 8],
+    ] as const) {
+      expect(decodeIdentity(put(Buffer.from(sector), at, number, length)).kind, `byte ${at}`).toBe("damaged");
+    }
+    expect(decodeIdentity(put(encodeIdentity(identity), 28, 2n, 4)).kind).toBe("damaged");
+  });
+});
+
+describe("the label", () => {
+  it("has its numbers in their places, behind the last sector", () => {
+    const sector = encodeLabel({ uuid: identity.uuid, sectors: 2_097_153 });
+    expect(sector.subarray(0, 16)).toEqual(
+      Buffer.concat([Buffer.from("dmkitdat"), littleEndian(1n, 4), littleEndian(0n, 4)]),
+    );
+    expect(sector.subarray(16, 32).toString("hex")).toBe("0102030405064708890a0b0c0d0e0f10");
+    expect(sector.subarray(32, 40)).toEqual(littleEndian(2_097_153n));
+    expect(sector.subarray(508)).toEqual(littleEndian(BigInt(crc32cByHand(sector.subarray(0, 508))), 4));
+    expect(decodeLabel(sector, 2_097_153)?.uuid).toBe(identity.uuid);
+    expect(decodeLabel(sector, 2_097_152)).toBeUndefined();
+    for (let bit = 0; bit < 4096; bit += 7) {
+      const flipped = Buffer.from(sector);
+      flipped[bit >> 3] = (flipped[bit >> 3] ?? 0) ^ (1 << (bit & 7));
+      expect(decodeLabel(flipped, 2_097_153), `bit ${bit}`).toBeUndefined();
+    }
+    expect(labelPlace(3 * 512, 2_097_153)).toBe(3 * 512 + 2_097_152 * 512 + 4096);
   });
 });
 

@@ -15,8 +15,8 @@ import {
   decodeIdentity,
   encodeIdentity,
   isIdentityAt,
-  randomUuid,
 } from "../src/format/identity.ts";
+import { randomUuid } from "../src/format/uuid.ts";
 
 describe("geometry", () => {
   it.each([
@@ -105,7 +105,7 @@ describe("identity", () => {
   it("refuses what only its checksum vouches for", () => {
     for (const [at, value] of [
       [16, 0x44],
-      [24, 2],
+      [24, 3],
       [28, 2],
       [64, 0x4b ^ 0x80],
       [8, 1],

@@ -2,6 +2,7 @@ import { BlockIoError, MemoryDevice, SECTOR } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
 import { bitmapLength, identityOffset } from "../src/format/geometry.ts";
 import {
+  type CowDevice,
   type LayerDevices,
   type StackDevices,
   check,
@@ -39,13 +40,15 @@ async function built(): Promise<StackDevices> {
   const layers = [newLayer(sectors), newLayer(sectors), newLayer(sectors)];
   const stack: StackDevices = { base: await sparseBase(), baseOffset: 0, layers, sectors };
   await createLayer(layerOf(stack, 1), { sectors });
-  await buildStack(stack, async (device, layer) => {
+  const fill = async (device: CowDevice, layer: number): Promise<void> => {
     for (let at = 0; at < 40; at += 1) {
       const sector = (at * 6571 * layer + 13 * layer) % (sectors - 24);
       await device.write(sector * SECTOR, Buffer.alloc((1 + (at % 17)) * SECTOR, layer * 16 + at));
     }
     await device.writeZeroes((262_100 + layer * 8) * SECTOR, 64 * SECTOR, { mayUnmap: true });
     await device.flush();
+  };
+  await buildStack(stack, fill, async (layer) => {
     const above = stack.layers[layer];
     if (above !== undefined) await createLayer(above, { sectors, below: layerOf(stack, layer).bitmap });
   });
@@ -273,7 +276,7 @@ describe("check", () => {
     expect(await problems(only(stack, 2, 3))).toEqual(["1 wrong-parent"]);
     expect(await problems(only(stack, 1, 3))).toEqual(["2 wrong-parent"]);
     expect(await problems({ ...stack, sectors: sectors - 1 })).toContain("1 wrong-length");
-    expect(await problems({ ...stack, baseOffset: SECTOR })).toEqual(["0 no-base"]);
+    expect(await problems({ ...stack, baseOffset: SECTOR })).toEqual(["0 no-base", "1 wrong-offset"]);
     const short = { ...layerOf(stack, 1), data: new MemoryDevice(SECTOR) };
     expect(await problems({ ...stack, layers: [short] })).toEqual(["1 too-small"]);
     const last = Math.floor(sectors / 4096) * SECTOR;

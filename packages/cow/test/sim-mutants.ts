@@ -4,6 +4,8 @@ import { mutant, onDisks, replaced } from "@dmkit/block-io/testing";
 import { type BitmapImage, BitmapWriter } from "../src/bitmap-writer.ts";
 import { OwnerMap } from "../src/core/owner-map.ts";
 import { CowDevice } from "../src/device.ts";
+import { type Identity, decodeIdentity, encodeIdentity } from "../src/format/identity.ts";
+import { TopRecord } from "../src/top-record.ts";
 import {
   type CowTarget,
   commitTarget,
@@ -31,6 +33,34 @@ const commitsBy = (commit: Commit) => (): (() => void) =>
 class Unflushed extends LinearDevice {
   protected override doFlush(): Promise<void> {
     return done;
+  }
+}
+
+/** A bitmap device whose identity keeps its samples for good. */
+class Sampled extends LinearDevice {
+  #samples: Identity["samples"];
+
+  constructor(disk: BlockDevice) {
+    super(disk, 0, disk.size, disk.name);
+  }
+
+  protected override async doRead(offset: number, into: Buffer): Promise<void> {
+    await super.doRead(offset, into);
+    this.#see(into);
+  }
+
+  protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+    const found = decodeIdentity(from);
+    if (found.kind !== "layer" || found.identity.samples !== undefined || this.#samples === undefined)
+      return super.doWrite(offset, from, fua);
+    const kept = Buffer.from(from);
+    encodeIdentity({ ...found.identity, samples: this.#samples }).copy(kept);
+    return super.doWrite(offset, kept, fua);
+  }
+
+  #see(block: Buffer): void {
+    const found = block.length >= SECTOR ? decodeIdentity(block) : undefined;
+    if (found?.kind === "layer") this.#samples = found.identity.samples ?? this.#samples;
   }
 }
 
@@ -156,6 +186,21 @@ export const mutants: readonly CowTarget[] = [
         },
     ),
   ),
+  mutant(stackTarget, "samples-written-over", () =>
+    replaced<() => boolean>(TopRecord.prototype, "covers", () => () => false),
+  ),
+  mutant(stackTarget, "samples-released-too-late", () =>
+    replaced<(this: TopRecord, identity: Identity) => Promise<void>>(
+      TopRecord.prototype,
+      "store",
+      (original) =>
+        function (identity) {
+          void original.call(this, identity).catch(() => {});
+          return done;
+        },
+    ),
+  ),
+  onDisks(commitTarget, "samples-kept", (disk) => (isMap(disk) ? new Sampled(disk) : disk)),
   unflushed(commitTarget, "data-not-flushed", isData),
   unflushed(commitTarget, "bits-not-flushed", isMap),
   unflushed(squashTarget, "data-not-flushed", isData),

@@ -42,15 +42,17 @@ export async function newStack(layers = 1, sectors: number = SECTORS): Promise<S
   };
 }
 
-/** Opens layer after layer on top of each other, so that each gets its identity; `fill` writes to each. */
+/** Opens layer after layer on top of each other, so that each gets its identity; `fill` writes to each, `closed` comes after. */
 export async function buildStack(
   stack: StackDevices,
   fill: (device: CowDevice, layer: number) => Promise<void>,
+  closed: (layer: number) => Promise<void> = async () => {},
 ): Promise<void> {
   for (let count = 1; count <= stack.layers.length; count += 1) {
     const device = await openStack({ ...stack, layers: stack.layers.slice(0, count) }, quiet);
     await fill(device, count);
     await device.close();
+    await closed(count);
   }
 }
 

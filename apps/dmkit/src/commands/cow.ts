@@ -10,23 +10,28 @@ import {
   diff,
   exportDiff,
   flatten,
+  pair,
   rebase,
   squash,
   stackInfo,
 } from "@dmkit/cow";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type CreateFlags, createFiles } from "../cow-create.ts";
-import { type OpenStack, type StackWords, openStackWords } from "../cow-stack.ts";
+import { type OpenStack, type StackWords, openStackWords, stackPool } from "../cow-stack.ts";
 import { withDestination } from "../destination.ts";
 import { CANCELLED, tellCancelled } from "../offline/work.ts";
 import { endedBySignal } from "../ui/interrupt.ts";
 import { outputIsLost } from "../ui/output.ts";
 import { startProgress } from "../ui/progress.ts";
 import { exitCodes } from "../ui/terminal.ts";
-import { size } from "./values.ts";
+import { integer, size } from "./values.ts";
+
+const sector = integer(0, 17_592_186_044_415);
 
 const examples = `
 A STACK is a base image, then a bitmap and a data file for each layer, bottom to top. Layers are counted from 1.
+Behind the base and behind each data file may stand the sector where it starts, as in a table: BASE 40 MAP DATA 64.
+Left out it is what the layer has recorded. A file whose name is a number is written ./7.
 
 Examples:
   dmkit cow create w.map w.img --base base.img          a writable layer on a golden image
@@ -36,6 +41,7 @@ Examples:
   dmkit cow commit base.img w.map w.img v.map v.img     v into w
   dmkit cow squash 1..2 base.img w.map w.img v.map v.img
   dmkit cow flatten out.img base.img w.map w.img
+  dmkit cow commit /dev/sdb 2048 w.map /dev/sdb 4196352   base and data on one disk
 `;
 
 interface Flags {
@@ -65,6 +71,8 @@ export function addCow(program: Command, finish: Finish): void {
     .option("--base <image>", "lie on this base")
     .option("--on <bitmap>", "lie on the layer of this bitmap, which is frozen")
     .option("--size <size>", "size of the target; needed without --base and --on", size(SECTOR, SECTOR))
+    .option("--base-offset <sectors>", "sector of the base where the target starts", sector)
+    .option("--data-offset <sectors>", "sector of the data file where the layer starts", sector)
     .option("--blank", "leave the identity to whoever puts the layer on top (message freeze)", false)
     .action(async (bitmap: string, data: string, flags: CreateFlags) => {
       await createFiles(bitmap, data, flags);
@@ -102,6 +110,18 @@ export function addCow(program: Command, finish: Finish): void {
     .requiredOption("--onto <stack...>", "the new base, then its layers")
     .action(async (words: string[], flags: Flags & { onto: string[] }) =>
       finish(await rebaseStack(words, flags)),
+    );
+
+  stackCommand(
+    add(
+      "pair",
+      "Records anew where the layers' data is and what is on it: after it was moved, copied or changed by hand.",
+    ),
+  )
+    .argument("<stack...>")
+    .option("--force", "take data devices whose label names another layer", false)
+    .action(async (words: string[], flags: Flags & { force: boolean }) =>
+      finish(await pairStack(words, flags)),
     );
 
   stackCommand(add("flatten", "Writes what the stack shows to one raw image."))
@@ -145,16 +165,29 @@ function range(text: string): Range {
 }
 
 async function info(words: string[], flags: Flags): Promise<number> {
-  return withStack({ words, size: flags.size }, async (stack) => {
+  return withStack({ words, size: flags.size, looksAtBitmaps: true }, async (stack) => {
     const facts = await stackInfo(stack, aliased(flags));
     if (flags.json) print(`${printableJson(facts, 2)}\n`);
     else {
       print(`base     ${facts.base}, ${describeSize(facts.size)} (${facts.size / SECTOR} sectors)\n`);
-      for (const { layer, bitmap, kind, uuid, frozen, allocated } of facts.layers) {
-        const holds = allocated === undefined ? "" : `, holds ${describeSize(allocated)}`;
-        print(
-          `layer ${layer}  ${bitmap}: ${frozen ? "frozen" : kind}${holds}${uuid === undefined ? "" : `, ${uuid}`}\n`,
-        );
+      for (const {
+        layer,
+        bitmap,
+        kind,
+        uuid,
+        frozen,
+        allocated,
+        dataOffset = 0,
+        baseOffset,
+      } of facts.layers) {
+        const parts = [
+          frozen ? "frozen" : kind,
+          ...(allocated === undefined ? [] : [`holds ${describeSize(allocated)}`]),
+          ...(dataOffset === 0 ? [] : [`data from sector ${dataOffset}`]),
+          ...(baseOffset === undefined || baseOffset === 0 ? [] : [`on the base from sector ${baseOffset}`]),
+          ...(uuid === undefined ? [] : [uuid]),
+        ];
+        print(`layer ${layer}  ${bitmap}: ${parts.join(", ")}\n`);
       }
       for (const { layer, reason, hint } of facts.problems) print(`layer ${layer}: ${reason}\n  ${hint}\n`);
     }
@@ -163,7 +196,7 @@ async function info(words: string[], flags: Flags): Promise<number> {
 }
 
 async function checkStack(words: string[], flags: Flags): Promise<number> {
-  return withStack({ words, size: flags.size }, async (stack) => {
+  return withStack({ words, size: flags.size, looksAtBitmaps: true }, async (stack) => {
     const problems: Problem[] = [];
     for await (const problem of check(stack, aliased(flags))) problems.push(problem);
     if (flags.json) print(`${printableJson(problems, 2)}\n`);
@@ -191,11 +224,24 @@ async function squashStack({ from, to }: Range, words: string[], flags: Flags): 
 
 async function rebaseStack(words: string[], flags: Flags & { onto: string[] }): Promise<number> {
   const writes = (layer: number, layers: number): boolean => layer === layers && layers > 0;
-  return withStack({ words, size: flags.size, writes }, (stack) =>
-    withStack({ words: flags.onto, size: stack.sectors * SECTOR }, (onto) =>
-      work("rebase", stack, flags, (options) => rebase(stack, onto, { ...options, ...aliased(flags) })),
-    ),
-  );
+  const pool = stackPool();
+  try {
+    return await withStack({ words, size: flags.size, writes, pool }, (stack) =>
+      withStack({ words: flags.onto, size: stack.sectors * SECTOR, pool }, (onto) =>
+        work("rebase", stack, flags, (options) => rebase(stack, onto, { ...options, ...aliased(flags) })),
+      ),
+    );
+  } finally {
+    await pool.close();
+  }
+}
+
+async function pairStack(words: string[], flags: Flags & { force: boolean }): Promise<number> {
+  const writes = (layer: number): boolean => layer > 0;
+  return withStack({ words, size: flags.size, writes }, async (stack) => {
+    await pair(stack, { ...aliased(flags), take: flags.force });
+    return exitCodes.ok;
+  });
 }
 
 async function flattenStack(path: string, words: string[], flags: Flags & { from: number }): Promise<number> {

@@ -27,5 +27,6 @@ function hintFor(path: string, { layers }: CowOptions, size: number): string | u
   // The size is of this place in the table, whatever part of the base it shows.
   const below = layers[index - 1]?.bitmap;
   const on = below === undefined ? `--size ${formatSize(size)}` : `--on ${shellQuote(below)}`;
-  return `Check the path, or make the layer with: dmkit cow create ${shellQuote(layer.bitmap)} ${shellQuote(layer.data)} ${on}`;
+  const at = layer.offset === 0 ? "" : ` --data-offset ${layer.offset}`;
+  return `Check the path, or make the layer with: dmkit cow create ${shellQuote(layer.bitmap)} ${shellQuote(layer.data)} ${on}${at}`;
 }

@@ -2,9 +2,10 @@
  * Which layers may lie on which: decided from identities alone.
  *
  * A layer names the one it was made on. A stack is sound if each layer names the one below it, all are of the
- * same length, and the top, if it is to be written, has nothing lying on it.
+ * same length, each is where it says that its data is, and the top, if it is to be written, has nothing lying on it.
  */
-import { BASE_UUID, type Identity, type IdentityBlock, UNNAMED_UUID, type Uuid } from "../format/identity.ts";
+import { BASE_UUID, type Identity, type IdentityBlock, UNNAMED_UUID } from "../format/identity.ts";
+import type { Uuid } from "../format/uuid.ts";
 import { bitmapLength } from "../format/geometry.ts";
 
 /** What is wrong with a stack; `layer` counts from 1 at the bottom. */
@@ -16,6 +17,9 @@ export interface StackingProblem {
     | "no-identity"
     | "wrong-length"
     | "wrong-parent"
+    | "wrong-offset"
+    | "wrong-data"
+    | "changed-data"
     | "original"
     | "frozen"
     | "original-top";
@@ -26,6 +30,10 @@ export interface StackingProblem {
 export interface StackingOptions {
   /** Sectors of the target. */
   readonly sectors: number;
+  /** Sector of the base where the target starts. */
+  readonly baseOffset: number;
+  /** Sector of its data device where each layer starts. */
+  readonly offsets: readonly number[];
   /** The top is to be written. */
   readonly writable: boolean;
   /** The user has said how layers of the original are aliased. */
@@ -112,11 +120,12 @@ function judgeOriginal(
 
 function judgeIdentity(
   layer: number,
-  { sectors, parent, frozen }: Identity,
+  identity: Identity,
   below: IdentityBlock | undefined,
   isTop: boolean,
   options: StackingOptions,
 ): StackingProblem | undefined {
+  const { sectors, parent, frozen } = identity;
   if (sectors !== options.sectors)
     return wrongLength(layer, `it was made for ${sectors} sectors`, options.sectors);
   if (parent !== nameOf(below)) {
@@ -127,6 +136,8 @@ function judgeIdentity(
       hint: "Name the layers bottom to top as they were made; dmkit cow info tells what lies on what.",
     };
   }
+  const misplaced = judgeOffsets(layer, identity, options);
+  if (misplaced !== undefined) return misplaced;
   if (!isTop || !options.writable || !frozen) return undefined;
   return {
     layer,
@@ -134,6 +145,23 @@ function judgeIdentity(
     reason: "the layer is frozen: another one lies on top of it",
     hint: "Name the layer that lies on it as the last one, put a new one on top, or open the stack read-only.",
   };
+}
+
+function judgeOffsets(
+  layer: number,
+  { parent, dataOffset, baseOffset }: Identity,
+  options: StackingOptions,
+): StackingProblem | undefined {
+  const given = options.offsets[layer - 1];
+  const wrong = (what: string, recorded: number, said: number | undefined): StackingProblem => ({
+    layer,
+    kind: "wrong-offset",
+    reason: `${what} starts at sector ${recorded}, not at ${said}`,
+    hint: "Give the offset that is recorded. If it was moved, record the new place with: dmkit cow pair",
+  });
+  if (dataOffset !== undefined && dataOffset !== given) return wrong("the layer's data", dataOffset, given);
+  if (parent !== BASE_UUID || baseOffset === undefined || baseOffset === options.baseOffset) return undefined;
+  return wrong("what the layer lies on", baseOffset, options.baseOffset);
 }
 
 function wrongLength(layer: number, what: string, sectors: number): StackingProblem {

@@ -5,12 +5,18 @@
  *         0       8   magic 0x00BABE0EAABABE11             on disk: 11 be ba aa 0e be ba 00
  *         8       8   bmap_len, sectors                     the original ends here, all else is zero
  *        16       8   "dmkitcow"
- *        24       4   version, 1
- *        28       4   flags; bit 0: frozen
+ *        24       4   version, 1 or 2; 1 where nothing is in the fields that version 2 has added
+ *        28       4   flags; bit 0: frozen; since version 2 bit 1: data offset known, bit 2: base offset known,
+ *                     bit 3: the data device has a label, see label.ts
  *        32      16   UUID of this layer
  *        48      16   UUID of the layer below; zero: the base; all ones: a layer without a UUID
  *        64       8   sectors of the target
- *        72     436   zero
+ *        72       8   version 2: sector of the data device where the layer's data starts
+ *        80       8   version 2: sector of the base where the target starts, in a layer that lies on the base
+ *        88       4   version 2: how many samples
+ *        92       4   zero
+ *        96  16 · 16  version 2: samples of the data, see samples.ts
+ *       352     156   zero
  *       508       4   CRC-32C of bytes 0 … 507
  *
  * dmkit once wrote another number there, 0x00BAEB0EAABABE11. Such a layer is known by its tag and its checksum, and
@@ -18,17 +24,24 @@
  */
 import { SECTOR, crc32c, getU32, isZero, setU32, setU64, tryU64 } from "@dmkit/block-io";
 import { bitmapLength, identityOffset } from "./geometry.ts";
+import { SAMPLES, type Sample, getSamples, putSamples } from "./samples.ts";
+import { type Uuid, uuidBytes, uuidText } from "./uuid.ts";
 
 /** 0x00BABE0EAABABE11, and what was once written in its place. */
 const MAGIC = magic(0x00ba_be0e, 0xaaba_be11);
 const OLD_MAGIC = magic(0x00ba_eb0e, 0xaaba_be11);
 const TAG = Buffer.from("dmkitcow", "latin1");
-const VERSION = 1;
 const FROZEN = 1;
+const HAS_DATA_OFFSET = 2;
+const HAS_BASE_OFFSET = 4;
+const LABELLED = 8;
+/** By version. */
+const knownFlags: Readonly<Record<number, number>> = {
+  1: FROZEN,
+  2: FROZEN | HAS_DATA_OFFSET | HAS_BASE_OFFSET | LABELLED,
+};
+const SAMPLES_AT = 96;
 const CRC_AT = 508;
-
-/** 32 hexadecimal digits in groups of 8, 4, 4, 4, 12, separated by dashes. */
-export type Uuid = string;
 
 /** The parent of a layer that lies on the base. */
 export const BASE_UUID: Uuid = "00000000-0000-0000-0000-000000000000";
@@ -43,6 +56,14 @@ export interface Identity {
   readonly sectors: number;
   /** Another layer lies on this one: it must not be written any more. */
   readonly frozen: boolean;
+  /** Sector of the data device where the layer's data starts; undefined where nobody has recorded it yet. */
+  readonly dataOffset?: number | undefined;
+  /** Sector of the base where the target starts, in a layer that lies on the base; undefined: not recorded. */
+  readonly baseOffset?: number | undefined;
+  /** The data device says whose it is. */
+  readonly labelled?: boolean | undefined;
+  /** Of sectors that are in the layer, stable, and not written while they are named here. */
+  readonly samples?: readonly Sample[] | undefined;
 }
 
 /**
@@ -59,16 +80,26 @@ export type IdentityBlock =
   | { readonly kind: "damaged"; readonly reason: string };
 
 /** One sector, ready to be written. */
-export function encodeIdentity({ uuid, parent, sectors, frozen }: Identity): Buffer {
+export function encodeIdentity(identity: Identity): Buffer {
+  const { uuid, parent, sectors, frozen, dataOffset, baseOffset, labelled, samples = [] } = identity;
   const sector = Buffer.alloc(SECTOR);
+  const flags =
+    (dataOffset === undefined ? 0 : HAS_DATA_OFFSET) |
+    (baseOffset === undefined ? 0 : HAS_BASE_OFFSET) |
+    (labelled === true ? LABELLED : 0);
   MAGIC.copy(sector, 0);
   setU64(sector, 8, bitmapLength(sectors));
   TAG.copy(sector, 16);
-  setU32(sector, 24, VERSION);
-  setU32(sector, 28, frozen ? FROZEN : 0);
+  // Earlier programs go on knowing what has nothing that they would not understand.
+  setU32(sector, 24, flags === 0 && samples.length === 0 ? 1 : 2);
+  setU32(sector, 28, flags | (frozen ? FROZEN : 0));
   uuidBytes(uuid).copy(sector, 32);
   uuidBytes(parent).copy(sector, 48);
   setU64(sector, 64, sectors);
+  setU64(sector, 72, dataOffset ?? 0);
+  setU64(sector, 80, baseOffset ?? 0);
+  setU32(sector, 88, samples.length);
+  putSamples(sector, SAMPLES_AT, samples);
   setU32(sector, CRC_AT, crc32c(sector.subarray(0, CRC_AT)));
   return sector;
 }
@@ -79,11 +110,6 @@ export function encodeOriginal(bitmapLength: number): Buffer {
   MAGIC.copy(sector, 0);
   setU64(sector, 8, bitmapLength);
   return sector;
-}
-
-/** Whether a value that came from outside is a UUID as this format writes it. */
-export function isUuid(value: unknown): value is Uuid {
-  return typeof value === "string" && /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/.test(value);
 }
 
 /**
@@ -110,20 +136,40 @@ function decodeExtended(block: Buffer, length: number): IdentityBlock {
   // What follows has been written by somebody who knows the checksum.
   if (!block.subarray(16, 24).equals(TAG)) return damaged("it is not one of dmkit");
   const version = getU32(block, 24);
-  if (version !== VERSION) return damaged(`version ${version} is not known`);
+  const known = knownFlags[version];
+  if (known === undefined) return damaged(`version ${version} is not known`);
   const flags = getU32(block, 28);
-  if ((flags & ~FROZEN) !== 0) return damaged(`flags ${flags} are not known`);
+  if ((flags & ~known) !== 0) return damaged(`flags ${flags} are not known`);
   const sectors = tryU64(block, 64);
   if (!(sectors >= 1) || bitmapLength(sectors) !== length) {
     return damaged(`${sectors} sectors do not go with a bitmap of ${length}`);
   }
+  const identity = {
+    uuid: uuidText(block.subarray(32, 48)),
+    parent: uuidText(block.subarray(48, 64)),
+    sectors,
+    frozen: (flags & FROZEN) !== 0,
+  };
+  return version === 1 ? { kind: "layer", identity } : decodeSecond(block, identity, flags);
+}
+
+/** What version 2 has added. */
+function decodeSecond(block: Buffer, identity: Identity, flags: number): IdentityBlock {
+  const offsets = [72, 80].map((at) => tryU64(block, at)) as [number, number];
+  if (!offsets.every((offset) => offset <= Number.MAX_SAFE_INTEGER / SECTOR))
+    return damaged("an offset is too large");
+  const count = getU32(block, 88);
+  if (count > SAMPLES) return damaged(`${count} samples are too many`);
+  const samples = getSamples(block, SAMPLES_AT, count, identity.sectors);
+  if (samples === undefined) return damaged("the samples are not in order");
   return {
     kind: "layer",
     identity: {
-      uuid: uuidText(block.subarray(32, 48)),
-      parent: uuidText(block.subarray(48, 64)),
-      sectors,
-      frozen: (flags & FROZEN) !== 0,
+      ...identity,
+      ...((flags & HAS_DATA_OFFSET) === 0 ? {} : { dataOffset: offsets[0] }),
+      ...((flags & HAS_BASE_OFFSET) === 0 ? {} : { baseOffset: offsets[1] }),
+      ...((flags & LABELLED) === 0 ? {} : { labelled: true }),
+      ...(count === 0 ? {} : { samples }),
     },
   };
 }
@@ -133,14 +179,6 @@ export function isIdentityAt(sector: Buffer, offset: number): boolean {
   const found = decodeIdentity(sector.subarray(0, SECTOR));
   if (found.kind === "original") return identityOffset(found.bitmapLength) === offset;
   return found.kind === "layer" && identityOffset(bitmapLength(found.identity.sectors)) === offset;
-}
-
-/** A random UUID (version 4). @param random floats in [0, 1). */
-export function randomUuid(random: () => number): Uuid {
-  const bytes = Buffer.from(Array.from({ length: 16 }, () => Math.floor(random() * 256)));
-  bytes[6] = ((bytes[6] as number) & 0x0f) | 0x40;
-  bytes[8] = ((bytes[8] as number) & 0x3f) | 0x80;
-  return uuidText(bytes);
 }
 
 /** A number of 64 bits, as it lies on the disk. */
@@ -153,14 +191,4 @@ function magic(high: number, low: number): Buffer {
 
 function damaged(reason: string): IdentityBlock {
   return { kind: "damaged", reason: `the identity of the layer is damaged: ${reason}` };
-}
-
-function uuidBytes(uuid: Uuid): Buffer {
-  const digits = uuid.replaceAll("-", "");
-  if (!/^[0-9a-f]{32}$/.test(digits)) throw new RangeError(`"${uuid}" is no UUID`);
-  return Buffer.from(digits, "hex");
-}
-
-function uuidText(bytes: Buffer): Uuid {
-  return bytes.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }

@@ -1,32 +1,42 @@
 /** The stack an offline operation works on: its identities, judged, and its view. */
-import { type BlockDevice, BlockIoError, LinearDevice, SECTOR } from "@dmkit/block-io";
-import { judgeStack, nameOf } from "../core/stacking.ts";
+import { type BlockDevice, BlockIoError, LinearDevice, SECTOR, realEnvironment } from "@dmkit/block-io";
+import { nameOf } from "../core/stacking.ts";
 import type { AliasedBlockSize } from "../format/aliased.ts";
-import type { Identity, IdentityBlock, Uuid } from "../format/identity.ts";
+import type { Identity, IdentityBlock } from "../format/identity.ts";
+import type { Uuid } from "../format/uuid.ts";
 import type { LayerDevices } from "../layer.ts";
-import { type StackDevices, openStack, readIdentities, stackingError } from "../open-stack.ts";
+import { requireOwnPlaces } from "../places.ts";
+import {
+  type StackDevices,
+  judge,
+  openStack,
+  readIdentities,
+  refuseData,
+  stackingError,
+} from "../open-stack.ts";
 
 export interface ChainOptions {
   /** Block size in bytes of layers made by the original. */
   readonly aliasedBlockSize?: AliasedBlockSize | undefined;
 }
 
-/** Identities of all layers, bottom to top; throws `EFORMAT` if they do not make a stack. */
+/** Identities of all layers, bottom to top; throws `EFORMAT` if they, and their data, do not make a stack. */
 export async function readChain(stack: StackDevices, options: ChainOptions = {}): Promise<IdentityBlock[]> {
   const blocks = await readIdentities(stack);
-  requireSound(blocks, stack, options);
+  await requireSound(blocks, stack, options);
   return blocks;
 }
 
-/** Throws `EFORMAT` if identities do not make a stack that can be read. */
-export function requireSound(
+/** Throws `EFORMAT` if identities, and the data that goes with them, do not make a stack that can be read. */
+export async function requireSound(
   blocks: readonly IdentityBlock[],
   stack: StackDevices,
-  options: ChainOptions,
-): void {
-  const aliasedKnown = options.aliasedBlockSize !== undefined;
-  const [problem] = judgeStack(blocks, { sectors: stack.sectors, writable: false, aliasedKnown });
+  { aliasedBlockSize }: ChainOptions,
+): Promise<void> {
+  requireOwnPlaces(stack, "cow");
+  const [problem] = judge(blocks, stack, { writable: false, aliasedBlockSize });
   if (problem !== undefined) throw stackingError(problem, stack.layers);
+  await refuseData(blocks, stack, { name: "cow", environment: realEnvironment });
 }
 
 /** The name a layer on top of this stack knows it by. */

@@ -12,7 +12,8 @@
 import { BlockIoError, SECTOR } from "@dmkit/block-io";
 import type { IdentityBlock } from "../format/identity.ts";
 import { type LayerDevices, eraseIdentity, writeIdentity } from "../layer.ts";
-import type { StackDevices } from "../open-stack.ts";
+import { type StackDevices, readIdentities } from "../open-stack.ts";
+import { giveLabelBack, sampleData } from "../pairing.ts";
 import { type ChainOptions, layerAt, readChain, requireOwn } from "./chain.ts";
 import {
   LayerRuns,
@@ -38,13 +39,15 @@ export async function commitTop(stack: StackDevices, options: CommitOptions = {}
   const below = stack.layers.at(-2);
   let bytes = 0;
   if (blocks.at(-1)?.kind === "layer") {
+    await dropSamples(blocks, stack);
     const runs = new LayerRuns(stack.sectors, [{ bitmap: top.bitmap }]);
     for (const piece of pieces(stack.sectors, options))
       bytes += await commitPiece(runs, piece, top, below, stack);
     await top.bitmap.flush();
     await giveBack(top, stack.sectors);
+    await sampleBelow(blocks, stack);
   }
-  if (options.drop) await dropTop(blocks, stack);
+  if (options.drop) await dropTop(stack);
   return bytes;
 }
 
@@ -74,9 +77,32 @@ async function giveBack({ data, offset }: LayerDevices, sectors: number): Promis
   await data.flush();
 }
 
+/** Both layers are going to be written, so nothing that is in them now may be what their data is known by. */
+async function dropSamples(blocks: readonly IdentityBlock[], { layers }: StackDevices): Promise<void> {
+  for (const index of [layers.length - 2, layers.length - 1]) {
+    const block = blocks[index];
+    if (block?.kind !== "layer" || block.identity.samples === undefined) continue;
+    await writeIdentity((layers[index] as LayerDevices).bitmap, { ...block.identity, samples: undefined });
+  }
+}
+
+/** What the layer below is known by from now on. */
+async function sampleBelow(blocks: readonly IdentityBlock[], stack: StackDevices): Promise<void> {
+  const number = stack.layers.length - 1;
+  if (number === 0) return;
+  const below = layerAt(stack, number);
+  const identity = requireOwn(blocks, stack, number);
+  const samples = await sampleData(below, identity.uuid, stack.sectors);
+  await writeIdentity(below.bitmap, { ...identity, samples: samples.length > 0 ? samples : undefined });
+}
+
 /** The top becomes new, the layer below can be written again. */
-async function dropTop(blocks: readonly IdentityBlock[], stack: StackDevices): Promise<void> {
-  await eraseIdentity(layerAt(stack, stack.layers.length).bitmap, stack.sectors);
+async function dropTop(stack: StackDevices): Promise<void> {
+  const blocks = await readIdentities(stack);
+  const top = layerAt(stack, stack.layers.length);
+  const block = blocks.at(-1);
+  if (block?.kind === "layer") await giveLabelBack(top, block.identity);
+  await eraseIdentity(top.bitmap, stack.sectors);
   const below = stack.layers.length - 1;
   if (below === 0) return;
   await writeIdentity(layerAt(stack, below).bitmap, { ...requireOwn(blocks, stack, below), frozen: false });

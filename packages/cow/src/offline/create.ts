@@ -1,8 +1,9 @@
 /** `create`: gives a layer its identity, and freezes the one it lies on. */
-import { type BlockDevice, BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, type Environment, SECTOR, realEnvironment } from "@dmkit/block-io";
 import { nameOf } from "../core/stacking.ts";
 import { checkSectors } from "../format/geometry.ts";
-import { type Identity, randomUuid } from "../format/identity.ts";
+import type { Identity } from "../format/identity.ts";
+import { randomUuid } from "../format/uuid.ts";
 import {
   type LayerDevices,
   readIdentity,
@@ -11,20 +12,23 @@ import {
   requireLayerRoom,
   writeIdentity,
 } from "../layer.ts";
+import { judgeData, takeLabel } from "../pairing.ts";
 
 export interface CreateOptions {
   /** Sectors of the target. */
   readonly sectors: number;
   /** The bitmap device of the layer below; it is frozen, if it can be written. Left out: the base is below. */
   readonly below?: BlockDevice | undefined;
+  /** Bytes: where the target starts on the base, in a layer that lies on the base. Left out: known when it is opened. */
+  readonly baseOffset?: number | undefined;
   readonly environment?: Environment;
-  /** The devices need not be blank but for the bitmap itself: that is for the caller to see to. Default false. */
+  /** The devices need not be blank, nor the label free, but for the bitmap itself: that is for the caller to see to. Default false. */
   readonly force?: boolean;
 }
 
 /** Makes a new, empty layer. Errors: EEXIST if it is one already, EFORMAT, EINVAL, those of the devices. */
 export async function createLayer(layer: LayerDevices, options: CreateOptions): Promise<Identity> {
-  const { sectors, below, environment = realEnvironment, force = false } = options;
+  const { sectors, below, baseOffset, environment = realEnvironment, force = false } = options;
   checkSectors(sectors);
   requireLayerRoom(layer, sectors);
   const found = await readIdentity(layer.bitmap, sectors);
@@ -36,7 +40,10 @@ export async function createLayer(layer: LayerDevices, options: CreateOptions): 
       hint: "Give a new file, or one full of zeroes.",
     });
   }
-  if (!force) await requireBlankLayer(layer, sectors, { force, code: "EEXIST" });
+  if (!force) {
+    await refuseOthersData(layer, sectors);
+    await requireBlankLayer(layer, sectors, { force, code: "EEXIST" });
+  }
   await requireEmpty(layer.bitmap, sectors);
   const parent = below === undefined ? undefined : await readIdentity(below, sectors);
   if (parent !== undefined && parent.kind !== "layer" && parent.kind !== "original") {
@@ -52,11 +59,25 @@ export async function createLayer(layer: LayerDevices, options: CreateOptions): 
     parent: nameOf(parent),
     sectors,
     frozen: false,
+    dataOffset: layer.offset / SECTOR,
+    baseOffset: parent === undefined && baseOffset !== undefined ? baseOffset / SECTOR : undefined,
   };
   await writeIdentity(layer.bitmap, identity);
+  const labelled = await takeLabel(layer, identity, force);
   // The new layer first: a frozen layer without one on it could not be opened as it was used to be.
   if (below !== undefined && parent?.kind === "layer" && !below.limits.capabilities.readOnly) {
     await writeIdentity(below, { ...parent.identity, frozen: true });
   }
-  return identity;
+  return labelled;
+}
+
+async function refuseOthersData(layer: LayerDevices, sectors: number): Promise<void> {
+  const verdict = await judgeData(layer, { kind: "new" }, sectors);
+  if (verdict === undefined) return;
+  throw new BlockIoError(verdict.reason, {
+    code: "EEXIST",
+    device: layer.data.name,
+    op: "open",
+    hint: "Give a data device that no layer has been written to.",
+  });
 }

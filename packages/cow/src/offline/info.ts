@@ -1,8 +1,9 @@
 /** `info`: what a stack is made of. Nothing is written. */
 import { SECTOR } from "@dmkit/block-io";
-import { type StackingProblem, judgeStack } from "../core/stacking.ts";
-import type { IdentityBlock, Uuid } from "../format/identity.ts";
-import { type StackDevices, bitmapSources, readIdentities } from "../open-stack.ts";
+import type { StackingProblem } from "../core/stacking.ts";
+import type { IdentityBlock } from "../format/identity.ts";
+import type { Uuid } from "../format/uuid.ts";
+import { type StackDevices, bitmapSources, judge, judgeAllData, readIdentities } from "../open-stack.ts";
 import type { ChainOptions } from "./chain.ts";
 import { LayerRuns, type WorkOptions, pieces } from "./work.ts";
 
@@ -15,6 +16,11 @@ export interface LayerInfo {
   readonly uuid?: Uuid;
   readonly parent?: Uuid;
   readonly frozen?: boolean;
+  /** Sectors, as they are recorded; undefined where they are not. */
+  readonly dataOffset?: number | undefined;
+  readonly baseOffset?: number | undefined;
+  /** The data device says whose it is. */
+  readonly labelled?: boolean;
   /** Bytes whose bits are set; undefined where the bitmap cannot be trusted. */
   readonly allocated?: number;
 }
@@ -44,7 +50,10 @@ export async function stackInfo(
   return {
     base: stack.base.name,
     size: stack.sectors * SECTOR,
-    problems: judgeStack(blocks, { sectors: stack.sectors, writable: false, aliasedKnown }),
+    problems: [
+      ...judge(blocks, stack, { writable: false, aliasedBlockSize: options.aliasedBlockSize }),
+      ...(await judgeAllData(blocks, stack)),
+    ],
     layers: stack.layers.map(({ bitmap, data }, index) => {
       const block = blocks[index] as IdentityBlock;
       const known =
@@ -55,7 +64,14 @@ export async function stackInfo(
         data: data.name,
         kind: block.kind,
         ...(block.kind === "layer"
-          ? { uuid: block.identity.uuid, parent: block.identity.parent, frozen: block.identity.frozen }
+          ? {
+              uuid: block.identity.uuid,
+              parent: block.identity.parent,
+              frozen: block.identity.frozen,
+              dataOffset: block.identity.dataOffset,
+              baseOffset: block.identity.baseOffset,
+              labelled: block.identity.labelled === true,
+            }
           : {}),
         ...(known ? { allocated: runs.allocated(index + 1) * SECTOR } : {}),
       };

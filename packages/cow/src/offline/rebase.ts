@@ -6,7 +6,8 @@
  */
 import { type BlockDevice, BlockIoError, SECTOR } from "@dmkit/block-io";
 import { writeIdentity } from "../layer.ts";
-import type { StackDevices } from "../open-stack.ts";
+import { type StackDevices, placesOf } from "../open-stack.ts";
+import { sampleData } from "../pairing.ts";
 import { type ChainOptions, layerAt, nameOfTop, readChain, requireOwn, viewOf } from "./chain.ts";
 import { LayerRuns, type Piece, type Run, type WorkOptions, fillLayer, pieces } from "./work.ts";
 
@@ -46,7 +47,9 @@ export async function rebase(
     }
     await top.data.flush();
     await top.bitmap.flush();
-    await writeIdentity(top.bitmap, { ...identity, parent: target });
+    const samples = await sampleData(top, identity.uuid, stack.sectors);
+    const { baseOffset } = placesOf(onto, target);
+    await writeIdentity(top.bitmap, { ...identity, parent: target, baseOffset, samples });
     return bytes;
   } finally {
     await below.close();

@@ -8,7 +8,8 @@
 import { BlockIoError, SECTOR } from "@dmkit/block-io";
 import { nameOf } from "../core/stacking.ts";
 import { writeIdentity } from "../layer.ts";
-import { type StackDevices, bitmapSources, readIdentities } from "../open-stack.ts";
+import { type StackDevices, bitmapSources, placesOf, readIdentities } from "../open-stack.ts";
+import { sampleData } from "../pairing.ts";
 import { type ChainOptions, layerAt, requireOwn, requireSound } from "./chain.ts";
 import { LayerRuns, type Run, type WorkOptions, fillLayer, pieces } from "./work.ts";
 
@@ -34,7 +35,7 @@ export async function squash(
   const identity = requireOwn(blocks, stack, to);
   const parent = nameOf(blocks[from - 2]);
   if (identity.parent === parent) return 0;
-  requireSound(blocks, stack, options);
+  await requireSound(blocks, stack, options);
   const range = stack.layers.slice(from - 1, to);
   const sources = bitmapSources(range, blocks.slice(from - 1, to), options.aliasedBlockSize);
   const runs = new LayerRuns(stack.sectors, sources);
@@ -52,6 +53,8 @@ export async function squash(
   // What an earlier attempt has left in caches must be there before the layers below can go.
   await layer.data.flush();
   await layer.bitmap.flush();
-  await writeIdentity(layer.bitmap, { ...identity, parent });
+  const samples = await sampleData(layer, identity.uuid, stack.sectors);
+  const { baseOffset } = placesOf(stack, parent);
+  await writeIdentity(layer.bitmap, { ...identity, parent, baseOffset, samples });
   return bytes;
 }

@@ -10,13 +10,16 @@ import type { DiskSpec, Geometry, Prng, SimTarget } from "@dmkit/block-io/testin
 import { check } from "../check.ts";
 import { CowDevice, type CowParts } from "../device.ts";
 import { bitmapDeviceSize } from "../format/geometry.ts";
-import { BASE_UUID, type Uuid } from "../format/identity.ts";
+import { BASE_UUID } from "../format/identity.ts";
+import { labelledSize } from "../format/label.ts";
+import type { Uuid } from "../format/uuid.ts";
 import { type LayerDevices, readIdentity, writeIdentity, eraseIdentity } from "../layer.ts";
 import { commitTop } from "../offline/commit.ts";
 import { rebase } from "../offline/rebase.ts";
 import { squash } from "../offline/squash.ts";
 import { bitmapRange, fillLayer } from "../offline/work.ts";
 import { type StackDevices, openStack } from "../open-stack.ts";
+import { freeLabel, sampleData, takeLabel } from "../pairing.ts";
 
 /** First sector and the one after the last. */
 type Extent = readonly [from: number, to: number];
@@ -36,6 +39,8 @@ export interface CowKnobs {
   readonly freezeEvery: number;
   /** Milliseconds. */
   readonly autocommit: number;
+  /** Data devices have room for a label, which is free; frozen layers have theirs, and samples of their data. */
+  readonly labelled: boolean;
 }
 
 export type CowTarget = SimTarget<CowKnobs>;
@@ -55,6 +60,7 @@ function geometry(random: Prng, most: number, least = 0): Geometry<CowKnobs> {
     spares: 0,
     freezeEvery: 0,
     autocommit: random.pick([0, 1, 1000]),
+    labelled: random.chance(0.5),
   };
   return { disks: disksOf(knobs), knobs, stamped: (sector) => stamped[ownerOf(frozen, sector)] === true };
 }
@@ -71,14 +77,15 @@ function ownerOf(frozen: readonly (readonly Extent[])[], sector: number): number
 }
 
 /** The base, then for each layer its bitmap and its data. */
-function disksOf({ sectors, frozen, stamped, spares }: CowKnobs): DiskSpec[] {
+function disksOf({ sectors, frozen, stamped, spares, labelled }: CowKnobs): DiskSpec[] {
   const size = sectors * SECTOR;
+  const room = labelled ? labelledSize(sectors) : size;
   const fill = (index: number): DiskSpec["fill"] => (stamped[index] === true ? "stamps" : "zero");
   const disks: DiskSpec[] = [{ name: "base", size, fill: fill(0) }];
   for (let layer = 1; layer <= frozen.length + 1 + spares; layer += 1) {
     const noise = sectors > 1000 ? "zero" : "noise";
     disks.push({ name: `map${layer}`, size: bitmapDeviceSize(sectors) });
-    disks.push({ name: `data${layer}`, size, fill: layer <= frozen.length ? fill(layer) : noise });
+    disks.push({ name: `data${layer}`, size: room, fill: layer <= frozen.length ? fill(layer) : noise });
   }
   return disks;
 }
@@ -96,11 +103,12 @@ function stackOf(disks: readonly BlockDevice[], sectors: number, count: number):
 
 /** Formats all layers, whatever is on them. */
 async function create(disks: readonly BlockDevice[], _env: Environment, knobs: CowKnobs): Promise<void> {
-  const { sectors, frozen, isNew, spares } = knobs;
+  const { sectors, frozen, isNew, spares, labelled } = knobs;
   const { layers } = stackOf(disks, sectors, frozen.length + 1 + spares);
   const all = { sector: 0, count: sectors };
   for (const [index, { bitmap, data, offset }] of layers.entries()) {
     await bitmap.write(0, Buffer.alloc(bitmapRange(all).length));
+    if (labelled) await freeLabel({ bitmap, data, offset }, sectors);
     const held = frozen[index] ?? [];
     // Copied onto itself: only the bits are meant.
     const source = { device: data, offset };
@@ -114,7 +122,11 @@ async function create(disks: readonly BlockDevice[], _env: Environment, knobs: C
     if (index > frozen.length || (index === frozen.length && isNew)) await eraseIdentity(bitmap, sectors);
     else {
       const parent = index === 0 ? BASE_UUID : uuid(index);
-      await writeIdentity(bitmap, { uuid: uuid(index + 1), parent, sectors, frozen: index < frozen.length });
+      const identity = { uuid: uuid(index + 1), parent, sectors, frozen: index < frozen.length };
+      const samples = await sampleData({ bitmap, data, offset }, identity.uuid, sectors);
+      const told = labelled ? { ...identity, samples } : identity;
+      await writeIdentity(bitmap, told);
+      if (index < frozen.length) await takeLabel({ bitmap, data, offset }, told);
     }
   }
 }

@@ -1,0 +1,64 @@
+/**
+ * `pair`: records anew where the data of every layer is, and what is on it, as it was given: after the data was moved
+ * to another place, copied, or changed by hand. Nothing else can tell whether that is right, so nothing else does it.
+ * Cut short, it is run again: each identity is old or new.
+ */
+import { BlockIoError, SECTOR } from "@dmkit/block-io";
+import { BASE_UUID, type IdentityBlock } from "../format/identity.ts";
+import { writeIdentity } from "../layer.ts";
+import { type StackDevices, judge, readIdentities, stackingError } from "../open-stack.ts";
+import { labelledFor, sampleData, takeLabel } from "../pairing.ts";
+import { requireOwnPlaces } from "../places.ts";
+import type { ChainOptions } from "./chain.ts";
+
+export interface PairOptions extends ChainOptions {
+  /** Take data devices whose label names another layer, which will not open with them any more. Default false. */
+  readonly take?: boolean | undefined;
+}
+
+/** Errors: EFORMAT (what else is wrong with the stack), EEXIST (another layer's data), those of the devices. */
+export async function pair(
+  stack: StackDevices,
+  { aliasedBlockSize, take = false }: PairOptions = {},
+): Promise<void> {
+  requireOwnPlaces(stack, "cow");
+  const blocks = await readIdentities(stack);
+  const wrong = judge(blocks, stack, { writable: false, aliasedBlockSize }).find(
+    ({ kind }) => kind !== "wrong-offset",
+  );
+  if (wrong !== undefined) throw stackingError(wrong, stack.layers);
+  if (!take) await refuseOthers(stack, blocks);
+  for (const [index, block] of blocks.entries()) {
+    const layer = stack.layers[index];
+    if (layer === undefined || block.kind !== "layer") continue;
+    const { identity } = block;
+    await layer.data.flush();
+    await layer.bitmap.flush();
+    const now = {
+      ...identity,
+      dataOffset: layer.offset / SECTOR,
+      baseOffset: identity.parent === BASE_UUID ? stack.baseOffset / SECTOR : undefined,
+      labelled: undefined,
+      samples: await sampleData(layer, identity.uuid, stack.sectors),
+    };
+    await writeIdentity(layer.bitmap, now);
+    await takeLabel(layer, now, take);
+  }
+}
+
+async function refuseOthers(
+  { layers, sectors }: StackDevices,
+  blocks: readonly IdentityBlock[],
+): Promise<void> {
+  for (const [index, layer] of layers.entries()) {
+    const block = blocks[index];
+    const owner = await labelledFor(layer, sectors);
+    if (block?.kind !== "layer" || owner === undefined || owner === block.identity.uuid) continue;
+    throw new BlockIoError(`the label on it names layer ${owner}, not layer ${index + 1} of the stack`, {
+      code: "EEXIST",
+      device: layer.data.name,
+      op: "open",
+      hint: "Give the data device of this layer. With --force it is taken away from the other one.",
+    });
+  }
+}
