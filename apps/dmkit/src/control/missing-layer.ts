@@ -24,9 +24,16 @@ function hintFor(path: string, { layers }: CowOptions, size: number): string | u
   if (schemeOf(other) === undefined && existsSync(other)) {
     return `Check the path: the other file of the layer, ${other}, is there.`;
   }
+  // What is written is opened first: of several layers that are missing the lowest has to be made first.
+  const lowest = layers.findIndex(({ bitmap, data }) => isMissing(bitmap) && isMissing(data));
+  const made = layers[lowest] ?? layer;
   // The size is of this place in the table, whatever part of the base it shows.
-  const below = layers[index - 1]?.bitmap;
+  const below = layers[layers.indexOf(made) - 1]?.bitmap;
   const on = below === undefined ? `--size ${formatSize(size)}` : `--on ${shellQuote(below)}`;
-  const at = layer.offset === 0 ? "" : ` --data-offset ${layer.offset}`;
-  return `Check the path, or make the layer with: dmkit cow create ${shellQuote(layer.bitmap)} ${shellQuote(layer.data)} ${on}${at}`;
+  const at = made.offset === 0 ? "" : ` --data-offset ${made.offset}`;
+  return `Check the path, or make the layer with: dmkit cow create ${shellQuote(made.bitmap)} ${shellQuote(made.data)} ${on}${at}`;
+}
+
+function isMissing(path: string): boolean {
+  return schemeOf(path) === undefined && !existsSync(path);
 }
