@@ -237,6 +237,22 @@ describe("what a command leaves behind", () => {
     expect(readdirSync(folder)).toEqual([]);
   });
 
+  it("is not written over by flatten, which takes the base for it where it was forgotten", async () => {
+    const folder = tempFolder();
+    const at = (name: string): string => join(folder, name);
+    writeFileSync(at("base"), Buffer.alloc(64 * 1024, "base"));
+    writeFileSync(at("other"), Buffer.alloc(64 * 1024));
+    await cli("cow", "create", at("w.map"), at("w.img"), "--size", "64K");
+    const words = ["cow", "flatten", "-q", at("base"), at("other"), at("w.map"), at("w.img")];
+    await expect(cli(...words)).rejects.toMatchObject({
+      code: "EFORMAT",
+      hint: expect.stringContaining("--force"),
+    });
+    expect(readFileSync(at("base")).equals(Buffer.alloc(64 * 1024, "base"))).toBe(true);
+    expect((await cli(...words, "--force")).code).toBe(0);
+    expect(readFileSync(at("base")).equals(Buffer.alloc(64 * 1024))).toBe(true);
+  });
+
   it("is the part of a flatten that was interrupted, which goes on in it", async () => {
     /** Interrupts us when somebody looks at its second half. */
     class Interrupting extends ZeroDevice {

@@ -221,6 +221,9 @@ describe("flatten, diff and info", () => {
     await flatten(stack, image, { from: reached });
     expect((await contents(image)).equals(await shown(stack))).toBe(true);
     expect(await code(flatten(stack, new MemoryDevice(SECTOR)))).toBe("EINVAL");
+    const blocks = new MemoryDevice(Math.ceil((sectors * SECTOR) / 4096) * 4096, { logicalBlockSize: 4096 });
+    await flatten(stack, blocks);
+    expect((await contents(blocks)).subarray(0, image.size).equals(await shown(stack))).toBe(true);
   });
 
   it("lists and exports changed ranges", async () => {

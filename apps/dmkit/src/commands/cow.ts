@@ -1,5 +1,12 @@
 /** `dmkit cow …`: images made of a base and copy-on-write layers. */
-import { SECTOR, describeSize, printableJson, printableLines, realEnvironment } from "@dmkit/block-io";
+import {
+  SECTOR,
+  describeSize,
+  printableJson,
+  printableLines,
+  realEnvironment,
+  requireBlank,
+} from "@dmkit/block-io";
 import {
   type AliasedBlockSize,
   type ChangedRange,
@@ -49,6 +56,11 @@ interface Flags {
   readonly aliasedBlockSize?: string;
   readonly json?: boolean;
   readonly quiet?: boolean;
+}
+
+interface FlattenFlags extends Flags {
+  readonly from: number;
+  readonly force: boolean;
 }
 
 type Finish = (code: number) => void;
@@ -128,7 +140,8 @@ export function addCow(program: Command, finish: Finish): void {
     .argument("<image>", "created if it does not exist; called IMAGE.dmkit-part until it is complete")
     .argument("<stack...>")
     .option("--from <size>", "go on after an interruption, from here", size(0, SECTOR), 0)
-    .action(async (image: string, words: string[], flags: Flags & { from: number }) =>
+    .option("--force", "write over an image that is there and not blank", false)
+    .action(async (image: string, words: string[], flags: FlattenFlags) =>
       finish(await flattenStack(image, words, flags)),
     );
 
@@ -244,7 +257,7 @@ async function pairStack(words: string[], flags: Flags & { force: boolean }): Pr
   });
 }
 
-async function flattenStack(path: string, words: string[], flags: Flags & { from: number }): Promise<number> {
+async function flattenStack(path: string, words: string[], flags: FlattenFlags): Promise<number> {
   return withStack({ words, size: flags.size }, async (stack) => {
     const environment = realEnvironment;
     const size = stack.sectors * SECTOR;
@@ -252,8 +265,11 @@ async function flattenStack(path: string, words: string[], flags: Flags & { from
     const code = await work("flatten", stack, flags, ({ progress, signal }) => {
       // What an interrupted run has written is kept for the next one; a failed one begins anew.
       const options = { size, environment, resume: flags.from > 0, keep: () => signal.aborted };
-      return withDestination(path, options, ({ device }) =>
-        flatten(stack, device, {
+      return withDestination(path, options, async ({ device, blank }) => {
+        // Where the image was forgotten, this is the base.
+        const resumed = flags.from > 0;
+        if (!blank && !resumed && !flags.force) await requireBlank(device, { force: false, word: "--force" });
+        await flatten(stack, device, {
           signal,
           from: flags.from,
           progress: (bytes) => {
@@ -261,8 +277,8 @@ async function flattenStack(path: string, words: string[], flags: Flags & { from
             progress(bytes);
           },
           ...aliased(flags),
-        }),
-      );
+        });
+      });
     });
     if (code === CANCELLED) process.stderr.write(`  to go on, add: --from ${reached}\n`);
     return code;

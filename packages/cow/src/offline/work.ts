@@ -6,7 +6,7 @@
  * the call returns. So whoever takes something away from another layer afterwards never uncovers anything, and
  * an operation that was cut short is finished by running it again.
  */
-import { Bitmap, type BlockDevice, SECTOR, toBlockIoError } from "@dmkit/block-io";
+import { Bitmap, type BlockDevice, ByteAccess, SECTOR, toBlockIoError } from "@dmkit/block-io";
 import { BitmapLoader, type BitmapSource, readBitmap } from "../bitmap-loader.ts";
 import { OwnerMap } from "../core/owner-map.ts";
 import type { Source } from "../device.ts";
@@ -84,13 +84,14 @@ export async function fillLayer(layer: LayerDevices, piece: Piece, runs: readonl
   await layer.bitmap.flush();
 }
 
-/** Copies runs to the same sectors of another device. Holes are zeroed there, not copied. */
+/** Copies runs to the same sectors of another device, whose blocks may be larger. Holes are zeroed, not copied. */
 export async function copyRuns(runs: Iterable<Run> | AsyncIterable<Run>, to: Source): Promise<void> {
+  const destination = new ByteAccess(to.device);
   await inParallel(COPIES, chunks(runs), async ({ offset, length, source, hole }) => {
-    if (hole) return to.device.writeZeroes(to.offset + offset, length, { mayUnmap: true });
+    if (hole) return destination.writeZeroes(to.offset + offset, length, { mayUnmap: true });
     const buffer = Buffer.allocUnsafe(length);
     await source.device.read(source.offset + offset, buffer);
-    return to.device.write(to.offset + offset, buffer);
+    return destination.write(to.offset + offset, buffer);
   });
 }
 
