@@ -92,6 +92,10 @@ describe("dmkit publish, pull, image", () => {
     const pulled = join(folder, "pulled.img");
     expect((await cli("pull", "-q", at(`p/golden@${first.digest}`), pulled)).code).toBe(0);
     expect(readFileSync(pulled).equals(contents)).toBe(true);
+    await expect(cli("pull", "-q", at("p/golden:v2"), pulled)).rejects.toMatchObject({ code: "EFORMAT" });
+    expect(readFileSync(pulled).equals(contents)).toBe(true);
+    expect((await cli("pull", "-q", "--force", at("p/golden:v2"), pulled)).code).toBe(0);
+    expect(readFileSync(pulled).equals(readFileSync(join(folder, "golden.img")))).toBe(true);
     // All of it is young.
     expect(await printed("image", "gc", at("p"))).toMatchObject({ blobs: 0, manifests: 0 });
     expect((await cli("image", "untag", at("p/golden:stable"))).code).toBe(0);

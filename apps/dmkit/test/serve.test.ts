@@ -7,6 +7,7 @@ import { describe, expect, it } from "vitest";
 import { realEnvironment } from "@dmkit/block-io";
 import { openNbd } from "@dmkit/nbd";
 import { cleanUp, describeWith, dmkit, main, run, serve, tempFolder, until } from "./support.ts";
+import { writePidfile } from "../src/serve/pidfile.ts";
 
 function image(folder: string, name = "disk.img", size = 2 ** 20): string {
   const path = join(folder, name);
@@ -102,6 +103,20 @@ describe("serve", () => {
     expect(readFileSync(pidfile, "utf8")).toBe(`${server.process.pid}\n`);
     await server.stop();
     expect(existsSync(pidfile)).toBe(false);
+  });
+
+  it("writes its pid over a pid or nothing, and over no other file", () => {
+    const path = join(tempFolder(), "pid");
+    for (const before of ["", "4711\n"]) {
+      writeFileSync(path, before);
+      writePidfile(path);
+      expect(readFileSync(path, "utf8")).toBe(`${process.pid}\n`);
+    }
+    for (const contents of ["notes\n", "12 monkeys", Buffer.alloc(4096)]) {
+      writeFileSync(path, contents);
+      expect(() => writePidfile(path)).toThrowError(expect.objectContaining({ code: "EEXIST" }));
+      expect(readFileSync(path).equals(Buffer.from(contents))).toBe(true);
+    }
   });
 
   it("leaves the pid file of a running server alone when a second one cannot start", async () => {

@@ -8,7 +8,7 @@ import { openWriteboost } from "../dist/index.js";
 import { sealSegment, setMetablock } from "../dist/format/segment.js";
 import { geometryOf, slotStart } from "../dist/format/geometry.js";
 import { encodeHeader, encodeRecord } from "../dist/format/superblock.js";
-import { encodeIdentity, NO_UUID } from "../dist/format/identity.js";
+import { encodeIdentity, NO_UUID, NO_WITNESS } from "../dist/format/identity.js";
 
 const GIB = 2 ** 30;
 const sizes = process.argv.slice(2).map(Number);
@@ -41,6 +41,7 @@ for (const gib of sizes.length > 0 ? sizes : [1, 10, 100]) {
     writeSync(fd, encodeHeader(10), 0, 4096, 0);
     writeSync(fd, encodeRecord(0), 0, 4096, 2040 * 512);
     const identity = {
+      version: 2,
       dialect: "classic",
       order: 10,
       clean: false,
@@ -52,6 +53,9 @@ for (const gib of sizes.length > 0 ? sizes : [1, 10, 100]) {
       coveredId: geometry.slots - geometry.tail,
       lastId: 0,
       recordedId: 0,
+      slots: geometry.slots,
+      plogSize: 0,
+      witness: NO_WITNESS,
     };
     writeSync(fd, encodeIdentity(identity), 0, 4096, 4096);
     closeSync(fd);

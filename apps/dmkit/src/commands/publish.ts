@@ -1,5 +1,5 @@
 /** `dmkit publish` and `dmkit pull`: a device into an object store, and back into a file. */
-import { type BlockDevice, describeSize, realEnvironment } from "@dmkit/block-io";
+import { type BlockDevice, describeSize, realEnvironment, requireBlank } from "@dmkit/block-io";
 import {
   type PublishProgress,
   blobCodecs,
@@ -29,6 +29,7 @@ interface PublishFlags {
 }
 
 interface PullFlags {
+  readonly force: boolean;
   readonly quiet: boolean;
 }
 
@@ -84,6 +85,7 @@ export function addPublish(program: Command, finish: (code: number) => void): vo
     .description("Copies IMAGE to DESTINATION, a path or URI; a file that does not exist is made.")
     .argument("<image>", "STORE/NAME[@DIGEST|:TAG]")
     .argument("<destination>", "where to")
+    .option("--force", "write over a destination that is there and not blank", false)
     .option("-q, --quiet", "show no progress", false)
     .addHelpText("after", pullExamples)
     .action(async (image: string, destination: string, flags: PullFlags) => {
@@ -156,7 +158,7 @@ async function show<T>(
   }
 }
 
-async function pull(image: string, to: string, { quiet }: PullFlags): Promise<number> {
+async function pull(image: string, to: string, { force, quiet }: PullFlags): Promise<number> {
   // Every chunk is read once: keeping it on this node would only push out what others need.
   const options = { image, cache: "none", hot: false } as const;
   const done = await endedBySignal("pull", async (signal) => {
@@ -164,6 +166,7 @@ async function pull(image: string, to: string, { quiet }: PullFlags): Promise<nu
     try {
       const destination = { size: source.size, environment: realEnvironment };
       return await withDestination(to, destination, async ({ device, blank }) => {
+        if (!blank && !force) await requireBlank(device, { force: false, word: "--force" });
         const shown = startProgress("pull", source.size, quiet);
         const requestSize = source.limits.optimalTransfer;
         return copyDevice(source, device, {

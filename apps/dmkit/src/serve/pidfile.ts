@@ -1,9 +1,13 @@
 /** The file that says which process serves; it is there only while clients can connect. */
-import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { BlockIoError } from "@dmkit/block-io";
 
-/** Whole or not there: a reader that finds the file finds the number in it. Throws `EACCES`. */
+/**
+ * Whole or not there: a reader that finds the file finds the number in it. Only what a server may have left there is
+ * replaced, a number or nothing. Throws `EEXIST` for anything else, `EACCES`.
+ */
 export function writePidfile(path: string): void {
+  requirePidfile(path);
   const temporary = `${path}.${process.pid}`;
   try {
     writeFileSync(temporary, `${process.pid}\n`);
@@ -17,6 +21,20 @@ export function writePidfile(path: string): void {
       hint: "Give a path in a folder you may write to.",
     });
   }
+}
+
+// A pid has 7 digits at the most; a file that is longer than a line is looked into no further.
+const LINE = 32;
+
+function requirePidfile(path: string): void {
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found === undefined) return;
+  if (found.isFile() && found.size <= LINE && /^(\d+\s*)?$/.test(readFileSync(path, "utf8"))) return;
+  throw new BlockIoError("there is a file of this name, and it is no pid file", {
+    code: "EEXIST",
+    device: path,
+    hint: "Give another name, or remove it if it is not needed.",
+  });
 }
 
 /** Not one that another server has written there since. */
