@@ -127,6 +127,18 @@ describe("dmkit publish, pull, image", () => {
     expect(stderr).not.toContain("    at ");
   });
 
+  it("a store that is not there is not an empty one, and gc makes none", async () => {
+    const folder = tempFolder();
+    writeFileSync(join(folder, "file"), "x");
+    for (const verb of ["ls", "gc"]) {
+      for (const name of ["nothing", "file"]) {
+        await expect(cli("image", verb, join(folder, name))).rejects.toMatchObject({ code: "ENOENT" });
+      }
+      await expect(cli("image", verb, "s3:/bucket")).rejects.toMatchObject({ code: "EPARSE" });
+    }
+    expect(readdirSync(folder)).toEqual(["file"]);
+  });
+
   it("a store that ignores conditions is refused", async () => {
     const server = new S3TestServer({ ignoresConditions: true });
     const endpoint = await server.listen();

@@ -1,4 +1,6 @@
 /** A store by its name: `s3://bucket/prefix?…`, or a folder. */
+import { stat } from "node:fs/promises";
+import { BlockIoError } from "@dmkit/block-io";
 import { DirectoryTransport } from "./directory.ts";
 import { RetryingStore, type RetryingStoreOptions } from "./retrying-store.ts";
 import { type CredentialProvider, defaultCredentials } from "./s3/credentials.ts";
@@ -8,11 +10,13 @@ import { isS3Uri, parseS3Uri } from "./s3/location.ts";
 export interface OpenStoreOptions extends RetryingStoreOptions {
   /** For a bucket; from the environment and the AWS profile unless given. */
   readonly credentials?: CredentialProvider | undefined;
+  /** A folder that is not there is refused instead of made with the first object. Default false. */
+  readonly mustExist?: boolean | undefined;
 }
 
 /**
  * Opens a store; sends nothing yet. What is needed for buckets is loaded only for a bucket. Throws `EPARSE` for a URI
- * that is none.
+ * that is none, `ENOENT` for a folder that is not there and must be.
  */
 export async function openStore(location: string, options: OpenStoreOptions = {}): Promise<RetryingStore> {
   return new RetryingStore(await openTransport(location, options), options);
@@ -20,13 +24,27 @@ export async function openStore(location: string, options: OpenStoreOptions = {}
 
 async function openTransport(
   location: string,
-  { credentials, requests, environment }: OpenStoreOptions,
+  { credentials, requests, environment, mustExist = false }: OpenStoreOptions,
 ): Promise<ObjectTransport> {
-  if (!isS3Uri(location)) return new DirectoryTransport(location, environment);
+  if (!isS3Uri(location)) {
+    if (mustExist) await requireFolder(location);
+    return new DirectoryTransport(location, environment);
+  }
   const parsed = parseS3Uri(location);
   const { S3Transport } = await import("./s3/transport.ts");
   return new S3Transport(parsed, {
     credentials: credentials ?? defaultCredentials(process.env, environment?.clock),
     connections: requests,
+  });
+}
+
+async function requireFolder(path: string): Promise<void> {
+  const found = await stat(path).catch(() => undefined);
+  if (found?.isDirectory() === true) return;
+  throw new BlockIoError(found === undefined ? "there is no such folder" : "is no folder", {
+    code: "ENOENT",
+    device: path,
+    op: "open",
+    hint: "A store is a folder that something was published to, or s3://BUCKET[/PREFIX].",
   });
 }

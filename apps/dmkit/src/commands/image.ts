@@ -94,7 +94,7 @@ function tagName(text: string): string {
 }
 
 async function withStore<T>(location: string, work: (store: ObjectStore) => Promise<T>): Promise<T> {
-  const store = await openStore(location);
+  const store = await openStore(location, { mustExist: true });
   try {
     return await work(store);
   } finally {

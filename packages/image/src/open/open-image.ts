@@ -44,7 +44,7 @@ export async function openImage(
   const options = parseOptions(imageOptions, settings, "image");
   const { environment = realEnvironment } = context;
   const reference = parseImageReference(options.image);
-  const store = context.store ?? (await openStore(reference.store, { environment }));
+  const store = context.store ?? (await openStore(reference.store, { environment, mustExist: true }));
   try {
     const digest = await resolveReference(store, reference);
     const manifest = await readManifest(store, reference.name, digest);

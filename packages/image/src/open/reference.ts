@@ -28,6 +28,9 @@ export function parseImageReference(text: string): ImageReference {
   const last = path.slice(slash + 1);
   const [, name = "", mark, version = ""] = /^([^@:]*)(?:([@:])(.*))?$/.exec(last) ?? [];
   const store = path.slice(0, slash);
+  if (/^s3:/i.test(path) && !/^s3:\/\/[^/]/i.test(path)) {
+    throw refuse(text, "names no bucket", "Write s3://BUCKET/NAME, with two slashes; ./s3:... for a folder.");
+  }
   if (slash < 0 || /^s3:\/?$/i.test(store)) {
     throw refuse(
       text,

@@ -25,9 +25,9 @@ export interface S3Location {
 
 const known = ["endpoint", "region", "path-style", "ca"];
 
-/** Whether `text` is meant to be a bucket. */
+/** Whether `text` is meant to be a bucket: also one that is mistyped. A folder called so is written ./s3:… */
 export function isS3Uri(text: string): boolean {
-  return /^s3:\/\//i.test(text);
+  return /^s3:/i.test(text);
 }
 
 /** Throws `EPARSE` for what is no S3 URI. */
