@@ -126,6 +126,49 @@ describe("a server that is away for longer than requests wait", () => {
   });
 });
 
+describe("a server that is there and does not answer", () => {
+  it("is told of while the oldest request waits, and not once all is answered", async () => {
+    const { server, device, clock } = await rig();
+    server.behaviour.onRequest = ({ type, offset }) =>
+      type === CMD.READ && offset === 0 ? "hold" : undefined;
+    // Closing waits for what is held, also if this fails.
+    cleanups.push(async () => {
+      server.behaviour.onRequest = () => undefined;
+      server.drop();
+    });
+    clock.advance(60_000);
+    // Nobody waits.
+    expect(device.health()).toEqual({ state: "ok" });
+    const held = device.read(0, data(0));
+    await until(() => server.seen.length === 1);
+    clock.advance(9999);
+    expect(device.health()).toEqual({ state: "ok" });
+    clock.advance(15_001);
+    // What is answered beside it does not hide it.
+    await device.read(512, data(0));
+    expect(device.health()).toEqual({
+      state: "degraded",
+      since: 60_000,
+      why: expect.stringContaining("requests have waited 25 s for an answer of the server"),
+      help: expect.stringContaining("sent again"),
+    });
+    // Restarting it has its price while something is not flushed.
+    await device.write(512, data(1));
+    expect(device.health().help).toContain("may be lost");
+    await device.flush();
+    expect(clock.pending).toBe(0);
+    server.behaviour.onRequest = () => undefined;
+    // It is restarted, and the request sent again.
+    server.drop();
+    await until(() => {
+      clock.advance(100);
+      return device.status.reconnects === 1;
+    });
+    await held;
+    expect(device.health()).toEqual({ state: "ok" });
+  });
+});
+
 describe("why a server is not used any more", () => {
   it("is told when it came back with another export", async () => {
     const { server, device, clock } = await rig();

@@ -75,6 +75,13 @@ export class Connection implements Receiver, RequestTable {
     return this.#inFlight;
   }
 
+  /** When the oldest request was sent that is not answered, in milliseconds of the clock; infinity without any. */
+  get oldest(): number {
+    let oldest = Number.POSITIVE_INFINITY;
+    for (const request of this.#slots) if (request !== undefined) oldest = Math.min(oldest, request.sentAt);
+    return oldest;
+  }
+
   /** Names who is told from now on; at once if the connection is lost already. */
   set owner(owner: ConnectionOwner) {
     this.#owner = owner;

@@ -54,6 +54,9 @@ export interface LinkOptions extends ReconnectorOptions {
 
 // How long a server may take to finish what it was sent and hang up, before its requests are sent to the next.
 const MOST_RETIRE_MS = 5000;
+// How long a connected server may leave a request unanswered before that is told. Nothing else follows from it:
+// nobody but the server knows whether it is slow or stuck, and what it was sent may still be carried out.
+const SILENCE_MS = 10_000;
 
 export class Link implements ConnectionOwner {
   readonly #options: LinkOptions;
@@ -132,7 +135,7 @@ export class Link implements ConnectionOwner {
   health(): DeviceHealth {
     const loss = this.#loss;
     const ill = this.#health.describe();
-    if (loss === undefined) return ill ?? healthy;
+    if (loss === undefined) return ill ?? this.#silence() ?? healthy;
     const { lastError } = this.#reconnector;
     // What a request is told is the end of the story; why the server was lost is its beginning.
     const lost = `the connection was lost: ${wholeStory(loss.error)}`;
@@ -147,6 +150,27 @@ export class Link implements ConnectionOwner {
       why: `${this.#options.name}: requests wait up to ${this.#options.patience / 1000} s for the server; ${lost}${attempt}`,
       help: "Start the server.",
     };
+  }
+
+  /** Whether the server is there and does not answer. Looked for only here: requests need no timers for it. */
+  #silence(): DeviceHealth | undefined {
+    const { clock } = this.#environment;
+    const waited = clock.now() - (this.#session?.oldest ?? Number.POSITIVE_INFINITY);
+    if (waited < SILENCE_MS) return undefined;
+    return {
+      state: "degraded",
+      since: clock.wallTime() - waited,
+      why: `${this.#options.name}: requests have waited ${Math.floor(waited / 1000)} s for an answer of the server`,
+      help: `See whether the server and its storage are well; if it hangs, ${this.#restarting()}.`,
+    };
+  }
+
+  /** What to do with a server that hangs, and what that costs. */
+  #restarting(): string {
+    if (this.#options.patience === 0) return "end it: the device fails, and has to be opened again";
+    if (this.#durability.isAtRisk)
+      return "restart it: writes that it acknowledged and did not flush may be lost";
+    return "restart it: what it has not answered is sent again";
   }
 
   /** Resolves when the server has carried the request out. The request's buffer is in use until then. */
@@ -195,11 +219,13 @@ export class Link implements ConnectionOwner {
     const session = this.#session;
     if (session === undefined || !session.isUsable || this.#draining !== undefined) return;
     const source = this.#replay ?? this.#queue;
+    const now = this.#environment.clock.now();
     for (let next = source.peek(); next !== undefined && this.#admits(next); next = source.peek()) {
       source.shift();
       this.#inFlight += 1;
       this.#inFlightBytes += next.payload;
       this.#durability.sending(next);
+      next.sentAt = now;
       session.send(next);
     }
   }

@@ -30,6 +30,8 @@ export class Request {
   // -- Its way through the link.
   /** Order of submission. */
   sequence = 0;
+  /** Milliseconds of the clock when it was sent, last if it was sent again. */
+  sentAt = 0;
   /** Milliseconds of the clock since when it waits for a server to come back; NaN while it does not. */
   waitingSince: number = Number.NaN;
   /** What a flush will have made stable, see {@link Unflushed.mark}. */

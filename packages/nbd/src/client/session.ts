@@ -81,6 +81,11 @@ export class Session implements ConnectionOwner {
     return this.#connections.length;
   }
 
+  /** When the oldest request was sent that is not answered, in milliseconds of the clock; infinity without any. */
+  get oldest(): number {
+    return Math.min(...this.#connections.map(({ oldest }) => oldest));
+  }
+
   /** Requests may be sent; false from the first sign of a loss on. */
   get isUsable(): boolean {
     return !this.#losing;
