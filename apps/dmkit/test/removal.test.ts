@@ -125,6 +125,44 @@ describe("a device whose storage does not answer", () => {
     await manager.create("d", `0 2048 linear ${path} 0`);
   });
 
+  it("goes on when the client cancels a suspension or is gone, and is suspended no less than it was", async () => {
+    const suspended = (signal: AbortSignal): Promise<unknown> =>
+      manager.suspend("a", { signal }).catch((error: unknown) => error);
+    const writing = device.write(0, Buffer.alloc(512));
+    const cancel = new AbortController();
+    const [first, behind] = [suspended(cancel.signal), suspended(cancel.signal)];
+    expect(await isOver(first)).toBe(false);
+    cancel.abort();
+    // At once, though the storage is silent.
+    expect(await first).toMatchObject({
+      code: "ECANCELED",
+      message: expect.stringContaining("a goes on as soon as the requests in flight are answered"),
+    });
+    expect(await behind).toMatchObject({ message: expect.stringContaining("nothing has changed") });
+    const later = device.write(512, Buffer.alloc(512));
+    expect(await isOver(later)).toBe(false);
+    dead.revive();
+    await writing;
+    await later;
+    expect(manager.snapshotOf("a").state).toBe("live");
+
+    const second = new Dead();
+    const other = await manager.adopt("b", openedAs(second, image));
+    const before = other.write(0, Buffer.alloc(512));
+    await manager.suspend("b", { flush: false });
+    const again = new AbortController();
+    const waiting = manager.suspend("b", { signal: again.signal }).catch((error: unknown) => error);
+    expect(await isOver(waiting)).toBe(false);
+    again.abort();
+    expect(await waiting).toMatchObject({
+      message: expect.stringContaining("b stays suspended; to let requests go on: dmkit resume b"),
+    });
+    second.revive();
+    await before;
+    await manager.resume("b");
+    await other.write(0, Buffer.alloc(512));
+  });
+
   it("is not given up under a device that stands on it", async () => {
     await manager.create("high", "0 8 linear dm:a 0");
     await expect(manager.remove("a", { force: true, patience: 1 })).rejects.toMatchObject({ code: "EBUSY" });

@@ -32,6 +32,7 @@ import { type InactiveTable, ManagedDevice } from "./managed-device.ts";
 import { hintingAtLayer } from "./missing-layer.ts";
 import type { NamedDevice } from "./named-device.ts";
 import { type OpenedTable, claimed, openSegments } from "./opened-table.ts";
+import { Cancelled } from "./protocol.ts";
 import { deviceReferences, readTable, resolvePaths } from "./references.ts";
 import type { DeviceSnapshot } from "./snapshot.ts";
 
@@ -45,6 +46,13 @@ export interface TableOptions {
 export interface ReloadOptions extends TableOptions {
   /** Even if what the present table keeps in memory is lost. */
   readonly force?: boolean | undefined;
+}
+
+export interface SuspendOptions {
+  /** Wait until requests in flight are answered and all is flushed. Default true. */
+  readonly flush?: boolean | undefined;
+  /** Ends the wait: the device goes on, unless it was suspended before. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface RemoveOptions {
@@ -162,25 +170,35 @@ export class DeviceManager {
 
   /**
    * New requests wait; resolves when those in flight are answered and all is flushed, or at once without `flush`.
-   * Errors: ENOENT, EBUSY (a device below is suspended), EIO (the flush failed: requests go on).
+   * Errors: ENOENT, EBUSY (a device below is suspended), EIO (the flush failed: requests go on), `Cancelled`, which
+   * is told at once, with what becomes of the device.
    */
-  async suspend(name: string, { flush = true }: { readonly flush?: boolean } = {}): Promise<void> {
-    await this.#inTurn(name, async (managed) => {
+  async suspend(name: string, { flush = true, signal }: SuspendOptions = {}): Promise<void> {
+    let outcome = "nothing has changed";
+    const cancelled = (): Cancelled => new Cancelled(`suspend was cancelled: ${outcome}`);
+    const suspending = this.#inTurn(name, async (managed) => {
       const { device } = managed;
       this.#refuseAtTheEnd(managed.name);
+      if (signal?.aborted) throw cancelled();
       if (!flush) {
         device.hold();
         return;
       }
       this.#devices.refuseIfHeldBelow(managed);
+      const stays = device.held;
+      outcome = stays
+        ? `${managed.name} stays suspended; to let requests go on: dmkit resume ${shellQuote(managed.name)}`
+        : `${managed.name} goes on as soon as the requests in flight are answered`;
       try {
         await device.suspend();
         this.#refuseAtTheEnd(managed.name);
+        if (signal?.aborted && !stays) throw cancelled();
       } catch (error) {
         await device.resume();
         throw error;
       }
     });
+    await unlessAborted(suspending, signal, cancelled);
   }
 
   /**
@@ -373,6 +391,25 @@ export class DeviceManager {
   #checkFree(name: string): void {
     this.#refuseAtTheEnd(name);
     this.#devices.checkFree(name);
+  }
+}
+
+/** What work comes to; or, as soon as it is not wanted any more, an error. The work goes on, and fails in silence. */
+async function unlessAborted(
+  work: Promise<void>,
+  signal: AbortSignal | undefined,
+  error: () => Error,
+): Promise<void> {
+  if (signal === undefined) return work;
+  let abort = (): void => {};
+  const aborted = new Promise<never>((_, reject) => {
+    abort = () => reject(error());
+    signal.addEventListener("abort", abort);
+  });
+  try {
+    await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener("abort", abort);
   }
 }
 

@@ -61,10 +61,10 @@ const handlers: Readonly<Record<string, Handler>> = {
     return { answer: await devices.message(name, words, context) };
   },
 
-  async suspend(params, { devices }) {
+  async suspend(params, { devices }, { signal }) {
     const [name, flush] = [params.text("name"), params.flag("flush") ?? true];
     params.end();
-    await devices.suspend(name, { flush });
+    await devices.suspend(name, { flush, signal });
   },
 
   async resume(params, { devices }) {
