@@ -11,12 +11,18 @@
  * - nothing is replaced or removed that is no socket, that somebody answers on, or, at the end, that is not ours;
  * - two servers never both believe to have the path, even if one starts in the middle of the other.
  *
+ * Two that find the same stale lock could each remove what the other has bound since. So on Linux those who start take
+ * turns: each holds, while it looks and binds, an abstract socket named after the folder and the name, which leaves
+ * nothing behind and which the kernel drops with the process.
+ *
  * Node removes the name it bound when it closes the socket, whatever stands there by then. That is `s.nbd~`,
  * never the path itself; a server that starts at that moment finds its lock gone and tries again.
  */
+import { createHash } from "node:crypto";
 import { lstatSync, readFileSync, readlinkSync, unlinkSync } from "node:fs";
 import { chmod, link, lstat, rename, unlink } from "node:fs/promises";
-import { connect } from "node:net";
+import { type Socket, connect, createServer } from "node:net";
+import { basename, dirname } from "node:path";
 import { BlockIoError, toBlockIoError } from "@dmkit/block-io";
 
 const LOCK_SUFFIX = ".nbd~";
@@ -52,6 +58,15 @@ export async function bindUnixSocket(path: string, binder: Binder): Promise<Sock
       hint: "Choose a shorter path for the socket, or a relative one.",
     });
   }
+  const letGo = await takeTurn(path);
+  try {
+    return await bindNow(path, lock, binder);
+  } finally {
+    letGo();
+  }
+}
+
+async function bindNow(path: string, lock: string, binder: Binder): Promise<SocketFile> {
   for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
     if (!(await acquire(lock, path, binder))) continue;
     try {
@@ -70,6 +85,48 @@ export async function bindUnixSocket(path: string, binder: Binder): Promise<Sock
     binder.close();
   }
   throw inUse(path);
+}
+
+/** Waits until nobody else binds this path; ends the turn when called. Does nothing where there is no such socket. */
+async function takeTurn(path: string): Promise<() => void> {
+  const folder = process.platform === "linux" ? await fileId(dirname(path)) : undefined;
+  if (folder === undefined) return () => {};
+  const name = `\0dmkit-listen-${folder.dev}-${folder.ino}-${sha1(basename(path))}`;
+  for (;;) {
+    const waiting = new Set<Socket>();
+    const server = createServer((socket) => {
+      waiting.add(socket);
+      socket.on("error", () => {});
+      socket.on("close", () => waiting.delete(socket));
+    });
+    const code = await new Promise<string | undefined>((settle) => {
+      server.once("error", (error: NodeJS.ErrnoException) => settle(error.code ?? "EIO"));
+      server.listen(name, () => settle(undefined));
+    });
+    if (code === undefined) {
+      return () => {
+        server.close();
+        for (const socket of waiting) socket.destroy();
+      };
+    }
+    // A system that has none: as on other platforms.
+    if (code !== "EADDRINUSE") return () => {};
+    await untilClosed(name);
+  }
+}
+
+/** A connection to whoever has the turn lasts as long as it. */
+function untilClosed(name: string): Promise<void> {
+  return new Promise((settle) => {
+    const socket = connect(name);
+    socket.on("error", () => {});
+    socket.on("close", () => settle());
+    socket.resume();
+  });
+}
+
+function sha1(text: string): string {
+  return createHash("sha1").update(text).digest("hex");
 }
 
 /** Binds the lock; false if that has to be tried again. */
