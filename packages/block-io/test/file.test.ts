@@ -40,6 +40,12 @@ async function kinds(device: BlockDevice): Promise<string[]> {
   return found;
 }
 
+function fifo(): string {
+  const path = join(tempFolder(), "fifo");
+  execFileSync("mkfifo", [path]);
+  return path;
+}
+
 describe("a file", () => {
   it("is locked against a second writer and against readers, readers share", async () => {
     const path = image();
@@ -178,6 +184,7 @@ describe("a file", () => {
   it.each([
     ["a missing one", () => join(tempFolder(), "none"), "ENOENT"],
     ["a directory", () => tempFolder(), "EINVAL"],
+    ["a FIFO that nobody writes to", () => fifo(), "EINVAL"],
     ["a character device", () => "/dev/null", "EINVAL"],
     ["an odd size", () => image(1000), "EINVAL"],
   ])("refuses %s", async (_what, path, code) => {

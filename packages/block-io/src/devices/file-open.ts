@@ -14,6 +14,7 @@ import {
   ftruncateSync,
   openSync,
   rmSync,
+  statSync,
 } from "node:fs";
 import { dirname } from "node:path";
 import { SECTOR } from "../device.ts";
@@ -47,14 +48,7 @@ export async function openFile(path: string, options: FileDeviceOptions = {}): P
   const { fd, made } = openDescriptor(path, name, options);
   try {
     const stat = fstatSync(fd);
-    if (!stat.isFile() && !stat.isBlockDevice()) {
-      throw new BlockIoError(`${kindOf(stat)} cannot be used as a block device`, {
-        code: "EINVAL",
-        device: name,
-        op: "open",
-        hint: "Give a regular file or a block device.",
-      });
-    }
+    requireStorage(stat, name);
     if (options.lock !== false) lock(fd, name, readOnly, options.beside);
     const size = stat.isFile() ? stat.size : blockDeviceSize(fd, stat, name);
     const sectorSize = stat.isFile() ? 512 : blockDeviceSectorSize(stat);
@@ -83,15 +77,19 @@ function openDescriptor(
   { readOnly, createSize }: FileDeviceOptions,
 ): { readonly fd: number; readonly made: boolean } {
   try {
+    // Looked at first: opening a FIFO waits for somebody at its other end, and that may be nobody.
+    const stat = statSync(path, { throwIfNoEntry: false });
+    if (stat !== undefined) requireStorage(stat, name);
     return { fd: openSync(path, readOnly ? constants.O_RDONLY : constants.O_RDWR), made: false };
   } catch (error) {
+    if (error instanceof BlockIoError) throw error;
     const code = codeOf(error);
     if (code === "ENOENT" && createSize !== undefined && !readOnly) {
       return { fd: create(path, name, createSize), made: true };
     }
     throw new BlockIoError(openReasons[code] ?? `cannot be opened: ${(error as Error).message}`, {
-      code: (error as { code?: unknown }).code === "EISDIR" ? "EINVAL" : code,
-      device: name,
+      code,
+      device: name === "" ? '""' : name,
       op: "open",
       cause: error,
       hint: openHints[code],
@@ -206,8 +204,20 @@ async function canPunch(fd: number, stat: Stats, size: number): Promise<boolean>
   }
 }
 
+/** Throws EINVAL for what is neither a regular file nor a block device. */
+function requireStorage(stat: Stats, name: string): void {
+  if (stat.isFile() || stat.isBlockDevice()) return;
+  throw new BlockIoError(`${kindOf(stat)} cannot be used as a block device`, {
+    code: "EINVAL",
+    device: name,
+    op: "open",
+    hint: "Give a regular file or a block device.",
+  });
+}
+
 function kindOf(stat: Stats): string {
   if (stat.isDirectory()) return "a directory";
   if (stat.isCharacterDevice()) return "a character device";
+  if (stat.isFIFO()) return "a FIFO";
   return "this kind of file";
 }
