@@ -1,4 +1,5 @@
 /** Stack files: what they mean, and that everything wrong with one is said at once. */
+import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BlockIoError } from "@dmkit/block-io";
@@ -396,6 +397,11 @@ describe("hostile files", () => {
     expect(() => readStackFile(path)).toThrow(expect.objectContaining({ code: "EPARSE" }));
     mkdirSync(join(folder, "directory"));
     expect(() => readStackFile(join(folder, "directory"))).toThrow(BlockIoError);
+    expect(() => readStackFile(join(folder, "directory"))).toThrow(/is a directory, not a stack file/);
+    expect(() => readStackFile(join(folder, "missing"))).toThrow(/: no such file \(/);
+    const fifo = join(folder, "fifo");
+    execFileSync("mkfifo", [fifo]);
+    expect(() => readStackFile(fifo)).toThrow(expect.objectContaining({ code: "EINVAL" }));
     expect(() => readStackFile(join(folder, "missing"))).toThrow(expect.objectContaining({ code: "ENOENT" }));
   });
 });

@@ -4,9 +4,9 @@
  * Nothing that the file names is opened, or even looked at: what a plan says depends on the text and on where the file
  * lies, on nothing else.
  */
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import { type TargetRegistry, toBlockIoError } from "@dmkit/block-io";
+import { BlockIoError, type TargetRegistry, codeOf, toBlockIoError } from "@dmkit/block-io";
 import { schemes } from "../devices.ts";
 import { targets } from "../targets.ts";
 import { type DeviceContext, deviceReader } from "./context.ts";
@@ -37,11 +37,28 @@ export function readStackFile(file: string): StackPlan {
   return plan;
 }
 
+const HINT = "Give the path of a stack file (YAML).";
+
+// A pipe that a shell has opened already: opening it again does not wait.
+const INHERITED = /^\/(dev\/(stdin|fd\/\d+)|proc\/self\/fd\/\d+)$/;
+
+/** Opening a FIFO waits for a writer, and that may be nobody. */
+function requireText(file: string): void {
+  const stat = statSync(file);
+  if (stat.isDirectory()) throw notText(file, "is a directory, not a stack file", "EINVAL");
+  if (stat.isFIFO() && !INHERITED.test(file)) throw notText(file, "is a FIFO, not a stack file", "EINVAL");
+}
+
+function notText(file: string, reason: string, code: "EINVAL" | "ENOENT", cause?: unknown): BlockIoError {
+  return new BlockIoError(reason, { code, device: file, op: "open", cause, hint: HINT });
+}
+
 /** No more of it than a stack file can have, whatever it is. */
 function readText(file: string): string {
   const buffer = Buffer.alloc(MAX_BYTES + 1);
   let length = 0;
   try {
+    requireText(file);
     const descriptor = openSync(file, "r");
     try {
       for (let count = -1; count !== 0 && length < buffer.length; length += count) {
@@ -51,7 +68,8 @@ function readText(file: string): string {
       closeSync(descriptor);
     }
   } catch (error) {
-    throw toBlockIoError(error, { device: file, op: "open", hint: "Give the path of a stack file (YAML)." });
+    if (codeOf(error) === "ENOENT") throw notText(file, "no such file", "ENOENT", error);
+    throw toBlockIoError(error, { device: file, op: "open", hint: HINT });
   }
   const refuse = (what: string, allowed: string): StackFileError =>
     new StackFileError([{ file, line: 1, column: 1, what, allowed }]);
