@@ -119,6 +119,12 @@ describe("serve", () => {
     }
   });
 
+  it("says that the folder of the pid file is missing", () => {
+    expect(() => writePidfile(join(tempFolder(), "none", "pid"))).toThrow(
+      expect.objectContaining({ code: "ENOENT", hint: expect.stringContaining("mkdir") }),
+    );
+  });
+
   it("leaves the pid file of a running server alone when a second one cannot start", async () => {
     const folder = tempFolder();
     const pidfile = join(folder, "pid");
@@ -279,7 +285,15 @@ describe("mistakes", () => {
   });
 
   it("a directory", async () => {
-    await refused(["serve", tempFolder()], /EINVAL|EISDIR/);
+    await refused(["serve", tempFolder()], /a directory cannot be used as a block device \(EINVAL\)/);
+  });
+
+  it("a file where the folder of the default disk should be", async () => {
+    await refused(["serve", "--data", image(tempFolder())], /is no folder \(EEXIST\)\n {2}Give a folder/);
+  });
+
+  it("an image without a name", async () => {
+    await refused(["serve", ""], /"": open: no such file/);
   });
 
   it("tables with an unknown target, overlaps and gaps", async () => {

@@ -6,6 +6,7 @@ import {
   BlockIoError,
   type Environment,
   TableArguments,
+  codeOf,
   currentArguments,
   openFile,
   schemeOf,
@@ -122,7 +123,7 @@ async function openImage(image: string, what: WhatToServe, environment: Environm
 
 /** A write cache over two sparse files: `backing.img` is the disk, `cache.img` its log. */
 async function openDefault(what: WhatToServe, environment: Environment): Promise<OpenedTable> {
-  if (!what.readOnly) mkdirSync(what.data, { recursive: true, mode: 0o700 });
+  if (!what.readOnly) makeFolder(what.data);
   const paths = { backing: join(what.data, "backing.img"), cache: join(what.data, "cache.img") };
   const open = (path: string, createSize: number): Promise<BlockDevice> =>
     openFile(path, what.readOnly ? { readOnly: true, environment } : { createSize, environment });
@@ -140,6 +141,24 @@ async function openDefault(what: WhatToServe, environment: Environment): Promise
   } catch (error) {
     for (const device of below) await device.close();
     throw error;
+  }
+}
+
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    const code = codeOf(error);
+    throw new BlockIoError(
+      code === "EEXIST" ? "is no folder" : `the folder cannot be made: ${(error as Error).message}`,
+      {
+        code,
+        device: path,
+        op: "open",
+        cause: error,
+        hint: "Give a folder for the default disk that is there or can be made: --data FOLDER",
+      },
+    );
   }
 }
 

@@ -1,10 +1,10 @@
 /** The file that says which process serves; it is there only while clients can connect. */
 import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { BlockIoError } from "@dmkit/block-io";
+import { BlockIoError, codeOf } from "@dmkit/block-io";
 
 /**
  * Whole or not there: a reader that finds the file finds the number in it. Only what a server may have left there is
- * replaced, a number or nothing. Throws `EEXIST` for anything else, `EACCES`.
+ * replaced, a number or nothing. Throws `EEXIST` for anything else, `ENOENT` without its folder, `EACCES` and what else the system says.
  */
 export function writePidfile(path: string): void {
   requirePidfile(path);
@@ -14,11 +14,16 @@ export function writePidfile(path: string): void {
     renameSync(temporary, path);
   } catch (error) {
     rmSync(temporary, { force: true });
-    throw new BlockIoError(`the pid file cannot be written: ${(error as Error).message}`, {
-      code: "EACCES",
+    const code = codeOf(error);
+    const reason = code === "ENOENT" ? "its folder does not exist" : (error as Error).message;
+    throw new BlockIoError(`the pid file cannot be written: ${reason}`, {
+      code,
       device: path,
       cause: error,
-      hint: "Give a path in a folder you may write to.",
+      hint:
+        code === "ENOENT"
+          ? "Make the folder first: mkdir -p FOLDER"
+          : "Give a path in a folder you may write to.",
     });
   }
 }
