@@ -9,7 +9,7 @@ const uuid = Buffer.from("000102030405060708090a0b0c0d0e0f", "hex");
 it("headers of undo files", () => {
   const header = encodeHeader({ uuid, time: 2 ** 41, command: "fsck", devices: [] });
   expect(header.subarray(0, 24)).toEqual(
-    Buffer.concat([Buffer.from("dmkit undo file\n"), u32(1), u32(4096)]),
+    Buffer.concat([Buffer.from("dmkit undo file\n"), u32(2), u32(4096)]),
   );
   expect(header.subarray(40, 56)).toEqual(Buffer.concat([littleEndian(2n ** 41n), u32(0), u32(4)]));
   expect(header.subarray(56, 60)).toEqual(u32(crc32cByHand(Buffer.from(header).fill(0, 56, 60))));
