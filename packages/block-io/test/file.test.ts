@@ -120,7 +120,8 @@ describe("a file", () => {
     expect(holes).toMatchObject({ id: expect.stringMatching(/^disk \d+:\d+$/), unallocated: 2 ** 20 });
     expect(holes?.free).toBeGreaterThan(0);
     const linear = new LinearDevice(device, 0, 4096);
-    expect(await linear.storage()).toEqual(await device.storage());
+    // What is free changes from one look to the next: others use the disk, too.
+    expect(await linear.storage()).toEqual([{ ...holes, free: expect.any(Number) }]);
     await device.write(0, Buffer.alloc(2 ** 20, 1));
     await device.flush();
     const [full] = await device.storage();
