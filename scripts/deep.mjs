@@ -25,12 +25,9 @@ const jobs = [
 // Faults that are found and not mended yet, by job. The jobs run, and their failures are printed as what they are; they
 // do not fail the whole, so that what is mended meanwhile can land. Take a line out with the mend.
 //   npm run sim -- --target writeboost-1 --seed 126, writeboost-1-ring --seed 1071, writeboost-1-bad --seed 115
-//   npm run sim -- --target cache:churning --seed 1831, cache:write-through --seed 481, cache:write-around --seed 481
 const knownFaults = {
   "writeboost, 56,000 cycles":
     "type 1: after a flush of the plog failed before its name was durable, the cache refuses its own plog as not blank",
-  "assoc-cache, 50,000 cycles":
-    "after write errors at close the witness is of another moment (refused); one lost version after five faults at once",
 };
 
 await prepare({ quiet: true });

@@ -273,7 +273,7 @@ export class AssocCacheDevice extends GuardedTarget {
       problem ??= await this.#save();
     } else {
       await this.#noteTrouble();
-      if (state.frames.dirty > 0 || metadata.owes) problem ??= state.unavailable("flush");
+      problem ??= state.frames.dirty > 0 ? state.unavailable("flush") : metadata.debt;
     }
     state.environment.logger.log(
       "info",

@@ -66,6 +66,26 @@ describe("a cache that lost its cache device", () => {
     await again.close();
   });
 
+  it("fails flushes as long as a crash could put older data over what the source has", async () => {
+    const { source, cache, open } = rig({ policy: "write-back" });
+    const device = await open();
+    await device.write(0, block(1));
+    await device.flush();
+    // The entry says dirty for good; of the data below it the cache device now has two versions, and may keep either.
+    await device.write(0, block(2));
+    cache.failsFlushes = true;
+    await expect(device.flush()).rejects.toMatchObject({ code: "EIO" });
+    await expect(device.write(0, block(3))).rejects.toMatchObject({ code: "EIO" });
+    // Nothing is dirty any more, and still it is not safe.
+    expect(await readSectors(source.lower, 0)).toEqual(block(2));
+    expect(device.state.frames.dirty).toBe(0);
+    await expect(device.flush()).rejects.toMatchObject({
+      code: "EIO",
+      message: expect.stringContaining("older data"),
+    });
+    await expect(device.close()).rejects.toMatchObject({ code: "EIO" });
+  });
+
   it("needs a check after it was closed, until it had one", async () => {
     const { cache, open } = rig();
     const device = await open();

@@ -83,6 +83,26 @@ describe("a source that was changed behind a cleanly closed cache", () => {
     expect(await writeDirty(larger, copy)).toBe(0);
   });
 
+  it.each(["write-through", "write-around", "write-back"])(
+    "is not one whose last write failed: what that left is flushed before it counts: %s",
+    async (policy) => {
+      const { source, open } = rig({ policy, high_watermark: 0 });
+      const device = await open();
+      await device.flush();
+      source.failsWrites = true;
+      const { flush } = source.counts;
+      if (policy === "write-back") {
+        await device.write(0, block(1));
+        await expect(device.message(["clean"])).rejects.toMatchObject({ code: "EIO" });
+        expect(source.counts.flush).toBe(flush + 1);
+      } else {
+        await expect(device.write(0, block(1))).rejects.toMatchObject({ code: "EIO" });
+        await device.close();
+        expect(source.counts.flush).toBe(flush + 1);
+      }
+    },
+  );
+
   it("is still told by the fingerprint of caches that were closed before there was a witness", async () => {
     for (const changed of [false, true]) {
       const { source, cache, open } = await pair();

@@ -12,7 +12,7 @@ import type { CacheState } from "./state.ts";
 export class MetadataV1 implements Metadata {
   readonly version = 1;
   readonly keepsDirty = false;
-  readonly owes = false;
+  readonly debt = undefined;
   readonly needsCheck = false;
   readonly #state: CacheState;
 

@@ -61,11 +61,14 @@ export class MetadataV2 implements Metadata {
     return this.#superblock;
   }
 
-  get owes(): boolean {
-    // With nothing dirty the source has everything that was acknowledged.
-    if (this.#frames.dirty === 0) return false;
-    if (this.#lost || this.#state.cacheUnstable) return true;
-    return this.#claims.some((frame) => this.#frames.isDirty(frame));
+  get debt(): BlockIoError | undefined {
+    const state = this.#state;
+    // Frames written since the last flush may come back with older data, under an entry that says dirty.
+    const unstable = this.#lost || state.cacheUnstable;
+    const only =
+      this.#frames.dirty > 0 && (unstable || this.#claims.some((frame) => this.#frames.isDirty(frame)));
+    if (only) return state.unavailable("flush");
+    return unstable && this.#listsOldData ? state.outdated("flush") : undefined;
   }
 
   claim(frame: number): void {
@@ -95,7 +98,8 @@ export class MetadataV2 implements Metadata {
     this.#wantsClaims = false;
     this.#wantsDrops = false;
     if (state.cacheError !== undefined) {
-      if (wantsClaims && this.owes) throw state.unavailable("flush");
+      const debt = wantsClaims ? this.debt : undefined;
+      if (debt !== undefined) throw debt;
       if (wantsDrops && this.#listsOldData) throw state.outdated("flush");
       return;
     }

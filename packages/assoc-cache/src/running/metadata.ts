@@ -1,6 +1,7 @@
 /**
  * What a running cache wants of its metadata, whatever its format.
  */
+import type { BlockIoError } from "@dmkit/block-io";
 
 export interface Metadata {
   /** 1: historical, 2: ours. */
@@ -15,8 +16,11 @@ export interface Metadata {
   commit(): Promise<void>;
   /** Makes the loss of dropped entries durable. One flush of the cache device, if there is anything to do. */
   commitDrops(): Promise<void>;
-  /** Whether acknowledged data is lost should the cache device not come back: a flush cannot succeed then. */
-  readonly owes: boolean;
+  /**
+   * Why a flush cannot succeed once the cache device has failed: it has the only copy of acknowledged data, or what
+   * it brings back after a crash is older than what the source has. Undefined if the source alone is enough.
+   */
+  readonly debt: BlockIoError | undefined;
   /** Whether the cache device says that it needs a check. */
   readonly needsCheck: boolean;
   /** Stores that a device failed, so that a check is due. Nothing else is going on. */

@@ -12,8 +12,6 @@ import type { CacheState } from "./state.ts";
 import type { Writeback } from "./writeback.ts";
 import type { Given } from "./writer.ts";
 
-const FUA = { fua: true } as const;
-
 export class SourcePath {
   /** Update cached blocks instead of invalidating them. */
   updates: boolean;
@@ -30,7 +28,7 @@ export class SourcePath {
     const grant = this.#state.lock.tryAcquire(given.first, given.count, true);
     // Without anything in the cache there is nothing to decide.
     if (grant !== undefined && this.#state.boundFrames(given.first, given.count).length === 0) {
-      return this.#releasing(grant, this.#toSource(given));
+      return this.#releasing(grant, this.#state.writeSource(given.offset, given.from, given.fua));
     }
     return this.#writeSlowly(given, grant);
   }
@@ -41,14 +39,13 @@ export class SourcePath {
     length: number,
     change: (source: BlockDevice) => Promise<void>,
   ): Promise<void> {
-    const { blockBytes, lock, source } = this.#state;
+    const { blockBytes, lock } = this.#state;
     const first = Math.floor(offset / blockBytes);
     const count = Math.floor((offset + length - 1) / blockBytes) - first + 1;
     const grant = await lock.acquire(first, count, true);
     try {
       await this.clear(first, count);
-      await change(source);
-      this.#state.sourceUnstable = true;
+      await this.#state.changeSource(change);
     } finally {
       lock.release(grant);
     }
@@ -65,7 +62,7 @@ export class SourcePath {
         await this.#update(given, bound);
       } else {
         await this.clear(given.first, given.count);
-        await this.#toSource(given);
+        await this.#state.writeSource(given.offset, given.from, given.fua);
       }
     } finally {
       lock.release(grant);
@@ -84,15 +81,10 @@ export class SourcePath {
     if (bound.some((frame) => frames.isBinding(frame))) await this.#writeback.settle(bound);
   }
 
-  async #toSource({ offset, from, fua }: Given): Promise<void> {
-    await this.#state.source.write(offset, from, fua ? FUA : undefined);
-    if (!fua) this.#state.sourceUnstable = true;
-  }
-
   /** Changes source and frames alike. Whatever goes wrong, no frame is left that might differ. */
   async #update(given: Given, bound: readonly number[]): Promise<void> {
     const results = await Promise.allSettled([
-      this.#toSource(given),
+      this.#state.writeSource(given.offset, given.from, given.fua),
       ...bound.map((frame) => this.#updateFrame(given, frame)),
     ]);
     const [toSource, ...toFrames] = results;

@@ -5,8 +5,8 @@
  * shared; whoever changes where a block lives, or its contents on the source, holds it exclusively. Nobody waits
  * for a lock while holding one (eviction and the cleaner only *try* to get more), so there is no deadlock.
  *
- * Unstable: `cacheUnstable` and `sourceUnstable` say whether anything that was acknowledged may not have been
- * covered by a flush of that device yet.
+ * Unstable: `cacheUnstable` and `sourceUnstable` say whether anything that was acknowledged, or that a failed write
+ * to the source may have left there, may not have been covered by a flush of that device yet.
  */
 import {
   BlockIoError,
@@ -47,6 +47,7 @@ export interface StateSetup {
 
 // The longest piece that is moved between the devices at once, where blocks are smaller.
 const CHUNK = 64 * 1024;
+const FUA = { fua: true } as const;
 
 export class CacheState {
   readonly name: string;
@@ -282,7 +283,28 @@ export class CacheState {
     });
   }
 
-  /** Makes stable what the source has acknowledged; nothing if there is nothing. */
+  /** Writes to the source. */
+  async writeSource(offset: number, from: Buffer, fua: boolean): Promise<void> {
+    try {
+      await this.source.write(offset, from, fua ? FUA : undefined);
+      if (!fua) this.sourceUnstable = true;
+    } catch (error) {
+      // Of a write that failed any part may be there, and vanish in a crash: the witness must not be taken of that.
+      this.sourceUnstable = true;
+      throw error;
+    }
+  }
+
+  /** Discards or zeroes a range of the source. */
+  async changeSource(change: (source: BlockDevice) => Promise<void>): Promise<void> {
+    try {
+      await change(this.source);
+    } finally {
+      this.sourceUnstable = true;
+    }
+  }
+
+  /** Makes stable what the source has acknowledged, and what is left of writes that failed; nothing if there is nothing. */
   flushSource(): Promise<void> {
     return this.#sourceFlushes.flush();
   }

@@ -106,8 +106,7 @@ export class Writeback {
     try {
       const data = buffer.subarray(0, state.bytesOf(block, count));
       await state.cache.read(state.frameOffset(frame), data);
-      await state.source.write(block * state.blockBytes, data);
-      state.sourceUnstable = true;
+      await state.writeSource(block * state.blockBytes, data, false);
     } finally {
       state.pool.release(buffer);
     }

@@ -102,7 +102,7 @@ export class Writer {
 
   async #passOne({ offset, from, fua }: Given, grant: RangeGrant): Promise<void> {
     try {
-      await this.#toSource(offset, from, fua);
+      await this.#state.writeSource(offset, from, fua);
     } finally {
       this.#state.lock.release(grant);
     }
@@ -244,7 +244,7 @@ export class Writer {
 
   async #storeRun(given: Given, { block, frame, count }: Run, failed: Blocks[]): Promise<void> {
     const { at, data } = this.#part(given, block, count);
-    if (frame === NONE) return this.#toSource(at, data, given.fua);
+    if (frame === NONE) return this.#state.writeSource(at, data, given.fua);
     const { cache, blockBytes } = this.#state;
     try {
       await cache.write(this.#state.frameOffset(frame) + at - block * blockBytes, data);
@@ -316,11 +316,6 @@ export class Writer {
     }
   }
 
-  async #toSource(at: number, data: Buffer, fua: boolean): Promise<void> {
-    await this.#state.source.write(at, data, fua ? FUA : undefined);
-    if (!fua) this.#state.sourceUnstable = true;
-  }
-
   #cacheFailed(error: unknown, frame: number, count: number): void {
     const { frames } = this.#state;
     this.#state.cacheRefused(error);
@@ -343,7 +338,7 @@ export class Writer {
           frames.abandon(frame);
         }
         const { at, data } = this.#part(given, block, 1);
-        await this.#toSource(at, data, given.fua);
+        await this.#state.writeSource(at, data, given.fua);
       }
     } finally {
       lock.release(grant);

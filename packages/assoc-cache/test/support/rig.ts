@@ -12,6 +12,8 @@ export class Tapped extends GuardedDevice {
   pulled = false;
   /** Writes fail. */
   failsWrites: boolean | ((offset: number) => boolean) = false;
+  /** Flushes fail. */
+  failsFlushes = false;
   /** With which code. */
   code: ErrorCode = "EIO";
   /** Requests wait for this. */
@@ -63,7 +65,7 @@ export class Tapped extends GuardedDevice {
   async #gate(op: "read" | "write" | "flush", length = 0, offset = 0): Promise<void> {
     if (this.holdsWritesOf === undefined || this.holdsWritesOf === length) await this.hold;
     const fails = typeof this.failsWrites === "function" ? this.failsWrites(offset) : this.failsWrites;
-    if (this.pulled || (fails && op === "write")) {
+    if (this.pulled || (fails && op === "write") || (this.failsFlushes && op === "flush")) {
       throw new BlockIoError("pulled out", { code: this.code, device: this.name, op });
     }
   }
