@@ -31,7 +31,8 @@ import {
 } from "./device.ts";
 import { BlockIoError, type ErrorCode, type Operation, toBlockIoError } from "./errors.ts";
 import { type Gate, makeGate } from "./gate.ts";
-import { type Health, healthy, wholeStory } from "./health.ts";
+import { type Health, wholeStory } from "./health.ts";
+import { Vitals } from "./vitals.ts";
 
 type State = "open" | "suspended" | "closed";
 
@@ -55,6 +56,9 @@ export abstract class GuardedDevice implements BlockDevice {
 
   #state: State = "open";
   #inFlight = 0;
+  /** Requests that have settled; wraps around. */
+  #settledCount = 0;
+  readonly #vitals: Vitals = new Vitals();
   #invalid = 0;
   #failure: BlockIoError | undefined;
   #idle: (() => void)[] = [];
@@ -137,14 +141,24 @@ export abstract class GuardedDevice implements BlockDevice {
     return this.#failure;
   }
 
-  /** Failed once it refuses writes; a device that knows more of itself says more. */
+  /**
+   * Failed once it refuses writes, degraded while nothing it was asked is answered; a device that knows more of itself
+   * says more. Silence is what two looks find, so it is noticed where health is looked at regularly.
+   */
   health(): Health {
-    if (this.#failure === undefined) return healthy;
-    return {
-      state: "failed",
-      why: `refuses writes since an earlier failure: ${wholeStory(this.#failure)}`,
-      help: this.#failure.hint ?? REOPEN,
-    };
+    if (this.#failure !== undefined) {
+      return {
+        state: "failed",
+        why: `refuses writes since an earlier failure: ${wholeStory(this.#failure)}`,
+        help: this.#failure.hint ?? REOPEN,
+      };
+    }
+    return this.#vitals.silence(this.name, this.#inFlight, this.#settledCount);
+  }
+
+  /** For a device that holds the data: whether it had space for it lately. */
+  protected spaceHealth(): Health {
+    return this.#vitals.space();
   }
 
   /** Whether a failed flush puts the device into the failed state (contract rule 5). */
@@ -319,7 +333,7 @@ export abstract class GuardedDevice implements BlockDevice {
       // One that ran beside a flush that failed, or after it, may have found nothing left to write.
       if (this.#failure !== undefined && this.failsForGood) throw this.#failure;
     } catch (error) {
-      const failure = toBlockIoError(error, { device: this.name, op: "flush" });
+      const failure = this.#vitals.noted(toBlockIoError(error, { device: this.name, op: "flush" }));
       if (this.failsForGood && !failure.lossless) this.fail(failure);
       throw failure;
     } finally {
@@ -339,7 +353,7 @@ export abstract class GuardedDevice implements BlockDevice {
     try {
       await work();
     } catch (error) {
-      throw toBlockIoError(error, { device: this.name, op, offset, length });
+      throw this.#vitals.noted(toBlockIoError(error, { device: this.name, op, offset, length }));
     } finally {
       this.#settled();
     }
@@ -348,6 +362,7 @@ export abstract class GuardedDevice implements BlockDevice {
   // Bound once: the hot path hands it to `then` without making a closure.
   readonly #settled = (): void => {
     this.#inFlight -= 1;
+    this.#settledCount = (this.#settledCount + 1) | 0;
     if (this.#inFlight === 0 && this.#idle.length > 0) {
       for (const wake of this.#idle.splice(0)) wake();
     }
@@ -355,7 +370,9 @@ export abstract class GuardedDevice implements BlockDevice {
 
   #threw(error: unknown, op: Operation, offset: number, length: number): Promise<never> {
     this.#settled();
-    return Promise.reject(toBlockIoError(error, { device: this.name, op, offset, length }));
+    return Promise.reject(
+      this.#vitals.noted(toBlockIoError(error, { device: this.name, op, offset, length })),
+    );
   }
 
   #drained(): Promise<void> {

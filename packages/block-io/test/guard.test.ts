@@ -1,12 +1,14 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import {
   BlockIoError,
   ByteAccess,
   type Extent,
   GuardedDevice,
+  type Health,
   MemoryDevice,
   plainLimits,
   withCapabilities,
+  worstHealth,
 } from "../src/index.ts";
 
 /** Each request waits until the test lets it go on or fail. */
@@ -56,6 +58,13 @@ class Puppet extends GuardedDevice {
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 const sector = Buffer.alloc(512);
 
+/** The lowest one: its data is nowhere else. */
+class Store extends Puppet {
+  override health(): Health {
+    return worstHealth([super.health(), this.spaceHealth()]);
+  }
+}
+
 describe("the guard", () => {
   it("after a failed flush refuses writes, flushes and discards for good, but still reads", async () => {
     const device = new Puppet();
@@ -90,6 +99,50 @@ describe("the guard", () => {
     // The kernel has marked the pages clean: this one finds nothing to write.
     device.next();
     await expect(second).rejects.toMatchObject({ code: "EIO" });
+  });
+
+  it("is degraded when nothing it was asked is answered between two looks, until something is", async () => {
+    vi.useFakeTimers({ toFake: ["Date", "performance"] });
+    try {
+      const device = new Puppet();
+      expect(device.health()).toEqual({ state: "ok" });
+      const requests = [device.read(0, Buffer.alloc(512)), device.write(0, sector)];
+      expect(device.health()).toEqual({ state: "ok" });
+      vi.advanceTimersByTime(29_999);
+      expect(device.health()).toEqual({ state: "ok" });
+      vi.advanceTimersByTime(1);
+      expect(device.health()).toMatchObject({
+        state: "degraded",
+        since: Date.now() - 30_000,
+        why: "puppet: 2 requests wait, and none was answered for 30 s",
+      });
+      device.next();
+      await requests[0];
+      expect(device.health()).toEqual({ state: "ok" });
+      device.next();
+      await requests[1];
+      vi.advanceTimersByTime(60_000);
+      expect(device.health()).toEqual({ state: "ok" });
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it("counts as full, where it holds the data, for a minute after it had no space; past its end does not count", async () => {
+    vi.useFakeTimers({ toFake: ["Date", "performance"] });
+    try {
+      const device = new Store();
+      await expect(device.write(device.size, sector)).rejects.toMatchObject({ code: "ENOSPC" });
+      expect(device.health()).toEqual({ state: "ok" });
+      const write = device.write(0, sector);
+      device.next(Object.assign(new Error("disk full"), { code: "EDQUOT" }));
+      await expect(write).rejects.toMatchObject({ code: "ENOSPC" });
+      expect(device.health()).toMatchObject({ state: "degraded", why: expect.stringContaining("disk full") });
+      vi.advanceTimersByTime(60_001);
+      expect(device.health()).toEqual({ state: "ok" });
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it("changes its state in the order it was told to", async () => {

@@ -12,10 +12,12 @@ import {
   type Extent,
   type Facts,
   GuardedTarget,
+  type Health,
   type Limits,
   done,
   plainLimits,
   toBlockIoError,
+  worstHealth,
 } from "@dmkit/block-io";
 import { type Compressor, type Stream, defaultStreams } from "@dmkit/compressor";
 import type { Pages } from "./core/pages.ts";
@@ -168,6 +170,10 @@ export class ZramDevice extends GuardedTarget {
       await primary.close();
       await secondary?.close();
     }
+  }
+
+  override health(): Health {
+    return worstHealth([super.health(), this.spaceHealth()]);
   }
 
   override status(): string {

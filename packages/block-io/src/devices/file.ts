@@ -34,6 +34,7 @@ import type { Clock, Environment, Logger, Scheduler } from "../environment.ts";
 import { BlockIoError, codeOf, toBlockIoError } from "../errors.ts";
 import { FlushGroup } from "../flush-group.ts";
 import { GuardedDevice } from "../guard.ts";
+import { type Health, worstHealth } from "../health.ts";
 import { native } from "../native.ts";
 import { diskOf } from "./block-device-facts.ts";
 import { InFlight } from "./in-flight.ts";
@@ -67,7 +68,7 @@ export class FileDevice extends GuardedDevice {
   readonly #origin: Origin;
   readonly #fd: number;
   readonly #flushes: FlushGroup;
-  /** Requests that changed the file and are over. */
+  /** Requests that changed the file and are over; those that failed may have changed part of it. */
   #changes = 0;
   /** What the pool is reading and writing. */
   readonly #read: InFlight = new InFlight();
@@ -116,6 +117,10 @@ export class FileDevice extends GuardedDevice {
     native?.unlock(this.#fd);
   }
 
+  override health(): Health {
+    return worstHealth([super.health(), this.spaceHealth()]);
+  }
+
   protected override doRead(offset: number, into: Buffer): Promise<void> {
     const writing = this.#written.overlapping(offset, into.length);
     if (writing !== undefined) return writing.then(() => this.doRead(offset, into));
@@ -134,14 +139,19 @@ export class FileDevice extends GuardedDevice {
     if (fua) return this.#written.track(offset, from.length, this.#writeSynced(offset, from));
     let count = 0;
     if (from.length <= SYNC_LIMIT && this.#writes.enter()) {
-      count = writeSync(this.#fd, from, 0, from.length, offset);
+      try {
+        count = writeSync(this.#fd, from, 0, from.length, offset);
+      } catch (error) {
+        this.#changed();
+        throw error;
+      }
       this.#writes.leave();
       if (count === from.length) {
         this.#changed();
         return done;
       }
     }
-    const writing = writeTo(this.#fd, offset, from, count).then(this.#changed);
+    const writing = writeTo(this.#fd, offset, from, count).finally(this.#changed);
     return this.#written.track(offset, from.length, writing);
   }
 

@@ -15,6 +15,7 @@ import {
   type Place,
   type WriteZeroesOptions,
   done,
+  worstHealth,
 } from "@dmkit/block-io";
 import { CMD, CMD_FLAG, FLAG } from "../protocol.ts";
 import { type NbdUri, placeOf } from "../uri.ts";
@@ -96,7 +97,7 @@ export class NbdDevice extends GuardedDevice {
   /** Also whether the server is there. */
   override health(): Health {
     const { state, ...rest } = this.#link.health();
-    return state === "ok" ? super.health() : { state, ...rest };
+    return state === "ok" ? worstHealth([super.health(), this.spaceHealth()]) : { state, ...rest };
   }
 
   // What makes flushes uncertain for good the link knows, and tells. One that failed because the server is away, with
