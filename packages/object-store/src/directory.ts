@@ -7,11 +7,12 @@
  * A body is written beside its place and synced, then gets its name: by link(2), which fails where the name is taken
  * (create), or by rename(2), which replaces (put); then the folder is synced. So an object is whole or absent, also
  * after a crash, and link(2) is the condition. Files that begin with a dot and are a day old are left by a crash:
- * whoever creates an object in that folder removes them.
+ * whoever creates an object in that folder removes them. A folder goes with its last object, so whoever creates one
+ * may find the folder gone that was just made, and makes it again.
  */
 import { constants } from "node:fs";
-import { type FileHandle, link, mkdir, open, readdir, rename, stat, unlink } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { type FileHandle, link, mkdir, open, readdir, rename, rmdir, stat, unlink } from "node:fs/promises";
+import { dirname, join, resolve, sep } from "node:path";
 import {
   BlockIoError,
   type Environment,
@@ -33,6 +34,8 @@ import {
 
 const PAGE = 1000;
 const DAY = 24 * 3600 * 1000;
+// Each time somebody else would have to remove the last object of a folder at just that moment.
+const FOLDER_ATTEMPTS = 100;
 
 export class DirectoryTransport implements ObjectTransport {
   readonly name: string;
@@ -112,7 +115,20 @@ export class DirectoryTransport implements ObjectTransport {
       const path = join(this.#folder, key);
       await unlink(path).catch(absent(undefined));
       await syncFolder(dirname(path)).catch(absent(undefined));
+      await this.#removeEmpty(dirname(path));
     });
+  }
+
+  /** An empty folder and those above it that are empty then, but not the store itself. */
+  async #removeEmpty(folder: string): Promise<void> {
+    for (let empty = folder; empty.startsWith(`${this.#folder}${sep}`); empty = dirname(empty)) {
+      try {
+        await rmdir(empty);
+      } catch {
+        // It is in use, or gone; and one that stays does no harm.
+        return;
+      }
+    }
   }
 
   close(): Promise<void> {
@@ -144,10 +160,7 @@ export class DirectoryTransport implements ObjectTransport {
   ): Promise<T> {
     const path = join(this.#folder, key);
     const folder = dirname(path);
-    await this.#makeFolder(folder);
-    const random = Math.floor(this.#environment.random.next() * 2 ** 48).toString(16);
-    const temporary = join(folder, `.${random.padStart(12, "0")}`);
-    const file = await open(temporary, "wx");
+    const { file, temporary } = await this.#newFile(folder);
     try {
       await file.writeFile(body);
       await file.sync();
@@ -158,8 +171,22 @@ export class DirectoryTransport implements ObjectTransport {
       await file.close();
     }
     const result = await settle(temporary, path);
-    await syncFolder(folder);
+    // An object that is removed at once takes its folder with it.
+    await syncFolder(folder).catch(absent(undefined));
     return result;
+  }
+
+  async #newFile(folder: string): Promise<{ readonly file: FileHandle; readonly temporary: string }> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        await this.#makeFolder(folder);
+        const random = Math.floor(this.#environment.random.next() * 2 ** 48).toString(16);
+        const temporary = join(folder, `.${random.padStart(12, "0")}`);
+        return { file: await open(temporary, "wx"), temporary };
+      } catch (error) {
+        if (codeOf(error) !== "ENOENT" || attempt === FOLDER_ATTEMPTS) throw error;
+      }
+    }
   }
 
   // The names of new folders are durable before anything in them is.

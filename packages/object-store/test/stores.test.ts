@@ -57,3 +57,36 @@ test("a folder forgets the bodies that a crash left, and never lists them", asyn
   expect(readdirSync(join(path, "a")).toSorted()).toEqual([".0123456789ac", ".keep", "first", "second"]);
   expect(await keys(store, "")).toEqual(["a/first", "a/second"]);
 });
+
+test("a folder goes with its last object, and is there again for the next one", async () => {
+  const path = join(folder, "empty");
+  const store = new RetryingStore(new DirectoryTransport(path));
+  await store.create("gc/1", Buffer.from("1"));
+  await store.create("images/a/b/1", Buffer.from("1"));
+  await store.create("images/a/2", Buffer.from("2"));
+  await store.remove("gc/1");
+  await store.remove("images/a/b/1");
+  expect(readdirSync(path, { recursive: true, encoding: "utf8" }).toSorted()).toEqual([
+    "images",
+    "images/a",
+    "images/a/2",
+  ]);
+  await store.remove("images/a/2");
+  expect(readdirSync(path)).toEqual([]);
+  await store.create("gc/1", Buffer.from("2"));
+  expect((await store.get("gc/1")).toString()).toBe("2");
+});
+
+test("a folder that somebody else empties just then is made again", async () => {
+  const path = join(folder, "busy");
+  let times = 3;
+  const next = (): number => {
+    // Asked for the name of the new file, when its folder has been made.
+    if (times > 0) rmSync(join(path, "a"), { recursive: true });
+    times -= 1;
+    return 0.5;
+  };
+  const store = new RetryingStore(new DirectoryTransport(path, { ...realEnvironment, random: { next } }));
+  expect(await store.create("a/b/c", Buffer.from("x"))).toBe(true);
+  expect((await store.get("a/b/c")).toString()).toBe("x");
+});
