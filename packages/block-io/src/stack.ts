@@ -10,6 +10,7 @@ import type { Environment } from "./environment.ts";
 import { BlockIoError, toBlockIoError } from "./errors.ts";
 import { type Health, healthOf, worstHealth } from "./health.ts";
 import { type DeviceSchemes, LowerDevices } from "./lower-devices.ts";
+import { parseOptions } from "./options.ts";
 import { type Segment, printSegment, tableLength } from "./table.ts";
 import type { Facts, MessageOptions } from "./controls.ts";
 import { type RangeDescription, type TargetDevice, currentArguments, splitSector } from "./target.ts";
@@ -40,11 +41,13 @@ export interface TableSegment extends Segment {
   readonly device: TargetDevice;
 }
 
-/** Opens all segments or none. Errors: those of the targets and of the devices below. */
-export async function openTable(
-  segments: readonly Segment[],
-  options: OpenTableOptions,
-): Promise<TableDevice> {
+/** Opens all segments or none. Errors: `EPARSE` (options), those of the targets and of the devices below. */
+export async function openTable(given: readonly Segment[], options: OpenTableOptions): Promise<TableDevice> {
+  // A table's text has been checked; what a program has put together has not, and decides what is claimed below.
+  const segments = given.map((segment) => ({
+    ...segment,
+    options: parseOptions(segment.target.options, segment.options, segment.target.name),
+  }));
   const { environment, name: tableName = "table", readOnly = false } = options;
   const { schemes = {}, holder = { name: `table ${tableName}` } } = options;
   const lowers = new LowerDevices(schemes, environment, { readOnly, holder });

@@ -169,6 +169,7 @@ export interface Target<Options> {
   readonly tunables?: TunableTable;
   /** What its devices can be told besides. */
   readonly messages?: Messages<never>;
+  /** Checks the options by the table above: they may come from a program. Throws `EPARSE`, what opening throws. */
   open(options: Options, context: OpenContext): Promise<TargetDevice>;
 }
 
@@ -293,7 +294,8 @@ export function currentArguments(
 
 /** Refuses a lower device that is too small for what is mapped on it; all in bytes. */
 export function requireRoom(device: BlockDevice, offset: number, length: number): void {
-  if (offset <= device.size && length <= device.size - offset) return;
+  const areBytes = [offset, length].every((bytes) => Number.isSafeInteger(bytes) && bytes >= 0);
+  if (areBytes && offset <= device.size && length <= device.size - offset) return;
   throw new BlockIoError(
     `${length} bytes at offset ${offset} do not fit: the device has ${device.size} bytes`,
     {

@@ -3,6 +3,7 @@ import {
   type AnyTarget,
   type BlockDevice,
   type Environment,
+  LinearDevice,
   MemoryDevice,
   TargetRegistry,
   basicTargets,
@@ -233,6 +234,10 @@ describe("tables", () => {
   it("refuses a target over a device that is too small, and closes what it opened", async () => {
     await expect(open("0 4096 linear mem:1M 0")).rejects.toMatchObject({ code: "EINVAL" });
     await expect(open("0 100 striped 2 8 mem:1M 0 mem:1M 0")).rejects.toMatchObject({ code: "EINVAL" });
+  });
+
+  it.each([-512, 0.5, Number.NaN])("maps nothing from offset %d on", (offset) => {
+    expect(() => new LinearDevice(new MemoryDevice(2 ** 20), offset, 4096)).toThrow(/do not fit/);
   });
 
   it("gives one device for one name, and status by segment", async () => {

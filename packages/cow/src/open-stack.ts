@@ -8,6 +8,7 @@ import {
   type Environment,
   type Limits,
   SECTOR,
+  parseOption,
   plainLimits,
   realEnvironment,
   requireBlank,
@@ -75,6 +76,7 @@ export interface OpenStackOptions {
 /** Opens a stack of at least one layer. Errors: EINVAL, EFORMAT, EROFS, those of the devices below. */
 export async function openStack(stack: StackDevices, options: OpenStackOptions = {}): Promise<CowDevice> {
   const { name = "cow", environment = realEnvironment, parts = {} } = options;
+  checkOptions(options, name);
   const top = requireDevices(stack, name);
   const writable = options.readOnly !== true && !isReadOnly(top.bitmap) && !isReadOnly(top.data);
   const force = options.force === true;
@@ -126,6 +128,21 @@ export async function openStack(stack: StackDevices, options: OpenStackOptions =
     table: options.table,
   };
   return parts.device?.(all) ?? new CowDevice(all);
+}
+
+/** A program's options are held to what a table allows. */
+function checkOptions({ autocommit = 0, aliasedBlockSize }: OpenStackOptions, name: string): void {
+  const { max } = cowOptions.autocommit;
+  if (!(autocommit >= 0 && autocommit <= max * 1000)) {
+    throw new BlockIoError(`autocommit: ${autocommit} is not allowed`, {
+      code: "EINVAL",
+      device: name,
+      op: "open",
+      hint: `autocommit takes 0 … ${max * 1000} ms.`,
+    });
+  }
+  if (aliasedBlockSize !== undefined)
+    parseOption("aliasedBlockSize", cowOptions.aliased_block_size, String(aliasedBlockSize));
 }
 
 /** The identities of all layers, bottom to top. */

@@ -8,6 +8,7 @@ import {
   type Target,
   type TargetDevice,
   parseOption,
+  parseOptions,
 } from "@dmkit/block-io";
 import type { AliasedBlockSize } from "./format/aliased.ts";
 import { bitmapDeviceSize } from "./format/geometry.ts";
@@ -59,7 +60,8 @@ export const cow: Target<CowOptions> = {
     ),
   ],
 
-  async open(options, context) {
+  async open(given, context) {
+    const options = parseOptions(cowOptions, given, "cow");
     if (options.layers.length === 0) return openBase(options, context);
     const { environment, name, size, lower } = context;
     const baseOffset = options.base_offset * SECTOR;

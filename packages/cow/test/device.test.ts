@@ -327,6 +327,15 @@ describe("a stack", () => {
   });
 });
 
+it.each([
+  [{ autocommit: -1 }, /^(EINVAL)$/],
+  [{ autocommit: Number.NaN }, /^(EINVAL)$/],
+  [{ autocommit: 3_600_001 }, /^(EINVAL)$/],
+  [{ aliasedBlockSize: 4095 as 4096 }, /^(EPARSE)$/],
+])("a program's options are refused as a table's are: %o", async (options, expected) => {
+  expect(await code(openStack(await newStack(), options))).toMatch(expected);
+});
+
 describe("layers of the original", () => {
   async function original(): Promise<{ stack: StackDevices; layer: LayerDevices }> {
     const stack = await newStack();

@@ -21,7 +21,8 @@ export const image: Target<ImageOptions> = {
     return options;
   },
   print: (options) => [options.image, ...printNamed(namedOptions, imageOptions, options)],
-  async open(options, { name, size, environment }) {
+  async open(given, { name, size, environment }) {
+    const options = parseOptions(imageOptions, given, "image");
     const device = await openImage(options, { name, environment });
     if (device.size === size) return device;
     await device.close();

@@ -10,6 +10,7 @@ import {
   type DeviceUse,
   type TableArguments,
   type Target,
+  parseOptions,
   tunableNamed,
 } from "@dmkit/block-io";
 import type { WriteboostDevice } from "./device.ts";
@@ -170,7 +171,8 @@ export const writeboost: Target<WriteboostOptions> = {
     const { backing, cache, plog } = usesOf(settings, size);
     return plog === undefined ? [backing, cache] : [backing, cache, plog];
   },
-  async open(settings, { name, size, environment, lower }): Promise<WriteboostDevice> {
+  async open(given, { name, size, environment, lower }): Promise<WriteboostDevice> {
+    const settings = parseOptions(options, given, "writeboost");
     if ((settings.type === 1) !== (settings.plog !== undefined)) {
       throw new BlockIoError(
         settings.type === 1 ? "type 1 needs a plog device" : "type 0 has no plog device",

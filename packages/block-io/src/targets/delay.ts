@@ -1,7 +1,7 @@
 /** `delay`: a device that answers later, by a fixed time for reads, one for writes and one for flushes. */
 import { type BlockDevice, SECTOR } from "../device.ts";
 import { type Clock, sleep } from "../environment.ts";
-import type { OptionsOf } from "../options.ts";
+import { type OptionsOf, parseOptions } from "../options.ts";
 import type { Target } from "../target.ts";
 import { LinearDevice, shared } from "./linear.ts";
 
@@ -91,7 +91,8 @@ export const delay: Target<DelayOptions> = {
   },
   print: ({ device, offset, read, write, flush }) => [device, ...[offset, read, write, flush].map(String)],
   uses: ({ device, offset }, size) => [shared(device, offset, size)],
-  async open({ device, offset, ...delays }, { name, size, lower, environment }) {
+  async open(given, { name, size, lower, environment }) {
+    const { device, offset, ...delays } = parseOptions(delayOptions, given, "delay");
     const below = await lower(...shared(device, offset, size));
     return new DelayDevice(below, offset * SECTOR, size, delays, environment.clock, name);
   },

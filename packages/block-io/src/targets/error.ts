@@ -1,6 +1,7 @@
 /** `error`: every read and write fails with EIO. Stands for a part of a disk that is gone. */
 import { plainLimits } from "../device.ts";
 import { BlockIoError } from "../errors.ts";
+import { parseOptions } from "../options.ts";
 import { GuardedTarget, type Target } from "../target.ts";
 
 export const errorOptions = {} as const;
@@ -43,5 +44,8 @@ export const error: Target<ErrorOptions> = {
   options: errorOptions,
   parse: () => ({}),
   print: () => [],
-  open: async (_options, { name, size }) => new ErrorDevice(size, name),
+  async open(given, { name, size }) {
+    parseOptions(errorOptions, given, "error");
+    return new ErrorDevice(size, name);
+  },
 };

@@ -7,7 +7,7 @@
 import { type BlockDevice, SECTOR, done } from "../device.ts";
 import type { Clock } from "../environment.ts";
 import { BlockIoError } from "../errors.ts";
-import type { OptionsOf } from "../options.ts";
+import { type OptionsOf, parseOptions } from "../options.ts";
 import type { Target } from "../target.ts";
 import { LinearDevice, shared } from "./linear.ts";
 
@@ -124,7 +124,8 @@ export const flakey: Target<FlakeyOptions> = {
     ...(behaviour === flakeyOptions.behaviour.default ? [] : ["1", behaviour]),
   ],
   uses: ({ device, offset }, size) => [shared(device, offset, size)],
-  async open({ device, offset, ...intervals }, { name, size, lower, environment }) {
+  async open(given, { name, size, lower, environment }) {
+    const { device, offset, ...intervals } = parseOptions(flakeyOptions, given, "flakey");
     const below = await lower(...shared(device, offset, size));
     return new FlakeyDevice(below, offset * SECTOR, size, intervals, environment.clock, name);
   },

@@ -1,7 +1,7 @@
 /** `linear`: a run of sectors of another device. */
 import { type BlockDevice, SECTOR } from "../device.ts";
 import type { DeviceUse } from "../lower-devices.ts";
-import type { OptionsOf } from "../options.ts";
+import { type OptionsOf, parseOptions } from "../options.ts";
 import { type Target, requireRoom } from "../target.ts";
 import { MappedDevice, type Piece } from "./mapped.ts";
 
@@ -51,7 +51,8 @@ export const linear: Target<LinearOptions> = {
   }),
   print: ({ device, offset }) => [device, String(offset)],
   uses: ({ device, offset }, size) => [shared(device, offset, size)],
-  async open({ device, offset }, { name, size, lower }) {
+  async open(given, { name, size, lower }) {
+    const { device, offset } = parseOptions(linearOptions, given, "linear");
     return new LinearDevice(await lower(...shared(device, offset, size)), offset * SECTOR, size, name);
   },
 };

@@ -223,7 +223,8 @@ export const logWrites: Target<LogWritesOptions> = {
   },
   print: (options) => [options.device, options.log, ...printNamed(namedOptions, logWritesOptions, options)],
   uses: (options, size) => Object.values(usesOf(options, size)),
-  async open(options, { name, size, environment, lower }) {
+  async open(given, { name, size, environment, lower }) {
+    const options = parseOptions(logWritesOptions, given, "log-writes");
     const { device, log } = usesOf(options, size);
     const below = await lower(...device);
     const target = await lower(...log);

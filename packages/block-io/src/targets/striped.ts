@@ -7,7 +7,7 @@
  */
 import { type BlockDevice, type Place, SECTOR } from "../device.ts";
 import { BlockIoError } from "../errors.ts";
-import type { OptionsOf } from "../options.ts";
+import { type OptionsOf, parseOptions } from "../options.ts";
 import { type Target, requireRoom } from "../target.ts";
 import { shared } from "./linear.ts";
 import { MappedDevice, type Piece } from "./mapped.ts";
@@ -135,7 +135,8 @@ export const striped: Target<StripedOptions> = {
   ],
   uses: ({ stripes }, size) =>
     stripes.map(({ device, offset }) => shared(device, offset, size / stripes.length)),
-  async open({ chunk, stripes }, { name, size, lower }) {
+  async open(given, { name, size, lower }) {
+    const { chunk, stripes } = parseOptions(stripedOptions, given, "striped");
     const lowers: Stripe[] = [];
     for (const { device, offset } of stripes) {
       const below = await lower(...shared(device, offset, size / stripes.length));

@@ -1,5 +1,6 @@
 /** `zero`: reads as zeroes, forgets writes. */
 import { ZeroDevice } from "../devices/zero.ts";
+import { parseOptions } from "../options.ts";
 import type { Target } from "../target.ts";
 
 export const zeroOptions = {} as const;
@@ -14,5 +15,8 @@ export const zero: Target<ZeroOptions> = {
   options: zeroOptions,
   parse: () => ({}),
   print: () => [],
-  open: async (_options, { name, size }) => new ZeroDevice(size, name),
+  async open(given, { name, size }) {
+    parseOptions(zeroOptions, given, "zero");
+    return new ZeroDevice(size, name);
+  },
 };
