@@ -73,7 +73,11 @@ function parseStack(words: readonly string[]): NamedStack {
     if (word === undefined || !isOffset(word)) return undefined;
     rest.shift();
     if (Number(word) <= Number.MAX_SAFE_INTEGER / SECTOR) return Number(word);
-    throw new BlockIoError(`there is no sector ${word}`, { code: "EPARSE", op: "parse" });
+    throw new BlockIoError(`there is no sector ${word}`, {
+      code: "EPARSE",
+      op: "parse",
+      hint: `Offsets are in sectors, 0 … ${Math.floor(Number.MAX_SAFE_INTEGER / SECTOR)}.`,
+    });
   };
   const base = name("base");
   const baseOffset = offset();

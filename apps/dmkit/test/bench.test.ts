@@ -95,7 +95,7 @@ describe("pnpm bench", () => {
     const { code, stderr } = await run(process.execPath, ["scripts/bench.mjs", "-w", "no such load"], {
       cwd: root,
     });
-    expect(code).toBe(1);
+    expect(code).toBe(2);
     expect(stderr).toContain("nothing is left to measure");
   });
 
@@ -162,8 +162,8 @@ describeWith(["fio"], "dmkit bench peers", () => {
   });
 
   it("refuses what it cannot measure", async () => {
-    expect(await dmkit(["bench", "nothing"])).toMatchObject({ code: 1 });
-    expect(await dmkit(["bench", "peers", "-d", "tape"])).toMatchObject({ code: 1 });
+    expect(await dmkit(["bench", "nothing"])).toMatchObject({ code: 2 });
+    expect(await dmkit(["bench", "peers", "-d", "tape"])).toMatchObject({ code: 2 });
     expect(await dmkit(["bench", "peers", "--rounds", "0"])).toMatchObject({ code: 2 });
   });
 });

@@ -1,7 +1,5 @@
 /** Running the offline commands in this process: much quicker than a process for each, where there are hundreds. */
-import { Command, CommanderError } from "commander";
-import { addCommands } from "../src/commands/all.ts";
-import { usageCode } from "../src/ui/terminal.ts";
+import { runCommandLine } from "../src/command-line.ts";
 import type { Result } from "./support.ts";
 
 /** Runs `work` and collects what it prints. */
@@ -21,18 +19,7 @@ export async function captured<T>(
 
 /** As `dmkit ARGS…`, without a process: what it prints, and its exit code. */
 export async function cli(...args: string[]): Promise<Result> {
-  let code = 0;
-  const program = new Command("dmkit").exitOverride();
-  await addCommands(program, args[0], (result) => (code = result));
-  for (const command of program.commands) command.exitOverride();
-  const { stdout, stderr } = await captured(async () => {
-    try {
-      await program.parseAsync(args, { from: "user" });
-    } catch (error) {
-      if (!(error instanceof CommanderError)) throw error;
-      code = error.exitCode === 0 ? 0 : usageCode(args[0]);
-    }
-  });
+  const { value: code, stdout, stderr } = await captured(() => runCommandLine(args));
   return { code, stdout, stderr };
 }
 

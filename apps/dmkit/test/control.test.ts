@@ -109,7 +109,7 @@ describe("verbs", () => {
     const made = await run("/bin/sh", ["-c", shell, process.execPath, main, control], { cwd: folder });
     expect(made).toMatchObject({ code: 0, stderr: "" });
     expect(await ok("status", "z")).toBe("0 8 zero\n8 8 error\n");
-    expect(await dmkit(["create", "y", "-C", control])).toMatchObject({ code: 1 });
+    expect(await dmkit(["create", "y", "-C", control])).toMatchObject({ code: 2 });
   });
 
   it("suspend, exchange a table and resume with a client in the middle", async () => {

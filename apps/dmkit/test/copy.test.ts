@@ -195,17 +195,24 @@ describe("what a command leaves behind", () => {
     const uri = await served(failing());
     const folder = tempFolder();
     const at = (name: string): string => join(folder, name);
-    await expect(cli("copy", "-q", uri, at("new"))).rejects.toMatchObject({ code: "EIO" });
+    expect(await cli("copy", "-q", uri, at("new"))).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining("(EIO)"),
+    });
     await cli("cow", "create", at("map"), at("img"), "--size", "16M");
     const before = readdirSync(folder).toSorted();
-    await expect(cli("cow", "flatten", "-q", at("new"), uri, at("map"), at("img"))).rejects.toMatchObject({
-      code: "EIO",
+    expect(await cli("cow", "flatten", "-q", at("new"), uri, at("map"), at("img"))).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining("(EIO)"),
     });
     expect(readdirSync(folder).toSorted()).toEqual(before);
     // One that was there stays.
     writeFileSync(at("old"), "");
     truncateSync(at("old"), 16 * MIB);
-    await expect(cli("copy", "-q", uri, at("old"))).rejects.toMatchObject({ code: "EIO" });
+    expect(await cli("copy", "-q", uri, at("old"))).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining("(EIO)"),
+    });
     expect(statSync(at("old")).size).toBe(16 * MIB);
   });
 
@@ -244,9 +251,9 @@ describe("what a command leaves behind", () => {
     writeFileSync(at("other"), Buffer.alloc(64 * 1024));
     await cli("cow", "create", at("w.map"), at("w.img"), "--size", "64K");
     const words = ["cow", "flatten", "-q", at("base"), at("other"), at("w.map"), at("w.img")];
-    await expect(cli(...words)).rejects.toMatchObject({
-      code: "EFORMAT",
-      hint: expect.stringContaining("--force"),
+    expect(await cli(...words)).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/\(EFORMAT\)[^]*--force/),
     });
     expect(readFileSync(at("base")).equals(Buffer.alloc(64 * 1024, "base"))).toBe(true);
     expect((await cli(...words, "--force")).code).toBe(0);
@@ -285,8 +292,9 @@ describe("what a command leaves behind", () => {
     await flat.read(0, start);
     await flat.close();
     expect(start).toEqual(Buffer.alloc(512, 6));
-    await expect(cli("cow", "flatten", "--from", from, at("other"), ...stack)).rejects.toMatchObject({
-      code: "ENOENT",
+    expect(await cli("cow", "flatten", "--from", from, at("other"), ...stack)).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining("(ENOENT)"),
     });
   });
 });

@@ -92,16 +92,16 @@ describe("dmkit publish, pull, image", () => {
     const pulled = join(folder, "pulled.img");
     expect((await cli("pull", "-q", at(`p/golden@${first.digest}`), pulled)).code).toBe(0);
     expect(readFileSync(pulled).equals(contents)).toBe(true);
-    await expect(cli("pull", "-q", at("p/golden:v2"), pulled)).rejects.toMatchObject({ code: "EFORMAT" });
+    expect((await cli("pull", "-q", at("p/golden:v2"), pulled)).stderr).toContain("(EFORMAT)");
     expect(readFileSync(pulled).equals(contents)).toBe(true);
     expect((await cli("pull", "-q", "--force", at("p/golden:v2"), pulled)).code).toBe(0);
     expect(readFileSync(pulled).equals(readFileSync(join(folder, "golden.img")))).toBe(true);
     // All of it is young.
     expect(await printed("image", "gc", at("p"))).toMatchObject({ blobs: 0, manifests: 0 });
     expect((await cli("image", "untag", at("p/golden:stable"))).code).toBe(0);
-    await expect(cli("image", "info", at("p/golden:stable"))).rejects.toMatchObject({
-      hint: "Its tags: latest, v2.",
-    });
+    expect((await cli("image", "info", at("p/golden:stable"))).stderr).toContain(
+      "\n  Its tags: latest, v2.\n",
+    );
     const key = [...server.objects.keys()].find((name) => name.startsWith("p/blobs/")) ?? "";
     server.objects.delete(key);
     const verified = await cli("image", "verify", "-q", at("p/golden"));
@@ -132,9 +132,9 @@ describe("dmkit publish, pull, image", () => {
     writeFileSync(join(folder, "file"), "x");
     for (const verb of ["ls", "gc"]) {
       for (const name of ["nothing", "file"]) {
-        await expect(cli("image", verb, join(folder, name))).rejects.toMatchObject({ code: "ENOENT" });
+        expect((await cli("image", verb, join(folder, name))).stderr).toContain("(ENOENT)");
       }
-      await expect(cli("image", verb, "s3:/bucket")).rejects.toMatchObject({ code: "EPARSE" });
+      expect((await cli("image", verb, "s3:/bucket")).code).toBe(2);
     }
     expect(readdirSync(folder)).toEqual(["file"]);
   });

@@ -165,7 +165,7 @@ describe("a log", () => {
     const served = await dmkit(["serve", "--at", String(last - 2), cache, backing, "--run", command]);
     expect(served.code, served.stderr).toBe(0);
     expect(readFileSync(copied).equals(shown)).toBe(true);
-    expect((await dmkit(["serve", "--at", "1", cache])).code).toBe(1);
+    expect((await dmkit(["serve", "--at", "1", cache])).code).toBe(2);
     expect([state(cache), state(backing)]).toEqual(before);
     await ok("replay", cache, backing, "--until", String(last - 2), "-q");
     expect(readFileSync(backing).equals(shown)).toBe(true);

@@ -126,7 +126,7 @@ export function describeRange(spec: OptionSpec): string {
 }
 
 function maximum(value: number): string {
-  return value >= Number.MAX_SAFE_INTEGER ? "" : String(value);
+  return String(Math.min(value, Number.MAX_SAFE_INTEGER));
 }
 
 /** One option from the text of a table word or a named value; throws `EPARSE` with the range. */

@@ -19,14 +19,16 @@ export function parseSize(text: string): number {
   const match = /^(\d+(?:\.\d+)?)\s*([a-z]?)(?:i?b)?$/i.exec(text.trim());
   const unit = units[match?.[2]?.toLowerCase() ?? "?"];
   const bytes = unit === undefined ? Number.NaN : Number(match?.[1]) * unit;
-  if (!Number.isSafeInteger(bytes)) {
-    throw new BlockIoError(`"${text}" is not a size`, {
-      code: "EPARSE",
-      op: "parse",
-      hint: "Write a number of bytes, or one with a unit: 512, 64K, 1.5M, 10G, 2T; 8s is 8 sectors of 512 bytes.",
-    });
-  }
-  return bytes;
+  if (Number.isSafeInteger(bytes)) return bytes;
+  const refuse = (reason: string, hint: string): BlockIoError =>
+    new BlockIoError(`"${text}" ${reason}`, { code: "EPARSE", op: "parse", hint });
+  if (bytes > Number.MAX_SAFE_INTEGER)
+    throw refuse("is too large for a size", `Sizes are 0 … ${Number.MAX_SAFE_INTEGER} bytes.`);
+  if (Number.isFinite(bytes)) throw refuse("is no whole number of bytes", "Write it in a smaller unit.");
+  throw refuse(
+    "is not a size",
+    "Write a number of bytes, or one with a unit: 512, 64K, 1.5M, 10G, 2T; 8s is 8 sectors of 512 bytes.",
+  );
 }
 
 /** The shortest exact way to write a size: 65536 is `64K`, 1000 is `1000`. */

@@ -86,7 +86,12 @@ function parseLine(words: readonly string[], registry: TargetRegistry): Segment 
 
 function checkPlace({ start, length }: Segment, end: number): void {
   if (length === 0) throw problem("the length is 0 sectors", "Give the number of 512-byte sectors.");
-  if (length > MAX_SECTORS - start) throw problem("the segment ends beyond what can be addressed", undefined);
+  if (length > MAX_SECTORS - start) {
+    throw problem(
+      `${length} sectors from sector ${start} on end beyond what can be addressed`,
+      `The last line may end at sector ${MAX_SECTORS}.`,
+    );
+  }
   if (start === end) return;
   const what = start < end ? "overlaps the line before it" : "leaves a gap after the line before it";
   throw problem(
@@ -100,7 +105,7 @@ function sectorNumber(name: string, word: string): number {
   if (value <= MAX_SECTORS) return value;
   throw problem(
     `${name} "${word}" is not a number of sectors`,
-    "Sectors are whole numbers; a sector has 512 bytes.",
+    `Sectors are whole numbers, 0 … ${MAX_SECTORS}; a sector has 512 bytes.`,
   );
 }
 

@@ -4,7 +4,7 @@ import { dirname } from "node:path";
 import { BlockIoError } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { runCopyBench } from "../bench/copy.ts";
-import { groups } from "../bench/groups.ts";
+import { DEVICE_SIZE, groups } from "../bench/groups.ts";
 import { endClients } from "../bench/leftovers.ts";
 import { printTable } from "../bench/report.ts";
 import { type BenchOptions, type BenchReport, runBench } from "../bench/run.ts";
@@ -49,7 +49,7 @@ export function addBench(program: Command, finish: (code: number) => void): void
     .option("-w, --work <text>", "only loads whose name contains this; repeat it for more", repeated, [])
     .option("--rounds <n>", "measurements of each", integer(1, 100), 3)
     .option("--seconds <s>", "time of each measurement", integer(1, 600), 4)
-    .option("--span <size>", "bytes of the device to use", size(2 ** 20, 2 ** 20), 256 * 2 ** 20)
+    .option("--span <size>", "bytes of the device to use", size(2 ** 20, 2 ** 20, DEVICE_SIZE), 256 * 2 ** 20)
     .option("--quick", "fewer loads, two seconds each", false)
     .option("--json <file>", "also write the results as JSON")
     .addHelpText("after", examples)
@@ -60,7 +60,6 @@ export function addBench(program: Command, finish: (code: number) => void): void
 }
 
 async function bench(flags: BenchFlags): Promise<number> {
-  if (!isInstalled("fio")) throw usage("fio is not installed", "Install it, e.g. with: apt-get install fio");
   const chosen =
     flags.device.length === 0 ? groups : groups.filter(({ name }) => flags.device.includes(name));
   const loads = works.filter(
@@ -70,6 +69,10 @@ async function bench(flags: BenchFlags): Promise<number> {
   const copying = flags.work.length === 0 && (flags.device.length === 0 || flags.device.includes("copy"));
   if (!copying && (chosen.length === 0 || loads.length === 0))
     throw usage("nothing is left to measure", "See: dmkit bench --help");
+  if (!isInstalled("fio")) {
+    const hint = "Install it, e.g. with: apt-get install fio";
+    throw new BlockIoError("fio is not installed", { code: "ENOENT", hint });
+  }
   const done = await endedBySignal("bench", (signal) => {
     signal.addEventListener("abort", endClients, { once: true });
     return measure(flags, { groups: chosen, works: loads, signal }, copying);
@@ -108,5 +111,5 @@ async function measure(
 }
 
 function usage(reason: string, hint: string): BlockIoError {
-  return new BlockIoError(reason, { code: "EINVAL", hint });
+  return new BlockIoError(reason, { code: "EPARSE", hint });
 }

@@ -36,7 +36,7 @@ export function addCopy(program: Command, finish: (code: number) => void): void 
     .argument("<source>", "what to copy; opened read-only")
     .argument("<destination>", "where to; created if it is a path that does not exist")
     .option("--requests <n>", "requests in flight", integer(1, 1024), 16)
-    .option("--request-size <size>", "bytes of each request", size(4096, 4096), 256 * 1024)
+    .option("--request-size <size>", "bytes of each request", size(4096, 4096, 32 * 2 ** 20), 256 * 1024)
     .option("--destination-is-zero", "trust that the destination reads as zeroes, and write no holes", false)
     .option("--json", "print the result as JSON", false)
     .option("-q, --quiet", "show no progress", false)

@@ -17,7 +17,7 @@ import { CANCELLED, printJson, tellCancelled } from "../offline/work.ts";
 import { endedBySignal } from "../ui/interrupt.ts";
 import { startProgress } from "../ui/progress.ts";
 import { exitCodes } from "../ui/terminal.ts";
-import { integer, size } from "./values.ts";
+import { integer, powerOfTwo } from "./values.ts";
 
 interface PublishFlags {
   readonly chunkSize?: number;
@@ -63,7 +63,7 @@ export function addPublish(program: Command, finish: (code: number) => void): vo
     .option(
       "--chunk-size <size>",
       "64K to 4M, a power of two (default: as before, or 512K)",
-      size(65_536, 65_536),
+      powerOfTwo(2 ** 16, 2 ** 22),
     )
     .addOption(new Option("--codec <name>", "how chunks are compressed").choices(blobCodecs).default("zstd"))
     .option(

@@ -28,7 +28,8 @@ export class Params {
     const value = this.#take(name);
     if (value === undefined) return undefined;
     if (typeof value === "number" && Number.isInteger(value) && value >= min && value <= max) return value;
-    return this.#refuse(name, `must be a whole number from ${min} to ${max}`);
+    const given = JSON.stringify(value)?.slice(0, 100);
+    return this.#refuse(name, `must be a whole number from ${min} to ${max}, not ${given}`);
   }
 
   words(name: string): readonly string[] {

@@ -14,7 +14,7 @@ import {
   printable,
   realEnvironment,
 } from "@dmkit/block-io";
-import { fsckCodes, printError } from "../ui/terminal.ts";
+import { exitCodeOf, fsckCodes, printError } from "../ui/terminal.ts";
 import { type ImageWords, type OpenImage, type OpenOptions, usage, withImage } from "./image.ts";
 import { withImageUndo } from "./undo/session.ts";
 import { interruptible, print, printJson } from "./work.ts";
@@ -158,8 +158,7 @@ function exitCode({ findings, checked, cancelled, error }: Report): number {
   if (findings.some((finding) => matters(finding) && finding.outcome !== "repaired")) code |= fsckCodes.left;
   if (cancelled) code |= fsckCodes.cancelled;
   if (error !== undefined) {
-    const wrong = !checked && error instanceof BlockIoError && error.code === "EPARSE";
-    code |= wrong ? fsckCodes.usage : fsckCodes.operational;
+    code |= checked ? fsckCodes.operational : exitCodeOf(error, "fsck");
   }
   return code;
 }

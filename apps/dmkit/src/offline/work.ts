@@ -1,23 +1,11 @@
 /** Long offline work: progress, an interrupt that ends it at a safe place, and errors as exit codes. */
-import {
-  BlockIoError,
-  type OfflineWork,
-  printableJson,
-  printableLines,
-  realEnvironment,
-} from "@dmkit/block-io";
+import { type OfflineWork, printableJson, printableLines, realEnvironment } from "@dmkit/block-io";
 import { endedBySignal } from "../ui/interrupt.ts";
 import { startRatio } from "../ui/progress.ts";
-import { exitCodes, printError } from "../ui/terminal.ts";
+import { exitCodeOf, printError } from "../ui/terminal.ts";
 
 /** What a command that was interrupted ends with; the checkers have their own. */
 export const CANCELLED = 130;
-
-/** How a command tells what went wrong. */
-export interface FailureCodes {
-  readonly error: number;
-  readonly usage: number;
-}
 
 /**
  * Runs work that an interrupt ends.
@@ -45,13 +33,13 @@ export function tellCancelled(label: string): number {
   return CANCELLED;
 }
 
-/** Prints what `run` throws; the exit code. Texts that cannot be understood are wrong usage. */
-export async function failing(run: () => Promise<number>, codes: FailureCodes = exitCodes): Promise<number> {
+/** Prints what `run` throws; the exit code. */
+export async function failing(run: () => Promise<number>): Promise<number> {
   try {
     return await run();
   } catch (error) {
     printError(error);
-    return error instanceof BlockIoError && error.code === "EPARSE" ? codes.usage : codes.error;
+    return exitCodeOf(error);
   }
 }
 

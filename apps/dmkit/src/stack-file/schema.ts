@@ -128,7 +128,8 @@ function choice<const Choice extends string>(choices: readonly Choice[]): Schema
 }
 
 /** Bytes, whole sectors, more than 0. */
-const size: Schema<number> = scalar("a size such as 64M or 10G, in multiples of 512 bytes", (value) => {
+const sizes = `a size such as 64M or 10G: 512 … ${Number.MAX_SAFE_INTEGER - 511} bytes, in multiples of 512`;
+const size: Schema<number> = scalar(sizes, (value) => {
   const bytes = typeof value === "number" ? value : parseSize(wordOf(value) ?? "");
   return Number.isSafeInteger(bytes) && bytes > 0 && bytes % 512 === 0 ? bytes : undefined;
 });

@@ -9,7 +9,7 @@ import {
 } from "@dmkit/block-io";
 import { end } from "./end.ts";
 
-/** Exit codes of all commands but the offline checkers. */
+/** Exit codes of all commands but fsck. `usage` is for what cannot be understood, wherever it was written: `EPARSE`. */
 export const exitCodes = { ok: 0, error: 1, usage: 2 } as const;
 
 /** Exit codes of fsck; bits that are added. */
@@ -22,9 +22,21 @@ export const fsckCodes = {
   cancelled: 32,
 } as const;
 
+/** What help says of them; README has it in full. */
+export const exitHelp = `
+Exit status: 0 all went well; 1 an error; 2 wrong usage: words, a table, a stack file or a size that cannot be
+understood; 130 interrupted. dmkit fsck has its own, see dmkit fsck --help; serve --run has that of its command.
+`;
+
 /** What wrong usage ends with: the checker has the exit codes of fsck. */
 export function usageCode(command: string | undefined): number {
   return command === "fsck" ? fsckCodes.usage : exitCodes.usage;
+}
+
+/** What a command ends with that throws this. */
+export function exitCodeOf(error: unknown, command?: string): number {
+  if (error instanceof BlockIoError && error.code === "EPARSE") return usageCode(command);
+  return command === "fsck" ? fsckCodes.operational : exitCodes.error;
 }
 
 const levels: readonly LogLevel[] = ["debug", "info", "warn", "error"];

@@ -3,7 +3,7 @@ import { BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io
 import { type NbdUri, formatNbdUri, parseNbdUri } from "../uri.ts";
 import type { LinkOptions } from "./link.ts";
 import type { DeviceChoices } from "./terms.ts";
-import { splitNbdUri } from "./uri-options.ts";
+import { MAX_SECONDS, splitNbdUri } from "./uri-options.ts";
 
 export interface NbdClientOptions {
   /** Clock, random numbers and log; the real ones unless given. */
@@ -41,7 +41,6 @@ export interface CheckedOptions {
 
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;
-const MAX_SECONDS = 1_000_000;
 
 /** Throws `EPARSE` or `ENOTSUP` for the URI, `EINVAL` for an option that is out of its range. */
 export function checkOptions(target: string | NbdUri, given: NbdClientOptions): CheckedOptions {

@@ -11,6 +11,9 @@ import { BlockIoError, parseSize } from "@dmkit/block-io";
 import { formatNbdUri, parseNbdUri } from "../uri.ts";
 import type { NbdClientOptions } from "./options.ts";
 
+/** The longest time that can be given. */
+export const MAX_SECONDS = 1_000_000;
+
 type UriOptions = Omit<NbdClientOptions, "environment" | "readOnly">;
 
 /** Parameter, option, how its value is read, and its range in words. */
@@ -20,7 +23,7 @@ const parameters: Readonly<
   reconnect: {
     option: "reconnect",
     read: (value) => (value === "off" ? "off" : decimal(value)),
-    takes: "seconds that requests wait for a lost server, or off",
+    takes: `0 … ${MAX_SECONDS} seconds that requests wait for a lost server, or off`,
   },
   "replay-buffer": {
     option: "replayBuffer",
@@ -28,7 +31,7 @@ const parameters: Readonly<
     takes: "a size from 1M to 4G, or 0: unflushed writes kept to be repeated after a loss",
   },
   connections: { option: "connections", read: decimal, takes: "1 … 16" },
-  "connect-timeout": { option: "connectTimeout", read: decimal, takes: "seconds" },
+  "connect-timeout": { option: "connectTimeout", read: decimal, takes: `0.001 … ${MAX_SECONDS} seconds` },
   "whole-blocks": {
     option: "wholeBlocks",
     read: flag,

@@ -1,0 +1,42 @@
+/** One run of the command line: subcommands, errors to texts, exit codes. */
+import { readFileSync } from "node:fs";
+import { printable } from "@dmkit/block-io";
+import { Command, CommanderError } from "commander";
+import { addCommands } from "./commands/all.ts";
+import { StackFileError, describeProblem } from "./stack-file/problem.ts";
+import { exitCodeOf, exitCodes, exitHelp, printError, usageCode } from "./ui/terminal.ts";
+
+const manifest = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as {
+  version: string;
+};
+
+/** Carries out a command, tells what went wrong, and says what the process is to end with. @param words after `dmkit`. */
+export async function runCommandLine(words: readonly string[]): Promise<number> {
+  let code: number = exitCodes.ok;
+  const finish = (result: number): void => {
+    code = result;
+  };
+  const program = new Command("dmkit")
+    .description("device-mapper in user space: serve, stack and copy block devices")
+    .version(manifest.version)
+    .showHelpAfterError("(see --help)")
+    .configureHelp({ showGlobalOptions: true })
+    .addHelpText("after", exitHelp)
+    .exitOverride();
+  const [name] = words;
+  await addCommands(program, name, finish);
+  // Subcommands do not inherit this, and without it they would end the process by themselves.
+  for (const command of program.commands) command.exitOverride().showHelpAfterError("(see --help)");
+  try {
+    await program.parseAsync(words, { from: "user" });
+    return code;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : usageCode(name);
+    if (error instanceof StackFileError) {
+      for (const problem of error.problems) process.stderr.write(`${printable(describeProblem(problem))}\n`);
+    } else {
+      printError(error);
+    }
+    return exitCodeOf(error, name);
+  }
+}

@@ -1,0 +1,126 @@
+/** Words that cannot be understood: every command ends with the status of wrong usage, and what is out of range is told its range. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { BlockIoError, parseOption, parseTable } from "@dmkit/block-io";
+import { openNbd } from "@dmkit/nbd";
+import { afterAll, describe, expect, it } from "vitest";
+import { Params } from "../src/control/params.ts";
+import { parseStack } from "../src/stack-file/read.ts";
+import { targets } from "../src/targets.ts";
+import { exitCodeOf } from "../src/ui/terminal.ts";
+import { cli } from "./cli.ts";
+import { dmkit } from "./support.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "dmkit-test-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe("the exit status", () => {
+  it("is that of wrong usage for all commands alike", async () => {
+    writeFileSync(join(folder, "stack.yaml"), "devices: 5\n");
+    writeFileSync(join(folder, "a.img"), Buffer.alloc(2 ** 20));
+    const at = (name: string): string => join(folder, name);
+    const lines = [
+      ["serve", "-t", "0 8 linear a.img"],
+      ["serve", "-n", "x", at("a.img"), at("b.img")],
+      ["serve", at("stack.yaml")],
+      ["stack", "check", at("stack.yaml")],
+      ["copy", "nbd://host:99999/x", at("b.img")],
+      ["copy", "mem:1X", at("b.img")],
+      ["publish", at("a.img"), "s3://"],
+      ["pull", "s3://", at("b.img")],
+      ["image", "info", "s3://"],
+      ["info", "nbd://host?connections=many"],
+      ["cow", "create", at("m"), at("d")],
+      ["cow", "info", at("a.img"), "99999999999999999999"],
+      ["replay", "--undo", at("u"), "--overlay", at("o"), at("a.img"), at("b.img")],
+      ["bench", "peers", "-d", "tape"],
+    ];
+    for (const words of lines) {
+      const { code, stderr } = await cli(...words);
+      expect([words, code, stderr]).toEqual([words, 2, expect.stringMatching(/\S/)]);
+    }
+  });
+
+  it("is another for what went wrong, and of its own for fsck", async () => {
+    const error = (code: "EPARSE" | "EIO"): BlockIoError => new BlockIoError("x", { code });
+    expect([error("EPARSE"), error("EIO"), new Error("x")].map((one) => exitCodeOf(one))).toEqual([2, 1, 1]);
+    expect([error("EPARSE"), error("EIO")].map((one) => exitCodeOf(one, "fsck"))).toEqual([16, 8]);
+    expect((await cli("copy", join(folder, "none"), join(folder, "new"))).code).toBe(1);
+    expect((await cli("--help")).stdout).toContain("2 wrong usage");
+    // The same in a process.
+    expect((await dmkit(["serve", "--at", "1", join(folder, "a.img")])).code).toBe(2);
+  });
+});
+
+describe("what is out of range is told the range, and what was given", () => {
+  it.each([
+    ["serve --create", "16P", "from 512 to 9007199254740480"],
+    ["serve --create", "1000", "a multiple of 512"],
+    ["serve --port", "99999", "from 0 to 65535"],
+    ["serve --max-connections", "0", "from 1 to 100000"],
+    ["serve --shutdown-timeout", "3601", "from 0 to 3600"],
+    ["serve --at", "9007199254740992", "from 0 to 9007199254740991"],
+    ["copy --requests", "1025", "from 1 to 1024"],
+    ["copy --request-size", "64M", "from 4K to 32M"],
+    ["publish --chunk-size", "8M", "from 64K to 4M"],
+    ["publish --chunk-size", "192K", "a power of two"],
+    ["bench --span", "2G", "from 1M to 1G"],
+    ["top --interval", "0", "from 1 to 3600"],
+    ["cow create --size", "99999999P", "from 512 to 9007199254740480"],
+    ["remove --timeout", "-1", "from 0 to 3600"],
+  ])("%s %s", async (words, value, range) => {
+    const { code, stderr } = await cli(...words.split(" "), value);
+    expect(code).toBe(2);
+    expect(stderr).toContain(`'${value}'`);
+    expect(stderr).toContain(range);
+  });
+
+  const hinted = (work: () => unknown): string => {
+    try {
+      work();
+    } catch (error) {
+      return `${(error as Error).message} ${(error as BlockIoError).hint}`;
+    }
+    return "nothing was thrown";
+  };
+
+  it.each([
+    ["99999999999999999999 8 zero", "99999999999999999999", "0 … 17592186044415"],
+    ["0 17592186044416 zero", "17592186044416", "0 … 17592186044415"],
+    ["0 8 linear a 99999999999999999999", "99999999999999999999", "0 … 17592186044415"],
+    ["0 8 image a/b 2 cache_size 9P", '"9P"', "16777216 … 9007199254740991"],
+  ])("in the table %s", (line, value, range) => {
+    const told = hinted(() => parseTable(line, targets));
+    expect(told).toContain(value);
+    expect(told).toContain(range);
+  });
+
+  it("in a stack file", () => {
+    const text =
+      "devices:\n  a: { file: a.img, create: 16P }\nshutdown-timeout: 9999\nlisten: [{ port: 70000 }]\n";
+    const { problems = [] } = parseStack({ text, file: join(folder, "s.yaml") });
+    const told = problems.map(({ what, allowed }) => `${what} ${allowed}`);
+    expect(told).toEqual([
+      expect.stringMatching(/"16P".* 512 … 9007199254740480 bytes/),
+      expect.stringMatching(/9999 .*0 … 3600/),
+      expect.stringMatching(/70000 .*0 … 65535/),
+    ]);
+  });
+
+  it("in a size, a reference, a request and a URI", async () => {
+    expect(hinted(() => parseOption("n", { type: "size", min: 1, max: 8, help: "" }, "16P"))).toContain(
+      "1 … 8",
+    );
+    expect(hinted(() => new Params({ timeout: 9999 }).integer("timeout", 0, 3600))).toContain(
+      "to 3600, not 9999",
+    );
+    await expect(openNbd("nbd://h?reconnect=9999999999", {})).rejects.toMatchObject({
+      hint: expect.stringContaining("0 … 1000000"),
+    });
+    await expect(openNbd("nbd://h?connections=17", {})).rejects.toMatchObject({
+      message: expect.stringContaining("17"),
+      hint: expect.stringContaining("1 to 16"),
+    });
+  });
+});
