@@ -38,13 +38,13 @@ const bans = [
   [
     "time and chance are injected",
     /\b(setTimeout|setInterval|setImmediate|Date\.now|performance\.now|Math\.random|process\.hrtime)\b/,
-    /block-io\/src\/(environment\.ts|testing\/)|object-store\/src\/testing\/|apps\/dmkit\/src\/|compressor\/src\//,
+    /block-io\/src\/(contract\/environment\.ts|testing\/)|object-store\/src\/testing\/|apps\/dmkit\/src\/|compressor\/src\//,
     "take the clock, scheduler or random numbers from the Environment",
   ],
   [
     "only format/ and codecs know bytes",
     /\b(DataView|read(U?Int|BigU?Int|Float|Double)\w*\(|write(U?Int|BigU?Int|Float|Double)\w*\(|[gs]etBigU?int64|[gs]et(U16|U32|U64)\()/,
-    /\/format\/|\/format\.ts|block-io\/src\/(bytes\.ts|index\.ts|testing\/)|nbd\/src\/protocol|compressor\/src\/|\/bench\//,
+    /\/format\/|\/format\.ts|block-io\/src\/(bytes\/|index\.ts|testing\/)|nbd\/src\/protocol|compressor\/src\/|\/bench\//,
     "move it to the package's format/ folder",
   ],
   [

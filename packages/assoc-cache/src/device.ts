@@ -48,7 +48,7 @@ export class AssocCacheDevice extends GuardedTarget {
   readonly #reader: Reader;
   readonly #writer: Writer;
   readonly #sourcePath: SourcePath;
-  #suspended = false;
+  #isResting = false;
 
   constructor(state: CacheState, metadata: Metadata, tuning: Tuning) {
     super(state.name, state.size, limitsOf(state));
@@ -160,19 +160,14 @@ export class AssocCacheDevice extends GuardedTarget {
     else yield* this.state.source.extents(offset, length);
   }
 
-  override async suspend(): Promise<void> {
-    await super.suspend();
-    if (this.#suspended) return;
-    this.#suspended = true;
-    await this.cleaner.pause();
+  protected override doSuspend(): Promise<void> {
+    this.#isResting = true;
+    return this.cleaner.pause();
   }
 
-  override async resume(): Promise<void> {
-    if (this.#suspended) {
-      this.#suspended = false;
-      if (!this.state.readOnly) this.cleaner.resume();
-    }
-    await super.resume();
+  protected override async doResume(): Promise<void> {
+    this.#isResting = false;
+    if (!this.state.readOnly) this.cleaner.resume();
   }
 
   async storage(): Promise<readonly StorageFacts[]> {
@@ -237,7 +232,7 @@ export class AssocCacheDevice extends GuardedTarget {
 
   /** Writes back all blocks that are dirty now. */
   async clean(): Promise<void> {
-    if (this.#suspended) {
+    if (this.#isResting) {
       throw this.#refusal("EBUSY", "the cache is suspended", "Resume it first.");
     }
     await this.cleaner.cleanAll();
@@ -260,7 +255,6 @@ export class AssocCacheDevice extends GuardedTarget {
   protected override async doClose(): Promise<void> {
     const { state, metadata, cleaner } = this;
     if (state.readOnly) return;
-    if (this.#suspended) cleaner.resume();
     const before = state.statistics.writtenBack;
     let problem: unknown = this.failure;
     if (problem === undefined && state.cacheError === undefined && state.frames.dirty > 0) {
@@ -343,7 +337,6 @@ function settingsOf(tuning: Tuning, { frames, blockBytes }: CacheState): Cleaner
 
 const noWrites: Partial<Capabilities> = {
   readOnly: true,
-  fua: "none",
   discard: "none",
   discardZeroes: false,
   writeZeroes: "none",
@@ -360,6 +353,6 @@ function limitsOf({ source, cache, readOnly }: CacheState): Limits {
     physicalBlockSize,
     optimalTransfer: Math.ceil(limits.optimalTransfer / physicalBlockSize) * physicalBlockSize,
     discardGranularity: Math.max(limits.discardGranularity, logicalBlockSize),
-    capabilities: { ...limits.capabilities, fua: "emulated", ...(readOnly ? noWrites : {}) },
+    capabilities: { ...limits.capabilities, fua: "native", ...(readOnly ? noWrites : {}) },
   };
 }

@@ -4,7 +4,7 @@
  * `process.exit` waits for the thread pool, and so for ever for a read, write or sync of storage that does not
  * answer: neither an error nor a signal could end such a process.
  */
-import { native } from "./native.ts";
+import { native } from "./devices/native.ts";
 
 /**
  * Ends the process with an exit code from 0 to 255. Nothing runs after it, not even handlers of `exit`: what is to be

@@ -7,9 +7,10 @@ export {
   errorCodes,
   isErrorCode,
   isOutOfSpace,
+  refuse,
   toBlockIoError,
   worstOf,
-} from "./errors.ts";
+} from "./contract/errors.ts";
 export {
   type Ability,
   type BlockDevice,
@@ -27,7 +28,7 @@ export {
   plainLimits,
   storageOf,
   withCapabilities,
-} from "./device.ts";
+} from "./contract/device.ts";
 export {
   type Clock,
   type Environment,
@@ -39,20 +40,21 @@ export {
   realEnvironment,
   silentLogger,
   sleep,
-} from "./environment.ts";
+} from "./contract/environment.ts";
 export { endProcess } from "./end-process.ts";
 export {
   type ByteRange,
   type Claim,
   type Claimant,
+  type DeviceUse,
   type Holder,
   type Use,
   Claims,
   claims,
-} from "./claims.ts";
-export { STREAMS, Streams } from "./streams.ts";
-export { type Gate, makeGate } from "./gate.ts";
-export { GuardedDevice, sectorsOf, zeroes } from "./guard.ts";
+} from "./below/claims.ts";
+export { STREAMS, Streams } from "./dm/streams.ts";
+export { type Gate, makeGate } from "./sync/gate.ts";
+export { GuardedDevice } from "./contract/guard.ts";
 export {
   type Health,
   type HealthState,
@@ -61,7 +63,7 @@ export {
   healthy,
   wholeStory,
   worstHealth,
-} from "./health.ts";
+} from "./contract/health.ts";
 export type {
   Detected,
   ImageDevices,
@@ -77,10 +79,11 @@ export type {
   MapStrip,
   OfflineWork,
   ProblemSeverity,
-} from "./image-format.ts";
-export { type RangeGrant, RangeLock } from "./range-lock.ts";
-export { ByteAccess } from "./byte-access.ts";
-export { witnessBlocks, witnessOf } from "./witness.ts";
+} from "./dm/image.ts";
+export { type RangeGrant, RangeLock } from "./sync/range-lock.ts";
+export { sectorsOf, zeroes } from "./bytes/zeroes.ts";
+export { ByteAccess } from "./bytes/byte-access.ts";
+export { witnessBlocks, witnessOf } from "./below/witness.ts";
 export {
   type Area,
   type Contents,
@@ -92,21 +95,34 @@ export {
   notBlank,
   requireBlank,
   requireNoCache,
-} from "./blank.ts";
-export { getU16, getU32, getU64, getU8, isZero, setU16, setU32, setU64, setU8, tryU64 } from "./bytes.ts";
+} from "./below/blank.ts";
+export {
+  getU16,
+  getU32,
+  getU64,
+  getU8,
+  isZero,
+  setU16,
+  setU32,
+  setU64,
+  setU8,
+  tryU64,
+} from "./bytes/bytes.ts";
 export { type MemoryDeviceOptions, MemoryDevice } from "./devices/memory.ts";
 export { MemoryOverlay, anyReadOnly } from "./devices/memory-overlay.ts";
 export { FileDevice } from "./devices/file.ts";
 export { type FileDeviceOptions, openFile } from "./devices/file-open.ts";
-export { FlushGroup } from "./flush-group.ts";
-export { SpaceWatch } from "./space-watch.ts";
-export { Turnstile } from "./turnstile.ts";
-export { Bitmap } from "./bitmap.ts";
-export { BufferPool } from "./buffer-pool.ts";
-export { type Crc32c, acceleratedCrc32c, crc32c, portableCrc32c, rawCrc32c } from "./crc32c.ts";
-export { latencyBucket } from "./latency.ts";
-export { describeSize, formatSize, parseSize } from "./size.ts";
-export { printable, printableJson, printableLines, shellQuote } from "./text.ts";
+export { inParallel, join } from "./sync/join.ts";
+export { Signal } from "./sync/signal.ts";
+export { FlushGroup } from "./sync/flush-group.ts";
+export { SpaceWatch } from "./below/space-watch.ts";
+export { Turnstile } from "./sync/turnstile.ts";
+export { Bitmap } from "./bytes/bitmap.ts";
+export { BufferPool } from "./sync/buffer-pool.ts";
+export { type Crc32c, acceleratedCrc32c, crc32c, portableCrc32c, rawCrc32c } from "./bytes/crc32c.ts";
+export { latencyBucket } from "./bytes/latency.ts";
+export { describeSize, formatSize, parseSize } from "./bytes/size.ts";
+export { printable, printableJson, printableLines, shellQuote } from "./bytes/text.ts";
 export {
   type ChoiceOption,
   type DeviceOption,
@@ -123,7 +139,7 @@ export {
   describeRange,
   parseOption,
   parseOptions,
-} from "./options.ts";
+} from "./dm/options.ts";
 export {
   type Controls,
   type Facts,
@@ -136,7 +152,7 @@ export {
   tunableNamed,
   tunablesOf,
   unknownMessage,
-} from "./controls.ts";
+} from "./dm/controls.ts";
 export {
   type AnyTarget,
   type OpenContext,
@@ -149,28 +165,27 @@ export {
   printNamed,
   splitSector,
   requireRoom,
-} from "./target.ts";
-export { TargetRegistry } from "./registry.ts";
-export { type Segment, parseTable, printTable, quoteTableWord, tableLength } from "./table.ts";
+} from "./dm/target.ts";
+export { TargetRegistry } from "./dm/registry.ts";
+export { type Segment, parseTable, printTable, quoteTableWord, tableLength } from "./dm/table.ts";
 export {
   type Access,
   type DeviceOpener,
   type DeviceSchemes,
-  type DeviceUse,
   type LowerOptions,
   type UseOptions,
   LowerDevices,
   builtinSchemes,
   identityOf,
   schemeOf,
-} from "./lower-devices.ts";
+} from "./below/lower-devices.ts";
 export {
   type OpenTableOptions,
   type TableSegment,
   TableDevice,
   isTargetDevice,
   openTable,
-} from "./stack.ts";
+} from "./dm/table-device.ts";
 export { basicTargets } from "./targets/index.ts";
 export { type Piece, MappedDevice } from "./targets/mapped.ts";
 export { type LinearOptions, LinearDevice, linear } from "./targets/linear.ts";

@@ -1,6 +1,6 @@
 /** Every constant of the write log and of the checksums, worked out from its number: never copied as bytes. */
 import { describe, expect, it } from "vitest";
-import { acceleratedCrc32c, crc32c, portableCrc32c, rawCrc32c } from "../src/crc32c.ts";
+import { acceleratedCrc32c, crc32c, portableCrc32c, rawCrc32c } from "../src/bytes/crc32c.ts";
 import { encodeEntry, encodeSuperblock } from "../src/format/write-log.ts";
 import { SeededRandom, bigEndian, crc32cByHand, littleEndian } from "../src/testing/index.ts";
 

@@ -2,7 +2,7 @@
 import * as fs from "node:fs";
 import { join } from "node:path";
 import { afterEach, expect, it, vi } from "vitest";
-import { realEnvironment } from "../src/environment.ts";
+import { realEnvironment } from "../src/contract/environment.ts";
 import { tempFolder } from "./temp.ts";
 
 type Callback = (error: Error | null) => void;

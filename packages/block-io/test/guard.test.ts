@@ -65,6 +65,38 @@ class Store extends Puppet {
   }
 }
 
+/** Tells what its guard does with it. */
+class Restless extends MemoryDevice {
+  readonly story: string[] = [];
+
+  quietly(what: string): Promise<void> {
+    return this.inTurn(async (quiet) => {
+      await quiet();
+      this.story.push(what);
+    });
+  }
+
+  protected override willDrain(): void {
+    this.story.push("drain");
+  }
+
+  protected override async doFlush(): Promise<void> {
+    this.story.push("flush");
+  }
+
+  protected override async doSuspend(): Promise<void> {
+    this.story.push("rest");
+  }
+
+  protected override async doResume(): Promise<void> {
+    this.story.push("wake");
+  }
+
+  protected override async doClose(): Promise<void> {
+    this.story.push("end");
+  }
+}
+
 describe("the guard", () => {
   it("after a failed flush refuses writes, flushes and discards for good, but still reads", async () => {
     const device = new Puppet();
@@ -143,6 +175,73 @@ describe("the guard", () => {
     } finally {
       vi.useRealTimers();
     }
+  });
+
+  it("carries out emulated FUA as a write and a flush, and passes native FUA on", async () => {
+    const flags: boolean[] = [];
+    class Flags extends MemoryDevice {
+      protected override doWrite(offset: number, from: Buffer, fua = false): Promise<void> {
+        flags.push(fua);
+        return super.doWrite(offset, from);
+      }
+    }
+    await new Flags(4096).write(0, sector, { fua: true });
+    expect(flags).toEqual([true]);
+    const device = new Puppet();
+    const write = device.write(0, sector, { fua: true });
+    const suspended = device.suspend();
+    expect(device.next()).toBe("write");
+    await turn();
+    expect(device.next()).toBe("flush");
+    await write;
+    // Suspending waits for both, and flushes for itself.
+    await turn();
+    expect(device.next()).toBe("flush");
+    await suspended;
+    await device.resume();
+    const zeroes = device.writeZeroes(0, 512, { fua: true });
+    expect(device.next()).toBe("write");
+    await turn();
+    device.next(new Error("lost"));
+    await expect(zeroes).rejects.toMatchObject({ code: "EIO", op: "flush" });
+    expect(device.failure?.message).toContain("lost");
+    await expect(device.write(0, sector)).rejects.toMatchObject({ code: "EIO" });
+  });
+
+  it("rests and wakes in pairs, after the flush, and is awake when it is closed", async () => {
+    const device = new Restless(4096);
+    await device.suspend();
+    await device.suspend();
+    await device.resume();
+    await device.resume();
+    await device.suspend();
+    await device.close();
+    expect(device.story).toEqual([
+      "drain",
+      "flush",
+      "rest",
+      "wake",
+      "drain",
+      "flush",
+      "rest",
+      "drain",
+      "wake",
+      "flush",
+      "end",
+    ]);
+  });
+
+  it("does quietly what must not meet requests, open or suspended, and one after the other", async () => {
+    const device = new Restless(4096);
+    const first = device.quietly("a");
+    const write = device.write(0, sector);
+    await Promise.all([first, device.quietly("b"), write]);
+    expect(device.story).toEqual(["drain", "flush", "a", "drain", "flush", "b"]);
+    await device.suspend();
+    await device.quietly("c");
+    expect(device.story.slice(6)).toEqual(["drain", "flush", "rest", "c"]);
+    await device.close();
+    await expect(device.quietly("d")).rejects.toMatchObject({ code: "ESHUTDOWN" });
   });
 
   it("changes its state in the order it was told to", async () => {

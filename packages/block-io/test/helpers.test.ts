@@ -30,7 +30,7 @@ import {
   tryU64,
   latencyBucket,
 } from "../src/index.ts";
-import { Limiter } from "../src/limiter.ts";
+import { Limiter } from "../src/sync/limiter.ts";
 
 describe("a limiter", () => {
   it("lets the others wait, in order, and goes on after a failure", async () => {

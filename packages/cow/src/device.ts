@@ -24,7 +24,6 @@ import {
   SECTOR,
   type WriteZeroesOptions,
   GuardedTarget,
-  Turnstile,
   done,
   isOutOfSpace,
   toBlockIoError,
@@ -82,14 +81,11 @@ export class CowDevice extends GuardedTarget {
   protected readonly map: OwnerMap;
   readonly #parts: CowParts;
   readonly #sources: Source[];
-  readonly #turnstile = new Turnstile();
   #top: CowParts["top"];
   #stack: StackDevices;
   /** Something has been written to the top since it is the top. */
   #written = false;
   readonly #autocommit: Autocommit;
-  // Whether somebody else than a freeze has suspended the device.
-  #suspendedByCaller = false;
   readonly #counters = new Counters();
 
   constructor(parts: CowParts) {
@@ -186,7 +182,7 @@ export class CowDevice extends GuardedTarget {
 
   /** Reads all bitmaps, so that the counts of the status are exact. */
   async count(): Promise<void> {
-    await this.#turnstile.pass(() => this.#parts.loader.load(0, this.map.sectors));
+    await this.inTurn(() => this.#parts.loader.load(0, this.map.sectors));
   }
 
   /**
@@ -195,7 +191,7 @@ export class CowDevice extends GuardedTarget {
    * the devices below.
    */
   freeze(layer: NewLayer): Promise<void> {
-    return this.#turnstile.pass(() => freeze(this.#freezeHost(), layer));
+    return this.inTurn((quiet) => freeze(this.#freezeHost(quiet), layer));
   }
 
   /** How many layers below the top each part of a range comes from; the base counts as one layer more. */
@@ -216,25 +212,6 @@ export class CowDevice extends GuardedTarget {
   async *#describeLayers(offset: number, length: number): ReturnType<RangeDescription["describe"]> {
     for await (const { length: run, depth } of this.depths(offset, length))
       yield { length: run, status: depth };
-  }
-
-  override async suspend(): Promise<void> {
-    await this.#turnstile.pass(async () => {
-      this.#suspendedByCaller = true;
-      await super.suspend();
-    });
-  }
-
-  override async resume(): Promise<void> {
-    await this.#turnstile.pass(async () => {
-      await super.resume();
-      this.#suspendedByCaller = false;
-    });
-  }
-
-  override close(): Promise<void> {
-    // A freeze that is under way finishes first; otherwise the device is closed from this moment on.
-    return this.#turnstile.pass(() => super.close());
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
@@ -420,7 +397,7 @@ export class CowDevice extends GuardedTarget {
     return failure;
   }
 
-  #freezeHost(): FreezeHost {
+  #freezeHost(quiet: () => Promise<void>): FreezeHost {
     const parts = this.#parts;
     return {
       name: this.name,
@@ -430,13 +407,10 @@ export class CowDevice extends GuardedTarget {
       random: parts.environment.random,
       top: this.#top,
       hold: async () => {
-        if (!this.#suspendedByCaller) await super.suspend();
+        await quiet();
         this.#autocommit.disarm();
-        // Suspending a failed device flushes nothing: what was answered may not be in the layer to be frozen.
+        // A failed device flushes nothing: what was answered may not be in the layer to be frozen.
         if (this.failure !== undefined) throw this.failure;
-      },
-      release: async () => {
-        if (!this.#suspendedByCaller) await super.resume();
       },
       fail: (error) => this.#failed(error),
       swap: (layer, identity) => {

@@ -43,9 +43,8 @@ export interface FreezeHost {
   readonly sectors: number;
   readonly random: Environment["random"];
   readonly top: { readonly layer: LayerDevices; readonly record: TopRecord } | undefined;
-  /** Lets requests under way finish, flushes, and holds new ones back. */
+  /** Lets requests under way finish, flushes, and holds new ones back until the freeze is over. */
   hold(): Promise<void>;
-  release(): Promise<void>;
   /** What is on disk is not known any more. */
   fail(error: unknown): BlockIoError;
   swap(layer: NewLayer, identity: Identity): void;
@@ -59,23 +58,19 @@ export async function freeze(host: FreezeHost, layer: NewLayer): Promise<void> {
   requireLayerRoom(layer, host.sectors);
   checkDevices(host, layer);
   const begun = await checkBlank(layer, host);
-  try {
-    await host.hold();
-    const identity = {
-      // One that was cut short has named the layer already, and maybe labelled its data.
-      uuid: begun?.uuid ?? randomUuid(() => host.random.next()),
-      parent: top.record.identity.uuid,
-      sectors: host.sectors,
-      frozen: false,
-      dataOffset: layer.offset / SECTOR,
-    };
-    await writeIdentity(layer.bitmap, identity);
-    const labelled = await takeLabel(layer, identity, layer.force);
-    await seal(host, top);
-    host.swap(layer, labelled);
-  } finally {
-    await host.release();
-  }
+  await host.hold();
+  const identity = {
+    // One that was cut short has named the layer already, and maybe labelled its data.
+    uuid: begun?.uuid ?? randomUuid(() => host.random.next()),
+    parent: top.record.identity.uuid,
+    sectors: host.sectors,
+    frozen: false,
+    dataOffset: layer.offset / SECTOR,
+  };
+  await writeIdentity(layer.bitmap, identity);
+  const labelled = await takeLabel(layer, identity, layer.force);
+  await seal(host, top);
+  host.swap(layer, labelled);
 }
 
 async function seal(host: FreezeHost, { layer, record }: NonNullable<FreezeHost["top"]>): Promise<void> {

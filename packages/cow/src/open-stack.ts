@@ -355,7 +355,7 @@ function limitsOf(stack: StackDevices, top: LayerDevices, writable: boolean): Li
     discardGranularity: logicalBlockSize,
     capabilities: {
       readOnly: !writable,
-      fua: "emulated",
+      fua: "native",
       discard: punches ? "native" : "none",
       discardZeroes: punches,
       writeZeroes: capabilities.writeZeroes,

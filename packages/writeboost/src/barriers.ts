@@ -61,10 +61,10 @@ export class Barriers {
     );
   }
 
-  /** A request that changed anything is over, and about to be acknowledged. @param asks whether {@link ask} follows. */
-  changed(asks: boolean): void {
+  /** A request that changed anything is over, and about to be acknowledged, or made durable before it is. */
+  changed(): void {
     this.#changes += 1;
-    if (this.#forecast?.wrote() === true && !asks) this.#foresee();
+    if (this.#forecast?.wrote() === true) this.#foresee();
   }
 
   /** For a client. Errors: `EIO`. */
@@ -99,7 +99,11 @@ export class Barriers {
     this.#foreseen ??= new Promise((resolve) => {
       this.#scheduler.defer(() => {
         const idle =
-          this.#stopped || this.#parts.log.dead !== undefined || this.#state.failure() !== undefined;
+          // Asked for meanwhile, by a write with FUA for instance.
+          this.#changes === this.#changesWhenAsked ||
+          this.#stopped ||
+          this.#parts.log.dead !== undefined ||
+          this.#state.failure() !== undefined;
         const barrier = idle ? done : this.#group.flush();
         // Whoever asks for what it failed to do is told.
         void barrier

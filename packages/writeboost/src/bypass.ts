@@ -10,10 +10,9 @@
  *   acknowledged and already written back;
  * - `unflushed` is true as long as something that went past the log is not known to be durable.
  */
-import { type BlockDevice, type WriteZeroesOptions, done, zeroes } from "@dmkit/block-io";
+import { type BlockDevice, Signal, type WriteZeroesOptions, done, zeroes } from "@dmkit/block-io";
 import { BLOCK } from "./format/geometry.ts";
 import type { Parts } from "./parts.ts";
-import { Signal } from "./signal.ts";
 import type { Staging } from "./staging.ts";
 import type { Traffic, WritePath } from "./write-path.ts";
 

@@ -17,7 +17,6 @@ import {
   type StorageFacts,
   Streams,
   type Timer,
-  Turnstile,
   type WriteZeroesOptions,
   done,
   isOutOfSpace,
@@ -86,7 +85,6 @@ export class WriteboostDevice extends GuardedTarget {
   readonly #recorder: Recorder;
   readonly #barriers: Barriers;
   readonly #environment: Environment;
-  readonly #turnstile: Turnstile = new Turnstile();
   readonly #tunables: Tunables;
   /** What has been set since it was opened. */
   readonly #told: Partial<Tunables> = {};
@@ -290,33 +288,22 @@ export class WriteboostDevice extends GuardedTarget {
     }
   }
 
-  override suspend(): Promise<void> {
-    return this.#turnstile.pass(async () => {
-      this.#barriers.quiet = true;
-      try {
-        await super.suspend();
-        await this.#stop();
-      } finally {
-        this.#barriers.quiet = false;
-      }
-    });
-  }
-
-  override resume(): Promise<void> {
-    return this.#turnstile.pass(async () => {
-      if (this.#stopped && !this.limits.capabilities.readOnly) {
-        this.#stopped = false;
-        this.#barriers.start();
-        this.#writeback.start();
-        this.#daemons.configure(this.#tunables);
-      }
-      await super.resume();
-    });
-  }
-
-  override close(): Promise<void> {
+  /** What is made durable from here on nobody has asked for: it does not count as a partial flush of a client. */
+  protected override willDrain(): void {
     this.#barriers.quiet = true;
-    return super.close();
+  }
+
+  protected override async doSuspend(): Promise<void> {
+    await this.#stop();
+    this.#barriers.quiet = false;
+  }
+
+  protected override async doResume(): Promise<void> {
+    if (this.limits.capabilities.readOnly) return;
+    this.#stopped = false;
+    this.#barriers.start();
+    this.#writeback.start();
+    this.#daemons.configure(this.#tunables);
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
@@ -327,21 +314,14 @@ export class WriteboostDevice extends GuardedTarget {
     return this.#readAndStage(offset, into, ticket);
   }
 
-  protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+  protected override doWrite(offset: number, from: Buffer): Promise<void> {
     if (this.#log.dead !== undefined) return Promise.reject(this.#log.dead);
     const { cutoff } = this.#streams;
     if (from.length >= Math.min(cutoff, LARGE_WRITE) && this.#streams.bypasses(offset, from.length)) {
-      const writing = this.#bypass.write(this.#writes, offset, from);
-      if (writing !== done || fua) return this.#afterWrite(writing, fua);
-      this.#barriers.changed(false);
-      return done;
+      return this.#counted(this.#bypass.write(this.#writes, offset, from));
     }
     const at = this.#writes.place(offset, from, 0);
-    if (at < from.length || fua) {
-      return this.#afterWrite(at < from.length ? this.#writes.finish(offset, from, at) : done, fua);
-    }
-    this.#barriers.changed(false);
-    return done;
+    return this.#counted(at < from.length ? this.#writes.finish(offset, from, at) : done);
   }
 
   protected override doFlush(): Promise<void> {
@@ -351,7 +331,7 @@ export class WriteboostDevice extends GuardedTarget {
   protected override async doDiscard(offset: number, length: number): Promise<void> {
     this.#log.check();
     if (this.#backing.limits.capabilities.discard === "none") return;
-    await this.#afterWrite(this.#bypass.discard(this.#writes, offset, length), false);
+    await this.#counted(this.#bypass.discard(this.#writes, offset, length));
   }
 
   protected override async doWriteZeroes(
@@ -360,8 +340,7 @@ export class WriteboostDevice extends GuardedTarget {
     options: WriteZeroesOptions,
   ): Promise<void> {
     this.#log.check();
-    const writing = this.#bypass.writeZeroes(this.#writes, offset, length, options);
-    await this.#afterWrite(writing, options.fua === true);
+    await this.#counted(this.#bypass.writeZeroes(this.#writes, offset, length, options));
   }
 
   protected override async doClose(): Promise<void> {
@@ -400,10 +379,10 @@ export class WriteboostDevice extends GuardedTarget {
     }
   }
 
-  async #afterWrite(writing: Promise<void>, fua: boolean): Promise<void> {
-    await writing;
-    this.#barriers.changed(fua);
-    if (fua) await this.#barriers.ask();
+  #counted(writing: Promise<void>): Promise<void> {
+    if (writing !== done) return writing.then(() => this.#barriers.changed());
+    this.#barriers.changed();
+    return done;
   }
 
   async #readAndStage(offset: number, into: Buffer, ticket: number): Promise<void> {

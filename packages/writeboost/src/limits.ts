@@ -35,7 +35,7 @@ export function limitsOver({ backing, cache }: Below): Limits {
 export function readOnlyLimitsOver(devices: Below): Limits {
   return withCapabilities(limitsOver(devices), {
     readOnly: true,
-    fua: "none",
+    fua: "emulated",
     discard: "none",
     discardZeroes: false,
     writeZeroes: "none",

@@ -21,6 +21,7 @@ import {
   type BlockDevice,
   BlockIoError,
   FlushGroup,
+  Signal,
   done,
   isOutOfSpace,
   toBlockIoError,
@@ -29,7 +30,6 @@ import type { BlockMap } from "./core/block-map.ts";
 import type { Dialect } from "./format/checksum.ts";
 import { BLOCK, type Geometry, slotOf, slotStart } from "./format/geometry.ts";
 import { dataStart, sealSegment, segmentSize, setMetablock } from "./format/segment.ts";
-import { Signal } from "./signal.ts";
 
 /** Where a log goes on after recovery. */
 export interface LogPosition {

@@ -77,7 +77,7 @@ class View extends GuardedDevice {
   constructor(name: string, log: SegmentLog, backing: BlockDevice) {
     const limits = withCapabilities(backing.limits, {
       readOnly: true,
-      fua: "none",
+      fua: "emulated",
       discard: "none",
       discardZeroes: false,
       writeZeroes: "none",

@@ -35,7 +35,6 @@ import {
   plainLimits,
   shellQuote,
   storageOf,
-  withCapabilities,
 } from "@dmkit/block-io";
 import { Meter, untimed } from "../top/meter.ts";
 import type { SampledTraffic } from "../top/snapshot.ts";
@@ -114,7 +113,7 @@ export class NamedDevice implements BlockDevice {
   putIn(opened: OpenedTable): void {
     this.#opened = opened;
     this.#size = opened.device.size;
-    this.#limits = limitsOver(opened.device.limits);
+    this.#limits = opened.device.limits;
   }
 
   /** Requests that waited go on, in order. Does nothing without a table, or when closed. */
@@ -142,10 +141,7 @@ export class NamedDevice implements BlockDevice {
     const live = this.#live;
     if (live === undefined) return this.#waited().then(() => this.write(offset, from, options));
     const started = this.#meter.write(from.length);
-    const emulated = options?.fua === true && live.limits.capabilities.fua === "none";
-    const result = emulated
-      ? live.write(offset, from).then(() => this.flush())
-      : live.write(offset, from, options);
+    const result = live.write(offset, from, options);
     return started === untimed ? result : this.#meter.timed("write", started, result);
   }
 
@@ -172,9 +168,6 @@ export class NamedDevice implements BlockDevice {
     const live = this.#live;
     if (live === undefined) return this.#waited().then(() => this.writeZeroes(offset, length, options));
     this.#meter.writeZeroes();
-    if (options.fua === true && live.limits.capabilities.fua === "none") {
-      return live.writeZeroes(offset, length, { ...options, fua: false }).then(() => this.flush());
-    }
     return live.writeZeroes(offset, length, options);
   }
 
@@ -276,11 +269,6 @@ export class NamedDevice implements BlockDevice {
   #waited(): Promise<void> {
     return this.#gate?.promise ?? Promise.resolve();
   }
-}
-
-function limitsOver(limits: Limits): Limits {
-  const { fua, readOnly } = limits.capabilities;
-  return fua === "none" && !readOnly ? withCapabilities(limits, { fua: "emulated" }) : limits;
 }
 
 /**

@@ -1,9 +1,9 @@
 /** What Linux tells about a block device in /sys, where `stat` says nothing. */
 import { type Stats, readFileSync } from "node:fs";
 import { access, readFile } from "node:fs/promises";
-import { SECTOR } from "../device.ts";
-import { BlockIoError } from "../errors.ts";
-import { native } from "../native.ts";
+import { SECTOR } from "../contract/device.ts";
+import { BlockIoError } from "../contract/errors.ts";
+import { native } from "./native.ts";
 
 function numberOf(device: number): string {
   const major = (Math.floor(device / 256) & 0xfff) >>> 0;

@@ -17,10 +17,10 @@ import {
   statSync,
 } from "node:fs";
 import { dirname } from "node:path";
-import { SECTOR } from "../device.ts";
-import { type Environment, realEnvironment } from "../environment.ts";
-import { BlockIoError, codeOf, toBlockIoError } from "../errors.ts";
-import { native } from "../native.ts";
+import { SECTOR } from "../contract/device.ts";
+import { type Environment, realEnvironment } from "../contract/environment.ts";
+import { BlockIoError, codeOf, toBlockIoError } from "../contract/errors.ts";
+import { native } from "./native.ts";
 import { blockDeviceQueue, blockDeviceSectorSize, blockDeviceSize } from "./block-device-facts.ts";
 import { FileDevice } from "./file.ts";
 import { originOf } from "./origin.ts";

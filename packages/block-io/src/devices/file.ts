@@ -29,13 +29,13 @@ import {
   type WriteZeroesOptions,
   done,
   plainLimits,
-} from "../device.ts";
-import type { Clock, Environment, Logger, Scheduler } from "../environment.ts";
-import { BlockIoError, codeOf, toBlockIoError } from "../errors.ts";
-import { FlushGroup } from "../flush-group.ts";
-import { GuardedDevice } from "../guard.ts";
-import { type Health, worstHealth } from "../health.ts";
-import { native } from "../native.ts";
+} from "../contract/device.ts";
+import type { Clock, Environment, Logger, Scheduler } from "../contract/environment.ts";
+import { BlockIoError, codeOf, toBlockIoError } from "../contract/errors.ts";
+import { FlushGroup } from "../sync/flush-group.ts";
+import { GuardedDevice } from "../contract/guard.ts";
+import { type Health, worstHealth } from "../contract/health.ts";
+import { native } from "./native.ts";
 import { diskOf } from "./block-device-facts.ts";
 import { InFlight } from "./in-flight.ts";
 import type { Origin } from "./origin.ts";

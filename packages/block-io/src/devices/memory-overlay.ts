@@ -5,9 +5,9 @@
  *
  * Invariant: the device below is never written to, flushed or closed.
  */
-import { type BlockDevice, done, plainCapabilities } from "../device.ts";
-import { BlockIoError } from "../errors.ts";
-import { GuardedDevice } from "../guard.ts";
+import { type BlockDevice, done, plainCapabilities } from "../contract/device.ts";
+import { BlockIoError } from "../contract/errors.ts";
+import { GuardedDevice } from "../contract/guard.ts";
 
 /** Bytes of what is kept at most, unless told otherwise: what recoveries write is far less. */
 const MOST = 1024 * 1024 * 1024;

@@ -2,8 +2,8 @@
  * A block device in RAM, sparse: chunks of 64 KiB come into being with their first write and go away when
  * they are discarded or zeroed whole. Contents are lost at close.
  */
-import { type Extent, type Limits, type WriteZeroesOptions, done, plainLimits } from "../device.ts";
-import { GuardedDevice } from "../guard.ts";
+import { type Extent, type Limits, type WriteZeroesOptions, done, plainLimits } from "../contract/device.ts";
+import { GuardedDevice } from "../contract/guard.ts";
 
 const CHUNK = 64 * 1024;
 

@@ -3,7 +3,7 @@
  * again as its partitions: two paths are the same bytes where they have the same origin and overlap there.
  */
 import { type BigIntStats, readFileSync, statSync } from "node:fs";
-import { SECTOR } from "../device.ts";
+import { SECTOR } from "../contract/device.ts";
 
 export interface Origin {
   /** `file DEVICE:INODE`, or `disk MAJOR:MINOR`; the same for all that stand for it. */

@@ -7,7 +7,7 @@
  * the following operations to the pool (a single one may just mean that this process had to wait for a
  * processor); after a while one is tried again, and the while doubles as long as it is slow.
  */
-import type { Clock } from "../environment.ts";
+import type { Clock } from "../contract/environment.ts";
 
 // Milliseconds: far above a copy from the page cache, far below a seek.
 const SLOW = 0.5;

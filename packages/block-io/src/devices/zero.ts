@@ -1,6 +1,6 @@
 /** Reads as zeroes and forgets what is written: `null:` as a lower device, `zero` as a target. */
-import { type Extent, type Limits, done, plainLimits } from "../device.ts";
-import { GuardedTarget } from "../target.ts";
+import { type Extent, type Limits, done, plainLimits } from "../contract/device.ts";
+import { GuardedTarget } from "../dm/target.ts";
 
 const limits: Limits = {
   ...plainLimits,

@@ -11,7 +11,7 @@
  * Most file systems have what they change within {@link HEAD} bytes of their start (ext2/3/4, xfs, btrfs, jfs,
  * reiserfs, hfs+, bcachefs, swap; metadata of LVM, MD and bcache). The others are looked into: FAT, exFAT, NTFS, f2fs, ZFS.
  */
-import { getU16, getU32, getU8, tryU64 } from "../bytes.ts";
+import { getU16, getU32, getU8, tryU64 } from "../bytes/bytes.ts";
 
 /** Bytes. */
 export interface Place {

@@ -10,7 +10,7 @@
  * The facts are those of the formats' public descriptions. The first match gives the name, so the more telling ones
  * come first: a disk with GPT also has the mark of an MBR.
  */
-import { getU32, tryU64 } from "../bytes.ts";
+import { getU32, tryU64 } from "../bytes/bytes.ts";
 
 /** Bytes from the start of a device that signatures lie in. They must be zero on a blank one. */
 export const START: number = 1024 * 1024;

@@ -26,9 +26,9 @@
  * beyond the number in the superblock count as long as extension, CRC and session are right: the process that
  * wrote the log may have been killed.
  */
-import { getU32, setU32, setU64, tryU64 } from "../bytes.ts";
-import { crc32c } from "../crc32c.ts";
-import { BlockIoError } from "../errors.ts";
+import { getU32, setU32, setU64, tryU64 } from "../bytes/bytes.ts";
+import { crc32c } from "../bytes/crc32c.ts";
+import { BlockIoError } from "../contract/errors.ts";
 
 const SECTOR = 512;
 // Its two halves: as a whole it is beyond 2^53.

@@ -1,8 +1,8 @@
 /** `delay`: a device that answers later, by a fixed time for reads, one for writes and one for flushes. */
-import { type BlockDevice, SECTOR } from "../device.ts";
-import { type Clock, sleep } from "../environment.ts";
-import { type OptionsOf, parseOptions } from "../options.ts";
-import type { Target } from "../target.ts";
+import { type BlockDevice, SECTOR } from "../contract/device.ts";
+import { type Clock, sleep } from "../contract/environment.ts";
+import { type OptionsOf, parseOptions } from "../dm/options.ts";
+import type { Target } from "../dm/target.ts";
 import { LinearDevice, shared } from "./linear.ts";
 
 export const delayOptions = {

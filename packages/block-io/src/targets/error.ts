@@ -1,8 +1,8 @@
 /** `error`: every read and write fails with EIO. Stands for a part of a disk that is gone. */
-import { plainLimits } from "../device.ts";
-import { BlockIoError } from "../errors.ts";
-import { parseOptions } from "../options.ts";
-import { GuardedTarget, type Target } from "../target.ts";
+import { plainLimits } from "../contract/device.ts";
+import { BlockIoError } from "../contract/errors.ts";
+import { parseOptions } from "../dm/options.ts";
+import { GuardedTarget, type Target } from "../dm/target.ts";
 
 export const errorOptions = {} as const;
 

@@ -4,11 +4,11 @@
  * While down, writes fail with EIO (or, with `drop_writes`, succeed without being carried out), and reads
  * fail with EIO only if no feature says otherwise. With `down` 0 it never misbehaves.
  */
-import { type BlockDevice, SECTOR, done } from "../device.ts";
-import type { Clock } from "../environment.ts";
-import { BlockIoError } from "../errors.ts";
-import { type OptionsOf, parseOptions } from "../options.ts";
-import type { Target } from "../target.ts";
+import { type BlockDevice, SECTOR, done } from "../contract/device.ts";
+import type { Clock } from "../contract/environment.ts";
+import { BlockIoError } from "../contract/errors.ts";
+import { type OptionsOf, parseOptions } from "../dm/options.ts";
+import type { Target } from "../dm/target.ts";
 import { LinearDevice, shared } from "./linear.ts";
 
 export const flakeyOptions = {

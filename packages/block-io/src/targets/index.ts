@@ -1,5 +1,5 @@
 /** The targets of this package, in the order lists show them. */
-import type { AnyTarget } from "../target.ts";
+import type { AnyTarget } from "../dm/target.ts";
 import { delay } from "./delay.ts";
 import { error } from "./error.ts";
 import { flakey } from "./flakey.ts";

@@ -1,8 +1,8 @@
 /** `linear`: a run of sectors of another device. */
-import { type BlockDevice, SECTOR } from "../device.ts";
-import type { DeviceUse } from "../lower-devices.ts";
-import { type OptionsOf, parseOptions } from "../options.ts";
-import { type Target, requireRoom } from "../target.ts";
+import { type BlockDevice, SECTOR } from "../contract/device.ts";
+import type { DeviceUse } from "../below/claims.ts";
+import { type OptionsOf, parseOptions } from "../dm/options.ts";
+import { type Target, requireRoom } from "../dm/target.ts";
 import { MappedDevice, type Piece } from "./mapped.ts";
 
 export const linearOptions = {

@@ -9,10 +9,10 @@
  *   was answered: the log never claims what did not happen, and misses nothing that was acknowledged;
  * - entries are in the order of the answers below.
  */
-import { type Controls, type Facts, noControls } from "../controls.ts";
-import { type BlockDevice, SECTOR, type WriteZeroesOptions } from "../device.ts";
-import type { Environment } from "../environment.ts";
-import { BlockIoError } from "../errors.ts";
+import { type Controls, type Facts, noControls } from "../dm/controls.ts";
+import { type BlockDevice, SECTOR, type WriteZeroesOptions } from "../contract/device.ts";
+import type { Environment } from "../contract/environment.ts";
+import { BlockIoError } from "../contract/errors.ts";
 import {
   MARK_LIMIT,
   type WriteLogEntry,
@@ -21,11 +21,11 @@ import {
   isWriteLog,
   sectorsOfEntry,
 } from "../format/write-log.ts";
-import { requireBlank } from "../blank.ts";
-import { zeroes } from "../guard.ts";
-import type { DeviceUse } from "../lower-devices.ts";
-import { type OptionsOf, parseOptions } from "../options.ts";
-import { type Target, printNamed } from "../target.ts";
+import { requireBlank } from "../below/blank.ts";
+import { zeroes } from "../bytes/zeroes.ts";
+import type { DeviceUse } from "../below/claims.ts";
+import { type OptionsOf, parseOptions } from "../dm/options.ts";
+import { type Target, printNamed } from "../dm/target.ts";
 import { LinearDevice } from "./linear.ts";
 
 export const logWritesOptions = {

@@ -15,9 +15,9 @@ import {
   type WriteZeroesOptions,
   done,
   storageOf,
-} from "../device.ts";
-import { BlockIoError, worstOf } from "../errors.ts";
-import { GuardedTarget } from "../target.ts";
+} from "../contract/device.ts";
+import { BlockIoError, worstOf } from "../contract/errors.ts";
+import { GuardedTarget } from "../dm/target.ts";
 
 /** A run of bytes on a lower device. */
 export interface Piece {
@@ -149,7 +149,8 @@ function combinedLimits(lowers: readonly BlockDevice[]): Limits {
     discardGranularity: largest((one) => one.discardGranularity),
     capabilities: {
       readOnly: capabilities.some((one) => one.readOnly),
-      fua: least(capabilities, (one) => one.fua),
+      // It is passed on to where it is carried out.
+      fua: "native",
       discard: least(capabilities, (one) => one.discard),
       discardZeroes: capabilities.every((one) => one.discardZeroes),
       writeZeroes: least(capabilities, (one) => one.writeZeroes),

@@ -5,10 +5,10 @@
  *      device 0  chunk 0             chunk 2
  *      device 1            chunk 1             chunk 3
  */
-import { type BlockDevice, type Place, SECTOR } from "../device.ts";
-import { BlockIoError } from "../errors.ts";
-import { type OptionsOf, parseOptions } from "../options.ts";
-import { type Target, requireRoom } from "../target.ts";
+import { type BlockDevice, type Place, SECTOR } from "../contract/device.ts";
+import { BlockIoError } from "../contract/errors.ts";
+import { type OptionsOf, parseOptions } from "../dm/options.ts";
+import { type Target, requireRoom } from "../dm/target.ts";
 import { shared } from "./linear.ts";
 import { MappedDevice, type Piece } from "./mapped.ts";
 

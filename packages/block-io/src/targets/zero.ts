@@ -1,7 +1,7 @@
 /** `zero`: reads as zeroes, forgets writes. */
 import { ZeroDevice } from "../devices/zero.ts";
-import { parseOptions } from "../options.ts";
-import type { Target } from "../target.ts";
+import { parseOptions } from "../dm/options.ts";
+import type { Target } from "../dm/target.ts";
 
 export const zeroOptions = {} as const;
 

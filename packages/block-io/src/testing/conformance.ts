@@ -2,18 +2,11 @@
  * The conformance suite: what every BlockDevice must do, whatever it is made of. It is rerun on every device,
  * every target and on stacks of them, gated by what the device claims of itself in `limits`.
  */
-import { type Checks, concurrency, contents, lifecycle, refusals, zeroing } from "./conformance-checks.ts";
-import type { BlockDevice } from "../device.ts";
+import { concurrency, lifecycle, refusals } from "./conformance/behaviour.ts";
+import { contents, zeroing } from "./conformance/contents.ts";
+import type { Checks, Subject } from "./conformance/subject.ts";
 
-/** A device under test, and what is needed to put it away. */
-export interface Subject {
-  /** Fresh, at least 256 KiB; what is in it does not matter. */
-  readonly device: BlockDevice;
-  /** Opens the same storage again after `device` was closed. Without it persistence is not tested. */
-  readonly reopen?: () => Promise<BlockDevice>;
-  /** Called after every check, when the device is closed. */
-  readonly dispose?: () => Promise<void> | void;
-}
+export type { Subject };
 
 /** The two functions the suite needs of a test framework; vitest, jest, mocha and node:test all have them. */
 export interface TestFramework {

@@ -2,7 +2,7 @@
  * Time that moves when a test says so, for tests that look at one moment. (In a simulation time is virtual, and its
  * scheduler moves it.)
  */
-import { type Clock, type Environment, type Timer, silentLogger } from "../environment.ts";
+import { type Clock, type Environment, type Timer, silentLogger } from "../contract/environment.ts";
 import { SeededRandom } from "./random.ts";
 
 interface Due {

@@ -1,8 +1,8 @@
 /** A disk whose power fails at a write of one's choice; what was not flushed by then survives by chance. */
-import { SECTOR, done, plainLimits } from "../device.ts";
+import { SECTOR, done, plainLimits } from "../contract/device.ts";
 import { MemoryDevice } from "../devices/memory.ts";
-import { BlockIoError } from "../errors.ts";
-import { GuardedDevice } from "../guard.ts";
+import { BlockIoError } from "../contract/errors.ts";
+import { GuardedDevice } from "../contract/guard.ts";
 import type { SeededRandom } from "./random.ts";
 
 export class PowerCut extends GuardedDevice {

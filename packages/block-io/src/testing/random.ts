@@ -1,5 +1,5 @@
 /** Seeded random numbers for tests: sfc32, small, fast and good enough for choosing requests. */
-import type { Random } from "../environment.ts";
+import type { Random } from "../contract/environment.ts";
 
 export class SeededRandom implements Random {
   #a = 0;

@@ -1,5 +1,5 @@
 /** Devices that break one rule of the contract each, on one disk: what the harness must find. */
-import { type BlockDevice, GuardedDevice, plainLimits } from "../../src/index.ts";
+import { type BlockDevice, GuardedDevice, plainLimits, withCapabilities } from "../../src/index.ts";
 import type { SimTarget } from "../../src/testing/index.ts";
 
 /** Hands everything on to its disk; the broken ones override one thing. */
@@ -7,7 +7,7 @@ export class PassThrough extends GuardedDevice {
   protected readonly disk: BlockDevice;
 
   constructor(disk: BlockDevice) {
-    super("pass-through", disk.size, plainLimits);
+    super("pass-through", disk.size, withCapabilities(plainLimits, { fua: "native" }));
     this.disk = disk;
   }
 

@@ -11,7 +11,7 @@ import {
   openDisk,
 } from "../../src/testing/sim/index.ts";
 import { Trace } from "../../src/testing/sim/trace.ts";
-import { settleTurn } from "../../src/testing/sim/world.ts";
+import { settleTurn } from "../../src/testing/sim/disk/world.ts";
 
 const SECTORS = 16;
 

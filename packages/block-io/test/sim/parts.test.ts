@@ -11,7 +11,7 @@ import {
   identify,
   stamp,
 } from "../../src/testing/sim/index.ts";
-import { parseReduction, planToArguments } from "../../src/testing/sim/plan.ts";
+import { parseReduction, planToArguments } from "../../src/testing/sim/run/plan.ts";
 import { Trace } from "../../src/testing/sim/trace.ts";
 
 describe("random numbers", () => {

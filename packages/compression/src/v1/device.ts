@@ -20,7 +20,6 @@ import {
   RangeLock,
   SECTOR,
   type Timer,
-  type WriteZeroesOptions,
   toBlockIoError,
   withCapabilities,
 } from "@dmkit/block-io";
@@ -108,13 +107,13 @@ export class CompressionDeviceV1 extends GuardedTarget {
     }
   }
 
-  protected override async doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+  protected override async doWrite(offset: number, from: Buffer): Promise<void> {
     const { maxExtent } = this.#parts;
     const first = offset / BLOCK;
     for (let at = 0; at * BLOCK < from.length; at += maxExtent) {
       await this.#replace(first + at, from.subarray(at * BLOCK, (at + maxExtent) * BLOCK));
     }
-    await this.#written(first, from.length / BLOCK, fua);
+    await this.#written(first, from.length / BLOCK);
   }
 
   protected override doFlush(): Promise<void> {
@@ -122,15 +121,11 @@ export class CompressionDeviceV1 extends GuardedTarget {
   }
 
   protected override doDiscard(offset: number, length: number): Promise<void> {
-    return this.#zero(offset, length, false);
+    return this.#zero(offset, length);
   }
 
-  protected override doWriteZeroes(
-    offset: number,
-    length: number,
-    options: WriteZeroesOptions,
-  ): Promise<void> {
-    return this.#zero(offset, length, options.fua === true);
+  protected override doWriteZeroes(offset: number, length: number): Promise<void> {
+    return this.#zero(offset, length);
   }
 
   protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
@@ -311,7 +306,7 @@ export class CompressionDeviceV1 extends GuardedTarget {
     this.#metadata.touch(at, end - at);
   }
 
-  async #zero(offset: number, length: number, fua: boolean): Promise<void> {
+  async #zero(offset: number, length: number): Promise<void> {
     const { map, maxExtent } = this.#parts;
     const first = offset / BLOCK;
     const end = first + length / BLOCK;
@@ -325,13 +320,12 @@ export class CompressionDeviceV1 extends GuardedTarget {
       await this.#replace(block, zeroes.subarray(0, blocks * BLOCK));
       block += blocks;
     }
-    await this.#written(first, length / BLOCK, fua);
+    await this.#written(first, length / BLOCK);
   }
 
   /** Metadata follows at once, or in a while. */
-  async #written(first: number, blocks: number, fua: boolean): Promise<void> {
+  async #written(first: number, blocks: number): Promise<void> {
     const { interval, environment } = this.#parts;
-    if (fua) return this.#flushes.flush();
     if (interval === 0) {
       // The neighbours' remainders may have their entries in the blocks before and after.
       return this.#metadata.write(Math.max(0, first - MAX_EXTENT), blocks + 2 * MAX_EXTENT);

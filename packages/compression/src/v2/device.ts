@@ -11,7 +11,6 @@ import {
   GuardedTarget,
   type Limits,
   type Timer,
-  type WriteZeroesOptions,
   done,
   plainLimits,
   toBlockIoError,
@@ -83,15 +82,15 @@ export class CompressionDeviceV2 extends GuardedTarget {
     return this.#readBlocks(offset / BLOCK, into);
   }
 
-  protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+  protected override doWrite(offset: number, from: Buffer): Promise<void> {
     const { staging } = this.#parts;
     const first = offset / BLOCK;
     const count = from.length / BLOCK;
     for (let index = 0; index < count; index += 1) {
-      if (!staging.hasRoom(first + index)) return this.#writeRest(first, index, from, fua);
+      if (!staging.hasRoom(first + index)) return this.#writeRest(first, index, from);
       staging.put(first + index, from, index * BLOCK);
     }
-    return this.#staged(fua);
+    return this.#staged();
   }
 
   protected override doFlush(): Promise<void> {
@@ -99,15 +98,11 @@ export class CompressionDeviceV2 extends GuardedTarget {
   }
 
   protected override doDiscard(offset: number, length: number): Promise<void> {
-    return this.#zero(offset, length, false);
+    return this.#zero(offset, length);
   }
 
-  protected override doWriteZeroes(
-    offset: number,
-    length: number,
-    options: WriteZeroesOptions,
-  ): Promise<void> {
-    return this.#zero(offset, length, options.fua === true);
+  protected override doWriteZeroes(offset: number, length: number): Promise<void> {
+    return this.#zero(offset, length);
   }
 
   protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
@@ -133,8 +128,7 @@ export class CompressionDeviceV2 extends GuardedTarget {
   }
 
   /** Nothing is written below while the device is suspended. */
-  override async suspend(): Promise<void> {
-    await super.suspend();
+  protected override async doSuspend(): Promise<void> {
     await this.#committer.settled();
   }
 
@@ -154,13 +148,13 @@ export class CompressionDeviceV2 extends GuardedTarget {
     return compressionControls;
   }
 
-  async #writeRest(first: number, index: number, from: Buffer, fua: boolean): Promise<void> {
+  async #writeRest(first: number, index: number, from: Buffer): Promise<void> {
     const { staging } = this.#parts;
     for (let at = index; at * BLOCK < from.length; at += 1) {
       await this.#room(first + at);
       staging.put(first + at, from, at * BLOCK);
     }
-    await this.#staged(fua);
+    await this.#staged();
   }
 
   /** Waits until there is room for a block. */
@@ -175,9 +169,9 @@ export class CompressionDeviceV2 extends GuardedTarget {
   }
 
   /** Something was staged: sees to it that it does not stay so for ever. */
-  #staged(fua: boolean): Promise<void> {
+  #staged(): Promise<void> {
     const { staging, interval, environment } = this.#parts;
-    if (fua || interval === 0) return this.#commits.flush();
+    if (interval === 0) return this.#commits.flush();
     if (staging.size * 2 >= staging.limit) this.#commitSoon();
     this.#timer ??= environment.clock.after(interval, () => {
       this.#timer = undefined;
@@ -233,7 +227,7 @@ export class CompressionDeviceV2 extends GuardedTarget {
     return error;
   }
 
-  async #zero(offset: number, length: number, fua: boolean): Promise<void> {
+  async #zero(offset: number, length: number): Promise<void> {
     const { staging } = this.#parts;
     const end = (offset + length) / BLOCK;
     for (let block = offset / BLOCK; block < end; block += 1) {
@@ -241,7 +235,7 @@ export class CompressionDeviceV2 extends GuardedTarget {
       if (!staging.hasRoom(block)) await this.#room(block);
       staging.putZeroes(block);
     }
-    await this.#staged(fua);
+    await this.#staged();
   }
 
   /** Whether a block reads as zeroes without being stored. A block that moves is not taken for one. */

@@ -122,12 +122,11 @@ export class NbdDevice extends GuardedDevice {
 
   protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
     const flags = this.#mutationFlags(fua);
-    const written = this.#isOnePiece(offset, from.length)
+    return this.#isOnePiece(offset, from.length)
       ? this.#submit(CMD.WRITE, flags, offset, from.length, from)
       : this.#inPieces(offset, from.length, this.#piece, (at, length) =>
           this.#submit(CMD.WRITE, flags, at, length, from.subarray(at - offset, at - offset + length)),
         );
-    return fua ? this.#forced(written) : written;
   }
 
   /**
@@ -155,8 +154,8 @@ export class NbdDevice extends GuardedDevice {
       await super.doWriteZeroes(offset, length, options);
       return;
     }
-    const fua = options.fua === true;
-    const flags = this.#mutationFlags(fua) | (options.mayUnmap === true ? 0 : CMD_FLAG.NO_HOLE);
+    const flags =
+      this.#mutationFlags(options.fua === true) | (options.mayUnmap === true ? 0 : CMD_FLAG.NO_HOLE);
     let rest = offset;
     if (options.fast === true) {
       // Only the first piece may fail for not being fast: nothing has changed then.
@@ -164,10 +163,9 @@ export class NbdDevice extends GuardedDevice {
       await this.#submit(CMD.WRITE_ZEROES, flags | CMD_FLAG.FAST_ZERO, offset, first);
       rest += first;
     }
-    const zeroed = this.#inPieces(rest, offset + length - rest, this.#widePiece, (at, count) =>
+    await this.#inPieces(rest, offset + length - rest, this.#widePiece, (at, count) =>
       this.#submitWide(CMD.WRITE_ZEROES, flags, at, count),
     );
-    await (fua ? this.#forced(zeroed) : zeroed);
   }
 
   protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
@@ -219,13 +217,6 @@ export class NbdDevice extends GuardedDevice {
   /** A server without FLUSH cannot be asked later, so it is asked with every mutation. */
   #mutationFlags(fua: boolean): number {
     return fua || (this.#flags & FLAG.SEND_FLUSH) === 0 ? this.#fuaFlag : 0;
-  }
-
-  /** What was done is on stable storage when this resolves. */
-  async #forced(mutation: Promise<void>): Promise<void> {
-    await mutation;
-    // A flush that fails for good the link has told of.
-    if (this.#fuaFlag === 0) await this.doFlush();
   }
 
   #isOnePiece(offset: number, length: number): boolean {

@@ -24,8 +24,6 @@ export class Operations {
   readonly #buffers: SizedBufferPool;
   readonly #replies: Replies;
   readonly #holes: HoleSense;
-  // Whether the device makes writes durable by itself; otherwise a flush follows them.
-  readonly #fua: boolean;
   readonly #environment: Environment;
   // Ends with the last BLOCK_STATUS that was begun: they walk one after the other, so that a client's next one
   // costs the others no more than its first.
@@ -41,7 +39,6 @@ export class Operations {
     this.#buffers = buffers;
     this.#replies = replies;
     const { capabilities } = this.#device.limits;
-    this.#fua = capabilities.fua !== "none";
     this.#holes = new HoleSense(agreement.structured && capabilities.extents);
   }
 
@@ -57,10 +54,7 @@ export class Operations {
         return this.#read(request);
       case CMD.WRITE:
         if (payload.length === 0) return fua ? this.#device.flush() : done;
-        if (!fua) return this.#access.write(offset, payload);
-        return this.#fua
-          ? this.#access.write(offset, payload, withFua)
-          : this.#writeAndFlush(offset, payload);
+        return this.#access.write(offset, payload, fua ? withFua : undefined);
       case CMD.FLUSH:
         return this.#device.flush();
       case CMD.TRIM:
@@ -92,11 +86,6 @@ export class Operations {
     request.reply = reply;
   }
 
-  async #writeAndFlush(offset: number, payload: Buffer): Promise<void> {
-    await this.#access.write(offset, payload);
-    await this.#device.flush();
-  }
-
   async #trim({ offset, length }: Request, fua: boolean): Promise<void> {
     if (length > 0) await this.#access.discard(offset, length);
     if (fua) await this.#device.flush();
@@ -105,10 +94,8 @@ export class Operations {
   async #zero({ offset, length, flags }: Request, fua: boolean): Promise<void> {
     const mayUnmap = (flags & CMD_FLAG.NO_HOLE) === 0;
     const fast = (flags & CMD_FLAG.FAST_ZERO) !== 0;
-    if (length > 0) {
-      await this.#access.writeZeroes(offset, length, { fua: fua && this.#fua, mayUnmap, fast });
-    }
-    if (fua && (!this.#fua || length === 0)) await this.#device.flush();
+    if (length > 0) await this.#access.writeZeroes(offset, length, { fua, mayUnmap, fast });
+    else if (fua) await this.#device.flush();
   }
 
   /** Reads the range, so that it is in whatever caches there are, and throws the bytes away. */

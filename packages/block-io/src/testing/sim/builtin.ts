@@ -2,13 +2,13 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { SECTOR } from "../../device.ts";
+import { SECTOR } from "../../contract/device.ts";
 import { openFile } from "../../devices/file-open.ts";
 import { MemoryDevice } from "../../devices/memory.ts";
 import { FlakeyDevice } from "../../targets/flakey.ts";
 import { LinearDevice } from "../../targets/linear.ts";
 import { StripedDevice } from "../../targets/striped.ts";
-import type { DiskSpec } from "./disk.ts";
+import type { DiskSpec } from "./disk/disk.ts";
 import type { Prng } from "./prng.ts";
 import type { SimTarget } from "./target.ts";
 

@@ -5,14 +5,14 @@
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
-import { exhaust } from "./exhaustive.ts";
-import { type FaultKind, faultKinds } from "./faults.ts";
-import type { Violation } from "./load.ts";
-import { type FaultMode, type Plan, parseReduction } from "./plan.ts";
+import { exhaust } from "./run/exhaustive.ts";
+import { type FaultKind, faultKinds } from "./disk/faults.ts";
+import type { Violation } from "./run/load.ts";
+import { type FaultMode, type Plan, parseReduction } from "./run/plan.ts";
 import { faultTable, targetTable } from "./report.ts";
-import { runPlan } from "./run.ts";
-import { type SimSummary, commandFor, runSim } from "./simulate.ts";
-import { sweepFaults } from "./sweep.ts";
+import { runPlan } from "./run/run.ts";
+import { type SimSummary, commandFor, runSim } from "./run/simulate.ts";
+import { sweepFaults } from "./run/sweep.ts";
 import type { SimTarget } from "./target.ts";
 
 const usage = `Usage: pnpm sim [options]

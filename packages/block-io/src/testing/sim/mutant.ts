@@ -14,7 +14,7 @@
  * reach in `private` methods (replaced by name) or in such objects. A fault in what the target asks of its disks
  * (a flush it forgets, a write out of order) needs no hook at all: hand it other disks with {@link onDisks}.
  */
-import type { BlockDevice } from "../../device.ts";
+import type { BlockDevice } from "../../contract/device.ts";
 import type { SimTarget } from "./target.ts";
 
 /** The same target, with a fault that `inject` sets up; `inject` returns what undoes it. */

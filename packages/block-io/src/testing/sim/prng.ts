@@ -5,7 +5,7 @@
  * One seed feeds many independent streams. A decision belongs to the stream of its purpose: leaving out one
  * operation while shrinking then changes nothing about what the other operations do.
  */
-import type { Random } from "../../environment.ts";
+import type { Random } from "../../contract/environment.ts";
 
 const TWO_32 = 0x1_0000_0000;
 

@@ -1,6 +1,6 @@
 /** The summary at the end of `sim`: one table by target, one by kind of fault. */
-import { type FaultKind, faultKinds } from "./faults.ts";
-import type { SimSummary } from "./simulate.ts";
+import { type FaultKind, faultKinds } from "./disk/faults.ts";
+import type { SimSummary } from "./run/simulate.ts";
 
 /** Runs, cycles, speed and failures of each target. */
 export function targetTable(summaries: readonly SimSummary[]): string {

@@ -1,7 +1,7 @@
 /** What a run has to say about itself. */
-import type { CrashReport } from "./crash.ts";
-import type { FaultKind, FaultSpec } from "./faults.ts";
-import type { Violation } from "./load.ts";
+import type { CrashReport } from "./disk/crash.ts";
+import type { FaultKind, FaultSpec } from "./disk/faults.ts";
+import type { Violation } from "./run/load.ts";
 
 /** What happened in a generation: all that shrinking needs to know. */
 export interface GenerationReport {

@@ -1,11 +1,11 @@
 /**
  * What the simulation needs to know of a block device to put it on simulated disks and crash it.
  */
-import type { BlockDevice } from "../../device.ts";
-import type { Environment } from "../../environment.ts";
-import type { ErrorCode } from "../../errors.ts";
-import type { DiskSpec } from "./disk.ts";
-import type { FaultKind } from "./faults.ts";
+import type { BlockDevice } from "../../contract/device.ts";
+import type { Environment } from "../../contract/environment.ts";
+import type { ErrorCode } from "../../contract/errors.ts";
+import type { DiskSpec } from "./disk/disk.ts";
+import type { FaultKind } from "./disk/faults.ts";
 import type { Prng } from "./prng.ts";
 
 /** The disks of one run, and whatever else the target's author wants to vary from run to run. */

@@ -11,8 +11,8 @@
  * holds anything else is told apart: the two ends disagree, or the noise does not belong to them.
  * The tables differ in how well they compress, so targets that compress see all kinds of data.
  */
-import { getU32, isZero, setU32 } from "../../../bytes.ts";
-import { SECTOR } from "../../../device.ts";
+import { getU32, isZero, setU32 } from "../../../bytes/bytes.ts";
+import { SECTOR } from "../../../contract/device.ts";
 import { Prng } from "../prng.ts";
 
 /** A sector of zeroes. */

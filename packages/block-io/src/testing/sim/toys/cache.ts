@@ -9,11 +9,11 @@
  * - a slot is free only when losing its record is stable: its block was written back and the backing disk
  *   flushed, or a newer record of the block is stable; and then its header was erased and the cache flushed.
  */
-import { type BlockDevice, SECTOR, plainLimits } from "../../../device.ts";
-import type { Environment, Timer } from "../../../environment.ts";
-import { toBlockIoError } from "../../../errors.ts";
-import { GuardedDevice } from "../../../guard.ts";
-import { RangeLock } from "../../../range-lock.ts";
+import { type BlockDevice, SECTOR, plainLimits } from "../../../contract/device.ts";
+import type { Environment, Timer } from "../../../contract/environment.ts";
+import { toBlockIoError } from "../../../contract/errors.ts";
+import { GuardedDevice } from "../../../contract/guard.ts";
+import { RangeLock } from "../../../sync/range-lock.ts";
 import { decodeRecord, encodeRecord } from "./record.ts";
 
 const PER_BLOCK = 4;
@@ -70,14 +70,13 @@ export class ToyCache extends GuardedDevice {
     );
   }
 
-  protected override async doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+  protected override async doWrite(offset: number, from: Buffer): Promise<void> {
     await this.#eachBlock(offset, from.length, async (block, within, at, length) => {
       // The slot first, then the lock: whoever holds a lock never waits for room.
       const slot = await this.#takeSlot();
       const piece = from.subarray(at, at + length);
       await this.#blocks.with(block, 1, true, () => this.#writeRecord(slot, block, within, piece));
     });
-    if (fua) await this.doFlush();
   }
 
   async #writeRecord(slot: number, block: number, within: number, piece: Buffer): Promise<void> {

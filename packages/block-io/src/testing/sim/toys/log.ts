@@ -13,9 +13,9 @@
  * - `#recent` is what replaying all of them would give, so reads never see anything else;
  * - a slot is written again only in a later epoch, which begins when everything is stable at home.
  */
-import { type BlockDevice, SECTOR, done, plainLimits } from "../../../device.ts";
-import { GuardedDevice } from "../../../guard.ts";
-import { toBlockIoError } from "../../../errors.ts";
+import { type BlockDevice, SECTOR, done, plainLimits } from "../../../contract/device.ts";
+import { GuardedDevice } from "../../../contract/guard.ts";
+import { toBlockIoError } from "../../../contract/errors.ts";
 import { decodeRecord, encodeRecord } from "./record.ts";
 
 const DATA = 8;
@@ -73,7 +73,7 @@ export class ToyLog extends GuardedDevice {
     for (const [at, data] of recent) data.copy(into, at);
   }
 
-  protected override async doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+  protected override async doWrite(offset: number, from: Buffer): Promise<void> {
     for (let at = 0; at < from.length; at += DATA * SECTOR) {
       const piece = from.subarray(at, at + DATA * SECTOR);
       while (this.#used === this.#shape.slots) await this.#emptyLog();
@@ -86,7 +86,6 @@ export class ToyLog extends GuardedDevice {
         this.#appending.delete(appending);
       }
     }
-    if (fua) await this.makeStable();
   }
 
   protected override doFlush(): Promise<void> {

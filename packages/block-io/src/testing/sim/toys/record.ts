@@ -9,9 +9,9 @@
  *          24   u32  CRC-32C of bytes 0 … 23 and the data
  *          28        zero to 512
  */
-import { getU32, setU32, setU64, tryU64 } from "../../../bytes.ts";
-import { crc32c } from "../../../crc32c.ts";
-import { SECTOR } from "../../../device.ts";
+import { getU32, setU32, setU64, tryU64 } from "../../../bytes/bytes.ts";
+import { crc32c } from "../../../bytes/crc32c.ts";
+import { SECTOR } from "../../../contract/device.ts";
 
 const MAGIC = 0x2179_6f74;
 const MOST = 64;

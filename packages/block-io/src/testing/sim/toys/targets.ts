@@ -1,5 +1,5 @@
 /** The toys as simulation targets: two that are right, and three that are deliberately wrong. */
-import { SECTOR } from "../../../device.ts";
+import { SECTOR } from "../../../contract/device.ts";
 import { mutant, replaced } from "../mutant.ts";
 import type { SimTarget } from "../target.ts";
 import { ToyCache } from "./cache.ts";

@@ -1,0 +1,331 @@
+/**
+ * The devices at the bottom of a stack, by reference: a path, or a URI whose scheme somebody registered.
+ *
+ * Invariants:
+ *
+ * - within one pool, references to the same thing give the same device, opened once for reading and once for writing
+ *   at most, so that two segments on one file neither lock each other out nor see each other's writes late;
+ * - whoever is given a device has said what it is for, and holds a claim on the bytes it uses (claims.ts) until it
+ *   gives them back, the device is closed, or could not be opened.
+ */
+import { statSync } from "node:fs";
+import {
+  type DeviceUse,
+  type ByteRange,
+  type Claim,
+  type Claimant,
+  type Holder,
+  type Use,
+  claims,
+  isWriting,
+  withoutWriting,
+} from "./claims.ts";
+import type { BlockDevice } from "../contract/device.ts";
+import { ZeroDevice } from "../devices/zero.ts";
+import { FileDevice } from "../devices/file.ts";
+import { openFile } from "../devices/file-open.ts";
+import { MemoryDevice } from "../devices/memory.ts";
+import { originAt } from "../devices/origin.ts";
+import type { Environment } from "../contract/environment.ts";
+import { BlockIoError } from "../contract/errors.ts";
+import { GuardedDevice } from "../contract/guard.ts";
+import { type Health, healthOf, worstHealth } from "../contract/health.ts";
+import { parseSize } from "../bytes/size.ts";
+
+export type Access = "read" | "write";
+
+/** Opens what stands behind a reference. */
+export type DeviceOpener = (
+  reference: string,
+  access: Access,
+  environment: Environment,
+) => Promise<BlockDevice>;
+
+/** Openers by URI scheme (`mem`, `null`, `nbd`, `nbd+unix`, …). */
+export type DeviceSchemes = Readonly<Record<string, DeviceOpener>>;
+
+// What `null:` without a size has: the most a table can map, in whole 4 KiB blocks.
+const LARGEST = 2 ** 53 - 4096;
+
+/** `mem:64M` is a RAM disk, `null:1G` (or `null:`) reads as zeroes and forgets writes. */
+export const builtinSchemes: DeviceSchemes = {
+  async mem(reference) {
+    return new MemoryDevice(wholeSectors(reference, parseSize(afterColon(reference))), { name: reference });
+  },
+  async null(reference) {
+    const text = afterColon(reference);
+    return new ZeroDevice(wholeSectors(reference, text === "" ? LARGEST : parseSize(text)), reference);
+  },
+};
+
+/** The scheme of a URI, or undefined for a path. One-letter schemes do not exist: `c:` would be a path. */
+export function schemeOf(reference: string): string | undefined {
+  return /^([a-z][a-z0-9+.-]+):/i.exec(reference)?.[1]?.toLowerCase();
+}
+
+/**
+ * The same text for references to the same bytes: a file and its other names, links and loop devices. A URI, and a
+ * path where nothing is, stand for themselves.
+ */
+export function identityOf(reference: string): string {
+  if (schemeOf(reference) !== undefined) return reference;
+  try {
+    const origin = originAt(reference);
+    return origin === undefined ? reference : `${origin.name}+${origin.offset}`;
+  } catch {
+    return reference;
+  }
+}
+
+export interface LowerOptions {
+  /** Open everything read-only, whatever it is for. Default false. */
+  readonly readOnly?: boolean;
+  /** For messages. */
+  readonly holder?: Holder;
+}
+
+export interface UseOptions {
+  /** Bytes that are used; left out: all of the device. */
+  readonly range?: ByteRange | undefined;
+  /** Name of the target, for messages. */
+  readonly target?: string | undefined;
+  /** What it is opened for, where its use does not say so: somebody else has the claim. */
+  readonly access?: Access | undefined;
+}
+
+interface Entry {
+  /** Undefined for what is another device every time. */
+  readonly key: string | undefined;
+  readonly access: Access;
+  readonly device: Promise<BlockDevice>;
+  /** Who has it, or waits for it. */
+  users: number;
+}
+
+interface Grant {
+  /** What it is for, until somebody who asks for just that is given it. */
+  ahead: string | undefined;
+  readonly entry: Entry;
+  readonly claim: Claim;
+  readonly giveBack: () => void;
+}
+
+export class LowerDevices {
+  readonly #schemes: DeviceSchemes;
+  readonly #environment: Environment;
+  readonly #readOnly: boolean;
+  readonly #claimant: Claimant;
+  readonly #entries: Set<Entry> = new Set();
+  readonly #grants: Set<Grant> = new Set();
+
+  constructor(schemes: DeviceSchemes, environment: Environment, options: LowerOptions = {}) {
+    this.#schemes = { ...builtinSchemes, ...schemes };
+    this.#environment = environment;
+    this.#readOnly = options.readOnly === true;
+    this.#claimant = { holder: options.holder ?? { name: "this program" } };
+  }
+
+  /** Says which device uses what was opened: who stands on that device goes through its claims. */
+  belongTo(device: BlockDevice): void {
+    this.#claimant.device = device;
+  }
+
+  /**
+   * Opens and claims what will be asked for: before anything is written, all of a table is known to be free. Errors: as
+   * `open`.
+   */
+  async prepare(asked: DeviceUse, target?: string): Promise<void> {
+    const [reference, use, range] = asked;
+    await this.#grant(reference, use, { range, target }, requestOf(reference, use, range));
+  }
+
+  /** Opens a reference, or gives the device it is open as. Errors: those of the opener; EBUSY, ENOENT. */
+  async open(reference: string, use: Use, options: UseOptions = {}): Promise<BlockDevice> {
+    const request = requestOf(reference, use, options.range);
+    const prepared = [...this.#grants].find(({ ahead }) => ahead === request);
+    if (prepared === undefined) return this.#grant(reference, use, options, undefined);
+    prepared.ahead = undefined;
+    return prepared.claim.device;
+  }
+
+  async #grant(
+    reference: string,
+    use: Use,
+    options: UseOptions,
+    ahead: string | undefined,
+  ): Promise<BlockDevice> {
+    const { range, target } = options;
+    const wanted = this.#readOnly ? withoutWriting(use) : use;
+    const access = options.access ?? (isWriting(wanted) ? "write" : "read");
+    const entry = this.#entryFor(reference, this.#readOnly ? "read" : access);
+    entry.users += 1;
+    try {
+      const device = await entry.device;
+      const claim: Claim = { claimant: this.#claimant, device, range, use: wanted, target };
+      this.#grants.add({ ahead, entry, claim, giveBack: claims.take(claim) });
+      return device;
+    } catch (error) {
+      await this.#leave(entry).catch(() => {});
+      throw error;
+    }
+  }
+
+  /** Opens a reference as a pool of its own does: closing the device gives it back. */
+  static async openOne(
+    reference: string,
+    use: Use,
+    schemes: DeviceSchemes,
+    environment: Environment,
+    options: LowerOptions & UseOptions = {},
+  ): Promise<BlockDevice> {
+    const pool = new LowerDevices(schemes, environment, options);
+    const device = await pool.open(reference, use, options);
+    pool.belongTo(device);
+    if (device instanceof GuardedDevice) device.whenClosed(() => pool.#giveBackAll());
+    else pool.#giveBackAll();
+    return device;
+  }
+
+  /** The worst of those that are open. */
+  health(): Health {
+    const devices = new Set([...this.#grants].map(({ claim }) => claim.device));
+    return worstHealth([...devices].map(healthOf));
+  }
+
+  /** Gives back what `open` gave for this range; a device that nobody else here uses is closed. */
+  async release(device: BlockDevice, range?: ByteRange): Promise<void> {
+    const grant = this.#find(device, range);
+    if (grant === undefined) return;
+    this.#grants.delete(grant);
+    try {
+      await this.#leave(grant.entry);
+    } finally {
+      grant.giveBack();
+    }
+  }
+
+  /** What was opened to be owned is only read from now on, and others may read it, too. */
+  onlyReads(device: BlockDevice, range?: ByteRange): void {
+    const grant = this.#find(device, range);
+    if (grant === undefined || grant.claim.use !== "owns") return;
+    const claim: Claim = { ...grant.claim, use: "reads" };
+    this.#grants.delete(grant);
+    grant.giveBack();
+    this.#grants.add({ ahead: undefined, entry: grant.entry, claim, giveBack: claims.take(claim) });
+  }
+
+  /** Closes everything opened so far; every device is closed even if one of them fails. */
+  async close(): Promise<void> {
+    const entries = [...this.#entries];
+    this.#entries.clear();
+    const results = await Promise.allSettled(entries.map(closeEntry));
+    // Not before: what is closed may still be flushed.
+    this.#giveBackAll();
+    for (const result of results) if (result.status === "rejected") throw result.reason;
+  }
+
+  #giveBackAll(): void {
+    for (const { giveBack } of this.#grants) giveBack();
+    this.#grants.clear();
+  }
+
+  #find(device: BlockDevice, range: ByteRange | undefined): Grant | undefined {
+    return [...this.#grants].find(
+      ({ claim }) =>
+        claim.device === device &&
+        claim.range?.offset === range?.offset &&
+        claim.range?.length === range?.length,
+    );
+  }
+
+  /** The last one closes it. */
+  async #leave(entry: Entry): Promise<void> {
+    entry.users -= 1;
+    if (entry.users > 0 || !this.#entries.delete(entry)) return;
+    try {
+      await closeEntry(entry);
+    } finally {
+      // Its lock stood in for that of a reader.
+      const reader = entry.access === "write" ? this.#known(entry.key, "read") : undefined;
+      const device = await reader?.device.catch(() => undefined);
+      if (device instanceof FileDevice) device.lockShared();
+    }
+  }
+
+  /** @param access what it has to be open for; open for writing is open for reading. */
+  #entryFor(reference: string, access: Access): Entry {
+    const key = keyOf(reference);
+    const known = this.#known(key, "write") ?? (access === "read" ? this.#known(key, "read") : undefined);
+    if (known !== undefined) return known;
+    const device = this.#openNew(reference, access, this.#known(key, "read"));
+    device.catch(() => {});
+    const entry = { key, access, device, users: 0 };
+    this.#entries.add(entry);
+    return entry;
+  }
+
+  #known(key: string | undefined, access: Access): Entry | undefined {
+    if (key === undefined) return undefined;
+    return [...this.#entries].find((entry) => entry.key === key && entry.access === access);
+  }
+
+  async #openNew(reference: string, access: Access, reader: Entry | undefined): Promise<BlockDevice> {
+    const scheme = schemeOf(reference);
+    if (scheme === undefined) {
+      const beside = await reader?.device;
+      return openFile(reference, {
+        readOnly: access === "read",
+        environment: this.#environment,
+        beside: beside instanceof FileDevice ? beside : undefined,
+      });
+    }
+    const opener = Object.hasOwn(this.#schemes, scheme) ? this.#schemes[scheme] : undefined;
+    if (opener === undefined) {
+      throw new BlockIoError(`nobody knows how to open "${scheme}:"`, {
+        code: "ENOENT",
+        device: reference,
+        op: "open",
+        hint: `Known schemes: ${Object.keys(this.#schemes).join(", ")}. Write ./ before a path that looks like one.`,
+      });
+    }
+    return opener(reference, access, this.#environment);
+  }
+}
+
+async function closeEntry({ device }: Entry): Promise<void> {
+  // What could not be opened was reported then.
+  const opened = await device.catch(() => undefined);
+  await opened?.close();
+}
+
+function requestOf(reference: string, use: Use, range: ByteRange | undefined): string {
+  return JSON.stringify([reference, use, range?.offset, range?.length]);
+}
+
+/** What a pool has open only once. */
+function keyOf(reference: string): string | undefined {
+  const scheme = schemeOf(reference);
+  // Several RAM disks of one size are several devices.
+  if (scheme === "mem" || scheme === "null") return undefined;
+  if (scheme !== undefined) return reference;
+  try {
+    const { dev, ino } = statSync(reference, { bigint: true });
+    return `${dev}:${ino}`;
+  } catch {
+    return reference;
+  }
+}
+
+function afterColon(reference: string): string {
+  return reference.slice(reference.indexOf(":") + 1);
+}
+
+function wholeSectors(reference: string, size: number): number {
+  if (size > 0 && size % 512 === 0) return size;
+  throw new BlockIoError(`${size} bytes are not a positive number of 512-byte sectors`, {
+    code: "EINVAL",
+    device: reference,
+    op: "open",
+    hint: "Give a size such as 64M.",
+  });
+}

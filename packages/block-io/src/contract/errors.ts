@@ -1,0 +1,181 @@
+/**
+ * The one error class of dmkit and the one list of its codes.
+ *
+ * An error says what happened, where, and (in `hint`) what to do about it. Codes are stable: programs and
+ * tests compare codes, never texts.
+ */
+
+/** Every code an error of dmkit can carry, with its meaning. The first group may come from any I/O. */
+export const errorCodes = {
+  EIO: "the device, or a device below it, failed to carry out the request",
+  ENOSPC: "the request reaches past the end of the device, or no space is left to store it",
+  EINVAL: "the request is not valid for this device (alignment, range, flags)",
+  EROFS: "the device is read-only",
+  EPERM: "the operation is not permitted",
+  ENOMEM: "not enough memory to carry out the request",
+  ENOTSUP: "the device cannot do this, or cannot do it fast when only fast was asked for",
+  EOVERFLOW: "the request is larger than this device or connection accepts",
+  ESHUTDOWN: "the device is closed or is being shut down",
+  ETIMEDOUT: "no answer within the time allowed",
+  ENOTCONN: "the connection to the device is lost",
+  EBUSY: "somebody else is using the device",
+  ENOENT: "there is no such file, device, export or target",
+  EACCES: "access was denied by the operating system",
+  EEXIST: "it exists already",
+  EADDRINUSE: "the address or socket is in use",
+  EPARSE: "a text (table, size, option, URI) is not well-formed",
+  EFORMAT: "the bytes on a device are not what they should be",
+  EPROTO: "the peer broke the protocol",
+} as const;
+
+/** A stable error code; the keys of {@link errorCodes}. */
+export type ErrorCode = keyof typeof errorCodes;
+
+/** What was being done when the error occurred. */
+export type Operation =
+  | "open"
+  | "read"
+  | "write"
+  | "flush"
+  | "discard"
+  | "writeZeroes"
+  | "extents"
+  | "suspend"
+  | "resume"
+  | "close"
+  | "message"
+  | "parse"
+  | "connect"
+  | "listen";
+
+/** Everything about an error but its text. Offsets and lengths are bytes. */
+export interface ErrorDetails {
+  readonly code: ErrorCode;
+  readonly device?: string | undefined;
+  readonly op?: Operation | undefined;
+  readonly offset?: number | undefined;
+  readonly length?: number | undefined;
+  readonly cause?: unknown;
+  /**
+   * Of a flush that failed: nothing that it was to make stable is lost. The device still holds all of it and goes
+   * on, and the next flush that succeeds covers it. Only the device that holds it may say so, and never after an
+   * fsync failed. Default false.
+   */
+  readonly lossless?: boolean | undefined;
+  /** What the reader can do about it: one sentence, imperative. */
+  readonly hint?: string | undefined;
+}
+
+/** The only class thrown by devices, parsers, servers and clients of dmkit. */
+export class BlockIoError extends Error {
+  override readonly name: string = "BlockIoError";
+  readonly code: ErrorCode;
+  /** What went wrong, without place and code: for errors that are told again with another place. */
+  readonly reason: string;
+  readonly device: string | undefined;
+  readonly op: Operation | undefined;
+  /** Byte offset of the request, where there is one. */
+  readonly offset: number | undefined;
+  /** Byte length of the request, where there is one. */
+  readonly length: number | undefined;
+  /** Of a flush: see {@link ErrorDetails.lossless}. */
+  readonly lossless: boolean;
+  readonly hint: string | undefined;
+
+  /** @param reason what went wrong, without the place: the place is taken from the details. */
+  constructor(reason: string, details: ErrorDetails) {
+    super(describe(reason, details), details.cause === undefined ? undefined : { cause: details.cause });
+    this.code = details.code;
+    this.reason = reason;
+    this.device = details.device;
+    this.op = details.op;
+    this.offset = details.offset;
+    this.length = details.length;
+    this.lossless = details.lossless === true;
+    this.hint = details.hint;
+  }
+}
+
+/**
+ * The error with which something is refused.
+ * @param device whose it is, by name.
+ * @param reason what is wrong.
+ * @param hint what to do about it: one sentence, imperative.
+ * @param op what was asked for.
+ */
+export function refuse(
+  device: string | undefined,
+  code: ErrorCode,
+  reason: string,
+  hint: string | undefined,
+  op: Operation = "open",
+): BlockIoError {
+  return new BlockIoError(reason, { code, device, op, hint });
+}
+
+function describe(reason: string, { code, device, op, offset, length }: ErrorDetails): string {
+  const where = [
+    device,
+    offset === undefined ? op : `${op ?? "I/O"} of ${length ?? 0} bytes at offset ${offset}`,
+  ].filter((part) => part !== undefined);
+  return `${where.length > 0 ? `${where.join(": ")}: ` : ""}${reason} (${code})`;
+}
+
+/** True for a string that is one of our codes. */
+export function isErrorCode(code: unknown): code is ErrorCode {
+  return typeof code === "string" && Object.hasOwn(errorCodes, code);
+}
+
+// Codes of the operating system that have another name here.
+const synonyms: Readonly<Record<string, ErrorCode>> = {
+  EDQUOT: "ENOSPC",
+  EFBIG: "ENOSPC",
+  EOPNOTSUPP: "ENOTSUP",
+  ENODEV: "ENOENT",
+  ENXIO: "ENOENT",
+  ENOTDIR: "ENOENT",
+  ETXTBSY: "EBUSY",
+  EAGAIN: "EBUSY",
+  ECONNREFUSED: "ENOTCONN",
+  ECONNRESET: "ENOTCONN",
+  EPIPE: "ENOTCONN",
+};
+
+/** The code to report for anything caught: its own if we know it, `EIO` otherwise. */
+export function codeOf(error: unknown): ErrorCode {
+  const code = (error as { code?: unknown } | null | undefined)?.code;
+  if (isErrorCode(code)) return code;
+  return (typeof code === "string" && synonyms[code]) || "EIO";
+}
+
+/** Whether a request failed for want of space: it changed nothing that counts, and may succeed later. */
+export function isOutOfSpace(error: unknown): error is BlockIoError {
+  return error instanceof BlockIoError && error.code === "ENOSPC";
+}
+
+/**
+ * Turns anything caught into a {@link BlockIoError}. An error that is one already is returned as it is: the
+ * lowest device knows best what happened.
+ */
+export function toBlockIoError(error: unknown, details: Omit<ErrorDetails, "code" | "cause">): BlockIoError {
+  if (error instanceof BlockIoError) return error;
+  const reason = error instanceof Error ? error.message : String(error);
+  return new BlockIoError(reason, { ...details, code: codeOf(error), cause: error });
+}
+
+/**
+ * The error to report where several things were tried and some failed: one that cost data, if there is any, since
+ * a caller may go on after a lossless one. Undefined if none failed.
+ */
+export function worstOf(
+  results: readonly PromiseSettledResult<unknown>[],
+): { readonly error: unknown } | undefined {
+  let found: { readonly error: unknown } | undefined;
+  for (const result of results) {
+    if (result.status === "fulfilled") continue;
+    const { reason } = result as { reason: unknown };
+    if (!(reason instanceof BlockIoError && reason.lossless)) return { error: reason };
+    found ??= { error: reason };
+  }
+  return found;
+}

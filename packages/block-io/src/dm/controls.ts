@@ -1,0 +1,188 @@
+/**
+ * What a running target can be told, as data: the options that can be set while it runs, and its messages. A target
+ * declares both; everything else is here, once: the grammar, ranges, refusals.
+ *
+ *      [<sector>] [set] <tunable> <value>      sets an option, within the range its table gives
+ *      [<sector>] <tunable>                    answers with its value
+ *      [<sector>] <message> [<argument>…]      see the target's messages
+ *
+ * The sector is device-mapper's, `0` or `@0`, and says which line of a table is meant; it may be left out where there
+ * is one line. Names of tunables and messages are taken in any case.
+ */
+import { BlockIoError } from "../contract/errors.ts";
+import { type OptionSpec, type OptionTable, describeRange, parseOption } from "./options.ts";
+
+/** What a target says of itself: counts, sizes in bytes, words. Names are lower case with underscores. */
+export type Facts = Readonly<Record<string, string | number>>;
+
+/** How far a long message is; `done` of `total` units. */
+export interface MessageProgress {
+  readonly done: number;
+  readonly total: number;
+  /** What is counted, in the plural: `segments`, `blocks`. */
+  readonly unit: string;
+}
+
+export interface MessageOptions {
+  /** Ends the work early where the target can: the message rejects, what was done stays done. */
+  readonly signal?: AbortSignal | undefined;
+  readonly progress?: ((progress: MessageProgress) => void) | undefined;
+  /** Who uses the device, as far as whoever passes the message on knows: `export "disk"`, `device vm`. */
+  readonly users?: readonly string[] | undefined;
+}
+
+/** The part of a table of options that can be set while the target runs. */
+export interface TunableTable {
+  readonly options: OptionTable;
+  readonly names: readonly string[];
+  /** Other names of tunables, in lower case: those of historical drivers. */
+  readonly aliases: Readonly<Record<string, string>>;
+}
+
+/** Picks tunables from a table of options. */
+export function tunablesOf<const Table extends OptionTable>(
+  options: Table,
+  names: readonly (keyof Table & string)[],
+  aliases: Readonly<Record<string, keyof Table & string>> = {},
+): TunableTable {
+  return { options, names, aliases };
+}
+
+export interface Message<Device> {
+  /** In words, as in help: `<bitmap> <data> [<offset>]`; empty if there are none, and then none is accepted. */
+  readonly arguments: string;
+  /** One line, for help. */
+  readonly help: string;
+  /** May be sent to a device that is open read-only, which refuses all others, and setting what is tuned. */
+  readonly readOnly?: true;
+  /** It gives up data: refused while anybody uses the device, unless its last word is `force`. */
+  readonly destroys?: true;
+  run(device: Device, args: readonly string[], options: MessageOptions): Promise<string> | string;
+}
+
+/** By name, in lower case. */
+export type Messages<Device> = Readonly<Record<string, Message<Device>>>;
+
+/** What a target's device can be told. */
+export interface Controls<Device> {
+  readonly tunables: TunableTable;
+  readonly messages: Messages<Device>;
+}
+
+export const noControls: Controls<never> = { tunables: tunablesOf({}, []), messages: {} };
+
+/** A device as this file needs it. */
+export interface Controlled {
+  readonly name: string;
+  /** Requests it works on. */
+  readonly busy: number;
+  readonly readOnly: boolean;
+  /** The tunables' values, typed as their options are. */
+  values(): Readonly<Record<string, unknown>>;
+  /** Changes tunables; the values are in range. */
+  tune(changes: Readonly<Record<string, unknown>>): Promise<void> | void;
+}
+
+/** Carries out a message. Errors: `EINVAL` (unknown, out of range), `EBUSY`, those of the target. */
+export async function carryOut<Device>(
+  device: Device,
+  { tunables, messages }: Controls<Device>,
+  controlled: Controlled,
+  words: readonly string[],
+  options: MessageOptions,
+): Promise<string> {
+  const [first = "", ...args] = words;
+  const verb = first.toLowerCase();
+  const message = Object.hasOwn(messages, verb) ? messages[verb] : undefined;
+  if (message !== undefined) {
+    if (controlled.readOnly && message.readOnly !== true) throw readOnlyError(controlled.name);
+    if (message.destroys) refuseWhileUsed(controlled, verb, args, options);
+    const rest = message.destroys && args.at(-1)?.toLowerCase() === "force" ? args.slice(0, -1) : args;
+    if (message.arguments !== "" || rest.length === 0) return message.run(device, rest, options);
+  }
+  const [key = "", value, ...more] = verb === "set" ? args : words;
+  const name = tunableNamed(tunables, key);
+  if (name !== undefined && more.length === 0) {
+    if (value !== undefined) {
+      if (controlled.readOnly) throw readOnlyError(controlled.name);
+      await controlled.tune({ [name]: tunableValue(controlled.name, tunables, name, value) });
+      return "";
+    }
+    if (verb !== "set") return printValue(controlled.values()[name]);
+  }
+  throw unknownMessage(controlled.name, words, { tunables, messages });
+}
+
+/** The error for what is no message of a device. */
+export function unknownMessage(
+  device: string,
+  words: readonly string[],
+  { tunables, messages }: Controls<never> = noControls,
+): BlockIoError {
+  const known = Object.entries(messages).map(([name, { arguments: args }]) => `${name} ${args}`.trim());
+  const { names } = tunables;
+  const kinds = [
+    ...(names.length === 0 ? [] : [`set <tunable> <value> with one of: ${names.join(", ")}`]),
+    ...(known.length === 0 ? [] : [`the messages: ${known.join("; ")}`]),
+  ];
+  return new BlockIoError(`unknown message "${words.join(" ")}"`, {
+    code: "EINVAL",
+    device,
+    op: "message",
+    hint: kinds.length === 0 ? "It takes no messages." : `It takes ${kinds.join(", and ")}.`,
+  });
+}
+
+/** The tunable a word names, in any case; undefined if there is none. */
+export function tunableNamed({ names, aliases }: TunableTable, word: string): string | undefined {
+  const name = word.toLowerCase();
+  if (names.includes(name)) return name;
+  return Object.hasOwn(aliases, name) ? aliases[name] : undefined;
+}
+
+/** A value as its option has it. Throws `EINVAL` with the range. */
+function tunableValue(device: string, { options }: TunableTable, name: string, value: string): unknown {
+  const spec = options[name] as OptionSpec;
+  try {
+    return parseOption(name, spec, value);
+  } catch {
+    throw new BlockIoError(`${name}: "${value}" is not allowed`, {
+      code: "EINVAL",
+      device,
+      op: "message",
+      hint: `${name} takes ${describeRange(spec)}.`,
+    });
+  }
+}
+
+/** As a table has it. */
+export function printValue(value: unknown): string {
+  if (typeof value === "boolean") return value ? "1" : "0";
+  return typeof value === "number" || typeof value === "string" ? String(value) : "";
+}
+
+function readOnlyError(device: string): BlockIoError {
+  return new BlockIoError("the device is open read-only", {
+    code: "EROFS",
+    device,
+    op: "message",
+    hint: "Open it for writing.",
+  });
+}
+
+function refuseWhileUsed(
+  { name, busy }: Controlled,
+  verb: string,
+  args: readonly string[],
+  { users = [] }: MessageOptions,
+): void {
+  if (args.at(-1)?.toLowerCase() === "force") return;
+  const who = users.length > 0 ? `is used by ${users.join(", ")}` : `works on ${busy} requests`;
+  if (users.length === 0 && busy === 0) return;
+  throw new BlockIoError(`${verb} gives up all contents, and the device ${who}`, {
+    code: "EBUSY",
+    device: name,
+    op: "message",
+    hint: `Withdraw what uses it first, or say it: ${[verb, ...args, "force"].join(" ")}`,
+  });
+}

@@ -1,0 +1,155 @@
+/**
+ * What offline tools can do with images of one format, nobody serving them: recognise, describe, check, repair,
+ * dump, restore, draw, initialise. A package declares one {@link ImageFormat}; programs keep a static list.
+ *
+ * Invariant: `detect`, `info`, `check`, `dump` and `map` write nothing. `repair` writes only what needs no
+ * guess, and what it is told to do with contents that are gone; a crash at any write leaves an image that a second repair completes; a second repair finds nothing.
+ */
+import type { BlockDevice } from "../contract/device.ts";
+import type { Environment } from "../contract/environment.ts";
+import type { OptionTable } from "./options.ts";
+
+/** A device an image consists of, by what it is for: `cache`, `plog`, `backing`, … */
+export interface ImageRole {
+  readonly name: string;
+  /** Without it nothing can be said. Others make checks more complete when they are given. */
+  readonly required: boolean;
+  /** One line for help. */
+  readonly help: string;
+  /** A device that the image is a cache of. A cache of ours is not taken as one without an explicit word. */
+  readonly cached?: boolean;
+  /** A device that formatting leaves alone, but whose contents are lost when the image is used: it must be blank. */
+  readonly overwritten?: boolean;
+}
+
+/** The devices of one image by role; those that are required are there. */
+export type ImageDevices = Readonly<Record<string, BlockDevice>>;
+
+/** Options of every offline operation. */
+export interface OfflineWork {
+  readonly environment: Environment;
+  /** Ends the work at the next safe place; it rejects with the signal's reason. Can be run again. */
+  readonly signal?: AbortSignal | undefined;
+  /** Bytes, slots or blocks: only the ratio counts. */
+  readonly progress?: ((done: number, total: number) => void) | undefined;
+}
+
+/** How sure {@link ImageFormat.detect} is. `plausible`: there is no magic, but everything fits. */
+export interface Detected {
+  readonly certainty: "magic" | "plausible";
+  /** The role this device has. */
+  readonly role: string;
+  /** One line: `writeboost cache, order 10, 1023 slots`. */
+  readonly text: string;
+}
+
+/**
+ * `info`: a crash explains it, the next opening deals with it, nothing is lost. `warning`: it works, but look at
+ * it. `error`: opening is refused, or data is lost.
+ */
+export type ProblemSeverity = "info" | "warning" | "error";
+
+/** A finding of a check. Plain data, ready for JSON. */
+export interface ImageProblem {
+  /** Stable, kebab-case; each format's README lists its kinds. */
+  readonly kind: string;
+  readonly severity: ProblemSeverity;
+  /** Role of the device it is on. */
+  readonly role: string;
+  /** Where, in the format's terms: `slot 7 (segment 1000)`. */
+  readonly location: string;
+  /** Bytes on that device, where it is one place. */
+  readonly offset?: number | undefined;
+  readonly length?: number | undefined;
+  /** What is wrong, one sentence. */
+  readonly text: string;
+  /** What `repair` does about it; undefined where every repair would be a guess. */
+  readonly repair?: string | undefined;
+  /** What a person can do where `repair` cannot. */
+  readonly advice?: string | undefined;
+}
+
+/** What a repair did and what it left. */
+export interface ImageRepair {
+  readonly repaired: readonly ImageProblem[];
+  readonly left: readonly ImageProblem[];
+}
+
+/** What a repair is told to do where it would have to guess. */
+export interface ImageRepairSettings {
+  /**
+   * What becomes of contents that are gone. `keep`, the default: reading them stays an error, and nothing is written.
+   * `unreadable`: the metadata says that they are lost. `zero`: they read as zeroes; **whoever reads them is not
+   * told**.
+   */
+  readonly bad?: "keep" | "unreadable" | "zero" | undefined;
+}
+
+/**
+ * Facts by name, in the order to print. A name is small words with underscores between them, which people are shown
+ * as spaces; numbers are in the unit it says (`bytes`, `sectors`, …).
+ */
+export type ImageFacts = Readonly<Record<string, string | number | boolean>>;
+
+/** A part of a drawn device; ranges come in order and do not overlap. What lies between them is not drawn. */
+export interface MapRange {
+  /** Bytes. */
+  readonly offset: number;
+  readonly length: number;
+  /** A key of {@link ImageMap.legend}. */
+  readonly kind: string;
+}
+
+/** One device, or one level of a stack, from its first to its last byte. */
+export interface MapStrip {
+  readonly title: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly ranges: Iterable<MapRange>;
+}
+
+/** An image as a picture. */
+export interface ImageMap {
+  readonly strips: readonly MapStrip[];
+  /** What kinds of ranges there are, in the order to explain them. */
+  readonly legend: Readonly<Record<string, MapKind>>;
+}
+
+export interface MapKind {
+  readonly meaning: string;
+  /** One character for text; a range smaller than a cell shows by the highest `weight` in it. */
+  readonly character: string;
+  /** `#rrggbb`. */
+  readonly colour: string;
+  readonly weight: number;
+}
+
+/** The declaration of a format; devices are opened, and closed, by the caller. */
+export interface ImageFormat {
+  /** As the target's name. */
+  readonly name: string;
+  readonly summary: string;
+  /** The one `detect` recognises first. */
+  readonly roles: readonly ImageRole[];
+  /** Undefined if it is not this format; never throws for what is on the device. Reads little. */
+  detect(device: BlockDevice): Promise<Detected | undefined>;
+  /** Throws `EFORMAT` if it is not this format. */
+  info(devices: ImageDevices, work: OfflineWork): Promise<ImageFacts>;
+  /** Everything that can be verified. Problems of content are yielded, those of devices thrown. */
+  check(devices: ImageDevices, work: OfflineWork): AsyncIterable<ImageProblem>;
+  /** Only formats that have something to put right; the devices are writable. */
+  repair?(devices: ImageDevices, work: OfflineWork, settings?: ImageRepairSettings): Promise<ImageRepair>;
+  /** Whether `repair` can do something about contents that are gone. Default false. */
+  readonly marksBad?: boolean;
+  /** Metadata as plain data, such that `restore` of it gives the same metadata. */
+  dump?(devices: ImageDevices, work: OfflineWork): Promise<unknown>;
+  /** Throws `EINVAL` if the dump cannot be true for these devices. */
+  restore?(devices: ImageDevices, dump: unknown, work: OfflineWork): Promise<void>;
+  map(devices: ImageDevices, work: OfflineWork): Promise<ImageMap>;
+  /** Makes a new image; `options` are `name=value` words, checked against the format's table of options. */
+  format?(devices: ImageDevices, options: Readonly<Record<string, string>>, work: OfflineWork): Promise<void>;
+  /** Whether `format` with these options goes on from an image that is there, and refuses everything else. */
+  keepsImage?(options: Readonly<Record<string, string>>): boolean;
+  /** Names, ranges and help of what `format` understands. */
+  readonly formatOptions?: OptionTable;
+}

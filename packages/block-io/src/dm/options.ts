@@ -1,0 +1,230 @@
+/**
+ * Options: one table per target says what each is, its range, its default and its help. Validation of table
+ * lines and of stack files, `--help` and the README are all made from (or checked against) that table.
+ */
+import { SECTOR } from "../contract/device.ts";
+import { BlockIoError } from "../contract/errors.ts";
+import { parseSize } from "../bytes/size.ts";
+
+interface Common {
+  /** One line, for help and README. */
+  readonly help: string;
+  /** May be left out although there is no default. */
+  readonly optional?: true;
+  /** Counts when a device is opened for the first time, to make or overwrite something: no part of its table later. */
+  readonly once?: true;
+}
+
+export interface DeviceOption extends Common {
+  readonly type: "device";
+  /** Default `write`. A device that is only read may be shared. */
+  readonly access?: "read" | "write";
+}
+
+export interface TextOption extends Common {
+  readonly type: "text";
+  readonly default?: string;
+}
+
+/** A whole number; `unit` is for help only. */
+export interface IntegerOption extends Common {
+  readonly type: "integer";
+  readonly min: number;
+  readonly max: number;
+  readonly unit?: string;
+  readonly default?: number;
+}
+
+/** A number of sectors of 512 bytes: a bare number, or a size like `4K`. */
+export interface SectorsOption extends Common {
+  readonly type: "sectors";
+  readonly min: number;
+  readonly max: number;
+  readonly default?: number;
+}
+
+/** A size in bytes: a bare number, or one with a unit. */
+export interface SizeOption extends Common {
+  readonly type: "size";
+  readonly min: number;
+  readonly max: number;
+  readonly default?: number;
+}
+
+/** 0 or 1 in tables, true or false elsewhere. */
+export interface FlagOption extends Common {
+  readonly type: "flag";
+  readonly default?: boolean;
+}
+
+export interface ChoiceOption extends Common {
+  readonly type: "choice";
+  readonly values: readonly string[];
+  readonly default?: string;
+}
+
+/** Several groups of options, e.g. the stripes of a striped device. */
+export interface ListOption extends Common {
+  readonly type: "list";
+  readonly of: OptionTable;
+  readonly min: number;
+  readonly max: number;
+}
+
+export type OptionSpec =
+  | DeviceOption
+  | TextOption
+  | IntegerOption
+  | SectorsOption
+  | SizeOption
+  | FlagOption
+  | ChoiceOption
+  | ListOption;
+
+export type OptionTable = Readonly<Record<string, OptionSpec>>;
+
+/** The type of the value an option has once it is parsed. */
+export type OptionValue<Spec> = Spec extends { type: "device" | "text" }
+  ? string
+  : Spec extends { type: "integer" | "sectors" | "size" }
+    ? number
+    : Spec extends { type: "flag" }
+      ? boolean
+      : Spec extends { type: "choice"; values: readonly (infer Value)[] }
+        ? Value
+        : Spec extends { type: "list"; of: infer Table }
+          ? readonly OptionsOf<Table>[]
+          : never;
+
+/** The typed object a table of options describes. */
+export type OptionsOf<Table> = {
+  readonly [Key in keyof Table]: Table[Key] extends { optional: true }
+    ? OptionValue<Table[Key]> | undefined
+    : OptionValue<Table[Key]>;
+};
+
+/** The range of an option in words, for help and errors. */
+export function describeRange(spec: OptionSpec): string {
+  switch (spec.type) {
+    case "device":
+      return "path, URI or device name";
+    case "text":
+      return "text";
+    case "integer":
+      return `${spec.min} … ${maximum(spec.max)}${spec.unit === undefined ? "" : ` ${spec.unit}`}`;
+    case "sectors":
+      return `${spec.min} … ${maximum(spec.max)} sectors`;
+    case "size":
+      return `${spec.min} … ${maximum(spec.max)} bytes`;
+    case "flag":
+      return "0, 1";
+    case "choice":
+      return spec.values.join(", ");
+    case "list":
+      return `${spec.min} … ${maximum(spec.max)} groups of: ${Object.keys(spec.of).join(", ")}`;
+  }
+}
+
+function maximum(value: number): string {
+  return String(Math.min(value, Number.MAX_SAFE_INTEGER));
+}
+
+/** One option from the text of a table word or a named value; throws `EPARSE` with the range. */
+export function parseOption(name: string, spec: OptionSpec, value: unknown): unknown {
+  const parsed = parseValue(spec, value, name);
+  if (parsed !== undefined) return parsed;
+  throw new BlockIoError(`${name}: ${show(value)} is not allowed`, {
+    code: "EPARSE",
+    op: "parse",
+    hint: `${name} takes ${describeRange(spec)}.`,
+  });
+}
+
+function show(value: unknown): string {
+  return typeof value === "string" ? `"${value}"` : (JSON.stringify(value) ?? String(value));
+}
+
+function parseValue(spec: OptionSpec, value: unknown, name: string): unknown {
+  switch (spec.type) {
+    case "device":
+    case "text":
+      return typeof value === "string" && value.length > 0 ? value : undefined;
+    case "integer":
+      return inRange(spec, number(value, Number));
+    case "sectors":
+      return inRange(spec, number(value, sectors));
+    case "size":
+      return inRange(spec, number(value, parseSize));
+    case "flag":
+      if (value === true || value === 1 || value === "1" || value === "true") return true;
+      if (value === false || value === 0 || value === "0" || value === "false") return false;
+      return undefined;
+    case "choice": {
+      const word = typeof value === "string" ? value.toLowerCase() : undefined;
+      return spec.values.find((allowed) => allowed.toLowerCase() === word);
+    }
+    case "list":
+      if (!Array.isArray(value) || value.length < spec.min || value.length > spec.max) return undefined;
+      return value.map((group: unknown, index) => parseOptions(spec.of, group, `${name}[${index}]`));
+  }
+}
+
+function number(value: unknown, parse: (text: string) => number): number {
+  if (typeof value === "number") return value;
+  if (typeof value !== "string" || !/^\d/.test(value)) return Number.NaN;
+  try {
+    return parse(value);
+  } catch {
+    return Number.NaN;
+  }
+}
+
+function sectors(text: string): number {
+  return /^\d+$/.test(text) ? Number(text) : parseSize(text) / SECTOR;
+}
+
+function inRange({ min, max }: { min: number; max: number }, value: number): number | undefined {
+  return Number.isSafeInteger(value) && value >= min && value <= max ? value : undefined;
+}
+
+/**
+ * A typed options object from untrusted named values (a stack file, a library caller). Defaults are filled
+ * in; unknown names, missing ones and values out of range throw `EPARSE` with what is allowed.
+ */
+export function parseOptions<const Table extends OptionTable>(
+  table: Table,
+  values: unknown,
+  where = "options",
+): OptionsOf<Table> {
+  if (typeof values !== "object" || values === null || Array.isArray(values)) {
+    throw new BlockIoError(`${where}: ${show(values)} is not a set of options`, {
+      code: "EPARSE",
+      op: "parse",
+      hint: `Give: ${Object.keys(table).join(", ")}.`,
+    });
+  }
+  const given = new Map<string, unknown>(Object.entries(values));
+  const result: Record<string, unknown> = {};
+  for (const [name, spec] of Object.entries(table)) {
+    const value = given.get(name);
+    given.delete(name);
+    if (value !== undefined) result[name] = parseOption(`${where}: ${name}`, spec, value);
+    else if ("default" in spec && spec.default !== undefined) result[name] = spec.default;
+    else if (!spec.optional) {
+      throw new BlockIoError(`${where}: ${name} is missing`, {
+        code: "EPARSE",
+        op: "parse",
+        hint: `${name} (${describeRange(spec)}): ${spec.help}`,
+      });
+    }
+  }
+  const [unknown] = given.keys();
+  if (unknown !== undefined) {
+    throw new BlockIoError(`${where}: there is no option "${unknown}"`, {
+      code: "EPARSE",
+      op: "parse",
+      hint: `Known options: ${Object.keys(table).join(", ")}.`,
+    });
+  }
+  return result as OptionsOf<Table>;
+}

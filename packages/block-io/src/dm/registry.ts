@@ -1,0 +1,35 @@
+/** The static list of targets a program knows. */
+import { BlockIoError } from "../contract/errors.ts";
+import type { AnyTarget } from "./target.ts";
+
+export class TargetRegistry {
+  readonly #targets = new Map<string, AnyTarget>();
+  readonly #listed: AnyTarget[] = [];
+
+  /** @param targets any `Target<…>`; throws if two of them share a name. */
+  constructor(targets: readonly AnyTarget[]) {
+    for (const target of targets) {
+      this.#listed.push(target);
+      for (const name of [target.name, ...(target.aliases ?? [])]) {
+        if (this.#targets.has(name)) throw new Error(`two targets are named ${name}`);
+        this.#targets.set(name, target);
+      }
+    }
+  }
+
+  /** In the order they were given. */
+  list(): readonly AnyTarget[] {
+    return this.#listed;
+  }
+
+  /** By name or alias; throws `ENOENT` with the known names. */
+  get(name: string): AnyTarget {
+    const target = this.#targets.get(name);
+    if (target !== undefined) return target;
+    throw new BlockIoError(`there is no target "${name}"`, {
+      code: "ENOENT",
+      op: "parse",
+      hint: `Known targets: ${this.#listed.map((known) => known.name).join(", ")}.`,
+    });
+  }
+}

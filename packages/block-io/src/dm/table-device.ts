@@ -1,0 +1,224 @@
+/**
+ * Opens a table: the targets of its lines over the devices they name, as one device.
+ *
+ * The device owns everything it opened: closing it closes the targets, then the devices below them. While it is
+ * suspended so are its targets: what they do by themselves (writeback, commits) rests as well.
+ */
+import { type BlockDevice, SECTOR } from "../contract/device.ts";
+import { type Holder, isWriting } from "../below/claims.ts";
+import type { Environment } from "../contract/environment.ts";
+import { BlockIoError, toBlockIoError } from "../contract/errors.ts";
+import { type Health, healthOf, worstHealth } from "../contract/health.ts";
+import { type DeviceSchemes, LowerDevices } from "../below/lower-devices.ts";
+import { parseOptions } from "./options.ts";
+import { type Segment, printSegment, tableLength } from "./table.ts";
+import type { Facts, MessageOptions } from "./controls.ts";
+import { type RangeDescription, type TargetDevice, currentArguments, splitSector } from "./target.ts";
+import { MappedDevice, type Piece } from "../targets/mapped.ts";
+
+export interface OpenTableOptions {
+  /** Default: `table`. */
+  readonly name?: string;
+  readonly environment: Environment;
+  /** Open every device below read-only. Default false. */
+  readonly readOnly?: boolean;
+  /** Openers for URI schemes besides `mem:` and `null:`. */
+  readonly schemes?: DeviceSchemes;
+  /** Who uses the devices below, for others who ask for them. Default: `table NAME`. */
+  readonly holder?: Holder;
+}
+
+interface OpenSegment {
+  readonly segment: Segment;
+  readonly device: TargetDevice;
+  /** Bytes. */
+  readonly start: number;
+  readonly end: number;
+}
+
+/** A line of an open table. */
+export interface TableSegment extends Segment {
+  readonly device: TargetDevice;
+}
+
+/** Opens all segments or none. Errors: `EPARSE` (options), those of the targets and of the devices below. */
+export async function openTable(given: readonly Segment[], options: OpenTableOptions): Promise<TableDevice> {
+  // A table's text has been checked; what a program has put together has not, and decides what is claimed below.
+  const segments = given.map((segment) => ({
+    ...segment,
+    options: parseOptions(segment.target.options, segment.options, segment.target.name),
+  }));
+  const { environment, name: tableName = "table", readOnly = false } = options;
+  const { schemes = {}, holder = { name: `table ${tableName}` } } = options;
+  const lowers = new LowerDevices(schemes, environment, { readOnly, holder });
+  const open: OpenSegment[] = [];
+  try {
+    await claimAll(segments, lowers);
+    for (const segment of segments) {
+      const { name } = segment.target;
+      const device = await segment.target.open(segment.options, {
+        name,
+        size: segment.length * SECTOR,
+        environment,
+        lower: (reference, use, range) => lowers.open(reference, use, { range, target: name }),
+        release: (below, range) => lowers.release(below, range),
+        onlyReads: (below, range) => lowers.onlyReads(below, range),
+      });
+      const start = segment.start * SECTOR;
+      open.push({ segment, device, start, end: start + device.size });
+    }
+    const table = new TableDevice(open, lowers, tableName);
+    lowers.belongTo(table);
+    return table;
+  } catch (error) {
+    await Promise.allSettled(open.map(({ device }) => device.close()));
+    await lowers.close().catch(() => {});
+    throw toBlockIoError(error, { device: options.name, op: "open" });
+  }
+}
+
+/** What is written comes first: what is read as well is not opened twice then. */
+async function claimAll(segments: readonly Segment[], lowers: LowerDevices): Promise<void> {
+  const wanted = segments.flatMap(({ target, options, length }) =>
+    (target.uses?.(options, length * SECTOR) ?? []).map((asked) => ({ asked, target: target.name })),
+  );
+  const writes = ({ asked: [, use] }: (typeof wanted)[number]): boolean => isWriting(use);
+  for (const { asked, target } of [...wanted.filter(writes), ...wanted.filter((one) => !writes(one))]) {
+    await lowers.prepare(asked, target);
+  }
+}
+
+/** Made by {@link openTable}. */
+export class TableDevice extends MappedDevice {
+  readonly #segments: readonly OpenSegment[];
+  readonly #lowers: LowerDevices;
+
+  constructor(segments: readonly OpenSegment[], lowers: LowerDevices, name: string) {
+    super(
+      name,
+      tableLength(segments.map(({ segment }) => segment)) * SECTOR,
+      segments.map(({ device }) => device),
+    );
+    this.#segments = segments;
+    this.#lowers = lowers;
+  }
+
+  /** The table it was opened with, and what has changed since. */
+  get table(): string {
+    return this.#segments
+      .map(({ segment, device }) =>
+        printSegment(segment, currentArguments(segment.target, segment.options, device)),
+      )
+      .join("\n");
+  }
+
+  /** The targets, in the order of the table. */
+  get segments(): readonly TableSegment[] {
+    return this.#segments.map(({ segment, device }) => ({ ...segment, device }));
+  }
+
+  /** The worst of its own, its targets' and that of the devices below them. */
+  override health(): Health {
+    const targets = this.#segments.map(({ device }) => healthOf(device));
+    return worstHealth([...targets, this.#lowers.health(), super.health()]);
+  }
+
+  /** Those of all segments; a segment that has nothing to say under a name says 0. */
+  override get descriptions(): readonly RangeDescription[] {
+    const names = new Set(
+      this.#segments.flatMap(({ device }) => device.descriptions.map(({ name }) => name)),
+    );
+    return [...names].map((name) => ({
+      name,
+      describe: (offset, length) => this.#describe(name, offset, length),
+    }));
+  }
+
+  /** One device-mapper status line a segment. */
+  override status(): string {
+    return this.#segments
+      .map(({ segment: { start, length, target }, device }) =>
+        [start, length, target.name, device.status()].join(" ").trimEnd(),
+      )
+      .join("\n");
+  }
+
+  /** Those of the only segment; of several, each has its own. */
+  override facts(): Facts {
+    const [only, second] = this.#segments;
+    return only !== undefined && second === undefined ? only.device.facts() : {};
+  }
+
+  /** To the only segment, or to the one at the sector that the message begins with: `0 …` or `@0 …`. */
+  override async message(words: readonly string[], options?: MessageOptions): Promise<string> {
+    const { sector, rest } = splitSector(words);
+    if (sector !== undefined) return this.#find(sector * SECTOR).device.message(rest, options);
+    const [only, second] = this.#segments;
+    if (only !== undefined && second === undefined) return only.device.message(words, options);
+    throw new BlockIoError("the table has several segments", {
+      code: "EINVAL",
+      device: this.name,
+      op: "message",
+      hint: "Begin the message with the sector of the segment it is for: @0 …",
+    });
+  }
+
+  protected override locate(offset: number): Piece {
+    const { device, start, end } = this.#find(offset);
+    return { device, offset: offset - start, length: end - offset };
+  }
+
+  protected override doSuspend(): Promise<void> {
+    return this.#all((device) => device.suspend());
+  }
+
+  protected override doResume(): Promise<void> {
+    return this.#all((device) => device.resume());
+  }
+
+  protected override async doClose(): Promise<void> {
+    const closing: (() => Promise<void>)[] = this.#segments.map(
+      ({ device }) =>
+        () =>
+          device.close(),
+    );
+    const results: PromiseSettledResult<void>[] = [];
+    // The devices below last: a target writes to them while it closes.
+    for (const close of [...closing, () => this.#lowers.close()])
+      results.push(...(await Promise.allSettled([close()])));
+    for (const result of results) if (result.status === "rejected") throw result.reason;
+  }
+
+  async #all(work: (device: TargetDevice) => Promise<void>): Promise<void> {
+    await Promise.all(this.#segments.map(({ device }) => work(device)));
+  }
+
+  async *#describe(name: string, offset: number, length: number): ReturnType<RangeDescription["describe"]> {
+    for (let at = offset; at < offset + length; ) {
+      const { device, start, end } = this.#find(at);
+      const count = Math.min(end, offset + length) - at;
+      const description = device.descriptions.find((one) => one.name === name);
+      if (description === undefined) yield { length: count, status: 0 };
+      else yield* description.describe(at - start, count);
+      at += count;
+    }
+  }
+
+  #find(offset: number): OpenSegment {
+    let low = 0;
+    let high = this.#segments.length - 1;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (offset < (this.#segments[middle] as OpenSegment).end) high = middle;
+      else low = middle + 1;
+    }
+    const found = this.#segments[low];
+    if (found !== undefined && offset >= found.start && offset < found.end) return found;
+    throw new BlockIoError(`nothing is mapped at byte ${offset}`, { code: "EINVAL", device: this.name });
+  }
+}
+
+/** Whether a device can be asked and told things. */
+export function isTargetDevice(device: BlockDevice): device is TargetDevice {
+  return "facts" in device && "message" in device;
+}

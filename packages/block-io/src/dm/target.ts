@@ -1,0 +1,307 @@
+/** What a device-mapper target is: a declaration as data, and a function that opens it. */
+import type { ByteRange, DeviceUse, Use } from "../below/claims.ts";
+import {
+  type Controlled,
+  type Controls,
+  type Facts,
+  type MessageOptions,
+  type Messages,
+  type TunableTable,
+  carryOut,
+  noControls,
+  printValue,
+} from "./controls.ts";
+import { type BlockDevice, SECTOR } from "../contract/device.ts";
+import type { Environment } from "../contract/environment.ts";
+import { BlockIoError } from "../contract/errors.ts";
+import { GuardedDevice } from "../contract/guard.ts";
+import { type OptionSpec, type OptionTable, parseOption } from "./options.ts";
+
+/** What a target can tell about ranges of bytes beyond data and holes: which layer they come from, say. */
+export interface RangeDescription {
+  /** As NBD's metadata contexts: `dmkit:layer`. */
+  readonly name: string;
+  /** Covers the range (whole logical blocks) in order without gaps; `status` has 32 bits, `length` is bytes. */
+  describe(
+    offset: number,
+    length: number,
+  ): AsyncIterable<{ readonly length: number; readonly status: number }>;
+}
+
+/** A running target: a block device that can be asked and told things. */
+export interface TargetDevice extends BlockDevice {
+  /** Empty for most. */
+  readonly descriptions: readonly RangeDescription[];
+  /** The target's part of the device-mapper status line; empty if there is nothing to say. */
+  status(): string;
+  /** What it says of itself, by name; the values of its tunables are among it. */
+  facts(): Facts;
+  /**
+   * Carries out a message (see controls.ts); resolves with its answer, often empty. Errors: `EINVAL` (unknown, out of
+   * range), `EBUSY`, those of the target.
+   */
+  message(words: readonly string[], options?: MessageOptions): Promise<string>;
+  /**
+   * Options that have come to differ from those it was opened with: what messages have set, what was found on its
+   * devices, what was made since. With them the table reopens the device as it is now.
+   */
+  settings(): Readonly<Record<string, unknown>>;
+}
+
+/**
+ * A {@link GuardedDevice} that can be asked and told things. With nothing overridden it has no status, messages and
+ * descriptions.
+ */
+export abstract class GuardedTarget extends GuardedDevice implements TargetDevice {
+  get descriptions(): readonly RangeDescription[] {
+    return [];
+  }
+
+  status(): string {
+    return "";
+  }
+
+  facts(): Facts {
+    return { ...factsOf(this.tunableValues()), ...this.doFacts() };
+  }
+
+  settings(): Readonly<Record<string, unknown>> {
+    return this.tunableValues();
+  }
+
+  message(words: readonly string[], options: MessageOptions = {}): Promise<string> {
+    const controlled: Controlled = {
+      name: this.name,
+      busy: this.inFlight,
+      readOnly: this.limits.capabilities.readOnly,
+      values: () => this.tunableValues(),
+      tune: (changes) => this.doTune(changes),
+    };
+    return carryOut(this as never, this.controls, controlled, this.#withoutSector(words), options);
+  }
+
+  /** What it can be told. */
+  protected get controls(): Controls<never> {
+    return noControls;
+  }
+
+  /** Its own facts, besides the tunables. */
+  protected doFacts(): Facts {
+    return {};
+  }
+
+  /** The values of its tunables, typed as their options are. */
+  protected tunableValues(): Readonly<Record<string, unknown>> {
+    return {};
+  }
+
+  /** Changes tunables; the values are in range. */
+  protected doTune(_changes: Readonly<Record<string, unknown>>): Promise<void> | void {}
+
+  /** Everybody's messages may begin with a sector: a device by itself is the line at every sector. */
+  #withoutSector(words: readonly string[]): readonly string[] {
+    const { sector, rest } = splitSector(words);
+    return sector !== undefined && sector * SECTOR < this.size ? rest : words;
+  }
+}
+
+/** The sector a message begins with, as device-mapper has it (`0`) or marked (`@0`), and what follows. */
+export function splitSector(words: readonly string[]): {
+  readonly sector: number | undefined;
+  readonly rest: readonly string[];
+} {
+  const [first = "", ...rest] = words;
+  const digits = /^@?(\d+)$/.exec(first)?.[1];
+  if (digits === undefined || rest.length === 0) return { sector: undefined, rest: words };
+  return { sector: Number(digits), rest };
+}
+
+function factsOf(values: Readonly<Record<string, unknown>>): Facts {
+  return Object.fromEntries(
+    Object.entries(values).map(([name, value]) => [
+      name,
+      typeof value === "number" ? value : typeof value === "boolean" ? Number(value) : printValue(value),
+    ]),
+  );
+}
+
+/** What a target is given to run on. It does not close the devices below it: whoever opened them does. */
+export interface OpenContext {
+  /** For messages: the target's name, or the device's it is part of. */
+  readonly name: string;
+  /** Bytes of the table line. */
+  readonly size: number;
+  readonly environment: Environment;
+  /**
+   * Opens the device an option names, and says what it is for; the same name gives the same device within one stack.
+   * @param range the bytes that are used; left out: all of the device.
+   * Throws `EBUSY` where somebody else's use of these bytes does not go with it, see claims.ts.
+   */
+  readonly lower: (reference: string, use: Use, range?: ByteRange) => Promise<BlockDevice>;
+  /** Gives back what `lower` gave for this range, while the target goes on. At the end all is given back. */
+  readonly release?: (device: BlockDevice, range?: ByteRange) => Promise<void>;
+  /** From now on the target only reads what it owned. */
+  readonly onlyReads?: (device: BlockDevice, range?: ByteRange) => void;
+}
+
+/** The declaration of a target; `export const linear = {…} satisfies Target<LinearOptions>`. */
+export interface Target<Options> {
+  /** As in tables; also the package's name. */
+  readonly name: string;
+  readonly aliases?: readonly string[];
+  readonly version: readonly [major: number, minor: number, patch: number];
+  /** One line for lists and help. */
+  readonly summary: string;
+  /** The arguments in a table, in words: `<device> <offset>`. */
+  readonly synopsis: string;
+  readonly options: OptionTable;
+  /** Reads the arguments of a table line; throws `EPARSE`. */
+  parse(args: TableArguments): Options;
+  /** The arguments such that `parse` gives the same options again. */
+  print(options: Options): readonly string[];
+  /**
+   * What `open` will ask `lower` for, for a device of `size` bytes. It is opened and claimed for the whole table before
+   * any target is opened: a table that cannot be has written nothing.
+   */
+  uses?(options: Options, size: number): readonly DeviceUse[];
+  /** The options that can be set while it runs. Its devices take them as messages. */
+  readonly tunables?: TunableTable;
+  /** What its devices can be told besides. */
+  readonly messages?: Messages<never>;
+  /** Checks the options by the table above: they may come from a program. Throws `EPARSE`, what opening throws. */
+  open(options: Options, context: OpenContext): Promise<TargetDevice>;
+}
+
+/**
+ * A target whose options nobody but itself looks into, as a registry keeps it: what its `parse` returns goes
+ * to its own `print` and `open` only.
+ */
+export type AnyTarget = Target<unknown>;
+
+/** The words of a table line after the target's name, read one after the other. */
+export class TableArguments {
+  readonly #words: readonly string[];
+  #next = 0;
+
+  constructor(words: readonly string[]) {
+    this.#words = words;
+  }
+
+  /** Words not read yet. */
+  get remaining(): number {
+    return this.#words.length - this.#next;
+  }
+
+  /** The next word without reading it. */
+  peek(): string | undefined {
+    return this.#words[this.#next];
+  }
+
+  /** The next word; throws `EPARSE` naming what is missing. */
+  word(name: string): string {
+    const word = this.#words[this.#next];
+    if (word === undefined) throw new BlockIoError(`${name} is missing`, { code: "EPARSE", op: "parse" });
+    this.#next += 1;
+    return word;
+  }
+
+  /** The next word as the value of an option; throws `EPARSE` with the option's range. */
+  option(name: string, spec: OptionSpec): unknown {
+    return parseOption(name, spec, this.word(name));
+  }
+
+  text(name: string, spec: OptionSpec): string {
+    return this.option(name, spec) as string;
+  }
+
+  number(name: string, spec: OptionSpec): number {
+    return this.option(name, spec) as number;
+  }
+
+  /** `<count> word…`: a count and that many words, as arguments of their own. Nothing left means none. */
+  counted(name: string): TableArguments {
+    if (this.remaining === 0) return new TableArguments([]);
+    const count = this.number(`number of ${name}`, {
+      type: "integer",
+      min: 0,
+      max: this.remaining - 1,
+      help: "how many words follow",
+    });
+    const words = this.#words.slice(this.#next, this.#next + count);
+    this.#next += count;
+    return new TableArguments(words);
+  }
+
+  /** `<key> <value>…` to the end: values of the options of `table` that `names` lists; throws `EPARSE`. */
+  named<const Name extends string>(
+    names: readonly Name[],
+    table: Readonly<Record<Name, OptionSpec>>,
+  ): Partial<Record<Name, unknown>> {
+    const values: Partial<Record<Name, unknown>> = {};
+    while (this.remaining > 0) {
+      const word = this.word("option");
+      const name = names.find((known) => known === word);
+      if (name === undefined) {
+        throw new BlockIoError(`there is no option "${word}"`, {
+          code: "EPARSE",
+          op: "parse",
+          hint: `Known options: ${names.join(", ")}.`,
+        });
+      }
+      values[name] = this.option(name, table[name]);
+    }
+    return values;
+  }
+
+  /** Throws `EPARSE` if anything is left. */
+  end(): void {
+    const word = this.#words[this.#next];
+    if (word !== undefined) throw new BlockIoError(`unexpected "${word}"`, { code: "EPARSE", op: "parse" });
+  }
+}
+
+/** `<#words> <key> <value>…` such that `named` reads the same again; nothing where all have their defaults. */
+export function printNamed<const Name extends string>(
+  names: readonly Name[],
+  table: Readonly<Record<Name, OptionSpec>>,
+  options: Readonly<Record<Name, unknown>>,
+): readonly string[] {
+  const words = names.flatMap((name) => {
+    const spec = table[name];
+    const value = options[name];
+    if (value === undefined || ("default" in spec && value === spec.default)) return [];
+    return [name, typeof value === "boolean" ? (value ? "1" : "0") : String(value)];
+  });
+  return words.length === 0 ? [] : [String(words.length), ...words];
+}
+
+/**
+ * The arguments of a table line that opens an open target again as it is. Words that count once, when something is
+ * made, are not among them.
+ */
+export function currentArguments(
+  target: AnyTarget,
+  options: unknown,
+  device: TargetDevice,
+): readonly string[] {
+  const now: Record<string, unknown> = { ...(options as object), ...device.settings() };
+  for (const [name, spec] of Object.entries(target.options)) {
+    if (spec.once) now[name] = "default" in spec ? spec.default : undefined;
+  }
+  return target.print(now);
+}
+
+/** Refuses a lower device that is too small for what is mapped on it; all in bytes. */
+export function requireRoom(device: BlockDevice, offset: number, length: number): void {
+  const areBytes = [offset, length].every((bytes) => Number.isSafeInteger(bytes) && bytes >= 0);
+  if (areBytes && offset <= device.size && length <= device.size - offset) return;
+  throw new BlockIoError(
+    `${length} bytes at offset ${offset} do not fit: the device has ${device.size} bytes`,
+    {
+      code: "EINVAL",
+      device: device.name,
+      op: "open",
+      hint: "Give a larger device, a smaller length or another offset.",
+    },
+  );
+}
