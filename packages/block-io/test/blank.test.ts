@@ -160,6 +160,86 @@ describe("what is blank", () => {
   });
 });
 
+describe("two bytes that name something", () => {
+  /** By what surrounds them: as in the formats' descriptions. */
+  const real: readonly (readonly [name: string, parts: readonly (readonly [at: number, hex: string])[]])[] = [
+    [
+      "ext4",
+      [
+        [1048, "02000000"],
+        [1080, "53ef010001000000"],
+        [1100, "01000000"],
+      ],
+    ],
+    ["NILFS2", [[1024, "0200000000003434"]]],
+    [
+      "HFS file",
+      [
+        [1024, "4244"],
+        [1038, "0003"],
+        [1044, "00001000"],
+      ],
+    ],
+    [
+      "minix",
+      [
+        [1034, "0000"],
+        [1040, "78240100"],
+      ],
+    ],
+    [
+      "Apple",
+      [
+        [0, "45520200"],
+        [512, "504d"],
+      ],
+    ],
+    [
+      "MBR",
+      [
+        [446, "80"],
+        [462, "00"],
+        [478, "00"],
+        [494, "00"],
+        [510, "55aa"],
+      ],
+    ],
+  ];
+
+  it("are certain with what belongs around them, and may be chance without", async () => {
+    for (const [name, parts] of real) {
+      for (const certain of [true, false]) {
+        const device = await deviceWith(4 * MIB, 0, Buffer.alloc(4096, 0xb7));
+        const access = new ByteAccess(device);
+        const [at, hex] = parts.find(([, bytes]) => /53ef|3434|4244|7824|4552|55aa/.test(bytes)) ?? [0, ""];
+        const [mark] = /53ef|3434|4244|7824|4552|55aa/.exec(hex) as unknown as [string];
+        if (certain) for (const [place, bytes] of parts) await access.write(place, Buffer.from(bytes, "hex"));
+        else await access.write(at + hex.indexOf(mark) / 2, Buffer.from(mark, "hex"));
+        const contents = await contentsOf(device);
+        expect(contents, name).toMatchObject({ known: true, certain });
+        expect(contents?.text).toContain(name);
+        // They ask for a word all the same.
+        expect((await refusal(requireBlank(device, { force: false })))?.code).toBe("EFORMAT");
+      }
+    }
+  });
+
+  it("need more than chance to take back a device whose formatting was interrupted", async () => {
+    const device = await deviceWith(4 * MIB, 0, Buffer.alloc(4096, 0xb7));
+    await new ByteAccess(device).write(1040, Buffer.from("7824", "hex"));
+    expect((await contentsOf(device))?.text).toContain("minix");
+    const sector = Buffer.alloc(512);
+    sector.write("dmkit formatting", "latin1");
+    await device.write(0, sector);
+    expect(await contentsOf(device)).toBeUndefined();
+  });
+
+  it("are few: what has fewer than four says what must stand around it", () => {
+    for (const { name, bytes, bornOutBy } of signatures)
+      if (bytes.length < 8) expect(bornOutBy, name).toBeDefined();
+  });
+});
+
 describe("the word", () => {
   it("takes all signatures off, and nothing else", async () => {
     const device = await deviceWith(4 * MIB, 1080, Buffer.from("53ef", "hex"));

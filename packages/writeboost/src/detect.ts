@@ -1,6 +1,6 @@
 /**
  * Recognises cache and plog devices. A cache has a magic; where that is damaged, the identity record names it. A
- * plog device has the copy of the identity record in its last sector, or is recognised by a record with a valid
+ * plog device has the copy of the identity record in its first or last sector, or is recognised by a record with a valid
  * checksum at the start of one of its segments. One that holds nothing and has no copy cannot be told from zeroes.
  */
 import { type BlockDevice, ByteAccess, type Detected } from "@dmkit/block-io";
@@ -16,7 +16,7 @@ import {
 import { IDENTITY_START, type Identity, decodeIdentity } from "./format/identity.ts";
 import { decodeRecord } from "./format/plog.ts";
 import { decodeHeader } from "./format/superblock.ts";
-import { readPlogIdentity } from "./plog-place.ts";
+import { findPlogIdentity } from "./plog-place.ts";
 
 // As many plog segments are in use with the default number of buffers.
 const PLOG_SEGMENTS = 8;
@@ -56,14 +56,11 @@ function cacheText(device: BlockDevice, order: number, identity: Identity | unde
 async function detectPlog(device: BlockDevice): Promise<Detected | undefined> {
   // A plog needs single sectors; a larger block tells that this is none.
   if (device.limits.logicalBlockSize !== 512) return undefined;
-  for (let order = MIN_ORDER; order <= MAX_ORDER; order += 1) {
-    const fit = Math.floor(device.size / plogSegmentSize(order));
-    if (fit === 0) break;
-    const identity = await readPlogIdentity(device, order, device.size);
-    if (identity === undefined || identity.order !== order) continue;
-    return { certainty: "magic", role: "plog", text: `writeboost plog, order ${order}, ${fit} segments` };
-  }
-  return detectRecords(device);
+  const name = await findPlogIdentity(device);
+  if (name === undefined) return detectRecords(device);
+  const { order } = name;
+  const fit = Math.floor(device.size / plogSegmentSize(order));
+  return { certainty: "magic", role: "plog", text: `writeboost plog, order ${order}, ${fit} segments` };
 }
 
 async function detectRecords(device: BlockDevice): Promise<Detected | undefined> {

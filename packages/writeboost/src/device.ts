@@ -105,8 +105,9 @@ export class WriteboostDevice extends GuardedTarget {
     this.#backing = new BusyMeter(devices.backing, environment.clock);
     const logDevices = devices.plog === undefined ? [devices.cache] : [devices.cache, devices.plog];
     this.#space = new SpaceWatch(settings.name, logDevices, environment);
+    const { plogSegments: segments, plogName: name } = recovered;
     const log = new SegmentLog(geometry, dialect, devices.cache, map, settings.pool, recovered);
-    const plog = devices.plog && new PlogWriter(devices.plog, geometry, recovered.plogSegments, log);
+    const plog = devices.plog && new PlogWriter(devices.plog, geometry, { segments, name, log });
     this.#log = log;
     this.#parts = { log, backing: this.#backing, plog, statistics: new Statistics(), size: settings.size };
     const keeper = identity && new IdentityKeeper(devices.cache, identity);

@@ -13,7 +13,7 @@ import { HEADER_START, type Header, RECORD_START, decodeHeader, isBareHeader } f
 import { cleanLoss } from "./clean-loss.ts";
 import { examinePlog } from "./examine-plog.ts";
 import { type Mismatch, findMismatches, sentence } from "./pairing.ts";
-import { readPlogIdentity } from "./plog-place.ts";
+import { findPlogIdentity } from "./plog-place.ts";
 import type { ScannedPlog } from "./plog-scan.ts";
 import { type ScannedLog, type Split, adoptLog, readBlock, scan } from "./scan.ts";
 
@@ -228,15 +228,6 @@ async function readIdentity(
     fix: same ? { step: "identity", identity: { ...copy, clean: false } } : undefined,
   });
   return identity;
-}
-
-async function findPlogIdentity(plog: BlockDevice): Promise<Identity | undefined> {
-  // It is the last sector whatever the order is, if it is there at all.
-  for (const order of [4, 5, 6, 7, 8, 9, 10]) {
-    const identity = await readPlogIdentity(plog, order, plog.size);
-    if (identity !== undefined && identity.order === order) return identity;
-  }
-  return undefined;
 }
 
 /** Whether the devices belong together. Returns why nothing may be written, if so. */

@@ -11,7 +11,7 @@ import { decodeHead, printBlocks } from "./format/head.ts";
 import { IDENTITY_START, type Identity, decodeIdentity, encodeIdentity } from "./format/identity.ts";
 import { type RecordHeader, decodeRecordHeader, decodeRecords } from "./format/plog.ts";
 import { HEADER_START, RECORD_START, decodeRecord, encodeHeader, encodeRecord } from "./format/superblock.ts";
-import { plogBytes, plogNameOffset } from "./plog-place.ts";
+import { START_NAME, plogBytes, plogNameOffset, takeStartName } from "./plog-place.ts";
 import { plogCapacity } from "./plog-scan.ts";
 import { type ScannedLog, scan } from "./scan.ts";
 
@@ -167,11 +167,14 @@ async function dumpPlog(
   const bounds = { blocks: geometry.blocks, backing: (backingSize ?? Number.MAX_SAFE_INTEGER) / 512 };
   const bytes = await plogBytes(plog, own);
   const fit = plogCapacity(plog, geometry.order, bytes);
+  const place = plogNameOffset(bytes, geometry.order);
+  let name: Buffer | undefined;
   const segments: DumpedPlogSegment[] = [];
   const buffer = Buffer.alloc(size);
   for (let segment = 0; segment < fit; segment += 1) {
     signal?.throwIfAborted();
     await plog.read(segment * size, buffer);
+    if (segment === 0 && place === undefined) name = takeStartName(buffer);
     const records: RecordHeader[] = [];
     let end = 0;
     for (const { dataAt, length } of decodeRecords(buffer, bounds)) {
@@ -186,11 +189,13 @@ async function dumpPlog(
       segments.push({ segment, records, ...(after === "" ? {} : { after }) });
     }
   }
-  const offset = bytes > plog.size ? undefined : plogNameOffset(bytes, geometry.order);
-  if (offset === undefined) return { bytes, segments, identity: null };
+  if (place === undefined || bytes > plog.size) {
+    const identity = name === undefined ? null : { offset: START_NAME, bytes: base64(name) };
+    return { bytes, segments, identity };
+  }
   const sector = Buffer.alloc(512);
-  await plog.read(offset, sector);
-  const identity = isZero(sector) ? null : { offset, bytes: base64(sector) };
+  await plog.read(place, sector);
+  const identity = isZero(sector) ? null : { offset: place, bytes: base64(sector) };
   return { bytes, segments, identity };
 }
 

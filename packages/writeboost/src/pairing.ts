@@ -141,7 +141,10 @@ async function plogMismatch(identity: Identity, { cache, plog }: Pair): Promise<
     kind: "plog-foreign",
     device: plog,
     reason,
-    hint: `Give the plog device the cache was used with. ${NOT_WRITTEN}`,
+    hint:
+      named && !identity.clean
+        ? `Give the plog device the cache was used with. ${NOT_WRITTEN}`
+        : `Give the plog device the cache was used with, or a blank one: to make it one that nobody needs any more, zero its first and last MiB. ${NOT_WRITTEN}`,
   });
   const bytes = await plogBytes(plog, identity);
   if (bytes > plog.size) {
@@ -156,7 +159,10 @@ async function plogMismatch(identity: Identity, { cache, plog }: Pair): Promise<
       `this is not the plog of the cache ${cache.name}: the name that the plog had been given (uuid ${identity.plog}) is not on it`,
     );
   }
-  if (own.cache === identity.cache && (!named || own.plog === identity.plog)) return undefined;
+  // Every plog a cache is given gets a uuid of its own: an earlier one lacks what was flushed since. After an orderly
+  // close nothing is lacking.
+  const isEnough = !named || identity.clean || own.plog === identity.plog;
+  if (own.cache === identity.cache && isEnough) return undefined;
   return foreign(
     `this plog (uuid ${own.plog}) belongs to the cache with the uuid ${own.cache}; ${cache.name} has the uuid ${identity.cache} and ${named ? `the plog ${identity.plog}` : "no plog"}`,
   );

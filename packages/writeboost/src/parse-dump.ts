@@ -21,6 +21,7 @@ import {
   encodeIdentity,
 } from "./format/identity.ts";
 import { type RecordHeader, encodeRecordHeader } from "./format/plog.ts";
+import { START_NAME } from "./plog-place.ts";
 import { checkMetadata } from "./format/segment.ts";
 import { HEADER_START, RECORD_START, decodeHeader, encodeHeader, encodeRecord } from "./format/superblock.ts";
 
@@ -152,6 +153,7 @@ class DumpParser {
       recordedId: large("recordedId"),
       slots,
       plogSize: version === 1 ? 0 : large("plogSize"),
+      nameAtStart: version !== 1 && fields["nameAtStart"] === true,
       witness,
     };
   }
@@ -259,15 +261,22 @@ class DumpParser {
     for (let segment = 0; segment < fit; segment += 1) {
       if (!mentioned.has(segment)) puts.push({ offset: segment * size, bytes: Buffer.alloc(512) });
     }
-    if (total - fit * size >= 512) {
-      const { identity } = fields;
-      const copy =
-        identity === null
-          ? Buffer.alloc(512)
-          : this.#bytes(this.#object(identity, "plog.identity"), "plog.identity", 512);
-      puts.push({ offset: total - 512, bytes: copy });
-    }
+    this.#plogName(fields["identity"], { end: total - fit * size >= 512 ? total - 512 : undefined, puts });
     return { puts, records };
+  }
+
+  /** At the end of the plog, or else in its first sector, which is among `puts` already. */
+  #plogName(
+    given: unknown,
+    { end, puts }: { readonly end: number | undefined; readonly puts: ParsedDump["plog"][number][] },
+  ): void {
+    const bytes = (size: number): Buffer =>
+      given === null
+        ? Buffer.alloc(size)
+        : this.#bytes(this.#object(given, "plog.identity"), "plog.identity", size);
+    if (end !== undefined) puts.push({ offset: end, bytes: bytes(512) });
+    else if (given !== null)
+      bytes(512 - START_NAME).copy(puts.find(({ offset }) => offset === 0)?.bytes as Buffer, START_NAME);
   }
 
   #record(value: unknown, where: string): RecordHeader {

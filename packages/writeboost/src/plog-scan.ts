@@ -3,7 +3,7 @@ import { type BlockDevice, BlockIoError, isZero } from "@dmkit/block-io";
 import { type Rebuilt, rebuildSegment } from "./core/plog-replay.ts";
 import { blocksPerSegment, plogSegmentSize } from "./format/geometry.ts";
 import { decodeRecords } from "./format/plog.ts";
-import { plogBytes } from "./plog-place.ts";
+import { plogBytes, plogNameOffset, takeStartName } from "./plog-place.ts";
 import { SEGMENTS_FOR_TWO } from "./plog-writer.ts";
 import type { ScannedLog } from "./scan.ts";
 
@@ -12,10 +12,12 @@ export interface ScannedPlog {
   readonly fit: number;
   /** Segments after the end of the log, in id order without gaps; none if there are more than can be. */
   readonly rebuilt: readonly Rebuilt[];
-  /** Of those looked at, the plog segments that are not all zero. */
+  /** Of those looked at, the plog segments that are not all zero; a name does not count. */
   readonly used: readonly number[];
   /** By plog segment: the id of its records, 0 for none. */
   readonly ids: readonly number[];
+  /** The name in the first sector, if there is one there. */
+  readonly startName: Buffer | undefined;
   /** Segments behind the end of the log that were flushed and are lost, as far as the plog proves it. */
   readonly lost: number;
 }
@@ -72,16 +74,19 @@ export async function scanPlog(
   wanted: number = 0,
 ): Promise<ScannedPlog> {
   const size = plogSegmentSize(order);
-  const fit = plogCapacity(plog, order, await plogBytes(plog, identity));
+  const bytes = await plogBytes(plog, identity);
+  const fit = plogCapacity(plog, order, bytes);
   const own = inUse(identity, fit);
   const bounds = { blocks: blocksPerSegment(order), backing: backingSize / 512 };
   const later = new Map<number, Rebuilt>();
   const used: number[] = [];
   const ids: number[] = [];
   let highest = 0;
+  let startName: Buffer | undefined;
   const buffer = Buffer.allocUnsafeSlow(size);
   for (let segment = 0; segment < Math.max(own, wanted); segment += 1) {
     await plog.read(segment * size, buffer);
+    if (segment === 0 && plogNameOffset(bytes, order) === undefined) startName = takeStartName(buffer);
     if (!isZero(buffer)) used.push(segment);
     if (segment >= own) {
       ids.push(0);
@@ -99,5 +104,5 @@ export async function scanPlog(
   const isRotten = highest > last + mostAhead(identity);
   if (isRotten) later.clear();
   for (let id = last + 1; later.has(id); id += 1) rebuilt.push(later.get(id) as Rebuilt);
-  return { fit, rebuilt, used, ids, lost: isRotten ? highest - last : 0 };
+  return { fit, rebuilt, used, ids, startName, lost: isRotten ? highest - last : 0 };
 }

@@ -33,7 +33,7 @@ import { newUuid } from "./identity-keeper.ts";
 import { requirePair } from "./pairing.ts";
 import { completion } from "./plog-complete.ts";
 import { judgePlog } from "./plog-owner.ts";
-import { plogBytes, plogNameOffset } from "./plog-place.ts";
+import { emptyStart, hasName, plogBytes, plogNameOffset, startName } from "./plog-place.ts";
 import { type ScannedPlog, plogCapacity, scanPlog } from "./plog-scan.ts";
 import { type ScannedLog, type Split, adoptLog, readSuperblock, scan } from "./scan.ts";
 import { inParallel } from "./parallel.ts";
@@ -72,6 +72,8 @@ export interface Recovered {
   readonly identity: Identity | undefined;
   /** P; 0 without a plog. */
   readonly plogSegments: number;
+  /** The name of the plog, if it is in its first sector. */
+  readonly plogName: Buffer | undefined;
   /** What the original drivers left spread over several copies: to be merged. */
   readonly split: readonly Split[];
   /**
@@ -111,8 +113,9 @@ export async function recover(
   const fit = plog === undefined ? 0 : plogCapacity(plog, found.geometry.order, plogSize);
   const segments = plog === undefined ? 0 : plogSegments(options.pool, fit);
   const bound = found.backingSize ?? backing.size;
-  const scanned =
-    plog && (await scanOwn(plog, found, { cache, bound, segments, force: options.force }, environment));
+  const { scanned, isNew } =
+    (plog && (await scanOwn(plog, found, { cache, bound, segments, force: options.force }, environment))) ??
+    NO_PLOG;
   if (scanned !== undefined) await completion.run(cache, found, scanned.rebuilt);
   await recoverySteps.invalidate(cache, found);
   const last = await rebuild(cache, found, scanned?.rebuilt ?? []);
@@ -123,8 +126,16 @@ export async function recover(
   const lastWriteback = logRules.lastWriteback({ first, last }, found.record, found.geometry.slots);
   if (found.record > last) await cache.write(RECORD_START, encodeRecord(last));
   const split = adoptLog(found, first, last, lastWriteback);
+  // What is merged may be in the plog alone, in its first sector, too: then the next opening gives the name.
+  const nameAtStart =
+    plog !== undefined && split.length === 0 && plogNameOffset(plogSize, found.geometry.order) === undefined;
   const introduction = (): Promise<Identity | undefined> =>
-    introduce(devices, found, { last, segments, plogSize, size: options.size }, environment);
+    introduce(
+      devices,
+      found,
+      { last, segments, plogSize, isNew, nameAtStart, size: options.size },
+      environment,
+    );
   const identity = split.length === 0 ? await introduction() : undefined;
   // What a former life wrote may be in some volatile cache still: no answer may be given on that ground.
   await Promise.all([cache.flush(), backing.flush()]);
@@ -138,6 +149,7 @@ export async function recover(
     recorded: Math.min(found.record, last),
     identity,
     plogSegments: segments,
+    plogName: identity?.nameAtStart === true ? startName(identity) : scanned?.startName,
     split,
     introduce: introduction,
   };
@@ -154,25 +166,34 @@ async function make({ cache, backing, plog }: Devices, options: RecoveryOptions)
   await formatCache(cache, plog, { order, dialect, pool });
 }
 
+interface PlogFound {
+  readonly scanned: ScannedPlog | undefined;
+  /** It has not been this cache's plog so far. */
+  readonly isNew: boolean;
+}
+
+const NO_PLOG: PlogFound = { scanned: undefined, isNew: false };
+
 /** What the plog holds of this cache; of one that is new to it, nothing counts. */
 async function scanOwn(
   plog: BlockDevice,
   found: ScannedLog,
   { cache, bound, segments, force }: { cache: BlockDevice; bound: number; segments: number; force: boolean },
   { logger }: Environment,
-): Promise<ScannedPlog> {
+): Promise<PlogFound> {
   const scanned = await scanPlog(plog, found, bound, segments);
   const isNew = (await judgePlog(plog, cache, found, scanned, force)) === "new";
+  if (isNew) return { scanned: { ...scanned, rebuilt: [], startName: undefined }, isNew };
   // A cache that has been type 0 so far owns nothing in any plog, whatever is there.
-  if (isNew || (typeof found.identity === "object" && found.identity.plog === NO_UUID))
-    return { ...scanned, rebuilt: [] };
+  if (typeof found.identity === "object" && found.identity.plog === NO_UUID)
+    return { scanned: { ...scanned, rebuilt: [] }, isNew };
   if (scanned.lost > 0) {
     logger.log("warn", "segments that were flushed are lost: the cache device is damaged", {
       first: found.last + 1,
       last: found.last + scanned.lost,
     });
   }
-  return scanned;
+  return { scanned, isNew };
 }
 
 /** Slots that claim to be segments and are not part of the log must never be believed again. */
@@ -214,34 +235,53 @@ export async function rebuild(
 
 /**
  * Records of an id that is about to be used again must not be found behind the new ones. What else lies in plog
- * segments that are not in use stays.
+ * segments that are not in use stays, and so does the name: without it a crash in here would leave a plog that nobody
+ * knows.
  * @param segments plog segments that are about to be used. Default: only what was found counts.
  */
 async function zeroPlog(
   plog: BlockDevice,
   order: number,
-  { used, ids }: ScannedPlog,
+  { used, ids, startName: name }: ScannedPlog,
   segments: number = ids.length,
 ): Promise<void> {
   const own = used.filter((segment) => segment < segments || (ids[segment] as number) > 0);
   if (own.length === 0) return;
   const size = plogSegmentSize(order);
-  await inParallel(own, 8, (segment) => plog.writeZeroes(segment * size, size));
+  await inParallel(own, 8, async (segment) => {
+    if (segment > 0 || name === undefined) return plog.writeZeroes(segment * size, size);
+    const start = emptyStart(name);
+    await plog.write(0, start);
+    await plog.writeZeroes(start.length, size - start.length);
+  });
   await plog.flush();
 }
 
-/** Writes the identity record, unless its place belongs to somebody else. */
+interface Introduction {
+  readonly last: number;
+  /** P. */
+  readonly segments: number;
+  /** Bytes. */
+  readonly plogSize: number;
+  /** It has not been this cache's plog so far. */
+  readonly isNew: boolean;
+  readonly nameAtStart: boolean;
+  /** Bytes of the backing device that are mapped. */
+  readonly size: number;
+}
+
+/** Writes the identity record, and the name of the plog before that, unless its place belongs to somebody else. */
 async function introduce(
   { cache, plog }: Devices,
   { identity: found, geometry, dialect, record: recorded }: ScannedLog,
-  { last, segments, plogSize, size }: { last: number; segments: number; plogSize: number; size: number },
+  { last, segments, plogSize, isNew, nameAtStart, size }: Introduction,
   { random }: Environment,
 ): Promise<Identity | undefined> {
   if (found === "foreign") return undefined;
   const before = found === "blank" ? undefined : found;
   let plogUuid = NO_UUID;
   if (plog !== undefined) {
-    plogUuid = before === undefined || before.plog === NO_UUID ? newUuid(random) : before.plog;
+    plogUuid = before === undefined || before.plog === NO_UUID || isNew ? newUuid(random) : before.plog;
   }
   const identity: Identity = {
     version: 2,
@@ -260,18 +300,20 @@ async function introduce(
     recordedId: Math.min(last, recorded),
     slots: geometry.slots,
     plogSize,
+    nameAtStart,
     witness: NO_WITNESS,
   };
   const block = encodeIdentity(identity);
   // The plog first, and durably: a cache that names a plog must find that name on it, whenever the power fails.
-  const offset = plog && plogNameOffset(plogSize, geometry.order);
-  if (plog !== undefined && offset !== undefined) {
-    if (before === undefined) {
+  if (plog !== undefined && hasName(identity, plogSize)) {
+    if (before === undefined || isNew) {
       // And a plog with a name must find the cache that has given it, or it would be taken for another one's.
       await cache.write(IDENTITY_START, encodeIdentity({ ...identity, plog: NO_UUID, plogSegments: 0 }));
       await cache.flush();
     }
-    await plog.write(offset, block.subarray(0, 512));
+    const end = plogNameOffset(plogSize, geometry.order);
+    if (end === undefined) await plog.write(0, emptyStart(startName(identity)));
+    else await plog.write(end, block.subarray(0, 512));
     await plog.flush();
   }
   await cache.write(IDENTITY_START, block);

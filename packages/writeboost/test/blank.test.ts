@@ -120,10 +120,13 @@ describe("a cache device", () => {
 describe("a plog device", () => {
   it.each(strangers)("with %s is not zeroed without the word", async (_name, offset, bytes) => {
     // With a new cache, with one that was type 0, and with one that was closed in order.
-    for (const before of ["nothing", "type 0", "type 1"]) {
-      const on = devices(2 * MIB);
+    for (const [before, size] of ["nothing", "type 0", "type 1"].flatMap((one) => [
+      [one, 2 * MIB] as const,
+      [one, 400 * SEGMENT] as const,
+    ])) {
+      const on = devices(size);
       if (before === "type 0") await attempt({ ...on, plog: undefined });
-      if (before === "type 1") await attempt({ ...on, plog: new MemoryDevice(2 * MIB) });
+      if (before === "type 1") await attempt({ ...on, plog: new MemoryDevice(size) });
       await put(on.plog as MemoryDevice, offset, bytes);
       expect(await refused(on), before).toMatch(/^EFORMAT plog: open: holds something already/);
       expect(await attempt(on, { force: true }), before).toBe("opened");
@@ -148,31 +151,37 @@ describe("a plog device", () => {
     expect(after.subarray(end, 3 * MIB).equals(Buffer.alloc(3 * MIB - end, 0x77))).toBe(true);
   });
 
-  it("of another cache is not taken by a cache that has no name yet", async () => {
-    const other = devices(4 * SEGMENT + 512);
-    await attempt(other);
-    const on = devices();
-    expect(await refused({ ...on, plog: other.plog })).toMatch(/^EFORMAT plog.*plog of a writeboost cache/);
-    // Nor by one that the original drivers have made, which is what one without an identity record looks like.
-    await attempt(on);
-    await on.cache.write(4096, Buffer.alloc(BLOCK));
-    expect(await refused({ ...on, plog: other.plog })).toMatch(/^EFORMAT plog.*plog of a writeboost cache/);
-    expect(await attempt(other)).toBe("opened");
-  });
+  it.each([4 * SEGMENT + 512, 4 * SEGMENT])(
+    "of another cache is not taken by a cache that has no name yet (%d bytes)",
+    async (size) => {
+      const other = devices(size);
+      await attempt(other);
+      const on = devices();
+      expect(await refused({ ...on, plog: other.plog })).toMatch(/^EFORMAT plog.*plog of a writeboost cache/);
+      // Nor by one that the original drivers have made, which is what one without an identity record looks like.
+      await attempt(on);
+      await on.cache.write(4096, Buffer.alloc(BLOCK));
+      expect(await refused({ ...on, plog: other.plog })).toMatch(/^EFORMAT plog.*plog of a writeboost cache/);
+      expect(await attempt(other)).toBe("opened");
+    },
+  );
 
-  it("finds its cache again, wherever the first opening ends", async () => {
-    for (let step = 1; ; step += 1) {
-      const on = devices(4 * SEGMENT + 512);
-      const power = { left: step };
-      const result = await attempt({
-        ...on,
-        cache: limited(on.cache, power),
-        plog: limited(on.plog as MemoryDevice, power),
-      });
-      expect(await attempt(on), `after ${step} writes`).toBe("opened");
-      if (result === "opened") break;
-    }
-  });
+  it.each([4 * SEGMENT + 512, 4 * SEGMENT, SEGMENT])(
+    "finds its cache again, wherever the first opening ends (%d bytes)",
+    async (size) => {
+      for (let step = 1; ; step += 1) {
+        const on = devices(size);
+        const power = { left: step };
+        const result = await attempt({
+          ...on,
+          cache: limited(on.cache, power),
+          plog: limited(on.plog as MemoryDevice, power),
+        });
+        expect(await attempt(on), `after ${step} writes`).toBe("opened");
+        if (result === "opened") break;
+      }
+    },
+  );
 });
 
 describe("a backing device", () => {

@@ -95,6 +95,7 @@ describe("the identity record", () => {
       recordedId: 2 ** 47,
       slots: 2 ** 33,
       plogSize: 2 ** 41,
+      nameAtStart: true,
       witness: "a0".repeat(32),
     });
     expect(IDENTITY_START).toBe(8 * 512);
@@ -111,7 +112,7 @@ describe("the identity record", () => {
     }
     expect(block[12]).toBe(2);
     expect(block.subarray(112, 144)).toEqual(Buffer.alloc(32, 0xa0));
-    expect(block.subarray(104, 112)).toEqual(Buffer.alloc(8));
+    expect(block.subarray(104, 112)).toEqual(Buffer.from([1, 0, 0, 0, 0, 0, 0, 0]));
     const sector = Buffer.from(block.subarray(0, 512)).fill(0, 8, 12);
     expect(block.subarray(8, 12)).toEqual(u32(crc32cByHand(sector)));
   });

@@ -2,12 +2,13 @@
 import { rawCrc32c, isZero } from "@dmkit/block-io";
 import { replaced, settle } from "@dmkit/block-io/testing";
 import { plogRules } from "../src/format/plog.ts";
+import { takeStartName } from "../src/plog-place.ts";
 import { completion } from "../src/plog-complete.ts";
 import { PlogWriter } from "../src/plog-writer.ts";
 import { recoverySteps } from "../src/recovery.ts";
 import { describe, expect, it } from "vitest";
 import { type Case, Findings, directed } from "./support/cases.ts";
-import { altered, everything, nothing } from "./support/hand.ts";
+import { type HandDisk, altered, everything, nothing } from "./support/hand.ts";
 import { BLOCK, MIB, Rig, filled } from "./support/rig.ts";
 
 /** A plog record of one sector with its data, byte by byte. */
@@ -159,6 +160,13 @@ const cases: readonly Case[] = [
 
 let unflushed = false;
 
+/** Nothing but the name, which is where a record has zeroes, and no driver looks. */
+function expectNoRecords({ plog }: Rig): void {
+  const bytes = Buffer.from((plog as HandDisk).stable);
+  expect(takeStartName(bytes)).toBeDefined();
+  expect(isZero(bytes)).toBe(true);
+}
+
 directed(cases);
 
 describe("a close in order", () => {
@@ -183,7 +191,7 @@ describe("a close in order", () => {
     await rig.write(2, 0x22);
     await device.close();
     await rig.crash(nothing);
-    expect(isZero(rig.plog?.stable as Buffer)).toBe(true);
+    expectNoRecords(rig);
   });
 
   it("leaves one of zeroes, too, where a longer segment was before", async () => {
@@ -195,7 +203,7 @@ describe("a close in order", () => {
     await device.flush();
     await device.close();
     await rig.crash(nothing);
-    expect(isZero(rig.plog?.stable as Buffer)).toBe(true);
+    expectNoRecords(rig);
   });
 
   it("needs no plog that can be written", async () => {
@@ -273,7 +281,7 @@ describe("suspend and resume", () => {
   });
 });
 
-describe("the plog of another cache, with no room for a name", () => {
+describe("the plog of another cache, without a name", () => {
   it("gives nothing to a cache that had none", async () => {
     const other = new Rig({ slots: 5, plog: 3 * SEGMENT_4, options: { pool: 3 } });
     await other.open();
@@ -289,6 +297,8 @@ describe("the plog of another cache, with no room for a name", () => {
     await rig.segment(1, 0x11);
     await rig.device.close();
     await rig.crash(nothing);
+    // As an older version has left it.
+    (other.plog as HandDisk).visible.fill(0, 256, 512);
     rig.plog = other.plog;
     await expect(rig.open()).rejects.toMatchObject({ code: "EFORMAT" });
     await rig.open({ force: true });

@@ -40,7 +40,9 @@ export async function refuseContents(
     const [own] = await candidates(device, formats);
     const found = await contentsOf(device);
     const contents =
-      own === undefined ? found : { text: own.text, known: true, cache: false, offset: found?.offset ?? 0 };
+      own === undefined
+        ? found
+        : { text: own.text, known: true, certain: true, cache: false, offset: found?.offset ?? 0 };
     if (contents === undefined || (keepsData && !contents.known)) continue;
     throw notBlank(device, contents, HOW);
   }

@@ -3,7 +3,8 @@
  * whoever opens or formats it.
  *
  * A device is blank if nothing on it has a signature that is known (format/signatures.ts) and its first MiB is zero.
- * A device whose formatting was interrupted is blank as well: it was given away then. Whatever is not blank is
+ * A device whose formatting was interrupted is blank as well: it was given away then. Only what is certain not to be
+ * chance, like a file system made there since, takes it back. Whatever is not blank is
  * written over only by an explicit word.
  *
  * At most 1.75 MiB are read, in two requests, whatever the size of the device. A hole is read like everything else:
@@ -34,6 +35,11 @@ export interface Contents {
   readonly text: string;
   /** Whether that is known by a signature; else it is data of whatever kind. */
   readonly known: boolean;
+  /**
+   * Whether it is known for certain. Two bytes that name a file system may be any data: enough to ask for a word on a
+   * device of which nothing else is known, and not to refuse one that is ours by other evidence.
+   */
+  readonly certain: boolean;
   /** Whether it is a cache of ours, or a part of one: what is on the device below it may be older. */
   readonly cache: boolean;
   /** Bytes from the start of the area: where that is seen. */
@@ -57,14 +63,23 @@ export const FORCE_WORD = "the option force (in a table: force 1, in a stack fil
 /** Undefined if it is blank. Errors: those of reading. */
 export async function contentsOf(device: BlockDevice, area?: Area): Promise<Contents | undefined> {
   const ends = await readEnds(device, area);
-  let unfinished = false;
-  for (const { name, kind, offset } of findSignatures(ends)) {
-    if (kind === "unfinished") unfinished = true;
-    else return { text: name, known: true, cache: kind === "cache", offset };
+  const all = [...findSignatures(ends)];
+  const found = all.filter(({ kind }) => kind !== "unfinished");
+  const unfinished = found.length < all.length;
+  const best = found.find(({ certain }) => certain) ?? (unfinished ? undefined : found[0]);
+  if (best !== undefined) {
+    const { name, kind, offset, certain } = best;
+    return { text: name, known: true, certain, cache: kind === "cache", offset };
   }
   if (unfinished || isZero(ends.start)) return undefined;
   const offset = ends.start.findIndex((byte) => byte !== 0);
-  return { text: `data that is not known: byte ${offset} is not zero`, known: false, cache: false, offset };
+  return {
+    text: `data that is not known: byte ${offset} is not zero`,
+    known: false,
+    certain: false,
+    cache: false,
+    offset,
+  };
 }
 
 /** Throws (see {@link Overwriting}) unless the device, or the area of it, may be written over; nothing is written then. */

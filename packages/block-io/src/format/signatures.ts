@@ -10,7 +10,7 @@
  * The facts are those of the formats' public descriptions. The first match gives the name, so the more telling ones
  * come first: a disk with GPT also has the mark of an MBR.
  */
-import { getU32, tryU64 } from "../bytes/bytes.ts";
+import { getU32, getU8, tryU64 } from "../bytes/bytes.ts";
 
 /** Bytes from the start of a device that signatures lie in. They must be zero on a blank one. */
 export const START: number = 1024 * 1024;
@@ -28,6 +28,11 @@ export interface Signature {
    * counts.
    */
   readonly kind?: "cache" | "unfinished";
+  /**
+   * For fewer than four bytes, which any data may have by chance: whether what stands around them is as it must be.
+   * `start`: the first bytes of the device. Where it does not hold, the signature may still be right.
+   */
+  readonly bornOutBy?: (start: Buffer) => boolean;
 }
 
 const text = (value: string): string => Buffer.from(value, "latin1").toString("hex");
@@ -48,7 +53,14 @@ const own: readonly Signature[] = [
     kind: "cache",
   },
   { name: "a writeboost cache", at: 4096, bytes: text("dmkitWB1"), kind: "cache" },
-  { name: "the plog of a writeboost cache", at: -512, bytes: text("dmkitWB1"), kind: "cache" },
+  ...[256, -512].map(
+    (at): Signature => ({
+      name: "the plog of a writeboost cache",
+      at,
+      bytes: text("dmkitWB1"),
+      kind: "cache",
+    }),
+  ),
   { name: "an assoc-cache", at: 0, bytes: text("DMKASSOC"), kind: "cache" },
   { name: "an assoc-cache", at: -512, bytes: text("DMKASSOC"), kind: "cache" },
   { name: "an assoc-cache, historical metadata", at: -488, bytes: text("dmkit v1"), kind: "cache" },
@@ -100,7 +112,14 @@ const volumes: readonly Signature[] = [
 ];
 
 const fileSystems: readonly Signature[] = [
-  { name: "an ext2, ext3 or ext4 file system", at: 1080, bytes: "53ef" },
+  {
+    name: "an ext2, ext3 or ext4 file system",
+    at: 1080,
+    bytes: "53ef",
+    // State, what to do about errors, revision, block size.
+    bornOutBy: (start) =>
+      le16(start, 1082) <= 7 && le16(start, 1084) <= 3 && le32(start, 1100) <= 1 && le32(start, 1048) <= 6,
+  },
   { name: "an XFS file system", at: 0, bytes: text("XFSB") },
   { name: "the log of an XFS file system", at: 0, bytes: "feedbabe" },
   { name: "a btrfs file system", at: 65_600, bytes: text("_BHRfS_M") },
@@ -112,7 +131,13 @@ const fileSystems: readonly Signature[] = [
   { name: "a JFS file system", at: 32_768, bytes: text("JFS1") },
   ...each("a ReiserFS file system", [8244, 65_588], text("ReIsErFs"), text("ReIsEr2Fs"), text("ReIsEr3Fs")),
   { name: "a Reiser4 file system", at: 65_536, bytes: text("ReIsEr4") },
-  { name: "a NILFS2 file system", at: 1030, bytes: "3434" },
+  // Its revision.
+  {
+    name: "a NILFS2 file system",
+    at: 1030,
+    bytes: "3434",
+    bornOutBy: (start) => le32(start, 1024) === 2 && le16(start, 1028) === 0,
+  },
   { name: "a GFS2 file system", at: 65_536, bytes: "01161970" },
   ...each("an OCFS2 file system", powers(1024, 8192), text("OCFSV2")),
   { name: "an EROFS file system", at: 1024, bytes: "e2e1f5e0" },
@@ -126,10 +151,21 @@ const fileSystems: readonly Signature[] = [
   { name: "a FAT file system", at: 82, bytes: text("FAT32") },
   { name: "an APFS container", at: 32, bytes: text("NXSB") },
   ...each("an HFS+ file system", [1024], `${text("H+")}0004`, `${text("HX")}0005`),
-  { name: "an HFS file system", at: 1024, bytes: text("BD") },
+  // Its bitmap begins in block 3; the size of its blocks.
+  {
+    name: "an HFS file system",
+    at: 1024,
+    bytes: text("BD"),
+    bornOutBy: (start) =>
+      be16(start, 1038) === 3 && be16(start, 1044) < 0x1000 && be16(start, 1046) % 512 === 0,
+  },
   { name: "an ISO 9660 file system", at: 32_769, bytes: text("CD001") },
   { name: "a UDF file system", at: 32_769, bytes: text("BEA01") },
-  ...each("a minix file system", [1040], "7f13", "8f13", "6824", "7824"),
+  // The size of zones is that of blocks; its state.
+  ...each("a minix file system", [1040], "7f13", "8f13", "6824", "7824").map((one) => ({
+    ...one,
+    bornOutBy: (start: Buffer) => le16(start, 1034) === 0 && le16(start, 1042) <= 3,
+  })),
 ];
 
 const tablesAndImages: readonly Signature[] = [
@@ -143,11 +179,32 @@ const tablesAndImages: readonly Signature[] = [
   { name: "a Bochs image", at: 0, bytes: text("Bochs Virtual HD Image") },
   { name: "a disk image of macOS", at: -512, bytes: text("koly") },
   ...each("a GPT partition table", [512, 4096, -512, -4096], text("EFI PART")),
-  { name: "an Apple partition map", at: 0, bytes: text("ER") },
+  {
+    name: "an Apple partition map",
+    at: 0,
+    bytes: text("ER"),
+    // The size of blocks, and the map itself in the second of them.
+    bornOutBy: (start) => {
+      const block = be16(start, 2);
+      return [512, 1024, 2048, 4096].includes(block) && start.toString("latin1", block, block + 2) === "PM";
+    },
+  },
   ...each("a BSD disk label", [64, 512], "57455682"),
   { name: "an SGI disk label", at: 0, bytes: "0be5a941" },
-  { name: "a Sun disk label", at: 508, bytes: "dabe" },
-  { name: "an MBR partition table or boot sector", at: 510, bytes: "55aa" },
+  {
+    name: "a Sun disk label",
+    at: 508,
+    bytes: "dabe",
+    // Its checksum, and one head at least.
+    bornOutBy: (start) => xorOf(start, 512) === 0 && be16(start, 436) > 0,
+  },
+  {
+    name: "an MBR partition table or boot sector",
+    at: 510,
+    bytes: "55aa",
+    // Each of the four partitions is active or not.
+    bornOutBy: (start) => [446, 462, 478, 494].every((at) => [0, 0x80].includes(getU8(start, at))),
+  },
 ];
 
 export const signatures: readonly Signature[] = [...own, ...volumes, ...fileSystems, ...tablesAndImages];
@@ -168,21 +225,24 @@ export interface FoundSignature {
   /** Bytes from the start of the device. */
   readonly offset: number;
   readonly length: number;
+  /** Four bytes or more, or borne out by what is around: not chance. */
+  readonly certain: boolean;
 }
 
 /** All signatures that match, the most telling one first. */
 export function* findSignatures(ends: Ends): Iterable<FoundSignature> {
-  for (const { name, at, bytes, kind } of signatures) {
+  for (const { name, at, bytes, kind, bornOutBy } of signatures) {
     const wanted = Buffer.from(bytes, "hex");
     for (const offset of placesOf(at, ends.size)) {
       if (bytesAt(ends, offset, wanted.length)?.equals(wanted) !== true) continue;
-      yield { name, kind, offset, length: wanted.length };
+      const certain = wanted.length >= 4 || bornOutBy?.(ends.start) === true;
+      yield { name, kind, offset, length: wanted.length, certain };
     }
   }
   const offset = ends.size - 512;
   const last = bytesAt(ends, offset, 512);
   if (last !== undefined && isHistoricalCache(last, ends.size)) {
-    yield { name: "an assoc-cache, historical metadata", kind: "cache", offset, length: 24 };
+    yield { name: "an assoc-cache, historical metadata", kind: "cache", offset, length: 24, certain: true };
   }
 }
 
@@ -219,6 +279,20 @@ function isHistoricalCache(sector: Buffer, size: number): boolean {
   ];
   const powersOfTwo = [frames, block, ways].every((value) => value > 0 && Number.isInteger(Math.log2(value)));
   return powersOfTwo && ways <= frames && policy <= 1 && frames * block * 512 < size;
+}
+
+// Numbers in the first bytes of a device: not a number, which nothing is equal to, where it is too short.
+const number = (start: Buffer, at: number, bytes: number): Buffer | undefined =>
+  at + bytes <= start.length ? start.subarray(at, at + bytes) : undefined;
+const le16 = (start: Buffer, at: number): number => number(start, at, 2)?.readUInt16LE() ?? Number.NaN;
+const be16 = (start: Buffer, at: number): number => number(start, at, 2)?.readUInt16BE() ?? Number.NaN;
+const le32 = (start: Buffer, at: number): number => number(start, at, 4)?.readUInt32LE() ?? Number.NaN;
+
+/** Of the 16-bit numbers in the first `bytes` bytes. */
+function xorOf(start: Buffer, bytes: number): number {
+  let xor = 0;
+  for (let at = 0; at < bytes; at += 2) xor ^= be16(start, at);
+  return xor;
 }
 
 function powers(from: number, to: number): number[] {

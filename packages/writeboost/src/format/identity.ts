@@ -1,7 +1,8 @@
 /**
  * The identity record: dmkit's own, in sector 8 of the cache device (old drivers ignore it and write zeroes
- * there only when they format), with a copy of its first half at the end of the plog device where there is
- * room behind the plog segments. One sector, so it is written whole or not at all.
+ * there only when they format), with a copy of its first half on the plog device, the name of that: in its last sector
+ * where there is room behind the plog segments, else in its first one (plog-place.ts). One sector, so it is written
+ * whole or not at all.
  *
  *      0    magic, 8 bytes "dmkitWB1"
  *      8    crc u32          CRC-32C of the sector with this field zero
@@ -19,7 +20,8 @@
  *      80   recorded id u64   copy of the superblock record, which has no checksum; written together with it
  *      88   slots u64        (2) N; the cache device may be larger
  *      96   plog size u64    (2) bytes of the plog device that are in use, its name in the last sector of them; else zero
- *      104  zero
+ *      104  name u8           (2) 1: the name of the plog is in the plog's first sector; 0: in the last one, if anywhere
+ *      105  zero
  *      112  witness, 32 bytes    (2) of the first `backing size` bytes of the backing device (block-io's witness.ts);
  *                            zero: none was taken; counts only when clean
  *      144  zero
@@ -54,6 +56,8 @@ export interface Identity {
   readonly slots: number;
   /** Bytes; 0: there is no plog, or its size is not known. */
   readonly plogSize: number;
+  /** The plog has its name in its first sector. */
+  readonly nameAtStart: boolean;
   /** 64 hexadecimal digits; {@link NO_WITNESS}: none. */
   readonly witness: string;
 }
@@ -80,6 +84,7 @@ export function encodeIdentity(identity: Identity): Buffer {
   setU64(block, 80, identity.recordedId);
   setU64(block, 88, identity.slots);
   setU64(block, 96, identity.plogSize);
+  setU8(block, 104, identity.nameAtStart ? 1 : 0);
   Buffer.from(identity.witness, "hex").copy(block, 112, 0, 32);
   setU32(block, 8, crc32c(block.subarray(0, 512)));
   return block;
@@ -123,6 +128,7 @@ export function decodeIdentity(block: Buffer): Identity | "blank" | "foreign" {
     recordedId,
     slots,
     plogSize,
+    nameAtStart: version !== 1 && getU8(sector, 104) === 1,
     witness: version === 1 ? NO_WITNESS : sector.toString("hex", 112, 144),
   };
 }
