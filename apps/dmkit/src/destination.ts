@@ -23,6 +23,7 @@ import { dirname } from "node:path";
 import {
   type BlockDevice,
   BlockIoError,
+  asking,
   type Environment,
   codeOf,
   openFile,
@@ -77,7 +78,12 @@ async function withNewFile<T>(
   const device = await openPart(path, part, size, resume, environment);
   let finished = false;
   const discard = (): void => {
-    if (!finished && !keep()) rmSync(part, { force: true });
+    if (finished || keep()) return;
+    try {
+      rmSync(part, { force: true });
+    } catch {
+      // What went wrong before is what has to be told; the next run replaces it.
+    }
   };
   const settled = beforeEnd(discard);
   try {
@@ -128,7 +134,7 @@ async function openPart(
         hint: "Begin at the start.",
       });
     }
-    unlinkSync(part);
+    asking({ device: part, op: "open" }, () => unlinkSync(part));
     return openFile(part, { ...options, createSize: size });
   });
 }
@@ -204,14 +210,16 @@ function publish(part: string, path: string): void {
     }
     // A file system without links: there is no way to look and rename at once.
     if (exists(path)) throw toBlockIoError(error, { device: path, op: "close" });
-    renameSync(part, path);
+    asking({ device: path, op: "close" }, () => renameSync(part, path));
   }
-  const folder = openSync(dirname(path), "r");
-  try {
-    fsyncSync(folder);
-  } finally {
-    closeSync(folder);
-  }
+  asking({ device: dirname(path), op: "close" }, () => {
+    const folder = openSync(dirname(path), "r");
+    try {
+      fsyncSync(folder);
+    } finally {
+      closeSync(folder);
+    }
+  });
 }
 
 /** The name of a file until it is complete; one that nobody else would choose. */

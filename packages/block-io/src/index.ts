@@ -8,6 +8,8 @@ export {
   isErrorCode,
   isOutOfSpace,
   refuse,
+  asking,
+  isSystemError,
   toBlockIoError,
   worstOf,
 } from "./contract/errors.ts";

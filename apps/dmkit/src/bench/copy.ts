@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { closeSync, ftruncateSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { BlockIoError } from "@dmkit/block-io";
 import { ownedClient, withFolder } from "./leftovers.ts";
 import { type Row, measured, ratioOf } from "./run.ts";
 import { DEVICE_SIZE } from "./groups.ts";
@@ -96,7 +97,7 @@ function seconds(program: string, args: readonly string[]): Promise<number> {
     child.on("error", reject);
     child.on("exit", (code) => {
       if (code === 0) resolve((performance.now() - started) / 1000);
-      else reject(new Error(`${program} ended with ${code}: ${errors.trim()}`));
+      else reject(new BlockIoError(`${program} ended with ${code}: ${errors.trim()}`, { code: "EIO" }));
     });
   });
 }

@@ -6,6 +6,7 @@ import type { ChildProcess } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { asking } from "@dmkit/block-io";
 import { beforeEnd } from "../ui/end.ts";
 
 const clients = new Set<ChildProcess>();
@@ -38,7 +39,8 @@ export function endClients(): void {
 
 /** Runs `work` with a new folder. */
 export async function withFolder<T>(work: (folder: string) => Promise<T>): Promise<T> {
-  const folder = mkdtempSync(join(tmpdir(), "dmkit-bench-"));
+  const hint = "Set TMPDIR to a folder that can be written to.";
+  const folder = asking({ device: tmpdir(), hint }, () => mkdtempSync(join(tmpdir(), "dmkit-bench-")));
   const remove = (): void => rmSync(folder, { recursive: true, force: true });
   const over = beforeEnd(remove);
   try {

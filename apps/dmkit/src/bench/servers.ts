@@ -7,6 +7,7 @@ import { readFileSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { BlockIoError } from "@dmkit/block-io";
 import { ownedServer } from "./leftovers.ts";
 
 /** How to start one server. */
@@ -156,7 +157,7 @@ export async function startServer(spec: ServerSpec, folder: string, index: numbe
   while (!(await answers(socket))) {
     if (gone || performance.now() - started > 20_000) {
       child.kill();
-      throw new Error(`${spec.name} did not start: ${printed.trim()}`);
+      throw new BlockIoError(`${spec.name} did not start: ${printed.trim()}`, { code: "EIO" });
     }
     await new Promise((resolve) => setTimeout(resolve, 5));
   }

@@ -1,5 +1,6 @@
 /** What is done to the servers: fio jobs over its nbd engine, a client of the peers' house, not ours. */
 import { spawn } from "node:child_process";
+import { BlockIoError } from "@dmkit/block-io";
 import { ownedClient } from "./leftovers.ts";
 
 /** One kind of load. */
@@ -94,7 +95,8 @@ function fio(args: readonly string[], uri: string): Promise<string> {
     child.on("error", reject);
     child.on("exit", (code) => {
       if (code === 0) resolve(output);
-      else reject(new Error(`fio ended with ${code}: ${errors.trim().slice(0, 500)}`));
+      else
+        reject(new BlockIoError(`fio ended with ${code}: ${errors.trim().slice(0, 500)}`, { code: "EIO" }));
     });
   });
 }

@@ -1,7 +1,7 @@
 /** `dmkit bench peers`: our server beside nbdkit and qemu-nbd. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
-import { BlockIoError } from "@dmkit/block-io";
+import { BlockIoError, asking } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { runCopyBench } from "../bench/copy.ts";
 import { DEVICE_SIZE, groups } from "../bench/groups.ts";
@@ -81,8 +81,11 @@ async function bench(flags: BenchFlags): Promise<number> {
   const report = done.value;
   process.stdout.write(printTable(report));
   if (flags.json !== undefined) {
-    mkdirSync(dirname(flags.json), { recursive: true });
-    writeFileSync(flags.json, `${JSON.stringify(report, undefined, 2)}\n`);
+    const path = flags.json;
+    asking({ device: path, op: "write" }, () => {
+      mkdirSync(dirname(path), { recursive: true });
+      writeFileSync(path, `${JSON.stringify(report, undefined, 2)}\n`);
+    });
   }
   return exitCodes.ok;
 }

@@ -1,7 +1,7 @@
 /** `dmkit map`: a picture of where everything lies. */
 import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { basename } from "node:path";
-import { type ImageMap, realEnvironment } from "@dmkit/block-io";
+import { type ImageMap, asking, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { writeWholeFile } from "../destination.ts";
 import { imageFormats } from "../formats.ts";
@@ -102,6 +102,10 @@ function write(path: string, contents: string | Uint8Array): void {
 
 // A picture drawn before, nothing, or what is no file: a pipe, a device.
 function isReplaceable(path: string): boolean {
+  return asking({ device: path, op: "open" }, () => looksReplaceable(path));
+}
+
+function looksReplaceable(path: string): boolean {
   const found = statSync(path, { throwIfNoEntry: false });
   if (found === undefined || !found.isFile() || found.size === 0) return true;
   const fd = openSync(path, "r");

@@ -9,7 +9,7 @@
  *      {"method":"cancel","params":{"id":1}} →
  *                                           ←    {"id":1,"error":{"code":-32000,"message":…,"data":{…}}}
  */
-import { BlockIoError, codeOf, isErrorCode } from "@dmkit/block-io";
+import { BlockIoError, codeOf, isErrorCode, isSystemError, toBlockIoError } from "@dmkit/block-io";
 
 /** Changes when a client of the version before could misunderstand the server. */
 export const PROTOCOL = 1;
@@ -104,7 +104,8 @@ export class Cancelled extends Error {
 }
 
 /** Anything thrown, for the client. */
-export function toRpcError(error: unknown): RpcError {
+export function toRpcError(thrown: unknown): RpcError {
+  const error = isSystemError(thrown) ? toBlockIoError(thrown, {}) : thrown;
   if (error instanceof BadRequest) {
     return { code: error.code, message: error.message, data: { code: "EPROTO", reason: error.message } };
   }

@@ -6,7 +6,7 @@ import { lstatSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { BlockIoError } from "@dmkit/block-io";
+import { BlockIoError, asking } from "@dmkit/block-io";
 
 /** What overrides the default for servers and verbs: a path, or for verbs the process id of a server. */
 export const CONTROL_VARIABLE = "DMKIT_CONTROL";
@@ -21,8 +21,12 @@ export function runtimeFolder(): string {
 /** The default socket of this process, its folder made. Throws `EACCES` if the folder is somebody else's. */
 export function ownSocket(): string {
   const folder = runtimeFolder();
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  if (isOurs(folder)) return join(folder, `${process.pid}.sock`);
+  const hint = "Set XDG_RUNTIME_DIR to a folder of yours, or give a socket of your own: --control PATH";
+  const ours = asking({ device: folder, op: "listen", hint }, () => {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    return isOurs(folder);
+  });
+  if (ours) return join(folder, `${process.pid}.sock`);
   throw new BlockIoError("others may write to the folder of the control sockets", {
     code: "EACCES",
     device: folder,
@@ -66,9 +70,17 @@ async function liveSockets(): Promise<{ readonly pid: number; readonly path: str
     const path = join(folder, name);
     if (await answers(path)) found.push({ pid: Number(pid), path });
     // Left by a server that was killed.
-    else rmSync(path, { force: true });
+    else forget(path);
   }
   return found.toSorted((one, other) => one.pid - other.pid);
+}
+
+function forget(path: string): void {
+  try {
+    rmSync(path, { force: true });
+  } catch {
+    // It is in nobody's way.
+  }
 }
 
 /** Whether nobody else could have put something into a folder. */

@@ -1,8 +1,10 @@
 /** `--run`: a command that lives beside the server and decides when it ends. */
 import { spawn } from "node:child_process";
 import { constants } from "node:os";
+import { asking, toBlockIoError } from "@dmkit/block-io";
 import type { NbdUri } from "@dmkit/nbd";
 import { formatNbdUri } from "@dmkit/nbd";
+import { printError } from "../ui/terminal.ts";
 
 /** A shell's exit status for a process ended by a signal is this much more than the signal's number. */
 const SIGNALLED = 128;
@@ -32,12 +34,14 @@ export interface Captive {
 
 /** Runs `command` in a shell with the variables set. */
 export function runCaptive(command: string, variables: Readonly<Record<string, string>>): Captive {
-  const child = spawn("/bin/sh", ["-c", command], {
-    stdio: "inherit",
-    env: { ...process.env, ...variables },
-  });
+  const child = asking({ device: "--run" }, () =>
+    spawn("/bin/sh", ["-c", command], { stdio: "inherit", env: { ...process.env, ...variables } }),
+  );
   const status = new Promise<number>((resolve) => {
-    child.on("error", () => resolve(127));
+    child.on("error", (error) => {
+      printError(toBlockIoError(error, { device: "--run" }));
+      resolve(127);
+    });
     child.on("exit", (code, signal) => resolve(statusOf(code, signal)));
   });
   // In our process group, so that it has the terminal and gets its Ctrl-C.

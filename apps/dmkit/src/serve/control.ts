@@ -1,6 +1,6 @@
 /** The control socket of a server: at the path it was told, or at the user's default, which it can do without. */
 import { resolve } from "node:path";
-import type { Environment } from "@dmkit/block-io";
+import { type Environment, toBlockIoError } from "@dmkit/block-io";
 import { type ControlledServer, controlMethods } from "../control/methods.ts";
 import { ControlServer } from "../control/server.ts";
 import { CONTROL_VARIABLE, ownSocket } from "../control/sockets.ts";
@@ -37,8 +37,8 @@ export async function startControl(
   } catch (error) {
     if (isTold) throw error;
     // Clients are served without it all the same.
-    const { message } = error as Error;
-    environment.logger.log("info", "no control socket", { message });
+    const { message, hint } = toBlockIoError(error, { op: "listen" });
+    environment.logger.log("info", "no control socket", { message, hint });
     return undefined;
   }
 }

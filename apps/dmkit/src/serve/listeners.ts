@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { BlockIoError } from "@dmkit/block-io";
+import { BlockIoError, asking } from "@dmkit/block-io";
 import type { ListenOptions } from "@dmkit/nbd";
 
 /** The first file descriptor a service manager hands over (sd_listen_fds). */
@@ -54,7 +54,10 @@ export function chooseListeners(where: WhereToListen, activated: number, fallbac
   if (where.port !== undefined)
     listen.push({ host: where.bind, port: where.port, allowRemote: where.allowRemote });
   if (listen.length === 0 && where.isPrivate) {
-    const folder = mkdtempSync(join(tmpdir(), "dmkit-"));
+    const hint = "Set TMPDIR to a folder that can be written to, or name a socket: --unix PATH";
+    const folder = asking({ device: tmpdir(), op: "listen", hint }, () =>
+      mkdtempSync(join(tmpdir(), "dmkit-")),
+    );
     listen.push({ path: join(folder, "socket") });
     dispose = () => rmSync(folder, { recursive: true, force: true });
   }

@@ -1,6 +1,6 @@
 /** The file that says which process serves; it is there only while clients can connect. */
 import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { BlockIoError, codeOf } from "@dmkit/block-io";
+import { BlockIoError, asking, codeOf } from "@dmkit/block-io";
 
 /**
  * Whole or not there: a reader that finds the file finds the number in it. Only what a server may have left there is
@@ -32,9 +32,12 @@ export function writePidfile(path: string): void {
 const LINE = 32;
 
 function requirePidfile(path: string): void {
-  const found = statSync(path, { throwIfNoEntry: false });
-  if (found === undefined) return;
-  if (found.isFile() && found.size <= LINE && /^(\d+\s*)?$/.test(readFileSync(path, "utf8"))) return;
+  const isReplaceable = asking({ device: path, op: "open" }, () => {
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found === undefined) return true;
+    return found.isFile() && found.size <= LINE && /^(\d+\s*)?$/.test(readFileSync(path, "utf8"));
+  });
+  if (isReplaceable) return;
   throw new BlockIoError("there is a file of this name, and it is no pid file", {
     code: "EEXIST",
     device: path,

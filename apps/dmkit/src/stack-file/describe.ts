@@ -1,8 +1,8 @@
 /** A plan for people. Lengths that depend on files are looked up, if the files are there; nothing is opened. */
-import { statSync } from "node:fs";
 import { SECTOR, describeSize, schemeOf } from "@dmkit/block-io";
 import type { PlanDiff, PlanStep } from "./diff.ts";
 import { knownLength, plannedSize, tableOfLength } from "./lengths.ts";
+import { statOf } from "./prepare.ts";
 import type { PlannedDevice, PlannedExport, PlannedFile, PlannedListener, StackPlan } from "./plan.ts";
 import { deviceNamed } from "./references.ts";
 
@@ -50,7 +50,7 @@ function resolved(
 /** Bytes of a file that is there, or of one that will be made. */
 function fileSize(reference: string, files: readonly PlannedFile[]): number | undefined {
   if (schemeOf(reference) !== undefined) return undefined;
-  const found = statSync(reference, { throwIfNoEntry: false });
+  const found = statOf(reference);
   if (found?.isFile() === true) return found.size;
   return found === undefined ? files.find(({ path }) => path === reference)?.size : undefined;
 }

@@ -1,6 +1,6 @@
 /** What has to be done with files before a plan's devices can be opened: making them, and asking how large they are. */
-import { statSync } from "node:fs";
-import { type Environment, openFile, schemeOf } from "@dmkit/block-io";
+import { type Stats, statSync } from "node:fs";
+import { type Environment, asking, openFile, schemeOf } from "@dmkit/block-io";
 import { openReference } from "../devices.ts";
 import { lengthOf, tableOfLength } from "./lengths.ts";
 import type { PlannedDevice, PlannedFile } from "./plan.ts";
@@ -10,7 +10,7 @@ import { deviceNamed } from "./references.ts";
 export async function makeFiles(files: readonly PlannedFile[], environment: Environment): Promise<void> {
   for (const { path, size, preallocate } of files) {
     // One that is there may be in use, and is not to be opened.
-    if (statSync(path, { throwIfNoEntry: false }) !== undefined) continue;
+    if (statOf(path) !== undefined) continue;
     const made = await openFile(path, { createSize: size, preallocate, environment });
     await made.close();
   }
@@ -33,10 +33,15 @@ export async function completeTable(
   return tableOfLength(device, sectors);
 }
 
+/** Undefined where there is nothing. Errors: EACCES, ENOENT (a part of the path is no folder) and the like. */
+export function statOf(path: string): Stats | undefined {
+  return asking({ device: path, op: "open" }, () => statSync(path, { throwIfNoEntry: false }));
+}
+
 async function bytesOf(reference: string, environment: Environment): Promise<number> {
   if (schemeOf(reference) === undefined) {
     // Without opening it: the table that is being exchanged may still have it locked.
-    const found = statSync(reference, { throwIfNoEntry: false });
+    const found = statOf(reference);
     if (found?.isFile() === true) return found.size;
   }
   // Only how large it is: whoever uses it need not be asked.

@@ -1,6 +1,8 @@
 /** What the command line prints: errors, logs and the decision whether to use colours. */
 import {
   BlockIoError,
+  isSystemError,
+  toBlockIoError,
   type LogLevel,
   type Logger,
   printable,
@@ -47,7 +49,9 @@ function colour(code: number, text: string): string {
 }
 
 /** Prints what went wrong, where, and what to do. The stack only with DMKIT_DEBUG. */
-export function printError(error: unknown): void {
+export function printError(thrown: unknown): void {
+  // Nobody has said what it was for, but it is the system's word, and no fault in here.
+  const error = isSystemError(thrown) ? toBlockIoError(thrown, {}) : thrown;
   // What it tells of may have come from anywhere: its lines are shown as lines of one message.
   const message = shown(error instanceof Error ? error.message : String(error));
   process.stderr.write(`${colour(31, "dmkit:")} ${message}\n`);

@@ -153,14 +153,49 @@ export function isOutOfSpace(error: unknown): error is BlockIoError {
   return error instanceof BlockIoError && error.code === "ENOSPC";
 }
 
+// What to do where nobody who asked the system for something knew better.
+const systemHints: Readonly<Record<string, string>> = {
+  EACCES: "Check the permissions of the file and of the folders above it.",
+  EPERM: "Check who owns it, and the permissions of the folder.",
+  ENOENT: "Check the path; its folder has to be there.",
+  ENOTDIR: "A part of the path is a file: give another path.",
+  EISDIR: "Give the path of a file.",
+  EEXIST: "Give another name.",
+  ELOOP: "Links lead in a circle: give another path.",
+  ENAMETOOLONG: "Give a shorter path.",
+  ENOSPC: "Make room, or choose another file system.",
+  EDQUOT: "Make room, or choose another file system.",
+  EROFS: "Choose a folder that can be written to.",
+  EMFILE: "Raise the number of files a process may open: ulimit -n",
+  ENFILE: "The system has too many files open: raise fs.file-max.",
+  E2BIG: "Give a shorter command.",
+};
+
+/** Whether the operating system has said it, by way of Node: its texts name the call and the path. */
+export function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+  return (
+    error instanceof Error && "syscall" in error && typeof (error as { code?: unknown }).code === "string"
+  );
+}
+
 /**
  * Turns anything caught into a {@link BlockIoError}. An error that is one already is returned as it is: the
- * lowest device knows best what happened.
+ * lowest device knows best what happened. What the operating system says gets a hint, unless there is one.
  */
 export function toBlockIoError(error: unknown, details: Omit<ErrorDetails, "code" | "cause">): BlockIoError {
   if (error instanceof BlockIoError) return error;
   const reason = error instanceof Error ? error.message : String(error);
-  return new BlockIoError(reason, { ...details, code: codeOf(error), cause: error });
+  const hint = details.hint ?? (isSystemError(error) ? systemHints[error.code ?? ""] : undefined);
+  return new BlockIoError(reason, { ...details, hint, code: codeOf(error), cause: error });
+}
+
+/** Does what asks the operating system for something; what that says becomes a {@link BlockIoError} with its place. */
+export function asking<T>(details: Omit<ErrorDetails, "code" | "cause">, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw toBlockIoError(error, details);
+  }
 }
 
 /**

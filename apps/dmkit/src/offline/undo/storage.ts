@@ -1,7 +1,7 @@
 /** Where an undo file lives: a file of the operating system, or in tests something that loses power. */
 import { type FileHandle, open } from "node:fs/promises";
 import { dirname } from "node:path";
-import { BlockIoError, codeOf } from "@dmkit/block-io";
+import { BlockIoError, codeOf, toBlockIoError } from "@dmkit/block-io";
 
 export interface UndoStorage {
   /** Bytes. */
@@ -33,11 +33,16 @@ export async function createUndoFile(path: string): Promise<UndoStorage> {
           : "The undo file must be on a file system that is not the one being repaired.",
     });
   }
-  const folder = await open(dirname(path), "r");
   try {
-    await folder.sync();
-  } finally {
-    await folder.close();
+    const folder = await open(dirname(path), "r");
+    try {
+      await folder.sync();
+    } finally {
+      await folder.close();
+    }
+  } catch (error) {
+    await handle.close();
+    throw toBlockIoError(error, { device: dirname(path), op: "open" });
   }
   return new FileStorage(path, handle);
 }
