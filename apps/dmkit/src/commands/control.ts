@@ -42,6 +42,7 @@ export async function withServer(
   const client = await ControlClient.connect(await findSocket(flags.control));
   let failure: unknown;
   try {
+    let isLate = false;
     const done = await endedBySignal("the server", async (signal) => {
       const server: ServerCalls = {
         folder: client.hello.folder,
@@ -51,7 +52,9 @@ export async function withServer(
         failure = error;
         throw error;
       });
+      isLate = signal.aborted;
     });
+    if (isLate) process.stderr.write("dmkit: it was too late to cancel: all was carried out\n");
     if (done !== "cancelled") return exitCodes.ok;
     // It may have failed before it heard of the cancellation.
     if (!(failure instanceof Cancelled)) throw failure;

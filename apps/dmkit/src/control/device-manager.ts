@@ -60,6 +60,8 @@ export interface RemoveOptions {
   readonly force?: boolean | undefined;
   /** Milliseconds that `force` waits for the storage. Default 10,000. */
   readonly patience?: number | undefined;
+  /** Takes it back as long as it has not begun. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 export class DeviceManager {
@@ -105,11 +107,15 @@ export class DeviceManager {
   /**
    * Closes a device. Resolves with whether it is closed: one whose storage does not answer is given up by `force`; its
    * name is free then, and what it has open stays so until the storage answers or the process ends.
-   * Errors: ENOENT, EBUSY with who uses it, those of the last flush.
+   * Errors: ENOENT, EBUSY with who uses it, `Cancelled` (nothing has changed), those of the last flush.
    */
-  async remove(name: string, { force = false, patience = 10_000 }: RemoveOptions = {}): Promise<boolean> {
+  async remove(
+    name: string,
+    { force = false, patience = 10_000, signal }: RemoveOptions = {},
+  ): Promise<boolean> {
     if (force) return this.#removeOrGiveUp(name, patience);
     await this.#inTurn(name, async (managed) => {
+      refuseIfCancelled("remove", signal);
       this.#devices.refuseIfUsed(managed);
       await this.#departures.close(managed);
     });
@@ -203,10 +209,12 @@ export class DeviceManager {
 
   /**
    * Puts the table in place that was loaded, if one was, and lets requests go on. If the new table cannot be
-   * opened the old one goes on, and the error says so.
+   * opened the old one goes on, and the error says so. Until its turn has come it can be cancelled (`Cancelled`); an
+   * exchange that has begun comes to its end.
    */
-  async resume(name: string): Promise<void> {
+  async resume(name: string, { signal }: Pick<RemoveOptions, "signal"> = {}): Promise<void> {
     await this.#inTurn(name, async (managed) => {
+      refuseIfCancelled("resume", signal);
       const { inactive, device } = managed;
       if (inactive !== undefined) {
         this.#devices.refuseIfHeldBelow(managed);
@@ -417,4 +425,8 @@ async function unlessAborted(
 async function goOn({ state, changing, device }: ManagedDevice): Promise<void> {
   if (state === "broken") await device.close();
   else if (state === "suspended" && !changing) await device.resume();
+}
+
+function refuseIfCancelled(what: string, signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new Cancelled(`${what} was cancelled: nothing has changed`);
 }

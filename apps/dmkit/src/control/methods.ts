@@ -26,14 +26,14 @@ const handlers: Readonly<Record<string, Handler>> = {
     return { name, size };
   },
 
-  async remove(params, { devices, exports }) {
+  async remove(params, { devices, exports }, { signal }) {
     const [name, force] = [params.text("name"), params.flag("force")];
     const seconds = params.integer("timeout", 0, 3600);
     params.end();
     // One that is being closed already has no exports.
     if (force === true && devices.names.includes(name)) await exports.removeOf(devices.device(name));
     const patience = seconds === undefined ? undefined : seconds * 1000;
-    return { closed: await devices.remove(name, { force, patience }) };
+    return { closed: await devices.remove(name, { force, patience, signal }) };
   },
 
   list(params, { devices }) {
@@ -67,10 +67,10 @@ const handlers: Readonly<Record<string, Handler>> = {
     await devices.suspend(name, { flush, signal });
   },
 
-  async resume(params, { devices }) {
+  async resume(params, { devices }, { signal }) {
     const name = params.text("name");
     params.end();
-    await devices.resume(name);
+    await devices.resume(name, { signal });
   },
 
   async reload(params, { devices }) {

@@ -5,7 +5,8 @@
  *
  * - nothing a client sends, or fails to send or take, costs more than bounded memory, or another client anything;
  * - every request with an id is answered exactly once, unless its client is gone;
- * - a client that is gone, or cancels, ends what it asked for, where that can be ended.
+ * - a client that is gone, or cancels, ends what it asked for, where that can be ended. What is carried out, or fails,
+ *   all the same is told to the log: there may be nobody else who hears of it.
  */
 import type { Socket } from "node:net";
 import { BlockIoError, type Environment, type Timer } from "@dmkit/block-io";
@@ -41,6 +42,12 @@ export interface ControlOptions {
   /** `dmkit 1.2.3`. */
   readonly version: string;
 }
+
+type Answer =
+  | { readonly result: unknown; readonly error?: undefined }
+  | { readonly error: ReturnType<typeof toRpcError> };
+
+const questions: ReadonlySet<string> = new Set(["list", "table", "status", "statistics", "export.list"]);
 
 const MAX_CLIENTS = 64;
 const MAX_REQUESTS = 16;
@@ -189,7 +196,10 @@ class Client {
     if (this.#running.size >= MAX_REQUESTS) this.#socket.pause();
     void this.#carryOut(id, carryOut, params, ending.signal).then((answer) => {
       this.#running.delete(id);
-      this.#send({ id, ...answer });
+      // That a client is gone may be known only now: one that closes its own side may still want its answer.
+      const tell = (): void => this.#tellAllTheSame(method, params, answer);
+      this.#send({ id, ...answer }, ending.signal.aborted ? undefined : tell);
+      if (ending.signal.aborted) tell();
       this.#socket.resume();
       if (this.#socket.readableEnded && this.#running.size === 0) this.#socket.end();
     });
@@ -200,13 +210,27 @@ class Client {
     method: Method,
     params: Request["params"],
     signal: AbortSignal,
-  ): Promise<{ result: unknown } | { error: unknown }> {
+  ): Promise<Answer> {
     try {
       const result = await method(params, { signal, progress: this.#reporter(id, signal) });
       return { result: result ?? null };
     } catch (error) {
       return { error: toRpcError(error) };
     }
+  }
+
+  #tellAllTheSame(method: string, params: Request["params"], answer: Answer): void {
+    const { error } = answer;
+    // What only asks changes nothing, and what was ended has been told as that.
+    if (questions.has(method) || error?.data?.code === "ECANCELED") return;
+    const isGone = this.#socket.destroyed || this.#socket.errored !== null;
+    const asked = isGone ? "the client that asked for it is gone" : "its client has cancelled it";
+    const outcome = error === undefined ? "was carried out all the same" : "has failed";
+    const { name } = params;
+    this.#options.environment.logger.log("warn", `${method} ${outcome}: ${asked}`, {
+      ...(typeof name === "string" ? { name: name.slice(0, 200) } : {}),
+      ...(error === undefined ? {} : { message: error.message }),
+    });
   }
 
   #reporter(id: RequestId, signal: AbortSignal): CallContext["progress"] {
@@ -220,9 +244,15 @@ class Client {
     };
   }
 
-  #send(message: Readonly<Record<string, unknown>>): void {
-    if (this.#socket.destroyed || !this.#socket.writable) return;
-    this.#socket.write(`${JSON.stringify({ jsonrpc: "2.0", ...message })}\n`);
+  /** @param lost called if nobody can take it. */
+  #send(message: Readonly<Record<string, unknown>>, lost: () => void = () => {}): void {
+    if (this.#socket.destroyed || !this.#socket.writable) {
+      lost();
+      return;
+    }
+    this.#socket.write(`${JSON.stringify({ jsonrpc: "2.0", ...message })}\n`, (error) => {
+      if (error !== undefined && error !== null) lost();
+    });
     if (this.#socket.writableLength > MAX_UNREAD) this.#socket.destroy();
   }
 }
