@@ -1,8 +1,8 @@
 /** The declaration of the target `cache` (alias `assoc-cache`). */
 import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
-import { openCache, usesOf } from "./open.ts";
+import { openCache, usesOf } from "./open/open.ts";
 import { type CacheOptions, cacheOptions, namedOptions } from "./options.ts";
-import { cacheControls } from "./running/messages.ts";
+import { cacheControls } from "./device/messages.ts";
 
 const positional = ["persistence", "block_size", "cache_size", "associativity", "write_policy"] as const;
 

@@ -12,10 +12,10 @@ import {
 } from "@dmkit/block-io";
 import type { AliasedBlockSize } from "./format/aliased.ts";
 import { bitmapDeviceSize } from "./format/geometry.ts";
-import type { NewLayer } from "./freeze.ts";
-import type { LayerDevices } from "./layer.ts";
-import { cowControls } from "./messages.ts";
-import { openStack } from "./open-stack.ts";
+import type { NewLayer } from "./device/freeze.ts";
+import type { LayerDevices } from "./device/layer/layer.ts";
+import { cowControls } from "./device/messages.ts";
+import { openStack } from "./open/open.ts";
 import { type CowOptions, type NamedOption, cowOptions, namedOptions } from "./options.ts";
 
 type LayerOptions = CowOptions["layers"][number];

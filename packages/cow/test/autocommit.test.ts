@@ -1,7 +1,7 @@
 import { realEnvironment } from "@dmkit/block-io";
 import { ManualClock } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
-import { Autocommit } from "../src/autocommit.ts";
+import { Autocommit } from "../src/device/autocommit.ts";
 
 describe("autocommit", () => {
   function start(): { clock: ManualClock; autocommit: Autocommit; commits: (() => void)[] } {

@@ -11,7 +11,7 @@ import {
 import { conformance } from "@dmkit/block-io/testing";
 import { describe, it } from "vitest";
 import { cow } from "../src/index.ts";
-import { openStack } from "../src/open-stack.ts";
+import { openStack } from "../src/open/open.ts";
 import { buildStack, newStack } from "./stacks.ts";
 
 for (const layers of [1, 3]) {

@@ -8,7 +8,7 @@ import { bitmapDeviceSize, bitmapLength, identityOffset } from "../src/format/ge
 import { decodeIdentity, encodeIdentity, encodeOriginal } from "../src/format/identity.ts";
 import { decodeLabel, encodeLabel, labelPlace } from "../src/format/label.ts";
 import { hashOf } from "../src/format/samples.ts";
-import { cowImages } from "../src/images.ts";
+import { cowImages } from "../src/image.ts";
 
 const MAGIC = 0x00ba_be0e_aaba_be11n;
 /** What dmkit once wrote in its place. */

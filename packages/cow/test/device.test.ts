@@ -9,8 +9,9 @@ import {
 import { ManualClock, manualEnvironment } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { bitmapLength, identityOffset } from "../src/format/geometry.ts";
-import type { LayerDevices } from "../src/layer.ts";
-import { type StackDevices, openStack } from "../src/open-stack.ts";
+import type { LayerDevices } from "../src/device/layer/layer.ts";
+import type { StackDevices } from "../src/device/layer/stack-devices.ts";
+import { openStack } from "../src/open/open.ts";
 import {
   SECTORS,
   baseImage,

@@ -1,8 +1,8 @@
 import { BlockIoError, MemoryDevice, SECTOR } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
-import { openStack } from "../src/open-stack.ts";
-import { readIdentity } from "../src/layer.ts";
+import { openStack } from "../src/open/open.ts";
+import { readIdentity } from "../src/device/layer/layer.ts";
 import { SECTORS, buildStack, layerOf, contents, newLayer, newStack, quiet } from "./stacks.ts";
 
 const code = (promise: Promise<unknown>): Promise<string> =>

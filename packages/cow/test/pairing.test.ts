@@ -22,8 +22,8 @@ import {
   squash,
   stackInfo,
 } from "../src/index.ts";
-import { writeIdentity } from "../src/layer.ts";
-import { labelledFor } from "../src/pairing.ts";
+import { writeIdentity } from "../src/device/layer/layer.ts";
+import { labelledFor } from "../src/device/layer/pairing.ts";
 import { baseImage, contents, layerOf, pattern, quiet } from "./stacks.ts";
 
 const seed = Number(process.env["DMKIT_SEED"] ?? 1 + (process.pid % 100_000));

@@ -5,7 +5,7 @@
 import { runSim } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { simTargets } from "../src/testing/sim-targets.ts";
-import { mutants } from "./sim-mutants.ts";
+import { mutants } from "../src/testing/mutants.ts";
 
 const cycles = Number(process.env["DMKIT_SIM_CYCLES"] ?? 250);
 const MINUTES = 10 * 60_000;

@@ -1,9 +1,10 @@
 /** Small stacks in memory for tests. */
 import { MemoryDevice, SECTOR } from "@dmkit/block-io";
 import { bitmapDeviceSize } from "../src/format/geometry.ts";
-import type { CowDevice } from "../src/device.ts";
-import type { LayerDevices } from "../src/layer.ts";
-import { type OpenStackOptions, type StackDevices, openStack } from "../src/open-stack.ts";
+import type { CowDevice } from "../src/device/device.ts";
+import type { LayerDevices } from "../src/device/layer/layer.ts";
+import { type OpenStackOptions, openStack } from "../src/open/open.ts";
+import type { StackDevices } from "../src/device/layer/stack-devices.ts";
 
 export const SECTORS = 10_007;
 

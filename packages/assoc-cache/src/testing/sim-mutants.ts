@@ -5,15 +5,15 @@
 import { type BlockDevice, LinearDevice, RangeLock, SECTOR, done, isZero } from "@dmkit/block-io";
 import { type SimTarget, mutant, onDisks, replaced } from "@dmkit/block-io/testing";
 import { FrameTable, states } from "../core/frame-table.ts";
-import { AssocCacheDevice } from "../device.ts";
-import { loadRules } from "../opening/load.ts";
-import { MetadataV1 } from "../running/metadata-v1.ts";
-import { MetadataV2 } from "../running/metadata-v2.ts";
-import { Reader } from "../running/reader.ts";
-import { SourcePath } from "../running/source-path.ts";
-import { CacheState } from "../running/state.ts";
-import { Writeback } from "../running/writeback.ts";
-import { Writer } from "../running/writer.ts";
+import { AssocCacheDevice } from "../device/device.ts";
+import { loadRules } from "../open/load.ts";
+import { MetadataV1 } from "../device/metadata/metadata-v1.ts";
+import { MetadataV2 } from "../device/metadata/metadata-v2.ts";
+import { Reader } from "../device/reader.ts";
+import { SourcePath } from "../device/source-path.ts";
+import { CacheState } from "../device/state.ts";
+import { Writeback } from "../device/writeback.ts";
+import { Writer } from "../device/writer.ts";
 import { churning, hasty, historical, writeBack, writeThrough } from "./sim-targets.ts";
 
 type Undo = () => void;

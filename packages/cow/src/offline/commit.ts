@@ -11,10 +11,11 @@
  */
 import { BlockIoError, SECTOR } from "@dmkit/block-io";
 import type { IdentityBlock } from "../format/identity.ts";
-import { type LayerDevices, eraseIdentity, writeIdentity } from "../layer.ts";
-import { type StackDevices, readIdentities } from "../open-stack.ts";
-import { giveLabelBack, sampleData } from "../pairing.ts";
-import { type ChainOptions, layerAt, readChain, requireOwn } from "./chain.ts";
+import { type LayerDevices, eraseIdentity, writeIdentity } from "../device/layer/layer.ts";
+import type { StackDevices } from "../device/layer/stack-devices.ts";
+import { readIdentities } from "../open/judge.ts";
+import { giveLabelBack, sampleData } from "../device/layer/pairing.ts";
+import { type ChainOptions, layerAt, readChain, requireOwn } from "./chain/chain.ts";
 import {
   LayerRuns,
   type Piece,
@@ -24,7 +25,7 @@ import {
   copyRuns,
   fillLayer,
   pieces,
-} from "./work.ts";
+} from "./chain/work.ts";
 
 export interface CommitOptions extends WorkOptions, ChainOptions {
   /** Then make the layer below the top: the emptied one becomes new. Otherwise it stays on top, empty. */

@@ -11,8 +11,8 @@ import {
   requireEmpty,
   requireLayerRoom,
   writeIdentity,
-} from "../layer.ts";
-import { judgeData, takeLabel } from "../pairing.ts";
+} from "../device/layer/layer.ts";
+import { judgeData, takeLabel } from "../device/layer/pairing.ts";
 
 export interface CreateOptions {
   /** Sectors of the target. */

@@ -1,8 +1,9 @@
 /** `diff`: what some layers of a stack have changed, as ranges, or copied to a sparse file. */
 import { type BlockDevice, BlockIoError, SECTOR, requireRoom } from "@dmkit/block-io";
-import { type StackDevices, bitmapSources } from "../open-stack.ts";
-import { type ChainOptions, layerAt, readChain } from "./chain.ts";
-import { LayerRuns, type Run, type WorkOptions, copyRuns, pieces } from "./work.ts";
+import type { StackDevices } from "../device/layer/stack-devices.ts";
+import { bitmapSources } from "../open/judge.ts";
+import { type ChainOptions, layerAt, readChain } from "./chain/chain.ts";
+import { LayerRuns, type Run, type WorkOptions, copyRuns, pieces } from "./chain/work.ts";
 
 /** A changed range, in bytes, and the topmost layer that has it, counted from 1 at the bottom. */
 export interface ChangedRange {

@@ -3,9 +3,9 @@
  * holes. Cut short, it can go on where it stopped: everything before is in the image.
  */
 import { type BlockDevice, SECTOR, requireRoom } from "@dmkit/block-io";
-import type { StackDevices } from "../open-stack.ts";
-import { type ChainOptions, viewOf } from "./chain.ts";
-import { type WorkOptions, copyRuns, pieces } from "./work.ts";
+import type { StackDevices } from "../device/layer/stack-devices.ts";
+import { type ChainOptions, viewOf } from "./chain/chain.ts";
+import { type WorkOptions, copyRuns, pieces } from "./chain/work.ts";
 
 export interface FlattenOptions extends WorkOptions, ChainOptions {
   /** Bytes of the image that are done already, from the last report of progress. Default 0. */

@@ -3,9 +3,10 @@ import { SECTOR } from "@dmkit/block-io";
 import type { StackingProblem } from "../core/stacking.ts";
 import type { IdentityBlock } from "../format/identity.ts";
 import type { Uuid } from "../format/uuid.ts";
-import { type StackDevices, bitmapSources, judge, judgeAllData, readIdentities } from "../open-stack.ts";
-import type { ChainOptions } from "./chain.ts";
-import { LayerRuns, type WorkOptions, pieces } from "./work.ts";
+import type { StackDevices } from "../device/layer/stack-devices.ts";
+import { bitmapSources, judge, judgeAllData, readIdentities } from "../open/judge.ts";
+import type { ChainOptions } from "./chain/chain.ts";
+import { LayerRuns, type WorkOptions, pieces } from "./chain/work.ts";
 
 export interface LayerInfo {
   /** From 1 at the bottom. */

@@ -5,11 +5,12 @@
  */
 import { BlockIoError, SECTOR } from "@dmkit/block-io";
 import { BASE_UUID, type IdentityBlock } from "../format/identity.ts";
-import { writeIdentity } from "../layer.ts";
-import { type StackDevices, judge, readIdentities, stackingError } from "../open-stack.ts";
-import { labelledFor, sampleData, takeLabel } from "../pairing.ts";
-import { requireOwnPlaces } from "../places.ts";
-import type { ChainOptions } from "./chain.ts";
+import { writeIdentity } from "../device/layer/layer.ts";
+import type { StackDevices } from "../device/layer/stack-devices.ts";
+import { judge, readIdentities, stackingError } from "../open/judge.ts";
+import { labelledFor, sampleData, takeLabel } from "../device/layer/pairing.ts";
+import { requireOwnPlaces } from "../device/layer/places.ts";
+import type { ChainOptions } from "./chain/chain.ts";
 
 export interface PairOptions extends ChainOptions {
   /** Take data devices whose label names another layer, which will not open with them any more. Default false. */

@@ -5,11 +5,12 @@
  * Where both are bases there is no parent to be told apart: the old base stays right as well.
  */
 import { type BlockDevice, BlockIoError, SECTOR } from "@dmkit/block-io";
-import { writeIdentity } from "../layer.ts";
-import { type StackDevices, placesOf } from "../open-stack.ts";
-import { sampleData } from "../pairing.ts";
-import { type ChainOptions, layerAt, nameOfTop, readChain, requireOwn, viewOf } from "./chain.ts";
-import { LayerRuns, type Piece, type Run, type WorkOptions, fillLayer, pieces } from "./work.ts";
+import { writeIdentity } from "../device/layer/layer.ts";
+import type { StackDevices } from "../device/layer/stack-devices.ts";
+import { placesOf } from "../open/own-identity.ts";
+import { sampleData } from "../device/layer/pairing.ts";
+import { type ChainOptions, layerAt, nameOfTop, readChain, requireOwn, viewOf } from "./chain/chain.ts";
+import { LayerRuns, type Piece, type Run, type WorkOptions, fillLayer, pieces } from "./chain/work.ts";
 
 /** Bytes compared with one request. */
 const STEP = 512 * 1024;

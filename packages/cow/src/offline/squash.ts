@@ -7,11 +7,13 @@
  */
 import { BlockIoError, SECTOR } from "@dmkit/block-io";
 import { nameOf } from "../core/stacking.ts";
-import { writeIdentity } from "../layer.ts";
-import { type StackDevices, bitmapSources, placesOf, readIdentities } from "../open-stack.ts";
-import { sampleData } from "../pairing.ts";
-import { type ChainOptions, layerAt, requireOwn, requireSound } from "./chain.ts";
-import { LayerRuns, type Run, type WorkOptions, fillLayer, pieces } from "./work.ts";
+import { writeIdentity } from "../device/layer/layer.ts";
+import type { StackDevices } from "../device/layer/stack-devices.ts";
+import { bitmapSources, readIdentities } from "../open/judge.ts";
+import { placesOf } from "../open/own-identity.ts";
+import { sampleData } from "../device/layer/pairing.ts";
+import { type ChainOptions, layerAt, requireOwn, requireSound } from "./chain/chain.ts";
+import { LayerRuns, type Run, type WorkOptions, fillLayer, pieces } from "./chain/work.ts";
 
 /**
  * Squashes layers `from` … `to`, counted from 1 at the bottom; returns the bytes copied. Done before: does

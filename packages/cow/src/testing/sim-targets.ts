@@ -7,19 +7,21 @@
  */
 import { type BlockDevice, type Environment, SECTOR } from "@dmkit/block-io";
 import type { DiskSpec, Geometry, Prng, SimTarget } from "@dmkit/block-io/testing";
-import { check } from "../check.ts";
-import { CowDevice, type CowParts } from "../device.ts";
+import { check } from "../offline/check.ts";
+import { CowDevice } from "../device/device.ts";
+import type { CowParts } from "../device/parts.ts";
 import { bitmapDeviceSize } from "../format/geometry.ts";
 import { BASE_UUID } from "../format/identity.ts";
 import { labelledSize } from "../format/label.ts";
 import type { Uuid } from "../format/uuid.ts";
-import { type LayerDevices, readIdentity, writeIdentity, eraseIdentity } from "../layer.ts";
+import { type LayerDevices, readIdentity, writeIdentity, eraseIdentity } from "../device/layer/layer.ts";
 import { commitTop } from "../offline/commit.ts";
 import { rebase } from "../offline/rebase.ts";
 import { squash } from "../offline/squash.ts";
-import { bitmapRange, fillLayer } from "../offline/work.ts";
-import { type StackDevices, openStack } from "../open-stack.ts";
-import { freeLabel, sampleData, takeLabel } from "../pairing.ts";
+import { bitmapRange, fillLayer } from "../offline/chain/work.ts";
+import type { StackDevices } from "../device/layer/stack-devices.ts";
+import { openStack } from "../open/open.ts";
+import { freeLabel, sampleData, takeLabel } from "../device/layer/pairing.ts";
 
 /** First sector and the one after the last. */
 type Extent = readonly [from: number, to: number];
@@ -223,7 +225,7 @@ export const freezeTarget: CowTarget = {
       environment,
       autocommit,
       force: true,
-      parts: { device },
+      make: device,
     });
   },
   check: async (disks, _env, knobs) => problems(stackOf(disks, knobs.sectors, await height(disks, knobs))),

@@ -1,0 +1,243 @@
+/**
+ * Writes dirty blocks back in the background: some batches of copies, one flush of the source, one commit. One
+ * batch at a time; which blocks, {@link CleaningPlan} says.
+ *
+ * A block may be written to while the source is flushed: then it is no longer `written` but `dirty`, and stays so.
+ */
+import { type Bitmap, type RangeGrant, type Timer, done, sleep } from "@dmkit/block-io";
+import { CleaningPlan, type Watermarks } from "../core/cleaning-plan.ts";
+import type { Metadata } from "./metadata/metadata.ts";
+import type { CacheState } from "./state.ts";
+import type { Writeback } from "./writeback.ts";
+
+export interface CleanerSettings {
+  readonly watermarks: Watermarks;
+  /** Milliseconds after which a dirty block is written back, within twice that; 0: never because of its age. */
+  readonly ageLimit: number;
+  /** Bytes a second at most; 0: no limit. */
+  readonly rate: number;
+}
+
+/** Frames that are locked and copied together at most. */
+const BATCH = 64;
+/** Batches that share a flush of the source and a commit. */
+const BATCHES = 16;
+/** There was nothing to clean. */
+const NOTHING = -1;
+/** Milliseconds until writing back is tried again after it failed. */
+const RETRY = 5000;
+/** Milliseconds: the longest pause for the sake of the rate. */
+const LONGEST_PAUSE = 1000;
+
+export class Cleaner {
+  settings: CleanerSettings;
+  /** Called after each batch. */
+  onBatch: () => void = () => {};
+  readonly #state: CacheState;
+  readonly #writeback: Writeback;
+  readonly #metadata: Metadata;
+  readonly #plan: CleaningPlan;
+  #running: Promise<void> | undefined;
+  #halted = 0;
+  #waiting: { resolve: () => void; reject: (error: unknown) => void }[] = [];
+  #retry: Timer | undefined;
+  #age: Timer | undefined;
+  #older: Bitmap | undefined;
+  /** The failure that was logged last. */
+  #told: string | undefined;
+
+  constructor(state: CacheState, writeback: Writeback, metadata: Metadata, settings: CleanerSettings) {
+    this.#state = state;
+    this.#writeback = writeback;
+    this.#metadata = metadata;
+    this.settings = settings;
+    this.#plan = new CleaningPlan(state.frames, settings.watermarks);
+  }
+
+  /** A set is full of dirty blocks: write this frame back first. */
+  urgent(frame: number): void {
+    this.#plan.urgent(frame);
+    this.#kick();
+  }
+
+  /** More blocks are dirty than before. */
+  noticeDirty(): void {
+    if (this.#state.frames.dirty > this.settings.watermarks.high) this.#kick();
+    if (this.#age === undefined && this.settings.ageLimit > 0) this.#watchAge();
+  }
+
+  changeSettings(settings: CleanerSettings): void {
+    this.settings = settings;
+    this.#plan.watermarks = settings.watermarks;
+    this.#kick();
+  }
+
+  /** Writes back everything that is dirty now. Rejects with what went wrong; the blocks stay dirty then. */
+  async cleanAll(): Promise<void> {
+    if (this.#state.frames.dirty === 0) {
+      await this.#metadata.commitDrops();
+      return;
+    }
+    const broken = this.#state.sourceError ?? this.#state.cacheError;
+    if (broken !== undefined) throw broken;
+    this.#plan.allDue();
+    const finished = new Promise<void>((resolve, reject) => this.#waiting.push({ resolve, reject }));
+    this.#retry?.cancel();
+    this.#retry = undefined;
+    this.#kick();
+    await finished;
+  }
+
+  /** Stops after the batch that is under way; to be balanced by {@link resume}. */
+  async pause(): Promise<void> {
+    this.#halted += 1;
+    this.#age?.cancel();
+    this.#retry?.cancel();
+    this.#age = undefined;
+    this.#retry = undefined;
+    await this.#running;
+  }
+
+  resume(): void {
+    this.#halted -= 1;
+    if (this.#halted > 0) return;
+    if (this.#state.frames.dirty > 0) this.noticeDirty();
+    this.#kick();
+  }
+
+  /** Something failed for good: nothing can be cleaned until the cache is opened again. */
+  get #broken(): boolean {
+    return this.#state.sourceError !== undefined || this.#state.cacheError !== undefined;
+  }
+
+  #kick(): void {
+    if (this.#running !== undefined || this.#halted > 0 || this.#retry !== undefined || this.#broken) return;
+    if (!this.#plan.wanted && this.#waiting.length === 0) return;
+    this.#running = this.#run();
+  }
+
+  /** Never rejects. */
+  async #run(): Promise<void> {
+    let failure: unknown;
+    // Not before the caller has noted that this is running.
+    await done;
+    try {
+      // The loop ends when there is nothing to do; whoever finds more to do starts another.
+      while (this.#halted === 0) {
+        const copied = await this.#copySome();
+        if (copied === NOTHING) break;
+        await this.#slowDown(copied);
+      }
+    } catch (error) {
+      failure = error;
+    }
+    this.#running = undefined;
+    if (failure !== undefined) this.#failed(failure);
+    else if (!this.#plan.hasDue) for (const { resolve } of this.#waiting.splice(0)) resolve();
+    // Something may have been asked for while the last look was on its way here.
+    if (failure === undefined && this.#plan.asked) this.#kick();
+  }
+
+  #failed(failure: unknown): void {
+    const { environment, name } = this.#state;
+    this.#plan.forget();
+    for (const { reject } of this.#waiting.splice(0)) reject(failure);
+    // It is tried again every few seconds: told once, until it succeeds.
+    if (this.#told !== String(failure)) {
+      environment.logger.log("error", `${name}: writing back failed`, { cause: String(failure) });
+    }
+    this.#told = String(failure);
+    if (this.#broken || this.#halted > 0) return;
+    this.#retry = environment.clock.after(RETRY, () => {
+      this.#retry = undefined;
+      this.#kick();
+    });
+  }
+
+  /**
+   * Some batches, one flush of the source and one commit for all of them. Resolves with the bytes copied, or
+   * NOTHING; rejects with what failed after doing what could be done.
+   */
+  async #copySome(): Promise<number> {
+    const copied: number[] = [];
+    const cold: number[] = [];
+    let failure: unknown;
+    let batches = 0;
+    for (; batches < BATCHES && failure === undefined && this.#halted === 0; batches += 1) {
+      const { frames, urgent } = this.#plan.next(BATCH, copied.length);
+      if (frames.length === 0) break;
+      const result = await this.#copyBatch(frames);
+      (urgent ? cold : copied).push(...result.copied);
+      failure = result.failure;
+      // Whoever found a set full waits for room, not for company.
+      if (urgent) break;
+    }
+    if (batches === 0 && copied.length + cold.length === 0 && failure === undefined) return NOTHING;
+    await this.#state.flushSource();
+    this.#writeback.cleaned(copied, false);
+    this.#writeback.cleaned(cold, true);
+    await this.#metadata.commitDrops();
+    this.onBatch();
+    if (failure !== undefined) throw failure;
+    this.#told = undefined;
+    return (copied.length + cold.length) * this.#state.blockBytes;
+  }
+
+  async #copyBatch(wanted: readonly number[]): Promise<{ copied: number[]; failure: unknown }> {
+    const { frames, lock } = this.#state;
+    const { taken, grants } = await this.#lockAll(wanted);
+    try {
+      const result = await this.#writeback.copy(taken.filter((frame) => frames.isDirty(frame)));
+      this.#writeback.copiedForNow(result.copied);
+      return result;
+    } finally {
+      for (const grant of grants) lock.release(grant);
+    }
+  }
+
+  /** Locks the blocks of the frames that are still dirty. */
+  async #lockAll(wanted: readonly number[]): Promise<{ taken: number[]; grants: RangeGrant[] }> {
+    const { frames, lock } = this.#state;
+    const taken: number[] = [];
+    const grants: RangeGrant[] = [];
+    const busy: number[] = [];
+    for (const frame of wanted) {
+      if (!frames.isDirty(frame)) continue;
+      const grant = lock.tryAcquire(frames.blockOf(frame), 1, true);
+      if (grant === undefined) busy.push(frame);
+      else {
+        taken.push(frame);
+        grants.push(grant);
+      }
+    }
+    // Waiting while holding other blocks could be for ever; so busy ones wait for a batch of their own.
+    const first = busy[0];
+    if (grants.length === 0 && first !== undefined) {
+      const block = frames.blockOf(first);
+      grants.push(await lock.acquire(block, 1, true));
+      if (frames.isDirty(first) && frames.blockOf(first) === block) taken.push(first);
+      busy.shift();
+    }
+    for (const frame of busy) this.#plan.urgent(frame);
+    return { taken, grants };
+  }
+
+  async #slowDown(bytes: number): Promise<void> {
+    const { rate } = this.settings;
+    if (rate === 0 || bytes === 0 || this.#halted > 0 || this.#waiting.length > 0) return;
+    await sleep(this.#state.environment.clock, Math.min(LONGEST_PAUSE, (bytes * 1000) / rate));
+  }
+
+  /** Every age limit: what was dirty at the last look and still is, is due. */
+  #watchAge(): void {
+    if (this.#halted > 0) return;
+    this.#older = this.#plan.snapshot();
+    this.#age = this.#state.environment.clock.after(this.settings.ageLimit, () => {
+      this.#age = undefined;
+      if (this.#older !== undefined) this.#plan.markDue(this.#older);
+      this.#older = undefined;
+      this.#kick();
+      if (this.#state.frames.dirty > 0) this.noticeDirty();
+    });
+  }
+}

@@ -1,0 +1,335 @@
+/**
+ * The running cache: takes requests apart into blocks and hands them to the reader, the writer (write-back) or
+ * the source path (everything that changes the source). See running/state.ts for who locks what.
+ */
+import {
+  BlockIoError,
+  type Controls,
+  type Extent,
+  type Facts,
+  GuardedTarget,
+  type Health,
+  type StorageFacts,
+  Streams,
+  type WriteZeroesOptions,
+  done,
+  healthy,
+  storageOf,
+  worstHealth,
+  zeroes,
+} from "@dmkit/block-io";
+import { latencies } from "../core/history.ts";
+import { type CacheOptions, type Tunable, tunableNames } from "../options.ts";
+import { Cleaner, type CleanerSettings } from "./cleaner.ts";
+import { type ControlledCache, cacheControls, cacheFacts, statusLine } from "./messages.ts";
+import type { Metadata } from "./metadata/metadata.ts";
+import { limitsOf } from "./limits.ts";
+import { Reader } from "./reader.ts";
+import { SourcePath } from "./source-path.ts";
+import type { CacheState } from "./state.ts";
+import { Writeback } from "./writeback.ts";
+import { Writer } from "./writer.ts";
+import type { Policy } from "../format/superblock.ts";
+
+/** Zeroes up to this many bytes are written into the cache like data. */
+const CACHED_ZEROES = 128 * 1024;
+
+/** What can be tuned while the cache runs. */
+export type Tuning = Pick<CacheOptions, Tunable>;
+
+export class AssocCacheDevice extends GuardedTarget {
+  readonly state: CacheState;
+  readonly metadata: Metadata;
+  readonly cleaner: Cleaner;
+  #tuning: Tuning;
+  readonly #readStreams: Streams;
+  readonly #writeStreams: Streams;
+  readonly #reader: Reader;
+  readonly #writer: Writer;
+  readonly #sourcePath: SourcePath;
+  #isResting = false;
+
+  constructor(state: CacheState, metadata: Metadata, tuning: Tuning) {
+    super(state.name, state.size, limitsOf(state));
+    this.state = state;
+    this.metadata = metadata;
+    this.#tuning = tuning;
+    this.#readStreams = new Streams(tuning.sequential_cutoff);
+    this.#writeStreams = new Streams(tuning.sequential_cutoff);
+    const writeback = new Writeback(state, metadata);
+    this.cleaner = new Cleaner(state, writeback, metadata, settingsOf(tuning, state));
+    const setFull = (block: number): void => this.#setFull(block);
+    this.#reader = new Reader(state, this.#readStreams, setFull);
+    this.#sourcePath = new SourcePath(state, writeback, tuning.write_hit === "update");
+    this.#writer = new Writer(state, metadata, this.cleaner, this.#sourcePath, setFull);
+    state.onSourceFailed = (error) => this.fail(error);
+    if (state.frames.dirty > 0 && !state.readOnly) this.cleaner.noticeDirty();
+    if (!state.readOnly) void state.space.look();
+  }
+
+  // A failed flush of the source fails the device (see the constructor); one of the cache only what is dirty.
+  protected override get failsForGood(): boolean {
+    return false;
+  }
+
+  override health(): Health {
+    const check: Health = this.metadata.needsCheck
+      ? {
+          state: "needs check",
+          why: "a device of the cache failed while it was open the last time",
+          help: "Close it and run dmkit fsck on the cache device.",
+        }
+      : healthy;
+    return worstHealth([this.state.health(), check, super.health()]);
+  }
+
+  get policy(): Policy {
+    return this.state.policy;
+  }
+
+  get tuning(): Tuning {
+    return this.#tuning;
+  }
+
+  protected override doRead(offset: number, into: Buffer): Promise<void> {
+    const start = this.#begin();
+    return this.#timed(this.#reader.read(offset, into), latencies.read, start);
+  }
+
+  protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+    const { blockBytes, statistics } = this.state;
+    const first = Math.floor(offset / blockBytes);
+    const count = Math.floor((offset + from.length - 1) / blockBytes) - first + 1;
+    const start = this.#begin();
+    statistics.writes += count;
+    const given = { offset, from, fua, first, count };
+    const result = this.state.writesBack
+      ? this.#writer.write(given, this.#writeStreams.bypasses(offset, from.length))
+      : this.#sourcePath.write(given);
+    return this.#timed(result, latencies.write, start);
+  }
+
+  /** Before a request is counted; the time it began. */
+  #begin(): number {
+    const now = this.state.environment.clock.now();
+    this.state.history.advance(now);
+    return now;
+  }
+
+  #timed(result: Promise<void>, kind: number, start: number): Promise<void> {
+    if (result !== done) return this.#timedLater(result, kind, start);
+    this.state.history.took(kind, this.state.environment.clock.now() - start);
+    return done;
+  }
+
+  /** Requests that fail count too. */
+  async #timedLater(result: Promise<void>, kind: number, start: number): Promise<void> {
+    try {
+      await result;
+    } finally {
+      this.state.history.took(kind, this.state.environment.clock.now() - start);
+    }
+  }
+
+  protected override async doFlush(): Promise<void> {
+    const [source, cache] = await Promise.allSettled([this.state.flushSource(), this.metadata.commit()]);
+    if (source.status === "rejected") throw source.reason;
+    if (cache.status === "rejected") throw cache.reason;
+  }
+
+  protected override doDiscard(offset: number, length: number): Promise<void> {
+    if (this.limits.capabilities.discard === "none") return done;
+    return this.#sourcePath.change(offset, length, (source) => source.discard(offset, length));
+  }
+
+  protected override async doWriteZeroes(
+    offset: number,
+    length: number,
+    options: WriteZeroesOptions,
+  ): Promise<void> {
+    if (this.state.writesBack && length <= CACHED_ZEROES && !options.fast) {
+      return this.doWrite(offset, zeroes(length), options.fua === true);
+    }
+    await this.#sourcePath.change(offset, length, (source) => source.writeZeroes(offset, length, options));
+  }
+
+  /** Holes of the source, as long as nothing that is dirty could be in them. */
+  protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
+    if (this.state.frames.dirty > 0) yield { offset, length, kind: "data" };
+    else yield* this.state.source.extents(offset, length);
+  }
+
+  protected override doSuspend(): Promise<void> {
+    this.#isResting = true;
+    return this.cleaner.pause();
+  }
+
+  protected override async doResume(): Promise<void> {
+    this.#isResting = false;
+    if (!this.state.readOnly) this.cleaner.resume();
+  }
+
+  async storage(): Promise<readonly StorageFacts[]> {
+    return (await Promise.all([this.state.source, this.state.cache].map(storageOf))).flat();
+  }
+
+  override status(): string {
+    return statusLine(this);
+  }
+
+  protected override doFacts(): Facts {
+    return cacheFacts(this);
+  }
+
+  protected override get controls(): Controls<ControlledCache> {
+    return cacheControls;
+  }
+
+  protected override tunableValues(): Readonly<Record<(typeof tunableNames)[number], unknown>> {
+    const values = Object.fromEntries(
+      tunableNames.map((name) => [name, name === "policy" ? this.policy : this.#tuning[name]]),
+    );
+    return values as Record<(typeof tunableNames)[number], unknown>;
+  }
+
+  protected override async doTune(changes: Partial<Tuning> & { readonly policy?: Policy }): Promise<void> {
+    const { policy, ...tuning } = changes;
+    this.setTuning({ ...this.#tuning, ...tuning });
+    if (policy !== undefined) await this.setPolicy(policy);
+  }
+
+  /**
+   * What loads this very cache: it exists by now, whatever the table said when it was made. The policy is stored with
+   * the cache too; historical metadata knows but two.
+   */
+  override settings(): Readonly<Record<string, unknown>> {
+    const { frames, blockSectors, ways } = this.state.frames.geometry;
+    const isPlain = this.policy === "write-through" || this.policy === "write-back";
+    return {
+      ...this.tunableValues(),
+      persistence: 1,
+      block_size: blockSectors,
+      cache_size: frames,
+      associativity: ways,
+      write_policy: this.policy === "write-back" ? 1 : 0,
+      policy: isPlain ? undefined : this.policy,
+      format: `v${this.metadata.version}`,
+    };
+  }
+
+  /** Switches the policy; resolves when no block is dirty that should not be. */
+  async setPolicy(policy: Policy): Promise<void> {
+    const { state, metadata } = this;
+    if (policy === state.policy) return;
+    if (policy === "write-back" && !metadata.keepsDirty) {
+      throw this.#refusal("EINVAL", "a cache with historical metadata cannot write back", "Use format v2.");
+    }
+    state.policy = policy;
+    if (state.cacheError === undefined) await metadata.policyChanged();
+    if (policy !== "write-back") await this.clean();
+  }
+
+  /** Writes back all blocks that are dirty now. */
+  async clean(): Promise<void> {
+    if (this.#isResting) {
+      throw this.#refusal("EBUSY", "the cache is suspended", "Resume it first.");
+    }
+    await this.cleaner.cleanAll();
+  }
+
+  /** Drops what the cache holds of a range (bytes); what is dirty of it is written back first. */
+  async invalidate(offset: number, length: number): Promise<void> {
+    if (length > 0) await this.#sourcePath.change(offset, length, () => done);
+  }
+
+  setTuning(tuning: Tuning): void {
+    this.#tuning = tuning;
+    this.#readStreams.cutoff = tuning.sequential_cutoff;
+    this.#writeStreams.cutoff = tuning.sequential_cutoff;
+    this.#sourcePath.updates = tuning.write_hit === "update";
+    this.cleaner.changeSettings(settingsOf(tuning, this.state));
+  }
+
+  /** The guard has waited for all requests and flushed. */
+  protected override async doClose(): Promise<void> {
+    const { state, metadata, cleaner } = this;
+    if (state.readOnly) return;
+    const before = state.statistics.writtenBack;
+    let problem: unknown = this.failure;
+    if (problem === undefined && state.cacheError === undefined && state.frames.dirty > 0) {
+      await cleaner.cleanAll().catch((error: unknown) => (problem = error));
+    }
+    await cleaner.pause();
+    await this.waitForFills();
+    const flushed = state.statistics.writtenBack - before;
+    if (state.sourceError === undefined && state.cacheError === undefined) {
+      problem ??= await this.#save();
+    } else {
+      await this.#noteTrouble();
+      problem ??= state.frames.dirty > 0 ? state.unavailable("flush") : metadata.debt;
+    }
+    state.environment.logger.log(
+      "info",
+      `${this.name}: closed, ${state.statistics.statsLine()}, flushed dirty blocks(${flushed})`,
+    );
+    if (problem !== undefined) throw problem;
+  }
+
+  /** Blocks that were read may still be on their way into the cache. */
+  private async waitForFills(): Promise<void> {
+    await this.state.lock.acquire(0, Math.max(1, this.state.blocks), true);
+  }
+
+  /** What keeps the cache from being closed cleanly, if that loses anything. */
+  async #save(): Promise<unknown> {
+    const { state, metadata } = this;
+    try {
+      await state.flushSource();
+      await metadata.commit();
+      await metadata.saveClean();
+    } catch (error) {
+      // Without dirty blocks the source has everything, and the cache is merely cold next time.
+      if (state.sourceError !== undefined || state.frames.dirty > 0) return error;
+      state.environment.logger.log("warn", `${this.name}: the cache could not be closed cleanly`, {
+        cause: String(error),
+      });
+    }
+    return undefined;
+  }
+
+  /** A device failed while the cache was open: as far as possible, that is stored. */
+  async #noteTrouble(): Promise<void> {
+    try {
+      await this.metadata.noteTrouble();
+    } catch (error) {
+      this.state.environment.logger.log("warn", `${this.name}: needs a check, which could not be stored`, {
+        cause: String(error),
+      });
+    }
+  }
+
+  /** A block found no frame: make room for the next one. */
+  #setFull(block: number): void {
+    const { frames, statistics, cacheError } = this.state;
+    if (cacheError !== undefined) return;
+    const oldest = frames.oldestDirty(block);
+    if (oldest >= 0) {
+      statistics.replacedDirty += 1;
+      this.cleaner.urgent(oldest);
+    }
+  }
+
+  #refusal(code: "EINVAL" | "EBUSY" | "EROFS", reason: string, hint: string): BlockIoError {
+    return new BlockIoError(reason, { code, device: this.name, op: "message", hint });
+  }
+}
+
+function settingsOf(tuning: Tuning, { frames, blockBytes }: CacheState): CleanerSettings {
+  const share = (percent: number): number => Math.floor((frames.geometry.frames * percent) / 100);
+  const high = share(tuning.high_watermark);
+  return {
+    watermarks: { high, low: Math.min(high, share(tuning.low_watermark)) },
+    ageLimit: tuning.age_limit * 1000,
+    rate: tuning.writeback_rate === 0 ? 0 : Math.max(blockBytes, tuning.writeback_rate),
+  };
+}

@@ -1,0 +1,92 @@
+/**
+ * `dump` and `restore`: the metadata of a cache as plain data, and back, without loss. The data of the frames
+ * stays where it is.
+ *
+ * Restoring:
+ *
+ *      erase both superblocks (or the historical configuration), flush; entries, flush; superblocks, flush
+ *
+ * A crash in the middle leaves no cache, never one with the entries of another; then restore again.
+ */
+import { type BlockDevice, BlockIoError, SECTOR } from "@dmkit/block-io";
+import { FrameTable, states } from "../core/frame-table.ts";
+import { type DumpV1, type DumpV2, type DumpedEntry, whyUntrue, parseDump } from "./dump-shape.ts";
+import { ENTRIES_PER_SECTOR, EntryCodec, entrySectorsFor, entryStates } from "../format/entries.ts";
+import type { Superblock } from "../format/superblock.ts";
+import { uuidFromText } from "../format/uuid.ts";
+import { loadV1, type Stored, findMetadata } from "../open/load.ts";
+import { readEntries } from "../open/entries.ts";
+import { writeMetadataV1 } from "../open/create.ts";
+import { beginRestore, writeSuperblocks } from "../device/metadata/superblocks.ts";
+
+export type Dump = DumpV1 | DumpV2;
+
+/** Throws `EFORMAT` if there is no cache, or if entries are damaged or cannot be true. */
+export async function dump(cache: BlockDevice): Promise<Dump> {
+  const stored = await findMetadata(cache);
+  return stored.version === 1 ? dumpV1(cache, stored) : dumpV2(cache, stored.superblock);
+}
+
+function dumpV1(cache: BlockDevice, { configuration, table }: Stored & { version: 1 }): DumpV1 {
+  const { geometry, writeBack } = configuration;
+  const frames = new FrameTable(geometry);
+  loadV1(frames, table, cache, Number.MAX_SAFE_INTEGER);
+  const entries: DumpedEntry[] = [];
+  for (let frame = 0; frame < geometry.frames; frame += 1) {
+    if (frames.stateOf(frame) === states.clean)
+      entries.push({ frame, block: frames.blockOf(frame), state: "clean" });
+  }
+  return { version: 1, geometry, policy: writeBack ? "write-back" : "write-through", entries };
+}
+
+async function dumpV2(cache: BlockDevice, superblock: Superblock): Promise<DumpV2> {
+  const entries: DumpedEntry[] = [];
+  for await (const { frame, state, block, problem } of readEntries(cache, superblock)) {
+    if (problem !== undefined) {
+      const reason = `the entry of frame ${frame} is damaged (${problem})`;
+      throw refusal(cache, "EFORMAT", reason, "Repair it first.");
+    }
+    entries.push({ frame, block, state: state === entryStates.dirty ? "dirty" : "clean" });
+  }
+  return { version: 2, superblock, entries };
+}
+
+/** Throws `EINVAL` if what is given is no dump, or cannot be true for this device; then nothing was written. */
+export async function restore(cache: BlockDevice, given: unknown): Promise<void> {
+  const dumped = parseDump(given);
+  const problem = typeof dumped === "string" ? dumped : whyUntrue(dumped, cache);
+  if (typeof dumped === "string" || problem !== undefined) {
+    throw refusal(
+      cache,
+      "EINVAL",
+      `this cannot be restored: ${problem}`,
+      "Restore an unchanged dump to its device.",
+    );
+  }
+  const { entries } = dumped;
+  await beginRestore(cache, dumped.version);
+  if (dumped.version === 1) {
+    await writeMetadataV1(cache, dumped.geometry, dumped.policy === "write-back", entries);
+    return;
+  }
+  const { superblock } = dumped;
+  await cache.write(superblock.entryStart * SECTOR, encodeEntries(superblock, entries));
+  await cache.flush();
+  await writeSuperblocks(cache, superblock);
+}
+
+function encodeEntries(superblock: Superblock, entries: readonly DumpedEntry[]): Buffer {
+  const codec = new EntryCodec(uuidFromText(superblock.uuid) as Buffer);
+  const used = entrySectorsFor(superblock.geometry.frames);
+  const bytes = Buffer.alloc(Math.ceil((used * SECTOR) / 4096) * 4096);
+  for (const { frame, block, state } of entries) {
+    const at = Math.floor(frame / ENTRIES_PER_SECTOR) * SECTOR;
+    codec.put(bytes, at, frame % ENTRIES_PER_SECTOR, entryStates[state], block);
+  }
+  for (let sector = 0; sector < used; sector += 1) codec.seal(bytes, sector * SECTOR, sector);
+  return bytes;
+}
+
+function refusal(cache: BlockDevice, code: "EINVAL" | "EFORMAT", reason: string, hint: string): BlockIoError {
+  return new BlockIoError(reason, { code, device: cache.name, hint });
+}

@@ -1,0 +1,70 @@
+/** `writeDirty`: writes all dirty blocks of a cache that nobody is serving to its source, and marks it clean. */
+import { type BlockDevice, type OfflineWork, SECTOR, parseOptions, realEnvironment } from "@dmkit/block-io";
+import { openCache } from "../open/open.ts";
+import { findMetadata } from "../open/load.ts";
+import { cacheOptions } from "../options.ts";
+
+/** Progress is in blocks: written, and dirty at first. */
+export interface WriteDirtyOptions extends Partial<OfflineWork> {
+  /** Write even though the source is not as it was at the last clean shutdown. */
+  readonly force?: boolean | undefined;
+}
+
+/**
+ * Blocks written. Errors: EFORMAT, EINVAL (wrong source), EIO; blocks that could not be written stay dirty.
+ * Told to stop it rejects with the signal's reason, after the batch under way; run it again to finish.
+ */
+export async function writeDirty(
+  source: BlockDevice,
+  cache: BlockDevice,
+  options: WriteDirtyOptions = {},
+): Promise<number> {
+  const { force = false, environment = realEnvironment, progress, signal } = options;
+  signal?.throwIfAborted();
+  const stored = await findMetadata(cache);
+  if (stored.version === 1) return 0;
+  const device = await openCache(
+    parseOptions(cacheOptions, { source: "source", cache: "cache", persistence: 1, force }),
+    {
+      name: cache.name,
+      size: stored.superblock.sourceSectors * SECTOR,
+      environment,
+      lower: async (reference) => (reference === "source" ? source : cache),
+    },
+  );
+  const { frames, statistics } = device.state;
+  const total = frames.dirty;
+  device.cleaner.onBatch = () => progress?.(statistics.writtenBack, total);
+  const cleaning = device.clean();
+  if (await isStopped(cleaning, signal)) {
+    // Left as a crash would leave it: what is written back is durable, the rest is dirty still.
+    await device.cleaner.pause();
+    await device.flush();
+    throw signal?.reason;
+  }
+  try {
+    await cleaning;
+  } finally {
+    await device.close();
+  }
+  return statistics.writtenBack;
+}
+
+/** Waits until the work has ended, whatever its outcome (false), or is to be stopped (true). */
+async function isStopped(work: Promise<void>, signal: AbortSignal | undefined): Promise<boolean> {
+  const ended = work.then(
+    () => false,
+    () => false,
+  );
+  if (signal === undefined) return ended;
+  let stop = (): void => {};
+  const stopped = new Promise<boolean>((resolve) => {
+    stop = () => resolve(true);
+    signal.addEventListener("abort", stop);
+  });
+  try {
+    return await Promise.race([ended, stopped]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+}

@@ -1,0 +1,241 @@
+/** Opens a cache: makes a new one or loads an old one, and marks it as in use before anything else happens. */
+import {
+  type BlockDevice,
+  type DeviceUse,
+  MemoryOverlay,
+  type OpenContext,
+  SECTOR,
+  anyReadOnly,
+  contentsOf,
+  parseOptions,
+  requireBlank,
+  requireNoCache,
+  requireRoom,
+  refuse,
+} from "@dmkit/block-io";
+import { AssocCacheDevice } from "../device/device.ts";
+import type { Geometry } from "../format/geometry.ts";
+import type { Policy, Superblock } from "../format/superblock.ts";
+import { uuidFromText } from "../format/uuid.ts";
+import { encodeInUseV1 } from "../format/v1.ts";
+import { type NewCache, createV1, createV2 } from "./create.ts";
+import {
+  type Stored,
+  type Trace,
+  checkPairing,
+  findMetadata,
+  loadRules,
+  loadV1,
+  loadV2,
+  traceOf,
+} from "./load.ts";
+import { type CacheOptions, cacheOptions } from "../options.ts";
+import { whyChanged } from "../device/metadata/witness.ts";
+import type { Metadata } from "../device/metadata/metadata.ts";
+import { MetadataV1 } from "../device/metadata/metadata-v1.ts";
+import { MetadataV2 } from "../device/metadata/metadata-v2.ts";
+import { CacheState } from "../device/state.ts";
+import { writeSuperblocks } from "../device/metadata/superblocks.ts";
+
+interface Devices {
+  readonly source: BlockDevice;
+  readonly cache: BlockDevice;
+}
+
+/** What the target does with its devices; `size` in bytes. */
+export function usesOf(
+  { source, cache }: Pick<CacheOptions, "source" | "cache">,
+  size: number,
+): Readonly<Record<"source" | "cache", DeviceUse>> {
+  return { source: [source, "owns", { offset: 0, length: size }], cache: [cache, "owns"] };
+}
+
+/** Errors: EINVAL (geometry, room, wrong source), EBUSY (dirty blocks), EFORMAT (metadata), EROFS, I/O errors. */
+export async function openCache(given: CacheOptions, context: OpenContext): Promise<AssocCacheDevice> {
+  // A table has been checked; a program has not.
+  const options = parseOptions(cacheOptions, given, "cache");
+  const uses = usesOf(options, context.size);
+  const source = await context.lower(...uses.source);
+  const cache = await context.lower(...uses.cache);
+  requireRoom(source, 0, context.size);
+  if (anyReadOnly([source, cache])) return openReadOnly(options, context, { source, cache });
+  const devices = { source, cache };
+  const { persistence } = options;
+  const found = await traceOf(cache);
+  const loads = persistence === 1 || (persistence === 2 && found === "cache");
+  if (!loads) await requireLeave(found, options, devices);
+  const { state, metadata } = await (loads ? load : create)(options, context, devices);
+  return new AssocCacheDevice(state, metadata, options);
+}
+
+/** Loads what is there, whatever `persistence` says; what that has to change is changed in memory. */
+async function openReadOnly(
+  options: CacheOptions,
+  context: OpenContext,
+  { source, cache }: Devices,
+): Promise<AssocCacheDevice> {
+  if ((await contentsOf(cache)) === undefined) {
+    throw refuse(
+      cache.name,
+      "EROFS",
+      "there is no cache on the device, and none can be made read-only",
+      "Open it for writing once, or read the source by itself.",
+    );
+  }
+  const devices = { source: new MemoryOverlay(source), cache: new MemoryOverlay(cache) };
+  const { state, metadata } = await load(options, context, devices);
+  state.readOnly = true;
+  return new AssocCacheDevice(state, metadata, options);
+}
+
+/** What is written over: a cache of ours needs no word unless blocks are dirty, which making a new one finds out. */
+async function requireLeave(
+  found: Trace,
+  { force }: CacheOptions,
+  { source, cache }: Devices,
+): Promise<void> {
+  await requireNoCache(source, { force });
+  if (found === "nothing") await requireBlank(cache, { force });
+}
+
+interface Opened {
+  readonly state: CacheState;
+  readonly metadata: Metadata;
+}
+
+async function create(options: CacheOptions, context: OpenContext, devices: Devices): Promise<Opened> {
+  const policy: Policy = options.policy ?? (options.write_policy === 1 ? "write-back" : "write-through");
+  const wanted: NewCache = {
+    geometry: {
+      frames: options.cache_size,
+      blockSectors: options.block_size,
+      ways: options.associativity,
+    },
+    policy,
+    size: context.size,
+    sourceUuid: sourceUuid(options, context),
+    force: options.force,
+    random: () => context.environment.random.next(),
+  };
+  if (options.format === "v1") {
+    if (policy !== "write-through") throw onlyWriteThrough(context.name);
+    checkBlockSize(wanted.geometry, devices);
+    await createV1(devices.cache, wanted);
+    const state = newState(context, devices, options, wanted.geometry, 0, policy, true);
+    return { state, metadata: new MetadataV1(state) };
+  }
+  checkBlockSize(wanted.geometry, devices);
+  const superblock = await createV2(devices.cache, wanted);
+  const state = stateV2(context, devices, options, superblock);
+  return { state, metadata: new MetadataV2(state, superblock) };
+}
+
+async function load(options: CacheOptions, context: OpenContext, devices: Devices): Promise<Opened> {
+  const stored = await findMetadata(devices.cache);
+  if (stored.version === 1) return loadOld(stored, options, context, devices);
+  const { superblock } = stored;
+  checkBlockSize(superblock.geometry, devices);
+  checkPairing(superblock, devices.source, context.size, sourceUuid(options, context));
+  const changed = await whyChanged(superblock, devices.source, context.size);
+  if (changed !== undefined && !options.force) {
+    throw refuse(
+      devices.source.name,
+      "EINVAL",
+      changed,
+      "Give the right source; to open it all the same, without its clean blocks, give: force 1",
+    );
+  }
+  if (superblock.needsCheck) {
+    context.environment.logger.log(
+      "warn",
+      `${context.name}: a device failed earlier; check the cache device`,
+    );
+  }
+  const state = stateV2(context, devices, options, superblock);
+  await loadV2(state.frames, devices.cache, superblock, changed === undefined);
+  // From here on clean entries go out of date without notice.
+  const inUse = { ...superblock, clean: false, generation: superblock.generation + 1 };
+  if (loadRules.marksInUse(superblock)) await writeSuperblocks(devices.cache, inUse);
+  return { state, metadata: new MetadataV2(state, superblock.clean ? inUse : superblock) };
+}
+
+async function loadOld(
+  { configuration, table }: Stored & { version: 1 },
+  options: CacheOptions,
+  context: OpenContext,
+  devices: Devices,
+): Promise<Opened> {
+  const { geometry } = configuration;
+  checkBlockSize(geometry, devices);
+  const { cache } = devices;
+  // Historical metadata has two policies only, and writing back is not safe with it: others are for the table to say.
+  const policy = options.policy === "write-back" ? undefined : options.policy;
+  const state = newState(context, devices, options, geometry, 0, policy ?? "write-through", true);
+  loadV1(state.frames, table, cache, context.size / SECTOR);
+  if (configuration.writeBack) {
+    context.environment.logger.log("warn", `${context.name}: a historical cache is opened write-through`);
+  }
+  await cache.write(cache.size - SECTOR, encodeInUseV1());
+  await cache.flush();
+  return { state, metadata: new MetadataV1(state) };
+}
+
+function stateV2(
+  context: OpenContext,
+  devices: Devices,
+  options: CacheOptions,
+  { geometry, dataStart, policy }: Superblock,
+): CacheState {
+  return newState(context, devices, options, geometry, dataStart * SECTOR, policy, false);
+}
+
+function newState(
+  { name, size, environment }: OpenContext,
+  { source, cache }: Devices,
+  options: CacheOptions,
+  geometry: Geometry,
+  dataOffset: number,
+  policy: Policy,
+  skipsBlockZero: boolean,
+): CacheState {
+  const poolBytes = options.pool;
+  return new CacheState({
+    name,
+    source,
+    cache,
+    size,
+    geometry,
+    dataOffset,
+    policy,
+    environment,
+    poolBytes,
+    skipsBlockZero,
+  });
+}
+
+function checkBlockSize({ blockSectors }: Geometry, { source, cache }: Devices): void {
+  for (const { name, limits } of [source, cache]) {
+    if ((blockSectors * SECTOR) % limits.logicalBlockSize === 0) continue;
+    throw refuse(
+      name,
+      "EINVAL",
+      `blocks of ${blockSectors} sectors on a device of ${limits.logicalBlockSize}-byte blocks`,
+      "Give a block size of at least 8 sectors.",
+    );
+  }
+}
+
+function sourceUuid(options: CacheOptions, { name }: OpenContext): string {
+  const text = (options.source_uuid ?? "").toLowerCase();
+  if (uuidFromText(text) !== undefined) return text;
+  throw refuse(name, "EINVAL", `"${text}" is not a UUID`, "Write 8-4-4-4-12 hexadecimal digits.");
+}
+
+function onlyWriteThrough(name: string): Error {
+  return refuse(
+    name,
+    "EINVAL",
+    "format v1 forgets dirty blocks in a crash",
+    "Use it write-through, or use format v2.",
+  );
+}

@@ -1,0 +1,122 @@
+/**
+ * Brings the bits of the top layer to stable storage.
+ *
+ * Invariant: a bit is on the bitmap device only if the data of its sector is stable. The order is
+ *
+ *      1  snapshot of the dirty pages: every bit in it is of a write whose data has been *written*
+ *      2  flush of the data device:    … and is now *stable*
+ *      3  the snapshot goes to the bitmap device
+ *      4  flush of the bitmap device
+ *
+ * A write that completes during 2 sets its bits in the map, but not in the snapshot; the next round takes it.
+ * A crash in 3 leaves each sector of the bitmap old or new, and both say nothing that is not so.
+ */
+import { type BlockDevice, BlockIoError, FlushGroup, SECTOR, isOutOfSpace } from "@dmkit/block-io";
+import type { OwnerMap } from "../core/owner-map.ts";
+
+/** Pages in one write to the bitmap device, at most: 512 KiB. */
+const MOST_PAGES = 1024;
+
+/** Neighbouring sectors of a bitmap, ready to be written. */
+export interface BitmapImage {
+  /** Bytes on the bitmap device. */
+  readonly offset: number;
+  readonly bytes: Buffer;
+}
+
+export class BitmapWriter {
+  protected readonly map: OwnerMap;
+  protected readonly bitmap: BlockDevice;
+  protected readonly data: BlockDevice;
+  readonly #group: FlushGroup = new FlushGroup(() => this.#barrier());
+  #failure: unknown;
+
+  constructor(map: OwnerMap, bitmap: BlockDevice, data: BlockDevice) {
+    this.map = map;
+    this.bitmap = bitmap;
+    this.data = data;
+  }
+
+  /** Makes stable every write that resolved before this call, and its bits. */
+  flush(): Promise<void> {
+    return this.#group.flush();
+  }
+
+  /**
+   * A failed commit has taken bits that are nowhere now: no flush that waited behind it may succeed. Unless it lost
+   * nothing.
+   */
+  async #barrier(): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure;
+    try {
+      await this.commit();
+    } catch (error) {
+      if (!(error instanceof BlockIoError && error.lossless)) this.#failure = error;
+      throw error;
+    }
+  }
+
+  protected async commit(): Promise<void> {
+    const pages = this.map.takeDirty();
+    // Taken before the flush begins: what comes later is not covered by it.
+    const images = this.snapshot(pages);
+    await this.data.flush();
+    if (pages.length === 0) return;
+    try {
+      await this.writeImages(images);
+    } catch (error) {
+      if (!isOutOfSpace(error)) throw error;
+      // What has been written of them is true, and the rest is still in the map.
+      this.map.givenBack(pages);
+      throw noSpace(this.bitmap, error);
+    }
+    await this.bitmap.flush();
+    this.map.committed(pages);
+  }
+
+  protected async writeImages(images: readonly BitmapImage[]): Promise<void> {
+    const results = await Promise.allSettled(
+      images.map(({ offset, bytes }) => this.bitmap.write(offset, bytes)),
+    );
+    const reasons = results.flatMap((result) =>
+      result.status === "rejected" ? [result.reason as unknown] : [],
+    );
+    if (reasons.length > 0) throw reasons.find((reason) => !isOutOfSpace(reason)) ?? reasons[0];
+  }
+
+  /** The dirty pages as they are now, in whole blocks of the bitmap device, neighbours together. */
+  protected snapshot(pages: readonly number[]): BitmapImage[] {
+    const unit = this.bitmap.limits.logicalBlockSize / SECTOR;
+    const images: BitmapImage[] = [];
+    for (let index = 0; index < pages.length; ) {
+      const first = Math.floor((pages[index] as number) / unit) * unit;
+      let end = first + unit;
+      for (; index < pages.length; index += 1) {
+        const block = Math.floor((pages[index] as number) / unit) * unit;
+        if (block > end || (block === end && end - first >= MOST_PAGES)) break;
+        end = Math.max(end, block + unit);
+      }
+      images.push(this.#image(first, end));
+    }
+    return images;
+  }
+
+  #image(first: number, end: number): BitmapImage {
+    const bytes = Buffer.alloc((end - first) * SECTOR);
+    for (let page = first; page < Math.min(end, this.map.pages); page += 1) {
+      this.map.image(page, bytes, (page - first) * SECTOR);
+    }
+    return { offset: first * SECTOR, bytes };
+  }
+}
+
+function noSpace(bitmap: BlockDevice, cause: BlockIoError): BlockIoError {
+  return new BlockIoError(`no space is left for the bitmap: ${cause.message}`, {
+    code: "ENOSPC",
+    device: bitmap.name,
+    op: "flush",
+    cause,
+    lossless: true,
+    hint: "Make room in the file system below it. The bits are in memory, and the next flush writes them.",
+  });
+}

@@ -1,0 +1,141 @@
+/**
+ * Freezing the top layer while the stack is in use. Order, and what a crash leaves after each step:
+ *
+ *      1  the new layer is checked                                   nothing has changed
+ *      2  requests are held back, those under way finish, flush      the top has all that was answered
+ *      3  identity of the new layer, stable                          both stacks open: the new layer is empty
+ *      4  the flag `frozen` in the old top, stable                   only the stack with the new layer opens for
+ *                                                                    writing, with the same contents
+ *      5  the new layer is the top, requests go on
+ */
+import { BlockIoError, type Environment, type Limits, SECTOR } from "@dmkit/block-io";
+import type { Identity } from "../format/identity.ts";
+import { randomUuid } from "../format/uuid.ts";
+import {
+  type LayerDevices,
+  readIdentity,
+  requireBlankLayer,
+  requireEmpty,
+  requireLayerRoom,
+  writeIdentity,
+} from "./layer/layer.ts";
+import type { StackDevices } from "./layer/stack-devices.ts";
+import { judgeData, sampleData, takeLabel } from "./layer/pairing.ts";
+import { requireOwnPlaces } from "./layer/places.ts";
+import type { TopRecord } from "./top-record.ts";
+
+/** A layer to be put on top. */
+export interface NewLayer extends LayerDevices {
+  /** Its devices need not be blank. Default false. */
+  readonly force?: boolean;
+  /** What a table calls it; for the table's text only. */
+  readonly names?: { readonly bitmap: string; readonly data: string };
+  /** Closes its devices, where it could not be put on top. */
+  readonly giveBack?: () => Promise<void>;
+}
+
+/** What freezing needs of the device. */
+export interface FreezeHost {
+  readonly name: string;
+  readonly limits: Limits;
+  /** As it is before the freeze. */
+  readonly stack: StackDevices;
+  readonly sectors: number;
+  readonly random: Environment["random"];
+  readonly top: { readonly layer: LayerDevices; readonly record: TopRecord } | undefined;
+  /** Lets requests under way finish, flushes, and holds new ones back until the freeze is over. */
+  hold(): Promise<void>;
+  /** What is on disk is not known any more. */
+  fail(error: unknown): BlockIoError;
+  swap(layer: NewLayer, identity: Identity): void;
+}
+
+export async function freeze(host: FreezeHost, layer: NewLayer): Promise<void> {
+  const { top } = host;
+  if (top === undefined) {
+    throw refusal(host, "EROFS", "the stack is read-only", "Open it for writing to put a layer on it.");
+  }
+  requireLayerRoom(layer, host.sectors);
+  checkDevices(host, layer);
+  const begun = await checkBlank(layer, host);
+  await host.hold();
+  const identity = {
+    // One that was cut short has named the layer already, and maybe labelled its data.
+    uuid: begun?.uuid ?? randomUuid(() => host.random.next()),
+    parent: top.record.identity.uuid,
+    sectors: host.sectors,
+    frozen: false,
+    dataOffset: layer.offset / SECTOR,
+  };
+  await writeIdentity(layer.bitmap, identity);
+  const labelled = await takeLabel(layer, identity, layer.force);
+  await seal(host, top);
+  host.swap(layer, labelled);
+}
+
+async function seal(host: FreezeHost, { layer, record }: NonNullable<FreezeHost["top"]>): Promise<void> {
+  const samples = await sampleData(layer, record.identity.uuid, host.sectors);
+  try {
+    await record.change((identity) => ({ ...identity, samples, frozen: true }));
+  } catch (error) {
+    // The flag may have landed or not. Going on with the old top could write to a layer that is frozen.
+    throw host.fail(error);
+  }
+}
+
+function checkDevices(host: FreezeHost, layer: LayerDevices): void {
+  requireOwnPlaces({ ...host.stack, layers: [...host.stack.layers, layer] }, host.name);
+  const devices = [layer.bitmap, layer.data];
+  if (devices.some((device) => device.limits.capabilities.readOnly)) {
+    throw refusal(
+      host,
+      "EROFS",
+      "the new layer's devices cannot be written",
+      "Give devices that can be written.",
+    );
+  }
+  const block = host.limits.logicalBlockSize;
+  if (layer.data.limits.logicalBlockSize > block || layer.offset % layer.data.limits.logicalBlockSize !== 0) {
+    throw refusal(
+      host,
+      "EINVAL",
+      "the new data device has larger blocks",
+      `Give one with blocks of ${block} bytes.`,
+    );
+  }
+}
+
+/** The identity of the layer if a freeze of this stack has begun with it already. */
+async function checkBlank(
+  { force = false, ...layer }: NewLayer,
+  host: FreezeHost,
+): Promise<Identity | undefined> {
+  const { bitmap } = layer;
+  const found = await readIdentity(bitmap, host.sectors);
+  const begun = found.kind === "layer" ? found.identity : undefined;
+  const isOurs = begun?.parent === host.top?.record.identity.uuid && begun?.frozen === false;
+  const isNew = found.kind === "new" || (force && found.kind === "foreign");
+  if (!isNew && !isOurs) {
+    throw refusal(
+      host,
+      "EEXIST",
+      `${bitmap.name} is in use already`,
+      "Create the layer with: dmkit cow create --blank",
+    );
+  }
+  // A former attempt may have been cut short: then its devices were blank before that.
+  if (!isOurs) await requireBlankLayer(layer, host.sectors, { force, word: "force as the last word" });
+  await requireEmpty(bitmap, host.sectors);
+  const verdict = force ? undefined : await judgeData(layer, found, host.sectors);
+  if (verdict?.kind !== "wrong-data") return isOurs ? begun : undefined;
+  throw refusal(host, "EEXIST", verdict.reason, "Give a data device that no layer has been written to.");
+}
+
+function refusal(
+  { name }: FreezeHost,
+  code: "EROFS" | "EINVAL" | "EEXIST",
+  reason: string,
+  hint: string,
+): BlockIoError {
+  return new BlockIoError(reason, { code, device: name, op: "message", hint });
+}

@@ -1,0 +1,40 @@
+/** What a running stack can be told. */
+import { type Controls, tunablesOf } from "@dmkit/block-io";
+import { cowOptions } from "../options.ts";
+
+/** A running stack, as its messages see it. */
+export interface ControlledStack {
+  freezeTo(words: readonly string[]): Promise<void>;
+  count(): Promise<void>;
+  status(): string;
+  readonly tableWords: readonly string[];
+}
+
+export const cowControls: Controls<ControlledStack> = {
+  tunables: tunablesOf(cowOptions, ["autocommit"]),
+  messages: {
+    freeze: {
+      arguments: "<bitmap> <data> [<offset>]",
+      help: "makes the top layer read-only and puts a new one on it; answers with the arguments of the table",
+      async run(device, args) {
+        await device.freezeTo(args);
+        return device.tableWords.join(" ");
+      },
+    },
+    count: {
+      arguments: "",
+      readOnly: true,
+      help: "reads all bitmaps, and answers with the status, of which the counts are exact then",
+      async run(device) {
+        await device.count();
+        return device.status();
+      },
+    },
+    table: {
+      arguments: "",
+      readOnly: true,
+      help: "answers with the arguments of the table as they are now",
+      run: (device) => device.tableWords.join(" "),
+    },
+  },
+};

@@ -1,0 +1,41 @@
+/** What a running stack is put together from. */
+import type { BlockDevice, Environment, Limits } from "@dmkit/block-io";
+import type { OwnerMap } from "../core/owner-map.ts";
+import type { BitmapLoader } from "./bitmap-loader.ts";
+import type { BitmapWriter } from "./bitmap-writer.ts";
+import type { NewLayer } from "./freeze.ts";
+import type { LayerDevices } from "./layer/layer.ts";
+import type { StackDevices } from "./layer/stack-devices.ts";
+import type { TopRecord } from "./top-record.ts";
+
+/** One owner: a device and the byte where it starts. */
+export interface Source {
+  readonly device: BlockDevice;
+  readonly offset: number;
+}
+
+/** What a device is put together from; see open/open.ts. */
+export interface CowParts {
+  readonly name: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly limits: Limits;
+  readonly map: OwnerMap;
+  readonly loader: BitmapLoader;
+  /** By owner: the base, then the layers bottom to top. */
+  readonly sources: readonly Source[];
+  /** Undefined: the stack is read-only. */
+  readonly top?: { readonly writer: BitmapWriter; readonly layer: LayerDevices; readonly record: TopRecord };
+  readonly stack: StackDevices;
+  /** Milliseconds; 0: none. */
+  readonly autocommit: number;
+  readonly environment: Environment;
+  /** Opens devices that the message `freeze` names. */
+  readonly openLayer?: ((words: readonly string[]) => Promise<NewLayer>) | undefined;
+  /** Told of every layer put on top while running. */
+  readonly frozen?: ((layer: NewLayer) => void) | undefined;
+  /** `layers` of a table, as they are now. */
+  readonly layers?: (() => { readonly layers: unknown }) | undefined;
+  /** The arguments in a table with these settings. */
+  readonly table?: ((settings: Readonly<Record<string, unknown>>) => readonly string[]) | undefined;
+}

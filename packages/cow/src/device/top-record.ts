@@ -1,0 +1,69 @@
+/**
+ * The identity of the top layer while it is written to.
+ *
+ * Invariant: a sector that the identity samples is not written before an identity without that sample is stable. So
+ * what is sampled is right at every moment, and after every crash; and each sample is in the way once at most.
+ */
+import type { BlockDevice } from "@dmkit/block-io";
+import type { Identity } from "../format/identity.ts";
+import { type LayerDevices, writeIdentity } from "./layer/layer.ts";
+import { sampleData } from "./layer/pairing.ts";
+
+export class TopRecord {
+  readonly #bitmap: BlockDevice;
+  #identity: Identity;
+  #changing: Promise<void> = Promise.resolve();
+
+  /** @param identity as it is on the disk. */
+  constructor(bitmap: BlockDevice, identity: Identity) {
+    this.#bitmap = bitmap;
+    this.#identity = identity;
+  }
+
+  /** As it is on the disk. */
+  get identity(): Identity {
+    return this.#identity;
+  }
+
+  /** Whether one of these sectors is sampled: then {@link release} comes before it is written. */
+  covers(sector: number, count: number): boolean {
+    const { samples } = this.#identity;
+    if (samples === undefined) return false;
+    for (const sample of samples) {
+      if (sample.sector >= sector && sample.sector < sector + count) return true;
+    }
+    return false;
+  }
+
+  /** Makes an identity stable that does not sample these sectors. Errors: those of the bitmap device. */
+  release(sector: number, count: number): Promise<void> {
+    return this.change((identity) => {
+      if (!this.covers(sector, count)) return identity;
+      const samples = identity.samples?.filter((one) => one.sector < sector || one.sector >= sector + count);
+      return { ...identity, samples: samples?.length === 0 ? undefined : samples };
+    });
+  }
+
+  /** Writes an identity and waits until it is stable. */
+  protected store(identity: Identity): Promise<void> {
+    return writeIdentity(this.#bitmap, identity);
+  }
+
+  /** Changes the identity, one change after the other; stable when it resolves. Errors: those of the device. */
+  change(change: (identity: Identity) => Identity): Promise<void> {
+    const changed = this.#changing.then(async () => {
+      const next = change(this.#identity);
+      if (next === this.#identity) return;
+      await this.store(next);
+      this.#identity = next;
+    });
+    this.#changing = changed.catch(() => {});
+    return changed;
+  }
+}
+
+/** What is in the top now is what its data device is known by the next time. Errors: those of the layer's devices. */
+export async function sampleTop(record: TopRecord, layer: LayerDevices, sectors: number): Promise<void> {
+  const samples = await sampleData(layer, record.identity.uuid, sectors);
+  if (samples.length > 0) await record.change((identity) => ({ ...identity, samples }));
+}

@@ -1,0 +1,166 @@
+/**
+ * What all offline operations share: how they report and stop, the runs of a set of layers, and the one way in
+ * which sectors get into a layer.
+ *
+ * Invariant of {@link fillLayer}: the data is stable before its bits are written, and the bits are stable before
+ * the call returns. So whoever takes something away from another layer afterwards never uncovers anything, and
+ * an operation that was cut short is finished by running it again.
+ */
+import { Bitmap, type BlockDevice, ByteAccess, SECTOR, toBlockIoError } from "@dmkit/block-io";
+import { BitmapLoader, type BitmapSource, readBitmap } from "../../device/bitmap-loader.ts";
+import { OwnerMap } from "../../core/owner-map.ts";
+import type { Source } from "../../device/parts.ts";
+import { PAGE_SECTORS } from "../../format/geometry.ts";
+import { BITMAP_STEP, type LayerDevices, bitmapBytes } from "../../device/layer/layer.ts";
+
+export interface WorkOptions {
+  /** Told of the bytes of the target looked at so far. */
+  readonly progress?: ((bytes: number) => void) | undefined;
+  /** Stops the work between two pieces; run it again to finish. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Sectors in a row, and where their data comes from. */
+export interface Run {
+  readonly sector: number;
+  readonly count: number;
+  readonly source: Source;
+}
+
+/** Part of a target: as many sectors as a piece of its bitmap speaks for. */
+export interface Piece {
+  readonly sector: number;
+  readonly count: number;
+}
+
+const PIECE_SECTORS: number = (BITMAP_STEP / SECTOR) * PAGE_SECTORS;
+/** Bytes copied with one request. */
+const COPY_BYTES = 1024 * 1024;
+/** Requests in flight. */
+const COPIES = 8;
+
+/** The target, piece by piece, with reports of progress; ends with an `AbortError` when told to stop. */
+export function* pieces(sectors: number, { progress, signal }: WorkOptions): Iterable<Piece> {
+  for (let sector = 0; sector < sectors; sector += PIECE_SECTORS) {
+    signal?.throwIfAborted();
+    const count = Math.min(PIECE_SECTORS, sectors - sector);
+    yield { sector, count };
+    progress?.((sector + count) * SECTOR);
+  }
+}
+
+/** What some layers, bottom to top, hold together: the owner of each sector, 0 where none of them has it. */
+export class LayerRuns {
+  readonly #map: OwnerMap;
+  readonly #loader: BitmapLoader;
+
+  constructor(sectors: number, layers: readonly BitmapSource[]) {
+    this.#map = new OwnerMap(sectors, layers.length);
+    this.#loader = new BitmapLoader(this.#map, layers);
+  }
+
+  /** The runs in a piece, with the number of their layer, from 1. */
+  async *in({ sector, count }: Piece): AsyncIterable<{ sector: number; count: number; owner: number }> {
+    await this.#loader.load(sector, count);
+    for (let at = sector; at < sector + count; ) {
+      const end = this.#map.runEnd(at, sector + count);
+      const owner = this.#map.owner(at);
+      if (owner > 0) yield { sector: at, count: end - at, owner };
+      at = end;
+    }
+  }
+
+  /** Set bits of a layer, from 1; of the pieces looked at so far. */
+  allocated(layer: number): number {
+    return this.#map.allocated(layer);
+  }
+}
+
+/** Puts runs of one piece into a layer. Errors: those of the devices. */
+export async function fillLayer(layer: LayerDevices, piece: Piece, runs: readonly Run[]): Promise<void> {
+  await copyRuns(runs, { device: layer.data, offset: layer.offset });
+  await layer.data.flush();
+  await setBits(layer.bitmap, piece, runs);
+  await layer.bitmap.flush();
+}
+
+/** Copies runs to the same sectors of another device, whose blocks may be larger. Holes are zeroed, not copied. */
+export async function copyRuns(runs: Iterable<Run> | AsyncIterable<Run>, to: Source): Promise<void> {
+  const destination = new ByteAccess(to.device);
+  await inParallel(COPIES, chunks(runs), async ({ offset, length, source, hole }) => {
+    if (hole) return destination.writeZeroes(to.offset + offset, length, { mayUnmap: true });
+    const buffer = Buffer.allocUnsafe(length);
+    await source.device.read(source.offset + offset, buffer);
+    return destination.write(to.offset + offset, buffer);
+  });
+}
+
+/** Writes zeroes over the bits of a piece, where there are any. They are not flushed. */
+export async function clearBits(bitmap: BlockDevice, piece: Piece): Promise<void> {
+  const { offset, length } = bitmapRange(piece);
+  await bitmap.writeZeroes(offset, length);
+}
+
+/** Bytes of the bitmap that speak for a piece. */
+export function bitmapRange({ sector, count }: Piece): { offset: number; length: number } {
+  return { offset: (sector / PAGE_SECTORS) * SECTOR, length: bitmapBytes(count) };
+}
+
+/** Runs `work` on all items, some at a time; after a failure no more are begun, and all begun have ended. */
+export async function inParallel<T>(
+  limit: number,
+  items: Iterable<T> | AsyncIterable<T>,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
+  const running = new Set<Promise<void>>();
+  let failure: unknown;
+  for await (const item of items) {
+    const task = work(item)
+      .catch((error: unknown) => {
+        failure ??= error;
+      })
+      .finally(() => running.delete(task));
+    running.add(task);
+    if (running.size >= limit) await Promise.race(running);
+    if (failure !== undefined) break;
+  }
+  await Promise.all(running);
+  if (failure !== undefined) throw toBlockIoError(failure, {});
+}
+
+interface Chunk {
+  readonly offset: number;
+  readonly length: number;
+  readonly source: Source;
+  readonly hole: boolean;
+}
+
+async function* chunks(runs: Iterable<Run> | AsyncIterable<Run>): AsyncIterable<Chunk> {
+  for await (const { sector, count, source } of runs) {
+    const { device, offset: shift } = source;
+    for await (const extent of device.extents(shift + sector * SECTOR, count * SECTOR)) {
+      const hole = extent.kind !== "data";
+      const step = hole ? extent.length : COPY_BYTES;
+      for (let at = 0; at < extent.length; at += step) {
+        const length = Math.min(step, extent.length - at);
+        yield { offset: extent.offset - shift + at, length, source, hole };
+      }
+    }
+  }
+}
+
+async function setBits(bitmap: BlockDevice, piece: Piece, runs: readonly Run[]): Promise<void> {
+  const { offset, length } = bitmapRange(piece);
+  const bytes = await readBitmap({ bitmap }, offset, length);
+  const before = Buffer.from(bytes);
+  const bits = new Bitmap(length * 8, bytes);
+  for (const { sector, count } of runs) bits.set(sector - piece.sector, count);
+  const unit = bitmap.limits.logicalBlockSize;
+  for (let at = 0; at < length; at += unit) {
+    if (bytes.compare(before, at, at + unit, at, at + unit) === 0) continue;
+    let end = at + unit;
+    while (end < length && bytes.compare(before, end, end + unit, end, end + unit) !== 0) end += unit;
+    await bitmap.write(offset + at, bytes.subarray(at, end));
+    at = end - unit;
+  }
+}

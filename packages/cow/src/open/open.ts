@@ -1,0 +1,177 @@
+/**
+ * Opens a stack: judges what the layers say of themselves, gives a new top its identity, and makes sure that
+ * what is read from now on is on stable storage.
+ */
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  type Limits,
+  SECTOR,
+  parseOption,
+  plainLimits,
+  realEnvironment,
+  requireBlank,
+  requireRoom,
+} from "@dmkit/block-io";
+import { BitmapLoader } from "../device/bitmap-loader.ts";
+import { BitmapWriter } from "../device/bitmap-writer.ts";
+import { MAX_LAYERS, OwnerMap } from "../core/owner-map.ts";
+import { CowDevice } from "../device/device.ts";
+import type { CowParts } from "../device/parts.ts";
+import type { AliasedBlockSize } from "../format/aliased.ts";
+import { checkSectors } from "../format/geometry.ts";
+import type { NewLayer } from "../device/freeze.ts";
+import { type LayerDevices, requireEmpty, requireLayerRoom } from "../device/layer/layer.ts";
+import { cowOptions } from "../options.ts";
+import type { StackDevices } from "../device/layer/stack-devices.ts";
+import { bitmapSources, readIdentities, refuseData, refuseProblems, warnOfAliases } from "./judge.ts";
+import { isNoLayer, ownIdentity } from "./own-identity.ts";
+import { requireOwnPlaces } from "../device/layer/places.ts";
+import { TopRecord } from "../device/top-record.ts";
+
+export interface OpenStackOptions {
+  /** Default: `cow`. */
+  readonly name?: string;
+  readonly environment?: Environment;
+  /** Do not write, even if the top could be. Default false. */
+  readonly readOnly?: boolean;
+  /** Make a new layer of a top whose devices are not blank, unless it is one already. Default false. */
+  readonly force?: boolean;
+  /** Block size in bytes of the layers made by the original; without it they are refused. */
+  readonly aliasedBlockSize?: AliasedBlockSize | undefined;
+  /** Milliseconds the bits of a write may be in memory only; 0: until the next flush. Default: that of the tables. */
+  readonly autocommit?: number;
+  readonly openLayer?: CowParts["openLayer"];
+  readonly frozen?: (layer: NewLayer) => void;
+  readonly layers?: CowParts["layers"];
+  readonly table?: CowParts["table"];
+  /** Makes the device; for tests that put requests of their own between others. */
+  readonly make?: (parts: CowParts) => CowDevice;
+}
+
+/** Opens a stack of at least one layer. Errors: EINVAL, EFORMAT, EROFS, those of the devices below. */
+export async function openStack(stack: StackDevices, options: OpenStackOptions = {}): Promise<CowDevice> {
+  const { name = "cow", environment = realEnvironment } = options;
+  checkOptions(options, name);
+  const top = requireDevices(stack, name);
+  const writable = options.readOnly !== true && !isReadOnly(top.bitmap) && !isReadOnly(top.data);
+  const force = options.force === true;
+  const blocks = await readIdentities(stack);
+  if (writable && (await isNoLayer(top, blocks.at(-1)))) {
+    // It says what is there, and how to insist.
+    if (!force) await requireBlank(top.bitmap, { force });
+    else blocks[blocks.length - 1] = { kind: "new" };
+  }
+  refuseProblems(blocks, stack, writable, options.aliasedBlockSize);
+  await refuseData(force && blocks.at(-1)?.kind === "new" ? blocks.slice(0, -1) : blocks, stack, {
+    name,
+    environment,
+  });
+  const identity = writable ? await ownIdentity(stack, blocks, { environment, force }) : undefined;
+  if (identity === undefined && blocks.at(-1)?.kind === "new") await requireEmpty(top.bitmap, stack.sectors);
+  warnOfAliases(blocks, stack, name, environment);
+
+  const map = new OwnerMap(stack.sectors, stack.layers.length);
+  const all: CowParts = {
+    name,
+    size: stack.sectors * SECTOR,
+    limits: limitsOf(stack, top, identity !== undefined),
+    map,
+    loader: new BitmapLoader(map, bitmapSources(stack.layers, blocks, options.aliasedBlockSize)),
+    sources: [
+      { device: stack.base, offset: stack.baseOffset },
+      ...stack.layers.map(({ data, offset }) => ({ device: data, offset })),
+    ],
+    ...(identity === undefined
+      ? {}
+      : {
+          top: {
+            layer: top,
+            record: new TopRecord(top.bitmap, identity),
+            writer: new BitmapWriter(map, top.bitmap, top.data),
+          },
+        }),
+    stack,
+    autocommit: options.autocommit ?? cowOptions.autocommit.default * 1000,
+    environment,
+    openLayer: options.openLayer,
+    frozen: options.frozen,
+    layers: options.layers,
+    table: options.table,
+  };
+  return options.make?.(all) ?? new CowDevice(all);
+}
+
+/** A program's options are held to what a table allows. */
+function checkOptions({ autocommit = 0, aliasedBlockSize }: OpenStackOptions, name: string): void {
+  const { max } = cowOptions.autocommit;
+  if (!(autocommit >= 0 && autocommit <= max * 1000)) {
+    throw new BlockIoError(`autocommit: ${autocommit} is not allowed`, {
+      code: "EINVAL",
+      device: name,
+      op: "open",
+      hint: `autocommit takes 0 … ${max * 1000} ms.`,
+    });
+  }
+  if (aliasedBlockSize !== undefined)
+    parseOption("aliasedBlockSize", cowOptions.aliased_block_size, String(aliasedBlockSize));
+}
+
+/** Throws for a stack that cannot be; returns its top. */
+function requireDevices(stack: StackDevices, name: string): LayerDevices {
+  const { base, baseOffset, layers, sectors } = stack;
+  checkSectors(sectors);
+  const top = layers.at(-1);
+  if (top === undefined || layers.length > MAX_LAYERS) {
+    throw new BlockIoError(`a stack has 1 … ${MAX_LAYERS} layers`, {
+      code: "EINVAL",
+      device: name,
+      op: "open",
+    });
+  }
+  requireRoom(base, baseOffset, sectors * SECTOR);
+  for (const layer of layers) requireLayerRoom(layer, sectors);
+  requireOwnPlaces(stack, name);
+  requireAlignment(base, baseOffset);
+  for (const { data, offset } of layers) requireAlignment(data, offset);
+  return top;
+}
+
+function requireAlignment(device: BlockDevice, offset: number): void {
+  const block = device.limits.logicalBlockSize;
+  if (offset % block === 0) return;
+  throw new BlockIoError("the offset is not a multiple of the device's blocks", {
+    code: "EINVAL",
+    device: device.name,
+    op: "open",
+    hint: `Give an offset that is a multiple of ${block / SECTOR} sectors.`,
+  });
+}
+
+function isReadOnly(device: BlockDevice): boolean {
+  return device.limits.capabilities.readOnly;
+}
+
+function limitsOf(stack: StackDevices, top: LayerDevices, writable: boolean): Limits {
+  const sources = [stack.base, ...stack.layers.map(({ data }) => data)];
+  const logicalBlockSize = sources.some(({ limits }) => limits.logicalBlockSize === 4096) ? 4096 : 512;
+  const { physicalBlockSize, optimalTransfer, capabilities } = top.data.limits;
+  const punches = writable && capabilities.discard === "native" && capabilities.discardZeroes;
+  return {
+    ...plainLimits,
+    logicalBlockSize,
+    physicalBlockSize: Math.max(physicalBlockSize, logicalBlockSize),
+    optimalTransfer: Math.max(optimalTransfer, logicalBlockSize),
+    discardGranularity: logicalBlockSize,
+    capabilities: {
+      readOnly: !writable,
+      fua: "native",
+      discard: punches ? "native" : "none",
+      discardZeroes: punches,
+      writeZeroes: capabilities.writeZeroes,
+      fastZero: writable && capabilities.fastZero,
+      extents: true,
+    },
+  };
+}
