@@ -1,5 +1,5 @@
 export { check } from "./offline/check.ts";
-export { type Report, newReport } from "./offline/findings.ts";
+export { type Report, newReport } from "./offline/inspect/findings.ts";
 export {
   type RecompressOptions,
   type Recompressed,
@@ -7,7 +7,7 @@ export {
   recompressOptions,
 } from "./offline/recompress.ts";
 export { repair } from "./offline/repair.ts";
-export { compressionImages } from "./images.ts";
-export { openCompression, type OpenSettings } from "./open.ts";
+export { compressionImages } from "./image.ts";
+export { openCompression, type OpenSettings } from "./open/open.ts";
 export { type CompressionOptions, compressionOptions } from "./options.ts";
 export { compression } from "./target.ts";

@@ -1,7 +1,7 @@
 /** The declaration of the target `compression` (alias `compress`). */
 import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
-import { compressionControls } from "./counters.ts";
-import { openCompression, useOf } from "./open.ts";
+import { compressionControls } from "./device/counters.ts";
+import { openCompression, useOf } from "./open/open.ts";
 import { type CompressionOptions, compressionOptions, namedOptions } from "./options.ts";
 
 export const compression: Target<CompressionOptions> = {

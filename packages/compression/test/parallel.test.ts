@@ -3,7 +3,7 @@ import { MemoryDevice, realEnvironment } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { type Backend, createCompressor } from "@dmkit/compressor";
 import { describe, expect, it } from "vitest";
-import { Codec } from "../src/codec.ts";
+import { Codec } from "../src/device/codec.ts";
 import { openOn } from "../src/testing/sim-targets.ts";
 
 interface Context {

@@ -1,4 +1,4 @@
-export { ZramDevice } from "./device.ts";
-export { openZram } from "./open.ts";
+export { ZramDevice } from "./device/device.ts";
+export { openZram } from "./open/open.ts";
 export { type ZramOptions, zramOptions } from "./options.ts";
 export { zram } from "./target.ts";

@@ -1,7 +1,7 @@
 /** The declaration of the target `zram`. */
 import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
-import { zramControls } from "./messages.ts";
-import { openZram, usesOf } from "./open.ts";
+import { zramControls } from "./device/messages.ts";
+import { openZram, usesOf } from "./open/open.ts";
 import { type ZramOptions, namedOptions, zramOptions } from "./options.ts";
 
 export const zram: Target<ZramOptions> = {

@@ -3,7 +3,7 @@ import { type BlockDevice, BlockIoError, MemoryDevice, crc32c, realEnvironment }
 import { PowerCut, SeededRandom, contentsOf } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import type { ZramDevice } from "../src/index.ts";
-import { snapshotRoom } from "../src/snapshot.ts";
+import { snapshotRoom } from "../src/device/snapshot/place.ts";
 import { open } from "../src/testing/sim-targets.ts";
 
 const seed = Number(process.env["DMKIT_SEED"] ?? Date.now() % 2 ** 31);

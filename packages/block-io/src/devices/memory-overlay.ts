@@ -33,6 +33,11 @@ export class MemoryOverlay extends GuardedDevice {
     return this.#written.size * this.#block;
   }
 
+  /** What was written: bytes and contents, in no order. */
+  *changes(): Iterable<{ readonly offset: number; readonly bytes: Buffer }> {
+    for (const [block, bytes] of this.#written) yield { offset: block * this.#block, bytes };
+  }
+
   protected override async doRead(offset: number, into: Buffer): Promise<void> {
     const first = offset / this.#block;
     const end = (offset + into.length) / this.#block;

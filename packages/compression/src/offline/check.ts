@@ -1,10 +1,10 @@
 /** `check`: everything that can be verified of an image that nobody serves. Nothing is written. */
 import type { BlockDevice, ImageProblem, OfflineWork } from "@dmkit/block-io";
 import { isSuperblockV1 } from "../format/superblock-v1.ts";
-import { type Finding, type Report, newReport, plainWork } from "./findings.ts";
+import { type Finding, type Report, newReport, plainWork } from "./inspect/findings.ts";
 import { readStart } from "./image.ts";
-import { inspectV1 } from "./inspect-v1.ts";
-import { inspectV2 } from "./inspect-v2.ts";
+import { inspectV1 } from "./inspect/inspect-v1.ts";
+import { inspectV2 } from "./inspect/inspect-v2.ts";
 
 /** Problems, with how they are put right. Throws `EFORMAT` if it is no such device, and the errors of the device. */
 export async function* inspect(

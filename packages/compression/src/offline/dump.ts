@@ -11,9 +11,9 @@ import { GROUP, type LayoutV2 } from "../format/layout-v2.ts";
 import { decodeGroup, encodeGroup } from "../format/metadata-v2.ts";
 import { decodeSuperblockV1, isSuperblockV1 } from "../format/superblock-v1.ts";
 import type { SuperblockV2 } from "../format/superblock-v2.ts";
-import { isWellFormed } from "../v2/load.ts";
-import { readSuperblock } from "../v2/superblocks.ts";
-import { loadEntries, matchGeometry } from "../v1/load.ts";
+import { isWellFormed } from "../open/v2/load.ts";
+import { readSuperblock } from "../device/v2/superblocks.ts";
+import { loadEntries, matchGeometry } from "../open/v1/load.ts";
 import { foreign, readStart } from "./image.ts";
 
 export interface ExtentV1 {

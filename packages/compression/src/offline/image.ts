@@ -2,22 +2,21 @@
  * An image that nobody serves, of either format, as the next opening would find it: the journal is replayed, but
  * in memory only.
  */
-import { type BlockDevice, BlockIoError, silentLogger } from "@dmkit/block-io";
-import { type Codec, type Damage, openCodec, payloadBytes } from "../codec.ts";
+import { type BlockDevice, BlockIoError, silentLogger, MemoryOverlay } from "@dmkit/block-io";
+import { type Codec, type Damage, openCodec, payloadBytes } from "../device/codec.ts";
 import { ExtentMap, type StoredExtent } from "../core/extent-map.ts";
-import { newCounters } from "../counters.ts";
+import { newCounters } from "../device/counters.ts";
 import { BLOCK } from "../format/geometry-v1.ts";
 import type { DecodedRecord } from "../format/journal-v2.ts";
 import { payloadSum } from "../format/metadata-v2.ts";
 import { type SuperblockV1, decodeSuperblockV1, isSuperblockV1 } from "../format/superblock-v1.ts";
 import type { SuperblockV2 } from "../format/superblock-v2.ts";
-import { algorithmOf, loadEntries, matchGeometry } from "../v1/load.ts";
-import { Applier } from "../v2/applier.ts";
-import { Journal } from "../v2/journal.ts";
-import { isPlausible, loadStore, replay } from "../v2/load.ts";
-import type { Store } from "../v2/store.ts";
-import { readSuperblock, requireAlgorithm } from "../v2/superblocks.ts";
-import { Overlay } from "./overlay.ts";
+import { algorithmOf, loadEntries, matchGeometry } from "../open/v1/load.ts";
+import { Applier } from "../device/v2/applier.ts";
+import { Journal } from "../device/v2/journal.ts";
+import { isPlausible, loadStore, replay } from "../open/v2/load.ts";
+import type { Store } from "../device/v2/store.ts";
+import { readSuperblock, requireAlgorithm } from "../device/v2/superblocks.ts";
 
 /** The one device of an image. */
 export const ROLE = "device";
@@ -43,7 +42,7 @@ export interface ImageV1 extends Common {
 export interface ImageV2 extends Common {
   readonly format: "v2";
   readonly superblock: SuperblockV2;
-  readonly view: Overlay;
+  readonly view: MemoryOverlay;
   readonly store: Store;
   /** All records that are valid, in order: the last two, unless the last one was torn. */
   readonly records: readonly DecodedRecord[];
@@ -105,7 +104,7 @@ export async function openImageV2(
   payloads: boolean,
   beforeReplay?: (image: ImageV2) => Promise<void>,
 ): Promise<ImageV2> {
-  const view = new Overlay(device);
+  const view = new MemoryOverlay(device);
   if (payloads) requireAlgorithm(device, superblock);
   const codec = await openCodec(payloads ? superblock.algorithm : "none", device.name, true, 1);
   try {

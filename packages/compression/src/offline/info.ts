@@ -1,11 +1,11 @@
 /** Recognising an image, and what can be said of it without reading its payloads. */
 import type { BlockDevice, Detected, ImageFacts } from "@dmkit/block-io";
-import { payloadBytes } from "../codec.ts";
+import { payloadBytes } from "../device/codec.ts";
 import { BLOCK, BLOCK_SECTORS } from "../format/geometry-v1.ts";
 import { decodeSuperblockV1, isSuperblockV1 } from "../format/superblock-v1.ts";
-import { algorithms } from "../v1/load.ts";
-import { readSuperblockCopies } from "../v2/superblocks.ts";
-import { type Report, countExtent, newReport } from "./findings.ts";
+import { algorithms } from "../open/v1/load.ts";
+import { readSuperblockCopies } from "../device/v2/superblocks.ts";
+import { type Report, countExtent, newReport } from "./inspect/findings.ts";
 import { type Image, ROLE, extentsOf, openImage, readStart } from "./image.ts";
 
 /** By the magic, of either copy for format 2. */

@@ -6,7 +6,7 @@ import { BLOCK } from "../format/geometry-v1.ts";
 import { GROUP } from "../format/layout-v2.ts";
 import { encodeGroup } from "../format/metadata-v2.ts";
 import { type Image, type ImageV1, type ImageV2, openImage } from "./image.ts";
-import { patch } from "./inspect-v2.ts";
+import { patch } from "./inspect/inspect-v2.ts";
 
 export interface Gone {
   readonly first: number;

@@ -11,8 +11,10 @@ import {
   type OptionsOf,
   SECTOR,
   isZero,
+  inParallel,
+  join,
 } from "@dmkit/block-io";
-import { type Codec, openCodec } from "../codec.ts";
+import { type Codec, openCodec } from "../device/codec.ts";
 import { ExtentMap } from "../core/extent-map.ts";
 import { type BlockState, pieces } from "../core/plan.ts";
 import { BLOCK, MAX_EXTENT } from "../format/geometry-v1.ts";
@@ -20,10 +22,10 @@ import { GROUP } from "../format/layout-v2.ts";
 import { payloadSum } from "../format/metadata-v2.ts";
 import type { SuperblockV1 } from "../format/superblock-v1.ts";
 import type { SuperblockV2 } from "../format/superblock-v2.ts";
-import { planV1 } from "../v1/open.ts";
-import { inParallel, wholeBlocks } from "../v2/applier.ts";
-import { planV2 } from "../v2/open.ts";
-import { newUuid } from "../v2/superblocks.ts";
+import { planV1 } from "../open/v1/open.ts";
+import { PARALLEL, wholeBlocks } from "../device/v2/applier.ts";
+import { planV2 } from "../open/v2/open.ts";
+import { newUuid } from "../device/v2/superblocks.ts";
 import { type Image, openImage, readContents } from "./image.ts";
 import { beginImage, finishV1, finishV2 } from "./writer.ts";
 
@@ -164,7 +166,7 @@ async function convert(
   const done = { contents: 0, payload: 0, lost: 0 };
   let groupsDone = 0;
   await beginImage(to);
-  await inParallel(groups, async (group) => {
+  await inParallel(groups, PARALLEL, async (group) => {
     signal?.throwIfAborted();
     const first = group * GROUP;
     const count = Math.min(GROUP, blocks - first);
@@ -229,7 +231,7 @@ async function storeGroup(
     return isZero(contents, at, at + BLOCK) ? "untouched" : "new";
   };
   const done = { contents: 0, payload: 0 };
-  const all = pieces(first, first + count, stateOf, maxExtent).map(async (piece) => {
+  const storing = pieces(first, first + count, stateOf, maxExtent).map(async (piece) => {
     if (piece.kind === "lose") return map.lose(piece.first, piece.blocks);
     const at = (piece.first - first) * BLOCK;
     const data = contents.subarray(at, at + piece.blocks * BLOCK);
@@ -240,7 +242,7 @@ async function storeGroup(
     done.contents += data.length;
     done.payload += payload.length;
   });
-  for (const result of await Promise.allSettled(all)) if (result.status === "rejected") throw result.reason;
+  await join(storing);
   return done;
 }
 

@@ -11,7 +11,7 @@ import type {
   ImageRepairSettings,
   OfflineWork,
 } from "@dmkit/block-io";
-import { type Finding, newReport, plainWork } from "./findings.ts";
+import { type Finding, newReport, plainWork } from "./inspect/findings.ts";
 import { inspect } from "./check.ts";
 import { type Gone, quarantine } from "./quarantine.ts";
 

@@ -8,7 +8,7 @@ import { BLOCK, BLOCK_SECTORS, MAX_EXTENT } from "../format/geometry-v1.ts";
 import { GROUP, type LayoutV2, isSound } from "../format/layout-v2.ts";
 import type { SuperblockV1 } from "../format/superblock-v1.ts";
 import type { SuperblockV2 } from "../format/superblock-v2.ts";
-import { algorithms, matchGeometry } from "../v1/load.ts";
+import { algorithms, matchGeometry } from "../open/v1/load.ts";
 import { type ExtentV1, type GroupV2, fillGroup } from "./dump.ts";
 import { type Fields, fieldsOf, wrong } from "./fields.ts";
 import { type MetadataV2, beginImage, finishV1, finishV2 } from "./writer.ts";

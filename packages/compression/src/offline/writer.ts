@@ -11,7 +11,7 @@ import { BLOCK } from "../format/geometry-v1.ts";
 import { encodeGroup } from "../format/metadata-v2.ts";
 import { type SuperblockV1, encodeSuperblockV1 } from "../format/superblock-v1.ts";
 import { type SuperblockV2, unfinishedSuperblock } from "../format/superblock-v2.ts";
-import { writeSuperblock } from "../v2/superblocks.ts";
+import { writeSuperblock } from "../device/v2/superblocks.ts";
 
 const CHUNK_BLOCKS = 256;
 

@@ -1,12 +1,12 @@
 /** Holes of the original, and those this design has to close, each put back in: the simulation must find them. */
 import type { BlockDevice } from "@dmkit/block-io";
 import { type SimTarget, mutant, replaced } from "@dmkit/block-io/testing";
-import { Applier } from "../v2/applier.ts";
-import { Committer } from "../v2/committer.ts";
-import { Journal } from "../v2/journal.ts";
-import { Store } from "../v2/store.ts";
-import { CompressionDeviceV1 } from "../v1/device.ts";
-import { MetadataV1 } from "../v1/metadata.ts";
+import { Applier } from "../device/v2/applier.ts";
+import { Committer } from "../device/v2/committer.ts";
+import { Journal } from "../device/v2/journal.ts";
+import { Store } from "../device/v2/store.ts";
+import { CompressionDeviceV1 } from "../device/v1/device.ts";
+import { MetadataV1 } from "../device/v1/metadata.ts";
 import { type Knobs, formatOneRaw, formatTwo, wide } from "./sim-targets.ts";
 
 /** The private parts of a journal that its mutants use. */

@@ -8,7 +8,7 @@ import {
 } from "@dmkit/block-io";
 import { type Prng, type SimTarget, mutant, onDisks, replaced } from "@dmkit/block-io/testing";
 import { createCompressor } from "@dmkit/compressor";
-import { Codec } from "../codec.ts";
+import { Codec } from "../device/codec.ts";
 import { MIN_JOURNAL } from "../format/layout-v2.ts";
 import { check, compressionOptions, openCompression } from "../index.ts";
 

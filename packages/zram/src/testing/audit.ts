@@ -2,7 +2,7 @@
 import { kinds } from "../core/page-table.ts";
 import { classOf, classSizes } from "../core/size-classes.ts";
 import { SLAB } from "../core/slab-store.ts";
-import type { ZramDevice } from "../device.ts";
+import type { ZramDevice } from "../device/device.ts";
 
 /** What does not agree, one text for each. Compacts, to see whether all memory comes back. No writeback at a time. */
 export function audit(device: ZramDevice): string[] {

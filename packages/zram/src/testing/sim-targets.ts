@@ -4,7 +4,7 @@ import type { Prng, SimTarget } from "@dmkit/block-io/testing";
 import { createCompressor } from "@dmkit/compressor";
 import { PAGE } from "../core/size-classes.ts";
 import { type ZramDevice, openZram, zramOptions } from "../index.ts";
-import { snapshotRoom } from "../snapshot.ts";
+import { snapshotRoom } from "../device/snapshot/place.ts";
 import { audit } from "./audit.ts";
 
 // Loading a library takes real turns of the event loop: done here, so that opening takes none.

@@ -1,0 +1,92 @@
+/**
+ * Extents to payloads and back. Compressions run in parallel, each in a stream of its own, unless everything is
+ * to be done at once (the simulation, where nothing may depend on threads).
+ */
+import { BlockIoError, type ErrorCode, isErrorCode } from "@dmkit/block-io";
+import { type Compressor, CompressorError, createCompressor } from "@dmkit/compressor";
+import { BLOCK, BLOCK_SECTORS, MAX_EXTENT } from "../format/geometry-v1.ts";
+import { compressedPart, compressionLimit, encodePayload } from "../format/payload.ts";
+
+/** What {@link Codec.decode} could not make sense of. */
+export type Damage = "length word" | "decompression" | "length";
+
+export class Codec {
+  readonly #compressor: Compressor;
+  readonly #synchronous: boolean;
+
+  constructor(compressor: Compressor, synchronous: boolean) {
+    this.#compressor = compressor;
+    this.#synchronous = synchronous;
+  }
+
+  get algorithm(): string {
+    return this.#compressor.name;
+  }
+
+  /** The payload of whole blocks; `data` itself if compressing it saves no sector. */
+  async encode(data: Buffer): Promise<Buffer> {
+    const limit = compressionLimit(data.length);
+    const stream = this.#compressor.tryAcquire() ?? (await this.#compressor.acquire());
+    try {
+      const length = this.#synchronous
+        ? stream.compressSync(data, limit)
+        : await stream.compress(data, limit);
+      // The stream's buffer is somebody else's as soon as the stream is released.
+      return length > 0 ? encodePayload(stream.output, length) : data;
+    } finally {
+      stream.release();
+    }
+  }
+
+  /** Fills whole blocks from a payload; what is wrong with it, if anything is. */
+  async decode(payload: Buffer, into: Buffer): Promise<Damage | undefined> {
+    if (payload.length === into.length) {
+      payload.copy(into);
+      return undefined;
+    }
+    const compressed = compressedPart(payload);
+    if (compressed === undefined) return "length word";
+    try {
+      const length = this.#synchronous
+        ? this.#compressor.decompressSync(compressed, into)
+        : await this.#compressor.decompress(compressed, into);
+      return length === into.length ? undefined : "length";
+    } catch {
+      return "decompression";
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#compressor.close();
+  }
+}
+
+/** Bytes of the payload of an extent. */
+export function payloadBytes(sectors: number): number {
+  return (sectors * BLOCK) / BLOCK_SECTORS;
+}
+
+/** Errors: `ENOENT`, `ENOTSUP` of the algorithm, `EINVAL` of the level. */
+export async function openCodec(
+  algorithm: string,
+  name: string,
+  synchronous: boolean,
+  streams?: number,
+  level?: number,
+): Promise<Codec> {
+  try {
+    const maxInput = MAX_EXTENT * BLOCK;
+    const compressor = await createCompressor(algorithm, {
+      maxInput,
+      maxStreams: streams,
+      level,
+      idleTime: 0,
+      ...(synchronous && { threads: 0 }),
+    });
+    return new Codec(compressor, synchronous);
+  } catch (error) {
+    if (!(error instanceof CompressorError)) throw error;
+    const code: ErrorCode = isErrorCode(error.code) ? error.code : "EINVAL";
+    throw new BlockIoError(error.message, { code, device: name, op: "open", cause: error, hint: error.hint });
+  }
+}

@@ -1,0 +1,104 @@
+/**
+ * Brings a record's changes into place: payloads to their extents, then the metadata of their groups. Used when a
+ * record was committed, and again, with the same result, when it is replayed.
+ */
+import { SECTOR, type BlockDevice, inParallel } from "@dmkit/block-io";
+import { payloadBytes } from "../codec.ts";
+import { BLOCK } from "../../format/geometry-v1.ts";
+import { type Change, changeKinds } from "../../format/journal-v2.ts";
+import { GROUP } from "../../format/layout-v2.ts";
+import { encodeGroup } from "../../format/metadata-v2.ts";
+import type { Store } from "./store.ts";
+
+// Lower writes in flight at a time.
+export const PARALLEL: number = 16;
+const SECTORS_IN_BLOCK = BLOCK / SECTOR;
+
+export class Applier {
+  readonly #store: Store;
+
+  constructor(store: Store) {
+    this.#store = store;
+  }
+
+  /** Says to readers that the groups of these changes are about to be overwritten. */
+  private announce(groups: ReadonlySet<number>): void {
+    const { versions } = this.#store;
+    for (const group of groups) versions[group] = ((versions[group] as number) + 1) >>> 0;
+    this.#store.moving = groups;
+  }
+
+  /** @param payloads of the changes that have one, one after the other; unchanged until this resolves. */
+  async apply(number: number, changes: readonly Change[], payloads: Buffer): Promise<void> {
+    const groups = new Set(changes.map(({ first }) => Math.floor(first / GROUP)));
+    this.announce(groups);
+    this.#store.moved = changes;
+    await this.writePayloads(changes, payloads);
+    this.updateMap(changes);
+    this.#store.moved = [];
+    await this.writeMetadata(number, groups);
+    this.#store.moving = new Set();
+  }
+
+  /** What readers find from now on. */
+  updateMap(changes: readonly Change[]): void {
+    const { map, sums } = this.#store;
+    for (const { kind, first, blocks, sectors, sum } of changes) {
+      sums.fill(0, first, first + blocks);
+      if (kind === changeKinds.drop) map.drop(first, blocks);
+      else if (kind === changeKinds.lost) map.lose(first, blocks);
+      else {
+        map.setExtent(first, blocks, sectors);
+        sums[first] = sum;
+      }
+    }
+  }
+
+  private async writePayloads(changes: readonly Change[], payloads: Buffer): Promise<void> {
+    const { lower } = this.#store.parts;
+    const work: { offset: number; bytes: Buffer }[] = [];
+    let at = 0;
+    for (const { kind, first, sectors } of changes) {
+      if (kind !== changeKinds.payload) continue;
+      const length = payloadBytes(sectors);
+      const bytes = wholeBlocks(lower, payloads.subarray(at, at + length));
+      work.push({ offset: this.#store.placeOf(first), bytes });
+      at += length;
+    }
+    await inParallel(work, PARALLEL, ({ offset, bytes }) => lower.write(offset, bytes));
+  }
+
+  /** Neighbouring groups lie in one block of the device below, and are written together. */
+  private async writeMetadata(number: number, groups: ReadonlySet<number>): Promise<void> {
+    const { parts, map, sums } = this.#store;
+    const { lower, superblock, counters } = parts;
+    const whole = lower.limits.logicalBlockSize === BLOCK;
+    const runs: { first: number; count: number }[] = [];
+    for (const group of [...groups].sort((a, b) => a - b)) {
+      const first = whole ? group - (group % SECTORS_IN_BLOCK) : group;
+      const count = whole ? SECTORS_IN_BLOCK : 1;
+      const last = runs.at(-1);
+      if (last === undefined || first > last.first + last.count || last.count >= 256)
+        runs.push({ first, count });
+      else last.count = Math.max(last.count, first + count - last.first);
+    }
+    const { metaStart } = superblock.layout;
+    await inParallel(runs, PARALLEL, async ({ first, count }) => {
+      const bytes = Buffer.alloc(count * SECTOR);
+      for (let index = 0; index < count; index += 1) {
+        encodeGroup(bytes, index * SECTOR, superblock.uuid, first + index, number, map.states, sums);
+      }
+      counters.metadata += bytes.length;
+      await lower.write(metaStart * BLOCK + first * SECTOR, bytes);
+    });
+  }
+}
+
+/** The same bytes, filled up with zeroes to what the device below writes as a whole. */
+export function wholeBlocks(lower: BlockDevice, bytes: Buffer): Buffer {
+  const unit = lower.limits.logicalBlockSize;
+  if (bytes.length % unit === 0) return bytes;
+  const filled = Buffer.alloc(Math.ceil(bytes.length / unit) * unit);
+  bytes.copy(filled);
+  return filled;
+}

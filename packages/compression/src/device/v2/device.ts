@@ -1,0 +1,287 @@
+/**
+ * The running device, format 2: writes wait in memory and are stored by the group commit; reads see memory first,
+ * then the device below.
+ */
+import {
+  type BlockIoError,
+  type Environment,
+  type Extent,
+  FlushGroup,
+  join,
+  type Facts,
+  GuardedTarget,
+  type Timer,
+  done,
+  toBlockIoError,
+  withCapabilities,
+} from "@dmkit/block-io";
+import { type Counters, compressionControls, counterFacts, statusLine } from "../counters.ts";
+import { BLOCK } from "../../format/geometry-v1.ts";
+import { GROUP } from "../../format/layout-v2.ts";
+import type { Committer } from "./committer.ts";
+import { isWithoutLoss } from "./no-space.ts";
+import { type Staging, ZEROES } from "./staging.ts";
+import { compressionLimits } from "../limits.ts";
+import type { Store } from "./store.ts";
+import { closeSuperblock } from "./superblocks.ts";
+
+// Milliseconds.
+const RETRY_AFTER = 1000;
+
+export interface DeviceV2Parts {
+  readonly name: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly environment: Environment;
+  readonly store: Store;
+  readonly staging: Staging;
+  readonly makeCommitter: (failed: (error: unknown) => void) => Committer;
+  /** Milliseconds that a write waits, at most; 0: none does. */
+  readonly interval: number;
+  /** Nothing is ever written below. */
+  readonly readOnly: boolean;
+}
+
+export class CompressionDeviceV2 extends GuardedTarget {
+  readonly #parts: DeviceV2Parts;
+  readonly #committer: Committer;
+  readonly #commits: FlushGroup;
+  #timer: Timer | undefined;
+  #busy = false;
+  /** The last commit has found no space. */
+  #isFull = false;
+
+  constructor(parts: DeviceV2Parts) {
+    super(parts.name, parts.size, withCapabilities(compressionLimits, { readOnly: parts.readOnly }));
+    this.#parts = parts;
+    this.#committer = parts.makeCommitter((error) => this.#failed(error));
+    this.#commits = new FlushGroup(() => this.#commit());
+  }
+
+  /** Where the bytes are. */
+  get store(): Store {
+    return this.#parts.store;
+  }
+
+  protected override doRead(offset: number, into: Buffer): Promise<void> {
+    return this.#readBlocks(offset / BLOCK, into);
+  }
+
+  protected override doWrite(offset: number, from: Buffer): Promise<void> {
+    const { staging } = this.#parts;
+    const first = offset / BLOCK;
+    const count = from.length / BLOCK;
+    for (let index = 0; index < count; index += 1) {
+      if (!staging.hasRoom(first + index)) return this.#writeRest(first, index, from);
+      staging.put(first + index, from, index * BLOCK);
+    }
+    return this.#staged();
+  }
+
+  protected override doFlush(): Promise<void> {
+    return this.#commits.flush();
+  }
+
+  protected override doDiscard(offset: number, length: number): Promise<void> {
+    return this.#zero(offset, length);
+  }
+
+  protected override doWriteZeroes(offset: number, length: number): Promise<void> {
+    return this.#zero(offset, length);
+  }
+
+  protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
+    const end = (offset + length) / BLOCK;
+    for (let block = offset / BLOCK; block < end; ) {
+      const start = block;
+      const hole = this.#isHole(block);
+      do block += 1;
+      while (block < end && this.#isHole(block) === hole);
+      yield { offset: start * BLOCK, length: (block - start) * BLOCK, kind: hole ? "hole" : "data" };
+    }
+  }
+
+  protected override async doClose(): Promise<void> {
+    this.#timer?.cancel();
+    const { store, readOnly } = this.#parts;
+    try {
+      await this.#committer.settled();
+      if (this.failure === undefined && !readOnly) await closeSuperblock(store.parts, this.#committer.last);
+    } finally {
+      await store.parts.codec.close();
+    }
+  }
+
+  /** Nothing is written below while the device is suspended. */
+  protected override async doSuspend(): Promise<void> {
+    await this.#committer.settled();
+  }
+
+  override status(): string {
+    return statusLine(this.counters);
+  }
+
+  get counters(): Counters {
+    return this.#parts.store.parts.counters;
+  }
+
+  protected override doFacts(): Facts {
+    return counterFacts(this.counters);
+  }
+
+  protected override get controls(): typeof compressionControls {
+    return compressionControls;
+  }
+
+  async #writeRest(first: number, index: number, from: Buffer): Promise<void> {
+    const { staging } = this.#parts;
+    for (let at = index; at * BLOCK < from.length; at += 1) {
+      await this.#room(first + at);
+      staging.put(first + at, from, at * BLOCK);
+    }
+    await this.#staged();
+  }
+
+  /** Waits until there is room for a block. */
+  async #room(block: number): Promise<void> {
+    const { staging } = this.#parts;
+    while (!staging.hasRoom(block)) {
+      if (this.failure !== undefined) throw this.failure;
+      const room = staging.room();
+      this.#commitSoon();
+      await room;
+    }
+  }
+
+  /** Something was staged: sees to it that it does not stay so for ever. */
+  #staged(): Promise<void> {
+    const { staging, interval, environment } = this.#parts;
+    if (interval === 0) return this.#commits.flush();
+    if (staging.size * 2 >= staging.limit) this.#commitSoon();
+    this.#timer ??= environment.clock.after(interval, () => {
+      this.#timer = undefined;
+      this.#commitSoon();
+    });
+    return done;
+  }
+
+  #commitSoon(): void {
+    if (this.#busy || this.failure !== undefined) return;
+    // Whatever goes wrong is remembered by #commit: later requests get to know.
+    this.#commits.flush().catch(() => {});
+  }
+
+  async #commit(): Promise<void> {
+    if (this.failure !== undefined) throw this.failure;
+    this.#busy = true;
+    try {
+      await this.#committer.commit();
+    } catch (error) {
+      throw this.#failed(error);
+    } finally {
+      this.#busy = false;
+    }
+    this.#isFull = false;
+    // Writers went on meanwhile.
+    const { staging } = this.#parts;
+    if (staging.size * 2 >= staging.limit) this.#parts.environment.scheduler.defer(() => this.#commitSoon());
+  }
+
+  #failed(error: unknown): BlockIoError {
+    const failure = toBlockIoError(error, { device: this.name, op: "flush" });
+    if (failure.lossless) return this.#noSpace(failure);
+    if (this.failure === undefined) {
+      this.#parts.environment.logger.log("error", "nothing more is written", { cause: failure.message });
+    }
+    this.fail(failure);
+    this.#timer?.cancel();
+    this.#parts.staging.refuse(failure);
+    return failure;
+  }
+
+  /** Those who wait for room are told; it is tried again after a while, and whenever somebody flushes. */
+  #noSpace(error: BlockIoError): BlockIoError {
+    const { environment, staging, interval } = this.#parts;
+    if (!this.#isFull) environment.logger.log("error", "no space is left below", { cause: error.message });
+    this.#isFull = true;
+    staging.refuse(error);
+    this.#timer ??= environment.clock.after(Math.max(RETRY_AFTER, interval), () => {
+      this.#timer = undefined;
+      this.#commitSoon();
+    });
+    return error;
+  }
+
+  async #zero(offset: number, length: number): Promise<void> {
+    const { staging } = this.#parts;
+    const end = (offset + length) / BLOCK;
+    for (let block = offset / BLOCK; block < end; block += 1) {
+      if (this.#isHole(block)) continue;
+      if (!staging.hasRoom(block)) await this.#room(block);
+      staging.putZeroes(block);
+    }
+    await this.#staged();
+  }
+
+  /** Whether a block reads as zeroes without being stored. A block that moves is not taken for one. */
+  #isHole(block: number): boolean {
+    const { staging, store } = this.#parts;
+    const waiting = staging.get(block);
+    if (waiting !== undefined) return waiting === ZEROES;
+    return store.map.isHole(block);
+  }
+
+  #readBlocks(first: number, into: Buffer): Promise<void> {
+    const { staging, store } = this.#parts;
+    const end = first + into.length / BLOCK;
+    let reads: Promise<void>[] | undefined;
+    for (let block = first; block < end; ) {
+      const at = (block - first) * BLOCK;
+      const waiting = staging.get(block);
+      if (waiting !== undefined) {
+        waiting.copy(into, at);
+        block += 1;
+      } else if (store.map.isHole(block)) {
+        into.fill(0, at, at + BLOCK);
+        block += 1;
+      } else {
+        const start = block;
+        const extent = store.map.find(block);
+        const stop = Math.min(end, extent.head + extent.blocks);
+        do block += 1;
+        while (block < stop && staging.get(block) === undefined);
+        (reads ??= []).push(this.#readStored(start, into.subarray(at, at + (block - start) * BLOCK)));
+      }
+    }
+    if (reads === undefined) return done;
+    return reads.length === 1 ? (reads[0] as Promise<void>) : join(reads);
+  }
+
+  /** Blocks of one extent that are not in memory. */
+  async #readStored(first: number, into: Buffer): Promise<void> {
+    const { store } = this.#parts;
+    const group = Math.floor(first / GROUP);
+    if (store.moving.has(group)) {
+      try {
+        await store.settled;
+        return await this.#readBlocks(first, into);
+      } catch (error) {
+        if (!isWithoutLoss(error) || store.isMoved(store.map.find(first))) throw error;
+      }
+    }
+    const version = store.versions[group];
+    const extent = store.map.find(first);
+    const sum = store.sums[extent.head] as number;
+    // Damage is believed when it was seen twice.
+    for (let look = 0; look < 2; look += 1) {
+      const contents = await store.load(extent, sum);
+      if (contents !== undefined) {
+        const at = (first - extent.head) * BLOCK;
+        contents.copy(into, 0, at, at + into.length);
+        return;
+      }
+      if (store.versions[group] !== version) return this.#readBlocks(first, into);
+    }
+    throw store.damaged(extent);
+  }
+}

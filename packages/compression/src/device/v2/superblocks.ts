@@ -1,0 +1,130 @@
+/** The two copies of the superblock: read, written one after the other, made. */
+import { type BlockDevice, BlockIoError, type Random, SECTOR, beginFormat } from "@dmkit/block-io";
+import { listBackends } from "@dmkit/compressor";
+import { BLOCK } from "../../format/geometry-v1.ts";
+import { type LayoutV2, isSound } from "../../format/layout-v2.ts";
+import { encodeGroup } from "../../format/metadata-v2.ts";
+import {
+  type Decoded,
+  type SuperblockV2,
+  decodeSuperblockV2,
+  encodeSuperblockV2,
+} from "../../format/superblock-v2.ts";
+
+const CHUNK = 1024 * 1024;
+
+/** Both copies, as they are. */
+export async function readSuperblockCopies(lower: BlockDevice): Promise<Decoded[]> {
+  const blocks = Buffer.alloc(2 * BLOCK);
+  await lower.read(0, blocks);
+  return [blocks.subarray(0, BLOCK), blocks.subarray(BLOCK)].map(decodeSuperblockV2);
+}
+
+/** The newer of the sound copies; undefined if neither looks like one. Throws `EFORMAT`. */
+export async function readSuperblock(lower: BlockDevice): Promise<SuperblockV2 | undefined> {
+  const copies = await readSuperblockCopies(lower);
+  let newest: SuperblockV2 | undefined;
+  for (const copy of copies) {
+    if (copy.kind !== "sound") continue;
+    if (newest === undefined || copy.superblock.generation > newest.generation) newest = copy.superblock;
+  }
+  if (newest === undefined) {
+    if (copies.some(({ kind }) => kind === "version"))
+      throw refuse(lower, "a later program made this device", "Use that one.");
+    if (copies.some(({ kind }) => kind === "damaged"))
+      throw refuse(lower, "both copies of the superblock are damaged", "Restore block 0 from a backup.");
+    return undefined;
+  }
+  if (!isSound(newest.layout)) throw refuse(lower, "the superblock makes no sense", "Restore a backup.");
+  const need = newest.layout.totalBlocks * BLOCK;
+  if (lower.size < need) {
+    throw refuse(lower, `the device has ${lower.size} bytes, ${need} are needed`, "It was cut short.");
+  }
+  return newest;
+}
+
+/** What is wrong with a superblock that is sound, but names an algorithm nobody knows. */
+export function unknownAlgorithm({
+  algorithm,
+}: SuperblockV2): { readonly reason: string; readonly hint: string } | undefined {
+  const known = listBackends();
+  if (known.includes(algorithm)) return undefined;
+  return {
+    reason: `the superblock names the algorithm ${JSON.stringify(algorithm)}, which is not known`,
+    hint: `Known are: ${known.join(", ")}. Use the program that made the device, or restore the first two blocks from a backup.`,
+  };
+}
+
+/** Throws `EFORMAT` for an algorithm that nobody knows. */
+export function requireAlgorithm(lower: BlockDevice, superblock: SuperblockV2): void {
+  const unknown = unknownAlgorithm(superblock);
+  if (unknown !== undefined) throw refuse(lower, unknown.reason, unknown.hint);
+}
+
+function refuse(lower: BlockDevice, reason: string, hint: string): BlockIoError {
+  return new BlockIoError(reason, { code: "EFORMAT", device: lower.name, op: "open", hint });
+}
+
+/** One copy after the other, each stable before the next: there is always a sound one. */
+export async function writeSuperblock(lower: BlockDevice, superblock: SuperblockV2): Promise<void> {
+  for (const copy of [0, 1]) {
+    await writeCopy(lower, superblock, copy);
+    await lower.flush();
+  }
+}
+
+/** @param copy 0 or 1. */
+export async function writeCopy(lower: BlockDevice, superblock: SuperblockV2, copy: number): Promise<void> {
+  const block = Buffer.alloc(BLOCK);
+  encodeSuperblockV2(superblock).copy(block);
+  await lower.write(copy * BLOCK, block.subarray(0, lower.limits.logicalBlockSize));
+}
+
+/** After a clean close nothing has to be replayed: makes everything in place stable, then says so, in both copies. */
+export async function closeSuperblock(
+  { lower, superblock }: { readonly lower: BlockDevice; readonly superblock: SuperblockV2 },
+  applied: number,
+): Promise<void> {
+  if (applied === superblock.applied && (await areAlike(lower))) return;
+  await lower.flush();
+  await writeSuperblock(lower, { ...superblock, applied, generation: superblock.generation + 1 });
+}
+
+/** Whether both copies are sound, and of one close. If they cannot be read that is for the next opening to find. */
+async function areAlike(lower: BlockDevice): Promise<boolean> {
+  const copies = await readSuperblockCopies(lower).catch(() => []);
+  const generations = copies.map((copy) => (copy.kind === "sound" ? copy.superblock.generation : Number.NaN));
+  return generations.every((generation) => generation === generations[0]);
+}
+
+/** 16 bytes. */
+export function newUuid(random: Random): Buffer {
+  return Buffer.from(Array.from({ length: 16 }, () => Math.floor(random.next() * 256)));
+}
+
+/** Makes an empty device, whatever was there. Until it is ready there is no superblock, and the device counts as blank. */
+export async function formatV2(
+  lower: BlockDevice,
+  layout: LayoutV2,
+  algorithm: string,
+  random: Random,
+): Promise<SuperblockV2> {
+  // The second copy first: the one that is left, if any, belongs to metadata that is whole.
+  await lower.write(BLOCK, Buffer.alloc(BLOCK));
+  await beginFormat(lower);
+  const uuid = newUuid(random);
+  const states = new Uint8Array(0);
+  const sums = new Uint32Array(0);
+  const { metaStart, metaBlocks } = layout;
+  for (let at = 0; at < metaBlocks * BLOCK; at += CHUNK) {
+    const chunk = Buffer.alloc(Math.min(CHUNK, metaBlocks * BLOCK - at));
+    for (let within = 0; within < chunk.length; within += SECTOR) {
+      encodeGroup(chunk, within, uuid, (at + within) / SECTOR, 0, states, sums);
+    }
+    await lower.write(metaStart * BLOCK + at, chunk);
+  }
+  await lower.flush();
+  const superblock: SuperblockV2 = { layout, uuid, generation: 1, applied: 0, features: 0, algorithm };
+  await writeSuperblock(lower, superblock);
+  return superblock;
+}

@@ -1,0 +1,112 @@
+/** Opening: finds out what is on the device, makes a new one if it is blank, and hands over to its format. */
+import {
+  type BlockDevice,
+  BlockIoError,
+  type DeviceUse,
+  type OpenContext,
+  type TargetDevice,
+  contentsOf,
+  notBlank,
+  parseOptions,
+  requireBlank,
+} from "@dmkit/block-io";
+import { BLOCK } from "../format/geometry-v1.ts";
+import { isSuperblockV1 } from "../format/superblock-v1.ts";
+import { type CompressionOptions, compressionOptions } from "../options.ts";
+import { createV1, openV1 } from "./v1/open.ts";
+import { createV2, openV2 } from "./v2/open.ts";
+import { readSuperblock } from "../device/v2/superblocks.ts";
+
+/** For callers with needs of their own. */
+export interface OpenSettings {
+  /** Compress and decompress at once, on this thread: for the simulation, where every run must be the same. */
+  readonly synchronous?: boolean | undefined;
+}
+
+/** What the target does with its device. */
+export function useOf({ device }: Pick<CompressionOptions, "device">): DeviceUse {
+  return [device, "owns"];
+}
+
+/**
+ * Opens the device, making it first if it is blank, or anything else that is none and `force` is given. Errors: `EFORMAT`,
+ * `EINVAL`, `EROFS` for a blank one that cannot be written.
+ */
+export async function openCompression(
+  given: CompressionOptions,
+  context: OpenContext,
+  settings: OpenSettings = {},
+): Promise<TargetDevice> {
+  // A table has been checked; a program has not.
+  const options = parseOptions(compressionOptions, given, "compression");
+  return openOn(await context.lower(...useOf(options)), options, context, settings);
+}
+
+async function openOn(
+  lower: BlockDevice,
+  options: CompressionOptions,
+  context: OpenContext,
+  { synchronous = false }: OpenSettings,
+): Promise<TargetDevice> {
+  checkExtent(options, context);
+  if (lower.size < 2 * BLOCK) throw tooSmall(lower);
+  const start = Buffer.alloc(BLOCK);
+  await lower.read(0, start);
+  if (isSuperblockV1(start)) {
+    if (options.format === "v2") throw otherFormat(lower, "v1");
+    return openV1(lower, options, context, synchronous);
+  }
+  const superblock = await readSuperblock(lower);
+  if (superblock !== undefined) {
+    if (options.format === "v1") throw otherFormat(lower, "v2");
+    return openV2(lower, superblock, options, context, synchronous);
+  }
+  if (lower.limits.capabilities.readOnly) throw await nothingToRead(lower);
+  await requireBlank(lower, { force: options.force });
+  await create(lower, options, context);
+  return openOn(lower, { ...options, force: false }, context, { synchronous });
+}
+
+async function create(lower: BlockDevice, options: CompressionOptions, context: OpenContext): Promise<void> {
+  if (options.format === "v1") await createV1(lower, options, context);
+  else await createV2(lower, options, context);
+}
+
+async function nothingToRead(lower: BlockDevice): Promise<BlockIoError> {
+  const contents = await contentsOf(lower);
+  if (contents !== undefined) return notBlank(lower, contents, {});
+  return new BlockIoError("is blank, and cannot be written", {
+    code: "EROFS",
+    device: lower.name,
+    op: "open",
+    hint: "Open it for writing first: that makes a new compressed device of it.",
+  });
+}
+
+function checkExtent({ max_extent }: CompressionOptions, { name }: OpenContext): void {
+  if (max_extent === undefined || max_extent % BLOCK === 0) return;
+  throw new BlockIoError(`max_extent is ${max_extent}`, {
+    code: "EINVAL",
+    device: name,
+    op: "open",
+    hint: `It must be a multiple of ${BLOCK}.`,
+  });
+}
+
+function otherFormat(lower: BlockDevice, format: string): BlockIoError {
+  return new BlockIoError(`the device is of format ${format}`, {
+    code: "EFORMAT",
+    device: lower.name,
+    op: "open",
+    hint: "Leave the option format out to open it as it is.",
+  });
+}
+
+function tooSmall(lower: BlockDevice): BlockIoError {
+  return new BlockIoError(`${lower.size} bytes leave no room for data`, {
+    code: "EINVAL",
+    device: lower.name,
+    op: "open",
+    hint: "Use a larger device.",
+  });
+}

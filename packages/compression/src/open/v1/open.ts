@@ -1,0 +1,92 @@
+/** Opening and making devices of format 1. */
+import { type BlockDevice, BlockIoError, type OpenContext, SECTOR, beginFormat } from "@dmkit/block-io";
+import { openCodec } from "../../device/codec.ts";
+import { ExtentMap } from "../../core/extent-map.ts";
+import { newCounters } from "../../device/counters.ts";
+import { BLOCK, BLOCK_SECTORS, MAX_EXTENT, geometryV1 } from "../../format/geometry-v1.ts";
+import { type SuperblockV1, decodeSuperblockV1, encodeSuperblockV1 } from "../../format/superblock-v1.ts";
+import type { CompressionOptions } from "../../options.ts";
+import { CompressionDeviceV1 } from "../../device/v1/device.ts";
+import { algorithmOf, algorithms, loadEntries, matchGeometry } from "./load.ts";
+
+const CHUNK = 1024 * 1024;
+
+/** Makes an empty device: metadata first, and the superblock when that is stable. */
+export async function createV1(
+  lower: BlockDevice,
+  { algorithm = "lzo" }: Pick<CompressionOptions, "algorithm">,
+  { name }: Pick<OpenContext, "name">,
+): Promise<void> {
+  const superblock = planV1(lower, algorithm, name);
+  const bytes = superblock.metaBlocks * BLOCK;
+  await beginFormat(lower);
+  for (let at = 0; at < bytes; at += CHUNK) {
+    await lower.write(BLOCK + at, Buffer.alloc(Math.min(CHUNK, bytes - at)));
+  }
+  await lower.flush();
+  await lower.write(0, encodeSuperblockV1(superblock));
+  await lower.flush();
+}
+
+/** The superblock of a new device. Throws `EINVAL`. */
+export function planV1(lower: BlockDevice, algorithm: string, name: string): SuperblockV1 {
+  const { metaBlocks, dataBlocks } = geometryV1(Math.floor(lower.size / BLOCK));
+  const number = algorithms.indexOf(algorithm);
+  if (dataBlocks >= 1 && number >= 0) return { metaBlocks, dataBlocks, algorithm: number };
+  throw new BlockIoError(
+    dataBlocks < 1 ? `${lower.size} bytes leave no room for data` : `format 1 has no number for ${algorithm}`,
+    {
+      code: "EINVAL",
+      device: name,
+      op: "open",
+      hint: dataBlocks < 1 ? "Use a larger device." : `It can be: ${algorithms.join(", ")}.`,
+    },
+  );
+}
+
+export async function openV1(
+  lower: BlockDevice,
+  options: CompressionOptions,
+  { name, size, environment }: OpenContext,
+  synchronous: boolean,
+): Promise<CompressionDeviceV1> {
+  const first = Buffer.alloc(BLOCK);
+  await lower.read(0, first);
+  const superblock = decodeSuperblockV1(first);
+  const { geometry, wrapped } = matchGeometry(lower, superblock);
+  const algorithm = algorithmOf(lower, superblock);
+  if (options.algorithm !== undefined && options.algorithm !== algorithm) {
+    throw new BlockIoError(`the device is compressed with ${algorithm}`, {
+      code: "EINVAL",
+      device: name,
+      op: "open",
+      hint: "Leave the option algorithm out.",
+    });
+  }
+  const most = geometry.dataBlocks * BLOCK;
+  if (size > most || size % BLOCK !== 0) {
+    throw new BlockIoError(`${size} bytes do not fit`, {
+      code: "EINVAL",
+      device: name,
+      op: "open",
+      hint: `There are ${most / SECTOR} sectors; take a multiple of ${BLOCK_SECTORS}.`,
+    });
+  }
+  const map = new ExtentMap(geometry.dataBlocks);
+  await loadEntries(lower, map, geometry.metaBlocks);
+  const codec = await openCodec(algorithm, name, synchronous);
+  return new CompressionDeviceV1({
+    name,
+    size,
+    environment,
+    lower,
+    codec,
+    map,
+    counters: newCounters(),
+    metaBlocks: geometry.metaBlocks,
+    maxExtent: (options.max_extent ?? MAX_EXTENT * BLOCK) / BLOCK,
+    interval: options.mode === "writethrough" ? 0 : options.interval * 1000,
+    discardHoles: options.discard_holes,
+    readOnly: wrapped || lower.limits.capabilities.readOnly,
+  });
+}

@@ -1,0 +1,88 @@
+/**
+ * What has to be done before a device of format 2 can be used: its metadata is read, and what the journal has is
+ * brought into place. Used when a device is opened, and by the offline tools.
+ */
+import { SECTOR } from "@dmkit/block-io";
+import { payloadBytes } from "../../device/codec.ts";
+import { type ExtentMap, LOST, TAIL } from "../../core/extent-map.ts";
+import { BLOCK, BLOCK_SECTORS, MAX_EXTENT } from "../../format/geometry-v1.ts";
+import { type Change, type DecodedRecord, changeKinds } from "../../format/journal-v2.ts";
+import { GROUP } from "../../format/layout-v2.ts";
+import { decodeGroup } from "../../format/metadata-v2.ts";
+import type { Applier } from "../../device/v2/applier.ts";
+import type { Journal } from "../../device/v2/journal.ts";
+import { Store, type StoreParts } from "../../device/v2/store.ts";
+
+const CHUNK = 1024 * 1024;
+
+/** Reads all metadata. A sector that does not check loses its 64 blocks, nothing else. */
+export async function loadStore(parts: StoreParts): Promise<Store> {
+  const store = new Store(parts);
+  const { lower, superblock, logger, counters } = parts;
+  const { metaStart, metaBlocks } = superblock.layout;
+  const groups = store.versions.length;
+  for (let at = 0; at < metaBlocks * BLOCK; at += CHUNK) {
+    const chunk = Buffer.alloc(Math.min(CHUNK, metaBlocks * BLOCK - at));
+    await lower.read(metaStart * BLOCK + at, chunk);
+    for (let within = 0; within < chunk.length; within += SECTOR) {
+      const group = (at + within) / SECTOR;
+      if (group >= groups) break;
+      const sector = chunk.subarray(within, within + SECTOR);
+      const record = decodeGroup(sector, superblock.uuid, group, store.map.states, store.sums);
+      const first = group * GROUP;
+      if (record !== undefined && isWellFormed(store.map, first)) continue;
+      store.map.lose(first, Math.min(GROUP, store.map.blocks - first));
+      store.unreadable.add(group);
+      counters.damaged += 1;
+      logger.log("error", "damaged metadata", {
+        first,
+        blocks: GROUP,
+        place: metaStart * BLOCK + group * SECTOR,
+      });
+    }
+  }
+  return store;
+}
+
+/** Whether the extents of a group have heads, and are none too long. */
+export function isWellFormed(map: ExtentMap, first: number): boolean {
+  const end = Math.min(first + GROUP, map.blocks);
+  if (((map.states[first] as number) & TAIL) !== 0) return false;
+  for (let block = first; block < end; block += 1) {
+    const state = map.states[block] as number;
+    if (state !== 0 && state !== LOST && map.find(block).bad) return false;
+  }
+  return true;
+}
+
+/** Brings what the journal has into place; the number of the last record. */
+export async function replay(journal: Journal, applier: Applier, store: Store): Promise<number> {
+  const { lower, superblock } = store.parts;
+  let last = superblock.applied;
+  for (const record of await journal.pending()) {
+    if (!isPlausible(record, store.map.blocks)) continue;
+    await applier.apply(record.number, record.changes, record.payloads);
+    last = record.number;
+  }
+  // Recovery is durable before anything is answered from it.
+  if (last > superblock.applied) await lower.flush();
+  return last;
+}
+
+/** A record with good checksums was written by somebody; this guards against somebody's mistakes. */
+export function isPlausible({ changes, payloads }: DecodedRecord, blocks: number): boolean {
+  let bytes = 0;
+  for (const change of changes) {
+    if (change.first >= blocks || change.blocks < 1 || change.blocks > blocks - change.first) return false;
+    if (!isPlausibleChange(change)) return false;
+    if (change.kind === changeKinds.payload) bytes += payloadBytes(change.sectors);
+  }
+  return bytes <= payloads.length;
+}
+
+function isPlausibleChange({ kind, first, blocks, sectors }: Change): boolean {
+  if (Math.floor(first / GROUP) !== Math.floor((first + blocks - 1) / GROUP)) return false;
+  if (kind === changeKinds.drop || kind === changeKinds.lost) return sectors === 0;
+  if (kind !== changeKinds.payload && kind !== changeKinds.inPlace) return false;
+  return blocks <= MAX_EXTENT && sectors >= 1 && sectors <= blocks * BLOCK_SECTORS;
+}

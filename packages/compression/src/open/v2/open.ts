@@ -1,0 +1,122 @@
+/**
+ * Opening, format 2: loads the metadata, replays the journal, and starts the device. Where the device below cannot be
+ * written, the journal is replayed in memory: what can be read is the same.
+ */
+import { type BlockDevice, BlockIoError, type OpenContext, SECTOR, MemoryOverlay } from "@dmkit/block-io";
+import { openCodec } from "../../device/codec.ts";
+import { newCounters } from "../../device/counters.ts";
+import { BLOCK, BLOCK_SECTORS } from "../../format/geometry-v1.ts";
+import { type LayoutV2, MIN_JOURNAL, defaultJournal, layoutV2 } from "../../format/layout-v2.ts";
+import type { SuperblockV2 } from "../../format/superblock-v2.ts";
+import type { CompressionOptions } from "../../options.ts";
+import { Applier } from "../../device/v2/applier.ts";
+import { Committer } from "../../device/v2/committer.ts";
+import { CompressionDeviceV2 } from "../../device/v2/device.ts";
+import { Journal } from "../../device/v2/journal.ts";
+import { loadStore, replay } from "./load.ts";
+import { Staging } from "../../device/v2/staging.ts";
+import { formatV2, requireAlgorithm } from "../../device/v2/superblocks.ts";
+
+const DEFAULT_EXTENT = 65_536;
+
+/** Makes an empty device of this format. */
+export async function createV2(
+  lower: BlockDevice,
+  { algorithm = "lz4", journal }: Pick<CompressionOptions, "algorithm" | "journal">,
+  { name, environment }: Pick<OpenContext, "name" | "environment">,
+): Promise<SuperblockV2> {
+  // An algorithm that does not work is found out before anything is written.
+  await (await openCodec(algorithm, name, true, 1)).close();
+  return formatV2(lower, planV2(lower, journal), algorithm, environment.random);
+}
+
+/** How a new device is divided; `journal` bytes, 0 for as many as fit it. Throws `EINVAL`. */
+export function planV2(lower: BlockDevice, journal: number): LayoutV2 {
+  const wanted = journal === 0 ? defaultJournal(lower.size) : journal;
+  const layout = layoutV2(Math.floor(lower.size / BLOCK), Math.max(wanted, MIN_JOURNAL));
+  if (layout !== undefined) return layout;
+  throw new BlockIoError(`${lower.size} bytes leave no room for data, or are more than 16 TiB of it`, {
+    code: "EINVAL",
+    device: lower.name,
+    op: "open",
+    hint: "Use a device of another size, or a smaller journal.",
+  });
+}
+
+export async function openV2(
+  lower: BlockDevice,
+  superblock: SuperblockV2,
+  options: CompressionOptions,
+  context: OpenContext,
+  synchronous: boolean,
+): Promise<CompressionDeviceV2> {
+  const { name, size, environment } = context;
+  checkAgainst(options, superblock, context);
+  requireAlgorithm(lower, superblock);
+  const codec = await openCodec(superblock.algorithm, name, synchronous);
+  try {
+    const counters = newCounters();
+    const { readOnly } = lower.limits.capabilities;
+    const below = readOnly ? new MemoryOverlay(lower) : lower;
+    const parts = { lower: below, codec, superblock, logger: environment.logger, counters };
+    const store = await loadStore(parts);
+    const applier = new Applier(store);
+    const journal = new Journal(below, superblock);
+    const next = 1 + (await replay(journal, applier, store).catch(namingReadOnly));
+    counters.metadata = 0;
+    const staging = new Staging(Math.max(1, Math.floor(options.memory / 2 / BLOCK)));
+    const maxExtent = Math.floor((options.max_extent ?? DEFAULT_EXTENT) / BLOCK);
+    const makeCommitter = (failed: (error: unknown) => void): Committer => {
+      const discardHoles = options.discard_holes;
+      return new Committer({ store, staging, journal, applier, maxExtent, discardHoles, next, failed });
+    };
+    const interval = options.mode === "writethrough" ? 0 : options.interval * 1000;
+    return new CompressionDeviceV2({
+      name,
+      size,
+      environment,
+      store,
+      staging,
+      makeCommitter,
+      interval,
+      readOnly,
+    });
+  } catch (error) {
+    await codec.close();
+    throw error;
+  }
+}
+
+/** What has no room to be brought into place can be read where it is. */
+function namingReadOnly(error: unknown): never {
+  if (!(error instanceof BlockIoError) || error.code !== "ENOSPC") throw error;
+  throw new BlockIoError(`the journal cannot be replayed: ${error.reason}`, {
+    code: error.code,
+    device: error.device,
+    op: "open",
+    offset: error.offset,
+    length: error.length,
+    cause: error,
+    hint: "Make room below; until then it can be opened read-only (-r), which replays in memory.",
+  });
+}
+
+function checkAgainst(
+  { algorithm }: CompressionOptions,
+  superblock: SuperblockV2,
+  { name, size }: OpenContext,
+): void {
+  const refuse = (reason: string, hint: string): never => {
+    throw new BlockIoError(reason, { code: "EINVAL", device: name, op: "open", hint });
+  };
+  if (algorithm !== undefined && algorithm !== superblock.algorithm) {
+    refuse(`the device is compressed with ${superblock.algorithm}`, "Leave the option algorithm out.");
+  }
+  const most = superblock.layout.dataBlocks * BLOCK;
+  if (size > most || size % BLOCK !== 0) {
+    refuse(
+      `${size} bytes do not fit`,
+      `There are ${most / SECTOR} sectors; take a multiple of ${BLOCK_SECTORS}.`,
+    );
+  }
+}

@@ -1,0 +1,344 @@
+/**
+ * The running disk. Pages in RAM are read and, with an algorithm that is quick on a page, written without waiting
+ * for anything: such requests are over when their method returns. What has to wait (a slow algorithm on another
+ * thread, a page on the backing device) works without a lock: it remembers the page's entry, and commits only if
+ * the entry is still the same; see core/page-table.ts.
+ */
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Controls,
+  type Extent,
+  type Facts,
+  GuardedTarget,
+  type Health,
+  type Limits,
+  done,
+  join,
+  plainLimits,
+  toBlockIoError,
+  worstHealth,
+} from "@dmkit/block-io";
+import { type Compressor, type Stream, defaultStreams } from "@dmkit/compressor";
+import type { Pages } from "../core/pages.ts";
+import { kinds } from "../core/page-table.ts";
+import { MAX_COMPRESSED, PAGE } from "../core/size-classes.ts";
+import type { RunningDisk, ZramParts } from "./disk.ts";
+import { zramControls } from "./messages.ts";
+import { zramFacts } from "./statistics.ts";
+
+export const zramLimits: Limits = {
+  ...plainLimits,
+  discardGranularity: PAGE,
+  capabilities: {
+    readOnly: false,
+    // RAM is as stable as this device gets.
+    fua: "native",
+    discard: "native",
+    discardZeroes: true,
+    writeZeroes: "native",
+    fastZero: true,
+    extents: true,
+  },
+};
+
+export class ZramDevice extends GuardedTarget implements RunningDisk {
+  readonly parts: ZramParts;
+  failedReads = 0;
+  failedWrites = 0;
+  /** Pages whose contents were discarded. */
+  notifyFree = 0;
+  /** Blocks read from and written to the backing device. */
+  backingReads = 0;
+  backingWrites = 0;
+  // Whether a page is compressed so quickly that handing it to another thread would take longer.
+  readonly #quick: boolean;
+  #streams: number;
+  readonly #scratch: Buffer = Buffer.alloc(PAGE);
+  readonly #words = new Uint32Array(2);
+  readonly #pattern: Buffer = Buffer.from(this.#words.buffer);
+
+  constructor(parts: ZramParts) {
+    super(parts.name, parts.size, zramLimits);
+    this.parts = parts;
+    this.#streams = parts.streams;
+    this.#quick = parts.primary.prefersSync(PAGE);
+  }
+
+  protected override doRead(offset: number, into: Buffer): Promise<void> {
+    const last = Math.floor((offset + into.length - 1) / PAGE);
+    const { table } = this.parts.pages;
+    table.time = this.parts.environment.clock.now();
+    let waiting: Promise<void>[] | undefined;
+    for (let page = Math.floor(offset / PAGE); page <= last; page += 1) {
+      const from = Math.max(offset, page * PAGE);
+      const piece = cut(into, from - offset, Math.min(offset + into.length, (page + 1) * PAGE) - offset);
+      table.touch(page);
+      if (table.kind(page) === kinds.backing) (waiting ??= []).push(this.#readBacked(page, from, piece));
+      else this.#readHere(page, from % PAGE, piece);
+    }
+    return waiting === undefined ? done : join(waiting);
+  }
+
+  protected override doWrite(offset: number, from: Buffer): Promise<void> {
+    const last = Math.floor((offset + from.length - 1) / PAGE);
+    const { table } = this.parts.pages;
+    table.time = this.parts.environment.clock.now();
+    let waiting: Promise<void>[] | undefined;
+    for (let page = Math.floor(offset / PAGE); page <= last; page += 1) {
+      const at = Math.max(offset, page * PAGE);
+      table.touch(page);
+      const piece = cut(from, at - offset, Math.min(offset + from.length, (page + 1) * PAGE) - offset);
+      try {
+        const pending = this.#writePage(page, at % PAGE, piece);
+        if (pending !== done) (waiting ??= []).push(pending);
+      } catch (error) {
+        if (waiting === undefined) throw error;
+        // Others still use the caller's buffer: the request fails when they have done.
+        waiting.push(Promise.reject(toBlockIoError(error, { device: this.name, op: "write" })));
+        break;
+      }
+    }
+    return waiting === undefined ? done : join(waiting);
+  }
+
+  protected override doFlush(): Promise<void> {
+    return done;
+  }
+
+  protected override doDiscard(offset: number, length: number): Promise<void> {
+    this.notifyFree += this.#drop(offset, length);
+    return done;
+  }
+
+  /** Forgets the pages that lie in a range as a whole; how many. */
+  #drop(offset: number, length: number): number {
+    const { pages } = this.parts;
+    const first = Math.ceil(offset / PAGE);
+    // The last page of a disk may be short.
+    const end = offset + length === this.size ? pages.table.pages : Math.floor((offset + length) / PAGE);
+    for (let page = first; page < end; page += 1) pages.drop(page);
+    return Math.max(0, end - first);
+  }
+
+  protected override async doWriteZeroes(offset: number, length: number): Promise<void> {
+    const head = Math.min(length, (PAGE - (offset % PAGE)) % PAGE);
+    const tail = offset + length === this.size ? 0 : (length - head) % PAGE;
+    const zeroes = Buffer.alloc(PAGE);
+    if (head > 0) await this.doWrite(offset, zeroes.subarray(0, head));
+    this.#drop(offset + head, length - head);
+    if (tail > 0) await this.doWrite(offset + length - tail, zeroes.subarray(0, tail));
+  }
+
+  protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
+    const end = offset + length;
+    const { table } = this.parts.pages;
+    for (let at = offset; at < end; ) {
+      const start = at;
+      const kind = extentKind(table.kind(Math.floor(at / PAGE)), table, Math.floor(at / PAGE));
+      do {
+        at = Math.min(end, (Math.floor(at / PAGE) + 1) * PAGE);
+      } while (
+        at < end &&
+        extentKind(table.kind(Math.floor(at / PAGE)), table, Math.floor(at / PAGE)) === kind
+      );
+      yield { offset: start, length: at - start, kind };
+    }
+  }
+
+  protected override async doClose(): Promise<void> {
+    const { snapshots, pages, primary, secondary } = this.parts;
+    try {
+      await snapshots?.save(this);
+    } finally {
+      pages.dropAll();
+      await primary.close();
+      await secondary?.close();
+    }
+  }
+
+  override health(): Health {
+    return worstHealth([super.health(), this.spaceHealth()]);
+  }
+
+  override status(): string {
+    return Object.entries(this.doFacts()).flat().join(" ");
+  }
+
+  protected override doFacts(): Facts {
+    return zramFacts(this);
+  }
+
+  protected override get controls(): Controls<RunningDisk> {
+    return zramControls;
+  }
+
+  protected override tunableValues(): Readonly<Record<string, unknown>> {
+    const { limit } = this.parts.pages.slabs;
+    return { mem_limit: Number.isFinite(limit) ? limit : 0, max_comp_streams: this.#streams };
+  }
+
+  protected override async doTune(changes: {
+    readonly mem_limit?: number;
+    readonly max_comp_streams?: number;
+  }): Promise<void> {
+    const { mem_limit: limit, max_comp_streams: streams } = changes;
+    const { pages, primary } = this.parts;
+    if (limit !== undefined) pages.slabs.limit = limit === 0 ? Number.POSITIVE_INFINITY : limit;
+    if (streams === undefined) return;
+    this.#streams = streams;
+    await primary.setMaxStreams(streams === 0 ? defaultStreams() : streams);
+  }
+
+  /** Requests that are not aligned, or not inside the disk. */
+  get invalidIo(): number {
+    return this.invalidRequests;
+  }
+
+  /** Forgets everything. Requests wait meanwhile. */
+  async reset(): Promise<void> {
+    await this.suspend();
+    this.parts.pages.dropAll();
+    await this.resume();
+  }
+
+  /** Fills a page that is in RAM; throws `EIO` if its bytes are not what was stored. */
+  readWhole(page: number, into: Buffer): void {
+    const { pages, primary, secondary } = this.parts;
+    const { table } = pages;
+    switch (table.kind(page)) {
+      case kinds.same:
+        this.#words[0] = table.low(page);
+        this.#words[1] = table.high(page);
+        into.fill(this.#pattern);
+        return;
+      case kinds.huge:
+        pages.bytes(page).copy(into);
+        return;
+      case kinds.compressed:
+        return this.#expand(primary, page, into);
+      case kinds.recompressed:
+        return this.#expand(secondary as Compressor, page, into);
+      case kinds.backing:
+        throw new Error("a page on the backing device is not in RAM");
+      case kinds.absent:
+        into.fill(0);
+    }
+  }
+
+  #expand(compressor: Compressor, page: number, into: Buffer): void {
+    if (compressor.decompressSync(this.parts.pages.bytes(page), into) === PAGE) return;
+    this.failedReads += 1;
+    throw new BlockIoError(`page ${page} does not decompress to what was stored`, { code: "EIO" });
+  }
+
+  #readHere(page: number, at: number, into: Buffer): void {
+    if (into.length === PAGE) return this.readWhole(page, into);
+    this.readWhole(page, this.#scratch);
+    this.#scratch.copy(into, 0, at, at + into.length);
+  }
+
+  /** A page on the backing device: its block may have been given to somebody else while it was read. */
+  async #readBacked(page: number, offset: number, into: Buffer): Promise<void> {
+    const { table } = this.parts.pages;
+    for (;;) {
+      if (table.kind(page) !== kinds.backing) return this.#readHere(page, offset % PAGE, into);
+      const entry = table.look(page);
+      const whole = into.length === PAGE ? into : Buffer.allocUnsafe(PAGE);
+      await this.readBlock(entry.low, whole);
+      if (!table.isStill(page, entry)) continue;
+      if (whole !== into) whole.copy(into, 0, offset % PAGE, (offset % PAGE) + into.length);
+      return;
+    }
+  }
+
+  async readBlock(block: number, into: Buffer): Promise<void> {
+    this.backingReads += 1;
+    try {
+      await (this.parts.backing as BlockDevice).read(block * PAGE, into);
+    } catch (error) {
+      this.failedReads += 1;
+      throw error;
+    }
+  }
+
+  #writePage(page: number, at: number, piece: Buffer): Promise<void> {
+    const whole = piece.length === PAGE;
+    if (whole && this.#storeSame(page, piece)) return done;
+    const waits = !whole && this.parts.pages.table.kind(page) === kinds.backing;
+    const stream = this.#quick && !waits ? this.parts.primary.tryAcquire() : undefined;
+    if (stream === undefined) return this.#writeSlowly(page, at, piece);
+    try {
+      const contents = whole ? piece : this.#merged(page, at, piece);
+      if (whole || !this.#storeSame(page, contents)) {
+        this.#commit(page, contents, stream, stream.compressSync(contents, MAX_COMPRESSED));
+      }
+    } finally {
+      stream.release();
+    }
+    return done;
+  }
+
+  #merged(page: number, at: number, piece: Buffer): Buffer {
+    this.readWhole(page, this.#scratch);
+    piece.copy(this.#scratch, at);
+    return this.#scratch;
+  }
+
+  #commit(page: number, contents: Buffer, stream: Stream, length: number): void {
+    const { pages } = this.parts;
+    const fits =
+      length >= 0
+        ? pages.put(page, kinds.compressed, stream.output, length)
+        : pages.put(page, kinds.huge, contents, PAGE);
+    if (fits) return;
+    this.failedWrites += 1;
+    throw new BlockIoError(`the memory for pages is used up (${pages.slabs.usedBytes} bytes)`, {
+      code: "ENOSPC",
+      hint: "Raise mem_limit, discard what is not needed, or send the message compact, recompress or writeback.",
+    });
+  }
+
+  /** Waits for what has to be waited for; starts again if the page has changed meanwhile. */
+  async #writeSlowly(page: number, at: number, piece: Buffer): Promise<void> {
+    const { primary, pages } = this.parts;
+    const whole = piece.length === PAGE;
+    const contents = whole ? piece : Buffer.allocUnsafe(PAGE);
+    for (;;) {
+      const entry = pages.table.look(page);
+      if (!whole) {
+        if (pages.table.kind(page) === kinds.backing) await this.readBlock(entry.low, contents);
+        else this.readWhole(page, contents);
+        if (!pages.table.isStill(page, entry)) continue;
+        piece.copy(contents, at);
+      }
+      if (this.#storeSame(page, contents)) return;
+      const stream = await primary.acquire();
+      try {
+        const length = await stream.compress(contents, MAX_COMPRESSED);
+        if (!whole && !pages.table.isStill(page, entry)) continue;
+        this.#commit(page, contents, stream, length);
+        return;
+      } finally {
+        stream.release();
+      }
+    }
+  }
+
+  #storeSame(page: number, contents: Buffer): boolean {
+    // Every byte equals the one eight places on: one memcmp, which ends at the first difference.
+    if (contents.compare(contents, 8, PAGE, 0, PAGE - 8) !== 0) return false;
+    contents.copy(this.#pattern, 0, 0, 8);
+    this.parts.pages.putSame(page, this.#words[0] as number, this.#words[1] as number);
+    return true;
+  }
+}
+
+function extentKind(kind: number, table: Pages["table"], page: number): Extent["kind"] {
+  if (kind === kinds.absent) return "hole";
+  return kind === kinds.same && table.low(page) === 0 && table.high(page) === 0 ? "zero" : "data";
+}
+
+function cut(buffer: Buffer, start: number, end: number): Buffer {
+  return start === 0 && end === buffer.length ? buffer : buffer.subarray(start, end);
+}

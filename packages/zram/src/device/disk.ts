@@ -1,0 +1,45 @@
+/** A running disk, as those see it that work on its pages: messages, snapshots, statistics. */
+import type { BlockDevice, BlockIoError, Environment } from "@dmkit/block-io";
+import type { Compressor } from "@dmkit/compressor";
+import type { Pages } from "../core/pages.ts";
+
+/** What the device is made of; see open/open.ts. */
+export interface ZramParts {
+  readonly name: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly environment: Environment;
+  readonly pages: Pages;
+  readonly primary: Compressor;
+  readonly secondary: Compressor | undefined;
+  readonly backing: BlockDevice | undefined;
+  /** Where its contents are kept while it is closed. */
+  readonly snapshots: { save(disk: RunningDisk): Promise<void> } | undefined;
+  /** As it was said: 0 leaves it to the machine. */
+  readonly streams: number;
+}
+
+export interface RunningDisk {
+  readonly name: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly parts: ZramParts;
+  /** Why it takes no writes any more. */
+  readonly failure: BlockIoError | undefined;
+  failedReads: number;
+  failedWrites: number;
+  /** Pages whose contents were discarded. */
+  notifyFree: number;
+  /** Blocks read from the backing device. */
+  backingReads: number;
+  /** Blocks written to it. */
+  backingWrites: number;
+  /** Requests that are not aligned, or not inside the disk. */
+  readonly invalidIo: number;
+  /** Fills a page that is in RAM; throws `EIO` if its bytes are not what was stored. */
+  readWhole(page: number, into: Buffer): void;
+  /** Reads a block of the backing device. */
+  readBlock(block: number, into: Buffer): Promise<void>;
+  /** Forgets everything. Requests wait meanwhile. */
+  reset(): Promise<void>;
+}

@@ -1,0 +1,133 @@
+/**
+ * Making room: compressing pages again with the second algorithm, and moving pages to the backing device.
+ * Both go over the pages one after the other and let requests through between them.
+ */
+import { BlockIoError, type BlockDevice, codeOf } from "@dmkit/block-io";
+import { kinds } from "../core/page-table.ts";
+import { PAGE } from "../core/size-classes.ts";
+import type { RunningDisk } from "./disk.ts";
+
+export const selections = ["all", "idle", "huge", "huge_idle"] as const;
+/** Which pages. */
+export type Selection = (typeof selections)[number];
+
+// Pages after which others get a turn: a few milliseconds.
+const TURN = 64;
+
+function isSelected({ parts }: RunningDisk, page: number, selection: Selection): boolean {
+  const { pages } = parts;
+  if (!pages.isInSlabs(page)) return false;
+  const huge = pages.table.kind(page) === kinds.huge;
+  if (selection.startsWith("huge") && !huge) return false;
+  return !selection.endsWith("idle") || pages.table.isIdle(page);
+}
+
+function othersFirst({ parts }: RunningDisk): Promise<void> {
+  return new Promise((resolve) => parts.environment.scheduler.defer(resolve));
+}
+
+/** Pages that became smaller. Throws `EINVAL` without a second algorithm. */
+export async function recompress(device: RunningDisk, selection: Selection): Promise<number> {
+  const { pages, secondary, primary } = device.parts;
+  const { table } = pages;
+  if (secondary === undefined) {
+    throw new BlockIoError("there is no second algorithm", {
+      code: "EINVAL",
+      device: device.name,
+      op: "message",
+      hint: "Open the device with the option recomp_algorithm.",
+    });
+  }
+  const contents = Buffer.alloc(PAGE);
+  const stream = await secondary.acquire();
+  let count = 0;
+  try {
+    for (let page = 0; page < table.pages && device.failure === undefined; page += 1) {
+      if (page % TURN === TURN - 1) await othersFirst(device);
+      const kind = table.kind(page);
+      if (kind === kinds.recompressed || !isSelected(device, page, selection)) continue;
+      const idle = table.isIdle(page);
+      device.readWhole(page, contents);
+      const limit = pages.bytes(page).length - 1;
+      // Nothing can come between: this is done at once, whatever the algorithm prefers.
+      const length = stream.compressSync(contents, limit);
+      if (length < 0 || length > limit) continue;
+      const shorter = secondary.name === primary.name ? kinds.compressed : kinds.recompressed;
+      if (!pages.put(page, shorter, stream.output, length)) continue;
+      if (idle) table.markIdle(page);
+      count += 1;
+    }
+  } finally {
+    stream.release();
+  }
+  return count;
+}
+
+/** Pages moved. Throws `EINVAL` without a backing device, `ENOSPC` when it is full. */
+export async function writeBack(device: RunningDisk, selection: Selection): Promise<number> {
+  const { pages, backing } = device.parts;
+  const { table, blocks } = pages;
+  if (backing === undefined || blocks === undefined) {
+    throw new BlockIoError("there is no backing device", {
+      code: "EINVAL",
+      device: device.name,
+      op: "message",
+      hint: "Open the device with the option backing_dev.",
+    });
+  }
+  const contents = Buffer.alloc(PAGE);
+  let count = 0;
+  let near = 0;
+  for (let page = 0; page < table.pages; page += 1) {
+    if (page % TURN === TURN - 1) await othersFirst(device);
+    if (!isSelected(device, page, selection)) continue;
+    near = blocks.find(false, near);
+    if (near === blocks.length) near = blocks.find(false, 0);
+    if (near === blocks.length) throw full(device, count);
+    if (await moveOut(device, backing, page, near, contents)) count += 1;
+  }
+  return count;
+}
+
+/** Whether the page is on the backing device now; not if it was changed meanwhile. */
+export async function moveOut(
+  device: RunningDisk,
+  backing: BlockDevice,
+  page: number,
+  block: number,
+  contents: Buffer,
+): Promise<boolean> {
+  const { pages } = device.parts;
+  const { table, blocks } = pages;
+  const entry = table.look(page);
+  device.readWhole(page, contents);
+  // Taken before it is written: two messages at a time must not choose the same one.
+  blocks?.set(block);
+  try {
+    await backing.write(block * PAGE, contents);
+  } catch (error) {
+    blocks?.clear(block);
+    throw new BlockIoError("a page could not be written back; it stays in memory", {
+      code: codeOf(error),
+      device: device.name,
+      op: "message",
+      cause: error,
+    });
+  }
+  device.backingWrites += 1;
+  if (!table.isStill(page, entry)) {
+    blocks?.clear(block);
+    return false;
+  }
+  pages.putOnBacking(page, block);
+  return true;
+}
+
+function full(device: RunningDisk, count: number): BlockIoError {
+  return new BlockIoError(`the backing device is full after ${count} pages`, {
+    code: "ENOSPC",
+    device: device.name,
+    op: "message",
+    hint: "Use a larger one; what was written back is safe.",
+  });
+}

@@ -1,0 +1,106 @@
+/** Writing a snapshot: the table of pages, then their contents. */
+import { type BlockDevice, crc32c } from "@dmkit/block-io";
+import { kinds } from "../../core/page-table.ts";
+import { MAX_COMPRESSED, PAGE } from "../../core/size-classes.ts";
+import {
+  ENTRY,
+  type SnapshotEntry,
+  type SnapshotHeader,
+  encodeEntry,
+  places,
+} from "../../format/snapshot.ts";
+import type { RunningDisk } from "../disk.ts";
+import { CHUNK, roundUp } from "./place.ts";
+
+/** Writes all pages from byte `start` on. Errors: those of the devices. */
+export async function writePages(
+  device: RunningDisk,
+  target: BlockDevice,
+  start: number,
+): Promise<Pick<SnapshotHeader, "bytes" | "tableSum">> {
+  const { pages } = device.parts;
+  const table = new Appender(target, start);
+  const data = new Appender(target, start + roundUp(pages.stored * ENTRY));
+  const line = Buffer.alloc(ENTRY);
+  let tableSum = 0;
+  let bytes = 0;
+  for (let page = 0; page < pages.table.pages; page += 1) {
+    if (pages.table.kind(page) === kinds.absent) continue;
+    const { entry, contents } = await describe(device, page);
+    encodeEntry(line, 0, entry);
+    tableSum = crc32c(line, tableSum);
+    bytes += contents.length;
+    await table.append(line);
+    await data.append(contents);
+  }
+  await table.end();
+  await data.end();
+  return { bytes, tableSum };
+}
+
+/** What is stored of a page: as it is in memory; one on the backing device as the first algorithm has it. */
+async function describe(
+  device: RunningDisk,
+  page: number,
+): Promise<{ entry: SnapshotEntry; contents: Buffer }> {
+  const { pages, primary } = device.parts;
+  const { table } = pages;
+  const kind = table.kind(page);
+  const stored = (contents: Buffer, place: number): { entry: SnapshotEntry; contents: Buffer } => ({
+    entry: { page, length: contents.length, place, low: crc32c(contents), high: 0 },
+    contents,
+  });
+  if (kind === kinds.same) {
+    const entry = { page, length: 0, place: places.memory, low: table.low(page), high: table.high(page) };
+    return { entry, contents: Buffer.alloc(0) };
+  }
+  // A copy: a message under way may move it.
+  if (kind !== kinds.backing) {
+    const place = kind === kinds.recompressed ? places.recompressed : places.memory;
+    return stored(Buffer.from(pages.bytes(page)), place);
+  }
+  const whole = Buffer.alloc(PAGE);
+  await device.readBlock(table.low(page), whole);
+  const stream = await primary.acquire();
+  try {
+    const length = stream.compressSync(whole, MAX_COMPRESSED);
+    const contents = length < 0 ? whole : Buffer.from(stream.output.subarray(0, length));
+    return stored(contents, places.backing);
+  } finally {
+    stream.release();
+  }
+}
+
+/** Collects bytes and writes them in large pieces. */
+class Appender {
+  readonly #target: BlockDevice;
+  readonly #chunk: Buffer = Buffer.alloc(CHUNK);
+  #at: number;
+  #used = 0;
+
+  constructor(target: BlockDevice, at: number) {
+    this.#target = target;
+    this.#at = at;
+  }
+
+  async append(bytes: Buffer): Promise<void> {
+    for (let from = 0; from < bytes.length; ) {
+      const count = bytes.copy(this.#chunk, this.#used, from);
+      from += count;
+      this.#used += count;
+      if (this.#used === CHUNK) await this.#write(CHUNK);
+    }
+  }
+
+  async end(): Promise<void> {
+    const length = roundUp(this.#used);
+    this.#chunk.fill(0, this.#used, length);
+    if (length > 0) await this.#write(length);
+  }
+
+  async #write(length: number): Promise<void> {
+    await this.#target.write(this.#at, this.#chunk.subarray(0, length));
+    this.#at += length;
+    this.#used = 0;
+  }
+}

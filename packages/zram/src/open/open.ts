@@ -1,0 +1,123 @@
+/** Opening: finds the algorithms and the backing device, and starts an empty disk. */
+import {
+  Bitmap,
+  type BlockDevice,
+  BlockIoError,
+  type DeviceUse,
+  type ErrorCode,
+  type OpenContext,
+  isErrorCode,
+  parseOptions,
+  requireBlank,
+} from "@dmkit/block-io";
+import { type Compressor, CompressorError, createCompressor } from "@dmkit/compressor";
+import { Pages } from "../core/pages.ts";
+import { PAGE } from "../core/size-classes.ts";
+import { ZramDevice } from "../device/device.ts";
+import { encodeBackingMark, isBackingMark } from "../format/backing.ts";
+import { type ZramOptions, zramOptions } from "../options.ts";
+import { Snapshots } from "../device/snapshot/snapshots.ts";
+
+const MAX_PAGES = 2 ** 31;
+
+/** What the target does with its devices. */
+export function usesOf({
+  backing_dev: backing,
+  snapshot,
+}: Pick<ZramOptions, "backing_dev" | "snapshot">): Readonly<
+  Record<"backing" | "snapshot", DeviceUse | undefined>
+> {
+  return {
+    backing: backing === undefined ? undefined : [backing, "owns"],
+    snapshot: snapshot === undefined ? undefined : [snapshot, "owns"],
+  };
+}
+
+export async function openZram(given: ZramOptions, context: OpenContext): Promise<ZramDevice> {
+  // A table has been checked; a program has not.
+  const options = parseOptions(zramOptions, given, "zram");
+  const { name, size, environment } = context;
+  const pages = Math.ceil(size / PAGE);
+  if (pages > MAX_PAGES) {
+    throw new BlockIoError(`${size} bytes are more than ${MAX_PAGES * PAGE}`, {
+      code: "EINVAL",
+      device: name,
+      op: "open",
+      hint: "Use several devices.",
+    });
+  }
+  const uses = usesOf(options);
+  const backing = uses.backing && (await context.lower(...uses.backing));
+  const snapshot = uses.snapshot && (await context.lower(...uses.snapshot));
+  const snapshots = snapshot && new Snapshots(snapshot, pages);
+  await snapshots?.prepare(options.force);
+  if (backing !== undefined) await claimBacking(backing, options.force);
+  const primary = await compressor(options.comp_algorithm, options, context, undefined);
+  let secondary: Compressor | undefined;
+  try {
+    if (options.recomp_algorithm !== undefined) {
+      // Pages are compressed again one after the other, between requests: it needs no threads.
+      secondary = await compressor(options.recomp_algorithm, options, context, 0);
+    }
+    const blocks = backing && new Bitmap(Math.floor(backing.size / PAGE));
+    // The mark.
+    if (blocks !== undefined && blocks.length > 0) blocks.set(0);
+    const store = new Pages(pages, blocks);
+    const limit = options.mem_limit === 0 ? Number.POSITIVE_INFINITY : options.mem_limit;
+    const device = new ZramDevice({
+      name,
+      size,
+      environment,
+      pages: store,
+      primary,
+      secondary,
+      backing,
+      snapshots,
+      streams: options.max_comp_streams,
+    });
+    // The limit is for writes: what a snapshot has comes back, however much that is.
+    await snapshots?.load(device, limit);
+    store.slabs.limit = limit;
+    return device;
+  } catch (error) {
+    await primary.close();
+    await secondary?.close();
+    throw error;
+  }
+}
+
+/**
+ * Pages of an earlier disk are of no use to anybody, but nobody can tell them from other data: so the first block says
+ * what the others are.
+ */
+async function claimBacking(backing: BlockDevice, force: boolean): Promise<void> {
+  if (backing.size < PAGE || backing.limits.capabilities.readOnly) return;
+  const first = Buffer.alloc(PAGE);
+  await backing.read(0, first);
+  if (isBackingMark(first)) return;
+  await requireBlank(backing, { force });
+  await backing.write(0, encodeBackingMark());
+  await backing.flush();
+}
+
+async function compressor(
+  algorithm: string,
+  { max_comp_streams }: ZramOptions,
+  { name, environment }: OpenContext,
+  threads: number | undefined,
+): Promise<Compressor> {
+  try {
+    return await createCompressor(algorithm, {
+      maxInput: PAGE,
+      maxStreams: max_comp_streams === 0 ? undefined : max_comp_streams,
+      threads,
+      // Streams are small here: none is worth a timer.
+      idleTime: 0,
+      clock: environment.clock,
+    });
+  } catch (error) {
+    if (!(error instanceof CompressorError)) throw error;
+    const code: ErrorCode = isErrorCode(error.code) ? error.code : "EINVAL";
+    throw new BlockIoError(error.message, { code, device: name, op: "open", cause: error, hint: error.hint });
+  }
+}
