@@ -193,7 +193,8 @@ async function orRefusal<T, U>(scanning: Promise<T>, refused: (error: BlockIoErr
     return await scanning;
   } catch (error) {
     // What a device throws is not ours to explain: ours are the refusals of scan().
-    if (error instanceof BlockIoError && codeOf(error) === "EFORMAT" && error.op === "open") {
+    const isOurs = codeOf(error) === "EFORMAT" || codeOf(error) === "EINVAL";
+    if (error instanceof BlockIoError && isOurs && error.op === "open") {
       return refused(error);
     }
     throw error;

@@ -39,7 +39,7 @@ export interface OpenOptions {
  * cache is recovered; any other is refused, unless `force` is given. Where one of the devices is read-only so is the
  * cache: what recovery has to change is changed in memory, and nothing is written anywhere. Throws `EFORMAT` (unknown,
  * damaged or foreign content; nothing written), `EROFS` (a cache would have to be made first),
- * `EINVAL` (sizes), or what the devices throw.
+ * `EINVAL` (sizes; another order or dialect than the device has), or what the devices throw.
  */
 export async function openWriteboost(devices: Devices, options: OpenOptions = {}): Promise<WriteboostDevice> {
   const environment = options.environment ?? realEnvironment;

@@ -12,7 +12,7 @@ import { type BlockDevice, type OfflineWork, isZero } from "@dmkit/block-io";
 import type { Image } from "./examine.ts";
 import { BLOCK, SLOTS_START, slotStart } from "./format/geometry.ts";
 import { encodeHead } from "./format/head.ts";
-import { checksumHolds, segmentSize } from "./format/segment.ts";
+import { isWhole, segmentSize } from "./format/segment.ts";
 import { HEADER_START, encodeRestoring } from "./format/superblock.ts";
 import { requirePairForView } from "./pairing.ts";
 import { type ParsedDump, badDump, parseDump } from "./parse-dump.ts";
@@ -46,7 +46,7 @@ export async function restore(image: Image, dump: unknown, work: OfflineWork): P
 /** The data of every segment and record must be what the dump's checksum was made of. */
 async function checkData(
   { cache, plog }: Image,
-  { dialect, geometry, slots, raw, records }: ParsedDump,
+  { geometry, slots, raw, records }: ParsedDump,
   { environment, signal, progress }: OfflineWork,
 ): Promise<void> {
   let checked = 0;
@@ -61,7 +61,7 @@ async function checkData(
     const segment = Buffer.allocUnsafeSlow(segmentSize(head.sectors.length));
     await cache.read(slotStart(geometry, slot), segment);
     encodeHead(head).copy(segment);
-    if (checksumHolds(dialect, segment)) return;
+    if (isWhole(segment)) return;
     throw badDump(
       cache,
       `the data in slot ${slot} is not what the dump's segment ${head.id} was made of`,

@@ -30,13 +30,14 @@ import {
 import { IDENTITY_START, type Identity, decodeIdentity } from "./format/identity.ts";
 import { HEADER_START, RECORD_START, decodeHeader, decodeRecord } from "./format/superblock.ts";
 import { type SlotProblem, SlotScanner } from "./slot-scanner.ts";
+import { type ReadRing, formatShown, requireDialect, requireOrder } from "./stored-format.ts";
 
 export type { SlotProblem } from "./slot-scanner.ts";
 
 export interface ScanOptions {
   /** Refuse any other; default: what is on the device. */
   readonly order?: number | undefined;
-  /** Default: found out by checksums. */
+  /** Refuse any other; default: what is on the device. Of a log without segments and identity record: what it is. */
   readonly dialect?: Dialect | undefined;
   /** As if sector 0 were a header with this order, whatever is there. */
   readonly assumeOrder?: number | undefined;
@@ -120,38 +121,39 @@ export async function scan(
   }
   const identity = decodeIdentity(await readBlock(cache, IDENTITY_START));
   const own = typeof identity === "object";
-  const order = orderOf(cache, superblock.order, identity, options);
+  if (own) requireDialect(cache, identity.dialect, options.dialect);
   const recordOnDevice = decodeRecord(await readBlock(cache, RECORD_START));
   const record = believed(recordOnDevice, identity);
   const backingSize = own ? identity.backingSize : givenSize;
   const thorough = options.thorough === true;
   const work = { progress, signal, environment, thorough, mapped: givenSize ?? 0 };
-  const read = async (geometry: Geometry): Promise<SlotScanner> => {
+  const readHeads = async (geometry: Geometry): Promise<SlotScanner> => {
     const heads = new SlotScanner(cache, backingSize ?? ANY_SIZE, geometry, work);
     await heads.readHeads();
     return heads;
   };
-  let geometry = ringOn(cache, order, identity);
-  let scanner = await read(geometry);
   // Where nobody knows how many slots there were, the segments do.
   const isKnown = own && identity.slots > 0;
-  const slots = isKnown ? geometry.slots : slotsBySegments(cache, order, record, scanner);
-  if (slots !== geometry.slots) {
-    geometry = geometryWith(order, slots);
-    scanner = await read(geometry);
-  }
-  const dialect = options.dialect ?? (own ? identity.dialect : await scanner.detect(superblock.order));
+  const readRing = async (order: number): Promise<ReadRing> => {
+    const geometry = ringOn(cache, order, identity);
+    const scanner = await readHeads(geometry);
+    const slots = isKnown ? geometry.slots : slotsBySegments(cache, order, record, scanner);
+    if (slots === geometry.slots) return { geometry, scanner };
+    const shorter = geometryWith(order, slots);
+    return { geometry: shorter, scanner: await readHeads(shorter) };
+  };
+  const { geometry, scanner, dialect } = own
+    ? {
+        ...(await readRing(orderOf(cache, superblock.order, identity, options))),
+        dialect: identity.dialect,
+      }
+    : await formatShown(cache, superblock.order, options, readRing);
   const covered = own ? identity.coveredId : 0;
-  await scanner.verify(dialect, Math.max(record, covered));
+  await scanner.verify(Math.max(record, covered));
   const { ids, valid, map, problems } = scanner;
   const chain = logRules.find({ ids, valid, tail: geometry.tail, record, covered });
-  const log = asClosed(
-    isKnown ? chain : await withoutStray(chain, scanner, dialect),
-    record,
-    ids.length,
-    identity,
-  );
-  const rotten = thorough ? await scanner.verifyRest(dialect) : [];
+  const log = asClosed(isKnown ? chain : await withoutStray(chain, scanner), record, ids.length, identity);
+  const rotten = thorough ? await scanner.verifyRest() : [];
   const { checksummed } = scanner;
   return {
     ...log,
@@ -218,10 +220,10 @@ function tooShort(cache: BlockDevice, geometry: Geometry): BlockIoError {
  * A whole segment later than all of the log, in a slot where no ring has it that explains the others as well: the log
  * would lose it. Rot of an id looks the same.
  */
-async function withoutStray(log: Log, scanner: SlotScanner, dialect: Dialect): Promise<Log> {
+async function withoutStray(log: Log, scanner: SlotScanner): Promise<Log> {
   if (log.damage !== undefined) return log;
   for (const [slot, id] of scanner.misplaced) {
-    if (id <= log.last || !(await scanner.isWholeAt(slot, dialect))) continue;
+    if (id <= log.last || !(await scanner.isWholeAt(slot))) continue;
     const damage = `segment ${id} is whole, but in slot ${slot}, where a ring of this length does not have it: the device had another length when it was written`;
     return { ...log, damage };
   }
@@ -302,25 +304,20 @@ export function adoptLog(
 function orderOf(
   cache: BlockDevice,
   stored: number | undefined,
-  identity: Identity | "blank" | "foreign",
+  identity: Identity,
   options: ScanOptions,
 ): number {
   // Later drivers know order 10 only and leave the byte as it was.
-  const v2 = options.dialect === "v2" || (typeof identity === "object" && identity.dialect === "v2");
-  const order = v2 ? MAX_ORDER : (stored ?? (typeof identity === "object" ? identity.order : MAX_ORDER));
-  if (typeof identity === "object" && identity.order !== order) {
+  const order = identity.dialect === "v2" ? MAX_ORDER : (stored ?? identity.order);
+  if (identity.order !== order) {
     throw refuse(
       cache,
       `the superblock says segment_size_order ${order}, the identity record ${identity.order}`,
       "A byte of sector 0 has changed: put the order back there (byte 4). Nothing has been written.",
     );
   }
-  if (options.order === undefined || options.order === order) return order;
-  throw refuse(
-    cache,
-    `the device has segment_size_order ${order}, not ${options.order}`,
-    `Leave segment_size_order out, or say ${order}. Nothing has been written.`,
-  );
+  requireOrder(cache, order, options.order);
+  return order;
 }
 
 export async function readBlock(cache: BlockDevice, offset: number): Promise<Buffer> {

@@ -5,13 +5,14 @@
 import { type BlockDevice, type Environment, done } from "@dmkit/block-io";
 import { BlockMap } from "./core/block-map.ts";
 import { logRules } from "./core/log.ts";
-import { type Dialect, dialects } from "./format/checksum.ts";
+import type { Dialect } from "./format/checksum.ts";
 import { BLOCK, type Geometry, slotStart } from "./format/geometry.ts";
 import {
   type MetadataProblem,
   checkHeader,
-  checksumHolds,
   decodeSegmentHeader,
+  dialectOf,
+  isWhole,
   segmentSize,
   spreadMetablocks,
 } from "./format/segment.ts";
@@ -133,37 +134,43 @@ export class SlotScanner {
     }
   }
 
-  /** Finds out the dialect by the checksums of a few segments, the newest first. */
-  async detect(order: number | undefined): Promise<Dialect> {
+  /** Whether any head holds anything. */
+  get isUsed(): boolean {
+    return this.problems.length > 0 || this.valid.includes(1);
+  }
+
+  /** The dialect of the newest segment that is whole, if any is. */
+  async detect(): Promise<Dialect | undefined> {
     const candidates = [...this.ids.keys()]
       .filter((slot) => this.valid[slot] === 1)
       .sort((a, b) => (this.ids[b] as number) - (this.ids[a] as number));
     const buffer = Buffer.allocUnsafeSlow(this.#geometry.slotSize);
-    for (const slot of candidates.slice(0, 16)) {
-      const segment = await this.#read(slot, buffer);
-      for (const dialect of dialects) if (checksumHolds(dialect, segment)) return dialect;
+    for (const slot of candidates) {
+      await this.#turn(16);
+      const dialect = dialectOf(await this.#read(slot, buffer));
+      if (dialect !== undefined) return dialect;
     }
-    return order === undefined ? "v2" : "classic";
+    return undefined;
   }
 
   /** Whether the segment of which `head` is in a slot is whole, wherever its id says that it should be. */
-  async isWholeAt(slot: number, dialect: Dialect): Promise<boolean> {
+  async isWholeAt(slot: number): Promise<boolean> {
     const buffer = Buffer.allocUnsafeSlow(this.#geometry.slotSize);
     const head = buffer.subarray(0, BLOCK);
     await this.#cache.read(slotStart(this.#geometry, slot), head);
     const segment = buffer.subarray(0, segmentSize(decodeSegmentHeader(head).length));
     await this.#cache.read(slotStart(this.#geometry, slot), segment);
-    return checksumHolds(dialect, segment);
+    return isWhole(segment);
   }
 
   /** Checksums whatever is above `covered` or may have been torn by the next use of its slot. */
-  async verify(dialect: Dialect, covered: number): Promise<void> {
+  async verify(covered: number): Promise<void> {
     const { slots, tail } = this.#geometry;
     const highest = this.ids.reduce((max, id) => Math.max(max, id), 0);
     const doubtful = this.#validSlots((slot) =>
       logRules.needsChecksum(this.ids[slot] as number, highest, covered, slots, tail),
     );
-    for (const slot of await this.#compare(dialect, doubtful)) {
+    for (const slot of await this.#compare(doubtful)) {
       this.valid[slot] = 0;
       this.problems.push({ slot, id: this.ids[slot] as number, problem: "checksum" });
     }
@@ -171,11 +178,9 @@ export class SlotScanner {
   }
 
   /** Checksums all the others. Returns the slots in which it is wrong; they stay valid. */
-  async verifyRest(dialect: Dialect): Promise<number[]> {
+  async verifyRest(): Promise<number[]> {
     const rest = this.#validSlots((slot) => this.#compared[slot] === 0);
-    const wrong = await this.#compare(dialect, rest, (done) =>
-      this.#report(this.ids.length, done, rest.length),
-    );
+    const wrong = await this.#compare(rest, (done) => this.#report(this.ids.length, done, rest.length));
     this.#report(this.ids.length, 1, 1);
     return wrong;
   }
@@ -188,11 +193,7 @@ export class SlotScanner {
   }
 
   /** Returns the slots, in order, whose checksums are wrong. */
-  async #compare(
-    dialect: Dialect,
-    slots: readonly number[],
-    report: (done: number) => void = () => {},
-  ): Promise<number[]> {
+  async #compare(slots: readonly number[], report: (done: number) => void = () => {}): Promise<number[]> {
     const wrong: number[] = [];
     // One for each of those that read at the same time.
     const idle: Buffer[] = [];
@@ -201,7 +202,7 @@ export class SlotScanner {
       await this.#turn(16);
       this.#compared[slot] = 1;
       const buffer = idle.pop() ?? Buffer.allocUnsafeSlow(this.#geometry.slotSize);
-      if (!checksumHolds(dialect, await this.#read(slot, buffer))) wrong.push(slot);
+      if (!isWhole(await this.#read(slot, buffer))) wrong.push(slot);
       idle.push(buffer);
       count += 1;
       if (count % 64 === 0 || count === slots.length) report(count);

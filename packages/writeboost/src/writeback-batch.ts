@@ -12,7 +12,7 @@
 import { type BlockDevice, BlockIoError, BufferPool, ByteAccess } from "@dmkit/block-io";
 import { type Entry, LARGEST_WRITE, type PlannedWrite, writebackRules } from "./core/writeback-plan.ts";
 import { BLOCK, slotOf, slotStart } from "./format/geometry.ts";
-import { checksumHolds, dataStart, decodeSegmentHeader, segmentSize } from "./format/segment.ts";
+import { dataStart, decodeSegmentHeader, isWhole, segmentSize } from "./format/segment.ts";
 import { inParallel } from "./parallel.ts";
 import type { SegmentLog } from "./segment-log.ts";
 
@@ -130,7 +130,7 @@ export class BatchCopier {
 
   /** What has to be written of segment `id`. The segment is read, into one of `buffers`, only if there is anything. */
   async #collect(id: number, durable: number, entries: Entry[], buffers: Buffer[]): Promise<void> {
-    const { map, geometry, cache, dialect } = this.#log;
+    const { map, geometry, cache } = this.#log;
     const slot = slotOf(geometry, id);
     const length = map.lengths[slot] as number;
     const bits = new Uint8Array(length);
@@ -144,7 +144,7 @@ export class BatchCopier {
     buffers.push(whole);
     const buffer = whole.subarray(0, segmentSize(length));
     await cache.read(slotStart(geometry, slot), buffer);
-    if (decodeSegmentHeader(buffer).id !== id || !checksumHolds(dialect, buffer)) {
+    if (decodeSegmentHeader(buffer).id !== id || !isWhole(buffer)) {
       throw new BlockIoError(`segment ${id} is damaged on the cache device`, {
         code: "EIO",
         device: cache.name,

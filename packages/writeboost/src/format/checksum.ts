@@ -15,3 +15,10 @@ export const dialects: readonly Dialect[] = ["classic", "v2"];
 export function checksum(dialect: Dialect, bytes: Uint8Array): number {
   return dialect === "classic" ? rawCrc32c(bytes) : crc32c(bytes);
 }
+
+/** The dialect in which `stored` is the checksum of `bytes`: at most one. */
+export function dialectOfChecksum(stored: number, bytes: Uint8Array): Dialect | undefined {
+  const plain = rawCrc32c(bytes);
+  if (stored === plain) return "classic";
+  return stored === ~plain >>> 0 ? "v2" : undefined;
+}

@@ -13,7 +13,7 @@
  * 1.0.1, a clean block whose sectors are all valid.
  */
 import { getU32, getU8, setU32, setU64, setU8, tryU64 } from "@dmkit/block-io";
-import { type Dialect, checksum } from "./checksum.ts";
+import { type Dialect, checksum, dialectOfChecksum } from "./checksum.ts";
 import { BLOCK } from "./geometry.ts";
 
 const METABLOCKS = 512;
@@ -79,9 +79,23 @@ export function emptySegment(dialect: Dialect, head: Buffer, id: number): void {
 
 /** @param slot at least as many bytes as the length in its header says. */
 export function checksumHolds(dialect: Dialect, slot: Buffer): boolean {
+  return dialectOf(slot) === dialect;
+}
+
+/** The dialect whose checksum holds; undefined for a segment that is torn or damaged. */
+export function dialectOf(slot: Buffer): Dialect | undefined {
   const header = decodeSegmentHeader(slot);
   const size = segmentSize(header.length);
-  return size <= slot.length && checksum(dialect, slot.subarray(METABLOCKS, size)) === header.checksum;
+  if (size > slot.length) return undefined;
+  return dialectOfChecksum(header.checksum, slot.subarray(METABLOCKS, size));
+}
+
+/**
+ * Whether the bytes are those that were sealed, in whatever dialect. Earlier versions took a table's word for the
+ * dialect, and have left logs with segments of both: each of them is as good as its checksum.
+ */
+export function isWhole(slot: Buffer): boolean {
+  return dialectOf(slot) !== undefined;
 }
 
 /** Why a slot's header and metablocks cannot be those of segment `id`, or undefined if they can. */
