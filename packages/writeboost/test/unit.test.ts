@@ -238,7 +238,7 @@ describe("opening", () => {
     await device.write(0, block(1));
     await device.close();
     await untouched(on, async () => {
-      expect(await attempt(on, { order: 5 })).toBe("EFORMAT");
+      expect(await attempt(on, { order: 5 })).toBe("EINVAL");
       expect(await attempt({ ...on, backing: new MemoryDevice(MIB / 2) })).toBe("EFORMAT");
       const other = new MemoryDevice(MIB);
       await other.write(0, block(9));
