@@ -6,7 +6,9 @@
  *
  * - the segments that held it count as written back only when its newer copy is durable on the cache device;
  * - there is room for that in a full ring: clients leave one slot alone (segment-log.ts). The bad blocks of one
- *   segment fit into one; when they are durable there, the older segment's slot is the one that is left.
+ *   segment fit into one; when they are durable there, the older segment's slot is the one that is left;
+ * - after a crash the ring may be full to the last slot, of segments that had been written back: of the oldest, what
+ *   the backing device has is let go.
  */
 import { type BlockIoError, type Environment, toBlockIoError } from "@dmkit/block-io";
 import type { Entry } from "./core/writeback-plan.ts";
@@ -65,20 +67,24 @@ export class BadBlocks {
   }
 
   /**
-   * Puts what was refused into the log again, oldest first, and makes it durable there.
+   * Puts what was refused into the log again, oldest first, and makes it durable there. Throws the error of the batch
+   * where there is no room for something that the log alone has.
    * @param release called with segments up to which nothing is missing any more: their slots may be used.
    */
-  async keep({ refused, error }: BatchResult, release: (id: number) => void): Promise<void> {
+  async keep({ refused, error, isBelow }: BatchResult, release: (id: number) => void): Promise<void> {
     /** The segment in which the newer copies are of all that was looked at, and up to which segment that was. */
     let needed = 0;
+    const kept: Entry[] = [];
     for (const entry of refused) {
       for (;;) {
         const newest = this.#newestOf(entry);
         if (newest !== undefined) {
           needed = Math.max(needed, newest);
+          kept.push(entry);
           break;
         }
         if (this.#relog(entry.index, entry.data)) continue;
+        if (await isBelow(entry)) break;
         // Older segments first: their slots take the copies of the later ones.
         await this.secure(needed);
         release(entry.id - 1);
@@ -86,7 +92,7 @@ export class BadBlocks {
       }
     }
     await this.secure(needed);
-    this.#note(refused, error);
+    if (kept.length > 0) this.#note(kept, error);
   }
 
   /** Makes everything up to segment `id` durable on the cache device. */
@@ -105,15 +111,15 @@ export class BadBlocks {
     const log = this.#log;
     log.check();
     if (log.canOpen(0)) return;
-    // A ring that older versions have filled to the last slot.
+    // A ring that older versions have filled to the last slot, and of something that the backing device never had.
     if (log.lastFlushed >= log.neededFlush) throw error;
     await log.flushed(log.neededFlush);
   }
 
-  #note(refused: readonly Entry[], error: BlockIoError | undefined): void {
+  #note(kept: readonly Entry[], error: BlockIoError | undefined): void {
     const known = this.#blocks.size;
-    for (const { block } of refused) this.#blocks.add(block);
-    const first = refused[0] as Entry;
+    for (const { block } of kept) this.#blocks.add(block);
+    const first = kept[0] as Entry;
     this.relogged += 1;
     this.lastError = toBlockIoError(error, { device: this.#log.cache.name, op: "write" });
     this.#newest = this.#log.opened;

@@ -7,10 +7,13 @@
  * - a block is left out only when a newer copy of it is durable on the cache device: until then the old copy is
  *   what a crash would leave, and its slot is about to be used again;
  * - a block that the backing device does not take is tried by itself before it is given up, and keeps no other
- *   from being written.
+ *   from being written;
+ * - what the backing device has already, in spite of refusing it, is looked for before anything is written: what can be
+ *   read after a write that failed need not last.
  */
 import { type BlockDevice, BlockIoError, BufferPool, ByteAccess } from "@dmkit/block-io";
 import { type Entry, LARGEST_WRITE, type PlannedWrite, writebackRules } from "./core/writeback-plan.ts";
+import { runEnd, runStart } from "./core/sectors.ts";
 import { BLOCK, slotOf, slotStart } from "./format/geometry.ts";
 import { dataStart, decodeSegmentHeader, isWhole, segmentSize } from "./format/segment.ts";
 import { inParallel } from "./parallel.ts";
@@ -36,6 +39,8 @@ export interface BatchResult {
   readonly refused: readonly Entry[];
   /** Why, of the first of them. */
   readonly error: BlockIoError | undefined;
+  /** Whether the backing device has had all of a copy before it was written, and has it still. */
+  readonly isBelow: (entry: Entry) => Promise<boolean>;
   /** Blocks that were written. */
   readonly blocks: ReadonlyMap<number, unknown>;
   readonly release: () => void;
@@ -76,6 +81,7 @@ export class BatchCopier {
       await inParallel(ids, READ_DEPTH, async (id) => {
         await this.#collect(id, durable, entries, buffers);
       });
+      const below = await this.#present(entries);
       const failed: PlannedWrite[] = [];
       const plan = writebackRules.plan(entries);
       await inParallel(plan, DEPTH, async (planned) => {
@@ -86,11 +92,49 @@ export class BatchCopier {
           failed.push(planned);
         }
       });
-      return { ...(await this.#oneByOne(entries, failed, failed.length < plan.length)), release };
+      const result = await this.#oneByOne(entries, failed, failed.length < plan.length);
+      return {
+        ...result,
+        isBelow: async (entry) => below.has(entry) && (await this.#isPresent(entry)),
+        release,
+      };
     } catch (error) {
       release();
       throw error;
     }
+  }
+
+  /**
+   * Copies of the oldest segment that the backing device has already. Looked for only where no slot is left to log any
+   * of them again: after a crash, segments that have been written back count as dirty where the record is behind, and
+   * so do, in the classic dialect, blocks that were staged.
+   */
+  async #present(entries: readonly Entry[]): Promise<ReadonlySet<Entry>> {
+    const { lastWriteback, opened, geometry } = this.#log;
+    const present = new Set<Entry>();
+    if (opened - lastWriteback < geometry.slots) return present;
+    const oldest = entries.filter(({ id }) => id === lastWriteback + 1);
+    await inParallel(oldest, DEPTH, async (entry) => {
+      if (await this.#isPresent(entry)) present.add(entry);
+    });
+    return present;
+  }
+
+  async #isPresent({ block, bits, data }: Entry): Promise<boolean> {
+    const there = Buffer.allocUnsafe(BLOCK);
+    for (let from = runStart(bits, 0); from < 8; ) {
+      const end = runEnd(bits, from);
+      const part = there.subarray(from * 512, end * 512);
+      try {
+        await this.#access.read(block * BLOCK + from * 512, part);
+      } catch (error) {
+        if (isOfPlace(error)) return false;
+        throw error;
+      }
+      if (!part.equals(data.subarray(from * 512, end * 512))) return false;
+      from = runStart(bits, end);
+    }
+    return true;
   }
 
   /** Tries the blocks of the requests that failed by themselves. @param some whether any request succeeded. */
@@ -98,7 +142,7 @@ export class BatchCopier {
     entries: readonly Entry[],
     failed: readonly PlannedWrite[],
     some: boolean,
-  ): Promise<Omit<BatchResult, "release">> {
+  ): Promise<Omit<BatchResult, "isBelow" | "release">> {
     const copies = new Map<number, Entry[]>();
     for (const entry of entries) {
       const known = copies.get(entry.block);

@@ -190,6 +190,28 @@ describe("a bad spot of the backing device", () => {
     await rig.device.close();
   });
 
+  it.each([
+    ["was written back", false],
+    ["was only read", true],
+  ])("in a ring that counts as full after a crash, a block that %s stops nothing", async (_name, isRead) => {
+    const options = { tunables: { read_cache_threshold: 2 } };
+    const { rig } = await opened({ order: 4, slots: 6, options });
+    if (isRead) await rig.read(5);
+    else await rig.segment(5, 0x55);
+    await rig.device.flush();
+    for (let block = 10; block < 15; block += 1) await rig.segment(block, block);
+    await rig.device.dropCaches();
+    expect(rig.device.statusData).toMatchObject({ lastFlushedId: 6, lastWritebackId: 6 });
+    await rig.crash();
+    spoil(rig, 5);
+    await rig.open();
+    expect(rig.device.statusData).toMatchObject({ lastFlushedId: 6, lastWritebackId: 0 });
+    for (let block = 20; block < 40; block += 1) await rig.segment(block, block);
+    await rig.device.dropCaches();
+    expect(rig.device.statusData).toMatchObject({ dirtyBlocks: 0, trouble: { bad_blocks: 0 } });
+    expect(await rig.read(5)).toEqual(filled(isRead ? 0 : 0x55));
+  });
+
   it("a ring full of them: writers are told, reads go on, and it heals", async () => {
     const { rig } = await opened({ order: 4, slots: 6 });
     rig.backing.refuse = ({ op }) => op === "write";
