@@ -13,6 +13,7 @@ import {
   type Facts,
   GuardedTarget,
   type Health,
+  type MessageOptions,
   SpaceWatch,
   type StorageFacts,
   Streams,
@@ -32,7 +33,7 @@ import { IdentityKeeper } from "./identity-keeper.ts";
 import { mergeSplit } from "./merge-split.ts";
 import { cacheHealth } from "./health.ts";
 import { limitsOver, readOnlyLimitsOver } from "./limits.ts";
-import { writeboostControls } from "./messages.ts";
+import { dropAll, writeboostControls } from "./messages.ts";
 import { type Tunables, checked, defaultTunables } from "./options.ts";
 import type { Parts } from "./parts.ts";
 import { PlogWriter } from "./plog-writer.ts";
@@ -287,6 +288,12 @@ export class WriteboostDevice extends GuardedTarget {
       this.#dropping -= 1;
       signal?.removeEventListener("abort", wake);
     }
+  }
+
+  async writeHome(options: Pick<MessageOptions, "signal" | "progress"> = {}): Promise<void> {
+    // What is only read has nothing in memory.
+    if (this.limits.capabilities.readOnly && this.#log.map.dirtyBlocks === 0) return;
+    await dropAll(this, options);
   }
 
   /** What is made durable from here on nobody has asked for: it does not count as a partial flush of a client. */

@@ -1,5 +1,5 @@
 /** What a running device can be told; the words are the original's, in any case. */
-import { type Controls, unknownMessage } from "@dmkit/block-io";
+import { type Controls, type MessageOptions, unknownMessage } from "@dmkit/block-io";
 import type { WriteboostDevice } from "./device.ts";
 import { writeboostTunables } from "./options.ts";
 
@@ -26,12 +26,7 @@ export const writeboostControls: Controls<WriteboostDevice> = {
         else if (word !== undefined) {
           throw unknownMessage(device.name, ["drop_caches", ...args], writeboostControls);
         } else {
-          const first = device.statusData.lastWritebackId;
-          await device.dropCaches({
-            ...(signal === undefined ? {} : { signal }),
-            progress: ({ lastWritebackId, targetId }) =>
-              progress?.({ done: lastWritebackId - first, total: targetId - first, unit: "segments" }),
-          });
+          await dropAll(device, { signal, progress });
         }
         return "";
       },
@@ -44,3 +39,16 @@ export const writeboostControls: Controls<WriteboostDevice> = {
     },
   },
 };
+
+/** Writes back everything that is dirty now. Errors: those of `dropCaches`. */
+export async function dropAll(
+  device: WriteboostDevice,
+  { signal, progress }: Pick<MessageOptions, "signal" | "progress">,
+): Promise<void> {
+  const first = device.statusData.lastWritebackId;
+  await device.dropCaches({
+    ...(signal === undefined ? {} : { signal }),
+    progress: ({ lastWritebackId, targetId }) =>
+      progress?.({ done: lastWritebackId - first, total: targetId - first, unit: "segments" }),
+  });
+}

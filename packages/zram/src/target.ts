@@ -10,6 +10,7 @@ export const zram: Target<ZramOptions> = {
   summary: "compressed disk in RAM",
   synopsis: "[<algorithm> [<#words> (<key> <value>)…]]",
   options: zramOptions,
+  inMemory: true,
   ...zramControls,
   parse(args) {
     const values: Record<string, unknown> = {};

@@ -230,7 +230,17 @@ function addResume(program: Command, finish: Finish): void {
     .argument("<name>", "name of the device")
     .addHelpText("after", examples(["dmkit resume disk", ""]))
     .action(async (name: string, flags: ControlFlags) => {
-      finish(await withServer(flags, ({ call }) => call("resume", { name })));
+      finish(
+        await withServer(flags, async ({ call }) => {
+          // A table that is exchanged may have a cache to write back.
+          const steps = startSteps("resume", flags.quiet === true);
+          try {
+            await call("resume", { name }, (progress) => steps.update(progress));
+          } finally {
+            steps.stop();
+          }
+        }),
+      );
     });
 }
 
@@ -244,7 +254,10 @@ function addReload(program: Command, finish: Finish): void {
       [],
     )
     .option("-r, --read-only", "open everything below read-only")
-    .option("-f, --force", "even if data that the present table keeps in memory are lost")
+    .option(
+      "-f, --force",
+      "even if data are lost: what the present table keeps in memory, or in a cache that cannot be written back",
+    )
     .option("--clear", "forget the table that was loaded", false)
     .addHelpText(
       "after",

@@ -28,6 +28,7 @@ import { BorrowedDevice } from "./borrowed-device.ts";
 import { Departures } from "./departures.ts";
 import { DeviceDirectory, circle, problem } from "./device-directory.ts";
 import { exchangeTable } from "./exchange.ts";
+import { refuseToLeave } from "./homecoming.ts";
 import { type InactiveTable, ManagedDevice } from "./managed-device.ts";
 import { hintingAtLayer } from "./missing-layer.ts";
 import type { NamedDevice } from "./named-device.ts";
@@ -35,6 +36,7 @@ import { type OpenedTable, claimed, openSegments } from "./opened-table.ts";
 import { Cancelled } from "./protocol.ts";
 import { deviceReferences, readTable, resolvePaths } from "./references.ts";
 import type { DeviceSnapshot } from "./snapshot.ts";
+import { unlessAborted } from "./unless-aborted.ts";
 
 export interface TableOptions {
   /** Open every device below read-only. Default: false for `create`, as it was for `reload`. */
@@ -44,7 +46,7 @@ export interface TableOptions {
 }
 
 export interface ReloadOptions extends TableOptions {
-  /** Even if what the present table keeps in memory is lost. */
+  /** Even if what the present table keeps in memory, or cannot bring home from a cache, is lost. */
   readonly force?: boolean | undefined;
 }
 
@@ -64,11 +66,16 @@ export interface RemoveOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+export interface ResumeOptions extends Pick<RemoveOptions, "signal"> {
+  /** How far the old table is with what it has to bring home. */
+  readonly progress?: MessageOptions["progress"];
+}
+
 export class DeviceManager {
   readonly #environment: Environment;
   readonly #devices: DeviceDirectory = new DeviceDirectory();
   readonly #departures: Departures;
-  #ending = false;
+  readonly #end: AbortController = new AbortController();
   #closing: Promise<void> | undefined;
 
   constructor(environment: Environment) {
@@ -161,9 +168,13 @@ export class DeviceManager {
           "Withdraw its exports and remove the devices above it first.",
         );
       }
-      if (options.force !== true) this.#devices.refuseToForget(managed);
+      const force = options.force === true;
+      if (!force) {
+        this.#devices.refuseToForget(managed);
+        refuseToLeave(managed, segments);
+      }
       const readOnly = options.readOnly ?? managed.readOnly;
-      managed.inactive = { text: printTable(segments), segments, readOnly };
+      managed.inactive = { text: printTable(segments), segments, readOnly, force };
     });
   }
 
@@ -208,17 +219,18 @@ export class DeviceManager {
   }
 
   /**
-   * Puts the table in place that was loaded, if one was, and lets requests go on. If the new table cannot be
-   * opened the old one goes on, and the error says so. Until its turn has come it can be cancelled (`Cancelled`); an
-   * exchange that has begun comes to its end.
+   * Puts the table in place that was loaded, if one was, and lets requests go on. What the old table has in a cache
+   * that the new one does not have is written back before. If that fails, or the new table cannot be opened, the old
+   * one goes on, and the error says so. Until all is written back it can be cancelled (`Cancelled`); from then on the
+   * exchange comes to its end.
    */
-  async resume(name: string, { signal }: Pick<RemoveOptions, "signal"> = {}): Promise<void> {
+  async resume(name: string, { signal, progress }: ResumeOptions = {}): Promise<void> {
     await this.#inTurn(name, async (managed) => {
       refuseIfCancelled("resume", signal);
       const { inactive, device } = managed;
       if (inactive !== undefined) {
         this.#devices.refuseIfHeldBelow(managed);
-        await this.#exchange(managed, inactive);
+        await this.#exchange(managed, inactive, { signal, progress });
         return;
       }
       if (device.opened === undefined) {
@@ -283,7 +295,7 @@ export class DeviceManager {
    * nothing any more: nothing may wait at the end.
    */
   async resumeAll(): Promise<void> {
-    this.#ending = true;
+    this.#end.abort();
     await Promise.all(this.#devices.all.map(goOn));
   }
 
@@ -293,7 +305,7 @@ export class DeviceManager {
    */
   close(): Promise<void> {
     if (this.#closing !== undefined) return this.#closing;
-    this.#ending = true;
+    this.#end.abort();
     // Each waits for itself only: what hangs while it is resumed must not keep others from being closed.
     const going = new Map(this.#devices.all.map((managed) => [managed, goOn(managed)] as const));
     for (const resumed of going.values()) resumed.catch(() => {});
@@ -301,12 +313,14 @@ export class DeviceManager {
     return this.#closing;
   }
 
-  #exchange(managed: ManagedDevice, next: InactiveTable): Promise<void> {
+  #exchange(managed: ManagedDevice, next: InactiveTable, { signal, progress }: ResumeOptions): Promise<void> {
     const table = this.#devices.tableOf(managed);
     const exchange = exchangeTable(managed, next, {
       logger: this.#environment.logger,
       open: (segments, readOnly) => this.#open(managed, segments, readOnly),
       before: { segments: table === "" ? [] : readTable(table), readOnly: managed.readOnly },
+      signal: signal === undefined ? this.#end.signal : AbortSignal.any([signal, this.#end.signal]),
+      progress,
     });
     return this.#departures.track(exchange);
   }
@@ -320,7 +334,7 @@ export class DeviceManager {
     const adding = this.#devices.reserving(name, async () => {
       const managed = new ManagedDevice(name, readOnly, this.#environment);
       const opened = await open(managed);
-      if (this.#ending) {
+      if (this.#end.signal.aborted) {
         await opened.close();
         this.#refuseAtTheEnd(name);
       }
@@ -393,31 +407,13 @@ export class DeviceManager {
   }
 
   #refuseAtTheEnd(name: string): void {
-    if (this.#ending) throw problem("ESHUTDOWN", name, "the server is being shut down", undefined);
+    if (this.#end.signal.aborted)
+      throw problem("ESHUTDOWN", name, "the server is being shut down", undefined);
   }
 
   #checkFree(name: string): void {
     this.#refuseAtTheEnd(name);
     this.#devices.checkFree(name);
-  }
-}
-
-/** What work comes to; or, as soon as it is not wanted any more, an error. The work goes on, and fails in silence. */
-async function unlessAborted(
-  work: Promise<void>,
-  signal: AbortSignal | undefined,
-  error: () => Error,
-): Promise<void> {
-  if (signal === undefined) return work;
-  let abort = (): void => {};
-  const aborted = new Promise<never>((_, reject) => {
-    abort = () => reject(error());
-    signal.addEventListener("abort", abort);
-  });
-  try {
-    await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener("abort", abort);
   }
 }
 

@@ -1,61 +1,127 @@
 /**
  * Puts another table under a device that is in use. Order, and what a failure leaves after each step:
  *
+ *      0  what is in a cache that goes is written back, clients go on     the old table goes on
  *      1  requests wait; those in flight are answered, all is flushed     the old table goes on
+ *         what has come to such a cache since 0 is written back           the old table goes on
  *      2  the old table is closed: its files are free for the new one
  *      3  the new table is opened, and fits                               the old one is opened again
  *      4  requests go on                                                  (neither opens: requests wait)
  */
-import { BlockIoError, type Logger, type Segment, claims, codeOf } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type Logger,
+  type MessageOptions,
+  type Segment,
+  claims,
+  codeOf,
+} from "@dmkit/block-io";
+import { bringHome, homecomers, orForced } from "./homecoming.ts";
 import type { InactiveTable, ManagedDevice } from "./managed-device.ts";
 import { fitsInPlaceOf } from "./named-device.ts";
 import { type OpenedTable, failureOf } from "./opened-table.ts";
+import { Cancelled } from "./protocol.ts";
 
 export interface ExchangeContext {
   readonly logger: Logger;
   readonly open: (segments: readonly Segment[], readOnly: boolean) => Promise<OpenedTable>;
   /** The table in place; no segments if there is none. */
   readonly before: { readonly segments: readonly Segment[]; readonly readOnly: boolean };
+  /** Ends it as long as the old table is not closed. */
+  readonly signal?: AbortSignal | undefined;
+  readonly progress?: MessageOptions["progress"];
 }
 
-/** Errors: those of the flush and of opening; the text says what is in place now. */
+/**
+ * Errors: those of the flush, of writing back and of opening, the text says what is in place now; `Cancelled`, and then
+ * the next table stays loaded.
+ */
 export async function exchangeTable(
   managed: ManagedDevice,
   next: InactiveTable,
   context: ExchangeContext,
 ): Promise<void> {
-  managed.changing = true;
   managed.inactive = undefined;
   try {
-    await closeOld(managed, context);
+    await prepareOld(managed, next, context);
+    managed.changing = true;
+    await closeOld(managed, next, context);
     await openNew(managed, next, context);
+  } catch (error) {
+    if (error instanceof Cancelled) managed.inactive ??= next;
+    throw error;
   } finally {
     managed.changing = false;
   }
 }
 
-async function closeOld(managed: ManagedDevice, { logger }: ExchangeContext): Promise<void> {
+/** The bulk of what has to be written back, while nobody has to wait for it. */
+async function prepareOld(
+  managed: ManagedDevice,
+  next: InactiveTable,
+  context: ExchangeContext,
+): Promise<void> {
+  const { device } = managed;
+  const targets = homecomers(managed, next, context).homecomers;
+  // One that has failed is refused below.
+  const hasFailed = device.opened !== undefined && failureOf(device.opened.device) !== undefined;
+  if (targets.length === 0 || device.held || hasFailed) return;
+  context.logger.log("info", "writing back what the new table would not find", { device: device.name });
+  await bringHome(managed, targets, next, context).catch((error: unknown) => {
+    throw notHome(managed, error);
+  });
+}
+
+function notHome(managed: ManagedDevice, error: unknown): unknown {
+  if (error instanceof Cancelled) return error;
+  const now = "so not all that clients wrote could be written back, and the old table stays in place";
+  return told(managed, orForced(error), now);
+}
+
+async function closeOld(
+  managed: ManagedDevice,
+  next: InactiveTable,
+  context: ExchangeContext,
+): Promise<void> {
+  const { logger } = context;
   const { device } = managed;
   device.hold();
   await managed.quieten();
   const old = device.opened;
   if (old === undefined) return;
   try {
-    await old.device.suspend();
-    // A failed device suspends without a flush: writes that were answered may be lost. A new table would answer
-    // the next flush of whoever wrote them, as if they were safe.
-    const failure = failureOf(old.device);
-    if (failure !== undefined) throw lost(managed, failure);
+    await suspendSafely(managed, old);
   } catch (error) {
     await device.resume();
     throw told(managed, error, "the old table could not be flushed and stays in place");
   }
+  const { homecomers: targets, stay } = homecomers(managed, next, context);
+  if (targets.length > 0) {
+    try {
+      // What writes back rests while it is suspended. Requests still wait: they do above it.
+      await old.device.resume();
+      await bringHome(managed, targets, next, context);
+      await suspendSafely(managed, old);
+    } catch (error) {
+      await device.resume();
+      throw notHome(managed, error);
+    }
+  }
+  managed.left = stay;
   device.takeOut();
   await old.close().catch((error: unknown) => {
     // All that was answered has been flushed above, or failed before and was told then.
     const { message } = error as Error;
     logger.log("warn", "closing a table failed", { device: managed.name, message });
   });
+}
+
+async function suspendSafely(managed: ManagedDevice, old: OpenedTable): Promise<void> {
+  await old.device.suspend();
+  // A failed device suspends without a flush: writes that were answered may be lost. A new table would answer the next
+  // flush of whoever wrote them, as if they were safe.
+  const failure = failureOf(old.device);
+  if (failure !== undefined) throw lost(managed, failure);
 }
 
 function lost(managed: ManagedDevice, failure: BlockIoError): BlockIoError {
@@ -91,7 +157,8 @@ async function openNew(managed: ManagedDevice, next: InactiveTable, context: Exc
  * Opens a table and puts it in, unless the device was given up in the meantime: nobody would close it then; or a device
  * above would now stand on what somebody else writes to (`EBUSY`).
  */
-async function putIn({ device }: ManagedDevice, open: () => Promise<OpenedTable>): Promise<void> {
+async function putIn(managed: ManagedDevice, open: () => Promise<OpenedTable>): Promise<void> {
+  const { device } = managed;
   const gone = (): BlockIoError =>
     new BlockIoError("the device was removed", { code: "ESHUTDOWN", device: device.name, op: "resume" });
   if (device.closed) throw gone();
@@ -103,6 +170,7 @@ async function putIn({ device }: ManagedDevice, open: () => Promise<OpenedTable>
   device.putIn(opened);
   try {
     claims.verify();
+    managed.left = [];
   } catch (error) {
     await device
       .takeOut()

@@ -21,6 +21,8 @@ export interface InactiveTable {
   readonly text: string;
   readonly segments: readonly Segment[];
   readonly readOnly: boolean;
+  /** Whatever is lost. */
+  readonly force: boolean;
 }
 
 interface RunningMessage {
@@ -37,6 +39,8 @@ export class ManagedDevice {
   /** As what other devices have opened it. */
   readonly borrowed: Set<BorrowedDevice<ManagedDevice>> = new Set();
   inactive: InactiveTable | undefined;
+  /** Lines of closed tables with data on their devices that only such lines find. None while the table in place does. */
+  left: readonly Segment[] = [];
   readOnly: boolean;
   /** Its table is being exchanged. */
   changing = false;

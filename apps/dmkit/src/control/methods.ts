@@ -67,10 +67,10 @@ const handlers: Readonly<Record<string, Handler>> = {
     await devices.suspend(name, { flush, signal });
   },
 
-  async resume(params, { devices }, { signal }) {
+  async resume(params, { devices }, { signal, progress }) {
     const name = params.text("name");
     params.end();
-    await devices.resume(name, { signal });
+    await devices.resume(name, { signal, progress });
   },
 
   async reload(params, { devices }) {

@@ -30,6 +30,8 @@ export interface OpenedTable {
   /** One line a segment, as it is now. */
   table(): string;
   segments(): readonly SegmentStatus[];
+  /** The targets of its lines; undefined for an image that was opened without one. */
+  readonly targets: readonly (TargetDevice | undefined)[];
   readonly descriptions: readonly RangeDescription[];
   message(words: readonly string[], options: MessageOptions): Promise<string>;
   /** The worst of all it opened. */
@@ -59,6 +61,7 @@ export async function openSegments(
       device.segments.map(({ start, length, target, device: segment }) =>
         segmentStatus(start, length, target.name, segment),
       ),
+    targets: device.segments.map((segment) => segment.device),
     descriptions: device.descriptions,
     message: (words, options) => device.message(words, options),
     health: () => device.health(),
@@ -85,6 +88,7 @@ export function openedAs(
     unclaimed: lowers.map((lower) => ({ device: lower, use })),
     table: () => ["0", length, args.target, ...args.words().map(quoteTableWord)].join(" "),
     segments: () => [segmentStatus(0, length, args.target, target)],
+    targets: [target],
     descriptions: target?.descriptions ?? [],
     message: (words, options) =>
       target?.message(words, options) ?? Promise.reject(unknownMessage(device.name, words)),

@@ -1,5 +1,6 @@
 /** What table lines refer to: other named devices, paths, and memory that is gone when the table is closed. */
 import { resolve } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import {
   BlockIoError,
   type OptionTable,
@@ -77,9 +78,23 @@ export function resolvePaths(segments: readonly Segment[], folder: string): read
 
 /** Why closing this table loses data, or undefined: what it keeps in memory. */
 export function memoryOf(segments: readonly Segment[]): string | undefined {
-  const zram = segments.find(({ target }) => target.name === "zram");
-  if (zram !== undefined) return "zram";
+  const disk = segments.find(({ target }) => target.inMemory);
+  if (disk !== undefined) return disk.target.name;
   return [...referencesOf(segments)].find((reference) => schemeOf(reference) === "mem");
+}
+
+/** Whether a table has a line that finds what this one has on its devices: the same target over the same ones. */
+export function hasLineOver(segments: readonly Segment[], line: Segment): boolean {
+  const below = identitiesBelow(line);
+  // What is in memory is another device every time.
+  if (below.some((reference) => schemeOf(reference) === "mem")) return false;
+  return segments.some(
+    (other) => other.target === line.target && isDeepStrictEqual(identitiesBelow(other), below),
+  );
+}
+
+function identitiesBelow(line: Segment): readonly string[] {
+  return [...referencesOf([line])].map(identityOf).toSorted();
 }
 
 /** Reads a table with all targets the app knows. Errors: EPARSE, ENOENT. */

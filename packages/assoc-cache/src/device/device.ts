@@ -237,6 +237,15 @@ export class AssocCacheDevice extends GuardedTarget {
     await this.cleaner.cleanAll();
   }
 
+  async writeHome(): Promise<void> {
+    if (this.state.frames.dirty === 0) return;
+    if (this.state.readOnly) {
+      const hint = "Open it for writing: then it is written back.";
+      throw this.#refusal("EROFS", `${this.state.frames.dirty} blocks are in the cache only`, hint);
+    }
+    await this.clean();
+  }
+
   /** Drops what the cache holds of a range (bytes); what is dirty of it is written back first. */
   async invalidate(offset: number, length: number): Promise<void> {
     if (length > 0) await this.#sourcePath.change(offset, length, () => done);

@@ -46,6 +46,13 @@ export interface TargetDevice extends BlockDevice {
    * devices, what was made since. With them the table reopens the device as it is now.
    */
   settings(): Readonly<Record<string, unknown>>;
+  /**
+   * Brings home what was answered and lies where only this target finds it: resolves when the devices it stands in front
+   * of have all of it, except for what was written meanwhile. For a table that goes on without this target. Left out:
+   * there is nothing of that kind. Errors: the signal's reason, `EROFS` where nothing may be written, those of the
+   * devices; what was brought home stays there.
+   */
+  writeHome?(options?: Pick<MessageOptions, "signal" | "progress">): Promise<void>;
 }
 
 /**
@@ -155,6 +162,8 @@ export interface Target<Options> {
   /** The arguments in a table, in words: `<device> <offset>`. */
   readonly synopsis: string;
   readonly options: OptionTable;
+  /** What clients write is in this process's memory, and goes with the device. Default false. */
+  readonly inMemory?: boolean;
   /** Reads the arguments of a table line; throws `EPARSE`. */
   parse(args: TableArguments): Options;
   /** The arguments such that `parse` gives the same options again. */

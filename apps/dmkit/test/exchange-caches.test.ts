@@ -1,0 +1,195 @@
+/** A table that is exchanged leaves nothing behind in a cache that the new table does not have. */
+import { truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { BlockIoError, MemoryDevice, realEnvironment } from "@dmkit/block-io";
+import { NbdServer } from "@dmkit/nbd";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { DeviceManager } from "../src/control/device-manager.ts";
+import { ExportManager } from "../src/control/export-manager.ts";
+import type { NamedDevice } from "../src/control/named-device.ts";
+import { openedAs } from "../src/control/opened-table.ts";
+import { Stack } from "../src/serve/stack.ts";
+import { readStackFile } from "../src/stack-file/read.ts";
+import { cleanUp, tempFolder } from "./support.ts";
+
+const MIB = 2 ** 20;
+// Sectors.
+const SIZE = 8192;
+
+let manager: DeviceManager;
+let folder: string;
+
+beforeEach(() => {
+  manager = new DeviceManager(realEnvironment);
+  folder = tempFolder();
+});
+
+afterEach(() => manager.close());
+
+function file(name: string, size = 8 * MIB): string {
+  const path = join(folder, name);
+  writeFileSync(path, "");
+  truncateSync(path, size);
+  return path;
+}
+
+const caches = {
+  writeboost: (backing: string, cache: string) =>
+    `0 ${SIZE} writeboost 0 ${backing} ${cache} 2 segment_size_order 4`,
+  cache: (source: string, cache: string) => `0 ${SIZE} cache ${source} ${cache} 2 8 64 64 1`,
+} as const;
+
+async function write(device: NamedDevice, byte: number): Promise<void> {
+  for (let at = 0; at < MIB / 4; at += 4096) await device.write(at, Buffer.alloc(4096, byte));
+  await device.flush();
+}
+
+async function bytesOf(device: NamedDevice): Promise<Set<number>> {
+  const bytes = Buffer.alloc(MIB / 4);
+  await device.read(0, bytes);
+  return new Set(bytes);
+}
+
+async function exchange(table: string, options: { readonly force?: boolean } = {}): Promise<void> {
+  await manager.reload("d", table, options);
+  await manager.resume("d");
+}
+
+/** A disk that takes no writes when it is told so. */
+class Moody extends MemoryDevice {
+  refuses = false;
+
+  protected override doWrite(offset: number, from: Buffer): Promise<void> {
+    const error = new BlockIoError("the disk is broken", { code: "EIO" });
+    return this.refuses ? Promise.reject(error) : super.doWrite(offset, from);
+  }
+}
+
+async function moody(): Promise<Moody> {
+  const disk = new Moody(8 * MIB, { name: "disk" });
+  await manager.adopt("disk", openedAs(disk, { target: "linear", words: () => ["disk", "0"] }));
+  return disk;
+}
+
+describe.each(Object.keys(caches) as (keyof typeof caches)[])("a table with %s", (target) => {
+  const table = caches[target];
+
+  it("that goes, or gets another cache, writes back what it has; clients see what they wrote", async () => {
+    const [disk, one, two] = [file("disk"), file("one"), file("two")];
+    const device = await manager.create("d", table(disk, one));
+    await write(device, 1);
+    await exchange(table(disk, two));
+    expect(await bytesOf(device)).toEqual(new Set([1]));
+    // While clients wait there may be something, too.
+    await write(device, 2);
+    await manager.suspend("d");
+    await exchange(`0 ${SIZE} linear ${disk} 0`);
+    expect(await bytesOf(device)).toEqual(new Set([2]));
+  });
+
+  it("stays, with all it has, where that cannot be written back, unless the loss is agreed to", async () => {
+    const cache = file("one");
+    const disk = await moody();
+    const device = await manager.create("d", table("dm:disk", cache));
+    await write(device, 1);
+    disk.refuses = true;
+    const linear = `0 ${SIZE} linear dm:disk 0`;
+    const refusal = await exchange(linear).then(
+      () => undefined,
+      (error: unknown) => error as BlockIoError,
+    );
+    expect(refusal).toMatchObject({ code: "EIO", device: "d" });
+    expect(refusal?.hint).toContain("--force");
+    expect(manager.snapshotOf("d")).toMatchObject({ state: "live" });
+    expect(await bytesOf(device)).toEqual(new Set([1]));
+    await exchange(linear, { force: true });
+    expect(await bytesOf(device)).toContain(0);
+  });
+});
+
+describe("a table that is exchanged for one with the same cache", () => {
+  it("keeps in it what it has", async () => {
+    const cache = file("one");
+    await moody();
+    const device = await manager.create("d", caches.writeboost("dm:disk", cache));
+    await write(device, 1);
+    await exchange(`${caches.writeboost("dm:disk", cache)}\n${SIZE} 8 zero`);
+    expect(await bytesOf(device)).toEqual(new Set([1]));
+    expect(await bytesOf(manager.device("disk"))).toEqual(new Set([0]));
+  });
+
+  it("is not forgotten when neither can be opened", async () => {
+    const [disk, cache] = [file("disk"), file("one")];
+    const device = await manager.create("d", caches.writeboost(disk, cache));
+    await write(device, 1);
+    // The new table names what is not there, and the cache is spoilt as soon as the old table is closed.
+    const next = `${caches.writeboost(disk, cache)}\n${SIZE} 8 linear ${join(folder, "none")} 0`;
+    await manager.reload("d", next);
+    const spoilt = manager.resume("d");
+    const { opened } = device;
+    const close = opened?.close.bind(opened);
+    Object.assign(opened as object, {
+      close: async () => {
+        await close?.();
+        truncateSync(cache, 0);
+      },
+    });
+    await expect(spoilt).rejects.toMatchObject({ code: "ENOENT" });
+    expect(manager.snapshotOf("d").state).toBe("broken");
+    const linear = `0 ${SIZE} linear ${disk} 0`;
+    await expect(manager.reload("d", linear)).rejects.toMatchObject({ code: "EBUSY" });
+    await exchange(linear, { force: true });
+    expect(manager.snapshotOf("d").state).toBe("live");
+  });
+});
+
+describe("writing back for a table that is exchanged", () => {
+  it("can be cancelled: the old table goes on, and the new one stays loaded", async () => {
+    const cache = file("one");
+    await moody();
+    const device = await manager.create("d", caches.writeboost("dm:disk", cache));
+    await write(device, 1);
+    // Storage that does not answer.
+    await manager.suspend("disk", { flush: false });
+    const linear = `0 ${SIZE} linear dm:disk 0`;
+    await manager.reload("d", linear);
+    await expect(manager.resume("d")).rejects.toMatchObject({ code: "EBUSY" });
+    await manager.resume("disk");
+    const ending = new AbortController();
+    const told: number[] = [];
+    const resuming = manager.resume("d", {
+      signal: ending.signal,
+      progress: ({ done }) => {
+        told.push(done);
+        ending.abort();
+      },
+    });
+    await expect(resuming).rejects.toMatchObject({ message: expect.stringContaining("cancelled") });
+    expect(told.length).toBeGreaterThan(0);
+    expect(manager.snapshotOf("d")).toMatchObject({ state: "live", inactiveTable: linear });
+    await write(device, 2);
+    await manager.resume("d");
+    expect(await bytesOf(device)).toEqual(new Set([2]));
+  });
+
+  it("is done by a stack file that is read again", async () => {
+    const [disk, cache] = [file("disk"), file("one")];
+    const stackFile = join(folder, "stack.yaml");
+    const server = new NbdServer({ environment: realEnvironment });
+    cleanUp(() => server.close({ timeout: 0 }));
+    const device = `{ target: writeboost, backing: ${disk}, cache: ${cache}, segment_size_order: 4 }`;
+    writeFileSync(stackFile, `devices:\n  d: ${device}\n`);
+    const stack = new Stack(readStackFile(stackFile), {
+      devices: manager,
+      exports: new ExportManager(server, manager, realEnvironment),
+      server,
+      environment: realEnvironment,
+      readOnly: false,
+    });
+    await stack.open();
+    await write(manager.device("d"), 3);
+    writeFileSync(stackFile, `devices:\n  d: ${disk}\n`);
+    expect(await stack.reload()).toEqual(["device d reloaded"]);
+    expect(await bytesOf(manager.device("d"))).toEqual(new Set([3]));
+  });
+});
