@@ -1,7 +1,7 @@
 /** The device manager: tables created, stacked, suspended and exchanged under load. */
 import { mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import {
   type BlockDevice,
   BlockIoError,
@@ -15,6 +15,7 @@ import { conformance } from "@dmkit/block-io/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { DeviceManager } from "../src/control/device-manager.ts";
 import { openedAs } from "../src/control/opened-table.ts";
+import { openExports } from "../src/serve/exports.ts";
 import { deviceReferences, memoryOf, readTable, resolvePaths } from "../src/control/references.ts";
 import { printTable } from "@dmkit/block-io";
 
@@ -104,6 +105,38 @@ conformance(
   },
   { describe, it },
 );
+
+describe("the table of a device", () => {
+  it("has absolute paths, whoever opened it and by whatever name, and can be loaded from anywhere", async () => {
+    const [a, map, data] = [file("a"), file("map"), file("data")];
+    const here = (path: string): string => relative(process.cwd(), path);
+    await manager.create("t", `0 1024 linear ${here(a)} 0`);
+    const table = `0 1024 linear ${a} 0`;
+    expect(manager.snapshotOf("t").table).toBe(table);
+    await manager.reload("t", `0 1024 linear ${here(a)} 0`);
+    expect(manager.snapshotOf("t").inactiveTable).toBe(table);
+    await manager.reload("t", manager.snapshotOf("t").table, { folder: "/" });
+    await manager.resume("t");
+    expect(manager.snapshotOf("t").table).toBe(table);
+    await manager.remove("t");
+    const what = {
+      table: [],
+      readOnly: false,
+      preallocate: false,
+      data: here(join(folder, "d")),
+      createSize: 2 ** 20,
+    };
+    await openExports({ ...what, images: [here(a)] }, manager, realEnvironment);
+    expect(manager.snapshotOf("default").table).toBe(`0 2048 linear ${a} 0`);
+    await manager.remove("default");
+    await openExports({ ...what, images: [] }, manager, realEnvironment);
+    expect(manager.snapshotOf("default").table).toContain(` ${join(folder, "d", "backing.img")} `);
+    // What a message puts under a device is shown like that, too.
+    await manager.create("vm", "0 1024 cow mem:1M 0 mem:1M mem:1M 0");
+    await manager.message("vm", ["freeze", here(map), here(data)]);
+    expect(manager.snapshotOf("vm").table).toContain(` ${map} ${data} `);
+  });
+});
 
 describe("named devices", () => {
   it("are created, found, renamed and removed", async () => {

@@ -297,9 +297,9 @@ describe("mistakes", () => {
   });
 
   it("tables with an unknown target, overlaps and gaps", async () => {
-    await refused(["serve", "-t", "0 8 nonsense"], /line 1: there is no target "nonsense"/);
-    await refused(["serve", "-t", "0 8 zero", "-t", "4 8 zero"], /line 2: .*overlaps/);
-    await refused(["serve", "-t", "0 8 zero", "-t", "16 8 zero"], /line 2: .*gap/);
+    await refused(["serve", "-t", "0 8 nonsense"], /line 1: there is no target "nonsense"/, 2);
+    await refused(["serve", "-t", "0 8 zero", "-t", "4 8 zero"], /line 2: .*overlaps/, 2);
+    await refused(["serve", "-t", "0 8 zero", "-t", "16 8 zero"], /line 2: .*gap/, 2);
     await refused(["serve", "-t", "0 4096 linear mem:1M 0"], /do not fit/);
   });
 
@@ -342,9 +342,9 @@ describe("mistakes", () => {
   });
 
   it("images and a table at once, one name for two images", async () => {
-    await refused(["serve", "mem:1M", "-t", "0 8 zero"], /images or a table/);
-    await refused(["serve", "-n", "x", "mem:1M", "mem:2M"], /one image only/);
-    await refused(["serve", "a/x", "b/x"], /two images/);
+    await refused(["serve", "mem:1M", "-t", "0 8 zero"], /images or a table/, 2);
+    await refused(["serve", "-n", "x", "mem:1M", "mem:2M"], /one image only/, 2);
+    await refused(["serve", "a/x", "b/x"], /two images/, 2);
   });
 });
 

@@ -41,7 +41,7 @@ import { unlessAborted } from "./unless-aborted.ts";
 export interface TableOptions {
   /** Open every device below read-only. Default: false for `create`, as it was for `reload`. */
   readonly readOnly?: boolean | undefined;
-  /** Where relative paths in the table start; default: the process's folder, and they stay relative. */
+  /** Where relative paths in the table start; default: the process's folder. Tables are shown with absolute ones. */
   readonly folder?: string | undefined;
 }
 
@@ -383,13 +383,13 @@ export class DeviceManager {
     return borrowed;
   }
 
-  #read(name: string, table: string, folder: string | undefined): readonly Segment[] {
+  #read(name: string, table: string, folder: string = process.cwd()): readonly Segment[] {
     const segments = readTable(table);
     for (const reference of deviceReferences(segments)) {
       if (reference === name) throw circle([name, name]);
       this.#devices.find(reference);
     }
-    return folder === undefined ? segments : resolvePaths(segments, folder);
+    return resolvePaths(segments, folder);
   }
 
   #inTurn<T>(name: string, change: (managed: ManagedDevice) => Promise<T>): Promise<T> {

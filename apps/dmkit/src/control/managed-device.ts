@@ -7,13 +7,14 @@ import {
   type Holder,
   type MessageOptions,
   type Segment,
+  printTable,
   shellQuote,
 } from "@dmkit/block-io";
 import type { BorrowedDevice } from "./borrowed-device.ts";
 import { HealthRecord } from "./health-watch.ts";
 import { NamedDevice } from "./named-device.ts";
 import { failureOf } from "./opened-table.ts";
-import { renameReferences } from "./references.ts";
+import { readTable, renameReferences, resolvePaths } from "./references.ts";
 import type { DeviceSnapshot, DeviceState } from "./snapshot.ts";
 
 /** A table that was loaded and not put in place yet. */
@@ -48,6 +49,8 @@ export class ManagedDevice {
   leaving = false;
   readonly #health: HealthRecord;
   readonly #messages: Set<RunningMessage> = new Set();
+  // Tables are asked for by whoever looks at the server: each is read once.
+  #shown: { readonly text: string; readonly absolute: string } = { text: "", absolute: "" };
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(name: string, readOnly: boolean, environment: Environment) {
@@ -100,11 +103,22 @@ export class ManagedDevice {
   }
 
   /**
-   * The table as it is now; empty if there is none.
+   * The table as it is now, with absolute paths: whoever loads it again need not be in the server's folder. Empty if
+   * there is none.
    * @param below the devices its table refers to, as it calls them.
    */
   table(below: ReadonlyMap<string, ManagedDevice>): string {
-    return renameReferences(this.device.opened?.table() ?? "", (name) => below.get(name)?.name ?? name);
+    return renameReferences(this.#absoluteTable(), (name) => below.get(name)?.name ?? name);
+  }
+
+  // What was opened without a table, or put under a device by a message, has the name it was given.
+  #absoluteTable(): string {
+    const text = this.device.opened?.table() ?? "";
+    if (text === "") return "";
+    if (text !== this.#shown.text) {
+      this.#shown = { text, absolute: printTable(resolvePaths(readTable(text), process.cwd())) };
+    }
+    return this.#shown.absolute;
   }
 
   /** Runs changes of state one after the other. */
