@@ -5,7 +5,7 @@
  *
  * - a new file has its name only when all of it is written and stable. Until then it is NAME.dmkit-part, so that
  *   neither a failure nor a crash leaves something behind that passes for a whole image;
- * - what was there before is neither removed nor replaced, unless that was asked for;
+ * - what was there before is neither removed, replaced nor written over, unless that was asked for;
  * - the part goes when the command fails or is interrupted; one that a crash has left is replaced by the next run.
  */
 import {
@@ -14,8 +14,10 @@ import {
   linkSync,
   lstatSync,
   openSync,
+  readSync,
   renameSync,
   rmSync,
+  statSync,
   unlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -27,6 +29,7 @@ import {
   type Environment,
   codeOf,
   openFile,
+  requireBlank,
   schemeOf,
   toBlockIoError,
 } from "@dmkit/block-io";
@@ -37,6 +40,8 @@ export interface DestinationOptions {
   /** Bytes of a file that has to be made. */
   readonly size: number;
   readonly environment: Environment;
+  /** Whether what is there may be written over, or else has to be blank, with a word of --force to whoever calls. */
+  readonly overwrite: boolean;
   /** Goes on in the part that an interrupted run has kept. Throws `ENOENT` if there is none. Default false. */
   readonly resume?: boolean | undefined;
   /** Whether the part of a new file is kept when the work does not come to its end. Default: it is removed. */
@@ -56,8 +61,8 @@ export function isNewFile(reference: string): boolean {
 
 /**
  * Runs `work` with a path or URI opened for writing; a path that does not exist becomes a new file, once `work` has
- * succeeded and all is stable. The device is closed here. Errors: those of opening, `EEXIST` if the name was taken
- * meanwhile.
+ * succeeded and all is stable. The device is closed here. Errors: those of opening, what {@link requireBlank} says of
+ * what is there, `EEXIST` if the name was taken meanwhile.
  */
 export async function withDestination<T>(
   reference: string,
@@ -66,7 +71,10 @@ export async function withDestination<T>(
 ): Promise<T> {
   if (isNewFile(reference)) return withNewFile(reference, options, work);
   const device = await openReference(reference, "write", options.environment);
-  return closing(device, () => work({ device, blank: false }));
+  return closing(device, async () => {
+    if (!options.overwrite) await requireBlank(device, { force: false, word: "--force" });
+    return work({ device, blank: false });
+  });
 }
 
 async function withNewFile<T>(
@@ -156,6 +164,22 @@ export interface WholeFileOptions {
   readonly replace?: boolean;
   /** Permissions. Default 0600. */
   readonly mode?: number;
+}
+
+/** Whether a path is free, no file but a pipe or a device, or a file that is empty or begins like what we write. */
+export function isReplaceable(path: string, isOurs: (head: string) => boolean): boolean {
+  return asking({ device: path, op: "open" }, () => {
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found === undefined || !found.isFile() || found.size === 0) return true;
+    const fd = openSync(path, "r");
+    try {
+      const head = Buffer.alloc(16);
+      const length = readSync(fd, head, 0, head.length, 0);
+      return isOurs(head.subarray(0, length).toString("latin1"));
+    } finally {
+      closeSync(fd);
+    }
+  });
 }
 
 /** Writes a file of this contents, or none. Errors: `EEXIST`, and what the system says. */

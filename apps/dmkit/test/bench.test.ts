@@ -1,7 +1,7 @@
 /** The benchmark: that it runs, and what it makes of its figures. No test looks at how large they are. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -138,6 +138,12 @@ describeWith(["fio"], "dmkit bench peers", () => {
       (name) => name.startsWith("dmkit-bench-") && !before.includes(name),
     );
     expect(left).toEqual([]);
+    // The report may be measured anew; nothing else that is there is one.
+    writeFileSync(json, "mine");
+    const refused = await dmkit(["bench", "peers", ...flags]);
+    expect(refused).toMatchObject({ code: 1, stdout: "" });
+    expect(refused.stderr).toContain("EEXIST");
+    expect(readFileSync(json, "utf8")).toBe("mine");
   });
 
   it("leaves nothing behind when it is interrupted", async () => {

@@ -122,7 +122,7 @@ describe("a new file", () => {
   it("has its name when it is complete", async () => {
     const folder = tempFolder();
     const path = join(folder, "new");
-    const options = { size: MIB, environment: realEnvironment };
+    const options = { size: MIB, environment: realEnvironment, overwrite: true };
     const result = await withDestination(path, options, async ({ device, blank }) => {
       expect([blank, device.name, existsSync(path)]).toEqual([true, path, false]);
       await device.write(0, Buffer.alloc(512, 5));
@@ -138,10 +138,14 @@ describe("a new file", () => {
   it("takes no name that is taken, and what was written stays", async () => {
     const folder = tempFolder();
     const path = join(folder, "new");
-    const writing = withDestination(path, { size: MIB, environment: realEnvironment }, async ({ device }) => {
-      await device.write(0, Buffer.alloc(512, 5));
-      writeFileSync(path, "mine");
-    });
+    const writing = withDestination(
+      path,
+      { size: MIB, environment: realEnvironment, overwrite: true },
+      async ({ device }) => {
+        await device.write(0, Buffer.alloc(512, 5));
+        writeFileSync(path, "mine");
+      },
+    );
     await expect(writing).rejects.toMatchObject({ code: "EEXIST" });
     expect(readFileSync(path, "utf8")).toBe("mine");
     expect(readFileSync(`${path}.dmkit-part`)[0]).toBe(5);
@@ -151,7 +155,7 @@ describe("a new file", () => {
     const folder = tempFolder();
     const path = join(folder, "new");
     const part = `${path}.dmkit-part`;
-    const options = { size: 4096, environment: realEnvironment };
+    const options = { size: 4096, environment: realEnvironment, overwrite: true };
     const resumed = { ...options, resume: true };
     await expect(withDestination(path, resumed, async () => {})).rejects.toMatchObject({ code: "ENOENT" });
     for (const resume of [true, false]) {
@@ -173,7 +177,7 @@ describe("a new file", () => {
     const folder = tempFolder();
     const path = join(folder, "new");
     symlinkSync("nowhere", path);
-    const options = { size: MIB, environment: realEnvironment };
+    const options = { size: MIB, environment: realEnvironment, overwrite: true };
     await expect(withDestination(path, options, async () => {})).rejects.toMatchObject({ code: "ENOENT" });
     expect(readdirSync(folder)).toEqual(["new"]);
   });

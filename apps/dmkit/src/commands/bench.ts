@@ -1,5 +1,5 @@
 /** `dmkit bench peers`: our server beside nbdkit and qemu-nbd. */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { BlockIoError, asking } from "@dmkit/block-io";
 import type { Command } from "commander";
@@ -12,6 +12,7 @@ import { isInstalled } from "../bench/servers.ts";
 import { works } from "../bench/work.ts";
 import { tellCancelled } from "../offline/work.ts";
 import { endedBySignal } from "../ui/interrupt.ts";
+import { isReplaceable, writeWholeFile } from "../destination.ts";
 import { exitCodes } from "../ui/terminal.ts";
 import { integer, repeated, size } from "./values.ts";
 
@@ -73,6 +74,11 @@ async function bench(flags: BenchFlags): Promise<number> {
     const hint = "Install it, e.g. with: apt-get install fio";
     throw new BlockIoError("fio is not installed", { code: "ENOENT", hint });
   }
+  // It takes long, and is not to be lost at the end.
+  if (flags.json !== undefined && !isReplaceable(flags.json, isReport)) {
+    const hint = "Give another name.";
+    throw new BlockIoError("exists already, and is no report", { code: "EEXIST", device: flags.json, hint });
+  }
   const done = await endedBySignal("bench", (signal) => {
     signal.addEventListener("abort", endClients, { once: true });
     return measure(flags, { groups: chosen, works: loads, signal }, copying);
@@ -82,12 +88,16 @@ async function bench(flags: BenchFlags): Promise<number> {
   process.stdout.write(printTable(report));
   if (flags.json !== undefined) {
     const path = flags.json;
-    asking({ device: path, op: "write" }, () => {
-      mkdirSync(dirname(path), { recursive: true });
-      writeFileSync(path, `${JSON.stringify(report, undefined, 2)}\n`);
-    });
+    asking({ device: path, op: "write" }, () => mkdirSync(dirname(path), { recursive: true }));
+    const text = `${JSON.stringify(report, undefined, 2)}\n`;
+    writeWholeFile(path, text, { replace: isReplaceable(path, isReport), mode: 0o666 });
   }
   return exitCodes.ok;
+}
+
+/** Of a report of before: nothing else that is there is replaced. */
+function isReport(head: string): boolean {
+  return /^\{\s*"rows"/.test(head);
 }
 
 async function measure(

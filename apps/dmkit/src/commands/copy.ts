@@ -50,7 +50,8 @@ async function copy(from: string, to: string, flags: CopyFlags): Promise<number>
   const done = await endedBySignal("copy", async (signal) => {
     const source = await openReference(from, "read", realEnvironment);
     try {
-      const options = { size: source.size, environment: realEnvironment };
+      // That is what it is for, as with any other program that copies.
+      const options = { size: source.size, environment: realEnvironment, overwrite: true };
       return await withDestination(to, options, async ({ device, blank }) => {
         const progress = startProgress("copy", source.size, flags.quiet || flags.json);
         return copyDevice(source, device, {

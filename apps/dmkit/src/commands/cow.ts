@@ -1,12 +1,5 @@
 /** `dmkit cow …`: images made of a base and copy-on-write layers. */
-import {
-  SECTOR,
-  describeSize,
-  printableJson,
-  printableLines,
-  realEnvironment,
-  requireBlank,
-} from "@dmkit/block-io";
+import { SECTOR, describeSize, printableJson, printableLines, realEnvironment } from "@dmkit/block-io";
 import {
   type AliasedBlockSize,
   type ChangedRange,
@@ -60,6 +53,11 @@ interface Flags {
 
 interface FlattenFlags extends Flags {
   readonly from: number;
+  readonly force: boolean;
+}
+
+interface DiffFlags extends Flags {
+  readonly export?: string;
   readonly force: boolean;
 }
 
@@ -149,8 +147,9 @@ export function addCow(program: Command, finish: Finish): void {
     .argument("<A..B>", "layers, counted from 1 at the bottom", range)
     .argument("<stack...>")
     .option("--export <file>", "copy the changed ranges to this file, each to its place")
+    .option("--force", "export over what is there and not blank: an older copy, say", false)
     .option("--json", "print JSON")
-    .action(async (which: Range, words: string[], flags: Flags & { export?: string }) =>
+    .action(async (which: Range, words: string[], flags: DiffFlags) =>
       finish(await diffStack(which, words, flags)),
     );
 }
@@ -264,11 +263,11 @@ async function flattenStack(path: string, words: string[], flags: FlattenFlags):
     let reached = flags.from;
     const code = await work("flatten", stack, flags, ({ progress, signal }) => {
       // What an interrupted run has written is kept for the next one; a failed one begins anew.
-      const options = { size, environment, resume: flags.from > 0, keep: () => signal.aborted };
-      return withDestination(path, options, async ({ device, blank }) => {
-        // Where the image was forgotten, this is the base.
-        const resumed = flags.from > 0;
-        if (!blank && !resumed && !flags.force) await requireBlank(device, { force: false, word: "--force" });
+      const resume = flags.from > 0;
+      // Where the image was forgotten, what is there is the base.
+      const overwrite = resume || flags.force;
+      const options = { size, environment, resume, overwrite, keep: () => signal.aborted };
+      return withDestination(path, options, async ({ device }) => {
         await flatten(stack, device, {
           signal,
           from: flags.from,
@@ -285,11 +284,7 @@ async function flattenStack(path: string, words: string[], flags: FlattenFlags):
   });
 }
 
-async function diffStack(
-  { from, to }: Range,
-  words: string[],
-  flags: Flags & { export?: string },
-): Promise<number> {
+async function diffStack({ from, to }: Range, words: string[], flags: DiffFlags): Promise<number> {
   return withStack({ words, size: flags.size }, async (stack) => {
     const changed = diff(stack, from, to, aliased(flags));
     let ranges: AsyncIterable<ChangedRange> = changed;
@@ -297,7 +292,7 @@ async function diffStack(
       const size = stack.sectors * SECTOR;
       const copied = await withDestination(
         flags.export,
-        { size, environment: realEnvironment },
+        { size, environment: realEnvironment, overwrite: flags.force },
         ({ device }) => exportDiff(stack, changed, device),
       );
       ranges = (async function* () {

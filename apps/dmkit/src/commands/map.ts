@@ -1,9 +1,8 @@
 /** `dmkit map`: a picture of where everything lies. */
-import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { basename } from "node:path";
-import { type ImageMap, asking, realEnvironment } from "@dmkit/block-io";
+import { type ImageMap, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
-import { writeWholeFile } from "../destination.ts";
+import { isReplaceable, writeWholeFile } from "../destination.ts";
 import { imageFormats } from "../formats.ts";
 import { type ImageFlags, imageOptions, imageWords } from "../offline/cli.ts";
 import { usage, withImage } from "../offline/image.ts";
@@ -97,24 +96,9 @@ function toJson({ kinds, grids }: Picture): unknown {
 
 /** A picture that cannot be written leaves the one that is there; what is no picture is not replaced. */
 function write(path: string, contents: string | Uint8Array): void {
-  writeWholeFile(path, contents, { replace: isReplaceable(path), mode: 0o666 });
+  writeWholeFile(path, contents, { replace: isReplaceable(path, isPicture), mode: 0o666 });
 }
 
-// A picture drawn before, nothing, or what is no file: a pipe, a device.
-function isReplaceable(path: string): boolean {
-  return asking({ device: path, op: "open" }, () => looksReplaceable(path));
-}
-
-function looksReplaceable(path: string): boolean {
-  const found = statSync(path, { throwIfNoEntry: false });
-  if (found === undefined || !found.isFile() || found.size === 0) return true;
-  const fd = openSync(path, "r");
-  try {
-    const head = Buffer.alloc(16);
-    readSync(fd, head, 0, head.length, 0);
-    const text = head.toString("latin1");
-    return text.startsWith("\x89PNG\r\n") || text.toLowerCase().startsWith("<!doctype html");
-  } finally {
-    closeSync(fd);
-  }
+function isPicture(head: string): boolean {
+  return head.startsWith("\x89PNG\r\n") || head.toLowerCase().startsWith("<!doctype html");
 }

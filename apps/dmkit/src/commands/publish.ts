@@ -1,5 +1,5 @@
 /** `dmkit publish` and `dmkit pull`: a device into an object store, and back into a file. */
-import { type BlockDevice, describeSize, realEnvironment, requireBlank } from "@dmkit/block-io";
+import { type BlockDevice, describeSize, realEnvironment } from "@dmkit/block-io";
 import {
   type PublishProgress,
   blobCodecs,
@@ -164,9 +164,8 @@ async function pull(image: string, to: string, { force, quiet }: PullFlags): Pro
   const done = await endedBySignal("pull", async (signal) => {
     const source = await openImage(options, { name: image, environment: realEnvironment });
     try {
-      const destination = { size: source.size, environment: realEnvironment };
+      const destination = { size: source.size, environment: realEnvironment, overwrite: force };
       return await withDestination(to, destination, async ({ device, blank }) => {
-        if (!blank && !force) await requireBlank(device, { force: false, word: "--force" });
         const shown = startProgress("pull", source.size, quiet);
         const requestSize = source.limits.optimalTransfer;
         return copyDevice(source, device, {

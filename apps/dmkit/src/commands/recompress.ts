@@ -92,7 +92,8 @@ async function convert(
     });
   }
   if (!isNewFile(to) && !force) await refuseOverwrite(to);
-  const destination = { size: source.size, environment: work.environment };
+  // That was looked at just now.
+  const destination = { size: source.size, environment: work.environment, overwrite: true };
   return withDestination(to, destination, async ({ device: out, blank }) => {
     const subject = { role: "out", reference: to, device: out };
     return withUndo(blank ? undefined : undo, "recompress", [subject], work.environment, ([given]) =>
