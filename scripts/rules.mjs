@@ -1,10 +1,40 @@
 // The rules of the house that no linter knows. Each finding says which rule, where, and what to do.
-import { readFileSync, readdirSync, statSync } from "node:fs";
-import { dirname, join, relative, resolve } from "node:path";
+import { existsSync, readFileSync, readdirSync, statSync } from "node:fs";
+import { basename, dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
-const root = dirname(dirname(fileURLToPath(import.meta.url)));
+// Another tree than this one is what the test of the rules gives.
+const root = process.argv[2] ?? dirname(dirname(fileURLToPath(import.meta.url)));
 const findings = [];
+
+// The rooms of a target package, from the ground up: a file imports from its own room and those below it.
+const rooms = ["format", "core", "device", "open", "offline"];
+// The declarations on top of them. options.ts is data: any room may look into it.
+const declarations = ["index.ts", "target.ts", "image.ts", "options.ts"];
+// Files in one folder, and lines in one file, at most.
+const LOOSE = 12;
+const LONGEST = 350;
+
+// What does not keep these rules yet. Take a line out when it does; add none.
+const unfinished = {
+  rooms: ["@dmkit/writeboost"],
+  loose: [
+    "packages/writeboost/src",
+    "apps/dmkit/src/commands",
+    "apps/dmkit/src/control",
+    "apps/dmkit/src/offline",
+    "apps/dmkit/src/stack-file",
+  ],
+  long: [
+    "packages/block-io/src/testing/sim/run/run.ts",
+    "packages/image/src/offline/publish.ts",
+    "packages/writeboost/src/device.ts",
+    "packages/writeboost/src/examine.ts",
+    "packages/writeboost/src/segment-log.ts",
+    "apps/dmkit/src/commands/cow.ts",
+    "apps/dmkit/src/control/device-manager.ts",
+  ],
+};
 
 function* files(folder) {
   for (const name of readdirSync(folder)) {
@@ -77,7 +107,91 @@ for (const folder of packages) {
       );
     }
   }
-  for (const file of files(join(folder, "src"))) checkFile(file, folder, name);
+  const source = join(folder, "src");
+  const imports = new Map();
+  for (const file of files(source)) {
+    checkFile(file, folder, name);
+    imports.set(file, importsOf(file));
+  }
+  if (!unfinished.rooms.includes(name)) checkCircles(imports);
+  checkFolders([...imports.keys()]);
+  if (isTarget(source, folder) && !unfinished.rooms.includes(name)) checkRooms(source, imports);
+}
+
+/** A package of a target: it declares one. */
+function isTarget(source, folder) {
+  return basename(dirname(folder)) === "packages" && readdirSync(source).includes("target.ts");
+}
+
+/** Relative imports of a file, types included: the files they name. */
+function importsOf(file) {
+  const text = readFileSync(file, "utf8");
+  return [...text.matchAll(/(?:from|import)\s*\(?"(\.[^"]+)"/g)].map(([, path]) =>
+    resolve(dirname(file), path),
+  );
+}
+
+/** Files that import each other, over however many others. */
+function checkCircles(imports) {
+  const done = new Set();
+  const walk = (file, above) => {
+    const start = above.indexOf(file);
+    if (start >= 0) {
+      const circle = above.slice(start).map((one) => relative(root, one));
+      report("no circle of imports", file, 1, `${circle.join(" -> ")}: move what they share below them`);
+      return;
+    }
+    if (done.has(file)) return;
+    for (const next of imports.get(file) ?? []) walk(next, [...above, file]);
+    done.add(file);
+  };
+  for (const file of imports.keys()) walk(file, []);
+}
+
+function checkFolders(all) {
+  const counts = new Map();
+  for (const file of all) counts.set(dirname(file), (counts.get(dirname(file)) ?? 0) + 1);
+  for (const [folder, count] of counts) {
+    if (count <= LOOSE || unfinished.loose.includes(relative(root, folder))) continue;
+    report(
+      "folders stay small",
+      folder,
+      1,
+      `${count} files, ${LOOSE} at most: give parts of it folders of their own`,
+    );
+  }
+}
+
+function checkRooms(source, imports) {
+  for (const [file, targets] of imports) {
+    const [room, rest] = relative(source, file).split("/");
+    if (rest === undefined ? !declarations.includes(room) : ![...rooms, "testing"].includes(room)) {
+      const known = `${declarations.join(", ")} and the folders ${rooms.join(", ")}, testing`;
+      report("a target has rooms", file, 1, `a target package has ${known}, and nothing else`);
+      continue;
+    }
+    for (const target of targets) {
+      const [other, below] = relative(source, target).split("/");
+      if (
+        other === ".." ||
+        mayImport(below === undefined ? "" : other, rest === undefined ? "" : room, other)
+      )
+        continue;
+      report(
+        "rooms are above each other",
+        file,
+        1,
+        `${room} may not import ${relative(source, target)}: turn it around`,
+      );
+    }
+  }
+}
+
+/** @param to room of what is imported, @param from room of who imports; empty: a declaration. */
+function mayImport(to, from, name) {
+  if (to === "testing") return from === "testing";
+  if (from === "" || from === "testing" || name === "options.ts") return true;
+  return to !== "" && rooms.indexOf(to) <= rooms.indexOf(from);
 }
 
 function checkFile(file, folder, name) {
@@ -92,7 +206,8 @@ function checkFile(file, folder, name) {
     if (imported !== undefined) checkImport(imported, file, index + 1, folder, name);
   }
   const lines = text.split("\n").length;
-  if (lines > 500) report("files stay small", file, lines, "split it: 300 lines is the aim, 500 the end");
+  if (lines - 1 > LONGEST && !unfinished.long.includes(relative(root, file)))
+    report("files stay small", file, lines - 1, `split it: ${LONGEST} lines are the end`);
   if (!/^(#!.*\n)?\s*\/\*\*?/.test(text) && lines > 40 && !file.endsWith("index.ts")) {
     report("a file says what it owns", file, 1, "open it with a comment: bytes, invariant or purpose");
   }
@@ -108,16 +223,32 @@ function checkImport(imported, file, line, folder, name) {
   }
   if (!imported.startsWith(".")) return;
   const target = relative(join(folder, "src"), resolve(dirname(file), imported));
-  const from = relative(join(folder, "src"), file);
   if (target.startsWith(".."))
     report("packages do not reach into each other", file, line, "import by package name");
-  if (from.startsWith("format/") && /^(core\/|device|target|check|repair)/.test(target)) {
-    report("format/ knows bytes only", file, line, "it may import bytes, checksums and other formats");
-  }
-  if (from.startsWith("core/") && /^(device|target)\.ts/.test(target)) {
-    report("core/ decides, device.ts acts", file, line, "turn the dependency around");
+}
+
+/** Links between the documents, and into the code, lead to what is there. */
+function checkLinks(file) {
+  const text = readFileSync(file, "utf8").replaceAll(/```[\s\S]*?```/g, "");
+  const links = [...text.matchAll(/\]\(([^)#\s]+)|^\[[^\]]+\]: ([^#\s]+)/gm)].map(
+    ([, inline, below]) => inline ?? below,
+  );
+  for (const link of links) {
+    if (/^[a-z+]+:/.test(link) || existsSync(resolve(dirname(file), decodeURI(link)))) continue;
+    report("links lead somewhere", file, 1, `there is no ${link}`);
   }
 }
+
+function* documents(folder) {
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    if (entry.name === "node_modules" || entry.name === "dist" || entry.name.startsWith(".")) continue;
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) yield* documents(path);
+    else if (entry.name.endsWith(".md")) yield path;
+  }
+}
+
+for (const document of documents(root)) checkLinks(document);
 
 if (findings.length > 0) {
   console.error(findings.join("\n"));

@@ -1,15 +1,20 @@
 export * as protocol from "./protocol.ts";
 export { type ExportStatus, type NbdServerOptions, type ServerStatistics, NbdServer } from "./server.ts";
-export { type ExportOptions, type RemovalMode } from "./server/export.ts";
+export { type ExportOptions, type RemovalMode } from "./server/exports/export.ts";
 export { type ServerLimits, defaultLimits } from "./server/limits.ts";
-export { type ListenOptions, type Listener, NBD_PORT, listen as listenStreams } from "./server/listener.ts";
-export { type RequestEvent, type RequestListener } from "./server/request-log.ts";
-export { type MetaContext, type StatusExtent, baseAllocation } from "./server/meta-contexts.ts";
+export {
+  type ListenOptions,
+  type Listener,
+  NBD_PORT,
+  listen as listenStreams,
+} from "./server/io/listener.ts";
+export { type RequestEvent, type RequestListener } from "./server/requests/request-log.ts";
+export { type MetaContext, type StatusExtent, baseAllocation } from "./server/exports/meta-contexts.ts";
 export {
   type CountedOperation,
   type ExportStatistics,
   type OperationStatistics,
   countedOperations,
-} from "./server/statistics.ts";
+} from "./server/exports/statistics.ts";
 export * from "./client/index.ts";
 export { type NbdAddress, type NbdUri, formatNbdUri, isNbdUri, parseNbdUri } from "./uri.ts";

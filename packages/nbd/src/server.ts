@@ -2,17 +2,17 @@
 import type { Duplex } from "node:stream";
 import { type Environment, type Timer, realEnvironment } from "@dmkit/block-io";
 import { REP } from "./protocol.ts";
-import { ByteBudget } from "./server/budget.ts";
-import { SizedBufferPool } from "./server/buffer-pool.ts";
+import { ByteBudget } from "./server/io/budget.ts";
+import { SizedBufferPool } from "./server/io/buffer-pool.ts";
 import { Connection } from "./server/connection.ts";
 import type { ServerContext } from "./server/context.ts";
-import type { Export, ExportOptions, RemovalMode } from "./server/export.ts";
-import { ExportDirectory } from "./server/exports.ts";
+import type { Export, ExportOptions, RemovalMode } from "./server/exports/export.ts";
+import { ExportDirectory } from "./server/exports/exports.ts";
 import { OVERHEAD, type ServerLimits, resolveLimits } from "./server/limits.ts";
-import { type ListenOptions, type Listener, listen } from "./server/listener.ts";
+import { type ListenOptions, type Listener, listen } from "./server/io/listener.ts";
 import type { Denial } from "./server/negotiation.ts";
-import { RequestLog, type RequestListener } from "./server/request-log.ts";
-import type { ExportStatistics } from "./server/statistics.ts";
+import { RequestLog, type RequestListener } from "./server/requests/request-log.ts";
+import type { ExportStatistics } from "./server/exports/statistics.ts";
 
 // Bytes of buffers kept for later, for all connections together.
 const KEPT_BUFFERS = 16 * 1024 * 1024;

@@ -1,7 +1,7 @@
 /** Bytes in flight: never more than there are, shared fairly, nobody forgotten. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type Account, ByteBudget } from "../src/server/budget.ts";
+import { type Account, ByteBudget } from "../src/server/io/budget.ts";
 import { runs } from "./support/runs.ts";
 
 describe("ByteBudget", () => {

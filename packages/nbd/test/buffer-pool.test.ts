@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { SizedBufferPool, bufferSize } from "../src/server/buffer-pool.ts";
+import { SizedBufferPool, bufferSize } from "../src/server/io/buffer-pool.ts";
 
 const KiB = 1024;
 

@@ -2,14 +2,14 @@
 import type { ExtentKind } from "@dmkit/block-io";
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { Coverage } from "../src/client/coverage.ts";
-import { ExtentMerger, kindOf } from "../src/client/extents.ts";
-import { Fifo } from "../src/client/fifo.ts";
-import { Journal, payloadOf } from "../src/client/journal.ts";
-import { Replay } from "../src/client/replay.ts";
-import { ReplyReader, type RequestTable } from "../src/client/reply-reader.ts";
-import { Request } from "../src/client/request.ts";
-import { Unflushed } from "../src/client/unflushed.ts";
+import { Coverage } from "../src/client/wire/coverage.ts";
+import { ExtentMerger, kindOf } from "../src/client/wire/extents.ts";
+import { Fifo } from "../src/client/requests/fifo.ts";
+import { Journal, payloadOf } from "../src/client/recovery/journal.ts";
+import { Replay } from "../src/client/recovery/replay.ts";
+import { ReplyReader, type RequestTable } from "../src/client/wire/reply-reader.ts";
+import { Request } from "../src/client/requests/request.ts";
+import { Unflushed } from "../src/client/recovery/unflushed.ts";
 import { CHUNK, CMD, CMD_FLAG, REPLY_FLAG, type RequestHeader } from "../src/protocol.ts";
 import { chunk, dataChunk, okReply } from "./client-fake-server.ts";
 

@@ -2,9 +2,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { CMD } from "../src/protocol.ts";
-import { SizedBufferPool } from "../src/server/buffer-pool.ts";
-import { Receiver, type RequestSink, type Verdict } from "../src/server/receiver.ts";
-import { Request } from "../src/server/request.ts";
+import { SizedBufferPool } from "../src/server/io/buffer-pool.ts";
+import { Receiver, type RequestSink, type Verdict } from "../src/server/requests/receiver.ts";
+import { Request } from "../src/server/requests/request.ts";
 import { RawClient } from "./support/raw-client.ts";
 import { pattern } from "./support/serve.ts";
 import { runs } from "./support/runs.ts";

@@ -2,7 +2,7 @@
 import { BlockIoError, MemoryDevice } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
 import { CMD, CMD_FLAG, ERRNO } from "../src/protocol.ts";
-import type { RequestEvent } from "../src/server/request-log.ts";
+import type { RequestEvent } from "../src/server/requests/request-log.ts";
 import { ProbeDevice } from "./support/devices.ts";
 import { RawClient } from "./support/raw-client.ts";
 import { DISK, type ServeOptions, pattern, serve, until } from "./support/serve.ts";

@@ -11,48 +11,31 @@
  */
 import {
   closeSync,
-  constants,
   fdatasync,
   fstatSync,
-  openSync,
   read,
   readSync,
-  write,
   writeSync,
 } from "node:fs";
 import { statfs } from "node:fs/promises";
 import {
   type Extent,
-  type Limits,
   type Place,
   type StorageFacts,
   type WriteZeroesOptions,
   done,
-  plainLimits,
-} from "../contract/device.ts";
-import type { Clock, Environment, Logger, Scheduler } from "../contract/environment.ts";
+  } from "../contract/device.ts";
+import type { Clock, Logger, Scheduler } from "../contract/environment.ts";
 import { BlockIoError, codeOf, toBlockIoError } from "../contract/errors.ts";
 import { FlushGroup } from "../sync/flush-group.ts";
 import { GuardedDevice } from "../contract/guard.ts";
 import { type Health, worstHealth } from "../contract/health.ts";
 import { native } from "./native.ts";
 import { diskOf } from "./block-device-facts.ts";
+import { type FileFacts, limitsOf, openSynced, writeTo } from "./file-io.ts";
 import { InFlight } from "./in-flight.ts";
 import type { Origin } from "./origin.ts";
 import { SyncGate } from "./sync-gate.ts";
-
-/** What is found out about a file when it is opened. */
-export interface FileFacts {
-  readonly name: string;
-  readonly readOnly: boolean;
-  /** Holes can be found and (if writable) punched. */
-  readonly holes: boolean;
-  readonly sectorSize: 512 | 4096;
-  /** A file, not a block device. */
-  readonly isRegular: boolean;
-  readonly origin: Origin;
-  readonly environment: Environment;
-}
 
 // The largest request that may be carried out in this thread; larger ones gain from running beside it.
 const SYNC_LIMIT = 64 * 1024;
@@ -336,45 +319,4 @@ export class FileDevice extends GuardedDevice {
       hint: "Another program cut the file. Close the device and check the file.",
     });
   }
-}
-
-/** The same file again, opened for synchronous writes; -1 where the system offers no way. */
-function openSynced(fd: number): number {
-  try {
-    // Not by path: another file may have taken its place there.
-    return openSync(`/proc/self/fd/${fd}`, constants.O_RDWR | constants.O_DSYNC);
-  } catch {
-    return -1;
-  }
-}
-
-function writeTo(fd: number, offset: number, from: Buffer, start: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const step = (done: number): void => {
-      write(fd, from, done, from.length - done, offset + done, (error, count) => {
-        if (error !== null) reject(error);
-        else if (done + count === from.length) resolve();
-        else step(done + count);
-      });
-    };
-    step(start);
-  });
-}
-
-function limitsOf({ readOnly, holes, sectorSize, isRegular }: FileFacts): Limits {
-  const punch = holes && !readOnly;
-  return {
-    ...plainLimits,
-    logicalBlockSize: sectorSize,
-    capabilities: {
-      readOnly,
-      fua: "native",
-      discard: punch ? "native" : "none",
-      discardZeroes: punch,
-      writeZeroes: punch ? "native" : "emulated",
-      fastZero: punch,
-      // A block device can punch holes, but has no way to tell where they are.
-      extents: holes && isRegular,
-    },
-  };
 }

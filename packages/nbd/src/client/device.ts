@@ -19,13 +19,14 @@ import {
 } from "@dmkit/block-io";
 import { CMD, CMD_FLAG, FLAG } from "../protocol.ts";
 import { type NbdUri, placeOf } from "../uri.ts";
-import { ExtentMerger, kindOf } from "./extents.ts";
+import { ExtentMerger, kindOf } from "./wire/extents.ts";
 import { Link } from "./link.ts";
 import { named } from "./named.ts";
-import { type CheckedOptions, type NbdClientOptions, checkOptions } from "./options.ts";
-import { openSession } from "./reconnector.ts";
-import { Request } from "./request.ts";
-import { type Session, stripeOf } from "./session.ts";
+import { type CheckedOptions, checkOptions } from "./options.ts";
+import type { NbdClientOptions } from "./client-options.ts";
+import { openSession } from "./recovery/reconnector.ts";
+import { Request } from "./requests/request.ts";
+import { type Session, stripeOf } from "./recovery/session.ts";
 import { limitsOf, payloadLimit, usableSize } from "./terms.ts";
 
 /** What a client is doing; for status displays. */

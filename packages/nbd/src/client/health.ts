@@ -8,8 +8,8 @@
  */
 import { BlockIoError, type Health as DeviceHealth, wholeStory } from "@dmkit/block-io";
 import { CMD } from "../protocol.ts";
-import type { Durability } from "./durability.ts";
-import type { Request } from "./request.ts";
+import type { Durability } from "./recovery/durability.ts";
+import type { Request } from "./requests/request.ts";
 
 const REOPEN = "Check the server, then close and reopen the device, or restart dmkit.";
 

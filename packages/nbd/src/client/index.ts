@@ -5,6 +5,6 @@ export {
   listNbdExports,
   nbdInfo,
 } from "./info.ts";
-export type { NbdClientOptions } from "./options.ts";
+export type { NbdClientOptions } from "./client-options.ts";
 export { resolveNbdUri, splitNbdUri } from "./uri-options.ts";
-export type { ExportList as NbdExportList } from "./handshake.ts";
+export type { ExportList as NbdExportList } from "./wire/handshake.ts";

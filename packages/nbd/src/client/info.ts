@@ -2,10 +2,11 @@
 import { BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
 import { FLAG } from "../protocol.ts";
 import { type NbdUri, formatNbdUri, parseNbdUri } from "../uri.ts";
-import { type ExportInfo, type ExportList, Handshake } from "./handshake.ts";
+import { type ExportInfo, type ExportList, Handshake } from "./wire/handshake.ts";
 import { named } from "./named.ts";
-import { type NbdClientOptions, timeoutOf } from "./options.ts";
-import { Transport } from "./transport.ts";
+import type { NbdClientOptions } from "./client-options.ts";
+import { timeoutOf } from "./options.ts";
+import { Transport } from "./wire/transport.ts";
 import { splitNbdUri } from "./uri-options.ts";
 
 export type NbdQueryOptions = Pick<NbdClientOptions, "environment" | "connectTimeout">;

@@ -24,20 +24,19 @@ import {
   type Environment,
   FlushGroup,
   type LogLevel,
-  healthy,
-  wholeStory,
-} from "@dmkit/block-io";
+  } from "@dmkit/block-io";
 import { CMD } from "../protocol.ts";
-import { Admission } from "./admission.ts";
-import type { ConnectionOwner } from "./connection.ts";
-import { Deadline } from "./deadline.ts";
-import { Durability } from "./durability.ts";
-import { Fifo } from "./fifo.ts";
+import { Admission } from "./requests/admission.ts";
+import type { ConnectionOwner } from "./wire/connection.ts";
+import { Deadline } from "./requests/deadline.ts";
+import { Durability } from "./recovery/durability.ts";
+import { Fifo } from "./requests/fifo.ts";
 import { Health } from "./health.ts";
-import { Reconnector, type ReconnectorOptions } from "./reconnector.ts";
-import { Replay } from "./replay.ts";
-import { Request } from "./request.ts";
-import type { Session } from "./session.ts";
+import { linkHealth } from "./link-health.ts";
+import { Reconnector, type ReconnectorOptions } from "./recovery/reconnector.ts";
+import { Replay } from "./recovery/replay.ts";
+import { Request } from "./requests/request.ts";
+import type { Session } from "./recovery/session.ts";
 
 export interface LinkOptions extends ReconnectorOptions {
   /** Milliseconds a request may wait for the server to come back; 0: the first loss is the end. */
@@ -54,9 +53,6 @@ export interface LinkOptions extends ReconnectorOptions {
 
 // How long a server may take to finish what it was sent and hang up, before its requests are sent to the next.
 const MOST_RETIRE_MS = 5000;
-// How long a connected server may leave a request unanswered before that is told. Nothing else follows from it:
-// nobody but the server knows whether it is slow or stuck, and what it was sent may still be carried out.
-const SILENCE_MS = 10_000;
 
 export class Link implements ConnectionOwner {
   readonly #options: LinkOptions;
@@ -133,44 +129,18 @@ export class Link implements ConnectionOwner {
 
   /** How the way to the server is. */
   health(): DeviceHealth {
-    const loss = this.#loss;
-    const ill = this.#health.describe();
-    if (loss === undefined) return ill ?? this.#silence() ?? healthy;
-    const { lastError } = this.#reconnector;
-    // What a request is told is the end of the story; why the server was lost is its beginning.
-    const lost = `the connection was lost: ${wholeStory(loss.error)}`;
-    if (ill !== undefined) {
-      const why = ill.why?.includes(loss.error.message) === true ? ill.why : `${ill.why}; ${lost}`;
-      return { ...ill, why, since: loss.since };
-    }
-    const attempt = lastError === undefined ? "" : `; last attempt: ${wholeStory(lastError)}`;
-    return {
-      state: "degraded",
-      since: loss.since,
-      why: `${this.#options.name}: requests wait up to ${this.#options.patience / 1000} s for the server; ${lost}${attempt}`,
-      help: "Start the server.",
-    };
-  }
-
-  /** Whether the server is there and does not answer. Looked for only here: requests need no timers for it. */
-  #silence(): DeviceHealth | undefined {
+    const { name, patience } = this.#options;
     const { clock } = this.#environment;
-    const waited = clock.now() - (this.#session?.oldest ?? Number.POSITIVE_INFINITY);
-    if (waited < SILENCE_MS) return undefined;
-    return {
-      state: "degraded",
-      since: clock.wallTime() - waited,
-      why: `${this.#options.name}: requests have waited ${Math.floor(waited / 1000)} s for an answer of the server`,
-      help: `See whether the server and its storage are well; if it hangs, ${this.#restarting()}.`,
-    };
-  }
-
-  /** What to do with a server that hangs, and what that costs. */
-  #restarting(): string {
-    if (this.#options.patience === 0) return "end it: the device fails, and has to be opened again";
-    if (this.#durability.isAtRisk)
-      return "restart it: writes that it acknowledged and did not flush may be lost";
-    return "restart it: what it has not answered is sent again";
+    return linkHealth({
+      name,
+      patience,
+      loss: this.#loss,
+      ill: this.#health.describe(),
+      lastError: this.#reconnector.lastError,
+      silent: clock.now() - (this.#session?.oldest ?? Number.POSITIVE_INFINITY),
+      now: clock.wallTime(),
+      isAtRisk: this.#durability.isAtRisk,
+    });
   }
 
   /** Resolves when the server has carried the request out. The request's buffer is in use until then. */
@@ -201,7 +171,6 @@ export class Link implements ConnectionOwner {
     await session?.close();
   }
 
-  // -- Out ----------------------------------------------------------------------------------------------------
 
   #enqueue(request: Request): void {
     const problem = this.#health.refusal(request);
@@ -236,7 +205,6 @@ export class Link implements ConnectionOwner {
     return this.#inFlight < maxInFlight && request.payload <= maxInFlightBytes - this.#inFlightBytes;
   }
 
-  // -- Back ---------------------------------------------------------------------------------------------------
 
   answered(request: Request): void {
     this.#inFlight -= 1;
@@ -272,7 +240,6 @@ export class Link implements ConnectionOwner {
     if (request.mutates) this.#admission.leave(request);
   }
 
-  // -- Losses -------------------------------------------------------------------------------------------------
 
   lost(error: BlockIoError): void {
     const session = this.#session;
@@ -328,7 +295,6 @@ export class Link implements ConnectionOwner {
     this.#pump();
   }
 
-  // -- Failures -----------------------------------------------------------------------------------------------
 
   #loseWrites(cause: BlockIoError): void {
     this.#health.doubt(cause);

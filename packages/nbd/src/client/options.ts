@@ -1,36 +1,10 @@
 /** The options of the client: one place for defaults and ranges. */
 import { BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
+import type { NbdClientOptions } from "./client-options.ts";
 import { type NbdUri, formatNbdUri, parseNbdUri } from "../uri.ts";
 import type { LinkOptions } from "./link.ts";
 import type { DeviceChoices } from "./terms.ts";
 import { MAX_SECONDS, splitNbdUri } from "./uri-options.ts";
-
-export interface NbdClientOptions {
-  /** Clock, random numbers and log; the real ones unless given. */
-  readonly environment?: Environment | undefined;
-  /** Never write, whatever the server allows. */
-  readonly readOnly?: boolean | undefined;
-  /** Connections to use if the server keeps several consistent: 1 … 16. Default 1. */
-  readonly connections?: number | undefined;
-  /** Seconds a request may wait for a lost server to come back; 0 or "off": not at all. Default 30. */
-  readonly reconnect?: number | "off" | undefined;
-  /**
-   * Bytes of unflushed writes to keep, so that they can be repeated when the server comes back without them:
-   * 0 (keep none: a loss with unflushed writes makes the device fail) or 1 MiB … 4 GiB. Default 0. When half
-   * of it is in use the device flushes by itself.
-   */
-  readonly replayBuffer?: number | undefined;
-  /** Seconds for a connection and its handshake, at least 0.001. Default 10. */
-  readonly connectTimeout?: number | undefined;
-  /** Requests in flight at once, over all connections: 1 … 65536. Default 128. */
-  readonly maxInFlight?: number | undefined;
-  /** Bytes of payload in flight at once: 64 KiB … 1 GiB. Default 32 MiB. One request is always let through. */
-  readonly maxInFlightBytes?: number | undefined;
-  /** Leave out the last bytes of an export whose size is not a multiple of the block size. */
-  readonly wholeBlocks?: boolean | undefined;
-  /** The server stores every write before it answers, although it says so neither by FLUSH nor by FUA. */
-  readonly writeThrough?: boolean | undefined;
-}
 
 /** The options of a client with all defaults filled in. */
 export interface CheckedOptions {

@@ -14,7 +14,7 @@ import {
   MAX_MIN_BLOCK,
   protocolError,
 } from "../protocol.ts";
-import type { ExportInfo, Handshake } from "./handshake.ts";
+import type { ExportInfo, Handshake } from "./wire/handshake.ts";
 
 export interface Terms {
   /** Bytes, as the server tells it. */

@@ -9,7 +9,7 @@
 import { resolve } from "node:path";
 import { BlockIoError, parseSize } from "@dmkit/block-io";
 import { formatNbdUri, parseNbdUri } from "../uri.ts";
-import type { NbdClientOptions } from "./options.ts";
+import type { NbdClientOptions } from "./client-options.ts";
 
 /** The longest time that can be given. */
 export const MAX_SECONDS = 1_000_000;

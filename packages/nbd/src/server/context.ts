@@ -1,11 +1,11 @@
 /** What all connections of a server share, and what a connection's two phases have in common. */
 import type { Environment } from "@dmkit/block-io";
-import type { ByteBudget } from "./budget.ts";
-import type { ExportDirectory } from "./exports.ts";
-import type { ChunkOrigin } from "./intake.ts";
-import type { RequestLog } from "./request-log.ts";
+import type { ByteBudget } from "./io/budget.ts";
+import type { ExportDirectory } from "./exports/exports.ts";
+import type { ChunkOrigin } from "./io/intake.ts";
+import type { RequestLog } from "./requests/request-log.ts";
 import type { ServerLimits } from "./limits.ts";
-import type { SizedBufferPool } from "./buffer-pool.ts";
+import type { SizedBufferPool } from "./io/buffer-pool.ts";
 
 export interface ServerContext {
   readonly environment: Environment;

@@ -15,7 +15,7 @@ import {
   encodeGreeting,
 } from "../protocol.ts";
 import type { Phase, ServerContext } from "./context.ts";
-import type { ChunkOrigin } from "./intake.ts";
+import type { ChunkOrigin } from "./io/intake.ts";
 import { type Agreement, type Denial, Negotiation, type Step } from "./negotiation.ts";
 
 /** What becomes of the connection. */

@@ -1,7 +1,7 @@
 /** What a server lets its clients use. Every limit is a number with a range; nothing grows without one. */
 import { BlockIoError } from "@dmkit/block-io";
 import { DEFAULT_MAX_PAYLOAD, MAX_EXTENTS_PER_CHUNK, MAX_STRING } from "../protocol.ts";
-import { bufferSize } from "./buffer-pool.ts";
+import { bufferSize } from "./io/buffer-pool.ts";
 
 const KiB = 1024;
 const MiB = 1024 * 1024;

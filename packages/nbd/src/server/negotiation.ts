@@ -28,10 +28,10 @@ import {
   encodeOptionReply,
   encodeServerEntry,
 } from "../protocol.ts";
-import type { SelectedContext } from "./block-status.ts";
-import type { Export } from "./export.ts";
-import type { ExportDirectory } from "./exports.ts";
-import { type MetaContext, matchingContexts } from "./meta-contexts.ts";
+import type { SelectedContext } from "./requests/block-status.ts";
+import type { Export } from "./exports/export.ts";
+import type { ExportDirectory } from "./exports/exports.ts";
+import { type MetaContext, matchingContexts } from "./exports/meta-contexts.ts";
 
 /** What client and server agreed on. */
 export interface Agreement {

@@ -7,13 +7,13 @@
  * flight, and so nothing is to be gained by waiting, they leave at once.
  */
 import type { Duplex } from "node:stream";
-import type { Account } from "./budget.ts";
-import type { ChunkOrigin } from "./intake.ts";
+import type { Account } from "./io/budget.ts";
+import type { ChunkOrigin } from "./io/intake.ts";
 import type { Phase, ServerContext } from "./context.ts";
 import type { Agreement } from "./negotiation.ts";
-import { Outbox } from "./outbox.ts";
-import { Receiver } from "./receiver.ts";
-import { type RequestEvents, Requests } from "./requests.ts";
+import { Outbox } from "./io/outbox.ts";
+import { Receiver } from "./requests/receiver.ts";
+import { type RequestEvents, Requests } from "./requests/requests.ts";
 import { StallMeter } from "./stall.ts";
 
 // Bytes; so much is sent at once, so that the client can begin with it while the rest is being read.

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type BlockDevice, type Environment, MemoryDevice, realEnvironment } from "@dmkit/block-io";
 import { afterEach } from "vitest";
-import type { ExportOptions } from "../../src/server/export.ts";
+import type { ExportOptions } from "../../src/server/exports/export.ts";
 import { NbdServer, type NbdServerOptions } from "../../src/server.ts";
 import { RawClient } from "./raw-client.ts";
 

@@ -8,16 +8,16 @@
  * - `inFlight` counts the requests the device has not answered; they outlive their connection.
  */
 import { BlockIoError, type ErrorCode, codeOf, done } from "@dmkit/block-io";
-import { CMD, CMD_FLAG, DATA_CHUNK_OVERHEAD } from "../protocol.ts";
-import type { Account } from "./budget.ts";
-import { type SizedBufferPool, bufferSize } from "./buffer-pool.ts";
+import { CMD, CMD_FLAG, DATA_CHUNK_OVERHEAD } from "../../protocol.ts";
+import type { Account } from "../io/budget.ts";
+import { type SizedBufferPool, bufferSize } from "../io/buffer-pool.ts";
 import { CommandRules, type Refusal } from "./commands.ts";
-import type { ServerContext } from "./context.ts";
-import type { Export } from "./export.ts";
-import { MINIMUM_CHARGE, type ServerLimits, mostCharge, statusCharge } from "./limits.ts";
-import type { Agreement } from "./negotiation.ts";
+import type { ServerContext } from "../context.ts";
+import type { Export } from "../exports/export.ts";
+import { MINIMUM_CHARGE, type ServerLimits, mostCharge, statusCharge } from "../limits.ts";
+import type { Agreement } from "../negotiation.ts";
 import { CACHE_PIECE, Operations } from "./operations.ts";
-import type { Outbox } from "./outbox.ts";
+import type { Outbox } from "../io/outbox.ts";
 import type { RequestSink, Verdict } from "./receiver.ts";
 import { Replies } from "./replies.ts";
 import type { RequestLog } from "./request-log.ts";

@@ -2,9 +2,9 @@
  * What has become of acknowledged mutations: stable, or to be lost with the server, or to be repeated from
  * the journal.
  */
-import { CMD } from "../protocol.ts";
+import { CMD } from "../../protocol.ts";
 import { Journal, type JournalEntry } from "./journal.ts";
-import type { Request } from "./request.ts";
+import type { Request } from "../requests/request.ts";
 import { Unflushed } from "./unflushed.ts";
 
 export interface DurabilityOptions {

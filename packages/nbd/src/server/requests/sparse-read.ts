@@ -12,9 +12,9 @@ import {
   type RequestHeader,
   encodeDataChunkHeader,
   encodeHoleChunk,
-} from "../protocol.ts";
-import type { SizedBufferPool } from "./buffer-pool.ts";
-import { type Slab, slabOf } from "./outbox.ts";
+} from "../../protocol.ts";
+import type { SizedBufferPool } from "../io/buffer-pool.ts";
+import { type Slab, slabOf } from "../io/outbox.ts";
 
 // Bytes; shorter reads are just read.
 const LEAST_READ = 64 * 1024;

@@ -10,7 +10,7 @@
  */
 import { type BlockIoError, RangeLock } from "@dmkit/block-io";
 import { Fifo } from "./fifo.ts";
-import type { Journal } from "./journal.ts";
+import type { Journal } from "../recovery/journal.ts";
 import type { Request } from "./request.ts";
 
 export interface AdmissionOwner {

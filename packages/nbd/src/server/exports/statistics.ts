@@ -1,6 +1,6 @@
 /** What an export did: per kind of request a count, bytes, errors, and how long it took. */
 import { latencyBucket } from "@dmkit/block-io";
-import { CMD } from "../protocol.ts";
+import { CMD } from "../../protocol.ts";
 
 /** Kinds of request that are counted, under the names of the protocol's commands. */
 export const countedOperations = [

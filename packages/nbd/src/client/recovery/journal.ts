@@ -13,7 +13,7 @@
  *
  * Payloads are copied one after the other into slabs, which are used again when all their entries are dropped.
  */
-import type { Request } from "./request.ts";
+import type { Request } from "../requests/request.ts";
 
 /** A mutation to be replayed. */
 export interface JournalEntry {

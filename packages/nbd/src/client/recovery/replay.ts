@@ -8,7 +8,7 @@
  * - overlapping mutations are sent one after the other, so they take effect in the order they had;
  * - no read is sent before the last of them is answered, so no read sees what was older again.
  */
-import { Request } from "./request.ts";
+import { Request } from "../requests/request.ts";
 import { type JournalEntry, payloadOf } from "./journal.ts";
 
 export class Replay {

@@ -1,12 +1,12 @@
 /** What each command does to the device. Requests that come here have been found valid. */
 import { type BlockDevice, BlockIoError, type ByteAccess, type Environment, done } from "@dmkit/block-io";
-import { CMD, CMD_FLAG } from "../protocol.ts";
+import { CMD, CMD_FLAG } from "../../protocol.ts";
 import { statusReply } from "./block-status.ts";
-import type { SizedBufferPool } from "./buffer-pool.ts";
-import type { ServerContext } from "./context.ts";
-import type { ServerLimits } from "./limits.ts";
-import type { Agreement } from "./negotiation.ts";
-import { slabOf } from "./outbox.ts";
+import type { SizedBufferPool } from "../io/buffer-pool.ts";
+import type { ServerContext } from "../context.ts";
+import type { ServerLimits } from "../limits.ts";
+import type { Agreement } from "../negotiation.ts";
+import { slabOf } from "../io/outbox.ts";
 import type { Replies } from "./replies.ts";
 import type { Request } from "./request.ts";
 import { HoleSense, sparseReply } from "./sparse-read.ts";

@@ -8,7 +8,7 @@
  */
 import { type Socket, connect } from "node:net";
 import { BlockIoError, codeOf } from "@dmkit/block-io";
-import type { NbdAddress } from "../uri.ts";
+import type { NbdAddress } from "../../uri.ts";
 
 /** Who is told what happens on a connection. */
 export interface Receiver {

@@ -23,7 +23,7 @@
 import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { SizedBufferPool } from "./buffer-pool.ts";
-import { RECEIVE_BUFFER } from "./limits.ts";
+import { RECEIVE_BUFFER } from "../limits.ts";
 
 /** What a chunk of received bytes is a part of. Whoever keeps a chunk longer than a call holds it. */
 export interface ChunkOrigin {

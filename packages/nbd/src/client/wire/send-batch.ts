@@ -4,8 +4,8 @@
  * Headers, and payloads up to 16 KiB, are copied one after the other into a buffer of the batch; larger
  * payloads go out from where they are. Buffers are used again when the system has taken their bytes.
  */
-import { REQUEST_LENGTH, type RequestHeader, encodeRequest } from "../protocol.ts";
-import type { Request } from "./request.ts";
+import { REQUEST_LENGTH, type RequestHeader, encodeRequest } from "../../protocol.ts";
+import type { Request } from "../requests/request.ts";
 
 const BUFFER = 64 * 1024;
 const COPIED = 16 * 1024;

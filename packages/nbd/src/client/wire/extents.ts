@@ -5,7 +5,7 @@
  * `zero` if all of it reads as zeroes.
  */
 import type { Extent, ExtentKind } from "@dmkit/block-io";
-import { STATE } from "../protocol.ts";
+import { STATE } from "../../protocol.ts";
 
 /** What status flags of `base:allocation` say. Storage that is not allocated need not read as zeroes. */
 export function kindOf(flags: number): ExtentKind {

@@ -6,9 +6,9 @@
  * away.
  */
 import { BlockIoError, type Environment, type Timer, toBlockIoError } from "@dmkit/block-io";
-import type { NbdUri } from "../uri.ts";
+import type { NbdUri } from "../../uri.ts";
 import { Session } from "./session.ts";
-import { type Terms, breachOf } from "./terms.ts";
+import { type Terms, breachOf } from "../terms.ts";
 
 export interface ReconnectorOptions {
   readonly name: string;

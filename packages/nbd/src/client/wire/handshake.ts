@@ -35,7 +35,7 @@ import {
   encodeMetaContextRequest,
   encodeOption,
   protocolError,
-} from "../protocol.ts";
+} from "../../protocol.ts";
 import { HandshakeReader } from "./handshake-reader.ts";
 import type { Transport } from "./transport.ts";
 

@@ -1,8 +1,8 @@
 /** A request in flight. Objects are used again and again, with their callbacks bound once. */
-import type { RequestHeader } from "../protocol.ts";
+import type { RequestHeader } from "../../protocol.ts";
 import type { Refusal } from "./commands.ts";
-import type { ChunkOrigin } from "./intake.ts";
-import type { Slab } from "./outbox.ts";
+import type { ChunkOrigin } from "../io/intake.ts";
+import type { Slab } from "../io/outbox.ts";
 
 /** Who carries a request out and is told how it went. */
 export interface RequestOwner {

@@ -25,9 +25,9 @@ import {
   decodeReplyHeader,
   protocolError,
   replyHeaderLength,
-} from "../protocol.ts";
+} from "../../protocol.ts";
 import { Coverage } from "./coverage.ts";
-import type { Request } from "./request.ts";
+import type { Request } from "../requests/request.ts";
 
 /** The requests a reader may meet answers to. */
 export interface RequestTable {

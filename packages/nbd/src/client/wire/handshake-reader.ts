@@ -5,7 +5,7 @@
  * sends more than that ahead of the questions is hostile or no NBD server.
  */
 import { BlockIoError } from "@dmkit/block-io";
-import { protocolError } from "../protocol.ts";
+import { protocolError } from "../../protocol.ts";
 import type { Receiver } from "./transport.ts";
 
 const MAX_UNREAD = 1024 * 1024;

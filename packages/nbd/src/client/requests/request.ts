@@ -1,7 +1,7 @@
 /** One request as it goes over the wire, from its submission to its answer. */
 import { BlockIoError, type Operation, type RangeGrant } from "@dmkit/block-io";
-import { CMD, CMD_FLAG, codeOfErrno } from "../protocol.ts";
-import type { Coverage } from "./coverage.ts";
+import { CMD, CMD_FLAG, codeOfErrno } from "../../protocol.ts";
+import type { Coverage } from "../wire/coverage.ts";
 
 export class Request {
   /** Name of the device, for messages. */

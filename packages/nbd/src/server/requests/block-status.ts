@@ -5,8 +5,8 @@
  * it is the walk that lets the event loop turn.
  */
 import { type BlockDevice, BlockIoError, type Scheduler } from "@dmkit/block-io";
-import { CMD_FLAG, REPLY_FLAG, type RequestHeader, encodeBlockStatusChunk } from "../protocol.ts";
-import type { MetaContext } from "./meta-contexts.ts";
+import { CMD_FLAG, REPLY_FLAG, type RequestHeader, encodeBlockStatusChunk } from "../../protocol.ts";
+import type { MetaContext } from "../exports/meta-contexts.ts";
 
 // Extents between two turns of the event loop.
 const EXTENTS_PER_TURN = 256;

@@ -11,13 +11,13 @@
  *   that are still being sent, are let go of only by {@link Connection.retire}.
  */
 import { BlockIoError, type Clock, toBlockIoError } from "@dmkit/block-io";
-import { CMD, REQUEST_LENGTH, encodeRequest, protocolError } from "../protocol.ts";
-import type { NbdAddress } from "../uri.ts";
+import { CMD, REQUEST_LENGTH, encodeRequest, protocolError } from "../../protocol.ts";
+import type { NbdAddress } from "../../uri.ts";
 import { Handshake } from "./handshake.ts";
 import { ReplyReader, type RequestTable } from "./reply-reader.ts";
-import type { Request } from "./request.ts";
+import type { Request } from "../requests/request.ts";
 import { SendBatch } from "./send-batch.ts";
-import { type Terms, agree } from "./terms.ts";
+import { type Terms, agree } from "../terms.ts";
 import { type Receiver, Transport } from "./transport.ts";
 
 /** Who is told how requests fare. */

@@ -13,8 +13,8 @@ import {
   encodeErrorChunk,
   encodeSimpleReply,
   errnoOf,
-} from "../protocol.ts";
-import { type Outbox, type Slab, slabOf } from "./outbox.ts";
+} from "../../protocol.ts";
+import { type Outbox, type Slab, slabOf } from "../io/outbox.ts";
 import type { Request } from "./request.ts";
 
 export class Replies {

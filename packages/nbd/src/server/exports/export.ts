@@ -5,7 +5,7 @@
  * exports and connections it has; otherwise a read-modify-write could undo somebody's write.
  */
 import { type BlockDevice, BlockIoError, ByteAccess } from "@dmkit/block-io";
-import { type BlockSizes, FLAG, MAX_STRING, DEFAULT_PREFERRED_BLOCK } from "../protocol.ts";
+import { type BlockSizes, FLAG, MAX_STRING, DEFAULT_PREFERRED_BLOCK } from "../../protocol.ts";
 import { type MetaContext, baseAllocation } from "./meta-contexts.ts";
 import { Statistics } from "./statistics.ts";
 

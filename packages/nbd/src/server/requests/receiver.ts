@@ -14,9 +14,9 @@
  * - a request that has to wait for budget is left where it is: nothing behind it is looked at, and nothing
  *   more is read from the socket.
  */
-import { CMD, REQUEST_LENGTH, decodeRequest } from "../protocol.ts";
-import type { SizedBufferPool } from "./buffer-pool.ts";
-import type { ChunkOrigin } from "./intake.ts";
+import { CMD, REQUEST_LENGTH, decodeRequest } from "../../protocol.ts";
+import type { SizedBufferPool } from "../io/buffer-pool.ts";
+import type { ChunkOrigin } from "../io/intake.ts";
 import type { Request } from "./request.ts";
 
 // Bytes; shorter payloads that straddle chunks get a buffer of just their size.

@@ -1,7 +1,7 @@
 /** What a server tells about single requests, if somebody wants to know. */
 import type { ErrorCode } from "@dmkit/block-io";
 import type { Request } from "./request.ts";
-import { type CountedOperation, operationOf } from "./statistics.ts";
+import { type CountedOperation, operationOf } from "../exports/statistics.ts";
 
 /** A request, at its beginning and again at its end; both have the same `id`. */
 export interface RequestEvent {

@@ -3,7 +3,7 @@
  * first, and an export may bring more (`dmkit:layer`, `dmkit:dirty` …).
  */
 import type { BlockDevice } from "@dmkit/block-io";
-import { BASE_ALLOCATION, STATE } from "../protocol.ts";
+import { BASE_ALLOCATION, STATE } from "../../protocol.ts";
 
 /** A piece of a range and its status flags, whose meaning is the context's. */
 export interface StatusExtent {

@@ -11,11 +11,11 @@
  *   no old copy of a request can take effect after the request was repeated elsewhere.
  */
 import type { BlockIoError, Clock, Environment } from "@dmkit/block-io";
-import { FLAG, protocolError } from "../protocol.ts";
-import type { NbdUri } from "../uri.ts";
-import { Connection, type ConnectionOwner } from "./connection.ts";
-import type { Request } from "./request.ts";
-import { type Terms, breachOf } from "./terms.ts";
+import { FLAG, protocolError } from "../../protocol.ts";
+import type { NbdUri } from "../../uri.ts";
+import { Connection, type ConnectionOwner } from "../wire/connection.ts";
+import type { Request } from "../requests/request.ts";
+import { type Terms, breachOf } from "../terms.ts";
 
 const LEAST_STRIPE = 1024 * 1024;
 const MOST_STRIPES = 65_536;

@@ -1,8 +1,8 @@
 /** Which commands an export takes, and why a request is refused. Decides; does nothing. */
 import type { ErrorCode } from "@dmkit/block-io";
-import { CMD, CMD_FLAG, FLAG, type RequestHeader } from "../protocol.ts";
-import type { Export } from "./export.ts";
-import { operationOf } from "./statistics.ts";
+import { CMD, CMD_FLAG, FLAG, type RequestHeader } from "../../protocol.ts";
+import type { Export } from "../exports/export.ts";
+import { operationOf } from "../exports/statistics.ts";
 
 /** The answer to a request that is not carried out. */
 export interface Refusal {
