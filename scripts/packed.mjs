@@ -1,5 +1,6 @@
 // Packs every package, checks the tarballs (publint, are-the-types-wrong), installs them into an empty
 // project and imports every entry point there.
+import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -25,6 +26,8 @@ async function check() {
     if ((await exec("pnpm", ["--dir", path, "pack", "--out", tarball], { stdio: "ignore" })) !== 0) {
       return fail(`${manifest.name} cannot be packed`);
     }
+    const stray = strayFiles(tarball);
+    if (stray.length > 0) return fail(`${manifest.name} packs what nobody needs: ${stray.join(", ")}`);
     if ((await exec("publint", ["run", tarball, "--strict"])) !== 0) return fail(`${manifest.name}: publint`);
     if ((await exec("attw", [tarball, "--profile", "esm-only", "--quiet"])) !== 0) {
       return fail(`${manifest.name}: attw`);
@@ -60,6 +63,14 @@ async function check() {
   }
   console.log(`${packages.length} packages packed, installed and imported.`);
   return 0;
+}
+
+/** Build records, maps of sources that are not packed, and simulations of packages that do not offer them. */
+function strayFiles(tarball) {
+  const listed = execFileSync("tar", ["-tzf", tarball], { encoding: "utf8" }).trim().split("\n");
+  return listed.filter((file) =>
+    /\.map$|\.tsbuildinfo$|\/dist\/testing\/.*(sim-targets|mutants)\.js$/.test(file),
+  );
 }
 
 function fail(reason) {

@@ -37,7 +37,7 @@ describe("the rules", () => {
     expect(kept).toContain("The rules are kept.");
   });
 
-  it.each([
+  const broken: [string, Readonly<Record<string, string>>, RegExp][] = [
     ["a file in no room", { "src/recovery.ts": "" }, /src\/recovery.ts:1: a target has rooms/],
     ["a room nobody else has", { "src/running/reader.ts": "" }, /running\/reader.ts:1: a target has rooms/],
     [
@@ -90,8 +90,10 @@ describe("the rules", () => {
       { "src/device/d.ts": 'import "@dmkit/zram";' },
       /@dmkit\/cow may not import @dmkit\/zram/,
     ],
-  ] as const)("tell %s", (_what, files, said) => {
-    const told = judge(files as Readonly<Record<string, string>>);
+  ];
+
+  it.each(broken)("tell %s", (_what, files, said) => {
+    const told = judge(files);
     expect(told).toMatch(said);
     expect(told).toContain("1 findings.");
   });
