@@ -8,6 +8,7 @@
  * Only where an identity record vouches for the superblock record (which has no checksum) is anything emptied, and
  * damage of the chain only where nothing at all is found beyond the run that would be the log.
  */
+import { slotOf } from "./format/geometry.ts";
 import type { ScannedLog } from "./scan.ts";
 
 /** Segments to replace by empty ones; both inclusive. */
@@ -33,7 +34,7 @@ function rottenPrefix({ rotten, ids, first, last, record }: ScannedLog): CleanLo
 
 /** What lies before the highest run of segments, if all of it is clean and the run is all there is. */
 function brokenChain(
-  { ids, valid, problems, geometry, record }: ScannedLog,
+  { ids, valid, problems, geometry, record, unreadable, identity }: ScannedLog,
   covered: number,
 ): CleanLoss | undefined {
   const { slots } = geometry;
@@ -44,6 +45,9 @@ function brokenChain(
   while (at > 0 && present[at - 1] === (present[at] as number) - 1) at -= 1;
   const first = present[at] as number;
   if (first > record + 1 || last < Math.max(record, covered)) return undefined;
+  // Nor may more of the log be where nothing can be read.
+  const isClosed = typeof identity === "object" && identity.clean && last >= identity.lastId;
+  if (!isClosed && unreadable.has(slotOf(geometry, last + 1))) return undefined;
   // Every slot that does not say what it is must be one of those that are clean.
   const explained = problems.every(({ slot }) => {
     const id = last - ((((last - 1 - slot) % slots) + slots) % slots);

@@ -90,6 +90,7 @@ export class WriteboostDevice extends GuardedTarget {
   /** What has been set since it was opened. */
   readonly #told: Partial<Tunables> = {};
   #dropping = 0;
+  #droppingInOrder = 0;
   #dropsEnd = 0;
   readonly #space: SpaceWatch;
   #stopped = false;
@@ -119,6 +120,7 @@ export class WriteboostDevice extends GuardedTarget {
       {
         allowed: () => this.#tunables.allow_writeback === 1,
         hurry: () => this.#dropping > 0,
+        past: () => this.#dropping > this.#droppingInOrder,
         batch: () => this.#tunables.nr_max_batched_writeback,
         barriers: () => this.#barriers.asked,
         failure: () => this.failure,
@@ -256,9 +258,12 @@ export class WriteboostDevice extends GuardedTarget {
 
   /**
    * Writes back everything that is dirty now; what was written back stays so. Throws the error of a writeback that
-   * failed, `ESHUTDOWN` if the device is closed, the signal's reason if it is aborted. */
+   * failed, `ESHUTDOWN` if the device is closed, the signal's reason if it is aborted.
+   * @param options `inOrder`: nothing that comes after a segment which cannot be read or is damaged, so that the backing
+   * device stays as it was at some segment. Default: all the others, and then the error.
+   */
   async dropCaches(
-    options: { signal?: AbortSignal; progress?: (progress: DropProgress) => void } = {},
+    options: { signal?: AbortSignal; progress?: (progress: DropProgress) => void; inOrder?: boolean } = {},
   ): Promise<void> {
     if (this.limits.capabilities.readOnly) throw readOnlyError(this.name);
     const log = this.#log;
@@ -266,11 +271,18 @@ export class WriteboostDevice extends GuardedTarget {
     const wake = (): void => log.changed.notify();
     signal?.addEventListener("abort", wake);
     const ends = this.#dropsEnd;
+    const inOrder = options.inOrder === true ? 1 : 0;
     this.#dropping += 1;
+    this.#droppingInOrder += inOrder;
     try {
       log.check();
       log.close();
       const targetId = log.open ? log.opened - 1 : log.opened;
+      const report = (): void =>
+        progress?.({ dirtyBlocks: log.map.dirtyBlocks, lastWritebackId: log.lastWriteback, targetId });
+      report();
+      // Where a segment cannot be read, all that there is to write is looked at once.
+      await log.flushed(targetId);
       const { failures, relogged } = this.#writeback;
       while (log.lastWriteback < targetId) {
         log.check();
@@ -278,7 +290,7 @@ export class WriteboostDevice extends GuardedTarget {
         if (this.failure !== undefined) throw this.failure;
         if (this.#dropsEnd !== ends) throw interrupted(this.name);
         if (this.#writeback.failures !== failures) throw this.#writeback.lastError;
-        progress?.({ dirtyBlocks: log.map.dirtyBlocks, lastWritebackId: log.lastWriteback, targetId });
+        report();
         this.#writeback.kick();
         await log.changed.wait();
       }
@@ -286,6 +298,7 @@ export class WriteboostDevice extends GuardedTarget {
       if (this.#writeback.relogged !== relogged) throw this.#writeback.lastError;
     } finally {
       this.#dropping -= 1;
+      this.#droppingInOrder -= inOrder;
       signal?.removeEventListener("abort", wake);
     }
   }

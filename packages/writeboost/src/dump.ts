@@ -12,14 +12,15 @@ export interface DumpedBlock {
 
 export interface DumpedSegment {
   readonly slot: number;
+  /** 0 where the head cannot be read. */
   readonly id: number;
-  /** `log`: part of the log. `stale`: whole, but outside of it. `bad`: torn or damaged. */
+  /** `log`: part of the log. `stale`: whole, but outside of it. `bad`: torn, damaged, or not to be read. */
   readonly state: "log" | "stale" | "bad";
   readonly clean: boolean;
   readonly blocks: readonly DumpedBlock[];
 }
 
-/** Header facts first, then every slot that claims an id, by slot. Throws `EFORMAT`. */
+/** Header facts first, then every slot that claims an id or cannot be read, by slot. Throws `EFORMAT`. */
 export async function dump(
   cache: BlockDevice,
   backingSize: number,
@@ -35,10 +36,13 @@ export async function dump(
   readonly segments: readonly DumpedSegment[];
 }> {
   const found = await scan(cache, backingSize, options);
-  const { ids, valid, map, first, last, geometry } = found;
+  const { ids, valid, map, first, last, geometry, unreadable } = found;
   const segments: DumpedSegment[] = [];
   for (const [slot, id] of ids.entries()) {
-    if (id === 0) continue;
+    if (id === 0) {
+      if (unreadable.has(slot)) segments.push({ slot, id, state: "bad", clean: false, blocks: [] });
+      continue;
+    }
     const start = slot * map.blocks;
     const length = map.lengths[slot] ?? 0;
     const state = valid[slot] === 0 ? "bad" : id >= first && id <= last ? "log" : "stale";

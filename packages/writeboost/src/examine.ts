@@ -51,6 +51,7 @@ export type ProblemKind =
   | "rot"
   | "torn"
   | "metadata"
+  | "unreadable"
   | "stale"
   | "record"
   | "record-copy"
@@ -268,7 +269,7 @@ function reportPairing(
 
 /** The log as a whole, and checksums inside of it that opening does not look at. */
 function checkLog(found: ScannedLog, blocked: string | undefined, findings: Finding[]): void {
-  const { damage, rotten, ids, geometry, first, last, record } = found;
+  const { damage, rotten, ids, geometry, first, last, record, unreadable } = found;
   const loss = blocked === undefined ? cleanLoss(found) : undefined;
   const fix: Fix | undefined =
     loss === undefined ? undefined : { step: "empty", from: loss.from, to: loss.to };
@@ -293,6 +294,7 @@ function checkLog(found: ScannedLog, blocked: string | undefined, findings: Find
     if (id < first || id > last) continue;
     const dirty = id > record || typeof found.identity !== "object";
     const mends = fix !== undefined && damage === undefined && id <= fix.to;
+    const what = unreadable.has(slot) ? "It cannot be read" : "The checksum does not match";
     findings.push({
       problem: {
         kind: "rot",
@@ -300,8 +302,8 @@ function checkLog(found: ScannedLog, blocked: string | undefined, findings: Find
         role: "cache",
         ...place(geometry, slot, id),
         text: dirty
-          ? "The checksum does not match: data that is not on the backing device is damaged, somewhere in the segment."
-          : "The checksum does not match; everything in the segment is on the backing device.",
+          ? `${what}: data that is not on the backing device is damaged, somewhere in the segment.`
+          : `${what}; everything in the segment is on the backing device.`,
         repair: mends ? "It and all older ones are emptied: reads go to the backing device." : undefined,
         advice: mends
           ? undefined
@@ -319,21 +321,28 @@ function checkSlots(found: ScannedLog, refused: boolean, findings: Finding[]): v
   const waiting = "It is dealt with when nothing worse is wrong.";
   for (const { slot, id, problem } of problems) {
     const torn = problem === "checksum";
+    const lost = problem === "unreadable";
     const mends = fix !== undefined && goes.has(slot);
     findings.push({
       problem: {
-        kind: torn ? "torn" : "metadata",
+        kind: torn ? "torn" : lost ? "unreadable" : "metadata",
         // A write that was torn explains a checksum where recovery looks for one; nothing explains bad metadata.
         severity: torn ? "info" : "warning",
         role: "cache",
         ...place(geometry, slot, id),
-        text: torn ? "The checksum does not match." : `The ${problem} cannot be right.`,
+        text: torn
+          ? "The checksum does not match."
+          : lost
+            ? "The device does not give it."
+            : `The ${problem} cannot be right.`,
         repair: mends ? "The slot is invalidated, as opening would." : undefined,
         advice: mends
           ? undefined
           : refused
             ? waiting
-            : "Nobody believes it; the next segment there replaces it.",
+            : lost
+              ? "Nothing of the log is there. Take another device before the log gets there."
+              : "Nobody believes it; the next segment there replaces it.",
       },
       fix: mends ? fix : undefined,
     });

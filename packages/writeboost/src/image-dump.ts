@@ -56,6 +56,8 @@ export interface ImageDump {
   /** Sector 8; null: zero, or `raw` has it. */
   readonly identity: Identity | null;
   readonly segments: readonly DumpedSlot[];
+  /** Slots whose heads cannot be read: nothing is known of them, and a restore makes them zero. */
+  readonly unreadable?: readonly number[] | undefined;
   /** Everything else in the first MiB and in the heads of slots. */
   readonly raw: readonly DumpedBytes[];
   readonly plog: {
@@ -79,6 +81,7 @@ export async function dumpImage({ cache, backing, plog }: Image, work: OfflineWo
   });
   const raw: DumpedBytes[] = [];
   const superblock = await dumpSuperblock(cache, found, raw);
+  const lost = [...found.unreadable].filter((slot) => found.ids[slot] === 0).sort((a, b) => a - b);
   const segments = await dumpSlots(cache, found, raw, work);
   return {
     format: "writeboost",
@@ -90,6 +93,7 @@ export async function dumpImage({ cache, backing, plog }: Image, work: OfflineWo
     slots: found.geometry.slots,
     ...superblock,
     segments,
+    ...(lost.length === 0 ? {} : { unreadable: lost }),
     raw,
     plog: plog === undefined ? null : await dumpPlog(plog, found, work),
   };
@@ -119,16 +123,19 @@ async function dumpSuperblock(
 
 async function dumpSlots(
   cache: BlockDevice,
-  { geometry, ids, problems, rotten }: ScannedLog,
+  { geometry, ids, problems, rotten, unreadable }: ScannedLog,
   raw: DumpedBytes[],
   { environment, signal, progress }: OfflineWork,
 ): Promise<DumpedSlot[]> {
-  const bad = new Map(problems.map(({ slot, problem }) => [slot, problem]));
+  const bad = new Map(
+    problems.map(({ slot, problem }) => [slot, problem === "unreadable" ? "checksum" : problem]),
+  );
   for (const slot of rotten) bad.set(slot, "checksum");
   const segments: DumpedSlot[] = [];
   const head = Buffer.alloc(BLOCK);
   for (let slot = 0; slot < ids.length; slot += 1) {
     const offset = slotStart(geometry, slot);
+    if (ids[slot] === 0 && unreadable.has(slot)) continue;
     await cache.read(offset, head);
     if (slot % 1024 === 0) {
       signal?.throwIfAborted();

@@ -10,6 +10,7 @@ import { runEnd, runStart, sectorBits } from "./core/sectors.ts";
 import { FULL_SIZE, HIT, ON_BUFFER } from "./core/statistics.ts";
 import { BLOCK, SLOTS_START } from "./format/geometry.ts";
 import { type Parts, sectorsOfBlock } from "./parts.ts";
+import { isOfPlace, unreadable } from "./refusals.ts";
 
 /** A part of a request that has to be read from a device. */
 interface Part {
@@ -121,13 +122,15 @@ export class ReadPath {
   async #readCache(part: Part, offset: number, piece: Buffer): Promise<void> {
     const { log } = this.#parts;
     log.check();
+    const slot = Math.floor((part.from - SLOTS_START) / log.geometry.slotSize);
+    const isOver = (): boolean => log.idOf(slot) !== part.id;
     try {
       await this.#cache.read(part.from, piece);
     } catch (error) {
-      throw log.die(error);
+      if (!isOfPlace(error)) throw log.die(error);
+      if (!isOver()) throw unreadable(error, part.from, piece.length);
     }
-    const slot = Math.floor((part.from - SLOTS_START) / log.geometry.slotSize);
-    if (log.idOf(slot) !== part.id) await this.read(offset + part.at, piece);
+    if (isOver()) await this.read(offset + part.at, piece);
   }
 }
 

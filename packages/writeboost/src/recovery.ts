@@ -37,6 +37,8 @@ import { emptyStart, hasName, plogBytes, plogNameOffset, startName } from "./plo
 import { type ScannedPlog, plogCapacity, scanPlog } from "./plog-scan.ts";
 import { type ScannedLog, type Split, adoptLog, readSuperblock, scan } from "./scan.ts";
 import { inParallel } from "./parallel.ts";
+import { wayOut } from "./unreadable.ts";
+import { isOfPlace } from "./refusals.ts";
 
 export interface Devices {
   readonly backing: BlockDevice;
@@ -98,7 +100,7 @@ export async function recover(
       code: "EFORMAT",
       device: cache.name,
       op: "open",
-      hint: "Check the cache device offline; nothing has been written.",
+      hint: `Check the cache device offline; nothing has been written.${wayOut(found)}`,
     });
   }
   if (plog !== undefined && found.dialect === "v2") {
@@ -197,10 +199,27 @@ async function scanOwn(
 }
 
 /** Slots that claim to be segments and are not part of the log must never be believed again. */
-async function invalidate(cache: BlockDevice, { stale, geometry }: ScannedLog): Promise<void> {
+async function invalidate(cache: BlockDevice, found: ScannedLog): Promise<void> {
+  const { stale, geometry } = found;
   if (stale.length === 0) return;
   const zero = Buffer.alloc(BLOCK);
-  await inParallel(stale, 32, (slot) => cache.write(slotStart(geometry, slot), zero));
+  await inParallel(stale, 32, async (slot) => {
+    const offset = slotStart(geometry, slot);
+    try {
+      await cache.write(offset, zero);
+    } catch (error) {
+      if (!found.unreadable.has(slot) || !isOfPlace(error)) throw error;
+      throw new BlockIoError(`slot ${slot} can neither be read nor emptied, and may hold an old segment`, {
+        code: "EIO",
+        device: cache.name,
+        op: "open",
+        offset,
+        length: BLOCK,
+        cause: error,
+        hint: `Nothing of the log is lost: copy the cache device to one that is whole, with zeroes in place of what cannot be read.${wayOut(found)}`,
+      });
+    }
+  });
   await cache.flush();
 }
 

@@ -1,4 +1,4 @@
-/** What a running cache answers to what it does not do. */
+/** Errors of several parts: what a running cache does not do, and what its devices do not give. */
 import { BlockIoError } from "@dmkit/block-io";
 
 export function interrupted(device: string): BlockIoError {
@@ -16,5 +16,23 @@ export function readOnlyError(device: string): BlockIoError {
     device,
     op: "message",
     hint: "Open it for writing, or write back what is dirty offline (replay).",
+  });
+}
+
+/** Whether an error may be about the place that was read or written, rather than about the device. */
+export function isOfPlace(error: unknown): error is BlockIoError {
+  return error instanceof BlockIoError && error.code === "EIO";
+}
+
+/** The error of one read of the log, at `offset` of the cache device: all else may be right, and goes on. */
+export function unreadable(error: BlockIoError, offset: number, length: number): BlockIoError {
+  return new BlockIoError(`a block in the log cannot be read: ${error.message}`, {
+    code: "EIO",
+    device: error.device,
+    op: "read",
+    offset,
+    length,
+    cause: error,
+    hint: "Everything else goes on. Writing the whole block anew, or discarding it, supersedes it; then replace the device.",
   });
 }

@@ -23,6 +23,7 @@ import { emptySegment } from "./format/segment.ts";
 import { HEADER_START, RECORD_START, encodeHeader, encodeRecord } from "./format/superblock.ts";
 import { completion } from "./plog-complete.ts";
 import { rebuild, recoverySteps } from "./recovery.ts";
+import { isOfPlace } from "./refusals.ts";
 import type { ScannedLog } from "./scan.ts";
 
 export interface RepairSummary {
@@ -97,7 +98,11 @@ async function emptySegments(cache: BlockDevice, found: ScannedLog, from: number
   const head = Buffer.alloc(BLOCK);
   for (let id = from; id <= to; id += 1) {
     const start = slotStart(geometry, slotOf(geometry, id));
-    await cache.read(start, head);
+    await cache.read(start, head).catch((error: unknown) => {
+      // What is put in its place need not have the metablocks.
+      if (!isOfPlace(error)) throw error;
+      head.fill(0);
+    });
     emptySegment(dialect, head, id);
     await cache.write(start, head, { fua: true });
   }

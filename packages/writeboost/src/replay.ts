@@ -58,6 +58,7 @@ async function replayAll(
   );
   try {
     await device.dropCaches({
+      inOrder: true,
       ...(signal === undefined ? {} : { signal }),
       progress: ({ lastWritebackId, targetId }) => progress?.(lastWritebackId, targetId),
     });
@@ -104,7 +105,8 @@ function lastGood(found: ScannedLog): number | undefined {
   const closed = typeof identity === "object" && identity.clean;
   if (closed && first > Math.max(record, identity.lastId - ids.length) + 1) return undefined;
   const good = Math.min(last, ...bad.map((id) => id - 1));
-  return good > lastWriteback ? good : undefined;
+  // Written back need not be enough: blocks of which there are newer copies are left out.
+  return good > 0 && good >= lastWriteback ? good : undefined;
 }
 
 /**

@@ -30,6 +30,7 @@ import {
 import { IDENTITY_START, type Identity, decodeIdentity } from "./format/identity.ts";
 import { HEADER_START, RECORD_START, decodeHeader, decodeRecord } from "./format/superblock.ts";
 import { type SlotProblem, SlotScanner } from "./slot-scanner.ts";
+import { withUnreadable } from "./unreadable.ts";
 import { type ReadRing, formatShown, requireDialect, requireOrder } from "./stored-format.ts";
 
 export type { SlotProblem } from "./slot-scanner.ts";
@@ -68,7 +69,9 @@ export interface ScannedLog extends Log {
   /** By slot: whether the segment is whole, as far as that had to be found out. */
   readonly valid: Uint8Array;
   readonly problems: readonly SlotProblem[];
-  /** Of a thorough scan: slots in which only a checksum that opening does not look at is wrong. */
+  /** Slots of which the device does not give the head, or not all of the data, as far as that was wanted. */
+  readonly unreadable: ReadonlySet<number>;
+  /** Of a thorough scan: slots in which only a checksum that opening does not look at is wrong, or cannot be read. */
   readonly rotten: readonly number[];
   /** Keys and bits of all slots are loaded; nothing has been adopted. */
   readonly map: BlockMap;
@@ -152,9 +155,10 @@ export async function scan(
   await scanner.verify(Math.max(record, covered));
   const { ids, valid, map, problems } = scanner;
   const chain = logRules.find({ ids, valid, tail: geometry.tail, record, covered });
-  const log = asClosed(isKnown ? chain : await withoutStray(chain, scanner), record, ids.length, identity);
+  const closed = asClosed(isKnown ? chain : await withoutStray(chain, scanner), record, ids.length, identity);
+  const log = withUnreadable(closed, scanner, geometry, record, identity);
   const rotten = thorough ? await scanner.verifyRest() : [];
-  const { checksummed } = scanner;
+  const { checksummed, unreadable } = scanner;
   return {
     ...log,
     geometry,
@@ -167,6 +171,7 @@ export async function scan(
     ids,
     valid,
     problems,
+    unreadable,
     rotten,
     map,
     checksummed,

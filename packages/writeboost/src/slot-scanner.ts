@@ -18,12 +18,13 @@ import {
 } from "./format/segment.ts";
 import { sectorsOfBlock } from "./parts.ts";
 import { inParallel } from "./parallel.ts";
+import { isOfPlace } from "./refusals.ts";
 
 /** What is known of a slot that is not simply intact or unused. */
 export interface SlotProblem {
   readonly slot: number;
   readonly id: number;
-  readonly problem: MetadataProblem | "checksum";
+  readonly problem: MetadataProblem | "checksum" | "unreadable";
 }
 
 export interface ScanWork {
@@ -49,6 +50,8 @@ export class SlotScanner {
   readonly problems: SlotProblem[] = [];
   /** By slot: ids that cannot be where they are, of heads that could be right otherwise; they do not count. */
   readonly misplaced: Map<number, number> = new Map();
+  /** Slots of which the device does not give the head, or not all of the data, as far as that was wanted. */
+  readonly unreadable: Set<number> = new Set();
   /** Segments whose whole contents were read and checksummed. */
   checksummed = 0;
   #sinceTurn = 0;
@@ -89,9 +92,12 @@ export class SlotScanner {
         const heads = buffer.subarray(0, (count - 1) * slotSize + BLOCK);
         const reading = this.#cache.read(slotStart(this.#geometry, first), heads);
         // Most are there already, and a trip through the microtask queue costs more than a head.
-        if (reading !== done) await reading;
-        for (let index = 0; index < count; index += 1)
+        if (reading !== done)
+          await reading.catch((error: unknown) => this.#readOneByOne(first, heads, error));
+        for (let index = 0; index < count; index += 1) {
+          if (this.unreadable.has(first + index)) continue;
           this.#load(first + index, heads.subarray(index * slotSize, index * slotSize + BLOCK));
+        }
         read += count;
         if (read % TURN < together || read === slots) this.#report(read, 0, 0);
       }
@@ -102,6 +108,19 @@ export class SlotScanner {
         throw error;
       });
     });
+  }
+
+  /** What can be read of heads that could not be read together. Throws what is no matter of the place. */
+  async #readOneByOne(first: number, heads: Buffer, error: unknown): Promise<void> {
+    const { slotSize } = this.#geometry;
+    if (!isOfPlace(error)) throw error;
+    for (let at = 0; at < heads.length; at += slotSize) {
+      const slot = first + at / slotSize;
+      const start = slotStart(this.#geometry, slot);
+      if (await readable(this.#cache.read(start, heads.subarray(at, at + BLOCK)))) continue;
+      this.unreadable.add(slot);
+      this.problems.push({ slot, id: Number.NaN, problem: "unreadable" });
+    }
   }
 
   #load(slot: number, head: Buffer): void {
@@ -147,7 +166,8 @@ export class SlotScanner {
     const buffer = Buffer.allocUnsafeSlow(this.#geometry.slotSize);
     for (const slot of candidates) {
       await this.#turn(16);
-      const dialect = dialectOf(await this.#read(slot, buffer));
+      const segment = await this.#read(slot, buffer);
+      const dialect = segment && dialectOf(segment);
       if (dialect !== undefined) return dialect;
     }
     return undefined;
@@ -155,11 +175,12 @@ export class SlotScanner {
 
   /** Whether the segment of which `head` is in a slot is whole, wherever its id says that it should be. */
   async isWholeAt(slot: number): Promise<boolean> {
+    const start = slotStart(this.#geometry, slot);
     const buffer = Buffer.allocUnsafeSlow(this.#geometry.slotSize);
     const head = buffer.subarray(0, BLOCK);
-    await this.#cache.read(slotStart(this.#geometry, slot), head);
+    await this.#cache.read(start, head);
     const segment = buffer.subarray(0, segmentSize(decodeSegmentHeader(head).length));
-    await this.#cache.read(slotStart(this.#geometry, slot), segment);
+    if (!(await readable(this.#cache.read(start, segment)))) return false;
     return isWhole(segment);
   }
 
@@ -172,7 +193,8 @@ export class SlotScanner {
     );
     for (const slot of await this.#compare(doubtful)) {
       this.valid[slot] = 0;
-      this.problems.push({ slot, id: this.ids[slot] as number, problem: "checksum" });
+      const problem = this.unreadable.has(slot) ? "unreadable" : "checksum";
+      this.problems.push({ slot, id: this.ids[slot] as number, problem });
     }
     this.problems.sort((a, b) => a.slot - b.slot);
   }
@@ -192,7 +214,7 @@ export class SlotScanner {
     return slots;
   }
 
-  /** Returns the slots, in order, whose checksums are wrong. */
+  /** Returns the slots, in order, whose checksums are wrong, or not known because the segment cannot be read. */
   async #compare(slots: readonly number[], report: (done: number) => void = () => {}): Promise<number[]> {
     const wrong: number[] = [];
     // One for each of those that read at the same time.
@@ -202,7 +224,9 @@ export class SlotScanner {
       await this.#turn(16);
       this.#compared[slot] = 1;
       const buffer = idle.pop() ?? Buffer.allocUnsafeSlow(this.#geometry.slotSize);
-      if (!isWhole(await this.#read(slot, buffer))) wrong.push(slot);
+      const segment = await this.#read(slot, buffer);
+      if (segment === undefined) this.unreadable.add(slot);
+      if (segment === undefined || !isWhole(segment)) wrong.push(slot);
       idle.push(buffer);
       count += 1;
       if (count % 64 === 0 || count === slots.length) report(count);
@@ -230,9 +254,21 @@ export class SlotScanner {
       progress?.(heads + (toCompare === 0 ? 0 : Math.round((16 * slots * compared) / toCompare)), 17 * slots);
   }
 
-  async #read(slot: number, buffer: Buffer): Promise<Buffer> {
+  /** Undefined where the device does not give all of the segment. */
+  async #read(slot: number, buffer: Buffer): Promise<Buffer | undefined> {
     const segment = buffer.subarray(0, segmentSize(this.map.lengths[slot] as number));
-    await this.#cache.read(slotStart(this.#geometry, slot), segment);
-    return segment;
+    const reading = this.#cache.read(slotStart(this.#geometry, slot), segment);
+    return (await readable(reading)) ? segment : undefined;
+  }
+}
+
+/** Whether the device gives what is being read. Throws what is no matter of the place. */
+async function readable(reading: Promise<void>): Promise<boolean> {
+  try {
+    await reading;
+    return true;
+  } catch (error) {
+    if (isOfPlace(error)) return false;
+    throw error;
   }
 }

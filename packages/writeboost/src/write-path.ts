@@ -14,6 +14,7 @@ import { FULL_SIZE, HIT, ON_BUFFER, WRITE } from "./core/statistics.ts";
 import { BLOCK } from "./format/geometry.ts";
 import { dataStart } from "./format/segment.ts";
 import { type Parts, sectorsOfBlock } from "./parts.ts";
+import { isOfPlace, unreadable } from "./refusals.ts";
 import type { Writeback } from "./writeback.ts";
 
 /** What was read of an old copy, for a merge. */
@@ -225,11 +226,16 @@ export class WritePath {
     if (index < 0 || log.inRam(index) !== undefined) return undefined;
     const id = log.idOfBlock(index);
     const data = Buffer.allocUnsafe(BLOCK);
+    const offset = log.dataOffset(index);
     try {
-      await log.cache.read(log.dataOffset(index), data);
+      await log.cache.read(offset, data);
     } catch (error) {
       if (error instanceof BlockIoError && error.code === "ESHUTDOWN") throw error;
-      throw log.die(error);
+      if (!isOfPlace(error)) throw log.die(error);
+      // What has been superseded meanwhile is not needed.
+      if (log.map.find(block) === index && log.idOfBlock(index) === id)
+        throw unreadable(error, offset, BLOCK);
+      return undefined;
     }
     return { index, id, data };
   }

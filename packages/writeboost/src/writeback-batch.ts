@@ -17,6 +17,7 @@ import { runEnd, runStart } from "./core/sectors.ts";
 import { BLOCK, slotOf, slotStart } from "./format/geometry.ts";
 import { dataStart, decodeSegmentHeader, isWhole, segmentSize } from "./format/segment.ts";
 import { inParallel } from "./parallel.ts";
+import { isOfPlace } from "./refusals.ts";
 import type { SegmentLog } from "./segment-log.ts";
 
 // Bytes of segments in RAM at once, and writes in flight to the backing device.
@@ -41,6 +42,8 @@ export interface BatchResult {
   readonly error: BlockIoError | undefined;
   /** Whether the backing device has had all of a copy before it was written, and has it still. */
   readonly isBelow: (entry: Entry) => Promise<boolean>;
+  /** Why segments that hold something are damaged or cannot be read, by id: nothing of them was written. */
+  readonly broken: ReadonlyMap<number, BlockIoError>;
   /** Blocks that were written. */
   readonly blocks: ReadonlyMap<number, unknown>;
   readonly release: () => void;
@@ -69,18 +72,23 @@ export class BatchCopier {
 
   /**
    * Writes what the backing device lacks of these segments; not flushed. Throws what concerns more than single
-   * blocks: no space, no device, nothing at all that can be written, a segment that is damaged.
+   * blocks: no space, no device, nothing at all that can be written.
+   * @param past whether also of those that come after one which is damaged or cannot be read.
    */
-  async copy(ids: readonly number[], durable: number): Promise<BatchResult> {
-    const entries: Entry[] = [];
+  async copy(ids: readonly number[], durable: number, past: boolean): Promise<BatchResult> {
+    const collected: Entry[] = [];
+    const broken = new Map<number, BlockIoError>();
     const buffers: Buffer[] = [];
     const release = (): void => {
       for (const buffer of buffers.splice(0)) this.#segments.release(buffer);
     };
     try {
       await inParallel(ids, READ_DEPTH, async (id) => {
-        await this.#collect(id, durable, entries, buffers);
+        const error = await this.#collect(id, durable, collected, buffers);
+        if (error !== undefined) broken.set(id, error);
       });
+      const end = past ? Number.POSITIVE_INFINITY : Math.min(...broken.keys());
+      const entries = collected.filter(({ id }) => id < end);
       const below = await this.#present(entries);
       const failed: PlannedWrite[] = [];
       const plan = writebackRules.plan(entries);
@@ -95,6 +103,7 @@ export class BatchCopier {
       const result = await this.#oneByOne(entries, failed, failed.length < plan.length);
       return {
         ...result,
+        broken,
         isBelow: async (entry) => below.has(entry) && (await this.#isPresent(entry)),
         release,
       };
@@ -142,7 +151,7 @@ export class BatchCopier {
     entries: readonly Entry[],
     failed: readonly PlannedWrite[],
     some: boolean,
-  ): Promise<Omit<BatchResult, "isBelow" | "release">> {
+  ): Promise<Omit<BatchResult, "broken" | "isBelow" | "release">> {
     const copies = new Map<number, Entry[]>();
     for (const entry of entries) {
       const known = copies.get(entry.block);
@@ -172,8 +181,16 @@ export class BatchCopier {
     return { wrote, refused, error: first, blocks: copies };
   }
 
-  /** What has to be written of segment `id`. The segment is read, into one of `buffers`, only if there is anything. */
-  async #collect(id: number, durable: number, entries: Entry[], buffers: Buffer[]): Promise<void> {
+  /**
+   * What has to be written of segment `id`. The segment is read, into one of `buffers`, only if there is anything.
+   * Returns why it cannot be used, if so.
+   */
+  async #collect(
+    id: number,
+    durable: number,
+    entries: Entry[],
+    buffers: Buffer[],
+  ): Promise<BlockIoError | undefined> {
     const { map, geometry, cache } = this.#log;
     const slot = slotOf(geometry, id);
     const length = map.lengths[slot] as number;
@@ -183,27 +200,36 @@ export class BatchCopier {
       bits[at] = this.unsafe(slot * map.blocks + at, durable);
       some ||= bits[at] !== 0;
     }
-    if (!some) return;
+    if (!some) return undefined;
     const whole = await this.#segments.acquire();
     buffers.push(whole);
     const buffer = whole.subarray(0, segmentSize(length));
-    await cache.read(slotStart(geometry, slot), buffer);
-    if (decodeSegmentHeader(buffer).id !== id || !isWhole(buffer)) {
-      throw new BlockIoError(`segment ${id} is damaged on the cache device`, {
+    const offset = slotStart(geometry, slot);
+    const broken = (reason: string, cause?: BlockIoError): BlockIoError =>
+      new BlockIoError(`segment ${id} ${reason}`, {
         code: "EIO",
         device: cache.name,
         op: "read",
-        offset: slotStart(geometry, slot),
+        offset,
         length: buffer.length,
-        hint: "Nothing of it is written back. Check the cache device offline.",
+        cause,
+        hint: "Nothing of it is written back. Check the cache device offline; writing its blocks anew supersedes it.",
       });
+    try {
+      await cache.read(offset, buffer);
+    } catch (error) {
+      if (isOfPlace(error)) return broken("cannot be read from the cache device", error);
+      throw error;
     }
+    if (decodeSegmentHeader(buffer).id !== id || !isWhole(buffer))
+      return broken("is damaged on the cache device");
     for (let at = 0; at < length; at += 1) {
       if (bits[at] === 0) continue;
       const index = slot * map.blocks + at;
       const data = buffer.subarray(dataStart(at), dataStart(at) + BLOCK);
       entries.push({ block: map.keys[index] as number, id, index, bits: bits[at] as number, data });
     }
+    return undefined;
   }
 
   /** The sectors of a cache block that neither the backing device nor a durable newer copy has. */
@@ -231,9 +257,4 @@ export class BatchCopier {
       this.#joined.release(joined);
     }
   }
-}
-
-/** Whether an error may be about the place that was written to, rather than about the device. */
-function isOfPlace(error: unknown): error is BlockIoError {
-  return error instanceof BlockIoError && error.code === "EIO";
 }

@@ -6,11 +6,13 @@
  * - only segments that are durable on the cache device are written back, in id order, without gaps;
  * - segments count as clean only after a flush of the backing device that followed all their writes, and when what
  *   the backing device does not take of them is durable in a newer segment (bad-blocks.ts);
+ * - a segment that is damaged or cannot be read stays, and with it all later ones in the log. Where that is asked for,
+ *   what later ones hold is written all the same, and their blocks are clean; the error follows when there is no more;
  * - after any other error nothing counts: the whole batch is written again.
  */
 import {
   type BlockDevice,
-  type BlockIoError,
+  BlockIoError,
   type Environment,
   type Timer,
   toBlockIoError,
@@ -38,6 +40,8 @@ export interface WritebackPolicy {
   readonly allowed: () => boolean;
   /** Whether it should go on until nothing is left. */
   readonly hurry: () => boolean;
+  /** Whether later segments are written back although one before them cannot be read: views of the past lose by it. */
+  readonly past: () => boolean;
   /** Segments in a batch. */
   readonly batch: () => number;
   /** How many barriers clients have asked for, ever. */
@@ -77,6 +81,9 @@ export class Writeback {
   /** How often the batch has been doubled, to find something that can be written. */
   #doubled = 0;
   #stopped = false;
+  /** Segments that cannot be read, and how far others have been written past them. */
+  readonly #broken: Map<number, BlockIoError> = new Map();
+  #past = 0;
   /** Attempts that failed, and why the last one did. */
   failures = 0;
   #lastError: BlockIoError | undefined;
@@ -229,6 +236,8 @@ export class Writeback {
 
   #failed(error: BlockIoError): void {
     this.failures += 1;
+    this.#broken.clear();
+    this.#past = 0;
     this.#fruitless = 0;
     this.#doubled = Math.min(10, this.#doubled + 1);
     this.#lastError = error;
@@ -247,21 +256,28 @@ export class Writeback {
     // Also makes newer copies durable, so that older ones of the batch can be left out.
     if (log.durable < log.lastFlushed) await log.flushCache();
     const { durable } = log;
-    const first = log.lastWriteback + 1;
-    const last = Math.min(durable, log.lastWriteback + this.#batchNow());
+    const first = Math.max(log.lastWriteback, this.#past) + 1;
+    const last = Math.min(durable, first - 1 + this.#batchNow());
+    const past = this.#policy.past();
+    if (this.#broken.size > 0 && (last < first || !past)) throw this.#brokenError();
     if (last < first) return;
     const ids = Array.from({ length: last - first + 1 }, (_, index) => first + index);
-    const result = await this.#batches.copy(ids, durable);
+    const result = await this.#batches.copy(ids, durable, past);
+    for (const [id, error] of result.broken) this.#broken.set(id, error);
     try {
       // Even if nothing was written: what a former life wrote may not be durable.
       if (result.wrote) await this.flush();
       this.#checkFailure();
       this.#bad.wrote(result.blocks);
-      if (result.refused.length > 0) await this.#bad.keep(result, (id) => this.#release(id));
+      if (result.refused.length > 0) await this.#bad.keep(result, (id) => this.#release(id, past));
     } finally {
       result.release();
     }
-    this.#release(last);
+    this.#release(last, past);
+    if (this.#broken.size > 0) {
+      if (!past) throw this.#brokenError();
+      this.#past = last;
+    }
     this.#lingered = false;
     this.#yields = 0;
     this.#told = undefined;
@@ -273,7 +289,7 @@ export class Writeback {
       this.#fruitless = 0;
       this.#doubled = 0;
     }
-    if (this.#wanted <= last) this.#wanted = 0;
+    if (this.#wanted <= log.lastWriteback) this.#wanted = 0;
     if (this.#fruitless >= MOST_FRUITLESS) throw result.error;
     log.onProgress();
   }
@@ -284,13 +300,33 @@ export class Writeback {
     return Math.min(largestBatch(this.#log), Math.max(2, this.batch) * 2 ** this.#doubled);
   }
 
-  /** Segments up to `id` are safe without the log. */
-  #release(id: number): void {
+  /** Segments up to `id` are safe without the log, but for those that cannot be read. */
+  #release(id: number, past: boolean): void {
     const { map, geometry, lastWriteback } = this.#log;
-    if (id <= lastWriteback) return;
-    for (let one = lastWriteback + 1; one <= id; one += 1) map.clean(slotOf(geometry, one));
-    this.#log.lastWriteback = id;
+    const safe = Math.min(id, ...[...this.#broken.keys()].map((broken) => broken - 1));
+    const end = past ? id : safe;
+    for (let one = Math.max(lastWriteback, this.#past) + 1; one <= end; one += 1)
+      if (!this.#broken.has(one)) map.clean(slotOf(geometry, one));
+    if (safe <= lastWriteback) return;
+    this.#log.lastWriteback = safe;
     this.#log.changed.notify();
+  }
+
+  #brokenError(): BlockIoError {
+    const ids = [...this.#broken.keys()].sort((a, b) => a - b);
+    const first = this.#broken.get(ids[0] as number) as BlockIoError;
+    if (ids.length === 1) return first;
+    const { code, device, op, offset, length, hint } = first;
+    const rest = ids.slice(1, 20).join(", ");
+    return new BlockIoError(`${first.reason}; nor can ${rest}${ids.length > 20 ? " …" : ""}`, {
+      code,
+      device,
+      op,
+      offset,
+      length,
+      cause: first,
+      hint,
+    });
   }
 
   #checkFailure(): void {

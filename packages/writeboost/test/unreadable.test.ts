@@ -1,0 +1,181 @@
+/** A cache device that does not give some of its sectors: what needs them fails and is named, everything else goes on. */
+import { type BlockIoError, realEnvironment } from "@dmkit/block-io";
+import { describe, expect, it } from "vitest";
+import { check, dump, openAt, repair, replay, segmentMap, writeboostImages } from "../src/index.ts";
+import { BLOCK, MIB, Rig, filled } from "./support/rig.ts";
+
+const SLOTS = 12;
+const SLOT = 512 * 2 ** 4;
+const HEAD = 0;
+const DATA = BLOCK;
+const work = { environment: realEnvironment };
+
+/**
+ * Of the cache device, the blocks at these offsets cannot be read. Writing one mends it, as it does on disks, or fails as
+ * well.
+ */
+function spoil({ cache }: Rig, offsets: readonly number[], alsoWrites = false): void {
+  let bad = offsets;
+  cache.refuse = ({ op, offset, length }) => {
+    const touched = (at: number): boolean => offset < at + BLOCK && at < offset + length;
+    if (op === "write" && !alsoWrites) bad = bad.filter((at) => !touched(at));
+    return (op === "read" || op === "write") && bad.some(touched);
+  };
+}
+
+const at = (id: number, part: number): number => MIB + ((id - 1) % SLOTS) * SLOT + part;
+
+/** Segments `1` … `count`, each with the block of its number; then the power fails, or it is closed. */
+async function used(count: number, closed: boolean): Promise<Rig> {
+  const rig = new Rig({ order: 4, slots: SLOTS });
+  const device = await rig.open();
+  for (let id = 1; id <= count; id += 1) await rig.segment(id, 0x10 + id);
+  if (closed) await device.close();
+  await rig.crash();
+  return rig;
+}
+
+async function failing(doing: Promise<unknown>): Promise<BlockIoError> {
+  return doing.then(
+    () => expect.fail("did not fail"),
+    (error: unknown) => error as BlockIoError,
+  );
+}
+
+const below = (rig: Rig, block: number): number => rig.backing.visible.readUInt8(block * BLOCK);
+
+describe("the head of a slot that was never used", () => {
+  it.each([
+    ["after a crash", false],
+    ["closed in order", true],
+  ])("stops nothing, %s", async (_name, closed) => {
+    const rig = await used(3, closed);
+    spoil(rig, [at(11, HEAD)], true);
+    const image = { cache: rig.cache, backing: rig.backing };
+    expect(segmentMap(await dump(rig.cache, rig.backing.size))).toBe("###.......!.");
+    expect(await writeboostImages.dump?.(image, work)).toMatchObject({ unreadable: [10] });
+    const { problems } = await check(rig.cache, rig.backing);
+    expect(problems.map(({ kind, offset }) => [kind, offset])).toEqual([["unreadable", at(11, HEAD)]]);
+    expect((await repair(image, work)).left).toHaveLength(1);
+    const view = await openAt(image, 2);
+    await view.close();
+    await rig.open();
+    for (const block of [1, 2, 3]) expect(await rig.read(block)).toEqual(filled(0x10 + block));
+    await rig.device.close();
+    await rig.crash();
+    spoil(rig, [at(11, HEAD)], true);
+    expect(await replay(rig.cache, rig.backing)).toBe(3);
+    expect([1, 2, 3].map((block) => below(rig, block))).toEqual([0x11, 0x12, 0x13]);
+  });
+});
+
+describe("what may have been flushed", () => {
+  it.each<[string, number, number, number]>([
+    // Segment 4 is there, but nobody can know.
+    ["the head of the last segment", 4, at(4, HEAD), 3],
+    ["the data of the last segment", 4, at(4, DATA), 3],
+    ["the head of one in the middle", 6, at(3, HEAD), 2],
+    ["the slot that comes next", 4, at(5, HEAD), 4],
+  ])("%s: opening is refused, and what came before can be had", async (_name, count, offset, good) => {
+    const rig = await used(count, false);
+    spoil(rig, [offset]);
+    const before = Buffer.from(rig.cache.visible);
+    const slot = offset - ((offset - MIB) % SLOT);
+    const error = await failing(rig.open());
+    expect(error.code).toBe("EFORMAT");
+    expect(error.message).toContain(`at byte ${slot} cannot be read`);
+    expect(error.hint).toContain(`replay --until ${good}`);
+    expect((await failing(replay(rig.cache, rig.backing))).hint).toContain(`--until ${good}`);
+    const image = { cache: rig.cache, backing: rig.backing };
+    const kinds = (await check(rig.cache, rig.backing)).problems.map(({ kind }) => kind);
+    expect(kinds).toContain("damage");
+    expect(kinds).toContain("unreadable");
+    await writeboostImages.dump?.(image, work);
+    await repair(image, work);
+    expect(rig.cache.visible.equals(before)).toBe(true);
+    const view = await openAt(image, good);
+    await view.close();
+    expect(await replay(rig.cache, rig.backing, { until: good })).toBe(good);
+    for (let block = 1; block <= count; block += 1)
+      expect(below(rig, block)).toBe(block <= good ? 0x10 + block : 0);
+  });
+
+  it("a slot outside of the log that can hold an old segment is emptied, or opening is refused", async () => {
+    const rig = await used(4, false);
+    // Within what a crash may have left behind the end.
+    spoil(rig, [at(7, HEAD)], true);
+    const error = await failing(rig.open());
+    expect(error.message).toContain("can neither be read nor emptied");
+    spoil(rig, [at(7, HEAD)]);
+    await rig.open();
+    expect(await rig.read(4)).toEqual(filled(0x14));
+  });
+
+  it("nothing is, where all was written back", async () => {
+    const rig = await used(3, false);
+    await rig.open();
+    await rig.device.dropCaches();
+    await rig.device.close();
+    await rig.crash();
+    spoil(rig, [at(2, HEAD)]);
+    const image = { cache: rig.cache, backing: rig.backing };
+    await repair(image, work);
+    await rig.open();
+    for (const block of [1, 2, 3]) expect(await rig.read(block)).toEqual(filled(0x10 + block));
+  });
+});
+
+describe("data of a segment, while the device runs", () => {
+  async function running(...ids: readonly number[]): Promise<Rig> {
+    const rig = await used(6, true);
+    await rig.open();
+    spoil(
+      rig,
+      ids.map((id) => at(id, DATA)),
+    );
+    return rig;
+  }
+
+  it("fails the reads and merges that need it, and no others", async () => {
+    const rig = await running(1);
+    const error = await failing(rig.read(1));
+    expect(error).toMatchObject({ code: "EIO", offset: at(1, DATA) });
+    expect((await failing(rig.writeSectors(1, 2, 1, 0x77))).code).toBe("EIO");
+    expect(rig.device.statusData.trouble.dead).toBe(0);
+    expect(await rig.read(2)).toEqual(filled(0x12));
+    await rig.segment(9, 0x99);
+    expect(await rig.read(9)).toEqual(filled(0x99));
+  });
+
+  it("drop_caches writes back all the others, names it, and is done when it is written anew", async () => {
+    const rig = await running(1, 4);
+    rig.device.tune({ nr_max_batched_writeback: 2 });
+    const error = await failing(rig.device.dropCaches());
+    expect(error.message).toContain("segment 1 cannot be read");
+    expect(error.message).toContain("nor can 4");
+    expect(error.offset).toBe(at(1, HEAD));
+    expect([1, 2, 3, 4, 5, 6].map((block) => below(rig, block))).toEqual([0, 0x12, 0x13, 0, 0x15, 0x16]);
+    expect(rig.device.statusData).toMatchObject({ lastWritebackId: 0, dirtyBlocks: 2 });
+    await rig.segment(1, 0x21);
+    await rig.segment(4, 0x24);
+    await rig.device.dropCaches();
+    expect(rig.device.statusData).toMatchObject({ lastWritebackId: 8, dirtyBlocks: 0 });
+    expect([1, 4].map((block) => below(rig, block))).toEqual([0x21, 0x24]);
+    await rig.reopen();
+    for (const [block, byte] of [0, 0x21, 0x12, 0x13, 0x24, 0x15, 0x16].entries())
+      expect(await rig.read(block)).toEqual(filled(byte));
+  });
+
+  it("in the background, and where a state of the past is wanted, nothing later is written", async () => {
+    const rig = await running(3);
+    await rig.device.message(["allow_writeback", "1"]);
+    await rig.clock.pass(5000);
+    expect([1, 2, 3, 4, 5, 6].map((block) => below(rig, block))).toEqual([0x11, 0x12, 0, 0, 0, 0]);
+    expect(rig.device.statusData.lastWritebackId).toBe(2);
+    await rig.crash();
+    spoil(rig, [at(3, DATA)]);
+    const error = await failing(replay(rig.cache, rig.backing));
+    expect(error.message).toContain("segment 3 cannot be read");
+    expect([3, 4].map((block) => below(rig, block))).toEqual([0, 0]);
+  });
+});
