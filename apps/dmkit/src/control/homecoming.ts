@@ -6,19 +6,34 @@
  * the old table is closed. That is about targets that say so (`writeHome`); a layer, or another disk, shows something
  * else by intention, and whoever exchanges it means that.
  */
-import { BlockIoError, type Segment, type TargetDevice, printTable } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type Logger,
+  type MessageOptions,
+  type Segment,
+  type TargetDevice,
+  printTable,
+} from "@dmkit/block-io";
 import { problem } from "./device-directory.ts";
-import type { ExchangeContext } from "./exchange.ts";
 import type { InactiveTable, ManagedDevice } from "./managed-device.ts";
 import { Cancelled } from "./protocol.ts";
 import { hasLineOver } from "./references.ts";
 import { unlessAborted } from "./unless-aborted.ts";
 
+/** What of an exchange the way home depends on. */
+interface Homecoming {
+  readonly logger: Logger;
+  /** The table in place; no segments if there is none. */
+  readonly before: { readonly segments: readonly Segment[] };
+  readonly signal?: AbortSignal | undefined;
+  readonly progress?: MessageOptions["progress"];
+}
+
 /** Which targets of the table in place have to bring home what they have, and which lines keep it for the next table. */
 export function homecomers(
   { device }: ManagedDevice,
   next: InactiveTable,
-  { before }: ExchangeContext,
+  { before }: Homecoming,
 ): { readonly homecomers: readonly TargetDevice[]; readonly stay: readonly Segment[] } {
   const homecoming: TargetDevice[] = [];
   const stay: Segment[] = [];
@@ -36,7 +51,7 @@ export async function bringHome(
   managed: ManagedDevice,
   targets: readonly TargetDevice[],
   next: InactiveTable,
-  { signal, progress, logger }: ExchangeContext,
+  { signal, progress, logger }: Homecoming,
 ): Promise<void> {
   const device = managed.name;
   const aborted = (): Error => new Cancelled("resume was cancelled: the old table goes on");

@@ -9,14 +9,7 @@
  *   neither begins while the pool is busy with the other;
  * - the size is fixed at open; a file cut shorter behind our back gives EIO, never short data.
  */
-import {
-  closeSync,
-  fdatasync,
-  fstatSync,
-  read,
-  readSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, fdatasync, fstatSync, read, readSync, writeSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import {
   type Extent,
@@ -24,7 +17,7 @@ import {
   type StorageFacts,
   type WriteZeroesOptions,
   done,
-  } from "../contract/device.ts";
+} from "../contract/device.ts";
 import type { Clock, Logger, Scheduler } from "../contract/environment.ts";
 import { BlockIoError, codeOf, toBlockIoError } from "../contract/errors.ts";
 import { FlushGroup } from "../sync/flush-group.ts";

@@ -24,7 +24,7 @@ import {
   type Environment,
   FlushGroup,
   type LogLevel,
-  } from "@dmkit/block-io";
+} from "@dmkit/block-io";
 import { CMD } from "../protocol.ts";
 import { Admission } from "./requests/admission.ts";
 import type { ConnectionOwner } from "./wire/connection.ts";
@@ -171,7 +171,6 @@ export class Link implements ConnectionOwner {
     await session?.close();
   }
 
-
   #enqueue(request: Request): void {
     const problem = this.#health.refusal(request);
     if (problem !== undefined) {
@@ -204,7 +203,6 @@ export class Link implements ConnectionOwner {
     const { maxInFlight, maxInFlightBytes } = this.#options;
     return this.#inFlight < maxInFlight && request.payload <= maxInFlightBytes - this.#inFlightBytes;
   }
-
 
   answered(request: Request): void {
     this.#inFlight -= 1;
@@ -239,7 +237,6 @@ export class Link implements ConnectionOwner {
     else request.reject(error);
     if (request.mutates) this.#admission.leave(request);
   }
-
 
   lost(error: BlockIoError): void {
     const session = this.#session;
@@ -294,7 +291,6 @@ export class Link implements ConnectionOwner {
     }
     this.#pump();
   }
-
 
   #loseWrites(cause: BlockIoError): void {
     this.#health.doubt(cause);
