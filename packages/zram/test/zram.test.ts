@@ -164,16 +164,31 @@ describe("the limit", () => {
 
 describe("messages", () => {
   it("reset is refused under requests in flight, unless told by force", async () => {
-    // Compressed on another thread, which takes a while.
-    const device = await open(16 * PAGE, { comp_algorithm: "zstd" }, realEnvironment);
-    for (const words of [["reset"], ["reset", "force"]]) {
-      const writing = device.write(0, noise(2));
-      const outcome = await code(device.message(words));
-      await writing;
-      expect(outcome).toBe(words.length === 1 ? "EBUSY" : "no error");
-      expect(await attribute(device, "orig_data_size")).toBe(words.length === 1 ? PAGE : 0);
+    let go = (): void => {};
+    class Slow extends MemoryDevice {
+      protected override async doRead(offset: number, into: Buffer): Promise<void> {
+        await new Promise<void>((resolve) => (go = resolve));
+        return super.doRead(offset, into);
+      }
     }
-    await device.close();
+    for (const words of [["reset"], ["reset", "force"]]) {
+      const backing = new Slow(5 * PAGE);
+      const opening = open(16 * PAGE, {}, realEnvironment, { backing });
+      // The mark of a backing device is looked for when it is opened.
+      const ticking = setInterval(() => go(), 1);
+      const device = await opening;
+      await device.write(0, noise(2));
+      await device.message(["writeback", "all"]);
+      clearInterval(ticking);
+      const reading = device.read(0, Buffer.alloc(PAGE));
+      const outcome = code(device.message(words));
+      await new Promise((resolve) => setImmediate(resolve));
+      go();
+      await reading;
+      expect(await outcome).toBe(words.length === 1 ? "EBUSY" : "no error");
+      expect(device.facts()["bd_count"]).toBe(words.length === 1 ? 1 : 0);
+      await device.close();
+    }
   });
 
   it("compact moves pages together and changes none", async () => {
