@@ -17,9 +17,7 @@ const LONGEST = 350;
 
 // What does not keep these rules yet. Take a line out when it does; add none.
 const unfinished = {
-  rooms: ["@dmkit/writeboost"],
   loose: [
-    "packages/writeboost/src",
     "apps/dmkit/src/commands",
     "apps/dmkit/src/control",
     "apps/dmkit/src/offline",
@@ -28,9 +26,9 @@ const unfinished = {
   long: [
     "packages/block-io/src/testing/sim/run/run.ts",
     "packages/image/src/offline/publish.ts",
-    "packages/writeboost/src/device.ts",
-    "packages/writeboost/src/examine.ts",
-    "packages/writeboost/src/segment-log.ts",
+    "packages/writeboost/src/device/device.ts",
+    "packages/writeboost/src/offline/examine/examine.ts",
+    "packages/writeboost/src/device/log/segment-log.ts",
     "apps/dmkit/src/commands/cow.ts",
     "apps/dmkit/src/control/device-manager.ts",
   ],
@@ -113,9 +111,9 @@ for (const folder of packages) {
     checkFile(file, folder, name);
     imports.set(file, importsOf(file));
   }
-  if (!unfinished.rooms.includes(name)) checkCircles(imports);
+  checkCircles(imports);
   checkFolders([...imports.keys()]);
-  if (isTarget(source, folder) && !unfinished.rooms.includes(name)) checkRooms(source, imports);
+  if (isTarget(source, folder)) checkRooms(source, imports);
 }
 
 /** A package of a target: it declares one. */

@@ -13,9 +13,9 @@ import {
   parseOptions,
   tunableNamed,
 } from "@dmkit/block-io";
-import type { WriteboostDevice } from "./device.ts";
-import { writeboostControls } from "./messages.ts";
-import { openWriteboost } from "./open.ts";
+import type { WriteboostDevice } from "./device/device.ts";
+import { writeboostControls } from "./device/messages.ts";
+import { openWriteboost } from "./open/open.ts";
 import {
   type TunableName,
   type Tunables,

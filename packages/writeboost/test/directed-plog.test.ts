@@ -2,10 +2,10 @@
 import { rawCrc32c, isZero } from "@dmkit/block-io";
 import { replaced, settle } from "@dmkit/block-io/testing";
 import { plogRules } from "../src/format/plog.ts";
-import { takeStartName } from "../src/plog-place.ts";
-import { completion } from "../src/plog-complete.ts";
-import { PlogWriter } from "../src/plog-writer.ts";
-import { recoverySteps } from "../src/recovery.ts";
+import { takeStartName } from "../src/device/log/plog-place.ts";
+import { completion } from "../src/open/plog/plog-complete.ts";
+import { PlogWriter } from "../src/device/log/plog-writer.ts";
+import { recoverySteps } from "../src/open/recovery.ts";
 import { describe, expect, it } from "vitest";
 import { type Case, Findings, directed } from "./support/cases.ts";
 import { type HandDisk, altered, everything, nothing } from "./support/hand.ts";

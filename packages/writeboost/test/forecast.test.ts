@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { Forecast } from "../src/forecast.ts";
+import { Forecast } from "../src/device/request/forecast.ts";
 
 /** `w`: a write that foresees nothing, `W`: one that does, `f`: a client asks for a barrier. */
 function heard(requests: string): string {

@@ -18,7 +18,7 @@ import {
   parseStatus,
   writeboost,
 } from "../src/index.ts";
-import { scanPlog } from "../src/plog-scan.ts";
+import { scanPlog } from "../src/open/plog/plog-scan.ts";
 
 const MIB = 1024 * 1024;
 

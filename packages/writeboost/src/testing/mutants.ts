@@ -4,15 +4,15 @@
  */
 import { type BlockDevice, done } from "@dmkit/block-io";
 import { type SimTarget, mutant, onDisks, replaced } from "@dmkit/block-io/testing";
-import { BadBlocks } from "../bad-blocks.ts";
-import { Bypass } from "../bypass.ts";
+import { BadBlocks } from "../device/writeback/bad-blocks.ts";
+import { Bypass } from "../device/request/bypass.ts";
 import { type Log, type LogFacts, logRules } from "../core/log.ts";
 import { mergeRules } from "../core/sectors.ts";
 import type { PlannedWrite } from "../core/writeback-plan.ts";
-import { recoverySteps } from "../recovery.ts";
-import { SegmentLog } from "../segment-log.ts";
-import { Writeback } from "../writeback.ts";
-import { BatchCopier } from "../writeback-batch.ts";
+import { recoverySteps } from "../open/recovery.ts";
+import { SegmentLog } from "../device/log/segment-log.ts";
+import { Writeback } from "../device/writeback/writeback.ts";
+import { BatchCopier } from "../device/writeback/writeback-batch.ts";
 import { targetNamed } from "./sim-targets.ts";
 
 type Step = (...args: never[]) => Promise<void>;

@@ -1,0 +1,43 @@
+/** How a running cache is, in the words of {@link Health}. */
+import { type Health, healthy, wholeStory, worstHealth } from "@dmkit/block-io";
+import type { SegmentLog } from "./log/segment-log.ts";
+
+/**
+ * @param guard what the guard says: whether writes are refused.
+ * @param badBlocks that the backing device does not take.
+ * @param missing bytes, if all of the devices is used.
+ */
+export function cacheHealth(
+  guard: Health,
+  { dead, full, map: { dirtyBlocks } }: Pick<SegmentLog, "dead" | "full" | "map">,
+  badBlocks: number,
+  missing: number,
+): Health {
+  if (dead !== undefined) {
+    return {
+      state: "failed",
+      why: `requests are refused: ${wholeStory(dead)}`,
+      help:
+        dirtyBlocks === 0
+          ? "Repair or replace the cache device, then close and reopen the device."
+          : `Repair or reconnect the cache device, then close and reopen the device; ${dirtyBlocks} blocks are not on the backing device yet, so do not use that without it.`,
+    };
+  }
+  if (full === undefined || guard.state !== "ok") return worstHealth([guard, wearOf(badBlocks, missing)]);
+  return {
+    state: "failed",
+    why: `flushes fail until there is space for the cache: ${wholeStory(full)}`,
+    help: "Make room below the cache device: it goes on by itself then.",
+  };
+}
+
+/** What does not keep it from working yet. */
+function wearOf(badBlocks: number, missing: number): Health {
+  if (badBlocks > 0) {
+    const why = `${badBlocks} blocks cannot be written to the backing device and stay in the cache`;
+    return { state: "degraded", why, help: "Replace the backing device, or the part of it that is bad." };
+  }
+  if (missing === 0) return healthy;
+  const why = `the file systems below lack ${missing} bytes, should all of the devices be used`;
+  return { state: "degraded", why, help: "Make room on them." };
+}

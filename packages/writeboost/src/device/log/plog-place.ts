@@ -1,0 +1,108 @@
+/**
+ * Which part of a plog device is the plog, and where its name is: a copy of the identity record, first half. How large
+ * the part is stands in the identity record of the cache, since a device may have grown.
+ *
+ * The name is in the last sector of that part, if no plog segment reaches that far. Else it is in the second half of
+ * the first sector. That sector is never anything but zero, or the head of the first record of a plog segment, which
+ * leaves its second half zero: with the name in it, whatever is written there brings the name along, and since a sector
+ * is written whole or not at all, no crash and no flush that fails can lose it. Older versions left such a plog without.
+ */
+import type { BlockDevice } from "@dmkit/block-io";
+import { MAX_ORDER, MIN_ORDER, plogSegmentSize } from "../../format/geometry.ts";
+import { type Identity, NO_UUID, decodeIdentity, encodeIdentity, uuidAt } from "../../format/identity.ts";
+
+const SECTOR = 512;
+
+/** Byte of a plog's first sector at which a name in it begins. */
+export const START_NAME = 256;
+
+/** Where the last sector of a plog of `bytes` bytes is; undefined where a plog segment reaches that far. */
+export function plogNameOffset(bytes: number, order: number): number | undefined {
+  const size = plogSegmentSize(order);
+  const end = Math.floor(bytes / size) * size;
+  return bytes - end >= SECTOR ? bytes - SECTOR : undefined;
+}
+
+/** The name that goes into a first sector, from byte {@link START_NAME} to its end. */
+export function startName(identity: Identity): Buffer {
+  return encodeIdentity(identity).subarray(0, SECTOR - START_NAME);
+}
+
+/** A first sector without a record. */
+export function emptyStart(name: Buffer): Buffer {
+  const sector = Buffer.alloc(SECTOR);
+  name.copy(sector, START_NAME);
+  return sector;
+}
+
+/** Cuts a name out of a first sector, whosever it is, so that what is left is what every plog segment has. */
+export function takeStartName(sector: Buffer): Buffer | undefined {
+  const name = Buffer.from(sector.subarray(START_NAME, SECTOR));
+  if (typeof decodeStartName(name) !== "object") return undefined;
+  sector.fill(0, START_NAME, SECTOR);
+  return name;
+}
+
+function decodeStartName(name: Buffer): Identity | "blank" | "foreign" {
+  const sector = Buffer.alloc(SECTOR);
+  name.copy(sector);
+  return decodeIdentity(sector);
+}
+
+/** What is where the name should be in a plog of `bytes` bytes; undefined where that cannot be. */
+async function namePlace(plog: BlockDevice, order: number, bytes: number): Promise<Buffer | undefined> {
+  if (bytes > plog.size || bytes < SECTOR) return undefined;
+  const end = plogNameOffset(bytes, order);
+  const sector = Buffer.alloc(SECTOR);
+  await plog.read(end ?? 0, sector);
+  return end === undefined ? Buffer.concat([sector.subarray(START_NAME)], SECTOR) : sector;
+}
+
+/** The name in a plog of `bytes` bytes. */
+export async function readPlogIdentity(
+  plog: BlockDevice,
+  order: number,
+  bytes: number,
+): Promise<Identity | undefined> {
+  const sector = await namePlace(plog, order, bytes);
+  const identity = sector && decodeIdentity(sector);
+  return typeof identity === "object" ? identity : undefined;
+}
+
+/** The name on a device of which nothing is known, in either place. */
+export async function findPlogIdentity(plog: BlockDevice): Promise<Identity | undefined> {
+  for (let order = MIN_ORDER; order <= MAX_ORDER; order += 1) {
+    const identity = await readPlogIdentity(plog, order, plog.size);
+    if (identity?.order === order) return identity;
+  }
+  return undefined;
+}
+
+/**
+ * Whether a plog must have a name, and there is none of this cache, not even a damaged one: a cache that names a
+ * plog has written that name to it, durably, before it named it.
+ */
+export async function lacksName(plog: BlockDevice, identity: Identity, bytes: number): Promise<boolean> {
+  if (bytes > plog.size) return true;
+  if (!hasName(identity, bytes)) return false;
+  const sector = await namePlace(plog, identity.order, bytes);
+  return sector === undefined || uuidAt(sector) !== identity.cache;
+}
+
+/** Whether a plog that this record names has a name on it. Older versions gave none where there is no room at the end. */
+export function hasName({ order, nameAtStart }: Identity, bytes: number): boolean {
+  return nameAtStart || plogNameOffset(bytes, order) !== undefined;
+}
+
+/**
+ * Bytes of the device that are the plog of the cache with this identity record: as recorded, and all of it where that
+ * is not known, or where a cache that was closed in order, and needs no plog any more, is given another one.
+ */
+export async function plogBytes(
+  plog: BlockDevice,
+  identity: Identity | "blank" | "foreign",
+): Promise<number> {
+  if (typeof identity !== "object" || identity.plog === NO_UUID || identity.plogSize === 0) return plog.size;
+  const { clean, plogSize } = identity;
+  return clean && (await lacksName(plog, identity, plogSize)) ? plog.size : plogSize;
+}

@@ -1,0 +1,54 @@
+/**
+ * Read caching: blocks that were read from the backing device enter the log as clean blocks.
+ *
+ * Invariant: what is staged is what a read of the block would return now. A block that is written, discarded
+ * or zeroed after it was asked for is forgotten here and not staged.
+ *
+ * A scan must not flood the cache: once as many consecutive blocks as the threshold have been read, the rest
+ * of the run is not staged.
+ */
+import { BLOCK } from "../../format/geometry.ts";
+
+export class Staging {
+  /** Fewer consecutive blocks than this may be staged; 0: off. */
+  threshold = 0;
+  /** Blocks that are being read, and the number of the read that may stage them. */
+  readonly #reading: Map<number, number> = new Map();
+  #reads = 0;
+  #scanEnd = 0;
+  #scanned = 0;
+
+  /** A read of `length` bytes at `offset` is about to begin. The ticket is for {@link staged}; 0: not to be staged. */
+  begin(offset: number, length: number): number {
+    const blocks = Math.ceil(length / BLOCK);
+    this.#scanned = offset === this.#scanEnd ? this.#scanned + blocks : blocks;
+    this.#scanEnd = offset + length;
+    if (this.#scanned >= this.threshold) return 0;
+    this.#reads += 1;
+    const first = Math.ceil(offset / BLOCK);
+    const end = Math.floor((offset + length) / BLOCK);
+    for (let block = first; block < end; block += 1) this.#reading.set(block, this.#reads);
+    return this.#reads;
+  }
+
+  /** Whether the block, read under this ticket, may still be staged; asked once. */
+  take(block: number, ticket: number): boolean {
+    if (this.#reading.get(block) !== ticket) return false;
+    this.#reading.delete(block);
+    return true;
+  }
+
+  /** The read is over; what of it was not taken was found elsewhere. */
+  end(offset: number, length: number, ticket: number): void {
+    const end = Math.floor((offset + length) / BLOCK);
+    for (let block = Math.ceil(offset / BLOCK); block < end; block += 1) this.take(block, ticket);
+  }
+
+  forget(block: number): void {
+    if (this.#reading.size > 0) this.#reading.delete(block);
+  }
+
+  forgetAll(): void {
+    this.#reading.clear();
+  }
+}

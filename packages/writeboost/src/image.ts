@@ -1,0 +1,80 @@
+/** The declaration of the format for offline tools. */
+import {
+  type BlockDevice,
+  BlockIoError,
+  type ImageDevices,
+  type ImageFormat,
+  type ImageProblem,
+  type OfflineWork,
+  type OptionTable,
+  parseOptions,
+} from "@dmkit/block-io";
+import { detectImage } from "./offline/detect.ts";
+import { type Image, examine } from "./offline/examine/examine.ts";
+import { formatCache } from "./open/format-cache.ts";
+import { dialects } from "./format/checksum.ts";
+import { dumpImage } from "./offline/image-dump.ts";
+import { imageFacts } from "./offline/info.ts";
+import { mapImage } from "./offline/map.ts";
+import { plogCapacity } from "./open/plog/plog-scan.ts";
+import { repair } from "./offline/repair.ts";
+import { restore } from "./offline/restore.ts";
+
+const formatOptions = {
+  segment_size_order: {
+    type: "integer",
+    min: 4,
+    max: 10,
+    default: 10,
+    help: "log2 of the sectors in a segment",
+  },
+  dialect: {
+    type: "choice",
+    values: dialects,
+    default: "classic",
+    help: "classic, or v2 as later drivers have it (order 10 only, no plog)",
+  },
+} as const satisfies OptionTable;
+
+export const writeboostImages: ImageFormat = {
+  name: "writeboost",
+  summary: "log-structured write cache",
+  roles: [
+    { name: "cache", required: true, help: "the fast device that holds the log" },
+    {
+      name: "backing",
+      required: false,
+      cached: true,
+      help: "the slow device below: its size and contents are verified",
+    },
+    { name: "plog", required: false, help: "the persistent log of type 1" },
+  ],
+  detect: detectImage,
+  info: async (devices, work) => imageFacts(imageOf(devices), work),
+  async *check(devices: ImageDevices, work: OfflineWork): AsyncIterable<ImageProblem> {
+    const { findings } = await examine(imageOf(devices), work);
+    for (const { problem } of findings) yield problem;
+  },
+  repair: async (devices, work) => repair(imageOf(devices), work),
+  dump: async (devices, work) => dumpImage(imageOf(devices), work),
+  restore: async (devices, dump, work) => restore(imageOf(devices), dump, work),
+  map: async (devices, work) => mapImage(imageOf(devices), work),
+  async format(devices, words, { progress, signal }): Promise<void> {
+    const { cache, plog } = imageOf(devices);
+    const { segment_size_order: order, dialect } = parseOptions(formatOptions, words, "format");
+    if (plog !== undefined) plogCapacity(plog, order);
+    await formatCache(cache, plog, { order, dialect, progress, signal });
+  },
+  formatOptions,
+};
+
+/** Throws `EINVAL` for a device in two roles. */
+function imageOf({ cache, backing, plog }: ImageDevices): Image {
+  const given = [cache, backing, plog].filter((device): device is BlockDevice => device !== undefined);
+  if (cache !== undefined && new Set(given).size === given.length) return { cache, backing, plog };
+  throw new BlockIoError("cache, backing and plog must be different devices, and the cache must be there", {
+    code: "EINVAL",
+    op: "open",
+    hint: "Give each of them its own device.",
+  });
+}

@@ -1,0 +1,111 @@
+/**
+ * Offline: puts right what needs no guess; see examine.ts for what that is.
+ *
+ * Invariants: steps are carried out in the order below, each durable before the next begins; every step is one
+ * that opening would take, or writes single sectors each of which leaves an image that is no worse. So a crash
+ * anywhere leaves an image that a second repair completes, and a second repair finds nothing to do.
+ *
+ *      header → identity record → clean segments emptied → (examined again) →
+ *      slots outside of the log invalidated → plog applied and zeroed → superblock record
+ */
+import { type BlockDevice, ByteAccess } from "@dmkit/block-io";
+import { type Examined, type ExamineOptions, type Image, examine } from "./examine/examine.ts";
+import type { Fix, Problem } from "./examine/findings.ts";
+import { BLOCK, slotOf, slotStart } from "../format/geometry.ts";
+import { IDENTITY_START, encodeIdentity } from "../format/identity.ts";
+import { emptySegment } from "../format/segment.ts";
+import { HEADER_START, RECORD_START, encodeHeader, encodeRecord } from "../format/superblock.ts";
+import { completion } from "../open/plog/plog-complete.ts";
+import { rebuild, recoverySteps } from "../open/recovery.ts";
+import { isOfPlace } from "../device/refusals.ts";
+import type { ScannedLog } from "../open/scan.ts";
+
+export interface RepairSummary {
+  readonly repaired: readonly Problem[];
+  readonly left: readonly Problem[];
+}
+
+type Step = Fix["step"];
+
+// Header, identity record, emptying, the rest: then nothing is left. More would be a fault of ours; it ends.
+const MOST_ROUNDS = 5;
+
+// What changes so much that everything has to be looked at again.
+const first: readonly Step[] = ["header", "identity", "empty"];
+const second: readonly Step[] = ["invalidate", "plog", "record"];
+
+/** Throws what devices throw, and the signal's reason. Can be run again after anything. */
+export async function repair(image: Image, options: ExamineOptions): Promise<RepairSummary> {
+  const repaired: Problem[] = [];
+  for (let rounds = 0; ; rounds += 1) {
+    const examined = await examine(image, options);
+    const round = stepsOf(examined);
+    if (round.length === 0 || rounds === MOST_ROUNDS)
+      return { repaired, left: examined.findings.map(({ problem }) => problem) };
+    for (const step of round) {
+      options.signal?.throwIfAborted();
+      const findings = examined.findings.filter(({ fix }) => fix?.step === step);
+      await carryOut(image, examined, findings[0]?.fix as Fix);
+      repaired.push(...findings.map(({ problem }) => problem));
+    }
+  }
+}
+
+/** The steps of this round: one of those that change everything, or all the others. */
+function stepsOf({ findings }: Examined): readonly Step[] {
+  const wanted = new Set(findings.map(({ fix }) => fix?.step));
+  const [early] = first.filter((step) => wanted.has(step));
+  return early === undefined ? second.filter((step) => wanted.has(step)) : [early];
+}
+
+async function carryOut({ cache, plog }: Image, { found, plog: scanned }: Examined, fix: Fix): Promise<void> {
+  switch (fix.step) {
+    case "header":
+      // All of sectors 0 … 7 belong to the header; only sector 0 is anything but zero.
+      await new ByteAccess(cache).write(HEADER_START, encodeHeader(fix.order).subarray(0, 512));
+      return cache.flush();
+    case "identity":
+      await cache.write(IDENTITY_START, encodeIdentity(fix.identity));
+      return cache.flush();
+    case "empty":
+      return emptySegments(cache, found as ScannedLog, fix.from, fix.to);
+    case "invalidate":
+      return recoverySteps.invalidate(cache, found as ScannedLog);
+    case "plog": {
+      const log = found as ScannedLog;
+      if (plog === undefined || scanned === undefined) return;
+      await completion.run(cache, log, scanned.rebuilt);
+      await rebuild(cache, log, scanned.rebuilt);
+      return recoverySteps.zeroPlog(plog, log.geometry.order, scanned);
+    }
+    case "record":
+      return correctRecord(cache, found as ScannedLog, fix.id);
+  }
+}
+
+/**
+ * Makes segments empty, the oldest first, one durable before the next: a newer one emptied alone would bring
+ * older copies of its blocks to light. Of each, one sector changes; its metablocks stay and do not count.
+ */
+async function emptySegments(cache: BlockDevice, found: ScannedLog, from: number, to: number): Promise<void> {
+  const { geometry, dialect } = found;
+  const head = Buffer.alloc(BLOCK);
+  for (let id = from; id <= to; id += 1) {
+    const start = slotStart(geometry, slotOf(geometry, id));
+    await cache.read(start, head).catch((error: unknown) => {
+      // What is put in its place need not have the metablocks.
+      if (!isOfPlace(error)) throw error;
+      head.fill(0);
+    });
+    emptySegment(dialect, head, id);
+    await cache.write(start, head, { fua: true });
+  }
+}
+
+/** The smaller one counts, so the two may become durable in any order. */
+async function correctRecord(cache: BlockDevice, { identity }: ScannedLog, id: number): Promise<void> {
+  await cache.write(RECORD_START, encodeRecord(id));
+  if (typeof identity === "object")
+    await cache.write(IDENTITY_START, encodeIdentity({ ...identity, recordedId: id }));
+  await cache.flush();
+}

@@ -1,0 +1,150 @@
+/**
+ * Offline: applies the log to the backing device, sorted by address, and marks it clean; optionally only up to
+ * a segment. It can be interrupted at any time: what was done stays done, and the next replay goes on.
+ */
+import { type BlockDevice, BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
+import { BLOCK } from "../format/geometry.ts";
+import { IDENTITY_START, decodeIdentity, encodeIdentity } from "../format/identity.ts";
+import { openWriteboost } from "../open/open.ts";
+import { options as tableOptions } from "../options.ts";
+import { requirePair, requirePairForView } from "../open/pairing.ts";
+import { type ScannedLog, readBlock, scan } from "../open/scan.ts";
+import { openAt } from "../open/view.ts";
+
+export interface ReplayOptions {
+  readonly plog?: BlockDevice | undefined;
+  /** Stop applying after this segment; everything later is given up. Default: the end of the log. */
+  readonly until?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly progress?: ((doneId: number, targetId: number) => void) | undefined;
+  readonly environment?: Environment | undefined;
+}
+
+const CHUNK = 1024 * 1024;
+
+/**
+ * Throws what opening and writing back throw, and the signal's reason; where a segment is damaged, the hint says up
+ * to which one there is a whole state. Devices that do not belong together are refused (`EFORMAT`) before anything
+ * else is found out, and that is all they are told. Resolves with the last id applied.
+ */
+export async function replay(
+  cache: BlockDevice,
+  backing: BlockDevice,
+  options: ReplayOptions = {},
+): Promise<number> {
+  const { plog, until } = options;
+  const identity = decodeIdentity(await readBlock(cache, IDENTITY_START));
+  // What the plog has comes after all that can be told apart: up to a segment it is not needed.
+  await (until === undefined ? requirePair : requirePairForView)(identity, { cache, backing, plog });
+  if (until !== undefined) return replayUntil(cache, backing, until, options);
+  // What is mapped: a device that has grown is as large as it was to the cache.
+  const size = typeof identity === "object" ? identity.backingSize : backing.size;
+  try {
+    return await replayAll(cache, backing, size, options);
+  } catch (error) {
+    throw await namingLastGood(error, cache, backing, options);
+  }
+}
+
+async function replayAll(
+  cache: BlockDevice,
+  backing: BlockDevice,
+  size: number,
+  { plog, signal, progress, environment = realEnvironment }: ReplayOptions,
+): Promise<number> {
+  const device = await openWriteboost(
+    { backing, cache, plog },
+    { environment, size, tunables: { nr_max_batched_writeback: tableOptions.nr_max_batched_writeback.max } },
+  );
+  try {
+    await device.dropCaches({
+      inOrder: true,
+      ...(signal === undefined ? {} : { signal }),
+      progress: ({ lastWritebackId, targetId }) => progress?.(lastWritebackId, targetId),
+    });
+    return device.statusData.lastWritebackId;
+  } finally {
+    await device.close();
+  }
+}
+
+/** An error of replaying all; where that is for a damaged segment the hint names the last one before it. */
+async function namingLastGood(
+  error: unknown,
+  cache: BlockDevice,
+  backing: BlockDevice,
+  { signal, environment }: ReplayOptions,
+): Promise<unknown> {
+  if (!(error instanceof BlockIoError) || (error.code !== "EIO" && error.code !== "EFORMAT")) return error;
+  const found = await scan(cache, backing.size, { thorough: true, signal, environment }).catch(
+    () => undefined,
+  );
+  const good = found === undefined ? undefined : lastGood(found);
+  if (good === undefined) return error;
+  const until = `Replay what came before the damage, up to segment ${good}, with: --until ${good}`;
+  return new BlockIoError(error.reason, {
+    code: error.code,
+    device: error.device,
+    op: error.op,
+    offset: error.offset,
+    length: error.length,
+    cause: error,
+    hint: error.hint === undefined ? until : `${error.hint} ${until}`,
+  });
+}
+
+/** The last segment before the first damage, if everything dirty up to there is in the log, and is anything. */
+function lastGood(found: ScannedLog): number | undefined {
+  const { damage, rotten, ids, first, last, record, lastWriteback, identity, problems } = found;
+  // Blocks behind the end of the device, in a log that knows of no device: it may well be the wrong one.
+  const strange = problems.some(({ problem }) => problem === "sector");
+  if (typeof identity !== "object" && strange) return undefined;
+  const bad = rotten.map((slot) => ids[slot] as number).filter((id) => id > lastWriteback && id <= last);
+  if (damage === undefined && bad.length === 0) return undefined;
+  // After an orderly close even the oldest must be there; after a crash the log begins where it can.
+  const closed = typeof identity === "object" && identity.clean;
+  if (closed && first > Math.max(record, identity.lastId - ids.length) + 1) return undefined;
+  const good = Math.min(last, ...bad.map((id) => id - 1));
+  // Written back need not be enough: blocks of which there are newer copies are left out.
+  return good > 0 && good >= lastWriteback ? good : undefined;
+}
+
+/**
+ * Writes the device as it was at segment `until` over the backing device: only what differs. The log is not
+ * changed, so a whole replay afterwards goes forward again.
+ */
+async function replayUntil(
+  cache: BlockDevice,
+  backing: BlockDevice,
+  until: number,
+  { signal, progress }: ReplayOptions,
+): Promise<number> {
+  const view = await openAt({ backing, cache }, until);
+  await forgetWitness(cache);
+  const wanted = Buffer.allocUnsafe(CHUNK);
+  const present = Buffer.allocUnsafe(CHUNK);
+  for (let at = 0; at < view.size; at += CHUNK) {
+    if (signal?.aborted === true) {
+      throw new BlockIoError("replay was interrupted", { code: "ESHUTDOWN", device: cache.name });
+    }
+    const length = Math.min(CHUNK, view.size - at);
+    await view.read(at, wanted.subarray(0, length));
+    await backing.read(at, present.subarray(0, length));
+    if (!wanted.subarray(0, length).equals(present.subarray(0, length))) {
+      await backing.write(at, wanted.subarray(0, length));
+    }
+    progress?.(at + length, view.size);
+  }
+  await backing.flush();
+  return until;
+}
+
+/** The backing device is about to change: its witness in the identity record does not count any more. */
+async function forgetWitness(cache: BlockDevice): Promise<void> {
+  const block = Buffer.alloc(BLOCK);
+  await cache.read(IDENTITY_START, block);
+  const identity = decodeIdentity(block);
+  if (typeof identity !== "object" || !identity.clean) return;
+  await cache.write(IDENTITY_START, encodeIdentity({ ...identity, clean: false }));
+  await cache.flush();
+}

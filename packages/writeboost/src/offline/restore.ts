@@ -1,0 +1,141 @@
+/**
+ * Offline: writes the metadata of a dump back, byte for byte.
+ *
+ * Invariants:
+ *
+ * - nothing is written before the whole dump has been held against itself, the devices, and the data that is still
+ *   there: metadata of one time over data of another would be worse than none;
+ * - while anything is half done, sector 0 says so: the device is neither a cache nor blank, and opening refuses it.
+ *   Restoring the same dump again completes it.
+ */
+import { type BlockDevice, type OfflineWork, isZero, inParallel } from "@dmkit/block-io";
+import type { Image } from "./examine/examine.ts";
+import { BLOCK, SLOTS_START, slotStart } from "../format/geometry.ts";
+import { encodeHead } from "../format/head.ts";
+import { isWhole, segmentSize } from "../format/segment.ts";
+import { HEADER_START, encodeRestoring } from "../format/superblock.ts";
+import { requirePairForView } from "../open/pairing.ts";
+import { type ParsedDump, badDump, parseDump } from "./parse-dump.ts";
+
+/**
+ * Throws `EINVAL` if the dump cannot be true for these devices, `EFORMAT` if the backing device is another one or was
+ * changed since; then nothing has been written.
+ */
+export async function restore(image: Image, dump: unknown, work: OfflineWork): Promise<void> {
+  const parsed = parseDump(image, dump);
+  // Of the plog, the dump says all there is, its name included.
+  await requirePairForView(parsed.identity, { cache: image.cache, backing: image.backing });
+  const { backing } = image;
+  if (backing !== undefined && backing.size < (parsed.backing ?? 0)) {
+    const reason = `backingBytes: ${backing.name} has ${backing.size} bytes`;
+    throw badDump(image.cache, reason, "Give the right backing device. Nothing has been written.");
+  }
+  await checkData(image, parsed, work);
+  const writer = new Restorer(image.cache);
+  await restoreSlots(writer, parsed, work);
+  await writer.put(image.cache, BLOCK, parsed.superblock.subarray(BLOCK));
+  if (image.plog !== undefined) {
+    for (const { offset, bytes } of parsed.plog) await writer.put(image.plog, offset, bytes);
+  }
+  if (writer.changed) await image.plog?.flush();
+  await image.cache.flush();
+  await writer.finish(parsed.superblock.subarray(0, BLOCK));
+}
+
+/** The data of every segment and record must be what the dump's checksum was made of. */
+async function checkData(
+  { cache, plog }: Image,
+  { geometry, slots, raw, records }: ParsedDump,
+  { environment, signal, progress }: OfflineWork,
+): Promise<void> {
+  let checked = 0;
+  await inParallel([...slots], 4, async ([slot, { head, torn }]) => {
+    signal?.throwIfAborted();
+    checked += 1;
+    if (checked % 64 === 0) {
+      progress?.(checked, slots.size + geometry.slots);
+      await new Promise<void>((resolve) => environment.scheduler.defer(resolve));
+    }
+    if (torn || raw.has(slot)) return;
+    const segment = Buffer.allocUnsafeSlow(segmentSize(head.sectors.length));
+    await cache.read(slotStart(geometry, slot), segment);
+    encodeHead(head).copy(segment);
+    if (isWhole(segment)) return;
+    throw badDump(
+      cache,
+      `the data in slot ${slot} is not what the dump's segment ${head.id} was made of`,
+      "The cache has been used since the dump was made. Add torn: true to the segment only if it never was right.",
+    );
+  });
+  if (plog === undefined) return;
+  for (const { offset, bytes, matches } of records) {
+    const data = Buffer.allocUnsafe(bytes);
+    await plog.read(offset, data);
+    if (!matches(data)) {
+      const reason = `the plog's data at byte ${offset} is not what the dump's record was made of`;
+      throw badDump(plog, reason, "The cache has been used since the dump was made.");
+    }
+  }
+}
+
+async function restoreSlots(
+  writer: Restorer,
+  { geometry, slots, raw }: ParsedDump,
+  { environment, signal, progress }: OfflineWork,
+): Promise<void> {
+  const zero = Buffer.alloc(BLOCK);
+  for (let slot = 0; slot < geometry.slots; slot += 1) {
+    const known = slots.get(slot);
+    const head = raw.get(slot) ?? (known === undefined ? zero : encodeHead(known.head));
+    await writer.put(writer.cache, slotStart(geometry, slot), head);
+    if (slot % 1024 !== 0) continue;
+    signal?.throwIfAborted();
+    progress?.(slots.size + slot, slots.size + geometry.slots);
+    await new Promise<void>((resolve) => environment.scheduler.defer(resolve));
+  }
+  progress?.(slots.size + geometry.slots, slots.size + geometry.slots);
+}
+
+/** Writes only what differs, and marks the cache device before the first write. */
+class Restorer {
+  readonly cache: BlockDevice;
+  changed = false;
+
+  constructor(cache: BlockDevice) {
+    this.cache = cache;
+  }
+
+  async put(device: BlockDevice, offset: number, bytes: Buffer): Promise<void> {
+    const present = Buffer.allocUnsafe(bytes.length);
+    await device.read(offset, present);
+    if (present.equals(bytes)) return;
+    await this.#mark();
+    if (isZero(bytes) && bytes.length < SLOTS_START) await device.writeZeroes(offset, bytes.length);
+    else await device.write(offset, bytes);
+  }
+
+  /** The header last. */
+  async finish(bytes: Buffer): Promise<void> {
+    const present = Buffer.alloc(BLOCK);
+    await this.cache.read(HEADER_START, present);
+    if (present.equals(bytes)) return;
+    // Sectors 1 … 7 belong to the header; sector 0, which says that all is done, comes after them.
+    await this.#mark();
+    const rest = Buffer.from(bytes);
+    encodeRestoring().copy(rest);
+    await this.cache.write(HEADER_START, rest);
+    await this.cache.flush();
+    await this.cache.write(HEADER_START, bytes);
+    await this.cache.flush();
+  }
+
+  async #mark(): Promise<void> {
+    if (this.changed) return;
+    this.changed = true;
+    const block = Buffer.alloc(BLOCK);
+    await this.cache.read(HEADER_START, block);
+    encodeRestoring().copy(block);
+    await this.cache.write(HEADER_START, block);
+    await this.cache.flush();
+  }
+}

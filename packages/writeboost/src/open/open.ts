@@ -1,0 +1,124 @@
+/** Opening: recovery or formatting, then a running device. Library callers and the target come through here. */
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  MemoryOverlay,
+  anyReadOnly,
+  realEnvironment,
+  requireRoom,
+} from "@dmkit/block-io";
+import { WriteboostDevice } from "../device/device.ts";
+import type { Dialect } from "../format/checksum.ts";
+import { limitsOver, requireWholeBlocks } from "../device/limits.ts";
+import { type Tunables, checked, friendlyTunables } from "../options.ts";
+import type { Devices } from "../device/recovered.ts";
+import { recover } from "./recovery.ts";
+import { readSuperblock } from "./scan.ts";
+
+export interface OpenOptions {
+  /** Default: `writeboost`. */
+  readonly name?: string | undefined;
+  /** Bytes; default: the whole backing device. */
+  readonly size?: number | undefined;
+  /** segment_size_order, 4 … 10. Default: the device's, 10 for a new one. */
+  readonly order?: number | undefined;
+  /** nr_rambuf_pool, 1 … 2048. Default 8. */
+  readonly pool?: number | undefined;
+  /** Default: the device's, classic for a new one. */
+  readonly dialect?: Dialect | undefined;
+  /** Format a cache or plog device that is not blank, and cache a device that is a cache itself. Default false. */
+  readonly force?: boolean | undefined;
+  readonly tunables?: Partial<Tunables> | undefined;
+  readonly environment?: Environment | undefined;
+  /** Called while slots are read during recovery. */
+  readonly progress?: ((slots: number, of: number) => void) | undefined;
+}
+
+/**
+ * Opens a cache over `devices`, which stay the caller's to close. A blank cache device is formatted; one that holds a
+ * cache is recovered; any other is refused, unless `force` is given. Where one of the devices is read-only so is the
+ * cache: what recovery has to change is changed in memory, and nothing is written anywhere. Throws `EFORMAT` (unknown,
+ * damaged or foreign content; nothing written), `EROFS` (a cache would have to be made first),
+ * `EINVAL` (sizes; another order or dialect than the device has), or what the devices throw.
+ */
+export async function openWriteboost(devices: Devices, options: OpenOptions = {}): Promise<WriteboostDevice> {
+  const environment = options.environment ?? realEnvironment;
+  const { backing, cache, plog } = devices;
+  const size = options.size ?? backing.size;
+  const pool = options.pool ?? 8;
+  checked({ segment_size_order: options.order, nr_rambuf_pool: pool, dialect: options.dialect });
+  checked(options.tunables ?? {});
+  requireRoom(backing, 0, size);
+  requireWholeBlocks(size, cache, limitsOver(devices));
+  if (cache === backing || plog === backing || plog === cache) {
+    throw new BlockIoError("backing, cache and plog must be different devices", {
+      code: "EINVAL",
+      device: cache.name,
+      op: "open",
+      hint: "Give each of them its own device.",
+    });
+  }
+  const readOnly = anyReadOnly([backing, cache, plog]);
+  const below = readOnly ? await inMemory(devices) : devices;
+  const recovered = await recover(
+    below,
+    {
+      order: options.order,
+      dialect: options.dialect,
+      pool,
+      size,
+      force: options.force === true,
+      progress: options.progress,
+    },
+    environment,
+  );
+  const device = new WriteboostDevice(below, recovered, {
+    name: options.name ?? "writeboost",
+    size,
+    pool,
+    tunables: options.tunables ?? {},
+    environment,
+    readOnly,
+  });
+  await device.start(recovered.split);
+  if (recovered.split.length > 0) {
+    await device.flush();
+    await recovered.introduce();
+    await below.cache.flush();
+  }
+  return device;
+}
+
+/** What recovery writes stays in memory. Throws `EROFS` for a cache that would have to be made first. */
+async function inMemory({ backing, cache, plog }: Devices): Promise<Devices> {
+  if ((await readSuperblock(cache)) === "none") {
+    throw new BlockIoError("there is no cache on the device, and none can be made read-only", {
+      code: "EROFS",
+      device: cache.name,
+      op: "open",
+      hint: "Open it for writing once, or read the backing device by itself.",
+    });
+  }
+  return {
+    backing: new MemoryOverlay(backing),
+    cache: new MemoryOverlay(cache),
+    plog: plog && new MemoryOverlay(plog),
+  };
+}
+
+/**
+ * A cache over two devices with dmkit's friendlier defaults: writeback on when the backing device is idle,
+ * everything durable after a second, a superblock record every five. Creates it if the cache device is blank.
+ */
+export function openEmbedded(
+  backing: BlockDevice,
+  cache: BlockDevice,
+  options: Omit<OpenOptions, "progress"> = {},
+): Promise<WriteboostDevice> {
+  const { tunables = {} } = options;
+  return openWriteboost(
+    { backing, cache, plog: undefined },
+    { ...options, tunables: { ...friendlyTunables(tunables), ...tunables } },
+  );
+}

@@ -1,0 +1,307 @@
+/**
+ * Brings a cache device into a state from which it can go on: durably, before the first request is answered,
+ * so that a second crash gives the same result.
+ *
+ *      scan → refuse damage → invalidate what is not part of the log, flush
+ *           → write segments rebuilt from the plog, flush → zero the plog, flush
+ *           → correct the superblock record, identity record, flush everything
+ */
+import type { Devices, Recovered } from "../device/recovered.ts";
+import {
+  type BlockDevice,
+  type Environment,
+  BlockIoError,
+  requireBlank,
+  requireNoCache,
+  inParallel,
+} from "@dmkit/block-io";
+import { logRules } from "../core/log.ts";
+import type { Rebuilt } from "../core/plog-replay.ts";
+import type { Dialect } from "../format/checksum.ts";
+import { BLOCK, MAX_ORDER, plogSegmentSize, plogSegments, slotOf, slotStart } from "../format/geometry.ts";
+import { IDENTITY_START, type Identity, NO_UUID, NO_WITNESS, encodeIdentity } from "../format/identity.ts";
+import { RECORD_START, encodeRecord } from "../format/superblock.ts";
+import { checkFormat, formatCache } from "./format-cache.ts";
+import { newUuid } from "../device/identity-keeper.ts";
+import { requirePair } from "./pairing.ts";
+import { completion } from "./plog/plog-complete.ts";
+import { judgePlog } from "./plog/plog-owner.ts";
+import { emptyStart, hasName, plogBytes, plogNameOffset, startName } from "../device/log/plog-place.ts";
+import { type ScannedPlog, plogCapacity, scanPlog } from "./plog/plog-scan.ts";
+import { type ScannedLog, adoptLog, readSuperblock, scan } from "./scan.ts";
+import { wayOut } from "./unreadable.ts";
+import { isOfPlace } from "../device/refusals.ts";
+
+export interface RecoveryOptions {
+  /** Default: what is on the device; 10 for a new one. */
+  readonly order: number | undefined;
+  /** Default: what is on the device; classic for a new one. */
+  readonly dialect: Dialect | undefined;
+  /** RAM buffers; decides P. */
+  readonly pool: number;
+  /** Bytes of the backing device that are mapped. */
+  readonly size: number;
+  /** Format what is not blank, and take a plog of unknown contents. */
+  readonly force: boolean;
+  readonly progress?: ((slots: number, of: number) => void) | undefined;
+}
+
+/** Formats a blank cache device (any that is no cache, if told to), or replays the log of one in use. Errors: `EFORMAT`, `EINVAL`, I/O. */
+export async function recover(
+  devices: Devices,
+  options: RecoveryOptions,
+  environment: Environment,
+): Promise<Recovered> {
+  const { cache, backing, plog } = devices;
+  if ((await readSuperblock(cache)) === "none") await make(devices, options);
+  const found = await scan(cache, backing.size, { ...options, environment });
+  await requirePair(found.identity, devices);
+  if (found.damage !== undefined) {
+    throw new BlockIoError(`the log is damaged: ${found.damage}`, {
+      code: "EFORMAT",
+      device: cache.name,
+      op: "open",
+      hint: `Check the cache device offline; nothing has been written.${wayOut(found)}`,
+    });
+  }
+  if (plog !== undefined && found.dialect === "v2") {
+    throw new BlockIoError("a cache of the v2 dialect has no plog", {
+      code: "EINVAL",
+      device: cache.name,
+      op: "open",
+      hint: "Open it as type 0.",
+    });
+  }
+  const plogSize = plog === undefined ? 0 : await plogBytes(plog, found.identity);
+  const fit = plog === undefined ? 0 : plogCapacity(plog, found.geometry.order, plogSize);
+  const segments = plog === undefined ? 0 : plogSegments(options.pool, fit);
+  const bound = found.backingSize ?? backing.size;
+  const { scanned, isNew } =
+    (plog && (await scanOwn(plog, found, { cache, bound, segments, force: options.force }, environment))) ??
+    NO_PLOG;
+  if (scanned !== undefined) await completion.run(cache, found, scanned.rebuilt);
+  await recoverySteps.invalidate(cache, found);
+  const last = await rebuild(cache, found, scanned?.rebuilt ?? []);
+  if (plog !== undefined && scanned !== undefined)
+    await recoverySteps.zeroPlog(plog, found.geometry.order, scanned, segments);
+  // A rebuilt segment may have taken the slot of the oldest one.
+  const first = Math.max(found.first, last + 1 - found.geometry.slots);
+  const lastWriteback = logRules.lastWriteback({ first, last }, found.record, found.geometry.slots);
+  if (found.record > last) await cache.write(RECORD_START, encodeRecord(last));
+  const split = adoptLog(found, first, last, lastWriteback);
+  // What is merged may be in the plog alone, in its first sector, too: then the next opening gives the name.
+  const nameAtStart =
+    plog !== undefined && split.length === 0 && plogNameOffset(plogSize, found.geometry.order) === undefined;
+  const introduction = (): Promise<Identity | undefined> =>
+    introduce(
+      devices,
+      found,
+      { last, segments, plogSize, isNew, nameAtStart, size: options.size },
+      environment,
+    );
+  const identity = split.length === 0 ? await introduction() : undefined;
+  // What a former life wrote may be in some volatile cache still: no answer may be given on that ground.
+  await Promise.all([cache.flush(), backing.flush()]);
+  const { geometry, dialect, map } = found;
+  return {
+    geometry,
+    dialect,
+    map,
+    last,
+    lastWriteback,
+    recorded: Math.min(found.record, last),
+    identity,
+    plogSegments: segments,
+    plogName: identity?.nameAtStart === true ? startName(identity) : scanned?.startName,
+    split,
+    introduce: introduction,
+  };
+}
+
+async function make({ cache, backing, plog }: Devices, options: RecoveryOptions): Promise<void> {
+  const { force, pool, order = MAX_ORDER, dialect = "classic" } = options;
+  const given = plog === undefined ? [cache] : [cache, plog];
+  // Nothing is written, nor erased, before everything is known to be right.
+  if (!force) for (const device of given) await requireBlank(device, { force });
+  await requireNoCache(backing, { force });
+  checkFormat(cache, plog, { order, dialect, pool });
+  if (force) for (const device of given) await requireBlank(device, { force });
+  await formatCache(cache, plog, { order, dialect, pool });
+}
+
+interface PlogFound {
+  readonly scanned: ScannedPlog | undefined;
+  /** It has not been this cache's plog so far. */
+  readonly isNew: boolean;
+}
+
+const NO_PLOG: PlogFound = { scanned: undefined, isNew: false };
+
+/** What the plog holds of this cache; of one that is new to it, nothing counts. */
+async function scanOwn(
+  plog: BlockDevice,
+  found: ScannedLog,
+  { cache, bound, segments, force }: { cache: BlockDevice; bound: number; segments: number; force: boolean },
+  { logger }: Environment,
+): Promise<PlogFound> {
+  const scanned = await scanPlog(plog, found, bound, segments);
+  const isNew = (await judgePlog(plog, cache, found, scanned, force)) === "new";
+  if (isNew) return { scanned: { ...scanned, rebuilt: [], startName: undefined }, isNew };
+  // A cache that has been type 0 so far owns nothing in any plog, whatever is there.
+  if (typeof found.identity === "object" && found.identity.plog === NO_UUID)
+    return { scanned: { ...scanned, rebuilt: [] }, isNew };
+  if (scanned.lost > 0) {
+    logger.log("warn", "segments that were flushed are lost: the cache device is damaged", {
+      first: found.last + 1,
+      last: found.last + scanned.lost,
+    });
+  }
+  return { scanned, isNew };
+}
+
+/** Slots that claim to be segments and are not part of the log must never be believed again. */
+async function invalidate(cache: BlockDevice, found: ScannedLog): Promise<void> {
+  const { stale, geometry } = found;
+  if (stale.length === 0) return;
+  const zero = Buffer.alloc(BLOCK);
+  await inParallel(stale, 32, async (slot) => {
+    const offset = slotStart(geometry, slot);
+    try {
+      await cache.write(offset, zero);
+    } catch (error) {
+      if (!found.unreadable.has(slot) || !isOfPlace(error)) throw error;
+      throw new BlockIoError(`slot ${slot} can neither be read nor emptied, and may hold an old segment`, {
+        code: "EIO",
+        device: cache.name,
+        op: "open",
+        offset,
+        length: BLOCK,
+        cause: error,
+        hint: `Nothing of the log is lost: copy the cache device to one that is whole, with zeroes in place of what cannot be read.${wayOut(found)}`,
+      });
+    }
+  });
+  await cache.flush();
+}
+
+/** Writes segments rebuilt from the plog to their slots, durably. Returns the last segment of the log. */
+export async function rebuild(
+  cache: BlockDevice,
+  found: ScannedLog,
+  rebuilt: readonly Rebuilt[],
+): Promise<number> {
+  const { geometry, map, ids } = found;
+  if (rebuilt.length === 0) return found.last;
+  // In the order of their ids and with flushes between them: a crash in here must not tear more than K.
+  await cache.flush();
+  for (let at = 0; at < rebuilt.length; at += geometry.tail) {
+    await inParallel(rebuilt.slice(at, at + geometry.tail), 4, ({ id, image }) =>
+      cache.write(slotStart(geometry, slotOf(geometry, id)), image),
+    );
+    await cache.flush();
+  }
+  for (const { id, length, keys, bits } of rebuilt) {
+    const slot = slotOf(geometry, id);
+    ids[slot] = id;
+    map.lengths[slot] = length;
+    for (let at = 0; at < length; at += 1) {
+      map.keys[slot * map.blocks + at] = keys[at] as number;
+      map.valid[slot * map.blocks + at] = bits[at] as number;
+      map.dirty[slot * map.blocks + at] = bits[at] as number;
+    }
+  }
+  return (rebuilt.at(-1) as Rebuilt).id;
+}
+
+/**
+ * Records of an id that is about to be used again must not be found behind the new ones. What else lies in plog
+ * segments that are not in use stays, and so does the name: without it a crash in here would leave a plog that nobody
+ * knows.
+ * @param segments plog segments that are about to be used. Default: only what was found counts.
+ */
+async function zeroPlog(
+  plog: BlockDevice,
+  order: number,
+  { used, ids, startName: name }: ScannedPlog,
+  segments: number = ids.length,
+): Promise<void> {
+  const own = used.filter((segment) => segment < segments || (ids[segment] as number) > 0);
+  if (own.length === 0) return;
+  const size = plogSegmentSize(order);
+  await inParallel(own, 8, async (segment) => {
+    if (segment > 0 || name === undefined) return plog.writeZeroes(segment * size, size);
+    const start = emptyStart(name);
+    await plog.write(0, start);
+    await plog.writeZeroes(start.length, size - start.length);
+  });
+  await plog.flush();
+}
+
+interface Introduction {
+  readonly last: number;
+  /** P. */
+  readonly segments: number;
+  /** Bytes. */
+  readonly plogSize: number;
+  /** It has not been this cache's plog so far. */
+  readonly isNew: boolean;
+  readonly nameAtStart: boolean;
+  /** Bytes of the backing device that are mapped. */
+  readonly size: number;
+}
+
+/** Writes the identity record, and the name of the plog before that, unless its place belongs to somebody else. */
+async function introduce(
+  { cache, plog }: Devices,
+  { identity: found, geometry, dialect, record: recorded }: ScannedLog,
+  { last, segments, plogSize, isNew, nameAtStart, size }: Introduction,
+  { random }: Environment,
+): Promise<Identity | undefined> {
+  if (found === "foreign") return undefined;
+  const before = found === "blank" ? undefined : found;
+  let plogUuid = NO_UUID;
+  if (plog !== undefined) {
+    plogUuid = before === undefined || before.plog === NO_UUID || isNew ? newUuid(random) : before.plog;
+  }
+  const identity: Identity = {
+    version: 2,
+    dialect,
+    order: geometry.order,
+    clean: false,
+    cache: before?.cache ?? newUuid(random),
+    plog: plogUuid,
+    // Never less than before: the log may have blocks behind what is mapped now.
+    backingSize: Math.max(size, before?.backingSize ?? 0),
+    backingSample: 0,
+    plogSegments: segments,
+    // The flush that makes the record durable makes the log durable as well.
+    coveredId: Math.min(last, before?.coveredId ?? 0),
+    lastId: last,
+    recordedId: Math.min(last, recorded),
+    slots: geometry.slots,
+    plogSize,
+    nameAtStart,
+    witness: NO_WITNESS,
+  };
+  const block = encodeIdentity(identity);
+  // The plog first, and durably: a cache that names a plog must find that name on it, whenever the power fails.
+  if (plog !== undefined && hasName(identity, plogSize)) {
+    if (before === undefined || isNew) {
+      // And a plog with a name must find the cache that has given it, or it would be taken for another one's.
+      await cache.write(IDENTITY_START, encodeIdentity({ ...identity, plog: NO_UUID, plogSegments: 0 }));
+      await cache.flush();
+    }
+    const end = plogNameOffset(plogSize, geometry.order);
+    if (end === undefined) await plog.write(0, emptyStart(startName(identity)));
+    else await plog.write(end, block.subarray(0, 512));
+    await plog.flush();
+  }
+  await cache.write(IDENTITY_START, block);
+  return identity;
+}
+
+/** Together so that a test can leave one of them out. */
+export const recoverySteps: {
+  invalidate: (cache: BlockDevice, found: ScannedLog) => Promise<void>;
+  zeroPlog: (plog: BlockDevice, order: number, scanned: ScannedPlog, segments?: number) => Promise<void>;
+} = { invalidate, zeroPlog };

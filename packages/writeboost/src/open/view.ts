@@ -1,0 +1,108 @@
+/**
+ * The device as it was when segment `id` had been written: read-only, over cache and backing device that
+ * nobody serves meanwhile. Neither is written to; a plog is not looked at.
+ *
+ * It is exact for ids from the last one written back to the end of the log. Before that the backing device
+ * has newer contents already, so such ids are refused. How far writeback had come is known from the superblock
+ * record, which is exact after a clean close and may be behind after a crash.
+ */
+import { type BlockDevice, BlockIoError, GuardedDevice, done, withCapabilities } from "@dmkit/block-io";
+import { Statistics } from "../core/statistics.ts";
+import type { Dialect } from "../format/checksum.ts";
+import { ReadPath } from "../device/request/read-path.ts";
+import { requirePairForView } from "./pairing.ts";
+import { adoptLog, scan } from "./scan.ts";
+import { SegmentLog } from "../device/log/segment-log.ts";
+
+export interface ViewOptions {
+  readonly dialect?: Dialect | undefined;
+  readonly name?: string | undefined;
+}
+
+/** What {@link openAt} can show. */
+export interface ViewRange {
+  readonly firstId: number;
+  readonly lastId: number;
+}
+
+/** The ids that can be viewed; 0 is the backing device without the cache. Throws `EFORMAT`, also for a wrong pair. */
+export async function viewRange(
+  devices: { readonly backing: BlockDevice; readonly cache: BlockDevice },
+  options: ViewOptions = {},
+): Promise<ViewRange> {
+  const found = await scan(devices.cache, devices.backing.size, options);
+  await requirePairForView(found.identity, devices);
+  return { firstId: found.lastWriteback, lastId: found.last };
+}
+
+/**
+ * Throws `EINVAL` with the range for an id that cannot be shown, `EFORMAT` for what is no cache device, and for devices
+ * that do not belong together.
+ */
+export async function openAt(
+  devices: { readonly backing: BlockDevice; readonly cache: BlockDevice },
+  id: number,
+  options: ViewOptions = {},
+): Promise<BlockDevice> {
+  const { backing, cache } = devices;
+  const found = await scan(cache, backing.size, options);
+  await requirePairForView(found.identity, { cache, backing });
+  if (!Number.isInteger(id) || id < found.lastWriteback || id > found.last) {
+    throw new BlockIoError(`segment ${id} cannot be shown`, {
+      code: "EINVAL",
+      device: cache.name,
+      op: "open",
+      hint: `Segments ${found.lastWriteback} … ${found.last} can: older ones are on the backing device already.`,
+    });
+  }
+  const split = adoptLog(found, found.first, id, found.lastWriteback);
+  if (split.length > 0) {
+    throw new BlockIoError(`${split.length} blocks are spread over several segments`, {
+      code: "ENOTSUP",
+      device: cache.name,
+      op: "open",
+      hint: "The log was written by an old driver. Open the device once as a writeboost target: that merges them.",
+    });
+  }
+  const log = new SegmentLog(found.geometry, found.dialect, cache, found.map, 1, {
+    last: id,
+    lastWriteback: found.lastWriteback,
+  });
+  return new View(options.name ?? `${cache.name}@${id}`, log, backing);
+}
+
+class View extends GuardedDevice {
+  readonly #reads: ReadPath;
+
+  constructor(name: string, log: SegmentLog, backing: BlockDevice) {
+    const limits = withCapabilities(backing.limits, {
+      readOnly: true,
+      fua: "emulated",
+      discard: "none",
+      discardZeroes: false,
+      writeZeroes: "none",
+      fastZero: false,
+      extents: false,
+    });
+    super(name, backing.size, limits);
+    this.#reads = new ReadPath({
+      log,
+      backing,
+      plog: undefined,
+      statistics: new Statistics(),
+      size: backing.size,
+    });
+  }
+
+  protected override doRead(offset: number, into: Buffer): Promise<void> {
+    return this.#reads.read(offset, into);
+  }
+
+  protected override doWrite(): Promise<void> {
+    return done;
+  }
+
+  protected override doFlush(): Promise<void> {
+    return done;
+  }
+}
