@@ -5,8 +5,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
   type BlockDevice,
+  BlockIoError,
   type Environment,
   GuardedDevice,
+  MemoryDevice,
   makeGate,
   plainLimits,
   realEnvironment,
@@ -289,5 +291,66 @@ describe("a server with dead storage", () => {
       stdio: ["ignore", "inherit", "inherit"],
     });
     expect(await new Promise((resolve) => child.on("close", resolve))).toBe(7);
+  });
+});
+
+describe("a device that cannot save what it has", () => {
+  /** It has no space, when it is told so. */
+  class Narrow extends MemoryDevice {
+    isFull = false;
+
+    protected override doWrite(offset: number, from: Buffer): Promise<void> {
+      const error = new BlockIoError("no space left", { code: "ENOSPC" });
+      return this.isFull ? Promise.reject(error) : super.doWrite(offset, from);
+    }
+  }
+
+  const zram = "0 512 zram lz4 2 snapshot dm:narrow\n512 8 zero";
+
+  async function byteOf(name: string): Promise<number | undefined> {
+    const block = Buffer.alloc(512);
+    await manager.device(name).read(0, block);
+    return block[0];
+  }
+
+  it("is not removed, and goes on, until there is room; or it is lost by force", async () => {
+    const narrow = new Narrow(2 ** 21, { name: "narrow" });
+    const words = (): string[] => ["narrow", "0"];
+    await manager.adopt("narrow", openedAs(narrow, { target: "linear", words }));
+    const disk = await manager.create("z", zram);
+    await disk.write(0, Buffer.alloc(512, 7));
+    narrow.isFull = true;
+    await expect(manager.remove("z")).rejects.toMatchObject({ code: "ENOSPC", device: "z" });
+    expect(manager.snapshotOf("z")).toMatchObject({ state: "live" });
+    expect(await byteOf("z")).toBe(7);
+    await disk.write(0, Buffer.alloc(512, 8));
+    narrow.isFull = false;
+    await manager.remove("z");
+    await manager.create("z", zram);
+    expect(await byteOf("z")).toBe(8);
+    await manager.device("z").write(0, Buffer.alloc(512, 9));
+    narrow.isFull = true;
+    await expect(manager.remove("z", { force: true })).rejects.toMatchObject({ code: "ENOSPC" });
+    narrow.isFull = false;
+    await manager.create("z", zram);
+    expect(await byteOf("z")).toBe(8);
+  });
+
+  it("is not removed where its last flush has lost nothing yet", async () => {
+    class Waiting extends MemoryDevice {
+      isFull = true;
+
+      protected override doFlush(): Promise<void> {
+        const error = new BlockIoError("no space left", { code: "ENOSPC", lossless: true });
+        return this.isFull ? Promise.reject(error) : super.doFlush();
+      }
+    }
+    const waiting = new Waiting(2 ** 20);
+    await manager.adopt("w", openedAs(waiting, image));
+    await manager.device("w").write(0, Buffer.alloc(512, 7));
+    await expect(manager.remove("w")).rejects.toMatchObject({ code: "ENOSPC" });
+    expect(await byteOf("w")).toBe(7);
+    waiting.isFull = false;
+    await manager.remove("w");
   });
 });

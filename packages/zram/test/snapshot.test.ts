@@ -1,5 +1,12 @@
 /** Snapshots: contents saved at close and restored at open, and what is refused. */
-import { type BlockDevice, BlockIoError, MemoryDevice, crc32c, realEnvironment } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  MemoryDevice,
+  crc32c,
+  realEnvironment,
+  withCapabilities,
+} from "@dmkit/block-io";
 import { PowerCut, SeededRandom, contentsOf } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import type { ZramDevice } from "../src/index.ts";
@@ -57,6 +64,72 @@ async function saved(): Promise<MemoryDevice> {
   await device.close();
   return snapshot;
 }
+
+/** It has no space, when it is told so. */
+class Narrow extends MemoryDevice {
+  isFull = false;
+
+  protected override doWrite(offset: number, from: Buffer): Promise<void> {
+    const error = new BlockIoError("no space left", { code: "ENOSPC" });
+    return this.isFull ? Promise.reject(error) : super.doWrite(offset, from);
+  }
+}
+
+describe("a disk that is secured before it is closed", () => {
+  it("goes on where that fails, with all it has, and is saved when there is room", async () => {
+    const snapshot = new Narrow(ROOM);
+    const device = await start(snapshot);
+    await fill(device);
+    snapshot.isFull = true;
+    await device.suspend();
+    await expect(device.secure()).rejects.toMatchObject({ code: "ENOSPC", lossless: true });
+    await device.resume();
+    snapshot.isFull = false;
+    const turns = [1, 2, 3];
+    for (const turn of turns) {
+      await device.write(50 * PAGE, noise(turn));
+      await device.suspend();
+      await device.secure();
+      await device.resume();
+    }
+    // What was written after it was secured is saved by close.
+    await device.discard(0, PAGE);
+    const before = await contentsOf(device);
+    await device.close();
+    const again = await start(snapshot);
+    expect((await contentsOf(again)).equals(before)).toBe(true);
+    // And nothing is written where nothing has changed.
+    await again.secure();
+    snapshot.isFull = true;
+    await again.close();
+  });
+
+  it("says what is lost where it is closed all the same", async () => {
+    const snapshot = new Narrow(ROOM);
+    const device = await start(snapshot);
+    await fill(device);
+    snapshot.isFull = true;
+    await expect(device.close()).rejects.toMatchObject({
+      code: "ENOSPC",
+      reason: expect.stringContaining("lost"),
+    });
+  });
+
+  it("is read-only, and closed without a word, where its snapshots are", async () => {
+    const snapshot = await saved();
+    const bytes = await contentsOf(snapshot);
+    Object.assign(snapshot, { limits: withCapabilities(snapshot.limits, { readOnly: true }) });
+    const device = await start(snapshot);
+    expect(device.limits.capabilities.readOnly).toBe(true);
+    expect(await code(device.write(0, noise(1)))).toBe("EROFS");
+    expect(await code(device.message(["reset"]))).toBe("EROFS");
+    const into = Buffer.alloc(PAGE);
+    await device.read(20 * PAGE, into);
+    expect(into.equals(noise(20))).toBe(true);
+    await device.close();
+    expect((await contentsOf(snapshot)).equals(bytes)).toBe(true);
+  });
+});
 
 describe("a snapshot", () => {
   it.each([{ comp_algorithm: "lz4" }, { comp_algorithm: "zstd" }, { recomp_algorithm: "deflate" }])(

@@ -6,10 +6,11 @@
  * - whatever is being opened or closed is known here until it is over, also when nobody waits for it any more, so
  *   that the end of the server waits for it, within its deadline, and can name it;
  * - devices are closed after all that stand on them, and none waits for another that has nothing to do with it;
+ * - one that cannot save what it has, for want of space, comes back, unless it is to be closed whatever is lost;
  * - a device that is given up is closed behind the scenes: no request reaches it, its name is free, and what it has
  *   open stays open until its storage answers or the process ends.
  */
-import { BlockIoError, type Environment, type Logger } from "@dmkit/block-io";
+import { BlockIoError, type Environment, type Logger, shellQuote } from "@dmkit/block-io";
 import { refersTo } from "./references.ts";
 import type { DeviceDirectory } from "./device-directory.ts";
 import type { ManagedDevice } from "./managed-device.ts";
@@ -69,15 +70,27 @@ export class Departures {
     return work;
   }
 
-  /** Takes a device out of the directory and closes it; its name is not given to another before that is over. */
-  close(managed: ManagedDevice): Promise<void> {
+  /**
+   * Takes a device out of the directory and closes it; its name is not given to another before that is over.
+   * @param keepsData puts it back in place of losing what it cannot save; that error says so.
+   */
+  close(managed: ManagedDevice, { keepsData = false }: { readonly keepsData?: boolean } = {}): Promise<void> {
     const already = this.#leaving.get(managed);
     if (already !== undefined) return already.over;
     const { name } = managed;
     const table = this.#directory.tableOf(managed);
     this.#directory.delete(managed);
     const freeName = this.#directory.reserve(name);
-    const over = this.track(closeTable(managed)).finally(() => {
+    const closing = async (): Promise<void> => {
+      if (keepsData) {
+        await keepIfLosing(managed).catch((error: unknown) => {
+          this.#directory.add(managed);
+          throw error;
+        });
+      }
+      await closeTable(managed);
+    };
+    const over = this.track(closing()).finally(() => {
       this.#leaving.delete(managed);
       freeName();
     });
@@ -151,4 +164,29 @@ async function closeTable(managed: ManagedDevice): Promise<void> {
   managed.changing = true;
   await managed.quieten();
   await managed.device.close();
+}
+
+/**
+ * Throws if closing a device would lose what it still has, for want of space, say; it goes on then. What is lost
+ * already keeps nobody from closing it.
+ */
+async function keepIfLosing({ device, name }: ManagedDevice): Promise<void> {
+  const wasHeld = device.held;
+  try {
+    await device.suspend();
+    await device.secure();
+  } catch (error) {
+    // One that was given up meanwhile is closed whatever is lost.
+    if (!(error instanceof BlockIoError && error.lossless) || device.closed) return;
+    if (!wasHeld) await device.resume();
+    const { code, op, reason, hint } = error;
+    const where = error.device === undefined || error.device === name ? "" : `${error.device}: `;
+    throw new BlockIoError(`${where}${reason}; the device stays, with all it has`, {
+      code,
+      device: name,
+      op,
+      cause: error,
+      hint: `${hint ?? "Make room, and try again."} Or lose it: dmkit remove --force ${shellQuote(name)}`,
+    });
+  }
 }

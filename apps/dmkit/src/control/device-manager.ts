@@ -114,7 +114,8 @@ export class DeviceManager {
   /**
    * Closes a device. Resolves with whether it is closed: one whose storage does not answer is given up by `force`; its
    * name is free then, and what it has open stays so until the storage answers or the process ends.
-   * Errors: ENOENT, EBUSY with who uses it, `Cancelled` (nothing has changed), those of the last flush.
+   * Errors: ENOENT, EBUSY with who uses it, `Cancelled`, and ENOSPC and the like where closing it would lose what can
+   * still be saved: the device is there as before then. Otherwise those of the last flush.
    */
   async remove(
     name: string,
@@ -124,7 +125,7 @@ export class DeviceManager {
     await this.#inTurn(name, async (managed) => {
       refuseIfCancelled("remove", signal);
       this.#devices.refuseIfUsed(managed);
-      await this.#departures.close(managed);
+      await this.#departures.close(managed, { keepsData: true });
     });
     return true;
   }

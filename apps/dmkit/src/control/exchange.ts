@@ -107,6 +107,18 @@ async function closeOld(
       throw notHome(managed, error);
     }
   }
+  try {
+    await device.secure();
+  } catch (error) {
+    if (!next.force) {
+      await device.resume();
+      throw told(managed, error, "the old table stays in place");
+    }
+    logger.log("warn", "what is in memory was not saved", {
+      device: managed.name,
+      message: (error as Error).message,
+    });
+  }
   managed.left = stay;
   device.takeOut();
   await old.close().catch((error: unknown) => {

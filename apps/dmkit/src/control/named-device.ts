@@ -248,6 +248,11 @@ export class NamedDevice implements BlockDevice {
     this.letGo();
   }
 
+  /** Saves what closing would; it must be suspended. Errors: those of the targets; nothing is lost then. */
+  async secure(): Promise<void> {
+    for (const target of this.#opened?.targets ?? []) await target?.secure?.();
+  }
+
   /** From now on requests are refused, those that wait as well. Those in flight go on. */
   refuse(): void {
     this.#closed = true;

@@ -47,6 +47,12 @@ export interface TargetDevice extends BlockDevice {
    */
   settings(): Readonly<Record<string, unknown>>;
   /**
+   * Saves what closing would save and may fail to, while the device can still go on: called when it is suspended. Close
+   * ends a device whatever comes of it; who would rather keep one that cannot be closed without a loss asks first. Left
+   * out: there is nothing of that kind. Errors: those of the devices; nothing is lost then.
+   */
+  secure?(): Promise<void>;
+  /**
    * Brings home what was answered and lies where only this target finds it: resolves when the devices it stands in front
    * of have all of it, except for what was written meanwhile. For a table that goes on without this target. Left out:
    * there is nothing of that kind. Errors: the signal's reason, `EROFS` where nothing may be written, those of the

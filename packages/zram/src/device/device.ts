@@ -17,6 +17,7 @@ import {
   join,
   plainLimits,
   toBlockIoError,
+  withCapabilities,
   worstHealth,
 } from "@dmkit/block-io";
 import { type Compressor, type Stream, defaultStreams } from "@dmkit/compressor";
@@ -42,6 +43,15 @@ export const zramLimits: Limits = {
   },
 };
 
+/** What its snapshots are on takes no other: nothing that is written could be kept. */
+const readOnlyLimits: Limits = withCapabilities(zramLimits, {
+  readOnly: true,
+  discard: "none",
+  discardZeroes: false,
+  writeZeroes: "none",
+  fastZero: false,
+});
+
 export class ZramDevice extends GuardedTarget implements RunningDisk {
   readonly parts: ZramParts;
   failedReads = 0;
@@ -54,12 +64,14 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
   // Whether a page is compressed so quickly that handing it to another thread would take longer.
   readonly #quick: boolean;
   #streams: number;
+  /** The newest snapshot has all of it. */
+  #saved = false;
   readonly #scratch: Buffer = Buffer.alloc(PAGE);
   readonly #words = new Uint32Array(2);
   readonly #pattern: Buffer = Buffer.from(this.#words.buffer);
 
   constructor(parts: ZramParts) {
-    super(parts.name, parts.size, zramLimits);
+    super(parts.name, parts.size, parts.readOnly === true ? readOnlyLimits : zramLimits);
     this.parts = parts;
     this.#streams = parts.streams;
     this.#quick = parts.primary.prefersSync(PAGE);
@@ -81,6 +93,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
   }
 
   protected override doWrite(offset: number, from: Buffer): Promise<void> {
+    this.#saved = false;
     const last = Math.floor((offset + from.length - 1) / PAGE);
     const { table } = this.parts.pages;
     table.time = this.parts.environment.clock.now();
@@ -113,6 +126,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
 
   /** Forgets the pages that lie in a range as a whole; how many. */
   #drop(offset: number, length: number): number {
+    this.#saved = false;
     const { pages } = this.parts;
     const first = Math.ceil(offset / PAGE);
     // The last page of a disk may be short.
@@ -147,14 +161,41 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
   }
 
   protected override async doClose(): Promise<void> {
-    const { snapshots, pages, primary, secondary } = this.parts;
+    const { pages, primary, secondary } = this.parts;
     try {
-      await snapshots?.save(this);
+      await this.#save();
+    } catch (error) {
+      const { code, device, op, reason, hint } = toBlockIoError(error, { device: this.name, op: "close" });
+      const lost = "what was written since the last snapshot was in memory, and is lost";
+      throw new BlockIoError(`${reason}: ${lost}`, { code, device, op, hint, cause: error });
     } finally {
       pages.dropAll();
       await primary.close();
       await secondary?.close();
     }
+  }
+
+  async secure(): Promise<void> {
+    try {
+      await this.#save();
+    } catch (error) {
+      const { code, device, op, reason } = toBlockIoError(error, { device: this.name, op: "close" });
+      throw new BlockIoError(`${reason}: the snapshot could not be written`, {
+        code,
+        device,
+        op,
+        lossless: true,
+        cause: error,
+        hint: "All of it is still in memory. Mend that, or make room, and try again.",
+      });
+    }
+  }
+
+  async #save(): Promise<void> {
+    const { snapshots } = this.parts;
+    if (snapshots === undefined || this.#saved || this.limits.capabilities.readOnly) return;
+    await snapshots.save(this);
+    this.#saved = true;
   }
 
   override health(): Health {
@@ -198,6 +239,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
   /** Forgets everything. Requests wait meanwhile. */
   async reset(): Promise<void> {
     await this.suspend();
+    this.#saved = false;
     this.parts.pages.dropAll();
     await this.resume();
   }

@@ -15,6 +15,8 @@ export interface ZramParts {
   readonly backing: BlockDevice | undefined;
   /** Where its contents are kept while it is closed. */
   readonly snapshots: { save(disk: RunningDisk): Promise<void> } | undefined;
+  /** Nothing may be written, since nothing could be kept. Default false. */
+  readonly readOnly?: boolean;
   /** As it was said: 0 leaves it to the machine. */
   readonly streams: number;
 }

@@ -73,6 +73,7 @@ export async function openZram(given: ZramOptions, context: OpenContext): Promis
       secondary,
       backing,
       snapshots,
+      readOnly: snapshot?.limits.capabilities.readOnly === true,
       streams: options.max_comp_streams,
     });
     // The limit is for writes: what a snapshot has comes back, however much that is.

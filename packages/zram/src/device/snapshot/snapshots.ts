@@ -86,9 +86,14 @@ export class Snapshots {
     await target.flush();
     await target.write(start, encodeHeader({ ...header, ...written, state: states.complete }));
     await target.flush();
-    if (!this.#outdated) return;
-    await target.write(0, encodeHeader({ ...header, generation: 0 }));
-    await target.flush();
+    if (this.#outdated) {
+      await target.write(0, encodeHeader({ ...header, generation: 0 }));
+      await target.flush();
+      this.#outdated = false;
+    }
+    // The disk may go on, and be saved again.
+    this.#next = 1 - this.#next;
+    this.#generation += 1;
   }
 
   /**
