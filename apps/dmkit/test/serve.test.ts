@@ -292,6 +292,10 @@ describe("mistakes", () => {
     await refused(["serve", "--data", image(tempFolder())], /is no folder \(EEXIST\)\n {2}Give a folder/);
   });
 
+  it("a folder that cannot be made, where a system says that the one above is not there", async () => {
+    await refused(["serve", "--data", "/proc/dmkit-test"], /ENOENT\)\n {2}Give a folder/);
+  });
+
   it("an image without a name", async () => {
     await refused(["serve", ""], /"": open: no such file/);
   });

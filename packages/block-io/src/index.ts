@@ -44,6 +44,7 @@ export {
   sleep,
 } from "./contract/environment.ts";
 export { endProcess } from "./end-process.ts";
+export { makeFolders, makeFoldersLater } from "./folders.ts";
 export {
   type ByteRange,
   type Claim,

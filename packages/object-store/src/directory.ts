@@ -11,7 +11,7 @@
  * may find the folder gone that was just made, and makes it again.
  */
 import { constants } from "node:fs";
-import { type FileHandle, link, mkdir, open, readdir, rename, rmdir, stat, unlink } from "node:fs/promises";
+import { type FileHandle, link, open, readdir, rename, rmdir, stat, unlink } from "node:fs/promises";
 import { dirname, join, resolve, sep } from "node:path";
 import {
   BlockIoError,
@@ -20,6 +20,7 @@ import {
   codeOf,
   realEnvironment,
   toBlockIoError,
+  makeFoldersLater,
 } from "@dmkit/block-io";
 import type { ObjectEntry, ObjectRange } from "./store.ts";
 import {
@@ -191,7 +192,7 @@ export class DirectoryTransport implements ObjectTransport {
 
   // The names of new folders are durable before anything in them is.
   async #makeFolder(folder: string): Promise<void> {
-    const first = await mkdir(folder, { recursive: true });
+    const first = await makeFoldersLater(folder);
     if (first !== undefined) {
       for (let made = folder; made.length >= first.length; made = dirname(made)) {
         // A handful of folders, once.

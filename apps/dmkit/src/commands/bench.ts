@@ -1,7 +1,7 @@
 /** `dmkit bench peers`: our server beside nbdkit and qemu-nbd. */
-import { mkdirSync } from "node:fs";
+
 import { dirname } from "node:path";
-import { BlockIoError, asking } from "@dmkit/block-io";
+import { BlockIoError, asking, makeFolders } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { runCopyBench } from "../bench/copy.ts";
 import { DEVICE_SIZE, groups } from "../bench/groups.ts";
@@ -88,7 +88,7 @@ async function bench(flags: BenchFlags): Promise<number> {
   process.stdout.write(printTable(report));
   if (flags.json !== undefined) {
     const path = flags.json;
-    asking({ device: path, op: "write" }, () => mkdirSync(dirname(path), { recursive: true }));
+    asking({ device: path, op: "write" }, () => makeFolders(dirname(path)));
     const text = `${JSON.stringify(report, undefined, 2)}\n`;
     writeWholeFile(path, text, { replace: isReplaceable(path, isReport), mode: 0o666 });
   }

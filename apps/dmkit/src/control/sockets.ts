@@ -2,11 +2,11 @@
  * Where control sockets are: `<runtime folder>/dmkit/<pid>.sock` unless a server was told otherwise, so that the
  * verbs find a server that is the only one, and never take another one for it.
  */
-import { lstatSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { lstatSync, readdirSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { BlockIoError, asking } from "@dmkit/block-io";
+import { BlockIoError, asking, makeFolders } from "@dmkit/block-io";
 
 /** What overrides the default for servers and verbs: a path, or for verbs the process id of a server. */
 export const CONTROL_VARIABLE = "DMKIT_CONTROL";
@@ -23,7 +23,7 @@ export function ownSocket(): string {
   const folder = runtimeFolder();
   const hint = "Set XDG_RUNTIME_DIR to a folder of yours, or give a socket of your own: --control PATH";
   const ours = asking({ device: folder, op: "listen", hint }, () => {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    makeFolders(folder, 0o700);
     return isOurs(folder);
   });
   if (ours) return join(folder, `${process.pid}.sock`);

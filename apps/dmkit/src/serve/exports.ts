@@ -1,5 +1,5 @@
 /** What a server without a stack file exports: images, a table, or the embedded default, opened and named. */
-import { mkdirSync } from "node:fs";
+
 import { basename, join } from "node:path";
 import {
   type BlockDevice,
@@ -10,6 +10,7 @@ import {
   currentArguments,
   openFile,
   schemeOf,
+  makeFolders,
 } from "@dmkit/block-io";
 import { friendlyTunables, openEmbedded, writeboost } from "@dmkit/writeboost";
 import type { DeviceManager } from "../control/device-manager.ts";
@@ -146,7 +147,7 @@ async function openDefault(what: WhatToServe, environment: Environment): Promise
 
 function makeFolder(path: string): void {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeFolders(path, 0o700);
   } catch (error) {
     const code = codeOf(error);
     throw new BlockIoError(

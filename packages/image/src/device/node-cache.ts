@@ -8,9 +8,9 @@
  * or an edit by hand the worst is that it is fetched again. Blobs that were not used for the longest time go when all of
  * them have more than `limit` bytes; the time of the last use is the file's modification time, to within an hour.
  */
-import { mkdir, open, readFile, readdir, rename, stat, unlink, utimes } from "node:fs/promises";
+import { open, readFile, readdir, rename, stat, unlink, utimes } from "node:fs/promises";
 import { join } from "node:path";
-import { type Environment, codeOf } from "@dmkit/block-io";
+import { type Environment, codeOf, makeFoldersLater } from "@dmkit/block-io";
 import { BLOB_HEAD, MAX_BLOB } from "../format/blob.ts";
 import { type Digest, isDigest } from "../format/digest.ts";
 
@@ -56,7 +56,7 @@ export class NodeCache {
     const random = Math.floor(this.#environment.random.next() * 2 ** 48).toString(16);
     const temporary = join(this.#folder, digest.slice(0, 2), `.${random.padStart(12, "0")}`);
     try {
-      await mkdir(join(this.#folder, digest.slice(0, 2)), { recursive: true, mode: 0o700 });
+      await makeFoldersLater(join(this.#folder, digest.slice(0, 2)), 0o700);
       const file = await open(temporary, "wx", 0o600);
       try {
         await file.writeFile(body);

@@ -1,0 +1,72 @@
+/**
+ * Making folders with those above them. Node's own `recursive` never comes back where a system says that a folder that
+ * is there is not (`/proc`): it tries for ever. Here every folder is tried once.
+ */
+import { existsSync, mkdirSync, statSync } from "node:fs";
+import { mkdir, stat } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import { codeOf } from "./contract/errors.ts";
+
+// Permissions, before those the process takes away.
+const DEFAULT_MODE = 0o777;
+
+/**
+ * Makes a folder, and those above it that are missing; the first that it made, or undefined if none had to be. Throws
+ * what the system says: `EEXIST` if there is something else, `ENOENT`, `EACCES`, ….
+ */
+export function makeFolders(path: string, mode: number = DEFAULT_MODE): string | undefined {
+  const missing: string[] = [];
+  for (const folder of chainOf(path)) {
+    if (missing.length > 0 && existsSync(folder)) break;
+    missing.push(folder);
+  }
+  let first: string | undefined;
+  for (const folder of missing.toReversed()) {
+    try {
+      mkdirSync(folder, { mode });
+      first ??= folder;
+    } catch (error) {
+      if (codeOf(error) !== "EEXIST" || !statSync(folder).isDirectory()) throw error;
+    }
+  }
+  return first;
+}
+
+/** The same, without waiting in the way of others. */
+export async function makeFoldersLater(
+  path: string,
+  mode: number = DEFAULT_MODE,
+): Promise<string | undefined> {
+  const missing: string[] = [];
+  for (const folder of chainOf(path)) {
+    if (missing.length > 0 && (await exists(folder))) break;
+    missing.push(folder);
+  }
+  let first: string | undefined;
+  for (const folder of missing.toReversed()) {
+    try {
+      await mkdir(folder, { mode });
+      first ??= folder;
+    } catch (error) {
+      if (codeOf(error) !== "EEXIST" || !(await stat(folder)).isDirectory()) throw error;
+    }
+  }
+  return first;
+}
+
+/** A path, the folder it is in, and so on up to the root. */
+function chainOf(path: string): string[] {
+  const chain = [resolve(path)];
+  for (;;) {
+    const last = chain.at(-1) as string;
+    if (dirname(last) === last) return chain;
+    chain.push(dirname(last));
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
