@@ -48,6 +48,17 @@ async function resized(rigged: Rig, bytes: number, behind = 0): Promise<Rig> {
   return { source: rigged.source, cache, open };
 }
 
+describe("a source that has another size than the cache was made for", () => {
+  it("is refused with what to do: the size that the cache has", async () => {
+    const { source, cache } = await pair();
+    const grown = new Tapped(new MemoryDevice(2 * source.size), "source");
+    await expect(openOn(grown, cache, { persistence: 1 }, realEnvironment)).rejects.toMatchObject({
+      code: "EINVAL",
+      hint: expect.stringContaining(`size: ${source.size}`),
+    });
+  });
+});
+
 describe("a source that was changed behind a cleanly closed cache", () => {
   it("is refused by opening and by writing back, and told nothing but that; the check finds it", async () => {
     const { source, cache, open } = await pair();

@@ -240,6 +240,45 @@ describe("tables", () => {
     expect(() => new LinearDevice(new MemoryDevice(2 ** 20), offset, 4096)).toThrow(/do not fit/);
   });
 
+  it("that is refused for a line that does not fit has written nothing for those before", async () => {
+    const writes: string[] = [];
+    class Watched extends MemoryDevice {
+      protected override doWrite(offset: number, from: Buffer): Promise<void> {
+        writes.push(this.name);
+        return super.doWrite(offset, from);
+      }
+    }
+    // A table that is refused closes what it has opened.
+    const schemes = {
+      async ram(name: string): Promise<BlockDevice> {
+        const logicalBlockSize = name === "ram:4k" ? 4096 : 512;
+        return new Watched(name === "ram:small" ? 4096 : 2 ** 17, { name, logicalBlockSize });
+      },
+    };
+    const logged = "0 64 log-writes ram:a ram:log";
+    for (const line of [
+      "64 64 linear ram:small 0",
+      "64 64 striped 2 8 ram:a 64 ram:small 0",
+      // Inside a block: every request would be refused.
+      "64 64 linear ram:4k 1",
+      "64 64 striped 1 8 ram:4k 1",
+    ]) {
+      const segments = parseTable(`${logged}\n${line}`, registry);
+      await expect(openTable(segments, { environment: realEnvironment, schemes })).rejects.toMatchObject({
+        code: "EINVAL",
+        hint: expect.stringMatching(/./),
+      });
+    }
+    expect(writes).toEqual([]);
+    // A log of larger sectors.
+    const log = parseTable("0 64 log-writes ram:a ram:4k", registry);
+    await expect(openTable(log, { environment: realEnvironment, schemes })).rejects.toMatchObject({
+      code: "EINVAL",
+      hint: expect.stringContaining("512-byte"),
+    });
+    expect(writes).toEqual([]);
+  });
+
   it("gives one device for one name, and status by segment", async () => {
     const device = await openTable(parseTable("0 8 linear mem:1M 0\n8 8 zero", registry), {
       environment: realEnvironment,

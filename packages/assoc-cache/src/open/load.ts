@@ -90,7 +90,7 @@ export function checkPairing(superblock: Superblock, source: BlockDevice, size: 
       source.name,
       "EINVAL",
       `the cache belongs to a source of ${superblock.sourceSectors} sectors, not ${size / SECTOR}`,
-      "Give the right source, and the length the cache was made with.",
+      `Give the right source. If that is it, and only its size has changed, give the length the cache was made with: "0 ${superblock.sourceSectors} cache …" in a table, "size: ${superblock.sourceSectors * SECTOR}" in a stack file. To use all of it, have the cache write back all it has (message clean), and begin a new one.`,
     );
   }
   if (uuid !== "" && uuid !== superblock.sourceUuid) {

@@ -131,12 +131,12 @@ export class LowerDevices {
   }
 
   /**
-   * Opens and claims what will be asked for: before anything is written, all of a table is known to be free. Errors: as
+   * Opens and claims what will be asked for: before anything is written, all of a table is known to be free. Resolves with the device. Errors: as
    * `open`.
    */
-  async prepare(asked: DeviceUse, target?: string): Promise<void> {
+  async prepare(asked: DeviceUse, target?: string): Promise<BlockDevice> {
     const [reference, use, range] = asked;
-    await this.#grant(reference, use, { range, target }, requestOf(reference, use, range));
+    return this.#grant(reference, use, { range, target }, requestOf(reference, use, range));
   }
 
   /** Opens a reference, or gives the device it is open as. Errors: those of the opener; EBUSY, ENOENT. */

@@ -13,7 +13,13 @@ import { type DeviceSchemes, LowerDevices } from "../below/lower-devices.ts";
 import { parseOptions } from "./options.ts";
 import { type Segment, printSegment, tableLength } from "./table.ts";
 import type { Facts, MessageOptions } from "./controls.ts";
-import { type RangeDescription, type TargetDevice, currentArguments, splitSector } from "./target.ts";
+import {
+  type RangeDescription,
+  type TargetDevice,
+  currentArguments,
+  requireRoom,
+  splitSector,
+} from "./target.ts";
 import { MappedDevice, type Piece } from "../targets/mapped.ts";
 
 export interface OpenTableOptions {
@@ -77,14 +83,19 @@ export async function openTable(given: readonly Segment[], options: OpenTableOpt
   }
 }
 
-/** What is written comes first: what is read as well is not opened twice then. */
+/**
+ * What is written comes first: what is read as well is not opened twice then. All ranges are looked at before the first
+ * target is opened, and may write.
+ */
 async function claimAll(segments: readonly Segment[], lowers: LowerDevices): Promise<void> {
   const wanted = segments.flatMap(({ target, options, length }) =>
     (target.uses?.(options, length * SECTOR) ?? []).map((asked) => ({ asked, target: target.name })),
   );
   const writes = ({ asked: [, use] }: (typeof wanted)[number]): boolean => isWriting(use);
   for (const { asked, target } of [...wanted.filter(writes), ...wanted.filter((one) => !writes(one))]) {
-    await lowers.prepare(asked, target);
+    const range = asked[2];
+    const device = await lowers.prepare(asked, target);
+    if (range !== undefined) requireRoom(device, range.offset, range.length);
   }
 }
 

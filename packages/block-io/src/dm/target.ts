@@ -306,17 +306,23 @@ export function currentArguments(
   return target.print(now);
 }
 
-/** Refuses a lower device that is too small for what is mapped on it; all in bytes. */
+/**
+ * Refuses a lower device that is too small for what is mapped on it, or would have to begin inside one of its blocks; all
+ * in bytes.
+ */
 export function requireRoom(device: BlockDevice, offset: number, length: number): void {
   const areBytes = [offset, length].every((bytes) => Number.isSafeInteger(bytes) && bytes >= 0);
-  if (areBytes && offset <= device.size && length <= device.size - offset) return;
-  throw new BlockIoError(
-    `${length} bytes at offset ${offset} do not fit: the device has ${device.size} bytes`,
-    {
-      code: "EINVAL",
-      device: device.name,
-      op: "open",
-      hint: "Give a larger device, a smaller length or another offset.",
-    },
-  );
+  const doFit = areBytes && offset <= device.size && length <= device.size - offset;
+  const { logicalBlockSize } = device.limits;
+  if (doFit && offset % logicalBlockSize === 0) return;
+  const [reason, hint] = doFit
+    ? [
+        `offset ${offset} is inside a block: the device has blocks of ${logicalBlockSize} bytes, and reads and writes whole ones`,
+        `Give an offset of a multiple of ${logicalBlockSize} bytes, which is ${logicalBlockSize / SECTOR} sectors.`,
+      ]
+    : [
+        `${length} bytes at offset ${offset} do not fit: the device has ${device.size} bytes`,
+        "Give a larger device, a smaller length or another offset.",
+      ];
+  throw new BlockIoError(reason, { code: "EINVAL", device: device.name, op: "open", hint });
 }

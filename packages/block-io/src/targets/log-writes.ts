@@ -179,6 +179,20 @@ export class LogWritesDevice extends LinearDevice {
   }
 }
 
+/** The entries of a log are sectors. */
+function requireSectors({ name, limits: { logicalBlockSize } }: BlockDevice): void {
+  if (logicalBlockSize === SECTOR) return;
+  throw new BlockIoError(
+    `a log is written in sectors of ${SECTOR} bytes, and the device has blocks of ${logicalBlockSize}`,
+    {
+      code: "EINVAL",
+      device: name,
+      op: "open",
+      hint: "Log to a device of 512-byte blocks, or to a file.",
+    },
+  );
+}
+
 /** A new log replaces an old one, as with the kernel's. */
 async function holdsLog(log: BlockDevice): Promise<boolean> {
   const block = Buffer.alloc(Math.min(log.size, log.limits.logicalBlockSize));
@@ -228,6 +242,7 @@ export const logWrites: Target<LogWritesOptions> = {
     const { device, log } = usesOf(options, size);
     const below = await lower(...device);
     const target = await lower(...log);
+    requireSectors(target);
     if (!(await holdsLog(target))) await requireBlank(target, { force: options.force });
     return LogWritesDevice.open(below, target, size, environment, name);
   },
