@@ -12,45 +12,20 @@ import {
   type Facts,
   GuardedTarget,
   type Health,
-  type Limits,
   done,
   join,
-  plainLimits,
   toBlockIoError,
-  withCapabilities,
   worstHealth,
 } from "@dmkit/block-io";
 import { type Compressor, type Stream, defaultStreams } from "@dmkit/compressor";
-import type { Pages } from "../core/pages.ts";
 import { kinds } from "../core/page-table.ts";
 import { MAX_COMPRESSED, PAGE } from "../core/size-classes.ts";
 import type { RunningDisk, ZramParts } from "./disk.ts";
+import { readOnlyLimits, zramLimits } from "./limits.ts";
 import { zramControls } from "./messages.ts";
+import { extentKind } from "./extent-kind.ts";
+import { unsaved, unsavedYet } from "./snapshot/unsaved.ts";
 import { zramFacts } from "./statistics.ts";
-
-export const zramLimits: Limits = {
-  ...plainLimits,
-  discardGranularity: PAGE,
-  capabilities: {
-    readOnly: false,
-    // RAM is as stable as this device gets.
-    fua: "native",
-    discard: "native",
-    discardZeroes: true,
-    writeZeroes: "native",
-    fastZero: true,
-    extents: true,
-  },
-};
-
-/** What its snapshots are on takes no other: nothing that is written could be kept. */
-const readOnlyLimits: Limits = withCapabilities(zramLimits, {
-  readOnly: true,
-  discard: "none",
-  discardZeroes: false,
-  writeZeroes: "none",
-  fastZero: false,
-});
 
 export class ZramDevice extends GuardedTarget implements RunningDisk {
   readonly parts: ZramParts;
@@ -165,9 +140,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
     try {
       await this.#save();
     } catch (error) {
-      const { code, device, op, reason, hint } = toBlockIoError(error, { device: this.name, op: "close" });
-      const lost = "what was written since the last snapshot was in memory, and is lost";
-      throw new BlockIoError(`${reason}: ${lost}`, { code, device, op, hint, cause: error });
+      throw unsaved(error, this.name);
     } finally {
       pages.dropAll();
       await primary.close();
@@ -179,15 +152,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
     try {
       await this.#save();
     } catch (error) {
-      const { code, device, op, reason } = toBlockIoError(error, { device: this.name, op: "close" });
-      throw new BlockIoError(`${reason}: the snapshot could not be written`, {
-        code,
-        device,
-        op,
-        lossless: true,
-        cause: error,
-        hint: "All of it is still in memory. Mend that, or make room, and try again.",
-      });
+      throw unsavedYet(error, this.name);
     }
   }
 
@@ -374,11 +339,6 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
     this.parts.pages.putSame(page, this.#words[0] as number, this.#words[1] as number);
     return true;
   }
-}
-
-function extentKind(kind: number, table: Pages["table"], page: number): Extent["kind"] {
-  if (kind === kinds.absent) return "hole";
-  return kind === kinds.same && table.low(page) === 0 && table.high(page) === 0 ? "zero" : "data";
 }
 
 function cut(buffer: Buffer, start: number, end: number): Buffer {
