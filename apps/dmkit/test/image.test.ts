@@ -110,6 +110,60 @@ describe("dmkit publish, pull, image", () => {
     expect(verified.stdout + other.stdout).toContain(`missing: blob ${key.slice(-64)}`);
   });
 
+  it("what verify finds is mended by what it advises", async () => {
+    const folder = tempFolder();
+    const [source, store] = [join(folder, "golden.img"), join(folder, "store")];
+    makeImage(source);
+    const image = join(store, "golden");
+    await printed("publish", source, image);
+    const blobs = (): string[] =>
+      readdirSync(join(store, "blobs"), { recursive: true, encoding: "utf8" })
+        .filter((name) => name.length > 64)
+        .map((name) => join(store, "blobs", name));
+    const lost = blobs();
+    rmSync(lost[0] as string);
+    for (const path of lost.slice(1)) writeFileSync(path, "damaged");
+    const verified = await cli("image", "verify", image);
+    expect([verified.code, verified.stdout]).toEqual([1, expect.stringContaining("dmkit publish --verify")]);
+    expect((await cli("publish", "--verify", source, image)).stderr).toMatch(
+      /in 5 blobs\n[45] of these were missing or damaged/,
+    );
+    expect((await cli("image", "verify", image)).stdout).toContain("whole");
+    for (const path of blobs()) rmSync(path);
+    expect(await printed("publish", source, image)).toMatchObject({ blobs: lost.length });
+    expect((await cli("image", "verify", image)).stdout).toContain("whole");
+  });
+
+  it("a digest is not taken for a tag, and no tag goes that was not said", async () => {
+    const folder = tempFolder();
+    const source = join(folder, "golden.img");
+    makeImage(source);
+    const image = join(folder, "store/golden");
+    const { digest } = await printed<{ digest: string }>("publish", source, image);
+    const socket = join(folder, "nobody.sock");
+    for (const words of [
+      ["image", "untag", `${image}@${digest}`],
+      ["image", "untag", image],
+      ["publish", source, `${image}@${digest}`],
+      ["image", "record", "--control", socket, "golden", `${image}@${digest}`],
+    ]) {
+      const { code, stderr } = await cli(...words);
+      expect([words, code, stderr]).toEqual([words, 2, expect.stringContaining("Write STORE/NAME:TAG")]);
+    }
+    const unknown = await cli("image", "untag", `${image}:nosuch`);
+    expect([unknown.code, unknown.stderr]).toEqual([1, expect.stringContaining("Its tags: latest.")]);
+    const versions = await printed<{ tags: string[] }[]>("image", "ls", join(folder, "store"));
+    expect(versions.map(({ tags }) => tags)).toEqual([["latest"]]);
+    expect((await cli("image", "untag", `${image}:latest`)).code).toBe(0);
+    const untagged = await cli("image", "info", image);
+    expect([untagged.code, untagged.stderr]).toEqual([
+      1,
+      expect.stringMatching(/golden has no tag latest, and no other.*\(ENOENT\)\n.*versions are there/s),
+    ]);
+    const version = await cli("image", "info", `${image}@${"0".repeat(64)}`);
+    expect(version.stderr).toContain("golden has no version 0000");
+  });
+
   it.each([
     ["wrong keys", { AWS_ACCESS_KEY_ID: "other" }, /EACCES.*\n.*access key/],
     ["no such bucket", {}, /ENOENT.*\n.*Create the bucket/],

@@ -6,8 +6,11 @@ import {
   isName,
   listImages,
   moveTag,
+  noSuchTag,
   openImage,
   parseImageReference,
+  parseTagReference,
+  printImageReference,
   publish,
   readManifest,
   removeTag,
@@ -169,7 +172,9 @@ async function verify(text: string, flags: Flags): Promise<number> {
     }
     if (problems.length === 0 && !flags.quiet) print("The image is whole.\n");
     else if (problems.length > 0)
-      print("Publish the image again from its source: what is missing or damaged is uploaded.\n");
+      print(
+        "Publish the image again from its source with dmkit publish --verify: what is missing or damaged is uploaded.\n",
+      );
   }
   return problems.length === 0 ? exitCodes.ok : exitCodes.error;
 }
@@ -183,10 +188,12 @@ async function moveTagTo(text: string, tag: string): Promise<number> {
 }
 
 async function untag(text: string): Promise<number> {
-  const { store: location, name, tag } = parseImageReference(text);
-  const there = await withStore(location, (store) => removeTag(store, name, tag));
-  if (!there) process.stderr.write(`dmkit: ${name} has no tag ${tag}\n`);
-  return there ? exitCodes.ok : exitCodes.error;
+  // Nobody's latest goes because a word was forgotten.
+  const { store: location, name, tag } = parseTagReference(text, { mustBeSaid: true });
+  await withStore(location, async (store) => {
+    if (!(await removeTag(store, name, tag))) throw await noSuchTag(store, name, tag);
+  });
+  return exitCodes.ok;
 }
 
 async function collectGarbage(location: string, flags: Flags & { dryRun: boolean }): Promise<number> {
@@ -209,7 +216,7 @@ async function collectGarbage(location: string, flags: Flags & { dryRun: boolean
 }
 
 async function record(device: string, text: string, flags: ControlFlags): Promise<number> {
-  const reference = parseImageReference(text);
+  const reference = parseTagReference(text);
   return await withServer(flags, async ({ call }) => {
     const { answer } = await call<{ answer: string }>("message", { name: device, words: ["first_reads"] });
     const hotList = answer
@@ -220,7 +227,7 @@ async function record(device: string, text: string, flags: ControlFlags): Promis
       const digest = await resolveReference(store, reference);
       const { chunkSize } = await readManifest(store, reference.name, digest);
       const options = {
-        image: `${text.replace(/[@:][^/]*$/, "")}@${digest}`,
+        image: printImageReference(reference, digest),
         cache: "none",
         hot: false,
       } as const;

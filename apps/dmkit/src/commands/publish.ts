@@ -1,11 +1,12 @@
 /** `dmkit publish` and `dmkit pull`: a device into an object store, and back into a file. */
-import { type BlockDevice, describeSize, realEnvironment } from "@dmkit/block-io";
+import { type BlockDevice, describeSize, realEnvironment, shellQuote } from "@dmkit/block-io";
 import {
   type PublishProgress,
   blobCodecs,
   isDigest,
   openImage,
-  parseImageReference,
+  parseTagReference,
+  printImageReference,
   publish,
 } from "@dmkit/image";
 import { openStore } from "@dmkit/object-store";
@@ -24,6 +25,7 @@ interface PublishFlags {
   readonly codec: (typeof blobCodecs)[number];
   readonly parent?: string;
   readonly requests: number;
+  readonly verify: boolean;
   readonly quiet: boolean;
   readonly json: boolean;
 }
@@ -42,7 +44,8 @@ Examples:
   dmkit publish 'nbd+unix:///vm?socket=/run/vm.sock' /srv/images/vm:monday
   dmkit serve --read-only image:s3://disks/golden          anywhere, at once
 
-Only what the store lacks is uploaded, and an interrupted publication is simply run again.
+Only what the store lacks is uploaded, and an interrupted publication is simply run again. What the store has lost is
+uploaded again; with --verify, all that is there already is read, and replaced where it is damaged.
 `;
 
 const pullExamples = `
@@ -66,12 +69,9 @@ export function addPublish(program: Command, finish: (code: number) => void): vo
       powerOfTwo(2 ** 16, 2 ** 22),
     )
     .addOption(new Option("--codec <name>", "how chunks are compressed").choices(blobCodecs).default("zstd"))
-    .option(
-      "--parent <digest>",
-      "the version whose chunks are known to be there (default: what the tag says)",
-      digest,
-    )
+    .option("--parent <digest>", "the version it is made from (default: what the tag says)", digest)
     .option("--requests <n>", "chunks on their way at a time", integer(1, 64), 8)
+    .option("--verify", "read what is in the store already, and replace what is damaged", false)
     .option("--json", "print the result as JSON", false)
     .option("-q, --quiet", "show no progress", false)
     .addHelpText("after", publishExamples)
@@ -100,7 +100,8 @@ export function digest(text: string): string {
 }
 
 async function publishDevice(from: string, image: string, flags: PublishFlags): Promise<number> {
-  const { store: location, name, tag } = parseImageReference(image);
+  const reference = parseTagReference(image);
+  const { store: location, name, tag } = reference;
   const done = await endedBySignal("publish", async (signal) => {
     const source = await openReference(from, "read", realEnvironment);
     try {
@@ -114,6 +115,7 @@ async function publishDevice(from: string, image: string, flags: PublishFlags): 
             codec: flags.codec,
             parent: flags.parent,
             parallel: flags.requests,
+            verify: flags.verify,
             signal,
             progress,
           }),
@@ -126,8 +128,8 @@ async function publishDevice(from: string, image: string, flags: PublishFlags): 
     }
   });
   if (done === "cancelled") return tellCancelled("publish");
-  const { digest: published, read, deduplicated, uploaded, blobs, tagged } = done.value;
-  if (flags.json) printJson({ digest: published, read, deduplicated, uploaded, blobs, tagged });
+  const { digest: published, read, deduplicated, uploaded, blobs, repaired, tagged } = done.value;
+  if (flags.json) printJson({ digest: published, read, deduplicated, uploaded, blobs, repaired, tagged });
   else {
     process.stdout.write(`${name}@${published}\n`);
     if (!flags.quiet) {
@@ -135,12 +137,13 @@ async function publishDevice(from: string, image: string, flags: PublishFlags): 
         `read ${describeSize(read)}, of which ${describeSize(deduplicated)} were there; ` +
           `uploaded ${describeSize(uploaded)} in ${blobs} blobs\n`,
       );
+      if (repaired > 0) process.stderr.write(`${repaired} of these were missing or damaged in the store\n`);
     }
   }
   if (tagged) return exitCodes.ok;
   process.stderr.write(
     `dmkit: somebody else has moved the tag ${tag} of ${name} meanwhile. The image is there, but not tagged.\n` +
-      `  If it is to have the tag all the same: dmkit image tag ${name}@${published} ${tag}\n`,
+      `  If it is to have the tag all the same: dmkit image tag ${shellQuote(printImageReference(reference, published))} ${tag}\n`,
   );
   return exitCodes.error;
 }

@@ -4,8 +4,8 @@
  * Invariants: what is given out was verified against its digest when it came into memory; a blob is fetched once however
  * many wait for it; a blob in the node's cache that fails is removed and fetched, one from the store is fetched once more.
  */
-import { BlockIoError } from "@dmkit/block-io";
-import type { ObjectStore } from "@dmkit/object-store";
+import { BlockIoError, codeOf } from "@dmkit/block-io";
+import type { GetOptions, ObjectStore } from "@dmkit/object-store";
 import type { ChunkMemory } from "../core/chunk-memory.ts";
 import { BLOB_HEAD, MAX_BLOB } from "../format/blob.ts";
 import type { Digest } from "../format/digest.ts";
@@ -82,7 +82,7 @@ export class Blobs {
   async #fromStore(digest: Digest): Promise<Buffer> {
     const options = { most: MAX_BLOB + BLOB_HEAD, signal: this.#ending.signal };
     for (let attempt = 1; attempt <= 2; attempt += 1) {
-      const body = await this.#store.get(blobKey(digest), options);
+      const body = await this.#get(digest, options);
       this.counters.fetches += 1;
       this.counters.fetchedBytes += body.length;
       const plain = await this.#coder.decode(body, digest);
@@ -96,7 +96,22 @@ export class Blobs {
       code: "EIO",
       device: this.#store.name,
       op: "read",
-      hint: "Publish the image again from its source: blobs that are damaged are replaced with --verify.",
+      hint: "Publish the image again from its source with dmkit publish --verify: blobs that are damaged are replaced.",
     });
+  }
+
+  async #get(digest: Digest, options: GetOptions): Promise<Buffer> {
+    try {
+      return await this.#store.get(blobKey(digest), options);
+    } catch (error) {
+      if (codeOf(error) !== "ENOENT") throw error;
+      throw new BlockIoError(`the blob ${digest} is not in the store`, {
+        code: "ENOENT",
+        device: this.#store.name,
+        op: "read",
+        cause: error,
+        hint: "Publish the image again from its source: what is missing is uploaded.",
+      });
+    }
   }
 }

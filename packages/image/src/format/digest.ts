@@ -2,7 +2,7 @@
  * A digest: SHA-256, 32 bytes; as text 64 lower-case hexadecimal digits. 32 zero bytes stand for "all zeroes" or "none":
  * no input is known that hashes to them.
  */
-import { isZero } from "@dmkit/block-io";
+import { BlockIoError, isZero } from "@dmkit/block-io";
 
 /** Bytes of a digest. */
 export const DIGEST = 32;
@@ -13,6 +13,15 @@ export type Digest = string;
 /** Whether `text` is a digest. */
 export function isDigest(text: string): boolean {
   return /^[0-9a-f]{64}$/.test(text);
+}
+
+/** Throws `EINVAL` for what is no digest. */
+export function requireDigest(text: string): Digest {
+  if (typeof text === "string" && isDigest(text)) return text;
+  throw new BlockIoError(`${JSON.stringify(text)} is no digest`, {
+    code: "EINVAL",
+    hint: "A digest has 64 hexadecimal digits, in lower case.",
+  });
 }
 
 /** The digest at a place of a table, undefined where there is none. */

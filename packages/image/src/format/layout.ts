@@ -7,10 +7,12 @@
  *                                           highest is in force. So of two who move a tag at once, one is told
  *     gc/<n>                                a collection that runs: created if absent, removed at its end
  *
+ * Whoever asks for a key of what cannot be a name or a digest is refused (`EINVAL`): all of a library's calls come by here.
+ *
  * The body of a tag is text: the digest, a line feed, the time as ISO 8601, a line feed, the writer's token, a line feed.
  */
-import type { Digest } from "./digest.ts";
-import { isDigest } from "./digest.ts";
+import { BlockIoError } from "@dmkit/block-io";
+import { type Digest, isDigest, requireDigest } from "./digest.ts";
 
 /** The tag that is meant where none is said. */
 export const DEFAULT_TAG = "latest";
@@ -20,6 +22,15 @@ const name = /^[a-z0-9](?:[a-z0-9._-]{0,126}[a-z0-9])?$/;
 /** Whether an image, or a tag, can be called so: 1 … 128 of a-z 0-9 . _ -, letters or digits at both ends. */
 export function isName(text: string): boolean {
   return name.test(text);
+}
+
+/** Throws `EINVAL` for what no image or tag can be called. @param what which of the two. */
+export function requireName(what: "image" | "tag", text: string): string {
+  if (typeof text === "string" && isName(text)) return text;
+  throw new BlockIoError(`${JSON.stringify(text)} is no name of ${what === "tag" ? "a tag" : "an image"}`, {
+    code: "EINVAL",
+    hint: "Names have 1 to 128 of a-z, 0-9 and, between these, . _ -",
+  });
 }
 
 export const BLOBS = "blobs/";
@@ -38,7 +49,7 @@ export function blobOfKey(key: string): Digest | undefined {
 }
 
 export function manifestKey(image: string, digest: Digest): string {
-  return `${IMAGES}${image}/${digest}`;
+  return `${IMAGES}${requireName("image", image)}/${requireDigest(digest)}`;
 }
 
 /** Image and digest that a manifest's key names. */
@@ -48,7 +59,7 @@ export function manifestOfKey(key: string): { readonly image: string; readonly d
 }
 
 export function tagPrefix(image: string, tag?: string): string {
-  return `${TAGS}${image}/${tag === undefined ? "" : `${tag}/`}`;
+  return `${TAGS}${requireName("image", image)}/${tag === undefined ? "" : `${requireName("tag", tag)}/`}`;
 }
 
 export function tagKey(image: string, tag: string, version: number): string {

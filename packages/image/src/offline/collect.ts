@@ -29,7 +29,7 @@ import {
   tagKey,
   tagOfKey,
 } from "../format/layout.ts";
-import { readManifest, readTag } from "../open/manifests.ts";
+import { readManifest, readTag, tagVersion } from "../open/manifests.ts";
 
 /** Milliseconds that a blob nobody refers to is kept at the least. */
 export const GRACE: number = 24 * 3_600_000;
@@ -218,7 +218,7 @@ export async function* blobsOf(
 
 /** Takes a tag away, with all its versions; the image stays until a collection. True if there was one. */
 export async function removeTag(store: ObjectStore, image: string, tag: string): Promise<boolean> {
-  const { version } = await readTag(store, image, tag);
+  const version = await tagVersion(store, image, tag);
   // From the first on: as long as the highest is there, it is in force.
   for (let n = 1; n <= version; n += 1) await store.remove(tagKey(image, tag, n));
   return version > 0;

@@ -1,7 +1,8 @@
 /**
  * Publishing: a device becomes an image.
  *
- *     1  chunks        read, hashed; those the store lacks are uploaded. Holes and zeroes cost nothing
+ *     1  chunks        read, hashed; those the store lacks are uploaded. Holes and zeroes cost nothing. Those that cannot
+ *                      differ from the parent are not read, but looked for, and read where the store has lost them
  *     2  pages, hot list     the same
  *     3  manifest      created: a collection that begins from here on sees that all its blobs are in use
  *     4  collections   that began before are waited for
@@ -11,16 +12,28 @@
  *
  * It can be interrupted anywhere and run again: what was uploaded is found in step 1. Before step 3 nothing refers to it,
  * and a collection takes it away after the grace time.
+ *
+ * Invariants: every blob the manifest refers to was found in the store or uploaded by this publication, also those of the
+ * parent, so publishing again brings back what was lost. With `verify` each that was found was also read and compared
+ * with its name, and replaced if it was damaged: a key names its contents, so what is put there is what belongs there.
  */
-import { type BlockDevice, BlockIoError, type Environment, isZero, realEnvironment } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  codeOf,
+  isZero,
+  realEnvironment,
+} from "@dmkit/block-io";
 import { type ObjectStore, probeConditionalCreate } from "@dmkit/object-store";
 import { BlobCoder, digestOf } from "../device/blob-coder.ts";
-import type { BlobCodec } from "../format/blob.ts";
+import { BLOB_HEAD, MAX_BLOB } from "../format/blob.ts";
 import { DIGEST, type Digest, digestAt, putDigest } from "../format/digest.ts";
 import { BLOBS, blobKey, blobOfKey, encodeTag, manifestKey, tagKey } from "../format/layout.ts";
 import {
   DEFAULT_CHUNK,
   MAX_HOT,
+  MAX_MANIFEST,
   MAX_PAGES,
   type Manifest,
   PAGE_CHUNKS,
@@ -30,66 +43,31 @@ import {
   isChunkSize,
   pageCount,
 } from "../format/manifest.ts";
-import { readManifest, readTag } from "../open/manifests.ts";
+import { readManifest, readTagVersion, tagVersion } from "../open/manifests.ts";
 import { Blobs } from "../device/blobs.ts";
 import { ChunkMemory } from "../core/chunk-memory.ts";
+import { Changes } from "./changes.ts";
 import { GRACE, waitForCollections } from "./collect.ts";
+import { type PublishOptions, type Published, checkOptions } from "./publish-options.ts";
 
-/** How far a publication is, in bytes. */
-export interface PublishProgress {
-  /** Bytes of the source that are done, holes included. */
-  readonly done: number;
-  readonly total: number;
-  /** Bytes that were read. */
-  readonly read: number;
-  /** Bytes that the store had already, or that occur twice. */
-  readonly deduplicated: number;
-  /** Bytes of bodies that were uploaded. */
-  readonly uploaded: number;
-}
-
-export interface PublishOptions {
-  readonly name: string;
-  readonly tag: string;
-  /** Bytes; the parent's unless given, 512 KiB without one. */
-  readonly chunkSize?: number | undefined;
-  /** zstd unless given. */
-  readonly codec?: BlobCodec | undefined;
-  /** A manifest of the same name whose chunks need not be looked for; what the tag says now unless given. */
-  readonly parent?: Digest | undefined;
-  /**
-   * With a parent: the ranges of the source that can differ from it, in order, in bytes; the others are not read. All
-   * of the source unless given.
-   */
-  readonly changed?: AsyncIterable<{ readonly offset: number; readonly length: number }> | undefined;
-  /** Chunks to fetch first when the image is opened. The parent's unless given. */
-  readonly hotList?: readonly number[] | undefined;
-  /** Chunks on their way at a time, 1 … 64. 8 unless given. */
-  readonly parallel?: number | undefined;
-  readonly environment?: Environment | undefined;
-  readonly signal?: AbortSignal | undefined;
-  readonly progress?: ((progress: PublishProgress) => void) | undefined;
-}
-
-/** What was published. */
-export interface Published extends PublishProgress {
-  readonly digest: Digest;
-  readonly blobs: number;
-  /** Whether the tag says it now; false: somebody else moved the tag since this publication began. */
-  readonly tagged: boolean;
-}
-
-/** Publishes `source`, which must not change meanwhile. Errors: those of source and store; `EINVAL`, `ENOTSUP`. */
-export function publish(
+/**
+ * Publishes `source`, which must not change meanwhile. Errors: those of source and store; `EINVAL` for options that
+ * cannot be, before anything is read or written; `ENOTSUP`.
+ */
+export async function publish(
   source: BlockDevice,
   store: ObjectStore,
   options: PublishOptions,
 ): Promise<Published> {
-  return new Publication(source, store, options).run();
+  checkOptions(options);
+  return await new Publication(source, store, options).run();
 }
 
-// Fewer blobs than this are listed once instead of being asked for one by one.
+// Blobs are listed once, a thousand with a request, instead of being asked for one by one, unless the store has more
+// than this, or than this for each chunk: then it holds mostly those of others, and a list of them takes longer.
 const LISTED = 20_000;
+const LISTED_PER_CHUNK = 100;
+const MOST_LISTED = 1_000_000;
 
 class Publication {
   readonly #source: BlockDevice;
@@ -99,13 +77,18 @@ class Publication {
   readonly #coder = new BlobCoder();
   readonly #token: string;
   readonly #sums = { done: 0, read: 0, deduplicated: 0, uploaded: 0 };
-  /** In use by the parent, or found or uploaded by this publication. */
+  /** Found or uploaded by this publication. */
   readonly #present = new Map<Digest, Promise<void>>();
+  /** In use by the parent's manifest: no collection takes them, however old they are. They can be lost all the same. */
+  readonly #inUse = new Set<Digest>();
+  /** In the store, and not what their name says. */
+  readonly #damaged = new Set<Digest>();
   /** Uploaded again because of their age. */
   readonly #refreshed = new Map<Digest, Buffer>();
   /** When each blob of the store was written; undefined where there are too many to list. */
   #listed: Map<Digest, number> | undefined;
   #blobs = 0;
+  #repaired = 0;
 
   constructor(source: BlockDevice, store: ObjectStore, options: PublishOptions) {
     this.#source = source;
@@ -124,13 +107,14 @@ class Publication {
     const { name, tag, signal } = this.#options;
     try {
       await probeConditionalCreate(this.#store, this.#token);
-      const before = await readTag(this.#store, name, tag);
-      const parent = this.#options.parent ?? before.record?.digest;
-      const old = parent === undefined ? undefined : await readManifest(this.#store, name, parent);
+      const version = await tagVersion(this.#store, name, tag);
+      const old = await this.#parent(version);
+      const parent = old?.digest;
       const chunkSize = this.#options.chunkSize ?? old?.chunkSize ?? DEFAULT_CHUNK;
       this.#check(chunkSize, old);
       const usable = old?.chunkSize === chunkSize && old.size === this.#source.size ? old : undefined;
-      this.#listed = await this.#list();
+      const listed = chunkCount(this.#source.size, chunkSize) * LISTED_PER_CHUNK;
+      this.#listed = await this.#list(Math.min(MOST_LISTED, Math.max(LISTED, listed)));
       const pages = await this.#pages(chunkSize, usable);
       const manifest: Manifest = {
         size: this.#source.size,
@@ -143,13 +127,28 @@ class Publication {
       await waitForCollections(this.#store, this.#environment, signal);
       await this.#lookAgain(usable === undefined ? undefined : parent);
       const tagged = await this.#store.create(
-        tagKey(name, tag, before.version + 1),
+        tagKey(name, tag, version + 1),
         encodeTag({ digest, time: this.#environment.clock.wallTime(), token: this.#token }),
         { signal },
       );
-      return { ...this.#sums, total: this.#source.size, digest, blobs: this.#blobs, tagged };
+      const counted = { blobs: this.#blobs, repaired: this.#repaired };
+      return { ...this.#sums, total: this.#source.size, digest, ...counted, tagged };
     } finally {
       await this.#coder.close();
+    }
+  }
+
+  // The one that was named must be there. Without the one the tag says there is more to upload, and that is all.
+  async #parent(version: number): Promise<(Manifest & { readonly digest: Digest }) | undefined> {
+    const { name, tag, parent } = this.#options;
+    if (parent !== undefined) return { ...(await readManifest(this.#store, name, parent)), digest: parent };
+    try {
+      const record = version === 0 ? undefined : await readTagVersion(this.#store, name, tag, version);
+      if (record === undefined) return undefined;
+      return { ...(await readManifest(this.#store, name, record.digest)), digest: record.digest };
+    } catch (error) {
+      if (isLost(error)) return undefined;
+      throw error;
     }
   }
 
@@ -182,25 +181,33 @@ class Publication {
       for (let first = 0; first < count; first += PAGE_CHUNKS) {
         const chunks = Math.min(PAGE_CHUNKS, count - first);
         const oldPage = old?.pages[first / PAGE_CHUNKS];
-        const before = oldPage === undefined ? undefined : await parents.load(oldPage);
+        const before = oldPage === undefined ? undefined : await this.#parentsPage(parents, oldPage);
         const table = Buffer.alloc(chunks * DIGEST);
-        if (before !== undefined) this.#keepAll(before);
+        if (before !== undefined) this.#useAll(before);
         const wanted: number[] = [];
+        const kept: number[] = [];
         for (let index = 0; index < chunks; index += 1) {
           const chunk = first + index;
           const length = Math.min(chunkSize, size - chunk * chunkSize);
-          if (this.#options.changed !== undefined && !(await changes.touch(chunk))) {
-            putDigest(table, index, before === undefined ? undefined : digestAt(before, index));
-            this.#advance(length);
-          } else if (await holes.touch(chunk)) wanted.push(index);
+          const same = this.#options.changed !== undefined && !(await changes.touch(chunk));
+          if (same && before !== undefined && digestAt(before, index) !== undefined) kept.push(index);
+          // Where the parent's page is lost nothing is known of what it said: it is read.
+          else if (same && (before !== undefined || oldPage === undefined)) this.#advance(length);
+          else if (await holes.touch(chunk)) wanted.push(index);
           else this.#advance(length);
         }
-        await this.#parallel(wanted, async (index) => {
+        const read = async (index: number): Promise<void> => {
           const offset = (first + index) * chunkSize;
-          const length = Math.min(chunkSize, size - offset);
-          putDigest(table, index, await this.#chunk(offset, length));
+          putDigest(table, index, await this.#chunk(offset, Math.min(chunkSize, size - offset)));
+        };
+        await this.#parallel(kept, async (index) => {
+          const digest = digestAt(before as Buffer, index) as Digest;
+          // What the store has lost is read again; if that is something else by now, it is what is published.
+          if (!(await this.#rely(digest))) return read(index);
+          putDigest(table, index, digest);
+          this.#advance(Math.min(chunkSize, size - (first + index) * chunkSize));
         });
-        if (oldPage !== undefined) this.#keep(oldPage);
+        await this.#parallel(wanted, read);
         pages.push(isZero(table) ? undefined : await this.#blob(table));
       }
     } finally {
@@ -209,6 +216,19 @@ class Publication {
       await parents.close();
     }
     return pages;
+  }
+
+  // Undefined if it is lost: what it said is then found out by reading the source.
+  async #parentsPage(parents: Blobs, page: Digest): Promise<Buffer | undefined> {
+    this.#inUse.add(page);
+    try {
+      return await parents.load(page);
+    } catch (error) {
+      if (!isLost(error)) throw error;
+      // It may be listed all the same, and must be uploaded again.
+      if (codeOf(error) === "EIO") this.#damaged.add(page);
+      return undefined;
+    }
   }
 
   async #chunk(offset: number, length: number): Promise<Digest | undefined> {
@@ -237,23 +257,58 @@ class Publication {
 
   async #upload(digest: Digest, plain: Buffer): Promise<void> {
     const { signal, codec = "zstd" } = this.#options;
+    const written = await this.#writtenAt(digest);
+    const whole = written !== undefined && !this.#damaged.has(digest);
+    const age = this.#environment.clock.wallTime() - (written ?? 0);
+    const inUse = this.#inUse.has(digest);
+    if (whole && (inUse || age < GRACE / 2)) {
+      this.#sums.deduplicated += plain.length;
+      return;
+    }
+    const body = await this.#coder.encode(plain, codec);
+    await this.#store.put(blobKey(digest), body, { signal });
+    this.#sums.uploaded += body.length;
+    this.#blobs += 1;
+    if (!whole && (inUse || written !== undefined)) this.#repaired += 1;
+    // Kept for step 5: they are few, since most of what is old is in use by the parent.
+    if (written !== undefined) this.#refreshed.set(digest, body);
+  }
+
+  /**
+   * When the blob in the store was written; undefined where there is none. One that `verify` reads and that is not what
+   * its name says is noted as damaged.
+   */
+  async #writtenAt(digest: Digest): Promise<number | undefined> {
+    const { signal, verify = false } = this.#options;
     const key = blobKey(digest);
     const written =
       this.#listed === undefined
         ? (await this.#store.head(key, { signal }))?.modified
         : this.#listed.get(digest);
-    const age =
-      written === undefined ? Number.POSITIVE_INFINITY : this.#environment.clock.wallTime() - written;
-    if (age < GRACE / 2) {
-      this.#sums.deduplicated += plain.length;
-      return;
+    if (written === undefined || !verify || this.#damaged.has(digest)) return written;
+    try {
+      const body = await this.#store.get(key, { most: MAX_BLOB + BLOB_HEAD, signal });
+      if ((await this.#coder.decode(body, digest)) === undefined) this.#damaged.add(digest);
+      return written;
+    } catch (error) {
+      if (codeOf(error) === "ENOENT") return undefined;
+      // Larger than any blob is.
+      if (codeOf(error) !== "EOVERFLOW") throw error;
+      this.#damaged.add(digest);
+      return written;
     }
-    const body = await this.#coder.encode(plain, codec);
-    await this.#store.put(key, body, { signal });
-    this.#sums.uploaded += body.length;
-    this.#blobs += 1;
-    // Kept for step 5: they are few, since most of what is old is in use by the parent.
-    if (written !== undefined) this.#refreshed.set(digest, body);
+  }
+
+  /** Whether a blob that the parent refers to is there, and whole as far as that is asked for. */
+  async #rely(digest: Digest): Promise<boolean> {
+    this.#inUse.add(digest);
+    const known = this.#present.get(digest);
+    if (known !== undefined) await known;
+    else {
+      if ((await this.#writtenAt(digest)) === undefined || this.#damaged.has(digest)) return false;
+      this.#present.set(digest, Promise.resolve());
+    }
+    return true;
   }
 
   async #hotList(
@@ -264,8 +319,10 @@ class Publication {
     if (hotList === undefined) {
       // Of another chunk size it would mean other places.
       const same = old?.chunkSize === chunkSize;
-      if (same && old.hotList !== undefined) this.#keep(old.hotList);
-      return same ? { hotList: old.hotList, hotCount: old.hotCount } : { hotList: undefined, hotCount: 0 };
+      // One that is lost cannot be made again, and only saves time.
+      if (same && old.hotList !== undefined && (await this.#rely(old.hotList)))
+        return { hotList: old.hotList, hotCount: old.hotCount };
+      return { hotList: undefined, hotCount: 0 };
     }
     const chunks = [...new Set(hotList)].slice(0, MAX_HOT);
     if (chunks.length === 0) return { hotList: undefined, hotCount: 0 };
@@ -276,8 +333,15 @@ class Publication {
     const head = encodeManifest(manifest);
     const digest = digestOf(head);
     const body = Buffer.concat([head, Buffer.from(digest, "hex")]);
-    // Equal bytes under this name are this manifest, whoever created it.
-    await this.#store.create(manifestKey(this.#options.name, digest), body, { signal: this.#options.signal });
+    const { name, signal } = this.#options;
+    const key = manifestKey(name, digest);
+    if (await this.#store.create(key, body, { signal })) return digest;
+    // Equal bytes under this name are this manifest, whoever created it; others are one that was damaged.
+    const there = await this.#store.get(key, { most: MAX_MANIFEST, signal }).catch((error: unknown) => {
+      if (codeOf(error) === "EOVERFLOW" || codeOf(error) === "ENOENT") return undefined;
+      throw error;
+    });
+    if (there?.equals(body) !== true) await this.#store.put(key, body, { signal });
     return digest;
   }
 
@@ -299,23 +363,21 @@ class Publication {
     });
   }
 
-  async #list(): Promise<Map<Digest, number> | undefined> {
+  async #list(most: number): Promise<Map<Digest, number> | undefined> {
     const listed = new Map<Digest, number>();
     for await (const { key, modified } of this.#store.list(BLOBS, "", { signal: this.#options.signal })) {
       const digest = blobOfKey(key);
       if (digest !== undefined) listed.set(digest, modified);
-      if (listed.size >= LISTED) return undefined;
+      if (listed.size > most) return undefined;
     }
     return listed;
   }
 
-  // In use by the parent's manifest: no collection takes it.
-  #keep(digest: Digest | undefined): void {
-    if (digest !== undefined && !this.#present.has(digest)) this.#present.set(digest, Promise.resolve());
-  }
-
-  #keepAll(table: Buffer): void {
-    for (let index = 0; index < table.length / DIGEST; index += 1) this.#keep(digestAt(table, index));
+  #useAll(table: Buffer): void {
+    for (let index = 0; index < table.length / DIGEST; index += 1) {
+      const digest = digestAt(table, index);
+      if (digest !== undefined) this.#inUse.add(digest);
+    }
   }
 
   async #parallel<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
@@ -343,41 +405,13 @@ class Publication {
   }
 }
 
+// Gone, or twice not what it should be: publishing can bring it back.
+function isLost(error: unknown): boolean {
+  return codeOf(error) === "ENOENT" || codeOf(error) === "EIO";
+}
+
 async function* dataOf(source: BlockDevice): AsyncGenerator<{ offset: number; length: number }> {
   for await (const { offset, length, kind } of source.extents(0, source.size)) {
     if (kind === "data") yield { offset, length };
-  }
-}
-
-/** Which chunks a sequence of ranges, in order, touches; asked for chunk by chunk in order. */
-class Changes {
-  readonly #ranges: AsyncIterator<{ readonly offset: number; readonly length: number }> | undefined;
-  readonly #chunkSize: number;
-  #current: { readonly offset: number; readonly length: number } | undefined;
-  #ended = false;
-
-  constructor(
-    ranges: AsyncIterable<{ readonly offset: number; readonly length: number }> | undefined,
-    chunkSize: number,
-  ) {
-    this.#ranges = ranges?.[Symbol.asyncIterator]();
-    this.#chunkSize = chunkSize;
-  }
-
-  async touch(chunk: number): Promise<boolean> {
-    const start = chunk * this.#chunkSize;
-    while (
-      !this.#ended &&
-      (this.#current === undefined || this.#current.offset + this.#current.length <= start)
-    ) {
-      const next = await this.#ranges?.next();
-      if (next === undefined || next.done === true) this.#ended = true;
-      else this.#current = next.value;
-    }
-    return !this.#ended && this.#current !== undefined && this.#current.offset < start + this.#chunkSize;
-  }
-
-  async end(): Promise<void> {
-    await this.#ranges?.return?.();
   }
 }

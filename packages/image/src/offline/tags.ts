@@ -3,7 +3,7 @@ import { BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io
 import type { ObjectStore } from "@dmkit/object-store";
 import type { Digest } from "../format/digest.ts";
 import { IMAGES, TAGS, encodeTag, manifestOfKey, tagKey, tagOfKey } from "../format/layout.ts";
-import { readManifest, readTag } from "../open/manifests.ts";
+import { readManifest, readTag, tagVersion } from "../open/manifests.ts";
 
 /** A version of an image. */
 export interface ImageVersion {
@@ -48,7 +48,7 @@ export async function moveTag(
   environment: Environment = realEnvironment,
 ): Promise<void> {
   await readManifest(store, image, digest);
-  const { version } = await readTag(store, image, tag);
+  const version = await tagVersion(store, image, tag);
   const token = String(Math.floor(environment.random.next() * 2 ** 48));
   const body = encodeTag({ digest, time: environment.clock.wallTime(), token });
   if (await store.create(tagKey(image, tag, version + 1), body)) return;

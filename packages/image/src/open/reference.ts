@@ -17,6 +17,8 @@ export interface ImageReference {
   readonly store: string;
   readonly name: string;
   readonly tag: string;
+  /** Whether the tag was said, and is not only the one that is meant where none is. */
+  readonly tagSaid: boolean;
   /** Pins the image: the tag then means nothing. */
   readonly digest: Digest | undefined;
 }
@@ -59,8 +61,34 @@ export function parseImageReference(text: string): ImageReference {
     store: (store === "" ? "/" : store) + query,
     name,
     tag: mark === ":" ? version : DEFAULT_TAG,
+    tagSaid: mark === ":",
     digest: mark === "@" ? version : undefined,
   };
+}
+
+/**
+ * A reference where a tag is meant, to be moved or taken away: a digest cannot be. Throws `EPARSE` for one, and, where the
+ * tag has to be said, for a reference without.
+ */
+export function parseTagReference(
+  text: string,
+  { mustBeSaid = false }: { readonly mustBeSaid?: boolean } = {},
+): ImageReference {
+  const reference = parseImageReference(text);
+  if (reference.digest !== undefined) {
+    throw refuse(text, "names a version where a tag is meant", "Write STORE/NAME:TAG.");
+  }
+  if (mustBeSaid && !reference.tagSaid) {
+    throw refuse(text, "names no tag", `Write STORE/NAME:TAG, e.g. ${text}:${DEFAULT_TAG}.`);
+  }
+  return reference;
+}
+
+/** The text that means this version of an image. */
+export function printImageReference({ store, name }: ImageReference, digest: Digest): string {
+  const query = store.indexOf("?");
+  const [folder, parameters] = query < 0 ? [store, ""] : [store.slice(0, query), store.slice(query)];
+  return `${folder.replace(/\/$/, "")}/${name}@${digest}${parameters}`;
 }
 
 /** The reference with the path of a folder made absolute: a relative one begins in `folder`. Throws `EPARSE`. */
