@@ -18,6 +18,7 @@ import { openedAs } from "../src/control/opened-table.ts";
 import { openExports } from "../src/serve/exports.ts";
 import { deviceReferences, memoryOf, readTable, resolvePaths } from "../src/control/references.ts";
 import { printTable } from "@dmkit/block-io";
+import { targets } from "../src/targets.ts";
 
 let manager: DeviceManager;
 let folder: string;
@@ -386,5 +387,27 @@ describe("references in tables", () => {
     expect(readTable(printed)).toEqual(resolvePaths(readTable(printed), "/other"));
     for (const name of expected) expect(printed).toContain(` /folder/${name}`);
     expect(memoryOf(readTable(table)) === undefined).toBe(!table.includes("zram"));
+  });
+
+  it.each([
+    ["0 8 image st/c", "0 8 image /folder/st/c"],
+    ["0 8 image st/c:v1 2 cache blobs", "0 8 image /folder/st/c:v1 2 cache /folder/blobs"],
+    ["0 8 image image:/st/c 2 cache none", "0 8 image /st/c 2 cache none"],
+    ["0 8 image s3://b/c?region=x&ca=../a%20b.pem", "0 8 image s3://b/c?region=x&ca=/a%20b.pem"],
+  ])("are absolute in texts, too: %s", (table, wanted) => {
+    const printed = printTable(resolvePaths(readTable(table), "/folder"));
+    expect(printed).toBe(wanted);
+    expect(printTable(resolvePaths(readTable(printed), "/other"))).toBe(wanted);
+  });
+
+  it("which are the options of every target that are said to be paths", () => {
+    // A path in a text that is not said to be one begins wherever the server happens to run.
+    const silent = targets.list().flatMap(({ name, options }) =>
+      Object.entries(options)
+        .filter(([, spec]) => spec.type === "text" && spec.absolute === undefined)
+        .filter(([, { help }]) => /path|file|folder/i.test(help))
+        .map(([option]) => `${name} ${option}`),
+    );
+    expect(silent).toEqual([]);
   });
 });

@@ -221,14 +221,22 @@ describe("dmkit publish, pull, image", () => {
       join(folder, "stack.yaml"),
       `devices:
   golden: { target: image, image: ${join(folder, "store/golden")} }
-  half: { target: linear, device: "image:./store/golden", offset: 4M, size: 4M, read_only: true }
+  half: { target: linear, device: "image:./store/golden", offset: 4M, size: 4M, read-only: true }
+  there: { target: image, image: store/golden, cache: blobs }
+  line: { table: "0 16384 image store/golden 2 cache none" }
 exports:
   golden: golden
   half: half
 `,
     );
     const check = await dmkit(["stack", "check", join(folder, "stack.yaml")], options);
-    expect(check.stderr + check.stdout).not.toMatch(/error|nobody knows/);
+    expect([check.code, check.stderr]).toEqual([0, ""]);
+    const { stdout } = await dmkit(["stack", "check", join(folder, "stack.yaml")], options);
+    expect(stdout).toContain(`image ${folder}/store/golden 2 cache ${folder}/blobs`);
+    expect(stdout).toContain(`image ${folder}/store/golden 2 cache none`);
+    writeFileSync(join(folder, "bad.yaml"), "devices: { bad: { target: image, image: nowhere } }\n");
+    const bad = await dmkit(["stack", "check", join(folder, "bad.yaml")], options);
+    expect([bad.code, bad.stderr]).toEqual([2, expect.stringContaining("names no image in a store")]);
   });
 });
 

@@ -139,6 +139,7 @@ export {
   type SectorsOption,
   type SizeOption,
   type TextOption,
+  absoluteTexts,
   describeRange,
   parseOption,
   parseOptions,

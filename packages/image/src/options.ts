@@ -1,14 +1,22 @@
 /** The options of the target `image`. */
+import { resolve } from "node:path";
 import type { OptionsOf } from "@dmkit/block-io";
+import { absoluteImageReference } from "./open/reference.ts";
+
+/** The folder of no cache at all. */
+export const NO_CACHE = "none";
 
 export const imageOptions = {
   image: {
     type: "text",
+    absolute: (text: string, folder: string): string =>
+      absoluteImageReference(text, folder).slice("image:".length),
     help: "STORE/NAME[@DIGEST|:TAG]; STORE is s3://BUCKET[/PREFIX] or a folder",
   },
   cache: {
     type: "text",
     optional: true,
+    absolute: (text: string, folder: string): string => (text === NO_CACHE ? text : resolve(folder, text)),
     help: "folder of the node's cache, shared by all images; none: no cache; default $XDG_CACHE_HOME/dmkit/blobs",
   },
   cache_size: {

@@ -117,7 +117,7 @@ describe("references", () => {
     ["./golden", { store: ".", name: "golden", tag: "latest", digest: undefined }],
     ["/golden", { store: "/", name: "golden", tag: "latest", digest: undefined }],
   ])("%s", (text, wanted) => {
-    expect(parseImageReference(text)).toEqual(wanted);
+    expect(parseImageReference(text)).toEqual({ ...wanted, tagSaid: wanted.tag !== "latest" });
   });
 
   test.each([

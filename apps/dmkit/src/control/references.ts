@@ -5,6 +5,7 @@ import {
   BlockIoError,
   type OptionTable,
   type Segment,
+  absoluteTexts,
   identityOf,
   parseTable,
   schemeOf,
@@ -72,7 +73,11 @@ export function resolvePaths(segments: readonly Segment[], folder: string): read
   };
   return segments.map((segment) => ({
     ...segment,
-    options: replaceReferences(segment.target.options, segment.options, absolute),
+    options: absoluteTexts(
+      segment.target.options,
+      replaceReferences(segment.target.options, segment.options, absolute),
+      folder,
+    ),
   }));
 }
 

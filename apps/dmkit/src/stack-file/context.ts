@@ -15,6 +15,7 @@ export interface DeviceContext extends ReferenceContext {
 export function deviceReader(context: DeviceContext): DeviceReader {
   const { problems, files } = context;
   return {
+    folder: context.folder,
     reference: (word, at) => resolveReference(word, at, context),
     file({ file, create, preallocate }, at) {
       // A file that is made is a file, whatever devices are called.

@@ -1,11 +1,20 @@
 /** Options of a target by name: the target's own table of options says what each may be. */
-import { BlockIoError, type OptionSpec, type OptionTable, describeRange, parseOption } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type OptionSpec,
+  type OptionTable,
+  type TextOption,
+  describeRange,
+  parseOption,
+} from "@dmkit/block-io";
 import { show } from "./problem.ts";
 import { check, newFileSchema, unknownKey } from "./schema.ts";
 import { type MapValue, type Problems, type Value, plainOf } from "./yaml.ts";
 
 /** How a reference to a device is read; undefined if it is none, with the reason among the problems. */
 export interface DeviceReader {
+  /** Relative paths start here. */
+  readonly folder: string;
   /** A path, URI or name. */
   reference(word: string, at: number): string | undefined;
   /** A file that may have to be made; its path. */
@@ -83,6 +92,7 @@ function readOption(
   }
   try {
     const parsed = parseOption(name, spec, asWritten(spec, plainOf(value)));
+    if (spec.type === "text") return absoluteText(name, spec, parsed as string, value, devices, problems);
     return spec.type === "device" ? devices.reference(parsed as string, value.at) : parsed;
   } catch (error) {
     if (!(error instanceof BlockIoError)) throw error;
@@ -95,6 +105,23 @@ function readOption(
         ? "there is no value"
         : `${show(plainOf(value))} is not allowed`;
     problems.add(value.at, `${name}: ${found}`, describeRange(spec), meant);
+    return undefined;
+  }
+}
+
+function absoluteText(
+  name: string,
+  spec: TextOption,
+  text: string,
+  { at }: Value,
+  { folder }: DeviceReader,
+  problems: Problems,
+): string | undefined {
+  try {
+    return spec.absolute?.(text, folder) ?? text;
+  } catch (error) {
+    if (!(error instanceof BlockIoError)) throw error;
+    problems.add(at, `${name}: ${error.reason}`, error.hint);
     return undefined;
   }
 }

@@ -4,6 +4,7 @@ import {
   SECTOR,
   type Segment,
   type TargetRegistry,
+  absoluteTexts,
   parseTable,
   printTable,
 } from "@dmkit/block-io";
@@ -80,7 +81,10 @@ export function tableDevice(
 }
 
 function resolved({ target, options }: Segment, at: number, context: DeviceContext): unknown {
-  return replaceReferences(target.options, options, (word) => resolveReference(word, at, context));
+  const references = replaceReferences(target.options, options, (word) =>
+    resolveReference(word, at, context),
+  );
+  return absoluteTexts(target.options, references, context.folder);
 }
 
 interface Line {

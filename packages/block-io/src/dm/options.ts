@@ -24,6 +24,11 @@ export interface DeviceOption extends Common {
 export interface TextOption extends Common {
   readonly type: "text";
   readonly default?: string;
+  /**
+   * For a text that is, or has in it, a path: the same with the path made absolute, a relative one beginning in `folder`.
+   * Throws `EPARSE` for a text it cannot read.
+   */
+  readonly absolute?: (text: string, folder: string) => string;
 }
 
 /** A whole number; `unit` is for help only. */
@@ -102,6 +107,20 @@ export type OptionsOf<Table> = {
     ? OptionValue<Table[Key]> | undefined
     : OptionValue<Table[Key]>;
 };
+
+/** Options whose texts with a path in them are absolute; devices are left to who knows what they can be. */
+export function absoluteTexts(table: OptionTable, options: unknown, folder: string): unknown {
+  if (typeof options !== "object" || options === null) return options;
+  const made: Record<string, unknown> = { ...options };
+  for (const [name, spec] of Object.entries(table)) {
+    const value = made[name];
+    if (spec.type === "text" && typeof value === "string")
+      made[name] = spec.absolute?.(value, folder) ?? value;
+    else if (spec.type === "list" && Array.isArray(value))
+      made[name] = value.map((group: unknown) => absoluteTexts(spec.of, group, folder));
+  }
+  return made;
+}
 
 /** The range of an option in words, for help and errors. */
 export function describeRange(spec: OptionSpec): string {

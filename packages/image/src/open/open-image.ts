@@ -8,7 +8,7 @@ import { Blobs } from "../device/blobs.ts";
 import { ImageDevice } from "../device/device.ts";
 import { NodeCache } from "../device/node-cache.ts";
 import { decodeHotList, chunkCount } from "../format/manifest.ts";
-import { type ImageOptions, imageOptions } from "../options.ts";
+import { type ImageOptions, NO_CACHE, imageOptions } from "../options.ts";
 import { readManifest, resolveReference } from "./manifests.ts";
 import { parseImageReference } from "./reference.ts";
 
@@ -49,7 +49,7 @@ export async function openImage(
     const digest = await resolveReference(store, reference);
     const manifest = await readManifest(store, reference.name, digest);
     const folder = options.cache ?? defaultCacheFolder();
-    const cache = folder === "none" ? undefined : new NodeCache(folder, options.cache_size, environment);
+    const cache = folder === NO_CACHE ? undefined : new NodeCache(folder, options.cache_size, environment);
     const blobs = new Blobs(store, new ChunkMemory(options.memory), cache);
     const release = (): Promise<void> => store.close();
     const { readahead, hot } = options;

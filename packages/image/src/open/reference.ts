@@ -91,11 +91,19 @@ export function printImageReference({ store, name }: ImageReference, digest: Dig
   return `${folder.replace(/\/$/, "")}/${name}@${digest}${parameters}`;
 }
 
-/** The reference with the path of a folder made absolute: a relative one begins in `folder`. Throws `EPARSE`. */
+/** The reference with the path of a folder, or of the certificates of a bucket, made absolute: a relative one begins in `folder`. Throws `EPARSE`. */
 export function absoluteImageReference(text: string, folder: string): string {
   const { store } = parseImageReference(text);
   const path = text.replace(/^image:/, "");
-  return `image:${isS3Uri(store) ? path : resolve(folder, path)}`;
+  if (!isS3Uri(store)) return `image:${resolve(folder, path)}`;
+  // The certificates to trust are a file.
+  const absolute = path.replace(/(?<=[?&]ca=)[^&]+/, (file) =>
+    encodeURI(resolve(folder, decodeURIComponent(file.replaceAll("+", " ")))).replaceAll(
+      /[+&#?]/g,
+      encodeURIComponent,
+    ),
+  );
+  return `image:${absolute}`;
 }
 
 function refuse(text: string, reason: string, hint: string): BlockIoError {
