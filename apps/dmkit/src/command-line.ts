@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { printable } from "@dmkit/block-io";
 import { Command, CommanderError } from "commander";
 import { addCommands } from "./commands/all.ts";
+import { refuseEmptyWords } from "./ui/empty-words.ts";
 import { StackFileError, describeProblem } from "./stack-file/problem.ts";
 import { exitCodeOf, exitCodes, exitHelp, printError, usageCode } from "./ui/terminal.ts";
 
@@ -23,6 +24,7 @@ export async function runCommandLine(words: readonly string[]): Promise<number> 
     .configureHelp({ showGlobalOptions: true })
     .addHelpText("after", exitHelp)
     .exitOverride();
+  program.hook("preAction", (_program, command) => refuseEmptyWords(command));
   const [name] = words;
   await addCommands(program, name, finish);
   // Subcommands do not inherit this, and without it they would end the process by themselves.

@@ -67,9 +67,15 @@ async function sizeOfNew(
     if (found?.kind === "layer") return found.identity.sectors;
   } else if (base !== undefined) {
     const device = await openReference(base, "read", realEnvironment);
-    const sectors = Math.floor(device.size / SECTOR) - baseOffset;
+    const all = Math.floor(device.size / SECTOR);
     await device.close();
-    return sectors;
+    if (baseOffset < all) return all - baseOffset;
+    throw new BlockIoError(`has ${all} sectors: none from sector ${baseOffset} on`, {
+      code: "EINVAL",
+      device: base,
+      op: "open",
+      hint: "Give a --base-offset, in sectors, within the base.",
+    });
   }
   throw new BlockIoError("the size of the target is not known", {
     code: "EPARSE",

@@ -174,6 +174,14 @@ describe("restore", () => {
     copyFileSync(at("database"), at("victim"));
     expect(await command("restore", at("dump"), at("victim"))).toBeUndefined();
   });
+
+  it("says so where there is nothing to write", async () => {
+    const [cache, backing] = [sparse("same"), sparse("below")];
+    await made("format", "writeboost", cache, backing, "-o", "segment_size_order=4");
+    await made("dump", cache, "--backing", backing, "-o", at("same.json"));
+    const { stdout } = await cli("restore", at("same.json"), cache, "--backing", backing);
+    expect(stdout).toBe("writeboost is as the dump says already; nothing was written\n");
+  });
 });
 
 describe("format cache -o import=1", () => {

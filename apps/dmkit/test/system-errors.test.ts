@@ -12,7 +12,7 @@ import { chooseListeners } from "../src/serve/listeners.ts";
 import { writePidfile } from "../src/serve/pidfile.ts";
 import { makeFiles } from "../src/stack-file/prepare.ts";
 import { printError } from "../src/ui/terminal.ts";
-import { captured } from "./cli.ts";
+import { captured, cli } from "./cli.ts";
 import { dmkit } from "./support.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "dmkit-test-"));
@@ -40,6 +40,21 @@ it.each(Object.entries(refusals))("%s", async (_, work) => {
   vi.unstubAllEnvs();
   expect(error).toBeInstanceOf(BlockIoError);
   expect(error).toMatchObject({ device: expect.any(String), hint: expect.stringMatching(/\S/) });
+});
+
+it("a working folder that is gone", async () => {
+  const gone = vi.spyOn(process, "cwd").mockImplementation(() => {
+    throw Object.assign(new Error("ENOENT: no such file or directory, uv_cwd"), {
+      code: "ENOENT",
+      syscall: "uv_cwd",
+    });
+  });
+  const result = await cli("publish", "-q", "mem:1M", "store/x");
+  gone.mockRestore();
+  expect(result).toMatchObject({
+    code: 1,
+    stderr: expect.stringMatching(/relative paths start from is gone \(ENOENT\)\n {2}Change to a folder/),
+  });
 });
 
 it("what nobody has caught, on the terminal and for a client", async () => {

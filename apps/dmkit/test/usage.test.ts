@@ -1,10 +1,11 @@
 /** Words that cannot be understood: every command ends with the status of wrong usage, and what is out of range is told its range. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { BlockIoError, parseOption, parseTable } from "@dmkit/block-io";
 import { openNbd } from "@dmkit/nbd";
 import { afterAll, describe, expect, it } from "vitest";
+import { besideServer } from "../src/commands/dm.ts";
 import { Params } from "../src/control/params.ts";
 import { parseStack } from "../src/stack-file/read.ts";
 import { targets } from "../src/targets.ts";
@@ -27,6 +28,11 @@ describe("the exit status", () => {
       ["stack", "check", at("stack.yaml")],
       ["copy", "nbd://host:99999/x", at("b.img")],
       ["copy", "mem:1X", at("b.img")],
+      ["info", "mem:1"],
+      ["image", "record", "a", "b"],
+      ["image", "ls", "s3://"],
+      ["image", "info", "st/b@00"],
+      ["cow", "check", at("a.img"), at("m")],
       ["publish", at("a.img"), "s3://"],
       ["pull", "s3://", at("b.img")],
       ["image", "info", "s3://"],
@@ -50,6 +56,98 @@ describe("the exit status", () => {
     expect((await cli("--help")).stdout).toContain("2 wrong usage");
     // The same in a process.
     expect((await dmkit(["serve", "--at", "1", join(folder, "a.img")])).code).toBe(2);
+  });
+});
+
+describe("words that make no sense", () => {
+  const at = (name: string): string => join(folder, name);
+
+  it("are refused where they are empty, before anything is done", async () => {
+    writeFileSync(at("e.img"), Buffer.alloc(2 ** 20));
+    const before = readdirSync(folder);
+    for (const words of [
+      ["copy", at("e.img"), ""],
+      ["copy", "", at("new")],
+      ["pull", "s3://bucket/x", ""],
+      ["cow", "flatten", "", at("e.img")],
+      ["cow", "create", "", ""],
+      ["recompress", at("e.img"), ""],
+      ["dump", at("e.img"), "-o", ""],
+      ["map", at("e.img"), "--png", ""],
+      ["serve", at("e.img"), ""],
+      ["serve", at("e.img"), "-C", ""],
+      ["serve", at("e.img"), "--unix="],
+      ["publish", at("e.img"), ""],
+      ["image", "ls", ""],
+      ["ls", "--control", ""],
+    ]) {
+      const { code, stderr } = await cli(...words);
+      expect([words, code, stderr]).toEqual([words, 2, expect.stringContaining("cannot be empty")]);
+    }
+    expect((await cli("fsck", "")).code).toBe(16);
+    expect(readdirSync(folder)).toEqual(before);
+  });
+
+  it("are refused where one of them would have no effect", async () => {
+    writeFileSync(at("e.img"), Buffer.alloc(2 ** 20));
+    const nobody = ["--control", at("nobody.sock")];
+    for (const words of [
+      ["info", "--list", at("e.img")],
+      ["info", "--list", "--map", "nbd://localhost"],
+      ["info", "--list", "nbd://localhost", "nbd://localhost"],
+      ["reload", ...nobody, "r", "--clear", "-t", "0 8 zero"],
+      ["reload", ...nobody, "r", "--clear", "--force"],
+      ["map", at("e.img"), "--png", at("o"), "--html", `${folder}/./o`],
+      ["serve", "-i", "0.0.0.0"],
+      ["serve", at("e.img"), "-i", "0.0.0.0", "-U", at("s")],
+      ["serve", at("e.img"), "--allow-remote", "--run", "true"],
+      ["serve", at("e.img"), "--single", "-p", "1"],
+      ["serve", at("e.img"), "--single", "--run", "true"],
+      ["serve", at("e.img"), "--single", "--print-uri"],
+      ["bench", "peers", "-d", "memory", "-d", "nosuch"],
+      ["bench", "foo"],
+      ["targets", "foo"],
+      ["cow", "diff", "0..1", at("e.img")],
+      ["cow", "diff", "2..1", at("e.img")],
+      ["cow", "squash", "1..1", at("e.img")],
+    ]) {
+      const { code, stderr } = await cli(...words);
+      expect([words, code, stderr]).toEqual([words, 2, expect.stringMatching(/\S\n.*\S/)]);
+    }
+  });
+
+  it("are blamed themselves, and not what they lead to", async () => {
+    writeFileSync(at("e.img"), Buffer.alloc(2 ** 20));
+    writeFileSync(at("zero.img"), "");
+    const base = ["--base", at("e.img"), "--base-offset", "2048"];
+    for (const [words, text] of [
+      [["copy", at("zero.img"), at("z2.img")], /zero\.img: .*is empty: there is nothing to copy/],
+      [
+        ["cow", "create", at("y.map"), at("y.img"), ...base],
+        /e\.img: .*has 2048 sectors: none from sector 2048/,
+      ],
+      [["publish", at("zero.img"), at("e.img/x")], /e\.img: .*is no folder/],
+      [
+        ["format", "compression", at("e.img"), "-o", "algorithm=foo"],
+        /^[^\n]*no compression backend "foo" \(ENOENT\)\n {2}Choose one of: lz4, lzo, deflate, zstd, none\n$/,
+      ],
+    ] as const) {
+      const { code, stderr } = await cli(...words);
+      expect([code, stderr]).toEqual([1, expect.stringMatching(text)]);
+      expect(stderr).toMatch(/\n {2}\S/);
+    }
+  });
+});
+
+describe("the hint about the folder of the server", () => {
+  it("is for a file that the message named, and for nothing else that is missing", () => {
+    const hint = "There are: disk.";
+    const missing = (device: string): BlockIoError => new BlockIoError("x", { code: "ENOENT", device, hint });
+    const hinted = (device: string, folder: string): string | undefined =>
+      (besideServer(missing(device), ["freeze", "n.map", "n.img"], folder) as BlockIoError).hint;
+    for (const device of ["n.map", "/srv/n.img"]) expect(hinted(device, "/srv")).toContain("/srv");
+    for (const device of ["disk2", "/other/n.img"]) expect(hinted(device, "/srv")).toBe(hint);
+    expect(hinted("n.map", process.cwd())).toBe(hint);
   });
 });
 

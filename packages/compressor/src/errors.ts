@@ -39,6 +39,8 @@ export class CompressorError extends Error {
   readonly backend: string | undefined;
   readonly offset: number | undefined;
   readonly hint: string | undefined;
+  /** What went wrong, and in which backend and where; without code and hint, for who shows these beside it. */
+  readonly reason: string;
 
   /** @param reason what went wrong, without the place: the place is taken from the details. */
   constructor(reason: string, details: CompressorErrorDetails) {
@@ -47,6 +49,7 @@ export class CompressorError extends Error {
     this.backend = details.backend;
     this.offset = details.offset;
     this.hint = details.hint;
+    this.reason = located(reason, details);
   }
 }
 
@@ -55,8 +58,13 @@ export function corrupt(backend: string, reason: string, offset?: number, cause?
   return new CompressorError(reason, { code: "EFORMAT", backend, offset, cause });
 }
 
-function describe(reason: string, { code, backend, offset, hint }: CompressorErrorDetails): string {
+function located(reason: string, { backend, offset }: CompressorErrorDetails): string {
   const where = backend === undefined ? "" : `${backend}: `;
   const at = offset === undefined ? "" : ` at byte ${offset}`;
-  return `${where}${reason}${at} (${code})${hint === undefined ? "" : `. ${hint}`}`;
+  return `${where}${reason}${at}`;
+}
+
+function describe(reason: string, details: CompressorErrorDetails): string {
+  const { code, hint } = details;
+  return `${located(reason, details)} (${code})${hint === undefined ? "" : `. ${hint}`}`;
 }

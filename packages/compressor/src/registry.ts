@@ -74,7 +74,7 @@ export function findBackend(nameOrId: string | number): Backend {
       return backend;
   }
   const known = [...backends.values()].map(({ name, id }) =>
-    id === undefined ? name : `${name} (id ${id})`,
+    id === undefined || typeof nameOrId === "string" ? name : `${name} (id ${id})`,
   );
   throw new CompressorError(`there is no compression backend ${JSON.stringify(nameOrId)}`, {
     code: "ENOENT",

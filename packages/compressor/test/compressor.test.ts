@@ -281,6 +281,13 @@ describe("registerBackend", () => {
   test("the number of the compression target's format 1 is lzo's", () => {
     expect(findBackend(0).name).toBe("lzo");
     expect(() => findBackend(1)).toThrow(coded("ENOENT"));
+    // What is offered in the place of a name are names.
+    expect(() => findBackend("lz5")).toThrow(
+      expect.objectContaining({
+        reason: 'there is no compression backend "lz5"',
+        hint: expect.not.stringContaining("(id"),
+      }),
+    );
   });
 });
 

@@ -8,7 +8,7 @@ import { Connection } from "./server/connection.ts";
 import type { ServerContext } from "./server/context.ts";
 import type { Export, ExportOptions, RemovalMode } from "./server/exports/export.ts";
 import { ExportDirectory } from "./server/exports/exports.ts";
-import { OVERHEAD, type ServerLimits, resolveLimits } from "./server/limits.ts";
+import { OVERHEAD, type ServerLimits, invalid, resolveLimits, shown } from "./server/limits.ts";
 import { type ListenOptions, type Listener, listen } from "./server/io/listener.ts";
 import type { Denial } from "./server/negotiation.ts";
 import { RequestLog, type RequestListener } from "./server/requests/request-log.ts";
@@ -111,13 +111,13 @@ export class NbdServer {
 
   /**
    * Withdraws an export; see {@link RemovalMode}. Resolves when the server does not use its device any
-   * more. Rejects with `ENOENT` or, in mode `safe`, `EBUSY`.
+   * more. Rejects with `ENOENT`, `EINVAL` for no mode, or, in mode `safe`, `EBUSY`.
    */
   removeExport(name: string, mode: RemovalMode = "safe"): Promise<void> {
     return this.#exports.remove(name, mode);
   }
 
-  /** Starts to listen; may be called several times. Rejects with `EADDRINUSE`, `EEXIST`, `EPERM` … */
+  /** Starts to listen; may be called several times. Rejects with `EINVAL`, `EADDRINUSE`, `EEXIST`, `EPERM` … */
   async listen(where: ListenOptions): Promise<Listener> {
     const listener = await listen(
       where,
@@ -145,9 +145,11 @@ export class NbdServer {
 
   /**
    * Stops accepting, finishes what is in flight, answers later requests with `ESHUTDOWN`, and resolves when
-   * all clients are gone. Those who are not after `timeout` milliseconds are dropped.
+   * all clients are gone. Those who are not after `timeout` milliseconds, 0 or more, are dropped.
    */
   close({ timeout = 10_000 }: { timeout?: number } = {}): Promise<void> {
+    if (!Number.isFinite(timeout) || timeout < 0)
+      return Promise.reject(invalid(`the timeout is ${shown(timeout)}`, "Give milliseconds, 0 or more."));
     this.#closing ??= this.#close(timeout);
     return this.#closing;
   }

@@ -99,6 +99,18 @@ describe("texts of a server", () => {
     await device.close();
   });
 
+  it("are one line of the error of a request", async () => {
+    const server = await fake(() => undefined);
+    const device = await openNbd(server.uri);
+    server.behaviour.onRequest = ({ cookieHigh, cookieLow }) =>
+      encodeErrorChunk(cookieHigh, cookieLow, ERRNO.EIO, "bad\ndmkit: all is well\u001b[2J");
+    await expect(device.read(0, Buffer.alloc(512))).rejects.toMatchObject({
+      reason: "bad\\ndmkit: all is well\\x1b[2J",
+    });
+    server.behaviour.onRequest = () => undefined;
+    await device.close();
+  });
+
   it("are shown as what they are when it refuses", async () => {
     const server = await fake((option) =>
       option === OPT.LIST ? encodeOptionError(OPT.LIST, REP.ERR_POLICY, "no\u001b[2J\u009b1m") : undefined,

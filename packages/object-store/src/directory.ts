@@ -227,10 +227,25 @@ export class DirectoryTransport implements ObjectTransport {
 
 function explain(error: unknown, op: Operation, device: string, key: string): BlockIoError {
   if (error instanceof BlockIoError) return error;
-  if (codeOf(error) === "ENOENT") {
+  if (isFileOnTheWay(error)) {
+    return new BlockIoError("is no folder, or a part of its path is a file", {
+      code: "ENOENT",
+      device,
+      op,
+      cause: error,
+      hint: "A store is a folder, or s3://BUCKET[/PREFIX].",
+    });
+  }
+  if (codeOf(error) === "ENOENT" && op === "read") {
     return new BlockIoError(`there is no object ${key}`, { code: "ENOENT", device, op, cause: error });
   }
   return toBlockIoError(error, { device, op });
+}
+
+// The system's own code: for what it asks, being no folder is like being absent. mkdir says that something is there.
+function isFileOnTheWay(error: unknown): boolean {
+  const { code, syscall } = error as NodeJS.ErrnoException;
+  return code === "ENOTDIR" || (code === "EEXIST" && syscall === "mkdir");
 }
 
 async function readAll(file: FileHandle, offset: number, length: number): Promise<Buffer> {

@@ -1,9 +1,12 @@
 /** URIs, credentials, XML, the window, and unclear outcomes under a simulated clock. */
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { realEnvironment } from "@dmkit/block-io";
 import { ManualClock, SeededRandom, settle } from "@dmkit/block-io/testing";
-import { RetryingStore, defaultCredentials, parseS3Uri } from "../src/index.ts";
+import { RetryingStore, defaultCredentials, openStore, parseS3Uri } from "../src/index.ts";
 import { kept } from "../src/s3/credentials.ts";
 import { parseError, parseListing } from "../src/s3/listing.ts";
 import { SimulatedBucket, SimulatedTransport } from "../src/testing/index.ts";
@@ -69,6 +72,21 @@ test("credentials are asked for once, and again before they end or after a failu
   expect((await provider()).accessKeyId).toBe("2");
   clock.advance(500_000);
   expect((await provider()).accessKeyId).toBe("3");
+});
+
+test("a file where a folder should be is told, and is no store", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "dmkit-store-"));
+  onTestFinished(() => rmSync(folder, { recursive: true }));
+  writeFileSync(join(folder, "file"), "");
+  for (const path of ["file", "file/below"]) {
+    const store = await openStore(join(folder, path));
+    await expect(store.create("a/b", Buffer.from("x"))).rejects.toMatchObject({
+      code: "ENOENT",
+      reason: expect.stringContaining("is no folder"),
+      hint: expect.stringContaining("A store is a folder"),
+    });
+    await store.close();
+  }
 });
 
 describe("XML of a store", () => {

@@ -61,6 +61,10 @@ export function addBench(program: Command, finish: (code: number) => void): void
 }
 
 async function bench(flags: BenchFlags): Promise<number> {
+  const devices = [...groups.map(({ name }) => name), "copy"];
+  const unknown = flags.device.find((name) => !devices.includes(name));
+  if (unknown !== undefined)
+    throw usage(`there is no device "${unknown}"`, `Devices: ${devices.join(", ")}.`);
   const chosen =
     flags.device.length === 0 ? groups : groups.filter(({ name }) => flags.device.includes(name));
   const loads = works.filter(

@@ -1,8 +1,8 @@
 /** `dmkit copy`: sparse-aware copy between any two devices. */
-import { describeSize, realEnvironment } from "@dmkit/block-io";
+import { BlockIoError, describeSize, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { type CopyResult, copyDevice } from "../copy.ts";
-import { withDestination } from "../destination.ts";
+import { isNewFile, withDestination } from "../destination.ts";
 import { openReference } from "../devices.ts";
 import { tellCancelled } from "../offline/work.ts";
 import { endedBySignal } from "../ui/interrupt.ts";
@@ -50,6 +50,7 @@ async function copy(from: string, to: string, flags: CopyFlags): Promise<number>
   const done = await endedBySignal("copy", async (signal) => {
     const source = await openReference(from, "read", realEnvironment);
     try {
+      if (source.size === 0 && isNewFile(to)) throw nothingToCopy(from);
       // That is what it is for, as with any other program that copies.
       const options = { size: source.size, environment: realEnvironment, overwrite: true };
       return await withDestination(to, options, async ({ device, blank }) => {
@@ -69,6 +70,15 @@ async function copy(from: string, to: string, flags: CopyFlags): Promise<number>
   if (done === "cancelled") return tellCancelled("copy");
   report(done.value, flags);
   return exitCodes.ok;
+}
+
+function nothingToCopy(from: string): BlockIoError {
+  return new BlockIoError("is empty: there is nothing to copy", {
+    code: "EINVAL",
+    device: from,
+    op: "read",
+    hint: "A device has at least one sector of 512 bytes: check whether this is the right source.",
+  });
 }
 
 function report({ copied, zeroed, skipped }: CopyResult, flags: CopyFlags): void {

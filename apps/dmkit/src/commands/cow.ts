@@ -109,7 +109,7 @@ export function addCow(program: Command, finish: Finish): void {
     .action(async (words: string[], flags: Flags & { drop: boolean }) => finish(await commit(words, flags)));
 
   stackCommand(add("squash", "Makes one layer of A..B: it is B, on what A lay on. Run it again to finish."))
-    .argument("<A..B>", "layers, counted from 1 at the bottom", range)
+    .argument("<A..B>", "layers, counted from 1 at the bottom", severalLayers)
     .argument("<stack...>")
     .action(async (which: Range, words: string[], flags: Flags) =>
       finish(await squashStack(which, words, flags)),
@@ -172,8 +172,15 @@ interface Range {
 
 function range(text: string): Range {
   const match = /^(\d+)(?:\.\.(\d+))?$/.exec(text);
-  if (match === null) throw new InvalidArgumentError("Give layers as A..B, such as 1..3.");
-  return { from: Number(match[1]), to: Number(match[2] ?? match[1]) };
+  const [from, to] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];
+  if (from >= 1 && to >= from) return { from, to };
+  throw new InvalidArgumentError("Give layers as A..B, such as 1..3, counted from 1 at the bottom.");
+}
+
+function severalLayers(text: string): Range {
+  const { from, to } = range(text);
+  if (to > from) return { from, to };
+  throw new InvalidArgumentError("Give at least two layers, such as 1..2.");
 }
 
 async function info(words: string[], flags: Flags): Promise<number> {

@@ -5,6 +5,7 @@ import { BlockIoError, type Health, describeSize, printable } from "@dmkit/block
 import type { Command } from "commander";
 import { describeHealth } from "../control/health-watch.ts";
 import type { DeviceSnapshot, SegmentStatus } from "../control/snapshot.ts";
+import { usage } from "../offline/image.ts";
 import { startSteps } from "../ui/steps.ts";
 import { type ControlFlags, columns, print, printJson, verb, withServer } from "./control.ts";
 import { integer, repeated } from "./values.ts";
@@ -208,7 +209,7 @@ function addMessage(program: Command, finish: Finish): void {
             else print(answer);
           } catch (error) {
             steps.stop();
-            throw besideServer(error, folder);
+            throw besideServer(error, words, folder);
           }
         }),
       );
@@ -267,6 +268,12 @@ function addReload(program: Command, finish: Finish): void {
       ]),
     )
     .action(async (name: string, flags: TableFlags & { clear: boolean }) => {
+      if (flags.clear && (flags.table.length > 0 || flags.readOnly === true || flags.force === true)) {
+        throw usage(
+          "--clear loads no table, so --table, --read-only and --force do not go with it",
+          "Reload without --clear to load another table in its place.",
+        );
+      }
       const table = flags.clear ? "" : await tableText(flags);
       finish(
         await withServer(flags, async ({ call }) => {
@@ -299,10 +306,12 @@ function fromHere(word: string): string {
   return /^\.\.?\//.test(word) ? resolve(word) : word;
 }
 
-/** A file the server does not find may be there where the caller is. */
-function besideServer(error: unknown, folder: string): unknown {
+/** A file the server does not find, of those that were named, may be there where the caller is. */
+export function besideServer(error: unknown, words: readonly string[], folder: string): unknown {
   if (!(error instanceof BlockIoError) || error.code !== "ENOENT" || folder === process.cwd()) return error;
   const { reason, code, device, op } = error;
+  // What is missing else, such as the device or the message itself, has its own hint.
+  if (!words.some((word) => device === word || device === resolve(folder, word))) return error;
   const hint = `Names without ./ start where the server runs: ${folder}`;
   return new BlockIoError(reason, { code, device, op, hint });
 }

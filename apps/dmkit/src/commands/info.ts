@@ -4,7 +4,7 @@ import { isNbdUri, listNbdExports } from "@dmkit/nbd";
 import type { Command } from "commander";
 import { imageFormats } from "../formats.ts";
 import { type ImageFlags, imageOptions, imageWords } from "../offline/cli.ts";
-import { OpenedDevices } from "../offline/image.ts";
+import { OpenedDevices, usage } from "../offline/image.ts";
 import { type Contents, contentsOf } from "../offline/info.ts";
 import { failing, print, printJson } from "../offline/work.ts";
 import { exitCodes } from "../ui/terminal.ts";
@@ -35,14 +35,18 @@ export function addInfo(program: Command, finish: (code: number) => void): void 
   imageOptions(command, imageFormats)
     .addHelpText("after", examples)
     .action(async (devices: string[], flags: InfoFlags) => {
-      const [first = ""] = devices;
-      finish(
-        await failing(() => (flags.list && isNbdUri(first) ? list(first, flags) : info(devices, flags))),
-      );
+      finish(await failing(() => (flags.list ? list(devices, flags) : info(devices, flags))));
     });
 }
 
-async function list(reference: string, { json }: InfoFlags): Promise<number> {
+async function list(references: readonly string[], { json, map }: InfoFlags): Promise<number> {
+  const [reference = ""] = references;
+  if (!isNbdUri(reference) || references.length > 1 || map) {
+    const what = map
+      ? "--list does not go with --map"
+      : `--list is for one NBD server: ${references.join(" ")}`;
+    throw usage(what, "Give the URI of a server, such as nbd://localhost, and nothing else.");
+  }
   const exports = await listNbdExports(reference, { environment: realEnvironment });
   if (json) printJson(exports);
   else {

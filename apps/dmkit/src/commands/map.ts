@@ -1,5 +1,5 @@
 /** `dmkit map`: a picture of where everything lies. */
-import { basename } from "node:path";
+import { basename, resolve } from "node:path";
 import { type ImageMap, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { isReplaceable, writeWholeFile } from "../destination.ts";
@@ -51,6 +51,8 @@ async function map(devices: readonly string[], flags: MapFlags): Promise<number>
     if (path !== undefined && inputs.includes(path))
       throw usage(`${path} is a device of the image`, undefined);
   }
+  if (flags.png !== undefined && flags.html !== undefined && resolve(flags.png) === resolve(flags.html))
+    throw usage(`--png and --html both name ${flags.png}`, "Give each picture a name of its own.");
   const options = { formats: imageFormats, environment: realEnvironment };
   const done = await withImage(words, options, (image) =>
     interruptible("map", flags.quiet || flags.json, async (work) => {

@@ -68,7 +68,13 @@ async function restore(path: string, devices: readonly string[], flags: RestoreF
   if (done === "cancelled") return tellCancelled("restore");
   const written = [...done.value].map((role) => references[role] ?? role);
   if (flags.json) printJson({ format: file.format.name, devices: references, written });
-  else if (!flags.quiet) print(`restored ${file.format.name} to ${written.join(", ")}\n`);
+  else if (!flags.quiet) {
+    print(
+      written.length > 0
+        ? `restored ${file.format.name} to ${written.join(", ")}\n`
+        : `${file.format.name} is as the dump says already; nothing was written\n`,
+    );
+  }
   return exitCodes.ok;
 }
 

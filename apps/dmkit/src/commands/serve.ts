@@ -104,13 +104,53 @@ export function addServe(program: Command, finish: (code: number) => void): void
     )
     .option("-q, --quiet", "print no hints", false)
     .addHelpText("after", examples)
-    .action(async (images: string[], flags: ServeFlags) => {
+    .action(async (images: string[], flags: ServeFlags, command: Command) => {
+      refuseBesideSingle(flags, command);
       const plan = await planOf(images, flags);
+      refuseUnusedAddress(images, flags, plan, command);
       const logger = stderrLogger(flags.log ?? plan?.log ?? "warn");
       const environment: Environment = { ...realEnvironment, logger };
       const options = sessionOptions(plan === undefined ? images : [], flags, plan);
       finish(await serve({ ...options, version: `dmkit ${program.version() ?? ""}` }, environment));
     });
+}
+
+const isGiven = (command: Command, name: string): boolean => command.getOptionValueSource(name) === "cli";
+
+/** One client on stdin and stdout: there is nothing to listen on, and stdout is the client's. */
+function refuseBesideSingle({ single }: ServeFlags, command: Command): void {
+  if (!single) return;
+  const useless = ["unix", "port", "bind", "allowRemote", "control", "run", "printUri", "maxConnections"];
+  const given = command.options.find(
+    (option) => useless.includes(option.attributeName()) && isGiven(command, option.attributeName()),
+  );
+  if (given === undefined) return;
+  throw new BlockIoError(
+    `${given.long} does not go with --single, which serves one client on stdin and stdout`,
+    {
+      code: "EPARSE",
+      hint: "Leave out one of the two.",
+    },
+  );
+}
+
+/** An address that nothing will listen at, although whoever gave it relies on it. */
+function refuseUnusedAddress(
+  images: readonly string[],
+  { port, unix, run, table }: ServeFlags,
+  plan: StackPlan | undefined,
+  command: Command,
+): void {
+  const given = ["bind", "allowRemote"].find((name) => isGiven(command, name));
+  // Without --port these are listened at where nothing else is said, and beside the sockets of a service manager not.
+  const isDefault = images.length === 0 && table.length === 0;
+  const elsewhere = unix !== undefined || run !== undefined || isDefault || (plan?.listen.length ?? 0) > 0;
+  if (given === undefined || port !== undefined || !elsewhere) return;
+  const flag = given === "bind" ? "--bind" : "--allow-remote";
+  throw new BlockIoError(`${flag} is for a TCP port, and none is listened on`, {
+    code: "EPARSE",
+    hint: `Add --port, e.g. --port ${NBD_PORT}, or leave ${flag} out.`,
+  });
 }
 
 /** The stack file that is to be served, read and validated. */
@@ -164,7 +204,7 @@ function sessionOptions(
     },
     fallback: isDefault
       ? { path: resolve(join(flags.data, "nbd.sock")) }
-      : { host: flags.bind, port: NBD_PORT },
+      : { host: flags.bind, port: NBD_PORT, allowRemote: flags.allowRemote },
     control,
     strict: flags.strict,
     description: flags.description,

@@ -1,5 +1,5 @@
 /** `dmkit targets`: what can stand in a table, from the same tables that validate it. */
-import { describeRange } from "@dmkit/block-io";
+import { BlockIoError, describeRange } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { targets } from "../targets.ts";
 import { exitCodes } from "../ui/terminal.ts";
@@ -12,7 +12,12 @@ export function addTargets(program: Command, finish: (code: number) => void): vo
     .argument("[name]", "a target")
     .option("--json", "print JSON", false)
     .action((name: string | undefined, { json }: { json: boolean }) => {
-      const chosen = name === undefined ? targets.list() : [targets.get(name)];
+      const known = targets.list();
+      const chosen = known.filter((target) => name === undefined || target.name === name);
+      if (chosen.length === 0) {
+        const hint = `Known targets: ${known.map((target) => target.name).join(", ")}.`;
+        throw new BlockIoError(`there is no target "${name}"`, { code: "EPARSE", hint });
+      }
       if (json) {
         const facts = chosen.map(({ name, version, summary, synopsis, options, tunables, messages }) => ({
           name,

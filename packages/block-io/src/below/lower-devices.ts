@@ -323,7 +323,7 @@ function afterColon(reference: string): string {
 function wholeSectors(reference: string, size: number): number {
   if (size > 0 && size % 512 === 0) return size;
   throw new BlockIoError(`${size} bytes are not a positive number of 512-byte sectors`, {
-    code: "EINVAL",
+    code: "EPARSE",
     device: reference,
     op: "open",
     hint: "Give a size such as 64M.",

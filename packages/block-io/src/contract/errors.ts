@@ -184,6 +184,14 @@ export function isSystemError(error: unknown): error is NodeJS.ErrnoException {
  */
 export function toBlockIoError(error: unknown, details: Omit<ErrorDetails, "code" | "cause">): BlockIoError {
   if (error instanceof BlockIoError) return error;
+  if (isSystemError(error) && error.syscall === "uv_cwd") {
+    return new BlockIoError("the folder that relative paths start from is gone", {
+      ...details,
+      code: "ENOENT",
+      cause: error,
+      hint: "Change to a folder that exists.",
+    });
+  }
   const reason = error instanceof Error ? error.message : String(error);
   const hint = details.hint ?? (isSystemError(error) ? systemHints[error.code ?? ""] : undefined);
   return new BlockIoError(reason, { ...details, hint, code: codeOf(error), cause: error });

@@ -98,11 +98,14 @@ export function statusCharge({ extentsPerReply }: ServerLimits): number {
 
 /** Fills in the defaults. Throws `EINVAL` for a limit out of its range or limits that contradict each other. */
 export function resolveLimits(given: Partial<ServerLimits> = {}): ServerLimits {
+  const unknown = Object.keys(given).find((name) => !Object.hasOwn(ranges, name));
+  if (unknown !== undefined)
+    throw invalid(`there is no limit ${unknown}`, `Limits: ${Object.keys(ranges).join(", ")}.`);
   const limits: ServerLimits = { ...defaultLimits, ...given };
   for (const [name, [least, most]] of Object.entries(ranges)) {
     const value = limits[name as keyof ServerLimits];
     if (!Number.isSafeInteger(value) || value < least || value > most) {
-      throw invalid(`limit ${name} is ${value}; it must be an integer in ${least} … ${most}`);
+      throw invalid(`limit ${name} is ${shown(value)}; it must be an integer in ${least} … ${most}`);
     }
   }
   // Otherwise the largest request could never be admitted and its connection would wait for ever.
@@ -125,6 +128,12 @@ export function resolveLimits(given: Partial<ServerLimits> = {}): ServerLimits {
   return limits;
 }
 
-function invalid(reason: string): BlockIoError {
-  return new BlockIoError(reason, { code: "EINVAL", op: "listen" });
+/** The error for what a caller of the server gave and cannot be. @param hint what is allowed. */
+export function invalid(reason: string, hint?: string): BlockIoError {
+  return new BlockIoError(reason, { code: "EINVAL", op: "listen", hint });
+}
+
+/** How a value that cannot be is shown: a text in quotes, a number as it is. */
+export function shown(value: unknown): string {
+  return typeof value === "string" ? JSON.stringify(value) : String(value);
 }

@@ -119,6 +119,6 @@ async function compressor(
   } catch (error) {
     if (!(error instanceof CompressorError)) throw error;
     const code: ErrorCode = isErrorCode(error.code) ? error.code : "EINVAL";
-    throw new BlockIoError(error.message, { code, device: name, op: "open", cause: error, hint: error.hint });
+    throw new BlockIoError(error.reason, { code, device: name, op: "open", cause: error, hint: error.hint });
   }
 }

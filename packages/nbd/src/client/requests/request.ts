@@ -1,5 +1,5 @@
 /** One request as it goes over the wire, from its submission to its answer. */
-import { BlockIoError, type Operation, type RangeGrant } from "@dmkit/block-io";
+import { BlockIoError, type Operation, type RangeGrant, printable } from "@dmkit/block-io";
 import { CMD, CMD_FLAG, codeOfErrno } from "../../protocol.ts";
 import type { Coverage } from "../wire/coverage.ts";
 
@@ -81,7 +81,8 @@ export class Request {
     const where = at === undefined ? "" : ` at byte ${at}`;
     this.error ??= this.failure(
       code,
-      text === "" ? `the server reports errno ${errno}${where}` : `${text}${where}`,
+      // A text on several lines could pass for more than an error.
+      text === "" ? `the server reports errno ${errno}${where}` : `${printable(text)}${where}`,
     );
   }
 

@@ -6,6 +6,7 @@
  */
 import { type BlockDevice, BlockIoError, ByteAccess } from "@dmkit/block-io";
 import { type BlockSizes, FLAG, MAX_STRING, DEFAULT_PREFERRED_BLOCK } from "../../protocol.ts";
+import { invalid, shown } from "../limits.ts";
 import { type MetaContext, baseAllocation } from "./meta-contexts.ts";
 import { Statistics } from "./statistics.ts";
 
@@ -20,7 +21,7 @@ export interface ExportOptions {
   readonly readOnly?: boolean | undefined;
   /** Refuse requests that are not aligned to the device's logical blocks, instead of reading and modifying. */
   readonly strict?: boolean | undefined;
-  /** Clients at a time; no limit of its own by default. */
+  /** Clients at a time, 1 or more; no limit of its own by default. */
   readonly maxConnections?: number | undefined;
   /** In addition to `base:allocation`. */
   readonly metaContexts?: readonly MetaContext[] | undefined;
@@ -33,7 +34,9 @@ export interface ExportOptions {
  * `soft`: as `hide`, and present clients get `ESHUTDOWN` for every further request.
  * `hard`: as `hide`, and present clients are disconnected.
  */
-export type RemovalMode = "safe" | "hide" | "soft" | "hard";
+export type RemovalMode = (typeof removalModes)[number];
+
+export const removalModes = ["safe", "hide", "soft", "hard"] as const;
 
 /** A client of an export, as the export sees it. */
 export interface ExportClient {
@@ -68,7 +71,7 @@ export class Export {
   #inFlight = 0;
   #unused: (() => void)[] = [];
 
-  /** Throws `EINVAL` for names and descriptions that cannot be sent. */
+  /** Throws `EINVAL` for names and descriptions that cannot be sent, and for a limit that lets nobody in. */
   constructor(options: ExportOptions) {
     this.name = checkedText(options.name, "export name");
     this.description = checkedText(options.description ?? "", "description");
@@ -76,7 +79,7 @@ export class Export {
     this.access = accessOf(options.device);
     this.readOnly = options.readOnly === true || options.device.limits.capabilities.readOnly;
     this.strict = options.strict === true;
-    this.maxConnections = options.maxConnections ?? Number.POSITIVE_INFINITY;
+    this.maxConnections = checkedMost(options.maxConnections);
     this.metaContexts = [baseAllocation, ...(options.metaContexts ?? [])];
   }
 
@@ -142,7 +145,14 @@ export class Export {
   }
 }
 
+function checkedMost(most: number | undefined): number {
+  if (most === undefined) return Number.POSITIVE_INFINITY;
+  if (Number.isSafeInteger(most) && most >= 1) return most;
+  throw invalid(`maxConnections is ${shown(most)}`, "Give 1 or more, or leave it out for no limit.");
+}
+
 function checkedText(text: string, what: string): string {
+  if (typeof text !== "string") throw invalid(`${what} is ${shown(text)}`, "Give a text.");
   if (Buffer.byteLength(text) <= MAX_STRING && !text.includes("\0")) return text;
   throw new BlockIoError(`${what} is longer than ${MAX_STRING} bytes or contains a NUL`, {
     code: "EINVAL",

@@ -1,6 +1,7 @@
 /** The exports of a server, by name. */
 import { BlockIoError } from "@dmkit/block-io";
-import { Export, type ExportOptions, type RemovalMode } from "./export.ts";
+import { Export, type ExportOptions, type RemovalMode, removalModes } from "./export.ts";
+import { invalid, shown } from "../limits.ts";
 
 export class ExportDirectory {
   readonly #exports: Map<string, Export> = new Map();
@@ -47,6 +48,8 @@ export class ExportDirectory {
 
   /** Resolves when the server does not use the device any more. */
   async remove(name: string, mode: RemovalMode): Promise<void> {
+    if (!removalModes.includes(mode))
+      throw invalid(`there is no mode of removal ${shown(mode)}`, `Modes: ${removalModes.join(", ")}.`);
     const exported = this.#exports.get(name);
     if (exported === undefined) {
       throw new BlockIoError(`there is no export named ${JSON.stringify(name)}`, {

@@ -9,6 +9,7 @@ import { type AddressInfo, type Server, type Socket, createServer, isIP } from "
 import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { BlockIoError, type ErrorCode, shellQuote, toBlockIoError } from "@dmkit/block-io";
+import { invalid, shown } from "../limits.ts";
 import { type SocketFile, bindUnixSocket, pathOfInherited } from "./unix-socket.ts";
 
 /** The port registered for NBD. */
@@ -46,8 +47,41 @@ export interface Listener {
   close(): Promise<void>;
 }
 
+/** Throws `EINVAL` for a place that cannot be, or several. */
+function checkWhere(options: ListenOptions): void {
+  if (typeof options !== "object" || options === null)
+    throw invalid(`${shown(options)} is no place to listen at`, "Give a path, a port or an fd.");
+  const given: Readonly<Record<string, unknown>> = { ...options };
+  const kinds = [["path"], ["fd"], ["host", "port", "allowRemote"]];
+  const names = Object.keys(given);
+  if (!kinds.some((kind) => names.every((name) => kind.includes(name)))) {
+    throw invalid(
+      `${names.join(", ")} do not say where to listen`,
+      "Give a path, an fd, or port and host, with allowRemote if need be.",
+    );
+  }
+  const allowed: Readonly<Record<string, readonly [test: (value: unknown) => boolean, what: string]>> = {
+    path: [isText, "Give the path of a unix socket."],
+    fd: [(fd) => isWhole(fd, 0, 0x7fff_ffff), "Give the number of an open file, e.g. 3."],
+    host: [(host) => host === undefined || isText(host), "Give an address or the name of a host."],
+    port: [(port) => port === undefined || isWhole(port, 0, 65_535), "Give a port, 0 to 65535."],
+    allowRemote: [(allow) => allow === undefined || typeof allow === "boolean", "Give true or false."],
+  };
+  for (const [name, [test, what]] of Object.entries(allowed)) {
+    if (name in given && !test(given[name])) throw invalid(`${name} is ${shown(given[name])}`, what);
+  }
+}
+
+function isText(value: unknown): boolean {
+  return typeof value === "string" && value !== "" && !value.includes("\0");
+}
+
+function isWhole(value: unknown, least: number, most: number): boolean {
+  return Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
+}
+
 /**
- * Starts to listen. Throws `EADDRINUSE`, `EPERM`, `EEXIST`, or what the operating system says.
+ * Starts to listen. Throws `EINVAL`, `EADDRINUSE`, `EPERM`, `EEXIST`, or what the operating system says.
  * @param failed told of what goes wrong later, e.g. that no more files can be opened; listening goes on.
  */
 export async function listen(
@@ -55,6 +89,7 @@ export async function listen(
   accept: (socket: Socket) => void,
   failed: (error: Error) => void,
 ): Promise<Listener> {
+  checkWhere(options);
   // Half-open: a client may close its side and still read its replies. Paused: see intake.ts.
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, accept);
   let file: SocketFile | undefined;
