@@ -297,7 +297,7 @@ describe("mistakes", () => {
   });
 
   it("an image without a name", async () => {
-    await refused(["serve", ""], /"": open: no such file/);
+    await refused(["serve", ""], /argument 'image' cannot be empty/, 2);
   });
 
   it("tables with an unknown target, overlaps and gaps", async () => {
