@@ -1,7 +1,7 @@
 /** What a program gives the server and cannot be is refused, with what is allowed; nothing waits for it for ever. */
 import { MemoryDevice } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
-import { type ExportOptions, type ListenOptions, NbdServer, type NbdServerOptions } from "../src/server.ts";
+import { type ExportOptions, type ListenOptions, NbdServer, type NbdServerOptions } from "../src/index.ts";
 
 const device = new MemoryDevice(4096);
 const refused = { code: "EINVAL", hint: expect.stringMatching(/\S/) };
