@@ -40,6 +40,13 @@ export const loadRules = {
   /** A configuration of zeroes is none. */
   configurationOf: (bytes: Buffer, deviceSectors: number): ConfigurationV1 | string =>
     decodeConfigurationV1(bytes, deviceSectors),
+  /**
+   * What a process wrote that was killed can be read, and lost all the same when the power fails: an entry that says
+   * dirty, the loss of another, what the source shows. It has to be stable before anything relies on it.
+   */
+  makeStable: async (devices: readonly BlockDevice[]): Promise<void> => {
+    await Promise.all(devices.map((device) => device.flush()));
+  },
 };
 
 /** Looks for metadata of either version; throws `EFORMAT` if there is none that is valid. */
@@ -104,7 +111,7 @@ export function checkPairing(superblock: Superblock, source: BlockDevice, size: 
 }
 
 /**
- * Fills the table from the entries. What is damaged is passed over if nothing can be dirty, and made empty
+ * Fills the table from the entries, which the caller makes stable before it relies on them. What is damaged is passed over if nothing can be dirty, and made empty
  * before the cache is marked as in use: after a crash it would look as if it might be. @param trustClean believe
  * clean entries. Throws `EFORMAT`.
  */

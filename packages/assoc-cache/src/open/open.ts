@@ -65,6 +65,7 @@ export async function openCache(given: CacheOptions, context: OpenContext): Prom
   const loads = persistence === 1 || (persistence === 2 && found === "cache");
   if (!loads) await requireLeave(found, options, devices);
   const { state, metadata } = await (loads ? load : create)(options, context, devices);
+  await loadRules.makeStable([source, cache]);
   return new AssocCacheDevice(state, metadata, options);
 }
 

@@ -14,7 +14,7 @@ import { SourcePath } from "../device/source-path.ts";
 import { CacheState } from "../device/state.ts";
 import { Writeback } from "../device/writeback.ts";
 import { Writer } from "../device/writer.ts";
-import { churning, hasty, historical, writeBack, writeThrough } from "./sim-targets.ts";
+import { churning, hasty, historical, keeping, writeBack, writeThrough } from "./sim-targets.ts";
 
 type Undo = () => void;
 
@@ -141,6 +141,18 @@ class Unforgetting extends LinearDevice {
 const unforgetting = (disk: BlockDevice, index: number): BlockDevice =>
   index === 1 ? new Unforgetting(disk, 0, disk.size, disk.name) : disk;
 
+/** One of the two devices is not flushed on opening. */
+function opensUnflushed(skipped: "source" | "cache"): () => Undo {
+  return () =>
+    replaced(
+      loadRules,
+      "makeStable",
+      (original: typeof loadRules.makeStable): typeof loadRules.makeStable =>
+        ([source, cache]) =>
+          original([skipped === "source" ? cache : source] as BlockDevice[]),
+    );
+}
+
 /** Mutants of what happens after a failed read of the source. */
 export const readErrorMutants: readonly SimTarget[] = [
   mutant(writeBack, "reserved-for-ever", reservedForEver),
@@ -172,6 +184,8 @@ export const cacheMutants: readonly SimTarget[] = [
   without(writeThrough, "evicts-under-readers", CacheState.prototype, "isUnused", always),
   mutant(hasty("v2"), "stores-reserved-as-valid", reservedStoredAsValid(MetadataV2)),
   mutant(hasty("v1"), "stores-reserved-as-valid", reservedStoredAsValid(MetadataV1)),
+  mutant(keeping, "believes-unstable-entries", opensUnflushed("cache")),
+  mutant(writeThrough, "believes-an-unstable-source", opensUnflushed("source")),
   onDisks(historical, "stays-valid-when-opened", unforgetting),
   mutant(historical, "zeroes-are-valid", zeroesAreValid),
 ];

@@ -129,6 +129,7 @@ function target(name: string, summary: string, vary: Vary): SimTarget<Knobs> {
       return stuck;
     },
     workload: { operations: 40 },
+    kills: 0.15,
   };
 }
 
@@ -148,6 +149,23 @@ export const churning: SimTarget<Knobs> = target("churning", "write-back that ne
   sequential_cutoff: 0,
   sectors: 17 + random.below(16),
 }));
+
+/** Nothing is cleaned, and everybody wants the same few blocks. For mutants of what is dirty for long. */
+export const keeping: SimTarget<Knobs> = target(
+  "keeping",
+  "write-back that leaves blocks dirty",
+  (random) => ({
+    policy: "write-back",
+    block_size: 8,
+    cache_size: 4,
+    associativity: 4,
+    high_watermark: 100,
+    low_watermark: 50,
+    age_limit: 0,
+    sequential_cutoff: 0,
+    sectors: 16 + random.below(17),
+  }),
+);
 
 export const writeThrough: SimTarget<Knobs> = target(
   "write-through",

@@ -5,6 +5,7 @@ import {
   type DiskHandle,
   type FaultKind,
   FaultInjector,
+  Prng,
   SimDisk,
   World,
   countCandidates,
@@ -76,6 +77,20 @@ describe("virtual disk", () => {
     await bench.done(bench.write(0, 1, 4));
     expect(countCandidates([bench.disk])).toBe(4);
     expect(bench.crash((number) => number % 2 === 0).slice(0, 5)).toEqual([1, 0, 1, 0, 0]);
+  });
+
+  it("shows after a kill what was written, and may lose it in the next crash", async () => {
+    const bench = new Bench();
+    await bench.done(bench.write(0, 1));
+    void bench.write(1, 2, 8);
+    bench.disk.kill(new Prng(1, 1));
+    bench.world.crash();
+    bench.handle = openDisk(bench.disk, 2);
+    const shown = await bench.read();
+    expect(shown[0]).toBe(1);
+    expect(new Set(shown.slice(1, 9))).toEqual(new Set([0, 2]));
+    await bench.done(bench.handle.write(0, Buffer.alloc(512, 3), { fua: true }));
+    expect(bench.crash(() => false).every((value, sector) => value === (sector === 0 ? 3 : 0))).toBe(true);
   });
 
   it("keeps what a flush covers: completed before it was issued", async () => {

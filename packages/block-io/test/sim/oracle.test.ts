@@ -34,6 +34,43 @@ class History {
   }
 }
 
+describe("oracle: after a kill", () => {
+  it("the contents are those of a crash, and a read binds live reads only", () => {
+    const history = new History();
+    history.write(1);
+    history.oracle.kill();
+    expect(history.read(7)).toBe(false);
+    expect(history.read(1)).toBe(true);
+    expect(history.read(ZERO)).toBe(false);
+    history.oracle.crash();
+    expect(history.read(ZERO)).toBe(true);
+    expect(history.read(1)).toBe(false);
+  });
+
+  it("a flush, or a FUA write, makes what was read stay", () => {
+    for (const fua of [false, true]) {
+      const history = new History();
+      history.write(1);
+      history.oracle.kill();
+      expect(history.read(1)).toBe(true);
+      if (fua) history.write(2, true);
+      else history.flush();
+      expect(history.legal()).toEqual([fua ? 2 : 1]);
+    }
+  });
+
+  it("an unstable write adds to what a crash may bring back, also after another kill", () => {
+    const history = new History();
+    history.write(1);
+    history.oracle.kill();
+    expect(history.read(1)).toBe(true);
+    history.write(2);
+    history.oracle.kill();
+    expect(history.legal()).toEqual([ZERO, 1, 2]);
+    expect(history.oracle.fork().legal(0)).toHaveLength(3);
+  });
+});
+
 describe("oracle: after a crash", () => {
   it("an untouched sector holds its initial contents", () => {
     const history = new History();

@@ -59,6 +59,12 @@ export interface SimTarget<Knobs = unknown> {
    */
   readonly survives?: "crash" | "close" | "none" | undefined;
 
+  /**
+   * Share of crashes in which only the process ends, and the disks go on with what is unstable: 0 … 1, none unless told
+   * otherwise. For devices that go on from what they read without having written it.
+   */
+  readonly kills?: number | undefined;
+
   /** Codes with which requests may fail although no fault was injected, e.g. `ENOSPC` when it is full. */
   readonly mayFail?: readonly ErrorCode[] | undefined;
 

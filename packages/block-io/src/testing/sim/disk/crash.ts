@@ -31,8 +31,11 @@ export const biases = [
  */
 export type Bias = (typeof biases)[number];
 
-/** Either a pattern of chance, or the numbers of the sectors that are lost while all others land. */
-export type Survivors = Bias | { readonly lost: readonly number[] };
+/**
+ * Either a pattern of chance, or the numbers of the sectors that are lost while all others land. `kill`: only the
+ * process ends. What it wrote can be read, and is as unstable as it was: the next crash may lose it.
+ */
+export type Survivors = Bias | "kill" | { readonly lost: readonly number[] };
 
 /** What a crash did. */
 export interface CrashReport {
@@ -40,15 +43,21 @@ export interface CrashReport {
   readonly candidates: number;
   /** Numbers of those that were. */
   readonly lost: readonly number[];
+  /** It was not the power that failed: nothing has become stable, and nothing is lost yet. */
+  readonly killed?: boolean;
 }
 
 export function drawBias(random: Prng): Bias {
   return biases[random.weighted([5, 2, 2, 2, 1, 2, 1, 1, 2, 1, 1])] as Bias;
 }
 
-/** Cuts the power of all disks. */
+/** Cuts the power of all disks, or kills the process that uses them. */
 export function crashDisks(disks: readonly SimDisk[], survivors: Survivors, random: Prng): CrashReport {
   const candidates = countCandidates(disks);
+  if (survivors === "kill") {
+    for (const disk of disks) disk.kill(random);
+    return { candidates, lost: [], killed: true };
+  }
   const lands = decide(survivors, random, candidates, disks);
   const lost: number[] = [];
   let number = 0;
@@ -79,7 +88,12 @@ export function countCandidates(disks: readonly SimDisk[]): number {
 
 type Decision = (number: number, disk: SimDisk, write: number, sector: number) => boolean;
 
-function decide(survivors: Survivors, random: Prng, candidates: number, disks: readonly SimDisk[]): Decision {
+function decide(
+  survivors: Exclude<Survivors, "kill">,
+  random: Prng,
+  candidates: number,
+  disks: readonly SimDisk[],
+): Decision {
   if (typeof survivors !== "string") {
     const lost = new Set(survivors.lost);
     return (number) => !lost.has(number);

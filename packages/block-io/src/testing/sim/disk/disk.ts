@@ -189,6 +189,13 @@ export class SimDisk {
     this.pending = [];
   }
 
+  /** Whoever was writing is gone, and the disk goes on: of a write in flight any sectors are written, not yet stable. */
+  kill(random: Prng): void {
+    for (const write of this.pending.filter(({ completed }) => completed === IN_FLIGHT)) {
+      this.fail(write, () => random.chance(0.5));
+    }
+  }
+
   /** Everything a crash depends on, to crash from here more than once. */
   snapshot(): DiskSnapshot {
     const pending = this.pending.map((write) => ({

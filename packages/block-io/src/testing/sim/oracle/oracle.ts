@@ -13,6 +13,10 @@
  * A failed flush adds nothing; the next successful one covers everything. After recovery the legal contents
  * are alternatives; the first read that returns one of them rules out the others, for later crashes as well.
  *
+ * *After a kill* of the process alone the same contents are legal, and the first read rules the others out, but for
+ * live reads only: what was unstable still is, and a crash may bring any of them back, until a flush has succeeded,
+ * or a FUA write of the sector.
+ *
  * *Live reads.* A sector is an atomic register. Let f be the earliest acknowledgement among a version's write
  * and the reads that returned it, s the latest submission. A history of distinct values is linearizable iff
  * no two versions have f(a) < s(b) and f(b) < s(a). That rules out stale reads (an acknowledged write must be
@@ -70,6 +74,8 @@ export class Oracle {
   readonly #unsettled = new Set<number>();
   readonly #written: Map<number, Version> = new Map();
   #unstable: Version[] = [];
+  /** By sector: contents that a crash may bring back although a read, after a kill, has ruled them out. */
+  readonly #below = new Map<number, number[]>();
   #readsInFlight: number[] = [];
   #time = 0;
 
@@ -127,6 +133,7 @@ export class Oracle {
       else rest.push(version);
     }
     this.#unstable = rest;
+    this.#below.clear();
   }
 
   /** A read is submitted; hand the result to {@link check} and {@link endRead}. */
@@ -180,7 +187,7 @@ export class Oracle {
   crash(): void {
     const now = this.#tick();
     const alternatives = new Map<number, Version>();
-    for (const sector of this.#unsettled) {
+    for (const sector of new Set([...this.#unsettled, ...this.#below.keys()])) {
       const contents = this.legal(sector);
       this.#entries[sector] = contents.map((content) => {
         let version = alternatives.get(content);
@@ -191,9 +198,22 @@ export class Oracle {
         return newEntry(version);
       });
       if (contents.length === 1) this.#unsettled.delete(sector);
+      else this.#unsettled.add(sector);
     }
     this.#unstable = [];
     this.#readsInFlight = [];
+    this.#below.clear();
+  }
+
+  /** The process is gone, and the disks are as they were: what may be there, and what a crash could leave of it? */
+  kill(): void {
+    const below: (readonly [number, number[]])[] = [];
+    for (const sector of new Set([...this.#unsettled, ...this.#below.keys()])) {
+      const contents = this.legal(sector);
+      if (contents.length > 1) below.push([sector, contents]);
+    }
+    this.crash();
+    for (const [sector, contents] of below) this.#below.set(sector, contents);
   }
 
   /** The contents a sector may have after a crash now. */
@@ -207,6 +227,8 @@ export class Oracle {
         contents.push(version.content);
       }
     }
+    for (const content of this.#below.get(sector) ?? [])
+      if (!contents.includes(content)) contents.push(content);
     return contents;
   }
 
@@ -229,6 +251,7 @@ export class Oracle {
     for (const sector of this.#unsettled) copy.#unsettled.add(sector);
     for (const [content, version] of this.#written) copy.#written.set(content, version);
     copy.#unstable = this.#unstable.map(copyOf);
+    for (const [sector, contents] of this.#below) copy.#below.set(sector, contents);
     copy.#readsInFlight = this.#readsInFlight.slice();
     copy.#time = this.#time;
     return copy;
@@ -250,6 +273,7 @@ export class Oracle {
   #makeDurable({ first, count, submitted }: Version): void {
     for (let sector = first; sector < first + count; sector += 1) {
       if (submitted > (this.#frontier[sector] as number)) this.#frontier[sector] = submitted;
+      this.#below.delete(sector);
     }
   }
 

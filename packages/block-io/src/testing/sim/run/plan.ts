@@ -20,6 +20,7 @@ export const streams = {
   environment: 14,
   profile: 15,
   faults: 16,
+  kill: 17,
 } as const;
 
 /** A stream of a generation, counted from 0. */
@@ -85,7 +86,8 @@ export function shapeOf(target: SimTarget, { seed, faults, reduction }: Plan, di
     const choice = stream(seed, streams.faults, generation);
     const here = faulty && random.chance(0.6) ? randomFaults(random, kinds, choice, disks) : [];
     endings.push(survives === "crash" ? ending : "close");
-    survivors.push(reduction.crashes?.[generation]?.survivors ?? bias);
+    const kills = stream(seed, streams.kill, generation).chance(target.kills ?? 0);
+    survivors.push(reduction.crashes?.[generation]?.survivors ?? (kills ? "kill" : bias));
     injected.push(reduction.faults === undefined ? here : (reduction.faults[generation] ?? []));
   }
   const generations = Math.min(drawn, reduction.generations ?? drawn);
@@ -152,7 +154,7 @@ function parseCrashes(text: string): Record<number, CrashPoint> {
   const crashes: Record<number, CrashPoint> = {};
   for (const part of text.split("/")) {
     const match = /^(\d+)@(\d+):(?:lost=([\d,-]*)|([a-z-]+))$/.exec(part);
-    const bias = biases.find((name) => name === match?.[4]);
+    const bias = ([...biases, "kill"] as const).find((name) => name === match?.[4]);
     if (match === null || (match[4] !== undefined && bias === undefined)) {
       throw new TypeError(`--crash ${part}: expected GENERATION@STEP:BIAS or GENERATION@STEP:lost=NUMBERS`);
     }

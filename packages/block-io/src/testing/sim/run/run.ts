@@ -288,16 +288,20 @@ export class Run {
   }
 
   #crash(generation: number, random: Prng): CrashReport {
-    const survivors = this.#shape.survivors[generation] ?? "uniform";
+    let survivors = this.#shape.survivors[generation] ?? "uniform";
+    // What a disk shows that has reported an error may never be stable: no process may go on from there.
+    if (survivors === "kill" && this.#injector.struck) survivors = "uniform";
     const report = crashDisks(this.disks, survivors, random);
     this.trace.note(0x300, generation, report.candidates, report.lost.length);
     for (const number of report.lost) this.trace.note(0x301, number);
     if (this.trace.verbose) {
-      this.trace.line(`CRASH: ${report.lost.length} of ${report.candidates} unstable sectors are lost`);
+      const lost = `${report.lost.length} of ${report.candidates} unstable sectors are lost`;
+      this.trace.line(report.killed === true ? "KILL: what is unstable stays so" : `CRASH: ${lost}`);
     }
     this.world.crash();
     this.#load?.abandon();
-    this.oracle?.crash();
+    if (report.killed === true) this.oracle?.kill();
+    else this.oracle?.crash();
     this.#cycles += 1;
     return report;
   }

@@ -89,7 +89,8 @@ class Shrinker {
     const { generations } = this.best.result;
     const crashes: Record<number, CrashPoint> = {};
     for (const [index, { crash, steps }] of generations.entries()) {
-      if (crash !== undefined) crashes[index] = { step: steps, survivors: { lost: crash.lost } };
+      if (crash === undefined) continue;
+      crashes[index] = { step: steps, survivors: crash.killed === true ? "kill" : { lost: crash.lost } };
     }
     const faults = Object.fromEntries(generations.map((generation, index) => [index, generation.faults]));
     // What a generation found wrong after opening, the final one finds as well.
