@@ -191,6 +191,20 @@ describe("messages", () => {
     }
   });
 
+  it("reset leaves a device that its user has suspended suspended", async () => {
+    const device = await open(16 * PAGE, {}, realEnvironment);
+    await device.write(0, noise(1));
+    await device.suspend();
+    await device.message(["reset"]);
+    let answered = false;
+    const reading = read(device, 0).finally(() => (answered = true));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(answered).toBe(false);
+    await device.resume();
+    expect((await reading).equals(Buffer.alloc(PAGE))).toBe(true);
+    await device.close();
+  });
+
   it("compact moves pages together and changes none", async () => {
     const pages = 2000;
     const device = await open(pages * PAGE, {}, realEnvironment);

@@ -201,12 +201,13 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
     return this.invalidRequests;
   }
 
-  /** Forgets everything. Requests wait meanwhile. */
-  async reset(): Promise<void> {
-    await this.suspend();
-    this.#saved = false;
-    this.parts.pages.dropAll();
-    await this.resume();
+  /** Forgets everything. Requests wait meanwhile; a device that is suspended stays so. */
+  reset(): Promise<void> {
+    return this.inTurn(async (quiet) => {
+      await quiet();
+      this.#saved = false;
+      this.parts.pages.dropAll();
+    });
   }
 
   /** Fills a page that is in RAM; throws `EIO` if its bytes are not what was stored. */

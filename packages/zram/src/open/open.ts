@@ -95,7 +95,8 @@ async function claimBacking(backing: BlockDevice, force: boolean): Promise<void>
   if (backing.size < PAGE || backing.limits.capabilities.readOnly) return;
   const first = Buffer.alloc(PAGE);
   await backing.read(0, first);
-  if (isBackingMark(first)) return;
+  // One that a killed process has written may be in a volatile cache only: pages must not outlive it.
+  if (isBackingMark(first)) return backing.flush();
   await requireBlank(backing, { force });
   await backing.write(0, encodeBackingMark());
   await backing.flush();
