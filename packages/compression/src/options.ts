@@ -45,14 +45,14 @@ export const compressionOptions = {
     min: 65_536,
     max: 4_294_967_296,
     default: 33_554_432,
-    help: "v2: bytes of writes that wait in memory, at most; then writers wait",
+    help: "v2 only: bytes of writes that wait in memory, at most; then writers wait",
   },
   journal: {
     type: "size",
     min: 0,
     max: 1_099_511_627_776,
     default: 0,
-    help: "v2: bytes of the journal of a new device; 0: 1/64 of it, 4 MiB … 64 MiB",
+    help: "v2 only: bytes of the journal of a new device, one that exists must have it; 0: 1/64 of it, 4 MiB … 64 MiB",
   },
   force: {
     type: "flag",

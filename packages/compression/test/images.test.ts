@@ -22,6 +22,8 @@ import {
   work,
 } from "./support/images.ts";
 
+type Facts = Readonly<Record<string, unknown>>;
+
 const SIZE = 2 ** 21;
 const BLOCKS = 300;
 const layout = layoutOf(SIZE);
@@ -294,11 +296,11 @@ describe("format 1", () => {
   });
 
   it("whose superblock counts wrongly or names no algorithm is reported, not repaired", async () => {
-    for (const at of [8, 16, 24]) {
+    for (const at of [8, 17, 24]) {
       const bytes = await bytesOf(await made("v1"));
-      bytes[at] = 77;
+      bytes[at] = at === 17 ? 2 : 77;
       const damaged = await deviceOf(bytes);
-      const advice = at === 24 ? /0 \(lzo\), 1 \(lz4\)/ : /size/;
+      const advice = at === 24 ? /0 \(lzo\), 1 \(lz4\)/ : at === 17 ? /former size/ : /backup/;
       expect(await problemsOf(damaged)).toMatchObject([
         { kind: "superblock", severity: "error", advice: expect.stringMatching(advice) as string },
       ]);
@@ -306,6 +308,23 @@ describe("format 1", () => {
       expect((await bytesOf(damaged)).equals(bytes)).toBe(true);
       expect(await code(images.info({ device: damaged }, work))).toBe("EFORMAT");
     }
+  });
+
+  it("that was made larger is read and written as it was", async () => {
+    const bytes = await bytesOf(await made("v1"));
+    const larger = await deviceOf(Buffer.concat([bytes, Buffer.alloc(SIZE / 2, 9)]));
+    expect(await problemsOf(larger)).toMatchObject([{ kind: "superblock-rest", severity: "info" }]);
+    const { data_bytes: before } = (await images.info({ device: await deviceOf(bytes) }, work)) as Facts;
+    expect(await images.info({ device: larger }, work)).toMatchObject({ data_bytes: before });
+    const device = await openImage(larger, BLOCKS, {});
+    await device.write(200 * BLOCK, noise(9, 2));
+    await device.close();
+    const now = await bytesOf(larger);
+    expect(now.subarray(SIZE).equals(Buffer.alloc(SIZE / 2, 9))).toBe(true);
+    const contents = await contentsOf(now, BLOCKS);
+    expect(contents[201]).toBe(digest(noise(9, 2).subarray(BLOCK)));
+    expect([...contents.slice(0, 200)]).toEqual([...(await contentsOf(bytes, 200))]);
+    expect(await code(openImage(larger, Number(before) / BLOCK + 1, {}))).toBe("EINVAL");
   });
 
   it.each(["unreadable", "zero"] as const)("has bad extents marked as %s when told so", async (bad) => {

@@ -29,7 +29,8 @@ const seed = Number(process.env["DMKIT_SEED"] ?? 1 + (process.pid % 1000));
 async function made(values: Readonly<Record<string, unknown>>, close = true): Promise<MemoryDevice> {
   const lower = new MemoryDevice(SIZE);
   const random = new SeededRandom(seed);
-  const device = await openImage(lower, BLOCKS, { journal: JOURNAL, ...values });
+  const sized = values["format"] === "v1" ? values : { journal: JOURNAL, ...values };
+  const device = await openImage(lower, BLOCKS, sized);
   for (let step = 0; step < 40; step += 1) {
     const blocks = 1 + random.below(40);
     const first = random.below(BLOCKS - blocks);

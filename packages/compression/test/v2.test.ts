@@ -10,7 +10,7 @@ import {
   printTable,
   realEnvironment,
 } from "@dmkit/block-io";
-import { ManualClock, SeededRandom, manualEnvironment } from "@dmkit/block-io/testing";
+import { ManualClock, SeededRandom, contentsOf, manualEnvironment } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { check, compression, newReport } from "../src/index.ts";
 import { checkOrMend } from "../src/format/single-bit.ts";
@@ -48,6 +48,46 @@ async function problems(lower: MemoryDevice): Promise<ImageProblem[]> {
   for await (const problem of check(lower)) found.push(problem);
   return found;
 }
+
+describe("a device that cannot be as it is wanted", () => {
+  /** With a file system on it, as far as anybody can tell. */
+  async function inUse(): Promise<MemoryDevice> {
+    const lower = new MemoryDevice(400 * BLOCK);
+    await lower.write(1024, Buffer.alloc(512, Buffer.from("53ef", "hex")));
+    return lower;
+  }
+
+  it.each([
+    ["too long", 401, {}],
+    ["too long in format 1", 401, { format: "v1", journal: 0 }],
+    ["no algorithm", 100, { algorithm: "none-such" }],
+    ["no algorithm of format 1", 100, { algorithm: "none", format: "v1", journal: 0 }],
+    ["a journal larger than it", 100, { journal: 400 * BLOCK }],
+    ["a journal in format 1", 100, { format: "v1" }],
+    ["memory in format 1", 100, { format: "v1", journal: 0, memory: 65_536 }],
+  ])("%s: is not made, and what was there stays", async (_, blocks, values) => {
+    for (const force of [false, true]) {
+      const lower = force ? await inUse() : new MemoryDevice(400 * BLOCK);
+      const before = await contentsOf(lower);
+      expect(["EINVAL", "ENOENT"]).toContain(await code(open(lower, blocks, { ...values, force })));
+      expect((await contentsOf(lower)).equals(before)).toBe(true);
+    }
+  });
+
+  it("is opened with the journal it has, as it was asked for, and with no other", async () => {
+    const lower = new MemoryDevice(400 * BLOCK);
+    // Rounded up.
+    for (const journal of [SMALL.journal - 100, SMALL.journal, 0]) {
+      await (await open(lower, 100, { journal })).close();
+    }
+    expect(await code(open(lower, 100, { journal: 2 * SMALL.journal }))).toBe("EINVAL");
+    const old = new MemoryDevice(400 * BLOCK);
+    await (await open(old, 100, { format: "v1", journal: 0 })).close();
+    expect(await code(openOn(old, 100 * BLOCK, { journal: 4096 }, realEnvironment))).toBe("EINVAL");
+    expect(await code(openOn(old, 100 * BLOCK, { memory: 65_536 }, realEnvironment))).toBe("EINVAL");
+    expect(await code(openOn(old, 100 * BLOCK, {}, realEnvironment))).toBe("no error");
+  });
+});
 
 describe("the table", () => {
   it.each([

@@ -66,6 +66,11 @@ export function payloadBytes(sectors: number): number {
   return (sectors * BLOCK) / BLOCK_SECTORS;
 }
 
+/** Throws what {@link openCodec} does; for a device that is to be made, before anything is written. */
+export async function requireWorking(algorithm: string, name: string): Promise<void> {
+  await (await openCodec(algorithm, name, true, 1)).close();
+}
+
 /** Errors: `ENOENT`, `ENOTSUP` of the algorithm, `EINVAL` of the level. */
 export async function openCodec(
   algorithm: string,

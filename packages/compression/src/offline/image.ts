@@ -37,6 +37,8 @@ export interface ImageV1 extends Common {
   readonly superblock: SuperblockV1;
   /** The superblock counts 2^32 data blocks too many. */
   readonly wrapped: boolean;
+  /** Blocks of the device behind those that the superblock counts. */
+  readonly rest: number;
 }
 
 export interface ImageV2 extends Common {
@@ -87,14 +89,15 @@ export async function openImageV1(
   superblock: SuperblockV1,
   payloads = true,
 ): Promise<ImageV1> {
-  const { geometry, wrapped } = matchGeometry(device, superblock);
+  const { geometry, wrapped, rest } = matchGeometry(device, superblock);
   const algorithm = algorithmOf(device, superblock);
   const { metaBlocks } = geometry;
   const map = new ExtentMap(geometry.dataBlocks);
   await loadEntries(device, map, metaBlocks);
   const codec = await openCodec(payloads ? algorithm : "none", device.name, true, 1);
   const dataOffset = (1 + metaBlocks) * BLOCK;
-  return { format: "v1", view: device, superblock, wrapped, algorithm, codec, map, dataOffset, metaBlocks };
+  const found = { superblock, wrapped, rest, algorithm, metaBlocks };
+  return { format: "v1", view: device, codec, map, dataOffset, ...found };
 }
 
 /** @param beforeReplay may put metadata right in the view and the store. */

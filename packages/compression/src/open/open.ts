@@ -13,8 +13,10 @@ import {
 import { BLOCK } from "../format/geometry-v1.ts";
 import { isSuperblockV1 } from "../format/superblock-v1.ts";
 import { type CompressionOptions, compressionOptions } from "../options.ts";
-import { createV1, openV1 } from "./v1/open.ts";
-import { createV2, openV2 } from "./v2/open.ts";
+import { requireWorking } from "../device/codec.ts";
+import { requireFit, requireOptionsOfV1 } from "./refusals.ts";
+import { DEFAULT_V1, createV1, openV1, planV1 } from "./v1/open.ts";
+import { DEFAULT_V2, createV2, openV2, planV2 } from "./v2/open.ts";
 import { readSuperblock } from "../device/v2/superblocks.ts";
 
 /** For callers with needs of their own. */
@@ -62,9 +64,29 @@ async function openOn(
     return openV2(lower, superblock, options, context, synchronous);
   }
   if (lower.limits.capabilities.readOnly) throw await nothingToRead(lower);
-  await requireBlank(lower, { force: options.force });
+  // Nothing is written, nor erased, before everything is known to be right.
+  if (!options.force) await requireBlank(lower, { force: false });
+  await requirePossible(lower, options, context);
+  if (options.force) await requireBlank(lower, { force: true });
   await create(lower, options, context);
   return openOn(lower, { ...options, force: false }, context, { synchronous });
+}
+
+/** Throws `EINVAL` for a new device that could be made, but not be opened. */
+async function requirePossible(
+  lower: BlockDevice,
+  { format, algorithm, ...options }: CompressionOptions,
+  { name, size }: OpenContext,
+): Promise<void> {
+  if (format === "v1") {
+    requireOptionsOfV1(options, name);
+    const plan = planV1(lower, algorithm ?? DEFAULT_V1, name);
+    requireFit(size, plan.dataBlocks, name);
+    await requireWorking(algorithm ?? DEFAULT_V1, name);
+  } else {
+    requireFit(size, planV2(lower, options.journal).dataBlocks, name);
+    await requireWorking(algorithm ?? DEFAULT_V2, name);
+  }
 }
 
 async function create(lower: BlockDevice, options: CompressionOptions, context: OpenContext): Promise<void> {

@@ -27,6 +27,7 @@ export async function* inspectV1(
     const { map, algorithm } = image;
     Object.assign(report, { format: "v1", algorithm, dataBlocks: map.blocks });
     if (image.wrapped) yield wrappedFinding(image);
+    if (image.rest > 0) yield restFinding(image);
     yield* paddingFinding(device, image);
     yield* inspectExtents(
       image,
@@ -77,6 +78,23 @@ function wrappedFinding({ superblock, map }: ImageV1): Finding {
       repair: `set the count to ${map.blocks}`,
     },
     fix: (device) => device.write(0, fixed),
+  };
+}
+
+/** Format 1 has no checksum of its counts: one that is too small looks the same as a device that was made larger. */
+function restFinding({ map, rest }: ImageV1): Finding {
+  return {
+    problem: {
+      kind: "superblock-rest",
+      severity: "info",
+      role: ROLE,
+      location: "superblock",
+      offset: 0,
+      length: BLOCK,
+      text: `it counts ${map.blocks} data blocks, and ${rest} blocks of the device are behind them: it was made larger`,
+      advice:
+        "They are not used. If nobody made the device larger, the count is damaged: restore the first block from a backup.",
+    },
   };
 }
 

@@ -8,6 +8,9 @@ import type { SuperblockV1 } from "../../format/superblock-v1.ts";
 /** By the number in the superblock. The original knew the first. */
 export const algorithms: readonly string[] = ["lzo", "lz4", "deflate", "zstd"];
 
+// What the original wrapped around.
+const WRAP = 2 ** 32;
+
 // Eight entries take five bytes: chunks of whole such groups can be unpacked one by one.
 const META_CHUNK = 5 * 4096 * 32;
 
@@ -15,23 +18,36 @@ export interface Matched {
   readonly geometry: GeometryV1;
   /** The original's mistake: what it counted can be read, but the original could not have written it all. */
   readonly wrapped: boolean;
+  /** Blocks of the device behind those that are counted: it was made larger, and they are not used. */
+  readonly rest: number;
 }
 
-/** The counts must be what the size gives, or what the original made of that by mistake. Throws `EFORMAT`. */
+/**
+ * The counts must be what the size gives, or what the original made of that by mistake: the size of the device, or of
+ * what it was before it was made larger. Throws `EFORMAT`.
+ */
 export function matchGeometry(lower: BlockDevice, { metaBlocks, dataBlocks }: SuperblockV1): Matched {
-  const geometry = geometryV1(Math.floor(lower.size / BLOCK));
-  if (geometry.metaBlocks === metaBlocks && geometry.dataBlocks === dataBlocks) {
-    return { geometry, wrapped: false };
+  const blocks = Math.floor(lower.size / BLOCK);
+  for (const count of [dataBlocks, dataBlocks - WRAP]) {
+    const total = 1 + metaBlocks + count;
+    const geometry = geometryV1(Math.max(0, total));
+    const { wrapped = geometry } = geometry;
+    const isWrapped = count !== dataBlocks;
+    const made = isWrapped ? wrapped : geometry;
+    if (count < 1 || made.metaBlocks !== metaBlocks || made.dataBlocks !== dataBlocks) continue;
+    if (total <= blocks) return { geometry, wrapped: isWrapped, rest: blocks - total };
+    throw refuse(
+      lower,
+      `the superblock counts ${metaBlocks} metadata and ${count} data blocks, but the device has ${blocks} in all`,
+      "It was cut short. Give it its former size; what was there has to be there.",
+    );
   }
-  const { wrapped } = geometry;
-  if (wrapped !== undefined && wrapped.metaBlocks === metaBlocks && wrapped.dataBlocks === dataBlocks) {
-    return { geometry, wrapped: true };
-  }
+  const { metaBlocks: meta, dataBlocks: data } = geometryV1(blocks);
   throw refuse(
     lower,
     `the superblock counts ${metaBlocks} metadata and ${dataBlocks} data blocks, but a device of this size has ` +
-      `${geometry.metaBlocks} and ${geometry.dataBlocks}`,
-    "Was the device copied to another size? Copy it to one of the original size.",
+      `${meta} and ${data}`,
+    "No device has such counts: restore the first block from a backup.",
   );
 }
 

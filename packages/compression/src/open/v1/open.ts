@@ -1,20 +1,24 @@
 /** Opening and making devices of format 1. */
-import { type BlockDevice, BlockIoError, type OpenContext, SECTOR, beginFormat } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, type OpenContext, beginFormat } from "@dmkit/block-io";
 import { openCodec } from "../../device/codec.ts";
 import { ExtentMap } from "../../core/extent-map.ts";
 import { newCounters } from "../../device/counters.ts";
-import { BLOCK, BLOCK_SECTORS, MAX_EXTENT, geometryV1 } from "../../format/geometry-v1.ts";
+import { BLOCK, MAX_EXTENT, geometryV1 } from "../../format/geometry-v1.ts";
 import { type SuperblockV1, decodeSuperblockV1, encodeSuperblockV1 } from "../../format/superblock-v1.ts";
 import type { CompressionOptions } from "../../options.ts";
+import { requireFit, requireOptionsOfV1 } from "../refusals.ts";
 import { CompressionDeviceV1 } from "../../device/v1/device.ts";
 import { algorithmOf, algorithms, loadEntries, matchGeometry } from "./load.ts";
+
+/** The algorithm of a new device. */
+export const DEFAULT_V1 = "lzo";
 
 const CHUNK = 1024 * 1024;
 
 /** Makes an empty device: metadata first, and the superblock when that is stable. */
 export async function createV1(
   lower: BlockDevice,
-  { algorithm = "lzo" }: Pick<CompressionOptions, "algorithm">,
+  { algorithm = DEFAULT_V1 }: Pick<CompressionOptions, "algorithm">,
   { name }: Pick<OpenContext, "name">,
 ): Promise<void> {
   const superblock = planV1(lower, algorithm, name);
@@ -53,6 +57,7 @@ export async function openV1(
   const first = Buffer.alloc(BLOCK);
   await lower.read(0, first);
   const superblock = decodeSuperblockV1(first);
+  requireOptionsOfV1(options, name);
   const { geometry, wrapped } = matchGeometry(lower, superblock);
   const algorithm = algorithmOf(lower, superblock);
   if (options.algorithm !== undefined && options.algorithm !== algorithm) {
@@ -63,15 +68,7 @@ export async function openV1(
       hint: "Leave the option algorithm out.",
     });
   }
-  const most = geometry.dataBlocks * BLOCK;
-  if (size > most || size % BLOCK !== 0) {
-    throw new BlockIoError(`${size} bytes do not fit`, {
-      code: "EINVAL",
-      device: name,
-      op: "open",
-      hint: `There are ${most / SECTOR} sectors; take a multiple of ${BLOCK_SECTORS}.`,
-    });
-  }
+  requireFit(size, geometry.dataBlocks, name);
   const map = new ExtentMap(geometry.dataBlocks);
   await loadEntries(lower, map, geometry.metaBlocks);
   const codec = await openCodec(algorithm, name, synchronous);

@@ -2,13 +2,14 @@
  * Opening, format 2: loads the metadata, replays the journal, and starts the device. Where the device below cannot be
  * written, the journal is replayed in memory: what can be read is the same.
  */
-import { type BlockDevice, BlockIoError, type OpenContext, SECTOR, MemoryOverlay } from "@dmkit/block-io";
-import { openCodec } from "../../device/codec.ts";
+import { type BlockDevice, BlockIoError, type OpenContext, MemoryOverlay } from "@dmkit/block-io";
+import { openCodec, requireWorking } from "../../device/codec.ts";
 import { newCounters } from "../../device/counters.ts";
-import { BLOCK, BLOCK_SECTORS } from "../../format/geometry-v1.ts";
+import { BLOCK } from "../../format/geometry-v1.ts";
 import { type LayoutV2, MIN_JOURNAL, defaultJournal, layoutV2 } from "../../format/layout-v2.ts";
 import type { SuperblockV2 } from "../../format/superblock-v2.ts";
 import type { CompressionOptions } from "../../options.ts";
+import { refusal, requireFit } from "../refusals.ts";
 import { Applier } from "../../device/v2/applier.ts";
 import { Committer } from "../../device/v2/committer.ts";
 import { CompressionDeviceV2 } from "../../device/v2/device.ts";
@@ -17,16 +18,19 @@ import { loadStore, replay } from "./load.ts";
 import { Staging } from "../../device/v2/staging.ts";
 import { formatV2, requireAlgorithm } from "../../device/v2/superblocks.ts";
 
+/** The algorithm of a new device. */
+export const DEFAULT_V2 = "lz4";
+
 const DEFAULT_EXTENT = 65_536;
 
 /** Makes an empty device of this format. */
 export async function createV2(
   lower: BlockDevice,
-  { algorithm = "lz4", journal }: Pick<CompressionOptions, "algorithm" | "journal">,
+  { algorithm = DEFAULT_V2, journal }: Pick<CompressionOptions, "algorithm" | "journal">,
   { name, environment }: Pick<OpenContext, "name" | "environment">,
 ): Promise<SuperblockV2> {
   // An algorithm that does not work is found out before anything is written.
-  await (await openCodec(algorithm, name, true, 1)).close();
+  await requireWorking(algorithm, name);
   return formatV2(lower, planV2(lower, journal), algorithm, environment.random);
 }
 
@@ -102,21 +106,17 @@ function namingReadOnly(error: unknown): never {
 }
 
 function checkAgainst(
-  { algorithm }: CompressionOptions,
-  superblock: SuperblockV2,
+  { algorithm, journal }: CompressionOptions,
+  { layout, algorithm: stored }: SuperblockV2,
   { name, size }: OpenContext,
 ): void {
-  const refuse = (reason: string, hint: string): never => {
-    throw new BlockIoError(reason, { code: "EINVAL", device: name, op: "open", hint });
-  };
-  if (algorithm !== undefined && algorithm !== superblock.algorithm) {
-    refuse(`the device is compressed with ${superblock.algorithm}`, "Leave the option algorithm out.");
+  if (algorithm !== undefined && algorithm !== stored)
+    throw refusal(name, `the device is compressed with ${stored}`, "Leave the option algorithm out.");
+  // What was asked for when it was made has been rounded.
+  const asked = journal === 0 ? layout : layoutV2(layout.totalBlocks, Math.max(journal, MIN_JOURNAL));
+  if (asked?.journalBlocks !== layout.journalBlocks) {
+    const hint = "The journal of a device stays as it was made. Leave the option journal out.";
+    throw refusal(name, `the device has a journal of ${layout.journalBlocks * BLOCK} bytes`, hint);
   }
-  const most = superblock.layout.dataBlocks * BLOCK;
-  if (size > most || size % BLOCK !== 0) {
-    refuse(
-      `${size} bytes do not fit`,
-      `There are ${most / SECTOR} sectors; take a multiple of ${BLOCK_SECTORS}.`,
-    );
-  }
+  requireFit(size, layout.dataBlocks, name);
 }
