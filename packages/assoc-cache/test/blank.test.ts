@@ -43,6 +43,19 @@ describe("a device that is not blank", () => {
     }
   });
 
+  it.each([
+    ["a geometry", { cache_size: 3 }],
+    ["room", { cache_size: 2 ** 20 }],
+    ["a policy", { format: "v1", policy: "write-back" }],
+    ["a UUID", { source_uuid: "nobody" }],
+  ])("stays as it is if the new cache lacks %s, also with the word", async (_, values) => {
+    const { cache, open } = rig();
+    await put(cache.lower, 1080, "53ef");
+    const before = await contentsOf(cache.lower);
+    expect(await result(open({ ...values, force: true }))).toMatch(/^EINVAL/);
+    expect((await contentsOf(cache.lower)).equals(before)).toBe(true);
+  });
+
   it("is no source of a new cache if it is a cache itself", async () => {
     const first = rig();
     expect(await result(first.open())).toBe("opened");

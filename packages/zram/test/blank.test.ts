@@ -80,3 +80,35 @@ describe("the word", () => {
     }
   });
 });
+
+it.each(["comp_algorithm", "recomp_algorithm"])(
+  "an unknown %s costs no device anything, also with the word",
+  async (option) => {
+    for (const name of ["backing_dev", "snapshot"]) {
+      const device = new MemoryDevice(2 ** 20);
+      await new ByteAccess(device).write(1080, Buffer.from("53ef", "hex"));
+      const before = await contentsOf(device);
+      const opening = open({ force: true, [option]: "none-such" }, { [name]: device });
+      await expect(opening).rejects.toThrow(/none-such/);
+      expect((await contentsOf(device)).equals(before)).toBe(true);
+    }
+  },
+);
+
+it("a mark that may be in a volatile cache only is stable before pages are written behind it", async () => {
+  const disk = new Flushed(2 ** 20);
+  await (await open({}, { backing_dev: disk })).close();
+  disk.flushes = 0;
+  const device = await open({}, { backing_dev: disk });
+  expect(disk.flushes).toBe(1);
+  await device.close();
+});
+
+class Flushed extends MemoryDevice {
+  flushes = 0;
+
+  override async flush(): Promise<void> {
+    this.flushes += 1;
+    await super.flush();
+  }
+}

@@ -43,12 +43,24 @@ const CHUNK_SECTORS = 2048;
 /** No block. */
 const NOTHING = -1;
 
+/** Throws `EINVAL` (geometry, room, block size) if the cache cannot be made; nothing is written. */
+export function requirePossible(
+  cache: BlockDevice,
+  { geometry }: Pick<NewCache, "geometry">,
+  format: "v1" | "v2",
+): void {
+  checkGeometry(cache, geometry);
+  if (format === "v1" && cache.limits.logicalBlockSize !== SECTOR) {
+    throw refuse(cache.name, "EINVAL", "format v1 needs a device of 512-byte blocks", "Use format v2.");
+  }
+  checkRoom(cache, format === "v1" ? requiredSectorsV1(geometry) : layoutOf(geometry).requiredSectors);
+}
+
 /** Errors: EINVAL (geometry, room), EBUSY (dirty blocks and no `force`), those of the device. */
 export async function createV2(cache: BlockDevice, wanted: NewCache): Promise<Superblock> {
   const { geometry } = wanted;
-  checkGeometry(cache, geometry);
+  requirePossible(cache, wanted, "v2");
   const layout = layoutOf(geometry);
-  checkRoom(cache, layout.requiredSectors);
   if (!wanted.force) await refuseDirty(cache);
   const superblock: Superblock = {
     clean: false,
@@ -75,11 +87,7 @@ export async function createV2(cache: BlockDevice, wanted: NewCache): Promise<Su
 
 /** Makes room for a cache with historical metadata: nothing on the device is valid until it is closed. */
 export async function createV1(cache: BlockDevice, wanted: NewCache): Promise<void> {
-  checkGeometry(cache, wanted.geometry);
-  if (cache.limits.logicalBlockSize !== SECTOR) {
-    throw refuse(cache.name, "EINVAL", "format v1 needs a device of 512-byte blocks", "Use format v2.");
-  }
-  checkRoom(cache, requiredSectorsV1(wanted.geometry));
+  requirePossible(cache, wanted, "v1");
   if (!wanted.force) await refuseDirty(cache);
   await eraseSuperblocksV1(cache);
 }

@@ -18,7 +18,7 @@ import type { Geometry } from "../format/geometry.ts";
 import type { Policy, Superblock } from "../format/superblock.ts";
 import { uuidFromText } from "../format/uuid.ts";
 import { encodeInUseV1 } from "../format/v1.ts";
-import { type NewCache, createV1, createV2 } from "./create.ts";
+import { type NewCache, createV1, createV2, requirePossible } from "./create.ts";
 import {
   type Stored,
   type Trace,
@@ -63,8 +63,9 @@ export async function openCache(given: CacheOptions, context: OpenContext): Prom
   const { persistence } = options;
   const found = await traceOf(cache);
   const loads = persistence === 1 || (persistence === 2 && found === "cache");
-  if (!loads) await requireLeave(found, options, devices);
-  const { state, metadata } = await (loads ? load : create)(options, context, devices);
+  const { state, metadata } = loads
+    ? await load(options, context, devices)
+    : await create(options, context, devices, found);
   await loadRules.makeStable([source, cache]);
   return new AssocCacheDevice(state, metadata, options);
 }
@@ -104,7 +105,14 @@ interface Opened {
   readonly metadata: Metadata;
 }
 
-async function create(options: CacheOptions, context: OpenContext, devices: Devices): Promise<Opened> {
+async function create(
+  options: CacheOptions,
+  context: OpenContext,
+  devices: Devices,
+  found: Trace,
+): Promise<Opened> {
+  // Nothing is written, nor erased, before everything is known to be right.
+  if (!options.force) await requireLeave(found, options, devices);
   const policy: Policy = options.policy ?? (options.write_policy === 1 ? "write-back" : "write-through");
   const wanted: NewCache = {
     geometry: {
@@ -118,14 +126,15 @@ async function create(options: CacheOptions, context: OpenContext, devices: Devi
     force: options.force,
     random: () => context.environment.random.next(),
   };
+  if (options.format === "v1" && policy !== "write-through") throw onlyWriteThrough(context.name);
+  requirePossible(devices.cache, wanted, options.format);
+  checkBlockSize(wanted.geometry, devices);
+  if (options.force) await requireLeave(found, options, devices);
   if (options.format === "v1") {
-    if (policy !== "write-through") throw onlyWriteThrough(context.name);
-    checkBlockSize(wanted.geometry, devices);
     await createV1(devices.cache, wanted);
     const state = newState(context, devices, options, wanted.geometry, 0, policy, true);
     return { state, metadata: new MetadataV1(state) };
   }
-  checkBlockSize(wanted.geometry, devices);
   const superblock = await createV2(devices.cache, wanted);
   const state = stateV2(context, devices, options, superblock);
   return { state, metadata: new MetadataV2(state, superblock) };

@@ -50,8 +50,6 @@ export async function openZram(given: ZramOptions, context: OpenContext): Promis
   const backing = uses.backing && (await context.lower(...uses.backing));
   const snapshot = uses.snapshot && (await context.lower(...uses.snapshot));
   const snapshots = snapshot && new Snapshots(snapshot, pages);
-  await snapshots?.prepare(options.force);
-  if (backing !== undefined) await claimBacking(backing, options.force);
   const primary = await compressor(options.comp_algorithm, options, context, undefined);
   let secondary: Compressor | undefined;
   try {
@@ -59,6 +57,9 @@ export async function openZram(given: ZramOptions, context: OpenContext): Promis
       // Pages are compressed again one after the other, between requests: it needs no threads.
       secondary = await compressor(options.recomp_algorithm, options, context, 0);
     }
+    // Nothing is written, nor erased, before everything is known to be right.
+    await snapshots?.prepare(options.force);
+    if (backing !== undefined) await claimBacking(backing, options.force);
     const blocks = backing && new Bitmap(Math.floor(backing.size / PAGE));
     // The mark.
     if (blocks !== undefined && blocks.length > 0) blocks.set(0);
