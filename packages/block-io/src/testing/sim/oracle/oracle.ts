@@ -29,6 +29,7 @@
  * legal, until a read has shown which it is.
  */
 import { FOREIGN, GARBAGE, INITIAL, ZERO } from "../format/stamp.ts";
+import { type Finding, finding, name } from "./finding.ts";
 
 const NEVER = Number.POSITIVE_INFINITY;
 
@@ -53,13 +54,6 @@ interface Entry {
   firstSeen: number;
   /** The latest submission of a read that returned it. */
   lastAsked: number;
-}
-
-/** Why a read is not legal. */
-export interface Finding {
-  readonly rule: "garbage" | "foreign" | "illegal";
-  readonly sector: number;
-  readonly message: string;
 }
 
 const PRUNE_AT = 8;
@@ -344,13 +338,4 @@ function earliestAnswer({ version, firstSeen }: Entry): number {
 
 function latestSubmission({ version, lastAsked }: Entry): number {
   return Math.max(lastAsked, version.submitted);
-}
-
-function name(content: number): string {
-  if (content === ZERO) return "zeroes";
-  return content === INITIAL ? "the initial contents" : `version ${content}`;
-}
-
-function finding(rule: Finding["rule"], sector: number, what: string): Finding {
-  return { rule, sector, message: `sector ${sector} holds ${what}` };
 }

@@ -9,7 +9,8 @@ import { type BlockDevice, SECTOR } from "../../../contract/device.ts";
 import { BlockIoError } from "../../../contract/errors.ts";
 import type { Demand } from "../disk/faults.ts";
 import { GARBAGE, ZERO, describeSector, identify, stamp } from "../format/stamp.ts";
-import type { Finding, Oracle, Version } from "../oracle/oracle.ts";
+import type { Finding } from "../oracle/finding.ts";
+import type { Oracle, Version } from "../oracle/oracle.ts";
 import type { Trace } from "../trace.ts";
 import { type Operation, describeOperation } from "./workload.ts";
 
