@@ -9,7 +9,6 @@
  * (`nbds://`, `nbds+unix://`) and `nbd+vsock://` are recognised and refused: nothing here may fall back to
  * plain text when encryption was asked for.
  */
-import { resolve } from "node:path";
 import { BlockIoError, type ErrorCode } from "@dmkit/block-io";
 import { MAX_STRING } from "./protocol.ts";
 
@@ -93,16 +92,6 @@ export function formatNbdUri({ address, exportName }: NbdUri): string {
     ? `[${encodeURIComponent(address.host).replaceAll("%3A", ":")}]`
     : encode(address.host);
   return `nbd://${host}${address.port === NBD_PORT ? "" : `:${address.port}`}${path}`;
-}
-
-/** The same text for the ways to name a place: this machine, a socket by its path. */
-export function placeOf({ address, exportName }: NbdUri): string {
-  if (address.kind === "unix") {
-    return formatNbdUri({ address: { kind: "unix", path: resolve(address.path) }, exportName });
-  }
-  const host = address.host.toLowerCase();
-  const isHere = host === "localhost" || host === "::1" || host.startsWith("127.");
-  return formatNbdUri({ address: { ...address, host: isHere ? "localhost" : host }, exportName });
 }
 
 function parseAuthority(text: string, authority: string): NbdAddress {

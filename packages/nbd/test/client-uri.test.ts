@@ -1,7 +1,12 @@
 import { BlockIoError } from "@dmkit/block-io";
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type NbdUri, formatNbdUri, isNbdUri, parseNbdUri, placeOf } from "../src/uri.ts";
+import { mkdtemp, rm, symlink, link as hardLink } from "node:fs/promises";
+import { type Server, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { placeOf } from "../src/place.ts";
+import { type NbdUri, formatNbdUri, isNbdUri, parseNbdUri } from "../src/uri.ts";
 
 const tcp = (host: string, port: number, exportName: string): NbdUri => ({
   address: { kind: "tcp", host, port },
@@ -21,7 +26,9 @@ function codeOf(work: () => unknown): string {
 
 describe("NBD URIs", () => {
   it("of one place are told to be of one place", () => {
-    const here = ["nbd://localhost/x", "nbd://127.0.0.1:10809/x", "nbd://[::1]/x", "nbd://LOCALHOST:/x"];
+    const here = ["localhost", "127.0.0.1:10809", "[::1]", "LOCALHOST:", "127.1", "localhost.", "0.0.0.0"]
+      .concat("[::ffff:127.0.0.1]", "[::FFFF:7f00:1]", "[0:0:0:0:0:ffff:127.0.0.2]", "[0:0::0:1]", "[::]")
+      .map((host) => `nbd://${host}/x`);
     expect(new Set(here.map((text) => placeOf(parseNbdUri(text)))).size).toBe(1);
     const sockets = [
       `nbd+unix:///x?socket=${process.cwd()}/s`,
@@ -31,6 +38,47 @@ describe("NBD URIs", () => {
     expect(new Set(sockets.map((text) => placeOf(parseNbdUri(text)))).size).toBe(1);
     const others = ["nbd://localhost/y", "nbd://localhost:1/x", "nbd://host/x", "nbd+unix:///x?socket=/s"];
     expect(new Set([here[0] as string, ...others].map((text) => placeOf(parseNbdUri(text)))).size).toBe(5);
+  });
+
+  it("that name other machines are told apart, unless they spell one address", () => {
+    const places = (hosts: string[]): number =>
+      new Set(hosts.map((host) => placeOf(parseNbdUri(`nbd://${host}/x`)))).size;
+    expect(places(["10.1.2.3", "[::ffff:10.1.2.3]", "[::ffff:a01:203]"])).toBe(1);
+    expect(places(["[fe80::1]", "[fe80:0:0::1]", "[FE80::1]"])).toBe(1);
+    expect(places(["[fe80::1%25eth0]", "[fe80::1%25eth1]", "10.1.2.3", "[::ffff:10.1.2.4]", "a", "b"])).toBe(
+      6,
+    );
+  });
+
+  it("of one socket are of one place, whatever links lead to it, also after a new start of the server", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "dmkit-"));
+    const paths = ["socket", "symbolic", "hard", "other"].map((name) => join(folder, name));
+    const [socket = "", symbolic = "", hard = "", other = ""] = paths;
+    const listening = (path: string): Promise<Server> =>
+      new Promise((resolve) => {
+        const server = createServer().listen(path, () => resolve(server));
+      });
+    const stopped = (server: Server): Promise<unknown> => new Promise((resolve) => server.close(resolve));
+    const uris = paths.map((path) => unix(path, "x"));
+    const places = (before: readonly string[] = []): string[] =>
+      uris.map((uri, index) => placeOf(uri, before[index]));
+    try {
+      const servers = [await listening(socket), await listening(other)];
+      await symlink("socket", symbolic);
+      await hardLink(socket, hard);
+      const first = places();
+      expect(new Set(first).size).toBe(2);
+      expect(first[3]).not.toBe(first[0]);
+      expect(placeOf(unix(socket, "y"))).not.toBe(first[0]);
+      await Promise.all(servers.map(stopped));
+      await rm(hard);
+      expect(places(first)).toEqual(first);
+      const again = await listening(socket);
+      expect(places(first)[1]).toBe(places(first)[0]);
+      await stopped(again);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
   });
 
   it.each<[string, NbdUri]>([

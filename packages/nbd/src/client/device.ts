@@ -18,7 +18,8 @@ import {
   worstHealth,
 } from "@dmkit/block-io";
 import { CMD, CMD_FLAG, FLAG } from "../protocol.ts";
-import { type NbdUri, placeOf } from "../uri.ts";
+import { placeOf } from "../place.ts";
+import type { NbdUri } from "../uri.ts";
 import { ExtentMerger, kindOf } from "./wire/extents.ts";
 import { Link } from "./link.ts";
 import { named } from "./named.ts";
@@ -64,7 +65,8 @@ export async function openNbd(target: string | NbdUri, options: NbdClientOptions
 
 export class NbdDevice extends GuardedDevice {
   readonly #link: Link;
-  readonly #place: string;
+  readonly #uri: NbdUri;
+  #place: string;
   readonly #flags: number;
   readonly #piece: number;
   // Bytes; pieces do not cross multiples of it.
@@ -78,7 +80,8 @@ export class NbdDevice extends GuardedDevice {
     const { terms } = session;
     const limits = limitsOf(terms, choices);
     super(link.name, usableSize(terms, choices), limits);
-    this.#place = `nbd ${placeOf(link.uri)}`;
+    this.#uri = link.uri;
+    this.#place = placeOf(link.uri);
     this.#flags = terms.flags;
     this.#piece = Math.min(payloadLimit(terms, limits.logicalBlockSize), PIECE);
     this.#widePiece = WIDE_PIECE;
@@ -109,7 +112,8 @@ export class NbdDevice extends GuardedDevice {
 
   /** The same export is the same bytes, over however many connections. Who else serves them nobody can tell here. */
   places(offset: number, length: number): readonly Place[] {
-    return [{ on: this.#place, offset, length }];
+    this.#place = placeOf(this.#uri, this.#place);
+    return [{ on: `nbd ${this.#place}`, offset, length }];
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
