@@ -73,6 +73,46 @@ async function problems(stack: StackDevices): Promise<string[]> {
   return found;
 }
 
+/** What a stack of one layer has in it. */
+async function ranges(stack: StackDevices): Promise<{ offset: number; length: number }[]> {
+  const found: { offset: number; length: number }[] = [];
+  for await (const { offset, length } of diff(stack, 1, 1)) found.push({ offset, length });
+  return found;
+}
+
+/** A disk with places, sectors and how many, that cannot be read or written. */
+class BadPlaces extends MemoryDevice {
+  bad: readonly (readonly [sector: number, count: number])[] = [];
+  flushes = true;
+  readonly #what: "read" | "write";
+
+  constructor(size: number, what: "read" | "write") {
+    super(size, { name: "bad" });
+    this.#what = what;
+  }
+
+  protected override doRead(offset: number, into: Buffer): Promise<void> {
+    if (this.#what === "read") this.#check(offset, into.length);
+    return super.doRead(offset, into);
+  }
+
+  protected override doWrite(offset: number, from: Buffer): Promise<void> {
+    if (this.#what === "write") this.#check(offset, from.length);
+    return super.doWrite(offset, from);
+  }
+
+  protected override async doFlush(): Promise<void> {
+    if (!this.flushes) throw new BlockIoError("it is lost", { code: "EIO", op: "flush" });
+  }
+
+  #check(offset: number, length: number): void {
+    for (const [sector, count] of this.bad) {
+      const meets = sector * SECTOR < offset + length && offset < (sector + count) * SECTOR;
+      if (meets) throw new BlockIoError("a bad place", { code: "EIO", device: this.name, offset, length });
+    }
+  }
+}
+
 /** A signal that is given after so many reports of progress. */
 function stopAfter(reports: number): { progress: () => void; signal: AbortSignal } {
   const abort = new AbortController();
@@ -130,6 +170,57 @@ describe("commit", () => {
     expect((await shown(alone)).equals(before)).toBe(true);
   });
 
+  it("goes on past places that cannot be written or read, and leaves them in the top", async () => {
+    for (const what of ["write", "read"] as const) {
+      const bad = new BadPlaces(sectors * SECTOR, what);
+      const layer = { ...newLayer(sectors), ...(what === "read" && { data: bad }) };
+      const base = what === "read" ? new MemoryDevice(sectors * SECTOR) : bad;
+      const stack: StackDevices = { base, baseOffset: 0, layers: [layer], sectors };
+      await buildStack(stack, async (device) => {
+        await device.write(0, Buffer.alloc(1000 * SECTOR, 7));
+        await device.write(262_500 * SECTOR, Buffer.alloc(300 * SECTOR, 8));
+      });
+      const before = await shown(stack);
+      // One sector in the middle, and the last ones of what was written.
+      bad.bad = [
+        [301, 1],
+        [262_795, 5],
+      ];
+      await expect(commitTop(stack, { drop: true })).rejects.toMatchObject({
+        code: "EIO",
+        message: expect.stringMatching(/bytes cannot be committed, everything else is: bytes .*15/) as string,
+      });
+      const { allocated = 0 } = (await stackInfo(stack)).layers[0] ?? {};
+      expect(allocated).toBeGreaterThanOrEqual(6 * SECTOR);
+      expect(allocated).toBeLessThanOrEqual(24 * SECTOR);
+      const left = await ranges(stack);
+      expect(
+        left.every(({ offset }) => [300, 301, 296, 304, 262_792, 262_795].includes(offset / SECTOR)),
+      ).toBe(true);
+      bad.bad = [];
+      expect((await shown(stack)).equals(before)).toBe(true);
+      expect(await commitTop(stack, { drop: true })).toBe(allocated);
+      expect((await contents(base)).equals(before)).toBe(true);
+    }
+  });
+
+  it("gives up where a flush fails, or nothing works any more", async () => {
+    for (const places of [[[0, sectors]] as const, "flush" as const]) {
+      const base = new BadPlaces(sectors * SECTOR, "write");
+      const stack: StackDevices = { base, baseOffset: 0, layers: [newLayer(sectors)], sectors };
+      await buildStack(stack, async (device) => {
+        await device.write(0, Buffer.alloc(20_000 * SECTOR, 7));
+      });
+      if (places === "flush") base.flushes = false;
+      else base.bad = places;
+      await expect(commitTop(stack)).rejects.toMatchObject({
+        code: "EIO",
+        message: expect.not.stringMatching(/everything else/) as string,
+      });
+      expect((await stackInfo(stack)).layers[0]?.allocated).toBe(20_000 * SECTOR);
+    }
+  });
+
   it("stops between two pieces and goes on", async () => {
     const stack = await built();
     const before = await shown(stack);
@@ -159,6 +250,30 @@ describe("squash", () => {
     expect((await shown(only(stack, 1))).equals(from === 1 && to === 1 ? before : lower)).toBe(true);
     expect(await problems(only(stack, ...left))).toEqual([]);
     expect(await code(openStack(stack, quiet))).toBe("EFORMAT");
+  });
+
+  it("goes on past what cannot be read, and keeps its parent until everything is there", async () => {
+    const bad = new BadPlaces(sectors * SECTOR, "read");
+    const layers = [{ bitmap: newLayer(sectors).bitmap, data: bad, offset: 0 }, newLayer(sectors)];
+    const stack: StackDevices = { base: new MemoryDevice(sectors * SECTOR), baseOffset: 0, layers, sectors };
+    await buildStack(
+      stack,
+      (device, layer) => device.write(layer * 100 * SECTOR, Buffer.alloc(400 * SECTOR, layer)),
+      async (layer) => {
+        const above = stack.layers[layer];
+        if (above !== undefined) await createLayer(above, { sectors, below: layerOf(stack, layer).bitmap });
+      },
+    );
+    const before = await shown(stack);
+    bad.bad = [[150, 1]];
+    const { parent } = (await stackInfo(stack)).layers[1] ?? {};
+    await expect(squash(stack, 1, 2)).rejects.toMatchObject({ code: "EIO" });
+    const after = (await stackInfo(stack)).layers[1];
+    expect(after?.parent).toBe(parent);
+    expect(after?.allocated).toBe((500 - 8) * SECTOR);
+    bad.bad = [];
+    expect(await squash(stack, 1, 2)).toBe(8 * SECTOR);
+    expect((await shown(only(stack, 2))).equals(before)).toBe(true);
   });
 
   it("refuses what is no range", async () => {

@@ -8,6 +8,8 @@
  * Until 3 the top covers what changes below it, afterwards both say the same: the stack shows the same at every
  * moment. Cut short, it goes on with the bits that are left. The top's data is given back at the end, when all
  * its bits are known to be gone.
+ *
+ * What cannot be read or written is left in the top, with its bits, and told at the end.
  */
 import { BlockIoError, SECTOR } from "@dmkit/block-io";
 import type { IdentityBlock } from "../format/identity.ts";
@@ -16,13 +18,15 @@ import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { readIdentities } from "../open/judge.ts";
 import { giveLabelBack, sampleData } from "../device/layer/pairing.ts";
 import { type ChainOptions, layerAt, readChain, requireOwn } from "./chain/chain.ts";
+import { Left, copyAllBut } from "./chain/left.ts";
 import {
   LayerRuns,
   type Piece,
   type Run,
   type WorkOptions,
+  bytesOf,
+  changeBits,
   clearBits,
-  copyRuns,
   fillLayer,
   pieces,
 } from "./chain/work.ts";
@@ -32,7 +36,7 @@ export interface CommitOptions extends WorkOptions, ChainOptions {
   readonly drop?: boolean;
 }
 
-/** Bytes moved. Errors: EROFS, EFORMAT, those of the devices; `AbortError` when told to stop. */
+/** Bytes moved. Errors: EROFS, EFORMAT, EIO when something is left, those of the devices; `AbortError` when told to stop. */
 export async function commitTop(stack: StackDevices, options: CommitOptions = {}): Promise<number> {
   const blocks = await readChain(stack, options);
   const top = layerAt(stack, stack.layers.length);
@@ -42,9 +46,16 @@ export async function commitTop(stack: StackDevices, options: CommitOptions = {}
   if (blocks.at(-1)?.kind === "layer") {
     await dropSamples(blocks, stack);
     const runs = new LayerRuns(stack.sectors, [{ bitmap: top.bitmap }]);
-    for (const piece of pieces(stack.sectors, options))
-      bytes += await commitPiece(runs, piece, top, below, stack);
+    const left = new Left();
+    for (const piece of pieces(stack.sectors, options)) {
+      try {
+        bytes += await commitPiece(runs, piece, { top, below, stack, left });
+      } catch (error) {
+        left.add(piece, error);
+      }
+    }
     await top.bitmap.flush();
+    left.refuse("committed", LEFT_HINT);
     await giveBack(top, stack.sectors);
     await sampleBelow(blocks, stack);
   }
@@ -52,24 +63,35 @@ export async function commitTop(stack: StackDevices, options: CommitOptions = {}
   return bytes;
 }
 
+const LEFT_HINT =
+  "They are in the top layer as before, and the stack shows the same. Replace the device with a copy that is whole, and run it again.";
+
+interface Place {
+  readonly top: LayerDevices;
+  readonly below: LayerDevices | undefined;
+  readonly stack: StackDevices;
+  readonly left: Left;
+}
+
 async function commitPiece(
   runs: LayerRuns,
   piece: Piece,
-  top: LayerDevices,
-  below: LayerDevices | undefined,
-  { base, baseOffset }: StackDevices,
+  { top, below, stack: { base, baseOffset }, left }: Place,
 ): Promise<number> {
   const source = { device: top.data, offset: top.offset };
   const found: Run[] = [];
   for await (const { sector, count } of runs.in(piece)) found.push({ sector, count, source });
   if (found.length === 0) return 0;
-  if (below !== undefined) await fillLayer(below, piece, found);
+  let copied: readonly Run[];
+  if (below !== undefined)
+    copied = await fillLayer(below, piece, found, (some, to) => copyAllBut(some, to, left));
   else {
-    await copyRuns(found, { device: base, offset: baseOffset });
+    copied = await copyAllBut(found, { device: base, offset: baseOffset }, left);
     await base.flush();
   }
-  await clearBits(top.bitmap, piece);
-  return found.reduce((sum, { count }) => sum + count * SECTOR, 0);
+  if (bytesOf(copied) === bytesOf(found)) await clearBits(top.bitmap, piece);
+  else await changeBits(top.bitmap, piece, copied, false);
+  return bytesOf(copied);
 }
 
 async function giveBack({ data, offset }: LayerDevices, sectors: number): Promise<void> {

@@ -4,13 +4,22 @@
  * new parent is written last. Until then the old stack is the right one, and it shows the same at every moment.
  * Where both are bases there is no parent to be told apart: the old base stays right as well.
  */
-import { type BlockDevice, BlockIoError, SECTOR } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, SECTOR, codeOf } from "@dmkit/block-io";
 import { writeIdentity } from "../device/layer/layer.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { placesOf } from "../open/own-identity.ts";
 import { sampleData } from "../device/layer/pairing.ts";
 import { type ChainOptions, layerAt, nameOfTop, readChain, requireOwn, viewOf } from "./chain/chain.ts";
-import { LayerRuns, type Piece, type Run, type WorkOptions, fillLayer, pieces } from "./chain/work.ts";
+import { Left, copyAllBut } from "./chain/left.ts";
+import {
+  LayerRuns,
+  type Piece,
+  type Run,
+  type WorkOptions,
+  bytesOf,
+  fillLayer,
+  pieces,
+} from "./chain/work.ts";
 
 /** Bytes compared with one request. */
 const STEP = 512 * 1024;
@@ -35,19 +44,24 @@ export async function rebase(
   try {
     const runs = new LayerRuns(stack.sectors, [{ bitmap: top.bitmap }]);
     const source = { device: below, offset: 0 };
+    const left = new Left();
     let bytes = 0;
     for (const piece of pieces(stack.sectors, options)) {
       const missing: Run[] = [];
       for await (const gap of gaps(runs, piece)) {
         for await (const { sector, count } of differences(below, above, gap)) {
           missing.push({ sector, count, source });
-          bytes += count * SECTOR;
         }
       }
-      if (missing.length > 0) await fillLayer(top, piece, missing);
+      if (missing.length === 0) continue;
+      bytes += bytesOf(await fillLayer(top, piece, missing, (some, to) => copyAllBut(some, to, left)));
     }
     await top.data.flush();
     await top.bitmap.flush();
+    left.refuse(
+      "copied up",
+      "The layer is on what it was on, and shows the same. Replace the device with a copy that is whole, and run it again.",
+    );
     const samples = await sampleData(top, identity.uuid, stack.sectors);
     const { baseOffset } = placesOf(onto, target);
     await writeIdentity(top.bitmap, { ...identity, parent: target, baseOffset, samples });
@@ -76,9 +90,26 @@ async function* differences(a: BlockDevice, b: BlockDevice, { sector, count }: P
     if ((await isHole(a, at * SECTOR, length)) && (await isHole(b, at * SECTOR, length))) continue;
     const ours = Buffer.allocUnsafe(length);
     const theirs = Buffer.allocUnsafe(length);
-    await a.read(at * SECTOR, ours);
-    await b.read(at * SECTOR, theirs);
-    if (!ours.equals(theirs)) yield* unequalSectors(ours, theirs, at);
+    if (!(await areRead(a, b, at * SECTOR, ours, theirs))) yield { sector: at, count: length / SECTOR };
+    else if (!ours.equals(theirs)) yield* unequalSectors(ours, theirs, at);
+  }
+}
+
+/** What cannot be read of one of them counts as different: if it is the new one, it must not show there. */
+async function areRead(
+  a: BlockDevice,
+  b: BlockDevice,
+  offset: number,
+  ours: Buffer,
+  theirs: Buffer,
+): Promise<boolean> {
+  try {
+    await a.read(offset, ours);
+    await b.read(offset, theirs);
+    return true;
+  } catch (error) {
+    if (codeOf(error) !== "EIO") throw error;
+    return false;
   }
 }
 

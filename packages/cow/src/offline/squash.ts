@@ -5,7 +5,7 @@
  * B shows the same at every moment, with and without the others below it, and the others are not touched: other
  * stacks may use them. Cut short, it goes on with what B still lacks. The new parent is written last.
  */
-import { BlockIoError, SECTOR } from "@dmkit/block-io";
+import { BlockIoError } from "@dmkit/block-io";
 import { nameOf } from "../core/stacking.ts";
 import { writeIdentity } from "../device/layer/layer.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
@@ -13,7 +13,8 @@ import { bitmapSources, readIdentities } from "../open/judge.ts";
 import { placesOf } from "../open/own-identity.ts";
 import { sampleData } from "../device/layer/pairing.ts";
 import { type ChainOptions, layerAt, requireOwn, requireSound } from "./chain/chain.ts";
-import { LayerRuns, type Run, type WorkOptions, fillLayer, pieces } from "./chain/work.ts";
+import { Left, copyAllBut } from "./chain/left.ts";
+import { LayerRuns, type Run, type WorkOptions, bytesOf, fillLayer, pieces } from "./chain/work.ts";
 
 /**
  * Squashes layers `from` … `to`, counted from 1 at the bottom; returns the bytes copied. Done before: does
@@ -41,6 +42,7 @@ export async function squash(
   const range = stack.layers.slice(from - 1, to);
   const sources = bitmapSources(range, blocks.slice(from - 1, to), options.aliasedBlockSize);
   const runs = new LayerRuns(stack.sectors, sources);
+  const left = new Left();
   let bytes = 0;
   for (const piece of pieces(stack.sectors, options)) {
     const missing: Run[] = [];
@@ -48,13 +50,17 @@ export async function squash(
       if (owner === range.length) continue;
       const { data, offset } = layerAt(stack, from + owner - 1);
       missing.push({ sector, count, source: { device: data, offset } });
-      bytes += count * SECTOR;
     }
-    if (missing.length > 0) await fillLayer(layer, piece, missing);
+    if (missing.length === 0) continue;
+    bytes += bytesOf(await fillLayer(layer, piece, missing, (some, to) => copyAllBut(some, to, left)));
   }
   // What an earlier attempt has left in caches must be there before the layers below can go.
   await layer.data.flush();
   await layer.bitmap.flush();
+  left.refuse(
+    "copied up",
+    "The layers are as they were, with more in the last one. Replace the device with a copy that is whole, and run it again.",
+  );
   const samples = await sampleData(layer, identity.uuid, stack.sectors);
   const { baseOffset } = placesOf(stack, parent);
   await writeIdentity(layer.bitmap, { ...identity, parent, baseOffset, samples });

@@ -76,12 +76,32 @@ export class LayerRuns {
   }
 }
 
-/** Puts runs of one piece into a layer. Errors: those of the devices. */
-export async function fillLayer(layer: LayerDevices, piece: Piece, runs: readonly Run[]): Promise<void> {
-  await copyRuns(runs, { device: layer.data, offset: layer.offset });
+/** How runs are copied; returns those that were. */
+export type Copy = (runs: readonly Run[], to: Source) => Promise<readonly Run[]>;
+
+const copyAll: Copy = async (runs, to) => {
+  await copyRuns(runs, to);
+  return runs;
+};
+
+/** Puts runs of one piece into a layer; returns those that are in it now. Errors: those of the devices. */
+export async function fillLayer(
+  layer: LayerDevices,
+  piece: Piece,
+  runs: readonly Run[],
+  copy: Copy = copyAll,
+): Promise<readonly Run[]> {
+  const copied = await copy(runs, { device: layer.data, offset: layer.offset });
+  if (copied.length === 0) return copied;
   await layer.data.flush();
-  await setBits(layer.bitmap, piece, runs);
+  await changeBits(layer.bitmap, piece, copied, true);
   await layer.bitmap.flush();
+  return copied;
+}
+
+/** Bytes of runs. */
+export function bytesOf(runs: readonly Run[]): number {
+  return runs.reduce((sum, { count }) => sum + count * SECTOR, 0);
 }
 
 /** Copies runs to the same sectors of another device, whose blocks may be larger. Holes are zeroed, not copied. */
@@ -149,12 +169,21 @@ async function* chunks(runs: Iterable<Run> | AsyncIterable<Run>): AsyncIterable<
   }
 }
 
-async function setBits(bitmap: BlockDevice, piece: Piece, runs: readonly Run[]): Promise<void> {
+/** Sets or clears the bits of runs of one piece. They are not flushed. */
+export async function changeBits(
+  bitmap: BlockDevice,
+  piece: Piece,
+  runs: readonly Run[],
+  value: boolean,
+): Promise<void> {
   const { offset, length } = bitmapRange(piece);
   const bytes = await readBitmap({ bitmap }, offset, length);
   const before = Buffer.from(bytes);
   const bits = new Bitmap(length * 8, bytes);
-  for (const { sector, count } of runs) bits.set(sector - piece.sector, count);
+  for (const { sector, count } of runs) {
+    if (value) bits.set(sector - piece.sector, count);
+    else bits.clear(sector - piece.sector, count);
+  }
   const unit = bitmap.limits.logicalBlockSize;
   for (let at = 0; at < length; at += unit) {
     if (bytes.compare(before, at, at + unit, at, at + unit) === 0) continue;
