@@ -1,8 +1,9 @@
 /** check, repair, dump, restore, writeDirty: images that nobody is serving. */
-import { type BlockDevice, MemoryDevice, realEnvironment } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, LinearDevice, MemoryDevice, realEnvironment } from "@dmkit/block-io";
 import { SeededRandom, contentsOf } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { type Problem, type Summary, check, dump, repair, restore, writeDirty } from "../src/index.ts";
+import { layoutOf } from "../src/format/layout.ts";
 import { openOn } from "../src/testing/sim-targets.ts";
 import { damageOne, edit } from "./support/damage.ts";
 import { type Rig, block, figures, readSectors, rig } from "./support/rig.ts";
@@ -41,6 +42,22 @@ async function image(crashed: boolean): Promise<Rig> {
   return made;
 }
 
+/** A disk with a sector that cannot be read. */
+class BadSector extends LinearDevice {
+  readonly #at: number;
+
+  constructor(disk: BlockDevice, at: number) {
+    super(disk, 0, disk.size, disk.name);
+    this.#at = at;
+  }
+
+  protected override doRead(offset: number, into: Buffer): Promise<void> {
+    if (offset <= this.#at && this.#at < offset + into.length)
+      throw new BlockIoError("a bad sector", { code: "EIO", device: this.name, op: "read", offset });
+    return super.doRead(offset, into);
+  }
+}
+
 describe("check", () => {
   it("finds nothing wrong with a sound cache, and writes nothing", async () => {
     for (const crashed of [true, false]) {
@@ -56,6 +73,21 @@ describe("check", () => {
         dirty: crashed ? 30 : 0,
       });
       expect((await contentsOf(cache.lower)).equals(before)).toBe(true);
+    }
+  });
+
+  it("says which frames cannot be read: the only copies, and those of what the source has", async () => {
+    for (const crashed of [true, false]) {
+      const { source, cache } = await image(crashed);
+      const { dataStart } = layoutOf({ frames: 128, blockSectors: 8, ways: 128 });
+      const bad = new BadSector(cache.lower, (dataStart + 3 * 8) * 512);
+      const { problems } = await checked(bad, source.lower);
+      expect(problems).toMatchObject([
+        crashed
+          ? { kind: "dirty-unreadable", severity: "error", frame: 3, offset: (dataStart + 24) * 512 }
+          : { kind: "clean-unreadable", severity: "warning", frame: 3 },
+      ]);
+      expect(problems[0]?.repair).toBeUndefined();
     }
   });
 

@@ -6,7 +6,8 @@
  *      8             entry sectors: ceil(frames / 63), padded to a multiple of 8
  *      dataStart     frame 0; frame i is at dataStart + i · blockSectors; dataStart is a multiple of 8 and of
  *                    the block size
- *      size - 1      superblock, second copy, in the last sector of the device
+ *      deviceSectors - 1
+ *                    superblock, second copy, in the last sector that the device had when it was formatted
  */
 import { ENTRIES_PER_SECTOR } from "./entries.ts";
 import type { Geometry } from "./geometry.ts";

@@ -4,6 +4,7 @@
  */
 import { type BlockDevice, BlockIoError, SECTOR } from "@dmkit/block-io";
 import { checkEntries, checkTableV1 } from "./check-entries.ts";
+import { checkDirtyFrames } from "./check-frames.ts";
 import { compareClean } from "./compare.ts";
 import { FrameTable } from "../core/frame-table.ts";
 import type { Superblock } from "../format/superblock.ts";
@@ -58,16 +59,29 @@ export async function* findProblems(
     yield* checkSuperblocks(copies, stored.superblock);
     if (source !== undefined) yield* checkSource(stored.superblock, source);
     summary = yield* checkEntries(cache, stored.superblock, table, options, source === undefined ? 1 : 2);
+    yield* checkDirtyFrames(cache, table, stored.superblock.dataStart, options);
   }
   if (source === undefined) return summary;
   const dataStart = stored.version === 1 ? 0 : stored.superblock.dataStart;
-  for await (const { frame, block } of compareClean(cache, source, table, dataStart, options)) {
-    yield cannotFix("clean-differs", {
-      severity: "error",
+  for await (const { frame, block, isRead } of compareClean(cache, source, table, dataStart, options)) {
+    const place = {
       frame,
       block,
       offset: (dataStart + frame * table.geometry.blockSectors) * SECTOR,
       length: table.geometry.blockSectors * SECTOR,
+    };
+    if (!isRead) {
+      yield cannotFix("clean-unreadable", {
+        severity: "warning",
+        ...place,
+        text: `frame ${frame}, a copy of block ${block} of the source, cannot be read`,
+        advice: "Nothing is lost: the source has it, and reads of the block go there.",
+      });
+      continue;
+    }
+    yield cannotFix("clean-differs", {
+      severity: "error",
+      ...place,
       text: `frame ${frame} should be equal to block ${block} of the source, and is not`,
       advice:
         "The source was changed behind the cache, or is another device, or one of them has rotted. If the source is right, make a new cache.",

@@ -1,13 +1,14 @@
 /** Holds the clean blocks of a cache against its source, to which they should be equal. */
 import { type BlockDevice, SECTOR } from "@dmkit/block-io";
 import { type FrameTable, states } from "../core/frame-table.ts";
+import { isReadable } from "./check-frames.ts";
 import type { CheckOptions } from "./problems.ts";
 
 /** Frames that are looked at between two reports of progress. */
 const STEP = 256;
 
 /**
- * The clean frames that differ, in order. @param dataStart sector of frame 0. Reports the second half of the
+ * The clean frames that differ, or cannot be read, in order. @param dataStart sector of frame 0. Reports the second half of the
  * progress. Errors: those of the devices.
  */
 export async function* compareClean(
@@ -16,7 +17,7 @@ export async function* compareClean(
   table: FrameTable,
   dataStart: number,
   { signal, progress }: CheckOptions,
-): AsyncIterable<{ readonly frame: number; readonly block: number }> {
+): AsyncIterable<{ readonly frame: number; readonly block: number; readonly isRead: boolean }> {
   const { frames, blockSectors } = table.geometry;
   const blockBytes = blockSectors * SECTOR;
   const cached = Buffer.alloc(blockBytes);
@@ -31,9 +32,12 @@ export async function* compareClean(
     // The last block of the source may be short.
     const length = Math.min(blockBytes, source.size - block * blockBytes);
     if (length <= 0) continue;
-    await cache.read(dataStart * SECTOR + frame * blockBytes, cached.subarray(0, length));
+    if (!(await isReadable(cache, dataStart * SECTOR + frame * blockBytes, cached.subarray(0, length)))) {
+      yield { frame, block, isRead: false };
+      continue;
+    }
     await source.read(block * blockBytes, original.subarray(0, length));
-    if (cached.compare(original, 0, length, 0, length) !== 0) yield { frame, block };
+    if (cached.compare(original, 0, length, 0, length) !== 0) yield { frame, block, isRead: true };
   }
   progress?.(frames * 2, frames * 2);
 }

@@ -8,6 +8,8 @@ export type ProblemKind =
   | "needs-check"
   | "source"
   | "clean-differs"
+  | "clean-unreadable"
+  | "dirty-unreadable"
   | "entries-damaged"
   | "entry-state"
   | "entry-outside"
