@@ -1,5 +1,5 @@
 /** What is on a device: asks every format; a magic counts more than everything that merely fits. */
-import { type BlockDevice, BlockIoError, type Detected, type ImageFormat } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, type Detected, type ImageFormat, codeOf } from "@dmkit/block-io";
 
 /** A format, and what it says of a device. `forced`: it does not recognise it, somebody said so. */
 export interface Recognised {
@@ -16,12 +16,22 @@ export async function candidates(
 ): Promise<Recognised[]> {
   const found: Recognised[] = [];
   if (device.size === 0) return found;
+  let unreadable: unknown;
   for (const format of formats) {
-    const detected = await format.detect(device);
-    if (detected !== undefined) found.push({ format, ...detected });
+    try {
+      const detected = await format.detect(device);
+      if (detected !== undefined) found.push({ format, ...detected });
+    } catch (error) {
+      // What one format has to look at may be in a bad sector that is of no concern to the one it is.
+      if (codeOf(error) !== "EIO") throw error;
+      unreadable ??= error;
+    }
   }
   const certain = found.filter(({ certainty }) => certainty === "magic");
-  return certain.length > 0 ? certain : found;
+  if (certain.length > 0) return certain;
+  // What merely fits is no answer as long as another format could not be asked.
+  if (unreadable !== undefined) throw unreadable;
+  return found;
 }
 
 /** The format of a device. Throws `EFORMAT` if it is none or could be several, `EPARSE` for an unknown type. */
