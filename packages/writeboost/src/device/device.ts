@@ -273,7 +273,7 @@ export class WriteboostDevice extends GuardedTarget {
       const targetId = log.open ? log.opened - 1 : log.opened;
       const report = (): void =>
         progress?.({ dirtyBlocks: log.map.dirtyBlocks, lastWritebackId: log.lastWriteback, targetId });
-      report();
+      if (log.lastWriteback < targetId) report();
       // Where a segment cannot be read, all that there is to write is looked at once.
       await log.flushed(targetId);
       const { failures, relogged } = this.#writeback;
