@@ -144,7 +144,10 @@ async function make({ format, size, blocks, close = false, early = false }: Wish
   await write(40, 4, false);
   await device.flush();
   oracle.flush();
+  // A flush answers when the journal has it; suspended, what it has written is in place, too.
+  await device.suspend();
   const before = await bytesFrom(lower);
+  await device.resume();
   await write(64, 6, false);
   await device.flush();
   oracle.flush();
