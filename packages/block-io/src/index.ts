@@ -24,6 +24,7 @@ export {
   type StorageFacts,
   type WriteOptions,
   type WriteZeroesOptions,
+  FUA,
   SECTOR,
   done,
   plainCapabilities,

@@ -21,6 +21,7 @@ import {
   healthy,
   toBlockIoError,
   wholeStory,
+  FUA,
 } from "@dmkit/block-io";
 import { FrameTable, NONE } from "../core/frame-table.ts";
 import { History } from "../core/history.ts";
@@ -47,7 +48,6 @@ export interface StateSetup {
 
 // The longest piece that is moved between the devices at once, where blocks are smaller.
 const CHUNK = 64 * 1024;
-const FUA = { fua: true } as const;
 
 export class CacheState {
   readonly name: string;

@@ -10,7 +10,7 @@
  * What the cache device does not take goes to the source instead, unless it was dirty before. A write that fails ends
  * the use of the cache device, one that finds no space does not.
  */
-import { type RangeGrant, done, join } from "@dmkit/block-io";
+import { type RangeGrant, done, join, FUA } from "@dmkit/block-io";
 import { NONE, facts, states } from "../core/frame-table.ts";
 import { type Run, runsOf } from "../core/runs.ts";
 import type { Cleaner } from "./cleaner.ts";
@@ -25,7 +25,6 @@ interface Blocks {
   readonly count: number;
 }
 
-const FUA = { fua: true } as const;
 /** Stands for a frame whose block is stored by other means. */
 const ELSEWHERE = -2;
 

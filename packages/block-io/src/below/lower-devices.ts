@@ -21,6 +21,7 @@ import {
   withoutWriting,
 } from "./claims.ts";
 import type { BlockDevice } from "../contract/device.ts";
+import { join } from "../sync/join.ts";
 import { ZeroDevice } from "../devices/zero.ts";
 import { FileDevice } from "../devices/file.ts";
 import { openFile } from "../devices/file-open.ts";
@@ -218,10 +219,12 @@ export class LowerDevices {
   async close(): Promise<void> {
     const entries = [...this.#entries];
     this.#entries.clear();
-    const results = await Promise.allSettled(entries.map(closeEntry));
-    // Not before: what is closed may still be flushed.
-    this.#giveBackAll();
-    for (const result of results) if (result.status === "rejected") throw result.reason;
+    try {
+      await join(entries.map(closeEntry));
+    } finally {
+      // Not before: what is closed may still be flushed.
+      this.#giveBackAll();
+    }
   }
 
   #giveBackAll(): void {

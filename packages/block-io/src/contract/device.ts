@@ -164,6 +164,9 @@ export interface BlockDevice {
  */
 export const done: Promise<void> = Promise.resolve();
 
+/** The options of a write with forced unit access: one object for all, since hot paths make no new one. */
+export const FUA: WriteOptions = { fua: true };
+
 /** Abilities of a device that can do nothing special: the base to spread other claims over. */
 export const plainCapabilities: Capabilities = {
   readOnly: false,

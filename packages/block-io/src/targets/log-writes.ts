@@ -22,6 +22,7 @@ import {
   sectorsOfEntry,
 } from "../format/write-log.ts";
 import { requireBlank } from "../below/blank.ts";
+import { join } from "../sync/join.ts";
 import { zeroes } from "../bytes/zeroes.ts";
 import type { DeviceUse } from "../below/claims.ts";
 import { type OptionsOf, parseOptions } from "../dm/options.ts";
@@ -169,9 +170,7 @@ export class LogWritesDevice extends LinearDevice {
     const writes = [this.#log.write(place * SECTOR, header)];
     if (data !== undefined) writes.push(this.#log.write((place + 1) * SECTOR, data));
     // Both, even if one fails: the data is the caller's.
-    for (const result of await Promise.allSettled(writes)) {
-      if (result.status === "rejected") throw result.reason;
-    }
+    await join(writes);
   }
 
   #writeSuperblock(): Promise<void> {

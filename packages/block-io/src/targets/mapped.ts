@@ -12,11 +12,13 @@ import {
   type Limits,
   type Place,
   type StorageFacts,
+  FUA,
   type WriteZeroesOptions,
   done,
   storageOf,
 } from "../contract/device.ts";
-import { BlockIoError, worstOf } from "../contract/errors.ts";
+import { BlockIoError } from "../contract/errors.ts";
+import { join } from "../sync/join.ts";
 import { GuardedTarget } from "../dm/target.ts";
 
 /** A run of bytes on a lower device. */
@@ -71,7 +73,7 @@ export abstract class MappedDevice extends GuardedTarget {
   protected override doFlush(): Promise<void> {
     const [only, second] = this.#lowers;
     if (only === undefined) return done;
-    return second === undefined ? only.flush() : all(this.#lowers.map((device) => device.flush()));
+    return second === undefined ? only.flush() : join(this.#lowers.map((device) => device.flush()));
   }
 
   protected override doDiscard(offset: number, length: number): Promise<void> {
@@ -122,16 +124,8 @@ export abstract class MappedDevice extends GuardedTarget {
       running.push(work({ ...piece, length: count }, at));
       at += count;
     }
-    return all(running);
+    return join(running);
   }
-}
-
-const FUA = { fua: true } as const;
-
-/** Waits for all, even when one fails: nothing may still use a buffer after a request was answered. */
-async function all(running: readonly Promise<void>[]): Promise<void> {
-  const failed = worstOf(await Promise.allSettled(running));
-  if (failed !== undefined) throw failed.error;
 }
 
 function combinedLimits(lowers: readonly BlockDevice[]): Limits {

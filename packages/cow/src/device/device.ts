@@ -26,6 +26,7 @@ import {
   join,
   toBlockIoError,
   unknownMessage,
+  FUA,
 } from "@dmkit/block-io";
 import { Autocommit } from "./autocommit.ts";
 import { BitmapWriter } from "./bitmap-writer.ts";
@@ -39,8 +40,6 @@ import { type ControlledStack, cowControls } from "./messages.ts";
 import type { StackDevices } from "./layer/stack-devices.ts";
 import type { CowParts, Source } from "./parts.ts";
 import { TopRecord, sampleTop } from "./top-record.ts";
-
-const FUA = { fua: true } as const;
 
 export class CowDevice extends GuardedTarget {
   protected readonly map: OwnerMap;

@@ -14,6 +14,7 @@ import {
   noControls,
   plainCapabilities,
   plainLimits,
+  join,
 } from "@dmkit/block-io";
 import { FirstReads } from "../core/first-reads.ts";
 import { Readahead } from "../core/readahead.ts";
@@ -139,7 +140,7 @@ export class ImageDevice extends GuardedTarget {
     }
     const { from, to } = this.#readahead.read(offset, into.length);
     for (let chunk = from; chunk < to; chunk += 1) void this.#load(chunk).catch(() => {});
-    return waiting.length === 0 ? done : allSettled(waiting);
+    return waiting.length === 0 ? done : join(waiting);
   }
 
   protected override doWrite(): Promise<void> {
@@ -196,9 +197,4 @@ export class ImageDevice extends GuardedTarget {
 function fill(piece: Buffer, blob: Buffer | undefined, within: number): void {
   const copied = blob === undefined ? 0 : blob.copy(piece, 0, within, within + piece.length);
   piece.fill(0, copied);
-}
-
-async function allSettled(waiting: readonly Promise<void>[]): Promise<void> {
-  for (const result of await Promise.allSettled(waiting))
-    if (result.status === "rejected") throw result.reason;
 }

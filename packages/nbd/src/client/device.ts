@@ -16,6 +16,7 @@ import {
   type WriteZeroesOptions,
   done,
   worstHealth,
+  join,
 } from "@dmkit/block-io";
 import { CMD, CMD_FLAG, FLAG } from "../protocol.ts";
 import { placeOf } from "../place.ts";
@@ -249,9 +250,7 @@ export class NbdDevice extends GuardedDevice {
         pieces.push(work(at, count));
         at += count;
       }
-      for (const result of await Promise.allSettled(pieces)) {
-        if (result.status === "rejected") throw result.reason;
-      }
+      await join(pieces);
     }
   }
 }

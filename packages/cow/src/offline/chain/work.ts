@@ -6,7 +6,7 @@
  * the call returns. So whoever takes something away from another layer afterwards never uncovers anything, and
  * an operation that was cut short is finished by running it again.
  */
-import { Bitmap, type BlockDevice, ByteAccess, SECTOR, toBlockIoError } from "@dmkit/block-io";
+import { Bitmap, type BlockDevice, ByteAccess, SECTOR, inParallel } from "@dmkit/block-io";
 import { BitmapLoader, type BitmapSource, readBitmap } from "../../device/bitmap-loader.ts";
 import { OwnerMap } from "../../core/owner-map.ts";
 import type { Source } from "../../device/parts.ts";
@@ -107,7 +107,7 @@ export function bytesOf(runs: readonly Run[]): number {
 /** Copies runs to the same sectors of another device, whose blocks may be larger. Holes are zeroed, not copied. */
 export async function copyRuns(runs: Iterable<Run> | AsyncIterable<Run>, to: Source): Promise<void> {
   const destination = new ByteAccess(to.device);
-  await inParallel(COPIES, chunks(runs), async ({ offset, length, source, hole }) => {
+  await inParallel(chunks(runs), COPIES, async ({ offset, length, source, hole }) => {
     if (hole) return destination.writeZeroes(to.offset + offset, length, { mayUnmap: true });
     const buffer = Buffer.allocUnsafe(length);
     await source.device.read(source.offset + offset, buffer);
@@ -124,28 +124,6 @@ export async function clearBits(bitmap: BlockDevice, piece: Piece): Promise<void
 /** Bytes of the bitmap that speak for a piece. */
 export function bitmapRange({ sector, count }: Piece): { offset: number; length: number } {
   return { offset: (sector / PAGE_SECTORS) * SECTOR, length: bitmapBytes(count) };
-}
-
-/** Runs `work` on all items, some at a time; after a failure no more are begun, and all begun have ended. */
-export async function inParallel<T>(
-  limit: number,
-  items: Iterable<T> | AsyncIterable<T>,
-  work: (item: T) => Promise<void>,
-): Promise<void> {
-  const running = new Set<Promise<void>>();
-  let failure: unknown;
-  for await (const item of items) {
-    const task = work(item)
-      .catch((error: unknown) => {
-        failure ??= error;
-      })
-      .finally(() => running.delete(task));
-    running.add(task);
-    if (running.size >= limit) await Promise.race(running);
-    if (failure !== undefined) break;
-  }
-  await Promise.all(running);
-  if (failure !== undefined) throw toBlockIoError(failure, {});
 }
 
 interface Chunk {

@@ -1,5 +1,12 @@
 /** What each command does to the device. Requests that come here have been found valid. */
-import { type BlockDevice, BlockIoError, type ByteAccess, type Environment, done } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type ByteAccess,
+  type Environment,
+  done,
+  FUA,
+} from "@dmkit/block-io";
 import { CMD, CMD_FLAG } from "../../protocol.ts";
 import { statusReply } from "./block-status.ts";
 import type { SizedBufferPool } from "../io/buffer-pool.ts";
@@ -13,8 +20,6 @@ import { HoleSense, sparseReply } from "./sparse-read.ts";
 
 /** Bytes; what CACHE reads at a time. */
 export const CACHE_PIECE: number = 256 * 1024;
-
-const withFua = { fua: true } as const;
 
 export class Operations {
   readonly #agreement: Agreement;
@@ -54,7 +59,7 @@ export class Operations {
         return this.#read(request);
       case CMD.WRITE:
         if (payload.length === 0) return fua ? this.#device.flush() : done;
-        return this.#access.write(offset, payload, fua ? withFua : undefined);
+        return this.#access.write(offset, payload, fua ? FUA : undefined);
       case CMD.FLUSH:
         return this.#device.flush();
       case CMD.TRIM:

@@ -5,7 +5,7 @@
  * What is in RAM is copied when the request arrives. A slot may be used again while it is being read: then the
  * segment id it holds has changed, and that part is looked up once more.
  */
-import { ByteAccess, done } from "@dmkit/block-io";
+import { ByteAccess, done, join } from "@dmkit/block-io";
 import { runEnd, runStart, sectorBits } from "../../core/sectors.ts";
 import { FULL_SIZE, HIT, ON_BUFFER } from "../../core/statistics.ts";
 import { BLOCK, SLOTS_START } from "../../format/geometry.ts";
@@ -41,7 +41,7 @@ export class ReadPath {
     if (reads === undefined) return done;
     const [only, second] = reads;
     if (only !== undefined && second === undefined) return this.#readPart(only, offset, into, missed);
-    return this.#all(reads.map((part) => this.#readPart(part, offset, into, missed)));
+    return join(reads.map((part) => this.#readPart(part, offset, into, missed)));
   }
 
   /** Copies what is in RAM and returns the other parts. */
@@ -98,12 +98,6 @@ export class ReadPath {
       from = runStart(bits, end);
     }
     return parts;
-  }
-
-  async #all(reads: readonly Promise<void>[]): Promise<void> {
-    // All of them, or a part might still be written into a buffer the caller has back.
-    for (const result of await Promise.allSettled(reads))
-      if (result.status === "rejected") throw result.reason;
   }
 
   #readPart(
