@@ -1,6 +1,14 @@
 /** `dmkit cow create`: the two files of a new layer. */
 import { existsSync, rmSync } from "node:fs";
-import { type BlockDevice, BlockIoError, SECTOR, codeOf, openFile, realEnvironment } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  SECTOR,
+  codeOf,
+  openFile,
+  realEnvironment,
+  refuse,
+} from "@dmkit/block-io";
 import { bitmapDeviceSize, createLayer, findIdentity, freeLabel, labelledSize } from "@dmkit/cow";
 import { openReference } from "./devices.ts";
 
@@ -70,12 +78,12 @@ async function sizeOfNew(
     const all = Math.floor(device.size / SECTOR);
     await device.close();
     if (baseOffset < all) return all - baseOffset;
-    throw new BlockIoError(`has ${all} sectors: none from sector ${baseOffset} on`, {
-      code: "EINVAL",
-      device: base,
-      op: "open",
-      hint: "Give a --base-offset, in sectors, within the base.",
-    });
+    throw refuse(
+      base,
+      "EINVAL",
+      `has ${all} sectors: none from sector ${baseOffset} on`,
+      "Give a --base-offset, in sectors, within the base.",
+    );
   }
   throw new BlockIoError("the size of the target is not known", {
     code: "EPARSE",

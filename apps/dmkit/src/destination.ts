@@ -24,11 +24,12 @@ import {
 import { dirname } from "node:path";
 import {
   type BlockDevice,
+  type Environment,
   BlockIoError,
   asking,
-  type Environment,
   codeOf,
   openFile,
+  refuse,
   requireBlank,
   schemeOf,
   toBlockIoError,
@@ -121,12 +122,7 @@ async function openPart(
   const options = { name: path, environment };
   if (!exists(part)) {
     if (resume) {
-      throw new BlockIoError("there is nothing to go on with", {
-        code: "ENOENT",
-        device: path,
-        op: "open",
-        hint: "Begin at the start.",
-      });
+      throw refuse(path, "ENOENT", "there is nothing to go on with", "Begin at the start.");
     }
     return openFile(part, { ...options, createSize: size });
   }
@@ -135,12 +131,12 @@ async function openPart(
   if (resume && left.size === size) return left;
   return closing(left, async () => {
     if (resume) {
-      throw new BlockIoError(`the part that was written has ${left.size} bytes, not ${size}`, {
-        code: "EINVAL",
-        device: path,
-        op: "open",
-        hint: "Begin at the start.",
-      });
+      throw refuse(
+        path,
+        "EINVAL",
+        `the part that was written has ${left.size} bytes, not ${size}`,
+        "Begin at the start.",
+      );
     }
     asking({ device: part, op: "open" }, () => unlinkSync(part));
     return openFile(part, { ...options, createSize: size });

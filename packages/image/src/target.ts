@@ -1,5 +1,5 @@
 /** The declaration of the target `image`. */
-import { BlockIoError, type Target, parseOptions, printNamed } from "@dmkit/block-io";
+import { type Target, parseOptions, printNamed, refuse } from "@dmkit/block-io";
 import { imageControls } from "./device/device.ts";
 import { openImage } from "./open/open-image.ts";
 import { parseImageReference } from "./open/reference.ts";
@@ -26,11 +26,11 @@ export const image: Target<ImageOptions> = {
     const device = await openImage(options, { name, environment });
     if (device.size === size) return device;
     await device.close();
-    throw new BlockIoError(`the image has ${device.size / 512} sectors, the table says ${size / 512}`, {
-      code: "EINVAL",
-      device: name,
-      op: "open",
-      hint: `Write ${device.size / 512} as the length; a part of an image is a linear over image:${options.image}.`,
-    });
+    throw refuse(
+      name,
+      "EINVAL",
+      `the image has ${device.size / 512} sectors, the table says ${size / 512}`,
+      `Write ${device.size / 512} as the length; a part of an image is a linear over image:${options.image}.`,
+    );
   },
 };

@@ -9,7 +9,7 @@
  * (`nbds://`, `nbds+unix://`) and `nbd+vsock://` are recognised and refused: nothing here may fall back to
  * plain text when encryption was asked for.
  */
-import { BlockIoError, type ErrorCode } from "@dmkit/block-io";
+import { type ErrorCode, BlockIoError, refuse } from "@dmkit/block-io";
 import { MAX_STRING } from "./protocol.ts";
 
 // The port registered for NBD.
@@ -42,7 +42,7 @@ export function parseNbdUri(text: string): NbdUri {
   const match = shape.exec(text);
   const scheme = match?.[1]?.toLowerCase() ?? "";
   if (match === null || !known.includes(scheme)) {
-    throw refuse(
+    throw malformed(
       text,
       "is not an NBD URI",
       "Write nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH.",
@@ -50,7 +50,7 @@ export function parseNbdUri(text: string): NbdUri {
   }
   const [, , authority = "", path = "", query, fragment] = match;
   if (scheme.startsWith("nbds")) {
-    throw refuse(
+    throw malformed(
       text,
       "asks for TLS, which is not supported yet",
       "Use a tunnel and nbd:// instead.",
@@ -58,13 +58,13 @@ export function parseNbdUri(text: string): NbdUri {
     );
   }
   if (scheme === "nbd+vsock") {
-    throw refuse(text, "asks for vsock, which is not supported", "Use nbd:// or nbd+unix://.", "ENOTSUP");
+    throw malformed(text, "asks for vsock, which is not supported", "Use nbd:// or nbd+unix://.", "ENOTSUP");
   }
   if (fragment !== undefined) {
-    throw refuse(text, "has a fragment, which means nothing here", "Write # inside a name as %23.");
+    throw malformed(text, "has a fragment, which means nothing here", "Write # inside a name as %23.");
   }
   if (authority.includes("@")) {
-    throw refuse(
+    throw malformed(
       text,
       "names a user, which has a meaning with TLS only",
       "Leave out everything up to the @.",
@@ -77,7 +77,7 @@ export function parseNbdUri(text: string): NbdUri {
       const hint = parameters.has("socket")
         ? "For a Unix socket write nbd+unix://."
         : "Remove the parameters.";
-      throw refuse(text, "has parameters that TCP does not know", hint);
+      throw malformed(text, "has parameters that TCP does not know", hint);
     }
     return { address: parseAuthority(text, authority), exportName };
   }
@@ -97,30 +97,30 @@ export function formatNbdUri({ address, exportName }: NbdUri): string {
 function parseAuthority(text: string, authority: string): NbdAddress {
   const match = authorityShape.exec(authority);
   if (match === null) {
-    throw refuse(text, "has no well-formed host and port", "Write HOST, HOST:PORT or [IPV6]:PORT.");
+    throw malformed(text, "has no well-formed host and port", "Write HOST, HOST:PORT or [IPV6]:PORT.");
   }
   const host = decode(text, match[1] ?? match[2] ?? "");
-  if (host === "") throw refuse(text, "names no host", "Write nbd://localhost/EXPORT for this machine.");
+  if (host === "") throw malformed(text, "names no host", "Write nbd://localhost/EXPORT for this machine.");
   const digits = match[3] ?? "";
   const port = digits === "" ? NBD_PORT : Number(digits);
-  if (port < 1 || port > 65_535) throw refuse(text, `has no port ${digits}`, "Ports are 1 … 65535.");
+  if (port < 1 || port > 65_535) throw malformed(text, `has no port ${digits}`, "Ports are 1 … 65535.");
   return { kind: "tcp", host, port };
 }
 
 function parseSocket(text: string, authority: string, parameters: ReadonlyMap<string, string>): string {
   if (authority !== "") {
-    throw refuse(
+    throw malformed(
       text,
       "names a host beside a Unix socket",
       "Write three slashes: nbd+unix:///EXPORT?socket=PATH.",
     );
   }
   for (const name of parameters.keys()) {
-    if (name !== "socket") throw refuse(text, `has an unknown parameter ${name}`, "Only socket is known.");
+    if (name !== "socket") throw malformed(text, `has an unknown parameter ${name}`, "Only socket is known.");
   }
   const path = parameters.get("socket") ?? "";
-  if (path === "") throw refuse(text, "names no socket", "Add ?socket=PATH.");
-  if (path.includes("\0")) throw refuse(text, "has a socket path with a NUL byte", "Name a file.");
+  if (path === "") throw malformed(text, "names no socket", "Add ?socket=PATH.");
+  if (path.includes("\0")) throw malformed(text, "has a socket path with a NUL byte", "Name a file.");
   return path;
 }
 
@@ -129,7 +129,7 @@ function parseQuery(text: string, query: string | undefined): ReadonlyMap<string
   for (const part of query === undefined || query === "" ? [] : query.split("&")) {
     const equals = part.indexOf("=");
     const name = decode(text, equals < 0 ? part : part.slice(0, equals));
-    if (parameters.has(name)) throw refuse(text, `has the parameter ${name} twice`, "Name it once.");
+    if (parameters.has(name)) throw malformed(text, `has the parameter ${name} twice`, "Name it once.");
     parameters.set(name, equals < 0 ? "" : decode(text, part.slice(equals + 1)));
   }
   return parameters;
@@ -138,7 +138,7 @@ function parseQuery(text: string, query: string | undefined): ReadonlyMap<string
 function parseExportName(text: string, path: string): string {
   const name = decode(text, path.slice(1));
   if (name.includes("\0") || Buffer.byteLength(name) > MAX_STRING) {
-    throw refuse(text, `has an export name with a NUL or of more than ${MAX_STRING} bytes`, "Shorten it.");
+    throw malformed(text, `has an export name with a NUL or of more than ${MAX_STRING} bytes`, "Shorten it.");
   }
   return name;
 }
@@ -147,7 +147,7 @@ function decode(text: string, part: string): string {
   try {
     return decodeURIComponent(part);
   } catch {
-    throw refuse(text, "has a % that begins no UTF-8 character", "Write a percent sign as %25.");
+    throw malformed(text, "has a % that begins no UTF-8 character", "Write a percent sign as %25.");
   }
 }
 
@@ -160,6 +160,6 @@ function encode(part: string): string {
   }
 }
 
-function refuse(text: string, reason: string, hint: string, code: ErrorCode = "EPARSE"): BlockIoError {
-  return new BlockIoError(`"${text}" ${reason}`, { code, op: "parse", hint });
+function malformed(text: string, reason: string, hint: string, code: ErrorCode = "EPARSE"): BlockIoError {
+  return refuse(undefined, code, `"${text}" ${reason}`, hint, "parse");
 }

@@ -1,6 +1,6 @@
 /** A store by its name: `s3://bucket/prefix?…`, or a folder. */
 import { stat } from "node:fs/promises";
-import { BlockIoError } from "@dmkit/block-io";
+import { refuse } from "@dmkit/block-io";
 import { DirectoryTransport } from "./directory.ts";
 import { RetryingStore, type RetryingStoreOptions } from "./retrying-store.ts";
 import { type CredentialProvider, defaultCredentials } from "./s3/credentials.ts";
@@ -41,10 +41,10 @@ async function openTransport(
 async function requireFolder(path: string): Promise<void> {
   const found = await stat(path).catch(() => undefined);
   if (found?.isDirectory() === true) return;
-  throw new BlockIoError(found === undefined ? "there is no such folder" : "is no folder", {
-    code: "ENOENT",
-    device: path,
-    op: "open",
-    hint: "A store is a folder that something was published to, or s3://BUCKET[/PREFIX].",
-  });
+  throw refuse(
+    path,
+    "ENOENT",
+    found === undefined ? "there is no such folder" : "is no folder",
+    "A store is a folder that something was published to, or s3://BUCKET[/PREFIX].",
+  );
 }

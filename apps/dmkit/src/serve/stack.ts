@@ -5,7 +5,7 @@
  * that the next reload tries again.
  */
 import { isDeepStrictEqual } from "node:util";
-import { BlockIoError, type Environment, shellQuote, toBlockIoError } from "@dmkit/block-io";
+import { type Environment, BlockIoError, refuse, shellQuote, toBlockIoError } from "@dmkit/block-io";
 import type { ListenOptions, Listener, NbdServer } from "@dmkit/nbd";
 import type { DeviceManager } from "../control/device-manager.ts";
 import type { ExportManager } from "../control/export-manager.ts";
@@ -147,14 +147,12 @@ export class Stack {
       if (!(error instanceof BlockIoError) || error.code !== "ENOENT") throw error;
     });
     if (await endsWithin(environment.clock, PATIENCE, removing)) return;
-    throw new BlockIoError(
+    throw refuse(
+      name,
+      "ETIMEDOUT",
       `its storage did not answer within ${PATIENCE / 1000} s: it is still being closed`,
-      {
-        code: "ETIMEDOUT",
-        device: name,
-        op: "close",
-        hint: `To have its name free: dmkit remove --force ${shellQuote(name)}`,
-      },
+      `To have its name free: dmkit remove --force ${shellQuote(name)}`,
+      "close",
     );
   }
 

@@ -1,5 +1,5 @@
 /** Lengths of devices that take theirs from what lies below; all in sectors. */
-import { BlockIoError, SECTOR, parseSize, parseTable, schemeOf, tableLength } from "@dmkit/block-io";
+import { SECTOR, parseSize, parseTable, refuse, schemeOf, tableLength } from "@dmkit/block-io";
 import { targets } from "../targets.ts";
 import type { LengthRule, PlannedDevice } from "./plan.ts";
 
@@ -11,12 +11,12 @@ export function tableOfLength(device: PlannedDevice, sectors: number): string {
   if (device.length === undefined) return device.table;
   if (Number.isSafeInteger(sectors) && sectors > 0) return device.table.replace(OPEN_LENGTH, String(sectors));
   const below = device.length.parts.map(({ of }) => of).join(", ");
-  throw new BlockIoError(`nothing is left of ${below} for a device`, {
-    code: "EINVAL",
-    device: device.name,
-    op: "open",
-    hint: "Give a larger device, a smaller offset, or say how large this one is: size: 10G",
-  });
+  throw refuse(
+    device.name,
+    "EINVAL",
+    `nothing is left of ${below} for a device`,
+    "Give a larger device, a smaller offset, or say how large this one is: size: 10G",
+  );
 }
 
 /** @param bytesOf the size of a path, URI or `dm:NAME`. */

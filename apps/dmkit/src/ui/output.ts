@@ -12,7 +12,7 @@
 import { fstatSync, writeSync } from "node:fs";
 import { Socket } from "node:net";
 import type { Writable } from "node:stream";
-import { BlockIoError, codeOf } from "@dmkit/block-io";
+import { codeOf, refuse } from "@dmkit/block-io";
 import { exitCodes, fsckCodes, printError } from "./terminal.ts";
 
 /** 128 and the number of SIGPIPE. */
@@ -63,6 +63,6 @@ export function statusOf(command: string | undefined, code: number): number {
     return code === exitCodes.ok && command !== "fsck" ? READER_GONE : code;
   }
   const { message } = loss;
-  printError(new BlockIoError(message, { code: codeOf(loss), device: "standard output", op: "write" }));
+  printError(refuse("standard output", codeOf(loss), message, undefined, "write"));
   return command === "fsck" ? code | fsckCodes.operational : code || exitCodes.error;
 }

@@ -3,17 +3,18 @@
  * the source path (everything that changes the source). See running/state.ts for who locks what.
  */
 import {
-  BlockIoError,
+  type BlockIoError,
   type Controls,
   type Extent,
   type Facts,
-  GuardedTarget,
   type Health,
   type StorageFacts,
-  Streams,
   type WriteZeroesOptions,
+  GuardedTarget,
+  Streams,
   done,
   healthy,
+  refuse,
   storageOf,
   worstHealth,
   zeroes,
@@ -329,7 +330,7 @@ export class AssocCacheDevice extends GuardedTarget {
   }
 
   #refusal(code: "EINVAL" | "EBUSY" | "EROFS", reason: string, hint: string): BlockIoError {
-    return new BlockIoError(reason, { code, device: this.name, op: "message", hint });
+    return refuse(this.name, code, reason, hint, "message");
   }
 }
 

@@ -13,7 +13,7 @@
 import { ByteAccess } from "../bytes/byte-access.ts";
 import { isZero } from "../bytes/bytes.ts";
 import type { BlockDevice } from "../contract/device.ts";
-import { BlockIoError, type ErrorCode } from "../contract/errors.ts";
+import { type BlockIoError, type ErrorCode, refuse } from "../contract/errors.ts";
 import {
   END,
   type Ends,
@@ -95,12 +95,12 @@ export function notBlank(
   { text }: Contents,
   { word = FORCE_WORD, code = "EFORMAT" }: Omit<Overwriting, "force">,
 ): BlockIoError {
-  return new BlockIoError(`holds something already: ${text}`, {
+  return refuse(
+    name,
     code,
-    device: name,
-    op: "open",
-    hint: `Nothing was written. If that is not needed any more, give ${word}; or zero the device.`,
-  });
+    `holds something already: ${text}`,
+    `Nothing was written. If that is not needed any more, give ${word}; or zero the device.`,
+  );
 }
 
 /**
@@ -113,12 +113,12 @@ export async function requireNoCache(
   if (force) return;
   const contents = await contentsOf(device);
   if (contents?.cache !== true) return;
-  throw new BlockIoError(`is to be cached, but holds ${contents.text} itself`, {
+  throw refuse(
+    device.name,
     code,
-    device: device.name,
-    op: "open",
-    hint: `Check the order of the devices; nothing was written. If it is right, give ${word}.`,
-  });
+    `is to be cached, but holds ${contents.text} itself`,
+    `Check the order of the devices; nothing was written. If it is right, give ${word}.`,
+  );
 }
 
 /** Makes every signature that is known unknown, durably, by zeroing its bytes; what else there is stays. */

@@ -28,7 +28,7 @@ import { openFile } from "../devices/file-open.ts";
 import { MemoryDevice } from "../devices/memory.ts";
 import { originAt } from "../devices/origin.ts";
 import type { Environment } from "../contract/environment.ts";
-import { BlockIoError } from "../contract/errors.ts";
+import { refuse } from "../contract/errors.ts";
 import { GuardedDevice } from "../contract/guard.ts";
 import { type Health, healthOf, worstHealth } from "../contract/health.ts";
 import { parseSize } from "../bytes/size.ts";
@@ -284,12 +284,12 @@ export class LowerDevices {
     }
     const opener = Object.hasOwn(this.#schemes, scheme) ? this.#schemes[scheme] : undefined;
     if (opener === undefined) {
-      throw new BlockIoError(`nobody knows how to open "${scheme}:"`, {
-        code: "ENOENT",
-        device: reference,
-        op: "open",
-        hint: `Known schemes: ${Object.keys(this.#schemes).join(", ")}. Write ./ before a path that looks like one.`,
-      });
+      throw refuse(
+        reference,
+        "ENOENT",
+        `nobody knows how to open "${scheme}:"`,
+        `Known schemes: ${Object.keys(this.#schemes).join(", ")}. Write ./ before a path that looks like one.`,
+      );
     }
     return opener(reference, access, this.#environment);
   }
@@ -325,10 +325,10 @@ function afterColon(reference: string): string {
 
 function wholeSectors(reference: string, size: number): number {
   if (size > 0 && size % 512 === 0) return size;
-  throw new BlockIoError(`${size} bytes are not a positive number of 512-byte sectors`, {
-    code: "EPARSE",
-    device: reference,
-    op: "open",
-    hint: "Give a size such as 64M.",
-  });
+  throw refuse(
+    reference,
+    "EPARSE",
+    `${size} bytes are not a positive number of 512-byte sectors`,
+    "Give a size such as 64M.",
+  );
 }

@@ -23,7 +23,7 @@ import {
   type WriteZeroesOptions,
   done,
 } from "./device.ts";
-import { BlockIoError, type Operation, toBlockIoError } from "./errors.ts";
+import { type BlockIoError, type Operation, refuse, toBlockIoError } from "./errors.ts";
 import { ZERO_CHUNK, zeroes } from "../bytes/zeroes.ts";
 import { type Health, wholeStory } from "./health.ts";
 import { Lifecycle } from "./lifecycle.ts";
@@ -46,20 +46,20 @@ export abstract class GuardedDevice implements BlockDevice {
   constructor(name: string, size: number, limits: Limits) {
     const { logicalBlockSize } = limits;
     if (!Number.isSafeInteger(size) || size < 0) {
-      throw new BlockIoError(`${size} bytes are not from 0 to 2^53 - 1, the sizes a device can have`, {
-        code: "EINVAL",
-        device: name,
-        op: "open",
-        hint: "Use a smaller image, or a part of it: a table line such as 0 SECTORS linear IMAGE 0.",
-      });
+      throw refuse(
+        name,
+        "EINVAL",
+        `${size} bytes are not from 0 to 2^53 - 1, the sizes a device can have`,
+        "Use a smaller image, or a part of it: a table line such as 0 SECTORS linear IMAGE 0.",
+      );
     }
     if (size % logicalBlockSize !== 0) {
-      throw new BlockIoError(`size ${size} is not a multiple of ${logicalBlockSize} bytes`, {
-        code: "EINVAL",
-        device: name,
-        op: "open",
-        hint: `Extend it to a multiple of ${logicalBlockSize}, e.g. with: truncate -s %${logicalBlockSize} FILE`,
-      });
+      throw refuse(
+        name,
+        "EINVAL",
+        `size ${size} is not a multiple of ${logicalBlockSize} bytes`,
+        `Extend it to a multiple of ${logicalBlockSize}, e.g. with: truncate -s %${logicalBlockSize} FILE`,
+      );
     }
     this.name = name;
     this.size = size;

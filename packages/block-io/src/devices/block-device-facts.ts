@@ -2,7 +2,7 @@
 import { type Stats, readFileSync } from "node:fs";
 import { access, readFile } from "node:fs/promises";
 import { SECTOR } from "../contract/device.ts";
-import { BlockIoError } from "../contract/errors.ts";
+import { refuse } from "../contract/errors.ts";
 import { native } from "./native.ts";
 
 function numberOf(device: number): string {
@@ -35,11 +35,7 @@ export function blockDeviceSize(fd: number, stat: Stats, name: string): number {
   const sectors = sysfsNumber(`${sysfs(stat)}/size`);
   if (sectors !== undefined) return sectors * SECTOR;
   if (native !== undefined) return native.sizeOf(fd);
-  throw new BlockIoError("the size of this block device cannot be told", {
-    code: "ENOTSUP",
-    device: name,
-    op: "open",
-  });
+  throw refuse(name, "ENOTSUP", "the size of this block device cannot be told", undefined);
 }
 
 /** Logical block size in bytes. */

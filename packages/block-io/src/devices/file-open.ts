@@ -19,7 +19,7 @@ import {
 import { dirname } from "node:path";
 import { SECTOR } from "../contract/device.ts";
 import { type Environment, realEnvironment } from "../contract/environment.ts";
-import { BlockIoError, codeOf, toBlockIoError } from "../contract/errors.ts";
+import { BlockIoError, codeOf, refuse, toBlockIoError } from "../contract/errors.ts";
 import { native } from "./native.ts";
 import { blockDeviceQueue, blockDeviceSectorSize, blockDeviceSize } from "./block-device-facts.ts";
 import { FileDevice } from "./file.ts";
@@ -111,11 +111,7 @@ const openHints: Readonly<Record<string, string>> = {
 
 function create(path: string, name: string, size: number): number {
   if (!Number.isSafeInteger(size) || size <= 0 || size % SECTOR !== 0) {
-    throw new BlockIoError(`size ${size} is not a positive multiple of ${SECTOR} bytes`, {
-      code: "EINVAL",
-      device: name,
-      op: "open",
-    });
+    throw refuse(name, "EINVAL", `size ${size} is not a positive multiple of ${SECTOR} bytes`, undefined);
   }
   let fd: number | undefined;
   try {
@@ -162,32 +158,32 @@ function lock(fd: number, name: string, readOnly: boolean, beside: FileDevice | 
   if (native === undefined) {
     // Reading beside a writer can show torn data but harms nobody's image.
     if (readOnly) return;
-    throw new BlockIoError("cannot be locked: the optional package koffi is not installed", {
-      code: "ENOTSUP",
-      device: name,
-      op: "open",
-      hint: "Install koffi, or make sure nobody else uses the file and open it with locking off.",
-    });
+    throw refuse(
+      name,
+      "ENOTSUP",
+      "cannot be locked: the optional package koffi is not installed",
+      "Install koffi, or make sure nobody else uses the file and open it with locking off.",
+    );
   }
   beside?.unlock();
   if (native.tryLock(fd, !readOnly)) return;
   beside?.lockShared();
-  throw new BlockIoError("is in use by another process", {
-    code: "EBUSY",
-    device: name,
-    op: "open",
-    hint: "Stop the server or tool that has it open; see who does with: fuser -v FILE. On a running server tables name its devices dm:NAME.",
-  });
+  throw refuse(
+    name,
+    "EBUSY",
+    "is in use by another process",
+    "Stop the server or tool that has it open; see who does with: fuser -v FILE. On a running server tables name its devices dm:NAME.",
+  );
 }
 
 async function preallocate(fd: number, name: string, size: number): Promise<void> {
   if (native === undefined) {
-    throw new BlockIoError("cannot preallocate: the optional package koffi is not installed", {
-      code: "ENOTSUP",
-      device: name,
-      op: "open",
-      hint: "Install koffi, or leave preallocation off.",
-    });
+    throw refuse(
+      name,
+      "ENOTSUP",
+      "cannot preallocate: the optional package koffi is not installed",
+      "Install koffi, or leave preallocation off.",
+    );
   }
   await native.fallocate(fd, "allocate", 0, size);
 }
@@ -207,12 +203,12 @@ async function canPunch(fd: number, stat: Stats, size: number): Promise<boolean>
 /** Throws EINVAL for what is neither a regular file nor a block device. */
 function requireStorage(stat: Stats, name: string): void {
   if (stat.isFile() || stat.isBlockDevice()) return;
-  throw new BlockIoError(`${kindOf(stat)} cannot be used as a block device`, {
-    code: "EINVAL",
-    device: name,
-    op: "open",
-    hint: "Give a regular file or a block device.",
-  });
+  throw refuse(
+    name,
+    "EINVAL",
+    `${kindOf(stat)} cannot be used as a block device`,
+    "Give a regular file or a block device.",
+  );
 }
 
 function kindOf(stat: Stats): string {

@@ -9,7 +9,7 @@
  * The sector is device-mapper's, `0` or `@0`, and says which line of a table is meant; it may be left out where there
  * is one line. Names of tunables and messages are taken in any case.
  */
-import { BlockIoError } from "../contract/errors.ts";
+import { BlockIoError, refuse } from "../contract/errors.ts";
 import { type OptionSpec, type OptionTable, describeRange, parseOption } from "./options.ts";
 
 /** What a target says of itself: counts, sizes in bytes, words. Names are lower case with underscores. */
@@ -162,12 +162,7 @@ export function printValue(value: unknown): string {
 }
 
 function readOnlyError(device: string): BlockIoError {
-  return new BlockIoError("the device is open read-only", {
-    code: "EROFS",
-    device,
-    op: "message",
-    hint: "Open it for writing.",
-  });
+  return refuse(device, "EROFS", "the device is open read-only", "Open it for writing.", "message");
 }
 
 function refuseWhileUsed(

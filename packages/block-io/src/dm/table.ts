@@ -5,7 +5,7 @@
  * one before it ends.
  */
 import { SECTOR } from "../contract/device.ts";
-import { BlockIoError } from "../contract/errors.ts";
+import { BlockIoError, refuse } from "../contract/errors.ts";
 import type { TargetRegistry } from "./registry.ts";
 import { type AnyTarget, TableArguments } from "./target.ts";
 
@@ -124,7 +124,7 @@ function atLine<T>(line: number, work: () => T): T {
 }
 
 function problem(reason: string, hint: string | undefined): BlockIoError {
-  return new BlockIoError(reason, { code: "EPARSE", op: "parse", hint });
+  return refuse(undefined, "EPARSE", reason, hint, "parse");
 }
 
 /** Words separated by white space; double quotes keep spaces, a backslash keeps the next character. */

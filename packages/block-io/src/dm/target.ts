@@ -13,7 +13,7 @@ import {
 } from "./controls.ts";
 import { type BlockDevice, SECTOR } from "../contract/device.ts";
 import type { Environment } from "../contract/environment.ts";
-import { BlockIoError } from "../contract/errors.ts";
+import { BlockIoError, refuse } from "../contract/errors.ts";
 import { GuardedDevice } from "../contract/guard.ts";
 import { type OptionSpec, type OptionTable, parseOption } from "./options.ts";
 
@@ -215,7 +215,7 @@ export class TableArguments {
   /** The next word; throws `EPARSE` naming what is missing. */
   word(name: string): string {
     const word = this.#words[this.#next];
-    if (word === undefined) throw new BlockIoError(`${name} is missing`, { code: "EPARSE", op: "parse" });
+    if (word === undefined) throw refuse(undefined, "EPARSE", `${name} is missing`, undefined, "parse");
     this.#next += 1;
     return word;
   }
@@ -271,7 +271,7 @@ export class TableArguments {
   /** Throws `EPARSE` if anything is left. */
   end(): void {
     const word = this.#words[this.#next];
-    if (word !== undefined) throw new BlockIoError(`unexpected "${word}"`, { code: "EPARSE", op: "parse" });
+    if (word !== undefined) throw refuse(undefined, "EPARSE", `unexpected "${word}"`, undefined, "parse");
   }
 }
 
@@ -324,5 +324,5 @@ export function requireRoom(device: BlockDevice, offset: number, length: number)
         `${length} bytes at offset ${offset} do not fit: the device has ${device.size} bytes`,
         "Give a larger device, a smaller length or another offset.",
       ];
-  throw new BlockIoError(reason, { code: "EINVAL", device: device.name, op: "open", hint });
+  throw refuse(device.name, "EINVAL", reason, hint);
 }

@@ -12,7 +12,7 @@
 import { type Controls, type Facts, noControls } from "../dm/controls.ts";
 import { type BlockDevice, SECTOR, type WriteZeroesOptions } from "../contract/device.ts";
 import type { Environment } from "../contract/environment.ts";
-import { BlockIoError } from "../contract/errors.ts";
+import { BlockIoError, refuse } from "../contract/errors.ts";
 import {
   MARK_LIMIT,
   type WriteLogEntry,
@@ -181,14 +181,11 @@ export class LogWritesDevice extends LinearDevice {
 /** The entries of a log are sectors. */
 function requireSectors({ name, limits: { logicalBlockSize } }: BlockDevice): void {
   if (logicalBlockSize === SECTOR) return;
-  throw new BlockIoError(
+  throw refuse(
+    name,
+    "EINVAL",
     `a log is written in sectors of ${SECTOR} bytes, and the device has blocks of ${logicalBlockSize}`,
-    {
-      code: "EINVAL",
-      device: name,
-      op: "open",
-      hint: "Log to a device of 512-byte blocks, or to a file.",
-    },
+    "Log to a device of 512-byte blocks, or to a file.",
   );
 }
 

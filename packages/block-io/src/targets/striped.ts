@@ -6,7 +6,7 @@
  *      device 1            chunk 1             chunk 3
  */
 import { type BlockDevice, type Place, SECTOR } from "../contract/device.ts";
-import { BlockIoError } from "../contract/errors.ts";
+import { refuse } from "../contract/errors.ts";
 import { type OptionsOf, parseOptions } from "../dm/options.ts";
 import { type Target, requireRoom } from "../dm/target.ts";
 import { shared } from "./linear.ts";
@@ -54,9 +54,16 @@ export class StripedDevice extends MappedDevice {
     );
     const block = this.limits.logicalBlockSize;
     if (chunk % block !== 0)
-      throw this.#refuse(`a chunk of ${chunk} bytes is no multiple of ${block}`, "Give larger chunks.");
+      throw refuse(
+        this.name,
+        "EINVAL",
+        `a chunk of ${chunk} bytes is no multiple of ${block}`,
+        "Give larger chunks.",
+      );
     if (size % (chunk * stripes.length) !== 0) {
-      throw this.#refuse(
+      throw refuse(
+        this.name,
+        "EINVAL",
         `${size / SECTOR} sectors are not a multiple of ${stripes.length} chunks of ${chunk / SECTOR}`,
         `Make the length a multiple of ${(chunk / SECTOR) * stripes.length} sectors.`,
       );
@@ -99,10 +106,6 @@ export class StripedDevice extends MappedDevice {
     return runs
       .filter(({ end }) => end > 0)
       .map(({ on, offset: start, end }) => ({ on, offset: start, length: end - start }));
-  }
-
-  #refuse(reason: string, hint: string): BlockIoError {
-    return new BlockIoError(reason, { code: "EINVAL", device: this.name, op: "open", hint });
   }
 }
 

@@ -1,7 +1,7 @@
 /** A disk whose power fails at a write of one's choice; what was not flushed by then survives by chance. */
 import { SECTOR, done, plainLimits } from "../contract/device.ts";
 import { MemoryDevice } from "../devices/memory.ts";
-import { BlockIoError } from "../contract/errors.ts";
+import { refuse } from "../contract/errors.ts";
 import { GuardedDevice } from "../contract/guard.ts";
 import type { SeededRandom } from "./random.ts";
 
@@ -63,7 +63,7 @@ export class PowerCut extends GuardedDevice {
   }
 
   #off(op: "read" | "write" | "flush"): Promise<void> {
-    return Promise.reject(new BlockIoError("the power is off", { code: "EIO", device: this.name, op }));
+    return Promise.reject(refuse(this.name, "EIO", "the power is off", undefined, op));
   }
 }
 

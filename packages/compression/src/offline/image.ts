@@ -2,7 +2,7 @@
  * An image that nobody serves, of either format, as the next opening would find it: the journal is replayed, but
  * in memory only.
  */
-import { type BlockDevice, BlockIoError, silentLogger, MemoryOverlay } from "@dmkit/block-io";
+import { type BlockDevice, type BlockIoError, refuse, silentLogger, MemoryOverlay } from "@dmkit/block-io";
 import { type Codec, type Damage, openCodec, payloadBytes } from "../device/codec.ts";
 import { ExtentMap, type StoredExtent } from "../core/extent-map.ts";
 import { newCounters } from "../device/counters.ts";
@@ -77,11 +77,7 @@ export async function readStart(device: BlockDevice): Promise<Buffer> {
 }
 
 export function foreign(device: BlockDevice): BlockIoError {
-  return new BlockIoError("there is no superblock of a compressed device", {
-    code: "EFORMAT",
-    device: device.name,
-    op: "open",
-  });
+  return refuse(device.name, "EFORMAT", "there is no superblock of a compressed device", undefined);
 }
 
 export async function openImageV1(

@@ -6,13 +6,14 @@
  */
 import {
   type BlockDevice,
-  BlockIoError,
+  type BlockIoError,
   type OfflineWork,
   type OptionsOf,
   SECTOR,
   isZero,
   inParallel,
   join,
+  refuse,
 } from "@dmkit/block-io";
 import { type Codec, openCodec } from "../device/codec.ts";
 import { ExtentMap } from "../core/extent-map.ts";
@@ -91,9 +92,9 @@ export async function recompress(
   options: RecompressOptions,
   work: OfflineWork,
 ): Promise<Recompressed> {
-  if (from === to) throw refuse(to, "it cannot be recompressed in place", "Give another device.");
+  if (from === to) throw unfit(to, "it cannot be recompressed in place", "Give another device.");
   if (options.max_extent % BLOCK !== 0) {
-    throw refuse(to, `max_extent is ${options.max_extent}`, `It must be a multiple of ${BLOCK}.`);
+    throw unfit(to, `max_extent is ${options.max_extent}`, `It must be a multiple of ${BLOCK}.`);
   }
   const image = await openImage(from);
   try {
@@ -142,7 +143,7 @@ async function plan(
 function checkRoom({ map }: Image, to: BlockDevice, dataBlocks: number, size: number | undefined): void {
   const wanted = Math.min(map.blocks, Math.ceil((size ?? map.blocks * BLOCK) / BLOCK));
   if (dataBlocks < wanted) {
-    throw refuse(
+    throw unfit(
       to,
       `it has room for ${dataBlocks} blocks, ${wanted} are needed`,
       `Give a device that is larger by ${(wanted - dataBlocks) * BLOCK} bytes; or the size that is in use, if that is less.`,
@@ -150,7 +151,7 @@ function checkRoom({ map }: Image, to: BlockDevice, dataBlocks: number, size: nu
   }
   for (let block = wanted; block < map.blocks; block += 1) {
     if (!map.isHole(block)) {
-      throw refuse(to, `block ${block} lies behind the size given, and is stored`, "Give a larger size.");
+      throw unfit(to, `block ${block} lies behind the size given, and is stored`, "Give a larger size.");
     }
   }
 }
@@ -246,6 +247,6 @@ async function storeGroup(
   return done;
 }
 
-function refuse(device: BlockDevice, reason: string, hint: string): BlockIoError {
-  return new BlockIoError(reason, { code: "EINVAL", device: device.name, op: "open", hint });
+function unfit(device: BlockDevice, reason: string, hint: string): BlockIoError {
+  return refuse(device.name, "EINVAL", reason, hint);
 }

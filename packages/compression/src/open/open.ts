@@ -1,13 +1,14 @@
 /** Opening: finds out what is on the device, makes a new one if it is blank, and hands over to its format. */
 import {
   type BlockDevice,
-  BlockIoError,
+  type BlockIoError,
   type DeviceUse,
   type OpenContext,
   type TargetDevice,
   contentsOf,
   notBlank,
   parseOptions,
+  refuse,
   requireBlank,
 } from "@dmkit/block-io";
 import { BLOCK } from "../format/geometry-v1.ts";
@@ -97,38 +98,28 @@ async function create(lower: BlockDevice, options: CompressionOptions, context: 
 async function nothingToRead(lower: BlockDevice): Promise<BlockIoError> {
   const contents = await contentsOf(lower);
   if (contents !== undefined) return notBlank(lower, contents, {});
-  return new BlockIoError("is blank, and cannot be written", {
-    code: "EROFS",
-    device: lower.name,
-    op: "open",
-    hint: "Open it for writing first: that makes a new compressed device of it.",
-  });
+  return refuse(
+    lower.name,
+    "EROFS",
+    "is blank, and cannot be written",
+    "Open it for writing first: that makes a new compressed device of it.",
+  );
 }
 
 function checkExtent({ max_extent }: CompressionOptions, { name }: OpenContext): void {
   if (max_extent === undefined || max_extent % BLOCK === 0) return;
-  throw new BlockIoError(`max_extent is ${max_extent}`, {
-    code: "EINVAL",
-    device: name,
-    op: "open",
-    hint: `It must be a multiple of ${BLOCK}.`,
-  });
+  throw refuse(name, "EINVAL", `max_extent is ${max_extent}`, `It must be a multiple of ${BLOCK}.`);
 }
 
 function otherFormat(lower: BlockDevice, format: string): BlockIoError {
-  return new BlockIoError(`the device is of format ${format}`, {
-    code: "EFORMAT",
-    device: lower.name,
-    op: "open",
-    hint: "Leave the option format out to open it as it is.",
-  });
+  return refuse(
+    lower.name,
+    "EFORMAT",
+    `the device is of format ${format}`,
+    "Leave the option format out to open it as it is.",
+  );
 }
 
 function tooSmall(lower: BlockDevice): BlockIoError {
-  return new BlockIoError(`${lower.size} bytes leave no room for data`, {
-    code: "EINVAL",
-    device: lower.name,
-    op: "open",
-    hint: "Use a larger device.",
-  });
+  return refuse(lower.name, "EINVAL", `${lower.size} bytes leave no room for data`, "Use a larger device.");
 }

@@ -1,11 +1,11 @@
 /** What an opening asks for and the device cannot be: checked before anything is made, and again when it is opened. */
-import { BlockIoError } from "@dmkit/block-io";
+import { type BlockIoError, refuse } from "@dmkit/block-io";
 import { BLOCK, BLOCK_SECTORS } from "../format/geometry-v1.ts";
 import { type CompressionOptions, compressionOptions } from "../options.ts";
 
 /** An `EINVAL` of an opening. */
 export function refusal(device: string, reason: string, hint: string): BlockIoError {
-  return new BlockIoError(reason, { code: "EINVAL", device, op: "open", hint });
+  return refuse(device, "EINVAL", reason, hint);
 }
 
 /** Throws `EINVAL` unless `size` bytes are whole blocks, and no more than there are. */

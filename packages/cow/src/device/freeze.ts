@@ -8,7 +8,7 @@
  *                                                                    writing, with the same contents
  *      5  the new layer is the top, requests go on
  */
-import { BlockIoError, type Environment, type Limits, SECTOR } from "@dmkit/block-io";
+import { type BlockIoError, type Environment, type Limits, SECTOR, refuse } from "@dmkit/block-io";
 import type { Identity } from "../format/identity.ts";
 import { randomUuid } from "../format/uuid.ts";
 import {
@@ -137,5 +137,5 @@ function refusal(
   reason: string,
   hint: string,
 ): BlockIoError {
-  return new BlockIoError(reason, { code, device: name, op: "message", hint });
+  return refuse(name, code, reason, hint, "message");
 }

@@ -9,7 +9,7 @@
  *
  * One sector of the bitmap speaks for 4096 sectors of the target: that much is a *page*.
  */
-import { BlockIoError, SECTOR } from "@dmkit/block-io";
+import { SECTOR, refuse } from "@dmkit/block-io";
 
 /** Sectors of the target that one sector of the bitmap speaks for. */
 export const PAGE_SECTORS = 4096;
@@ -63,5 +63,5 @@ export function checkSectors(sectors: number): void {
   ) {
     return;
   }
-  throw new BlockIoError(`a length of ${sectors} sectors is not possible`, { code: "EINVAL", op: "open" });
+  throw refuse(undefined, "EINVAL", `a length of ${sectors} sectors is not possible`, undefined);
 }

@@ -1,5 +1,5 @@
 /** `create`: gives a layer its identity, and freezes the one it lies on. */
-import { type BlockDevice, BlockIoError, type Environment, SECTOR, realEnvironment } from "@dmkit/block-io";
+import { type BlockDevice, type Environment, SECTOR, realEnvironment, refuse } from "@dmkit/block-io";
 import { nameOf } from "../core/stacking.ts";
 import { checkSectors } from "../format/geometry.ts";
 import type { Identity } from "../format/identity.ts";
@@ -33,12 +33,12 @@ export async function createLayer(layer: LayerDevices, options: CreateOptions): 
   requireLayerRoom(layer, sectors);
   const found = await readIdentity(layer.bitmap, sectors);
   if (found.kind !== "new") {
-    throw new BlockIoError("there is something on the bitmap device already", {
-      code: "EEXIST",
-      device: layer.bitmap.name,
-      op: "open",
-      hint: "Give a new file, or one full of zeroes.",
-    });
+    throw refuse(
+      layer.bitmap.name,
+      "EEXIST",
+      "there is something on the bitmap device already",
+      "Give a new file, or one full of zeroes.",
+    );
   }
   if (!force) {
     await refuseOthersData(layer, sectors);
@@ -47,12 +47,12 @@ export async function createLayer(layer: LayerDevices, options: CreateOptions): 
   await requireEmpty(layer.bitmap, sectors);
   const parent = below === undefined ? undefined : await readIdentity(below, sectors);
   if (parent !== undefined && parent.kind !== "layer" && parent.kind !== "original") {
-    throw new BlockIoError("the layer below has no sound identity for this length", {
-      code: "EFORMAT",
-      device: below?.name,
-      op: "open",
-      hint: "Check that it is the bitmap device of a layer of the same length.",
-    });
+    throw refuse(
+      below?.name,
+      "EFORMAT",
+      "the layer below has no sound identity for this length",
+      "Check that it is the bitmap device of a layer of the same length.",
+    );
   }
   const identity = {
     uuid: randomUuid(() => environment.random.next()),
@@ -74,10 +74,10 @@ export async function createLayer(layer: LayerDevices, options: CreateOptions): 
 async function refuseOthersData(layer: LayerDevices, sectors: number): Promise<void> {
   const verdict = await judgeData(layer, { kind: "new" }, sectors);
   if (verdict === undefined) return;
-  throw new BlockIoError(verdict.reason, {
-    code: "EEXIST",
-    device: layer.data.name,
-    op: "open",
-    hint: "Give a data device that no layer has been written to.",
-  });
+  throw refuse(
+    layer.data.name,
+    "EEXIST",
+    verdict.reason,
+    "Give a data device that no layer has been written to.",
+  );
 }

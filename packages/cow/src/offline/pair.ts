@@ -3,7 +3,7 @@
  * to another place, copied, or changed by hand. Nothing else can tell whether that is right, so nothing else does it.
  * Cut short, it is run again: each identity is old or new.
  */
-import { BlockIoError, SECTOR } from "@dmkit/block-io";
+import { SECTOR, refuse } from "@dmkit/block-io";
 import { BASE_UUID, type IdentityBlock } from "../format/identity.ts";
 import { writeIdentity } from "../device/layer/layer.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
@@ -55,11 +55,11 @@ async function refuseOthers(
     const block = blocks[index];
     const owner = await labelledFor(layer, sectors);
     if (block?.kind !== "layer" || owner === undefined || owner === block.identity.uuid) continue;
-    throw new BlockIoError(`the label on it names layer ${owner}, not layer ${index + 1} of the stack`, {
-      code: "EEXIST",
-      device: layer.data.name,
-      op: "open",
-      hint: "Give the data device of this layer. With --force it is taken away from the other one.",
-    });
+    throw refuse(
+      layer.data.name,
+      "EEXIST",
+      `the label on it names layer ${owner}, not layer ${index + 1} of the stack`,
+      "Give the data device of this layer. With --force it is taken away from the other one.",
+    );
   }
 }

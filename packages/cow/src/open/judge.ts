@@ -1,5 +1,5 @@
 /** What layers say of themselves and of each other: which stacks can be, and which are refused. */
-import { BlockIoError, type Environment, SECTOR } from "@dmkit/block-io";
+import { type BlockIoError, type Environment, SECTOR, refuse } from "@dmkit/block-io";
 import { type StackingOptions, type StackingProblem, judgeStack } from "../core/stacking.ts";
 import type { BitmapSource } from "../device/bitmap-loader.ts";
 import { type LayerDevices, readIdentity } from "../device/layer/layer.ts";
@@ -87,12 +87,12 @@ export function refuseProblems(
 
 /** The error to refuse a stack with. */
 export function stackingError(problem: StackingProblem, layers: readonly LayerDevices[]): BlockIoError {
-  return new BlockIoError(`layer ${problem.layer}: ${problem.reason}`, {
-    code: problem.kind === "frozen" ? "EROFS" : "EFORMAT",
-    device: layers[problem.layer - 1]?.bitmap.name,
-    op: "open",
-    hint: problem.hint,
-  });
+  return refuse(
+    layers[problem.layer - 1]?.bitmap.name,
+    problem.kind === "frozen" ? "EROFS" : "EFORMAT",
+    `layer ${problem.layer}: ${problem.reason}`,
+    problem.hint,
+  );
 }
 
 /** What the bitmaps of the original cannot tell. */

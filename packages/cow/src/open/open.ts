@@ -4,13 +4,13 @@
  */
 import {
   type BlockDevice,
-  BlockIoError,
   type Environment,
   type Limits,
   SECTOR,
   parseOption,
   plainLimits,
   realEnvironment,
+  refuse,
   requireBlank,
   requireRoom,
 } from "@dmkit/block-io";
@@ -107,12 +107,12 @@ export async function openStack(stack: StackDevices, options: OpenStackOptions =
 function checkOptions({ autocommit = 0, aliasedBlockSize }: OpenStackOptions, name: string): void {
   const { max } = cowOptions.autocommit;
   if (!(autocommit >= 0 && autocommit <= max * 1000)) {
-    throw new BlockIoError(`autocommit: ${autocommit} is not allowed`, {
-      code: "EINVAL",
-      device: name,
-      op: "open",
-      hint: `autocommit takes 0 … ${max * 1000} ms.`,
-    });
+    throw refuse(
+      name,
+      "EINVAL",
+      `autocommit: ${autocommit} is not allowed`,
+      `autocommit takes 0 … ${max * 1000} ms.`,
+    );
   }
   if (aliasedBlockSize !== undefined)
     parseOption("aliasedBlockSize", cowOptions.aliased_block_size, String(aliasedBlockSize));
@@ -124,11 +124,7 @@ function requireDevices(stack: StackDevices, name: string): LayerDevices {
   checkSectors(sectors);
   const top = layers.at(-1);
   if (top === undefined || layers.length > MAX_LAYERS) {
-    throw new BlockIoError(`a stack has 1 … ${MAX_LAYERS} layers`, {
-      code: "EINVAL",
-      device: name,
-      op: "open",
-    });
+    throw refuse(name, "EINVAL", `a stack has 1 … ${MAX_LAYERS} layers`, undefined);
   }
   requireRoom(base, baseOffset, sectors * SECTOR);
   for (const layer of layers) requireLayerRoom(layer, sectors);
@@ -141,12 +137,12 @@ function requireDevices(stack: StackDevices, name: string): LayerDevices {
 function requireAlignment(device: BlockDevice, offset: number): void {
   const block = device.limits.logicalBlockSize;
   if (offset % block === 0) return;
-  throw new BlockIoError("the offset is not a multiple of the device's blocks", {
-    code: "EINVAL",
-    device: device.name,
-    op: "open",
-    hint: `Give an offset that is a multiple of ${block / SECTOR} sectors.`,
-  });
+  throw refuse(
+    device.name,
+    "EINVAL",
+    "the offset is not a multiple of the device's blocks",
+    `Give an offset that is a multiple of ${block / SECTOR} sectors.`,
+  );
 }
 
 function isReadOnly(device: BlockDevice): boolean {

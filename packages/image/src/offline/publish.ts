@@ -19,11 +19,12 @@
  */
 import {
   type BlockDevice,
-  BlockIoError,
   type Environment,
+  BlockIoError,
   codeOf,
   isZero,
   realEnvironment,
+  refuse,
 } from "@dmkit/block-io";
 import { type ObjectStore, probeConditionalCreate } from "@dmkit/object-store";
 import { BlobCoder, digestOf } from "../device/blob-coder.ts";
@@ -154,7 +155,7 @@ class Publication {
 
   #check(chunkSize: number, old: Manifest | undefined): void {
     const complain = (reason: string, hint: string): never => {
-      throw new BlockIoError(reason, { code: "EINVAL", device: this.#source.name, op: "read", hint });
+      throw refuse(this.#source.name, "EINVAL", reason, hint, "read");
     };
     if (!isChunkSize(chunkSize)) {
       complain(`${chunkSize} bytes cannot be the size of a chunk`, "Chunks are a power of two, 64K to 4M.");

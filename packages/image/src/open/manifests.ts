@@ -1,5 +1,5 @@
 /** Manifests and tags in a store: found, read, verified. */
-import { BlockIoError, codeOf } from "@dmkit/block-io";
+import { BlockIoError, codeOf, refuse } from "@dmkit/block-io";
 import { type ObjectStore, getVerified } from "@dmkit/object-store";
 import { digestOf } from "../device/blob-coder.ts";
 import { DIGEST, type Digest } from "../format/digest.ts";
@@ -93,19 +93,13 @@ export async function readManifest(store: ObjectStore, image: string, digest: Di
     }
     const manifest = decodeManifest(body);
     if (typeof manifest === "object") return manifest;
-    throw new BlockIoError(
+    throw refuse(
+      store.name,
+      "EFORMAT",
       manifest === "version"
         ? "this version of dmkit cannot read the image"
         : "the manifest contradicts itself",
-      {
-        code: "EFORMAT",
-        device: store.name,
-        op: "open",
-        hint:
-          manifest === "version"
-            ? "Update dmkit."
-            : "Publish the image again with a released version of dmkit.",
-      },
+      manifest === "version" ? "Update dmkit." : "Publish the image again with a released version of dmkit.",
     );
   };
   try {

@@ -6,7 +6,7 @@
  * STORE is `s3://BUCKET[/PREFIX]` or a folder. Without digest and tag the tag `latest` is meant.
  */
 import { resolve } from "node:path";
-import { BlockIoError } from "@dmkit/block-io";
+import { type BlockIoError, refuse } from "@dmkit/block-io";
 import { isS3Uri } from "@dmkit/object-store";
 import { type Digest, isDigest } from "../format/digest.ts";
 import { DEFAULT_TAG, isName } from "../format/layout.ts";
@@ -31,31 +31,35 @@ export function parseImageReference(text: string): ImageReference {
   const [, name = "", mark, version = ""] = /^([^@:]*)(?:([@:])(.*))?$/.exec(last) ?? [];
   const store = path.slice(0, slash);
   if (/^s3:/i.test(path) && !/^s3:\/\/[^/]/i.test(path)) {
-    throw refuse(text, "names no bucket", "Write s3://BUCKET/NAME, with two slashes; ./s3:... for a folder.");
+    throw malformed(
+      text,
+      "names no bucket",
+      "Write s3://BUCKET/NAME, with two slashes; ./s3:... for a folder.",
+    );
   }
   if (slash < 0 || /^s3:\/?$/i.test(store)) {
-    throw refuse(
+    throw malformed(
       text,
       "names no image in a store",
       "Write STORE/NAME, e.g. s3://bucket/golden or /images/golden.",
     );
   }
   if (!isName(name)) {
-    throw refuse(
+    throw malformed(
       text,
       `names an image ${JSON.stringify(name)}`,
       "Names have a-z, 0-9 and, between these, . _ -",
     );
   }
   if (mark === "@" && !isDigest(version)) {
-    throw refuse(
+    throw malformed(
       text,
       "has no digest behind the @",
       "A digest has 64 hexadecimal digits; dmkit image ls shows them.",
     );
   }
   if (mark === ":" && !isName(version)) {
-    throw refuse(text, "has no tag behind the colon", "Tags have a-z, 0-9 and, between these, . _ -");
+    throw malformed(text, "has no tag behind the colon", "Tags have a-z, 0-9 and, between these, . _ -");
   }
   return {
     store: (store === "" ? "/" : store) + query,
@@ -76,10 +80,10 @@ export function parseTagReference(
 ): ImageReference {
   const reference = parseImageReference(text);
   if (reference.digest !== undefined) {
-    throw refuse(text, "names a version where a tag is meant", "Write STORE/NAME:TAG.");
+    throw malformed(text, "names a version where a tag is meant", "Write STORE/NAME:TAG.");
   }
   if (mustBeSaid && !reference.tagSaid) {
-    throw refuse(text, "names no tag", `Write STORE/NAME:TAG, e.g. ${text}:${DEFAULT_TAG}.`);
+    throw malformed(text, "names no tag", `Write STORE/NAME:TAG, e.g. ${text}:${DEFAULT_TAG}.`);
   }
   return reference;
 }
@@ -106,6 +110,6 @@ export function absoluteImageReference(text: string, folder: string): string {
   return `image:${absolute}`;
 }
 
-function refuse(text: string, reason: string, hint: string): BlockIoError {
-  return new BlockIoError(`${JSON.stringify(text)} ${reason}`, { code: "EPARSE", op: "parse", hint });
+function malformed(text: string, reason: string, hint: string): BlockIoError {
+  return refuse(undefined, "EPARSE", `${JSON.stringify(text)} ${reason}`, hint, "parse");
 }

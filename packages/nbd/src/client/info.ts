@@ -1,5 +1,5 @@
 /** Questions to a server that end before transmission: what exports are there, and what are they like? */
-import { BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
+import { type BlockIoError, type Environment, realEnvironment, refuse } from "@dmkit/block-io";
 import { FLAG } from "../protocol.ts";
 import { type NbdUri, formatNbdUri, parseNbdUri } from "../uri.ts";
 import { type ExportInfo, type ExportList, Handshake } from "./wire/handshake.ts";
@@ -43,7 +43,7 @@ export interface NbdExportInfo {
 export function listNbdExports(target: string | NbdUri, options: NbdQueryOptions = {}): Promise<ExportList> {
   return withHandshake(target, options, (handshake) => {
     if (handshake.fixedNewstyle) return handshake.list();
-    throw new BlockIoError("the server is too old to list its exports", { code: "ENOTSUP", op: "open" });
+    throw refuse(undefined, "ENOTSUP", "the server is too old to list its exports", undefined);
   });
 }
 
@@ -101,7 +101,7 @@ async function withHandshake<T>(
   const attempt = new AbortController();
   const timer = environment.clock.after(timeout, () => {
     attempt.abort(
-      new BlockIoError(`no answer within ${timeout / 1000} seconds`, { code: "ETIMEDOUT", op: "connect" }),
+      refuse(undefined, "ETIMEDOUT", `no answer within ${timeout / 1000} seconds`, undefined, "connect"),
     );
   });
   let transport: Transport | undefined;

@@ -1,5 +1,5 @@
 /** The options of the client: one place for defaults and ranges. */
-import { BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
+import { type BlockIoError, type Environment, realEnvironment, refuse } from "@dmkit/block-io";
 import type { NbdClientOptions } from "./client-options.ts";
 import { type NbdUri, formatNbdUri, parseNbdUri } from "../uri.ts";
 import type { LinkOptions } from "./link.ts";
@@ -61,9 +61,5 @@ function number(name: string, value: number, least: number, most: number): numbe
 }
 
 function outOfRange(name: string, value: number, least: number, most: number, kind: string): BlockIoError {
-  return new BlockIoError(`${name} is ${value}`, {
-    code: "EINVAL",
-    op: "open",
-    hint: `Give ${kind} from ${least} to ${most}.`,
-  });
+  return refuse(undefined, "EINVAL", `${name} is ${value}`, `Give ${kind} from ${least} to ${most}.`);
 }

@@ -4,7 +4,7 @@
  * Invariant: the limits of a device hold for as long as it is open, so every later connection must come with
  * terms that keep them ({@link breachOf}).
  */
-import { BlockIoError, type Limits, SECTOR, plainLimits } from "@dmkit/block-io";
+import { type Limits, BlockIoError, SECTOR, plainLimits, refuse } from "@dmkit/block-io";
 import {
   type BlockSizes,
   DEFAULT_MAX_PAYLOAD,
@@ -112,13 +112,11 @@ export function limitsOf(terms: Terms, choices: DeviceChoices): Limits {
   const readOnly = choices.readOnly || has(FLAG.READ_ONLY);
   const durable = has(FLAG.SEND_FUA) || has(FLAG.SEND_FLUSH);
   if (!readOnly && !durable && !choices.writeThrough) {
-    throw new BlockIoError(
+    throw refuse(
+      undefined,
+      "ENOTSUP",
       "the server offers neither FLUSH nor FUA, so nothing written is known to be stable",
-      {
-        code: "ENOTSUP",
-        op: "open",
-        hint: "Switch flush on at the server (nbd-server: flush = true), open the export read-only, or, if it stores every write before it answers, say so with write-through=1 in the URI (option writeThrough).",
-      },
+      "Switch flush on at the server (nbd-server: flush = true), open the export read-only, or, if it stores every write before it answers, say so with write-through=1 in the URI (option writeThrough).",
     );
   }
   const physicalBlockSize = powerOfTwoBetween(blockSizes.preferred, logicalBlockSize, 1024 * 1024);

@@ -1,5 +1,5 @@
 /** What a server lets its clients use. Every limit is a number with a range; nothing grows without one. */
-import { BlockIoError } from "@dmkit/block-io";
+import { type BlockIoError, refuse } from "@dmkit/block-io";
 import { DEFAULT_MAX_PAYLOAD, MAX_EXTENTS_PER_CHUNK, MAX_STRING } from "../protocol.ts";
 import { bufferSize } from "./io/buffer-pool.ts";
 
@@ -130,7 +130,7 @@ export function resolveLimits(given: Partial<ServerLimits> = {}): ServerLimits {
 
 /** The error for what a caller of the server gave and cannot be. @param hint what is allowed. */
 export function invalid(reason: string, hint?: string): BlockIoError {
-  return new BlockIoError(reason, { code: "EINVAL", op: "listen", hint });
+  return refuse(undefined, "EINVAL", reason, hint, "listen");
 }
 
 /** How a value that cannot be is shown: a text in quotes, a number as it is. */

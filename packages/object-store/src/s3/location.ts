@@ -7,7 +7,7 @@
  * AWS_ENDPOINT_URL, AWS_REGION, AWS_DEFAULT_REGION, AWS_CA_BUNDLE. Without an endpoint it is Amazon's of the region.
  * The path style is used with every endpoint that is given, and with bucket names that cannot be part of a host name.
  */
-import { BlockIoError } from "@dmkit/block-io";
+import { type BlockIoError, refuse } from "@dmkit/block-io";
 import { checkKey } from "../key.ts";
 
 /** A bucket, or a part of one. */
@@ -33,10 +33,10 @@ export function isS3Uri(text: string): boolean {
 /** Throws `EPARSE` for what is no S3 URI. */
 export function parseS3Uri(text: string, variables: NodeJS.ProcessEnv = process.env): S3Location {
   const match = /^s3:\/\/([^/?#]*)(?:\/([^?#]*))?(?:\?([^#]*))?$/i.exec(text);
-  if (match === null) throw refuse(text, "is not the URI of a bucket", "Write s3://BUCKET/PREFIX.");
+  if (match === null) throw malformed(text, "is not the URI of a bucket", "Write s3://BUCKET/PREFIX.");
   const [, bucket = "", path = "", query = ""] = match;
   if (!/^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$/i.test(bucket)) {
-    throw refuse(
+    throw malformed(
       text,
       "names no bucket",
       "A bucket has 3 to 63 letters, digits, dots, dashes or underscores.",
@@ -47,14 +47,14 @@ export function parseS3Uri(text: string, variables: NodeJS.ProcessEnv = process.
   const parameters = new URLSearchParams(query);
   for (const name of parameters.keys()) {
     if (!known.includes(name)) {
-      throw refuse(text, `has a parameter ${JSON.stringify(name)}`, `Known are ${known.join(", ")}.`);
+      throw malformed(text, `has a parameter ${JSON.stringify(name)}`, `Known are ${known.join(", ")}.`);
     }
-    if (parameters.getAll(name).length > 1) throw refuse(text, `has ${name} twice`, "Say it once.");
+    if (parameters.getAll(name).length > 1) throw malformed(text, `has ${name} twice`, "Say it once.");
   }
   const region =
     parameters.get("region") ?? variables["AWS_REGION"] ?? variables["AWS_DEFAULT_REGION"] ?? "us-east-1";
   if (!/^[a-z0-9-]{1,64}$/i.test(region)) {
-    throw refuse(text, "has a region that cannot be one", "Regions are called like eu-central-1.");
+    throw malformed(text, "has a region that cannot be one", "Regions are called like eu-central-1.");
   }
   const given =
     parameters.get("endpoint") ??
@@ -63,7 +63,7 @@ export function parseS3Uri(text: string, variables: NodeJS.ProcessEnv = process.
     undefined;
   const style = parameters.get("path-style");
   if (style !== null && style !== "0" && style !== "1") {
-    throw refuse(
+    throw malformed(
       text,
       "has a path-style other than 0 and 1",
       "Write path-style=1 for https://HOST/BUCKET/KEY.",
@@ -85,7 +85,7 @@ function parseEndpoint(text: string, endpoint: string): URL {
   const sound =
     url !== undefined && /^https?:$/.test(url.protocol) && url.username === "" && url.search === "";
   if (!sound || url.pathname !== "/") {
-    throw refuse(
+    throw malformed(
       text,
       `has an endpoint ${JSON.stringify(endpoint)} that cannot be one`,
       "Write https://HOST[:PORT].",
@@ -94,6 +94,6 @@ function parseEndpoint(text: string, endpoint: string): URL {
   return url;
 }
 
-function refuse(text: string, reason: string, hint: string): BlockIoError {
-  return new BlockIoError(`${JSON.stringify(text)} ${reason}`, { code: "EPARSE", op: "parse", hint });
+function malformed(text: string, reason: string, hint: string): BlockIoError {
+  return refuse(undefined, "EPARSE", `${JSON.stringify(text)} ${reason}`, hint, "parse");
 }

@@ -1,13 +1,14 @@
 /** Opening: finds the algorithms and the backing device, and starts an empty disk. */
 import {
-  Bitmap,
   type BlockDevice,
-  BlockIoError,
   type DeviceUse,
   type ErrorCode,
   type OpenContext,
+  Bitmap,
+  BlockIoError,
   isErrorCode,
   parseOptions,
+  refuse,
   requireBlank,
 } from "@dmkit/block-io";
 import { type Compressor, CompressorError, createCompressor } from "@dmkit/compressor";
@@ -39,12 +40,7 @@ export async function openZram(given: ZramOptions, context: OpenContext): Promis
   const { name, size, environment } = context;
   const pages = Math.ceil(size / PAGE);
   if (pages > MAX_PAGES) {
-    throw new BlockIoError(`${size} bytes are more than ${MAX_PAGES * PAGE}`, {
-      code: "EINVAL",
-      device: name,
-      op: "open",
-      hint: "Use several devices.",
-    });
+    throw refuse(name, "EINVAL", `${size} bytes are more than ${MAX_PAGES * PAGE}`, "Use several devices.");
   }
   const uses = usesOf(options);
   const backing = uses.backing && (await context.lower(...uses.backing));

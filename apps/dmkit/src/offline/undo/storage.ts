@@ -1,7 +1,7 @@
 /** Where an undo file lives: a file of the operating system, or in tests something that loses power. */
 import { type FileHandle, open } from "node:fs/promises";
 import { dirname } from "node:path";
-import { BlockIoError, codeOf, toBlockIoError } from "@dmkit/block-io";
+import { BlockIoError, codeOf, refuse, toBlockIoError } from "@dmkit/block-io";
 
 export interface UndoStorage {
   /** Bytes. */
@@ -54,7 +54,7 @@ export async function openUndoFile(path: string): Promise<UndoStorage> {
     const stat = await handle.stat();
     if (stat.isFile()) return new FileStorage(path, handle);
     await handle.close();
-    throw new BlockIoError("is not a file", { code: "EINVAL", device: path, op: "open" });
+    throw refuse(path, "EINVAL", "is not a file", undefined);
   } catch (error) {
     if (error instanceof BlockIoError) throw error;
     const directory = (error as { code?: unknown }).code === "EISDIR";

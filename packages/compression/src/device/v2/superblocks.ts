@@ -1,5 +1,12 @@
 /** The two copies of the superblock: read, written one after the other, made. */
-import { type BlockDevice, BlockIoError, type Random, SECTOR, beginFormat } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type BlockIoError,
+  type Random,
+  SECTOR,
+  beginFormat,
+  refuse,
+} from "@dmkit/block-io";
 import { listBackends } from "@dmkit/compressor";
 import { BLOCK } from "../../format/geometry-v1.ts";
 import { type LayoutV2, isSound } from "../../format/layout-v2.ts";
@@ -30,15 +37,15 @@ export async function readSuperblock(lower: BlockDevice): Promise<SuperblockV2 |
   }
   if (newest === undefined) {
     if (copies.some(({ kind }) => kind === "version"))
-      throw refuse(lower, "a later program made this device", "Use that one.");
+      throw unreadable(lower, "a later program made this device", "Use that one.");
     if (copies.some(({ kind }) => kind === "damaged"))
-      throw refuse(lower, "both copies of the superblock are damaged", "Restore block 0 from a backup.");
+      throw unreadable(lower, "both copies of the superblock are damaged", "Restore block 0 from a backup.");
     return undefined;
   }
-  if (!isSound(newest.layout)) throw refuse(lower, "the superblock makes no sense", "Restore a backup.");
+  if (!isSound(newest.layout)) throw unreadable(lower, "the superblock makes no sense", "Restore a backup.");
   const need = newest.layout.totalBlocks * BLOCK;
   if (lower.size < need) {
-    throw refuse(lower, `the device has ${lower.size} bytes, ${need} are needed`, "It was cut short.");
+    throw unreadable(lower, `the device has ${lower.size} bytes, ${need} are needed`, "It was cut short.");
   }
   return newest;
 }
@@ -58,11 +65,11 @@ export function unknownAlgorithm({
 /** Throws `EFORMAT` for an algorithm that nobody knows. */
 export function requireAlgorithm(lower: BlockDevice, superblock: SuperblockV2): void {
   const unknown = unknownAlgorithm(superblock);
-  if (unknown !== undefined) throw refuse(lower, unknown.reason, unknown.hint);
+  if (unknown !== undefined) throw unreadable(lower, unknown.reason, unknown.hint);
 }
 
-function refuse(lower: BlockDevice, reason: string, hint: string): BlockIoError {
-  return new BlockIoError(reason, { code: "EFORMAT", device: lower.name, op: "open", hint });
+function unreadable(lower: BlockDevice, reason: string, hint: string): BlockIoError {
+  return refuse(lower.name, "EFORMAT", reason, hint);
 }
 
 /** One copy after the other, each stable before the next: there is always a sound one. */

@@ -1,5 +1,5 @@
 /** Reading what is on a device of format 1: is it one, how is it divided, what is stored where. */
-import { type BlockDevice, BlockIoError } from "@dmkit/block-io";
+import { type BlockDevice, refuse } from "@dmkit/block-io";
 import type { ExtentMap } from "../../core/extent-map.ts";
 import { unpackEntries } from "../../format/entries-v1.ts";
 import { BLOCK, type GeometryV1, geometryV1 } from "../../format/geometry-v1.ts";
@@ -37,14 +37,16 @@ export function matchGeometry(lower: BlockDevice, { metaBlocks, dataBlocks }: Su
     if (count < 1 || made.metaBlocks !== metaBlocks || made.dataBlocks !== dataBlocks) continue;
     if (total <= blocks) return { geometry, wrapped: isWrapped, rest: blocks - total };
     throw refuse(
-      lower,
+      lower.name,
+      "EFORMAT",
       `the superblock counts ${metaBlocks} metadata and ${count} data blocks, but the device has ${blocks} in all`,
       "It was cut short. Give it its former size; what was there has to be there.",
     );
   }
   const { metaBlocks: meta, dataBlocks: data } = geometryV1(blocks);
   throw refuse(
-    lower,
+    lower.name,
+    "EFORMAT",
     `the superblock counts ${metaBlocks} metadata and ${dataBlocks} data blocks, but a device of this size has ` +
       `${meta} and ${data}`,
     "No device has such counts: restore the first block from a backup.",
@@ -57,14 +59,11 @@ export function algorithmOf(lower: BlockDevice, { algorithm }: SuperblockV1): st
   if (name !== undefined) return name;
   const known = algorithms.map((one, number) => `${number} (${one})`).join(", ");
   throw refuse(
-    lower,
+    lower.name,
+    "EFORMAT",
     `algorithm ${algorithm} is not known`,
     `Known are: ${known}. Restore the first block from a backup.`,
   );
-}
-
-function refuse(lower: BlockDevice, reason: string, hint: string): BlockIoError {
-  return new BlockIoError(reason, { code: "EFORMAT", device: lower.name, op: "open", hint });
 }
 
 /** Fills the map from the metadata blocks. */

@@ -1,5 +1,5 @@
 /** Opening and making devices of format 1. */
-import { type BlockDevice, BlockIoError, type OpenContext, beginFormat } from "@dmkit/block-io";
+import { type BlockDevice, type OpenContext, beginFormat, refuse } from "@dmkit/block-io";
 import { openCodec } from "../../device/codec.ts";
 import { ExtentMap } from "../../core/extent-map.ts";
 import { newCounters } from "../../device/counters.ts";
@@ -37,14 +37,11 @@ export function planV1(lower: BlockDevice, algorithm: string, name: string): Sup
   const { metaBlocks, dataBlocks } = geometryV1(Math.floor(lower.size / BLOCK));
   const number = algorithms.indexOf(algorithm);
   if (dataBlocks >= 1 && number >= 0) return { metaBlocks, dataBlocks, algorithm: number };
-  throw new BlockIoError(
+  throw refuse(
+    name,
+    "EINVAL",
     dataBlocks < 1 ? `${lower.size} bytes leave no room for data` : `format 1 has no number for ${algorithm}`,
-    {
-      code: "EINVAL",
-      device: name,
-      op: "open",
-      hint: dataBlocks < 1 ? "Use a larger device." : `It can be: ${algorithms.join(", ")}.`,
-    },
+    dataBlocks < 1 ? "Use a larger device." : `It can be: ${algorithms.join(", ")}.`,
   );
 }
 
@@ -61,12 +58,12 @@ export async function openV1(
   const { geometry, wrapped } = matchGeometry(lower, superblock);
   const algorithm = algorithmOf(lower, superblock);
   if (options.algorithm !== undefined && options.algorithm !== algorithm) {
-    throw new BlockIoError(`the device is compressed with ${algorithm}`, {
-      code: "EINVAL",
-      device: name,
-      op: "open",
-      hint: "Leave the option algorithm out.",
-    });
+    throw refuse(
+      name,
+      "EINVAL",
+      `the device is compressed with ${algorithm}`,
+      "Leave the option algorithm out.",
+    );
   }
   requireFit(size, geometry.dataBlocks, name);
   const map = new ExtentMap(geometry.dataBlocks);

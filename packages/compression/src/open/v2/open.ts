@@ -2,7 +2,7 @@
  * Opening, format 2: loads the metadata, replays the journal, and starts the device. Where the device below cannot be
  * written, the journal is replayed in memory: what can be read is the same.
  */
-import { type BlockDevice, BlockIoError, type OpenContext, MemoryOverlay } from "@dmkit/block-io";
+import { type BlockDevice, type OpenContext, BlockIoError, MemoryOverlay, refuse } from "@dmkit/block-io";
 import { openCodec, requireWorking } from "../../device/codec.ts";
 import { newCounters } from "../../device/counters.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
@@ -39,12 +39,12 @@ export function planV2(lower: BlockDevice, journal: number): LayoutV2 {
   const wanted = journal === 0 ? defaultJournal(lower.size) : journal;
   const layout = layoutV2(Math.floor(lower.size / BLOCK), Math.max(wanted, MIN_JOURNAL));
   if (layout !== undefined) return layout;
-  throw new BlockIoError(`${lower.size} bytes leave no room for data, or are more than 16 TiB of it`, {
-    code: "EINVAL",
-    device: lower.name,
-    op: "open",
-    hint: "Use a device of another size, or a smaller journal.",
-  });
+  throw refuse(
+    lower.name,
+    "EINVAL",
+    `${lower.size} bytes leave no room for data, or are more than 16 TiB of it`,
+    "Use a device of another size, or a smaller journal.",
+  );
 }
 
 export async function openV2(

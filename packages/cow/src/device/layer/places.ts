@@ -1,5 +1,5 @@
 /** Where base and layers of a stack lie: several may share a device, none may lie on another one. */
-import { BlockIoError, SECTOR } from "@dmkit/block-io";
+import { SECTOR, refuse } from "@dmkit/block-io";
 import { bitmapDeviceSize } from "../../format/geometry.ts";
 import type { StackDevices } from "./stack-devices.ts";
 
@@ -19,11 +19,11 @@ export function requireOwnPlaces({ base, baseOffset, layers, sectors }: StackDev
       .slice(0, index)
       .find(({ device, from, to }) => device === one.device && from < one.to && one.from < to);
     if (other === undefined) continue;
-    throw new BlockIoError(`${one.what} lies on ${other.what}: both are on ${one.device.name}`, {
-      code: "EINVAL",
-      device: name,
-      op: "open",
-      hint: "Give each a device of its own, or offsets that keep them apart.",
-    });
+    throw refuse(
+      name,
+      "EINVAL",
+      `${one.what} lies on ${other.what}: both are on ${one.device.name}`,
+      "Give each a device of its own, or offsets that keep them apart.",
+    );
   }
 }

@@ -1,5 +1,12 @@
 /** The stack an offline operation works on: its identities, judged, and its view. */
-import { type BlockDevice, BlockIoError, LinearDevice, SECTOR, realEnvironment } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  LinearDevice,
+  SECTOR,
+  realEnvironment,
+  refuse,
+} from "@dmkit/block-io";
 import { nameOf } from "../../core/stacking.ts";
 import type { AliasedBlockSize } from "../../format/aliased.ts";
 import type { Identity, IdentityBlock } from "../../format/identity.ts";
@@ -47,12 +54,12 @@ export function requireOwn(
 ): Identity {
   const block = blocks[layer - 1];
   if (block?.kind === "layer") return block.identity;
-  throw new BlockIoError(`layer ${layer} is not one of dmkit`, {
-    code: block?.kind === "original" ? "EROFS" : "EFORMAT",
-    device: layers[layer - 1]?.bitmap.name,
-    op: "open",
-    hint: "Only layers that dmkit has made can be changed.",
-  });
+  throw refuse(
+    layers[layer - 1]?.bitmap.name,
+    block?.kind === "original" ? "EROFS" : "EFORMAT",
+    `layer ${layer} is not one of dmkit`,
+    "Only layers that dmkit has made can be changed.",
+  );
 }
 
 /** The devices of a layer, from 1; throws `EINVAL` if there is no such layer. */

@@ -8,7 +8,7 @@
  *
  * Everything a server says is bounded: bytes of a reply, replies to an option, entries of a list.
  */
-import { BlockIoError, type ErrorCode, printable } from "@dmkit/block-io";
+import { type BlockIoError, type ErrorCode, printable, refuse } from "@dmkit/block-io";
 import {
   BASE_ALLOCATION,
   type BlockSizes,
@@ -249,9 +249,5 @@ function refusal(reply: Reply | undefined, what: string): BlockIoError {
   // A text is for people: clipped and cleaned, never a reason to reject the reply.
   const text = reply === undefined ? "" : clipText(reply.data.toString("utf8"), 1024).toString("utf8");
   const said = printable(text.trim());
-  return new BlockIoError(`the server refused to ${what}${said === "" ? "" : `: ${said}`}`, {
-    code,
-    op: "open",
-    hint,
-  });
+  return refuse(undefined, code, `the server refused to ${what}${said === "" ? "" : `: ${said}`}`, hint);
 }

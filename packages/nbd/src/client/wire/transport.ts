@@ -7,7 +7,7 @@
  * - a chunk belongs to the receiver only until `received` returns: the buffer is used again for the next.
  */
 import { type Socket, connect } from "node:net";
-import { BlockIoError, codeOf } from "@dmkit/block-io";
+import { BlockIoError, codeOf, refuse } from "@dmkit/block-io";
 import type { NbdAddress } from "../../uri.ts";
 
 /** Who is told what happens on a connection. */
@@ -143,10 +143,7 @@ export class Transport {
   #reason(): BlockIoError {
     return (
       this.#error ??
-      new BlockIoError(`the server at ${this.#peer} closed the connection`, {
-        code: "ENOTCONN",
-        op: "connect",
-      })
+      refuse(undefined, "ENOTCONN", `the server at ${this.#peer} closed the connection`, undefined, "connect")
     );
   }
 }

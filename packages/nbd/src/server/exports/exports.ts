@@ -1,5 +1,5 @@
 /** The exports of a server, by name. */
-import { BlockIoError } from "@dmkit/block-io";
+import { BlockIoError, refuse } from "@dmkit/block-io";
 import { Export, type ExportOptions, type RemovalMode, removalModes } from "./export.ts";
 import { invalid, shown } from "../limits.ts";
 
@@ -58,13 +58,12 @@ export class ExportDirectory {
       });
     }
     if (mode === "safe" && exported.clients.size > 0) {
-      throw new BlockIoError(
+      throw refuse(
+        undefined,
+        "EBUSY",
         `export ${JSON.stringify(name)} is in use by ${exported.clients.size} connections`,
-        {
-          code: "EBUSY",
-          op: "close",
-          hint: "Disconnect them, or remove the export with mode hide, soft or hard.",
-        },
+        "Disconnect them, or remove the export with mode hide, soft or hard.",
+        "close",
       );
     }
     this.#exports.delete(name);

@@ -1,12 +1,5 @@
 /** What each command does to the device. Requests that come here have been found valid. */
-import {
-  type BlockDevice,
-  BlockIoError,
-  type ByteAccess,
-  type Environment,
-  done,
-  FUA,
-} from "@dmkit/block-io";
+import { type BlockDevice, type ByteAccess, type Environment, done, FUA, refuse } from "@dmkit/block-io";
 import { CMD, CMD_FLAG } from "../../protocol.ts";
 import { statusReply } from "./block-status.ts";
 import type { SizedBufferPool } from "../io/buffer-pool.ts";
@@ -120,7 +113,7 @@ export class Operations {
   }
 
   async #walk(request: Request): Promise<void> {
-    if (this.#closed) throw new BlockIoError("the connection is gone", { code: "ENOTCONN", op: "extents" });
+    if (this.#closed) throw refuse(undefined, "ENOTCONN", "the connection is gone", undefined, "extents");
     const limits = {
       scheduler: this.#environment.scheduler,
       descriptors: this.#limits.extentsPerReply,

@@ -1,5 +1,5 @@
 /** Reading a snapshot: pages are put back where they were. */
-import { type BlockDevice, BlockIoError, crc32c } from "@dmkit/block-io";
+import { type BlockDevice, crc32c, refuse } from "@dmkit/block-io";
 import { kinds } from "../../core/page-table.ts";
 import { PAGE } from "../../core/size-classes.ts";
 import {
@@ -76,11 +76,7 @@ class Loader {
     const kind =
       place === places.recompressed ? this.#recompressed() : length === PAGE ? kinds.huge : kinds.compressed;
     if (!pages.put(page, kind, bytes, length)) {
-      throw new BlockIoError("the snapshot does not fit into memory", {
-        code: "ENOSPC",
-        device: this.#source.name,
-        op: "open",
-      });
+      throw refuse(this.#source.name, "ENOSPC", "the snapshot does not fit into memory", undefined);
     }
     if (place === places.backing) await this.#moveOut(page);
   }
@@ -89,14 +85,11 @@ class Loader {
   checkRoom(limit: number): void {
     const { slabs } = this.#device.parts.pages;
     if (this.#homeless === 0 || slabs.usedBytes <= limit) return;
-    throw new BlockIoError(
+    throw refuse(
+      this.#source.name,
+      "ENOSPC",
       `${this.#homeless} pages of the snapshot were on a backing device and do not fit into ${limit} bytes of memory`,
-      {
-        code: "ENOSPC",
-        device: this.#source.name,
-        op: "open",
-        hint: "Give a backing_dev with room for them, or raise mem_limit.",
-      },
+      "Give a backing_dev with room for them, or raise mem_limit.",
     );
   }
 

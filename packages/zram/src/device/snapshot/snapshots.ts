@@ -10,7 +10,7 @@
  * - what could be open when it was written can be opened again with the same table: pages go back to the backing
  *   device and stay compressed as they were, and `mem_limit` keeps no page out that is in the snapshot.
  */
-import { type BlockDevice, BlockIoError, isZero, requireBlank, refuse } from "@dmkit/block-io";
+import { type BlockDevice, isZero, requireBlank, refuse } from "@dmkit/block-io";
 import { PAGE } from "../../core/size-classes.ts";
 import type { RunningDisk } from "../disk.ts";
 import {
@@ -41,12 +41,12 @@ export class Snapshots {
     this.#room = snapshotRoom(pages);
     const needed = 2 * this.#room;
     if (device.size >= needed) return;
-    throw new BlockIoError(`the device for snapshots has ${device.size} bytes and needs ${needed}`, {
-      code: "EINVAL",
-      device: device.name,
-      op: "open",
-      hint: `It takes two snapshots, so that a crash while one is written leaves the other. Make it larger; a file, which may be sparse: truncate -s ${needed} FILE`,
-    });
+    throw refuse(
+      device.name,
+      "EINVAL",
+      `the device for snapshots has ${device.size} bytes and needs ${needed}`,
+      `It takes two snapshots, so that a crash while one is written leaves the other. Make it larger; a file, which may be sparse: truncate -s ${needed} FILE`,
+    );
   }
 
   /** Refuses a device that is neither blank nor has snapshots, unless `force` is given. Throws `EFORMAT`. */
