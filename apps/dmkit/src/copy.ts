@@ -7,7 +7,7 @@
  * The blocks of the destination may be larger than those of the source: what lies in one of its blocks behind the
  * end of the source stays as it is.
  */
-import { type BlockDevice, BlockIoError, ByteAccess, isZero } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, BufferPool, ByteAccess, inParallel, isZero } from "@dmkit/block-io";
 
 export interface CopyOptions {
   /** Bytes of each request; a multiple of 4096. Default 256 KiB. */
@@ -64,7 +64,6 @@ class Copier {
   readonly #destination: ByteAccess;
   readonly #options: CopyOptions;
   readonly #requestSize: number;
-  #failure: unknown;
 
   constructor(source: BlockDevice, destination: BlockDevice, options: CopyOptions) {
     this.#source = source;
@@ -73,29 +72,16 @@ class Copier {
     this.#requestSize = options.requestSize ?? 256 * 1024;
   }
 
-  async run(): Promise<void> {
-    const pieces = this.#pieces();
-    const worker = async (): Promise<void> => {
-      const buffer = Buffer.allocUnsafeSlow(this.#requestSize);
-      // Every worker takes the next piece from the one list, so none of them runs dry before the others.
-      while (this.#failure === undefined) {
-        const { value, done } = await pieces.next();
-        if (done) return;
-        await this.#copy(value, buffer).catch((error: unknown) => {
-          this.#failure ??= error;
-        });
-      }
-    };
-    const workers = Array.from({ length: this.#options.requests ?? 16 }, worker);
-    // All of them, even if one fails: whoever called closes the devices next.
-    for (const result of await Promise.allSettled(workers)) {
-      if (result.status === "rejected") this.#failure ??= result.reason;
-    }
-    await pieces.return(undefined);
-    if (this.#failure !== undefined) throw this.#failure;
+  run(): Promise<void> {
+    const { requests = 16 } = this.#options;
+    const buffers = new BufferPool(this.#requestSize, requests);
+    return inParallel(this.#pieces(), requests, async (piece) => {
+      const buffer = await buffers.acquire();
+      await this.#copy(piece, buffer).finally(() => buffers.release(buffer));
+    });
   }
 
-  async *#pieces(): AsyncGenerator<Piece, undefined> {
+  async *#pieces(): AsyncGenerator<Piece> {
     for await (const extent of this.#source.extents(0, this.#source.size)) {
       const hole = extent.kind !== "data";
       const step = hole ? HOLE_STEP : this.#requestSize;
@@ -104,7 +90,6 @@ class Copier {
         yield { offset: extent.offset + at, length: Math.min(step, extent.length - at), hole };
       }
     }
-    return undefined;
   }
 
   async #copy({ offset, length, hole }: Piece, buffer: Buffer): Promise<void> {

@@ -40,6 +40,7 @@ export {
   type Random,
   type Scheduler,
   type Timer,
+  nextTurn,
   realEnvironment,
   silentLogger,
   sleep,

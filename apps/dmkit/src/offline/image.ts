@@ -13,7 +13,9 @@ import {
   type Environment,
   type ImageDevices,
   type ImageFormat,
+  done,
   identityOf,
+  join,
 } from "@dmkit/block-io";
 import { openReference } from "../devices.ts";
 import { type Recognised, recognise } from "./detect.ts";
@@ -90,11 +92,7 @@ export async function withImage<T>(
   const opened = given ?? new OpenedDevices(options.environment);
   const written: BlockDevice[] = [];
   const close = async (): Promise<void> => {
-    const ends = await Promise.allSettled([
-      closeAll(written),
-      given === undefined ? opened.close() : undefined,
-    ]);
-    for (const end of ends) if (end.status === "rejected") throw end.reason;
+    await join([closeAll(written), given === undefined ? opened.close() : done]);
   };
   const open = async (role: string, reference: string): Promise<BlockDevice> => {
     if (options.writes?.(role) !== true) return opened.read(reference);
@@ -116,9 +114,8 @@ export async function withImage<T>(
   }
 }
 
-async function closeAll(devices: BlockDevice[]): Promise<void> {
-  const results = await Promise.allSettled(devices.splice(0).map((device) => device.close()));
-  for (const result of results) if (result.status === "rejected") throw result.reason;
+function closeAll(devices: BlockDevice[]): Promise<void> {
+  return join(devices.splice(0).map((device) => device.close()));
 }
 
 /** Which device has which role; everything is open read-only meanwhile. */

@@ -10,6 +10,7 @@ import {
   BlockIoError,
   type Extent,
   GuardedDevice,
+  Turnstile,
   done,
   isZero,
   withCapabilities,
@@ -25,7 +26,7 @@ export class ScratchDevice extends GuardedDevice {
   // Whole chunks only.
   readonly #zeroes = new RangeSet();
   // One at a time: filling up a chunk takes time, and nobody is in a hurry here.
-  #turn: Promise<void> = done;
+  readonly #turns = new Turnstile();
   #written = false;
 
   /** @param limit bytes of memory; more fails with `ENOMEM`. */
@@ -133,9 +134,7 @@ export class ScratchDevice extends GuardedDevice {
 
   #inTurn(work: () => Promise<void>): Promise<void> {
     this.#written = true;
-    const result = this.#turn.then(work);
-    this.#turn = result.catch(() => {});
-    return result;
+    return this.#turns.pass(work);
   }
 
   #full(): BlockIoError {

@@ -5,7 +5,14 @@
  * that the next reload tries again.
  */
 import { isDeepStrictEqual } from "node:util";
-import { type Environment, BlockIoError, refuse, shellQuote, toBlockIoError } from "@dmkit/block-io";
+import {
+  type Environment,
+  BlockIoError,
+  Turnstile,
+  refuse,
+  shellQuote,
+  toBlockIoError,
+} from "@dmkit/block-io";
 import type { ListenOptions, Listener, NbdServer } from "@dmkit/nbd";
 import type { DeviceManager } from "../control/device-manager.ts";
 import type { ExportManager } from "../control/export-manager.ts";
@@ -35,7 +42,8 @@ export class Stack {
   readonly #context: StackContext;
   readonly #listeners: { readonly planned: PlannedListener; readonly listener: Listener }[] = [];
   #plan: StackPlan;
-  #reloading: Promise<unknown> = Promise.resolve();
+  // Opening is the first of them.
+  readonly #changes = new Turnstile();
 
   constructor(plan: StackPlan, context: StackContext) {
     this.#plan = plan;
@@ -44,9 +52,7 @@ export class Stack {
 
   /** Opens all devices and offers all exports. Errors tell the place in the file. */
   open(): Promise<void> {
-    const opened = this.#open();
-    this.#reloading = opened.catch(() => {});
-    return opened;
+    return this.#changes.pass(() => this.#open());
   }
 
   async #open(): Promise<void> {
@@ -69,9 +75,7 @@ export class Stack {
 
   /** Reads the file again and changes what runs. An invalid file changes nothing: throws what is wrong with it. */
   reload(): Promise<ReloadReport> {
-    const result = this.#reloading.then(() => this.#reload());
-    this.#reloading = result.catch(() => {});
-    return result;
+    return this.#changes.pass(() => this.#reload());
   }
 
   async #reload(): Promise<ReloadReport> {

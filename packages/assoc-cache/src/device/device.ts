@@ -14,6 +14,7 @@ import {
   Streams,
   done,
   healthy,
+  join,
   refuse,
   storageOf,
   worstHealth,
@@ -132,10 +133,8 @@ export class AssocCacheDevice extends GuardedTarget {
     }
   }
 
-  protected override async doFlush(): Promise<void> {
-    const [source, cache] = await Promise.allSettled([this.state.flushSource(), this.metadata.commit()]);
-    if (source.status === "rejected") throw source.reason;
-    if (cache.status === "rejected") throw cache.reason;
+  protected override doFlush(): Promise<void> {
+    return join([this.state.flushSource(), this.metadata.commit()]);
   }
 
   protected override doDiscard(offset: number, length: number): Promise<void> {

@@ -3,7 +3,7 @@
  * entries of version 2, and nothing of version 1. What might be dirty and cannot be read is not passed over:
  * the cache is not opened then, because the source alone would show old data.
  */
-import { type BlockDevice, SECTOR, refuse } from "@dmkit/block-io";
+import { type BlockDevice, SECTOR, join, refuse } from "@dmkit/block-io";
 import { type FrameTable, NONE, facts, states } from "../core/frame-table.ts";
 import { ENTRIES_PER_SECTOR, entryStates } from "../format/entries.ts";
 import type { Superblock } from "../format/superblock.ts";
@@ -44,9 +44,8 @@ export const loadRules = {
    * What a process wrote that was killed can be read, and lost all the same when the power fails: an entry that says
    * dirty, the loss of another, what the source shows. It has to be stable before anything relies on it.
    */
-  makeStable: async (devices: readonly BlockDevice[]): Promise<void> => {
-    await Promise.all(devices.map((device) => device.flush()));
-  },
+  makeStable: (devices: readonly BlockDevice[]): Promise<void> =>
+    join(devices.map((device) => device.flush())),
 };
 
 /** Looks for metadata of either version; throws `EFORMAT` if there is none that is valid. */

@@ -54,6 +54,11 @@ export function sleep(clock: Clock, milliseconds: number): Promise<void> {
   });
 }
 
+/** Resolves in another turn of the event loop: work that takes long lets others have theirs. */
+export function nextTurn(scheduler: Scheduler): Promise<void> {
+  return new Promise((resolve) => scheduler.defer(resolve));
+}
+
 /** A logger that says nothing. */
 export const silentLogger: Logger = { log() {} };
 

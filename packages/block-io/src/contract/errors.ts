@@ -207,8 +207,9 @@ export function asking<T>(details: Omit<ErrorDetails, "code" | "cause">, work: (
 }
 
 /**
- * The error to report where several things were tried and some failed: one that cost data, if there is any, since
- * a caller may go on after a lossless one. Undefined if none failed.
+ * The error to report where several things were tried and some failed: the first of the worst. One that cost nothing is
+ * told last, since a caller goes on after it; before it one that more space mends, since a caller tries again then.
+ * Undefined if none failed.
  */
 export function worstOf(
   results: readonly PromiseSettledResult<unknown>[],
@@ -216,9 +217,13 @@ export function worstOf(
   let found: { readonly error: unknown } | undefined;
   for (const result of results) {
     if (result.status === "fulfilled") continue;
-    const { reason } = result as { reason: unknown };
-    if (!(reason instanceof BlockIoError && reason.lossless)) return { error: reason };
-    found ??= { error: reason };
+    const error: unknown = result.reason;
+    if (found === undefined || severity(error) > severity(found.error)) found = { error };
   }
   return found;
+}
+
+function severity(error: unknown): number {
+  if (error instanceof BlockIoError && error.lossless) return 0;
+  return isOutOfSpace(error) ? 1 : 2;
 }

@@ -18,7 +18,7 @@ import {
   type WriteZeroesOptions,
   done,
 } from "../contract/device.ts";
-import type { Clock, Logger, Scheduler } from "../contract/environment.ts";
+import { type Clock, type Logger, type Scheduler, nextTurn } from "../contract/environment.ts";
 import { BlockIoError, codeOf, toBlockIoError } from "../contract/errors.ts";
 import { FlushGroup } from "../sync/flush-group.ts";
 import { GuardedDevice } from "../contract/guard.ts";
@@ -191,7 +191,7 @@ export class FileDevice extends GuardedDevice {
     for (let at = offset; at < end; ) {
       // Everything here is synchronous: a file of many small holes must not hold up everybody else.
       found += 1;
-      if (found % EXTENTS_A_TURN === 0) await new Promise<void>((resolve) => this.#scheduler.defer(resolve));
+      if (found % EXTENTS_A_TURN === 0) await nextTurn(this.#scheduler);
       // Rounded so that a block that holds any data counts as data.
       const start = native.seekData(this.#fd, at) ?? end;
       const data = Math.min(end, Math.max(at, Math.floor(start / block) * block));

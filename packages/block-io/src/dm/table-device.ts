@@ -4,10 +4,11 @@
  * The device owns everything it opened: closing it closes the targets, then the devices below them. While it is
  * suspended so are its targets: what they do by themselves (writeback, commits) rests as well.
  */
+import { join } from "../sync/join.ts";
 import { type BlockDevice, SECTOR } from "../contract/device.ts";
 import { type Holder, isWriting } from "../below/claims.ts";
 import type { Environment } from "../contract/environment.ts";
-import { BlockIoError, toBlockIoError } from "../contract/errors.ts";
+import { BlockIoError, toBlockIoError, worstOf } from "../contract/errors.ts";
 import { type Health, healthOf, worstHealth } from "../contract/health.ts";
 import { type DeviceSchemes, LowerDevices } from "../below/lower-devices.ts";
 import { parseOptions } from "./options.ts";
@@ -197,11 +198,12 @@ export class TableDevice extends MappedDevice {
     // The devices below last: a target writes to them while it closes.
     for (const close of [...closing, () => this.#lowers.close()])
       results.push(...(await Promise.allSettled([close()])));
-    for (const result of results) if (result.status === "rejected") throw result.reason;
+    const failed = worstOf(results);
+    if (failed !== undefined) throw failed.error;
   }
 
-  async #all(work: (device: TargetDevice) => Promise<void>): Promise<void> {
-    await Promise.all(this.#segments.map(({ device }) => work(device)));
+  #all(work: (device: TargetDevice) => Promise<void>): Promise<void> {
+    return join(this.#segments.map(({ device }) => work(device)));
   }
 
   async *#describe(name: string, offset: number, length: number): ReturnType<RangeDescription["describe"]> {

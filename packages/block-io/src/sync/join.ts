@@ -4,7 +4,7 @@
  */
 import { worstOf } from "../contract/errors.ts";
 
-/** Waits for all; then throws what failed, an error that cost data before one that did not. */
+/** Waits for all; then throws the worst of what failed: see {@link worstOf}. */
 export async function join(running: readonly Promise<unknown>[]): Promise<void> {
   const [only, second] = running;
   if (second === undefined) {
@@ -17,7 +17,7 @@ export async function join(running: readonly Promise<unknown>[]): Promise<void> 
 
 /**
  * Carries out `work` for all items, at most `width` (1 or more) at a time, in their order. After a failure nothing new is
- * begun, and what was begun is waited for; then that failure is thrown. Items may come while it goes on; where their
+ * begun, and what was begun is waited for; then the worst failure is thrown. Items may come while it goes on; where their
  * source fails, that counts as a failure.
  */
 export async function inParallel<T>(
@@ -26,21 +26,23 @@ export async function inParallel<T>(
   work: (item: T) => Promise<void>,
 ): Promise<void> {
   const running = new Set<Promise<void>>();
-  let failure: { readonly error: unknown } | undefined;
+  const failures: PromiseRejectedResult[] = [];
+  const failed = (reason: unknown): void => {
+    failures.push({ status: "rejected", reason });
+  };
   try {
     for await (const item of items) {
       const task = work(item)
-        .catch((error: unknown) => {
-          failure ??= { error };
-        })
+        .catch(failed)
         .finally(() => running.delete(task));
       running.add(task);
       if (running.size >= width) await Promise.race(running);
-      if (failure !== undefined) break;
+      if (failures.length > 0) break;
     }
   } catch (error) {
-    failure ??= { error };
+    failed(error);
   }
   await Promise.all(running);
-  if (failure !== undefined) throw failure.error;
+  const worst = worstOf(failures);
+  if (worst !== undefined) throw worst.error;
 }

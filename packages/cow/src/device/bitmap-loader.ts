@@ -5,7 +5,7 @@
  * Invariant: a piece is read at most once at a time, whoever waits for it; a piece that could not be read stays
  * unknown, and the next request tries again.
  */
-import type { BlockDevice } from "@dmkit/block-io";
+import { type BlockDevice, join } from "@dmkit/block-io";
 import { type OwnerMap, PAGE_BYTES } from "../core/owner-map.ts";
 import { type AliasedBlockSize, expandAliased } from "../format/aliased.ts";
 import { PAGE_SECTORS } from "../format/geometry.ts";
@@ -50,7 +50,7 @@ export class BitmapLoader {
         pieces.push(this.#loadOnce(piece));
       }
     }
-    await Promise.all(pieces);
+    await join(pieces);
   }
 
   #loadOnce(piece: number): Promise<void> {

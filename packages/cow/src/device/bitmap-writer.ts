@@ -11,7 +11,7 @@
  * A write that completes during 2 sets its bits in the map, but not in the snapshot; the next round takes it.
  * A crash in 3 leaves each sector of the bitmap old or new, and both say nothing that is not so.
  */
-import { type BlockDevice, BlockIoError, FlushGroup, SECTOR, isOutOfSpace } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, FlushGroup, SECTOR, isOutOfSpace, join } from "@dmkit/block-io";
 import type { OwnerMap } from "../core/owner-map.ts";
 
 /** Pages in one write to the bitmap device, at most: 512 KiB. */
@@ -75,13 +75,7 @@ export class BitmapWriter {
   }
 
   protected async writeImages(images: readonly BitmapImage[]): Promise<void> {
-    const results = await Promise.allSettled(
-      images.map(({ offset, bytes }) => this.bitmap.write(offset, bytes)),
-    );
-    const reasons = results.flatMap((result) =>
-      result.status === "rejected" ? [result.reason as unknown] : [],
-    );
-    if (reasons.length > 0) throw reasons.find((reason) => !isOutOfSpace(reason)) ?? reasons[0];
+    await join(images.map(({ offset, bytes }) => this.bitmap.write(offset, bytes)));
   }
 
   /** The dirty pages as they are now, in whole blocks of the bitmap device, neighbours together. */

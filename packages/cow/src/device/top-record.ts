@@ -4,7 +4,7 @@
  * Invariant: a sector that the identity samples is not written before an identity without that sample is stable. So
  * what is sampled is right at every moment, and after every crash; and each sample is in the way once at most.
  */
-import type { BlockDevice } from "@dmkit/block-io";
+import { type BlockDevice, Turnstile } from "@dmkit/block-io";
 import type { Identity } from "../format/identity.ts";
 import { type LayerDevices, writeIdentity } from "./layer/layer.ts";
 import { sampleData } from "./layer/pairing.ts";
@@ -12,7 +12,7 @@ import { sampleData } from "./layer/pairing.ts";
 export class TopRecord {
   readonly #bitmap: BlockDevice;
   #identity: Identity;
-  #changing: Promise<void> = Promise.resolve();
+  readonly #changes = new Turnstile();
 
   /** @param identity as it is on the disk. */
   constructor(bitmap: BlockDevice, identity: Identity) {
@@ -51,14 +51,12 @@ export class TopRecord {
 
   /** Changes the identity, one change after the other; stable when it resolves. Errors: those of the device. */
   change(change: (identity: Identity) => Identity): Promise<void> {
-    const changed = this.#changing.then(async () => {
+    return this.#changes.pass(async () => {
       const next = change(this.#identity);
       if (next === this.#identity) return;
       await this.store(next);
       this.#identity = next;
     });
-    this.#changing = changed.catch(() => {});
-    return changed;
   }
 }
 

@@ -11,6 +11,7 @@ import {
   GuardedTarget,
   type Limits,
   done,
+  inParallel,
   noControls,
   plainCapabilities,
   plainLimits,
@@ -86,16 +87,10 @@ export class ImageDevice extends GuardedTarget {
   }
 
   /** Fetches chunks that will be wanted, at most `parallel` at a time; gives up silently on what fails. */
-  async warm(chunks: readonly number[], parallel: number): Promise<void> {
-    let next = 0;
-    const worker = async (): Promise<void> => {
-      while (next < chunks.length && !this.#closing) {
-        const chunk = chunks[next] as number;
-        next += 1;
-        await this.#load(chunk).catch(() => {});
-      }
-    };
-    await Promise.all(Array.from({ length: Math.min(parallel, chunks.length) }, worker));
+  warm(chunks: readonly number[], parallel: number): Promise<void> {
+    return inParallel(chunks, parallel, async (chunk) => {
+      if (!this.#closing) await this.#load(chunk).catch(() => {});
+    });
   }
 
   override status(): string {

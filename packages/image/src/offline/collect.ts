@@ -11,7 +11,7 @@
  * - one collection at a time runs, and one that has taken an hour from its lists gives up: a request that lands late
  *   lands within minutes. The half of the grace time that is left is what a publication has for its upload.
  */
-import { BlockIoError, type Environment, realEnvironment, sleep } from "@dmkit/block-io";
+import { BlockIoError, type Environment, inParallel, realEnvironment, sleep } from "@dmkit/block-io";
 import type { ObjectStore } from "@dmkit/object-store";
 import { ChunkMemory } from "../core/chunk-memory.ts";
 import { Blobs } from "../device/blobs.ts";
@@ -144,23 +144,18 @@ async function collectNow(
     late();
     if (!dryRun) await store.remove(manifestKey(image, digest), { signal });
   }
-  const left = [...candidates];
-  const worker = async (): Promise<void> => {
-    for (let next = left.pop(); next !== undefined; next = left.pop()) {
-      late();
-      const [digest, size] = next;
-      if (!dryRun) {
-        // Uploaded again since the list was made: somebody wants it.
-        const now = await store.head(blobKey(digest), { signal });
-        if (now === undefined || now.modified >= oldest) continue;
-        await store.remove(blobKey(digest), { signal });
-      }
-      done += 1;
-      bytes += size;
-      progress?.({ done, total });
+  await inParallel(candidates, 16, async ([digest, size]) => {
+    late();
+    if (!dryRun) {
+      // Uploaded again since the list was made: somebody wants it.
+      const now = await store.head(blobKey(digest), { signal });
+      if (now === undefined || now.modified >= oldest) return;
+      await store.remove(blobKey(digest), { signal });
     }
-  };
-  await Promise.all(Array.from({ length: 16 }, worker));
+    done += 1;
+    bytes += size;
+    progress?.({ done, total });
+  });
   return { blobs: done, bytes, manifests: unused.length, kept: all - done };
 }
 

@@ -22,6 +22,7 @@ import {
   type Environment,
   BlockIoError,
   codeOf,
+  inParallel,
   isZero,
   realEnvironment,
   refuse,
@@ -358,7 +359,7 @@ class Publication {
         hint: "Run the command again.",
       });
     }
-    await this.#parallel([...this.#refreshed], async ([digest, body]) => {
+    await this.#parallel(this.#refreshed, async ([digest, body]) => {
       if ((await this.#store.head(blobKey(digest), { signal })) !== undefined) return;
       await this.#store.put(blobKey(digest), body, { signal });
     });
@@ -381,23 +382,12 @@ class Publication {
     }
   }
 
-  async #parallel<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
-    let next = 0;
-    const failed: { error?: unknown } = {};
-    const worker = async (): Promise<void> => {
-      while (next < items.length && failed.error === undefined) {
-        const item = items[next] as T;
-        next += 1;
-        try {
-          this.#options.signal?.throwIfAborted();
-          await work(item);
-        } catch (error) {
-          failed.error ??= error;
-        }
-      }
-    };
-    await Promise.all(Array.from({ length: this.#options.parallel ?? 8 }, worker));
-    if (failed.error !== undefined) throw failed.error;
+  #parallel<T>(items: Iterable<T>, work: (item: T) => Promise<void>): Promise<void> {
+    const { parallel = 8, signal } = this.#options;
+    return inParallel(items, parallel, (item) => {
+      signal?.throwIfAborted();
+      return work(item);
+    });
   }
 
   #advance(length: number): void {

@@ -1,4 +1,5 @@
 /** Verification: every blob of an image is fetched and compared with its digest. */
+import { join } from "@dmkit/block-io";
 import type { ObjectStore } from "@dmkit/object-store";
 import { BlobCoder } from "../device/blob-coder.ts";
 import { Blobs } from "../device/blobs.ts";
@@ -66,12 +67,15 @@ export async function* verifyImage(
       if (page === undefined || problem !== undefined) continue;
       const table = await pages.load(page);
       for (let chunk = 0; chunk < chunks; chunk += 16) {
-        const batch = Array.from({ length: Math.min(16, chunks - chunk) }, async (_, n) => {
+        const found: (BlobProblem | undefined)[] = [];
+        const checkOne = async (_: unknown, n: number): Promise<void> => {
           const blob = digestAt(table, chunk + n);
           const at = (first + chunk + n) * chunkSize;
-          return blob === undefined ? undefined : await check(blob, at, Math.min(chunkSize, size - at));
-        });
-        for (const found of await Promise.all(batch)) if (found !== undefined) yield found;
+          found[n] = blob === undefined ? undefined : await check(blob, at, Math.min(chunkSize, size - at));
+        };
+        // All of them, even if one fails: they use what is closed next.
+        await join(Array.from({ length: Math.min(16, chunks - chunk) }, checkOne));
+        for (const one of found) if (one !== undefined) yield one;
         progress?.({ done: first + Math.min(chunks, chunk + 16), total });
       }
     }

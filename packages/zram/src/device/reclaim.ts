@@ -2,7 +2,7 @@
  * Making room: compressing pages again with the second algorithm, and moving pages to the backing device.
  * Both go over the pages one after the other and let requests through between them.
  */
-import { BlockIoError, type BlockDevice, codeOf } from "@dmkit/block-io";
+import { BlockIoError, type BlockDevice, codeOf, nextTurn } from "@dmkit/block-io";
 import { kinds } from "../core/page-table.ts";
 import { PAGE } from "../core/size-classes.ts";
 import type { RunningDisk } from "./disk.ts";
@@ -22,10 +22,6 @@ function isSelected({ parts }: RunningDisk, page: number, selection: Selection):
   return !selection.endsWith("idle") || pages.table.isIdle(page);
 }
 
-function othersFirst({ parts }: RunningDisk): Promise<void> {
-  return new Promise((resolve) => parts.environment.scheduler.defer(resolve));
-}
-
 /** Pages that became smaller. Throws `EINVAL` without a second algorithm. */
 export async function recompress(device: RunningDisk, selection: Selection): Promise<number> {
   const { pages, secondary, primary } = device.parts;
@@ -43,7 +39,7 @@ export async function recompress(device: RunningDisk, selection: Selection): Pro
   let count = 0;
   try {
     for (let page = 0; page < table.pages && device.failure === undefined; page += 1) {
-      if (page % TURN === TURN - 1) await othersFirst(device);
+      if (page % TURN === TURN - 1) await nextTurn(device.parts.environment.scheduler);
       const kind = table.kind(page);
       if (kind === kinds.recompressed || !isSelected(device, page, selection)) continue;
       const idle = table.isIdle(page);
@@ -79,7 +75,7 @@ export async function writeBack(device: RunningDisk, selection: Selection): Prom
   let count = 0;
   let near = 0;
   for (let page = 0; page < table.pages; page += 1) {
-    if (page % TURN === TURN - 1) await othersFirst(device);
+    if (page % TURN === TURN - 1) await nextTurn(device.parts.environment.scheduler);
     if (!isSelected(device, page, selection)) continue;
     near = blocks.find(false, near);
     if (near === blocks.length) near = blocks.find(false, 0);

@@ -8,7 +8,7 @@
  *   simply be run again, although the devices then hold neither what was nor what came after;
  * - once all is back that is noted, too. From then on the file is spent: what has changed since is newer.
  */
-import { type BlockDevice, BlockIoError, crc32c } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, crc32c, inParallel } from "@dmkit/block-io";
 import { type UndoVersion, contentsChecksum } from "../format/undo-file.ts";
 import { UndoRecorder } from "./recorder.ts";
 import type { SavedRange, UndoFile } from "./read.ts";
@@ -76,19 +76,13 @@ export async function restore(
   const recorder = new UndoRecorder(storage, file.header.uuid, file.end, file.records);
   await recorder.save([{ kind: "begun", device: 0, offset: 0, length: 0 }]);
   const total = file.ranges.reduce((sum, { length }) => sum + length, 0);
-  const pieces = inOrder(file.ranges).values();
   let done = 0;
-  const worker = async (): Promise<void> => {
-    for (const range of pieces) {
-      signal?.throwIfAborted();
-      await putBack(devices[range.device] as BlockDevice, range, storage);
-      done += range.length;
-      progress?.(done, total);
-    }
-  };
-  for (const result of await Promise.allSettled(Array.from({ length: WORKERS }, worker))) {
-    if (result.status === "rejected") throw result.reason;
-  }
+  await inParallel(inOrder(file.ranges), WORKERS, async (range) => {
+    signal?.throwIfAborted();
+    await putBack(devices[range.device] as BlockDevice, range, storage);
+    done += range.length;
+    progress?.(done, total);
+  });
   for (const device of devices) await device.flush();
   await recorder.save([{ kind: "undone", device: 0, offset: 0, length: 0 }]);
 }

@@ -4,7 +4,7 @@
  * 28 bytes from a client can ask for thousands of extents. A device may hand them out without ever waiting, so
  * it is the walk that lets the event loop turn.
  */
-import { type BlockDevice, BlockIoError, type Scheduler } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, type Scheduler, nextTurn } from "@dmkit/block-io";
 import { CMD_FLAG, REPLY_FLAG, type RequestHeader, encodeBlockStatusChunk } from "../../protocol.ts";
 import type { MetaContext } from "../exports/meta-contexts.ts";
 
@@ -44,7 +44,7 @@ export async function describeRange(
     const to = Math.min(at + extent.length, offset + length);
     at += extent.length;
     walked += 1;
-    if (walked % EXTENTS_PER_TURN === 0) await turn(scheduler);
+    if (walked % EXTENTS_PER_TURN === 0) await nextTurn(scheduler);
     if (to <= from) continue;
     const last = descriptors.length - 1;
     const full = descriptors.length === 2 * most;
@@ -68,10 +68,6 @@ export async function describeRange(
     });
   }
   return descriptors;
-}
-
-function turn(scheduler: Scheduler): Promise<void> {
-  return new Promise((resolve) => scheduler.defer(resolve));
 }
 
 /** A metadata context a client has chosen, under the number it got for it. */

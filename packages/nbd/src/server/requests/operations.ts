@@ -1,5 +1,13 @@
 /** What each command does to the device. Requests that come here have been found valid. */
-import { type BlockDevice, type ByteAccess, type Environment, done, FUA, refuse } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type ByteAccess,
+  type Environment,
+  Turnstile,
+  done,
+  FUA,
+  refuse,
+} from "@dmkit/block-io";
 import { CMD, CMD_FLAG } from "../../protocol.ts";
 import { statusReply } from "./block-status.ts";
 import type { SizedBufferPool } from "../io/buffer-pool.ts";
@@ -25,7 +33,7 @@ export class Operations {
   readonly #environment: Environment;
   // Ends with the last BLOCK_STATUS that was begun: they walk one after the other, so that a client's next one
   // costs the others no more than its first.
-  #lastWalk: Promise<void> = done;
+  readonly #walks = new Turnstile();
   #closed = false;
 
   constructor(agreement: Agreement, { environment, limits, buffers }: ServerContext, replies: Replies) {
@@ -107,9 +115,7 @@ export class Operations {
   }
 
   #status(request: Request): Promise<void> {
-    const walk = this.#lastWalk.then(() => this.#walk(request));
-    this.#lastWalk = walk.catch(() => {});
-    return walk;
+    return this.#walks.pass(() => this.#walk(request));
   }
 
   async #walk(request: Request): Promise<void> {

@@ -4,7 +4,7 @@
  * Asking a device for its extents costs more than reading a few blocks, so only long reads are worth it, and
  * only as long as the answers show holes; see {@link HoleSense}.
  */
-import type { ByteAccess } from "@dmkit/block-io";
+import { type ByteAccess, join } from "@dmkit/block-io";
 import {
   DATA_CHUNK_OVERHEAD,
   HOLE_CHUNK_LENGTH,
@@ -86,11 +86,11 @@ export async function sparseReply(
     }
   }
   // All of them have to end, even if one fails: they read into the reply.
-  for (const outcome of await Promise.allSettled(reads)) {
-    if (outcome.status === "rejected") {
-      pool.give(reply);
-      throw outcome.reason;
-    }
+  try {
+    await join(reads);
+  } catch (error) {
+    pool.give(reply);
+    throw error;
   }
   return { reply: slabOf(reply, size, true), holes: pieces.some(({ hole }) => hole) };
 }

@@ -9,8 +9,9 @@
  * - a slot is free only when losing its record is stable: its block was written back and the backing disk
  *   flushed, or a newer record of the block is stable; and then its header was erased and the cache flushed.
  */
+import { join } from "../../../sync/join.ts";
 import { type BlockDevice, SECTOR, plainLimits } from "../../../contract/device.ts";
-import type { Environment, Timer } from "../../../contract/environment.ts";
+import { type Environment, type Timer, nextTurn } from "../../../contract/environment.ts";
 import { toBlockIoError } from "../../../contract/errors.ts";
 import { GuardedDevice } from "../../../contract/guard.ts";
 import { RangeLock } from "../../../sync/range-lock.ts";
@@ -147,7 +148,7 @@ export class ToyCache extends GuardedDevice {
     }
     await this.#erase(leaving);
     this.#free.push(...leaving.map(({ slot }) => slot));
-    if (this.#free.length === 0) await new Promise<void>((resolve) => this.#env.scheduler.defer(resolve));
+    if (this.#free.length === 0) await nextTurn(this.#env.scheduler);
   }
 
   async #evict(block: number, leaving: Superseded[]): Promise<void> {
@@ -219,10 +220,7 @@ export class ToyCache extends GuardedDevice {
       running.push(work(block, within, at, count));
       at += count;
     }
-    // All of them, even if one fails: nothing may use a buffer after its request was answered.
-    for (const result of await Promise.allSettled(running)) {
-      if (result.status === "rejected") throw result.reason;
-    }
+    await join(running);
   }
 
   /** A cache that cannot write or read its own disks does not know what is stable: it is over. */
