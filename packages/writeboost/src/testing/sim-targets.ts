@@ -25,6 +25,8 @@ interface Shape {
   readonly readCache?: boolean;
   /** Plog segments that fit, and RAM buffers. */
   readonly plogs?: readonly [number, ...number[]];
+  /** Of the backing device. */
+  readonly blocks?: readonly [number, ...number[]];
   readonly pools?: readonly [number, ...number[]];
   readonly dialect?: Dialect;
   /** The backing device has blocks that take no data, ever. */
@@ -39,7 +41,7 @@ function target(name: string, summary: string, shape: Shape): SimTarget<Knobs> {
       const { order, type } = shape;
       const slots = shape.slots(random);
       // Now and then the last block is short, or the device ends before the backing device does.
-      const blocks = random.pick([8, 24, 64, 128]);
+      const blocks = random.pick(shape.blocks ?? [8, 24, 64, 128]);
       const backing = blocks * 4096 + random.pick([0, 0, 512, 2048]);
       const fill = random.pick(["zero", "stamps"] as const);
       const fit = random.pick(shape.plogs ?? [1, 2, 3, 9]);
@@ -204,6 +206,18 @@ export const simTargets: readonly SimTarget[] = [
     slots: (random) => random.between(6, 20),
     badSpots: true,
   }),
+  target(
+    "writeboost-1-full",
+    "type 1, order 6, rings of 3 to 5 slots full of what a backing device with bad spots refuses",
+    {
+      type: 1,
+      order: 6,
+      slots: (random) => random.between(3, 5),
+      badSpots: true,
+      blocks: [8, 8, 24],
+      plogs: [1, 2, 4, 9],
+    },
+  ),
   target("writeboost-1-large", "type 1, order 10", {
     type: 1,
     order: 10,

@@ -14,6 +14,8 @@
  *   and the segments in the plog follow those on the cache device without a gap;
  * - at most two segments need the plog: the one that is open, and the one before it while it is on its way to
  *   the cache device. All others are durable there before a barrier writes anything;
+ * - a segment that takes the last slot, of blocks that are logged again (bad-blocks.ts), never reaches the plog: half of
+ *   its records would make a ring that is full, and has no room for the other half;
  * - a plog segment is used again only when the segment it belonged to is durable on the cache device;
  * - what lies behind the records of a plog segment is never taken for one more. It is zero at first; later it is
  *   what an earlier segment left: records, whose ids are too small, and user data. Where a sector of that could
@@ -91,10 +93,17 @@ export class PlogWriter {
     return this.#size * (this.#buffers + (this.#zeroes === undefined ? 0 : 1));
   }
 
+  /** Whether there are records of the segment that is open: what it holds is in the plog, or will be. */
+  get isRecording(): boolean {
+    return this.#log.open && this.#newest?.id === this.#log.opened;
+  }
+
   /** Whether the segment that is open can take another `bytes`, records included. */
   fits(bytes: number): boolean {
-    const { open, opened } = this.#log;
-    return open && bytes <= this.#size - (this.#newest?.id === opened ? this.#newest.appended : 0);
+    const { open, count } = this.#log;
+    if (this.isRecording) return bytes <= this.#size - (this.#newest as Image).appended;
+    // What it holds without a record can have none behind it.
+    return open && count === 0;
   }
 
   /** Appends `data`, at most the rest of one block, as a write to `sector`; it must fit. */
@@ -155,7 +164,9 @@ export class PlogWriter {
       const both = [this.#before, this.#newest].filter(
         (image) => image !== undefined && image.id > durable && image.id <= last,
       ) as Image[];
-      return both.at(-1)?.id === last ? both : [];
+      if (both.at(-1)?.id !== last) return [];
+      // Not across a segment without records: that has to reach the cache device first.
+      return both.filter(({ id }, index) => id === last - both.length + 1 + index);
     }
     // With fewer only the open segment; what is closed has to reach the cache device.
     return this.#newest !== undefined && this.#newest.id === last && open ? [this.#newest] : [];

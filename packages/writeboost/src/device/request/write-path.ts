@@ -175,7 +175,8 @@ export class WritePath {
     const { map } = log;
     const block = map.keys[previous] as number;
     const bits = map.valid[previous] as number;
-    if (!this.#room(bits, 0)) return false;
+    if (plog?.isRecording && !plog.fits(recordBytes(bits))) log.close();
+    if (!log.room(0)) return false;
     const index = log.take(block);
     const start = dataStart(index % map.blocks);
     const buffer = log.bufferOf(log.opened);
@@ -183,7 +184,8 @@ export class WritePath {
     map.valid[index] = bits;
     map.dirty[index] = bits;
     map.adopt(index, previous);
-    if (plog !== undefined) this.#logPersistently(block, index % map.blocks, buffer, start, bits);
+    // The older copy stays until this one is durable on the cache device: it needs no record.
+    if (plog?.isRecording) this.#logPersistently(block, index % map.blocks, buffer, start, bits);
     return true;
   }
 
