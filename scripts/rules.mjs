@@ -27,7 +27,6 @@ const unfinished = {
     "packages/block-io/src/testing/sim/run/run.ts",
     "packages/image/src/offline/publish.ts",
     "packages/writeboost/src/device/device.ts",
-    "packages/writeboost/src/offline/examine/examine.ts",
     "packages/writeboost/src/device/log/segment-log.ts",
     "apps/dmkit/src/commands/cow.ts",
     "apps/dmkit/src/control/device-manager.ts",

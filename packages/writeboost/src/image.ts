@@ -10,7 +10,8 @@ import {
   parseOptions,
 } from "@dmkit/block-io";
 import { detectImage } from "./offline/detect.ts";
-import { type Image, examine } from "./offline/examine/examine.ts";
+import { examine } from "./offline/examine/examine.ts";
+import type { Image } from "./offline/examine/findings.ts";
 import { formatCache } from "./open/format-cache.ts";
 import { dialects } from "./format/checksum.ts";
 import { dumpImage } from "./offline/image-dump.ts";

@@ -26,7 +26,7 @@ export { type ReplayOptions, replay } from "./offline/replay.ts";
 export { type DumpedBlock, type DumpedSegment, dump, segmentMap } from "./offline/dump.ts";
 export { type ViewOptions, type ViewRange, openAt, viewRange } from "./open/view.ts";
 export type { ScanOptions } from "./open/scan-options.ts";
-export { type Image } from "./offline/examine/examine.ts";
+export { type Image } from "./offline/examine/findings.ts";
 export { type RepairSummary, repair } from "./offline/repair.ts";
 export { writeboostImages } from "./image.ts";
 export { type DumpedSlot, type ImageDump, dumpImage } from "./offline/image-dump.ts";

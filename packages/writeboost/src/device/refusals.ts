@@ -24,6 +24,21 @@ export function isOfPlace(error: unknown): error is BlockIoError {
   return error instanceof BlockIoError && error.code === "EIO";
 }
 
+/** What is being read, or undefined where the device does not give it. Throws what is no matter of the place. */
+export async function given<T>(reading: Promise<T>): Promise<T | undefined> {
+  try {
+    return await reading;
+  } catch (error) {
+    if (isOfPlace(error)) return undefined;
+    throw error;
+  }
+}
+
+/** Whether the device gives what is being read. Throws what is no matter of the place. */
+export async function isGiven(reading: Promise<void>): Promise<boolean> {
+  return (await given(reading.then(() => true))) === true;
+}
+
 /** The error of one read of the log, at `offset` of the cache device: all else may be right, and goes on. */
 export function unreadable(error: BlockIoError, offset: number, length: number): BlockIoError {
   return new BlockIoError(`a block in the log cannot be read: ${error.message}`, {

@@ -95,8 +95,13 @@ export function uuidAt(block: Buffer): string {
   return block.toString("hex", 16, 32);
 }
 
-/** `blank`: all zero. `foreign`: something else is there, or it is damaged; it is left alone. */
-export function decodeIdentity(block: Buffer): Identity | "blank" | "foreign" {
+/**
+ * What is where the record should be. `blank`: all zero. `foreign`: something else is there, or it is damaged; it is
+ * left alone. `unreadable`: the device does not give it.
+ */
+export type StoredIdentity = Identity | "blank" | "foreign" | "unreadable";
+
+export function decodeIdentity(block: Buffer): Exclude<StoredIdentity, "unreadable"> {
   const sector = Buffer.from(block.subarray(0, 512));
   if (isZero(block, 0, Math.min(block.length, BLOCK))) return "blank";
   const crc = getU32(sector, 8);

@@ -95,6 +95,15 @@ export interface RecordBounds {
 
 /** The record at byte `at`, or undefined if there is no valid one inside the segment. */
 export function decodeRecord(segment: Buffer, at: number, bounds: RecordBounds): PlogRecord | undefined {
+  const record = recordAt(segment, at, bounds);
+  if (record === undefined) return undefined;
+  const { dataAt, length } = record;
+  const data = segment.subarray(dataAt, dataAt + length * 512);
+  return plogRules.sound(data, getU32(segment, at + 16)) ? record : undefined;
+}
+
+/** What a record at byte `at` says, its data not looked at; undefined for what cannot be one. */
+function recordAt(segment: Buffer, at: number, bounds: RecordBounds): PlogRecord | undefined {
   if (at > segment.length - RECORD) return undefined;
   const id = tryU64(segment, at);
   const sector = tryU64(segment, at + 8);
@@ -104,8 +113,6 @@ export function decodeRecord(segment: Buffer, at: number, bounds: RecordBounds):
   if (length < 1 || length > 8 - (sector % 8) || length > bounds.backing - sector) return undefined;
   const dataAt = at + RECORD;
   if (length * 512 > segment.length - dataAt) return undefined;
-  const data = segment.subarray(dataAt, dataAt + length * 512);
-  if (!plogRules.sound(data, getU32(segment, at + 16))) return undefined;
   return { id, sector, index, length, dataAt };
 }
 
@@ -140,4 +147,26 @@ export function decodeRecords(segment: Buffer, bounds: RecordBounds): PlogRecord
     records.push(record);
     at = record.dataAt + record.length * 512;
   }
+}
+
+/**
+ * Where the records of a segment end at something that could not be read: there may be more of them. Undefined if they
+ * end at what can be read and is none.
+ * @param lost bytes at which sectors begin that could not be read; they are zero in `segment`.
+ * @returns where, and the id of the records, 0 where that is not known.
+ */
+export function recordsCutOff(
+  segment: Buffer,
+  records: readonly PlogRecord[],
+  bounds: RecordBounds,
+  lost: readonly number[],
+): { readonly at: number; readonly id: number } | undefined {
+  const last = records.at(-1);
+  const end = last === undefined ? 0 : last.dataAt + last.length * 512;
+  const next = recordAt(segment, end, bounds);
+  const id = records[0]?.id ?? next?.id ?? 0;
+  // A record of another id is not looked at, whatever its data are.
+  const until = next === undefined || next.id !== id ? end + RECORD : next.dataAt + next.length * 512;
+  const at = lost.find((start) => start >= end && start < until);
+  return at === undefined ? undefined : { at, id };
 }

@@ -19,7 +19,8 @@ export const HEADER_START = 0;
 /** Bytes; sectors 2040 … 2047, the record is the last one. */
 export const RECORD_START: number = 2040 * 512;
 
-const RECORD = 7 * 512;
+/** Of the block at {@link RECORD_START}: the byte where the record is. */
+export const RECORD: number = 7 * 512;
 
 const RESTORING = Buffer.from("dmkit restoring\0", "latin1");
 

@@ -1,9 +1,8 @@
 /** Offline: what is wrong with a cache device that nobody is serving. Writes nothing. */
-import { type BlockDevice, realEnvironment } from "@dmkit/block-io";
+import { type BlockDevice, realEnvironment, refuse } from "@dmkit/block-io";
 import type { Problem } from "./examine/findings.ts";
 import { examine } from "./examine/examine.ts";
 import type { Dialect } from "../format/checksum.ts";
-import { refuse } from "../open/scan.ts";
 
 export type { Problem, ProblemKind } from "./examine/findings.ts";
 
@@ -45,7 +44,7 @@ export async function check(
   const problems = findings.map(({ problem }) => problem);
   if (found === undefined) {
     const [{ text, advice } = { text: "there is no cache", advice: undefined }] = problems;
-    throw refuse(cache, text, advice ?? "Give a cache device.");
+    throw refuse(cache.name, "EFORMAT", text, advice ?? "Give a cache device.");
   }
   return {
     problems,

@@ -3,7 +3,7 @@
  * plog device has the copy of the identity record in its first or last sector, or is recognised by a record with a valid
  * checksum at the start of one of its segments. One that holds nothing and has no copy cannot be told from zeroes.
  */
-import { type BlockDevice, ByteAccess, type Detected } from "@dmkit/block-io";
+import { type BlockDevice, type Detected, refuse } from "@dmkit/block-io";
 import {
   BLOCK,
   MAX_ORDER,
@@ -13,10 +13,10 @@ import {
   geometryOf,
   plogSegmentSize,
 } from "../format/geometry.ts";
-import { IDENTITY_START, type Identity, decodeIdentity } from "../format/identity.ts";
+import { IDENTITY_START, type Identity } from "../format/identity.ts";
 import { decodeRecord } from "../format/plog.ts";
-import { decodeHeader } from "../format/superblock.ts";
 import { findPlogIdentity } from "../device/log/plog-place.ts";
+import { readSuperblock } from "../open/superblock.ts";
 
 // As many plog segments are in use with the default number of buffers.
 const PLOG_SEGMENTS = 8;
@@ -27,23 +27,20 @@ export async function detectImage(device: BlockDevice): Promise<Detected | undef
 
 async function detectCache(device: BlockDevice): Promise<Detected | undefined> {
   if (device.size < IDENTITY_START + BLOCK) return undefined;
-  const start = Buffer.alloc(IDENTITY_START + BLOCK);
-  await new ByteAccess(device).read(0, start);
-  const header = decodeHeader(start);
-  const identity = decodeIdentity(start.subarray(IDENTITY_START));
+  const { header, identity } = await readSuperblock(device);
   const known = typeof identity === "object" ? identity : undefined;
-  if (header.kind === "writeboost") {
-    const order = known?.order ?? header.order ?? MAX_ORDER;
-    return { certainty: "magic", role: "cache", text: cacheText(device, order, known) };
-  }
-  if (header.kind === "restoring") {
-    return { certainty: "magic", role: "cache", text: "writeboost cache, restore of a dump not finished" };
-  }
+  const cache = (text: string): Detected => ({ certainty: "magic", role: "cache", text });
+  if (header.kind === "writeboost")
+    return cache(cacheText(device, known?.order ?? header.order ?? MAX_ORDER, known));
+  if (header.kind === "restoring") return cache("writeboost cache, restore of a dump not finished");
   // The smallest cache has three slots, so a small device is no cache even if such a record is on it.
-  if (known === undefined || device.size < SLOTS_START) return undefined;
-  const state = header.kind === "blank" ? "its header is zero" : "its header is damaged";
-  return { certainty: "magic", role: "cache", text: `${cacheText(device, known.order, known)}, ${state}` };
+  if (known !== undefined && device.size >= SLOTS_START)
+    return cache(`${cacheText(device, known.order, known)}, its header ${lostHeaders[header.kind]}`);
+  if (header.kind === "unreadable") throw refuse(device.name, "EIO", "sector 0 cannot be read", undefined);
+  return undefined;
 }
+
+const lostHeaders = { blank: "is zero", foreign: "is damaged", unreadable: "cannot be read" } as const;
 
 function cacheText(device: BlockDevice, order: number, identity: Identity | undefined): string {
   const slots =

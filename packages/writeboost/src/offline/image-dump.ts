@@ -4,22 +4,17 @@
  * not mentioned is zero.
  */
 import { type BlockDevice, type OfflineWork, isZero } from "@dmkit/block-io";
-import type { Image } from "./examine/examine.ts";
+import type { Image } from "./examine/findings.ts";
 import type { Dialect } from "../format/checksum.ts";
 import { BLOCK, SLOTS_START, plogSegmentSize, slotStart } from "../format/geometry.ts";
 import { decodeHead, printBlocks } from "../format/head.ts";
-import { IDENTITY_START, type Identity, decodeIdentity, encodeIdentity } from "../format/identity.ts";
+import { IDENTITY_START, type Identity, encodeIdentity } from "../format/identity.ts";
 import { type RecordHeader, decodeRecordHeader, decodeRecords } from "../format/plog.ts";
-import {
-  HEADER_START,
-  RECORD_START,
-  decodeRecord,
-  encodeHeader,
-  encodeRecord,
-} from "../format/superblock.ts";
+import { HEADER_START, RECORD_START, encodeHeader, encodeRecord } from "../format/superblock.ts";
 import { START_NAME, plogBytes, plogNameOffset, takeStartName } from "../device/log/plog-place.ts";
 import { plogCapacity } from "../open/plog/plog-scan.ts";
 import { type ScannedLog, scan } from "../open/scan.ts";
+import { readPast } from "../open/superblock.ts";
 
 /** A range as base64, zeroes at its end left out. */
 export interface DumpedBytes {
@@ -108,13 +103,10 @@ export async function dumpImage({ cache, backing, plog }: Image, work: OfflineWo
 /** The first MiB. */
 async function dumpSuperblock(
   cache: BlockDevice,
-  { geometry }: ScannedLog,
+  { geometry, recordOnDevice: record, identity: found }: ScannedLog,
   raw: DumpedBytes[],
 ): Promise<{ record: number; identity: Identity | null }> {
-  const area = Buffer.alloc(SLOTS_START);
-  await cache.read(0, area);
-  const record = decodeRecord(area.subarray(RECORD_START));
-  const found = decodeIdentity(area.subarray(IDENTITY_START, IDENTITY_START + BLOCK));
+  const [area, lost] = await readPast(cache, 0, SLOTS_START);
   const identity = typeof found === "object" ? found : null;
   const said = Buffer.alloc(SLOTS_START);
   encodeHeader(geometry.order).copy(said, HEADER_START);
@@ -122,7 +114,8 @@ async function dumpSuperblock(
   if (identity !== null) encodeIdentity(identity).copy(said, IDENTITY_START);
   for (let offset = 0; offset < SLOTS_START; offset += 512) {
     const sector = area.subarray(offset, offset + 512);
-    if (!sector.equals(said.subarray(offset, offset + 512))) raw.push({ offset, bytes: base64(sector) });
+    if (!lost.includes(offset) && !sector.equals(said.subarray(offset, offset + 512)))
+      raw.push({ offset, bytes: base64(sector) });
   }
   return { record, identity };
 }
@@ -183,10 +176,9 @@ async function dumpPlog(
   const place = plogNameOffset(bytes, geometry.order);
   let name: Buffer | undefined;
   const segments: DumpedPlogSegment[] = [];
-  const buffer = Buffer.alloc(size);
   for (let segment = 0; segment < fit; segment += 1) {
     signal?.throwIfAborted();
-    await plog.read(segment * size, buffer);
+    const [buffer] = await readPast(plog, segment * size, size);
     if (segment === 0 && place === undefined) name = takeStartName(buffer);
     const records: RecordHeader[] = [];
     let end = 0;
@@ -206,8 +198,7 @@ async function dumpPlog(
     const identity = name === undefined ? null : { offset: START_NAME, bytes: base64(name) };
     return { bytes, segments, identity };
   }
-  const sector = Buffer.alloc(512);
-  await plog.read(place, sector);
+  const [sector] = await readPast(plog, place, 512);
   const identity = isZero(sector) ? null : { offset: place, bytes: base64(sector) };
   return { bytes, segments, identity };
 }

@@ -1,6 +1,6 @@
 /** Offline: what an image is and how it is, by name. */
 import type { ImageFacts, OfflineWork } from "@dmkit/block-io";
-import type { Image } from "./examine/examine.ts";
+import type { Image } from "./examine/findings.ts";
 import { BLOCK } from "../format/geometry.ts";
 import { NO_UUID } from "../format/identity.ts";
 import { type ScannedLog, adoptLog, scan } from "../open/scan.ts";
@@ -37,7 +37,9 @@ function stateOf({ damage, identity, last, lastWriteback }: ScannedLog): string 
 
 function identityFacts({ identity }: ScannedLog): ImageFacts {
   if (typeof identity !== "object")
-    return { identity_record: identity === "blank" ? "none" : "unknown content" };
+    return {
+      identity_record: { blank: "none", foreign: "unknown content", unreadable: "unreadable" }[identity],
+    };
   return {
     cache_uuid: identity.cache,
     plog_uuid: identity.plog === NO_UUID ? "none" : identity.plog,

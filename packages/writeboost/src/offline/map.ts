@@ -3,7 +3,7 @@
  * large one costs no more than reading the heads of the slots.
  */
 import { Bitmap, type ImageMap, type MapRange, type MapStrip, type OfflineWork } from "@dmkit/block-io";
-import type { Image } from "./examine/examine.ts";
+import type { Image } from "./examine/findings.ts";
 import { BLOCK, SLOTS_START, slotStart } from "../format/geometry.ts";
 import { type ScannedLog, scan } from "../open/scan.ts";
 

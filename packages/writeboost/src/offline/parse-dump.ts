@@ -1,6 +1,6 @@
 /** A dump is text that anybody may have edited: every field is held against its range and against the devices. */
 import { type BlockDevice, BlockIoError } from "@dmkit/block-io";
-import type { Image } from "./examine/examine.ts";
+import type { Image } from "./examine/findings.ts";
 import { type Dialect, checksum, dialects } from "../format/checksum.ts";
 import {
   BLOCK,
@@ -17,6 +17,7 @@ import {
   IDENTITY_START,
   type Identity,
   NO_WITNESS,
+  type StoredIdentity,
   decodeIdentity,
   encodeIdentity,
 } from "../format/identity.ts";
@@ -40,7 +41,7 @@ export interface ParsedDump {
   /** The first MiB. */
   readonly superblock: Buffer;
   /** The identity record in it, whether or not the fields of the dump say it. */
-  readonly identity: Identity | "blank" | "foreign";
+  readonly identity: StoredIdentity;
   readonly slots: ReadonlyMap<number, { readonly head: Head; readonly torn: boolean }>;
   /** By slot: heads that fields cannot say. */
   readonly raw: ReadonlyMap<number, Buffer>;

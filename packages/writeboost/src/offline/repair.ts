@@ -8,9 +8,9 @@
  *      header → identity record → clean segments emptied → (examined again) →
  *      slots outside of the log invalidated → plog applied and zeroed → superblock record
  */
-import { type BlockDevice, ByteAccess } from "@dmkit/block-io";
-import { type Examined, type ExamineOptions, type Image, examine } from "./examine/examine.ts";
-import type { Fix, Problem } from "./examine/findings.ts";
+import type { BlockDevice } from "@dmkit/block-io";
+import { type Examined, type ExamineOptions, examine } from "./examine/examine.ts";
+import type { Fix, Image, Problem } from "./examine/findings.ts";
 import { BLOCK, slotOf, slotStart } from "../format/geometry.ts";
 import { IDENTITY_START, encodeIdentity } from "../format/identity.ts";
 import { emptySegment } from "../format/segment.ts";
@@ -62,7 +62,7 @@ async function carryOut({ cache, plog }: Image, { found, plog: scanned }: Examin
   switch (fix.step) {
     case "header":
       // All of sectors 0 … 7 belong to the header; only sector 0 is anything but zero.
-      await new ByteAccess(cache).write(HEADER_START, encodeHeader(fix.order).subarray(0, 512));
+      await cache.write(HEADER_START, encodeHeader(fix.order));
       return cache.flush();
     case "identity":
       await cache.write(IDENTITY_START, encodeIdentity(fix.identity));

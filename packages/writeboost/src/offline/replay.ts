@@ -3,12 +3,12 @@
  * a segment. It can be interrupted at any time: what was done stays done, and the next replay goes on.
  */
 import { type BlockDevice, BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
-import { BLOCK } from "../format/geometry.ts";
-import { IDENTITY_START, decodeIdentity, encodeIdentity } from "../format/identity.ts";
+import { IDENTITY_START, encodeIdentity } from "../format/identity.ts";
 import { openWriteboost } from "../open/open.ts";
 import { options as tableOptions } from "../options.ts";
 import { requirePair, requirePairForView } from "../open/pairing.ts";
-import { type ScannedLog, readBlock, scan } from "../open/scan.ts";
+import { type ScannedLog, scan } from "../open/scan.ts";
+import { readSuperblock } from "../open/superblock.ts";
 import { openAt } from "../open/view.ts";
 
 export interface ReplayOptions {
@@ -33,7 +33,7 @@ export async function replay(
   options: ReplayOptions = {},
 ): Promise<number> {
   const { plog, until } = options;
-  const identity = decodeIdentity(await readBlock(cache, IDENTITY_START));
+  const { identity } = await readSuperblock(cache);
   // What the plog has comes after all that can be told apart: up to a segment it is not needed.
   await (until === undefined ? requirePair : requirePairForView)(identity, { cache, backing, plog });
   if (until !== undefined) return replayUntil(cache, backing, until, options);
@@ -141,9 +141,7 @@ async function replayUntil(
 
 /** The backing device is about to change: its witness in the identity record does not count any more. */
 async function forgetWitness(cache: BlockDevice): Promise<void> {
-  const block = Buffer.alloc(BLOCK);
-  await cache.read(IDENTITY_START, block);
-  const identity = decodeIdentity(block);
+  const { identity } = await readSuperblock(cache);
   if (typeof identity !== "object" || !identity.clean) return;
   await cache.write(IDENTITY_START, encodeIdentity({ ...identity, clean: false }));
   await cache.flush();

@@ -9,11 +9,12 @@
  *   Restoring the same dump again completes it.
  */
 import { type BlockDevice, type OfflineWork, isZero, inParallel } from "@dmkit/block-io";
-import type { Image } from "./examine/examine.ts";
+import type { Image } from "./examine/findings.ts";
 import { BLOCK, SLOTS_START, slotStart } from "../format/geometry.ts";
 import { encodeHead } from "../format/head.ts";
 import { isWhole, segmentSize } from "../format/segment.ts";
 import { HEADER_START, encodeRestoring } from "../format/superblock.ts";
+import { readPast } from "../open/superblock.ts";
 import { requirePairForView } from "../open/pairing.ts";
 import { type ParsedDump, badDump, parseDump } from "./parse-dump.ts";
 
@@ -106,9 +107,8 @@ class Restorer {
   }
 
   async put(device: BlockDevice, offset: number, bytes: Buffer): Promise<void> {
-    const present = Buffer.allocUnsafe(bytes.length);
-    await device.read(offset, present);
-    if (present.equals(bytes)) return;
+    const [present, lost] = await readPast(device, offset, bytes.length);
+    if (lost.length === 0 && present.equals(bytes)) return;
     await this.#mark();
     if (isZero(bytes) && bytes.length < SLOTS_START) await device.writeZeroes(offset, bytes.length);
     else await device.write(offset, bytes);
@@ -116,9 +116,8 @@ class Restorer {
 
   /** The header last. */
   async finish(bytes: Buffer): Promise<void> {
-    const present = Buffer.alloc(BLOCK);
-    await this.cache.read(HEADER_START, present);
-    if (present.equals(bytes)) return;
+    const [present, lost] = await readPast(this.cache, HEADER_START, BLOCK);
+    if (lost.length === 0 && present.equals(bytes)) return;
     // Sectors 1 … 7 belong to the header; sector 0, which says that all is done, comes after them.
     await this.#mark();
     const rest = Buffer.from(bytes);
@@ -132,8 +131,7 @@ class Restorer {
   async #mark(): Promise<void> {
     if (this.changed) return;
     this.changed = true;
-    const block = Buffer.alloc(BLOCK);
-    await this.cache.read(HEADER_START, block);
+    const [block] = await readPast(this.cache, HEADER_START, BLOCK);
     encodeRestoring().copy(block);
     await this.cache.write(HEADER_START, block);
     await this.cache.flush();

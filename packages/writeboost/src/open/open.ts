@@ -14,7 +14,7 @@ import { limitsOver, requireWholeBlocks } from "../device/limits.ts";
 import { type Tunables, checked, friendlyTunables } from "../options.ts";
 import type { Devices } from "../device/recovered.ts";
 import { recover } from "./recovery.ts";
-import { readSuperblock } from "./scan.ts";
+import { headerOf, readSuperblock } from "./superblock.ts";
 
 export interface OpenOptions {
   /** Default: `writeboost`. */
@@ -92,7 +92,7 @@ export async function openWriteboost(devices: Devices, options: OpenOptions = {}
 
 /** What recovery writes stays in memory. Throws `EROFS` for a cache that would have to be made first. */
 async function inMemory({ backing, cache, plog }: Devices): Promise<Devices> {
-  if ((await readSuperblock(cache)) === "none") {
+  if (headerOf(cache, await readSuperblock(cache)) === "none") {
     throw new BlockIoError("there is no cache on the device, and none can be made read-only", {
       code: "EROFS",
       device: cache.name,

@@ -7,8 +7,9 @@
  * its backing device: writeback may have changed them since they were last looked at.
  */
 import { type BlockDevice, BlockIoError, crc32c, witnessOf } from "@dmkit/block-io";
-import { type Identity, NO_UUID, NO_WITNESS } from "../format/identity.ts";
-import { lacksName, plogBytes, readPlogIdentity } from "../device/log/plog-place.ts";
+import { type Identity, type StoredIdentity, NO_UUID, NO_WITNESS } from "../format/identity.ts";
+import { hasName, lacksName, plogBytes, readPlogIdentity } from "../device/log/plog-place.ts";
+import { isOfPlace } from "../device/refusals.ts";
 
 /** What is given; what is not given is not looked at, except that a plog may be missing. */
 export interface Pair {
@@ -30,10 +31,7 @@ export interface Mismatch {
 const NOT_WRITTEN = "Nothing has been written.";
 
 /** None if they do, as far as anybody knows; the backing device's first. Throws what the devices throw. */
-export async function findMismatches(
-  identity: Identity | "blank" | "foreign",
-  devices: Pair,
-): Promise<Mismatch[]> {
+export async function findMismatches(identity: StoredIdentity, devices: Pair): Promise<Mismatch[]> {
   if (typeof identity !== "object") return [];
   const { cache, backing } = devices;
   const found = [
@@ -44,23 +42,20 @@ export async function findMismatches(
 }
 
 /** Throws `EFORMAT` for devices that do not belong together. */
-export async function requirePair(identity: Identity | "blank" | "foreign", devices: Pair): Promise<void> {
+export async function requirePair(identity: StoredIdentity, devices: Pair): Promise<void> {
   const [mismatch] = await findMismatches(identity, devices);
   if (mismatch !== undefined) throw pairingError(mismatch);
 }
 
 /** As {@link requirePair}, where the end of the log that may be in a plog is not needed. */
-export async function requirePairForView(
-  identity: Identity | "blank" | "foreign",
-  devices: Pair,
-): Promise<void> {
+export async function requirePairForView(identity: StoredIdentity, devices: Pair): Promise<void> {
   const mismatches = await findMismatches(identity, devices);
   const mismatch = mismatches.find(({ kind }) => kind !== "plog-missing");
   if (mismatch !== undefined) throw pairingError(mismatch);
 }
 
-/** What is wrong with a pair, as text of a problem. */
-export function sentence({ reason }: Mismatch): string {
+/** A reason as text of a problem. */
+export function sentence({ reason }: Pick<Mismatch, "reason">): string {
   return `${reason.charAt(0).toUpperCase()}${reason.slice(1)}.`;
 }
 
@@ -152,7 +147,18 @@ async function plogMismatch(identity: Identity, { cache, plog }: Pair): Promise<
       `the plog (uuid ${identity.plog}) of the cache ${cache.name} has ${bytes} bytes, this one has ${plog.size}: it is another one, or was cut short`,
     );
   }
-  const own = await readPlogIdentity(plog, identity.order, bytes);
+  const own = await readPlogIdentity(plog, identity.order, bytes).catch((error: unknown) => {
+    if (!isOfPlace(error)) throw error;
+    return "unreadable" as const;
+  });
+  if (own === "unreadable") {
+    if (!hasName(identity, bytes)) return undefined;
+    const mismatch = foreign(
+      `the name of the plog cannot be read: nobody knows whether it belongs to the cache ${cache.name}`,
+    );
+    const hint = `What is in the log without it can be shown (--at) and written back (replay --until). ${NOT_WRITTEN}`;
+    return named && !identity.clean ? { ...mismatch, hint } : mismatch;
+  }
   if (own === undefined) {
     if (!named || identity.clean || !(await lacksName(plog, identity, bytes))) return undefined;
     return foreign(

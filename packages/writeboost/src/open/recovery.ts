@@ -11,16 +11,17 @@ import {
   type BlockDevice,
   type Environment,
   BlockIoError,
+  inParallel,
+  refuse,
   requireBlank,
   requireNoCache,
-  inParallel,
 } from "@dmkit/block-io";
 import { logRules } from "../core/log.ts";
 import type { Rebuilt } from "../core/plog-replay.ts";
 import type { Dialect } from "../format/checksum.ts";
 import { BLOCK, MAX_ORDER, plogSegmentSize, plogSegments, slotOf, slotStart } from "../format/geometry.ts";
 import { IDENTITY_START, type Identity, NO_UUID, NO_WITNESS, encodeIdentity } from "../format/identity.ts";
-import { RECORD_START, encodeRecord } from "../format/superblock.ts";
+import { HEADER_START, RECORD_START, encodeHeader, encodeRecord } from "../format/superblock.ts";
 import { checkFormat, formatCache } from "./format-cache.ts";
 import { newUuid } from "../device/identity-keeper.ts";
 import { requirePair } from "./pairing.ts";
@@ -28,7 +29,8 @@ import { completion } from "./plog/plog-complete.ts";
 import { judgePlog } from "./plog/plog-owner.ts";
 import { emptyStart, hasName, plogBytes, plogNameOffset, startName } from "../device/log/plog-place.ts";
 import { type ScannedPlog, plogCapacity, scanPlog } from "./plog/plog-scan.ts";
-import { type ScannedLog, adoptLog, readSuperblock, scan } from "./scan.ts";
+import { type ScannedLog, adoptLog, scan } from "./scan.ts";
+import { UNKNOWN_OWNER, headerOf, readSuperblock } from "./superblock.ts";
 import { wayOut } from "./unreadable.ts";
 import { isOfPlace } from "../device/refusals.ts";
 
@@ -53,33 +55,35 @@ export async function recover(
   environment: Environment,
 ): Promise<Recovered> {
   const { cache, backing, plog } = devices;
-  if ((await readSuperblock(cache)) === "none") await make(devices, options);
-  const found = await scan(cache, backing.size, { ...options, environment });
+  let superblock = await readSuperblock(cache);
+  if (headerOf(cache, superblock) === "none") {
+    await make(devices, options);
+    superblock = await readSuperblock(cache);
+  }
+  const found = await scan(cache, backing.size, { ...options, superblock, environment });
   await requirePair(found.identity, devices);
   if (found.damage !== undefined) {
-    throw new BlockIoError(`the log is damaged: ${found.damage}`, {
-      code: "EFORMAT",
-      device: cache.name,
-      op: "open",
-      hint: `Check the cache device offline; nothing has been written.${wayOut(found)}`,
-    });
+    const hint = `Check the cache device offline; nothing has been written.${found.unreadable.size > 0 ? wayOut(found) : ""}`;
+    throw refuse(cache.name, "EFORMAT", `the log is damaged: ${found.damage}`, hint);
   }
-  if (plog !== undefined && found.dialect === "v2") {
-    throw new BlockIoError("a cache of the v2 dialect has no plog", {
-      code: "EINVAL",
-      device: cache.name,
-      op: "open",
-      hint: "Open it as type 0.",
-    });
+  if (found.identity === "unreadable") {
+    const [reason, hint] = UNKNOWN_OWNER;
+    throw refuse(cache.name, "EIO", reason, `${hint}${wayOut(found)}`);
   }
+  if (plog !== undefined && found.dialect === "v2")
+    throw refuse(cache.name, "EINVAL", "a cache of the v2 dialect has no plog", "Open it as type 0.");
   const plogSize = plog === undefined ? 0 : await plogBytes(plog, found.identity);
   const fit = plog === undefined ? 0 : plogCapacity(plog, found.geometry.order, plogSize);
   const segments = plog === undefined ? 0 : plogSegments(options.pool, fit);
   const bound = found.backingSize ?? backing.size;
   const { scanned, isNew } =
-    (plog && (await scanOwn(plog, found, { cache, bound, segments, force: options.force }, environment))) ??
-    NO_PLOG;
+    (plog && (await scanOwn(plog, found, { bound, segments, force: options.force }, environment))) ?? NO_PLOG;
+  if (scanned?.missing !== undefined) {
+    const hint = `What came before is not in the plog. Nothing has been written.${wayOut(found)}`;
+    throw refuse(plog?.name, "EIO", `the end of the log is lost: ${scanned.missing}`, hint);
+  }
   if (scanned !== undefined) await completion.run(cache, found, scanned.rebuilt);
+  await writeUnreadable(cache, found, environment);
   await recoverySteps.invalidate(cache, found);
   const last = await rebuild(cache, found, scanned?.rebuilt ?? []);
   if (plog !== undefined && scanned !== undefined)
@@ -109,7 +113,8 @@ export async function recover(
     map,
     last,
     lastWriteback,
-    recorded: Math.min(found.record, last),
+    // What cannot be read is written again as soon as there is anything to be recorded.
+    recorded: superblock.record === undefined ? -1 : Math.min(found.record, last),
     identity,
     plogSegments: segments,
     plogName: identity?.nameAtStart === true ? startName(identity) : scanned?.startName,
@@ -129,6 +134,22 @@ async function make({ cache, backing, plog }: Devices, options: RecoveryOptions)
   await formatCache(cache, plog, { order, dialect, pool });
 }
 
+/** A header that cannot be read is written again; that the place takes nothing is no reason not to go on. */
+async function writeUnreadable(
+  cache: BlockDevice,
+  { superblock: { header, record }, geometry }: ScannedLog,
+  { logger }: Environment,
+): Promise<void> {
+  if (header.kind !== "unreadable" && record !== undefined) return;
+  logger.log("warn", "sectors of the superblock cannot be read; the identity record has what they said", {
+    device: cache.name,
+  });
+  if (header.kind !== "unreadable") return;
+  await cache.write(HEADER_START, encodeHeader(geometry.order)).catch((error: unknown) => {
+    if (!isOfPlace(error)) throw error;
+  });
+}
+
 interface PlogFound {
   readonly scanned: ScannedPlog | undefined;
   /** It has not been this cache's plog so far. */
@@ -141,15 +162,15 @@ const NO_PLOG: PlogFound = { scanned: undefined, isNew: false };
 async function scanOwn(
   plog: BlockDevice,
   found: ScannedLog,
-  { cache, bound, segments, force }: { cache: BlockDevice; bound: number; segments: number; force: boolean },
+  { bound, segments, force }: { bound: number; segments: number; force: boolean },
   { logger }: Environment,
 ): Promise<PlogFound> {
   const scanned = await scanPlog(plog, found, bound, segments);
-  const isNew = (await judgePlog(plog, cache, found, scanned, force)) === "new";
-  if (isNew) return { scanned: { ...scanned, rebuilt: [], startName: undefined }, isNew };
+  const isNew = (await judgePlog(plog, found, scanned, force)) === "new";
+  if (isNew) return { scanned: { ...scanned, rebuilt: [], missing: undefined, startName: undefined }, isNew };
   // A cache that has been type 0 so far owns nothing in any plog, whatever is there.
   if (typeof found.identity === "object" && found.identity.plog === NO_UUID)
-    return { scanned: { ...scanned, rebuilt: [] }, isNew };
+    return { scanned: { ...scanned, rebuilt: [], missing: undefined }, isNew };
   if (scanned.lost > 0) {
     logger.log("warn", "segments that were flushed are lost: the cache device is damaged", {
       first: found.last + 1,
@@ -222,17 +243,24 @@ export async function rebuild(
 async function zeroPlog(
   plog: BlockDevice,
   order: number,
-  { used, ids, startName: name }: ScannedPlog,
+  { used, ids, unreadable, startName: name }: ScannedPlog,
   segments: number = ids.length,
 ): Promise<void> {
   const own = used.filter((segment) => segment < segments || (ids[segment] as number) > 0);
   if (own.length === 0) return;
   const size = plogSegmentSize(order);
   await inParallel(own, 8, async (segment) => {
-    if (segment > 0 || name === undefined) return plog.writeZeroes(segment * size, size);
-    const start = emptyStart(name);
-    await plog.write(0, start);
-    await plog.writeZeroes(start.length, size - start.length);
+    try {
+      const start = segment > 0 || name === undefined ? Buffer.alloc(0) : emptyStart(name);
+      if (start.length > 0) await plog.write(0, start);
+      await plog.writeZeroes(segment * size + start.length, size - start.length);
+    } catch (error) {
+      if (!unreadable.includes(segment) || !isOfPlace(error)) throw error;
+      const reason = `plog segment ${segment} can neither be read nor emptied: ${error.reason}`;
+      const hint =
+        "Nothing of the log is lost: copy the plog to a device that is whole, with zeroes in place of what cannot be read.";
+      throw refuse(plog.name, "EIO", reason, hint);
+    }
   });
   await plog.flush();
 }
@@ -258,7 +286,7 @@ async function introduce(
   { random }: Environment,
 ): Promise<Identity | undefined> {
   if (found === "foreign") return undefined;
-  const before = found === "blank" ? undefined : found;
+  const before = typeof found === "object" ? found : undefined;
   let plogUuid = NO_UUID;
   if (plog !== undefined) {
     plogUuid = before === undefined || before.plog === NO_UUID || isNew ? newUuid(random) : before.plog;

@@ -7,30 +7,28 @@ import type { Split } from "../device/recovered.ts";
 import type { ScanOptions } from "./scan-options.ts";
 import {
   type BlockDevice,
-  BlockIoError,
-  ByteAccess,
+  type BlockIoError,
   contentsOf,
   notBlank,
   realEnvironment,
+  refuse,
 } from "@dmkit/block-io";
 import type { BlockMap } from "../core/block-map.ts";
 import { type Log, logRules } from "../core/log.ts";
 import { type Claims, ringsOf, smallestRing } from "../core/ring.ts";
 import type { Dialect } from "../format/checksum.ts";
 import {
-  BLOCK,
   type Geometry,
   MAX_ORDER,
   MIN_SLOTS,
-  SLOTS_START,
   geometryOf,
   geometryWith,
   slotOf,
   slotStart,
 } from "../format/geometry.ts";
-import { IDENTITY_START, type Identity, decodeIdentity } from "../format/identity.ts";
-import { HEADER_START, RECORD_START, decodeHeader, decodeRecord } from "../format/superblock.ts";
+import type { Identity, StoredIdentity } from "../format/identity.ts";
 import { type SlotProblem, SlotScanner } from "./slot-scanner.ts";
+import { type Superblock, headerOf, readSuperblock } from "./superblock.ts";
 import { withUnreadable } from "./unreadable.ts";
 import { type ReadRing, formatShown, requireDialect, requireOrder } from "./stored-format.ts";
 
@@ -39,12 +37,14 @@ export type { SlotProblem } from "./slot-scanner.ts";
 export interface ScannedLog extends Log {
   readonly geometry: Geometry;
   readonly dialect: Dialect;
-  readonly identity: Identity | "blank" | "foreign";
+  readonly superblock: Superblock;
+  /** The superblock's. */
+  readonly identity: StoredIdentity;
   /** Bytes in front of which all blocks lie: as the identity record says, else as given; undefined where nobody knows. */
   readonly backingSize: number | undefined;
   /** last_writeback_segment_id as far as it is believed: see {@link believed}. */
   readonly record: number;
-  /** last_writeback_segment_id as the superblock record has it. */
+  /** last_writeback_segment_id as the superblock record has it, or, where it cannot be read, its copy; 0 without. */
   readonly recordOnDevice: number;
   /** Blocks of segments up to here are clean. */
   readonly lastWriteback: number;
@@ -64,33 +64,6 @@ export interface ScannedLog extends Log {
 }
 
 /**
- * The superblock alone; `none` if nothing says that the device is, or was, a cache: whether it is blank is another
- * question. Throws `EFORMAT` for a cache that must not be taken for anything else.
- */
-export async function readSuperblock(cache: BlockDevice): Promise<{ order: number | undefined } | "none"> {
-  if (cache.size < SLOTS_START) {
-    throw refuse(cache, `${cache.size} bytes are too few for a cache device`, "Give at least a few MiB.");
-  }
-  const header = decodeHeader(await readBlock(cache, HEADER_START));
-  if (header.kind === "writeboost") return { order: header.order };
-  if (header.kind === "restoring") {
-    throw refuse(
-      cache,
-      "the restore of a dump was interrupted",
-      "Restore the dump again; nothing was written.",
-    );
-  }
-  if (typeof decodeIdentity(await readBlock(cache, IDENTITY_START)) !== "object") return "none";
-  throw refuse(
-    cache,
-    `the identity record in sector 8 says that this is a cache, but sector 0 ${
-      header.kind === "blank" ? "is zero" : `has the magic 0x${header.magic.toString(16)}`
-    }: its header was lost`,
-    "Repair it offline (fsck); or, if nothing on it is needed any more, zero its first MiB. Nothing has been written.",
-  );
-}
-
-/**
  * Throws `EFORMAT`.
  * @param givenSize bytes of the backing device, if there is one; the identity record's counts, where there is that.
  */
@@ -100,16 +73,17 @@ export async function scan(
   options: ScanOptions,
 ): Promise<ScannedLog> {
   const { assumeOrder, environment = realEnvironment, progress, signal } = options;
-  const superblock = assumeOrder === undefined ? await readSuperblock(cache) : { order: assumeOrder };
-  if (superblock === "none") {
+  const superblock = options.superblock ?? (await readSuperblock(cache));
+  const header = assumeOrder === undefined ? headerOf(cache, superblock) : { order: assumeOrder };
+  if (header === "none") {
     const contents = await contentsOf(cache);
     if (contents !== undefined) throw notBlank(cache, contents, {});
-    throw refuse(cache, "the device is not formatted", "Format it first.");
+    throw refuse(cache.name, "EFORMAT", "the device is not formatted", "Format it first.");
   }
-  const identity = decodeIdentity(await readBlock(cache, IDENTITY_START));
+  const { identity } = superblock;
   const own = typeof identity === "object";
   if (own) requireDialect(cache, identity.dialect, options.dialect);
-  const recordOnDevice = decodeRecord(await readBlock(cache, RECORD_START));
+  const recordOnDevice = superblock.record ?? (own ? identity.recordedId : 0);
   const record = believed(recordOnDevice, identity);
   const backingSize = own ? identity.backingSize : givenSize;
   const thorough = options.thorough === true;
@@ -131,10 +105,10 @@ export async function scan(
   };
   const { geometry, scanner, dialect } = own
     ? {
-        ...(await readRing(orderOf(cache, superblock.order, identity, options))),
+        ...(await readRing(orderOf(cache, header.order, identity, options))),
         dialect: identity.dialect,
       }
-    : await formatShown(cache, superblock.order, options, readRing);
+    : await formatShown(cache, header.order, options, readRing);
   const covered = own ? identity.coveredId : 0;
   await scanner.verify(Math.max(record, covered));
   const { ids, valid, map, problems } = scanner;
@@ -147,6 +121,7 @@ export async function scan(
     ...log,
     geometry,
     dialect,
+    superblock,
     identity,
     backingSize,
     record,
@@ -163,7 +138,7 @@ export async function scan(
 }
 
 /** The ring as recorded, else as large as there is room for. Throws `EFORMAT` where the device has been cut short. */
-function ringOn(cache: BlockDevice, order: number, identity: Identity | "blank" | "foreign"): Geometry {
+function ringOn(cache: BlockDevice, order: number, identity: StoredIdentity): Geometry {
   const room = geometryOf(cache.size, order);
   if (typeof identity === "object" && identity.slots > 0) {
     const geometry = geometryWith(order, identity.slots);
@@ -173,7 +148,8 @@ function ringOn(cache: BlockDevice, order: number, identity: Identity | "blank" 
   }
   if (room.slots >= MIN_SLOTS) return room;
   throw refuse(
-    cache,
+    cache.name,
+    "EFORMAT",
     `there is room for ${room.slots} segments, and at least ${MIN_SLOTS} are needed`,
     "The device has been truncated, or is too small for this segment_size_order.",
   );
@@ -199,7 +175,8 @@ function slotsBySegments(
 
 function tooShort(cache: BlockDevice, geometry: Geometry): BlockIoError {
   return refuse(
-    cache,
+    cache.name,
+    "EFORMAT",
     `the device has been cut short: the log has ${geometry.slots} segment slots and reaches to byte ${slotStart(geometry, geometry.slots)}, the device has ${cache.size} bytes`,
     "Make it at least as long again; what was there has to be there. Nothing has been written.",
   );
@@ -223,7 +200,7 @@ async function withoutStray(log: Log, scanner: SlotScanner): Promise<Log> {
  * After an orderly close nothing may be torn, and what has been written back is known exactly: all the others must be
  * there. After a crash the oldest of them may be missing, because their slots may have been in use again.
  */
-function asClosed(log: Log, record: number, slots: number, identity: Identity | "blank" | "foreign"): Log {
+function asClosed(log: Log, record: number, slots: number, identity: StoredIdentity): Log {
   if (typeof identity !== "object" || !identity.clean || log.damage !== undefined) return log;
   const { lastId } = identity;
   const oldest = Math.max(record, lastId - slots) + 1;
@@ -240,7 +217,7 @@ const ANY_SIZE = 2 ** 53 - 4096;
  * The record without a checksum, held against its copy that has one. Too low costs some writing; too high would
  * make dirty segments clean. A crash may land one of the two only: then the older one counts.
  */
-function believed(record: number, identity: Identity | "blank" | "foreign"): number {
+function believed(record: number, identity: StoredIdentity): number {
   return typeof identity === "object" ? Math.min(record, identity.recordedId) : record;
 }
 
@@ -293,21 +270,12 @@ function orderOf(
   const order = identity.dialect === "v2" ? MAX_ORDER : (stored ?? identity.order);
   if (identity.order !== order) {
     throw refuse(
-      cache,
+      cache.name,
+      "EFORMAT",
       `the superblock says segment_size_order ${order}, the identity record ${identity.order}`,
       "A byte of sector 0 has changed: put the order back there (byte 4). Nothing has been written.",
     );
   }
   requireOrder(cache, order, options.order);
   return order;
-}
-
-export async function readBlock(cache: BlockDevice, offset: number): Promise<Buffer> {
-  const block = Buffer.alloc(BLOCK);
-  await new ByteAccess(cache).read(offset, block);
-  return block;
-}
-
-export function refuse(device: BlockDevice, reason: string, hint: string): BlockIoError {
-  return new BlockIoError(reason, { code: "EFORMAT", device: device.name, op: "open", hint });
 }

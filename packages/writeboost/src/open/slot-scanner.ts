@@ -17,7 +17,7 @@ import {
   spreadMetablocks,
 } from "../format/segment.ts";
 import { sectorsOfBlock } from "../device/parts.ts";
-import { isOfPlace } from "../device/refusals.ts";
+import { isGiven, isOfPlace } from "../device/refusals.ts";
 
 /** What is known of a slot that is not simply intact or unused. */
 export interface SlotProblem {
@@ -116,7 +116,7 @@ export class SlotScanner {
     for (let at = 0; at < heads.length; at += slotSize) {
       const slot = first + at / slotSize;
       const start = slotStart(this.#geometry, slot);
-      if (await readable(this.#cache.read(start, heads.subarray(at, at + BLOCK)))) continue;
+      if (await isGiven(this.#cache.read(start, heads.subarray(at, at + BLOCK)))) continue;
       this.unreadable.add(slot);
       this.problems.push({ slot, id: Number.NaN, problem: "unreadable" });
     }
@@ -179,7 +179,7 @@ export class SlotScanner {
     const head = buffer.subarray(0, BLOCK);
     await this.#cache.read(start, head);
     const segment = buffer.subarray(0, segmentSize(decodeSegmentHeader(head).length));
-    if (!(await readable(this.#cache.read(start, segment)))) return false;
+    if (!(await isGiven(this.#cache.read(start, segment)))) return false;
     return isWhole(segment);
   }
 
@@ -257,17 +257,6 @@ export class SlotScanner {
   async #read(slot: number, buffer: Buffer): Promise<Buffer | undefined> {
     const segment = buffer.subarray(0, segmentSize(this.map.lengths[slot] as number));
     const reading = this.#cache.read(slotStart(this.#geometry, slot), segment);
-    return (await readable(reading)) ? segment : undefined;
-  }
-}
-
-/** Whether the device gives what is being read. Throws what is no matter of the place. */
-async function readable(reading: Promise<void>): Promise<boolean> {
-  try {
-    await reading;
-    return true;
-  } catch (error) {
-    if (isOfPlace(error)) return false;
-    throw error;
+    return (await isGiven(reading)) ? segment : undefined;
   }
 }

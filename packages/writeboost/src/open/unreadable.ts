@@ -6,7 +6,7 @@
  * nothing is missing there.
  */
 import { type Geometry, slotOf, slotStart } from "../format/geometry.ts";
-import type { Identity } from "../format/identity.ts";
+import type { StoredIdentity } from "../format/identity.ts";
 import type { Log } from "../core/log.ts";
 import type { SlotScanner } from "./slot-scanner.ts";
 
@@ -19,7 +19,7 @@ export function withUnreadable(
   { ids, unreadable }: Pick<SlotScanner, "ids" | "unreadable">,
   geometry: Geometry,
   record: number,
-  identity: Identity | "blank" | "foreign",
+  identity: StoredIdentity,
 ): Log {
   if (unreadable.size === 0) return log;
   const { first, last } = log;
@@ -51,16 +51,14 @@ export function withUnreadable(
   return { ...log, stale };
 }
 
-/** What can be done with a log of which a slot cannot be read: a sentence of a hint, or nothing. */
+/** How what came before can be had, where the end of the log cannot be read: a sentence of a hint, or nothing. */
 export function wayOut({
-  unreadable,
   last,
   lastWriteback,
 }: {
-  readonly unreadable: ReadonlySet<number>;
   readonly last: number;
   readonly lastWriteback: number;
 }): string {
-  if (unreadable.size === 0 || last <= lastWriteback) return "";
+  if (last <= lastWriteback) return "";
   return ` What came before can be read as it was at segment ${last} (--at ${last}), and be written back (replay --until ${last}).`;
 }

@@ -8,8 +8,16 @@
  * is written whole or not at all, no crash and no flush that fails can lose it. Older versions left such a plog without.
  */
 import type { BlockDevice } from "@dmkit/block-io";
+import { given } from "../refusals.ts";
 import { MAX_ORDER, MIN_ORDER, plogSegmentSize } from "../../format/geometry.ts";
-import { type Identity, NO_UUID, decodeIdentity, encodeIdentity, uuidAt } from "../../format/identity.ts";
+import {
+  type Identity,
+  type StoredIdentity,
+  NO_UUID,
+  decodeIdentity,
+  encodeIdentity,
+  uuidAt,
+} from "../../format/identity.ts";
 
 const SECTOR = 512;
 
@@ -43,7 +51,7 @@ export function takeStartName(sector: Buffer): Buffer | undefined {
   return name;
 }
 
-function decodeStartName(name: Buffer): Identity | "blank" | "foreign" {
+function decodeStartName(name: Buffer): StoredIdentity {
   const sector = Buffer.alloc(SECTOR);
   name.copy(sector);
   return decodeIdentity(sector);
@@ -72,7 +80,7 @@ export async function readPlogIdentity(
 /** The name on a device of which nothing is known, in either place. */
 export async function findPlogIdentity(plog: BlockDevice): Promise<Identity | undefined> {
   for (let order = MIN_ORDER; order <= MAX_ORDER; order += 1) {
-    const identity = await readPlogIdentity(plog, order, plog.size);
+    const identity = await given(readPlogIdentity(plog, order, plog.size));
     if (identity?.order === order) return identity;
   }
   return undefined;
@@ -85,7 +93,7 @@ export async function findPlogIdentity(plog: BlockDevice): Promise<Identity | un
 export async function lacksName(plog: BlockDevice, identity: Identity, bytes: number): Promise<boolean> {
   if (bytes > plog.size) return true;
   if (!hasName(identity, bytes)) return false;
-  const sector = await namePlace(plog, identity.order, bytes);
+  const sector = await given(namePlace(plog, identity.order, bytes));
   return sector === undefined || uuidAt(sector) !== identity.cache;
 }
 
@@ -98,10 +106,7 @@ export function hasName({ order, nameAtStart }: Identity, bytes: number): boolea
  * Bytes of the device that are the plog of the cache with this identity record: as recorded, and all of it where that
  * is not known, or where a cache that was closed in order, and needs no plog any more, is given another one.
  */
-export async function plogBytes(
-  plog: BlockDevice,
-  identity: Identity | "blank" | "foreign",
-): Promise<number> {
+export async function plogBytes(plog: BlockDevice, identity: StoredIdentity): Promise<number> {
   if (typeof identity !== "object" || identity.plog === NO_UUID || identity.plogSize === 0) return plog.size;
   const { clean, plogSize } = identity;
   return clean && (await lacksName(plog, identity, plogSize)) ? plog.size : plogSize;

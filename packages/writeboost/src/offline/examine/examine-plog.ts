@@ -9,6 +9,7 @@ import { NO_UUID } from "../../format/identity.ts";
 import { type Mismatch, sentence } from "../../open/pairing.ts";
 import { plogBytes, readPlogIdentity } from "../../device/log/plog-place.ts";
 import { type ScannedPlog, scanPlog } from "../../open/plog/plog-scan.ts";
+import { given } from "../../device/refusals.ts";
 import type { ScannedLog } from "../../open/scan.ts";
 
 /** @param pairing `blocked`: why nothing may be written, if so. */
@@ -43,7 +44,7 @@ export async function examinePlog(
 /** Whether both identity records name each other. */
 async function isPaired(plog: BlockDevice, { identity, geometry }: ScannedLog): Promise<boolean> {
   if (typeof identity !== "object" || identity.plog === NO_UUID) return false;
-  const own = await readPlogIdentity(plog, geometry.order, await plogBytes(plog, identity));
+  const own = await given(readPlogIdentity(plog, geometry.order, await plogBytes(plog, identity)));
   return own?.cache === identity.cache && own.plog === identity.plog;
 }
 
@@ -64,7 +65,7 @@ async function scanOrExplain(
 
 function report(
   found: ScannedLog,
-  { ids, rebuilt, used }: ScannedPlog,
+  { ids, rebuilt, used, missing, unreadable }: ScannedPlog,
   sound: boolean,
   findings: Finding[],
 ): void {
@@ -74,7 +75,7 @@ function report(
   const torn = found.last + rebuilt.length + 2;
   const isLost = (id: number): boolean => id > found.last && !follows.has(id) && id !== torn;
   const gap = ids.some(isLost);
-  const fix: Fix | undefined = sound && !gap ? { step: "plog" } : undefined;
+  const fix: Fix | undefined = sound && !gap && missing === undefined ? { step: "plog" } : undefined;
   const add = (
     kind: Problem["kind"],
     severity: Problem["severity"],
@@ -91,7 +92,19 @@ function report(
       fix: repair ? fix : undefined,
     });
   };
+  if (missing !== undefined) {
+    const text = `Opening is refused: ${missing}.`;
+    const advice = "Save the devices as they are; a view shows what is not in the plog.";
+    const where = { role: "plog", location: "device" } as const;
+    findings.push({ problem: { ...where, kind: "damage", severity: "error", text, advice } });
+  }
+  for (const segment of unreadable) {
+    const repair = fix && "It is zeroed, as opening would.";
+    const advice = fix ? undefined : "Opening zeroes it, if nothing of the log may be there.";
+    add("unreadable", "warning", segment, "The device does not give all of it.", repair, advice);
+  }
   for (const segment of used) {
+    if (unreadable.includes(segment)) continue;
     const id = ids[segment] ?? 0;
     if (follows.has(id)) {
       const repair = fix && "It is written to its slot, and the plog is zeroed, as opening would.";

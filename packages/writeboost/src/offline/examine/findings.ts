@@ -1,6 +1,13 @@
 /** What may be wrong with an image, and what repair does about it. */
-import type { ImageProblem } from "@dmkit/block-io";
+import type { BlockDevice, ImageProblem } from "@dmkit/block-io";
 import type { Identity } from "../../format/identity.ts";
+
+/** The devices of an image; a backing device or plog that is not given makes findings less complete. */
+export interface Image {
+  readonly cache: BlockDevice;
+  readonly backing?: BlockDevice | undefined;
+  readonly plog?: BlockDevice | undefined;
+}
 
 /** What repair.ts does about a finding; in the order it does it. */
 export type Fix =

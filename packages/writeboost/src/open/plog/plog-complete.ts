@@ -4,11 +4,13 @@
  * block would then not be the whole truth (write-path.ts), and what the older copy alone has would be lost. So
  * its sectors are put back here, before the segment is written to its slot: doing it again gives the same.
  */
-import type { BlockDevice } from "@dmkit/block-io";
+import { type BlockDevice, refuse } from "@dmkit/block-io";
 import { type Rebuilt, complete } from "../../core/plog-replay.ts";
 import { BLOCK, slotStart } from "../../format/geometry.ts";
 import { dataStart } from "../../format/segment.ts";
+import { isOfPlace } from "../../device/refusals.ts";
 import type { ScannedLog } from "../scan.ts";
+import { wayOut } from "../unreadable.ts";
 
 /** The newest copy of a block on the cache device. */
 interface Copy {
@@ -41,7 +43,12 @@ async function completeRebuilt(
         const missing = (map.valid[copy.index] as number) & ~bits;
         const slot = Math.floor(copy.index / map.blocks);
         if (missing !== 0) {
-          await cache.read(slotStart(geometry, slot) + dataStart(copy.index - slot * map.blocks), data);
+          const offset = slotStart(geometry, slot) + dataStart(copy.index - slot * map.blocks);
+          await cache.read(offset, data).catch((error: unknown) => {
+            if (!isOfPlace(error)) throw error;
+            const reason = `byte ${offset} cannot be read, and segment ${one.id} in the plog needs what is there`;
+            throw refuse(cache.name, "EIO", reason, `Nothing has been written.${wayOut(found)}`);
+          });
           complete(one, at, missing, data);
         }
       }

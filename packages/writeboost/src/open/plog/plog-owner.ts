@@ -29,8 +29,8 @@
  * from data that is not known; but it does tell it from what is known for certain, and gives it a name.
  */
 import { type BlockDevice, BlockIoError, contentsOf, notBlank, requireBlank } from "@dmkit/block-io";
-import { BLOCK } from "../../format/geometry.ts";
-import { IDENTITY_START, NO_UUID, uuidAt } from "../../format/identity.ts";
+import { given } from "../../device/refusals.ts";
+import { NO_UUID } from "../../format/identity.ts";
 import { hasName, plogBytes, readPlogIdentity } from "../../device/log/plog-place.ts";
 import type { ScannedPlog } from "./plog-scan.ts";
 import type { ScannedLog } from "../scan.ts";
@@ -41,14 +41,13 @@ import type { ScannedLog } from "../scan.ts";
  */
 export async function judgePlog(
   plog: BlockDevice,
-  cache: BlockDevice,
   found: ScannedLog,
   scanned: ScannedPlog,
   force: boolean,
 ): Promise<"own" | "new"> {
-  const { identity, geometry } = found;
+  const { identity, geometry, superblock } = found;
   const bytes = await plogBytes(plog, identity);
-  const name = await readPlogIdentity(plog, geometry.order, bytes);
+  const name = await given(readPlogIdentity(plog, geometry.order, bytes));
   if (typeof identity === "object") {
     if (name?.cache === identity.cache)
       return identity.plog === NO_UUID || name.plog === identity.plog ? "own" : "new";
@@ -63,9 +62,7 @@ export async function judgePlog(
     return "own";
   }
   // A damaged record still says who wrote it.
-  const block = Buffer.alloc(BLOCK);
-  await cache.read(IDENTITY_START, block);
-  const isOurs = name !== undefined && identity === "foreign" && uuidAt(block) === name.cache;
+  const isOurs = name !== undefined && identity === "foreign" && superblock.uuid === name.cache;
   // The original drivers give no names: only its records can tell.
   const mayFollow = name === undefined && scanned.ids.some((id) => id > 0);
   if (isOurs || mayFollow) return follows(plog, found, scanned, force);

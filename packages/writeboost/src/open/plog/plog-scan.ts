@@ -2,10 +2,11 @@
 import { type BlockDevice, BlockIoError, isZero } from "@dmkit/block-io";
 import { type Rebuilt, rebuildSegment } from "../../core/plog-replay.ts";
 import { blocksPerSegment, plogSegmentSize } from "../../format/geometry.ts";
-import { decodeRecords } from "../../format/plog.ts";
+import { decodeRecords, recordsCutOff } from "../../format/plog.ts";
 import { plogBytes, plogNameOffset, takeStartName } from "../../device/log/plog-place.ts";
 import { SEGMENTS_FOR_TWO } from "../../device/log/plog-writer.ts";
 import type { ScannedLog } from "../scan.ts";
+import { readPast } from "../superblock.ts";
 
 export interface ScannedPlog {
   /** Plog segments that fit on the device. */
@@ -20,6 +21,10 @@ export interface ScannedPlog {
   readonly startName: Buffer | undefined;
   /** Segments behind the end of the log that were flushed and are lost, as far as the plog proves it. */
   readonly lost: number;
+  /** What cannot be read and may belong to the end of the log, as text. */
+  readonly missing: string | undefined;
+  /** Plog segments of which sectors cannot be read. */
+  readonly unreadable: readonly number[];
 }
 
 /**
@@ -63,6 +68,37 @@ function inUse(identity: ScannedLog["identity"], fit: number): number {
   return typeof identity === "object" ? Math.min(fit, identity.plogSegments) : fit;
 }
 
+/** Where the records of a plog segment end at a sector that cannot be read. */
+interface Cut {
+  readonly segment: number;
+  /** Of the records in front of it; 0 where there are none. */
+  readonly id: number;
+  /** Byte on the plog device. */
+  readonly at: number;
+}
+
+/**
+ * What of the end of the log may be where nothing can be read. Older records are of no account, nor is anything that
+ * does not follow what is there, nor all of the plog of a cache that was closed in order.
+ * @param end the last segment with the plog, of which only the first part may be there.
+ */
+function missingOf(
+  cuts: readonly Cut[],
+  identity: ScannedLog["identity"],
+  last: number,
+  end: number,
+): string | undefined {
+  const isOwn = typeof identity === "object";
+  if (isOwn && identity.clean && last >= identity.lastId) return undefined;
+  const next = end + 1;
+  const mayBeNext = ({ segment }: Cut): boolean =>
+    !isOwn || (next <= last + mostAhead(identity) && (next - 1) % identity.plogSegments === segment);
+  const cut = cuts.find((one) => (one.id === 0 ? mayBeNext(one) : one.id > last && one.id <= next));
+  if (cut === undefined) return undefined;
+  const segment = cut.id === 0 ? `segment ${next}` : `more of segment ${cut.id}`;
+  return `byte ${cut.at} of the plog cannot be read, and there may be ${segment}`;
+}
+
 /**
  * @param log the one on the cache device. @param backingSize bytes.
  * @param wanted plog segments that will be used: looked at as well, but nothing in them is believed.
@@ -79,15 +115,17 @@ export async function scanPlog(
   const own = inUse(identity, fit);
   const bounds = { blocks: blocksPerSegment(order), backing: backingSize / 512 };
   const later = new Map<number, Rebuilt>();
+  const unreadable: number[] = [];
+  const cuts: Cut[] = [];
   const used: number[] = [];
   const ids: number[] = [];
   let highest = 0;
   let startName: Buffer | undefined;
-  const buffer = Buffer.allocUnsafeSlow(size);
   for (let segment = 0; segment < Math.max(own, wanted); segment += 1) {
-    await plog.read(segment * size, buffer);
+    const [buffer, lostSectors] = await readPast(plog, segment * size, size);
     if (segment === 0 && plogNameOffset(bytes, order) === undefined) startName = takeStartName(buffer);
-    if (!isZero(buffer)) used.push(segment);
+    if (lostSectors.length > 0) unreadable.push(segment);
+    if (lostSectors.length > 0 || !isZero(buffer)) used.push(segment);
     if (segment >= own) {
       ids.push(0);
       continue;
@@ -96,6 +134,8 @@ export async function scanPlog(
     const id = records[0]?.id ?? 0;
     ids.push(id);
     highest = Math.max(highest, id);
+    const cut = recordsCutOff(buffer, records, bounds, lostSectors);
+    if (cut !== undefined) cuts.push({ segment, id: cut.id, at: segment * size + cut.at });
     if (id <= last) continue;
     const rebuilt = rebuildSegment(buffer, records);
     if (rebuilt !== undefined) later.set(id, rebuilt);
@@ -104,5 +144,6 @@ export async function scanPlog(
   const isRotten = highest > last + mostAhead(identity);
   if (isRotten) later.clear();
   for (let id = last + 1; later.has(id); id += 1) rebuilt.push(later.get(id) as Rebuilt);
-  return { fit, rebuilt, used, ids, startName, lost: isRotten ? highest - last : 0 };
+  const missing = missingOf(cuts, identity, last, last + rebuilt.length);
+  return { fit, rebuilt, used, ids, startName, lost: isRotten ? highest - last : 0, missing, unreadable };
 }

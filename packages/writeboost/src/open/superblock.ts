@@ -1,0 +1,126 @@
+/**
+ * The first MiB of a cache device, each part of it as far as the device gives it. Where a sector cannot be read:
+ *
+ *      header     it never changes, and the identity record has the order as well: opening writes it again
+ *      record     its copy in the identity record counts; without that, nothing is known to be written back
+ *      identity   nobody else knows which backing device and which plog belong to the cache: opening refuses
+ */
+import { type BlockDevice, refuse } from "@dmkit/block-io";
+import { BLOCK, SLOTS_START } from "../format/geometry.ts";
+import { IDENTITY_START, type StoredIdentity, decodeIdentity, uuidAt } from "../format/identity.ts";
+import {
+  HEADER_START,
+  type Header,
+  RECORD,
+  RECORD_START,
+  decodeHeader,
+  decodeRecord,
+  isBareHeader,
+} from "../format/superblock.ts";
+import { isOfPlace } from "../device/refusals.ts";
+
+export interface Superblock {
+  readonly header: Header | { readonly kind: "unreadable" };
+  /** Whether sector 0 looks like a header but for magic and order. */
+  readonly isBare: boolean;
+  readonly identity: StoredIdentity;
+  /** The cache uuid where an identity record has it, also in one that is damaged. */
+  readonly uuid: string;
+  /** last_writeback_segment_id; undefined where it cannot be read. */
+  readonly record: number | undefined;
+}
+
+/** Throws what is no matter of a place. */
+export async function readSuperblock(cache: BlockDevice): Promise<Superblock> {
+  const [start, lost] = await readPast(cache, HEADER_START, IDENTITY_START + BLOCK);
+  const header = start.subarray(HEADER_START, IDENTITY_START);
+  const identity = start.subarray(IDENTITY_START);
+  const [end, lostEnd] = await readPast(cache, RECORD_START, BLOCK);
+  return {
+    header: lost.includes(HEADER_START) ? { kind: "unreadable" } : decodeHeader(header),
+    isBare: isBareHeader(header),
+    identity: lost.includes(IDENTITY_START) ? "unreadable" : decodeIdentity(identity),
+    uuid: uuidAt(identity),
+    record: lostEnd.includes(RECORD) ? undefined : decodeRecord(end),
+  };
+}
+
+/**
+ * What the header says, or, where it cannot be read, the identity record; `none` if nothing says that the device is,
+ * or was, a cache: whether it is blank is another question. Throws `EFORMAT` for a cache that must not be taken for
+ * anything else.
+ */
+export function headerOf(
+  cache: BlockDevice,
+  { header, identity }: Superblock,
+): { readonly order: number | undefined } | "none" {
+  if (cache.size < SLOTS_START) {
+    const reason = `${cache.size} bytes are too few for a cache device`;
+    throw refuse(
+      cache.name,
+      "EFORMAT",
+      reason,
+      "It is another device, or was cut short: give at least a few MiB.",
+    );
+  }
+  if (header.kind === "writeboost") return { order: header.order };
+  if (header.kind === "restoring") {
+    const hint = "Restore the dump again; nothing was written.";
+    throw refuse(cache.name, "EFORMAT", "the restore of a dump was interrupted", hint);
+  }
+  if (typeof identity === "object") {
+    if (header.kind === "unreadable") return { order: identity.order };
+    throw refuse(
+      cache.name,
+      "EFORMAT",
+      `the identity record in sector 8 says that this is a cache, but sector 0 ${
+        header.kind === "blank" ? "is zero" : `has the magic 0x${header.magic.toString(16)}`
+      }: its header was lost`,
+      "Repair it offline (fsck); or, if nothing on it is needed any more, zero its first MiB. Nothing has been written.",
+    );
+  }
+  if (header.kind !== "unreadable" && identity !== "unreadable") return "none";
+  throw refuse(
+    cache.name,
+    "EIO",
+    `sector ${header.kind === "unreadable" ? 0 : 8} cannot be read: nobody knows whether this is a cache`,
+    "Copy the device to one that is whole, with zeroes in place of what cannot be read, and check that. Nothing has been written.",
+  );
+}
+
+/** What opening says where the identity record cannot be read: reason and hint. */
+export const UNKNOWN_OWNER: readonly [reason: string, hint: string] = [
+  "the identity record (sector 8) cannot be read: nobody knows which backing device belongs to the cache, and whether a plog does",
+  "If this is the right backing device, and the cache has no plog, zero sectors 8 to 15 and open it again. Nothing has been written.",
+];
+
+/**
+ * `length` bytes from `offset` on, both multiples of 4 KiB, or of what can be read alone; with zeroes where the device
+ * gives nothing, and those sectors: in bytes from `offset`. Throws what is no matter of a place.
+ */
+export async function readPast(
+  device: BlockDevice,
+  offset: number,
+  length: number,
+): Promise<[bytes: Buffer, lost: readonly number[]]> {
+  const bytes = Buffer.alloc(length);
+  const lost: number[] = [];
+  const least = device.limits.logicalBlockSize;
+  const read = async (from: number, to: number): Promise<void> => {
+    try {
+      await device.read(offset + from, bytes.subarray(from, to));
+    } catch (error) {
+      if (!isOfPlace(error)) throw error;
+      if (to - from > least) {
+        const middle = from + Math.ceil((to - from) / least / 2) * least;
+        await read(from, middle);
+        return read(middle, to);
+      }
+      bytes.fill(0, from, to);
+      for (let at = from; at < to; at += 512) lost.push(at);
+    }
+  };
+  const end = Math.min(length, device.size - offset);
+  if (end > 0) await read(0, end);
+  return [bytes, lost];
+}
