@@ -63,6 +63,7 @@ export { GuardedDevice } from "./contract/guard.ts";
 export {
   type Health,
   type HealthState,
+  failureOf,
   healthOf,
   healthStates,
   healthy,

@@ -15,11 +15,12 @@ import {
   type Segment,
   claims,
   codeOf,
+  failureOf,
 } from "@dmkit/block-io";
 import { bringHome, homecomers, orForced } from "./homecoming.ts";
 import type { InactiveTable, ManagedDevice } from "./managed-device.ts";
 import { fitsInPlaceOf } from "./named-device.ts";
-import { type OpenedTable, failureOf } from "./opened-table.ts";
+import type { OpenedTable } from "./opened-table.ts";
 import { Cancelled } from "./protocol.ts";
 
 export interface ExchangeContext {

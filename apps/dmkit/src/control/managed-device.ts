@@ -7,13 +7,13 @@ import {
   type Holder,
   type MessageOptions,
   type Segment,
+  failureOf,
   printTable,
   shellQuote,
 } from "@dmkit/block-io";
 import type { BorrowedDevice } from "./borrowed-device.ts";
 import { HealthRecord } from "./health-watch.ts";
 import { NamedDevice } from "./named-device.ts";
-import { failureOf } from "./opened-table.ts";
 import { readTable, renameReferences, resolvePaths } from "./references.ts";
 import type { DeviceSnapshot, DeviceState } from "./snapshot.ts";
 

@@ -7,8 +7,8 @@
  *
  * Invariants:
  *
- * - a request is handed to a table in the turn it is accepted in, so the table's own count of requests in flight
- *   is complete, and suspending or closing the table waits for all of them;
+ * - a request is handed to the table, or to the target that is all of it, in the turn it is accepted in: their own
+ *   count of requests in flight is complete, and suspending or closing the table waits for all of them;
  * - requests that waited go on in the order in which they came;
  * - nobody who opened the device is promised less later: the logical block size never changes, FUA works whatever
  *   the table below can do, and {@link fitsInPlaceOf} refuses tables that take back what others rely on.
@@ -119,7 +119,7 @@ export class NamedDevice implements BlockDevice {
   /** Requests that waited go on, in order. Does nothing without a table, or when closed. */
   letGo(): void {
     if (this.#opened === undefined || this.#closed) return;
-    this.#live = this.#opened.device;
+    this.#live = this.#opened.direct ?? this.#opened.device;
     this.#gate?.open();
     this.#gate = undefined;
   }

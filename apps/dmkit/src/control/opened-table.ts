@@ -1,9 +1,7 @@
 /** What stands behind a named device at one time: an open table, or an image that was opened without one. */
 import {
   type BlockDevice,
-  type BlockIoError,
   type Environment,
-  GuardedDevice,
   type Health,
   type Holder,
   type MessageOptions,
@@ -13,6 +11,7 @@ import {
   type TargetDevice,
   type Use,
   claims,
+  failureOf,
   healthOf,
   isTargetDevice,
   openTable,
@@ -25,6 +24,8 @@ import type { SegmentStatus } from "./snapshot.ts";
 
 export interface OpenedTable {
   readonly device: BlockDevice;
+  /** Where requests go, if not to the device itself: see {@link TableDevice.direct}. */
+  readonly direct?: BlockDevice;
   /** What it uses without having claimed it. */
   readonly unclaimed?: readonly { readonly device: BlockDevice; readonly use: Use }[];
   /** One line a segment, as it is now. */
@@ -56,6 +57,7 @@ export async function openSegments(
   const device = await openTable(segments, settings);
   return {
     device,
+    direct: device.direct,
     table: () => device.table,
     segments: () =>
       device.segments.map(({ start, length, target, device: segment }) =>
@@ -116,11 +118,6 @@ async function closeAll(devices: readonly BlockDevice[]): Promise<void> {
     if (failure !== undefined) failures.push(failure);
   }
   if (failures.length > 0) throw failures[0];
-}
-
-/** Why a device refuses writes, if it does. */
-export function failureOf(device: BlockDevice): BlockIoError | undefined {
-  return device instanceof GuardedDevice ? device.failure : undefined;
 }
 
 /** The same, with a claim on what it uses, which closing it gives back. Throws `EBUSY`; then nothing is claimed. */

@@ -31,15 +31,14 @@ export class ByteAccess {
 
   write(offset: number, from: Buffer, options?: WriteOptions): Promise<void> {
     if (!this.aligned(offset, from.length)) return this.#writeUnaligned(offset, from, options);
-    const grant = this.#lock.tryAcquire(offset, from.length, false);
-    if (grant === undefined) {
+    if (!this.#lock.isShared) {
       return this.#lock.with(offset, from.length, false, () => this.device.write(offset, from, options));
     }
     const result = this.device.write(offset, from, options);
-    if (result === done) {
-      this.#lock.release(grant);
-      return done;
-    }
+    // What is over in this turn met nobody, and needs no place in the lock.
+    if (result === done) return done;
+    const grant = this.#lock.tryAcquire(offset, from.length, false);
+    if (grant === undefined) throw new Error("unreachable: something exclusive came in the same turn");
     return this.#releasing(grant, result);
   }
 

@@ -70,7 +70,7 @@ export abstract class GuardedDevice implements BlockDevice {
       name,
       willDrain: () => this.willDrain(),
       flush: async () => {
-        if (!limits.capabilities.readOnly && this.#failure === undefined) await this.#flushNow();
+        if (!limits.capabilities.readOnly && this.failure === undefined) await this.#flushNow();
       },
       rest: () => this.doSuspend(),
       wake: () => this.doResume(),

@@ -10,6 +10,7 @@
  * A device tells its own state only, in words that make sense without it; whoever has devices below tells the worst
  * of them all ({@link worstHealth}).
  */
+import { BlockIoError } from "./errors.ts";
 
 /** From well to ill. */
 export const healthStates = ["ok", "degraded", "needs check", "failed"] as const;
@@ -41,6 +42,12 @@ export function worstHealth(all: Iterable<Health>): Health {
 /** How a device says it is; one that says nothing is well. */
 export function healthOf(device: { health?(): Health }): Health {
   return device.health?.() ?? healthy;
+}
+
+/** Why a device refuses writes, if it does and says so. */
+export function failureOf(device: object): BlockIoError | undefined {
+  const failure = "failure" in device ? device.failure : undefined;
+  return failure instanceof BlockIoError ? failure : undefined;
 }
 
 /** The text of an error with those of its causes, each once: why a thing happened is often only in the last of them. */

@@ -4,12 +4,13 @@
  * The device owns everything it opened: closing it closes the targets, then the devices below them. While it is
  * suspended so are its targets: what they do by themselves (writeback, commits) rests as well.
  */
+
 import { join } from "../sync/join.ts";
 import { type BlockDevice, SECTOR } from "../contract/device.ts";
 import { type Holder, isWriting } from "../below/claims.ts";
 import type { Environment } from "../contract/environment.ts";
 import { BlockIoError, toBlockIoError, worstOf } from "../contract/errors.ts";
-import { type Health, healthOf, worstHealth } from "../contract/health.ts";
+import { type Health, failureOf, healthOf, worstHealth } from "../contract/health.ts";
 import { type DeviceSchemes, LowerDevices } from "../below/lower-devices.ts";
 import { parseOptions } from "./options.ts";
 import { type Segment, printSegment, tableLength } from "./table.ts";
@@ -127,6 +128,23 @@ export class TableDevice extends MappedDevice {
   /** The targets, in the order of the table. */
   get segments(): readonly TableSegment[] {
     return this.#segments.map(({ segment, device }) => ({ ...segment, device }));
+  }
+
+  /**
+   * Where requests may go at once, past the table: to a target that is all of it. Its guard checks, counts and holds
+   * them, and suspending or closing the table suspends or closes it. For whoever lets nothing in from before the table
+   * is suspended or closed until it is resumed.
+   */
+  get direct(): BlockDevice {
+    const [only] = this.#segments;
+    return only?.start === 0 && only.end === this.size ? only.device : this;
+  }
+
+  /** Its own, or the first of its targets'. */
+  override get failure(): BlockIoError | undefined {
+    return (
+      super.failure ?? this.#segments.map(({ device }) => failureOf(device)).find((one) => one !== undefined)
+    );
   }
 
   /** The worst of its own, its targets' and that of the devices below them. */

@@ -36,6 +36,11 @@ export class RangeLock {
     return this.#granted.length + this.#waiting.length;
   }
 
+  /** Whether a shared range is granted at once, wherever it lies. */
+  get isShared(): boolean {
+    return this.#exclusives === 0 && this.#waiting.length === 0;
+  }
+
   /** The grant if it can be had at once, undefined otherwise. `length` in bytes, at least 1. */
   tryAcquire(offset: number, length: number, exclusive: boolean): RangeGrant | undefined {
     const grant: RangeGrant = { offset, end: offset + length, exclusive, slot: -1 };
