@@ -28,7 +28,6 @@ const unfinished = {
     "packages/image/src/offline/publish.ts",
     "packages/writeboost/src/device/device.ts",
     "packages/writeboost/src/device/log/segment-log.ts",
-    "apps/dmkit/src/commands/cow.ts",
     "apps/dmkit/src/control/device-manager.ts",
   ],
 };
@@ -88,6 +87,25 @@ const bans = [
   ],
 ];
 
+// The targets of the packages, by the name of the package and those of the targets: what an app knows of one it is told
+// by the target itself, but for the list of them and a target's own commands.
+const targetPackages = packages
+  .filter((folder) => existsSync(join(folder, "src", "target.ts")))
+  .map((folder) => JSON.parse(readFileSync(join(folder, "package.json"), "utf8")).name);
+const targetNames = packages.flatMap((folder) => {
+  const file = join(folder, "src", "target.ts");
+  const text = existsSync(file) ? readFileSync(file, "utf8") : "";
+  const [, name] = /^ {2}name: "([^"]+)"/m.exec(text) ?? [];
+  const [, aliases = ""] = /^ {2}aliases: \[([^\]]*)\]/m.exec(text) ?? [];
+  return [
+    ...(name === undefined ? [] : [name]),
+    ...[...aliases.matchAll(/"([^"]+)"/g)].map(([, one]) => one),
+  ];
+});
+// Names that are words of English as well: a text may have them, but not be one. An image is what offline tools work on.
+const words = ["cache", "compression", "compress", "image"];
+const mayName = /\/src\/(targets\.ts$|bench\/|commands\/own\/)/;
+
 function report(rule, file, line, advice) {
   findings.push(`${relative(root, file)}:${line}: ${rule}; ${advice}`);
 }
@@ -106,8 +124,10 @@ for (const folder of packages) {
   }
   const source = join(folder, "src");
   const imports = new Map();
+  const isApp = existsSync(join(source, "targets.ts"));
   for (const file of files(source)) {
     checkFile(file, folder, name);
+    if (isApp) checkTargets(file);
     imports.set(file, importsOf(file));
   }
   checkCircles(imports);
@@ -207,6 +227,30 @@ function checkFile(file, folder, name) {
     report("files stay small", file, lines - 1, `split it: ${LONGEST} lines are the end`);
   if (!/^(#!.*\n)?\s*\/\*\*?/.test(text) && lines > 40 && !file.endsWith("index.ts")) {
     report("a file says what it owns", file, 1, "open it with a comment: bytes, invariant or purpose");
+  }
+}
+
+/** An app has one list of targets, and asks them for everything else. */
+function checkTargets(file) {
+  const advice = "ask the target: what it knows of itself is a field of its Target, or of its ImageFormat";
+  const isOwn = /\/commands\/own\//.test(file);
+  for (const [index, raw] of readFileSync(file, "utf8").split("\n").entries()) {
+    const [, imported] = /(?:from|import)\s*\(?"([^"]+)"/.exec(raw) ?? [];
+    if (imported !== undefined && /\/own\/(?!all\.ts$)/.test(imported) && !isOwn)
+      report("a target's own commands are its own", file, index + 1, "only own/all.ts is for others");
+    if (mayName.test(file)) continue;
+    if (imported !== undefined && targetPackages.includes(imported))
+      report("the app knows no target", file, index + 1, `${imported} is for targets.ts; ${advice}`);
+    if (imported !== undefined || /^\s*(\/?\*|\/\/)/.test(raw)) continue;
+    for (const [, text] of raw.matchAll(/["`]([^"`]*)["`]/g)) {
+      // An example of a command line has to name something.
+      if (text.includes("dmkit ") || /^\s+dmkit /.test(raw) || raw.includes("'dmkit ")) continue;
+      const named = targetNames.find((name) =>
+        words.includes(name) ? name === text && name !== "image" : new RegExp(`\\b${name}\\b`).test(text),
+      );
+      if (named !== undefined)
+        report("the app knows no target", file, index + 1, `it names ${named}; ${advice}`);
+    }
   }
 }
 

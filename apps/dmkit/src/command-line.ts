@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { printable } from "@dmkit/block-io";
 import { Command, CommanderError } from "commander";
 import { addCommands } from "./commands/all.ts";
+import type { Known } from "./commands/command.ts";
 import { refuseEmptyWords } from "./ui/empty-words.ts";
 import { StackFileError, describeProblem } from "./stack-file/problem.ts";
 import { exitCodeOf, exitCodes, exitHelp, printError, usageCode } from "./ui/terminal.ts";
@@ -11,8 +12,14 @@ const manifest = JSON.parse(readFileSync(new URL("../package.json", import.meta.
   version: string;
 };
 
-/** Carries out a command, tells what went wrong, and says what the process is to end with. @param words after `dmkit`. */
-export async function runCommandLine(words: readonly string[]): Promise<number> {
+const allTargets: Known = async () => (await import("./targets.ts")).targets;
+
+/**
+ * Carries out a command, tells what went wrong, and says what the process is to end with.
+ * @param words after `dmkit`.
+ * @param known the targets it works with.
+ */
+export async function runCommandLine(words: readonly string[], known: Known = allTargets): Promise<number> {
   let code: number = exitCodes.ok;
   const finish = (result: number): void => {
     code = result;
@@ -26,7 +33,7 @@ export async function runCommandLine(words: readonly string[]): Promise<number> 
     .exitOverride();
   program.hook("preAction", (_program, command) => refuseEmptyWords(command));
   const [name] = words;
-  await addCommands(program, name, finish);
+  await addCommands(program, name, finish, known);
   // Subcommands do not inherit this, and without it they would end the process by themselves.
   for (const command of program.commands) command.exitOverride().showHelpAfterError("(see --help)");
   try {

@@ -1,29 +1,46 @@
-/** How the command line opens devices: paths, `mem:`, `null:`, NBD URIs, images and tables. */
+/** How the command line opens devices: paths, `mem:`, `null:`, NBD URIs, URIs of targets, and tables. */
 import {
   type BlockDevice,
   type DeviceSchemes,
   type Environment,
   LowerDevices,
+  type TargetRegistry,
+  type UriScheme,
   type Use,
   openTable,
   parseTable,
+  schemeOf,
 } from "@dmkit/block-io";
-import { openImage } from "@dmkit/image";
-import { openNbd } from "@dmkit/nbd";
-import { targets } from "./targets.ts";
+import { openNbd, resolveNbdUri } from "@dmkit/nbd";
+import { targets as allTargets } from "./targets.ts";
 
-const openUri: DeviceSchemes[string] = (reference, access, environment) =>
-  openNbd(reference, { environment, readOnly: access === "read" });
+const nbd: UriScheme = {
+  open: (reference, access, environment) => openNbd(reference, { environment, readOnly: access === "read" }),
+  absolute: resolveNbdUri,
+};
+
+const nbdSchemes = { nbd, nbds: nbd, "nbd+unix": nbd, "nbds+unix": nbd };
 
 /** URI schemes the app knows besides those every stack knows. */
-export const schemes: DeviceSchemes = {
-  nbd: openUri,
-  nbds: openUri,
-  "nbd+unix": openUri,
-  "nbds+unix": openUri,
-  image: (reference, _access, environment) =>
-    openImage({ image: reference }, { name: reference, environment }),
-};
+export function uriSchemes(targets: TargetRegistry = allTargets): Readonly<Record<string, UriScheme>> {
+  return { ...nbdSchemes, ...targets.schemes };
+}
+
+/** What opens them. */
+export function openersOf(targets: TargetRegistry = allTargets): DeviceSchemes {
+  return Object.fromEntries(Object.entries(uriSchemes(targets)).map(([name, { open }]) => [name, open]));
+}
+
+/** A URI whose paths are absolute, a relative one beginning in `folder`. Throws `EPARSE`. */
+export function absoluteUri(uri: string, folder: string, targets?: TargetRegistry): string {
+  const schemes = uriSchemes(targets);
+  const scheme = schemeOf(uri);
+  if (scheme === undefined || !Object.hasOwn(schemes, scheme)) return uri;
+  return schemes[scheme]?.absolute(uri, folder) ?? uri;
+}
+
+/** The openers of the schemes of all targets the app knows. */
+export const schemes: DeviceSchemes = openersOf();
 
 /**
  * Opens a path or a URI for one caller, who owns it or relies on what is there, unless it says otherwise. Errors:
@@ -44,5 +61,5 @@ export async function openTableText(
   environment: Environment,
   options: { readonly name?: string; readonly readOnly?: boolean } = {},
 ): ReturnType<typeof openTable> {
-  return openTable(parseTable(text, targets), { ...options, environment, schemes });
+  return openTable(parseTable(text, allTargets), { ...options, environment, schemes });
 }

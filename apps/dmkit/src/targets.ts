@@ -1,4 +1,4 @@
-/** The static list of targets the app knows. Adding one is one line here. */
+/** The static list of targets the app knows: adding one is one line here. Nothing else of the app names one. */
 import { assocCache } from "@dmkit/assoc-cache";
 import { TargetRegistry, basicTargets } from "@dmkit/block-io";
 import { compression } from "@dmkit/compression";
@@ -16,3 +16,22 @@ export const targets: TargetRegistry = new TargetRegistry([
   zram,
   image,
 ]);
+
+export interface DefaultDisk {
+  /** A target. */
+  readonly target: string;
+  /** The option of the file that has the contents, and says how large the disk is. */
+  readonly disk: string;
+  /** Sparse files by option; sizes in bytes. */
+  readonly files: Readonly<Record<string, { readonly file: string; readonly size: number }>>;
+}
+
+/** What `dmkit serve` makes when it is told of no disk. */
+export const defaultDisk: DefaultDisk = {
+  target: writeboost.name,
+  disk: "backing",
+  files: {
+    backing: { file: "backing.img", size: 10 * 2 ** 30 },
+    cache: { file: "cache.img", size: 2 ** 30 },
+  },
+};

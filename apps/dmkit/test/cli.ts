@@ -1,5 +1,6 @@
 /** Running the offline commands in this process: much quicker than a process for each, where there are hundreds. */
 import { runCommandLine } from "../src/command-line.ts";
+import type { Known } from "../src/commands/command.ts";
 import type { Result } from "./support.ts";
 
 /** Runs `work` and collects what it prints. */
@@ -19,7 +20,12 @@ export async function captured<T>(
 
 /** As `dmkit ARGS…`, without a process: what it prints, and its exit code. */
 export async function cli(...args: string[]): Promise<Result> {
-  const { value: code, stdout, stderr } = await captured(() => runCommandLine(args));
+  return cliWith(undefined, ...args);
+}
+
+/** The same with other targets than those of the app. */
+export async function cliWith(known: Known | undefined, ...args: string[]): Promise<Result> {
+  const { value: code, stdout, stderr } = await captured(() => runCommandLine(args, known));
   return { code, stdout, stderr };
 }
 

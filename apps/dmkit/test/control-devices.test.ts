@@ -10,6 +10,7 @@ import {
   openFile,
   plainLimits,
   realEnvironment,
+  linear,
 } from "@dmkit/block-io";
 import { conformance } from "@dmkit/block-io/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -285,7 +286,7 @@ describe("reload", () => {
   it("is refused to a device that has failed: writes that were answered may be lost", async () => {
     const path = file("a");
     const lossy = new Lossy("lossy", 2 ** 20, plainLimits);
-    const device = await manager.adopt("a", openedAs(lossy, { target: "linear", words: () => [path, "0"] }));
+    const device = await manager.adopt("a", openedAs(lossy, { target: linear, words: () => [path, "0"] }));
     await device.write(0, Buffer.alloc(4096, 0xaa));
     await expect(device.flush()).rejects.toMatchObject({ code: "EIO" });
     await manager.reload("a", `0 2048 linear ${path} 0`);

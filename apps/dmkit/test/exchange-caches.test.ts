@@ -1,7 +1,7 @@
 /** A table that is exchanged leaves nothing behind in a cache that the new table does not have. */
 import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { BlockIoError, MemoryDevice, realEnvironment } from "@dmkit/block-io";
+import { BlockIoError, MemoryDevice, realEnvironment, linear } from "@dmkit/block-io";
 import { NbdServer } from "@dmkit/nbd";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { DeviceManager } from "../src/control/device-manager.ts";
@@ -67,7 +67,7 @@ class Moody extends MemoryDevice {
 
 async function moody(): Promise<Moody> {
   const disk = new Moody(8 * MIB, { name: "disk" });
-  await manager.adopt("disk", openedAs(disk, { target: "linear", words: () => ["disk", "0"] }));
+  await manager.adopt("disk", openedAs(disk, { target: linear, words: () => ["disk", "0"] }));
   return disk;
 }
 

@@ -34,6 +34,7 @@ function snapshot(change: Partial<Snapshot["devices"][number]> = {}): Snapshot {
             target: "compression",
             status: "Data Size 30 Compressed Data Size 10 Meta Size 0",
             fields: { data_size: 30, compressed_data_size: 10, meta_size: 0, damaged: 0 },
+            gauges: { data: 30, stored: 10 },
           },
         ],
         holders: [],

@@ -154,7 +154,7 @@ describe("a log", () => {
       [last, true],
       [last - 2, false],
     ] as const) {
-      const view = await openView({ cache, backing }, id);
+      const view = await openView([cache, backing], id, targets.images, realEnvironment);
       await view.device.read(0, shown);
       for (const device of [view.device, ...view.below]) await device.close();
       expect(shown.equals(contents)).toBe(whole);
@@ -169,7 +169,9 @@ describe("a log", () => {
     expect([state(cache), state(backing)]).toEqual(before);
     await ok("replay", cache, backing, "--until", String(last - 2), "-q");
     expect(readFileSync(backing).equals(shown)).toBe(true);
-    await expect(openView({ cache, backing }, last + 1)).rejects.toMatchObject({ code: "EINVAL" });
+    await expect(openView([cache, backing], last + 1, targets.images, realEnvironment)).rejects.toMatchObject(
+      { code: "EINVAL" },
+    );
     expect((await cli("replay", cache, backing, "--until", String(last + 1))).code).toBe(1);
   });
 

@@ -12,6 +12,7 @@ import {
   openFile,
   realEnvironment,
   type Use,
+  linear,
 } from "@dmkit/block-io";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { DeviceManager } from "../src/control/device-manager.ts";
@@ -355,9 +356,9 @@ describe("two owners of one device", () => {
         return [{ on: cache, offset, length }];
       }
     }
-    const args = { target: "writeboost", words: () => ["0", "backing", "cache"] };
+    const args = { target: targets.get("writeboost"), words: () => ["0", "backing", "cache"] };
     await manager.adopt("w", openedAs(new MemoryDevice(2 ** 24), args, [backing, cache]));
-    const image = { target: "linear", words: () => ["cache", "0"] };
+    const image = { target: linear, words: () => ["cache", "0"] };
     const error = await refused(() => manager.adopt("image", openedAs(new Through(2 ** 24), image)));
     expect(error.reason).toContain("device w owns");
     await manager.remove("w");

@@ -12,6 +12,7 @@ import {
   makeGate,
   plainLimits,
   realEnvironment,
+  linear,
 } from "@dmkit/block-io";
 import { ManualClock } from "@dmkit/block-io/testing";
 import { NbdServer, openNbd } from "@dmkit/nbd";
@@ -49,7 +50,7 @@ class Dead extends GuardedDevice {
   }
 }
 
-const image = { target: "linear", words: (): string[] => ["dead", "0"] };
+const image = { target: linear, words: (): string[] => ["dead", "0"] };
 const zeroes = "0 2048 linear mem:1M 0";
 
 let manager: DeviceManager;
@@ -316,7 +317,7 @@ describe("a device that cannot save what it has", () => {
   it("is not removed, and goes on, until there is room; or it is lost by force", async () => {
     const narrow = new Narrow(2 ** 21, { name: "narrow" });
     const words = (): string[] => ["narrow", "0"];
-    await manager.adopt("narrow", openedAs(narrow, { target: "linear", words }));
+    await manager.adopt("narrow", openedAs(narrow, { target: linear, words }));
     const disk = await manager.create("z", zram);
     await disk.write(0, Buffer.alloc(512, 7));
     narrow.isFull = true;

@@ -162,7 +162,7 @@ describe("the program", () => {
   it("tells its version without loading a command", async () => {
     const script = `
       const { register } = await import("node:module");
-      const hooks = "export async function load(url, context, next) { if (/commands\\\\/(?!all)/.test(url)) process.stdout.write(url + '\\\\n'); return next(url, context); }";
+      const hooks = "export async function load(url, context, next) { if (/commands\\\\/(?!(own\\\\/)?all)/.test(url)) process.stdout.write(url + '\\\\n'); return next(url, context); }";
       register("data:text/javascript," + encodeURIComponent(hooks));
       process.argv[2] = process.argv[1];
       process.argv[1] = ${JSON.stringify(main)};

@@ -6,6 +6,7 @@ import { openNbd } from "@dmkit/nbd";
 import { describe, expect, it } from "vitest";
 import type { DeviceSnapshot, SegmentStatus } from "../src/control/snapshot.ts";
 import { type Figures, figuresOf, grown, percentile } from "../src/top/figures.ts";
+import { targets } from "../src/targets.ts";
 import { gaugesOf } from "../src/top/gauges.ts";
 import { Meter, STRIDE, untimed } from "../src/top/meter.ts";
 import { duration, number, screenOf, time } from "../src/top/screen.ts";
@@ -97,6 +98,7 @@ describe("figures", () => {
     target,
     status: "",
     fields,
+    gauges: targets.get(target).gauges?.(fields) ?? {},
   });
 
   it("read what targets say of themselves", () => {

@@ -26,6 +26,7 @@ import { readEntries } from "./open/entries.ts";
 import { findMetadata } from "./open/load.ts";
 import { cacheOptions } from "./options.ts";
 import { repair } from "./offline/repair.ts";
+import { writeDirty } from "./offline/replay.ts";
 import { writeSuperblocks } from "./device/metadata/superblocks.ts";
 
 const formatOptions = {
@@ -64,6 +65,14 @@ const formatOptions = {
   force: { type: "flag", default: false, help: "over a cache that holds dirty blocks, which are lost" },
 } as const satisfies OptionTable;
 
+const replayOptions = {
+  force: {
+    type: "flag",
+    default: false,
+    help: "write although the source has changed since the cache was closed",
+  },
+} as const satisfies OptionTable;
+
 /** Offline tools for caches of both metadata versions. */
 export const assocCacheImages: ImageFormat = {
   name: "cache",
@@ -86,16 +95,22 @@ export const assocCacheImages: ImageFormat = {
   dump: async (devices) => dump(cacheOf(devices)),
   restore: async (devices, given) => restore(cacheOf(devices), given),
   map: async (devices) => mapCache(cacheOf(devices), devices["source"]),
+  replay: {
+    to: "source",
+    options: replayOptions,
+    async run(devices, words, work) {
+      const { force } = parseOptions(replayOptions, words, "replay");
+      const blocks = await writeDirty(sourceOf(devices), cacheOf(devices), { ...work, force });
+      return { facts: { blocks }, text: `${blocks} dirty blocks` };
+    },
+  },
   formatOptions,
   keepsImage: (words) => parseOptions(formatOptions, words, "cache").import,
   async format(devices, words, work) {
     const cache = cacheOf(devices);
     const options = parseOptions(formatOptions, words, "cache");
     if (options.import) {
-      const { source } = devices;
-      if (source === undefined)
-        throw refuse(cache.name, "EINVAL", "the blocks are fetched from the source", "Name it.");
-      await importV1(cache, source, {
+      await importV1(cache, sourceOf(devices), {
         ...work,
         size: sourceSize(options.source_size, devices),
         sourceUuid: options.source_uuid,
@@ -215,6 +230,11 @@ async function factsV2(cache: BlockDevice, superblock: Superblock): Promise<Imag
 function shape({ frames, blockSectors, ways }: Geometry): ImageFacts {
   const block = blockSectors * SECTOR;
   return { capacity_bytes: frames * block, block_bytes: block, blocks: frames, ways };
+}
+
+function sourceOf({ source }: ImageDevices): BlockDevice {
+  if (source !== undefined) return source;
+  throw new BlockIoError("no source is given", { code: "EINVAL", hint: "Name the source as well." });
 }
 
 function cacheOf({ cache }: ImageDevices): BlockDevice {

@@ -1,5 +1,6 @@
 /** The declaration of the target `cache` (alias `assoc-cache`). */
-import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
+import { type Target, parseOptions, printNamed, restOf, sumOfFacts } from "@dmkit/block-io";
+import { assocCacheImages } from "./image.ts";
 import { openCache, usesOf } from "./open/open.ts";
 import { type CacheOptions, cacheOptions, namedOptions } from "./options.ts";
 import { cacheControls } from "./device/messages.ts";
@@ -15,6 +16,27 @@ export const assocCache: Target<CacheOptions> = {
     "<source> <cache> [<persistence> [<block size> [<cache size> [<associativity> [<write policy> [<#words> (<key> <value>)…]]]]]]",
   options: cacheOptions,
   ...cacheControls,
+  image: assocCacheImages,
+  stack: {
+    // A cache smaller than the default associativity has one set, as in tables.
+    // And a server that is started again goes on with the cache it made the first time.
+    defaults: ({ cache_size: size }) => ({
+      persistence: 2,
+      ...(typeof size === "number" && size < cacheOptions.associativity.default
+        ? { associativity: size }
+        : {}),
+    }),
+    length: ({ source }) => restOf(source),
+  },
+  gauges(facts) {
+    const hits = sumOfFacts(facts, "read_hits", "write_hits");
+    return {
+      hits,
+      lookups: hits + sumOfFacts(facts, "read_misses", "write_misses"),
+      dirty: sumOfFacts(facts, "dirty"),
+      capacity: sumOfFacts(facts, "frames"),
+    };
+  },
   parse(args) {
     const values: Record<string, unknown> = {
       source: args.text("source", cacheOptions.source),

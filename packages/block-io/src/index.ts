@@ -79,12 +79,15 @@ export type {
   ImageProblem,
   ImageRepair,
   ImageRepairSettings,
+  ImageReplay,
+  ImageReplayed,
   ImageRole,
   MapKind,
   MapRange,
   MapStrip,
   OfflineWork,
   ProblemSeverity,
+  ImageView,
 } from "./dm/image.ts";
 export { type RangeGrant, RangeLock } from "./sync/range-lock.ts";
 export { sectorsOf, zeroes } from "./bytes/zeroes.ts";
@@ -167,18 +170,17 @@ export {
   type Target,
   type TargetDevice,
   GuardedTarget,
-  TableArguments,
   currentArguments,
-  printNamed,
   splitSector,
   requireRoom,
 } from "./dm/target.ts";
+export { TableArguments, printNamed } from "./dm/arguments.ts";
+export { type GaugeCounts, sumOfFacts } from "./dm/gauges.ts";
+export { type LengthRule, type NamedOptions, type StackRules, restOf } from "./dm/stack-rules.ts";
+export type { Overlay } from "./dm/overlay.ts";
 export { TargetRegistry } from "./dm/registry.ts";
 export { type Segment, parseTable, printTable, quoteTableWord, tableLength } from "./dm/table.ts";
 export {
-  type Access,
-  type DeviceOpener,
-  type DeviceSchemes,
   type LowerOptions,
   type UseOptions,
   LowerDevices,
@@ -186,6 +188,7 @@ export {
   identityOf,
   schemeOf,
 } from "./below/lower-devices.ts";
+export type { Access, DeviceOpener, DeviceSchemes, UriScheme } from "./below/schemes.ts";
 export {
   type OpenTableOptions,
   type TableSegment,

@@ -22,6 +22,17 @@ function judge(files: Readonly<Record<string, string>>, name = "@dmkit/cow"): st
   return stdout + stderr;
 }
 
+/** The same with an app beside it that has a list of targets. */
+function judgeApp(files: Readonly<Record<string, string>>): string {
+  const app = {
+    "package.json": JSON.stringify({ name: "dmkit" }),
+    "src/targets.ts": 'import { cow } from "@dmkit/cow";',
+  };
+  const all = Object.entries({ ...app, ...files }).map(([file, text]) => [`../../apps/dmkit/${file}`, text]);
+  const target = 'export const cow = {\n  name: "cow",\n  aliases: ["cache"],\n};';
+  return judge({ ...Object.fromEntries(all), "src/target.ts": target });
+}
+
 describe("the rules", () => {
   it("are kept by a target with its rooms, each on those below", () => {
     const kept = judge({
@@ -91,6 +102,46 @@ describe("the rules", () => {
       /@dmkit\/cow may not import @dmkit\/zram/,
     ],
   ];
+
+  it("let an app list targets, and have commands that are one target's own", () => {
+    const kept = judgeApp({
+      "src/commands/all.ts": 'import "./own/all.ts";',
+      "src/commands/own/all.ts": 'import("./cow/cow.ts");',
+      "src/commands/own/cow/cow.ts": 'import "@dmkit/cow";\nconst command = "cow";',
+      "src/commands/format.ts":
+        'const text = ["the cache of a cowshed", "dmkit format cow a.img"];\n// "cow" in a comment',
+    });
+    expect(kept).toContain("The rules are kept.");
+  });
+
+  const knowing: [string, Readonly<Record<string, string>>, RegExp][] = [
+    [
+      "imports a target",
+      { "src/top/gauges.ts": 'import { cow } from "@dmkit/cow";' },
+      /gauges.ts:1: the app knows no target; @dmkit\/cow is for targets.ts/,
+    ],
+    [
+      "compares a target's name",
+      { "src/top/gauges.ts": 'if (target === "cow") return;' },
+      /gauges.ts:1: the app knows no target; it names cow/,
+    ],
+    ["compares an alias", { "src/offline/a.ts": 'devices["cache"]' }, /it names cache; ask the target/],
+    ["says what only one can do", { "src/a.ts": "`write to a cow layer`" }, /it names cow/],
+    [
+      "uses a target's own commands",
+      {
+        "src/offline/a.ts": 'import "../commands/own/cow/words.ts";',
+        "src/commands/own/cow/words.ts": "",
+      },
+      /a.ts:1: a target's own commands are its own/,
+    ],
+  ];
+
+  it.each(knowing)("tell of an app that %s", (_what, files, said) => {
+    const told = judgeApp(files);
+    expect(told).toMatch(said);
+    expect(told).toContain("1 findings.");
+  });
 
   it.each(broken)("tell %s", (_what, files, said) => {
     const told = judge(files);

@@ -1,6 +1,7 @@
 /** The declaration of the target `compression` (alias `compress`). */
-import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
+import { type Target, parseOptions, printNamed, sumOfFacts } from "@dmkit/block-io";
 import { compressionControls } from "./device/counters.ts";
+import { compressionImages } from "./image.ts";
 import { openCompression, useOf } from "./open/open.ts";
 import { type CompressionOptions, compressionOptions, namedOptions } from "./options.ts";
 
@@ -12,6 +13,11 @@ export const compression: Target<CompressionOptions> = {
   synopsis: "<device> writethrough | writeback <seconds> [<#words> (<key> <value>)…]",
   options: compressionOptions,
   ...compressionControls,
+  image: compressionImages,
+  gauges: (facts) => ({
+    data: sumOfFacts(facts, "data_size"),
+    stored: sumOfFacts(facts, "compressed_data_size"),
+  }),
   parse(args) {
     const values: Record<string, unknown> = {
       device: args.text("device", compressionOptions.device),

@@ -27,7 +27,7 @@ import { BASE_UUID, UNNAMED_UUID } from "./format/identity.ts";
 import { clearBitmap, readIdentity } from "./device/layer/layer.ts";
 import { type Located, locateIdentity, placeOf, sectorsOf } from "./device/layer/locate.ts";
 import { mapLayer } from "./offline/map.ts";
-import { createLayer } from "./offline/create.ts";
+import { createLayer } from "./offline/create/create.ts";
 import { cowOptions } from "./options.ts";
 import { clearStrayBits, mendMagic } from "./offline/repair.ts";
 import { readSetBits } from "./device/layer/set-bits.ts";

@@ -10,13 +10,17 @@ export type { Sample } from "./format/samples.ts";
 export type { Uuid } from "./format/uuid.ts";
 export { type AliasedBlockSize, aliasedBlockSizes } from "./format/aliased.ts";
 export { bitmapDeviceSize, bitmapLength, identityOffset } from "./format/geometry.ts";
-export { type CreateOptions, createLayer } from "./offline/create.ts";
+export { type CreateOptions, createLayer } from "./offline/create/create.ts";
+export {
+  type LayerFileOptions,
+  type LayerFiles,
+  createLayerFiles,
+  refuseOldFiles,
+} from "./offline/create/files.ts";
 export { type LayerInfo, type StackInfo, stackInfo } from "./offline/info.ts";
 export { type CommitOptions, commitTop } from "./offline/commit.ts";
 export { type FlattenOptions, flatten } from "./offline/flatten.ts";
 export { type PairOptions, pair } from "./offline/pair.ts";
-export { labelledSize } from "./format/label.ts";
-export { freeLabel } from "./device/layer/pairing.ts";
 export { squash } from "./offline/squash.ts";
 export { rebase } from "./offline/rebase.ts";
 export { type ChangedRange, diff, exportDiff } from "./offline/diff.ts";

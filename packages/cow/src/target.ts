@@ -9,12 +9,16 @@ import {
   type TargetDevice,
   parseOption,
   parseOptions,
+  restOf,
 } from "@dmkit/block-io";
 import type { AliasedBlockSize } from "./format/aliased.ts";
 import { bitmapDeviceSize } from "./format/geometry.ts";
 import type { NewLayer } from "./device/freeze.ts";
 import type { LayerDevices } from "./device/layer/layer.ts";
 import { cowControls } from "./device/messages.ts";
+import { cowImages } from "./image.ts";
+import { layerOverlay } from "./offline/create/overlay.ts";
+import { hintFor } from "./open/missing-layer.ts";
 import { openStack } from "./open/open.ts";
 import { type CowOptions, type NamedOption, cowOptions, namedOptions } from "./options.ts";
 
@@ -28,6 +32,10 @@ export const cow: Target<CowOptions> = {
   synopsis: "<base> <base offset> {<bitmap> <data> <offset>}… [<#words> {<option> <value>}…]",
   options: cowOptions,
   ...cowControls,
+  image: cowImages,
+  overlay: layerOverlay,
+  stack: { length: ({ base, base_offset }) => restOf(base, base_offset) },
+  hintFor,
 
   parse(args) {
     const base = args.text("base", cowOptions.base);

@@ -4,6 +4,7 @@ import { PowerCut, SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { bitmapDeviceSize } from "../src/format/geometry.ts";
 import type { Identity } from "../src/format/identity.ts";
+import { freeLabel } from "../src/device/layer/pairing.ts";
 import { labelPlace, labelledSize } from "../src/format/label.ts";
 import {
   type CowDevice,
@@ -14,7 +15,6 @@ import {
   cowImages,
   createLayer,
   flatten,
-  freeLabel,
   openStack,
   pair,
   readIdentity,

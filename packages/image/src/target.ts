@@ -1,8 +1,8 @@
 /** The declaration of the target `image`. */
-import { type Target, parseOptions, printNamed, refuse } from "@dmkit/block-io";
+import { type Target, parseOptions, printNamed, refuse, restOf } from "@dmkit/block-io";
 import { imageControls } from "./device/device.ts";
 import { openImage } from "./open/open-image.ts";
-import { parseImageReference } from "./open/reference.ts";
+import { absoluteImageReference, parseImageReference } from "./open/reference.ts";
 import { type ImageOptions, imageOptions, namedOptions } from "./options.ts";
 
 export const image: Target<ImageOptions> = {
@@ -12,6 +12,14 @@ export const image: Target<ImageOptions> = {
   synopsis: "<image> [<#words> (<key> <value>)…]",
   options: imageOptions,
   ...imageControls,
+  schemes: {
+    image: {
+      open: (reference, _access, environment) =>
+        openImage({ image: reference }, { name: reference, environment }),
+      absolute: absoluteImageReference,
+    },
+  },
+  stack: { length: (options) => restOf(`image:${options.image}`) },
   parse(args) {
     const values: Record<string, unknown> = { image: args.text("image", imageOptions.image) };
     Object.assign(values, args.counted("words").named(namedOptions, imageOptions));

@@ -8,10 +8,12 @@ import {
   type OfflineWork,
   type OptionTable,
   parseOptions,
+  refuse,
 } from "@dmkit/block-io";
 import { detectImage } from "./offline/detect.ts";
 import { examine } from "./offline/examine/examine.ts";
 import type { Image } from "./offline/examine/findings.ts";
+import { openAt } from "./open/view.ts";
 import { formatCache } from "./open/format-cache.ts";
 import { dialects } from "./format/checksum.ts";
 import { dumpImage } from "./offline/image-dump.ts";
@@ -19,6 +21,7 @@ import { imageFacts } from "./offline/info.ts";
 import { mapImage } from "./offline/map.ts";
 import { plogCapacity } from "./open/plog/plog-scan.ts";
 import { repair } from "./offline/repair.ts";
+import { replay } from "./offline/replay.ts";
 import { restore } from "./offline/restore.ts";
 
 const formatOptions = {
@@ -34,6 +37,16 @@ const formatOptions = {
     values: dialects,
     default: "classic",
     help: "classic, or v2 as later drivers have it (order 10 only, no plog)",
+  },
+} as const satisfies OptionTable;
+
+const replayOptions = {
+  until: {
+    type: "integer",
+    min: 0,
+    max: Number.MAX_SAFE_INTEGER,
+    optional: true,
+    help: "stop after this segment",
   },
 } as const satisfies OptionTable;
 
@@ -60,6 +73,22 @@ export const writeboostImages: ImageFormat = {
   dump: async (devices, work) => dumpImage(imageOf(devices), work),
   restore: async (devices, dump, work) => restore(imageOf(devices), dump, work),
   map: async (devices, work) => mapImage(imageOf(devices), work),
+  replay: {
+    to: "backing",
+    options: replayOptions,
+    async run(devices, words, work) {
+      const { cache, backing, plog } = pairOf(devices);
+      const { until } = parseOptions(replayOptions, words, "replay");
+      const segment = await replay(cache, backing, { plog, until, ...work });
+      return { facts: { segment }, text: `up to segment ${segment}` };
+    },
+  },
+  view: {
+    roles: ["cache", "backing"],
+    unit: "segment",
+    open: async (devices, at) => openAt(pairOf(devices), at),
+    words: ({ cache = "", backing = "" }) => ["0", backing, cache],
+  },
   async format(devices, words, { progress, signal }): Promise<void> {
     const { cache, plog } = imageOf(devices);
     const { segment_size_order: order, dialect } = parseOptions(formatOptions, words, "format");
@@ -68,6 +97,13 @@ export const writeboostImages: ImageFormat = {
   },
   formatOptions,
 };
+
+/** The same with the backing device, without which it throws `EINVAL`. */
+function pairOf(devices: ImageDevices): Image & { readonly backing: BlockDevice } {
+  const { cache, backing, plog } = imageOf(devices);
+  if (backing !== undefined) return { cache, backing, plog };
+  throw refuse(cache.name, "EINVAL", "the backing device is missing", "Name it as well.");
+}
 
 /** Throws `EINVAL` for a device in two roles. */
 function imageOf({ cache, backing, plog }: ImageDevices): Image {

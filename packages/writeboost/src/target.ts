@@ -11,15 +11,19 @@ import {
   type TableArguments,
   type Target,
   parseOptions,
+  restOf,
+  sumOfFacts,
   tunableNamed,
 } from "@dmkit/block-io";
 import type { WriteboostDevice } from "./device/device.ts";
 import { writeboostControls } from "./device/messages.ts";
+import { writeboostImages } from "./image.ts";
 import { openWriteboost } from "./open/open.ts";
 import {
   type TunableName,
   type Tunables,
   type WriteboostOptions,
+  friendlyTunables,
   options,
   tunableNames,
   writeboostTunables,
@@ -165,6 +169,25 @@ export const writeboost: Target<WriteboostOptions> = {
   synopsis: "<type> <backing> <cache> [<plog>] [<#optional> <optional…> [<#tunables> <tunables…>]]",
   options,
   ...writeboostControls,
+  image: writeboostImages,
+  stack: {
+    defaults: (given) => ({ type: given["plog"] === undefined ? 0 : 1, ...friendlyTunables(given) }),
+    conflict: ({ type, plog }) =>
+      (type === 1) === (plog !== undefined)
+        ? undefined
+        : { option: "type", what: type === 1 ? "type 1 needs a plog" : "type 0 has no plog" },
+    length: ({ backing }) => restOf(backing),
+  },
+  gauges(facts) {
+    const hits = sumOfFacts(facts, /^(read|write)_hit_/);
+    return {
+      hits,
+      lookups: hits + sumOfFacts(facts, /^(read|write)_miss_/),
+      dirty: sumOfFacts(facts, "dirty_blocks"),
+      capacity: sumOfFacts(facts, "cache_blocks"),
+      segments: Math.max(0, sumOfFacts(facts, "last_flushed_id") - sumOfFacts(facts, "last_writeback_id")),
+    };
+  },
   parse,
   print,
   uses(settings, size) {

@@ -3,14 +3,8 @@
  * typed, so that `dmkit status` does not wait for benchmarks and picture formats; for the help all are.
  */
 import type { Command } from "commander";
-
-/** Adds commands to the program; `finish` is given the exit code. */
-type Add = (program: Command, finish: (code: number) => void) => void;
-
-interface CommandModule {
-  readonly names: readonly string[];
-  readonly load: () => Promise<Add>;
-}
+import type { CommandModule, Finish, Known } from "./command.ts";
+import { ownCommands } from "./own/all.ts";
 
 const modules: readonly CommandModule[] = [
   { names: ["serve"], load: async () => (await import("./serve.ts")).addServe },
@@ -22,8 +16,6 @@ const modules: readonly CommandModule[] = [
   { names: ["top"], load: async () => (await import("./top.ts")).addTop },
   { names: ["stack"], load: async () => (await import("./stack.ts")).addStack },
   { names: ["copy"], load: async () => (await import("./copy.ts")).addCopy },
-  { names: ["publish", "pull"], load: async () => (await import("./publish.ts")).addPublish },
-  { names: ["image"], load: async () => (await import("./image.ts")).addImage },
   { names: ["info"], load: async () => (await import("./info.ts")).addInfo },
   { names: ["fsck"], load: async () => (await import("./fsck.ts")).addFsck },
   { names: ["replay"], load: async () => (await import("./replay.ts")).addReplay },
@@ -32,8 +24,7 @@ const modules: readonly CommandModule[] = [
   { names: ["dump"], load: async () => (await import("./dump.ts")).addDump },
   { names: ["restore"], load: async () => (await import("./restore.ts")).addRestore },
   { names: ["format"], load: async () => (await import("./format.ts")).addFormat },
-  { names: ["recompress"], load: async () => (await import("./recompress.ts")).addRecompress },
-  { names: ["cow"], load: async () => (await import("./cow.ts")).addCow },
+  ...ownCommands,
   { names: ["targets"], load: async () => (await import("./targets.ts")).addTargets },
   { names: ["bench"], load: async () => (await import("./bench.ts")).addBench },
 ];
@@ -42,10 +33,11 @@ const modules: readonly CommandModule[] = [
 export async function addCommands(
   program: Command,
   word: string | undefined,
-  finish: (code: number) => void,
+  finish: Finish,
+  known: Known,
 ): Promise<void> {
   // The version is that of all of them.
   if (word === "--version" || word === "-V") return;
   const wanted = modules.filter(({ names }) => word !== undefined && names.includes(word));
-  for (const { load } of wanted.length > 0 ? wanted : modules) (await load())(program, finish);
+  for (const { load } of wanted.length > 0 ? wanted : modules) await (await load())(program, finish, known);
 }

@@ -7,10 +7,9 @@ import { describeHealth } from "../control/health-watch.ts";
 import type { DeviceSnapshot, SegmentStatus } from "../control/snapshot.ts";
 import { usage } from "../offline/image.ts";
 import { startSteps } from "../ui/steps.ts";
+import type { Finish, Known } from "./command.ts";
 import { type ControlFlags, columns, print, printJson, verb, withServer } from "./control.ts";
 import { integer, repeated } from "./values.ts";
-
-type Finish = (code: number) => void;
 
 interface TableFlags extends ControlFlags {
   readonly table: readonly string[];
@@ -37,8 +36,9 @@ interface StatusAnswer {
 }
 
 /** @param finish is given the exit code. */
-export function addDeviceVerbs(program: Command, finish: Finish): void {
-  for (const add of [addCreate, addRemove, addList, addTable, addStatus, addMessage]) add(program, finish);
+export function addDeviceVerbs(program: Command, finish: Finish, known: Known): void {
+  for (const add of [addCreate, addRemove, addList, addTable, addStatus, addMessage])
+    add(program, finish, known);
   for (const add of [addSuspend, addResume, addReload, addRename]) add(program, finish);
 }
 
@@ -97,7 +97,7 @@ function addRemove(program: Command, finish: Finish): void {
     });
 }
 
-function addList(program: Command, finish: Finish): void {
+function addList(program: Command, finish: Finish, known: Known): void {
   verb(program, "ls", "list the devices of a server")
     .option("--tree", "show what stands on what", false)
     .addHelpText(
@@ -110,7 +110,7 @@ function addList(program: Command, finish: Finish): void {
           const devices = await call<readonly DeviceSnapshot[]>("list");
           if (flags.json) printJson(devices);
           // Knows all targets, and is loaded only by who needs it.
-          else if (flags.tree) print((await import("./tree.ts")).deviceTree(devices));
+          else if (flags.tree) print((await import("./tree.ts")).deviceTree(devices, await known()));
           else if (devices.length > 0) print(columns(devices.map(listRow)));
           else if (flags.quiet !== true) print("No devices");
         }),

@@ -1,14 +1,14 @@
 /** `dmkit dump`: the metadata of an image as JSON. */
 import { existsSync } from "node:fs";
-import { BlockIoError, realEnvironment } from "@dmkit/block-io";
+import { BlockIoError, type ImageFormat, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { writeWholeFile } from "../destination.ts";
-import { imageFormats } from "../formats.ts";
 import { type ImageFlags, imageOptions, imageWords } from "../offline/cli.ts";
 import { dumpImage } from "../offline/dump.ts";
 import { withImage } from "../offline/image.ts";
 import { failing, interruptible, print, tellCancelled } from "../offline/work.ts";
 import { exitCodes } from "../ui/terminal.ts";
+import type { Finish, Known } from "./command.ts";
 
 interface DumpFlags extends ImageFlags {
   readonly output?: string;
@@ -21,27 +21,32 @@ Examples:
   dmkit restore cache.json cache.img            puts it back
 `;
 
-export function addDump(program: Command, finish: (code: number) => void): void {
+export async function addDump(program: Command, finish: Finish, known: Known): Promise<void> {
+  const { images: formats } = await known();
   const command = program
     .command("dump")
     .summary("write the metadata of an image as JSON")
     .description("Writes the metadata of an image as JSON, without loss. Nothing is written to the image.")
     .argument("<device...>", "devices of one image; the first says what it is")
     .option("-o, --output <file>", "a new file instead of standard output");
-  imageOptions(command, imageFormats)
+  imageOptions(command, formats)
     .addHelpText("after", examples)
     .action(async (devices: string[], flags: DumpFlags) => {
-      finish(await failing(() => dump(devices, flags)));
+      finish(await failing(() => dump(devices, flags, formats)));
     });
 }
 
-async function dump(devices: readonly string[], flags: DumpFlags): Promise<number> {
+async function dump(
+  devices: readonly string[],
+  flags: DumpFlags,
+  formats: readonly ImageFormat[],
+): Promise<number> {
   const { output, quiet } = flags;
   if (output !== undefined && existsSync(output)) {
     throw new BlockIoError("exists already", { code: "EEXIST", device: output, hint: "Give another name." });
   }
-  const words = imageWords(devices, flags, imageFormats);
-  const options = { formats: imageFormats, environment: realEnvironment };
+  const words = imageWords(devices, flags, formats);
+  const options = { formats, environment: realEnvironment };
   const result = await withImage(words, options, (image) =>
     interruptible("dump", quiet || flags.json, (work) => dumpImage(image, work)),
   );

@@ -1,13 +1,13 @@
 /** `dmkit format`: makes a new image, on blank devices only unless somebody insists. */
 import { type ImageFormat, describeRange } from "@dmkit/block-io";
 import type { Command } from "commander";
-import { imageFormats } from "../formats.ts";
 import { type ImageFlags, imageOptions, imageWords, undoOption } from "../offline/cli.ts";
 import { formatNamed } from "../offline/detect.ts";
 import { formatImage, optionWords } from "../offline/format-image.ts";
 import { assignRoles } from "../offline/roles.ts";
 import { failing, interruptible, print, printJson, tellCancelled } from "../offline/work.ts";
 import { exitCodes } from "../ui/terminal.ts";
+import type { Finish, Known } from "./command.ts";
 import { repeated } from "./values.ts";
 
 interface FormatFlags extends ImageFlags {
@@ -28,14 +28,16 @@ Examples:
   dmkit format compression --help-options       what can be given with --option
 `;
 
-export function addFormat(program: Command, finish: (code: number) => void): void {
+export async function addFormat(program: Command, finish: Finish, known: Known): Promise<void> {
+  const { images: formats } = await known();
   const command = program
     .command("format")
     .summary("make a new image on devices")
     .description("Initialises the devices of a new image. Nothing is written if anything about it is wrong.")
     .argument(
       "<type>",
-      `one of: ${formatable()
+      `one of: ${formats
+        .filter((one) => one.format !== undefined)
         .map(({ name }) => name)
         .join(", ")}`,
     )
@@ -43,20 +45,16 @@ export function addFormat(program: Command, finish: (code: number) => void): voi
     .option("-o, --option <name=value>", "option of the format; can be repeated", repeated, [])
     .option("--help-options", "list the options of the format", false)
     .option("--force", "overwrite whatever is there", false);
-  imageOptions(undoOption(command), imageFormats)
+  imageOptions(undoOption(command), formats)
     .addHelpText("after", examples)
     .action(async (type: string, devices: string[], flags: FormatFlags & { helpOptions: boolean }) => {
       finish(
         await failing(async () => {
-          const format = formatNamed(type, imageFormats);
-          return flags.helpOptions ? helpOptions(format) : run(format, devices, flags);
+          const format = formatNamed(type, formats);
+          return flags.helpOptions ? helpOptions(format) : run(format, devices, flags, formats);
         }),
       );
     });
-}
-
-function formatable(): readonly ImageFormat[] {
-  return imageFormats.filter((candidate) => candidate.format !== undefined);
 }
 
 function helpOptions({ name, roles, formatOptions = {} }: ImageFormat): number {
@@ -72,8 +70,13 @@ function helpOptions({ name, roles, formatOptions = {} }: ImageFormat): number {
   return exitCodes.ok;
 }
 
-async function run(format: ImageFormat, devices: readonly string[], flags: FormatFlags): Promise<number> {
-  const references = assignRoles(format, imageWords(devices, flags, imageFormats));
+async function run(
+  format: ImageFormat,
+  devices: readonly string[],
+  flags: FormatFlags,
+  formats: readonly ImageFormat[],
+): Promise<number> {
+  const references = assignRoles(format, imageWords(devices, flags, formats));
   const request = {
     format,
     references,
@@ -82,7 +85,7 @@ async function run(format: ImageFormat, devices: readonly string[], flags: Forma
     undo: flags.undo,
   };
   const done = await interruptible("format", flags.quiet || flags.json, (work) =>
-    formatImage(request, imageFormats, work),
+    formatImage(request, formats, work),
   );
   if (done === "cancelled") return tellCancelled("format");
   const written = [...done.value].map((role) => references[role] ?? role);

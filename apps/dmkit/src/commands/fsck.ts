@@ -1,8 +1,8 @@
 /** `dmkit fsck`: is an image that nobody serves all right, and if not, can it be put right? */
 import { type Command, Option } from "commander";
-import { imageFormats } from "../formats.ts";
 import { type ImageFlags, imageOptions, imageWords, undoOption } from "../offline/cli.ts";
 import { type FsckFlags, fsck } from "../offline/fsck.ts";
+import type { Finish, Known } from "./command.ts";
 
 const examples = `
 Exit codes, added up: 0 clean, 1 errors corrected, 4 errors left, 8 operational error, 16 usage, 32 cancelled.
@@ -15,7 +15,9 @@ Examples:
   dmkit fsck --json image                                 for programs; the schema is in OFFLINE.md
 `;
 
-export function addFsck(program: Command, finish: (code: number) => void): void {
+export async function addFsck(program: Command, finish: Finish, known: Known): Promise<void> {
+  const { images: formats } = await known();
+  const markers = formats.filter(({ marksBad }) => marksBad === true).map(({ name }) => name);
   const command = program
     .command("fsck")
     .summary("check an image that nobody serves, and repair it")
@@ -27,12 +29,12 @@ export function addFsck(program: Command, finish: (code: number) => void): void 
     .addOption(
       new Option(
         "--bad <what>",
-        "with --repair, compression: mark contents that are gone as lost, or make them zeroes, which nobody is told",
+        `with --repair, ${markers.join(", ")}: mark contents that are gone as lost, or make them zeroes, which nobody is told`,
       ).choices(["unreadable", "zero"]),
     );
-  imageOptions(undoOption(command), imageFormats)
+  imageOptions(undoOption(command), formats)
     .addHelpText("after", examples)
     .action(async (devices: string[], flags: ImageFlags & FsckFlags) => {
-      finish(await fsck(imageWords(devices, flags, imageFormats), flags, imageFormats));
+      finish(await fsck(imageWords(devices, flags, formats), flags, formats));
     });
 }

@@ -1,13 +1,20 @@
 /** `dmkit info`: what is behind a path or URI, and what image it is. */
-import { type BlockDevice, type Extent, describeSize, printable, realEnvironment } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type Extent,
+  type ImageFormat,
+  describeSize,
+  printable,
+  realEnvironment,
+} from "@dmkit/block-io";
 import { isNbdUri, listNbdExports } from "@dmkit/nbd";
 import type { Command } from "commander";
-import { imageFormats } from "../formats.ts";
 import { type ImageFlags, imageOptions, imageWords } from "../offline/cli.ts";
 import { OpenedDevices, usage } from "../offline/image.ts";
 import { type Contents, contentsOf } from "../offline/info.ts";
 import { failing, print, printJson } from "../offline/work.ts";
 import { exitCodes } from "../ui/terminal.ts";
+import type { Finish, Known } from "./command.ts";
 
 interface InfoFlags extends ImageFlags {
   readonly map: boolean;
@@ -22,7 +29,8 @@ Examples:
   dmkit info --list nbd://localhost             the exports of a server
 `;
 
-export function addInfo(program: Command, finish: (code: number) => void): void {
+export async function addInfo(program: Command, finish: Finish, known: Known): Promise<void> {
+  const { images: formats } = await known();
   const command = program
     .command("info")
     .summary("tell what a device, image or server is")
@@ -32,10 +40,10 @@ export function addInfo(program: Command, finish: (code: number) => void): void 
     .argument("<device...>", "path or URI; several are the devices of one image")
     .option("--map", "list data and holes", false)
     .option("--list", "list the exports of an NBD server", false);
-  imageOptions(command, imageFormats)
+  imageOptions(command, formats)
     .addHelpText("after", examples)
     .action(async (devices: string[], flags: InfoFlags) => {
-      finish(await failing(() => (flags.list ? list(devices, flags) : info(devices, flags))));
+      finish(await failing(() => (flags.list ? list(devices, flags) : info(devices, flags, formats))));
     });
 }
 
@@ -61,9 +69,13 @@ async function list(references: readonly string[], { json, map }: InfoFlags): Pr
   return exitCodes.ok;
 }
 
-async function info(references: readonly string[], flags: InfoFlags): Promise<number> {
+async function info(
+  references: readonly string[],
+  flags: InfoFlags,
+  formats: readonly ImageFormat[],
+): Promise<number> {
   const [reference = ""] = references;
-  const { facts, extents, contents } = await lookAt(references, flags);
+  const { facts, extents, contents } = await lookAt(references, flags, formats);
   if (flags.json) {
     printJson({ ...facts, contents, ...(extents === undefined ? {} : { extents }) });
     return exitCodes.ok;
@@ -111,6 +123,7 @@ function words(name: string): string {
 async function lookAt(
   references: readonly string[],
   flags: InfoFlags,
+  formats: readonly ImageFormat[],
 ): Promise<{
   facts: { name: string; size: number } & BlockDevice["limits"];
   extents: Extent[] | undefined;
@@ -122,8 +135,8 @@ async function lookAt(
     const device = await opened.read(reference);
     const facts = { name: reference, size: device.size, ...device.limits };
     const extents = flags.map ? await collect(device) : undefined;
-    const words = imageWords(references, flags, imageFormats);
-    return { facts, extents, contents: await contentsOf(words, imageFormats, opened) };
+    const words = imageWords(references, flags, formats);
+    return { facts, extents, contents: await contentsOf(words, formats, opened) };
   } finally {
     await opened.close();
   }

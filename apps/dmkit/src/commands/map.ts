@@ -1,9 +1,8 @@
 /** `dmkit map`: a picture of where everything lies. */
 import { basename, resolve } from "node:path";
-import { type ImageMap, realEnvironment } from "@dmkit/block-io";
+import { type ImageFormat, type ImageMap, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { isReplaceable, writeWholeFile } from "../destination.ts";
-import { imageFormats } from "../formats.ts";
 import { type ImageFlags, imageOptions, imageWords } from "../offline/cli.ts";
 import { usage, withImage } from "../offline/image.ts";
 import { type Picture, layOut } from "../offline/map/cells.ts";
@@ -12,6 +11,7 @@ import { PNG_COLUMNS, PNG_ROWS, drawPng } from "../offline/map/png.ts";
 import { TEXT_COLUMNS, TEXT_ROWS, drawText } from "../offline/map/text.ts";
 import { failing, interruptible, print, printJson, tellCancelled } from "../offline/work.ts";
 import { exitCodes } from "../ui/terminal.ts";
+import type { Finish, Known } from "./command.ts";
 
 interface MapFlags extends ImageFlags {
   readonly png?: string;
@@ -27,7 +27,8 @@ Examples:
   dmkit map cache.img --html cache.html         tells what is under the mouse
 `;
 
-export function addMap(program: Command, finish: (code: number) => void): void {
+export async function addMap(program: Command, finish: Finish, known: Known): Promise<void> {
+  const { images: formats } = await known();
   const command = program
     .command("map")
     .summary("draw the layout of an image")
@@ -37,15 +38,19 @@ export function addMap(program: Command, finish: (code: number) => void): void {
     .argument("<device...>", "devices of one image; the first says what it is")
     .option("--png <file>", "write a PNG picture; an existing file is replaced")
     .option("--html <file>", "write a page for a browser; an existing file is replaced");
-  imageOptions(command, imageFormats)
+  imageOptions(command, formats)
     .addHelpText("after", examples)
     .action(async (devices: string[], flags: MapFlags) => {
-      finish(await failing(() => map(devices, flags)));
+      finish(await failing(() => map(devices, flags, formats)));
     });
 }
 
-async function map(devices: readonly string[], flags: MapFlags): Promise<number> {
-  const words = imageWords(devices, flags, imageFormats);
+async function map(
+  devices: readonly string[],
+  flags: MapFlags,
+  formats: readonly ImageFormat[],
+): Promise<number> {
+  const words = imageWords(devices, flags, formats);
   const inputs = [...devices, ...Object.values(words.roles)];
   for (const path of [flags.png, flags.html]) {
     if (path !== undefined && inputs.includes(path))
@@ -53,7 +58,7 @@ async function map(devices: readonly string[], flags: MapFlags): Promise<number>
   }
   if (flags.png !== undefined && flags.html !== undefined && resolve(flags.png) === resolve(flags.html))
     throw usage(`--png and --html both name ${flags.png}`, "Give each picture a name of its own.");
-  const options = { formats: imageFormats, environment: realEnvironment };
+  const options = { formats, environment: realEnvironment };
   const done = await withImage(words, options, (image) =>
     interruptible("map", flags.quiet || flags.json, async (work) => {
       const drawn = await image.format.map(image.devices, work);

@@ -1,28 +1,34 @@
 /** `dmkit replay`: what a cache holds goes to its slow device, without a server. */
-import { SECTOR, printable, quoteTableWord, realEnvironment, shellQuote } from "@dmkit/block-io";
-import type { Command } from "commander";
-import { imageFormats } from "../formats.ts";
-import { type ImageFlags, outputOptions, undoOption } from "../offline/cli.ts";
-import { type ImageWords, usage, withImage } from "../offline/image.ts";
 import {
-  type OverlayFiles,
-  type Replayed,
+  type AnyTarget,
+  type ImageFormat,
+  type ImageReplayed,
+  SECTOR,
+  type TargetRegistry,
+  printable,
+  quoteTableWord,
+  realEnvironment,
+  shellQuote,
+} from "@dmkit/block-io";
+import type { Command } from "commander";
+import { type ImageFlags, imageOptions, imageWords, undoOption } from "../offline/cli.ts";
+import { usage, withImage } from "../offline/image.ts";
+import {
   overlayFiles,
   replayInPlace,
+  replayOptions,
   replayToOverlay,
-  replayerOf,
+  replayable,
   requireReplayable,
+  writtenBy,
 } from "../offline/replay.ts";
 import { withImageUndo } from "../offline/undo/session.ts";
 import { failing, interruptible, print, printJson, tellCancelled } from "../offline/work.ts";
 import { exitCodes } from "../ui/terminal.ts";
-import { integer } from "./values.ts";
+import type { Finish, Known } from "./command.ts";
 
 interface ReplayFlags extends ImageFlags {
-  readonly plog?: string;
-  readonly until?: number;
   readonly overlay?: string;
-  readonly force: boolean;
   readonly undo?: string;
 }
 
@@ -37,75 +43,107 @@ Examples:
 It can be interrupted: run it again to go on.
 `;
 
-export function addReplay(program: Command, finish: (code: number) => void): void {
+export async function addReplay(program: Command, finish: Finish, known: Known): Promise<void> {
+  const targets = await known();
+  const formats = replayable(targets.images);
+  const over = targets.list().find(({ overlay }) => overlay !== undefined);
   const command = program
     .command("replay")
     .summary("write what a cache holds to its backing device")
     .description(
-      "Applies the log of a writeboost cache, or the dirty blocks of an assoc-cache, to the backing device and marks them clean.",
+      "Writes what a cache holds, its log or its dirty blocks, to the device that is cached, and marks it clean.",
     )
     .argument("<cache>", "the cache device")
-    .argument("<backing>", "the device that is cached")
-    .option("--type <name>", "format of the cache, if it cannot be told")
-    .option("--plog <device>", "persistent log of a writeboost cache of type 1")
-    .option("--until <id>", "writeboost: stop after this segment", integer(0, Number.MAX_SAFE_INTEGER))
-    .option(
-      "--overlay <files>",
-      "write to a new cow layer instead: BITMAP,DATA or NAME (NAME.map and NAME.img)",
-    )
-    .option("--force", "cache: write although the device has changed since the cache was closed", false);
-  outputOptions(undoOption(command))
+    .argument("<backing>", "the device that is cached");
+  if (over !== undefined) command.option("--overlay <files>", helpOf(over));
+  for (const [name, { type, help }] of Object.entries(replayOptions(formats)))
+    command.option(type === "flag" ? `--${name}` : `--${name} <value>`, help);
+  imageOptions(undoOption(command), formats)
     .addHelpText("after", examples)
     .action(async (cache: string, backing: string, flags: ReplayFlags) => {
-      finish(await failing(() => replay(cache, backing, flags)));
+      finish(await failing(() => replay([cache, backing], flags, targets)));
     });
 }
 
-async function replay(cache: string, backing: string, flags: ReplayFlags): Promise<number> {
-  const overlay = flags.overlay === undefined ? undefined : overlayFiles(flags.overlay);
-  if (overlay !== undefined && flags.undo !== undefined) {
+function helpOf({ name, overlay }: AnyTarget): string {
+  const roles = Object.entries(overlay?.files ?? {});
+  const made = roles.map(([, ending]) => `NAME${ending}`).join(" and ");
+  const words = roles.map(([role]) => role.toUpperCase()).join(",");
+  return `write to a new layer (${name}) over it instead: ${words} or NAME (${made})`;
+}
+
+async function replay(
+  given: readonly string[],
+  flags: ReplayFlags,
+  targets: TargetRegistry,
+): Promise<number> {
+  const formats = targets.images;
+  const over = flags.overlay === undefined ? undefined : overlayOf(flags.overlay, targets);
+  if (over !== undefined && flags.undo !== undefined) {
     throw usage("--undo and --overlay do not go together", "With --overlay nothing is overwritten.");
   }
-  const words: ImageWords = {
-    devices: [cache, backing],
-    roles: flags.plog === undefined ? {} : { plog: flags.plog },
-    type: flags.type,
-  };
-  const options = { formats: imageFormats, environment: realEnvironment };
+  const words = imageWords(given, flags, replayable(formats));
+  const said = wordsOf(flags, formats);
+  const options = { formats, environment: realEnvironment };
   // Read-only first: what cannot be replayed is not even opened for writing.
-  const alone = { devices: [cache], roles: {}, type: flags.type };
-  await withImage(alone, { ...options, partial: true }, async (image) => requireReplayable(image));
-  const sectors = await withImage(words, options, async (image) => {
-    const { to } = replayerOf(image);
-    return (image.devices[to]?.size ?? 0) / SECTOR;
-  });
-  const writes = overlay === undefined ? (): boolean => true : undefined;
-  const done = await withImage(words, { ...options, ...(writes === undefined ? {} : { writes }) }, (image) =>
+  const alone = { ...words, devices: given.slice(0, 1), roles: {} };
+  await withImage(alone, { ...options, partial: true }, async (image) =>
+    requireReplayable(image, said, formats),
+  );
+  const sectors = await withImage(
+    words,
+    options,
+    async (image) => writtenBy(requireReplayable(image, said, formats), image).size / SECTOR,
+  );
+  const writing = over === undefined ? { ...options, writes: (): boolean => true } : options;
+  const done = await withImage(words, writing, (image) =>
     interruptible("replay", flags.quiet || flags.json, (work) => {
-      if (overlay !== undefined) return replayToOverlay(image, overlay, flags, work);
+      const how = requireReplayable(image, said, formats);
+      if (over !== undefined) {
+        return replayToOverlay({ ...image, overlay: over.overlay }, how, over.files, said, work);
+      }
       const roles = Object.keys(image.devices);
       return withImageUndo(flags.undo, "replay", image, roles, realEnvironment, (devices) =>
-        replayInPlace(image, devices, flags, work),
+        replayInPlace(how, devices, said, work),
       );
     }),
   );
   if (done === "cancelled") return tellCancelled("replay");
-  report(done.value, { backing, sectors, overlay }, flags);
+  report(done.value, { backing: given[1] ?? "", sectors, over }, flags);
   return exitCodes.ok;
 }
 
+/** Those of the formats' options that were said. */
+function wordsOf(flags: ReplayFlags, formats: readonly ImageFormat[]): Readonly<Record<string, unknown>> {
+  const names = Object.keys(replayOptions(formats)).filter((name) => flags[name] !== undefined);
+  return Object.fromEntries(names.map((name) => [name, flags[name]]));
+}
+
+/** The files of `--overlay`, and the target that lays them over a device. */
+function overlayOf(text: string, targets: TargetRegistry): Over {
+  for (const { name, overlay } of targets.list()) {
+    if (overlay !== undefined) return { target: name, overlay, files: overlayFiles(overlay, text) };
+  }
+  throw usage("no target can be laid over a device", "Leave --overlay out.");
+}
+
+interface Over {
+  readonly target: string;
+  readonly overlay: Parameters<typeof overlayFiles>[0];
+  readonly files: ReturnType<typeof overlayFiles>;
+}
+
 function report(
-  result: Replayed,
-  { backing, sectors, overlay }: { backing: string; sectors: number; overlay: OverlayFiles | undefined },
+  { facts, text }: ImageReplayed,
+  { backing, sectors, over }: { backing: string; sectors: number; over: Over | undefined },
   { json, quiet }: ReplayFlags,
 ): void {
-  const to = overlay === undefined ? { backing } : { backing, overlay };
-  if (json) printJson({ ...result, ...to });
+  if (json) printJson({ ...facts, backing, ...(over === undefined ? {} : { overlay: over.files }) });
   else if (!quiet) {
-    const what = "segment" in result ? `up to segment ${result.segment}` : `${result.blocks} dirty blocks`;
-    print(`replayed ${what} to ${printable(overlay === undefined ? backing : overlay.data)}\n`);
-    if (overlay === undefined) return;
-    const words = ["cow", backing, "0", overlay.bitmap, overlay.data, "0"].map(quoteTableWord);
+    const to = over === undefined ? backing : Object.values(over.files).join(", ");
+    print(`replayed ${text} to ${printable(to)}\n`);
+    if (over === undefined) return;
+    const words = [over.target, ...over.overlay.words(over.files, backing)].map(quoteTableWord);
     print(`  look at it: dmkit serve -r -t ${shellQuote(`0 ${sectors} ${words.join(" ")}`)}\n`);
   }
 }

@@ -1,7 +1,6 @@
 /** `dmkit restore`: the metadata of an image from a dump. */
-import { type ImageDevices, type OfflineWork, realEnvironment } from "@dmkit/block-io";
+import { type ImageDevices, type ImageFormat, type OfflineWork, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
-import { imageFormats } from "../formats.ts";
 import { type ImageFlags, imageOptions, imageWords, undoOption } from "../offline/cli.ts";
 import { type DumpFile, readDump, tryRestore } from "../offline/dump.ts";
 import { refuseContents } from "../offline/protect.ts";
@@ -9,6 +8,7 @@ import { assignRoles, withRoles } from "../offline/roles.ts";
 import { withImageUndo } from "../offline/undo/session.ts";
 import { failing, interruptible, print, printJson, tellCancelled } from "../offline/work.ts";
 import { exitCodes } from "../ui/terminal.ts";
+import type { Finish, Known } from "./command.ts";
 
 const examples = `
 All of the dump is tried out on a copy in memory before anything is written.
@@ -23,7 +23,8 @@ interface RestoreFlags extends ImageFlags {
   readonly force: boolean;
 }
 
-export function addRestore(program: Command, finish: (code: number) => void): void {
+export async function addRestore(program: Command, finish: Finish, known: Known): Promise<void> {
+  const { images: formats } = await known();
   const command = program
     .command("restore")
     .summary("write metadata from a dump")
@@ -31,23 +32,28 @@ export function addRestore(program: Command, finish: (code: number) => void): vo
     .argument("<dump>", "made by: dmkit dump")
     .argument("<device...>", "devices in the order of the roles; see also the options")
     .option("--force", "overwrite whatever is on the devices", false);
-  imageOptions(undoOption(command), imageFormats)
+  imageOptions(undoOption(command), formats)
     .addHelpText("after", examples)
     .action(async (path: string, devices: string[], flags: RestoreFlags) => {
-      finish(await failing(() => restore(path, devices, flags)));
+      finish(await failing(() => restore(path, devices, flags, formats)));
     });
 }
 
-async function restore(path: string, devices: readonly string[], flags: RestoreFlags): Promise<number> {
-  const file = await readDump(path, imageFormats);
-  const words = imageWords(devices, flags, imageFormats);
+async function restore(
+  path: string,
+  devices: readonly string[],
+  flags: RestoreFlags,
+  formats: readonly ImageFormat[],
+): Promise<number> {
+  const file = await readDump(path, formats);
+  const words = imageWords(devices, flags, formats);
   const references = assignRoles(file.format, words);
   const done = await interruptible("restore", flags.quiet || flags.json, async (work) => {
     const roles = await withRoles(
       references,
       () => false,
       realEnvironment,
-      (given) => tryOut(file, given, flags, work),
+      (given) => tryOut(file, given, flags, work, formats),
     );
     await withRoles(
       references,
@@ -84,9 +90,10 @@ async function tryOut(
   devices: ImageDevices,
   { force }: RestoreFlags,
   work: OfflineWork,
+  formats: readonly ImageFormat[],
 ): Promise<ReadonlySet<string>> {
   const roles = await tryRestore(file, devices, work);
-  if (!force) await refuseContents(devices, roles, imageFormats, { welcome: file.format, keepsData: true });
+  if (!force) await refuseContents(devices, roles, formats, { welcome: file.format, keepsData: true });
   return roles;
 }
 

@@ -4,6 +4,7 @@ import {
   BlockIoError,
   type Environment,
   type LogLevel,
+  type TargetRegistry,
   quoteTableWord,
   realEnvironment,
   shellQuote,
@@ -15,6 +16,7 @@ import { attachHints } from "../serve/hints.ts";
 import { type SessionOptions, serve } from "../serve/session.ts";
 import type { StackPlan } from "../stack-file/plan.ts";
 import { stderrLogger } from "../ui/terminal.ts";
+import type { Finish, Known } from "./command.ts";
 import { integer, repeated, size } from "./values.ts";
 
 interface ServeFlags {
@@ -57,7 +59,7 @@ Examples:
 `;
 
 /** @param finish is given the exit code. */
-export function addServe(program: Command, finish: (code: number) => void): void {
+export function addServe(program: Command, finish: Finish, known: Known): void {
   program
     .command("serve")
     .summary("serve images, tables, a stack file or the default disk over NBD")
@@ -75,8 +77,8 @@ export function addServe(program: Command, finish: (code: number) => void): void
     .option("-n, --name <name>", "export name of the image or table")
     .option("-D, --description <text>", "description clients are shown")
     .option(
-      "--at <segment>",
-      "serve a writeboost cache and its backing device, in this order, read-only and as they were at a segment",
+      "--at <time>",
+      "serve the devices of an image that keeps what was before, a cache and then its disk, read-only and as they were at a segment",
       integer(0, Number.MAX_SAFE_INTEGER),
     )
     .option("--create <size>", "create missing image files with this size", size(512, 512))
@@ -106,12 +108,13 @@ export function addServe(program: Command, finish: (code: number) => void): void
     .addHelpText("after", examples)
     .action(async (images: string[], flags: ServeFlags, command: Command) => {
       refuseBesideSingle(flags, command);
-      const plan = await planOf(images, flags);
+      const targets = await known();
+      const plan = await planOf(images, flags, targets);
       refuseUnusedAddress(images, flags, plan, command);
       const logger = stderrLogger(flags.log ?? plan?.log ?? "warn");
       const environment: Environment = { ...realEnvironment, logger };
       const options = sessionOptions(plan === undefined ? images : [], flags, plan);
-      finish(await serve({ ...options, version: `dmkit ${program.version() ?? ""}` }, environment));
+      finish(await serve({ ...options, targets, version: `dmkit ${program.version() ?? ""}` }, environment));
     });
 }
 
@@ -154,7 +157,11 @@ function refuseUnusedAddress(
 }
 
 /** The stack file that is to be served, read and validated. */
-async function planOf(images: readonly string[], flags: ServeFlags): Promise<StackPlan | undefined> {
+async function planOf(
+  images: readonly string[],
+  flags: ServeFlags,
+  targets: TargetRegistry,
+): Promise<StackPlan | undefined> {
   const file = images.find((image) => /\.ya?ml$/i.test(image));
   if (file === undefined) return undefined;
   const usage = (reason: string): BlockIoError =>
@@ -172,14 +179,14 @@ async function planOf(images: readonly string[], flags: ServeFlags): Promise<Sta
   }
   // YAML and schemas are loaded only by who needs them.
   const { readStackFile } = await import("../stack-file/read.ts");
-  return readStackFile(file);
+  return readStackFile(file, targets);
 }
 
 function sessionOptions(
   images: readonly string[],
   flags: ServeFlags,
   plan: StackPlan | undefined,
-): Omit<SessionOptions, "version"> {
+): Omit<SessionOptions, "version" | "targets"> {
   const isDefault = images.length === 0 && flags.table.length === 0 && plan === undefined;
   const control = flags.control ?? plan?.control;
   return {

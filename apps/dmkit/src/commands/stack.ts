@@ -2,6 +2,7 @@
 import { printableJson, printableLines } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { exitCodes } from "../ui/terminal.ts";
+import type { Finish, Known } from "./command.ts";
 
 const examples = `
 Examples:
@@ -17,7 +18,7 @@ interface CheckFlags {
 }
 
 /** @param finish is given the exit code. */
-export function addStack(program: Command, finish: (code: number) => void): void {
+export function addStack(program: Command, finish: Finish, known: Known): void {
   const stack = program.command("stack").summary("check stack files").description("Stack files in YAML.");
   stack
     .command("check")
@@ -33,18 +34,19 @@ export function addStack(program: Command, finish: (code: number) => void): void
     .action(async (file: string, flags: CheckFlags) => {
       // YAML and schemas are loaded only by who needs them.
       const { readStackFile } = await import("../stack-file/read.ts");
-      const plan = readStackFile(file);
+      const targets = await known();
+      const plan = readStackFile(file, targets);
       if (flags.against === undefined) {
         const { describePlan, planFacts } = await import("../stack-file/describe.ts");
         print(
           flags,
-          () => planFacts(plan),
-          () => describePlan(plan),
+          () => planFacts(plan, targets),
+          () => describePlan(plan, targets),
         );
       } else {
         const { diffPlans } = await import("../stack-file/diff.ts");
         const { describeDiff } = await import("../stack-file/describe.ts");
-        const diff = diffPlans(readStackFile(flags.against), plan);
+        const diff = diffPlans(readStackFile(flags.against, targets), plan, targets);
         print(
           flags,
           () => diff,

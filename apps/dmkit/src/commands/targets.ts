@@ -1,18 +1,18 @@
 /** `dmkit targets`: what can stand in a table, from the same tables that validate it. */
-import { BlockIoError, describeRange } from "@dmkit/block-io";
+import { type AnyTarget, BlockIoError, describeRange } from "@dmkit/block-io";
 import type { Command } from "commander";
-import { targets } from "../targets.ts";
 import { exitCodes } from "../ui/terminal.ts";
+import type { Finish, Known } from "./command.ts";
 
-export function addTargets(program: Command, finish: (code: number) => void): void {
+export function addTargets(program: Command, finish: Finish, load: Known): void {
   program
     .command("targets")
     .summary("list the targets and their options")
     .description("Lists the targets a table can name; with a name, its options with ranges and defaults.")
     .argument("[name]", "a target")
     .option("--json", "print JSON", false)
-    .action((name: string | undefined, { json }: { json: boolean }) => {
-      const known = targets.list();
+    .action(async (name: string | undefined, { json }: { json: boolean }) => {
+      const known = (await load()).list();
       const chosen = known.filter((target) => name === undefined || target.name === name);
       if (chosen.length === 0) {
         const hint = `Known targets: ${known.map((target) => target.name).join(", ")}.`;
@@ -39,7 +39,7 @@ export function addTargets(program: Command, finish: (code: number) => void): vo
     });
 }
 
-function describe({ name, synopsis, options, tunables, messages }: ReturnType<typeof targets.get>): string {
+function describe({ name, synopsis, options, tunables, messages }: AnyTarget): string {
   const lines = [`\n  <start> <length> ${name} ${synopsis}\n`];
   for (const [option, spec] of Object.entries(options)) {
     const fallback =

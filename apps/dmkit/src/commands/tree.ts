@@ -1,5 +1,5 @@
 /** Devices as a tree: exports and what nobody stands on at the top, files at the leaves. */
-import { describeSize, schemeOf } from "@dmkit/block-io";
+import { type TargetRegistry, describeSize, schemeOf } from "@dmkit/block-io";
 import type { DeviceSnapshot } from "../control/snapshot.ts";
 import { lowerReferences } from "../control/references.ts";
 
@@ -8,13 +8,17 @@ interface Node {
   readonly below: readonly Node[];
 }
 
-export function deviceTree(devices: readonly DeviceSnapshot[]): string {
+export function deviceTree(devices: readonly DeviceSnapshot[], targets: TargetRegistry): string {
   const byName = new Map(devices.map((device) => [device.name, device]));
   const tops = devices.filter(({ holders }) => !holders.some(({ kind }) => kind === "device"));
-  return tops.flatMap((device) => lines(nodeOf(device, byName), "", "")).join("\n");
+  return tops.flatMap((device) => lines(nodeOf(device, byName, targets), "", "")).join("\n");
 }
 
-function nodeOf(device: DeviceSnapshot, devices: ReadonlyMap<string, DeviceSnapshot>): Node {
+function nodeOf(
+  device: DeviceSnapshot,
+  devices: ReadonlyMap<string, DeviceSnapshot>,
+  targets: TargetRegistry,
+): Node {
   const { name, size, state, segments, holders, health } = device;
   const kinds = [...new Set(segments.map(({ target }) => target))].join(", ");
   const exports = holders
@@ -29,9 +33,9 @@ function nodeOf(device: DeviceSnapshot, devices: ReadonlyMap<string, DeviceSnaps
   ];
   return {
     text: `${name} (${notes.filter((note) => note !== "").join(", ")})`,
-    below: lowerReferences(device.table).map((reference) => {
+    below: lowerReferences(device.table, targets).map((reference) => {
       const below = schemeOf(reference) === "dm" ? devices.get(reference.slice(3)) : undefined;
-      return below === undefined ? { text: reference, below: [] } : nodeOf(below, devices);
+      return below === undefined ? { text: reference, below: [] } : nodeOf(below, devices, targets);
     }),
   };
 }

@@ -51,7 +51,9 @@ export class Departures {
     if (!(error instanceof BlockIoError) || error.code !== "EBUSY" || error.device === undefined)
       return error;
     const path = error.device;
-    const holder = [...this.#leaving.values()].find(({ table }) => refersTo(table, path));
+    const holder = [...this.#leaving.values()].find(({ table }) =>
+      refersTo(table, path, this.#directory.targets),
+    );
     if (holder === undefined) return error;
     return new BlockIoError(`is in use by device ${holder.name}, which was removed and is not closed yet`, {
       code: "EBUSY",

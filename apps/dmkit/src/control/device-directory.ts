@@ -3,7 +3,7 @@
  *
  * Invariants: a name is one device's, or being opened or closed, or free; what stands on what forms no circle.
  */
-import { BlockIoError, type ErrorCode, type Segment, shellQuote } from "@dmkit/block-io";
+import { BlockIoError, type ErrorCode, type Segment, type TargetRegistry, shellQuote } from "@dmkit/block-io";
 import type { ManagedDevice } from "./managed-device.ts";
 import {
   checkDeviceName,
@@ -25,10 +25,16 @@ export function problem(
 }
 
 export class DeviceDirectory {
+  /** What tables can name. */
+  readonly targets: TargetRegistry;
   /** In the order they were created. */
   #devices: Map<string, ManagedDevice> = new Map();
   // Names of devices that are being opened or closed; each reservation is one object, given back once.
   readonly #reserved: Map<object, string> = new Map();
+
+  constructor(targets: TargetRegistry) {
+    this.targets = targets;
+  }
 
   get names(): readonly string[] {
     return [...this.#devices.keys()];
@@ -93,7 +99,7 @@ export class DeviceDirectory {
     for (const other of this.all) {
       if (other.inactive === undefined) continue;
       const text = renameReferences(other.inactive.text, renamed);
-      other.inactive = { ...other.inactive, text, segments: readTable(text) };
+      other.inactive = { ...other.inactive, text, segments: readTable(text, this.targets) };
     }
   }
 
@@ -163,7 +169,9 @@ export class DeviceDirectory {
     if (!(error instanceof BlockIoError) || error.code !== "EBUSY" || error.device === undefined)
       return error;
     const path = error.device;
-    const holder = this.all.find((managed) => managed !== owner && refersTo(this.tableOf(managed), path));
+    const holder = this.all.find(
+      (managed) => managed !== owner && refersTo(this.tableOf(managed), path, this.targets),
+    );
     if (holder === undefined) return error;
     return new BlockIoError(`is in use by device ${holder.name} of this server`, {
       code: "EBUSY",
@@ -177,7 +185,7 @@ export class DeviceDirectory {
   /** Throws `EBUSY` if closing the table would lose data. */
   refuseToForget(managed: ManagedDevice): void {
     const table = this.tableOf(managed);
-    const memory = table === "" ? undefined : memoryOf(readTable(table));
+    const memory = table === "" ? undefined : memoryOf(readTable(table, this.targets));
     if (memory === undefined) return;
     throw problem(
       "EBUSY",

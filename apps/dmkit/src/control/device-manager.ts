@@ -17,12 +17,14 @@ import {
   type MessageOptions,
   SECTOR,
   type Segment,
+  type TargetRegistry,
   done,
   printTable,
   shellQuote,
   tableLength,
 } from "@dmkit/block-io";
-import { schemes } from "../devices.ts";
+import { openersOf } from "../devices.ts";
+import { targets as allTargets } from "../targets.ts";
 import { endsWithin } from "../serve/ends-within.ts";
 import { BorrowedDevice } from "./borrowed-device.ts";
 import { Departures } from "./departures.ts";
@@ -30,7 +32,6 @@ import { DeviceDirectory, circle, problem } from "./device-directory.ts";
 import { exchangeTable } from "./exchange.ts";
 import { refuseToLeave } from "./homecoming.ts";
 import { type InactiveTable, ManagedDevice } from "./managed-device.ts";
-import { hintingAtLayer } from "./missing-layer.ts";
 import type { NamedDevice } from "./named-device.ts";
 import { type OpenedTable, claimed, openSegments } from "./opened-table.ts";
 import { Cancelled } from "./protocol.ts";
@@ -73,14 +74,20 @@ export interface ResumeOptions extends Pick<RemoveOptions, "signal"> {
 
 export class DeviceManager {
   readonly #environment: Environment;
-  readonly #devices: DeviceDirectory = new DeviceDirectory();
+  readonly #devices: DeviceDirectory;
   readonly #departures: Departures;
   readonly #end: AbortController = new AbortController();
   #closing: Promise<void> | undefined;
 
-  constructor(environment: Environment) {
+  constructor(environment: Environment, targets: TargetRegistry = allTargets) {
     this.#environment = environment;
+    this.#devices = new DeviceDirectory(targets);
     this.#departures = new Departures(this.#devices, environment);
+  }
+
+  /** What its tables can name. */
+  get targets(): TargetRegistry {
+    return this.#devices.targets;
   }
 
   get names(): readonly string[] {
@@ -319,7 +326,7 @@ export class DeviceManager {
     const exchange = exchangeTable(managed, next, {
       logger: this.#environment.logger,
       open: (segments, readOnly) => this.#open(managed, segments, readOnly),
-      before: { segments: table === "" ? [] : readTable(table), readOnly: managed.readOnly },
+      before: { segments: table === "" ? [] : readTable(table, this.targets), readOnly: managed.readOnly },
       signal: signal === undefined ? this.#end.signal : AbortSignal.any([signal, this.#end.signal]),
       progress,
     });
@@ -333,7 +340,7 @@ export class DeviceManager {
   ): Promise<NamedDevice> {
     this.#checkFree(name);
     const adding = this.#devices.reserving(name, async () => {
-      const managed = new ManagedDevice(name, readOnly, this.#environment);
+      const managed = new ManagedDevice(name, readOnly, this.targets, this.#environment);
       const opened = await open(managed);
       if (this.#end.signal.aborted) {
         await opened.close();
@@ -356,11 +363,11 @@ export class DeviceManager {
         name: owner.name,
         environment: this.#environment,
         readOnly,
-        schemes: { ...schemes, ...borrow },
+        schemes: { ...openersOf(this.targets), ...borrow },
         holder: owner.holder,
       });
     } catch (error) {
-      throw this.#departures.namingHolder(this.#devices.namingHolder(hintingAtLayer(error, segments), owner));
+      throw this.#departures.namingHolder(this.#devices.namingHolder(error, owner));
     }
   }
 
@@ -385,12 +392,12 @@ export class DeviceManager {
   }
 
   #read(name: string, table: string, folder: string = process.cwd()): readonly Segment[] {
-    const segments = readTable(table);
+    const segments = readTable(table, this.targets);
     for (const reference of deviceReferences(segments)) {
       if (reference === name) throw circle([name, name]);
       this.#devices.find(reference);
     }
-    return resolvePaths(segments, folder);
+    return resolvePaths(segments, folder, this.targets);
   }
 
   #inTurn<T>(name: string, change: (managed: ManagedDevice) => Promise<T>): Promise<T> {

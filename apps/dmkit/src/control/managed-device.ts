@@ -8,6 +8,7 @@ import {
   type MessageOptions,
   type Segment,
   failureOf,
+  type TargetRegistry,
   printTable,
   shellQuote,
 } from "@dmkit/block-io";
@@ -47,15 +48,17 @@ export class ManagedDevice {
   changing = false;
   /** It is being removed whatever happens: nobody may begin to use it. */
   leaving = false;
+  readonly #targets: TargetRegistry;
   readonly #health: HealthRecord;
   readonly #messages: Set<RunningMessage> = new Set();
   // Tables are asked for by whoever looks at the server: each is read once.
   #shown: { readonly text: string; readonly absolute: string } = { text: "", absolute: "" };
   #turn: Promise<unknown> = Promise.resolve();
 
-  constructor(name: string, readOnly: boolean, environment: Environment) {
+  constructor(name: string, readOnly: boolean, targets: TargetRegistry, environment: Environment) {
     const device = new NamedDevice(name, environment.clock);
     this.device = device;
+    this.#targets = targets;
     this.#health = new HealthRecord(environment);
     this.readOnly = readOnly;
     this.holder = {
@@ -116,7 +119,8 @@ export class ManagedDevice {
     const text = this.device.opened?.table() ?? "";
     if (text === "") return "";
     if (text !== this.#shown.text) {
-      this.#shown = { text, absolute: printTable(resolvePaths(readTable(text), process.cwd())) };
+      const segments = resolvePaths(readTable(text, this.#targets), process.cwd(), this.#targets);
+      this.#shown = { text, absolute: printTable(segments) };
     }
     return this.#shown.absolute;
   }

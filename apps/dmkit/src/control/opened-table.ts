@@ -1,6 +1,8 @@
 /** What stands behind a named device at one time: an open table, or an image that was opened without one. */
 import {
+  type AnyTarget,
   type BlockDevice,
+  BlockIoError,
   type Environment,
   type Health,
   type Holder,
@@ -54,14 +56,16 @@ export async function openSegments(
   segments: readonly Segment[],
   settings: OpenSettings,
 ): Promise<OpenedTable> {
-  const device = await openTable(segments, settings);
+  const device = await openTable(segments, settings).catch((error: unknown) => {
+    throw withHint(error, segments);
+  });
   return {
     device,
     direct: device.direct,
     table: () => device.table,
     segments: () =>
       device.segments.map(({ start, length, target, device: segment }) =>
-        segmentStatus(start, length, target.name, segment),
+        segmentStatus(start, length, target, segment),
       ),
     targets: device.segments.map((segment) => segment.device),
     descriptions: device.descriptions,
@@ -77,7 +81,7 @@ export async function openSegments(
  */
 export function openedAs(
   device: BlockDevice,
-  args: { readonly target: string; readonly words: () => readonly string[] },
+  args: { readonly target: AnyTarget; readonly words: () => readonly string[] },
   below: readonly BlockDevice[] = [],
 ): OpenedTable {
   const target = isTargetDevice(device) ? device : undefined;
@@ -88,7 +92,7 @@ export function openedAs(
   return {
     device,
     unclaimed: lowers.map((lower) => ({ device: lower, use })),
-    table: () => ["0", length, args.target, ...args.words().map(quoteTableWord)].join(" "),
+    table: () => ["0", length, args.target.name, ...args.words().map(quoteTableWord)].join(" "),
     segments: () => [segmentStatus(0, length, args.target, target)],
     targets: [target],
     descriptions: target?.descriptions ?? [],
@@ -102,10 +106,25 @@ export function openedAs(
 function segmentStatus(
   start: number,
   length: number,
-  target: string,
+  target: AnyTarget,
   device: TargetDevice | undefined,
 ): SegmentStatus {
-  return { start, length, target, status: device?.status() ?? "", fields: device?.facts() ?? {} };
+  const fields = device?.facts() ?? {};
+  const status = { start, length, target: target.name, status: device?.status() ?? "", fields };
+  return target.gauges === undefined || device === undefined
+    ? status
+    : { ...status, gauges: target.gauges(fields) };
+}
+
+/** The same error, with what a target of the table knows to do about it. */
+function withHint(error: unknown, segments: readonly Segment[]): unknown {
+  if (!(error instanceof BlockIoError)) return error;
+  for (const { target, options, length } of segments) {
+    const hint = target.hintFor?.(error, options, length * SECTOR);
+    const { code, device, op, reason } = error;
+    if (hint !== undefined) return new BlockIoError(reason, { code, device, op, cause: error, hint });
+  }
+  return error;
 }
 
 /** One after the other; every device is closed even if one fails, then the first failure is thrown. */

@@ -5,14 +5,14 @@ import {
   BlockIoError,
   type OptionTable,
   type Segment,
+  type TargetRegistry,
   absoluteTexts,
   identityOf,
   parseTable,
   schemeOf,
 } from "@dmkit/block-io";
-import { absoluteImageReference } from "@dmkit/image";
-import { isNbdUri, resolveNbdUri } from "@dmkit/nbd";
-import { targets } from "../targets.ts";
+import { absoluteUri } from "../devices.ts";
+import { targets as allTargets } from "../targets.ts";
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._+@:=#-]{0,126}$/;
 
@@ -43,15 +43,15 @@ export function deviceReferences(segments: readonly Segment[]): string[] {
 }
 
 /** What the lines of a table stand on, in order: paths, URIs, `dm:NAME`. */
-export function lowerReferences(table: string): string[] {
-  return table === "" ? [] : [...referencesOf(readTable(table))];
+export function lowerReferences(table: string, targets?: TargetRegistry): string[] {
+  return table === "" ? [] : [...referencesOf(readTable(table, targets))];
 }
 
 /** Whether a table stands on a file, by whatever name. */
-export function refersTo(table: string, path: string): boolean {
+export function refersTo(table: string, path: string, targets: TargetRegistry): boolean {
   if (schemeOf(path) !== undefined) return false;
   const file = identityOf(path);
-  return lowerReferences(table).some((reference) => identityOf(reference) === file);
+  return lowerReferences(table, targets).some((reference) => identityOf(reference) === file);
 }
 
 /** The text of a table with other names for the devices it refers to. */
@@ -60,13 +60,16 @@ export function renameReferences(table: string, rename: (name: string) => string
 }
 
 /** A table whose relative paths start from `folder`. */
-export function resolvePaths(segments: readonly Segment[], folder: string): readonly Segment[] {
+export function resolvePaths(
+  segments: readonly Segment[],
+  folder: string,
+  targets?: TargetRegistry,
+): readonly Segment[] {
   const absolute = (reference: string): string => {
     if (schemeOf(reference) === undefined) return resolve(folder, reference);
     // The path of a socket is one, too. What is wrong with a URI is told by who opens it.
     try {
-      if (schemeOf(reference) === "image") return absoluteImageReference(reference, folder);
-      return isNbdUri(reference) ? resolveNbdUri(reference, folder) : reference;
+      return absoluteUri(reference, folder, targets);
     } catch {
       return reference;
     }
@@ -102,8 +105,8 @@ function identitiesBelow(line: Segment): readonly string[] {
   return [...referencesOf([line])].map(identityOf).toSorted();
 }
 
-/** Reads a table with all targets the app knows. Errors: EPARSE, ENOENT. */
-export function readTable(text: string): readonly Segment[] {
+/** Reads a table. Errors: EPARSE, ENOENT. @param targets default: all the app knows. */
+export function readTable(text: string, targets: TargetRegistry = allTargets): readonly Segment[] {
   return parseTable(text, targets);
 }
 

@@ -1,5 +1,5 @@
 /** What a server is and does at one moment, as plain data: what `dmkit top`, the metrics and `ls` are made of. */
-import type { Facts, Health } from "@dmkit/block-io";
+import type { Facts, GaugeCounts, Health } from "@dmkit/block-io";
 import type { ExportStatistics } from "@dmkit/nbd";
 
 /** Requests a device has been given since it was created, by whomever. Bytes count when a request is begun. */
@@ -24,6 +24,8 @@ export interface SegmentStatus {
   readonly status: string;
   /** What the target says of itself by name, the values of its tunables among it; nothing for plain mappings. */
   readonly fields: Facts;
+  /** What of it is worth watching. Left out: nothing. */
+  readonly gauges?: GaugeCounts;
 }
 
 /** Who keeps a device from being removed. */

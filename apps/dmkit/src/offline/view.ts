@@ -1,36 +1,69 @@
-/** A writeboost device as it was at an earlier segment, read-only: what `serve --at` exports. */
-import { type BlockDevice, type Environment, realEnvironment } from "@dmkit/block-io";
-import { openAt } from "@dmkit/writeboost";
-import { openReference } from "../devices.ts";
+/** An image as it was at an earlier time, read-only: what `serve --at` exports. */
+import { type BlockDevice, BlockIoError, type Environment, type ImageFormat } from "@dmkit/block-io";
+import { recognise } from "./detect.ts";
+import { OpenedDevices, usage } from "./image.ts";
 
-/** An opened view; `below` are the devices it does not close itself, to be closed after it. */
+/** An opened view. */
 export interface OpenView {
-  readonly name: string;
+  readonly format: ImageFormat;
   readonly description: string;
   readonly device: BlockDevice;
+  /** The words of a table, behind the target's name, that show it as it is now. */
+  readonly words: readonly string[];
+  /** The devices it does not close itself, to be closed after it. */
   readonly below: readonly BlockDevice[];
 }
 
 /**
- * Opens cache and backing device read-only, and the view of segment `at` over them. Neither is written to. Errors:
- * `EINVAL` with the range for a segment that cannot be shown, `EFORMAT` for what is no cache, those of opening.
+ * Opens the devices of an image read-only, in the order of its view's roles, and the view over them. None is written to.
+ * Errors: `EPARSE` (other devices), `EINVAL` with the range for a time that cannot be shown, `EFORMAT` for an image that
+ * does not keep what was before, those of opening.
  */
 export async function openView(
-  references: { readonly cache: string; readonly backing: string },
+  images: readonly string[],
   at: number,
-  environment: Environment = realEnvironment,
+  formats: readonly ImageFormat[],
+  environment: Environment,
 ): Promise<OpenView> {
-  const below: BlockDevice[] = [];
+  requireDevices(images, formats);
+  const opened = new OpenedDevices(environment);
   try {
-    for (const reference of [references.cache, references.backing]) {
-      below.push(await openReference(reference, "read", environment));
+    const [first = ""] = images;
+    const { format } = await recognise(await opened.read(first), formats);
+    const { view } = format;
+    if (view === undefined) {
+      throw new BlockIoError(`is ${format.name}, which does not keep what was before`, {
+        code: "EFORMAT",
+        device: first,
+        hint: `Serve it without --at. Images that do: ${formats.flatMap((one) => (one.view === undefined ? [] : one.name)).join(", ")}.`,
+      });
     }
-    const [cache, backing] = below as [BlockDevice, BlockDevice];
-    const device = await openAt({ cache, backing }, at);
-    const description = `${references.backing} with ${references.cache} as of segment ${at}`;
-    return { name: "", description, device, below: below.toReversed() };
+    requireDevices(images, [format]);
+    const references: Record<string, string> = {};
+    const devices: Record<string, BlockDevice> = {};
+    for (const [index, role] of view.roles.entries()) {
+      const reference = images[index] ?? "";
+      references[role] = reference;
+      devices[role] = await opened.read(reference);
+    }
+    const device = await view.open(devices, at);
+    return {
+      format,
+      device,
+      words: view.words(references),
+      description: `${images.toReversed().join(" with ")} as of ${view.unit} ${at}`,
+      below: Object.values(devices).toReversed(),
+    };
   } catch (error) {
-    for (const device of below) await device.close();
+    await opened.close();
     throw error;
   }
+}
+
+/** Throws `EPARSE` unless these can be the devices of an image of one of the formats. */
+function requireDevices(images: readonly string[], formats: readonly ImageFormat[]): void {
+  const views = formats.flatMap(({ name, view }) => (view === undefined ? [] : { name, roles: view.roles }));
+  if (views.some(({ roles }) => roles.length === images.length)) return;
+  const wanted = views.map(({ name, roles }) => `${roles.join(", ")} of ${name}`).join("; or ");
+  throw usage("--at goes with the devices of one image", `Give just these, in this order: ${wanted}.`);
 }

@@ -5,19 +5,22 @@ import {
   type BlockDevice,
   BlockIoError,
   type Environment,
-  TableArguments,
+  SECTOR,
+  type TargetRegistry,
   codeOf,
-  currentArguments,
-  openFile,
-  schemeOf,
+  linear,
   makeFolders,
+  openFile,
+  parseOptions,
+  printTable,
+  schemeOf,
 } from "@dmkit/block-io";
-import { friendlyTunables, openEmbedded, writeboost } from "@dmkit/writeboost";
 import type { DeviceManager } from "../control/device-manager.ts";
 import type { NewExport } from "../control/export-manager.ts";
 import { type OpenedTable, openedAs } from "../control/opened-table.ts";
 import { toDeviceName } from "../control/references.ts";
 import { openReference } from "../devices.ts";
+import { defaultDisk } from "../targets.ts";
 
 export interface WhatToServe {
   /** Paths and URIs. */
@@ -32,18 +35,12 @@ export interface WhatToServe {
   readonly preallocate: boolean;
   /** Folder of the embedded default. */
   readonly data: string;
-  /** Show the images, a writeboost cache and its backing device, as they were at this segment. */
+  /** Show the devices of one image as they were then, in what the image counts it in: segments, say. */
   readonly at?: number | undefined;
 }
 
-/** Size of the embedded default in bytes; the file is sparse. */
-export const DEFAULT_SIZE: number = 10 * 2 ** 30;
-
 // Bytes of UTF-8 that the protocol has room for.
 const MAX_DESCRIPTION = 4096;
-
-// Bytes; sparse as well.
-const CACHE_SIZE = 2 ** 30;
 
 /** Opens everything as devices of the manager, which closes them whether or not this fails. */
 export async function openExports(
@@ -52,7 +49,7 @@ export async function openExports(
   environment: Environment,
 ): Promise<NewExport[]> {
   const { images, table, readOnly } = what;
-  if (what.at !== undefined) return [await openPast(what, what.at, devices, environment)];
+  if (what.at !== undefined) return openPast(what, what.at, devices, environment);
   if (table.length > 0) {
     if (images.length > 0) throw usage("give images or a table, not both");
     const name = what.name ?? "";
@@ -64,10 +61,12 @@ export async function openExports(
   const exports: NewExport[] = [];
   for (const { name, image } of named) {
     const device = deviceName(name, devices);
-    const opened =
-      image === undefined ? await openDefault(what, environment) : await openImage(image, what, environment);
-    await devices.adopt(device, opened);
-    const description = shortened(image ?? `${join(what.data, "backing.img")} behind a write cache`);
+    if (image === undefined) {
+      await devices.create(device, await defaultTable(what, devices.targets), { readOnly });
+    } else await devices.adopt(device, await openImage(image, what, environment));
+    const description = shortened(
+      image ?? `${join(what.data, defaultDisk.files[defaultDisk.disk]?.file ?? "")} behind a write cache`,
+    );
     exports.push({ name, device, description, readOnly });
   }
   return exports;
@@ -78,17 +77,15 @@ async function openPast(
   at: number,
   devices: DeviceManager,
   environment: Environment,
-): Promise<NewExport> {
-  const [cache, backing, ...rest] = images;
-  if (cache === undefined || backing === undefined || rest.length > 0 || table.length > 0) {
-    throw usage("--at goes with two images: the cache device and its backing device");
-  }
+): Promise<NewExport[]> {
+  if (table.length > 0 || images.length === 0) throw usage("--at goes with the devices of one image");
   const { openView } = await import("../offline/view.ts");
-  const view = await openView({ cache, backing }, at, environment);
+  const { targets } = devices;
+  const view = await openView(images, at, targets.images, environment);
   const device = deviceName(name, devices);
-  const args = { target: writeboost.name, words: () => ["0", backing, cache] };
+  const args = { target: targets.get(view.format.name), words: () => view.words };
   await devices.adopt(device, openedAs(view.device, args, view.below));
-  return { name, device, description: shortened(view.description), readOnly: true };
+  return [{ name, device, description: shortened(view.description), readOnly: true }];
 }
 
 function nameImages({ images, name }: WhatToServe): { readonly name: string; readonly image: string }[] {
@@ -119,30 +116,27 @@ async function openImage(image: string, what: WhatToServe, environment: Environm
         })
       : // The device it becomes has the claim, under its name.
         await openReference(image, readOnly ? "read" : "write", environment, "looks");
-  return openedAs(device, { target: "linear", words: () => [image, "0"] });
+  return openedAs(device, { target: linear, words: () => [image, "0"] });
 }
 
-/** A write cache over two sparse files: `backing.img` is the disk, `cache.img` its log. */
-async function openDefault(what: WhatToServe, environment: Environment): Promise<OpenedTable> {
+/** The table of the disk there is by default; its files are made if they are not there. */
+async function defaultTable(what: WhatToServe, targets: TargetRegistry): Promise<string> {
+  const { disk, files, target: name } = defaultDisk;
   if (!what.readOnly) makeFolder(what.data);
-  const paths = { backing: join(what.data, "backing.img"), cache: join(what.data, "cache.img") };
-  const open = (path: string, createSize: number): Promise<BlockDevice> =>
-    openFile(path, what.readOnly ? { readOnly: true, environment } : { createSize, environment });
-  const backing = await open(paths.backing, what.createSize ?? DEFAULT_SIZE);
-  const below = [backing];
-  try {
-    const cache = await open(paths.cache, CACHE_SIZE);
-    below.push(cache);
-    const device = await openEmbedded(backing, cache, { environment });
-    const table = writeboost.parse(new TableArguments(["0", paths.backing, paths.cache]));
-    // With the tunables of the embedding, so that the table could be loaded again and be the same.
-    const options = { ...table, ...friendlyTunables({}) };
-    const words = (): readonly string[] => currentArguments(writeboost, options, device);
-    return openedAs(device, { target: writeboost.name, words }, below);
-  } catch (error) {
-    for (const device of below) await device.close();
-    throw error;
+  const options: Record<string, string> = {};
+  let sectors = 0;
+  for (const [option, { file, size }] of Object.entries(files)) {
+    const path = (options[option] = join(what.data, file));
+    const createSize = option === disk ? (what.createSize ?? size) : size;
+    const opened = await openFile(path, what.readOnly ? { readOnly: true } : { createSize });
+    if (option === disk) sectors = Math.floor(opened.size / SECTOR);
+    await opened.close();
   }
+  const target = targets.get(name);
+  const all = { ...target.stack?.defaults?.(options), ...options };
+  return printTable([
+    { start: 0, length: sectors, target, options: parseOptions(target.options, all, target.name) },
+  ]);
 }
 
 function makeFolder(path: string): void {

@@ -7,7 +7,7 @@
  * devices flushed and closed, pid file and sockets removed.
  */
 import { Duplex } from "node:stream";
-import type { Environment } from "@dmkit/block-io";
+import type { Environment, TargetRegistry } from "@dmkit/block-io";
 import { type ListenOptions, type Listener, type NbdUri, NbdServer, formatNbdUri } from "@dmkit/nbd";
 import { DeviceManager } from "../control/device-manager.ts";
 import { ExportManager } from "../control/export-manager.ts";
@@ -27,6 +27,8 @@ import type { Stack, StackContext } from "./stack.ts";
 
 export interface SessionOptions {
   readonly what: WhatToServe;
+  /** What tables can name, and images be of. */
+  readonly targets: TargetRegistry;
   /** Instead of images and tables. */
   readonly stack?: StackPlan | undefined;
   readonly where: WhereToListen;
@@ -90,7 +92,7 @@ export async function serve(options: SessionOptions, environment: Environment): 
 }
 
 async function makeSession(options: SessionOptions, environment: Environment): Promise<Session> {
-  const { maxConnections, stack: plan, what, where } = options;
+  const { maxConnections, stack: plan, targets, what, where } = options;
   // Who comes by standard input is alone.
   const most = where.single ? 1 : maxConnections;
   const stop = new StopSignal();
@@ -98,7 +100,7 @@ async function makeSession(options: SessionOptions, environment: Environment): P
     environment,
     ...(most === undefined ? {} : { limits: { connections: most } }),
   });
-  const devices = new DeviceManager(environment);
+  const devices = new DeviceManager(environment, targets);
   const exports = new ExportManager(server, devices, environment);
   const stack =
     plan && (await stackOf(plan, { devices, exports, server, environment, readOnly: what.readOnly }));

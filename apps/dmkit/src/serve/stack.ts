@@ -79,9 +79,11 @@ export class Stack {
   }
 
   async #reload(): Promise<ReloadReport> {
-    const { logger } = this.#context.environment;
-    const wanted = readStackFile(this.#plan.path);
-    const diff = diffPlans(this.#plan, wanted);
+    const { environment, devices } = this.#context;
+    const { logger } = environment;
+    const { targets } = devices;
+    const wanted = readStackFile(this.#plan.path, targets);
+    const diff = diffPlans(this.#plan, wanted, targets);
     const failed: PlanStep[] = [];
     const report: string[] = [];
     for (const step of diff.steps) {

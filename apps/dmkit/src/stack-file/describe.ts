@@ -1,5 +1,6 @@
 /** A plan for people. Lengths that depend on files are looked up, if the files are there; nothing is opened. */
-import { SECTOR, describeSize, schemeOf } from "@dmkit/block-io";
+import { SECTOR, type TargetRegistry, describeSize, schemeOf } from "@dmkit/block-io";
+import { targets as allTargets } from "../targets.ts";
 import type { PlanDiff, PlanStep } from "./diff.ts";
 import { knownLength, plannedSize, tableOfLength } from "./lengths.ts";
 import { statOf } from "./prepare.ts";
@@ -22,10 +23,10 @@ export interface PlanFacts extends Omit<StackPlan, "devices"> {
   readonly devices: readonly DeviceFacts[];
 }
 
-export function planFacts(plan: StackPlan): PlanFacts {
+export function planFacts(plan: StackPlan, targets: TargetRegistry = allTargets): PlanFacts {
   const sizes = new Map<string, number | undefined>();
   const devices = plan.devices.map((device): DeviceFacts => {
-    const { table, size } = resolved(device, sizes, plan.files ?? []);
+    const { table, size } = resolved(device, sizes, plan.files ?? [], targets);
     sizes.set(device.name, size);
     const { name, readOnly, where } = device;
     return { name, table, size: size ?? null, readOnly, where };
@@ -37,8 +38,9 @@ function resolved(
   device: PlannedDevice,
   sizes: ReadonlyMap<string, number | undefined>,
   files: readonly PlannedFile[],
+  targets: TargetRegistry,
 ): { table: string; size: number | undefined } {
-  if (device.length === undefined) return { table: device.table, size: plannedSize(device) };
+  if (device.length === undefined) return { table: device.table, size: plannedSize(device, targets) };
   const sectors = knownLength(device.length, (reference) => {
     const name = deviceNamed(reference);
     return name === undefined ? fileSize(reference, files) : sizes.get(name);
@@ -55,8 +57,8 @@ function fileSize(reference: string, files: readonly PlannedFile[]): number | un
   return found === undefined ? files.find(({ path }) => path === reference)?.size : undefined;
 }
 
-export function describePlan(plan: StackPlan): string {
-  const { devices, exports, listen, files = [], control, metrics, pidfile } = planFacts(plan);
+export function describePlan(plan: StackPlan, targets?: TargetRegistry): string {
+  const { devices, exports, listen, files = [], control, metrics, pidfile } = planFacts(plan, targets);
   const sections: [title: string, lines: readonly string[]][] = [
     ["Devices", devices.flatMap(describeDevice)],
     [

@@ -7,7 +7,7 @@
  *      disk: { table: ["0 2097152 linear disk.img 0"] }    a device-mapper table
  */
 import { isDeepStrictEqual } from "node:util";
-import { BlockIoError } from "@dmkit/block-io";
+import { BlockIoError, type NamedOptions, linear } from "@dmkit/block-io";
 import { checkDeviceName } from "../control/references.ts";
 import { type DeviceContext, deviceReader } from "./context.ts";
 import { OPEN_LENGTH } from "./lengths.ts";
@@ -17,7 +17,6 @@ import { show } from "./problem.ts";
 import { resolveReference } from "./references.ts";
 import { type FileDeviceShape, check, deviceSchema, fileDeviceSchema } from "./schema.ts";
 import { lineOf, parseTableText, tableDevice } from "./tables.ts";
-import { type Options, stackTargets } from "./targets.ts";
 import { type MapValue, type Value, pick, plainOf } from "./yaml.ts";
 
 /** Keys of a device with a target that are no options. */
@@ -87,7 +86,7 @@ function fileDevice(
       : deviceReader(context).file({ file, create, preallocate }, at);
   if (device === undefined) return undefined;
   const length = size === undefined ? { parts: [{ of: device, offset: 0 }], multiple: 1 } : size;
-  return { name, ...lineOf("linear", { device, offset: 0 }, length, context.targets), readOnly, where };
+  return { name, ...lineOf(linear.name, { device, offset: 0 }, length, context.targets), readOnly, where };
 }
 
 function targetDevice(
@@ -122,14 +121,14 @@ function targetDevice(
     }
     return undefined;
   }
-  const extra = stackTargets[target.name] ?? {};
+  const { stack } = target;
   const own = pick(value, (key) => !RESERVED.includes(key));
-  const defaults = extra.defaults?.(plainOf(own) as Options);
+  const defaults = stack?.defaults?.(plainOf(own) as NamedOptions);
   const options = readOptions(target.name, target.options, own, deviceReader(context), problems, {
     alsoKnown: RESERVED,
     defaults,
   });
-  const conflict = options && extra.conflict?.(options);
+  const conflict = options && stack?.conflict?.(options);
   if (conflict !== undefined) {
     problems.add(
       value.entries.get(conflict.option)?.value.at ?? value.at,
@@ -137,7 +136,7 @@ function targetDevice(
       "change one of the two",
     );
   }
-  if (shape !== undefined && shape.size === undefined && extra.length === undefined) {
+  if (shape !== undefined && shape.size === undefined && stack?.length === undefined) {
     problems.add(
       value.at,
       `${target.name} needs size`,
@@ -145,7 +144,7 @@ function targetDevice(
     );
   }
   if (options === undefined || shape === undefined || problems.list.length > before) return undefined;
-  const length = shape.size ?? extra.length?.(options);
+  const length = shape.size ?? stack?.length?.(options);
   if (length === undefined) return undefined;
   const line = lineOf(target.name, options, length, targets);
   if (!staysTheSame(line.table, options, value, context)) return undefined;
@@ -153,13 +152,18 @@ function targetDevice(
 }
 
 /** A table can say less than options by name; what it cannot say must not get lost on the way. */
-function staysTheSame(table: string, options: Options, value: MapValue, context: DeviceContext): boolean {
+function staysTheSame(
+  table: string,
+  options: NamedOptions,
+  value: MapValue,
+  context: DeviceContext,
+): boolean {
   const { problems, targets } = context;
   const [segment] = parseTableText(table.replace(OPEN_LENGTH, "1"), targets, (reason, hint) =>
     problems.add(value.at, reason, hint),
   );
   if (segment === undefined) return false;
-  const kept = segment.options as Options;
+  const kept = segment.options as NamedOptions;
   const lost = Object.keys(options).filter((name) => !isDeepStrictEqual(kept[name], options[name]));
   for (const name of lost) {
     const at = value.entries.get(name)?.value.at ?? value.at;

@@ -11,8 +11,9 @@
  */
 import { strict as assert } from "node:assert";
 import { isDeepStrictEqual } from "node:util";
+import type { TargetRegistry } from "@dmkit/block-io";
 import { memoryOf, readTable, renameReferences } from "../control/references.ts";
-import { targets } from "../targets.ts";
+import { targets as allTargets } from "../targets.ts";
 import { OPEN_LENGTH, plannedSize } from "./lengths.ts";
 import { orderDevices, standsOn, usersOf } from "./order.ts";
 import type { PlannedDevice, PlannedExport, PlannedFile, PlannedListener, StackPlan } from "./plan.ts";
@@ -44,11 +45,11 @@ export interface PlanDiff {
   readonly restart: readonly RestartReason[];
 }
 
-export function diffPlans(old: StackPlan, now: StackPlan): PlanDiff {
+export function diffPlans(old: StackPlan, now: StackPlan, targets: TargetRegistry = allTargets): PlanDiff {
   const renames = findRenames(old.devices, now.devices);
   // From here on everything of the old plan has the names of the new one.
   const before = old.devices.map((device) => renamed(device, renames));
-  const changes = compareDevices(before, now, exportedIn(old, renames));
+  const changes = compareDevices(before, now, exportedIn(old, renames), targets);
   const { unexport, add } = compareExports(old, now, renames);
   const listen = (from: StackPlan, other: StackPlan): PlannedListener[] =>
     from.listen.filter((one) => !other.listen.some((listener) => isDeepStrictEqual(one, listener)));
@@ -138,16 +139,17 @@ function compareDevices(
   before: readonly PlannedDevice[],
   { devices: now }: StackPlan,
   exported: ReadonlySet<string>,
+  targets: TargetRegistry,
 ): DeviceChanges {
   const old = new Map(before.map((device) => [device.name, device]));
   const wanted = new Set(now.map(({ name }) => name));
   const users = usersOf(before, targets);
-  const outcome = new Outcome(before, now);
+  const outcome = new Outcome(before, now, targets);
   for (const device of now) {
     const present = old.get(device.name);
     if (present === undefined || sameDevice(present, device)) continue;
     const used = exported.has(device.name) || (users.get(device.name)?.size ?? 0) > 0;
-    const why = obstacle(present, device, used);
+    const why = obstacle(present, device, used, targets);
     if (why !== undefined) outcome.stay(device.name, why);
   }
   const devices = outcome.settle();
@@ -175,8 +177,10 @@ class Outcome {
   readonly #before: readonly PlannedDevice[];
   readonly #old: ReadonlyMap<string, PlannedDevice>;
   readonly #now: ReadonlyMap<string, PlannedDevice>;
+  readonly #targets: TargetRegistry;
 
-  constructor(before: readonly PlannedDevice[], now: readonly PlannedDevice[]) {
+  constructor(before: readonly PlannedDevice[], now: readonly PlannedDevice[], targets: TargetRegistry) {
+    this.#targets = targets;
     this.#before = before;
     this.#old = new Map(before.map((device) => [device.name, device]));
     this.#now = new Map(now.map((device) => [device.name, device]));
@@ -190,7 +194,7 @@ class Outcome {
   settle(): readonly PlannedDevice[] {
     for (;;) {
       this.#keepBelow();
-      const { devices, cycles } = orderDevices(this.#devices(), targets);
+      const { devices, cycles } = orderDevices(this.#devices(), this.#targets);
       const [chain] = cycles;
       if (chain === undefined) return devices;
       // Neither the old devices nor the new ones stand on themselves, so there is a new one among them to give up.
@@ -206,7 +210,7 @@ class Outcome {
   #keepBelow(): void {
     for (const device of this.#before.toReversed()) {
       if (!this.reasons.has(device.name)) continue;
-      for (const below of standsOn(device, targets)) {
+      for (const below of standsOn(device, this.#targets)) {
         if (this.#now.has(below) || this.reasons.has(below)) continue;
         this.stay(below, `${device.name}, which stays as it is, stands on it`);
       }
@@ -234,12 +238,17 @@ function withoutOthers(names: readonly string[], users: ReadonlyMap<string, Read
 }
 
 /** Why a device cannot go on under another table, or undefined. */
-function obstacle(present: PlannedDevice, wanted: PlannedDevice, used: boolean): string | undefined {
-  const memory = memoryOf(readTable(present.table.replace(` ${OPEN_LENGTH} `, " 1 ")));
+function obstacle(
+  present: PlannedDevice,
+  wanted: PlannedDevice,
+  used: boolean,
+  targets: TargetRegistry,
+): string | undefined {
+  const memory = memoryOf(readTable(present.table.replace(` ${OPEN_LENGTH} `, " 1 "), targets));
   if (memory !== undefined)
     return `its table keeps data in memory (${memory}), which a new one would not have`;
   if (!used) return undefined;
-  const [size, next] = [plannedSize(present), plannedSize(wanted)];
+  const [size, next] = [plannedSize(present, targets), plannedSize(wanted, targets)];
   if (size !== undefined && next !== undefined && next < size) {
     return `it would shrink from ${size} to ${next} bytes under those who use it`;
   }

@@ -1,7 +1,15 @@
 /** Lengths of devices that take theirs from what lies below; all in sectors. */
-import { SECTOR, parseSize, parseTable, refuse, schemeOf, tableLength } from "@dmkit/block-io";
-import { targets } from "../targets.ts";
-import type { LengthRule, PlannedDevice } from "./plan.ts";
+import {
+  type LengthRule,
+  SECTOR,
+  type TargetRegistry,
+  parseSize,
+  parseTable,
+  refuse,
+  schemeOf,
+  tableLength,
+} from "@dmkit/block-io";
+import type { PlannedDevice } from "./plan.ts";
 
 /** What stands in a table for a length that is not known yet. */
 export const OPEN_LENGTH = "*";
@@ -56,6 +64,6 @@ function sizeInName(reference: string): number | undefined {
 }
 
 /** Bytes of a planned device; undefined where its length is open. */
-export function plannedSize({ table, length }: PlannedDevice): number | undefined {
+export function plannedSize({ table, length }: PlannedDevice, targets: TargetRegistry): number | undefined {
   return length === undefined ? tableLength(parseTable(table, targets)) * SECTOR : undefined;
 }

@@ -4,7 +4,7 @@
  * Invariants: names are unique within their kind; what a device stands on comes before it; every export is of a
  * device of the plan; paths are absolute; no two entries listen at the same place.
  */
-import type { LogLevel } from "@dmkit/block-io";
+import type { LengthRule, LogLevel } from "@dmkit/block-io";
 
 /** A named device. */
 export interface PlannedDevice {
@@ -19,21 +19,6 @@ export interface PlannedDevice {
   readonly readOnly: boolean;
   /** `file:line:column`; two plans that differ in it are equal. */
   readonly where: string;
-}
-
-/**
- * The length of a device that takes it from what lies below: the shortest of the parts, each counted from its
- * offset and rounded down to a multiple, times the number of parts.
- */
-export interface LengthRule {
-  readonly parts: readonly {
-    /** A path, URI or `dm:NAME`. */
-    readonly of: string;
-    /** Sectors. */
-    readonly offset: number;
-  }[];
-  /** Sectors. */
-  readonly multiple: number;
 }
 
 /** A file that is made, before any device is opened, if it is not there. */

@@ -7,8 +7,8 @@
 import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { BlockIoError, type TargetRegistry, codeOf, toBlockIoError } from "@dmkit/block-io";
-import { schemes } from "../devices.ts";
-import { targets } from "../targets.ts";
+import { uriSchemes } from "../devices.ts";
+import { targets as allTargets } from "../targets.ts";
 import { type DeviceContext, deviceReader } from "./context.ts";
 import { readDevice } from "./devices.ts";
 import { knownLength, plannedSize, tableOfLength } from "./lengths.ts";
@@ -31,8 +31,8 @@ export type ReadResult =
   | { readonly plan?: undefined; readonly problems: readonly StackProblem[] };
 
 /** Reads a file. Throws {@link StackFileError} with all problems; ENOENT, EACCES and the like for the file itself. */
-export function readStackFile(file: string): StackPlan {
-  const { plan, problems } = parseStack({ text: readText(file), file });
+export function readStackFile(file: string, targets?: TargetRegistry): StackPlan {
+  const { plan, problems } = parseStack({ text: readText(file), file }, targets);
   if (problems !== undefined) throw new StackFileError(problems);
   return plan;
 }
@@ -82,7 +82,10 @@ function readText(file: string): string {
 }
 
 /** Reads a text. */
-export function parseStack({ text: given, file }: StackText, registry: TargetRegistry = targets): ReadResult {
+export function parseStack(
+  { text: given, file }: StackText,
+  registry: TargetRegistry = allTargets,
+): ReadResult {
   const text = given.replace(/^\uFEFF/, "");
   const problems = new Problems(file, text);
   const read = parseYaml(text, problems);
@@ -107,7 +110,7 @@ function readPlan(
   const at = (key: string): Value | undefined => value.entries.get(key)?.value;
   const files = new Map<string, PlannedFile>();
   const paths: BareWord[] = [];
-  const context = { problems, folder, files, paths, targets: registry, schemes: Object.keys(schemes) };
+  const context = { problems, folder, files, paths, targets: registry, schemes: uriSchemes(registry) };
   const { devices, names } = readDevices(at("devices"), context);
   readFiles(at("files"), { ...context, names });
   refuseMisspelt(paths, names, files, problems);
@@ -162,7 +165,7 @@ function readDevices(
   }
   const { devices: ordered, cycles } = orderDevices(devices, registry);
   for (const chain of cycles) reportCycle(chain, value, problems);
-  return { devices: fillLengths(ordered), names };
+  return { devices: fillLengths(ordered, registry), names };
 }
 
 function reportCycle(chain: readonly string[], devices: MapValue, problems: Problems): void {
@@ -201,11 +204,11 @@ function refuseWritesBelow(
 }
 
 /** Puts in the lengths that follow from other devices of the file. Errors are left to who opens the devices. */
-function fillLengths(devices: readonly PlannedDevice[]): readonly PlannedDevice[] {
+function fillLengths(devices: readonly PlannedDevice[], registry: TargetRegistry): readonly PlannedDevice[] {
   const sizes = new Map<string, number | undefined>();
   return devices.map((device) => {
     const filled = fillLength(device, sizes);
-    sizes.set(device.name, plannedSize(filled));
+    sizes.set(device.name, plannedSize(filled, registry));
     return filled;
   });
 }

@@ -5,9 +5,7 @@
  */
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
-import { BlockIoError, builtinSchemes, parseSize, schemeOf } from "@dmkit/block-io";
-import { absoluteImageReference } from "@dmkit/image";
-import { resolveNbdUri } from "@dmkit/nbd";
+import { BlockIoError, type UriScheme, builtinSchemes, parseSize, schemeOf } from "@dmkit/block-io";
 import type { Problems } from "./yaml.ts";
 
 /** As in `dm:disk`. */
@@ -22,7 +20,7 @@ export interface ReferenceContext {
   /** Words that were taken for paths and could be misspelt names, for {@link refuseMisspelt}. */
   readonly paths: BareWord[];
   /** URI schemes besides `dm`, `mem` and `null`. */
-  readonly schemes: readonly string[];
+  readonly schemes: Readonly<Record<string, UriScheme>>;
 }
 
 /** A word without a slash that was taken for the path of a file. */
@@ -60,7 +58,7 @@ export function resolveReference(word: string, at: number, context: ReferenceCon
     problems.add(at, "a line break in the name of a device", "a path, a URI, or the name of a device");
     return undefined;
   }
-  const known = [DEVICE_SCHEME, ...Object.keys(builtinSchemes), ...context.schemes];
+  const known = [DEVICE_SCHEME, ...Object.keys(builtinSchemes), ...Object.keys(context.schemes)];
   const scheme = schemeOf(word);
   // A device may be called `a:b`, but not take `mem:64M` for itself.
   const isUri = scheme !== undefined && known.includes(scheme);
@@ -91,7 +89,7 @@ export function resolveReference(word: string, at: number, context: ReferenceCon
     return undefined;
   }
   try {
-    return checkUri(word, scheme, folder);
+    return checkUri(word, scheme, context);
   } catch (error) {
     if (!(error instanceof BlockIoError)) throw error;
     problems.add(at, `"${word.slice(0, 200)}": ${error.reason}`, error.hint);
@@ -100,7 +98,7 @@ export function resolveReference(word: string, at: number, context: ReferenceCon
 }
 
 /** Throws what the opener would throw. A relative path of a socket starts at the file's folder, as all paths do. */
-function checkUri(uri: string, scheme: string, folder: string): string {
+function checkUri(uri: string, scheme: string, { folder, schemes }: ReferenceContext): string {
   if (Object.hasOwn(builtinSchemes, scheme)) {
     const size = uri.slice(uri.indexOf(":") + 1);
     const bytes = size === "" && scheme === "null" ? 512 : parseSize(size);
@@ -110,9 +108,7 @@ function checkUri(uri: string, scheme: string, folder: string): string {
       hint: "a size such as 64M",
     });
   }
-  if (scheme === "image") return absoluteImageReference(uri, folder);
-  if (!scheme.startsWith("nbd")) return uri;
-  return resolveNbdUri(uri, folder);
+  return schemes[scheme]?.absolute(uri, folder) ?? uri;
 }
 
 /** The name of the device a reference is to, if it is to one. */

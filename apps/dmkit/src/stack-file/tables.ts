@@ -1,6 +1,8 @@
 /** Tables of devices: written by hand, or made of options. */
 import {
   BlockIoError,
+  type LengthRule,
+  type NamedOptions,
   SECTOR,
   type Segment,
   type TargetRegistry,
@@ -10,12 +12,11 @@ import {
 } from "@dmkit/block-io";
 import type { DeviceContext } from "./context.ts";
 import { OPEN_LENGTH } from "./lengths.ts";
-import type { LengthRule, PlannedDevice } from "./plan.ts";
+import type { PlannedDevice } from "./plan.ts";
 import { show } from "./problem.ts";
 import { replaceReferences } from "../control/references.ts";
 import { resolveReference } from "./references.ts";
 import { check, tableDeviceSchema } from "./schema.ts";
-import { type Options, stackTargets } from "./targets.ts";
 import { type MapValue, type Problems, type Value, plainOf } from "./yaml.ts";
 
 /** A table's segments; none if it is not well-formed. */
@@ -131,8 +132,8 @@ function openDevice(
     problems.add(at, reason.replace(/^table line \d+: /, ""), hint),
   );
   if (segment === undefined) return undefined;
-  const options = resolved(segment, at, context) as Options;
-  const rule = stackTargets[segment.target.name]?.length?.(options);
+  const options = resolved(segment, at, context) as NamedOptions;
+  const rule = segment.target.stack?.length?.(options);
   if (rule === undefined) {
     problems.add(at, `${segment.target.name} needs a length`, "the number of sectors in the place of *");
   }

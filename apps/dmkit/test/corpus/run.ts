@@ -16,7 +16,7 @@ import { BlockIoError, type ImageFormat, MemoryDevice, realEnvironment } from "@
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { Ajv2020, type ValidateFunction } from "ajv/dist/2020.js";
 import { expect } from "vitest";
-import { imageFormats } from "../../src/formats.ts";
+import { targets } from "../../src/targets.ts";
 import { cli } from "../cli.ts";
 import { type Result, dmkit } from "../support.ts";
 import type { Case, View } from "./case.ts";
@@ -275,7 +275,7 @@ class Recorded extends MemoryDevice {
 const work = { environment: realEnvironment };
 
 function formatOf({ format: name }: Report): ImageFormat {
-  const format = imageFormats.find((one) => one.name === name);
+  const format = targets.images.find((one) => one.name === name);
   if (format === undefined) throw new Error(`no format ${name}`);
   return format;
 }

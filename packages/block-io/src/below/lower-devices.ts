@@ -32,18 +32,7 @@ import { refuse } from "../contract/errors.ts";
 import { GuardedDevice } from "../contract/guard.ts";
 import { type Health, healthOf, worstHealth } from "../contract/health.ts";
 import { parseSize } from "../bytes/size.ts";
-
-export type Access = "read" | "write";
-
-/** Opens what stands behind a reference. */
-export type DeviceOpener = (
-  reference: string,
-  access: Access,
-  environment: Environment,
-) => Promise<BlockDevice>;
-
-/** Openers by URI scheme (`mem`, `null`, `nbd`, `nbd+unix`, …). */
-export type DeviceSchemes = Readonly<Record<string, DeviceOpener>>;
+import type { Access, DeviceSchemes } from "./schemes.ts";
 
 // What `null:` without a size has: the most a table can map, in whole 4 KiB blocks.
 const LARGEST = 2 ** 53 - 4096;

@@ -124,6 +124,41 @@ export interface MapKind {
   readonly weight: number;
 }
 
+/** For formats of which one device lacks what another one has, as the slow device of a cache does: puts it there. */
+export interface ImageReplay {
+  /** The role that is written. */
+  readonly to: string;
+  /** What it can be told besides; given are only those that were said, each checked by this table. */
+  readonly options: OptionTable;
+  /**
+   * Can be interrupted, and killed, at any time: run again it goes on, or starts again with the same result. All devices
+   * are writable; `to` may be a layer over the one it is meant for.
+   */
+  run(
+    devices: ImageDevices,
+    options: Readonly<Record<string, unknown>>,
+    work: OfflineWork,
+  ): Promise<ImageReplayed>;
+}
+
+export interface ImageReplayed {
+  readonly facts: ImageFacts;
+  /** What was replayed, behind that word: `12 dirty blocks`. */
+  readonly text: string;
+}
+
+/** For formats that keep what was before: the image as it was then, to be read. */
+export interface ImageView {
+  /** The devices it takes, in the order of a command line. */
+  readonly roles: readonly string[];
+  /** What time is counted in: `segment`. */
+  readonly unit: string;
+  /** Writes nothing to the devices. Throws `EINVAL` with the range for what cannot be shown, `EFORMAT`. */
+  open(devices: ImageDevices, at: number): Promise<BlockDevice>;
+  /** The words of a table, behind the target's name, that show it as it is now. */
+  words(references: Readonly<Record<string, string>>): readonly string[];
+}
+
 /** The declaration of a format; devices are opened, and closed, by the caller. */
 export interface ImageFormat {
   /** As the target's name. */
@@ -146,6 +181,8 @@ export interface ImageFormat {
   /** Throws `EINVAL` if the dump cannot be true for these devices. */
   restore?(devices: ImageDevices, dump: unknown, work: OfflineWork): Promise<void>;
   map(devices: ImageDevices, work: OfflineWork): Promise<ImageMap>;
+  readonly replay?: ImageReplay;
+  readonly view?: ImageView;
   /** Makes a new image; `options` are `name=value` words, checked against the format's table of options. */
   format?(devices: ImageDevices, options: Readonly<Record<string, string>>, work: OfflineWork): Promise<void>;
   /** Whether `format` with these options goes on from an image that is there, and refuses everything else. */

@@ -1,5 +1,7 @@
 /** The static list of targets a program knows. */
 import { BlockIoError } from "../contract/errors.ts";
+import type { UriScheme } from "../below/schemes.ts";
+import type { ImageFormat } from "./image.ts";
 import type { AnyTarget } from "./target.ts";
 
 export class TargetRegistry {
@@ -20,6 +22,16 @@ export class TargetRegistry {
   /** In the order they were given. */
   list(): readonly AnyTarget[] {
     return this.#listed;
+  }
+
+  /** The formats of those that have images. */
+  get images(): readonly ImageFormat[] {
+    return this.#listed.flatMap(({ image }) => image ?? []);
+  }
+
+  /** The URI schemes of all of them. */
+  get schemes(): Readonly<Record<string, UriScheme>> {
+    return Object.assign({}, ...this.#listed.map(({ schemes }) => schemes)) as Record<string, UriScheme>;
   }
 
   /** By name or alias; throws `ENOENT` with the known names. */

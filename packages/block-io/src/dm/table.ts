@@ -7,7 +7,8 @@
 import { SECTOR } from "../contract/device.ts";
 import { BlockIoError, refuse } from "../contract/errors.ts";
 import type { TargetRegistry } from "./registry.ts";
-import { type AnyTarget, TableArguments } from "./target.ts";
+import { TableArguments } from "./arguments.ts";
+import type { AnyTarget } from "./target.ts";
 
 /** One line of a table. */
 export interface Segment {

@@ -1,5 +1,6 @@
 /** What a device-mapper target is: a declaration as data, and a function that opens it. */
 import type { ByteRange, DeviceUse, Use } from "../below/claims.ts";
+import type { UriScheme } from "../below/schemes.ts";
 import {
   type Controlled,
   type Controls,
@@ -13,9 +14,14 @@ import {
 } from "./controls.ts";
 import { type BlockDevice, SECTOR } from "../contract/device.ts";
 import type { Environment } from "../contract/environment.ts";
-import { BlockIoError, refuse } from "../contract/errors.ts";
+import { type BlockIoError, refuse } from "../contract/errors.ts";
 import { GuardedDevice } from "../contract/guard.ts";
-import { type OptionSpec, type OptionTable, parseOption } from "./options.ts";
+import type { TableArguments } from "./arguments.ts";
+import type { GaugeCounts } from "./gauges.ts";
+import type { ImageFormat } from "./image.ts";
+import type { OptionTable } from "./options.ts";
+import type { Overlay } from "./overlay.ts";
+import type { StackRules } from "./stack-rules.ts";
 
 /** What a target can tell about ranges of bytes beyond data and holes: which layer they come from, say. */
 export interface RangeDescription {
@@ -183,6 +189,21 @@ export interface Target<Options> {
   readonly tunables?: TunableTable;
   /** What its devices can be told besides. */
   readonly messages?: Messages<never>;
+  /** What offline tools can do with images of it: recognise, check, repair, dump … Left out: it has none. */
+  readonly image?: ImageFormat;
+  /** How a device can be kept as it is by it, and written to all the same. */
+  readonly overlay?: Overlay;
+  /** URI schemes of devices it opens without a table. */
+  readonly schemes?: Readonly<Record<string, UriScheme>>;
+  /** What stack files ask besides the options. */
+  readonly stack?: StackRules<Options>;
+  /** What is worth watching, from the facts of one of its devices. */
+  gauges?(facts: Facts): GaugeCounts;
+  /**
+   * What to do about an error of opening a device of `size` bytes with these options, where the target knows better
+   * than who has thrown it. Undefined: it does not.
+   */
+  hintFor?(error: BlockIoError, options: Options, size: number): string | undefined;
   /** Checks the options by the table above: they may come from a program. Throws `EPARSE`, what opening throws. */
   open(options: Options, context: OpenContext): Promise<TargetDevice>;
 }
@@ -192,103 +213,6 @@ export interface Target<Options> {
  * to its own `print` and `open` only.
  */
 export type AnyTarget = Target<unknown>;
-
-/** The words of a table line after the target's name, read one after the other. */
-export class TableArguments {
-  readonly #words: readonly string[];
-  #next = 0;
-
-  constructor(words: readonly string[]) {
-    this.#words = words;
-  }
-
-  /** Words not read yet. */
-  get remaining(): number {
-    return this.#words.length - this.#next;
-  }
-
-  /** The next word without reading it. */
-  peek(): string | undefined {
-    return this.#words[this.#next];
-  }
-
-  /** The next word; throws `EPARSE` naming what is missing. */
-  word(name: string): string {
-    const word = this.#words[this.#next];
-    if (word === undefined) throw refuse(undefined, "EPARSE", `${name} is missing`, undefined, "parse");
-    this.#next += 1;
-    return word;
-  }
-
-  /** The next word as the value of an option; throws `EPARSE` with the option's range. */
-  option(name: string, spec: OptionSpec): unknown {
-    return parseOption(name, spec, this.word(name));
-  }
-
-  text(name: string, spec: OptionSpec): string {
-    return this.option(name, spec) as string;
-  }
-
-  number(name: string, spec: OptionSpec): number {
-    return this.option(name, spec) as number;
-  }
-
-  /** `<count> word…`: a count and that many words, as arguments of their own. Nothing left means none. */
-  counted(name: string): TableArguments {
-    if (this.remaining === 0) return new TableArguments([]);
-    const count = this.number(`number of ${name}`, {
-      type: "integer",
-      min: 0,
-      max: this.remaining - 1,
-      help: "how many words follow",
-    });
-    const words = this.#words.slice(this.#next, this.#next + count);
-    this.#next += count;
-    return new TableArguments(words);
-  }
-
-  /** `<key> <value>…` to the end: values of the options of `table` that `names` lists; throws `EPARSE`. */
-  named<const Name extends string>(
-    names: readonly Name[],
-    table: Readonly<Record<Name, OptionSpec>>,
-  ): Partial<Record<Name, unknown>> {
-    const values: Partial<Record<Name, unknown>> = {};
-    while (this.remaining > 0) {
-      const word = this.word("option");
-      const name = names.find((known) => known === word);
-      if (name === undefined) {
-        throw new BlockIoError(`there is no option "${word}"`, {
-          code: "EPARSE",
-          op: "parse",
-          hint: `Known options: ${names.join(", ")}.`,
-        });
-      }
-      values[name] = this.option(name, table[name]);
-    }
-    return values;
-  }
-
-  /** Throws `EPARSE` if anything is left. */
-  end(): void {
-    const word = this.#words[this.#next];
-    if (word !== undefined) throw refuse(undefined, "EPARSE", `unexpected "${word}"`, undefined, "parse");
-  }
-}
-
-/** `<#words> <key> <value>…` such that `named` reads the same again; nothing where all have their defaults. */
-export function printNamed<const Name extends string>(
-  names: readonly Name[],
-  table: Readonly<Record<Name, OptionSpec>>,
-  options: Readonly<Record<Name, unknown>>,
-): readonly string[] {
-  const words = names.flatMap((name) => {
-    const spec = table[name];
-    const value = options[name];
-    if (value === undefined || ("default" in spec && value === spec.default)) return [];
-    return [name, typeof value === "boolean" ? (value ? "1" : "0") : String(value)];
-  });
-  return words.length === 0 ? [] : [String(words.length), ...words];
-}
 
 /**
  * The arguments of a table line that opens an open target again as it is. Words that count once, when something is

@@ -2,6 +2,7 @@
 import { type BlockDevice, SECTOR } from "../contract/device.ts";
 import { type Clock, sleep } from "../contract/environment.ts";
 import { type OptionsOf, parseOptions } from "../dm/options.ts";
+import { restOf } from "../dm/stack-rules.ts";
 import type { Target } from "../dm/target.ts";
 import { LinearDevice, shared } from "./linear.ts";
 
@@ -80,6 +81,7 @@ export const delay: Target<DelayOptions> = {
   summary: "a device that answers later",
   synopsis: "<device> <offset> <read ms> [<write ms> [<flush ms>]]",
   options: delayOptions,
+  stack: { length: ({ device, offset }) => restOf(device, offset) },
   parse(args) {
     const device = args.text("device", delayOptions.device);
     const offset = args.number("offset", delayOptions.offset);

@@ -8,6 +8,7 @@ import { type BlockDevice, SECTOR, done } from "../contract/device.ts";
 import type { Clock } from "../contract/environment.ts";
 import { BlockIoError } from "../contract/errors.ts";
 import { type OptionsOf, parseOptions } from "../dm/options.ts";
+import { restOf } from "../dm/stack-rules.ts";
 import type { Target } from "../dm/target.ts";
 import { LinearDevice, shared } from "./linear.ts";
 
@@ -105,6 +106,7 @@ export const flakey: Target<FlakeyOptions> = {
   summary: "a device that misbehaves from time to time",
   synopsis: "<device> <offset> <up s> <down s> [<#features> error_all|error_writes|drop_writes]",
   options: flakeyOptions,
+  stack: { length: ({ device, offset }) => restOf(device, offset) },
   parse(args) {
     const device = args.text("device", flakeyOptions.device);
     const offset = args.number("offset", flakeyOptions.offset);

@@ -2,6 +2,7 @@
 import { type BlockDevice, SECTOR } from "../contract/device.ts";
 import type { DeviceUse } from "../below/claims.ts";
 import { type OptionsOf, parseOptions } from "../dm/options.ts";
+import { restOf } from "../dm/stack-rules.ts";
 import { type Target, requireRoom } from "../dm/target.ts";
 import { MappedDevice, type Piece } from "./mapped.ts";
 
@@ -45,6 +46,7 @@ export const linear: Target<LinearOptions> = {
   summary: "a run of sectors of another device",
   synopsis: "<device> <offset>",
   options: linearOptions,
+  stack: { length: ({ device, offset }) => restOf(device, offset) },
   parse: (args) => ({
     device: args.text("device", linearOptions.device),
     offset: args.number("offset", linearOptions.offset),

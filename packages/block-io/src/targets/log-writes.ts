@@ -26,7 +26,9 @@ import { join } from "../sync/join.ts";
 import { zeroes } from "../bytes/zeroes.ts";
 import type { DeviceUse } from "../below/claims.ts";
 import { type OptionsOf, parseOptions } from "../dm/options.ts";
-import { type Target, printNamed } from "../dm/target.ts";
+import { printNamed } from "../dm/arguments.ts";
+import { restOf } from "../dm/stack-rules.ts";
+import type { Target } from "../dm/target.ts";
 import { LinearDevice } from "./linear.ts";
 
 export const logWritesOptions = {
@@ -225,6 +227,7 @@ export const logWrites: Target<LogWritesOptions> = {
   synopsis: "<device> <log device> [<#words> (<key> <value>)…]",
   options: logWritesOptions,
   ...logWritesControls,
+  stack: { length: ({ device }) => restOf(device) },
   parse(args) {
     const device = args.text("device", logWritesOptions.device);
     const log = args.text("log", logWritesOptions.log);

@@ -121,6 +121,12 @@ export const striped: Target<StripedOptions> = {
   summary: "chunks spread over several devices in turn",
   synopsis: "<#stripes> <chunk> (<device> <offset>)…",
   options: stripedOptions,
+  stack: {
+    length: ({ chunk, stripes }) => ({
+      parts: stripes.map(({ device, offset }) => ({ of: device, offset })),
+      multiple: chunk,
+    }),
+  },
   parse(args) {
     const { min, max, of, help } = stripedOptions.stripes;
     const count = args.number("number of stripes", { type: "integer", min, max, help });

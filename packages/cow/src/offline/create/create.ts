@@ -1,9 +1,9 @@
 /** `create`: gives a layer its identity, and freezes the one it lies on. */
 import { type BlockDevice, type Environment, SECTOR, realEnvironment, refuse } from "@dmkit/block-io";
-import { nameOf } from "../core/stacking.ts";
-import { checkSectors } from "../format/geometry.ts";
-import type { Identity } from "../format/identity.ts";
-import { randomUuid } from "../format/uuid.ts";
+import { nameOf } from "../../core/stacking.ts";
+import { checkSectors } from "../../format/geometry.ts";
+import type { Identity } from "../../format/identity.ts";
+import { randomUuid } from "../../format/uuid.ts";
 import {
   type LayerDevices,
   readIdentity,
@@ -11,8 +11,8 @@ import {
   requireEmpty,
   requireLayerRoom,
   writeIdentity,
-} from "../device/layer/layer.ts";
-import { judgeData, takeLabel } from "../device/layer/pairing.ts";
+} from "../../device/layer/layer.ts";
+import { judgeData, takeLabel } from "../../device/layer/pairing.ts";
 
 export interface CreateOptions {
   /** Sectors of the target. */

@@ -1,22 +1,15 @@
-/** A table that cannot be opened because a layer of its cow target is not there: what makes it. */
+/** A stack that cannot be opened because a layer is not there: what makes it. */
 import { existsSync } from "node:fs";
-import { BlockIoError, SECTOR, type Segment, formatSize, schemeOf, shellQuote } from "@dmkit/block-io";
-import type { CowOptions } from "@dmkit/cow";
+import { type BlockIoError, formatSize, schemeOf, shellQuote } from "@dmkit/block-io";
+import type { CowOptions } from "../options.ts";
 
-/** The same error, with a hint of its own if what is missing is a file of a layer. */
-export function hintingAtLayer(error: unknown, segments: readonly Segment[]): unknown {
-  if (!(error instanceof BlockIoError) || error.code !== "ENOENT" || error.device === undefined) return error;
-  const hint = segments
-    .filter(({ target }) => target.name === "cow")
-    .map(({ options, length }) => hintFor(error.device as string, options as CowOptions, length * SECTOR))
-    .find((found) => found !== undefined);
-  if (hint === undefined) return error;
-  const { code, device, op, reason } = error;
-  return new BlockIoError(reason, { code, device, op, cause: error, hint });
-}
-
-function hintFor(path: string, { layers }: CowOptions, size: number): string | undefined {
-  if (schemeOf(path) !== undefined) return undefined;
+/** What makes the layer, if what is missing is a file of one. @param size bytes of the target. */
+export function hintFor(
+  { code, device: path }: BlockIoError,
+  { layers }: CowOptions,
+  size: number,
+): string | undefined {
+  if (code !== "ENOENT" || path === undefined || schemeOf(path) !== undefined) return undefined;
   const index = layers.findIndex(({ bitmap, data }) => bitmap === path || data === path);
   const layer = layers[index];
   if (layer === undefined) return undefined;

@@ -2,6 +2,7 @@
 import {
   type BlockDevice,
   BlockIoError,
+  type ImageFormat,
   type OfflineWork,
   describeSize,
   describeRange,
@@ -10,17 +11,17 @@ import {
 } from "@dmkit/block-io";
 import { type RecompressOptions, type Recompressed, recompress, recompressOptions } from "@dmkit/compression";
 import type { Command } from "commander";
-import { isNewFile, withDestination } from "../destination.ts";
-import { openReference } from "../devices.ts";
-import { imageFormats } from "../formats.ts";
-import { type ImageFlags, outputOptions, undoOption } from "../offline/cli.ts";
-import { optionWords } from "../offline/format-image.ts";
-import { type OpenImage, refuseTwice, withImage } from "../offline/image.ts";
-import { refuseContents } from "../offline/protect.ts";
-import { withUndo } from "../offline/undo/session.ts";
-import { failing, interruptible, print, printJson, tellCancelled } from "../offline/work.ts";
-import { exitCodes } from "../ui/terminal.ts";
-import { repeated } from "./values.ts";
+import { isNewFile, withDestination } from "../../../destination.ts";
+import { openReference } from "../../../devices.ts";
+import { type ImageFlags, outputOptions, undoOption } from "../../../offline/cli.ts";
+import { optionWords } from "../../../offline/format-image.ts";
+import { type OpenImage, refuseTwice, withImage } from "../../../offline/image.ts";
+import { refuseContents } from "../../../offline/protect.ts";
+import { withUndo } from "../../../offline/undo/session.ts";
+import { failing, interruptible, print, printJson, tellCancelled } from "../../../offline/work.ts";
+import { exitCodes } from "../../../ui/terminal.ts";
+import type { Finish, Known } from "../../command.ts";
+import { repeated } from "../../values.ts";
 
 interface RecompressFlags extends ImageFlags {
   readonly option: readonly string[];
@@ -39,7 +40,8 @@ Examples:
   dmkit recompress v1.img v2.img                from format 1 to format 2
 `;
 
-export function addRecompress(program: Command, finish: (code: number) => void): void {
+export async function addRecompress(program: Command, finish: Finish, known: Known): Promise<void> {
+  const { images: formats } = await known();
   const command = program
     .command("recompress")
     .summary("write a compressed image anew, compressed otherwise")
@@ -54,17 +56,22 @@ export function addRecompress(program: Command, finish: (code: number) => void):
   outputOptions(undoOption(command))
     .addHelpText("after", examples)
     .action(async (device: string, out: string, flags: RecompressFlags) => {
-      finish(await failing(() => run(device, out, flags)));
+      finish(await failing(() => run(device, out, flags, formats)));
     });
 }
 
-async function run(from: string, to: string, flags: RecompressFlags): Promise<number> {
+async function run(
+  from: string,
+  to: string,
+  flags: RecompressFlags,
+  formats: readonly ImageFormat[],
+): Promise<number> {
   const options = parseOptions(recompressOptions, optionWords(flags.option), "--option");
   refuseTwice([from, to]);
   const words = { devices: [from], roles: {}, type: flags.type };
-  const done = await withImage(words, { formats: imageFormats, environment: realEnvironment }, (image) =>
+  const done = await withImage(words, { formats, environment: realEnvironment }, (image) =>
     interruptible("recompress", flags.quiet || flags.json, (work) =>
-      convert(image, to, options, flags, work),
+      convert(image, to, options, flags, work, formats),
     ),
   );
   if (done === "cancelled") return tellCancelled("recompress");
@@ -83,6 +90,7 @@ async function convert(
   options: RecompressOptions,
   { force, undo }: RecompressFlags,
   work: OfflineWork,
+  formats: readonly ImageFormat[],
 ): Promise<Recompressed> {
   const [source] = Object.values(devices);
   if (format.name !== "compression" || source === undefined) {
@@ -91,7 +99,7 @@ async function convert(
       device: Object.values(references)[0],
     });
   }
-  if (!isNewFile(to) && !force) await refuseOverwrite(to);
+  if (!isNewFile(to) && !force) await refuseOverwrite(to, formats);
   // That was looked at just now.
   const destination = { size: source.size, environment: work.environment, overwrite: true };
   return withDestination(to, destination, async ({ device: out, blank }) => {
@@ -102,10 +110,10 @@ async function convert(
   });
 }
 
-async function refuseOverwrite(to: string): Promise<void> {
+async function refuseOverwrite(to: string, formats: readonly ImageFormat[]): Promise<void> {
   const device = await openReference(to, "read", realEnvironment);
   try {
-    await refuseContents({ out: device }, ["out"], imageFormats);
+    await refuseContents({ out: device }, ["out"], formats);
   } finally {
     await device.close();
   }

@@ -7,7 +7,7 @@
  */
 import { type BlockDevice, BlockIoError, LowerDevices, SECTOR, realEnvironment } from "@dmkit/block-io";
 import { type IdentityBlock, type StackDevices, BASE_UUID, findIdentity, readIdentity } from "@dmkit/cow";
-import { schemes } from "./devices.ts";
+import { schemes } from "../../../devices.ts";
 
 /** An open stack; the devices are closed in reverse order. */
 export interface OpenStack extends StackDevices {

@@ -11,14 +11,14 @@ import {
 } from "@dmkit/image";
 import { openStore } from "@dmkit/object-store";
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { copyDevice } from "../copy.ts";
-import { withDestination } from "../destination.ts";
-import { openReference } from "../devices.ts";
-import { CANCELLED, printJson, tellCancelled } from "../offline/work.ts";
-import { endedBySignal } from "../ui/interrupt.ts";
-import { startProgress } from "../ui/progress.ts";
-import { exitCodes } from "../ui/terminal.ts";
-import { integer, powerOfTwo } from "./values.ts";
+import { copyDevice } from "../../../copy.ts";
+import { withDestination } from "../../../destination.ts";
+import { openReference } from "../../../devices.ts";
+import { CANCELLED, printJson, tellCancelled } from "../../../offline/work.ts";
+import { endedBySignal } from "../../../ui/interrupt.ts";
+import { startProgress } from "../../../ui/progress.ts";
+import { exitCodes } from "../../../ui/terminal.ts";
+import { integer, powerOfTwo } from "../../values.ts";
 
 interface PublishFlags {
   readonly chunkSize?: number;

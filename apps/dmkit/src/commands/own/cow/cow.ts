@@ -1,0 +1,155 @@
+/** `dmkit cow …`: images made of a base and copy-on-write layers. */
+import { SECTOR } from "@dmkit/block-io";
+import { aliasedBlockSizes } from "@dmkit/cow";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { exitCodes } from "../../../ui/terminal.ts";
+import { integer, size } from "../../values.ts";
+import type { Finish } from "../../command.ts";
+import { type CreateFlags, createFiles } from "./create.ts";
+import {
+  type DiffFlags,
+  type Flags,
+  type FlattenFlags,
+  type Range,
+  checkStack,
+  commit,
+  diffStack,
+  flattenStack,
+  info,
+  pairStack,
+  rebaseStack,
+  squashStack,
+} from "./verbs.ts";
+
+const sector = integer(0, 17_592_186_044_415);
+
+const examples = `
+A STACK is a base image, then a bitmap and a data file for each layer, bottom to top. Layers are counted from 1.
+Behind the base and behind each data file may stand the sector where it starts, as in a table: BASE 40 MAP DATA 64.
+Left out it is what the layer has recorded. A file whose name is a number is written ./7.
+
+Examples:
+  dmkit cow create w.map w.img --base base.img          a writable layer on a golden image
+  dmkit serve --table "0 2097152 cow base.img 0 w.map w.img 0"
+  dmkit cow info base.img w.map w.img
+  dmkit cow create v.map v.img --on w.map               freeze w, and write to v from now on
+  dmkit cow commit base.img w.map w.img v.map v.img     v into w
+  dmkit cow squash 1..2 base.img w.map w.img v.map v.img
+  dmkit cow flatten out.img base.img w.map w.img
+  dmkit cow commit /dev/sdb 2048 w.map /dev/sdb 4196352   base and data on one disk
+`;
+
+/** @param finish is given the exit code. */
+export function addCow(program: Command, finish: Finish): void {
+  const cow = program
+    .command("cow")
+    .summary("manage images made of copy-on-write layers")
+    .description(
+      "Creates, inspects and merges the layers of the cow target. Nobody may be serving what is written.",
+    )
+    .addHelpText("after", examples);
+  const add = (name: string, summary: string): Command =>
+    cow.command(name).description(summary).exitOverride().showHelpAfterError("(see --help)");
+
+  add("create", "Makes a new, empty layer: two sparse files.")
+    .argument("<bitmap>", "bitmap file; must not exist")
+    .argument("<data>", "data file; must not exist")
+    .option("--base <image>", "lie on this base")
+    .option("--on <bitmap>", "lie on the layer of this bitmap, which is frozen")
+    .option("--size <size>", "size of the target; needed without --base and --on", size(SECTOR, SECTOR))
+    .option("--base-offset <sectors>", "sector of the base where the target starts", sector)
+    .option("--data-offset <sectors>", "sector of the data file where the layer starts", sector)
+    .option("--blank", "leave the identity to whoever puts the layer on top (message freeze)", false)
+    .action(async (bitmap: string, data: string, flags: CreateFlags) => {
+      await createFiles({ bitmap, data }, flags);
+      finish(exitCodes.ok);
+    });
+
+  stackCommand(add("info", "Tells what lies on what, and how much each layer holds."))
+    .argument("<stack...>")
+    .option("--json", "print JSON")
+    .action(async (words: string[], flags: Flags) => finish(await info(words, flags)));
+
+  stackCommand(
+    add("check", "Looks for everything that is wrong with a stack; writes nothing. Exit code 1: problems."),
+  )
+    .argument("<stack...>")
+    .option("--json", "print JSON")
+    .action(async (words: string[], flags: Flags) => finish(await checkStack(words, flags)));
+
+  stackCommand(
+    add("commit", "Moves the top layer into the one below, or into the base. Run it again to finish."),
+  )
+    .argument("<stack...>")
+    .option("--drop", "then make the layer below the top", false)
+    .action(async (words: string[], flags: Flags & { drop: boolean }) => finish(await commit(words, flags)));
+
+  stackCommand(add("squash", "Makes one layer of A..B: it is B, on what A lay on. Run it again to finish."))
+    .argument("<A..B>", "layers, counted from 1 at the bottom", severalLayers)
+    .argument("<stack...>")
+    .action(async (which: Range, words: string[], flags: Flags) =>
+      finish(await squashStack(which, words, flags)),
+    );
+
+  stackCommand(add("rebase", "Puts the top layer on another stack; it shows the same as before."))
+    .argument("<stack...>")
+    .requiredOption("--onto <stack...>", "the new base, then its layers")
+    .action(async (words: string[], flags: Flags & { onto: string[] }) =>
+      finish(await rebaseStack(words, flags)),
+    );
+
+  stackCommand(
+    add(
+      "pair",
+      "Records anew where the layers' data is and what is on it: after it was moved, copied or changed by hand.",
+    ),
+  )
+    .argument("<stack...>")
+    .option("--force", "take data devices whose label names another layer", false)
+    .action(async (words: string[], flags: Flags & { force: boolean }) =>
+      finish(await pairStack(words, flags)),
+    );
+
+  stackCommand(add("flatten", "Writes what the stack shows to one raw image."))
+    .argument("<image>", "created if it does not exist; called IMAGE.dmkit-part until it is complete")
+    .argument("<stack...>")
+    .option("--from <size>", "go on after an interruption, from here", size(0, SECTOR), 0)
+    .option("--force", "write over an image that is there and not blank", false)
+    .action(async (image: string, words: string[], flags: FlattenFlags) =>
+      finish(await flattenStack(image, words, flags)),
+    );
+
+  stackCommand(add("diff", "Lists what layers have changed, or copies it to a sparse file."))
+    .argument("<A..B>", "layers, counted from 1 at the bottom", range)
+    .argument("<stack...>")
+    .option("--export <file>", "copy the changed ranges to this file, each to its place")
+    .option("--force", "export over what is there and not blank: an older copy, say", false)
+    .option("--json", "print JSON")
+    .action(async (which: Range, words: string[], flags: DiffFlags) =>
+      finish(await diffStack(which, words, flags)),
+    );
+}
+
+function stackCommand(command: Command): Command {
+  return command
+    .option("--size <size>", "size of the target, if no layer tells it", size(SECTOR, SECTOR))
+    .addOption(
+      new Option("--aliased-block-size <bytes>", "how the original wrote the layers without a UUID").choices(
+        aliasedBlockSizes.map(String),
+      ),
+    )
+    .option("-q, --quiet", "show no progress");
+}
+
+function range(text: string): Range {
+  const match = /^(\d+)(?:\.\.(\d+))?$/.exec(text);
+  const [from, to] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];
+  if (from >= 1 && to >= from) return { from, to };
+  throw new InvalidArgumentError("Give layers as A..B, such as 1..3, counted from 1 at the bottom.");
+}
+
+function severalLayers(text: string): Range {
+  const { from, to } = range(text);
+  if (to > from) return { from, to };
+  throw new InvalidArgumentError("Give at least two layers, such as 1..2.");
+}

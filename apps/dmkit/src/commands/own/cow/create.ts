@@ -1,0 +1,60 @@
+/** `dmkit cow create`: the two files of a new layer. */
+import { type BlockDevice, BlockIoError, SECTOR, realEnvironment, refuse } from "@dmkit/block-io";
+import { type LayerFiles, createLayerFiles, findIdentity, refuseOldFiles } from "@dmkit/cow";
+import { openReference } from "../../../devices.ts";
+
+/** What the new layer lies on, and how large it is. */
+export interface CreateFlags {
+  readonly base?: string;
+  readonly on?: string;
+  readonly size?: number;
+  /** Sector of the base where the target starts. */
+  readonly baseOffset?: number;
+  /** Sector of the data file where the layer starts. */
+  readonly dataOffset?: number;
+  readonly blank: boolean;
+}
+
+/** Makes the two files of a new layer, or none. Errors: EEXIST, EPARSE (no size), those of the files. */
+export async function createFiles(files: LayerFiles, flags: CreateFlags): Promise<void> {
+  refuseOldFiles(files);
+  const { on, baseOffset, dataOffset = 0, blank } = flags;
+  const below = on === undefined ? undefined : await openReference(on, "write", realEnvironment);
+  try {
+    await createLayerFiles(files, {
+      sectors: await sizeOfNew(flags, below),
+      below,
+      baseOffset: baseOffset === undefined ? undefined : baseOffset * SECTOR,
+      dataOffset: dataOffset * SECTOR,
+      blank,
+    });
+  } finally {
+    await below?.close();
+  }
+}
+
+async function sizeOfNew(
+  { base, size: given, baseOffset = 0 }: CreateFlags,
+  below: BlockDevice | undefined,
+): Promise<number> {
+  if (given !== undefined) return given / SECTOR;
+  if (below !== undefined) {
+    const found = await findIdentity(below);
+    if (found?.kind === "layer") return found.identity.sectors;
+  } else if (base !== undefined) {
+    const device = await openReference(base, "read", realEnvironment);
+    const all = Math.floor(device.size / SECTOR);
+    await device.close();
+    if (baseOffset < all) return all - baseOffset;
+    throw refuse(
+      base,
+      "EINVAL",
+      `has ${all} sectors: none from sector ${baseOffset} on`,
+      "Give a --base-offset, in sectors, within the base.",
+    );
+  }
+  throw new BlockIoError("the size of the target is not known", {
+    code: "EPARSE",
+    hint: "Give --base, --on with the bitmap of a layer, or --size.",
+  });
+}

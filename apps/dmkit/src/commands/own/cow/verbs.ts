@@ -1,0 +1,215 @@
+/** The work of `dmkit cow …`: each opens a stack, does one thing with it, and says what came of it. */
+import { SECTOR, describeSize, printableJson, printableLines, realEnvironment } from "@dmkit/block-io";
+import {
+  type AliasedBlockSize,
+  type ChangedRange,
+  type Problem,
+  check,
+  commitTop,
+  diff,
+  exportDiff,
+  flatten,
+  pair,
+  rebase,
+  squash,
+  stackInfo,
+} from "@dmkit/cow";
+import { withDestination } from "../../../destination.ts";
+import { CANCELLED, tellCancelled } from "../../../offline/work.ts";
+import { endedBySignal } from "../../../ui/interrupt.ts";
+import { outputIsLost } from "../../../ui/output.ts";
+import { startProgress } from "../../../ui/progress.ts";
+import { exitCodes } from "../../../ui/terminal.ts";
+import { type OpenStack, type StackWords, openStackWords, stackPool } from "./stack-words.ts";
+
+export interface Flags {
+  readonly size?: number;
+  readonly aliasedBlockSize?: string;
+  readonly json?: boolean;
+  readonly quiet?: boolean;
+}
+
+export interface FlattenFlags extends Flags {
+  readonly from: number;
+  readonly force: boolean;
+}
+
+export interface DiffFlags extends Flags {
+  readonly export?: string;
+  readonly force: boolean;
+}
+
+export interface Range {
+  readonly from: number;
+  readonly to: number;
+}
+
+export async function info(words: string[], flags: Flags): Promise<number> {
+  return withStack({ words, size: flags.size, looksAtBitmaps: true }, async (stack) => {
+    const facts = await stackInfo(stack, aliased(flags));
+    if (flags.json) print(`${printableJson(facts, 2)}\n`);
+    else {
+      print(`base     ${facts.base}, ${describeSize(facts.size)} (${facts.size / SECTOR} sectors)\n`);
+      for (const {
+        layer,
+        bitmap,
+        kind,
+        uuid,
+        frozen,
+        allocated,
+        dataOffset = 0,
+        baseOffset,
+      } of facts.layers) {
+        const parts = [
+          frozen ? "frozen" : kind,
+          ...(allocated === undefined ? [] : [`holds ${describeSize(allocated)}`]),
+          ...(dataOffset === 0 ? [] : [`data from sector ${dataOffset}`]),
+          ...(baseOffset === undefined || baseOffset === 0 ? [] : [`on the base from sector ${baseOffset}`]),
+          ...(uuid === undefined ? [] : [uuid]),
+        ];
+        print(`layer ${layer}  ${bitmap}: ${parts.join(", ")}\n`);
+      }
+      for (const { layer, reason, hint } of facts.problems) print(`layer ${layer}: ${reason}\n  ${hint}\n`);
+    }
+    return exitCodes.ok;
+  });
+}
+
+export async function checkStack(words: string[], flags: Flags): Promise<number> {
+  return withStack({ words, size: flags.size, looksAtBitmaps: true }, async (stack) => {
+    const problems: Problem[] = [];
+    for await (const problem of check(stack, aliased(flags))) problems.push(problem);
+    if (flags.json) print(`${printableJson(problems, 2)}\n`);
+    else
+      for (const { severity, layer, text, advice = "" } of problems)
+        print(`${severity}: layer ${layer}: ${text}\n  ${advice}\n`);
+    return problems.some(({ severity }) => severity === "error") ? exitCodes.error : exitCodes.ok;
+  });
+}
+
+export async function commit(words: string[], flags: Flags & { drop: boolean }): Promise<number> {
+  const writes = (layer: number, layers: number): boolean => layer >= layers - 1;
+  return withStack({ words, size: flags.size, writes }, (stack) =>
+    work("commit", stack, flags, (options) =>
+      commitTop(stack, { ...options, ...aliased(flags), drop: flags.drop }),
+    ),
+  );
+}
+
+export async function squashStack({ from, to }: Range, words: string[], flags: Flags): Promise<number> {
+  return withStack({ words, size: flags.size, writes: (layer) => layer === to }, (stack) =>
+    work("squash", stack, flags, (options) => squash(stack, from, to, { ...options, ...aliased(flags) })),
+  );
+}
+
+export async function rebaseStack(words: string[], flags: Flags & { onto: string[] }): Promise<number> {
+  const writes = (layer: number, layers: number): boolean => layer === layers && layers > 0;
+  const pool = stackPool();
+  try {
+    return await withStack({ words, size: flags.size, writes, pool }, (stack) =>
+      withStack({ words: flags.onto, size: stack.sectors * SECTOR, pool }, (onto) =>
+        work("rebase", stack, flags, (options) => rebase(stack, onto, { ...options, ...aliased(flags) })),
+      ),
+    );
+  } finally {
+    await pool.close();
+  }
+}
+
+export async function pairStack(words: string[], flags: Flags & { force: boolean }): Promise<number> {
+  const writes = (layer: number): boolean => layer > 0;
+  return withStack({ words, size: flags.size, writes }, async (stack) => {
+    await pair(stack, { ...aliased(flags), take: flags.force });
+    return exitCodes.ok;
+  });
+}
+
+export async function flattenStack(path: string, words: string[], flags: FlattenFlags): Promise<number> {
+  return withStack({ words, size: flags.size }, async (stack) => {
+    const environment = realEnvironment;
+    const size = stack.sectors * SECTOR;
+    let reached = flags.from;
+    const code = await work("flatten", stack, flags, ({ progress, signal }) => {
+      // What an interrupted run has written is kept for the next one; a failed one begins anew.
+      const resume = flags.from > 0;
+      // Where the image was forgotten, what is there is the base.
+      const overwrite = resume || flags.force;
+      const options = { size, environment, resume, overwrite, keep: () => signal.aborted };
+      return withDestination(path, options, async ({ device }) => {
+        await flatten(stack, device, {
+          signal,
+          from: flags.from,
+          progress: (bytes) => {
+            reached = bytes;
+            progress(bytes);
+          },
+          ...aliased(flags),
+        });
+      });
+    });
+    if (code === CANCELLED) process.stderr.write(`  to go on, add: --from ${reached}\n`);
+    return code;
+  });
+}
+
+export async function diffStack({ from, to }: Range, words: string[], flags: DiffFlags): Promise<number> {
+  return withStack({ words, size: flags.size }, async (stack) => {
+    const changed = diff(stack, from, to, aliased(flags));
+    let ranges: AsyncIterable<ChangedRange> = changed;
+    if (flags.export !== undefined) {
+      const size = stack.sectors * SECTOR;
+      const copied = await withDestination(
+        flags.export,
+        { size, environment: realEnvironment, overwrite: flags.force },
+        ({ device }) => exportDiff(stack, changed, device),
+      );
+      ranges = (async function* () {
+        yield* copied;
+      })();
+    }
+    for await (const found of ranges) {
+      if (outputIsLost()) break;
+      const { offset, length, layer } = found;
+      print(flags.json ? `${JSON.stringify(found)}\n` : `${offset}\t${length}\t${layer}\n`);
+    }
+    return exitCodes.ok;
+  });
+}
+
+/** Long work: with progress, ended by an interrupt between two steps. */
+async function work(
+  label: string,
+  stack: OpenStack,
+  flags: Flags,
+  run: (options: { progress: (bytes: number) => void; signal: AbortSignal }) => Promise<unknown>,
+): Promise<number> {
+  const progress = startProgress(label, stack.sectors * SECTOR, flags.quiet === true);
+  const done = await endedBySignal(label, (signal) =>
+    run({ progress: (bytes) => progress.update(bytes), signal }),
+  ).finally(() => progress.stop());
+  if (done === "cancelled") return tellCancelled(label);
+  const { value: bytes } = done;
+  if (typeof bytes === "number" && flags.quiet !== true)
+    process.stderr.write(`${label}: ${describeSize(bytes)}\n`);
+  return exitCodes.ok;
+}
+
+async function withStack(words: StackWords, run: (stack: OpenStack) => Promise<number>): Promise<number> {
+  const stack = await openStackWords(words);
+  try {
+    return await run(stack);
+  } finally {
+    await stack.close();
+  }
+}
+
+function aliased({ aliasedBlockSize }: Flags): { aliasedBlockSize: AliasedBlockSize | undefined } {
+  return {
+    aliasedBlockSize:
+      aliasedBlockSize === undefined ? undefined : (Number(aliasedBlockSize) as AliasedBlockSize),
+  };
+}
+
+function print(text: string): void {
+  process.stdout.write(printableLines(text));
+}

@@ -1,0 +1,21 @@
+/** URI schemes: who opens the references that begin with one. */
+import type { BlockDevice } from "../contract/device.ts";
+import type { Environment } from "../contract/environment.ts";
+
+export type Access = "read" | "write";
+
+/** Opens what stands behind a reference. */
+export type DeviceOpener = (
+  reference: string,
+  access: Access,
+  environment: Environment,
+) => Promise<BlockDevice>;
+
+/** A URI scheme: what opens its references, and makes the paths in them absolute; `EPARSE` for what is none of them. */
+export interface UriScheme {
+  readonly open: DeviceOpener;
+  readonly absolute: (reference: string, folder: string) => string;
+}
+
+/** Openers by URI scheme (`mem`, `null`, `nbd`, `nbd+unix`, …). */
+export type DeviceSchemes = Readonly<Record<string, DeviceOpener>>;

@@ -1,0 +1,79 @@
+/** The two files of a new layer: sparse data, and a bitmap whose storage is reserved where that is possible. */
+import { existsSync, rmSync } from "node:fs";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  codeOf,
+  openFile,
+  realEnvironment,
+} from "@dmkit/block-io";
+import { freeLabel } from "../../device/layer/pairing.ts";
+import { bitmapDeviceSize } from "../../format/geometry.ts";
+import { labelledSize } from "../../format/label.ts";
+import { createLayer } from "./create.ts";
+
+export interface LayerFiles {
+  readonly bitmap: string;
+  readonly data: string;
+}
+
+export interface LayerFileOptions {
+  /** Of the target. */
+  readonly sectors: number;
+  /** The bitmap device of the layer below, which is frozen. Left out: the base is below. */
+  readonly below?: BlockDevice | undefined;
+  /** Bytes of the base before the target starts. */
+  readonly baseOffset?: number | undefined;
+  /** Bytes of the data file before the layer starts. Default 0. */
+  readonly dataOffset?: number | undefined;
+  /** Leaves the identity to whoever puts the layer on top. Default false. */
+  readonly blank?: boolean | undefined;
+  readonly environment?: Environment;
+}
+
+/** Throws `EEXIST` where one of the files is there. */
+export function refuseOldFiles({ bitmap, data }: LayerFiles): void {
+  for (const path of [bitmap, data]) {
+    if (!existsSync(path)) continue;
+    throw new BlockIoError("exists already", { code: "EEXIST", device: path, hint: "Give another name." });
+  }
+}
+
+/** Makes the two files of a new layer, or none. Errors: `EEXIST`, those of the files. */
+export async function createLayerFiles(files: LayerFiles, options: LayerFileOptions): Promise<void> {
+  const { sectors, below, baseOffset, dataOffset = 0, environment = realEnvironment } = options;
+  refuseOldFiles(files);
+  const made: BlockDevice[] = [];
+  try {
+    const bitmap = await createBitmap(files.bitmap, bitmapDeviceSize(sectors), environment);
+    made.push(bitmap);
+    const data = await openFile(files.data, { createSize: dataOffset + labelledSize(sectors), environment });
+    made.push(data);
+    const layer = { bitmap, data, offset: dataOffset };
+    await freeLabel(layer, sectors);
+    if (options.blank !== true) await createLayer(layer, { sectors, below, baseOffset, environment });
+  } catch (error) {
+    for (const { name } of made) rmSync(name, { force: true });
+    throw error;
+  } finally {
+    for (const device of made) await device.close();
+  }
+}
+
+/** With its storage reserved, if possible: a bitmap without space would be the end of all writing. */
+async function createBitmap(
+  path: string,
+  createSize: number,
+  environment: Environment,
+): Promise<BlockDevice> {
+  try {
+    return await openFile(path, { createSize, preallocate: true, environment });
+  } catch (error) {
+    if (codeOf(error) !== "ENOTSUP") {
+      rmSync(path, { force: true });
+      throw error;
+    }
+    return openFile(path, { createSize, environment });
+  }
+}
