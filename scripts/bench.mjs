@@ -1,6 +1,6 @@
 // pnpm bench [options]: our servers beside their peers; the options are those of `dmkit bench peers`. Then what the
 // packages measure of themselves, for the same devices; with --work, which is about loads, or --help: nothing more.
-import { exec, prepare } from "./prepare.mjs";
+import { exec, prepare, prepareCommand } from "./prepare.mjs";
 
 // [device, what it shows, script]
 const own = [
@@ -19,8 +19,9 @@ for (const [index, arg] of args.entries()) {
   else if (/^(-w|-h|--help|--work(=.*)?)$/.test(arg)) more = false;
 }
 
-await prepare({ quiet: true });
-let code = await exec(process.execPath, ["apps/dmkit/dist/main.js", "bench", "peers", ...args]);
+const main = await prepareCommand({ quiet: true });
+let code = await exec(process.execPath, [main, "bench", "peers", ...args]);
+if (more && code === 0) await prepare({ quiet: true });
 for (const [device, title, script] of own) {
   if (!more || code !== 0 || (devices.length > 0 && !devices.includes(device))) continue;
   console.log(`\n${title}`);

@@ -53,9 +53,17 @@ export async function install({ quiet = false } = {}) {
   writeFileSync(stamp, wanted);
 }
 
-/** Installs and builds. The compiler does nothing where nothing changed. */
+/** Installs and builds the packages. The compiler does nothing where nothing changed. */
 export async function prepare({ quiet = false } = {}) {
   await install({ quiet });
   const code = await exec("tsc", ["-b"]);
   if (code !== 0) process.exit(code);
+}
+
+/** Installs, and makes the command; it needs no build of the packages. Resolves with its path. */
+export async function prepareCommand({ quiet = false } = {}) {
+  await install({ quiet });
+  const code = await exec(process.execPath, ["scripts/bundle.mjs"]);
+  if (code !== 0) process.exit(code);
+  return join(root, "apps/dmkit/bin/main.js");
 }

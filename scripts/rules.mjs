@@ -34,7 +34,7 @@ const unfinished = {
 
 function* files(folder) {
   for (const name of readdirSync(folder)) {
-    if (name === "node_modules" || name === "dist" || name.startsWith(".")) continue;
+    if (["node_modules", "dist", "bin"].includes(name) || name.startsWith(".")) continue;
     const path = join(folder, name);
     if (statSync(path).isDirectory()) yield* files(path);
     else if (name.endsWith(".ts")) yield path;
@@ -282,7 +282,7 @@ function checkLinks(file) {
 
 function* documents(folder) {
   for (const entry of readdirSync(folder, { withFileTypes: true })) {
-    if (entry.name === "node_modules" || entry.name === "dist" || entry.name.startsWith(".")) continue;
+    if (["node_modules", "dist", "bin"].includes(entry.name) || entry.name.startsWith(".")) continue;
     const path = join(folder, entry.name);
     if (entry.isDirectory()) yield* documents(path);
     else if (entry.name.endsWith(".md")) yield path;

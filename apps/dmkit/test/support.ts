@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, describe } from "vitest";
 
-export const main: string = fileURLToPath(new URL("../dist/main.js", import.meta.url));
+export const main: string = fileURLToPath(new URL("../bin/main.js", import.meta.url));
 
 const cleanups: (() => Promise<void> | void)[] = [];
 

@@ -4,13 +4,21 @@
  * `process.exit` waits for the thread pool, and so for ever for a read, write or sync of storage that does not
  * answer: neither an error nor a signal could end such a process.
  */
-import { native } from "./devices/native.ts";
+import module from "node:module";
+import { isNativeLoaded, native } from "./devices/native.ts";
+
+/** Since Node 22.10. */
+const { flushCompileCache } = module as { flushCompileCache?: () => void };
 
 /**
  * Ends the process with an exit code from 0 to 255. Nothing runs after it, not even handlers of `exit`: what is to be
  * printed must have left. Without the package `koffi` it is `process.exit`, and waits as that does.
  */
 export function endProcess(code: number): never {
-  native?.exit(code);
+  // Koffi takes 15 ms to load, for nothing where no thread can be waiting for storage.
+  if (isNativeLoaded() || process.getActiveResourcesInfo().some((name) => name.startsWith("FSReq"))) {
+    flushCompileCache?.();
+    native()?.exit(code);
+  }
   process.exit(code);
 }

@@ -2,7 +2,6 @@
 import { spawn } from "node:child_process";
 import { closeSync, ftruncateSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { BlockIoError } from "@dmkit/block-io";
 import { ownedClient, withFolder } from "./leftovers.ts";
 import { type Row, measured, ratioOf } from "./run.ts";
@@ -16,7 +15,8 @@ interface Copier {
   readonly args: (source: string, uri: string) => readonly string[];
 }
 
-const main = fileURLToPath(new URL("../main.js", import.meta.url));
+/** The command that is running. */
+const main = process.argv[1] as string;
 
 const copiers: readonly Copier[] = [
   { name: "dmkit copy", program: process.execPath, args: (source, uri) => [main, "copy", "-q", source, uri] },

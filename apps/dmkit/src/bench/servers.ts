@@ -6,7 +6,6 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { readFileSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { BlockIoError } from "@dmkit/block-io";
 import { ownedServer } from "./leftovers.ts";
 
@@ -62,7 +61,8 @@ export interface RunningServer {
   stop(): Promise<void>;
 }
 
-const main = fileURLToPath(new URL("../main.js", import.meta.url));
+/** The command that is running. */
+const main = process.argv[1] as string;
 
 /** `dmkit serve …` as a server of a group. */
 export function dmkit(

@@ -5,11 +5,11 @@ import { BlockIoError, type Health, describeSize, printable } from "@dmkit/block
 import type { Command } from "commander";
 import { describeHealth } from "../control/health-watch.ts";
 import type { DeviceSnapshot, SegmentStatus } from "../control/snapshot.ts";
-import { usage } from "../offline/image.ts";
 import { startSteps } from "../ui/steps.ts";
 import type { Finish, Known } from "./command.ts";
 import { type ControlFlags, columns, print, printJson, verb, withServer } from "./control.ts";
 import { integer, repeated } from "./values.ts";
+import { usage } from "../ui/usage.ts";
 
 interface TableFlags extends ControlFlags {
   readonly table: readonly string[];

@@ -10,11 +10,12 @@ import {
 import { isNbdUri, listNbdExports } from "@dmkit/nbd";
 import type { Command } from "commander";
 import { type ImageFlags, imageOptions, imageWords } from "../offline/cli.ts";
-import { OpenedDevices, usage } from "../offline/image.ts";
+import { OpenedDevices } from "../offline/image.ts";
 import { type Contents, contentsOf } from "../offline/info.ts";
 import { failing, print, printJson } from "../offline/work.ts";
 import { exitCodes } from "../ui/terminal.ts";
 import type { Finish, Known } from "./command.ts";
+import { usage } from "../ui/usage.ts";
 
 interface InfoFlags extends ImageFlags {
   readonly map: boolean;

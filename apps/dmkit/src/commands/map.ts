@@ -4,7 +4,7 @@ import { type ImageFormat, type ImageMap, realEnvironment } from "@dmkit/block-i
 import type { Command } from "commander";
 import { isReplaceable, writeWholeFile } from "../destination.ts";
 import { type ImageFlags, imageOptions, imageWords } from "../offline/cli.ts";
-import { usage, withImage } from "../offline/image.ts";
+import { withImage } from "../offline/image.ts";
 import { type Picture, layOut } from "../offline/map/cells.ts";
 import { HTML_COLUMNS, HTML_ROWS, drawHtml } from "../offline/map/html.ts";
 import { PNG_COLUMNS, PNG_ROWS, drawPng } from "../offline/map/png.ts";
@@ -12,6 +12,7 @@ import { TEXT_COLUMNS, TEXT_ROWS, drawText } from "../offline/map/text.ts";
 import { failing, interruptible, print, printJson, tellCancelled } from "../offline/work.ts";
 import { exitCodes } from "../ui/terminal.ts";
 import type { Finish, Known } from "./command.ts";
+import { usage } from "../ui/usage.ts";
 
 interface MapFlags extends ImageFlags {
   readonly png?: string;

@@ -12,7 +12,7 @@ import {
 } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { type ImageFlags, imageOptions, imageWords, undoOption } from "../offline/cli.ts";
-import { usage, withImage } from "../offline/image.ts";
+import { withImage } from "../offline/image.ts";
 import {
   overlayFiles,
   replayInPlace,
@@ -26,6 +26,7 @@ import { withImageUndo } from "../offline/undo/session.ts";
 import { failing, interruptible, print, printJson, tellCancelled } from "../offline/work.ts";
 import { exitCodes } from "../ui/terminal.ts";
 import type { Finish, Known } from "./command.ts";
+import { usage } from "../ui/usage.ts";
 
 interface ReplayFlags extends ImageFlags {
   readonly overlay?: string;

@@ -3,12 +3,12 @@ import { type BlockDevice, describeSize, printable, realEnvironment } from "@dmk
 import type { Command } from "commander";
 import { openReference } from "../devices.ts";
 import { outputOptions } from "../offline/cli.ts";
-import { usage } from "../offline/image.ts";
 import { type UndoFile, readUndoFile } from "../offline/undo/read.ts";
 import { restore, verifyDevices } from "../offline/undo/restore.ts";
 import { openUndoFile } from "../offline/undo/storage.ts";
 import { failing, interruptible, print, printJson, tellCancelled } from "../offline/work.ts";
 import { exitCodes } from "../ui/terminal.ts";
+import { usage } from "../ui/usage.ts";
 
 interface UndoFlags {
   readonly force: boolean;

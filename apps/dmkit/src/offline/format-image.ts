@@ -16,10 +16,10 @@ import {
   parseOptions,
 } from "@dmkit/block-io";
 import { tryOut } from "./dump.ts";
-import { usage } from "./image.ts";
 import { refuseCaches, refuseContents } from "./protect.ts";
 import { withRoles } from "./roles.ts";
 import { withImageUndo } from "./undo/session.ts";
+import { usage } from "../ui/usage.ts";
 
 export interface FormatRequest {
   readonly format: ImageFormat;

@@ -15,9 +15,10 @@ import {
   realEnvironment,
 } from "@dmkit/block-io";
 import { exitCodeOf, fsckCodes, printError } from "../ui/terminal.ts";
-import { type ImageWords, type OpenImage, type OpenOptions, usage, withImage } from "./image.ts";
+import { type ImageWords, type OpenImage, type OpenOptions, withImage } from "./image.ts";
 import { withImageUndo } from "./undo/session.ts";
 import { interruptible, print, printJson } from "./work.ts";
+import { usage } from "../ui/usage.ts";
 
 export interface FsckFlags {
   readonly repair: boolean;

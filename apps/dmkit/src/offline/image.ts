@@ -9,7 +9,6 @@
  */
 import {
   type BlockDevice,
-  BlockIoError,
   type Environment,
   type ImageDevices,
   type ImageFormat,
@@ -19,6 +18,7 @@ import {
 } from "@dmkit/block-io";
 import { openReference } from "../devices.ts";
 import { type Recognised, recognise } from "./detect.ts";
+import { usage } from "../ui/usage.ts";
 
 /** An image as the command line names it. */
 export interface ImageWords {
@@ -178,8 +178,4 @@ export function refuseTwice(references: readonly string[]): void {
     if (seen.has(identity)) throw usage(`${reference} is given twice`, "Each device has one place.");
     seen.add(identity);
   }
-}
-
-export function usage(reason: string, hint: string | undefined): BlockIoError {
-  return new BlockIoError(reason, { code: "EPARSE", hint });
 }

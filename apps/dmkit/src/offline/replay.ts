@@ -21,8 +21,9 @@ import {
   openFile,
   parseOptions,
 } from "@dmkit/block-io";
-import { type OpenImage, usage } from "./image.ts";
+import type { OpenImage } from "./image.ts";
 import { ScratchDevice } from "./scratch.ts";
+import { usage } from "../ui/usage.ts";
 
 /** What was said beside the devices, by option. */
 export type ReplayWords = Readonly<Record<string, unknown>>;

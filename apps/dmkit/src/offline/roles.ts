@@ -1,7 +1,8 @@
 /** Devices of an image whose format is known beforehand: what stands in the command line, in the order of roles. */
 import type { BlockDevice, Environment, ImageDevices, ImageFormat } from "@dmkit/block-io";
 import { openReference } from "../devices.ts";
-import { type ImageWords, refuseTwice, requireRoles, usage } from "./image.ts";
+import { type ImageWords, refuseTwice, requireRoles } from "./image.ts";
+import { usage } from "../ui/usage.ts";
 
 /** Which reference has which role. Throws `EPARSE`. */
 export function assignRoles(

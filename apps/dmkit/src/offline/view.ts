@@ -1,7 +1,8 @@
 /** An image as it was at an earlier time, read-only: what `serve --at` exports. */
 import { type BlockDevice, BlockIoError, type Environment, type ImageFormat } from "@dmkit/block-io";
 import { recognise } from "./detect.ts";
-import { OpenedDevices, usage } from "./image.ts";
+import { OpenedDevices } from "./image.ts";
+import { usage } from "../ui/usage.ts";
 
 /** An opened view. */
 export interface OpenView {

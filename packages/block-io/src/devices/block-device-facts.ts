@@ -34,7 +34,8 @@ export function blockDeviceQueue(stat: Stats, attribute: string): number | undef
 export function blockDeviceSize(fd: number, stat: Stats, name: string): number {
   const sectors = sysfsNumber(`${sysfs(stat)}/size`);
   if (sectors !== undefined) return sectors * SECTOR;
-  if (native !== undefined) return native.sizeOf(fd);
+  const calls = native();
+  if (calls !== undefined) return calls.sizeOf(fd);
   throw refuse(name, "ENOTSUP", "the size of this block device cannot be told", undefined);
 }
 

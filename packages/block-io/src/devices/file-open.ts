@@ -52,7 +52,7 @@ export async function openFile(path: string, options: FileDeviceOptions = {}): P
     if (options.lock !== false) lock(fd, name, readOnly, options.beside);
     const size = stat.isFile() ? stat.size : blockDeviceSize(fd, stat, name);
     const sectorSize = stat.isFile() ? 512 : blockDeviceSectorSize(stat);
-    const holes = native !== undefined && (readOnly || (await canPunch(fd, stat, size)));
+    const holes = native() !== undefined && (readOnly || (await canPunch(fd, stat, size)));
     const device = new FileDevice(path, fd, size, {
       name,
       readOnly,
@@ -155,7 +155,8 @@ function syncFolder(path: string): void {
 }
 
 function lock(fd: number, name: string, readOnly: boolean, beside: FileDevice | undefined): void {
-  if (native === undefined) {
+  const calls = native();
+  if (calls === undefined) {
     // Reading beside a writer can show torn data but harms nobody's image.
     if (readOnly) return;
     throw refuse(
@@ -166,7 +167,7 @@ function lock(fd: number, name: string, readOnly: boolean, beside: FileDevice | 
     );
   }
   beside?.unlock();
-  if (native.tryLock(fd, !readOnly)) return;
+  if (calls.tryLock(fd, !readOnly)) return;
   beside?.lockShared();
   throw refuse(
     name,
@@ -177,7 +178,8 @@ function lock(fd: number, name: string, readOnly: boolean, beside: FileDevice | 
 }
 
 async function preallocate(fd: number, name: string, size: number): Promise<void> {
-  if (native === undefined) {
+  const calls = native();
+  if (calls === undefined) {
     throw refuse(
       name,
       "ENOTSUP",
@@ -185,15 +187,16 @@ async function preallocate(fd: number, name: string, size: number): Promise<void
       "Install koffi, or leave preallocation off.",
     );
   }
-  await native.fallocate(fd, "allocate", 0, size);
+  await calls.fallocate(fd, "allocate", 0, size);
 }
 
 /** Asks the file system by punching behind the end of the file, where nothing is. */
 async function canPunch(fd: number, stat: Stats, size: number): Promise<boolean> {
-  if (native === undefined) return false;
+  const calls = native();
+  if (calls === undefined) return false;
   if (stat.isBlockDevice()) return (blockDeviceQueue(stat, "write_zeroes_max_bytes") ?? 0) > 0;
   try {
-    await native.fallocate(fd, "punchHole", size, 4096);
+    await calls.fallocate(fd, "punchHole", size, 4096);
     return true;
   } catch {
     return false;

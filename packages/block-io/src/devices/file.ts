@@ -85,12 +85,12 @@ export class FileDevice extends GuardedDevice {
 
   /** Takes the shared lock of readers; false: somebody holds the one for writing. */
   lockShared(): boolean {
-    return native?.tryLock(this.#fd, false) ?? true;
+    return native()?.tryLock(this.#fd, false) ?? true;
   }
 
   /** Lets go of the lock, for another device of the same file whose lock guards both. */
   unlock(): void {
-    native?.unlock(this.#fd);
+    native()?.unlock(this.#fd);
   }
 
   override health(): Health {
@@ -180,7 +180,8 @@ export class FileDevice extends GuardedDevice {
   }
 
   protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
-    if (native === undefined || !this.limits.capabilities.extents) {
+    const calls = native();
+    if (calls === undefined || !this.limits.capabilities.extents) {
       yield { offset, length, kind: "data" };
       return;
     }
@@ -193,11 +194,11 @@ export class FileDevice extends GuardedDevice {
       found += 1;
       if (found % EXTENTS_A_TURN === 0) await nextTurn(this.#scheduler);
       // Rounded so that a block that holds any data counts as data.
-      const start = native.seekData(this.#fd, at) ?? end;
+      const start = calls.seekData(this.#fd, at) ?? end;
       const data = Math.min(end, Math.max(at, Math.floor(start / block) * block));
       if (data > at) yield { offset: at, length: data - at, kind: "hole" };
       if (data >= end) return;
-      const after = native.seekHole(this.#fd, Math.max(start, data)) ?? end;
+      const after = calls.seekHole(this.#fd, Math.max(start, data)) ?? end;
       const hole = Math.min(end, Math.max(data + block, Math.ceil(after / block) * block));
       yield { offset: data, length: hole - data, kind: "data" };
       at = hole;
@@ -282,14 +283,15 @@ export class FileDevice extends GuardedDevice {
 
   /** Whether the range was zeroed by the file system; false: it cannot, and nothing was changed. */
   async #zero(offset: number, length: number, options: WriteZeroesOptions): Promise<boolean> {
-    if (!this.limits.capabilities.fastZero || native === undefined) return false;
+    const calls = native();
+    if (!this.limits.capabilities.fastZero || calls === undefined) return false;
     if (options.mayUnmap) {
       await this.#punch(offset, length);
       return true;
     }
     if (!this.#zeroRange) return false;
     try {
-      await native.fallocate(this.#fd, "zeroRange", offset, length);
+      await calls.fallocate(this.#fd, "zeroRange", offset, length);
       return true;
     } catch (error) {
       if (codeOf(error) !== "ENOTSUP") throw error;
@@ -299,7 +301,7 @@ export class FileDevice extends GuardedDevice {
   }
 
   async #punch(offset: number, length: number): Promise<void> {
-    await native?.fallocate(this.#fd, "punchHole", offset, length);
+    await native()?.fallocate(this.#fd, "punchHole", offset, length);
   }
 
   #truncated(offset: number, length: number): BlockIoError {

@@ -1,7 +1,7 @@
 /**
  * The few system calls Node does not offer, through the optional package `koffi`: file locks, holes in files,
- * preallocation, the size of a block device, and an end that waits for nobody. Without koffi, or on a system other than Linux, `native` is
- * undefined and devices say honestly what they cannot do.
+ * preallocation, the size of a block device, and an end that waits for nobody. Without koffi, or on a system other than
+ * Linux, there are none of them, and devices say honestly what they cannot do.
  */
 import { createRequire } from "node:module";
 import { endianness } from "node:os";
@@ -116,4 +116,15 @@ function load(): Native | undefined {
   };
 }
 
-export const native: Native | undefined = load();
+let loaded: { readonly calls: Native | undefined } | undefined;
+
+/** Loaded when the first file is opened: a command that opens none starts without. */
+export function native(): Native | undefined {
+  loaded ??= { calls: load() };
+  return loaded.calls;
+}
+
+/** Whether something has needed them so far. */
+export function isNativeLoaded(): boolean {
+  return loaded !== undefined;
+}
