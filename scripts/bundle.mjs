@@ -43,7 +43,7 @@ for (const name of readdirSync(folder)) if (!names.has(name)) rmSync(join(folder
 
 const imported = new Set(output.flatMap(({ imports, dynamicImports }) => [...imports, ...dynamicImports]));
 const missing = [...imported].filter(
-  (id) => !id.startsWith("node:") && !/\.js$/.test(id) && !declared.includes(id),
+  (id) => !id.startsWith("node:") && !id.endsWith(".js") && !declared.includes(id),
 );
 if (missing.length > 0) {
   console.error(`apps/dmkit/package.json has to name what the bundle imports: ${missing.join(", ")}.`);
