@@ -1,5 +1,5 @@
 /**
- * LZ4 blocks through lz4-napi (native, memory-safe Rust). Only the raw block leaves or enters this file: the
+ * LZ4 blocks through lz4-napi (native, memory-safe Rust), and short ones decoded here, see format/lz4-decode.ts. Only the raw block leaves or enters this file: the
  * four bytes of length that the library puts in front are taken off and put back, see format/lz4-prefix.ts.
  * The length put back is our own `dst.length`, never an untrusted number, and the library yields at most that.
  *
@@ -10,6 +10,7 @@
 import type * as Lz4Napi from "lz4-napi";
 import { type Backend, asBuffer, deliver, missingPackage, notLoaded } from "../backend.ts";
 import { type CompressorError, corrupt } from "../errors.ts";
+import { fitsLz4Decoder, lz4Decode } from "../format/lz4-decode.ts";
 import { PREFIX_LENGTH, writePrefixed } from "../format/lz4-prefix.ts";
 
 const NAME = "lz4";
@@ -44,6 +45,11 @@ async function compressAsync(src: Uint8Array, dst: Uint8Array): Promise<number> 
 }
 
 function decompress(src: Uint8Array, dst: Uint8Array): number {
+  if (fitsLz4Decoder(src, dst)) {
+    const length = lz4Decode(src, dst);
+    if (length < 0) throw malformed(undefined);
+    return length;
+  }
   const { uncompressSync } = loaded();
   const prefixed = scratchFor(src.length);
   writePrefixed(prefixed, src, dst.length);
