@@ -5,7 +5,8 @@ import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { printTable } from "../src/bench/report.ts";
+import { printGroup, printVerdict } from "../src/bench/report.ts";
+import { goalOf } from "../src/bench/goals.ts";
 import { type BenchReport, measured, ratioOf } from "../src/bench/run.ts";
 import { type Ticks, calmest, parseTicks, sampled } from "../src/bench/steal.ts";
 import { cleanUp, describeWith, dmkit, main, run, succeed, tempFolder, until } from "./support.ts";
@@ -27,6 +28,8 @@ describe("figures", () => {
       measured("nbdkit null", false, [50]),
     ];
     expect(ratioOf(rows)).toBe(2);
+    expect(goalOf("memory", "4k read, depth 32")).toBe(2);
+    expect(goalOf("memory", "4k read, depth 1")).toBe(1);
     expect(ratioOf(rows.slice(0, 2))).toBeUndefined();
   });
 });
@@ -45,13 +48,27 @@ describe("the table", () => {
       pairs,
     } as const;
     const idle = [{ group: "tape", server: "ours", startup: 12.3, memory: 2 ** 20 }];
-    expect(printTable({ rows: [row], idle, skipped: ["peer: it fails"] })).toBe(
+    const report = {
+      rows: [row, { ...row, work: "4k read", ratio: 0.5 }],
+      idle,
+      skipped: ["peer: it fails"],
+    };
+    expect(printGroup({ ...report, rows: [row] }, "tape")).toBe(
       [
-        "tape                                                ours                peer   ratio",
-        "4k write                                        6.0k ±0%           3.0k ±33%    2.00",
+        "tape                                                ours                peer   ratio   goal",
+        "4k write                                        6.0k ±0%           3.0k ±33%    2.00   1.0 reached",
         "                                                            ours by ours too    1.25",
         "  the host took up to 12 % of the processors: measure again",
         "idle ours                           answers after 12 ms, 1 MiB resident",
+        "",
+        "",
+      ].join("\n"),
+    );
+    expect(printGroup(report, "disk")).toBe("");
+    expect(printVerdict(report)).toBe(
+      [
+        "1 of 2 rows with a peer reach their goal",
+        "  tape: 4k read: 0.50 of 1",
         "skipped peer: it fails",
         "",
       ].join("\n"),
@@ -146,23 +163,25 @@ describeWith(["fio"], "dmkit bench peers", () => {
     expect(readFileSync(json, "utf8")).toBe("mine");
   });
 
-  it("leaves nothing behind when it is interrupted", async () => {
+  it("when it is interrupted prints what was measured, and leaves nothing behind", async () => {
     const folder = tempFolder();
-    const flags = ["-d", "memory", "-w", "4k read, depth 32", "--seconds", "600"];
+    const loads = ["-w", "128k read, depth 16", "-w", "4k read, depth 1"];
+    const flags = ["-d", "memory", ...loads, "--rounds", "1", "--seconds", "2", "--json"];
     const child = spawn(process.execPath, [main, "bench", "peers", ...flags], {
       env: { ...process.env, TMPDIR: folder },
-      stdio: "ignore",
+      stdio: ["ignore", "pipe", "pipe"],
     });
     cleanUp(() => void child.kill("SIGKILL"));
-    const sockets = (): string[] =>
-      readdirSync(folder).flatMap((name) =>
-        readdirSync(join(folder, name)).filter((file) => file === "0.sock"),
-      );
-    await until(() => sockets().length > 0, "the first server");
+    let [output, errors] = ["", ""];
+    child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
+    child.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()));
+    await until(() => errors.includes("4k read, depth 1"), "the second load");
     const processes = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8").trim().split(" ");
     child.kill("SIGINT");
     const [code] = (await once(child, "close")) as [number];
     expect(code).toBe(130);
+    const { rows } = JSON.parse(output) as BenchReport;
+    expect(rows.map(({ work }) => work)).toEqual(["128k read, depth 16"]);
     expect(readdirSync(folder).filter((name) => name.startsWith("dmkit-bench-"))).toEqual([]);
     await until(() => !processes.some((id) => existsSync(`/proc/${id}`)), "the end of its servers");
   });

@@ -1,37 +1,58 @@
 /** The benchmark's table for people. */
 import { describeSize } from "@dmkit/block-io";
 import type { BenchReport, Measurement, Row } from "./run.ts";
+import { goalOf } from "./goals.ts";
 import { processors } from "./steal.ts";
 
 // Share of processor time that was taken from which on a ratio means little.
 const TELLING = 0.05;
 
-/** Columns: the load, each server's median with spread, our ratio to the best peer. */
-export function printTable({ rows, idle, skipped }: BenchReport): string {
-  const lines: string[] = [];
-  for (const group of new Set(rows.map((row) => row.group))) {
-    const own = rows.filter((row) => row.group === group);
-    const servers = [...new Set(own.flatMap(({ measurements }) => measurements.map(({ server }) => server)))];
-    lines.push(
-      "",
-      [group.padEnd(36), ...servers.map((name) => name.padStart(20)), "ratio".padStart(8)].join(""),
-    );
-    for (const row of own) {
-      lines.push(
-        [row.work.padEnd(36), ...row.measurements.map((one) => cell(one, row)), ratio(row.ratio)].join(""),
-      );
-      const width = 36 + 20 * row.measurements.length;
-      for (const pair of row.pairs)
-        lines.push(`${pair.of} by ${pair.to}`.padStart(width) + ratio(pair.ratio));
-      if (row.stolen > TELLING) lines.push(`  the host took up to ${processors(row.stolen)}: measure again`);
-    }
-    for (const { server, startup, memory } of idle.filter((one) => one.group === group)) {
-      const size = memory === undefined ? "unknown" : describeSize(memory);
-      lines.push(`${`idle ${server}`.padEnd(36)}answers after ${Math.round(startup)} ms, ${size} resident`);
-    }
+/** Columns: the load, each server's median with spread, our ratio to the best peer, and how much it is to be. */
+export function printGroup({ rows, idle }: BenchReport, group: string): string {
+  const own = rows.filter((row) => row.group === group);
+  if (own.length === 0) return "";
+  const servers = [...new Set(own.flatMap(({ measurements }) => measurements.map(({ server }) => server)))];
+  const lines = [
+    [group.padEnd(36), ...servers.map((name) => name.padStart(20)), "ratio".padStart(8), "   goal"].join(""),
+  ];
+  for (const row of own) {
+    const cells = servers.map((name) => cell(named(row, name), row));
+    lines.push([row.work.padEnd(36), ...cells, ratio(row.ratio), goal(row)].join(""));
+    const width = 36 + 20 * servers.length;
+    for (const pair of row.pairs) lines.push(`${pair.of} by ${pair.to}`.padStart(width) + ratio(pair.ratio));
+    if (row.stolen > TELLING) lines.push(`  the host took up to ${processors(row.stolen)}: measure again`);
+  }
+  for (const { server, startup, memory } of idle.filter((one) => one.group === group)) {
+    const size = memory === undefined ? "unknown" : describeSize(memory);
+    lines.push(`${`idle ${server}`.padEnd(36)}answers after ${Math.round(startup)} ms, ${size} resident`);
+  }
+  return `${lines.join("\n")}\n\n`;
+}
+
+/** Of all groups: how many rows reach their goal, and what was left out. */
+export function printVerdict({ rows, skipped }: BenchReport): string {
+  const rated = rows.filter((row) => row.ratio !== undefined);
+  const short = rated.filter((row) => !reaches(row));
+  const lines = [`${rated.length - short.length} of ${rated.length} rows with a peer reach their goal`];
+  for (const { group, work, ratio: value } of short) {
+    lines.push(`  ${group}: ${work}: ${value?.toFixed(2)} of ${goalOf(group, work)}`);
   }
   for (const reason of skipped) lines.push(`skipped ${reason}`);
-  return `${lines.join("\n").trimStart()}\n`;
+  return `${lines.join("\n")}\n`;
+}
+
+function named({ measurements }: Row, name: string): Measurement | undefined {
+  return measurements.find(({ server }) => server === name);
+}
+
+/** As it is printed: 0.996 is 1.00. */
+function reaches({ group, work, ratio: value = 0 }: Row): boolean {
+  return Number(value.toFixed(2)) >= goalOf(group, work);
+}
+
+function goal(row: Row): string {
+  if (row.ratio === undefined) return "";
+  return `   ${goalOf(row.group, row.work).toFixed(1)} ${reaches(row) ? "reached" : "missed"}`;
 }
 
 function cell(measurement: Measurement | undefined, { unit }: Row): string {

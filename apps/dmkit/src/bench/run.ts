@@ -22,6 +22,8 @@ export interface BenchOptions {
   /** Bytes of the device that are used. */
   readonly span: number;
   readonly progress: (text: string) => void;
+  /** Called when a group is over, with what could be measured of it. */
+  readonly finished: (group: string) => void;
   /** Ends it. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -61,24 +63,24 @@ export interface IdleCost {
 }
 
 export interface BenchReport {
-  readonly rows: readonly Row[];
-  readonly idle: readonly IdleCost[];
-  readonly skipped: readonly string[];
+  readonly rows: Row[];
+  readonly idle: IdleCost[];
+  readonly skipped: string[];
 }
 
-/** Measures everything; servers are stopped whatever happens. */
-export async function runBench(options: BenchOptions): Promise<BenchReport> {
-  const report: Report = { rows: [], idle: [], skipped: [] };
+/** Measures everything and adds it to the report row by row; servers are stopped whatever happens. */
+export async function runBench(options: BenchOptions, report: BenchReport): Promise<void> {
   for (const group of options.groups) {
     const bench = group.fresh === true ? measureFresh : measureGroup;
-    await withFolder((folder) => bench(group, installed(group, report), folder, options, report));
+    try {
+      await withFolder((folder) => bench(group, installed(group, report), folder, options, report));
+    } finally {
+      options.finished(group.name);
+    }
   }
-  return report;
 }
 
-type Report = { rows: Row[]; idle: IdleCost[]; skipped: string[] };
-
-function installed(group: DeviceGroup, report: Report): ServerSpec[] {
+function installed(group: DeviceGroup, report: BenchReport): ServerSpec[] {
   return group.servers.filter((spec) => {
     if (isInstalled(spec.program)) return true;
     report.skipped.push(`${spec.name}: ${spec.program} is not installed`);
@@ -92,7 +94,7 @@ async function measureGroup(
   specs: readonly ServerSpec[],
   folder: string,
   options: BenchOptions,
-  report: Report,
+  report: BenchReport,
 ): Promise<void> {
   const servers: RunningServer[] = [];
   try {
@@ -117,7 +119,7 @@ async function measureFresh(
   specs: readonly ServerSpec[],
   folder: string,
   options: BenchOptions,
-  report: Report,
+  report: BenchReport,
 ): Promise<void> {
   for (const work of options.works) {
     await measureRow(group, work, specs, options, report, async (index, measure) => {
@@ -139,7 +141,7 @@ async function start(
   spec: ServerSpec,
   folder: string,
   index: number,
-  { idle }: Report,
+  { idle }: BenchReport,
 ): Promise<RunningServer> {
   const server = await startServer(spec, folder, index);
   const { name, startup } = server;
@@ -155,7 +157,7 @@ async function measureRow(
   work: Work,
   specs: readonly ServerSpec[],
   { rounds, seconds, span, progress, signal }: BenchOptions,
-  report: Report,
+  report: BenchReport,
   using: (index: number, measure: (server: RunningServer) => Promise<Sample>) => Promise<Sample>,
 ): Promise<void> {
   progress(`${group.name}: ${work.name}`);
@@ -222,10 +224,12 @@ export function measured(server: string, ours: boolean, samples: readonly number
   return { server, ours, samples, median, spread: ((sorted.at(-1) ?? 0) - (sorted[0] ?? 0)) / (median || 1) };
 }
 
+/** They show what is possible without doing the work: keeping anything, or compressing it. */
+const ceilings: ReadonlySet<string> = new Set(["nbdkit null", "nbdkit malloc"]);
+
 /** Ours by the best peer. */
 export function ratioOf(measurements: readonly Measurement[]): number | undefined {
-  // `null` answers without doing anything: it is the ceiling, not a peer.
-  const peers = measurements.filter(({ ours, server }) => !ours && server !== "nbdkit null");
+  const peers = measurements.filter(({ ours, server }) => !ours && !ceilings.has(server));
   const best = Math.max(...peers.map(({ median }) => median));
   // The first of ours is what the row is about; others are for comparison.
   const mine = measurements.find(({ ours }) => ours)?.median;

@@ -6,7 +6,7 @@ import type { Command } from "commander";
 import { runCopyBench } from "../bench/copy.ts";
 import { DEVICE_SIZE, groups } from "../bench/groups.ts";
 import { endClients } from "../bench/leftovers.ts";
-import { printTable } from "../bench/report.ts";
+import { printGroup, printVerdict } from "../bench/report.ts";
 import { type BenchOptions, type BenchReport, runBench } from "../bench/run.ts";
 import { isInstalled } from "../bench/servers.ts";
 import { works } from "../bench/work.ts";
@@ -23,7 +23,7 @@ interface BenchFlags {
   readonly seconds: number;
   readonly span: number;
   readonly quick: boolean;
-  readonly json?: string;
+  readonly json?: string | true;
 }
 
 const examples = `
@@ -52,7 +52,7 @@ export function addBench(program: Command, finish: (code: number) => void): void
     .option("--seconds <s>", "time of each measurement", integer(1, 600), 4)
     .option("--span <size>", "bytes of the device to use", size(2 ** 20, 2 ** 20, DEVICE_SIZE), 256 * 2 ** 20)
     .option("--quick", "fewer loads, two seconds each", false)
-    .option("--json <file>", "also write the results as JSON")
+    .option("--json [file]", "print the results as JSON; with a file: write them there as well")
     .addHelpText("after", examples)
     .action(async (what: string, flags: BenchFlags) => {
       if (what !== "peers") throw usage(`there is no benchmark "${what}"`, "Say: dmkit bench peers");
@@ -78,25 +78,28 @@ async function bench(flags: BenchFlags): Promise<number> {
     const hint = "Install it, e.g. with: apt-get install fio";
     throw new BlockIoError("fio is not installed", { code: "ENOENT", hint });
   }
+  const path = flags.json === true ? undefined : flags.json;
   // It takes long, and is not to be lost at the end.
-  if (flags.json !== undefined && !isReplaceable(flags.json, isReport)) {
+  if (path !== undefined && !isReplaceable(path, isReport)) {
     const hint = "Give another name.";
-    throw new BlockIoError("exists already, and is no report", { code: "EEXIST", device: flags.json, hint });
+    throw new BlockIoError("exists already, and is no report", { code: "EEXIST", device: path, hint });
   }
+  const report: BenchReport = { rows: [], idle: [], skipped: [] };
+  // What was measured counts, and is shown, also when the rest is not.
+  const show = (text: string): void => void (flags.json === true || process.stdout.write(text));
   const done = await endedBySignal("bench", (signal) => {
     signal.addEventListener("abort", endClients, { once: true });
-    return measure(flags, { groups: chosen, works: loads, signal }, copying);
+    const finished = (group: string): void => show(printGroup(report, group));
+    return measure(flags, { groups: chosen, works: loads, signal, finished }, copying, report);
   });
-  if (done === "cancelled") return tellCancelled("bench");
-  const report = done.value;
-  process.stdout.write(printTable(report));
-  if (flags.json !== undefined) {
-    const path = flags.json;
+  show(printVerdict(report));
+  const text = `${JSON.stringify(report, undefined, 2)}\n`;
+  if (flags.json === true) process.stdout.write(text);
+  if (path !== undefined) {
     asking({ device: path, op: "write" }, () => makeFolders(dirname(path)));
-    const text = `${JSON.stringify(report, undefined, 2)}\n`;
     writeWholeFile(path, text, { replace: isReplaceable(path, isReport), mode: 0o666 });
   }
-  return exitCodes.ok;
+  return done === "cancelled" ? tellCancelled("bench") : exitCodes.ok;
 }
 
 /** Of a report of before: nothing else that is there is replaced. */
@@ -106,25 +109,19 @@ function isReport(head: string): boolean {
 
 async function measure(
   flags: BenchFlags,
-  what: Pick<BenchOptions, "groups" | "works" | "signal">,
+  what: Pick<BenchOptions, "groups" | "works" | "signal" | "finished">,
   copying: boolean,
-): Promise<BenchReport> {
+  report: BenchReport,
+): Promise<void> {
   const progress = (text: string): void => void process.stderr.write(`${text}\n`);
-  const { rows, idle, skipped } = await runBench({
-    ...what,
-    rounds: flags.rounds,
-    seconds: flags.quick ? Math.min(2, flags.seconds) : flags.seconds,
-    span: flags.span,
-    progress,
-  });
-  const report = { rows: [...rows], idle, skipped: [...skipped] };
-  if (copying) {
-    progress("copy");
-    const row = await runCopyBench(flags.rounds, progress);
-    if (typeof row === "string") report.skipped.push(row);
-    else report.rows.push(row);
-  }
-  return report;
+  const seconds = flags.quick ? Math.min(2, flags.seconds) : flags.seconds;
+  await runBench({ ...what, rounds: flags.rounds, seconds, span: flags.span, progress }, report);
+  if (!copying) return;
+  progress("copy");
+  const row = await runCopyBench(flags.rounds, progress);
+  if (typeof row === "string") report.skipped.push(row);
+  else report.rows.push(row);
+  what.finished("copy");
 }
 
 function usage(reason: string, hint: string): BlockIoError {
