@@ -11,7 +11,7 @@ const app = join(root, "apps/dmkit");
 const { dependencies, optionalDependencies } = JSON.parse(readFileSync(join(app, "package.json"), "utf8"));
 const declared = Object.keys({ ...dependencies, ...optionalDependencies });
 
-// Worker threads import these by their address: they keep their names, and what they export.
+// Worker threads import a backend by the address of its module and the name of its export.
 const compressor = join(root, "packages/compressor/src");
 const backends = readdirSync(join(compressor, "backends")).map((file) => join(compressor, "backends", file));
 
@@ -26,6 +26,7 @@ const { output } = await bundle.generate({
   format: "esm",
   entryFileNames: "[name].js",
   chunkFileNames: "[name]-[hash].js",
+  minifyInternalExports: false,
 });
 await bundle.close();
 

@@ -163,10 +163,12 @@ describeWith(["fio"], "dmkit bench peers", () => {
     expect(readFileSync(json, "utf8")).toBe("mine");
   });
 
-  it("when it is interrupted prints what was measured, and leaves nothing behind", async () => {
+  it("when it is interrupted prints what was measured, and leaves nothing behind", {
+    timeout: 120_000,
+  }, async () => {
     const folder = tempFolder();
     const loads = ["-w", "128k read, depth 16", "-w", "4k read, depth 1"];
-    const flags = ["-d", "memory", ...loads, "--rounds", "1", "--seconds", "2", "--json"];
+    const flags = ["-d", "memory", ...loads, "--rounds", "1", "--seconds", "1", "--json"];
     const child = spawn(process.execPath, [main, "bench", "peers", ...flags], {
       env: { ...process.env, TMPDIR: folder },
       stdio: ["ignore", "pipe", "pipe"],
@@ -175,7 +177,8 @@ describeWith(["fio"], "dmkit bench peers", () => {
     let [output, errors] = ["", ""];
     child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
     child.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()));
-    await until(() => errors.includes("4k read, depth 1"), "the second load");
+    // What the host took time from is measured again, up to four times each.
+    while (!errors.includes("4k read, depth 1")) await once(child.stderr, "data");
     const processes = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8").trim().split(" ");
     child.kill("SIGINT");
     const [code] = (await once(child, "close")) as [number];
