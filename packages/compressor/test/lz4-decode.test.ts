@@ -76,9 +76,7 @@ describe("the decoder", () => {
   });
 
   test("is assembled from its source", async () => {
-    const { assembled } = (await import("../wasm/assemble.mjs" as string)) as {
-      assembled(): Promise<string>;
-    };
+    const { assembled } = await import("../wasm/assemble.mjs");
     const module = new URL("../src/format/lz4-decode-module.ts", import.meta.url);
     expect(readFileSync(module, "utf8")).toBe(await assembled());
   });

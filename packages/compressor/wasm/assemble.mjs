@@ -8,8 +8,8 @@ const target = fileURLToPath(new URL("../src/format/lz4-decode-module.ts", impor
 
 /** The module of TypeScript with the bytes of the module of WebAssembly. */
 export async function assembled() {
-  const { parseWat } = await wabt();
-  const { buffer } = parseWat(source, readFileSync(source, "utf8")).toBinary({});
+  const library = await wabt();
+  const { buffer } = library.parseWat(source, readFileSync(source, "utf8")).toBinary({});
   const lines = Buffer.from(buffer)
     .toString("base64")
     .match(/.{1,96}/g)

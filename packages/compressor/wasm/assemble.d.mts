@@ -1,0 +1,2 @@
+/** See assemble.mjs. */
+export declare function assembled(): Promise<string>;
