@@ -26,8 +26,6 @@ const unfinished = {
   long: [
     "packages/block-io/src/testing/sim/run/run.ts",
     "packages/image/src/offline/publish.ts",
-    "packages/writeboost/src/device/device.ts",
-    "packages/writeboost/src/device/log/segment-log.ts",
     "apps/dmkit/src/control/device-manager.ts",
   ],
 };

@@ -1,7 +1,7 @@
 export { type Dialect, dialects } from "./format/checksum.ts";
 export { type Identity } from "./format/identity.ts";
 export { type OpenOptions, openEmbedded, openWriteboost } from "./open/open.ts";
-export type { DropProgress } from "./device/messages.ts";
+export type { DropProgress } from "./device/control/messages.ts";
 export { WriteboostDevice } from "./device/device.ts";
 export type { Devices } from "./device/recovered.ts";
 export { type FormatOptions, formatCache } from "./open/format-cache.ts";
@@ -13,7 +13,7 @@ export {
   friendlyTunables,
   options,
 } from "./options.ts";
-export { type Status, parseStatus, printStatus } from "./device/status.ts";
+export { type Status, parseStatus, printStatus } from "./device/control/status.ts";
 export { writeboost } from "./target.ts";
 export {
   type CheckOptions,

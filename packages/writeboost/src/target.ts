@@ -16,7 +16,7 @@ import {
   tunableNamed,
 } from "@dmkit/block-io";
 import type { WriteboostDevice } from "./device/device.ts";
-import { writeboostControls } from "./device/messages.ts";
+import { writeboostControls } from "./device/control/messages.ts";
 import { writeboostImages } from "./image.ts";
 import { openWriteboost } from "./open/open.ts";
 import {

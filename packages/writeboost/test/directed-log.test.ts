@@ -1,38 +1,17 @@
 /** Faults of the log, its recovery and its writeback that random runs do not reach: each by an exact order of things. */
 import type { BlockDevice } from "@dmkit/block-io";
 import { SeededRandom, replaced, settle } from "@dmkit/block-io/testing";
-import { BlockMap } from "../src/core/block-map.ts";
-import { logRules } from "../src/core/log.ts";
-import { type Entry, writebackRules } from "../src/core/writeback-plan.ts";
+import { BlockMap, homeOf } from "../src/core/block-map.ts";
+import { planWriteback } from "../src/core/writeback-plan.ts";
 import { SLOTS_START } from "../src/format/geometry.ts";
 import { IDENTITY_START } from "../src/format/identity.ts";
 import { RECORD_START, encodeHeader, encodeRecord } from "../src/format/superblock.ts";
 import { ReadPath } from "../src/device/request/read-path.ts";
 import { SegmentLog } from "../src/device/log/segment-log.ts";
 import { Staging } from "../src/device/request/staging.ts";
-import { Writeback } from "../src/device/writeback/writeback.ts";
 import { type Case, Findings, directed } from "./support/cases.ts";
 import { type HandDisk, altered, everything } from "./support/hand.ts";
-import { BLOCK, type DiskName, Rig, filled } from "./support/rig.ts";
-
-type Wrap = (disk: BlockDevice, name: DiskName) => BlockDevice;
-
-const asItIs: Wrap = (disk) => disk;
-// Faults of what is asked of a disk: set by `inject`, used by every rig of the scenario.
-let wrap: Wrap = asItIs;
-
-function wrapped(fault: Wrap): () => () => void {
-  return () => {
-    wrap = fault;
-    return () => (wrap = asItIs);
-  };
-}
-
-function rigOf(...shape: ConstructorParameters<typeof Rig>): Rig {
-  const rig = new Rig(...shape);
-  rig.wrap = (disk, name) => wrap(disk, name);
-  return rig;
-}
+import { BLOCK, Rig, type Wrap, deciding, filled, wrapped } from "./support/rig.ts";
 
 const onCache =
   (changes: (disk: BlockDevice) => Partial<BlockDevice>): Wrap =>
@@ -52,16 +31,17 @@ const blindTo = (at: number): Wrap =>
 const bytesOf = (disk: HandDisk): string => disk.visible.toString("latin1");
 
 let back: HandDisk | undefined;
+let home = homeOf;
 
 const cases: readonly Case[] = [
   {
     // Segment X was opened for a write that now waits, and is empty: a barrier leaves the slot as it is. What
     // went past the log is durable then, but so is the old segment in the slot, with the contents of before.
     fault: "forgets-ghosts",
-    inject: () => replaced(SegmentLog.prototype, "haunts", () => () => false),
+    inject: deciding({ isLogged: ({ map }, block) => map.find(block) >= 0 }),
     async scenario() {
       const found = new Findings();
-      const rig = rigOf({ order: 5, slots: 4, options: { pool: 2 } });
+      const rig = new Rig({ order: 5, slots: 4, options: { pool: 2 } });
       const device = await rig.open();
       await rig.segment(5, 0xaa);
       await rig.segment(8, 0xee);
@@ -84,15 +64,12 @@ const cases: readonly Case[] = [
     // Two durable copies in one batch while the third, in RAM, is lost: the second must win, although it was
     // read first.
     fault: "sorts-by-address-only",
-    inject: () =>
-      replaced<(entries: readonly Entry[]) => unknown>(
-        writebackRules,
-        "plan",
-        (original) => (entries) => original(entries.map((entry, at) => ({ ...entry, id: at }))),
-      ),
+    inject: deciding({
+      plan: (entries) => planWriteback(entries.map((entry, at) => ({ ...entry, id: at }))),
+    }),
     async scenario() {
       const found = new Findings();
-      const rig = rigOf({ slots: 9, options: { pool: 3 } });
+      const rig = new Rig({ slots: 9, options: { pool: 3 } });
       const device = await rig.open();
       await rig.segment(5, 0xaa);
       await rig.segment(5, 0xbb);
@@ -121,7 +98,7 @@ const cases: readonly Case[] = [
     inject: () => replaced(Staging.prototype, "take", () => () => true),
     async scenario() {
       const found = new Findings();
-      const rig = rigOf({ options: { tunables: { read_cache_threshold: 64 } } });
+      const rig = new Rig({ options: { tunables: { read_cache_threshold: 64 } } });
       const device = await rig.open();
       rig.backing.hold = ({ op }) => op === "read";
       const reading = rig.read(5);
@@ -142,27 +119,24 @@ const cases: readonly Case[] = [
     // As the original did: partial old copies go to the backing device during replay, whether or not newer
     // ones have been there already. When the newer, clean copy is forgotten, the old contents are back.
     fault: "replay-goes-back-in-time",
-    inject: () => {
-      wrap = (disk, name) => {
-        if (name === "backing") back = disk as HandDisk;
-        if (name !== "cache") return disk;
-        return altered(disk, {
-          async read(offset, into) {
-            await disk.read(offset, into);
-            // Slot 0 holds the partial old copy of block 5: sector 0.
-            if (offset === SLOTS_START && into.readUInt32LE(0) === 1) {
-              const data = Buffer.alloc(512);
-              await disk.read(SLOTS_START + BLOCK, data);
-              await back?.write(5 * BLOCK, data);
-            }
-          },
-        });
-      };
-      return () => (wrap = asItIs);
-    },
+    inject: wrapped((disk, name) => {
+      if (name === "backing") back = disk as HandDisk;
+      if (name !== "cache") return disk;
+      return altered(disk, {
+        async read(offset, into) {
+          await disk.read(offset, into);
+          // Slot 0 holds the partial old copy of block 5: sector 0.
+          if (offset === SLOTS_START && into.readUInt32LE(0) === 1) {
+            const data = Buffer.alloc(512);
+            await disk.read(SLOTS_START + BLOCK, data);
+            await back?.write(5 * BLOCK, data);
+          }
+        },
+      });
+    }),
     async scenario() {
       const found = new Findings();
-      const rig = rigOf({ slots: 9 });
+      const rig = new Rig({ slots: 9 });
       const device = await rig.open();
       await rig.writeSectors(5, 0, 1, 0xaa);
       await device.flush();
@@ -192,7 +166,7 @@ const cases: readonly Case[] = [
     ),
     async scenario() {
       const found = new Findings();
-      const old = rigOf({ slots: 4 });
+      const old = new Rig({ slots: 4 });
       await old.open();
       for (const block of [5, 6, 7]) await old.segment(block, 0xee);
       await old.device.close();
@@ -202,7 +176,7 @@ const cases: readonly Case[] = [
       const image = old.cache.stable;
       for (let requests = 0; requests < 24; requests += 1) {
         for (const lands of [everything, (_: unknown, sector: number) => sector % 2 === 0, () => false]) {
-          const rig = rigOf({ slots: 4 });
+          const rig = new Rig({ slots: 4 });
           image.copy(rig.cache.stable);
           image.copy(rig.cache.visible);
           let seen = 0;
@@ -222,7 +196,7 @@ const cases: readonly Case[] = [
     inject: wrapped(blindTo(0)),
     async scenario() {
       const found = new Findings();
-      const rig = rigOf();
+      const rig = new Rig();
       Buffer.alloc(512, 0x55).copy(rig.cache.visible);
       const before = bytesOf(rig.cache);
       const refused = await rig.open().then(
@@ -239,7 +213,7 @@ const cases: readonly Case[] = [
     inject: wrapped(blindTo(RECORD_START + 7 * 512)),
     async scenario() {
       const found = new Findings();
-      const rig = rigOf({ slots: 9 });
+      const rig = new Rig({ slots: 9 });
       const device = await rig.open();
       for (const block of [5, 6, 7]) await rig.segment(block, 0xaa);
       await device.dropCaches();
@@ -253,7 +227,7 @@ const cases: readonly Case[] = [
   ...(
     [
       // Believed as it stands, new segments up to it would count as clean.
-      ["record-above-the-log-is-believed", () => replaced(logRules, "lastWriteback", () => believed)],
+      ["record-above-the-log-is-believed", deciding({ lastWriteback: believed })],
       // Corrected in memory only, the next recovery would believe it.
       [
         "record-above-the-log-stays",
@@ -274,7 +248,7 @@ const cases: readonly Case[] = [
       inject,
       async scenario() {
         const found = new Findings();
-        const rig = rigOf({ slots: 9 });
+        const rig = new Rig({ slots: 9 });
         await rig.open();
         await rig.segment(5, 0xaa);
         await rig.crash();
@@ -309,7 +283,7 @@ const cases: readonly Case[] = [
       ),
     async scenario() {
       const found = new Findings();
-      const rig = rigOf();
+      const rig = new Rig();
       const device = await rig.open();
       await rig.segment(5, 0xaa);
       await device.dropCaches();
@@ -333,7 +307,7 @@ const cases: readonly Case[] = [
       ),
     async scenario() {
       const found = new Findings();
-      const rig = rigOf({ order: 6 });
+      const rig = new Rig({ order: 6 });
       await rig.open();
       back = rig.backing;
       await rig.writeSectors(5, 1, 2, 0xaa);
@@ -356,14 +330,14 @@ const cases: readonly Case[] = [
             if (!original.call(this)) return false;
             if (!fresh) return true;
             // Closed as it is, and the next one taken.
-            this.take(250);
+            this.append(250, 0xff, 0xff, -1);
             this.close();
             return original.call(this);
           },
       ),
     async scenario() {
       const found = new Findings();
-      const rig = rigOf({ order: 6, slots: 20 });
+      const rig = new Rig({ order: 6, slots: 20 });
       const device = await rig.open();
       for (let barrier = 1; barrier <= 5; barrier += 1) await rig.segment(barrier, barrier);
       await device.flush();
@@ -373,10 +347,10 @@ const cases: readonly Case[] = [
   },
   {
     fault: "no-throttling-when-nearly-full",
-    inject: () => replaced(writebackRules, "reserve", () => () => 0),
+    inject: deciding({ reserve: () => 0 }),
     async scenario() {
       const found = new Findings();
-      const rig = rigOf({ slots: 16 });
+      const rig = new Rig({ slots: 16 });
       const device = await rig.open();
       for (let block = 1; block <= 15; block += 1) await rig.segment(block, block);
       await settle();
@@ -388,18 +362,12 @@ const cases: readonly Case[] = [
   },
   {
     fault: "backing-flush-error-ignored",
-    inject: () =>
-      replaced<(this: Writeback) => Promise<void>>(
-        Writeback.prototype,
-        "flush",
-        (original) =>
-          async function (this: Writeback) {
-            await original.call(this).catch(() => {});
-          },
-      ),
+    inject: wrapped((disk, name) =>
+      name === "backing" ? altered(disk, { flush: () => disk.flush().catch(() => {}) }) : disk,
+    ),
     async scenario() {
       const found = new Findings();
-      const rig = rigOf({ slots: 9, options: { tunables: { allow_writeback: 1 } } });
+      const rig = new Rig({ slots: 9, options: { tunables: { allow_writeback: 1 } } });
       const device = await rig.open();
       rig.backing.refuse = ({ op }) => op === "flush";
       await rig.segment(5, 0xaa);
@@ -415,20 +383,22 @@ const cases: readonly Case[] = [
   {
     // The driver hashed sector numbers by their remainder; they are multiples of 8.
     fault: "hash-on-unshifted-sector",
-    inject: () => replaced(BlockMap.prototype, "home", () => (block: number) => (block * 8) % 130_048),
+    inject: () => {
+      home = (block, size) => (block * 8) % (size - 1);
+      return () => (home = homeOf);
+    },
     async scenario() {
       const found = new Findings();
       const count = 3 * 127 * 256;
-      const map = new BlockMap(count / 127, 127, 2 ** 20);
+      const size = Math.ceil((count * 4) / 3) + 1;
       const random = new SeededRandom(3);
-      const inside = map as unknown as { home(block: number): number };
       for (const [name, key] of [
         ["neighbours", (at: number) => at],
         ["every eighth", (at: number) => at * 8],
         ["anything", () => random.below(2 ** 20)],
       ] as const) {
         const homes = new Set<number>();
-        for (let at = 0; at < count; at += 1) homes.add(inside.home(key(at)));
+        for (let at = 0; at < count; at += 1) homes.add(home(key(at), size));
         // By chance alone it would be 70 %: 4/3 places a block.
         found.same(`places used by ${name}`, homes.size > count * 0.6 ? "most" : homes.size, "most");
       }

@@ -1,15 +1,12 @@
 /** Faults of the persistent log that random runs do not reach: each by an exact order of things. */
 import { rawCrc32c, isZero } from "@dmkit/block-io";
 import { replaced, settle } from "@dmkit/block-io/testing";
-import { plogRules } from "../src/format/plog.ts";
 import { takeStartName } from "../src/device/log/plog-place.ts";
-import { completion } from "../src/open/plog/plog-complete.ts";
 import { PlogWriter } from "../src/device/log/plog-writer.ts";
-import { recoverySteps } from "../src/open/recovery.ts";
 import { describe, expect, it } from "vitest";
 import { type Case, Findings, directed } from "./support/cases.ts";
 import { type HandDisk, altered, everything, nothing } from "./support/hand.ts";
-import { BLOCK, MIB, Rig, filled } from "./support/rig.ts";
+import { BLOCK, MIB, Rig, deciding, filled, wrapped } from "./support/rig.ts";
 
 /** A plog record of one sector with its data, byte by byte. */
 function record(id: number, sector: number, index: number, byte: number, sound = true): Buffer {
@@ -31,7 +28,7 @@ const cases: readonly Case[] = [
     // A write that takes sectors of the older copy along is torn between its records: the older copy still has
     // the others, durably.
     fault: "torn-records-hide-the-older-copy",
-    inject: () => replaced(completion, "run", () => async () => {}),
+    inject: deciding({ lacks: () => 0 }),
     async scenario() {
       const found = new Findings();
       const rig = new Rig({ slots: 5, plog: 3 * SEGMENT_4 });
@@ -55,7 +52,9 @@ const cases: readonly Case[] = [
     // The first record of a segment is torn, the second one landed: the segment is not there, and its id is
     // used again. The old second record lies just behind the new first one.
     fault: "keeps-stale-plog",
-    inject: () => replaced(recoverySteps, "zeroPlog", () => async () => {}),
+    inject: wrapped((disk, name) =>
+      name === "plog" ? altered(disk, { writeZeroes: async () => {} }) : disk,
+    ),
     async scenario() {
       const found = new Findings();
       const rig = new Rig({ plog: 3 * SEGMENT_4 });
@@ -78,7 +77,7 @@ const cases: readonly Case[] = [
     // One plog segment only. The data of the first write holds what looks like a record of the next segment,
     // exactly where that segment's second record would be.
     fault: "user-data-is-taken-for-a-record",
-    inject: () => replaced(plogRules, "resemblesRecord", () => () => false),
+    inject: deciding({ resemblesRecord: () => false }),
     async scenario() {
       const found = new Findings();
       const rig = new Rig({ order: 5, slots: 5, plog: SEGMENT_5 });
@@ -99,7 +98,7 @@ const cases: readonly Case[] = [
   },
   {
     fault: "believes-records-without-checksum",
-    inject: () => replaced(plogRules, "sound", () => () => true),
+    inject: deciding({ isSound: () => true }),
     async scenario() {
       const found = new Findings();
       const rig = new Rig({ plog: 3 * SEGMENT_4 });

@@ -10,7 +10,7 @@ import {
   slotOf,
   slotStart,
 } from "../src/format/geometry.ts";
-import { decodeRecords, encodeRecord as encodePlogRecord, plogRules } from "../src/format/plog.ts";
+import { decodeRecords, encodeRecord as encodePlogRecord, resemblesRecord } from "../src/format/plog.ts";
 import { checksumHolds, sealSegment, setMetablock } from "../src/format/segment.ts";
 import { decodeHeader, decodeRecord, encodeHeader, encodeRecord } from "../src/format/superblock.ts";
 import { openWriteboost } from "../src/index.ts";
@@ -269,12 +269,12 @@ describe("plog", () => {
     };
     for (let at = 0; at < 4096; at += 512) {
       for (let length = 1; length <= 8; length += 1) {
-        expect(plogRules.resemblesRecord(data(at, 8, length), 7)).toBe(true);
-        expect(plogRules.resemblesRecord(data(at, 7, length), 7)).toBe(false);
+        expect(resemblesRecord(data(at, 8, length), 7)).toBe(true);
+        expect(resemblesRecord(data(at, 7, length), 7)).toBe(false);
       }
-      for (const length of [0, 9, 255]) expect(plogRules.resemblesRecord(data(at, 8, length), 7)).toBe(false);
+      for (const length of [0, 9, 255]) expect(resemblesRecord(data(at, 8, length), 7)).toBe(false);
     }
-    expect(plogRules.resemblesRecord(Buffer.alloc(4096), 1)).toBe(false);
-    expect(plogRules.resemblesRecord(Buffer.alloc(4096, "text that is not a record "), 1)).toBe(false);
+    expect(resemblesRecord(Buffer.alloc(4096), 1)).toBe(false);
+    expect(resemblesRecord(Buffer.alloc(4096, "text that is not a record "), 1)).toBe(false);
   });
 });

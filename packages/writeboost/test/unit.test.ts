@@ -4,9 +4,9 @@ import { BlockIoError, type ErrorCode, MemoryDevice, TableArguments, realEnviron
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { BlockMap } from "../src/core/block-map.ts";
-import { logRules } from "../src/core/log.ts";
+import { findLog, lastWriteback } from "../src/core/log.ts";
 import { runEnd, runStart, sectorBits } from "../src/core/sectors.ts";
-import { type Entry, writebackRules } from "../src/core/writeback-plan.ts";
+import { type Entry, planWriteback } from "../src/core/writeback-plan.ts";
 import { geometryOf, plogSegmentSize } from "../src/format/geometry.ts";
 import { encodeRecord } from "../src/format/superblock.ts";
 import {
@@ -118,7 +118,7 @@ describe("sectors", () => {
 
 describe("the log among segments", () => {
   const find = (ids: number[], valid: number[], tail: number, record = 0, covered = 0) =>
-    logRules.find({ ids: Float64Array.from(ids), valid: Uint8Array.from(valid), tail, record, covered });
+    findLog({ ids: Float64Array.from(ids), valid: Uint8Array.from(valid), tail, record, covered });
 
   it("is empty on a new device, or when only torn beginnings are there", () => {
     expect(find([0, 0, 0], [0, 0, 0], 1)).toMatchObject({ first: 1, last: 0, stale: [], damage: undefined });
@@ -158,9 +158,9 @@ describe("the log among segments", () => {
 
   it("never counts as clean what is above its end", () => {
     const log = find([1, 2, 3, 0, 0], [1, 1, 1, 0, 0], 2);
-    expect(logRules.lastWriteback(log, 9, 5)).toBe(3);
-    expect(logRules.lastWriteback(log, 2, 5)).toBe(2);
-    expect(logRules.lastWriteback(log, 0, 5)).toBe(0);
+    expect(lastWriteback(log, 9, 5)).toBe(3);
+    expect(lastWriteback(log, 2, 5)).toBe(2);
+    expect(lastWriteback(log, 0, 5)).toBe(0);
   });
 });
 
@@ -191,7 +191,7 @@ describe("writeback plan", () => {
       { block: 3, id: 8, index: 8, bits: 0x18, data: block(6) },
     ];
     for (const order of [entries, entries.toReversed()]) {
-      const [only, other] = writebackRules.plan(order);
+      const [only, other] = planWriteback(order);
       expect(other).toBeUndefined();
       expect([only?.offset, only?.length]).toEqual([8192, 8192]);
       const bytes = Buffer.concat(only?.pieces ?? []);

@@ -17,6 +17,9 @@
  * - dirty ⊆ valid; being written back clears dirty only, so the block still hits.
  */
 
+import { setMetablock, spreadMetablocks } from "../format/segment.ts";
+import { sectorsOfBlock } from "./sectors.ts";
+
 type Keys = Uint32Array | Float64Array;
 
 const GOLDEN = 0x9e37_79b1;
@@ -62,7 +65,7 @@ export class BlockMap {
   /** The newest copy of a backing block, or -1. */
   find(block: number): number {
     const table = this.#table;
-    for (let at = this.home(block); ; ) {
+    for (let at = this.#home(block); ; ) {
       const entry = table[at] as number;
       if (entry === 0) return -1;
       if (this.keys[entry - 1] === block) return entry - 1;
@@ -75,7 +78,7 @@ export class BlockMap {
   adopt(index: number, previous: number): void {
     const block = this.keys[index] as number;
     const table = this.#table;
-    for (let at = this.home(block); ; ) {
+    for (let at = this.#home(block); ; ) {
       const entry = table[at] as number;
       if (entry === 0 || this.keys[entry - 1] === block) {
         table[at] = index + 1;
@@ -116,7 +119,7 @@ export class BlockMap {
       const first = slot * this.blocks;
       const end = first + (this.lengths[slot] as number);
       for (let index = first; index < end; index += 1) {
-        const part = Math.floor(this.home(keys[index] as number) / PART);
+        const part = Math.floor(this.#home(keys[index] as number) / PART);
         starts[part + 1] = (starts[part + 1] as number) + 1;
         if (dirty[index] !== 0) this.dirtyBlocks += 1;
         count += 1;
@@ -131,7 +134,7 @@ export class BlockMap {
       const end = first + (this.lengths[slot] as number);
       for (let index = first; index < end; index += 1) {
         const block = keys[index] as number;
-        const part = Math.floor(this.home(block) / PART);
+        const part = Math.floor(this.#home(block) / PART);
         const at = starts[part] as number;
         indexes[at] = index;
         if (sorted !== undefined) sorted[at] = block;
@@ -160,7 +163,7 @@ export class BlockMap {
     for (let next = 0; next < indexes.length; next += 1) {
       const index = indexes[next] as number;
       const block = (sorted === undefined ? keys[index] : sorted[next]) as number;
-      let at = this.home(block);
+      let at = this.#home(block);
       let entry = table[at] as number;
       while (entry !== 0) {
         const there = at >= start && at < end ? near[at - start] : keys[entry - 1];
@@ -176,12 +179,73 @@ export class BlockMap {
     }
   }
 
+  /**
+   * What a slot holds, all of it dirty; nothing is adopted. False, and the slot stays empty, if one of its blocks lies
+   * outside of the backing device.
+   * @param head the first 4096 bytes of the slot, of which `length` metablocks count. @param backing bytes.
+   */
+  load(slot: number, head: Buffer, length: number, backing: number): boolean {
+    const { keys, valid, dirty } = this;
+    const at = slot * this.blocks;
+    if (!spreadMetablocks(head, length, backing / 512, { keys, bits: dirty }, at)) {
+      dirty.fill(0, at, at + length);
+      return false;
+    }
+    this.lengths[slot] = length;
+    for (let index = at; index < at + length; index += 1) {
+      const bits = dirty[index] as number;
+      valid[index] = bits === 0 ? sectorsOfBlock(backing, keys[index] as number) : bits;
+    }
+    return true;
+  }
+
+  /** Writes what a slot holds into its head, with the one or the other as its bits. */
+  store(slot: number, head: Buffer, bits: "valid" | "dirty"): void {
+    const first = slot * this.blocks;
+    const column = this[bits];
+    for (let at = 0; at < (this.lengths[slot] as number); at += 1)
+      setMetablock(head, at, (this.keys[first + at] as number) * 8, column[first + at] as number);
+  }
+
+  /** The next cache block of a slot becomes the newest copy of `block`, in place of `previous` (-1: there was none). */
+  append(slot: number, block: number, valid: number, dirty: number, previous: number): number {
+    const at = this.lengths[slot] as number;
+    const index = slot * this.blocks + at;
+    this.lengths[slot] = at + 1;
+    this.put(index, block, valid, dirty);
+    this.adopt(index, previous);
+    return index;
+  }
+
+  /** What cache block `index` holds; it is not adopted by that. */
+  put(index: number, block: number, valid: number, dirty: number): void {
+    this.keys[index] = block;
+    this.valid[index] = valid;
+    this.dirty[index] = dirty;
+  }
+
   /** Marks more sectors of a newest copy dirty. */
-  soil(index: number, bits: number): void {
+  markDirty(index: number, bits: number): void {
     const before = this.dirty[index] as number;
     if (before === 0 && bits !== 0) this.dirtyBlocks += 1;
     this.dirty[index] = before | bits;
     this.valid[index] = (this.valid[index] as number) | bits;
+  }
+
+  /** Of a slot before anything is adopted: it counts for nothing. */
+  leaveOut(slot: number): void {
+    this.lengths[slot] = 0;
+  }
+
+  /** Of a slot before anything is adopted: all of its blocks are durable on the backing device. */
+  startClean(slot: number): void {
+    const first = slot * this.blocks;
+    this.dirty.fill(0, first, first + (this.lengths[slot] as number));
+  }
+
+  /** A cache block that a newer one has superseded is not dirty. */
+  settle(index: number): void {
+    this.dirty[index] = 0;
   }
 
   /** All of a slot's blocks are durable on the backing device. */
@@ -215,7 +279,7 @@ export class BlockMap {
   #remove(block: number): void {
     const table = this.#table;
     const size = table.length;
-    let hole = this.home(block);
+    let hole = this.#home(block);
     while (this.keys[(table[hole] as number) - 1] !== block) hole = (hole + 1) % size;
     // Close the hole, so that probing never has to skip tombstones.
     for (let at = hole; ; ) {
@@ -223,7 +287,7 @@ export class BlockMap {
       if (at === size) at = 0;
       const entry = table[at] as number;
       if (entry === 0) break;
-      const home = this.home(this.keys[entry - 1] as number);
+      const home = this.#home(this.keys[entry - 1] as number);
       const stays = hole <= at ? hole < home && home <= at : hole < home || home <= at;
       if (stays) continue;
       table[hole] = entry;
@@ -233,9 +297,14 @@ export class BlockMap {
   }
 
   // The block number is the key, not a sector number, whose low three bits would leave 7/8 of the table empty.
-  private home(block: number): number {
-    const high = block < TWO_32 ? 0 : Math.floor(block / TWO_32);
-    const hash = Math.imul((block ^ Math.imul(high, 0x85eb_ca6b)) | 0, GOLDEN) >>> 0;
-    return Math.floor((hash / TWO_32) * this.#table.length);
+  #home(block: number): number {
+    return homeOf(block, this.#table.length);
   }
+}
+
+/** Where in a table of `size` entries the search for a block begins. */
+export function homeOf(block: number, size: number): number {
+  const high = block < TWO_32 ? 0 : Math.floor(block / TWO_32);
+  const hash = Math.imul((block ^ Math.imul(high, 0x85eb_ca6b)) | 0, GOLDEN) >>> 0;
+  return Math.floor((hash / TWO_32) * size);
 }

@@ -46,11 +46,17 @@ export interface Log {
  * The slots whose checksums matter: segments above what a flush is known to have covered, and those whose
  * slots may have been in use again.
  */
-function needsChecksum(id: number, highest: number, covered: number, slots: number, tail: number): boolean {
+export function needsChecksum(
+  id: number,
+  highest: number,
+  covered: number,
+  slots: number,
+  tail: number,
+): boolean {
   return id > covered || id + slots <= highest + tail;
 }
 
-function findLog({ ids, valid, tail, record, covered }: LogFacts): Log {
+export function findLog({ ids, valid, tail, record, covered }: LogFacts): Log {
   const slots = ids.length;
   const order = validIds(ids, valid);
   let chosen: { first: number; last: number } | undefined;
@@ -104,15 +110,6 @@ function claims(ids: Float64Array, matches: (id: number) => boolean): number[] {
 }
 
 /** Blocks of segments up to here are clean: never above the log, whatever the record says. */
-function lastWriteback(log: Pick<Log, "first" | "last">, record: number, slots: number): number {
+export function lastWriteback(log: Pick<Log, "first" | "last">, record: number, slots: number): number {
   return Math.min(log.last, Math.max(record, log.last - slots, log.first - 1, 0));
 }
-
-/** The decisions of recovery, together so that a test can put a known fault into one of them. */
-export const logRules: {
-  find: (facts: LogFacts) => Log;
-  needsChecksum: (id: number, highest: number, covered: number, slots: number, tail: number) => boolean;
-  lastWriteback: (log: Pick<Log, "first" | "last">, record: number, slots: number) => number;
-  /** Whether older copies of a block are of no account: true for a log of dmkit's own. */
-  newestIsWhole: (own: boolean) => boolean;
-} = { find: findLog, needsChecksum, lastWriteback, newestIsWhole: (own) => own };

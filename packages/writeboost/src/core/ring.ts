@@ -4,7 +4,7 @@
  * segment: after the ring has come round once that leaves few numbers, and the log leaves one.
  */
 import { geometryWith } from "../format/geometry.ts";
-import { logRules } from "./log.ts";
+import type { Rules } from "./rules.ts";
 
 // Laps of the ring, of those that make sense.
 const MOST_LAPS = 1_000_000;
@@ -19,9 +19,9 @@ export interface Claims {
 }
 
 /** Numbers of slots that are there, explain every id, and with which the log is whole; smallest first. */
-export function ringsOf(claims: Claims): number[] {
+export function ringsOf(claims: Claims, find: Rules["findLog"]): number[] {
   const there = divisorsOf(claims).filter((slots) => slots <= claims.ids.length);
-  return there.filter((slots) => isWhole(claims, slots)).toReversed();
+  return there.filter((slots) => isWhole(claims, slots, find)).toReversed();
 }
 
 /** The smallest ring that explains every id; undefined if there is none. */
@@ -47,12 +47,12 @@ function divisorsOf({ ids }: Claims): number[] {
 }
 
 /** Whether the log of a ring of `slots` slots leads up to the highest id. */
-function isWhole({ ids, order, record }: Claims, slots: number): boolean {
+function isWhole({ ids, order, record }: Claims, slots: number, find: Rules["findLog"]): boolean {
   const claimed = new Float64Array(slots);
   claimed.set(ids.subarray(0, slots));
   const valid = Uint8Array.from(claimed, (id) => (id > 0 ? 1 : 0));
   const { tail } = geometryWith(order, slots);
-  const { last, damage } = logRules.find({ ids: claimed, valid, tail, record, covered: 0 });
+  const { last, damage } = find({ ids: claimed, valid, tail, record, covered: 0 });
   return damage === undefined && last === ids.reduce((max, id) => Math.max(max, id), 0);
 }
 

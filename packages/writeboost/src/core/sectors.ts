@@ -16,8 +16,8 @@ export function runEnd(bits: number, start: number): number {
   return runStart(~bits & 0xff, start);
 }
 
-/** Together so that a test can put a known fault into it. */
-export const mergeRules: {
-  /** The sectors of an older copy that a write of `bits` must take along. */
-  keep: (dirty: number, bits: number) => number;
-} = { keep: (dirty, bits) => dirty & ~bits };
+/** The sectors a backing block has: all 8, or fewer at the end of the device. */
+export function sectorsOfBlock(size: number, block: number): number {
+  const rest = size - block * 4096;
+  return rest >= 4096 ? 0xff : (1 << (rest / 512)) - 1;
+}

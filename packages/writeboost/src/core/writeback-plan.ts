@@ -36,7 +36,8 @@ const LARGEST_ZERO = 64 * 1024 * 1024;
 /** Bytes. */
 export const LARGEST_WRITE: number = 1024 * 1024;
 
-function planWriteback(entries: readonly Entry[]): PlannedWrite[] {
+/** What has to be written for these entries, in the order of addresses. */
+export function planWriteback(entries: readonly Entry[]): PlannedWrite[] {
   const sorted = [...entries].sort((a, b) => a.block - b.block || a.id - b.id);
   const writes: PlannedWrite[] = [];
   for (let from = 0; from < sorted.length; ) {
@@ -110,10 +111,3 @@ function append(writes: PlannedWrite[], { block, data }: Entry, from: number, to
   }
   writes.push({ offset, length: piece.length, pieces: [piece] });
 }
-
-/** Together so that a test can put a known fault into one of them. */
-export const writebackRules: {
-  plan: (entries: readonly Entry[]) => PlannedWrite[];
-  /** With fewer slots left than this, writeback begins unasked, before writers have to stand still. */
-  reserve: (batch: number, slots: number) => number;
-} = { plan: planWriteback, reserve: (batch, slots) => Math.min(batch, Math.floor(slots / 8)) };

@@ -12,9 +12,3 @@ export interface Parts {
   /** Bytes of the device; the last block may be short. */
   readonly size: number;
 }
-
-/** The sectors a backing block has: all 8, or fewer at the end of the device. */
-export function sectorsOfBlock(size: number, block: number): number {
-  const rest = size - block * 4096;
-  return rest >= 4096 ? 0xff : (1 << (rest / 512)) - 1;
-}

@@ -1,21 +1,37 @@
 /** Errors of several parts: what a running cache does not do, and what its devices do not give. */
-import { BlockIoError } from "@dmkit/block-io";
+import { BlockIoError, refuse, toBlockIoError } from "@dmkit/block-io";
 
 export function interrupted(device: string): BlockIoError {
-  return new BlockIoError("drop_caches was interrupted", {
-    code: "ESHUTDOWN",
-    device,
-    op: "message",
-    hint: "What was written back stays written back; send it again to go on.",
-  });
+  const hint = "What was written back stays written back; send it again to go on.";
+  return refuse(device, "ESHUTDOWN", "drop_caches was interrupted", hint, "message");
 }
 
 export function readOnlyError(device: string): BlockIoError {
-  return new BlockIoError("the cache is open read-only", {
-    code: "EROFS",
+  const hint = "Open it for writing, or write back what is dirty offline (replay).";
+  return refuse(device, "EROFS", "the cache is open read-only", hint, "message");
+}
+
+/** The cache or plog device has failed. */
+export function stopped(error: unknown, device: string): BlockIoError {
+  const cause = toBlockIoError(error, { device });
+  return new BlockIoError(`the cache has stopped: ${cause.message}`, {
+    code: "EIO",
     device,
-    op: "message",
-    hint: "Open it for writing, or write back what is dirty offline (replay).",
+    cause,
+    hint: "Check the device below, then open the cache again: it recovers what was flushed.",
+  });
+}
+
+/** The error of whoever needs what finds no space: nothing is lost, it is in RAM. */
+export function outOfSpace(error: unknown, device: string): BlockIoError {
+  const cause = toBlockIoError(error, { device, op: "write" });
+  return new BlockIoError(`no space is left for the log: ${cause.message}`, {
+    code: "ENOSPC",
+    device,
+    op: "write",
+    cause,
+    lossless: true,
+    hint: "Make room in the file system below it. What was written is in memory and is tried again by itself.",
   });
 }
 

@@ -94,12 +94,17 @@ export interface RecordBounds {
 }
 
 /** The record at byte `at`, or undefined if there is no valid one inside the segment. */
-export function decodeRecord(segment: Buffer, at: number, bounds: RecordBounds): PlogRecord | undefined {
+export function decodeRecord(
+  segment: Buffer,
+  at: number,
+  bounds: RecordBounds,
+  sound: typeof isSound = isSound,
+): PlogRecord | undefined {
   const record = recordAt(segment, at, bounds);
   if (record === undefined) return undefined;
   const { dataAt, length } = record;
   const data = segment.subarray(dataAt, dataAt + length * 512);
-  return plogRules.sound(data, getU32(segment, at + 16)) ? record : undefined;
+  return sound(data, getU32(segment, at + 16)) ? record : undefined;
 }
 
 /** What a record at byte `at` says, its data not looked at; undefined for what cannot be one. */
@@ -120,7 +125,7 @@ function recordAt(segment: Buffer, at: number, bounds: RecordBounds): PlogRecord
  * Whether a sector of user data could be taken for a record of a segment after `id`, if its checksum held. So
  * can hardly any data that is not made for it: 1 sector of random bytes in 100,000.
  */
-function resemblesRecord(data: Buffer, id: number): boolean {
+export function resemblesRecord(data: Buffer, id: number): boolean {
   for (let at = 0; at < data.length; at += 512) {
     const length = getU8(data, at + 21);
     // Not a number: no id.
@@ -129,20 +134,16 @@ function resemblesRecord(data: Buffer, id: number): boolean {
   return false;
 }
 
-/** Together so that a test can put a known fault into them. */
-export const plogRules: {
-  sound: (data: Buffer, stored: number) => boolean;
-  resemblesRecord: (data: Buffer, id: number) => boolean;
-} = {
-  sound: (data, stored) => checksum("classic", data) === stored,
-  resemblesRecord,
-};
+/** Whether data is what the checksum of its record was made of. */
+export function isSound(data: Buffer, stored: number): boolean {
+  return checksum("classic", data) === stored;
+}
 
 /** All records of a plog segment that count: those of the first one's id, up to the first that is not valid. */
-export function decodeRecords(segment: Buffer, bounds: RecordBounds): PlogRecord[] {
+export function decodeRecords(segment: Buffer, bounds: RecordBounds, sound?: typeof isSound): PlogRecord[] {
   const records: PlogRecord[] = [];
   for (let at = 0; ; ) {
-    const record = decodeRecord(segment, at, bounds);
+    const record = decodeRecord(segment, at, bounds, sound);
     if (record === undefined || record.id !== (records[0]?.id ?? record.id)) return records;
     records.push(record);
     at = record.dataAt + record.length * 512;

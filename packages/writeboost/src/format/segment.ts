@@ -14,7 +14,7 @@
  */
 import { getU32, getU8, setU32, setU64, setU8, tryU64 } from "@dmkit/block-io";
 import { type Dialect, checksum, dialectOfChecksum } from "./checksum.ts";
-import { BLOCK } from "./geometry.ts";
+import { BLOCK, type Geometry, slotStart } from "./geometry.ts";
 
 const METABLOCKS = 512;
 const METABLOCK = 16;
@@ -34,6 +34,12 @@ export function segmentSize(length: number): number {
 /** Offset in the slot of the data of metablock `index`. */
 export function dataStart(index: number): number {
   return BLOCK * (1 + index);
+}
+
+/** Byte on the cache device of the data of cache block `index`: slot × B + index in the segment. */
+export function blockOffset(geometry: Geometry, index: number): number {
+  const slot = Math.floor(index / geometry.blocks);
+  return slotStart(geometry, slot) + dataStart(index - slot * geometry.blocks);
 }
 
 export function decodeSegmentHeader(slot: Buffer): SegmentHeader {

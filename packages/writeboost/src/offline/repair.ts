@@ -15,8 +15,9 @@ import { BLOCK, slotOf, slotStart } from "../format/geometry.ts";
 import { IDENTITY_START, encodeIdentity } from "../format/identity.ts";
 import { emptySegment } from "../format/segment.ts";
 import { HEADER_START, RECORD_START, encodeHeader, encodeRecord } from "../format/superblock.ts";
-import { completion } from "../open/plog/plog-complete.ts";
-import { rebuild, recoverySteps } from "../open/recovery.ts";
+import { completeRebuilt } from "../open/plog/plog-complete.ts";
+import { rules } from "../core/rules.ts";
+import { invalidate, rebuild, zeroPlog } from "../open/recovery.ts";
 import { isOfPlace } from "../device/refusals.ts";
 import type { ScannedLog } from "../open/scan.ts";
 
@@ -70,13 +71,13 @@ async function carryOut({ cache, plog }: Image, { found, plog: scanned }: Examin
     case "empty":
       return emptySegments(cache, found as ScannedLog, fix.from, fix.to);
     case "invalidate":
-      return recoverySteps.invalidate(cache, found as ScannedLog);
+      return invalidate(cache, found as ScannedLog);
     case "plog": {
       const log = found as ScannedLog;
       if (plog === undefined || scanned === undefined) return;
-      await completion.run(cache, log, scanned.rebuilt);
+      await completeRebuilt(cache, log, scanned.rebuilt, rules);
       await rebuild(cache, log, scanned.rebuilt);
-      return recoverySteps.zeroPlog(plog, log.geometry.order, scanned);
+      return zeroPlog(plog, log.geometry.order, scanned);
     }
     case "record":
       return correctRecord(cache, found as ScannedLog, fix.id);

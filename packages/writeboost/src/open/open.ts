@@ -8,6 +8,7 @@ import {
   realEnvironment,
   requireRoom,
 } from "@dmkit/block-io";
+import { type Rules, rules as ours } from "../core/rules.ts";
 import { WriteboostDevice } from "../device/device.ts";
 import type { Dialect } from "../format/checksum.ts";
 import { limitsOver, requireWholeBlocks } from "../device/limits.ts";
@@ -42,7 +43,16 @@ export interface OpenOptions {
  * damaged or foreign content; nothing written), `EROFS` (a cache would have to be made first),
  * `EINVAL` (sizes; another order or dialect than the device has), or what the devices throw.
  */
-export async function openWriteboost(devices: Devices, options: OpenOptions = {}): Promise<WriteboostDevice> {
+export function openWriteboost(devices: Devices, options: OpenOptions = {}): Promise<WriteboostDevice> {
+  return openWith(devices, options, ours);
+}
+
+/** As {@link openWriteboost}, by other rules than ours: for tests. */
+export async function openWith(
+  devices: Devices,
+  options: OpenOptions,
+  rules: Rules,
+): Promise<WriteboostDevice> {
   const environment = options.environment ?? realEnvironment;
   const { backing, cache, plog } = devices;
   const size = options.size ?? backing.size;
@@ -72,6 +82,7 @@ export async function openWriteboost(devices: Devices, options: OpenOptions = {}
       progress: options.progress,
     },
     environment,
+    rules,
   );
   const device = new WriteboostDevice(below, recovered, {
     name: options.name ?? "writeboost",
@@ -80,6 +91,7 @@ export async function openWriteboost(devices: Devices, options: OpenOptions = {}
     tunables: options.tunables ?? {},
     environment,
     readOnly,
+    rules,
   });
   await device.start(recovered.split);
   if (recovered.split.length > 0) {

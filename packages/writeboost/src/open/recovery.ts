@@ -16,7 +16,7 @@ import {
   requireBlank,
   requireNoCache,
 } from "@dmkit/block-io";
-import { logRules } from "../core/log.ts";
+import type { Rules } from "../core/rules.ts";
 import type { Rebuilt } from "../core/plog-replay.ts";
 import type { Dialect } from "../format/checksum.ts";
 import { BLOCK, MAX_ORDER, plogSegmentSize, plogSegments, slotOf, slotStart } from "../format/geometry.ts";
@@ -25,7 +25,7 @@ import { HEADER_START, RECORD_START, encodeHeader, encodeRecord } from "../forma
 import { checkFormat, formatCache } from "./format-cache.ts";
 import { newUuid } from "../device/identity-keeper.ts";
 import { requirePair } from "./pairing.ts";
-import { completion } from "./plog/plog-complete.ts";
+import { completeRebuilt } from "./plog/plog-complete.ts";
 import { judgePlog } from "./plog/plog-owner.ts";
 import { emptyStart, hasName, plogBytes, plogNameOffset, startName } from "../device/log/plog-place.ts";
 import { type ScannedPlog, plogCapacity, scanPlog } from "./plog/plog-scan.ts";
@@ -53,6 +53,7 @@ export async function recover(
   devices: Devices,
   options: RecoveryOptions,
   environment: Environment,
+  rules: Rules,
 ): Promise<Recovered> {
   const { cache, backing, plog } = devices;
   let superblock = await readSuperblock(cache);
@@ -60,7 +61,7 @@ export async function recover(
     await make(devices, options);
     superblock = await readSuperblock(cache);
   }
-  const found = await scan(cache, backing.size, { ...options, superblock, environment });
+  const found = await scan(cache, backing.size, { ...options, superblock, environment, rules });
   await requirePair(found.identity, devices);
   if (found.damage !== undefined) {
     const hint = `Check the cache device offline; nothing has been written.${found.unreadable.size > 0 ? wayOut(found) : ""}`;
@@ -77,20 +78,21 @@ export async function recover(
   const segments = plog === undefined ? 0 : plogSegments(options.pool, fit);
   const bound = found.backingSize ?? backing.size;
   const { scanned, isNew } =
-    (plog && (await scanOwn(plog, found, { bound, segments, force: options.force }, environment))) ?? NO_PLOG;
+    (plog && (await scanOwn(plog, found, { bound, segments, force: options.force, rules }, environment))) ??
+    NO_PLOG;
   if (scanned?.missing !== undefined) {
     const hint = `What came before is not in the plog. Nothing has been written.${wayOut(found)}`;
     throw refuse(plog?.name, "EIO", `the end of the log is lost: ${scanned.missing}`, hint);
   }
-  if (scanned !== undefined) await completion.run(cache, found, scanned.rebuilt);
+  if (scanned !== undefined) await completeRebuilt(cache, found, scanned.rebuilt, rules);
   await writeUnreadable(cache, found, environment);
-  await recoverySteps.invalidate(cache, found);
+  await invalidate(cache, found);
   const last = await rebuild(cache, found, scanned?.rebuilt ?? []);
   if (plog !== undefined && scanned !== undefined)
-    await recoverySteps.zeroPlog(plog, found.geometry.order, scanned, segments);
+    await zeroPlog(plog, found.geometry.order, scanned, segments);
   // A rebuilt segment may have taken the slot of the oldest one.
   const first = Math.max(found.first, last + 1 - found.geometry.slots);
-  const lastWriteback = logRules.lastWriteback({ first, last }, found.record, found.geometry.slots);
+  const lastWriteback = rules.lastWriteback({ first, last }, found.record, found.geometry.slots);
   if (found.record > last) await cache.write(RECORD_START, encodeRecord(last));
   const split = adoptLog(found, first, last, lastWriteback);
   // What is merged may be in the plog alone, in its first sector, too: then the next opening gives the name.
@@ -162,10 +164,10 @@ const NO_PLOG: PlogFound = { scanned: undefined, isNew: false };
 async function scanOwn(
   plog: BlockDevice,
   found: ScannedLog,
-  { bound, segments, force }: { bound: number; segments: number; force: boolean },
+  { bound, segments, force, rules }: { bound: number; segments: number; force: boolean; rules: Rules },
   { logger }: Environment,
 ): Promise<PlogFound> {
-  const scanned = await scanPlog(plog, found, bound, segments);
+  const scanned = await scanPlog(plog, found, bound, segments, rules);
   const isNew = (await judgePlog(plog, found, scanned, force)) === "new";
   if (isNew) return { scanned: { ...scanned, rebuilt: [], missing: undefined, startName: undefined }, isNew };
   // A cache that has been type 0 so far owns nothing in any plog, whatever is there.
@@ -181,7 +183,7 @@ async function scanOwn(
 }
 
 /** Slots that claim to be segments and are not part of the log must never be believed again. */
-async function invalidate(cache: BlockDevice, found: ScannedLog): Promise<void> {
+export async function invalidate(cache: BlockDevice, found: ScannedLog): Promise<void> {
   const { stale, geometry } = found;
   if (stale.length === 0) return;
   const zero = Buffer.alloc(BLOCK);
@@ -221,15 +223,9 @@ export async function rebuild(
     );
     await cache.flush();
   }
-  for (const { id, length, keys, bits } of rebuilt) {
-    const slot = slotOf(geometry, id);
-    ids[slot] = id;
-    map.lengths[slot] = length;
-    for (let at = 0; at < length; at += 1) {
-      map.keys[slot * map.blocks + at] = keys[at] as number;
-      map.valid[slot * map.blocks + at] = bits[at] as number;
-      map.dirty[slot * map.blocks + at] = bits[at] as number;
-    }
+  for (const { id, length, image } of rebuilt) {
+    ids[slotOf(geometry, id)] = id;
+    map.load(slotOf(geometry, id), image, length, Number.POSITIVE_INFINITY);
   }
   return (rebuilt.at(-1) as Rebuilt).id;
 }
@@ -240,7 +236,7 @@ export async function rebuild(
  * knows.
  * @param segments plog segments that are about to be used. Default: only what was found counts.
  */
-async function zeroPlog(
+export async function zeroPlog(
   plog: BlockDevice,
   order: number,
   { used, ids, unreadable, startName: name }: ScannedPlog,
@@ -327,9 +323,3 @@ async function introduce(
   await cache.write(IDENTITY_START, block);
   return identity;
 }
-
-/** Together so that a test can leave one of them out. */
-export const recoverySteps: {
-  invalidate: (cache: BlockDevice, found: ScannedLog) => Promise<void>;
-  zeroPlog: (plog: BlockDevice, order: number, scanned: ScannedPlog, segments?: number) => Promise<void>;
-} = { invalidate, zeroPlog };

@@ -1,7 +1,6 @@
 /** How a log is read. */
 import type { Environment } from "@dmkit/block-io";
 import type { Dialect } from "../format/checksum.ts";
-import type { Superblock } from "./superblock.ts";
 
 export interface ScanOptions {
   /** Refuse any other; default: what is on the device. */
@@ -10,8 +9,6 @@ export interface ScanOptions {
   readonly dialect?: Dialect | undefined;
   /** As if sector 0 were a header with this order, whatever is there. */
   readonly assumeOrder?: number | undefined;
-  /** As {@link readSuperblock} has found it. Default: it is read. */
-  readonly superblock?: Superblock | undefined;
   /** Checksum every segment, also those that recovery has no need to look into. */
   readonly thorough?: boolean | undefined;
   /** Called now and then with the slots read so far. */

@@ -14,7 +14,8 @@ import {
   refuse,
 } from "@dmkit/block-io";
 import type { BlockMap } from "../core/block-map.ts";
-import { type Log, logRules } from "../core/log.ts";
+import type { Log } from "../core/log.ts";
+import { type Rules, rules as ours } from "../core/rules.ts";
 import { type Claims, ringsOf, smallestRing } from "../core/ring.ts";
 import type { Dialect } from "../format/checksum.ts";
 import {
@@ -63,6 +64,13 @@ export interface ScannedLog extends Log {
   readonly checksummed: number;
 }
 
+/** What is known already. */
+export interface Given {
+  /** Default: it is read. */
+  readonly superblock?: Superblock | undefined;
+  readonly rules?: Rules | undefined;
+}
+
 /**
  * Throws `EFORMAT`.
  * @param givenSize bytes of the backing device, if there is one; the identity record's counts, where there is that.
@@ -70,9 +78,9 @@ export interface ScannedLog extends Log {
 export async function scan(
   cache: BlockDevice,
   givenSize: number | undefined,
-  options: ScanOptions,
+  options: ScanOptions & Given,
 ): Promise<ScannedLog> {
-  const { assumeOrder, environment = realEnvironment, progress, signal } = options;
+  const { assumeOrder, environment = realEnvironment, progress, signal, rules = ours } = options;
   const superblock = options.superblock ?? (await readSuperblock(cache));
   const header = assumeOrder === undefined ? headerOf(cache, superblock) : { order: assumeOrder };
   if (header === "none") {
@@ -87,7 +95,7 @@ export async function scan(
   const record = believed(recordOnDevice, identity);
   const backingSize = own ? identity.backingSize : givenSize;
   const thorough = options.thorough === true;
-  const work = { progress, signal, environment, thorough, mapped: givenSize ?? 0 };
+  const work = { progress, signal, environment, thorough, rules, mapped: givenSize ?? 0 };
   const readHeads = async (geometry: Geometry): Promise<SlotScanner> => {
     const heads = new SlotScanner(cache, backingSize ?? ANY_SIZE, geometry, work);
     await heads.readHeads();
@@ -98,7 +106,7 @@ export async function scan(
   const readRing = async (order: number): Promise<ReadRing> => {
     const geometry = ringOn(cache, order, identity);
     const scanner = await readHeads(geometry);
-    const slots = isKnown ? geometry.slots : slotsBySegments(cache, order, record, scanner);
+    const slots = isKnown ? geometry.slots : slotsBySegments(cache, order, record, scanner, rules);
     if (slots === geometry.slots) return { geometry, scanner };
     const shorter = geometryWith(order, slots);
     return { geometry: shorter, scanner: await readHeads(shorter) };
@@ -112,7 +120,7 @@ export async function scan(
   const covered = own ? identity.coveredId : 0;
   await scanner.verify(Math.max(record, covered));
   const { ids, valid, map, problems } = scanner;
-  const chain = logRules.find({ ids, valid, tail: geometry.tail, record, covered });
+  const chain = rules.findLog({ ids, valid, tail: geometry.tail, record, covered });
   const closed = asClosed(isKnown ? chain : await withoutStray(chain, scanner), record, ids.length, identity);
   const log = withUnreadable(closed, scanner, geometry, record, identity);
   const rotten = thorough ? await scanner.verifyRest() : [];
@@ -126,7 +134,7 @@ export async function scan(
     backingSize,
     record,
     recordOnDevice,
-    lastWriteback: logRules.lastWriteback(log, record, geometry.slots),
+    lastWriteback: rules.lastWriteback(log, record, geometry.slots),
     ids,
     valid,
     problems,
@@ -161,11 +169,12 @@ function slotsBySegments(
   order: number,
   record: number,
   { ids, misplaced }: SlotScanner,
+  { findLog }: Rules,
 ): number {
   if (misplaced.size === 0) return ids.length;
   const claims: Claims = { ids: Float64Array.from(ids), order, record };
   for (const [slot, id] of misplaced) claims.ids[slot] = id;
-  const [ring, other] = ringsOf(claims);
+  const [ring, other] = ringsOf(claims, findLog);
   if (ring !== undefined && other === undefined) return ring;
   const least = ring ?? smallestRing(claims);
   // One head that says nothing sane fits in some ring or other.
@@ -235,21 +244,20 @@ export function adoptLog(
   last: number,
   lastWritebackId: number,
 ): Split[] {
-  const own = logRules.newestIsWhole(typeof identity === "object");
+  const own = typeof identity === "object";
   const split = new Map<number, Split>();
   for (let slot = 0; slot < ids.length; slot += 1) {
     const id = ids[slot] as number;
-    if (id < first || id > last) map.lengths[slot] = 0;
+    if (id < first || id > last) map.leaveOut(slot);
   }
   const order = new Float64Array(Math.max(0, last - first + 1));
   for (let id = first; id <= last; id += 1) {
     const slot = slotOf(geometry, id);
     order[id - first] = slot;
-    const start = slot * map.blocks;
-    if (id <= lastWritebackId) map.dirty.fill(0, start, start + (map.lengths[slot] as number));
+    if (id <= lastWritebackId) map.startClean(slot);
   }
   map.adoptAll(order, (index, previous) => {
-    if (own) map.dirty[previous] = 0;
+    if (own) map.settle(previous);
     if (((map.dirty[previous] as number) & ~(map.valid[index] as number)) === 0) return;
     const block = map.keys[index] as number;
     const copy = { index: previous, id: ids[Math.floor(previous / map.blocks)] as number };

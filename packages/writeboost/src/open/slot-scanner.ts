@@ -4,7 +4,7 @@
  */
 import { type BlockDevice, type Environment, done, inParallel } from "@dmkit/block-io";
 import { BlockMap } from "../core/block-map.ts";
-import { logRules } from "../core/log.ts";
+import type { Rules } from "../core/rules.ts";
 import type { Dialect } from "../format/checksum.ts";
 import { BLOCK, type Geometry, slotStart } from "../format/geometry.ts";
 import {
@@ -14,9 +14,7 @@ import {
   dialectOf,
   isWhole,
   segmentSize,
-  spreadMetablocks,
 } from "../format/segment.ts";
-import { sectorsOfBlock } from "../device/parts.ts";
 import { isGiven, isOfPlace } from "../device/refusals.ts";
 
 /** What is known of a slot that is not simply intact or unused. */
@@ -35,6 +33,7 @@ export interface ScanWork {
   /** Bytes of the largest backing device that the map has to do with, at least that which bounds the blocks. */
   readonly mapped: number;
   readonly environment: Environment;
+  readonly rules: Rules;
 }
 
 /** Slots whose heads fit in one read. */
@@ -124,18 +123,10 @@ export class SlotScanner {
 
   #load(slot: number, head: Buffer): void {
     const { slots, blocks } = this.#geometry;
-    const { keys, valid, dirty, lengths } = this.map;
     const { id, length } = decodeSegmentHeader(head);
-    const at = slot * blocks;
     let problem = checkHeader(head, { slot, slots, blocks });
     // dirty_bits 0 is accepted in any dialect: 1.0.1 wrote it too, with the same meaning.
-    if (
-      problem === undefined &&
-      !spreadMetablocks(head, length, this.#backingSize / 512, { keys, bits: dirty }, at)
-    ) {
-      dirty.fill(0, at, at + length);
-      problem = "sector";
-    }
+    if (problem === undefined && !this.map.load(slot, head, length, this.#backingSize)) problem = "sector";
     if (problem !== undefined) {
       if (problem !== "unused") this.problems.push({ slot, id, problem });
       if (problem === "id" && id > 0 && length <= blocks) this.misplaced.set(slot, id);
@@ -145,11 +136,6 @@ export class SlotScanner {
     }
     this.ids[slot] = id;
     this.valid[slot] = 1;
-    lengths[slot] = length;
-    for (let index = at; index < at + length; index += 1) {
-      const bits = dirty[index] as number;
-      valid[index] = bits === 0 ? sectorsOfBlock(this.#backingSize, keys[index] as number) : bits;
-    }
   }
 
   /** Whether any head holds anything. */
@@ -186,9 +172,10 @@ export class SlotScanner {
   /** Checksums whatever is above `covered` or may have been torn by the next use of its slot. */
   async verify(covered: number): Promise<void> {
     const { slots, tail } = this.#geometry;
+    const { rules } = this.#work;
     const highest = this.ids.reduce((max, id) => Math.max(max, id), 0);
     const doubtful = this.#validSlots((slot) =>
-      logRules.needsChecksum(this.ids[slot] as number, highest, covered, slots, tail),
+      rules.needsChecksum(this.ids[slot] as number, highest, covered, slots, tail),
     );
     for (const slot of await this.#compare(doubtful)) {
       this.valid[slot] = 0;

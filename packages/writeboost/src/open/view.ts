@@ -64,10 +64,7 @@ export async function openAt(
       hint: "The log was written by an old driver. Open the device once as a writeboost target: that merges them.",
     });
   }
-  const log = new SegmentLog(found.geometry, found.dialect, cache, found.map, 1, {
-    last: id,
-    lastWriteback: found.lastWriteback,
-  });
+  const log = new SegmentLog(cache, { ...found, last: id }, 1);
   return new View(options.name ?? `${cache.name}@${id}`, log, backing);
 }
 

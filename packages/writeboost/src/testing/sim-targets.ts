@@ -1,8 +1,10 @@
 /** writeboost under the simulation: tiny rings that wrap, both types, everything that changes the order of things. */
-import { type BlockDevice, BlockIoError, type WriteOptions } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, type Environment, type WriteOptions } from "@dmkit/block-io";
 import type { Prng, SimTarget } from "@dmkit/block-io/testing";
 import { plogSegmentSize } from "../format/geometry.ts";
-import { type Dialect, type Tunables, WriteboostDevice, openWriteboost } from "../index.ts";
+import { type Rules, rules } from "../core/rules.ts";
+import { type Dialect, type Tunables, WriteboostDevice } from "../index.ts";
+import { openWith } from "../open/open.ts";
 
 export interface Knobs {
   readonly type: 0 | 1;
@@ -79,20 +81,7 @@ function target(name: string, summary: string, shape: Shape): SimTarget<Knobs> {
         stamped: () => fill === "stamps",
       };
     },
-    open(disks, environment, knobs) {
-      const [disk, cache, plog] = disks as [BlockDevice, BlockDevice, BlockDevice | undefined];
-      const backing = knobs.bad.length > 0 ? withBadSpots(disk, knobs.bad) : disk;
-      return openWriteboost(
-        { backing, cache, plog },
-        {
-          order: knobs.order,
-          pool: knobs.pool,
-          dialect: knobs.dialect,
-          tunables: knobs.tunables,
-          environment,
-        },
-      );
-    },
+    open: (disks, environment, knobs) => openOn(disks, environment, knobs, rules),
     async quiesce(device, knobs) {
       if (!(device instanceof WriteboostDevice)) return ["not a writeboost device"];
       await device.flush();
@@ -106,6 +95,28 @@ function target(name: string, summary: string, shape: Shape): SimTarget<Knobs> {
       return stuck;
     },
     workload: { operations: 60, transfer: 65_536, generations: 8 },
+  };
+}
+
+function openOn(
+  disks: readonly BlockDevice[],
+  environment: Environment,
+  { bad, order, pool, dialect, tunables }: Knobs,
+  decisions: Rules,
+): Promise<WriteboostDevice> {
+  const [disk, cache, plog] = disks as [BlockDevice, BlockDevice, BlockDevice | undefined];
+  const backing = bad.length > 0 ? withBadSpots(disk, bad) : disk;
+  return openWith({ backing, cache, plog }, { order, pool, dialect, tunables, environment }, decisions);
+}
+
+/** The target with some decisions made otherwise. */
+export function deciding(target: SimTarget<Knobs>, name: string, changes: Partial<Rules>): SimTarget<Knobs> {
+  const decisions = Object.freeze({ ...rules, ...changes });
+  return {
+    ...target,
+    name: `${target.name}!${name}`,
+    summary: name.replaceAll("-", " "),
+    open: (disks, environment, knobs) => openOn(disks, environment, knobs, decisions),
   };
 }
 
@@ -155,7 +166,7 @@ async function quiesceOverBadSpots(device: WriteboostDevice, bad: readonly numbe
 const tiny = (random: Prng): number => random.pick([3, 3, 4, 5, 7]);
 const small = (random: Prng): number => random.between(3, 20);
 
-export const simTargets: readonly SimTarget[] = [
+export const simTargets: readonly SimTarget<Knobs>[] = [
   target("writeboost-0", "type 0, order 4, rings of 3 to 7 slots", { type: 0, order: 4, slots: tiny }),
   target("writeboost-0-many", "type 0, order 4, rings of 9 to 20 slots: many segments without a flush", {
     type: 0,
@@ -226,7 +237,7 @@ export const simTargets: readonly SimTarget[] = [
 ];
 
 /** One of {@link simTargets}. */
-export function targetNamed(name: string): SimTarget {
+export function targetNamed(name: string): SimTarget<Knobs> {
   const found = simTargets.find((one) => one.name === name);
   if (found === undefined) throw new TypeError(`there is no simulation target ${name}`);
   return found;

@@ -1,7 +1,9 @@
 /** A writeboost device over disks and a clock driven by hand, and what scenarios do with it. */
 import type { BlockDevice } from "@dmkit/block-io";
 import { ManualClock, manualEnvironment, settle } from "@dmkit/block-io/testing";
-import { type OpenOptions, type WriteboostDevice, openWriteboost } from "../../src/index.ts";
+import { type Rules, rules } from "../../src/core/rules.ts";
+import type { OpenOptions, WriteboostDevice } from "../../src/index.ts";
+import { openWith } from "../../src/open/open.ts";
 import { HandDisk, type Lands } from "./hand.ts";
 
 export const MIB: number = 1024 * 1024;
@@ -17,6 +19,28 @@ export interface Shape {
 
 export type DiskName = "backing" | "cache" | "plog";
 
+/** What is wrong with all rigs: decisions that are made otherwise, and what is put between the device and its disks. */
+const faults: { rules: Partial<Rules>; wrap: Wrap } = { rules: {}, wrap: (disk) => disk };
+
+export type Wrap = (disk: BlockDevice, name: DiskName) => BlockDevice;
+
+/** For {@link Case.inject}: decides some things otherwise. */
+export function deciding(changes: Partial<Rules>): () => () => void {
+  return () => {
+    faults.rules = changes;
+    return () => (faults.rules = {});
+  };
+}
+
+/** For {@link Case.inject}: a fault of what is asked of a disk. */
+export function wrapped(wrap: Wrap): () => () => void {
+  return () => {
+    const { wrap: before } = faults;
+    faults.wrap = wrap;
+    return () => (faults.wrap = before);
+  };
+}
+
 export class Rig {
   readonly clock: ManualClock = new ManualClock();
   backing: HandDisk;
@@ -24,7 +48,7 @@ export class Rig {
   plog: HandDisk | undefined;
   device!: WriteboostDevice;
   /** Put between the device and its disks: for faults of what it asks for. */
-  wrap: (disk: BlockDevice, name: DiskName) => BlockDevice = (disk) => disk;
+  wrap: Wrap = (disk, name) => faults.wrap(disk, name);
   readonly #options: OpenOptions;
 
   constructor({ order = 4, slots = 3, plog, options = {} }: Shape = {}) {
@@ -41,7 +65,8 @@ export class Rig {
       plog: this.plog && this.wrap(this.plog, "plog"),
     };
     const environment = manualEnvironment(1, this.clock);
-    this.device = await openWriteboost(devices, { environment, ...this.#options, ...options });
+    const decisions = Object.freeze({ ...rules, ...faults.rules });
+    this.device = await openWith(devices, { environment, ...this.#options, ...options }, decisions);
     return this.device;
   }
 

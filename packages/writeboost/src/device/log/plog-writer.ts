@@ -25,8 +25,9 @@
  */
 import { type BlockDevice, done, isOutOfSpace } from "@dmkit/block-io";
 import { type Geometry, plogSegmentSize } from "../../format/geometry.ts";
-import { encodeRecord, plogRules, recordSize } from "../../format/plog.ts";
+import { encodeRecord, recordSize } from "../../format/plog.ts";
 import { START_NAME, emptyStart } from "./plog-place.ts";
+import { outOfSpace } from "../refusals.ts";
 import type { SegmentLog } from "./segment-log.ts";
 
 // The open segment, the one before it, and one that is being blanked.
@@ -113,7 +114,7 @@ export class PlogWriter {
     encodeRecord(image.bytes, image.appended, opened, sector, index, data);
     if (image.appended === 0 && (opened - 1) % this.#segments === 0)
       this.#name?.copy(image.bytes, START_NAME);
-    image.misleading ||= plogRules.resemblesRecord(data, opened);
+    image.misleading ||= this.#log.rules.resemblesRecord(data, opened);
     image.appended += recordSize(data.length);
   }
 
@@ -190,7 +191,7 @@ export class PlogWriter {
       await this.#flush();
       for (const segment of stale) this.#used.delete(segment);
     } catch (error) {
-      if (isOutOfSpace(error)) throw log.outOfSpace(error, this.#device);
+      if (isOutOfSpace(error)) throw outOfSpace(error, this.#device.name);
       throw log.die(error);
     }
     for (const image of missing) image.written = ends[images.indexOf(image)] as number;

@@ -19,7 +19,7 @@
  */
 import {
   type BlockDevice,
-  BlockIoError,
+  type BlockIoError,
   FlushGroup,
   Signal,
   done,
@@ -27,20 +27,20 @@ import {
   toBlockIoError,
 } from "@dmkit/block-io";
 import type { BlockMap } from "../../core/block-map.ts";
+import { EvictedBlocks } from "../../core/evicted.ts";
+import { type Rules, rules as ours } from "../../core/rules.ts";
 import type { Dialect } from "../../format/checksum.ts";
 import { BLOCK, type Geometry, slotOf, slotStart } from "../../format/geometry.ts";
-import { dataStart, sealSegment, segmentSize, setMetablock } from "../../format/segment.ts";
+import { dataStart, sealSegment, segmentSize } from "../../format/segment.ts";
+import { outOfSpace, stopped } from "../refusals.ts";
 
 /** Where a log goes on after recovery. */
-export interface LogPosition {
+export interface LogState {
+  readonly geometry: Geometry;
+  readonly dialect: Dialect;
+  readonly map: BlockMap;
   readonly last: number;
   readonly lastWriteback: number;
-}
-
-/** Blocks of a segment that was forgotten, but that a crash could still bring back. */
-interface Ghost {
-  readonly id: number;
-  readonly keys: Float64Array;
 }
 
 export class SegmentLog {
@@ -49,22 +49,19 @@ export class SegmentLog {
   readonly cache: BlockDevice;
   readonly map: BlockMap;
   readonly pool: number;
+  readonly rules: Rules;
   /** Anything below changed. */
   readonly changed: Signal = new Signal();
   /** Called when `lastFlushed` or `durable` moved. */
   onProgress: () => void = () => {};
 
-  /** The newest segment: open, or the last that was. */
-  opened: number;
-  /** Whether {@link opened} still takes blocks. */
-  open = false;
-  lastFlushed: number;
-  durable: number;
-  lastWriteback: number;
-  /** Why the cache is dead, if it is. */
-  dead: BlockIoError | undefined;
-  /** Why segments stay in RAM, if there is no space for them. */
-  full: BlockIoError | undefined;
+  #opened: number;
+  #open = false;
+  #lastFlushed: number;
+  #durable: number;
+  #lastWriteback: number;
+  #dead: BlockIoError | undefined;
+  #full: BlockIoError | undefined;
   /** Called when {@link full} or {@link dead} has been set. */
   onTrouble: (error: BlockIoError) => void = () => {};
 
@@ -78,37 +75,66 @@ export class SegmentLog {
   /** How often that has happened. */
   #refusals = 0;
   #started: number;
-  readonly #ghosts: Ghost[] = [];
-  /** In how many ghosts each block is. */
-  readonly #haunted: Map<number, number> = new Map();
+  readonly #evicted: EvictedBlocks = new EvictedBlocks();
   readonly #flushes: FlushGroup;
 
   constructor(
-    geometry: Geometry,
-    dialect: Dialect,
     cache: BlockDevice,
-    map: BlockMap,
+    { geometry, dialect, map, last, lastWriteback }: LogState,
     pool: number,
-    { last, lastWriteback }: LogPosition,
+    rules: Rules = ours,
   ) {
+    this.rules = rules;
     this.geometry = geometry;
     this.dialect = dialect;
     this.cache = cache;
     this.map = map;
     this.pool = pool;
-    this.opened = last;
-    this.lastFlushed = last;
-    this.durable = last;
-    this.lastWriteback = lastWriteback;
+    this.#opened = last;
+    this.#lastFlushed = last;
+    this.#durable = last;
+    this.#lastWriteback = lastWriteback;
     this.#firstInRam = last + 1;
     this.#started = last;
     this.#buffers = Array.from({ length: pool }, () => Buffer.alloc(segmentSize(geometry.blocks)));
     this.#flushes = new FlushGroup(() => this.#flushCache());
   }
 
-  /** Bytes of RAM the buffers take. */
-  get bufferBytes(): number {
-    return this.pool * segmentSize(this.geometry.blocks);
+  /** The newest segment: open, or the last that was. */
+  get opened(): number {
+    return this.#opened;
+  }
+
+  /** Whether {@link opened} still takes blocks. */
+  get open(): boolean {
+    return this.#open;
+  }
+
+  /** The newest segment that takes no more blocks. */
+  get newestClosed(): number {
+    return this.#open ? this.#opened - 1 : this.#opened;
+  }
+
+  get lastFlushed(): number {
+    return this.#lastFlushed;
+  }
+
+  get durable(): number {
+    return this.#durable;
+  }
+
+  get lastWriteback(): number {
+    return this.#lastWriteback;
+  }
+
+  /** Why the cache is dead, if it is. */
+  get dead(): BlockIoError | undefined {
+    return this.#dead;
+  }
+
+  /** Why segments stay in RAM, if there is no space for them. */
+  get full(): BlockIoError | undefined {
+    return this.#full;
   }
 
   /** Blocks in the open segment. */
@@ -145,12 +171,6 @@ export class SegmentLog {
     return this.#buffers[(id - 1) % this.pool] as Buffer;
   }
 
-  /** Byte on the cache device where a cache block's data is. */
-  dataOffset(index: number): number {
-    const slot = Math.floor(index / this.map.blocks);
-    return slotStart(this.geometry, slot) + dataStart(index - slot * this.map.blocks);
-  }
-
   /** The segment that must be written back before clients can open another; not positive if there is none. */
   get neededWriteback(): number {
     return this.opened + 2 - this.geometry.slots;
@@ -158,8 +178,9 @@ export class SegmentLog {
 
   /** Whether the next segment can be opened now. @param kept number of slots that have to stay free. */
   canOpen(kept = 1): boolean {
-    const neededWriteback = this.opened + 1 + kept - this.geometry.slots;
-    return this.lastFlushed >= this.neededFlush && this.lastWriteback >= neededWriteback;
+    const old = this.opened + 1 + kept - this.geometry.slots;
+    const { lastFlushed, lastWriteback } = this;
+    return lastFlushed >= this.neededFlush && this.rules.mayReuse(old, lastWriteback, lastFlushed);
   }
 
   /** The segment whose RAM buffer the next one will use. */
@@ -172,39 +193,39 @@ export class SegmentLog {
     if (this.open && this.count < this.geometry.blocks) return true;
     if (this.open) this.close();
     if (this.dead !== undefined || !this.canOpen(kept)) return false;
-    this.opened += 1;
-    this.open = true;
-    const slot = slotOf(this.geometry, this.opened);
-    const old = this.opened - this.geometry.slots;
-    if (this.map.lengths[slot] !== 0) this.#addGhost({ id: old, keys: this.map.evict(slot) });
+    this.#openNext();
     return true;
   }
 
-  /** The next cache block of the open segment; {@link room} must have said there is one. */
-  take(block: number): number {
-    const { map } = this;
-    const slot = slotOf(this.geometry, this.opened);
-    const at = map.lengths[slot] as number;
-    map.lengths[slot] = at + 1;
-    const index = slot * map.blocks + at;
-    map.keys[index] = block;
-    return index;
+  /** Chooses the id of the next segment, and with it the slot, of which the old blocks are forgotten. */
+  #openNext(): void {
+    this.#opened += 1;
+    this.#open = true;
+    const slot = slotOf(this.geometry, this.#opened);
+    if (this.map.lengths[slot] !== 0)
+      this.#evicted.add(this.#opened - this.geometry.slots, this.map.evict(slot));
+  }
+
+  /** As {@link BlockMap.append}, in the open segment: {@link room} must have said so. The data is for the caller to copy. */
+  append(block: number, valid: number, dirty: number, previous: number): number {
+    return this.map.append(slotOf(this.geometry, this.opened), block, valid, dirty, previous);
+  }
+
+  /** Segments up to `id` are not needed any more: what they hold is durable elsewhere. */
+  writtenBack(id: number): void {
+    this.#lastWriteback = id;
+    this.changed.notify();
   }
 
   /** Closes the open segment and hands it to the flusher; nothing happens if none is open or it is empty. */
   close(): void {
     const length = this.count;
     if (length === 0 || this.dead !== undefined) return;
-    const { map, dialect } = this;
-    const first = slotOf(this.geometry, this.opened) * map.blocks;
     const buffer = this.bufferOf(this.opened);
-    for (let at = 0; at < length; at += 1) {
-      // v2 has a way to say "clean", and classic none: there all sectors in the log count as written.
-      const bits = (dialect === "v2" ? map.dirty[first + at] : map.valid[first + at]) as number;
-      setMetablock(buffer, at, (map.keys[first + at] as number) * 8, bits);
-    }
-    sealSegment(dialect, buffer, this.opened, length);
-    this.open = false;
+    // v2 has a way to say "clean", and classic none: there all sectors in the log count as written.
+    this.map.store(slotOf(this.geometry, this.opened), buffer, this.dialect === "v2" ? "dirty" : "valid");
+    sealSegment(this.dialect, buffer, this.opened, length);
+    this.#open = false;
     this.#lengths.set(this.opened, length);
     this.#pump();
   }
@@ -232,7 +253,7 @@ export class SegmentLog {
   async makeDurable(id: number): Promise<void> {
     await this.flushed(id);
     this.check();
-    if (this.durable < id) await this.flushCache();
+    if (this.rules.needsFlush(id, this.durable)) await this.flushCache();
   }
 
   /** A flush of the cache device that is issued after this call. */
@@ -248,64 +269,21 @@ export class SegmentLog {
   /** The cache or plog device failed: nothing is acknowledged any more. Whoever waits is told. */
   die(error: unknown): BlockIoError {
     if (this.dead === undefined) {
-      const cause = toBlockIoError(error, { device: this.cache.name });
-      this.dead = new BlockIoError(`the cache has stopped: ${cause.message}`, {
-        code: "EIO",
-        device: this.cache.name,
-        cause,
-        hint: "Check the device below, then open the cache again: it recovers what was flushed.",
-      });
-      this.onTrouble(this.dead);
+      this.#dead = stopped(error, this.cache.name);
+      this.onTrouble(this.#dead);
     }
     this.changed.notify();
-    return this.dead;
-  }
-
-  /** The error of whoever needs what finds no space: nothing is lost, it is in RAM. */
-  outOfSpace(error: unknown, device: BlockDevice = this.cache): BlockIoError {
-    const cause = toBlockIoError(error, { device: device.name, op: "write" });
-    return new BlockIoError(`no space is left for the log: ${cause.message}`, {
-      code: "ENOSPC",
-      device: device.name,
-      op: "write",
-      cause,
-      lossless: true,
-      hint: "Make room in the file system below it. What was written is in memory and is tried again by itself.",
-    });
+    return this.#dead as BlockIoError;
   }
 
   /** Whether a crash could bring back a copy of `block` that is not in the map any more. */
-  haunts(block: number): boolean {
-    return this.#haunted.has(block);
-  }
-
-  #addGhost(ghost: Ghost): void {
-    this.#ghosts.push(ghost);
-    for (const block of ghost.keys) this.#haunted.set(block, (this.#haunted.get(block) ?? 0) + 1);
-  }
-
-  /** Forgets those whose slot holds something durable by now. */
-  #layGhosts(): void {
-    const { slots } = this.geometry;
-    // In the order of their ids.
-    const staying = this.#ghosts.findIndex(({ id }) => id + slots > this.durable);
-    for (const { keys } of this.#ghosts.splice(0, staying < 0 ? this.#ghosts.length : staying)) {
-      for (const block of keys) {
-        const left = (this.#haunted.get(block) ?? 0) - 1;
-        if (left > 0) this.#haunted.set(block, left);
-        else this.#haunted.delete(block);
-      }
-    }
-  }
-
-  /** Whether segment `id` may be written: without a flush, only so many. */
-  private mayWrite(id: number): boolean {
-    return id - this.durable <= this.geometry.tail;
+  mayComeBack(block: number): boolean {
+    return this.#evicted.has(block);
   }
 
   #pump(): void {
     while (this.#lengths.has(this.#started + 1) && this.dead === undefined) {
-      if (!this.mayWrite(this.#started + 1)) {
+      if (!this.rules.mayWrite(this.#started + 1, this.durable, this.geometry.tail)) {
         // Behind it, so that it covers as much as there is: when it is done, pump again.
         if (this.lastFlushed === this.#started) this.flushCache().catch(() => {});
         return;
@@ -335,16 +313,16 @@ export class SegmentLog {
     this.#refused.add(id);
     this.#refusals += 1;
     const isNews = this.full === undefined;
-    this.full = this.outOfSpace(error);
-    if (isNews) this.onTrouble(this.full);
+    this.#full = outOfSpace(error, this.cache.name);
+    if (isNews) this.onTrouble(this.#full);
     this.changed.notify();
   }
 
   #completed(id: number): void {
     this.#written.add(id);
     this.#lengths.delete(id);
-    while (this.#written.delete(this.lastFlushed + 1)) this.lastFlushed += 1;
-    if (this.#refused.size === 0) this.full = undefined;
+    while (this.#written.delete(this.lastFlushed + 1)) this.#lastFlushed += 1;
+    if (this.#refused.size === 0) this.#full = undefined;
     // Ahead of need: a flush takes long, and the flusher need not stand still for it.
     if (this.lastFlushed - this.durable > this.geometry.tail / 2) this.flushCache().catch(() => {});
     this.#progress();
@@ -358,8 +336,8 @@ export class SegmentLog {
     } catch (error) {
       throw this.die(toBlockIoError(error, { device: this.cache.name, op: "flush" }));
     }
-    this.durable = Math.max(this.durable, covered);
-    this.#layGhosts();
+    this.#durable = Math.max(this.durable, covered);
+    this.#evicted.forget(this.durable - this.geometry.slots);
     this.#progress();
   }
 

@@ -126,7 +126,7 @@ export class Barriers {
         log.close();
         if (!this.quiet) statistics.partialFlushes += 1;
       }
-      await log.makeDurable(log.open ? log.opened - 1 : log.opened);
+      await log.makeDurable(log.newestClosed);
     }
     try {
       await this.#bypass.flush(this.#backing);

@@ -55,7 +55,7 @@ export class Bypass implements Traffic {
     return this.#over.wait();
   }
 
-  overtake(block: number): void {
+  forgetStaged(block: number): void {
     this.#staging.forget(block);
   }
 
@@ -74,7 +74,7 @@ export class Bypass implements Traffic {
     const last = Math.ceil(end / BLOCK);
     const isWhole = offset % BLOCK === 0 && (end % BLOCK === 0 || end === this.#parts.size);
     // Most streams go where the log has nothing: one request then, and none to wait for.
-    if (!isWhole || this.inLog(first) || this.busy(first) || this.#endPastLog(first, last, end) < last) {
+    if (!isWhole || this.#inLog(first) || this.busy(first) || this.#endPastLog(first, last, end) < last) {
       return this.#writeParts(path, offset, data);
     }
     const request = this.#parts.backing.write(offset, data);
@@ -124,7 +124,7 @@ export class Bypass implements Traffic {
       const block = Math.floor(at / BLOCK);
       const last = Math.ceil(end / BLOCK);
       const whole = at % BLOCK === 0 && (end >= (block + 1) * BLOCK || end === this.#parts.size);
-      if (whole && !this.inLog(block)) {
+      if (whole && !this.#inLog(block)) {
         if (this.busy(block)) {
           await this.wait();
           continue;
@@ -135,7 +135,7 @@ export class Bypass implements Traffic {
         at += count;
       } else {
         let stop = block + 1;
-        while (stop < last && stop < block + ZEROES && this.inLog(stop)) stop += 1;
+        while (stop < last && stop < block + ZEROES && this.#inLog(stop)) stop += 1;
         const count = Math.min(end, stop * BLOCK) - at;
         await path.finish(at, contents(at, count), 0);
         at += count;
@@ -148,7 +148,7 @@ export class Bypass implements Traffic {
     const whole = end === this.#parts.size ? last : Math.floor(end / BLOCK);
     const limit = Math.min(last, whole, this.#nextBusy(block));
     let stop = block + 1;
-    while (stop < limit && !this.inLog(stop)) stop += 1;
+    while (stop < limit && !this.#inLog(stop)) stop += 1;
     return stop;
   }
 
@@ -172,8 +172,8 @@ export class Bypass implements Traffic {
     }
   }
 
-  private inLog(block: number): boolean {
+  #inLog(block: number): boolean {
     const { log } = this.#parts;
-    return log.map.find(block) >= 0 || log.haunts(block);
+    return log.rules.isLogged(log, block);
   }
 }

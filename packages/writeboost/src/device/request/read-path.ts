@@ -6,10 +6,11 @@
  * segment id it holds has changed, and that part is looked up once more.
  */
 import { ByteAccess, done, join } from "@dmkit/block-io";
-import { runEnd, runStart, sectorBits } from "../../core/sectors.ts";
+import { runEnd, runStart, sectorBits, sectorsOfBlock } from "../../core/sectors.ts";
 import { FULL_SIZE, HIT, ON_BUFFER } from "../../core/statistics.ts";
 import { BLOCK, SLOTS_START } from "../../format/geometry.ts";
-import { type Parts, sectorsOfBlock } from "../parts.ts";
+import { blockOffset } from "../../format/segment.ts";
+import type { Parts } from "../parts.ts";
 import { isOfPlace, unreadable } from "../refusals.ts";
 
 /** A part of a request that has to be read from a device. */
@@ -92,7 +93,7 @@ export class ReadPath {
       if (!hit) parts = extend(parts, 0, block * BLOCK + from * 512, at, (end - from) * 512);
       else if (ram !== undefined) ram.copy(into, at, from * 512, end * 512);
       else {
-        const place = log.dataOffset(index) + from * 512;
+        const place = blockOffset(log.geometry, index) + from * 512;
         parts = extend(parts, log.idOfBlock(index), place, at, (end - from) * 512);
       }
       from = runStart(bits, end);

@@ -9,16 +9,17 @@
  * leisure: if it is still the newest one afterwards, what was read is right; else the merge starts over.
  */
 import { BlockIoError } from "@dmkit/block-io";
-import { mergeRules, runEnd, runStart, sectorBits } from "../../core/sectors.ts";
+import { runEnd, runStart, sectorBits, sectorsOfBlock } from "../../core/sectors.ts";
 import { FULL_SIZE, HIT, ON_BUFFER, WRITE } from "../../core/statistics.ts";
 import { BLOCK } from "../../format/geometry.ts";
-import { dataStart } from "../../format/segment.ts";
-import { type Parts, sectorsOfBlock } from "../parts.ts";
+import { recordSize } from "../../format/plog.ts";
+import { blockOffset, dataStart } from "../../format/segment.ts";
+import type { Parts } from "../parts.ts";
 import { isOfPlace, unreadable } from "../refusals.ts";
 import type { Writeback } from "../writeback/writeback.ts";
 
 /** What was read of an old copy, for a merge. */
-export interface OldCopy {
+interface OldCopy {
   readonly index: number;
   readonly id: number;
   readonly data: Buffer;
@@ -31,17 +32,17 @@ export interface Traffic {
   /** Resolves when one of them is over. */
   wait(): Promise<void>;
   /** The block is being written: what was read of it earlier must not be staged. */
-  overtake(block: number): void;
+  forgetStaged(block: number): void;
 }
 
-type Obstacle = "room" | "merge" | "busy";
+/** What came of a block: it is in the log, or waits for room, for a request past the log, or for its old copy. */
+type Placed = "placed" | "room" | "busy" | "merge";
 
 export class WritePath {
   readonly #parts: Parts;
   readonly #writeback: Writeback;
   readonly #traffic: Traffic;
-  /** Why the last {@link place} stopped. */
-  #obstacle: Obstacle = "room";
+  readonly #run: RunCopy = new RunCopy();
 
   constructor(parts: Parts, writeback: Writeback, traffic: Traffic) {
     this.#parts = parts;
@@ -49,90 +50,12 @@ export class WritePath {
     this.#traffic = traffic;
   }
 
-  /**
-   * Puts as much of `from` (which belongs at byte `offset`, and has been placed up to `at`) into the log as
-   * can be without waiting. Returns how far it came.
-   */
-  place(offset: number, from: Buffer, at: number, old?: OldCopy): number {
-    const { log, plog, statistics, size } = this.#parts;
-    const { map } = log;
-    // A run of source bytes and where in the open buffer it goes, not copied yet.
-    let source = at;
-    let target = 0;
-    let length = 0;
-    let buffer = log.open ? log.bufferOf(log.opened) : undefined;
-    const copy = (): void => {
-      if (length > 0 && buffer !== undefined) from.copy(buffer, target, source, source + length);
-      length = 0;
-    };
-    while (at < from.length) {
-      const position = offset + at;
-      const block = Math.floor(position / BLOCK);
-      const within = position - block * BLOCK;
-      const bytes = Math.min(BLOCK - within, from.length - at);
-      const bits = bytes === BLOCK ? 0xff : sectorBits(within / 512, bytes / 512);
-      if (this.#traffic.busy(block)) {
-        this.#obstacle = "busy";
-        break;
-      }
-      let index = map.find(block);
-      let kind = WRITE | (index >= 0 ? HIT : 0) | (bits === sectorsOfBlock(size, block) ? FULL_SIZE : 0);
-      if (index >= 0 && log.isOpen(index) && (plog === undefined || plog.fits(512 + bytes))) {
-        kind |= ON_BUFFER;
-        map.soil(index, bits);
-        plog?.append(position / 512, index % map.blocks, from.subarray(at, at + bytes));
-      } else {
-        const keep = index < 0 ? 0 : mergeRules.keep(map.dirty[index] as number, bits);
-        // The run belongs to the buffer that is open now.
-        if (log.count === map.blocks || plog !== undefined || !log.open) copy();
-        if (!this.#room(bits | keep)) {
-          this.#obstacle = "room";
-          break;
-        }
-        buffer = log.bufferOf(log.opened);
-        const previous = map.find(block);
-        // Opening a segment may have forgotten the old copy; it was clean then.
-        const kept = previous < 0 ? 0 : mergeRules.keep(map.dirty[previous] as number, bits);
-        let keptFrom: Buffer | undefined;
-        if (kept !== 0) {
-          keptFrom = log.inRam(previous);
-          if (keptFrom === undefined && old?.index === previous && old.id === log.idOfBlock(previous)) {
-            keptFrom = old.data;
-          }
-          if (keptFrom === undefined) {
-            this.#obstacle = "merge";
-            break;
-          }
-        }
-        index = log.take(block);
-        map.valid[index] = bits | kept;
-        map.dirty[index] = bits | kept;
-        map.adopt(index, previous);
-        const start = dataStart(index % map.blocks);
-        if (keptFrom !== undefined) copySectors(keptFrom, buffer, start, kept);
-        if (plog !== undefined) {
-          // The record is made from the merged block.
-          from.copy(buffer, start + within, at, at + bytes);
-          this.#logPersistently(block, index % map.blocks, buffer, start, bits | kept);
-        }
-      }
-      this.#traffic.overtake(block);
-      statistics.count(kind);
-      // Copied already, for its record.
-      if (plog !== undefined && length === 0 && (kind & ON_BUFFER) === 0) {
-        at += bytes;
-        continue;
-      }
-      const to = dataStart(index % map.blocks) + within;
-      if (length > 0 && to !== target + length) copy();
-      if (length === 0) {
-        source = at;
-        target = to;
-      }
-      length += bytes;
-      at += bytes;
-    }
-    copy();
+  /** Puts as much of `from`, which belongs at byte `offset`, into the log as can be without waiting. Returns how far it came. */
+  place(offset: number, from: Buffer): number {
+    let at = 0;
+    while (at < from.length && this.#placeBlock(offset, from, at, undefined) === "placed")
+      at += bytesInBlock(offset, from, at);
+    this.#run.end();
     return at;
   }
 
@@ -141,20 +64,83 @@ export class WritePath {
     const { log } = this.#parts;
     let old: OldCopy | undefined;
     let failures: number | undefined;
-    for (let next = at; ; ) {
+    for (let next = at; next < from.length; ) {
       log.check();
-      const before = next;
-      next = this.place(offset, from, next, old);
-      if (next === from.length) return;
-      if (next > before) failures = undefined;
-      if (this.#obstacle === "busy") await this.#traffic.wait();
-      else if (this.#obstacle === "room") {
+      const placed = this.#placeBlock(offset, from, next, old);
+      if (placed === "placed") {
+        next += bytesInBlock(offset, from, next);
+        failures = undefined;
+        continue;
+      }
+      this.#run.end();
+      if (placed === "busy") await this.#traffic.wait();
+      else if (placed === "room") {
         // Room that others take, or that is used for what the backing device refuses, must not be for ever.
         failures ??= this.#writeback.failures;
         await this.waitForRoom();
         if (failures !== this.#writeback.failures && !log.canOpen()) throw this.#writeback.lastError;
       } else old = await this.#fetch(Math.floor((offset + next) / BLOCK));
     }
+    this.#run.end();
+  }
+
+  /** Puts the part of `from` at `at` that lies in one block into the log; its bytes are copied with the run they end. */
+  #placeBlock(offset: number, from: Buffer, at: number, old: OldCopy | undefined): Placed {
+    const { log, plog, statistics, size } = this.#parts;
+    const { map } = log;
+    const position = offset + at;
+    const block = Math.floor(position / BLOCK);
+    const within = position - block * BLOCK;
+    const bytes = bytesInBlock(offset, from, at);
+    const bits = bytes === BLOCK ? 0xff : sectorBits(within / 512, bytes / 512);
+    if (this.#traffic.busy(block)) return "busy";
+    let index = map.find(block);
+    let kind = WRITE | (index >= 0 ? HIT : 0) | (bits === sectorsOfBlock(size, block) ? FULL_SIZE : 0);
+    const isHere = index >= 0 && log.isOpen(index) && (plog === undefined || plog.fits(recordSize(bytes)));
+    if (isHere) {
+      kind |= ON_BUFFER;
+      map.markDirty(index, bits);
+      plog?.append(position / 512, index % map.blocks, from.subarray(at, at + bytes));
+    } else {
+      const placed = this.#newCopy(block, bits, index, old);
+      if (typeof placed === "string") return placed;
+      index = placed;
+    }
+    this.#traffic.forgetStaged(block);
+    statistics.count(kind);
+    const buffer = log.bufferOf(log.opened);
+    const to = dataStart(index % map.blocks) + within;
+    if (plog === undefined || isHere) this.#run.add(from, at, buffer, to, bytes);
+    else {
+      // The record is made from the merged block.
+      from.copy(buffer, to, at, at + bytes);
+      this.#record(block, index, map.valid[index] as number);
+    }
+    return "placed";
+  }
+
+  /** A new copy of a block in the open segment, with what it keeps of the one at `known` (-1: there is none). */
+  #newCopy(block: number, bits: number, known: number, old: OldCopy | undefined): number | "room" | "merge" {
+    const { log, plog } = this.#parts;
+    const { map } = log;
+    const keep = known < 0 ? 0 : log.rules.keep(map.dirty[known] as number, bits);
+    // The run belongs to the buffer that is open now.
+    if (log.count === map.blocks || plog !== undefined || !log.open) this.#run.end();
+    if (!this.#room(bits | keep)) return "room";
+    const previous = map.find(block);
+    // Opening a segment may have forgotten the old copy; it was clean then.
+    const kept = previous < 0 ? 0 : log.rules.keep(map.dirty[previous] as number, bits);
+    let keptFrom: Buffer | undefined;
+    if (kept !== 0) {
+      keptFrom = log.inRam(previous);
+      if (keptFrom === undefined && old?.index === previous && old.id === log.idOfBlock(previous))
+        keptFrom = old.data;
+      if (keptFrom === undefined) return "merge";
+    }
+    const index = log.append(block, bits | kept, bits | kept, previous);
+    if (keptFrom !== undefined)
+      copySectors(keptFrom, log.bufferOf(log.opened), dataStart(index % map.blocks), kept);
+    return index;
   }
 
   /** Waits until another segment can be opened. Throws when writing back what is in its slot fails. */
@@ -177,15 +163,8 @@ export class WritePath {
     const bits = map.valid[previous] as number;
     if (plog?.isRecording && !plog.fits(recordBytes(bits))) log.close();
     if (!log.room(0)) return false;
-    const index = log.take(block);
-    const start = dataStart(index % map.blocks);
-    const buffer = log.bufferOf(log.opened);
-    data.copy(buffer, start);
-    map.valid[index] = bits;
-    map.dirty[index] = bits;
-    map.adopt(index, previous);
     // The older copy stays until this one is durable on the cache device: it needs no record.
-    if (plog?.isRecording) this.#logPersistently(block, index % map.blocks, buffer, start, bits);
+    this.#put(block, data, bits, bits, previous, plog?.isRecording === true);
     return true;
   }
 
@@ -194,30 +173,38 @@ export class WritePath {
     const { log, plog, size } = this.#parts;
     const { map } = log;
     if (map.find(block) >= 0 || this.#traffic.busy(block) || !this.#room(0xff)) return;
-    const index = log.take(block);
-    const start = dataStart(index % map.blocks);
-    const buffer = log.bufferOf(log.opened);
-    data.copy(buffer, start);
-    map.valid[index] = sectorsOfBlock(size, block);
-    map.dirty[index] = 0;
-    map.adopt(index, -1);
-    if (plog !== undefined) {
-      this.#logPersistently(block, index % map.blocks, buffer, start, map.valid[index]);
-    }
+    this.#put(block, data, sectorsOfBlock(size, block), 0, -1, plog !== undefined);
+  }
+
+  #put(
+    block: number,
+    data: Buffer,
+    valid: number,
+    dirty: number,
+    previous: number,
+    isRecorded: boolean,
+  ): void {
+    const { log } = this.#parts;
+    const index = log.append(block, valid, dirty, previous);
+    data.copy(log.bufferOf(log.opened), dataStart(index % log.map.blocks));
+    if (isRecorded) this.#record(block, index, valid);
   }
 
   /** Room for one more block, and in the plog for records of these sectors. */
-  #room(bits: number, kept = 1): boolean {
+  #room(bits: number): boolean {
     const { log, plog } = this.#parts;
     if (plog !== undefined && log.open && !plog.fits(recordBytes(bits))) log.close();
-    return log.room(kept);
+    return log.room();
   }
 
-  #logPersistently(block: number, index: number, buffer: Buffer, start: number, bits: number): void {
+  /** Records these sectors of a cache block of the open segment in the plog. */
+  #record(block: number, index: number, bits: number): void {
+    const { log, plog } = this.#parts;
+    const at = index % log.map.blocks;
+    const data = log.bufferOf(log.opened).subarray(dataStart(at), dataStart(at) + BLOCK);
     for (let from = runStart(bits, 0); from < 8; ) {
       const end = runEnd(bits, from);
-      const data = buffer.subarray(start + from * 512, start + end * 512);
-      this.#parts.plog?.append(block * 8 + from, index, data);
+      plog?.append(block * 8 + from, at, data.subarray(from * 512, end * 512));
       from = runStart(bits, end);
     }
   }
@@ -228,7 +215,7 @@ export class WritePath {
     if (index < 0 || log.inRam(index) !== undefined) return undefined;
     const id = log.idOfBlock(index);
     const data = Buffer.allocUnsafe(BLOCK);
-    const offset = log.dataOffset(index);
+    const offset = blockOffset(log.geometry, index);
     try {
       await log.cache.read(offset, data);
     } catch (error) {
@@ -243,12 +230,46 @@ export class WritePath {
   }
 }
 
+/** Of the part of a request that begins at `at`: bytes up to the end of its block. */
+function bytesInBlock(offset: number, from: Buffer, at: number): number {
+  return Math.min(BLOCK - ((offset + at) % BLOCK), from.length - at);
+}
+
+/** Bytes of a request that lie one behind the other in the segment as well: they are copied together. */
+class RunCopy {
+  #from: Buffer | undefined;
+  #into: Buffer | undefined;
+  #source = 0;
+  #target = 0;
+  #length = 0;
+
+  /** The next bytes of the request. */
+  add(from: Buffer, source: number, into: Buffer, target: number, length: number): void {
+    if (target !== this.#target + this.#length || into !== this.#into) this.end();
+    if (this.#length === 0) {
+      this.#from = from;
+      this.#into = into;
+      this.#source = source;
+      this.#target = target;
+    }
+    this.#length += length;
+  }
+
+  end(): void {
+    if (this.#length > 0)
+      this.#from?.copy(this.#into as Buffer, this.#target, this.#source, this.#source + this.#length);
+    this.#from = undefined;
+    this.#into = undefined;
+    this.#length = 0;
+  }
+}
+
 /** Bytes in the plog of records of these sectors of one block, one record a run. */
 function recordBytes(bits: number): number {
   let bytes = 0;
   for (let from = runStart(bits, 0); from < 8; ) {
     const end = runEnd(bits, from);
-    bytes += 512 * (1 + end - from);
+    bytes += recordSize(512 * (end - from));
     from = runStart(bits, end);
   }
   return bytes;

@@ -86,17 +86,18 @@ export class BadBlocks {
         if (this.#relog(entry.index, entry.data)) continue;
         if (await isBelow(entry)) break;
         // Older segments first: their slots take the copies of the later ones.
-        await this.secure(needed);
+        await this.#secure(needed);
         release(entry.id - 1);
         await this.#waitForRoom(error);
       }
     }
-    await this.secure(needed);
+    await this.#secure(needed);
     if (kept.length > 0) this.#note(kept, error);
   }
 
-  /** Makes everything up to segment `id` durable on the cache device. */
-  private async secure(id: number): Promise<void> {
+  /** Makes everything up to segment `newest` durable on the cache device. */
+  async #secure(newest: number): Promise<void> {
+    const id = this.#log.rules.secured(newest);
     if (this.#log.open && this.#log.opened <= id) this.#log.close();
     await this.#log.makeDurable(id);
   }

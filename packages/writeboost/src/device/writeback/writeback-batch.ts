@@ -12,7 +12,7 @@
  *   read after a write that failed need not last.
  */
 import { type BlockDevice, BlockIoError, BufferPool, ByteAccess, inParallel } from "@dmkit/block-io";
-import { type Entry, LARGEST_WRITE, type PlannedWrite, writebackRules } from "../../core/writeback-plan.ts";
+import { type Entry, LARGEST_WRITE, type PlannedWrite } from "../../core/writeback-plan.ts";
 import { runEnd, runStart } from "../../core/sectors.ts";
 import { BLOCK, slotOf, slotStart } from "../../format/geometry.ts";
 import { dataStart, decodeSegmentHeader, isWhole, segmentSize } from "../../format/segment.ts";
@@ -90,10 +90,10 @@ export class BatchCopier {
       const entries = collected.filter(({ id }) => id < end);
       const below = await this.#present(entries);
       const failed: PlannedWrite[] = [];
-      const plan = writebackRules.plan(entries);
+      const plan = this.#log.rules.plan(entries);
       await inParallel(plan, DEPTH, async (planned) => {
         try {
-          await this.write(planned);
+          await this.#write(planned);
         } catch (error) {
           if (!isOfPlace(error)) throw error;
           failed.push(planned);
@@ -164,7 +164,7 @@ export class BatchCopier {
       for (let block = Math.floor(offset / BLOCK); block * BLOCK < offset + length; block += 1) {
         if (bad.has(block)) continue;
         try {
-          for (const planned of writebackRules.plan(copies.get(block) ?? [])) await this.write(planned);
+          for (const planned of this.#log.rules.plan(copies.get(block) ?? [])) await this.#write(planned);
           wrote = true;
         } catch (error) {
           if (!isOfPlace(error)) throw error;
@@ -196,7 +196,7 @@ export class BatchCopier {
     const bits = new Uint8Array(length);
     let some = false;
     for (let at = 0; at < length; at += 1) {
-      bits[at] = this.unsafe(slot * map.blocks + at, durable);
+      bits[at] = this.#unsafe(slot * map.blocks + at, durable);
       some ||= bits[at] !== 0;
     }
     if (!some) return undefined;
@@ -232,17 +232,18 @@ export class BatchCopier {
   }
 
   /** The sectors of a cache block that neither the backing device nor a durable newer copy has. */
-  private unsafe(index: number, durable: number): number {
+  #unsafe(index: number, durable: number): number {
     const { map } = this.#log;
     const dirty = map.dirty[index] as number;
     if (dirty === 0) return 0;
     const newest = map.find(map.keys[index] as number);
-    if (newest === index || newest < 0 || this.#log.idOfBlock(newest) > durable) return dirty;
+    if (newest === index || newest < 0) return dirty;
+    if (!this.#log.rules.supersedes(this.#log.idOfBlock(newest), durable)) return dirty;
     return dirty & ~(map.valid[newest] as number);
   }
 
   // Begins its request before it returns: requests are made in the order of the plan, which is that of addresses.
-  private async write({ offset, length, pieces }: PlannedWrite): Promise<void> {
+  async #write({ offset, length, pieces }: PlannedWrite): Promise<void> {
     const [only, second] = pieces;
     if (only === undefined) return this.#backing.writeZeroes(offset, length, { mayUnmap: true });
     if (second === undefined) return this.#access.write(offset, only);

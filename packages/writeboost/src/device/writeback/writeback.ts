@@ -18,7 +18,6 @@ import {
   toBlockIoError,
 } from "@dmkit/block-io";
 import { BadBlocks, type Relog } from "./bad-blocks.ts";
-import { writebackRules } from "../../core/writeback-plan.ts";
 import { slotOf } from "../../format/geometry.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
 import { BatchCopier, largestBatch } from "./writeback-batch.ts";
@@ -177,7 +176,7 @@ export class Writeback {
     const enough = this.#lingered || lastFlushed - lastWriteback >= this.batch;
     if (this.#bad.size > 0 && this.#bad.rests(this.batch)) return false;
     if (enough && this.#policy.allowed() && !this.#shouldYield()) return true;
-    return lastWriteback + geometry.slots - opened < writebackRules.reserve(this.batch, geometry.slots);
+    return lastWriteback + geometry.slots - opened < this.#log.rules.reserve(this.batch, geometry.slots);
   }
 
   /** While clients write or flush much, they have the devices to themselves: for a while, and up to half of the ring. */
@@ -266,7 +265,7 @@ export class Writeback {
     for (const [id, error] of result.broken) this.#broken.set(id, error);
     try {
       // Even if nothing was written: what a former life wrote may not be durable.
-      if (result.wrote) await this.flush();
+      if (log.rules.flushesBatch(result.wrote)) await this.#flush();
       this.#checkFailure();
       this.#bad.wrote(result.blocks);
       if (result.refused.length > 0) await this.#bad.keep(result, (id) => this.#release(id, past));
@@ -307,9 +306,7 @@ export class Writeback {
     const end = past ? id : safe;
     for (let one = Math.max(lastWriteback, this.#past) + 1; one <= end; one += 1)
       if (!this.#broken.has(one)) map.clean(slotOf(geometry, one));
-    if (safe <= lastWriteback) return;
-    this.#log.lastWriteback = safe;
-    this.#log.changed.notify();
+    if (safe > lastWriteback) this.#log.writtenBack(safe);
   }
 
   #brokenError(): BlockIoError {
@@ -334,7 +331,7 @@ export class Writeback {
     if (failure !== undefined) throw failure;
   }
 
-  private async flush(): Promise<void> {
+  async #flush(): Promise<void> {
     try {
       await this.#backing.flush();
     } catch (error) {

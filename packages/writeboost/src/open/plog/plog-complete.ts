@@ -5,9 +5,10 @@
  * its sectors are put back here, before the segment is written to its slot: doing it again gives the same.
  */
 import { type BlockDevice, refuse } from "@dmkit/block-io";
+import type { Rules } from "../../core/rules.ts";
 import { type Rebuilt, complete } from "../../core/plog-replay.ts";
-import { BLOCK, slotStart } from "../../format/geometry.ts";
-import { dataStart } from "../../format/segment.ts";
+import { BLOCK } from "../../format/geometry.ts";
+import { blockOffset, dataStart } from "../../format/segment.ts";
 import { isOfPlace } from "../../device/refusals.ts";
 import type { ScannedLog } from "../scan.ts";
 import { wayOut } from "../unreadable.ts";
@@ -18,10 +19,12 @@ interface Copy {
   readonly index: number;
 }
 
-async function completeRebuilt(
+/** Of a rebuilt segment nothing that older copies have must be missing. Throws `EIO`, named, where one cannot be read. */
+export async function completeRebuilt(
   cache: BlockDevice,
   found: ScannedLog,
   rebuilt: readonly Rebuilt[],
+  { lacks }: Rules,
 ): Promise<void> {
   // In logs of other drivers no copy is the whole truth: adoptLog finds what is split.
   if (rebuilt.length === 0 || typeof found.identity !== "object") return;
@@ -36,14 +39,13 @@ async function completeRebuilt(
       const before = earlier.get(block);
       const copy = copies.get(block);
       if (before !== undefined) {
-        const missing = (before.from.bits[before.at] as number) & ~bits;
+        const missing = lacks(before.from.bits[before.at] as number, bits);
         const start = dataStart(before.at);
         if (missing !== 0) complete(one, at, missing, before.from.image.subarray(start, start + BLOCK));
       } else if (copy !== undefined && copy.id > one.id - geometry.slots) {
-        const missing = (map.valid[copy.index] as number) & ~bits;
-        const slot = Math.floor(copy.index / map.blocks);
+        const missing = lacks(map.valid[copy.index] as number, bits);
         if (missing !== 0) {
-          const offset = slotStart(geometry, slot) + dataStart(copy.index - slot * map.blocks);
+          const offset = blockOffset(geometry, copy.index);
           await cache.read(offset, data).catch((error: unknown) => {
             if (!isOfPlace(error)) throw error;
             const reason = `byte ${offset} cannot be read, and segment ${one.id} in the plog needs what is there`;
@@ -73,8 +75,3 @@ function newestCopies(found: ScannedLog, rebuilt: readonly Rebuilt[]): Map<numbe
   }
   return copies;
 }
-
-/** Together so that a test can leave it out. */
-export const completion: {
-  run: (cache: BlockDevice, found: ScannedLog, rebuilt: readonly Rebuilt[]) => Promise<void>;
-} = { run: completeRebuilt };

@@ -1,5 +1,6 @@
 /** Reads a plog device: which of its segments go on where the log on the cache device ends. */
 import { type BlockDevice, BlockIoError, isZero } from "@dmkit/block-io";
+import { type Rules, rules } from "../../core/rules.ts";
 import { type Rebuilt, rebuildSegment } from "../../core/plog-replay.ts";
 import { blocksPerSegment, plogSegmentSize } from "../../format/geometry.ts";
 import { decodeRecords, recordsCutOff } from "../../format/plog.ts";
@@ -108,6 +109,7 @@ export async function scanPlog(
   { geometry: { order }, last, identity }: Pick<ScannedLog, "geometry" | "last" | "identity">,
   backingSize: number,
   wanted: number = 0,
+  { isSound }: Rules = rules,
 ): Promise<ScannedPlog> {
   const size = plogSegmentSize(order);
   const bytes = await plogBytes(plog, identity);
@@ -130,7 +132,7 @@ export async function scanPlog(
       ids.push(0);
       continue;
     }
-    const records = decodeRecords(buffer, bounds);
+    const records = decodeRecords(buffer, bounds, isSound);
     const id = records[0]?.id ?? 0;
     ids.push(id);
     highest = Math.max(highest, id);

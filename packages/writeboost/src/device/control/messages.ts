@@ -1,6 +1,6 @@
 /** What a running device can be told; the words are the original's, in any case. */
 import { type Controls, type MessageOptions, unknownMessage } from "@dmkit/block-io";
-import { writeboostTunables } from "../options.ts";
+import { writeboostTunables } from "../../options.ts";
 
 /** Says how far writing back everything is. */
 export interface DropProgress {

@@ -1,6 +1,6 @@
 /** The status line, to and fro. */
 import { BlockIoError, type Facts } from "@dmkit/block-io";
-import { type TunableName, type Tunables, tunableNames } from "../options.ts";
+import { type TunableName, type Tunables, tunableNames } from "../../options.ts";
 
 /** What the status line says. */
 export interface Status {

@@ -1,6 +1,6 @@
 /** How a running cache is, in the words of {@link Health}. */
 import { type Health, healthy, wholeStory, worstHealth } from "@dmkit/block-io";
-import type { SegmentLog } from "./log/segment-log.ts";
+import type { SegmentLog } from "../log/segment-log.ts";
 
 /**
  * @param guard what the guard says: whether writes are refused.

@@ -1,0 +1,55 @@
+/** What a running cache says of itself: the figures of its status, and its geometry, memory and errors. */
+import { slotOf } from "../../format/geometry.ts";
+import { segmentSize } from "../../format/segment.ts";
+import type { Tunables } from "../../options.ts";
+import type { Parts } from "../parts.ts";
+import type { Status } from "./status.ts";
+import type { Writeback } from "../writeback/writeback.ts";
+
+/** @param missing bytes, if all of the devices is used. */
+export function statusOf(
+  { log, statistics }: Parts,
+  writeback: Writeback,
+  missing: number,
+  tunables: Tunables,
+): Status {
+  const { slots, blocks } = log.geometry;
+  const currentId = log.newestClosed + 1;
+  return {
+    cursor: slotOf(log.geometry, currentId) * blocks + log.count,
+    cacheBlocks: slots * blocks,
+    segments: slots,
+    currentId,
+    lastFlushedId: log.lastFlushed,
+    lastWritebackId: log.lastWriteback,
+    dirtyBlocks: log.map.dirtyBlocks,
+    counters: [...statistics.counters],
+    partialFlushes: statistics.partialFlushes,
+    trouble: {
+      writeback_errors: writeback.failures + writeback.relogged,
+      bad_blocks: writeback.badBlocks,
+      out_of_space: log.full === undefined ? 0 : 1,
+      dead: log.dead === undefined ? 0 : 1,
+      missing_space: missing,
+    },
+    batch: writeback.batch,
+    tunables: { ...tunables },
+  };
+}
+
+/** Geometry, memory in bytes, and errors. */
+export function infoOf({ log, plog }: Parts, writeback: Writeback): object {
+  const { geometry, dialect, durable, map, pool } = log;
+  const buffers = pool * segmentSize(geometry.blocks) + (plog?.bufferBytes ?? 0);
+  return {
+    dialect,
+    segment_size_order: geometry.order,
+    nr_rambuf_pool: pool,
+    durable_id: durable,
+    memory: { map: map.bytes, buffers, perBlock: map.bytes / (geometry.slots * geometry.blocks) },
+    writeback_error: writeback.lastError?.message ?? null,
+    bad_blocks: writeback.badBlocks,
+    out_of_space: log.full?.message ?? null,
+    dead: log.dead?.message ?? null,
+  };
+}
