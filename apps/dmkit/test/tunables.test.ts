@@ -1,13 +1,16 @@
 /**
- * What is set by message, for every target there is: it shows in the table and among the named fields, an exchange of
- * tables keeps it, with the contents, and a value out of range is refused with the range. A target that is added is
- * added to `tables` here.
+ * What every target there is promises of its tunables, messages and facts: what is set by message shows in the table and
+ * among the named fields, an exchange of tables keeps it, with the contents, and so does closing the device and opening
+ * it by the table it printed; a value out of range is refused with the range; there are named fields; a message that may
+ * take long tells how far it is, and ends on a signal. A target that is added is added to `tables` here, a long message
+ * to `long`.
  */
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
   type BlockDevice,
+  type MessageProgress,
   type OptionSpec,
   type TunableTable,
   describeRange,
@@ -160,9 +163,13 @@ describe("every target", () => {
       }
     }
     expect(manager.snapshotOf("a").table).toBe(table);
+    await manager.remove("a");
+    await manager.create("a", table);
+    expect(manager.snapshotOf("a").table).toBe(table);
+    if (holds && target.inMemory) await manager.device("a").write(0, data);
     // The table that is printed, loaded again, is the device as it is: nothing is made anew.
     await exchange(manager.snapshotOf("a").table);
-    if (holds) expect((await contents(device)).equals(data)).toBe(true);
+    if (holds) expect((await contents(manager.device("a"))).equals(data)).toBe(true);
     const [segment] = readTable(manager.snapshotOf("a").table);
     for (const [name, spec] of Object.entries(target.options)) {
       if (!spec.once) continue;
@@ -173,12 +180,13 @@ describe("every target", () => {
   it.each(cases)("$name: has named fields, and refuses unknown messages with what it takes", async (one) => {
     const { target, line } = one;
     await manager.create("a", `0 ${SIZE / 512} ${line()}`);
-    const { status, fields } = manager.snapshotOf("a").segments[0] ?? { status: "?", fields: {} };
+    const fields = fieldsOf("a");
     for (const [name, value] of Object.entries(fields)) {
       expect(name).toMatch(/^[a-z][a-z0-9_]*$/);
       expect(["number", "string"]).toContain(typeof value);
     }
-    expect(Object.keys(fields).length > 0).toBe(status !== "");
+    expect(Object.keys(fields)).toContain("in_flight");
+    for (const name of target.tunables?.names ?? []) expect(Object.keys(fields)).toContain(name);
     for (const words of [["no_such_thing"], ["set"], ["set", "no_such_thing", "1"], ["0", "nothing"], []]) {
       await expect(manager.message("a", words)).rejects.toMatchObject({ code: "EINVAL" });
     }
@@ -187,6 +195,83 @@ describe("every target", () => {
       hint: string;
     };
     for (const name of known) expect(error.hint).toContain(name);
+  });
+});
+
+interface LongMessage {
+  /** Bytes of the device: enough for more than one step. */
+  readonly size: number;
+  readonly line: (size: number) => string;
+  /** Behind the message's name. */
+  readonly words?: readonly string[];
+}
+
+const cache = (size: number): string =>
+  `cache ${file("disk", size)} ${file("ssd", 2 * size)} 0 8 ${size / 4096} 16 1 2 sequential_cutoff 0`;
+
+/** By target and message. */
+const long: Readonly<Record<string, LongMessage>> = {
+  "writeboost drop_caches": {
+    size: SIZE,
+    line: () => `writeboost 0 ${file("disk")} ${file("ssd", 8 * MIB)} 2 segment_size_order 7`,
+  },
+  "cache clean": { size: 32 * MIB, line: cache },
+  "cache invalidate": { size: 32 * MIB, line: cache, words: ["0", String((32 * MIB) / 512)] },
+  "cow count": {
+    size: 4096 * MIB,
+    line: (size) => `cow ${file("base", size)} 0 ${file("bitmap")} ${file("data", size)} 0`,
+  },
+  "zram recompress": { size: SIZE, line: () => "zram lz4 2 recomp_algorithm zstd", words: ["all"] },
+  "zram writeback": {
+    size: SIZE,
+    line: () => `zram lz4 2 backing_dev ${file("room", 4 * MIB)}`,
+    words: ["all"],
+  },
+};
+
+describe("a message that may take long", () => {
+  const all = targets
+    .list()
+    .flatMap(({ name, messages = {} }) =>
+      Object.entries(messages).flatMap(([message, spec]) => (spec.long ? [`${name} ${message}`] : [])),
+    );
+
+  it("is in this test", () => {
+    expect(all.toSorted()).toEqual(Object.keys(long).toSorted());
+  });
+
+  it.each(all)("%s: tells how far it is, and ends on a signal", async (which) => {
+    const [, message = ""] = which.split(" ");
+    const { size, line, words = [] } = long[which] as LongMessage;
+    const fill = async (): Promise<void> => {
+      // No two blocks alike: what is all one byte takes no room in memory.
+      const bytes = Buffer.from(Array.from({ length: MIB }, (_, at) => (at >> 12) ^ (at % 251)));
+      for (let at = 0; at < Math.min(size, 8 * MIB); at += MIB) await manager.device("a").write(at, bytes);
+    };
+    await manager.create("a", `0 ${size / 512} ${line(size)}`);
+    await fill();
+    const over = new Error("nobody waits any more");
+    const before = AbortSignal.abort(over);
+    await expect(manager.message("a", [message, ...words], { signal: before })).rejects.toBe(over);
+    const ending = new AbortController();
+    const seen: MessageProgress[] = [];
+    const begun = manager.message("a", [message, ...words], {
+      signal: ending.signal,
+      progress(one) {
+        seen.push(one);
+        ending.abort(over);
+      },
+    });
+    await expect(begun).rejects.toBe(over);
+    expect(seen[0]?.done).toBeLessThan(seen[0]?.total ?? 0);
+    const whole: MessageProgress[] = [];
+    await fill();
+    await manager.message("a", [message, ...words], { progress: (one) => void whole.push(one) });
+    for (const [index, { done, total, unit }] of [...seen, ...whole].entries()) {
+      expect([done >= 0 && done <= total, unit], `${done} of ${total}`).toEqual([true, unit]);
+      expect(unit, String(index)).toMatch(/^[a-z]+s$/);
+    }
+    expect(whole.map(({ done }) => done)).toEqual(whole.map(({ done }) => done).toSorted((a, b) => a - b));
   });
 });
 

@@ -153,6 +153,7 @@ export {
 export {
   type Controls,
   type Facts,
+  type LongWork,
   type Message,
   type MessageOptions,
   type MessageProgress,

@@ -70,6 +70,11 @@ export class CleaningPlan {
     return this.asked || this.#frames.dirty > this.watermarks.high;
   }
 
+  /** Nobody wants all of it clean any more; what is urgent stays so. */
+  noneDue(): void {
+    this.#due = undefined;
+  }
+
   /** Gives up what is urgent or due; for when writing back fails. */
   forget(): void {
     this.#urgent.clear();

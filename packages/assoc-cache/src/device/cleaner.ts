@@ -4,7 +4,7 @@
  *
  * A block may be written to while the source is flushed: then it is no longer `written` but `dirty`, and stays so.
  */
-import { type Bitmap, type RangeGrant, type Timer, done, sleep } from "@dmkit/block-io";
+import { type Bitmap, type LongWork, type RangeGrant, type Timer, done, sleep } from "@dmkit/block-io";
 import { CleaningPlan, type Watermarks } from "../core/cleaning-plan.ts";
 import type { Metadata } from "./metadata/metadata.ts";
 import type { CacheState } from "./state.ts";
@@ -29,17 +29,23 @@ const RETRY = 5000;
 /** Milliseconds: the longest pause for the sake of the rate. */
 const LONGEST_PAUSE = 1000;
 
+/** Who waits until all is clean. */
+interface Waiting {
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+  /** Some batches are clean. */
+  readonly tell: () => void;
+}
+
 export class Cleaner {
   settings: CleanerSettings;
-  /** Called after each batch. */
-  onBatch: () => void = () => {};
   readonly #state: CacheState;
   readonly #writeback: Writeback;
   readonly #metadata: Metadata;
   readonly #plan: CleaningPlan;
   #running: Promise<void> | undefined;
   #halted = 0;
-  #waiting: { resolve: () => void; reject: (error: unknown) => void }[] = [];
+  #waiting: Waiting[] = [];
   #retry: Timer | undefined;
   #age: Timer | undefined;
   #older: Bitmap | undefined;
@@ -72,8 +78,12 @@ export class Cleaner {
     this.#kick();
   }
 
-  /** Writes back everything that is dirty now. Rejects with what went wrong; the blocks stay dirty then. */
-  async cleanAll(): Promise<void> {
+  /**
+   * Writes back everything that is dirty now. Rejects with what went wrong, or the signal's reason; the blocks stay dirty
+   * then, but for those of the batches under way.
+   */
+  async cleanAll({ signal, progress }: LongWork = {}): Promise<void> {
+    signal?.throwIfAborted();
     if (this.#state.frames.dirty === 0) {
       await this.#metadata.commitDrops();
       return;
@@ -81,11 +91,25 @@ export class Cleaner {
     const broken = this.#state.sourceError ?? this.#state.cacheError;
     if (broken !== undefined) throw broken;
     this.#plan.allDue();
-    const finished = new Promise<void>((resolve, reject) => this.#waiting.push({ resolve, reject }));
+    const { statistics, frames } = this.#state;
+    const [before, total] = [statistics.writtenBack, frames.dirty];
+    let stop = (): void => {};
+    const finished = new Promise<void>((resolve, reject) => {
+      const tell = (): void =>
+        progress?.({ done: Math.min(total, statistics.writtenBack - before), total, unit: "blocks" });
+      const waiting = { resolve, reject, tell };
+      this.#waiting.push(waiting);
+      stop = () => {
+        this.#waiting = this.#waiting.filter((other) => other !== waiting);
+        if (this.#waiting.length === 0) this.#plan.noneDue();
+        reject(signal?.reason);
+      };
+    });
+    signal?.addEventListener("abort", stop);
     this.#retry?.cancel();
     this.#retry = undefined;
     this.#kick();
-    await finished;
+    await finished.finally(() => signal?.removeEventListener("abort", stop));
   }
 
   /** Stops after the batch that is under way; to be balanced by {@link resume}. */
@@ -177,7 +201,7 @@ export class Cleaner {
     this.#writeback.cleaned(copied, false);
     this.#writeback.cleaned(cold, true);
     await this.#metadata.commitDrops();
-    this.onBatch();
+    for (const { tell } of this.#waiting) tell();
     if (failure !== undefined) throw failure;
     this.#told = undefined;
     return (copied.length + cold.length) * this.#state.blockBytes;

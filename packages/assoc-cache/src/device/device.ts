@@ -8,6 +8,7 @@ import {
   type Extent,
   type Facts,
   type Health,
+  type LongWork,
   type StorageFacts,
   type WriteZeroesOptions,
   GuardedTarget,
@@ -230,20 +231,20 @@ export class AssocCacheDevice extends GuardedTarget {
   }
 
   /** Writes back all blocks that are dirty now. */
-  async clean(): Promise<void> {
+  async clean(options: LongWork = {}): Promise<void> {
     if (this.#isResting) {
       throw this.#refusal("EBUSY", "the cache is suspended", "Resume it first.");
     }
-    await this.cleaner.cleanAll();
+    await this.cleaner.cleanAll(options);
   }
 
-  async writeHome(): Promise<void> {
+  async writeHome(options: LongWork = {}): Promise<void> {
     if (this.state.frames.dirty === 0) return;
     if (this.state.readOnly) {
       const hint = "Open it for writing: then it is written back.";
       throw this.#refusal("EROFS", `${this.state.frames.dirty} blocks are in the cache only`, hint);
     }
-    await this.clean();
+    await this.clean(options);
   }
 
   /** Drops what the cache holds of a range (bytes); what is dirty of it is written back first. */

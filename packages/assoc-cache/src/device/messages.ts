@@ -1,5 +1,5 @@
 /** What a running cache can be told, and what it says of itself. */
-import { BlockIoError, type Controls, type Facts, SECTOR } from "@dmkit/block-io";
+import { BlockIoError, type Controls, type Facts, type LongWork, SECTOR } from "@dmkit/block-io";
 import { spans } from "../core/history.ts";
 import type { Policy } from "../format/superblock.ts";
 import type { Metadata } from "./metadata/metadata.ts";
@@ -15,9 +15,12 @@ export interface ControlledCache {
   readonly metadata: Metadata;
   readonly policy: Policy;
   status(): string;
-  clean(): Promise<void>;
+  clean(options: LongWork): Promise<void>;
   invalidate(offset: number, length: number): Promise<void>;
 }
+
+// Bytes that are dropped before others have a turn, and the one who waits is told.
+const INVALIDATED = 16 * 1024 * 1024;
 
 export const cacheControls: Controls<ControlledCache> = {
   tunables: cacheTunables,
@@ -42,17 +45,25 @@ export const cacheControls: Controls<ControlledCache> = {
     },
     clean: {
       arguments: "",
+      long: true,
       help: "writes back all dirty blocks; answers when none is left",
-      async run(device) {
-        await device.clean();
+      async run(device, _args, options) {
+        await device.clean(options);
         return "";
       },
     },
     invalidate: {
       arguments: "<first sector> <sectors>",
+      long: true,
       help: "drops what the cache holds of a range; what is dirty of it is written back first",
-      async run(device, args) {
-        await device.invalidate(...range(device, args));
+      async run(device, args, { signal, progress }) {
+        const [offset, length] = range(device, args);
+        for (let at = 0; at < length; at += INVALIDATED) {
+          signal?.throwIfAborted();
+          const part = Math.min(INVALIDATED, length - at);
+          await device.invalidate(offset + at, part);
+          progress?.({ done: (at + part) / SECTOR, total: length / SECTOR, unit: "sectors" });
+        }
         return "";
       },
     },

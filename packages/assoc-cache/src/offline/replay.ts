@@ -32,39 +32,18 @@ export async function writeDirty(
       lower: async (reference) => (reference === "source" ? source : cache),
     },
   );
-  const { frames, statistics } = device.state;
-  const total = frames.dirty;
-  device.cleaner.onBatch = () => progress?.(statistics.writtenBack, total);
-  const cleaning = device.clean();
-  if (await isStopped(cleaning, signal)) {
+  try {
+    await device.clean({ signal, progress: ({ done, total }) => progress?.(done, total) });
+  } catch (error) {
+    if (signal?.aborted !== true) {
+      await device.close();
+      throw error;
+    }
     // Left as a crash would leave it: what is written back is durable, the rest is dirty still.
     await device.cleaner.pause();
     await device.flush();
-    throw signal?.reason;
+    throw error;
   }
-  try {
-    await cleaning;
-  } finally {
-    await device.close();
-  }
-  return statistics.writtenBack;
-}
-
-/** Waits until the work has ended, whatever its outcome (false), or is to be stopped (true). */
-async function isStopped(work: Promise<void>, signal: AbortSignal | undefined): Promise<boolean> {
-  const ended = work.then(
-    () => false,
-    () => false,
-  );
-  if (signal === undefined) return ended;
-  let stop = (): void => {};
-  const stopped = new Promise<boolean>((resolve) => {
-    stop = () => resolve(true);
-    signal.addEventListener("abort", stop);
-  });
-  try {
-    return await Promise.race([ended, stopped]);
-  } finally {
-    signal.removeEventListener("abort", stop);
-  }
+  await device.close();
+  return device.state.statistics.writtenBack;
 }

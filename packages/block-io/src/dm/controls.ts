@@ -31,6 +31,9 @@ export interface MessageOptions {
   readonly users?: readonly string[] | undefined;
 }
 
+/** What ends long work early, and what it tells meanwhile. */
+export type LongWork = Pick<MessageOptions, "signal" | "progress">;
+
 /** The part of a table of options that can be set while the target runs. */
 export interface TunableTable {
   readonly options: OptionTable;
@@ -55,6 +58,8 @@ export interface Message<Device> {
   readonly help: string;
   /** May be sent to a device that is open read-only, which refuses all others, and setting what is tuned. */
   readonly readOnly?: true;
+  /** May take long: it tells how far it is, and ends early on the signal of {@link MessageOptions}. */
+  readonly long?: true;
   /** It gives up data: refused while anybody uses the device, unless its last word is `force`. */
   readonly destroys?: true;
   run(device: Device, args: readonly string[], options: MessageOptions): Promise<string> | string;
@@ -96,6 +101,8 @@ export async function carryOut<Device>(
   const message = Object.hasOwn(messages, verb) ? messages[verb] : undefined;
   if (message !== undefined) {
     if (controlled.readOnly && message.readOnly !== true) throw readOnlyError(controlled.name);
+
+    if (message.long) options.signal?.throwIfAborted();
     if (message.destroys) refuseWhileUsed(controlled, verb, args, options);
     const rest = message.destroys && args.at(-1)?.toLowerCase() === "force" ? args.slice(0, -1) : args;
     if (message.arguments !== "" || rest.length === 0) return message.run(device, rest, options);

@@ -5,6 +5,7 @@ import {
   type Controlled,
   type Controls,
   type Facts,
+  type LongWork,
   type MessageOptions,
   type Messages,
   type TunableTable,
@@ -40,7 +41,10 @@ export interface TargetDevice extends BlockDevice {
   readonly descriptions: readonly RangeDescription[];
   /** The target's part of the device-mapper status line; empty if there is nothing to say. */
   status(): string;
-  /** What it says of itself, by name; the values of its tunables are among it. */
+  /**
+   * What it says of itself, by name; the values of its tunables are among it, and how many requests it works on
+   * (`in_flight`).
+   */
   facts(): Facts;
   /**
    * Carries out a message (see controls.ts); resolves with its answer, often empty. Errors: `EINVAL` (unknown, out of
@@ -64,7 +68,7 @@ export interface TargetDevice extends BlockDevice {
    * there is nothing of that kind. Errors: the signal's reason, `EROFS` where nothing may be written, those of the
    * devices; what was brought home stays there.
    */
-  writeHome?(options?: Pick<MessageOptions, "signal" | "progress">): Promise<void>;
+  writeHome?(options?: LongWork): Promise<void>;
 }
 
 /**
@@ -81,7 +85,7 @@ export abstract class GuardedTarget extends GuardedDevice implements TargetDevic
   }
 
   facts(): Facts {
-    return { ...factsOf(this.tunableValues()), ...this.doFacts() };
+    return { ...factsOf(this.tunableValues()), ...this.doFacts(), in_flight: this.inFlight };
   }
 
   settings(): Readonly<Record<string, unknown>> {

@@ -7,6 +7,7 @@
 import { type BlockDevice, SECTOR, done } from "../contract/device.ts";
 import type { Clock } from "../contract/environment.ts";
 import { BlockIoError } from "../contract/errors.ts";
+import type { Facts } from "../dm/controls.ts";
 import { type OptionsOf, parseOptions } from "../dm/options.ts";
 import { restOf } from "../dm/stack-rules.ts";
 import type { Target } from "../dm/target.ts";
@@ -60,6 +61,10 @@ export class FlakeyDevice extends LinearDevice {
   /** Whether the device misbehaves now. */
   get isDown(): boolean {
     return this.#down > 0 && (this.#clock.now() - this.#started) % (this.#up + this.#down) >= this.#up;
+  }
+
+  protected override doFacts(): Facts {
+    return { state: this.isDown ? "down" : "up" };
   }
 
   /** It comes up again: a failed flush is not the end of it. */

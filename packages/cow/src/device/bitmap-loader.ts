@@ -5,7 +5,7 @@
  * Invariant: a piece is read at most once at a time, whoever waits for it; a piece that could not be read stays
  * unknown, and the next request tries again.
  */
-import { type BlockDevice, join } from "@dmkit/block-io";
+import { type BlockDevice, type LongWork, join } from "@dmkit/block-io";
 import { type OwnerMap, PAGE_BYTES } from "../core/owner-map.ts";
 import { type AliasedBlockSize, expandAliased } from "../format/aliased.ts";
 import { PAGE_SECTORS } from "../format/geometry.ts";
@@ -18,6 +18,9 @@ export interface BitmapSource {
 }
 
 const STEP_PAGES = BITMAP_STEP / PAGE_BYTES;
+const STEP_SECTORS = STEP_PAGES * PAGE_SECTORS;
+// Pieces that are read at a time where all of them are.
+const AT_ONCE = 16;
 
 export class BitmapLoader {
   readonly #map: OwnerMap;
@@ -40,9 +43,20 @@ export class BitmapLoader {
     this.#layers.push(layer);
   }
 
+  /** Makes all owners known. Errors: those of reading the bitmaps, the signal's reason. */
+  async loadAll({ signal, progress }: LongWork): Promise<void> {
+    const { sectors: total } = this.#map;
+    for (let sector = 0; sector < total; sector += AT_ONCE * STEP_SECTORS) {
+      signal?.throwIfAborted();
+      const done = Math.min(total, sector + AT_ONCE * STEP_SECTORS);
+      await this.load(sector, done - sector);
+      progress?.({ done, total, unit: "sectors" });
+    }
+  }
+
   /** Makes the owners of a range known. Errors: those of reading the bitmaps. */
   async load(sector: number, count: number): Promise<void> {
-    const step = STEP_PAGES * PAGE_SECTORS;
+    const step = STEP_SECTORS;
     const pieces: Promise<void>[] = [];
     for (let piece = Math.floor(sector / step); piece * step < sector + count; piece += 1) {
       const first = Math.max(sector, piece * step);

@@ -17,6 +17,7 @@ import {
   type Controls,
   type Extent,
   type Facts,
+  type LongWork,
   type RangeDescription,
   SECTOR,
   type WriteZeroesOptions,
@@ -121,8 +122,8 @@ export class CowDevice extends GuardedTarget {
   }
 
   /** Reads all bitmaps, so that the counts of the status are exact. */
-  async count(): Promise<void> {
-    await this.inTurn(() => this.#parts.loader.load(0, this.map.sectors));
+  async count(options: LongWork = {}): Promise<void> {
+    await this.inTurn(() => this.#parts.loader.loadAll(options));
   }
 
   /**

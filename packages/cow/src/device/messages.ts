@@ -1,11 +1,11 @@
 /** What a running stack can be told. */
-import { type Controls, tunablesOf } from "@dmkit/block-io";
+import { type Controls, type LongWork, tunablesOf } from "@dmkit/block-io";
 import { cowOptions } from "../options.ts";
 
 /** A running stack, as its messages see it. */
 export interface ControlledStack {
   freezeTo(words: readonly string[]): Promise<void>;
-  count(): Promise<void>;
+  count(options: LongWork): Promise<void>;
   status(): string;
   readonly tableWords: readonly string[];
 }
@@ -24,9 +24,10 @@ export const cowControls: Controls<ControlledStack> = {
     count: {
       arguments: "",
       readOnly: true,
+      long: true,
       help: "reads all bitmaps, and answers with the status, of which the counts are exact then",
-      async run(device) {
-        await device.count();
+      async run(device, _args, options) {
+        await device.count(options);
         return device.status();
       },
     },

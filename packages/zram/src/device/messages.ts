@@ -44,15 +44,17 @@ export const zramControls: Controls<RunningDisk> = {
     },
     recompress: {
       arguments: "[all|idle|huge|huge_idle]",
+      long: true,
       help: "compresses these pages with the second algorithm, where that is shorter",
-      run: async (device, args) =>
-        `${await recompress(device, selected(device, "recompress", args, "all"))} pages recompressed`,
+      run: async (device, args, options) =>
+        `${await recompress(device, selected(device, "recompress", args, "all"), options)} pages recompressed`,
     },
     writeback: {
       arguments: "all|idle|huge|huge_idle",
+      long: true,
       help: "moves these pages to the backing device",
-      run: async (device, args) =>
-        `${await writeBack(device, selected(device, "writeback", args))} pages written back`,
+      run: async (device, args, options) =>
+        `${await writeBack(device, selected(device, "writeback", args), options)} pages written back`,
     },
     ...readers,
     mem_used_max: {

@@ -2,7 +2,7 @@
  * Making room: compressing pages again with the second algorithm, and moving pages to the backing device.
  * Both go over the pages one after the other and let requests through between them.
  */
-import { BlockIoError, type BlockDevice, codeOf, nextTurn } from "@dmkit/block-io";
+import { BlockIoError, type BlockDevice, type LongWork, codeOf, nextTurn } from "@dmkit/block-io";
 import { kinds } from "../core/page-table.ts";
 import { PAGE } from "../core/size-classes.ts";
 import type { RunningDisk } from "./disk.ts";
@@ -22,8 +22,19 @@ function isSelected({ parts }: RunningDisk, page: number, selection: Selection):
   return !selection.endsWith("idle") || pages.table.isIdle(page);
 }
 
+/** Between two pages: others have a turn, who waits is told, and who does not want to wait any more ends it. */
+async function pause({ parts }: RunningDisk, done: number, { signal, progress }: LongWork): Promise<void> {
+  progress?.({ done, total: parts.pages.table.pages, unit: "pages" });
+  await nextTurn(parts.environment.scheduler);
+  signal?.throwIfAborted();
+}
+
 /** Pages that became smaller. Throws `EINVAL` without a second algorithm. */
-export async function recompress(device: RunningDisk, selection: Selection): Promise<number> {
+export async function recompress(
+  device: RunningDisk,
+  selection: Selection,
+  options: LongWork = {},
+): Promise<number> {
   const { pages, secondary, primary } = device.parts;
   const { table } = pages;
   if (secondary === undefined) {
@@ -39,7 +50,7 @@ export async function recompress(device: RunningDisk, selection: Selection): Pro
   let count = 0;
   try {
     for (let page = 0; page < table.pages && device.failure === undefined; page += 1) {
-      if (page % TURN === TURN - 1) await nextTurn(device.parts.environment.scheduler);
+      if (page % TURN === TURN - 1) await pause(device, page, options);
       const kind = table.kind(page);
       if (kind === kinds.recompressed || !isSelected(device, page, selection)) continue;
       const idle = table.isIdle(page);
@@ -60,7 +71,11 @@ export async function recompress(device: RunningDisk, selection: Selection): Pro
 }
 
 /** Pages moved. Throws `EINVAL` without a backing device, `ENOSPC` when it is full. */
-export async function writeBack(device: RunningDisk, selection: Selection): Promise<number> {
+export async function writeBack(
+  device: RunningDisk,
+  selection: Selection,
+  options: LongWork = {},
+): Promise<number> {
   const { pages, backing } = device.parts;
   const { table, blocks } = pages;
   if (backing === undefined || blocks === undefined) {
@@ -75,7 +90,7 @@ export async function writeBack(device: RunningDisk, selection: Selection): Prom
   let count = 0;
   let near = 0;
   for (let page = 0; page < table.pages; page += 1) {
-    if (page % TURN === TURN - 1) await nextTurn(device.parts.environment.scheduler);
+    if (page % TURN === TURN - 1) await pause(device, page, options);
     if (!isSelected(device, page, selection)) continue;
     near = blocks.find(false, near);
     if (near === blocks.length) near = blocks.find(false, 0);

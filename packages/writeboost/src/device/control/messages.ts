@@ -35,6 +35,7 @@ export const writeboostControls: Controls<ControlledLog> = {
     clear_stat: clearStats,
     drop_caches: {
       arguments: "[stop]",
+      long: true,
       help: "writes back everything that is dirty now, and answers when it is; stop: ends that",
       async run(device, args, { signal, progress }) {
         const [word, ...more] = args.map((arg) => arg.toLowerCase());
