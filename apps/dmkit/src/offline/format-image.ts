@@ -2,15 +2,18 @@
  * `format`: makes a new image.
  *
  * Invariants: it is tried out in memory first, so that wrong options or sizes change nothing; devices that are not
- * written then are not opened for writing; and those that are must be blank, and those that are cached be no
- * caches, unless somebody insists.
+ * written then are not opened for writing; those that are must be blank, and those that are cached be no caches, unless
+ * somebody insists; and what a format refuses before it writes has written nothing, old signatures included, though
+ * there was not the memory to try all of it.
  */
 import {
   type BlockDevice,
   BlockIoError,
   type ImageDevices,
   type ImageFormat,
+  LinearDevice,
   type OfflineWork,
+  type WriteZeroesOptions,
   codeOf,
   eraseSignatures,
   parseOptions,
@@ -35,19 +38,21 @@ export async function formatImage(
   formats: readonly ImageFormat[],
   work: OfflineWork,
 ): Promise<ReadonlySet<string>> {
-  const make = format.format?.bind(format);
-  if (make === undefined) throw new BlockIoError(`${format.name} cannot be formatted`, { code: "ENOTSUP" });
+  const { name } = format;
+  if (format.format === undefined) throw new BlockIoError(`${name} cannot be formatted`, { code: "ENOTSUP" });
   if (format.formatOptions !== undefined) parseOptions(format.formatOptions, options, "--option");
   const { environment } = work;
   const keeps = format.keepsImage?.(options) === true;
+  const make = (devices: ImageDevices, how: OfflineWork): Promise<void> | undefined =>
+    format.format?.(force && !keeps ? erasedFirst(devices) : devices, options, how);
   const roles = await withRoles(
     references,
     () => false,
     environment,
     async (devices) => {
       refuseEmpty(devices);
-      const written = await rolesWritten(devices, (copies) =>
-        make(copies, options, { environment, signal: work.signal }),
+      const written = await rolesWritten(devices, async (copies) =>
+        make(copies, { environment, signal: work.signal }),
       );
       if (!force) {
         // What goes on from an image refuses everything that is none.
@@ -65,22 +70,57 @@ export async function formatImage(
     (devices) =>
       withImageUndo(
         undo,
-        `format ${format.name}`,
+        `format ${name}`,
         { devices, references },
         roles,
         environment,
         async (given) => {
-          if (force && !keeps) for (const device of writtenOf(given, roles)) await eraseSignatures(device);
-          await make(given, options, work);
-          for (const device of writtenOf(given, roles)) await device.flush();
+          await make(given, work);
+          for (const role of roles) await given[role]?.flush();
         },
       ),
   );
   return roles;
 }
 
-function writtenOf(devices: ImageDevices, roles: ReadonlySet<string>): BlockDevice[] {
-  return [...roles].flatMap((role) => devices[role] ?? []);
+function erasedFirst(devices: ImageDevices): ImageDevices {
+  const wrapped = Object.entries(devices).map(([role, device]) => [role, new ErasedFirst(device)]);
+  return Object.fromEntries(wrapped) as ImageDevices;
+}
+
+/** Before it is written for the first time, what it says of old contents is erased. */
+class ErasedFirst extends LinearDevice {
+  readonly #below: BlockDevice;
+  #erased: Promise<void> | undefined;
+
+  constructor(below: BlockDevice) {
+    super(below, 0, below.size, below.name);
+    this.#below = below;
+  }
+
+  protected override async doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+    await this.#erase();
+    return super.doWrite(offset, from, fua);
+  }
+
+  protected override async doDiscard(offset: number, length: number): Promise<void> {
+    await this.#erase();
+    return super.doDiscard(offset, length);
+  }
+
+  protected override async doWriteZeroes(
+    offset: number,
+    length: number,
+    options: WriteZeroesOptions,
+  ): Promise<void> {
+    await this.#erase();
+    return super.doWriteZeroes(offset, length, options);
+  }
+
+  #erase(): Promise<void> {
+    this.#erased ??= eraseSignatures(this.#below);
+    return this.#erased;
+  }
 }
 
 /** All of them where it takes too much memory to find out. */
