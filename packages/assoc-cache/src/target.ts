@@ -1,7 +1,7 @@
 /** The declaration of the target `cache` (alias `assoc-cache`). */
 import { type Target, parseOptions, printNamed, restOf, sumOfFacts } from "@dmkit/block-io";
 import { assocCacheImages } from "./image.ts";
-import { openCache, usesOf } from "./open/open.ts";
+import { checkCache, openCache, usesOf } from "./open/open.ts";
 import { type CacheOptions, cacheOptions, namedOptions } from "./options.ts";
 import { cacheControls } from "./device/messages.ts";
 
@@ -55,6 +55,7 @@ export const assocCache: Target<CacheOptions> = {
     return [...words, ...printNamed(namedOptions, cacheOptions, options)];
   },
   uses: (options, size) => Object.values(usesOf(options, size)),
+  check: checkCache,
   open: openCache,
 };
 

@@ -2,7 +2,7 @@
 import { type Target, parseOptions, printNamed, sumOfFacts } from "@dmkit/block-io";
 import { compressionControls } from "./device/counters.ts";
 import { compressionImages } from "./image.ts";
-import { openCompression, useOf } from "./open/open.ts";
+import { checkCompression, openCompression, useOf } from "./open/open.ts";
 import { type CompressionOptions, compressionOptions, namedOptions } from "./options.ts";
 
 export const compression: Target<CompressionOptions> = {
@@ -35,5 +35,6 @@ export const compression: Target<CompressionOptions> = {
     return [...words, ...printNamed(namedOptions, compressionOptions, options)];
   },
   uses: (options) => [useOf(options)],
+  check: checkCompression,
   open: (options, context) => openCompression(options, context),
 };

@@ -16,10 +16,11 @@ import { bitmapDeviceSize } from "./format/geometry.ts";
 import type { NewLayer } from "./device/freeze.ts";
 import type { LayerDevices } from "./device/layer/layer.ts";
 import { cowControls } from "./device/messages.ts";
+import type { StackDevices } from "./device/layer/stack-devices.ts";
 import { cowImages } from "./image.ts";
 import { layerOverlay } from "./offline/create/overlay.ts";
 import { hintFor } from "./open/missing-layer.ts";
-import { openStack } from "./open/open.ts";
+import { type OpenStackOptions, checkStack, openStack } from "./open/open.ts";
 import { type CowOptions, type NamedOption, cowOptions, namedOptions } from "./options.ts";
 
 type LayerOptions = CowOptions["layers"][number];
@@ -68,48 +69,61 @@ export const cow: Target<CowOptions> = {
     ),
   ],
 
+  async check(options, context) {
+    if (options.layers.length === 0) return;
+    await checkStack(await openLowers(options, context), settingsOf(options, context));
+  },
+
   async open(given, context) {
     const options = parseOptions(cowOptions, given, "cow");
     if (options.layers.length === 0) return openBase(options, context);
-    const { environment, name, size, lower } = context;
-    const baseOffset = options.base_offset * SECTOR;
-    const base = await lower(...useOfBase(options, size));
-    const layers: LayerDevices[] = [];
-    for (const layer of options.layers) {
-      layers.push(await openDevices(layer, layer === options.layers.at(-1) ? "owns" : "reads", context));
-    }
+    const { size } = context;
+    const stack = await openLowers(options, context);
     // Those of a table after some were put on top.
     let now = options.layers;
-    let top = layers.at(-1);
-    const block = options.aliased_block_size;
-    return openStack(
-      { base, baseOffset, layers, sectors: size / SECTOR },
-      {
-        name,
-        environment,
-        aliasedBlockSize: block === undefined ? undefined : (Number(block) as AliasedBlockSize),
-        autocommit: options.autocommit * 1000,
-        force: options.force,
-        openLayer: (words) => openNewLayer(words, context),
-        frozen: (next) => {
-          // Nobody writes to a frozen layer: other stacks may lie on it now.
-          const old = now.at(-1);
-          if (old !== undefined && top !== undefined) {
-            const { bitmap, data } = usesOfLayer(old, "owns", size);
-            context.onlyReads?.(top.bitmap, bitmap[2]);
-            context.onlyReads?.(top.data, data[2]);
-          }
-          top = next;
-          const { names, offset } = next;
-          const layer = { bitmap: names?.bitmap ?? "?", data: names?.data ?? "?", offset: offset / SECTOR };
-          now = [...now, layer];
-        },
-        layers: () => ({ layers: now }),
-        table: (settings) => cow.print({ ...options, ...settings }),
+    let top = stack.layers.at(-1);
+    return openStack(stack, {
+      ...settingsOf(options, context),
+      openLayer: (words) => openNewLayer(words, context),
+      frozen: (next) => {
+        // Nobody writes to a frozen layer: other stacks may lie on it now.
+        const old = now.at(-1);
+        if (old !== undefined && top !== undefined) {
+          const { bitmap, data } = usesOfLayer(old, "owns", size);
+          context.onlyReads?.(top.bitmap, bitmap[2]);
+          context.onlyReads?.(top.data, data[2]);
+        }
+        top = next;
+        const { names, offset } = next;
+        const layer = { bitmap: names?.bitmap ?? "?", data: names?.data ?? "?", offset: offset / SECTOR };
+        now = [...now, layer];
       },
-    );
+      layers: () => ({ layers: now }),
+      table: (settings) => cow.print({ ...options, ...settings }),
+    });
   },
 };
+
+async function openLowers(
+  options: CowOptions,
+  context: Pick<OpenContext, "size" | "lower" | "release">,
+): Promise<StackDevices> {
+  const { size, lower } = context;
+  const base = await lower(...useOfBase(options, size));
+  const layers: LayerDevices[] = [];
+  for (const layer of options.layers) {
+    layers.push(await openDevices(layer, layer === options.layers.at(-1) ? "owns" : "reads", context));
+  }
+  return { base, baseOffset: options.base_offset * SECTOR, layers, sectors: size / SECTOR };
+}
+
+function settingsOf(
+  { aliased_block_size: block, autocommit, force }: CowOptions,
+  { name, environment }: Pick<OpenContext, "name" | "environment">,
+): OpenStackOptions {
+  const aliasedBlockSize = block === undefined ? undefined : (Number(block) as AliasedBlockSize);
+  return { name, environment, aliasedBlockSize, autocommit: autocommit * 1000, force };
+}
 
 /** A stack of only a base is the base itself. */
 async function openBase(options: CowOptions, { name, size, lower }: OpenContext): Promise<TargetDevice> {
@@ -136,7 +150,7 @@ function usesOfLayer(
 async function openDevices(
   layer: LayerOptions,
   use: "owns" | "reads",
-  { lower, release, size }: OpenContext,
+  { lower, release, size }: Pick<OpenContext, "size" | "lower" | "release">,
 ): Promise<LayerDevices> {
   const uses = usesOfLayer(layer, use, size);
   const bitmap = await lower(...uses.bitmap);

@@ -8,6 +8,7 @@
 import {
   BlockIoError,
   type DeviceUse,
+  type OpenContext,
   type TableArguments,
   type Target,
   parseOptions,
@@ -17,8 +18,9 @@ import {
 } from "@dmkit/block-io";
 import type { WriteboostDevice } from "./device/device.ts";
 import { writeboostControls } from "./device/control/messages.ts";
+import type { Devices } from "./device/recovered.ts";
 import { writeboostImages } from "./image.ts";
-import { openWriteboost } from "./open/open.ts";
+import { type OpenOptions, checkWriteboost, openWriteboost } from "./open/open.ts";
 import {
   type TunableName,
   type Tunables,
@@ -194,35 +196,40 @@ export const writeboost: Target<WriteboostOptions> = {
     const { backing, cache, plog } = usesOf(settings, size);
     return plog === undefined ? [backing, cache] : [backing, cache, plog];
   },
-  async open(given, { name, size, environment, lower }): Promise<WriteboostDevice> {
-    const settings = parseOptions(options, given, "writeboost");
-    if ((settings.type === 1) !== (settings.plog !== undefined)) {
-      throw new BlockIoError(
-        settings.type === 1 ? "type 1 needs a plog device" : "type 0 has no plog device",
-        {
-          code: "EINVAL",
-          device: name,
-          op: "open",
-          hint: "Type 0: <backing> <cache>; type 1: <backing> <cache> <plog>.",
-        },
-      );
-    }
-    const uses = usesOf(settings, size);
-    const backing = await lower(...uses.backing);
-    const cache = await lower(...uses.cache);
-    const plog = uses.plog && (await lower(...uses.plog));
-    return openWriteboost(
-      { backing, cache, plog },
-      {
-        name,
-        size,
-        environment,
-        order: settings.segment_size_order,
-        pool: settings.nr_rambuf_pool,
-        dialect: settings.dialect,
-        force: settings.force,
-        tunables: tunablesOf(settings),
-      },
-    );
+  async check(settings, context) {
+    const { devices, opening } = await openLowers(settings, context);
+    await checkWriteboost(devices, opening);
+  },
+  async open(given, context): Promise<WriteboostDevice> {
+    const { devices, opening } = await openLowers(parseOptions(options, given, "writeboost"), context);
+    return openWriteboost(devices, { ...opening, environment: context.environment });
   },
 };
+
+async function openLowers(
+  settings: WriteboostOptions,
+  { name, size, lower }: Pick<OpenContext, "name" | "size" | "lower">,
+): Promise<{ readonly devices: Devices; readonly opening: OpenOptions }> {
+  if ((settings.type === 1) !== (settings.plog !== undefined)) {
+    throw new BlockIoError(settings.type === 1 ? "type 1 needs a plog device" : "type 0 has no plog device", {
+      code: "EINVAL",
+      device: name,
+      op: "open",
+      hint: "Type 0: <backing> <cache>; type 1: <backing> <cache> <plog>.",
+    });
+  }
+  const uses = usesOf(settings, size);
+  const backing = await lower(...uses.backing);
+  const cache = await lower(...uses.cache);
+  const plog = uses.plog && (await lower(...uses.plog));
+  const opening = {
+    name,
+    size,
+    order: settings.segment_size_order,
+    pool: settings.nr_rambuf_pool,
+    dialect: settings.dialect,
+    force: settings.force,
+    tunables: tunablesOf(settings),
+  };
+  return { devices: { backing, cache, plog }, opening };
+}

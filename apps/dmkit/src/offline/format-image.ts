@@ -68,17 +68,10 @@ export async function formatImage(
     (role) => roles.has(role),
     environment,
     (devices) =>
-      withImageUndo(
-        undo,
-        `format ${name}`,
-        { devices, references },
-        roles,
-        environment,
-        async (given) => {
-          await make(given, work);
-          for (const role of roles) await given[role]?.flush();
-        },
-      ),
+      withImageUndo(undo, `format ${name}`, { devices, references }, roles, environment, async (given) => {
+        await make(given, work);
+        for (const role of roles) await given[role]?.flush();
+      }),
   );
   return roles;
 }

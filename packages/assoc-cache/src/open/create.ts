@@ -108,8 +108,8 @@ export async function writeMetadataV1(
   await cache.flush();
 }
 
-/** Refuses a device that holds the only copy of something, or may do so. */
-async function refuseDirty(cache: BlockDevice): Promise<void> {
+/** Refuses a device that holds the only copy of something, or may do so. Throws `EBUSY`. */
+export async function refuseDirty(cache: BlockDevice): Promise<void> {
   const copies = await readSuperblocks(cache);
   const current = currentSuperblock(copies);
   if (current === undefined) {

@@ -18,7 +18,7 @@ import type { Geometry } from "../format/geometry.ts";
 import type { Policy, Superblock } from "../format/superblock.ts";
 import { uuidFromText } from "../format/uuid.ts";
 import { encodeInUseV1 } from "../format/v1.ts";
-import { type NewCache, createV1, createV2, requirePossible } from "./create.ts";
+import { type NewCache, createV1, createV2, refuseDirty, requirePossible } from "./create.ts";
 import {
   type Stored,
   type Trace,
@@ -54,20 +54,44 @@ export function usesOf(
 export async function openCache(given: CacheOptions, context: OpenContext): Promise<AssocCacheDevice> {
   // A table has been checked; a program has not.
   const options = parseOptions(cacheOptions, given, "cache");
-  const uses = usesOf(options, context.size);
-  const source = await context.lower(...uses.source);
-  const cache = await context.lower(...uses.cache);
-  requireRoom(source, 0, context.size);
+  const { source, cache } = await devicesOf(options, context);
   if (anyReadOnly([source, cache])) return openReadOnly(options, context, { source, cache });
   const devices = { source, cache };
-  const { persistence } = options;
   const found = await traceOf(cache);
-  const loads = persistence === 1 || (persistence === 2 && found === "cache");
-  const { state, metadata } = loads
+  const { state, metadata } = loads(options, found)
     ? await load(options, context, devices)
     : await create(options, context, devices, found);
   await loadRules.makeStable([source, cache]);
   return new AssocCacheDevice(state, metadata, options);
+}
+
+/** Throws what opening would throw, as far as it shows by reading little. */
+export async function checkCache(options: CacheOptions, context: CheckContext): Promise<void> {
+  const devices = await devicesOf(options, context);
+  if (anyReadOnly(Object.values(devices))) return;
+  const found = await traceOf(devices.cache);
+  if (loads(options, found)) await requireLoadable(options, context, devices);
+  else {
+    await requireCreatable(options, context, devices, found);
+    if (!options.force) await refuseDirty(devices.cache);
+  }
+}
+
+type CheckContext = Pick<OpenContext, "name" | "size" | "environment" | "lower">;
+
+async function devicesOf(
+  options: CacheOptions,
+  { size, lower }: Pick<OpenContext, "size" | "lower">,
+): Promise<Devices> {
+  const uses = usesOf(options, size);
+  const source = await lower(...uses.source);
+  const cache = await lower(...uses.cache);
+  requireRoom(source, 0, size);
+  return { source, cache };
+}
+
+function loads({ persistence }: CacheOptions, found: Trace): boolean {
+  return persistence === 1 || (persistence === 2 && found === "cache");
 }
 
 /** Loads what is there, whatever `persistence` says; what that has to change is changed in memory. */
@@ -105,13 +129,13 @@ interface Opened {
   readonly metadata: Metadata;
 }
 
-async function create(
+/** What is going to be made. Nothing is written, nor erased, before everything is known to be right. */
+async function requireCreatable(
   options: CacheOptions,
-  context: OpenContext,
+  context: Omit<CheckContext, "lower">,
   devices: Devices,
   found: Trace,
-): Promise<Opened> {
-  // Nothing is written, nor erased, before everything is known to be right.
+): Promise<NewCache> {
   if (!options.force) await requireLeave(found, options, devices);
   const policy: Policy = options.policy ?? (options.write_policy === 1 ? "write-back" : "write-through");
   const wanted: NewCache = {
@@ -129,10 +153,20 @@ async function create(
   if (options.format === "v1" && policy !== "write-through") throw onlyWriteThrough(context.name);
   requirePossible(devices.cache, wanted, options.format);
   checkBlockSize(wanted.geometry, devices);
+  return wanted;
+}
+
+async function create(
+  options: CacheOptions,
+  context: OpenContext,
+  devices: Devices,
+  found: Trace,
+): Promise<Opened> {
+  const wanted = await requireCreatable(options, context, devices, found);
   if (options.force) await requireLeave(found, options, devices);
   if (options.format === "v1") {
     await createV1(devices.cache, wanted);
-    const state = newState(context, devices, options, wanted.geometry, 0, policy, true);
+    const state = newState(context, devices, options, wanted.geometry, 0, wanted.policy, true);
     return { state, metadata: new MetadataV1(state) };
   }
   const superblock = await createV2(devices.cache, wanted);
@@ -140,9 +174,17 @@ async function create(
   return { state, metadata: new MetadataV2(state, superblock) };
 }
 
-async function load(options: CacheOptions, context: OpenContext, devices: Devices): Promise<Opened> {
+/** What is there, and whether the source is as it was left. */
+async function requireLoadable(
+  options: CacheOptions,
+  context: Omit<CheckContext, "lower">,
+  devices: Devices,
+): Promise<{ readonly stored: Stored; readonly changed?: string | undefined }> {
   const stored = await findMetadata(devices.cache);
-  if (stored.version === 1) return loadOld(stored, options, context, devices);
+  if (stored.version === 1) {
+    checkBlockSize(stored.configuration.geometry, devices);
+    return { stored };
+  }
   const { superblock } = stored;
   checkBlockSize(superblock.geometry, devices);
   checkPairing(superblock, devices.source, context.size, sourceUuid(options, context));
@@ -155,6 +197,13 @@ async function load(options: CacheOptions, context: OpenContext, devices: Device
       "Give the right source; to open it all the same, without its clean blocks, give: force 1",
     );
   }
+  return { stored, changed };
+}
+
+async function load(options: CacheOptions, context: OpenContext, devices: Devices): Promise<Opened> {
+  const { stored, changed } = await requireLoadable(options, context, devices);
+  if (stored.version === 1) return loadOld(stored, options, context, devices);
+  const { superblock } = stored;
   if (superblock.needsCheck) {
     context.environment.logger.log(
       "warn",
@@ -176,7 +225,6 @@ async function loadOld(
   devices: Devices,
 ): Promise<Opened> {
   const { geometry } = configuration;
-  checkBlockSize(geometry, devices);
   const { cache } = devices;
   // Historical metadata has two policies only, and writing back is not safe with it: others are for the table to say.
   const policy = options.policy === "write-back" ? undefined : options.policy;
@@ -235,7 +283,7 @@ function checkBlockSize({ blockSectors }: Geometry, { source, cache }: Devices):
   }
 }
 
-function sourceUuid(options: CacheOptions, { name }: OpenContext): string {
+function sourceUuid(options: CacheOptions, { name }: Pick<OpenContext, "name">): string {
   const text = (options.source_uuid ?? "").toLowerCase();
   if (uuidFromText(text) !== undefined) return text;
   throw refuse(name, "EINVAL", `"${text}" is not a UUID`, "Write 8-4-4-4-12 hexadecimal digits.");

@@ -129,6 +129,14 @@ export class LowerDevices {
     return this.#grant(reference, use, { range, target }, requestOf(reference, use, range));
   }
 
+  /** What has been prepared, which stays to be asked for. Throws `EINVAL` for what has not. */
+  prepared(...[reference, use, range]: DeviceUse): BlockDevice {
+    const request = requestOf(reference, use, range);
+    const found = [...this.#grants].find(({ ahead }) => ahead === request);
+    if (found !== undefined) return found.claim.device;
+    throw new BlockIoError("is not among what its target uses", { code: "EINVAL", device: reference });
+  }
+
   /** Opens a reference, or gives the device it is open as. Errors: those of the opener; EBUSY, ENOENT. */
   async open(reference: string, use: Use, options: UseOptions = {}): Promise<BlockDevice> {
     const request = requestOf(reference, use, options.range);

@@ -8,7 +8,7 @@
 import { join } from "../sync/join.ts";
 import { type BlockDevice, SECTOR } from "../contract/device.ts";
 import { type Holder, isWriting } from "../below/claims.ts";
-import type { Environment } from "../contract/environment.ts";
+import { type Environment, silentLogger } from "../contract/environment.ts";
 import { BlockIoError, toBlockIoError, worstOf } from "../contract/errors.ts";
 import { type Health, failureOf, healthOf, worstHealth } from "../contract/health.ts";
 import { LowerDevices } from "../below/lower-devices.ts";
@@ -17,6 +17,7 @@ import { parseOptions } from "./options.ts";
 import { type Segment, printSegment, tableLength } from "./table.ts";
 import type { Facts, MessageOptions } from "./controls.ts";
 import {
+  type OpenContext,
   type RangeDescription,
   type TargetDevice,
   currentArguments,
@@ -63,7 +64,8 @@ export async function openTable(given: readonly Segment[], options: OpenTableOpt
   const open: OpenSegment[] = [];
   try {
     await claimAll(segments, lowers);
-    for (const segment of segments) {
+    if (segments.length > 1) await checkAll(segments, lowers, environment);
+    for (const segment of ownersLast(segments)) {
       const { name } = segment.target;
       const device = await segment.target.open(segment.options, {
         name,
@@ -76,7 +78,8 @@ export async function openTable(given: readonly Segment[], options: OpenTableOpt
       const start = segment.start * SECTOR;
       open.push({ segment, device, start, end: start + device.size });
     }
-    const table = new TableDevice(open, lowers, tableName);
+    const inOrder = open.toSorted((a, b) => a.start - b.start);
+    const table = new TableDevice(inOrder, lowers, tableName);
     lowers.belongTo(table);
     return table;
   } catch (error) {
@@ -100,6 +103,28 @@ async function claimAll(segments: readonly Segment[], lowers: LowerDevices): Pro
     const device = await lowers.prepare(asked, target);
     if (range !== undefined) requireRoom(device, range.offset, range.length);
   }
+}
+
+/** What is refused by one line must not be found after another has been opened, and has written. */
+async function checkAll(
+  segments: readonly Segment[],
+  lowers: LowerDevices,
+  environment: Environment,
+): Promise<void> {
+  // What is to be told is told by opening.
+  const quiet = { ...environment, logger: silentLogger };
+  const lower: OpenContext["lower"] = async (...asked) => lowers.prepared(...asked);
+  for (const { target, options, length } of segments) {
+    const { name } = target;
+    await target.check?.(options, { name, size: length * SECTOR, environment: quiet, lower });
+  }
+}
+
+/** Those that own nothing write nothing when they are opened. */
+function ownersLast(segments: readonly Segment[]): readonly Segment[] {
+  const isOwner = ({ target, options, length }: Segment): boolean =>
+    (target.uses?.(options, length * SECTOR) ?? []).some(([, use]) => use === "owns");
+  return [...segments.filter((segment) => !isOwner(segment)), ...segments.filter(isOwner)];
 }
 
 /** Made by {@link openTable}. */

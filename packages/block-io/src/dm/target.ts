@@ -189,6 +189,14 @@ export interface Target<Options> {
    * any target is opened: a table that cannot be has written nothing.
    */
   uses?(options: Options, size: number): readonly DeviceUse[];
+  /**
+   * Throws what `open` would throw, as far as it shows in the options and by reading; writes nothing. All targets of a
+   * table are asked before the first is opened, and may write. Left out by targets that own no device.
+   */
+  check?(
+    options: Options,
+    context: Pick<OpenContext, "name" | "size" | "environment" | "lower">,
+  ): Promise<void>;
   /** The options that can be set while it runs. Its devices take them as messages. */
   readonly tunables?: TunableTable;
   /** What its devices can be told besides. */

@@ -28,7 +28,7 @@ import type { DeviceUse } from "../below/claims.ts";
 import { type OptionsOf, parseOptions } from "../dm/options.ts";
 import { printNamed } from "../dm/arguments.ts";
 import { restOf } from "../dm/stack-rules.ts";
-import type { Target } from "../dm/target.ts";
+import { type OpenContext, type Target, requireRoom } from "../dm/target.ts";
 import { LinearDevice } from "./linear.ts";
 
 export const logWritesOptions = {
@@ -198,6 +198,21 @@ async function holdsLog(log: BlockDevice): Promise<boolean> {
   return block.length >= SECTOR && isWriteLog(block);
 }
 
+/** Nothing is written, nor erased, before everything is known to be right. */
+async function examine(
+  options: LogWritesOptions,
+  { size, lower }: Pick<OpenContext, "size" | "lower">,
+): Promise<{ readonly below: BlockDevice; readonly log: BlockDevice; readonly isNew: boolean }> {
+  const uses = usesOf(options, size);
+  const below = await lower(...uses.device);
+  const log = await lower(...uses.log);
+  requireRoom(below, 0, size);
+  requireSectors(log);
+  const isNew = !(await holdsLog(log));
+  if (isNew && !options.force) await requireBlank(log, { force: false });
+  return { below, log, isNew };
+}
+
 // What somebody else wrote would be missing in the log.
 function usesOf(
   { device, log }: Pick<LogWritesOptions, "device" | "log">,
@@ -236,13 +251,11 @@ export const logWrites: Target<LogWritesOptions> = {
   },
   print: (options) => [options.device, options.log, ...printNamed(namedOptions, logWritesOptions, options)],
   uses: (options, size) => Object.values(usesOf(options, size)),
-  async open(given, { name, size, environment, lower }) {
+  check: async (options, context) => void (await examine(options, context)),
+  async open(given, context) {
     const options = parseOptions(logWritesOptions, given, "log-writes");
-    const { device, log } = usesOf(options, size);
-    const below = await lower(...device);
-    const target = await lower(...log);
-    requireSectors(target);
-    if (!(await holdsLog(target))) await requireBlank(target, { force: options.force });
-    return LogWritesDevice.open(below, target, size, environment, name);
+    const { below, log, isNew } = await examine(options, context);
+    if (isNew && options.force) await requireBlank(log, { force: true });
+    return LogWritesDevice.open(below, log, context.size, context.environment, context.name);
   },
 };

@@ -1,4 +1,5 @@
 /** Opening: finds out what is on the device, makes a new one if it is blank, and hands over to its format. */
+import assert from "node:assert/strict";
 import {
   type BlockDevice,
   type BlockIoError,
@@ -13,11 +14,12 @@ import {
 } from "@dmkit/block-io";
 import { BLOCK } from "../format/geometry-v1.ts";
 import { isSuperblockV1 } from "../format/superblock-v1.ts";
+import type { SuperblockV2 } from "../format/superblock-v2.ts";
 import { type CompressionOptions, compressionOptions } from "../options.ts";
 import { requireWorking } from "../device/codec.ts";
 import { requireFit, requireOptionsOfV1 } from "./refusals.ts";
-import { DEFAULT_V1, createV1, openV1, planV1 } from "./v1/open.ts";
-import { DEFAULT_V2, createV2, openV2, planV2 } from "./v2/open.ts";
+import { DEFAULT_V1, createV1, openV1, planV1, requireV1 } from "./v1/open.ts";
+import { DEFAULT_V2, createV2, openV2, planV2, requireV2 } from "./v2/open.ts";
 import { readSuperblock } from "../device/v2/superblocks.ts";
 
 /** For callers with needs of their own. */
@@ -42,42 +44,60 @@ export async function openCompression(
 ): Promise<TargetDevice> {
   // A table has been checked; a program has not.
   const options = parseOptions(compressionOptions, given, "compression");
-  return openOn(await context.lower(...useOf(options)), options, context, settings);
+  const lower = await context.lower(...useOf(options));
+  const { synchronous = false } = settings;
+  let found = await examine(lower, options, context);
+  if (found === "none") {
+    if (options.force) await requireBlank(lower, { force: true });
+    await create(lower, options, context);
+    found = await examine(lower, { ...options, force: false }, context);
+    assert(found !== "none");
+  }
+  return found === "v1"
+    ? openV1(lower, options, context, synchronous)
+    : openV2(lower, found, options, context, synchronous);
 }
 
-async function openOn(
+/** Throws what opening would throw, as far as it shows by reading. */
+export async function checkCompression(
+  options: CompressionOptions,
+  context: Pick<OpenContext, "name" | "size" | "lower">,
+): Promise<void> {
+  await examine(await context.lower(...useOf(options)), options, context);
+}
+
+/** What is there, or `none` where a new device can be made. Nothing is written, nor erased, before everything is known to be right. */
+async function examine(
   lower: BlockDevice,
   options: CompressionOptions,
-  context: OpenContext,
-  { synchronous = false }: OpenSettings,
-): Promise<TargetDevice> {
+  context: Pick<OpenContext, "name" | "size">,
+): Promise<"v1" | SuperblockV2 | "none"> {
   checkExtent(options, context);
   if (lower.size < 2 * BLOCK) throw tooSmall(lower);
   const start = Buffer.alloc(BLOCK);
   await lower.read(0, start);
   if (isSuperblockV1(start)) {
     if (options.format === "v2") throw otherFormat(lower, "v1");
-    return openV1(lower, options, context, synchronous);
+    requireV1(lower, start, options, context);
+    return "v1";
   }
   const superblock = await readSuperblock(lower);
   if (superblock !== undefined) {
     if (options.format === "v1") throw otherFormat(lower, "v2");
-    return openV2(lower, superblock, options, context, synchronous);
+    requireV2(lower, superblock, options, context);
+    return superblock;
   }
   if (lower.limits.capabilities.readOnly) throw await nothingToRead(lower);
-  // Nothing is written, nor erased, before everything is known to be right.
   if (!options.force) await requireBlank(lower, { force: false });
   await requirePossible(lower, options, context);
-  if (options.force) await requireBlank(lower, { force: true });
-  await create(lower, options, context);
-  return openOn(lower, { ...options, force: false }, context, { synchronous });
+  return "none";
 }
 
 /** Throws `EINVAL` for a new device that could be made, but not be opened. */
 async function requirePossible(
   lower: BlockDevice,
   { format, algorithm, ...options }: CompressionOptions,
-  { name, size }: OpenContext,
+  { name, size }: Pick<OpenContext, "name" | "size">,
 ): Promise<void> {
   if (format === "v1") {
     requireOptionsOfV1(options, name);
@@ -106,7 +126,7 @@ async function nothingToRead(lower: BlockDevice): Promise<BlockIoError> {
   );
 }
 
-function checkExtent({ max_extent }: CompressionOptions, { name }: OpenContext): void {
+function checkExtent({ max_extent }: CompressionOptions, { name }: Pick<OpenContext, "name">): void {
   if (max_extent === undefined || max_extent % BLOCK === 0) return;
   throw refuse(name, "EINVAL", `max_extent is ${max_extent}`, `It must be a multiple of ${BLOCK}.`);
 }

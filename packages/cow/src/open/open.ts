@@ -21,8 +21,14 @@ import { CowDevice } from "../device/device.ts";
 import type { CowParts } from "../device/parts.ts";
 import type { AliasedBlockSize } from "../format/aliased.ts";
 import { checkSectors } from "../format/geometry.ts";
+import type { IdentityBlock } from "../format/identity.ts";
 import type { NewLayer } from "../device/freeze.ts";
-import { type LayerDevices, requireEmpty, requireLayerRoom } from "../device/layer/layer.ts";
+import {
+  type LayerDevices,
+  requireBlankLayer,
+  requireEmpty,
+  requireLayerRoom,
+} from "../device/layer/layer.ts";
 import { cowOptions } from "../options.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { bitmapSources, readIdentities, refuseData, refuseProblems, warnOfAliases } from "./judge.ts";
@@ -52,22 +58,8 @@ export interface OpenStackOptions {
 
 /** Opens a stack of at least one layer. Errors: EINVAL, EFORMAT, EROFS, those of the devices below. */
 export async function openStack(stack: StackDevices, options: OpenStackOptions = {}): Promise<CowDevice> {
-  const { name = "cow", environment = realEnvironment } = options;
-  checkOptions(options, name);
-  const top = requireDevices(stack, name);
-  const writable = options.readOnly !== true && !isReadOnly(top.bitmap) && !isReadOnly(top.data);
-  const force = options.force === true;
-  const blocks = await readIdentities(stack);
-  if (writable && (await isNoLayer(top, blocks.at(-1)))) {
-    // It says what is there, and how to insist.
-    if (!force) await requireBlank(top.bitmap, { force });
-    else blocks[blocks.length - 1] = { kind: "new" };
-  }
-  refuseProblems(blocks, stack, writable, options.aliasedBlockSize);
-  await refuseData(force && blocks.at(-1)?.kind === "new" ? blocks.slice(0, -1) : blocks, stack, {
-    name,
-    environment,
-  });
+  const { name = "cow", environment = realEnvironment, force = false } = options;
+  const { top, blocks, writable } = await examine(stack, options);
   const identity = writable ? await ownIdentity(stack, blocks, { environment, force }) : undefined;
   if (identity === undefined && blocks.at(-1)?.kind === "new") await requireEmpty(top.bitmap, stack.sectors);
   warnOfAliases(blocks, stack, name, environment);
@@ -101,6 +93,37 @@ export async function openStack(stack: StackDevices, options: OpenStackOptions =
     table: options.table,
   };
   return options.make?.(all) ?? new CowDevice(all);
+}
+
+/** Throws what opening would throw, as far as it shows by reading. Errors: those of {@link openStack}. */
+export async function checkStack(stack: StackDevices, options: OpenStackOptions = {}): Promise<void> {
+  const { top, blocks, writable } = await examine(stack, options);
+  if (blocks.at(-1)?.kind !== "new" || options.force === true) return;
+  if (writable) await requireBlankLayer(top, stack.sectors, { force: false });
+  await requireEmpty(top.bitmap, stack.sectors);
+}
+
+/** The top, and what the layers say of themselves, which goes together. */
+async function examine(
+  stack: StackDevices,
+  options: OpenStackOptions,
+): Promise<{ readonly top: LayerDevices; readonly blocks: IdentityBlock[]; readonly writable: boolean }> {
+  const { name = "cow", environment = realEnvironment, force = false } = options;
+  checkOptions(options, name);
+  const top = requireDevices(stack, name);
+  const writable = options.readOnly !== true && !isReadOnly(top.bitmap) && !isReadOnly(top.data);
+  const blocks = await readIdentities(stack);
+  if (writable && (await isNoLayer(top, blocks.at(-1)))) {
+    // It says what is there, and how to insist.
+    if (!force) await requireBlank(top.bitmap, { force });
+    else blocks[blocks.length - 1] = { kind: "new" };
+  }
+  refuseProblems(blocks, stack, writable, options.aliasedBlockSize);
+  await refuseData(force && blocks.at(-1)?.kind === "new" ? blocks.slice(0, -1) : blocks, stack, {
+    name,
+    environment,
+  });
+  return { top, blocks, writable };
 }
 
 /** A program's options are held to what a table allows. */

@@ -14,7 +14,7 @@ import type { Dialect } from "../format/checksum.ts";
 import { limitsOver, requireWholeBlocks } from "../device/limits.ts";
 import { type Tunables, checked, friendlyTunables } from "../options.ts";
 import type { Devices } from "../device/recovered.ts";
-import { recover } from "./recovery.ts";
+import { recover, requireMakeable } from "./recovery.ts";
 import { headerOf, readSuperblock } from "./superblock.ts";
 
 export interface OpenOptions {
@@ -54,21 +54,8 @@ export async function openWith(
   rules: Rules,
 ): Promise<WriteboostDevice> {
   const environment = options.environment ?? realEnvironment;
+  const { size, pool } = requireSuitable(devices, options);
   const { backing, cache, plog } = devices;
-  const size = options.size ?? backing.size;
-  const pool = options.pool ?? 8;
-  checked({ segment_size_order: options.order, nr_rambuf_pool: pool, dialect: options.dialect });
-  checked(options.tunables ?? {});
-  requireRoom(backing, 0, size);
-  requireWholeBlocks(size, cache, limitsOver(devices));
-  if (cache === backing || plog === backing || plog === cache) {
-    throw new BlockIoError("backing, cache and plog must be different devices", {
-      code: "EINVAL",
-      device: cache.name,
-      op: "open",
-      hint: "Give each of them its own device.",
-    });
-  }
   const readOnly = anyReadOnly([backing, cache, plog]);
   const below = readOnly ? await inMemory(devices) : devices;
   const recovered = await recover(
@@ -100,6 +87,36 @@ export async function openWith(
     await below.cache.flush();
   }
   return device;
+}
+
+/** Throws what opening would throw, as far as it shows in the options and in the first sectors. */
+export async function checkWriteboost(devices: Devices, options: OpenOptions): Promise<void> {
+  const { pool } = requireSuitable(devices, options);
+  const { order, dialect, force = false } = options;
+  const { cache } = devices;
+  if (anyReadOnly(Object.values(devices)) || headerOf(cache, await readSuperblock(cache)) !== "none") return;
+  await requireMakeable(devices, { order, dialect, pool, force });
+}
+
+/** Throws `EINVAL` for options, or devices, that go together with nothing. */
+function requireSuitable(
+  devices: Devices,
+  { size = devices.backing.size, pool = 8, ...options }: OpenOptions,
+): { readonly size: number; readonly pool: number } {
+  const { backing, cache, plog } = devices;
+  checked({ segment_size_order: options.order, nr_rambuf_pool: pool, dialect: options.dialect });
+  checked(options.tunables ?? {});
+  requireRoom(backing, 0, size);
+  requireWholeBlocks(size, cache, limitsOver(devices));
+  if (cache === backing || plog === backing || plog === cache) {
+    throw new BlockIoError("backing, cache and plog must be different devices", {
+      code: "EINVAL",
+      device: cache.name,
+      op: "open",
+      hint: "Give each of them its own device.",
+    });
+  }
+  return { size, pool };
 }
 
 /** What recovery writes stays in memory. Throws `EROFS` for a cache that would have to be made first. */

@@ -125,14 +125,22 @@ export async function recover(
   };
 }
 
-async function make({ cache, backing, plog }: Devices, options: RecoveryOptions): Promise<void> {
+type Making = Pick<RecoveryOptions, "force" | "pool" | "order" | "dialect">;
+
+/** Throws `EFORMAT` (what is there), `EINVAL` unless a cache can be made; writes nothing. */
+export async function requireMakeable({ cache, backing, plog }: Devices, options: Making): Promise<void> {
   const { force, pool, order = MAX_ORDER, dialect = "classic" } = options;
-  const given = plog === undefined ? [cache] : [cache, plog];
-  // Nothing is written, nor erased, before everything is known to be right.
-  if (!force) for (const device of given) await requireBlank(device, { force });
+  if (!force) for (const device of present(cache, plog)) await requireBlank(device, { force });
   await requireNoCache(backing, { force });
   checkFormat(cache, plog, { order, dialect, pool });
-  if (force) for (const device of given) await requireBlank(device, { force });
+}
+
+async function make(devices: Devices, options: Making): Promise<void> {
+  const { force, pool, order = MAX_ORDER, dialect = "classic" } = options;
+  const { cache, plog } = devices;
+  // Nothing is written, nor erased, before everything is known to be right.
+  await requireMakeable(devices, options);
+  if (force) for (const device of present(cache, plog)) await requireBlank(device, { force });
   await formatCache(cache, plog, { order, dialect, pool });
 }
 
@@ -150,6 +158,10 @@ async function writeUnreadable(
   await cache.write(HEADER_START, encodeHeader(geometry.order)).catch((error: unknown) => {
     if (!isOfPlace(error)) throw error;
   });
+}
+
+function present(cache: BlockDevice, plog: BlockDevice | undefined): BlockDevice[] {
+  return plog === undefined ? [cache] : [cache, plog];
 }
 
 interface PlogFound {

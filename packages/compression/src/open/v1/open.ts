@@ -45,17 +45,16 @@ export function planV1(lower: BlockDevice, algorithm: string, name: string): Sup
   );
 }
 
-export async function openV1(
+/** Throws `EINVAL` for a device that is not as the options say, `EFORMAT` for one that makes no sense. */
+export function requireV1(
   lower: BlockDevice,
+  start: Buffer,
   options: CompressionOptions,
-  { name, size, environment }: OpenContext,
-  synchronous: boolean,
-): Promise<CompressionDeviceV1> {
-  const first = Buffer.alloc(BLOCK);
-  await lower.read(0, first);
-  const superblock = decodeSuperblockV1(first);
+  { name, size }: Pick<OpenContext, "name" | "size">,
+): ReturnType<typeof matchGeometry> & { readonly algorithm: string } {
+  const superblock = decodeSuperblockV1(start);
   requireOptionsOfV1(options, name);
-  const { geometry, wrapped } = matchGeometry(lower, superblock);
+  const matched = matchGeometry(lower, superblock);
   const algorithm = algorithmOf(lower, superblock);
   if (options.algorithm !== undefined && options.algorithm !== algorithm) {
     throw refuse(
@@ -65,7 +64,20 @@ export async function openV1(
       "Leave the option algorithm out.",
     );
   }
-  requireFit(size, geometry.dataBlocks, name);
+  requireFit(size, matched.geometry.dataBlocks, name);
+  return { ...matched, algorithm };
+}
+
+export async function openV1(
+  lower: BlockDevice,
+  options: CompressionOptions,
+  context: OpenContext,
+  synchronous: boolean,
+): Promise<CompressionDeviceV1> {
+  const { name, size, environment } = context;
+  const first = Buffer.alloc(BLOCK);
+  await lower.read(0, first);
+  const { geometry, wrapped, algorithm } = requireV1(lower, first, options, context);
   const map = new ExtentMap(geometry.dataBlocks);
   await loadEntries(lower, map, geometry.metaBlocks);
   const codec = await openCodec(algorithm, name, synchronous);

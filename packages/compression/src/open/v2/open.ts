@@ -47,6 +47,7 @@ export function planV2(lower: BlockDevice, journal: number): LayoutV2 {
   );
 }
 
+/** Opens what {@link requireV2} has nothing against. */
 export async function openV2(
   lower: BlockDevice,
   superblock: SuperblockV2,
@@ -55,8 +56,6 @@ export async function openV2(
   synchronous: boolean,
 ): Promise<CompressionDeviceV2> {
   const { name, size, environment } = context;
-  checkAgainst(options, superblock, context);
-  requireAlgorithm(lower, superblock);
   const codec = await openCodec(superblock.algorithm, name, synchronous);
   try {
     const counters = newCounters();
@@ -105,11 +104,14 @@ function namingReadOnly(error: unknown): never {
   });
 }
 
-function checkAgainst(
+/** Throws `EINVAL` for a device that is not as the options say, `EFORMAT` for an algorithm that is not known. */
+export function requireV2(
+  lower: BlockDevice,
+  superblock: SuperblockV2,
   { algorithm, journal }: CompressionOptions,
-  { layout, algorithm: stored }: SuperblockV2,
-  { name, size }: OpenContext,
+  { name, size }: Pick<OpenContext, "name" | "size">,
 ): void {
+  const { layout, algorithm: stored } = superblock;
   if (algorithm !== undefined && algorithm !== stored)
     throw refusal(name, `the device is compressed with ${stored}`, "Leave the option algorithm out.");
   // What was asked for when it was made has been rounded.
@@ -119,4 +121,5 @@ function checkAgainst(
     throw refusal(name, `the device has a journal of ${layout.journalBlocks * BLOCK} bytes`, hint);
   }
   requireFit(size, layout.dataBlocks, name);
+  requireAlgorithm(lower, superblock);
 }
