@@ -396,6 +396,38 @@ describe("no space below", () => {
     expect((await problems(lower)).filter(({ severity }) => severity !== "info")).toEqual([]);
   });
 
+  it("format 1 goes on as well: metadata is in memory, and flushed when there is room", async () => {
+    const lower = new Full(size);
+    const clock = new ManualClock();
+    const told: string[] = [];
+    const logger = { log: (_level: string, message: string) => void told.push(message) };
+    const environment = { ...manualEnvironment(1, clock), logger };
+    const options = { mode: "writeback", interval: 1, format: "v1" };
+    const device = await openOn(lower, 200 * BLOCK, options, environment);
+    const [old, fresh] = [text(1, 4), noise(2, 8)];
+    await device.write(0, old);
+    await device.flush();
+    await device.write(32 * BLOCK, fresh);
+    lower.from = 0;
+    await clock.pass(5000);
+    expect(await code(device.flush())).toBe("ENOSPC");
+    await clock.pass(5000);
+    expect(told).toEqual(["no space is left below"]);
+    expect(await read(device, 32, 8)).toEqual(fresh);
+    expect(await code(device.write(40 * BLOCK, old))).toBe("ENOSPC");
+    lower.from = undefined;
+    await clock.pass(5000);
+    await device.write(40 * BLOCK, old);
+    await device.flush();
+    for (const opened of [device, await openOn(await copyOf(lower), 200 * BLOCK, options, realEnvironment)]) {
+      expect(await read(opened, 0, 4)).toEqual(old);
+      expect(await read(opened, 32, 8)).toEqual(fresh);
+      expect(await read(opened, 40, 4)).toEqual(old);
+      await opened.close();
+    }
+    expect(clock.pending).toBe(0);
+  });
+
   it("at an fsync it is the end, and reads go on", async () => {
     const lower = new Full(size);
     const device = await openOn(lower, 200 * BLOCK, SMALL, realEnvironment);

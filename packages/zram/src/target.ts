@@ -1,7 +1,7 @@
 /** The declaration of the target `zram`. */
 import { type Target, parseOptions, printNamed, sumOfFacts } from "@dmkit/block-io";
 import { zramControls } from "./device/messages.ts";
-import { openZram, usesOf } from "./open/open.ts";
+import { checkZram, openZram, usesOf } from "./open/open.ts";
 import { type ZramOptions, namedOptions, zramOptions } from "./options.ts";
 
 export const zram: Target<ZramOptions> = {
@@ -27,5 +27,6 @@ export const zram: Target<ZramOptions> = {
     return [options.comp_algorithm, ...printNamed(namedOptions, zramOptions, options)];
   },
   uses: (options) => Object.values(usesOf(options)).filter((use) => use !== undefined),
+  check: checkZram,
   open: openZram,
 };

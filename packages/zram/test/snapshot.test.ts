@@ -4,12 +4,15 @@ import {
   BlockIoError,
   MemoryDevice,
   crc32c,
+  parseOptions,
   realEnvironment,
   withCapabilities,
 } from "@dmkit/block-io";
 import { PowerCut, SeededRandom, contentsOf } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import type { ZramDevice } from "../src/index.ts";
+import { openZram } from "../src/open/open.ts";
+import { zramOptions } from "../src/options.ts";
 import { snapshotRoom } from "../src/device/snapshot/place.ts";
 import { open } from "../src/testing/sim-targets.ts";
 
@@ -75,6 +78,33 @@ class Narrow extends MemoryDevice {
   }
 }
 
+/** As a file whose fsync fails: what it was to make stable is gone, and nothing more is written to it. */
+class FailedFlush extends MemoryDevice {
+  readonly #stable: Buffer;
+  readonly #isFull: () => boolean;
+
+  constructor(stable: Buffer, isFull: () => boolean) {
+    super(stable.length);
+    this.#stable = stable;
+    this.#isFull = isFull;
+  }
+
+  protected override async doRead(offset: number, into: Buffer): Promise<void> {
+    this.#stable.copy(into, 0, offset);
+  }
+
+  protected override async doWrite(offset: number, from: Buffer): Promise<void> {
+    from.copy(this.#stable, offset);
+  }
+
+  protected override async doFlush(): Promise<void> {
+    const failure = new BlockIoError("no space left", { code: "ENOSPC", device: this.name, op: "flush" });
+    if (!this.#isFull()) return;
+    this.fail(failure);
+    throw failure;
+  }
+}
+
 describe("a disk that is secured before it is closed", () => {
   it("goes on where that fails, with all it has, and is saved when there is room", async () => {
     const snapshot = new Narrow(ROOM);
@@ -102,6 +132,38 @@ describe("a disk that is secured before it is closed", () => {
     await again.secure();
     snapshot.isFull = true;
     await again.close();
+  });
+
+  it("opens its device anew where that could not be flushed, and writes all of it again", async () => {
+    const disk = Buffer.alloc(ROOM);
+    let isFull = false;
+    let [opened, closed] = [0, 0];
+    const options = parseOptions(zramOptions, { snapshot: "snapshot" });
+    const device = await openZram(options, {
+      name: "zram",
+      size: PAGES * PAGE,
+      environment: realEnvironment,
+      async lower() {
+        opened += 1;
+        return new FailedFlush(disk, () => isFull);
+      },
+      async release(given) {
+        closed += 1;
+        await given.close();
+      },
+    });
+    await fill(device);
+    isFull = true;
+    await device.suspend();
+    for (const _ of [1, 2])
+      await expect(device.secure()).rejects.toMatchObject({ code: "ENOSPC", lossless: true });
+    isFull = false;
+    await device.secure();
+    await device.resume();
+    const before = await contentsOf(device);
+    expect([opened, closed]).toEqual([3, 2]);
+    await device.close();
+    expect((await contentsOf(await start(await holding(disk)))).equals(before)).toBe(true);
   });
 
   it("says what is lost where it is closed all the same", async () => {

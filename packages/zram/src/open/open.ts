@@ -38,23 +38,9 @@ export async function openZram(given: ZramOptions, context: OpenContext): Promis
   // A table has been checked; a program has not.
   const options = parseOptions(zramOptions, given, "zram");
   const { name, size, environment } = context;
-  const pages = Math.ceil(size / PAGE);
-  if (pages > MAX_PAGES) {
-    throw refuse(name, "EINVAL", `${size} bytes are more than ${MAX_PAGES * PAGE}`, "Use several devices.");
-  }
-  const uses = usesOf(options);
-  const backing = uses.backing && (await context.lower(...uses.backing));
-  const snapshot = uses.snapshot && (await context.lower(...uses.snapshot));
-  const snapshots = snapshot && new Snapshots(snapshot, pages);
-  const primary = await compressor(options.comp_algorithm, options, context, undefined);
-  let secondary: Compressor | undefined;
+  const { pages, backing, snapshots, readOnly, primary, secondary } = await prepare(options, context);
   try {
-    if (options.recomp_algorithm !== undefined) {
-      // Pages are compressed again one after the other, between requests: it needs no threads.
-      secondary = await compressor(options.recomp_algorithm, options, context, 0);
-    }
-    // Nothing is written, nor erased, before everything is known to be right.
-    await snapshots?.prepare(options.force);
+    await snapshots?.erase();
     if (backing !== undefined) await claimBacking(backing, options.force);
     const blocks = backing && new Bitmap(Math.floor(backing.size / PAGE));
     // The mark.
@@ -70,7 +56,7 @@ export async function openZram(given: ZramOptions, context: OpenContext): Promis
       secondary,
       backing,
       snapshots,
-      readOnly: snapshot?.limits.capabilities.readOnly === true,
+      readOnly,
       streams: options.max_comp_streams,
     });
     // The limit is for writes: what a snapshot has comes back, however much that is.
@@ -84,25 +70,100 @@ export async function openZram(given: ZramOptions, context: OpenContext): Promis
   }
 }
 
+/** Opens a device again that has failed; where it cannot be given back it stays as it is. */
+function reopening(
+  first: BlockDevice,
+  use: DeviceUse,
+  { lower, release }: Pick<OpenContext, "lower" | "release">,
+): () => Promise<BlockDevice> {
+  let device: BlockDevice | undefined = first;
+  return async () => {
+    if (release === undefined) return first;
+    // That it cannot be flushed any more is known.
+    if (device !== undefined) await release(device, use[2]).catch(() => {});
+    device = undefined;
+    device = await lower(...use);
+    return device;
+  };
+}
+
+/** Throws what opening would throw, as far as it shows by reading little. */
+export async function checkZram(options: ZramOptions, context: Needs): Promise<void> {
+  const { primary, secondary } = await prepare(options, context);
+  await primary.close();
+  await secondary?.close();
+}
+
+type Needs = Pick<OpenContext, "name" | "size" | "environment" | "lower" | "release">;
+
+/** What the disk runs on. Nothing is written, nor erased, before everything is known to be right. */
+interface Prepared {
+  readonly pages: number;
+  readonly backing: BlockDevice | undefined;
+  readonly snapshots: Snapshots | undefined;
+  readonly readOnly: boolean;
+  readonly primary: Compressor;
+  readonly secondary: Compressor | undefined;
+}
+
+async function prepare(options: ZramOptions, context: Needs): Promise<Prepared> {
+  const { name, size, lower } = context;
+  const pages = Math.ceil(size / PAGE);
+  if (pages > MAX_PAGES) {
+    throw refuse(name, "EINVAL", `${size} bytes are more than ${MAX_PAGES * PAGE}`, "Use several devices.");
+  }
+  const uses = usesOf(options);
+  const backing = uses.backing && (await lower(...uses.backing));
+  const snapshot = uses.snapshot && (await lower(...uses.snapshot));
+  const snapshots = snapshot && new Snapshots(snapshot, pages, reopening(snapshot, uses.snapshot, context));
+  const primary = await compressor(options.comp_algorithm, options, context, undefined);
+  let secondary: Compressor | undefined;
+  try {
+    if (options.recomp_algorithm !== undefined) {
+      // Pages are compressed again one after the other, between requests: it needs no threads.
+      secondary = await compressor(options.recomp_algorithm, options, context, 0);
+    }
+    await snapshots?.find({ diskSize: size, algorithm: primary.name }, options.force);
+    if (backing !== undefined && !options.force && !(await isClaimed(backing)))
+      await requireBlank(backing, { force: false });
+    const readOnly = snapshot?.limits.capabilities.readOnly === true;
+    return { pages, backing, snapshots, readOnly, primary, secondary };
+  } catch (error) {
+    await primary.close();
+    await secondary?.close();
+    throw error;
+  }
+}
+
 /**
  * Pages of an earlier disk are of no use to anybody, but nobody can tell them from other data: so the first block says
  * what the others are.
  */
 async function claimBacking(backing: BlockDevice, force: boolean): Promise<void> {
-  if (backing.size < PAGE || backing.limits.capabilities.readOnly) return;
-  const first = Buffer.alloc(PAGE);
-  await backing.read(0, first);
+  if (isUseless(backing)) return;
   // One that a killed process has written may be in a volatile cache only: pages must not outlive it.
-  if (isBackingMark(first)) return backing.flush();
-  await requireBlank(backing, { force });
+  if (await isClaimed(backing)) return backing.flush();
+  if (force) await requireBlank(backing, { force });
   await backing.write(0, encodeBackingMark());
   await backing.flush();
+}
+
+/** Pages never go there. */
+function isUseless({ size, limits }: BlockDevice): boolean {
+  return size < PAGE || limits.capabilities.readOnly;
+}
+
+async function isClaimed(backing: BlockDevice): Promise<boolean> {
+  if (isUseless(backing)) return true;
+  const first = Buffer.alloc(PAGE);
+  await backing.read(0, first);
+  return isBackingMark(first);
 }
 
 async function compressor(
   algorithm: string,
   { max_comp_streams }: ZramOptions,
-  { name, environment }: OpenContext,
+  { name, environment }: Pick<OpenContext, "name" | "environment">,
   threads: number | undefined,
 ): Promise<Compressor> {
   try {

@@ -18,8 +18,6 @@ import {
   RangeLock,
   join,
   SECTOR,
-  type Timer,
-  toBlockIoError,
   withCapabilities,
 } from "@dmkit/block-io";
 import { payloadBytes } from "../codec.ts";
@@ -30,6 +28,7 @@ import { type Counters, compressionControls, counterFacts, statusLine } from "..
 import { BLOCK, MAX_EXTENT } from "../../format/geometry-v1.ts";
 import { compressionLimits } from "../limits.ts";
 import { Discards } from "./discards.ts";
+import { LateFlush } from "./late-flush.ts";
 import type { DeviceV1Parts } from "./parts.ts";
 import { MetadataV1 } from "./metadata.ts";
 
@@ -44,7 +43,7 @@ export class CompressionDeviceV1 extends GuardedTarget {
   readonly #metadata: MetadataV1;
   readonly #discards: Discards;
   readonly #flushes: FlushGroup;
-  #timer: Timer | undefined;
+  readonly #late: LateFlush;
 
   constructor(parts: DeviceV1Parts) {
     super(parts.name, parts.size, withCapabilities(compressionLimits, { readOnly: parts.readOnly }));
@@ -53,6 +52,10 @@ export class CompressionDeviceV1 extends GuardedTarget {
     this.#metadata = new MetadataV1(lower, map, metaBlocks, counters);
     this.#discards = new Discards(lower, map, (1 + metaBlocks) * BLOCK, discardHoles);
     this.#flushes = new FlushGroup(() => this.flushAll());
+    const flush = async (): Promise<void> => {
+      if (this.failure === undefined) await this.#flushes.flush();
+    };
+    this.#late = new LateFlush({ flush, failed: (error) => this.fail(error) }, parts);
   }
 
   override status(): string {
@@ -122,7 +125,7 @@ export class CompressionDeviceV1 extends GuardedTarget {
   }
 
   protected override async doClose(): Promise<void> {
-    this.#timer?.cancel();
+    this.#late.cancel();
     await this.#parts.codec.close();
   }
 
@@ -305,19 +308,11 @@ export class CompressionDeviceV1 extends GuardedTarget {
 
   /** Metadata follows at once, or in a while. */
   async #written(first: number, blocks: number): Promise<void> {
-    const { interval, environment } = this.#parts;
-    if (interval === 0) {
+    if (this.#parts.interval === 0) {
       // The neighbours' remainders may have their entries in the blocks before and after.
       return this.#metadata.write(Math.max(0, first - MAX_EXTENT), blocks + 2 * MAX_EXTENT);
     }
-    this.#timer ??= environment.clock.after(interval, () => {
-      this.#timer = undefined;
-      if (this.failure === undefined) this.#flushes.flush().catch((error) => this.#failed(error));
-    });
-  }
-
-  #failed(error: unknown): void {
-    this.fail(toBlockIoError(error, { device: this.name, op: "flush" }));
+    this.#late.arm();
   }
 
   /** What was dropped is discarded when it is certain that nothing on the disk describes it any more. */

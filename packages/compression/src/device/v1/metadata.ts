@@ -14,6 +14,7 @@ import type { ExtentMap } from "../../core/extent-map.ts";
 import type { Counters } from "../counters.ts";
 import { metaBlocksOf, packBlock } from "../../format/entries-v1.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
+import { withoutLoss } from "../no-space.ts";
 
 // Blocks packed at a time.
 const BATCH = 64;
@@ -142,8 +143,9 @@ export class MetadataV1 {
     try {
       await this.writePage(page, bytes);
     } catch (error) {
+      // It is written by the next flush.
       this.#dirty.set(page);
-      throw error;
+      throw withoutLoss(error);
     } finally {
       this.#lock.release(grant);
     }

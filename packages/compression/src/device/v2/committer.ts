@@ -22,7 +22,7 @@ import { GROUP } from "../../format/layout-v2.ts";
 import { payloadSum } from "../../format/metadata-v2.ts";
 import { type Applier, PARALLEL, wholeBlocks } from "./applier.ts";
 import type { Journal } from "./journal.ts";
-import { isWithoutLoss, withoutLoss } from "./no-space.ts";
+import { isWithoutLoss, withoutLoss } from "../no-space.ts";
 import { type Staging, ZEROES } from "./staging.ts";
 import type { Store } from "./store.ts";
 

@@ -19,14 +19,11 @@ import { type Counters, compressionControls, counterFacts, statusLine } from "..
 import { BLOCK } from "../../format/geometry-v1.ts";
 import { GROUP } from "../../format/layout-v2.ts";
 import type { Committer } from "./committer.ts";
-import { isWithoutLoss } from "./no-space.ts";
+import { RETRY_AFTER, isWithoutLoss } from "../no-space.ts";
 import { type Staging, ZEROES } from "./staging.ts";
 import { compressionLimits } from "../limits.ts";
 import type { Store } from "./store.ts";
 import { closeSuperblock } from "./superblocks.ts";
-
-// Milliseconds.
-const RETRY_AFTER = 1000;
 
 export interface DeviceV2Parts {
   readonly name: string;

@@ -7,7 +7,7 @@
 import type { BlockDevice } from "@dmkit/block-io";
 import { BLOCK } from "../../format/geometry-v1.ts";
 import { type DecodedRecord, announcedLength, decodeRecord } from "../../format/journal-v2.ts";
-import { withoutLoss } from "./no-space.ts";
+import { withoutLoss } from "../no-space.ts";
 import type { SuperblockV2 } from "../../format/superblock-v2.ts";
 
 // Most records end within it.

@@ -23,7 +23,6 @@ export async function readPages(
 ): Promise<void> {
   const { pages } = device.parts.pages.table;
   if (header.pages > pages || header.bytes > header.pages * PAGE) throw damaged(source, start, "its header");
-  checkAlgorithms(device, source, header);
   const table = Buffer.alloc(roundUp(header.pages * ENTRY));
   await source.read(start + PAGE, table);
   const used = table.subarray(0, header.pages * ENTRY);
@@ -41,16 +40,6 @@ export async function readPages(
     await loader.put(entry, bytes);
   }
   loader.checkRoom(limit);
-}
-
-function checkAlgorithms(device: RunningDisk, source: BlockDevice, header: SnapshotHeader): void {
-  const { primary } = device.parts;
-  if (header.algorithm === primary.name) return;
-  throw mismatch(
-    source,
-    `the snapshot is compressed with ${header.algorithm}`,
-    "Open it with that algorithm.",
-  );
 }
 
 /** Puts pages back where they were. */

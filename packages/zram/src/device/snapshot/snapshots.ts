@@ -26,7 +26,11 @@ import { writePages } from "./save.ts";
 
 /** Where snapshots are kept, and which copy is the newest. */
 export class Snapshots {
-  readonly #device: BlockDevice;
+  #device: BlockDevice;
+  /** Opens it anew. */
+  readonly #reopen: () => Promise<BlockDevice>;
+  /** The last attempt to save failed, maybe for good as far as the open device is concerned: a file that was not flushed. */
+  #isInDoubt = false;
   /** Bytes of a copy: the second one begins there. */
   readonly #room: number;
   /** Which copy is written next, and as what. */
@@ -34,10 +38,18 @@ export class Snapshots {
   #generation = 1;
   /** The first copy is of a version that older programs would still take for the newest. */
   #outdated = false;
+  /** What is there is to be written over. */
+  #foreign = false;
+  /** What was found and is not loaded yet; `isOlder`: one that was begun later was not completed. */
+  #newest: { readonly header: SnapshotHeader; readonly isOlder: boolean } | undefined;
 
-  /** @param pages of the disk. Throws `EINVAL` if two snapshots of it might not fit. */
-  constructor(device: BlockDevice, pages: number) {
+  /**
+   * @param pages of the disk. @param reopen opens the device anew after a failure: all is written again then. Throws
+   * `EINVAL` if two snapshots of the disk might not fit.
+   */
+  constructor(device: BlockDevice, pages: number, reopen: () => Promise<BlockDevice>) {
     this.#device = device;
+    this.#reopen = reopen;
     this.#room = snapshotRoom(pages);
     const needed = 2 * this.#room;
     if (device.size >= needed) return;
@@ -49,25 +61,57 @@ export class Snapshots {
     );
   }
 
-  /** Refuses a device that is neither blank nor has snapshots, unless `force` is given. Throws `EFORMAT`. */
-  async prepare(force: boolean): Promise<void> {
+  /**
+   * Finds the newest snapshot, or that there is none: on a device that is blank or, with `force`, is going to be. Writes
+   * nothing. Errors: `EFORMAT` unless it is a complete snapshot, or zeroes; `EINVAL` (size, algorithm).
+   */
+  async find(disk: Pick<SnapshotHeader, "diskSize" | "algorithm">, force: boolean): Promise<void> {
     const device = this.#device;
-    const starts = [0, this.#room];
-    const first = Buffer.alloc(PAGE);
-    for (const start of starts) {
-      await device.read(start, first);
-      // Damaged or not: what can be said of it is for loading to say.
-      if (decodeHeader(first) !== undefined || looksLikeHeader(first)) return;
+    const blocks = [await this.#blockOf(0), await this.#blockOf(1)];
+    // Damaged or not: what can be said of it is said below.
+    const isOurs = blocks.some((block) => decodeHeader(block) !== undefined || looksLikeHeader(block));
+    this.#foreign = !isOurs && force;
+    if (this.#foreign) return;
+    if (!isOurs) await requireBlank(device, { force: false });
+    const copies = blocks.map((block, copy) => this.#headerIn(block, copy));
+    for (const header of copies) if (header !== undefined) checkSize(device, header, disk.diskSize);
+    const newest = newestOf(device, copies, this.#room);
+    if (newest === undefined) return;
+    const header = copies[newest] as SnapshotHeader;
+    if (header.algorithm !== disk.algorithm) {
+      throw mismatch(
+        device,
+        `the snapshot is compressed with ${header.algorithm}`,
+        "Open it with that algorithm.",
+      );
     }
-    await requireBlank(device, { force });
-    if (!force) return;
-    for (const start of starts) await device.writeZeroes(start, PAGE);
-    await device.flush();
+    const other = copies[1 - newest]?.generation ?? 0;
+    this.#newest = { header, isOlder: other > header.generation };
+    this.#next = 1 - newest;
+    this.#generation = Math.max(header.generation, other) + 1;
+    this.#outdated = newest === 0 && header.generation === 0;
   }
 
-  /** Writes a snapshot beside the newest; nothing else may use the disk. Errors: those of the device. */
+  /** Makes a device blank that was to be, whatever it holds. Errors: those of the device. */
+  async erase(): Promise<void> {
+    if (!this.#foreign) return;
+    await requireBlank(this.#device, { force: true });
+    for (const start of [0, this.#room]) await this.#device.writeZeroes(start, PAGE);
+    await this.#device.flush();
+  }
+
+  /**
+   * Writes a snapshot beside the newest; nothing else may use the disk. Errors: those of the device; it can be tried again
+   * then.
+   */
   async save(device: RunningDisk): Promise<void> {
-    const target = this.#device;
+    if (this.#isInDoubt) this.#device = await this.#reopen();
+    this.#isInDoubt = true;
+    await this.#write(device, this.#device);
+    this.#isInDoubt = false;
+  }
+
+  async #write(device: RunningDisk, target: BlockDevice): Promise<void> {
     const start = this.#next * this.#room;
     const { pages, primary, secondary } = device.parts;
     const header: SnapshotHeader = {
@@ -86,48 +130,44 @@ export class Snapshots {
     await target.flush();
     await target.write(start, encodeHeader({ ...header, ...written, state: states.complete }));
     await target.flush();
-    if (this.#outdated) {
-      await target.write(0, encodeHeader({ ...header, generation: 0 }));
-      await target.flush();
-      this.#outdated = false;
-    }
-    // The disk may go on, and be saved again.
+    // The disk may go on, and be saved again: over the other copy, whatever becomes of the next step.
     this.#next = 1 - this.#next;
     this.#generation += 1;
+    if (this.#outdated && start > 0) {
+      await target.write(0, encodeHeader({ ...header, generation: 0 }));
+      await target.flush();
+    }
+    this.#outdated = false;
   }
 
   /**
-   * Fills an empty disk from the newest snapshot. @param limit bytes of memory beyond which pages that were on the
-   * backing device, and find no room there, are refused. Errors: `EFORMAT` unless it is a complete snapshot, or
-   * zeroes; `EINVAL` (size, algorithms), `ENOSPC`.
+   * Fills an empty disk from what {@link find} has found. @param limit bytes of memory beyond which pages that were on the
+   * backing device, and find no room there, are refused. Errors: `EFORMAT` (damage), `EINVAL` (second algorithm), `ENOSPC`.
    */
   async load(device: RunningDisk, limit: number): Promise<void> {
-    const source = this.#device;
-    const copies = [await this.#headerOf(0), await this.#headerOf(1)];
-    for (const header of copies) if (header !== undefined) checkSize(device, source, header);
-    const newest = newestOf(source, copies, this.#room);
-    if (newest === undefined) return;
-    const header = copies[newest] as SnapshotHeader;
-    const other = copies[1 - newest];
-    if (other !== undefined && other.generation > header.generation) {
+    if (this.#newest === undefined) return;
+    const { header, isOlder } = this.#newest;
+    if (isOlder) {
       device.parts.environment.logger.log(
         "warn",
         `${device.name}: the last snapshot was not completed; the disk is as the one before has it`,
-        { device: source.name },
+        { device: this.#device.name },
       );
     }
-    this.#next = 1 - newest;
-    this.#generation = Math.max(header.generation, other?.generation ?? 0) + 1;
-    this.#outdated = newest === 0 && header.generation === 0;
-    await readPages(device, source, header, newest * this.#room, limit);
+    this.#newest = undefined;
+    await readPages(device, this.#device, header, (1 - this.#next) * this.#room, limit);
+  }
+
+  async #blockOf(copy: number): Promise<Buffer> {
+    const block = Buffer.alloc(PAGE);
+    await this.#device.read(copy * this.#room, block);
+    return block;
   }
 
   /** The header of a copy; undefined if nothing was ever written there. */
-  async #headerOf(copy: number): Promise<SnapshotHeader | undefined> {
+  #headerIn(first: Buffer, copy: number): SnapshotHeader | undefined {
     const source = this.#device;
     const at = copy * this.#room;
-    const first = Buffer.alloc(PAGE);
-    await source.read(at, first);
     if (isZero(first)) return undefined;
     const header = decodeHeader(first);
     if (header !== undefined) return header;
@@ -163,7 +203,7 @@ function newestOf(
 }
 
 // Before anything else: where the second copy lies depends on it.
-function checkSize(device: RunningDisk, source: BlockDevice, { diskSize }: SnapshotHeader): void {
-  if (diskSize === device.size) return;
+function checkSize(source: BlockDevice, { diskSize }: SnapshotHeader, size: number): void {
+  if (diskSize === size) return;
   throw mismatch(source, `the snapshot is of a disk of ${diskSize} bytes`, "Open it with that size.");
 }

@@ -1,6 +1,9 @@
 /** What becomes of a commit that finds no space below: nothing is lost, and the next one goes on from there. */
 import { BlockIoError, isOutOfSpace } from "@dmkit/block-io";
 
+/** Milliseconds until what found no space is tried again, at least. */
+export const RETRY_AFTER: number = 1000;
+
 /** The error of a write below: one for want of space as one that lost nothing, any other as it is. */
 export function withoutLoss(error: unknown): unknown {
   if (!isOutOfSpace(error)) return error;
