@@ -5,9 +5,11 @@ import {
   TableArguments,
   openTable,
   parseOptions,
+  parseTable,
   realEnvironment,
 } from "@dmkit/block-io";
 import { expect, it } from "vitest";
+import { parseStack } from "../src/stack-file/read.ts";
 import { targets } from "../src/targets.ts";
 
 it.each([
@@ -15,6 +17,7 @@ it.each([
   ["writeboost", "0 a b", { segment_size_order: 99 }],
   ["cache", "a b", { high_watermark: 900 }],
   ["cache", "a b", { block_size: Number.NaN }],
+  ["cache", "a b", { low_watermark: 60 }],
   ["compression", "a writeback 5", { memory: -1 }],
   ["zram", "", { max_comp_streams: 1.5 }],
   ["zram", "", { comp_algorythm: "lz4" }],
@@ -53,6 +56,22 @@ it.each([
   });
   await expect(table).rejects.toMatchObject({ code: "EPARSE", hint: expect.any(String) });
 });
+
+it.each(["high_watermark 30", "low_watermark 51", "high_watermark 60 low_watermark 70"])(
+  "values that contradict each other are refused in a table and in a stack file: %s",
+  (words) => {
+    const pairs = words.split(" ");
+    const table = `0 8192 cache a b 0 8 64 64 0 ${pairs.length} ${words}`;
+    expect(() => parseTable(table, targets)).toThrow(
+      expect.objectContaining({ code: "EPARSE", hint: expect.stringMatching(/low_watermark takes 0 … \d+/) }),
+    );
+    const options = words.replaceAll(/(\w+) (\d+) ?/g, ", $1: $2");
+    const text = `devices: { d: { target: cache, source: "mem:4M", cache: "mem:8M"${options} } }`;
+    expect(parseStack({ text, file: "s.yaml" }).problems).toMatchObject([
+      { what: expect.stringMatching(/low_watermark \d+ is above high_watermark \d+/) },
+    ]);
+  },
+);
 
 it("every target takes what its own table syntax gives", () => {
   const lines = [

@@ -84,6 +84,7 @@ export const cacheOptions = {
     type: "integer",
     min: 0,
     max: 100,
+    atMost: "high_watermark",
     unit: "%",
     default: 40,
     help: "dirty share at which that stops again",

@@ -410,6 +410,12 @@ describe("messages", () => {
     );
     await expect(device.message(["nonsense"])).rejects.toMatchObject({ code: "EINVAL" });
     await expect(device.message(["policy", "nonsense"])).rejects.toMatchObject({ code: "EINVAL" });
+    // Not below the low one.
+    await expect(device.message(["set", "high_watermark", "10"])).rejects.toMatchObject({
+      code: "EINVAL",
+      hint: expect.stringContaining("0 … 10"),
+    });
+    await device.message(["set", "low_watermark", "5"]);
     await device.message(["set", "high_watermark", "10"]);
     expect(device.tuning.high_watermark).toBe(10);
     await expect(device.message(["set", "high_watermark", "101"])).rejects.toMatchObject({ code: "EINVAL" });

@@ -7,7 +7,7 @@ import { type Rig, Tapped, block, figures, readSectors, rig } from "./support/ri
 import { openOn } from "../src/testing/sim-targets.ts";
 
 const MIB = 1024 * 1024;
-const WB = { policy: "write-back", low_watermark: 100 };
+const WB = { policy: "write-back", high_watermark: 100, low_watermark: 100 };
 const SUPERBLOCK = MIB + 1024;
 
 /** A superblock of ext4: all that matters is that it ends with its own CRC-32C. */
@@ -97,7 +97,7 @@ describe("a source that was changed behind a cleanly closed cache", () => {
   it.each(["write-through", "write-around", "write-back"])(
     "is not one whose last write failed: what that left is flushed before it counts: %s",
     async (policy) => {
-      const { source, open } = rig({ policy, high_watermark: 0 });
+      const { source, open } = rig({ policy, high_watermark: 0, low_watermark: 0 });
       const device = await open();
       await device.flush();
       source.failsWrites = true;

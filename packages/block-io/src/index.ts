@@ -148,6 +148,7 @@ export {
   absoluteTexts,
   describeRange,
   parseOption,
+  requireOrder,
   parseOptions,
 } from "./dm/options.ts";
 export {

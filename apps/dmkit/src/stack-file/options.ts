@@ -6,6 +6,8 @@ import {
   type TextOption,
   describeRange,
   parseOption,
+  requireOrder,
+  toBlockIoError,
 } from "@dmkit/block-io";
 import { show } from "./problem.ts";
 import { check, newFileSchema, unknownKey } from "./schema.ts";
@@ -68,7 +70,15 @@ export function readOptions(
       problems.add(given.at, `${what} needs ${name}`, `${describeRange(spec)}: ${spec.help}`);
     }
   }
-  return problems.list.length === before ? options : undefined;
+  if (problems.list.length > before) return undefined;
+  try {
+    requireOrder(table, options, "");
+    return options;
+  } catch (error) {
+    const { reason, hint } = toBlockIoError(error, {});
+    problems.add(given.at, reason, hint);
+    return undefined;
+  }
 }
 
 function readOption(

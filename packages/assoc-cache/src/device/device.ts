@@ -195,7 +195,11 @@ export class AssocCacheDevice extends GuardedTarget {
 
   protected override async doTune(changes: Partial<Tuning> & { readonly policy?: Policy }): Promise<void> {
     const { policy, ...tuning } = changes;
-    this.setTuning({ ...this.#tuning, ...tuning });
+    this.#tuning = { ...this.#tuning, ...tuning };
+    this.#readStreams.cutoff = this.#tuning.sequential_cutoff;
+    this.#writeStreams.cutoff = this.#tuning.sequential_cutoff;
+    this.#sourcePath.updates = this.#tuning.write_hit === "update";
+    this.cleaner.changeSettings(settingsOf(this.#tuning, this.state));
     if (policy !== undefined) await this.setPolicy(policy);
   }
 
@@ -250,14 +254,6 @@ export class AssocCacheDevice extends GuardedTarget {
   /** Drops what the cache holds of a range (bytes); what is dirty of it is written back first. */
   async invalidate(offset: number, length: number): Promise<void> {
     if (length > 0) await this.#sourcePath.change(offset, length, () => done);
-  }
-
-  setTuning(tuning: Tuning): void {
-    this.#tuning = tuning;
-    this.#readStreams.cutoff = tuning.sequential_cutoff;
-    this.#writeStreams.cutoff = tuning.sequential_cutoff;
-    this.#sourcePath.updates = tuning.write_hit === "update";
-    this.cleaner.changeSettings(settingsOf(tuning, this.state));
   }
 
   /** The guard has waited for all requests and flushed. */
@@ -336,9 +332,8 @@ export class AssocCacheDevice extends GuardedTarget {
 
 function settingsOf(tuning: Tuning, { frames, blockBytes }: CacheState): CleanerSettings {
   const share = (percent: number): number => Math.floor((frames.geometry.frames * percent) / 100);
-  const high = share(tuning.high_watermark);
   return {
-    watermarks: { high, low: Math.min(high, share(tuning.low_watermark)) },
+    watermarks: { high: share(tuning.high_watermark), low: share(tuning.low_watermark) },
     ageLimit: tuning.age_limit * 1000,
     rate: tuning.writeback_rate === 0 ? 0 : Math.max(blockBytes, tuning.writeback_rate),
   };

@@ -44,7 +44,7 @@ function geometry(random: Prng, vary: Vary): SimGeometry<Knobs> {
   const usual =
     Math.floor(frames * blockSectors * (0.6 + random.below(20) / 10)) + random.below(blockSectors);
   const { sectors = usual, ...varied } = vary(random);
-  const options = {
+  const drawn = {
     block_size: blockSectors,
     cache_size: frames,
     associativity: ways,
@@ -55,6 +55,10 @@ function geometry(random: Prng, vary: Vary): SimGeometry<Knobs> {
     writeback_rate: random.pick([0, 0, 1_000_000]),
     pool: random.pick([131_072, 16_777_216]),
     ...varied,
+  };
+  const options = {
+    ...drawn,
+    low_watermark: Math.min(drawn.low_watermark, drawn.high_watermark),
   };
   const shape = {
     frames: options.cache_size,

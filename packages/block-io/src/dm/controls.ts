@@ -9,8 +9,8 @@
  * The sector is device-mapper's, `0` or `@0`, and says which line of a table is meant; it may be left out where there
  * is one line. Names of tunables and messages are taken in any case.
  */
-import { BlockIoError, refuse } from "../contract/errors.ts";
-import { type OptionSpec, type OptionTable, describeRange, parseOption } from "./options.ts";
+import { BlockIoError, refuse, toBlockIoError } from "../contract/errors.ts";
+import { type OptionSpec, type OptionTable, parseOption, requireOrder } from "./options.ts";
 
 /** What a target says of itself: counts, sizes in bytes, words. Names are lower case with underscores. */
 export type Facts = Readonly<Record<string, string | number>>;
@@ -112,7 +112,7 @@ export async function carryOut<Device>(
   if (name !== undefined && more.length === 0) {
     if (value !== undefined) {
       if (controlled.readOnly) throw readOnlyError(controlled.name);
-      await controlled.tune({ [name]: tunableValue(controlled.name, tunables, name, value) });
+      await controlled.tune({ [name]: tunableValue(controlled, tunables, name, value) });
       return "";
     }
     if (verb !== "set") return printValue(controlled.values()[name]);
@@ -147,18 +147,20 @@ export function tunableNamed({ names, aliases }: TunableTable, word: string): st
   return Object.hasOwn(aliases, name) ? aliases[name] : undefined;
 }
 
-/** A value as its option has it. Throws `EINVAL` with the range. */
-function tunableValue(device: string, { options }: TunableTable, name: string, value: string): unknown {
-  const spec = options[name] as OptionSpec;
+/** A value as its option has it, which goes with those of the others. Throws `EINVAL` with the range. */
+function tunableValue(
+  { name: device, values }: Controlled,
+  { options }: TunableTable,
+  name: string,
+  value: string,
+): unknown {
   try {
-    return parseOption(name, spec, value);
-  } catch {
-    throw new BlockIoError(`${name}: "${value}" is not allowed`, {
-      code: "EINVAL",
-      device,
-      op: "message",
-      hint: `${name} takes ${describeRange(spec)}.`,
-    });
+    const parsed = parseOption(name, options[name] as OptionSpec, value);
+    requireOrder(options, { ...values(), [name]: parsed }, "");
+    return parsed;
+  } catch (error) {
+    const { reason, hint } = toBlockIoError(error, {});
+    throw refuse(device, "EINVAL", reason, hint, "message");
   }
 }
 

@@ -38,6 +38,8 @@ export interface IntegerOption extends Common {
   readonly max: number;
   readonly unit?: string;
   readonly default?: number;
+  /** The option of the same table that this one may not exceed. */
+  readonly atMost?: string;
 }
 
 /** A number of sectors of 512 bytes: a bare number, or a size like `4K`. */
@@ -130,7 +132,7 @@ export function describeRange(spec: OptionSpec): string {
     case "text":
       return "text";
     case "integer":
-      return `${spec.min} … ${maximum(spec.max)}${spec.unit === undefined ? "" : ` ${spec.unit}`}`;
+      return `${spec.min} … ${spec.atMost ?? maximum(spec.max)}${spec.unit === undefined ? "" : ` ${spec.unit}`}`;
     case "sectors":
       return `${spec.min} … ${maximum(spec.max)} sectors`;
     case "size":
@@ -245,5 +247,24 @@ export function parseOptions<const Table extends OptionTable>(
       hint: `Known options: ${Object.keys(table).join(", ")}.`,
     });
   }
+  requireOrder(table, result, `${where}: `);
   return result as OptionsOf<Table>;
+}
+
+/** Throws `EPARSE` if a value exceeds the one of another option that it may not. */
+export function requireOrder(
+  table: OptionTable,
+  values: Readonly<Record<string, unknown>>,
+  where: string,
+): void {
+  for (const [name, spec] of Object.entries(table)) {
+    if (spec.type !== "integer" || spec.atMost === undefined) continue;
+    const [value, most] = [values[name], values[spec.atMost]];
+    if (typeof value !== "number" || typeof most !== "number" || value <= most) continue;
+    throw new BlockIoError(`${where}${name} ${value} is above ${spec.atMost} ${most}`, {
+      code: "EPARSE",
+      op: "parse",
+      hint: `Beside that ${name} takes ${spec.min} … ${most}, and ${spec.atMost} beside this ${value} or more.`,
+    });
+  }
 }
