@@ -9,11 +9,14 @@
  * - the part goes when the command fails or is interrupted; one that a crash has left is replaced by the next run.
  */
 import {
+  accessSync,
   closeSync,
+  constants,
   fsyncSync,
   linkSync,
   lstatSync,
   openSync,
+  opendirSync,
   readSync,
   renameSync,
   rmSync,
@@ -156,16 +159,36 @@ async function closing<T>(device: BlockDevice, work: () => Promise<T>): Promise<
 }
 
 export interface WholeFileOptions {
-  /** Takes the place of a file that is there. Default: `EEXIST`. */
-  readonly replace?: boolean;
+  /**
+   * Which files that are there may be replaced, by the 16 bytes they begin with; empty ones and what is no file, a pipe
+   * say, are written to. Default: none, `EEXIST`.
+   */
+  readonly replaces?: ((head: string) => boolean) | undefined;
   /** Permissions. Default 0600. */
   readonly mode?: number;
 }
 
+/**
+ * Throws what {@link writeWholeFile} would, as far as it can be known: to be asked before the work whose result is
+ * written. Errors: `EEXIST`, `EISDIR`, those of the folder.
+ */
+export function requireNewFile(path: string, { replaces }: Pick<WholeFileOptions, "replaces"> = {}): void {
+  if (replaces === undefined ? exists(path) : !isReplaceable(path, replaces)) {
+    throw new BlockIoError("exists already", { code: "EEXIST", device: path, hint: "Give another name." });
+  }
+  asking({ device: path, op: "write" }, () => {
+    if (isSpecial(path)) return;
+    // Its folder has to be one: of a file it would be asked below, too.
+    opendirSync(dirname(path)).closeSync();
+    accessSync(dirname(path), constants.W_OK | constants.X_OK);
+  });
+}
+
 /** Whether a path is free, no file but a pipe or a device, or a file that is empty or begins like what we write. */
-export function isReplaceable(path: string, isOurs: (head: string) => boolean): boolean {
+function isReplaceable(path: string, isOurs: (head: string) => boolean): boolean {
   return asking({ device: path, op: "open" }, () => {
     const found = statSync(path, { throwIfNoEntry: false });
+    if (found?.isDirectory() === true) return false;
     if (found === undefined || !found.isFile() || found.size === 0) return true;
     const fd = openSync(path, "r");
     try {
@@ -182,11 +205,12 @@ export function isReplaceable(path: string, isOurs: (head: string) => boolean): 
 export function writeWholeFile(
   path: string,
   contents: string | Uint8Array,
-  { replace = false, mode = 0o600 }: WholeFileOptions = {},
+  { replaces, mode = 0o600 }: WholeFileOptions = {},
 ): void {
+  requireNewFile(path, { replaces });
+  const replace = replaces !== undefined;
   const part = partOf(path);
   try {
-    if (!replace && exists(path)) throw taken(path);
     // What a device or a pipe is given is not to be replaced by a file.
     if (replace && isSpecial(path)) {
       writeFileSync(path, contents);
@@ -260,8 +284,4 @@ function exists(path: string): boolean {
 function isSpecial(path: string): boolean {
   const found = lstatSync(path, { throwIfNoEntry: false });
   return found !== undefined && !found.isFile();
-}
-
-function taken(path: string): BlockIoError {
-  return new BlockIoError("exists already", { code: "EEXIST", device: path, hint: "Give another name." });
 }

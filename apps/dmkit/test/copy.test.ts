@@ -187,9 +187,9 @@ describe("a new file", () => {
     const path = join(folder, "text");
     writeWholeFile(path, "one");
     expect(() => writeWholeFile(path, "two")).toThrow(/EEXIST/);
-    writeWholeFile(path, "three", { replace: true });
+    writeWholeFile(path, "three", { replaces: () => true });
     mkdirSync(`${path}.dmkit-part`);
-    expect(() => writeWholeFile(path, "four", { replace: true })).toThrow();
+    expect(() => writeWholeFile(path, "four", { replaces: () => true })).toThrow();
     expect(readFileSync(path, "utf8")).toBe("three");
   });
 });

@@ -1,11 +1,12 @@
 /** Readers that go away and disks that are full: what becomes of what is printed, and of who prints it. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { realEnvironment } from "@dmkit/block-io";
+import { codeOf, realEnvironment } from "@dmkit/block-io";
 import { openNbd } from "@dmkit/nbd";
 import { describe, expect, it } from "vitest";
+import { requireNewFile } from "../src/destination.ts";
 import { cli } from "./cli.ts";
 import { main, run, serve, tempFolder } from "./support.ts";
 
@@ -72,6 +73,46 @@ describe("a command whose reader has gone", () => {
       unread(["stdout", "stderr"], "fsck", image("unknown")),
     ]);
     expect(results.map(([code]) => code)).toEqual([0, 8]);
+  });
+});
+
+describe("a file that a result goes to", () => {
+  const picture = { replaces: (head: string): boolean => head.startsWith("PIC") };
+
+  it("is looked at before the work is begun", async () => {
+    const missing = join(tempFolder(), "missing", "out");
+    // There is no such image either, which is found out later.
+    const commands = [
+      ["dump", "no-image", "-o", missing],
+      ["map", "no-image", "--html", missing],
+      ["restore", "no-dump", "no-image", "--undo", missing],
+      ["format", "compression", "no-image", "--undo", missing],
+    ];
+    for (const { code, stderr } of await Promise.all(commands.map((words) => cli(...words)))) {
+      expect(stderr).toContain(missing);
+      expect(code).toBe(1);
+    }
+  });
+
+  it("has a folder that can be written, and is not there, or of a kind that may be replaced", () => {
+    const at = (name: string): string => join(folder, name);
+    const folder = tempFolder();
+    for (const [name, text] of Object.entries({ other: "text", picture: "PIC 1", empty: "" }))
+      writeFileSync(at(name), text);
+    mkdirSync(at("folder"));
+    symlinkSync(at("nowhere"), at("link"));
+    const code = (name: string, options?: typeof picture): unknown => {
+      try {
+        requireNewFile(at(name), options);
+        return "";
+      } catch (error) {
+        return codeOf(error);
+      }
+    };
+    for (const name of ["other", "picture", "empty", "folder", "link"]) expect(code(name)).toBe("EEXIST");
+    for (const name of ["other", "folder"]) expect(code(name, picture)).toBe("EEXIST");
+    for (const name of ["new", "picture", "empty"]) expect(code(name, picture)).toBe("");
+    expect([code("new"), code("missing/new"), code("other/new")]).toEqual(["", "ENOENT", "ENOTDIR"]);
   });
 });
 

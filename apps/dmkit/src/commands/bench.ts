@@ -12,7 +12,7 @@ import { isInstalled } from "../bench/servers.ts";
 import { works } from "../bench/work.ts";
 import { tellCancelled } from "../offline/work.ts";
 import { endedBySignal } from "../ui/interrupt.ts";
-import { isReplaceable, writeWholeFile } from "../destination.ts";
+import { requireNewFile, writeWholeFile } from "../destination.ts";
 import { exitCodes } from "../ui/terminal.ts";
 import { integer, repeated, size } from "./values.ts";
 
@@ -80,9 +80,9 @@ async function bench(flags: BenchFlags): Promise<number> {
   }
   const path = flags.json === true ? undefined : flags.json;
   // It takes long, and is not to be lost at the end.
-  if (path !== undefined && !isReplaceable(path, isReport)) {
-    const hint = "Give another name.";
-    throw new BlockIoError("exists already, and is no report", { code: "EEXIST", device: path, hint });
+  if (path !== undefined) {
+    asking({ device: path, op: "write" }, () => makeFolders(dirname(path)));
+    requireNewFile(path, REPORT);
   }
   const report: BenchReport = { rows: [], idle: [], skipped: [] };
   // What was measured counts, and is shown, also when the rest is not.
@@ -95,17 +95,12 @@ async function bench(flags: BenchFlags): Promise<number> {
   show(printVerdict(report));
   const text = `${JSON.stringify(report, undefined, 2)}\n`;
   if (flags.json === true) process.stdout.write(text);
-  if (path !== undefined) {
-    asking({ device: path, op: "write" }, () => makeFolders(dirname(path)));
-    writeWholeFile(path, text, { replace: isReplaceable(path, isReport), mode: 0o666 });
-  }
+  if (path !== undefined) writeWholeFile(path, text, REPORT);
   return done === "cancelled" ? tellCancelled("bench") : exitCodes.ok;
 }
 
-/** Of a report of before: nothing else that is there is replaced. */
-function isReport(head: string): boolean {
-  return /^\{\s*"rows"/.test(head);
-}
+/** One of before may be replaced, and nothing else that is there. */
+const REPORT = { replaces: (head: string): boolean => /^\{\s*"rows"/.test(head), mode: 0o666 } as const;
 
 async function measure(
   flags: BenchFlags,

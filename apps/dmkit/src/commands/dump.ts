@@ -1,8 +1,7 @@
 /** `dmkit dump`: the metadata of an image as JSON. */
-import { existsSync } from "node:fs";
-import { BlockIoError, type ImageFormat, realEnvironment } from "@dmkit/block-io";
+import { type ImageFormat, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
-import { writeWholeFile } from "../destination.ts";
+import { requireNewFile, writeWholeFile } from "../destination.ts";
 import { type ImageFlags, imageOptions, imageWords } from "../offline/cli.ts";
 import { dumpImage } from "../offline/dump.ts";
 import { withImage } from "../offline/image.ts";
@@ -42,9 +41,7 @@ async function dump(
   formats: readonly ImageFormat[],
 ): Promise<number> {
   const { output, quiet } = flags;
-  if (output !== undefined && existsSync(output)) {
-    throw new BlockIoError("exists already", { code: "EEXIST", device: output, hint: "Give another name." });
-  }
+  if (output !== undefined) requireNewFile(output);
   const words = imageWords(devices, flags, formats);
   const options = { formats, environment: realEnvironment };
   const result = await withImage(words, options, (image) =>

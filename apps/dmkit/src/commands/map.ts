@@ -2,7 +2,7 @@
 import { basename, resolve } from "node:path";
 import { type ImageFormat, type ImageMap, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
-import { isReplaceable, writeWholeFile } from "../destination.ts";
+import { requireNewFile, writeWholeFile } from "../destination.ts";
 import { type ImageFlags, imageOptions, imageWords } from "../offline/cli.ts";
 import { withImage } from "../offline/image.ts";
 import { type Picture, layOut } from "../offline/map/cells.ts";
@@ -54,8 +54,9 @@ async function map(
   const words = imageWords(devices, flags, formats);
   const inputs = [...devices, ...Object.values(words.roles)];
   for (const path of [flags.png, flags.html]) {
-    if (path !== undefined && inputs.includes(path))
-      throw usage(`${path} is a device of the image`, undefined);
+    if (path === undefined) continue;
+    if (inputs.includes(path)) throw usage(`${path} is a device of the image`, undefined);
+    requireNewFile(path, PICTURE);
   }
   if (flags.png !== undefined && flags.html !== undefined && resolve(flags.png) === resolve(flags.html))
     throw usage(`--png and --html both name ${flags.png}`, "Give each picture a name of its own.");
@@ -76,8 +77,10 @@ function draw(title: string, drawn: ImageMap, { png, html, json }: MapFlags): vo
   const strips = drawn.strips.map((strip) => ({ ...strip, ranges: [...strip.ranges] }));
   const whole: ImageMap = { ...drawn, strips };
   const rows = (all: number): number => Math.max(2, Math.floor(all / Math.max(1, strips.length)));
-  if (png !== undefined) write(png, drawPng(title, layOut(whole, PNG_COLUMNS, rows(PNG_ROWS))));
-  if (html !== undefined) write(html, drawHtml(title, layOut(whole, HTML_COLUMNS, rows(HTML_ROWS))));
+  if (png !== undefined)
+    writeWholeFile(png, drawPng(title, layOut(whole, PNG_COLUMNS, rows(PNG_ROWS))), PICTURE);
+  if (html !== undefined)
+    writeWholeFile(html, drawHtml(title, layOut(whole, HTML_COLUMNS, rows(HTML_ROWS))), PICTURE);
   if (json) printJson(toJson(layOut(whole, TEXT_COLUMNS, rows(TEXT_ROWS))));
   else if (png === undefined && html === undefined)
     print(drawText(layOut(whole, TEXT_COLUMNS, rows(TEXT_ROWS))));
@@ -103,10 +106,8 @@ function toJson({ kinds, grids }: Picture): unknown {
 }
 
 /** A picture that cannot be written leaves the one that is there; what is no picture is not replaced. */
-function write(path: string, contents: string | Uint8Array): void {
-  writeWholeFile(path, contents, { replace: isReplaceable(path, isPicture), mode: 0o666 });
-}
-
-function isPicture(head: string): boolean {
-  return head.startsWith("\x89PNG\r\n") || head.toLowerCase().startsWith("<!doctype html");
-}
+const PICTURE = {
+  replaces: (head: string): boolean =>
+    head.startsWith("\x89PNG\r\n") || head.toLowerCase().startsWith("<!doctype html"),
+  mode: 0o666,
+} as const;

@@ -1,6 +1,7 @@
 /** `dmkit restore`: the metadata of an image from a dump. */
 import { type ImageDevices, type ImageFormat, type OfflineWork, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
+import { requireNewFile } from "../destination.ts";
 import { type ImageFlags, imageOptions, imageWords, undoOption } from "../offline/cli.ts";
 import { type DumpFile, readDump, tryRestore } from "../offline/dump.ts";
 import { refuseContents } from "../offline/protect.ts";
@@ -45,6 +46,7 @@ async function restore(
   flags: RestoreFlags,
   formats: readonly ImageFormat[],
 ): Promise<number> {
+  if (flags.undo !== undefined) requireNewFile(flags.undo);
   const file = await readDump(path, formats);
   const words = imageWords(devices, flags, formats);
   const references = assignRoles(file.format, words);

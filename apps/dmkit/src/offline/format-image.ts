@@ -18,6 +18,7 @@ import {
   eraseSignatures,
   parseOptions,
 } from "@dmkit/block-io";
+import { requireNewFile } from "../destination.ts";
 import { tryOut } from "./dump.ts";
 import { refuseCaches, refuseContents } from "./protect.ts";
 import { withRoles } from "./roles.ts";
@@ -41,6 +42,7 @@ export async function formatImage(
   const { name } = format;
   if (format.format === undefined) throw new BlockIoError(`${name} cannot be formatted`, { code: "ENOTSUP" });
   if (format.formatOptions !== undefined) parseOptions(format.formatOptions, options, "--option");
+  if (undo !== undefined) requireNewFile(undo);
   const { environment } = work;
   const keeps = format.keepsImage?.(options) === true;
   const make = (devices: ImageDevices, how: OfflineWork): Promise<void> | undefined =>
