@@ -2,7 +2,7 @@
 import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BlockIoError, MemoryDevice, realEnvironment, linear } from "@dmkit/block-io";
-import { NbdServer } from "@dmkit/nbd";
+import { NbdServer, openNbd } from "@dmkit/nbd";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { DeviceManager } from "../src/control/device-manager.ts";
 import { ExportManager } from "../src/control/export-manager.ts";
@@ -172,24 +172,87 @@ describe("writing back for a table that is exchanged", () => {
     expect(await bytesOf(device)).toEqual(new Set([2]));
   });
 
+  it("that the server ends before it is over leaves the rest in the cache, and says so", async () => {
+    const cache = file("one");
+    await moody();
+    const device = await manager.create("d", caches.writeboost("dm:disk", cache));
+    await write(device, 1);
+    await manager.reload("d", `0 ${SIZE} linear dm:disk 0`);
+    let ended: Promise<void> | undefined;
+    const resuming = manager.resume("d", { progress: () => void (ended ??= manager.resumeAll()) });
+    await expect(resuming).rejects.toMatchObject({
+      code: "ESHUTDOWN",
+      reason: expect.stringContaining("still in the cache"),
+    });
+    await ended;
+    expect(await bytesOf(device)).toEqual(new Set([1]));
+  });
+
   it("is done by a stack file that is read again", async () => {
     const [disk, cache] = [file("disk"), file("one")];
-    const stackFile = join(folder, "stack.yaml");
-    const server = new NbdServer({ environment: realEnvironment });
-    cleanUp(() => server.close({ timeout: 0 }));
-    const device = `{ target: writeboost, backing: ${disk}, cache: ${cache}, segment_size_order: 4 }`;
-    writeFileSync(stackFile, `devices:\n  d: ${device}\n`);
-    const stack = new Stack(readStackFile(stackFile), {
-      devices: manager,
-      exports: new ExportManager(server, manager, realEnvironment),
-      server,
-      environment: realEnvironment,
-      readOnly: false,
-    });
+    const { stack, reread } = await stackOf(
+      `devices:\n  d: { target: writeboost, backing: ${disk}, cache: ${cache}, segment_size_order: 4 }\n`,
+    );
     await stack.open();
     await write(manager.device("d"), 3);
-    writeFileSync(stackFile, `devices:\n  d: ${disk}\n`);
-    expect(await stack.reload()).toEqual(["device d reloaded"]);
+    expect(await reread(`devices:\n  d: ${disk}\n`)).toEqual(["device d reloaded"]);
     expect(await bytesOf(manager.device("d"))).toEqual(new Set([3]));
+  });
+});
+
+async function stackOf(text: string): Promise<{
+  readonly stack: Stack;
+  readonly server: NbdServer;
+  readonly reread: (text: string) => Promise<readonly string[]>;
+}> {
+  const stackFile = join(folder, "stack.yaml");
+  writeFileSync(stackFile, text);
+  const server = new NbdServer({ environment: realEnvironment });
+  cleanUp(() => server.close({ timeout: 0 }));
+  const exports = new ExportManager(server, manager, realEnvironment);
+  const context = { devices: manager, exports, server, environment: realEnvironment, readOnly: false };
+  const stack = new Stack(readStackFile(stackFile), context);
+  const reread = (next: string): Promise<readonly string[]> => {
+    writeFileSync(stackFile, next);
+    return stack.reload();
+  };
+  return { stack, server, reread };
+}
+
+describe("an export that a stack file moves to another device", () => {
+  it("shows what clients wrote, though it was in a cache that is gone", async () => {
+    const [disk, cache] = [file("disk"), file("one")];
+    const { stack, reread } = await stackOf(
+      `devices:\n  fast: { target: writeboost, backing: ${disk}, cache: ${cache}, segment_size_order: 4 }\nexports: { d: { device: fast } }\n`,
+    );
+    await stack.open();
+    await write(manager.device("fast"), 3);
+    await reread(`devices:\n  plain: ${disk}\nexports: { d: { device: plain } }\n`);
+    expect(await bytesOf(manager.device("plain"))).toEqual(new Set([3]));
+  });
+
+  it("stays while clients use it, who would find other data when they come back", async () => {
+    const [one, two] = [file("one"), file("two")];
+    const devices = `devices:\n  a: ${one}\n  b: ${two}\n`;
+    const { stack, server, reread } = await stackOf(`${devices}exports: { d: { device: a } }\n`);
+    await stack.open();
+    await write(manager.device("b"), 2);
+    const path = join(folder, "nbd.sock");
+    await server.listen({ path });
+    const client = await openNbd(`nbd+unix:///d?socket=${path}`);
+    const moved = `${devices}exports: { d: { device: b } }\n`;
+    expect(await reread(moved)).toEqual([
+      expect.stringMatching(/^failed: .*another device.*1 of its clients/),
+    ]);
+    const again = await openNbd(`nbd+unix:///d?socket=${path}`);
+    for (const one of [client, again]) {
+      const bytes = Buffer.alloc(4096, 9);
+      await one.read(0, bytes);
+      expect(new Set(bytes)).toEqual(new Set([0]));
+      await one.close();
+    }
+    for (let turn = 0; server.exports().some(({ connections }) => connections > 0) && turn < 1000; turn += 1)
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    expect(await reread(moved)).toEqual(['export "d" withdrawn', 'export "d" of b']);
   });
 });

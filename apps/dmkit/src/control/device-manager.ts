@@ -12,6 +12,7 @@
  * - exchanging a table closes the old one before it opens the new: both may name the same files, which are locked.
  */
 import {
+  BlockIoError,
   type DeviceSchemes,
   type Environment,
   type MessageOptions,
@@ -30,7 +31,7 @@ import { BorrowedDevice } from "./borrowed-device.ts";
 import { Departures } from "./departures.ts";
 import { DeviceDirectory, circle, problem } from "./device-directory.ts";
 import { exchangeTable } from "./exchange.ts";
-import { refuseToLeave } from "./homecoming.ts";
+import { bringHome, homecomers, refuseToLeave } from "./homecoming.ts";
 import { type InactiveTable, ManagedDevice } from "./managed-device.ts";
 import type { NamedDevice } from "./named-device.ts";
 import { type OpenedTable, claimed, openSegments } from "./opened-table.ts";
@@ -135,6 +136,33 @@ export class DeviceManager {
       await this.#departures.close(managed, { keepsData: true });
     });
     return true;
+  }
+
+  /**
+   * For a device that is going to be removed: writes back what is in a cache that none of the tables has which there will
+   * be. Errors: ENOENT, EBUSY (used, suspended), `ESHUTDOWN`, those of writing back.
+   */
+  bringHome(name: string, others: readonly Segment[]): Promise<void> {
+    return this.#inTurn(name, async (managed) => {
+      this.#devices.refuseIfUsed(managed);
+      const context = {
+        logger: this.#environment.logger,
+        before: { segments: this.#segmentsOf(managed) },
+        signal: this.#end.signal,
+      };
+      const next = { segments: others, force: false };
+      const targets = homecomers(managed, next, context).homecomers;
+      if (targets.length > 0 && managed.device.held) {
+        const reason = "its cache has to be written back before it goes, and it is suspended";
+        throw problem("EBUSY", name, reason, `Resume it first: dmkit resume ${shellQuote(name)}`);
+      }
+      await bringHome(managed, targets, next, context);
+    });
+  }
+
+  #segmentsOf(managed: ManagedDevice): readonly Segment[] {
+    const table = this.#devices.tableOf(managed);
+    return table === "" ? [] : readTable(table, this.targets);
   }
 
   async #removeOrGiveUp(name: string, patience: number): Promise<boolean> {
@@ -303,7 +331,7 @@ export class DeviceManager {
    * nothing any more: nothing may wait at the end.
    */
   async resumeAll(): Promise<void> {
-    this.#end.abort();
+    this.#end.abort(shuttingDown());
     await Promise.all(this.#devices.all.map(goOn));
   }
 
@@ -313,7 +341,7 @@ export class DeviceManager {
    */
   close(): Promise<void> {
     if (this.#closing !== undefined) return this.#closing;
-    this.#end.abort();
+    this.#end.abort(shuttingDown());
     // Each waits for itself only: what hangs while it is resumed must not keep others from being closed.
     const going = new Map(this.#devices.all.map((managed) => [managed, goOn(managed)] as const));
     for (const resumed of going.values()) resumed.catch(() => {});
@@ -322,11 +350,10 @@ export class DeviceManager {
   }
 
   #exchange(managed: ManagedDevice, next: InactiveTable, { signal, progress }: ResumeOptions): Promise<void> {
-    const table = this.#devices.tableOf(managed);
     const exchange = exchangeTable(managed, next, {
       logger: this.#environment.logger,
       open: (segments, readOnly) => this.#open(managed, segments, readOnly),
-      before: { segments: table === "" ? [] : readTable(table, this.targets), readOnly: managed.readOnly },
+      before: { segments: this.#segmentsOf(managed), readOnly: managed.readOnly },
       signal: signal === undefined ? this.#end.signal : AbortSignal.any([signal, this.#end.signal]),
       progress,
     });
@@ -415,14 +442,17 @@ export class DeviceManager {
   }
 
   #refuseAtTheEnd(name: string): void {
-    if (this.#end.signal.aborted)
-      throw problem("ESHUTDOWN", name, "the server is being shut down", undefined);
+    if (this.#end.signal.aborted) throw shuttingDown(name);
   }
 
   #checkFree(name: string): void {
     this.#refuseAtTheEnd(name);
     this.#devices.checkFree(name);
   }
+}
+
+function shuttingDown(device?: string): BlockIoError {
+  return new BlockIoError("the server is being shut down", { code: "ESHUTDOWN", device });
 }
 
 /** Lets a device go on at the end, or refuses what waits in vain. One whose table is being exchanged goes on itself. */

@@ -74,7 +74,7 @@ async function prepareOld(
 }
 
 function notHome(managed: ManagedDevice, error: unknown): unknown {
-  if (error instanceof Cancelled) return error;
+  if (error instanceof Cancelled || codeOf(error) === "ESHUTDOWN") return error;
   const now = "so not all that clients wrote could be written back, and the old table stays in place";
   return told(managed, orForced(error), now);
 }

@@ -12,6 +12,7 @@ import {
   type MessageOptions,
   type Segment,
   type TargetDevice,
+  codeOf,
   printTable,
 } from "@dmkit/block-io";
 import { problem } from "./device-directory.ts";
@@ -32,7 +33,7 @@ interface Homecoming {
 /** Which targets of the table in place have to bring home what they have, and which lines keep it for the next table. */
 export function homecomers(
   { device }: ManagedDevice,
-  next: InactiveTable,
+  next: Pick<InactiveTable, "segments" | "force">,
   { before }: Homecoming,
 ): { readonly homecomers: readonly TargetDevice[]; readonly stay: readonly Segment[] } {
   const homecoming: TargetDevice[] = [];
@@ -46,15 +47,26 @@ export function homecomers(
   return { homecomers: homecoming, stay };
 }
 
-/** Errors: those of the targets; `Cancelled`, `ESHUTDOWN`. None where the loss was agreed to: it is logged. */
+/**
+ * Errors: those of the targets; `Cancelled`; `ESHUTDOWN` where the signal says that the server is ended. None where the loss
+ * was agreed to: it is logged.
+ */
 export async function bringHome(
   managed: ManagedDevice,
   targets: readonly TargetDevice[],
-  next: InactiveTable,
+  next: Pick<InactiveTable, "segments" | "force">,
   { signal, progress, logger }: Homecoming,
 ): Promise<void> {
   const device = managed.name;
-  const aborted = (): Error => new Cancelled("resume was cancelled: the old table goes on");
+  const aborted = (): Error =>
+    codeOf(signal?.reason) === "ESHUTDOWN"
+      ? problem(
+          "ESHUTDOWN",
+          device,
+          "the server was ended before all was written back: the table was not exchanged, and what is left is still in the cache",
+          "Start the server with the old table, cache included, and exchange it then; or write back offline: dmkit replay",
+        )
+      : new Cancelled("resume was cancelled: the old table goes on");
   try {
     for (const target of targets) {
       if (signal?.aborted) throw aborted();

@@ -8,6 +8,7 @@ import { isDeepStrictEqual } from "node:util";
 import {
   type Environment,
   BlockIoError,
+  type Segment,
   Turnstile,
   refuse,
   shellQuote,
@@ -16,8 +17,10 @@ import {
 import type { ListenOptions, Listener, NbdServer } from "@dmkit/nbd";
 import type { DeviceManager } from "../control/device-manager.ts";
 import type { ExportManager } from "../control/export-manager.ts";
+import { readTable } from "../control/references.ts";
 import { describeListener } from "../stack-file/describe.ts";
 import { type PlanDiff, type PlanStep, diffPlans } from "../stack-file/diff.ts";
+import { OPEN_LENGTH } from "../stack-file/lengths.ts";
 import type { PlannedDevice, PlannedListener, StackPlan } from "../stack-file/plan.ts";
 import { completeTable, makeFiles } from "../stack-file/prepare.ts";
 import { readStackFile } from "../stack-file/read.ts";
@@ -86,10 +89,17 @@ export class Stack {
     const diff = diffPlans(this.#plan, wanted, targets);
     const failed: PlanStep[] = [];
     const report: string[] = [];
+    const others = wanted.devices.flatMap(({ table }) => readTable(table.replace(` ${OPEN_LENGTH} `, " 1 ")));
     for (const step of diff.steps) {
+      // The one before it is still there.
+      if (
+        step.do === "export" &&
+        failed.some((one) => one.do === "unexport" && one.name === step.export.name)
+      )
+        continue;
       const what = describe(step);
       try {
-        await this.#carryOut(step);
+        await this.#carryOut(step, others);
         report.push(what);
         logger.log("info", `reload: ${what}`);
       } catch (error) {
@@ -109,20 +119,19 @@ export class Stack {
     return report;
   }
 
-  async #carryOut(step: PlanStep): Promise<void> {
+  /** @param others the tables that there are when all is done. */
+  async #carryOut(step: PlanStep, others: readonly Segment[] = []): Promise<void> {
     const { devices, exports, readOnly, environment } = this.#context;
     switch (step.do) {
       case "unexport":
-        // Who uses it keeps it: a reload throws nobody out.
-        await exports.remove(step.name, "hide");
-        return;
+        return this.#unexport(step.name, step.moves);
       case "unlisten":
         await this.#unlisten(step.listener);
         return;
       case "make-file":
         return makeFiles([step.file], environment);
       case "remove":
-        return this.#remove(step.name);
+        return this.#remove(step.name, others);
       case "rename":
         return devices.rename(step.from, step.to);
       case "create": {
@@ -145,13 +154,26 @@ export class Stack {
     }
   }
 
+  /** Who uses it keeps it: a reload throws nobody out. What it shows does not change for who comes back to it. */
+  async #unexport(name: string, moves: boolean): Promise<void> {
+    const { exports } = this.#context;
+    const users = exports.snapshot().find((one) => one.name === name && !one.leaving)?.connections ?? 0;
+    if (moves && users > 0) {
+      throw new BlockIoError(`it would show another device, and ${users} of its clients are there`, {
+        code: "EBUSY",
+        hint: `It stays as it is. Disconnect them, or let nobody new in (dmkit export rm ${shellQuote(name)} --mode hide), and read the file again.`,
+      });
+    }
+    await exports.remove(name, moves ? "safe" : "hide");
+  }
+
   /** Storage that does not answer must not keep the other steps, and later reloads, from being carried out. */
-  async #remove(name: string): Promise<void> {
+  async #remove(name: string, others: readonly Segment[]): Promise<void> {
     const { devices, environment } = this.#context;
     // Somebody may have removed it already.
-    const removing = devices.remove(name).catch((error: unknown) => {
-      if (!(error instanceof BlockIoError) || error.code !== "ENOENT") throw error;
-    });
+    if (!devices.names.includes(name)) return;
+    await devices.bringHome(name, others);
+    const removing = devices.remove(name);
     if (await endsWithin(environment.clock, PATIENCE, removing)) return;
     throw refuse(
       name,

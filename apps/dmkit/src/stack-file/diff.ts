@@ -19,7 +19,8 @@ import { orderDevices, standsOn, usersOf } from "./order.ts";
 import type { PlannedDevice, PlannedExport, PlannedFile, PlannedListener, StackPlan } from "./plan.ts";
 
 export type PlanStep =
-  | { readonly do: "unexport"; readonly name: string }
+  /** `moves`: it is offered again, and shows another device then. That is for clients to know: there must be none. */
+  | { readonly do: "unexport"; readonly name: string; readonly moves: boolean }
   | { readonly do: "unlisten"; readonly listener: PlannedListener }
   | { readonly do: "make-file"; readonly file: PlannedFile }
   | { readonly do: "remove"; readonly name: string }
@@ -54,7 +55,7 @@ export function diffPlans(old: StackPlan, now: StackPlan, targets: TargetRegistr
   const listen = (from: StackPlan, other: StackPlan): PlannedListener[] =>
     from.listen.filter((one) => !other.listen.some((listener) => isDeepStrictEqual(one, listener)));
   const steps: PlanStep[] = [
-    ...unexport.map((name) => ({ do: "unexport", name }) as const),
+    ...unexport.map(({ name, moves }) => ({ do: "unexport", name, moves }) as const),
     ...listen(old, now).map((listener) => ({ do: "unlisten", listener }) as const),
     ...newFiles(old, now).map((file) => ({ do: "make-file", file }) as const),
     ...changes.removeFirst.map((name) => ({ do: "remove", name }) as const),
@@ -261,10 +262,12 @@ function compareExports(
   old: StackPlan,
   now: StackPlan,
   renames: ReadonlyMap<string, string>,
-): { unexport: readonly string[]; add: readonly PlannedExport[] } {
+): { unexport: readonly { name: string; moves: boolean }[]; add: readonly PlannedExport[] } {
+  const sameData = (a: PlannedExport, b: PlannedExport): boolean =>
+    (renames.get(a.device) ?? a.device) === b.device;
   const same = (a: PlannedExport, b: PlannedExport): boolean =>
     a.name === b.name &&
-    (renames.get(a.device) ?? a.device) === b.device &&
+    sameData(a, b) &&
     a.description === b.description &&
     a.readOnly === b.readOnly &&
     (a.strict ?? false) === (b.strict ?? false) &&
@@ -272,7 +275,10 @@ function compareExports(
   return {
     unexport: old.exports
       .filter((one) => !now.exports.some((other) => same(one, other)))
-      .map(({ name }) => name),
+      .map((one) => ({
+        name: one.name,
+        moves: now.exports.some((other) => other.name === one.name && !sameData(one, other)),
+      })),
     add: now.exports.filter((one) => !old.exports.some((other) => same(other, one))),
   };
 }
@@ -296,8 +302,12 @@ function settings(old: StackPlan, now: StackPlan): RestartReason[] {
 }
 
 /** Clients that name no export get the one that has been there longest. */
-function defaultExport(old: StackPlan, now: StackPlan, unexport: readonly string[]): RestartReason[] {
-  const stays = old.exports.find(({ name }) => !unexport.includes(name));
+function defaultExport(
+  old: StackPlan,
+  now: StackPlan,
+  unexport: readonly { name: string }[],
+): RestartReason[] {
+  const stays = old.exports.find(({ name }) => !unexport.some((one) => one.name === name));
   const wanted = now.exports[0];
   if (stays === undefined || wanted === undefined || stays.name === wanted.name) return [];
   return [{ what: "exports", why: `until then clients that ask for none get ${JSON.stringify(stays.name)}` }];
