@@ -12,6 +12,7 @@ import {
   type TableArguments,
   type Target,
   parseOptions,
+  refuse,
   restOf,
   sumOfFacts,
   tunableNamed,
@@ -211,12 +212,8 @@ async function openLowers(
   { name, size, lower }: Pick<OpenContext, "name" | "size" | "lower">,
 ): Promise<{ readonly devices: Devices; readonly opening: OpenOptions }> {
   if ((settings.type === 1) !== (settings.plog !== undefined)) {
-    throw new BlockIoError(settings.type === 1 ? "type 1 needs a plog device" : "type 0 has no plog device", {
-      code: "EINVAL",
-      device: name,
-      op: "open",
-      hint: "Type 0: <backing> <cache>; type 1: <backing> <cache> <plog>.",
-    });
+    const reason = settings.type === 1 ? "type 1 needs a plog device" : "type 0 has no plog device";
+    throw refuse(name, "EINVAL", reason, "Type 0: <backing> <cache>; type 1: <backing> <cache> <plog>.");
   }
   const uses = usesOf(settings, size);
   const backing = await lower(...uses.backing);

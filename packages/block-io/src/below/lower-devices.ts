@@ -134,7 +134,7 @@ export class LowerDevices {
     const request = requestOf(reference, use, range);
     const found = [...this.#grants].find(({ ahead }) => ahead === request);
     if (found !== undefined) return found.claim.device;
-    throw new BlockIoError("is not among what its target uses", { code: "EINVAL", device: reference });
+    throw refuse(reference, "EINVAL", "is not among what its target uses", undefined);
   }
 
   /** Opens a reference, or gives the device it is open as. Errors: those of the opener; EBUSY, ENOENT. */
