@@ -149,18 +149,18 @@ export function tunableNamed({ names, aliases }: TunableTable, word: string): st
 
 /** A value as its option has it, which goes with those of the others. Throws `EINVAL` with the range. */
 function tunableValue(
-  { name: device, values }: Controlled,
+  controlled: Controlled,
   { options }: TunableTable,
   name: string,
   value: string,
 ): unknown {
   try {
     const parsed = parseOption(name, options[name] as OptionSpec, value);
-    requireOrder(options, { ...values(), [name]: parsed }, "");
+    requireOrder(options, { ...controlled.values(), [name]: parsed }, "");
     return parsed;
   } catch (error) {
     const { reason, hint } = toBlockIoError(error, {});
-    throw refuse(device, "EINVAL", reason, hint, "message");
+    throw refuse(controlled.name, "EINVAL", reason, hint, "message");
   }
 }
 
