@@ -56,7 +56,10 @@ export {
   type Use,
   Claims,
   claims,
+  isWriting,
+  withoutWriting,
 } from "./below/claims.ts";
+export { originAt } from "./devices/origin.ts";
 export { STREAMS, Streams } from "./dm/streams.ts";
 export { type Gate, makeGate } from "./sync/gate.ts";
 export { GuardedDevice } from "./contract/guard.ts";

@@ -24,7 +24,7 @@ export function addStack(program: Command, finish: Finish, known: Known): void {
     .command("check")
     .summary("tell what a stack file describes, or what is wrong with it")
     .description(
-      "Reads a stack file and prints its devices as device-mapper tables, its exports and where it listens. Opens and writes nothing. All problems are listed, each as file:line:column; the exit code is 2 then.",
+      "Reads a stack file and prints its devices as device-mapper tables, its exports and where it listens. Opens and writes nothing, and refuses what serving would refuse because two devices use the same bytes. All problems are listed, each as file:line:column; the exit code is 2 then.",
     )
     .argument("<file>", "stack file")
     .option("--json", "print JSON", false)
@@ -34,8 +34,12 @@ export function addStack(program: Command, finish: Finish, known: Known): void {
     .action(async (file: string, flags: CheckFlags) => {
       // YAML and schemas are loaded only by who needs them.
       const { readStackFile } = await import("../stack-file/read.ts");
+      const { findConflicts } = await import("../stack-file/owners.ts");
+      const { StackFileError } = await import("../stack-file/problem.ts");
       const targets = await known();
       const plan = readStackFile(file, targets);
+      const conflicts = await findConflicts(plan, targets);
+      if (conflicts.length > 0) throw new StackFileError(conflicts);
       if (flags.against === undefined) {
         const { describePlan, planFacts } = await import("../stack-file/describe.ts");
         print(
