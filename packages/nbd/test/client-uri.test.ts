@@ -5,6 +5,7 @@ import { mkdtemp, rm, symlink, link as hardLink } from "node:fs/promises";
 import { type Server, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { type NbdClientOptions, openNbd } from "../src/client/index.ts";
 import { placeOf } from "../src/place.ts";
 import { type NbdUri, formatNbdUri, isNbdUri, parseNbdUri } from "../src/uri.ts";
 
@@ -153,4 +154,20 @@ describe("NBD URIs", () => {
   it("prints nothing that cannot be read back", () => {
     expect(codeOf(() => formatNbdUri(unix("/s", "\ud800")))).toBe("EINVAL");
   });
+});
+
+it.each([
+  { readOnly: "yes" },
+  { wholeBlocks: 1 },
+  { writeThrough: null },
+  { readonly: true },
+  { connections: 17 },
+  { reconnect: Number.NaN },
+  { replayBuffer: 5 },
+  { connectTimeout: 0 },
+  { maxInFlight: "many" },
+  { maxInFlightBytes: -1 },
+])("options of a client that cannot be are refused before it connects: %o", async (options) => {
+  const opening = openNbd("nbd://127.0.0.1:1/x", options as unknown as NbdClientOptions);
+  await expect(opening).rejects.toMatchObject({ code: "EINVAL", hint: expect.stringMatching(/\S/) });
 });

@@ -10,23 +10,31 @@
  * - A call that rejects after an unclear attempt leaves open whether, and when, its object appears.
  */
 import { setMaxListeners } from "node:events";
-import { BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type Environment,
+  type OptionTable,
+  parseOption,
+  parseOptions,
+  realEnvironment,
+  refuse,
+} from "@dmkit/block-io";
 import { checkKey, checkPrefix } from "./key.ts";
-import type { GetOptions, ObjectEntry, ObjectStore, StoreOptions } from "./store.ts";
+import type { GetOptions, ObjectEntry, ObjectRange, ObjectStore, StoreOptions } from "./store.ts";
 import type { Attempt, Failure, ObjectTransport } from "./transport.ts";
 import { RequestWindow } from "./window.ts";
 
-/** How long and how often a request is tried. Times are milliseconds. */
+/** How long and how often a request is tried. Times are milliseconds, up to an hour. */
 export interface RetryPolicy {
-  /** Attempts at the most, 1 or more. */
+  /** Attempts at the most, 1 … 1000. */
   readonly attempts: number;
-  /** Before attempt n + 1: a random time up to `delay` · 2^n, full jitter. */
+  /** Before attempt n + 1: a random time up to `delay` · 2^n, full jitter. Not above the longest. */
   readonly delay: number;
   /** The longest delay. */
   readonly longestDelay: number;
-  /** For one attempt that moves up to 64 KiB. */
+  /** For one attempt that moves up to 64 KiB; 1 or more. */
   readonly smallTimeout: number;
-  /** For one attempt that moves more. */
+  /** For one attempt that moves more; 1 or more. */
   readonly largeTimeout: number;
 }
 
@@ -39,10 +47,37 @@ export const defaultRetryPolicy: RetryPolicy = {
   largeTimeout: 30_000,
 };
 
+const milliseconds = { type: "integer", min: 0, max: 3_600_000, unit: "ms" } as const;
+
+const policyOptions = {
+  attempts: { type: "integer", min: 1, max: 1000, default: defaultRetryPolicy.attempts, help: "attempts" },
+  delay: {
+    ...milliseconds,
+    atMost: "longestDelay",
+    default: defaultRetryPolicy.delay,
+    help: "before the second attempt; twice as long before each further one",
+  },
+  longestDelay: { ...milliseconds, default: defaultRetryPolicy.longestDelay, help: "the longest delay" },
+  smallTimeout: {
+    ...milliseconds,
+    min: 1,
+    default: defaultRetryPolicy.smallTimeout,
+    help: "for an attempt that moves up to 64 KiB",
+  },
+  largeTimeout: {
+    ...milliseconds,
+    min: 1,
+    default: defaultRetryPolicy.largeTimeout,
+    help: "for an attempt that moves more",
+  },
+} as const satisfies OptionTable;
+
+const requestsOption = { type: "integer", min: 1, max: 4096, help: "requests under way" } as const;
+
 export interface RetryingStoreOptions {
   readonly environment?: Environment | undefined;
   readonly policy?: Partial<RetryPolicy> | undefined;
-  /** Requests under way at the most. 64 unless given; it begins with a quarter. */
+  /** Requests under way at the most, 1 … 4096. 64 unless given; it begins with a quarter. */
   readonly requests?: number | undefined;
 }
 
@@ -79,19 +114,21 @@ export class RetryingStore implements ObjectStore {
   readonly #window: RequestWindow;
   readonly #closing = new AbortController();
 
+  /** Throws `EPARSE` for options that are not in their range. */
   constructor(transport: ObjectTransport, options: RetryingStoreOptions = {}) {
     this.name = transport.name;
     this.#transport = transport;
     // One listener for each request under way: no leak, whatever the default limit of 10 makes of it.
     setMaxListeners(0, this.#closing.signal);
     this.#environment = options.environment ?? realEnvironment;
-    this.#policy = { ...defaultRetryPolicy, ...options.policy };
-    const most = options.requests ?? 64;
+    this.#policy = parseOptions(policyOptions, options.policy ?? {}, "policy");
+    const most = parseOption("requests", requestsOption, options.requests ?? 64) as number;
     this.#window = new RequestWindow({ first: Math.max(1, Math.ceil(most / 4)), most });
   }
 
   async get(key: string, { range, most = MOST, signal }: GetOptions = {}): Promise<Buffer> {
     checkKey(key);
+    checkAmount(range, most);
     const large = range === undefined || range.length > SMALL;
     const body = await this.#repeat(signal, large, (attempt) => {
       this.statistics.gets += 1;
@@ -255,4 +292,14 @@ export class RetryingStore implements ObjectStore {
   #error(reason: string, code: "ESHUTDOWN" | "EPROTO", hint?: string): BlockIoError {
     return new BlockIoError(reason, { code, device: this.name, hint });
   }
+}
+
+/** Throws `EINVAL` for what no object can be asked for. */
+function checkAmount(range: ObjectRange | undefined, most: number): void {
+  const isWhole = (value: number, least: number): boolean => Number.isSafeInteger(value) && value >= least;
+  if (isWhole(most, 0) && (range === undefined || (isWhole(range.offset, 0) && isWhole(range.length, 1))))
+    return;
+  const asked = range === undefined ? "" : `${range.length} bytes from byte ${range.offset}, `;
+  const hint = "Give whole numbers: an offset of 0 or more, a length of 1 or more, most of 0 or more.";
+  throw refuse(undefined, "EINVAL", `${asked}at most ${most} bytes cannot be asked for`, hint, "read");
 }

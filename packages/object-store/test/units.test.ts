@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
-import { realEnvironment } from "@dmkit/block-io";
+import { codeOf, realEnvironment } from "@dmkit/block-io";
 import { ManualClock, SeededRandom, settle } from "@dmkit/block-io/testing";
 import { RetryingStore, defaultCredentials, openStore, parseS3Uri } from "../src/index.ts";
 import { kept } from "../src/s3/credentials.ts";
@@ -185,4 +185,56 @@ test("whatever is lost, late or refused: at most one writer is told that it crea
     }),
     { numRuns: 100 },
   );
+});
+
+describe("options of a store", () => {
+  const bucket = new SimulatedBucket();
+  const code = async (work: () => unknown): Promise<unknown> => {
+    try {
+      await work();
+      return "";
+    } catch (error) {
+      return codeOf(error);
+    }
+  };
+
+  test.each([
+    { requests: 0 },
+    { requests: Number.NaN },
+    { requests: 1.5 },
+    { policy: { attempts: 0 } },
+    { policy: { attempts: Number.POSITIVE_INFINITY } },
+    { policy: { smallTimeout: 0 } },
+    { policy: { delay: -1 } },
+    { policy: { delay: 2000, longestDelay: 1000 } },
+    { policy: { atempts: 3 } as never },
+  ])("are refused that cannot be: %o", async (options) => {
+    expect(
+      await code(
+        () =>
+          new RetryingStore(
+            new SimulatedTransport(bucket, { environment: realEnvironment, latency: 0 }),
+            options,
+          ),
+      ),
+    ).toBe("EPARSE");
+  });
+
+  test("may be left out, and undefined", async () => {
+    const policy = { attempts: undefined } as never;
+    const store = new RetryingStore(
+      new SimulatedTransport(bucket, { environment: realEnvironment, latency: 0 }),
+      { policy, requests: undefined },
+    );
+    await store.put("a", Buffer.from("abc"));
+    for (const range of [
+      { offset: -1, length: 1 },
+      { offset: 0, length: 0 },
+      { offset: 0.5, length: 1 },
+    ])
+      expect(await code(() => store.get("a", { range }))).toBe("EINVAL");
+    expect(await code(() => store.get("a", { most: Number.NaN }))).toBe("EINVAL");
+    expect((await store.get("a")).toString()).toBe("abc");
+    await store.close();
+  });
 });

@@ -13,6 +13,19 @@ export interface CheckedOptions {
   readonly link: LinkOptions;
 }
 
+const names: readonly (keyof NbdClientOptions)[] = [
+  "environment",
+  "readOnly",
+  "connections",
+  "reconnect",
+  "replayBuffer",
+  "connectTimeout",
+  "maxInFlight",
+  "maxInFlightBytes",
+  "wholeBlocks",
+  "writeThrough",
+];
+
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;
 
@@ -20,6 +33,10 @@ const GIB = 1024 * MIB;
 export function checkOptions(target: string | NbdUri, given: NbdClientOptions): CheckedOptions {
   const split = typeof target === "string" ? splitNbdUri(target) : undefined;
   const uri = split === undefined ? (target as NbdUri) : parseNbdUri(split.uri);
+  const unknown = Object.keys(given).find((name) => !names.includes(name as keyof NbdClientOptions));
+  if (unknown !== undefined) {
+    throw refuse(undefined, "EINVAL", `there is no option ${unknown}`, `Options: ${names.join(", ")}.`);
+  }
   const explicit = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
   const options: NbdClientOptions = { ...split?.options, ...explicit };
   const reconnect = options.reconnect === "off" ? 0 : (options.reconnect ?? 30);
@@ -27,9 +44,9 @@ export function checkOptions(target: string | NbdUri, given: NbdClientOptions): 
   return {
     environment: options.environment ?? realEnvironment,
     choices: {
-      readOnly: options.readOnly === true,
-      wholeBlocks: options.wholeBlocks === true,
-      writeThrough: options.writeThrough === true,
+      readOnly: flag("readOnly", options.readOnly),
+      wholeBlocks: flag("wholeBlocks", options.wholeBlocks),
+      writeThrough: flag("writeThrough", options.writeThrough),
     },
     link: {
       name: formatNbdUri(uri),
@@ -40,9 +57,15 @@ export function checkOptions(target: string | NbdUri, given: NbdClientOptions): 
       maxInFlight: integer("maxInFlight", options.maxInFlight ?? 128, 1, 65_536),
       maxInFlightBytes: integer("maxInFlightBytes", options.maxInFlightBytes ?? 32 * MIB, 64 * 1024, GIB),
       journal: replayBuffer === 0 ? 0 : integer("replayBuffer", replayBuffer, MIB, 4 * GIB),
-      writeThrough: options.writeThrough === true,
+      writeThrough: flag("writeThrough", options.writeThrough),
     },
   };
+}
+
+/** Anything but a boolean is a mistake: `readOnly: "yes"` must not be written to. */
+function flag(name: string, value: boolean | undefined = false): boolean {
+  if (typeof value === "boolean") return value;
+  throw refuse(undefined, "EINVAL", `${name} is ${String(value)}`, "Give true or false.");
 }
 
 /** Milliseconds for a connection and its handshake. Throws `EINVAL`. */
