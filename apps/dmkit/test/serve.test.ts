@@ -206,6 +206,25 @@ describe("serve", () => {
       expect(await firstByte(uri)).toBe(0);
       expect(existsSync(other)).toBe(false);
     });
+
+    it("and says what of the command line and of a stack file is of no use beside it", async () => {
+      const folder = tempFolder();
+      const stack = join(folder, "stack.yaml");
+      writeFileSync(stack, `devices: { disk: mem:1M }\nlisten: [{ unix: ./nobody }]\n`);
+      const script = `LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@"`;
+      const handedOver = (...args: string[]): ReturnType<typeof run> =>
+        run("/bin/sh", ["-c", script, process.execPath, main, "serve", ...args]);
+      const [bind, single, file] = await Promise.all([
+        handedOver("--bind", "127.0.0.2", "mem:1M"),
+        handedOver("--single", "mem:1M"),
+        // Descriptor 3 is no socket: that is found out after.
+        handedOver(stack),
+      ]);
+      expect([bind.code, single.code]).toEqual([2, 2]);
+      expect(bind.stderr).toMatch(/--bind is for a TCP port.*LISTEN_FDS=1/);
+      expect(single.stderr).toMatch(/LISTEN_FDS=1.*--single/);
+      expect(file.stderr).toMatch(/not what the stack file says.*nobody/);
+    });
   });
 
   it("ends when its only client says goodbye, though that one hangs up later", async () => {

@@ -12,6 +12,7 @@ import {
 import { NBD_PORT } from "@dmkit/nbd";
 import { type Command, Option } from "commander";
 import { CONTROL_VARIABLE } from "../control/sockets.ts";
+import { activatedSockets } from "../serve/listeners.ts";
 import { attachHints } from "../serve/hints.ts";
 import { type SessionOptions, serve } from "../serve/session.ts";
 import type { StackPlan } from "../stack-file/plan.ts";
@@ -110,10 +111,11 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
       refuseBesideSingle(flags, command);
       const targets = await known();
       const plan = await planOf(images, flags, targets);
-      refuseUnusedAddress(images, flags, plan, command);
+      const activated = activatedSockets(process.env);
+      refuseUnusedAddress(images, flags, plan, activated, command);
       const logger = stderrLogger(flags.log ?? plan?.log ?? "warn");
       const environment: Environment = { ...realEnvironment, logger };
-      const options = sessionOptions(plan === undefined ? images : [], flags, plan);
+      const options = sessionOptions(plan === undefined ? images : [], flags, plan, activated);
       finish(await serve({ ...options, targets, version: `dmkit ${program.version() ?? ""}` }, environment));
     });
 }
@@ -140,17 +142,27 @@ function refuseBesideSingle({ single }: ServeFlags, command: Command): void {
 /** An address that nothing will listen at, although whoever gave it relies on it. */
 function refuseUnusedAddress(
   images: readonly string[],
-  { port, unix, run, table }: ServeFlags,
+  { port, unix, run, table, single }: ServeFlags,
   plan: StackPlan | undefined,
+  activated: number,
   command: Command,
 ): void {
+  const handed = `a service manager has handed over sockets (LISTEN_FDS=${activated})`;
+  if (single && activated > 0) {
+    throw new BlockIoError(`${handed}, and --single serves stdin and stdout`, {
+      code: "EPARSE",
+      hint: "Leave out --single, or start it without sockets.",
+    });
+  }
   const given = ["bind", "allowRemote"].find((name) => isGiven(command, name));
   // Without --port these are listened at where nothing else is said, and beside the sockets of a service manager not.
   const isDefault = images.length === 0 && table.length === 0;
-  const elsewhere = unix !== undefined || run !== undefined || isDefault || (plan?.listen.length ?? 0) > 0;
+  const elsewhere =
+    activated > 0 || unix !== undefined || run !== undefined || isDefault || (plan?.listen.length ?? 0) > 0;
   if (given === undefined || port !== undefined || !elsewhere) return;
   const flag = given === "bind" ? "--bind" : "--allow-remote";
-  throw new BlockIoError(`${flag} is for a TCP port, and none is listened on`, {
+  const why = activated > 0 ? `: ${handed}` : "";
+  throw new BlockIoError(`${flag} is for a TCP port, and none is listened on${why}`, {
     code: "EPARSE",
     hint: `Add --port, e.g. --port ${NBD_PORT}, or leave ${flag} out.`,
   });
@@ -186,6 +198,7 @@ function sessionOptions(
   images: readonly string[],
   flags: ServeFlags,
   plan: StackPlan | undefined,
+  activated: number,
 ): Omit<SessionOptions, "version" | "targets"> {
   const isDefault = images.length === 0 && flags.table.length === 0 && plan === undefined;
   const control = flags.control ?? plan?.control;
@@ -201,6 +214,7 @@ function sessionOptions(
       at: flags.at,
     },
     stack: plan,
+    activated,
     where: {
       unix: flags.unix,
       port: flags.port,

@@ -20,7 +20,7 @@ import { type Captive, captiveVariables, runCaptive } from "./captive.ts";
 import { type Control, startControl } from "./control.ts";
 import { Deadline } from "./deadline.ts";
 import { type WhatToServe, openExports } from "./exports.ts";
-import { type WhereToListen, activatedSockets, chooseListeners } from "./listeners.ts";
+import { type WhereToListen, chooseListeners } from "./listeners.ts";
 import { removePidfile, writePidfile } from "./pidfile.ts";
 import { StopSignal, watchParent } from "./signals.ts";
 import type { Stack, StackContext } from "./stack.ts";
@@ -32,6 +32,8 @@ export interface SessionOptions {
   /** Instead of images and tables. */
   readonly stack?: StackPlan | undefined;
   readonly where: WhereToListen;
+  /** Sockets the service manager handed over. */
+  readonly activated: number;
   /** Where to listen if nothing else is said. */
   readonly fallback: ListenOptions;
   /** Path of the control socket; the default one is in the user's runtime folder. */
@@ -65,8 +67,6 @@ interface Session {
   readonly devices: DeviceManager;
   readonly exports: ExportManager;
   readonly stack: Stack | undefined;
-  /** Sockets the service manager handed over. */
-  readonly activated: number;
   /** By the environment's clock. */
   readonly started: number;
 }
@@ -114,7 +114,6 @@ async function makeSession(options: SessionOptions, environment: Environment): P
     devices,
     exports,
     stack,
-    activated: activatedSockets(process.env),
     started: environment.clock.now(),
   };
 }
@@ -197,15 +196,25 @@ async function serveDevices(session: Session): Promise<number> {
  * Where to listen: as the command line says, and at sockets that were handed over; without either, as the stack file
  * says; and otherwise as is usual.
  */
-function openListeners({ options, activated, server, stack }: Session): {
+function openListeners({ options, environment, server, stack }: Session): {
   readonly listeners: ReturnType<typeof chooseListeners>;
   readonly open: () => Promise<Listener[]>;
 } {
-  const { where, fallback } = options;
+  const { where, fallback, activated } = options;
   const planned = options.stack?.listen ?? [];
   const isTold = where.unix !== undefined || where.port !== undefined || where.isPrivate || where.single;
   const listeners = chooseListeners(where, activated, fallback);
   const fromFile = !isTold && activated === 0 && planned.length > 0;
+  if (!isTold && activated > 0 && planned.length > 0) {
+    environment.logger.log(
+      "warn",
+      "the sockets of a service manager are listened at, and not what the stack file says",
+      {
+        LISTEN_FDS: activated,
+        not: planned.map((one) => ("unix" in one ? one.unix : `${one.host}:${one.port}`)).join(", "),
+      },
+    );
+  }
   return {
     listeners,
     async open() {
