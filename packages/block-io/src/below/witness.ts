@@ -11,7 +11,14 @@
  *   was made larger;
  * - it costs some hundred small reads at most. A small device is hashed whole.
  *
- * What it does not see is a change of a block in the middle that no superblock tells of.
+ * What it does not see is a change of a block in the middle that no superblock tells of: who writes such a block past the
+ * cache may be shown the cache's older one afterwards.
+ *
+ * No time of a file (mtime, ctime) is looked at, nor a change cookie, so none that is wrong can lead to wrong data. As
+ * evidence that nothing has changed a time is worthless: it can be set, a copy that keeps times has the one of before,
+ * writes through a mapping or a loop device need not have changed it yet, and a clock can go back. As evidence that
+ * something has changed it is wrong for every copy and restored backup, so that nothing may be refused or dropped for it.
+ * And a block device has none. A hint that may neither allow nor refuse anything is not worth a place in a format.
  */
 import { createHash } from "node:crypto";
 import { ByteAccess } from "../bytes/byte-access.ts";
