@@ -137,7 +137,8 @@ describe("every target", () => {
       const wanted = new Map(
         tunables.names.map((name, at) => [name, values[at]?.[round % values[at].length] as string]),
       );
-      for (const [name, value] of wanted) {
+      // A low watermark follows the high one up, and goes down before it.
+      for (const [name, value] of round % 2 === 0 ? wanted : [...wanted].toReversed()) {
         // By any grammar, in any case.
         const words = round % 2 === 0 ? ["set", name, value] : ["0", name.toUpperCase(), value];
         expect(await manager.message("a", words), `${name} ${value}`).toBe("");

@@ -89,7 +89,9 @@ export class Stack {
     const diff = diffPlans(this.#plan, wanted, targets);
     const failed: PlanStep[] = [];
     const report: string[] = [];
-    const others = wanted.devices.flatMap(({ table }) => readTable(table.replace(` ${OPEN_LENGTH} `, " 1 ")));
+    const others = wanted.devices.flatMap(({ table }) =>
+      readTable(table.replace(` ${OPEN_LENGTH} `, " 1 "), targets),
+    );
     for (const step of diff.steps) {
       // The one before it is still there.
       if (
