@@ -1,7 +1,6 @@
 /** The declaration of the format for offline tools. */
 import {
   type BlockDevice,
-  BlockIoError,
   type ImageDevices,
   type ImageFormat,
   type ImageProblem,
@@ -109,9 +108,6 @@ function pairOf(devices: ImageDevices): Image & { readonly backing: BlockDevice 
 function imageOf({ cache, backing, plog }: ImageDevices): Image {
   const given = [cache, backing, plog].filter((device): device is BlockDevice => device !== undefined);
   if (cache !== undefined && new Set(given).size === given.length) return { cache, backing, plog };
-  throw new BlockIoError("cache, backing and plog must be different devices, and the cache must be there", {
-    code: "EINVAL",
-    op: "open",
-    hint: "Give each of them its own device.",
-  });
+  const reason = "cache, backing and plog must be different devices, and the cache must be there";
+  throw refuse(undefined, "EINVAL", reason, "Give each of them its own device.");
 }

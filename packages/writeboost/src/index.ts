@@ -15,17 +15,9 @@ export {
 } from "./options.ts";
 export { type Status, parseStatus, printStatus } from "./device/control/status.ts";
 export { writeboost } from "./target.ts";
-export {
-  type CheckOptions,
-  type CheckSummary,
-  type Problem,
-  type ProblemKind,
-  check,
-} from "./offline/check.ts";
+export type { Problem, ProblemKind } from "./offline/examine/findings.ts";
 export { type ReplayOptions, replay } from "./offline/replay.ts";
-export { type DumpedBlock, type DumpedSegment, dump, segmentMap } from "./offline/dump.ts";
 export { type ViewOptions, type ViewRange, openAt, viewRange } from "./open/view.ts";
-export type { ScanOptions } from "./open/scan-options.ts";
 export { type Image } from "./offline/examine/findings.ts";
 export { type RepairSummary, repair } from "./offline/repair.ts";
 export { writeboostImages } from "./image.ts";

@@ -6,7 +6,7 @@
  * and, for people who come from later drivers, `<backing> <cache> [<#args> <key> <value>…]`.
  */
 import {
-  BlockIoError,
+  type BlockIoError,
   type DeviceUse,
   type OpenContext,
   type TableArguments,
@@ -135,11 +135,7 @@ function print(settings: WriteboostOptions): readonly string[] {
 }
 
 function unknown(what: string, word: string, known: readonly string[]): BlockIoError {
-  return new BlockIoError(`there is no ${what} "${word}"`, {
-    code: "EPARSE",
-    op: "parse",
-    hint: `Known: ${known.join(", ")}.`,
-  });
+  return refuse(undefined, "EPARSE", `there is no ${what} "${word}"`, `Known: ${known.join(", ")}.`, "parse");
 }
 
 function tunablesOf(settings: Partial<WriteboostOptions>): Partial<Tunables> {

@@ -2,7 +2,8 @@
 import { type BlockIoError, TableArguments } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
 import { IDENTITY_START, decodeIdentity, encodeIdentity } from "../src/format/identity.ts";
-import { type Dialect, check, openAt, replay, writeboost } from "../src/index.ts";
+import { type Dialect, openAt, replay, writeboost } from "../src/index.ts";
+import { check } from "./support/check.ts";
 import { BLOCK, MIB, Rig, filled } from "./support/rig.ts";
 
 const other = (dialect: Dialect): Dialect => (dialect === "v2" ? "classic" : "v2");
@@ -56,8 +57,8 @@ describe.each(["classic", "v2"] as const)("a cache of the %s dialect", (dialect)
       expect(error.message).toContain(`of the ${dialect} dialect, not of ${wrong}`);
       expect(error.hint).toContain(`say ${dialect}`);
     }
-    const found = await check(rig.cache, rig.backing, { dialect: wrong }).catch((error: unknown) => error);
-    expect(String(found)).toContain(`of the ${dialect} dialect`);
+    const [problem] = await check(rig.cache, rig.backing, { dialect: wrong });
+    expect(problem?.text).toContain(`of the ${dialect} dialect`);
     await rig.open({ dialect: undefined });
     await shows(rig);
   });

@@ -1,7 +1,8 @@
 /** Sectors of the first MiB, and of the plog, that cannot be read: what does not need them goes on, and the rest is named. */
 import { type BlockIoError, realEnvironment } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
-import { check, openAt, repair, replay, writeboostImages } from "../src/index.ts";
+import { openAt, repair, replay, writeboostImages } from "../src/index.ts";
+import { check } from "./support/check.ts";
 import { spoilSectors } from "./support/bad-sectors.ts";
 import type { HandDisk } from "./support/hand.ts";
 import { BLOCK, Rig, filled } from "./support/rig.ts";
@@ -20,7 +21,7 @@ async function failing(doing: Promise<unknown>): Promise<BlockIoError> {
 }
 
 async function kindsOf(rig: Rig): Promise<string[]> {
-  const { problems } = await check(rig.cache, rig.backing, { plog: rig.plog });
+  const problems = await check(rig.cache, rig.backing, { plog: rig.plog });
   return problems.map(({ kind, offset }) => `${kind} ${offset}`);
 }
 

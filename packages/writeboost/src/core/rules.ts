@@ -3,8 +3,8 @@
  * those who decide. A test that puts a fault in hands down another one (testing/mutants.ts).
  */
 import { isSound, resemblesRecord } from "../format/plog.ts";
-import { type Log, type LogFacts, findLog, lastWriteback, needsChecksum } from "./log.ts";
-import { type Entry, type PlannedWrite, planWriteback } from "./writeback-plan.ts";
+import { findLog, lastWriteback, needsChecksum } from "./log.ts";
+import { planWriteback } from "./writeback-plan.ts";
 
 /** Where copies of a block may be. */
 interface Copies {
@@ -14,21 +14,15 @@ interface Copies {
 }
 
 export interface Rules {
-  readonly findLog: (facts: LogFacts) => Log;
+  readonly findLog: typeof findLog;
   /** Whether a segment on the device may be torn. */
-  readonly needsChecksum: (
-    id: number,
-    highest: number,
-    covered: number,
-    slots: number,
-    tail: number,
-  ) => boolean;
+  readonly needsChecksum: typeof needsChecksum;
   /** Blocks of segments up to there are clean after a crash. */
-  readonly lastWriteback: (log: Pick<Log, "first" | "last">, record: number, slots: number) => number;
+  readonly lastWriteback: typeof lastWriteback;
   /** Whether the data of a plog record is what its checksum was made of. */
-  readonly isSound: (data: Buffer, stored: number) => boolean;
+  readonly isSound: typeof isSound;
   /** Whether data in the plog could pass for a record of a segment after `id`. */
-  readonly resemblesRecord: (data: Buffer, id: number) => boolean;
+  readonly resemblesRecord: typeof resemblesRecord;
   /** Sectors that a copy with `bits` has to take along from an older one that has `dirty` of them. */
   readonly keep: (dirty: number, bits: number) => number;
   /** Sectors of an older copy that one rebuilt from the plog lacks. */
@@ -43,7 +37,7 @@ export interface Rules {
   readonly needsFlush: (id: number, durable: number) => boolean;
   /** Whether a newer copy, in segment `id`, makes older ones needless. */
   readonly supersedes: (id: number, durable: number) => boolean;
-  readonly plan: (entries: readonly Entry[]) => PlannedWrite[];
+  readonly plan: typeof planWriteback;
   /** With fewer slots left than this, writeback begins unasked, before writers have to stand still. */
   readonly reserve: (batch: number, slots: number) => number;
   /** Whether the backing device is flushed before a batch of writeback counts. */

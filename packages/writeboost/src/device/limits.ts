@@ -1,5 +1,5 @@
 /** What a cache can do, given what the devices below can. */
-import { type BlockDevice, BlockIoError, type Limits, withCapabilities } from "@dmkit/block-io";
+import { type BlockDevice, type Limits, refuse, withCapabilities } from "@dmkit/block-io";
 import { BLOCK } from "../format/geometry.ts";
 
 /** The devices below. */
@@ -45,13 +45,11 @@ export function readOnlyLimitsOver(devices: Below): Limits {
 /** Throws `EINVAL` where blocks of the devices below do not divide what is to be mapped. */
 export function requireWholeBlocks(size: number, cache: BlockDevice, { logicalBlockSize }: Limits): void {
   if (size % logicalBlockSize === 0) return;
-  throw new BlockIoError(
+  const whole = size - (size % logicalBlockSize);
+  throw refuse(
+    cache.name,
+    "EINVAL",
     `${size} bytes are mapped, which are no whole blocks of ${logicalBlockSize} bytes as the devices below have them`,
-    {
-      code: "EINVAL",
-      device: cache.name,
-      op: "open",
-      hint: `Map ${size - (size % logicalBlockSize)} bytes (${(size - (size % logicalBlockSize)) / 512} sectors), or take a cache device of 512-byte blocks.`,
-    },
+    `Map ${whole} bytes (${whole / 512} sectors), or take a cache device of 512-byte blocks.`,
   );
 }

@@ -1,5 +1,5 @@
 /** A dump is text that anybody may have edited: every field is held against its range and against the devices. */
-import { type BlockDevice, BlockIoError } from "@dmkit/block-io";
+import { type BlockDevice, type BlockIoError, refuse } from "@dmkit/block-io";
 import type { Image } from "./examine/findings.ts";
 import { type Dialect, checksum, dialects } from "../format/checksum.ts";
 import {
@@ -53,10 +53,6 @@ export interface ParsedDump {
     readonly bytes: number;
     readonly matches: (data: Buffer) => boolean;
   }[];
-}
-
-export function badDump(device: BlockDevice, reason: string, hint: string): BlockIoError {
-  return new BlockIoError(reason, { code: "EINVAL", device: device.name, op: "write", hint });
 }
 
 /** Throws `EINVAL`. */
@@ -334,10 +330,7 @@ class DumpParser {
   }
 
   #refuse(reason: string): BlockIoError {
-    return badDump(
-      this.#image.cache,
-      reason,
-      "Give a dump of this very cache device. Nothing has been written.",
-    );
+    const hint = "Give a dump of this very cache device. Nothing has been written.";
+    return refuse(this.#image.cache.name, "EINVAL", reason, hint, "write");
   }
 }

@@ -8,7 +8,7 @@
  * - while anything is half done, sector 0 says so: the device is neither a cache nor blank, and opening refuses it.
  *   Restoring the same dump again completes it.
  */
-import { type BlockDevice, type OfflineWork, isZero, inParallel } from "@dmkit/block-io";
+import { type BlockDevice, type OfflineWork, inParallel, isZero, refuse } from "@dmkit/block-io";
 import type { Image } from "./examine/findings.ts";
 import { BLOCK, SLOTS_START, slotStart } from "../format/geometry.ts";
 import { encodeHead } from "../format/head.ts";
@@ -16,7 +16,7 @@ import { isWhole, segmentSize } from "../format/segment.ts";
 import { HEADER_START, encodeRestoring } from "../format/superblock.ts";
 import { readPast } from "../open/superblock.ts";
 import { requirePairForView } from "../open/pairing.ts";
-import { type ParsedDump, badDump, parseDump } from "./parse-dump.ts";
+import { type ParsedDump, parseDump } from "./parse-dump.ts";
 
 /**
  * Throws `EINVAL` if the dump cannot be true for these devices, `EFORMAT` if the backing device is another one or was
@@ -29,7 +29,13 @@ export async function restore(image: Image, dump: unknown, work: OfflineWork): P
   const { backing } = image;
   if (backing !== undefined && backing.size < (parsed.backing ?? 0)) {
     const reason = `backingBytes: ${backing.name} has ${backing.size} bytes`;
-    throw badDump(image.cache, reason, "Give the right backing device. Nothing has been written.");
+    throw refuse(
+      image.cache.name,
+      "EINVAL",
+      reason,
+      "Give the right backing device. Nothing has been written.",
+      "write",
+    );
   }
   await checkData(image, parsed, work);
   const writer = new Restorer(image.cache);
@@ -62,11 +68,10 @@ async function checkData(
     await cache.read(slotStart(geometry, slot), segment);
     encodeHead(head).copy(segment);
     if (isWhole(segment)) return;
-    throw badDump(
-      cache,
-      `the data in slot ${slot} is not what the dump's segment ${head.id} was made of`,
-      "The cache has been used since the dump was made. Add torn: true to the segment only if it never was right.",
-    );
+    const reason = `the data in slot ${slot} is not what the dump's segment ${head.id} was made of`;
+    const hint =
+      "The cache has been used since the dump was made. Add torn: true to the segment only if it never was right.";
+    throw refuse(cache.name, "EINVAL", reason, hint, "write");
   });
   if (plog === undefined) return;
   for (const { offset, bytes, matches } of records) {
@@ -74,7 +79,7 @@ async function checkData(
     await plog.read(offset, data);
     if (!matches(data)) {
       const reason = `the plog's data at byte ${offset} is not what the dump's record was made of`;
-      throw badDump(plog, reason, "The cache has been used since the dump was made.");
+      throw refuse(plog.name, "EINVAL", reason, "The cache has been used since the dump was made.", "write");
     }
   }
 }

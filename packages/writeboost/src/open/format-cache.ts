@@ -3,7 +3,7 @@
  * is gone, durably, before a header says that this is a cache; until then the header is zero and formatting
  * simply starts again.
  */
-import { type BlockDevice, BlockIoError, inParallel } from "@dmkit/block-io";
+import { type BlockDevice, inParallel, refuse } from "@dmkit/block-io";
 import type { Dialect } from "../format/checksum.ts";
 import {
   BLOCK,
@@ -81,23 +81,14 @@ export function checkFormat(
 ): { readonly geometry: Geometry; readonly plogUsed: number } {
   const geometry = geometryOf(cache.size, order);
   if (dialect === "v2" && (order !== MAX_ORDER || plog !== undefined)) {
-    throw new BlockIoError("the v2 dialect has segment_size_order 10 only, and no plog", {
-      code: "EINVAL",
-      device: cache.name,
-      op: "open",
-      hint: "Use segment_size_order 10 and type 0, or the classic dialect.",
-    });
+    const reason = "the v2 dialect has segment_size_order 10 only, and no plog";
+    const hint = "Use segment_size_order 10 and type 0, or the classic dialect.";
+    throw refuse(cache.name, "EINVAL", reason, hint);
   }
   if (geometry.slots < MIN_SLOTS) {
-    throw new BlockIoError(
-      `there is room for ${geometry.slots} segments of ${geometry.slotSize} bytes, and at least ${MIN_SLOTS} are needed`,
-      {
-        code: "EINVAL",
-        device: cache.name,
-        op: "open",
-        hint: `Give at least ${SLOTS_START + MIN_SLOTS * geometry.slotSize} bytes, or a smaller segment_size_order.`,
-      },
-    );
+    const reason = `there is room for ${geometry.slots} segments of ${geometry.slotSize} bytes, and at least ${MIN_SLOTS} are needed`;
+    const hint = `Give at least ${SLOTS_START + MIN_SLOTS * geometry.slotSize} bytes, or a smaller segment_size_order.`;
+    throw refuse(cache.name, "EINVAL", reason, hint);
   }
   return { geometry, plogUsed: plog === undefined ? 0 : plogSegments(pool, plogCapacity(plog, order)) };
 }

@@ -1,11 +1,11 @@
 /** Opening: recovery or formatting, then a running device. Library callers and the target come through here. */
 import {
   type BlockDevice,
-  BlockIoError,
   type Environment,
   MemoryOverlay,
   anyReadOnly,
   realEnvironment,
+  refuse,
   requireRoom,
 } from "@dmkit/block-io";
 import { type Rules, rules as ours } from "../core/rules.ts";
@@ -109,12 +109,8 @@ function requireSuitable(
   requireRoom(backing, 0, size);
   requireWholeBlocks(size, cache, limitsOver(devices));
   if (cache === backing || plog === backing || plog === cache) {
-    throw new BlockIoError("backing, cache and plog must be different devices", {
-      code: "EINVAL",
-      device: cache.name,
-      op: "open",
-      hint: "Give each of them its own device.",
-    });
+    const reason = "backing, cache and plog must be different devices";
+    throw refuse(cache.name, "EINVAL", reason, "Give each of them its own device.");
   }
   return { size, pool };
 }
@@ -122,12 +118,9 @@ function requireSuitable(
 /** What recovery writes stays in memory. Throws `EROFS` for a cache that would have to be made first. */
 async function inMemory({ backing, cache, plog }: Devices): Promise<Devices> {
   if (headerOf(cache, await readSuperblock(cache)) === "none") {
-    throw new BlockIoError("there is no cache on the device, and none can be made read-only", {
-      code: "EROFS",
-      device: cache.name,
-      op: "open",
-      hint: "Open it for writing once, or read the backing device by itself.",
-    });
+    const reason = "there is no cache on the device, and none can be made read-only";
+    const hint = "Open it for writing once, or read the backing device by itself.";
+    throw refuse(cache.name, "EROFS", reason, hint);
   }
   return {
     backing: new MemoryOverlay(backing),

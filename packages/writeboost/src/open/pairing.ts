@@ -6,7 +6,7 @@
  * of what was on it, and the name of the plog. A cache that was not closed in order says nothing of the contents of
  * its backing device: writeback may have changed them since they were last looked at.
  */
-import { type BlockDevice, BlockIoError, crc32c, witnessOf } from "@dmkit/block-io";
+import { type BlockDevice, type BlockIoError, crc32c, refuse, witnessOf } from "@dmkit/block-io";
 import { type Identity, type StoredIdentity, NO_UUID, NO_WITNESS } from "../format/identity.ts";
 import { hasName, lacksName, plogBytes, readPlogIdentity } from "../device/log/plog-place.ts";
 import { isOfPlace } from "../device/refusals.ts";
@@ -44,14 +44,14 @@ export async function findMismatches(identity: StoredIdentity, devices: Pair): P
 /** Throws `EFORMAT` for devices that do not belong together. */
 export async function requirePair(identity: StoredIdentity, devices: Pair): Promise<void> {
   const [mismatch] = await findMismatches(identity, devices);
-  if (mismatch !== undefined) throw pairingError(mismatch);
+  if (mismatch !== undefined) throw refuseMismatch(mismatch);
 }
 
 /** As {@link requirePair}, where the end of the log that may be in a plog is not needed. */
 export async function requirePairForView(identity: StoredIdentity, devices: Pair): Promise<void> {
   const mismatches = await findMismatches(identity, devices);
   const mismatch = mismatches.find(({ kind }) => kind !== "plog-missing");
-  if (mismatch !== undefined) throw pairingError(mismatch);
+  if (mismatch !== undefined) throw refuseMismatch(mismatch);
 }
 
 /** A reason as text of a problem. */
@@ -59,8 +59,8 @@ export function sentence({ reason }: Pick<Mismatch, "reason">): string {
   return `${reason.charAt(0).toUpperCase()}${reason.slice(1)}.`;
 }
 
-function pairingError({ device, reason, hint }: Mismatch): BlockIoError {
-  return new BlockIoError(reason, { code: "EFORMAT", device: device.name, op: "open", hint });
+function refuseMismatch({ device, reason, hint }: Mismatch): BlockIoError {
+  return refuse(device.name, "EFORMAT", reason, hint);
 }
 
 async function backingMismatch(

@@ -4,7 +4,7 @@
  *
  * The identity record says it where there is one. Where there is none the segments show it: by the checksums that hold.
  */
-import { type BlockDevice, BlockIoError, codeOf } from "@dmkit/block-io";
+import { type BlockDevice, type BlockIoError, codeOf, refuse } from "@dmkit/block-io";
 import type { Dialect } from "../format/checksum.ts";
 import { type Geometry, MAX_ORDER } from "../format/geometry.ts";
 import type { ScanOptions } from "./scan-options.ts";
@@ -41,12 +41,7 @@ export function requireOrder(cache: BlockDevice, stored: number, given: number |
 }
 
 function contradiction(cache: BlockDevice, reason: string, hint: string): BlockIoError {
-  return new BlockIoError(reason, {
-    code: "EINVAL",
-    device: cache.name,
-    op: "open",
-    hint: `${hint} Nothing has been written.`,
-  });
+  return refuse(cache.name, "EINVAL", reason, `${hint} Nothing has been written.`);
 }
 
 /**

@@ -6,7 +6,7 @@
  * has newer contents already, so such ids are refused. How far writeback had come is known from the superblock
  * record, which is exact after a clean close and may be behind after a crash.
  */
-import { type BlockDevice, BlockIoError, GuardedDevice, done, withCapabilities } from "@dmkit/block-io";
+import { type BlockDevice, GuardedDevice, done, refuse, withCapabilities } from "@dmkit/block-io";
 import { Statistics } from "../core/statistics.ts";
 import type { Dialect } from "../format/checksum.ts";
 import { ReadPath } from "../device/request/read-path.ts";
@@ -48,21 +48,15 @@ export async function openAt(
   const found = await scan(cache, backing.size, options);
   await requirePairForView(found.identity, { cache, backing });
   if (!Number.isInteger(id) || id < found.lastWriteback || id > found.last) {
-    throw new BlockIoError(`segment ${id} cannot be shown`, {
-      code: "EINVAL",
-      device: cache.name,
-      op: "open",
-      hint: `Segments ${found.lastWriteback} … ${found.last} can: older ones are on the backing device already.`,
-    });
+    const hint = `Segments ${found.lastWriteback} … ${found.last} can: older ones are on the backing device already.`;
+    throw refuse(cache.name, "EINVAL", `segment ${id} cannot be shown`, hint);
   }
   const split = adoptLog(found, found.first, id, found.lastWriteback);
   if (split.length > 0) {
-    throw new BlockIoError(`${split.length} blocks are spread over several segments`, {
-      code: "ENOTSUP",
-      device: cache.name,
-      op: "open",
-      hint: "The log was written by an old driver. Open the device once as a writeboost target: that merges them.",
-    });
+    const reason = `${split.length} blocks are spread over several segments`;
+    const hint =
+      "The log was written by an old driver. Open the device once as a writeboost target: that merges them.";
+    throw refuse(cache.name, "ENOTSUP", reason, hint);
   }
   const log = new SegmentLog(cache, { ...found, last: id }, 1);
   return new View(options.name ?? `${cache.name}@${id}`, log, backing);

@@ -5,7 +5,8 @@
  */
 import { MemoryDevice } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
-import { check, openWriteboost } from "../../src/index.ts";
+import { openWriteboost } from "../../src/index.ts";
+import { check } from "./check.ts";
 import { MIB, Rig } from "./rig.ts";
 
 const SLOTS = 12;
@@ -115,7 +116,7 @@ async function blame(content: Image, on: "cache" | "plog", older: boolean): Prom
   const [backing, cache, plog] = await Promise.all(
     [content.backing, content.cache, content.plog].map(deviceOf),
   );
-  const { problems } = await check(cache as MemoryDevice, backing as MemoryDevice, { plog });
+  const problems = await check(cache as MemoryDevice, backing as MemoryDevice, { plog });
   if (older && problems.some(({ kind }) => kind === "torn" || kind === "metadata" || kind === "stale")) {
     return "taken for torn";
   }

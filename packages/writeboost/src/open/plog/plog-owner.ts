@@ -28,7 +28,7 @@
  * A plog without room at its end got no name from older versions. Where such a one is in use, its cache cannot tell it
  * from data that is not known; but it does tell it from what is known for certain, and gives it a name.
  */
-import { type BlockDevice, BlockIoError, contentsOf, notBlank, requireBlank } from "@dmkit/block-io";
+import { type BlockDevice, contentsOf, notBlank, refuse, requireBlank } from "@dmkit/block-io";
 import { given } from "../../device/refusals.ts";
 import { NO_UUID } from "../../format/identity.ts";
 import { hasName, plogBytes, readPlogIdentity } from "../../device/log/plog-place.ts";
@@ -80,10 +80,10 @@ function follows(
   const stranger = ids.find((id) => id > last + rebuilt.length + 2);
   if (stranger === undefined) return "own";
   if (force) return "new";
-  throw new BlockIoError(`the plog has segment ${stranger}, but the log ends at segment ${last}`, {
-    code: "EFORMAT",
-    device: name,
-    op: "open",
-    hint: "Give the plog device the cache was used with; or, if what it holds is not needed any more, the option force. Nothing has been written.",
-  });
+  throw refuse(
+    name,
+    "EFORMAT",
+    `the plog has segment ${stranger}, but the log ends at segment ${last}`,
+    "Give the plog device the cache was used with; or, if what it holds is not needed any more, the option force. Nothing has been written.",
+  );
 }

@@ -1,5 +1,5 @@
 /** Reads a plog device: which of its segments go on where the log on the cache device ends. */
-import { type BlockDevice, BlockIoError, isZero } from "@dmkit/block-io";
+import { type BlockDevice, isZero, refuse } from "@dmkit/block-io";
 import { type Rules, rules } from "../../core/rules.ts";
 import { type Rebuilt, rebuildSegment } from "../../core/plog-replay.ts";
 import { blocksPerSegment, plogSegmentSize } from "../../format/geometry.ts";
@@ -36,20 +36,13 @@ export function plogCapacity(plog: BlockDevice, order: number, bytes: number = p
   const size = plogSegmentSize(order);
   const fit = Math.floor(Math.min(bytes, plog.size) / size);
   if (plog.limits.logicalBlockSize !== 512) {
-    throw new BlockIoError("a plog device must be able to write single sectors of 512 bytes", {
-      code: "EINVAL",
-      device: plog.name,
-      op: "open",
-      hint: "Use a device with 512-byte logical blocks, or type 0.",
-    });
+    const reason = "a plog device must be able to write single sectors of 512 bytes";
+    throw refuse(plog.name, "EINVAL", reason, "Use a device with 512-byte logical blocks, or type 0.");
   }
   if (fit > 0) return fit;
-  throw new BlockIoError(`${plog.size} bytes are too few for a plog: one segment has ${size}`, {
-    code: "EINVAL",
-    device: plog.name,
-    op: "open",
-    hint: `Give at least ${size} bytes; 8 segments (${8 * size} bytes) are good.`,
-  });
+  const reason = `${plog.size} bytes are too few for a plog: one segment has ${size}`;
+  const hint = `Give at least ${size} bytes; 8 segments (${8 * size} bytes) are good.`;
+  throw refuse(plog.name, "EINVAL", reason, hint);
 }
 
 /**
