@@ -43,7 +43,6 @@ import { readOnlyError } from "./refusals.ts";
 import { SegmentLog } from "./log/segment-log.ts";
 import { LogTrouble } from "./log/trouble.ts";
 import { Staging } from "./request/staging.ts";
-import { readAndStage } from "./request/staged-read.ts";
 import { closeInOrder } from "./closing.ts";
 import { infoOf, statusOf } from "./control/report.ts";
 import { type Status, printStatus, statusFacts } from "./control/status.ts";
@@ -260,7 +259,7 @@ export class WriteboostDevice extends GuardedTarget {
     if (this.#staging.threshold === 0 || this.#bypass.active) return this.#reads.read(offset, into);
     const ticket = this.#staging.begin(offset, into.length);
     if (ticket === 0) return this.#reads.read(offset, into);
-    return readAndStage(this.#reads, this.#staging, this.#writes, offset, into, ticket);
+    return this.#staging.read(this.#reads, this.#writes, offset, into, ticket);
   }
 
   protected override doWrite(offset: number, from: Buffer): Promise<void> {

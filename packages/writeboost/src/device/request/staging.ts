@@ -8,6 +8,8 @@
  * of the run is not staged.
  */
 import { BLOCK } from "../../format/geometry.ts";
+import type { ReadPath } from "./read-path.ts";
+import type { WritePath } from "./write-path.ts";
 
 export class Staging {
   /** Fewer consecutive blocks than this may be staged; 0: off. */
@@ -38,8 +40,28 @@ export class Staging {
     return true;
   }
 
+  /** Reads, and stages what comes from the backing device. @param ticket of {@link begin}. */
+  async read(
+    reads: ReadPath,
+    writes: WritePath,
+    offset: number,
+    into: Buffer,
+    ticket: number,
+  ): Promise<void> {
+    try {
+      await reads.read(offset, into, (from, data) => {
+        for (let at = (BLOCK - (from % BLOCK)) % BLOCK; at + BLOCK <= data.length; at += BLOCK) {
+          const block = (from + at) / BLOCK;
+          if (this.take(block, ticket)) writes.stage(block, data.subarray(at, at + BLOCK));
+        }
+      });
+    } finally {
+      this.#end(offset, into.length, ticket);
+    }
+  }
+
   /** The read is over; what of it was not taken was found elsewhere. */
-  end(offset: number, length: number, ticket: number): void {
+  #end(offset: number, length: number, ticket: number): void {
     const end = Math.floor((offset + length) / BLOCK);
     for (let block = Math.ceil(offset / BLOCK); block < end; block += 1) this.take(block, ticket);
   }
