@@ -209,6 +209,23 @@ describe("the plog", () => {
     expect((await failing(rig.open())).message).toContain("plog segment 0 can neither be read nor emptied");
   });
 
+  it("a copy on the cache device that its records do not replace as a whole is named where it cannot be read", async () => {
+    const rig = await used(true);
+    await rig.open();
+    // Block 1 is in segment 1 on the cache device; of its newer copy, only this sector is in the plog.
+    await rig.device.dropCaches();
+    await rig.writeSectors(1, 0, 1, 0x77);
+    await rig.device.flush();
+    await rig.crash();
+    spoilSectors(rig.cache, [1024 * 1024 + BLOCK]);
+    const error = await failing(rig.open());
+    expect(error).toMatchObject({ code: "EIO", device: "cache" });
+    expect(error.message).toContain(`byte ${1024 * 1024 + BLOCK} cannot be read`);
+    rig.cache.refuse = () => false;
+    await rig.open();
+    expect(await rig.read(1)).toEqual([0x77, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11]);
+  });
+
   it("nothing in it counts after an orderly close", async () => {
     const rig = await used(true);
     spoilSectors(plogOf(rig), [0, SEGMENT, 2 * SEGMENT]);
