@@ -64,7 +64,7 @@ for (const gib of sizes.length > 0 ? sizes : [1, 10, 100]) {
     const start = performance.now();
     const device = await openWriteboost({ backing, cache, plog: undefined });
     const seconds = ((performance.now() - start) / 1000).toFixed(2);
-    const { map, perBlock } = device.memory;
+    const { map, perBlock } = device.info().memory;
     const { dirtyBlocks, lastFlushedId } = device.statusData;
     console.log(
       `${gib} GiB: open ${seconds} s, ${(map / 2 ** 20).toFixed(1)} MiB, ${perBlock.toFixed(1)} bytes a block, ` +
