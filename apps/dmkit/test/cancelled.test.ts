@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type Logger, realEnvironment } from "@dmkit/block-io";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { ControlClient } from "../src/control/client.ts";
-import { DeviceManager } from "../src/control/device-manager.ts";
+import { DeviceManager } from "../src/manager/device-manager.ts";
 import { ControlServer, type Method } from "../src/control/server.ts";
 
 let folder: string;

@@ -14,10 +14,10 @@ import {
 } from "@dmkit/block-io";
 import { conformance } from "@dmkit/block-io/testing";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { DeviceManager } from "../src/control/device-manager.ts";
-import { openedAs } from "../src/control/opened-table.ts";
+import { DeviceManager } from "../src/manager/device-manager.ts";
+import { openedAs } from "../src/manager/device/opened-table.ts";
 import { openExports } from "../src/serve/exports.ts";
-import { deviceReferences, memoryOf, readTable, resolvePaths } from "../src/control/references.ts";
+import { deviceReferences, memoryOf, readTable, resolvePaths } from "../src/manager/references.ts";
 import { printTable } from "@dmkit/block-io";
 import { targets } from "../src/targets.ts";
 

@@ -4,12 +4,12 @@ import { join } from "node:path";
 import { BlockIoError, MemoryDevice, realEnvironment, linear } from "@dmkit/block-io";
 import { NbdServer, openNbd } from "@dmkit/nbd";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { DeviceManager } from "../src/control/device-manager.ts";
-import { ExportManager } from "../src/control/export-manager.ts";
-import type { NamedDevice } from "../src/control/named-device.ts";
-import { openedAs } from "../src/control/opened-table.ts";
+import { DeviceManager } from "../src/manager/device-manager.ts";
+import { ExportManager } from "../src/manager/export-manager.ts";
+import type { NamedDevice } from "../src/manager/device/named-device.ts";
+import { openedAs } from "../src/manager/device/opened-table.ts";
 import { Stack } from "../src/serve/stack.ts";
-import { readStackFile } from "../src/stack-file/read.ts";
+import { readStackFile } from "../src/stack-file/read/read.ts";
 import { cleanUp, tempFolder } from "./support.ts";
 
 const MIB = 2 ** 20;

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type LogLevel, MemoryDevice, realEnvironment } from "@dmkit/block-io";
 import { NbdServer } from "@dmkit/nbd";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { DeviceManager } from "../src/control/device-manager.ts";
+import { DeviceManager } from "../src/manager/device-manager.ts";
 import { startMetrics } from "../src/metrics/server.ts";
 import type { Snapshot } from "../src/top/snapshot.ts";
 import { dmkit, serve, until } from "./support.ts";

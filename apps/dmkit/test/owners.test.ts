@@ -15,14 +15,14 @@ import {
   linear,
 } from "@dmkit/block-io";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { DeviceManager } from "../src/control/device-manager.ts";
-import { ExportManager } from "../src/control/export-manager.ts";
-import { openedAs } from "../src/control/opened-table.ts";
-import { lowerReferences, readTable, replaceReferences } from "../src/control/references.ts";
+import { DeviceManager } from "../src/manager/device-manager.ts";
+import { ExportManager } from "../src/manager/export-manager.ts";
+import { openedAs } from "../src/manager/device/opened-table.ts";
+import { lowerReferences, readTable, replaceReferences } from "../src/manager/references.ts";
 import { openReference } from "../src/devices.ts";
 import { openExports } from "../src/serve/exports.ts";
 import { Stack } from "../src/serve/stack.ts";
-import { parseStack } from "../src/stack-file/read.ts";
+import { parseStack } from "../src/stack-file/read/read.ts";
 import { targets } from "../src/targets.ts";
 import { NbdServer } from "@dmkit/nbd";
 import { cleanUp, tempFolder } from "./support.ts";

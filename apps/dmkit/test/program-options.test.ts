@@ -9,7 +9,7 @@ import {
   realEnvironment,
 } from "@dmkit/block-io";
 import { expect, it } from "vitest";
-import { parseStack } from "../src/stack-file/read.ts";
+import { parseStack } from "../src/stack-file/read/read.ts";
 import { targets } from "../src/targets.ts";
 
 it.each([

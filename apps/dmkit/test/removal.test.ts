@@ -17,11 +17,11 @@ import {
 import { ManualClock } from "@dmkit/block-io/testing";
 import { NbdServer, openNbd } from "@dmkit/nbd";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { DeviceManager } from "../src/control/device-manager.ts";
-import { ExportManager } from "../src/control/export-manager.ts";
-import { openedAs } from "../src/control/opened-table.ts";
+import { DeviceManager } from "../src/manager/device-manager.ts";
+import { ExportManager } from "../src/manager/export-manager.ts";
+import { openedAs } from "../src/manager/device/opened-table.ts";
 import { Stack } from "../src/serve/stack.ts";
-import { readStackFile } from "../src/stack-file/read.ts";
+import { readStackFile } from "../src/stack-file/read/read.ts";
 import { dmkit, main, serve, tempFolder, until } from "./support.ts";
 
 /** Answers nothing until it is told to. */

@@ -4,13 +4,13 @@
  */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { renameReferences } from "../src/control/references.ts";
+import { renameReferences } from "../src/manager/references.ts";
 import { type PlanDiff, type PlanStep, diffPlans } from "../src/stack-file/diff.ts";
 import { standsOn } from "../src/stack-file/order.ts";
 import type { PlannedDevice, PlannedExport, PlannedListener, StackPlan } from "../src/stack-file/plan.ts";
 import { describeProblem } from "../src/stack-file/problem.ts";
 import { printStack } from "../src/stack-file/print.ts";
-import { parseStack } from "../src/stack-file/read.ts";
+import { parseStack } from "../src/stack-file/read/read.ts";
 import { targets } from "../src/targets.ts";
 
 const seed = Number(process.env["DMKIT_SEED"] ?? Math.floor(Math.random() * 2 ** 31));

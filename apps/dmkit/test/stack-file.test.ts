@@ -7,8 +7,8 @@ import { describe, expect, it } from "vitest";
 import { planFacts } from "../src/stack-file/describe.ts";
 import type { PlannedDevice, StackPlan } from "../src/stack-file/plan.ts";
 import { type StackFileError, type StackProblem, describeProblem } from "../src/stack-file/problem.ts";
-import { parseStack, readStackFile } from "../src/stack-file/read.ts";
-import { RESERVED } from "../src/stack-file/devices.ts";
+import { parseStack, readStackFile } from "../src/stack-file/read/read.ts";
+import { RESERVED } from "../src/stack-file/read/devices.ts";
 import { targets } from "../src/targets.ts";
 import { dmkit, tempFolder } from "./support.ts";
 

@@ -4,11 +4,11 @@ import { join } from "node:path";
 import { codeOf, realEnvironment } from "@dmkit/block-io";
 import { NbdServer } from "@dmkit/nbd";
 import { expect, it } from "vitest";
-import { DeviceManager } from "../src/control/device-manager.ts";
-import { ExportManager } from "../src/control/export-manager.ts";
+import { DeviceManager } from "../src/manager/device-manager.ts";
+import { ExportManager } from "../src/manager/export-manager.ts";
 import { Stack } from "../src/serve/stack.ts";
 import { findConflicts } from "../src/stack-file/owners.ts";
-import { readStackFile } from "../src/stack-file/read.ts";
+import { readStackFile } from "../src/stack-file/read/read.ts";
 import { cli } from "./cli.ts";
 import { cleanUp, tempFolder } from "./support.ts";
 

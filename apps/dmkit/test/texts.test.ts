@@ -7,9 +7,9 @@ import { fileURLToPath } from "node:url";
 import { GuardedDevice, MemoryDevice, plainLimits, printableLines } from "@dmkit/block-io";
 import { NbdServer } from "@dmkit/nbd";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { readTable, resolvePaths, toDeviceName } from "../src/control/references.ts";
+import { readTable, resolvePaths, toDeviceName } from "../src/manager/references.ts";
 import { attachHints } from "../src/serve/hints.ts";
-import { parseStack } from "../src/stack-file/read.ts";
+import { parseStack } from "../src/stack-file/read/read.ts";
 import { dmkit, main, run } from "./support.ts";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));

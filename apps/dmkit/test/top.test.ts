@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { type Clock, done } from "@dmkit/block-io";
 import { openNbd } from "@dmkit/nbd";
 import { describe, expect, it } from "vitest";
-import type { DeviceSnapshot, SegmentStatus } from "../src/control/snapshot.ts";
+import type { DeviceSnapshot, SegmentStatus } from "../src/manager/snapshot.ts";
 import { type Figures, figuresOf, grown, percentile } from "../src/top/figures.ts";
 import { targets } from "../src/targets.ts";
 import { gaugesOf } from "../src/top/gauges.ts";

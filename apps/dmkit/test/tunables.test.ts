@@ -17,8 +17,8 @@ import {
   realEnvironment,
 } from "@dmkit/block-io";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { DeviceManager } from "../src/control/device-manager.ts";
-import { readTable } from "../src/control/references.ts";
+import { DeviceManager } from "../src/manager/device-manager.ts";
+import { readTable } from "../src/manager/references.ts";
 import { targets } from "../src/targets.ts";
 
 const MIB = 1024 * 1024;

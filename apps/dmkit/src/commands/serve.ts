@@ -190,7 +190,7 @@ async function planOf(
     throw usage(`--${given} does not go with a stack file, which says so itself`);
   }
   // YAML and schemas are loaded only by who needs them.
-  const { readStackFile } = await import("../stack-file/read.ts");
+  const { readStackFile } = await import("../stack-file/read/read.ts");
   return readStackFile(file, targets);
 }
 

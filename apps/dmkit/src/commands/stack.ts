@@ -33,7 +33,7 @@ export function addStack(program: Command, finish: Finish, known: Known): void {
     .addHelpText("after", examples)
     .action(async (file: string, flags: CheckFlags) => {
       // YAML and schemas are loaded only by who needs them.
-      const { readStackFile } = await import("../stack-file/read.ts");
+      const { readStackFile } = await import("../stack-file/read/read.ts");
       const { findConflicts } = await import("../stack-file/owners.ts");
       const { StackFileError } = await import("../stack-file/problem.ts");
       const targets = await known();

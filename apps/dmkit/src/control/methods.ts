@@ -1,9 +1,9 @@
 /** The methods of the control socket; what each takes and gives is in CONTROL.md. */
-import type { DeviceManager } from "./device-manager.ts";
-import type { ExportManager } from "./export-manager.ts";
+import type { DeviceManager } from "../manager/device-manager.ts";
+import type { ExportManager } from "../manager/export-manager.ts";
 import { Params } from "./params.ts";
 import type { CallContext, Method } from "./server.ts";
-import type { DeviceSnapshot, ServerSnapshot } from "./snapshot.ts";
+import type { DeviceSnapshot, ServerSnapshot } from "../manager/snapshot.ts";
 
 export const removalModes = ["safe", "hide", "soft", "hard"] as const;
 

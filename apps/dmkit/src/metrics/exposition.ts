@@ -1,7 +1,7 @@
 /** A server's snapshot as metrics in Prometheus' text format. All names begin with `dmkit_`; times are seconds. */
 import { healthStates } from "@dmkit/block-io";
 import { type Metric, Registry } from "prom-client";
-import type { ExportSnapshot } from "../control/snapshot.ts";
+import type { ExportSnapshot } from "../manager/snapshot.ts";
 import { gaugesOf } from "../top/gauges.ts";
 import type { Latency, SampledDevice, Snapshot } from "../top/snapshot.ts";
 

@@ -8,7 +8,7 @@
 import { type IncomingMessage, type ServerResponse, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { printable, toBlockIoError } from "@dmkit/block-io";
-import { describeHealth } from "../control/health-watch.ts";
+import { describeHealth } from "../manager/health-watch.ts";
 import type { Snapshot } from "../top/snapshot.ts";
 
 export interface MetricsListener {

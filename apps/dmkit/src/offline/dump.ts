@@ -19,7 +19,7 @@ import {
 } from "@dmkit/block-io";
 import { formatNamed } from "./detect.ts";
 import type { OpenImage } from "./image.ts";
-import { ScratchDevice } from "./scratch.ts";
+import { ScratchDevice } from "./scratch/scratch.ts";
 
 const VERSION = 1;
 // Bytes: what the longest string of the engine holds.

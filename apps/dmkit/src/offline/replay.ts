@@ -22,7 +22,7 @@ import {
   parseOptions,
 } from "@dmkit/block-io";
 import type { OpenImage } from "./image.ts";
-import { ScratchDevice } from "./scratch.ts";
+import { ScratchDevice } from "./scratch/scratch.ts";
 import { usage } from "../ui/usage.ts";
 
 /** What was said beside the devices, by option. */

@@ -15,10 +15,10 @@ import {
   printTable,
   schemeOf,
 } from "@dmkit/block-io";
-import type { DeviceManager } from "../control/device-manager.ts";
-import type { NewExport } from "../control/export-manager.ts";
-import { type OpenedTable, openedAs } from "../control/opened-table.ts";
-import { toDeviceName } from "../control/references.ts";
+import type { DeviceManager } from "../manager/device-manager.ts";
+import type { NewExport } from "../manager/export-manager.ts";
+import { type OpenedTable, openedAs } from "../manager/device/opened-table.ts";
+import { toDeviceName } from "../manager/references.ts";
 import { openReference } from "../devices.ts";
 import { defaultDisk } from "../targets.ts";
 

@@ -1,7 +1,7 @@
 /** What to type next: commands that work when they are pasted. */
 import { describeSize, printable, shellQuote } from "@dmkit/block-io";
 import { type NbdUri, formatNbdUri } from "@dmkit/nbd";
-import type { ExportSnapshot } from "../control/snapshot.ts";
+import type { ExportSnapshot } from "../manager/snapshot.ts";
 
 // Root needs no help, and on small systems has none.
 const sudo = process.getuid?.() === 0 ? "" : "sudo ";

@@ -9,10 +9,10 @@
 import { Duplex } from "node:stream";
 import type { Environment, TargetRegistry } from "@dmkit/block-io";
 import { type ListenOptions, type Listener, type NbdUri, NbdServer, formatNbdUri } from "@dmkit/nbd";
-import { DeviceManager } from "../control/device-manager.ts";
-import { ExportManager } from "../control/export-manager.ts";
-import { watchHealth } from "../control/health-watch.ts";
-import type { ExportSnapshot, ServerSnapshot } from "../control/snapshot.ts";
+import { DeviceManager } from "../manager/device-manager.ts";
+import { ExportManager } from "../manager/export-manager.ts";
+import { watchHealth } from "../manager/health-watch.ts";
+import type { ExportSnapshot, ServerSnapshot } from "../manager/snapshot.ts";
 import type { StackPlan } from "../stack-file/plan.ts";
 import type { MetricsListener } from "../metrics/server.ts";
 import { exitCodes } from "../ui/terminal.ts";

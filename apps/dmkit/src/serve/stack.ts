@@ -15,15 +15,15 @@ import {
   toBlockIoError,
 } from "@dmkit/block-io";
 import type { ListenOptions, Listener, NbdServer } from "@dmkit/nbd";
-import type { DeviceManager } from "../control/device-manager.ts";
-import type { ExportManager } from "../control/export-manager.ts";
-import { readTable } from "../control/references.ts";
+import type { DeviceManager } from "../manager/device-manager.ts";
+import type { ExportManager } from "../manager/export-manager.ts";
+import { readTable } from "../manager/references.ts";
 import { describeListener } from "../stack-file/describe.ts";
 import { type PlanDiff, type PlanStep, diffPlans } from "../stack-file/diff.ts";
 import { OPEN_LENGTH } from "../stack-file/lengths.ts";
 import type { PlannedDevice, PlannedListener, StackPlan } from "../stack-file/plan.ts";
 import { completeTable, makeFiles } from "../stack-file/prepare.ts";
-import { readStackFile } from "../stack-file/read.ts";
+import { readStackFile } from "../stack-file/read/read.ts";
 import { endsWithin } from "./ends-within.ts";
 
 export interface StackContext {

@@ -5,7 +5,7 @@ import type { PlanDiff, PlanStep } from "./diff.ts";
 import { knownLength, plannedSize, tableOfLength } from "./lengths.ts";
 import { statOf } from "./prepare.ts";
 import type { PlannedDevice, PlannedExport, PlannedFile, PlannedListener, StackPlan } from "./plan.ts";
-import { deviceNamed } from "./references.ts";
+import { deviceNamed } from "./read/references.ts";
 
 /** A device with its length filled in where it is known now. */
 export interface DeviceFacts {

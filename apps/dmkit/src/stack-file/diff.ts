@@ -12,7 +12,7 @@
 import { strict as assert } from "node:assert";
 import { isDeepStrictEqual } from "node:util";
 import type { TargetRegistry } from "@dmkit/block-io";
-import { memoryOf, readTable, renameReferences } from "../control/references.ts";
+import { memoryOf, readTable, renameReferences } from "../manager/references.ts";
 import { targets as allTargets } from "../targets.ts";
 import { OPEN_LENGTH, plannedSize } from "./lengths.ts";
 import { orderDevices, standsOn, usersOf } from "./order.ts";

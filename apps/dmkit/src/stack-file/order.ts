@@ -1,6 +1,6 @@
 /** Which devices stand on which, and an order in which they can be opened. */
 import { type TargetRegistry, parseTable } from "@dmkit/block-io";
-import { deviceReferences } from "../control/references.ts";
+import { deviceReferences } from "../manager/references.ts";
 import { OPEN_LENGTH } from "./lengths.ts";
 import type { PlannedDevice } from "./plan.ts";
 

@@ -29,7 +29,7 @@ import { knownLength, tableOfLength } from "./lengths.ts";
 import type { PlannedDevice, PlannedFile, StackPlan } from "./plan.ts";
 import { statOf } from "./prepare.ts";
 import { type StackProblem, asClause } from "./problem.ts";
-import { deviceNamed } from "./references.ts";
+import { deviceNamed } from "./read/references.ts";
 
 // Bytes: of what is there as long as nobody knows where it ends.
 const ENDLESS = 2 ** 53 - 4096;

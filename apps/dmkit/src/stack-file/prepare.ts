@@ -4,7 +4,7 @@ import { type Environment, asking, openFile, schemeOf } from "@dmkit/block-io";
 import { openReference } from "../devices.ts";
 import { lengthOf, tableOfLength } from "./lengths.ts";
 import type { PlannedDevice, PlannedFile } from "./plan.ts";
-import { deviceNamed } from "./references.ts";
+import { deviceNamed } from "./read/references.ts";
 
 /** Makes the files that are not there; leaves those that are as they are. Errors: EACCES, ENOSPC and the like. */
 export async function makeFiles(files: readonly PlannedFile[], environment: Environment): Promise<void> {

@@ -1,7 +1,7 @@
 /** A plan as a stack file: what is read from it is the same plan. Devices are written as tables. */
 import { formatSize } from "@dmkit/block-io";
 import { stringify } from "yaml";
-import { isLoopback } from "./listeners.ts";
+import { isLoopback } from "./read/listeners.ts";
 import type { PlannedExport, PlannedListener, StackPlan } from "./plan.ts";
 
 export function printStack({ devices, files = [], exports, listen, metrics, ...plan }: StackPlan): string {

@@ -4,7 +4,7 @@
  * Counters that went back (something was made anew under the same name) count from nothing.
  */
 import type { HealthState } from "@dmkit/block-io";
-import type { ExportSnapshot, SegmentStatus } from "../control/snapshot.ts";
+import type { ExportSnapshot, SegmentStatus } from "../manager/snapshot.ts";
 import { type Gauges, gaugesOf } from "./gauges.ts";
 import type { Latency, SampledDevice, Snapshot } from "./snapshot.ts";
 

@@ -1,6 +1,6 @@
 /** What the targets of a device count, as shares: columns of `dmkit top`, and metrics. */
 import type { GaugeCounts } from "@dmkit/block-io";
-import type { SegmentStatus } from "../control/snapshot.ts";
+import type { SegmentStatus } from "../manager/snapshot.ts";
 
 /** Of all segments of a device together; undefined where no target tells. */
 export interface Gauges {

@@ -5,7 +5,7 @@
  * The device manager counts with a `Meter` and answers `meter.traffic()` as the device's `traffic`: it has all that
  * `DeviceTraffic` has.
  */
-import type { DeviceSnapshot, DeviceTraffic, ServerSnapshot } from "../control/snapshot.ts";
+import type { DeviceSnapshot, DeviceTraffic, ServerSnapshot } from "../manager/snapshot.ts";
 
 /**
  * How many requests took how long. Bucket i: answered after 2^i up to 2^(i+1) microseconds; bucket 0 starts at 0, the

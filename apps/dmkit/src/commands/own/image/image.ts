@@ -21,7 +21,7 @@ import { type ObjectStore, openStore } from "@dmkit/object-store";
 import { type Command, InvalidArgumentError } from "commander";
 import { interruptible, print, printJson, tellCancelled } from "../../../offline/work.ts";
 import { exitCodes } from "../../../ui/terminal.ts";
-import { type ControlFlags, verb, withServer } from "../../control.ts";
+import { type ControlFlags, verb, withServer } from "../../server/control.ts";
 
 const examples = `
 IMAGE is STORE/NAME[@DIGEST|:TAG]; STORE is a folder, or s3://BUCKET[/PREFIX].

@@ -1,0 +1,144 @@
+/** `dmkit top`: what a running server is doing, live. */
+import { type Environment, printableJson, realEnvironment } from "@dmkit/block-io";
+import type { Command } from "commander";
+import { ControlClient } from "../../control/client.ts";
+import { findSocket } from "../../control/sockets.ts";
+import { figuresOf } from "../../top/figures.ts";
+import { screenOf } from "../../top/screen.ts";
+import type { Snapshot } from "../../top/snapshot.ts";
+import { outputIsLost } from "../../ui/output.ts";
+import { exitCodes } from "../../ui/terminal.ts";
+import { type ControlFlags, verb } from "./control.ts";
+import { integer } from "../values.ts";
+
+interface TopFlags extends ControlFlags {
+  readonly once: boolean;
+  readonly interval: number;
+  readonly count?: number;
+}
+
+const examples = `
+Columns: requests and MiB a second, and how long half and 99 of 100 requests took; of caches the share of
+hits, the dirty share and segments not yet written back; of compressed devices bytes written by bytes stored.
+Times of devices come from one request in 64. On a terminal: q or Ctrl-C ends it.
+
+Examples:
+  dmkit top
+  dmkit top --once                              one look, a second long
+  dmkit top --json -i 10 >> figures.jsonl       a line of JSON every ten seconds
+`;
+
+/** @param finish is given the exit code. */
+export function addTop(program: Command, finish: (code: number) => void): void {
+  verb(program, "top", "show live what a running server does")
+    .option("-i, --interval <seconds>", "time between two looks", integer(1, 3600), 1)
+    .option("-n, --count <n>", "end after so many looks", integer(1, 1_000_000_000))
+    .option("--once", "end after one look", false)
+    .addHelpText("after", examples)
+    .action(async (flags: TopFlags) => {
+      const client = await ControlClient.connect(await findSocket(flags.control));
+      const stop = new AbortController();
+      const end = (): void => {
+        stop.abort();
+        // It may not answer.
+        client.close();
+      };
+      process.on("SIGINT", end);
+      process.on("SIGTERM", end);
+      const display = openDisplay(flags, end);
+      try {
+        await watch(client, flags, stop.signal, display, realEnvironment).catch((error: unknown) => {
+          if (!stop.signal.aborted) throw error;
+        });
+      } finally {
+        display.close();
+        client.close();
+        process.off("SIGINT", end);
+        process.off("SIGTERM", end);
+      }
+      finish(exitCodes.ok);
+    });
+}
+
+async function watch(
+  client: ControlClient,
+  { once, interval, count = Number.POSITIVE_INFINITY }: TopFlags,
+  signal: AbortSignal,
+  display: Display,
+  environment: Environment,
+): Promise<void> {
+  let before = await client.call<Snapshot>("statistics", {});
+  for (let looks = once ? 1 : count; looks > 0; looks -= 1) {
+    await pause(interval * 1000, signal, environment);
+    if (signal.aborted || outputIsLost()) return;
+    const after = await client.call<Snapshot>("statistics", {});
+    display.show(figuresOf(before, after));
+    before = after;
+  }
+}
+
+/** Resolves after a time, or when somebody wants to end. */
+function pause(milliseconds: number, signal: AbortSignal, { clock }: Environment): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) {
+      resolve();
+      return;
+    }
+    const over = (): void => {
+      timer.cancel();
+      signal.removeEventListener("abort", over);
+      resolve();
+    };
+    const timer = clock.after(milliseconds, over);
+    signal.addEventListener("abort", over, { once: true });
+  });
+}
+
+interface Display {
+  show(figures: ReturnType<typeof figuresOf>): void;
+  close(): void;
+}
+
+// Terminal sequences: another screen without a cursor, back again, home, and the rest of a line or screen blank.
+const CTRL_C = "\u0003";
+const ENTER = "\u001b[?1049h\u001b[?25l";
+const LEAVE = "\u001b[?25h\u001b[?1049l";
+const HOME = "\u001b[H";
+const REST_OF_LINE = "\u001b[K";
+const REST_OF_SCREEN = "\u001b[J";
+
+function openDisplay({ json = false, once }: TopFlags, end: () => void): Display {
+  const { stdout, stdin } = process;
+  const print = (text: string): void => void stdout.write(text);
+  if (json) return { show: (figures) => print(`${printableJson(figures)}\n`), close() {} };
+  if (!stdout.isTTY || once) {
+    let shown = false;
+    return {
+      show(figures) {
+        print(`${shown ? "\n" : ""}${screenOf(figures).join("\n")}\n`);
+        shown = true;
+      },
+      close() {},
+    };
+  }
+  const pressed = (keys: Buffer): void => {
+    // In raw mode Ctrl-C is a key like any other.
+    const text = keys.toString();
+    if (["q", "Q", CTRL_C].some((key) => text.includes(key))) end();
+  };
+  if (stdin.isTTY) stdin.setRawMode(true).on("data", pressed);
+  print(`${ENTER}${HOME}measuring …`);
+  return {
+    show(figures) {
+      const lines = screenOf(figures)
+        // A terminal that does not know its size says 0.
+        .slice(0, stdout.rows || 24)
+        .map((line) => `${line.slice(0, stdout.columns || 160)}${REST_OF_LINE}`);
+      print(`${HOME}${lines.join("\r\n")}${REST_OF_SCREEN}`);
+    },
+    close() {
+      print(LEAVE);
+      if (stdin.isTTY) stdin.off("data", pressed).setRawMode(false).pause();
+    },
+  };
+}

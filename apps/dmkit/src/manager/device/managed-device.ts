@@ -1,0 +1,209 @@
+/** A named device with all that the manager knows of it. */
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  type Health,
+  type Holder,
+  type MessageOptions,
+  type Segment,
+  failureOf,
+  type TargetRegistry,
+  printTable,
+  shellQuote,
+} from "@dmkit/block-io";
+import type { BorrowedDevice } from "./borrowed-device.ts";
+import { HealthRecord } from "../health-watch.ts";
+import { NamedDevice } from "./named-device.ts";
+import { readTable, renameReferences, resolvePaths } from "../references.ts";
+import type { DeviceSnapshot, DeviceState } from "../snapshot.ts";
+
+/** A table that was loaded and not put in place yet. */
+export interface InactiveTable {
+  readonly text: string;
+  readonly segments: readonly Segment[];
+  readonly readOnly: boolean;
+  /** Whatever is lost. */
+  readonly force: boolean;
+}
+
+interface RunningMessage {
+  readonly ending: AbortController;
+  readonly over: Promise<unknown>;
+}
+
+export class ManagedDevice {
+  readonly device: NamedDevice;
+  /** As others are told of it who ask for what it uses. */
+  readonly holder: Holder;
+  /** Names of exports, and whether their clients may write. */
+  readonly exports: Map<string, { readonly writes: boolean }> = new Map();
+  /** As what other devices have opened it. */
+  readonly borrowed: Set<BorrowedDevice<ManagedDevice>> = new Set();
+  inactive: InactiveTable | undefined;
+  /** Lines of closed tables with data on their devices that only such lines find. None while the table in place does. */
+  left: readonly Segment[] = [];
+  readOnly: boolean;
+  /** Its table is being exchanged. */
+  changing = false;
+  /** It is being removed whatever happens: nobody may begin to use it. */
+  leaving = false;
+  readonly #targets: TargetRegistry;
+  readonly #health: HealthRecord;
+  readonly #messages: Set<RunningMessage> = new Set();
+  // Tables are asked for by whoever looks at the server: each is read once.
+  #shown: { readonly text: string; readonly absolute: string } = { text: "", absolute: "" };
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(name: string, readOnly: boolean, targets: TargetRegistry, environment: Environment) {
+    const device = new NamedDevice(name, environment.clock);
+    this.device = device;
+    this.#targets = targets;
+    this.#health = new HealthRecord(environment);
+    this.readOnly = readOnly;
+    this.holder = {
+      get name() {
+        return `device ${device.name}`;
+      },
+      get advice() {
+        return `remove that device first: dmkit remove ${device.name}`;
+      },
+    };
+  }
+
+  get name(): string {
+    return this.device.name;
+  }
+
+  get used(): boolean {
+    return this.exports.size > 0 || this.borrowed.size > 0;
+  }
+
+  /** The devices above it. */
+  get owners(): ManagedDevice[] {
+    return [...new Set([...this.borrowed].map(({ owner }) => owner))];
+  }
+
+  /** Who uses it, in words. */
+  get users(): readonly string[] {
+    return [
+      ...this.owners.map(({ name }) => `device ${name}`),
+      ...[...this.exports.keys()].map((name) => `export ${JSON.stringify(name)}`),
+    ];
+  }
+
+  get state(): DeviceState {
+    if (this.device.opened === undefined && !this.changing) return "broken";
+    return this.device.held ? "suspended" : "live";
+  }
+
+  /** How it is now; a change since the last look is logged. */
+  health(): Health {
+    // While its table is exchanged there is nothing to look at.
+    const now: Health =
+      this.state === "broken" ? { state: "failed", ...broken(this.name) } : this.device.health();
+    return this.#health.note(this.name, now);
+  }
+
+  /**
+   * The table as it is now, with absolute paths: whoever loads it again need not be in the server's folder. Empty if
+   * there is none.
+   * @param below the devices its table refers to, as it calls them.
+   */
+  table(below: ReadonlyMap<string, ManagedDevice>): string {
+    return renameReferences(this.#absoluteTable(), (name) => below.get(name)?.name ?? name);
+  }
+
+  // What was opened without a table, or put under a device by a message, has the name it was given.
+  #absoluteTable(): string {
+    const text = this.device.opened?.table() ?? "";
+    if (text === "") return "";
+    if (text !== this.#shown.text) {
+      const segments = resolvePaths(readTable(text, this.#targets), process.cwd(), this.#targets);
+      this.#shown = { text, absolute: printTable(segments) };
+    }
+    return this.#shown.absolute;
+  }
+
+  /** At the end: goes on, or refuses what waits in vain. One whose table is being exchanged goes on by itself. */
+  async goOn(): Promise<void> {
+    if (this.state === "broken") await this.device.close();
+    else if (this.state === "suspended" && !this.changing) await this.device.resume();
+  }
+
+  /** Runs changes of state one after the other. */
+  inTurn<T>(change: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(change);
+    this.#turn = result.catch(() => {});
+    return result;
+  }
+
+  async message(words: readonly string[], { signal, progress }: MessageOptions): Promise<string> {
+    if (this.changing) {
+      throw new BlockIoError("its table is being exchanged", {
+        code: "EBUSY",
+        device: this.name,
+        op: "message",
+        hint: "Send the message again in a moment.",
+      });
+    }
+    const ending = new AbortController();
+    const end = (): void => ending.abort(signal?.reason);
+    signal?.addEventListener("abort", end);
+    if (signal?.aborted) end();
+    const { users } = this;
+    const answer = this.device.message(words, { signal: ending.signal, progress, users });
+    const running: RunningMessage = { ending, over: answer.catch(() => {}) };
+    this.#messages.add(running);
+    try {
+      return await answer;
+    } finally {
+      this.#messages.delete(running);
+      signal?.removeEventListener("abort", end);
+    }
+  }
+
+  /** Ends messages that can be ended, waits for the others, and for all who walk through the table. */
+  async quieten(): Promise<void> {
+    for (const { ending } of this.#messages) {
+      ending.abort(
+        new BlockIoError("was ended because the table is closed", {
+          code: "ESHUTDOWN",
+          device: this.name,
+          op: "message",
+        }),
+      );
+    }
+    await Promise.all([...this.#messages].map(({ over }) => over));
+    await this.device.walksEnded();
+  }
+
+  snapshot(below: ReadonlyMap<string, ManagedDevice>): DeviceSnapshot {
+    const { device } = this;
+    const opened: BlockDevice | undefined = device.opened?.device;
+    return {
+      name: this.name,
+      table: this.table(below),
+      inactiveTable: this.inactive?.text,
+      state: this.state,
+      size: device.size,
+      readOnly: device.limits.capabilities.readOnly,
+      failure: opened && failureOf(opened)?.message,
+      health: this.health(),
+      segments: device.segments(),
+      holders: [
+        ...this.owners.map(({ name }) => ({ kind: "device", name }) as const),
+        ...[...this.exports.keys()].map((name) => ({ kind: "export", name }) as const),
+      ],
+      uses: [...new Set([...below.values()].map(({ name }) => name))],
+      traffic: device.traffic,
+    };
+  }
+}
+
+function broken(name: string): { readonly why: string; readonly help: string } {
+  return {
+    why: "no table could be opened: requests wait",
+    help: `Give it one: dmkit reload ${shellQuote(name)} --table "…"; dmkit resume ${shellQuote(name)}`,
+  };
+}

@@ -1,0 +1,157 @@
+/** What stands behind a named device at one time: an open table, or an image that was opened without one. */
+import {
+  type AnyTarget,
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  type Health,
+  type Holder,
+  type MessageOptions,
+  type RangeDescription,
+  SECTOR,
+  type Segment,
+  type TargetDevice,
+  type Use,
+  claims,
+  failureOf,
+  healthOf,
+  isTargetDevice,
+  openTable,
+  quoteTableWord,
+  unknownMessage,
+  worstHealth,
+} from "@dmkit/block-io";
+import type { DeviceSchemes } from "@dmkit/block-io";
+import type { SegmentStatus } from "../snapshot.ts";
+
+export interface OpenedTable {
+  readonly device: BlockDevice;
+  /** Where requests go, if not to the device itself: see {@link TableDevice.direct}. */
+  readonly direct?: BlockDevice;
+  /** What it uses without having claimed it. */
+  readonly unclaimed?: readonly { readonly device: BlockDevice; readonly use: Use }[];
+  /** One line a segment, as it is now. */
+  table(): string;
+  segments(): readonly SegmentStatus[];
+  /** The targets of its lines; undefined for an image that was opened without one. */
+  readonly targets: readonly (TargetDevice | undefined)[];
+  readonly descriptions: readonly RangeDescription[];
+  message(words: readonly string[], options: MessageOptions): Promise<string>;
+  /** The worst of all it opened. */
+  health(): Health;
+  /** Closes everything it opened. */
+  close(): Promise<void>;
+}
+
+export interface OpenSettings {
+  readonly name: string;
+  readonly environment: Environment;
+  readonly readOnly: boolean;
+  readonly schemes: DeviceSchemes;
+  readonly holder: Holder;
+}
+
+/** Opens all segments or none. */
+export async function openSegments(
+  segments: readonly Segment[],
+  settings: OpenSettings,
+): Promise<OpenedTable> {
+  const device = await openTable(segments, settings).catch((error: unknown) => {
+    throw withHint(error, segments);
+  });
+  return {
+    device,
+    direct: device.direct,
+    table: () => device.table,
+    segments: () =>
+      device.segments.map(({ start, length, target, device: segment }) =>
+        segmentStatus(start, length, target, segment),
+      ),
+    targets: device.segments.map((segment) => segment.device),
+    descriptions: device.descriptions,
+    message: (words, options) => device.message(words, options),
+    health: () => device.health(),
+    close: () => closeAll([device]),
+  };
+}
+
+/**
+ * An image or a target that was opened by itself, under the table line it could have been opened with.
+ * @param below devices it does not close, to be closed after it.
+ */
+export function openedAs(
+  device: BlockDevice,
+  args: { readonly target: AnyTarget; readonly words: () => readonly string[] },
+  below: readonly BlockDevice[] = [],
+): OpenedTable {
+  const target = isTargetDevice(device) ? device : undefined;
+  const length = device.size / SECTOR;
+  // An image takes what its clients write; a target owns what it was put on.
+  const lowers = below.length === 0 ? [device] : below;
+  const use = below.length === 0 ? "shares" : "owns";
+  return {
+    device,
+    unclaimed: lowers.map((lower) => ({ device: lower, use })),
+    table: () => ["0", length, args.target.name, ...args.words().map(quoteTableWord)].join(" "),
+    segments: () => [segmentStatus(0, length, args.target, target)],
+    targets: [target],
+    descriptions: target?.descriptions ?? [],
+    message: (words, options) =>
+      target?.message(words, options) ?? Promise.reject(unknownMessage(device.name, words)),
+    health: () => worstHealth([device, ...below].map(healthOf)),
+    close: () => closeAll([device, ...below]),
+  };
+}
+
+function segmentStatus(
+  start: number,
+  length: number,
+  target: AnyTarget,
+  device: TargetDevice | undefined,
+): SegmentStatus {
+  const fields = device?.facts() ?? {};
+  const status = { start, length, target: target.name, status: device?.status() ?? "", fields };
+  return target.gauges === undefined || device === undefined
+    ? status
+    : { ...status, gauges: target.gauges(fields) };
+}
+
+/** The same error, with what a target of the table knows to do about it. */
+function withHint(error: unknown, segments: readonly Segment[]): unknown {
+  if (!(error instanceof BlockIoError)) return error;
+  for (const { target, options, length } of segments) {
+    const hint = target.hintFor?.(error, options, length * SECTOR);
+    const { code, device, op, reason } = error;
+    if (hint !== undefined) return new BlockIoError(reason, { code, device, op, cause: error, hint });
+  }
+  return error;
+}
+
+/** One after the other; every device is closed even if one fails, then the first failure is thrown. */
+async function closeAll(devices: readonly BlockDevice[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (const device of devices) {
+    await device.close().catch((error: unknown) => failures.push(error));
+    // A failed device closes without a word, but what was written to it may be lost.
+    const failure = failureOf(device);
+    if (failure !== undefined) failures.push(failure);
+  }
+  if (failures.length > 0) throw failures[0];
+}
+
+/** The same, with a claim on what it uses, which closing it gives back. Throws `EBUSY`; then nothing is claimed. */
+export function claimed(opened: OpenedTable, holder: Holder): OpenedTable {
+  const { device, unclaimed = [] } = opened;
+  const claimant = { holder, device };
+  const taken: (() => void)[] = [];
+  const giveBack = (): void => {
+    for (const one of taken.splice(0)) one();
+  };
+  try {
+    for (const one of unclaimed) taken.push(claims.take({ claimant, ...one }));
+  } catch (error) {
+    giveBack();
+    throw error;
+  }
+  return { ...opened, close: () => opened.close().finally(giveBack) };
+}

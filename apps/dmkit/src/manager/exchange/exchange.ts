@@ -1,0 +1,221 @@
+/**
+ * Puts another table under a device that is in use. Order, and what a failure leaves after each step:
+ *
+ *      0  what is in a cache that goes is written back, clients go on     the old table goes on
+ *      1  requests wait; those in flight are answered, all is flushed     the old table goes on
+ *         what has come to such a cache since 0 is written back           the old table goes on
+ *      2  the old table is closed: its files are free for the new one
+ *      3  the new table is opened, and fits                               the old one is opened again
+ *      4  requests go on                                                  (neither opens: requests wait)
+ */
+import {
+  BlockIoError,
+  type Logger,
+  type MessageOptions,
+  type Segment,
+  claims,
+  codeOf,
+  failureOf,
+} from "@dmkit/block-io";
+import { bringHome, homecomers, orForced } from "./homecoming.ts";
+import type { InactiveTable, ManagedDevice } from "../device/managed-device.ts";
+import { fitsInPlaceOf } from "../device/named-device.ts";
+import type { OpenedTable } from "../device/opened-table.ts";
+import { Cancelled } from "../../control/protocol.ts";
+
+export interface ExchangeContext {
+  readonly logger: Logger;
+  readonly open: (segments: readonly Segment[], readOnly: boolean) => Promise<OpenedTable>;
+  /** The table in place; no segments if there is none. */
+  readonly before: { readonly segments: readonly Segment[]; readonly readOnly: boolean };
+  /** Ends it as long as the old table is not closed. */
+  readonly signal?: AbortSignal | undefined;
+  readonly progress?: MessageOptions["progress"];
+}
+
+/**
+ * Errors: those of the flush, of writing back and of opening, the text says what is in place now; `Cancelled`, and then
+ * the next table stays loaded.
+ */
+export async function exchangeTable(
+  managed: ManagedDevice,
+  next: InactiveTable,
+  context: ExchangeContext,
+): Promise<void> {
+  managed.inactive = undefined;
+  try {
+    await prepareOld(managed, next, context);
+    managed.changing = true;
+    await closeOld(managed, next, context);
+    await openNew(managed, next, context);
+  } catch (error) {
+    if (error instanceof Cancelled) managed.inactive ??= next;
+    throw error;
+  } finally {
+    managed.changing = false;
+  }
+}
+
+/** The bulk of what has to be written back, while nobody has to wait for it. */
+async function prepareOld(
+  managed: ManagedDevice,
+  next: InactiveTable,
+  context: ExchangeContext,
+): Promise<void> {
+  const { device } = managed;
+  const targets = homecomers(managed, next, context).homecomers;
+  // One that has failed is refused below.
+  const hasFailed = device.opened !== undefined && failureOf(device.opened.device) !== undefined;
+  if (targets.length === 0 || device.held || hasFailed) return;
+  context.logger.log("info", "writing back what the new table would not find", { device: device.name });
+  await bringHome(managed, targets, next, context).catch((error: unknown) => {
+    throw notHome(managed, error);
+  });
+}
+
+function notHome(managed: ManagedDevice, error: unknown): unknown {
+  if (error instanceof Cancelled || codeOf(error) === "ESHUTDOWN") return error;
+  const now = "so not all that clients wrote could be written back, and the old table stays in place";
+  return told(managed, orForced(error), now);
+}
+
+async function closeOld(
+  managed: ManagedDevice,
+  next: InactiveTable,
+  context: ExchangeContext,
+): Promise<void> {
+  const { logger } = context;
+  const { device } = managed;
+  device.hold();
+  await managed.quieten();
+  const old = device.opened;
+  if (old === undefined) return;
+  try {
+    await suspendSafely(managed, old);
+  } catch (error) {
+    await device.resume();
+    throw told(managed, error, "the old table could not be flushed and stays in place");
+  }
+  const { homecomers: targets, stay } = homecomers(managed, next, context);
+  if (targets.length > 0) {
+    try {
+      // What writes back rests while it is suspended. Requests still wait: they do above it.
+      await old.device.resume();
+      await bringHome(managed, targets, next, context);
+      await suspendSafely(managed, old);
+    } catch (error) {
+      await device.resume();
+      throw notHome(managed, error);
+    }
+  }
+  try {
+    await device.secure();
+  } catch (error) {
+    if (!next.force) {
+      await device.resume();
+      throw told(managed, error, "the old table stays in place");
+    }
+    logger.log("warn", "what is in memory was not saved", {
+      device: managed.name,
+      message: (error as Error).message,
+    });
+  }
+  managed.left = stay;
+  device.takeOut();
+  await old.close().catch((error: unknown) => {
+    // All that was answered has been flushed above, or failed before and was told then.
+    const { message } = error as Error;
+    logger.log("warn", "closing a table failed", { device: managed.name, message });
+  });
+}
+
+async function suspendSafely(managed: ManagedDevice, old: OpenedTable): Promise<void> {
+  await old.device.suspend();
+  // A failed device suspends without a flush: writes that were answered may be lost. A new table would answer the next
+  // flush of whoever wrote them, as if they were safe.
+  const failure = failureOf(old.device);
+  if (failure !== undefined) throw lost(managed, failure);
+}
+
+function lost(managed: ManagedDevice, failure: BlockIoError): BlockIoError {
+  return new BlockIoError(`the device has failed (${failure.reason})`, {
+    code: failure.code,
+    device: managed.name,
+    cause: failure,
+    hint: "Take its exports away (dmkit export rm --mode hard), remove it and create it again: its clients have to learn of it.",
+  });
+}
+
+async function openNew(managed: ManagedDevice, next: InactiveTable, context: ExchangeContext): Promise<void> {
+  const { device } = managed;
+  try {
+    await putIn(managed, () => openFitting(managed, next, context));
+    managed.readOnly = next.readOnly;
+  } catch (error) {
+    const { segments, readOnly } = context.before;
+    if (segments.length === 0) throw told(managed, error, "requests wait for a table that can be opened");
+    try {
+      await putIn(managed, () => context.open(segments, readOnly));
+    } catch (again) {
+      const why = `and the old one cannot be opened any more (${(again as Error).message}): requests wait`;
+      throw told(managed, error, why);
+    }
+    throw told(managed, error, "the old table is in place again");
+  } finally {
+    device.letGo();
+  }
+}
+
+/**
+ * Opens a table and puts it in, unless the device was given up in the meantime: nobody would close it then; or a device
+ * above would now stand on what somebody else writes to (`EBUSY`).
+ */
+async function putIn(managed: ManagedDevice, open: () => Promise<OpenedTable>): Promise<void> {
+  const { device } = managed;
+  const gone = (): BlockIoError =>
+    new BlockIoError("the device was removed", { code: "ESHUTDOWN", device: device.name, op: "resume" });
+  if (device.closed) throw gone();
+  const opened = await open();
+  if (device.closed) {
+    await opened.close().catch(() => {});
+    throw gone();
+  }
+  device.putIn(opened);
+  try {
+    claims.verify();
+    managed.left = [];
+  } catch (error) {
+    await device
+      .takeOut()
+      ?.close()
+      .catch(() => {});
+    throw error;
+  }
+}
+
+async function openFitting(
+  managed: ManagedDevice,
+  { segments, readOnly }: InactiveTable,
+  { open, before }: ExchangeContext,
+): Promise<OpenedTable> {
+  const { device } = managed;
+  const opened = await open(segments, readOnly);
+  const hadTable = before.segments.length > 0;
+  const misfit = fitsInPlaceOf(device, opened.device, managed.used || !hadTable);
+  if (misfit === undefined) return opened;
+  await opened.close().catch(() => {});
+  throw misfit;
+}
+
+function told(managed: ManagedDevice, error: unknown, now: string): BlockIoError {
+  const { reason, hint, op } =
+    error instanceof BlockIoError ? error : { reason: String(error), hint: undefined, op: undefined };
+  const where = error instanceof BlockIoError && error.device !== managed.name ? error.device : undefined;
+  return new BlockIoError(`${where === undefined ? "" : `${where}: `}${reason}; ${now}`, {
+    code: codeOf(error),
+    device: managed.name,
+    op,
+    cause: error,
+    hint,
+  });
+}

@@ -1,0 +1,142 @@
+/**
+ * Named devices offered to NBD clients.
+ *
+ * Invariant: a device is held from before its export is offered until no client and no request of it is left.
+ */
+import { BlockIoError, type Environment, sleep } from "@dmkit/block-io";
+import type { ExportStatus, MetaContext, NbdServer, RemovalMode } from "@dmkit/nbd";
+import type { DeviceManager } from "./device-manager.ts";
+import type { NamedDevice } from "./device/named-device.ts";
+import type { ExportSnapshot } from "./snapshot.ts";
+
+export interface NewExport {
+  readonly name: string;
+  /** Name of a device. */
+  readonly device: string;
+  readonly description?: string | undefined;
+  readonly readOnly?: boolean | undefined;
+  /** Refuse requests that are not aligned to the device's blocks. */
+  readonly strict?: boolean | undefined;
+  /** Clients at a time. */
+  readonly maxConnections?: number | undefined;
+}
+
+// Milliseconds that a removal waits for the last clients before it goes on without.
+const PATIENCE = 1000;
+
+export class ExportManager {
+  readonly #server: NbdServer;
+  readonly #devices: DeviceManager;
+  readonly #environment: Environment;
+  readonly #deviceOf: Map<string, NamedDevice> = new Map();
+  /** Of exports that are leaving, oldest first, as the server lists them. */
+  readonly #leaving: { readonly name: string; readonly device: NamedDevice }[] = [];
+  readonly #release: Map<string, () => void> = new Map();
+
+  constructor(server: NbdServer, devices: DeviceManager, environment: Environment) {
+    this.#server = server;
+    this.#devices = devices;
+    this.#environment = environment;
+  }
+
+  /** Errors: ENOENT (device), EEXIST (name), EBUSY (another device stands on it), EINVAL. */
+  add({ name, device: deviceName, ...options }: NewExport): void {
+    if (this.#deviceOf.has(name)) {
+      throw new BlockIoError(`there is an export named ${JSON.stringify(name)} already`, {
+        code: "EEXIST",
+        hint: "Choose another name, or withdraw that one: dmkit export rm",
+      });
+    }
+    const device = this.#devices.device(deviceName);
+    const release = this.#devices.exported(deviceName, name, options.readOnly !== true);
+    try {
+      this.#server.addExport({
+        ...options,
+        name,
+        device,
+        description: options.description ?? "",
+        metaContexts: metaContextsOf(device),
+      });
+    } catch (error) {
+      release();
+      throw error;
+    }
+    this.#deviceOf.set(name, device);
+    this.#release.set(name, release);
+  }
+
+  /**
+   * Withdraws an export; see RemovalMode. Resolves when nobody uses it any more, or after a moment with the number
+   * of clients that still do. Errors: ENOENT; EBUSY in mode `safe`.
+   */
+  async remove(name: string, mode: RemovalMode): Promise<number> {
+    const device = this.#deviceOf.get(name);
+    const release = this.#release.get(name);
+    const gone = this.#server.removeExport(name, mode);
+    // In mode safe this rejects before anything has changed.
+    if (this.#server.exports().some((one) => one.name === name && !one.leaving)) await gone;
+    if (device === undefined || release === undefined) return gone.then(() => 0);
+    this.#deviceOf.delete(name);
+    this.#release.delete(name);
+    const leaving = { name, device };
+    this.#leaving.push(leaving);
+    const over = gone.then(() => {
+      release();
+      this.#leaving.splice(this.#leaving.indexOf(leaving), 1);
+      return true;
+    });
+    const isOver = await Promise.race([over, this.#moment(mode)]);
+    return isOver ? 0 : this.#clientsLeaving(name);
+  }
+
+  /** Withdraws all exports of a device and disconnects their clients. */
+  async removeOf(device: NamedDevice): Promise<void> {
+    const names = [...this.#deviceOf].filter(([, one]) => one === device).map(([name]) => name);
+    await Promise.all(names.map((name) => this.remove(name, "hard")));
+  }
+
+  snapshot(): readonly ExportSnapshot[] {
+    const leaving = [...this.#leaving];
+    return this.#server.exports().map((status) => {
+      const gone = status.leaving ? leaving.find(({ name }) => name === status.name) : undefined;
+      if (gone !== undefined) leaving.splice(leaving.indexOf(gone), 1);
+      return snapshotOf(status, gone?.device ?? this.#deviceOf.get(status.name));
+    });
+  }
+
+  #clientsLeaving(name: string): number {
+    return this.#server
+      .exports()
+      .filter((one) => one.leaving && one.name === name)
+      .reduce((sum, { connections }) => sum + connections, 0);
+  }
+
+  /** Clients that were asked to go need a moment; those that may stay are not waited for. */
+  async #moment(mode: RemovalMode): Promise<false> {
+    await sleep(this.#environment.clock, mode === "hard" || mode === "safe" ? PATIENCE : 1);
+    return false;
+  }
+}
+
+function snapshotOf(status: ExportStatus, device: NamedDevice | undefined): ExportSnapshot {
+  const { name, description, size, readOnly, connections, maxConnections, leaving, statistics } = status;
+  return {
+    name,
+    device: device?.name ?? "",
+    description,
+    size,
+    readOnly,
+    connections,
+    maxConnections,
+    leaving,
+    statistics,
+  };
+}
+
+/** What the targets can tell about ranges, as NBD metadata contexts. */
+function metaContextsOf(device: NamedDevice): readonly MetaContext[] {
+  return device.descriptions.map((description) => ({
+    name: description.name,
+    describe: (_device, offset, length) => description.describe(offset, length),
+  }));
+}

@@ -1,0 +1,71 @@
+/**
+ * Opens the tables of named devices: what they refer to as `dm:NAME` is another named device, which is lent to them.
+ *
+ * Invariant: nobody is lent a device that stands on it, is on its way out, or that clients of an export write to.
+ */
+import { type DeviceSchemes, type Environment, type Segment, shellQuote } from "@dmkit/block-io";
+import { openersOf } from "../devices.ts";
+import { BorrowedDevice } from "./device/borrowed-device.ts";
+import type { Departures } from "./departures.ts";
+import { type DeviceDirectory, circle, problem } from "./device-directory.ts";
+import type { ManagedDevice } from "./device/managed-device.ts";
+import { type OpenedTable, openSegments } from "./device/opened-table.ts";
+import { deviceReferences, readTable, resolvePaths } from "./references.ts";
+
+export class TableOpener {
+  readonly #devices: DeviceDirectory;
+  readonly #departures: Departures;
+  readonly #environment: Environment;
+
+  constructor(devices: DeviceDirectory, departures: Departures, environment: Environment) {
+    this.#devices = devices;
+    this.#departures = departures;
+    this.#environment = environment;
+  }
+
+  async open(owner: ManagedDevice, segments: readonly Segment[], readOnly: boolean): Promise<OpenedTable> {
+    const borrow: DeviceSchemes = {
+      dm: async (reference, access) => this.#borrow(owner, reference.slice(3), access),
+    };
+    try {
+      return await openSegments(segments, {
+        name: owner.name,
+        environment: this.#environment,
+        readOnly,
+        schemes: { ...openersOf(this.#devices.targets), ...borrow },
+        holder: owner.holder,
+      });
+    } catch (error) {
+      throw this.#departures.namingHolder(this.#devices.namingHolder(error, owner));
+    }
+  }
+
+  #borrow(owner: ManagedDevice, reference: string, access: "read" | "write"): BorrowedDevice<ManagedDevice> {
+    this.#devices.refuseCircle(owner, reference);
+    const managed = this.#devices.find(reference);
+    this.#devices.refuseIfLeaving(managed);
+    const writing = [...managed.exports].find(([, { writes }]) => writes)?.[0];
+    if (writing !== undefined && !managed.device.limits.capabilities.readOnly) {
+      throw problem(
+        "EBUSY",
+        managed.name,
+        `clients of export ${JSON.stringify(writing)} may write to it`,
+        `Withdraw that export first: dmkit export rm ${shellQuote(writing)}`,
+      );
+    }
+    const borrowed = new BorrowedDevice(managed.device, owner, reference, access, (device) =>
+      managed.borrowed.delete(device),
+    );
+    managed.borrowed.add(borrowed);
+    return borrowed;
+  }
+
+  read(name: string, table: string, folder: string = process.cwd()): readonly Segment[] {
+    const segments = readTable(table, this.#devices.targets);
+    for (const reference of deviceReferences(segments)) {
+      if (reference === name) throw circle([name, name]);
+      this.#devices.find(reference);
+    }
+    return resolvePaths(segments, folder, this.#devices.targets);
+  }
+}
