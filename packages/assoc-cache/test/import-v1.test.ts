@@ -85,7 +85,7 @@ describe("importV1", () => {
       code: "EINVAL",
     });
     await importV1(cache, source, { size: 501 * 512 });
-    const device = await openOn(source, cache, { persistence: 1 }, realEnvironment, 501 * 512);
+    const device = await openOn(source, cache, { persistence: 1 }, realEnvironment, { size: 501 * 512 });
     expect((await contentsOf(device)).equals(bytes.subarray(0, 501 * 512))).toBe(true);
     await device.close();
   });

@@ -161,7 +161,7 @@ describe("loading a cache", () => {
   it("refuses a source of another length", async () => {
     const { source, cache, open } = rig();
     await (await open()).close();
-    const shorter = openOn(source, cache, { persistence: 1 }, realEnvironment, source.size - 4096);
+    const shorter = openOn(source, cache, { persistence: 1 }, realEnvironment, { size: source.size - 4096 });
     await expect(shorter).rejects.toMatchObject({ code: "EINVAL" });
   });
 

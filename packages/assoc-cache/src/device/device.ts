@@ -266,7 +266,7 @@ export class AssocCacheDevice extends GuardedTarget {
       await cleaner.cleanAll().catch((error: unknown) => (problem = error));
     }
     await cleaner.pause();
-    await this.waitForFills();
+    if (state.rules.waitsForFills) await state.lock.acquire(0, Math.max(1, state.blocks), true);
     const flushed = state.statistics.writtenBack - before;
     if (state.sourceError === undefined && state.cacheError === undefined) {
       problem ??= await this.#save();
@@ -279,11 +279,6 @@ export class AssocCacheDevice extends GuardedTarget {
       `${this.name}: closed, ${state.statistics.statsLine()}, flushed dirty blocks(${flushed})`,
     );
     if (problem !== undefined) throw problem;
-  }
-
-  /** Blocks that were read may still be on their way into the cache. */
-  private async waitForFills(): Promise<void> {
-    await this.state.lock.acquire(0, Math.max(1, this.state.blocks), true);
   }
 
   /** What keeps the cache from being closed cleanly, if that loses anything. */

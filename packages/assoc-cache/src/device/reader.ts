@@ -81,11 +81,11 @@ export class Reader {
     const { lock } = this.#state;
     const { first, count } = wanted;
     for (;;) {
-      const inserts = this.fills(first, count, bypass);
-      const exclusive = inserts && this.fillsAlone();
+      const inserts = this.#fills(first, count, bypass);
+      const exclusive = inserts && this.#state.rules.fillsAlone;
       const grant = lock.tryAcquire(first, count, exclusive) ?? (await lock.acquire(first, count, exclusive));
       // What was missing may have come while we waited, and the other way round.
-      if (!inserts && this.fills(first, count, bypass)) {
+      if (!inserts && this.#fills(first, count, bypass)) {
         lock.release(grant);
         continue;
       }
@@ -101,17 +101,12 @@ export class Reader {
   }
 
   /** Whether a read is to put blocks into the cache. */
-  private fills(first: number, count: number, bypass: boolean): boolean {
+  #fills(first: number, count: number, bypass: boolean): boolean {
     if (bypass || !this.#state.insertsReads) return false;
     for (let block = first; block < first + count; block += 1) {
       if (this.#state.usableFrame(block) === NONE) return true;
     }
     return false;
-  }
-
-  /** Nobody else has anything to do with a block that is being filled. */
-  private fillsAlone(): boolean {
-    return true;
   }
 
   #countHits({ first, count }: Wanted, bypass: boolean): void {

@@ -44,7 +44,7 @@ export class SourcePath {
     const count = Math.floor((offset + length - 1) / blockBytes) - first + 1;
     const grant = await lock.acquire(first, count, true);
     try {
-      await this.clear(first, count);
+      await this.#clear(first, count);
       await this.#state.changeSource(change);
     } finally {
       lock.release(grant);
@@ -58,10 +58,10 @@ export class SourcePath {
       const bound = this.#state.boundFrames(given.first, given.count);
       statistics.writeHits += bound.length;
       if (this.updates && this.#state.policy === "write-through" && this.#state.cacheError === undefined) {
-        await this.settle(bound);
+        await this.#settle(bound);
         await this.#update(given, bound);
       } else {
-        await this.clear(given.first, given.count);
+        await this.#clear(given.first, given.count);
         await this.#state.writeSource(given.offset, given.from, given.fua);
       }
     } finally {
@@ -70,15 +70,16 @@ export class SourcePath {
   }
 
   /** Afterwards no block of the range is in the cache. */
-  private async clear(first: number, count: number): Promise<void> {
+  async #clear(first: number, count: number): Promise<void> {
+    if (!this.#state.rules.dropsCopies) return;
     const bound = this.#state.boundFrames(first, count);
-    await this.settle(bound);
+    await this.#settle(bound);
     for (const frame of bound) this.#state.frames.release(frame);
   }
 
-  private async settle(bound: readonly number[]): Promise<void> {
-    const { frames } = this.#state;
-    if (bound.some((frame) => frames.isBinding(frame))) await this.#writeback.settle(bound);
+  async #settle(bound: readonly number[]): Promise<void> {
+    const { frames, rules } = this.#state;
+    if (bound.some((frame) => rules.mustSettle(frames, frame))) await this.#writeback.settle(bound);
   }
 
   /** Changes source and frames alike. Whatever goes wrong, no frame is left that might differ. */

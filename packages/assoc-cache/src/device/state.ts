@@ -8,6 +8,7 @@
  * Unstable: `cacheUnstable` and `sourceUnstable` say whether anything that was acknowledged, or that a failed write
  * to the source may have left there, may not have been covered by a flush of that device yet.
  */
+import type { CacheRules } from "../core/rules.ts";
 import {
   BlockIoError,
   type BlockDevice,
@@ -44,6 +45,7 @@ export interface StateSetup {
   readonly poolBytes: number;
   /** Block 0 cannot be remembered (historical metadata). */
   readonly skipsBlockZero: boolean;
+  readonly rules: CacheRules;
 }
 
 // The longest piece that is moved between the devices at once, where blocks are smaller.
@@ -63,6 +65,7 @@ export class CacheState {
   readonly statistics: Statistics = new Statistics();
   readonly history: History;
   readonly environment: Environment;
+  readonly rules: CacheRules;
   policy: Policy;
   /** Nothing is put into the cache, written back or accepted. Set before the device is made. */
   readOnly = false;
@@ -95,6 +98,7 @@ export class CacheState {
     this.pool = new BufferPool(chunk, Math.max(2, Math.floor(setup.poolBytes / chunk)));
     this.environment = setup.environment;
     this.history = new History(this.statistics, setup.environment.clock.now());
+    this.rules = setup.rules;
     this.policy = setup.policy;
     this.#dataOffset = setup.dataOffset;
     this.#skipsBlockZero = setup.skipsBlockZero;
@@ -193,7 +197,7 @@ export class CacheState {
     let victim = frames.oldestEvictable(block);
     for (let tries = 0; victim !== NONE && tries < 8; tries += 1) {
       // Somebody may be reading the victim, or be about to: those have locked its block.
-      if (this.isUnused(frames.blockOf(victim))) {
+      if (this.rules.mayEvict(this.#isUsed(frames.blockOf(victim)))) {
         frames.release(victim);
         frames.bind(victim, block);
         this.statistics.replacements += 1;
@@ -204,12 +208,12 @@ export class CacheState {
     return NONE;
   }
 
-  /** Whether nobody has locked the block, or waits for it. */
-  private isUnused(block: number): boolean {
+  /** Whether somebody has locked the block, or waits for it. */
+  #isUsed(block: number): boolean {
     const grant = this.lock.tryAcquire(block, 1, true);
-    if (grant === undefined) return false;
+    if (grant === undefined) return true;
     this.lock.release(grant);
-    return true;
+    return false;
   }
 
   /** The cache device failed a write or a flush: it gets nothing new from now on. */

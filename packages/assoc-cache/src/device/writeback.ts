@@ -40,12 +40,15 @@ export class Writeback {
       for (const run of runsOf(first, neighbours, this.#state.pool.size / this.#state.blockBytes)) {
         const place = run.block - first;
         try {
-          await this.copyRun(run.block, run.frame, run.count);
-          copied.push(...neighbours.slice(place, place + run.count));
+          await this.#copyRun(run.block, run.frame, run.count);
         } catch (error) {
           this.#state.statistics.writebackErrors += 1;
-          failure ??= error;
+          if (this.#state.rules.staysDirty) {
+            failure ??= error;
+            continue;
+          }
         }
+        copied.push(...neighbours.slice(place, place + run.count));
       }
       start += count;
     }
@@ -63,7 +66,8 @@ export class Writeback {
 
   /** The source was flushed after these frames were copied: those still `written` are clean now. */
   cleaned(frames: readonly number[], cold: boolean): void {
-    for (const frame of frames) if (this.isUnchanged(frame)) this.#makeClean(frame, cold);
+    const { rules, frames: table } = this.#state;
+    for (const frame of frames) if (rules.isUnchanged(table, frame)) this.#makeClean(frame, cold);
   }
 
   /**
@@ -94,12 +98,7 @@ export class Writeback {
     this.#metadata.drop(frame);
   }
 
-  /** Whether nothing was written to the frame since it was copied. */
-  private isUnchanged(frame: number): boolean {
-    return this.#state.frames.stateOf(frame) === states.written;
-  }
-
-  private async copyRun(block: number, frame: number, count: number): Promise<void> {
+  async #copyRun(block: number, frame: number, count: number): Promise<void> {
     const state = this.#state;
     if (frame === NONE) return;
     const buffer = await state.pool.acquire();

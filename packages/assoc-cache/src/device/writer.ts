@@ -64,7 +64,7 @@ export class Writer {
       const grant = lock.tryAcquire(first, 1, false);
       return grant === undefined ? undefined : this.#overwriteOne(given, frame, grant);
     }
-    if (bypass || !this.covers(given, first)) return undefined;
+    if (bypass || !this.#covers(given, first)) return undefined;
     const grant = lock.tryAcquire(first, 1, true);
     return grant === undefined ? undefined : this.#placeOne(given, grant);
   }
@@ -182,7 +182,7 @@ export class Writer {
         this.#markDirty(frame);
       } else {
         frame = this.#newFrame(block, bypass);
-        if (frame !== NONE && !this.covers(given, block)) {
+        if (frame !== NONE && !this.#covers(given, block)) {
           const buffer = this.#state.pool.tryAcquire();
           if (buffer === undefined) {
             // Without a buffer to complete the block in it goes to the source.
@@ -217,9 +217,9 @@ export class Writer {
   }
 
   /** Whether the request covers all of a block. */
-  private covers({ offset, from }: Given, block: number): boolean {
-    const start = block * this.#state.blockBytes;
-    return offset <= start && offset + from.length >= start + this.#state.bytesOf(block);
+  #covers({ offset, from }: Given, block: number): boolean {
+    const { rules, blockBytes } = this.#state;
+    return rules.covers(offset, from.length, block * blockBytes, this.#state.bytesOf(block));
   }
 
   /** The bytes of the request that lie in a run of blocks. */
@@ -280,11 +280,6 @@ export class Writer {
     }
   }
 
-  /** Whether a dirty frame holds what somebody was told is written. */
-  private isOnlyCopy(frame: number): boolean {
-    return this.#state.frames.has(frame, facts.acknowledged | facts.claim | facts.held);
-  }
-
   #markDirty(frame: number): void {
     const { frames } = this.#state;
     frames.use(frame);
@@ -314,13 +309,13 @@ export class Writer {
 
   /** The cache device did not take it: to the source instead, unless a block has dirty data that was acknowledged. */
   async #rescue(given: Given, first: number, count: number): Promise<void> {
-    const { frames, lock } = this.#state;
+    const { frames, lock, rules } = this.#state;
     const grant = await lock.acquire(first, count, true);
     try {
       for (let block = first; block < first + count; block += 1) {
         const frame = frames.find(block);
         if (frame !== NONE) {
-          if (this.isOnlyCopy(frame)) {
+          if (rules.isOnlyCopy(frames, frame)) {
             throw this.#state.unavailable("write", given.offset, given.from.length);
           }
           frames.abandon(frame);

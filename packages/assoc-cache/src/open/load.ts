@@ -3,7 +3,8 @@
  * entries of version 2, and nothing of version 1. What might be dirty and cannot be read is not passed over:
  * the cache is not opened then, because the source alone would show old data.
  */
-import { type BlockDevice, SECTOR, join, refuse } from "@dmkit/block-io";
+import { type CacheRules, cacheRules } from "../core/rules.ts";
+import { type BlockDevice, SECTOR, refuse } from "@dmkit/block-io";
 import { type FrameTable, NONE, facts, states } from "../core/frame-table.ts";
 import { ENTRIES_PER_SECTOR, entryStates } from "../format/entries.ts";
 import type { Superblock } from "../format/superblock.ts";
@@ -11,7 +12,6 @@ import {
   type ChecksumMatch,
   type ConfigurationV1,
   checksumMatchV1,
-  decodeConfigurationV1,
   hasMarkV1,
   sectorInTableV1,
   tableSectorsV1,
@@ -31,28 +31,11 @@ export interface StoredV1 {
   readonly checksum: ChecksumMatch;
 }
 
-/** Decisions that tests turn around, to see whether the simulation notices. */
-export const loadRules = {
-  /** Clean entries go out of date while the cache is open. */
-  believesClean: ({ clean }: Superblock): boolean => clean,
-  /** Whether opening must be noted on the device before anything else happens. */
-  marksInUse: ({ clean }: Superblock): boolean => clean,
-  /** A configuration of zeroes is none. */
-  configurationOf: (bytes: Buffer, deviceSectors: number): ConfigurationV1 | string =>
-    decodeConfigurationV1(bytes, deviceSectors),
-  /**
-   * What a process wrote that was killed can be read, and lost all the same when the power fails: an entry that says
-   * dirty, the loss of another, what the source shows. It has to be stable before anything relies on it.
-   */
-  makeStable: (devices: readonly BlockDevice[]): Promise<void> =>
-    join(devices.map((device) => device.flush())),
-};
-
 /** Looks for metadata of either version; throws `EFORMAT` if there is none that is valid. */
-export async function findMetadata(cache: BlockDevice): Promise<Stored> {
+export async function findMetadata(cache: BlockDevice, rules: CacheRules = cacheRules): Promise<Stored> {
   const copies = await readSuperblocks(cache);
   // Of a device that was made larger the last sector is not the second copy's.
-  const old = copies.second.ours && isSecondAtEnd(cache, copies) ? "version 2" : await readV1(cache);
+  const old = copies.second.ours && isSecondAtEnd(cache, copies) ? "version 2" : await readV1(cache, rules);
   if (typeof old !== "string") return { version: 1, ...old };
   const superblock = currentSuperblock(copies);
   if (superblock === undefined) {
@@ -80,9 +63,9 @@ export async function findMetadata(cache: BlockDevice): Promise<Stored> {
 export type Trace = "cache" | "left" | "nothing";
 
 /** Whether a device has been a cache of ours. Errors: those of the device. */
-export async function traceOf(cache: BlockDevice): Promise<Trace> {
+export async function traceOf(cache: BlockDevice, rules: CacheRules = cacheRules): Promise<Trace> {
   const { first, second } = await readSuperblocks(cache);
-  if (first.ours || second.ours || typeof (await readV1(cache)) !== "string") return "cache";
+  if (first.ours || second.ours || typeof (await readV1(cache, rules)) !== "string") return "cache";
   if (cache.limits.logicalBlockSize !== SECTOR) return "nothing";
   const last = Buffer.alloc(SECTOR);
   await cache.read(cache.size - SECTOR, last);
@@ -133,7 +116,7 @@ export async function loadV2(
       else unwanted.frames.push(frame);
       continue;
     }
-    if (!dirty && !(trustClean && loadRules.believesClean(superblock))) continue;
+    if (!dirty && !trustClean) continue;
     const other = table.find(block);
     if (other !== NONE) {
       if (dirty || table.isDirty(other))
@@ -168,12 +151,12 @@ export function loadV1(table: FrameTable, stored: Buffer, cache: BlockDevice, so
 }
 
 /** The historical configuration and table, or in words why there are none. */
-async function readV1(cache: BlockDevice): Promise<StoredV1 | string> {
+async function readV1(cache: BlockDevice, rules: CacheRules): Promise<StoredV1 | string> {
   if (cache.limits.logicalBlockSize !== SECTOR)
     return "a device of 4096-byte blocks holds no historical metadata";
   const bytes = Buffer.alloc(SECTOR);
   await cache.read(cache.size - SECTOR, bytes);
-  const configuration = loadRules.configurationOf(bytes, cache.size / SECTOR);
+  const configuration = rules.configurationOf(bytes, cache.size / SECTOR);
   if (typeof configuration === "string") return `no historical configuration: ${configuration}`;
   const table = Buffer.alloc(tableSectorsV1(configuration.geometry.frames) * SECTOR);
   await cache.read(cache.size - SECTOR - table.length, table);

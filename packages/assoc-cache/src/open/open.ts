@@ -1,4 +1,5 @@
 /** Opens a cache: makes a new one or loads an old one, and marks it as in use before anything else happens. */
+import { type CacheRules, cacheRules } from "../core/rules.ts";
 import {
   type BlockDevice,
   type DeviceUse,
@@ -7,6 +8,7 @@ import {
   SECTOR,
   anyReadOnly,
   contentsOf,
+  join,
   parseOptions,
   requireBlank,
   requireNoCache,
@@ -19,16 +21,7 @@ import type { Policy, Superblock } from "../format/superblock.ts";
 import { uuidFromText } from "../format/uuid.ts";
 import { encodeInUseV1 } from "../format/v1.ts";
 import { type NewCache, createV1, createV2, refuseDirty, requirePossible } from "./create.ts";
-import {
-  type Stored,
-  type Trace,
-  checkPairing,
-  findMetadata,
-  loadRules,
-  loadV1,
-  loadV2,
-  traceOf,
-} from "./load.ts";
+import { type Stored, type Trace, checkPairing, findMetadata, loadV1, loadV2, traceOf } from "./load.ts";
 import { type CacheOptions, cacheOptions } from "../options.ts";
 import { whyChanged } from "../device/metadata/witness.ts";
 import type { Metadata } from "../device/metadata/metadata.ts";
@@ -42,6 +35,11 @@ interface Devices {
   readonly cache: BlockDevice;
 }
 
+/** What a cache is opened with. */
+interface Opening extends OpenContext {
+  readonly rules: CacheRules;
+}
+
 /** What the target does with its devices; `size` in bytes. */
 export function usesOf(
   { source, cache }: Pick<CacheOptions, "source" | "cache">,
@@ -51,17 +49,22 @@ export function usesOf(
 }
 
 /** Errors: EINVAL (geometry, room, wrong source), EBUSY (dirty blocks), EFORMAT (metadata), EROFS, I/O errors. */
-export async function openCache(given: CacheOptions, context: OpenContext): Promise<AssocCacheDevice> {
+export async function openCache(
+  given: CacheOptions,
+  opening: OpenContext,
+  rules: CacheRules = cacheRules,
+): Promise<AssocCacheDevice> {
+  const context: Opening = { ...opening, rules };
   // A table has been checked; a program has not.
   const options = parseOptions(cacheOptions, given, "cache");
   const { source, cache } = await devicesOf(options, context);
   if (anyReadOnly([source, cache])) return openReadOnly(options, context, { source, cache });
   const devices = { source, cache };
-  const found = await traceOf(cache);
+  const found = await traceOf(cache, rules);
   const { state, metadata } = loads(options, found)
     ? await load(options, context, devices)
     : await create(options, context, devices, found);
-  await loadRules.makeStable([source, cache]);
+  await join(rules.flushedOnOpening(source, cache).map((device) => device.flush()));
   return new AssocCacheDevice(state, metadata, options);
 }
 
@@ -70,7 +73,7 @@ export async function checkCache(options: CacheOptions, context: CheckContext): 
   const devices = await devicesOf(options, context);
   if (anyReadOnly(Object.values(devices))) return;
   const found = await traceOf(devices.cache);
-  if (loads(options, found)) await requireLoadable(options, context, devices);
+  if (loads(options, found)) await requireLoadable(options, context, devices, cacheRules);
   else {
     await requireCreatable(options, context, devices, found);
     if (!options.force) await refuseDirty(devices.cache);
@@ -97,7 +100,7 @@ function loads({ persistence }: CacheOptions, found: Trace): boolean {
 /** Loads what is there, whatever `persistence` says; what that has to change is changed in memory. */
 async function openReadOnly(
   options: CacheOptions,
-  context: OpenContext,
+  context: Opening,
   { source, cache }: Devices,
 ): Promise<AssocCacheDevice> {
   if ((await contentsOf(cache)) === undefined) {
@@ -158,7 +161,7 @@ async function requireCreatable(
 
 async function create(
   options: CacheOptions,
-  context: OpenContext,
+  context: Opening,
   devices: Devices,
   found: Trace,
 ): Promise<Opened> {
@@ -179,8 +182,9 @@ async function requireLoadable(
   options: CacheOptions,
   context: Omit<CheckContext, "lower">,
   devices: Devices,
+  rules: CacheRules,
 ): Promise<{ readonly stored: Stored; readonly changed?: string | undefined }> {
-  const stored = await findMetadata(devices.cache);
+  const stored = await findMetadata(devices.cache, rules);
   if (stored.version === 1) {
     checkBlockSize(stored.configuration.geometry, devices);
     return { stored };
@@ -200,8 +204,8 @@ async function requireLoadable(
   return { stored, changed };
 }
 
-async function load(options: CacheOptions, context: OpenContext, devices: Devices): Promise<Opened> {
-  const { stored, changed } = await requireLoadable(options, context, devices);
+async function load(options: CacheOptions, context: Opening, devices: Devices): Promise<Opened> {
+  const { stored, changed } = await requireLoadable(options, context, devices, context.rules);
   if (stored.version === 1) return loadOld(stored, options, context, devices);
   const { superblock } = stored;
   if (superblock.needsCheck) {
@@ -211,17 +215,18 @@ async function load(options: CacheOptions, context: OpenContext, devices: Device
     );
   }
   const state = stateV2(context, devices, options, superblock);
-  await loadV2(state.frames, devices.cache, superblock, changed === undefined);
+  const trustsClean = changed === undefined && context.rules.believesClean(superblock);
+  await loadV2(state.frames, devices.cache, superblock, trustsClean);
   // From here on clean entries go out of date without notice.
   const inUse = { ...superblock, clean: false, generation: superblock.generation + 1 };
-  if (loadRules.marksInUse(superblock)) await writeSuperblocks(devices.cache, inUse);
+  if (context.rules.marksInUse(superblock)) await writeSuperblocks(devices.cache, inUse);
   return { state, metadata: new MetadataV2(state, superblock.clean ? inUse : superblock) };
 }
 
 async function loadOld(
   { configuration, table }: Stored & { version: 1 },
   options: CacheOptions,
-  context: OpenContext,
+  context: Opening,
   devices: Devices,
 ): Promise<Opened> {
   const { geometry } = configuration;
@@ -239,7 +244,7 @@ async function loadOld(
 }
 
 function stateV2(
-  context: OpenContext,
+  context: Opening,
   devices: Devices,
   options: CacheOptions,
   { geometry, dataStart, policy }: Superblock,
@@ -248,7 +253,7 @@ function stateV2(
 }
 
 function newState(
-  { name, size, environment }: OpenContext,
+  { name, size, environment, rules }: Opening,
   { source, cache }: Devices,
   options: CacheOptions,
   geometry: Geometry,
@@ -268,6 +273,7 @@ function newState(
     environment,
     poolBytes,
     skipsBlockZero,
+    rules,
   });
 }
 

@@ -2,18 +2,11 @@
  * The faults of the original, and the holes this design has to close, each put back in: the simulation must
  * find every one of them.
  */
+import { type CacheRules, cacheRules } from "../core/rules.ts";
 import { type BlockDevice, LinearDevice, RangeLock, SECTOR, done, isZero } from "@dmkit/block-io";
-import { type SimTarget, mutant, onDisks, replaced } from "@dmkit/block-io/testing";
+import { type SimTarget, breaking, mutant, onDisks, replaced } from "@dmkit/block-io/testing";
 import { FrameTable, states } from "../core/frame-table.ts";
-import { AssocCacheDevice } from "../device/device.ts";
-import { loadRules } from "../open/load.ts";
-import { MetadataV1 } from "../device/metadata/metadata-v1.ts";
-import { MetadataV2 } from "../device/metadata/metadata-v2.ts";
-import { Reader } from "../device/reader.ts";
-import { SourcePath } from "../device/source-path.ts";
 import { CacheState } from "../device/state.ts";
-import { Writeback } from "../device/writeback.ts";
-import { Writer } from "../device/writer.ts";
 import { churning, hasty, historical, keeping, writeBack, writeThrough } from "./sim-targets.ts";
 
 type Undo = () => void;
@@ -21,23 +14,6 @@ type Undo = () => void;
 const nothing = async (): Promise<void> => {};
 const always = (): boolean => true;
 const never = (): boolean => false;
-
-/** The target with one method done differently. */
-function without(target: SimTarget, name: string, owner: object, key: string, method: unknown): SimTarget {
-  return mutant(target, name, () => replaced(owner, key, () => method));
-}
-
-/** Errors of writing back are ignored: the block counts as clean. */
-function ignoringWritebackErrors(): Undo {
-  return replaced(
-    Writeback.prototype,
-    "copyRun",
-    (original: (...args: unknown[]) => Promise<void>) =>
-      async function (this: Writeback, ...args: unknown[]): Promise<void> {
-        await original.apply(this, args).catch(() => {});
-      },
-  );
-}
 
 function wholeBlocks(this: CacheState, _block: number, count = 1): number {
   return count * this.blockBytes;
@@ -88,47 +64,19 @@ function leakedJobs(): Undo {
 }
 
 /** Close waits for no fill, and what is being filled is stored as valid. */
-function reservedStoredAsValid(metadata: typeof MetadataV1 | typeof MetadataV2): () => Undo {
-  return () => {
-    let frames: FrameTable | undefined;
-    const hurrying = replaced(
-      AssocCacheDevice.prototype,
-      "waitForFills",
-      () =>
-        async function (this: AssocCacheDevice): Promise<void> {
-          ({ frames } = this.state);
-        },
-    );
-    const storing = replaced(
-      metadata.prototype,
-      "saveClean",
-      (original: () => Promise<void>) =>
-        function (this: MetadataV1 | MetadataV2): Promise<void> {
-          for (let frame = 0; frame < (frames?.geometry.frames ?? 0); frame += 1) {
-            if (frames?.stateOf(frame) === states.filling) frames.setState(frame, states.clean);
-          }
-          return original.call(this);
-        },
-    );
-    return () => {
-      storing();
-      hurrying();
-    };
-  };
-}
+const storingReserved: Partial<CacheRules> = {
+  waitsForFills: false,
+  isStoredClean: (frames, frame) =>
+    frames.stateOf(frame) === states.filling || cacheRules.isStoredClean(frames, frame),
+};
 
 /** A configuration of zeroes counts as one: of no frames, with a sum that fits. */
-function zeroesAreValid(): Undo {
-  return replaced(
-    loadRules,
-    "configurationOf",
-    (original: typeof loadRules.configurationOf): typeof loadRules.configurationOf =>
-      (bytes, sectors) =>
-        isZero(bytes, 0, 24)
-          ? { geometry: { frames: 0, blockSectors: 0, ways: 0 }, writeBack: false, checksum: 0 }
-          : original(bytes, sectors),
-  );
-}
+const believingZeroes: Partial<CacheRules> = {
+  configurationOf: (bytes, sectors) =>
+    isZero(bytes, 0, 24)
+      ? { geometry: { frames: 0, blockSectors: 0, ways: 0 }, writeBack: false, checksum: 0 }
+      : cacheRules.configurationOf(bytes, sectors),
+};
 
 /** A disk on which the historical configuration cannot be made invalid. */
 class Unforgetting extends LinearDevice {
@@ -141,18 +89,6 @@ class Unforgetting extends LinearDevice {
 const unforgetting = (disk: BlockDevice, index: number): BlockDevice =>
   index === 1 ? new Unforgetting(disk, 0, disk.size, disk.name) : disk;
 
-/** One of the two devices is not flushed on opening. */
-function opensUnflushed(skipped: "source" | "cache"): () => Undo {
-  return () =>
-    replaced(
-      loadRules,
-      "makeStable",
-      (original: typeof loadRules.makeStable): typeof loadRules.makeStable =>
-        ([source, cache]) =>
-          original([skipped === "source" ? cache : source] as BlockDevice[]),
-    );
-}
-
 /** Mutants of what happens after a failed read of the source. */
 export const readErrorMutants: readonly SimTarget[] = [
   mutant(writeBack, "reserved-for-ever", reservedForEver),
@@ -163,29 +99,33 @@ export const writeErrorMutants: readonly SimTarget[] = [
   mutant(writeThrough, "reserved-for-ever", reservedForEver),
   mutant(writeBack, "leaks-failed-jobs", leakedJobs),
   mutant(writeThrough, "leaks-failed-jobs", leakedJobs),
-  mutant(writeBack, "ignores-writeback-errors", ignoringWritebackErrors),
-  without(writeBack, "gives-up-dirty-data", Writer.prototype, "isOnlyCopy", never),
+  breaking(writeBack, "ignores-writeback-errors", { staysDirty: false }),
+  breaking(writeBack, "gives-up-dirty-data", { isOnlyCopy: never }),
 ];
 
 export const cacheMutants: readonly SimTarget[] = [
-  without(writeThrough, "leaves-stale-copies", SourcePath.prototype, "clear", nothing),
-  without(writeThrough, "write-races-fill", Reader.prototype, "fillsAlone", never),
-  without(writeBack, "whole-last-block", CacheState.prototype, "bytesOf", wholeBlocks),
-  without(writeBack, "claims-before-data", MetadataV2.prototype, "flushData", nothing),
-  without(writeBack, "answers-before-claims", MetadataV2.prototype, "flushEntries", nothing),
-  without(writeBack, "claims-what-came-later", MetadataV2.prototype, "isStaged", always),
-  without(writeBack, "writes-behind-dirty-frames", SourcePath.prototype, "settle", nothing),
-  without(churning, "writes-behind-entries", FrameTable.prototype, "isBinding", dirtyOnly),
-  without(writeBack, "partial-frames", Writer.prototype, "covers", always),
-  without(writeBack, "cleans-what-changed", Writeback.prototype, "isUnchanged", always),
-  without(writeBack, "cleans-before-source-is-stable", CacheState.prototype, "flushSource", nothing),
-  without(writeThrough, "believes-clean-entries", loadRules, "believesClean", always),
-  without(writeThrough, "opens-without-a-mark", loadRules, "marksInUse", never),
-  without(writeThrough, "evicts-under-readers", CacheState.prototype, "isUnused", always),
-  mutant(hasty("v2"), "stores-reserved-as-valid", reservedStoredAsValid(MetadataV2)),
-  mutant(hasty("v1"), "stores-reserved-as-valid", reservedStoredAsValid(MetadataV1)),
-  mutant(keeping, "believes-unstable-entries", opensUnflushed("cache")),
-  mutant(writeThrough, "believes-an-unstable-source", opensUnflushed("source")),
+  breaking(writeThrough, "leaves-stale-copies", { dropsCopies: false }),
+  breaking(writeThrough, "write-races-fill", { fillsAlone: false }),
+  mutant(writeBack, "whole-last-block", () => replaced(CacheState.prototype, "bytesOf", () => wholeBlocks)),
+  breaking(writeBack, "claims-before-data", { flushesData: false }),
+  breaking(writeBack, "answers-before-claims", { flushesEntries: false }),
+  breaking(writeBack, "claims-what-came-later", { isStaged: always }),
+  breaking(writeBack, "writes-behind-dirty-frames", { mustSettle: never }),
+  mutant(churning, "writes-behind-entries", () =>
+    replaced(FrameTable.prototype, "isBinding", () => dirtyOnly),
+  ),
+  breaking(writeBack, "partial-frames", { covers: always }),
+  breaking(writeBack, "cleans-what-changed", { isUnchanged: always }),
+  mutant(writeBack, "cleans-before-source-is-stable", () =>
+    replaced(CacheState.prototype, "flushSource", () => nothing),
+  ),
+  breaking(writeThrough, "believes-clean-entries", { believesClean: always }),
+  breaking(writeThrough, "opens-without-a-mark", { marksInUse: never }),
+  breaking(writeThrough, "evicts-under-readers", { mayEvict: always }),
+  breaking(hasty("v2"), "stores-reserved-as-valid", storingReserved),
+  breaking(hasty("v1"), "stores-reserved-as-valid", storingReserved),
+  breaking(keeping, "believes-unstable-entries", { flushedOnOpening: (source) => [source] }),
+  breaking(writeThrough, "believes-an-unstable-source", { flushedOnOpening: (_, cache) => [cache] }),
   onDisks(historical, "stays-valid-when-opened", unforgetting),
-  mutant(historical, "zeroes-are-valid", zeroesAreValid),
+  breaking(historical, "zeroes-are-valid", believingZeroes),
 ];

@@ -1,12 +1,20 @@
 /** The cache on simulated disks: one target for each policy, and what varies from run to run. */
 import { BlockIoError, type Environment } from "@dmkit/block-io";
-import type { Geometry as SimGeometry, Prng, SimTarget } from "@dmkit/block-io/testing";
+import {
+  type Geometry as SimGeometry,
+  type Prng,
+  type RuledTarget,
+  type SimTarget,
+  ruled,
+} from "@dmkit/block-io/testing";
 import type { BlockDevice } from "@dmkit/block-io";
-import { type AssocCacheDevice, type CacheOptions, assocCache, cacheOptions } from "../index.ts";
+import { type AssocCacheDevice, type CacheOptions, cacheOptions } from "../index.ts";
 import { parseOptions } from "@dmkit/block-io";
 import { states } from "../core/frame-table.ts";
+import { type CacheRules, cacheRules } from "../core/rules.ts";
 import { layoutOf } from "../format/layout.ts";
 import { requiredSectorsV1 } from "../format/v1.ts";
+import { openCache } from "../open/open.ts";
 
 export interface Knobs {
   readonly sectors: number;
@@ -18,19 +26,15 @@ export function cacheOptionsFrom(values: Readonly<Record<string, unknown>>): Cac
 }
 
 /** Opens a cache over two devices. */
-export async function openOn(
+export function openOn(
   source: BlockDevice,
   cache: BlockDevice,
   values: Readonly<Record<string, unknown>>,
   environment: Environment,
-  size: number = source.size,
+  { size = source.size, rules = cacheRules }: { size?: number; rules?: CacheRules } = {},
 ): Promise<AssocCacheDevice> {
-  return (await assocCache.open(cacheOptionsFrom(values), {
-    name: "cache",
-    size,
-    environment,
-    lower: async (reference) => (reference === "source" ? source : cache),
-  })) as AssocCacheDevice;
+  const lower = async (reference: string): Promise<BlockDevice> => (reference === "source" ? source : cache);
+  return openCache(cacheOptionsFrom(values), { name: "cache", size, environment, lower }, rules);
 }
 
 type Vary = (random: Prng) => { readonly sectors?: number; readonly [option: string]: unknown };
@@ -95,8 +99,10 @@ function unreserved(device: AssocCacheDevice): AssocCacheDevice {
   return device;
 }
 
-function target(name: string, summary: string, vary: Vary): SimTarget<Knobs> {
-  return {
+export type CacheTarget = RuledTarget<Knobs, CacheRules>;
+
+function target(name: string, summary: string, vary: Vary, operations = 40): CacheTarget {
+  return ruled(cacheRules, (rules) => ({
     name: `cache:${name}`,
     summary,
     geometry: (random) => geometry(random, vary),
@@ -106,17 +112,18 @@ function target(name: string, summary: string, vary: Vary): SimTarget<Knobs> {
         cache as BlockDevice,
         { ...options, force: true },
         env,
+        { rules },
       );
       await device.close();
     },
     async open([source, cache], env, { options }) {
       const disks = [source as BlockDevice, cache as BlockDevice] as const;
       try {
-        return unreserved(await openOn(...disks, { ...options, persistence: 1 }, env));
+        return unreserved(await openOn(...disks, { ...options, persistence: 1 }, env, { rules }));
       } catch (error) {
         // After a crash there is no historical metadata any more: a new cache is made.
         if (options["format"] !== "v1" || (error as BlockIoError).code !== "EFORMAT") throw error;
-        return unreserved(await openOn(...disks, options, env));
+        return unreserved(await openOn(...disks, options, env, { rules }));
       }
     },
     async quiesce(device) {
@@ -132,17 +139,17 @@ function target(name: string, summary: string, vary: Vary): SimTarget<Knobs> {
       if (lock.pending !== 0) stuck.push(`${lock.pending} locks are held`);
       return stuck;
     },
-    workload: { operations: 40 },
+    workload: { operations },
     kills: 0.15,
-  };
+  }));
 }
 
-export const writeBack: SimTarget<Knobs> = target("write-back", "dirty blocks in the cache", () => ({
+export const writeBack: CacheTarget = target("write-back", "dirty blocks in the cache", () => ({
   policy: "write-back",
 }));
 
 /** Everything is cleaned at once, and everybody wants the same few blocks. For mutants of what follows cleaning. */
-export const churning: SimTarget<Knobs> = target("churning", "write-back that never rests", (random) => ({
+export const churning: CacheTarget = target("churning", "write-back that never rests", (random) => ({
   policy: "write-back",
   block_size: 8,
   cache_size: 4,
@@ -155,32 +162,24 @@ export const churning: SimTarget<Knobs> = target("churning", "write-back that ne
 }));
 
 /** Nothing is cleaned, and everybody wants the same few blocks. For mutants of what is dirty for long. */
-export const keeping: SimTarget<Knobs> = target(
-  "keeping",
-  "write-back that leaves blocks dirty",
-  (random) => ({
-    policy: "write-back",
-    block_size: 8,
-    cache_size: 4,
-    associativity: 4,
-    high_watermark: 100,
-    low_watermark: 50,
-    age_limit: 0,
-    sequential_cutoff: 0,
-    sectors: 16 + random.below(17),
-  }),
-);
+export const keeping: CacheTarget = target("keeping", "write-back that leaves blocks dirty", (random) => ({
+  policy: "write-back",
+  block_size: 8,
+  cache_size: 4,
+  associativity: 4,
+  high_watermark: 100,
+  low_watermark: 50,
+  age_limit: 0,
+  sequential_cutoff: 0,
+  sectors: 16 + random.below(17),
+}));
 
-export const writeThrough: SimTarget<Knobs> = target(
-  "write-through",
-  "writes go to the source",
-  (random) => ({
-    policy: "write-through",
-    write_hit: random.pick(["invalidate", "update"]),
-  }),
-);
+export const writeThrough: CacheTarget = target("write-through", "writes go to the source", (random) => ({
+  policy: "write-through",
+  write_hit: random.pick(["invalidate", "update"]),
+}));
 
-export const writeAround: SimTarget<Knobs> = target("write-around", "writes go past the cache", () => ({
+export const writeAround: CacheTarget = target("write-around", "writes go past the cache", () => ({
   policy: "write-around",
 }));
 
@@ -188,21 +187,24 @@ export const writeAround: SimTarget<Knobs> = target("write-around", "writes go p
  * Sessions so short that close comes upon blocks that are still being filled, all of which find a frame. For
  * mutants of close.
  */
-export const hasty = (format: "v1" | "v2"): SimTarget<Knobs> => ({
-  ...target(`hasty-${format}`, "closed soon after it was opened", (random) => ({
-    policy: "write-through",
-    format,
-    block_size: 8,
-    cache_size: 128,
-    associativity: 128,
-    sequential_cutoff: 0,
-    pool: 16_777_216,
-    sectors: 512 + random.below(512),
-  })),
-  workload: { operations: 3 },
-});
+export const hasty = (format: "v1" | "v2"): CacheTarget =>
+  target(
+    `hasty-${format}`,
+    "closed soon after it was opened",
+    (random) => ({
+      policy: "write-through",
+      format,
+      block_size: 8,
+      cache_size: 128,
+      associativity: 128,
+      sequential_cutoff: 0,
+      pool: 16_777_216,
+      sectors: 512 + random.below(512),
+    }),
+    3,
+  );
 
-export const historical: SimTarget<Knobs> = target("v1", "historical metadata, lost in a crash", () => ({
+export const historical: CacheTarget = target("v1", "historical metadata, lost in a crash", () => ({
   policy: "write-through",
   format: "v1",
 }));

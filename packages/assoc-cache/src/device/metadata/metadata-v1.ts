@@ -4,7 +4,6 @@
  * is written at a clean close: data, flush, table, flush, configuration, flush. No dirty block can be kept.
  */
 import { SECTOR } from "@dmkit/block-io";
-import { states } from "../../core/frame-table.ts";
 import { checksumV1, encodeConfigurationV1, putSectorInTableV1, tableSectorsV1 } from "../../format/v1.ts";
 import type { Metadata } from "./metadata.ts";
 import type { CacheState } from "../state.ts";
@@ -35,12 +34,12 @@ export class MetadataV1 implements Metadata {
   async policyChanged(): Promise<void> {}
 
   async saveClean(): Promise<void> {
-    const { frames, cache } = this.#state;
+    const { frames, cache, rules } = this.#state;
     const { geometry } = frames;
     await cache.flush();
     const table = Buffer.alloc(tableSectorsV1(geometry.frames) * SECTOR);
     for (let frame = 0; frame < geometry.frames; frame += 1) {
-      if (frames.stateOf(frame) !== states.clean) continue;
+      if (!rules.isStoredClean(frames, frame)) continue;
       putSectorInTableV1(table, frame, frames.blockOf(frame) * geometry.blockSectors);
     }
     await cache.write(cache.size - SECTOR - table.length, table);

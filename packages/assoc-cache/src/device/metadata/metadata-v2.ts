@@ -112,7 +112,8 @@ export class MetadataV2 implements Metadata {
     const unstable = wantsClaims && (state.cacheUnstable || claims.length > 0);
     if (unstable) state.cacheUnstable = false;
     try {
-      if (unstable) await this.flushData();
+      // Data before the entries that claim it.
+      if (unstable && state.rules.flushesData) await this.#cache.flush();
       await this.#store(claims, drops);
     } catch (error) {
       if (error === this.#noSpace) {
@@ -149,35 +150,21 @@ export class MetadataV2 implements Metadata {
     );
   }
 
-  /** Data before the entries that claim it. */
-  private flushData(): Promise<void> {
-    return this.#cache.flush();
-  }
-
-  /** Entries before anything that relies on them. */
-  private flushEntries(): Promise<void> {
-    return this.#cache.flush();
-  }
-
   #stage(frame: number): void {
     this.#frames.removeFacts(frame, facts.queued);
     if (this.#frames.isDirty(frame)) this.#frames.addFacts(frame, facts.staged);
   }
 
-  /** Whether a frame that was about to be claimed when the flush began still is what was flushed. */
-  private isStaged(frame: number): boolean {
-    return this.#frames.has(frame, facts.staged);
-  }
-
   /** The data of `claims` is stable. */
   async #store(claims: readonly number[], drops: readonly number[]): Promise<void> {
     const frames = this.#frames;
+    const { rules } = this.#state;
     const changed: number[] = [];
     const again = new Set(this.#unwritten);
     for (const frame of claims) {
       // Meanwhile it may have been cleaned; then the source has the data, and whatever became dirty in this
       // frame since was not covered by the flush.
-      if (!this.isStaged(frame) || frames.has(frame, facts.claim)) continue;
+      if (!rules.isStaged(frames, frame) || frames.has(frame, facts.claim)) continue;
       frames.removeFacts(frame, facts.staged);
       frames.addFacts(frame, facts.claim | facts.held);
       changed.push(frame);
@@ -194,7 +181,7 @@ export class MetadataV2 implements Metadata {
     for (const frame of again) if (!frames.has(frame, facts.claim)) changed.push(frame);
     if (changed.length === 0) return;
     await this.#writeEntries(changed);
-    await this.flushEntries();
+    if (rules.flushesEntries) await this.#cache.flush();
     for (const [index, frame] of changed.entries()) {
       if (index < claimed && frames.has(frame, facts.claim)) frames.addFacts(frame, facts.sure);
       else if (!frames.has(frame, facts.claim)) frames.removeFacts(frame, facts.held);
@@ -288,7 +275,7 @@ export class MetadataV2 implements Metadata {
         );
       } else if (everything && frames.isDirty(frame)) {
         this.#codec.put(bytes, at, slot, entryStates.dirty, frames.blockOf(frame));
-      } else if (everything && frames.stateOf(frame) === states.clean) {
+      } else if (everything && this.#state.rules.isStoredClean(frames, frame)) {
         this.#codec.put(bytes, at, slot, entryStates.clean, frames.blockOf(frame));
       }
     }

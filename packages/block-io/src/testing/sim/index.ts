@@ -24,7 +24,7 @@ export {
 export { FOREIGN, GARBAGE, INITIAL, ZERO, identify, stamp } from "./format/stamp.ts";
 export { type KillOptions, type KillSummary, type ServedDevice, killRounds } from "./run/kill.ts";
 export { type Rule, type Violation } from "./run/load.ts";
-export { mutant, onDisks, replaced } from "./mutant.ts";
+export { type RuledTarget, breaking, mutant, onDisks, replaced, ruled } from "./mutant.ts";
 export type { Finding } from "./oracle/finding.ts";
 export { type Version, Oracle } from "./oracle/oracle.ts";
 export { type FaultMode, type Plan, type Reduction } from "./run/plan.ts";

@@ -1,21 +1,51 @@
 /**
  * Mutants: a target with a known fault put back in, so that a test can show that the harness finds it.
  *
- * The production code pays nothing: it has no switch. A mutant replaces one member of an object while a run
- * lasts. What can be replaced is a method of a class, or a function kept in an exported object:
+ * The production code has no switch for them. Decisions that data hangs on are in one frozen object, the rules of a target,
+ * which opening hands down; a mutant is the target opened with others:
  *
- *      // core/replay.ts
- *      export const replayRules = { accepts: (record: Record, expected: number): boolean => … };
+ *      // core/rules.ts
+ *      export const boatRules: BoatRules = Object.freeze({ floats: (load: number) => load < 9 });
  *
- *      // test
- *      mutant(target, "believes-gaps", () => replaced(replayRules, "accepts", () => () => true))
+ *      // sim-targets.ts
+ *      export const boat = ruled(boatRules, (rules) => ({ …, open: (disks, env) => openBoat(disks, env, rules) }));
  *
- * A `#private` method and a function exported by itself cannot be replaced: keep the decisions a mutant should
- * reach in `private` methods (replaced by name) or in such objects. A fault in what the target asks of its disks
- * (a flush it forgets, a write out of order) needs no hook at all: hand it other disks with {@link onDisks}.
+ *      // mutants.ts
+ *      breaking(boat, "always-floats", { floats: () => true })
+ *
+ * A fault in what the target asks of its disks (a flush it forgets, a write out of order) needs no rule: hand it other
+ * disks with {@link onDisks}. And a public method of a class can be {@link replaced} while a run lasts, for faults of data
+ * structures.
  */
 import type { BlockDevice } from "../../contract/device.ts";
 import type { SimTarget } from "./target.ts";
+
+/** A target that can be opened with other rules. */
+export interface RuledTarget<Knobs, Rules> extends SimTarget<Knobs> {
+  /** @param changed those that differ. */
+  under(changed: Partial<Rules>): SimTarget<Knobs>;
+}
+
+/** The target that `make` gives for the rules, and for others. */
+export function ruled<Knobs, Rules>(
+  rules: Rules,
+  make: (rules: Rules) => SimTarget<Knobs>,
+): RuledTarget<Knobs, Rules> {
+  return { ...make(rules), under: (changed) => make({ ...rules, ...changed }) };
+}
+
+/** The same target under rules of which some are wrong. */
+export function breaking<Knobs, Rules>(
+  target: RuledTarget<Knobs, Rules>,
+  name: string,
+  changed: Partial<Rules>,
+): SimTarget<Knobs> {
+  return renamed(target.under(changed), name);
+}
+
+function renamed<Knobs>(target: SimTarget<Knobs>, name: string): SimTarget<Knobs> {
+  return { ...target, name: `${target.name}!${name}`, summary: name.replaceAll("-", " ") };
+}
 
 /** The same target, with a fault that `inject` sets up; `inject` returns what undoes it. */
 export function mutant<Knobs>(
@@ -24,9 +54,7 @@ export function mutant<Knobs>(
   inject: () => () => void,
 ): SimTarget<Knobs> {
   return {
-    ...target,
-    name: `${target.name}!${name}`,
-    summary: name.replaceAll("-", " "),
+    ...renamed(target, name),
     inject: () => {
       const undoOther = target.inject?.();
       const undo = inject();
@@ -40,7 +68,7 @@ export function mutant<Knobs>(
 
 /**
  * Replaces a member of `owner` (a class's prototype, or an object of functions) until the result is called.
- * `make` gets the original. The member may be private: it is looked up by name, and must exist.
+ * `make` gets the original. The member is looked up by name, and must exist.
  */
 export function replaced<Value>(owner: object, key: string, make: (original: Value) => Value): () => void {
   const original = Object.getOwnPropertyDescriptor(owner, key);
@@ -56,9 +84,7 @@ export function onDisks<Knobs>(
   wrap: (disk: BlockDevice, index: number) => BlockDevice,
 ): SimTarget<Knobs> {
   return {
-    ...target,
-    name: `${target.name}!${name}`,
-    summary: name.replaceAll("-", " "),
+    ...renamed(target, name),
     open: (disks, env, knobs) => target.open(disks.map(wrap), env, knobs),
   };
 }
