@@ -139,7 +139,7 @@ export const assocCacheImages: ImageFormat = {
       size: options.format === "v1" ? 0 : sourceSize(options.source_size, devices),
       sourceUuid,
       force: options.force,
-      random: () => work.environment.random.next(),
+      random: work.environment.random,
     };
     await (options.format === "v1" ? makeV1 : makeV2)(cache, wanted);
   },

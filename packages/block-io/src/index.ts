@@ -62,6 +62,7 @@ export {
 export { originAt } from "./devices/origin.ts";
 export { STREAMS, Streams } from "./dm/streams.ts";
 export { type Gate, makeGate } from "./sync/gate.ts";
+export { stackLimits } from "./contract/limits.ts";
 export { GuardedDevice } from "./contract/guard.ts";
 export {
   type Health,
@@ -129,6 +130,7 @@ export { Signal } from "./sync/signal.ts";
 export { FlushGroup } from "./sync/flush-group.ts";
 export { SpaceWatch } from "./below/space-watch.ts";
 export { Turnstile } from "./sync/turnstile.ts";
+export { UUID_BYTES, isUuid, randomUuid, uuidBytes, uuidText } from "./bytes/uuid.ts";
 export { Bitmap } from "./bytes/bitmap.ts";
 export { BufferPool } from "./sync/buffer-pool.ts";
 export { type Crc32c, acceleratedCrc32c, crc32c, portableCrc32c, rawCrc32c } from "./bytes/crc32c.ts";

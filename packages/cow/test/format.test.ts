@@ -16,7 +16,7 @@ import {
   encodeIdentity,
   isIdentityAt,
 } from "../src/format/identity.ts";
-import { randomUuid } from "../src/format/uuid.ts";
+import { randomUuid } from "@dmkit/block-io";
 
 describe("geometry", () => {
   it.each([
@@ -128,7 +128,7 @@ describe("identity", () => {
   });
 
   it("gives random UUIDs of version 4", () => {
-    const uuid = randomUuid(() => 0.999);
+    const uuid = randomUuid({ next: () => 0.999 });
     expect(uuid).toBe("ffffffff-ffff-4fff-bfff-ffffffffffff");
     expect(uuid).not.toBe(BASE_UUID);
   });

@@ -1,5 +1,5 @@
 /** The limits of a cache: those of the source, as far as the cache device can keep up. */
-import type { Capabilities, Limits } from "@dmkit/block-io";
+import { type Capabilities, type Limits, stackLimits } from "@dmkit/block-io";
 import type { CacheState } from "./state.ts";
 
 const noWrites: Partial<Capabilities> = {
@@ -11,15 +11,11 @@ const noWrites: Partial<Capabilities> = {
 };
 
 export function limitsOf({ source, cache, readOnly }: CacheState): Limits {
-  const { limits } = source;
-  const logicalBlockSize =
-    Math.max(limits.logicalBlockSize, cache.limits.logicalBlockSize) === 4096 ? 4096 : 512;
-  const physicalBlockSize = Math.max(limits.physicalBlockSize, cache.limits.physicalBlockSize);
+  const { discardGranularity, capabilities } = source.limits;
+  const stacked = stackLimits([source, cache]);
   return {
-    logicalBlockSize,
-    physicalBlockSize,
-    optimalTransfer: Math.ceil(limits.optimalTransfer / physicalBlockSize) * physicalBlockSize,
-    discardGranularity: Math.max(limits.discardGranularity, logicalBlockSize),
-    capabilities: { ...limits.capabilities, fua: "native", ...(readOnly ? noWrites : {}) },
+    ...stacked,
+    discardGranularity: Math.max(discardGranularity, stacked.logicalBlockSize),
+    capabilities: { ...capabilities, fua: "native", ...(readOnly ? noWrites : {}) },
   };
 }

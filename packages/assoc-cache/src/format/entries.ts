@@ -8,8 +8,7 @@
  *
  * The UUID and the number make a sector of an older cache, or one that was written to the wrong place, invalid.
  */
-import { SECTOR, crc32c, getU32, setU32, setU64, tryU64 } from "@dmkit/block-io";
-import { UUID_BYTES } from "./uuid.ts";
+import { SECTOR, UUID_BYTES, crc32c, getU32, setU32, setU64, tryU64 } from "@dmkit/block-io";
 
 export const ENTRIES_PER_SECTOR = 63;
 

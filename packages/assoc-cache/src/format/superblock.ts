@@ -27,10 +27,10 @@
  *
  * While a dump is being restored, the first sector is the magic, then "restoring" at byte 16: neither a cache nor blank.
  */
-import { SECTOR, crc32c, getU32, setU32, setU64, tryU64 } from "@dmkit/block-io";
+import { SECTOR, UUID_BYTES, crc32c, getU32, setU32, setU64, tryU64 } from "@dmkit/block-io";
 import { type Geometry, geometryProblem } from "./geometry.ts";
 import { layoutOf } from "./layout.ts";
-import { UUID_BYTES, uuidFromText, uuidToText } from "./uuid.ts";
+import { uuidFromText, uuidToText } from "./uuid.ts";
 
 /** How writes and misses are treated. */
 export type Policy = "write-through" | "write-back" | "write-around" | "pass-through" | "cleaner";

@@ -18,6 +18,7 @@ import {
   type BlockDevice,
   type OfflineWork,
   SECTOR,
+  randomUuid,
   realEnvironment,
   requireRoom,
   zeroes,
@@ -29,7 +30,7 @@ import { runsOf } from "../core/runs.ts";
 import type { Geometry } from "../format/geometry.ts";
 import { layoutOf } from "../format/layout.ts";
 import { type Superblock, encodeSuperblock } from "../format/superblock.ts";
-import { randomUuid, uuidFromText } from "../format/uuid.ts";
+import { uuidFromText } from "../format/uuid.ts";
 import { sectorInTableV1 } from "../format/v1.ts";
 import { writeEntries } from "../open/create.ts";
 import { type Stored, findMetadata } from "../open/load.ts";
@@ -94,7 +95,7 @@ export async function importV1(
   const superblock: Superblock = {
     clean: true,
     needsCheck: false,
-    uuid: randomUuid(() => environment.random.next()),
+    uuid: randomUuid(environment.random),
     sourceUuid: uuid,
     generation: await nextGeneration(cache),
     sourceSectors: size / SECTOR,

@@ -4,12 +4,12 @@
  *
  *      erase both superblocks, flush; empty entry sectors under a new UUID, flush; superblocks, flush
  */
-import { type BlockDevice, SECTOR, refuse } from "@dmkit/block-io";
+import { type Random, type BlockDevice, SECTOR, randomUuid, refuse } from "@dmkit/block-io";
 import { ENTRIES_PER_SECTOR, EntryCodec, entrySectorsFor, entryStates } from "../format/entries.ts";
 import { type Geometry, geometryProblem } from "../format/geometry.ts";
 import { layoutOf } from "../format/layout.ts";
 import type { Policy, Superblock } from "../format/superblock.ts";
-import { randomUuid, uuidFromText } from "../format/uuid.ts";
+import { uuidFromText } from "../format/uuid.ts";
 import {
   checksumV1,
   encodeConfigurationV1,
@@ -36,7 +36,7 @@ export interface NewCache {
   /** Overwrite a cache that holds dirty blocks. */
   readonly force: boolean;
   /** Floats in [0, 1), for the UUID. */
-  readonly random: () => number;
+  readonly random: Random;
 }
 
 const CHUNK_SECTORS = 2048;

@@ -151,7 +151,7 @@ async function requireCreatable(
     size: context.size,
     sourceUuid: sourceUuid(options, context),
     force: options.force,
-    random: () => context.environment.random.next(),
+    random: context.environment.random,
   };
   if (options.format === "v1" && policy !== "write-through") throw onlyWriteThrough(context.name);
   requirePossible(devices.cache, wanted, options.format);

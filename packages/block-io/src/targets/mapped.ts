@@ -4,12 +4,10 @@
  *
  * The abilities of such a device are the least of what the devices below it can do.
  */
+import { stackLimits } from "../contract/limits.ts";
 import {
-  type Ability,
   type BlockDevice,
-  type Capabilities,
   type Extent,
-  type Limits,
   type Place,
   type StorageFacts,
   FUA,
@@ -34,7 +32,7 @@ export abstract class MappedDevice extends GuardedTarget {
   readonly #lowers: readonly BlockDevice[];
 
   constructor(name: string, size: number, lowers: readonly BlockDevice[], optimalTransfer?: number) {
-    const limits = combinedLimits(lowers);
+    const limits = stackLimits(lowers);
     super(name, size, optimalTransfer === undefined ? limits : { ...limits, optimalTransfer });
     // A device that is used twice needs one flush only.
     this.#lowers = [...new Set(lowers)];
@@ -126,36 +124,4 @@ export abstract class MappedDevice extends GuardedTarget {
     }
     return join(running);
   }
-}
-
-function combinedLimits(lowers: readonly BlockDevice[]): Limits {
-  const limits = lowers.map((device) => device.limits);
-  const capabilities = limits.map((one) => one.capabilities);
-  const largest = (value: (one: Limits) => number): number => Math.max(512, ...limits.map(value));
-  const physicalBlockSize = largest((one) => one.physicalBlockSize);
-  return {
-    logicalBlockSize: largest((one) => one.logicalBlockSize) === 4096 ? 4096 : 512,
-    physicalBlockSize,
-    optimalTransfer: Math.max(
-      physicalBlockSize,
-      largest((one) => one.optimalTransfer),
-    ),
-    discardGranularity: largest((one) => one.discardGranularity),
-    capabilities: {
-      readOnly: capabilities.some((one) => one.readOnly),
-      // It is passed on to where it is carried out.
-      fua: "native",
-      discard: least(capabilities, (one) => one.discard),
-      discardZeroes: capabilities.every((one) => one.discardZeroes),
-      writeZeroes: least(capabilities, (one) => one.writeZeroes),
-      fastZero: capabilities.every((one) => one.fastZero),
-      extents: capabilities.some((one) => one.extents),
-    },
-  };
-}
-
-function least(capabilities: readonly Capabilities[], ability: (one: Capabilities) => Ability): Ability {
-  const found = new Set(capabilities.map(ability));
-  if (found.has("none")) return "none";
-  return found.has("emulated") ? "emulated" : "native";
 }

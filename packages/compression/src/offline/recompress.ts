@@ -13,7 +13,9 @@ import {
   isZero,
   inParallel,
   join,
+  randomUuid,
   refuse,
+  uuidBytes,
 } from "@dmkit/block-io";
 import { type Codec, openCodec } from "../device/codec.ts";
 import { ExtentMap } from "../core/extent-map.ts";
@@ -26,7 +28,6 @@ import type { SuperblockV2 } from "../format/superblock-v2.ts";
 import { planV1 } from "../open/v1/open.ts";
 import { PARALLEL, wholeBlocks } from "../device/v2/applier.ts";
 import { planV2 } from "../open/v2/open.ts";
-import { newUuid } from "../device/v2/superblocks.ts";
 import { type Image, openImage, readContents } from "./image.ts";
 import { beginImage, finishV1, finishV2 } from "./writer.ts";
 
@@ -124,7 +125,7 @@ async function plan(
     [dataBlocks, dataStart] = [superblock.dataBlocks, 1 + superblock.metaBlocks];
   } else {
     const layout = planV2(to, options.journal);
-    const uuid = newUuid(environment.random);
+    const uuid = uuidBytes(randomUuid(environment.random));
     superblock = { layout, uuid, generation: 1, applied: 0, features: 0, algorithm };
     ({ dataBlocks, dataStart } = layout);
   }

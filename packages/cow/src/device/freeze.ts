@@ -8,9 +8,15 @@
  *                                                                    writing, with the same contents
  *      5  the new layer is the top, requests go on
  */
-import { type BlockIoError, type Environment, type Limits, SECTOR, refuse } from "@dmkit/block-io";
+import {
+  type BlockIoError,
+  type Environment,
+  type Limits,
+  SECTOR,
+  randomUuid,
+  refuse,
+} from "@dmkit/block-io";
 import type { Identity } from "../format/identity.ts";
-import { randomUuid } from "../format/uuid.ts";
 import {
   type LayerDevices,
   readIdentity,
@@ -61,7 +67,7 @@ export async function freeze(host: FreezeHost, layer: NewLayer): Promise<void> {
   await host.hold();
   const identity = {
     // One that was cut short has named the layer already, and maybe labelled its data.
-    uuid: begun?.uuid ?? randomUuid(() => host.random.next()),
+    uuid: begun?.uuid ?? randomUuid(host.random),
     parent: top.record.identity.uuid,
     sectors: host.sectors,
     frozen: false,

@@ -22,10 +22,10 @@
  * dmkit once wrote another number there, 0x00BAEB0EAABABE11. Such a layer is known by its tag and its checksum, and
  * is as good as any other; the right magic is written with the next identity.
  */
-import { SECTOR, crc32c, getU32, isZero, setU32, setU64, tryU64 } from "@dmkit/block-io";
+import { SECTOR, crc32c, getU32, isZero, setU32, setU64, tryU64, uuidBytes, uuidText } from "@dmkit/block-io";
 import { bitmapLength, identityOffset } from "./geometry.ts";
 import { SAMPLES, type Sample, getSamples, putSamples } from "./samples.ts";
-import { type Uuid, uuidBytes, uuidText } from "./uuid.ts";
+import type { Uuid } from "./uuid.ts";
 
 /** 0x00BABE0EAABABE11, and what was once written in its place. */
 const MAGIC = magic(0x00ba_be0e, 0xaaba_be11);

@@ -12,8 +12,8 @@
  *        40     468   zero
  *       508       4   CRC-32C of bytes 0 … 507
  */
-import { SECTOR, crc32c, getU32, setU32, setU64, tryU64 } from "@dmkit/block-io";
-import { type Uuid, uuidBytes, uuidText } from "./uuid.ts";
+import { SECTOR, crc32c, getU32, setU32, setU64, tryU64, uuidBytes, uuidText } from "@dmkit/block-io";
+import type { Uuid } from "./uuid.ts";
 
 const MAGIC = Buffer.from("dmkitdat", "latin1");
 const VERSION = 1;

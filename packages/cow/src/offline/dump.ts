@@ -5,10 +5,9 @@
  * Restoring: the old identity is erased, flush; bits, flush; identity, flush. A crash in the middle leaves bits
  * without an identity, which is refused as a layer; then restore again.
  */
-import { Bitmap, type BlockDevice, BlockIoError, type OfflineWork, SECTOR } from "@dmkit/block-io";
+import { Bitmap, type BlockDevice, BlockIoError, type OfflineWork, SECTOR, isUuid } from "@dmkit/block-io";
 import { IDENTITY_BLOCK, bitmapDeviceSize, bitmapLength, identityOffset } from "../format/geometry.ts";
 import { type Identity, encodeIdentity, encodeOriginal } from "../format/identity.ts";
-import { isUuid } from "../format/uuid.ts";
 import { BITMAP_STEP } from "../device/layer/layer.ts";
 import { type Located, locateIdentity } from "../device/layer/locate.ts";
 import { readSetBits } from "../device/layer/set-bits.ts";

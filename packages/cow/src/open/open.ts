@@ -8,11 +8,11 @@ import {
   type Limits,
   SECTOR,
   parseOption,
-  plainLimits,
   realEnvironment,
   refuse,
   requireBlank,
   requireRoom,
+  stackLimits,
 } from "@dmkit/block-io";
 import { BitmapLoader } from "../device/bitmap-loader.ts";
 import { BitmapWriter } from "../device/bitmap-writer.ts";
@@ -173,16 +173,12 @@ function isReadOnly(device: BlockDevice): boolean {
 }
 
 function limitsOf(stack: StackDevices, top: LayerDevices, writable: boolean): Limits {
-  const sources = [stack.base, ...stack.layers.map(({ data }) => data)];
-  const logicalBlockSize = sources.some(({ limits }) => limits.logicalBlockSize === 4096) ? 4096 : 512;
-  const { physicalBlockSize, optimalTransfer, capabilities } = top.data.limits;
+  const stacked = stackLimits([stack.base, ...stack.layers.map(({ data }) => data)]);
+  const { capabilities } = top.data.limits;
   const punches = writable && capabilities.discard === "native" && capabilities.discardZeroes;
   return {
-    ...plainLimits,
-    logicalBlockSize,
-    physicalBlockSize: Math.max(physicalBlockSize, logicalBlockSize),
-    optimalTransfer: Math.max(optimalTransfer, logicalBlockSize),
-    discardGranularity: logicalBlockSize,
+    ...stacked,
+    discardGranularity: stacked.logicalBlockSize,
     capabilities: {
       readOnly: !writable,
       fua: "native",

@@ -1,12 +1,12 @@
 /** The identity of a top that is going to be written: a new layer gets one, an old one is completed. */
-import { type Environment, SECTOR } from "@dmkit/block-io";
+import { type Environment, SECTOR, randomUuid } from "@dmkit/block-io";
 import { nameOf } from "../core/stacking.ts";
 import { type LayerDevices, requireBlankLayer, requireEmpty, writeIdentity } from "../device/layer/layer.ts";
 import { locateIdentity } from "../device/layer/locate.ts";
 import { sampleData, takeLabel } from "../device/layer/pairing.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { BASE_UUID, type Identity, type IdentityBlock } from "../format/identity.ts";
-import { type Uuid, randomUuid } from "../format/uuid.ts";
+import type { Uuid } from "../format/uuid.ts";
 
 /** Whether nothing on a bitmap says that it is, or was, one: whatever it holds is somebody else's. */
 export async function isNoLayer(
@@ -34,7 +34,7 @@ export async function ownIdentity(
   await requireBlankLayer(top, stack.sectors, { force });
   await requireEmpty(top.bitmap, stack.sectors);
   const identity = {
-    uuid: randomUuid(() => random.next()),
+    uuid: randomUuid(random),
     parent: nameOf(blocks.at(-2)),
     sectors: stack.sectors,
     frozen: false,

@@ -5,7 +5,9 @@ import {
   type Random,
   SECTOR,
   beginFormat,
+  randomUuid,
   refuse,
+  uuidBytes,
 } from "@dmkit/block-io";
 import { listBackends } from "@dmkit/compressor";
 import { BLOCK } from "../../format/geometry-v1.ts";
@@ -104,11 +106,6 @@ async function areAlike(lower: BlockDevice): Promise<boolean> {
   return generations.every((generation) => generation === generations[0]);
 }
 
-/** 16 bytes. */
-export function newUuid(random: Random): Buffer {
-  return Buffer.from(Array.from({ length: 16 }, () => Math.floor(random.next() * 256)));
-}
-
 /** Makes an empty device, whatever was there. Until it is ready there is no superblock, and the device counts as blank. */
 export async function formatV2(
   lower: BlockDevice,
@@ -119,7 +116,7 @@ export async function formatV2(
   // The second copy first: the one that is left, if any, belongs to metadata that is whole.
   await lower.write(BLOCK, Buffer.alloc(BLOCK));
   await beginFormat(lower);
-  const uuid = newUuid(random);
+  const uuid = uuidBytes(randomUuid(random));
   const states = new Uint8Array(0);
   const sums = new Uint32Array(0);
   const { metaStart, metaBlocks } = layout;

@@ -11,12 +11,12 @@
  * - a sampled sector has a stable bit and stable data, and is not written until an identity that no longer names it
  *   is stable (top-record.ts; the offline operations drop all samples of what they write to first).
  */
-import { Bitmap, type BlockDevice, SECTOR, isZero } from "@dmkit/block-io";
+import { Bitmap, type BlockDevice, SECTOR, isZero, uuidBytes } from "@dmkit/block-io";
 import type { StackingProblem } from "../../core/stacking.ts";
 import type { Identity, IdentityBlock } from "../../format/identity.ts";
 import { FREE, type Label, decodeLabel, encodeLabel, labelPlace } from "../../format/label.ts";
 import { SAMPLES, type Sample, hashOf } from "../../format/samples.ts";
-import { type Uuid, uuidBytes } from "../../format/uuid.ts";
+import type { Uuid } from "../../format/uuid.ts";
 import { BITMAP_STEP, type LayerDevices, writeIdentity } from "./layer.ts";
 import { piecesWithData } from "./set-bits.ts";
 

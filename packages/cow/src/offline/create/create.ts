@@ -1,9 +1,15 @@
 /** `create`: gives a layer its identity, and freezes the one it lies on. */
-import { type BlockDevice, type Environment, SECTOR, realEnvironment, refuse } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type Environment,
+  SECTOR,
+  randomUuid,
+  realEnvironment,
+  refuse,
+} from "@dmkit/block-io";
 import { nameOf } from "../../core/stacking.ts";
 import { checkSectors } from "../../format/geometry.ts";
 import type { Identity } from "../../format/identity.ts";
-import { randomUuid } from "../../format/uuid.ts";
 import {
   type LayerDevices,
   readIdentity,
@@ -55,7 +61,7 @@ export async function createLayer(layer: LayerDevices, options: CreateOptions): 
     );
   }
   const identity = {
-    uuid: randomUuid(() => environment.random.next()),
+    uuid: randomUuid(environment.random),
     parent: nameOf(parent),
     sectors,
     frozen: false,
