@@ -32,10 +32,14 @@ describe("simulation", () => {
     MINUTES,
   );
 
-  it("every single operation, crashed everywhere", async () => {
-    const { failures } = await exhaust(writeBack, { length: 1, dirty: 4 });
-    expect(failures).toEqual([]);
-  });
+  it(
+    "every single operation, crashed everywhere",
+    async () => {
+      const { failures } = await exhaust(writeBack, { length: 1, dirty: 4 });
+      expect(failures).toEqual([]);
+    },
+    MINUTES,
+  );
 });
 
 describe("mutants", () => {

@@ -8,6 +8,7 @@ export {
 } from "./offline/recompress.ts";
 export { repair } from "./offline/repair.ts";
 export { compressionImages } from "./image.ts";
-export { openCompression, type OpenSettings } from "./open/open.ts";
+export { openCompression } from "./open/open.ts";
+export type { OpenSettings } from "./open/opening.ts";
 export { type CompressionOptions, compressionOptions } from "./options.ts";
 export { compression } from "./target.ts";

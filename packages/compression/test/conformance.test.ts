@@ -11,7 +11,7 @@ function subject(values: Record<string, unknown>, logicalBlockSize: 512 | 4096 =
     const memory = new MemoryDevice(8 * 2 ** 20, { logicalBlockSize });
     const delays = { read: 0, write: 0, flush: 0 };
     const lower = late ? new DelayDevice(memory, 0, memory.size, delays, realEnvironment.clock) : memory;
-    const open = () => openOn(lower, SIZE, values, realEnvironment, false);
+    const open = () => openOn(lower, SIZE, values, realEnvironment, { synchronous: false });
     return { device: await open(), reopen: open };
   };
 }

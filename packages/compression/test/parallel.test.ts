@@ -75,7 +75,9 @@ describe("compressions", () => {
 
   it("of one commit run beside each other, and store the right bytes", async () => {
     const lower = new MemoryDevice(8 * 2 ** 20);
-    const device = await openOn(lower, 2 ** 20, { algorithm: "lz4" }, realEnvironment, false);
+    const device = await openOn(lower, 2 ** 20, { algorithm: "lz4" }, realEnvironment, {
+      synchronous: false,
+    });
     const data = Buffer.from(Array.from({ length: 2 ** 20 }, (_, at) => 97 + ((at * 7 + (at >> 12)) % 11)));
     await device.write(0, data);
     await device.flush();

@@ -2,6 +2,7 @@
  * An image that nobody serves, of either format, as the next opening would find it: the journal is replayed, but
  * in memory only.
  */
+import { compressionRules } from "../core/rules.ts";
 import { type BlockDevice, type BlockIoError, refuse, silentLogger, MemoryOverlay } from "@dmkit/block-io";
 import { type Codec, type Damage, openCodec, payloadBytes } from "../device/codec.ts";
 import { ExtentMap, type StoredExtent } from "../core/extent-map.ts";
@@ -107,7 +108,14 @@ export async function openImageV2(
   if (payloads) requireAlgorithm(device, superblock);
   const codec = await openCodec(payloads ? superblock.algorithm : "none", device.name, true, 1);
   try {
-    const parts = { lower: view, codec, superblock, logger: silentLogger, counters: newCounters() };
+    const parts = {
+      lower: view,
+      codec,
+      superblock,
+      logger: silentLogger,
+      counters: newCounters(),
+      rules: compressionRules,
+    };
     const store = await loadStore(parts);
     const all = await new Journal(view, { ...superblock, applied: -1 }).pending();
     const records = all.filter((record) => isPlausible(record, store.map.blocks));

@@ -1,5 +1,7 @@
 /** Opening: finds out what is on the device, makes a new one if it is blank, and hands over to its format. */
 import assert from "node:assert/strict";
+import { type Opening, type OpenSettings } from "./opening.ts";
+import { type CompressionRules, compressionRules } from "../core/rules.ts";
 import {
   type BlockDevice,
   type BlockIoError,
@@ -22,12 +24,6 @@ import { DEFAULT_V1, createV1, openV1, planV1, requireV1 } from "./v1/open.ts";
 import { DEFAULT_V2, createV2, openV2, planV2, requireV2 } from "./v2/open.ts";
 import { readSuperblock } from "../device/v2/superblocks.ts";
 
-/** For callers with needs of their own. */
-export interface OpenSettings {
-  /** Compress and decompress at once, on this thread: for the simulation, where every run must be the same. */
-  readonly synchronous?: boolean | undefined;
-}
-
 /** What the target does with its device. */
 export function useOf({ device }: Pick<CompressionOptions, "device">): DeviceUse {
   return [device, "owns"];
@@ -40,12 +36,13 @@ export function useOf({ device }: Pick<CompressionOptions, "device">): DeviceUse
 export async function openCompression(
   given: CompressionOptions,
   context: OpenContext,
-  settings: OpenSettings = {},
+  { synchronous = false }: OpenSettings = {},
+  rules: CompressionRules = compressionRules,
 ): Promise<TargetDevice> {
   // A table has been checked; a program has not.
   const options = parseOptions(compressionOptions, given, "compression");
   const lower = await context.lower(...useOf(options));
-  const { synchronous = false } = settings;
+  const opening: Opening = { synchronous, rules };
   let found = await examine(lower, options, context);
   if (found === "none") {
     if (options.force) await requireBlank(lower, { force: true });
@@ -54,8 +51,8 @@ export async function openCompression(
     assert(found !== "none");
   }
   return found === "v1"
-    ? openV1(lower, options, context, synchronous)
-    : openV2(lower, found, options, context, synchronous);
+    ? openV1(lower, options, context, opening)
+    : openV2(lower, found, options, context, opening);
 }
 
 /** Throws what opening would throw, as far as it shows by reading. */

@@ -6,10 +6,19 @@ import {
   type TargetDevice,
   parseOptions,
 } from "@dmkit/block-io";
-import { type Prng, type SimTarget, mutant, onDisks, replaced } from "@dmkit/block-io/testing";
+import {
+  type Prng,
+  type RuledTarget,
+  type SimTarget,
+  mutant,
+  onDisks,
+  replaced,
+  ruled,
+} from "@dmkit/block-io/testing";
 import { createCompressor } from "@dmkit/compressor";
 import { Codec } from "../device/codec.ts";
 import { MIN_JOURNAL } from "../format/layout-v2.ts";
+import { type CompressionRules, compressionRules } from "../core/rules.ts";
 import { check, compressionOptions, openCompression } from "../index.ts";
 
 // Loading a library takes real turns of the event loop: done here, so that opening takes none.
@@ -26,17 +35,20 @@ export function openOn(
   size: number,
   values: Readonly<Record<string, unknown>>,
   environment: Environment,
-  synchronous = true,
+  { synchronous = true, rules = compressionRules }: { synchronous?: boolean; rules?: CompressionRules } = {},
 ): Promise<TargetDevice> {
   const options = parseOptions(compressionOptions, { device: "lower", ...values });
   return openCompression(
     options,
     { name: "compression", size, environment, lower: async () => lower },
     { synchronous },
+    rules,
   );
 }
 
 type Vary = (random: Prng) => Readonly<Record<string, unknown>>;
+
+export type CompressionTarget = RuledTarget<Knobs, CompressionRules>;
 
 function target(
   name: string,
@@ -44,8 +56,8 @@ function target(
   overhead: number,
   vary: Vary,
   more: Partial<SimTarget<Knobs>> = {},
-): SimTarget<Knobs> {
-  return {
+): CompressionTarget {
+  return ruled(compressionRules, (rules) => ({
     name: `compression:${name}`,
     summary,
     geometry(random) {
@@ -64,10 +76,13 @@ function target(
       };
     },
     async create([lower], env, { blocks, options }) {
-      const device = await openOn(lower as BlockDevice, blocks * 4096, { ...options, force: true }, env);
+      const device = await openOn(lower as BlockDevice, blocks * 4096, { ...options, force: true }, env, {
+        rules,
+      });
       await device.close();
     },
-    open: ([lower], env, { blocks, options }) => openOn(lower as BlockDevice, blocks * 4096, options, env),
+    open: ([lower], env, { blocks, options }) =>
+      openOn(lower as BlockDevice, blocks * 4096, options, env, { rules }),
     async check([lower]) {
       const problems: string[] = [];
       for await (const { kind, text, location } of check(lower as BlockDevice))
@@ -75,7 +90,7 @@ function target(
       return problems;
     },
     ...more,
-  };
+  }));
 }
 
 const journalBlocks = MIN_JOURNAL / 4096;
@@ -92,7 +107,7 @@ function varyV2(random: Prng): Readonly<Record<string, unknown>> {
   };
 }
 
-export const formatTwo: SimTarget<Knobs> = target(
+export const formatTwo: CompressionTarget = target(
   "v2",
   "format 2, crash-safe",
   2 + journalBlocks + 1,
@@ -101,8 +116,8 @@ export const formatTwo: SimTarget<Knobs> = target(
 );
 
 /** Several groups, small writes: what is wrong with one group's metadata is not put right by the next commit. */
-export const wide: SimTarget<Knobs> = {
-  ...formatTwo,
+export const wide: CompressionTarget = ruled(compressionRules, (rules) => ({
+  ...formatTwo.under(rules),
   name: "compression:v2-wide",
   summary: "format 2, several groups of blocks",
   geometry(random) {
@@ -113,7 +128,7 @@ export const wide: SimTarget<Knobs> = {
     };
   },
   workload: { transfer: 8192, operations: 60 },
-};
+}));
 
 export const formatOne: SimTarget<Knobs> = target("v1", "format 1, as it was", 2, (random) => ({
   format: "v1",
@@ -126,14 +141,11 @@ export const formatOne: SimTarget<Knobs> = target("v1", "format 1, as it was", 2
  * Format 1 without compression, every payload raw: what a crash tears then is torn between old and new sectors, as on
  * any disk. So this shows what format 1 loses for other reasons.
  */
-function uncompressed(name: string, summary: string, vary: Vary): SimTarget<Knobs> {
+function uncompressed(name: string, summary: string, vary: Vary): CompressionTarget {
   const base = target(name, summary, 2, vary);
-  return {
-    ...mutant(base, "raw", () =>
-      replaced(Codec.prototype, "encode", () => (data: Buffer) => Promise.resolve(data)),
-    ),
-    name: base.name,
-  };
+  const raw = (): (() => void) =>
+    replaced(Codec.prototype, "encode", () => (data: Buffer) => Promise.resolve(data));
+  return ruled(compressionRules, (rules) => ({ ...mutant(base.under(rules), "raw", raw), name: base.name }));
 }
 
 const extents = (random: Prng): Readonly<Record<string, unknown>> => ({
@@ -143,7 +155,7 @@ const extents = (random: Prng): Readonly<Record<string, unknown>> => ({
 });
 
 /** Metadata is only written by flushes: nothing is lost. */
-export const formatOneRaw: SimTarget<Knobs> = uncompressed(
+export const formatOneRaw: CompressionTarget = uncompressed(
   "v1-raw",
   "format 1, writeback, nothing compressed",
   (random) => ({ ...extents(random), mode: "writeback", interval: 1 }),

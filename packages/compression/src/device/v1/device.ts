@@ -48,10 +48,10 @@ export class CompressionDeviceV1 extends GuardedTarget {
   constructor(parts: DeviceV1Parts) {
     super(parts.name, parts.size, withCapabilities(compressionLimits, { readOnly: parts.readOnly }));
     this.#parts = parts;
-    const { lower, map, metaBlocks, counters, discardHoles } = parts;
-    this.#metadata = new MetadataV1(lower, map, metaBlocks, counters);
+    const { lower, map, metaBlocks, discardHoles } = parts;
+    this.#metadata = new MetadataV1(parts);
     this.#discards = new Discards(lower, map, (1 + metaBlocks) * BLOCK, discardHoles);
-    this.#flushes = new FlushGroup(() => this.flushAll());
+    this.#flushes = new FlushGroup(() => this.#flushAll());
     const flush = async (): Promise<void> => {
       if (this.failure === undefined) await this.#flushes.flush();
     };
@@ -101,7 +101,7 @@ export class CompressionDeviceV1 extends GuardedTarget {
   }
 
   protected override doFlush(): Promise<void> {
-    return this.#flushes.flush();
+    return this.#parts.rules.waitsForOthers ? this.#flushes.flush() : this.#flushAll();
   }
 
   protected override doDiscard(offset: number, length: number): Promise<void> {
@@ -316,7 +316,7 @@ export class CompressionDeviceV1 extends GuardedTarget {
   }
 
   /** What was dropped is discarded when it is certain that nothing on the disk describes it any more. */
-  private async flushAll(): Promise<void> {
+  async #flushAll(): Promise<void> {
     const runs = this.#discards.take();
     await this.#metadata.flush();
     for (const { first, blocks } of runs) {

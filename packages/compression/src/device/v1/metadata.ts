@@ -9,7 +9,9 @@
  * - a flush is over when the metadata that it covers is stable, whoever wrote it; what others failed to write it
  *   writes itself.
  */
-import { Bitmap, type BlockDevice, type RangeGrant, RangeLock, join } from "@dmkit/block-io";
+import type { DeviceV1Parts } from "./parts.ts";
+import type { CompressionRules } from "../../core/rules.ts";
+import { Bitmap, type BlockDevice, type RangeGrant, RangeLock, done, join } from "@dmkit/block-io";
 import type { ExtentMap } from "../../core/extent-map.ts";
 import type { Counters } from "../counters.ts";
 import { metaBlocksOf, packBlock } from "../../format/entries-v1.ts";
@@ -25,19 +27,23 @@ interface Packed {
   readonly bytes: Buffer;
 }
 
+export type MetadataV1Parts = Pick<DeviceV1Parts, "lower" | "map" | "metaBlocks" | "counters" | "rules">;
+
 export class MetadataV1 {
   readonly #lower: BlockDevice;
   readonly #map: ExtentMap;
   readonly #counters: Counters;
+  readonly #rules: CompressionRules;
   readonly #dirty: Bitmap;
   // Changed since the last flush began.
   #recent: Bitmap;
   readonly #lock = new RangeLock();
 
-  constructor(lower: BlockDevice, map: ExtentMap, metaBlocks: number, counters: Counters) {
+  constructor({ lower, map, metaBlocks, counters, rules }: MetadataV1Parts) {
     this.#lower = lower;
     this.#map = map;
     this.#counters = counters;
+    this.#rules = rules;
     this.#dirty = new Bitmap(metaBlocks);
     this.#recent = new Bitmap(metaBlocks);
   }
@@ -71,36 +77,25 @@ export class MetadataV1 {
   async flush(): Promise<void> {
     const length = this.#dirty.length;
     this.#recent = new Bitmap(length);
-    await this.atRest();
-    if (this.#dirty.find(true, 0) === length) return this.dataStable();
+    await this.#atRest();
+    if (this.#dirty.find(true, 0) === length) return this.#dataStable();
     for (let from = 0; from < length; ) {
       const { packed, next } = await this.#packBatch(from);
       await this.#writeBatch(packed);
       from = next;
     }
-    await this.atRest();
-    await this.metadataStable();
+    await this.#atRest();
+    if (this.#rules.flushesMetadata) await this.#lower.flush();
   }
 
-  // Those below are not #private: the tests show what happens without each of them.
-
-  private dataStable(): Promise<void> {
-    return this.#lower.flush();
-  }
-
-  private metadataStable(): Promise<void> {
-    return this.#lower.flush();
+  #dataStable(): Promise<void> {
+    return this.#rules.flushesData ? this.#lower.flush() : done;
   }
 
   /** Waits until no metadata write is under way that was when this was called. */
-  private async atRest(): Promise<void> {
-    if (this.#lock.pending === 0) return;
+  async #atRest(): Promise<void> {
+    if (this.#lock.pending === 0 || !this.#rules.waitsForOthers) return;
     this.#lock.release(await this.#lock.acquire(0, this.#dirty.length, true));
-  }
-
-  private async writePage(page: number, bytes: Buffer): Promise<void> {
-    this.#counters.metadata += BLOCK;
-    await this.#lower.write((1 + page) * BLOCK, bytes);
   }
 
   /** Changed metadata blocks from `from` on, as they are at one moment; where to go on. */
@@ -128,7 +123,7 @@ export class MetadataV1 {
 
   async #writeBatch(packed: readonly Packed[]): Promise<void> {
     try {
-      await this.dataStable();
+      await this.#dataStable();
     } catch (error) {
       for (const { page, grant } of packed) {
         this.#dirty.set(page);
@@ -141,8 +136,10 @@ export class MetadataV1 {
 
   async #writePacked({ page, grant, bytes }: Packed): Promise<void> {
     try {
-      await this.writePage(page, bytes);
+      this.#counters.metadata += BLOCK;
+      await this.#lower.write((1 + page) * BLOCK, bytes);
     } catch (error) {
+      if (!this.#rules.fails("metadata")) return;
       // It is written by the next flush.
       this.#dirty.set(page);
       throw withoutLoss(error);

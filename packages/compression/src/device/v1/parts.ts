@@ -1,4 +1,5 @@
 /** What the running device of format 1 is put together from. */
+import type { CompressionRules } from "../../core/rules.ts";
 import type { BlockDevice, Environment } from "@dmkit/block-io";
 import type { ExtentMap } from "../../core/extent-map.ts";
 import type { Codec } from "../codec.ts";
@@ -13,6 +14,7 @@ export interface DeviceV1Parts {
   readonly codec: Codec;
   readonly map: ExtentMap;
   readonly counters: Counters;
+  readonly rules: CompressionRules;
   readonly metaBlocks: number;
   /** Blocks. */
   readonly maxExtent: number;

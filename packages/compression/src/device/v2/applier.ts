@@ -22,8 +22,9 @@ export class Applier {
   }
 
   /** Says to readers that the groups of these changes are about to be overwritten. */
-  private announce(groups: ReadonlySet<number>): void {
-    const { versions } = this.#store;
+  #announce(groups: ReadonlySet<number>): void {
+    const { versions, parts } = this.#store;
+    if (!parts.rules.announces) return;
     for (const group of groups) versions[group] = ((versions[group] as number) + 1) >>> 0;
     this.#store.moving = groups;
   }
@@ -31,12 +32,12 @@ export class Applier {
   /** @param payloads of the changes that have one, one after the other; unchanged until this resolves. */
   async apply(number: number, changes: readonly Change[], payloads: Buffer): Promise<void> {
     const groups = new Set(changes.map(({ first }) => Math.floor(first / GROUP)));
-    this.announce(groups);
+    this.#announce(groups);
     this.#store.moved = changes;
-    await this.writePayloads(changes, payloads);
+    await this.#written("payloads", this.#writePayloads(changes, payloads));
     this.updateMap(changes);
     this.#store.moved = [];
-    await this.writeMetadata(number, groups);
+    await this.#written("metadata", this.#writeMetadata(number, groups));
     this.#store.moving = new Set();
   }
 
@@ -54,7 +55,15 @@ export class Applier {
     }
   }
 
-  private async writePayloads(changes: readonly Change[], payloads: Buffer): Promise<void> {
+  async #written(what: "payloads" | "metadata", writing: Promise<void>): Promise<void> {
+    try {
+      await writing;
+    } catch (error) {
+      if (this.#store.parts.rules.fails(what)) throw error;
+    }
+  }
+
+  async #writePayloads(changes: readonly Change[], payloads: Buffer): Promise<void> {
     const { lower } = this.#store.parts;
     const work: { offset: number; bytes: Buffer }[] = [];
     let at = 0;
@@ -69,7 +78,7 @@ export class Applier {
   }
 
   /** Neighbouring groups lie in one block of the device below, and are written together. */
-  private async writeMetadata(number: number, groups: ReadonlySet<number>): Promise<void> {
+  async #writeMetadata(number: number, groups: ReadonlySet<number>): Promise<void> {
     const { parts, map, sums } = this.#store;
     const { lower, superblock, counters } = parts;
     const whole = lower.limits.logicalBlockSize === BLOCK;

@@ -12,7 +12,7 @@
  *   no space in its place is brought there before anything else is committed;
  * - after any other failure nothing more is committed: the staged blocks can still be read, writes are refused.
  */
-import { SECTOR, inParallel } from "@dmkit/block-io";
+import { SECTOR, done, inParallel } from "@dmkit/block-io";
 import { payloadBytes } from "../codec.ts";
 import type { StoredExtent } from "../../core/extent-map.ts";
 import { type BlockState, type GroupPlan, type Piece, isRaw, pieces, planGroup } from "../../core/plan.ts";
@@ -79,14 +79,14 @@ export class Committer {
   /** Makes everything stable that is staged now. Not to be called twice at a time. */
   async commit(): Promise<void> {
     const { staging } = this.#parts;
-    await this.inPlace();
+    await this.#inPlace();
     // Rounds that a lack of space has kept from being stored.
     if (staging.batch.size > 0) staging.giveBack();
     if (staging.size === 0) return;
     const blocks = [...staging.takeBatch().keys()].sort((a, b) => a - b);
     for (let at = 0; at < blocks.length; ) {
       // The record before must be in place before the next one is planned.
-      await this.inPlace();
+      await this.#inPlace();
       const { groups, end } = this.#round(blocks, at);
       await this.#commitRound(groups, blocks.slice(at, end));
       at = end;
@@ -94,7 +94,8 @@ export class Committer {
   }
 
   /** Waits until the record before is in place. */
-  private inPlace(): Promise<void> {
+  #inPlace(): Promise<void> {
+    if (!this.#parts.store.parts.rules.awaitsPlace) return done;
     if (this.#retry !== undefined) this.#place(this.#retry);
     return this.#applying;
   }
@@ -190,7 +191,7 @@ export class Committer {
     const fresh = new Set(dirty);
     const kept = new Map<number, { extent: StoredExtent; contents: Buffer | undefined }>();
     for (const extent of plan.reads) {
-      const contents = await this.loadKept(extent);
+      const contents = await this.#loadKept(extent);
       for (let index = 0; index < extent.blocks; index += 1) {
         kept.set(extent.head + index, { extent, contents });
       }
@@ -217,8 +218,9 @@ export class Committer {
   }
 
   /** Damage is believed when it was seen twice. */
-  private async loadKept(extent: StoredExtent): Promise<Buffer | undefined> {
+  async #loadKept(extent: StoredExtent): Promise<Buffer | undefined> {
     const { store } = this.#parts;
+    if (!store.parts.rules.keepsNeighbours) return undefined;
     const sum = store.sums[extent.head] as number;
     const contents = (await store.load(extent, sum)) ?? (await store.load(extent, sum));
     if (contents === undefined) store.damaged(extent);

@@ -4,6 +4,7 @@
  * So whatever is not known to be in place is in a slot, and replaying both in order always ends in the newest
  * state, however often it is done.
  */
+import { type CompressionRules, compressionRules } from "../../core/rules.ts";
 import type { BlockDevice } from "@dmkit/block-io";
 import { BLOCK } from "../../format/geometry-v1.ts";
 import { type DecodedRecord, announcedLength, decodeRecord } from "../../format/journal-v2.ts";
@@ -14,11 +15,13 @@ import type { SuperblockV2 } from "../../format/superblock-v2.ts";
 const FIRST_READ = 64 * 1024;
 
 export class Journal {
-  private readonly lower: BlockDevice;
+  readonly #lower: BlockDevice;
   readonly #superblock: SuperblockV2;
+  readonly #rules: CompressionRules;
 
-  constructor(lower: BlockDevice, superblock: SuperblockV2) {
-    this.lower = lower;
+  constructor(lower: BlockDevice, superblock: SuperblockV2, rules: CompressionRules = compressionRules) {
+    this.#lower = lower;
+    this.#rules = rules;
     this.#superblock = superblock;
   }
 
@@ -33,49 +36,50 @@ export class Journal {
    */
   async commit(number: number, record: Buffer): Promise<void> {
     try {
-      await this.lower.write(this.placeOf(number), record);
+      for (const step of this.#rules.commit) {
+        if (step === "record") await this.#write(number, record);
+        else await this.#lower.flush();
+      }
+    } catch (error) {
+      if (this.#rules.fails("journal")) throw error;
+    }
+  }
+
+  async #write(number: number, record: Buffer): Promise<void> {
+    try {
+      await this.#lower.write(this.#placeOf(number), record);
     } catch (error) {
       throw withoutLoss(error);
     }
-    await this.lower.flush();
   }
 
   /** The records that are valid and not known to be in place, in order. */
-  async pending(): Promise<DecodedRecord[]> {
+  async pending(): Promise<readonly DecodedRecord[]> {
     const records: DecodedRecord[] = [];
     for (const slot of [0, 1]) {
       const record = await this.#readSlot(slot);
       if (record !== undefined && record.number > this.#superblock.applied) records.push(record);
     }
-    return records.sort((a, b) => a.number - b.number);
+    return this.#rules.replayed(records.sort((a, b) => a.number - b.number));
   }
 
   async #readSlot(slot: number): Promise<DecodedRecord | undefined> {
     const { uuid } = this.#superblock;
-    const place = this.placeOf(slot);
+    const place = this.#placeOf(slot);
     let bytes = Buffer.alloc(Math.min(this.slotBytes, FIRST_READ));
-    await this.lower.read(place, bytes);
+    await this.#lower.read(place, bytes);
     const length = announcedLength(bytes, uuid, this.slotBytes);
     if (length === undefined) return undefined;
     if (length > bytes.length) {
       const rest = Buffer.alloc(Math.ceil(length / BLOCK) * BLOCK - bytes.length);
-      await this.lower.read(place + bytes.length, rest);
+      await this.#lower.read(place + bytes.length, rest);
       bytes = Buffer.concat([bytes, rest]);
     }
-    const record = this.decode(bytes.subarray(0, length));
+    const record = decodeRecord(bytes.subarray(0, length), uuid);
     return record !== undefined && record.number % 2 === slot ? record : undefined;
   }
 
-  /** The record in these bytes, if it is whole. */
-  private decode(bytes: Buffer): DecodedRecord | undefined {
-    return decodeRecord(bytes, this.#superblock.uuid);
-  }
-
-  private placeOf(number: number): number {
-    return this.#superblock.layout.journalStart * BLOCK + this.slotOf(number) * this.slotBytes;
-  }
-
-  private slotOf(number: number): number {
-    return number % 2;
+  #placeOf(number: number): number {
+    return this.#superblock.layout.journalStart * BLOCK + this.#rules.slotOf(number) * this.slotBytes;
   }
 }

@@ -9,6 +9,7 @@
  *   another version by then, has looked at a write in progress and looks again; in a group that did not change,
  *   the extent is damaged.
  */
+import type { CompressionRules } from "../../core/rules.ts";
 import { BlockIoError, type BlockDevice, type Logger } from "@dmkit/block-io";
 import { type Codec, payloadBytes } from "../codec.ts";
 import { type StoredExtent, ExtentMap } from "../../core/extent-map.ts";
@@ -19,6 +20,7 @@ import { payloadSum } from "../../format/metadata-v2.ts";
 import type { SuperblockV2 } from "../../format/superblock-v2.ts";
 
 export interface StoreParts {
+  readonly rules: CompressionRules;
   readonly lower: BlockDevice;
   readonly codec: Codec;
   readonly superblock: SuperblockV2;
@@ -70,15 +72,10 @@ export class Store {
     const payload = Buffer.allocUnsafe(this.#readable(payloadBytes(extent.sectors)));
     await lower.read(this.placeOf(extent.head), payload);
     const exact = payload.subarray(0, payloadBytes(extent.sectors));
-    if (!this.checks(superblock.uuid, extent.head, exact, sum)) return undefined;
+    if (!this.parts.rules.checks(payloadSum(superblock.uuid, extent.head, exact), sum)) return undefined;
     if (exact.length === extent.blocks * BLOCK) return exact;
     const contents = Buffer.allocUnsafe(extent.blocks * BLOCK);
     return (await codec.decode(exact, contents)) === undefined ? contents : undefined;
-  }
-
-  /** Whether a payload is the one that was stored here. */
-  private checks(uuid: Buffer, head: number, payload: Buffer, sum: number): boolean {
-    return payloadSum(uuid, head, payload) === sum;
   }
 
   /** Counts damage, says where it is, and makes the error to report. */

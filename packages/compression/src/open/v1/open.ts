@@ -1,4 +1,5 @@
 /** Opening and making devices of format 1. */
+import type { Opening } from "../opening.ts";
 import { type BlockDevice, type OpenContext, beginFormat, refuse } from "@dmkit/block-io";
 import { openCodec } from "../../device/codec.ts";
 import { ExtentMap } from "../../core/extent-map.ts";
@@ -72,7 +73,7 @@ export async function openV1(
   lower: BlockDevice,
   options: CompressionOptions,
   context: OpenContext,
-  synchronous: boolean,
+  { synchronous, rules }: Opening,
 ): Promise<CompressionDeviceV1> {
   const { name, size, environment } = context;
   const first = Buffer.alloc(BLOCK);
@@ -89,6 +90,7 @@ export async function openV1(
     codec,
     map,
     counters: newCounters(),
+    rules,
     metaBlocks: geometry.metaBlocks,
     maxExtent: (options.max_extent ?? MAX_EXTENT * BLOCK) / BLOCK,
     interval: options.mode === "writethrough" ? 0 : options.interval * 1000,

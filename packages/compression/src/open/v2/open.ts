@@ -2,6 +2,7 @@
  * Opening, format 2: loads the metadata, replays the journal, and starts the device. Where the device below cannot be
  * written, the journal is replayed in memory: what can be read is the same.
  */
+import type { Opening } from "../opening.ts";
 import { type BlockDevice, type OpenContext, BlockIoError, MemoryOverlay, refuse } from "@dmkit/block-io";
 import { openCodec, requireWorking } from "../../device/codec.ts";
 import { newCounters } from "../../device/counters.ts";
@@ -53,7 +54,7 @@ export async function openV2(
   superblock: SuperblockV2,
   options: CompressionOptions,
   context: OpenContext,
-  synchronous: boolean,
+  { synchronous, rules }: Opening,
 ): Promise<CompressionDeviceV2> {
   const { name, size, environment } = context;
   const codec = await openCodec(superblock.algorithm, name, synchronous);
@@ -61,10 +62,10 @@ export async function openV2(
     const counters = newCounters();
     const { readOnly } = lower.limits.capabilities;
     const below = readOnly ? new MemoryOverlay(lower) : lower;
-    const parts = { lower: below, codec, superblock, logger: environment.logger, counters };
+    const parts = { lower: below, codec, superblock, logger: environment.logger, counters, rules };
     const store = await loadStore(parts);
     const applier = new Applier(store);
-    const journal = new Journal(below, superblock);
+    const journal = new Journal(below, superblock, rules);
     const next = 1 + (await replay(journal, applier, store).catch(namingReadOnly));
     counters.metadata = 0;
     const staging = new Staging(Math.max(1, Math.floor(options.memory / 2 / BLOCK)));
