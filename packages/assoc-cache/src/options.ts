@@ -1,6 +1,7 @@
 /** The options of the target: one table for table lines, stack files, help, and messages that change them. */
 import { type OptionsOf, type TunableTable, tunablesOf } from "@dmkit/block-io";
 
+/** The options of `cache`: types, ranges, defaults, help. What a table, a stack file and a program may give. */
 export const cacheOptions = {
   source: { type: "device", help: "the device that is cached" },
   cache: { type: "device", help: "the device that holds the cached blocks and the metadata" },
@@ -118,6 +119,7 @@ export const cacheOptions = {
   },
 } as const;
 
+/** What a cache is opened with, as {@link cacheOptions} says it. */
 export type CacheOptions = OptionsOf<typeof cacheOptions>;
 
 /** Those that may follow the positional arguments of a table as key and value. */

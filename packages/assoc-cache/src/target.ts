@@ -7,6 +7,10 @@ import { cacheControls } from "./device/messages.ts";
 
 const positional = ["persistence", "block_size", "cache_size", "associativity", "write_policy"] as const;
 
+/**
+ * The target `cache`: blocks of a slow device on a fast one. Options: {@link cacheOptions}; errors of `open`:
+ * `EINVAL`, `EBUSY`, `EFORMAT`, `EROFS`, those of the devices.
+ */
 export const assocCache: Target<CacheOptions> = {
   name: "cache",
   aliases: ["assoc-cache"],

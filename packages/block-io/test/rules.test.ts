@@ -86,6 +86,14 @@ describe("the rules", () => {
       /long.ts:351: files stay small/,
     ],
     [
+      "an export that nothing is said of",
+      {
+        "src/index.ts": 'export {\n  type Plan,\n  plan,\n} from "./core/plan.ts";',
+        "src/core/plan.ts": "/** A plan. */\nexport interface Plan {}\nexport function plan() {}",
+      },
+      /core\/plan.ts:3: exports are documented; say in a comment what plan is\n\n1 findings/,
+    ],
+    [
       "bytes outside of format",
       { "src/core/b.ts": "it.readUInt32LE(0);" },
       /only format\/ and codecs know bytes/,

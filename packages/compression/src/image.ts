@@ -28,6 +28,7 @@ const formatOptions = {
 
 const device = (devices: ImageDevices): BlockDevice => devices[ROLE] as BlockDevice;
 
+/** What the offline commands can do with an image of a compressed device. */
 export const compressionImages: ImageFormat = {
   name: "compression",
   summary: "transparently compressed device, formats 1 and 2",

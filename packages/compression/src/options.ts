@@ -1,6 +1,7 @@
 /** The options of the target. */
 import type { OptionsOf } from "@dmkit/block-io";
 
+/** The options of `compression`: types, ranges, defaults, help. */
 export const compressionOptions = {
   device: { type: "device", help: "the device that holds the compressed blocks" },
   mode: {
@@ -62,6 +63,7 @@ export const compressionOptions = {
   },
 } as const;
 
+/** What a compressed device is opened with, as {@link compressionOptions} says it. */
 export type CompressionOptions = OptionsOf<typeof compressionOptions>;
 
 /** Those that may follow the mode in a table, as key and value. */

@@ -5,6 +5,10 @@ import { compressionImages } from "./image.ts";
 import { checkCompression, openCompression, useOf } from "./open/open.ts";
 import { type CompressionOptions, compressionOptions, namedOptions } from "./options.ts";
 
+/**
+ * The target `compression`: a device that is stored compressed. Errors of `open`: `EFORMAT`, `EINVAL`, `EROFS`, those
+ * of the device.
+ */
 export const compression: Target<CompressionOptions> = {
   name: "compression",
   aliases: ["compress"],

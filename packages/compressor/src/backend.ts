@@ -27,6 +27,7 @@ export interface WorkerEntry {
   readonly exportName: string;
 }
 
+/** An algorithm: what it is called, whether it works here, and how a stream of it is made. */
 export interface Backend<Context = unknown> {
   /** Lower-case letters, digits and dashes, at most 32: as it appears in tables, options and superblocks. */
   readonly name: string;

@@ -1,10 +1,12 @@
 /** The little of a clock that a pool needs; the `clock` of a dmkit `Environment` is one. */
 
+/** What a timer is cancelled by. */
 export interface Timer {
   /** Takes the timer back; harmless when it has fired. */
   cancel(): void;
 }
 
+/** Time, in milliseconds. */
 export interface Clock {
   /** Calls `callback` once after at least `milliseconds`. */
   after(milliseconds: number, callback: () => void): Timer;

@@ -19,6 +19,7 @@ const MAX_OUTPUT = 1024 * 1024 * 1024;
 /** Two pages: what a page-sized input gets at the very least. */
 const MIN_OUTPUT_BUFFER = 8192;
 
+/** How a compressor is made. */
 export interface CompressorOptions {
   /** The most streams at a time, 1 … 1024; default: {@link defaultStreams}. */
   readonly maxStreams?: number | undefined;

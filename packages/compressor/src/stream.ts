@@ -25,6 +25,7 @@ export interface StreamHome {
   giveBack(slot: Slot): void;
 }
 
+/** What {@link Compressor.acquire} lends: it compresses and decompresses, one thing at a time. */
 export class Stream {
   readonly #home: StreamHome;
   #slot: Slot | undefined;

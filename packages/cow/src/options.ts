@@ -1,6 +1,7 @@
 /** The options of the cow target: one table for tables, stack files, help and README. */
 import type { OptionsOf } from "@dmkit/block-io";
 
+/** The options of `cow`: types, ranges, defaults, help. */
 export const cowOptions = {
   base: { type: "device", help: "the base image; written only if there is no layer" },
   base_offset: {
@@ -49,6 +50,7 @@ export const cowOptions = {
   },
 } as const;
 
+/** What a stack is opened with, as {@link cowOptions} says it. */
 export type CowOptions = OptionsOf<typeof cowOptions>;
 
 /** Options a table may give by name, after the layers. */

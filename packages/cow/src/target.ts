@@ -26,6 +26,10 @@ import { type CowOptions, type NamedOption, cowOptions, namedOptions } from "./o
 type LayerOptions = CowOptions["layers"][number];
 const layerOptions = cowOptions.layers.of;
 
+/**
+ * The target `cow`: a base that is only read, and layers that take what is written. Errors of `open`: `EINVAL`,
+ * `EFORMAT`, `EROFS`, `EBUSY`, those of the devices.
+ */
 export const cow: Target<CowOptions> = {
   name: "cow",
   version: [1, 0, 0],

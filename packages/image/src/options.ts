@@ -6,6 +6,7 @@ import { absoluteImageReference } from "./open/reference.ts";
 /** The folder of no cache at all. */
 export const NO_CACHE = "none";
 
+/** The options of `image`: types, ranges, defaults, help. */
 export const imageOptions = {
   image: {
     type: "text",
@@ -48,6 +49,7 @@ export const imageOptions = {
   },
 } as const;
 
+/** What an image is opened with, as {@link imageOptions} says it. */
 export type ImageOptions = OptionsOf<typeof imageOptions>;
 
 /** Those that may follow the image in a table. */

@@ -5,6 +5,10 @@ import { openImage } from "./open/open-image.ts";
 import { absoluteImageReference, parseImageReference } from "./open/reference.ts";
 import { type ImageOptions, imageOptions, namedOptions } from "./options.ts";
 
+/**
+ * The target `image`: an image in an object store, read-only. Errors of `open`: `ENOENT`, `EFORMAT`, `EINVAL`, those
+ * of the store.
+ */
 export const image: Target<ImageOptions> = {
   name: "image",
   version: [1, 0, 0],

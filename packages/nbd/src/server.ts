@@ -21,6 +21,7 @@ const CHECK_INTERVAL = 1000;
 // Milliseconds a client that is refused has to take its refusal.
 const REFUSAL_TIME = 1000;
 
+/** What a server is made with. */
 export interface NbdServerOptions {
   /** Clock, scheduler and log; the real ones and no log by default. */
   readonly environment?: Environment | undefined;

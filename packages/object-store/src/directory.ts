@@ -38,6 +38,7 @@ const DAY = 24 * 3600 * 1000;
 // Each time somebody else would have to remove the last object of a folder at just that moment.
 const FOLDER_ATTEMPTS = 100;
 
+/** A folder as an object store. */
 export class DirectoryTransport implements ObjectTransport {
   readonly name: string;
   readonly #folder: string;

@@ -7,6 +7,7 @@ import { type CredentialProvider, defaultCredentials } from "./s3/credentials.ts
 import type { ObjectTransport } from "./transport.ts";
 import { isS3Uri, parseS3Uri } from "./s3/location.ts";
 
+/** How a store is opened. */
 export interface OpenStoreOptions extends RetryingStoreOptions {
   /** For a bucket; from the environment and the AWS profile unless given. */
   readonly credentials?: CredentialProvider | undefined;

@@ -74,6 +74,7 @@ const policyOptions = {
 
 const requestsOption = { type: "integer", min: 1, max: 4096, help: "requests under way" } as const;
 
+/** How often, and how long, a store is asked again. */
 export interface RetryingStoreOptions {
   readonly environment?: Environment | undefined;
   readonly policy?: Partial<RetryPolicy> | undefined;
@@ -96,6 +97,7 @@ export interface StoreStatistics {
 const SMALL = 64 * 1024;
 const MOST = 64 * 2 ** 20;
 
+/** A store over one that fails now and then: requests are repeated where that is safe. */
 export class RetryingStore implements ObjectStore {
   readonly name: string;
   readonly statistics: StoreStatistics = {

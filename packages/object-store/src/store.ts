@@ -30,6 +30,7 @@ export interface ObjectRange {
   readonly length: number;
 }
 
+/** How an object is read. */
 export interface GetOptions {
   /** The whole object unless given. */
   readonly range?: ObjectRange | undefined;
@@ -38,6 +39,7 @@ export interface GetOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** What every request to a store takes. */
 export interface StoreOptions {
   readonly signal?: AbortSignal | undefined;
 }

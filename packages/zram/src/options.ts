@@ -1,6 +1,7 @@
 /** The options of the target, named as the attributes of the Linux driver are. */
 import type { OptionsOf } from "@dmkit/block-io";
 
+/** The options of `zram`: types, ranges, defaults, help. */
 export const zramOptions = {
   comp_algorithm: {
     type: "text",
@@ -44,6 +45,7 @@ export const zramOptions = {
   },
 } as const;
 
+/** What the disk is opened with, as {@link zramOptions} says it. */
 export type ZramOptions = OptionsOf<typeof zramOptions>;
 
 /** Those that may follow the algorithm in a table. */

@@ -4,6 +4,7 @@ import { zramControls } from "./device/messages.ts";
 import { checkZram, openZram, usesOf } from "./open/open.ts";
 import { type ZramOptions, namedOptions, zramOptions } from "./options.ts";
 
+/** The target `zram`: a RAM disk that is compressed. */
 export const zram: Target<ZramOptions> = {
   name: "zram",
   version: [1, 0, 0],

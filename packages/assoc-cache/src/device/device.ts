@@ -40,6 +40,7 @@ const CACHED_ZEROES = 128 * 1024;
 /** What can be tuned while the cache runs. */
 export type Tuning = Pick<CacheOptions, Tunable>;
 
+/** A running cache. Closing it writes back all dirty blocks, so that the source has everything. */
 export class AssocCacheDevice extends GuardedTarget {
   readonly state: CacheState;
   readonly metadata: Metadata;

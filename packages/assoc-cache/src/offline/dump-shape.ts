@@ -6,6 +6,7 @@ import { type Superblock, decodeSuperblock, encodeSuperblock, policies } from ".
 import { uuidFromText } from "../format/uuid.ts";
 import { requiredSectorsV1 } from "../format/v1.ts";
 
+/** One entry that is in use. */
 export interface DumpedEntry {
   readonly frame: number;
   /** Number of the source's block: sector / block size. */
@@ -21,6 +22,7 @@ export interface DumpV1 {
   readonly entries: readonly DumpedEntry[];
 }
 
+/** The metadata of version 2 as plain data. */
 export interface DumpV2 {
   readonly version: 2;
   readonly superblock: Superblock;

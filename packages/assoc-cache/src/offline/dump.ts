@@ -19,6 +19,7 @@ import { readEntries } from "../open/entries.ts";
 import { writeMetadataV1 } from "../open/create.ts";
 import { beginRestore, writeSuperblocks } from "../device/metadata/superblocks.ts";
 
+/** The metadata of a cache as plain data, of either version; JSON can carry it. */
 export type Dump = DumpV1 | DumpV2;
 
 /** Throws `EFORMAT` if there is no cache, or if entries are damaged or cannot be true. */

@@ -1,6 +1,7 @@
 /** What checking finds: problems as data, and what puts them right. */
 import type { ImageProblem, OfflineWork } from "@dmkit/block-io";
 
+/** Stable names of what a check can find. */
 export type ProblemKind =
   | "no-metadata"
   | "checksum-folded"
@@ -17,6 +18,7 @@ export type ProblemKind =
   | "duplicate"
   | "dirty-count";
 
+/** Something a check found. */
 export interface Problem extends ImageProblem {
   readonly kind: ProblemKind;
   readonly frame?: number | undefined;
@@ -48,6 +50,7 @@ export interface Finding {
   readonly fix?: Fix | undefined;
 }
 
+/** What a check looks at besides the metadata. */
 export type CheckOptions = Pick<OfflineWork, "signal" | "progress">;
 
 /** A problem for which every repair would be a guess. */

@@ -15,6 +15,7 @@ import { type Stored, findMetadata } from "../open/load.ts";
 import type { CheckOptions, Finding, Problem, Summary } from "./problems.ts";
 import { writeSuperblocks } from "../device/metadata/superblocks.ts";
 
+/** What a repair changed, and what it could not. */
 export interface RepairReport {
   readonly repaired: readonly Problem[];
   /** Those that would have needed a guess. */

@@ -46,6 +46,7 @@ export interface Claimant {
   device?: BlockDevice | undefined;
 }
 
+/** Somebody's use of some bytes of a device. */
 export interface Claim {
   readonly claimant: Claimant;
   readonly device: BlockDevice;
@@ -89,6 +90,7 @@ export function withoutWriting(use: Use): Use {
   return uses[use].relies ? "reads" : "looks";
 }
 
+/** A list of claims that go together. There is one for a process: {@link claims}. */
 export class Claims {
   readonly #claims: Set<Claim> = new Set();
 

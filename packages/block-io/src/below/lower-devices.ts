@@ -67,6 +67,7 @@ export function identityOf(reference: string): string {
   }
 }
 
+/** How devices below are opened, all of them. */
 export interface LowerOptions {
   /** Open everything read-only, whatever it is for. Default false. */
   readonly readOnly?: boolean;
@@ -74,6 +75,7 @@ export interface LowerOptions {
   readonly holder?: Holder;
 }
 
+/** How one device below is used. */
 export interface UseOptions {
   /** Bytes that are used; left out: all of the device. */
   readonly range?: ByteRange | undefined;
@@ -100,6 +102,7 @@ interface Grant {
   readonly giveBack: () => void;
 }
 
+/** Opens the devices below one device by reference, each once, and claims them. It owns what it opened. */
 export class LowerDevices {
   readonly #schemes: DeviceSchemes;
   readonly #environment: Environment;

@@ -2,6 +2,7 @@
 import type { BlockDevice } from "../contract/device.ts";
 import type { Environment } from "../contract/environment.ts";
 
+/** What a device is opened for. */
 export type Access = "read" | "write";
 
 /** Opens what stands behind a reference. */

@@ -5,6 +5,7 @@
 import { type BlockDevice, storageOf } from "../contract/device.ts";
 import type { Environment } from "../contract/environment.ts";
 
+/** Notices when storage below a device could not be filled to its end. */
 export class SpaceWatch {
   readonly #name: string;
   readonly #devices: readonly BlockDevice[];

@@ -2,6 +2,8 @@
  * A dense bitmap: bit n is bit n % 8 (least significant first) of byte n / 8. Runs are found by whole bytes
  * and words, never bit by bit.
  */
+
+/** A fixed number of bits, with a fast search. */
 export class Bitmap {
   /** Bits. */
   readonly length: number;

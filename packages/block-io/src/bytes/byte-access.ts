@@ -9,6 +9,7 @@ import { type BlockDevice, type WriteOptions, type WriteZeroesOptions, done } fr
 import { BlockIoError, type Operation } from "../contract/errors.ts";
 import { type RangeGrant, RangeLock } from "../sync/range-lock.ts";
 
+/** Requests of any alignment on a device of blocks; those that are not aligned are read-modify-writes. */
 export class ByteAccess {
   readonly device: BlockDevice;
   readonly #block: number;

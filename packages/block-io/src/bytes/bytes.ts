@@ -10,17 +10,20 @@ import { BlockIoError } from "../contract/errors.ts";
 const HIGH = 0x1_0000_0000;
 const MAX_HIGH = 0x20_0000;
 
+/** One byte. */
 export function getU8(from: Uint8Array, at: number): number {
   const value = from[at];
   if (value === undefined) throw outside(from, at, 1);
   return value;
 }
 
+/** Little-endian. */
 export function getU16(from: Uint8Array, at: number): number {
   bounds(from, at, 2);
   return (from[at] as number) | ((from[at + 1] as number) << 8);
 }
 
+/** Little-endian. */
 export function getU32(from: Uint8Array, at: number): number {
   bounds(from, at, 4);
   return (
@@ -47,12 +50,14 @@ export function getU64(from: Uint8Array, at: number): number {
   return value;
 }
 
+/** One byte. */
 export function setU8(into: Uint8Array, at: number, value: number): void {
   bounds(into, at, 1);
   range(value, 0xff);
   into[at] = value;
 }
 
+/** Little-endian. */
 export function setU16(into: Uint8Array, at: number, value: number): void {
   bounds(into, at, 2);
   range(value, 0xffff);
@@ -60,6 +65,7 @@ export function setU16(into: Uint8Array, at: number, value: number): void {
   into[at + 1] = value >>> 8;
 }
 
+/** Little-endian. */
 export function setU32(into: Uint8Array, at: number, value: number): void {
   bounds(into, at, 4);
   range(value, 0xffff_ffff);
@@ -69,6 +75,7 @@ export function setU32(into: Uint8Array, at: number, value: number): void {
   into[at + 3] = value >>> 24;
 }
 
+/** Little-endian; a safe integer. */
 export function setU64(into: Uint8Array, at: number, value: number): void {
   bounds(into, at, 8);
   range(value, Number.MAX_SAFE_INTEGER);

@@ -1,6 +1,7 @@
 /** UUIDs: 16 bytes on disk, in the order of their digits; as text groups of 8, 4, 4, 4 and 12 digits. */
 import type { Random } from "../contract/environment.ts";
 
+/** Bytes of a UUID on disk. */
 export const UUID_BYTES = 16;
 
 /** Whether it is one as {@link uuidText} writes them: in lower case. */

@@ -83,11 +83,13 @@ export interface Extent {
   readonly kind: ExtentKind;
 }
 
+/** How a write is carried out. */
 export interface WriteOptions {
   /** Resolve only when this write is on stable storage. */
   readonly fua?: boolean | undefined;
 }
 
+/** How zeroes are written. */
 export interface WriteZeroesOptions extends WriteOptions {
   /** Storage may be given back; the range reads as zeroes either way. */
   readonly mayUnmap?: boolean | undefined;

@@ -9,6 +9,7 @@ export interface Timer {
   cancel(): void;
 }
 
+/** Time, in milliseconds. */
 export interface Clock {
   /** Milliseconds from an arbitrary start, never going back; fractions carry microseconds. */
   now(): number;
@@ -21,16 +22,19 @@ export interface Clock {
   after(milliseconds: number, callback: () => void): Timer;
 }
 
+/** The event loop. */
 export interface Scheduler {
   /** Runs `callback` in a later turn of the event loop, after I/O that is ready. */
   defer(callback: () => void): void;
 }
 
+/** Where random numbers come from. */
 export interface Random {
   /** A float in [0, 1). */
   next(): number;
 }
 
+/** How much an event matters, from least to most. */
 export type LogLevel = "debug" | "info" | "warn" | "error";
 
 /** Where devices report what nobody waits for: one event a line, with fields. */

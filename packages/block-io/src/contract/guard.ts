@@ -30,11 +30,11 @@ import { Lifecycle } from "./lifecycle.ts";
 import { REOPEN, Refusals, asBuffer } from "./refusals.ts";
 import { Vitals } from "./vitals.ts";
 
+/** The base of all devices: a {@link BlockDevice} over `do…` methods, which see valid, non-empty requests only. */
 export abstract class GuardedDevice implements BlockDevice {
   readonly name: string;
   readonly size: number;
   readonly limits: Limits;
-
   readonly #flushesAfterFua: boolean;
   readonly #refusals: Refusals;
   readonly #life: Lifecycle;

@@ -15,8 +15,10 @@ import { BlockIoError } from "./errors.ts";
 /** From well to ill. */
 export const healthStates = ["ok", "degraded", "needs check", "failed"] as const;
 
+/** One of {@link healthStates}. */
 export type HealthState = (typeof healthStates)[number];
 
+/** How a device is doing, and what can be done about it. */
 export interface Health {
   readonly state: HealthState;
   /** Milliseconds since 1970 when it came to be so, where that is known. */

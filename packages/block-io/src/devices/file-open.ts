@@ -25,6 +25,7 @@ import { blockDeviceQueue, blockDeviceSectorSize, blockDeviceSize } from "./bloc
 import { FileDevice } from "./file.ts";
 import { originOf } from "./origin.ts";
 
+/** How a file or block device is opened. */
 export interface FileDeviceOptions {
   /** Default false. */
   readonly readOnly?: boolean;

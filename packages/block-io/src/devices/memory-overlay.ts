@@ -12,6 +12,7 @@ import { GuardedDevice } from "../contract/guard.ts";
 /** Bytes of what is kept at most, unless told otherwise: what recoveries write is far less. */
 const MOST = 1024 * 1024 * 1024;
 
+/** Keeps what is written in memory, over a device that is only read. `ENOMEM` where that is too much. */
 export class MemoryOverlay extends GuardedDevice {
   readonly #below: BlockDevice;
   /** Bytes of a block. */

@@ -22,11 +22,13 @@ const limits: Limits = {
   },
 };
 
+/** What a device in memory is like. */
 export interface MemoryDeviceOptions {
   readonly name?: string;
   readonly logicalBlockSize?: 512 | 4096;
 }
 
+/** A device in memory, zero at first and gone when it is closed. */
 export class MemoryDevice extends GuardedDevice {
   // A hole where nothing was written. An array with holes would turn into a slow dictionary.
   readonly #chunks: (Buffer | undefined)[];

@@ -16,6 +16,7 @@ const limits: Limits = {
   },
 };
 
+/** Reads as zeroes, forgets what is written. */
 export class ZeroDevice extends GuardedTarget {
   /** @param size bytes, a multiple of 512. */
   constructor(size: number, name = "zero") {

@@ -23,6 +23,7 @@ export interface MessageProgress {
   readonly unit: string;
 }
 
+/** For messages that take long: how they are ended, and how they say how far they are. */
 export interface MessageOptions {
   /** Ends the work early where the target can: the message rejects, what was done stays done. */
   readonly signal?: AbortSignal | undefined;
@@ -51,6 +52,7 @@ export function tunablesOf<const Table extends OptionTable>(
   return { options, names, aliases };
 }
 
+/** What a device can be told, by one name. */
 export interface Message<Device> {
   /** In words, as in help: `<bitmap> <data> [<offset>]`; empty if there are none, and then none is accepted. */
   readonly arguments: string;
@@ -74,6 +76,7 @@ export interface Controls<Device> {
   readonly messages: Messages<Device>;
 }
 
+/** Of a device that takes no messages. */
 export const noControls: Controls<never> = { tunables: tunablesOf({}, []), messages: {} };
 
 /** A device as this file needs it. */

@@ -115,6 +115,7 @@ export interface ImageMap {
   readonly legend: Readonly<Record<string, MapKind>>;
 }
 
+/** What can lie at a place of an image. */
 export interface MapKind {
   readonly meaning: string;
   /** One character for text; a range smaller than a cell shows by the highest `weight` in it. */
@@ -141,6 +142,7 @@ export interface ImageReplay {
   ): Promise<ImageReplayed>;
 }
 
+/** What a replay of a log found. */
 export interface ImageReplayed {
   readonly facts: ImageFacts;
   /** What was replayed, behind that word: `12 dirty blocks`. */

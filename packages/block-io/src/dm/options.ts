@@ -15,12 +15,14 @@ interface Common {
   readonly once?: true;
 }
 
+/** A reference to a device below: a path, or SCHEME:…. */
 export interface DeviceOption extends Common {
   readonly type: "device";
   /** Default `write`. A device that is only read may be shared. */
   readonly access?: "read" | "write";
 }
 
+/** Any text. */
 export interface TextOption extends Common {
   readonly type: "text";
   readonly default?: string;
@@ -64,6 +66,7 @@ export interface FlagOption extends Common {
   readonly default?: boolean;
 }
 
+/** One of some words. */
 export interface ChoiceOption extends Common {
   readonly type: "choice";
   readonly values: readonly string[];
@@ -78,6 +81,7 @@ export interface ListOption extends Common {
   readonly max: number;
 }
 
+/** What an option takes: type, range, default and help in one. */
 export type OptionSpec =
   | DeviceOption
   | TextOption
@@ -88,6 +92,7 @@ export type OptionSpec =
   | ChoiceOption
   | ListOption;
 
+/** The options of a target, by name. */
 export type OptionTable = Readonly<Record<string, OptionSpec>>;
 
 /** The type of the value an option has once it is parsed. */

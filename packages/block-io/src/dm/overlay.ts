@@ -3,6 +3,7 @@ import type { BlockDevice } from "../contract/device.ts";
 import type { Environment } from "../contract/environment.ts";
 import type { ImageDevices } from "./image.ts";
 
+/** How a target keeps what is written to a device in files of its own. */
 export interface Overlay {
   /** The files by what they are for, in the order of a command line, and how each ends that is made from one name. */
   readonly files: Readonly<Record<string, string>>;

@@ -4,6 +4,7 @@ import type { UriScheme } from "../below/schemes.ts";
 import type { ImageFormat } from "./image.ts";
 import type { AnyTarget } from "./target.ts";
 
+/** The targets that tables may name. */
 export class TargetRegistry {
   readonly #targets = new Map<string, AnyTarget>();
   readonly #listed: AnyTarget[] = [];

@@ -6,6 +6,7 @@
 /** Streams that are remembered. */
 export const STREAMS = 128;
 
+/** Recognises sequential streams among requests. */
 export class Streams {
   /** Bytes; 0: nothing is ever bypassed. */
   cutoff: number;

@@ -26,6 +26,7 @@ import {
 } from "./target.ts";
 import { MappedDevice, type Piece } from "../targets/mapped.ts";
 
+/** How a table is opened. */
 export interface OpenTableOptions {
   /** Default: `table`. */
   readonly name?: string;

@@ -4,6 +4,8 @@
  * Invariant: at most `limit` buffers are out at once; who asks for one more waits, first come first served.
  * That makes a pool a bound on memory, not only a saving.
  */
+
+/** Buffers of one size, a bounded number of them. */
 export class BufferPool {
   /** Bytes of each buffer. */
   readonly size: number;

@@ -9,6 +9,8 @@
  * - one barrier at a time: also in the moment between the end of one and the start of the next that somebody
  *   waits for. A barrier that takes up what has gathered would otherwise leave nothing to the one that waits.
  */
+
+/** Lets concurrent flushes share one barrier. */
 export class FlushGroup {
   readonly #barrier: () => Promise<void>;
   readonly #changes: () => number;

@@ -8,6 +8,7 @@ export interface Gate {
   readonly refuse: (error: BlockIoError) => void;
 }
 
+/** A closed gate; who waits at it is let through by `open`, or turned away by `refuse`. */
 export function makeGate(): Gate {
   let open!: () => void;
   let refuse!: (error: BlockIoError) => void;

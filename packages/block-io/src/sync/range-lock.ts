@@ -26,6 +26,7 @@ interface Waiting {
   readonly wake: () => void;
 }
 
+/** A reader/writer lock over byte ranges, first come first served where they overlap. */
 export class RangeLock {
   #granted: RangeGrant[] = [];
   #waiting: Waiting[] = [];

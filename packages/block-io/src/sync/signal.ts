@@ -1,4 +1,6 @@
 /** A condition to wait for: whoever waits looks again after every change. */
+
+/** A condition to wait for. */
 export class Signal {
   #waiting: (() => void)[] = [];
 

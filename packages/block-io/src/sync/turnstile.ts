@@ -2,6 +2,8 @@
  * One at a time, in order of arrival. Whoever finds it free goes through at once, in the same turn: a close that
  * nobody holds up takes effect before its call returns.
  */
+
+/** Lets work through one at a time, in order of arrival. */
 export class Turnstile {
   #last: Promise<unknown> | undefined;
 

@@ -20,6 +20,7 @@ export const delayOptions = {
   flush: { type: "integer", min: 0, max: 86_400_000, unit: "ms", default: 0, help: "delay of flushes" },
 } as const;
 
+/** Where requests go, and how long they take, in milliseconds. */
 export type DelayOptions = OptionsOf<typeof delayOptions>;
 
 /** Milliseconds. */
@@ -29,6 +30,7 @@ export interface Delays {
   readonly flush: number;
 }
 
+/** Another device, slower. */
 export class DelayDevice extends LinearDevice {
   readonly #delays: Delays;
   readonly #clock: Clock;
@@ -75,6 +77,7 @@ export class DelayDevice extends LinearDevice {
   }
 }
 
+/** The target `delay`: requests take longer, each kind as long as it is told. */
 export const delay: Target<DelayOptions> = {
   name: "delay",
   version: [1, 0, 0],

@@ -6,8 +6,10 @@ import { GuardedTarget, type Target } from "../dm/target.ts";
 
 export const errorOptions = {} as const;
 
+/** None. */
 export type ErrorOptions = Readonly<Record<string, never>>;
 
+/** Fails every request with `EIO`. */
 export class ErrorDevice extends GuardedTarget {
   /** @param size bytes, a multiple of 512. */
   constructor(size: number, name = "error") {
@@ -36,6 +38,7 @@ export class ErrorDevice extends GuardedTarget {
   }
 }
 
+/** The target `error`: every request fails with `EIO`. */
 export const error: Target<ErrorOptions> = {
   name: "error",
   version: [1, 0, 0],

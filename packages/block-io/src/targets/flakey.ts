@@ -32,8 +32,10 @@ export const flakeyOptions = {
   },
 } as const;
 
+/** When the device works, and what is wrong with it when it does not. */
 export type FlakeyOptions = OptionsOf<typeof flakeyOptions>;
 
+/** Another device that fails, or forgets writes, for some of the time. */
 export class FlakeyDevice extends LinearDevice {
   readonly #clock: Clock;
   readonly #started: number;
@@ -105,6 +107,7 @@ export class FlakeyDevice extends LinearDevice {
   }
 }
 
+/** The target `flakey`: works and fails in turn. */
 export const flakey: Target<FlakeyOptions> = {
   name: "flakey",
   version: [1, 0, 0],

@@ -8,4 +8,5 @@ import { logWrites } from "./log-writes.ts";
 import { striped } from "./striped.ts";
 import { zero } from "./zero.ts";
 
+/** The targets that come with this package. */
 export const basicTargets: readonly AnyTarget[] = [linear, striped, zero, error, delay, flakey, logWrites];

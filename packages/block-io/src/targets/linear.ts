@@ -17,8 +17,10 @@ export const linearOptions = {
   },
 } as const;
 
+/** A device, and where on it the line starts, in sectors. */
 export type LinearOptions = OptionsOf<typeof linearOptions>;
 
+/** A range of another device. */
 export class LinearDevice extends MappedDevice {
   readonly #piece: Piece;
 
@@ -40,6 +42,7 @@ export function shared(device: string, offset: number, length: number): DeviceUs
   return [device, "shares", { offset: offset * SECTOR, length }];
 }
 
+/** The target `linear`: a range of a device. */
 export const linear: Target<LinearOptions> = {
   name: "linear",
   version: [1, 0, 0],

@@ -44,6 +44,7 @@ export const logWritesOptions = {
 
 const namedOptions = ["force"] as const;
 
+/** The device, and where its log goes. */
 export type LogWritesOptions = OptionsOf<typeof logWritesOptions>;
 
 // Zeroes are logged as data, in pieces the shared buffer of zeroes can provide.
@@ -52,6 +53,7 @@ const ZERO_PIECE = 1024 * 1024;
 // Events of all log-writes devices of an environment are in one order.
 const ticks = new WeakMap<Environment, { last: number }>();
 
+/** Another device whose writes are logged, in an order that a crash could have left. */
 export class LogWritesDevice extends LinearDevice {
   readonly #log: BlockDevice;
   readonly #ticks: { last: number };
@@ -235,6 +237,7 @@ const logWritesControls: Controls<LogWritesDevice> = {
   },
 };
 
+/** The target `log-writes`: logs every write, so that any crash can be replayed. */
 export const logWrites: Target<LogWritesOptions> = {
   name: "log-writes",
   version: [1, 0, 0],

@@ -28,6 +28,9 @@ export interface Piece {
   readonly length: number;
 }
 
+/**
+ * The base of devices that hand every request on, cut into pieces where it crosses from one lower device to the next.
+ */
 export abstract class MappedDevice extends GuardedTarget {
   readonly #lowers: readonly BlockDevice[];
 

@@ -32,6 +32,7 @@ export const stripedOptions = {
   },
 } as const;
 
+/** Bytes of a chunk, and where the stripes lie. */
 export type StripedOptions = OptionsOf<typeof stripedOptions>;
 
 /** One device of a striped device; `offset` in bytes. */
@@ -40,6 +41,7 @@ export interface Stripe {
   readonly offset: number;
 }
 
+/** Chunks dealt out to several devices in turn. */
 export class StripedDevice extends MappedDevice {
   readonly #stripes: readonly Stripe[];
   readonly #chunk: number;
@@ -115,6 +117,7 @@ function* ends(first: number, last: number, count: number): Iterable<number> {
   for (let chunk = Math.max(first, last - count + 1); chunk <= last; chunk += 1) yield chunk;
 }
 
+/** The target `striped`: chunks dealt out to several devices. */
 export const striped: Target<StripedOptions> = {
   name: "striped",
   version: [1, 0, 0],

@@ -5,8 +5,10 @@ import type { Target } from "../dm/target.ts";
 
 export const zeroOptions = {} as const;
 
+/** None. */
 export type ZeroOptions = Readonly<Record<string, never>>;
 
+/** The target `zero`: reads as zeroes, forgets what is written. */
 export const zero: Target<ZeroOptions> = {
   name: "zero",
   version: [1, 0, 0],

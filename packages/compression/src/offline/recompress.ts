@@ -31,6 +31,7 @@ import { planV2 } from "../open/v2/open.ts";
 import { type Image, openImage, readContents } from "./image.ts";
 import { beginImage, finishV1, finishV2 } from "./writer.ts";
 
+/** What can be chosen for the new image: types, ranges, defaults, help. */
 export const recompressOptions = {
   format: { type: "choice", values: ["v2", "v1"], default: "v2", help: "format of the new image" },
   algorithm: {
@@ -62,6 +63,7 @@ export const recompressOptions = {
   },
 } as const;
 
+/** How the new image is made, as {@link recompressOptions} says it. */
 export type RecompressOptions = OptionsOf<typeof recompressOptions>;
 
 /** What was done; bytes. */

@@ -42,6 +42,7 @@ import type { StackDevices } from "./layer/stack-devices.ts";
 import type { CowParts, Source } from "./parts.ts";
 import { TopRecord, sampleTop } from "./top-record.ts";
 
+/** A running stack: reads find the newest layer that has a sector, writes go to the top. */
 export class CowDevice extends GuardedTarget {
   protected readonly map: OwnerMap;
   readonly #parts: CowParts;

@@ -12,6 +12,7 @@
 
 /** Block sizes the original could have had, in bytes. */
 export const aliasedBlockSizes = [512, 1024, 2048, 4096] as const;
+/** Bytes of the blocks that the original driver wrote. */
 export type AliasedBlockSize = (typeof aliasedBlockSizes)[number];
 
 /**

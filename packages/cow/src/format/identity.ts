@@ -49,6 +49,7 @@ export const BASE_UUID: Uuid = "00000000-0000-0000-0000-000000000000";
 /** The parent of a layer that lies on one made by the original, which has no UUID. */
 export const UNNAMED_UUID: Uuid = "ffffffff-ffff-ffff-ffff-ffffffffffff";
 
+/** What a layer says of itself: who it is, on what it lies, whether it is frozen. */
 export interface Identity {
   readonly uuid: Uuid;
   readonly parent: Uuid;

@@ -9,6 +9,7 @@
 import { createHash } from "node:crypto";
 import { setU64, tryU64 } from "@dmkit/block-io";
 
+/** A sector by which the data device of a layer is known. */
 export interface Sample {
   readonly sector: number;
   /** 16 hexadecimal digits. */

@@ -10,6 +10,7 @@ import { bitmapSources, judge, judgeAllData } from "../open/judge.ts";
 import type { ChainOptions } from "./chain/chain.ts";
 import type { WorkOptions } from "./chain/work.ts";
 
+/** Stable names of what a check can find. */
 export type ProblemKind =
   | StackingProblem["kind"]
   | "too-small"
@@ -19,6 +20,7 @@ export type ProblemKind =
   | "old-magic"
   | "unreadable";
 
+/** Something a check found. */
 export interface Problem extends ImageProblem {
   readonly kind: ProblemKind;
   /** 0: the base; layers are counted from 1 at the bottom. */

@@ -31,6 +31,7 @@ import {
   pieces,
 } from "./chain/work.ts";
 
+/** How the top is moved into the layer below. */
 export interface CommitOptions extends WorkOptions, ChainOptions {
   /** Then make the layer below the top: the emptied one becomes new. Otherwise it stays on top, empty. */
   readonly drop?: boolean;

@@ -7,6 +7,7 @@ import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { type ChainOptions, viewOf } from "./chain/chain.ts";
 import { type WorkOptions, copyRuns, pieces } from "./chain/work.ts";
 
+/** How a stack is copied into one device. */
 export interface FlattenOptions extends WorkOptions, ChainOptions {
   /** Bytes of the image that are done already, from the last report of progress. Default 0. */
   readonly from?: number;

@@ -8,6 +8,7 @@ import { bitmapSources, judge, judgeAllData, readIdentities } from "../open/judg
 import type { ChainOptions } from "./chain/chain.ts";
 import { LayerRuns, type WorkOptions, pieces } from "./chain/work.ts";
 
+/** What is known of one layer. */
 export interface LayerInfo {
   /** From 1 at the bottom. */
   readonly layer: number;
@@ -26,6 +27,7 @@ export interface LayerInfo {
   readonly allocated?: number;
 }
 
+/** What is known of a stack. */
 export interface StackInfo {
   readonly base: string;
   /** Bytes of the target. */

@@ -12,6 +12,7 @@ import { labelledFor, sampleData, takeLabel } from "../device/layer/pairing.ts";
 import { requireOwnPlaces } from "../device/layer/places.ts";
 import type { ChainOptions } from "./chain/chain.ts";
 
+/** How a layer and its data device are paired. */
 export interface PairOptions extends ChainOptions {
   /** Take data devices whose label names another layer, which will not open with them any more. Default false. */
   readonly take?: boolean | undefined;

@@ -36,6 +36,7 @@ import { isNoLayer, ownIdentity } from "./own-identity.ts";
 import { requireOwnPlaces } from "../device/layer/places.ts";
 import { TopRecord } from "../device/top-record.ts";
 
+/** How a stack is opened. */
 export interface OpenStackOptions {
   /** Default: `cow`. */
   readonly name?: string;

@@ -64,6 +64,7 @@ export const imageControls: Controls<ImageDevice> = {
   },
 };
 
+/** An open image: chunks are fetched when they are read, and checked against their digests. */
 export class ImageDevice extends GuardedTarget {
   readonly #parts: ImageParts;
   readonly #chunkSize: number;

@@ -22,6 +22,7 @@ const MAGIC = Buffer.from("dmkitblb", "latin1");
 /** How contents are stored; the place in this list is the number on disk. */
 export const blobCodecs = ["none", "zstd", "lz4"] as const;
 
+/** How blobs are compressed. */
 export type BlobCodec = (typeof blobCodecs)[number];
 
 /** A blob as it lies in the store. */

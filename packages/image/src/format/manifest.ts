@@ -31,7 +31,9 @@ const HEAD = 104;
 export const PAGE_CHUNKS = 4096;
 /** Bytes of a chunk at the least and at the most, and unless told otherwise. */
 export const MIN_CHUNK: number = 64 * 1024;
+/** Bytes of a chunk at most. */
 export const MAX_CHUNK: number = 4 * 1024 * 1024;
+/** Bytes of a chunk, unless told otherwise. */
 export const DEFAULT_CHUNK: number = 512 * 1024;
 /** The most chunks of a hot list. */
 export const MAX_HOT = 65_536;

@@ -36,6 +36,7 @@ export const GRACE: number = 24 * 3_600_000;
 // A collection that began this long ago has ended, whatever its key says.
 const LONGEST = 3_600_000;
 
+/** How a collection runs. */
 export interface CollectOptions {
   /** Only says what would be removed. */
   readonly dryRun?: boolean | undefined;

@@ -17,6 +17,7 @@ export interface PublishProgress {
   readonly uploaded: number;
 }
 
+/** What is published, under which name, and how. */
 export interface PublishOptions {
   readonly name: string;
   readonly tag: string;

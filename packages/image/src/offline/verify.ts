@@ -19,6 +19,7 @@ export interface BlobProblem {
   readonly length: number | undefined;
 }
 
+/** How a verification is ended, and how it says how far it is. */
 export interface VerifyOptions {
   readonly signal?: AbortSignal | undefined;
   readonly progress?: ((progress: { readonly done: number; readonly total: number }) => void) | undefined;

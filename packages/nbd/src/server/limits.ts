@@ -25,6 +25,7 @@ export const OVERHEAD: number = 4 * RECEIVE_BUFFER;
 /** Bytes per second; a peer that is slower with one request or reply is as good as dead, once the stall time has passed. */
 export const SLOWEST_RATE: number = 16 * KiB;
 
+/** What a server takes on at most: of connections, requests and bytes. */
 export interface ServerLimits {
   /** Connections at a time; those beyond are refused with a text. */
   readonly connections: number;

@@ -27,6 +27,7 @@ import { extentKind } from "./extent-kind.ts";
 import { unsaved, unsavedYet } from "./snapshot/unsaved.ts";
 import { zramFacts } from "./statistics.ts";
 
+/** A running compressed RAM disk. */
 export class ZramDevice extends GuardedTarget implements RunningDisk {
   readonly parts: ZramParts;
   failedReads = 0;

@@ -34,6 +34,10 @@ export function usesOf({
   };
 }
 
+/**
+ * Opens a compressed RAM disk, from its snapshot if it has one. Errors: `EINVAL`, `EFORMAT`, `ENOMEM`, those of the
+ * devices.
+ */
 export async function openZram(given: ZramOptions, context: OpenContext): Promise<ZramDevice> {
   // A table has been checked; a program has not.
   const options = parseOptions(zramOptions, given, "zram");

@@ -17,6 +17,7 @@ import type { StackDevices } from "../../device/layer/stack-devices.ts";
 import { judge, readIdentities, refuseData, stackingError } from "../../open/judge.ts";
 import { openStack } from "../../open/open.ts";
 
+/** How layers are read that have no identity of dmkit. */
 export interface ChainOptions {
   /** Block size in bytes of layers made by the original. */
   readonly aliasedBlockSize?: AliasedBlockSize | undefined;

@@ -13,6 +13,7 @@ import type { Source } from "../../device/parts.ts";
 import { PAGE_SECTORS } from "../../format/geometry.ts";
 import { BITMAP_STEP, type LayerDevices, bitmapBytes } from "../../device/layer/layer.ts";
 
+/** How long work is ended, and how it says how far it is. */
 export interface WorkOptions {
   /** Told of the bytes of the target looked at so far. */
   readonly progress?: ((bytes: number) => void) | undefined;

@@ -20,6 +20,7 @@ import {
 } from "../../device/layer/layer.ts";
 import { judgeData, takeLabel } from "../../device/layer/pairing.ts";
 
+/** How a layer is made. */
 export interface CreateOptions {
   /** Sectors of the target. */
   readonly sectors: number;

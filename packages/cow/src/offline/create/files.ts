@@ -13,11 +13,13 @@ import { bitmapDeviceSize } from "../../format/geometry.ts";
 import { labelledSize } from "../../format/label.ts";
 import { createLayer } from "./create.ts";
 
+/** The files of a layer. */
 export interface LayerFiles {
   readonly bitmap: string;
   readonly data: string;
 }
 
+/** How the files of a layer are made. */
 export interface LayerFileOptions {
   /** Of the target. */
   readonly sectors: number;

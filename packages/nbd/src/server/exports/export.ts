@@ -10,6 +10,7 @@ import { invalid, shown } from "../limits.ts";
 import { type MetaContext, baseAllocation } from "./meta-contexts.ts";
 import { Statistics } from "./statistics.ts";
 
+/** How a device is offered. */
 export interface ExportOptions {
   /** What clients ask for; at most 4096 bytes of UTF-8, may be empty. */
   readonly name: string;

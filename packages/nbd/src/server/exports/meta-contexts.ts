@@ -13,6 +13,7 @@ export interface StatusExtent {
   readonly status: number;
 }
 
+/** A metadata context that an export offers. */
 export interface MetaContext {
   /** `namespace:leaf`. */
   readonly name: string;

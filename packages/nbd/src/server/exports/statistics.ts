@@ -14,6 +14,7 @@ export const countedOperations = [
   "unknown",
 ] as const;
 
+/** The operations that are counted. */
 export type CountedOperation = (typeof countedOperations)[number];
 
 /** How many buckets latencies are counted in, see {@link latencyBucket}. */
@@ -31,6 +32,7 @@ export interface OperationStatistics {
   readonly latency: readonly number[];
 }
 
+/** What was asked of an export since it was added. */
 export type ExportStatistics = Readonly<Record<CountedOperation, OperationStatistics>>;
 
 const nameOfCommand: readonly (CountedOperation | undefined)[] = Object.entries({
