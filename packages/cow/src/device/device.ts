@@ -53,7 +53,6 @@ export class CowDevice extends GuardedTarget {
   #written = false;
   readonly #autocommit: Autocommit;
   readonly #counters = new Counters();
-
   constructor(parts: CowParts) {
     super(parts.name, parts.size, parts.limits);
     this.#parts = parts;
