@@ -15,10 +15,15 @@ const { flushCompileCache } = module as { flushCompileCache?: () => void };
  * printed must have left. Without the package `koffi` it is `process.exit`, and waits as that does.
  */
 export function endProcess(code: number): never {
-  // Koffi takes 15 ms to load, for nothing where no thread can be waiting for storage.
-  if (isNativeLoaded() || process.getActiveResourcesInfo().some((name) => name.startsWith("FSReq"))) {
+  // Koffi takes 15 ms to load, for nothing where no thread is at work.
+  if (isNativeLoaded() || threadsAtWork()) {
     flushCompileCache?.();
     native()?.exit(code);
   }
   process.exit(code);
+}
+
+/** Whether threads of the pool are busy, or about to be, with files or the addresses of hosts. */
+export function threadsAtWork(): boolean {
+  return process.getActiveResourcesInfo().some((name) => name.includes("Req"));
 }

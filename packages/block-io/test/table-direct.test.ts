@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import {
   BlockIoError,
+  type Environment,
   GuardedDevice,
   type TableDevice,
   TargetRegistry,
@@ -12,6 +13,7 @@ import {
   plainLimits,
   realEnvironment,
 } from "../src/index.ts";
+import { ManualClock } from "../src/testing/index.ts";
 
 /** Keeps writes until it is told; a flush may fail. */
 class Held extends GuardedDevice {
@@ -42,10 +44,10 @@ class Held extends GuardedDevice {
   }
 }
 
-function open(text: string, disk: Held): Promise<TableDevice> {
+function open(text: string, disk: Held, environment: Environment = realEnvironment): Promise<TableDevice> {
   return openTable(parseTable(text, new TargetRegistry(basicTargets)), {
     name: "whole",
-    environment: realEnvironment,
+    environment,
     schemes: { held: () => Promise.resolve(disk) },
   });
 }
@@ -78,6 +80,21 @@ describe("a table of one line", () => {
     expect(table.failure).toMatchObject({ code: "EIO" });
     expect(table.health().state).toBe("failed");
     await table.suspend();
+    await table.close();
+  });
+
+  it("has not failed where its target goes on after a failed flush", async () => {
+    const clock = new ManualClock();
+    const table = await open("0 2048 flakey held:0 0 1 1 1 error_writes", new Held(), {
+      ...realEnvironment,
+      clock,
+    });
+    clock.advance(1500);
+    await expect(table.suspend()).rejects.toMatchObject({ code: "EIO" });
+    clock.advance(1000);
+    await table.direct.flush();
+    expect(table.failure).toBeUndefined();
+    expect(table.health().state).toBe("ok");
     await table.close();
   });
 

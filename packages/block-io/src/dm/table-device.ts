@@ -167,6 +167,11 @@ export class TableDevice extends MappedDevice {
     return only?.start === 0 && only.end === this.size ? only.device : this;
   }
 
+  /** The guard of a target that is all of the table decides for it: what it takes again, the table must not refuse. */
+  protected override get failsForGood(): boolean {
+    return this.direct === this;
+  }
+
   /** Its own, or the first of its targets'. */
   override get failure(): BlockIoError | undefined {
     return (
