@@ -175,6 +175,55 @@ describe("restore", () => {
     expect(await command("restore", at("dump"), at("victim"))).toBeUndefined();
   });
 
+  const [one, data, other, base] = ["one", "data", "other", "base"].map(at) as [
+    string,
+    string,
+    string,
+    string,
+  ];
+  const kinds: Record<string, readonly [of: readonly string[], to: readonly string[]]> = {
+    compression: [
+      ["compression", one, "-o", "journal=1M"],
+      ["compression", other, "-o", "journal=1M"],
+    ],
+    cow: [
+      ["cow", one, "--data", data, "--base", base],
+      ["cow", other, "--data", `${data}2`, "--base", base],
+    ],
+    cache: [
+      ["cache", one, "--source", base, "-o", "cache_size=64"],
+      ["cache", other, "--source", base, "-o", "cache_size=64"],
+    ],
+    "cache, historical": [
+      ["cache", one, "--source", base, "-o", "cache_size=64", "-o", "format=v1"],
+      ["cache", other, "--source", base, "-o", "cache_size=64", "-o", "format=v1"],
+    ],
+    "compression, format 1": [
+      ["compression", one, "-o", "format=v1"],
+      ["compression", other, "-o", "format=v1"],
+    ],
+  };
+
+  it.each(Object.entries(kinds))("of %s goes to no other image of its format", async (name, [of, to]) => {
+    for (const path of ["one", "data", "other", "base", "data2"]) sparse(path);
+    await made("format", ...of);
+    await made("format", ...to);
+    rmSync(at("one.json"), { force: true });
+    await made("dump", one, "-o", at("one.json"));
+    const before = readFileSync(other);
+    if (!name.includes(",")) {
+      expect(await command("restore", at("one.json"), other)).toMatch(/another image.*EEXIST.*--force/s);
+      expect(readFileSync(other).equals(before)).toBe(true);
+      // Its own image, whole and with its first blocks lost.
+      expect(await command("restore", at("one.json"), one)).toBeUndefined();
+      writeFileSync(one, readFileSync(one).fill(0x55, 0, 512));
+      expect(await command("restore", at("one.json"), one)).toBeUndefined();
+    } else {
+      expect(await command("restore", at("one.json"), other)).toMatch(/nothing that tells.*EEXIST.*--force/s);
+    }
+    expect(await command("restore", at("one.json"), other, "--force")).toBeUndefined();
+  });
+
   it("says so where there is nothing to write", async () => {
     const [cache, backing] = [sparse("same"), sparse("below")];
     await made("format", "writeboost", cache, backing, "-o", "segment_size_order=4");

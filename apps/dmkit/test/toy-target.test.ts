@@ -61,7 +61,7 @@ describe("a target of somebody else's", () => {
       expect.stringContaining("error: device:stamp: the stamp is worn"),
     ]);
     expect((await run("fsck", image, "--repair", "-q")).code).toBe(1);
-    await ok("restore", `${image}.json`, image, "-q");
+    await ok("restore", `${image}.json`, image, "--force", "-q");
     expect(JSON.parse(await ok("dump", image))).toMatchObject({ format: "toy", dump: { stamp: 7 } });
   });
 

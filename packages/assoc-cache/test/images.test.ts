@@ -51,6 +51,7 @@ describe("detect", () => {
     expect(await images.detect(cache.lower)).toEqual({
       certainty: "magic",
       role: "cache",
+      identity: expect.any(String),
       text: `${text}, not closed cleanly`,
     });
     await device.close();

@@ -84,16 +84,18 @@ async function detect(device: BlockDevice): Promise<Detected | undefined> {
   const found = await locateIdentity(device, PLACES);
   if (found === undefined) return undefined;
   const { block } = found;
-  const [certainty, text] =
-    block.kind === "layer"
-      ? ([
-          "magic",
-          `layer of ${describeSize(block.identity.sectors * SECTOR)}${block.identity.frozen ? ", frozen" : ""}`,
-        ] as const)
-      : block.kind === "original"
-        ? (["magic", `layer made by the original, bitmap of ${block.bitmapLength} sectors`] as const)
-        : (["plausible", "layer with a damaged identity"] as const);
-  return { certainty, role: "bitmap", text };
+  const role = "bitmap";
+  if (block.kind === "damaged")
+    return { certainty: "plausible", role, text: "layer with a damaged identity", identity: "" };
+  if (block.kind === "original")
+    return {
+      certainty: "magic",
+      role,
+      text: `layer made by the original, bitmap of ${block.bitmapLength} sectors`,
+    };
+  const { uuid, sectors, frozen } = block.identity;
+  const text = `layer of ${describeSize(sectors * SECTOR)}${frozen ? ", frozen" : ""}`;
+  return { certainty: "magic", role, text, identity: uuid };
 }
 
 async function info(devices: ImageDevices, work: OfflineWork): Promise<ImageFacts> {

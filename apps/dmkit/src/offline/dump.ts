@@ -11,6 +11,7 @@
 import { readFile, stat } from "node:fs/promises";
 import {
   BlockIoError,
+  type Detected,
   type ImageDevices,
   type ImageFormat,
   type OfflineWork,
@@ -143,13 +144,13 @@ function shown(value: unknown): string {
 
 /**
  * Restores to copies in memory: what cannot be true is found out before anything is written. The roles that would
- * be written. Throws `EINVAL` if the dump does not fit the devices, `ENOTSUP` if the format has no restore.
+ * be written, with what would be on the device then. Throws `EINVAL` if the dump does not fit the devices, `ENOTSUP` if the format has no restore.
  */
 export async function tryRestore(
   { format, devices: sizes, dump }: DumpFile,
   devices: ImageDevices,
   work: OfflineWork,
-): Promise<ReadonlySet<string>> {
+): Promise<ReadonlyMap<string, Detected | undefined>> {
   const restore = format.restore?.bind(format);
   if (restore === undefined) throw unable(format, "restore");
   for (const [role, device] of Object.entries(devices)) {
@@ -161,15 +162,18 @@ export async function tryRestore(
       hint: "Restore it to the device it was taken from, or to one of the same size.",
     });
   }
-  return tryOut(devices, async (copies) => {
+  const after = new Map<string, Detected | undefined>();
+  const roles = await tryOut(devices, async (copies) => {
     try {
       await restore(copies, dump, { ...work, progress: undefined });
+      for (const [role, copy] of Object.entries(copies)) after.set(role, await format.detect(copy));
     } catch (error) {
       if (error instanceof BlockIoError || work.signal?.aborted === true) throw error;
       // A dump can be anything: what a format trips over is the dump's fault.
       throw new BlockIoError(`the dump makes no sense: ${String(error)}`, { code: "EINVAL", cause: error });
     }
   });
+  return new Map([...after].filter(([role]) => roles.has(role)));
 }
 
 /** Runs work that writes on copies in memory. The roles it would write to. */

@@ -4,10 +4,12 @@
  */
 import {
   type BlockDevice,
+  type Detected,
   type ImageDevices,
   type ImageFormat,
   contentsOf,
   notBlank,
+  refuse,
   requireNoCache,
 } from "@dmkit/block-io";
 import { candidates } from "./detect.ts";
@@ -45,6 +47,32 @@ export async function refuseContents(
         : { text: own.text, known: true, certain: true, cache: false, offset: found?.offset ?? 0 };
     if (contents === undefined || (keepsData && !contents.known)) continue;
     throw notBlank(device, contents, HOW);
+  }
+}
+
+/**
+ * Throws `EEXIST` if a device holds an image of the format that is not the one that would be there then, or cannot be
+ * told from another. One that has lost its identity is taken: restoring is for images that are damaged.
+ * @param after what would be on the devices, by role.
+ */
+export async function refuseOtherImages(
+  devices: ImageDevices,
+  after: ReadonlyMap<string, Detected | undefined>,
+  format: ImageFormat,
+): Promise<void> {
+  for (const [role, wanted] of after) {
+    const device = devices[role];
+    const found = device && (await format.detect(device));
+    if (found === undefined || found.identity === "") continue;
+    if (found.identity !== undefined && found.identity === wanted?.identity) continue;
+    throw refuse(
+      device?.name,
+      HOW.code,
+      found.identity === undefined
+        ? `holds a ${found.text}, and such images have nothing that tells whether the dump is of this one`
+        : `holds another image than the dump is of: ${found.text}`,
+      `Nothing was written. If the dump is to replace what this image says of itself, give ${HOW.word}.`,
+    );
   }
 }
 

@@ -23,22 +23,23 @@ export async function detect(device: BlockDevice): Promise<Detected | undefined>
   const stored = await metadataOf(device);
   const ours = first.ours || second.ours;
   if (stored === undefined) {
-    return ours ? found("magic", "cache with damaged superblocks") : undefined;
+    return ours ? found("magic", "cache with damaged superblocks", "") : undefined;
   }
   if (stored.version === 2) {
-    const { geometry, policy, clean } = stored.superblock;
+    const { geometry, policy, clean, uuid } = stored.superblock;
     return found(
       "magic",
       `${shape(geometry)}, ${policy}, ${clean ? "closed cleanly" : "not closed cleanly"}`,
+      uuid,
     );
   }
   if (!(await isPlausible(device, stored)))
-    return ours ? found("magic", "cache with damaged superblocks") : undefined;
+    return ours ? found("magic", "cache with damaged superblocks", "") : undefined;
   return found("plausible", `${shape(stored.configuration.geometry)}, historical metadata`);
 }
 
-function found(certainty: Detected["certainty"], text: string): Detected {
-  return { certainty, role: "cache", text };
+function found(certainty: Detected["certainty"], text: string, identity?: string): Detected {
+  return { certainty, role: "cache", text, identity };
 }
 
 function shape({ frames, blockSectors }: Geometry): string {

@@ -41,6 +41,11 @@ export interface Detected {
   readonly role: string;
   /** One line: `writeboost cache, order 10, 1023 slots`. */
   readonly text: string;
+  /**
+   * What it was given when it was made, and no other image has; empty: that has been lost to damage. Undefined: the
+   * format has no such thing, and one image cannot be told from another.
+   */
+  readonly identity?: string | undefined;
 }
 
 /**

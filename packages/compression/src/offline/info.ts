@@ -12,7 +12,12 @@ import { type Image, ROLE, extentsOf, openImage, readStart } from "./image.ts";
 export async function detect(device: BlockDevice): Promise<Detected | undefined> {
   if (device.size < 3 * BLOCK) return undefined;
   const first = await readStart(device);
-  const found = (text: string): Detected => ({ certainty: "magic", role: ROLE, text });
+  const found = (text: string, identity?: string): Detected => ({
+    certainty: "magic",
+    role: ROLE,
+    text,
+    identity,
+  });
   if (isSuperblockV1(first)) {
     const { algorithm, dataBlocks } = decodeSuperblockV1(first);
     return found(
@@ -22,12 +27,15 @@ export async function detect(device: BlockDevice): Promise<Detected | undefined>
   const copies = await readSuperblockCopies(device);
   for (const copy of copies) {
     if (copy.kind !== "sound") continue;
-    const { algorithm, layout } = copy.superblock;
-    return found(`compressed device, format 2, ${algorithm}, ${layout.dataBlocks} data blocks`);
+    const { algorithm, layout, uuid } = copy.superblock;
+    return found(
+      `compressed device, format 2, ${algorithm}, ${layout.dataBlocks} data blocks`,
+      uuid.toString("hex"),
+    );
   }
   if (copies.some(({ kind }) => kind === "version")) return found("compressed device of a later program");
   if (copies.some(({ kind }) => kind === "damaged"))
-    return found("compressed device, format 2, both superblocks damaged");
+    return found("compressed device, format 2, both superblocks damaged", "");
   return undefined;
 }
 

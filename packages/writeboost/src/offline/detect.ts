@@ -29,7 +29,9 @@ async function detectCache(device: BlockDevice): Promise<Detected | undefined> {
   if (device.size < IDENTITY_START + BLOCK) return undefined;
   const { header, identity } = await readSuperblock(device);
   const known = typeof identity === "object" ? identity : undefined;
-  const cache = (text: string): Detected => ({ certainty: "magic", role: "cache", text });
+  // A cache without a record has never had a name.
+  const id = known?.cache ?? (identity === "blank" && header.kind === "writeboost" ? undefined : "");
+  const cache = (text: string): Detected => ({ certainty: "magic", role: "cache", text, identity: id });
   if (header.kind === "writeboost")
     return cache(cacheText(device, known?.order ?? header.order ?? MAX_ORDER, known));
   if (header.kind === "restoring") return cache("writeboost cache, restore of a dump not finished");
@@ -55,9 +57,10 @@ async function detectPlog(device: BlockDevice): Promise<Detected | undefined> {
   if (device.limits.logicalBlockSize !== 512) return undefined;
   const name = await findPlogIdentity(device);
   if (name === undefined) return detectRecords(device);
-  const { order } = name;
+  const { order, plog } = name;
   const fit = Math.floor(device.size / plogSegmentSize(order));
-  return { certainty: "magic", role: "plog", text: `writeboost plog, order ${order}, ${fit} segments` };
+  const text = `writeboost plog, order ${order}, ${fit} segments`;
+  return { certainty: "magic", role: "plog", text, identity: plog };
 }
 
 async function detectRecords(device: BlockDevice): Promise<Detected | undefined> {
@@ -71,7 +74,8 @@ async function detectRecords(device: BlockDevice): Promise<Detected | undefined>
       const record = decodeRecord(buffer, 0, bounds);
       if (record === undefined) continue;
       const text = `writeboost plog, records of segment ${record.id}`;
-      return { certainty: "plausible", role: "plog", text };
+      // It had a name, or is of a cache that has none, which is what refuses then.
+      return { certainty: "plausible", role: "plog", text, identity: "" };
     }
   }
   return undefined;

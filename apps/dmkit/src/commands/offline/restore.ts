@@ -1,10 +1,16 @@
 /** `dmkit restore`: the metadata of an image from a dump. */
-import { type ImageDevices, type ImageFormat, type OfflineWork, realEnvironment } from "@dmkit/block-io";
+import {
+  type Detected,
+  type ImageDevices,
+  type ImageFormat,
+  type OfflineWork,
+  realEnvironment,
+} from "@dmkit/block-io";
 import type { Command } from "commander";
 import { requireNewFile } from "../../destination.ts";
 import { type ImageFlags, imageOptions, imageWords, undoOption } from "../../offline/cli.ts";
 import { type DumpFile, readDump, tryRestore } from "../../offline/dump.ts";
-import { refuseContents } from "../../offline/protect.ts";
+import { refuseContents, refuseOtherImages } from "../../offline/protect.ts";
 import { assignRoles, withRoles } from "../../offline/roles.ts";
 import { withImageUndo } from "../../offline/undo/session.ts";
 import { failing, interruptible, print, printJson, tellCancelled } from "../../offline/work.ts";
@@ -66,7 +72,7 @@ async function restore(
           flags.undo,
           "restore",
           { devices: given, references },
-          roles,
+          roles.keys(),
           realEnvironment,
           (written) => write(file, written, work),
         ),
@@ -74,7 +80,7 @@ async function restore(
     return roles;
   });
   if (done === "cancelled") return tellCancelled("restore");
-  const written = [...done.value].map((role) => references[role] ?? role);
+  const written = [...done.value.keys()].map((role) => references[role] ?? role);
   if (flags.json) printJson({ format: file.format.name, devices: references, written });
   else if (!flags.quiet) {
     print(
@@ -86,17 +92,20 @@ async function restore(
   return exitCodes.ok;
 }
 
-/** The roles that would be written; refuses a device that holds anything but an image of this format. */
+/** See {@link tryRestore}; refuses a device that holds anything known but the image that the dump is of. */
 async function tryOut(
   file: DumpFile,
   devices: ImageDevices,
   { force }: RestoreFlags,
   work: OfflineWork,
   formats: readonly ImageFormat[],
-): Promise<ReadonlySet<string>> {
-  const roles = await tryRestore(file, devices, work);
-  if (!force) await refuseContents(devices, roles, formats, { welcome: file.format, keepsData: true });
-  return roles;
+): Promise<ReadonlyMap<string, Detected | undefined>> {
+  const after = await tryRestore(file, devices, work);
+  if (!force) {
+    await refuseOtherImages(devices, after, file.format);
+    await refuseContents(devices, after.keys(), formats, { welcome: file.format, keepsData: true });
+  }
+  return after;
 }
 
 async function write({ format, dump }: DumpFile, devices: ImageDevices, work: OfflineWork): Promise<void> {
