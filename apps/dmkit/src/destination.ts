@@ -146,6 +146,42 @@ async function openPart(
   });
 }
 
+/**
+ * Runs `work` with the names that new files have until it has made them, all is stable and they are closed; then each
+ * gets its own, the first one last. Errors: `EEXIST`, `EBUSY` if somebody is making them at the time.
+ * @param files paths by what they are for.
+ */
+export async function withNewFiles<T>(
+  files: Readonly<Record<string, string>>,
+  environment: Environment,
+  work: (parts: Readonly<Record<string, string>>) => Promise<T>,
+): Promise<T> {
+  const paths = Object.values(files);
+  for (const path of paths) requireNewFile(path);
+  for (const path of paths) {
+    const part = partOf(path);
+    if (!exists(part)) continue;
+    // Fails if somebody is at work on it.
+    const left = await openFile(part, { name: path, environment });
+    await closing(left, async () => asking({ device: part, op: "open" }, () => unlinkSync(part)));
+  }
+  const discard = (): void => {
+    for (const path of paths) rmSync(partOf(path), { force: true });
+  };
+  const settled = beforeEnd(discard);
+  try {
+    const parts = Object.entries(files).map(([role, path]) => [role, partOf(path)] as const);
+    const result = await work(Object.fromEntries(parts));
+    for (const path of paths.toReversed()) publish(partOf(path), path);
+    return result;
+  } catch (error) {
+    discard();
+    throw error;
+  } finally {
+    settled();
+  }
+}
+
 async function closing<T>(device: BlockDevice, work: () => Promise<T>): Promise<T> {
   let result: T;
   try {

@@ -1,6 +1,6 @@
 /** Replay, overlays and views of logs that were left behind; dumps and what is wrong with them; undo by command. */
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { type BlockDevice, openFile, openTable, parseTable, realEnvironment } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
@@ -88,12 +88,23 @@ for (const [name, line] of [
       expect(readFileSync(backing).equals(contents)).toBe(true);
     });
 
-    it("goes to an overlay, touching neither cache nor backing device, twice with one result", async () => {
+    it("goes to an overlay, touching neither cache nor backing device, and over no layer that is there", async () => {
       const { cache, backing, contents } = await abandoned(line);
       const before = [state(cache), state(backing)];
       const overlay = join(tempFolder(), "try");
       await ok("replay", cache, backing, "--overlay", overlay);
-      await ok("replay", cache, backing, "--overlay", `${overlay}.map,${overlay}.img`);
+      // What a replay that was killed has left is no obstacle.
+      const second = join(tempFolder(), "second");
+      for (const file of ["map", "img"]) writeFileSync(`${second}.${file}.dmkit-part`, Buffer.alloc(512, 1));
+      await ok("replay", cache, backing, "--overlay", `${second}.map,${second}.img`);
+      const layers = [`${overlay}.map`, `${overlay}.img`];
+      const made = layers.map(state);
+      for (const words of [overlay, layers.join(",")]) {
+        const { code, stderr } = await cli("replay", cache, backing, "--overlay", words);
+        expect([code, stderr]).toEqual([1, expect.stringContaining("EEXIST")]);
+      }
+      expect(layers.map(state)).toEqual(made);
+      expect(readdirSync(dirname(second)).toSorted()).toEqual(["second.img", "second.map"]);
       expect([state(cache), state(backing)]).toEqual(before);
       const table = `0 ${(8 * MIB) / 512} cow ${backing} 0 ${overlay}.map ${overlay}.img 0`;
       const stack = await openTable(parseTable(table, targets), {

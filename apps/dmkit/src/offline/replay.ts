@@ -5,9 +5,9 @@
  * Invariants:
  *
  * - it can be interrupted, and killed, at any time: run again it goes on, or starts again with the same result;
+ * - an overlay is a new one: nothing that is there is written over;
  * - with an overlay neither device is written: what a replay notes in the cache is kept in memory and forgotten.
  */
-import { existsSync, rmSync } from "node:fs";
 import {
   type BlockDevice,
   BlockIoError,
@@ -21,6 +21,7 @@ import {
   openFile,
   parseOptions,
 } from "@dmkit/block-io";
+import { withNewFiles } from "../destination.ts";
 import type { OpenImage } from "./image.ts";
 import { ScratchDevice } from "./scratch/scratch.ts";
 import { usage } from "../ui/usage.ts";
@@ -116,8 +117,8 @@ export function overlayFiles({ files }: Overlay, text: string): OverlayFiles {
 }
 
 /**
- * Writes to an overlay over the device, made if it is not there; all devices of the image are open read-only. What it
- * has made goes again if it fails, but stays if it is interrupted.
+ * Writes to a new overlay over the device; all devices of the image are open read-only. Only a whole replay gives its
+ * files their names: neither a failure nor a crash leaves a layer that lacks something. Errors: `EEXIST`.
  */
 export async function replayToOverlay(
   image: OpenImage & { readonly overlay: Overlay },
@@ -129,39 +130,26 @@ export async function replayToOverlay(
   const { overlay } = image;
   const { environment } = work;
   const base = writtenBy(replay, image);
-  const made = isNew(files);
-  if (made) await overlay.make(files, base, environment);
-  const opened: Record<string, BlockDevice> = {};
-  try {
-    for (const [role, path] of Object.entries(files)) opened[role] = await openFile(path, { environment });
-    const layer = await overlay.open(opened, base, environment);
+  return withNewFiles(files, environment, async (parts) => {
+    await overlay.make(parts, base, environment);
+    const opened: Record<string, BlockDevice> = {};
     try {
-      const copies = Object.entries(image.devices).map(([role, device]) => [role, new ScratchDevice(device)]);
-      const devices = { ...(Object.fromEntries(copies) as Record<string, BlockDevice>), [replay.to]: layer };
-      const result = await replay.run(devices, words, work);
-      await layer.flush();
-      return result;
+      for (const [role, path] of Object.entries(parts)) opened[role] = await openFile(path, { environment });
+      const layer = await overlay.open(opened, base, environment);
+      try {
+        const copies = Object.entries(image.devices).map(([role, one]) => [role, new ScratchDevice(one)]);
+        const devices = {
+          ...(Object.fromEntries(copies) as Record<string, BlockDevice>),
+          [replay.to]: layer,
+        };
+        const result = await replay.run(devices, words, work);
+        await layer.flush();
+        return result;
+      } finally {
+        await layer.close();
+      }
     } finally {
-      await layer.close();
+      for (const device of Object.values(opened)) await device.close();
     }
-  } catch (error) {
-    if (made && work.signal?.aborted !== true) {
-      for (const path of Object.values(files)) rmSync(path, { force: true });
-    }
-    throw error;
-  } finally {
-    for (const device of Object.values(opened)) await device.close();
-  }
-}
-
-/** All files, or none, are there: an interrupted replay goes on in the overlay it has begun. Whether it has to be made. */
-function isNew(files: OverlayFiles): boolean {
-  const paths = Object.values(files);
-  const there = paths.filter((path) => existsSync(path));
-  if (there.length === 0 || there.length === paths.length) return there.length === 0;
-  throw new BlockIoError("exists already, but another file of the layer does not", {
-    code: "EEXIST",
-    device: there[0],
-    hint: "Give names of which all, or none, exist.",
   });
 }
