@@ -1,7 +1,16 @@
 // The command as one program: apps/dmkit/bin, made of our own sources, without a compiler run before. Some 500 modules
 // looked up and read one by one took most of a second before the first answer of `dmkit serve`; see
 // docs/design/performance.md. Packages of others stay packages, as the manifest of the app names them.
-import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { rolldown } from "rolldown";
@@ -30,7 +39,9 @@ const { output } = await bundle.generate({
 });
 await bundle.close();
 
-// Commands may be running from there: what is the same is not touched.
+// Servers may be running from there, and load a module only when they need it: what is the same is not touched, and what
+// is of an older bundle stays for a while. A package is packed with what is of this one only (--clean).
+const KEPT = process.argv.includes("--clean") ? 0 : 30 * 24 * 3600 * 1000;
 const folder = join(app, "bin");
 mkdirSync(folder, { recursive: true });
 for (const { fileName, code } of output) {
@@ -40,7 +51,10 @@ for (const { fileName, code } of output) {
   renameSync(`${path}.new`, path);
 }
 const names = new Set(output.map(({ fileName }) => fileName));
-for (const name of readdirSync(folder)) if (!names.has(name)) rmSync(join(folder, name));
+for (const name of readdirSync(folder)) {
+  const path = join(folder, name);
+  if (!names.has(name) && Date.now() - statSync(path).mtimeMs >= KEPT) rmSync(path);
+}
 
 const imported = new Set(output.flatMap(({ imports, dynamicImports }) => [...imports, ...dynamicImports]));
 const missing = [...imported].filter(
