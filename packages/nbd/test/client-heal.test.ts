@@ -4,7 +4,7 @@ import { ManualClock, SeededRandom } from "@dmkit/block-io/testing";
 import { afterEach, describe, expect, it } from "vitest";
 import { type NbdClientOptions, type NbdDevice, openNbd } from "../src/index.ts";
 import { CMD } from "../src/protocol.ts";
-import { FakeServer } from "./client-fake-server.ts";
+import { type Behaviour, FakeServer } from "./client-fake-server.ts";
 import { until } from "./client-servers.ts";
 
 const SEED = Number(process.env["DMKIT_SEED"] ?? 0) || 1 + ((process.pid * 7919) % 1_000_000);
@@ -24,10 +24,10 @@ interface Rig {
   readonly found: () => Promise<void>;
 }
 
-async function rig(options: NbdClientOptions = {}): Promise<Rig> {
+async function rig(options: NbdClientOptions = {}, behaviour: Partial<Behaviour> = {}): Promise<Rig> {
   const clock = new ManualClock();
   const environment: Environment = { ...realEnvironment, clock };
-  const server = await new FakeServer().start();
+  const server = await new FakeServer(behaviour).start();
   cleanups.push(() => server.stop());
   const device = await openNbd(server.uri, { environment, reconnect: 5, ...options });
   cleanups.push(() => device.close().catch(() => {}));
@@ -200,5 +200,16 @@ describe("why a server is not used any more", () => {
     });
     server.behaviour.onRequest = () => undefined;
     expect(await reading).toMatch(/done|ENOTCONN/);
+  });
+});
+
+describe("a server that breaks the protocol whenever it is asked", () => {
+  it("is told of as such, and not as one that is away", async () => {
+    const { device, pass } = await rig({}, { onRequest: () => Buffer.alloc(64, "x") });
+    const reading = device.read(0, data(0)).catch((error: unknown) => error);
+    await pass(12);
+    expect(await reading).toMatchObject({ code: "EPROTO" });
+    expect(device.health()).toMatchObject({ state: "failed", why: expect.stringContaining("protocol") });
+    expect(device.health().help).toContain("Update the server");
   });
 });

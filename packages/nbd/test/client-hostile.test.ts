@@ -205,8 +205,8 @@ describe("replies that break the protocol", () => {
     expect(device.status.reconnects).toBe(3);
     server.behaviour.onRequest = () => Buffer.alloc(16, 1);
     const error = await device.read(OFFSET, into).catch((caught: unknown) => caught as BlockIoError);
-    expect(error?.code).toBe("ENOTCONN");
-    expect(await codeOf(device.read(OFFSET, into))).toBe("ENOTCONN");
+    expect(error?.code).toBe("EPROTO");
+    expect(await codeOf(device.read(OFFSET, into))).toBe("EPROTO");
   });
 });
 

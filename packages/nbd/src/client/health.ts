@@ -78,7 +78,7 @@ export class Health {
     if (this.#dead !== undefined) {
       return request.failure(this.#dead.code, "the connection to the server is lost for good", this.#dead);
     }
-    if (this.#away !== undefined) return request.failure(this.#away.code, "the server is away", this.#away);
+    if (this.#away !== undefined) return request.failure(this.#away.code, this.#away.reason, this.#away);
     if (request.mutates || request.type === CMD.FLUSH) {
       if (this.#refusesWrites === undefined) return undefined;
       return request.failure(

@@ -299,7 +299,7 @@ export class Link implements ConnectionOwner {
 
   /** The server has not come back in time. It may still, and then all goes on. */
   #giveUpWaiting(): void {
-    this.#health.miss(this.#reconnector.despair());
+    this.#health.miss(this.#reconnector.despair(this.#loss?.error));
     this.#log("error", "requests are refused until the NBD server is back", {
       lost: this.#loss?.error.message,
       attempt: this.#reconnector.lastError?.message,

@@ -69,7 +69,15 @@ export class Reconnector {
   }
 
   /** What to tell those who have waited in vain. */
-  despair(): BlockIoError {
+  despair(lost: BlockIoError | undefined): BlockIoError {
+    if (lost?.code === "EPROTO") {
+      return new BlockIoError("the server breaks the protocol whenever it is asked", {
+        code: "EPROTO",
+        device: this.#options.name,
+        hint: "Update the server, or serve the image with another one: requests are carried out again once it answers.",
+        cause: lost,
+      });
+    }
     return new BlockIoError("the server did not come back in time", {
       code: "ENOTCONN",
       device: this.#options.name,
