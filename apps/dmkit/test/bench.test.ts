@@ -106,7 +106,7 @@ describe("a host that takes processors away", () => {
 });
 
 describe("pnpm bench", () => {
-  it("hands its options on", async () => {
+  it("hands its options on", { timeout: 120_000 }, async () => {
     const help = await succeed(process.execPath, ["scripts/bench.mjs", "--help"], { cwd: root });
     expect(help).toContain("Usage: dmkit bench");
     const { code, stderr } = await run(process.execPath, ["scripts/bench.mjs", "-w", "no such load"], {
@@ -116,7 +116,7 @@ describe("pnpm bench", () => {
     expect(stderr).toContain("nothing is left to measure");
   });
 
-  it("prints what packages measure of themselves", async () => {
+  it("prints what packages measure of themselves", { timeout: 120_000 }, async () => {
     for (const [folder, args, expected] of [
       ["packages/writeboost/bench/recovery.bench.mjs", ["1"], /1 GiB: open .* bytes a block/],
       ["packages/cow/bench/layers.bench.mjs", ["--quick"], /^layer .*\(1\.00\)/m],
