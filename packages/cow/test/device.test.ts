@@ -9,7 +9,7 @@ import {
 import { ManualClock, manualEnvironment } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { bitmapLength, identityOffset } from "../src/format/geometry.ts";
-import type { LayerDevices } from "../src/device/layer/layer.ts";
+import { type LayerDevices, readIdentity } from "../src/device/layer/layer.ts";
 import type { StackDevices } from "../src/device/layer/stack-devices.ts";
 import { openStack } from "../src/open/open.ts";
 import {
@@ -43,6 +43,7 @@ class Watched extends MemoryDevice {
   readonly #events: string[] | undefined;
   failing: "read" | "write" | "flush" | undefined;
   code: ErrorCode = "EIO";
+  lossless = false;
 
   constructor(size: number, name: string, events?: string[]) {
     super(size, { name });
@@ -53,7 +54,8 @@ class Watched extends MemoryDevice {
     this.log.push(what);
     this.#events?.push(`${this.name} ${what.split(" ")[0]}`);
     if (this.failing === undefined || !what.startsWith(this.failing)) return undefined;
-    return Promise.reject(new BlockIoError("injected", { code: this.code, device: this.name }));
+    const { code: failure, name: device, lossless } = this;
+    return Promise.reject(new BlockIoError("injected", { code: failure, device, lossless }));
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
@@ -428,7 +430,9 @@ describe("no space", () => {
     layer.bitmap.failing = "write";
     await device.write(0, Buffer.alloc(SECTOR, 1));
     await clock.pass(5000);
-    expect(told).toEqual(["there is no space for the bitmap"]);
+    expect(told).toEqual([
+      "what was written could not be made stable; nothing is lost, and it is tried again",
+    ]);
     layer.bitmap.failing = undefined;
     await clock.pass(1000);
     expect((await bits(layer))[0]).toBe(1);
@@ -447,5 +451,47 @@ describe("no space", () => {
     layer.data.failing = undefined;
     await device.write(0, Buffer.alloc(SECTOR, 1));
     await device.close();
+  });
+});
+
+describe("a failure below that loses nothing", () => {
+  it.each([
+    ["data", "flush", "ENOSPC"],
+    ["data", "flush", "EIO"],
+    ["bitmap", "write", "EIO"],
+    ["bitmap", "flush", "ENOSPC"],
+  ] as const)("%s %s, %s: the next flush covers the bits of it", async (which, what, failure) => {
+    const stack = await newStack();
+    const layer = watchedLayer();
+    const device = await openStack({ ...stack, layers: [layer] }, quiet);
+    Object.assign(layer[which], { lossless: true, code: failure, failing: what });
+    await device.write(0, Buffer.alloc(SECTOR, 1));
+    expect(await code(device.flush())).toBe(failure);
+    expect(await code(device.write(SECTOR, Buffer.alloc(SECTOR, 1), { fua: true }))).toBe(failure);
+    await device.write(5000 * SECTOR, Buffer.alloc(SECTOR, 3));
+    layer[which].failing = undefined;
+    await device.flush();
+    expect(layer.bitmap.log.at(-2)).toBe("write 0+2");
+    expect([(await bits(layer))[0], (await bits(layer))[625]]).toEqual([3, 1]);
+    await device.close();
+  });
+
+  it("at the flush of a close: what may not be stable is not sampled", async () => {
+    const stack = await newStack();
+    const layer = watchedLayer();
+    const layers = [layer];
+    const first = await openStack({ ...stack, layers }, quiet);
+    await first.write(0, Buffer.alloc(2 * SECTOR, 1));
+    await first.close();
+    const samples = async (): Promise<readonly number[] | undefined> => {
+      const block = await readIdentity(layer.bitmap, SECTORS);
+      return block.kind === "layer" ? block.identity.samples?.map(({ sector }) => sector) : undefined;
+    };
+    expect(await samples()).toEqual([0, 1]);
+    const second = await openStack({ ...stack, layers }, quiet);
+    await second.write(0, Buffer.alloc(SECTOR, 2));
+    Object.assign(layer.data, { lossless: true, failing: "flush" });
+    expect(await code(second.close())).toBe("EIO");
+    expect(await samples()).toEqual([1]);
   });
 });

@@ -149,4 +149,34 @@ describe("freeze", () => {
     const found = await readIdentity(bitmap, SECTORS);
     expect(found.kind === "layer" && found.identity.frozen).toBe(false);
   });
+  it("does not go on with a top that may be frozen, even if the device below has lost nothing", async () => {
+    class Full extends MemoryDevice {
+      failing = false;
+      protected override doFlush(): Promise<void> {
+        if (!this.failing) return super.doFlush();
+        return Promise.reject(
+          new BlockIoError("full", { code: "ENOSPC", device: this.name, lossless: true }),
+        );
+      }
+    }
+    const stack = await newStack();
+    const bitmap = new Full(newLayer().bitmap.size);
+    const bottom = { ...layerOf(stack, 1), bitmap };
+    const device = await openStack({ ...stack, layers: [bottom] }, quiet);
+    await device.write(0, Buffer.alloc(SECTOR, 4));
+    await device.flush();
+    bitmap.failing = true;
+    const top = newLayer();
+    const failure = await device.freeze(top).catch((error: unknown) => error);
+    expect(failure).toMatchObject({ code: "EIO", lossless: false });
+    expect(device.failure).toBe(failure);
+    bitmap.failing = false;
+    expect(await code(device.write(0, Buffer.alloc(SECTOR, 5)))).toBe("EIO");
+    expect(await code(device.flush())).toBe("EIO");
+    await device.close();
+    // The flag has landed here: with the new layer, everything is there.
+    const both = await openStack({ ...stack, layers: [bottom, top] }, quiet);
+    expect((await contents(both))[0]).toBe(4);
+    await both.close();
+  });
 });

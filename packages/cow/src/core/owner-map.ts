@@ -161,7 +161,7 @@ export class OwnerMap {
     return pages;
   }
 
-  /** The images of these pages were not written: they are to be written again. */
+  /** The images of these pages are not known to be stable: they are to be written again. */
   givenBack(pages: readonly number[]): void {
     for (const page of pages) {
       // Those with newer bits are among the dirty ones already.

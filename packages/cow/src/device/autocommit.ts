@@ -79,7 +79,7 @@ export class Autocommit {
 
   #tell(error: unknown, lossless: boolean): void {
     const what = lossless
-      ? "there is no space for the bitmap"
+      ? "what was written could not be made stable; nothing is lost, and it is tried again"
       : "writes are refused: the bitmap could not be written";
     this.#environment.logger.log("error", what, { device: this.#device, error: String(error) });
   }

@@ -30,6 +30,7 @@ export class BitmapWriter {
   protected readonly data: BlockDevice;
   readonly #group: FlushGroup = new FlushGroup(() => this.#barrier());
   #failure: unknown;
+  #isStable = false;
 
   constructor(map: OwnerMap, bitmap: BlockDevice, data: BlockDevice) {
     this.map = map;
@@ -42,35 +43,40 @@ export class BitmapWriter {
     return this.#group.flush();
   }
 
-  /**
-   * A failed commit has taken bits that are nowhere now: no flush that waited behind it may succeed. Unless it lost
-   * nothing.
-   */
+  /** Whether the last commit succeeded: only then is known to be stable what was written before it. */
+  get isStable(): boolean {
+    return this.#isStable;
+  }
+
+  /** What a failed commit has lost is not known: no flush that waited behind it may succeed. Unless it lost nothing. */
   async #barrier(): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure;
+    this.#isStable = false;
     try {
       await this.commit();
     } catch (error) {
       if (!(error instanceof BlockIoError && error.lossless)) this.#failure = error;
       throw error;
     }
+    this.#isStable = true;
   }
 
   protected async commit(): Promise<void> {
     const pages = this.map.takeDirty();
-    // Taken before the flush begins: what comes later is not covered by it.
-    const images = this.snapshot(pages);
-    await this.data.flush();
-    if (pages.length === 0) return;
     try {
-      await this.writeImages(images);
+      // Taken before the flush begins: what comes later is not covered by it.
+      const images = this.snapshot(pages);
+      await this.data.flush();
+      if (pages.length === 0) return;
+      await this.writeImages(images).catch((error: unknown) => {
+        throw isOutOfSpace(error) ? noSpace(this.bitmap, error) : error;
+      });
+      await this.bitmap.flush();
     } catch (error) {
-      if (!isOutOfSpace(error)) throw error;
-      // What has been written of them is true, and the rest is still in the map.
+      // What has been written of them is true, and all of them are still in the map: the next commit has them again.
       this.map.givenBack(pages);
-      throw noSpace(this.bitmap, error);
+      throw error;
     }
-    await this.bitmap.flush();
     this.map.committed(pages);
   }
 

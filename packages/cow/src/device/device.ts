@@ -227,9 +227,9 @@ export class CowDevice extends GuardedTarget {
 
   protected override async doClose(): Promise<void> {
     this.#autocommit.disarm();
-    if (this.failure !== undefined || !this.#written || this.#top === undefined) return;
-    const { layer, record } = this.#top;
-    await sampleTop(record, layer, this.map.sectors).catch((error: unknown) => {
+    // Only what is stable may be sampled.
+    if (this.failure !== undefined || !this.#written || this.#top?.writer.isStable !== true) return;
+    await sampleTop(this.#top, this.map.sectors).catch((error: unknown) => {
       // Nothing depends on it.
       this.#parts.environment.logger.log("warn", "the samples of the data could not be written", {
         device: this.name,
@@ -331,7 +331,7 @@ export class CowDevice extends GuardedTarget {
         // A failed device flushes nothing: what was answered may not be in the layer to be frozen.
         if (this.failure !== undefined) throw this.failure;
       },
-      fail: (error) => this.#failed(error),
+      fail: (failure) => this.fail(failure),
       swap: (layer, identity) => {
         this.map.push();
         parts.loader.push(layer);

@@ -9,12 +9,13 @@
  *      5  the new layer is the top, requests go on
  */
 import {
-  type BlockIoError,
+  BlockIoError,
   type Environment,
   type Limits,
   SECTOR,
   randomUuid,
   refuse,
+  toBlockIoError,
 } from "@dmkit/block-io";
 import type { Identity } from "../format/identity.ts";
 import {
@@ -52,7 +53,7 @@ export interface FreezeHost {
   /** Lets requests under way finish, flushes, and holds new ones back until the freeze is over. */
   hold(): Promise<void>;
   /** What is on disk is not known any more. */
-  fail(error: unknown): BlockIoError;
+  fail(failure: BlockIoError): void;
   swap(layer: NewLayer, identity: Identity): void;
 }
 
@@ -84,9 +85,23 @@ async function seal(host: FreezeHost, { layer, record }: NonNullable<FreezeHost[
   try {
     await record.change((identity) => ({ ...identity, samples, frozen: true }));
   } catch (error) {
-    // The flag may have landed or not. Going on with the old top could write to a layer that is frozen.
-    throw host.fail(error);
+    // The flag may have landed or not. Going on with the old top could write to a layer that is frozen: whatever the
+    // device below still holds, this one has failed.
+    const failure = unsure(host, error);
+    host.fail(failure);
+    throw failure;
   }
+}
+
+function unsure({ name }: FreezeHost, error: unknown): BlockIoError {
+  const cause = toBlockIoError(error, { device: name, op: "message" });
+  return new BlockIoError(`whether the layer is frozen is not known: ${cause.message}`, {
+    code: "EIO",
+    device: name,
+    op: "message",
+    cause,
+    hint: "Open it again as it was; if it says that the top is frozen, with the new layer on top.",
+  });
 }
 
 function checkDevices(host: FreezeHost, layer: LayerDevices): void {

@@ -61,7 +61,10 @@ export class TopRecord {
 }
 
 /** What is in the top now is what its data device is known by the next time. Errors: those of the layer's devices. */
-export async function sampleTop(record: TopRecord, layer: LayerDevices, sectors: number): Promise<void> {
+export async function sampleTop(
+  { layer, record }: { readonly layer: LayerDevices; readonly record: TopRecord },
+  sectors: number,
+): Promise<void> {
   const samples = await sampleData(layer, record.identity.uuid, sectors);
   if (samples.length > 0) await record.change((identity) => ({ ...identity, samples }));
 }
