@@ -171,6 +171,8 @@ describe("a stack", () => {
       ]);
       await device.close();
     },
+    // 250 stacks are opened one after the other.
+    60_000,
   );
 
   it("refuses layers in the wrong order, of another length, foreign, and frozen ones on top", async () => {
