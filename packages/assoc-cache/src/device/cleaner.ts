@@ -197,7 +197,12 @@ export class Cleaner {
       if (urgent) break;
     }
     if (batches === 0 && copied.length + cold.length === 0 && failure === undefined) return NOTHING;
-    await this.#state.flushSource();
+    try {
+      await this.#state.flushSource();
+    } catch (error) {
+      this.#writeback.uncovered([...copied, ...cold]);
+      throw error;
+    }
     this.#writeback.cleaned(copied, false);
     this.#writeback.cleaned(cold, true);
     await this.#metadata.commitDrops();

@@ -290,8 +290,9 @@ export class AssocCacheDevice extends GuardedTarget {
       await metadata.commit();
       await metadata.saveClean();
     } catch (error) {
-      // Without dirty blocks the source has everything, and the cache is merely cold next time.
-      if (state.sourceError !== undefined || state.frames.dirty > 0) return error;
+      // If the source has everything, and no older data comes back, the cache is merely cold next time.
+      const loses = state.sourceError !== undefined || state.frames.dirty > 0 || metadata.debt !== undefined;
+      if (loses) return error;
       state.environment.logger.log("warn", `${this.name}: the cache could not be closed cleanly`, {
         cause: String(error),
       });

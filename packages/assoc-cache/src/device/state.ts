@@ -6,7 +6,7 @@
  * for a lock while holding one (eviction and the cleaner only *try* to get more), so there is no deadlock.
  *
  * Unstable: `cacheUnstable` and `sourceUnstable` say whether anything that was acknowledged, or that a failed write
- * to the source may have left there, may not have been covered by a flush of that device yet.
+ * may have left there, may not have been covered by a flush of that device yet.
  */
 import type { CacheRules } from "../core/rules.ts";
 import {
@@ -75,7 +75,7 @@ export class CacheState {
   cacheError: BlockIoError | undefined;
   /** Why the last write to the cache device was refused, if there was no space for it. */
   cacheFull: BlockIoError | undefined;
-  /** Why the source cannot be trusted to keep anything any more: a flush of it failed. */
+  /** Why the source cannot be trusted to keep anything any more: a flush of it failed, and not without loss. */
   sourceError: BlockIoError | undefined;
   /** Called once, when {@link sourceError} is set. */
   onSourceFailed: (error: BlockIoError) => void = () => {};
@@ -236,6 +236,8 @@ export class CacheState {
    */
   cacheRefused(error: unknown): BlockIoError {
     if (!isOutOfSpace(error)) return this.cacheFailed(error);
+    // Any part of it may be there, and vanish in a crash.
+    this.cacheUnstable = true;
     this.statistics.cacheErrors += 1;
     if (this.cacheFull === undefined) {
       this.environment.logger.log(
@@ -321,9 +323,11 @@ export class CacheState {
       await this.source.flush();
     } catch (error) {
       this.sourceUnstable = true;
-      this.sourceError = toBlockIoError(error, { device: this.source.name, op: "flush" });
-      this.onSourceFailed(this.sourceError);
-      throw this.sourceError;
+      const failure = toBlockIoError(error, { device: this.source.name, op: "flush" });
+      if (failure.lossless) throw failure;
+      this.sourceError = failure;
+      this.onSourceFailed(failure);
+      throw failure;
     }
   }
 }

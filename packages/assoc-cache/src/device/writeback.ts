@@ -70,6 +70,13 @@ export class Writeback {
     for (const frame of frames) if (rules.isUnchanged(table, frame)) this.#makeClean(frame, cold);
   }
 
+  /** The flush of the source failed: the frames have to be copied once more. */
+  uncovered(frames: readonly number[]): void {
+    const table = this.#state.frames;
+    for (const frame of frames)
+      if (table.stateOf(frame) === states.written) table.setState(frame, states.dirty);
+  }
+
   /**
    * Makes the source the newest, durably, and the cache device forget: afterwards none of these frames is
    * dirty or held. Their blocks are locked exclusively. Throws what failed; then nothing was given up.

@@ -13,7 +13,9 @@ export class Tapped extends GuardedDevice {
   /** Writes fail. */
   failsWrites: boolean | ((offset: number) => boolean) = false;
   /** Flushes fail. */
-  failsFlushes = false;
+  failsFlushes: boolean | (() => boolean) = false;
+  /** What failed has lost nothing. */
+  lossless = false;
   /** With which code. */
   code: ErrorCode = "EIO";
   /** Requests wait for this. */
@@ -65,8 +67,11 @@ export class Tapped extends GuardedDevice {
   async #gate(op: "read" | "write" | "flush", length = 0, offset = 0): Promise<void> {
     if (this.holdsWritesOf === undefined || this.holdsWritesOf === length) await this.hold;
     const fails = typeof this.failsWrites === "function" ? this.failsWrites(offset) : this.failsWrites;
-    if (this.pulled || (fails && op === "write") || (this.failsFlushes && op === "flush")) {
-      throw new BlockIoError("pulled out", { code: this.code, device: this.name, op });
+    const flushFails =
+      op === "flush" && (typeof this.failsFlushes === "function" ? this.failsFlushes() : this.failsFlushes);
+    if (this.pulled || (fails && op === "write") || flushFails) {
+      const { code, lossless } = this;
+      throw new BlockIoError("pulled out", { code, device: this.name, op, lossless });
     }
   }
 }

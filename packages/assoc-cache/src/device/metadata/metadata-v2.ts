@@ -6,9 +6,19 @@
  *
  * - an entry says dirty only after the frame's data, all of the block, was stable: data, flush, entry, flush;
  * - one commit at a time, so two writes of an entry sector never race;
- * - a fact `held` is taken away only after an entry sector without the claim was written and flushed.
+ * - a fact `held` is taken away only after an entry sector without the claim was written and flushed;
+ * - what a commit that lost nothing had taken up is taken up again by the next one: no frame is `sure`, and no fact
+ *   `held` is gone, before a whole commit has succeeded.
  */
-import { type BlockDevice, BlockIoError, FlushGroup, SECTOR, isOutOfSpace, join } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  FlushGroup,
+  SECTOR,
+  isOutOfSpace,
+  join,
+  toBlockIoError,
+} from "@dmkit/block-io";
 import { type FrameTable, facts, states } from "../../core/frame-table.ts";
 import { ENTRIES_PER_SECTOR, EntryCodec, entryStates } from "../../format/entries.ts";
 import { layoutOf } from "../../format/layout.ts";
@@ -39,9 +49,6 @@ export class MetadataV2 implements Metadata {
   #wantsClaims = false;
   #wantsDrops = false;
   #lost = false;
-  /** Frames whose entries found no space, and the error of that. */
-  #unwritten: readonly number[] = [];
-  #noSpace: BlockIoError | undefined;
   // Entries that may say dirty on the device for good, of frames that are not.
   #stale = false;
 
@@ -116,38 +123,42 @@ export class MetadataV2 implements Metadata {
       if (unstable && state.rules.flushesData) await this.#cache.flush();
       await this.#store(claims, drops);
     } catch (error) {
-      if (error === this.#noSpace) {
-        state.cacheRefused(error);
-        throw state.unavailable("flush");
+      const failure = toBlockIoError(error, { device: this.#cache.name, op: "flush" });
+      if (failure.lossless) {
+        this.#giveBack(claims, drops, unstable);
+        throw failure;
       }
       this.#lost ||= unstable;
       this.#stale ||= drops.length > 0;
-      throw state.cacheFailed(error);
+      throw state.cacheFailed(failure);
     }
   }
 
-  /** Entry sectors that found no space are written again by the next commit: frames they are for are kept in mind. */
+  /** Nothing that a commit had taken up counts as done, however far it came: the next one begins with it. */
+  #giveBack(claims: readonly number[], drops: readonly number[], unstable: boolean): void {
+    this.#state.cacheUnstable ||= unstable;
+    for (const frame of claims) {
+      // Without the claim whoever writes to one that is clean by now asks for it again.
+      this.#frames.removeFacts(frame, facts.staged | facts.claim);
+      if (this.#frames.isDirty(frame)) this.claim(frame);
+    }
+    this.#drops = [...drops, ...this.#drops];
+  }
+
+  /** Entry sectors that find no space are no end: what they should say is in the frame table. */
   async #writeEntries(changed: readonly number[]): Promise<void> {
     try {
       await this.#writeEntriesOf(changed);
-      this.#unwritten = [];
     } catch (error) {
       if (!isOutOfSpace(error)) throw error;
-      this.#unwritten = changed;
-      this.#noSpace = error;
-      throw error;
+      this.#state.cacheRefused(error);
+      throw this.#state.unavailable("flush");
     }
   }
 
   /** Whether an entry on the device may say dirty of what the source has newer. */
   get #listsOldData(): boolean {
-    const isOld = (frame: number): boolean =>
-      this.#frames.has(frame, facts.held) && !this.#frames.isDirty(frame);
-    return (
-      this.#stale ||
-      this.#drops.some((frame) => this.#frames.has(frame, facts.held)) ||
-      this.#unwritten.some(isOld)
-    );
+    return this.#stale || this.#drops.some((frame) => this.#frames.has(frame, facts.held));
   }
 
   #stage(frame: number): void {
@@ -160,17 +171,14 @@ export class MetadataV2 implements Metadata {
     const frames = this.#frames;
     const { rules } = this.#state;
     const changed: number[] = [];
-    const again = new Set(this.#unwritten);
     for (const frame of claims) {
       // Meanwhile it may have been cleaned; then the source has the data, and whatever became dirty in this
       // frame since was not covered by the flush.
-      if (!rules.isStaged(frames, frame) || frames.has(frame, facts.claim)) continue;
+      if (!rules.isStaged(frames, frame)) continue;
       frames.removeFacts(frame, facts.staged);
       frames.addFacts(frame, facts.claim | facts.held);
       changed.push(frame);
     }
-    // Those of last time whose entries say dirty: their data has been stable since then.
-    for (const frame of again) if (frames.has(frame, facts.claim)) changed.push(frame);
     const claimed = changed.length;
     for (const frame of drops) {
       // Meanwhile it may have become dirty again; then its entry is right.
@@ -178,7 +186,6 @@ export class MetadataV2 implements Metadata {
       frames.removeFacts(frame, facts.claim | facts.sure);
       changed.push(frame);
     }
-    for (const frame of again) if (!frames.has(frame, facts.claim)) changed.push(frame);
     if (changed.length === 0) return;
     await this.#writeEntries(changed);
     if (rules.flushesEntries) await this.#cache.flush();
