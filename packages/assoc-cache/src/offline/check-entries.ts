@@ -7,7 +7,7 @@ import { type FrameTable, NONE, states } from "../core/frame-table.ts";
 import { ENTRIES_PER_SECTOR, type EntryState, entryStates } from "../format/entries.ts";
 import type { Superblock } from "../format/superblock.ts";
 import { sectorInTableV1 } from "../format/v1.ts";
-import { type EntryProblem, readEntries } from "../open/entries.ts";
+import { type EntryProblem, isOfSector, readEntries } from "../open/entries.ts";
 import {
   type CheckOptions,
   type Finding,
@@ -35,7 +35,7 @@ export async function* checkEntries(
       signal?.throwIfAborted();
       progress?.(frame, frames * phases);
     }
-    if (problem === "checksum" || problem === "state") doubtful = !nothingDirty;
+    if (problem !== undefined && (problem === "state" || isOfSector(problem))) doubtful = !nothingDirty;
     if (problem !== undefined) yield badEntry(superblock, { frame, state, block, problem }, nothingDirty);
     // Clean entries count only after a clean shutdown.
     else if (state === entryStates.dirty || superblock.clean) {
@@ -107,6 +107,7 @@ interface BadEntry {
 }
 
 const entryKinds: Readonly<Record<EntryProblem, ProblemKind>> = {
+  unreadable: "entries-unreadable",
   checksum: "entries-damaged",
   state: "entry-state",
   outside: "entry-outside",
@@ -129,7 +130,7 @@ function badEntry(superblock: Superblock, bad: BadEntry, nothingDirty: boolean):
       "What is there may be dirty. Restore the sector from a backup or a dump; there is no other copy of it.";
     return { problem: { ...common, advice } };
   }
-  const fix = problem === "checksum" ? { sectors: [sectorOf(frame)] } : { frames: [frame] };
+  const fix = isOfSector(problem) ? { sectors: [sectorOf(frame)] } : { frames: [frame] };
   const repair = impossible ? "the entry cannot be true and is dropped" : "it is dropped; nothing was dirty";
   return { problem: { ...common, repair }, fix };
 }
@@ -137,6 +138,8 @@ function badEntry(superblock: Superblock, bad: BadEntry, nothingDirty: boolean):
 function describe({ problem, frame, state, block }: BadEntry): string {
   const what = state === entryStates.dirty ? "dirty block" : "block";
   switch (problem) {
+    case "unreadable":
+      return `the entries from frame ${frame} on cannot be read`;
     case "checksum":
       return `the entries from frame ${frame} on are damaged`;
     case "state":

@@ -11,7 +11,7 @@ import { ENTRIES_PER_SECTOR, entryStates } from "../format/entries.ts";
 import type { Geometry } from "../format/geometry.ts";
 import type { Superblock } from "../format/superblock.ts";
 import { sectorInTableV1 } from "../format/v1.ts";
-import { readEntries } from "../open/entries.ts";
+import { isOfSector, readEntries } from "../open/entries.ts";
 import { findMetadata } from "../open/load.ts";
 
 const legend = {
@@ -138,7 +138,7 @@ function framesV1(geometry: Geometry, table: Buffer): Frames {
 async function framesV2(cache: BlockDevice, superblock: Superblock): Promise<Frames> {
   const frames = new Frames(superblock.geometry);
   for await (const { frame, state, block, problem } of readEntries(cache, superblock)) {
-    if (problem !== undefined) frames.mark(frame, problem === "checksum" ? ENTRIES_PER_SECTOR : 1, "damaged");
+    if (problem !== undefined) frames.mark(frame, isOfSector(problem) ? ENTRIES_PER_SECTOR : 1, "damaged");
     else if (state === entryStates.dirty) frames.put(frame, block, "dirty");
     else if (superblock.clean) frames.put(frame, block, "clean");
     else frames.mark(frame, 1, "stale");

@@ -11,6 +11,7 @@ export type ProblemKind =
   | "clean-differs"
   | "clean-unreadable"
   | "dirty-unreadable"
+  | "entries-unreadable"
   | "entries-damaged"
   | "entry-state"
   | "entry-outside"

@@ -1,5 +1,5 @@
 /** Reads the entries of a version 2 cache and says, entry by entry, what is there. */
-import { type BlockDevice, SECTOR } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, SECTOR } from "@dmkit/block-io";
 import { Sets } from "../core/sets.ts";
 import {
   ENTRIES_PER_SECTOR,
@@ -12,10 +12,15 @@ import type { Superblock } from "../format/superblock.ts";
 import { uuidFromText } from "../format/uuid.ts";
 
 /** What is wrong with an entry, or with a whole sector of them. */
-export type EntryProblem = "checksum" | "state" | "outside" | "set";
+export type EntryProblem = "unreadable" | "checksum" | "state" | "outside" | "set";
+
+/** Whether it is about all entries of a sector. */
+export function isOfSector(problem: EntryProblem): boolean {
+  return problem === "unreadable" || problem === "checksum";
+}
 
 export interface Entry {
-  /** For a sector with a wrong checksum: its first frame. */
+  /** For a sector that cannot be read, or has a wrong checksum: its first frame. */
   readonly frame: number;
   readonly state: EntryState;
   readonly block: number;
@@ -33,16 +38,20 @@ export async function* readEntries(cache: BlockDevice, superblock: Superblock): 
   const grain = cache.limits.logicalBlockSize / SECTOR;
   const sectors = Math.ceil(entrySectorsFor(frames) / grain) * grain;
   const bytes = Buffer.alloc(Math.min(CHUNK_SECTORS, sectors) * SECTOR);
+  let unreadable: ReadonlySet<number> = new Set();
   for (let sector = 0; sector < entrySectorsFor(frames); sector += 1) {
     const within = sector % CHUNK_SECTORS;
     if (within === 0) {
       const count = Math.min(CHUNK_SECTORS, sectors - sector);
-      await cache.read((superblock.entryStart + sector) * SECTOR, bytes.subarray(0, count * SECTOR));
+      const offset = (superblock.entryStart + sector) * SECTOR;
+      unreadable = await readWhatCanBe(cache, offset, bytes.subarray(0, count * SECTOR));
     }
     const at = within * SECTOR;
     const first = sector * ENTRIES_PER_SECTOR;
-    if (!codec.intact(bytes, at, sector)) {
-      yield { frame: first, state: entryStates.empty, block: 0, problem: "checksum" };
+    const isUnreadable = unreadable.has(within);
+    if (isUnreadable || !codec.intact(bytes, at, sector)) {
+      const problem = isUnreadable ? "unreadable" : "checksum";
+      yield { frame: first, state: entryStates.empty, block: 0, problem };
       continue;
     }
     for (let slot = 0; slot < ENTRIES_PER_SECTOR && first + slot < frames; slot += 1) {
@@ -58,12 +67,34 @@ export async function* readEntries(cache: BlockDevice, superblock: Superblock): 
   }
 }
 
+/** Sectors of the range that cannot be read, counted from its beginning. Errors: those that are of no single place. */
+async function readWhatCanBe(cache: BlockDevice, offset: number, into: Buffer): Promise<Set<number>> {
+  const block = cache.limits.logicalBlockSize;
+  const unreadable = new Set<number>();
+  if (await isRead(cache, offset, into)) return unreadable;
+  for (let at = 0; at < into.length; at += block) {
+    if (await isRead(cache, offset + at, into.subarray(at, at + block))) continue;
+    for (let within = at; within < at + block; within += SECTOR) unreadable.add(within / SECTOR);
+  }
+  return unreadable;
+}
+
+async function isRead(cache: BlockDevice, offset: number, into: Buffer): Promise<boolean> {
+  try {
+    await cache.read(offset, into);
+    return true;
+  } catch (error) {
+    if (error instanceof BlockIoError && error.code === "EIO") return false;
+    throw error;
+  }
+}
+
 /** Dirty blocks of a cache that is not open; undefined if damage leaves that open. */
 export async function countDirty(cache: BlockDevice, superblock: Superblock): Promise<number | undefined> {
   if (superblock.clean && superblock.dirty === 0) return 0;
   let dirty = 0;
   for await (const { state, problem } of readEntries(cache, superblock)) {
-    if (problem === "checksum" || problem === "state") return undefined;
+    if (problem === "state" || (problem !== undefined && isOfSector(problem))) return undefined;
     if (state === entryStates.dirty) dirty += 1;
   }
   return dirty;
@@ -96,10 +127,17 @@ export async function dropEntries(
   if (framesOf.size === 0) return;
   const codec = new EntryCodec(uuidFromText(superblock.uuid) as Buffer);
   const block = Buffer.alloc(cache.limits.logicalBlockSize);
+  const used = entrySectorsFor(superblock.geometry.frames);
   for (const [sector, unwanted] of framesOf) {
     const offset = (superblock.entryStart + sector) * SECTOR;
     const within = offset % block.length;
-    await cache.read(offset - within, block);
+    const others = Array.from({ length: block.length / SECTOR }, (_, at) => sector - within / SECTOR + at);
+    // What cannot be read may be written again, if nothing beside it is to be kept.
+    if (!(await isRead(cache, offset - within, block))) {
+      const kept = others.find((other) => other < used && !sectors.has(other));
+      if (kept !== undefined) throw unreadable(cache, offset - within, block.length);
+      block.fill(0);
+    }
     const bytes = block.subarray(within, within + SECTOR);
     if (sectors.has(sector)) bytes.fill(0);
     for (const frame of unwanted) codec.put(bytes, 0, frame % ENTRIES_PER_SECTOR, entryStates.empty, 0);
@@ -107,4 +145,15 @@ export async function dropEntries(
     await cache.write(offset - within, block);
   }
   await cache.flush();
+}
+
+function unreadable(cache: BlockDevice, offset: number, length: number): BlockIoError {
+  return new BlockIoError("entries that are to be kept cannot be read", {
+    code: "EIO",
+    device: cache.name,
+    op: "read",
+    offset,
+    length,
+    hint: "Try again; if it stays so, replace the device and make a new cache.",
+  });
 }

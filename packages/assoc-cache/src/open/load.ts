@@ -17,7 +17,7 @@ import {
   tableSectorsV1,
 } from "../format/v1.ts";
 import { currentSuperblock, isSecondAtEnd, readSuperblocks } from "../device/metadata/superblocks.ts";
-import { dropEntries, readEntries } from "./entries.ts";
+import { dropEntries, isOfSector, readEntries } from "./entries.ts";
 
 /** What was found on a cache device. */
 export type Stored =
@@ -112,7 +112,7 @@ export async function loadV2(
       // An entry that cannot be true is no loss if it is not dirty.
       if (state === entryStates.clean) continue;
       if (!nothingDirty) throw damaged(cache, `the entry of frame ${frame} is damaged (${problem})`);
-      if (problem === "checksum") unwanted.sectors.add(frame / ENTRIES_PER_SECTOR);
+      if (isOfSector(problem)) unwanted.sectors.add(frame / ENTRIES_PER_SECTOR);
       else unwanted.frames.push(frame);
       continue;
     }

@@ -12,6 +12,8 @@ export class Tapped extends GuardedDevice {
   pulled = false;
   /** Writes fail. */
   failsWrites: boolean | ((offset: number) => boolean) = false;
+  /** Reads of these bytes fail. */
+  failsReads: (offset: number, length: number) => boolean = () => false;
   /** Flushes fail. */
   failsFlushes: boolean | (() => boolean) = false;
   /** What failed has lost nothing. */
@@ -34,7 +36,7 @@ export class Tapped extends GuardedDevice {
 
   protected override async doRead(offset: number, into: Buffer): Promise<void> {
     this.counts.read += 1;
-    await this.#gate("read");
+    await this.#gate("read", into.length, offset);
     await this.lower.read(offset, into);
   }
 
@@ -69,7 +71,8 @@ export class Tapped extends GuardedDevice {
     const fails = typeof this.failsWrites === "function" ? this.failsWrites(offset) : this.failsWrites;
     const flushFails =
       op === "flush" && (typeof this.failsFlushes === "function" ? this.failsFlushes() : this.failsFlushes);
-    if (this.pulled || (fails && op === "write") || flushFails) {
+    const unread = op === "read" && this.failsReads(offset, length);
+    if (unread || this.pulled || (fails && op === "write") || flushFails) {
       const { code, lossless } = this;
       throw new BlockIoError("pulled out", { code, device: this.name, op, lossless });
     }

@@ -1,5 +1,5 @@
 /** Reads and writes the two copies of the superblock, on devices of 512- and of 4096-byte blocks. */
-import { type BlockDevice, SECTOR, beginFormat, zeroes, join } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, SECTOR, beginFormat, zeroes, join } from "@dmkit/block-io";
 import {
   type Superblock,
   decodeSuperblock,
@@ -14,19 +14,35 @@ export interface Copy {
   readonly superblock: Superblock | undefined;
   /** Why it is not valid; undefined if it is. */
   readonly problem: string | undefined;
-  /** It carries our magic, valid or not. */
+  /** It carries our magic, valid or not; or it cannot be read, and the other one is valid. */
   readonly ours: boolean;
 }
 
-/** Both copies; errors are those of the device. */
+/** Both copies; errors are those of the device. A copy that cannot be read is one that is not valid if the other is. */
 export async function readSuperblocks(cache: BlockDevice): Promise<{ first: Copy; second: Copy }> {
-  const block = cache.limits.logicalBlockSize;
-  const bytes = Buffer.alloc(block);
-  await cache.read(0, bytes);
-  const first = copyFrom(bytes.subarray(0, SECTOR));
+  const first = await readCopy(cache, 0, 0);
   const { place, within } = secondPlace(cache, first.superblock);
-  await cache.read(place, bytes);
-  return { first, second: copyFrom(bytes.subarray(within, within + SECTOR)) };
+  const second = await readCopy(cache, place, within);
+  // Without a valid one nobody knows what is, or was, where nothing can be read.
+  const unread = first.unread ?? second.unread;
+  if (unread !== undefined && currentSuperblock({ first, second }) === undefined) throw unread;
+  return { first, second };
+}
+
+async function readCopy(
+  cache: BlockDevice,
+  place: number,
+  within: number,
+): Promise<Copy & { readonly unread?: BlockIoError }> {
+  const bytes = Buffer.alloc(cache.limits.logicalBlockSize);
+  try {
+    await cache.read(place, bytes);
+  } catch (error) {
+    if (!(error instanceof BlockIoError) || error.code !== "EIO") throw error;
+    const problem = `it cannot be read: ${error.message}`;
+    return { superblock: undefined, problem, ours: true, unread: error };
+  }
+  return copyFrom(bytes.subarray(within, within + SECTOR));
 }
 
 /** Whether the second copy is, or would be, in the last sector of the device as it is now. */
