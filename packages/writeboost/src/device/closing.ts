@@ -1,5 +1,6 @@
 /** What is written when a cache is closed in order, once nothing runs any more. */
-import { type Logger, isOutOfSpace } from "@dmkit/block-io";
+import type { Logger } from "@dmkit/block-io";
+import { costsNothing } from "./refusals.ts";
 import type { PlogWriter } from "./log/plog-writer.ts";
 import type { LogTrouble } from "./log/trouble.ts";
 import type { Parts } from "./parts.ts";
@@ -29,7 +30,7 @@ export async function closeInOrder(
     // After a flush that failed, what the backing device shows need not be what it keeps; nor where it is bad.
     if (failures === 0 && badBlocks === 0) await recorder.markClean(backing, logger);
   } catch (error) {
-    if (!isOutOfSpace(error)) throw error;
+    if (!costsNothing(error)) throw error;
     trouble.tell("warn", "no space to note that the cache was closed in order; nothing is lost", error);
   }
 }

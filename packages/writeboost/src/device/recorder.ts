@@ -4,10 +4,11 @@
  * None of it is needed for what is in the log, it makes recovery faster and pairing surer. So where there is no
  * space for it, it is left as it was, and tried again when it is due again; any other error ends the cache.
  */
-import { type BlockDevice, type Logger, isOutOfSpace } from "@dmkit/block-io";
+import type { BlockDevice, Logger } from "@dmkit/block-io";
 import { RECORD_START, encodeRecord } from "../format/superblock.ts";
 import type { IdentityKeeper } from "./identity-keeper.ts";
 import type { SegmentLog } from "./log/segment-log.ts";
+import { costsNothing } from "./refusals.ts";
 
 export class Recorder {
   readonly #log: SegmentLog;
@@ -32,7 +33,7 @@ export class Recorder {
       await log.flushCache();
       this.#recorded = id;
     } catch (error) {
-      throw isOutOfSpace(error) ? error : log.die(error);
+      throw costsNothing(error) ? error : log.die(error);
     }
   }
 
@@ -43,7 +44,7 @@ export class Recorder {
     if (identity === undefined || identity.busy || dead !== undefined) return;
     if (durable - identity.identity.coveredId < Math.max(1, geometry.tail / 2)) return;
     identity.write({ coveredId: durable }).catch((error: unknown) => {
-      if (!isOutOfSpace(error)) this.#log.die(error);
+      if (!costsNothing(error)) this.#log.die(error);
     });
   }
 

@@ -1,5 +1,5 @@
 /** Errors of several parts: what a running cache does not do, and what its devices do not give. */
-import { BlockIoError, refuse, toBlockIoError } from "@dmkit/block-io";
+import { BlockIoError, isOutOfSpace, refuse, toBlockIoError } from "@dmkit/block-io";
 
 export function interrupted(device: string): BlockIoError {
   const hint = "What was written back stays written back; send it again to go on.";
@@ -33,6 +33,11 @@ export function outOfSpace(error: unknown, device: string): BlockIoError {
     lossless: true,
     hint: "Make room in the file system below it. What was written is in memory and is tried again by itself.",
   });
+}
+
+/** Whether what failed may succeed later, and all is as it was until then. */
+export function costsNothing(error: unknown): boolean {
+  return isOutOfSpace(error) || (error instanceof BlockIoError && error.lossless);
 }
 
 /** Whether an error may be about the place that was read or written, rather than about the device. */

@@ -37,6 +37,8 @@ export class HandDisk extends GuardedDevice {
   refuse: Judge = () => false;
   /** With which code they fail. */
   code: ErrorCode = "EIO";
+  /** Whether they say that nothing is lost. */
+  lossless = false;
   #pending: Pending[] = [];
   #held: (() => void)[] = [];
 
@@ -139,7 +141,8 @@ export class HandDisk extends GuardedDevice {
           return;
         }
         this.#pending = this.#pending.filter((write) => write !== request);
-        reject(new BlockIoError("refused by hand", { code: this.code, device: this.name, op: request.op }));
+        const { code, name: device, lossless } = this;
+        reject(new BlockIoError("refused by hand", { code, device, op: request.op, lossless }));
       };
       if (this.hold(request)) this.#held.push(finish);
       else finish();

@@ -8,8 +8,8 @@
  *
  * Invariants:
  *
- * - a write that finds no space fails that barrier, and the next one writes the same again; any other failure ends
- *   the cache;
+ * - a write that finds no space, or a flush that fails without a loss, fails that barrier, and the next one writes
+ *   the same again; any other failure ends the cache;
  * - after a barrier, every accepted write is durable either in its segment on the cache device or in the plog,
  *   and the segments in the plog follow those on the cache device without a gap;
  * - at most two segments need the plog: the one that is open, and the one before it while it is on its way to
@@ -23,7 +23,7 @@
  *   all of them took a sixth of the writes with flush at depth 8: 12.4k against 10.2k a second.)
  * - where the name of the plog is in its first sector (plog-place.ts), that sector is never written without it.
  */
-import { type BlockDevice, done, isOutOfSpace } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, done, isOutOfSpace, toBlockIoError } from "@dmkit/block-io";
 import { type Geometry, plogSegmentSize } from "../../format/geometry.ts";
 import { encodeRecord, recordSize } from "../../format/plog.ts";
 import { START_NAME, emptyStart } from "./plog-place.ts";
@@ -142,12 +142,13 @@ export class PlogWriter {
     await this.#blankDurably([...this.#used.keys()], () => this.#device.flush());
   }
 
-  /** A flush that fails is the end, whatever the reason: what it was to make durable may be gone. */
+  /** A flush that fails is the end, unless it says that nothing is lost: what it was to make durable may be gone. */
   async #flush(): Promise<void> {
     try {
       await this.#device.flush();
     } catch (error) {
-      throw this.#log.die(error);
+      const failure = toBlockIoError(error, { device: this.#device.name, op: "flush" });
+      throw failure.lossless ? failure : this.#log.die(failure);
     }
   }
 
@@ -191,6 +192,7 @@ export class PlogWriter {
       await this.#flush();
       for (const segment of stale) this.#used.delete(segment);
     } catch (error) {
+      if (error instanceof BlockIoError && error.lossless) throw error;
       if (isOutOfSpace(error)) throw outOfSpace(error, this.#device.name);
       throw log.die(error);
     }

@@ -15,7 +15,8 @@
  * - a closed segment never changes;
  * - a segment that finds no space below the cache device stays in RAM and is written again: when somebody waits
  *   for it, and now and then. Nothing about it is durable until that succeeds;
- * - any other write of the cache device that fails is the end, and so is a flush: see {@link SegmentLog.die}.
+ *   So is a flush that failed without a loss;
+ * - any other write or flush of the cache device that fails is the end: see {@link SegmentLog.die}.
  */
 import {
   type BlockDevice,
@@ -33,6 +34,7 @@ import type { Dialect } from "../../format/checksum.ts";
 import { BLOCK, type Geometry, slotOf, slotStart } from "../../format/geometry.ts";
 import { dataStart, sealSegment, segmentSize } from "../../format/segment.ts";
 import { outOfSpace, stopped } from "../refusals.ts";
+import { Refusals } from "./refusals.ts";
 
 /** Where a log goes on after recovery. */
 export interface LogState {
@@ -61,7 +63,6 @@ export class SegmentLog {
   #durable: number;
   #lastWriteback: number;
   #dead: BlockIoError | undefined;
-  #full: BlockIoError | undefined;
   /** Called when {@link full} or {@link dead} has been set. */
   onTrouble: (error: BlockIoError) => void = () => {};
 
@@ -70,10 +71,7 @@ export class SegmentLog {
   readonly #firstInRam: number;
   readonly #lengths: Map<number, number> = new Map();
   readonly #written: Set<number> = new Set();
-  /** Closed segments whose last write found no space. */
-  readonly #refused: Set<number> = new Set();
-  /** How often that has happened. */
-  #refusals = 0;
+  readonly #refusals: Refusals = new Refusals();
   #started: number;
   readonly #evicted: EvictedBlocks = new EvictedBlocks();
   readonly #flushes: FlushGroup;
@@ -132,9 +130,9 @@ export class SegmentLog {
     return this.#dead;
   }
 
-  /** Why segments stay in RAM, if there is no space for them. */
+  /** Why segments stay in RAM, or are not durable, if there is no space for them. */
   get full(): BlockIoError | undefined {
-    return this.#full;
+    return this.#refusals.error;
   }
 
   /** Blocks in the open segment. */
@@ -232,21 +230,21 @@ export class SegmentLog {
 
   /** Resolves when everything up to segment `id` has been written to the cache device. Throws `ENOSPC`. */
   async flushed(id: number): Promise<void> {
-    const refusals = this.#refusals;
+    const { count } = this.#refusals;
     this.retry();
     while (this.lastFlushed < id) {
       this.check();
-      if (this.#refusals !== refusals && this.full !== undefined) throw this.full;
+      if (this.#refusals.count !== count && this.full !== undefined) throw this.full;
       await this.changed.wait();
     }
   }
 
-  /** Writes again what found no space. */
+  /** Writes again what found no space, and flushes. */
   retry(): void {
     if (this.dead !== undefined) return;
-    const refused = [...this.#refused];
-    this.#refused.clear();
-    for (const id of refused) this.#write(id);
+    const [segments, flush] = this.#refusals.take();
+    for (const id of segments) this.#write(id);
+    if (flush) this.flushCache().catch(() => {});
   }
 
   /** Resolves when everything up to segment `id` is durable on the cache device. */
@@ -306,15 +304,12 @@ export class SegmentLog {
   }
 
   #failed(id: number, error: unknown): void {
-    if (!isOutOfSpace(error)) {
-      this.die(error);
-      return;
-    }
-    this.#refused.add(id);
-    this.#refusals += 1;
-    const isNews = this.full === undefined;
-    this.#full = outOfSpace(error, this.cache.name);
-    if (isNews) this.onTrouble(this.#full);
+    if (isOutOfSpace(error)) this.#refused(id, outOfSpace(error, this.cache.name));
+    else this.die(error);
+  }
+
+  #refused(what: number | "flush", error: BlockIoError): void {
+    if (this.#refusals.add(what, error)) this.onTrouble(error);
     this.changed.notify();
   }
 
@@ -322,7 +317,7 @@ export class SegmentLog {
     this.#written.add(id);
     this.#lengths.delete(id);
     while (this.#written.delete(this.lastFlushed + 1)) this.#lastFlushed += 1;
-    if (this.#refused.size === 0) this.#full = undefined;
+    this.#refusals.taken();
     // Ahead of need: a flush takes long, and the flusher need not stand still for it.
     if (this.lastFlushed - this.durable > this.geometry.tail / 2) this.flushCache().catch(() => {});
     this.#progress();
@@ -334,8 +329,12 @@ export class SegmentLog {
     try {
       await this.cache.flush();
     } catch (error) {
-      throw this.die(toBlockIoError(error, { device: this.cache.name, op: "flush" }));
+      const failure = toBlockIoError(error, { device: this.cache.name, op: "flush" });
+      if (!failure.lossless) throw this.die(failure);
+      this.#refused("flush", failure);
+      throw failure;
     }
+    this.#refusals.flushed();
     this.#durable = Math.max(this.durable, covered);
     this.#evicted.forget(this.durable - this.geometry.slots);
     this.#progress();

@@ -9,7 +9,9 @@
  *
  * - whatever is acknowledged is counted first ({@link Barriers.changed}): a barrier that runs already is joined
  *   only if that count has not moved since it began;
- * - what fails here fails for good: a later flush that succeeds says nothing about what this one lost.
+ * - what fails here fails for good: a later flush that succeeds says nothing about what this one lost. Unless the
+ *   device below says that nothing was lost (`lossless`): then nothing counts as durable, and the next barrier does all
+ *   of it again.
  */
 import {
   type BlockDevice,
@@ -136,6 +138,7 @@ export class Barriers {
       if (failure !== undefined) throw failure;
     } catch (error) {
       const failure = toBlockIoError(error, { device: this.#backing.name, op: "flush" });
+      if (failure.lossless) throw failure;
       this.#state.fail(failure);
       // Whoever waits for writeback: there will be none.
       log.changed.notify();

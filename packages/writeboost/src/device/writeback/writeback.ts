@@ -60,7 +60,7 @@ export class Writeback {
   readonly #bad: BadBlocks;
   readonly #policy: WritebackPolicy;
   readonly #environment: Environment;
-  /** Called with the error when a flush of the backing device failed. */
+  /** Called with the error when a flush of the backing device failed, and may have lost what it was to cover. */
   readonly #flushFailed: (error: BlockIoError) => void;
   /** Somebody waits until everything is written back up to here. */
   #wanted = 0;
@@ -336,7 +336,7 @@ export class Writeback {
       await this.#backing.flush();
     } catch (error) {
       const failure = toBlockIoError(error, { device: this.#backing.name, op: "flush" });
-      this.#flushFailed(failure);
+      if (!failure.lossless) this.#flushFailed(failure);
       throw failure;
     }
   }
