@@ -1,5 +1,6 @@
 /** Sectors of the first MiB, and of the plog, that cannot be read: what does not need them goes on, and the rest is named. */
-import { type BlockIoError, realEnvironment } from "@dmkit/block-io";
+import { type BlockIoError, type Logger, realEnvironment } from "@dmkit/block-io";
+import { manualEnvironment } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { openAt, repair, replay, writeboostImages } from "../src/index.ts";
 import { check } from "./support/check.ts";
@@ -88,6 +89,33 @@ describe("the first MiB", () => {
     await rig.segment(9, 0x99);
     await rig.device.close();
   });
+
+  it.each([0, 1])(
+    "a record that can be neither read nor written stops nothing, and is told (interval %i)",
+    async (update_record_interval) => {
+      const rig = await used(false);
+      spoilSectors(rig.cache, [RECORD], true);
+      const told: string[] = [];
+      const logger: Logger = { log: (level, message) => void told.push(`${level} ${message}`) };
+      const environment = { ...manualEnvironment(1, rig.clock), logger };
+      await rig.open({ environment, tunables: { update_record_interval } });
+      await rig.device.dropCaches();
+      await rig.clock.pass(1000);
+      await rig.segment(9, 0x99);
+      await rig.device.dropCaches();
+      await rig.clock.pass(1000);
+      expect(rig.device.health().state).toBe(update_record_interval === 0 ? "ok" : "degraded");
+      await everything(rig);
+      await rig.device.close();
+      expect(told.filter((line) => line.includes("2047"))).toHaveLength(1);
+      // The identity record has the number: all is known to be written back.
+      await rig.crash();
+      spoilSectors(rig.cache, [RECORD], true);
+      await rig.open();
+      expect(rig.device.statusData).toMatchObject({ lastFlushedId: 7, lastWritebackId: 7, dirtyBlocks: 0 });
+      await everything(rig);
+    },
+  );
 
   it("the identity record: opening is refused, and what is there can be had", async () => {
     const rig = await used(false);

@@ -105,7 +105,9 @@ export class WriteboostDevice extends GuardedTarget {
     this.#log = log;
     this.#parts = { log, backing: this.#backing, plog, statistics: new Statistics(), size: settings.size };
     const keeper = identity && new IdentityKeeper(devices.cache, identity);
-    this.#recorder = new Recorder(log, keeper, recovered.recorded);
+    this.#recorder = new Recorder(log, keeper, recovered.recorded, (message, error) =>
+      this.#trouble.tell("warn", message, error),
+    );
     this.#writeback = new Writeback(
       log,
       this.#backing,
@@ -165,7 +167,8 @@ export class WriteboostDevice extends GuardedTarget {
   }
 
   override health(): Health {
-    return cacheHealth(super.health(), this.#log, this.#writeback.badBlocks, this.#space.missing);
+    const { badBlocks } = this.#writeback;
+    return cacheHealth(super.health(), this.#log, badBlocks, this.#space.missing, this.#recorder.badSector);
   }
 
   get statusData(): Status {

@@ -2,13 +2,15 @@
  * What a running cache writes down about itself: the superblock record, and the identity record.
  *
  * None of it is needed for what is in the log, it makes recovery faster and pairing surer. So where there is no
- * space for it, it is left as it was, and tried again when it is due again; any other error ends the cache.
+ * space for it, it is left as it was, and tried again when it is due again. So is a record whose sector the device does
+ * not take (`EIO`): the identity record has the same number, and without that one too low is none the worse. Any other
+ * error ends the cache.
  */
-import type { BlockDevice, Logger } from "@dmkit/block-io";
+import type { BlockDevice, BlockIoError, Logger } from "@dmkit/block-io";
 import { RECORD_START, encodeRecord } from "../format/superblock.ts";
 import type { IdentityKeeper } from "./identity-keeper.ts";
 import type { SegmentLog } from "./log/segment-log.ts";
-import { costsNothing } from "./refusals.ts";
+import { costsNothing, isOfPlace } from "./refusals.ts";
 
 export class Recorder {
   readonly #log: SegmentLog;
@@ -16,10 +18,20 @@ export class Recorder {
   /** The superblock record as it is on the device. */
   #recorded: number;
 
-  constructor(log: SegmentLog, identity: IdentityKeeper | undefined, recorded: number) {
+  readonly #warn: (message: string, error: BlockIoError) => void;
+  /** Why the superblock record could not be written the last time, where it could not. */
+  badSector: BlockIoError | undefined;
+
+  constructor(
+    log: SegmentLog,
+    identity: IdentityKeeper | undefined,
+    recorded: number,
+    warn: (message: string, error: BlockIoError) => void,
+  ) {
     this.#log = log;
     this.#identity = identity;
     this.#recorded = recorded;
+    this.#warn = warn;
   }
 
   /** Writes the superblock record if it is behind, durably. Throws `ENOSPC`. */
@@ -28,12 +40,24 @@ export class Recorder {
     const id = log.lastWriteback;
     if (log.dead !== undefined || id === this.#recorded) return;
     try {
-      await log.cache.write(RECORD_START, encodeRecord(id));
+      await this.#writeRecord(id);
       await this.#identity?.write({ recordedId: id });
       await log.flushCache();
       this.#recorded = id;
     } catch (error) {
       throw costsNothing(error) ? error : log.die(error);
+    }
+  }
+
+  async #writeRecord(id: number): Promise<void> {
+    try {
+      await this.#log.cache.write(RECORD_START, encodeRecord(id));
+      this.badSector = undefined;
+    } catch (error) {
+      if (!isOfPlace(error)) throw error;
+      if (this.badSector === undefined)
+        this.#warn("the superblock record, sector 2047, cannot be written; nothing depends on it", error);
+      this.badSector = error;
     }
   }
 

@@ -1,17 +1,19 @@
 /** How a running cache is, in the words of {@link Health}. */
-import { type Health, healthy, wholeStory, worstHealth } from "@dmkit/block-io";
+import { type BlockIoError, type Health, healthy, wholeStory, worstHealth } from "@dmkit/block-io";
 import type { SegmentLog } from "../log/segment-log.ts";
 
 /**
  * @param guard what the guard says: whether writes are refused.
  * @param badBlocks that the backing device does not take.
  * @param missing bytes, if all of the devices is used.
+ * @param badSector why the superblock record cannot be written, if it cannot.
  */
 export function cacheHealth(
   guard: Health,
   { dead, full, map: { dirtyBlocks } }: Pick<SegmentLog, "dead" | "full" | "map">,
   badBlocks: number,
   missing: number,
+  badSector: BlockIoError | undefined,
 ): Health {
   if (dead !== undefined) {
     return {
@@ -23,7 +25,8 @@ export function cacheHealth(
           : `Repair or reconnect the cache device, then close and reopen the device; ${dirtyBlocks} blocks are not on the backing device yet, so do not use that without it.`,
     };
   }
-  if (full === undefined || guard.state !== "ok") return worstHealth([guard, wearOf(badBlocks, missing)]);
+  if (full === undefined || guard.state !== "ok")
+    return worstHealth([guard, wearOf(badBlocks, missing, badSector)]);
   return {
     state: "failed",
     why: `flushes fail until there is space for the cache: ${wholeStory(full)}`,
@@ -32,10 +35,14 @@ export function cacheHealth(
 }
 
 /** What does not keep it from working yet. */
-function wearOf(badBlocks: number, missing: number): Health {
+function wearOf(badBlocks: number, missing: number, badSector: BlockIoError | undefined): Health {
   if (badBlocks > 0) {
     const why = `${badBlocks} blocks cannot be written to the backing device and stay in the cache`;
     return { state: "degraded", why, help: "Replace the backing device, or the part of it that is bad." };
+  }
+  if (badSector !== undefined) {
+    const why = `the superblock record on the cache device cannot be written: ${badSector.message}`;
+    return { state: "degraded", why, help: "Nothing depends on that sector; replace the cache device soon." };
   }
   if (missing === 0) return healthy;
   const why = `the file systems below lack ${missing} bytes, should all of the devices be used`;
