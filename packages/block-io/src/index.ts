@@ -155,6 +155,7 @@ export {
   parseOption,
   requireOrder,
   parseOptions,
+  replaceReferences,
 } from "./dm/options.ts";
 export {
   type Controls,

@@ -10,6 +10,7 @@ export const NO_CACHE = "none";
 export const imageOptions = {
   image: {
     type: "text",
+    scheme: "image",
     absolute: (text: string, folder: string): string =>
       absoluteImageReference(text, folder).slice("image:".length),
     help: "STORE/NAME[@DIGEST|:TAG]; STORE is s3://BUCKET[/PREFIX] or a folder",

@@ -9,6 +9,7 @@ import {
   SECTOR,
   type Segment,
   type TargetRegistry,
+  refuse,
   shellQuote,
   tableLength,
 } from "@dmkit/block-io";
@@ -213,9 +214,30 @@ export class DeviceDirectory {
     });
   }
 
-  /** Throws `EBUSY` if closing the table would lose data. */
+  /** Throws `ENOTSUP` for what could not be opened again if another table failed. */
+  refuseInThePast({ name, device }: ManagedDevice): void {
+    if (device.opened?.past === undefined) return;
+    throw refuse(
+      name,
+      "ENOTSUP",
+      `shows ${device.opened.past}, which no table opens again: it gets no other`,
+      "Make a device of its own for the other table: dmkit create NAME --table …",
+    );
+  }
+
+  /** Throws `EBUSY` if closing the table, or opening it again where the next one fails, would lose something. */
   refuseToForget(managed: ManagedDevice): void {
-    const memory = memoryOf(this.segmentsOf(managed));
+    const segments = this.segmentsOf(managed);
+    const { name, beginsAnew } = segments.find(({ target }) => target.beginsAnew)?.target ?? {};
+    if (beginsAnew !== undefined) {
+      throw problem(
+        "EBUSY",
+        managed.name,
+        `its table has ${name}, whose ${beginsAnew} begins anew when it is opened: also where the new table fails and this one is opened again`,
+        "Remove the device and create it with the new table; or give --force, and copy first what is to be kept.",
+      );
+    }
+    const memory = memoryOf(segments);
     if (memory === undefined) return;
     throw problem(
       "EBUSY",

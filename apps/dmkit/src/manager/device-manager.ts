@@ -155,6 +155,7 @@ export class DeviceManager {
       const segments = this.#opener.read(managed.name, table, options.folder);
       this.#devices.refuseCircles(managed, segments);
       this.#devices.refuseToShrink(managed, segments);
+      this.#devices.refuseInThePast(managed);
       const force = options.force === true;
       if (!force) {
         this.#devices.refuseToForget(managed);
@@ -309,6 +310,7 @@ export class DeviceManager {
         await opened.close();
         this.#refuseAtTheEnd(name);
       }
+      managed.pins = opened.pins ?? new Map();
       managed.device.putIn(opened);
       managed.device.letGo();
       this.#devices.add(managed);

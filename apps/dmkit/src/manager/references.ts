@@ -3,12 +3,12 @@ import { resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import {
   BlockIoError,
-  type OptionTable,
   type Segment,
   type TargetRegistry,
   absoluteTexts,
   identityOf,
   parseTable,
+  replaceReferences,
   schemeOf,
 } from "@dmkit/block-io";
 import { absoluteUri } from "../devices.ts";
@@ -119,22 +119,4 @@ function referencesOf(segments: readonly Segment[]): Set<string> {
     });
   }
   return references;
-}
-
-/** Options with every reference to a device replaced; `undefined` from `replace` leaves it as it is. */
-export function replaceReferences(
-  table: OptionTable,
-  options: unknown,
-  replace: (reference: string) => string | undefined,
-): unknown {
-  if (typeof options !== "object" || options === null) return options;
-  const replaced: Record<string, unknown> = { ...options };
-  for (const [name, spec] of Object.entries(table)) {
-    const value = replaced[name];
-    if (spec.type === "device" && typeof value === "string") replaced[name] = replace(value) ?? value;
-    else if (spec.type === "list" && Array.isArray(value)) {
-      replaced[name] = value.map((group: unknown) => replaceReferences(spec.of, group, replace));
-    }
-  }
-  return replaced;
 }

@@ -34,6 +34,7 @@ export class TableOpener {
         readOnly,
         schemes: { ...openersOf(this.#devices.targets), ...borrow },
         holder: owner.holder,
+        pins: owner.pins,
       });
     } catch (error) {
       throw this.#departures.namingHolder(this.#devices.namingHolder(error, owner));

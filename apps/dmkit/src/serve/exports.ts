@@ -19,7 +19,7 @@ import type { DeviceManager } from "../manager/device-manager.ts";
 import type { NewExport } from "../manager/export-manager.ts";
 import { type OpenedTable, openedAs } from "../manager/device/opened-table.ts";
 import { toDeviceName } from "../manager/references.ts";
-import { openReference } from "../devices.ts";
+import { absoluteUri, openReference } from "../devices.ts";
 import { defaultDisk } from "../targets.ts";
 
 export interface WhatToServe {
@@ -84,7 +84,7 @@ async function openPast(
   const view = await openView(images, at, targets.images, environment);
   const device = deviceName(name, devices);
   const args = { target: targets.get(view.format.name), words: () => view.words };
-  await devices.adopt(device, openedAs(view.device, args, view.below));
+  await devices.adopt(device, { ...openedAs(view.device, args, view.below), past: view.description });
   return [{ name, device, description: shortened(view.description), readOnly: true }];
 }
 
@@ -116,7 +116,11 @@ async function openImage(image: string, what: WhatToServe, environment: Environm
         })
       : // The device it becomes has the claim, under its name.
         await openReference(image, readOnly ? "read" : "write", environment, "looks");
-  return openedAs(device, { target: linear, words: () => [image, "0"] });
+  const { pinned } = device;
+  const opened = openedAs(device, { target: linear, words: () => [pinned ?? image, "0"] });
+  return pinned === undefined
+    ? opened
+    : { ...opened, pins: new Map([[absoluteUri(image, process.cwd()), pinned]]) };
 }
 
 /** The table of the disk there is by default; its files are made if they are not there. */

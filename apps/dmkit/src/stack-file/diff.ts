@@ -245,7 +245,10 @@ function obstacle(
   used: boolean,
   targets: TargetRegistry,
 ): string | undefined {
-  const memory = memoryOf(readTable(present.table.replace(` ${OPEN_LENGTH} `, " 1 "), targets));
+  const segments = readTable(present.table.replace(` ${OPEN_LENGTH} `, " 1 "), targets);
+  const { name, beginsAnew } = segments.find(({ target }) => target.beginsAnew)?.target ?? {};
+  if (beginsAnew !== undefined) return `its table has ${name}, whose ${beginsAnew} would begin anew`;
+  const memory = memoryOf(segments);
   if (memory !== undefined)
     return `its table keeps data in memory (${memory}), which a new one would not have`;
   if (!used) return undefined;

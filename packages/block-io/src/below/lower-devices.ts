@@ -110,6 +110,8 @@ export class LowerDevices {
   readonly #claimant: Claimant;
   readonly #entries: Set<Entry> = new Set();
   readonly #grants: Set<Grant> = new Set();
+  /** Exact references, by those that were asked for and may come to mean something else. */
+  readonly pins: Map<string, string> = new Map();
 
   constructor(schemes: DeviceSchemes, environment: Environment, options: LowerOptions = {}) {
     this.#schemes = { ...builtinSchemes, ...schemes };
@@ -162,6 +164,7 @@ export class LowerDevices {
     entry.users += 1;
     try {
       const device = await entry.device;
+      if (device.pinned !== undefined) this.pins.set(reference, device.pinned);
       const claim: Claim = { claimant: this.#claimant, device, range, use: wanted, target };
       this.#grants.add({ ahead, entry, claim, giveBack: claims.take(claim) });
       return device;

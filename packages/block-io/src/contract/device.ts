@@ -148,6 +148,11 @@ export interface BlockDevice {
    * bytes in common. It may change when a table is exchanged.
    */
   places?(offset: number, length: number): readonly Place[];
+  /**
+   * The reference that opens exactly this again, where the one it was opened by may come to mean something else: a tag
+   * that is moved. Left out: there is none but that.
+   */
+  readonly pinned?: string | undefined;
 
   /** Waits for I/O in flight, flushes, and holds new I/O back until {@link resume}. */
   suspend(): Promise<void>;

@@ -31,6 +31,8 @@ export interface TextOption extends Common {
    * Throws `EPARSE` for a text it cannot read.
    */
   readonly absolute?: (text: string, folder: string) => string;
+  /** For a text that is a reference, but may leave out its scheme: the scheme. */
+  readonly scheme?: string;
 }
 
 /** A whole number; `unit` is for help only. */
@@ -127,6 +129,29 @@ export function absoluteTexts(table: OptionTable, options: unknown, folder: stri
       made[name] = value.map((group: unknown) => absoluteTexts(spec.of, group, folder));
   }
   return made;
+}
+
+/** Options with every reference replaced; `undefined` from `replace` leaves it as it is. */
+export function replaceReferences(
+  table: OptionTable,
+  options: unknown,
+  replace: (reference: string) => string | undefined,
+): unknown {
+  if (typeof options !== "object" || options === null) return options;
+  const replaced: Record<string, unknown> = { ...options };
+  for (const [name, spec] of Object.entries(table)) {
+    const value = replaced[name];
+    if (spec.type === "list" && Array.isArray(value)) {
+      replaced[name] = value.map((group: unknown) => replaceReferences(spec.of, group, replace));
+    } else if (typeof value !== "string") continue;
+    else if (spec.type === "device") replaced[name] = replace(value) ?? value;
+    else if (spec.type === "text" && spec.scheme !== undefined) {
+      const prefix = `${spec.scheme}:`;
+      const reference = value.startsWith(prefix) ? value : prefix + value;
+      replaced[name] = replace(reference)?.slice(prefix.length) ?? value;
+    }
+  }
+  return replaced;
 }
 
 /** The range of an option in words, for help and errors. */

@@ -13,7 +13,7 @@ import { BlockIoError, toBlockIoError, worstOf } from "../contract/errors.ts";
 import { type Health, failureOf, healthOf, worstHealth } from "../contract/health.ts";
 import { LowerDevices } from "../below/lower-devices.ts";
 import type { DeviceSchemes } from "../below/schemes.ts";
-import { parseOptions } from "./options.ts";
+import { parseOptions, replaceReferences } from "./options.ts";
 import { type Segment, printSegment, tableLength } from "./table.ts";
 import type { Facts, MessageOptions } from "./controls.ts";
 import {
@@ -37,6 +37,8 @@ export interface OpenTableOptions {
   readonly schemes?: DeviceSchemes;
   /** Who uses the devices below, for others who ask for them. Default: `table NAME`. */
   readonly holder?: Holder;
+  /** What references mean, whatever they may have come to mean: see {@link TableDevice.pins}. */
+  readonly pins?: ReadonlyMap<string, string>;
 }
 
 interface OpenSegment {
@@ -59,14 +61,23 @@ export async function openTable(given: readonly Segment[], options: OpenTableOpt
     ...segment,
     options: parseOptions(segment.target.options, segment.options, segment.target.name),
   }));
-  const { environment, name: tableName = "table", readOnly = false } = options;
+  const {
+    environment,
+    name: tableName = "table",
+    readOnly = false,
+    pins = new Map<string, string>(),
+  } = options;
   const { schemes = {}, holder = { name: `table ${tableName}` } } = options;
   const lowers = new LowerDevices(schemes, environment, { readOnly, holder });
   const open: OpenSegment[] = [];
+  const meant = segments.map((segment) => ({
+    ...segment,
+    options: replaceReferences(segment.target.options, segment.options, (reference) => pins.get(reference)),
+  }));
   try {
-    await claimAll(segments, lowers);
-    if (segments.length > 1) await checkAll(segments, lowers, environment);
-    for (const segment of ownersLast(segments)) {
+    await claimAll(meant, lowers);
+    if (meant.length > 1) await checkAll(meant, lowers, environment);
+    for (const segment of ownersLast(meant)) {
       const { name } = segment.target;
       const device = await segment.target.open(segment.options, {
         name,
@@ -80,7 +91,7 @@ export async function openTable(given: readonly Segment[], options: OpenTableOpt
       open.push({ segment, device, start, end: start + device.size });
     }
     const inOrder = open.toSorted((a, b) => a.start - b.start);
-    const table = new TableDevice(inOrder, lowers, tableName);
+    const table = new TableDevice(inOrder, lowers, tableName, pinsOf(segments, pins, inOrder, lowers));
     lowers.belongTo(table);
     return table;
   } catch (error) {
@@ -88,6 +99,24 @@ export async function openTable(given: readonly Segment[], options: OpenTableOpt
     await lowers.close().catch(() => {});
     throw toBlockIoError(error, { device: options.name, op: "open" });
   }
+}
+
+/** What the references of a table mean that may come to mean something else, by how the table was given. */
+function pinsOf(
+  segments: readonly Segment[],
+  before: ReadonlyMap<string, string>,
+  open: readonly OpenSegment[],
+  lowers: LowerDevices,
+): ReadonlyMap<string, string> {
+  const pins = new Map<string, string>();
+  for (const [index, { target, options }] of segments.entries()) {
+    replaceReferences(target.options, options, (reference) => {
+      const pinned = lowers.pins.get(before.get(reference) ?? reference) ?? open[index]?.device.pinned;
+      if (pinned !== undefined) pins.set(reference, pinned);
+      return undefined;
+    });
+  }
+  return pins;
 }
 
 /**
@@ -132,8 +161,18 @@ function ownersLast(segments: readonly Segment[]): readonly Segment[] {
 export class TableDevice extends MappedDevice {
   readonly #segments: readonly OpenSegment[];
   readonly #lowers: LowerDevices;
+  /**
+   * What the references it was given mean, where they may come to mean something else (a tag that is moved): whoever
+   * opens a table in its place, or itself again, gives them to have the same below.
+   */
+  readonly pins: ReadonlyMap<string, string>;
 
-  constructor(segments: readonly OpenSegment[], lowers: LowerDevices, name: string) {
+  constructor(
+    segments: readonly OpenSegment[],
+    lowers: LowerDevices,
+    name: string,
+    pins: ReadonlyMap<string, string>,
+  ) {
     super(
       name,
       tableLength(segments.map(({ segment }) => segment)) * SECTOR,
@@ -141,13 +180,14 @@ export class TableDevice extends MappedDevice {
     );
     this.#segments = segments;
     this.#lowers = lowers;
+    this.pins = pins;
   }
 
   /** The table it was opened with, and what has changed since. */
   get table(): string {
     return this.#segments
       .map(({ segment, device }) =>
-        printSegment(segment, currentArguments(segment.target, segment.options, device)),
+        printSegment(segment, currentArguments(segment.target, segment.options, device, this.pins)),
       )
       .join("\n");
   }

@@ -20,7 +20,7 @@ import { GuardedDevice } from "../contract/guard.ts";
 import type { TableArguments } from "./arguments.ts";
 import type { GaugeCounts } from "./gauges.ts";
 import type { ImageFormat } from "./image.ts";
-import type { OptionTable } from "./options.ts";
+import { type OptionTable, replaceReferences } from "./options.ts";
 import type { Overlay } from "./overlay.ts";
 import type { StackRules } from "./stack-rules.ts";
 
@@ -180,6 +180,8 @@ export interface Target<Options> {
   readonly options: OptionTable;
   /** What clients write is in this process's memory, and goes with the device. Default false. */
   readonly inMemory?: boolean;
+  /** What it begins anew whenever it is opened, although more was to be added, in a word: `log`. Left out: nothing. */
+  readonly beginsAnew?: string;
   /** Reads the arguments of a table line; throws `EPARSE`. */
   parse(args: TableArguments): Options;
   /** The arguments such that `parse` gives the same options again. */
@@ -229,17 +231,19 @@ export type AnyTarget = Target<unknown>;
 /**
  * The arguments of a table line that opens an open target again as it is. Words that count once, when something is
  * made, are not among them.
+ * @param pins what references mean that might come to mean something else ({@link BlockDevice.pinned}).
  */
 export function currentArguments(
   target: AnyTarget,
   options: unknown,
   device: TargetDevice,
+  pins?: ReadonlyMap<string, string>,
 ): readonly string[] {
   const now: Record<string, unknown> = { ...(options as object), ...device.settings() };
   for (const [name, spec] of Object.entries(target.options)) {
     if (spec.once) now[name] = "default" in spec ? spec.default : undefined;
   }
-  return target.print(now);
+  return target.print(replaceReferences(target.options, now, (reference) => pins?.get(reference)));
 }
 
 /**

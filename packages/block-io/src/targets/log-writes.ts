@@ -244,6 +244,7 @@ export const logWrites: Target<LogWritesOptions> = {
   summary: "logs what is written, to be replayed to any point at which power might have failed",
   synopsis: "<device> <log device> [<#words> (<key> <value>)…]",
   options: logWritesOptions,
+  beginsAnew: "log",
   ...logWritesControls,
   stack: { length: ({ device }) => restOf(device) },
   parse(args) {

@@ -27,6 +27,8 @@ import type { Blobs } from "./blobs.ts";
 export interface ImageParts {
   readonly manifest: Manifest;
   readonly digest: Digest;
+  /** `image:STORE/NAME@DIGEST`. */
+  readonly pinned: string;
   readonly blobs: Blobs;
   /** Chunks that are fetched ahead of a sequential read at the most. */
   readonly readahead: number;
@@ -80,6 +82,11 @@ export class ImageDevice extends GuardedTarget {
     const chunks = chunkCount(size, chunkSize);
     this.#readahead = new Readahead(chunkSize, chunks, parts.readahead);
     this.#firstReads = new FirstReads(chunks);
+  }
+
+  /** A tag may be moved while it is open. */
+  get pinned(): string {
+    return this.#parts.pinned;
   }
 
   /** The chunks in the order in which they were first read. */

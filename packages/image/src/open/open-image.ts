@@ -10,7 +10,7 @@ import { NodeCache } from "../device/node-cache.ts";
 import { decodeHotList, chunkCount } from "../format/manifest.ts";
 import { type ImageOptions, NO_CACHE, imageOptions } from "../options.ts";
 import { readManifest, resolveReference } from "./manifests.ts";
-import { parseImageReference } from "./reference.ts";
+import { parseImageReference, printImageReference } from "./reference.ts";
 
 // Chunks of the hot list that are fetched at a time.
 const HOT_PARALLEL = 32;
@@ -56,6 +56,7 @@ export async function openImage(
     const device = new ImageDevice(context.name ?? options.image, {
       manifest,
       digest,
+      pinned: `image:${printImageReference(reference, digest)}`,
       blobs,
       readahead,
       release,

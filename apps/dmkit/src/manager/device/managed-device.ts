@@ -43,6 +43,11 @@ export class ManagedDevice {
   inactive: InactiveTable | undefined;
   /** Lines of closed tables with data on their devices that only such lines find. None while the table in place does. */
   left: readonly Segment[] = [];
+  /**
+   * What references of its table mean that may come to mean something else. A table that takes its place has the same
+   * under the same reference: what was put on it, and its clients, would not go with anything else.
+   */
+  pins: ReadonlyMap<string, string> = new Map();
   readOnly: boolean;
   /** Its table is being exchanged. */
   changing = false;
@@ -122,7 +127,8 @@ export class ManagedDevice {
       const segments = resolvePaths(readTable(text, this.#targets), process.cwd(), this.#targets);
       this.#shown = { text, absolute: printTable(segments) };
     }
-    return this.#shown.absolute;
+    const { past } = this.device.opened ?? {};
+    return past === undefined ? this.#shown.absolute : `# ${past}\n${this.#shown.absolute}`;
   }
 
   /** At the end: goes on, or refuses what waits in vain. One whose table is being exchanged goes on by itself. */

@@ -39,6 +39,10 @@ export interface OpenedTable {
   message(words: readonly string[], options: MessageOptions): Promise<string>;
   /** The worst of all it opened. */
   health(): Health;
+  /** What references of its table mean that may come to mean something else: see {@link TableDevice.pins}. */
+  readonly pins?: ReadonlyMap<string, string>;
+  /** What it is that no table opens again: `segment 5 of …`. Left out: its table does. */
+  readonly past?: string;
   /** Closes everything it opened. */
   close(): Promise<void>;
 }
@@ -49,6 +53,7 @@ export interface OpenSettings {
   readonly readOnly: boolean;
   readonly schemes: DeviceSchemes;
   readonly holder: Holder;
+  readonly pins: ReadonlyMap<string, string>;
 }
 
 /** Opens all segments or none. */
@@ -71,6 +76,7 @@ export async function openSegments(
     descriptions: device.descriptions,
     message: (words, options) => device.message(words, options),
     health: () => device.health(),
+    pins: device.pins,
     close: () => closeAll([device]),
   };
 }

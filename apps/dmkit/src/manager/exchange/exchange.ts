@@ -151,6 +151,7 @@ async function openNew(managed: ManagedDevice, next: InactiveTable, context: Exc
   try {
     await putIn(managed, () => openFitting(managed, next, context));
     managed.readOnly = next.readOnly;
+    managed.pins = device.opened?.pins ?? new Map();
   } catch (error) {
     const { segments, readOnly } = context.before;
     if (segments.length === 0) throw told(managed, error, "requests wait for a table that can be opened");

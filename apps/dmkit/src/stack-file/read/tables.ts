@@ -9,12 +9,12 @@ import {
   absoluteTexts,
   parseTable,
   printTable,
+  replaceReferences,
 } from "@dmkit/block-io";
 import type { DeviceContext } from "./context.ts";
 import { OPEN_LENGTH } from "../lengths.ts";
 import type { PlannedDevice } from "../plan.ts";
 import { show } from "../problem.ts";
-import { replaceReferences } from "../../manager/references.ts";
 import { resolveReference } from "./references.ts";
 import { check, tableDeviceSchema } from "./schema.ts";
 import { type MapValue, type Problems, type Value, plainOf } from "../yaml.ts";
