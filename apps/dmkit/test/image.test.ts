@@ -1,5 +1,6 @@
 /** Images in an object store, by the command line: published, served lazily below private layers, published again. */
 import {
+  existsSync,
   mkdirSync,
   readFileSync,
   readdirSync,
@@ -132,6 +133,31 @@ describe("dmkit publish, pull, image", () => {
     for (const path of blobs()) rmSync(path);
     expect(await printed("publish", source, image)).toMatchObject({ blobs: lost.length });
     expect((await cli("image", "verify", image)).stdout).toContain("whole");
+  });
+
+  it("what cannot be read is named, and the rest done; nothing is published of nothing", async () => {
+    const folder = tempFolder();
+    const [source, empty, store] = ["golden.img", "empty.img", "store"].map((name) => join(folder, name)) as [
+      string,
+      string,
+      string,
+    ];
+    makeImage(source);
+    writeFileSync(empty, "");
+    const refused = await cli("publish", empty, join(store, "golden"));
+    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining("is empty")]);
+    expect(existsSync(join(store, "images"))).toBe(false);
+    for (const name of ["golden", "silver"]) await printed("publish", source, join(store, name));
+    writeFileSync(join(store, "tags/golden/latest/0000000000000001"), "damaged");
+    const list = await cli("image", "ls", store);
+    expect([list.code, list.stderr]).toEqual([
+      1,
+      expect.stringMatching(/^dmkit: golden:latest: .*damaged.*\n {2}.*dmkit image tag/),
+    ]);
+    expect(list.stdout).toMatch(/^golden@.* \nsilver@.* latest\n$/);
+    const collected = await cli("image", "gc", store);
+    expect([collected.code, collected.stdout]).toEqual([1, expect.stringContaining("removed 0 blobs")]);
+    expect(collected.stderr).toMatch(/^dmkit: golden:latest: .*damaged/);
   });
 
   it("a digest is not taken for a tag, and no tag goes that was not said", async () => {

@@ -126,7 +126,7 @@ describe("words that make no sense", () => {
         ["cow", "create", at("y.map"), at("y.img"), ...base],
         /e\.img: .*has 2048 sectors: none from sector 2048/,
       ],
-      [["publish", at("zero.img"), at("e.img/x")], /e\.img: .*is no folder/],
+      [["publish", at("e.img"), at("e.img/x")], /e\.img: .*is no folder/],
       [
         ["format", "compression", at("e.img"), "-o", "algorithm=foo"],
         /^[^\n]*no compression backend "foo" \(ENOENT\)\n {2}Choose one of: lz4, lzo, deflate, zstd, none\n$/,

@@ -21,6 +21,12 @@ export { DEFAULT_TAG, type TagRecord, isName } from "./format/layout.ts";
 export { DEFAULT_CHUNK, MAX_CHUNK, MIN_CHUNK, type Manifest } from "./format/manifest.ts";
 export type { PublishOptions, PublishProgress, Published } from "./offline/publish-options.ts";
 export { publish } from "./offline/publish.ts";
-export { type CollectOptions, type Collected, collect, removeTag } from "./offline/collect.ts";
+export {
+  type CollectOptions,
+  type Collected,
+  type Unreadable,
+  collect,
+  removeTag,
+} from "./offline/collect.ts";
 export { type BlobProblem, type VerifyOptions, verifyImage } from "./offline/verify.ts";
 export { type ImageVersion, listImages, moveTag } from "./offline/tags.ts";

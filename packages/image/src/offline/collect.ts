@@ -2,7 +2,8 @@
  * Collection: blobs and manifests that nothing refers to any more are removed.
  *
  * In use are the manifests that a tag says now, or that are younger than the grace time, and their pages, chunks and hot
- * lists. (A parent is history: its child has all its own chunks.)
+ * lists. (A parent is history: its child has all its own chunks.) Where a tag cannot be read all versions of its image are
+ * in use; where a manifest or a page that is in use cannot be, all blobs are.
  *
  * Why nothing that is needed goes:
  * - a blob that is removed was older than the grace time when the list was made, and in no manifest read after that;
@@ -29,7 +30,7 @@ import {
   tagKey,
   tagOfKey,
 } from "../format/layout.ts";
-import { readManifest, readTag, tagVersion } from "../open/manifests.ts";
+import { isUnreadable, readManifest, readTag, tagVersion } from "../open/manifests.ts";
 
 /** Milliseconds that a blob nobody refers to is kept at the least. */
 export const GRACE: number = 24 * 3_600_000;
@@ -53,6 +54,14 @@ export interface Collected {
   readonly manifests: number;
   /** Blobs that stay. */
   readonly kept: number;
+  /** What could not be read, NAME@DIGEST or NAME:TAG, and why; what it may need stays. */
+  readonly unreadable: readonly Unreadable[];
+}
+
+/** A version, or a tag, of which it is not known what it needs. */
+export interface Unreadable {
+  readonly what: string;
+  readonly error: unknown;
 }
 
 /** `EBUSY` while another collection runs. */
@@ -119,11 +128,18 @@ async function collectNow(
     all += 1;
     if (modified < oldest) candidates.set(digest, size);
   }
-  const { used, unused } = await manifests(store, oldest, signal);
+  const { used, unused, unreadable } = await manifests(store, oldest, signal);
   const blobs = new Blobs(store, new ChunkMemory(8 << 20), undefined);
   try {
     for (const { image, digest } of used) {
-      for await (const blob of blobsOf(store, blobs, image, digest)) candidates.delete(blob);
+      try {
+        for await (const blob of blobsOf(store, blobs, image, digest)) candidates.delete(blob);
+      } catch (error) {
+        if (!isUnreadable(error)) throw error;
+        unreadable.push({ what: `${image}@${digest}`, error });
+        // Which blobs it needs is not known.
+        candidates.clear();
+      }
     }
   } finally {
     await blobs.close();
@@ -157,7 +173,7 @@ async function collectNow(
     bytes += size;
     progress?.({ done, total });
   });
-  return { blobs: done, bytes, manifests: unused.length, kept: all - done };
+  return { blobs: done, bytes, manifests: unused.length, kept: all - done, unreadable };
 }
 
 interface Named {
@@ -169,7 +185,11 @@ async function manifests(
   store: ObjectStore,
   oldest: number,
   signal: AbortSignal | undefined,
-): Promise<{ readonly used: readonly Named[]; readonly unused: readonly Named[] }> {
+): Promise<{
+  readonly used: readonly Named[];
+  readonly unused: readonly Named[];
+  readonly unreadable: Unreadable[];
+}> {
   const found: (Named & { readonly modified: number })[] = [];
   for await (const { key, modified } of store.list(IMAGES, "", { signal })) {
     const named = manifestOfKey(key);
@@ -181,13 +201,21 @@ async function manifests(
     if (tag !== undefined) tags.set(`${tag.image}/${tag.tag}`, tag);
   }
   const tagged = new Set<string>();
+  const unreadable: Unreadable[] = [];
+  const held = new Set<string>();
   for (const { image, tag } of tags.values()) {
-    const { record } = await readTag(store, image, tag);
-    if (record !== undefined) tagged.add(`${image}/${record.digest}`);
+    try {
+      const { record } = await readTag(store, image, tag);
+      if (record !== undefined) tagged.add(`${image}/${record.digest}`);
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      unreadable.push({ what: `${image}:${tag}`, error });
+      held.add(image);
+    }
   }
   const isUsed = ({ image, digest, modified }: (typeof found)[number]): boolean =>
-    modified >= oldest || tagged.has(`${image}/${digest}`);
-  return { used: found.filter(isUsed), unused: found.filter((manifest) => !isUsed(manifest)) };
+    modified >= oldest || held.has(image) || tagged.has(`${image}/${digest}`);
+  return { used: found.filter(isUsed), unused: found.filter((manifest) => !isUsed(manifest)), unreadable };
 }
 
 /** Every blob that a manifest needs. */

@@ -1,8 +1,9 @@
 /** What a publication is asked to do, and what it says it did. */
-import { BlockIoError, type Environment } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, type Environment } from "@dmkit/block-io";
 import { type BlobCodec, blobCodecs } from "../format/blob.ts";
 import { type Digest, requireDigest } from "../format/digest.ts";
 import { requireName } from "../format/layout.ts";
+import { isImageSize } from "../format/manifest.ts";
 
 /** How far a publication is, in bytes. */
 export interface PublishProgress {
@@ -70,6 +71,17 @@ export function checkOptions({ name, tag, codec, parallel, parent, hotList }: Pu
   if (hotList?.every((chunk) => isWhole(chunk, 0, 2 ** 32 - 1)) === false) {
     throw refuse("the hot list has what is no number of a chunk", "Chunks are counted from 0 on.");
   }
+}
+
+/** Throws `EINVAL` for a device that no image can have the size of: an empty one. */
+export function checkSource({ name, size }: BlockDevice): void {
+  if (isImageSize(size)) return;
+  throw new BlockIoError("is empty: there is nothing to publish", {
+    code: "EINVAL",
+    device: name,
+    op: "read",
+    hint: "Give a device or a file of one sector or more.",
+  });
 }
 
 function isWhole(value: unknown, least: number, most: number): boolean {

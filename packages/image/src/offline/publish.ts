@@ -45,16 +45,16 @@ import {
   isChunkSize,
   pageCount,
 } from "../format/manifest.ts";
-import { readManifest, readTagVersion, tagVersion } from "../open/manifests.ts";
+import { isUnreadable, readManifest, readTagVersion, tagVersion } from "../open/manifests.ts";
 import { Blobs } from "../device/blobs.ts";
 import { ChunkMemory } from "../core/chunk-memory.ts";
 import { Changes } from "./changes.ts";
 import { GRACE, waitForCollections } from "./collect.ts";
-import { type PublishOptions, type Published, checkOptions } from "./publish-options.ts";
+import { type PublishOptions, type Published, checkOptions, checkSource } from "./publish-options.ts";
 
 /**
- * Publishes `source`, which must not change meanwhile. Errors: those of source and store; `EINVAL` for options that
- * cannot be, before anything is read or written; `ENOTSUP`.
+ * Publishes `source`, which must not change meanwhile. Errors: those of source and store; `EINVAL` for options, and a
+ * source of a size, that cannot be, before anything is read or written; `ENOTSUP`.
  */
 export async function publish(
   source: BlockDevice,
@@ -62,6 +62,7 @@ export async function publish(
   options: PublishOptions,
 ): Promise<Published> {
   checkOptions(options);
+  checkSource(source);
   return await new Publication(source, store, options).run();
 }
 
@@ -149,7 +150,7 @@ class Publication {
       if (record === undefined) return undefined;
       return { ...(await readManifest(this.#store, name, record.digest)), digest: record.digest };
     } catch (error) {
-      if (isLost(error)) return undefined;
+      if (isUnreadable(error)) return undefined;
       throw error;
     }
   }

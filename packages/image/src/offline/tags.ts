@@ -3,7 +3,7 @@ import { BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io
 import type { ObjectStore } from "@dmkit/object-store";
 import type { Digest } from "../format/digest.ts";
 import { IMAGES, TAGS, encodeTag, manifestOfKey, tagKey, tagOfKey } from "../format/layout.ts";
-import { readManifest, readTag, tagVersion } from "../open/manifests.ts";
+import { isUnreadable, readManifest, readTag, tagVersion } from "../open/manifests.ts";
 
 /** A version of an image. */
 export interface ImageVersion {
@@ -14,15 +14,26 @@ export interface ImageVersion {
   readonly published: number;
 }
 
-/** Every version of every image in a store, by name and time. */
-export async function listImages(store: ObjectStore): Promise<ImageVersion[]> {
+/**
+ * Every version of every image in a store, by name and time.
+ * @param damaged is told of tags that cannot be read, which are left out; without it the first is thrown.
+ */
+export async function listImages(
+  store: ObjectStore,
+  damaged?: (tag: { readonly name: string; readonly tag: string; readonly error: unknown }) => void,
+): Promise<ImageVersion[]> {
   const tags = new Map<string, string[]>();
   const known = new Set<string>();
   for await (const { key } of store.list(TAGS)) {
     const found = tagOfKey(key);
     if (found === undefined || known.has(`${found.image}/${found.tag}`)) continue;
     known.add(`${found.image}/${found.tag}`);
-    const { record } = await readTag(store, found.image, found.tag);
+    const { image: name, tag } = found;
+    const { record } = await readTag(store, name, tag).catch((error: unknown) => {
+      if (damaged === undefined || !isUnreadable(error)) throw error;
+      damaged({ name, tag, error });
+      return { record: undefined };
+    });
     if (record === undefined) continue;
     const version = `${found.image}/${record.digest}`;
     tags.set(version, [...(tags.get(version) ?? []), found.tag]);

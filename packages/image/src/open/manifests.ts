@@ -19,6 +19,14 @@ import type { ImageReference } from "./reference.ts";
 
 const TAG_BYTES = 4096;
 
+/**
+ * Whether it is the object that cannot be read, and not the store: it is gone, damaged, larger than any, or of a version
+ * that is not known.
+ */
+export function isUnreadable(error: unknown): boolean {
+  return ["ENOENT", "EIO", "EOVERFLOW", "EFORMAT"].includes(codeOf(error) ?? "");
+}
+
 /** What a tag says now; version 0 where it does not exist. */
 export interface CurrentTag {
   readonly version: number;

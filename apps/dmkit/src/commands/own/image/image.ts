@@ -1,5 +1,5 @@
 /** `dmkit image …`: what is in an object store, whether it is whole, and what becomes of it. */
-import { describeSize, realEnvironment } from "@dmkit/block-io";
+import { describeSize, realEnvironment, toBlockIoError } from "@dmkit/block-io";
 import {
   type BlobProblem,
   collect,
@@ -106,19 +106,33 @@ async function withStore<T>(location: string, work: (store: ObjectStore) => Prom
 }
 
 async function list(location: string, flags: Flags): Promise<number> {
-  const versions = await withStore(location, listImages);
+  let code: number = exitCodes.ok;
+  const versions = await withStore(location, (store) =>
+    listImages(store, ({ name, tag, error }) => {
+      code = tellUnreadable(
+        `${name}:${tag}`,
+        error,
+        "Publish to the tag again, make it say a version (dmkit image tag), or take it away (dmkit image untag).",
+      );
+    }),
+  );
   if (flags.json) {
     printJson(
       versions.map(({ published, ...rest }) => ({ ...rest, published: new Date(published).toISOString() })),
     );
-    return exitCodes.ok;
+    return code;
   }
   for (const { name, digest, tags, published } of versions) {
     const when = new Date(published).toISOString().slice(0, 16).replace("T", " ");
     print(`${name}@${digest}  ${when}  ${tags.join(" ")}\n`);
   }
   if (versions.length === 0 && !flags.quiet) process.stderr.write("There are no images in this store.\n");
-  return exitCodes.ok;
+  return code;
+}
+
+function tellUnreadable(what: string, error: unknown, hint: string): number {
+  process.stderr.write(`dmkit: ${what}: ${toBlockIoError(error, {}).reason}\n  ${hint}\n`);
+  return exitCodes.error;
 }
 
 async function info(text: string, flags: Flags): Promise<number> {
@@ -204,15 +218,23 @@ async function collectGarbage(location: string, flags: Flags & { dryRun: boolean
     ),
   );
   if (result === "cancelled") return tellCancelled("gc");
-  const { blobs, bytes, manifests, kept } = result.value;
-  if (flags.json) printJson({ blobs, bytes, manifests, kept, dry_run: dryRun });
+  const { blobs, bytes, manifests, kept, unreadable } = result.value;
+  const names = unreadable.map(({ what }) => what);
+  if (flags.json) printJson({ blobs, bytes, manifests, kept, unreadable: names, dry_run: dryRun });
   else {
     const verbs = dryRun ? "would remove" : "removed";
     print(
       `${verbs} ${blobs} blobs of ${describeSize(bytes)} and ${manifests} versions; ${kept} blobs stay\n`,
     );
   }
-  return exitCodes.ok;
+  for (const { what, error } of unreadable) {
+    tellUnreadable(
+      what,
+      error,
+      "What it may need stays. Publish the image again to its tag, or take that away (dmkit image untag); a version without a tag goes a day later.",
+    );
+  }
+  return unreadable.length === 0 ? exitCodes.ok : exitCodes.error;
 }
 
 async function record(device: string, text: string, flags: ControlFlags): Promise<number> {
