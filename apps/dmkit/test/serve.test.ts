@@ -94,6 +94,16 @@ describe("serve", () => {
     expect(await first.stop()).toBe(0);
     const second = await serve(["--data", data]);
     expect(await firstByte(second.uri)).toBe(9);
+    await second.stop();
+    // One of its files without the other is no disk, and no reason to make a new one.
+    for (const file of ["cache.img", "backing.img"]) {
+      renameSync(join(data, file), join(data, "away"));
+      const { code, stderr } = await dmkit(["serve", "--data", data, "--run", "true"]);
+      expect([code, stderr]).toEqual([1, expect.stringContaining(`${join(data, file)}: open: is missing`)]);
+      expect(stderr).toContain("move");
+      expect(existsSync(join(data, file))).toBe(false);
+      renameSync(join(data, "away"), join(data, file));
+    }
   });
 
   it("writes the pid file when ready and removes it at the end", async () => {

@@ -1,5 +1,5 @@
 /** What a server without a stack file exports: images, a table, or the embedded default, opened and named. */
-
+import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import {
   type BlockDevice,
@@ -19,6 +19,7 @@ import type { DeviceManager } from "../manager/device-manager.ts";
 import type { NewExport } from "../manager/export-manager.ts";
 import { type OpenedTable, openedAs } from "../manager/device/opened-table.ts";
 import { toDeviceName } from "../manager/references.ts";
+import { withNewFiles } from "../destination.ts";
 import { absoluteUri, openReference } from "../devices.ts";
 import { defaultDisk } from "../targets.ts";
 
@@ -62,7 +63,7 @@ export async function openExports(
   for (const { name, image } of named) {
     const device = deviceName(name, devices);
     if (image === undefined) {
-      await devices.create(device, await defaultTable(what, devices.targets), { readOnly });
+      await devices.create(device, await defaultTable(what, devices.targets, environment), { readOnly });
     } else await devices.adopt(device, await openImage(image, what, environment));
     const description = shortened(
       image ?? `${join(what.data, defaultDisk.files[defaultDisk.disk]?.file ?? "")} behind a write cache`,
@@ -123,24 +124,46 @@ async function openImage(image: string, what: WhatToServe, environment: Environm
     : { ...opened, pins: new Map([[absoluteUri(image, process.cwd()), pinned]]) };
 }
 
-/** The table of the disk there is by default; its files are made if they are not there. */
-async function defaultTable(what: WhatToServe, targets: TargetRegistry): Promise<string> {
+/** The table of the disk there is by default; its files are made if none of them is there. */
+async function defaultTable(
+  what: WhatToServe,
+  targets: TargetRegistry,
+  environment: Environment,
+): Promise<string> {
   const { disk, files, target: name } = defaultDisk;
   if (!what.readOnly) makeFolder(what.data);
-  const options: Record<string, string> = {};
-  let sectors = 0;
-  for (const [option, { file, size }] of Object.entries(files)) {
-    const path = (options[option] = join(what.data, file));
-    const createSize = option === disk ? (what.createSize ?? size) : size;
-    const opened = await openFile(path, what.readOnly ? { readOnly: true } : { createSize });
-    if (option === disk) sectors = Math.floor(opened.size / SECTOR);
-    await opened.close();
+  const options = Object.fromEntries(
+    Object.entries(files).map(([option, { file }]) => [option, join(what.data, file)]),
+  );
+  const missing = Object.values(options).filter((path) => !existsSync(path));
+  if (missing.length > 0 && missing.length < Object.keys(options).length) throw halfDisk(options, missing);
+  if (missing.length > 0 && !what.readOnly) {
+    await withNewFiles(options, environment, async (parts) => {
+      for (const [option, { size }] of Object.entries(files)) {
+        const createSize = option === disk ? (what.createSize ?? size) : size;
+        await (await openFile(parts[option] ?? "", { createSize, environment })).close();
+      }
+    });
   }
+  const opened = await openFile(options[disk] ?? "", { readOnly: what.readOnly, environment });
+  const sectors = Math.floor(opened.size / SECTOR);
+  await opened.close();
   const target = targets.get(name);
   const all = { ...target.stack?.defaults?.(options), ...options };
   return printTable([
     { start: 0, length: sectors, target, options: parseOptions(target.options, all, target.name) },
   ]);
+}
+
+/** A new file beside an old one would be a cache that has lost what it held, or a disk that has lost everything. */
+function halfDisk(options: Readonly<Record<string, string>>, [path]: readonly string[]): BlockIoError {
+  const there = Object.values(options).find((one) => existsSync(one)) ?? "";
+  return new BlockIoError(`is missing, and ${there}, which goes with it, is there`, {
+    code: "ENOENT",
+    device: path,
+    op: "open",
+    hint: `Nothing was made. Put it back; or, if it is lost and a new disk is to be made, move ${there} away first.`,
+  });
 }
 
 function makeFolder(path: string): void {
