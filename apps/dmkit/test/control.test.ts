@@ -240,8 +240,12 @@ describe("exports at run time", () => {
     expect(await ok("export", "ls")).toMatch(/leaving/);
     // The name is free for a new one while the last client of the old one stays.
     await ok("export", "add", "x", "default");
-    await device.close();
     await ok("export", "rm", "x");
+    // Who was let stay is sent away later.
+    expect(await ok("export", "rm", "x", "--mode", "hide")).toMatch(/1 of its clients/);
+    await ok("export", "rm", "x", "--mode", "hard");
+    expect(await ok("export", "ls")).not.toMatch(/leaving/);
+    await device.close();
     await ok("export", "rm", "");
     await ok("remove", "default");
   });

@@ -228,6 +228,22 @@ describe("exports", () => {
     await removal;
   });
 
+  it("hide, and later on: who was let stay is sent away by the same name, unless a new export has it", async () => {
+    const { server, client } = await serve();
+    const connection = await (await client()).go("disk");
+    const removal = server.removeExport("disk", "hide");
+    await expect(server.removeExport("disk", "safe")).rejects.toEqual(rejects("EBUSY"));
+    server.addExport({ name: "disk", device: new MemoryDevice(DISK) });
+    await server.removeExport("disk", "hard");
+    expect(await connection.write(0, pattern(512))).toBe(0);
+    const later = server.removeExport("disk", "soft");
+    expect(await connection.write(0, pattern(512))).toBe(ERRNO.ESHUTDOWN);
+    await server.removeExport("disk", "hard");
+    await Promise.all([removal, later]);
+    expect(server.exports()).toEqual([]);
+    await expect(server.removeExport("disk", "hard")).rejects.toEqual(rejects("ENOENT"));
+  });
+
   it("soft: ESHUTDOWN for all that comes later", async () => {
     const device = new ProbeDevice(DISK);
     const { server, client } = await serve({ device });

@@ -75,17 +75,19 @@ export class ExportManager {
     const gone = this.#server.removeExport(name, mode);
     // In mode safe this rejects before anything has changed.
     if (this.#server.exports().some((one) => one.name === name && !one.leaving)) await gone;
-    if (device === undefined || release === undefined) return gone.then(() => 0);
-    this.#deviceOf.delete(name);
-    this.#release.delete(name);
-    const leaving = { name, device };
-    this.#leaving.push(leaving);
-    const over = gone.then(() => {
-      release();
-      this.#leaving.splice(this.#leaving.indexOf(leaving), 1);
-      return true;
-    });
-    const isOver = await Promise.race([over, this.#moment(mode)]);
+    let over = gone;
+    // Otherwise it was withdrawn before, and has clients still.
+    if (device !== undefined && release !== undefined) {
+      this.#deviceOf.delete(name);
+      this.#release.delete(name);
+      const leaving = { name, device };
+      this.#leaving.push(leaving);
+      over = gone.then(() => {
+        release();
+        this.#leaving.splice(this.#leaving.indexOf(leaving), 1);
+      });
+    }
+    const isOver = await Promise.race([over.then(() => true), this.#moment(mode)]);
     return isOver ? 0 : this.#clientsLeaving(name);
   }
 

@@ -46,27 +46,36 @@ export class ExportDirectory {
     return undefined;
   }
 
-  /** Resolves when the server does not use the device any more. */
+  /**
+   * Resolves when the server does not use the device any more. Without an export of the name, those are meant that had
+   * it and have clients still: who was let stay can be sent away later.
+   */
   async remove(name: string, mode: RemovalMode): Promise<void> {
     if (!removalModes.includes(mode))
       throw invalid(`there is no mode of removal ${shown(mode)}`, `Modes: ${removalModes.join(", ")}.`);
-    const exported = this.#exports.get(name);
-    if (exported === undefined) {
+    const present = this.#exports.get(name);
+    const meant = present === undefined ? this.leaving.filter((one) => one.name === name) : [present];
+    if (meant.length === 0) {
       throw new BlockIoError(`there is no export named ${JSON.stringify(name)}`, {
         code: "ENOENT",
         op: "close",
       });
     }
-    if (mode === "safe" && exported.clients.size > 0) {
+    const users = meant.reduce((sum, { clients }) => sum + clients.size, 0);
+    if (mode === "safe" && users > 0) {
       throw refuse(
         undefined,
         "EBUSY",
-        `export ${JSON.stringify(name)} is in use by ${exported.clients.size} connections`,
+        `export ${JSON.stringify(name)} is in use by ${users} connections`,
         "Disconnect them, or remove the export with mode hide, soft or hard.",
         "close",
       );
     }
     this.#exports.delete(name);
+    await Promise.all(meant.map((exported) => this.#letGo(exported, mode)));
+  }
+
+  async #letGo(exported: Export, mode: RemovalMode): Promise<void> {
     if (mode === "soft" || mode === "hard") exported.stopping = true;
     if (mode === "hard") {
       for (const client of exported.clients) client.drop("its export was removed");
