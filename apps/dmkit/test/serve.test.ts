@@ -7,7 +7,7 @@ import { describe, expect, it } from "vitest";
 import { realEnvironment } from "@dmkit/block-io";
 import { openNbd } from "@dmkit/nbd";
 import { cleanUp, describeWith, dmkit, main, run, serve, tempFolder, until } from "./support.ts";
-import { writePidfile } from "../src/serve/pidfile.ts";
+import { removePidfile, writePidfile } from "../src/serve/pidfile.ts";
 
 function image(folder: string, name = "disk.img", size = 2 ** 20): string {
   const path = join(folder, name);
@@ -117,7 +117,8 @@ describe("serve", () => {
 
   it("writes its pid over a pid or nothing, and over no other file", () => {
     const path = join(tempFolder(), "pid");
-    for (const before of ["", "4711\n"]) {
+    // Larger than any there is.
+    for (const before of ["", "4999999\n", `${process.pid}\n`]) {
       writeFileSync(path, before);
       writePidfile(path);
       expect(readFileSync(path, "utf8")).toBe(`${process.pid}\n`);
@@ -127,6 +128,14 @@ describe("serve", () => {
       expect(() => writePidfile(path)).toThrowError(expect.objectContaining({ code: "EEXIST" }));
       expect(readFileSync(path).equals(Buffer.from(contents))).toBe(true);
     }
+  });
+
+  it("does not replace the pid of a process that runs", () => {
+    const path = join(tempFolder(), "pid");
+    writeFileSync(path, `${process.ppid}\n`);
+    expect(() => writePidfile(path)).toThrowError(expect.objectContaining({ code: "EBUSY" }));
+    removePidfile(path);
+    expect(readFileSync(path, "utf8")).toBe(`${process.ppid}\n`);
   });
 
   it("says that the folder of the pid file is missing", () => {

@@ -4,7 +4,8 @@ import { BlockIoError, asking, codeOf } from "@dmkit/block-io";
 
 /**
  * Whole or not there: a reader that finds the file finds the number in it. Only what a server may have left there is
- * replaced, a number or nothing. Throws `EEXIST` for anything else, `ENOENT` without its folder, `EACCES` and what else the system says.
+ * replaced, a number or nothing. Throws `EBUSY` for the number of a process that runs, `EEXIST` for anything else,
+ * `ENOENT` without its folder, `EACCES` and what else the system says.
  */
 export function writePidfile(path: string): void {
   requirePidfile(path);
@@ -32,17 +33,36 @@ export function writePidfile(path: string): void {
 const LINE = 32;
 
 function requirePidfile(path: string): void {
-  const isReplaceable = asking({ device: path, op: "open" }, () => {
+  const text = asking({ device: path, op: "open" }, () => {
     const found = statSync(path, { throwIfNoEntry: false });
-    if (found === undefined) return true;
-    return found.isFile() && found.size <= LINE && /^(\d+\s*)?$/.test(readFileSync(path, "utf8"));
+    if (found === undefined) return "";
+    return found.isFile() && found.size <= LINE ? readFileSync(path, "utf8") : "a long one";
   });
-  if (isReplaceable) return;
+  if (/^(\d+\s*)?$/.test(text)) {
+    const pid = Number(text);
+    if (!isRunning(pid)) return;
+    throw new BlockIoError(`it names process ${pid}, which runs`, {
+      code: "EBUSY",
+      device: path,
+      hint: "Give another name, or end that process first; if that is no server, remove the file.",
+    });
+  }
   throw new BlockIoError("there is a file of this name, and it is no pid file", {
     code: "EEXIST",
     device: path,
     hint: "Give another name, or remove it if it is not needed.",
   });
+}
+
+/** A process of somebody else runs, too. */
+function isRunning(pid: number): boolean {
+  if (pid === 0 || pid === process.pid) return false;
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return codeOf(error) === "EPERM";
+  }
 }
 
 /** Not one that another server has written there since. */
