@@ -9,6 +9,7 @@ import {
   type Environment,
   BlockIoError,
   type Segment,
+  type TargetRegistry,
   Turnstile,
   refuse,
   shellQuote,
@@ -21,7 +22,8 @@ import { readTable } from "../manager/references.ts";
 import { describeListener } from "../stack-file/describe.ts";
 import { type PlanDiff, type PlanStep, diffPlans } from "../stack-file/diff.ts";
 import { OPEN_LENGTH } from "../stack-file/lengths.ts";
-import type { PlannedDevice, PlannedListener, StackPlan } from "../stack-file/plan.ts";
+import { standsOn } from "../stack-file/order.ts";
+import type { PlannedDevice, PlannedExport, PlannedListener, StackPlan } from "../stack-file/plan.ts";
 import { completeTable, makeFiles } from "../stack-file/prepare.ts";
 import { readStackFile } from "../stack-file/read/read.ts";
 import { endsWithin } from "./ends-within.ts";
@@ -101,6 +103,7 @@ export class Stack {
         continue;
       const what = describe(step);
       try {
+        if (step.do === "export") requireAsWanted(step.export.device, wanted, failed, targets);
         await this.#carryOut(step, others);
         report.push(what);
         logger.log("info", `reload: ${what}`);
@@ -111,6 +114,8 @@ export class Stack {
         const where = placeOf(step);
         report.push(`failed: ${where}${what}: ${message}`);
         logger.log("error", `reload: ${where}${what} failed`, { message, hint });
+        const before = step.do === "export" ? this.#withdrawn(step.export.name, diff, failed) : undefined;
+        if (before !== undefined) await this.#putBack(before, failed, report);
       }
     }
     for (const { what, why } of diff.restart) {
@@ -119,6 +124,29 @@ export class Stack {
     }
     this.#plan = whatRuns(this.#plan, wanted, diff, failed);
     return report;
+  }
+
+  /** The export that had a name until this reload withdrew it. */
+  #withdrawn(name: string, { steps }: PlanDiff, failed: readonly PlanStep[]): PlannedExport | undefined {
+    const step = steps.find((one) => one.do === "unexport" && one.name === name);
+    const before = step && this.#plan.exports.find((one) => one.name === name);
+    if (before === undefined) return undefined;
+    return { ...before, device: renamesOf(steps, failed).get(before.device) ?? before.device };
+  }
+
+  /** What cannot be exchanged stays, as if it could not have been withdrawn. */
+  async #putBack(before: PlannedExport, failed: PlanStep[], report: string[]): Promise<void> {
+    const { logger } = this.#context.environment;
+    const name = JSON.stringify(before.name);
+    try {
+      await this.#carryOut({ do: "export", export: before });
+      failed.push({ do: "unexport", name: before.name, moves: false });
+      logger.log("info", `reload: export ${name} stays as it was`);
+    } catch (error) {
+      const { message } = toBlockIoError(error, {});
+      report.push(`failed: export ${name} as it was: ${message}`);
+      logger.log("error", `reload: export ${name} is not there any more`, { message });
+    }
   }
 
   /** @param others the tables that there are when all is done. */
@@ -207,11 +235,7 @@ function whatRuns(
   { restart, steps }: PlanDiff,
   failed: readonly PlanStep[],
 ): StackPlan {
-  const renames = new Map(
-    steps.flatMap((step) =>
-      step.do === "rename" && !failed.includes(step) ? [[step.from, step.to] as const] : [],
-    ),
-  );
+  const renames = renamesOf(steps, failed);
   const before = old.devices.map((device) => ({ ...device, name: renames.get(device.name) ?? device.name }));
   const names = (kind: "create" | "reload"): Set<string> =>
     new Set(failed.flatMap((step) => (step.do === kind ? [step.device.name] : [])));
@@ -235,7 +259,9 @@ function whatRuns(
         ),
     ],
     exports: [
-      ...old.exports.filter(({ name }) => isOf(withdrawn, name)),
+      ...old.exports
+        .filter(({ name }) => isOf(withdrawn, name))
+        .map((one) => ({ ...one, device: renames.get(one.device) ?? one.device })),
       ...wanted.exports.filter(({ name }) => !isOf(absent, name) && !isOf(withdrawn, name)),
     ],
     listen: wanted.listen.filter(
@@ -248,6 +274,40 @@ function whatRuns(
     shutdownTimeout: old.shutdownTimeout,
     metrics: old.metrics,
   };
+}
+
+/** Old names of devices to new ones, as far as it came to that. */
+function renamesOf(steps: readonly PlanStep[], failed: readonly PlanStep[]): ReadonlyMap<string, string> {
+  return new Map(
+    steps.flatMap((step) =>
+      step.do === "rename" && !failed.includes(step) ? [[step.from, step.to] as const] : [],
+    ),
+  );
+}
+
+/** Throws `ENOENT` for a device that is not, or does not stand on, what the file says: that failed before. */
+function requireAsWanted(
+  name: string,
+  { devices }: StackPlan,
+  failed: readonly PlanStep[],
+  targets: TargetRegistry,
+): void {
+  const others = new Set(
+    failed.flatMap((step) => (step.do === "create" || step.do === "reload" ? [step.device.name] : [])),
+  );
+  if (others.size === 0) return;
+  // What a device stands on comes before it.
+  for (const device of devices) {
+    if ([...standsOn(device, targets)].some((below) => others.has(below))) others.add(device.name);
+  }
+  if (!others.has(name)) return;
+  throw refuse(
+    name,
+    "ENOENT",
+    "there is no device yet that is what the file says",
+    "Mend what failed before, and read the file again.",
+    "open",
+  );
 }
 
 /** The same error, with the place in the stack file. */
