@@ -2,7 +2,7 @@
 import { realEnvironment } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
 import { assocCacheImages, check, repair } from "../src/index.ts";
-import { type Rig, block, readSectors, rig, settled } from "./support/rig.ts";
+import { type Rig, block, figures, readSectors, rig, settled } from "./support/rig.ts";
 
 /** From now on these sectors of the cache device cannot be read until they are written. */
 function spoil({ cache }: Rig, ...sectors: readonly number[]): void {
@@ -85,5 +85,40 @@ describe("a cache with dirty blocks", () => {
     const again = await devices.open({ persistence: 1 });
     expect(await readSectors(again, 0)).toEqual(block(1));
     await again.close();
+  });
+});
+
+describe("a dirty block that cannot be read", () => {
+  it("is left, and all others are written back", async () => {
+    const devices = rig({ policy: "write-back" });
+    const device = await devices.open();
+    for (let at = 0; at < 8; at += 1) await device.write(at * 4096, block(at + 1));
+    spoil(devices, device.state.frameOffset(device.state.frames.find(3)) / 512);
+    await expect(device.message(["clean"])).rejects.toMatchObject({
+      code: "EIO",
+      message: expect.stringMatching(/1 block could not be written back.*pulled out/),
+    });
+    expect(figures(device)["dirty"]).toBe("1");
+    for (let at = 0; at < 8; at += 1)
+      expect(await readSectors(devices.source.lower, at * 8)).toEqual(block(at === 3 ? 0 : at + 1));
+    devices.cache.failsReads = () => false;
+    await device.message(["clean"]);
+    expect(await readSectors(devices.source.lower, 24)).toEqual(block(4));
+    await device.close();
+  });
+
+  it("does not keep others from being written back in the background", async () => {
+    const devices = rig({ policy: "write-back", high_watermark: 10, low_watermark: 0 });
+    const device = await devices.open();
+    await device.write(0, block(1));
+    spoil(devices, device.state.frameOffset(device.state.frames.find(0)) / 512);
+    for (const base of [1, 20, 40]) {
+      for (let at = base; at < base + 10; at += 1) await device.write(at * 4096, block(at));
+      await settled();
+      expect(figures(device)["dirty"]).toBe("1");
+    }
+    devices.cache.failsReads = () => false;
+    await device.close();
+    expect(await readSectors(devices.source.lower, 0)).toEqual(block(1));
   });
 });

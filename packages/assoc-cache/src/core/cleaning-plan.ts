@@ -17,6 +17,7 @@ export class CleaningPlan {
   watermarks: Watermarks;
   readonly #frames: FrameTable;
   readonly #urgent = new Set<number>();
+  readonly #aside = new Set<number>();
   #due: Bitmap | undefined;
   #dueFrom = 0;
   #hand = 0;
@@ -29,11 +30,26 @@ export class CleaningPlan {
 
   /** The next thing needed is this frame. */
   urgent(frame: number): void {
-    this.#urgent.add(frame);
+    if (!this.#aside.has(frame)) this.#urgent.add(frame);
   }
 
-  /** Everything that is dirty now is due. */
+  /** These could not be cleaned: they are not handed out before {@link retry}. */
+  setAside(frames: readonly number[]): void {
+    for (const frame of frames) this.#aside.add(frame);
+  }
+
+  retry(): void {
+    this.#aside.clear();
+  }
+
+  /** Dirty frames that were set aside. */
+  get aside(): number {
+    return [...this.#aside].filter((frame) => this.#frames.isDirty(frame)).length;
+  }
+
+  /** Everything that is dirty now is due, whatever was set aside. */
   allDue(): void {
+    this.retry();
     this.markDue(this.snapshot());
   }
 
@@ -67,7 +83,7 @@ export class CleaningPlan {
 
   /** Whether there is anything to do now. */
   get wanted(): boolean {
-    return this.asked || this.#frames.dirty > this.watermarks.high;
+    return this.asked || this.#frames.dirty - this.#aside.size > this.watermarks.high;
   }
 
   /** Nobody wants all of it clean any more; what is urgent stays so. */
@@ -114,14 +130,14 @@ export class CleaningPlan {
         break;
       }
       due.clear(frame);
-      if (this.#frames.isDirty(frame)) frames.push(frame);
+      if (this.#frames.isDirty(frame) && !this.#aside.has(frame)) frames.push(frame);
     }
     return frames;
   }
 
   #takeAny(most: number, underWay: number): number[] {
     const { dirtyFrames } = this.#frames;
-    const dirty = this.#frames.dirty - underWay;
+    const dirty = this.#frames.dirty - underWay - this.#aside.size;
     const { high, low } = this.watermarks;
     if (dirty > high) this.#belowHigh = false;
     else if (dirty <= low) this.#belowHigh = true;
@@ -132,7 +148,7 @@ export class CleaningPlan {
       const frame = dirtyFrames.find(true, this.#hand);
       this.#hand = frame + 1;
       if (frame < dirtyFrames.length) {
-        if (this.#frames.stateOf(frame) === states.dirty) frames.push(frame);
+        if (this.#frames.stateOf(frame) === states.dirty && !this.#aside.has(frame)) frames.push(frame);
       } else if (wrapped) break;
       else {
         wrapped = true;

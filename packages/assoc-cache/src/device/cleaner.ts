@@ -2,11 +2,23 @@
  * Writes dirty blocks back in the background: some batches of copies, one flush of the source, one commit. One
  * batch at a time; which blocks, {@link CleaningPlan} says.
  *
+ * A block that cannot be copied is set aside for a while, and the others go on; with too many of them it is the device
+ * that does not work.
+ *
  * A block may be written to while the source is flushed: then it is no longer `written` but `dirty`, and stays so.
  */
-import { type Bitmap, type LongWork, type RangeGrant, type Timer, done, sleep } from "@dmkit/block-io";
+import {
+  type Bitmap,
+  BlockIoError,
+  type LongWork,
+  type RangeGrant,
+  type Timer,
+  done,
+  sleep,
+} from "@dmkit/block-io";
 import { CleaningPlan, type Watermarks } from "../core/cleaning-plan.ts";
 import type { Metadata } from "./metadata/metadata.ts";
+import { isOfPlace } from "./request.ts";
 import type { CacheState } from "./state.ts";
 import type { Writeback } from "./writeback.ts";
 
@@ -22,12 +34,21 @@ export interface CleanerSettings {
 const BATCH = 64;
 /** Batches that share a flush of the source and a commit. */
 const BATCHES = 16;
+/** Blocks that are set aside at most before writing back as a whole counts as failed. */
+const MOST_ASIDE = 1024;
 /** There was nothing to clean. */
 const NOTHING = -1;
 /** Milliseconds until writing back is tried again after it failed. */
 const RETRY = 5000;
 /** Milliseconds: the longest pause for the sake of the rate. */
 const LONGEST_PAUSE = 1000;
+
+interface Batch {
+  readonly copied: readonly number[];
+  readonly failed: readonly number[];
+  /** The first error of those that failed. */
+  readonly failure: unknown;
+}
 
 /** Who waits until all is clean. */
 interface Waiting {
@@ -47,6 +68,10 @@ export class Cleaner {
   #halted = 0;
   #waiting: Waiting[] = [];
   #retry: Timer | undefined;
+  /** When what was set aside is tried again. */
+  #again: Timer | undefined;
+  /** Why the first of the frames set aside could not be copied; told when all others have been. */
+  #bad: BlockIoError | undefined;
   #age: Timer | undefined;
   #older: Bitmap | undefined;
   /** The failure that was logged last. */
@@ -79,8 +104,8 @@ export class Cleaner {
   }
 
   /**
-   * Writes back everything that is dirty now. Rejects with what went wrong, or the signal's reason; the blocks stay dirty
-   * then, but for those of the batches under way.
+   * Writes back everything that is dirty now. Rejects with what went wrong, or the signal's reason; blocks stay dirty then:
+   * those that cannot be copied, or, if nothing works any more or the signal came, all but those of the batches under way.
    */
   async cleanAll({ signal, progress }: LongWork = {}): Promise<void> {
     signal?.throwIfAborted();
@@ -117,9 +142,12 @@ export class Cleaner {
     this.#halted += 1;
     this.#age?.cancel();
     this.#retry?.cancel();
+    this.#again?.cancel();
     this.#age = undefined;
     this.#retry = undefined;
+    this.#again = undefined;
     await this.#running;
+    this.#plan.retry();
   }
 
   resume(): void {
@@ -157,20 +185,48 @@ export class Cleaner {
     }
     this.#running = undefined;
     if (failure !== undefined) this.#failed(failure);
+    else if (this.#bad !== undefined && !this.#plan.hasDue) this.#leave(this.#bad);
     else if (!this.#plan.hasDue) for (const { resolve } of this.#waiting.splice(0)) resolve();
     // Something may have been asked for while the last look was on its way here.
     if (failure === undefined && this.#plan.asked) this.#kick();
   }
 
-  #failed(failure: unknown): void {
+  #tell(failure: unknown): void {
     const { environment, name } = this.#state;
-    this.#plan.forget();
+    this.#bad = undefined;
     for (const { reject } of this.#waiting.splice(0)) reject(failure);
     // It is tried again every few seconds: told once, until it succeeds.
     if (this.#told !== String(failure)) {
       environment.logger.log("error", `${name}: writing back failed`, { cause: String(failure) });
     }
     this.#told = String(failure);
+  }
+
+  /** All is done but for what was set aside, which is tried again later; meanwhile others are cleaned. */
+  #leave(cause: BlockIoError): void {
+    const { environment, name } = this.#state;
+    const left = this.#plan.aside;
+    const blocks = left === 1 ? "1 block" : `${left} blocks`;
+    this.#tell(
+      new BlockIoError(`${blocks} could not be written back: ${cause.message}`, {
+        code: cause.code,
+        device: name,
+        cause,
+        hint: "All others have been. Mend the device; what is left stays dirty and is tried again by itself.",
+      }),
+    );
+    this.#again ??= environment.clock.after(RETRY, () => {
+      this.#again = undefined;
+      this.#plan.retry();
+      this.#kick();
+    });
+  }
+
+  #failed(failure: unknown): void {
+    const { environment } = this.#state;
+    this.#plan.forget();
+    this.#plan.retry();
+    this.#tell(failure);
     if (this.#broken || this.#halted > 0) return;
     this.#retry = environment.clock.after(RETRY, () => {
       this.#retry = undefined;
@@ -192,7 +248,7 @@ export class Cleaner {
       if (frames.length === 0) break;
       const result = await this.#copyBatch(frames);
       (urgent ? cold : copied).push(...result.copied);
-      failure = result.failure;
+      failure = this.#setAside(result);
       // Whoever found a set full waits for room, not for company.
       if (urgent) break;
     }
@@ -208,17 +264,28 @@ export class Cleaner {
     await this.#metadata.commitDrops();
     for (const { tell } of this.#waiting) tell();
     if (failure !== undefined) throw failure;
-    this.#told = undefined;
+    if (this.#bad === undefined && this.#again === undefined) this.#told = undefined;
     return (copied.length + cold.length) * this.#state.blockBytes;
   }
 
-  async #copyBatch(wanted: readonly number[]): Promise<{ copied: number[]; failure: unknown }> {
+  /** Of what could not be copied, why it is not to go on; undefined if it is. */
+  #setAside({ failed, failure }: Batch): unknown {
+    if (failure === undefined || !isOfPlace(failure) || this.#plan.aside + failed.length > MOST_ASIDE)
+      return failure;
+    this.#bad ??= failure;
+    this.#plan.setAside(failed);
+    return undefined;
+  }
+
+  async #copyBatch(wanted: readonly number[]): Promise<Batch> {
     const { frames, lock } = this.#state;
     const { taken, grants } = await this.#lockAll(wanted);
     try {
-      const result = await this.#writeback.copy(taken.filter((frame) => frames.isDirty(frame)));
-      this.#writeback.copiedForNow(result.copied);
-      return result;
+      const tried = taken.filter((frame) => frames.isDirty(frame));
+      const { copied, failure } = await this.#writeback.copy(tried);
+      this.#writeback.copiedForNow(copied);
+      const isCopied = new Set(copied);
+      return { copied, failed: tried.filter((frame) => !isCopied.has(frame)), failure };
     } finally {
       for (const grant of grants) lock.release(grant);
     }

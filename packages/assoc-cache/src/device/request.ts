@@ -1,4 +1,6 @@
-/** A write on its way through the cache. */
+/** A write on its way through the cache, and what an error of one says. */
+import { BlockIoError } from "@dmkit/block-io";
+
 /** What a request wants to write, in bytes. */
 export interface Given {
   readonly offset: number;
@@ -8,4 +10,9 @@ export interface Given {
   readonly first: number;
   /** Blocks. */
   readonly count: number;
+}
+
+/** Whether an error may be about the place that was read or written, rather than about the device. */
+export function isOfPlace(error: unknown): error is BlockIoError {
+  return error instanceof BlockIoError && error.code === "EIO";
 }

@@ -4,6 +4,7 @@
  * Invariant: a block is clean only after a flush of the source that began after its copy was written. A failed
  * copy or flush leaves it dirty.
  */
+import { isOfPlace } from "./request.ts";
 import { NONE, facts, states } from "../core/frame-table.ts";
 import { runsOf } from "../core/runs.ts";
 import type { Metadata } from "./metadata/metadata.ts";
@@ -27,6 +28,23 @@ export class Writeback {
     const sorted = [...frames].sort((a, b) => table.blockOf(a) - table.blockOf(b));
     const copied: number[] = [];
     let failure: unknown;
+    const attempt = async (block: number, given: readonly number[]): Promise<void> => {
+      try {
+        await this.#copyRun(block, given[0] as number, given.length);
+      } catch (error) {
+        if (given.length > 1 && isOfPlace(error)) {
+          // One bad place is no reason to leave what is beside it.
+          for (const [at, frame] of given.entries()) await attempt(block + at, [frame]);
+          return;
+        }
+        this.#state.statistics.writebackErrors += 1;
+        if (this.#state.rules.staysDirty) {
+          failure ??= error;
+          return;
+        }
+      }
+      copied.push(...given);
+    };
     for (let start = 0; start < sorted.length; ) {
       const first = table.blockOf(sorted[start] as number);
       let count = 1;
@@ -39,16 +57,7 @@ export class Writeback {
       const neighbours = sorted.slice(start, start + count);
       for (const run of runsOf(first, neighbours, this.#state.pool.size / this.#state.blockBytes)) {
         const place = run.block - first;
-        try {
-          await this.#copyRun(run.block, run.frame, run.count);
-        } catch (error) {
-          this.#state.statistics.writebackErrors += 1;
-          if (this.#state.rules.staysDirty) {
-            failure ??= error;
-            continue;
-          }
-        }
-        copied.push(...neighbours.slice(place, place + run.count));
+        await attempt(run.block, neighbours.slice(place, place + run.count));
       }
       start += count;
     }
