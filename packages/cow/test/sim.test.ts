@@ -2,20 +2,27 @@
  * `DMKIT_SIM_CYCLES` sets the crash/recover cycles of each target. The script `sim` does the many of them, and,
  * with `--exhaustive N` and `--sweep`, the tiers that take minutes.
  */
-import { runSim } from "@dmkit/block-io/testing";
+import { type FaultMode, runSim } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { simTargets } from "../src/testing/sim-targets.ts";
 import { mutants } from "../src/testing/mutants.ts";
 
 const cycles = Number(process.env["DMKIT_SIM_CYCLES"] ?? 250);
+/** Flushes that fail and lose nothing are drawn only where they are named. */
+const lossless = ["flush-lossless"] as const;
 const MINUTES = 10 * 60_000;
 
 describe("under crashes and faults", () => {
   it.each(simTargets)(
     "$name: $summary",
     async (target) => {
-      const { failures } = await runSim(target, { cycles });
-      expect(failures.map(({ command, violations }) => [command, violations])).toEqual([]);
+      for (const faults of ["honest", lossless] as const) {
+        const { failures } = await runSim(target, {
+          cycles: faults === lossless ? cycles / 5 : cycles,
+          faults,
+        });
+        expect(failures.map(({ command, violations }) => [command, violations])).toEqual([]);
+      }
     },
     MINUTES,
   );
@@ -26,8 +33,10 @@ describe("mutants", () => {
     "$name is caught",
     async (target) => {
       const seeds: number[] = [];
+      const faults: FaultMode = target.name.endsWith("!forgets-lossless-failure") ? lossless : "honest";
       for (const firstSeed of [1, 10_001, 20_001]) {
-        const { failures, runs } = await runSim(target, { firstSeed, seeds: 300, shrink: false, twice: 0 });
+        const options = { firstSeed, seeds: 300, shrink: false, twice: 0, faults };
+        const { failures, runs } = await runSim(target, options);
         seeds.push(failures.length > 0 ? runs : Number.POSITIVE_INFINITY);
       }
       const [, median] = seeds.sort((a, b) => a - b);

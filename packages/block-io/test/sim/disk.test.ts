@@ -173,6 +173,7 @@ describe("injected faults", () => {
     ["write-error", "EIO", "write"],
     ["flush-error", "EIO", "flush"],
     ["flush-lossy", "EIO", "flush"],
+    ["flush-lossless", "ENOSPC", "flush"],
     ["enospc", "ENOSPC", "write"],
     ["short", "EIO", "read"],
     ["short", "EIO", "write"],
@@ -229,6 +230,18 @@ describe("injected faults", () => {
     await bench.done(bench.handle.flush());
     expect(await bench.read()).toEqual(Array(SECTORS).fill(1));
     expect(bench.crash(() => false)).toContain(0);
+  });
+
+  it("a lossless flush keeps what it should have made stable for the next one", async () => {
+    const bench = new Bench().faults("flush-lossless");
+    await bench.done(bench.write(0, 1));
+    const snapshot = bench.disk.snapshot();
+    const failure = await bench.done(bench.handle.flush()).catch((error: unknown) => error);
+    expect(failure).toMatchObject({ lossless: true });
+    expect(bench.disk.snapshot()).toEqual(snapshot);
+    await bench.done(bench.write(1, 2));
+    await bench.done(bench.handle.flush());
+    expect(bench.crash(() => false).slice(0, 3)).toEqual([1, 2, 0]);
   });
 
   it("an ignored flush makes nothing stable", async () => {

@@ -47,6 +47,15 @@ describe("what is right survives", () => {
     MINUTES,
   );
 
+  it.each([...toys, ...blockIoTargets].map((target) => [target.name, target] as const))(
+    "%s: where flushes fail and lose nothing",
+    async (_, target) => {
+      const summary = await runSim(target, { seeds: target.real ? 3 : 40, faults: ["flush-lossless"] });
+      expect(summary.failures).toEqual([]);
+    },
+    MINUTES,
+  );
+
   it.each(toys.map((target) => [target.name, target] as const))(
     "%s: stays alive on disks that lie",
     async (_, target) => {

@@ -76,7 +76,7 @@ describe("fault sweep", () => {
     async (_, target) => {
       const summary = await sweepFaults(target, { workloads: 2, operations: 6 });
       expect(summary.failures).toEqual([]);
-      expect(summary.sites.size).toBe(10 - (target.excludes?.length ?? 0));
+      expect(summary.sites.size).toBe(11 - (target.excludes?.length ?? 0));
     },
     MINUTES,
   );

@@ -164,6 +164,9 @@ export const mutants: readonly CowTarget[] = [
       this.map.committed(pages);
     }),
   ),
+  mutant(stackTarget, "forgets-lossless-failure", () =>
+    replaced<() => void>(OwnerMap.prototype, "givenBack", () => () => {}),
+  ),
   mutant(stackTarget, "fua-trusts-live-bits", () =>
     replaced<(this: OwnerMap, sector: number, count: number) => boolean>(
       OwnerMap.prototype,

@@ -157,6 +157,10 @@ class DiskIo implements ParkedIo {
 
   #completeFlush(): void {
     const disk = this.#disk;
+    if (this.#fault === "flush-lossless") {
+      this.#fail("ENOSPC", true);
+      return;
+    }
     if (this.#fault === "flush-error" || this.#fault === "flush-lossy") {
       if (this.#fault === "flush-lossy") disk.forget(this.#completions);
       disk.failedFlushes += 1;
@@ -193,7 +197,7 @@ class DiskIo implements ParkedIo {
     this.#resolve();
   }
 
-  #fail(code: ErrorCode): void {
+  #fail(code: ErrorCode, lossless = false): void {
     this.#reject(
       new BlockIoError(`injected fault ${this.#fault}`, {
         code,
@@ -201,6 +205,7 @@ class DiskIo implements ParkedIo {
         op: this.#op,
         offset: this.#offset,
         length: this.#length,
+        lossless,
       }),
     );
   }

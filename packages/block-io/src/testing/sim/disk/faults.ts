@@ -17,6 +17,7 @@ export type FaultKind =
   | "write-error"
   | "flush-error"
   | "flush-lossy"
+  | "flush-lossless"
   | "enospc"
   | "short"
   | "hang"
@@ -40,6 +41,11 @@ export const faultKinds: Readonly<Record<FaultKind, FaultDescription>> = {
     lie: false,
     text: "a flush fails and forgets what it should have made stable; later ones succeed, as fsync does",
   },
+  "flush-lossless": {
+    applies: ["flush"],
+    lie: false,
+    text: "a flush fails, nothing is lost, and the next one covers it",
+  },
   enospc: { applies: ["write"], lie: false, text: "a write fails with ENOSPC and changes nothing" },
   short: { applies: ["read", "write"], lie: false, text: "only the first part is transferred, then EIO" },
   hang: {
@@ -52,8 +58,12 @@ export const faultKinds: Readonly<Record<FaultKind, FaultDescription>> = {
   misdirected: { applies: ["write"], lie: true, text: "a write succeeds, but elsewhere on the disk" },
 };
 
+/**
+ * Those that runs draw from unless told otherwise. Not `flush-lossless`, which has runs of its own: what the others did
+ * under a seed stays as it was.
+ */
 export const honestFaults: readonly FaultKind[] = (Object.keys(faultKinds) as FaultKind[]).filter(
-  (kind) => !faultKinds[kind].lie,
+  (kind) => !faultKinds[kind].lie && kind !== "flush-lossless",
 );
 
 export const lyingFaults: readonly FaultKind[] = (Object.keys(faultKinds) as FaultKind[]).filter(
