@@ -88,27 +88,41 @@ async function withNewFile<T>(
 ): Promise<T> {
   const part = partOf(path);
   const device = await openPart(path, part, size, resume, environment);
-  let finished = false;
   const discard = (): void => {
-    if (finished || keep()) return;
+    if (!keep()) rmSync(part, { force: true });
+  };
+  return orDiscarded(discard, (finished) =>
+    closing(device, async () => {
+      const result = await work({ device, blank: !resume });
+      await device.flush();
+      finished();
+      publish(part, path);
+      return result;
+    }),
+  );
+}
+
+/**
+ * Runs `work`. What it has made is discarded if it fails, or the process ends, before it has called `finished`: from then
+ * on that stays, whatever happens.
+ */
+async function orDiscarded<T>(discard: () => void, work: (finished: () => void) => Promise<T>): Promise<T> {
+  let stays = false;
+  const undo = (): void => {
+    if (stays) return;
     try {
-      rmSync(part, { force: true });
+      discard();
     } catch {
       // What went wrong before is what has to be told; the next run replaces it.
     }
   };
-  const settled = beforeEnd(discard);
+  const settled = beforeEnd(undo);
   try {
-    return await closing(device, async () => {
-      const result = await work({ device, blank: !resume });
-      await device.flush();
-      // From here on it stays, whatever happens.
-      finished = true;
-      publish(part, path);
-      return result;
+    return await work(() => {
+      stays = true;
     });
   } catch (error) {
-    discard();
+    undo();
     throw error;
   } finally {
     settled();
@@ -168,18 +182,13 @@ export async function withNewFiles<T>(
   const discard = (): void => {
     for (const path of paths) rmSync(partOf(path), { force: true });
   };
-  const settled = beforeEnd(discard);
-  try {
+  return orDiscarded(discard, async (finished) => {
     const parts = Object.entries(files).map(([role, path]) => [role, partOf(path)] as const);
     const result = await work(Object.fromEntries(parts));
+    finished();
     for (const path of paths.toReversed()) publish(partOf(path), path);
     return result;
-  } catch (error) {
-    discard();
-    throw error;
-  } finally {
-    settled();
-  }
+  });
 }
 
 async function closing<T>(device: BlockDevice, work: () => Promise<T>): Promise<T> {

@@ -6,6 +6,8 @@ export {
   codeOf,
   errorCodes,
   isErrorCode,
+  isLossless,
+  isOfPlace,
   isOutOfSpace,
   refuse,
   asking,

@@ -10,7 +10,7 @@
  * - a device that is given up is closed behind the scenes: no request reaches it, its name is free, and what it has
  *   open stays open until its storage answers or the process ends.
  */
-import { BlockIoError, type Environment, type Logger, shellQuote } from "@dmkit/block-io";
+import { BlockIoError, type Environment, type Logger, shellQuote, isLossless } from "@dmkit/block-io";
 import { refersTo } from "./references.ts";
 import type { DeviceDirectory } from "./device-directory.ts";
 import type { ManagedDevice } from "./device/managed-device.ts";
@@ -179,7 +179,7 @@ async function keepIfLosing({ device, name }: ManagedDevice): Promise<void> {
     await device.secure();
   } catch (error) {
     // One that was given up meanwhile is closed whatever is lost.
-    if (!(error instanceof BlockIoError && error.lossless) || device.closed) return;
+    if (!isLossless(error) || device.closed) return;
     if (!wasHeld) await device.resume();
     const { code, op, reason, hint } = error;
     const where = error.device === undefined || error.device === name ? "" : `${error.device}: `;

@@ -15,10 +15,10 @@ import {
   type Timer,
   done,
   sleep,
+  isOfPlace,
 } from "@dmkit/block-io";
 import { CleaningPlan, type Watermarks } from "../core/cleaning-plan.ts";
 import type { Metadata } from "./metadata/metadata.ts";
-import { isOfPlace } from "./request.ts";
 import type { CacheState } from "./state.ts";
 import type { Writeback } from "./writeback.ts";
 

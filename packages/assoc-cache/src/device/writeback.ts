@@ -4,7 +4,7 @@
  * Invariant: a block is clean only after a flush of the source that began after its copy was written. A failed
  * copy or flush leaves it dirty.
  */
-import { isOfPlace } from "./request.ts";
+import { isOfPlace } from "@dmkit/block-io";
 import { NONE, facts, states } from "../core/frame-table.ts";
 import { runsOf } from "../core/runs.ts";
 import type { Metadata } from "./metadata/metadata.ts";

@@ -148,6 +148,16 @@ export function codeOf(error: unknown): ErrorCode {
   return (typeof code === "string" && synonyms[code]) || "EIO";
 }
 
+/** Whether what failed has lost nothing: the device has it all in memory, and the next flush covers it. */
+export function isLossless(error: unknown): error is BlockIoError {
+  return error instanceof BlockIoError && error.lossless;
+}
+
+/** Whether an error may be about the place that was read or written, rather than about the device. */
+export function isOfPlace(error: unknown): error is BlockIoError {
+  return error instanceof BlockIoError && error.code === "EIO";
+}
+
 /** Whether a request failed for want of space: it changed nothing that counts, and may succeed later. */
 export function isOutOfSpace(error: unknown): error is BlockIoError {
   return error instanceof BlockIoError && error.code === "ENOSPC";
@@ -224,6 +234,6 @@ export function worstOf(
 }
 
 function severity(error: unknown): number {
-  if (error instanceof BlockIoError && error.lossless) return 0;
+  if (isLossless(error)) return 0;
   return isOutOfSpace(error) ? 1 : 2;
 }

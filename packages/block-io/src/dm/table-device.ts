@@ -4,7 +4,6 @@
  * The device owns everything it opened: closing it closes the targets, then the devices below them. While it is
  * suspended so are its targets: what they do by themselves (writeback, commits) rests as well.
  */
-
 import { join } from "../sync/join.ts";
 import { type BlockDevice, SECTOR } from "../contract/device.ts";
 import { type Holder, isWriting } from "../below/claims.ts";

@@ -16,7 +16,3 @@ export function withoutLoss(error: unknown): unknown {
     hint: "Make room in the file system below it. What was written is kept, and is tried again by itself.",
   });
 }
-
-export function isWithoutLoss(error: unknown): boolean {
-  return error instanceof BlockIoError && error.lossless;
-}

@@ -5,7 +5,7 @@
  * (ext4's commit interval, the kernel's flusher: 5 s; with 1 s, random writes ran at 34k to 69k a second in
  * place of 90k), and the while begins anew when a commit is over, however long it took.
  */
-import { BlockIoError, type Environment, type Timer } from "@dmkit/block-io";
+import { type Environment, type Timer, isLossless } from "@dmkit/block-io";
 
 export class Autocommit {
   readonly #environment: Environment;
@@ -67,7 +67,7 @@ export class Autocommit {
       await this.#commit();
       this.#told = false;
     } catch (error) {
-      const lossless = error instanceof BlockIoError && error.lossless;
+      const lossless = isLossless(error);
       // What found no space is tried again, and told once.
       if (!(lossless && this.#told)) this.#tell(error, lossless);
       this.#told = lossless;

@@ -11,7 +11,15 @@
  * A write that completes during 2 sets its bits in the map, but not in the snapshot; the next round takes it.
  * A crash in 3 leaves each sector of the bitmap old or new, and both say nothing that is not so.
  */
-import { type BlockDevice, BlockIoError, FlushGroup, SECTOR, isOutOfSpace, join } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  FlushGroup,
+  SECTOR,
+  isOutOfSpace,
+  join,
+  isLossless,
+} from "@dmkit/block-io";
 import type { OwnerMap } from "../core/owner-map.ts";
 
 /** Pages in one write to the bitmap device, at most: 512 KiB. */
@@ -55,7 +63,7 @@ export class BitmapWriter {
     try {
       await this.commit();
     } catch (error) {
-      if (!(error instanceof BlockIoError && error.lossless)) this.#failure = error;
+      if (!isLossless(error)) this.#failure = error;
       throw error;
     }
     this.#isStable = true;

@@ -6,11 +6,11 @@
  * not take (`EIO`): the identity record has the same number, and without that one too low is none the worse. Any other
  * error ends the cache.
  */
-import type { BlockDevice, BlockIoError, Logger } from "@dmkit/block-io";
+import { type BlockDevice, type BlockIoError, type Logger, isOfPlace } from "@dmkit/block-io";
 import { RECORD_START, encodeRecord } from "../format/superblock.ts";
 import type { IdentityKeeper } from "./identity-keeper.ts";
 import type { SegmentLog } from "./log/segment-log.ts";
-import { costsNothing, isOfPlace } from "./refusals.ts";
+import { costsNothing } from "./refusals.ts";
 
 export class Recorder {
   readonly #log: SegmentLog;

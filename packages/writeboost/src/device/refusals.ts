@@ -1,5 +1,5 @@
 /** Errors of several parts: what a running cache does not do, and what its devices do not give. */
-import { BlockIoError, isOutOfSpace, refuse, toBlockIoError } from "@dmkit/block-io";
+import { BlockIoError, isLossless, isOfPlace, isOutOfSpace, refuse, toBlockIoError } from "@dmkit/block-io";
 
 export function interrupted(device: string): BlockIoError {
   const hint = "What was written back stays written back; send it again to go on.";
@@ -37,12 +37,7 @@ export function outOfSpace(error: unknown, device: string): BlockIoError {
 
 /** Whether what failed may succeed later, and all is as it was until then. */
 export function costsNothing(error: unknown): boolean {
-  return isOutOfSpace(error) || (error instanceof BlockIoError && error.lossless);
-}
-
-/** Whether an error may be about the place that was read or written, rather than about the device. */
-export function isOfPlace(error: unknown): error is BlockIoError {
-  return error instanceof BlockIoError && error.code === "EIO";
+  return isOutOfSpace(error) || isLossless(error);
 }
 
 /** What is being read, or undefined where the device does not give it. Throws what is no matter of the place. */

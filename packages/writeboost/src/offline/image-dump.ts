@@ -3,7 +3,7 @@
  * byte (uninitialised bytes of old drivers, damage) stands beside them as base64 without trailing zeroes. What is
  * not mentioned is zero.
  */
-import { type BlockDevice, type OfflineWork, isZero } from "@dmkit/block-io";
+import { type BlockDevice, type OfflineWork, isZero, nextTurn } from "@dmkit/block-io";
 import type { Image } from "./examine/findings.ts";
 import type { Dialect } from "../format/checksum.ts";
 import { BLOCK, SLOTS_START, plogSegmentSize, slotStart } from "../format/geometry.ts";
@@ -139,7 +139,7 @@ async function dumpSlots(
     if (slot % 1024 === 0) {
       signal?.throwIfAborted();
       progress?.(17 * ids.length + slot, 18.02 * ids.length);
-      await new Promise<void>((resolve) => environment.scheduler.defer(resolve));
+      await nextTurn(environment.scheduler);
     }
     if (isZero(head)) continue;
     const problem = bad.get(slot);

@@ -8,7 +8,7 @@
  *      header → identity record → clean segments emptied → (examined again) →
  *      slots outside of the log invalidated → plog applied and zeroed → superblock record
  */
-import type { BlockDevice } from "@dmkit/block-io";
+import { type BlockDevice, isOfPlace } from "@dmkit/block-io";
 import { type Examined, type ExamineOptions, examine } from "./examine/examine.ts";
 import type { Fix, Image, Problem } from "./examine/findings.ts";
 import { BLOCK, slotOf, slotStart } from "../format/geometry.ts";
@@ -18,7 +18,6 @@ import { HEADER_START, RECORD_START, encodeHeader, encodeRecord } from "../forma
 import { completeRebuilt } from "../open/plog/plog-complete.ts";
 import { rules } from "../core/rules.ts";
 import { invalidate, rebuild, zeroPlog } from "../open/recovery.ts";
-import { isOfPlace } from "../device/refusals.ts";
 import type { ScannedLog } from "../open/scan.ts";
 
 export interface RepairSummary {

@@ -8,7 +8,7 @@
  * - while anything is half done, sector 0 says so: the device is neither a cache nor blank, and opening refuses it.
  *   Restoring the same dump again completes it.
  */
-import { type BlockDevice, type OfflineWork, inParallel, isZero, refuse } from "@dmkit/block-io";
+import { type BlockDevice, type OfflineWork, inParallel, isZero, refuse, nextTurn } from "@dmkit/block-io";
 import type { Image } from "./examine/findings.ts";
 import { BLOCK, SLOTS_START, slotStart } from "../format/geometry.ts";
 import { encodeHead } from "../format/head.ts";
@@ -61,7 +61,7 @@ async function checkData(
     checked += 1;
     if (checked % 64 === 0) {
       progress?.(checked, slots.size + geometry.slots);
-      await new Promise<void>((resolve) => environment.scheduler.defer(resolve));
+      await nextTurn(environment.scheduler);
     }
     if (torn || raw.has(slot)) return;
     const segment = Buffer.allocUnsafeSlow(segmentSize(head.sectors.length));
@@ -97,7 +97,7 @@ async function restoreSlots(
     if (slot % 1024 !== 0) continue;
     signal?.throwIfAborted();
     progress?.(slots.size + slot, slots.size + geometry.slots);
-    await new Promise<void>((resolve) => environment.scheduler.defer(resolve));
+    await nextTurn(environment.scheduler);
   }
   progress?.(slots.size + geometry.slots, slots.size + geometry.slots);
 }

@@ -6,10 +6,9 @@
  * of what was on it, and the name of the plog. A cache that was not closed in order says nothing of the contents of
  * its backing device: writeback may have changed them since they were last looked at.
  */
-import { type BlockDevice, type BlockIoError, crc32c, refuse, witnessOf } from "@dmkit/block-io";
+import { type BlockDevice, type BlockIoError, crc32c, refuse, witnessOf, isOfPlace } from "@dmkit/block-io";
 import { type Identity, type StoredIdentity, NO_UUID, NO_WITNESS } from "../format/identity.ts";
 import { hasName, lacksName, plogBytes, readPlogIdentity } from "../device/log/plog-place.ts";
-import { isOfPlace } from "../device/refusals.ts";
 
 /** What is given; what is not given is not looked at, except that a plog may be missing. */
 export interface Pair {

@@ -15,6 +15,7 @@ import {
   refuse,
   requireBlank,
   requireNoCache,
+  isOfPlace,
 } from "@dmkit/block-io";
 import type { Rules } from "../core/rules.ts";
 import type { Rebuilt } from "../core/plog-replay.ts";
@@ -32,7 +33,6 @@ import { type ScannedPlog, plogCapacity, scanPlog } from "./plog/plog-scan.ts";
 import { type ScannedLog, adoptLog, scan } from "./scan.ts";
 import { UNKNOWN_OWNER, headerOf, readSuperblock } from "./superblock.ts";
 import { wayOut } from "./unreadable.ts";
-import { isOfPlace } from "../device/refusals.ts";
 
 export interface RecoveryOptions {
   /** Default: what is on the device; 10 for a new one. */

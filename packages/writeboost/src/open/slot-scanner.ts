@@ -2,7 +2,7 @@
  * Reads the slots of a cache device: all heads, then the contents of those whose checksums matter. Large devices
  * have 200,000 slots of 127 metablocks: what is done for each of these is kept to a minimum.
  */
-import { type BlockDevice, type Environment, done, inParallel } from "@dmkit/block-io";
+import { type BlockDevice, type Environment, done, inParallel, isOfPlace, nextTurn } from "@dmkit/block-io";
 import { BlockMap } from "../core/block-map.ts";
 import type { Rules } from "../core/rules.ts";
 import type { Dialect } from "../format/checksum.ts";
@@ -15,7 +15,7 @@ import {
   isWhole,
   segmentSize,
 } from "../format/segment.ts";
-import { isGiven, isOfPlace } from "../device/refusals.ts";
+import { isGiven } from "../device/refusals.ts";
 
 /** What is known of a slot that is not simply intact or unused. */
 export interface SlotProblem {
@@ -228,7 +228,7 @@ export class SlotScanner {
     this.#sinceTurn += weight;
     if (this.#sinceTurn < TURN) return done;
     this.#sinceTurn = 0;
-    return new Promise<void>((resolve) => environment.scheduler.defer(resolve));
+    return nextTurn(environment.scheduler);
   }
 
   /** Where all is checksummed, that is nearly all of the work. */

@@ -5,7 +5,7 @@
  *      record     its copy in the identity record counts; without that, nothing is known to be written back
  *      identity   nobody else knows which backing device and which plog belong to the cache: opening refuses
  */
-import { type BlockDevice, refuse } from "@dmkit/block-io";
+import { type BlockDevice, refuse, isOfPlace } from "@dmkit/block-io";
 import { BLOCK, SLOTS_START } from "../format/geometry.ts";
 import { IDENTITY_START, type StoredIdentity, decodeIdentity, uuidAt } from "../format/identity.ts";
 import {
@@ -17,7 +17,6 @@ import {
   decodeRecord,
   isBareHeader,
 } from "../format/superblock.ts";
-import { isOfPlace } from "../device/refusals.ts";
 
 export interface Superblock {
   readonly header: Header | { readonly kind: "unreadable" };

@@ -3,10 +3,9 @@
  * Each decides something otherwise (core/rules.ts), or has disks on which a request or an error is lost.
  */
 import { type BlockDevice, done } from "@dmkit/block-io";
-import { type SimTarget, onDisks } from "@dmkit/block-io/testing";
+import { type SimTarget, breaking, onDisks } from "@dmkit/block-io/testing";
 import { type Log, type LogFacts, findLog } from "../core/log.ts";
-import type { Rules } from "../core/rules.ts";
-import { type Knobs, deciding, targetNamed } from "./sim-targets.ts";
+import { type Knobs, targetNamed } from "./sim-targets.ts";
 
 /** The oldest and the newest valid segment, whatever is between them. */
 function findWithGaps({ ids, valid }: LogFacts): Log {
@@ -64,23 +63,19 @@ const long0 = targetNamed("writeboost-0-many");
 const bad0 = targetNamed("writeboost-0-bad");
 const ring1 = targetNamed("writeboost-1");
 
-const otherwise: readonly [target: SimTarget<Knobs>, name: string, changes: Partial<Rules>][] = [
-  [ring0, "discard-to-backing-only", { isLogged: () => false }],
-  [ring0, "clean-before-backing-flush", { flushesBatch: () => false }],
-  [ring0, "reuses-slots-not-written-back", { mayReuse: (old, _written, flushed) => old <= flushed }],
-  [ring0, "partial-write-loses-the-rest", { keep: () => 0 }],
-  [ring0, "believes-gaps", { findLog: findWithGaps }],
-  [ring0, "stops-at-torn-slot", { findLog: findUntilBad }],
-  [long0, "keeps-stale-future", { findLog: (facts) => ({ ...findLog(facts), stale: [] }) }],
-  [ring0, "believes-headers", { needsChecksum: () => false }],
-  [ring0, "no-bound-on-tail", { mayWrite: () => true }],
-  [ring0, "newer-copy-in-ram-counts", { supersedes: () => true }],
-  [bad0, "frees-bad-blocks-before-they-are-logged-again", { secured: () => 0 }],
-  [ring1, "reuses-plog-before-cache-flush", { needsFlush: () => false }],
-];
-
 export const mutants: readonly SimTarget<Knobs>[] = [
-  ...otherwise.map(([target, name, changes]) => deciding(target, name, changes)),
+  breaking(ring0, "discard-to-backing-only", { isLogged: () => false }),
+  breaking(ring0, "clean-before-backing-flush", { flushesBatch: () => false }),
+  breaking(ring0, "reuses-slots-not-written-back", { mayReuse: (old, _written, flushed) => old <= flushed }),
+  breaking(ring0, "partial-write-loses-the-rest", { keep: () => 0 }),
+  breaking(ring0, "believes-gaps", { findLog: findWithGaps }),
+  breaking(ring0, "stops-at-torn-slot", { findLog: findUntilBad }),
+  breaking(long0, "keeps-stale-future", { findLog: (facts) => ({ ...findLog(facts), stale: [] }) }),
+  breaking(ring0, "believes-headers", { needsChecksum: () => false }),
+  breaking(ring0, "no-bound-on-tail", { mayWrite: () => true }),
+  breaking(ring0, "newer-copy-in-ram-counts", { supersedes: () => true }),
+  breaking(bad0, "frees-bad-blocks-before-they-are-logged-again", { secured: () => 0 }),
+  breaking(ring1, "reuses-plog-before-cache-flush", { needsFlush: () => false }),
   onDisks(ring0, "ignores-flush-errors", withoutErrors("flush")),
   onDisks(ring0, "ignores-writeback-errors", withoutErrors("write")),
   onDisks(ring0, "acknowledges-before-cache-flush", withoutFlush(1)),

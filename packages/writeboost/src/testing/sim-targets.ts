@@ -1,6 +1,6 @@
 /** writeboost under the simulation: tiny rings that wrap, both types, everything that changes the order of things. */
 import { type BlockDevice, BlockIoError, type Environment, type WriteOptions } from "@dmkit/block-io";
-import type { Prng, SimTarget } from "@dmkit/block-io/testing";
+import { type Prng, type RuledTarget, type SimTarget, ruled } from "@dmkit/block-io/testing";
 import { plogSegmentSize } from "../format/geometry.ts";
 import { type Rules, rules } from "../core/rules.ts";
 import { type Dialect, type Tunables, WriteboostDevice } from "../index.ts";
@@ -35,7 +35,13 @@ interface Shape {
   readonly badSpots?: boolean;
 }
 
-function target(name: string, summary: string, shape: Shape): SimTarget<Knobs> {
+type Target = RuledTarget<Knobs, Rules>;
+
+function target(name: string, summary: string, shape: Shape): Target {
+  return ruled(rules, (decisions) => made(name, summary, shape, decisions));
+}
+
+function made(name: string, summary: string, shape: Shape, decisions: Rules): SimTarget<Knobs> {
   return {
     name,
     summary,
@@ -81,7 +87,7 @@ function target(name: string, summary: string, shape: Shape): SimTarget<Knobs> {
         stamped: () => fill === "stamps",
       };
     },
-    open: (disks, environment, knobs) => openOn(disks, environment, knobs, rules),
+    open: (disks, environment, knobs) => openOn(disks, environment, knobs, decisions),
     async quiesce(device, knobs) {
       if (!(device instanceof WriteboostDevice)) return ["not a writeboost device"];
       await device.flush();
@@ -107,17 +113,6 @@ function openOn(
   const [disk, cache, plog] = disks as [BlockDevice, BlockDevice, BlockDevice | undefined];
   const backing = bad.length > 0 ? withBadSpots(disk, bad) : disk;
   return openWith({ backing, cache, plog }, { order, pool, dialect, tunables, environment }, decisions);
-}
-
-/** The target with some decisions made otherwise. */
-export function deciding(target: SimTarget<Knobs>, name: string, changes: Partial<Rules>): SimTarget<Knobs> {
-  const decisions = Object.freeze({ ...rules, ...changes });
-  return {
-    ...target,
-    name: `${target.name}!${name}`,
-    summary: name.replaceAll("-", " "),
-    open: (disks, environment, knobs) => openOn(disks, environment, knobs, decisions),
-  };
 }
 
 /**
@@ -166,7 +161,7 @@ async function quiesceOverBadSpots(device: WriteboostDevice, bad: readonly numbe
 const tiny = (random: Prng): number => random.pick([3, 3, 4, 5, 7]);
 const small = (random: Prng): number => random.between(3, 20);
 
-export const simTargets: readonly SimTarget<Knobs>[] = [
+export const simTargets: readonly Target[] = [
   target("writeboost-0", "type 0, order 4, rings of 3 to 7 slots", { type: 0, order: 4, slots: tiny }),
   target("writeboost-0-many", "type 0, order 4, rings of 9 to 20 slots: many segments without a flush", {
     type: 0,
@@ -237,7 +232,7 @@ export const simTargets: readonly SimTarget<Knobs>[] = [
 ];
 
 /** One of {@link simTargets}. */
-export function targetNamed(name: string): SimTarget<Knobs> {
+export function targetNamed(name: string): Target {
   const found = simTargets.find((one) => one.name === name);
   if (found === undefined) throw new TypeError(`there is no simulation target ${name}`);
   return found;

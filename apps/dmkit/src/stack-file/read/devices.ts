@@ -7,7 +7,7 @@
  *      disk: { table: ["0 2097152 linear disk.img 0"] }    a device-mapper table
  */
 import { isDeepStrictEqual } from "node:util";
-import { BlockIoError, type NamedOptions, linear } from "@dmkit/block-io";
+import { BlockIoError, type NamedOptions, linear, restOf } from "@dmkit/block-io";
 import { checkDeviceName } from "../../manager/references.ts";
 import { type DeviceContext, deviceReader } from "./context.ts";
 import { OPEN_LENGTH } from "../lengths.ts";
@@ -85,7 +85,7 @@ function fileDevice(
       ? resolveReference(file, at, context)
       : deviceReader(context).file({ file, create, preallocate }, at);
   if (device === undefined) return undefined;
-  const length = size === undefined ? { parts: [{ of: device, offset: 0 }], multiple: 1 } : size;
+  const length = size ?? restOf(device);
   return { name, ...lineOf(linear.name, { device, offset: 0 }, length, context.targets), readOnly, where };
 }
 

@@ -12,7 +12,7 @@
  *   no space in its place is brought there before anything else is committed;
  * - after any other failure nothing more is committed: the staged blocks can still be read, writes are refused.
  */
-import { SECTOR, done, inParallel } from "@dmkit/block-io";
+import { SECTOR, done, inParallel, isLossless } from "@dmkit/block-io";
 import { payloadBytes } from "../codec.ts";
 import type { StoredExtent } from "../../core/extent-map.ts";
 import { type BlockState, type GroupPlan, type Piece, isRaw, pieces, planGroup } from "../../core/plan.ts";
@@ -22,7 +22,7 @@ import { GROUP } from "../../format/layout-v2.ts";
 import { payloadSum } from "../../format/metadata-v2.ts";
 import { type Applier, PARALLEL, wholeBlocks } from "./applier.ts";
 import type { Journal } from "./journal.ts";
-import { isWithoutLoss, withoutLoss } from "../no-space.ts";
+import { withoutLoss } from "../no-space.ts";
 import { type Staging, ZEROES } from "./staging.ts";
 import type { Store } from "./store.ts";
 
@@ -135,7 +135,7 @@ export class Committer {
     try {
       await journal.commit(number, record);
     } catch (error) {
-      if (isWithoutLoss(error)) {
+      if (isLossless(error)) {
         this.#number = number;
         staging.giveBack();
       }
@@ -149,7 +149,7 @@ export class Committer {
   #place(work: () => Promise<void>): void {
     this.#retry = undefined;
     this.#applying = work().catch((error: unknown) => {
-      if (isWithoutLoss(error)) this.#retry = work;
+      if (isLossless(error)) this.#retry = work;
       throw error;
     });
     this.#parts.store.settled = this.#applying;

@@ -14,12 +14,13 @@ import {
   done,
   toBlockIoError,
   withCapabilities,
+  isLossless,
 } from "@dmkit/block-io";
 import { type Counters, compressionControls, counterFacts, statusLine } from "../counters.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
 import { GROUP } from "../../format/layout-v2.ts";
 import type { Committer } from "./committer.ts";
-import { RETRY_AFTER, isWithoutLoss } from "../no-space.ts";
+import { RETRY_AFTER } from "../no-space.ts";
 import { type Staging, ZEROES } from "./staging.ts";
 import { compressionLimits } from "../limits.ts";
 import type { Store } from "./store.ts";
@@ -263,7 +264,7 @@ export class CompressionDeviceV2 extends GuardedTarget {
         await store.settled;
         return await this.#readBlocks(first, into);
       } catch (error) {
-        if (!isWithoutLoss(error) || store.isMoved(store.map.find(first))) throw error;
+        if (!isLossless(error) || store.isMoved(store.map.find(first))) throw error;
       }
     }
     const version = store.versions[group];

@@ -23,7 +23,7 @@
  *   all of them took a sixth of the writes with flush at depth 8: 12.4k against 10.2k a second.)
  * - where the name of the plog is in its first sector (plog-place.ts), that sector is never written without it.
  */
-import { type BlockDevice, BlockIoError, done, isOutOfSpace, toBlockIoError } from "@dmkit/block-io";
+import { type BlockDevice, done, isOutOfSpace, toBlockIoError, isLossless, join } from "@dmkit/block-io";
 import { type Geometry, plogSegmentSize } from "../../format/geometry.ts";
 import { encodeRecord, recordSize } from "../../format/plog.ts";
 import { START_NAME, emptyStart } from "./plog-place.ts";
@@ -188,11 +188,11 @@ export class PlogWriter {
       const writing = missing.map((image) => this.#writeTail(image, ends[images.indexOf(image)] as number));
       const blanking = stale.map((segment) => this.#blank(segment));
       const requests = [...writing, ...blanking];
-      if (requests.some((request) => request !== done)) await settled(requests);
+      if (requests.some((request) => request !== done)) await join(requests);
       await this.#flush();
       for (const segment of stale) this.#used.delete(segment);
     } catch (error) {
-      if (error instanceof BlockIoError && error.lossless) throw error;
+      if (isLossless(error)) throw error;
       if (isOutOfSpace(error)) throw outOfSpace(error, this.#device.name);
       throw log.die(error);
     }
@@ -217,7 +217,7 @@ export class PlogWriter {
 
   async #blankDurably(segments: readonly number[], flush: () => Promise<void>): Promise<void> {
     if (segments.length === 0) return;
-    await settled(segments.map((segment) => this.#blank(segment)));
+    await join(segments.map((segment) => this.#blank(segment)));
     await flush();
     for (const segment of segments) this.#used.delete(segment);
   }
@@ -255,7 +255,7 @@ export class PlogWriter {
       return this.#device.write(segment * this.#size, this.#zeroes.subarray(0, use.bytes));
     const start = emptyStart(this.#name);
     const rest = this.#zeroes.subarray(start.length, use.bytes);
-    return settled([this.#device.write(0, start), this.#device.write(start.length, rest)]);
+    return join([this.#device.write(0, start), this.#device.write(start.length, rest)]);
   }
 
   #begin(id: number): Image {
@@ -277,15 +277,4 @@ export class PlogWriter {
     image.isInUse = false;
     if (image !== this.#newest && image !== this.#before) this.#idle.push(image.bytes);
   }
-}
-
-/**
- * Waits for all, so that no request is left in flight behind an error. Of several errors it throws one that more
- * space does not mend, if there is any.
- */
-async function settled(promises: readonly Promise<void>[]): Promise<void> {
-  const reasons: unknown[] = [];
-  for (const result of await Promise.allSettled(promises))
-    if (result.status === "rejected") reasons.push(result.reason);
-  if (reasons.length > 0) throw reasons.find((reason) => !isOutOfSpace(reason)) ?? reasons[0];
 }

@@ -5,13 +5,13 @@
  * What is in RAM is copied when the request arrives. A slot may be used again while it is being read: then the
  * segment id it holds has changed, and that part is looked up once more.
  */
-import { ByteAccess, done, join } from "@dmkit/block-io";
+import { ByteAccess, done, join, isOfPlace } from "@dmkit/block-io";
 import { runEnd, runStart, sectorBits, sectorsOfBlock } from "../../core/sectors.ts";
 import { FULL_SIZE, HIT, ON_BUFFER } from "../../core/statistics.ts";
 import { BLOCK, SLOTS_START } from "../../format/geometry.ts";
 import { blockOffset } from "../../format/segment.ts";
 import type { Parts } from "../parts.ts";
-import { isOfPlace, unreadable } from "../refusals.ts";
+import { unreadable } from "../refusals.ts";
 
 /** A part of a request that has to be read from a device. */
 interface Part {

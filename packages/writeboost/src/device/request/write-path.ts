@@ -8,14 +8,14 @@
  * Copies in the log never change once their segment is closed. A merge may therefore read the old copy at
  * leisure: if it is still the newest one afterwards, what was read is right; else the merge starts over.
  */
-import { BlockIoError } from "@dmkit/block-io";
+import { BlockIoError, isOfPlace } from "@dmkit/block-io";
 import { runEnd, runStart, sectorBits, sectorsOfBlock } from "../../core/sectors.ts";
 import { FULL_SIZE, HIT, ON_BUFFER, WRITE } from "../../core/statistics.ts";
 import { BLOCK } from "../../format/geometry.ts";
 import { recordSize } from "../../format/plog.ts";
 import { blockOffset, dataStart } from "../../format/segment.ts";
 import type { Parts } from "../parts.ts";
-import { isOfPlace, unreadable } from "../refusals.ts";
+import { unreadable } from "../refusals.ts";
 import type { Writeback } from "../writeback/writeback.ts";
 
 /** What was read of an old copy, for a merge. */

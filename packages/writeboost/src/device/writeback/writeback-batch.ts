@@ -11,12 +11,18 @@
  * - what the backing device has already, in spite of refusing it, is looked for before anything is written: what can be
  *   read after a write that failed need not last.
  */
-import { type BlockDevice, BlockIoError, BufferPool, ByteAccess, inParallel } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  BufferPool,
+  ByteAccess,
+  inParallel,
+  isOfPlace,
+} from "@dmkit/block-io";
 import { type Entry, LARGEST_WRITE, type PlannedWrite } from "../../core/writeback-plan.ts";
 import { runEnd, runStart } from "../../core/sectors.ts";
 import { BLOCK, slotOf, slotStart } from "../../format/geometry.ts";
 import { dataStart, decodeSegmentHeader, isWhole, segmentSize } from "../../format/segment.ts";
-import { isOfPlace } from "../refusals.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
 
 // Bytes of segments in RAM at once, and writes in flight to the backing device.

@@ -4,12 +4,11 @@
  * block would then not be the whole truth (write-path.ts), and what the older copy alone has would be lost. So
  * its sectors are put back here, before the segment is written to its slot: doing it again gives the same.
  */
-import { type BlockDevice, refuse } from "@dmkit/block-io";
+import { type BlockDevice, refuse, isOfPlace } from "@dmkit/block-io";
 import type { Rules } from "../../core/rules.ts";
 import { type Rebuilt, complete } from "../../core/plog-replay.ts";
 import { BLOCK } from "../../format/geometry.ts";
 import { blockOffset, dataStart } from "../../format/segment.ts";
-import { isOfPlace } from "../../device/refusals.ts";
 import type { ScannedLog } from "../scan.ts";
 import { wayOut } from "../unreadable.ts";
 
