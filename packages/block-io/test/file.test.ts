@@ -289,10 +289,10 @@ describe("the sync gate", () => {
   it("gives way after a slow operation, longer each time, and comes back when it is fast again", () => {
     let now = 0;
     const gate = new SyncGate({ now: () => now, wallTime: () => now, after: () => ({ cancel() {} }) });
-    const operate = (milliseconds: number): boolean => {
+    const operate = (milliseconds: number, bytes = 4096): boolean => {
       if (!gate.enter()) return false;
       now += milliseconds;
-      gate.leave();
+      gate.leave(bytes);
       return true;
     };
     const pause = (): number => {
@@ -307,12 +307,17 @@ describe("the sync gate", () => {
     expect(operate(2)).toBe(true);
     expect(pause()).toBe(64);
     now += 2;
-    gate.leave();
+    gate.leave(4096);
     expect(pause()).toBe(128);
     now += 0.01;
-    gate.leave();
+    gate.leave(4096);
     expect(operate(3)).toBe(true);
     expect(operate(3)).toBe(true);
     expect(pause()).toBe(64);
+    now += 0.01;
+    gate.leave(4096);
+    // A copy of 1 MiB takes longer without having waited for anything.
+    for (let count = 0; count < 3; count += 1) expect(operate(1.2, 1024 * 1024)).toBe(true);
+    expect(operate(0.01)).toBe(true);
   });
 });
