@@ -1,4 +1,4 @@
-// pnpm bench [options]: our servers beside their peers; the options are those of `dmkit bench peers`. Then what the
+// npm run bench -- [options]: our servers beside their peers; the options are those of `dmkit bench peers`. Then what the
 // packages measure of themselves, for the same devices; with --work, which is about loads, or --help: nothing more.
 import { exec, prepare, prepareCommand } from "./prepare.mjs";
 

@@ -105,7 +105,7 @@ describe("a host that takes processors away", () => {
   });
 });
 
-describe("pnpm bench", () => {
+describe("npm run bench", () => {
   it("hands its options on", { timeout: 120_000 }, async () => {
     const help = await succeed(process.execPath, ["scripts/bench.mjs", "--help"], { cwd: root });
     expect(help).toContain("Usage: dmkit bench");

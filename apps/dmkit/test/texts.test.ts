@@ -171,14 +171,19 @@ describe("the program", () => {
     expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
 
-  it("is documented with commands that are there after npm start: no pnpm, and scripts that exist", () => {
+  it("is a file of the clone's first folder", async () => {
+    const { stdout } = await run(join(root, "dmkit"), ["--version"]);
+    expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+  });
+
+  it("is documented with commands that are there after npm start: no pnpm, no npx, and scripts that exist", () => {
     const files = [
       "README.md",
       ...readdirSync(join(root, "packages")).map((name) => `packages/${name}/README.md`),
     ];
     for (const file of files) {
       const text = readFileSync(join(root, file), "utf8");
-      expect(text, file).not.toMatch(/\bpnpm [a-z]/);
+      expect(text, file).not.toMatch(/\b(pnpm|npx) [a-z]/);
       const folderOf = join(root, file, "..");
       const { scripts = {} } = JSON.parse(readFileSync(join(folderOf, "package.json"), "utf8")) as {
         scripts?: Record<string, string>;

@@ -1,6 +1,6 @@
 /**
- * Crash simulation of every policy, the fault sweep, and the mutants. `pnpm sim` goes on for as long as one
- * likes: `pnpm sim --cycles 12500` makes 50,000 crash/recover cycles.
+ * Crash simulation of every policy, the fault sweep, and the mutants. `npm run sim` goes on for as long as one
+ * likes: `npm run sim -- --cycles 12500` makes 50,000 crash/recover cycles.
  */
 import { type SimTarget, exhaust, runSim, sweepFaults } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * `pnpm sim`: the simulation of every device in the workspace. A package joins by exporting `simTargets` from
+ * `npm run sim`: the simulation of every device in the workspace. A package joins by exporting `simTargets` from
  * src/testing/sim-targets.ts, and arrays whose names end in "mutants" from a file beside it whose name does.
  * Nothing is imported that was not built; packages know nothing of each other.
  */

@@ -1,4 +1,4 @@
-/** A share of what `pnpm sim` does: every configuration, honest faults, crashes during recovery, the mutants. */
+/** A share of what `npm run sim` does: every configuration, honest faults, crashes during recovery, the mutants. */
 import { type FaultMode, type SimTarget, exhaust, runSim, sweepFaults } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { mutants } from "../src/testing/mutants.ts";

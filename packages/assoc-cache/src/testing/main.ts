@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** `pnpm sim` of this package: the crash simulation of the cache under every policy. */
+/** `npm run sim` of this package: the crash simulation of the cache under every policy. */
 import { simMain } from "@dmkit/block-io/testing";
 import { simTargets } from "./sim-targets.ts";
 

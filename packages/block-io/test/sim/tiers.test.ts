@@ -120,7 +120,7 @@ describe("command line", () => {
   it("exits with 1 on a violation, and the command it prints does so too", async () => {
     const { code, text } = await sim("--target", "toy-log!stale-future", "--seeds", "100");
     expect(code).toBe(1);
-    const command = /pnpm sim (.*)/.exec(text)?.[1]?.split(" ") ?? [];
+    const command = /npm run sim -- (.*)/.exec(text)?.[1]?.split(" ") ?? [];
     const again = await sim(...command);
     expect(again.code).toBe(1);
     expect(again.text).toContain("VIOLATION");

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** `pnpm sim` of this package. Format 1 is run only when named: it loses data, or is kept from it. */
+/** `npm run sim` of this package. Format 1 is run only when named: it loses data, or is kept from it. */
 import { simMain } from "@dmkit/block-io/testing";
 import {
   formatOne,

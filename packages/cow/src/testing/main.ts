@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** `pnpm sim` in this package: the simulation of the stack and its offline operations. */
+/** `npm run sim` in this package: the simulation of the stack and its offline operations. */
 import { simMain } from "@dmkit/block-io/testing";
 import { simTargets } from "./sim-targets.ts";
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * `pnpm sim` in this package: writeboost under the simulation, with all options of block-io's own command.
+ * `npm run sim` in this package: writeboost under the simulation, with all options of block-io's own command.
  * The mutants are run only when named.
  */
 import { simMain } from "@dmkit/block-io/testing";

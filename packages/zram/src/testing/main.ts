@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** `pnpm sim` of this package. */
+/** `npm run sim` of this package. */
 import { simMain } from "@dmkit/block-io/testing";
 import { simTargets } from "./sim-targets.ts";
 

@@ -15,7 +15,7 @@ import { type SimSummary, commandFor, runSim } from "./run/simulate.ts";
 import { sweepFaults } from "./run/sweep.ts";
 import type { SimTarget } from "./target.ts";
 
-const usage = `Usage: pnpm sim [options]
+const usage = `Usage: npm run sim -- [options]
 
 Runs block devices on simulated disks, crashes them, and checks what they promised.
 

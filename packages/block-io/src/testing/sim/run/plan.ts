@@ -101,7 +101,7 @@ function faultsOf(mode: FaultMode): readonly FaultKind[] {
   return mode;
 }
 
-/** The options that reproduce a plan with `pnpm sim`. */
+/** The options that reproduce a plan with `npm run sim`. */
 export function planToArguments({ seed, faults, reduction }: Plan): string[] {
   const words = ["--seed", String(seed)];
   if (faults !== "honest") words.push("--faults", typeof faults === "string" ? faults : faults.join(","));

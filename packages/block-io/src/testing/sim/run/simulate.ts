@@ -102,7 +102,7 @@ export async function runSim(target: SimTarget, options: SimOptions = {}): Promi
 
 /** The command that runs a plan again. */
 export function commandFor(target: SimTarget, plan: Plan): string {
-  return `pnpm sim --target ${target.name} ${planToArguments(plan).join(" ")}`;
+  return `npm run sim -- --target ${target.name} ${planToArguments(plan).join(" ")}`;
 }
 
 async function explain(
