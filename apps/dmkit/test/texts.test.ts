@@ -42,10 +42,9 @@ describe("commands to be pasted", () => {
       statistics: {} as never,
     };
     const path = `/tmp/${evil}/s,1.sock`;
-    const text = attachHints([{ address: { kind: "unix", path }, exportName: evil }], [snapshot], {
-      path: `/tmp/${evil}/c`,
-      named: true,
-    });
+    const control = { path: `/tmp/${evil}/c`, named: true };
+    const uris = [{ address: { kind: "unix", path }, exportName: evil }] as const;
+    const text = attachHints(uris, [snapshot], control, undefined);
     expect(printableLines(text)).toBe(text);
     const line = (start: string): string =>
       text

@@ -47,6 +47,7 @@ export {
   silentLogger,
   sleep,
 } from "./contract/environment.ts";
+export { sendDatagram } from "./devices/native.ts";
 export { endProcess } from "./end-process.ts";
 export { makeFolders, makeFoldersLater } from "./folders.ts";
 export {

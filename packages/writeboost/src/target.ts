@@ -199,7 +199,8 @@ export const writeboost: Target<WriteboostOptions> = {
   },
   async open(given, context): Promise<WriteboostDevice> {
     const { devices, opening } = await openLowers(parseOptions(options, given, "writeboost"), context);
-    return openWriteboost(devices, { ...opening, environment: context.environment });
+    const { environment, progress } = context;
+    return openWriteboost(devices, { ...opening, environment, progress });
   },
 };
 

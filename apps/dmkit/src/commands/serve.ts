@@ -14,9 +14,10 @@ import { type Command, Option } from "commander";
 import { CONTROL_VARIABLE } from "../control/sockets.ts";
 import { activatedSockets } from "../serve/listeners.ts";
 import { attachHints } from "../serve/hints.ts";
+import { serviceVariables } from "../serve/service-manager.ts";
 import { type SessionOptions, serve } from "../serve/session.ts";
 import type { StackPlan } from "../stack-file/plan.ts";
-import { stderrLogger } from "../ui/terminal.ts";
+import { type LogFormat, logFormats, stderrLogger } from "../ui/log.ts";
 import type { Finish, Known } from "./command.ts";
 import { integer, repeated, size } from "./values.ts";
 
@@ -43,6 +44,8 @@ interface ServeFlags {
   readonly control?: string;
   readonly data: string;
   readonly log?: LogLevel;
+  readonly logFormat?: LogFormat;
+  readonly metrics?: number;
   readonly quiet: boolean;
 }
 
@@ -98,12 +101,23 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
     .option("-C, --control <path>", "where to listen for dmkit ls, message … (default: found by them)")
     .option("--data <folder>", "folder of the default disk", "dmkit-data")
     .addOption(
-      new Option("--log <level>", "log to stderr (default: warn)").choices([
+      new Option("--log <level>", "log to stderr; debug: every request, too (default: warn)").choices([
         "debug",
         "info",
         "warn",
         "error",
       ]),
+    )
+    .addOption(
+      new Option(
+        "--log-format <format>",
+        "how events are written: text, json, or journal, with priorities (default: journal where stderr is systemd's, text elsewhere)",
+      ).choices(logFormats),
+    )
+    .option(
+      "--metrics <port>",
+      "serve /metrics, /healthz and /livez over HTTP on 127.0.0.1; 0 picks a free port",
+      integer(0, 65_535),
     )
     .option("-q, --quiet", "print no hints", false)
     .addHelpText("after", examples)
@@ -113,9 +127,11 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
       const plan = await planOf(images, flags, targets);
       const activated = activatedSockets(process.env);
       refuseUnusedAddress(images, flags, plan, activated, command);
-      const logger = stderrLogger(flags.log ?? plan?.log ?? "warn");
+      const level = flags.log ?? plan?.log ?? "warn";
+      const logger = stderrLogger(level, flags.logFormat);
       const environment: Environment = { ...realEnvironment, logger };
-      const options = sessionOptions(plan === undefined ? images : [], flags, plan, activated);
+      const given = sessionOptions(plan === undefined ? images : [], flags, plan, activated);
+      const options = { ...given, logsRequests: level === "debug" };
       finish(await serve({ ...options, targets, version: `dmkit ${program.version() ?? ""}` }, environment));
     });
 }
@@ -199,7 +215,7 @@ function sessionOptions(
   flags: ServeFlags,
   plan: StackPlan | undefined,
   activated: number,
-): Omit<SessionOptions, "version" | "targets"> {
+): Omit<SessionOptions, "version" | "targets" | "logsRequests"> {
   const isDefault = images.length === 0 && flags.table.length === 0 && plan === undefined;
   const control = flags.control ?? plan?.control;
   return {
@@ -215,6 +231,7 @@ function sessionOptions(
     },
     stack: plan,
     activated,
+    service: serviceVariables(process.env),
     where: {
       unix: flags.unix,
       port: flags.port,
@@ -227,6 +244,7 @@ function sessionOptions(
       ? { path: resolve(join(flags.data, "nbd.sock")) }
       : { host: flags.bind, port: NBD_PORT, allowRemote: flags.allowRemote },
     control,
+    metrics: flags.metrics === undefined ? plan?.metrics : { host: "127.0.0.1", port: flags.metrics },
     strict: flags.strict,
     description: flags.description,
     maxConnections: flags.maxConnections,
@@ -235,11 +253,13 @@ function sessionOptions(
     pidfile: pathOf(flags.pidfile ?? plan?.pidfile),
     exitWithParent: flags.exitWithParent,
     shutdownTimeout: (flags.shutdownTimeout ?? plan?.shutdownTimeout ?? 10) * 1000,
-    ready: (uris, exports, path) => {
+    ready: (uris, exports, path, metrics) => {
       const silent = flags.quiet || flags.single || flags.run !== undefined;
       if (silent) return;
       const named = control !== undefined && process.env[CONTROL_VARIABLE] !== control;
-      process.stderr.write(attachHints(uris, exports, path === undefined ? undefined : { path, named }));
+      process.stderr.write(
+        attachHints(uris, exports, path === undefined ? undefined : { path, named }, metrics),
+      );
     },
   };
 }

@@ -13,6 +13,7 @@
  */
 import {
   type Environment,
+  type Health,
   type MessageOptions,
   type Segment,
   type TargetRegistry,
@@ -32,7 +33,7 @@ import { type OpenedTable, claimed } from "./device/opened-table.ts";
 import { Cancelled } from "../control/protocol.ts";
 import type { ReloadOptions, RemoveOptions, ResumeOptions, SuspendOptions, TableOptions } from "./options.ts";
 import type { DeviceSnapshot } from "./snapshot.ts";
-import { TableOpener } from "./table-opener.ts";
+import { type Opening, TableOpener } from "./table-opener.ts";
 import { unlessAborted } from "./exchange/unless-aborted.ts";
 
 export class DeviceManager {
@@ -43,11 +44,11 @@ export class DeviceManager {
   readonly #end: AbortController = new AbortController();
   #closing: Promise<void> | undefined;
 
-  constructor(environment: Environment, targets: TargetRegistry = allTargets) {
+  constructor(environment: Environment, targets: TargetRegistry = allTargets, opening?: Opening) {
     this.#environment = environment;
     this.#devices = new DeviceDirectory(targets);
     this.#departures = new Departures(this.#devices, environment);
-    this.#opener = new TableOpener(this.#devices, this.#departures, environment);
+    this.#opener = new TableOpener(this.#devices, this.#departures, environment, opening);
   }
 
   /** What its tables can name. */
@@ -247,9 +248,10 @@ export class DeviceManager {
     return this.#devices.exported(name, exportName, writes);
   }
 
-  /** Looks how all devices are; what has changed is logged. */
-  watchHealth(): void {
-    for (const managed of this.#devices.all) managed.health();
+  /** Looks how all devices are; what has changed is logged. Returns those that are not well. */
+  watchHealth(): readonly { readonly name: string; readonly health: Health }[] {
+    const all = this.#devices.all.map((managed) => ({ name: managed.name, health: managed.health() }));
+    return all.filter(({ health }) => health.state !== "ok");
   }
 
   /** Throws `ENOENT`. */

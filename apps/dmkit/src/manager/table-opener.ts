@@ -12,15 +12,25 @@ import type { ManagedDevice } from "./device/managed-device.ts";
 import { type OpenedTable, openSegments } from "./device/opened-table.ts";
 import { deviceReferences, readTable, resolvePaths } from "./references.ts";
 
+/** How far a device is that takes long to open, in units of its target's own. */
+export type Opening = (device: string, done: number, of: number) => void;
+
 export class TableOpener {
   readonly #devices: DeviceDirectory;
   readonly #departures: Departures;
   readonly #environment: Environment;
+  readonly #opening: Opening | undefined;
 
-  constructor(devices: DeviceDirectory, departures: Departures, environment: Environment) {
+  constructor(
+    devices: DeviceDirectory,
+    departures: Departures,
+    environment: Environment,
+    opening: Opening | undefined,
+  ) {
     this.#devices = devices;
     this.#departures = departures;
     this.#environment = environment;
+    this.#opening = opening;
   }
 
   async open(owner: ManagedDevice, segments: readonly Segment[], readOnly: boolean): Promise<OpenedTable> {
@@ -35,6 +45,7 @@ export class TableOpener {
         schemes: { ...openersOf(this.#devices.targets), ...borrow },
         holder: owner.holder,
         pins: owner.pins,
+        progress: (done, of) => this.#opening?.(owner.name, done, of),
       });
     } catch (error) {
       throw this.#departures.namingHolder(this.#devices.namingHolder(error, owner));

@@ -15,6 +15,7 @@ export function attachHints(
   uris: readonly NbdUri[],
   exports: readonly ExportSnapshot[],
   control: { readonly path: string; readonly named: boolean } | undefined,
+  metrics: string | undefined,
 ): string {
   const [first] = uris;
   if (first === undefined) return "Nothing is exported yet: dmkit create, dmkit export add\n";
@@ -37,7 +38,7 @@ Type in another terminal (packages: libnbd-bin, nbdfuse, qemu-utils, nbd-client)
   Look at it         nbdinfo ${uri}
   File system        mkdir -p ${folder} ${mount}; nbdfuse ${folder} ${uri} & sleep 1; mkfs.ext4 ${folder}/nbd && ${sudo}mount -o loop ${folder}/nbd ${mount}
   Virtual machine    qemu-system-x86_64 -drive ${drive}
-${kernelHint(first)}${controlHint(control)}
+${kernelHint(first)}${controlHint(control)}${metrics === undefined ? "" : `  Metrics            curl ${metrics}\n`}
 Ctrl-C ends the server; what was flushed is safe at any time.
 `;
 }

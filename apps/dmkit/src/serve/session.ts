@@ -7,11 +7,18 @@
  * devices flushed and closed, pid file and sockets removed.
  */
 import { Duplex } from "node:stream";
-import type { Environment, TargetRegistry } from "@dmkit/block-io";
-import { type ListenOptions, type Listener, type NbdUri, NbdServer, formatNbdUri } from "@dmkit/nbd";
+import { type Environment, type TargetRegistry, worstHealth } from "@dmkit/block-io";
+import {
+  type ListenOptions,
+  type Listener,
+  type NbdUri,
+  type RequestListener,
+  NbdServer,
+  formatNbdUri,
+} from "@dmkit/nbd";
 import { DeviceManager } from "../manager/device-manager.ts";
 import { ExportManager } from "../manager/export-manager.ts";
-import { watchHealth } from "../manager/health-watch.ts";
+import { describeHealth, watchHealth } from "../manager/health-watch.ts";
 import type { ExportSnapshot, ServerSnapshot } from "../manager/snapshot.ts";
 import type { StackPlan } from "../stack-file/plan.ts";
 import type { MetricsListener } from "../metrics/server.ts";
@@ -22,6 +29,7 @@ import { Deadline } from "./deadline.ts";
 import { type WhatToServe, openExports } from "./exports.ts";
 import { type WhereToListen, chooseListeners } from "./listeners.ts";
 import { removePidfile, writePidfile } from "./pidfile.ts";
+import { ServiceManager, type ServiceState, type ServiceVariables } from "./service-manager.ts";
 import { StopSignal, watchParent } from "./signals.ts";
 import type { Stack, StackContext } from "./stack.ts";
 
@@ -34,10 +42,16 @@ export interface SessionOptions {
   readonly where: WhereToListen;
   /** Sockets the service manager handed over. */
   readonly activated: number;
+  /** Where the service manager wants to be told how the server is. */
+  readonly service: ServiceVariables;
   /** Where to listen if nothing else is said. */
   readonly fallback: ListenOptions;
   /** Path of the control socket; the default one is in the user's runtime folder. */
   readonly control?: string | undefined;
+  /** Where metrics and health are served over HTTP. */
+  readonly metrics?: { readonly host: string; readonly port: number } | undefined;
+  /** Every request is an event of the log. */
+  readonly logsRequests: boolean;
   /** `dmkit 1.2.3`. */
   readonly version: string;
   readonly strict: boolean;
@@ -54,6 +68,7 @@ export interface SessionOptions {
     uris: readonly NbdUri[],
     exports: readonly ExportSnapshot[],
     control: string | undefined,
+    metrics: string | undefined,
   ) => void;
 }
 
@@ -62,6 +77,7 @@ interface Session {
   readonly options: SessionOptions;
   readonly environment: Environment;
   readonly stop: StopSignal;
+  readonly service: ServiceManager;
   readonly deadline: Deadline;
   readonly server: NbdServer;
   readonly devices: DeviceManager;
@@ -74,8 +90,14 @@ interface Session {
 /** Serves until told to stop; resolves with the exit code. */
 export async function serve(options: SessionOptions, environment: Environment): Promise<number> {
   const session = await makeSession(options, environment);
-  const { stop, deadline, devices } = session;
-  void stop.requested.then(() => deadline.begin());
+  const { stop, deadline, devices, service } = session;
+  void stop.requested.then(() => {
+    deadline.begin();
+    service.stopping(options.shutdownTimeout);
+  });
+  const { stack } = session;
+  if (stack !== undefined) stop.onHangup = () => void hangup(session, stack);
+  service.starts();
   const opening = openAll(session);
   try {
     // Recovery may take long, and storage that does not answer takes for ever: a signal ends that, too.
@@ -88,6 +110,7 @@ export async function serve(options: SessionOptions, environment: Environment): 
       () => [...devices.leaving, ...devices.names],
     );
     stop.dispose();
+    service.close();
   }
 }
 
@@ -96,19 +119,21 @@ async function makeSession(options: SessionOptions, environment: Environment): P
   // Who comes by standard input is alone.
   const most = where.single ? 1 : maxConnections;
   const stop = new StopSignal();
+  const service = new ServiceManager(options.service, environment);
   const server = new NbdServer({
     environment,
     ...(most === undefined ? {} : { limits: { connections: most } }),
+    ...(options.logsRequests ? { onRequest: requestLogger(environment) } : {}),
   });
-  const devices = new DeviceManager(environment, targets);
+  const devices = new DeviceManager(environment, targets, (...progress) => service.opening(...progress));
   const exports = new ExportManager(server, devices, environment);
   const stack =
     plan && (await stackOf(plan, { devices, exports, server, environment, readOnly: what.readOnly }));
-  if (stack !== undefined) stop.onHangup = () => hangup(stack, environment);
   return {
     options,
     environment,
     stop,
+    service,
     deadline: new Deadline(options.shutdownTimeout, environment),
     server,
     devices,
@@ -116,6 +141,10 @@ async function makeSession(options: SessionOptions, environment: Environment): P
     stack,
     started: environment.clock.now(),
   };
+}
+
+function requestLogger({ logger }: Environment): RequestListener {
+  return ({ event, operation, ...fields }) => logger.log("debug", `request ${event}: ${operation}`, fields);
 }
 
 /** YAML and schemas are loaded only by who needs them. */
@@ -136,9 +165,9 @@ async function openAll({ options, stack, devices, exports, environment }: Sessio
 }
 
 async function serveDevices(session: Session): Promise<number> {
-  const { options, environment, stop, deadline, server, devices, exports, stack } = session;
+  const { options, environment, stop, service, deadline, server, devices, exports, stack } = session;
   const stopWatching = options.exitWithParent ? watchParent(stop, environment) : () => {};
-  const stopLooking = watchHealth(environment.clock, () => devices.watchHealth());
+  const stopLooking = watchHealth(environment.clock, () => service.update(stateOf(session)));
   const { listeners, open } = openListeners(session);
   let control: Control | undefined;
   let metrics: MetricsListener | undefined;
@@ -150,16 +179,18 @@ async function serveDevices(session: Session): Promise<number> {
       { devices, exports, snapshot: () => snapshotOf(session), reloadStack: stack && (() => stack.reload()) },
       { path: options.control, wanted: !options.where.single, version: options.version, environment },
     );
-    if (options.stack?.metrics !== undefined) {
+    if (options.metrics !== undefined) {
       // Loaded only by servers that are asked for metrics.
       const { startMetrics } = await import("../metrics/server.ts");
-      metrics = await startMetrics(options.stack.metrics, () => snapshotOf(session));
+      metrics = await startMetrics(options.metrics, () => snapshotOf(session));
     }
     if (options.pidfile !== undefined) {
       writePidfile(options.pidfile);
       wrotePidfile = true;
     }
-    options.ready(uris, exports.snapshot(), control?.path);
+    const address = metrics && `http://${options.metrics?.host}:${metrics.port}/metrics`;
+    options.ready(uris, exports.snapshot(), control?.path, address);
+    service.ready(stateOf(session));
     const [uri] = uris;
     if (options.printUri && uri !== undefined) process.stdout.write(`${formatNbdUri(uri)}\n`);
     if (options.where.single) {
@@ -260,14 +291,32 @@ function snapshotOf({ environment, server, devices, exports, started }: Session)
   };
 }
 
+/** What a service manager is told; looks how all devices are. */
+function stateOf({ devices, exports }: Session): ServiceState {
+  const unwell = devices.watchHealth();
+  const worst = worstHealth(unwell.map(({ health }) => health));
+  const name = unwell.find(({ health }) => health === worst)?.name;
+  const others = unwell.length > 1 ? ` (and ${unwell.length - 1} more)` : "";
+  return {
+    exports: exports.snapshot().length,
+    trouble: name === undefined ? undefined : `${name} is ${describeHealth(worst)}${others}`,
+  };
+}
+
 /** SIGHUP with a stack file. */
-function hangup(stack: Stack, { logger }: Environment): void {
+async function hangup(session: Session, stack: Stack): Promise<void> {
+  const { service } = session;
+  const { logger } = session.environment;
   logger.log("info", "reading the stack file again");
-  stack.reload().catch((error: unknown) => {
+  service.reloading();
+  try {
+    await stack.reload();
+  } catch (error) {
     for (const message of (error as Error).message.split("\n")) {
       logger.log("error", "the stack file was not taken: nothing has changed", { message });
     }
-  });
+  }
+  service.reloaded(stateOf(session));
 }
 
 /** Milliseconds a command has to end by itself when it is told to. */

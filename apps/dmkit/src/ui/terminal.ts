@@ -1,15 +1,7 @@
-/** What the command line prints: errors, logs and the decision whether to use colours. */
-import {
-  BlockIoError,
-  isSystemError,
-  toBlockIoError,
-  type LogLevel,
-  type Logger,
-  printable,
-  printableJson,
-  printableLines,
-} from "@dmkit/block-io";
+/** What the command line prints of errors, with which exit status, and the decision whether to use colours. */
+import { BlockIoError, isSystemError, toBlockIoError, printableLines } from "@dmkit/block-io";
 import { end } from "./end.ts";
+import { usualFormat } from "./log.ts";
 
 /** Exit codes of all commands but fsck. `usage` is for what cannot be understood, wherever it was written: `EPARSE`. */
 export const exitCodes = { ok: 0, error: 1, usage: 2 } as const;
@@ -41,8 +33,6 @@ export function exitCodeOf(error: unknown, command?: string): number {
   return command === "fsck" ? fsckCodes.operational : exitCodes.error;
 }
 
-const levels: readonly LogLevel[] = ["debug", "info", "warn", "error"];
-
 /** Colours only on a terminal, and not with NO_COLOR. */
 function colour(code: number, text: string): string {
   return process.stderr.isTTY && !process.env["NO_COLOR"] ? `\u001b[${code}m${text}\u001b[0m` : text;
@@ -54,7 +44,9 @@ export function printError(thrown: unknown): void {
   const error = isSystemError(thrown) ? toBlockIoError(thrown, {}) : thrown;
   // What it tells of may have come from anywhere: its lines are shown as lines of one message.
   const message = shown(error instanceof Error ? error.message : String(error));
-  process.stderr.write(`${colour(31, "dmkit:")} ${message}\n`);
+  // The journal is told how much it matters.
+  const priority = usualFormat() === "journal" ? "<3>" : "";
+  process.stderr.write(`${priority}${colour(31, "dmkit:")} ${message}\n`);
   if (error instanceof BlockIoError && error.hint !== undefined)
     process.stderr.write(`  ${shown(error.hint)}\n`);
   if (process.env["DMKIT_DEBUG"] && error instanceof Error) {
@@ -67,18 +59,6 @@ export function printError(thrown: unknown): void {
 
 function shown(text: string): string {
   return printableLines(text).replaceAll("\n", "\n  ");
-}
-
-/** One line an event, to stderr: time, level, message, fields as key=value. */
-export function stderrLogger(least: LogLevel): Logger {
-  const from = levels.indexOf(least);
-  return {
-    log(level, message, fields = {}) {
-      if (levels.indexOf(level) < from) return;
-      const pairs = Object.entries(fields).map(([key, value]) => ` ${key}=${printableJson(value)}`);
-      process.stderr.write(`${new Date().toISOString()} ${level} ${printable(message)}${pairs.join("")}\n`);
-    },
-  };
 }
 
 /** Prints errors that nobody waits for; there should be none. */

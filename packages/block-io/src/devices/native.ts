@@ -1,13 +1,14 @@
 /**
  * The few system calls Node does not offer, through the optional package `koffi`: file locks, holes in files,
- * preallocation, the size of a block device, and an end that waits for nobody. Without koffi, or on a system other than
+ * preallocation, the size of a block device, datagrams to a unix socket, and an end that waits for nobody. Without koffi, or on a system other than
  * Linux, there are none of them, and devices say honestly what they cannot do.
  */
 import { createRequire } from "node:module";
 import { endianness } from "node:os";
+import { AF_UNIX, unixAddress } from "../format/unix-address.ts";
 import { Limiter } from "../sync/limiter.ts";
 
-/** Numbers from the Linux headers: asm-generic/fcntl, linux/falloc.h, sys/file.h, unistd.h. */
+/** Numbers from the Linux headers: asm-generic/fcntl, linux/falloc.h, sys/file.h, sys/socket.h, unistd.h. */
 const SEEK_END = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -19,6 +20,8 @@ const LOCK_EXCLUSIVE = 2;
 const LOCK_NOWAIT = 4;
 const LOCK_UNLOCK = 8;
 const ENXIO = 6;
+const SOCK_DGRAM_CLOEXEC = 0x80002;
+const MSG_DONTWAIT_NOSIGNAL = 0x4040;
 
 // Calls handed to koffi's threads at a time. It refuses more than 256 in the process, whoever makes them, and each
 // takes 256 KiB; its threads are as many as there are processors.
@@ -40,6 +43,8 @@ export interface Native {
   /** `_exit`: at once, and without waiting for other threads. */
   exit(code: number): void;
   unlock(fd: number): void;
+  /** Sends one datagram to the unix socket at `path`; one that begins with `@` has no file (unix(7), abstract). */
+  sendDatagram(path: string, bytes: Buffer): void;
 }
 
 /** An error of a system call; `code` is the errno's name. */
@@ -72,6 +77,24 @@ function load(): Native | undefined {
   const flock = libc.func("int flock(int fd, int operation)");
   const calls = new Limiter(CALLS);
   const exit = libc.func("void _exit(int status)");
+  // Loaded with the first datagram: few ever send one.
+  let datagrams: ((path: string, bytes: Buffer) => void) | undefined;
+  const datagramSender = (): ((path: string, bytes: Buffer) => void) => {
+    const socket = libc.func("int socket(int domain, int type, int protocol)");
+    const close = libc.func("int close(int fd)");
+    const sendto = libc.func(
+      "int64_t sendto(int fd, const void *bytes, size_t length, int flags, const void *address, uint32_t addressLength)",
+    );
+    return (path, bytes) => {
+      const address = unixAddress(path) ?? fail("sendto", koffi.os.errno["ENAMETOOLONG"] as number);
+      const fd = Number(socket(AF_UNIX, SOCK_DGRAM_CLOEXEC, 0));
+      if (fd < 0) fail("socket", koffi.errno());
+      const sent = Number(sendto(fd, bytes, bytes.length, MSG_DONTWAIT_NOSIGNAL, address, address.length));
+      const errno = koffi.errno();
+      close(fd);
+      if (sent < 0) fail("sendto", errno);
+    };
+  };
 
   function seek(fd: number, offset: number, whence: number): number | undefined {
     const result = Number(lseek(fd, offset, whence));
@@ -113,6 +136,10 @@ function load(): Native | undefined {
     unlock(fd) {
       if (flock(fd, LOCK_UNLOCK) !== 0) fail("flock", koffi.errno());
     },
+    sendDatagram(path, bytes) {
+      datagrams ??= datagramSender();
+      datagrams(path, bytes);
+    },
   };
 }
 
@@ -122,6 +149,17 @@ let loaded: { readonly calls: Native | undefined } | undefined;
 export function native(): Native | undefined {
   loaded ??= { calls: load() };
   return loaded.calls;
+}
+
+/**
+ * Sends one datagram to a unix socket, which Node cannot; false without the package `koffi`. Never waits. Throws what the
+ * system says: `ECONNREFUSED`, `ENOENT`, `EAGAIN` (its queue is full) …
+ * @param path a path, or `@` and a name without a file.
+ */
+export function sendDatagram(path: string, text: string): boolean {
+  const calls = native();
+  calls?.sendDatagram(path, Buffer.from(text));
+  return calls !== undefined;
 }
 
 /** Whether something has needed them so far. */

@@ -38,6 +38,8 @@ export interface OpenTableOptions {
   readonly holder?: Holder;
   /** What references mean, whatever they may have come to mean: see {@link TableDevice.pins}. */
   readonly pins?: ReadonlyMap<string, string>;
+  /** Told how far a target has come that takes long to open: see {@link OpenContext}. */
+  readonly progress?: OpenContext["progress"];
 }
 
 interface OpenSegment {
@@ -84,6 +86,7 @@ export async function openTable(given: readonly Segment[], options: OpenTableOpt
         environment,
         lower: (reference, use, range) => lowers.open(reference, use, { range, target: name }),
         release: (below, range) => lowers.release(below, range),
+        progress: options.progress,
         onlyReads: (below, range) => lowers.onlyReads(below, range),
       });
       const start = segment.start * SECTOR;

@@ -7,6 +7,7 @@ import {
   type Health,
   type Holder,
   type MessageOptions,
+  type OpenContext,
   type RangeDescription,
   SECTOR,
   type Segment,
@@ -54,6 +55,7 @@ export interface OpenSettings {
   readonly schemes: DeviceSchemes;
   readonly holder: Holder;
   readonly pins: ReadonlyMap<string, string>;
+  readonly progress: OpenContext["progress"];
 }
 
 /** Opens all segments or none. */
