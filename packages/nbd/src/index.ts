@@ -1,9 +1,11 @@
 export * as protocol from "./protocol.ts";
 export { type ExportStatus, type NbdServerOptions, type ServerStatistics, NbdServer } from "./server.ts";
 export { type ExportOptions, type RemovalMode } from "./server/exports/export.ts";
+export { type ServerTlsOptions, checkServerTls, tlsModes } from "./tls/server-tls.ts";
 export { type ServerLimits, defaultLimits } from "./server/limits.ts";
 export {
   type ListenOptions,
+  type ListenPolicy,
   type Listener,
   NBD_PORT,
   listen as listenStreams,
@@ -17,4 +19,4 @@ export {
   countedOperations,
 } from "./server/exports/statistics.ts";
 export * from "./client/index.ts";
-export { type NbdAddress, type NbdUri, formatNbdUri, isNbdUri, parseNbdUri } from "./uri.ts";
+export { type NbdAddress, type NbdUri, type NbdUriTls, formatNbdUri, isNbdUri, parseNbdUri } from "./uri.ts";

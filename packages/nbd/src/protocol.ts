@@ -14,8 +14,9 @@
  * The byte diagrams are at the head of each file. Decoders never trust a length: they compare it with what
  * is there, without adding, before they use it, and throw `EPROTO` (or return false on the hot path).
  *
- * Later: TLS (STARTTLS upgrades the connection between two options; no bytes change here) and extended
- * headers (their magic numbers, option, chunk and flag have their places in constants.ts; their requests of
+ * TLS begins between two options, by STARTTLS, and changes no byte here; see ../tls/.
+ *
+ * Later: extended headers (their magic numbers, option, chunk and flag have their places in constants.ts; their requests of
  * 32 bytes belong in transmission.ts and their chunks of 32 bytes in chunks.ts).
  */
 export * from "./protocol/constants.ts";

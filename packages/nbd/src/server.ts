@@ -4,15 +4,16 @@ import { type Environment, type Timer, realEnvironment } from "@dmkit/block-io";
 import { REP } from "./protocol.ts";
 import { ByteBudget } from "./server/io/budget.ts";
 import { SizedBufferPool } from "./server/io/buffer-pool.ts";
-import { Connection } from "./server/connection.ts";
+import { Connection, type Entrance } from "./server/connection.ts";
 import type { ServerContext } from "./server/context.ts";
 import type { Export, ExportOptions, RemovalMode } from "./server/exports/export.ts";
 import { ExportDirectory } from "./server/exports/exports.ts";
 import { OVERHEAD, type ServerLimits, invalid, resolveLimits, shown } from "./server/limits.ts";
-import { type ListenOptions, type Listener, listen } from "./server/io/listener.ts";
+import { type ListenOptions, type Listener, type ListenPolicy, listen } from "./server/io/listener.ts";
 import type { Denial } from "./server/negotiation.ts";
 import { RequestLog, type RequestListener } from "./server/requests/request-log.ts";
 import type { ExportStatistics } from "./server/exports/statistics.ts";
+import { ServerTls } from "./tls/server-tls.ts";
 
 // Bytes of buffers kept for later, for all connections together.
 const KEPT_BUFFERS = 16 * 1024 * 1024;
@@ -76,7 +77,7 @@ export class NbdServer {
   readonly #context: ServerContext;
   readonly #connections: Set<Connection> = new Set();
   readonly #refusals: Set<Connection> = new Set();
-  readonly #listeners: Set<Listener> = new Set();
+  readonly #listeners: Map<Listener, ServerTls | undefined> = new Map();
   #stopping = false;
   #late = false;
   #closing: Promise<void> | undefined;
@@ -120,12 +121,13 @@ export class NbdServer {
 
   /** Starts to listen; may be called several times. Rejects with `EINVAL`, `EADDRINUSE`, `EEXIST`, `EPERM` … */
   async listen(where: ListenOptions): Promise<Listener> {
+    const tls = await ServerTls.open(where?.tls, this.#environment.logger);
     const listener = await listen(
       where,
-      (socket) => this.#accept(socket, true),
+      (socket) => this.#accept(socket, { accepted: true, tls }),
       ({ message }) => this.#environment.logger.log("error", "NBD listener failed", { message }),
     );
-    this.#listeners.add(listener);
+    this.#listeners.set(listener, tls);
     if (this.#stopping) await listener.close();
     return {
       ...listener,
@@ -136,11 +138,23 @@ export class NbdServer {
     };
   }
 
-  /** Serves one client on a stream that exists already (stdin and stdout …). Resolves when it is gone. */
-  serveStream(stream: Duplex): Promise<void> {
-    return new Promise((resolve) => {
+  /**
+   * Reads certificates and keys again if they have changed, as it is done for the next client anyway. Throws what is
+   * wrong with them (`ENOENT`, `EFORMAT` …): those that were read before stay in use then.
+   */
+  refreshTls(): void {
+    for (const tls of this.#listeners.values()) tls?.refresh();
+  }
+
+  /**
+   * Serves one client on a stream that exists already (stdin and stdout …). Resolves when it is gone. Rejects with
+   * `EINVAL`, `ENOENT` … for TLS that cannot be.
+   */
+  async serveStream(stream: Duplex, policy: ListenPolicy = {}): Promise<void> {
+    const tls = await ServerTls.open(policy.tls, this.#environment.logger);
+    await new Promise<void>((resolve) => {
       stream.once("close", resolve);
-      this.#accept(stream, false);
+      this.#accept(stream, { accepted: false, tls });
     });
   }
 
@@ -174,19 +188,19 @@ export class NbdServer {
     };
   }
 
-  #accept(stream: Duplex, accepted: boolean): void {
+  #accept(stream: Duplex, entrance: Entrance): void {
     if (this.#stopping) {
       stream.destroy();
       return;
     }
     this.#accepted += 1;
     if (this.#connections.size >= this.limits.connections) {
-      this.#refuse(stream, accepted);
+      this.#refuse(stream, entrance);
       return;
     }
     const connection = new Connection(
       stream,
-      accepted,
+      entrance,
       this.#context,
       this.limits.handshakeTime,
       undefined,
@@ -200,7 +214,7 @@ export class NbdServer {
   }
 
   /** One client too many is told so, unless too many are being told so already. */
-  #refuse(stream: Duplex, accepted: boolean): void {
+  #refuse(stream: Duplex, entrance: Entrance): void {
     this.#refused += 1;
     if (this.#refusals.size >= this.limits.connections) {
       stream.destroy();
@@ -210,7 +224,7 @@ export class NbdServer {
       type: REP.ERR_POLICY,
       text: `the server has its ${this.limits.connections} connections already; try again later`,
     };
-    const connection = new Connection(stream, accepted, this.#context, REFUSAL_TIME, denial, (gone) => {
+    const connection = new Connection(stream, entrance, this.#context, REFUSAL_TIME, denial, (gone) => {
       this.#refusals.delete(gone);
       this.#notify();
     });
@@ -228,7 +242,7 @@ export class NbdServer {
   async #close(timeout: number): Promise<void> {
     this.#stopping = true;
     // A listener is closed for good only when its connections are gone, which is waited for below.
-    for (const listener of this.#listeners) void listener.close();
+    for (const listener of this.#listeners.keys()) void listener.close();
     // A timer may fire a little early by the clock, so it is the timer that says when the time is up.
     this.#late = timeout <= 0;
     const timer = this.#environment.clock.after(timeout, () => {

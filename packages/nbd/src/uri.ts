@@ -5,9 +5,17 @@
  *     nbd+unix:///[EXPORT]?socket=PATH        Unix-domain socket
  *
  * The export name is everything after the first slash of the path, percent-decoded; it may be empty (the
- * server's default export) and may itself begin with a slash (`nbd://host//name`). The TLS schemes
- * (`nbds://`, `nbds+unix://`) and `nbd+vsock://` are recognised and refused: nothing here may fall back to
- * plain text when encryption was asked for.
+ * server's default export) and may itself begin with a slash (`nbd://host//name`).
+ *
+ * `nbds` instead of `nbd` asks for TLS, and nothing falls back to plain text then:
+ *
+ *     nbds://[USER@]HOST...                   USER: identity of a pre-shared key
+ *     ?tls-certificates=FOLDER                ca-cert.pem, and perhaps client-cert.pem and client-key.pem
+ *     &tls-psk-file=FILE                      lines of IDENTITY:KEY
+ *     &tls-hostname=NAME                      the name the server's certificate must be for, if it is not HOST
+ *     &tls-verify-peer=false                  take any certificate
+ *
+ * `nbd+vsock://` is recognised and refused.
  */
 import { type ErrorCode, BlockIoError, refuse } from "@dmkit/block-io";
 import { MAX_STRING } from "./protocol.ts";
@@ -20,9 +28,25 @@ export type NbdAddress =
   | { readonly kind: "tcp"; readonly host: string; readonly port: number }
   | { readonly kind: "unix"; readonly path: string };
 
+/** How TLS is spoken with a server; all of it may be left out. */
+export interface NbdUriTls {
+  /** Folder of ca-cert.pem, ca-crl.pem, client-cert.pem and client-key.pem; without it the system's authorities count. */
+  readonly certificates?: string | undefined;
+  /** File of pre-shared keys, instead of certificates. */
+  readonly pskFile?: string | undefined;
+  /** Identity of the key; the name of the user at this machine if it is left out. */
+  readonly username?: string | undefined;
+  /** Whom the server's certificate must be for, if that is not the host. */
+  readonly hostname?: string | undefined;
+  /** False: any certificate will do, and anybody may be at the other end. */
+  readonly verifyPeer?: boolean | undefined;
+}
+
 /** What an NBD URI says. */
 export interface NbdUri {
   readonly address: NbdAddress;
+  /** Undefined: plain text. */
+  readonly tls?: NbdUriTls | undefined;
   /** At most 4096 bytes of UTF-8; empty for the server's default export. */
   readonly exportName: string;
 }
@@ -37,7 +61,7 @@ export function isNbdUri(text: string): boolean {
   return scheme !== undefined && known.includes(scheme);
 }
 
-/** Throws `EPARSE` for what is no NBD URI and `ENOTSUP` for TLS and vsock. */
+/** Throws `EPARSE` for what is no NBD URI and `ENOTSUP` for vsock. */
 export function parseNbdUri(text: string): NbdUri {
   const match = shape.exec(text);
   const scheme = match?.[1]?.toLowerCase() ?? "";
@@ -49,30 +73,41 @@ export function parseNbdUri(text: string): NbdUri {
     );
   }
   const [, , authority = "", path = "", query, fragment] = match;
-  if (scheme.startsWith("nbds")) {
-    throw malformed(
-      text,
-      "asks for TLS, which is not supported yet",
-      "Use a tunnel and nbd:// instead.",
-      "ENOTSUP",
-    );
-  }
-  if (scheme === "nbd+vsock") {
+  const isSecure = scheme.startsWith("nbds");
+  if (scheme.endsWith("+vsock")) {
     throw malformed(text, "asks for vsock, which is not supported", "Use nbd:// or nbd+unix://.", "ENOTSUP");
   }
   if (fragment !== undefined) {
     throw malformed(text, "has a fragment, which means nothing here", "Write # inside a name as %23.");
   }
-  if (authority.includes("@")) {
+  const at = authority.indexOf("@");
+  if (at >= 0 && !isSecure) {
     throw malformed(
       text,
       "names a user, which has a meaning with TLS only",
-      "Leave out everything up to the @.",
+      "Leave out everything up to the @, or write nbds:// for TLS.",
     );
   }
   const parameters = parseQuery(text, query);
+  const tls = takeTls(text, at < 0 ? undefined : decode(text, authority.slice(0, at)), parameters);
+  if (!isSecure && Object.keys(tls).length > 0) {
+    throw malformed(text, "has parameters of TLS, and asks for none", "Write nbds instead of nbd.");
+  }
+  return {
+    ...parsePlace(text, scheme.endsWith("+unix"), authority.slice(at + 1), path, parameters),
+    ...(isSecure ? { tls } : {}),
+  };
+}
+
+function parsePlace(
+  text: string,
+  isUnix: boolean,
+  authority: string,
+  path: string,
+  parameters: ReadonlyMap<string, string>,
+): NbdUri {
   const exportName = parseExportName(text, path);
-  if (scheme === "nbd") {
+  if (!isUnix) {
     if (parameters.size > 0) {
       const hint = parameters.has("socket")
         ? "For a Unix socket write nbd+unix://."
@@ -85,13 +120,61 @@ export function parseNbdUri(text: string): NbdUri {
 }
 
 /** The URI of an address and export; {@link parseNbdUri} gives them back. Throws `EINVAL` for impossible names. */
-export function formatNbdUri({ address, exportName }: NbdUri): string {
+export function formatNbdUri({ address, exportName, tls }: NbdUri): string {
   const path = exportName === "" ? "" : `/${encode(exportName)}`;
-  if (address.kind === "unix") return `nbd+unix://${path || "/"}?socket=${encode(address.path)}`;
+  const scheme = tls === undefined ? "nbd" : "nbds";
+  const user = tls?.username === undefined ? "" : `${encode(tls.username)}@`;
+  const parameters = Object.entries(tlsParameters).flatMap(([name, { key }]) =>
+    tls?.[key] === undefined ? [] : [`${name}=${encode(String(tls[key]))}`],
+  );
+  if (address.kind === "unix") {
+    const query = [`socket=${encode(address.path)}`, ...parameters].join("&");
+    return `${scheme}+unix://${user}${path || "/"}?${query}`;
+  }
+  const query = parameters.length === 0 ? "" : `${path === "" ? "/" : ""}?${parameters.join("&")}`;
   const host = address.host.includes(":")
     ? `[${encodeURIComponent(address.host).replaceAll("%3A", ":")}]`
     : encode(address.host);
-  return `nbd://${host}${address.port === NBD_PORT ? "" : `:${address.port}`}${path}`;
+  return `${scheme}://${user}${host}${address.port === NBD_PORT ? "" : `:${address.port}`}${path}${query}`;
+}
+
+/** Parameters of TLS, what they are called here, and how they are read. */
+const tlsParameters: Readonly<
+  Record<
+    string,
+    { key: keyof NbdUriTls; read: (value: string) => string | boolean | undefined; takes: string }
+  >
+> = {
+  "tls-certificates": { key: "certificates", read: named, takes: "a folder" },
+  "tls-psk-file": { key: "pskFile", read: named, takes: "a file" },
+  "tls-hostname": { key: "hostname", read: named, takes: "the name of a host" },
+  "tls-verify-peer": {
+    key: "verifyPeer",
+    read: (value) =>
+      ["", "1", "true"].includes(value) ? true : ["0", "false"].includes(value) ? false : undefined,
+    takes: "true or false",
+  },
+};
+
+function named(value: string): string | undefined {
+  return value === "" || value.includes("\0") ? undefined : value;
+}
+
+/** Takes the parameters of TLS out of those of a URI. */
+function takeTls(text: string, username: string | undefined, parameters: Map<string, string>): NbdUriTls {
+  const tls: Record<string, unknown> = username === undefined ? {} : { username };
+  for (const [name, { key, read, takes }] of Object.entries(tlsParameters)) {
+    const given = parameters.get(name);
+    if (given === undefined) continue;
+    parameters.delete(name);
+    tls[key] = read(given);
+    if (tls[key] === undefined)
+      throw malformed(text, `has "${given}" for ${name}`, `${name} takes ${takes}.`);
+  }
+  const { certificates, pskFile } = tls as NbdUriTls;
+  if (certificates !== undefined && pskFile !== undefined)
+    throw malformed(text, "has both certificates and pre-shared keys", "Name one of the two.");
+  return tls;
 }
 
 function parseAuthority(text: string, authority: string): NbdAddress {
@@ -124,7 +207,7 @@ function parseSocket(text: string, authority: string, parameters: ReadonlyMap<st
   return path;
 }
 
-function parseQuery(text: string, query: string | undefined): ReadonlyMap<string, string> {
+function parseQuery(text: string, query: string | undefined): Map<string, string> {
   const parameters = new Map<string, string>();
   for (const part of query === undefined || query === "" ? [] : query.split("&")) {
     const equals = part.indexOf("=");

@@ -292,7 +292,7 @@ describe("handshakes", () => {
     ["replies without end", go(...Array.from({ length: 2000 }, () => info(4096, COMMON_FLAGS))), "EPROTO"],
     ["unknown export", refused(REP.ERR_UNKNOWN), "ENOENT"],
     ["policy", refused(REP.ERR_POLICY), "EPERM"],
-    ["TLS required", refused(REP.ERR_TLS_REQD), "ENOTSUP"],
+    ["TLS required", refused(REP.ERR_TLS_REQD), "EPERM"],
     ["shutting down", refused(REP.ERR_SHUTDOWN), "ESHUTDOWN"],
     ["an unknown error", refused(0x8765_4321), "EPROTO"],
     ["hanging up at GO", { onOption: (option) => (option === OPT.GO ? "drop" : undefined) }, "ENOTCONN"],

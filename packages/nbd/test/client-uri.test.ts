@@ -96,6 +96,18 @@ describe("NBD URIs", () => {
     ["nbd+unix:///disk?socket=/tmp/s%20s", unix("/tmp/s s", "disk")],
     ["nbd+unix://?socket=relative", unix("relative", "")],
     ["nbd+unix:////x?socket=/s", unix("/s", "/x")],
+    ["nbds://host/x", { ...tcp("host", 10_809, "x"), tls: {} }],
+    [
+      "nbds://alice@host:1/x?tls-psk-file=/k%20k",
+      { ...tcp("host", 1, "x"), tls: { username: "alice", pskFile: "/k k" } },
+    ],
+    [
+      "nbds+unix://a%40b@/x?socket=/s&tls-certificates=/c&tls-hostname=h&tls-verify-peer=false",
+      {
+        ...unix("/s", "x"),
+        tls: { username: "a@b", certificates: "/c", hostname: "h", verifyPeer: false },
+      },
+    ],
   ])("reads %s", (text, expected) => {
     expect(parseNbdUri(text)).toEqual(expected);
     expect(isNbdUri(text)).toBe(true);
@@ -125,8 +137,13 @@ describe("NBD URIs", () => {
     ["nbd+unix:///x?socket=/a&socket=/b", "EPARSE"],
     ["nbd+unix:///x?socket=/a&more=1", "EPARSE"],
     ["nbd+unix://host/x?socket=/a", "EPARSE"],
-    ["nbds://host/x", "ENOTSUP"],
-    ["nbds+unix:///x?socket=/a", "ENOTSUP"],
+    ["nbds+vsock://3/", "ENOTSUP"],
+    ["nbd://host/x?tls-certificates=/a", "EPARSE"],
+    ["nbd+unix:///x?socket=/a&tls-verify-peer=false", "EPARSE"],
+    ["nbds://host/x?tls-certificates=/a&tls-psk-file=/b", "EPARSE"],
+    ["nbds://host/x?tls-verify-peer=maybe", "EPARSE"],
+    ["nbds://host/x?tls-psk-file=", "EPARSE"],
+    ["nbds://host/x?socket=/a", "EPARSE"],
     ["nbd+vsock://3/", "ENOTSUP"],
   ])("refuses %s with %s", (text, code) => {
     expect(codeOf(() => parseNbdUri(text))).toBe(code);

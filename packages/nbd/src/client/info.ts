@@ -109,7 +109,7 @@ async function withHandshake<T>(
     const opened = await Transport.open(uri.address, attempt.signal);
     transport = opened;
     attempt.signal.addEventListener("abort", () => opened.fail(attempt.signal.reason as BlockIoError));
-    return await ask(await Handshake.begin(opened), uri);
+    return await ask(await Handshake.begin(opened, uri), uri);
   } catch (error) {
     throw named(error, formatNbdUri(uri));
   } finally {

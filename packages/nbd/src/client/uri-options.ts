@@ -8,7 +8,7 @@
  */
 import { resolve } from "node:path";
 import { BlockIoError, parseSize } from "@dmkit/block-io";
-import { formatNbdUri, parseNbdUri } from "../uri.ts";
+import { type NbdUri, formatNbdUri, parseNbdUri } from "../uri.ts";
 import type { NbdClientOptions } from "./client-options.ts";
 
 /** The longest time that can be given. */
@@ -81,16 +81,22 @@ export function splitNbdUri(text: string): SplitUri {
 }
 
 /**
- * The URI with a socket's relative path started from `folder`, everything else as it was. Throws `EPARSE` or
+ * The URI with relative paths (of a socket, of certificates and keys) started from `folder`, everything else as it was. Throws `EPARSE` or
  * `ENOTSUP` for what is no URI of ours.
  */
 export function resolveNbdUri(text: string, folder: string): string {
   const { uri, ours } = splitNbdUri(text);
-  const { address, exportName } = parseNbdUri(uri);
-  if (address.kind !== "unix") return text;
-  const path = resolve(folder, address.path);
-  if (path === address.path) return text;
-  return [formatNbdUri({ address: { kind: "unix", path }, exportName }), ...ours].join("&");
+  const given = parseNbdUri(uri);
+  const absolute = (path: string | undefined): string | undefined => path && resolve(folder, path);
+  const { address, tls } = given;
+  const whole: NbdUri = {
+    ...given,
+    address: address.kind === "unix" ? { ...address, path: resolve(folder, address.path) } : address,
+    tls: tls && { ...tls, certificates: absolute(tls.certificates), pskFile: absolute(tls.pskFile) },
+  };
+  const result = formatNbdUri(whole);
+  if (result === formatNbdUri(given)) return text;
+  return [result, ...ours].join("&");
 }
 
 function decimal(value: string): number | undefined {

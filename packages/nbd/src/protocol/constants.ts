@@ -1,7 +1,7 @@
 /**
  * Numbers of the NBD protocol, under the names of its public specification without the `NBD_` prefix.
  *
- * TLS and extended headers have their numbers here and no code yet; see "Later" in {@link ../protocol.ts}.
+ * Extended headers have their numbers here and no code yet; see "Later" in {@link ../protocol.ts}.
  */
 
 // -- Magic numbers ------------------------------------------------------------------------------------------

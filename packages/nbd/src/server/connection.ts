@@ -2,7 +2,8 @@
  * One connection: its stream, its two phases and its end.
  *
  *     handshake --agreed--> transmission --finished--> lingering --> closed
- *         '-----------------------'--- violated, stalled, dropped ----^
+ *      |     ^   '----------------'--- violated, stalled, dropped ----^
+ *      '-TLS-'   of another stream: the one the TLS engine makes of the first
  *
  * Lingering: our side is closed, what the peer still sends is thrown away until it closes its side, so that
  * the last replies are not lost in a reset connection.
@@ -13,14 +14,23 @@ import { BlockIoError, type Timer, toBlockIoError } from "@dmkit/block-io";
 import { REP } from "../protocol.ts";
 import type { Phase, ServerContext } from "./context.ts";
 import type { Export, ExportClient } from "./exports/export.ts";
-import { type ChunkOrigin, type IntakeSink, openIntake } from "./io/intake.ts";
-import { Handshake, type HandshakeEvents } from "./handshake.ts";
-import type { Agreement, Denial } from "./negotiation.ts";
+import { type ChunkOrigin, type Intake, type IntakeSink, openIntake } from "./io/intake.ts";
+import type { ServerTls } from "../tls/server-tls.ts";
+import { Handshake, type HandshakeEvents, type HandshakeProgress } from "./handshake.ts";
+import type { Agreement, Denial, TlsState } from "./negotiation.ts";
 import { Transmission, type TransmissionEvents } from "./transmission.ts";
 
 const LINGER = 1000;
 const KEEP_ALIVE = 60_000;
 
+/** By which way a client comes. */
+export interface Entrance {
+  /** A socket that was accepted just now and has not been read. */
+  readonly accepted: boolean;
+  readonly tls: ServerTls | undefined;
+}
+
+/** Whatever arrives is thrown away. */
 const lingering: Phase = {
   receive() {},
   space: () => undefined,
@@ -32,8 +42,10 @@ const lingering: Phase = {
 };
 
 export class Connection implements ExportClient, HandshakeEvents, TransmissionEvents, IntakeSink {
-  readonly #stream: Duplex;
+  #stream: Duplex;
+  #intake: Intake;
   readonly #context: ServerContext;
+  readonly #tls: ServerTls | undefined;
   readonly #denial: Denial | undefined;
   readonly #onClosed: (connection: Connection) => void;
   #phase: Phase = lingering;
@@ -43,13 +55,12 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
   #transmission: Transmission | undefined;
 
   /**
-   * @param accepted whether the stream is a socket that was accepted just now and has not been read.
    * @param denial why the client gets nothing but an error, if it does not.
    * @param time milliseconds for the handshake.
    */
   constructor(
     given: Duplex,
-    accepted: boolean,
+    { accepted, tls }: Entrance,
     context: ServerContext,
     time: number,
     denial: Denial | undefined,
@@ -58,19 +69,29 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
     this.#context = context;
     this.#denial = denial;
     this.#onClosed = onClosed;
-    const stream = openIntake(given, accepted, this, context.buffers);
+    this.#tls = tls;
+    this.#intake = openIntake(given, accepted, this, context.buffers);
+    const { stream } = this.#intake;
     this.#stream = stream;
     if (stream instanceof Socket) {
       stream.setNoDelay(true);
       stream.setKeepAlive(true, KEEP_ALIVE);
     }
-    const handshake = new Handshake(stream, context, this, () => this.#denied());
-    this.#phase = handshake;
-    stream.on("end", () => this.#phase.ended());
-    stream.on("error", (error) => this.#failed(error));
-    stream.on("close", () => this.#closedNow());
     this.#timer = context.environment.clock.after(time, () => this.drop("it did not complete the handshake"));
-    handshake.start();
+    this.#shakeHands(tls === undefined ? "off" : tls.required ? "required" : "offered");
+  }
+
+  #shakeHands(tls: TlsState, before?: HandshakeProgress): void {
+    const stream = this.#stream;
+    this.#phase = new Handshake(stream, this.#context, this, () => this.#denied(), tls, before);
+    stream.on("end", () => {
+      if (stream === this.#stream) this.#phase.ended();
+    });
+    stream.on("error", (error) => this.#failed(error));
+    // The stream below TLS goes with it.
+    stream.on("close", () => {
+      if (stream === this.#stream) this.#closedNow();
+    });
   }
 
   /** Whether the client has entered an export and has not said goodbye. */
@@ -145,6 +166,24 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
     this.#transmission = new Transmission(this.#stream, this.#context, agreement, this);
     this.#phase = this.#transmission;
     if (rest.length > 0) this.receive(rest, origin);
+  }
+
+  secure(before: HandshakeProgress): void {
+    if (this.#closed || this.#tls === undefined) return;
+    this.#phase = lingering;
+    this.#intake.detach();
+    this.#tls.start(this.#stream, {
+      secured: (socket) => {
+        if (this.#closed) {
+          socket.destroy();
+          return;
+        }
+        this.#stream = socket;
+        this.#intake = openIntake(socket, false, this, this.#context.buffers);
+        this.#shakeHands("secure", before);
+      },
+      failed: (reason) => this.drop(reason),
+    });
   }
 
   violated(reason: string): void {

@@ -3,6 +3,10 @@
  *
  * Invariant: a peer that has not entered an export holds at most one received chunk, one option's data and
  * the unsent rest of one option's replies. No option is looked at while replies are waiting to leave.
+ *
+ * TLS begins between two options, and what follows is another handshake on another stream: it has no greeting, and
+ * counts on from where this one was. A client that does not wait for TLS to be granted is hung up on: what it sent in
+ * plain text might have been put there by somebody else.
  */
 import type { Duplex } from "node:stream";
 import {
@@ -16,16 +20,25 @@ import {
 } from "../protocol.ts";
 import type { Phase, ServerContext } from "./context.ts";
 import type { ChunkOrigin } from "./io/intake.ts";
-import { type Agreement, type Denial, Negotiation, type Step } from "./negotiation.ts";
+import { type Agreement, type Denial, Negotiation, type Step, type TlsState } from "./negotiation.ts";
 
 /** What becomes of the connection. */
 export interface HandshakeEvents {
   /** The handshake is over; `rest` arrived behind it. */
   agreed(agreement: Agreement, rest: Buffer, origin: ChunkOrigin): void;
+  /** TLS was granted: another handshake goes on where this one was. */
+  secure(before: HandshakeProgress): void;
   /** Say goodbye. */
   finished(): void;
   /** Hang up. */
   violated(reason: string): void;
+}
+
+/** What outlives the beginning of TLS: what the client's flags said, and what it has used of its limits. */
+export interface HandshakeProgress {
+  readonly noZeroes: boolean;
+  readonly options: number;
+  readonly bytes: number;
 }
 
 const FLAGS = HANDSHAKE_FLAG.FIXED_NEWSTYLE | HANDSHAKE_FLAG.NO_ZEROES;
@@ -51,12 +64,17 @@ export class Handshake implements Phase {
   #bytes = 0;
   #draining = false;
 
-  /** @param denial why this client gets nothing, if it does not. */
+  /**
+   * @param denial why this client gets nothing, if it does not.
+   * @param before what was before TLS began; without it this begins with a greeting.
+   */
   constructor(
     stream: Duplex,
     context: ServerContext,
     events: HandshakeEvents,
     denial: () => Denial | undefined,
+    tls: TlsState,
+    before?: HandshakeProgress,
   ) {
     this.#stream = stream;
     this.#context = context;
@@ -67,11 +85,16 @@ export class Handshake implements Phase {
       maximumPayload: limits.maximumPayload,
       connections: limits.connections,
       denial,
+      tls,
     });
-  }
-
-  start(): void {
-    this.#stream.write(encodeGreeting(FLAGS));
+    if (before === undefined) {
+      stream.write(encodeGreeting(FLAGS));
+      return;
+    }
+    this.#negotiation.noZeroes = before.noZeroes;
+    this.#options = before.options;
+    this.#bytes = before.bytes;
+    this.#expect("header", OPTION_HEADER_LENGTH);
   }
 
   receive(chunk: Buffer, origin: ChunkOrigin): void {
@@ -169,6 +192,10 @@ export class Handshake implements Phase {
 
   #take({ replies, next, agreement }: Step): void {
     this.#expect("header", OPTION_HEADER_LENGTH);
+    if (next === "secure") {
+      this.#secure(replies);
+      return;
+    }
     this.#stream.cork();
     for (const reply of replies) this.#stream.write(reply);
     this.#stream.uncork();
@@ -183,6 +210,23 @@ export class Handshake implements Phase {
     } else if (this.#stream.writableNeedDrain) {
       this.#awaitDrain();
     }
+  }
+
+  /** Nothing is read any more once the client knows: what it sends then is not for us. */
+  #secure(replies: readonly Buffer[]): void {
+    if (this.#at < this.#chunk.length) {
+      this.#violated("it sent something in plain text behind its request for TLS");
+      return;
+    }
+    this.#expecting = "nothing";
+    this.#stream.pause();
+    this.#stream.write(Buffer.concat(replies), () => {
+      this.#events.secure({
+        noZeroes: this.#negotiation.noZeroes,
+        options: this.#options,
+        bytes: this.#bytes,
+      });
+    });
   }
 
   #awaitDrain(): void {

@@ -7,8 +7,10 @@
  *   and does not count when another export is entered;
  * - an error leaves the negotiation where it was: the client may go on.
  *
- * Later: STARTTLS is acknowledged here, wipes `structured` and the contexts, and asks the connection for an
- * upgrade; EXTENDED_HEADERS sets a flag beside `structured`.
+ * STARTTLS is acknowledged here and ends a negotiation: what comes behind it begins with a new one, which knows
+ * nothing of the one before.
+ *
+ * Later: EXTENDED_HEADERS sets a flag beside `structured`.
  */
 import { codeOf } from "@dmkit/block-io";
 import {
@@ -44,8 +46,8 @@ export interface Agreement {
 /** What follows an option. */
 export interface Step {
   readonly replies: readonly Buffer[];
-  /** `transmit`: the handshake is over, see `agreement`. `close`: the connection ends. */
-  readonly next: "continue" | "close" | "transmit";
+  /** `transmit`: the handshake is over, see `agreement`. `secure`: TLS begins. `close`: the connection ends. */
+  readonly next: "continue" | "close" | "transmit" | "secure";
   readonly agreement?: Agreement;
 }
 
@@ -63,7 +65,12 @@ export interface NegotiationOptions {
   readonly connections: number;
   /** Asked before each option. */
   readonly denial: () => Denial | undefined;
+  /** What has become, and may become, of TLS. */
+  readonly tls: TlsState;
 }
+
+/** `off`: there is none. `offered`, `required`: the client has not begun with it yet. `secure`: it has. */
+export type TlsState = "off" | "offered" | "required" | "secure";
 
 export class Negotiation {
   readonly #options: NegotiationOptions;
@@ -86,6 +93,7 @@ export class Negotiation {
       // EXPORT_NAME knows no errors: all that is left is to hang up.
       return option === OPT.EXPORT_NAME ? closed : refused(option, denial.type, denial.text);
     }
+    if (this.#needsTls(option)) return option === OPT.EXPORT_NAME ? closed : insecure(option);
     try {
       return this.#answer(option, data);
     } catch (error) {
@@ -100,6 +108,7 @@ export class Negotiation {
     if (option === OPT.SET_META_CONTEXT) this.#forgetContexts();
     if (option === OPT.EXPORT_NAME) return closed;
     if (option === OPT.ABORT) return this.option(option, Buffer.alloc(0));
+    if (this.#needsTls(option)) return insecure(option);
     if (!knownOptions.has(option)) return unsupported(option);
     if (withoutData.has(option)) return hasData(option, length);
     return refused(option, REP.ERR_TOO_BIG, `option data of ${length} bytes exceed the limit of ${limit}`);
@@ -115,6 +124,8 @@ export class Negotiation {
       case OPT.INFO:
       case OPT.GO:
         return this.#info(option, data);
+      case OPT.STARTTLS:
+        return this.#startTls();
       case OPT.STRUCTURED_REPLY:
         this.#structured = true;
         return acknowledged(option, []);
@@ -124,6 +135,18 @@ export class Negotiation {
       default:
         return unsupported(option);
     }
+  }
+
+  /** Nothing but TLS may be asked for. */
+  #needsTls(option: number): boolean {
+    return this.#options.tls === "required" && option !== OPT.STARTTLS;
+  }
+
+  #startTls(): Step {
+    const { tls } = this.#options;
+    if (tls === "off") return refused(OPT.STARTTLS, REP.ERR_UNSUP, "this server does not offer TLS");
+    if (tls === "secure") return refused(OPT.STARTTLS, REP.ERR_INVALID, "TLS has begun already");
+    return { ...acknowledged(OPT.STARTTLS, []), next: "secure" };
   }
 
   #exportName(data: Buffer): Step {
@@ -239,8 +262,11 @@ function refused(option: number, type: number, text: string): Step {
 }
 
 function unsupported(option: number): Step {
-  const text = option === OPT.STARTTLS ? "this server does not offer TLS" : `unknown option ${option}`;
-  return refused(option, REP.ERR_UNSUP, text);
+  return refused(option, REP.ERR_UNSUP, `unknown option ${option}`);
+}
+
+function insecure(option: number): Step {
+  return refused(option, REP.ERR_TLS_REQD, "this server speaks TLS only; begin with it: nbds:// in a URI");
 }
 
 function hasData(option: number, length: number): Step {

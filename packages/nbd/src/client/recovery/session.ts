@@ -58,12 +58,10 @@ export class Session implements ConnectionOwner {
     { clock, logger }: Environment,
     signal: AbortSignal,
   ): Promise<Session> {
-    const first = await Connection.open(uri.address, uri.exportName, signal);
+    const first = await Connection.open(uri, signal);
     const { terms } = first;
     const more = (terms.flags & FLAG.CAN_MULTI_CONN) === 0 ? 0 : wanted - 1;
-    const others = await Promise.allSettled(
-      Array.from({ length: more }, () => Connection.open(uri.address, uri.exportName, signal)),
-    );
+    const others = await Promise.allSettled(Array.from({ length: more }, () => Connection.open(uri, signal)));
     const connections = [first];
     for (const other of others) {
       if (other.status === "fulfilled") connections.push(other.value);

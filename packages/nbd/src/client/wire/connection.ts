@@ -12,7 +12,7 @@
  */
 import { BlockIoError, type Clock, toBlockIoError } from "@dmkit/block-io";
 import { CMD, REQUEST_LENGTH, encodeRequest, protocolError } from "../../protocol.ts";
-import type { NbdAddress } from "../../uri.ts";
+import type { NbdUri } from "../../uri.ts";
 import { Handshake } from "./handshake.ts";
 import { ReplyReader, type RequestTable } from "./reply-reader.ts";
 import type { Request } from "../requests/request.ts";
@@ -49,13 +49,13 @@ export class Connection implements Receiver, RequestTable {
   }
 
   /** Connects and shakes hands. Rejects with what went wrong, or with the reason of the abort. */
-  static async open(address: NbdAddress, exportName: string, signal: AbortSignal): Promise<Connection> {
-    const transport = await Transport.open(address, signal);
+  static async open(uri: NbdUri, signal: AbortSignal): Promise<Connection> {
+    const transport = await Transport.open(uri.address, signal);
     const abort = (): void => transport.fail(signal.reason as BlockIoError);
     signal.addEventListener("abort", abort);
     try {
-      const handshake = await Handshake.begin(transport);
-      const terms = await agree(handshake, exportName);
+      const handshake = await Handshake.begin(transport, uri);
+      const terms = await agree(handshake, uri.exportName);
       const connection = new Connection(transport, terms);
       transport.receiver = connection;
       const { bytes, failure } = handshake.leftOver();

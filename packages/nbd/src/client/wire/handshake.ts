@@ -2,6 +2,7 @@
  * The client's side of the fixed newstyle handshake: one option at a time, each answered before the next.
  *
  *     greeting, client flags
+ *     STARTTLS              if the URI asks for TLS; refused: the end. All that follows is encrypted
  *     STRUCTURED_REPLY      refused: simple replies, no block status
  *     SET_META_CONTEXT      refused: no block status
  *     GO                    unknown to the server: EXPORT_NAME, sizes by the protocol's defaults
@@ -37,6 +38,7 @@ import {
   protocolError,
 } from "../../protocol.ts";
 import { HandshakeReader } from "./handshake-reader.ts";
+import type { NbdUri } from "../../uri.ts";
 import type { Transport } from "./transport.ts";
 
 /** What a server says of an export. */
@@ -76,13 +78,32 @@ export class Handshake {
     transport.receiver = this.#reader;
   }
 
-  /** Reads the greeting and answers it. Throws `EPROTO` if this is no newstyle server. */
-  static async begin(transport: Transport): Promise<Handshake> {
+  /**
+   * Reads the greeting and answers it, and goes on to TLS if the URI asks for it. Throws `EPROTO` if this is no newstyle
+   * server, `ENOTSUP`, `EPERM` if there is to be TLS and is not.
+   */
+  static async begin(transport: Transport, uri: NbdUri): Promise<Handshake> {
     const handshake = new Handshake(transport);
     const offered = decodeGreeting(await handshake.#reader.read(GREETING_LENGTH));
     handshake.#flags = offered & (HANDSHAKE_FLAG.FIXED_NEWSTYLE | HANDSHAKE_FLAG.NO_ZEROES);
     transport.write([encodeClientFlags(handshake.#flags)]);
+    if (uri.tls !== undefined) await handshake.#startTls(uri);
     return handshake;
+  }
+
+  async #startTls(uri: NbdUri): Promise<void> {
+    const { prepareTls } = await import("../../tls/client-tls.ts");
+    const begin = await prepareTls(uri);
+    if (!this.fixedNewstyle) throw refuse(undefined, "ENOTSUP", "the server is too old for TLS", plainHint);
+    const last = (await this.#ask(OPT.STARTTLS)).at(-1);
+    if (last?.type !== REP.ACK) {
+      const { code, reason } = refusal(last, "begin with TLS");
+      throw refuse(undefined, code, reason, plainHint);
+    }
+    // It could come from anybody.
+    if (this.#reader.rest().length > 0)
+      throw protocolError("the server sent something in plain text behind its answer to STARTTLS");
+    await this.#transport.secure(begin);
   }
 
   /** Without it the server understands no option but EXPORT_NAME, and hangs up on every other. */
@@ -147,7 +168,7 @@ export class Handshake {
 
   /**
    * Ends the handshake: what follows are requests. Throws `ENOENT` for an unknown export, `EPERM` for one
-   * that is refused, `ENOTSUP` where the server insists on TLS, `ESHUTDOWN` if it is going down.
+   * that is refused or if the server insists on TLS, `ESHUTDOWN` if it is going down.
    */
   async go(exportName: string): Promise<ExportInfo> {
     if (this.fixedNewstyle) {
@@ -228,12 +249,21 @@ function decodeContext({ type, data }: Reply): { id: number; name: string } {
   return decodeMetaContextReply(data);
 }
 
+const plainHint =
+  "Serve it with TLS; or write nbd instead of nbds, if everybody may read and change what is sent.";
+
 const refusals: ReadonlyMap<number, readonly [code: ErrorCode, hint: string | undefined]> = new Map([
   [REP.ERR_UNSUP, ["ENOTSUP", undefined]],
   [REP.ERR_POLICY, ["EPERM", "Ask the administrator of the server for access."]],
   [REP.ERR_INVALID, ["EINVAL", undefined]],
   [REP.ERR_PLATFORM, ["ENOTSUP", undefined]],
-  [REP.ERR_TLS_REQD, ["ENOTSUP", "The server insists on TLS, which is not supported yet; use a tunnel."]],
+  [
+    REP.ERR_TLS_REQD,
+    [
+      "EPERM",
+      "The server insists on TLS: write nbds instead of nbd, with ?tls-certificates=FOLDER or ?tls-psk-file=FILE.",
+    ],
+  ],
   [REP.ERR_UNKNOWN, ["ENOENT", "List the exports of the server to see their names."]],
   [REP.ERR_SHUTDOWN, ["ESHUTDOWN", "Try again when the server is up."]],
   [REP.ERR_BLOCK_SIZE_REQD, ["EPROTO", undefined]],

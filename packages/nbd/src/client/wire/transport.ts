@@ -1,5 +1,5 @@
 /**
- * The bytes of one connection: a Unix or TCP socket whose events go to one receiver.
+ * The bytes of one connection: a Unix or TCP socket, or what TLS makes of it, whose events go to one receiver.
  *
  * Invariants:
  *
@@ -8,6 +8,7 @@
  */
 import { type Socket, connect } from "node:net";
 import { BlockIoError, codeOf, refuse } from "@dmkit/block-io";
+import type { BeginTls } from "../../tls/client-tls.ts";
 import type { NbdAddress } from "../../uri.ts";
 
 /** Who is told what happens on a connection. */
@@ -27,11 +28,13 @@ const KEEP_ALIVE_MS = 15_000;
 const nobody: Receiver = { received() {}, ended() {} };
 
 export class Transport {
-  readonly #socket: Socket;
+  #socket: Socket;
   readonly #peer: string;
   #receiver: Receiver = nobody;
   #error: BlockIoError | undefined;
   #destroyed = false;
+  // TLS has begun, and the server has said nothing yet: in 1.3 it looks at a client's certificate last.
+  #distrusted = false;
   #closed: (() => void)[] = [];
 
   private constructor(address: NbdAddress, connected: (error?: BlockIoError) => void) {
@@ -53,17 +56,41 @@ export class Transport {
       keepAliveInitialDelay: KEEP_ALIVE_MS,
     });
     this.#socket.once("connect", () => connected());
-    this.#socket.on("error", (error) => {
+    this.#watch(this.#socket, connected);
+  }
+
+  #watch(socket: Socket, failed: (error: BlockIoError) => void): void {
+    socket.on("error", (error) => {
       this.#error ??= describe(this.#peer, error);
-      connected(this.#error);
+      failed(this.#error);
     });
-    this.#socket.once("end", () => this.#socket.destroy());
-    this.#socket.once("close", () => {
-      connected(this.#reason());
+    socket.once("end", () => socket.destroy());
+    socket.once("close", () => {
+      failed(this.#reason());
+      // The socket below TLS goes with it.
+      if (socket !== this.#socket) return;
       for (const wake of this.#closed.splice(0)) wake();
       if (this.#destroyed) return;
       this.#destroyed = true;
       this.#receiver.ended(this.#reason());
+    });
+  }
+
+  /**
+   * Goes on with TLS: resolves when the server has been found to be the right one, rejects with what it is not. The
+   * connection is of no use then.
+   */
+  secure(begin: BeginTls): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const socket = begin(this.#socket);
+      this.#socket = socket;
+      this.#distrusted = true;
+      this.#watch(socket, reject);
+      socket.once("secureConnect", resolve);
+      socket.on("data", (chunk) => {
+        this.#distrusted = false;
+        if (!this.#destroyed) this.#receiver.received(chunk);
+      });
     });
   }
 
@@ -135,17 +162,30 @@ export class Transport {
   /** Hangs up at once and tells the receiver why. */
   fail(error: BlockIoError): void {
     if (this.#destroyed) return;
+    this.#error ??= error;
     const receiver = this.#receiver;
     this.destroy();
     receiver.ended(error);
   }
 
   #reason(): BlockIoError {
-    return (
-      this.#error ??
-      refuse(undefined, "ENOTCONN", `the server at ${this.#peer} closed the connection`, undefined, "connect")
+    if (this.#error !== undefined) return this.#error;
+    const hint = this.#distrusted
+      ? "See the log of the server: it may not believe this client's certificate or key."
+      : undefined;
+    return refuse(
+      undefined,
+      "ENOTCONN",
+      `the server at ${this.#peer} closed the connection`,
+      hint,
+      "connect",
     );
   }
+}
+
+/** Alerts of the other side come as `EPROTO`; what is wrong with a certificate, and of OpenSSL, has codes of its own. */
+function isOfTls({ code = "" }: NodeJS.ErrnoException): boolean {
+  return code === "EPROTO" || /CERT|CRL|ISSUER|SIGNATURE|SIGNED|^ERR_(TLS|SSL|OSSL)|^HOSTNAME/.test(code);
 }
 
 const hints: Readonly<Record<string, string>> = {
@@ -156,8 +196,16 @@ const hints: Readonly<Record<string, string>> = {
   ENOTFOUND: "Correct the name of the host.",
 };
 
-/** What the system says of a connection. */
+/** What the system, or TLS, says of a connection. */
 function describe(peer: string, error: NodeJS.ErrnoException): BlockIoError {
+  if (isOfTls(error)) {
+    return new BlockIoError(`no TLS with the server at ${peer}: ${error.message}`, {
+      code: "EPERM",
+      op: "connect",
+      hint: "Check both sides' certificates or keys, and that the server's is for the name it is called by; tls-certificates, tls-psk-file and tls-hostname in the URI say what is expected.",
+      cause: error,
+    });
+  }
   const reason = error.code ?? error.message;
   return new BlockIoError(`no connection to a server at ${peer}: ${reason}`, {
     code: reason === "ENOTFOUND" || reason === "EAI_AGAIN" ? "ENOENT" : codeOf(error),

@@ -19,6 +19,9 @@
  * of our own (4 GB in pieces of 128 KiB over a unix socket). Node offers that (`onread`) for sockets that
  * connect, but not for those that a server accepts; so an accepted socket's handle is moved into a new one.
  * The handle is an undocumented property. Where it is missing, everything works as before, only slower.
+ *
+ * When TLS begins the intake lets go of its stream, which becomes that of the TLS engine; what the engine makes of it
+ * comes in as a stream of its own, which has no handle.
  */
 import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
@@ -87,7 +90,7 @@ class ReceiveBuffer implements ChunkOrigin {
 /** An accepted socket and its receive buffers. */
 class SocketIntake {
   readonly socket: Socket;
-  readonly #sink: IntakeSink;
+  #sink: IntakeSink;
   readonly #pool: SizedBufferPool;
   // The buffer the socket reads into, unless it reads into the sink's memory.
   #current: ReceiveBuffer;
@@ -107,14 +110,18 @@ class SocketIntake {
       onread: {
         buffer: () => this.#next(),
         callback: (count: number): boolean => {
-          if (this.#elsewhere) sink.filled(count);
-          else sink.receive(this.#current.bytes.subarray(0, count), this.#current);
+          if (this.#elsewhere) this.#sink.filled(count);
+          else this.#sink.receive(this.#current.bytes.subarray(0, count), this.#current);
           return true;
         },
       },
     };
     this.socket = new Socket(options);
     this.socket.on("close", () => this.#current.release());
+  }
+
+  detach(): void {
+    this.#sink = nobody;
   }
 
   /** Memory for the next read. The socket asks once at the start and then after every read. */
@@ -157,28 +164,47 @@ class SocketIntake {
   };
 }
 
+const nobody: IntakeSink = {
+  trusted: false,
+  receive() {},
+  space: () => undefined,
+  filled() {},
+  charge: () => false,
+  refund() {},
+};
+
+/** A stream whose bytes come in. */
+export interface Intake {
+  /** To be used from now on. */
+  readonly stream: Duplex;
+  /** Takes nothing more from the stream, which has to be paused. */
+  detach(): void;
+}
+
 /**
  * Directs all that arrives on a stream to `sink`.
  * @param accepted whether it is a socket that was accepted just now and has not been read.
- * @returns the stream to use from now on, which may be another one.
+ * @returns the stream may be another one.
  */
 export function openIntake(
   stream: Duplex,
   accepted: boolean,
   sink: IntakeSink,
   pool: SizedBufferPool,
-): Duplex {
+): Intake {
   const handle: unknown = accepted ? Reflect.get(stream, HANDLE) : undefined;
   if (typeof handle === "object" && handle !== null) {
-    const { socket } = new SocketIntake(handle, sink, pool);
+    const intake = new SocketIntake(handle, sink, pool);
+    const { socket } = intake;
     if (Reflect.get(socket, HANDLE) === handle) {
       Reflect.set(stream, HANDLE, null);
       // Only so that its server does not count it any more: without a handle there is nothing to close.
       stream.destroy();
-      return socket;
+      return { stream: socket, detach: () => intake.detach() };
     }
   }
-  stream.on("data", (chunk: Buffer) => sink.receive(chunk, garbageCollected));
+  const receive = (chunk: Buffer): void => sink.receive(chunk, garbageCollected);
+  stream.on("data", receive);
   stream.resume();
-  return stream;
+  return { stream, detach: () => stream.off("data", receive) };
 }

@@ -10,6 +10,7 @@ import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { BlockIoError, type ErrorCode, shellQuote, toBlockIoError } from "@dmkit/block-io";
 import { invalid, shown } from "../limits.ts";
+import type { ServerTlsOptions } from "../../tls/server-tls.ts";
 import { type SocketFile, bindUnixSocket, pathOfInherited } from "./unix-socket.ts";
 
 /** The port registered for NBD. */
@@ -18,31 +19,45 @@ export const NBD_PORT = 10809;
 // Clients that may wait to be accepted; a burst of more is turned away by the operating system.
 const BACKLOG = 1024;
 
+/** What holds for whoever comes that way. */
+export interface ListenPolicy {
+  /** Without it nothing is encrypted. */
+  readonly tls?: ServerTlsOptions | undefined;
+}
+
 /** Where to listen: exactly one of `path`, `fd` and `port`/`host`. */
-export type ListenOptions =
+export type ListenOptions = ListenPolicy & ListenPlace;
+
+type ListenPlace =
   | { readonly path: string }
-  | {
-      /** 127.0.0.1 unless told otherwise. */
-      readonly host?: string | undefined;
-      /** 10809 unless told otherwise; 0 for any that is free. */
-      readonly port?: number | undefined;
-      /** Nothing is encrypted yet: an address that others can reach has to be asked for explicitly. */
-      readonly allowRemote?: boolean | undefined;
-    }
+  | TcpPlace
   /** A listening socket of this process, e.g. 3 under systemd socket activation. */
   | { readonly fd: number };
+
+interface TcpPlace {
+  /** 127.0.0.1 unless told otherwise. */
+  readonly host?: string | undefined;
+  /** 10809 unless told otherwise; 0 for any that is free. */
+  readonly port?: number | undefined;
+  /** An address that others can reach has to be asked for explicitly, unless TLS is required there. */
+  readonly allowRemote?: boolean | undefined;
+}
+
+type TcpOptions = ListenPolicy & TcpPlace;
 
 /** A socket that is listened on. */
 export interface Listener {
   /**
-   * `nbd://…` or `nbd+unix://…` of an export; of the default one without a name. Of an inherited unix socket whose
-   * path cannot be told: `fd:3`.
+   * `nbd://…` or `nbd+unix://…` of an export, `nbds…` where TLS is required; of the default one without a name. Of an
+   * inherited unix socket whose path cannot be told: `fd:3`.
    */
   uri(exportName?: string): string;
   /** The path of a unix socket. */
   readonly path: string | undefined;
   readonly host: string | undefined;
   readonly port: number | undefined;
+  /** What clients find there. */
+  readonly tls: ServerTlsOptions | undefined;
   /** Stops listening; connections stay. */
   close(): Promise<void>;
 }
@@ -53,7 +68,7 @@ function checkWhere(options: ListenOptions): void {
     throw invalid(`${shown(options)} is no place to listen at`, "Give a path, a port or an fd.");
   const given: Readonly<Record<string, unknown>> = { ...options };
   const kinds = [["path"], ["fd"], ["host", "port", "allowRemote"]];
-  const names = Object.keys(given);
+  const names = Object.keys(given).filter((name) => name !== "tls");
   if (!kinds.some((kind) => names.every((name) => kind.includes(name)))) {
     throw invalid(
       `${names.join(", ")} do not say where to listen`,
@@ -96,20 +111,26 @@ export async function listen(
   if ("path" in options) file = await listenUnix(server, options.path);
   else if ("fd" in options)
     await listening(server, () => server.listen({ fd: options.fd }), `fd ${options.fd}`);
-  else await listenTcp(server, options.host ?? "127.0.0.1", options.port ?? NBD_PORT, options.allowRemote);
+  else await listenTcp(server, options);
   server.on("error", failed);
   return describe(server, options, file);
 }
 
-async function listenTcp(server: Server, host: string, port: number, allowRemote = false): Promise<void> {
+async function listenTcp(
+  server: Server,
+  { host = "127.0.0.1", port = NBD_PORT, allowRemote = false, tls }: TcpOptions,
+): Promise<void> {
   const where = `${host}:${port}`;
-  if (!allowRemote && !loopback(host)) {
-    throw new BlockIoError(`${host} can be reached from other machines, and connections are not encrypted`, {
-      code: "EPERM",
-      device: where,
-      op: "listen",
-      hint: "Listen on 127.0.0.1 or a unix socket, or, if the network is trusted, allow it: --allow-remote, allow-remote: true in a stack file, allowRemote in the library.",
-    });
+  if (!allowRemote && !loopback(host) && tls?.mode !== "require") {
+    throw new BlockIoError(
+      `${host} can be reached from other machines, and connections need not be encrypted`,
+      {
+        code: "EPERM",
+        device: where,
+        op: "listen",
+        hint: "Require TLS (--tls require, tls: require in a stack file), listen on 127.0.0.1 or a unix socket, or, if the network is trusted, allow it: --allow-remote, allow-remote: true in a stack file, allowRemote in the library.",
+      },
+    );
   }
   await listening(server, () => server.listen({ host, port, backlog: BACKLOG }), where);
 }
@@ -201,17 +222,19 @@ function describe(server: Server, options: ListenOptions, file: SocketFile | und
     address !== null && typeof address === "object" && address.port !== undefined ? address : undefined;
   const inherited = fd !== undefined && tcp === undefined ? pathOfInherited(fd) : undefined;
   const unix = path ?? (typeof address === "string" ? address : inherited);
+  const scheme = options.tls?.mode === "require" ? "nbds" : "nbd";
   const base =
     tcp !== undefined
       ? {
-          scheme: `nbd://${isIP(tcp.address) === 6 ? `[${tcp.address}]` : tcp.address}:${tcp.port}/`,
+          scheme: `${scheme}://${isIP(tcp.address) === 6 ? `[${tcp.address}]` : tcp.address}:${tcp.port}/`,
           query: "",
         }
-      : { scheme: "nbd+unix:///", query: `?socket=${encodePath(resolve(unix ?? ""))}` };
+      : { scheme: `${scheme}+unix:///`, query: `?socket=${encodePath(resolve(unix ?? ""))}` };
   return {
     path: unix,
     host: tcp?.address,
     port: tcp?.port,
+    tls: options.tls,
     uri: (exportName = "") =>
       tcp === undefined && unix === undefined
         ? `fd:${fd}`
