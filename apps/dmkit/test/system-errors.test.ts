@@ -8,7 +8,7 @@ import { toRpcError } from "../src/control/protocol.ts";
 import { ownSocket } from "../src/control/sockets.ts";
 import { createUndoFile } from "../src/offline/undo/storage.ts";
 import { runCaptive } from "../src/serve/captive.ts";
-import { chooseListeners } from "../src/serve/listeners.ts";
+import { chooseListeners } from "../src/serve/listen/listeners.ts";
 import { writePidfile } from "../src/serve/pidfile.ts";
 import { makeFiles } from "../src/stack-file/prepare.ts";
 import { printError } from "../src/ui/terminal.ts";

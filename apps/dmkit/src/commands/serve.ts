@@ -9,13 +9,14 @@ import {
   realEnvironment,
   shellQuote,
 } from "@dmkit/block-io";
-import { NBD_PORT } from "@dmkit/nbd";
+import { NBD_PORT, type ServerTlsOptions } from "@dmkit/nbd";
 import { type Command, Option } from "commander";
 import { CONTROL_VARIABLE } from "../control/sockets.ts";
-import { activatedSockets } from "../serve/listeners.ts";
+import { activatedSockets } from "../serve/listen/listeners.ts";
 import { attachHints } from "../serve/hints.ts";
 import { serviceVariables } from "../serve/service-manager.ts";
 import { type SessionOptions, serve } from "../serve/session.ts";
+import { addTls, tlsOfCommand } from "../serve/listen/tls.ts";
 import type { StackPlan } from "../stack-file/plan.ts";
 import { type LogFormat, logFormats, stderrLogger } from "../ui/log.ts";
 import type { Finish, Known } from "./command.ts";
@@ -58,13 +59,14 @@ Examples:
   dmkit serve --create 10G new.img              create the file if it is missing
   dmkit serve --table "0 2097152 linear a.img 0" --table "2097152 2097152 linear b.img 0"
   dmkit serve disk.img --run 'nbdinfo "$uri"'   serve while a command runs
+  dmkit serve disk.img -p 10809 -i 0.0.0.0 --tls require --tls-certificates pki --tls-verify-peer
   dmkit serve --at 1234 cache.img disk.img      a write cache and its disk as they were at a segment
   dmkit serve -r nbd://host/export -p 10810     re-export another server, read-only
 `;
 
 /** @param finish is given the exit code. */
 export function addServe(program: Command, finish: Finish, known: Known): void {
-  program
+  const serving = program
     .command("serve")
     .summary("serve images, tables, a stack file or the default disk over NBD")
     .description(
@@ -75,7 +77,7 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
     .option("-U, --unix <path>", "listen on a unix socket (mode 0600)")
     .option("-p, --port <port>", "listen on a TCP port; 0 picks a free one", integer(0, 65_535))
     .option("-i, --bind <address>", "address for --port", "127.0.0.1")
-    .option("--allow-remote", "let --bind be an address others can reach; there is no encryption yet", false)
+    .option("--allow-remote", "let --bind be an address others can reach without TLS", false)
     .option("-s, --single", "serve one client on stdin and stdout (inetd, ssh)", false)
     .option("-r, --read-only", "open everything read-only", false)
     .option("-n, --name <name>", "export name of the image or table")
@@ -126,14 +128,17 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
       const targets = await known();
       const plan = await planOf(images, flags, targets);
       const activated = activatedSockets(process.env);
+      const tls = tlsOfCommand(command);
       refuseUnusedAddress(images, flags, plan, activated, command);
+      if (tls !== undefined) refuseUnusedTls(flags, plan, activated);
       const level = flags.log ?? plan?.log ?? "warn";
       const logger = stderrLogger(level, flags.logFormat);
       const environment: Environment = { ...realEnvironment, logger };
-      const given = sessionOptions(plan === undefined ? images : [], flags, plan, activated);
+      const given = sessionOptions(plan === undefined ? images : [], flags, plan, activated, tls);
       const options = { ...given, logsRequests: level === "debug" };
       finish(await serve({ ...options, targets, version: `dmkit ${program.version() ?? ""}` }, environment));
     });
+  addTls(serving);
 }
 
 const isGiven = (command: Command, name: string): boolean => command.getOptionValueSource(name) === "cli";
@@ -184,6 +189,23 @@ function refuseUnusedAddress(
   });
 }
 
+/** Where a stack file says where to listen, it says how, too. */
+function refuseUnusedTls(
+  { unix, port, run, single }: ServeFlags,
+  plan: StackPlan | undefined,
+  activated: number,
+): void {
+  const isTold = unix !== undefined || port !== undefined || run !== undefined || single || activated > 0;
+  if (isTold || plan === undefined || plan.listen.length === 0) return;
+  throw new BlockIoError(
+    "--tls and what goes with it is for listeners of the command line, and there are none",
+    {
+      code: "EPARSE",
+      hint: "Write tls: require beside the port or unix of the stack file, or add --port or --unix.",
+    },
+  );
+}
+
 /** The stack file that is to be served, read and validated. */
 async function planOf(
   images: readonly string[],
@@ -215,6 +237,7 @@ function sessionOptions(
   flags: ServeFlags,
   plan: StackPlan | undefined,
   activated: number,
+  tls: ServerTlsOptions | undefined,
 ): Omit<SessionOptions, "version" | "targets" | "logsRequests"> {
   const isDefault = images.length === 0 && flags.table.length === 0 && plan === undefined;
   const control = flags.control ?? plan?.control;
@@ -239,6 +262,7 @@ function sessionOptions(
       allowRemote: flags.allowRemote,
       single: flags.single,
       isPrivate: flags.run !== undefined,
+      tls,
     },
     fallback: isDefault
       ? { path: resolve(join(flags.data, "nbd.sock")) }

@@ -37,8 +37,7 @@ Type in another terminal (packages: libnbd-bin, nbdfuse, qemu-utils, nbd-client)
 
   Look at it         nbdinfo ${uri}
   File system        mkdir -p ${folder} ${mount}; nbdfuse ${folder} ${uri} & sleep 1; mkfs.ext4 ${folder}/nbd && ${sudo}mount -o loop ${folder}/nbd ${mount}
-  Virtual machine    qemu-system-x86_64 -drive ${drive}
-${kernelHint(first)}${controlHint(control)}${metrics === undefined ? "" : `  Metrics            curl ${metrics}\n`}
+${first.tls === undefined ? `  Virtual machine    qemu-system-x86_64 -drive ${drive}\n${kernelHint(first)}` : ""}${controlHint(control)}${metrics === undefined ? "" : `  Metrics            curl ${metrics}\n`}
 Ctrl-C ends the server; what was flushed is safe at any time.
 `;
 }

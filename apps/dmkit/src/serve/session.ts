@@ -27,7 +27,7 @@ import { type Captive, captiveVariables, runCaptive } from "./captive.ts";
 import { type Control, startControl } from "./control.ts";
 import { Deadline } from "./deadline.ts";
 import { type WhatToServe, openExports } from "./exports.ts";
-import { type WhereToListen, chooseListeners } from "./listeners.ts";
+import { type WhereToListen, chooseListeners } from "./listen/listeners.ts";
 import { removePidfile, writePidfile } from "./pidfile.ts";
 import { ServiceManager, type ServiceState, type ServiceVariables } from "./service-manager.ts";
 import { StopSignal, watchParent } from "./signals.ts";
@@ -195,7 +195,9 @@ async function serveDevices(session: Session): Promise<number> {
     if (options.printUri && uri !== undefined) process.stdout.write(`${formatNbdUri(uri)}\n`);
     if (options.where.single) {
       await Promise.race([
-        server.serveStream(Duplex.from({ readable: process.stdin, writable: process.stdout })),
+        server.serveStream(Duplex.from({ readable: process.stdin, writable: process.stdout }), {
+          tls: options.where.tls,
+        }),
         stop.requested,
       ]);
       return exitCodes.ok;
@@ -266,8 +268,15 @@ function openListeners({ options, environment, server, stack }: Session): {
 function urisOf(listeners: readonly Listener[], exports: readonly ExportSnapshot[]): NbdUri[] {
   return listeners.flatMap((listener) => {
     const address = addressOf(listener);
-    return address === undefined ? [] : exports.map(({ name }) => ({ address, exportName: name }));
+    const tls = tlsOfUri(listener);
+    return address === undefined ? [] : exports.map(({ name }) => ({ address, exportName: name, ...tls }));
   });
+}
+
+/** What a client on this machine can use: the server's own files. */
+function tlsOfUri({ tls }: Listener): Pick<NbdUri, "tls"> {
+  if (tls?.mode !== "require") return {};
+  return { tls: { certificates: tls.certificates, pskFile: tls.psk } };
 }
 
 /** Undefined for an inherited socket that has none anybody could be told. */

@@ -19,7 +19,7 @@ import type { ListenOptions, Listener, NbdServer } from "@dmkit/nbd";
 import type { DeviceManager } from "../manager/device-manager.ts";
 import type { ExportManager } from "../manager/export-manager.ts";
 import { readTable } from "../manager/references.ts";
-import { describeListener } from "../stack-file/describe.ts";
+import { describeDone } from "../stack-file/describe.ts";
 import { type PlanDiff, type PlanStep, diffPlans } from "../stack-file/diff.ts";
 import { OPEN_LENGTH } from "../stack-file/lengths.ts";
 import { standsOn } from "../stack-file/order.ts";
@@ -72,7 +72,7 @@ export class Stack {
 
   /** Listens where an entry of the file says. */
   async listen(planned: PlannedListener): Promise<Listener> {
-    const options: ListenOptions = "unix" in planned ? { path: planned.unix } : planned;
+    const options: ListenOptions = "unix" in planned ? { path: planned.unix, tls: planned.tls } : planned;
     const listener = await this.#context.server.listen(options);
     this.#listeners.push({ planned, listener });
     return listener;
@@ -84,7 +84,7 @@ export class Stack {
   }
 
   async #reload(): Promise<ReloadReport> {
-    const { environment, devices } = this.#context;
+    const { environment, devices, server } = this.#context;
     const { logger } = environment;
     const { targets } = devices;
     const wanted = readStackFile(this.#plan.path, targets);
@@ -101,7 +101,7 @@ export class Stack {
         failed.some((one) => one.do === "unexport" && one.name === step.export.name)
       )
         continue;
-      const what = describe(step);
+      const what = describeDone(step);
       try {
         if (step.do === "export") requireAsWanted(step.export.device, wanted, failed, targets);
         await this.#carryOut(step, others);
@@ -117,6 +117,13 @@ export class Stack {
         const before = step.do === "export" ? this.#withdrawn(step.export.name, diff, failed) : undefined;
         if (before !== undefined) await this.#putBack(before, failed, report);
       }
+    }
+    try {
+      server.refreshTls();
+    } catch (error) {
+      const { message } = toBlockIoError(error, {});
+      report.push(`failed: TLS goes on with the certificates or keys it had: ${message}`);
+      logger.log("error", "reload: TLS goes on with the certificates or keys it had", { message });
     }
     for (const { what, why } of diff.restart) {
       report.push(`restart: ${what}: ${why}`);
@@ -324,27 +331,4 @@ async function at(where: string, work: () => Promise<void>): Promise<void> {
 function placeOf(step: PlanStep): string {
   if (step.do === "create" || step.do === "reload") return `${step.device.where}: `;
   return step.do === "export" ? `${step.export.where}: ` : "";
-}
-
-function describe(step: PlanStep): string {
-  switch (step.do) {
-    case "unexport":
-      return `export ${JSON.stringify(step.name)} withdrawn`;
-    case "unlisten":
-      return `not listening at ${describeListener(step.listener)} any more`;
-    case "make-file":
-      return `file ${step.file.path} made`;
-    case "remove":
-      return `device ${step.name} removed`;
-    case "rename":
-      return `device ${step.from} renamed to ${step.to}`;
-    case "create":
-      return `device ${step.device.name} created`;
-    case "reload":
-      return `device ${step.device.name} reloaded`;
-    case "export":
-      return `export ${JSON.stringify(step.export.name)} of ${step.export.device}`;
-    case "listen":
-      return `listening at ${describeListener(step.listener)}`;
-  }
 }

@@ -102,7 +102,9 @@ function describeExport({
 }
 
 export function describeListener(listener: PlannedListener): string {
-  return "unix" in listener ? listener.unix : `${listener.host}, port ${listener.port}`;
+  const place = "unix" in listener ? listener.unix : `${listener.host}, port ${listener.port}`;
+  const mode = listener.tls?.mode ?? "off";
+  return mode === "off" ? place : `${place}, TLS ${mode === "on" ? "offered" : "required"}`;
 }
 
 export function describeDiff({ steps, restart }: PlanDiff): string {
@@ -134,5 +136,29 @@ function describeStep(step: PlanStep): string {
       return `export ${describeExport(step.export)}`;
     case "listen":
       return `listen at ${describeListener(step.listener)}`;
+  }
+}
+
+/** A step that was carried out. */
+export function describeDone(step: PlanStep): string {
+  switch (step.do) {
+    case "unexport":
+      return `export ${JSON.stringify(step.name)} withdrawn`;
+    case "unlisten":
+      return `not listening at ${describeListener(step.listener)} any more`;
+    case "make-file":
+      return `file ${step.file.path} made`;
+    case "remove":
+      return `device ${step.name} removed`;
+    case "rename":
+      return `device ${step.from} renamed to ${step.to}`;
+    case "create":
+      return `device ${step.device.name} created`;
+    case "reload":
+      return `device ${step.device.name} reloaded`;
+    case "export":
+      return `export ${JSON.stringify(step.export.name)} of ${step.export.device}`;
+    case "listen":
+      return `listening at ${describeListener(step.listener)}`;
   }
 }

@@ -5,6 +5,7 @@
  * device of the plan; paths are absolute; no two entries listen at the same place.
  */
 import type { LengthRule, LogLevel } from "@dmkit/block-io";
+import type { ServerTlsOptions } from "@dmkit/nbd";
 
 /** A named device. */
 export interface PlannedDevice {
@@ -48,8 +49,13 @@ export interface PlannedExport {
 }
 
 export type PlannedListener =
-  | { readonly unix: string }
-  | { readonly host: string; readonly port: number; readonly allowRemote: boolean };
+  | ({ readonly unix: string } & ListenerPolicy)
+  | ({ readonly host: string; readonly port: number; readonly allowRemote: boolean } & ListenerPolicy);
+
+interface ListenerPolicy {
+  /** Left out: nothing is encrypted. */
+  readonly tls?: ServerTlsOptions | undefined;
+}
 
 /** Devices are in an order in which they can be opened: what a device stands on comes before it. */
 export interface StackPlan {

@@ -1,6 +1,7 @@
 /** A plan as a stack file: what is read from it is the same plan. Devices are written as tables. */
 import { formatSize } from "@dmkit/block-io";
 import { stringify } from "yaml";
+import { tlsValues } from "../serve/listen/tls.ts";
 import { isLoopback } from "./read/listeners.ts";
 import type { PlannedExport, PlannedListener, StackPlan } from "./plan.ts";
 
@@ -46,7 +47,9 @@ function exportValue({ device, description, readOnly, strict, maxConnections }: 
 }
 
 function listenerValue(listener: PlannedListener): unknown {
-  if ("unix" in listener) return listener;
-  const { host, port, allowRemote } = listener;
-  return { host, port, ...(allowRemote ? { "allow-remote": true } : {}) };
+  const { tls, ...place } = listener;
+  const words = tlsValues(tls);
+  if ("unix" in place) return { ...place, ...words };
+  const { host, port, allowRemote } = place;
+  return { host, port, ...(allowRemote ? { "allow-remote": true } : {}), ...words };
 }

@@ -1,5 +1,7 @@
 /** Exports of a stack file, and where it listens. */
 import { resolve } from "node:path";
+import { toBlockIoError } from "@dmkit/block-io";
+import { type TlsValues, tlsOf } from "../../serve/listen/tls.ts";
 import type { PlannedExport, PlannedListener } from "../plan.ts";
 import { show } from "../problem.ts";
 import { listed } from "./references.ts";
@@ -132,11 +134,12 @@ export function placeOf(listener: PlannedListener): string | undefined {
 }
 
 function readListener(
-  { unix, host, port, "allow-remote": allowRemote }: ListenerShape,
+  { unix, host, port, "allow-remote": allowRemote, ...rest }: ListenerShape,
   at: number,
   folder: string,
   problems: Problems,
 ): PlannedListener | undefined {
+  const policy = readTls(rest, at, folder, problems);
   if (unix !== undefined) {
     if (host !== undefined || port !== undefined || allowRemote !== undefined) {
       problems.add(
@@ -146,7 +149,7 @@ function readListener(
       );
       return undefined;
     }
-    return { unix: socketPath(unix, at, folder, problems) };
+    return { unix: socketPath(unix, at, folder, problems), ...policy };
   }
   if (port === undefined) {
     problems.add(
@@ -157,14 +160,30 @@ function readListener(
     return undefined;
   }
   const address = host ?? "127.0.0.1";
-  if (!isLoopback(address) && allowRemote !== true) {
+  if (!isLoopback(address) && allowRemote !== true && policy.tls?.mode !== "require") {
     problems.add(
       at,
-      `${address} can be reached by others, and there is no encryption yet`,
-      "allow-remote: true permits it",
+      `${address} can be reached by others, and what they send and get need not be encrypted`,
+      "tls: require, or allow-remote: true, which permits it all the same",
     );
   }
-  return { host: address, port, allowRemote: allowRemote ?? false };
+  return { host: address, port, allowRemote: allowRemote ?? false, ...policy };
+}
+
+function readTls(
+  values: TlsValues,
+  at: number,
+  folder: string,
+  problems: Problems,
+): Pick<PlannedListener, "tls"> {
+  try {
+    const tls = tlsOf(values, folder);
+    return tls === undefined ? {} : { tls };
+  } catch (error) {
+    const { reason, hint } = toBlockIoError(error, {});
+    problems.add(at, reason, hint);
+    return {};
+  }
 }
 
 /** A path that a socket can be bound to. */

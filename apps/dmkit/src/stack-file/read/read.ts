@@ -242,6 +242,10 @@ function readMetrics(value: Value | undefined, problems: Problems): StackPlan["m
       : value;
   if (place === undefined || (place.kind === "scalar" && place.value === null)) return undefined;
   const [listener] = place.kind === "map" ? readListeners(place, ".", problems) : [];
+  if (listener?.tls !== undefined) {
+    problems.add(place.at, "metrics are served without TLS", "leave out tls");
+    return undefined;
+  }
   if (listener !== undefined && "host" in listener) return { host: listener.host, port: listener.port };
   if (place.kind === "map" && listener === undefined) return undefined;
   problems.add(place.at, "metrics are served at one port", "port: NUMBER, with host if it is not 127.0.0.1");

@@ -4,8 +4,9 @@
  *
  * An issue's message has up to three lines: what is wrong, what is allowed, which word was probably meant.
  */
-import { BlockIoError, type LogLevel, parseSize } from "@dmkit/block-io";
+import { BlockIoError, type LogLevel, describeRange, parseOption, parseSize } from "@dmkit/block-io";
 import * as v from "valibot";
+import { type TlsValues, tlsWords } from "../../serve/listen/tls.ts";
 import { closest, show } from "../problem.ts";
 import { type Problems, type Value, locate, plainOf } from "../yaml.ts";
 
@@ -227,7 +228,17 @@ export const exportSchema: Schema<ExportShape> = mapping<ExportShape>("an export
   "max-connections": optional(integer(1, 100_000, "clients at a time")),
 });
 
-export interface ListenerShape {
+/** The words of TLS, as the command line has them. */
+const tlsShape = Object.fromEntries(
+  Object.entries(tlsWords).map(([word, spec]) => [
+    word,
+    optional(
+      spec.type === "flag" ? flag : scalar(describeRange(spec), (value) => parseOption(word, spec, value)),
+    ),
+  ]),
+);
+
+export interface ListenerShape extends TlsValues {
   readonly unix: string | undefined;
   readonly host: string | undefined;
   readonly port: number | undefined;
@@ -239,4 +250,5 @@ export const listenerSchema: Schema<ListenerShape> = mapping<ListenerShape>("a p
   host: optional(text("an address")),
   port: optional(integer(0, 65_535, "(0 picks a free one)")),
   "allow-remote": optional(flag),
+  ...tlsShape,
 });

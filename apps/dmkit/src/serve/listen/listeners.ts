@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { BlockIoError, asking } from "@dmkit/block-io";
-import type { ListenOptions } from "@dmkit/nbd";
+import type { ListenOptions, ServerTlsOptions } from "@dmkit/nbd";
 
 /** The first file descriptor a service manager hands over (sd_listen_fds). */
 const FIRST_ACTIVATED = 3;
@@ -17,6 +17,8 @@ export interface WhereToListen {
   readonly single: boolean;
   /** A private socket in a folder of its own, for `--run`. */
   readonly isPrivate: boolean;
+  /** For all of these. */
+  readonly tls?: ServerTlsOptions | undefined;
 }
 
 export interface Listeners {
@@ -62,5 +64,6 @@ export function chooseListeners(where: WhereToListen, activated: number, fallbac
     dispose = () => rmSync(folder, { recursive: true, force: true });
   }
   for (let index = 0; index < activated; index += 1) listen.push({ fd: FIRST_ACTIVATED + index });
-  return { listen: listen.length > 0 ? listen : [fallback], dispose };
+  const { tls } = where;
+  return { listen: (listen.length > 0 ? listen : [fallback]).map((one) => ({ ...one, tls })), dispose };
 }

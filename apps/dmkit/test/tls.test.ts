@@ -1,0 +1,117 @@
+/** TLS as a user asks for it: options, stack files, certificates that change; the protocol is tested in packages/nbd. */
+import { copyFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { realEnvironment, silentLogger } from "@dmkit/block-io";
+import { NbdServer, openNbd } from "@dmkit/nbd";
+import { Certificates } from "../../../packages/nbd/test/support/certificates.ts";
+import { cli } from "./cli.ts";
+import { DeviceManager } from "../src/manager/device-manager.ts";
+import { ExportManager } from "../src/manager/export-manager.ts";
+import { Stack } from "../src/serve/stack.ts";
+import { readStackFile } from "../src/stack-file/read/read.ts";
+import { targets } from "../src/targets.ts";
+import { cleanUp, describeWith, run, serve, succeed, tempFolder } from "./support.ts";
+
+describeWith(["openssl", "nbdinfo"], "serve with TLS", () => {
+  let certificates: Certificates;
+  let folder: string;
+
+  beforeAll(() => {
+    certificates = new Certificates();
+    folder = certificates.issue("both", "server", "localhost");
+    certificates.issue("both", "client", "alice");
+  });
+  afterAll(() => certificates.dispose());
+
+  it("prints a URI that clients here can use, and lets in nobody else", async () => {
+    const required = ["--tls", "require", "--tls-certificates", folder, "--tls-verify-peer"];
+    const server = await serve([...required, "mem:1M"]);
+    expect(server.uri).toMatch(/^nbds\+unix:.*tls-certificates=/);
+    expect(await succeed("nbdinfo", ["--size", server.uri])).toBe("1048576\n");
+    const plain = server.uri.replace("nbds", "nbd").replace(/&.*/, "");
+    expect((await run("nbdinfo", [plain])).code).not.toBe(0);
+    expect(await server.stop()).toBe(0);
+    const keys = await serve([
+      "--tls=require",
+      "--tls-psk",
+      certificates.psk,
+      "-p",
+      "0",
+      "-i",
+      "0.0.0.0",
+      "mem:1M",
+    ]);
+    const uri = keys.uri.replace("nbds://", "nbds://alice@");
+    expect(await succeed("nbdinfo", ["--size", uri])).toBe("1048576\n");
+    expect(await keys.stop()).toBe(0);
+  });
+
+  it("says on the command line and in a stack file what does not go together", async () => {
+    for (const args of [
+      ["--tls", "require"],
+      ["--tls", "sometimes", "--tls-psk", certificates.psk],
+      ["--tls-verify-peer"],
+      ["--tls", "on", "--tls-psk", certificates.psk, "--tls-certificates", folder],
+    ]) {
+      expect((await cli("serve", "mem:1M", ...args)).code, args.join(" ")).toBe(2);
+    }
+    const file = join(tempFolder(), "stack.yaml");
+    const check = async (listen: string): Promise<string> => {
+      writeFileSync(file, `listen: ${listen}\n`);
+      const { code, stderr } = await cli("stack", "check", file);
+      return code === 0 ? "" : stderr;
+    };
+    const remote = "port: 1, host: 0.0.0.0";
+    expect(await check(`{ ${remote}, tls: require, tls-psk: k }`)).toBe("");
+    expect(await check(`{ unix: s, tls: on, tls-certificates: c, tls-verify-peer: true }`)).toBe("");
+    for (const wrong of [
+      `{ ${remote}, tls: on, tls-psk: k }`,
+      `{ unix: s, tls: require }`,
+      `{ unix: s, tls: required, tls-psk: k }`,
+      `{ unix: s, tls: on, tls-psk: k, tls-verify-peer: true }`,
+    ]) {
+      expect(await check(wrong), wrong).toMatch(/stack\.yaml:1:/);
+    }
+    writeFileSync(file, "metrics: { port: 9, tls: require, tls-psk: k }\n");
+    expect((await cli("stack", "check", file)).stderr).toContain("without TLS");
+    writeFileSync(file, `listen: { unix: s }\n`);
+    const beside = await cli("serve", file, "--tls", "require", "--tls-psk", certificates.psk);
+    expect([beside.code, beside.stderr]).toEqual([2, expect.stringContaining("--tls")]);
+  });
+
+  it("goes on with its clients when certificates change, and says on a reload if they are of no use", async () => {
+    const home = tempFolder();
+    const own = certificates.issue("changing", "server", "localhost");
+    const file = join(home, "stack.yaml");
+    writeFileSync(
+      file,
+      `devices: { disk: { table: 0 2048 linear mem:1M 0 } }
+exports: [disk]
+listen: { unix: s, tls: require, tls-certificates: ${own} }
+`,
+    );
+    const environment = { ...realEnvironment, logger: silentLogger };
+    const server = new NbdServer({ environment });
+    const devices = new DeviceManager(environment, targets);
+    const exports = new ExportManager(server, devices, environment);
+    const plan = readStackFile(file, targets);
+    const stack = new Stack(plan, { devices, exports, server, environment, readOnly: false });
+    cleanUp(async () => {
+      await server.close({ timeout: 0 });
+      await devices.close();
+    });
+    await stack.open();
+    for (const planned of plan.listen) await stack.listen(planned);
+    const uri = `nbds+unix:///disk?socket=${join(home, "s")}&tls-certificates=${folder}`;
+    const device = await openNbd(uri, { reconnect: "off" });
+    copyFileSync(join(folder, "server-key.pem"), join(own, "server-key.pem"));
+    expect((await stack.reload()).join()).toMatch(/^failed: TLS goes on with/);
+    await (await openNbd(uri)).close();
+    copyFileSync(join(folder, "server-cert.pem"), join(own, "server-cert.pem"));
+    expect(await stack.reload()).toEqual([]);
+    await (await openNbd(uri)).close();
+    await device.write(0, Buffer.alloc(512, 7), { fua: true });
+    await device.close();
+  });
+});
