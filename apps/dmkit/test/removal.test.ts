@@ -351,6 +351,12 @@ describe("a device that cannot save what it has", () => {
     await manager.device("w").write(0, Buffer.alloc(512, 7));
     await expect(manager.remove("w")).rejects.toMatchObject({ code: "ENOSPC" });
     expect(await byteOf("w")).toBe(7);
+    // Nor is it the second time, where nothing lets requests go on in between.
+    await manager.suspend("w", { flush: false });
+    await expect(manager.remove("w")).rejects.toMatchObject({ code: "ENOSPC" });
+    await expect(manager.remove("w")).rejects.toMatchObject({ code: "ENOSPC" });
+    await manager.resume("w");
+    expect(await byteOf("w")).toBe(7);
     waiting.isFull = false;
     await manager.remove("w");
   });

@@ -68,6 +68,13 @@ class Store extends Puppet {
 /** Tells what its guard does with it. */
 class Restless extends MemoryDevice {
   readonly story: string[] = [];
+  /** What does not succeed, and loses nothing by it. */
+  failing: string | undefined;
+
+  async #tell(what: string): Promise<void> {
+    this.story.push(what);
+    if (this.failing === what) throw new BlockIoError("full", { code: "ENOSPC", lossless: true });
+  }
 
   quietly(what: string): Promise<void> {
     return this.inTurn(async (quiet) => {
@@ -80,12 +87,12 @@ class Restless extends MemoryDevice {
     this.story.push("drain");
   }
 
-  protected override async doFlush(): Promise<void> {
-    this.story.push("flush");
+  protected override doFlush(): Promise<void> {
+    return this.#tell("flush");
   }
 
-  protected override async doSuspend(): Promise<void> {
-    this.story.push("rest");
+  protected override doSuspend(): Promise<void> {
+    return this.#tell("rest");
   }
 
   protected override async doResume(): Promise<void> {
@@ -229,6 +236,27 @@ describe("the guard", () => {
       "flush",
       "end",
     ]);
+  });
+
+  it("flushes again when it is suspended again after a suspend that failed, and answers what waited", async () => {
+    const device = new Restless(4096);
+    device.failing = "flush";
+    await expect(device.suspend()).rejects.toMatchObject({ code: "ENOSPC" });
+    const write = device.write(0, sector);
+    await expect(device.suspend()).rejects.toMatchObject({ code: "ENOSPC" });
+    await expect(device.quietly("a")).rejects.toMatchObject({ code: "ENOSPC" });
+    device.failing = "rest";
+    await expect(device.suspend()).rejects.toMatchObject({ code: "ENOSPC" });
+    device.failing = undefined;
+    await device.quietly("b");
+    await device.suspend();
+    await device.resume();
+    await write;
+    const failed = ["drain", "flush"];
+    const rest = ["drain", "flush", "rest"];
+    expect(device.story).toEqual(
+      [failed, failed, failed, rest, ["drain", "wake", "flush", "b"], rest, "wake"].flat(),
+    );
   });
 
   it("does quietly what must not meet requests, open or suspended, and one after the other", async () => {

@@ -10,6 +10,7 @@
  * - `inFlight` counts exactly the requests that were let in and have not settled; suspend and close wait for zero;
  * - suspend, resume and close take effect one after the other, in the order they were asked for, and the device's own
  *   `rest` and `wake` come in pairs;
+ * - a suspend that failed holds requests until the next resume, and the next suspend flushes again;
  * - once close was asked for nothing is let in, and nothing runs any more when the device's `end` is called, once.
  */
 import { done } from "./device.ts";
@@ -41,6 +42,8 @@ export class Lifecycle {
   #closing: Promise<void> | undefined;
   /** Between the device's rest and wake. */
   #isResting = false;
+  /** All that was answered is flushed, and nothing has been let in since. Not so where a suspend has failed. */
+  #isQuiet = false;
   /** Exists while suspended. */
   #gate: Gate | undefined;
 
@@ -69,10 +72,11 @@ export class Lifecycle {
   suspend(): Promise<void> {
     return this.#turns.pass(async () => {
       this.#checkNotClosed("suspend");
-      if (this.state === "suspended") return;
+      if (this.#isQuiet) return;
       await this.#hold();
       this.#isResting = true;
       await this.#hooks.rest();
+      this.#isQuiet = true;
     });
   }
 
@@ -115,8 +119,8 @@ export class Lifecycle {
       let isHeld = false;
       const quiet = async (): Promise<void> => {
         this.#checkNotClosed("suspend");
-        if (this.state === "suspended") return;
-        isHeld = true;
+        if (this.#isQuiet) return;
+        isHeld = this.state === "open";
         await this.#hold();
       };
       try {
@@ -129,9 +133,11 @@ export class Lifecycle {
 
   async #hold(): Promise<void> {
     this.state = "suspended";
-    this.#gate = makeGate();
+    this.#gate ??= makeGate();
     this.#hooks.willDrain();
     await this.#drained();
+    // A suspend that failed may have left it at rest, and what rests may flush nothing.
+    await this.#wake();
     await this.#hooks.flush();
   }
 
@@ -139,6 +145,7 @@ export class Lifecycle {
     // Close may have been asked for meanwhile.
     if (this.state === "closed") return;
     this.state = "open";
+    this.#isQuiet = false;
     this.#gate?.open();
     this.#gate = undefined;
   }
