@@ -10,6 +10,7 @@ const jobs = [
   ["writeboost, 56,000 cycles", "packages/writeboost", "sim", "--cycles", "5600"],
   ["cow, 51,000 cycles", "packages/cow", "sim", "--cycles", "8500"],
   ["assoc-cache, 50,000 cycles", "packages/assoc-cache", "sim", "--cycles", "10000"],
+  ["takeover of archives, 20,000 schedules", "packages/archive", "model", "20000"],
   [
     "compression v2, 50,000 cycles",
     "packages/compression",

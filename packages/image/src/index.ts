@@ -15,6 +15,7 @@ export {
 } from "./open/reference.ts";
 export { type CurrentTag, noSuchTag, readManifest, readTag, resolveReference } from "./open/manifests.ts";
 export { ImageDevice, type ImageParts } from "./device/device.ts";
+export { BlobCoder, digestOf } from "./device/blob-coder.ts";
 export { type BlobCodec, blobCodecs } from "./format/blob.ts";
 export { type Digest, isDigest } from "./format/digest.ts";
 export { DEFAULT_TAG, type TagRecord, isName } from "./format/layout.ts";

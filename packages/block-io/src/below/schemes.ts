@@ -16,6 +16,8 @@ export type DeviceOpener = (
 export interface UriScheme {
   readonly open: DeviceOpener;
   readonly absolute: (reference: string, folder: string) => string;
+  /** The reference as of a moment, in its own words, where what it names keeps what was before. */
+  readonly at?: (reference: string, moment: string) => string;
 }
 
 /** Openers by URI scheme (`mem`, `null`, `nbd`, `nbd+unix`, …). */

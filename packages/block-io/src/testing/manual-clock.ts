@@ -49,9 +49,20 @@ export class ManualClock implements Clock {
     await settle();
   }
 
+  /**
+   * Lets time pass from timer to timer, until `over` says so, `end` (in milliseconds) is reached or no timer is left.
+   * @param turns of the event loop before each: one where nothing waits for more than promises.
+   */
+  async passUntil(over: () => boolean, end: number = Number.POSITIVE_INFINITY, turns = 1): Promise<void> {
+    do {
+      for (let turn = 0; turn < turns; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    } while (!over() && this.#fireNext(end));
+  }
+
   #fireNext(end: number): boolean {
-    const [next] = [...this.#timers].filter(({ at }) => at <= end).sort((a, b) => a.at - b.at);
-    if (next === undefined) return false;
+    let next: Due | undefined;
+    for (const timer of this.#timers) if (timer.at < (next?.at ?? Number.POSITIVE_INFINITY)) next = timer;
+    if (next === undefined || next.at > end) return false;
     this.#timers.delete(next);
     this.#now = Math.max(this.#now, next.at);
     next.callback();

@@ -12,6 +12,7 @@ export function digestOf(bytes: Uint8Array): Digest {
   return createHash("sha256").update(bytes).digest("hex");
 }
 
+/** Makes blobs of plain bytes, and plain bytes of blobs. */
 export class BlobCoder {
   readonly #compressors = new Map<string, Promise<Compressor>>();
 

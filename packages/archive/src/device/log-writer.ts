@@ -1,0 +1,161 @@
+/**
+ * Writes the log objects of one epoch, one after the other.
+ *
+ * Invariants:
+ *
+ * - number n + 1 is sent only when n is known to be there with our bytes;
+ * - the bytes of a number never change once they were sent: what was sent may land at any time, also after a failure. So
+ *   a failed write is tried again with the same bytes until its outcome is known;
+ * - what is there already and is not ours ends it for good: another epoch has begun.
+ */
+import { BlockIoError, type Environment, Signal, codeOf, refuse, wholeStory } from "@dmkit/block-io";
+import { FENCE_SIZE, type Token, decodeFence } from "../format/records.ts";
+import { type Position, logKey } from "../format/keys.ts";
+import {
+  LOG_HEAD,
+  type LogHead,
+  type LogSegment,
+  encodeContents,
+  encodeLogHead,
+} from "../format/log-object.ts";
+import { digestOf } from "@dmkit/image";
+import type { Archive } from "./archive.ts";
+
+// Milliseconds between attempts while the store does not take anything; each asks it several times.
+const PAUSE = 1000;
+
+/** Where a writer begins. */
+export interface WriterStart {
+  readonly epoch: number;
+  readonly nonce: Token;
+  readonly token: Token;
+  /** Of the last segment in the archive. */
+  readonly id: number;
+}
+
+/** Writes the log objects of one epoch. */
+export class LogWriter {
+  readonly #archive: Archive;
+  readonly #environment: Environment;
+  readonly #start: WriterStart;
+  readonly #ending = new AbortController();
+  readonly #woken: Signal = new Signal();
+  #n = 0;
+  #id: number;
+  #replaced: BlockIoError | undefined;
+  /** Why the last attempt failed; undefined once one succeeds. */
+  trouble: BlockIoError | undefined;
+
+  constructor(archive: Archive, start: WriterStart, environment: Environment) {
+    this.#archive = archive;
+    this.#start = start;
+    this.#id = start.id;
+    this.#environment = environment;
+  }
+
+  /** Id of the last segment in the archive. */
+  get id(): number {
+    return this.#id;
+  }
+
+  /**
+   * Resolves when the segments are in the store; tries for as long as it takes. One call at a time.
+   * @param local of the first of them. Throws `ESHUTDOWN` when another one writes, or it was closed.
+   */
+  async write(local: number, segments: readonly LogSegment[]): Promise<void> {
+    if (this.#replaced !== undefined) throw this.#replaced;
+    if (this.#ending.signal.aborted) throw this.#closed(undefined);
+    const { token, nonce, epoch } = this.#start;
+    const position = { epoch, n: this.#n };
+    const contents = encodeContents(segments);
+    const head: LogHead = {
+      position,
+      id: this.#id + 1,
+      local,
+      token,
+      nonce,
+      time: segments.at(-1)?.time ?? 0,
+      segments: segments.length,
+      digest: digestOf(contents),
+    };
+    const blob = await this.#archive.coder.encode(contents, this.#archive.codec);
+    await this.#create(position, Buffer.concat([encodeLogHead(head), blob], LOG_HEAD + blob.length));
+    this.#n += 1;
+    this.#id += segments.length;
+  }
+
+  /** Ends a write that is under way; its segments may still arrive. */
+  close(): void {
+    this.#ending.abort();
+    this.#woken.notify();
+  }
+
+  async #create(position: Position, body: Buffer): Promise<void> {
+    for (;;) {
+      try {
+        await this.#createOnce(position, body);
+        this.trouble = undefined;
+        return;
+      } catch (error) {
+        if (this.#replaced !== undefined) throw this.#replaced;
+        if (this.#ending.signal.aborted) throw this.#closed(error);
+        this.trouble =
+          error instanceof BlockIoError ? error : new BlockIoError(wholeStory(error), { code: "EIO" });
+        await this.#pause();
+        if (this.#ending.signal.aborted) throw this.#closed(error);
+      }
+    }
+  }
+
+  async #createOnce(position: Position, body: Buffer): Promise<void> {
+    const { store, disk } = this.#archive;
+    const { signal } = this.#ending;
+    const key = logKey(disk, position);
+    if (await store.create(key, body, { signal })) return;
+    // An earlier attempt of ours may have landed after it was given up.
+    const there = await store
+      .get(key, { most: Math.max(body.length, FENCE_SIZE), signal })
+      .catch((error: unknown) => {
+        if (codeOf(error) === "EOVERFLOW") return Buffer.alloc(0);
+        throw error;
+      });
+    if (there.equals(body)) return;
+    const fence = decodeFence(there);
+    const by = fence && (await this.#archive.epoch(fence.epoch));
+    this.#replaced = replacedBy(this.#archive.name, by);
+    throw this.#replaced;
+  }
+
+  #closed(cause: unknown): BlockIoError {
+    const details = { code: "ESHUTDOWN", device: this.#archive.name, cause } as const;
+    return new BlockIoError("closed before all of it was in the archive", details);
+  }
+
+  #pause(): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = this.#environment.clock.after(PAUSE, resolve);
+      void this.#woken.wait().then(() => {
+        timer.cancel();
+        resolve();
+      });
+    });
+  }
+}
+
+/** The error of a writer that another one has replaced. */
+export function replacedBy(
+  device: string,
+  by: { readonly host: string; readonly time: number; readonly number: number } | undefined,
+): BlockIoError {
+  const who =
+    by === undefined
+      ? "another one"
+      : `${by.host} at ${new Date(by.time).toISOString()} (epoch ${by.number})`;
+  return refuse(
+    device,
+    "ESHUTDOWN",
+    `this disk was taken over by ${who}`,
+    "Go on there. What was written here since then is here only: to give the disk back to this machine, take it over from the archive again.",
+    "write",
+  );
+}

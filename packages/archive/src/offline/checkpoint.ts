@@ -1,0 +1,69 @@
+/**
+ * Checkpoints: the disk after a log object becomes an image, and the log up to there is not needed any more, but for the
+ * moments that are kept.
+ *
+ *     1  image         published over that of the checkpoint before: only chunks that the log touches are read and uploaded
+ *     2  its tag       with it: so no collection of images takes it
+ *     3  checkpoint    created: from here on walks begin at it
+ *
+ * The one who writes need not be asked, nor told: what is in the log stays as it is.
+ */
+import { type Environment, done, realEnvironment } from "@dmkit/block-io";
+import { publish, type PublishProgress } from "@dmkit/image";
+import type { Archive } from "../device/archive.ts";
+import { checkpointKey, checkpointTag } from "../format/keys.ts";
+import { type Checkpoint, encodeCheckpoint } from "../format/records.ts";
+import { viewOf } from "../open/open-archive.ts";
+
+/** How a checkpoint is made. */
+export interface CheckpointOptions {
+  readonly environment?: Environment | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly progress?: ((progress: PublishProgress) => void) | undefined;
+}
+
+/**
+ * Makes a checkpoint of a disk, as new as its archive. The one there is, if nothing came after it.
+ * @param location of the store.
+ */
+export async function makeCheckpoint(
+  archive: Archive,
+  location: string,
+  { environment = realEnvironment, signal, progress }: CheckpointOptions = {},
+): Promise<Checkpoint & { readonly uploaded: number }> {
+  const history = await archive.walk((await archive.newestEpoch())?.number ?? 0);
+  const { checkpoint: before, end } = history;
+  if (history.objects.length === 0) return { ...before, uploaded: 0 };
+  const name = `${archive.name}@${end.id}`;
+  const view = await viewOf(archive, location, history, {
+    when: "newest",
+    name,
+    environment,
+    release: () => done,
+  });
+  try {
+    const { digest, uploaded } = await publish(view, archive.store, {
+      name: archive.disk,
+      tag: checkpointTag(end.position),
+      parent: before.digest,
+      changed: inOrder(view.changed()),
+      environment,
+      signal,
+      progress,
+    });
+    const checkpoint = { ...end, digest };
+    await createCheckpoint(archive, checkpoint);
+    return { ...checkpoint, uploaded };
+  } finally {
+    await view.close();
+  }
+}
+
+/** Two who make one of the same moment have made the same. */
+export async function createCheckpoint({ store, disk }: Archive, checkpoint: Checkpoint): Promise<void> {
+  await store.create(checkpointKey(disk, checkpoint.position), encodeCheckpoint(checkpoint));
+}
+
+async function* inOrder<T>(items: Iterable<T>): AsyncGenerator<T> {
+  yield* items;
+}

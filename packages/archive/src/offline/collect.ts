@@ -1,0 +1,97 @@
+/**
+ * Collection: log objects and checkpoints that no moment needs which can still be asked for.
+ *
+ * Needed are the newest checkpoint and all behind it; of each kept moment the checkpoint before it, and the log from
+ * there to it. Epochs and fences are never removed: a request of a writer that was replaced may land at any time, and
+ * must find its place taken.
+ */
+import { readManifest, removeTag } from "@dmkit/image";
+import type { Archive } from "../device/archive.ts";
+import { isWithin } from "../device/history.ts";
+import {
+  type Position,
+  checkpointKey,
+  checkpointTag,
+  isBefore,
+  keepKey,
+  keepPrefix,
+  logKey,
+  logPrefix,
+  numberOfKey,
+} from "../format/keys.ts";
+import { MAX_RECORD, type Moment, decodeMoment } from "../format/records.ts";
+import { getVerified } from "@dmkit/object-store";
+
+/** What a collection removed, or would. */
+export interface CollectedLog {
+  readonly objects: number;
+  /** Bytes of them. */
+  readonly bytes: number;
+  readonly checkpoints: number;
+}
+
+/** How a collection runs. */
+export interface CollectLogOptions {
+  /** Only says what would be removed. */
+  readonly dryRun?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The moments that are kept, by name. */
+export async function momentsOf({ store, disk }: Archive): Promise<Map<string, Moment>> {
+  const prefix = keepPrefix(disk);
+  const moments = new Map<string, Moment>();
+  for await (const { key } of store.list(prefix)) {
+    const name = key.slice(prefix.length);
+    moments.set(name, await getVerified(store, keepKey(disk, name), decodeMoment, { most: MAX_RECORD }));
+  }
+  return moments;
+}
+
+/** Errors: those of the store; those of the newest checkpoint's image, without which nothing is removed. */
+export async function collectArchive(
+  archive: Archive,
+  options: CollectLogOptions = {},
+): Promise<CollectedLog> {
+  const newest = await archive.newestCheckpoint();
+  await readManifest(archive.store, archive.disk, (await archive.checkpoint(newest)).digest);
+  return await collectLog(archive, options);
+}
+
+/** The same, without a look at the image. */
+export async function collectLog(
+  archive: Archive,
+  { dryRun = false, signal }: CollectLogOptions = {},
+): Promise<CollectedLog> {
+  const { store, disk, rules } = archive;
+  const checkpoints = await archive.checkpoints();
+  const newest = checkpoints.at(-1) as Position;
+  const kept = [...(await momentsOf(archive)).values()].map(({ position }) => ({
+    // Of a moment within an object that before it.
+    base: checkpoints.findLast((one) => isBefore(one, position)) ?? position,
+    position,
+  }));
+  let objects = 0;
+  let bytes = 0;
+  for (let epoch = 1; epoch <= newest.epoch; epoch += 1) {
+    const prefix = logPrefix(disk, epoch);
+    for await (const { key, size } of store.list(prefix, "", { signal })) {
+      const n = numberOfKey(prefix, key);
+      if (n === undefined) continue;
+      const position = { epoch, n };
+      if (!rules.mayRemove(position, size, newest)) continue;
+      if (kept.some(({ base, position: moment }) => isWithin(position, base, moment))) continue;
+      if (!dryRun) await store.remove(logKey(disk, position), { signal });
+      objects += 1;
+      bytes += size;
+    }
+  }
+  let removed = 0;
+  for (const position of checkpoints.slice(0, -1)) {
+    if (kept.some(({ base }) => !isBefore(base, position) && !isBefore(position, base))) continue;
+    // What the disk held at the beginning has no record of its own.
+    if (!dryRun && position.epoch > 0) await store.remove(checkpointKey(disk, position), { signal });
+    if (dryRun || (await removeTag(store, disk, checkpointTag(position)))) removed += 1;
+  }
+  return { objects, bytes, checkpoints: removed };
+}

@@ -1,0 +1,93 @@
+/** Opens archives: to read a disk as of a moment, and to go on with it. */
+import { type Environment, realEnvironment } from "@dmkit/block-io";
+import { openImage, printImageReference } from "@dmkit/image";
+import { openStore } from "@dmkit/object-store";
+import { Archive } from "../device/archive.ts";
+import { type History, type When, historyOf } from "../device/history.ts";
+import { ArchiveView, indexOf } from "../device/view.ts";
+import { type AttachedArchive, type LocalLog, attachTo } from "./attach.ts";
+import { type ArchiveReference, parseArchiveReference, parseDiskReference } from "./reference.ts";
+
+/** Runs `work` with the archive that a reference names. */
+export async function withArchive<T>(
+  { store: location, disk }: Pick<ArchiveReference, "store" | "disk">,
+  work: (archive: Archive) => Promise<T>,
+  environment: Environment = realEnvironment,
+): Promise<T> {
+  const store = await openStore(location, { environment, mustExist: true });
+  const archive = new Archive(store, disk);
+  try {
+    return await work(archive);
+  } finally {
+    await archive.close();
+    await store.close();
+  }
+}
+
+/**
+ * Opens a disk as of a moment, read-only. Errors: `EPARSE`, those of the store; `ENOENT` for a disk there is not, or a
+ * moment that was collected; `EINVAL` for one there is not; `EIO` for a log that is damaged.
+ */
+export async function openArchive(
+  text: string,
+  environment: Environment = realEnvironment,
+  name: string = text,
+): Promise<ArchiveView> {
+  const { store: location, disk, when } = parseArchiveReference(text);
+  const store = await openStore(location, { environment, mustExist: true });
+  const archive = new Archive(store, disk);
+  const release = async (): Promise<void> => {
+    await archive.close();
+    await store.close();
+  };
+  try {
+    await archive.record();
+    const history = await historyOf(archive, when);
+    return await viewOf(archive, location, history, { when, name, environment, release });
+  } catch (error) {
+    await release();
+    throw error;
+  }
+}
+
+/** How a view is opened. */
+export interface ViewOptions {
+  readonly when: When;
+  readonly name: string;
+  readonly environment: Environment;
+  /** Called when it is closed. */
+  readonly release: () => Promise<void>;
+}
+
+/** A view of a history, over the image of its checkpoint in the store at `location`. */
+export async function viewOf(
+  archive: Archive,
+  location: string,
+  history: History,
+  { when, name, environment, release }: ViewOptions,
+): Promise<ArchiveView> {
+  const base = await openImage({ image: baseReference(location, archive.disk, history) }, { environment });
+  try {
+    const { index, id } = await indexOf(archive, history, when);
+    const closeBoth = async (): Promise<void> => {
+      await base.close();
+      await release();
+    };
+    return new ArchiveView(name, id, { archive, base, history, index, release: closeBoth });
+  } catch (error) {
+    await base.close();
+    throw error;
+  }
+}
+
+/** The image that the log lies over, as `image` targets take it, without the scheme's name. */
+export function baseReference(location: string, disk: string, { checkpoint }: History): string {
+  const reference = { store: location, name: disk, tag: "", tagSaid: false, digest: undefined };
+  return printImageReference(reference, checkpoint.digest);
+}
+
+/** Attaches a cache to the disk that `location` names, STORE/DISK. Errors: see {@link attachTo}. */
+export async function attachArchive(location: string, local: LocalLog): Promise<AttachedArchive> {
+  const { store, disk } = parseDiskReference(location);
+  return attachTo(await openStore(store, { environment: local.environment }), disk, local);
+}

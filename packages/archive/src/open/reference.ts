@@ -1,0 +1,82 @@
+/**
+ * References to archives.
+ *
+ *     [archive:]STORE/DISK[@MOMENT][?PARAMETERS OF THE STORE]
+ *
+ * STORE is `s3://BUCKET[/PREFIX]` or a folder. MOMENT is the id of a segment, or a time as ISO 8601 has it; without one
+ * the newest is meant.
+ */
+import { type BlockIoError, refuse } from "@dmkit/block-io";
+import { absoluteImageReference, isName } from "@dmkit/image";
+import { isS3Uri } from "@dmkit/object-store";
+import type { When } from "../device/history.ts";
+
+/** A disk in a store, and a moment of it. */
+export interface ArchiveReference {
+  /** As `openStore` takes it. */
+  readonly store: string;
+  readonly disk: string;
+  readonly when: When;
+}
+
+/** Throws `EPARSE` for what is no reference. */
+export function parseArchiveReference(text: string): ArchiveReference {
+  const [, path = "", query = ""] = /^(?:archive:)?([^?]*)(\?.*)?$/.exec(text) ?? [];
+  const slash = path.lastIndexOf("/");
+  const [, disk = "", moment] = /^([^@]*)(?:@(.*))?$/.exec(path.slice(slash + 1)) ?? [];
+  const store = path.slice(0, slash);
+  if (slash < 0 || /^s3:\/?$/i.test(store) || (isS3Uri(path) && !/^s3:\/\/[^/]/i.test(store))) {
+    throw malformed(
+      text,
+      "names no disk in a store",
+      "Write STORE/DISK, e.g. s3://bucket/vm1 or /backup/vm1.",
+    );
+  }
+  if (!isName(disk)) {
+    throw malformed(
+      text,
+      `names a disk ${JSON.stringify(disk)}`,
+      "Names have a-z, 0-9 and, between these, . _ -",
+    );
+  }
+  return {
+    store: (store === "" ? "/" : store) + query,
+    disk,
+    when: moment === undefined ? "newest" : parseWhen(moment),
+  };
+}
+
+/** A disk where no moment can be meant. Throws `EPARSE`. */
+export function parseDiskReference(text: string): ArchiveReference {
+  const reference = parseArchiveReference(text);
+  if (reference.when === "newest") return reference;
+  throw malformed(text, "names a moment where a disk is meant", "Write STORE/DISK.");
+}
+
+/** A moment: the id of a segment, or a time with a date. Throws `EPARSE`. */
+export function parseWhen(text: string): When {
+  if (/^\d{1,16}$/.test(text) && Number.isSafeInteger(Number(text))) return { id: Number(text) };
+  const time = /^\d{4}-\d\d-\d\d/.test(text) ? Date.parse(text) : Number.NaN;
+  if (!Number.isNaN(time) && time >= 0) return { time };
+  throw malformed(text, "is no moment", "Give the id of a segment, or a time such as 2026-01-31T12:00:00Z.");
+}
+
+/** The same reference with a moment in place of the one it has. */
+export function atMoment(text: string, moment: string): string {
+  const [, path = "", query = ""] = /^([^?]*)(\?.*)?$/.exec(text) ?? [];
+  const slash = path.lastIndexOf("/");
+  return `${path.slice(0, slash)}${path.slice(slash).replace(/@.*$/, "")}@${moment}${query}`;
+}
+
+/** The reference with paths made absolute: a relative one begins in `folder`. Throws `EPARSE`. */
+export function absoluteArchiveReference(text: string, folder: string): string {
+  parseArchiveReference(text);
+  const [, path = "", moment = "", query = ""] = /^(?:archive:)?([^?]*?)(@[^/@?]*)?(\?.*)?$/.exec(text) ?? [];
+  const absolute = absoluteImageReference(path + query, folder).slice("image:".length);
+  const [, before = "", after = ""] = /^([^?]*)(\?.*)?$/.exec(absolute) ?? [];
+  return `archive:${before}${moment}${after}`;
+}
+
+function malformed(text: string, reason: string, hint: string): BlockIoError {
+  return refuse(undefined, "EPARSE", `${JSON.stringify(text)} ${reason}`, hint, "parse");
+}

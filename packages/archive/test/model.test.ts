@@ -1,0 +1,27 @@
+/** The takeover, over thousands of schedules; and the faults that these must find. */
+import { describe, expect, it } from "vitest";
+import { mutants, runSchedules } from "../src/testing/model-run.ts";
+
+const TIMEOUT = 120_000;
+
+it(
+  "what was acknowledged is what every later taker finds",
+  async () => {
+    const { violations, takeovers, replaced } = await runSchedules(500);
+    expect(violations).toEqual([]);
+    expect(takeovers).toBeGreaterThan(500);
+    expect(replaced).toBeGreaterThan(0);
+  },
+  TIMEOUT,
+);
+
+describe("finds every fault put in", () => {
+  it.each(Object.entries(mutants))(
+    "%s",
+    async (_name, settings) => {
+      const { violations } = await runSchedules(2000, { settings, most: 1 });
+      expect(violations).toHaveLength(1);
+    },
+    TIMEOUT,
+  );
+});
