@@ -14,7 +14,14 @@ export {
   options,
 } from "./options.ts";
 export { type Status, parseStatus, printStatus } from "./device/control/status.ts";
-export { writeboost } from "./target.ts";
+export { type OpenArchive, writeboost, writeboostWith } from "./target.ts";
+export type {
+  ArchivedSegment,
+  Archiving,
+  AttachArchive,
+  LocalLog,
+  SegmentArchive,
+} from "./device/archive/segment-archive.ts";
 export type { Problem, ProblemKind } from "./offline/examine/findings.ts";
 export { type ReplayOptions, replay } from "./offline/replay.ts";
 export { type ViewOptions, type ViewRange, openAt, viewRange } from "./open/view.ts";

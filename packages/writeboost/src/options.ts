@@ -2,7 +2,11 @@
  * Everything that can be set, once: the table of options and the tunables among them, which messages change
  * while the device runs.
  */
+import { resolve } from "node:path";
 import { BlockIoError, type OptionsOf, type TunableTable, parseOption, tunablesOf } from "@dmkit/block-io";
+
+/** The archive of a log that is to have none any more. */
+export const NO_ARCHIVE = "none";
 
 /** RAM for buffers is at most 1 GiB: 2048 segments of the largest order. */
 export const MAX_POOL: number = 2048;
@@ -52,6 +56,27 @@ export const options = {
     once: true,
     default: false,
     help: "format cache and plog devices that are not blank, and over a backing device that is a cache; a cache that is there stays",
+  },
+  archive: {
+    type: "text",
+    optional: true,
+    absolute: (text: string, folder: string): string =>
+      text === NO_ARCHIVE || /^s3:/i.test(text) ? text : resolve(folder, text),
+    help: "STORE/DISK: the log is kept there as well; STORE is s3://BUCKET[/PREFIX] or a folder; none: no longer",
+  },
+  archive_flush: {
+    type: "choice",
+    values: ["local", "remote"],
+    optional: true,
+    help: "when a flush is over: with everything on the cache device (local, the default), or in the archive too",
+  },
+  ship_interval: {
+    type: "integer",
+    optional: true,
+    min: 1,
+    max: 3600,
+    unit: "s",
+    help: "seconds after which what was written is on its way to the archive at the latest; default 1",
   },
   allow_writeback: {
     type: "integer",

@@ -17,6 +17,7 @@ import {
   sumOfFacts,
   tunableNamed,
 } from "@dmkit/block-io";
+import type { Archiving, LocalLog, SegmentArchive } from "./device/archive/segment-archive.ts";
 import type { WriteboostDevice } from "./device/device.ts";
 import { writeboostControls } from "./device/control/messages.ts";
 import type { Devices } from "./device/recovered.ts";
@@ -25,6 +26,7 @@ import { type OpenOptions, checkWriteboost, openWriteboost } from "./open/open.t
 import {
   type TunableName,
   type Tunables,
+  NO_ARCHIVE,
   type WriteboostOptions,
   friendlyTunables,
   options,
@@ -34,7 +36,15 @@ import {
 
 type Settings = { -readonly [Key in keyof WriteboostOptions]: WriteboostOptions[Key] };
 
-const optionalNames = ["segment_size_order", "nr_rambuf_pool", "dialect", "force"] as const;
+const optionalNames = [
+  "segment_size_order",
+  "nr_rambuf_pool",
+  "dialect",
+  "force",
+  "archive",
+  "archive_flush",
+  "ship_interval",
+] as const;
 
 // Names of the later drivers' arguments; those that are left out here have no counterpart.
 const laterNames: Readonly<Record<string, TunableName>> = {
@@ -55,6 +65,9 @@ function blank(backing: string, cache: string): Settings {
     nr_rambuf_pool: options.nr_rambuf_pool.default,
     dialect: undefined,
     force: options.force.default,
+    archive: undefined,
+    archive_flush: undefined,
+    ship_interval: undefined,
     allow_writeback: undefined,
     enable_writeback_modulator: undefined,
     writeback_threshold: undefined,
@@ -80,6 +93,9 @@ function parse(args: TableArguments): WriteboostOptions {
     if (name === undefined) throw unknown("optional argument", word, optionalNames);
     if (name === "dialect") settings.dialect = optional.option(name, options.dialect) as "classic" | "v2";
     else if (name === "force") settings.force = optional.option(name, options.force) as boolean;
+    else if (name === "archive") settings[name] = optional.text(name, options[name]);
+    else if (name === "archive_flush")
+      settings[name] = optional.option(name, options[name]) as "local" | "remote";
     else settings[name] = optional.number(name, options[name]);
   }
   const tunables = args.counted("tunables");
@@ -161,6 +177,20 @@ function usesOf({ backing, cache, plog }: WriteboostOptions, size: number): Uses
   };
 }
 
+/** Attaches a cache to the archive at a location, STORE/DISK. */
+export type OpenArchive = (location: string, local: LocalLog) => Promise<SegmentArchive>;
+
+/** The target with archives: `open` is asked for one when the option says where. */
+export function writeboostWith(open: OpenArchive): Target<WriteboostOptions> {
+  return {
+    ...writeboost,
+    async open(given, context): Promise<WriteboostDevice> {
+      return openTarget(given, context, open);
+    },
+  };
+}
+
+/** The target `writeboost`, without archives: `ENOTSUP` where one is asked for. See {@link writeboostWith}. */
 export const writeboost: Target<WriteboostOptions> = {
   name: "writeboost",
   version: [1, 0, 0],
@@ -197,12 +227,37 @@ export const writeboost: Target<WriteboostOptions> = {
     const { devices, opening } = await openLowers(settings, context);
     await checkWriteboost(devices, opening);
   },
-  async open(given, context): Promise<WriteboostDevice> {
-    const { devices, opening } = await openLowers(parseOptions(options, given, "writeboost"), context);
-    const { environment, progress } = context;
-    return openWriteboost(devices, { ...opening, environment, progress });
-  },
+  open: (given, context) => openTarget(given, context, noArchives),
 };
+
+const noArchives: OpenArchive = () => {
+  const hint = "Leave archive out, or use a program that has archives: dmkit has.";
+  return Promise.reject(refuse(undefined, "ENOTSUP", "this program has no archives", hint));
+};
+
+async function openTarget(
+  given: WriteboostOptions,
+  context: OpenContext,
+  open: OpenArchive,
+): Promise<WriteboostDevice> {
+  const settings = parseOptions(options, given, "writeboost");
+  const { devices, opening } = await openLowers(settings, context);
+  return openWriteboost(devices, {
+    ...opening,
+    archive: archivingOf(settings, open),
+    environment: context.environment,
+    progress: context.progress,
+  });
+}
+
+function archivingOf(
+  { archive, archive_flush: flush, ship_interval: seconds }: WriteboostOptions,
+  open: OpenArchive,
+): Archiving | "none" | undefined {
+  if (archive === undefined || archive === NO_ARCHIVE) return archive;
+  const interval = seconds === undefined ? undefined : seconds * 1000;
+  return { attach: (local) => open(archive, local), flush, interval };
+}
 
 async function openLowers(
   settings: WriteboostOptions,

@@ -96,6 +96,7 @@ describe("the identity record", () => {
       slots: 2 ** 33,
       plogSize: 2 ** 41,
       nameAtStart: true,
+      archive: "0f".repeat(16),
       witness: "a0".repeat(32),
     });
     expect(IDENTITY_START).toBe(8 * 512);
@@ -112,6 +113,7 @@ describe("the identity record", () => {
     }
     expect(block[12]).toBe(2);
     expect(block.subarray(112, 144)).toEqual(Buffer.alloc(32, 0xa0));
+    expect(block.subarray(144, 164)).toEqual(Buffer.concat([Buffer.alloc(16, 0x0f), Buffer.alloc(4)]));
     expect(block.subarray(104, 112)).toEqual(Buffer.from([1, 0, 0, 0, 0, 0, 0, 0]));
     const sector = Buffer.from(block.subarray(0, 512)).fill(0, 8, 12);
     expect(block.subarray(8, 12)).toEqual(u32(crc32cByHand(sector)));

@@ -29,6 +29,8 @@ export interface Rules {
   readonly lacks: (older: number, bits: number) => number;
   /** Whether a block may not go past the log. */
   readonly isLogged: (copies: Copies, block: number) => boolean;
+  /** The same where the log is archived: what goes past it is missing there. */
+  readonly isLoggedToArchive: () => boolean;
   /** Whether the slot of segment `old` may be used again. */
   readonly mayReuse: (old: number, lastWriteback: number, lastFlushed: number) => boolean;
   /** Whether segment `id` may be written without a flush. */
@@ -55,6 +57,7 @@ export const rules: Rules = Object.freeze({
   keep: (dirty: number, bits: number) => dirty & ~bits,
   lacks: (older: number, bits: number) => older & ~bits,
   isLogged: (copies: Copies, block: number) => copies.map.find(block) >= 0 || copies.mayComeBack(block),
+  isLoggedToArchive: () => true,
   mayReuse: (old: number, written: number) => old <= written,
   mayWrite: (id: number, durable: number, tail: number) => id - durable <= tail,
   needsFlush: (id: number, durable: number) => durable < id,

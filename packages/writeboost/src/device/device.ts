@@ -19,26 +19,29 @@ import {
   Streams,
   type WriteZeroesOptions,
   done,
+  healthy,
   storageOf,
+  worstHealth,
 } from "@dmkit/block-io";
 import { Barriers } from "./request/barriers.ts";
 import { BusyMeter } from "./writeback/busy-meter.ts";
 import { Bypass } from "./request/bypass.ts";
-import type { Rules } from "../core/rules.ts";
+import { rules as ours } from "../core/rules.ts";
+import { Shipper } from "./archive/shipper.ts";
 import { Statistics } from "../core/statistics.ts";
 import { Daemons } from "./daemons.ts";
 import { IdentityKeeper } from "./identity-keeper.ts";
 import { mergeSplit } from "./merge-split.ts";
 import { cacheHealth } from "./control/health.ts";
-import { limitsOver, readOnlyLimitsOver } from "./limits.ts";
+import { archivedLimitsOver, limitsOver, readOnlyLimitsOver } from "./limits.ts";
 import { type ControlledLog, dropAll, writeboostControls } from "./control/messages.ts";
 import { type Tunables, checked, defaultTunables } from "../options.ts";
 import type { Parts } from "./parts.ts";
 import { PlogWriter } from "./log/plog-writer.ts";
 import { ReadPath } from "./request/read-path.ts";
 import { Recorder } from "./recorder.ts";
-import type { Devices, Recovered } from "./recovered.ts";
-import type { Split } from "./recovered.ts";
+import type { DeviceSettings } from "./settings.ts";
+import type { Devices, Recovered, Split } from "./recovered.ts";
 import { readOnlyError } from "./refusals.ts";
 import { SegmentLog } from "./log/segment-log.ts";
 import { LogTrouble } from "./log/trouble.ts";
@@ -52,19 +55,6 @@ import { Writeback } from "./writeback/writeback.ts";
 
 // Bytes of the smallest write that is worth an operation of its own on the backing device; less if the cutoff is.
 const LARGE_WRITE = 64 * 1024;
-
-export interface DeviceSettings {
-  readonly name: string;
-  /** Bytes; at most the backing device's. */
-  readonly size: number;
-  /** RAM buffers. */
-  readonly pool: number;
-  readonly tunables: Partial<Tunables>;
-  readonly environment: Environment;
-  /** Nothing is written back, recorded or accepted; the devices keep what recovery has written. */
-  readonly readOnly?: boolean | undefined;
-  readonly rules?: Rules | undefined;
-}
 
 export class WriteboostDevice extends GuardedTarget {
   readonly #parts: Parts;
@@ -90,20 +80,22 @@ export class WriteboostDevice extends GuardedTarget {
 
   /** @param recovered what {@link recover} found; the devices are left to whoever opened them. */
   constructor(devices: Devices, recovered: Recovered, settings: DeviceSettings) {
-    const limits = settings.readOnly === true ? readOnlyLimitsOver : limitsOver;
-    super(settings.name, settings.size, limits(devices));
+    const { environment, archive, readOnly, size, rules = ours } = settings;
+    const limits = readOnly ? readOnlyLimitsOver : archive === undefined ? limitsOver : archivedLimitsOver;
+    super(settings.name, size, limits(devices));
     const { geometry, identity } = recovered;
-    const { environment } = settings;
     this.#environment = environment;
     this.#tunables = { ...defaultTunables(geometry.order), ...settings.tunables };
     this.#backing = new BusyMeter(devices.backing, environment.clock);
     const logDevices = devices.plog === undefined ? [devices.cache] : [devices.cache, devices.plog];
     this.#space = new SpaceWatch(settings.name, logDevices, environment);
     const { plogSegments: segments, plogName: name } = recovered;
-    const log = new SegmentLog(devices.cache, recovered, settings.pool, settings.rules);
+    const decisions = archive === undefined ? rules : { ...rules, isLogged: rules.isLoggedToArchive };
+    const log = new SegmentLog(devices.cache, recovered, settings.pool, decisions);
+    const shipper = archive && new Shipper(log, archive.to, archive, settings.name, environment);
     const plog = devices.plog && new PlogWriter(devices.plog, geometry, { segments, name, log });
     this.#log = log;
-    this.#parts = { log, backing: this.#backing, plog, statistics: new Statistics(), size: settings.size };
+    this.#parts = { log, backing: this.#backing, plog, shipper, statistics: new Statistics(), size };
     const keeper = identity && new IdentityKeeper(devices.cache, identity);
     this.#recorder = new Recorder(log, keeper, recovered.recorded, (message, error) =>
       this.#trouble.tell("warn", message, error),
@@ -142,8 +134,7 @@ export class WriteboostDevice extends GuardedTarget {
     log.onProgress = () => this.#progress();
     this.#drops = new DropCaches(log, () => this.failure);
     this.#trouble = new LogTrouble(log, settings.name, environment);
-    this.#staging.threshold = this.#tunables.read_cache_threshold;
-    this.#streams.cutoff = this.#tunables.sequential_cutoff;
+    this.#applyTunables();
   }
 
   /** Merges what recovery found split over several copies, and starts the daemons. Called once. */
@@ -152,6 +143,7 @@ export class WriteboostDevice extends GuardedTarget {
     if (this.limits.capabilities.readOnly) return this.#stop();
     await this.#space.look();
     this.#daemons.configure(this.#tunables);
+    this.#parts.shipper?.start();
     this.#writeback.kick();
   }
 
@@ -168,7 +160,9 @@ export class WriteboostDevice extends GuardedTarget {
 
   override health(): Health {
     const { badBlocks } = this.#writeback;
-    return cacheHealth(super.health(), this.#log, badBlocks, this.#space.missing, this.#recorder.badSector);
+    const { badSector } = this.#recorder;
+    const own = cacheHealth(super.health(), this.#log, badBlocks, this.#space.missing, badSector);
+    return worstHealth([own, this.#parts.shipper?.health() ?? healthy]);
   }
 
   get statusData(): Status {
@@ -212,8 +206,7 @@ export class WriteboostDevice extends GuardedTarget {
   tune(changes: Partial<Tunables>): void {
     Object.assign(this.#told, checked(changes));
     Object.assign(this.#tunables, changes);
-    this.#staging.threshold = this.#tunables.read_cache_threshold;
-    this.#streams.cutoff = this.#tunables.sequential_cutoff;
+    this.#applyTunables();
     if (!this.#stopped) this.#daemons.configure(this.#tunables);
     this.#writeback.kick();
   }
@@ -241,6 +234,7 @@ export class WriteboostDevice extends GuardedTarget {
   /** What is made durable from here on nobody has asked for: it does not count as a partial flush of a client. */
   protected override willDrain(): void {
     this.#barriers.quiet = true;
+    this.#parts.shipper?.hurry();
   }
 
   protected override async doSuspend(): Promise<void> {
@@ -255,6 +249,7 @@ export class WriteboostDevice extends GuardedTarget {
     this.#barriers.start();
     this.#writeback.start();
     this.#daemons.configure(this.#tunables);
+    this.#parts.shipper?.start();
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
@@ -281,7 +276,7 @@ export class WriteboostDevice extends GuardedTarget {
 
   protected override async doDiscard(offset: number, length: number): Promise<void> {
     this.#log.check();
-    if (this.#backing.limits.capabilities.discard === "none") return;
+    if (this.limits.capabilities.discard === "none") return;
     await this.#counted(this.#bypass.discard(this.#writes, offset, length));
   }
 
@@ -297,6 +292,7 @@ export class WriteboostDevice extends GuardedTarget {
   protected override async doClose(): Promise<void> {
     await this.#stop();
     if (this.limits.capabilities.readOnly) return;
+    await this.#parts.shipper?.close();
     if (this.#log.dead === undefined && this.failure === undefined)
       await closeInOrder(
         this.#parts,
@@ -315,7 +311,14 @@ export class WriteboostDevice extends GuardedTarget {
 
   #progress(): void {
     this.#writeback.kick();
+    this.#parts.shipper?.kick();
     if (!this.#stopped) this.#recorder.cover();
+  }
+
+  #applyTunables(): void {
+    this.#staging.threshold = this.#tunables.read_cache_threshold;
+    // What went past the log would be missing in its archive.
+    this.#streams.cutoff = this.#parts.shipper === undefined ? this.#tunables.sequential_cutoff : 0;
   }
 
   async #modulate(): Promise<void> {
@@ -328,6 +331,7 @@ export class WriteboostDevice extends GuardedTarget {
   async #stop(): Promise<void> {
     this.#stopped = true;
     this.#trouble.stop();
+    this.#parts.shipper?.stop();
     this.endDrops();
     await this.#barriers.stop();
     await this.#daemons.stop();

@@ -31,6 +31,15 @@ export function limitsOver({ backing, cache }: Below): Limits {
   };
 }
 
+/** The same for a cache whose log is archived: what it promises has to pass the log. */
+export function archivedLimitsOver(devices: Below): Limits {
+  return withCapabilities(limitsOver(devices), {
+    discard: "none",
+    discardZeroes: false,
+    writeZeroes: "emulated",
+  });
+}
+
 /** The same for a cache that is only read. */
 export function readOnlyLimitsOver(devices: Below): Limits {
   return withCapabilities(limitsOver(devices), {

@@ -24,6 +24,8 @@ export interface Recovered {
   readonly geometry: Geometry;
   readonly dialect: Dialect;
   readonly map: BlockMap;
+  /** The oldest segment that is still there. */
+  readonly first: number;
   readonly last: number;
   readonly lastWriteback: number;
   /** The superblock record as it is on the device now: it may be behind. */
@@ -42,3 +44,6 @@ export interface Recovered {
    */
   readonly introduce: () => Promise<Identity | undefined>;
 }
+
+/** Where a log goes on. */
+export type LogStart = Pick<Recovered, "geometry" | "dialect" | "map" | "last" | "lastWriteback">;

@@ -24,7 +24,8 @@
  *      105  zero
  *      112  witness, 32 bytes    (2) of the first `backing size` bytes of the backing device (block-io's witness.ts);
  *                            zero: none was taken; counts only when clean
- *      144  zero
+ *      144  archive, 16 bytes    (2) what the cache is called in the archive of its log; zero: there is none
+ *      160  zero
  */
 import { crc32c, getU32, getU8, isZero, setU32, setU64, setU8, tryU64 } from "@dmkit/block-io";
 import type { Dialect } from "./checksum.ts";
@@ -60,6 +61,8 @@ export interface Identity {
   readonly nameAtStart: boolean;
   /** 64 hexadecimal digits; {@link NO_WITNESS}: none. */
   readonly witness: string;
+  /** 32 hexadecimal digits; {@link NO_UUID}: its log is not archived. */
+  readonly archive: string;
 }
 
 export const NO_WITNESS: string = "0".repeat(64);
@@ -86,6 +89,7 @@ export function encodeIdentity(identity: Identity): Buffer {
   setU64(block, 96, identity.plogSize);
   setU8(block, 104, identity.nameAtStart ? 1 : 0);
   Buffer.from(identity.witness, "hex").copy(block, 112, 0, 32);
+  Buffer.from(identity.archive, "hex").copy(block, 144, 0, 16);
   setU32(block, 8, crc32c(block.subarray(0, 512)));
   return block;
 }
@@ -135,5 +139,6 @@ export function decodeIdentity(block: Buffer): Exclude<StoredIdentity, "unreadab
     plogSize,
     nameAtStart: version !== 1 && getU8(sector, 104) === 1,
     witness: version === 1 ? NO_WITNESS : sector.toString("hex", 112, 144),
+    archive: version === 1 ? NO_UUID : sector.toString("hex", 144, 160),
   };
 }

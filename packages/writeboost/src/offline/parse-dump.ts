@@ -16,6 +16,7 @@ import { type Blocks, type Head, encodeHead, parseBlocks, roomBehind } from "../
 import {
   IDENTITY_START,
   type Identity,
+  NO_UUID,
   NO_WITNESS,
   type StoredIdentity,
   decodeIdentity,
@@ -124,7 +125,7 @@ class DumpParser {
     const fields = this.#object(value, "identity");
     const large = (name: string): number => this.#integer(fields, name, 0, Number.MAX_SAFE_INTEGER);
     const dialect = dialects.find((one) => one === fields["dialect"]);
-    const { cache, plog, clean, version = 1, witness = NO_WITNESS } = fields;
+    const { cache, plog, clean, version = 1, witness = NO_WITNESS, archive = NO_UUID } = fields;
     const uuid = /^[0-9a-f]{32}$/;
     if (dialect === undefined) throw this.#refuse(`identity.dialect: ${dialects.join(" or ")}`);
     if (typeof cache !== "string" || !uuid.test(cache))
@@ -136,6 +137,8 @@ class DumpParser {
     if (version !== 1 && version !== 2) throw this.#refuse("identity.version: 1 or 2");
     if (typeof witness !== "string" || !/^[0-9a-f]{64}$/.test(witness))
       throw this.#refuse("identity.witness: 64 hexadecimal digits");
+    if (typeof archive !== "string" || !uuid.test(archive))
+      throw this.#refuse("identity.archive: 32 hexadecimal digits");
     const slots = version === 1 ? 0 : large("slots");
     this.#require(
       slots === 0 || slots === this.#geometry.slots,
@@ -158,6 +161,7 @@ class DumpParser {
       plogSize: version === 1 ? 0 : large("plogSize"),
       nameAtStart: version !== 1 && fields["nameAtStart"] === true,
       witness,
+      archive,
     };
   }
 

@@ -9,11 +9,13 @@ import {
   requireRoom,
 } from "@dmkit/block-io";
 import { type Rules, rules as ours } from "../core/rules.ts";
+import type { Archiving } from "../device/archive/segment-archive.ts";
 import { WriteboostDevice } from "../device/device.ts";
 import type { Dialect } from "../format/checksum.ts";
 import { limitsOver, requireWholeBlocks } from "../device/limits.ts";
 import { type Tunables, checked, friendlyTunables } from "../options.ts";
 import type { Devices } from "../device/recovered.ts";
+import { attachLog } from "./attach-log.ts";
 import { recover, requireMakeable } from "./recovery.ts";
 import { headerOf, readSuperblock } from "./superblock.ts";
 
@@ -31,6 +33,8 @@ export interface OpenOptions {
   /** Format a cache or plog device that is not blank, and cache a device that is a cache itself. Default false. */
   readonly force?: boolean | undefined;
   readonly tunables?: Partial<Tunables> | undefined;
+  /** Where the log goes besides the cache device. `none`: nowhere any more, and what was archived ends here. */
+  readonly archive?: Archiving | "none" | undefined;
   readonly environment?: Environment | undefined;
   /** Called while slots are read during recovery. */
   readonly progress?: ((slots: number, of: number) => void) | undefined;
@@ -57,6 +61,7 @@ export async function openWith(
   const { size, pool } = requireSuitable(devices, options);
   const { backing, cache, plog } = devices;
   const readOnly = anyReadOnly([backing, cache, plog]);
+  const archiving = readOnly ? undefined : options.archive;
   const below = readOnly ? await inMemory(devices) : devices;
   const recovered = await recover(
     below,
@@ -66,27 +71,36 @@ export async function openWith(
       pool,
       size,
       force: options.force === true,
+      archived: readOnly || options.archive !== undefined,
       progress: options.progress,
     },
     environment,
     rules,
   );
-  const device = new WriteboostDevice(below, recovered, {
-    name: options.name ?? "writeboost",
-    size,
-    pool,
-    tunables: options.tunables ?? {},
-    environment,
-    readOnly,
-    rules,
-  });
-  await device.start(recovered.split);
-  if (recovered.split.length > 0) {
-    await device.flush();
-    await recovered.introduce();
-    await below.cache.flush();
+  const attached =
+    archiving && (await attachLog(below, recovered, archiving, { size, environment, name: cache.name }));
+  try {
+    const device = new WriteboostDevice(below, attached?.recovered ?? recovered, {
+      name: options.name ?? "writeboost",
+      archive: attached?.archive,
+      size,
+      pool,
+      tunables: options.tunables ?? {},
+      environment,
+      readOnly,
+      rules,
+    });
+    await device.start(recovered.split);
+    if (recovered.split.length > 0) {
+      await device.flush();
+      await recovered.introduce();
+      await below.cache.flush();
+    }
+    return device;
+  } catch (error) {
+    await attached?.archive?.to.close();
+    throw error;
   }
-  return device;
 }
 
 /** Throws what opening would throw, as far as it shows in the options and in the first sectors. */

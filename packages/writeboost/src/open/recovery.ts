@@ -45,6 +45,8 @@ export interface RecoveryOptions {
   readonly size: number;
   /** Format what is not blank, and take a plog of unknown contents. */
   readonly force: boolean;
+  /** Whether the log may be one that is archived: its archive is at hand, or nothing is written. */
+  readonly archived: boolean;
   readonly progress?: ((slots: number, of: number) => void) | undefined;
 }
 
@@ -63,6 +65,11 @@ export async function recover(
   }
   const found = await scan(cache, backing.size, { ...options, superblock, environment, rules });
   await requirePair(found.identity, devices);
+  if (typeof found.identity === "object" && found.identity.archive !== NO_UUID && !options.archived) {
+    const hint =
+      "Give archive STORE/DISK as before, or archive none: that ends it, and the archive has nothing of what follows.";
+    throw refuse(cache.name, "EINVAL", "the log of this cache is archived, and no archive is given", hint);
+  }
   if (found.damage !== undefined) {
     const hint = `Check the cache device offline; nothing has been written.${found.unreadable.size > 0 ? wayOut(found) : ""}`;
     throw refuse(cache.name, "EFORMAT", `the log is damaged: ${found.damage}`, hint);
@@ -113,6 +120,7 @@ export async function recover(
     geometry,
     dialect,
     map,
+    first,
     last,
     lastWriteback,
     // What cannot be read is written again as soon as there is anything to be recorded.
@@ -318,6 +326,7 @@ async function introduce(
     plogSize,
     nameAtStart,
     witness: NO_WITNESS,
+    archive: before?.archive ?? NO_UUID,
   };
   const block = encodeIdentity(identity);
   // The plog first, and durably: a cache that names a plog must find that name on it, whenever the power fails.

@@ -80,6 +80,7 @@ class View extends GuardedDevice {
       log,
       backing,
       plog: undefined,
+      shipper: undefined,
       statistics: new Statistics(),
       size: backing.size,
     });

@@ -20,9 +20,11 @@ export function cacheHealth(
       state: "failed",
       why: `requests are refused: ${wholeStory(dead)}`,
       help:
-        dirtyBlocks === 0
-          ? "Repair or replace the cache device, then close and reopen the device."
-          : `Repair or reconnect the cache device, then close and reopen the device; ${dirtyBlocks} blocks are not on the backing device yet, so do not use that without it.`,
+        dead.code === "ESHUTDOWN"
+          ? dead.hint
+          : dirtyBlocks === 0
+            ? "Repair or replace the cache device, then close and reopen the device."
+            : `Repair or reconnect the cache device, then close and reopen the device; ${dirtyBlocks} blocks are not on the backing device yet, so do not use that without it.`,
     };
   }
   if (full === undefined || guard.state !== "ok")

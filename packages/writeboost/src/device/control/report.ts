@@ -8,7 +8,7 @@ import type { Writeback } from "../writeback/writeback.ts";
 
 /** @param missing bytes, if all of the devices is used. */
 export function statusOf(
-  { log, statistics }: Parts,
+  { log, shipper, statistics }: Parts,
   writeback: Writeback,
   missing: number,
   tunables: Tunables,
@@ -25,6 +25,7 @@ export function statusOf(
     dirtyBlocks: log.map.dirtyBlocks,
     counters: [...statistics.counters],
     partialFlushes: statistics.partialFlushes,
+    archive: shipper?.facts(),
     trouble: {
       writeback_errors: writeback.failures + writeback.relogged,
       bad_blocks: writeback.badBlocks,

@@ -19,6 +19,8 @@ export interface Status {
   readonly batch: number;
   /** In a line that was read, without `nr_max_batched_writeback`, of which the line shows what it comes to. */
   readonly tunables: Partial<Tunables>;
+  /** Of a log that is archived. */
+  readonly archive?: Readonly<Record<string, number>> | undefined;
   /** What is wrong now, or has been since the cache was opened. */
   readonly trouble: Trouble;
 }
@@ -51,6 +53,7 @@ export function printStatus(status: Status): string {
     const value = status.tunables[name] ?? 0;
     if (value > 0) pairs.push(name, String(value));
   }
+  for (const [name, value] of Object.entries(status.archive ?? {})) pairs.push(name, String(value));
   for (const name of troubles) {
     const value = status.trouble[name];
     if (value > 0) pairs.push(name, String(value));
@@ -119,6 +122,7 @@ export function statusFacts(status: Omit<Status, "tunables">): Facts {
     dirty_blocks: status.dirtyBlocks,
     partial_flushes: status.partialFlushes,
     ...Object.fromEntries(status.counters.map((count, index) => [counterName(index), count])),
+    ...status.archive,
     ...status.trouble,
   };
 }

@@ -1,21 +1,19 @@
 /**
- * The log: RAM buffers that are filled, the flusher that writes them to the cache device, and what is known
- * to be durable there.
+ * The log: RAM buffers that are filled, the flusher that writes them to the cache device, and what is durable there.
  *
  *      lastWriteback ≤ durable ≤ lastFlushed < … closed, queued … ≤ opened
  *
  * Invariants:
  *
- * - segment X is opened only when X - N has been written back durably and the RAM buffer of X - pool has been
- *   flushed; opening X forgets the blocks of X - N. For clients, X + 1 - N as well: one slot is kept back, so that
- *   what the backing device does not take can be logged again although the ring is full (writeback.ts);
+ * - segment X is opened only when X - N has been written back durably, is in the archive if there is one, and the RAM
+ *   buffer of X - pool has been flushed; opening X forgets the blocks of X - N. For clients, X + 1 - N as well: one slot
+ *   is kept, so that what the backing device does not take can be logged again in a full ring (writeback.ts);
  * - segment X is written only while X - K ≤ durable (core/log.ts needs that to find the log after a crash);
  * - `lastFlushed` counts in id order whatever the order of completion; `durable` is what was flushed when a
  *   flush of the cache device that succeeded was issued;
  * - a closed segment never changes;
  * - a segment that finds no space below the cache device stays in RAM and is written again: when somebody waits
- *   for it, and now and then. Nothing about it is durable until that succeeds;
- *   So is a flush that failed without a loss;
+ *   for it, and now and then. Nothing about it is durable until that succeeds. So is a flush that failed without a loss;
  * - any other write or flush of the cache device that fails is the end: see {@link SegmentLog.die}.
  */
 import {
@@ -33,17 +31,10 @@ import { type Rules, rules as ours } from "../../core/rules.ts";
 import type { Dialect } from "../../format/checksum.ts";
 import { BLOCK, type Geometry, slotOf, slotStart } from "../../format/geometry.ts";
 import { dataStart, sealSegment, segmentSize } from "../../format/segment.ts";
+import type { LogStart } from "../recovered.ts";
 import { outOfSpace, stopped } from "../refusals.ts";
+import { ArchiveState } from "./archive-state.ts";
 import { Refusals } from "./refusals.ts";
-
-/** Where a log goes on after recovery. */
-export interface LogState {
-  readonly geometry: Geometry;
-  readonly dialect: Dialect;
-  readonly map: BlockMap;
-  readonly last: number;
-  readonly lastWriteback: number;
-}
 
 export class SegmentLog {
   readonly geometry: Geometry;
@@ -57,6 +48,7 @@ export class SegmentLog {
   /** Called when `lastFlushed` or `durable` moved. */
   onProgress: () => void = () => {};
 
+  readonly archived: ArchiveState = new ArchiveState();
   #opened: number;
   #open = false;
   #lastFlushed: number;
@@ -78,7 +70,7 @@ export class SegmentLog {
 
   constructor(
     cache: BlockDevice,
-    { geometry, dialect, map, last, lastWriteback }: LogState,
+    { geometry, dialect, map, last, lastWriteback }: LogStart,
     pool: number,
     rules: Rules = ours,
   ) {
@@ -178,7 +170,10 @@ export class SegmentLog {
   canOpen(kept = 1): boolean {
     const old = this.opened + 1 + kept - this.geometry.slots;
     const { lastFlushed, lastWriteback } = this;
-    return lastFlushed >= this.neededFlush && this.rules.mayReuse(old, lastWriteback, lastFlushed);
+    return (
+      lastFlushed >= this.neededFlush &&
+      this.rules.mayReuse(old, Math.min(lastWriteback, this.archived.last), lastFlushed)
+    );
   }
 
   /** The segment whose RAM buffer the next one will use. */
@@ -224,6 +219,7 @@ export class SegmentLog {
     this.map.store(slotOf(this.geometry, this.opened), buffer, this.dialect === "v2" ? "dirty" : "valid");
     sealSegment(this.dialect, buffer, this.opened, length);
     this.#open = false;
+    this.archived.onClosed(this.opened);
     this.#lengths.set(this.opened, length);
     this.#pump();
   }
@@ -272,6 +268,12 @@ export class SegmentLog {
     }
     this.changed.notify();
     return this.#dead as BlockIoError;
+  }
+
+  /** For good, and not for a fault of the devices: everybody is told `error`. */
+  end(error: BlockIoError): void {
+    this.#dead ??= error;
+    this.changed.notify();
   }
 
   /** Whether a crash could bring back a copy of `block` that is not in the map any more. */

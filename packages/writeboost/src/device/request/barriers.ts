@@ -3,7 +3,8 @@
  *
  *      type 0    closes the open segment, writes it, flushes the cache device
  *      type 1    writes the new records to the plog, flushes it; see plog-writer.ts
- *      both      then flush the backing device, if anything went past the log
+ *      both      then ship the log to the archive, if there is one and flushes wait for it, and
+ *                flush the backing device, if anything went past the log
  *
  * Invariants:
  *
@@ -119,8 +120,9 @@ export class Barriers {
   }
 
   async #barrier(): Promise<void> {
-    const { log, plog, statistics } = this.#parts;
+    const { log, plog, shipper, statistics } = this.#parts;
     log.check();
+    let closed: number | undefined;
     if (plog !== undefined) {
       await plog.commit();
     } else {
@@ -128,8 +130,10 @@ export class Barriers {
         log.close();
         if (!this.quiet) statistics.partialFlushes += 1;
       }
-      await log.makeDurable(log.newestClosed);
+      closed = log.newestClosed;
+      await log.makeDurable(closed);
     }
+    await shipper?.barrier(closed);
     try {
       await this.#bypass.flush(this.#backing);
       // A flush for writeback may have failed meanwhile and taken with it what went past the log; that this

@@ -149,7 +149,10 @@ export class WritePath {
     log.check();
     if (log.canOpen()) return;
     if (log.lastWriteback < log.neededWriteback) await this.#writeback.reach(log.neededWriteback);
-    else await log.flushed(log.neededFlush);
+    else if (log.archived.last < log.neededWriteback) {
+      log.archived.onWanted(log.neededWriteback);
+      await log.changed.wait();
+    } else await log.flushed(log.neededFlush);
   }
 
   /**
