@@ -1,11 +1,14 @@
 /** The static list of targets the app knows: adding one is one line here. Nothing else of the app names one. */
+import { archive, attachArchive } from "@dmkit/archive";
 import { assocCache } from "@dmkit/assoc-cache";
 import { TargetRegistry, basicTargets } from "@dmkit/block-io";
 import { compression } from "@dmkit/compression";
 import { cow } from "@dmkit/cow";
 import { image } from "@dmkit/image";
-import { writeboost } from "@dmkit/writeboost";
+import { writeboostWith } from "@dmkit/writeboost";
 import { zram } from "@dmkit/zram";
+
+const writeboost = writeboostWith(attachArchive);
 
 export const targets: TargetRegistry = new TargetRegistry([
   ...basicTargets,
@@ -15,6 +18,7 @@ export const targets: TargetRegistry = new TargetRegistry([
   compression,
   zram,
   image,
+  archive,
 ]);
 
 export interface DefaultDisk {

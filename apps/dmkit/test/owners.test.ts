@@ -69,6 +69,8 @@ const cases: Readonly<Record<string, Case>> = {
     },
   },
   compression: { args: "dm:a writethrough 2 journal 65536", uses: { a: "owns" }, part: [] },
+  // All of it is in a store.
+  archive: { args: "/archives/vm1", uses: {}, part: [] },
   // What it keeps of an image is in a folder, and no device.
   image: { args: "/images/debian", uses: {}, part: [] },
   zram: { args: "lz4 4 backing_dev dm:a snapshot dm:b", uses: { a: "owns", b: "owns" }, part: [] },

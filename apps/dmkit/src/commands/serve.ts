@@ -7,11 +7,13 @@ import {
   type TargetRegistry,
   quoteTableWord,
   realEnvironment,
+  schemeOf,
   shellQuote,
 } from "@dmkit/block-io";
 import { NBD_PORT, type ServerTlsOptions } from "@dmkit/nbd";
 import { type Command, Option } from "commander";
 import { CONTROL_VARIABLE } from "../control/sockets.ts";
+import { uriSchemes } from "../devices.ts";
 import { activatedSockets } from "../serve/listen/listeners.ts";
 import { attachHints } from "../serve/hints.ts";
 import { serviceVariables } from "../serve/service-manager.ts";
@@ -32,7 +34,7 @@ interface ServeFlags {
   readonly readOnly: boolean;
   readonly name?: string;
   readonly description?: string;
-  readonly at?: number;
+  readonly at?: string;
   readonly create?: number;
   readonly preallocate: boolean;
   readonly strict: boolean;
@@ -61,6 +63,7 @@ Examples:
   dmkit serve disk.img --run 'nbdinfo "$uri"'   serve while a command runs
   dmkit serve disk.img -p 10809 -i 0.0.0.0 --tls require --tls-certificates pki --tls-verify-peer
   dmkit serve --at 1234 cache.img disk.img      a write cache and its disk as they were at a segment
+  dmkit serve --at 2026-01-31T12:00:00Z archive:s3://disks/vm1
   dmkit serve -r nbd://host/export -p 10810     re-export another server, read-only
 `;
 
@@ -83,9 +86,8 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
     .option("-n, --name <name>", "export name of the image or table")
     .option("-D, --description <text>", "description clients are shown")
     .option(
-      "--at <time>",
-      "serve the devices of an image that keeps what was before, a cache and then its disk, read-only and as they were at a segment",
-      integer(0, Number.MAX_SAFE_INTEGER),
+      "--at <moment>",
+      "serve what keeps what was before, read-only: a cache and then its disk, as they were at a segment; an archive, as it was at a segment or a time",
     )
     .option("--create <size>", "create missing image files with this size", size(512, 512))
     .option("--preallocate", "reserve all storage of image files now", false)
@@ -134,11 +136,31 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
       const level = flags.log ?? plan?.log ?? "warn";
       const logger = stderrLogger(level, flags.logFormat);
       const environment: Environment = { ...realEnvironment, logger };
-      const given = sessionOptions(plan === undefined ? images : [], flags, plan, activated, tls);
+      const earlier = atMoment(images, flags.at, targets);
+      const named = plan === undefined ? earlier.images : [];
+      const given = sessionOptions(named, { ...flags, at: earlier.at }, plan, activated, tls);
       const options = { ...given, logsRequests: level === "debug" };
       finish(await serve({ ...options, targets, version: `dmkit ${program.version() ?? ""}` }, environment));
     });
   addTls(serving);
+}
+
+/** What is served as of a moment: a reference that can say so itself, or the devices of an image and a number. */
+function atMoment(
+  images: readonly string[],
+  moment: string | undefined,
+  targets: TargetRegistry,
+): { readonly images: readonly string[]; readonly at: number | undefined } {
+  if (moment === undefined) return { images, at: undefined };
+  const [only = "", more] = images;
+  const at = uriSchemes(targets)[schemeOf(only) ?? ""]?.at;
+  if (at !== undefined && more === undefined) return { images: [at(only, moment)], at: undefined };
+  const number = /^\d+$/.test(moment) ? Number(moment) : Number.NaN;
+  if (Number.isSafeInteger(number)) return { images, at: number };
+  throw new BlockIoError(`--at: '${moment}' is no segment`, {
+    code: "EPARSE",
+    hint: `Give a whole number from 0 to ${Number.MAX_SAFE_INTEGER}.`,
+  });
 }
 
 const isGiven = (command: Command, name: string): boolean => command.getOptionValueSource(name) === "cli";
@@ -234,7 +256,7 @@ async function planOf(
 
 function sessionOptions(
   images: readonly string[],
-  flags: ServeFlags,
+  flags: Omit<ServeFlags, "at"> & { readonly at: number | undefined },
   plan: StackPlan | undefined,
   activated: number,
   tls: ServerTlsOptions | undefined,

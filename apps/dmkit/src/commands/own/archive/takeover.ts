@@ -1,0 +1,140 @@
+/**
+ * `dmkit archive takeover`: a disk goes on here, from its archive alone.
+ *
+ *     1  the folder       made, or found empty: nothing of a disk that is there already is touched
+ *     2  the epoch        begun, with a token that was made just now: whoever wrote until then is refused from here on
+ *     3  layer.map, .img  a cow layer over the image of the newest checkpoint, and the log replayed onto it
+ *     4  cache.img        a new write cache with that token: it goes on where the log ends
+ *     5  disk.yaml        a stack file that serves the disk
+ *
+ * What is interrupted is begun again in another folder, or in this one once it is empty: the archive has all of it.
+ */
+import { hostname } from "node:os";
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import {
+  type BlockDevice,
+  SECTOR,
+  asking,
+  openFile,
+  quoteTableWord,
+  realEnvironment,
+  refuse,
+} from "@dmkit/block-io";
+import {
+  absoluteArchiveReference,
+  attachArchive,
+  baseReference,
+  claim,
+  parseDiskReference,
+  randomToken,
+  replayOnto,
+  withArchive,
+} from "@dmkit/archive";
+import { createLayerFiles } from "@dmkit/cow";
+import { openWriteboost } from "@dmkit/writeboost";
+import { openTableText } from "../../../devices.ts";
+import { interruptible, print, printJson, tellCancelled } from "../../../offline/work.ts";
+import { exitCodes } from "../../../ui/terminal.ts";
+
+interface TakeoverFlags {
+  readonly cacheSize: number;
+  readonly json: boolean;
+  readonly quiet: boolean;
+}
+
+const environment = realEnvironment;
+
+export async function takeOver(
+  text: string,
+  to: string,
+  { cacheSize, json, quiet }: TakeoverFlags,
+): Promise<number> {
+  const disk = absoluteArchiveReference(text, process.cwd()).slice("archive:".length);
+  const reference = parseDiskReference(disk);
+  const folder = resolve(to);
+  const token = randomToken(environment);
+  const result = await interruptible("takeover", quiet || json, ({ signal, progress }) =>
+    withArchive(reference, async (archive) => {
+      const { size } = await archive.record();
+      requireEmpty(folder);
+      const files = { bitmap: join(folder, "layer.map"), data: join(folder, "layer.img") };
+      await createLayerFiles(files, { sectors: size / SECTOR, environment });
+      const { epoch, before } = await claim(archive, { token, host: hostname(), environment });
+      const image = `image:${baseReference(reference.store, reference.disk, before)}`;
+      const words = ["cow", image, "0", files.bitmap, files.data, "0"].map(quoteTableWord);
+      const backing = await openTableText(`0 ${size / SECTOR} ${words.join(" ")}`, environment);
+      const cachePath = join(folder, "cache.img");
+      try {
+        await replayOnto(archive, before, backing, "newest", {
+          signal,
+          progress: ({ done, total }) => progress?.(done, total),
+        });
+        await makeCache(backing, cachePath, { disk, token, cacheSize });
+      } finally {
+        await backing.close();
+      }
+      writeFileSync(join(folder, "disk.yaml"), stackFile({ disk, image, name: reference.disk }));
+      return { epoch, id: before.end.id };
+    }),
+  );
+  if (result === "cancelled") return tellCancelled("takeover");
+  const { epoch, id } = result.value;
+  const stack = join(folder, "disk.yaml");
+  if (json) printJson({ disk: reference.disk, epoch, id, stack });
+  else {
+    print(`${reference.disk} goes on here behind segment ${id}, in epoch ${epoch}\n`);
+    if (!quiet) process.stderr.write(`Serve it with: dmkit serve ${stack}\n`);
+  }
+  return exitCodes.ok;
+}
+
+function requireEmpty(folder: string): void {
+  asking({ device: folder, op: "open" }, () => mkdirSync(folder, { recursive: true, mode: 0o700 }));
+  if (readdirSync(folder).length === 0) return;
+  throw refuse(folder, "EEXIST", "is not empty", "Give a new folder: what is there may be of another disk.");
+}
+
+/** The first opening: from here on the archive knows this cache. */
+async function makeCache(
+  backing: BlockDevice,
+  path: string,
+  { disk, token, cacheSize }: { readonly disk: string; readonly token: string; readonly cacheSize: number },
+): Promise<void> {
+  const cache = await openFile(path, { createSize: cacheSize, environment });
+  try {
+    const attach = attachArchive.bind(undefined, disk);
+    const devices = { backing, cache, plog: undefined };
+    const device = await openWriteboost(devices, { archive: { attach, token }, environment });
+    await device.close();
+  } finally {
+    await cache.close();
+  }
+}
+
+/** JSON strings are YAML. */
+function stackFile({
+  disk,
+  image,
+  name,
+}: {
+  readonly disk: string;
+  readonly image: string;
+  readonly name: string;
+}): string {
+  const text = JSON.stringify;
+  return `# made by dmkit archive takeover
+devices:
+  base:
+    target: cow
+    base: ${text(image)}
+    layers: [{ bitmap: layer.map, data: layer.img }]
+  disk:
+    target: writeboost
+    backing: base
+    cache: cache.img
+    archive: ${text(disk)}
+exports:
+  ${text(name)}: disk
+`;
+}
