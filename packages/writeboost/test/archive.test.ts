@@ -18,7 +18,7 @@ describe("the disk from the bucket alone", () => {
   it.each(["local", "remote"] as const)(
     "flush=%s",
     async (flush) => {
-      expect(await violations(20, { flush })).toEqual([]);
+      expect(await violations(12, { flush })).toEqual([]);
     },
     TIMEOUT,
   );

@@ -13,6 +13,9 @@ import { SimulatedBucket, SimulatedTransport } from "@dmkit/object-store/testing
 import type { AttachArchive, SegmentArchive } from "../../src/device/archive/segment-archive.ts";
 import { type Rules, rules as ours } from "../../src/core/rules.ts";
 import type { WriteboostDevice } from "../../src/device/device.ts";
+import type { Devices } from "../../src/device/recovered.ts";
+import type { Dialect } from "../../src/format/checksum.ts";
+import { plogSegmentSize } from "../../src/format/geometry.ts";
 import { openWith } from "../../src/open/open.ts";
 
 const BLOCKS = 24;
@@ -35,10 +38,13 @@ export async function runBucketOnly(seed: number, settings: Settings): Promise<s
 /** A machine with the disk. */
 interface Machine {
   readonly device: WriteboostDevice;
+  readonly devices: Devices;
+  readonly token: string;
   /** Contents by sector, after each of its writes; the first are what it began with. */
   readonly states: Uint32Array[];
-  /** The number of the write before which it cannot be found any more. */
+  /** The number of the write before which it cannot be found any more in the bucket, and on its own disks. */
   least: number;
+  flushed: number;
   /** The number of the write after which it was found. */
   found: number | undefined;
   isOver: boolean;
@@ -67,7 +73,7 @@ class Story {
     let before: Machine | undefined;
     try {
       for (let number = 0; number < machines; number += 1) {
-        const machine: Machine = await this.#until(this.#begin(before));
+        const machine: Machine = await this.#until(this.#next(before));
         await this.#until(this.#use(machine));
         // Some go on without knowing that they are lost.
         if (this.#random.chance(0.5)) void this.#use(machine).catch(() => {});
@@ -99,6 +105,19 @@ class Story {
     return watched;
   }
 
+  /** The next machine; or the same one again, as it was when its process ended. */
+  async #next(before: Machine | undefined): Promise<Machine> {
+    if (before !== undefined && this.#random.chance(0.35)) {
+      try {
+        return await this.#again(before);
+      } catch (error) {
+        // What it lacks is in the archive since: whoever did not know that it had ended has shipped it.
+        if (codeOf(error) !== "EFORMAT") throw error;
+      }
+    }
+    return this.#begin(before);
+  }
+
   /** A machine takes the disk over; what it finds is held against what was done on the one before. */
   async #begin(before: Machine | undefined): Promise<Machine> {
     const backing = new MemoryDevice(SIZE, { name: "backing" });
@@ -114,24 +133,59 @@ class Story {
       });
     }
     const states = [await contentsOf(backing)];
-    if (before !== undefined) before.found = judge(states[0] as Uint32Array, before);
-    const order = this.#random.pick([4, 5, 6]);
-    const slots = 3 + this.#random.below(12);
+    if (before !== undefined) before.found = judge(states[0] as Uint32Array, before, before.least);
+    const dialect = this.#random.pick(["classic", "classic", "classic", "v2"] as const);
+    const order = dialect === "v2" ? 10 : this.#random.pick([4, 5, 6]);
+    const slots = 3 + this.#random.below(dialect === "v2" ? 2 : 12);
     const cache = new MemoryDevice(2 ** 20 + slots * 512 * 2 ** order, { name: "cache" });
-    const machine = { states, least: 0, found: undefined, isOver: false } as unknown as {
+    const hasPlog = dialect === "classic" && this.#random.chance(0.3);
+    const plog = hasPlog ? new MemoryDevice(4 * plogSegmentSize(order), { name: "plog" }) : undefined;
+    return this.#open({ backing, cache, plog }, token, states, { order, dialect });
+  }
+
+  /** The same disks: what is in them now, whatever the one that goes on does to its own. */
+  async #again(before: Machine): Promise<Machine> {
+    const { backing, cache, plog } = before.devices;
+    // At one moment: memory is copied at once.
+    const devices = { backing: copyOf(backing), cache: copyOf(cache), plog: plog && copyOf(plog) };
+    const { flushed, states } = before;
+    const machine = await this.#open(devices, before.token, [...states], {});
+    const contents = await contentsOf(machine.device);
+    const at = judge(contents, before, flushed);
+    // What was found is what goes on; the numbers stay.
+    machine.states.length = at + 1;
+    machine.least = Math.min(before.least, at);
+    return machine;
+  }
+
+  async #open(
+    devices: Devices,
+    token: string,
+    states: Uint32Array[],
+    given: { readonly order?: number; readonly dialect?: Dialect },
+  ): Promise<Machine> {
+    const machine = {
+      states,
+      devices,
+      token,
+      least: 0,
+      flushed: 0,
+      found: undefined,
+      isOver: false,
+    } as unknown as {
       -readonly [Key in keyof Machine]: Machine[Key];
     };
     const attach: AttachArchive = async (local) => {
       const to = await this.#retried(() =>
         attachTo(this.#store(), DISK, local, { codec: "none", host: "test" }),
       );
-      const watched = this.#watched(to, machine);
+      const watched = this.#watched(to, machine, await this.#arrived());
       return this.#settings.alter?.(watched) ?? watched;
     };
     machine.device = await openWith(
-      { backing, cache, plog: undefined },
+      devices,
       {
-        order,
+        ...given,
         pool: this.#random.pick([1, 2, 8]),
         archive: { attach, token, flush: this.#settings.flush },
         tunables: {
@@ -146,12 +200,21 @@ class Story {
     return machine;
   }
 
+  /** What is in the archive. */
+  async #arrived(): Promise<Uint32Array> {
+    const disk = new MemoryDevice(SIZE);
+    await this.#untilTaken(async (archive) => {
+      const newest = await archive.newestEpoch();
+      await replayOnto(archive, await archive.walk(newest?.number ?? 0), disk);
+    });
+    return contentsOf(disk);
+  }
+
   /** What has arrived for sure. */
-  #watched(to: SegmentArchive, machine: Machine): SegmentArchive {
+  #watched(to: SegmentArchive, machine: Machine, arrived: Uint32Array): SegmentArchive {
     const tell = (what: string): void => {
       this.#violation ??= new Violation(what);
     };
-    const arrived = Uint32Array.from(machine.states[0] as Uint32Array);
     return {
       name: to.name,
       shipped: to.shipped,
@@ -220,6 +283,7 @@ class Story {
   async #flush(machine: Machine): Promise<void> {
     const written = machine.states.length - 1;
     await machine.device.flush();
+    machine.flushed = Math.max(machine.flushed, written);
     if (this.#settings.flush === "remote") machine.least = Math.max(machine.least, written);
   }
 
@@ -259,13 +323,21 @@ class Story {
 
 class Violation extends Error {}
 
+function copyOf(device: BlockDevice): BlockDevice {
+  const bytes = Buffer.alloc(device.size);
+  void device.read(0, bytes);
+  const copy = new MemoryDevice(device.size, { name: device.name });
+  void copy.write(0, bytes);
+  return copy;
+}
+
 async function contentsOf(device: BlockDevice): Promise<Uint32Array> {
   const bytes = Buffer.alloc(SIZE);
   await device.read(0, bytes);
   return Uint32Array.from({ length: SECTORS }, (_, sector) => bytes.readUInt32LE(sector * 512));
 }
 
-function judge(found: Uint32Array, { states, least }: Machine): number {
+function judge(found: Uint32Array, { states }: Machine, least: number): number {
   const at = states.findLastIndex((state) => state.every((stamp, sector) => stamp === found[sector]));
   if (at < 0) throw new Violation("the disk is in no state it was ever in");
   if (at < least) throw new Violation(`the disk is as after write ${at}, and ${least} were safe`);
