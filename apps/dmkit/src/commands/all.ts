@@ -27,6 +27,11 @@ const modules: readonly CommandModule[] = [
   ...ownCommands,
   { names: ["targets"], load: async () => (await import("./targets.ts")).addTargets },
   { names: ["bench"], load: async () => (await import("./bench.ts")).addBench },
+  {
+    names: ["completion", "complete"],
+    load: async () => (await import("./completion.ts")).addCompletion,
+  },
+  { names: ["man"], load: async () => (await import("./man.ts")).addMan },
 ];
 
 /** @param word what was typed first; if it is no command, all are added. */
@@ -39,5 +44,11 @@ export async function addCommands(
   // The version is that of all of them.
   if (word === "--version" || word === "-V") return;
   const wanted = modules.filter(({ names }) => word !== undefined && names.includes(word));
-  for (const { load } of wanted.length > 0 ? wanted : modules) await (await load())(program, finish, known);
+  const whole = async (): Promise<Command> => {
+    const all = program.createCommand("dmkit").description(program.description());
+    await addCommands(all, undefined, () => {}, known);
+    return all;
+  };
+  for (const { load } of wanted.length > 0 ? wanted : modules)
+    await (await load())(program, finish, known, whole);
 }

@@ -1,0 +1,143 @@
+/**
+ * The manual: a page of each command, one of the program, and dmkit-targets(7), all from the tables that parse command lines
+ * and tables. So it says nothing that the help does not, and nothing is written twice.
+ */
+import type { EventEmitter } from "node:events";
+import { type AnyTarget, type TargetRegistry, describeRange } from "@dmkit/block-io";
+import type { Command } from "commander";
+import { visibleCommands } from "../commands/command.ts";
+import type { Page, Section } from "./roff.ts";
+
+/** @param source for the foot of the pages. */
+export function manualPages(program: Command, targets: TargetRegistry, source: string): Page[] {
+  const commands = visibleCommands(program);
+  const names = commands.map((command) => `dmkit-${command.name()}`);
+  return [
+    {
+      name: "dmkit",
+      section: 1,
+      source,
+      sections: [
+        { title: "Name", paragraphs: [`dmkit - ${program.description()}`] },
+        { title: "Synopsis", paragraphs: ["dmkit COMMAND [OPTION]... [ARGUMENT]..."] },
+        {
+          title: "Commands",
+          terms: commands.map((command) => ({
+            term: `dmkit-${command.name()}(1)`,
+            meaning: summaryOf(command),
+          })),
+        },
+        ...extra(program),
+        { title: "See also", paragraphs: ["dmkit-targets(7)"] },
+      ],
+    },
+    ...commands.map((command) => commandPage(command, source)),
+    targetsPage(targets, source, names),
+  ];
+}
+
+function commandPage(command: Command, source: string): Page {
+  const subs = visibleCommands(command);
+  return {
+    name: `dmkit-${command.name()}`,
+    section: 1,
+    source,
+    sections: [
+      { title: "Name", paragraphs: [`dmkit-${command.name()} - ${summaryOf(command)}`] },
+      {
+        title: "Synopsis",
+        verbatim: (subs.length > 0 ? subs : [command]).map((one) => synopsisOf(one)).join("\n"),
+      },
+      { title: "Description", paragraphs: [command.description()] },
+      ...optionsOf(command, "Options"),
+      ...subs.flatMap((sub): Section[] => [
+        { title: `dmkit ${command.name()} ${sub.name()}`, paragraphs: [sub.description()] },
+        ...optionsOf(sub, `Options of ${sub.name()}`),
+        ...extra(sub),
+      ]),
+      ...extra(command),
+      { title: "See also", paragraphs: ["dmkit(1), dmkit-targets(7)"] },
+    ],
+  };
+}
+
+function targetsPage(targets: TargetRegistry, source: string, commands: readonly string[]): Page {
+  return {
+    name: "dmkit-targets",
+    section: 7,
+    source,
+    sections: [
+      { title: "Name", paragraphs: ["dmkit-targets - what can stand in a table of dmkit"] },
+      {
+        title: "Description",
+        paragraphs: [
+          "A line of a table is START LENGTH TARGET ARGUMENTS, with START and LENGTH in sectors of 512 bytes. Arguments in brackets may be left out; options follow by name and value.",
+        ],
+      },
+      ...targets.list().flatMap(targetSections),
+      { title: "See also", paragraphs: [commands.map((name) => `${name}(1)`).join(", ")] },
+    ],
+  };
+}
+
+function targetSections({
+  name,
+  aliases = [],
+  summary,
+  synopsis,
+  options,
+  tunables,
+  messages,
+}: AnyTarget): Section[] {
+  const also = aliases.length > 0 ? ` Also called ${aliases.join(", ")}.` : "";
+  const terms = [
+    ...Object.entries(options).map(([option, spec]) => {
+      const fallback =
+        "default" in spec && spec.default !== undefined ? `; default ${String(spec.default)}` : "";
+      const online = tunables?.names.includes(option) === true ? "; by message as well" : "";
+      return { term: option, meaning: `${spec.help} (${describeRange(spec)}${fallback}${online})` };
+    }),
+    ...Object.entries(messages ?? {}).map(([message, { arguments: args, help }]) => ({
+      term: `message: ${message} ${args}`.trimEnd(),
+      meaning: help,
+    })),
+  ];
+  return [{ title: name, paragraphs: [`${summary}.${also}`, `START LENGTH ${name} ${synopsis}`], terms }];
+}
+
+function synopsisOf(command: Command): string {
+  const above = command.parent === null || command.parent.parent === null ? [] : [command.parent.name()];
+  return ["dmkit", ...above, command.name(), command.usage()].join(" ");
+}
+
+function optionsOf(command: Command, title: string): Section[] {
+  const help = command.createHelp();
+  const terms = [
+    ...command.registeredArguments
+      .filter(({ description }) => description !== "")
+      .map((one) => ({ term: one.name(), meaning: help.argumentDescription(one) })),
+    ...command.options
+      .filter(({ hidden }) => !hidden)
+      .map((one) => ({ term: one.flags, meaning: help.optionDescription(one) })),
+  ];
+  return terms.length === 0 ? [] : [{ title, terms }];
+}
+
+/** What follows the help: examples, exit status. */
+function extra(command: Command): Section[] {
+  let text = "";
+  const context = { error: false, command, write: (part: string) => (text += part) };
+  // Commander hands its texts to whoever listens, and has no other way to them.
+  (command as unknown as EventEmitter).emit("afterHelp", context);
+  const sections: Section[] = [];
+  for (const block of text.trim().split(/\n(?=[A-Z][^\n]*:(?:\s|$))/)) {
+    const [, title, rest] = /^([A-Z][A-Za-z ]{2,30}):\s*([\s\S]*)$/.exec(block.trim()) ?? [];
+    if (title !== undefined && rest !== undefined) sections.push({ title, verbatim: rest.trim() });
+    else if (block.trim() !== "") sections.push({ title: "Notes", verbatim: block.trim() });
+  }
+  return sections;
+}
+
+function summaryOf(command: Command): string {
+  return command.summary() === "" ? command.description() : command.summary();
+}
