@@ -46,6 +46,9 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
   #intake: Intake;
   readonly #context: ServerContext;
   readonly #tls: ServerTls | undefined;
+  #address: string | undefined;
+  // By which it is known in the log, once that is sure.
+  #identity: string | undefined;
   readonly #denial: Denial | undefined;
   readonly #onClosed: (connection: Connection) => void;
   #phase: Phase = lingering;
@@ -76,14 +79,16 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
     if (stream instanceof Socket) {
       stream.setNoDelay(true);
       stream.setKeepAlive(true, KEEP_ALIVE);
+      this.#address = stream.remoteAddress;
     }
     this.#timer = context.environment.clock.after(time, () => this.drop("it did not complete the handshake"));
-    this.#shakeHands(tls === undefined ? "off" : tls.required ? "required" : "offered");
+    this.#shakeHands(tls === undefined ? "off" : tls.required ? "required" : "offered", []);
   }
 
-  #shakeHands(tls: TlsState, before?: HandshakeProgress): void {
+  #shakeHands(tls: TlsState, identities: readonly string[], before?: HandshakeProgress): void {
     const stream = this.#stream;
-    this.#phase = new Handshake(stream, this.#context, this, () => this.#denied(), tls, before);
+    const peer = { address: this.#address, identities };
+    this.#phase = new Handshake(stream, this.#context, this, () => this.#denied(), tls, peer, before);
     stream.on("end", () => {
       if (stream === this.#stream) this.#phase.ended();
     });
@@ -162,7 +167,12 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
     this.#timer?.cancel();
     this.#exported = agreement.exported;
     agreement.exported.joined(this);
-    this.#context.environment.logger.log("info", "NBD client connected", { export: this.#exported.name });
+    this.#context.environment.logger.log("info", "NBD client connected", {
+      export: this.#exported.name,
+      address: this.#address,
+      identity: this.#identity,
+      readOnly: agreement.readOnly,
+    });
     this.#transmission = new Transmission(this.#stream, this.#context, agreement, this);
     this.#phase = this.#transmission;
     if (rest.length > 0) this.receive(rest, origin);
@@ -173,14 +183,15 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
     this.#phase = lingering;
     this.#intake.detach();
     this.#tls.start(this.#stream, {
-      secured: (socket) => {
+      secured: (socket, identities) => {
         if (this.#closed) {
           socket.destroy();
           return;
         }
         this.#stream = socket;
         this.#intake = openIntake(socket, false, this, this.#context.buffers);
-        this.#shakeHands("secure", before);
+        this.#identity = identities[0];
+        this.#shakeHands("secure", identities, before);
       },
       failed: (reason) => this.drop(reason),
     });

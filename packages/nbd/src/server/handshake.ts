@@ -19,6 +19,7 @@ import {
   encodeGreeting,
 } from "../protocol.ts";
 import type { Phase, ServerContext } from "./context.ts";
+import type { Peer } from "./exports/access.ts";
 import type { ChunkOrigin } from "./io/intake.ts";
 import { type Agreement, type Denial, Negotiation, type Step, type TlsState } from "./negotiation.ts";
 
@@ -66,6 +67,7 @@ export class Handshake implements Phase {
 
   /**
    * @param denial why this client gets nothing, if it does not.
+   * @param peer who it is, as far as that is sure by now.
    * @param before what was before TLS began; without it this begins with a greeting.
    */
   constructor(
@@ -74,6 +76,7 @@ export class Handshake implements Phase {
     events: HandshakeEvents,
     denial: () => Denial | undefined,
     tls: TlsState,
+    peer: Peer,
     before?: HandshakeProgress,
   ) {
     this.#stream = stream;
@@ -86,6 +89,7 @@ export class Handshake implements Phase {
       connections: limits.connections,
       denial,
       tls,
+      peer,
     });
     if (before === undefined) {
       stream.write(encodeGreeting(FLAGS));

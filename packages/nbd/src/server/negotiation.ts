@@ -31,6 +31,7 @@ import {
   encodeServerEntry,
 } from "../protocol.ts";
 import type { SelectedContext } from "./requests/block-status.ts";
+import type { Peer } from "./exports/access.ts";
 import type { Export } from "./exports/export.ts";
 import type { ExportDirectory } from "./exports/exports.ts";
 import { type MetaContext, matchingContexts } from "./exports/meta-contexts.ts";
@@ -38,6 +39,8 @@ import { type MetaContext, matchingContexts } from "./exports/meta-contexts.ts";
 /** What client and server agreed on. */
 export interface Agreement {
   readonly exported: Export;
+  /** For this client, whatever the export is. */
+  readonly readOnly: boolean;
   readonly structured: boolean;
   /** Empty unless they were chosen for this export. */
   readonly contexts: readonly SelectedContext[];
@@ -59,6 +62,7 @@ export interface Denial {
 
 export interface NegotiationOptions {
   readonly exports: ExportDirectory;
+  readonly peer: Peer;
   /** Bytes; advertised to clients that ask. */
   readonly maximumPayload: number;
   /** The most the server takes at a time. */
@@ -150,12 +154,9 @@ export class Negotiation {
   }
 
   #exportName(data: Buffer): Step {
-    const exported = this.#options.exports.find(decodeExportName(data));
+    const exported = this.#find(decodeExportName(data));
     if (exported === undefined || exported.full) return closed;
-    const answer = {
-      size: exported.device.size,
-      flags: exported.transmissionFlags(this.#structured, this.#options.connections),
-    };
+    const answer = { size: exported.device.size, flags: this.#flagsOf(exported) };
     return {
       replies: [encodeExportAnswer(answer, !this.noZeroes)],
       next: "transmit",
@@ -166,22 +167,21 @@ export class Negotiation {
   #list(): Step {
     return acknowledged(
       OPT.LIST,
-      this.#options.exports.all.map((exported) =>
-        encodeOptionReply(OPT.LIST, REP.SERVER, encodeServerEntry(exported)),
-      ),
+      this.#options.exports
+        .listedFor(this.#options.peer)
+        .map((exported) => encodeOptionReply(OPT.LIST, REP.SERVER, encodeServerEntry(exported))),
     );
   }
 
   #info(option: typeof OPT.INFO | typeof OPT.GO, data: Buffer): Step {
     const { name, requests } = decodeInfoRequest(data);
-    const exported = this.#options.exports.find(name);
+    const exported = this.#find(name);
     if (exported === undefined) return unknownExport(option, name);
     if (exported.full) {
       const text = `export ${JSON.stringify(name)} has its ${exported.maxConnections} connections already`;
       return refused(option, REP.ERR_POLICY, text);
     }
-    const flags = exported.transmissionFlags(this.#structured, this.#options.connections);
-    const information = [encodeInfoExport(exported.device.size, flags)];
+    const information = [encodeInfoExport(exported.device.size, this.#flagsOf(exported))];
     if (requests.includes(INFO.NAME)) information.push(encodeInfoText(INFO.NAME, exported.name));
     if (requests.includes(INFO.DESCRIPTION) && exported.description !== "") {
       information.push(encodeInfoText(INFO.DESCRIPTION, exported.description));
@@ -209,7 +209,7 @@ export class Negotiation {
         return refused(option, REP.ERR_INVALID, `metadata query ${JSON.stringify(query)} has no namespace`);
       }
     }
-    const exported = this.#options.exports.find(exportName);
+    const exported = this.#find(exportName);
     if (exported === undefined) return unknownExport(option, exportName);
     const chosen = new Set<MetaContext>();
     if (!set && queries.length === 0) for (const context of exported.metaContexts) chosen.add(context);
@@ -229,6 +229,15 @@ export class Negotiation {
     );
   }
 
+  #find(name: string): Export | undefined {
+    return this.#options.exports.find(name, this.#options.peer);
+  }
+
+  #flagsOf(exported: Export): number {
+    const readOnly = exported.isReadOnlyFor(this.#options.peer);
+    return exported.transmissionFlags(readOnly, this.#structured, this.#options.connections);
+  }
+
   #forgetContexts(): void {
     this.#contexts = [];
     this.#contextsFor = undefined;
@@ -236,7 +245,8 @@ export class Negotiation {
 
   #agreement(exported: Export): Agreement {
     const contexts = this.#contextsFor === exported ? this.#contexts : [];
-    return { exported, structured: this.#structured, contexts };
+    const readOnly = exported.isReadOnlyFor(this.#options.peer);
+    return { exported, readOnly, structured: this.#structured, contexts };
   }
 }
 

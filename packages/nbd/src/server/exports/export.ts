@@ -7,11 +7,12 @@
 import { type BlockDevice, BlockIoError, ByteAccess } from "@dmkit/block-io";
 import { type BlockSizes, FLAG, MAX_STRING, DEFAULT_PREFERRED_BLOCK } from "../../protocol.ts";
 import { invalid, shown } from "../limits.ts";
+import { Access, type AccessOptions, type Peer } from "./access.ts";
 import { type MetaContext, baseAllocation } from "./meta-contexts.ts";
 import { Statistics } from "./statistics.ts";
 
 /** How a device is offered. */
-export interface ExportOptions {
+export interface ExportOptions extends AccessOptions {
   /** What clients ask for; at most 4096 bytes of UTF-8, may be empty. */
   readonly name: string;
   /** Stays the caller's: the server never closes it. */
@@ -63,6 +64,7 @@ export class Export {
   readonly readOnly: boolean;
   readonly strict: boolean;
   readonly maxConnections: number;
+  readonly policy: Access;
   readonly metaContexts: readonly MetaContext[];
   readonly statistics: Statistics = new Statistics();
   readonly clients: Set<ExportClient> = new Set();
@@ -80,6 +82,7 @@ export class Export {
     this.access = accessOf(options.device);
     this.readOnly = options.readOnly === true || options.device.limits.capabilities.readOnly;
     this.strict = options.strict === true;
+    this.policy = new Access(options);
     this.maxConnections = checkedMost(options.maxConnections);
     this.metaContexts = [baseAllocation, ...(options.metaContexts ?? [])];
   }
@@ -88,18 +91,24 @@ export class Export {
     return this.clients.size >= this.maxConnections;
   }
 
+  /** Whether writes of a client are refused. */
+  isReadOnlyFor(peer: Peer): boolean {
+    return this.readOnly || !this.policy.allowsWrites(peer);
+  }
+
   /**
+   * @param readOnly whether the client's writes are refused.
    * @param structured whether structured replies were negotiated.
    * @param connections the most the server takes at a time.
    */
-  transmissionFlags(structured: boolean, connections: number): number {
+  transmissionFlags(readOnly: boolean, structured: boolean, connections: number): number {
     const { capabilities } = this.device.limits;
     let flags: number = FLAG.HAS_FLAGS | FLAG.SEND_FLUSH | FLAG.SEND_FUA | FLAG.SEND_CACHE;
     // One device object serves all connections, so a flush on one covers what was written on all. But who is told so
     // opens several at once, and must not be refused the second.
     if (Math.min(connections, this.maxConnections) > 1) flags |= FLAG.CAN_MULTI_CONN;
     if (structured) flags |= FLAG.SEND_DF;
-    if (this.readOnly) return flags | FLAG.READ_ONLY;
+    if (readOnly) return flags | FLAG.READ_ONLY;
     flags |= FLAG.SEND_WRITE_ZEROES;
     if (capabilities.discard !== "none") flags |= FLAG.SEND_TRIM;
     if (capabilities.fastZero) flags |= FLAG.SEND_FAST_ZERO;

@@ -2,6 +2,7 @@
 import { BlockIoError, refuse } from "@dmkit/block-io";
 import { Export, type ExportOptions, type RemovalMode, removalModes } from "./export.ts";
 import { invalid, shown } from "../limits.ts";
+import type { Peer } from "./access.ts";
 
 export class ExportDirectory {
   readonly #exports: Map<string, Export> = new Map();
@@ -37,8 +38,18 @@ export class ExportDirectory {
     return exported;
   }
 
-  /** The export a client means by `name`. */
-  find(name: string): Export | undefined {
+  /** The export a client means by `name`, if there is one for it. */
+  find(name: string, peer: Peer): Export | undefined {
+    const exported = this.#named(name);
+    return exported?.policy.allows(peer) === true ? exported : undefined;
+  }
+
+  /** What a client is told of, in the order it was added. */
+  listedFor(peer: Peer): readonly Export[] {
+    return this.all.filter(({ policy }) => !policy.hidden && policy.allows(peer));
+  }
+
+  #named(name: string): Export | undefined {
     const exported = this.#exports.get(name);
     if (exported !== undefined || name !== "") return exported;
     if (this.#defaultName !== undefined) return this.#exports.get(this.#defaultName);

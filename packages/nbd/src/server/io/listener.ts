@@ -10,6 +10,8 @@ import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { BlockIoError, type ErrorCode, shellQuote, toBlockIoError } from "@dmkit/block-io";
 import { invalid, shown } from "../limits.ts";
+import { AddressList } from "../exports/access.ts";
+import { groupNumber } from "./group.ts";
 import type { ServerTlsOptions } from "../../tls/server-tls.ts";
 import { type SocketFile, bindUnixSocket, pathOfInherited } from "./unix-socket.ts";
 
@@ -23,16 +25,26 @@ const BACKLOG = 1024;
 export interface ListenPolicy {
   /** Without it nothing is encrypted. */
   readonly tls?: ServerTlsOptions | undefined;
+  /** Addresses or ranges of them, `10.0.0.0/8`, that may connect; everybody if it is left out. */
+  readonly allow?: readonly string[] | undefined;
 }
 
 /** Where to listen: exactly one of `path`, `fd` and `port`/`host`. */
 export type ListenOptions = ListenPolicy & ListenPlace;
 
 type ListenPlace =
-  | { readonly path: string }
+  | UnixPlace
   | TcpPlace
   /** A listening socket of this process, e.g. 3 under systemd socket activation. */
   | { readonly fd: number };
+
+interface UnixPlace {
+  readonly path: string;
+  /** Who may connect: mode of the file, 0o600 unless told otherwise. */
+  readonly mode?: number | undefined;
+  /** Group of the file, by number or name; the one of the process unless told otherwise. */
+  readonly group?: number | string | undefined;
+}
 
 interface TcpPlace {
   /** 127.0.0.1 unless told otherwise. */
@@ -67,8 +79,12 @@ function checkWhere(options: ListenOptions): void {
   if (typeof options !== "object" || options === null)
     throw invalid(`${shown(options)} is no place to listen at`, "Give a path, a port or an fd.");
   const given: Readonly<Record<string, unknown>> = { ...options };
-  const kinds = [["path"], ["fd"], ["host", "port", "allowRemote"]];
-  const names = Object.keys(given).filter((name) => name !== "tls");
+  const kinds = [
+    ["path", "mode", "group"],
+    ["fd", "allow"],
+    ["host", "port", "allowRemote", "allow"],
+  ];
+  const names = Object.keys(given).filter((name) => name !== "tls" && given[name] !== undefined);
   if (!kinds.some((kind) => names.every((name) => kind.includes(name)))) {
     throw invalid(
       `${names.join(", ")} do not say where to listen`,
@@ -77,6 +93,7 @@ function checkWhere(options: ListenOptions): void {
   }
   const allowed: Readonly<Record<string, readonly [test: (value: unknown) => boolean, what: string]>> = {
     path: [isText, "Give the path of a unix socket."],
+    mode: [(mode) => mode === undefined || isWhole(mode, 0o600, 0o777), "Give a mode from 0o600 to 0o777."],
     fd: [(fd) => isWhole(fd, 0, 0x7fff_ffff), "Give the number of an open file, e.g. 3."],
     host: [(host) => host === undefined || isText(host), "Give an address or the name of a host."],
     port: [(port) => port === undefined || isWhole(port, 0, 65_535), "Give a port, 0 to 65535."],
@@ -105,10 +122,14 @@ export async function listen(
   failed: (error: Error) => void,
 ): Promise<Listener> {
   checkWhere(options);
+  const allowed = options.allow && new AddressList(options.allow);
   // Half-open: a client may close its side and still read its replies. Paused: see intake.ts.
-  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, accept);
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
+    if (allowed?.has(socket.remoteAddress) ?? true) accept(socket);
+    else socket.destroy();
+  });
   let file: SocketFile | undefined;
-  if ("path" in options) file = await listenUnix(server, options.path);
+  if ("path" in options) file = await listenUnix(server, options);
   else if ("fd" in options)
     await listening(server, () => server.listen({ fd: options.fd }), `fd ${options.fd}`);
   else await listenTcp(server, options);
@@ -135,7 +156,8 @@ async function listenTcp(
   await listening(server, () => server.listen({ host, port, backlog: BACKLOG }), where);
 }
 
-async function listenUnix(server: Server, path: string): Promise<SocketFile> {
+async function listenUnix(server: Server, { path, mode = 0o600, group }: UnixPlace): Promise<SocketFile> {
+  const rights = { mode, group: group === undefined ? undefined : groupNumber(group) };
   // Binding happens inside the call, so that the file never exists with a wider mode.
   const start = (name: string): void => {
     const before = umask(0o177);
@@ -145,7 +167,7 @@ async function listenUnix(server: Server, path: string): Promise<SocketFile> {
       if (before !== undefined) umask(before);
     }
   };
-  return bindUnixSocket(path, {
+  return bindUnixSocket(path, rights, {
     bind: (name) => listening(server, () => start(name), path),
     close: () => {
       server.close();

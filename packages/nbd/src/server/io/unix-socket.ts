@@ -20,7 +20,7 @@
  */
 import { createHash } from "node:crypto";
 import { lstatSync, readFileSync, readlinkSync, unlinkSync } from "node:fs";
-import { chmod, link, lstat, rename, unlink } from "node:fs/promises";
+import { chmod, chown, link, lstat, rename, unlink } from "node:fs/promises";
 import { type Socket, connect, createServer } from "node:net";
 import { basename, dirname } from "node:path";
 import { BlockIoError, toBlockIoError } from "@dmkit/block-io";
@@ -47,8 +47,20 @@ export interface SocketFile {
 
 type FileId = { readonly dev: bigint; readonly ino: bigint };
 
-/** Listens on `path`, with mode 0600. Throws `EADDRINUSE`, `EEXIST`, `EINVAL`, or what the system says. */
-export async function bindUnixSocket(path: string, binder: Binder): Promise<SocketFile> {
+/** Who may connect. */
+export interface SocketRights {
+  /** Mode of the file. */
+  readonly mode: number;
+  /** Number of its group; undefined: as it is. */
+  readonly group: number | undefined;
+}
+
+/** Listens on `path`. Throws `EADDRINUSE`, `EEXIST`, `EINVAL`, or what the system says. */
+export async function bindUnixSocket(
+  path: string,
+  rights: SocketRights,
+  binder: Binder,
+): Promise<SocketFile> {
   const lock = `${path}${LOCK_SUFFIX}`;
   if (Buffer.byteLength(lock) > LONGEST_NAME) {
     throw new BlockIoError(`the path is longer than ${LONGEST_NAME - LOCK_SUFFIX.length} bytes`, {
@@ -60,19 +72,26 @@ export async function bindUnixSocket(path: string, binder: Binder): Promise<Sock
   }
   const letGo = await takeTurn(path);
   try {
-    return await bindNow(path, lock, binder);
+    return await bindNow(path, lock, rights, binder);
   } finally {
     letGo();
   }
 }
 
-async function bindNow(path: string, lock: string, binder: Binder): Promise<SocketFile> {
+async function bindNow(
+  path: string,
+  lock: string,
+  rights: SocketRights,
+  binder: Binder,
+): Promise<SocketFile> {
   for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
     if (!(await acquire(lock, path, binder))) continue;
     try {
       const ours = await fileId(lock);
       if (ours !== undefined) {
-        await chmod(lock, 0o600);
+        // The group first: what its members may do is nobody else's.
+        if (rights.group !== undefined) await chown(lock, -1, rights.group);
+        await chmod(lock, rights.mode);
         await publish(lock, path);
         if (same(ours, await fileId(path))) return { remove: () => remove(path, ours) };
       }

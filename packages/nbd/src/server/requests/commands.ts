@@ -43,6 +43,7 @@ const known: Readonly<Record<number, Command>> = {
 /** The commands one connection may use; made once the handshake is over. */
 export class CommandRules {
   readonly #exported: Export;
+  readonly #readOnly: boolean;
   readonly #structured: boolean;
   readonly #hasContexts: boolean;
   readonly #maximumPayload: number;
@@ -51,14 +52,22 @@ export class CommandRules {
   readonly #mask: number;
   readonly #commands: readonly (Command | undefined)[];
 
-  constructor(exported: Export, structured: boolean, hasContexts: boolean, maximumPayload: number) {
+  /** @param readOnly for this client. */
+  constructor(
+    exported: Export,
+    readOnly: boolean,
+    structured: boolean,
+    hasContexts: boolean,
+    maximumPayload: number,
+  ) {
     this.#exported = exported;
+    this.#readOnly = readOnly;
     this.#structured = structured;
     this.#hasContexts = hasContexts;
     this.#maximumPayload = maximumPayload;
     this.#size = exported.device.size;
     this.#mask = exported.blockSizes(maximumPayload).minimum - 1;
-    const flags = exported.transmissionFlags(structured, 1);
+    const flags = exported.transmissionFlags(readOnly, structured, 1);
     const withheld =
       ((flags & FLAG.SEND_DF) === 0 ? CMD_FLAG.DF : 0) |
       ((flags & FLAG.SEND_FAST_ZERO) === 0 ? CMD_FLAG.FAST_ZERO : 0);
@@ -75,7 +84,7 @@ export class CommandRules {
     if (
       command !== undefined &&
       (flags & ~command.flags) === 0 &&
-      !(command.writes && this.#exported.readOnly) &&
+      !(command.writes && this.#readOnly) &&
       offset <= this.#size &&
       length <= this.#size - offset &&
       !(command.payload && length > this.#maximumPayload) &&
@@ -95,7 +104,7 @@ export class CommandRules {
     const name = operationOf(type);
     const wrong = flags & ~command.flags;
     if (wrong !== 0) return refuse("EINVAL", `${name} does not take the flags 0x${wrong.toString(16)} here`);
-    if (command.writes && this.#exported.readOnly) return refuse("EPERM", "the export is read-only");
+    if (command.writes && this.#readOnly) return refuse("EPERM", "the export is read-only");
     if (type === CMD.FLUSH) {
       return offset === 0 && length === 0
         ? undefined

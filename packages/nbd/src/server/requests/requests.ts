@@ -71,7 +71,7 @@ export class Requests implements RequestSink, RequestOwner {
     outbox: Outbox,
     events: RequestEvents,
   ) {
-    const { exported, structured, contexts } = agreement;
+    const { exported, readOnly, structured, contexts } = agreement;
     const { limits, buffers, log } = context;
     this.#exported = exported;
     this.#limits = limits;
@@ -82,7 +82,8 @@ export class Requests implements RequestSink, RequestOwner {
     this.#events = events;
     this.#mostCharge = mostCharge(limits);
     this.#statusCharge = Math.min(statusCharge(limits) * contexts.length, this.#mostCharge);
-    this.#rules = new CommandRules(exported, structured, contexts.length > 0, limits.maximumPayload);
+    const { maximumPayload } = limits;
+    this.#rules = new CommandRules(exported, readOnly, structured, contexts.length > 0, maximumPayload);
     this.#replies = new Replies(outbox, structured);
     this.#operations = new Operations(agreement, context, this.#replies);
   }
