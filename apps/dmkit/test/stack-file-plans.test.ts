@@ -3,6 +3,7 @@
  * lead there.
  */
 import fc from "fast-check";
+import type { AccessOptions } from "@dmkit/nbd";
 import { describe, expect, it } from "vitest";
 import { renameReferences } from "../src/manager/references.ts";
 import { type PlanDiff, type PlanStep, diffPlans } from "../src/stack-file/diff.ts";
@@ -83,6 +84,7 @@ interface ExportChoice {
   readonly readOnly: boolean;
   readonly strict: boolean;
   readonly maxConnections: number | undefined;
+  readonly access: AccessOptions;
 }
 
 const exportChoice: fc.Arbitrary<ExportChoice> = fc.record({
@@ -95,15 +97,43 @@ const exportChoice: fc.Arbitrary<ExportChoice> = fc.record({
   readOnly: fc.boolean(),
   strict: fc.boolean(),
   maxConnections: fc.option(fc.integer({ min: 1, max: 1000 }), { nil: undefined }),
+  access: fc.record(
+    {
+      allow: fc.constant(["unix", "fd00::/8"]),
+      identities: fc.constant(["alice", "10"]),
+      writers: fc.constant(["alice"]),
+      hidden: fc.constant(true),
+    },
+    { requiredKeys: [] },
+  ),
 });
 
+const certificates = { mode: "require", certificates: "/pki", verifyPeer: true } as const;
+const keys = { mode: "on", psk: "/keys" } as const;
+// What is left out is not there at all.
+const sometimes: { requiredKeys: [] } = { requiredKeys: [] };
+const policy = { tls: fc.constantFrom(certificates, keys) };
+
 const listener: fc.Arbitrary<PlannedListener> = fc.oneof(
-  path.map((unix) => ({ unix })),
-  fc.record({
-    host: fc.constantFrom("127.0.0.1", "localhost", "::1"),
-    port: fc.integer({ min: 1, max: 5 }),
-    allowRemote: fc.boolean(),
-  }),
+  fc
+    .tuple(
+      path,
+      fc.record(
+        { mode: fc.integer({ min: 0o600, max: 0o777 }), group: fc.constant("disk"), ...policy },
+        sometimes,
+      ),
+    )
+    .map(([unix, more]) => ({ unix, ...more })),
+  fc
+    .tuple(
+      fc.record({
+        host: fc.constantFrom("127.0.0.1", "localhost", "::1"),
+        port: fc.integer({ min: 1, max: 5 }),
+        allowRemote: fc.boolean(),
+      }),
+      fc.record({ allow: fc.constant(["10.0.0.0/8", "::1"]), ...policy }, sometimes),
+    )
+    .map(([place, more]) => ({ ...place, ...more })),
   fc.integer({ min: 1, max: 3 }).map((port) => ({ host: "10.0.0.1", port, allowRemote: true })),
 );
 
@@ -141,11 +171,11 @@ const plan: fc.Arbitrary<StackPlan> = fc
         ),
       );
     const users = new Set(devices.flatMap((device) => [...standsOn(device, targets)]));
-    const exports = exportChoices.flatMap(({ device: number, ...one }): PlannedExport[] => {
+    const exports = exportChoices.flatMap(({ device: number, access, ...one }): PlannedExport[] => {
       const device = devices[number % Math.max(1, devices.length)];
       // Clients may not write under another device.
       const readOnly = one.readOnly || (device !== undefined && users.has(device.name));
-      return device === undefined ? [] : [{ ...one, device: device.name, readOnly, where: "" }];
+      return device === undefined ? [] : [{ ...one, ...access, device: device.name, readOnly, where: "" }];
     });
     return { path: "/stacks/s.yaml", devices, exports, listen, files, ...rest };
   });

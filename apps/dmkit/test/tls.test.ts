@@ -1,9 +1,9 @@
 /** TLS as a user asks for it: options, stack files, certificates that change; the protocol is tested in packages/nbd. */
-import { copyFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { realEnvironment, silentLogger } from "@dmkit/block-io";
-import { NbdServer, openNbd } from "@dmkit/nbd";
+import { NbdServer, nbdInfo, openNbd } from "@dmkit/nbd";
 import { Certificates } from "../../../packages/nbd/test/support/certificates.ts";
 import { cli } from "./cli.ts";
 import { DeviceManager } from "../src/manager/device-manager.ts";
@@ -12,6 +12,23 @@ import { Stack } from "../src/serve/stack.ts";
 import { readStackFile } from "../src/stack-file/read/read.ts";
 import { targets } from "../src/targets.ts";
 import { cleanUp, describeWith, run, serve, succeed, tempFolder } from "./support.ts";
+
+/** A server of a stack file, in this process. */
+async function stackServer(file: string): Promise<Stack> {
+  const environment = { ...realEnvironment, logger: silentLogger };
+  const server = new NbdServer({ environment });
+  const devices = new DeviceManager(environment, targets);
+  const exports = new ExportManager(server, devices, environment);
+  const plan = readStackFile(file, targets);
+  const stack = new Stack(plan, { devices, exports, server, environment, readOnly: false });
+  cleanUp(async () => {
+    await server.close({ timeout: 0 });
+    await devices.close();
+  });
+  await stack.open();
+  for (const planned of plan.listen) await stack.listen(planned);
+  return stack;
+}
 
 describeWith(["openssl", "nbdinfo"], "serve with TLS", () => {
   let certificates: Certificates;
@@ -80,6 +97,35 @@ describeWith(["openssl", "nbdinfo"], "serve with TLS", () => {
     expect([beside.code, beside.stderr]).toEqual([2, expect.stringContaining("--tls")]);
   });
 
+  it("says in a stack file who may come, and does as it says", async () => {
+    const home = tempFolder();
+    const file = join(home, "stack.yaml");
+    const text = (listen: string, more: string): string =>
+      `devices: { disk: { table: 0 2048 linear mem:1M 0 } }\nlisten: ${listen}\nexports: { disk: { ${more} } }\n`;
+    for (const [listen, more] of [
+      ["{ unix: s, allow: [10.0.0.0/8] }", ""],
+      ["{ port: 1, mode: 660 }", ""],
+      ["{ unix: s, mode: 888 }", ""],
+      ["{ port: 1, allow: [10.0.0.0/99] }", ""],
+      ["{ port: 1 }", "allow: nowhere"],
+      ["{ port: 1 }", "identities: [[a]]"],
+    ] as const) {
+      writeFileSync(file, text(listen, more));
+      expect((await cli("stack", "check", file)).code, `${listen} ${more}`).toBe(2);
+    }
+    const tls = `tls: require, tls-psk: ${certificates.psk}`;
+    writeFileSync(file, text(`{ unix: s, mode: 660, ${tls} }`, "writers: alice, identities: [alice, bob]"));
+    const server = await stackServer(file);
+    expect(statSync(join(home, "s")).mode & 0o777).toBe(0o660);
+    const uri = (who: string): string =>
+      `nbds+unix://${who}@/disk?socket=${join(home, "s")}&tls-psk-file=${certificates.psk}`;
+    expect(await nbdInfo(uri("alice"))).toMatchObject({ readOnly: false });
+    expect(await nbdInfo(uri("bob"))).toMatchObject({ readOnly: true });
+    writeFileSync(file, text(`{ unix: s, mode: 660, ${tls} }`, "identities: alice"));
+    expect(await server.reload()).toHaveLength(2);
+    await expect(nbdInfo(uri("bob"))).rejects.toMatchObject({ code: "ENOENT" });
+  });
+
   it("goes on with its clients when certificates change, and says on a reload if they are of no use", async () => {
     const home = tempFolder();
     const own = certificates.issue("changing", "server", "localhost");
@@ -91,18 +137,7 @@ exports: [disk]
 listen: { unix: s, tls: require, tls-certificates: ${own} }
 `,
     );
-    const environment = { ...realEnvironment, logger: silentLogger };
-    const server = new NbdServer({ environment });
-    const devices = new DeviceManager(environment, targets);
-    const exports = new ExportManager(server, devices, environment);
-    const plan = readStackFile(file, targets);
-    const stack = new Stack(plan, { devices, exports, server, environment, readOnly: false });
-    cleanUp(async () => {
-      await server.close({ timeout: 0 });
-      await devices.close();
-    });
-    await stack.open();
-    for (const planned of plan.listen) await stack.listen(planned);
+    const stack = await stackServer(file);
     const uri = `nbds+unix:///disk?socket=${join(home, "s")}&tls-certificates=${folder}`;
     const device = await openNbd(uri, { reconnect: "off" });
     copyFileSync(join(folder, "server-key.pem"), join(own, "server-key.pem"));

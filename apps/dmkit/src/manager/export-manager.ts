@@ -4,12 +4,12 @@
  * Invariant: a device is held from before its export is offered until no client and no request of it is left.
  */
 import { BlockIoError, type Environment, sleep } from "@dmkit/block-io";
-import type { ExportStatus, MetaContext, NbdServer, RemovalMode } from "@dmkit/nbd";
+import type { AccessOptions, ExportStatus, MetaContext, NbdServer, RemovalMode } from "@dmkit/nbd";
 import type { DeviceManager } from "./device-manager.ts";
 import type { NamedDevice } from "./device/named-device.ts";
 import type { ExportSnapshot } from "./snapshot.ts";
 
-export interface NewExport {
+export interface NewExport extends AccessOptions {
   readonly name: string;
   /** Name of a device. */
   readonly device: string;

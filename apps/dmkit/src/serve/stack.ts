@@ -72,7 +72,7 @@ export class Stack {
 
   /** Listens where an entry of the file says. */
   async listen(planned: PlannedListener): Promise<Listener> {
-    const options: ListenOptions = "unix" in planned ? { path: planned.unix, tls: planned.tls } : planned;
+    const options = listenOptions(planned);
     const listener = await this.#context.server.listen(options);
     this.#listeners.push({ planned, listener });
     return listener;
@@ -233,6 +233,12 @@ export class Stack {
     const { devices, environment } = this.#context;
     return completeTable(device, (name) => devices.device(name).size, environment);
   }
+}
+
+function listenOptions(planned: PlannedListener): ListenOptions {
+  if (!("unix" in planned)) return planned;
+  const { unix, ...rest } = planned;
+  return { path: unix, ...rest };
 }
 
 /** The new plan, with what was before where that could not be changed. */

@@ -91,12 +91,20 @@ function describeExport({
   readOnly,
   strict,
   maxConnections,
+  allow,
+  identities,
+  writers,
+  hidden,
 }: PlannedExport): string {
   const facts = [
     ...(description === undefined ? [] : [description]),
     ...(readOnly ? ["read-only"] : []),
     ...(strict ? ["aligned requests only"] : []),
     ...(maxConnections === undefined ? [] : [`${maxConnections} clients at most`]),
+    ...(allow === undefined ? [] : [`from ${allow.join(", ")} only`]),
+    ...(identities === undefined ? [] : [`for ${identities.join(", ")} only`]),
+    ...(writers === undefined ? [] : [`written to by ${writers.join(", ")} only`]),
+    ...(hidden === true ? ["not listed"] : []),
   ];
   return `${name === "" ? '""' : name} → ${device}${facts.length > 0 ? `  (${facts.join(", ")})` : ""}`;
 }

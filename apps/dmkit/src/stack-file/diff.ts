@@ -12,6 +12,7 @@
 import { strict as assert } from "node:assert";
 import { isDeepStrictEqual } from "node:util";
 import type { TargetRegistry } from "@dmkit/block-io";
+import { accessOf } from "./access.ts";
 import { memoryOf, readTable, renameReferences } from "../manager/references.ts";
 import { targets as allTargets } from "../targets.ts";
 import { OPEN_LENGTH, plannedSize } from "./lengths.ts";
@@ -274,6 +275,7 @@ function compareExports(
     a.description === b.description &&
     a.readOnly === b.readOnly &&
     (a.strict ?? false) === (b.strict ?? false) &&
+    isDeepStrictEqual(accessOf(a), accessOf(b)) &&
     a.maxConnections === b.maxConnections;
   return {
     unexport: old.exports

@@ -5,7 +5,7 @@
  * device of the plan; paths are absolute; no two entries listen at the same place.
  */
 import type { LengthRule, LogLevel } from "@dmkit/block-io";
-import type { ServerTlsOptions } from "@dmkit/nbd";
+import type { AccessOptions, ServerTlsOptions } from "@dmkit/nbd";
 
 /** A named device. */
 export interface PlannedDevice {
@@ -34,7 +34,7 @@ export interface PlannedFile {
 }
 
 /** A device offered to NBD clients. */
-export interface PlannedExport {
+export interface PlannedExport extends AccessOptions {
   readonly name: string;
   /** Name of a device. */
   readonly device: string;
@@ -49,12 +49,20 @@ export interface PlannedExport {
 }
 
 export type PlannedListener =
-  | ({ readonly unix: string } & ListenerPolicy)
+  | ({
+      readonly unix: string;
+      /** Mode of the file: left out, 0o600. */
+      readonly mode?: number | undefined;
+      /** Name or number of its group. */
+      readonly group?: string | undefined;
+    } & ListenerPolicy)
   | ({ readonly host: string; readonly port: number; readonly allowRemote: boolean } & ListenerPolicy);
 
 interface ListenerPolicy {
   /** Left out: nothing is encrypted. */
   readonly tls?: ServerTlsOptions | undefined;
+  /** Addresses that may connect. Left out: all. */
+  readonly allow?: readonly string[] | undefined;
 }
 
 /** Devices are in an order in which they can be opened: what a device stands on comes before it. */

@@ -3,6 +3,7 @@ import { formatSize } from "@dmkit/block-io";
 import { stringify } from "yaml";
 import { tlsValues } from "../serve/listen/tls.ts";
 import { isLoopback } from "./read/listeners.ts";
+import { accessOf } from "./access.ts";
 import type { PlannedExport, PlannedListener, StackPlan } from "./plan.ts";
 
 export function printStack({ devices, files = [], exports, listen, metrics, ...plan }: StackPlan): string {
@@ -36,9 +37,11 @@ export function printStack({ devices, files = [], exports, listen, metrics, ...p
   return stringify(Object.fromEntries(given), { aliasDuplicateObjects: false, lineWidth: 0 });
 }
 
-function exportValue({ device, description, readOnly, strict, maxConnections }: PlannedExport): unknown {
+function exportValue(planned: PlannedExport): unknown {
+  const { device, description, readOnly, strict, maxConnections } = planned;
   return {
     device,
+    ...accessOf(planned),
     ...(description === undefined ? {} : { description }),
     ...(readOnly ? { "read-only": true } : {}),
     ...(strict === true ? { strict } : {}),
@@ -47,9 +50,12 @@ function exportValue({ device, description, readOnly, strict, maxConnections }: 
 }
 
 function listenerValue(listener: PlannedListener): unknown {
-  const { tls, ...place } = listener;
-  const words = tlsValues(tls);
-  if ("unix" in place) return { ...place, ...words };
+  const { tls, allow, ...place } = listener;
+  const words = { ...(allow === undefined ? {} : { allow }), ...tlsValues(tls) };
+  if ("unix" in place) {
+    const { mode, ...rest } = place;
+    return { ...rest, ...(mode === undefined ? {} : { mode: mode.toString(8) }), ...words };
+  }
   const { host, port, allowRemote } = place;
   return { host, port, ...(allowRemote ? { "allow-remote": true } : {}), ...words };
 }

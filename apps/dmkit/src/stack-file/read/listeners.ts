@@ -1,6 +1,8 @@
 /** Exports of a stack file, and where it listens. */
 import { resolve } from "node:path";
 import { toBlockIoError } from "@dmkit/block-io";
+import { Access, AddressList } from "@dmkit/nbd";
+import { accessOf } from "../access.ts";
 import { type TlsValues, tlsOf } from "../../serve/listen/tls.ts";
 import type { PlannedExport, PlannedListener } from "../plan.ts";
 import { show } from "../problem.ts";
@@ -72,6 +74,10 @@ function readExport(
         "read-only": false,
         strict: false,
         "max-connections": undefined,
+        allow: undefined,
+        identities: undefined,
+        writers: undefined,
+        hidden: undefined,
       }
     : check(exportSchema, value, problems);
   const device = shape?.device ?? wordAt(value, "device") ?? name;
@@ -89,9 +95,17 @@ function readExport(
   const { description, "read-only": readOnly, strict, "max-connections": maxConnections } = shape;
   if (Buffer.byteLength(description ?? "") > MAX_TEXT)
     problems.add(value.at, "the description is too long", `at most ${MAX_TEXT} bytes`);
+  try {
+    // Says what is wrong with it.
+    void new Access(shape);
+  } catch (error) {
+    const { reason, hint } = toBlockIoError(error, {});
+    problems.add(value.at, reason, hint);
+  }
   return {
     name,
     device,
+    ...accessOf(shape),
     ...(description === undefined ? {} : { description }),
     readOnly,
     strict,
@@ -134,22 +148,33 @@ export function placeOf(listener: PlannedListener): string | undefined {
 }
 
 function readListener(
-  { unix, host, port, "allow-remote": allowRemote, ...rest }: ListenerShape,
+  { unix, host, port, "allow-remote": allowRemote, allow, mode, group, ...rest }: ListenerShape,
   at: number,
   folder: string,
   problems: Problems,
 ): PlannedListener | undefined {
-  const policy = readTls(rest, at, folder, problems);
+  const policy = {
+    ...readTls(rest, at, folder, problems),
+    ...(allow === undefined ? {} : { allow: checkedAddresses(allow, at, problems) }),
+  };
   if (unix !== undefined) {
-    if (host !== undefined || port !== undefined || allowRemote !== undefined) {
+    if ([host, port, allowRemote, allow].some((one) => one !== undefined)) {
       problems.add(
         at,
-        "a unix socket has no host, port or allow-remote",
+        "a unix socket has no host, port, allow-remote or allow",
         "write two entries to listen at two places",
       );
       return undefined;
     }
-    return { unix: socketPath(unix, at, folder, problems), ...policy };
+    return {
+      unix: socketPath(unix, at, folder, problems),
+      ...(mode === undefined ? {} : { mode }),
+      ...(group === undefined ? {} : { group }),
+      ...policy,
+    };
+  }
+  if (mode !== undefined || group !== undefined) {
+    problems.add(at, "a port has no mode and no group", "allow: [ADDRESSES] says who may connect to a port");
   }
   if (port === undefined) {
     problems.add(
@@ -168,6 +193,16 @@ function readListener(
     );
   }
   return { host: address, port, allowRemote: allowRemote ?? false, ...policy };
+}
+
+function checkedAddresses(allow: readonly string[], at: number, problems: Problems): readonly string[] {
+  try {
+    void new AddressList(allow);
+  } catch (error) {
+    const { reason, hint } = toBlockIoError(error, {});
+    problems.add(at, reason, hint);
+  }
+  return allow;
 }
 
 function readTls(

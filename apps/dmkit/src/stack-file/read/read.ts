@@ -242,8 +242,12 @@ function readMetrics(value: Value | undefined, problems: Problems): StackPlan["m
       : value;
   if (place === undefined || (place.kind === "scalar" && place.value === null)) return undefined;
   const [listener] = place.kind === "map" ? readListeners(place, ".", problems) : [];
-  if (listener?.tls !== undefined) {
-    problems.add(place.at, "metrics are served without TLS", "leave out tls");
+  if (listener?.tls !== undefined || listener?.allow !== undefined) {
+    problems.add(
+      place.at,
+      "metrics are served without TLS, and to all who can reach them",
+      "leave out tls and allow",
+    );
     return undefined;
   }
   if (listener !== undefined && "host" in listener) return { host: listener.host, port: listener.port };

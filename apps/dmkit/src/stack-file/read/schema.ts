@@ -212,7 +212,22 @@ export const tableDeviceSchema: Schema<TableDeviceShape> = mapping<TableDeviceSh
   },
 );
 
+/** A word, or a list of them. */
+function wordsOf(what: string): Schema<readonly string[]> {
+  return scalar(what, (value) => {
+    const words = (Array.isArray(value) ? value : [value]).map((word) => wordOf(word) || undefined);
+    return words.every((word) => word !== undefined) ? words : undefined;
+  });
+}
+
+const addresses = wordsOf("addresses or ranges of them: [192.168.0.0/16, fd00::/8]");
+const identities = wordsOf("names of certificates, or identities of pre-shared keys");
+
 export interface ExportShape {
+  readonly allow: readonly string[] | undefined;
+  readonly identities: readonly string[] | undefined;
+  readonly writers: readonly string[] | undefined;
+  readonly hidden: boolean | undefined;
   readonly device: string | undefined;
   readonly description: string | undefined;
   readonly "read-only": boolean;
@@ -226,6 +241,10 @@ export const exportSchema: Schema<ExportShape> = mapping<ExportShape>("an export
   "read-only": withDefault(flag, false),
   strict: withDefault(flag, false),
   "max-connections": optional(integer(1, 100_000, "clients at a time")),
+  allow: optional(addresses),
+  identities: optional(identities),
+  writers: optional(identities),
+  hidden: optional(flag),
 });
 
 /** The words of TLS, as the command line has them. */
@@ -243,6 +262,9 @@ export interface ListenerShape extends TlsValues {
   readonly host: string | undefined;
   readonly port: number | undefined;
   readonly "allow-remote": boolean | undefined;
+  readonly allow: readonly string[] | undefined;
+  readonly mode: number | undefined;
+  readonly group: string | undefined;
 }
 
 export const listenerSchema: Schema<ListenerShape> = mapping<ListenerShape>("a place to listen", {
@@ -250,5 +272,13 @@ export const listenerSchema: Schema<ListenerShape> = mapping<ListenerShape>("a p
   host: optional(text("an address")),
   port: optional(integer(0, 65_535, "(0 picks a free one)")),
   "allow-remote": optional(flag),
+  allow: optional(addresses),
+  mode: optional(
+    scalar("three octal digits from 600 to 777", (value) => {
+      const digits = wordOf(value) ?? "";
+      return /^0?[67][0-7]{2}$/.test(digits) ? Number.parseInt(digits, 8) : undefined;
+    }),
+  ),
+  group: optional(text("the name or number of a group")),
   ...tlsShape,
 });
