@@ -21,29 +21,32 @@ import {
   isLossless,
 } from "@dmkit/block-io";
 import type { OwnerMap } from "../core/owner-map.ts";
+import { type CowRules, cowRules } from "../core/rules.ts";
 
 /** Pages in one write to the bitmap device, at most: 512 KiB. */
 const MOST_PAGES = 1024;
 
 /** Neighbouring sectors of a bitmap, ready to be written. */
-export interface BitmapImage {
+interface BitmapImage {
   /** Bytes on the bitmap device. */
   readonly offset: number;
   readonly bytes: Buffer;
 }
 
 export class BitmapWriter {
-  protected readonly map: OwnerMap;
-  protected readonly bitmap: BlockDevice;
-  protected readonly data: BlockDevice;
+  readonly #map: OwnerMap;
+  readonly #bitmap: BlockDevice;
+  readonly #data: BlockDevice;
+  readonly #rules: CowRules;
   readonly #group: FlushGroup = new FlushGroup(() => this.#barrier());
   #failure: unknown;
   #isStable = false;
 
-  constructor(map: OwnerMap, bitmap: BlockDevice, data: BlockDevice) {
-    this.map = map;
-    this.bitmap = bitmap;
-    this.data = data;
+  constructor(map: OwnerMap, bitmap: BlockDevice, data: BlockDevice, rules: CowRules = cowRules) {
+    this.#map = map;
+    this.#bitmap = bitmap;
+    this.#data = data;
+    this.#rules = rules;
   }
 
   /** Makes stable every write that resolved before this call, and its bits. */
@@ -61,7 +64,7 @@ export class BitmapWriter {
     if (this.#failure !== undefined) throw this.#failure;
     this.#isStable = false;
     try {
-      await this.commit();
+      await this.#commit();
     } catch (error) {
       if (!isLossless(error)) this.#failure = error;
       throw error;
@@ -69,32 +72,36 @@ export class BitmapWriter {
     this.#isStable = true;
   }
 
-  protected async commit(): Promise<void> {
-    const pages = this.map.takeDirty();
+  async #commit(): Promise<void> {
+    const { commit, staysDirty } = this.#rules;
+    const pages = this.#map.takeDirty();
+    let images: readonly BitmapImage[] = [];
     try {
-      // Taken before the flush begins: what comes later is not covered by it.
-      const images = this.snapshot(pages);
-      await this.data.flush();
-      if (pages.length === 0) return;
-      await this.writeImages(images).catch((error: unknown) => {
-        throw isOutOfSpace(error) ? noSpace(this.bitmap, error) : error;
-      });
-      await this.bitmap.flush();
+      for (const step of commit) {
+        // Taken before the flush begins: what comes later is not covered by it.
+        if (step === "snapshot") images = this.#snapshot(pages);
+        else if (step === "data") await this.#data.flush();
+        else if (pages.length > 0) await (step === "bits" ? this.#write(images) : this.#bitmap.flush());
+      }
     } catch (error) {
       // What has been written of them is true, and all of them are still in the map: the next commit has them again.
-      this.map.givenBack(pages);
+      if (staysDirty) this.#map.givenBack(pages);
       throw error;
     }
-    this.map.committed(pages);
+    this.#map.committed(pages);
   }
 
-  protected async writeImages(images: readonly BitmapImage[]): Promise<void> {
-    await join(images.map(({ offset, bytes }) => this.bitmap.write(offset, bytes)));
+  async #write(images: readonly BitmapImage[]): Promise<void> {
+    try {
+      await join(images.map(({ offset, bytes }) => this.#bitmap.write(offset, bytes)));
+    } catch (error) {
+      throw isOutOfSpace(error) ? noSpace(this.#bitmap, error) : error;
+    }
   }
 
   /** The dirty pages as they are now, in whole blocks of the bitmap device, neighbours together. */
-  protected snapshot(pages: readonly number[]): BitmapImage[] {
-    const unit = this.bitmap.limits.logicalBlockSize / SECTOR;
+  #snapshot(pages: readonly number[]): BitmapImage[] {
+    const unit = this.#bitmap.limits.logicalBlockSize / SECTOR;
     const images: BitmapImage[] = [];
     for (let index = 0; index < pages.length; ) {
       const first = Math.floor((pages[index] as number) / unit) * unit;
@@ -111,8 +118,8 @@ export class BitmapWriter {
 
   #image(first: number, end: number): BitmapImage {
     const bytes = Buffer.alloc((end - first) * SECTOR);
-    for (let page = first; page < Math.min(end, this.map.pages); page += 1) {
-      this.map.image(page, bytes, (page - first) * SECTOR);
+    for (let page = first; page < Math.min(end, this.#map.pages); page += 1) {
+      this.#rules.image(this.#map, page, bytes, (page - first) * SECTOR);
     }
     return { offset: first * SECTOR, bytes };
   }

@@ -44,7 +44,7 @@ import { TopRecord, sampleTop } from "./top-record.ts";
 
 /** A running stack: reads find the newest layer that has a sector, writes go to the top. */
 export class CowDevice extends GuardedTarget {
-  protected readonly map: OwnerMap;
+  readonly #map: OwnerMap;
   readonly #parts: CowParts;
   readonly #sources: Source[];
   #top: CowParts["top"];
@@ -56,18 +56,18 @@ export class CowDevice extends GuardedTarget {
   constructor(parts: CowParts) {
     super(parts.name, parts.size, parts.limits);
     this.#parts = parts;
-    this.map = parts.map;
+    this.#map = parts.map;
     this.#sources = [...parts.sources];
     this.#top = parts.top;
     this.#stack = parts.stack;
     this.#autocommit = new Autocommit(parts.environment, parts.autocommit, parts.name, () =>
-      this.map.hasDirty && this.failure === undefined ? this.#commit() : done,
+      this.#map.hasDirty && this.failure === undefined ? this.#commit() : done,
     );
   }
 
   /** Layers above the base. */
   get layers(): number {
-    return this.map.top;
+    return this.#map.top;
   }
 
   /** What the top layer is; undefined if the stack is read-only. */
@@ -76,11 +76,11 @@ export class CowDevice extends GuardedTarget {
   }
 
   override status(): string {
-    return statusLine(this.map, this.#counters);
+    return statusLine(this.#map, this.#counters);
   }
 
   protected override doFacts(): Facts {
-    return cowFacts(this.map, this.#counters);
+    return cowFacts(this.#map, this.#counters);
   }
 
   protected override get controls(): Controls<ControlledStack> {
@@ -95,7 +95,7 @@ export class CowDevice extends GuardedTarget {
     if (autocommit === undefined) return;
     this.#autocommit.pause = autocommit * 1000;
     // With 0 nothing was set to commit what is in memory only.
-    if (this.map.hasDirty) this.#autocommit.arm();
+    if (this.#map.hasDirty) this.#autocommit.arm();
   }
 
   /** With the layers that were put on top. */
@@ -137,7 +137,7 @@ export class CowDevice extends GuardedTarget {
 
   /** How many layers below the top each part of a range comes from; the base counts as one layer more. */
   depths(offset: number, length: number): AsyncIterable<{ length: number; depth: number }> {
-    return depthsOf(this.map, offset, length, (sector, end) => this.#knownRun(sector, end));
+    return depthsOf(this.#map, offset, length, (sector, end) => this.#knownRun(sector, end));
   }
 
   override get descriptions(): readonly RangeDescription[] {
@@ -147,43 +147,46 @@ export class CowDevice extends GuardedTarget {
   protected override doRead(offset: number, into: Buffer): Promise<void> {
     const sector = offset / SECTOR;
     const count = into.length / SECTOR;
-    if (!this.map.isKnown(sector, count)) return this.#readLater(offset, into);
+    if (!this.#map.isKnown(sector, count)) return this.#readLater(offset, into);
     const end = sector + count;
-    const until = this.map.runEnd(sector, end);
-    if (until === end) return this.#counted(this.readRun(this.map.owner(sector), offset, into), into.length);
+    const until = this.#map.runEnd(sector, end);
+    if (until === end) return this.#counted(this.#readRun(sector, sector, into), into.length);
     return this.#readRuns(sector, until, end, into);
   }
 
-  /** Reads sectors of one owner; `offset` in bytes of the target. */
-  protected readRun(owner: number, offset: number, into: Buffer): Promise<void> {
-    const source = this.#sources[owner] as Source;
-    return source.device.read(source.offset + offset, into);
+  /** Reads a run of sectors of one owner. @param first sector of the request. */
+  #readRun(sector: number, first: number, into: Buffer): Promise<void> {
+    const source = this.#sources[this.#map.owner(sector)] as Source;
+    return source.device.read(source.offset + this.#parts.rules.placeOf(sector, first) * SECTOR, into);
   }
 
   protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
     const sector = offset / SECTOR;
     const count = from.length / SECTOR;
-    if (!this.map.isKnown(sector, count)) return this.#writeLater(offset, from, fua);
-    if (this.isSampled(sector, count)) return this.#writeReleased(offset, from, fua);
+    if (!this.#map.isKnown(sector, count))
+      return this.#writeLater(this.#prepare(sector, count), offset, from, fua);
+    if (this.#isSampled(sector, count))
+      return this.#writeLater(this.#releaseSamples(sector, count), offset, from, fua);
     // Where the bits are stable, nothing but the data itself is needed.
-    const overwrites = fua && this.map.isStable(sector, count);
-    const top = this.#sources[this.map.top] as Source;
+    const overwrites = fua && this.#parts.rules.isStable(this.#map, sector, count);
+    if (!this.#parts.rules.awaitsData) this.#markWritten(sector, count);
+    const top = this.#sources[this.#map.top] as Source;
     const writing = top.device.write(top.offset + offset, from, overwrites ? FUA : undefined);
     const commit = fua && !overwrites;
     if (writing !== done) return this.#writing(writing, sector, count, commit);
-    this.landed(sector, count);
+    this.#markWritten(sector, count);
     return commit ? this.#commit() : done;
   }
 
   /** Whether the top's identity samples one of these sectors, which must not be written then. */
-  protected isSampled(sector: number, count: number): boolean {
+  #isSampled(sector: number, count: number): boolean {
     return this.#top?.record.covers(sector, count) === true;
   }
 
   /** The data of these sectors has been written to the top layer. */
-  protected landed(sector: number, count: number): void {
+  #markWritten(sector: number, count: number): void {
     this.#written = true;
-    if (this.map.markWritten(sector, count)) this.#autocommit.arm();
+    if (this.#parts.rules.mark(this.#map, sector, count)) this.#autocommit.arm();
   }
 
   protected override doFlush(): Promise<void> {
@@ -200,24 +203,23 @@ export class CowDevice extends GuardedTarget {
   protected override async doWriteZeroes(
     offset: number,
     length: number,
-    options: WriteZeroesOptions,
+    { mayUnmap, fast, fua }: WriteZeroesOptions,
   ): Promise<void> {
     const sector = offset / SECTOR;
     const count = length / SECTOR;
-    if (!this.map.isKnown(sector, count)) await this.#prepare(sector, count);
-    if (this.isSampled(sector, count)) await this.#releaseSamples(sector, count);
-    const top = this.#sources[this.map.top] as Source;
-    const { mayUnmap, fast } = options;
+    if (!this.#map.isKnown(sector, count)) await this.#prepare(sector, count);
+    if (this.#isSampled(sector, count)) await this.#releaseSamples(sector, count);
+    const top = this.#sources[this.#map.top] as Source;
     await top.device.writeZeroes(top.offset + offset, length, { mayUnmap, fast });
-    this.landed(sector, count);
-    if (options.fua) await this.#commit();
+    this.#markWritten(sector, count);
+    if (fua) await this.#commit();
   }
 
   protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
     const end = (offset + length) / SECTOR;
     for (let sector = offset / SECTOR; sector < end; ) {
       const until = await this.#knownRun(sector, end);
-      const { device, offset: start } = this.#sources[this.map.owner(sector)] as Source;
+      const { device, offset: start } = this.#sources[this.#map.owner(sector)] as Source;
       for await (const extent of device.extents(start + sector * SECTOR, (until - sector) * SECTOR)) {
         yield { offset: extent.offset - start, length: extent.length, kind: extent.kind };
       }
@@ -229,7 +231,7 @@ export class CowDevice extends GuardedTarget {
     this.#autocommit.disarm();
     // Only what is stable may be sampled.
     if (this.failure !== undefined || !this.#written || this.#top?.writer.isStable !== true) return;
-    await sampleTop(this.#top, this.map.sectors).catch((error: unknown) => {
+    await sampleTop(this.#top, this.#map.sectors).catch((error: unknown) => {
       // Nothing depends on it.
       this.#parts.environment.logger.log("warn", "the samples of the data could not be written", {
         device: this.name,
@@ -242,18 +244,13 @@ export class CowDevice extends GuardedTarget {
   async #knownRun(sector: number, end: number): Promise<number> {
     // Not more than a piece of the bitmaps at a time: a query over all of a large device may stop early.
     const until = Math.min(end, sector + QUERY_STEP);
-    if (!this.map.isKnown(sector, until - sector)) await this.#prepare(sector, until - sector);
-    return this.map.runEnd(sector, until);
+    if (!this.#map.isKnown(sector, until - sector)) await this.#prepare(sector, until - sector);
+    return this.#map.runEnd(sector, until);
   }
 
   async #readLater(offset: number, into: Buffer): Promise<void> {
     await this.#prepare(offset / SECTOR, into.length / SECTOR);
     await this.doRead(offset, into);
-  }
-
-  async #writeReleased(offset: number, from: Buffer, fua: boolean): Promise<void> {
-    await this.#releaseSamples(offset / SECTOR, from.length / SECTOR);
-    await this.doWrite(offset, from, fua);
   }
 
   async #releaseSamples(sector: number, count: number): Promise<void> {
@@ -267,8 +264,8 @@ export class CowDevice extends GuardedTarget {
     }
   }
 
-  async #writeLater(offset: number, from: Buffer, fua: boolean): Promise<void> {
-    await this.#prepare(offset / SECTOR, from.length / SECTOR);
+  async #writeLater(ready: Promise<void>, offset: number, from: Buffer, fua: boolean): Promise<void> {
+    await ready;
     await this.doWrite(offset, from, fua);
   }
 
@@ -281,10 +278,10 @@ export class CowDevice extends GuardedTarget {
     for (
       let at = sector, stop = until;
       at < end;
-      at = stop, stop = at < end ? this.map.runEnd(at, end) : end
+      at = stop, stop = at < end ? this.#map.runEnd(at, end) : end
     ) {
       const piece = into.subarray((at - sector) * SECTOR, (stop - sector) * SECTOR);
-      const reading = this.readRun(this.map.owner(at), at * SECTOR, piece);
+      const reading = this.#readRun(at, sector, piece);
       if (reading !== done) running.push(reading);
     }
     if (running.length === 0) return done;
@@ -297,7 +294,7 @@ export class CowDevice extends GuardedTarget {
 
   async #writing(writing: Promise<void>, sector: number, count: number, commit: boolean): Promise<void> {
     await this.#counters.sending(writing, count * SECTOR);
-    this.landed(sector, count);
+    this.#markWritten(sector, count);
     if (commit) await this.#commit();
   }
 
@@ -321,7 +318,7 @@ export class CowDevice extends GuardedTarget {
     return {
       name: this.name,
       limits: this.limits,
-      sectors: this.map.sectors,
+      sectors: this.#map.sectors,
       stack: this.#stack,
       random: parts.environment.random,
       top: this.#top,
@@ -333,13 +330,14 @@ export class CowDevice extends GuardedTarget {
       },
       fail: (failure) => this.fail(failure),
       swap: (layer, identity) => {
-        this.map.push();
+        parts.rules.push(this.#map);
         parts.loader.push(layer);
         this.#sources.push({ device: layer.data, offset: layer.offset });
         this.#stack = { ...this.#stack, layers: [...this.#stack.layers, layer] };
         this.#written = false;
-        const record = new TopRecord(layer.bitmap, identity);
-        this.#top = { layer, record, writer: new BitmapWriter(this.map, layer.bitmap, layer.data) };
+        const record = new TopRecord(layer.bitmap, identity, parts.rules);
+        const writer = new BitmapWriter(this.#map, layer.bitmap, layer.data, parts.rules);
+        this.#top = { layer, record, writer };
         parts.frozen?.(layer);
       },
     };

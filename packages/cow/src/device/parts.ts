@@ -1,6 +1,7 @@
 /** What a running stack is put together from. */
 import type { BlockDevice, Environment, Limits } from "@dmkit/block-io";
 import type { OwnerMap } from "../core/owner-map.ts";
+import type { CowRules } from "../core/rules.ts";
 import type { BitmapLoader } from "./bitmap-loader.ts";
 import type { BitmapWriter } from "./bitmap-writer.ts";
 import type { NewLayer } from "./freeze.ts";
@@ -30,6 +31,7 @@ export interface CowParts {
   /** Milliseconds; 0: none. */
   readonly autocommit: number;
   readonly environment: Environment;
+  readonly rules: CowRules;
   /** Opens devices that the message `freeze` names. */
   readonly openLayer?: ((words: readonly string[]) => Promise<NewLayer>) | undefined;
   /** Told of every layer put on top while running. */

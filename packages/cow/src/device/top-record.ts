@@ -5,19 +5,22 @@
  * what is sampled is right at every moment, and after every crash; and each sample is in the way once at most.
  */
 import { type BlockDevice, Turnstile } from "@dmkit/block-io";
+import { type CowRules, cowRules } from "../core/rules.ts";
 import type { Identity } from "../format/identity.ts";
 import { type LayerDevices, writeIdentity } from "./layer/layer.ts";
 import { sampleData } from "./layer/pairing.ts";
 
 export class TopRecord {
   readonly #bitmap: BlockDevice;
+  readonly #rules: CowRules;
   #identity: Identity;
   readonly #changes = new Turnstile();
 
   /** @param identity as it is on the disk. */
-  constructor(bitmap: BlockDevice, identity: Identity) {
+  constructor(bitmap: BlockDevice, identity: Identity, rules: CowRules = cowRules) {
     this.#bitmap = bitmap;
     this.#identity = identity;
+    this.#rules = rules;
   }
 
   /** As it is on the disk. */
@@ -28,11 +31,7 @@ export class TopRecord {
   /** Whether one of these sectors is sampled: then {@link release} comes before it is written. */
   covers(sector: number, count: number): boolean {
     const { samples } = this.#identity;
-    if (samples === undefined) return false;
-    for (const sample of samples) {
-      if (sample.sector >= sector && sample.sector < sector + count) return true;
-    }
-    return false;
+    return samples !== undefined && this.#rules.covers(samples, sector, count);
   }
 
   /** Makes an identity stable that does not sample these sectors. Errors: those of the bitmap device. */
@@ -44,17 +43,12 @@ export class TopRecord {
     });
   }
 
-  /** Writes an identity and waits until it is stable. */
-  protected store(identity: Identity): Promise<void> {
-    return writeIdentity(this.#bitmap, identity);
-  }
-
   /** Changes the identity, one change after the other; stable when it resolves. Errors: those of the device. */
   change(change: (identity: Identity) => Identity): Promise<void> {
     return this.#changes.pass(async () => {
       const next = change(this.#identity);
       if (next === this.#identity) return;
-      await this.store(next);
+      await writeIdentity(this.#bitmap, next);
       this.#identity = next;
     });
   }

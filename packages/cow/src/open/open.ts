@@ -17,6 +17,7 @@ import {
 import { BitmapLoader } from "../device/bitmap-loader.ts";
 import { BitmapWriter } from "../device/bitmap-writer.ts";
 import { MAX_LAYERS, OwnerMap } from "../core/owner-map.ts";
+import { type CowRules, cowRules } from "../core/rules.ts";
 import { CowDevice } from "../device/device.ts";
 import type { CowParts } from "../device/parts.ts";
 import type { AliasedBlockSize } from "../format/aliased.ts";
@@ -58,7 +59,11 @@ export interface OpenStackOptions {
 }
 
 /** Opens a stack of at least one layer. Errors: EINVAL, EFORMAT, EROFS, those of the devices below. */
-export async function openStack(stack: StackDevices, options: OpenStackOptions = {}): Promise<CowDevice> {
+export async function openStack(
+  stack: StackDevices,
+  options: OpenStackOptions = {},
+  rules: CowRules = cowRules,
+): Promise<CowDevice> {
   const { name = "cow", environment = realEnvironment, force = false } = options;
   const { top, blocks, writable } = await examine(stack, options);
   const identity = writable ? await ownIdentity(stack, blocks, { environment, force }) : undefined;
@@ -81,13 +86,14 @@ export async function openStack(stack: StackDevices, options: OpenStackOptions =
       : {
           top: {
             layer: top,
-            record: new TopRecord(top.bitmap, identity),
-            writer: new BitmapWriter(map, top.bitmap, top.data),
+            record: new TopRecord(top.bitmap, identity, rules),
+            writer: new BitmapWriter(map, top.bitmap, top.data, rules),
           },
         }),
     stack,
     autocommit: options.autocommit ?? cowOptions.autocommit.default * 1000,
     environment,
+    rules,
     openLayer: options.openLayer,
     frozen: options.frozen,
     layers: options.layers,

@@ -6,7 +6,15 @@
  * noise: a bit without its data cannot go unnoticed either.
  */
 import { type BlockDevice, type Environment, SECTOR } from "@dmkit/block-io";
-import type { DiskSpec, Geometry, Prng, SimTarget } from "@dmkit/block-io/testing";
+import {
+  type DiskSpec,
+  type Geometry,
+  type Prng,
+  type RuledTarget,
+  type SimTarget,
+  ruled,
+} from "@dmkit/block-io/testing";
+import { type CowRules, cowRules } from "../core/rules.ts";
 import { check } from "../offline/check.ts";
 import { CowDevice } from "../device/device.ts";
 import type { CowParts } from "../device/parts.ts";
@@ -46,6 +54,7 @@ export interface CowKnobs {
 }
 
 export type CowTarget = SimTarget<CowKnobs>;
+export type RuledCow = RuledTarget<CowKnobs, CowRules>;
 
 const uuid = (layer: number): Uuid => `10000000-0000-4000-8000-${String(layer).padStart(12, "0")}`;
 
@@ -133,10 +142,19 @@ async function create(disks: readonly BlockDevice[], _env: Environment, knobs: C
   }
 }
 
-function open(disks: readonly BlockDevice[], environment: Environment, knobs: CowKnobs): Promise<CowDevice> {
+function open(
+  disks: readonly BlockDevice[],
+  environment: Environment,
+  knobs: CowKnobs,
+  rules?: CowRules,
+): Promise<CowDevice> {
   const { sectors, frozen, autocommit } = knobs;
   // There is noise on the disks of new layers.
-  return openStack(stackOf(disks, sectors, frozen.length + 1), { environment, autocommit, force: true });
+  return openStack(
+    stackOf(disks, sectors, frozen.length + 1),
+    { environment, autocommit, force: true },
+    rules,
+  );
 }
 
 async function problems(stack: StackDevices): Promise<string[]> {
@@ -153,14 +171,14 @@ function checkWhole(
   return problems(stackOf(disks, sectors, frozen.length + 1));
 }
 
-export const stackTarget: CowTarget = {
+export const stackTarget: RuledCow = ruled(cowRules, (rules) => ({
   name: "cow",
   summary: "a base, up to three frozen layers, and a writable one",
   geometry: (random) => geometry(random, 3),
   create,
-  open,
+  open: (disks, environment, knobs) => open(disks, environment, knobs, rules),
   check: checkWhole,
-};
+}));
 
 /** Puts a new layer on top at every so many flushes, as long as there are any. */
 class FreezingDevice extends CowDevice {
@@ -206,7 +224,7 @@ async function height(disks: readonly BlockDevice[], { sectors, frozen, spares }
   return most;
 }
 
-export const freezeTarget: CowTarget = {
+export const freezeTarget: RuledCow = ruled(cowRules, (rules) => ({
   name: "cow-freeze",
   summary: "the same, with new layers put on top while it is in use",
   geometry: (random) => {
@@ -221,15 +239,11 @@ export const freezeTarget: CowTarget = {
     const { layers } = stackOf(disks, sectors, frozen.length + 1 + spares);
     const device = (parts: CowParts): CowDevice =>
       new FreezingDevice(parts, layers.slice(count), freezeEvery);
-    return openStack(stackOf(disks, sectors, count), {
-      environment,
-      autocommit,
-      force: true,
-      make: device,
-    });
+    const options = { environment, autocommit, force: true, make: device };
+    return openStack(stackOf(disks, sectors, count), options, rules);
   },
   check: async (disks, _env, knobs) => problems(stackOf(disks, knobs.sectors, await height(disks, knobs))),
-};
+}));
 
 /** Half of the generations begin with the operation: the others write first, and crash. */
 const itsTurn = ({ random }: Environment): boolean => random.next() < 0.5;

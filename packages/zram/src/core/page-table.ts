@@ -119,10 +119,6 @@ export class PageTable {
     this.#low[page] = low;
   }
 
-  setIdle(page: number, idle: boolean): void {
-    if (idle) this.markIdle(page);
-  }
-
   #set(page: number, info: number, low: number, high: number): void {
     this.#info[page] = info;
     this.#low[page] = low;

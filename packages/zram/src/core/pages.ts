@@ -10,11 +10,12 @@
 import type { Bitmap } from "@dmkit/block-io";
 import { PageTable, kinds, type Kind } from "./page-table.ts";
 import { PAGE } from "./size-classes.ts";
+import { type ZramRules, zramRules } from "./rules.ts";
 import { NO_ROOM, SlabStore } from "./slab-store.ts";
 
 export class Pages {
   readonly table: PageTable;
-  readonly slabs: SlabStore = new SlabStore();
+  readonly slabs: SlabStore;
   /** Pages that are not absent. */
   stored = 0;
   same = 0;
@@ -27,10 +28,13 @@ export class Pages {
   compacted = 0;
   /** Blocks of the backing device in use. */
   readonly blocks: Bitmap | undefined;
+  readonly #rules: ZramRules;
 
   /** @param blocks of the backing device, if there is one; all clear. */
-  constructor(pages: number, blocks: Bitmap | undefined) {
+  constructor(pages: number, blocks: Bitmap | undefined, rules: ZramRules = zramRules) {
+    this.#rules = rules;
     this.table = new PageTable(pages);
+    this.slabs = new SlabStore(rules);
     this.blocks = blocks;
   }
 
@@ -38,13 +42,13 @@ export class Pages {
   putSame(page: number, low: number, high: number): void {
     this.drop(page);
     this.table.setSame(page, low, high);
-    this.stored += 1;
-    this.same += 1;
+    this.#count(page, 1);
   }
 
   /** A page as it is to be kept: `length` bytes, 4096 for a huge one. False if there is no room: nothing changed. */
   put(page: number, kind: Kind, bytes: Buffer, length: number): boolean {
     const { table, slabs } = this;
+    if (!this.#rules.keepsOld) this.drop(page);
     let address = table.low(page);
     const inPlace = this.isInSlabs(page) && slabs.replace(address, bytes, length);
     if (!inPlace) {
@@ -98,7 +102,8 @@ export class Pages {
     const isSparse = slabs.sparseSlabs();
     for (let page = 0; page < table.pages; page += 1) {
       if (!this.isInSlabs(page) || !isSparse(SlabStore.slabOf(table.low(page)))) continue;
-      table.setAddress(page, slabs.move(table.low(page), this.#storedLength(page)));
+      const moved = slabs.move(table.low(page), this.#storedLength(page));
+      if (this.#rules.tellsMoves) table.setAddress(page, moved);
     }
     slabs.endMoving();
     this.compacted += (before - slabs.usedBytes) / PAGE;
@@ -111,7 +116,7 @@ export class Pages {
 
   #count(page: number, by: 1 | -1): void {
     const kind = this.table.kind(page);
-    this.stored += by;
+    this.stored += this.#rules.counted(kind, by);
     if (kind === kinds.same) this.same += by;
     else if (kind === kinds.backing) this.backed += by;
     else this.compressedBytes += by * this.#storedLength(page);

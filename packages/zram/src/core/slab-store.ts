@@ -12,6 +12,7 @@
  * - unused objects below `fresh` are chained: the first two bytes of each hold the number of the next;
  * - `limit` bounds the bytes of slabs in use, and is looked at before a slab is taken.
  */
+import { type ZramRules, zramRules } from "./rules.ts";
 import { HUGE_CLASS, classOf, classSizes } from "./size-classes.ts";
 
 export const SLAB: number = 64 * 1024;
@@ -29,6 +30,7 @@ export const NO_ROOM = -1;
 export class SlabStore {
   /** Bytes slabs may take; Infinity for no limit. */
   limit: number = Number.POSITIVE_INFINITY;
+  readonly #rules: ZramRules;
   #segments: (Buffer | undefined)[] = [];
   // The same memory, for the chains of unused objects.
   #chains: (Uint16Array | undefined)[] = [];
@@ -42,6 +44,10 @@ export class SlabStore {
   #freeSlabs: number[] = [];
   #slabsInUse = 0;
   #peak = 0;
+
+  constructor(rules: ZramRules = zramRules) {
+    this.#rules = rules;
+  }
 
   /** Bytes of slabs in use. */
   get usedBytes(): number {
@@ -72,7 +78,7 @@ export class SlabStore {
   replace(address: number, bytes: Buffer, length: number): boolean {
     const slab = Math.floor(address / SLOTS);
     const kind = this.#class[slab] as number;
-    if (kind !== classOf(length)) return false;
+    if (!this.#rules.replaces(kind, length)) return false;
     const segment = this.#segments[Math.floor(slab / SLABS)] as Buffer;
     bytes.copy(segment, this.#place(slab, address % SLOTS, kind), 0, length);
     return true;
@@ -85,7 +91,8 @@ export class SlabStore {
     return (this.#segments[Math.floor(slab / SLABS)] as Buffer).subarray(at, at + length);
   }
 
-  free(address: number): void {
+  free(address: number, why: "dropped" | "moved" = "dropped"): void {
+    if (!this.#rules.frees(why)) return;
     const slab = Math.floor(address / SLOTS);
     const slot = address % SLOTS;
     const kind = this.#class[slab] as number;
@@ -130,7 +137,7 @@ export class SlabStore {
   /** Moves an object out of a slab that {@link sparseSlabs} named; its new address. */
   move(address: number, length: number): number {
     const moved = this.put(this.get(address, length), length);
-    if (moved !== NO_ROOM) this.free(address);
+    if (moved !== NO_ROOM) this.free(address, "moved");
     return moved === NO_ROOM ? address : moved;
   }
 
@@ -178,7 +185,7 @@ export class SlabStore {
   #slabFor(kind: number): number {
     const partial = this.#partial[kind] as number;
     if (partial !== NONE) return partial;
-    if ((this.#slabsInUse + 1) * SLAB > this.limit) return NONE;
+    if (!this.#rules.fits((this.#slabsInUse + 1) * SLAB, this.limit)) return NONE;
     if (this.#freeSlabs.length === 0 && !this.#addSegment()) return NONE;
     const slab = this.#freeSlabs.pop() as number;
     this.#class[slab] = kind;

@@ -249,13 +249,14 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
 
   /** A page on the backing device: its block may have been given to somebody else while it was read. */
   async #readBacked(page: number, offset: number, into: Buffer): Promise<void> {
-    const { table } = this.parts.pages;
+    const { pages, rules } = this.parts;
+    const { table } = pages;
     for (;;) {
       if (table.kind(page) !== kinds.backing) return this.#readHere(page, offset % PAGE, into);
       const entry = table.look(page);
       const whole = into.length === PAGE ? into : Buffer.allocUnsafe(PAGE);
       await this.readBlock(entry.low, whole);
-      if (!table.isStill(page, entry)) continue;
+      if (!rules.isStill(table, page, entry)) continue;
       if (whole !== into) whole.copy(into, 0, offset % PAGE, (offset % PAGE) + into.length);
       return;
     }
@@ -310,22 +311,23 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
 
   /** Waits for what has to be waited for; starts again if the page has changed meanwhile. */
   async #writeSlowly(page: number, at: number, piece: Buffer): Promise<void> {
-    const { primary, pages } = this.parts;
+    const { primary, pages, rules } = this.parts;
+    const { table } = pages;
     const whole = piece.length === PAGE;
     const contents = whole ? piece : Buffer.allocUnsafe(PAGE);
     for (;;) {
-      const entry = pages.table.look(page);
+      const entry = table.look(page);
       if (!whole) {
-        if (pages.table.kind(page) === kinds.backing) await this.readBlock(entry.low, contents);
+        if (table.kind(page) === kinds.backing) await this.readBlock(entry.low, contents);
         else this.readWhole(page, contents);
-        if (!pages.table.isStill(page, entry)) continue;
+        if (!rules.isStill(table, page, entry)) continue;
         piece.copy(contents, at);
       }
       if (this.#storeSame(page, contents)) return;
       const stream = await primary.acquire();
       try {
         const length = await stream.compress(contents, MAX_COMPRESSED);
-        if (!whole && !pages.table.isStill(page, entry)) continue;
+        if (!whole && !rules.isStill(table, page, entry)) continue;
         this.#commit(page, contents, stream, length);
         return;
       } finally {

@@ -2,6 +2,7 @@
 import type { BlockDevice, BlockIoError, Environment } from "@dmkit/block-io";
 import type { Compressor } from "@dmkit/compressor";
 import type { Pages } from "../core/pages.ts";
+import type { ZramRules } from "../core/rules.ts";
 
 /** What the device is made of; see open/open.ts. */
 export interface ZramParts {
@@ -19,6 +20,7 @@ export interface ZramParts {
   readonly readOnly?: boolean;
   /** As it was said: 0 leaves it to the machine. */
   readonly streams: number;
+  readonly rules: ZramRules;
 }
 
 export interface RunningDisk {

@@ -108,12 +108,12 @@ export async function moveOut(
   block: number,
   contents: Buffer,
 ): Promise<boolean> {
-  const { pages } = device.parts;
+  const { pages, rules } = device.parts;
   const { table, blocks } = pages;
   const entry = table.look(page);
   device.readWhole(page, contents);
   // Taken before it is written: two messages at a time must not choose the same one.
-  blocks?.set(block);
+  if (rules.takesBlocks) blocks?.set(block);
   try {
     await backing.write(block * PAGE, contents);
   } catch (error) {
@@ -126,7 +126,7 @@ export async function moveOut(
     });
   }
   device.backingWrites += 1;
-  if (!table.isStill(page, entry)) {
+  if (!rules.isStill(table, page, entry)) {
     blocks?.clear(block);
     return false;
   }

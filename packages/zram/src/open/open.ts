@@ -13,6 +13,7 @@ import {
 } from "@dmkit/block-io";
 import { type Compressor, CompressorError, createCompressor } from "@dmkit/compressor";
 import { Pages } from "../core/pages.ts";
+import { type ZramRules, zramRules } from "../core/rules.ts";
 import { PAGE } from "../core/size-classes.ts";
 import { ZramDevice } from "../device/device.ts";
 import { encodeBackingMark, isBackingMark } from "../format/backing.ts";
@@ -38,7 +39,11 @@ export function usesOf({
  * Opens a compressed RAM disk, from its snapshot if it has one. Errors: `EINVAL`, `EFORMAT`, `ENOMEM`, those of the
  * devices.
  */
-export async function openZram(given: ZramOptions, context: OpenContext): Promise<ZramDevice> {
+export async function openZram(
+  given: ZramOptions,
+  context: OpenContext,
+  rules: ZramRules = zramRules,
+): Promise<ZramDevice> {
   // A table has been checked; a program has not.
   const options = parseOptions(zramOptions, given, "zram");
   const { name, size, environment } = context;
@@ -49,7 +54,7 @@ export async function openZram(given: ZramOptions, context: OpenContext): Promis
     const blocks = backing && new Bitmap(Math.floor(backing.size / PAGE));
     // The mark.
     if (blocks !== undefined && blocks.length > 0) blocks.set(0);
-    const store = new Pages(pages, blocks);
+    const store = new Pages(pages, blocks, rules);
     const limit = options.mem_limit === 0 ? Number.POSITIVE_INFINITY : options.mem_limit;
     const device = new ZramDevice({
       name,
@@ -62,6 +67,7 @@ export async function openZram(given: ZramOptions, context: OpenContext): Promis
       snapshots,
       readOnly,
       streams: options.max_comp_streams,
+      rules,
     });
     // The limit is for writes: what a snapshot has comes back, however much that is.
     await snapshots?.load(device, limit);

@@ -1,7 +1,8 @@
 /** The RAM disk under the simulation: wrong answers, hangs, and whether its books are kept. */
 import { type BlockDevice, type Environment, parseOptions } from "@dmkit/block-io";
-import type { Prng, SimTarget } from "@dmkit/block-io/testing";
+import { type Prng, type RuledTarget, type SimTarget, ruled } from "@dmkit/block-io/testing";
 import { createCompressor } from "@dmkit/compressor";
+import { type ZramRules, zramRules } from "../core/rules.ts";
 import { PAGE } from "../core/size-classes.ts";
 import { type ZramDevice, openZram, zramOptions } from "../index.ts";
 import { snapshotRoom } from "../device/snapshot/place.ts";
@@ -17,10 +18,11 @@ interface Knobs {
   readonly writeback: "huge" | "all";
 }
 
-/** The devices that options name. */
+/** The devices that options name, and other rules than ours. */
 export interface Others {
   readonly backing?: BlockDevice | undefined;
   readonly snapshot?: BlockDevice | undefined;
+  readonly rules?: ZramRules;
 }
 
 /** Opens a disk of `size` bytes. */
@@ -28,7 +30,7 @@ export function open(
   size: number,
   values: Readonly<Record<string, unknown>>,
   environment: Environment,
-  { backing, snapshot }: Others = {},
+  { backing, snapshot, rules }: Others = {},
 ): Promise<ZramDevice> {
   const options = parseOptions(zramOptions, {
     ...values,
@@ -37,7 +39,7 @@ export function open(
   });
   const lower = async (name: string): Promise<BlockDevice> =>
     (name === "backing" ? backing : snapshot) as BlockDevice;
-  return openZram(options, { name: "zram", size, environment, lower });
+  return openZram(options, { name: "zram", size, environment, lower }, rules);
 }
 
 /** Sends messages between the requests, again and again, and looks through the books between them. */
@@ -89,7 +91,7 @@ export const zramWithBacking: SimTarget<Knobs> = {
 };
 
 /** What was there at close is there again. */
-export const zramWithSnapshot: SimTarget<Knobs> = {
+export const zramWithSnapshot: RuledTarget<Knobs, ZramRules> = ruled(zramRules, (rules) => ({
   name: "zram:snapshot",
   summary: "contents saved at close and restored at open",
   geometry(random) {
@@ -103,11 +105,15 @@ export const zramWithSnapshot: SimTarget<Knobs> = {
     };
   },
   open: async ([snapshot, backing], environment, knobs) =>
-    restless(await open(knobs.size, knobs.options, environment, { snapshot, backing }), environment, knobs),
+    restless(
+      await open(knobs.size, knobs.options, environment, { snapshot, backing, rules }),
+      environment,
+      knobs,
+    ),
   mayFail: ["ENOSPC"],
   survives: "close",
   // A snapshot that fails is refused when the disk is opened: nothing could be shown of what comes after.
   excludes: ["read-error", "write-error", "flush-error", "flush-lossy", "enospc", "short", "hang"],
-};
+}));
 
 export const simTargets: readonly SimTarget<Knobs>[] = [zramWithBacking, zramWithSnapshot];

@@ -1,0 +1,36 @@
+/**
+ * Decisions that contents and memory hang on. A disk gets them when it is opened; the simulation opens others with one of
+ * them changed, and has to notice.
+ */
+import type { Entry, Kind, PageTable } from "./page-table.ts";
+import { classOf } from "./size-classes.ts";
+
+export interface ZramRules {
+  /** A page keeps what it has until what replaces it is stored. */
+  readonly keepsOld: boolean;
+  /** Whether an object of a class takes `length` bytes in place of its own. */
+  replaces(kind: number, length: number): boolean;
+  /** Whether memory is given back. @param why the page was dropped, or compaction has moved its object. */
+  frees(why: "dropped" | "moved"): boolean;
+  /** The table learns where compaction has put an object. */
+  readonly tellsMoves: boolean;
+  /** Whether slabs may take so many bytes. */
+  fits(bytes: number, limit: number): boolean;
+  /** A block of the backing device is taken before a page is written to it. */
+  readonly takesBlocks: boolean;
+  /** What the count of pages changes by when one of a kind comes (1) or goes (-1). */
+  counted(kind: Kind, by: 1 | -1): number;
+  /** Whether a page is what it was when it was looked at: only then is committed what was worked out without a lock. */
+  isStill(table: PageTable, page: number, entry: Entry): boolean;
+}
+
+export const zramRules: ZramRules = Object.freeze<ZramRules>({
+  keepsOld: true,
+  replaces: (kind, length) => kind === classOf(length),
+  frees: () => true,
+  tellsMoves: true,
+  fits: (bytes, limit) => bytes <= limit,
+  takesBlocks: true,
+  counted: (_kind, by) => by,
+  isStill: (table, page, entry) => table.isStill(page, entry),
+});
