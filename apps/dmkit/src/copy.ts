@@ -9,6 +9,7 @@
  */
 import { type BlockDevice, BlockIoError, BufferPool, ByteAccess, inParallel, isZero } from "@dmkit/block-io";
 
+/** How a copy goes on; all may be left out. */
 export interface CopyOptions {
   /** Bytes of each request; a multiple of 4096. Default 256 KiB. */
   readonly requestSize?: number;

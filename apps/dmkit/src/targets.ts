@@ -10,6 +10,7 @@ import { zram } from "@dmkit/zram";
 
 const writeboost = writeboostWith(attachArchive);
 
+/** All targets this program knows, by name and alias. */
 export const targets: TargetRegistry = new TargetRegistry([
   ...basicTargets,
   writeboost,

@@ -49,6 +49,7 @@ const replayOptions = {
   },
 } as const satisfies OptionTable;
 
+/** What the offline commands can do with a cache and its devices. Errors: those of the devices; `EFORMAT`, `EINVAL`. */
 export const writeboostImages: ImageFormat = {
   name: "writeboost",
   summary: "log-structured write cache",

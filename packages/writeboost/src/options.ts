@@ -8,9 +8,6 @@ import { BlockIoError, type OptionsOf, type TunableTable, parseOption, tunablesO
 /** The archive of a log that is to have none any more. */
 export const NO_ARCHIVE = "none";
 
-/** RAM for buffers is at most 1 GiB: 2048 segments of the largest order. */
-export const MAX_POOL: number = 2048;
-
 export const tunableNames = [
   "allow_writeback",
   "enable_writeback_modulator",
@@ -22,11 +19,13 @@ export const tunableNames = [
   "sequential_cutoff",
 ] as const;
 
+/** An option that a message can change while the device runs. */
 export type TunableName = (typeof tunableNames)[number];
 
-/** The values in force. */
+/** The values in force; units and ranges: {@link options}. */
 export type Tunables = Record<TunableName, number>;
 
+/** All options of the target, with types, units, ranges, defaults and help. */
 export const options = {
   type: {
     type: "integer",
@@ -44,6 +43,7 @@ export const options = {
     optional: true,
     help: "log2 of the sectors in a segment; default: the device's, 10 for a new one",
   },
+  // 1 GiB at most: so many segments of the largest order.
   nr_rambuf_pool: { type: "integer", min: 1, max: 2048, default: 8, help: "segments in RAM" },
   dialect: {
     type: "choice",
@@ -142,9 +142,10 @@ export const options = {
   },
 } as const;
 
+/** The options after parsing: numbers, names of devices. */
 export type WriteboostOptions = OptionsOf<typeof options>;
 
-/** What the historical table syntax gives where nothing is said. */
+/** What the historical table syntax gives where nothing is said. @param order segment_size_order, 4 … 10. */
 export function defaultTunables(order: number): Tunables {
   return {
     allow_writeback: 0,

@@ -190,7 +190,11 @@ export function writeboostWith(open: OpenArchive): Target<WriteboostOptions> {
   };
 }
 
-/** The target `writeboost`, without archives: `ENOTSUP` where one is asked for. See {@link writeboostWith}. */
+/**
+ * The target `writeboost`: a log on a fast device in front of a slow one. It owns its cache and plog devices, and a cache
+ * device that is blank is formatted. Errors of opening: those of
+ * {@link openWriteboost}; `ENOTSUP` where an archive is asked for, see {@link writeboostWith}.
+ */
 export const writeboost: Target<WriteboostOptions> = {
   name: "writeboost",
   version: [1, 0, 0],

@@ -30,6 +30,14 @@ export function digestAt(table: Buffer, index: number): Digest | undefined {
   return isZero(bytes) ? undefined : bytes.toString("hex");
 }
 
+/** The digests in a table, in order. */
+export function* digestsOf(table: Buffer): Generator<Digest> {
+  for (let index = 0; index < table.length / DIGEST; index += 1) {
+    const digest = digestAt(table, index);
+    if (digest !== undefined) yield digest;
+  }
+}
+
 /** Writes a digest to a place of a table; undefined as zeroes. */
 export function putDigest(table: Buffer, index: number, digest: Digest | undefined): void {
   if (digest === undefined) table.fill(0, index * DIGEST, (index + 1) * DIGEST);

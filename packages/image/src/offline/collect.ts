@@ -12,12 +12,18 @@
  * - one collection at a time runs, and one that has taken an hour from its lists gives up: a request that lands late
  *   lands within minutes. The half of the grace time that is left is what a publication has for its upload.
  */
-import { BlockIoError, type Environment, inParallel, realEnvironment, sleep } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type Environment,
+  inParallel,
+  randomUuid,
+  realEnvironment,
+  sleep,
+} from "@dmkit/block-io";
 import type { ObjectStore } from "@dmkit/object-store";
 import { ChunkMemory } from "../core/chunk-memory.ts";
 import { Blobs } from "../device/blobs.ts";
-import { type Digest, digestAt } from "../format/digest.ts";
-import { PAGE_CHUNKS, chunkCount } from "../format/manifest.ts";
+import { type Digest, digestsOf } from "../format/digest.ts";
 import {
   BLOBS,
   COLLECTIONS,
@@ -70,7 +76,7 @@ export async function collect(store: ObjectStore, options: CollectOptions = {}):
   if (dryRun) return await collectNow(store, options, environment);
   const began = environment.clock.wallTime();
   const running = await runningCollection(store, began);
-  const token = String(Math.floor(environment.random.next() * 2 ** 48));
+  const token = randomUuid(environment.random);
   const key = `${COLLECTIONS}${String((running.last ?? 0) + 1).padStart(16, "0")}`;
   if (running.busy || !(await store.create(key, Buffer.from(token)))) {
     throw new BlockIoError("a collection is running in this store", {
@@ -225,18 +231,12 @@ export async function* blobsOf(
   image: string,
   digest: Digest,
 ): AsyncGenerator<Digest> {
-  const manifest = await readManifest(store, image, digest);
-  if (manifest.hotList !== undefined) yield manifest.hotList;
-  const count = chunkCount(manifest.size, manifest.chunkSize);
-  for (const [index, page] of manifest.pages.entries()) {
+  const { hotList, pages } = await readManifest(store, image, digest);
+  if (hotList !== undefined) yield hotList;
+  for (const page of pages) {
     if (page === undefined) continue;
     yield page;
-    const table = await blobs.load(page);
-    const chunks = Math.min(PAGE_CHUNKS, count - index * PAGE_CHUNKS);
-    for (let chunk = 0; chunk < chunks; chunk += 1) {
-      const blob = digestAt(table, chunk);
-      if (blob !== undefined) yield blob;
-    }
+    yield* digestsOf(await blobs.load(page));
   }
 }
 

@@ -22,16 +22,15 @@ import {
   type Environment,
   BlockIoError,
   codeOf,
-  inParallel,
   isZero,
+  randomUuid,
   realEnvironment,
   refuse,
 } from "@dmkit/block-io";
 import { type ObjectStore, probeConditionalCreate } from "@dmkit/object-store";
-import { BlobCoder, digestOf } from "../device/blob-coder.ts";
-import { BLOB_HEAD, MAX_BLOB } from "../format/blob.ts";
-import { DIGEST, type Digest, digestAt, putDigest } from "../format/digest.ts";
-import { BLOBS, blobKey, blobOfKey, encodeTag, manifestKey, tagKey } from "../format/layout.ts";
+import { digestOf } from "../device/blob-coder.ts";
+import { DIGEST, type Digest, digestAt, digestsOf, putDigest } from "../format/digest.ts";
+import { encodeTag, manifestKey, tagKey } from "../format/layout.ts";
 import {
   DEFAULT_CHUNK,
   MAX_HOT,
@@ -49,7 +48,8 @@ import { isUnreadable, readManifest, readTagVersion, tagVersion } from "../open/
 import { Blobs } from "../device/blobs.ts";
 import { ChunkMemory } from "../core/chunk-memory.ts";
 import { Changes } from "./changes.ts";
-import { GRACE, waitForCollections } from "./collect.ts";
+import { waitForCollections } from "./collect.ts";
+import { PublishedBlobs } from "./publish-blobs.ts";
 import { type PublishOptions, type Published, checkOptions, checkSource } from "./publish-options.ts";
 
 /**
@@ -66,44 +66,23 @@ export async function publish(
   return await new Publication(source, store, options).run();
 }
 
-// Blobs are listed once, a thousand with a request, instead of being asked for one by one, unless the store has more
-// than this, or than this for each chunk: then it holds mostly those of others, and a list of them takes longer.
-const LISTED = 20_000;
-const LISTED_PER_CHUNK = 100;
-const MOST_LISTED = 1_000_000;
-
 class Publication {
   readonly #source: BlockDevice;
   readonly #store: ObjectStore;
   readonly #options: PublishOptions;
   readonly #environment: Environment;
-  readonly #coder = new BlobCoder();
+  readonly #blobs: PublishedBlobs;
   readonly #token: string;
-  readonly #sums = { done: 0, read: 0, deduplicated: 0, uploaded: 0 };
-  /** Found or uploaded by this publication. */
-  readonly #present = new Map<Digest, Promise<void>>();
-  /** In use by the parent's manifest: no collection takes them, however old they are. They can be lost all the same. */
-  readonly #inUse = new Set<Digest>();
-  /** In the store, and not what their name says. */
-  readonly #damaged = new Set<Digest>();
-  /** Uploaded again because of their age. */
-  readonly #refreshed = new Map<Digest, Buffer>();
-  /** When each blob of the store was written; undefined where there are too many to list. */
-  #listed: Map<Digest, number> | undefined;
-  #blobs = 0;
-  #repaired = 0;
+  /** Bytes of the source that are done, and that were read. */
+  readonly #sums = { done: 0, read: 0 };
 
   constructor(source: BlockDevice, store: ObjectStore, options: PublishOptions) {
     this.#source = source;
     this.#store = store;
     this.#options = options;
     this.#environment = options.environment ?? realEnvironment;
-    const { random } = this.#environment;
-    this.#token = Array.from({ length: 4 }, () =>
-      Math.floor(random.next() * 2 ** 32)
-        .toString(16)
-        .padStart(8, "0"),
-    ).join("");
+    this.#blobs = new PublishedBlobs(store, options, this.#environment);
+    this.#token = randomUuid(this.#environment.random);
   }
 
   async run(): Promise<Published> {
@@ -116,8 +95,7 @@ class Publication {
       const chunkSize = this.#options.chunkSize ?? old?.chunkSize ?? DEFAULT_CHUNK;
       this.#check(chunkSize, old);
       const usable = old?.chunkSize === chunkSize && old.size === this.#source.size ? old : undefined;
-      const listed = chunkCount(this.#source.size, chunkSize) * LISTED_PER_CHUNK;
-      this.#listed = await this.#list(Math.min(MOST_LISTED, Math.max(LISTED, listed)));
+      await this.#blobs.list(chunkCount(this.#source.size, chunkSize));
       const pages = await this.#pages(chunkSize, usable);
       const manifest: Manifest = {
         size: this.#source.size,
@@ -134,10 +112,9 @@ class Publication {
         encodeTag({ digest, time: this.#environment.clock.wallTime(), token: this.#token }),
         { signal },
       );
-      const counted = { blobs: this.#blobs, repaired: this.#repaired };
-      return { ...this.#sums, total: this.#source.size, digest, ...counted, tagged };
+      return { ...this.#sums, ...this.#blobs.counts, total: this.#source.size, digest, tagged };
     } finally {
-      await this.#coder.close();
+      await this.#blobs.close();
     }
   }
 
@@ -186,7 +163,7 @@ class Publication {
         const oldPage = old?.pages[first / PAGE_CHUNKS];
         const before = oldPage === undefined ? undefined : await this.#parentsPage(parents, oldPage);
         const table = Buffer.alloc(chunks * DIGEST);
-        if (before !== undefined) this.#useAll(before);
+        if (before !== undefined) for (const digest of digestsOf(before)) this.#blobs.use(digest);
         const wanted: number[] = [];
         const kept: number[] = [];
         for (let index = 0; index < chunks; index += 1) {
@@ -203,15 +180,15 @@ class Publication {
           const offset = (first + index) * chunkSize;
           putDigest(table, index, await this.#chunk(offset, Math.min(chunkSize, size - offset)));
         };
-        await this.#parallel(kept, async (index) => {
+        await this.#blobs.parallel(kept, async (index) => {
           const digest = digestAt(before as Buffer, index) as Digest;
           // What the store has lost is read again; if that is something else by now, it is what is published.
-          if (!(await this.#rely(digest))) return read(index);
+          if (!(await this.#blobs.rely(digest))) return read(index);
           putDigest(table, index, digest);
           this.#advance(Math.min(chunkSize, size - (first + index) * chunkSize));
         });
-        await this.#parallel(wanted, read);
-        pages.push(isZero(table) ? undefined : await this.#blob(table));
+        await this.#blobs.parallel(wanted, read);
+        pages.push(isZero(table) ? undefined : await this.#blobs.put(table));
       }
     } finally {
       await changes.end();
@@ -223,13 +200,12 @@ class Publication {
 
   // Undefined if it is lost: what it said is then found out by reading the source.
   async #parentsPage(parents: Blobs, page: Digest): Promise<Buffer | undefined> {
-    this.#inUse.add(page);
+    this.#blobs.use(page);
     try {
       return await parents.load(page);
     } catch (error) {
       if (!isLost(error)) throw error;
-      // It may be listed all the same, and must be uploaded again.
-      if (codeOf(error) === "EIO") this.#damaged.add(page);
+      if (codeOf(error) === "EIO") this.#blobs.markDamaged(page);
       return undefined;
     }
   }
@@ -238,80 +214,9 @@ class Publication {
     const plain = Buffer.allocUnsafeSlow(length);
     await this.#source.read(offset, plain);
     this.#sums.read += length;
-    const digest = isZero(plain) ? undefined : await this.#blob(plain);
+    const digest = isZero(plain) ? undefined : await this.#blobs.put(plain);
     this.#advance(length);
     return digest;
-  }
-
-  // Sees to it that the store has these bytes; each blob once, whoever asks.
-  async #blob(plain: Buffer): Promise<Digest> {
-    const digest = digestOf(plain);
-    const known = this.#present.get(digest);
-    if (known === undefined) {
-      const uploading = this.#upload(digest, plain);
-      this.#present.set(digest, uploading);
-      await uploading;
-    } else {
-      await known;
-      this.#sums.deduplicated += plain.length;
-    }
-    return digest;
-  }
-
-  async #upload(digest: Digest, plain: Buffer): Promise<void> {
-    const { signal, codec = "zstd" } = this.#options;
-    const written = await this.#writtenAt(digest);
-    const whole = written !== undefined && !this.#damaged.has(digest);
-    const age = this.#environment.clock.wallTime() - (written ?? 0);
-    const inUse = this.#inUse.has(digest);
-    if (whole && (inUse || age < GRACE / 2)) {
-      this.#sums.deduplicated += plain.length;
-      return;
-    }
-    const body = await this.#coder.encode(plain, codec);
-    await this.#store.put(blobKey(digest), body, { signal });
-    this.#sums.uploaded += body.length;
-    this.#blobs += 1;
-    if (!whole && (inUse || written !== undefined)) this.#repaired += 1;
-    // Kept for step 5: they are few, since most of what is old is in use by the parent.
-    if (written !== undefined) this.#refreshed.set(digest, body);
-  }
-
-  /**
-   * When the blob in the store was written; undefined where there is none. One that `verify` reads and that is not what
-   * its name says is noted as damaged.
-   */
-  async #writtenAt(digest: Digest): Promise<number | undefined> {
-    const { signal, verify = false } = this.#options;
-    const key = blobKey(digest);
-    const written =
-      this.#listed === undefined
-        ? (await this.#store.head(key, { signal }))?.modified
-        : this.#listed.get(digest);
-    if (written === undefined || !verify || this.#damaged.has(digest)) return written;
-    try {
-      const body = await this.#store.get(key, { most: MAX_BLOB + BLOB_HEAD, signal });
-      if ((await this.#coder.decode(body, digest)) === undefined) this.#damaged.add(digest);
-      return written;
-    } catch (error) {
-      if (codeOf(error) === "ENOENT") return undefined;
-      // Larger than any blob is.
-      if (codeOf(error) !== "EOVERFLOW") throw error;
-      this.#damaged.add(digest);
-      return written;
-    }
-  }
-
-  /** Whether a blob that the parent refers to is there, and whole as far as that is asked for. */
-  async #rely(digest: Digest): Promise<boolean> {
-    this.#inUse.add(digest);
-    const known = this.#present.get(digest);
-    if (known !== undefined) await known;
-    else {
-      if ((await this.#writtenAt(digest)) === undefined || this.#damaged.has(digest)) return false;
-      this.#present.set(digest, Promise.resolve());
-    }
-    return true;
   }
 
   async #hotList(
@@ -323,13 +228,13 @@ class Publication {
       // Of another chunk size it would mean other places.
       const same = old?.chunkSize === chunkSize;
       // One that is lost cannot be made again, and only saves time.
-      if (same && old.hotList !== undefined && (await this.#rely(old.hotList)))
+      if (same && old.hotList !== undefined && (await this.#blobs.rely(old.hotList)))
         return { hotList: old.hotList, hotCount: old.hotCount };
       return { hotList: undefined, hotCount: 0 };
     }
     const chunks = [...new Set(hotList)].slice(0, MAX_HOT);
     if (chunks.length === 0) return { hotList: undefined, hotCount: 0 };
-    return { hotList: await this.#blob(encodeHotList(chunks)), hotCount: chunks.length };
+    return { hotList: await this.#blobs.put(encodeHotList(chunks)), hotCount: chunks.length };
   }
 
   async #createManifest(manifest: Manifest): Promise<Digest> {
@@ -360,40 +265,13 @@ class Publication {
         hint: "Run the command again.",
       });
     }
-    await this.#parallel(this.#refreshed, async ([digest, body]) => {
-      if ((await this.#store.head(blobKey(digest), { signal })) !== undefined) return;
-      await this.#store.put(blobKey(digest), body, { signal });
-    });
-  }
-
-  async #list(most: number): Promise<Map<Digest, number> | undefined> {
-    const listed = new Map<Digest, number>();
-    for await (const { key, modified } of this.#store.list(BLOBS, "", { signal: this.#options.signal })) {
-      const digest = blobOfKey(key);
-      if (digest !== undefined) listed.set(digest, modified);
-      if (listed.size > most) return undefined;
-    }
-    return listed;
-  }
-
-  #useAll(table: Buffer): void {
-    for (let index = 0; index < table.length / DIGEST; index += 1) {
-      const digest = digestAt(table, index);
-      if (digest !== undefined) this.#inUse.add(digest);
-    }
-  }
-
-  #parallel<T>(items: Iterable<T>, work: (item: T) => Promise<void>): Promise<void> {
-    const { parallel = 8, signal } = this.#options;
-    return inParallel(items, parallel, (item) => {
-      signal?.throwIfAborted();
-      return work(item);
-    });
+    await this.#blobs.lookAgain();
   }
 
   #advance(length: number): void {
     this.#sums.done += length;
-    this.#options.progress?.({ ...this.#sums, total: this.#source.size });
+    const { deduplicated, uploaded } = this.#blobs.counts;
+    this.#options.progress?.({ ...this.#sums, deduplicated, uploaded, total: this.#source.size });
   }
 }
 

@@ -1,5 +1,5 @@
 /** What is in a store: images, their versions and tags; and the moving of tags. */
-import { BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
+import { BlockIoError, type Environment, randomUuid, realEnvironment } from "@dmkit/block-io";
 import type { ObjectStore } from "@dmkit/object-store";
 import type { Digest } from "../format/digest.ts";
 import { IMAGES, TAGS, encodeTag, manifestOfKey, tagKey, tagOfKey } from "../format/layout.ts";
@@ -60,7 +60,7 @@ export async function moveTag(
 ): Promise<void> {
   await readManifest(store, image, digest);
   const version = await tagVersion(store, image, tag);
-  const token = String(Math.floor(environment.random.next() * 2 ** 48));
+  const token = randomUuid(environment.random);
   const body = encodeTag({ digest, time: environment.clock.wallTime(), token });
   if (await store.create(tagKey(image, tag, version + 1), body)) return;
   throw new BlockIoError(`somebody else has just moved the tag ${tag} of ${image}`, {

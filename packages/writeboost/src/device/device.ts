@@ -56,6 +56,10 @@ import { Writeback } from "./writeback/writeback.ts";
 // Bytes of the smallest write that is worth an operation of its own on the backing device; less if the cutoff is.
 const LARGE_WRITE = 64 * 1024;
 
+/**
+ * A running cache. Writes are in the log, in RAM at first; {@link flush} and FUA make them durable there, and writeback brings
+ * them to the backing device in the background. After an error that may have lost something it takes no writes (`EIO`).
+ */
 export class WriteboostDevice extends GuardedTarget {
   readonly #parts: Parts;
   readonly #log: SegmentLog;

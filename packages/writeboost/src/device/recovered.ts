@@ -5,8 +5,11 @@ import type { Dialect } from "../format/checksum.ts";
 import type { Geometry } from "../format/geometry.ts";
 import type { Identity } from "../format/identity.ts";
 
+/** What a cache consists of. They stay the caller's to close. */
 export interface Devices {
+  /** The slow device: it has the contents, but for what is dirty in the cache. */
   readonly backing: BlockDevice;
+  /** The fast device that holds the log. */
   readonly cache: BlockDevice;
   /** Type 1 has one. */
   readonly plog: BlockDevice | undefined;

@@ -10,6 +10,7 @@ import { crc32c, rawCrc32c } from "@dmkit/block-io";
 /** `classic`: 2014 to 2.0.1. `v2`: 2.0.2 and later; segment size order 10 only, no plog. */
 export type Dialect = "classic" | "v2";
 
+/** All dialects, the one that a new cache has first. */
 export const dialects: readonly Dialect[] = ["classic", "v2"];
 
 export function checksum(dialect: Dialect, bytes: Uint8Array): number {

@@ -36,6 +36,7 @@ export const IDENTITY_START = 4096;
 
 const MAGIC = Buffer.from("dmkitWB1", "latin1");
 
+/** What the identity record says of a cache: which devices belong together, and how far its log was known to be whole. */
 export interface Identity {
   readonly version: 1 | 2;
   readonly dialect: Dialect;

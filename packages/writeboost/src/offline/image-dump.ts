@@ -23,6 +23,7 @@ export interface DumpedBytes {
   readonly bytes: string;
 }
 
+/** A segment on the cache device. */
 export interface DumpedSlot {
   readonly slot: number;
   readonly id: number;
@@ -42,10 +43,11 @@ export interface DumpedPlogSegment {
   readonly after?: string | undefined;
 }
 
+/** All metadata of a cache, and of its plog: enough to restore both, but for the data blocks. */
 export interface ImageDump {
   readonly format: "writeboost";
   readonly version: 1;
-  /** Size of the cache device, and of what counts of the backing device where that is known. */
+  /** Bytes: size of the cache device, and of what counts of the backing device where that is known. */
   readonly cacheBytes: number;
   readonly backingBytes: number | null;
   readonly dialect: Dialect;

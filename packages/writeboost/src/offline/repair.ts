@@ -20,6 +20,7 @@ import { rules } from "../core/rules.ts";
 import { invalidate, rebuild, zeroPlog } from "../open/recovery.ts";
 import type { ScannedLog } from "../open/scan.ts";
 
+/** What a repair did: the problems that are mended, and those that it cannot mend. */
 export interface RepairSummary {
   readonly repaired: readonly Problem[];
   readonly left: readonly Problem[];

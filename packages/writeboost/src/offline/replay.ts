@@ -11,11 +11,15 @@ import { type ScannedLog, scan } from "../open/scan.ts";
 import { readSuperblock } from "../open/superblock.ts";
 import { openAt } from "../open/view.ts";
 
+/** How a log is brought to the backing device without a running cache. */
 export interface ReplayOptions {
+  /** The plog of type 1; without it what only it has is refused. */
   readonly plog?: BlockDevice | undefined;
   /** Stop applying after this segment; everything later is given up. Default: the end of the log. */
   readonly until?: number | undefined;
+  /** Ends it between segments; it can be run again. */
   readonly signal?: AbortSignal | undefined;
+  /** Called with the segment that is applied, and the last one to be. */
   readonly progress?: ((doneId: number, targetId: number) => void) | undefined;
   readonly environment?: Environment | undefined;
 }

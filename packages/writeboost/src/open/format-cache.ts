@@ -21,11 +21,12 @@ import { HEADER_START, encodeHeader } from "../format/superblock.ts";
 import { plogNameOffset } from "../device/log/plog-place.ts";
 import { plogCapacity } from "./plog/plog-scan.ts";
 
+/** What a cache device becomes. */
 export interface FormatOptions {
-  /** 4 … 10. */
+  /** segment_size_order: log2 of the sectors in a segment, 4 … 10. */
   readonly order: number;
   readonly dialect: Dialect;
-  /** RAM buffers it will be used with, which decide how much of the plog is used. Default 8. */
+  /** RAM buffers it will be used with, which decide how much of the plog is used: 1 … 2048. Default 8. */
   readonly pool?: number | undefined;
   /** Called now and then with the slots zeroed so far. */
   readonly progress?: ((slots: number, of: number) => void) | undefined;
@@ -35,7 +36,7 @@ export interface FormatOptions {
 
 /**
  * Zeroes slot heads, the first MiB and of the plog what will be used, flushes, writes the header, flushes. Throws
- * `EINVAL`.
+ * `EINVAL` for devices that are too small, and values out of range; the signal's reason; what the devices throw.
  */
 export async function formatCache(
   cache: BlockDevice,

@@ -19,6 +19,7 @@ import { attachLog } from "./attach-log.ts";
 import { recover, requireMakeable } from "./recovery.ts";
 import { headerOf, readSuperblock } from "./superblock.ts";
 
+/** How a cache is opened; a value that is out of its range is refused with `EINVAL` and the range. */
 export interface OpenOptions {
   /** Default: `writeboost`. */
   readonly name?: string | undefined;
@@ -32,6 +33,7 @@ export interface OpenOptions {
   readonly dialect?: Dialect | undefined;
   /** Format a cache or plog device that is not blank, and cache a device that is a cache itself. Default false. */
   readonly force?: boolean | undefined;
+  /** Ranges: {@link options}. Those that are left out have the defaults of {@link defaultTunables}. */
   readonly tunables?: Partial<Tunables> | undefined;
   /** Where the log goes besides the cache device. `none`: nowhere any more, and what was archived ends here. */
   readonly archive?: Archiving | "none" | undefined;

@@ -14,8 +14,11 @@ import { requirePairForView } from "./pairing.ts";
 import { adoptLog, scan } from "./scan.ts";
 import { SegmentLog } from "../device/log/segment-log.ts";
 
+/** How the contents at an earlier segment are looked at. */
 export interface ViewOptions {
+  /** Default: the device's. */
   readonly dialect?: Dialect | undefined;
+  /** Of the device that shows them, in its errors. */
   readonly name?: string | undefined;
 }
 

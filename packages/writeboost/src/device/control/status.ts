@@ -44,6 +44,7 @@ const order: readonly (TunableName | typeof BATCH)[] = [
   "update_record_interval",
 ];
 
+/** The status line in the order and with the names of the original; new fields come as pairs at its end, where not zero. */
 export function printStatus(status: Status): string {
   const pairs = order.flatMap((name) => [
     name,

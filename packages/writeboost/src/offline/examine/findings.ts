@@ -23,6 +23,7 @@ export type Fix =
   /** The superblock record and its copy become `id`. */
   | { readonly step: "record"; readonly id: number };
 
+/** What may be wrong with an image; README.md says of each what repair does with it. */
 export type ProblemKind =
   | "superblock"
   | "geometry"

@@ -3,19 +3,18 @@
  * verifies, works, and ends in a crash or a close, at a step that may lie anywhere, the recovery included. The
  * last generation has neither faults nor a crash: everything must complete then, and nothing may be stuck.
  */
-import type { BlockDevice } from "../../../contract/device.ts";
-import { BlockIoError } from "../../../contract/errors.ts";
-import { SECTOR } from "../../../contract/device.ts";
+import { type BlockDevice, SECTOR } from "../../../contract/device.ts";
 import { crashDisks, type CrashReport } from "../disk/crash.ts";
 import { SimDisk } from "../disk/disk.ts";
 import { openDisk } from "../disk/disk-handle.ts";
-import { type DriveStyle, Driver, type Outcome } from "./driver.ts";
-import { type Demand, FaultInjector, type FaultKind, type FaultSpec, demandOf } from "../disk/faults.ts";
+import { Driver, type Outcome } from "./driver.ts";
+import type { FaultSpec } from "../disk/faults.ts";
 import { Load, type Rule, type Violation, hasFailed, show } from "./load.ts";
 import { Oracle } from "../oracle/oracle.ts";
 import { readAll, rewriteAll, verifyReads } from "./passes.ts";
 import { type Plan, type RunShape, shapeOf, stream, streams } from "./plan.ts";
 import type { Prng } from "../prng.ts";
+import { RunFaults } from "./run-faults.ts";
 import type { GenerationReport, RunResult } from "../run-report.ts";
 import type { Geometry, SimTarget } from "../target.ts";
 import { Trace } from "../trace.ts";
@@ -28,7 +27,7 @@ export const IDS_PER_GENERATION = 1000;
 /** Thrown inside a run when going on would tell nothing more. */
 class Over extends Error {}
 
-export class Run {
+class Run {
   readonly target: SimTarget;
   readonly plan: Plan;
   readonly world: World;
@@ -38,16 +37,10 @@ export class Run {
   readonly #geometry: Geometry;
   readonly disks: SimDisk[];
   oracle: Oracle | undefined;
-  #demand: Demand = "legal";
+  readonly #faults: RunFaults;
+  readonly #generations: GenerationReport[] = [];
+  readonly #counts = { cycles: 0, inRecovery: 0, steps: 0, operations: 0 };
   #load: Load | undefined;
-  #injector = new FaultInjector();
-  #generations: GenerationReport[] = [];
-  #faults = new Map<FaultKind, number>();
-  #allFaults: FaultSpec[] = [];
-  #cycles = 0;
-  #inRecovery = 0;
-  #steps = 0;
-  #operations = 0;
   #openSteps = 8;
   #stepsPerOperation = 4;
 
@@ -57,6 +50,7 @@ export class Run {
     this.trace = new Trace(sink);
     this.world = new World(this.trace);
     this.#geometry = target.geometry(stream(plan.seed, streams.geometry));
+    this.#faults = new RunFaults(target.detects);
     this.#shape = shapeOf(target, plan, this.#geometry.disks.length);
     this.disks = this.#geometry.disks.map((spec, index) => new SimDisk(spec, index, this.world, plan.seed));
   }
@@ -94,11 +88,8 @@ export class Run {
       violations: this.violations,
       hash: this.trace.digest,
       generations: this.#generations,
-      cycles: this.#cycles,
-      inRecovery: this.#inRecovery,
-      steps: this.#steps,
-      operations: this.#operations,
-      faults: this.#faults,
+      ...this.#counts,
+      faults: this.#faults.counts,
     };
   }
 
@@ -110,15 +101,15 @@ export class Run {
     let crashes =
       target.survives === undefined && this.plan.reduction.keep === undefined ? random.below(3) - 1 : 0;
     for (;;) {
-      const driver = this.#driver(random, this.#style(undefined));
+      const driver = this.#driver(random);
       if (crashes > 0) driver.crashAt = random.below(random.pick([30, 400]));
       const env = this.world.environment(this.plan.seed);
       const made = await driver.wait(target.create(this.#open(0), env, this.#geometry.knobs));
-      this.#steps += driver.steps;
+      this.#counts.steps += driver.steps;
       if (made.outcome === "done" && made.error === undefined) break;
       if (made.outcome !== "crash") this.#end("open", `create ${failure(made.outcome, made.error)}`);
       crashes -= 1;
-      this.#inRecovery += 1;
+      this.#counts.inRecovery += 1;
       crashDisks(this.disks, "uniform", random);
       this.world.crash();
     }
@@ -131,11 +122,11 @@ export class Run {
     const random = stream(seed, streams.crash, generation);
     const faults = this.#shape.faults[generation] ?? [];
     const profile = drawProfile(stream(seed, streams.profile, generation), target.workload);
-    const driver = this.#driver(stream(seed, streams.schedule, generation), this.#style(profile, faults));
+    const driver = this.#driver(stream(seed, streams.schedule, generation), profile, faults);
     const crashes =
       this.#shape.endings[generation] === "crash" || plan.reduction.crashes?.[generation] !== undefined;
     driver.crashAt = crashes ? this.#crashStep(random, profile, generation) : Number.POSITIVE_INFINITY;
-    this.#inject(faults);
+    this.#faults.inject(this.disks, faults);
     if (this.trace.verbose)
       this.trace.line(`generation ${generation}, power fails at step ${driver.crashAt}`);
     const operations: number[] = [];
@@ -146,15 +137,15 @@ export class Run {
       this.#generations.push({ operations, steps: driver.steps, faults });
       throw error;
     } finally {
-      this.#steps += driver.steps;
-      this.#countFaults();
+      this.#counts.steps += driver.steps;
+      this.#faults.count();
       this.#escapes();
     }
     let crash: CrashReport | undefined;
     // Power may fail after a clean close as well: nothing may be left unstable.
     if (outcome !== "closed" || this.#mayLoseAfterClose(random)) {
       if (this.violations.length === 0) crash = this.#crash(generation, random);
-      if (outcome === "opening") this.#inRecovery += 1;
+      if (outcome === "opening") this.#counts.inRecovery += 1;
     } else this.world.crash();
     this.#generations.push({ operations, steps: driver.steps, faults, crash });
   }
@@ -185,7 +176,7 @@ export class Run {
     if (outcome === "done") outcome = await driver.work(load, queue, profile.concurrency);
     if (queue.length > 0)
       this.#stepsPerOperation = Math.ceil((driver.steps - this.#openSteps) / queue.length);
-    this.#operations += load.settled;
+    this.#counts.operations += load.settled;
     if (outcome === "done") outcome = await driver.idle(random.chance(0.3) ? random.below(200) : 0);
     if (outcome === "hung") this.#end("hang", `${load.inFlight} requests are never answered`);
     if (outcome === "crash" || outcome === "blocked" || driver.crashAt !== Number.POSITIVE_INFINITY)
@@ -203,8 +194,7 @@ export class Run {
     if (opened.outcome === "crash" || opened.outcome === "blocked") return undefined;
     const device = opened.value;
     if (device === undefined) {
-      if (opened.error instanceof BlockIoError && (this.#injector.struck || this.#demand !== "legal"))
-        return undefined;
+      if (this.#faults.excuses(opened.error)) return undefined;
       return this.#end("open", `open ${failure(opened.outcome, opened.error)}`);
     }
     this.trace.note(0x200, device.size);
@@ -218,9 +208,8 @@ export class Run {
     this.#load = new Load(device, {
       oracle: this.oracle,
       trace: this.trace,
-      demand: this.#demand,
-      mayFail: (error) =>
-        this.#injector.struck || this.#demand !== "legal" || target.mayFail?.includes(error.code) === true,
+      demand: this.#faults.demand,
+      mayFail: (error) => this.#faults.excuses(error) || target.mayFail?.includes(error.code) === true,
       report: (violation) => this.violations.push(violation),
     });
     return this.#load;
@@ -229,7 +218,7 @@ export class Run {
   /** A disk that has reported an error is not opened again as it is: what it still shows may never be stable. */
   #mayLoseAfterClose(random: Prng): boolean {
     const survives = this.target.survives ?? "crash";
-    return survives === "crash" && (this.#injector.struck || random.chance(0.5));
+    return survives === "crash" && (this.#faults.struck || random.chance(0.5));
   }
 
   /** Whether a clean close succeeded. */
@@ -243,7 +232,7 @@ export class Run {
       if (!hasFailed(device)) this.oracle?.flushed(submitted);
       return true;
     }
-    if (error instanceof BlockIoError && (this.#injector.struck || this.#demand !== "legal")) return false;
+    if (this.#faults.excuses(error)) return false;
     return this.#end("error", `close ${failure(outcome, error)}`);
   }
 
@@ -252,9 +241,9 @@ export class Run {
     const { target, plan } = this;
     const random = stream(plan.seed, streams.final);
     const generation = this.#shape.generations;
-    this.#inject([]);
+    this.#faults.inject(this.disks, []);
     for (let turn = 0; turn < (target.survives === "none" ? 1 : 2); turn += 1) {
-      const driver = this.#driver(random, this.#style(undefined));
+      const driver = this.#driver(random);
       if (target.survives === "none" && this.oracle !== undefined) return;
       const load = await this.#openDevice(generation + turn, driver);
       if (load === undefined) return;
@@ -264,22 +253,22 @@ export class Run {
       const outcome = await driver.work(load, queue, 4);
       if (outcome !== "done")
         this.#end("hang", `${load.inFlight} requests are never answered, without any fault`);
-      this.#operations += load.settled;
-      if (target.quiesce !== undefined && this.#demand === "legal") {
+      this.#counts.operations += load.settled;
+      if (target.quiesce !== undefined && this.#faults.demand === "legal") {
         const quiet = await driver.wait(target.quiesce(load.device, this.#geometry.knobs));
         if (quiet.value === undefined) this.#end("stuck", `quiesce ${failure(quiet.outcome, quiet.error)}`);
         for (const problem of quiet.value) this.#violate("stuck", problem);
       }
       if (!(await this.#close(load.device, driver))) return;
-      this.#steps += driver.steps;
+      this.#counts.steps += driver.steps;
       this.world.crash();
       if (turn === 0) await this.#check();
     }
   }
 
   async #check(): Promise<void> {
-    if (this.target.check === undefined || this.#demand !== "legal") return;
-    const driver = this.#driver(stream(this.plan.seed, streams.final), this.#style(undefined));
+    if (this.target.check === undefined || this.#faults.demand !== "legal") return;
+    const driver = this.#driver(stream(this.plan.seed, streams.final));
     const env = this.world.environment(this.plan.seed);
     const checked = await driver.wait(this.target.check(this.#open(0), env, this.#geometry.knobs));
     if (checked.value === undefined) this.#end("check", `check ${failure(checked.outcome, checked.error)}`);
@@ -290,7 +279,7 @@ export class Run {
   #crash(generation: number, random: Prng): CrashReport {
     let survivors = this.#shape.survivors[generation] ?? "uniform";
     // What a disk shows that has reported an error may never be stable: no process may go on from there.
-    if (survivors === "kill" && this.#injector.struck) survivors = "uniform";
+    if (survivors === "kill" && this.#faults.struck) survivors = "uniform";
     const report = crashDisks(this.disks, survivors, random);
     this.trace.note(0x300, generation, report.candidates, report.lost.length);
     for (const number of report.lost) this.trace.note(0x301, number);
@@ -302,7 +291,7 @@ export class Run {
     this.#load?.abandon();
     if (report.killed === true) this.oracle?.kill();
     else this.oracle?.crash();
-    this.#cycles += 1;
+    this.#counts.cycles += 1;
     return report;
   }
 
@@ -317,34 +306,13 @@ export class Run {
     return kind === 0 ? opening : kind === 1 ? working : 1_000_000;
   }
 
-  #inject(faults: readonly FaultSpec[]): void {
-    this.#injector = new FaultInjector(faults);
-    this.#allFaults.push(...faults);
-    this.#demand = demandOf(this.#allFaults, this.target.detects ?? []);
-    for (const disk of this.disks) disk.faults = this.#injector;
-  }
-
-  #countFaults(): void {
-    for (const [kind, count] of this.#injector.fired) {
-      this.#faults.set(kind, (this.#faults.get(kind) ?? 0) + count);
-    }
-  }
-
-  #driver(random: Prng, style: DriveStyle): Driver {
-    return new Driver(this.world, random, style);
-  }
-
-  #style(profile: Profile | undefined, faults: readonly FaultSpec[] = []): DriveStyle {
+  #driver(random: Prng, profile?: Profile, faults: readonly FaultSpec[] = []): Driver {
     const real = this.target.real === true;
     const inOrder = this.plan.reduction.inOrder === true;
     const { eagerness = 0.5, haste = 0, order = "random" } = profile ?? {};
-    return {
-      eagerness,
-      haste,
-      order: inOrder ? "first" : order,
-      real,
-      wholeTurns: real || faults.length > 0,
-    };
+    const wholeTurns = real || faults.length > 0;
+    const style = { eagerness, haste, order: inOrder ? "first" : order, real, wholeTurns } as const;
+    return new Driver(this.world, random, style);
   }
 
   #open(seed: number): BlockDevice[] {
