@@ -30,6 +30,7 @@ export {
   SECTOR,
   done,
   plainCapabilities,
+  fullCapabilities,
   plainLimits,
   storageOf,
   withCapabilities,
@@ -135,6 +136,7 @@ export { SpaceWatch } from "./below/space-watch.ts";
 export { Turnstile } from "./sync/turnstile.ts";
 export { UUID_BYTES, isUuid, randomUuid, uuidBytes, uuidText } from "./bytes/uuid.ts";
 export { Bitmap } from "./bytes/bitmap.ts";
+export { type BitRun, SparseBitmap } from "./bytes/sparse-bitmap.ts";
 export { BufferPool } from "./sync/buffer-pool.ts";
 export { type Crc32c, acceleratedCrc32c, crc32c, portableCrc32c, rawCrc32c } from "./bytes/crc32c.ts";
 export { latencyBucket } from "./bytes/latency.ts";

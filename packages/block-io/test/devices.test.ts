@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "vitest";
-import { MemoryDevice, openFile } from "../src/index.ts";
+import { MemoryDevice, MemoryOverlay, openFile } from "../src/index.ts";
 import { type Subject, conformance } from "../src/testing/index.ts";
 
 const framework = { describe, it };
@@ -11,6 +11,11 @@ conformance("memory", async () => ({ device: new MemoryDevice(1024 * 1024) }), f
 conformance(
   "memory of 4096-byte blocks",
   async () => ({ device: new MemoryDevice(1024 * 1024 + 4096, { logicalBlockSize: 4096 }) }),
+  framework,
+);
+conformance(
+  "what is kept in memory over another device",
+  async () => ({ device: new MemoryOverlay(new MemoryDevice(1024 * 1024)) }),
   framework,
 );
 conformance("file", () => fileSubject(), framework);

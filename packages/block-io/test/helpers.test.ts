@@ -8,6 +8,7 @@ import {
   FlushGroup,
   MemoryDevice,
   RangeLock,
+  SparseBitmap,
   acceleratedCrc32c,
   codeOf,
   crc32c,
@@ -260,6 +261,52 @@ describe("bitmap", () => {
     expect(bitmap.bytes[625]).toBe(1);
     expect(() => bitmap.get(5008)).toThrow(RangeError);
     expect(() => bitmap.set(5000, 9)).toThrow(RangeError);
+  });
+});
+
+describe("sparse bitmap", () => {
+  const PART = 262_144;
+
+  it("behaves like an array of booleans, over the ends of its parts", () => {
+    // A model of the last and first bits of four parts.
+    const places = [PART, 2 * PART, 5 * PART].flatMap((end) =>
+      Array.from({ length: 20 }, (_, index) => end - 10 + index),
+    );
+    const commands = fc.array(fc.tuple(fc.nat(places.length - 1), fc.nat(9)), { maxLength: 20 });
+    fc.assert(
+      fc.property(commands, fc.boolean(), (steps, value) => {
+        const bitmap = new SparseBitmap();
+        const model = new Set<number>();
+        for (const [place, count] of steps) {
+          const first = places[place] as number;
+          bitmap.set(first, count);
+          for (let at = first; at < first + count; at += 1) model.add(at);
+        }
+        expect(bitmap.count).toBe(model.size);
+        const runs = [...bitmap.runs(value, PART - 20, 5 * PART + 20)];
+        for (const at of places) {
+          const inside = runs.some(({ first, count }) => at >= first && at < first + count);
+          expect(inside, String(at)).toBe(model.has(at) === value);
+        }
+        // As long as they can be.
+        for (const [index, { first }] of runs.entries()) {
+          const before = runs[index - 1];
+          if (before !== undefined) expect(first).toBeGreaterThan(before.first + before.count);
+        }
+      }),
+    );
+  });
+
+  it("takes the bytes of a part", () => {
+    const bitmap = new SparseBitmap();
+    bitmap.put(1, Buffer.alloc(PART / 8, 0xff));
+    bitmap.set(2 * PART, 1);
+    expect([...bitmap.runs(true, 0, 3 * PART)]).toEqual([{ first: PART, count: PART + 1 }]);
+    bitmap.put(1, Buffer.alloc(PART / 8));
+    expect([...bitmap.runs(false, 0, 3 * PART)]).toEqual([
+      { first: 0, count: 2 * PART },
+      { first: 2 * PART + 1, count: PART - 1 },
+    ]);
   });
 });
 

@@ -112,6 +112,18 @@ it("an overlay shows the newest of both, and has its bound", async () => {
   expect([into[0], into[512], into[1535], into[1536]]).toEqual([1, 2, 2, 1]);
   await overlay.write(512, Buffer.alloc(512, 3));
   await expect(overlay.write(4096, Buffer.alloc(512))).rejects.toMatchObject({ code: "ENOMEM" });
+  expect([...overlay.changes()].map(({ offset, bytes }) => [offset, bytes[0]])).toEqual([
+    [512, 3],
+    [1024, 2],
+  ]);
+  // Zeroes need no memory, and hide what is below.
+  await overlay.writeZeroes(0, 1024);
+  await overlay.write(0, Buffer.alloc(512, 4));
+  await overlay.read(0, into);
+  expect([into[0], into[512], into[1024], into[1536]]).toEqual([4, 0, 2, 1]);
+  const changes = Buffer.alloc(2048, 9);
+  for (const { offset, bytes } of overlay.changes()) bytes.copy(changes, offset);
+  expect([changes[0], changes[512], changes[1024], changes[1536]]).toEqual([4, 0, 2, 9]);
   await overlay.flush();
   await overlay.close();
 });

@@ -15,12 +15,12 @@ import {
   type ImageDevices,
   type ImageFormat,
   type OfflineWork,
+  MemoryOverlay,
   codeOf,
   printableJson,
 } from "@dmkit/block-io";
 import { formatNamed } from "./detect.ts";
 import type { OpenImage } from "./image.ts";
-import { ScratchDevice } from "./scratch/scratch.ts";
 
 const VERSION = 1;
 // Bytes: what the longest string of the engine holds.
@@ -181,10 +181,10 @@ export async function tryOut(
   devices: ImageDevices,
   work: (copies: ImageDevices) => Promise<void>,
 ): Promise<ReadonlySet<string>> {
-  const copies: Record<string, ScratchDevice> = {};
-  for (const [role, device] of Object.entries(devices)) copies[role] = new ScratchDevice(device);
+  const copies: Record<string, MemoryOverlay> = {};
+  for (const [role, device] of Object.entries(devices)) copies[role] = new MemoryOverlay(device);
   await work(copies);
-  return new Set(Object.keys(copies).filter((role) => copies[role]?.written === true));
+  return new Set(Object.keys(copies).filter((role) => copies[role]?.isChanged === true));
 }
 
 function unable(format: ImageFormat, what: string): BlockIoError {

@@ -18,12 +18,12 @@ import {
   type OfflineWork,
   type OptionTable,
   type Overlay,
+  MemoryOverlay,
   openFile,
   parseOptions,
 } from "@dmkit/block-io";
 import { withNewFiles } from "../destination.ts";
 import type { OpenImage } from "./image.ts";
-import { ScratchDevice } from "./scratch/scratch.ts";
 import { usage } from "../ui/usage.ts";
 
 /** What was said beside the devices, by option. */
@@ -137,7 +137,7 @@ export async function replayToOverlay(
       for (const [role, path] of Object.entries(parts)) opened[role] = await openFile(path, { environment });
       const layer = await overlay.open(opened, base, environment);
       try {
-        const copies = Object.entries(image.devices).map(([role, one]) => [role, new ScratchDevice(one)]);
+        const copies = Object.entries(image.devices).map(([role, one]) => [role, new MemoryOverlay(one)]);
         const devices = {
           ...(Object.fromEntries(copies) as Record<string, BlockDevice>),
           [replay.to]: layer,

@@ -185,6 +185,17 @@ export const plainCapabilities: Capabilities = {
   extents: false,
 };
 
+/** All there is, at once, and as stable as the device gets: what one in memory can do. */
+export const fullCapabilities: Capabilities = {
+  readOnly: false,
+  fua: "native",
+  discard: "native",
+  discardZeroes: true,
+  writeZeroes: "native",
+  fastZero: true,
+  extents: true,
+};
+
 /** 512-byte sectors, 4 KiB physical blocks, and nothing special. */
 export const plainLimits: Limits = {
   logicalBlockSize: 512,

@@ -1,16 +1,22 @@
 /**
- * A device that keeps what is written to it in memory, over one that is only read: what is read is the newest of
- * both. For opening read-only what has to be recovered first: the recovery runs as it always does, and changes
- * nothing but memory, which is forgotten at close.
+ * A device that keeps what is written to it in memory, over one that is only read. For opening read-only what has to be
+ * recovered first, and for trying out what may not be wanted: the work is done as always, and changes nothing but memory,
+ * which is forgotten at close. A block is, in this order: what was written, zero, what is below.
  *
  * Invariant: the device below is never written to, flushed or closed.
  */
+import { isZero } from "../bytes/bytes.ts";
+import { RangeSet } from "../bytes/range-set.ts";
 import { type BlockDevice, done, plainCapabilities } from "../contract/device.ts";
 import { BlockIoError } from "../contract/errors.ts";
 import { GuardedDevice } from "../contract/guard.ts";
 
 /** Bytes of what is kept at most, unless told otherwise: what recoveries write is far less. */
 const MOST = 1024 * 1024 * 1024;
+/** Bytes of zeroes at a time. */
+const STEP = 1024 * 1024;
+/** Bytes: zeroes of such a length are kept as a range. */
+const LONG = 64 * 1024;
 
 /** Keeps what is written in memory, over a device that is only read. `ENOMEM` where that is too much. */
 export class MemoryOverlay extends GuardedDevice {
@@ -20,10 +26,13 @@ export class MemoryOverlay extends GuardedDevice {
   readonly #most: number;
   /** What was written, by number of block. */
   readonly #written: Map<number, Buffer> = new Map();
+  /** What was zeroed; blocks in it may have been written since. */
+  readonly #zeroes = new RangeSet();
 
   /** @param most bytes of memory; what needs more fails with `ENOMEM`. */
   constructor(below: BlockDevice, most: number = MOST) {
-    super(below.name, below.size, { ...below.limits, capabilities: plainCapabilities });
+    const capabilities = { ...plainCapabilities, writeZeroes: "native", fastZero: true } as const;
+    super(below.name, below.size, { ...below.limits, capabilities });
     this.#below = below;
     this.#block = below.limits.logicalBlockSize;
     this.#most = most;
@@ -34,8 +43,17 @@ export class MemoryOverlay extends GuardedDevice {
     return this.#written.size * this.#block;
   }
 
-  /** What was written: bytes and contents, in no order. */
+  /** Whether anything was written. */
+  get isChanged(): boolean {
+    return this.#written.size > 0 || !this.#zeroes.isEmpty;
+  }
+
+  /** What was written: bytes and contents. What comes later counts where they overlap. */
   *changes(): Iterable<{ readonly offset: number; readonly bytes: Buffer }> {
+    for (const { offset, length } of this.#zeroes.within(0, this.size)) {
+      for (let at = 0; at < length; at += STEP)
+        yield { offset: offset + at, bytes: Buffer.alloc(Math.min(STEP, length - at)) };
+    }
     for (const [block, bytes] of this.#written) yield { offset: block * this.#block, bytes };
   }
 
@@ -45,12 +63,15 @@ export class MemoryOverlay extends GuardedDevice {
     let isMissing = this.#written.size === 0;
     for (let block = first; block < end && !isMissing; block += 1) isMissing = !this.#written.has(block);
     if (isMissing) await this.#below.read(offset, into);
+    for (const zero of this.#zeroes.within(offset, offset + into.length))
+      into.fill(0, zero.offset - offset, zero.offset - offset + zero.length);
     if (this.#written.size === 0) return;
     for (let block = first; block < end; block += 1)
       this.#written.get(block)?.copy(into, block * this.#block - offset);
   }
 
   protected override doWrite(offset: number, from: Buffer): Promise<void> {
+    if (from.length >= LONG && isZero(from)) return this.doWriteZeroes(offset, from.length);
     for (let at = 0; at < from.length; at += this.#block) {
       const block = (offset + at) / this.#block;
       const data = from.subarray(at, at + this.#block);
@@ -59,6 +80,16 @@ export class MemoryOverlay extends GuardedDevice {
       else if (this.bytes + this.#block <= this.#most) this.#written.set(block, Buffer.from(data));
       else return Promise.reject(this.#full(offset, from.length));
     }
+    return done;
+  }
+
+  protected override doWriteZeroes(offset: number, length: number): Promise<void> {
+    const [first, end] = [offset / this.#block, (offset + length) / this.#block];
+    if (this.#written.size < end - first) {
+      for (const block of this.#written.keys())
+        if (block >= first && block < end) this.#written.delete(block);
+    } else for (let block = first; block < end; block += 1) this.#written.delete(block);
+    this.#zeroes.add(offset, offset + length);
     return done;
   }
 
@@ -77,7 +108,7 @@ export class MemoryOverlay extends GuardedDevice {
       op: "write",
       offset,
       length,
-      hint: "Open it for writing once, or repair it offline: that makes the changes for good.",
+      hint: "Open it for writing once, or repair it offline: that makes the changes for good, and needs no memory.",
     });
   }
 }

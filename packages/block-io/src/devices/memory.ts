@@ -2,25 +2,16 @@
  * A block device in RAM, sparse: chunks of 64 KiB come into being with their first write and go away when
  * they are discarded or zeroed whole. Contents are lost at close.
  */
-import { type Extent, type Limits, type WriteZeroesOptions, done, plainLimits } from "../contract/device.ts";
+import {
+  type Extent,
+  type WriteZeroesOptions,
+  done,
+  fullCapabilities,
+  plainLimits,
+} from "../contract/device.ts";
 import { GuardedDevice } from "../contract/guard.ts";
 
 const CHUNK = 64 * 1024;
-
-const limits: Limits = {
-  ...plainLimits,
-  discardGranularity: 512,
-  capabilities: {
-    readOnly: false,
-    // RAM is as stable as this device gets.
-    fua: "native",
-    discard: "native",
-    discardZeroes: true,
-    writeZeroes: "native",
-    fastZero: true,
-    extents: true,
-  },
-};
 
 /** What a device in memory is like. */
 export interface MemoryDeviceOptions {
@@ -36,9 +27,10 @@ export class MemoryDevice extends GuardedDevice {
   /** @param size bytes; a multiple of the logical block size (512 unless told otherwise). */
   constructor(size: number, { name = "memory", logicalBlockSize = 512 }: MemoryDeviceOptions = {}) {
     super(name, size, {
-      ...limits,
+      ...plainLimits,
       logicalBlockSize,
       discardGranularity: logicalBlockSize,
+      capabilities: fullCapabilities,
     });
     this.#chunks = Array.from({ length: Math.ceil(size / CHUNK) }, () => undefined);
   }

@@ -1,26 +1,12 @@
 /** Reads as zeroes and forgets what is written: `null:` as a lower device, `zero` as a target. */
-import { type Extent, type Limits, done, plainLimits } from "../contract/device.ts";
+import { type Extent, done, fullCapabilities, plainLimits } from "../contract/device.ts";
 import { GuardedTarget } from "../dm/target.ts";
-
-const limits: Limits = {
-  ...plainLimits,
-  discardGranularity: 512,
-  capabilities: {
-    readOnly: false,
-    fua: "native",
-    discard: "native",
-    discardZeroes: true,
-    writeZeroes: "native",
-    fastZero: true,
-    extents: true,
-  },
-};
 
 /** Reads as zeroes, forgets what is written. */
 export class ZeroDevice extends GuardedTarget {
   /** @param size bytes, a multiple of 512. */
   constructor(size: number, name = "zero") {
-    super(name, size, limits);
+    super(name, size, { ...plainLimits, discardGranularity: 512, capabilities: fullCapabilities });
   }
 
   protected override doRead(_offset: number, into: Buffer): Promise<void> {

@@ -34,8 +34,8 @@ export async function dump(bitmap: BlockDevice, work: Work): Promise<Dump> {
     );
   }
   const { block, offset } = found;
-  const bits: [number, number][] = [];
-  for (const { first, count } of await readSetBits(bitmap, offset * 8, work)) bits.push([first, count]);
+  const runs = (await readSetBits(bitmap, offset * 8, work)).runs(true, 0, offset * 8);
+  const bits = Array.from(runs, ({ first, count }): [number, number] => [first, count]);
   const [first = 0, count = 0] = bits.at(-1) ?? [];
   if (first + count > mostBits(block)) {
     throw refusal(bitmap, "EFORMAT", "bits are set that speak for no sector", "Repair it first.");

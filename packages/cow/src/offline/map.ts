@@ -1,5 +1,6 @@
 /** A layer as a picture: what it holds of the target, what it shows over a base, and the bitmap device itself. */
 import {
+  type BitRun,
   type BlockDevice,
   type ImageMap,
   type MapKind,
@@ -10,7 +11,7 @@ import {
 } from "@dmkit/block-io";
 import { IDENTITY_BLOCK, bitmapLength } from "../format/geometry.ts";
 import { placeOf } from "../device/layer/locate.ts";
-import { type SetBits, readSetBits } from "../device/layer/set-bits.ts";
+import { readSetBits } from "../device/layer/set-bits.ts";
 
 const legend = {
   layer: { meaning: "in this layer", character: "#", colour: "#e07b20", weight: 5 },
@@ -35,13 +36,14 @@ export async function mapLayer(
   work: Pick<OfflineWork, "signal" | "progress">,
 ): Promise<ImageMap> {
   const bits = await readSetBits(bitmap, sectors, work);
+  const layer = (): Iterable<BitRun> => bits.runs(true, 0, sectors);
   const size = sectors * SECTOR;
   const strips: MapStrip[] = [
-    { title: `layer ${bitmap.name}`, size, ranges: again(() => over(bits, holes(size))) },
+    { title: `layer ${bitmap.name}`, size, ranges: again(() => over(layer(), holes(size))) },
   ];
   if (base !== undefined) {
     const below = await extentsOf(base, Math.min(size, base.size));
-    strips.push({ title: "layer and base together", size, ranges: again(() => over(bits, below)) });
+    strips.push({ title: "layer and base together", size, ranges: again(() => over(layer(), below)) });
   }
   const place = placeOf(sectors);
   const parts = [
@@ -69,7 +71,7 @@ async function extentsOf(base: BlockDevice, size: number): Promise<readonly MapR
 }
 
 /** The layer's runs, and between them what lies below. */
-function* over(bits: SetBits, below: readonly MapRange[]): Iterable<MapRange> {
+function* over(layer: Iterable<BitRun>, below: readonly MapRange[]): Iterable<MapRange> {
   let at = 0;
   let next = 0;
   const until = function* (end: number): Iterable<MapRange> {
@@ -83,7 +85,7 @@ function* over(bits: SetBits, below: readonly MapRange[]): Iterable<MapRange> {
       else return;
     }
   };
-  for (const { first, count } of bits) {
+  for (const { first, count } of layer) {
     yield* until(first * SECTOR);
     at = (first + count) * SECTOR;
     yield range(first * SECTOR, count * SECTOR, "layer");

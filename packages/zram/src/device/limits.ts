@@ -1,20 +1,11 @@
 /** What the disk can do. */
-import { type Limits, plainLimits, withCapabilities } from "@dmkit/block-io";
+import { type Limits, fullCapabilities, plainLimits, withCapabilities } from "@dmkit/block-io";
 import { PAGE } from "../core/size-classes.ts";
 
 export const zramLimits: Limits = {
   ...plainLimits,
   discardGranularity: PAGE,
-  capabilities: {
-    readOnly: false,
-    // RAM is as stable as this device gets.
-    fua: "native",
-    discard: "native",
-    discardZeroes: true,
-    writeZeroes: "native",
-    fastZero: true,
-    extents: true,
-  },
+  capabilities: fullCapabilities,
 };
 
 /** What its snapshots are on takes no other: nothing that is written could be kept. */

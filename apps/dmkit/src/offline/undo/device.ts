@@ -15,11 +15,11 @@ import {
   type Extent,
   GuardedDevice,
   RangeLock,
+  SparseBitmap,
   type WriteZeroesOptions,
   isZero,
 } from "@dmkit/block-io";
 import { MAX_PAYLOAD } from "../format/undo-file.ts";
-import { GranuleSet } from "./granules.ts";
 import type { NewRecord, UndoRecorder } from "./recorder.ts";
 import { GRANULE } from "../format/undo-file.ts";
 import type { Range } from "./sample.ts";
@@ -33,7 +33,8 @@ export class UndoDevice extends GuardedDevice {
   readonly #inner: BlockDevice;
   readonly #index: number;
   readonly #recorder: UndoRecorder;
-  readonly #saved = new GranuleSet();
+  /** Granules that are in the undo file. */
+  readonly #saved = new SparseBitmap();
   readonly #lock = new RangeLock();
   // Bytes saved at once by work that goes forward, and where the last save ended.
   #reach = GRANULE;
@@ -88,7 +89,7 @@ export class UndoDevice extends GuardedDevice {
     if (this.#isSaved(first, end)) return;
     const ahead = this.#lookAhead(first, end);
     await this.#lock.with(first, ahead - first, true, async () => {
-      for (const { first: from, count } of this.#saved.missing(first, ahead)) {
+      for (const { first: from, count } of this.#saved.runs(false, first, ahead)) {
         for (let at = from; at < from + count; at += STEP / GRANULE) {
           await this.#save(at, Math.min(STEP / GRANULE, from + count - at));
         }
@@ -97,7 +98,7 @@ export class UndoDevice extends GuardedDevice {
   }
 
   #isSaved(first: number, end: number): boolean {
-    for (const _ of this.#saved.missing(first, end)) return false;
+    for (const _ of this.#saved.runs(false, first, end)) return false;
     return true;
   }
 
@@ -118,7 +119,7 @@ export class UndoDevice extends GuardedDevice {
       records.push(zero ? this.#zeroes(at, bytes) : await this.#contents(at, bytes));
     }
     await this.#recorder.save(records);
-    this.#saved.add(first, count);
+    this.#saved.set(first, count);
   }
 
   /** Pieces of whole granules: holes of any length, and data of at most {@link MAX_PAYLOAD}. */

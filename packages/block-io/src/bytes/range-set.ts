@@ -1,9 +1,19 @@
 /** A set of byte ranges. Invariant: sorted, apart from each other (neighbours are merged). */
-import type { Range } from "../undo/sample.ts";
+
+/** Bytes. */
+export interface Range {
+  readonly offset: number;
+  readonly length: number;
+}
 
 export class RangeSet {
   #ranges: { start: number; end: number }[] = [];
 
+  get isEmpty(): boolean {
+    return this.#ranges.length === 0;
+  }
+
+  /** Adds `start` … `end` - 1. */
   add(start: number, end: number): void {
     const from = this.#firstEndingAt(start);
     let to = from;
