@@ -56,10 +56,7 @@ import { Writeback } from "./writeback/writeback.ts";
 // Bytes of the smallest write that is worth an operation of its own on the backing device; less if the cutoff is.
 const LARGE_WRITE = 64 * 1024;
 
-/**
- * A running cache. Writes are in the log, in RAM at first; {@link flush} and FUA make them durable there, and writeback brings
- * them to the backing device in the background. After an error that may have lost something it takes no writes (`EIO`).
- */
+/** A running cache. After an error that may have lost something it takes no writes any more (`EIO`). */
 export class WriteboostDevice extends GuardedTarget {
   readonly #parts: Parts;
   readonly #log: SegmentLog;
@@ -153,8 +150,7 @@ export class WriteboostDevice extends GuardedTarget {
 
   /** Of all devices below. */
   async storage(): Promise<readonly StorageFacts[]> {
-    const { log, backing } = this.#parts;
-    return (await Promise.all([backing, log.cache].map(storageOf))).flat();
+    return (await Promise.all([this.#backing, this.#log.cache].map(storageOf))).flat();
   }
 
   /** The error of the last writeback that failed, if any did. */
