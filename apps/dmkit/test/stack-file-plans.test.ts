@@ -10,7 +10,7 @@ import { type PlanDiff, type PlanStep, diffPlans } from "../src/stack-file/diff.
 import { standsOn } from "../src/stack-file/order.ts";
 import type { PlannedDevice, PlannedExport, PlannedListener, StackPlan } from "../src/stack-file/plan.ts";
 import { describeProblem } from "../src/stack-file/problem.ts";
-import { printStack } from "../src/stack-file/print.ts";
+import { printStack } from "./print-stack.ts";
 import { parseStack } from "../src/stack-file/read/read.ts";
 import { targets } from "../src/targets.ts";
 

@@ -164,7 +164,7 @@ export class Departures {
 
 async function closeTable(managed: ManagedDevice): Promise<void> {
   managed.changing = true;
-  await managed.quieten();
+  await managed.quiesce();
   await managed.device.close();
 }
 

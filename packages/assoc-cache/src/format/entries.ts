@@ -8,7 +8,7 @@
  *
  * The UUID and the number make a sector of an older cache, or one that was written to the wrong place, invalid.
  */
-import { SECTOR, UUID_BYTES, crc32c, getU32, setU32, setU64, tryU64 } from "@dmkit/block-io";
+import { UUID_BYTES, crc32c, getU32, setU32, setU64, tryU64 } from "@dmkit/block-io";
 
 export const ENTRIES_PER_SECTOR = 63;
 
@@ -70,6 +70,3 @@ export class EntryCodec {
 export function entrySectorsFor(frames: number): number {
   return Math.ceil(frames / ENTRIES_PER_SECTOR);
 }
-
-/** A sector's worth of bytes. */
-export const ENTRY_SECTOR_BYTES: number = SECTOR;

@@ -167,7 +167,5 @@ export const DEFAULT_MIN_BLOCK = 512;
 export const DEFAULT_PREFERRED_BLOCK = 4096;
 /** Bytes; the largest minimum block size that may be advertised. */
 export const MAX_MIN_BLOCK: number = 64 * 1024;
-/** Bytes; a READ with DF up to this length must be answered in one chunk. */
-export const MAX_DF_GUARANTEED: number = 64 * 1024;
 /** Descriptors; the most in one BLOCK_STATUS chunk. */
 export const MAX_EXTENTS_PER_CHUNK: number = 1024 * 1024;

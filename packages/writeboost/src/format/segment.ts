@@ -83,12 +83,7 @@ export function emptySegment(dialect: Dialect, head: Buffer, id: number): void {
   sealSegment(dialect, head, id, 0);
 }
 
-/** @param slot at least as many bytes as the length in its header says. */
-export function checksumHolds(dialect: Dialect, slot: Buffer): boolean {
-  return dialectOf(slot) === dialect;
-}
-
-/** The dialect whose checksum holds; undefined for a segment that is torn or damaged. */
+/** The dialect whose checksum holds; undefined for a segment that is torn or damaged, or longer than what is given of it. */
 export function dialectOf(slot: Buffer): Dialect | undefined {
   const header = decodeSegmentHeader(slot);
   const size = segmentSize(header.length);

@@ -170,7 +170,7 @@ export class ManagedDevice {
   }
 
   /** Ends messages that can be ended, waits for the others, and for all who walk through the table. */
-  async quieten(): Promise<void> {
+  async quiesce(): Promise<void> {
     for (const { ending } of this.#messages) {
       ending.abort(
         new BlockIoError("was ended because the table is closed", {

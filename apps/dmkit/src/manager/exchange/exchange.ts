@@ -87,7 +87,7 @@ async function closeOld(
   const { logger } = context;
   const { device } = managed;
   device.hold();
-  await managed.quieten();
+  await managed.quiesce();
   const old = device.opened;
   if (old === undefined) return;
   try {

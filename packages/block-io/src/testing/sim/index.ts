@@ -19,7 +19,6 @@ export {
   demandOf,
   faultKinds,
   honestFaults,
-  lyingFaults,
 } from "./disk/faults.ts";
 export { FOREIGN, GARBAGE, INITIAL, ZERO, identify, stamp } from "./format/stamp.ts";
 export { type KillOptions, type KillSummary, type ServedDevice, killRounds } from "./run/kill.ts";

@@ -1,5 +1,5 @@
 /** The work of `dmkit cow …`: each opens a stack, does one thing with it, and says what came of it. */
-import { SECTOR, describeSize, printableJson, printableLines, realEnvironment } from "@dmkit/block-io";
+import { SECTOR, describeSize, printableJson, realEnvironment } from "@dmkit/block-io";
 import {
   type AliasedBlockSize,
   type ChangedRange,
@@ -15,7 +15,7 @@ import {
   stackInfo,
 } from "@dmkit/cow";
 import { withDestination } from "../../../destination.ts";
-import { CANCELLED, tellCancelled } from "../../../offline/work.ts";
+import { CANCELLED, print, tellCancelled } from "../../../offline/work.ts";
 import { endedBySignal } from "../../../ui/interrupt.ts";
 import { outputIsLost } from "../../../ui/output.ts";
 import { startProgress } from "../../../ui/progress.ts";
@@ -208,8 +208,4 @@ function aliased({ aliasedBlockSize }: Flags): { aliasedBlockSize: AliasedBlockS
     aliasedBlockSize:
       aliasedBlockSize === undefined ? undefined : (Number(aliasedBlockSize) as AliasedBlockSize),
   };
-}
-
-function print(text: string): void {
-  process.stdout.write(printableLines(text));
 }

@@ -66,10 +66,6 @@ export const honestFaults: readonly FaultKind[] = (Object.keys(faultKinds) as Fa
   (kind) => !faultKinds[kind].lie && kind !== "flush-lossless",
 );
 
-export const lyingFaults: readonly FaultKind[] = (Object.keys(faultKinds) as FaultKind[]).filter(
-  (kind) => faultKinds[kind].lie,
-);
-
 export interface FaultSpec {
   readonly kind: FaultKind;
   /** The first request that suffers, counted from 1 among those the fault applies to. */

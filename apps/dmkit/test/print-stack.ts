@@ -1,10 +1,10 @@
 /** A plan as a stack file: what is read from it is the same plan. Devices are written as tables. */
 import { formatSize } from "@dmkit/block-io";
 import { stringify } from "yaml";
-import { tlsValues } from "../serve/listen/tls.ts";
-import { isLoopback } from "./read/listeners.ts";
-import { accessOf } from "./access.ts";
-import type { PlannedExport, PlannedListener, StackPlan } from "./plan.ts";
+import { tlsValues } from "../src/serve/listen/tls.ts";
+import { isLoopback } from "../src/stack-file/read/listeners.ts";
+import { accessOf } from "../src/stack-file/access.ts";
+import type { PlannedExport, PlannedListener, StackPlan } from "../src/stack-file/plan.ts";
 
 export function printStack({ devices, files = [], exports, listen, metrics, ...plan }: StackPlan): string {
   const file = {
