@@ -345,7 +345,7 @@ describe("handshakes", () => {
   it("says what is wrong when nobody is there", async () => {
     expect(await codeOf(openNbd(uriOf(freshSocket())))).toBe("ENOENT");
     expect(await codeOf(openNbd("nbd://127.0.0.1:1/"))).toBe("ENOTCONN");
-    expect(await codeOf(openNbd("nbds://127.0.0.1/"))).toBe("ENOTSUP");
+    expect(await codeOf(openNbd("nbds://127.0.0.1:1/"))).toBe("ENOTCONN");
     expect(await codeOf(openNbd("nonsense"))).toBe("EPARSE");
     expect(await codeOf(openNbd("nbd://127.0.0.1:1/", { connections: 0 }))).toBe("EINVAL");
     expect(await codeOf(openNbd("nbd://127.0.0.1:1/", { reconnect: -1 }))).toBe("EINVAL");
