@@ -1,6 +1,15 @@
 /** Which of our devices is measured against which peers. */
 import { execFileSync } from "node:child_process";
-import { closeSync, existsSync, ftruncateSync, openSync, rmSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 import { type DeviceGroup, dmkit, nbdkit, qemuNbd } from "./servers.ts";
 
@@ -90,6 +99,18 @@ const nbdkitCache = nbdkit(
   kits.prepare,
 );
 
+/** One that signs for itself, for servers, and where libnbd looks if the folder is its home. */
+function makeCertificates(folder: string): void {
+  const [cert, key] = ["server-cert.pem", "server-key.pem"].map((name) => join(folder, name));
+  if (cert === undefined || key === undefined || existsSync(cert)) return;
+  const what =
+    "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost";
+  execFileSync("openssl", [...what.split(" "), "-keyout", key, "-out", cert], { stdio: "ignore" });
+  const home = join(folder, ".pki", "libnbd");
+  mkdirSync(home, { recursive: true });
+  for (const place of [folder, home]) copyFileSync(cert, join(place, "ca-cert.pem"));
+}
+
 export const groups: readonly DeviceGroup[] = [
   {
     name: "memory",
@@ -97,6 +118,30 @@ export const groups: readonly DeviceGroup[] = [
       dmkit("dmkit mem:", () => ["mem:1G"]),
       nbdkit("nbdkit memory", () => ["memory", "1G"]),
       nbdkit("nbdkit null", () => ["null", "1G"]),
+    ],
+  },
+  {
+    // What encryption costs, by the same cipher on both sides: the client's choice.
+    name: "TLS",
+    pairs: [{ of: "dmkit mem: TLS", to: "dmkit mem:", work: "128k" }],
+    servers: [
+      {
+        ...dmkit(
+          "dmkit mem: TLS",
+          (folder) => ["--tls", "require", "--tls-certificates", folder, "mem:1G"],
+          makeCertificates,
+        ),
+        tls: true,
+      },
+      {
+        ...nbdkit(
+          "nbdkit TLS",
+          (folder) => ["--tls=require", `--tls-certificates=${folder}`, "memory", "1G"],
+          makeCertificates,
+        ),
+        tls: true,
+      },
+      dmkit("dmkit mem:", () => ["mem:1G"]),
     ],
   },
   {

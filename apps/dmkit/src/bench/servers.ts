@@ -20,6 +20,8 @@ export interface ServerSpec {
   readonly args: (socket: string, folder: string) => readonly string[];
   /** Run before the start, e.g. to make an image. */
   readonly prepare?: (folder: string) => void;
+  /** It speaks TLS only; clients find who signed for it in the folder. */
+  readonly tls?: boolean;
 }
 
 /** Servers that export the same kind of device. */
@@ -164,7 +166,7 @@ export async function startServer(spec: ServerSpec, folder: string, index: numbe
   return {
     name: spec.name,
     ours: spec.ours,
-    uri: `nbd+unix:///?socket=${socket}`,
+    uri: `${spec.tls === true ? "nbds" : "nbd"}+unix:///?socket=${socket}`,
     startup: performance.now() - started,
     memory: () => residentMemory(child),
     async stop() {

@@ -1,5 +1,6 @@
 /** What is done to the servers: fio jobs over its nbd engine, a client of the peers' house, not ours. */
 import { spawn } from "node:child_process";
+import { dirname } from "node:path";
 import { BlockIoError } from "@dmkit/block-io";
 import { ownedClient } from "./leftovers.ts";
 
@@ -87,7 +88,10 @@ function fio(args: readonly string[], uri: string): Promise<string> {
       "--output-format=json",
       ...args,
     ];
-    const child = ownedClient(spawn("fio", all, { stdio: ["ignore", "pipe", "pipe"] }));
+    // libnbd looks for certificates in the home folder, and fio has no word for another one.
+    const socket = uri.startsWith("nbds") ? /socket=(.*)$/.exec(uri)?.[1] : undefined;
+    const env = { ...process.env, ...(socket === undefined ? {} : { HOME: dirname(socket) }) };
+    const child = ownedClient(spawn("fio", all, { stdio: ["ignore", "pipe", "pipe"], env }));
     let output = "";
     let errors = "";
     child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
