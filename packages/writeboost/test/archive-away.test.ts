@@ -3,6 +3,7 @@ import { BlockIoError, MemoryDevice } from "@dmkit/block-io";
 import { ManualClock, manualEnvironment, settle } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import type { SegmentArchive } from "../src/device/archive/segment-archive.ts";
+import { repair } from "../src/offline/repair.ts";
 import { type OpenOptions, openWriteboost } from "../src/open/open.ts";
 import type { WriteboostDevice } from "../src/device/device.ts";
 
@@ -205,4 +206,31 @@ it("a cache with an archive is not opened without it, until that is said", async
   await device.close();
   // What it has been through no archive knows.
   await expect(openWriteboost(devices, { archive, environment })).rejects.toMatchObject({ code: "EINVAL" });
+});
+
+it("a cache of which repair has emptied segments has no archive any more: that would take them for empty", async () => {
+  const environment = manualEnvironment();
+  const devices = { backing: new MemoryDevice(MIB), cache: new MemoryDevice(3 * MIB), plog: undefined };
+  const to = new Sluice();
+  to.open();
+  const archive = { attach: () => Promise.resolve(to) };
+  const device = await openWriteboost(devices, { archive, environment, order: 6 });
+  for (let block = 0; block < 30; block += 1) await device.write(block * 4096, Buffer.alloc(4096, block + 1));
+  await device.dropCaches();
+  await device.close();
+  const identity = Buffer.alloc(512);
+  await devices.cache.read(4096, identity);
+  expect(identity.subarray(144, 160).equals(Buffer.alloc(16))).toBe(false);
+  // The first segment is rotten, and clean.
+  await devices.cache.write(MIB + 8192, Buffer.alloc(512, 0xee));
+  const { repaired } = await repair(devices, { environment });
+  expect(repaired.map(({ kind }) => kind)).toContain("rot");
+  await devices.cache.read(4096, identity);
+  expect(identity.subarray(144, 160).equals(Buffer.alloc(16))).toBe(true);
+  await expect(openWriteboost(devices, { archive, environment })).rejects.toMatchObject({ code: "EINVAL" });
+  const again = await openWriteboost(devices, { environment });
+  const bytes = Buffer.alloc(4096);
+  await again.read(0, bytes);
+  expect(bytes.every((byte) => byte === 1)).toBe(true);
+  await again.close();
 });

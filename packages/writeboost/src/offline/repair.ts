@@ -12,7 +12,7 @@ import { type BlockDevice, isOfPlace } from "@dmkit/block-io";
 import { type Examined, type ExamineOptions, examine } from "./examine/examine.ts";
 import type { Fix, Image, Problem } from "./examine/findings.ts";
 import { BLOCK, slotOf, slotStart } from "../format/geometry.ts";
-import { IDENTITY_START, encodeIdentity } from "../format/identity.ts";
+import { IDENTITY_START, NO_UUID, encodeIdentity } from "../format/identity.ts";
 import { emptySegment } from "../format/segment.ts";
 import { HEADER_START, RECORD_START, encodeHeader, encodeRecord } from "../format/superblock.ts";
 import { completeRebuilt } from "../open/plog/plog-complete.ts";
@@ -86,10 +86,15 @@ async function carryOut({ cache, plog }: Image, { found, plog: scanned }: Examin
 
 /**
  * Makes segments empty, the oldest first, one durable before the next: a newer one emptied alone would bring
- * older copies of its blocks to light. Of each, one sector changes; its metablocks stay and do not count.
+ * older copies of its blocks to light. Of each, one sector changes; its metablocks stay and do not count. An archive
+ * that lacked one of them would take it for empty: so the cache has none from then on.
  */
 async function emptySegments(cache: BlockDevice, found: ScannedLog, from: number, to: number): Promise<void> {
-  const { geometry, dialect } = found;
+  const { geometry, dialect, identity } = found;
+  if (typeof identity === "object" && identity.archive !== NO_UUID) {
+    await cache.write(IDENTITY_START, encodeIdentity({ ...identity, archive: NO_UUID }));
+    await cache.flush();
+  }
   const head = Buffer.alloc(BLOCK);
   for (let id = from; id <= to; id += 1) {
     const start = slotStart(geometry, slotOf(geometry, id));
