@@ -7,7 +7,7 @@
  *
  * A fence takes the place that a late object would need, so what is found in 2 is all there will ever be.
  */
-import type { Environment } from "@dmkit/block-io";
+import { type Environment, codeOf } from "@dmkit/block-io";
 import type { Archive, Epoch, Walk } from "../device/archive.ts";
 import { type Position, epochKey, logKey } from "../format/keys.ts";
 import { type Token, encodeEpoch, encodeFence } from "../format/records.ts";
@@ -37,7 +37,11 @@ export async function claim(archive: Archive, { token, host, environment, check 
   const epoch = await begin();
   const fence = encodeFence({ epoch, nonce });
   const seal = (position: Position): Promise<boolean> =>
-    archive.store.create(logKey(archive.disk, position), fence);
+    archive.store.create(logKey(archive.disk, position), fence).catch((error: unknown) => {
+      // What was there when the fence came was collected before it could be looked at.
+      if (codeOf(error) === "ENOENT") return false;
+      throw error;
+    });
   const before = await archive.walk(epoch - 1, seal);
   return { epoch, nonce, before };
 
