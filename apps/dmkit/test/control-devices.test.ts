@@ -283,6 +283,23 @@ describe("reload", () => {
     await expectBytes(device, await running.stop());
   });
 
+  it("that no table can show are not served, and closed", async () => {
+    const what = { table: [], readOnly: false, preallocate: false, data: folder };
+    for (const [name, size] of [
+      ["empty.img", 0],
+      ["two\nlines.img", 4096],
+    ] as const) {
+      const path = file(name, size);
+      const opening = openExports({ ...what, images: [path] }, manager, realEnvironment);
+      await expect(opening).rejects.toMatchObject({ code: "EINVAL", device: path });
+      await (await openFile(path, { environment: realEnvironment })).close();
+    }
+    expect(manager.snapshot()).toEqual([]);
+    await manager.create("a", "0 8 zero");
+    const words = ["create_snapshot", "new\nline.img"];
+    await expect(manager.message("a", words)).rejects.toMatchObject({ code: "EINVAL", op: "message" });
+  });
+
   it("is refused to a device that has failed: writes that were answered may be lost", async () => {
     const path = file("a");
     const lossy = new Lossy("lossy", 2 ** 20, plainLimits);

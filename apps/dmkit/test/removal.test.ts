@@ -17,6 +17,7 @@ import {
 import { ManualClock } from "@dmkit/block-io/testing";
 import { NbdServer, openNbd } from "@dmkit/nbd";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { controlMethods } from "../src/control/methods.ts";
 import { DeviceManager } from "../src/manager/device-manager.ts";
 import { ExportManager } from "../src/manager/export-manager.ts";
 import { openedAs } from "../src/manager/device/opened-table.ts";
@@ -223,7 +224,14 @@ describe("a stack file that is read again", () => {
     const exports = new ExportManager(server, devices, environment);
     const table = "0 2048 delay mem:1M 0 0 0 60000";
     writeFileSync(path, `devices: { slow: { table: ${table} } }\n`);
-    const stack = new Stack(readStackFile(path), { devices, exports, server, environment, readOnly: false });
+    const stack = new Stack(readStackFile(path), {
+      devices,
+      exports,
+      server,
+      environment,
+      readOnly: false,
+      usual: undefined,
+    });
     await stack.open();
     writeFileSync(path, "devices: { other: mem:1M }\n");
     const reloading = stack.reload();
@@ -335,6 +343,27 @@ describe("a device that cannot save what it has", () => {
     narrow.isFull = false;
     await manager.create("z", zram);
     expect(await byteOf("z")).toBe(8);
+  });
+
+  it("keeps its exports where another device stands on it, whatever the force", async () => {
+    const server = new NbdServer({ environment: realEnvironment });
+    const exports = new ExportManager(server, manager, realEnvironment);
+    const remove = controlMethods({
+      devices: manager,
+      exports,
+      snapshot: () => expect.unreachable(),
+      reloadStack: undefined,
+    }).get("remove");
+    const context = { signal: new AbortController().signal, progress: () => {} };
+    await manager.create("low", "0 2048 zero");
+    await manager.create("top", "0 8 linear dm:low 0", { readOnly: true });
+    exports.add({ name: "e", device: "low", readOnly: true });
+    await expect(remove?.({ name: "low", force: true }, context)).rejects.toMatchObject({ code: "EBUSY" });
+    expect(exports.snapshot()).toMatchObject([{ name: "e", leaving: false }]);
+    await manager.remove("top");
+    expect(await remove?.({ name: "low", force: true }, context)).toEqual({ closed: true });
+    expect(exports.snapshot()).toEqual([]);
+    await server.close();
   });
 
   it("is not removed where its last flush has lost nothing yet", async () => {

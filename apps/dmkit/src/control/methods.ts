@@ -1,5 +1,6 @@
 /** The methods of the control socket; what each takes and gives is in CONTROL.md. */
 import type { DeviceManager } from "../manager/device-manager.ts";
+import type { NamedDevice } from "../manager/device/named-device.ts";
 import type { ExportManager } from "../manager/export-manager.ts";
 import { Params } from "./params.ts";
 import type { CallContext, Method } from "./server.ts";
@@ -30,10 +31,9 @@ const handlers: Readonly<Record<string, Handler>> = {
     const [name, force] = [params.text("name"), params.flag("force")];
     const seconds = params.integer("timeout", 0, 3600);
     params.end();
-    // One that is being closed already has no exports.
-    if (force === true && devices.names.includes(name)) await exports.removeOf(devices.device(name));
     const patience = seconds === undefined ? undefined : seconds * 1000;
-    return { closed: await devices.remove(name, { force, patience, signal }) };
+    const withdraw = (device: NamedDevice): Promise<void> => exports.removeOf(device);
+    return { closed: await devices.remove(name, { force, patience, signal, withdraw }) };
   },
 
   list(params, { devices }) {

@@ -29,7 +29,7 @@ import { exchangeTable } from "./exchange/exchange.ts";
 import { bringHome, homecomers, refuseToLeave } from "./exchange/homecoming.ts";
 import { type InactiveTable, ManagedDevice } from "./device/managed-device.ts";
 import type { NamedDevice } from "./device/named-device.ts";
-import { type OpenedTable, claimed } from "./device/opened-table.ts";
+import { type OpenedTable, claimed, requireTable } from "./device/opened-table.ts";
 import { Cancelled } from "../control/protocol.ts";
 import type { ReloadOptions, RemoveOptions, ResumeOptions, SuspendOptions, TableOptions } from "./options.ts";
 import type { DeviceSnapshot } from "./snapshot.ts";
@@ -75,6 +75,7 @@ export class DeviceManager {
   /** Gives something that was opened elsewhere a name; the manager closes it, also if this fails. */
   async adopt(name: string, opened: OpenedTable): Promise<NamedDevice> {
     try {
+      requireTable(opened, this.targets);
       return await this.#add(name, opened.device.limits.capabilities.readOnly, async ({ holder }) =>
         claimed(opened, holder),
       );
@@ -90,13 +91,10 @@ export class DeviceManager {
    * Errors: ENOENT, EBUSY with who uses it, `Cancelled`, and ENOSPC and the like where closing it would lose what can
    * still be saved: the device is there as before then. Otherwise those of the last flush.
    */
-  async remove(
-    name: string,
-    { force = false, patience = 10_000, signal }: RemoveOptions = {},
-  ): Promise<boolean> {
-    if (force) return this.#removeOrGiveUp(name, patience);
+  async remove(name: string, options: RemoveOptions = {}): Promise<boolean> {
+    if (options.force) return this.#removeOrGiveUp(name, options);
     await this.#inTurn(name, async (managed) => {
-      refuseIfCancelled("remove", signal);
+      refuseIfCancelled("remove", options.signal);
       this.#devices.refuseIfUsed(managed);
       await this.#departures.close(managed, { keepsData: true });
     });
@@ -125,12 +123,14 @@ export class DeviceManager {
     });
   }
 
-  async #removeOrGiveUp(name: string, patience: number): Promise<boolean> {
+  async #removeOrGiveUp(name: string, { patience = 10_000, withdraw }: RemoveOptions): Promise<boolean> {
     // One that is being closed already has a name that nobody else has, until it is given up.
     const isHere = this.#devices.names.includes(name);
     const managed = (isHere ? undefined : this.#departures.named(name)) ?? this.#devices.find(name);
     this.#devices.refuseIfBelow(managed);
     managed.leaving = true;
+    // One that is being closed already has no exports.
+    if (isHere) await withdraw?.(managed.device);
     const closing = isHere
       ? managed.inTurn(() => this.#departures.close(managed))
       : this.#departures.close(managed);

@@ -1,5 +1,6 @@
 /** What changes of a named device can be told. */
 import type { MessageOptions } from "@dmkit/block-io";
+import type { NamedDevice } from "./device/named-device.ts";
 
 export interface TableOptions {
   /** Open every device below read-only. Default: false for `create`, as it was for `reload`. */
@@ -25,6 +26,8 @@ export interface RemoveOptions {
   readonly force?: boolean | undefined;
   /** Milliseconds that `force` waits for the storage. Default 10,000. */
   readonly patience?: number | undefined;
+  /** What `force` does first, when nothing stands in its way any more: disconnects clients. */
+  readonly withdraw?: ((device: NamedDevice) => Promise<void>) | undefined;
   /** Takes it back as long as it has not begun. */
   readonly signal?: AbortSignal | undefined;
 }

@@ -10,6 +10,7 @@ import {
   failureOf,
   type TargetRegistry,
   printTable,
+  refuse,
   shellQuote,
 } from "@dmkit/block-io";
 import type { BorrowedDevice } from "./borrowed-device.ts";
@@ -152,6 +153,10 @@ export class ManagedDevice {
         op: "message",
         hint: "Send the message again in a moment.",
       });
+    }
+    // What it puts under the device would stand in its table, which has a line for each segment.
+    if (words.some((word) => word.includes("\n"))) {
+      throw refuse(this.name, "EINVAL", "a message has no line breaks", undefined, "message");
     }
     const ending = new AbortController();
     const end = (): void => ending.abort(signal?.reason);

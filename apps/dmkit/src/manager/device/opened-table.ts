@@ -12,13 +12,17 @@ import {
   SECTOR,
   type Segment,
   type TargetDevice,
+  type TargetRegistry,
   type Use,
   claims,
   failureOf,
   healthOf,
   isTargetDevice,
   openTable,
+  parseTable,
   quoteTableWord,
+  refuse,
+  toBlockIoError,
   unknownMessage,
   worstHealth,
 } from "@dmkit/block-io";
@@ -109,6 +113,21 @@ export function openedAs(
     health: () => worstHealth([device, ...below].map(healthOf)),
     close: () => closeAll([device, ...below]),
   };
+}
+
+/** Throws `EINVAL` for what no table can show: whoever looks at the device, or changes it, asks for its table. */
+export function requireTable({ device, table }: OpenedTable, targets: TargetRegistry): void {
+  if (device.size === 0) {
+    const hint = "Give it a size first: truncate -s 1G FILE";
+    throw refuse(device.name, "EINVAL", "is empty: there is nothing to serve", hint, "open");
+  }
+  try {
+    parseTable(table(), targets);
+  } catch (error) {
+    const { reason } = toBlockIoError(error, {});
+    const hint = "Give the file another name, or make a link to it, without line breaks.";
+    throw refuse(device.name, "EINVAL", `no table can show it: ${reason}`, hint, "open");
+  }
 }
 
 function segmentStatus(
