@@ -51,8 +51,11 @@ export function knownLength(
   return Math.min(...rooms) * rule.parts.length;
 }
 
-function roomOf(bytes: number, offset: number, { multiple }: LengthRule): number {
-  return Math.max(0, Math.floor((Math.floor(bytes / SECTOR) - offset) / multiple) * multiple);
+function roomOf(bytes: number, offset: number, { multiple, parts }: LengthRule): number {
+  // All parts together are not longer than a device can be.
+  const most = Math.floor(Number.MAX_SAFE_INTEGER / SECTOR / parts.length);
+  const room = Math.min(Math.floor(bytes / SECTOR) - offset, most);
+  return Math.max(0, Math.floor(room / multiple) * multiple);
 }
 
 /** `mem:64M` says itself how large it is. */
