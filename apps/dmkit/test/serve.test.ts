@@ -294,6 +294,10 @@ describeWith(["nbdinfo"], "serve --run", () => {
     expect((await dmkit(["serve", path, "--run", "exit 7"])).code).toBe(7);
     expect((await dmkit(["serve", path, "--run", 'test -S "$unixsocket" && test -z "$port"'])).code).toBe(0);
     expect((await dmkit(["serve", path, "--run", "kill -9 $$"])).code).toBe(137);
+    // Whoever exports nothing yet has a socket all the same.
+    const stack = join(tempFolder(), "s.yaml");
+    writeFileSync(stack, "devices: {}");
+    expect((await dmkit(["serve", stack, "--run", 'test -S "$unixsocket" && exit 5'])).code).toBe(5);
     const tcp = await dmkit(["serve", path, "-p", "0", "--run", 'nbdinfo --size "nbd://127.0.0.1:$port"']);
     expect(tcp).toMatchObject({ code: 0, stdout: `${2 ** 20}\n` });
   });

@@ -6,7 +6,7 @@ import fc from "fast-check";
 import type { AccessOptions } from "@dmkit/nbd";
 import { describe, expect, it } from "vitest";
 import { renameReferences } from "../src/manager/references.ts";
-import { type PlanDiff, type PlanStep, diffPlans } from "../src/stack-file/diff.ts";
+import { type PlanDiff, type PlanStep, diffPlans, placesOf } from "../src/stack-file/diff.ts";
 import { standsOn } from "../src/stack-file/order.ts";
 import type { PlannedDevice, PlannedExport, PlannedListener, StackPlan } from "../src/stack-file/plan.ts";
 import { describeProblem } from "../src/stack-file/problem.ts";
@@ -232,7 +232,7 @@ class Model {
   constructor({ devices, exports, listen }: StackPlan) {
     this.devices = new Map(devices.map((device) => [device.name, device]));
     this.exports = new Map(exports.map((one) => [one.name, one]));
-    this.listen = [...listen];
+    this.listen = [...placesOf({ listen })];
   }
 
   apply(step: PlanStep): void {
@@ -346,7 +346,7 @@ function holdAgainst(old: StackPlan, now: StackPlan, diff: PlanDiff): void {
   for (const name of stays) if (name !== undefined) expect(model.devices.has(name)).toBe(true);
   const facts = (one: PlannedExport): unknown => ({ ...one, where: "" });
   expect(sorted([...model.exports.values()].map(facts))).toEqual(sorted(now.exports.map(facts)));
-  expect(sorted(model.listen)).toEqual(sorted(now.listen));
+  expect(sorted(model.listen)).toEqual(sorted(placesOf(now)));
 }
 
 /** A plan after somebody has edited it: names changed, devices taken out, lengths changed. */

@@ -19,14 +19,15 @@ async function stackServer(file: string): Promise<Stack> {
   const server = new NbdServer({ environment });
   const devices = new DeviceManager(environment, targets);
   const exports = new ExportManager(server, devices, environment);
+  const usual = { unix: `${file}.sock` };
   const plan = readStackFile(file, targets);
-  const stack = new Stack(plan, { devices, exports, server, environment, readOnly: false });
+  const stack = new Stack(plan, { devices, exports, server, environment, readOnly: false, usual });
   cleanUp(async () => {
     await server.close({ timeout: 0 });
     await devices.close();
   });
   await stack.open();
-  for (const planned of plan.listen) await stack.listen(planned);
+  await stack.listen();
   return stack;
 }
 

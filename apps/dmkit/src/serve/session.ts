@@ -27,7 +27,7 @@ import { type Captive, captiveVariables, runCaptive } from "./captive.ts";
 import { type Control, startControl } from "./control.ts";
 import { Deadline } from "./deadline.ts";
 import { type WhatToServe, openExports } from "./exports.ts";
-import { type WhereToListen, chooseListeners } from "./listen/listeners.ts";
+import { type WhereToListen, chooseListeners, isTold, plannedAs } from "./listen/listeners.ts";
 import { removePidfile, writePidfile } from "./pidfile.ts";
 import { ServiceManager, type ServiceState, type ServiceVariables } from "./service-manager.ts";
 import { StopSignal, watchParent } from "./signals.ts";
@@ -115,7 +115,7 @@ export async function serve(options: SessionOptions, environment: Environment): 
 }
 
 async function makeSession(options: SessionOptions, environment: Environment): Promise<Session> {
-  const { maxConnections, stack: plan, targets, what, where } = options;
+  const { activated, maxConnections, stack: plan, targets, what, where } = options;
   // Who comes by standard input is alone.
   const most = where.single ? 1 : maxConnections;
   const stop = new StopSignal();
@@ -128,7 +128,15 @@ async function makeSession(options: SessionOptions, environment: Environment): P
   const devices = new DeviceManager(environment, targets, (...progress) => service.opening(...progress));
   const exports = new ExportManager(server, devices, environment);
   const stack =
-    plan && (await stackOf(plan, { devices, exports, server, environment, readOnly: what.readOnly }));
+    plan &&
+    (await stackOf(plan, {
+      devices,
+      exports,
+      server,
+      environment,
+      readOnly: what.readOnly,
+      usual: isTold(where, activated) ? undefined : plannedAs(options.fallback, where),
+    }));
   return {
     options,
     environment,
@@ -174,7 +182,8 @@ async function serveDevices(session: Session): Promise<number> {
   let captive: Captive | undefined;
   let wrotePidfile = false;
   try {
-    const uris = urisOf(await open(), exports.snapshot());
+    const places = await open();
+    const uris = urisOf(places, exports.snapshot());
     control = await startControl(
       { devices, exports, snapshot: () => snapshotOf(session), reloadStack: stack && (() => stack.reload()) },
       { path: options.control, wanted: !options.where.single, version: options.version, environment },
@@ -191,7 +200,8 @@ async function serveDevices(session: Session): Promise<number> {
     const address = metrics && `http://${options.metrics?.host}:${metrics.port}/metrics`;
     options.ready(uris, exports.snapshot(), control?.path, address);
     service.ready(stateOf(session));
-    const [uri] = uris;
+    // Whoever was promised a URI, or a command beside the server, may make the first export.
+    const uri = uris[0] ?? urisOf(places, [{ name: "" }])[0];
     if (options.printUri && uri !== undefined) process.stdout.write(`${formatNbdUri(uri)}\n`);
     if (options.where.single) {
       await Promise.race([
@@ -231,14 +241,12 @@ async function serveDevices(session: Session): Promise<number> {
  */
 function openListeners({ options, environment, server, stack }: Session): {
   readonly listeners: ReturnType<typeof chooseListeners>;
-  readonly open: () => Promise<Listener[]>;
+  readonly open: () => Promise<readonly Listener[]>;
 } {
   const { where, fallback, activated } = options;
   const planned = options.stack?.listen ?? [];
-  const isTold = where.unix !== undefined || where.port !== undefined || where.isPrivate || where.single;
   const listeners = chooseListeners(where, activated, fallback);
-  const fromFile = !isTold && activated === 0 && planned.length > 0;
-  if (!isTold && activated > 0 && planned.length > 0) {
+  if (!isTold(where, 0) && activated > 0 && planned.length > 0) {
     environment.logger.log(
       "warn",
       "the sockets of a service manager are listened at, and not what the stack file says",
@@ -251,21 +259,15 @@ function openListeners({ options, environment, server, stack }: Session): {
   return {
     listeners,
     async open() {
+      if (stack !== undefined && !isTold(where, activated)) return stack.listen();
       const opened: Listener[] = [];
-      if (!fromFile) {
-        for (const one of listeners.listen) opened.push(await server.listen(one));
-        return opened;
-      }
-      for (const one of planned) {
-        const listener = await stack?.listen(one);
-        if (listener !== undefined) opened.push(listener);
-      }
+      for (const one of listeners.listen) opened.push(await server.listen(one));
       return opened;
     },
   };
 }
 
-function urisOf(listeners: readonly Listener[], exports: readonly ExportSnapshot[]): NbdUri[] {
+function urisOf(listeners: readonly Listener[], exports: readonly Pick<ExportSnapshot, "name">[]): NbdUri[] {
   return listeners.flatMap((listener) => {
     const address = addressOf(listener);
     const tls = tlsOfUri(listener);

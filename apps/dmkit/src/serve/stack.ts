@@ -9,7 +9,6 @@ import {
   type Environment,
   BlockIoError,
   type Segment,
-  type TargetRegistry,
   Turnstile,
   refuse,
   shellQuote,
@@ -17,15 +16,16 @@ import {
 } from "@dmkit/block-io";
 import type { ListenOptions, Listener, NbdServer } from "@dmkit/nbd";
 import type { DeviceManager } from "../manager/device-manager.ts";
+import type { NamedDevice } from "../manager/device/named-device.ts";
 import type { ExportManager } from "../manager/export-manager.ts";
 import { readTable } from "../manager/references.ts";
-import { describeDone } from "../stack-file/describe.ts";
-import { type PlanDiff, type PlanStep, diffPlans } from "../stack-file/diff.ts";
+import { describeDone, describeListener } from "../stack-file/describe.ts";
+import { type PlanDiff, type PlanStep, diffPlans, renamedPlan } from "../stack-file/diff.ts";
 import { OPEN_LENGTH } from "../stack-file/lengths.ts";
-import { standsOn } from "../stack-file/order.ts";
 import type { PlannedDevice, PlannedExport, PlannedListener, StackPlan } from "../stack-file/plan.ts";
 import { completeTable, makeFiles } from "../stack-file/prepare.ts";
 import { readStackFile } from "../stack-file/read/read.ts";
+import { renamesOf, requireAsWanted, whatRuns } from "../stack-file/what-runs.ts";
 import { endsWithin } from "./ends-within.ts";
 
 export interface StackContext {
@@ -35,6 +35,8 @@ export interface StackContext {
   readonly environment: Environment;
   /** Open every device and offer every export read-only. */
   readonly readOnly: boolean;
+  /** Where to listen if the file does not say. Undefined: the command line says where, whatever the file does. */
+  readonly usual?: PlannedListener | undefined;
 }
 
 /** What a reload did, a line each; what failed begins with `failed:`, what waits with `restart:`. */
@@ -46,13 +48,15 @@ const PATIENCE = 10_000;
 export class Stack {
   readonly #context: StackContext;
   readonly #listeners: { readonly planned: PlannedListener; readonly listener: Listener }[] = [];
+  /** The devices of the plan: a verb may have given one another name since. */
+  #live: ReadonlyMap<string, NamedDevice> = new Map();
   #plan: StackPlan;
   // Opening is the first of them.
   readonly #changes = new Turnstile();
 
   constructor(plan: StackPlan, context: StackContext) {
-    this.#plan = plan;
     this.#context = context;
+    this.#plan = this.#placed(plan);
   }
 
   /** Opens all devices and offers all exports. Errors tell the place in the file. */
@@ -61,7 +65,7 @@ export class Stack {
   }
 
   async #open(): Promise<void> {
-    await makeFiles(this.#plan.files ?? [], this.#context.environment);
+    for (const file of this.#plan.files ?? []) await this.#carryOut({ do: "make-file", file });
     for (const device of this.#plan.devices) {
       await at(device.where, () => this.#carryOut({ do: "create", device }));
     }
@@ -70,12 +74,23 @@ export class Stack {
     }
   }
 
-  /** Listens where an entry of the file says. */
-  async listen(planned: PlannedListener): Promise<Listener> {
+  /** Listens wherever the file says, unless the command line does. */
+  async listen(): Promise<readonly Listener[]> {
+    for (const planned of this.#plan.listen) await this.#listen(planned);
+    return this.#listeners.map(({ listener }) => listener);
+  }
+
+  async #listen(planned: PlannedListener): Promise<void> {
     const options = listenOptions(planned);
     const listener = await this.#context.server.listen(options);
     this.#listeners.push({ planned, listener });
-    return listener;
+  }
+
+  /** The plan with the places where this server listens for it. */
+  #placed(plan: StackPlan): StackPlan {
+    const { usual } = this.#context;
+    if (usual === undefined) return { ...plan, listen: [] };
+    return plan.listen.length > 0 ? plan : { ...plan, listen: [usual] };
   }
 
   /** Reads the file again and changes what runs. An invalid file changes nothing: throws what is wrong with it. */
@@ -87,10 +102,11 @@ export class Stack {
     const { environment, devices, server } = this.#context;
     const { logger } = environment;
     const { targets } = devices;
-    const wanted = readStackFile(this.#plan.path, targets);
+    const wanted = this.#placed(readStackFile(this.#plan.path, targets));
+    const renamed = await this.#followVerbs(wanted);
     const diff = diffPlans(this.#plan, wanted, targets);
     const failed: PlanStep[] = [];
-    const report: string[] = [];
+    const report = [...renamed];
     const others = wanted.devices.flatMap(({ table }) =>
       readTable(table.replace(` ${OPEN_LENGTH} `, " 1 "), targets),
     );
@@ -118,6 +134,7 @@ export class Stack {
         if (before !== undefined) await this.#putBack(before, failed, report);
       }
     }
+    if (failed.some((step) => step.do === "listen")) await this.#listenAsBefore(diff, failed, report);
     try {
       server.refreshTls();
     } catch (error) {
@@ -156,6 +173,48 @@ export class Stack {
     }
   }
 
+  /** Whoever cannot be reached where the file says stays where it was. */
+  async #listenAsBefore({ steps }: PlanDiff, failed: PlanStep[], report: string[]): Promise<void> {
+    const { logger } = this.#context.environment;
+    for (const step of steps) {
+      if (step.do !== "unlisten") continue;
+      const where = describeListener(step.listener);
+      try {
+        await this.#listen(step.listener);
+        failed.push(step);
+        logger.log("info", `reload: listening at ${where} as before`);
+      } catch (error) {
+        const { message } = toBlockIoError(error, {});
+        report.push(`failed: listening at ${where} as before: ${message}`);
+        logger.log("error", `reload: not listening at ${where} any more`, { message });
+      }
+    }
+  }
+
+  /**
+   * A device that a verb has renamed gets the name back that the file has for it, unless the file or another device has
+   * followed: then the plan does. What was done, a line each.
+   */
+  async #followVerbs(wanted: StackPlan): Promise<string[]> {
+    const { devices, environment } = this.#context;
+    const report: string[] = [];
+    const renames = new Map<string, string>();
+    for (const [name, device] of this.#live) {
+      const now = device.name;
+      if (now === name || !devices.names.includes(now) || devices.device(now) !== device) continue;
+      if (devices.names.includes(name) || wanted.devices.some((one) => one.name === now)) {
+        renames.set(name, now);
+        continue;
+      }
+      await devices.rename(now, name);
+      report.push(describeDone({ do: "rename", from: now, to: name }));
+      environment.logger.log("info", `reload: ${report.at(-1)}`);
+    }
+    this.#plan = renamedPlan(this.#plan, renames);
+    this.#live = new Map([...this.#live].map(([name, device]) => [renames.get(name) ?? name, device]));
+    return report;
+  }
+
   /** @param others the tables that there are when all is done. */
   async #carryOut(step: PlanStep, others: readonly Segment[] = []): Promise<void> {
     const { devices, exports, readOnly, environment } = this.#context;
@@ -166,14 +225,21 @@ export class Stack {
         await this.#unlisten(step.listener);
         return;
       case "make-file":
-        return makeFiles([step.file], environment);
+        // A server that writes nothing makes nothing: what is missing is told by who opens it.
+        return readOnly ? undefined : makeFiles([step.file], environment);
       case "remove":
         return this.#remove(step.name, others);
       case "rename":
-        return devices.rename(step.from, step.to);
+        await devices.rename(step.from, step.to);
+        this.#live = new Map(
+          [...this.#live].map(([name, one]) => [name === step.from ? step.to : name, one]),
+        );
+        return;
       case "create": {
         const table = await this.#complete(step.device);
-        await devices.create(step.device.name, table, { readOnly: step.device.readOnly || readOnly });
+        const { name } = step.device;
+        const device = await devices.create(name, table, { readOnly: step.device.readOnly || readOnly });
+        this.#live = new Map([...this.#live, [name, device]]);
         return;
       }
       case "reload": {
@@ -186,7 +252,7 @@ export class Stack {
         exports.add({ ...step.export, readOnly: step.export.readOnly || readOnly });
         return;
       case "listen":
-        await this.listen(step.listener);
+        await this.#listen(step.listener);
         return;
     }
   }
@@ -239,88 +305,6 @@ function listenOptions(planned: PlannedListener): ListenOptions {
   if (!("unix" in planned)) return planned;
   const { unix, ...rest } = planned;
   return { path: unix, ...rest };
-}
-
-/** The new plan, with what was before where that could not be changed. */
-function whatRuns(
-  old: StackPlan,
-  wanted: StackPlan,
-  { restart, steps }: PlanDiff,
-  failed: readonly PlanStep[],
-): StackPlan {
-  const renames = renamesOf(steps, failed);
-  const before = old.devices.map((device) => ({ ...device, name: renames.get(device.name) ?? device.name }));
-  const names = (kind: "create" | "reload"): Set<string> =>
-    new Set(failed.flatMap((step) => (step.do === kind ? [step.device.name] : [])));
-  const stays = new Set([...names("reload"), ...restart.flatMap(({ device }) => device ?? [])]);
-  const missing = names("create");
-  const kept = failed.flatMap((step) => (step.do === "remove" ? [step.name] : []));
-  const withdrawn = failed.flatMap((step) => (step.do === "unexport" ? [step.name] : []));
-  const absent = failed.flatMap((step) => (step.do === "export" ? [step.export.name] : []));
-  const isOf = (list: readonly string[], name: string): boolean => list.includes(name);
-  return {
-    ...wanted,
-    devices: [
-      ...before.filter(
-        ({ name }) =>
-          isOf(kept, name) || (stays.has(name) && !wanted.devices.some((device) => device.name === name)),
-      ),
-      ...wanted.devices
-        .filter(({ name }) => !missing.has(name))
-        .map((device) =>
-          stays.has(device.name) ? (before.find(({ name }) => name === device.name) ?? device) : device,
-        ),
-    ],
-    exports: [
-      ...old.exports
-        .filter(({ name }) => isOf(withdrawn, name))
-        .map((one) => ({ ...one, device: renames.get(one.device) ?? one.device })),
-      ...wanted.exports.filter(({ name }) => !isOf(absent, name) && !isOf(withdrawn, name)),
-    ],
-    listen: wanted.listen.filter(
-      (one) => !failed.some((step) => step.do === "listen" && isDeepStrictEqual(step.listener, one)),
-    ),
-    // What is settled at the start stays what it was then, and is reported every time.
-    control: old.control,
-    pidfile: old.pidfile,
-    log: old.log,
-    shutdownTimeout: old.shutdownTimeout,
-    metrics: old.metrics,
-  };
-}
-
-/** Old names of devices to new ones, as far as it came to that. */
-function renamesOf(steps: readonly PlanStep[], failed: readonly PlanStep[]): ReadonlyMap<string, string> {
-  return new Map(
-    steps.flatMap((step) =>
-      step.do === "rename" && !failed.includes(step) ? [[step.from, step.to] as const] : [],
-    ),
-  );
-}
-
-/** Throws `ENOENT` for a device that is not, or does not stand on, what the file says: that failed before. */
-function requireAsWanted(
-  name: string,
-  { devices }: StackPlan,
-  failed: readonly PlanStep[],
-  targets: TargetRegistry,
-): void {
-  const others = new Set(
-    failed.flatMap((step) => (step.do === "create" || step.do === "reload" ? [step.device.name] : [])),
-  );
-  if (others.size === 0) return;
-  // What a device stands on comes before it.
-  for (const device of devices) {
-    if ([...standsOn(device, targets)].some((below) => others.has(below))) others.add(device.name);
-  }
-  if (!others.has(name)) return;
-  throw refuse(
-    name,
-    "ENOENT",
-    "there is no device yet that is what the file says",
-    "Mend what failed before, and read the file again.",
-    "open",
-  );
 }
 
 /** The same error, with the place in the stack file. */

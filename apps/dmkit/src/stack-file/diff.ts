@@ -12,6 +12,7 @@
 import { strict as assert } from "node:assert";
 import { isDeepStrictEqual } from "node:util";
 import type { TargetRegistry } from "@dmkit/block-io";
+import { NBD_PORT } from "@dmkit/nbd";
 import { accessOf } from "./access.ts";
 import { memoryOf, readTable, renameReferences } from "../manager/references.ts";
 import { targets as allTargets } from "../targets.ts";
@@ -54,7 +55,7 @@ export function diffPlans(old: StackPlan, now: StackPlan, targets: TargetRegistr
   const changes = compareDevices(before, now, exportedIn(old, renames), targets);
   const { unexport, add } = compareExports(old, now, renames);
   const listen = (from: StackPlan, other: StackPlan): PlannedListener[] =>
-    from.listen.filter((one) => !other.listen.some((listener) => isDeepStrictEqual(one, listener)));
+    placesOf(from).filter((one) => !placesOf(other).some((listener) => isDeepStrictEqual(one, listener)));
   const steps: PlanStep[] = [
     ...unexport.map(({ name, moves }) => ({ do: "unexport", name, moves }) as const),
     ...listen(old, now).map((listener) => ({ do: "unlisten", listener }) as const),
@@ -118,6 +119,20 @@ function renamed(device: PlannedDevice, renames: ReadonlyMap<string, string>): P
       ? {}
       : { length: { ...length, parts: length.parts.map((part) => ({ ...part, of: reference(part.of) })) } }),
   };
+}
+
+/** The plan with other names for its devices. */
+export function renamedPlan(plan: StackPlan, renames: ReadonlyMap<string, string>): StackPlan {
+  return {
+    ...plan,
+    devices: plan.devices.map((device) => renamed(device, renames)),
+    exports: plan.exports.map((one) => ({ ...one, device: renames.get(one.device) ?? one.device })),
+  };
+}
+
+/** Where a server of this plan listens, unless its command line says otherwise. */
+export function placesOf({ listen }: Pick<StackPlan, "listen">): readonly PlannedListener[] {
+  return listen.length > 0 ? listen : [{ host: "127.0.0.1", port: NBD_PORT, allowRemote: false }];
 }
 
 /** Whether two devices are the same but for their names. */

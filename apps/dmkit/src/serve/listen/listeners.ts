@@ -3,7 +3,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { BlockIoError, asking } from "@dmkit/block-io";
-import type { ListenOptions, ServerTlsOptions } from "@dmkit/nbd";
+import { type ListenOptions, NBD_PORT, type ServerTlsOptions } from "@dmkit/nbd";
+import type { PlannedListener } from "../../stack-file/plan.ts";
 
 /** The first file descriptor a service manager hands over (sd_listen_fds). */
 const FIRST_ACTIVATED = 3;
@@ -66,4 +67,16 @@ export function chooseListeners(where: WhereToListen, activated: number, fallbac
   for (let index = 0; index < activated; index += 1) listen.push({ fd: FIRST_ACTIVATED + index });
   const { tls } = where;
   return { listen: (listen.length > 0 ? listen : [fallback]).map((one) => ({ ...one, tls })), dispose };
+}
+
+/** Whether somebody else than a stack file says where to listen. */
+export function isTold({ unix, port, isPrivate, single }: WhereToListen, activated: number): boolean {
+  return activated > 0 || unix !== undefined || port !== undefined || isPrivate || single;
+}
+
+/** A place as a stack file has it. Undefined for what is no port. */
+export function plannedAs(place: ListenOptions, { tls }: WhereToListen): PlannedListener | undefined {
+  if (!("port" in place)) return undefined;
+  const { host = "127.0.0.1", port = NBD_PORT, allowRemote = false } = place;
+  return { host, port, allowRemote, tls };
 }
