@@ -116,13 +116,14 @@ export function openedAs(
 }
 
 /** Throws `EINVAL` for what no table can show: whoever looks at the device, or changes it, asks for its table. */
-export function requireTable({ device, table }: OpenedTable, targets: TargetRegistry): void {
+export function requireTable(opened: OpenedTable, targets: TargetRegistry): void {
+  const { device } = opened;
   if (device.size === 0) {
     const hint = "Give it a size first: truncate -s 1G FILE";
     throw refuse(device.name, "EINVAL", "is empty: there is nothing to serve", hint, "open");
   }
   try {
-    parseTable(table(), targets);
+    parseTable(opened.table(), targets);
   } catch (error) {
     const { reason } = toBlockIoError(error, {});
     const hint = "Give the file another name, or make a link to it, without line breaks.";
