@@ -19,7 +19,15 @@ const nbd: UriScheme = {
   absolute: resolveNbdUri,
 };
 
-const nbdSchemes = { nbd, nbds: nbd, "nbd+unix": nbd, "nbds+unix": nbd };
+// Those for vsock are refused by who opens them.
+const nbdSchemes = {
+  nbd,
+  nbds: nbd,
+  "nbd+unix": nbd,
+  "nbds+unix": nbd,
+  "nbd+vsock": nbd,
+  "nbds+vsock": nbd,
+};
 
 /** URI schemes the app knows besides those every stack knows. */
 export function uriSchemes(targets: TargetRegistry = allTargets): Readonly<Record<string, UriScheme>> {

@@ -543,6 +543,8 @@ describe("hostile control clients", () => {
     const late = await raw(control);
     expect((await parsed(late.line())).error?.message).toMatch(/64 control clients already/);
     await late.closed;
+    // One that says something first is told, too.
+    await expect(ControlClient.connect(control)).rejects.toThrow(/64 control clients already/);
     for (const { socket } of all) socket.destroy();
     await Promise.all(all.map(({ closed }) => closed));
     await new Promise((resolve) => setTimeout(resolve, 100));

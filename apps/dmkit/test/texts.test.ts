@@ -29,6 +29,19 @@ function words(command: string): string[] {
 describe("commands to be pasted", () => {
   const evil = "it's $(reboot) & x";
 
+  it("make no file system where nothing can be written, and name the server", () => {
+    const [device, description] = ["d", ""];
+    const one = { name: "", device, description, size: 4096, readOnly: true, connections: 0, leaving: false };
+    const snapshot = { ...one, maxConnections: undefined, statistics: {} as never };
+    const uris = [{ address: { kind: "unix", path: "/tmp/s" }, exportName: "" }] as const;
+    const control = { path: `/run/dmkit/${process.pid}.sock`, named: false };
+    const text = attachHints(uris, [snapshot], control, undefined);
+    expect(text).not.toMatch(/mkfs/);
+    expect(text).toMatch(/mount -o ro,loop/);
+    expect(text).toMatch(/readonly=on/);
+    expect(text).toContain(`dmkit ls --tree -C ${process.pid}\n`);
+  });
+
   it("attach a server whatever its socket and export are called", () => {
     const snapshot = {
       name: evil,

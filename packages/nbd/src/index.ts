@@ -3,7 +3,8 @@ export { type ExportStatus, type NbdServerOptions, type ServerStatistics, NbdSer
 export { type AccessOptions, Access, AddressList } from "./server/exports/access.ts";
 export { type ExportOptions, type RemovalMode } from "./server/exports/export.ts";
 export { type ServerTlsOptions, checkServerTls, tlsModes } from "./tls/server-tls.ts";
-export { type ServerLimits, defaultLimits } from "./server/limits.ts";
+export { LONGEST_SOCKET_PATH } from "./server/io/unix-socket.ts";
+export { MOST_CONNECTIONS, type ServerLimits, defaultLimits } from "./server/limits.ts";
 export {
   type ListenOptions,
   type ListenPolicy,

@@ -10,7 +10,7 @@ import {
   schemeOf,
   shellQuote,
 } from "@dmkit/block-io";
-import { NBD_PORT, type ServerTlsOptions } from "@dmkit/nbd";
+import { MOST_CONNECTIONS, NBD_PORT, type ServerTlsOptions } from "@dmkit/nbd";
 import { type Command, Option } from "commander";
 import { CONTROL_VARIABLE } from "../control/sockets.ts";
 import { uriSchemes } from "../devices.ts";
@@ -96,7 +96,7 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
     .option("--print-uri", "print the URI on stdout when ready", false)
     .option("--pidfile <path>", "write the process id here when ready")
     .option("--exit-with-parent", "stop when the parent process ends", false)
-    .option("--max-connections <n>", "clients at a time", integer(1, 100_000))
+    .option("--max-connections <n>", "clients at a time", integer(1, MOST_CONNECTIONS))
     .option(
       "--shutdown-timeout <s>",
       "seconds to finish requests after a signal (default: 10)",

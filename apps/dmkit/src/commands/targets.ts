@@ -13,7 +13,9 @@ export function addTargets(program: Command, finish: Finish, load: Known): void 
     .option("--json", "print JSON", false)
     .action(async (name: string | undefined, { json }: { json: boolean }) => {
       const known = (await load()).list();
-      const chosen = known.filter((target) => name === undefined || target.name === name);
+      const chosen = known.filter(
+        (target) => name === undefined || target.name === name || target.aliases?.includes(name),
+      );
       if (chosen.length === 0) {
         const hint = `Known targets: ${known.map((target) => target.name).join(", ")}.`;
         throw new BlockIoError(`there is no target "${name}"`, { code: "EPARSE", hint });

@@ -1,8 +1,21 @@
 /** The other end of the control socket: what the verbs of the command line, and `top`, talk to a server with. */
 import { type Socket, connect } from "node:net";
-import { BlockIoError, toBlockIoError } from "@dmkit/block-io";
+import { BlockIoError, realEnvironment, toBlockIoError } from "@dmkit/block-io";
 import { Lines } from "./lines.ts";
-import { type Hello, LONGEST_ANSWER, PROTOCOL, type RpcError, fromRpcError, isObject } from "./protocol.ts";
+import {
+  type Hello,
+  LONGEST_ANSWER,
+  LONGEST_REQUEST,
+  PROTOCOL,
+  type RpcError,
+  fromRpcError,
+  isObject,
+} from "./protocol.ts";
+
+// Milliseconds that a server that runs needs for less.
+const HELLO_TIME = 10_000;
+// Bytes of a request beside its parameters.
+const ENVELOPE = 256;
 
 export interface CallProgress {
   readonly done: number;
@@ -44,15 +57,21 @@ export class ControlClient {
     socket.on("close", () => this.#lose("it has hung up"));
   }
 
-  /** Connects and says hello. Errors: ENOENT, ENOTCONN (nobody there), EACCES, EPROTO (another version). */
-  static async connect(path: string): Promise<ControlClient> {
+  /**
+   * Connects and says hello. Errors: ENOENT, ENOTCONN (nobody there), EACCES, EPROTO (another version), ETIMEDOUT.
+   * @param patience milliseconds to wait for the server's hello.
+   */
+  static async connect(path: string, patience: number = HELLO_TIME): Promise<ControlClient> {
     const client = new ControlClient(await open(path), path);
+    const timer = realEnvironment.clock.after(patience, () => client.#fail(silent(path, patience)));
     try {
       client.hello = await client.call<Hello>("hello", { protocol: PROTOCOL });
       return client;
     } catch (error) {
       client.close();
       throw error;
+    } finally {
+      timer.cancel();
     }
   }
 
@@ -63,6 +82,8 @@ export class ControlClient {
     options: CallOptions = {},
   ): Promise<Result> {
     if (this.#lost !== undefined) return Promise.reject(this.#lost);
+    if (Buffer.byteLength(JSON.stringify(params)) > LONGEST_REQUEST - ENVELOPE)
+      return Promise.reject(tooLong());
     const id = this.#next;
     this.#next += 1;
     const answer = new Promise<unknown>((resolve, reject) => {
@@ -121,6 +142,23 @@ export class ControlClient {
     for (const { reject } of this.#waiting.values()) reject(this.#lost);
     this.#waiting.clear();
   }
+}
+
+function silent(path: string, patience: number): BlockIoError {
+  return new BlockIoError(`the server has not answered for ${patience / 1000} s`, {
+    code: "ETIMEDOUT",
+    device: path,
+    op: "connect",
+    hint: "It may be stopped, or its machine overloaded. If it is stopped: kill -CONT PID",
+  });
+}
+
+/** What a server is not even asked. */
+export function tooLong(): BlockIoError {
+  return new BlockIoError(`a request has at most ${LONGEST_REQUEST} bytes, with its table`, {
+    code: "EOVERFLOW",
+    hint: "Make several devices of the table, and one that stands on them.",
+  });
 }
 
 function open(path: string): Promise<Socket> {

@@ -1,4 +1,5 @@
 /** The methods of the control socket; what each takes and gives is in CONTROL.md. */
+import { MOST_CONNECTIONS } from "@dmkit/nbd";
 import type { DeviceManager } from "../manager/device-manager.ts";
 import type { NamedDevice } from "../manager/device/named-device.ts";
 import type { ExportManager } from "../manager/export-manager.ts";
@@ -103,7 +104,7 @@ const handlers: Readonly<Record<string, Handler>> = {
       description: params.optionalText("description"),
       readOnly: params.flag("readOnly"),
       strict: params.flag("strict"),
-      maxConnections: params.integer("maxConnections", 1, 100_000),
+      maxConnections: params.integer("maxConnections", 1, MOST_CONNECTIONS),
     };
     params.end();
     exports.add(wanted);

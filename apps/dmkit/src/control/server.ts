@@ -137,7 +137,9 @@ class Client {
     if (this.#socket.destroyed) return;
     this.#timer?.cancel();
     this.#timer = this.#options.environment.clock.after(1000, () => this.#socket.destroy());
-    this.#socket.end(() => this.#socket.destroy());
+    // It may still be sending, and would not read why if it were cut off.
+    this.#socket.end();
+    this.#socket.resume();
   }
 
   #received(line: string): void {

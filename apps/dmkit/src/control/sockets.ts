@@ -5,7 +5,7 @@
 import { lstatSync, readdirSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { isAbsolute, join, resolve } from "node:path";
 import { BlockIoError, asking, makeFolders } from "@dmkit/block-io";
 
 /** What overrides the default for servers and verbs: a path, or for verbs the process id of a server. */
@@ -14,7 +14,8 @@ export const CONTROL_VARIABLE = "DMKIT_CONTROL";
 /** The folder of the default sockets: only this user can look into it. */
 export function runtimeFolder(): string {
   const { XDG_RUNTIME_DIR: runtime } = process.env;
-  if (runtime !== undefined && runtime !== "") return join(runtime, "dmkit");
+  // A relative one is no folder that servers and verbs could mean the same by: it is to be taken for none.
+  if (runtime !== undefined && isAbsolute(runtime)) return join(runtime, "dmkit");
   return join(tmpdir(), `dmkit-${process.getuid?.() ?? "user"}`);
 }
 

@@ -63,6 +63,16 @@ export class ExportManager {
     }
     this.#deviceOf.set(name, device);
     this.#release.set(name, release);
+    const { connections } = this.#server.limits;
+    const { maxConnections = 0 } = options;
+    // One for a single client has no other.
+    if (maxConnections <= connections || connections === 1) return;
+    this.#environment.logger.log("warn", "an export may have more clients than the server lets in", {
+      export: name,
+      maxConnections,
+      connections,
+      hint: "dmkit serve --max-connections",
+    });
   }
 
   /**

@@ -20,15 +20,18 @@ export interface MetricsListener {
 const REQUEST_TIME = 10_000;
 const CONNECTIONS = 16;
 
-/** @param port 0 picks a free one. Errors: EADDRINUSE, EACCES and the like. */
+/** @param port 0 picks a free one. @param requestTime milliseconds. Errors: EADDRINUSE, EACCES and the like. */
 export async function startMetrics(
   { host, port }: { readonly host: string; readonly port: number },
   snapshot: () => Snapshot,
+  requestTime: number = REQUEST_TIME,
 ): Promise<MetricsListener> {
   const server = createServer(
     {
-      requestTimeout: REQUEST_TIME,
-      headersTimeout: REQUEST_TIME,
+      requestTimeout: requestTime,
+      headersTimeout: requestTime,
+      // Otherwise it is looked every 30 s, and clients that say nothing keep the others out as long.
+      connectionsCheckingInterval: requestTime / 10,
       maxHeaderSize: 8192,
       keepAliveTimeout: 5000,
     },

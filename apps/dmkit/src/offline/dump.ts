@@ -19,6 +19,7 @@ import {
   codeOf,
   printableJson,
 } from "@dmkit/block-io";
+import { waitsForWriter } from "../fifo.ts";
 import { formatNamed } from "./detect.ts";
 import type { OpenImage } from "./image.ts";
 
@@ -111,8 +112,11 @@ export async function readDump(path: string, formats: readonly ImageFormat[]): P
 
 async function readText(path: string): Promise<string> {
   try {
-    const { size } = await stat(path);
-    if (size <= LARGEST) return await readFile(path, "utf8");
+    const found = await stat(path);
+    const hint = "Give a file made by: dmkit dump";
+    if (waitsForWriter(path, found))
+      throw new BlockIoError("is a FIFO, not a dump", { code: "EINVAL", device: path, hint });
+    if (found.size <= LARGEST) return await readFile(path, "utf8");
     throw new BlockIoError("is too large", { code: "EOVERFLOW", device: path });
   } catch (error) {
     if (error instanceof BlockIoError) throw error;
@@ -121,6 +125,7 @@ async function readText(path: string): Promise<string> {
       code: directory ? "EINVAL" : codeOf(error),
       device: path,
       cause: error,
+      hint: "Give a file made by: dmkit dump",
     });
   }
 }

@@ -1,6 +1,6 @@
 /** The control socket of a server: at the path it was told, or at the user's default, which it can do without. */
 import { resolve } from "node:path";
-import { type Environment, toBlockIoError } from "@dmkit/block-io";
+import { type Environment, codeOf, toBlockIoError } from "@dmkit/block-io";
 import { type ControlledServer, controlMethods } from "../control/methods.ts";
 import { ControlServer } from "../control/server.ts";
 import { CONTROL_VARIABLE, ownSocket } from "../control/sockets.ts";
@@ -30,12 +30,19 @@ export async function startControl(
   const given = path ?? process.env[CONTROL_VARIABLE];
   const isTold = given !== undefined && given !== "" && !/^\d+$/.test(given);
   if (!isTold && !wanted) return undefined;
-  try {
-    const place = isTold ? resolve(given) : ownSocket();
+  const listen = async (place: string): Promise<Control> => {
     await server.listen(place);
     return { path: place, variables: { [CONTROL_VARIABLE]: place }, close: () => server.close() };
+  };
+  try {
+    if (isTold) return await listen(resolve(given));
   } catch (error) {
-    if (isTold) throw error;
+    // The variable is also there for a server that another one runs, and is that one's socket.
+    if (path !== undefined || codeOf(error) !== "EADDRINUSE") throw error;
+  }
+  try {
+    return await listen(ownSocket());
+  } catch (error) {
     // Clients are served without it all the same.
     const { message, hint } = toBlockIoError(error, { op: "listen" });
     environment.logger.log("info", "no control socket", { message, hint });

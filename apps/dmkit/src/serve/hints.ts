@@ -1,4 +1,5 @@
 /** What to type next: commands that work when they are pasted. */
+import { basename } from "node:path";
 import { describeSize, printable, shellQuote } from "@dmkit/block-io";
 import { type NbdUri, formatNbdUri } from "@dmkit/nbd";
 import type { ExportSnapshot } from "../manager/snapshot.ts";
@@ -21,7 +22,10 @@ export function attachHints(
   if (first === undefined) return "Nothing is exported yet: dmkit create, dmkit export add\n";
   const uri = shellQuote(formatNbdUri(first));
   // A comma would end the value.
-  const drive = shellQuote(`file=${formatNbdUri(first).replaceAll(",", ",,")},format=raw,if=virtio`);
+  const isReadOnly = exports[0]?.readOnly === true;
+  const drive = shellQuote(
+    `file=${formatNbdUri(first).replaceAll(",", ",,")},format=raw,if=virtio${isReadOnly ? ",readonly=on" : ""}`,
+  );
   const folder = "/tmp/dmkit-nbd";
   const mount = "/tmp/dmkit-mnt";
   const lines = exports.map(
@@ -36,7 +40,7 @@ ${lines.join("\n")}
 Type in another terminal (packages: libnbd-bin, nbdfuse, qemu-utils, nbd-client):
 
   Look at it         nbdinfo ${uri}
-  File system        mkdir -p ${folder} ${mount}; nbdfuse ${folder} ${uri} & sleep 1; mkfs.ext4 ${folder}/nbd && ${sudo}mount -o loop ${folder}/nbd ${mount}
+  File system        mkdir -p ${folder} ${mount}; nbdfuse ${folder} ${uri} & sleep 1; ${isReadOnly ? "" : `mkfs.ext4 ${folder}/nbd && `}${sudo}mount -o ${isReadOnly ? "ro," : ""}loop ${folder}/nbd ${mount}
 ${first.tls === undefined ? `  Virtual machine    qemu-system-x86_64 -drive ${drive}\n${kernelHint(first)}` : ""}${controlHint(control)}${metrics === undefined ? "" : `  Metrics            curl ${metrics}\n`}
 Ctrl-C ends the server; what was flushed is safe at any time.
 `;
@@ -53,6 +57,8 @@ function kernelHint({ address, exportName }: NbdUri): string {
 
 function controlHint(control: { readonly path: string; readonly named: boolean } | undefined): string {
   if (control === undefined) return "";
-  const where = control.named ? ` -C ${shellQuote(control.path)}` : "";
+  // There may be other servers, or come to be.
+  const isOwn = basename(control.path) === `${process.pid}.sock`;
+  const where = control.named ? ` -C ${shellQuote(control.path)}` : isOwn ? ` -C ${process.pid}` : "";
   return `  Operate it         dmkit ls --tree${where}\n`;
 }

@@ -20,7 +20,7 @@ import { DeviceManager } from "../manager/device-manager.ts";
 import { ExportManager } from "../manager/export-manager.ts";
 import { describeHealth, watchHealth } from "../manager/health-watch.ts";
 import type { ExportSnapshot, ServerSnapshot } from "../manager/snapshot.ts";
-import type { StackPlan } from "../stack-file/plan.ts";
+import { type StackPlan, connectionsOf } from "../stack-file/plan.ts";
 import type { MetricsListener } from "../metrics/server.ts";
 import { exitCodes } from "../ui/terminal.ts";
 import { type Captive, captiveVariables, runCaptive } from "./captive.ts";
@@ -99,6 +99,7 @@ export async function serve(options: SessionOptions, environment: Environment): 
   if (stack !== undefined) stop.onHangup = () => void hangup(session, stack);
   service.starts();
   const opening = openAll(session);
+  stop.ready();
   try {
     // Recovery may take long, and storage that does not answer takes for ever: a signal ends that, too.
     const told = await Promise.race([opening.then(() => "open"), stop.requested]);
@@ -117,7 +118,7 @@ export async function serve(options: SessionOptions, environment: Environment): 
 async function makeSession(options: SessionOptions, environment: Environment): Promise<Session> {
   const { activated, maxConnections, stack: plan, targets, what, where } = options;
   // Who comes by standard input is alone.
-  const most = where.single ? 1 : maxConnections;
+  const most = where.single ? 1 : (maxConnections ?? (plan && connectionsOf(plan)));
   const stop = new StopSignal();
   const service = new ServiceManager(options.service, environment);
   const server = new NbdServer({

@@ -1,6 +1,7 @@
 /** What tells a server to stop: signals, and the end of its parent. */
 import { constants } from "node:os";
 import { type Environment, endProcess } from "@dmkit/block-io";
+import { earlyHangup } from "../early-signals.ts";
 
 // A terminal or ssh session that goes away must not take unflushed writes with it.
 const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -17,12 +18,18 @@ export class StopSignal {
   readonly #signalled: (signal: NodeJS.Signals) => void;
   #request!: () => void;
   #asked = false;
+  #ready = false;
+  #early = false;
 
   constructor() {
     this.requested = new Promise((resolve) => {
       this.#request = () => resolve(undefined);
     });
     this.#signalled = (signal) => {
+      if (signal === "SIGHUP" && !this.#ready) {
+        this.#early = true;
+        return;
+      }
       if (signal === "SIGHUP" && this.onHangup !== undefined) {
         this.onHangup();
         return;
@@ -31,6 +38,12 @@ export class StopSignal {
       this.stop();
     };
     for (const signal of stopSignals) process.on(signal, this.#signalled);
+  }
+
+  /** To be called when it is settled what SIGHUP does: one that came before does it now. */
+  ready(): void {
+    this.#ready = true;
+    if (earlyHangup() || this.#early) this.#signalled("SIGHUP");
   }
 
   stop(): void {

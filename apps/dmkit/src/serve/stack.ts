@@ -75,9 +75,15 @@ export class Stack {
   }
 
   /** Listens wherever the file says, unless the command line does. */
-  async listen(): Promise<readonly Listener[]> {
-    for (const planned of this.#plan.listen) await this.#listen(planned);
-    return this.#listeners.map(({ listener }) => listener);
+  listen(): Promise<readonly Listener[]> {
+    return this.#changes.pass(async () => {
+      for (const planned of this.#plan.listen) {
+        // A reload may have come first.
+        if (!this.#listeners.some((one) => isDeepStrictEqual(one.planned, planned)))
+          await this.#listen(planned);
+      }
+      return this.#listeners.map(({ listener }) => listener);
+    });
   }
 
   async #listen(planned: PlannedListener): Promise<void> {

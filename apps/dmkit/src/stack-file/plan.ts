@@ -4,6 +4,7 @@
  * Invariants: names are unique within their kind; what a device stands on comes before it; every export is of a
  * device of the plan; paths are absolute; no two entries listen at the same place.
  */
+import { MOST_CONNECTIONS, defaultLimits } from "@dmkit/nbd";
 import type { LengthRule, LogLevel } from "@dmkit/block-io";
 import type { AccessOptions, ServerTlsOptions } from "@dmkit/nbd";
 
@@ -84,4 +85,10 @@ export interface StackPlan {
   readonly shutdownTimeout?: number | undefined;
   /** Where metrics are served over HTTP. */
   readonly metrics?: { readonly host: string; readonly port: number } | undefined;
+}
+
+/** Clients at a time that a server needs, for every export to have as many as it may. */
+export function connectionsOf({ exports }: StackPlan): number {
+  const wanted = exports.reduce((sum, { maxConnections = 0 }) => sum + maxConnections, 0);
+  return Math.min(MOST_CONNECTIONS, Math.max(defaultLimits.connections, wanted));
 }

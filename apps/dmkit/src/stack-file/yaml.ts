@@ -32,7 +32,15 @@ export const MAX_PROBLEMS = 50;
 export type ScalarValue = string | number | boolean | null;
 
 /** `at` is the offset in the text. */
-export type Value = MapValue | ListValue | { readonly kind: "scalar"; at: number; value: ScalarValue };
+export type Value = MapValue | ListValue | ScalarAt;
+
+export interface ScalarAt {
+  readonly kind: "scalar";
+  readonly at: number;
+  readonly value: ScalarValue;
+  /** As it is written; left out where nothing is. */
+  readonly source?: string | undefined;
+}
 
 export interface ListValue {
   readonly kind: "list";
@@ -204,7 +212,7 @@ function convert(node: Node | null, fallback: number, problems: Problems): Value
   if (typeof scalar === "string" && control.test(scalar)) {
     problems.add(at, "a control character", "a stack file is plain text");
   }
-  return { kind: "scalar", at, value: scalar };
+  return { kind: "scalar", at, value: scalar, source: isScalar(node) ? node.source : undefined };
 }
 
 function isScalarValue(value: unknown): value is ScalarValue {
@@ -271,8 +279,14 @@ export function pick(map: MapValue, wanted: (key: string) => boolean): MapValue 
   return { ...map, entries: new Map([...map.entries].filter(([key]) => wanted(key))) };
 }
 
+/** A word, or a number as it is written: 007 is a name or a path as good as any. */
+export function wordOf(value: Value | undefined): string | undefined {
+  if (value?.kind !== "scalar") return undefined;
+  if (typeof value.value === "number") return value.source ?? String(value.value);
+  return typeof value.value === "string" ? value.value : undefined;
+}
+
 /** The word under a key, if there is one. */
 export function wordAt(value: Value, key: string): string | undefined {
-  const found = value.kind === "map" ? value.entries.get(key)?.value : undefined;
-  return found?.kind === "scalar" && typeof found.value === "string" ? found.value : undefined;
+  return value.kind === "map" ? wordOf(value.entries.get(key)?.value) : undefined;
 }

@@ -9,6 +9,9 @@ export interface Progress {
   stop(): void;
 }
 
+// Milliseconds: what is over sooner needs no progress in a log.
+const SOON = 2000;
+
 const nothing: Progress = { update() {}, stop() {} };
 
 /** @param total bytes. @param quiet prints nothing at all. */
@@ -47,7 +50,7 @@ function lines(label: string, total: number): Progress {
   return {
     update(bytes) {
       const tenth = Math.floor((bytes / total) * 10);
-      if (tenth <= printed) return;
+      if (tenth <= printed || Date.now() - started < SOON) return;
       printed = tenth;
       const seconds = Math.max(0.001, (Date.now() - started) / 1000);
       process.stderr.write(
@@ -94,9 +97,6 @@ function ratioBar(label: string): RatioProgress {
     },
   };
 }
-
-// Milliseconds: what is over sooner needs no progress in a log.
-const SOON = 2000;
 
 function ratioLines(label: string): RatioProgress {
   const started = Date.now();

@@ -74,6 +74,8 @@ export class TableArguments {
           "parse",
         );
       }
+      if (Object.hasOwn(values, name))
+        throw refuse(undefined, "EPARSE", `${name} is given twice`, "Leave one of them out.", "parse");
       values[name] = this.option(name, table[name]);
     }
     return values;

@@ -3,7 +3,7 @@
  *
  *     [image:]STORE/NAME[@DIGEST|:TAG][?PARAMETERS OF THE STORE]
  *
- * STORE is `s3://BUCKET[/PREFIX]` or a folder. Without digest and tag the tag `latest` is meant.
+ * STORE is `s3://BUCKET[/PREFIX]` or a folder, which has no parameters: a `?` is part of its name. Without digest and tag the tag `latest` is meant.
  */
 import { resolve } from "node:path";
 import { type BlockIoError, refuse } from "@dmkit/block-io";
@@ -25,7 +25,9 @@ export interface ImageReference {
 
 /** Throws `EPARSE` for what is no reference. */
 export function parseImageReference(text: string): ImageReference {
-  const [, path = "", query = ""] = /^(?:image:)?([^?]*)(\?.*)?$/.exec(text) ?? [];
+  const plain = text.replace(/^image:/, "");
+  const question = isS3Uri(plain) ? plain.indexOf("?") : -1;
+  const [path, query] = question < 0 ? [plain, ""] : [plain.slice(0, question), plain.slice(question)];
   const slash = path.lastIndexOf("/");
   const last = path.slice(slash + 1);
   const [, name = "", mark, version = ""] = /^([^@:]*)(?:([@:])(.*))?$/.exec(last) ?? [];
@@ -90,7 +92,7 @@ export function parseTagReference(
 
 /** The text that means this version of an image. */
 export function printImageReference({ store, name }: ImageReference, digest: Digest): string {
-  const query = store.indexOf("?");
+  const query = isS3Uri(store) ? store.indexOf("?") : -1;
   const [folder, parameters] = query < 0 ? [store, ""] : [store.slice(0, query), store.slice(query)];
   return `${folder.replace(/\/$/, "")}/${name}@${digest}${parameters}`;
 }

@@ -72,6 +72,9 @@ export const defaultLimits: ServerLimits = {
   extentsPerReply: 16 * KiB,
 };
 
+/** Connections at a time that a server with the default limits can be given. */
+export const MOST_CONNECTIONS: number = Math.floor(defaultLimits.bytesInAll / (2 * MINIMUM_CHARGE));
+
 const ranges: Readonly<Record<keyof ServerLimits, readonly [number, number]>> = {
   connections: [1, 65_536],
   bytesPerConnection: [4 * MiB, Number.MAX_SAFE_INTEGER],
@@ -121,6 +124,7 @@ export function resolveLimits(given: Partial<ServerLimits> = {}): ServerLimits {
   if (limits.bytesInAll < 2 * limits.connections * MINIMUM_CHARGE) {
     throw invalid(
       `limit bytesInAll is below ${2 * MINIMUM_CHARGE} bytes for each of ${limits.connections} connections`,
+      "Give a lower limit connections, or a higher limit bytesInAll.",
     );
   }
   if (limits.drainedPayload < limits.maximumPayload) {

@@ -1,11 +1,12 @@
 /** dmsetup's verbs against a running server. */
 import { resolve } from "node:path";
-import { text as readText } from "node:stream/consumers";
 import { BlockIoError, type Health, describeSize, printable } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { describeHealth } from "../../manager/health-watch.ts";
 import type { DeviceSnapshot, SegmentStatus } from "../../manager/snapshot.ts";
 import { startSteps } from "../../ui/steps.ts";
+import { tooLong } from "../../control/client.ts";
+import { LONGEST_REQUEST } from "../../control/protocol.ts";
 import type { Finish, Known } from "../command.ts";
 import { type ControlFlags, columns, print, printJson, verb, withServer } from "./control.ts";
 import { integer, repeated } from "../values.ts";
@@ -298,7 +299,14 @@ function addRename(program: Command, finish: Finish): void {
 async function tableText({ table }: TableFlags): Promise<string> {
   if (table.length > 0) return table.join("\n");
   if (process.stdin.isTTY) process.stderr.write("Type the table's lines, then Ctrl-D:\n");
-  return readText(process.stdin);
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
+    length += chunk.length;
+    if (length > LONGEST_REQUEST) throw tooLong();
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString();
 }
 
 /** `./x` and `../x` in a message are the caller's; everything else is for the server to read. */

@@ -1,4 +1,5 @@
 /** Exports of a running server: added, withdrawn and listed while it serves. */
+import { MOST_CONNECTIONS } from "@dmkit/nbd";
 import { BlockIoError, describeSize } from "@dmkit/block-io";
 import { type Command, Option } from "commander";
 import { removalModes } from "../../control/methods.ts";
@@ -34,7 +35,7 @@ function addAdd(group: Command, finish: (code: number) => void): void {
     .option("-r, --read-only", "refuse writes")
     .option("--strict", "refuse requests that are not aligned to the device's blocks")
     .option("-D, --description <text>", "description clients are shown")
-    .option("--max-connections <n>", "clients at a time", integer(1, 100_000))
+    .option("--max-connections <n>", "clients at a time", integer(1, MOST_CONNECTIONS))
     .addHelpText("after", examples(["dmkit export add backup disk --read-only", ""]))
     .action(async (name: string, device: string, flags: AddFlags) => {
       const { readOnly, strict, description, maxConnections } = flags;

@@ -30,7 +30,7 @@ export async function createUndoFile(path: string): Promise<UndoStorage> {
       hint:
         code === "EEXIST"
           ? "Give --undo the name of a new file: an older one may still be needed, to be undone after the new one."
-          : "The undo file must be on a file system that is not the one being repaired.",
+          : "Give a file in a folder that is there and may be written to, on a file system that is not the one being repaired.",
     });
   }
   try {
@@ -47,6 +47,8 @@ export async function createUndoFile(path: string): Promise<UndoStorage> {
   return new FileStorage(path, handle);
 }
 
+const NAMED_BY_UNDO = "Give the file that was named by --undo.";
+
 /** An undo file that is there. Throws `ENOENT`, `EACCES` … */
 export async function openUndoFile(path: string): Promise<UndoStorage> {
   try {
@@ -54,7 +56,7 @@ export async function openUndoFile(path: string): Promise<UndoStorage> {
     const stat = await handle.stat();
     if (stat.isFile()) return new FileStorage(path, handle);
     await handle.close();
-    throw refuse(path, "EINVAL", "is not a file", undefined);
+    throw refuse(path, "EINVAL", "is not a file", NAMED_BY_UNDO);
   } catch (error) {
     if (error instanceof BlockIoError) throw error;
     const directory = (error as { code?: unknown }).code === "EISDIR";
@@ -65,7 +67,7 @@ export async function openUndoFile(path: string): Promise<UndoStorage> {
       device: path,
       op: "open",
       cause: error,
-      hint: code === "EACCES" ? "It must be writable: what was undone is noted in it." : undefined,
+      hint: code === "EACCES" ? "It must be writable: what was undone is noted in it." : NAMED_BY_UNDO,
     });
   }
 }

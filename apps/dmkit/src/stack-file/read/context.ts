@@ -18,6 +18,8 @@ export function deviceReader(context: DeviceContext): DeviceReader {
     folder: context.folder,
     reference: (word, at) => resolveReference(word, at, context),
     file({ file, create, preallocate }, at) {
+      if (preallocate && create === undefined)
+        problems.add(at, "preallocate is for a file that is made", "create: SIZE beside it");
       // A file that is made is a file, whatever devices are called.
       const path = resolveReference(file, at, { ...context, names: new Set() });
       if (path === undefined || create === undefined) return path;

@@ -81,7 +81,7 @@ function fileDevice(
   where: string = context.problems.where(at),
 ): PlannedDevice | undefined {
   const device =
-    create === undefined
+    create === undefined && !preallocate
       ? resolveReference(file, at, context)
       : deviceReader(context).file({ file, create, preallocate }, at);
   if (device === undefined) return undefined;

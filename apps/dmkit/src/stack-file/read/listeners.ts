@@ -1,5 +1,6 @@
 /** Exports of a stack file, and where it listens. */
 import { resolve } from "node:path";
+import { LONGEST_SOCKET_PATH } from "@dmkit/nbd";
 import { toBlockIoError } from "@dmkit/block-io";
 import { Access, AddressList } from "@dmkit/nbd";
 import { accessOf } from "../access.ts";
@@ -8,11 +9,11 @@ import type { PlannedExport, PlannedListener } from "../plan.ts";
 import { show } from "../problem.ts";
 import { listed } from "./references.ts";
 import { type ListenerShape, check, exportSchema, listenerSchema } from "./schema.ts";
-import { type Problems, type Value, plainOf, wordAt } from "../yaml.ts";
+import { type Problems, type Value, plainOf, wordAt, wordOf } from "../yaml.ts";
 
 // Bytes of an export's name or description, and of a socket's path, that can be sent or bound.
 const MAX_TEXT = 4096;
-const MAX_SOCKET_PATH = 107;
+const MAX_SOCKET_PATH = LONGEST_SOCKET_PATH;
 
 /** @param names of all devices of the file. */
 export function readExports(
@@ -24,7 +25,8 @@ export function readExports(
   const exports: PlannedExport[] = [];
   if (value.kind === "list") {
     for (const item of value.items) {
-      const name = item.kind === "scalar" && item.value !== null ? String(item.value) : undefined;
+      const name =
+        item.kind === "scalar" && item.value !== null ? (wordOf(item) ?? String(item.value)) : undefined;
       if (name === undefined)
         problems.add(
           item.at,
@@ -69,7 +71,7 @@ function readExport(
   const short = value.kind === "scalar" && typeof value.value !== "boolean";
   const shape = short
     ? {
-        device: value.value === null ? undefined : String(value.value),
+        device: wordOf(value),
         description: undefined,
         "read-only": false,
         strict: false,
@@ -80,7 +82,7 @@ function readExport(
         hidden: undefined,
       }
     : check(exportSchema, value, problems);
-  const device = shape?.device ?? wordAt(value, "device") ?? name;
+  const device = wordAt(value, "device") ?? shape?.device ?? name;
   const inner = value.kind === "map" ? value.entries.get("device")?.value.at : undefined;
   if (!names.has(device)) {
     const at = inner ?? (short && value.kind === "scalar" && value.value !== null ? value.at : keyAt);

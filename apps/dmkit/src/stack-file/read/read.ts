@@ -9,6 +9,7 @@ import { dirname, resolve } from "node:path";
 import { BlockIoError, type TargetRegistry, codeOf, toBlockIoError } from "@dmkit/block-io";
 import { uriSchemes } from "../../devices.ts";
 import { targets as allTargets } from "../../targets.ts";
+import { waitsForWriter } from "../../fifo.ts";
 import { type DeviceContext, deviceReader } from "./context.ts";
 import { readDevice } from "./devices.ts";
 import { knownLength, plannedSize, tableOfLength } from "../lengths.ts";
@@ -39,14 +40,10 @@ export function readStackFile(file: string, targets?: TargetRegistry): StackPlan
 
 const HINT = "Give the path of a stack file (YAML).";
 
-// A pipe that a shell has opened already: opening it again does not wait.
-const INHERITED = /^\/(dev\/(stdin|fd\/\d+)|proc\/self\/fd\/\d+)$/;
-
-/** Opening a FIFO waits for a writer, and that may be nobody. */
 function requireText(file: string): void {
   const stat = statSync(file);
   if (stat.isDirectory()) throw notText(file, "is a directory, not a stack file", "EINVAL");
-  if (stat.isFIFO() && !INHERITED.test(file)) throw notText(file, "is a FIFO, not a stack file", "EINVAL");
+  if (waitsForWriter(file, stat)) throw notText(file, "is a FIFO, not a stack file", "EINVAL");
 }
 
 function notText(file: string, reason: string, code: "EINVAL" | "ENOENT", cause?: unknown): BlockIoError {
@@ -230,7 +227,8 @@ function readFiles(value: Value | undefined, context: DeviceContext): void {
       problems.add(file.at, "a file needs create", "a size such as 10G");
     else if (shape !== undefined) deviceReader(context).file(shape, file.at);
   }
-  if (value !== undefined && value.kind !== "list")
+  const isNothing = value?.kind === "scalar" && value.value === null;
+  if (value !== undefined && value.kind !== "list" && !isNothing)
     problems.add(value.at, "files is a list", "of mappings of: file, create, preallocate");
 }
 

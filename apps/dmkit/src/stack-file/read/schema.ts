@@ -5,6 +5,7 @@
  * An issue's message has up to three lines: what is wrong, what is allowed, which word was probably meant.
  */
 import { BlockIoError, type LogLevel, describeRange, parseOption, parseSize } from "@dmkit/block-io";
+import { MOST_CONNECTIONS } from "@dmkit/nbd";
 import * as v from "valibot";
 import { type TlsValues, tlsWords } from "../../serve/listen/tls.ts";
 import { closest, show } from "../problem.ts";
@@ -240,7 +241,7 @@ export const exportSchema: Schema<ExportShape> = mapping<ExportShape>("an export
   description: optional(text("text")),
   "read-only": withDefault(flag, false),
   strict: withDefault(flag, false),
-  "max-connections": optional(integer(1, 100_000, "clients at a time")),
+  "max-connections": optional(integer(1, MOST_CONNECTIONS, "clients at a time")),
   allow: optional(addresses),
   identities: optional(identities),
   writers: optional(identities),

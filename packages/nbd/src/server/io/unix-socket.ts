@@ -28,6 +28,8 @@ import { BlockIoError, toBlockIoError } from "@dmkit/block-io";
 const LOCK_SUFFIX = ".nbd~";
 // Bytes of a path the operating system takes for a socket.
 const LONGEST_NAME = process.platform === "linux" ? 107 : 103;
+/** Bytes of the path of a socket that is listened on. */
+export const LONGEST_SOCKET_PATH: number = LONGEST_NAME - LOCK_SUFFIX.length;
 // Times to start again because something happened to the files between two looks.
 const ATTEMPTS = 5;
 
@@ -63,7 +65,7 @@ export async function bindUnixSocket(
 ): Promise<SocketFile> {
   const lock = `${path}${LOCK_SUFFIX}`;
   if (Buffer.byteLength(lock) > LONGEST_NAME) {
-    throw new BlockIoError(`the path is longer than ${LONGEST_NAME - LOCK_SUFFIX.length} bytes`, {
+    throw new BlockIoError(`the path is longer than ${LONGEST_SOCKET_PATH} bytes`, {
       code: "EINVAL",
       device: path,
       op: "listen",

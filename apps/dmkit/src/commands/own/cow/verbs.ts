@@ -154,18 +154,17 @@ export async function flattenStack(path: string, words: string[], flags: Flatten
 
 export async function diffStack({ from, to }: Range, words: string[], flags: DiffFlags): Promise<number> {
   return withStack({ words, size: flags.size }, async (stack) => {
-    const changed = diff(stack, from, to, aliased(flags));
-    let ranges: AsyncIterable<ChangedRange> = changed;
-    if (flags.export !== undefined) {
+    let ranges: AsyncIterable<ChangedRange> | readonly ChangedRange[] = diff(stack, from, to, aliased(flags));
+    const { export: path, force: overwrite } = flags;
+    if (path !== undefined) {
       const size = stack.sectors * SECTOR;
-      const copied = await withDestination(
-        flags.export,
-        { size, environment: realEnvironment, overwrite: flags.force },
-        ({ device }) => exportDiff(stack, changed, device),
+      const done = await endedBySignal("diff", (signal) =>
+        withDestination(path, { size, environment: realEnvironment, overwrite }, ({ device }) =>
+          exportDiff(stack, diff(stack, from, to, { ...aliased(flags), signal }), device),
+        ),
       );
-      ranges = (async function* () {
-        yield* copied;
-      })();
+      if (done === "cancelled") return tellCancelled("diff");
+      ranges = done.value;
     }
     for await (const found of ranges) {
       if (outputIsLost()) break;
