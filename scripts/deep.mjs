@@ -1,4 +1,5 @@
-// The deeper tiers, after npm test: crash/recover cycles of every target by the simulation, and fuzzing. Two
+// The deeper tiers, after npm test: crash/recover cycles of every target by the simulation (and then a fifth as many
+// where flushes fail and lose nothing), and fuzzing. Two
 // jobs at a time. The seeds are fixed, so a failure here is a failure everywhere; each prints its own command.
 import { availableParallelism } from "node:os";
 import { spawn } from "node:child_process";
@@ -19,6 +20,16 @@ const jobs = [
     "compression:v2",
     "--cycles",
     "50000",
+  ],
+  ["zram, 2,000 runs of each", "packages/zram", "sim", "--seeds", "2000"],
+  [
+    "plain targets and format 1 of compression, 1,000 runs of each",
+    "packages/block-io",
+    "sim",
+    ...["linear", "striped", "flakey", "memory"].flatMap((name) => ["--target", name]),
+    ...["closed", "raw", "raw-through-ordered"].flatMap((name) => ["--target", `compression:v1-${name}`]),
+    "--seeds",
+    "1000",
   ],
   ["fuzzing of decompressors, 1,000,000 inputs each", "packages/compressor", "fuzz", "--seed", "2"],
 ];

@@ -264,14 +264,49 @@ describe("a snapshot", () => {
     }
   });
 
-  it("that was not completed, with none before it, is refused", async () => {
+  it("that was the first and not completed leaves an empty disk, which says so, and can be saved", async () => {
     for (const limit of [2, 3]) {
       const cut = new PowerCut(Buffer.alloc(ROOM), limit);
       const device = await start(cut);
       await fill(device);
       expect(await code(device.close())).toBe("EIO");
-      expect(await code(start(cut.survivor(new SeededRandom(seed))))).toBe("EFORMAT");
+      let snapshot = cut.survivor(new SeededRandom(seed));
+      const warnings: string[] = [];
+      const logger = { log: (_: string, message: string): void => void warnings.push(message) };
+      // Cut short once more: there is still none before it.
+      for (const round of [1, 2]) {
+        const cutAgain = new PowerCut(await contentsOf(snapshot), limit);
+        const again = await open(
+          PAGES * PAGE,
+          {},
+          { ...realEnvironment, logger },
+          { snapshot: round === 1 ? cutAgain : snapshot },
+        );
+        expect(warnings).toEqual(Array(round).fill(expect.stringContaining("empty")));
+        expect((await contentsOf(again)).equals(Buffer.alloc(PAGES * PAGE))).toBe(true);
+        await fill(again);
+        expect(await code(again.close())).toBe(round === 1 ? "EIO" : "no error");
+        if (round === 1) snapshot = cutAgain.survivor(new SeededRandom(seed));
+      }
+      expect(
+        (await contentsOf(await start(snapshot))).equals(await contentsOf(await start(await saved()))),
+      ).toBe(true);
     }
+  });
+
+  it("that was not completed, with one before it that is gone, is refused", async () => {
+    const cut = new PowerCut(await contentsOf(await saved()), 2);
+    const device = await start(cut);
+    await device.write(0, noise(1));
+    expect(await code(device.close())).toBe("EIO");
+    const second = await contentsOf(cut.survivor(new SeededRandom(seed)));
+    const header = second.subarray(snapshotRoom(PAGES), snapshotRoom(PAGES) + PAGE);
+    second.fill(0, 0, PAGE);
+    expect(await code(start(await holding(second)))).toBe("EFORMAT");
+    // Nor where it was to take the place of the first copy.
+    const first = Buffer.alloc(ROOM);
+    header.copy(first);
+    expect(await code(start(await holding(first)))).toBe("EFORMAT");
   });
 
   it("that is the newest and damaged is not replaced by the one before it without being told to", async () => {

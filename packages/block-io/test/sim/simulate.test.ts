@@ -32,8 +32,8 @@ describe("what is right survives", () => {
       expect(summary.failures).toEqual([]);
       expect(summary.cycles).toBeGreaterThanOrEqual(8000);
       expect(summary.inRecovery).toBeGreaterThan(100);
-      // Every kind of honest fault has struck.
-      expect(summary.faults.size).toBe(7);
+      // Every kind of fault that a disk reports has struck.
+      expect(summary.faults.size).toBe(8);
     },
     MINUTES,
   );
@@ -42,15 +42,6 @@ describe("what is right survives", () => {
     "%s: many runs",
     async (_, target) => {
       const summary = await runSim(target, { seeds: target.real ? 30 : 600 });
-      expect(summary.failures).toEqual([]);
-    },
-    MINUTES,
-  );
-
-  it.each([...toys, ...blockIoTargets].map((target) => [target.name, target] as const))(
-    "%s: where flushes fail and lose nothing",
-    async (_, target) => {
-      const summary = await runSim(target, { seeds: target.real ? 3 : 40, faults: ["flush-lossless"] });
       expect(summary.failures).toEqual([]);
     },
     MINUTES,
@@ -148,7 +139,7 @@ describe("same seed, same run", () => {
 
   it("on every machine: the hash is the one it was when this test was written", async () => {
     // If the toy log, the workload or the scheduler changed on purpose, so does this hash.
-    const { hash } = await runSim(toyLog, { seeds: 50 });
+    const { hash } = await runSim(toyLog, { seeds: 50, faults: "honest" });
     expect(hash).toMatchInlineSnapshot(`"76357b0ea81ffa12"`);
   });
 

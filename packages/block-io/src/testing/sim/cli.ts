@@ -25,7 +25,8 @@ Runs block devices on simulated disks, crashes them, and checks what they promis
   --seeds N            this many runs of each target; default 100
   --cycles N           until this many crash/recover cycles of each target
   --seconds N          for this long, each target
-  --faults MODE        none, honest (default), all, or kinds separated by commas
+  --faults MODE        none, honest, all, or kinds separated by commas; default: honest, and then a fifth as
+                       many runs with flush-lossless; with one seed, honest
   --failures N         stop a target after this many failing seeds; default 1
   --no-shrink          report failing seeds as they are
   --exhaustive N       instead: all sequences of up to N operations, all crashes
@@ -158,7 +159,7 @@ class Command {
   }
 
   async #single(target: SimTarget, seed: number): Promise<void> {
-    const plan: Plan = { seed, faults: this.#faults, reduction: parseReduction(this.#values) };
+    const plan: Plan = { seed, faults: this.#faults ?? "honest", reduction: parseReduction(this.#values) };
     const sink = this.#values.trace ? (line: string): void => this.#output.write(`${line}\n`) : undefined;
     const result = await runPlan(target, plan, sink);
     this.#output.write(
@@ -182,10 +183,9 @@ class Command {
     for (const { command, violation } of summary.failures) this.#fail(target, command, [violation]);
   }
 
-  get #faults(): FaultMode {
+  get #faults(): FaultMode | undefined {
     const { faults } = this.#values;
-    if (faults === undefined) return "honest";
-    if (faults === "none" || faults === "honest" || faults === "all") return faults;
+    if (faults === undefined || faults === "none" || faults === "honest" || faults === "all") return faults;
     return faults.split(",").map((kind) => {
       if (!Object.hasOwn(faultKinds, kind)) {
         throw new TypeError(`--faults ${kind}: expected one of ${Object.keys(faultKinds).join(", ")}`);

@@ -54,8 +54,9 @@ export interface SimTarget<Knobs = unknown> {
   inject?(): () => void;
 
   /**
-   * What survives. `crash` (default): all the contract promises. `close`: only what a clean close left; runs
-   * end in a close, never in a crash. `none`: nothing; the device is opened once.
+   * What survives. `crash` (default): all the contract promises. `close`: only what a clean close left, whatever was flushed
+   * since; generations end in a close, and in a crash only where a fault lets that fail. `none`: nothing; the device is
+   * opened once.
    */
   readonly survives?: "crash" | "close" | "none" | undefined;
 

@@ -6,7 +6,8 @@
  * - the device holds two copies, and one is written only while the other is the newest complete one: a crash at any
  *   time leaves that, so the disk is as at the last close that came to its end;
  * - a snapshot that is not complete, or has rotted, is never taken for one: if it should be the newest, opening is
- *   refused, and the older one is not taken in its place without a word;
+ *   refused, and the older one is not taken in its place without a word; nor is an empty disk, unless the device says
+ *   that it never had a complete one;
  * - what could be open when it was written can be opened again with the same table: pages go back to the backing
  *   device and stay compressed as they were, and `mem_limit` keeps no page out that is in the snapshot.
  */
@@ -42,6 +43,8 @@ export class Snapshots {
   #foreign = false;
   /** What was found and is not loaded yet; `isOlder`: one that was begun later was not completed. */
   #newest: { readonly header: SnapshotHeader; readonly isOlder: boolean } | undefined;
+  /** The first one that was ever begun here was not completed. */
+  #isFirst = false;
 
   /**
    * @param pages of the disk. @param reopen opens the device anew after a failure: all is written again then. Throws
@@ -76,7 +79,10 @@ export class Snapshots {
     const copies = blocks.map((block, copy) => this.#headerIn(block, copy));
     for (const header of copies) if (header !== undefined) checkSize(device, header, disk.diskSize);
     const newest = newestOf(device, copies, this.#room);
-    if (newest === undefined) return;
+    if (newest === undefined) {
+      this.#isFirst = copies[0] !== undefined;
+      return;
+    }
     const header = copies[newest] as SnapshotHeader;
     if (header.algorithm !== disk.algorithm) {
       throw mismatch(
@@ -145,15 +151,17 @@ export class Snapshots {
    * backing device, and find no room there, are refused. Errors: `EFORMAT` (damage), `EINVAL` (second algorithm), `ENOSPC`.
    */
   async load(device: RunningDisk, limit: number): Promise<void> {
-    if (this.#newest === undefined) return;
-    const { header, isOlder } = this.#newest;
-    if (isOlder) {
+    const found = this.#newest;
+    if (this.#isFirst || found?.isOlder === true) {
+      const [which, result] = this.#isFirst ? ["first", "empty"] : ["last", "as the one before has it"];
       device.parts.environment.logger.log(
         "warn",
-        `${device.name}: the last snapshot was not completed; the disk is as the one before has it`,
+        `${device.name}: the ${which} snapshot was not completed; the disk is ${result}`,
         { device: this.#device.name },
       );
     }
+    if (found === undefined) return;
+    const { header } = found;
     this.#newest = undefined;
     await readPages(device, this.#device, header, (1 - this.#next) * this.#room, limit);
   }
@@ -181,7 +189,7 @@ export class Snapshots {
   }
 }
 
-/** Which copy is the newest complete one; undefined on a device that was never written to. Throws `EFORMAT`. */
+/** Which copy is the newest complete one; undefined on a device that never had one. Throws `EFORMAT`. */
 function newestOf(
   source: BlockDevice,
   [first, second]: readonly (SnapshotHeader | undefined)[],
@@ -193,12 +201,14 @@ function newestOf(
   ) as [number, number];
   if (a === b && a >= 0) throw damaged(source, room, "both copies claim to be the newest");
   if (a >= 0 || b >= 0) return a > b ? 0 : 1;
+  // Any other number says that there was one, whose header somebody has zeroed since; so does the second copy.
+  if (first?.state === states.unfinished && first.generation === 1 && second === undefined) return undefined;
   const at = first === undefined ? room : 0;
   throw refuse(
     source.name,
     "EFORMAT",
-    "the snapshot was not completed, and there is none before it",
-    `To begin with an empty disk zero the ${PAGE} bytes at byte ${at}.`,
+    "the last snapshot was not completed, and the header of the one before it is gone",
+    `To do without both, and begin with an empty disk, zero the ${PAGE} bytes at byte ${at}.`,
   );
 }
 

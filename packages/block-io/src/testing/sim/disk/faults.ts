@@ -59,8 +59,8 @@ export const faultKinds: Readonly<Record<FaultKind, FaultDescription>> = {
 };
 
 /**
- * Those that runs draw from unless told otherwise. Not `flush-lossless`, which has runs of its own: what the others did
- * under a seed stays as it was.
+ * Those that most runs draw from. Not `flush-lossless`, which has runs of its own: what the others did under a seed stays
+ * as it was.
  */
 export const honestFaults: readonly FaultKind[] = (Object.keys(faultKinds) as FaultKind[]).filter(
   (kind) => !faultKinds[kind].lie && kind !== "flush-lossless",

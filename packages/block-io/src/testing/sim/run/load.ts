@@ -39,6 +39,8 @@ export interface LoadContext {
   readonly oracle: Oracle;
   readonly trace: Trace;
   readonly demand: Demand;
+  /** Only a close makes anything stable: flush, FUA and suspend do not. */
+  readonly onlyClose?: boolean;
   /** Whether a request may be refused with this error now. */
   readonly mayFail: (error: BlockIoError) => boolean;
   readonly report: (violation: Violation) => void;
@@ -141,7 +143,7 @@ export class Load {
     const version = this.#context.oracle.beginWrite(id, offset / SECTOR, length / SECTOR);
     try {
       await this.#heard(this.device.write(offset, from, fua ? { fua: true } : undefined));
-      this.#context.oracle.acknowledge(version, fua);
+      this.#acknowledge(version, fua);
     } finally {
       for (let at = 0; at < length; at += SECTOR) {
         if (identify(from, at, (offset + at) / SECTOR) === id) continue;
@@ -156,13 +158,13 @@ export class Load {
   async #flush(): Promise<void> {
     const submitted = this.#context.oracle.beginFlush();
     await this.#heard(this.device.flush());
-    this.#context.oracle.flushed(submitted);
+    this.#flushed(submitted);
   }
 
   async #zeroes({ id, offset, length, fua }: Operation): Promise<void> {
     const version = this.#context.oracle.beginWrite(ZERO, offset / SECTOR, length / SECTOR);
     await this.#heard(this.device.writeZeroes(offset, length, { fua, mayUnmap: id % 2 === 0 }));
-    this.#context.oracle.acknowledge(version, fua);
+    this.#acknowledge(version, fua);
   }
 
   async #discard({ offset, length }: Operation): Promise<void> {
@@ -176,10 +178,18 @@ export class Load {
     const submitted = this.#context.oracle.beginFlush();
     try {
       await this.#heard(this.device.suspend());
-      if (!hasFailed(this.device)) this.#context.oracle.flushed(submitted);
+      if (!hasFailed(this.device)) this.#flushed(submitted);
     } finally {
       await this.#heard(this.device.resume());
     }
+  }
+
+  #acknowledge(version: Version, fua: boolean): void {
+    this.#context.oracle.acknowledge(version, fua && this.#context.onlyClose !== true);
+  }
+
+  #flushed(submitted: number): void {
+    if (this.#context.onlyClose !== true) this.#context.oracle.flushed(submitted);
   }
 
   async #extents(operation: Operation): Promise<void> {

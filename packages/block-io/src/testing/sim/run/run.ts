@@ -209,6 +209,7 @@ class Run {
       oracle: this.oracle,
       trace: this.trace,
       demand: this.#faults.demand,
+      onlyClose: target.survives === "close",
       mayFail: (error) => this.#faults.excuses(error) || target.mayFail?.includes(error.code) === true,
       report: (violation) => this.violations.push(violation),
     });

@@ -20,7 +20,7 @@ export interface SimOptions {
   readonly cycles?: number | undefined;
   /** Stop after this many real seconds. */
   readonly seconds?: number | undefined;
-  /** `honest` unless told otherwise: in a part of the runs, faults the disk reports. */
+  /** Unless told otherwise `honest`: in a part of the runs, faults the disk reports; then a fifth as many `flush-lossless`. */
   readonly faults?: FaultMode | undefined;
   /** Failing seeds after which to stop; 1 unless told otherwise. */
   readonly failures?: number | undefined;
@@ -65,25 +65,61 @@ export interface SimSummary {
   seconds: number;
 }
 
+/**
+ * What runs draw faults from unless told otherwise, and how many there are of each. A fault that comes in gets runs of its
+ * own: what a seed did before it does still.
+ */
+const regularly: readonly (readonly [faults: FaultMode, share: number])[] = [
+  ["honest", 1],
+  [["flush-lossless"], 0.2],
+];
+
 /** Runs seeds until one of the limits is reached. Never throws for a violation: look at `failures`. */
 export async function runSim(target: SimTarget, options: SimOptions = {}): Promise<SimSummary> {
-  const { cycles = Infinity, seconds = Infinity, faults = "honest", twice = 0.01 } = options;
-  const bounded = options.cycles !== undefined || options.seconds !== undefined;
-  const seeds = options.seeds ?? (bounded ? Infinity : 100);
-  const first = options.firstSeed ?? 1;
+  const summary = emptySummary(target.name);
+  const modes = options.faults === undefined ? regularly : ([[options.faults, 1]] as const);
+  for (const [faults, share] of modes) {
+    await runMode(target, faults, limitsOf(options, share), options, summary);
+    if (summary.failures.length >= (options.failures ?? 1)) break;
+  }
+  return summary;
+}
+
+interface RunLimits {
+  readonly seeds: number;
+  readonly cycles: number;
+  readonly seconds: number;
+}
+
+function limitsOf({ seeds, cycles, seconds }: SimOptions, share: number): RunLimits {
+  const bounded = cycles !== undefined || seconds !== undefined;
+  return {
+    seeds: share * (seeds ?? (bounded ? Infinity : 100)),
+    cycles: share * (cycles ?? Infinity),
+    seconds: share * (seconds ?? Infinity),
+  };
+}
+
+async function runMode(
+  target: SimTarget,
+  faults: FaultMode,
+  limits: RunLimits,
+  { firstSeed = 1, twice = 0.01, ...options }: SimOptions,
+  summary: SimSummary,
+): Promise<void> {
   const { clock } = realEnvironment;
   const start = clock.now();
-  const summary = emptySummary(target.name);
+  const { cycles: before, seconds } = summary;
   let lastProgress = start;
-  for (let index = 0; index < seeds && summary.cycles < cycles; index += 1) {
+  for (let index = 0; index < limits.seeds && summary.cycles - before < limits.cycles; index += 1) {
     const now = clock.now();
-    summary.seconds = (now - start) / 1000;
-    if (summary.seconds >= seconds) break;
+    summary.seconds = seconds + (now - start) / 1000;
+    if (now - start >= limits.seconds * 1000) break;
     if (options.onProgress !== undefined && now - lastProgress > 200) {
       lastProgress = now;
       options.onProgress(summary);
     }
-    const plan: Plan = { seed: first + index, faults, reduction: {} };
+    const plan: Plan = { seed: firstSeed + index, faults, reduction: {} };
     const result = await runPlan(target, plan);
     add(summary, result);
     let violations = result.violations;
@@ -96,8 +132,7 @@ export async function runSim(target: SimTarget, options: SimOptions = {}): Promi
     summary.failures.push(await explain(target, plan, violations, options.shrink !== false));
     if (summary.failures.length >= (options.failures ?? 1)) break;
   }
-  summary.seconds = (clock.now() - start) / 1000;
-  return summary;
+  summary.seconds = seconds + (clock.now() - start) / 1000;
 }
 
 /** The command that runs a plan again. */
