@@ -100,6 +100,7 @@ export type {
 export { type RangeGrant, RangeLock } from "./sync/range-lock.ts";
 export { sectorsOf, zeroes } from "./bytes/zeroes.ts";
 export { ByteAccess } from "./bytes/byte-access.ts";
+export { given, isGiven, readGiven, readWhatIsGiven } from "./bytes/given.ts";
 export { witnessBlocks, witnessOf } from "./below/witness.ts";
 export {
   type Area,

@@ -44,6 +44,8 @@ class Watched extends MemoryDevice {
   failing: "read" | "write" | "flush" | undefined;
   code: ErrorCode = "EIO";
   lossless = false;
+  /** Cannot be read. */
+  badSector: number | undefined;
 
   constructor(size: number, name: string, events?: string[]) {
     super(size, { name });
@@ -59,6 +61,11 @@ class Watched extends MemoryDevice {
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
+    const bad = (this.badSector ?? -1) * SECTOR;
+    if (offset <= bad && bad < offset + into.length) {
+      into.fill(0);
+      return Promise.reject(new BlockIoError("a bad sector", { code: "EIO", device: this.name }));
+    }
     return this.#note(`read ${offset / SECTOR}+${into.length / SECTOR}`) ?? super.doRead(offset, into);
   }
 
@@ -214,6 +221,45 @@ describe("a stack", () => {
     layer.bitmap.failing = undefined;
     await device.write(0, Buffer.alloc(SECTOR, 3));
     await device.close();
+  });
+
+  it("of a bitmap that cannot be read in one place gives everything that this does not speak for", async () => {
+    const layers = [watchedLayer(), watchedLayer()];
+    const stack = { base: await baseImage(), baseOffset: 0, layers, sectors: SECTORS };
+    await buildStack(stack, async (device, layer) => {
+      for (const at of [0, 4095, 4096, 8191, 8192, SECTORS - 1])
+        await device.write(at * SECTOR, Buffer.alloc(SECTOR, layer));
+    });
+    const whole = await openStack(stack, quiet);
+    const expected = await contents(whole);
+    await whole.close();
+    for (const layer of layers) {
+      layer.bitmap.badSector = 1;
+      const device = await openStack(stack, quiet);
+      for (const [sector, count] of [
+        [0, 4096],
+        [8192, SECTORS - 8192],
+      ] as const) {
+        const into = Buffer.alloc(count * SECTOR);
+        await device.read(sector * SECTOR, into);
+        expect(into.equals(expected.subarray(sector * SECTOR, (sector + count) * SECTOR))).toBe(true);
+        await device.write(sector * SECTOR, into.subarray(0, SECTOR));
+      }
+      // Nothing is taken for what lies below.
+      for (const sector of [4095, 4096, 8191]) {
+        expect(await code(device.read(sector * SECTOR, Buffer.alloc(2 * SECTOR)))).toBe("EIO");
+        expect(await code(device.write(sector * SECTOR, Buffer.alloc(2 * SECTOR)))).toBe("EIO");
+      }
+      let told = 0;
+      const telling = async (): Promise<void> => {
+        for await (const { length } of device.extents(0, SECTORS * SECTOR)) told += length;
+      };
+      expect(await code(telling())).toBe("EIO");
+      expect(told).toBe(4096 * SECTOR);
+      layer.bitmap.badSector = undefined;
+      expect((await contents(device)).equals(expected)).toBe(true);
+      await device.close();
+    }
   });
 
   it("takes no more writes after bits or data could not be made stable", async () => {

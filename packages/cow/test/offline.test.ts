@@ -204,6 +204,27 @@ describe("commit", () => {
     }
   });
 
+  it("goes on past places of a bitmap that cannot be read", async () => {
+    const bad = new BadPlaces(newLayer(sectors).bitmap.size, "read");
+    const base = new MemoryDevice(sectors * SECTOR);
+    const stack = { base, baseOffset: 0, layers: [{ ...newLayer(sectors), bitmap: bad }], sectors };
+    await buildStack(stack, async (device) => {
+      for (const at of [0, 42_000, 100_000, 262_500])
+        await device.write(at * SECTOR, Buffer.alloc(8 * SECTOR, 7));
+    });
+    const before = await shown(stack);
+    bad.bad = [[10, 1]];
+    await expect(commitTop(stack)).rejects.toMatchObject({
+      code: "EIO",
+      message: expect.stringContaining(`${32_768 * SECTOR} bytes cannot be committed`) as string,
+    });
+    bad.bad = [];
+    expect(await ranges(stack)).toEqual([{ offset: 42_000 * SECTOR, length: 8 * SECTOR }]);
+    expect((await shown(stack)).equals(before)).toBe(true);
+    expect(await commitTop(stack)).toBe(8 * SECTOR);
+    expect((await contents(base)).equals(before)).toBe(true);
+  });
+
   it("gives up where a flush fails, or nothing works any more", async () => {
     for (const places of [[[0, sectors]] as const, "flush" as const]) {
       const base = new BadPlaces(sectors * SECTOR, "write");
@@ -400,6 +421,12 @@ describe("check", () => {
     const last = Math.floor(sectors / 4096) * SECTOR;
     await spoil(layerOf(stack, 1), last);
     expect(await problems(stack)).toEqual(["1 stray-bits"]);
+    const bad = new BadPlaces(layerOf(stack, 2).bitmap.size, "read");
+    await bad.write(0, await contents(layerOf(stack, 2).bitmap));
+    bad.bad = [[1, 2]];
+    const [first, , third] = stack.layers as [LayerDevices, LayerDevices, LayerDevices];
+    const unread = { ...stack, layers: [first, { ...layerOf(stack, 2), bitmap: bad }, third] };
+    expect(await problems(unread)).toEqual(["1 stray-bits", "2 unreadable"]);
     await spoil(layerOf(stack, 2), identityOffset(bitmapLength(sectors)));
     expect(await problems(stack)).toEqual(["2 foreign", "3 wrong-parent", "1 stray-bits"]);
   });

@@ -2,7 +2,7 @@
  * Whether what is in the frames can be read. Of a clean block the source has everything; a dirty one is the only copy,
  * and it is better known before somebody needs it.
  */
-import { type BlockDevice, SECTOR, codeOf } from "@dmkit/block-io";
+import { type BlockDevice, SECTOR, isGiven } from "@dmkit/block-io";
 import type { FrameTable } from "../core/frame-table.ts";
 import { type CheckOptions, type Finding, cannotFix } from "./problems.ts";
 
@@ -22,7 +22,7 @@ export async function* checkDirtyFrames(
     if (frame % STEP === 0) signal?.throwIfAborted();
     if (!table.isDirty(frame)) continue;
     const offset = dataStart * SECTOR + frame * bytes.length;
-    if (await isReadable(cache, offset, bytes)) continue;
+    if (await isGiven(cache.read(offset, bytes))) continue;
     const block = table.blockOf(frame);
     yield cannotFix("dirty-unreadable", {
       frame,
@@ -33,16 +33,5 @@ export async function* checkDirtyFrames(
       advice:
         "Copy the cache device to one that is whole, as far as it can be read, and go on with that. Restore the block from a backup, or give it up: write over it.",
     });
-  }
-}
-
-/** Errors: those of the device, but for `EIO`. */
-export async function isReadable(device: BlockDevice, offset: number, into: Buffer): Promise<boolean> {
-  try {
-    await device.read(offset, into);
-    return true;
-  } catch (error) {
-    if (codeOf(error) !== "EIO") throw error;
-    return false;
   }
 }

@@ -1,7 +1,6 @@
 /** Holds the clean blocks of a cache against its source, to which they should be equal. */
-import { type BlockDevice, SECTOR } from "@dmkit/block-io";
+import { type BlockDevice, SECTOR, isGiven } from "@dmkit/block-io";
 import { type FrameTable, states } from "../core/frame-table.ts";
-import { isReadable } from "./check-frames.ts";
 import type { CheckOptions } from "./problems.ts";
 
 /** Frames that are looked at between two reports of progress. */
@@ -32,7 +31,7 @@ export async function* compareClean(
     // The last block of the source may be short.
     const length = Math.min(blockBytes, source.size - block * blockBytes);
     if (length <= 0) continue;
-    if (!(await isReadable(cache, dataStart * SECTOR + frame * blockBytes, cached.subarray(0, length)))) {
+    if (!(await isGiven(cache.read(dataStart * SECTOR + frame * blockBytes, cached.subarray(0, length))))) {
       yield { frame, block, isRead: false };
       continue;
     }

@@ -1,5 +1,5 @@
 /** Reads the entries of a version 2 cache and says, entry by entry, what is there. */
-import { type BlockDevice, BlockIoError, SECTOR } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, SECTOR, isGiven, readWhatIsGiven } from "@dmkit/block-io";
 import { Sets } from "../core/sets.ts";
 import {
   ENTRIES_PER_SECTOR,
@@ -44,7 +44,7 @@ export async function* readEntries(cache: BlockDevice, superblock: Superblock): 
     if (within === 0) {
       const count = Math.min(CHUNK_SECTORS, sectors - sector);
       const offset = (superblock.entryStart + sector) * SECTOR;
-      unreadable = await readWhatCanBe(cache, offset, bytes.subarray(0, count * SECTOR));
+      unreadable = await readWhatIsGiven(cache, offset, bytes.subarray(0, count * SECTOR));
     }
     const at = within * SECTOR;
     const first = sector * ENTRIES_PER_SECTOR;
@@ -64,28 +64,6 @@ export async function* readEntries(cache: BlockDevice, superblock: Superblock): 
       else if (sets.of(block) !== Math.floor(frame / ways)) yield { frame, state, block, problem: "set" };
       else yield { frame, state, block, problem: undefined };
     }
-  }
-}
-
-/** Sectors of the range that cannot be read, counted from its beginning. Errors: those that are of no single place. */
-async function readWhatCanBe(cache: BlockDevice, offset: number, into: Buffer): Promise<Set<number>> {
-  const block = cache.limits.logicalBlockSize;
-  const unreadable = new Set<number>();
-  if (await isRead(cache, offset, into)) return unreadable;
-  for (let at = 0; at < into.length; at += block) {
-    if (await isRead(cache, offset + at, into.subarray(at, at + block))) continue;
-    for (let within = at; within < at + block; within += SECTOR) unreadable.add(within / SECTOR);
-  }
-  return unreadable;
-}
-
-async function isRead(cache: BlockDevice, offset: number, into: Buffer): Promise<boolean> {
-  try {
-    await cache.read(offset, into);
-    return true;
-  } catch (error) {
-    if (error instanceof BlockIoError && error.code === "EIO") return false;
-    throw error;
   }
 }
 
@@ -133,7 +111,7 @@ export async function dropEntries(
     const within = offset % block.length;
     const others = Array.from({ length: block.length / SECTOR }, (_, at) => sector - within / SECTOR + at);
     // What cannot be read may be written again, if nothing beside it is to be kept.
-    if (!(await isRead(cache, offset - within, block))) {
+    if (!(await isGiven(cache.read(offset - within, block)))) {
       const kept = others.find((other) => other < used && !sectors.has(other));
       if (kept !== undefined) throw unreadable(cache, offset - within, block.length);
       block.fill(0);

@@ -81,11 +81,15 @@ export class OwnerMap {
 
   /** Whether the owners of a range are known. */
   isKnown(sector: number, count: number): boolean {
-    const last = Math.floor((sector + count - 1) / PAGE_SECTORS);
-    for (let page = Math.floor(sector / PAGE_SECTORS); page <= last; page += 1) {
-      if (this.#state[page] === UNKNOWN) return false;
+    return this.knownEnd(sector, sector + count) === sector + count;
+  }
+
+  /** Up to where the owners from `sector` on are known, at most `end`. */
+  knownEnd(sector: number, end: number): number {
+    for (let page = Math.floor(sector / PAGE_SECTORS); page * PAGE_SECTORS < end; page += 1) {
+      if (this.#state[page] === UNKNOWN) return Math.max(sector, page * PAGE_SECTORS);
     }
-    return true;
+    return end;
   }
 
   /** The owner of a sector of a known page. */
@@ -120,10 +124,13 @@ export class OwnerMap {
   /**
    * Makes pages known. Pages that are known already are left alone: they may have been written since.
    * @param bitmaps the bytes of `count` pages for each layer, bottom to top
+   * @param missing pages, counted from 0, that stay unknown: what is in `bitmaps` there means nothing
    */
-  merge(firstPage: number, count: number, bitmaps: readonly Buffer[]): void {
+  merge(firstPage: number, count: number, bitmaps: readonly Buffer[], missing?: ReadonlySet<number>): void {
     for (let index = 0; index < count; index += 1) {
-      if (this.#state[firstPage + index] === UNKNOWN) this.#mergePage(firstPage + index, index, bitmaps);
+      const page = firstPage + index;
+      if (this.#state[page] !== UNKNOWN || missing?.has(index) === true) continue;
+      this.#mergePage(page, index, bitmaps);
     }
   }
 

@@ -2,10 +2,21 @@
  * Reads the bitmaps of all layers into the owner map, where they are needed first: 64 pages (128 MiB of the
  * target) at a time.
  *
- * Invariant: a piece is read at most once at a time, whoever waits for it; a piece that could not be read stays
- * unknown, and the next request tries again.
+ * Invariants:
+ *
+ * - a piece is read at most once at a time, whoever waits for it;
+ * - a page that any layer does not give stays unknown, and fails the requests that touch it, but no others; the next of
+ *   them tries again.
  */
-import { type BlockDevice, type LongWork, join } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type BlockIoError,
+  type LongWork,
+  SECTOR,
+  join,
+  readWhatIsGiven,
+  refuse,
+} from "@dmkit/block-io";
 import { type OwnerMap, PAGE_BYTES } from "../core/owner-map.ts";
 import { type AliasedBlockSize, expandAliased } from "../format/aliased.ts";
 import { PAGE_SECTORS } from "../format/geometry.ts";
@@ -18,7 +29,8 @@ export interface BitmapSource {
 }
 
 const STEP_PAGES = BITMAP_STEP / PAGE_BYTES;
-const STEP_SECTORS = STEP_PAGES * PAGE_SECTORS;
+/** Sectors of a piece: 128 MiB. */
+export const STEP_SECTORS: number = STEP_PAGES * PAGE_SECTORS;
 // Pieces that are read at a time where all of them are.
 const AT_ONCE = 16;
 
@@ -65,6 +77,20 @@ export class BitmapLoader {
       }
     }
     await join(pieces);
+    const known = this.#map.knownEnd(sector, sector + count);
+    if (known < sector + count) throw this.#unreadable(Math.floor(known / PAGE_SECTORS));
+  }
+
+  /** Makes the owners from `sector` on known; returns up to where: to `end`, or to what cannot be read. Errors: as `load`. */
+  async loadUpTo(sector: number, end: number): Promise<number> {
+    try {
+      await this.load(sector, end - sector);
+      return end;
+    } catch (error) {
+      const known = this.#map.knownEnd(sector, end);
+      if (known === sector) throw error;
+      return known;
+    }
   }
 
   #loadOnce(piece: number): Promise<void> {
@@ -79,16 +105,44 @@ export class BitmapLoader {
   async #load(piece: number): Promise<void> {
     const offset = piece * BITMAP_STEP;
     const length = Math.min(BITMAP_STEP, bitmapBytes(this.#map.sectors) - offset);
-    const bitmaps = await Promise.all(this.#layers.map((layer) => readBitmap(layer, offset, length)));
+    const missing = new Set<number>();
+    const bitmaps = await Promise.all(
+      this.#layers.map((layer) => readPages(layer, offset, length, (page) => missing.add(page))),
+    );
     const first = piece * STEP_PAGES;
-    this.#map.merge(first, Math.min(STEP_PAGES, this.#map.pages - first), bitmaps);
+    this.#map.merge(first, Math.min(STEP_PAGES, this.#map.pages - first), bitmaps, missing);
+  }
+
+  #unreadable(page: number): BlockIoError {
+    const first = page * PAGE_SECTORS;
+    const last = Math.min(this.#map.sectors, first + PAGE_SECTORS) - 1;
+    return refuse(
+      this.#layers.map(({ bitmap }) => bitmap.name).join(", "),
+      "EIO",
+      `byte ${page * SECTOR} of a bitmap cannot be read: nobody knows which layer has sectors ${first} … ${last}`,
+      "All other sectors are as they were. dmkit cow check says which bitmap it is: restore that from a backup, or copy it to a device that is whole.",
+      "read",
+    );
   }
 }
 
-/** A piece of a layer's dense bitmap; `offset` is a multiple of {@link BITMAP_STEP}. */
-export async function readBitmap(layer: BitmapSource, offset: number, length: number): Promise<Buffer> {
+/**
+ * A piece of a layer's dense bitmap; `offset` is a multiple of {@link BITMAP_STEP}. Pages that the device does not give,
+ * counted from 0, are told: what is returned for them means nothing.
+ */
+export async function readPages(
+  layer: BitmapSource,
+  offset: number,
+  length: number,
+  tell: (page: number) => void,
+): Promise<Buffer> {
   const bytes = Buffer.allocUnsafe(length);
-  await layer.bitmap.read(offset, bytes);
+  // One sector of a bitmap is a page; what the original wrote of several lies in the first of a block.
+  const together = (layer.aliased ?? SECTOR) / SECTOR;
+  for (const sector of await readWhatIsGiven(layer.bitmap, offset, bytes)) {
+    const first = Math.floor(sector / together) * together;
+    for (let page = first; page < first + together; page += 1) tell(page);
+  }
   if (layer.aliased !== undefined) expandAliased(bytes, layer.aliased);
   return bytes;
 }

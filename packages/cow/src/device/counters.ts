@@ -10,10 +10,10 @@ export class Counters {
   }
 
   /** A request that waits for bitmaps. */
-  async preparing(loading: Promise<void>): Promise<void> {
+  async preparing<T>(loading: Promise<T>): Promise<T> {
     this.#preparing += 1;
     try {
-      await loading;
+      return await loading;
     } finally {
       this.#preparing -= 1;
     }

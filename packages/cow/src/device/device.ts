@@ -30,6 +30,7 @@ import {
   FUA,
 } from "@dmkit/block-io";
 import { Autocommit } from "./autocommit.ts";
+import { STEP_SECTORS } from "./bitmap-loader.ts";
 import { BitmapWriter } from "./bitmap-writer.ts";
 import { Counters } from "./counters.ts";
 import type { OwnerMap } from "../core/owner-map.ts";
@@ -243,8 +244,9 @@ export class CowDevice extends GuardedTarget {
   /** The end of the run of one owner that starts at `sector`, which is made known first. */
   async #knownRun(sector: number, end: number): Promise<number> {
     // Not more than a piece of the bitmaps at a time: a query over all of a large device may stop early.
-    const until = Math.min(end, sector + QUERY_STEP);
-    if (!this.#map.isKnown(sector, until - sector)) await this.#prepare(sector, until - sector);
+    let until = Math.min(end, sector + STEP_SECTORS);
+    if (!this.#map.isKnown(sector, until - sector))
+      until = await this.#counters.preparing(this.#parts.loader.loadUpTo(sector, until));
     return this.#map.runEnd(sector, until);
   }
 
@@ -343,6 +345,3 @@ export class CowDevice extends GuardedTarget {
     };
   }
 }
-
-/** Sectors: 128 MiB. */
-const QUERY_STEP = 262_144;

@@ -1,6 +1,6 @@
 /** `check`: a stack that nobody is serving. Nothing is written; problems are data. */
 import { type BlockDevice, type ImageProblem, SECTOR, isZero } from "@dmkit/block-io";
-import { readBitmap } from "../device/bitmap-loader.ts";
+import { type BitmapSource, readPages } from "../device/bitmap-loader.ts";
 import type { StackingProblem } from "../core/stacking.ts";
 import { bitmapDeviceSize, bitmapLength, identityOffset } from "../format/geometry.ts";
 import type { IdentityBlock } from "../format/identity.ts";
@@ -27,7 +27,7 @@ export interface Problem extends ImageProblem {
   readonly layer: number;
 }
 
-/** All problems of a stack. Errors: those of the devices, except for reads of a bitmap. */
+/** All problems of a stack. Errors: those of the devices, except for places of a bitmap that cannot be read. */
 export async function* check(
   stack: StackDevices,
   options: WorkOptions & ChainOptions = {},
@@ -124,7 +124,7 @@ async function betterHint(stack: StackDevices, problem: StackingProblem, hint: s
 async function* checkBits(
   layer: number,
   kind: "layer" | "new",
-  source: Parameters<typeof readBitmap>[0],
+  source: BitmapSource,
   sectors: number,
   { progress, signal }: WorkOptions,
 ): AsyncIterable<Problem> {
@@ -132,7 +132,12 @@ async function* checkBits(
   for (let offset = 0; offset < end; offset += BITMAP_STEP) {
     signal?.throwIfAborted();
     const length = Math.min(BITMAP_STEP, end - offset);
-    const bytes = await readBitmap(source, offset, length).catch(() => undefined);
+    const missing: { offset: number; length: number }[] = [];
+    const bytes = await readPages(source, offset, length, (page) => {
+      const [place, last] = [offset + page * SECTOR, missing.at(-1)];
+      if (last !== undefined && last.offset + last.length === place) last.length += SECTOR;
+      else missing.push({ offset: place, length: SECTOR });
+    });
     const at = {
       severity: "error",
       role: "bitmap",
@@ -141,10 +146,11 @@ async function* checkBits(
       offset,
       length,
     } as const;
-    if (bytes === undefined) {
-      const text = `${length} bytes of the bitmap cannot be read`;
-      yield { ...at, kind: "unreadable", text, advice: "Check the device; restore a backup." };
-    } else if (kind === "new" && !isZero(bytes)) {
+    for (const place of missing) {
+      const text = `${place.length} bytes of the bitmap cannot be read`;
+      yield { ...at, ...place, kind: "unreadable", text, advice: "Check the device; restore a backup." };
+    }
+    if (kind === "new" && !isZero(bytes)) {
       const advice = "Its identity was lost, or something else has written to the device: restore a backup.";
       yield { ...at, kind: "new-with-bits", text: "the layer is new, but has bits set", advice };
     } else if (kind === "layer" && hasStrayBits(bytes, offset, sectors)) {

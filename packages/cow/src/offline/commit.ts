@@ -49,10 +49,12 @@ export async function commitTop(stack: StackDevices, options: CommitOptions = {}
     const runs = new LayerRuns(stack.sectors, [{ bitmap: top.bitmap }]);
     const left = new Left();
     for (const piece of pieces(stack.sectors, options)) {
-      try {
-        bytes += await commitPiece(runs, piece, { top, below, stack, left });
-      } catch (error) {
-        left.add(piece, error);
+      for await (const part of runs.known(piece, (one, error) => left.add(one, error))) {
+        try {
+          bytes += await commitPiece(runs, part, { top, below, stack, left });
+        } catch (error) {
+          left.add(part, error);
+        }
       }
     }
     await top.bitmap.flush();

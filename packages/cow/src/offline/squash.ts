@@ -45,14 +45,16 @@ export async function squash(
   const left = new Left();
   let bytes = 0;
   for (const piece of pieces(stack.sectors, options)) {
-    const missing: Run[] = [];
-    for await (const { sector, count, owner } of runs.in(piece)) {
-      if (owner === range.length) continue;
-      const { data, offset } = layerAt(stack, from + owner - 1);
-      missing.push({ sector, count, source: { device: data, offset } });
+    for await (const part of runs.known(piece, (one, error) => left.add(one, error))) {
+      const missing: Run[] = [];
+      for await (const { sector, count, owner } of runs.in(part)) {
+        if (owner === range.length) continue;
+        const { data, offset } = layerAt(stack, from + owner - 1);
+        missing.push({ sector, count, source: { device: data, offset } });
+      }
+      if (missing.length === 0) continue;
+      bytes += bytesOf(await fillLayer(layer, part, missing, (some, to) => copyAllBut(some, to, left)));
     }
-    if (missing.length === 0) continue;
-    bytes += bytesOf(await fillLayer(layer, piece, missing, (some, to) => copyAllBut(some, to, left)));
   }
   // What an earlier attempt has left in caches must be there before the layers below can go.
   await layer.data.flush();

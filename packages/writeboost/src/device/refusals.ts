@@ -1,5 +1,5 @@
 /** Errors of several parts: what a running cache does not do, and what its devices do not give. */
-import { BlockIoError, isLossless, isOfPlace, isOutOfSpace, refuse, toBlockIoError } from "@dmkit/block-io";
+import { BlockIoError, isLossless, isOutOfSpace, refuse, toBlockIoError } from "@dmkit/block-io";
 
 export function interrupted(device: string): BlockIoError {
   const hint = "What was written back stays written back; send it again to go on.";
@@ -38,21 +38,6 @@ export function outOfSpace(error: unknown, device: string): BlockIoError {
 /** Whether what failed may succeed later, and all is as it was until then. */
 export function costsNothing(error: unknown): boolean {
   return isOutOfSpace(error) || isLossless(error);
-}
-
-/** What is being read, or undefined where the device does not give it. Throws what is no matter of the place. */
-export async function given<T>(reading: Promise<T>): Promise<T | undefined> {
-  try {
-    return await reading;
-  } catch (error) {
-    if (isOfPlace(error)) return undefined;
-    throw error;
-  }
-}
-
-/** Whether the device gives what is being read. Throws what is no matter of the place. */
-export async function isGiven(reading: Promise<void>): Promise<boolean> {
-  return (await given(reading.then(() => true))) === true;
 }
 
 /** The error of one read of the log, at `offset` of the cache device: all else may be right, and goes on. */

@@ -2,7 +2,15 @@
  * Reads the slots of a cache device: all heads, then the contents of those whose checksums matter. Large devices
  * have 200,000 slots of 127 metablocks: what is done for each of these is kept to a minimum.
  */
-import { type BlockDevice, type Environment, done, inParallel, isOfPlace, nextTurn } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type Environment,
+  done,
+  inParallel,
+  isOfPlace,
+  nextTurn,
+  isGiven,
+} from "@dmkit/block-io";
 import { BlockMap } from "../core/block-map.ts";
 import type { Rules } from "../core/rules.ts";
 import type { Dialect } from "../format/checksum.ts";
@@ -15,7 +23,6 @@ import {
   isWhole,
   segmentSize,
 } from "../format/segment.ts";
-import { isGiven } from "../device/refusals.ts";
 
 /** What is known of a slot that is not simply intact or unused. */
 export interface SlotProblem {

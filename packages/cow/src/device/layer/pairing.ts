@@ -11,7 +11,7 @@
  * - a sampled sector has a stable bit and stable data, and is not written until an identity that no longer names it
  *   is stable (top-record.ts; the offline operations drop all samples of what they write to first).
  */
-import { Bitmap, type BlockDevice, SECTOR, isZero, uuidBytes } from "@dmkit/block-io";
+import { Bitmap, type BlockDevice, SECTOR, isZero, readWhatIsGiven, uuidBytes } from "@dmkit/block-io";
 import type { StackingProblem } from "../../core/stacking.ts";
 import type { Identity, IdentityBlock } from "../../format/identity.ts";
 import { FREE, type Label, decodeLabel, encodeLabel, labelPlace } from "../../format/label.ts";
@@ -114,7 +114,8 @@ async function readPiece(bitmap: BlockDevice, piece: number, sectors: number): P
   const bits = Math.min(BITMAP_STEP * 8, sectors - piece * BITMAP_STEP * 8);
   // Whole blocks of any device.
   const bytes = Buffer.alloc(Math.ceil(bits / (8 * 4096)) * 4096);
-  await bitmap.read(piece * BITMAP_STEP, bytes);
+  // Bits that cannot be read are left out.
+  await readWhatIsGiven(bitmap, piece * BITMAP_STEP, bytes);
   return new Bitmap(bits, bytes);
 }
 

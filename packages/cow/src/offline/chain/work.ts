@@ -7,7 +7,7 @@
  * an operation that was cut short is finished by running it again.
  */
 import { Bitmap, type BlockDevice, ByteAccess, SECTOR, inParallel } from "@dmkit/block-io";
-import { BitmapLoader, type BitmapSource, readBitmap } from "../../device/bitmap-loader.ts";
+import { BitmapLoader, type BitmapSource } from "../../device/bitmap-loader.ts";
 import { OwnerMap } from "../../core/owner-map.ts";
 import type { Source } from "../../device/parts.ts";
 import { PAGE_SECTORS } from "../../format/geometry.ts";
@@ -35,6 +35,8 @@ export interface Piece {
 }
 
 const PIECE_SECTORS: number = (BITMAP_STEP / SECTOR) * PAGE_SECTORS;
+/** What 4 KiB of a bitmap speak for, which any device can transfer. */
+const PART_SECTORS: number = (4096 / SECTOR) * PAGE_SECTORS;
 /** Bytes copied with one request. */
 const COPY_BYTES = 1024 * 1024;
 /** Requests in flight. */
@@ -68,6 +70,19 @@ export class LayerRuns {
       const owner = this.#map.owner(at);
       if (owner > 0) yield { sector: at, count: end - at, owner };
       at = end;
+    }
+  }
+
+  /** The parts of a piece whose owners are known; those whose bitmaps cannot be read are left, 16 MiB at a time. */
+  async *known(piece: Piece, leave: (piece: Piece, error: unknown) => void): AsyncIterable<Piece> {
+    try {
+      await this.#loader.load(piece.sector, piece.count);
+      yield piece;
+    } catch (error) {
+      if (piece.count <= PART_SECTORS) return leave(piece, error);
+      const end = piece.sector + piece.count;
+      for (let sector = piece.sector; sector < end; sector += PART_SECTORS)
+        yield* this.known({ sector, count: Math.min(PART_SECTORS, end - sector) }, leave);
     }
   }
 
@@ -156,7 +171,8 @@ export async function changeBits(
   value: boolean,
 ): Promise<void> {
   const { offset, length } = bitmapRange(piece);
-  const bytes = await readBitmap({ bitmap }, offset, length);
+  const bytes = Buffer.allocUnsafe(length);
+  await bitmap.read(offset, bytes);
   const before = Buffer.from(bytes);
   const bits = new Bitmap(length * 8, bytes);
   for (const { sector, count } of runs) {

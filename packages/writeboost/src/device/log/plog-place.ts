@@ -7,8 +7,7 @@
  * leaves its second half zero: with the name in it, whatever is written there brings the name along, and since a sector
  * is written whole or not at all, no crash and no flush that fails can lose it. Older versions left such a plog without.
  */
-import type { BlockDevice } from "@dmkit/block-io";
-import { given } from "../refusals.ts";
+import { type BlockDevice, given } from "@dmkit/block-io";
 import { MAX_ORDER, MIN_ORDER, plogSegmentSize } from "../../format/geometry.ts";
 import {
   type Identity,

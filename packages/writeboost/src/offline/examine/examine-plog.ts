@@ -2,14 +2,13 @@
  * What is wrong with a plog, and whether it belongs to the cache. Only where both identity records name each other
  * is anything done to it: what looks like leftovers may be the flushed data of another cache.
  */
-import { type BlockDevice, BlockIoError } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, given } from "@dmkit/block-io";
 import type { Finding, Fix, Problem } from "./findings.ts";
 import { plogSegmentSize } from "../../format/geometry.ts";
 import { NO_UUID } from "../../format/identity.ts";
 import { type Mismatch, sentence } from "../../open/pairing.ts";
 import { plogBytes, readPlogIdentity } from "../../device/log/plog-place.ts";
 import { type ScannedPlog, scanPlog } from "../../open/plog/plog-scan.ts";
-import { given } from "../../device/refusals.ts";
 import type { ScannedLog } from "../../open/scan.ts";
 
 /** @param pairing `blocked`: why nothing may be written, if so. */

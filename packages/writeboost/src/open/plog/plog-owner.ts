@@ -28,8 +28,7 @@
  * A plog without room at its end got no name from older versions. Where such a one is in use, its cache cannot tell it
  * from data that is not known; but it does tell it from what is known for certain, and gives it a name.
  */
-import { type BlockDevice, contentsOf, notBlank, refuse, requireBlank } from "@dmkit/block-io";
-import { given } from "../../device/refusals.ts";
+import { type BlockDevice, contentsOf, notBlank, refuse, requireBlank, given } from "@dmkit/block-io";
 import { NO_UUID } from "../../format/identity.ts";
 import { hasName, plogBytes, readPlogIdentity } from "../../device/log/plog-place.ts";
 import type { ScannedPlog } from "./plog-scan.ts";
