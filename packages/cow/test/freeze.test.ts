@@ -11,6 +11,14 @@ const code = (promise: Promise<unknown>): Promise<string> =>
     (error: unknown) => (error instanceof BlockIoError ? error.code : `foreign ${String(error)}`),
   );
 
+class Full extends MemoryDevice {
+  failing = false;
+  protected override doFlush(): Promise<void> {
+    if (!this.failing) return super.doFlush();
+    return Promise.reject(new BlockIoError("full", { code: "ENOSPC", device: this.name, lossless: true }));
+  }
+}
+
 describe("freeze", () => {
   it("puts a new layer on top, which is named in the stack from then on", async () => {
     const stack = await newStack();
@@ -149,16 +157,26 @@ describe("freeze", () => {
     const found = await readIdentity(bitmap, SECTORS);
     expect(found.kind === "layer" && found.identity.frozen).toBe(false);
   });
+
+  it("with force takes nothing from the new layer's devices before all that was answered is flushed", async () => {
+    const stack = await newStack();
+    const bitmap = new Full(newLayer().bitmap.size);
+    const device = await openStack({ ...stack, layers: [{ ...layerOf(stack, 1), bitmap }] }, quiet);
+    const top = newLayer();
+    for (const one of [top.bitmap, top.data]) await one.write(0, Buffer.alloc(one.size, 7));
+    const before = [await contents(top.bitmap), await contents(top.data)];
+    await device.write(0, Buffer.alloc(SECTOR, 4));
+    bitmap.failing = true;
+    expect(await code(device.freeze({ ...top, force: true }))).toBe("ENOSPC");
+    const after = [await contents(top.bitmap), await contents(top.data)];
+    expect(after.map((bytes, index) => bytes.equals(before[index] as Buffer))).toEqual([true, true]);
+    bitmap.failing = false;
+    await device.freeze({ ...top, force: true });
+    expect(device.layers).toBe(2);
+    await device.close();
+  });
+
   it("does not go on with a top that may be frozen, even if the device below has lost nothing", async () => {
-    class Full extends MemoryDevice {
-      failing = false;
-      protected override doFlush(): Promise<void> {
-        if (!this.failing) return super.doFlush();
-        return Promise.reject(
-          new BlockIoError("full", { code: "ENOSPC", device: this.name, lossless: true }),
-        );
-      }
-    }
     const stack = await newStack();
     const bitmap = new Full(newLayer().bitmap.size);
     const bottom = { ...layerOf(stack, 1), bitmap };

@@ -3,6 +3,7 @@
  *
  *      1  the new layer is checked                                   nothing has changed
  *      2  requests are held back, those under way finish, flush      the top has all that was answered
+ *         with `force` the new layer's devices are cleared           the new layer is new
  *      3  identity of the new layer, stable                          both stacks open: the new layer is empty
  *      4  the flag `frozen` in the old top, stable                   only the stack with the new layer opens for
  *                                                                    writing, with the same contents
@@ -66,6 +67,8 @@ export async function freeze(host: FreezeHost, layer: NewLayer): Promise<void> {
   checkDevices(host, layer);
   const begun = await checkBlank(layer, host);
   await host.hold();
+  // Not before: where that fails whatever is on these devices stays there.
+  if (begun === undefined && layer.force === true) await requireBlankLayer(layer, host.sectors, FORCE);
   const identity = {
     // One that was cut short has named the layer already, and maybe labelled its data.
     uuid: begun?.uuid ?? randomUuid(host.random),
@@ -126,7 +129,9 @@ function checkDevices(host: FreezeHost, layer: LayerDevices): void {
   }
 }
 
-/** The identity of the layer if a freeze of this stack has begun with it already. */
+const FORCE = { force: true, word: "force as the last word" } as const;
+
+/** The identity of the layer if a freeze of this stack has begun with it already. Writes nothing. */
 async function checkBlank(
   { force = false, ...layer }: NewLayer,
   host: FreezeHost,
@@ -145,7 +150,8 @@ async function checkBlank(
     );
   }
   // A former attempt may have been cut short: then its devices were blank before that.
-  if (!isOurs) await requireBlankLayer(layer, host.sectors, { force, word: "force as the last word" });
+  if (force && !isOurs) return undefined;
+  if (!isOurs) await requireBlankLayer(layer, host.sectors, { ...FORCE, force });
   await requireEmpty(bitmap, host.sectors);
   const verdict = force ? undefined : await judgeData(layer, found, host.sectors);
   if (verdict?.kind !== "wrong-data") return isOurs ? begun : undefined;
