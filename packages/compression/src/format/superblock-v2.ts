@@ -37,8 +37,8 @@ export interface SuperblockV2 {
 
 export type Decoded =
   | { readonly kind: "sound"; readonly superblock: SuperblockV2 }
-  /** `version`: made by a later program. */
-  | { readonly kind: "absent" | "damaged" | "version" };
+  /** `version`: made by a later program; `unreadable`: the device below does not give it. */
+  | { readonly kind: "absent" | "damaged" | "version" | "unreadable" };
 
 const layoutFields = [
   ["totalBlocks", 40],

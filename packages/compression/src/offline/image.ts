@@ -3,7 +3,14 @@
  * in memory only.
  */
 import { compressionRules } from "../core/rules.ts";
-import { type BlockDevice, type BlockIoError, refuse, silentLogger, MemoryOverlay } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type BlockIoError,
+  MemoryOverlay,
+  readGiven,
+  refuse,
+  silentLogger,
+} from "@dmkit/block-io";
 import { type Codec, type Damage, openCodec, payloadBytes } from "../device/codec.ts";
 import { ExtentMap, type StoredExtent } from "../core/extent-map.ts";
 import { newCounters } from "../device/counters.ts";
@@ -49,6 +56,8 @@ export interface ImageV2 extends Common {
   readonly store: Store;
   /** All records that are valid, in order: the last two, unless the last one was torn. */
   readonly records: readonly DecodedRecord[];
+  /** Slots of the journal that cannot be read, and may hold what is not in the view. */
+  readonly unreadableSlots: readonly number[];
   /** Records that are not known to be in place; those that nobody can have meant are left out. */
   readonly pending: readonly DecodedRecord[];
   /** Numbers of those left out. */
@@ -61,20 +70,20 @@ export type Image = ImageV1 | ImageV2;
  * Reads the start and the metadata. Throws `EFORMAT`, and what the devices and the algorithm throw.
  *
  * @param payloads without them the algorithm need not be available here.
+ * @param past go on where a slot of the journal cannot be read, and say so.
  */
-export async function openImage(device: BlockDevice, payloads = true): Promise<Image> {
+export async function openImage(device: BlockDevice, payloads = true, past = false): Promise<Image> {
   const first = await readStart(device);
   if (isSuperblockV1(first)) return openImageV1(device, decodeSuperblockV1(first), payloads);
   const superblock = device.size < 2 * BLOCK ? undefined : await readSuperblock(device);
   if (superblock === undefined) throw foreign(device);
-  return openImageV2(device, superblock, payloads);
+  return openImageV2(device, superblock, payloads, past);
 }
 
-/** Block 0, or as much of it as the device has. */
+/** Block 0, or as much of it as the device has; zeroes where it cannot be read: format 2 has another copy. */
 export async function readStart(device: BlockDevice): Promise<Buffer> {
-  const first = Buffer.alloc(Math.min(BLOCK, device.size));
-  await device.read(0, first);
-  return first;
+  const length = Math.min(BLOCK, device.size);
+  return (await readGiven(device, 0, length)) ?? Buffer.alloc(length);
 }
 
 export function foreign(device: BlockDevice): BlockIoError {
@@ -102,6 +111,7 @@ export async function openImageV2(
   device: BlockDevice,
   superblock: SuperblockV2,
   payloads: boolean,
+  past: boolean,
   beforeReplay?: (image: ImageV2) => Promise<void>,
 ): Promise<ImageV2> {
   const view = new MemoryOverlay(device);
@@ -117,7 +127,8 @@ export async function openImageV2(
       rules: compressionRules,
     };
     const store = await loadStore(parts);
-    const all = await new Journal(view, { ...superblock, applied: -1 }).pending();
+    const journal = new Journal(view, superblock, compressionRules, past);
+    const all = await journal.records();
     const records = all.filter((record) => isPlausible(record, store.map.blocks));
     const isPending = ({ number }: DecodedRecord): boolean => number > superblock.applied;
     const { map, dataOffset } = store;
@@ -132,13 +143,14 @@ export async function openImageV2(
       metaBlocks: superblock.layout.metaBlocks,
       store,
       records,
+      unreadableSlots: journal.unreadable,
       pending: records.filter(isPending),
       implausible: all
         .filter((record) => isPending(record) && !records.includes(record))
         .map(({ number }) => number),
     };
     await beforeReplay?.(image);
-    await replay(new Journal(view, superblock), new Applier(store), store);
+    await replay(journal, new Applier(store), store);
     return image;
   } catch (error) {
     await codec.close();

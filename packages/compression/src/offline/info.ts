@@ -41,7 +41,7 @@ export async function detect(device: BlockDevice): Promise<Detected | undefined>
 
 /** Throws `EFORMAT` if it is no such device. */
 export async function info(device: BlockDevice): Promise<ImageFacts> {
-  const image = await openImage(device, false);
+  const image = await openImage(device, false, true);
   await image.codec.close();
   const report = newReport();
   for (const extent of extentsOf(image.map)) countExtent(image, extent, report);
@@ -58,7 +58,7 @@ function geometryFacts(image: Image): ImageFacts {
     algorithm,
     uuid: uuid.toString("hex"),
     generation,
-    closed: image.pending.length === 0,
+    closed: image.pending.length === 0 && image.unreadableSlots.length === 0,
     journal_records_to_replay: image.pending.length,
     ...sizes,
     journal_bytes: layout.journalBlocks * BLOCK,

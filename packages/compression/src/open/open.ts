@@ -11,6 +11,7 @@ import {
   contentsOf,
   notBlank,
   parseOptions,
+  readGiven,
   refuse,
   requireBlank,
 } from "@dmkit/block-io";
@@ -71,9 +72,9 @@ async function examine(
 ): Promise<"v1" | SuperblockV2 | "none"> {
   checkExtent(options, context);
   if (lower.size < 2 * BLOCK) throw tooSmall(lower);
-  const start = Buffer.alloc(BLOCK);
-  await lower.read(0, start);
-  if (isSuperblockV1(start)) {
+  // Format 2 has another copy.
+  const start = await readGiven(lower, 0, BLOCK);
+  if (start !== undefined && isSuperblockV1(start)) {
     if (options.format === "v2") throw otherFormat(lower, "v1");
     requireV1(lower, start, options, context);
     return "v1";

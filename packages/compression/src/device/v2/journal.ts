@@ -5,11 +5,15 @@
  * state, however often it is done.
  */
 import { type CompressionRules, compressionRules } from "../../core/rules.ts";
-import type { BlockDevice } from "@dmkit/block-io";
+import { type BlockDevice, readGiven, refuse } from "@dmkit/block-io";
 import { BLOCK } from "../../format/geometry-v1.ts";
 import { type DecodedRecord, announcedLength, decodeRecord } from "../../format/journal-v2.ts";
 import { withoutLoss } from "../no-space.ts";
 import type { SuperblockV2 } from "../../format/superblock-v2.ts";
+
+/** What to do about a slot that cannot be read: a hint. */
+export const LOST_SLOT =
+  "After an orderly close nothing is missing: write zeroes over these bytes, and open the device again. After a crash, that gives up what was flushed last: copy the device first, and check it (fsck) afterwards.";
 
 // Most records end within it.
 const FIRST_READ = 64 * 1024;
@@ -18,11 +22,21 @@ export class Journal {
   readonly #lower: BlockDevice;
   readonly #superblock: SuperblockV2;
   readonly #rules: CompressionRules;
+  readonly #past: boolean;
+  /** Slots that the device did not give, and that may hold a record which is not in place. */
+  unreadable: readonly number[] = [];
 
-  constructor(lower: BlockDevice, superblock: SuperblockV2, rules: CompressionRules = compressionRules) {
+  /** @param past go on where there is such a slot, as if it were empty: for the offline tools, which name it. */
+  constructor(
+    lower: BlockDevice,
+    superblock: SuperblockV2,
+    rules: CompressionRules = compressionRules,
+    past = false,
+  ) {
     this.#lower = lower;
     this.#rules = rules;
     this.#superblock = superblock;
+    this.#past = past;
   }
 
   /** Bytes of the largest record. */
@@ -53,26 +67,51 @@ export class Journal {
     }
   }
 
-  /** The records that are valid and not known to be in place, in order. */
+  /**
+   * The records that are valid and not known to be in place, in order. Throws `EIO` where a slot cannot be read that may
+   * hold one: the superblock says what is in place, and not whether anything came after that.
+   */
   async pending(): Promise<readonly DecodedRecord[]> {
-    const records: DecodedRecord[] = [];
-    for (const slot of [0, 1]) {
-      const record = await this.#readSlot(slot);
-      if (record !== undefined && record.number > this.#superblock.applied) records.push(record);
+    const records = await this.records();
+    return records.filter(({ number }) => number > this.#superblock.applied);
+  }
+
+  /** All records that are valid, in order: the last two, unless the last one was torn. Throws as {@link pending} does. */
+  async records(): Promise<readonly DecodedRecord[]> {
+    const found = [await this.#readSlot(0), await this.#readSlot(1)];
+    this.unreadable = [0, 1].filter(
+      (slot) => found[slot] === "unreadable" && this.#mayHide(slot, found[1 - slot]),
+    );
+    const [slot] = this.unreadable;
+    if (slot !== undefined && !this.#past) {
+      const reason = `slot ${slot} of the journal, ${this.slotBytes} bytes from ${this.#placeOf(slot)} on, cannot be read, and may hold what was written last`;
+      throw refuse(this.#lower.name, "EIO", reason, LOST_SLOT);
     }
+    const records = found.filter((one) => typeof one === "object");
     return this.#rules.replayed(records.sort((a, b) => a.number - b.number));
   }
 
-  async #readSlot(slot: number): Promise<DecodedRecord | undefined> {
+  /** Nothing comes after the last record that is in place if the slot of the next one still has what was before. */
+  #mayHide(slot: number, other: DecodedRecord | "unreadable" | undefined): boolean {
+    const { applied } = this.#superblock;
+    return !(applied % 2 === slot && typeof other === "object" && other.number < applied);
+  }
+
+  async #readSlot(slot: number): Promise<DecodedRecord | "unreadable" | undefined> {
     const { uuid } = this.#superblock;
     const place = this.#placeOf(slot);
-    let bytes = Buffer.alloc(Math.min(this.slotBytes, FIRST_READ));
-    await this.#lower.read(place, bytes);
+    const lower = this.#lower;
+    // What lies behind a short record does not matter.
+    let bytes =
+      (await readGiven(lower, place, Math.min(this.slotBytes, FIRST_READ))) ??
+      (await readGiven(lower, place, BLOCK));
+    if (bytes === undefined) return "unreadable";
     const length = announcedLength(bytes, uuid, this.slotBytes);
     if (length === undefined) return undefined;
     if (length > bytes.length) {
-      const rest = Buffer.alloc(Math.ceil(length / BLOCK) * BLOCK - bytes.length);
-      await this.#lower.read(place + bytes.length, rest);
+      const start = bytes.length;
+      const rest = await readGiven(lower, place + start, Math.ceil(length / BLOCK) * BLOCK - start);
+      if (rest === undefined) return "unreadable";
       bytes = Buffer.concat([bytes, rest]);
     }
     const record = decodeRecord(bytes.subarray(0, length), uuid);

@@ -2,10 +2,13 @@
 import {
   type BlockDevice,
   type BlockIoError,
+  type Logger,
   type Random,
   SECTOR,
   beginFormat,
+  isOfPlace,
   randomUuid,
+  readWhatIsGiven,
   refuse,
   uuidBytes,
 } from "@dmkit/block-io";
@@ -22,14 +25,20 @@ import {
 
 const CHUNK = 1024 * 1024;
 
-/** Both copies, as they are. */
-export async function readSuperblockCopies(lower: BlockDevice): Promise<Decoded[]> {
+/** Both copies, as they are; undefined where the device does not give one. */
+export async function readCopies(lower: BlockDevice): Promise<(Buffer | undefined)[]> {
   const blocks = Buffer.alloc(2 * BLOCK);
-  await lower.read(0, blocks);
-  return [blocks.subarray(0, BLOCK), blocks.subarray(BLOCK)].map(decodeSuperblockV2);
+  const missing = await readWhatIsGiven(lower, 0, blocks);
+  return [0, BLOCK].map((at) => (missing.has(at / SECTOR) ? undefined : blocks.subarray(at, at + BLOCK)));
 }
 
-/** The newer of the sound copies; undefined if neither looks like one. Throws `EFORMAT`. */
+/** Both copies: what each of them is. */
+export async function readSuperblockCopies(lower: BlockDevice): Promise<Decoded[]> {
+  const copies = await readCopies(lower);
+  return copies.map((copy) => (copy === undefined ? { kind: "unreadable" } : decodeSuperblockV2(copy)));
+}
+
+/** The newer of the sound copies; undefined if neither looks like one. Throws `EFORMAT`, `EIO` if neither can be read. */
 export async function readSuperblock(lower: BlockDevice): Promise<SuperblockV2 | undefined> {
   const copies = await readSuperblockCopies(lower);
   let newest: SuperblockV2 | undefined;
@@ -42,6 +51,12 @@ export async function readSuperblock(lower: BlockDevice): Promise<SuperblockV2 |
       throw unreadable(lower, "a later program made this device", "Use that one.");
     if (copies.some(({ kind }) => kind === "damaged"))
       throw unreadable(lower, "both copies of the superblock are damaged", "Restore block 0 from a backup.");
+    if (copies.some(({ kind }) => kind === "unreadable")) {
+      const reason =
+        "a copy of the superblock cannot be read, and the other one is none: nobody knows what this is";
+      const hint = "Copy the device to one that is whole, and restore its first two blocks from a backup.";
+      throw refuse(lower.name, "EIO", reason, hint);
+    }
     return undefined;
   }
   if (!isSound(newest.layout)) throw unreadable(lower, "the superblock makes no sense", "Restore a backup.");
@@ -89,19 +104,40 @@ export async function writeCopy(lower: BlockDevice, superblock: SuperblockV2, co
   await lower.write(copy * BLOCK, block.subarray(0, lower.limits.logicalBlockSize));
 }
 
-/** After a clean close nothing has to be replayed: makes everything in place stable, then says so, in both copies. */
+/**
+ * After a clean close nothing has to be replayed: makes everything in place stable, then says so, in both copies. One
+ * that the device does not take is told, and the other one serves.
+ */
 export async function closeSuperblock(
-  { lower, superblock }: { readonly lower: BlockDevice; readonly superblock: SuperblockV2 },
+  {
+    lower,
+    superblock,
+    logger,
+  }: { readonly lower: BlockDevice; readonly superblock: SuperblockV2; readonly logger: Logger },
   applied: number,
 ): Promise<void> {
   if (applied === superblock.applied && (await areAlike(lower))) return;
   await lower.flush();
-  await writeSuperblock(lower, { ...superblock, applied, generation: superblock.generation + 1 });
+  const newer = { ...superblock, applied, generation: superblock.generation + 1 };
+  let refused: BlockIoError | undefined;
+  for (const copy of [0, 1]) {
+    try {
+      await writeCopy(lower, newer, copy);
+    } catch (error) {
+      if (refused !== undefined || !isOfPlace(error)) throw error;
+      refused = error;
+      logger.log("warn", "a copy of the superblock cannot be written; the other one serves", {
+        copy,
+        error: error.message,
+      });
+    }
+    await lower.flush();
+  }
 }
 
-/** Whether both copies are sound, and of one close. If they cannot be read that is for the next opening to find. */
+/** Whether both copies are sound, and of one close. */
 async function areAlike(lower: BlockDevice): Promise<boolean> {
-  const copies = await readSuperblockCopies(lower).catch(() => []);
+  const copies = await readSuperblockCopies(lower);
   const generations = copies.map((copy) => (copy.kind === "sound" ? copy.superblock.generation : Number.NaN));
   return generations.every((generation) => generation === generations[0]);
 }

@@ -18,12 +18,13 @@ import { type SuperblockV2, mendSuperblockV2 } from "../../format/superblock-v2.
 import { Applier } from "../../device/v2/applier.ts";
 import { isWellFormed } from "../../open/v2/load.ts";
 import {
+  readCopies,
   readSuperblockCopies,
   unknownAlgorithm,
   writeCopy,
-  writeSuperblock,
 } from "../../device/v2/superblocks.ts";
 import { type Finding, OVERWRITE, type Report, blocksAt, inspectExtents } from "./findings.ts";
+import { inspectJournal } from "./inspect-journal.ts";
 import { type ImageV2, ROLE, checks, foreign, openImageV2, readPayload } from "../image.ts";
 
 export async function* inspectV2(
@@ -35,7 +36,7 @@ export async function* inspectV2(
   yield* findings;
   if (superblock === undefined) return;
   const mended: Finding[] = [];
-  const image = await openImageV2(device, superblock, true, async (loaded) => {
+  const image = await openImageV2(device, superblock, true, true, async (loaded) => {
     for (const group of loaded.store.unreadable) {
       const finding = (await mendBit(loaded, group)) ?? (await rebuild(loaded, group));
       if (finding !== undefined) mended.push(finding);
@@ -84,7 +85,10 @@ async function inspectSuperblocks(device: BlockDevice): Promise<Superblocks> {
   const guessed = superblock === undefined;
   superblock ??= await provedSuperblock(device);
   if (superblock === undefined)
-    return useless("both copies are damaged", "Restore the first two blocks from a backup.");
+    return useless(
+      "both copies are damaged, or cannot be read",
+      "Restore the first two blocks from a backup.",
+    );
   if (!isSound(superblock.layout)) return useless("the layout makes no sense", "Restore a backup.");
   // Before anything is repaired: the other copy may say something else.
   const unknown = unknownAlgorithm(superblock);
@@ -123,10 +127,8 @@ function copyFinding(superblock: SuperblockV2, copy: number, what: string, guess
 
 /** Both copies are damaged: one of them may be explained by a single flipped bit, if metadata has its checksum. */
 async function provedSuperblock(device: BlockDevice): Promise<SuperblockV2 | undefined> {
-  const blocks = Buffer.alloc(2 * BLOCK);
-  await device.read(0, blocks);
-  for (const copy of [0, 1]) {
-    const mended = mendSuperblockV2(blocks.subarray(copy * BLOCK));
+  for (const copy of await readCopies(device)) {
+    const mended = copy && mendSuperblockV2(copy);
     if (mended === undefined || !isSound(mended.layout)) continue;
     const { metaStart, totalBlocks } = mended.layout;
     if (totalBlocks * BLOCK > device.size) continue;
@@ -256,45 +258,6 @@ function* unreadableGroup(image: ImageV2, group: number): Iterable<Finding> {
     }
     while (block < end && map.states[block] !== LOST) block += 1;
   }
-}
-
-/** Records that are not in place are what a crash leaves. */
-async function* inspectJournal(image: ImageV2): AsyncIterable<Finding> {
-  const { pending, implausible, superblock, view } = image;
-  for (const number of implausible) {
-    yield {
-      problem: {
-        kind: "journal-record",
-        severity: "error",
-        role: ROLE,
-        location: `journal, record ${number}`,
-        text: "its checksums are right, but what it says cannot be: it is ignored",
-        advice: "Some program is at fault. What it wrote last is lost.",
-      },
-    };
-  }
-  const last = pending.at(-1);
-  if (last === undefined) return;
-  const numbers = pending.map(({ number }) => number).join(" and ");
-  yield {
-    problem: {
-      kind: "journal",
-      severity: "info",
-      role: ROLE,
-      location: `journal, record ${numbers}`,
-      offset: superblock.layout.journalStart * BLOCK,
-      length: superblock.layout.journalBlocks * BLOCK,
-      text: "it may not be in place yet: the device was not closed",
-      repair: "bring it into place",
-    },
-    fix: async (device) => {
-      // The journal stays valid until all of this is stable.
-      for (const { offset, bytes } of view.changes()) await device.write(offset, bytes);
-      await device.flush();
-      const generation = superblock.generation + 1;
-      await writeSuperblock(device, { ...superblock, applied: last.number, generation });
-    },
-  };
 }
 
 type Payloads = ReadonlyMap<string, Buffer>;
