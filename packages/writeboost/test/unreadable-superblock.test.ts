@@ -6,6 +6,8 @@ import { openAt, repair, replay, writeboostImages } from "../src/index.ts";
 import { check } from "./support/check.ts";
 import { spoilSectors } from "./support/bad-sectors.ts";
 import type { HandDisk } from "./support/hand.ts";
+import { type Identity, decodeIdentity, encodeIdentity } from "../src/format/identity.ts";
+import { encodeRecord } from "../src/format/superblock.ts";
 import { BLOCK, Rig, filled } from "./support/rig.ts";
 
 const SECTOR = 512;
@@ -113,6 +115,31 @@ describe("the first MiB", () => {
       spoilSectors(rig.cache, [RECORD], true);
       await rig.open();
       expect(rig.device.statusData).toMatchObject({ lastFlushedId: 7, lastWritebackId: 7, dirtyBlocks: 0 });
+      await everything(rig);
+    },
+  );
+
+  it.each([0, IDENTITY])(
+    "a record beyond the end of the log that cannot be corrected: its copy counts (%i)",
+    async (zeroed) => {
+      const rig = await used(false);
+      // As a driver leaves it that knows of no identity record; or with a copy that is as wrong.
+      await rig.cache.write(RECORD - 7 * SECTOR, encodeRecord(9));
+      const identity = decodeIdentity(rig.cache.visible.subarray(IDENTITY, IDENTITY + BLOCK));
+      if (zeroed !== 0) await rig.cache.write(IDENTITY, Buffer.alloc(BLOCK));
+      else await rig.cache.write(IDENTITY, encodeIdentity({ ...(identity as Identity), recordedId: 9 }));
+      await rig.cache.flush();
+      const refuseWrites = (): void => {
+        rig.cache.refuse = ({ op, offset, length }) =>
+          op === "write" && offset <= RECORD && RECORD < offset + length;
+      };
+      refuseWrites();
+      await rig.open();
+      for (const id of [7, 8]) await rig.segment(id, 0x10 + id);
+      await rig.crash();
+      refuseWrites();
+      await rig.open();
+      expect(rig.device.statusData).toMatchObject({ lastFlushedId: 8, lastWritebackId: 6, dirtyBlocks: 2 });
       await everything(rig);
     },
   );

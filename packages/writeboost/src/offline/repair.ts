@@ -108,10 +108,12 @@ async function emptySegments(cache: BlockDevice, found: ScannedLog, from: number
   }
 }
 
-/** The smaller one counts, so the two may become durable in any order. */
+/** The smaller one counts, so the two may become durable in any order, and the record need not be taken by the device. */
 async function correctRecord(cache: BlockDevice, { identity }: ScannedLog, id: number): Promise<void> {
-  await cache.write(RECORD_START, encodeRecord(id));
-  if (typeof identity === "object")
-    await cache.write(IDENTITY_START, encodeIdentity({ ...identity, recordedId: id }));
+  const hasCopy = typeof identity === "object";
+  await cache.write(RECORD_START, encodeRecord(id)).catch((error: unknown) => {
+    if (!hasCopy || !isOfPlace(error)) throw error;
+  });
+  if (hasCopy) await cache.write(IDENTITY_START, encodeIdentity({ ...identity, recordedId: id }));
   await cache.flush();
 }

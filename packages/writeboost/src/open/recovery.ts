@@ -22,7 +22,6 @@ import type { Rebuilt } from "../core/plog-replay.ts";
 import type { Dialect } from "../format/checksum.ts";
 import { BLOCK, MAX_ORDER, plogSegmentSize, plogSegments, slotOf, slotStart } from "../format/geometry.ts";
 import { IDENTITY_START, type Identity, NO_UUID, NO_WITNESS, encodeIdentity } from "../format/identity.ts";
-import { HEADER_START, RECORD_START, encodeHeader, encodeRecord } from "../format/superblock.ts";
 import { checkFormat, formatCache } from "./format-cache.ts";
 import { newUuid } from "../device/identity-keeper.ts";
 import { requirePair } from "./pairing.ts";
@@ -31,7 +30,7 @@ import { judgePlog } from "./plog/plog-owner.ts";
 import { emptyStart, hasName, plogBytes, plogNameOffset, startName } from "../device/log/plog-place.ts";
 import { type ScannedPlog, plogCapacity, scanPlog } from "./plog/plog-scan.ts";
 import { type ScannedLog, adoptLog, scan } from "./scan.ts";
-import { UNKNOWN_OWNER, headerOf, readSuperblock } from "./superblock.ts";
+import { UNKNOWN_OWNER, headerOf, readSuperblock, correctRecord, writeUnreadable } from "./superblock.ts";
 import { wayOut } from "./unreadable.ts";
 
 export interface RecoveryOptions {
@@ -100,8 +99,8 @@ export async function recover(
   // A rebuilt segment may have taken the slot of the oldest one.
   const first = Math.max(found.first, last + 1 - found.geometry.slots);
   const lastWriteback = rules.lastWriteback({ first, last }, found.record, found.geometry.slots);
-  if (found.record > last) await cache.write(RECORD_START, encodeRecord(last));
   const split = adoptLog(found, first, last, lastWriteback);
+  const isRecorded = await correctRecord(cache, found, last, split.length === 0);
   // What is merged may be in the plog alone, in its first sector, too: then the next opening gives the name.
   const nameAtStart =
     plog !== undefined && split.length === 0 && plogNameOffset(plogSize, found.geometry.order) === undefined;
@@ -123,8 +122,8 @@ export async function recover(
     first,
     last,
     lastWriteback,
-    // What cannot be read is written again as soon as there is anything to be recorded.
-    recorded: superblock.record === undefined ? -1 : Math.min(found.record, last),
+    // What cannot be read, or corrected, is written again as soon as there is anything to be recorded.
+    recorded: isRecorded ? Math.min(found.record, last) : -1,
     identity,
     plogSegments: segments,
     plogName: identity?.nameAtStart === true ? startName(identity) : scanned?.startName,
@@ -150,22 +149,6 @@ async function make(devices: Devices, options: Making): Promise<void> {
   await requireMakeable(devices, options);
   if (force) for (const device of present(cache, plog)) await requireBlank(device, { force });
   await formatCache(cache, plog, { order, dialect, pool });
-}
-
-/** A header that cannot be read is written again; that the place takes nothing is no reason not to go on. */
-async function writeUnreadable(
-  cache: BlockDevice,
-  { superblock: { header, record }, geometry }: ScannedLog,
-  { logger }: Environment,
-): Promise<void> {
-  if (header.kind !== "unreadable" && record !== undefined) return;
-  logger.log("warn", "sectors of the superblock cannot be read; the identity record has what they said", {
-    device: cache.name,
-  });
-  if (header.kind !== "unreadable") return;
-  await cache.write(HEADER_START, encodeHeader(geometry.order)).catch((error: unknown) => {
-    if (!isOfPlace(error)) throw error;
-  });
 }
 
 function present(cache: BlockDevice, plog: BlockDevice | undefined): BlockDevice[] {

@@ -5,7 +5,7 @@
  *      record     its copy in the identity record counts; without that, nothing is known to be written back
  *      identity   nobody else knows which backing device and which plog belong to the cache: opening refuses
  */
-import { type BlockDevice, refuse, isOfPlace } from "@dmkit/block-io";
+import { type BlockDevice, type Environment, refuse, isOfPlace } from "@dmkit/block-io";
 import { BLOCK, SLOTS_START } from "../format/geometry.ts";
 import { IDENTITY_START, type StoredIdentity, decodeIdentity, uuidAt } from "../format/identity.ts";
 import {
@@ -15,6 +15,8 @@ import {
   RECORD_START,
   decodeHeader,
   decodeRecord,
+  encodeHeader,
+  encodeRecord,
   isBareHeader,
 } from "../format/superblock.ts";
 
@@ -122,4 +124,58 @@ export async function readPast(
   const end = Math.min(length, device.size - offset);
   if (end > 0) await read(0, end);
   return [bytes, lost];
+}
+
+/** What the record was found to say; see scan.ts. */
+interface Recorded {
+  readonly superblock: Superblock;
+  readonly identity: StoredIdentity;
+  /** As far as it is believed. */
+  readonly record: number;
+}
+
+/** A header that cannot be read is written again; that the place takes nothing is no reason not to go on. */
+export async function writeUnreadable(
+  cache: BlockDevice,
+  {
+    superblock: { header, record },
+    geometry,
+  }: { readonly superblock: Superblock; readonly geometry: { readonly order: number } },
+  { logger }: Environment,
+): Promise<void> {
+  if (header.kind !== "unreadable" && record !== undefined) return;
+  logger.log("warn", "sectors of the superblock cannot be read; the identity record has what they said", {
+    device: cache.name,
+  });
+  if (header.kind !== "unreadable") return;
+  await cache.write(HEADER_START, encodeHeader(geometry.order)).catch((error: unknown) => {
+    if (!isOfPlace(error)) throw error;
+  });
+}
+
+/**
+ * A record beyond the end of the log would make segments clean that come next. Whether the device has a record now that
+ * says what is so: where it takes none, the copy in the identity record counts, which is smaller. Throws `EIO` where
+ * that is not written before anything else.
+ */
+export async function correctRecord(
+  cache: BlockDevice,
+  { record, superblock, identity }: Recorded,
+  last: number,
+  isIntroduced: boolean,
+): Promise<boolean> {
+  if (record <= last) return superblock.record !== undefined;
+  try {
+    await cache.write(RECORD_START, encodeRecord(last));
+    return true;
+  } catch (error) {
+    if (!isOfPlace(error)) throw error;
+    if (isIntroduced && identity !== "foreign") return false;
+    throw refuse(
+      cache.name,
+      "EIO",
+      `the superblock record (sector 2047) says that segments up to ${record} are written back, the log ends at ${last}, and the record cannot be corrected: ${error.reason}`,
+      "Nothing of the log is lost: copy the cache device to one that is whole, and open that.",
+    );
+  }
 }
