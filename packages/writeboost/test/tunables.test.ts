@@ -19,6 +19,16 @@ const writtenBack = (rig: Rig): number => rig.device.statusData.lastWritebackId;
 const records = (rig: Rig): number => rig.cache.log.filter(({ offset }) => offset === RECORD_START).length;
 
 describe("messages", () => {
+  it("drop_caches is refused while nothing is written back, and works again afterwards", async () => {
+    const rig = await running(3);
+    await rig.device.suspend();
+    await expect(rig.device.message(["drop_caches"])).rejects.toMatchObject({ code: "EBUSY" });
+    await rig.device.resume();
+    await rig.device.message(["drop_caches"]);
+    expect(writtenBack(rig)).toBe(3);
+    await rig.device.close();
+  });
+
   it("allow_writeback lets it happen, and forbids it again", async () => {
     const rig = await running(3);
     await rig.clock.pass(60_000);

@@ -42,7 +42,7 @@ import { ReadPath } from "./request/read-path.ts";
 import { Recorder } from "./recorder.ts";
 import type { DeviceSettings } from "./settings.ts";
 import type { Devices, Recovered, Split } from "./recovered.ts";
-import { readOnlyError } from "./refusals.ts";
+import { readOnlyError, suspendedError } from "./refusals.ts";
 import { SegmentLog } from "./log/segment-log.ts";
 import { LogTrouble } from "./log/trouble.ts";
 import { Staging } from "./request/staging.ts";
@@ -218,10 +218,10 @@ export class WriteboostDevice extends GuardedTarget {
 
   /**
    * Writes back everything that is dirty now; what was written back stays so. Throws the error of a writeback that
-   * failed, `ESHUTDOWN` if the device is closed, the signal's reason if it is aborted.
+   * failed, `EBUSY` while suspended, `ESHUTDOWN` if that or closing ends it, the signal's reason if it is aborted.
    */
   async dropCaches(options: DropOptions = {}): Promise<void> {
-    if (this.limits.capabilities.readOnly) throw readOnlyError(this.name);
+    if (this.#stopped) throw (this.limits.capabilities.readOnly ? readOnlyError : suspendedError)(this.name);
     await this.#drops.run(this.#writeback, this.name, options);
   }
 

@@ -11,6 +11,16 @@ export function readOnlyError(device: string): BlockIoError {
   return refuse(device, "EROFS", "the cache is open read-only", hint, "message");
 }
 
+export function suspendedError(device: string): BlockIoError {
+  return refuse(
+    device,
+    "EBUSY",
+    "the cache is suspended: nothing is written back",
+    "Resume it first.",
+    "message",
+  );
+}
+
 /** The cache or plog device has failed. */
 export function stopped(error: unknown, device: string): BlockIoError {
   const cause = toBlockIoError(error, { device });
