@@ -1,5 +1,5 @@
 /** What a table stands on stays what it is when its table is exchanged, or opened again because another one failed. */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { realEnvironment } from "@dmkit/block-io";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
@@ -97,6 +97,50 @@ describe("a tag that is moved while a device stands on it", () => {
     await failToExchange("default");
     await exchange("default", `0 ${SECTORS} linear ${image} 0`);
     expect(await letterOf("default")).toBe("A");
+  });
+});
+
+describe("a file that is replaced under its name while a device stands on it", () => {
+  const disk = (): string => join(folder, "disk");
+  const table = `0 ${SECTORS} linear disk 0`;
+  const swap = (): void => {
+    renameSync(disk(), join(folder, "aside"));
+    renameSync(join(folder, "other"), disk());
+    renameSync(join(folder, "aside"), join(folder, "other"));
+  };
+
+  beforeEach(async () => {
+    writeFileSync(disk(), "A".repeat(SIZE));
+    writeFileSync(join(folder, "other"), "B".repeat(SIZE));
+    await manager.create("d", table, { folder });
+    swap();
+  });
+
+  it("is not taken for the one that was there when the old table is opened again", async () => {
+    expect(await letterOf("d")).toBe("A");
+    await expect(exchange("d", `0 ${SECTORS} linear nope 0`)).rejects.toMatchObject({
+      message: expect.stringMatching(/another one has taken its place.*requests wait/) as string,
+      hint: expect.stringContaining("name back") as string,
+    });
+    const reading = letterOf("d");
+    await expect(exchange("d", table)).rejects.toMatchObject({ code: "ENOENT" });
+    swap();
+    await exchange("d", table);
+    expect(await reading).toBe("A");
+  });
+
+  it("nor by a table that names it, unless it is meant", async () => {
+    await expect(exchange("d", table)).rejects.toThrow(/the old table stays in place/);
+    expect(await letterOf("d")).toBe("A");
+    // Where the file is now.
+    await exchange("d", `0 ${SECTORS} linear other 0`);
+    expect(await letterOf("d")).toBe("A");
+    await exchange("d", table);
+    expect(await letterOf("d")).toBe("B");
+    swap();
+    await manager.reload("d", table, { folder, force: true });
+    await manager.resume("d");
+    expect(await letterOf("d")).toBe("A");
   });
 });
 

@@ -199,10 +199,15 @@ export {
   type UseOptions,
   LowerDevices,
   builtinSchemes,
-  identityOf,
-  schemeOf,
 } from "./below/lower-devices.ts";
-export type { Access, DeviceOpener, DeviceSchemes, UriScheme } from "./below/schemes.ts";
+export { type FilesBelow, filesOf, identityOf, replacedFile } from "./below/files.ts";
+export {
+  type Access,
+  type DeviceOpener,
+  type DeviceSchemes,
+  type UriScheme,
+  schemeOf,
+} from "./below/schemes.ts";
 export {
   type OpenTableOptions,
   type TableSegment,

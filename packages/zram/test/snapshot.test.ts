@@ -4,12 +4,16 @@ import {
   BlockIoError,
   MemoryDevice,
   crc32c,
+  openFile,
   parseOptions,
   realEnvironment,
   withCapabilities,
 } from "@dmkit/block-io";
 import { PowerCut, SeededRandom, contentsOf } from "@dmkit/block-io/testing";
-import { describe, expect, it } from "vitest";
+import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, it, onTestFinished } from "vitest";
 import type { ZramDevice } from "../src/index.ts";
 import { openZram } from "../src/open/open.ts";
 import { zramOptions } from "../src/options.ts";
@@ -164,6 +168,33 @@ describe("a disk that is secured before it is closed", () => {
     expect([opened, closed]).toEqual([3, 2]);
     await device.close();
     expect((await contentsOf(await start(await holding(disk)))).equals(before)).toBe(true);
+  });
+
+  it("is not written to another file that has taken the name of its own", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "dmkit-zram-"));
+    onTestFinished(() => rmSync(folder, { recursive: true }));
+    const path = join(folder, "snapshot");
+    const first = await openFile(path, { createSize: ROOM });
+    const failure = new BlockIoError("no space left", { code: "ENOSPC", op: "flush" });
+    first.flush = () => Promise.reject(failure);
+    let opened = 0;
+    const device = await openZram(parseOptions(zramOptions, { snapshot: path }), {
+      name: "zram",
+      size: PAGES * PAGE,
+      environment: realEnvironment,
+      lower: async () => (opened++ === 0 ? first : openFile(path, { lock: false })),
+      release: async () => {},
+    });
+    await fill(device);
+    await device.suspend();
+    await expect(device.secure()).rejects.toMatchObject({ code: "ENOSPC" });
+    renameSync(path, join(folder, "aside"));
+    writeFileSync(path, Buffer.alloc(ROOM));
+    await expect(device.secure()).rejects.toMatchObject({ code: "ENOENT", lossless: true });
+    expect(readFileSync(path).equals(Buffer.alloc(ROOM))).toBe(true);
+    await device.resume();
+    await device.close().catch(() => {});
+    await first.close().catch(() => {});
   });
 
   it("says what is lost where it is closed all the same", async () => {

@@ -291,7 +291,7 @@ export class DeviceManager {
   #exchange(managed: ManagedDevice, next: InactiveTable, { signal, progress }: ResumeOptions): Promise<void> {
     const exchange = exchangeTable(managed, next, {
       logger: this.#environment.logger,
-      open: (segments, readOnly) => this.#opener.open(managed, segments, readOnly),
+      open: (segments, readOnly, files) => this.#opener.open(managed, segments, readOnly, files),
       before: { segments: this.#devices.segmentsOf(managed), readOnly: managed.readOnly },
       signal: signal === undefined ? this.#end.signal : AbortSignal.any([signal, this.#end.signal]),
       progress,

@@ -1,8 +1,10 @@
 /** What table lines refer to: other named devices, paths, and memory that is gone when the table is closed. */
+import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import {
   BlockIoError,
+  type FilesBelow,
   type Segment,
   type TargetRegistry,
   absoluteTexts,
@@ -108,6 +110,14 @@ function identitiesBelow(line: Segment): readonly string[] {
 /** Reads a table. Errors: EPARSE, ENOENT. @param targets default: all the app knows. */
 export function readTable(text: string, targets: TargetRegistry = allTargets): readonly Segment[] {
   return parseTable(text, targets);
+}
+
+/** The first path of a table behind which there is something else than there was. */
+export function replacedIn(segments: readonly Segment[], before: FilesBelow): string | undefined {
+  return [...referencesOf(segments)].find((reference) => {
+    const was = schemeOf(reference) === undefined ? before.get(resolve(reference)) : undefined;
+    return was !== undefined && existsSync(reference) && identityOf(reference) !== was;
+  });
 }
 
 function referencesOf(segments: readonly Segment[]): Set<string> {

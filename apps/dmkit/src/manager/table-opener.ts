@@ -3,7 +3,13 @@
  *
  * Invariant: nobody is lent a device that stands on it, is on its way out, or that clients of an export write to.
  */
-import { type DeviceSchemes, type Environment, type Segment, shellQuote } from "@dmkit/block-io";
+import {
+  type DeviceSchemes,
+  type Environment,
+  type FilesBelow,
+  type Segment,
+  shellQuote,
+} from "@dmkit/block-io";
 import { openersOf } from "../devices.ts";
 import { BorrowedDevice } from "./device/borrowed-device.ts";
 import type { Departures } from "./departures.ts";
@@ -33,7 +39,13 @@ export class TableOpener {
     this.#opening = opening;
   }
 
-  async open(owner: ManagedDevice, segments: readonly Segment[], readOnly: boolean): Promise<OpenedTable> {
+  /** @param files what has to stand behind its paths. */
+  async open(
+    owner: ManagedDevice,
+    segments: readonly Segment[],
+    readOnly: boolean,
+    files?: FilesBelow,
+  ): Promise<OpenedTable> {
     const borrow: DeviceSchemes = {
       dm: async (reference, access) => this.#borrow(owner, reference.slice(3), access),
     };
@@ -46,6 +58,7 @@ export class TableOpener {
         holder: owner.holder,
         pins: owner.pins,
         progress: (done, of) => this.#opening?.(owner.name, done, of),
+        files,
       });
     } catch (error) {
       throw this.#departures.namingHolder(this.#devices.namingHolder(error, owner));

@@ -9,6 +9,7 @@
  *   gives them back, the device is closed, or could not be opened.
  */
 import { statSync } from "node:fs";
+import { resolve } from "node:path";
 import {
   type DeviceUse,
   type ByteRange,
@@ -20,19 +21,20 @@ import {
   isWriting,
   withoutWriting,
 } from "./claims.ts";
+import { parseSize } from "../bytes/size.ts";
 import type { BlockDevice } from "../contract/device.ts";
 import { join } from "../sync/join.ts";
-import { ZeroDevice } from "../devices/zero.ts";
 import { FileDevice } from "../devices/file.ts";
-import { openFile } from "../devices/file-open.ts";
 import { MemoryDevice } from "../devices/memory.ts";
-import { originAt } from "../devices/origin.ts";
+import { ZeroDevice } from "../devices/zero.ts";
+import { openFile } from "../devices/file-open.ts";
+import { textOf } from "../devices/origin.ts";
 import type { Environment } from "../contract/environment.ts";
 import { refuse } from "../contract/errors.ts";
 import { GuardedDevice } from "../contract/guard.ts";
 import { type Health, healthOf, worstHealth } from "../contract/health.ts";
-import { parseSize } from "../bytes/size.ts";
-import type { Access, DeviceSchemes } from "./schemes.ts";
+import { type FilesBelow, filesOf, replacedFile } from "./files.ts";
+import { type Access, type DeviceSchemes, schemeOf } from "./schemes.ts";
 
 // What `null:` without a size has: the most a table can map, in whole 4 KiB blocks.
 const LARGEST = 2 ** 53 - 4096;
@@ -48,29 +50,12 @@ export const builtinSchemes: DeviceSchemes = {
   },
 };
 
-/** The scheme of a URI, or undefined for a path. One-letter schemes do not exist: `c:` would be a path. */
-export function schemeOf(reference: string): string | undefined {
-  return /^([a-z][a-z0-9+.-]+):/i.exec(reference)?.[1]?.toLowerCase();
-}
-
-/**
- * The same text for references to the same bytes: a file and its other names, links and loop devices. A URI, and a
- * path where nothing is, stand for themselves.
- */
-export function identityOf(reference: string): string {
-  if (schemeOf(reference) !== undefined) return reference;
-  try {
-    const origin = originAt(reference);
-    return origin === undefined ? reference : `${origin.name}+${origin.offset}`;
-  } catch {
-    return reference;
-  }
-}
-
 /** How devices below are opened, all of them. */
 export interface LowerOptions {
   /** Open everything read-only, whatever it is for. Default false. */
   readonly readOnly?: boolean;
+  /** What has to stand behind these paths, where they are opened; `ENOENT` where something else does. */
+  readonly files?: FilesBelow | undefined;
   /** For messages. */
   readonly holder?: Holder;
 }
@@ -108,6 +93,7 @@ export class LowerDevices {
   readonly #environment: Environment;
   readonly #readOnly: boolean;
   readonly #claimant: Claimant;
+  readonly #files: FilesBelow | undefined;
   readonly #entries: Set<Entry> = new Set();
   readonly #grants: Set<Grant> = new Set();
   /** Exact references, by those that were asked for and may come to mean something else. */
@@ -117,6 +103,7 @@ export class LowerDevices {
     this.#schemes = { ...builtinSchemes, ...schemes };
     this.#environment = environment;
     this.#readOnly = options.readOnly === true;
+    this.#files = options.files;
     this.#claimant = { holder: options.holder ?? { name: "this program" } };
   }
 
@@ -192,8 +179,16 @@ export class LowerDevices {
 
   /** The worst of those that are open. */
   health(): Health {
-    const devices = new Set([...this.#grants].map(({ claim }) => claim.device));
-    return worstHealth([...devices].map(healthOf));
+    return worstHealth([...this.#devices].map(healthOf));
+  }
+
+  /** Of those that are open. */
+  get files(): FilesBelow {
+    return filesOf(this.#devices);
+  }
+
+  get #devices(): Set<BlockDevice> {
+    return new Set([...this.#grants].map(({ claim }) => claim.device));
   }
 
   /** Gives back what `open` gave for this range; a device that nobody else here uses is closed. */
@@ -279,11 +274,15 @@ export class LowerDevices {
     const scheme = schemeOf(reference);
     if (scheme === undefined) {
       const beside = await reader?.device;
-      return openFile(reference, {
+      const device = await openFile(reference, {
         readOnly: access === "read",
         environment: this.#environment,
         beside: beside instanceof FileDevice ? beside : undefined,
       });
+      const before = this.#files?.get(resolve(reference));
+      if (before === undefined || before === textOf(device.origin)) return device;
+      await device.close();
+      throw replacedFile(reference);
     }
     const opener = Object.hasOwn(this.#schemes, scheme) ? this.#schemes[scheme] : undefined;
     if (opener === undefined) {

@@ -22,3 +22,8 @@ export interface UriScheme {
 
 /** Openers by URI scheme (`mem`, `null`, `nbd`, `nbd+unix`, …). */
 export type DeviceSchemes = Readonly<Record<string, DeviceOpener>>;
+
+/** The scheme of a URI, or undefined for a path. One-letter schemes do not exist: `c:` would be a path. */
+export function schemeOf(reference: string): string | undefined {
+  return /^([a-z][a-z0-9+.-]+):/i.exec(reference)?.[1]?.toLowerCase();
+}

@@ -43,7 +43,7 @@ const LOOK_EVERY = 10_000;
 /** Made by {@link openFile}. */
 export class FileDevice extends GuardedDevice {
   readonly path: string;
-  readonly #origin: Origin;
+  readonly origin: Origin;
   readonly #fd: number;
   readonly #flushes: FlushGroup;
   /** Requests that changed the file and are over; those that failed may have changed part of it. */
@@ -67,7 +67,7 @@ export class FileDevice extends GuardedDevice {
   constructor(path: string, fd: number, size: number, facts: FileFacts) {
     super(facts.name, size, limitsOf(facts));
     this.path = path;
-    this.#origin = facts.origin;
+    this.origin = facts.origin;
     this.#fd = fd;
     this.#flushes = new FlushGroup(
       () => this.#sync(),
@@ -82,7 +82,7 @@ export class FileDevice extends GuardedDevice {
   }
 
   places(offset: number, length: number): readonly Place[] {
-    return [{ on: this.#origin.name, offset: this.#origin.offset + offset, length }];
+    return [{ on: this.origin.name, offset: this.origin.offset + offset, length }];
   }
 
   /** Takes the shared lock of readers; false: somebody holds the one for writing. */

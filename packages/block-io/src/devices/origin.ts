@@ -20,6 +20,11 @@ export function originOf(stat: BigIntStats, sys = "/sys"): Origin {
   return descend(stat, sys, 0);
 }
 
+/** The same text for all that stand for the same bytes. */
+export function textOf({ name, offset }: Origin): string {
+  return `${name}+${offset}`;
+}
+
 /** That of a path; undefined if nothing is there. */
 export function originAt(path: string, sys = "/sys"): Origin | undefined {
   const stat = statSync(path, { bigint: true, throwIfNoEntry: false });

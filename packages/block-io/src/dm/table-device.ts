@@ -10,6 +10,7 @@ import { type Holder, isWriting } from "../below/claims.ts";
 import { type Environment, silentLogger } from "../contract/environment.ts";
 import { BlockIoError, toBlockIoError, worstOf } from "../contract/errors.ts";
 import { type Health, failureOf, healthOf, worstHealth } from "../contract/health.ts";
+import type { FilesBelow } from "../below/files.ts";
 import { LowerDevices } from "../below/lower-devices.ts";
 import type { DeviceSchemes } from "../below/schemes.ts";
 import { parseOptions, replaceReferences } from "./options.ts";
@@ -40,6 +41,8 @@ export interface OpenTableOptions {
   readonly pins?: ReadonlyMap<string, string>;
   /** Told how far a target has come that takes long to open: see {@link OpenContext}. */
   readonly progress?: OpenContext["progress"];
+  /** What its files have to be: see {@link TableDevice.files}. */
+  readonly files?: FilesBelow | undefined;
 }
 
 interface OpenSegment {
@@ -69,7 +72,7 @@ export async function openTable(given: readonly Segment[], options: OpenTableOpt
     pins = new Map<string, string>(),
   } = options;
   const { schemes = {}, holder = { name: `table ${tableName}` } } = options;
-  const lowers = new LowerDevices(schemes, environment, { readOnly, holder });
+  const lowers = new LowerDevices(schemes, environment, { readOnly, holder, files: options.files });
   const open: OpenSegment[] = [];
   const meant = segments.map((segment) => ({
     ...segment,
@@ -183,6 +186,11 @@ export class TableDevice extends MappedDevice {
     this.#segments = segments;
     this.#lowers = lowers;
     this.pins = pins;
+  }
+
+  /** What its files are: a table that is opened by their paths in its place may find others there. */
+  get files(): FilesBelow {
+    return this.#lowers.files;
   }
 
   /** The table it was opened with, and what has changed since. */

@@ -6,9 +6,11 @@ import {
   type OpenContext,
   Bitmap,
   BlockIoError,
+  filesOf,
   isErrorCode,
   parseOptions,
   refuse,
+  replacedFile,
   requireBlank,
 } from "@dmkit/block-io";
 import { type Compressor, CompressorError, createCompressor } from "@dmkit/compressor";
@@ -87,12 +89,15 @@ function reopening(
   { lower, release }: Pick<OpenContext, "lower" | "release">,
 ): () => Promise<BlockDevice> {
   let device: BlockDevice | undefined = first;
+  const [before] = filesOf([first]).values();
   return async () => {
     if (release === undefined) return first;
     // That it cannot be flushed any more is known.
     if (device !== undefined) await release(device, use[2]).catch(() => {});
     device = undefined;
     device = await lower(...use);
+    const [now] = filesOf([device]).values();
+    if (now !== before) throw replacedFile(use[0]);
     return device;
   };
 }

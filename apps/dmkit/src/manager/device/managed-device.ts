@@ -3,6 +3,7 @@ import {
   type BlockDevice,
   BlockIoError,
   type Environment,
+  type FilesBelow,
   type Health,
   type Holder,
   type MessageOptions,
@@ -49,6 +50,8 @@ export class ManagedDevice {
    * under the same reference: what was put on it, and its clients, would not go with anything else.
    */
   pins: ReadonlyMap<string, string> = new Map();
+  /** What its files were, as long as it had a table. */
+  files: FilesBelow = new Map();
   readOnly: boolean;
   /** Its table is being exchanged. */
   changing = false;

@@ -4,6 +4,7 @@ import {
   type BlockDevice,
   BlockIoError,
   type Environment,
+  type FilesBelow,
   type Health,
   type Holder,
   type MessageOptions,
@@ -16,6 +17,7 @@ import {
   type Use,
   claims,
   failureOf,
+  filesOf,
   healthOf,
   isTargetDevice,
   openTable,
@@ -46,6 +48,8 @@ export interface OpenedTable {
   health(): Health;
   /** What references of its table mean that may come to mean something else: see {@link TableDevice.pins}. */
   readonly pins?: ReadonlyMap<string, string>;
+  /** What its files are: see {@link TableDevice.files}. */
+  files(): FilesBelow;
   /** What it is that no table opens again: `segment 5 of …`. Left out: its table does. */
   readonly past?: string;
   /** Closes everything it opened. */
@@ -60,6 +64,7 @@ export interface OpenSettings {
   readonly holder: Holder;
   readonly pins: ReadonlyMap<string, string>;
   readonly progress: OpenContext["progress"];
+  readonly files?: FilesBelow | undefined;
 }
 
 /** Opens all segments or none. */
@@ -83,6 +88,7 @@ export async function openSegments(
     message: (words, options) => device.message(words, options),
     health: () => device.health(),
     pins: device.pins,
+    files: () => device.files,
     close: () => closeAll([device]),
   };
 }
@@ -111,6 +117,7 @@ export function openedAs(
     message: (words, options) =>
       target?.message(words, options) ?? Promise.reject(unknownMessage(device.name, words)),
     health: () => worstHealth([device, ...below].map(healthOf)),
+    files: () => filesOf([device, ...below]),
     close: () => closeAll([device, ...below]),
   };
 }

@@ -7,25 +7,34 @@
  *      2  the old table is closed: its files are free for the new one
  *      3  the new table is opened, and fits                               the old one is opened again
  *      4  requests go on                                                  (neither opens: requests wait)
+ *
+ * Invariant: whoever uses the device never gets other bytes because a file was replaced under its name meanwhile.
  */
 import {
   BlockIoError,
+  type FilesBelow,
   type Logger,
   type MessageOptions,
   type Segment,
   claims,
   codeOf,
   failureOf,
+  replacedFile,
 } from "@dmkit/block-io";
 import { bringHome, homecomers, orForced } from "./homecoming.ts";
 import type { InactiveTable, ManagedDevice } from "../device/managed-device.ts";
 import { fitsInPlaceOf } from "../device/named-device.ts";
 import type { OpenedTable } from "../device/opened-table.ts";
 import { Cancelled } from "../../control/protocol.ts";
+import { replacedIn } from "../references.ts";
 
 export interface ExchangeContext {
   readonly logger: Logger;
-  readonly open: (segments: readonly Segment[], readOnly: boolean) => Promise<OpenedTable>;
+  readonly open: (
+    segments: readonly Segment[],
+    readOnly: boolean,
+    files?: FilesBelow,
+  ) => Promise<OpenedTable>;
   /** The table in place; no segments if there is none. */
   readonly before: { readonly segments: readonly Segment[]; readonly readOnly: boolean };
   /** Ends it as long as the old table is not closed. */
@@ -43,6 +52,7 @@ export async function exchangeTable(
   context: ExchangeContext,
 ): Promise<void> {
   managed.inactive = undefined;
+  requireSameFiles(managed, next);
   try {
     await prepareOld(managed, next, context);
     managed.changing = true;
@@ -54,6 +64,19 @@ export async function exchangeTable(
   } finally {
     managed.changing = false;
   }
+}
+
+/** What is loaded under the same name is meant to be the same: clients would get other bytes. */
+function requireSameFiles(managed: ManagedDevice, { segments, force }: InactiveTable): void {
+  const { opened } = managed.device;
+  managed.files = opened?.files() ?? managed.files;
+  const path = replacedIn(segments, managed.files);
+  if (path === undefined || force) return;
+  throw told(
+    managed,
+    replacedFile(path),
+    opened === undefined ? "requests wait" : "the old table stays in place",
+  );
 }
 
 /** The bulk of what has to be written back, while nobody has to wait for it. */
@@ -156,10 +179,10 @@ async function openNew(managed: ManagedDevice, next: InactiveTable, context: Exc
     const { segments, readOnly } = context.before;
     if (segments.length === 0) throw told(managed, error, "requests wait for a table that can be opened");
     try {
-      await putIn(managed, () => context.open(segments, readOnly));
+      await putIn(managed, () => context.open(segments, readOnly, managed.files));
     } catch (again) {
       const why = `and the old one cannot be opened any more (${(again as Error).message}): requests wait`;
-      throw told(managed, error, why);
+      throw told(managed, error, why, again instanceof BlockIoError ? again.hint : undefined);
     }
     throw told(managed, error, "the old table is in place again");
   } finally {
@@ -208,7 +231,7 @@ async function openFitting(
   throw misfit;
 }
 
-function told(managed: ManagedDevice, error: unknown, now: string): BlockIoError {
+function told(managed: ManagedDevice, error: unknown, now: string, instead?: string): BlockIoError {
   const { reason, hint, op } =
     error instanceof BlockIoError ? error : { reason: String(error), hint: undefined, op: undefined };
   const where = error instanceof BlockIoError && error.device !== managed.name ? error.device : undefined;
@@ -217,6 +240,6 @@ function told(managed: ManagedDevice, error: unknown, now: string): BlockIoError
     device: managed.name,
     op,
     cause: error,
-    hint,
+    hint: instead ?? hint,
   });
 }
