@@ -31,6 +31,7 @@ import {
   BlockIoError,
   asking,
   codeOf,
+  identityOf,
   openFile,
   refuse,
   requireBlank,
@@ -61,6 +62,18 @@ export interface Destination {
 /** Whether a reference is the path of a file that would have to be made. */
 export function isNewFile(reference: string): boolean {
   return schemeOf(reference) === undefined && !exists(reference);
+}
+
+/** Throws `EINVAL` where the destination is, by whatever name, one of those that are read. */
+export function requireOther(to: string, from: readonly string[]): void {
+  // Each of these is another device.
+  if (["mem", "null"].includes(schemeOf(to) ?? "")) return;
+  const identity = identityOf(to);
+  const source = from.find((one) => identityOf(one) === identity);
+  if (source === undefined) return;
+  const same =
+    source === to ? "source and destination are the same" : `source and destination are the same: ${source}`;
+  throw refuse(to, "EINVAL", same, "Give another destination.");
 }
 
 /**

@@ -1,4 +1,5 @@
 /** How the command line opens devices: paths, `mem:`, `null:`, NBD URIs, URIs of targets, and tables. */
+import { Socket } from "node:net";
 import {
   type BlockDevice,
   type DeviceSchemes,
@@ -7,8 +8,10 @@ import {
   type TargetRegistry,
   type UriScheme,
   type Use,
+  identityOf,
   openTable,
   parseTable,
+  refuse,
   schemeOf,
 } from "@dmkit/block-io";
 import { openNbd, resolveNbdUri } from "@dmkit/nbd";
@@ -60,7 +63,18 @@ export async function openReference(
   environment: Environment,
   use: Use = access === "write" ? "owns" : "reads",
 ): Promise<BlockDevice> {
+  if (isOutput(reference)) {
+    const reason = "is where standard output goes: what is read would be written over";
+    throw refuse(reference, "EINVAL", reason, "Send the output somewhere else.");
+  }
   return LowerDevices.openOne(reference, use, schemes, environment, { access });
+}
+
+/** Whether standard output is this very file. */
+function isOutput(reference: string): boolean {
+  // What a pipe is nobody asks: see ui/output.ts.
+  if (process.stdout instanceof Socket || schemeOf(reference) !== undefined) return false;
+  return identityOf(reference) === identityOf("/dev/stdout");
 }
 
 /** Opens a device-mapper table with all targets the app knows. */

@@ -122,11 +122,12 @@ describe("standard output that is full", () => {
     run("/bin/sh", ["-c", command, process.execPath, main, ...args]);
 
   it("is an error", async () => {
-    const [info, fsck] = await Promise.all([
+    const [info, fsck, help] = await Promise.all([
       shell(`exec "$0" "$@" > /dev/full`, "info", image("a")),
       shell(`exec "$0" "$@" > /dev/full`, "fsck", "--json", image("a")),
+      shell(`exec "$0" "$@" > /dev/full`, "serve", "--help"),
     ]);
-    expect([info.code, fsck.code]).toEqual([1, 8]);
+    expect([info.code, fsck.code, help.code]).toEqual([1, 8, 1]);
     expect(info.stderr).toMatch(/standard output.*ENOSPC/);
   });
 

@@ -186,6 +186,22 @@ describe("serve", () => {
     await until(() => !existsSync(socket), "the server's end");
   });
 
+  it("ends at once where its parent was gone before it began", async () => {
+    const socket = join(tempFolder(), "s");
+    const script = `(sleep 0.1; exec "${process.execPath}" "${main}" serve -q --exit-with-parent -U "${socket}" mem:1M) & echo $!`;
+    // In a session of its own: who takes its place is in another one.
+    const shell = spawn("/bin/sh", ["-c", script], { stdio: ["ignore", "pipe", "ignore"], detached: true });
+    const pid = await new Promise<number>((resolve) =>
+      shell.stdout.once("data", (text: Buffer) => resolve(Number(text))),
+    );
+    const isThere = (): boolean => existsSync(`/proc/${pid}`);
+    cleanUp(() => {
+      if (isThere()) process.kill(pid, "SIGKILL");
+    });
+    await until(() => !isThere(), "the server's end");
+    expect(existsSync(socket)).toBe(false);
+  });
+
   describe("uses the socket a service manager hands over", () => {
     /** What a server with this listening socket as descriptor 3 prints first. */
     async function activated(where: { port: number } | { path: string }, served: string): Promise<string> {

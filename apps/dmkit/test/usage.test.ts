@@ -1,5 +1,13 @@
 /** Words that cannot be understood: every command ends with the status of wrong usage, and what is out of range is told its range. */
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  linkSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { BlockIoError, parseOption, parseTable } from "@dmkit/block-io";
@@ -11,7 +19,7 @@ import { parseStack } from "../src/stack-file/read/read.ts";
 import { targets } from "../src/targets.ts";
 import { exitCodeOf } from "../src/ui/terminal.ts";
 import { cli } from "./cli.ts";
-import { dmkit } from "./support.ts";
+import { dmkit, main, run } from "./support.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "dmkit-test-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -56,6 +64,10 @@ describe("the exit status", () => {
     expect((await cli("--help")).stdout).toContain("2 wrong usage");
     // The same in a process.
     expect((await dmkit(["serve", "--at", "1", join(folder, "a.img")])).code).toBe(2);
+    // With what to do that this command can do.
+    writeFileSync(join(folder, "b.img"), Buffer.alloc(2 ** 20));
+    const past = await dmkit(["serve", "--at", "1", join(folder, "a.img"), join(folder, "b.img")]);
+    expect([past.code, past.stderr]).toEqual([1, expect.stringContaining("give the cache first")]);
   });
 });
 
@@ -101,6 +113,23 @@ describe("words that make no sense", () => {
       ["serve", "-i", "0.0.0.0"],
       ["serve", at("e.img"), "-i", "0.0.0.0", "-U", at("s")],
       ["serve", at("e.img"), "--allow-remote", "--run", "true"],
+      ["serve", at("e.img"), "--allow-remote"],
+      ["serve", "-t", "0 8 zero", "--create", "1M"],
+      ["serve", "-t", "0 8 zero", "--preallocate"],
+      ["serve", "-t", "0 8 zero", "--data", at("d")],
+      ["serve", "mem:1M", "--create", "1M"],
+      ["serve", at("e.img"), "--data", at("d")],
+      ["serve", at("stack.yaml"), "--data", at("d")],
+      ["serve", at("new.img"), "-r", "--create", "1M"],
+      ["serve", at("e.img"), "-r", "--preallocate"],
+      ["serve", "--at", "1", at("e.img"), at("e.img"), "--preallocate"],
+      ["remove", ...nobody, "x", "--timeout", "1"],
+      ["top", ...nobody, "--once", "--count", "2"],
+      ["info", "--list", "--type", "cow", "nbd://localhost"],
+      ["info", "--list", "--backing", at("e.img"), "nbd://localhost"],
+      ["cow", "create", at("m"), at("d"), "--on", at("b"), "--base", at("e.img")],
+      ["cow", "create", at("m"), at("d"), "--on", at("b"), "--base-offset", "8"],
+      ["cow", "diff", "1..1", at("e.img"), "--force"],
       ["serve", at("e.img"), "--single", "-p", "1"],
       ["serve", at("e.img"), "--single", "--run", "true"],
       ["serve", at("e.img"), "--single", "--print-uri"],
@@ -114,6 +143,34 @@ describe("words that make no sense", () => {
       const { code, stderr } = await cli(...words);
       expect([words, code, stderr]).toEqual([words, 2, expect.stringMatching(/\S\n.*\S/)]);
     }
+    expect((await cli("fsck", at("e.img"), "--undo", at("u"))).code).toBe(16);
+  });
+
+  it("are told apart from those of another process where source and destination are the same", async () => {
+    writeFileSync(at("e.img"), Buffer.alloc(2 ** 20, 1));
+    linkSync(at("e.img"), at("hard.img"));
+    symlinkSync(at("e.img"), at("soft.img"));
+    for (const words of [
+      ["copy", at("e.img"), at("e.img")],
+      ["copy", at("e.img"), at("hard.img")],
+      ["copy", at("soft.img"), at("e.img")],
+      ["copy", "nbd://nowhere/a", "nbd://nowhere/a"],
+      ["cow", "flatten", "--force", at("hard.img"), at("e.img"), at("m"), at("d")],
+      ["cow", "diff", "1..1", at("e.img"), at("m"), at("d"), "--export", at("soft.img"), "--force"],
+    ]) {
+      const { code, stderr } = await cli(...words);
+      expect([words, code, stderr]).toEqual([words, 1, expect.stringContaining("are the same")]);
+    }
+    const { code, stderr } = await run("/bin/sh", [
+      "-c",
+      `exec "$0" "$@" >> "${at("e.img")}"`,
+      process.execPath,
+      main,
+      "dump",
+      at("hard.img"),
+    ]);
+    expect([code, stderr]).toEqual([1, expect.stringContaining("where standard output goes")]);
+    expect(readFileSync(at("e.img")).equals(Buffer.alloc(2 ** 20, 1))).toBe(true);
   });
 
   it("are blamed themselves, and not what they lead to", async () => {

@@ -2,7 +2,7 @@
 import { BlockIoError, describeSize, realEnvironment } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { type CopyResult, copyDevice } from "../copy.ts";
-import { isNewFile, withDestination } from "../destination.ts";
+import { isNewFile, requireOther, withDestination } from "../destination.ts";
 import { openReference } from "../devices.ts";
 import { tellCancelled } from "../offline/work.ts";
 import { endedBySignal } from "../ui/interrupt.ts";
@@ -47,6 +47,7 @@ export function addCopy(program: Command, finish: (code: number) => void): void 
 }
 
 async function copy(from: string, to: string, flags: CopyFlags): Promise<number> {
+  requireOther(to, [from]);
   const done = await endedBySignal("copy", async (signal) => {
     const source = await openReference(from, "read", realEnvironment);
     try {

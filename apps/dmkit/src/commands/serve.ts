@@ -1,7 +1,6 @@
 /** `dmkit serve`: the NBD server in the foreground. */
 import { join, resolve } from "node:path";
 import {
-  BlockIoError,
   type Environment,
   type LogLevel,
   type TargetRegistry,
@@ -21,7 +20,16 @@ import { type SessionOptions, serve } from "../serve/session.ts";
 import { addTls, tlsOfCommand } from "../serve/listen/tls.ts";
 import type { StackPlan } from "../stack-file/plan.ts";
 import { type LogFormat, logFormats, stderrLogger } from "../ui/log.ts";
+import { usage } from "../ui/usage.ts";
+import { refuseUseless } from "../ui/useless-options.ts";
 import type { Finish, Known } from "./command.ts";
+import {
+  STACK_FILE,
+  refuseBesideSingle,
+  refuseUnusedAddress,
+  refuseUnusedFiles,
+  refuseUnusedTls,
+} from "./serve-refusals.ts";
 import { integer, repeated, size } from "./values.ts";
 
 interface ServeFlags {
@@ -127,6 +135,11 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
     .addHelpText("after", examples)
     .action(async (images: string[], flags: ServeFlags, command: Command) => {
       refuseBesideSingle(flags, command);
+      refuseUseless(command, [
+        { option: "create", beside: "read-only" },
+        { option: "preallocate", beside: "read-only" },
+      ]);
+      refuseUnusedFiles(images, flags, command);
       const targets = await known();
       const plan = await planOf(images, flags, targets);
       const activated = activatedSockets(process.env);
@@ -157,75 +170,7 @@ function atMoment(
   if (at !== undefined && more === undefined) return { images: [at(only, moment)], at: undefined };
   const number = /^\d+$/.test(moment) ? Number(moment) : Number.NaN;
   if (Number.isSafeInteger(number)) return { images, at: number };
-  throw new BlockIoError(`--at: '${moment}' is no segment`, {
-    code: "EPARSE",
-    hint: `Give a whole number from 0 to ${Number.MAX_SAFE_INTEGER}.`,
-  });
-}
-
-const isGiven = (command: Command, name: string): boolean => command.getOptionValueSource(name) === "cli";
-
-/** One client on stdin and stdout: there is nothing to listen on, and stdout is the client's. */
-function refuseBesideSingle({ single }: ServeFlags, command: Command): void {
-  if (!single) return;
-  const useless = ["unix", "port", "bind", "allowRemote", "control", "run", "printUri", "maxConnections"];
-  const given = command.options.find(
-    (option) => useless.includes(option.attributeName()) && isGiven(command, option.attributeName()),
-  );
-  if (given === undefined) return;
-  throw new BlockIoError(
-    `${given.long} does not go with --single, which serves one client on stdin and stdout`,
-    {
-      code: "EPARSE",
-      hint: "Leave out one of the two.",
-    },
-  );
-}
-
-/** An address that nothing will listen at, although whoever gave it relies on it. */
-function refuseUnusedAddress(
-  images: readonly string[],
-  { port, unix, run, table, single }: ServeFlags,
-  plan: StackPlan | undefined,
-  activated: number,
-  command: Command,
-): void {
-  const handed = `a service manager has handed over sockets (LISTEN_FDS=${activated})`;
-  if (single && activated > 0) {
-    throw new BlockIoError(`${handed}, and --single serves stdin and stdout`, {
-      code: "EPARSE",
-      hint: "Leave out --single, or start it without sockets.",
-    });
-  }
-  const given = ["bind", "allowRemote"].find((name) => isGiven(command, name));
-  // Without --port these are listened at where nothing else is said, and beside the sockets of a service manager not.
-  const isDefault = images.length === 0 && table.length === 0;
-  const elsewhere =
-    activated > 0 || unix !== undefined || run !== undefined || isDefault || (plan?.listen.length ?? 0) > 0;
-  if (given === undefined || port !== undefined || !elsewhere) return;
-  const flag = given === "bind" ? "--bind" : "--allow-remote";
-  const why = activated > 0 ? `: ${handed}` : "";
-  throw new BlockIoError(`${flag} is for a TCP port, and none is listened on${why}`, {
-    code: "EPARSE",
-    hint: `Add --port, e.g. --port ${NBD_PORT}, or leave ${flag} out.`,
-  });
-}
-
-/** Where a stack file says where to listen, it says how, too. */
-function refuseUnusedTls(
-  { unix, port, run, single }: ServeFlags,
-  plan: StackPlan | undefined,
-  activated: number,
-): void {
-  const isTold = unix !== undefined || port !== undefined || run !== undefined || single || activated > 0;
-  if (isTold || plan === undefined || plan.listen.length === 0) return;
-  throw new BlockIoError(
-    "--tls and what goes with it is for listeners of the command line, and there are none",
-    {
-      code: "EPARSE",
-      hint: "Write tls: require beside the port or unix of the stack file, or add --port or --unix.",
-    },
-  );
+  throw usage(`--at: '${moment}' is no segment`, `Give a whole number from 0 to ${Number.MAX_SAFE_INTEGER}.`);
 }
 
 /** The stack file that is to be served, read and validated. */
@@ -234,20 +179,16 @@ async function planOf(
   flags: ServeFlags,
   targets: TargetRegistry,
 ): Promise<StackPlan | undefined> {
-  const file = images.find((image) => /\.ya?ml$/i.test(image));
+  const file = images.find((image) => STACK_FILE.test(image));
   if (file === undefined) return undefined;
-  const usage = (reason: string): BlockIoError =>
-    new BlockIoError(reason, {
-      code: "EPARSE",
-      hint: `An image of this name can be served as a table: --table ${shellQuote(`0 SECTORS linear ${quoteTableWord(file)} 0`)}`,
-    });
-  if (images.length > 1) throw usage("a stack file goes alone");
+  const hint = `An image of this name can be served as a table: --table ${shellQuote(`0 SECTORS linear ${quoteTableWord(file)} 0`)}`;
+  if (images.length > 1) throw usage("a stack file goes alone", hint);
   const misplaced = (["name", "description", "create", "at"] as const).find(
     (name) => flags[name] !== undefined,
   );
   if (misplaced !== undefined || flags.preallocate || flags.strict || flags.table.length > 0) {
     const given = misplaced ?? (flags.preallocate ? "preallocate" : flags.strict ? "strict" : "table");
-    throw usage(`--${given} does not go with a stack file, which says so itself`);
+    throw usage(`--${given} does not go with a stack file, which says so itself`, hint);
   }
   // YAML and schemas are loaded only by who needs them.
   const { readStackFile } = await import("../stack-file/read/read.ts");

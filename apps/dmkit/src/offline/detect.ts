@@ -34,11 +34,15 @@ export async function candidates(
   return found;
 }
 
-/** The format of a device. Throws `EFORMAT` if it is none or could be several, `EPARSE` for an unknown type. */
+/**
+ * The format of a device. Throws `EFORMAT` if it is none or could be several, `EPARSE` for an unknown type.
+ * @param unknown what to do about one that is not known.
+ */
 export async function recognise(
   device: BlockDevice,
   formats: readonly ImageFormat[],
   type?: string,
+  unknown = "If you know what it is, say so with --type NAME.",
 ): Promise<Recognised> {
   if (type !== undefined) return forced(device, formatNamed(type, formats));
   const found = await candidates(device, formats);
@@ -54,8 +58,7 @@ export async function recognise(
   throw new BlockIoError(reason, {
     code: "EFORMAT",
     device: device.name,
-    hint:
-      device.size === 0 ? "There is nothing to work on." : "If you know what it is, say so with --type NAME.",
+    hint: device.size === 0 ? "There is nothing to work on." : unknown,
   });
 }
 

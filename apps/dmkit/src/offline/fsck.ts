@@ -78,8 +78,9 @@ async function checkAndRepair(
 ): Promise<void> {
   const quiet = flags.quiet || flags.json;
   const { bad } = flags;
-  if (bad !== undefined && !flags.repair) {
-    throw usage("--bad goes with --repair", "Without --repair nothing is written.");
+  const needless = (["bad", "undo"] as const).find((name) => flags[name] !== undefined);
+  if (needless !== undefined && !flags.repair) {
+    throw usage(`--${needless} goes with --repair`, "Without --repair nothing is written.");
   }
   await withImage(words, options, async (image) => {
     report.image = image;

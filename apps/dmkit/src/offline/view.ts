@@ -4,6 +4,8 @@ import { recognise } from "./detect.ts";
 import { OpenedDevices } from "./image.ts";
 import { usage } from "../ui/usage.ts";
 
+const UNKNOWN = "--at shows a cache and its disk: give the cache first. dmkit info tells what a device is.";
+
 /** An opened view. */
 export interface OpenView {
   readonly format: ImageFormat;
@@ -30,7 +32,7 @@ export async function openView(
   const opened = new OpenedDevices(environment);
   try {
     const [first = ""] = images;
-    const { format } = await recognise(await opened.read(first), formats);
+    const { format } = await recognise(await opened.read(first), formats, undefined, UNKNOWN);
     const { view } = format;
     if (view === undefined) {
       throw new BlockIoError(`is ${format.name}, which does not keep what was before`, {

@@ -145,6 +145,8 @@ async function defaultTable(
       }
     });
   }
+  for (const path of what.preallocate ? Object.values(options) : [])
+    await (await openFile(path, { preallocate: true, environment })).close();
   const opened = await openFile(options[disk] ?? "", { readOnly: what.readOnly, environment });
   const sectors = Math.floor(opened.size / SECTOR);
   await opened.close();

@@ -2,6 +2,7 @@
 import { constants } from "node:os";
 import { type Environment, endProcess } from "@dmkit/block-io";
 import { earlyHangup } from "../early-signals.ts";
+import { isParentGone, wasOrphaned } from "./parent.ts";
 
 // A terminal or ssh session that goes away must not take unflushed writes with it.
 const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -56,14 +57,18 @@ export class StopSignal {
   }
 }
 
-/** Stops when the process that started this one is gone; looks twice a second. */
-export function watchParent(stop: StopSignal, environment: Environment): () => void {
-  const parent = process.ppid;
+/** Stops when the process that started this one is gone, or was gone before it ran; looks twice a second. */
+export function watchParent(stop: StopSignal, { clock, logger }: Environment): () => void {
   let watching = true;
+  const hasNone = wasOrphaned();
   const look = (): void => {
     if (!watching) return;
-    if (process.ppid === parent) environment.clock.after(500, look);
-    else stop.stop();
+    if (!hasNone && !isParentGone()) {
+      clock.after(500, look);
+      return;
+    }
+    logger.log("info", "the parent process is gone");
+    stop.stop();
   };
   look();
   return () => {

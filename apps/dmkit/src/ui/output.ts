@@ -56,8 +56,9 @@ function writeWhole(stream: Writable, fd: number): void {
  * @param command its name. @param code what it ends with if all of that has arrived.
  */
 export function statusOf(command: string | undefined, code: number): number {
-  // On a server's standard output there is a URI, or a client that has gone.
-  if (loss === undefined || command === "serve") return code;
+  if (loss === undefined) return code;
+  // On a server's standard output there may be a client, that has gone.
+  if (command === "serve" && ["EPIPE", "ECONNRESET"].includes(loss.code ?? "")) return code;
   if (loss.code === "EPIPE") {
     // The status of fsck is its result, and made of bits.
     return code === exitCodes.ok && command !== "fsck" ? READER_GONE : code;

@@ -44,16 +44,26 @@ export async function addInfo(program: Command, finish: Finish, known: Known): P
   imageOptions(command, formats)
     .addHelpText("after", examples)
     .action(async (devices: string[], flags: InfoFlags) => {
-      finish(await failing(() => (flags.list ? list(devices, flags) : info(devices, flags, formats))));
+      finish(
+        await failing(() => (flags.list ? list(devices, flags, formats) : info(devices, flags, formats))),
+      );
     });
 }
 
-async function list(references: readonly string[], { json, map }: InfoFlags): Promise<number> {
+async function list(
+  references: readonly string[],
+  flags: InfoFlags,
+  formats: readonly ImageFormat[],
+): Promise<number> {
+  const { json, map } = flags;
   const [reference = ""] = references;
-  if (!isNbdUri(reference) || references.length > 1 || map) {
-    const what = map
-      ? "--list does not go with --map"
-      : `--list is for one NBD server: ${references.join(" ")}`;
+  const { roles, type } = imageWords(references, flags, formats);
+  const [useless] = [...(map ? ["map"] : []), ...(type === undefined ? [] : ["type"]), ...Object.keys(roles)];
+  if (!isNbdUri(reference) || references.length > 1 || useless !== undefined) {
+    const what =
+      useless !== undefined
+        ? `--list does not go with --${useless}`
+        : `--list is for one NBD server: ${references.join(" ")}`;
     throw usage(what, "Give the URI of a server, such as nbd://localhost, and nothing else.");
   }
   const exports = await listNbdExports(reference, { environment: realEnvironment });

@@ -11,6 +11,7 @@ import type { Finish, Known } from "../command.ts";
 import { type ControlFlags, columns, print, printJson, verb, withServer } from "./control.ts";
 import { integer, repeated } from "../values.ts";
 import { usage } from "../../ui/usage.ts";
+import { refuseUseless } from "../../ui/useless-options.ts";
 
 interface TableFlags extends ControlFlags {
   readonly table: readonly string[];
@@ -85,7 +86,8 @@ function addRemove(program: Command, finish: Finish): void {
     )
     .option("--timeout <s>", "seconds that --force waits for its storage (default: 10)", integer(0, 3600))
     .addHelpText("after", examples(["dmkit remove disk", ""], ["dmkit remove --force disk", ""]))
-    .action(async (name: string, flags: RemoveFlags) => {
+    .action(async (name: string, flags: RemoveFlags, command: Command) => {
+      refuseUseless(command, [{ option: "timeout", without: "force" }]);
       const { force, timeout } = flags;
       finish(
         await withServer(flags, async ({ call }) => {

@@ -8,6 +8,7 @@ import { screenOf } from "../../top/screen.ts";
 import type { Snapshot } from "../../top/snapshot.ts";
 import { outputIsLost } from "../../ui/output.ts";
 import { exitCodes } from "../../ui/terminal.ts";
+import { refuseUseless } from "../../ui/useless-options.ts";
 import { type ControlFlags, verb } from "./control.ts";
 import { integer } from "../values.ts";
 
@@ -35,7 +36,8 @@ export function addTop(program: Command, finish: (code: number) => void): void {
     .option("-n, --count <n>", "end after so many looks", integer(1, 1_000_000_000))
     .option("--once", "end after one look", false)
     .addHelpText("after", examples)
-    .action(async (flags: TopFlags) => {
+    .action(async (flags: TopFlags, command: Command) => {
+      refuseUseless(command, [{ option: "count", beside: "once" }]);
       const client = await ControlClient.connect(await findSocket(flags.control));
       const stop = new AbortController();
       const end = (): void => {

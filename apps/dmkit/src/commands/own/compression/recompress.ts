@@ -20,6 +20,7 @@ import { refuseContents } from "../../../offline/protect.ts";
 import { withUndo } from "../../../offline/undo/session.ts";
 import { failing, interruptible, print, printJson, tellCancelled } from "../../../offline/work.ts";
 import { exitCodes } from "../../../ui/terminal.ts";
+import { usage } from "../../../ui/usage.ts";
 import type { Finish, Known } from "../../command.ts";
 import { repeated } from "../../values.ts";
 
@@ -99,7 +100,10 @@ async function convert(
       device: Object.values(references)[0],
     });
   }
-  if (!isNewFile(to) && !force) await refuseOverwrite(to, formats);
+  const isNew = isNewFile(to);
+  if (isNew && undo !== undefined)
+    throw usage(`--undo: ${to} is made anew, and nothing is overwritten`, "Leave --undo out.");
+  if (!isNew && !force) await refuseOverwrite(to, formats);
   // That was looked at just now.
   const destination = { size: source.size, environment: work.environment, overwrite: true };
   return withDestination(to, destination, async ({ device: out, blank }) => {

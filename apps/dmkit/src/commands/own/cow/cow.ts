@@ -3,6 +3,7 @@ import { SECTOR } from "@dmkit/block-io";
 import { aliasedBlockSizes } from "@dmkit/cow";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { exitCodes } from "../../../ui/terminal.ts";
+import { refuseUseless } from "../../../ui/useless-options.ts";
 import { integer, size } from "../../values.ts";
 import type { Finish } from "../../command.ts";
 import { type CreateFlags, createFiles } from "./create.ts";
@@ -60,7 +61,11 @@ export function addCow(program: Command, finish: Finish): void {
     .option("--base-offset <sectors>", "sector of the base where the target starts", sector)
     .option("--data-offset <sectors>", "sector of the data file where the layer starts", sector)
     .option("--blank", "leave the identity to whoever puts the layer on top (message freeze)", false)
-    .action(async (bitmap: string, data: string, flags: CreateFlags) => {
+    .action(async (bitmap: string, data: string, flags: CreateFlags, command: Command) => {
+      refuseUseless(command, [
+        { option: "base", beside: "on" },
+        { option: "base-offset", beside: "on" },
+      ]);
       await createFiles({ bitmap, data }, flags);
       finish(exitCodes.ok);
     });
@@ -125,9 +130,10 @@ export function addCow(program: Command, finish: Finish): void {
     .option("--export <file>", "copy the changed ranges to this file, each to its place")
     .option("--force", "export over what is there and not blank: an older copy, say", false)
     .option("--json", "print JSON")
-    .action(async (which: Range, words: string[], flags: DiffFlags) =>
-      finish(await diffStack(which, words, flags)),
-    );
+    .action(async (which: Range, words: string[], flags: DiffFlags, command: Command) => {
+      refuseUseless(command, [{ option: "force", without: "export" }]);
+      finish(await diffStack(which, words, flags));
+    });
 }
 
 function stackCommand(command: Command): Command {

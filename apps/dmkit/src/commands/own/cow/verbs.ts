@@ -14,7 +14,7 @@ import {
   squash,
   stackInfo,
 } from "@dmkit/cow";
-import { withDestination } from "../../../destination.ts";
+import { requireOther, withDestination } from "../../../destination.ts";
 import { CANCELLED, print, tellCancelled } from "../../../offline/work.ts";
 import { endedBySignal } from "../../../ui/interrupt.ts";
 import { outputIsLost } from "../../../ui/output.ts";
@@ -125,6 +125,7 @@ export async function pairStack(words: string[], flags: Flags & { force: boolean
 }
 
 export async function flattenStack(path: string, words: string[], flags: FlattenFlags): Promise<number> {
+  requireOther(path, words);
   return withStack({ words, size: flags.size }, async (stack) => {
     const environment = realEnvironment;
     const size = stack.sectors * SECTOR;
@@ -153,6 +154,7 @@ export async function flattenStack(path: string, words: string[], flags: Flatten
 }
 
 export async function diffStack({ from, to }: Range, words: string[], flags: DiffFlags): Promise<number> {
+  if (flags.export !== undefined) requireOther(flags.export, words);
   return withStack({ words, size: flags.size }, async (stack) => {
     let ranges: AsyncIterable<ChangedRange> | readonly ChangedRange[] = diff(stack, from, to, aliased(flags));
     const { export: path, force: overwrite } = flags;
