@@ -9,7 +9,7 @@ import {
   realEnvironment,
   withCapabilities,
 } from "@dmkit/block-io";
-import { PowerCut, SeededRandom, contentsOf } from "@dmkit/block-io/testing";
+import { BadSectors, PowerCut, SeededRandom, contentsOf } from "@dmkit/block-io/testing";
 import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,6 +18,7 @@ import type { ZramDevice } from "../src/index.ts";
 import { openZram } from "../src/open/open.ts";
 import { zramOptions } from "../src/options.ts";
 import { snapshotRoom } from "../src/device/snapshot/place.ts";
+import { audit } from "../src/testing/audit.ts";
 import { open } from "../src/testing/sim-targets.ts";
 
 const seed = Number(process.env["DMKIT_SEED"] ?? Date.now() % 2 ** 31);
@@ -221,6 +222,93 @@ describe("a disk that is secured before it is closed", () => {
     expect(into.equals(noise(20))).toBe(true);
     await device.close();
     expect((await contentsOf(snapshot)).equals(bytes)).toBe(true);
+  });
+});
+
+describe("a page that the backing device does not give", () => {
+  it("is lost, and nothing else: the rest is saved, and it is read again when it was written", async () => {
+    const snapshot = new MemoryDevice(ROOM);
+    const backing = new BadSectors(PAGES * PAGE);
+    const device = await start(snapshot, {}, backing);
+    await fill(device);
+    await device.message(["writeback", "all"]);
+    const before = await contentsOf(device);
+    const page = 21;
+    // Somewhere inside of what is the page's block.
+    backing.bad.add(device.parts.pages.table.low(page) * 8 + 3);
+    expect(device.health().state).toBe("ok");
+    // It can be saved, goes on, and is closed.
+    await device.suspend();
+    await device.secure();
+    await device.resume();
+    expect(device.health()).toMatchObject({ state: "needs check", why: expect.stringContaining("1 pages") });
+    await device.write(50 * PAGE, noise(50));
+    await device.close();
+
+    for (const round of [1, 2]) {
+      const again = await start(snapshot, {}, round === 1 ? new MemoryDevice(PAGES * PAGE) : undefined);
+      expect(audit(again)).toEqual([]);
+      expect(again.health()).toMatchObject({ state: "needs check", why: expect.stringContaining("1 pages") });
+      expect(await code(again.read(page * PAGE, Buffer.alloc(512)))).toBe("EIO");
+      expect(await code(again.write(page * PAGE, noise(1, 512)))).toBe("EIO");
+      const into = Buffer.alloc(PAGE);
+      for (let other = 0; other < PAGES; other += 1) {
+        if (other === page) continue;
+        await again.read(other * PAGE, into);
+        const at = other * PAGE;
+        expect(into.equals(other === 50 ? noise(50) : before.subarray(at, at + PAGE))).toBe(true);
+      }
+      if (round === 2) {
+        await again.write(page * PAGE, noise(7));
+        expect(again.health().state).toBe("ok");
+      } else await again.write(50 * PAGE, noise(50));
+      await again.close();
+    }
+    const last = await start(snapshot);
+    const into = Buffer.alloc(PAGE);
+    await last.read(page * PAGE, into);
+    expect(into.equals(noise(7))).toBe(true);
+  });
+});
+
+describe("a sector that holds nothing", () => {
+  it("stops nothing where it is the mark of the backing device, and is written anew by force", async () => {
+    const snapshot = await saved();
+    const expected = await contentsOf(await start(snapshot));
+    const backing = new BadSectors(PAGES * PAGE);
+    await (await start(await holding(await contentsOf(snapshot)), {}, backing)).close();
+    backing.bad.add(0);
+    const device = await start(snapshot, {}, backing);
+    expect((await contentsOf(device)).equals(expected)).toBe(true);
+    expect(device.health()).toMatchObject({ state: "degraded", help: expect.stringContaining("force") });
+    expect(await code(device.message(["writeback", "all"]))).toBe("EINVAL");
+    await device.close();
+    await (await start(snapshot, { force: 1 }, backing)).close();
+    const again = await start(snapshot, {}, backing);
+    expect(again.health().state).toBe("ok");
+    await again.message(["writeback", "all"]);
+    await again.close();
+    // Beside it there is nothing at all.
+    backing.bad.add(5);
+    expect((await start(snapshot, {}, backing)).health().state).toBe("ok");
+  });
+
+  it("stops nothing behind the header of a snapshot; of the header itself it is said what to do", async () => {
+    const snapshot = new BadSectors(ROOM);
+    await snapshot.write(0, await contentsOf(await saved()));
+    const expected = await contentsOf(await start(snapshot));
+    const second = snapshotRoom(PAGES) / 512;
+    for (const sector of [1, 7, second + 3]) {
+      snapshot.bad.add(sector);
+      expect((await contentsOf(await start(snapshot))).equals(expected)).toBe(true);
+    }
+    snapshot.bad.add(second);
+    await expect(start(snapshot)).rejects.toMatchObject({
+      code: "EIO",
+      hint: expect.stringContaining("zero"),
+    });
+    await snapshot.write(second * 512, Buffer.alloc(PAGE));
+    expect((await contentsOf(await start(snapshot))).equals(expected)).toBe(true);
   });
 });
 

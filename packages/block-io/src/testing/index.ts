@@ -1,3 +1,4 @@
+export { BadSectors } from "./bad-sectors.ts";
 export { type Subject, type TestFramework, conformance } from "./conformance.ts";
 export { ManualClock, manualEnvironment, settle } from "./manual-clock.ts";
 export { PowerCut, contentsOf } from "./power-cut.ts";

@@ -10,8 +10,19 @@
  * to that, and optimistic updates rely on it: look, work without a lock, and commit only if the entry is the same.
  */
 
-/** `recompressed`: with the second algorithm; `backing`: on the backing device, as it is. */
-export const kinds = { absent: 0, same: 1, compressed: 2, huge: 3, recompressed: 4, backing: 5 } as const;
+/**
+ * `recompressed`: with the second algorithm; `backing`: on the backing device, as it is; `lost`: could not be read from
+ * there when the disk was saved, and is nowhere any more.
+ */
+export const kinds = {
+  absent: 0,
+  same: 1,
+  compressed: 2,
+  huge: 3,
+  recompressed: 4,
+  backing: 5,
+  lost: 6,
+} as const;
 export type Kind = (typeof kinds)[keyof typeof kinds];
 
 /** Milliseconds in a unit of `seen`. */

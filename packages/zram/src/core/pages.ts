@@ -22,10 +22,14 @@ export class Pages {
   huge = 0;
   /** Pages on the backing device. */
   backed = 0;
+  /** Pages that nothing has any more: to be read when they have been written. */
+  lost = 0;
   /** Bytes of pages in the slabs, before rounding up. */
   compressedBytes = 0;
   /** Pages freed by compaction since the start. */
   compacted = 0;
+  /** Blocks in use that could not be read last time. */
+  readonly unreadable: Set<number> = new Set();
   /** Blocks of the backing device in use. */
   readonly blocks: Bitmap | undefined;
   readonly #rules: ZramRules;
@@ -70,12 +74,21 @@ export class Pages {
     this.#count(page, 1);
   }
 
+  putLost(page: number): void {
+    this.drop(page);
+    this.table.setStored(page, kinds.lost, 0, 0);
+    this.#count(page, 1);
+  }
+
   drop(page: number): void {
     const { table } = this;
     if (table.kind(page) === kinds.absent) return;
     this.#count(page, -1);
     if (this.isInSlabs(page)) this.slabs.free(table.low(page));
-    else if (table.kind(page) === kinds.backing) this.blocks?.clear(table.low(page));
+    else if (table.kind(page) === kinds.backing) {
+      this.blocks?.clear(table.low(page));
+      this.unreadable.delete(table.low(page));
+    }
     table.setAbsent(page);
   }
 
@@ -119,6 +132,7 @@ export class Pages {
     this.stored += this.#rules.counted(kind, by);
     if (kind === kinds.same) this.same += by;
     else if (kind === kinds.backing) this.backed += by;
+    else if (kind === kinds.lost) this.lost += by;
     else this.compressedBytes += by * this.#storedLength(page);
     if (kind === kinds.huge) this.huge += by;
   }

@@ -5,7 +5,6 @@
  * the entry is still the same; see core/page-table.ts.
  */
 import {
-  type BlockDevice,
   BlockIoError,
   type Controls,
   type Extent,
@@ -22,6 +21,7 @@ import { kinds } from "../core/page-table.ts";
 import { MAX_COMPRESSED, PAGE } from "../core/size-classes.ts";
 import type { RunningDisk, ZramParts } from "./disk.ts";
 import { readOnlyLimits, zramLimits } from "./limits.ts";
+import { lostPage, pagesHealth, readBlock } from "./lost.ts";
 import { zramControls } from "./messages.ts";
 import { extentKind } from "./extent-kind.ts";
 import { unsaved, unsavedYet } from "./snapshot/unsaved.ts";
@@ -165,7 +165,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
   }
 
   override health(): Health {
-    return worstHealth([super.health(), this.spaceHealth()]);
+    return worstHealth([super.health(), pagesHealth(this.parts), this.spaceHealth()]);
   }
 
   override status(): string {
@@ -228,6 +228,8 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
         return this.#expand(primary, page, into);
       case kinds.recompressed:
         return this.#expand(secondary as Compressor, page, into);
+      case kinds.lost:
+        throw lostPage(this, page);
       case kinds.backing:
         throw new Error("a page on the backing device is not in RAM");
       case kinds.absent:
@@ -255,20 +257,10 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
       if (table.kind(page) !== kinds.backing) return this.#readHere(page, offset % PAGE, into);
       const entry = table.look(page);
       const whole = into.length === PAGE ? into : Buffer.allocUnsafe(PAGE);
-      await this.readBlock(entry.low, whole);
+      await readBlock(this, entry.low, whole);
       if (!rules.isStill(table, page, entry)) continue;
       if (whole !== into) whole.copy(into, 0, offset % PAGE, (offset % PAGE) + into.length);
       return;
-    }
-  }
-
-  async readBlock(block: number, into: Buffer): Promise<void> {
-    this.backingReads += 1;
-    try {
-      await (this.parts.backing as BlockDevice).read(block * PAGE, into);
-    } catch (error) {
-      this.failedReads += 1;
-      throw error;
     }
   }
 
@@ -318,7 +310,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
     for (;;) {
       const entry = table.look(page);
       if (!whole) {
-        if (table.kind(page) === kinds.backing) await this.readBlock(entry.low, contents);
+        if (table.kind(page) === kinds.backing) await readBlock(this, entry.low, contents);
         else this.readWhole(page, contents);
         if (!rules.isStill(table, page, entry)) continue;
         piece.copy(contents, at);

@@ -14,6 +14,8 @@ export interface ZramParts {
   readonly primary: Compressor;
   readonly secondary: Compressor | undefined;
   readonly backing: BlockDevice | undefined;
+  /** Why a backing device that was given is not used. */
+  readonly withoutBacking?: string | undefined;
   /** Where its contents are kept while it is closed. */
   readonly snapshots: { save(disk: RunningDisk): Promise<void> } | undefined;
   /** Nothing may be written, since nothing could be kept. Default false. */
@@ -42,8 +44,6 @@ export interface RunningDisk {
   readonly invalidIo: number;
   /** Fills a page that is in RAM; throws `EIO` if its bytes are not what was stored. */
   readWhole(page: number, into: Buffer): void;
-  /** Reads a block of the backing device. */
-  readBlock(block: number, into: Buffer): Promise<void>;
   /** Forgets everything. Requests wait meanwhile. */
   reset(): Promise<void>;
 }

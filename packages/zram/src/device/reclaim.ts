@@ -83,7 +83,7 @@ export async function writeBack(
       code: "EINVAL",
       device: device.name,
       op: "message",
-      hint: "Open the device with the option backing_dev.",
+      hint: device.parts.withoutBacking ?? "Open the device with the option backing_dev.",
     });
   }
   const contents = Buffer.alloc(PAGE);

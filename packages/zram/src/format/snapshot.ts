@@ -22,7 +22,8 @@
  *             120        zero
  *
  *      entry    0   u32  page
- *               4   u16  bytes stored: 0 for a same-filled page, 4096 for one as it is, else it is compressed
+ *               4   u16  bytes stored: 0 for a same-filled page, 4096 for one as it is, else it is compressed; 65535: none,
+ *                        the page could not be read when this was written
  *               6   u16  0; 1: compressed with the second algorithm; 2: was on the backing device
  *               8   u32  same-filled: first half of the pattern; otherwise CRC-32C of the bytes
  *              12   u32  same-filled: second half of the pattern; otherwise zero
@@ -32,6 +33,8 @@ import { SECTOR, crc32c, getU16, getU32, setU16, setU32, setU64, tryU64 } from "
 const MAGIC = Buffer.from("dmkitZR2");
 const FIRST_MAGIC = Buffer.from("dmkitZR1");
 export const ENTRY = 16;
+/** Length of a page that is lost: whoever does not know of such pages takes the table for damaged. */
+export const LOST = 0xffff;
 export const states = { complete: 1, unfinished: 2 } as const;
 /** Where a page was, as an entry tells. */
 export const places = { memory: 0, recompressed: 1, backing: 2 } as const;
@@ -98,7 +101,7 @@ function textAt(sector: Buffer, at: number): string {
 
 export interface SnapshotEntry {
   readonly page: number;
-  /** Bytes stored; 0: same-filled. */
+  /** Bytes stored; 0: same-filled; {@link LOST}. */
   readonly length: number;
   /** One of {@link places}. */
   readonly place: number;

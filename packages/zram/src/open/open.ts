@@ -6,7 +6,9 @@ import {
   type OpenContext,
   Bitmap,
   BlockIoError,
+  FORCE_WORD,
   filesOf,
+  given,
   isErrorCode,
   parseOptions,
   refuse,
@@ -49,7 +51,10 @@ export async function openZram(
   // A table has been checked; a program has not.
   const options = parseOptions(zramOptions, given, "zram");
   const { name, size, environment } = context;
-  const { pages, backing, snapshots, readOnly, primary, secondary } = await prepare(options, context);
+  const { pages, backing, withoutBacking, snapshots, readOnly, primary, secondary } = await prepare(
+    options,
+    context,
+  );
   try {
     await snapshots?.erase();
     if (backing !== undefined) await claimBacking(backing, options.force);
@@ -66,12 +71,14 @@ export async function openZram(
       primary,
       secondary,
       backing,
+      withoutBacking,
       snapshots,
       readOnly,
       streams: options.max_comp_streams,
       rules,
     });
     // The limit is for writes: what a snapshot has comes back, however much that is.
+    if (withoutBacking !== undefined) environment.logger.log("warn", `${name}: ${withoutBacking}`);
     await snapshots?.load(device, limit);
     store.slabs.limit = limit;
     return device;
@@ -115,6 +122,7 @@ type Needs = Pick<OpenContext, "name" | "size" | "environment" | "lower" | "rele
 interface Prepared {
   readonly pages: number;
   readonly backing: BlockDevice | undefined;
+  readonly withoutBacking: string | undefined;
   readonly snapshots: Snapshots | undefined;
   readonly readOnly: boolean;
   readonly primary: Compressor;
@@ -139,10 +147,14 @@ async function prepare(options: ZramOptions, context: Needs): Promise<Prepared> 
       secondary = await compressor(options.recomp_algorithm, options, context, 0);
     }
     await snapshots?.find({ diskSize: size, algorithm: primary.name }, options.force);
-    if (backing !== undefined && !options.force && !(await isClaimed(backing)))
-      await requireBlank(backing, { force: false });
     const readOnly = snapshot?.limits.capabilities.readOnly === true;
-    return { pages, backing, snapshots, readOnly, primary, secondary };
+    const others = { pages, snapshots, readOnly, primary, secondary };
+    if (backing === undefined || options.force) return { ...others, backing, withoutBacking: undefined };
+    const claimed = await given(isClaimed(backing));
+    if (claimed === false) await requireBlank(backing, { force: false });
+    if (claimed !== undefined) return { ...others, backing, withoutBacking: undefined };
+    const withoutBacking = `The first sector of ${backing.name} cannot be read, so nobody knows whose that is: no page goes there. If it was this disk's, give ${FORCE_WORD}, which writes that sector anew.`;
+    return { ...others, backing: undefined, withoutBacking };
   } catch (error) {
     await primary.close();
     await secondary?.close();
@@ -157,7 +169,10 @@ async function prepare(options: ZramOptions, context: Needs): Promise<Prepared> 
 async function claimBacking(backing: BlockDevice, force: boolean): Promise<void> {
   if (isUseless(backing)) return;
   // One that a killed process has written may be in a volatile cache only: pages must not outlive it.
-  if (await isClaimed(backing)) return backing.flush();
+  const claimed = await given(isClaimed(backing));
+  if (claimed === true) return backing.flush();
+  // What cannot be read can be looked through when it was written.
+  if (claimed === undefined) await backing.write(0, encodeBackingMark());
   if (force) await requireBlank(backing, { force });
   await backing.write(0, encodeBackingMark());
   await backing.flush();
@@ -170,7 +185,7 @@ function isUseless({ size, limits }: BlockDevice): boolean {
 
 async function isClaimed(backing: BlockDevice): Promise<boolean> {
   if (isUseless(backing)) return true;
-  const first = Buffer.alloc(PAGE);
+  const first = Buffer.alloc(backing.limits.logicalBlockSize);
   await backing.read(0, first);
   return isBackingMark(first);
 }

@@ -4,6 +4,7 @@ import { kinds } from "../../core/page-table.ts";
 import { PAGE } from "../../core/size-classes.ts";
 import {
   ENTRY,
+  LOST,
   type SnapshotEntry,
   type SnapshotHeader,
   decodeEntry,
@@ -31,9 +32,13 @@ export async function readPages(
   const loader = new Loader(device, source, header.secondAlgorithm);
   for (let last = -1, at = 0; at < used.length; at += ENTRY) {
     const entry = decodeEntry(used, at);
-    if (entry.page <= last || entry.page >= pages || entry.length > PAGE)
+    if (entry.page <= last || entry.page >= pages || (entry.length > PAGE && entry.length !== LOST))
       throw damaged(source, start, "its table");
     last = entry.page;
+    if (entry.length === LOST) {
+      device.parts.pages.putLost(entry.page);
+      continue;
+    }
     const bytes = entry.length === 0 ? Buffer.alloc(0) : await reader.next(entry.length);
     if (bytes === undefined || (entry.length > 0 && crc32c(bytes) !== entry.low))
       throw damaged(source, start, `page ${entry.page}`);

@@ -16,10 +16,15 @@ export function roundUp(bytes: number): number {
 }
 
 /** @param at byte of the copy. */
-export function damaged(source: BlockDevice, at: number, what: string): BlockIoError {
+export function damaged(
+  source: BlockDevice,
+  at: number,
+  what: string,
+  code: "EFORMAT" | "EIO" = "EFORMAT",
+): BlockIoError {
   return refuse(
     source.name,
-    "EFORMAT",
+    code,
     `the snapshot at byte ${at} is damaged: ${what}`,
     `To do without it zero ${PAGE} bytes there: then the one before it counts or, if there is none, the disk is empty.`,
   );

@@ -1,18 +1,20 @@
 /** Writing a snapshot: the table of pages, then their contents. */
-import { type BlockDevice, crc32c } from "@dmkit/block-io";
+import { type BlockDevice, crc32c, isGiven } from "@dmkit/block-io";
 import { kinds } from "../../core/page-table.ts";
 import { MAX_COMPRESSED, PAGE } from "../../core/size-classes.ts";
 import {
   ENTRY,
+  LOST,
   type SnapshotEntry,
   type SnapshotHeader,
   encodeEntry,
   places,
 } from "../../format/snapshot.ts";
 import type { RunningDisk } from "../disk.ts";
+import { readBlock } from "../lost.ts";
 import { CHUNK, roundUp } from "./place.ts";
 
-/** Writes all pages from byte `start` on. Errors: those of the devices. */
+/** Writes all pages from byte `start` on; what the backing device does not give is lost. Errors: those of the devices. */
 export async function writePages(
   device: RunningDisk,
   target: BlockDevice,
@@ -24,17 +26,23 @@ export async function writePages(
   const line = Buffer.alloc(ENTRY);
   let tableSum = 0;
   let bytes = 0;
+  let lost = 0;
   for (let page = 0; page < pages.table.pages; page += 1) {
     if (pages.table.kind(page) === kinds.absent) continue;
     const { entry, contents } = await describe(device, page);
     encodeEntry(line, 0, entry);
     tableSum = crc32c(line, tableSum);
     bytes += contents.length;
+    if (entry.length === LOST) lost += 1;
     await table.append(line);
     await data.append(contents);
   }
   await table.end();
   await data.end();
+  if (lost > pages.lost) {
+    const what = `${lost - pages.lost} pages cannot be read from the backing device: the snapshot does not have them`;
+    device.parts.environment.logger.log("error", `${device.name}: ${what}`, { device: target.name });
+  }
   return { bytes, tableSum };
 }
 
@@ -50,17 +58,21 @@ async function describe(
     entry: { page, length: contents.length, place, low: crc32c(contents), high: 0 },
     contents,
   });
-  if (kind === kinds.same) {
-    const entry = { page, length: 0, place: places.memory, low: table.low(page), high: table.high(page) };
-    return { entry, contents: Buffer.alloc(0) };
-  }
+  const nothing = (length: number, low: number, high: number): { entry: SnapshotEntry; contents: Buffer } => ({
+    entry: { page, length, place: places.memory, low, high },
+    contents: Buffer.alloc(0),
+  });
+  if (kind === kinds.same) return nothing(0, table.low(page), table.high(page));
+  if (kind === kinds.lost) return nothing(LOST, 0, 0);
   // A copy: a message under way may move it.
   if (kind !== kinds.backing) {
     const place = kind === kinds.recompressed ? places.recompressed : places.memory;
     return stored(Buffer.from(pages.bytes(page)), place);
   }
   const whole = Buffer.alloc(PAGE);
-  await device.readBlock(table.low(page), whole);
+  const isRead = (): Promise<boolean> => isGiven(readBlock(device, table.low(page), whole));
+  // Once more: this is the last chance that the page has.
+  if (!(await isRead()) && !(await isRead())) return nothing(LOST, 0, 0);
   const stream = await primary.acquire();
   try {
     const length = stream.compressSync(whole, MAX_COMPRESSED);

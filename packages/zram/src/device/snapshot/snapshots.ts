@@ -11,7 +11,7 @@
  * - what could be open when it was written can be opened again with the same table: pages go back to the backing
  *   device and stay compressed as they were, and `mem_limit` keeps no page out that is in the snapshot.
  */
-import { type BlockDevice, isZero, requireBlank, refuse } from "@dmkit/block-io";
+import { type BlockDevice, isZero, readWhatIsGiven, requireBlank, refuse } from "@dmkit/block-io";
 import { PAGE } from "../../core/size-classes.ts";
 import type { RunningDisk } from "../disk.ts";
 import {
@@ -168,7 +168,10 @@ export class Snapshots {
 
   async #blockOf(copy: number): Promise<Buffer> {
     const block = Buffer.alloc(PAGE);
-    await this.#device.read(copy * this.#room, block);
+    const at = copy * this.#room;
+    // Only the first sector says anything.
+    const missing = await readWhatIsGiven(this.#device, at, block);
+    if (missing.has(0)) throw damaged(this.#device, at, "its header cannot be read", "EIO");
     return block;
   }
 
