@@ -1,5 +1,6 @@
 /** Devices that do not belong together are refused by every way of pairing them, and told nothing but that. */
 import { BlockIoError, MemoryDevice, crc32c } from "@dmkit/block-io";
+import { BadSectors } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { openAt, openWriteboost, replay, viewRange, writeboostImages } from "../src/index.ts";
 import { work } from "./support/offline.ts";
@@ -137,6 +138,32 @@ describe("devices that belong together", () => {
       else expect((await opening).statusData.lastFlushedId).toBe(10);
     }
   });
+
+  it.each(ways)(
+    "are accepted by %s where a place of the disk that would tell cannot be read",
+    async (way, use) => {
+      for (const version of [1, 2]) {
+        const { cache, backing } = await pair();
+        if (version === 1) await asVersion1(cache, backing);
+        const disk = new BadSectors(backing.size, { name: "disk" });
+        await disk.write(0, await bytesOf(backing));
+        // What the log has nothing of, and the first block that it has.
+        disk.bad.add(5).add((3 * MIB + BLOCK) / 512);
+        await use({ cache, backing: disk });
+        const found = [];
+        for await (const problem of writeboostImages.check({ cache, backing: disk }, work))
+          found.push(problem);
+        expect(found).toEqual([]);
+        if (way !== "replay up to a segment") continue;
+        expect([...disk.bad]).toEqual([5]);
+        for (const id of [1, 4]) {
+          const block = Buffer.alloc(BLOCK);
+          await disk.read(3 * MIB + id * BLOCK, block);
+          expect(block.equals(Buffer.alloc(BLOCK, id))).toBe(true);
+        }
+      }
+    },
+  );
 
   it("are told from others once the cache was closed with a disk that could not be read", async () => {
     const backing = new MemoryDevice(8 * MIB);

@@ -23,6 +23,6 @@ export class BadSectors extends MemoryDevice {
 
   #look(offset: number, length: number): void {
     for (let at = offset; at < offset + length; at += SECTOR)
-      if (this.bad.has(at / SECTOR)) throw new BlockIoError("a bad sector", { code: "EIO", offset: at });
+      if (this.bad.has(at / SECTOR)) throw new BlockIoError("a bad sector", { code: "EIO" });
   }
 }

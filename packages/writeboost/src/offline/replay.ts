@@ -2,7 +2,14 @@
  * Offline: applies the log to the backing device, sorted by address, and marks it clean; optionally only up to
  * a segment. It can be interrupted at any time: what was done stays done, and the next replay goes on.
  */
-import { type BlockDevice, BlockIoError, type Environment, realEnvironment } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  SECTOR,
+  readWhatIsGiven,
+  realEnvironment,
+} from "@dmkit/block-io";
 import { IDENTITY_START, encodeIdentity } from "../format/identity.ts";
 import { openWriteboost } from "../open/open.ts";
 import { options as tableOptions } from "../options.ts";
@@ -114,8 +121,8 @@ function lastGood(found: ScannedLog): number | undefined {
 }
 
 /**
- * Writes the device as it was at segment `until` over the backing device: only what differs. The log is not
- * changed, so a whole replay afterwards goes forward again.
+ * Writes the device as it was at segment `until` over the backing device: only what differs. What that does not give is
+ * written where the log has it, and left alone elsewhere. The log is not changed, so a whole replay afterwards goes forward again.
  */
 async function replayUntil(
   cache: BlockDevice,
@@ -132,15 +139,41 @@ async function replayUntil(
       throw new BlockIoError("replay was interrupted", { code: "ESHUTDOWN", device: cache.name });
     }
     const length = Math.min(CHUNK, view.size - at);
-    await view.read(at, wanted.subarray(0, length));
-    await backing.read(at, present.subarray(0, length));
-    if (!wanted.subarray(0, length).equals(present.subarray(0, length))) {
-      await backing.write(at, wanted.subarray(0, length));
-    }
+    const [there, here] = [wanted.subarray(0, length), present.subarray(0, length)];
+    const unknown = await readWhatIsGiven(view, at, there);
+    const missing = await readWhatIsGiven(backing, at, here);
+    if (unknown.size + missing.size > 0) await writeBlocks(view, backing, at, there, here, unknown, missing);
+    else if (!there.equals(here)) await backing.write(at, there);
     progress?.(at + length, view.size);
   }
   await backing.flush();
   return until;
+}
+
+/**
+ * Writes what differs, block by block: `unknown` sectors of the view are left as they are where the backing device does
+ * not give them, and `missing` ones of the backing device are written where the log has them. Throws what the view
+ * does where the log is to blame.
+ */
+async function writeBlocks(
+  view: BlockDevice,
+  backing: BlockDevice,
+  at: number,
+  wanted: Buffer,
+  present: Buffer,
+  unknown: ReadonlySet<number>,
+  missing: ReadonlySet<number>,
+): Promise<void> {
+  const block = backing.limits.logicalBlockSize;
+  for (let from = 0; from < wanted.length; from += block) {
+    const [sector, end] = [from / SECTOR, from + block];
+    const isMissing = missing.has(sector);
+    if (unknown.has(sector)) {
+      if (!isMissing) await view.read(at + from, Buffer.alloc(block));
+    } else if (isMissing || !wanted.subarray(from, end).equals(present.subarray(from, end))) {
+      await backing.write(at + from, wanted.subarray(from, end));
+    }
+  }
 }
 
 /** The backing device is about to change: its witness in the identity record does not count any more. */

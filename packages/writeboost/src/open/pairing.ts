@@ -6,7 +6,15 @@
  * of what was on it, and the name of the plog. A cache that was not closed in order says nothing of the contents of
  * its backing device: writeback may have changed them since they were last looked at.
  */
-import { type BlockDevice, type BlockIoError, crc32c, refuse, witnessOf, isOfPlace } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type BlockIoError,
+  crc32c,
+  given,
+  refuse,
+  witnessOf,
+  isOfPlace,
+} from "@dmkit/block-io";
 import { type Identity, type StoredIdentity, NO_UUID, NO_WITNESS } from "../format/identity.ts";
 import { hasName, lacksName, plogBytes, readPlogIdentity } from "../device/log/plog-place.ts";
 
@@ -90,16 +98,21 @@ async function backingMismatch(
   );
 }
 
-/** The same text twice if the contents are those of the last orderly close, or nothing was noted then. */
+/**
+ * The same text twice if the contents are those of the last orderly close, or nobody can tell: nothing was noted then, or
+ * a place that counts is not given now, which is no reason to withhold all others.
+ */
 async function bothWitnesses(
   { version, backingSample, witness, backingSize }: Identity,
   backing: BlockDevice,
 ): Promise<[recorded: string, now: string]> {
   if (version === 1) {
-    const now = await oldSampleOf(backing, backingSize);
+    const now = await given(oldSampleOf(backing, backingSize));
+    if (now === undefined) return ["", ""];
     return [backingSample.toString(16).padStart(8, "0"), now.toString(16).padStart(8, "0")];
   }
-  return witness === NO_WITNESS ? ["", ""] : [witness, await witnessOf(backing, backingSize)];
+  const now = witness === NO_WITNESS ? undefined : await given(witnessOf(backing, backingSize));
+  return now === undefined ? ["", ""] : [witness, now];
 }
 
 /** Of records of version 1: CRC-32C over the first 64 KiB and 16 more blocks spread over the device. */

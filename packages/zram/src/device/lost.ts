@@ -1,5 +1,12 @@
 /** Pages that cannot be read: reading those on the backing device, and what is said of the ones it does not give. */
-import { type BlockDevice, type BlockIoError, type Health, healthy, isOfPlace, refuse } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type BlockIoError,
+  type Health,
+  healthy,
+  isOfPlace,
+  refuse,
+} from "@dmkit/block-io";
 import { PAGE } from "../core/size-classes.ts";
 import type { RunningDisk, ZramParts } from "./disk.ts";
 

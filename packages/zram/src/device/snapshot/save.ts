@@ -58,7 +58,11 @@ async function describe(
     entry: { page, length: contents.length, place, low: crc32c(contents), high: 0 },
     contents,
   });
-  const nothing = (length: number, low: number, high: number): { entry: SnapshotEntry; contents: Buffer } => ({
+  const nothing = (
+    length: number,
+    low: number,
+    high: number,
+  ): { entry: SnapshotEntry; contents: Buffer } => ({
     entry: { page, length, place: places.memory, low, high },
     contents: Buffer.alloc(0),
   });
