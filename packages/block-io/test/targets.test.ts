@@ -336,3 +336,46 @@ describe("tables", () => {
     ]);
   });
 });
+
+describe("discards through a device that is made of parts", () => {
+  const GRANULE = 4096;
+
+  /** Discards whole granules only, as files do. */
+  class Coarse extends MemoryDevice {
+    constructor() {
+      super(256 * GRANULE);
+      Object.assign(this, { limits: { ...this.limits, discardGranularity: GRANULE } });
+    }
+
+    protected override doDiscard(offset: number, length: number): Promise<void> {
+      const [from, to] = [
+        Math.ceil(offset / GRANULE) * GRANULE,
+        Math.floor((offset + length) / GRANULE) * GRANULE,
+      ];
+      return to > from ? super.doDiscard(from, to - from) : Promise.resolve();
+    }
+  }
+
+  it.each<[string, string, boolean]>([
+    ["linear at a granule", "0 64 linear mem:a 8", true],
+    ["linear inside of one", "0 64 linear mem:a 1", false],
+    ["lines that begin at granules", "0 8 linear mem:a 0\n8 64 linear mem:b 8", true],
+    ["a line that begins inside of one", "0 3 linear mem:a 0\n3 64 linear mem:b 0", false],
+    ["lines, one of them shifted below", "0 8 linear mem:a 0\n8 64 linear mem:b 3", false],
+    ["stripes of granules", "0 64 striped 2 8 mem:a 0 mem:b 8", true],
+    ["stripes of parts of them", "0 64 striped 2 1 mem:a 0 mem:b 0", false],
+    ["stripes that begin inside of one", "0 64 striped 2 8 mem:a 0 mem:b 1", false],
+  ])("zero whole granules, or do not claim to: %s", async (_name, table, zeroes) => {
+    const schemes = { mem: async (): Promise<BlockDevice> => new Coarse() };
+    const device = await openTable(parseTable(table, registry), { environment: realEnvironment, schemes });
+    const { capabilities, discardGranularity } = device.limits;
+    expect(capabilities.discardZeroes).toBe(zeroes);
+    const bytes = Buffer.alloc(device.size, 1);
+    await device.write(0, bytes);
+    await device.discard(0, device.size);
+    await device.read(0, bytes);
+    const whole = Math.floor(device.size / discardGranularity) * discardGranularity;
+    if (zeroes) expect(bytes.subarray(0, whole).equals(Buffer.alloc(whole))).toBe(true);
+    await device.close();
+  });
+});

@@ -182,6 +182,7 @@ export class TableDevice extends MappedDevice {
       name,
       tableLength(segments.map(({ segment }) => segment)) * SECTOR,
       segments.map(({ device }) => device),
+      segments.map(({ start }) => start),
     );
     this.#segments = segments;
     this.#lowers = lowers;

@@ -26,7 +26,7 @@ export class LinearDevice extends MappedDevice {
 
   /** @param offset bytes on `device`; @param size bytes. Throws `EINVAL` if they do not fit. */
   constructor(device: BlockDevice, offset: number, size: number, name = "linear") {
-    super(name, size, [device]);
+    super(name, size, [device], [offset]);
     requireRoom(device, offset, size);
     this.#piece = { device, offset, length: size };
   }

@@ -34,8 +34,15 @@ export interface Piece {
 export abstract class MappedDevice extends GuardedTarget {
   readonly #lowers: readonly BlockDevice[];
 
-  constructor(name: string, size: number, lowers: readonly BlockDevice[], optimalTransfer?: number) {
-    const limits = stackLimits(lowers);
+  /** @param joints as {@link stackLimits} has them. */
+  constructor(
+    name: string,
+    size: number,
+    lowers: readonly BlockDevice[],
+    joints: readonly number[],
+    optimalTransfer?: number,
+  ) {
+    const limits = stackLimits(lowers, joints);
     super(name, size, optimalTransfer === undefined ? limits : { ...limits, optimalTransfer });
     // A device that is used twice needs one flush only.
     this.#lowers = [...new Set(lowers)];

@@ -52,6 +52,7 @@ export class StripedDevice extends MappedDevice {
       name,
       size,
       stripes.map(({ device }) => device),
+      [chunk, ...stripes.map(({ offset }) => offset)],
       chunk >= 4096 && Number.isInteger(Math.log2(chunk)) ? chunk : undefined,
     );
     const block = this.limits.logicalBlockSize;
