@@ -111,12 +111,13 @@ async function info(devices: ImageDevices, work: OfflineWork): Promise<ImageFact
   }
   if (found?.block.kind !== "layer") return { kind: "new", bytes: sectors * SECTOR };
   const { uuid, parent, frozen, labelled, dataOffset, baseOffset } = found.block.identity;
-  const bits = await readSetBits(bitmap, sectors, work);
+  const { bits, unreadable } = await readSetBits(bitmap, sectors, work);
   return {
     kind: "layer",
     state: frozen ? "frozen: another layer lies on it" : "can be written",
     bytes: sectors * SECTOR,
     allocated_bytes: bits.count * SECTOR,
+    ...(unreadable.length === 0 ? {} : { unreadable_bitmap_sectors: unreadable.length }),
     uuid,
     lies_on: parent === BASE_UUID ? "the base" : parent === UNNAMED_UUID ? "a layer of the original" : parent,
     ...(baseOffset === undefined ? {} : { base_offset_sectors: baseOffset }),

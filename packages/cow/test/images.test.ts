@@ -10,7 +10,7 @@ import {
   ZeroDevice,
   realEnvironment,
 } from "@dmkit/block-io";
-import { PowerCut, SeededRandom } from "@dmkit/block-io/testing";
+import { BadSectors, PowerCut, SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { bitmapDeviceSize, bitmapLength, identityOffset } from "../src/format/geometry.ts";
 import { cowImages as images, createLayer, openStack } from "../src/index.ts";
@@ -334,6 +334,29 @@ describe("map", () => {
       ["identity", place / SECTOR, 8],
     ]);
     expect((await images.map({ bitmap }, work)).strips).toHaveLength(2);
+  });
+});
+
+describe("a bitmap with a bad sector", () => {
+  it("is shown, counted and dumped but for that; the dump is not taken for a whole one", async () => {
+    const { bitmap: whole } = await layer();
+    const bitmap = new BadSectors(whole.size);
+    await bitmap.write(0, await contents(whole));
+    // It speaks for nothing that is set, and so did the next.
+    bitmap.bad.add(9).add(0);
+    const facts = await images.info?.({ bitmap }, work);
+    expect(facts).toMatchObject({ unreadable_bitmap_sectors: 2, allocated_bytes: 10 * SECTOR });
+    expect(ranges(await images.map({ bitmap }, work), 1)).toEqual([
+      ["bad", 0, 1],
+      ["bitmap", 1, 8],
+      ["bad", 9, 1],
+      ["bitmap", 10, 55],
+      ["identity", place / SECTOR, 8],
+    ]);
+    const dumped = JSON.parse(JSON.stringify(await images.dump?.({ bitmap }, work)));
+    expect(dumped).toMatchObject({ bits: runs.slice(1), unreadable: [0, 9 * SECTOR] });
+    const restored = images.restore?.({ bitmap: whole }, dumped, work);
+    await expect(restored).rejects.toMatchObject({ code: "EINVAL" });
   });
 });
 

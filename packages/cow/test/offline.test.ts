@@ -1,4 +1,5 @@
 import { BlockIoError, MemoryDevice, SECTOR } from "@dmkit/block-io";
+import { BadSectors } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { bitmapLength, identityOffset } from "../src/format/geometry.ts";
 import {
@@ -395,6 +396,41 @@ describe("flatten, diff and info", () => {
     ]);
     expect(info.layers[1]?.parent).toBe(info.layers[0]?.uuid);
     expect(info.problems).toEqual([]);
+  });
+});
+
+describe("a bitmap with a bad sector", () => {
+  it("where the identity is opens, but for the first of the block's eight; that one says what to do", async () => {
+    const bitmap = new BadSectors(newLayer().bitmap.size, { name: "bitmap" });
+    const stack = { ...(await newStack()), layers: [{ ...newLayer(), bitmap }] };
+    await buildStack(stack, async (device) => device.write(0, Buffer.alloc(SECTOR, 7)));
+    const before = await shown(stack);
+    const place = identityOffset(bitmapLength(stack.sectors)) / SECTOR;
+    for (const sector of [1, 7]) bitmap.bad.add(place + sector);
+    expect((await shown(stack)).equals(before)).toBe(true);
+    expect(await findIdentity(bitmap)).toMatchObject({ kind: "layer" });
+    bitmap.bad.add(place);
+    for (const looking of [() => shown(stack), () => findIdentity(bitmap)])
+      await expect(looking()).rejects.toMatchObject({
+        code: "EIO",
+        hint: expect.stringContaining("backup") as string,
+      });
+    // A new layer has to be blank for certain.
+    await bitmap.write(place * SECTOR, Buffer.alloc(SECTOR));
+    expect(bitmap.bad.size).toBe(2);
+    await expect(shown(stack)).rejects.toMatchObject({ code: "EIO" });
+  });
+
+  it("is told about by info, which counts the rest", async () => {
+    const bitmap = new BadSectors(newLayer(sectors).bitmap.size, { name: "bitmap" });
+    const base = new MemoryDevice(sectors * SECTOR);
+    const stack = { base, baseOffset: 0, layers: [{ ...newLayer(sectors), bitmap }], sectors };
+    await buildStack(stack, async (device) => {
+      for (const at of [0, 42_000]) await device.write(at * SECTOR, Buffer.alloc(8 * SECTOR, 7));
+    });
+    bitmap.bad.add(10);
+    const { unknown, layers } = await stackInfo(stack);
+    expect([unknown, layers[0]?.allocated]).toEqual([32_768 * SECTOR, 8 * SECTOR]);
   });
 });
 

@@ -16,10 +16,16 @@ import { readSetBits } from "../device/layer/set-bits.ts";
 export type DumpedBits = readonly (readonly [first: number, count: number])[];
 
 /** Plain data, ready for JSON. In a layer of dmkit bit n speaks for sector n. */
-export type Dump =
-  | { readonly version: 1; readonly identity: Identity; readonly bits: DumpedBits }
+export type Dump = {
+  readonly version: 1;
+  readonly bits: DumpedBits;
+  /** Bytes where sectors of the bitmap begin that could not be read; not there if all could. */
+  readonly unreadable?: readonly number[];
+} & (
+  | { readonly identity: Identity }
   /** Made by the original: its bitmap is aliased. */
-  | { readonly version: 1; readonly original: { readonly bitmapLength: number }; readonly bits: DumpedBits };
+  | { readonly original: { readonly bitmapLength: number } }
+);
 
 type Work = Pick<OfflineWork, "signal" | "progress">;
 
@@ -34,14 +40,17 @@ export async function dump(bitmap: BlockDevice, work: Work): Promise<Dump> {
     );
   }
   const { block, offset } = found;
-  const runs = (await readSetBits(bitmap, offset * 8, work)).runs(true, 0, offset * 8);
+  const set = await readSetBits(bitmap, offset * 8, work);
+  const runs = set.bits.runs(true, 0, offset * 8);
   const bits = Array.from(runs, ({ first, count }): [number, number] => [first, count]);
+  const unreadable = set.unreadable.length === 0 ? {} : { unreadable: set.unreadable };
   const [first = 0, count = 0] = bits.at(-1) ?? [];
   if (first + count > mostBits(block)) {
     throw refusal(bitmap, "EFORMAT", "bits are set that speak for no sector", "Repair it first.");
   }
-  if (block.kind === "layer") return { version: 1, identity: withoutSamples(block.identity), bits };
-  return { version: 1, original: { bitmapLength: block.bitmapLength }, bits };
+  if (block.kind === "layer")
+    return { version: 1, identity: withoutSamples(block.identity), bits, ...unreadable };
+  return { version: 1, original: { bitmapLength: block.bitmapLength }, bits, ...unreadable };
 }
 
 /** They are of the data as it is now, which is not in the dump: the next opening takes new ones. */
@@ -134,6 +143,8 @@ interface Parsed {
 function parse(given: unknown, { size }: BlockDevice): Parsed | string {
   if (!isFields(given) || given["version"] !== 1) return "it is no dump of this version";
   const { identity, original, bits } = given;
+  if ("unreadable" in given)
+    return 'it lacks what could not be read, see "unreadable": add these bits, and take that word out';
   if (isIdentity(identity)) {
     if (size < bitmapDeviceSize(identity.sectors)) return `it is of a target of ${identity.sectors} sectors`;
     const offset = identityOffset(bitmapLength(identity.sectors));

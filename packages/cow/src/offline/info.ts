@@ -1,12 +1,12 @@
 /** `info`: what a stack is made of. Nothing is written. */
-import { SECTOR } from "@dmkit/block-io";
+import { SECTOR, isOfPlace } from "@dmkit/block-io";
 import type { StackingProblem } from "../core/stacking.ts";
 import type { IdentityBlock } from "../format/identity.ts";
 import type { Uuid } from "../format/uuid.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { bitmapSources, judge, judgeAllData, readIdentities } from "../open/judge.ts";
 import type { ChainOptions } from "./chain/chain.ts";
-import { LayerRuns, type WorkOptions, pieces } from "./chain/work.ts";
+import { LayerRuns, type Piece, type WorkOptions, pieces } from "./chain/work.ts";
 
 /** What is known of one layer. */
 export interface LayerInfo {
@@ -32,6 +32,8 @@ export interface StackInfo {
   readonly base: string;
   /** Bytes of the target. */
   readonly size: number;
+  /** Bytes of the target, in parts of 16 MiB, in which a bitmap cannot be read: not all that is there is counted. */
+  readonly unknown?: number;
   readonly layers: readonly LayerInfo[];
   /** Why the stack would be refused. */
   readonly problems: readonly StackingProblem[];
@@ -46,13 +48,19 @@ export async function stackInfo(
   const aliasedKnown = options.aliasedBlockSize !== undefined;
   const sources = bitmapSources(stack.layers, blocks, options.aliasedBlockSize);
   const runs = new LayerRuns(stack.sectors, sources);
+  let unknown = 0;
+  const leave = ({ count }: Piece, error: unknown): void => {
+    if (!isOfPlace(error)) throw error;
+    unknown += count * SECTOR;
+  };
   for (const piece of pieces(stack.sectors, options)) {
     // Only to have the piece counted.
-    for await (const _ of runs.in(piece)) break;
+    for await (const _ of runs.known(piece, leave));
   }
   return {
     base: stack.base.name,
     size: stack.sectors * SECTOR,
+    ...(unknown === 0 ? {} : { unknown }),
     problems: [
       ...judge(blocks, stack, { writable: false, aliasedBlockSize: options.aliasedBlockSize }),
       ...(await judgeAllData(blocks, stack)),

@@ -23,6 +23,12 @@ const legend = {
     weight: 1,
   },
   bitmap: { meaning: "bitmap", character: "B", colour: "#4f9f4f", weight: 4 },
+  bad: {
+    meaning: "bitmap that cannot be read: its sectors are shown as if not in the layer",
+    character: "!",
+    colour: "#d02020",
+    weight: 7,
+  },
   identity: { meaning: "identity", character: "I", colour: "#7b3fa0", weight: 6 },
 } as const satisfies Readonly<Record<string, MapKind>>;
 
@@ -35,7 +41,7 @@ export async function mapLayer(
   sectors: number,
   work: Pick<OfflineWork, "signal" | "progress">,
 ): Promise<ImageMap> {
-  const bits = await readSetBits(bitmap, sectors, work);
+  const { bits, unreadable } = await readSetBits(bitmap, sectors, work);
   const layer = (): Iterable<BitRun> => bits.runs(true, 0, sectors);
   const size = sectors * SECTOR;
   const strips: MapStrip[] = [
@@ -46,10 +52,16 @@ export async function mapLayer(
     strips.push({ title: "layer and base together", size, ranges: again(() => over(layer(), below)) });
   }
   const place = placeOf(sectors);
-  const parts = [
-    range(0, bitmapLength(sectors) * SECTOR, "bitmap"),
-    range(place, IDENTITY_BLOCK, "identity"),
-  ];
+  const parts: MapRange[] = [];
+  let at = 0;
+  for (const bad of unreadable) {
+    if (bad > at) parts.push(range(at, bad - at, "bitmap"));
+    parts.push(range(bad, SECTOR, "bad"));
+    at = bad + SECTOR;
+  }
+  const end = bitmapLength(sectors) * SECTOR;
+  if (end > at) parts.push(range(at, end - at, "bitmap"));
+  parts.push(range(place, IDENTITY_BLOCK, "identity"));
   strips.push({ title: `bitmap device ${bitmap.name}`, size: bitmap.size, ranges: parts });
   return { strips, legend };
 }

@@ -12,17 +12,11 @@ import {
   IDENTITY_BLOCK,
   bitmapDeviceSize,
   bitmapLength,
-  identityCandidates,
   identityOffset,
   pageCount,
 } from "../../format/geometry.ts";
-import {
-  type Identity,
-  type IdentityBlock,
-  decodeIdentity,
-  encodeIdentity,
-  isIdentityAt,
-} from "../../format/identity.ts";
+import { type Identity, type IdentityBlock, decodeIdentity, encodeIdentity } from "../../format/identity.ts";
+import { identityBlockAt, locateIdentity, placeOf } from "./locate.ts";
 
 /** The devices a layer lives on. */
 export interface LayerDevices {
@@ -43,9 +37,7 @@ export function requireLayerRoom({ bitmap, data, offset }: LayerDevices, sectors
 
 /** Reads and judges the identity of a layer of a target of `sectors` sectors. */
 export async function readIdentity(bitmap: BlockDevice, sectors: number): Promise<IdentityBlock> {
-  const block = Buffer.alloc(IDENTITY_BLOCK);
-  await bitmap.read(identityOffset(bitmapLength(sectors)), block);
-  return decodeIdentity(block);
+  return decodeIdentity(await identityBlockAt(bitmap, placeOf(sectors)));
 }
 
 /** Writes the identity and waits until it is stable. */
@@ -89,12 +81,8 @@ export async function requireBlankLayer(
 
 /** Looks for an identity without knowing the length of the target; undefined if there is none. */
 export async function findIdentity(bitmap: BlockDevice): Promise<IdentityBlock | undefined> {
-  const block = Buffer.alloc(IDENTITY_BLOCK);
-  for (const offset of identityCandidates(bitmap.size)) {
-    await bitmap.read(offset, block);
-    if (isIdentityAt(block, offset)) return decodeIdentity(block);
-  }
-  return undefined;
+  const block = (await locateIdentity(bitmap))?.block;
+  return block?.kind === "damaged" ? undefined : block;
 }
 
 /** Throws `EFORMAT` unless the whole bitmap, up to the identity, is zero: as that of a new layer must be. */

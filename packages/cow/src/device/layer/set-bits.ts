@@ -1,29 +1,47 @@
 /** What is set in a bitmap device. */
-import { Bitmap, type BlockDevice, type OfflineWork, SparseBitmap } from "@dmkit/block-io";
+import {
+  Bitmap,
+  type BlockDevice,
+  type OfflineWork,
+  SECTOR,
+  SparseBitmap,
+  readWhatIsGiven,
+} from "@dmkit/block-io";
 import { BITMAP_STEP } from "./layer.ts";
 
 const STEP_BITS: number = BITMAP_STEP * 8;
 
-/** The first `bits` bits of a device. Errors: those of the device. */
+/** What could be read of a bitmap. */
+export interface SetBits {
+  /** Clear where it could not. */
+  readonly bits: SparseBitmap;
+  /** Bytes where sectors of the device begin that cannot be read, in order. */
+  readonly unreadable: readonly number[];
+}
+
+/** The first `bits` bits of a device. Errors: those of the device, but for places that it does not give. */
 export async function readSetBits(
   device: BlockDevice,
   bits: number,
   { signal, progress }: Pick<OfflineWork, "signal" | "progress">,
-): Promise<SparseBitmap> {
+): Promise<SetBits> {
   const found = new SparseBitmap();
+  const unreadable: number[] = [];
   const end = Math.ceil(bits / STEP_BITS);
   for await (const piece of piecesWithData(device, bits)) {
     signal?.throwIfAborted();
     const bytes = Buffer.alloc(BITMAP_STEP);
     const count = Math.min(STEP_BITS, bits - piece * STEP_BITS);
     // Whole blocks of any device; what lies behind the last bit is left out.
-    await device.read(piece * BITMAP_STEP, bytes.subarray(0, Math.ceil(count / (8 * 4096)) * 4096));
+    const used = bytes.subarray(0, Math.ceil(count / (8 * 4096)) * 4096);
+    const start = piece * BITMAP_STEP;
+    for (const sector of await readWhatIsGiven(device, start, used)) unreadable.push(start + sector * SECTOR);
     new Bitmap(STEP_BITS, bytes).clear(count, STEP_BITS - count);
     found.put(piece, bytes);
     progress?.(piece + 1, end);
   }
   progress?.(end, end);
-  return found;
+  return { bits: found, unreadable };
 }
 
 /** Numbers of the pieces that are not holes, in order. */

@@ -69,6 +69,8 @@ export async function info(words: string[], flags: Flags): Promise<number> {
         ];
         print(`layer ${layer}  ${bitmap}: ${parts.join(", ")}\n`);
       }
+      if (facts.unknown !== undefined)
+        print(`of ${describeSize(facts.unknown)} a bitmap cannot be read: what is there is not counted\n`);
       for (const { layer, reason, hint } of facts.problems) print(`layer ${layer}: ${reason}\n  ${hint}\n`);
     }
     return exitCodes.ok;
