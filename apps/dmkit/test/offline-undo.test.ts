@@ -1,6 +1,6 @@
 /** Undo: what was overwritten comes back byte for byte, whenever the power failed, also while it came back. */
 import { MemoryDevice, crc32c, realEnvironment } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { BadSectors, SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import {
   contentsChecksum,
@@ -122,6 +122,33 @@ describe("undo", () => {
       }
     }
     expect(caught).toBeGreaterThan(0);
+  });
+
+  it("is not refused for sectors that cannot be read: only their own bytes do not come back", async () => {
+    const original = new SeededRandom(9).fill(Buffer.alloc(SIZE));
+    const disk = new BadSectors(SIZE);
+    await disk.write(0, original);
+    // One that is ahead of what is written, and one that is.
+    disk.bad.add(100).add(3);
+    const file = new PoweredFile(new Medium(Buffer.alloc(0)), new Power());
+    const warnings: string[] = [];
+    const logger = { log: (_: string, text: string): void => void warnings.push(text) };
+    const subject = { role: "cache", reference: "/disk", device: disk };
+    const session = await UndoSession.begin(file, "fsck", [subject], { ...realEnvironment, logger });
+    const [device] = session.devices;
+    for (let at = 8192; at < 40_960; at += 4096) await device?.write(at, Buffer.alloc(4096, 1));
+    expect(warnings).toEqual([]);
+    await device?.write(3 * 512, Buffer.alloc(512, 1));
+    expect(warnings).toEqual([expect.stringContaining("byte 1536")]);
+    expect([...disk.bad]).toEqual([100]);
+    await session.finish();
+    const found = await readUndoFile(file);
+    expect(await verifyDevices(found, [disk], file)).toBe("restore");
+    await restore(found, [disk], file);
+    disk.bad.clear();
+    const now = Buffer.alloc(SIZE);
+    await disk.read(0, now);
+    expect(now.equals(original.fill(0, 3 * 512, 4 * 512))).toBe(true);
   });
 
   it("restores after orderly work, and has nothing to do the second time", async () => {

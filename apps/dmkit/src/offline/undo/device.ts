@@ -3,7 +3,8 @@
  *
  * Invariants:
  *
- * - a byte below is overwritten only when what it held is in the undo file, on stable storage;
+ * - a byte below is overwritten only when what it held is in the undo file, on stable storage; of a sector that cannot be
+ *   read, and nobody knows what it held, zeroes are, and the log says so;
  * - a granule (4 KiB) is saved once, as it was before the first write: what comes later is not wanted back;
  * - a granule that is not saved has no write in flight: so what is read of it to be saved is what it held.
  *
@@ -14,10 +15,14 @@ import {
   type BlockDevice,
   type Extent,
   GuardedDevice,
+  type Logger,
   RangeLock,
+  SECTOR,
   SparseBitmap,
   type WriteZeroesOptions,
+  isGiven,
   isZero,
+  readWhatIsGiven,
 } from "@dmkit/block-io";
 import { MAX_PAYLOAD } from "../format/undo-file.ts";
 import type { NewRecord, UndoRecorder } from "./recorder.ts";
@@ -33,6 +38,7 @@ export class UndoDevice extends GuardedDevice {
   readonly #inner: BlockDevice;
   readonly #index: number;
   readonly #recorder: UndoRecorder;
+  readonly #logger: Logger;
   /** Granules that are in the undo file. */
   readonly #saved = new SparseBitmap();
   readonly #lock = new RangeLock();
@@ -41,8 +47,9 @@ export class UndoDevice extends GuardedDevice {
   #reached = -1;
 
   /** @param index the device's number in the undo file. */
-  constructor(inner: BlockDevice, index: number, recorder: UndoRecorder) {
+  constructor(inner: BlockDevice, index: number, recorder: UndoRecorder, logger: Logger) {
     super(inner.name, inner.size, inner.limits);
+    this.#logger = logger;
     this.#inner = inner;
     this.#index = index;
     this.#recorder = recorder;
@@ -89,12 +96,19 @@ export class UndoDevice extends GuardedDevice {
     if (this.#isSaved(first, end)) return;
     const ahead = this.#lookAhead(first, end);
     await this.#lock.with(first, ahead - first, true, async () => {
-      for (const { first: from, count } of this.#saved.runs(false, first, ahead)) {
-        for (let at = from; at < from + count; at += STEP / GRANULE) {
-          await this.#save(at, Math.min(STEP / GRANULE, from + count - at));
-        }
-      }
+      // What is ahead, and cannot be read, may never be asked for.
+      if (await isGiven(this.#saveMissing(first, ahead, false))) return;
+      await this.#saveMissing(first, end, true);
     });
+  }
+
+  /** @param anyway whether also what cannot be read. */
+  async #saveMissing(first: number, end: number, anyway: boolean): Promise<void> {
+    for (const { first: from, count } of this.#saved.runs(false, first, end)) {
+      for (let at = from; at < from + count; at += STEP / GRANULE) {
+        await this.#save(at, Math.min(STEP / GRANULE, from + count - at), anyway);
+      }
+    }
   }
 
   #isSaved(first: number, end: number): boolean {
@@ -111,12 +125,12 @@ export class UndoDevice extends GuardedDevice {
     return this.#reached;
   }
 
-  async #save(first: number, count: number): Promise<void> {
+  async #save(first: number, count: number, anyway: boolean): Promise<void> {
     const offset = first * GRANULE;
     const length = Math.min(count * GRANULE, this.size - offset);
     const records: NewRecord[] = [];
     for (const { offset: at, length: bytes, zero } of await this.#split(offset, length)) {
-      records.push(zero ? this.#zeroes(at, bytes) : await this.#contents(at, bytes));
+      records.push(zero ? this.#zeroes(at, bytes) : await this.#contents(at, bytes, anyway));
     }
     await this.#recorder.save(records);
     this.#saved.set(first, count);
@@ -148,9 +162,15 @@ export class UndoDevice extends GuardedDevice {
     return pieces;
   }
 
-  async #contents(offset: number, length: number): Promise<NewRecord> {
+  async #contents(offset: number, length: number, anyway: boolean): Promise<NewRecord> {
     const payload = Buffer.allocUnsafeSlow(length);
-    await this.#inner.read(offset, payload);
+    if (anyway) {
+      for (const sector of await readWhatIsGiven(this.#inner, offset, payload)) {
+        const at = offset + sector * SECTOR;
+        const text = `byte ${at} of ${this.name} cannot be read and is overwritten: undo would make zeroes of it`;
+        this.#logger.log("warn", text, { device: this.name, offset: at });
+      }
+    } else await this.#inner.read(offset, payload);
     if (isZero(payload)) return this.#zeroes(offset, length);
     return { kind: "data", device: this.#index, offset, length, payload };
   }

@@ -1,9 +1,9 @@
 /**
  * How a device is known again: by the checksums of those blocks that the witness of a device is made of, so that it
  * changes with whatever a mount writes. They are kept one by one: a sampled block that was overwritten since is
- * looked up in the undo file instead, and a device is the same if all the rest is.
+ * looked up in the undo file instead, and a device is the same if all the rest is. What cannot be read says nothing.
  */
-import { type BlockDevice, witnessBlocks } from "@dmkit/block-io";
+import { type BlockDevice, given, witnessBlocks } from "@dmkit/block-io";
 import {
   GRANULE,
   MAX_SAMPLES,
@@ -25,9 +25,10 @@ export function sampledBlock({ offset }: UndoSample, size: number): Range {
 
 export async function takeSample(device: BlockDevice): Promise<UndoSample[]> {
   const samples: UndoSample[] = [];
-  for (const offset of (await witnessBlocks(device)).slice(0, MAX_SAMPLES)) {
+  for (const offset of ((await given(witnessBlocks(device))) ?? []).slice(0, MAX_SAMPLES)) {
     const block = { offset, length: Math.min(GRANULE, device.size - offset) };
-    samples.push({ offset, checksum: await checksumOf(device, block, 2) });
+    const checksum = await given(checksumOf(device, block, 2));
+    if (checksum !== undefined) samples.push({ offset, checksum });
   }
   return samples;
 }

@@ -6,7 +6,13 @@
  */
 import { rm } from "node:fs/promises";
 import { resolve } from "node:path";
-import { type BlockDevice, type Environment, type ImageDevices, schemeOf } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type Environment,
+  type ImageDevices,
+  type Logger,
+  schemeOf,
+} from "@dmkit/block-io";
 import { MAX_PAYLOAD, type UndoHeader, encodeChecksums, encodeHeader } from "../format/undo-file.ts";
 import { UndoDevice } from "./device.ts";
 import { UndoRecorder } from "./recorder.ts";
@@ -36,10 +42,15 @@ export class UndoSession {
   readonly #storage: UndoStorage;
   readonly #recorder: UndoRecorder;
 
-  private constructor(subjects: readonly UndoSubject[], storage: UndoStorage, recorder: UndoRecorder) {
+  private constructor(
+    subjects: readonly UndoSubject[],
+    storage: UndoStorage,
+    recorder: UndoRecorder,
+    logger: Logger,
+  ) {
     this.#storage = storage;
     this.#recorder = recorder;
-    this.devices = subjects.map(({ device }, index) => new UndoDevice(device, index, recorder));
+    this.devices = subjects.map(({ device }, index) => new UndoDevice(device, index, recorder, logger));
   }
 
   /** Ranges saved so far. */
@@ -52,7 +63,7 @@ export class UndoSession {
     storage: UndoStorage,
     command: string,
     subjects: readonly UndoSubject[],
-    { clock, random }: Environment,
+    { clock, random, logger }: Environment,
   ): Promise<UndoSession> {
     const devices: UndoHeader["devices"][number][] = [];
     for (const { role, reference, device } of subjects) {
@@ -63,7 +74,7 @@ export class UndoSession {
     const header = encodeHeader({ uuid, time: clock.wallTime(), command, devices });
     await storage.write(0, header);
     await storage.sync();
-    return new UndoSession(subjects, storage, new UndoRecorder(storage, uuid, header.length, 0));
+    return new UndoSession(subjects, storage, new UndoRecorder(storage, uuid, header.length, 0), logger);
   }
 
   /** Flushes the devices and notes what they hold now. The file is complete then. */
