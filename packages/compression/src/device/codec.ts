@@ -10,6 +10,9 @@ import { compressedPart, compressionLimit, encodePayload } from "../format/paylo
 /** What {@link Codec.decode} could not make sense of. */
 export type Damage = "length word" | "decompression" | "length";
 
+/** Why the contents of an extent are not known. `unreadable`: the device below does not give the payload. */
+export type Flaw = Damage | "checksum" | "unreadable" | "metadata";
+
 export class Codec {
   readonly #compressor: Compressor;
   readonly #synchronous: boolean;

@@ -4,7 +4,7 @@
  * Everything that is as the encoder would have written it comes as extents; what is not (damaged sectors, entries
  * that make no sense) comes as it is, so that nothing is lost.
  */
-import { type BlockDevice, type OfflineWork, SECTOR } from "@dmkit/block-io";
+import { type BlockDevice, type OfflineWork, SECTOR, readWhatIsGiven } from "@dmkit/block-io";
 import { ExtentMap, LOST, type StoredExtent } from "../core/extent-map.ts";
 import { BLOCK } from "../format/geometry-v1.ts";
 import { GROUP, type LayoutV2 } from "../format/layout-v2.ts";
@@ -117,7 +117,8 @@ async function dumpV2(
   for (let at = 0; at < layout.metaBlocks; at += CHUNK_BLOCKS) {
     signal?.throwIfAborted();
     const chunk = Buffer.alloc(Math.min(CHUNK_BLOCKS, layout.metaBlocks - at) * BLOCK);
-    await device.read((layout.metaStart + at) * BLOCK, chunk);
+    // What is not given comes as zeroes: damaged.
+    await readWhatIsGiven(device, (layout.metaStart + at) * BLOCK, chunk);
     for (let within = 0; within < chunk.length; within += SECTOR) {
       const group = (at * BLOCK + within) / SECTOR;
       const sector = chunk.subarray(within, within + SECTOR);

@@ -11,7 +11,7 @@ import {
   refuse,
   silentLogger,
 } from "@dmkit/block-io";
-import { type Codec, type Damage, openCodec, payloadBytes } from "../device/codec.ts";
+import { type Codec, type Flaw, openCodec, payloadBytes } from "../device/codec.ts";
 import { ExtentMap, type StoredExtent } from "../core/extent-map.ts";
 import { newCounters } from "../device/counters.ts";
 import { BLOCK } from "../format/geometry-v1.ts";
@@ -20,6 +20,7 @@ import { payloadSum } from "../format/metadata-v2.ts";
 import { type SuperblockV1, decodeSuperblockV1, isSuperblockV1 } from "../format/superblock-v1.ts";
 import type { SuperblockV2 } from "../format/superblock-v2.ts";
 import { algorithmOf, loadEntries, matchGeometry } from "../open/v1/load.ts";
+import type { SealedEntries } from "../device/v1/sealed.ts";
 import { Applier } from "../device/v2/applier.ts";
 import { Journal } from "../device/v2/journal.ts";
 import { isPlausible, loadStore, replay } from "../open/v2/load.ts";
@@ -47,6 +48,8 @@ export interface ImageV1 extends Common {
   readonly wrapped: boolean;
   /** Blocks of the device behind those that the superblock counts. */
   readonly rest: number;
+  /** Entries that the device did not give. */
+  readonly sealed: SealedEntries | undefined;
 }
 
 export interface ImageV2 extends Common {
@@ -99,10 +102,10 @@ export async function openImageV1(
   const algorithm = algorithmOf(device, superblock);
   const { metaBlocks } = geometry;
   const map = new ExtentMap(geometry.dataBlocks);
-  await loadEntries(device, map, metaBlocks);
+  const sealed = await loadEntries(device, map, metaBlocks);
   const codec = await openCodec(payloads ? algorithm : "none", device.name, true, 1);
   const dataOffset = (1 + metaBlocks) * BLOCK;
-  const found = { superblock, wrapped, rest, algorithm, metaBlocks };
+  const found = { superblock, wrapped, rest, sealed, algorithm, metaBlocks };
   return { format: "v1", view: device, codec, map, dataOffset, ...found };
 }
 
@@ -163,13 +166,15 @@ export function placeOf({ dataOffset }: Image, block: number): number {
   return dataOffset + block * BLOCK;
 }
 
-/** The payload of an extent that has one. */
-export async function readPayload(image: Image, { head, sectors }: StoredExtent): Promise<Buffer> {
+/** The payload of an extent that has one; undefined where the device does not give it. */
+export async function readPayload(
+  image: Image,
+  { head, sectors }: StoredExtent,
+): Promise<Buffer | undefined> {
   const unit = image.view.limits.logicalBlockSize;
   const length = payloadBytes(sectors);
-  const payload = Buffer.alloc(Math.ceil(length / unit) * unit);
-  await image.view.read(placeOf(image, head), payload);
-  return payload.subarray(0, length);
+  const payload = await readGiven(image.view, placeOf(image, head), Math.ceil(length / unit) * unit);
+  return payload?.subarray(0, length);
 }
 
 /** Whether a payload has the checksum it should have; format 1 has none. */
@@ -183,12 +188,13 @@ export async function readContents(
   image: Image,
   extent: StoredExtent,
   into: Buffer,
-): Promise<Damage | "checksum" | undefined> {
+): Promise<Flaw | undefined> {
   if (extent.sectors === 0) {
     into.fill(0);
     return undefined;
   }
   const payload = await readPayload(image, extent);
+  if (payload === undefined) return "unreadable";
   if (!checks(image, extent, payload)) return "checksum";
   return image.codec.decode(payload, into);
 }

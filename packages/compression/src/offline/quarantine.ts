@@ -1,12 +1,11 @@
 /** Marks blocks whose contents are gone in the metadata: as lost, or as never written. */
-import { type BlockDevice, SECTOR } from "@dmkit/block-io";
+import type { BlockDevice } from "@dmkit/block-io";
 import { LOST } from "../core/extent-map.ts";
+import { writeMetadata } from "../device/v2/applier.ts";
 import { metaBlocksOf, packBlock } from "../format/entries-v1.ts";
 import { BLOCK } from "../format/geometry-v1.ts";
 import { GROUP } from "../format/layout-v2.ts";
-import { encodeGroup } from "../format/metadata-v2.ts";
 import { type Image, type ImageV1, type ImageV2, openImage } from "./image.ts";
-import { patch } from "./inspect/inspect-v2.ts";
 
 export interface Gone {
   readonly first: number;
@@ -35,7 +34,10 @@ export async function quarantine(
 function mark(image: Image, { first, blocks }: Gone, as: "unreadable" | "zero"): boolean {
   const { map } = image;
   const state = as === "zero" ? 0 : LOST;
-  const unread = image.format === "v2" && image.store.unreadable.has(Math.floor(first / GROUP));
+  const unread =
+    image.format === "v1"
+      ? image.sealed?.has(first) === true
+      : image.store.unreadable.has(Math.floor(first / GROUP));
   const changes = unread || map.states.subarray(first, first + blocks).some((old) => old !== state);
   if (as === "zero") map.drop(first, blocks);
   else map.lose(first, blocks);
@@ -65,9 +67,7 @@ async function writeGroups(
   for (const { first, blocks } of touched) {
     for (let group = Math.floor(first / GROUP); group * GROUP < first + blocks; group += 1) groups.add(group);
   }
-  for (const group of groups) {
-    const sector = Buffer.alloc(SECTOR);
-    encodeGroup(sector, 0, superblock.uuid, group, superblock.applied, map.states, store.sums);
-    await patch(device, superblock.layout.metaStart * BLOCK + group * SECTOR, sector);
-  }
+  // Not into the view.
+  const parts = { ...store.parts, lower: device };
+  await writeMetadata({ parts, map, sums: store.sums }, superblock.applied, groups);
 }

@@ -4,12 +4,13 @@
  *
  * Contents that are gone (`bad`) are kept as they are unless told otherwise: somebody may still want to look.
  */
-import type {
-  BlockDevice,
-  ImageProblem,
-  ImageRepair,
-  ImageRepairSettings,
-  OfflineWork,
+import {
+  type BlockDevice,
+  type ImageProblem,
+  type ImageRepair,
+  type ImageRepairSettings,
+  type OfflineWork,
+  isGiven,
 } from "@dmkit/block-io";
 import { type Finding, newReport, plainWork } from "./inspect/findings.ts";
 import { inspect } from "./check.ts";
@@ -24,7 +25,8 @@ export async function repair(
   const repaired: ImageProblem[] = [];
   for await (const finding of inspect(device, { ...work, progress: undefined }, newReport())) {
     if (finding.fix === undefined) continue;
-    await finding.fix(device);
+    // What cannot be written there is left, and the rest is repaired.
+    if (!(await isGiven(finding.fix(device)))) continue;
     repaired.push(finding.problem);
   }
   if (repaired.length > 0) await device.flush();

@@ -9,18 +9,19 @@
  * Invariant: whoever changes an extent holds its blocks exclusively, whoever reads it holds them shared.
  */
 import {
-  BlockIoError,
   type Extent,
   FlushGroup,
   type Facts,
   GuardedTarget,
+  type Health,
   type RangeGrant,
   RangeLock,
   join,
   SECTOR,
+  healthy,
   withCapabilities,
+  worstHealth,
 } from "@dmkit/block-io";
-import { payloadBytes } from "../codec.ts";
 import { type StoredExtent, TAIL } from "../../core/extent-map.ts";
 import { isRaw } from "../../core/plan.ts";
 import { type Run, runsOf } from "../../core/runs.ts";
@@ -28,6 +29,7 @@ import { type Counters, compressionControls, counterFacts, statusLine } from "..
 import { BLOCK, MAX_EXTENT } from "../../format/geometry-v1.ts";
 import { compressionLimits } from "../limits.ts";
 import { Discards } from "./discards.ts";
+import { damagedExtent, loadExtent, placeOf } from "./extents.ts";
 import { LateFlush } from "./late-flush.ts";
 import type { DeviceV1Parts } from "./parts.ts";
 import { MetadataV1 } from "./metadata.ts";
@@ -56,6 +58,10 @@ export class CompressionDeviceV1 extends GuardedTarget {
       if (this.failure === undefined) await this.#flushes.flush();
     };
     this.#late = new LateFlush({ flush, failed: (error) => this.fail(error) }, parts);
+  }
+
+  override health(): Health {
+    return worstHealth([this.#parts.sealed?.health() ?? healthy, super.health()]);
   }
 
   override status(): string {
@@ -92,8 +98,9 @@ export class CompressionDeviceV1 extends GuardedTarget {
   }
 
   protected override async doWrite(offset: number, from: Buffer): Promise<void> {
-    const { maxExtent } = this.#parts;
+    const { maxExtent, sealed } = this.#parts;
     const first = offset / BLOCK;
+    sealed?.refuse(first, from.length / BLOCK);
     for (let at = 0; at * BLOCK < from.length; at += maxExtent) {
       await this.#replace(first + at, from.subarray(at * BLOCK, (at + maxExtent) * BLOCK));
     }
@@ -149,37 +156,9 @@ export class CompressionDeviceV1 extends GuardedTarget {
       return;
     }
     if (isRaw(extent) && !extent.bad) return this.#parts.lower.read(this.#placeOf(from), into);
-    const contents = await this.#load(extent);
-    if (contents === undefined) throw this.#damaged(extent);
+    const contents = await loadExtent(this.#parts, extent);
+    if (contents === undefined) throw damagedExtent(this.#parts, extent);
     contents.copy(into, 0, (from - extent.head) * BLOCK);
-  }
-
-  /** Undefined if the extent is damaged. Errors: those of the device below. */
-  async #load(extent: StoredExtent): Promise<Buffer | undefined> {
-    const { lower, codec } = this.#parts;
-    if (extent.bad) return undefined;
-    const contents = Buffer.alloc(extent.blocks * BLOCK);
-    if (extent.sectors === 0) return contents;
-    const unit = lower.limits.logicalBlockSize;
-    const length = payloadBytes(extent.sectors);
-    const payload = Buffer.allocUnsafe(Math.ceil(length / unit) * unit);
-    await lower.read(this.#placeOf(extent.head), payload);
-    return (await codec.decode(payload.subarray(0, length), contents)) === undefined ? contents : undefined;
-  }
-
-  #damaged({ head, blocks, sectors }: StoredExtent): BlockIoError {
-    const { counters, environment, lower } = this.#parts;
-    counters.damaged += 1;
-    const place = this.#placeOf(head);
-    environment.logger.log("error", "damaged extent", { block: head, blocks, sectors, place });
-    return new BlockIoError(`the extent at block ${head} is damaged`, {
-      code: "EIO",
-      device: lower.name,
-      op: "read",
-      offset: head * BLOCK,
-      length: blocks * BLOCK,
-      hint: "Restore it from a backup, or overwrite the blocks.",
-    });
   }
 
   /** Puts whole blocks in the place of what was there. */
@@ -195,15 +174,12 @@ export class CompressionDeviceV1 extends GuardedTarget {
       let start = first;
       let contents = data;
       const rest: Piece[] = [];
-      if (left.head < first && right.head === left.head && rightEnd > end && left.sectors > 0) {
-        const whole = await this.#load(left);
-        if (whole === undefined) {
-          lost.push({ first: left.head, blocks: first - left.head }, { first: end, blocks: rightEnd - end });
-        } else {
-          data.copy(whole, (first - left.head) * BLOCK);
-          start = left.head;
-          contents = whole;
-        }
+      const isInside = left.head < first && right.head === left.head && rightEnd > end && left.sectors > 0;
+      const whole = isInside ? await loadExtent(this.#parts, left) : undefined;
+      if (whole !== undefined) {
+        data.copy(whole, (first - left.head) * BLOCK);
+        start = left.head;
+        contents = whole;
       } else {
         await this.#remainder(left, left.head, first, rest, lost);
         await this.#remainder(right, end, rightEnd, rest, lost);
@@ -238,7 +214,7 @@ export class CompressionDeviceV1 extends GuardedTarget {
       rest.push({ ...run, contents: undefined });
       return;
     }
-    const whole = await this.#load(extent);
+    const whole = await loadExtent(this.#parts, extent);
     if (whole === undefined) lost.push(run);
     else
       rest.push({
@@ -290,9 +266,10 @@ export class CompressionDeviceV1 extends GuardedTarget {
   }
 
   async #zero(offset: number, length: number): Promise<void> {
-    const { map, maxExtent } = this.#parts;
+    const { map, maxExtent, sealed } = this.#parts;
     const first = offset / BLOCK;
     const end = first + length / BLOCK;
+    sealed?.refuse(first, length / BLOCK);
     const zeroes = Buffer.alloc(maxExtent * BLOCK);
     for (let block = first; block < end; ) {
       if (map.isHole(block)) {
@@ -332,7 +309,7 @@ export class CompressionDeviceV1 extends GuardedTarget {
   }
 
   #placeOf(block: number): number {
-    return (1 + this.#parts.metaBlocks + block) * BLOCK;
+    return placeOf(this.#parts, block);
   }
 }
 

@@ -10,6 +10,7 @@
  *   writes itself.
  */
 import type { DeviceV1Parts } from "./parts.ts";
+import type { SealedEntries } from "./sealed.ts";
 import type { CompressionRules } from "../../core/rules.ts";
 import { Bitmap, type BlockDevice, type RangeGrant, RangeLock, done, join } from "@dmkit/block-io";
 import type { ExtentMap } from "../../core/extent-map.ts";
@@ -27,11 +28,15 @@ interface Packed {
   readonly bytes: Buffer;
 }
 
-export type MetadataV1Parts = Pick<DeviceV1Parts, "lower" | "map" | "metaBlocks" | "counters" | "rules">;
+export type MetadataV1Parts = Pick<
+  DeviceV1Parts,
+  "lower" | "map" | "sealed" | "metaBlocks" | "counters" | "rules"
+>;
 
 export class MetadataV1 {
   readonly #lower: BlockDevice;
   readonly #map: ExtentMap;
+  readonly #sealed: SealedEntries | undefined;
   readonly #counters: Counters;
   readonly #rules: CompressionRules;
   readonly #dirty: Bitmap;
@@ -39,9 +44,10 @@ export class MetadataV1 {
   #recent: Bitmap;
   readonly #lock = new RangeLock();
 
-  constructor({ lower, map, metaBlocks, counters, rules }: MetadataV1Parts) {
+  constructor({ lower, map, sealed, metaBlocks, counters, rules }: MetadataV1Parts) {
     this.#lower = lower;
     this.#map = map;
+    this.#sealed = sealed;
     this.#counters = counters;
     this.#rules = rules;
     this.#dirty = new Bitmap(metaBlocks);
@@ -137,7 +143,7 @@ export class MetadataV1 {
   async #writePacked({ page, grant, bytes }: Packed): Promise<void> {
     try {
       this.#counters.metadata += BLOCK;
-      await this.#lower.write((1 + page) * BLOCK, bytes);
+      await (this.#sealed?.write(page, bytes) ?? this.#lower.write((1 + page) * BLOCK, bytes));
     } catch (error) {
       if (!this.#rules.fails("metadata")) return;
       // It is written by the next flush.

@@ -4,6 +4,7 @@ import type { BlockDevice, Environment } from "@dmkit/block-io";
 import type { ExtentMap } from "../../core/extent-map.ts";
 import type { Codec } from "../codec.ts";
 import type { Counters } from "../counters.ts";
+import type { SealedEntries } from "./sealed.ts";
 
 export interface DeviceV1Parts {
   readonly name: string;
@@ -13,6 +14,8 @@ export interface DeviceV1Parts {
   readonly lower: BlockDevice;
   readonly codec: Codec;
   readonly map: ExtentMap;
+  /** Entries that the device below did not give. */
+  readonly sealed: SealedEntries | undefined;
   readonly counters: Counters;
   readonly rules: CompressionRules;
   readonly metaBlocks: number;

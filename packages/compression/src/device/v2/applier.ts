@@ -37,7 +37,7 @@ export class Applier {
     await this.#written("payloads", this.#writePayloads(changes, payloads));
     this.updateMap(changes);
     this.#store.moved = [];
-    await this.#written("metadata", this.#writeMetadata(number, groups));
+    await this.#written("metadata", writeMetadata(this.#store, number, groups));
     this.#store.moving = new Set();
   }
 
@@ -76,31 +76,34 @@ export class Applier {
     }
     await inParallel(work, PARALLEL, ({ offset, bytes }) => lower.write(offset, bytes));
   }
+}
 
-  /** Neighbouring groups lie in one block of the device below, and are written together. */
-  async #writeMetadata(number: number, groups: ReadonlySet<number>): Promise<void> {
-    const { parts, map, sums } = this.#store;
-    const { lower, superblock, counters } = parts;
-    const whole = lower.limits.logicalBlockSize === BLOCK;
-    const runs: { first: number; count: number }[] = [];
-    for (const group of [...groups].sort((a, b) => a - b)) {
-      const first = whole ? group - (group % SECTORS_IN_BLOCK) : group;
-      const count = whole ? SECTORS_IN_BLOCK : 1;
-      const last = runs.at(-1);
-      if (last === undefined || first > last.first + last.count || last.count >= 256)
-        runs.push({ first, count });
-      else last.count = Math.max(last.count, first + count - last.first);
-    }
-    const { metaStart } = superblock.layout;
-    await inParallel(runs, PARALLEL, async ({ first, count }) => {
-      const bytes = Buffer.alloc(count * SECTOR);
-      for (let index = 0; index < count; index += 1) {
-        encodeGroup(bytes, index * SECTOR, superblock.uuid, first + index, number, map.states, sums);
-      }
-      counters.metadata += bytes.length;
-      await lower.write(metaStart * BLOCK + first * SECTOR, bytes);
-    });
+/** Neighbouring groups lie in one block of the device below, and are written together. */
+export async function writeMetadata(
+  { parts, map, sums }: Pick<Store, "parts" | "map" | "sums">,
+  number: number,
+  groups: ReadonlySet<number>,
+): Promise<void> {
+  const { lower, superblock, counters } = parts;
+  const whole = lower.limits.logicalBlockSize === BLOCK;
+  const runs: { first: number; count: number }[] = [];
+  for (const group of [...groups].sort((a, b) => a - b)) {
+    const first = whole ? group - (group % SECTORS_IN_BLOCK) : group;
+    const count = whole ? SECTORS_IN_BLOCK : 1;
+    const last = runs.at(-1);
+    if (last === undefined || first > last.first + last.count || last.count >= 256)
+      runs.push({ first, count });
+    else last.count = Math.max(last.count, first + count - last.first);
   }
+  const { metaStart } = superblock.layout;
+  await inParallel(runs, PARALLEL, async ({ first, count }) => {
+    const bytes = Buffer.alloc(count * SECTOR);
+    for (let index = 0; index < count; index += 1) {
+      encodeGroup(bytes, index * SECTOR, superblock.uuid, first + index, number, map.states, sums);
+    }
+    counters.metadata += bytes.length;
+    await lower.write(metaStart * BLOCK + first * SECTOR, bytes);
+  });
 }
 
 /** The same bytes, filled up with zeroes to what the device below writes as a whole. */

@@ -217,14 +217,17 @@ export class Committer {
     );
   }
 
-  /** Damage is believed when it was seen twice. */
+  /** Damage is believed when it was seen twice; what is not given, if the device below gives something else. */
   async #loadKept(extent: StoredExtent): Promise<Buffer | undefined> {
     const { store } = this.#parts;
     if (!store.parts.rules.keepsNeighbours) return undefined;
     const sum = store.sums[extent.head] as number;
-    const contents = (await store.load(extent, sum)) ?? (await store.load(extent, sum));
-    if (contents === undefined) store.damaged(extent);
-    return contents;
+    let contents = await store.load(extent, sum);
+    if (typeof contents === "string") contents = await store.load(extent, sum);
+    if (typeof contents !== "string") return contents;
+    const damage = store.damaged(extent, contents);
+    if (contents === "unreadable" && !(await store.isGiven())) throw damage;
+    return undefined;
   }
 
   async #store({ kind, first, blocks }: Piece, contentsOf: (block: number) => Buffer): Promise<Stored> {

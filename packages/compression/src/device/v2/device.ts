@@ -15,6 +15,8 @@ import {
   toBlockIoError,
   withCapabilities,
   isLossless,
+  type Health,
+  worstHealth,
 } from "@dmkit/block-io";
 import { type Counters, compressionControls, counterFacts, statusLine } from "../counters.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
@@ -69,6 +71,7 @@ export class CompressionDeviceV2 extends GuardedTarget {
     const { staging } = this.#parts;
     const first = offset / BLOCK;
     const count = from.length / BLOCK;
+    this.store.overwrites(first, count);
     for (let index = 0; index < count; index += 1) {
       if (!staging.hasRoom(first + index)) return this.#writeRest(first, index, from);
       staging.put(first + index, from, index * BLOCK);
@@ -113,6 +116,10 @@ export class CompressionDeviceV2 extends GuardedTarget {
   /** Nothing is written below while the device is suspended. */
   protected override async doSuspend(): Promise<void> {
     await this.#committer.settled();
+  }
+
+  override health(): Health {
+    return worstHealth([this.store.health(), super.health()]);
   }
 
   override status(): string {
@@ -213,6 +220,7 @@ export class CompressionDeviceV2 extends GuardedTarget {
   async #zero(offset: number, length: number): Promise<void> {
     const { staging } = this.#parts;
     const end = (offset + length) / BLOCK;
+    this.store.overwrites(offset / BLOCK, length / BLOCK);
     for (let block = offset / BLOCK; block < end; block += 1) {
       if (this.#isHole(block)) continue;
       if (!staging.hasRoom(block)) await this.#room(block);
@@ -271,15 +279,15 @@ export class CompressionDeviceV2 extends GuardedTarget {
     const extent = store.map.find(first);
     const sum = store.sums[extent.head] as number;
     // Damage is believed when it was seen twice.
-    for (let look = 0; look < 2; look += 1) {
+    for (let look = 1; ; look += 1) {
       const contents = await store.load(extent, sum);
-      if (contents !== undefined) {
+      if (typeof contents !== "string") {
         const at = (first - extent.head) * BLOCK;
         contents.copy(into, 0, at, at + into.length);
         return;
       }
       if (store.versions[group] !== version) return this.#readBlocks(first, into);
+      if (look === 2) throw store.damaged(extent, contents);
     }
-    throw store.damaged(extent);
   }
 }

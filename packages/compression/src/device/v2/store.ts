@@ -7,17 +7,32 @@
  *   for want of space, they go on with what is not overwritten;
  * - `versions[group]` counts up before that begins. A reader whose extent does not check, and whose group has
  *   another version by then, has looked at a write in progress and looks again; in a group that did not change,
- *   the extent is damaged.
+ *   the extent is damaged;
+ * - the metadata of a `sealed` group stays as it is: the device below may give it again one day, and with it what
+ *   the other blocks hold. So nothing of it is overwritten, unless all of it is.
  */
 import type { CompressionRules } from "../../core/rules.ts";
-import { BlockIoError, type BlockDevice, type Logger } from "@dmkit/block-io";
-import { type Codec, payloadBytes } from "../codec.ts";
+import {
+  BlockIoError,
+  type BlockDevice,
+  type Health,
+  type Logger,
+  SECTOR,
+  healthy,
+  readWhatIsGiven,
+} from "@dmkit/block-io";
+import { type Codec, type Flaw, payloadBytes } from "../codec.ts";
 import { type StoredExtent, ExtentMap } from "../../core/extent-map.ts";
 import type { Counters } from "../counters.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
 import { GROUP } from "../../format/layout-v2.ts";
 import { payloadSum } from "../../format/metadata-v2.ts";
 import type { SuperblockV2 } from "../../format/superblock-v2.ts";
+
+const GIVE_UP =
+  "Overwrite these blocks as a whole; or close the device and give up what is lost: dmkit fsck --repair --bad unreadable.";
+// Places of damage that are remembered.
+const MOST_PLACES = 1024;
 
 export interface StoreParts {
   readonly rules: CompressionRules;
@@ -36,8 +51,12 @@ export class Store {
   moving: ReadonlySet<number> = new Set();
   /** Blocks whose payloads are being overwritten: what the map says of them is not what is there. */
   moved: readonly { readonly first: number; readonly blocks: number }[] = [];
-  /** Groups whose metadata could not be read when the device was opened. */
+  /** Groups whose metadata made no sense when the device was opened, or was not given. */
   readonly unreadable: Set<number> = new Set();
+  /** Those of them that the device below did not give, and of which nothing has been written since. */
+  readonly sealed: Set<number> = new Set();
+  /** Heads of extents that could not be read, with their checksums then. */
+  readonly #damagedAt: Map<number, number> = new Map();
   /** Resolves when nothing moves any more; rejects if what was moving is left half done. */
   settled: Promise<void> = Promise.resolve();
   /** Bytes from the start of the device below to block 0. */
@@ -63,30 +82,98 @@ export class Store {
   }
 
   /**
-   * The contents of an extent that has a payload; undefined if it is damaged. Errors: those of the device below.
-   * Fails to check, too, if it was overwritten meanwhile: compare versions.
+   * The contents of an extent that has a payload, or what is wrong with it. Errors: those of the device below that are
+   * no matter of the place. Fails to check, too, if it was overwritten meanwhile: compare versions.
    */
-  async load(extent: StoredExtent, sum: number): Promise<Buffer | undefined> {
-    if (extent.bad) return undefined;
+  async load(extent: StoredExtent, sum: number): Promise<Buffer | Flaw> {
+    if (extent.bad) return "metadata";
     const { lower, codec, superblock } = this.parts;
     const payload = Buffer.allocUnsafe(this.#readable(payloadBytes(extent.sectors)));
-    await lower.read(this.placeOf(extent.head), payload);
+    if ((await readWhatIsGiven(lower, this.placeOf(extent.head), payload)).size > 0) return "unreadable";
     const exact = payload.subarray(0, payloadBytes(extent.sectors));
-    if (!this.parts.rules.checks(payloadSum(superblock.uuid, extent.head, exact), sum)) return undefined;
+    if (!this.parts.rules.checks(payloadSum(superblock.uuid, extent.head, exact), sum)) return "checksum";
     if (exact.length === extent.blocks * BLOCK) return exact;
     const contents = Buffer.allocUnsafe(extent.blocks * BLOCK);
-    return (await codec.decode(exact, contents)) === undefined ? contents : undefined;
+    return (await codec.decode(exact, contents)) ?? contents;
+  }
+
+  /** Whether the device below gives anything: what it does not give is a matter of the place then. */
+  async isGiven(): Promise<boolean> {
+    const superblocks = Buffer.alloc(2 * BLOCK);
+    return (await readWhatIsGiven(this.parts.lower, 0, superblocks)).size < superblocks.length / SECTOR;
+  }
+
+  /**
+   * To be called before blocks are overwritten. Sealed metadata all of whose blocks are is given up. Throws `EIO`, and
+   * gives up nothing, if only some are.
+   */
+  overwrites(first: number, blocks: number): void {
+    if (this.sealed.size === 0) return;
+    const whole: number[] = [];
+    for (let at = first; at < first + blocks; ) {
+      const unit = this.#unitOf(Math.floor(at / GROUP));
+      const [start, end] = [unit.first * GROUP, Math.min(unit.end * GROUP, this.map.blocks)];
+      if (this.sealed.has(unit.first)) {
+        if (start < first || end > first + blocks) throw this.#refusal(start, end, "write");
+        whole.push(unit.first);
+      }
+      at = end;
+    }
+    for (const group of whole) this.unseal(group);
+  }
+
+  /** The metadata of a group will be written, together with what lies in the same block of the device below. */
+  unseal(group: number): void {
+    const { first, end } = this.#unitOf(group);
+    for (let one = first; one < end; one += 1) this.sealed.delete(one);
+  }
+
+  /** What is wrong with some of the blocks, and what helps. */
+  health(): Health {
+    const [group] = this.sealed;
+    if (group !== undefined) {
+      const { message, hint } = this.#refusal(group * GROUP, Math.min((group + 1) * GROUP, this.map.blocks));
+      const more = this.sealed.size > 1 ? `, nor that of ${this.sealed.size - 1} other groups` : "";
+      return { state: "degraded", why: message + more, help: hint };
+    }
+    for (const [head, sum] of this.#damagedAt) {
+      const extent = this.map.find(head);
+      if (extent.bad || (sum !== 0 && this.sums[head] === sum)) {
+        const more = this.#damagedAt.size > 1 ? "; the log has others" : "";
+        const why = `blocks ${extent.head} … ${extent.head + extent.blocks - 1} cannot be read${more}`;
+        return { state: "degraded", why, help: GIVE_UP };
+      }
+      this.#damagedAt.delete(head);
+    }
+    return healthy;
+  }
+
+  /** The groups whose metadata is in one block of the device below. */
+  #unitOf(group: number): { first: number; end: number } {
+    const groups = this.parts.lower.limits.logicalBlockSize / SECTOR;
+    const first = Math.floor(group / groups) * groups;
+    return { first, end: first + groups };
+  }
+
+  #refusal(first: number, end: number, op?: "write"): BlockIoError {
+    const { lower, superblock } = this.parts;
+    const place = superblock.layout.metaStart * BLOCK + (first / GROUP) * SECTOR;
+    const reason = `the metadata of blocks ${first} … ${end - 1}, at ${place}, cannot be read`;
+    const where = op && { op, offset: first * BLOCK, length: (end - first) * BLOCK };
+    return new BlockIoError(reason, { code: "EIO", device: lower.name, hint: GIVE_UP, ...where });
   }
 
   /** Counts damage, says where it is, and makes the error to report. */
-  damaged({ head, blocks, sectors, bad }: StoredExtent): BlockIoError {
+  damaged({ head, blocks, sectors, bad }: StoredExtent, flaw: Flaw): BlockIoError {
     const { logger, counters, lower } = this.parts;
+    const place = this.placeOf(head);
     counters.damaged += 1;
-    logger.log("error", "damaged extent", { block: head, blocks, sectors, place: this.placeOf(head) });
+    if (this.#damagedAt.size < MOST_PLACES) this.#damagedAt.set(head, this.sums[head] as number);
+    logger.log("error", "damaged extent", { block: head, blocks, sectors, place, flaw });
     return new BlockIoError(
       bad
         ? `what blocks ${head} … ${head + blocks - 1} held is lost`
-        : `the extent at block ${head} is damaged`,
+        : `the extent at block ${head}, ${payloadBytes(sectors)} bytes at ${place}, is damaged (${flaw})`,
       {
         code: "EIO",
         device: lower.name,

@@ -72,6 +72,10 @@ export function blocksAt(first: number, blocks: number): string {
 export const OVERWRITE =
   "Overwrite these blocks, from a backup if there is one; or give up what is lost: fsck --repair with --bad unreadable or --bad zero.";
 
+/** The same, where they cannot be overwritten. */
+export const GIVE_UP =
+  "Copy the device, if the sector may come back; or give up what is lost: fsck --repair with --bad unreadable or --bad zero.";
+
 /** Extents of which nothing can be said, and those whose payload is not what it should be. */
 export async function* inspectExtents(
   image: Image,
@@ -140,7 +144,7 @@ function damagedFinding(
       location: blocksAt(head, blocks),
       offset: placeOf(image, head),
       length: payloadBytes(sectors),
-      text: `the payload is damaged (${damage})`,
+      text: damage === "unreadable" ? "the payload cannot be read" : `the payload is damaged (${damage})`,
       ...(fix === undefined ? { advice: OVERWRITE } : { repair: "write it again, from the journal" }),
     },
   };

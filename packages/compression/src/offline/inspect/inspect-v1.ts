@@ -3,12 +3,12 @@
  * be put right without touching any data is the superblock's count that the original got wrong, and bits behind the
  * last entry.
  */
-import { type BlockDevice, BlockIoError, type OfflineWork, isZero } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, type OfflineWork, isZero, readGiven } from "@dmkit/block-io";
 import { packBlock } from "../../format/entries-v1.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
 import { type SuperblockV1, decodeSuperblockV1, encodeSuperblockV1 } from "../../format/superblock-v1.ts";
 import { algorithmOf, matchGeometry } from "../../open/v1/load.ts";
-import { type Finding, type Report, inspectExtents } from "./findings.ts";
+import { GIVE_UP, type Finding, type Report, blocksAt, inspectExtents } from "./findings.ts";
 import { type ImageV1, ROLE, openImageV1, readStart } from "../image.ts";
 
 export async function* inspectV1(
@@ -28,12 +28,13 @@ export async function* inspectV1(
     Object.assign(report, { format: "v1", algorithm, dataBlocks: map.blocks });
     if (image.wrapped) yield wrappedFinding(image);
     if (image.rest > 0) yield restFinding(image);
+    yield* sealedFindings(image);
     yield* paddingFinding(device, image);
     yield* inspectExtents(
       image,
       work,
       report,
-      () => false,
+      (block) => image.sealed?.has(block) === true,
       () => undefined,
     );
   } finally {
@@ -98,12 +99,31 @@ function restFinding({ map, rest }: ImageV1): Finding {
   };
 }
 
+/** Blocks whose entries the device does not give. */
+function* sealedFindings({ sealed, dataOffset }: ImageV1): Iterable<Finding> {
+  for (const gone of sealed?.runs ?? []) {
+    yield {
+      gone,
+      problem: {
+        kind: "metadata",
+        severity: "error",
+        role: ROLE,
+        location: `metadata of ${blocksAt(gone.first, gone.blocks)}`,
+        offset: dataOffset + gone.first * BLOCK,
+        length: gone.blocks * BLOCK,
+        text: "it cannot be read, and nothing is known of what these blocks hold",
+        advice: GIVE_UP,
+      },
+    };
+  }
+}
+
 /** Bits behind the last entry belong to nothing: they can be zeroed. */
 async function* paddingFinding(device: BlockDevice, { map, metaBlocks }: ImageV1): AsyncIterable<Finding> {
   const page = metaBlocks - 1;
   const offset = (1 + page) * BLOCK;
-  const stored = Buffer.alloc(BLOCK);
-  await device.read(offset, stored);
+  const stored = await readGiven(device, offset, BLOCK);
+  if (stored === undefined) return;
   const packed = Buffer.alloc(BLOCK);
   packBlock(map.states, page, packed);
   if (stored.equals(packed)) return;

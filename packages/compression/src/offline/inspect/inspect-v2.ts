@@ -15,7 +15,7 @@ import { changeKinds } from "../../format/journal-v2.ts";
 import { GROUP, isSound } from "../../format/layout-v2.ts";
 import { decodeGroup, encodeGroup, mendGroup, payloadSum } from "../../format/metadata-v2.ts";
 import { type SuperblockV2, mendSuperblockV2 } from "../../format/superblock-v2.ts";
-import { Applier } from "../../device/v2/applier.ts";
+import { Applier, wholeBlocks } from "../../device/v2/applier.ts";
 import { isWellFormed } from "../../open/v2/load.ts";
 import {
   readCopies,
@@ -38,7 +38,8 @@ export async function* inspectV2(
   const mended: Finding[] = [];
   const image = await openImageV2(device, superblock, true, true, async (loaded) => {
     for (const group of loaded.store.unreadable) {
-      const finding = (await mendBit(loaded, group)) ?? (await rebuild(loaded, group));
+      const bit = loaded.store.sealed.has(group) ? undefined : await mendBit(loaded, group);
+      const finding = bit ?? (await rebuild(loaded, group));
       if (finding !== undefined) mended.push(finding);
     }
   });
@@ -164,6 +165,8 @@ async function rebuild(image: ImageV2, group: number): Promise<Finding | undefin
   const newest = records.at(-1);
   // Records that came later would have changed what these say.
   if (newest === undefined || newest.number < superblock.applied) return undefined;
+  // A block of the device that is not given has others, too.
+  if (store.sealed.has(group) && store.parts.lower.limits.logicalBlockSize > SECTOR) return undefined;
   const first = group * GROUP;
   const known = new Set<number>();
   const changes = records.flatMap((record) =>
@@ -189,6 +192,7 @@ async function mended(
   const { store, view, superblock } = image;
   const offset = superblock.layout.metaStart * BLOCK + group * SECTOR;
   store.unreadable.delete(group);
+  store.sealed.delete(group);
   await patch(view, offset, sector);
   return {
     problem: { ...groupProblem(image, group), text, repair },
@@ -214,7 +218,8 @@ async function agrees(
     const extent = map.find(block);
     // What the journal is about to replace may be half replaced.
     if (extent.sectors > 0 && !extent.bad && !isPending(image, extent)) {
-      if (!checks(image, extent, await readPayload(image, extent))) return false;
+      const payload = await readPayload(image, extent);
+      if (payload === undefined || !checks(image, extent, payload)) return false;
     }
     block = extent.head + extent.blocks;
   }
@@ -241,7 +246,8 @@ function groupProblem({ superblock, map }: ImageV2, group: number) {
 
 /** What the journal does not say of such a group is gone. */
 function* unreadableGroup(image: ImageV2, group: number): Iterable<Finding> {
-  const { map } = image;
+  const { map, store } = image;
+  const what = store.sealed.has(group) ? "cannot be read" : "is damaged";
   const end = Math.min((group + 1) * GROUP, map.blocks);
   for (let block = group * GROUP; block < end; ) {
     const first = block;
@@ -251,7 +257,7 @@ function* unreadableGroup(image: ImageV2, group: number): Iterable<Finding> {
         gone: { first, blocks: block - first },
         problem: {
           ...groupProblem(image, group),
-          text: `it is damaged, and says nothing of ${blocksAt(first, block - first)}`,
+          text: `it ${what}, and says nothing of ${blocksAt(first, block - first)}`,
           advice: OVERWRITE,
         },
       };
@@ -284,16 +290,16 @@ function key(head: number, sectors: number, sum: number): string {
 /** Writes a damaged payload again, if the journal has it. */
 function rewrite(image: ImageV2, { head, sectors }: StoredExtent, payloads: Payloads): Finding["fix"] {
   const payload = payloads.get(key(head, sectors, image.store.sums[head] as number));
-  return payload && ((device) => patch(device, image.store.placeOf(head), payload));
+  return payload && ((device) => device.write(image.store.placeOf(head), wholeBlocks(device, payload)));
 }
 
 async function readSector(device: BlockDevice, offset: number): Promise<Buffer> {
-  const { start, block } = await enclosing(device, offset, SECTOR);
+  const { start, block } = await enclosing(device, offset, SECTOR, true);
   return block.subarray(offset - start, offset - start + SECTOR);
 }
 
 /** Writes whole sectors on a device whose blocks may be larger: what is around them stays. */
-export async function patch(device: BlockDevice, offset: number, bytes: Buffer): Promise<void> {
+async function patch(device: BlockDevice, offset: number, bytes: Buffer): Promise<void> {
   const { start, block } = await enclosing(device, offset, bytes.length);
   bytes.copy(block, offset - start);
   await device.write(start, block);
@@ -303,10 +309,12 @@ async function enclosing(
   device: BlockDevice,
   offset: number,
   length: number,
+  isRead = false,
 ): Promise<{ start: number; block: Buffer }> {
   const unit = device.limits.logicalBlockSize;
   const start = Math.floor(offset / unit) * unit;
   const block = Buffer.alloc(Math.ceil((offset + length) / unit) * unit - start);
-  await device.read(start, block);
+  // What is overwritten as a whole need not be readable.
+  if (isRead || block.length > length) await device.read(start, block);
   return { start, block };
 }

@@ -1,8 +1,9 @@
 /** Reading what is on a device of format 1: is it one, how is it divided, what is stored where. */
-import { type BlockDevice, refuse } from "@dmkit/block-io";
+import { type BlockDevice, SECTOR, readWhatIsGiven, refuse } from "@dmkit/block-io";
 import type { ExtentMap } from "../../core/extent-map.ts";
 import { unpackEntries } from "../../format/entries-v1.ts";
-import { BLOCK, type GeometryV1, geometryV1 } from "../../format/geometry-v1.ts";
+import { SealedEntries } from "../../device/v1/sealed.ts";
+import { BLOCK, BLOCK_SECTORS, type GeometryV1, geometryV1 } from "../../format/geometry-v1.ts";
 import type { SuperblockV1 } from "../../format/superblock-v1.ts";
 
 /** By the number in the superblock. The original knew the first. */
@@ -66,12 +67,36 @@ export function algorithmOf(lower: BlockDevice, { algorithm }: SuperblockV1): st
   );
 }
 
-/** Fills the map from the metadata blocks. */
-export async function loadEntries(lower: BlockDevice, map: ExtentMap, metaBlocks: number): Promise<void> {
+/** Fills the map from the metadata blocks; what the device does not give of them, undefined if it gives all. */
+export async function loadEntries(
+  lower: BlockDevice,
+  map: ExtentMap,
+  metaBlocks: number,
+): Promise<SealedEntries | undefined> {
   const entriesInChunk = (META_CHUNK * 8) / 5;
+  const missing = new Set<number>();
   for (let at = 0, first = 0; first < map.blocks; at += META_CHUNK, first += entriesInChunk) {
     const chunk = Buffer.alloc(Math.min(META_CHUNK, metaBlocks * BLOCK - at));
-    await lower.read(BLOCK + at, chunk);
+    for (const sector of await readTwice(lower, BLOCK + at, chunk)) missing.add(at / SECTOR + sector);
     unpackEntries(chunk, map.states.subarray(first, first + entriesInChunk));
   }
+  if (missing.size === 0) return undefined;
+  // With those beside them: entries and extents straddle metadata blocks.
+  const pages = new Map<number, Buffer>();
+  for (const sector of missing) {
+    const page = Math.floor(sector / BLOCK_SECTORS);
+    for (let near = Math.max(0, page - 1); near <= Math.min(page + 1, metaBlocks - 1); near += 1) {
+      if (pages.has(near)) continue;
+      const bytes = Buffer.alloc(BLOCK);
+      await readWhatIsGiven(lower, (1 + near) * BLOCK, bytes);
+      pages.set(near, bytes);
+    }
+  }
+  return new SealedEntries(lower, map, missing, pages);
+}
+
+/** The sectors that are not given, as {@link readWhatIsGiven} counts them: believed when that was seen twice. */
+async function readTwice(lower: BlockDevice, offset: number, into: Buffer): Promise<ReadonlySet<number>> {
+  const missing = await readWhatIsGiven(lower, offset, into);
+  return missing.size === 0 ? missing : readWhatIsGiven(lower, offset, into);
 }

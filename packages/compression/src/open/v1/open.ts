@@ -80,7 +80,9 @@ export async function openV1(
   await lower.read(0, first);
   const { geometry, wrapped, algorithm } = requireV1(lower, first, options, context);
   const map = new ExtentMap(geometry.dataBlocks);
-  await loadEntries(lower, map, geometry.metaBlocks);
+  const sealed = await loadEntries(lower, map, geometry.metaBlocks);
+  if (sealed !== undefined)
+    environment.logger.log("error", "unreadable metadata", { why: sealed.health().why ?? "" });
   const codec = await openCodec(algorithm, name, synchronous);
   return new CompressionDeviceV1({
     name,
@@ -89,6 +91,7 @@ export async function openV1(
     lower,
     codec,
     map,
+    sealed,
     counters: newCounters(),
     rules,
     metaBlocks: geometry.metaBlocks,

@@ -2,7 +2,7 @@
  * What has to be done before a device of format 2 can be used: its metadata is read, and what the journal has is
  * brought into place. Used when a device is opened, and by the offline tools.
  */
-import { SECTOR } from "@dmkit/block-io";
+import { SECTOR, readWhatIsGiven } from "@dmkit/block-io";
 import { payloadBytes } from "../../device/codec.ts";
 import { type ExtentMap, LOST, TAIL } from "../../core/extent-map.ts";
 import { BLOCK, BLOCK_SECTORS, MAX_EXTENT } from "../../format/geometry-v1.ts";
@@ -15,7 +15,7 @@ import { Store, type StoreParts } from "../../device/v2/store.ts";
 
 const CHUNK = 1024 * 1024;
 
-/** Reads all metadata. A sector that does not check loses its 64 blocks, nothing else. */
+/** Reads all metadata. A sector that does not check, or is not given, loses its 64 blocks, nothing else. */
 export async function loadStore(parts: StoreParts): Promise<Store> {
   const store = new Store(parts);
   const { lower, superblock, logger, counters } = parts;
@@ -23,18 +23,24 @@ export async function loadStore(parts: StoreParts): Promise<Store> {
   const groups = store.versions.length;
   for (let at = 0; at < metaBlocks * BLOCK; at += CHUNK) {
     const chunk = Buffer.alloc(Math.min(CHUNK, metaBlocks * BLOCK - at));
-    await lower.read(metaStart * BLOCK + at, chunk);
+    let missing = await readWhatIsGiven(lower, metaStart * BLOCK + at, chunk);
+    // Believed when it was seen twice.
+    if (missing.size > 0) missing = await readWhatIsGiven(lower, metaStart * BLOCK + at, chunk);
     for (let within = 0; within < chunk.length; within += SECTOR) {
       const group = (at + within) / SECTOR;
       if (group >= groups) break;
       const sector = chunk.subarray(within, within + SECTOR);
-      const record = decodeGroup(sector, superblock.uuid, group, store.map.states, store.sums);
+      const isGiven = !missing.has(within / SECTOR);
+      const record = isGiven
+        ? decodeGroup(sector, superblock.uuid, group, store.map.states, store.sums)
+        : undefined;
       const first = group * GROUP;
       if (record !== undefined && isWellFormed(store.map, first)) continue;
       store.map.lose(first, Math.min(GROUP, store.map.blocks - first));
       store.unreadable.add(group);
+      if (!isGiven) store.sealed.add(group);
       counters.damaged += 1;
-      logger.log("error", "damaged metadata", {
+      logger.log("error", isGiven ? "damaged metadata" : "unreadable metadata", {
         first,
         blocks: GROUP,
         place: metaStart * BLOCK + group * SECTOR,
@@ -61,6 +67,8 @@ export async function replay(journal: Journal, applier: Applier, store: Store): 
   let last = superblock.applied;
   for (const record of await journal.pending()) {
     if (!isPlausible(record, store.map.blocks)) continue;
+    // What was acknowledged, and has no other place, counts more than what may never be read again.
+    for (const { first } of record.changes) store.unseal(Math.floor(first / GROUP));
     await applier.apply(record.number, record.changes, record.payloads);
     last = record.number;
   }

@@ -3,7 +3,15 @@
  * written, the journal is replayed in memory: what can be read is the same.
  */
 import type { Opening } from "../opening.ts";
-import { type BlockDevice, type OpenContext, BlockIoError, MemoryOverlay, refuse } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type OpenContext,
+  BlockIoError,
+  MemoryOverlay,
+  isOfPlace,
+  isOutOfSpace,
+  refuse,
+} from "@dmkit/block-io";
 import { openCodec, requireWorking } from "../../device/codec.ts";
 import { newCounters } from "../../device/counters.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
@@ -93,7 +101,10 @@ export async function openV2(
 
 /** What has no room to be brought into place can be read where it is. */
 function namingReadOnly(error: unknown): never {
-  if (!(error instanceof BlockIoError) || error.code !== "ENOSPC") throw error;
+  if (!isOutOfSpace(error) && !isOfPlace(error)) throw error;
+  const hint = isOutOfSpace(error)
+    ? "Make room below; until then it can be opened read-only (-r), which replays in memory."
+    : "Open it read-only (-r), which replays in memory and shows all that was flushed; and copy that to a device that takes it, by recompress say.";
   throw new BlockIoError(`the journal cannot be replayed: ${error.reason}`, {
     code: error.code,
     device: error.device,
@@ -101,7 +112,7 @@ function namingReadOnly(error: unknown): never {
     offset: error.offset,
     length: error.length,
     cause: error,
-    hint: "Make room below; until then it can be opened read-only (-r), which replays in memory.",
+    hint,
   });
 }
 
