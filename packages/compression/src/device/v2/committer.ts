@@ -24,11 +24,7 @@ import { type Applier, PARALLEL, wholeBlocks } from "./applier.ts";
 import type { Journal } from "./journal.ts";
 import { withoutLoss } from "../no-space.ts";
 import { type Staging, ZEROES } from "./staging.ts";
-import type { Store } from "./store.ts";
-
-// What a record takes, at most: for itself, and for each block (its payload, a change, checksums).
-const HEADER_ROOM = 2 * SECTOR;
-const BLOCK_ROOM = BLOCK + 56;
+import { BLOCK_ROOM, HEADER_ROOM, type Store } from "./store.ts";
 
 export interface CommitterParts {
   readonly store: Store;
@@ -66,9 +62,9 @@ export class Committer {
     this.#number = parts.next;
   }
 
-  /** The number of the last record. */
+  /** The number of the last record that is in place as a whole. */
   get last(): number {
-    return this.#number - 1;
+    return this.#number - (this.#parts.store.held.size > 0 ? 2 : 1);
   }
 
   /** Resolves when everything committed is in place. */
@@ -104,7 +100,7 @@ export class Committer {
   #round(blocks: readonly number[], from: number): { groups: Group[]; end: number } {
     const { store, journal } = this.#parts;
     const groups: Group[] = [];
-    let room = journal.slotBytes - HEADER_ROOM;
+    let room = journal.slotBytes - HEADER_ROOM - store.held.size * BLOCK_ROOM;
     let at = from;
     while (at < blocks.length) {
       const border = (Math.floor((blocks[at] as number) / GROUP) + 1) * GROUP;
@@ -128,6 +124,7 @@ export class Committer {
     });
     const all = stored.flat();
     if (all.length === 0) return staging.settle(blocks);
+    all.push(...(await this.#heldBeside(blocks)));
     const changes = all.map(({ change }) => change);
     const { record, start } = this.#assemble(all, changes);
     const number = this.#number;
@@ -183,6 +180,15 @@ export class Committer {
     for (const { payload } of all) at += payload?.copy(record, at) ?? 0;
     encodeHeader(record, start, superblock.uuid, this.#number, changes);
     return { record: wholeBlocks(lower, record), start };
+  }
+
+  /** What is held goes into every record. */
+  #heldBeside(blocks: readonly number[]): Promise<Stored[]> {
+    const fresh = new Set(blocks);
+    const held = [...this.#parts.store.held].filter(([block]) => !fresh.has(block));
+    return Promise.all(
+      held.map(([first, contents]) => this.#store({ kind: "store", first, blocks: 1 }, () => contents)),
+    );
   }
 
   /** What a group's record says; empty if nothing changes on the device below. */

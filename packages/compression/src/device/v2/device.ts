@@ -234,6 +234,7 @@ export class CompressionDeviceV2 extends GuardedTarget {
     const { staging, store } = this.#parts;
     const waiting = staging.get(block);
     if (waiting !== undefined) return waiting === ZEROES;
+    // One that is held is none for the map.
     return store.map.isHole(block);
   }
 
@@ -243,7 +244,7 @@ export class CompressionDeviceV2 extends GuardedTarget {
     let reads: Promise<void>[] | undefined;
     for (let block = first; block < end; ) {
       const at = (block - first) * BLOCK;
-      const waiting = staging.get(block);
+      const waiting = staging.get(block) ?? store.held.get(block);
       if (waiting !== undefined) {
         waiting.copy(into, at);
         block += 1;

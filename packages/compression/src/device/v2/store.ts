@@ -9,7 +9,10 @@
  *   another version by then, has looked at a write in progress and looks again; in a group that did not change,
  *   the extent is damaged;
  * - the metadata of a `sealed` group stays as it is: the device below may give it again one day, and with it what
- *   the other blocks hold. So nothing of it is overwritten, unless all of it is.
+ *   the other blocks hold. So nothing of it is overwritten, unless all of it is;
+ * - what is `held` is in the last record, and in every one that follows, each block an extent of its own. So whatever
+ *   became of an extent whose place took it or not, in a replay or not, the next record says of all its blocks what
+ *   they are. In the map, and so in the metadata, they are lost.
  */
 import type { CompressionRules } from "../../core/rules.ts";
 import {
@@ -34,6 +37,10 @@ const GIVE_UP =
 // Places of damage that are remembered.
 const MOST_PLACES = 1024;
 
+// What a record takes, at most: for itself, and for each block (its payload, a change, checksums).
+export const HEADER_ROOM: number = 2 * SECTOR;
+export const BLOCK_ROOM: number = BLOCK + 56;
+
 export interface StoreParts {
   readonly rules: CompressionRules;
   readonly lower: BlockDevice;
@@ -55,6 +62,8 @@ export class Store {
   readonly unreadable: Set<number> = new Set();
   /** Those of them that the device below did not give, and of which nothing has been written since. */
   readonly sealed: Set<number> = new Set();
+  /** Blocks that their places did not take, and what they hold. */
+  readonly held: Map<number, Buffer> = new Map();
   /** Heads of extents that could not be read, with their checksums then. */
   readonly #damagedAt: Map<number, number> = new Map();
   /** Resolves when nothing moves any more; rejects if what was moving is left half done. */
@@ -97,6 +106,28 @@ export class Store {
     return (await codec.decode(exact, contents)) ?? contents;
   }
 
+  /** Blocks that can be held: a record has room for them beside any group. */
+  get mostHeld(): number {
+    const slot = (this.parts.superblock.layout.journalBlocks / 2) * BLOCK;
+    return Math.floor((slot - HEADER_ROOM) / BLOCK_ROOM) - GROUP - this.held.size;
+  }
+
+  /** Keeps what the place of an extent has not taken. */
+  hold(first: number, blocks: number, contents: Buffer): void {
+    const place = this.placeOf(first);
+    this.parts.logger.log("error", "a place takes no write", { block: first, blocks, place });
+    this.map.lose(first, blocks);
+    this.sums.fill(0, first, first + blocks);
+    for (let index = 0; index < blocks; index += 1)
+      this.held.set(first + index, contents.subarray(index * BLOCK, (index + 1) * BLOCK));
+  }
+
+  /** Blocks are something else from now on. */
+  letGo(first: number, blocks: number): void {
+    if (this.held.size === 0) return;
+    for (let block = first; block < first + blocks; block += 1) this.held.delete(block);
+  }
+
   /** Whether the device below gives anything: what it does not give is a matter of the place then. */
   async isGiven(): Promise<boolean> {
     const superblocks = Buffer.alloc(2 * BLOCK);
@@ -135,6 +166,12 @@ export class Store {
       const { message, hint } = this.#refusal(group * GROUP, Math.min((group + 1) * GROUP, this.map.blocks));
       const more = this.sealed.size > 1 ? `, nor that of ${this.sealed.size - 1} other groups` : "";
       return { state: "degraded", why: message + more, help: hint };
+    }
+    for (const block of this.held.keys()) {
+      const others = this.held.size > 1 ? ` and ${this.held.size - 1} others` : "";
+      const why = `the device below does not take block ${block}${others}, at ${this.placeOf(block)}: it is kept in the journal`;
+      const help = "Copy the contents to a device that takes them: by dmkit compression recompress, say.";
+      return { state: "degraded", why, help };
     }
     for (const [head, sum] of this.#damagedAt) {
       const extent = this.map.find(head);

@@ -2,7 +2,7 @@
  * What has to be done before a device of format 2 can be used: its metadata is read, and what the journal has is
  * brought into place. Used when a device is opened, and by the offline tools.
  */
-import { SECTOR, readWhatIsGiven } from "@dmkit/block-io";
+import { SECTOR, readWhatIsGiven, refuse } from "@dmkit/block-io";
 import { payloadBytes } from "../../device/codec.ts";
 import { type ExtentMap, LOST, TAIL } from "../../core/extent-map.ts";
 import { BLOCK, BLOCK_SECTORS, MAX_EXTENT } from "../../format/geometry-v1.ts";
@@ -69,6 +69,13 @@ export async function replay(journal: Journal, applier: Applier, store: Store): 
     if (!isPlausible(record, store.map.blocks)) continue;
     // What was acknowledged, and has no other place, counts more than what may never be read again.
     for (const { first } of record.changes) store.unseal(Math.floor(first / GROUP));
+    // What only the record before has stays there, and nothing is written over it.
+    const replaced = record.changes.filter(({ kind }) => kind !== changeKinds.inPlace);
+    for (const block of store.held.keys()) {
+      if (replaced.some(({ first, blocks }) => block >= first && block < first + blocks)) continue;
+      const reason = `block ${block} cannot be written at ${store.placeOf(block)}, and only record ${last} of the journal has it`;
+      throw refuse(lower.name, "EIO", reason, undefined);
+    }
     await applier.apply(record.number, record.changes, record.payloads);
     last = record.number;
   }

@@ -1,0 +1,124 @@
+/** A sector of data that takes no write, format 2: what was acknowledged stays, and nothing else stops. */
+import { BlockIoError, MemoryDevice, healthOf, parseOptions } from "@dmkit/block-io";
+import { describe, expect, it } from "vitest";
+import { recompress, recompressOptions } from "../src/offline/recompress.ts";
+import { repair } from "../src/offline/repair.ts";
+import { layoutV2 } from "../src/format/layout-v2.ts";
+import { BLOCK, bytesOf, code, noise, openImage, text, work } from "./support/images.ts";
+
+const SIZE = 2 ** 22;
+const JOURNAL = 2 * 200 * BLOCK;
+const BLOCKS = 300;
+const DATA = (layoutV2(SIZE / BLOCK, JOURNAL)?.dataStart ?? 0) * BLOCK;
+const VALUES = { format: "v2", journal: JOURNAL };
+
+class Stuck extends MemoryDevice {
+  bad: number | undefined;
+
+  protected override async doWrite(offset: number, from: Buffer): Promise<void> {
+    if (this.bad !== undefined && this.bad >= offset && this.bad < offset + from.length)
+      throw new BlockIoError("a bad sector", { code: "EIO", device: this.name, op: "write" });
+    return super.doWrite(offset, from);
+  }
+
+  protected override get failsForGood(): boolean {
+    return false;
+  }
+}
+
+describe("a sector of data that takes no write", () => {
+  /** Block 16 and its neighbours as they were written; what the device should have. */
+  async function made(): Promise<{ lower: Stuck; model: Buffer }> {
+    const lower = new Stuck(SIZE);
+    const model = Buffer.alloc(BLOCKS * BLOCK);
+    noise(1, 64).copy(model);
+    const device = await openImage(lower, BLOCKS, VALUES);
+    await device.write(0, model.subarray(0, 64 * BLOCK));
+    await device.close();
+    lower.bad = DATA + 16 * BLOCK;
+    return { lower, model };
+  }
+
+  async function matches(lower: MemoryDevice, model: Buffer): Promise<void> {
+    const device = await openImage(lower, BLOCKS, VALUES);
+    expect((await bytesOf(device)).equals(model)).toBe(true);
+    await device.close();
+  }
+
+  it("is gone around: its block is kept in the journal, through crashes, closes and many records", async () => {
+    const { lower, model } = await made();
+    let device = await openImage(lower, BLOCKS, VALUES);
+    for (let round = 0; round < 12; round += 1) {
+      const at = [16, 200, 17, 100, 14, 220][round % 6] as number;
+      const data = round % 4 === 3 ? noise(round, 5) : text(round, 5);
+      data.copy(model, at * BLOCK);
+      await device.write(at * BLOCK, data);
+      await device.flush();
+      expect((await bytesOf(device)).equals(model), `round ${round}`).toBe(true);
+      const crashed = new Stuck(SIZE);
+      await crashed.write(0, await bytesOf(lower));
+      crashed.bad = lower.bad;
+      await matches(crashed, model);
+      // The sector has come back: the replay takes another way.
+      crashed.bad = undefined;
+      await matches(crashed, model);
+      if (round % 3 === 2) {
+        expect(healthOf(device)).toMatchObject({
+          state: "degraded",
+          why: expect.stringContaining("block 16"),
+        });
+        await device.close();
+        device = await openImage(lower, BLOCKS, VALUES);
+      }
+    }
+    await device.close();
+    await matches(lower, model);
+  });
+
+  it("stands in the way of no copy, and of no other repair", async () => {
+    const { lower, model } = await made();
+    const device = await openImage(lower, BLOCKS, VALUES);
+    text(9, 3).copy(model, 15 * BLOCK);
+    await device.write(15 * BLOCK, text(9, 3));
+    await device.close();
+    expect((await repair(lower, work)).repaired).toEqual([]);
+    const other = new MemoryDevice(SIZE);
+    await recompress(lower, other, parseOptions(recompressOptions, { journal: JOURNAL }), work);
+    await matches(other, model);
+  });
+
+  it("is let go when the block is discarded, or taken", async () => {
+    const { lower, model } = await made();
+    for (const heals of [false, true]) {
+      const device = await openImage(lower, BLOCKS, VALUES);
+      await device.write(16 * BLOCK, text(3, 1));
+      await device.flush();
+      if (heals) lower.bad = undefined;
+      else await device.discard(16 * BLOCK, BLOCK);
+      (heals ? text(3, 1) : Buffer.alloc(BLOCK)).copy(model, 16 * BLOCK);
+      await device.write(250 * BLOCK, text(4, 1));
+      text(4, 1).copy(model, 250 * BLOCK);
+      await device.flush();
+      await device.suspend();
+      expect(healthOf(device).state).toBe("ok");
+      await device.close();
+      await matches(lower, model);
+    }
+  });
+
+  it("ends writing where the journal has no room for it, and loses nothing that was flushed", async () => {
+    const lower = new Stuck(SIZE);
+    const small = { format: "v2", journal: 2 * 68 * BLOCK };
+    lower.bad = (layoutV2(SIZE / BLOCK, small.journal)?.dataStart ?? 0) * BLOCK;
+    const device = await openImage(lower, BLOCKS, small);
+    await device.write(0, noise(1, 16));
+    await device.flush();
+    expect(await code(device.suspend().then(() => device.flush()))).toBe("EIO");
+    await device.close().catch(() => {});
+    expect(await code(openImage(lower, BLOCKS, small))).toBe("EIO");
+    lower.bad = undefined;
+    const again = await openImage(lower, BLOCKS, small);
+    expect((await bytesOf(again)).subarray(0, 16 * BLOCK).equals(noise(1, 16))).toBe(true);
+    await again.close();
+  });
+});
