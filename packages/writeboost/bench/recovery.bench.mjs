@@ -55,7 +55,9 @@ for (const gib of sizes.length > 0 ? sizes : [1, 10, 100]) {
       recordedId: 0,
       slots: geometry.slots,
       plogSize: 0,
+      nameAtStart: false,
       witness: NO_WITNESS,
+      archive: NO_UUID,
     };
     writeSync(fd, encodeIdentity(identity), 0, 4096, 4096);
     closeSync(fd);
