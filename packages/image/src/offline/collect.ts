@@ -1,20 +1,23 @@
 /**
  * Collection: blobs and manifests that nothing refers to any more are removed.
  *
- * In use are the manifests that a tag says now, or that are younger than the grace time, and their pages, chunks and hot
- * lists. (A parent is history: its child has all its own chunks.) Where a tag cannot be read all versions of its image are
+ * In use are the manifests that a tag says now or has said within the grace time, or that are younger than that, and
+ * their pages, chunks and hot lists. (A parent is history: its child has all its own chunks.) Where a tag cannot be read all versions of its image are
  * in use; where a manifest or a page that is in use cannot be, all blobs are.
  *
  * Why nothing that is needed goes:
  * - a blob that is removed was older than the grace time when the list was made, and in no manifest read after that;
  * - a publication relies on a blob it did not upload only if the blob is younger than half the grace time, or in use by its
  *   parent; older ones it uploads again; and once its manifest is there it waits for collections and looks for both again;
+ * - whoever makes a tag say an older manifest waits, once the tag is there, for collections that may have read the tags
+ *   before, and takes it back where one has taken the manifest; what the tag said until then is still in use;
  * - one collection at a time runs, and one that has taken an hour from its lists gives up: a request that lands late
  *   lands within minutes. The half of the grace time that is left is what a publication has for its upload.
  */
 import {
   BlockIoError,
   type Environment,
+  codeOf,
   inParallel,
   randomUuid,
   realEnvironment,
@@ -36,7 +39,7 @@ import {
   tagKey,
   tagOfKey,
 } from "../format/layout.ts";
-import { isUnreadable, readManifest, readTag, tagVersion } from "../open/manifests.ts";
+import { isUnreadable, readManifest, readTagVersion, tagVersion } from "../open/manifests.ts";
 
 /** Milliseconds that a blob nobody refers to is kept at the least. */
 export const GRACE: number = 24 * 3_600_000;
@@ -201,19 +204,23 @@ async function manifests(
     const named = manifestOfKey(key);
     if (named !== undefined) found.push({ ...named, modified });
   }
-  const tags = new Map<string, { readonly image: string; readonly tag: string }>();
-  for await (const { key } of store.list(TAGS, "", { signal })) {
-    const tag = tagOfKey(key);
-    if (tag !== undefined) tags.set(`${tag.image}/${tag.tag}`, tag);
+  // In the order of their versions.
+  const tags: NonNullable<ReturnType<typeof tagOfKey>>[] = [];
+  for await (const { key, modified } of store.list(TAGS, "", { signal })) {
+    const next = tagOfKey(key);
+    if (next === undefined) continue;
+    const last = tags.at(-1);
+    if (last?.image === next.image && last.tag === next.tag && modified < oldest) tags.pop();
+    tags.push(next);
   }
   const tagged = new Set<string>();
   const unreadable: Unreadable[] = [];
   const held = new Set<string>();
-  for (const { image, tag } of tags.values()) {
+  for (const { image, tag, version } of tags) {
     try {
-      const { record } = await readTag(store, image, tag);
-      if (record !== undefined) tagged.add(`${image}/${record.digest}`);
+      tagged.add(`${image}/${(await readTagVersion(store, image, tag, version)).digest}`);
     } catch (error) {
+      if (codeOf(error) === "ENOENT") continue; // The tag was taken away since.
       if (!isUnreadable(error)) throw error;
       unreadable.push({ what: `${image}:${tag}`, error });
       held.add(image);

@@ -28,6 +28,8 @@ export interface PublishOptions {
   readonly codec?: BlobCodec | undefined;
   /** A manifest of the same name, whose blobs no collection takes; what the tag says now unless given. */
   readonly parent?: Digest | undefined;
+  /** Without `parent`: what the tag must say, until this takes its place; `EBUSY` where somebody else moves it. */
+  readonly replaces?: Digest | undefined;
   /** Reads every blob that is there already, and replaces those that are damaged. Default false. */
   readonly verify?: boolean | undefined;
   /**
@@ -58,10 +60,19 @@ export interface Published extends PublishProgress {
 const MOST_PARALLEL = 64;
 
 /** Throws `EINVAL` for options that no publication can have; `chunkSize` is checked against the source. */
-export function checkOptions({ name, tag, codec, parallel, parent, hotList }: PublishOptions): void {
+export function checkOptions({
+  name,
+  tag,
+  codec,
+  parallel,
+  parent,
+  replaces,
+  hotList,
+}: PublishOptions): void {
   requireName("image", name);
   requireName("tag", tag);
   if (parent !== undefined) requireDigest(parent);
+  if (replaces !== undefined) requireDigest(replaces);
   if (codec !== undefined && !blobCodecs.includes(codec)) {
     throw refuse(`${JSON.stringify(codec)} is no codec of blobs`, `Use one of ${blobCodecs.join(", ")}.`);
   }

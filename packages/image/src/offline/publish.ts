@@ -6,8 +6,9 @@
  *     2  pages, hot list     the same
  *     3  manifest      created: a collection that begins from here on sees that all its blobs are in use
  *     4  collections   that began before are waited for
- *     5  blobs older than half the grace time that nobody was known to use were uploaded again in step 1; now they are
- *                      looked for once more, and so is the parent, whose blobs were relied on
+ *     5  blobs older than half the grace time that nobody was known to use were uploaded again in step 1, and a manifest
+ *                      that was there already in step 3; now they are looked for once more, and so is the parent, whose
+ *                      blobs were relied on
  *     6  tag           its next version is created; whoever moved it meanwhile is not overruled
  *
  * It can be interrupted anywhere and run again: what was uploaded is found in step 1. Before step 3 nothing refers to it,
@@ -34,7 +35,6 @@ import { encodeTag, manifestKey, tagKey } from "../format/layout.ts";
 import {
   DEFAULT_CHUNK,
   MAX_HOT,
-  MAX_MANIFEST,
   MAX_PAGES,
   type Manifest,
   PAGE_CHUNKS,
@@ -50,6 +50,7 @@ import { ChunkMemory } from "../core/chunk-memory.ts";
 import { Changes } from "./changes.ts";
 import { waitForCollections } from "./collect.ts";
 import { PublishedBlobs } from "./publish-blobs.ts";
+import { tagMoved } from "./tags.ts";
 import { type PublishOptions, type Published, checkOptions, checkSource } from "./publish-options.ts";
 
 /**
@@ -86,7 +87,7 @@ class Publication {
   }
 
   async run(): Promise<Published> {
-    const { name, tag, signal } = this.#options;
+    const { name, tag, signal, replaces } = this.#options;
     try {
       await probeConditionalCreate(this.#store, this.#token);
       const version = await tagVersion(this.#store, name, tag);
@@ -104,14 +105,19 @@ class Publication {
         pages,
         ...(await this.#hotList(chunkSize, old)),
       };
-      const digest = await this.#createManifest(manifest);
+      const { digest, key, body } = this.#encoded(manifest);
+      // One that is there already may be old, and about to be collected: now it is young.
+      if (!(await this.#store.create(key, body, { signal }))) await this.#store.put(key, body, { signal });
       await waitForCollections(this.#store, this.#environment, signal);
-      await this.#lookAgain(usable === undefined ? undefined : parent);
+      if ((await this.#store.head(key, { signal })) === undefined)
+        await this.#store.put(key, body, { signal });
+      await this.#lookAgain(parent);
       const tagged = await this.#store.create(
         tagKey(name, tag, version + 1),
         encodeTag({ digest, time: this.#environment.clock.wallTime(), token: this.#token }),
         { signal },
       );
+      if (!tagged && replaces !== undefined) throw tagMoved(this.#store, name, tag);
       return { ...this.#sums, ...this.#blobs.counts, total: this.#source.size, digest, tagged };
     } finally {
       await this.#blobs.close();
@@ -120,10 +126,11 @@ class Publication {
 
   // The one that was named must be there. Without the one the tag says there is more to upload, and that is all.
   async #parent(version: number): Promise<(Manifest & { readonly digest: Digest }) | undefined> {
-    const { name, tag, parent } = this.#options;
+    const { name, tag, parent, replaces } = this.#options;
     if (parent !== undefined) return { ...(await readManifest(this.#store, name, parent)), digest: parent };
     try {
       const record = version === 0 ? undefined : await readTagVersion(this.#store, name, tag, version);
+      if (replaces !== undefined && record?.digest !== replaces) throw tagMoved(this.#store, name, tag);
       if (record === undefined) return undefined;
       return { ...(await readManifest(this.#store, name, record.digest)), digest: record.digest };
     } catch (error) {
@@ -237,20 +244,11 @@ class Publication {
     return { hotList: await this.#blobs.put(encodeHotList(chunks)), hotCount: chunks.length };
   }
 
-  async #createManifest(manifest: Manifest): Promise<Digest> {
+  #encoded(manifest: Manifest): { readonly digest: Digest; readonly key: string; readonly body: Buffer } {
     const head = encodeManifest(manifest);
     const digest = digestOf(head);
     const body = Buffer.concat([head, Buffer.from(digest, "hex")]);
-    const { name, signal } = this.#options;
-    const key = manifestKey(name, digest);
-    if (await this.#store.create(key, body, { signal })) return digest;
-    // Equal bytes under this name are this manifest, whoever created it; others are one that was damaged.
-    const there = await this.#store.get(key, { most: MAX_MANIFEST, signal }).catch((error: unknown) => {
-      if (codeOf(error) === "EOVERFLOW" || codeOf(error) === "ENOENT") return undefined;
-      throw error;
-    });
-    if (there?.equals(body) !== true) await this.#store.put(key, body, { signal });
-    return digest;
+    return { digest, key: manifestKey(this.#options.name, digest), body };
   }
 
   async #lookAgain(parent: Digest | undefined): Promise<void> {

@@ -2,8 +2,9 @@
 import { BlockIoError, type Environment, randomUuid, realEnvironment } from "@dmkit/block-io";
 import type { ObjectStore } from "@dmkit/object-store";
 import type { Digest } from "../format/digest.ts";
-import { IMAGES, TAGS, encodeTag, manifestOfKey, tagKey, tagOfKey } from "../format/layout.ts";
+import { IMAGES, TAGS, encodeTag, manifestKey, manifestOfKey, tagKey, tagOfKey } from "../format/layout.ts";
 import { isUnreadable, readManifest, readTag, tagVersion } from "../open/manifests.ts";
+import { GRACE, waitForCollections } from "./collect.ts";
 
 /** A version of an image. */
 export interface ImageVersion {
@@ -50,7 +51,10 @@ export async function listImages(
   );
 }
 
-/** Makes a tag say `digest`, which must be there. `EBUSY` if somebody else moves it at the same time. */
+/**
+ * Makes a tag say `digest`, which must be there; waits for a collection that may be about to take it. `EBUSY` if somebody
+ * else moves the tag at the same time, or the collection has taken the version: the tag says what it said then.
+ */
 export async function moveTag(
   store: ObjectStore,
   image: string,
@@ -61,9 +65,26 @@ export async function moveTag(
   await readManifest(store, image, digest);
   const version = await tagVersion(store, image, tag);
   const token = randomUuid(environment.random);
-  const body = encodeTag({ digest, time: environment.clock.wallTime(), token });
-  if (await store.create(tagKey(image, tag, version + 1), body)) return;
-  throw new BlockIoError(`somebody else has just moved the tag ${tag} of ${image}`, {
+  const now = environment.clock.wallTime();
+  const key = tagKey(image, tag, version + 1);
+  if (!(await store.create(key, encodeTag({ digest, time: now, token })))) throw tagMoved(store, image, tag);
+  const manifest = manifestKey(image, digest);
+  const found = await store.head(manifest);
+  if (found !== undefined && now - found.modified < GRACE / 2) return;
+  // A collection may have read the tags before this one was there.
+  await waitForCollections(store, environment, undefined);
+  if (found !== undefined && (await store.head(manifest)) !== undefined) return;
+  await store.remove(key);
+  throw new BlockIoError(`version ${digest} of ${image} has just been collected`, {
+    code: "EBUSY",
+    device: store.name,
+    hint: "Publish it again from its source; dmkit image ls lists the versions there are.",
+  });
+}
+
+/** The error of who finds that a tag does not say any more what it said. */
+export function tagMoved(store: ObjectStore, image: string, tag: string): BlockIoError {
+  return new BlockIoError(`somebody else has just moved the tag ${tag} of ${image}`, {
     code: "EBUSY",
     device: store.name,
     hint: "Look what it says now with dmkit image ls, and run the command again if you still want to.",

@@ -1,9 +1,10 @@
 /**
  * References to images.
  *
- *     [image:]STORE/NAME[@DIGEST|:TAG][?PARAMETERS OF THE STORE]
+ *     [image:]STORE/NAME[@DIGEST|:TAG][?PARAMETERS OF THE BUCKET]
  *
- * STORE is `s3://BUCKET[/PREFIX]` or a folder, which has no parameters: a `?` is part of its name. Without digest and tag the tag `latest` is meant.
+ * STORE is `s3://BUCKET[/PREFIX]` or a folder, which has no parameters: a `?` is part of its name. Without digest and tag
+ * the tag `latest` is meant.
  */
 import { resolve } from "node:path";
 import { type BlockIoError, refuse } from "@dmkit/block-io";
@@ -25,9 +26,7 @@ export interface ImageReference {
 
 /** Throws `EPARSE` for what is no reference. */
 export function parseImageReference(text: string): ImageReference {
-  const plain = text.replace(/^image:/, "");
-  const question = isS3Uri(plain) ? plain.indexOf("?") : -1;
-  const [path, query] = question < 0 ? [plain, ""] : [plain.slice(0, question), plain.slice(question)];
+  const [path, query] = splitParameters(text.replace(/^image:/, ""));
   const slash = path.lastIndexOf("/");
   const last = path.slice(slash + 1);
   const [, name = "", mark, version = ""] = /^([^@:]*)(?:([@:])(.*))?$/.exec(last) ?? [];
@@ -90,10 +89,15 @@ export function parseTagReference(
   return reference;
 }
 
+/** Only a bucket has parameters: a question mark in the name of a folder is one. */
+function splitParameters(text: string): readonly [string, string] {
+  const query = isS3Uri(text) ? text.indexOf("?") : -1;
+  return query < 0 ? [text, ""] : [text.slice(0, query), text.slice(query)];
+}
+
 /** The text that means this version of an image. */
 export function printImageReference({ store, name }: ImageReference, digest: Digest): string {
-  const query = isS3Uri(store) ? store.indexOf("?") : -1;
-  const [folder, parameters] = query < 0 ? [store, ""] : [store.slice(0, query), store.slice(query)];
+  const [folder, parameters] = splitParameters(store);
   return `${folder.replace(/\/$/, "")}/${name}@${digest}${parameters}`;
 }
 

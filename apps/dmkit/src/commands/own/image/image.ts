@@ -72,11 +72,11 @@ export function addImage(program: Command, finish: (code: number) => void): void
     .argument("<tag>", "the tag to move, or to make", tagName)
     .action(async (reference: string, tag: string) => finish(await moveTagTo(reference, tag)));
 
-  add("untag", "Takes a tag away; the version stays until nothing names it for a day and gc is run.")
+  add("untag", "Takes a tag away; a version older than a day that no other tag names goes with the next gc.")
     .argument("<image>", "STORE/NAME:TAG")
     .action(async (reference: string) => finish(await untag(reference)));
 
-  add("gc", "Removes versions and blobs that nothing has named for a day.")
+  add("gc", "Removes versions that no tag has named for a day, also if devices use them, and their blobs.")
     .argument("<store>")
     .option("--dry-run", "only tell what would be removed", false)
     .action(async (location: string, flags: Flags & { dryRun: boolean }) =>
@@ -260,7 +260,7 @@ async function record(device: string, text: string, flags: ControlFlags): Promis
         const published = await publish(source, store, {
           name: reference.name,
           tag: reference.tag,
-          parent: digest,
+          replaces: digest,
           chunkSize,
           changed,
           hotList,
