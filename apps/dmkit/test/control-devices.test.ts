@@ -13,7 +13,8 @@ import {
   linear,
 } from "@dmkit/block-io";
 import { conformance } from "@dmkit/block-io/testing";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { DeviceDirectory } from "../src/manager/device-directory.ts";
 import { DeviceManager } from "../src/manager/device-manager.ts";
 import { openedAs } from "../src/manager/device/opened-table.ts";
 import { openExports } from "../src/serve/exports.ts";
@@ -195,6 +196,22 @@ describe("named devices", () => {
     expect(manager.snapshotOf("high").table).toBe("0 1024 linear dm:lower 1024");
     await manager.remove("high");
     await manager.remove("lower");
+  });
+
+  it("are looked at once, however many ways lead to them", async () => {
+    await manager.create("a0", "0 64 zero");
+    await manager.create("b0", "0 64 zero");
+    const levels = 7;
+    for (let level = 1; level <= levels; level += 1) {
+      for (const name of ["a", "b"]) {
+        const below = (of: string): string => `linear dm:${of}${level - 1}`;
+        await manager.create(`${name}${level}`, `0 8 ${below("a")} 0\n8 56 ${below("b")} 8`);
+      }
+    }
+    const asked = vi.spyOn(DeviceDirectory.prototype, "below");
+    await manager.reload(`a${levels}`, `0 64 linear dm:b${levels} 0`);
+    expect(asked.mock.calls.length).toBeLessThan(3 * levels);
+    asked.mockRestore();
   });
 
   it("are not written to by clients where another device stands on them", async () => {

@@ -334,7 +334,7 @@ describe("two owners of one device", () => {
     // And once nobody is there.
     await manager.remove("x");
     await manager.remove("y");
-    await manager.reload("p", "0 65536 linear dm:other 0");
+    await manager.reload("p", "0 65536 linear dm:other 0", { force: true });
     await manager.resume("p");
     await refused(() => manager.create("y", "0 8 linear dm:other 0"));
     await manager.create("y", "0 8 linear dm:two 0");

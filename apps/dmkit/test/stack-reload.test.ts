@@ -82,6 +82,17 @@ describe("a reload", () => {
     expect(offered()).toEqual(["a: a", "c: c"]);
   });
 
+  it("leaves alone a device that is suspended, and changes it when it goes on", async () => {
+    const slow = (read: number): string =>
+      file(`{ a: { target: delay, device: ./1.img, read: ${read} } }`, "{ a: { device: a } }");
+    const { devices, reload } = await served(slow(0));
+    await devices.suspend("a");
+    expect(await reload(slow(1))).toMatch(/^failed: .*device a reloaded: .*suspended.*EBUSY/);
+    expect(devices.snapshotOf("a")).toMatchObject({ state: "suspended", inactiveTable: undefined });
+    await devices.resume("a");
+    expect(await reload(slow(1))).toBe("device a reloaded");
+  });
+
   it("puts back an export of a device that failed to change", async () => {
     const { offered, reload } = await served(file("{ a: ./1.img, c: ./2.img }", both));
     const next = "{ a: { device: a }, c: { device: c, description: new } }";

@@ -267,11 +267,17 @@ export class DeviceDirectory {
     return () => managed.exports.delete(key);
   }
 
-  /** Names from one device down to another that it stands on. */
-  #path(from: ManagedDevice, to: ManagedDevice): readonly string[] | undefined {
+  /** Names from one device down to another that it stands on. @param seen those that do not lead there. */
+  #path(
+    from: ManagedDevice,
+    to: ManagedDevice,
+    seen: Set<ManagedDevice> = new Set(),
+  ): readonly string[] | undefined {
     if (from === to) return [from.name];
+    if (seen.has(from)) return undefined;
+    seen.add(from);
     for (const below of this.below(from).values()) {
-      const rest = this.#path(below, to);
+      const rest = this.#path(below, to, seen);
       if (rest !== undefined) return [from.name, ...rest];
     }
     return undefined;

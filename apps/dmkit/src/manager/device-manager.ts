@@ -108,13 +108,9 @@ export class DeviceManager {
   bringHome(name: string, others: readonly Segment[]): Promise<void> {
     return this.#inTurn(name, async (managed) => {
       this.#devices.refuseIfUsed(managed);
-      const context = {
-        logger: this.#environment.logger,
-        before: { segments: this.#devices.segmentsOf(managed) },
-        signal: this.#end.signal,
-      };
+      const context = { logger: this.#environment.logger, signal: this.#end.signal };
       const next = { segments: others, force: false };
-      const targets = homecomers(managed, next, context).homecomers;
+      const targets = homecomers(managed, next, this.#devices.segmentsOf(managed)).homecomers;
       if (targets.length > 0 && managed.device.held) {
         const reason = "its cache has to be written back before it goes, and it is suspended";
         throw problem("EBUSY", name, reason, `Resume it first: dmkit resume ${shellQuote(name)}`);
@@ -232,7 +228,9 @@ export class DeviceManager {
 
   /** Carries out a target's message. Errors: ENOENT, EINVAL (unknown), EBUSY, the target's. */
   async message(name: string, words: readonly string[], options: MessageOptions = {}): Promise<string> {
-    return this.#devices.find(name).message(words, options);
+    const managed = this.#devices.find(name);
+    managed.untold ??= this.#devices.segmentsOf(managed);
+    return managed.message(words, options);
   }
 
   /** The device under a name; throws `ENOENT`. It stays the same when it is renamed or its table exchanged. */
@@ -292,7 +290,7 @@ export class DeviceManager {
     const exchange = exchangeTable(managed, next, {
       logger: this.#environment.logger,
       open: (segments, readOnly, files) => this.#opener.open(managed, segments, readOnly, files),
-      before: { segments: this.#devices.segmentsOf(managed), readOnly: managed.readOnly },
+      lines: () => this.#devices.segmentsOf(managed),
       signal: signal === undefined ? this.#end.signal : AbortSignal.any([signal, this.#end.signal]),
       progress,
     });

@@ -95,12 +95,14 @@ export function memoryOf(segments: readonly Segment[]): string | undefined {
 
 /** Whether a table has a line that finds what this one has on its devices: the same target over the same ones. */
 export function hasLineOver(segments: readonly Segment[], line: Segment): boolean {
-  const below = identitiesBelow(line);
   // What is in memory is another device every time.
-  if (below.some((reference) => schemeOf(reference) === "mem")) return false;
-  return segments.some(
-    (other) => other.target === line.target && isDeepStrictEqual(identitiesBelow(other), below),
-  );
+  if (identitiesBelow(line).some((reference) => schemeOf(reference) === "mem")) return false;
+  return segments.some((other) => sameLine(other, line));
+}
+
+/** Whether two lines are the same target over the same devices. */
+export function sameLine(one: Segment, other: Segment): boolean {
+  return one.target === other.target && isDeepStrictEqual(identitiesBelow(one), identitiesBelow(other));
 }
 
 function identitiesBelow(line: Segment): readonly string[] {

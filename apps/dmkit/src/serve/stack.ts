@@ -251,6 +251,7 @@ export class Stack {
       case "reload": {
         const { name } = step.device;
         const table = await this.#complete(step.device);
+        refuseIfSuspended(devices, name);
         await devices.reload(name, table, { readOnly: step.device.readOnly || readOnly });
         return devices.resume(name);
       }
@@ -311,6 +312,13 @@ function listenOptions(planned: PlannedListener): ListenOptions {
   if (!("unix" in planned)) return planned;
   const { unix, ...rest } = planned;
   return { path: unix, ...rest };
+}
+
+/** Whoever suspended a device may be copying what is below it. Throws `EBUSY`. */
+function refuseIfSuspended(devices: DeviceManager, name: string): void {
+  if (devices.snapshotOf(name).state !== "suspended") return;
+  const hint = `It keeps its table. Resume it (dmkit resume ${shellQuote(name)}), and read the file again.`;
+  throw refuse(name, "EBUSY", "is suspended, and an exchange would let requests go on", hint, "resume");
 }
 
 /** The same error, with the place in the stack file. */

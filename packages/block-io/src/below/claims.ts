@@ -106,6 +106,13 @@ export class Claims {
     return () => this.#claims.delete(claim);
   }
 
+  /** Whether somebody relies on bytes that are read through a device. */
+  reliesOn(device: BlockDevice): boolean {
+    return [...this.#claims].some(
+      (claim) => uses[claim.use].relies && runsOf(claim).some(({ through }) => through.has(device)),
+    );
+  }
+
   /** Whether all claims go together, now that a device lies elsewhere than before. Throws `EBUSY`. */
   verify(): void {
     const checked: Claim[] = [];

@@ -45,6 +45,10 @@ export class ManagedDevice {
   inactive: InactiveTable | undefined;
   /** Lines of closed tables with data on their devices that only such lines find. None while the table in place does. */
   left: readonly Segment[] = [];
+  /** What the table that was closed showed to devices that rely on it, until a table is in place again. */
+  relied: { readonly size: number; readonly witness: string } | undefined;
+  /** The lines of its table as they were before the first message. */
+  untold: readonly Segment[] | undefined;
   /**
    * What references of its table mean that may come to mean something else. A table that takes its place has the same
    * under the same reference: what was put on it, and its clients, would not go with anything else.

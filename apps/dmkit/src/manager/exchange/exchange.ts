@@ -4,8 +4,9 @@
  *      0  what is in a cache that goes is written back, clients go on     the old table goes on
  *      1  requests wait; those in flight are answered, all is flushed     the old table goes on
  *         what has come to such a cache since 0 is written back           the old table goes on
+ *         what is there is remembered if others rely on it                the old table goes on
  *      2  the old table is closed: its files are free for the new one
- *      3  the new table is opened, and fits                               the old one is opened again
+ *      3  the new table is opened, fits, and has the same bytes if so      the old one is opened again
  *      4  requests go on                                                  (neither opens: requests wait)
  *
  * Invariant: whoever uses the device never gets other bytes because a file was replaced under its name meanwhile.
@@ -22,6 +23,8 @@ import {
   replacedFile,
 } from "@dmkit/block-io";
 import { bringHome, homecomers, orForced } from "./homecoming.ts";
+import { refuseOtherContents, rememberContents } from "./same-contents.ts";
+import { tellAgain } from "./told-values.ts";
 import type { InactiveTable, ManagedDevice } from "../device/managed-device.ts";
 import { fitsInPlaceOf } from "../device/named-device.ts";
 import type { OpenedTable } from "../device/opened-table.ts";
@@ -35,8 +38,8 @@ export interface ExchangeContext {
     readOnly: boolean,
     files?: FilesBelow,
   ) => Promise<OpenedTable>;
-  /** The table in place; no segments if there is none. */
-  readonly before: { readonly segments: readonly Segment[]; readonly readOnly: boolean };
+  /** The lines of the table in place, with what messages have changed; none if there is none. */
+  readonly lines: () => readonly Segment[];
   /** Ends it as long as the old table is not closed. */
   readonly signal?: AbortSignal | undefined;
   readonly progress?: MessageOptions["progress"];
@@ -56,8 +59,8 @@ export async function exchangeTable(
   try {
     await prepareOld(managed, next, context);
     managed.changing = true;
-    await closeOld(managed, next, context);
-    await openNew(managed, next, context);
+    const before = await closeOld(managed, next, context);
+    await openNew(managed, next, before, context);
   } catch (error) {
     if (error instanceof Cancelled) managed.inactive ??= next;
     throw error;
@@ -86,7 +89,7 @@ async function prepareOld(
   context: ExchangeContext,
 ): Promise<void> {
   const { device } = managed;
-  const targets = homecomers(managed, next, context).homecomers;
+  const targets = homecomers(managed, next, context.lines()).homecomers;
   // One that has failed is refused below.
   const hasFailed = device.opened !== undefined && failureOf(device.opened.device) !== undefined;
   if (targets.length === 0 || device.held || hasFailed) return;
@@ -106,20 +109,22 @@ async function closeOld(
   managed: ManagedDevice,
   next: InactiveTable,
   context: ExchangeContext,
-): Promise<void> {
+): Promise<readonly Segment[]> {
   const { logger } = context;
   const { device } = managed;
   device.hold();
   await managed.quiesce();
+  // No message changes it any more.
+  const before = context.lines();
   const old = device.opened;
-  if (old === undefined) return;
+  if (old === undefined) return before;
   try {
     await suspendSafely(managed, old);
   } catch (error) {
     await device.resume();
     throw told(managed, error, "the old table could not be flushed and stays in place");
   }
-  const { homecomers: targets, stay } = homecomers(managed, next, context);
+  const { homecomers: targets, stay } = homecomers(managed, next, before);
   if (targets.length > 0) {
     try {
       // What writes back rests while it is suspended. Requests still wait: they do above it.
@@ -129,6 +134,14 @@ async function closeOld(
     } catch (error) {
       await device.resume();
       throw notHome(managed, error);
+    }
+  }
+  if (!next.force) {
+    try {
+      await rememberContents(managed, old);
+    } catch (error) {
+      await device.resume();
+      throw told(managed, error, "the old table stays in place");
     }
   }
   try {
@@ -150,6 +163,7 @@ async function closeOld(
     const { message } = error as Error;
     logger.log("warn", "closing a table failed", { device: managed.name, message });
   });
+  return before;
 }
 
 async function suspendSafely(managed: ManagedDevice, old: OpenedTable): Promise<void> {
@@ -169,17 +183,22 @@ function lost(managed: ManagedDevice, failure: BlockIoError): BlockIoError {
   });
 }
 
-async function openNew(managed: ManagedDevice, next: InactiveTable, context: ExchangeContext): Promise<void> {
+async function openNew(
+  managed: ManagedDevice,
+  next: InactiveTable,
+  before: readonly Segment[],
+  context: ExchangeContext,
+): Promise<void> {
   const { device } = managed;
   try {
-    await putIn(managed, () => openFitting(managed, next, context));
+    await putIn(managed, () => openFitting(managed, next, before.length > 0, context), !next.force);
     managed.readOnly = next.readOnly;
     managed.pins = device.opened?.pins ?? new Map();
+    await tellAgain(managed, next.segments, before, context);
   } catch (error) {
-    const { segments, readOnly } = context.before;
-    if (segments.length === 0) throw told(managed, error, "requests wait for a table that can be opened");
+    if (before.length === 0) throw told(managed, error, "requests wait for a table that can be opened");
     try {
-      await putIn(managed, () => context.open(segments, readOnly, managed.files));
+      await putIn(managed, () => context.open(before, managed.readOnly, managed.files));
     } catch (again) {
       const why = `and the old one cannot be opened any more (${(again as Error).message}): requests wait`;
       throw told(managed, error, why, again instanceof BlockIoError ? again.hint : undefined);
@@ -192,9 +211,13 @@ async function openNew(managed: ManagedDevice, next: InactiveTable, context: Exc
 
 /**
  * Opens a table and puts it in, unless the device was given up in the meantime: nobody would close it then; or a device
- * above would now stand on what somebody else writes to (`EBUSY`).
+ * above would now stand on what somebody else writes to, or, where that is compared, on other bytes (`EBUSY`).
  */
-async function putIn(managed: ManagedDevice, open: () => Promise<OpenedTable>): Promise<void> {
+async function putIn(
+  managed: ManagedDevice,
+  open: () => Promise<OpenedTable>,
+  isCompared = false,
+): Promise<void> {
   const { device } = managed;
   const gone = (): BlockIoError =>
     new BlockIoError("the device was removed", { code: "ESHUTDOWN", device: device.name, op: "resume" });
@@ -207,7 +230,9 @@ async function putIn(managed: ManagedDevice, open: () => Promise<OpenedTable>): 
   device.putIn(opened);
   try {
     claims.verify();
+    if (isCompared) await refuseOtherContents(managed, opened);
     managed.left = [];
+    managed.relied = undefined;
   } catch (error) {
     await device
       .takeOut()
@@ -220,11 +245,11 @@ async function putIn(managed: ManagedDevice, open: () => Promise<OpenedTable>): 
 async function openFitting(
   managed: ManagedDevice,
   { segments, readOnly }: InactiveTable,
-  { open, before }: ExchangeContext,
+  hadTable: boolean,
+  { open }: ExchangeContext,
 ): Promise<OpenedTable> {
   const { device } = managed;
   const opened = await open(segments, readOnly);
-  const hadTable = before.segments.length > 0;
   const misfit = fitsInPlaceOf(device, opened.device, managed.used || !hadTable);
   if (misfit === undefined) return opened;
   await opened.close().catch(() => {});

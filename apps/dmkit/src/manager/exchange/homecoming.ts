@@ -24,22 +24,23 @@ import { unlessAborted } from "./unless-aborted.ts";
 /** What of an exchange the way home depends on. */
 interface Homecoming {
   readonly logger: Logger;
-  /** The table in place; no segments if there is none. */
-  readonly before: { readonly segments: readonly Segment[] };
   readonly signal?: AbortSignal | undefined;
   readonly progress?: MessageOptions["progress"];
 }
 
-/** Which targets of the table in place have to bring home what they have, and which lines keep it for the next table. */
+/**
+ * Which targets of the table in place have to bring home what they have, and which lines keep it for the next table.
+ * @param lines of the table in place; none if there is none.
+ */
 export function homecomers(
   { device }: ManagedDevice,
   next: Pick<InactiveTable, "segments" | "force">,
-  { before }: Homecoming,
+  lines: readonly Segment[],
 ): { readonly homecomers: readonly TargetDevice[]; readonly stay: readonly Segment[] } {
   const homecoming: TargetDevice[] = [];
   const stay: Segment[] = [];
   for (const [index, target] of device.opened?.targets.entries() ?? []) {
-    const line = before.segments[index];
+    const line = lines[index];
     if (target?.writeHome === undefined || line === undefined) continue;
     if (hasLineOver(next.segments, line)) stay.push(line);
     else homecoming.push(target);

@@ -1,0 +1,36 @@
+/** Values that messages have set last until a table says otherwise: a line of the new table that says nothing gets them. */
+import { type Logger, type Segment, codeOf } from "@dmkit/block-io";
+import type { ManagedDevice } from "../device/managed-device.ts";
+import { sameLine } from "../references.ts";
+
+/**
+ * Sets in the table in place what messages had set in the one before. What the new one does not take is logged.
+ * @param next its lines, as they were loaded. @param before those of the table before, as they were last.
+ */
+export async function tellAgain(
+  managed: ManagedDevice,
+  next: readonly Segment[],
+  before: readonly Segment[],
+  { logger, lines }: { readonly logger: Logger; readonly lines: () => readonly Segment[] },
+): Promise<void> {
+  const { untold } = managed;
+  if (untold === undefined) return;
+  managed.untold = lines();
+  for (const [index, line] of next.entries()) {
+    const at = before.findIndex((old) => sameLine(old, line));
+    // What can be set while a target runs is a number, a word or a flag.
+    const valueOf = (of: Segment | undefined, name: string): string | undefined => {
+      const value = (of?.options as Readonly<Record<string, string | number | boolean>> | undefined)?.[name];
+      return value === undefined ? undefined : String(typeof value === "boolean" ? Number(value) : value);
+    };
+    for (const name of line.target.tunables?.names ?? []) {
+      const value = valueOf(before[at], name);
+      const isTold = value !== undefined && value !== valueOf(untold[at], name);
+      if (!isTold || valueOf(line, name) !== undefined) continue;
+      await managed.device.opened?.targets[index]?.message(["set", name, value]).catch((error: unknown) => {
+        const fields = { device: managed.name, name, value, code: codeOf(error) };
+        logger.log("warn", "a value that a message had set is not in the new table", fields);
+      });
+    }
+  }
+}
