@@ -137,7 +137,7 @@ export class Lifecycle {
     this.#hooks.willDrain();
     await this.#drained();
     // A suspend that failed may have left it at rest, and what rests may flush nothing.
-    await this.#wake();
+    if (this.#isResting) await this.#wake();
     await this.#hooks.flush();
   }
 
