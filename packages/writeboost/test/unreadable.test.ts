@@ -161,10 +161,16 @@ describe("data of a segment, while the device runs", () => {
     expect(error.offset).toBe(at(1, HEAD));
     expect([1, 2, 3, 4, 5, 6].map((block) => below(rig, block))).toEqual([0, 0x12, 0x13, 0, 0x15, 0x16]);
     expect(rig.device.statusData).toMatchObject({ lastWritebackId: 0, dirtyBlocks: 2 });
+    expect(rig.device.health()).toMatchObject({
+      state: "degraded",
+      why: expect.stringContaining("segment 1 cannot be read"),
+      help: expect.stringContaining("writing its blocks anew"),
+    });
     await rig.segment(1, 0x21);
     await rig.segment(4, 0x24);
     await rig.device.dropCaches();
     expect(rig.device.statusData).toMatchObject({ lastWritebackId: 8, dirtyBlocks: 0 });
+    expect(rig.device.health().state).toBe("ok");
     expect([1, 4].map((block) => below(rig, block))).toEqual([0x21, 0x24]);
     await rig.reopen();
     for (const [block, byte] of [0, 0x21, 0x12, 0x13, 0x24, 0x15, 0x16].entries())

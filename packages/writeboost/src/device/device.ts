@@ -159,9 +159,8 @@ export class WriteboostDevice extends GuardedTarget {
   }
 
   override health(): Health {
-    const { badBlocks } = this.#writeback;
     const { badSector } = this.#recorder;
-    const own = cacheHealth(super.health(), this.#log, badBlocks, this.#space.missing, badSector);
+    const own = cacheHealth(super.health(), this.#log, this.#writeback, this.#space.missing, badSector);
     return worstHealth([own, this.#parts.shipper?.health() ?? healthy]);
   }
 

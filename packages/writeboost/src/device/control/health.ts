@@ -1,17 +1,18 @@
 /** How a running cache is, in the words of {@link Health}. */
 import { type BlockIoError, type Health, healthy, wholeStory, worstHealth } from "@dmkit/block-io";
 import type { SegmentLog } from "../log/segment-log.ts";
+import type { Writeback } from "../writeback/writeback.ts";
 
 /**
  * @param guard what the guard says: whether writes are refused.
- * @param badBlocks that the backing device does not take.
+ * @param writeback which blocks the backing device does not take, and why nothing is written back, if that is so.
  * @param missing bytes, if all of the devices is used.
  * @param badSector why the superblock record cannot be written, if it cannot.
  */
 export function cacheHealth(
   guard: Health,
   { dead, full, map: { dirtyBlocks } }: Pick<SegmentLog, "dead" | "full" | "map">,
-  badBlocks: number,
+  writeback: Pick<Writeback, "badBlocks" | "trouble">,
   missing: number,
   badSector: BlockIoError | undefined,
 ): Health {
@@ -28,7 +29,7 @@ export function cacheHealth(
     };
   }
   if (full === undefined || guard.state !== "ok")
-    return worstHealth([guard, wearOf(badBlocks, missing, badSector)]);
+    return worstHealth([guard, wearOf(writeback, missing, badSector)]);
   return {
     state: "failed",
     why: `flushes fail until there is space for the cache: ${wholeStory(full)}`,
@@ -37,7 +38,15 @@ export function cacheHealth(
 }
 
 /** What does not keep it from working yet. */
-function wearOf(badBlocks: number, missing: number, badSector: BlockIoError | undefined): Health {
+function wearOf(
+  { badBlocks, trouble }: Pick<Writeback, "badBlocks" | "trouble">,
+  missing: number,
+  badSector: BlockIoError | undefined,
+): Health {
+  if (trouble !== undefined) {
+    const why = `nothing is written back, and writes are refused once the log is full: ${wholeStory(trouble)}`;
+    return { state: "degraded", why, help: trouble.hint ?? "It goes on by itself when the devices do." };
+  }
   if (badBlocks > 0) {
     const why = `${badBlocks} blocks cannot be written to the backing device and stay in the cache`;
     return { state: "degraded", why, help: "Replace the backing device, or the part of it that is bad." };

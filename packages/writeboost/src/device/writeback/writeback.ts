@@ -116,6 +116,11 @@ export class Writeback {
     return this.#lastError ?? this.#bad.lastError;
   }
 
+  /** Why the last attempt failed, while it is tried again. */
+  get trouble(): BlockIoError | undefined {
+    return this.#retry === undefined && this.#running === undefined ? undefined : this.#lastError;
+  }
+
   /** Blocks that the backing device does not take: only the log has them. */
   get badBlocks(): number {
     return this.#bad.size;
