@@ -1,6 +1,6 @@
 // The deeper tiers, after npm test: crash/recover cycles of every target by the simulation (and then a fifth as many
-// where flushes fail and lose nothing), and fuzzing. Two
-// jobs at a time. The seeds are fixed, so a failure here is a failure everywhere; each prints its own command.
+// where flushes fail and lose nothing), takeovers of archives, and fuzzing. Two jobs at a time. The seeds are fixed, so
+// a failure here is a failure everywhere; each prints its own command.
 import { availableParallelism } from "node:os";
 import { spawn } from "node:child_process";
 import { prepare, root } from "./prepare.mjs";
@@ -11,7 +11,7 @@ const jobs = [
   ["writeboost, 56,000 cycles", "packages/writeboost", "sim", "--cycles", "5600"],
   ["cow, 51,000 cycles", "packages/cow", "sim", "--cycles", "8500"],
   ["assoc-cache, 50,000 cycles", "packages/assoc-cache", "sim", "--cycles", "10000"],
-  ["takeover of archives, 20,000 schedules", "packages/archive", "model", "20000"],
+  ["takeover of archives, 10,000 schedules", "packages/archive", "model", "10000"],
   [
     "compression v2, 50,000 cycles",
     "packages/compression",
@@ -21,15 +21,15 @@ const jobs = [
     "--cycles",
     "50000",
   ],
-  ["zram, 2,000 runs of each", "packages/zram", "sim", "--seeds", "2000"],
+  ["zram, 1,000 runs of each", "packages/zram", "sim", "--seeds", "1000"],
   [
-    "plain targets and format 1 of compression, 1,000 runs of each",
+    "plain targets and format 1 of compression, 300 runs of each",
     "packages/block-io",
     "sim",
     ...["linear", "striped", "flakey", "memory"].flatMap((name) => ["--target", name]),
     ...["closed", "raw", "raw-through-ordered"].flatMap((name) => ["--target", `compression:v1-${name}`]),
     "--seeds",
-    "1000",
+    "300",
   ],
   ["fuzzing of decompressors, 1,000,000 inputs each", "packages/compressor", "fuzz", "--seed", "2"],
 ];
