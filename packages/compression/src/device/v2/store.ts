@@ -62,6 +62,8 @@ export class Store {
   readonly unreadable: Set<number> = new Set();
   /** Those of them that the device below did not give, and of which nothing has been written since. */
   readonly sealed: Set<number> = new Set();
+  /** Groups whose extents do not fit together, until all records are in place. */
+  readonly doubtful: Set<number> = new Set();
   /** Blocks that their places did not take, and what they hold. */
   readonly held: Map<number, Buffer> = new Map();
   /** Heads of extents that could not be read, with their checksums then. */

@@ -35,7 +35,10 @@ export async function loadStore(parts: StoreParts): Promise<Store> {
         ? decodeGroup(sector, superblock.uuid, group, store.map.states, store.sums)
         : undefined;
       const first = group * GROUP;
-      if (record !== undefined && isWellFormed(store.map, first)) continue;
+      if (record !== undefined) {
+        if (!isWellFormed(store.map, first)) store.doubtful.add(group);
+        continue;
+      }
       store.map.lose(first, Math.min(GROUP, store.map.blocks - first));
       store.unreadable.add(group);
       if (!isGiven) store.sealed.add(group);
@@ -61,6 +64,24 @@ export function isWellFormed(map: ExtentMap, first: number): boolean {
   return true;
 }
 
+/**
+ * Gives up groups whose sector is right and whose extents do not fit together. A crash while records are replayed may
+ * leave that, and the later records mend it: so it is asked when all of them are in place.
+ */
+function loseDoubtful(store: Store): void {
+  const { logger, counters, superblock } = store.parts;
+  for (const group of store.doubtful) {
+    const first = group * GROUP;
+    if (isWellFormed(store.map, first)) continue;
+    store.map.lose(first, Math.min(GROUP, store.map.blocks - first));
+    store.unreadable.add(group);
+    counters.damaged += 1;
+    const place = superblock.layout.metaStart * BLOCK + group * SECTOR;
+    logger.log("error", "damaged metadata", { first, blocks: GROUP, place });
+  }
+  store.doubtful.clear();
+}
+
 /** Brings what the journal has into place; the number of the last record. */
 export async function replay(journal: Journal, applier: Applier, store: Store): Promise<number> {
   const { lower, superblock } = store.parts;
@@ -79,6 +100,7 @@ export async function replay(journal: Journal, applier: Applier, store: Store): 
     await applier.apply(record.number, record.changes, record.payloads);
     last = record.number;
   }
+  loseDoubtful(store);
   // Recovery is durable before anything is answered from it.
   if (last > superblock.applied) await lower.flush();
   return last;
