@@ -18,7 +18,7 @@ const CHUNK = 1024 * 1024;
 /** Reads all metadata. A sector that does not check, or is not given, loses its 64 blocks, nothing else. */
 export async function loadStore(parts: StoreParts): Promise<Store> {
   const store = new Store(parts);
-  const { lower, superblock, logger, counters } = parts;
+  const { lower, superblock } = parts;
   const { metaStart, metaBlocks } = superblock.layout;
   const groups = store.versions.length;
   for (let at = 0; at < metaBlocks * BLOCK; at += CHUNK) {
@@ -34,20 +34,10 @@ export async function loadStore(parts: StoreParts): Promise<Store> {
       const record = isGiven
         ? decodeGroup(sector, superblock.uuid, group, store.map.states, store.sums)
         : undefined;
-      const first = group * GROUP;
-      if (record !== undefined) {
-        if (!isWellFormed(store.map, first)) store.doubtful.add(group);
-        continue;
-      }
-      store.map.lose(first, Math.min(GROUP, store.map.blocks - first));
-      store.unreadable.add(group);
-      if (!isGiven) store.sealed.add(group);
-      counters.damaged += 1;
-      logger.log("error", isGiven ? "damaged metadata" : "unreadable metadata", {
-        first,
-        blocks: GROUP,
-        place: metaStart * BLOCK + group * SECTOR,
-      });
+      if (record === undefined) {
+        if (!isGiven) store.sealed.add(group);
+        giveUp(store, group, isGiven ? "damaged metadata" : "unreadable metadata");
+      } else if (!isWellFormed(store.map, group * GROUP)) store.doubtful.add(group);
     }
   }
   return store;
@@ -69,17 +59,19 @@ export function isWellFormed(map: ExtentMap, first: number): boolean {
  * leave that, and the later records mend it: so it is asked when all of them are in place.
  */
 function loseDoubtful(store: Store): void {
-  const { logger, counters, superblock } = store.parts;
-  for (const group of store.doubtful) {
-    const first = group * GROUP;
-    if (isWellFormed(store.map, first)) continue;
-    store.map.lose(first, Math.min(GROUP, store.map.blocks - first));
-    store.unreadable.add(group);
-    counters.damaged += 1;
-    const place = superblock.layout.metaStart * BLOCK + group * SECTOR;
-    logger.log("error", "damaged metadata", { first, blocks: GROUP, place });
-  }
+  for (const group of store.doubtful)
+    if (!isWellFormed(store.map, group * GROUP)) giveUp(store, group, "damaged metadata");
   store.doubtful.clear();
+}
+
+function giveUp(store: Store, group: number, why: string): void {
+  const { logger, counters, superblock } = store.parts;
+  const first = group * GROUP;
+  store.map.lose(first, Math.min(GROUP, store.map.blocks - first));
+  store.unreadable.add(group);
+  counters.damaged += 1;
+  const place = superblock.layout.metaStart * BLOCK + group * SECTOR;
+  logger.log("error", why, { first, blocks: GROUP, place });
 }
 
 /** Brings what the journal has into place; the number of the last record. */
