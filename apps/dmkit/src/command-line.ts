@@ -34,8 +34,6 @@ export async function runCommandLine(words: readonly string[], known: Known = al
   program.hook("preAction", (_program, command) => refuseEmptyWords(command));
   const [name] = words;
   await addCommands(program, name, finish, known);
-  // Subcommands do not inherit this, and without it they would end the process by themselves.
-  for (const command of program.commands) command.exitOverride().showHelpAfterError("(see --help)");
   try {
     await program.parseAsync(words, { from: "user" });
     return code;

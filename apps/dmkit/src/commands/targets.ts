@@ -1,6 +1,8 @@
 /** `dmkit targets`: what can stand in a table, from the same tables that validate it. */
-import { type AnyTarget, BlockIoError, describeRange } from "@dmkit/block-io";
+import { type AnyTarget, BlockIoError } from "@dmkit/block-io";
 import type { Command } from "commander";
+import { messageTerms, optionTerms } from "../manual/option-terms.ts";
+import type { Term } from "../manual/roff.ts";
 import { exitCodes } from "../ui/terminal.ts";
 import type { Finish, Known } from "./command.ts";
 
@@ -41,17 +43,12 @@ export function addTargets(program: Command, finish: Finish, load: Known): void 
     });
 }
 
-function describe({ name, synopsis, options, tunables, messages }: AnyTarget): string {
-  const lines = [`\n  <start> <length> ${name} ${synopsis}\n`];
-  for (const [option, spec] of Object.entries(options)) {
-    const fallback =
-      "default" in spec && spec.default !== undefined ? `, default ${String(spec.default)}` : "";
-    const online = tunables?.names.includes(option) ? "; by message as well" : "";
-    lines.push(`  ${option.padEnd(12)} ${spec.help} (${describeRange(spec)}${fallback}${online})`);
-  }
-  const told = Object.entries(messages ?? {});
+function describe(target: AnyTarget): string {
+  const lines = [`\n  <start> <length> ${target.name} ${target.synopsis}\n`];
+  const add = ({ term, meaning }: Term): number => lines.push(`  ${term.padEnd(12)} ${meaning}`);
+  optionTerms(target).forEach(add);
+  const told = messageTerms(target);
   if (told.length > 0) lines.push("\n  Messages:");
-  for (const [message, { arguments: args, help }] of told)
-    lines.push(`  ${`${message} ${args}`.padEnd(12)} ${help}`);
+  told.forEach(add);
   return `${lines.join("\n")}\n`;
 }

@@ -107,6 +107,11 @@ export class ExportManager {
     await Promise.all(names.map((name) => this.remove(name, "hard")));
   }
 
+  /** Of those that new clients find. */
+  get count(): number {
+    return this.#deviceOf.size;
+  }
+
   snapshot(): readonly ExportSnapshot[] {
     const leaving = [...this.#leaving];
     return this.#server.exports().map((status) => {

@@ -3,9 +3,10 @@
  * and tables. So it says nothing that the help does not, and nothing is written twice.
  */
 import type { EventEmitter } from "node:events";
-import { type AnyTarget, type TargetRegistry, describeRange } from "@dmkit/block-io";
+import type { AnyTarget, TargetRegistry } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { visibleCommands } from "../commands/command.ts";
+import { messageTerms, optionTerms } from "./option-terms.ts";
 import type { Page, Section } from "./roff.ts";
 
 /** @param source for the foot of the pages. */
@@ -80,29 +81,12 @@ function targetsPage(targets: TargetRegistry, source: string, commands: readonly
   };
 }
 
-function targetSections({
-  name,
-  aliases = [],
-  summary,
-  synopsis,
-  options,
-  tunables,
-  messages,
-}: AnyTarget): Section[] {
+function targetSections(target: AnyTarget): Section[] {
+  const { name, aliases = [], summary, synopsis } = target;
   const also = aliases.length > 0 ? ` Also called ${aliases.join(", ")}.` : "";
-  const terms = [
-    ...Object.entries(options).map(([option, spec]) => {
-      const fallback =
-        "default" in spec && spec.default !== undefined ? `; default ${String(spec.default)}` : "";
-      const online = tunables?.names.includes(option) === true ? "; by message as well" : "";
-      return { term: option, meaning: `${spec.help} (${describeRange(spec)}${fallback}${online})` };
-    }),
-    ...Object.entries(messages ?? {}).map(([message, { arguments: args, help }]) => ({
-      term: `message: ${message} ${args}`.trimEnd(),
-      meaning: help,
-    })),
-  ];
-  return [{ title: name, paragraphs: [`${summary}.${also}`, `START LENGTH ${name} ${synopsis}`], terms }];
+  const messages = messageTerms(target).map(({ term, meaning }) => ({ term: `message: ${term}`, meaning }));
+  const paragraphs = [`${summary}.${also}`, `START LENGTH ${name} ${synopsis}`];
+  return [{ title: name, paragraphs, terms: [...optionTerms(target), ...messages] }];
 }
 
 function synopsisOf(command: Command): string {

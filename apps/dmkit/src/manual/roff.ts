@@ -1,10 +1,16 @@
 /** Manual pages in man(7), for any reader of them: groff, mandoc. */
 
+/** What is explained, and how. */
+export interface Term {
+  readonly term: string;
+  readonly meaning: string;
+}
+
 /** A section: paragraphs of text, terms with what they mean, and text that is shown as it is. */
 export interface Section {
   readonly title: string;
   readonly paragraphs?: readonly string[];
-  readonly terms?: readonly { readonly term: string; readonly meaning: string }[];
+  readonly terms?: readonly Term[];
   readonly verbatim?: string;
 }
 

@@ -310,7 +310,7 @@ function stateOf({ devices, exports }: Session): ServiceState {
   const name = unwell.find(({ health }) => health === worst)?.name;
   const others = unwell.length > 1 ? ` (and ${unwell.length - 1} more)` : "";
   return {
-    exports: exports.snapshot().length,
+    exports: exports.count,
     trouble: name === undefined ? undefined : `${name} is ${describeHealth(worst)}${others}`,
   };
 }

@@ -20,8 +20,6 @@ const INTERRUPTED = 130;
 export function verb(parent: Command, name: string, summary: string): Command {
   return parent
     .command(name)
-    .exitOverride()
-    .showHelpAfterError("(see --help)")
     .summary(summary)
     .description(`${summary[0]?.toUpperCase() ?? ""}${summary.slice(1)}.`)
     .addOption(

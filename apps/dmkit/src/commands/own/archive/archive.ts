@@ -12,7 +12,6 @@ import {
   releaseMoment,
   withArchive,
 } from "@dmkit/archive";
-import { openStore } from "@dmkit/object-store";
 import type { Command } from "commander";
 import { copyDevice } from "../../../copy.ts";
 import { withDestination } from "../../../destination.ts";
@@ -21,6 +20,7 @@ import { endedBySignal } from "../../../ui/interrupt.ts";
 import { startProgress } from "../../../ui/progress.ts";
 import { exitCodes } from "../../../ui/terminal.ts";
 import { size } from "../../values.ts";
+import { type StoreFlags, storeVerb, withStore } from "../store-verb.ts";
 import { takeOver } from "./takeover.ts";
 
 const examples = `
@@ -34,11 +34,6 @@ Examples:
   dmkit archive checkpoint s3://disks/vm1                 then gc frees the log before it
 `;
 
-interface Flags {
-  readonly json: boolean;
-  readonly quiet: boolean;
-}
-
 /** @param finish is given the exit code. */
 export function addArchive(program: Command, finish: (code: number) => void): void {
   const archive = program
@@ -48,26 +43,19 @@ export function addArchive(program: Command, finish: (code: number) => void): vo
       "Looks at, takes over, restores and collects disks that a writeboost with archive= has written.",
     )
     .addHelpText("after", examples);
-  const add = (name: string, summary: string): Command =>
-    archive
-      .command(name)
-      .description(summary)
-      .exitOverride()
-      .showHelpAfterError("(see --help)")
-      .option("--json", "print JSON", false)
-      .option("-q, --quiet", "show no progress", false);
+  const add = (name: string, summary: string): Command => storeVerb(archive, name, summary);
 
   add("ls", "Lists the disks in a store.")
     .argument("<store>")
-    .action(async (location: string, flags: Flags) => finish(await list(location, flags)));
+    .action(async (location: string, flags: StoreFlags) => finish(await list(location, flags)));
 
   add("info", "Tells who writes a disk, how new it is, and which moments can be read.")
     .argument("<disk>")
-    .action(async (disk: string, flags: Flags) => finish(await info(disk, flags)));
+    .action(async (disk: string, flags: StoreFlags) => finish(await info(disk, flags)));
 
   add("checkpoint", "Publishes the disk as an image, so that the log up to there is not needed any more.")
     .argument("<disk>")
-    .action(async (disk: string, flags: Flags) => finish(await checkpoint(disk, flags)));
+    .action(async (disk: string, flags: StoreFlags) => finish(await checkpoint(disk, flags)));
 
   add(
     "restore",
@@ -76,14 +64,14 @@ export function addArchive(program: Command, finish: (code: number) => void): vo
     .argument("<disk>", "STORE/NAME[@ID|@TIME]")
     .argument("<destination>", "where to")
     .option("--force", "write over a destination that is there and not blank", false)
-    .action(async (disk: string, to: string, flags: Flags & { force: boolean }) =>
+    .action(async (disk: string, to: string, flags: StoreFlags & { force: boolean }) =>
       finish(await restore(disk, to, flags)),
     );
 
   add("keep", "Gives a moment a name, and keeps it from collections.")
     .argument("<disk>", "STORE/NAME[@ID|@TIME]")
     .argument("<name>")
-    .action(async (disk: string, name: string, flags: Flags) => finish(await keep(disk, name, flags)));
+    .action(async (disk: string, name: string, flags: StoreFlags) => finish(await keep(disk, name, flags)));
 
   add("unkeep", "Takes the name of a moment away.")
     .argument("<disk>")
@@ -93,7 +81,9 @@ export function addArchive(program: Command, finish: (code: number) => void): vo
   add("gc", "Removes the log before the newest checkpoint, but for what kept moments need.")
     .argument("<disk>")
     .option("--dry-run", "only tell what would be removed", false)
-    .action(async (disk: string, flags: Flags & { dryRun: boolean }) => finish(await collect(disk, flags)));
+    .action(async (disk: string, flags: StoreFlags & { dryRun: boolean }) =>
+      finish(await collect(disk, flags)),
+    );
 
   add(
     "takeover",
@@ -102,27 +92,22 @@ export function addArchive(program: Command, finish: (code: number) => void): vo
     .argument("<disk>")
     .argument("<folder>", "a folder that is empty, or is made")
     .option("--cache-size <size>", "of the new write cache", size(4 << 20, 4096), 2 ** 30)
-    .action(async (disk: string, folder: string, flags: Flags & { cacheSize: number }) =>
+    .action(async (disk: string, folder: string, flags: StoreFlags & { cacheSize: number }) =>
       finish(await takeOver(disk, folder, flags)),
     );
 }
 
 const date = (time: number): string => new Date(time).toISOString();
 
-async function list(location: string, { json, quiet }: Flags): Promise<number> {
-  const store = await openStore(location, { mustExist: true });
-  try {
-    const disks = await listDisks(store);
-    if (json) printJson(disks);
-    else for (const disk of disks) print(`${disk}\n`);
-    if (disks.length === 0 && !quiet) process.stderr.write("There are no disks in this store.\n");
-    return exitCodes.ok;
-  } finally {
-    await store.close();
-  }
+async function list(location: string, { json, quiet }: StoreFlags): Promise<number> {
+  const disks = await withStore(location, listDisks);
+  if (json) printJson(disks);
+  else for (const disk of disks) print(`${disk}\n`);
+  if (disks.length === 0 && !quiet) process.stderr.write("There are no disks in this store.\n");
+  return exitCodes.ok;
 }
 
-async function info(text: string, { json }: Flags): Promise<number> {
+async function info(text: string, { json }: StoreFlags): Promise<number> {
   const reference = parseDiskReference(text);
   const {
     size: bytes,
@@ -160,7 +145,7 @@ async function info(text: string, { json }: Flags): Promise<number> {
   return exitCodes.ok;
 }
 
-async function checkpoint(text: string, { json, quiet }: Flags): Promise<number> {
+async function checkpoint(text: string, { json, quiet }: StoreFlags): Promise<number> {
   const reference = parseDiskReference(text);
   const done = await endedBySignal("checkpoint", (signal) =>
     withArchive(reference, async (archive) => {
@@ -183,7 +168,7 @@ async function checkpoint(text: string, { json, quiet }: Flags): Promise<number>
 async function restore(
   text: string,
   to: string,
-  { force, quiet }: Flags & { force: boolean },
+  { force, quiet }: StoreFlags & { force: boolean },
 ): Promise<number> {
   parseArchiveReference(text);
   const done = await endedBySignal("restore", async (signal) => {
@@ -211,7 +196,7 @@ async function restore(
   return exitCodes.ok;
 }
 
-async function keep(text: string, name: string, { json }: Flags): Promise<number> {
+async function keep(text: string, name: string, { json }: StoreFlags): Promise<number> {
   const reference = parseArchiveReference(text);
   const { id, time } = await withArchive(reference, (archive) => keepMoment(archive, name, reference.when));
   if (json) printJson({ name, id, time: date(time) });
@@ -228,7 +213,7 @@ async function unkeep(text: string, name: string): Promise<number> {
   return exitCodes.error;
 }
 
-async function collect(text: string, { json, dryRun }: Flags & { dryRun: boolean }): Promise<number> {
+async function collect(text: string, { json, dryRun }: StoreFlags & { dryRun: boolean }): Promise<number> {
   const done = await endedBySignal("gc", (signal) =>
     withArchive(parseDiskReference(text), (archive) => collectArchive(archive, { dryRun, signal })),
   );

@@ -49,8 +49,7 @@ export function addCow(program: Command, finish: Finish): void {
       "Creates, inspects and merges the layers of the cow target. Nobody may be serving what is written.",
     )
     .addHelpText("after", examples);
-  const add = (name: string, summary: string): Command =>
-    cow.command(name).description(summary).exitOverride().showHelpAfterError("(see --help)");
+  const add = (name: string, summary: string): Command => cow.command(name).description(summary);
 
   add("create", "Makes a new, empty layer: two sparse files.")
     .argument("<bitmap>", "bitmap file; must not exist")

@@ -17,11 +17,11 @@ import {
   resolveReference,
   verifyImage,
 } from "@dmkit/image";
-import { type ObjectStore, openStore } from "@dmkit/object-store";
 import { type Command, InvalidArgumentError } from "commander";
 import { interruptible, print, printJson, tellCancelled } from "../../../offline/work.ts";
 import { exitCodes } from "../../../ui/terminal.ts";
 import { type ControlFlags, verb, withServer } from "../../server/control.ts";
+import { type StoreFlags, storeVerb, withStore } from "../store-verb.ts";
 
 const examples = `
 IMAGE is STORE/NAME[@DIGEST|:TAG]; STORE is a folder, or s3://BUCKET[/PREFIX].
@@ -34,11 +34,6 @@ Examples:
   dmkit image gc --dry-run s3://disks
 `;
 
-interface Flags {
-  readonly json: boolean;
-  readonly quiet: boolean;
-}
-
 /** @param finish is given the exit code. */
 export function addImage(program: Command, finish: (code: number) => void): void {
   const image = program
@@ -46,26 +41,19 @@ export function addImage(program: Command, finish: (code: number) => void): void
     .summary("manage images in an object store")
     .description("Lists, verifies, tags and collects the images that dmkit publish has made.")
     .addHelpText("after", examples);
-  const add = (name: string, summary: string): Command =>
-    image
-      .command(name)
-      .description(summary)
-      .exitOverride()
-      .showHelpAfterError("(see --help)")
-      .option("--json", "print JSON", false)
-      .option("-q, --quiet", "show no progress", false);
+  const add = (name: string, summary: string): Command => storeVerb(image, name, summary);
 
   add("ls", "Lists the versions of the images in a store, oldest first.")
     .argument("<store>")
-    .action(async (location: string, flags: Flags) => finish(await list(location, flags)));
+    .action(async (location: string, flags: StoreFlags) => finish(await list(location, flags)));
 
   add("info", "Tells what an image is, without its contents.")
     .argument("<image>")
-    .action(async (reference: string, flags: Flags) => finish(await info(reference, flags)));
+    .action(async (reference: string, flags: StoreFlags) => finish(await info(reference, flags)));
 
   add("verify", "Fetches every blob of an image and compares it with its name. Exit code 1: problems.")
     .argument("<image>")
-    .action(async (reference: string, flags: Flags) => finish(await verify(reference, flags)));
+    .action(async (reference: string, flags: StoreFlags) => finish(await verify(reference, flags)));
 
   add("tag", "Makes a tag of an image say another version.")
     .argument("<image>", "the version")
@@ -79,7 +67,7 @@ export function addImage(program: Command, finish: (code: number) => void): void
   add("gc", "Removes versions that no tag has named for a day, also if devices use them, and their blobs.")
     .argument("<store>")
     .option("--dry-run", "only tell what would be removed", false)
-    .action(async (location: string, flags: Flags & { dryRun: boolean }) =>
+    .action(async (location: string, flags: StoreFlags & { dryRun: boolean }) =>
       finish(await collectGarbage(location, flags)),
     );
 
@@ -96,16 +84,7 @@ function tagName(text: string): string {
   throw new InvalidArgumentError("Tags have a-z, 0-9 and, between these, . _ -");
 }
 
-async function withStore<T>(location: string, work: (store: ObjectStore) => Promise<T>): Promise<T> {
-  const store = await openStore(location, { mustExist: true });
-  try {
-    return await work(store);
-  } finally {
-    await store.close();
-  }
-}
-
-async function list(location: string, flags: Flags): Promise<number> {
+async function list(location: string, flags: StoreFlags): Promise<number> {
   let code: number = exitCodes.ok;
   const versions = await withStore(location, (store) =>
     listImages(store, ({ name, tag, error }) => {
@@ -135,7 +114,7 @@ function tellUnreadable(what: string, error: unknown, hint: string): number {
   return exitCodes.error;
 }
 
-async function info(text: string, flags: Flags): Promise<number> {
+async function info(text: string, flags: StoreFlags): Promise<number> {
   const reference = parseImageReference(text);
   return await withStore(reference.store, async (store) => {
     const digest = await resolveReference(store, reference);
@@ -161,7 +140,7 @@ async function info(text: string, flags: Flags): Promise<number> {
   });
 }
 
-async function verify(text: string, flags: Flags): Promise<number> {
+async function verify(text: string, flags: StoreFlags): Promise<number> {
   const reference = parseImageReference(text);
   const result = await interruptible("verify", flags.quiet || flags.json, ({ signal, progress }) =>
     withStore(reference.store, async (store) => {
@@ -210,7 +189,7 @@ async function untag(text: string): Promise<number> {
   return exitCodes.ok;
 }
 
-async function collectGarbage(location: string, flags: Flags & { dryRun: boolean }): Promise<number> {
+async function collectGarbage(location: string, flags: StoreFlags & { dryRun: boolean }): Promise<number> {
   const { dryRun } = flags;
   const result = await interruptible("gc", flags.quiet || flags.json, ({ signal, progress }) =>
     withStore(location, (store) =>
