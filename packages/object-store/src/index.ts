@@ -17,7 +17,7 @@ export {
   defaultRetryPolicy,
 } from "./retrying-store.ts";
 export { DirectoryTransport } from "./directory.ts";
-export { type S3Location, isS3Uri, parseS3Uri } from "./s3/location.ts";
+export { type S3Location, isS3Uri, parseS3Uri, splitParameters } from "./s3/location.ts";
 export { type CredentialProvider, type Credentials, defaultCredentials } from "./s3/credentials.ts";
 export { type OpenStoreOptions, openStore } from "./open.ts";
 export { probeConditionalCreate } from "./probe.ts";

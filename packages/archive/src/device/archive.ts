@@ -20,7 +20,7 @@ import {
   diskKey,
   epochKey,
   epochPrefix,
-  isBefore,
+  isSame,
   logKey,
   logPrefix,
   numberOfKey,
@@ -57,11 +57,17 @@ export interface LogObject extends LogHead {
   readonly contents: readonly LogSegment[];
 }
 
+/** A log object that a listing has shown. */
+export interface LogPlace extends Position {
+  /** Bytes. */
+  readonly size: number;
+}
+
 /** What a walk has found behind its checkpoint. */
 export interface Walk {
   readonly checkpoint: Checkpoint;
   /** Log objects, in order. */
-  readonly objects: readonly Position[];
+  readonly objects: readonly LogPlace[];
   /** The last segment in them. */
   readonly end: LogEnd;
 }
@@ -155,7 +161,7 @@ export class Archive {
     }
     const key = checkpointKey(this.disk, position);
     const found = await getVerified(this.store, key, decodeCheckpoint, { most: MAX_RECORD });
-    if (found.position.epoch === position.epoch && found.position.n === position.n) return found;
+    if (isSame(found.position, position)) return found;
     throw this.#contradicts(key);
   }
 
@@ -192,8 +198,8 @@ export class Archive {
     start: Position,
     until: number,
     seal?: Sealing,
-  ): Promise<{ readonly objects: Position[]; readonly isCut: boolean }> {
-    const objects: Position[] = [];
+  ): Promise<{ readonly objects: LogPlace[]; readonly isCut: boolean }> {
+    const objects: LogPlace[] = [];
     for (let epoch = Math.max(1, start.epoch); epoch <= until; epoch += 1) {
       const first = epoch === start.epoch ? start.n + 1 : 0;
       const end = await this.#walkEpoch({ epoch, n: first }, objects, seal);
@@ -205,7 +211,7 @@ export class Archive {
   /** Adds the objects from `first` on; what is behind them: a fence, nothing yet, or a hole with more behind it. */
   async #walkEpoch(
     { epoch, n: first }: Position,
-    objects: Position[],
+    objects: LogPlace[],
     seal: Sealing | undefined,
   ): Promise<"fence" | "nothing" | "hole"> {
     const prefix = logPrefix(this.disk, epoch);
@@ -216,7 +222,7 @@ export class Archive {
         if (n === undefined) continue;
         if (n !== next) return "hole";
         if (isFence(size)) return "fence";
-        objects.push({ epoch, n });
+        objects.push({ epoch, n, size });
         next += 1;
       }
       if (seal === undefined) return "nothing";
@@ -257,18 +263,13 @@ export class Archive {
     return this.coder.close();
   }
 
-  #placed(head: LogHead, { epoch, n }: Position): LogHead {
-    if (head.position.epoch === epoch && head.position.n === n) return head;
-    throw this.#contradicts(logKey(this.disk, { epoch, n }));
+  #placed(head: LogHead, position: Position): LogHead {
+    if (isSame(head.position, position)) return head;
+    throw this.#contradicts(logKey(this.disk, position));
   }
 
   #contradicts(key: string): BlockIoError {
     const hint = "Objects were renamed: copy them under the keys they had.";
     return refuse(this.store.name, "EFORMAT", `${key} is not what its key says`, hint, "read");
   }
-}
-
-/** The checkpoint before a position: the newest of those that are not behind it. */
-export function checkpointBefore(checkpoints: readonly Position[], position: Position): Position {
-  return checkpoints.findLast((one) => !isBefore(position, one)) ?? BEGINNING;
 }

@@ -5,7 +5,7 @@
  * last segment that was closed by that time.
  */
 import { codeOf, refuse } from "@dmkit/block-io";
-import { isBefore, type Position } from "../format/keys.ts";
+import type { Position } from "../format/keys.ts";
 import type { LogSegment } from "../format/log-object.ts";
 import type { Checkpoint } from "../format/records.ts";
 import type { Archive, LogObject } from "./archive.ts";
@@ -122,9 +122,4 @@ function collected(archive: Archive, cause?: unknown): Error {
   );
   if (cause !== undefined) error.cause = cause;
   return error;
-}
-
-/** Whether `position` is behind `after`, and not behind `last`. */
-export function isWithin(position: Position, after: Position, last: Position): boolean {
-  return isBefore(after, position) && !isBefore(last, position);
 }

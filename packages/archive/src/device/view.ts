@@ -9,6 +9,7 @@ import {
   type Extent,
   type Facts,
   GuardedTarget,
+  SECTOR,
   codeOf,
   done,
   plainCapabilities,
@@ -23,7 +24,6 @@ import { type History, type When, segmentsOf } from "./history.ts";
 
 // Log objects in memory, of 4 MiB at most.
 const OBJECTS = 16;
-const SECTOR = 512;
 
 /** What a view is made of. */
 export interface ViewParts {
@@ -88,7 +88,7 @@ export class ArchiveView extends GuardedTarget {
   }
 
   /** What differs from the image of the checkpoint: bytes, in order. */
-  *changed(): Generator<{ readonly offset: number; readonly length: number }> {
+  async *changed(): AsyncGenerator<{ readonly offset: number; readonly length: number }> {
     for (const block of this.#parts.index.blocks) {
       const offset = block * BLOCK;
       yield { offset, length: Math.min(BLOCK, this.size - offset) };

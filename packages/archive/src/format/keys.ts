@@ -27,6 +27,16 @@ export function isBefore(a: Position, b: Position): boolean {
   return a.epoch < b.epoch || (a.epoch === b.epoch && a.n < b.n);
 }
 
+/** Whether they are the same place. */
+export function isSame(a: Position, b: Position): boolean {
+  return a.epoch === b.epoch && a.n === b.n;
+}
+
+/** Whether `position` is behind `after`, and not behind `last`. */
+export function isWithin(position: Position, after: Position, last: Position): boolean {
+  return isBefore(after, position) && !isBefore(last, position);
+}
+
 export const DISKS = "disks/";
 
 /** Throws `EINVAL` for what no disk can be called. @param what disk, or moment. */

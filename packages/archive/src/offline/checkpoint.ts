@@ -46,7 +46,7 @@ export async function makeCheckpoint(
       name: archive.disk,
       tag: checkpointTag(end.position),
       parent: before.digest,
-      changed: inOrder(view.changed()),
+      changed: view.changed(),
       environment,
       signal,
       progress,
@@ -62,8 +62,4 @@ export async function makeCheckpoint(
 /** Two who make one of the same moment have made the same. */
 export async function createCheckpoint({ store, disk }: Archive, checkpoint: Checkpoint): Promise<void> {
   await store.create(checkpointKey(disk, checkpoint.position), encodeCheckpoint(checkpoint));
-}
-
-async function* inOrder<T>(items: Iterable<T>): AsyncGenerator<T> {
-  yield* items;
 }

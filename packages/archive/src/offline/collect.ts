@@ -5,17 +5,16 @@
  * there to it. Epochs and fences are never removed: a request of a writer that was replaced may land at any time, and
  * must find its place taken.
  */
-import { readManifest, removeTag } from "@dmkit/image";
+import { isName, readManifest, removeTag } from "@dmkit/image";
 import type { Archive } from "../device/archive.ts";
-import { isWithin } from "../device/history.ts";
 import {
   type Position,
   checkpointKey,
   checkpointTag,
   isBefore,
-  keepKey,
+  isSame,
+  isWithin,
   keepPrefix,
-  logKey,
   logPrefix,
   numberOfKey,
 } from "../format/keys.ts";
@@ -43,7 +42,9 @@ export async function momentsOf({ store, disk }: Archive): Promise<Map<string, M
   const moments = new Map<string, Moment>();
   for await (const { key } of store.list(prefix)) {
     const name = key.slice(prefix.length);
-    moments.set(name, await getVerified(store, keepKey(disk, name), decodeMoment, { most: MAX_RECORD }));
+    // Somebody else's, as in other listings.
+    if (!isName(name)) continue;
+    moments.set(name, await getVerified(store, key, decodeMoment, { most: MAX_RECORD }));
   }
   return moments;
 }
@@ -53,18 +54,20 @@ export async function collectArchive(
   archive: Archive,
   options: CollectLogOptions = {},
 ): Promise<CollectedLog> {
-  const newest = await archive.newestCheckpoint();
-  await readManifest(archive.store, archive.disk, (await archive.checkpoint(newest)).digest);
-  return await collectLog(archive, options);
+  const checkpoints = await archive.checkpoints();
+  const newest = await archive.checkpoint(checkpoints.at(-1) as Position);
+  await readManifest(archive.store, archive.disk, newest.digest);
+  return await collectLog(archive, options, checkpoints);
 }
 
-/** The same, without a look at the image. */
+/** The same, without a look at the image. @param known the checkpoints, where they have been listed. */
 export async function collectLog(
   archive: Archive,
   { dryRun = false, signal }: CollectLogOptions = {},
+  known?: readonly Position[],
 ): Promise<CollectedLog> {
   const { store, disk, rules } = archive;
-  const checkpoints = await archive.checkpoints();
+  const checkpoints = known ?? (await archive.checkpoints());
   const newest = checkpoints.at(-1) as Position;
   const kept = [...(await momentsOf(archive)).values()].map(({ position }) => ({
     // Of a moment within an object that before it.
@@ -81,14 +84,14 @@ export async function collectLog(
       const position = { epoch, n };
       if (!rules.mayRemove(position, size, newest)) continue;
       if (kept.some(({ base, position: moment }) => isWithin(position, base, moment))) continue;
-      if (!dryRun) await store.remove(logKey(disk, position), { signal });
+      if (!dryRun) await store.remove(key, { signal });
       objects += 1;
       bytes += size;
     }
   }
   let removed = 0;
   for (const position of checkpoints.slice(0, -1)) {
-    if (kept.some(({ base }) => !isBefore(base, position) && !isBefore(position, base))) continue;
+    if (kept.some(({ base }) => isSame(base, position))) continue;
     // What the disk held at the beginning has no record of its own.
     if (!dryRun && position.epoch > 0) await store.remove(checkpointKey(disk, position), { signal });
     if (dryRun || (await removeTag(store, disk, checkpointTag(position)))) removed += 1;

@@ -1,9 +1,9 @@
 /** What is in a store, and what is known of one disk. */
 import { refuse } from "@dmkit/block-io";
 import type { ObjectStore } from "@dmkit/object-store";
-import { Archive, type Epoch } from "../device/archive.ts";
+import { Archive, type Epoch, type LogPlace } from "../device/archive.ts";
 import { type When, historyOf, segmentsOf } from "../device/history.ts";
-import { DISKS, diskOfKey, keepKey, logKey } from "../format/keys.ts";
+import { DISKS, diskOfKey, keepKey } from "../format/keys.ts";
 import { type Checkpoint, type DiskRecord, type Moment, encodeMoment } from "../format/records.ts";
 import { momentsOf } from "./collect.ts";
 
@@ -37,9 +37,7 @@ export async function archiveInfo(archive: Archive): Promise<ArchiveInfo> {
   const { objects, end: last } = await archive.walk(epoch?.number ?? 0);
   const checkpoints: Checkpoint[] = [];
   for (const position of await archive.checkpoints()) checkpoints.push(await archive.checkpoint(position));
-  let bytes = 0;
-  for (const position of objects)
-    bytes += (await archive.store.head(logKey(archive.disk, position)))?.size ?? 0;
+  const bytes = objects.reduce((sum, { size }) => sum + size, 0);
   const kept = await momentsOf(archive);
   return { ...record, epoch, last, checkpoints, objects: objects.length, bytes, kept };
 }
@@ -48,8 +46,10 @@ export async function archiveInfo(archive: Archive): Promise<ArchiveInfo> {
 export async function keepMoment(archive: Archive, name: string, when: When): Promise<Moment> {
   const history = await historyOf(archive, when);
   let last: Moment = history.checkpoint;
-  for await (const { id, time, object } of segmentsOf(archive, history, when))
-    last = { id, time, position: history.objects[object] as Moment["position"] };
+  for await (const { id, time, object } of segmentsOf(archive, history, when)) {
+    const { epoch, n } = history.objects[object] as LogPlace;
+    last = { id, time, position: { epoch, n } };
+  }
   if (await archive.store.create(keepKey(archive.disk, name), encodeMoment(last))) return last;
   const hint = "Give another name, or take that one away: dmkit archive unkeep.";
   throw refuse(archive.name, "EEXIST", `${name} is kept already`, hint);

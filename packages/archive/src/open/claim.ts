@@ -7,7 +7,7 @@
  *
  * A fence takes the place that a late object would need, so what is found in 2 is all there will ever be.
  */
-import { type Environment, codeOf } from "@dmkit/block-io";
+import { type Environment, codeOf, randomDigits } from "@dmkit/block-io";
 import type { Archive, Epoch, Walk } from "../device/archive.ts";
 import { type Position, epochKey, logKey } from "../format/keys.ts";
 import { type Token, encodeEpoch, encodeFence } from "../format/records.ts";
@@ -58,5 +58,5 @@ export async function claim(archive: Archive, { token, host, environment, check 
 
 /** 32 random hexadecimal digits. */
 export function randomToken({ random }: Environment): Token {
-  return Array.from({ length: 32 }, () => Math.floor(random.next() * 16).toString(16)).join("");
+  return randomDigits(random);
 }

@@ -1,14 +1,14 @@
 /**
  * References to archives.
  *
- *     [archive:]STORE/DISK[@MOMENT][?PARAMETERS OF THE STORE]
+ *     [archive:]STORE/DISK[@MOMENT][?PARAMETERS OF THE BUCKET]
  *
- * STORE is `s3://BUCKET[/PREFIX]` or a folder. MOMENT is the id of a segment, or a time as ISO 8601 has it; without one
+ * STORE is `s3://BUCKET[/PREFIX]` or a folder, which has no parameters: a `?` is part of its name. MOMENT is the id of a segment, or a time as ISO 8601 has it; without one
  * the newest is meant.
  */
 import { type BlockIoError, refuse } from "@dmkit/block-io";
 import { absoluteImageReference, isName } from "@dmkit/image";
-import { isS3Uri } from "@dmkit/object-store";
+import { isS3Uri, splitParameters } from "@dmkit/object-store";
 import type { When } from "../device/history.ts";
 
 /** A disk in a store, and a moment of it. */
@@ -21,7 +21,7 @@ export interface ArchiveReference {
 
 /** Throws `EPARSE` for what is no reference. */
 export function parseArchiveReference(text: string): ArchiveReference {
-  const [, path = "", query = ""] = /^(?:archive:)?([^?]*)(\?.*)?$/.exec(text) ?? [];
+  const [path, query] = splitParameters(text.replace(/^archive:/, ""));
   const slash = path.lastIndexOf("/");
   const [, disk = "", moment] = /^([^@]*)(?:@(.*))?$/.exec(path.slice(slash + 1)) ?? [];
   const store = path.slice(0, slash);
@@ -63,18 +63,25 @@ export function parseWhen(text: string): When {
 
 /** The same reference with a moment in place of the one it has. */
 export function atMoment(text: string, moment: string): string {
-  const [, path = "", query = ""] = /^([^?]*)(\?.*)?$/.exec(text) ?? [];
-  const slash = path.lastIndexOf("/");
-  return `${path.slice(0, slash)}${path.slice(slash).replace(/@.*$/, "")}@${moment}${query}`;
+  const [path, query] = splitParameters(text.replace(/^archive:/, ""));
+  const [disk] = splitMoment(path);
+  return `${text.startsWith("archive:") ? "archive:" : ""}${disk}@${moment}${query}`;
 }
 
 /** The reference with paths made absolute: a relative one begins in `folder`. Throws `EPARSE`. */
 export function absoluteArchiveReference(text: string, folder: string): string {
   parseArchiveReference(text);
-  const [, path = "", moment = "", query = ""] = /^(?:archive:)?([^?]*?)(@[^/@?]*)?(\?.*)?$/.exec(text) ?? [];
-  const absolute = absoluteImageReference(path + query, folder).slice("image:".length);
-  const [, before = "", after = ""] = /^([^?]*)(\?.*)?$/.exec(absolute) ?? [];
+  const [path, query] = splitParameters(text.replace(/^archive:/, ""));
+  const [disk, moment] = splitMoment(path);
+  const absolute = absoluteImageReference(disk + query, folder).slice("image:".length);
+  const [before, after] = splitParameters(absolute);
   return `archive:${before}${moment}${after}`;
+}
+
+/** What stands before the moment, and the moment with its `@`. */
+function splitMoment(path: string): readonly [disk: string, moment: string] {
+  const at = path.indexOf("@", path.lastIndexOf("/"));
+  return at < 0 ? [path, ""] : [path.slice(0, at), path.slice(at)];
 }
 
 function malformed(text: string, reason: string, hint: string): BlockIoError {

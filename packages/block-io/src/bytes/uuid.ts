@@ -29,3 +29,8 @@ export function randomUuid(random: Random): string {
   bytes[8] = ((bytes[8] as number) & 0x3f) | 0x80;
   return uuidText(bytes);
 }
+
+/** 32 random hexadecimal digits, all of them: no UUID of any version. */
+export function randomDigits(random: Random): string {
+  return Array.from({ length: 2 * UUID_BYTES }, () => Math.floor(random.next() * 16).toString(16)).join("");
+}

@@ -8,7 +8,7 @@
  */
 import { resolve } from "node:path";
 import { type BlockIoError, refuse } from "@dmkit/block-io";
-import { isS3Uri } from "@dmkit/object-store";
+import { isS3Uri, splitParameters } from "@dmkit/object-store";
 import { type Digest, isDigest } from "../format/digest.ts";
 import { DEFAULT_TAG, isName } from "../format/layout.ts";
 
@@ -87,12 +87,6 @@ export function parseTagReference(
     throw malformed(text, "names no tag", `Write STORE/NAME:TAG, e.g. ${text}:${DEFAULT_TAG}.`);
   }
   return reference;
-}
-
-/** Only a bucket has parameters: a question mark in the name of a folder is one. */
-function splitParameters(text: string): readonly [string, string] {
-  const query = isS3Uri(text) ? text.indexOf("?") : -1;
-  return query < 0 ? [text, ""] : [text.slice(0, query), text.slice(query)];
 }
 
 /** The text that means this version of an image. */

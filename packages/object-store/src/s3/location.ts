@@ -30,6 +30,12 @@ export function isS3Uri(text: string): boolean {
   return /^s3:/i.test(text);
 }
 
+/** The location of something in a store, and the parameters of the bucket behind it. A folder has none: a `?` is part of its name. */
+export function splitParameters(text: string): readonly [path: string, parameters: string] {
+  const query = isS3Uri(text) ? text.indexOf("?") : -1;
+  return query < 0 ? [text, ""] : [text.slice(0, query), text.slice(query)];
+}
+
 /** Throws `EPARSE` for what is no S3 URI. */
 export function parseS3Uri(text: string, variables: NodeJS.ProcessEnv = process.env): S3Location {
   const match = /^s3:\/\/([^/?#]*)(?:\/([^?#]*))?(?:\?([^#]*))?$/i.exec(text);

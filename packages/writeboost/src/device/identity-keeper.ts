@@ -4,7 +4,7 @@
  * Invariants: the record says `clean` only while nobody can change anything; `coveredId` only grows and never
  * runs ahead of what a flush has covered. Writes are one at a time, each of one sector.
  */
-import { type BlockDevice, type Logger, type Random, witnessOf } from "@dmkit/block-io";
+import { type BlockDevice, type Logger, witnessOf } from "@dmkit/block-io";
 import { IDENTITY_START, type Identity, NO_WITNESS, encodeIdentity } from "../format/identity.ts";
 
 export class IdentityKeeper {
@@ -46,9 +46,4 @@ export class IdentityKeeper {
     });
     await this.#writing;
   }
-}
-
-/** 32 random hexadecimal digits. */
-export function newUuid(random: Random): string {
-  return Array.from({ length: 32 }, () => Math.floor(random.next() * 16).toString(16)).join("");
 }
