@@ -1,8 +1,8 @@
 /** Signals that come while the program is still being loaded, when nobody else takes them. */
 
-let hangups = 0;
+let hasHungUp = false;
 const hangup = (): void => {
-  hangups += 1;
+  hasHungUp = true;
 };
 
 /**
@@ -17,5 +17,5 @@ export function takeEarlySignals(command: string | undefined): void {
 /** Whether SIGHUP has come. From now on it is somebody else's. */
 export function earlyHangup(): boolean {
   process.off("SIGHUP", hangup);
-  return hangups > 0;
+  return hasHungUp;
 }

@@ -100,7 +100,7 @@ export type {
 export { type RangeGrant, RangeLock } from "./sync/range-lock.ts";
 export { sectorsOf, zeroes } from "./bytes/zeroes.ts";
 export { ByteAccess } from "./bytes/byte-access.ts";
-export { given, isGiven, readGiven, readWhatIsGiven } from "./bytes/given.ts";
+export { given, isGiven, readGiven, readTwice, readWhatIsGiven } from "./bytes/given.ts";
 export { witnessBlocks, witnessOf } from "./below/witness.ts";
 export {
   type Area,
@@ -135,7 +135,7 @@ export { Signal } from "./sync/signal.ts";
 export { FlushGroup } from "./sync/flush-group.ts";
 export { SpaceWatch } from "./below/space-watch.ts";
 export { Turnstile } from "./sync/turnstile.ts";
-export { UUID_BYTES, isUuid, randomUuid, uuidBytes, uuidText } from "./bytes/uuid.ts";
+export { UUID_BYTES, isUuid, randomDigits, randomUuid, uuidBytes, uuidText } from "./bytes/uuid.ts";
 export { Bitmap } from "./bytes/bitmap.ts";
 export { type BitRun, SparseBitmap } from "./bytes/sparse-bitmap.ts";
 export { BufferPool } from "./sync/buffer-pool.ts";

@@ -1,7 +1,7 @@
 /** `dmkit man`: the manual, for the terminal or as files. */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { BlockIoError, asking } from "@dmkit/block-io";
+import { BlockIoError, asking, makeFolders } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { exitCodes, exitHelp } from "../ui/terminal.ts";
 import type { Finish, Known, Whole } from "./command.ts";
@@ -30,7 +30,7 @@ export function addMan(program: Command, finish: Finish, known: Known, whole: Wh
       const pages = manualPages(all, await known(), `dmkit ${program.version() ?? ""}`);
       if (into !== undefined) {
         asking({ device: into, op: "open" }, () => {
-          mkdirSync(into, { recursive: true });
+          makeFolders(into);
           for (const one of pages) writeFileSync(join(into, `${one.name}.${one.section}`), roff(one));
         });
       } else {

@@ -2,6 +2,7 @@
 import { schemeOf } from "@dmkit/block-io";
 import { NBD_PORT } from "@dmkit/nbd";
 import type { Command } from "commander";
+import { isTold } from "../serve/listen/listeners.ts";
 import type { StackPlan } from "../stack-file/plan.ts";
 import { usage } from "../ui/usage.ts";
 import { isGiven, refuseUseless } from "../ui/useless-options.ts";
@@ -34,16 +35,15 @@ export function refuseBesideSingle({ single }: Said, command: Command): void {
 /** What is said of files that this server neither makes nor opens as images. */
 export function refuseUnusedFiles(images: readonly string[], { table, at }: Said, command: Command): void {
   const isStack = images.some((image) => STACK_FILE.test(image));
-  const served =
-    at !== undefined
-      ? "--at, which shows images as they are"
-      : table.length > 0
-        ? "a table, whose files have to be there"
-        : images.length === 0 || isStack
-          ? undefined
-          : images.every((image) => schemeOf(image) !== undefined)
-            ? "URIs: they name no files"
-            : undefined;
+  const others: readonly (readonly [boolean, string])[] = [
+    [at !== undefined, "--at, which shows images as they are"],
+    [table.length > 0, "a table, whose files have to be there"],
+    [
+      images.length > 0 && !isStack && images.every((image) => schemeOf(image) !== undefined),
+      "URIs: they name no files",
+    ],
+  ];
+  const served = others.find(([isServed]) => isServed)?.[1];
   const makes =
     served === undefined ? undefined : ["create", "preallocate"].find((name) => isGiven(command, name));
   if (makes !== undefined) {
@@ -90,8 +90,8 @@ export function refuseUnusedTls(
   plan: StackPlan | undefined,
   activated: number,
 ): void {
-  const isTold = unix !== undefined || port !== undefined || run !== undefined || single || activated > 0;
-  if (isTold || plan === undefined || plan.listen.length === 0) return;
+  const where = { unix, port, isPrivate: run !== undefined, single };
+  if (isTold(where, activated) || plan === undefined || plan.listen.length === 0) return;
   throw usage(
     "--tls and what goes with it is for listeners of the command line, and there are none",
     "Write tls: require beside the port or unix of the stack file, or add --port or --unix.",

@@ -101,8 +101,11 @@ function walk(program: Command, words: readonly string[]): Walked {
       command = sub;
       path.push(sub.name());
     } else if (word.startsWith("-")) {
-      const option = command.options.find((one) => one.long === word || one.short === word);
-      pending = option?.required === true || option?.optional === true ? option : undefined;
+      const [name, value] = word.split(/=(.*)/s);
+      const option = command.options.find((one) => one.long === name || one.short === name);
+      const takes = option?.required === true || option?.optional === true ? option : undefined;
+      if (value === undefined) pending = takes;
+      else if (takes?.attributeName() === "control") control = value;
     } else args.push(word);
   }
   return { command, path: path.join(" "), args, pending, control };
@@ -123,18 +126,13 @@ function values({ argChoices, flags }: Option): Completion {
 }
 
 function commandsOf(command: Command): Candidate[] {
-  return visibleCommands(command).map((one) => ({
-    word: one.name(),
-    help: one.summary() === "" ? one.description() : one.summary(),
-  }));
+  const help = command.createHelp();
+  return visibleCommands(command).map((one) => ({ word: one.name(), help: help.subcommandDescription(one) }));
 }
 
 function optionsOf(command: Command): Candidate[] {
-  const own = command.options.filter(({ hidden }) => !hidden);
-  return [
-    ...own.map(({ long, short, description }) => ({ word: long ?? short ?? "", help: description })),
-    { word: "--help", help: "display help for command" },
-  ];
+  const shown = command.createHelp().visibleOptions(command);
+  return shown.map(({ long, short, description }) => ({ word: long ?? short ?? "", help: description }));
 }
 
 async function ofKind(

@@ -14,8 +14,6 @@ import {
 
 // Milliseconds that a server that runs needs for less.
 const HELLO_TIME = 10_000;
-// Bytes of a request beside its parameters.
-const ENVELOPE = 256;
 
 export interface CallProgress {
   readonly done: number;
@@ -82,15 +80,15 @@ export class ControlClient {
     options: CallOptions = {},
   ): Promise<Result> {
     if (this.#lost !== undefined) return Promise.reject(this.#lost);
-    if (Buffer.byteLength(JSON.stringify(params)) > LONGEST_REQUEST - ENVELOPE)
-      return Promise.reject(tooLong());
     const id = this.#next;
+    const request = lineOf({ id, method, params });
+    if (Buffer.byteLength(request) > LONGEST_REQUEST) return Promise.reject(tooLong());
     this.#next += 1;
     const answer = new Promise<unknown>((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject, progress: options.progress });
     });
-    this.#send({ id, method, params });
-    const cancel = (): void => this.#send({ method: "cancel", params: { id } });
+    this.#send(request);
+    const cancel = (): void => this.#send(lineOf({ method: "cancel", params: { id } }));
     if (options.signal?.aborted) cancel();
     options.signal?.addEventListener("abort", cancel, { once: true });
     return answer.finally(() => options.signal?.removeEventListener("abort", cancel)) as Promise<Result>;
@@ -100,8 +98,8 @@ export class ControlClient {
     this.#socket.destroy();
   }
 
-  #send(message: Readonly<Record<string, unknown>>): void {
-    this.#socket.write(`${JSON.stringify({ jsonrpc: "2.0", ...message })}\n`);
+  #send(line: string): void {
+    this.#socket.write(`${line}\n`);
   }
 
   #received(line: string): void {
@@ -179,4 +177,9 @@ function open(path: string): Promise<Socket> {
       );
     });
   });
+}
+
+/** A message as it is sent, without the end of its line. */
+function lineOf(message: Readonly<Record<string, unknown>>): string {
+  return JSON.stringify({ jsonrpc: "2.0", ...message });
 }

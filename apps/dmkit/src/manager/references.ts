@@ -1,5 +1,4 @@
 /** What table lines refer to: other named devices, paths, and memory that is gone when the table is closed. */
-import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import {
@@ -95,14 +94,17 @@ export function memoryOf(segments: readonly Segment[]): string | undefined {
 
 /** Whether a table has a line that finds what this one has on its devices: the same target over the same ones. */
 export function hasLineOver(segments: readonly Segment[], line: Segment): boolean {
+  const below = identitiesBelow(line);
   // What is in memory is another device every time.
-  if (identitiesBelow(line).some((reference) => schemeOf(reference) === "mem")) return false;
-  return segments.some((other) => sameLine(other, line));
+  if (below.some((reference) => schemeOf(reference) === "mem")) return false;
+  return segments.some((other) => sameLine(other, line, below));
 }
 
-/** Whether two lines are the same target over the same devices. */
-export function sameLine(one: Segment, other: Segment): boolean {
-  return one.target === other.target && isDeepStrictEqual(identitiesBelow(one), identitiesBelow(other));
+/** Whether two lines are the same target over the same devices. @param below what the other one stands on. */
+export function sameLine(one: Segment, other: Segment, below?: readonly string[]): boolean {
+  return (
+    one.target === other.target && isDeepStrictEqual(identitiesBelow(one), below ?? identitiesBelow(other))
+  );
 }
 
 function identitiesBelow(line: Segment): readonly string[] {
@@ -118,7 +120,8 @@ export function readTable(text: string, targets: TargetRegistry = allTargets): r
 export function replacedIn(segments: readonly Segment[], before: FilesBelow): string | undefined {
   return [...referencesOf(segments)].find((reference) => {
     const was = schemeOf(reference) === undefined ? before.get(resolve(reference)) : undefined;
-    return was !== undefined && existsSync(reference) && identityOf(reference) !== was;
+    // A path behind which there is nothing is its own identity.
+    return was !== undefined && ![was, reference].includes(identityOf(reference));
   });
 }
 

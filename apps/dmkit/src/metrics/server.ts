@@ -13,6 +13,8 @@ import type { Snapshot } from "../top/snapshot.ts";
 
 export interface MetricsListener {
   readonly port: number;
+  /** Where `/metrics` is. */
+  readonly url: string;
   close(): Promise<void>;
 }
 
@@ -42,6 +44,7 @@ export async function startMetrics(
     },
   );
   server.maxConnections = CONNECTIONS;
+  const bare = host.replaceAll(/^\[|\]$/g, "");
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error) =>
       reject(
@@ -52,12 +55,14 @@ export async function startMetrics(
         }),
       ),
     );
-    server.listen({ host: host.replaceAll(/^\[|\]$/g, ""), port }, resolve);
+    server.listen({ host: bare, port }, resolve);
   });
   // Nothing here keeps a server running that has nothing else to do.
   server.unref();
+  const { port: chosen } = server.address() as AddressInfo;
   return {
-    port: (server.address() as AddressInfo).port,
+    port: chosen,
+    url: `http://${bare.includes(":") ? `[${bare}]` : bare}:${chosen}/metrics`,
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());

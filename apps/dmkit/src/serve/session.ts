@@ -198,8 +198,7 @@ async function serveDevices(session: Session): Promise<number> {
       writePidfile(options.pidfile);
       wrotePidfile = true;
     }
-    const address = metrics && `http://${options.metrics?.host}:${metrics.port}/metrics`;
-    options.ready(uris, exports.snapshot(), control?.path, address);
+    options.ready(uris, exports.snapshot(), control?.path, metrics?.url);
     service.ready(stateOf(session));
     // Whoever was promised a URI, or a command beside the server, may make the first export.
     const uri = uris[0] ?? urisOf(places, [{ name: "" }])[0];

@@ -20,7 +20,7 @@ export class StopSignal {
   #request!: () => void;
   #asked = false;
   #ready = false;
-  #early = false;
+  #early: boolean;
 
   constructor() {
     this.requested = new Promise((resolve) => {
@@ -39,12 +39,13 @@ export class StopSignal {
       this.stop();
     };
     for (const signal of stopSignals) process.on(signal, this.#signalled);
+    this.#early = earlyHangup();
   }
 
   /** To be called when it is settled what SIGHUP does: one that came before does it now. */
   ready(): void {
     this.#ready = true;
-    if (earlyHangup() || this.#early) this.#signalled("SIGHUP");
+    if (this.#early) this.#signalled("SIGHUP");
   }
 
   stop(): void {

@@ -49,7 +49,7 @@ export class Stack {
   readonly #context: StackContext;
   readonly #listeners: { readonly planned: PlannedListener; readonly listener: Listener }[] = [];
   /** The devices of the plan: a verb may have given one another name since. */
-  #live: ReadonlyMap<string, NamedDevice> = new Map();
+  #live: Map<string, NamedDevice> = new Map();
   #plan: StackPlan;
   // Opening is the first of them.
   readonly #changes = new Turnstile();
@@ -221,6 +221,12 @@ export class Stack {
     return report;
   }
 
+  #renamed(from: string, to: string): void {
+    const device = this.#live.get(from);
+    this.#live.delete(from);
+    if (device !== undefined) this.#live.set(to, device);
+  }
+
   /** @param others the tables that there are when all is done. */
   async #carryOut(step: PlanStep, others: readonly Segment[] = []): Promise<void> {
     const { devices, exports, readOnly, environment } = this.#context;
@@ -234,18 +240,18 @@ export class Stack {
         // A server that writes nothing makes nothing: what is missing is told by who opens it.
         return readOnly ? undefined : makeFiles([step.file], environment);
       case "remove":
-        return this.#remove(step.name, others);
+        await this.#remove(step.name, others);
+        this.#live.delete(step.name);
+        return;
       case "rename":
         await devices.rename(step.from, step.to);
-        this.#live = new Map(
-          [...this.#live].map(([name, one]) => [name === step.from ? step.to : name, one]),
-        );
+        this.#renamed(step.from, step.to);
         return;
       case "create": {
         const table = await this.#complete(step.device);
         const { name } = step.device;
         const device = await devices.create(name, table, { readOnly: step.device.readOnly || readOnly });
-        this.#live = new Map([...this.#live, [name, device]]);
+        this.#live.set(name, device);
         return;
       }
       case "reload": {

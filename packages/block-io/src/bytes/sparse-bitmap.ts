@@ -1,8 +1,7 @@
 /** A bitmap without an end that has memory only for the parts in which something was set. */
 import { Bitmap } from "./bitmap.ts";
 
-/** Bytes of a part. */
-export const PART: number = 32 * 1024;
+const PART = 32 * 1024;
 const BITS = PART * 8;
 const EMPTY = new Bitmap(BITS);
 
@@ -14,6 +13,8 @@ export interface BitRun {
 
 /** Bits 0 … 2^53 - 1, clear at first. */
 export class SparseBitmap {
+  /** Bytes of a part. */
+  static readonly PART: number = PART;
   readonly #parts = new Map<number, Bitmap>();
 
   /** Bits that are set. */
@@ -35,7 +36,7 @@ export class SparseBitmap {
     }
   }
 
-  /** Takes {@link PART} bytes as those of a part, counted from 0, in the place of what it was; not copied. */
+  /** Takes {@link SparseBitmap.PART} bytes as those of a part, counted from 0, in the place of what it was; not copied. */
   put(part: number, bytes: Uint8Array): void {
     const bits = new Bitmap(BITS, bytes);
     if (bits.find(true, 0) < BITS) this.#parts.set(part, bits);

@@ -7,14 +7,13 @@
  */
 import { isZero } from "../bytes/bytes.ts";
 import { RangeSet } from "../bytes/range-set.ts";
+import { ZERO_CHUNK, zeroes } from "../bytes/zeroes.ts";
 import { type BlockDevice, done, plainCapabilities } from "../contract/device.ts";
 import { BlockIoError } from "../contract/errors.ts";
 import { GuardedDevice } from "../contract/guard.ts";
 
 /** Bytes of what is kept at most, unless told otherwise: what recoveries write is far less. */
 const MOST = 1024 * 1024 * 1024;
-/** Bytes of zeroes at a time. */
-const STEP = 1024 * 1024;
 /** Bytes: zeroes of such a length are kept as a range. */
 const LONG = 64 * 1024;
 
@@ -51,8 +50,8 @@ export class MemoryOverlay extends GuardedDevice {
   /** What was written: bytes and contents. What comes later counts where they overlap. */
   *changes(): Iterable<{ readonly offset: number; readonly bytes: Buffer }> {
     for (const { offset, length } of this.#zeroes.within(0, this.size)) {
-      for (let at = 0; at < length; at += STEP)
-        yield { offset: offset + at, bytes: Buffer.alloc(Math.min(STEP, length - at)) };
+      for (let at = 0; at < length; at += ZERO_CHUNK)
+        yield { offset: offset + at, bytes: zeroes(length - at) };
     }
     for (const [block, bytes] of this.#written) yield { offset: block * this.#block, bytes };
   }
@@ -60,14 +59,21 @@ export class MemoryOverlay extends GuardedDevice {
   protected override async doRead(offset: number, into: Buffer): Promise<void> {
     const first = offset / this.#block;
     const end = (offset + into.length) / this.#block;
-    let isMissing = this.#written.size === 0;
-    for (let block = first; block < end && !isMissing; block += 1) isMissing = !this.#written.has(block);
-    if (isMissing) await this.#below.read(offset, into);
-    for (const zero of this.#zeroes.within(offset, offset + into.length))
-      into.fill(0, zero.offset - offset, zero.offset - offset + zero.length);
+    const zeroed = [...this.#zeroes.within(offset, offset + into.length)];
+    // What is zeroed as a whole is not asked for: the device below may not even give it.
+    const isZeroed = zeroed[0]?.length === into.length;
+    if (!isZeroed && !this.#isWritten(first, end)) await this.#below.read(offset, into);
+    for (const zero of zeroed) into.fill(0, zero.offset - offset, zero.offset - offset + zero.length);
     if (this.#written.size === 0) return;
     for (let block = first; block < end; block += 1)
       this.#written.get(block)?.copy(into, block * this.#block - offset);
+  }
+
+  /** Whether all of these blocks were. */
+  #isWritten(first: number, end: number): boolean {
+    if (this.#written.size === 0) return false;
+    for (let block = first; block < end; block += 1) if (!this.#written.has(block)) return false;
+    return true;
   }
 
   protected override doWrite(offset: number, from: Buffer): Promise<void> {

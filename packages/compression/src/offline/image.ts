@@ -153,7 +153,7 @@ export async function openImageV2(
         .map(({ number }) => number),
     };
     await beforeReplay?.(image);
-    await replay(journal, new Applier(store), store);
+    await replay(image.pending, new Applier(store), store);
     return image;
   } catch (error) {
     await codec.close();

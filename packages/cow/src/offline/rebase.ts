@@ -4,7 +4,7 @@
  * new parent is written last. Until then the old stack is the right one, and it shows the same at every moment.
  * Where both are bases there is no parent to be told apart: the old base stays right as well.
  */
-import { type BlockDevice, BlockIoError, SECTOR, codeOf } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, SECTOR, isGiven } from "@dmkit/block-io";
 import { writeIdentity } from "../device/layer/layer.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { placesOf } from "../open/own-identity.ts";
@@ -103,14 +103,7 @@ async function areRead(
   ours: Buffer,
   theirs: Buffer,
 ): Promise<boolean> {
-  try {
-    await a.read(offset, ours);
-    await b.read(offset, theirs);
-    return true;
-  } catch (error) {
-    if (codeOf(error) !== "EIO") throw error;
-    return false;
-  }
+  return (await isGiven(a.read(offset, ours))) && (await isGiven(b.read(offset, theirs)));
 }
 
 function* unequalSectors(a: Buffer, b: Buffer, start: number): Iterable<Piece> {

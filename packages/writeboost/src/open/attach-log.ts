@@ -4,9 +4,8 @@
  * Invariant: the identity record says that the log is archived, durably, before the archive is told of the cache. So a
  * cache that an archive knows is never opened without one, but on request; what it then does the archive never learns.
  */
-import { type Environment, refuse } from "@dmkit/block-io";
+import { type Environment, randomDigits, refuse } from "@dmkit/block-io";
 import type { Archiving, SegmentArchive } from "../device/archive/segment-archive.ts";
-import { newUuid } from "../device/identity-keeper.ts";
 import type { Devices, Recovered } from "../device/recovered.ts";
 import { IDENTITY_START, NO_UUID, encodeIdentity } from "../format/identity.ts";
 
@@ -43,7 +42,7 @@ export async function attachLog(
     throw refuse(name, "EINVAL", "the log of an old driver cannot be archived", hint);
   }
   const token =
-    identity.archive === NO_UUID ? (archiving.token ?? newUuid(environment.random)) : identity.archive;
+    identity.archive === NO_UUID ? (archiving.token ?? randomDigits(environment.random)) : identity.archive;
   if (identity.archive === NO_UUID && last > 0) {
     throw refuse(
       name,

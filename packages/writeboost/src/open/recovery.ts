@@ -12,6 +12,7 @@ import {
   type Environment,
   BlockIoError,
   inParallel,
+  randomDigits,
   refuse,
   requireBlank,
   requireNoCache,
@@ -23,7 +24,6 @@ import type { Dialect } from "../format/checksum.ts";
 import { BLOCK, MAX_ORDER, plogSegmentSize, plogSegments, slotOf, slotStart } from "../format/geometry.ts";
 import { IDENTITY_START, type Identity, NO_UUID, NO_WITNESS, encodeIdentity } from "../format/identity.ts";
 import { checkFormat, formatCache } from "./format-cache.ts";
-import { newUuid } from "../device/identity-keeper.ts";
 import { requirePair } from "./pairing.ts";
 import { completeRebuilt } from "./plog/plog-complete.ts";
 import { judgePlog } from "./plog/plog-owner.ts";
@@ -288,14 +288,14 @@ async function introduce(
   const before = typeof found === "object" ? found : undefined;
   let plogUuid = NO_UUID;
   if (plog !== undefined) {
-    plogUuid = before === undefined || before.plog === NO_UUID || isNew ? newUuid(random) : before.plog;
+    plogUuid = before === undefined || before.plog === NO_UUID || isNew ? randomDigits(random) : before.plog;
   }
   const identity: Identity = {
     version: 2,
     dialect,
     order: geometry.order,
     clean: false,
-    cache: before?.cache ?? newUuid(random),
+    cache: before?.cache ?? randomDigits(random),
     plog: plogUuid,
     // Never less than before: the log may have blocks behind what is mapped now.
     backingSize: Math.max(size, before?.backingSize ?? 0),

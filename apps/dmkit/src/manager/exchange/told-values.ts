@@ -17,13 +17,9 @@ export async function tellAgain(
   if (untold === undefined) return;
   managed.untold = lines();
   for (const [index, line] of next.entries()) {
-    const at = before.findIndex((old) => sameLine(old, line));
-    // What can be set while a target runs is a number, a word or a flag.
-    const valueOf = (of: Segment | undefined, name: string): string | undefined => {
-      const value = (of?.options as Readonly<Record<string, string | number | boolean>> | undefined)?.[name];
-      return value === undefined ? undefined : String(typeof value === "boolean" ? Number(value) : value);
-    };
-    for (const name of line.target.tunables?.names ?? []) {
+    const names = line.target.tunables?.names ?? [];
+    const at = names.length === 0 ? -1 : before.findIndex((old) => sameLine(old, line));
+    for (const name of names) {
       const value = valueOf(before[at], name);
       const isTold = value !== undefined && value !== valueOf(untold[at], name);
       if (!isTold || valueOf(line, name) !== undefined) continue;
@@ -33,4 +29,10 @@ export async function tellAgain(
       });
     }
   }
+}
+
+/** What can be set while a target runs is a number, a word or a flag. */
+function valueOf(line: Segment | undefined, name: string): string | undefined {
+  const value = (line?.options as Readonly<Record<string, string | number | boolean>> | undefined)?.[name];
+  return value === undefined ? undefined : String(typeof value === "boolean" ? Number(value) : value);
 }

@@ -70,7 +70,10 @@ export function chooseListeners(where: WhereToListen, activated: number, fallbac
 }
 
 /** Whether somebody else than a stack file says where to listen. */
-export function isTold({ unix, port, isPrivate, single }: WhereToListen, activated: number): boolean {
+export function isTold(
+  { unix, port, isPrivate, single }: Pick<WhereToListen, "unix" | "port" | "isPrivate" | "single">,
+  activated: number,
+): boolean {
   return activated > 0 || unix !== undefined || port !== undefined || isPrivate || single;
 }
 
@@ -78,5 +81,5 @@ export function isTold({ unix, port, isPrivate, single }: WhereToListen, activat
 export function plannedAs(place: ListenOptions, { tls }: WhereToListen): PlannedListener | undefined {
   if (!("port" in place)) return undefined;
   const { host = "127.0.0.1", port = NBD_PORT, allowRemote = false } = place;
-  return { host, port, allowRemote, tls };
+  return { host, port, allowRemote, ...(tls === undefined ? {} : { tls }) };
 }

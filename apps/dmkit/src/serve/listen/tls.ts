@@ -1,8 +1,9 @@
 /** TLS of `dmkit serve`: one table for the options of the command line and the words of a stack file. */
 import { resolve } from "node:path";
-import { BlockIoError, type OptionSpec, toBlockIoError } from "@dmkit/block-io";
+import { type OptionSpec, toBlockIoError } from "@dmkit/block-io";
 import { type ServerTlsOptions, checkServerTls, tlsModes } from "@dmkit/nbd";
 import { type Command, Option } from "commander";
+import { usage } from "../../ui/usage.ts";
 
 export type TlsWord = "tls" | "tls-certificates" | "tls-psk" | "tls-verify-peer";
 
@@ -57,7 +58,7 @@ export function tlsOfCommand(command: Command): ServerTlsOptions | undefined {
     return tlsOf(values, process.cwd());
   } catch (error) {
     const { reason, hint } = toBlockIoError(error, {});
-    throw new BlockIoError(reason, { code: "EPARSE", hint });
+    throw usage(reason, hint);
   }
 }
 

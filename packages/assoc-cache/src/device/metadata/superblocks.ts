@@ -1,5 +1,13 @@
 /** Reads and writes the two copies of the superblock, on devices of 512- and of 4096-byte blocks. */
-import { type BlockDevice, BlockIoError, SECTOR, beginFormat, zeroes, join } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type BlockIoError,
+  SECTOR,
+  beginFormat,
+  isOfPlace,
+  zeroes,
+  join,
+} from "@dmkit/block-io";
 import {
   type Superblock,
   decodeSuperblock,
@@ -38,7 +46,7 @@ async function readCopy(
   try {
     await cache.read(place, bytes);
   } catch (error) {
-    if (!(error instanceof BlockIoError) || error.code !== "EIO") throw error;
+    if (!isOfPlace(error)) throw error;
     const problem = `it cannot be read: ${error.message}`;
     return { superblock: undefined, problem, ours: true, unread: error };
   }

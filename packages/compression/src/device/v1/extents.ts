@@ -1,5 +1,5 @@
 /** Reading an extent of format 1. */
-import { BlockIoError, readWhatIsGiven } from "@dmkit/block-io";
+import { BlockIoError, readTwice } from "@dmkit/block-io";
 import type { StoredExtent } from "../../core/extent-map.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
 import { payloadBytes } from "../codec.ts";
@@ -23,8 +23,7 @@ export async function loadExtent(parts: DeviceV1Parts, extent: StoredExtent): Pr
   const length = payloadBytes(extent.sectors);
   const payload = Buffer.allocUnsafe(Math.ceil(length / unit) * unit);
   const place = placeOf(parts, extent.head);
-  for (let look = 1; (await readWhatIsGiven(lower, place, payload)).size > 0; look += 1) {
-    if (look === 1) continue;
+  if ((await readTwice(lower, place, payload)).size > 0) {
     await lower.read(0, Buffer.alloc(BLOCK));
     return undefined;
   }

@@ -7,7 +7,7 @@
  * - records of the journal that are not in place: they are brought there;
  * - a payload that the journal still has.
  */
-import { type BlockDevice, type OfflineWork, SECTOR } from "@dmkit/block-io";
+import { type BlockDevice, type OfflineWork, SECTOR, readGiven } from "@dmkit/block-io";
 import { payloadBytes } from "../../device/codec.ts";
 import { LOST, type StoredExtent } from "../../core/extent-map.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
@@ -133,8 +133,8 @@ async function provedSuperblock(device: BlockDevice): Promise<SuperblockV2 | und
     if (mended === undefined || !isSound(mended.layout)) continue;
     const { metaStart, totalBlocks } = mended.layout;
     if (totalBlocks * BLOCK > device.size) continue;
-    const block = Buffer.alloc(BLOCK);
-    await device.read(metaStart * BLOCK, block);
+    const block = await readGiven(device, metaStart * BLOCK, BLOCK);
+    if (block === undefined) continue;
     const [states, sums] = [new Uint8Array(GROUP), new Uint32Array(GROUP)];
     if (decodeGroup(block, mended.uuid, 0, states, sums) !== undefined) return mended;
   }

@@ -1,5 +1,5 @@
 /** Reading what is on a device of format 1: is it one, how is it divided, what is stored where. */
-import { type BlockDevice, SECTOR, readWhatIsGiven, refuse } from "@dmkit/block-io";
+import { type BlockDevice, SECTOR, readTwice, readWhatIsGiven, refuse } from "@dmkit/block-io";
 import type { ExtentMap } from "../../core/extent-map.ts";
 import { unpackEntries } from "../../format/entries-v1.ts";
 import { SealedEntries } from "../../device/v1/sealed.ts";
@@ -93,10 +93,4 @@ export async function loadEntries(
     }
   }
   return new SealedEntries(lower, map, missing, pages);
-}
-
-/** The sectors that are not given, as {@link readWhatIsGiven} counts them: believed when that was seen twice. */
-async function readTwice(lower: BlockDevice, offset: number, into: Buffer): Promise<ReadonlySet<number>> {
-  const missing = await readWhatIsGiven(lower, offset, into);
-  return missing.size === 0 ? missing : readWhatIsGiven(lower, offset, into);
 }

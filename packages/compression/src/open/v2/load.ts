@@ -2,7 +2,7 @@
  * What has to be done before a device of format 2 can be used: its metadata is read, and what the journal has is
  * brought into place. Used when a device is opened, and by the offline tools.
  */
-import { SECTOR, readWhatIsGiven, refuse } from "@dmkit/block-io";
+import { SECTOR, readTwice, refuse } from "@dmkit/block-io";
 import { payloadBytes } from "../../device/codec.ts";
 import { type ExtentMap, LOST, TAIL } from "../../core/extent-map.ts";
 import { BLOCK, BLOCK_SECTORS, MAX_EXTENT } from "../../format/geometry-v1.ts";
@@ -10,7 +10,6 @@ import { type Change, type DecodedRecord, changeKinds } from "../../format/journ
 import { GROUP } from "../../format/layout-v2.ts";
 import { decodeGroup } from "../../format/metadata-v2.ts";
 import type { Applier } from "../../device/v2/applier.ts";
-import type { Journal } from "../../device/v2/journal.ts";
 import { Store, type StoreParts } from "../../device/v2/store.ts";
 
 const CHUNK = 1024 * 1024;
@@ -23,9 +22,7 @@ export async function loadStore(parts: StoreParts): Promise<Store> {
   const groups = store.versions.length;
   for (let at = 0; at < metaBlocks * BLOCK; at += CHUNK) {
     const chunk = Buffer.alloc(Math.min(CHUNK, metaBlocks * BLOCK - at));
-    let missing = await readWhatIsGiven(lower, metaStart * BLOCK + at, chunk);
-    // Believed when it was seen twice.
-    if (missing.size > 0) missing = await readWhatIsGiven(lower, metaStart * BLOCK + at, chunk);
+    const missing = await readTwice(lower, metaStart * BLOCK + at, chunk);
     for (let within = 0; within < chunk.length; within += SECTOR) {
       const group = (at + within) / SECTOR;
       if (group >= groups) break;
@@ -74,11 +71,15 @@ function giveUp(store: Store, group: number, why: string): void {
   logger.log("error", why, { first, blocks: GROUP, place });
 }
 
-/** Brings what the journal has into place; the number of the last record. */
-export async function replay(journal: Journal, applier: Applier, store: Store): Promise<number> {
+/** Brings what the journal has into place, its pending records; the number of the last one. */
+export async function replay(
+  pending: readonly DecodedRecord[],
+  applier: Applier,
+  store: Store,
+): Promise<number> {
   const { lower, superblock } = store.parts;
   let last = superblock.applied;
-  for (const record of await journal.pending()) {
+  for (const record of pending) {
     if (!isPlausible(record, store.map.blocks)) continue;
     // What was acknowledged, and has no other place, counts more than what may never be read again.
     for (const { first } of record.changes) store.unseal(Math.floor(first / GROUP));

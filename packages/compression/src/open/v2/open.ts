@@ -74,7 +74,8 @@ export async function openV2(
     const store = await loadStore(parts);
     const applier = new Applier(store);
     const journal = new Journal(below, superblock, rules);
-    const next = 1 + (await replay(journal, applier, store).catch(namingReadOnly));
+    const pending = await journal.pending();
+    const next = 1 + (await replay(pending, applier, store).catch(namingReadOnly));
     counters.metadata = 0;
     const staging = new Staging(Math.max(1, Math.floor(options.memory / 2 / BLOCK)));
     const maxExtent = Math.floor((options.max_extent ?? DEFAULT_EXTENT) / BLOCK);

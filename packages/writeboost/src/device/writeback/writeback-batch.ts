@@ -17,6 +17,7 @@ import {
   BufferPool,
   ByteAccess,
   inParallel,
+  isGiven,
   isOfPlace,
 } from "@dmkit/block-io";
 import { type Entry, LARGEST_WRITE, type PlannedWrite } from "../../core/writeback-plan.ts";
@@ -139,12 +140,7 @@ export class BatchCopier {
     for (let from = runStart(bits, 0); from < 8; ) {
       const end = runEnd(bits, from);
       const part = there.subarray(from * 512, end * 512);
-      try {
-        await this.#access.read(block * BLOCK + from * 512, part);
-      } catch (error) {
-        if (isOfPlace(error)) return false;
-        throw error;
-      }
+      if (!(await isGiven(this.#access.read(block * BLOCK + from * 512, part)))) return false;
       if (!part.equals(data.subarray(from * 512, end * 512))) return false;
       from = runStart(bits, end);
     }

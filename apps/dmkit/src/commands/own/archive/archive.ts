@@ -1,5 +1,5 @@
 /** `dmkit archive …`: disks whose log is in an object store: what there is of them, and what becomes of it. */
-import { describeSize, realEnvironment, toBlockIoError } from "@dmkit/block-io";
+import { describeSize, printable, realEnvironment } from "@dmkit/block-io";
 import {
   archiveInfo,
   collectArchive,
@@ -168,15 +168,14 @@ async function checkpoint(text: string, { json, quiet }: StoreFlags): Promise<nu
 async function restore(
   text: string,
   to: string,
-  { force, quiet }: StoreFlags & { force: boolean },
+  { force, json, quiet }: StoreFlags & { force: boolean },
 ): Promise<number> {
-  parseArchiveReference(text);
   const done = await endedBySignal("restore", async (signal) => {
     const source = await openArchive(text, realEnvironment);
     try {
       const destination = { size: source.size, environment: realEnvironment, overwrite: force };
       return await withDestination(to, destination, async ({ device, blank }) => {
-        const shown = startProgress("restore", source.size, quiet);
+        const shown = startProgress("restore", source.size, quiet || json);
         const progress = (bytes: number): void => shown.update(bytes);
         const options = {
           requestSize: source.limits.optimalTransfer,
@@ -192,7 +191,8 @@ async function restore(
     }
   });
   if (done === "cancelled") return tellCancelled("restore");
-  print(`segment ${done.value}\n`);
+  if (json) printJson({ id: done.value });
+  else print(`segment ${done.value}\n`);
   return exitCodes.ok;
 }
 
@@ -207,9 +207,7 @@ async function keep(text: string, name: string, { json }: StoreFlags): Promise<n
 async function unkeep(text: string, name: string): Promise<number> {
   const reference = parseDiskReference(text);
   if (await withArchive(reference, (archive) => releaseMoment(archive, name))) return exitCodes.ok;
-  process.stderr.write(
-    `dmkit: ${toBlockIoError(new Error(`no moment of ${reference.disk} is kept as ${name}`), {}).reason}\n`,
-  );
+  process.stderr.write(`dmkit: no moment of ${reference.disk} is kept as ${printable(name)}\n`);
   return exitCodes.error;
 }
 

@@ -10,12 +10,13 @@
  * What is interrupted is begun again in another folder, or in this one once it is empty: the archive has all of it.
  */
 import { hostname } from "node:os";
-import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { readdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import {
   type BlockDevice,
   SECTOR,
   asking,
+  makeFolders,
   openFile,
   quoteTableWord,
   realEnvironment,
@@ -90,7 +91,7 @@ export async function takeOver(
 }
 
 function requireEmpty(folder: string): void {
-  asking({ device: folder, op: "open" }, () => mkdirSync(folder, { recursive: true, mode: 0o700 }));
+  asking({ device: folder, op: "open" }, () => makeFolders(folder, 0o700));
   if (readdirSync(folder).length === 0) return;
   throw refuse(folder, "EEXIST", "is not empty", "Give a new folder: what is there may be of another disk.");
 }
