@@ -32,6 +32,7 @@ export {
   plainCapabilities,
   fullCapabilities,
   plainLimits,
+  storageBelow,
   storageOf,
   withCapabilities,
 } from "./contract/device.ts";

@@ -17,7 +17,7 @@ import {
   healthy,
   join,
   refuse,
-  storageOf,
+  storageBelow,
   worstHealth,
   zeroes,
 } from "@dmkit/block-io";
@@ -172,7 +172,7 @@ export class AssocCacheDevice extends GuardedTarget {
   }
 
   async storage(): Promise<readonly StorageFacts[]> {
-    return (await Promise.all([this.state.source, this.state.cache].map(storageOf))).flat();
+    return storageBelow([this.state.source, this.state.cache]);
   }
 
   override status(): string {

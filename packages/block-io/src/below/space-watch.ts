@@ -2,7 +2,7 @@
  * Whether the devices that something lives on could be filled to their ends: a file with holes may be larger than
  * what its file system has left. Tells in the log when that becomes so, once, and has the figure for the status.
  */
-import { type BlockDevice, storageOf } from "../contract/device.ts";
+import { type BlockDevice, storageBelow } from "../contract/device.ts";
 import type { Environment } from "../contract/environment.ts";
 
 /** Notices when storage below a device could not be filled to its end. */
@@ -23,7 +23,7 @@ export class SpaceWatch {
   /** Looks again. Never rejects. */
   async look(): Promise<void> {
     const needs = new Map<string, { free: number; unallocated: number }>();
-    for (const { id, free, unallocated } of (await Promise.all(this.#devices.map(storageOf))).flat()) {
+    for (const { id, free, unallocated } of await storageBelow(this.#devices)) {
       if (free === undefined || unallocated === undefined) continue;
       const known = needs.get(id) ?? { free, unallocated: 0 };
       needs.set(id, { free: Math.min(free, known.free), unallocated: known.unallocated + unallocated });

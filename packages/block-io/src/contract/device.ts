@@ -215,3 +215,8 @@ export async function storageOf(device: BlockDevice): Promise<readonly StorageFa
   const facts = (await device.storage?.()) ?? [];
   return facts.length > 0 ? facts : [{ id: device.name }];
 }
+
+/** The same of several devices; a piece that some of them have in common is told once. */
+export async function storageBelow(devices: readonly BlockDevice[]): Promise<readonly StorageFacts[]> {
+  return [...new Set((await Promise.all(devices.map(storageOf))).flat())];
+}

@@ -41,9 +41,25 @@ export function worstHealth(all: Iterable<Health>): Health {
   return worst;
 }
 
-/** How a device says it is; one that says nothing is well. */
+// What has been said since the first of those asked whom the question has come to from above.
+let said: Map<object, Health> | undefined;
+
+/**
+ * How a device says it is; one that says nothing is well. Who asks for the devices below asks with this: one that is
+ * below several others is asked once, not once for each way that leads to it.
+ */
 export function healthOf(device: { health?(): Health }): Health {
-  return device.health?.() ?? healthy;
+  const before = said;
+  const known = before?.get(device);
+  if (known !== undefined) return known;
+  said ??= new Map();
+  try {
+    const health = device.health?.() ?? healthy;
+    said.set(device, health);
+    return health;
+  } finally {
+    said = before;
+  }
 }
 
 /** Why a device refuses writes, if it does and says so. */

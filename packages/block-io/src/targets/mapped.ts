@@ -13,7 +13,7 @@ import {
   FUA,
   type WriteZeroesOptions,
   done,
-  storageOf,
+  storageBelow,
 } from "../contract/device.ts";
 import { BlockIoError } from "../contract/errors.ts";
 import { join } from "../sync/join.ts";
@@ -121,7 +121,7 @@ export abstract class MappedDevice extends GuardedTarget {
   }
 
   async storage(): Promise<readonly StorageFacts[]> {
-    return (await Promise.all(this.#lowers.map(storageOf))).flat();
+    return storageBelow(this.#lowers);
   }
 
   #pieces(offset: number, length: number, work: (piece: Piece, at: number) => Promise<void>): Promise<void> {

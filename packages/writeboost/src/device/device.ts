@@ -20,7 +20,7 @@ import {
   type WriteZeroesOptions,
   done,
   healthy,
-  storageOf,
+  storageBelow,
   worstHealth,
 } from "@dmkit/block-io";
 import { Barriers } from "./request/barriers.ts";
@@ -150,7 +150,7 @@ export class WriteboostDevice extends GuardedTarget {
 
   /** Of all devices below. */
   async storage(): Promise<readonly StorageFacts[]> {
-    return (await Promise.all([this.#backing, this.#log.cache].map(storageOf))).flat();
+    return storageBelow([this.#backing, this.#log.cache]);
   }
 
   /** The error of the last writeback that failed, if any did. */

@@ -9,6 +9,7 @@ import {
   type MessageOptions,
   type Segment,
   failureOf,
+  healthOf,
   type TargetRegistry,
   printTable,
   refuse,
@@ -114,7 +115,7 @@ export class ManagedDevice {
   health(): Health {
     // While its table is exchanged there is nothing to look at.
     const now: Health =
-      this.state === "broken" ? { state: "failed", ...broken(this.name) } : this.device.health();
+      this.state === "broken" ? { state: "failed", ...broken(this.name) } : healthOf(this.device);
     return this.#health.note(this.name, now);
   }
 

@@ -38,6 +38,7 @@ import {
 } from "@dmkit/block-io";
 import { Meter, untimed } from "../../top/meter.ts";
 import type { SampledTraffic } from "../../top/snapshot.ts";
+import { OnceATurn } from "./once-a-turn.ts";
 import type { OpenedTable } from "./opened-table.ts";
 import type { SegmentStatus } from "../snapshot.ts";
 
@@ -52,6 +53,8 @@ export class NamedDevice implements BlockDevice {
   #closed = false;
   #walks = 0;
   #walked: (() => void)[] = [];
+  readonly #flushes: OnceATurn<void> = new OnceATurn();
+  readonly #storage: OnceATurn<readonly StorageFacts[]> = new OnceATurn();
   readonly #meter: Meter;
 
   /** Without a table, and requests are held. */
@@ -140,6 +143,7 @@ export class NamedDevice implements BlockDevice {
   write(offset: number, from: Buffer, options?: WriteOptions): Promise<void> {
     const live = this.#live;
     if (live === undefined) return this.#waited().then(() => this.write(offset, from, options));
+    this.#flushes.changed();
     const started = this.#meter.write(from.length);
     const result = live.write(offset, from, options);
     return started === untimed ? result : this.#meter.timed("write", started, result);
@@ -148,18 +152,22 @@ export class NamedDevice implements BlockDevice {
   flush(): Promise<void> {
     const live = this.#live;
     if (live === undefined) return this.#waited().then(() => this.flush());
-    const started = this.#meter.flush();
-    const result = live.flush();
-    return started === untimed ? result : this.#meter.timed("flush", started, result);
+    return this.#flushes.ask(() => {
+      const started = this.#meter.flush();
+      const result = live.flush();
+      return started === untimed ? result : this.#meter.timed("flush", started, result);
+    });
   }
 
   async storage(): Promise<readonly StorageFacts[]> {
-    return this.#live === undefined ? [] : storageOf(this.#live);
+    const live = this.#live;
+    return live === undefined ? [] : this.#storage.ask(() => storageOf(live));
   }
 
   discard(offset: number, length: number): Promise<void> {
     const live = this.#live;
     if (live === undefined) return this.#waited().then(() => this.discard(offset, length));
+    this.#flushes.changed();
     this.#meter.discard();
     return live.discard(offset, length);
   }
@@ -167,6 +175,7 @@ export class NamedDevice implements BlockDevice {
   writeZeroes(offset: number, length: number, options: WriteZeroesOptions = {}): Promise<void> {
     const live = this.#live;
     if (live === undefined) return this.#waited().then(() => this.writeZeroes(offset, length, options));
+    this.#flushes.changed();
     this.#meter.writeZeroes();
     return live.writeZeroes(offset, length, options);
   }
