@@ -76,6 +76,12 @@ devices:
     expect(device("d: { table: 0 * linear mem:1M 1024 }").table).toBe("0 1024 linear mem:1M 1024");
     expect(places("devices:\n  d: { target: zero }")).toEqual(["2:6"]);
     expect(places("devices:\n  d: { table: 0 * zero }")).toEqual(["2:15"]);
+    const lines = "d: { table: [0 8 linear mem:4K 0, 8 * linear mem:1M 1024] }";
+    expect(device(lines).table).toBe("0 8 linear mem:4K 0\n8 1024 linear mem:1M 1024");
+    const file = device("d: { table: [0 8 linear a*b 0, 8 * linear c*d 1024] }");
+    expect(file.table).toBe("0 8 linear /stacks/a*b 0\n8 * linear /stacks/c*d 1024");
+    expect(file.length).toEqual({ parts: [{ of: "/stacks/c*d", offset: 1024 }], multiple: 1 });
+    expect(places("devices:\n  d: { table: [0 * linear mem:4K 0, 8 8 zero] }")).toEqual(["2:16"]);
   });
 
   it("of writeboost write back when the disk is idle, and find out their type", () => {

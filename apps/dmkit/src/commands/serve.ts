@@ -67,7 +67,7 @@ Examples:
   dmkit serve disk.img                          a file on 127.0.0.1, port ${NBD_PORT}
   dmkit serve -U /tmp/nbd.sock a.img b.img      two exports on a unix socket
   dmkit serve --create 10G new.img              create the file if it is missing
-  dmkit serve --table "0 2097152 linear a.img 0" --table "2097152 2097152 linear b.img 0"
+  dmkit serve --table "0 2097152 linear a.img 0" --table "2097152 * linear b.img 0"
   dmkit serve disk.img --run 'nbdinfo "$uri"'   serve while a command runs
   dmkit serve disk.img -p 10809 -i 0.0.0.0 --tls require --tls-certificates pki --tls-verify-peer
   dmkit serve --at 1234 cache.img disk.img      a write cache and its disk as they were at a segment
@@ -84,7 +84,7 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
       "Runs an NBD server in the foreground. Images are paths, mem:SIZE, null:SIZE or NBD URIs. One image or a table is the default export; several images are exported under their file names. A file named .yaml or .yml is a stack file.",
     )
     .argument("[image...]", "files, block devices or URIs to export, or one stack file")
-    .option("-t, --table <line>", "device-mapper table line; repeat it for more lines", repeated, [])
+    .option("-t, --table <line>", "device-mapper table line; repeat it for more lines. * as the last one's length: the rest of the device below", repeated, [])
     .option("-U, --unix <path>", "listen on a unix socket (mode 0600)")
     .option("-p, --port <port>", "listen on a TCP port; 0 picks a free one", integer(0, 65_535))
     .option("-i, --bind <address>", "address for --port", "127.0.0.1")

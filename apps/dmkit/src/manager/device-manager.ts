@@ -68,7 +68,7 @@ export class DeviceManager {
   /** Opens a table under a name. Errors: EEXIST, EINVAL (name), EPARSE, ENOENT, EBUSY, those of opening. */
   async create(name: string, table: string, options: TableOptions = {}): Promise<NamedDevice> {
     const readOnly = options.readOnly === true;
-    const segments = this.#opener.read(name, table, options.folder);
+    const segments = await this.#opener.read(name, table, options.folder);
     return this.#add(name, readOnly, (owner) => this.#opener.open(owner, segments, readOnly));
   }
 
@@ -149,7 +149,7 @@ export class DeviceManager {
    */
   async reload(name: string, table: string, options: ReloadOptions = {}): Promise<void> {
     await this.#inTurn(name, async (managed) => {
-      const segments = this.#opener.read(managed.name, table, options.folder);
+      const segments = await this.#opener.read(managed.name, table, options.folder);
       this.#devices.refuseCircles(managed, segments);
       this.#devices.refuseToShrink(managed, segments);
       this.#devices.refuseInThePast(managed);

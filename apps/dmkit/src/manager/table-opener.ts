@@ -8,6 +8,8 @@ import {
   type Environment,
   type FilesBelow,
   type Segment,
+  printTable,
+  schemeOf,
   shellQuote,
 } from "@dmkit/block-io";
 import { openersOf } from "../devices.ts";
@@ -16,6 +18,7 @@ import type { Departures } from "./departures.ts";
 import { type DeviceDirectory, circle, problem } from "./device-directory.ts";
 import type { ManagedDevice } from "./device/managed-device.ts";
 import { type OpenedTable, openSegments } from "./device/opened-table.ts";
+import { bytesOf, hasOpenLength, lengthOf, readOpenTable, requireLength, ruleOf } from "./lengths.ts";
 import { deviceReferences, readTable, resolvePaths } from "./references.ts";
 
 /** How far a device is that takes long to open, in units of its target's own. */
@@ -85,12 +88,25 @@ export class TableOpener {
     return borrowed;
   }
 
-  read(name: string, table: string, folder: string = process.cwd()): readonly Segment[] {
-    const segments = readTable(table, this.#devices.targets);
-    for (const reference of deviceReferences(segments)) {
+  /** A table as it can be opened: paths absolute, and all lengths known. Errors: EPARSE, ENOENT, EINVAL, a circle. */
+  async read(name: string, table: string, folder: string = process.cwd()): Promise<readonly Segment[]> {
+    const { targets } = this.#devices;
+    const given = readOpenTable(table, targets);
+    for (const reference of deviceReferences(given)) {
       if (reference === name) throw circle([name, name]);
       this.#devices.find(reference);
     }
-    return resolvePaths(segments, folder, this.#devices.targets);
+    const segments = resolvePaths(given, folder, targets);
+    const last = segments.at(-1);
+    if (last === undefined || !hasOpenLength(table)) return segments;
+    const rule = ruleOf(last);
+    const length = await lengthOf(rule, async (reference) =>
+      schemeOf(reference) === "dm"
+        ? this.#devices.find(reference.slice(3)).device.size
+        : bytesOf(reference, this.#environment),
+    );
+    const known = { ...last, length: requireLength(length, rule, name) };
+    // Read again: all lines together may be longer than a device can be.
+    return readTable(printTable([...segments.slice(0, -1), known]), targets);
   }
 }

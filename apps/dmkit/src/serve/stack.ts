@@ -18,10 +18,9 @@ import type { ListenOptions, Listener, NbdServer } from "@dmkit/nbd";
 import type { DeviceManager } from "../manager/device-manager.ts";
 import type { NamedDevice } from "../manager/device/named-device.ts";
 import type { ExportManager } from "../manager/export-manager.ts";
-import { readTable } from "../manager/references.ts";
+import { readOpenTable } from "../manager/lengths.ts";
 import { describeDone, describeListener } from "../stack-file/describe.ts";
 import { type PlanDiff, type PlanStep, diffPlans, renamedPlan } from "../stack-file/diff.ts";
-import { OPEN_LENGTH } from "../stack-file/lengths.ts";
 import type { PlannedDevice, PlannedExport, PlannedListener, StackPlan } from "../stack-file/plan.ts";
 import { completeTable, makeFiles } from "../stack-file/prepare.ts";
 import { readStackFile } from "../stack-file/read/read.ts";
@@ -113,9 +112,7 @@ export class Stack {
     const diff = diffPlans(this.#plan, wanted, targets);
     const failed: PlanStep[] = [];
     const report = [...renamed];
-    const others = wanted.devices.flatMap(({ table }) =>
-      readTable(table.replace(` ${OPEN_LENGTH} `, " 1 "), targets),
-    );
+    const others = wanted.devices.flatMap(({ table }) => readOpenTable(table, targets));
     for (const step of diff.steps) {
       // The one before it is still there.
       if (

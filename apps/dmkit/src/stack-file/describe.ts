@@ -1,10 +1,17 @@
 /** A plan for people. Lengths that depend on files are looked up, if the files are there; nothing is opened. */
-import { SECTOR, type TargetRegistry, describeSize, schemeOf } from "@dmkit/block-io";
+import { type TargetRegistry, describeSize, schemeOf } from "@dmkit/block-io";
 import { targets as allTargets } from "../targets.ts";
 import type { PlanDiff, PlanStep } from "./diff.ts";
-import { knownLength, plannedSize, tableOfLength } from "./lengths.ts";
-import { statOf } from "./prepare.ts";
-import type { PlannedDevice, PlannedExport, PlannedFile, PlannedListener, StackPlan } from "./plan.ts";
+import { knownLength, statOf } from "../manager/lengths.ts";
+import {
+  type PlannedDevice,
+  type PlannedExport,
+  type PlannedFile,
+  type PlannedListener,
+  type StackPlan,
+  plannedSize,
+  tableOfLength,
+} from "./plan.ts";
 import { deviceNamed } from "./read/references.ts";
 
 /** A device with its length filled in where it is known now. */
@@ -46,7 +53,8 @@ function resolved(
     return name === undefined ? fileSize(reference, files) : sizes.get(name);
   });
   if (sectors === undefined || sectors === 0) return { table: device.table, size: undefined };
-  return { table: tableOfLength(device, sectors), size: sectors * SECTOR };
+  const { length: _, ...known } = { ...device, table: tableOfLength(device, sectors) };
+  return { table: known.table, size: plannedSize(known, targets) };
 }
 
 /** Bytes of a file that is there, or of one that will be made. */

@@ -14,11 +14,18 @@ import { isDeepStrictEqual } from "node:util";
 import type { TargetRegistry } from "@dmkit/block-io";
 import { NBD_PORT } from "@dmkit/nbd";
 import { accessOf } from "./access.ts";
-import { memoryOf, readTable, renameReferences } from "../manager/references.ts";
+import { readOpenTable } from "../manager/lengths.ts";
+import { memoryOf, renameReferences } from "../manager/references.ts";
 import { targets as allTargets } from "../targets.ts";
-import { OPEN_LENGTH, plannedSize } from "./lengths.ts";
 import { orderDevices, standsOn, usersOf } from "./order.ts";
-import type { PlannedDevice, PlannedExport, PlannedFile, PlannedListener, StackPlan } from "./plan.ts";
+import {
+  type PlannedDevice,
+  type PlannedExport,
+  type PlannedFile,
+  type PlannedListener,
+  type StackPlan,
+  plannedSize,
+} from "./plan.ts";
 
 export type PlanStep =
   /** `moves`: it is offered again, and shows another device then. That is for clients to know: there must be none. */
@@ -261,7 +268,7 @@ function obstacle(
   used: boolean,
   targets: TargetRegistry,
 ): string | undefined {
-  const segments = readTable(present.table.replace(` ${OPEN_LENGTH} `, " 1 "), targets);
+  const segments = readOpenTable(present.table, targets);
   const { name, beginsAnew } = segments.find(({ target }) => target.beginsAnew)?.target ?? {};
   if (beginsAnew !== undefined) return `its table has ${name}, whose ${beginsAnew} would begin anew`;
   const memory = memoryOf(segments);

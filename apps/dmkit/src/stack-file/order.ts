@@ -1,12 +1,12 @@
 /** Which devices stand on which, and an order in which they can be opened. */
-import { type TargetRegistry, parseTable } from "@dmkit/block-io";
+import type { TargetRegistry } from "@dmkit/block-io";
+import { readOpenTable } from "../manager/lengths.ts";
 import { deviceReferences } from "../manager/references.ts";
-import { OPEN_LENGTH } from "./lengths.ts";
 import type { PlannedDevice } from "./plan.ts";
 
 /** Names of the devices a device stands on directly. */
 export function standsOn({ table }: PlannedDevice, targets: TargetRegistry): ReadonlySet<string> {
-  return new Set(deviceReferences(parseTable(table.replace(` ${OPEN_LENGTH} `, " 1 "), targets)));
+  return new Set(deviceReferences(readOpenTable(table, targets)));
 }
 
 /** Who stands on a device directly, by its name. */

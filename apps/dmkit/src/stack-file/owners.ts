@@ -25,14 +25,13 @@ import {
   withoutWriting,
 } from "@dmkit/block-io";
 import { targets as allTargets } from "../targets.ts";
-import { knownLength, tableOfLength } from "./lengths.ts";
-import type { PlannedDevice, PlannedFile, StackPlan } from "./plan.ts";
-import { statOf } from "./prepare.ts";
+import { knownLength, statOf } from "../manager/lengths.ts";
+import { type PlannedDevice, type PlannedFile, type StackPlan, tableOfLength } from "./plan.ts";
 import { type StackProblem, asClause } from "./problem.ts";
 import { deviceNamed } from "./read/references.ts";
 
-// Bytes: of what is there as long as nobody knows where it ends.
-const ENDLESS = 2 ** 53 - 4096;
+// Bytes: of what is there as long as nobody knows where it ends. Other lines have room before it.
+const ENDLESS = 2 ** 52;
 
 /** What `serve` would refuse with `EBUSY`, at the devices that it would refuse; each once. */
 export async function findConflicts(

@@ -5,15 +5,16 @@
  * device of the plan; paths are absolute; no two entries listen at the same place.
  */
 import { MOST_CONNECTIONS, defaultLimits } from "@dmkit/nbd";
-import type { LengthRule, LogLevel } from "@dmkit/block-io";
+import { type LengthRule, type LogLevel, SECTOR, type TargetRegistry, tableLength } from "@dmkit/block-io";
 import type { AccessOptions, ServerTlsOptions } from "@dmkit/nbd";
+import { readOpenTable, requireLength, withLength } from "../manager/lengths.ts";
 
 /** A named device. */
 export interface PlannedDevice {
   readonly name: string;
   /**
-   * Device-mapper table; other devices of the stack are `dm:NAME`. A table of one line may have `*` in the place of
-   * its length: then `length` says what it is, see `tableOfLength`.
+   * Device-mapper table; other devices of the stack are `dm:NAME`. The last line may have `*` in the place of its
+   * length: then `length` says what it is, see {@link tableOfLength}.
    */
   readonly table: string;
   /** There if, and only if, the table has a `*`. */
@@ -91,4 +92,14 @@ export interface StackPlan {
 export function connectionsOf({ exports }: StackPlan): number {
   const wanted = exports.reduce((sum, { maxConnections = 0 }) => sum + maxConnections, 0);
   return Math.min(MOST_CONNECTIONS, Math.max(defaultLimits.connections, wanted));
+}
+
+/** The table with a length in the place of `*`; unchanged if it has none. Throws `EINVAL` for a length of 0. */
+export function tableOfLength({ name, table, length }: PlannedDevice, sectors: number): string {
+  return length === undefined ? table : withLength(table, requireLength(sectors, length, name));
+}
+
+/** Bytes of a planned device; undefined where its length is open. */
+export function plannedSize({ table, length }: PlannedDevice, targets: TargetRegistry): number | undefined {
+  return length === undefined ? tableLength(readOpenTable(table, targets)) * SECTOR : undefined;
 }

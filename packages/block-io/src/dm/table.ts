@@ -104,6 +104,11 @@ function checkPlace({ start, length }: Segment, end: number): void {
 function sectorNumber(name: string, word: string): number {
   const value = /^\d+$/.test(word) ? Number(word) : Number.NaN;
   if (value <= MAX_SECTORS) return value;
+  if (word === "*" && name === "length")
+    throw problem(
+      "the length is *, which only the last line of a table can have",
+      "Give the number of sectors.",
+    );
   throw problem(
     `${name} "${word}" is not a number of sectors`,
     `Sectors are whole numbers, 0 … ${MAX_SECTORS}; a sector has 512 bytes.`,

@@ -8,9 +8,9 @@
  */
 import { isDeepStrictEqual } from "node:util";
 import { BlockIoError, type NamedOptions, linear, restOf } from "@dmkit/block-io";
+import { withLength } from "../../manager/lengths.ts";
 import { checkDeviceName } from "../../manager/references.ts";
 import { type DeviceContext, deviceReader } from "./context.ts";
-import { OPEN_LENGTH } from "../lengths.ts";
 import { readOptions } from "./options.ts";
 import type { PlannedDevice } from "../plan.ts";
 import { show } from "../problem.ts";
@@ -159,7 +159,7 @@ function staysTheSame(
   context: DeviceContext,
 ): boolean {
   const { problems, targets } = context;
-  const [segment] = parseTableText(table.replace(OPEN_LENGTH, "1"), targets, (reason, hint) =>
+  const [segment] = parseTableText(withLength(table, 1), targets, (reason, hint) =>
     problems.add(value.at, reason, hint),
   );
   if (segment === undefined) return false;

@@ -12,10 +12,17 @@ import { targets as allTargets } from "../../targets.ts";
 import { waitsForWriter } from "../../fifo.ts";
 import { type DeviceContext, deviceReader } from "./context.ts";
 import { readDevice } from "./devices.ts";
-import { knownLength, plannedSize, tableOfLength } from "../lengths.ts";
+import { knownLength } from "../../manager/lengths.ts";
 import { placeOf, readExports, readListeners, socketPath } from "./listeners.ts";
 import { orderDevices, usersOf } from "../order.ts";
-import type { PlannedDevice, PlannedExport, PlannedFile, StackPlan } from "../plan.ts";
+import {
+  type PlannedDevice,
+  type PlannedExport,
+  type PlannedFile,
+  type StackPlan,
+  plannedSize,
+  tableOfLength,
+} from "../plan.ts";
 import { StackFileError, type StackProblem, show } from "../problem.ts";
 import { type BareWord, deviceNamed, refuseMisspelt } from "./references.ts";
 import { check, fileSchema, newFileSchema } from "./schema.ts";

@@ -2,7 +2,6 @@
 import {
   BlockIoError,
   type LengthRule,
-  type NamedOptions,
   SECTOR,
   type Segment,
   type TargetRegistry,
@@ -10,9 +9,10 @@ import {
   parseTable,
   printTable,
   replaceReferences,
+  toBlockIoError,
 } from "@dmkit/block-io";
 import type { DeviceContext } from "./context.ts";
-import { OPEN_LENGTH } from "../lengths.ts";
+import { hasOpenLength, ruleOf, withLength, withOpenLength } from "../../manager/lengths.ts";
 import type { PlannedDevice } from "../plan.ts";
 import { show } from "../problem.ts";
 import { resolveReference } from "./references.ts";
@@ -43,9 +43,7 @@ export function lineOf(
 ): Pick<PlannedDevice, "table" | "length"> {
   const sectors = typeof length === "number" ? length / SECTOR : 1;
   const table = printTable([{ start: 0, length: sectors, target: targets.get(target), options }]);
-  return typeof length === "number"
-    ? { table }
-    : { table: table.replace(/^0 1 /, `0 ${OPEN_LENGTH} `), length };
+  return typeof length === "number" ? { table } : { table: withOpenLength(table), length };
 }
 
 /** A device written as a device-mapper table. */
@@ -61,24 +59,38 @@ export function tableDevice(
   const lines = given === undefined ? undefined : linesOf(given, problems);
   if (shape === undefined || lines === undefined) return undefined;
   const before = problems.list.length;
-  const open = openLine(lines);
-  if (open !== undefined) return openDevice(name, where, open, shape["read-only"], context);
+  const text = lines.map((line) => line.text).join("\n");
+  const isOpen = hasOpenLength(text);
   // Line by line first, each as if it were the only one, so that every mistake is found.
-  const segments = lines.flatMap(({ text, at }) => {
-    const alone = parseTableText(text.replace(/^\s*\d+(?=\s)/, "0"), targets, (reason, hint) =>
+  const segments = lines.flatMap(({ text: line, at }, index) => {
+    const known = isOpen && index === lines.length - 1 ? withLength(line, 1) : line;
+    const alone = parseTableText(known.replace(/^\s*\d+(?=\s)/, "0"), targets, (reason, hint) =>
       problems.add(at, reason.replace(/^table line \d+: /, ""), hint),
     );
-    return alone.map((segment) => ({ ...segment, options: resolved(segment, at, context) }));
+    return alone.map((segment) => ({ ...segment, options: resolved(segment, at, context), at }));
   });
   if (problems.list.length > before) return undefined;
-  const whole = parseTableText(lines.map(({ text }) => text).join("\n"), targets, (reason, hint) =>
+  const whole = parseTableText(withLength(text, 1), targets, (reason, hint) =>
     problems.add(given?.at ?? value.at, reason, hint),
   );
+  const last = segments.at(-1);
+  const length = isOpen && last !== undefined ? ruleOfLine(last, problems) : undefined;
   if (problems.list.length > before) return undefined;
   const table = printTable(
     whole.map((segment, index) => ({ ...segment, options: segments[index]?.options })),
   );
-  return { name, table, readOnly: shape["read-only"], where };
+  const common = { name, readOnly: shape["read-only"], where };
+  return length === undefined ? { ...common, table } : { ...common, table: withOpenLength(table), length };
+}
+
+function ruleOfLine(line: Segment & { readonly at: number }, problems: Problems): LengthRule | undefined {
+  try {
+    return ruleOf(line);
+  } catch (error) {
+    const { reason, hint } = toBlockIoError(error, {});
+    problems.add(line.at, reason, hint);
+    return undefined;
+  }
 }
 
 function resolved({ target, options }: Segment, at: number, context: DeviceContext): unknown {
@@ -109,34 +121,4 @@ function linesOf(value: Value, problems: Problems): readonly Line[] | undefined 
   if (lines.length > 0) return lines;
   problems.add(value.at, "the table has no lines", "<start> <length> <target> …");
   return undefined;
-}
-
-// `0 * linear disk.img 0`: as long as what lies below allows.
-const openPattern = /^\s*0\s+\*(?=\s)/;
-
-function openLine(lines: readonly Line[]): Line | undefined {
-  const [only, second] = lines;
-  return second === undefined && only !== undefined && openPattern.test(only.text) ? only : undefined;
-}
-
-function openDevice(
-  name: string,
-  where: string,
-  { text, at }: Line,
-  readOnly: boolean,
-  context: DeviceContext,
-): PlannedDevice | undefined {
-  const { problems, targets } = context;
-  const before = problems.list.length;
-  const [segment] = parseTableText(text.replace(openPattern, "0 1"), targets, (reason, hint) =>
-    problems.add(at, reason.replace(/^table line \d+: /, ""), hint),
-  );
-  if (segment === undefined) return undefined;
-  const options = resolved(segment, at, context) as NamedOptions;
-  const rule = segment.target.stack?.length?.(options);
-  if (rule === undefined) {
-    problems.add(at, `${segment.target.name} needs a length`, "the number of sectors in the place of *");
-  }
-  if (rule === undefined || problems.list.length > before) return undefined;
-  return { name, ...lineOf(segment.target.name, options, rule, targets), readOnly, where };
 }

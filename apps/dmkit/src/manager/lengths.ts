@@ -1,0 +1,149 @@
+/**
+ * Lengths that are taken from what lies below: `*` in the place of the length of a table's last line. All in sectors.
+ */
+import { type Stats, statSync } from "node:fs";
+import {
+  type Environment,
+  type LengthRule,
+  SECTOR,
+  type Segment,
+  type TargetRegistry,
+  asking,
+  openFile,
+  parseSize,
+  refuse,
+  schemeOf,
+} from "@dmkit/block-io";
+import { openReference } from "../devices.ts";
+import { readTable } from "./references.ts";
+
+/** What stands in a table for a length that is not known yet. */
+export const OPEN_LENGTH = "*";
+
+const openLine = /^(\s*\d+\s+)\*(?=\s)/;
+
+/** Whether the last line of a table has `*` for its length. */
+export function hasOpenLength(table: string): boolean {
+  return openLine.test(lastLine(table).line);
+}
+
+/** A table with a length in the place of the `*` of its last line; unchanged if it has none. */
+export function withLength(table: string, sectors: number): string {
+  const { start, line } = lastLine(table);
+  return (
+    table.slice(0, start) +
+    line.replace(openLine, (_all, before: string) => `${before}${sectors}`) +
+    table.slice(start + line.length)
+  );
+}
+
+/** The other way round: `*` for the length of the last line. */
+export function withOpenLength(table: string): string {
+  const { start, line } = lastLine(table);
+  return (
+    table.slice(0, start) +
+    line.replace(/^(\s*\d+\s+)\d+/, `$1${OPEN_LENGTH}`) +
+    table.slice(start + line.length)
+  );
+}
+
+/** The last line that has words. */
+function lastLine(table: string): { readonly start: number; readonly line: string } {
+  let start = 0;
+  let last = { start, line: "" };
+  for (const line of table.split("\n")) {
+    if (/^\s*[^\s#]/.test(line)) last = { start, line };
+    start += line.length + 1;
+  }
+  return last;
+}
+
+/** Where a line takes its length from. Throws `EPARSE` where its target cannot tell. */
+export function ruleOf({ target, options }: Segment): LengthRule {
+  const rule = target.stack?.length?.(options);
+  if (rule !== undefined) return rule;
+  throw refuse(
+    undefined,
+    "EPARSE",
+    `${target.name} needs a length: what lies below does not tell it`,
+    `Write the number of sectors in the place of ${OPEN_LENGTH}.`,
+    "parse",
+  );
+}
+
+/** Throws `EINVAL` for a length of 0. */
+export function requireLength(sectors: number, rule: LengthRule, device: string): number {
+  if (Number.isSafeInteger(sectors) && sectors > 0) return sectors;
+  const below = rule.parts.map(({ of }) => of).join(", ");
+  throw refuse(
+    device,
+    "EINVAL",
+    `nothing is left of ${below} for a device`,
+    "Give a larger device, a smaller offset, or say how large this one is.",
+  );
+}
+
+/** @param bytesOf the size of a path, URI or `dm:NAME`. */
+export async function lengthOf(
+  rule: LengthRule,
+  bytesOf: (reference: string) => Promise<number>,
+): Promise<number> {
+  const rooms: number[] = [];
+  for (const { of, offset } of rule.parts) rooms.push(roomOf(await bytesOf(of), offset, rule));
+  return Math.min(...rooms) * rule.parts.length;
+}
+
+/** The same where all sizes are known already; undefined if one is not. */
+export function knownLength(
+  rule: LengthRule,
+  bytesOf: (reference: string) => number | undefined,
+): number | undefined {
+  const rooms: number[] = [];
+  for (const { of, offset } of rule.parts) {
+    const bytes = sizeInName(of) ?? bytesOf(of);
+    if (bytes === undefined) return undefined;
+    rooms.push(roomOf(bytes, offset, rule));
+  }
+  return Math.min(...rooms) * rule.parts.length;
+}
+
+function roomOf(bytes: number, offset: number, { multiple, parts }: LengthRule): number {
+  // All parts together are not longer than a device can be.
+  const most = Math.floor(Number.MAX_SAFE_INTEGER / SECTOR / parts.length);
+  const room = Math.min(Math.floor(bytes / SECTOR) - offset, most);
+  return Math.max(0, Math.floor(room / multiple) * multiple);
+}
+
+/** `mem:64M` says itself how large it is. */
+function sizeInName(reference: string): number | undefined {
+  const scheme = schemeOf(reference);
+  if (scheme !== "mem" && scheme !== "null") return undefined;
+  const text = reference.slice(reference.indexOf(":") + 1);
+  return text === "" ? undefined : parseSize(text);
+}
+
+/** Reads a table whose last line may have an open length, which is 1 then. Errors: EPARSE, ENOENT. */
+export function readOpenTable(table: string, targets: TargetRegistry): readonly Segment[] {
+  return readTable(withLength(table, 1), targets);
+}
+
+/** Undefined where there is nothing. Errors: EACCES, ENOENT (a part of the path is no folder) and the like. */
+export function statOf(path: string): Stats | undefined {
+  return asking({ device: path, op: "open" }, () => statSync(path, { throwIfNoEntry: false }));
+}
+
+/** Bytes of a path or URI, whoever uses it. Errors: those of opening. */
+export async function bytesOf(reference: string, environment: Environment): Promise<number> {
+  const isPath = schemeOf(reference) === undefined;
+  const found = isPath ? statOf(reference) : undefined;
+  if (found?.isFile() === true) return found.size;
+  // Without a lock: the table that is being exchanged may have it.
+  const opened = isPath
+    ? await openFile(reference, { readOnly: true, lock: false, environment })
+    : await openReference(reference, "read", environment, "looks");
+  try {
+    return opened.size;
+  } finally {
+    await opened.close();
+  }
+}
