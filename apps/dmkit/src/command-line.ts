@@ -1,7 +1,7 @@
 /** One run of the command line: subcommands, errors to texts, exit codes. */
 import { readFileSync } from "node:fs";
 import { printable } from "@dmkit/block-io";
-import { Command, CommanderError } from "commander";
+import { Command, CommanderError, Help, type Option } from "commander";
 import { addCommands } from "./commands/all.ts";
 import type { Known } from "./commands/command.ts";
 import { refuseEmptyWords } from "./ui/empty-words.ts";
@@ -13,6 +13,12 @@ const manifest = JSON.parse(readFileSync(new URL("../package.json", import.meta.
 };
 
 const allTargets: Known = async () => (await import("./targets.ts")).targets;
+
+/** Without what goes without saying: that an option nobody gives is not given. */
+function optionDescription(option: Option): string {
+  const said = new Help().optionDescription(option);
+  return said.replace(/ \(default: (?:false|\[\])\)/, "");
+}
 
 /**
  * Carries out a command, tells what went wrong, and says what the process is to end with.
@@ -28,7 +34,7 @@ export async function runCommandLine(words: readonly string[], known: Known = al
     .description("device-mapper in user space: serve, stack and copy block devices")
     .version(manifest.version)
     .showHelpAfterError("(see --help)")
-    .configureHelp({ showGlobalOptions: true })
+    .configureHelp({ showGlobalOptions: true, optionDescription })
     .addHelpText("after", exitHelp)
     .exitOverride();
   program.hook("preAction", (_program, command) => refuseEmptyWords(command));

@@ -143,7 +143,14 @@ export { BufferPool } from "./sync/buffer-pool.ts";
 export { type Crc32c, acceleratedCrc32c, crc32c, portableCrc32c, rawCrc32c } from "./bytes/crc32c.ts";
 export { latencyBucket } from "./bytes/latency.ts";
 export { describeSize, formatSize, parseSize } from "./bytes/size.ts";
-export { printable, printableJson, printableLines, shellQuote } from "./bytes/text.ts";
+export {
+  closest,
+  didYouMean,
+  printable,
+  printableJson,
+  printableLines,
+  shellQuote,
+} from "./bytes/text.ts";
 export {
   type ChoiceOption,
   type DeviceOption,

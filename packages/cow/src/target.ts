@@ -7,6 +7,7 @@ import {
   SECTOR,
   type Target,
   type TargetDevice,
+  didYouMean,
   parseOption,
   parseOptions,
   restOf,
@@ -231,7 +232,7 @@ function readNamed(words: readonly string[]): Pick<CowOptions, NamedOption> {
       throw new BlockIoError(`there is no option "${name}"`, {
         code: "EPARSE",
         op: "parse",
-        hint: `Options after the layers: ${namedOptions.join(", ")}.`,
+        hint: `${didYouMean(name ?? "", namedOptions)}Options after the layers: ${namedOptions.join(", ")}.`,
       });
     }
     given.set(name, parseOption(name, cowOptions[name], words[at + 1]));

@@ -17,7 +17,7 @@
  *
  * `nbd+vsock://` is recognised and refused.
  */
-import { type ErrorCode, BlockIoError, refuse } from "@dmkit/block-io";
+import { type ErrorCode, BlockIoError, didYouMean, refuse } from "@dmkit/block-io";
 import { MAX_STRING } from "./protocol.ts";
 
 // The port registered for NBD.
@@ -50,6 +50,16 @@ export interface NbdUri {
   /** At most 4096 bytes of UTF-8; empty for the server's default export. */
   readonly exportName: string;
 }
+
+/** Parameters that are options of our client: uri-options.ts takes them out before a URI is read. */
+export const clientParameters = [
+  "reconnect",
+  "replay-buffer",
+  "connections",
+  "connect-timeout",
+  "whole-blocks",
+  "write-through",
+] as const;
 
 const shape = /^([a-z][a-z0-9+.-]*):\/\/([^/?#]*)([^?#]*)(?:\?([^#]*))?(#.*)?$/i;
 const authorityShape = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::([0-9]*))?$/;
@@ -108,12 +118,10 @@ function parsePlace(
 ): NbdUri {
   const exportName = parseExportName(text, path);
   if (!isUnix) {
-    if (parameters.size > 0) {
-      const hint = parameters.has("socket")
-        ? "For a Unix socket write nbd+unix://."
-        : "Remove the parameters.";
-      throw malformed(text, "has parameters that TCP does not know", hint);
+    if (parameters.has("socket")) {
+      throw malformed(text, "names a socket beside a host", "For a Unix socket write nbd+unix://.");
     }
+    for (const name of parameters.keys()) throw unknownParameter(text, name);
     return { address: parseAuthority(text, authority), exportName };
   }
   return { address: { kind: "unix", path: parseSocket(text, authority, parameters) }, exportName };
@@ -199,12 +207,21 @@ function parseSocket(text: string, authority: string, parameters: ReadonlyMap<st
     );
   }
   for (const name of parameters.keys()) {
-    if (name !== "socket") throw malformed(text, `has an unknown parameter ${name}`, "Only socket is known.");
+    if (name !== "socket") throw unknownParameter(text, name);
   }
   const path = parameters.get("socket") ?? "";
   if (path === "") throw malformed(text, "names no socket", "Add ?socket=PATH.");
   if (path.includes("\0")) throw malformed(text, "has a socket path with a NUL byte", "Name a file.");
   return path;
+}
+
+function unknownParameter(text: string, name: string): BlockIoError {
+  const names = ["socket", ...Object.keys(tlsParameters), ...clientParameters];
+  return malformed(
+    text,
+    `has an unknown parameter ${name}`,
+    `${didYouMean(name, names)}Known are: ${names.join(", ")}.`,
+  );
 }
 
 function parseQuery(text: string, query: string | undefined): Map<string, string> {

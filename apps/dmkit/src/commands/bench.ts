@@ -1,7 +1,7 @@
 /** `dmkit bench peers`: our server beside nbdkit and qemu-nbd. */
 
 import { dirname } from "node:path";
-import { BlockIoError, asking, makeFolders } from "@dmkit/block-io";
+import { BlockIoError, asking, didYouMean, makeFolders } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { runCopyBench } from "../bench/copy.ts";
 import { DEVICE_SIZE, groups } from "../bench/groups.ts";
@@ -64,7 +64,10 @@ async function bench(flags: BenchFlags): Promise<number> {
   const devices = [...groups.map(({ name }) => name), "copy"];
   const unknown = flags.device.find((name) => !devices.includes(name));
   if (unknown !== undefined)
-    throw usage(`there is no device "${unknown}"`, `Devices: ${devices.join(", ")}.`);
+    throw usage(
+      `there is no device "${unknown}"`,
+      `${didYouMean(unknown, devices)}Devices: ${devices.join(", ")}.`,
+    );
   const chosen =
     flags.device.length === 0 ? groups : groups.filter(({ name }) => flags.device.includes(name));
   const loads = works.filter(

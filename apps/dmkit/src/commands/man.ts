@@ -1,7 +1,7 @@
 /** `dmkit man`: the manual, for the terminal or as files. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { BlockIoError, asking, makeFolders } from "@dmkit/block-io";
+import { BlockIoError, asking, didYouMean, makeFolders } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { exitCodes, exitHelp } from "../ui/terminal.ts";
 import type { Finish, Known, Whole } from "./command.ts";
@@ -41,7 +41,7 @@ export function addMan(program: Command, finish: Finish, known: Known, whole: Wh
           const names = pages.map((one) => one.name.replace(/^dmkit-?/, "")).filter((one) => one !== "");
           throw new BlockIoError(`there is no page "${page}"`, {
             code: "EPARSE",
-            hint: `Pages: ${[...new Set(names)].join(", ")}.`,
+            hint: `${didYouMean(page ?? "", names)}Pages: ${[...new Set(names)].join(", ")}.`,
           });
         }
         process.stdout.write(roff(found));

@@ -84,15 +84,16 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
       "Runs an NBD server in the foreground. Images are paths, mem:SIZE, null:SIZE or NBD URIs. One image or a table is the default export; several images are exported under their file names. A file named .yaml or .yml is a stack file.",
     )
     .argument("[image...]", "files, block devices or URIs to export, or one stack file")
-    .option("-t, --table <line>", "device-mapper table line; repeat it for more lines. * as the last one's length: the rest of the device below", repeated, [])
-    .option("-U, --unix <path>", "listen on a unix socket (mode 0600)")
-    .option("-p, --port <port>", "listen on a TCP port; 0 picks a free one", integer(0, 65_535))
-    .option("-i, --bind <address>", "address for --port", "127.0.0.1")
-    .option("--allow-remote", "let --bind be an address others can reach without TLS", false)
-    .option("-s, --single", "serve one client on stdin and stdout (inetd, ssh)", false)
-    .option("-r, --read-only", "open everything read-only", false)
+    .optionsGroup("What is served:")
+    .option(
+      "-t, --table <line>",
+      "device-mapper table line; repeat it for more lines. * as the last one's length: the rest of the device below",
+      repeated,
+      [],
+    )
     .option("-n, --name <name>", "export name of the image or table")
     .option("-D, --description <text>", "description clients are shown")
+    .option("-r, --read-only", "open everything read-only", false)
     .option(
       "--at <moment>",
       "serve what keeps what was before, read-only: a cache and then its disk, as they were at a segment; an archive, as it was at a segment or a time",
@@ -100,18 +101,26 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
     .option("--create <size>", "create missing image files with this size", size(512, 512))
     .option("--preallocate", "reserve all storage of image files now", false)
     .option("--strict", "refuse requests that are not aligned to the device's blocks", false)
+    .option("--data <folder>", "folder of the default disk", "dmkit-data")
+    .optionsGroup("Where to listen:")
+    .option("-U, --unix <path>", "listen on a unix socket (mode 0600)")
+    .option("-p, --port <port>", "listen on a TCP port; 0 picks a free one", integer(0, 65_535))
+    .option("-i, --bind <address>", "address for --port", "127.0.0.1")
+    .option("--allow-remote", "let --bind be an address others can reach without TLS", false)
+    .option("-s, --single", "serve one client on stdin and stdout (inetd, ssh)", false)
     .option("--run <command>", "serve on a private socket while the shell command runs, exit with its status")
+    .option("--max-connections <n>", "clients at a time", integer(1, MOST_CONNECTIONS))
+    .optionsGroup("How it runs:")
+    .option("-C, --control <path>", "where to listen for dmkit ls, message … (default: found by them)")
     .option("--print-uri", "print the URI on stdout when ready", false)
     .option("--pidfile <path>", "write the process id here when ready")
     .option("--exit-with-parent", "stop when the parent process ends", false)
-    .option("--max-connections <n>", "clients at a time", integer(1, MOST_CONNECTIONS))
     .option(
       "--shutdown-timeout <s>",
       "seconds to finish requests after a signal (default: 10)",
       integer(0, 3600),
     )
-    .option("-C, --control <path>", "where to listen for dmkit ls, message … (default: found by them)")
-    .option("--data <folder>", "folder of the default disk", "dmkit-data")
+    .optionsGroup("Log and metrics:")
     .addOption(
       new Option("--log <level>", "log to stderr; debug: every request, too (default: warn)").choices([
         "debug",
@@ -155,7 +164,7 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
       const options = { ...given, logsRequests: level === "debug" };
       finish(await serve({ ...options, targets, version: `dmkit ${program.version() ?? ""}` }, environment));
     });
-  addTls(serving);
+  addTls(serving.optionsGroup("TLS:"));
 }
 
 /** What is served as of a moment: a reference that can say so itself, or the devices of an image and a number. */

@@ -9,6 +9,7 @@ import {
   SECTOR,
   type Segment,
   type TargetRegistry,
+  didYouMean,
   refuse,
   shellQuote,
   tableLength,
@@ -67,7 +68,7 @@ export class DeviceDirectory {
     const managed = this.#devices.get(name);
     if (managed !== undefined) return managed;
     const known = this.names.join(", ");
-    const hint = known === "" ? undefined : `There are: ${known}.`;
+    const hint = known === "" ? undefined : `${didYouMean(name, this.names)}There are: ${known}.`;
     throw problem("ENOENT", name, "there is no such device", hint);
   }
 

@@ -12,6 +12,13 @@ export function optionTerms({ options, tunables }: AnyTarget): Term[] {
   });
 }
 
+/** What the length of a line may be. */
+export function lengthTerm({ stack }: AnyTarget): string {
+  return stack?.length === undefined
+    ? "The length is a number of sectors."
+    : "The length is a number of sectors, or in the last line of a table *: what is left of what lies below.";
+}
+
 /** Each message with its arguments. */
 export function messageTerms({ messages = {} }: AnyTarget): Term[] {
   return Object.entries(messages).map(([message, { arguments: args, help }]) => ({

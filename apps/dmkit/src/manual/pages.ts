@@ -4,9 +4,9 @@
  */
 import type { EventEmitter } from "node:events";
 import type { AnyTarget, TargetRegistry } from "@dmkit/block-io";
-import type { Command } from "commander";
+import type { Command, Option } from "commander";
 import { visibleCommands } from "../commands/command.ts";
-import { messageTerms, optionTerms } from "./option-terms.ts";
+import { lengthTerm, messageTerms, optionTerms } from "./option-terms.ts";
 import type { Page, Section } from "./roff.ts";
 
 /** @param source for the foot of the pages. */
@@ -21,13 +21,10 @@ export function manualPages(program: Command, targets: TargetRegistry, source: s
       sections: [
         { title: "Name", paragraphs: [`dmkit - ${program.description()}`] },
         { title: "Synopsis", paragraphs: ["dmkit COMMAND [OPTION]... [ARGUMENT]..."] },
-        {
-          title: "Commands",
-          terms: commands.map((command) => ({
-            term: `dmkit-${command.name()}(1)`,
-            meaning: summaryOf(command),
-          })),
-        },
+        ...inGroups(program, commands, (command) => command.helpGroup()).map(([title, some]) => ({
+          title,
+          terms: some.map((command) => ({ term: `dmkit-${command.name()}(1)`, meaning: summaryOf(command) })),
+        })),
         ...extra(program),
         { title: "See also", paragraphs: ["dmkit-targets(7)"] },
       ],
@@ -85,7 +82,7 @@ function targetSections(target: AnyTarget): Section[] {
   const { name, aliases = [], summary, synopsis } = target;
   const also = aliases.length > 0 ? ` Also called ${aliases.join(", ")}.` : "";
   const messages = messageTerms(target).map(({ term, meaning }) => ({ term: `message: ${term}`, meaning }));
-  const paragraphs = [`${summary}.${also}`, `START LENGTH ${name} ${synopsis}`];
+  const paragraphs = [`${summary}.${also}`, `START LENGTH ${name} ${synopsis}`, lengthTerm(target)];
   return [{ title: name, paragraphs, terms: [...optionTerms(target), ...messages] }];
 }
 
@@ -96,15 +93,30 @@ function synopsisOf(command: Command): string {
 
 function optionsOf(command: Command, title: string): Section[] {
   const help = command.createHelp();
-  const terms = [
-    ...command.registeredArguments
-      .filter(({ description }) => description !== "")
-      .map((one) => ({ term: one.name(), meaning: help.argumentDescription(one) })),
-    ...command.options
-      .filter(({ hidden }) => !hidden)
-      .map((one) => ({ term: one.flags, meaning: help.optionDescription(one) })),
-  ];
-  return terms.length === 0 ? [] : [{ title, terms }];
+  const args = command.registeredArguments
+    .filter(({ description }) => description !== "")
+    .map((one) => ({ term: one.name(), meaning: help.argumentDescription(one) }));
+  const shown = command.options.filter(({ hidden }) => !hidden);
+  const sections = inGroups(command, shown, ({ helpGroupHeading = title }) => helpGroupHeading).map(
+    ([group, some]): Section => ({
+      title: group,
+      terms: some.map((one) => ({ term: one.flags, meaning: help.optionDescription(one) })),
+    }),
+  );
+  const [first] = sections;
+  if (args.length === 0) return sections;
+  if (first?.title !== title) return [{ title: "Arguments", terms: args }, ...sections];
+  return [{ title, terms: [...args, ...(first.terms ?? [])] }, ...sections.slice(1)];
+}
+
+/** By the headings that the help has, without their colons. */
+function inGroups<One extends Command | Option>(
+  command: Command,
+  all: readonly One[],
+  headingOf: (one: One) => string,
+): [title: string, some: One[]][] {
+  const groups = command.createHelp().groupItems([...all], [...all], headingOf);
+  return [...groups].map(([heading, some]) => [heading.replace(/:$/, ""), some]);
 }
 
 /** What follows the help: examples, exit status. */

@@ -1,5 +1,12 @@
 /** What is on a device: asks every format; a magic counts more than everything that merely fits. */
-import { type BlockDevice, BlockIoError, type Detected, type ImageFormat, codeOf } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Detected,
+  type ImageFormat,
+  codeOf,
+  didYouMean,
+} from "@dmkit/block-io";
 
 /** A format, and what it says of a device. `forced`: it does not recognise it, somebody said so. */
 export interface Recognised {
@@ -66,9 +73,10 @@ export async function recognise(
 export function formatNamed(type: string, formats: readonly ImageFormat[]): ImageFormat {
   const format = formats.find(({ name }) => name === type);
   if (format !== undefined) return format;
+  const names = formats.map(({ name }) => name);
   throw new BlockIoError(`there is no image format "${type}"`, {
     code: "EPARSE",
-    hint: `Known formats: ${formats.map(({ name }) => name).join(", ")}.`,
+    hint: `${didYouMean(type, names)}Known formats: ${names.join(", ")}.`,
   });
 }
 

@@ -1,5 +1,11 @@
 /** Devices of an image whose format is known beforehand: what stands in the command line, in the order of roles. */
-import type { BlockDevice, Environment, ImageDevices, ImageFormat } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type Environment,
+  type ImageDevices,
+  type ImageFormat,
+  didYouMean,
+} from "@dmkit/block-io";
 import { openReference } from "../devices.ts";
 import { type ImageWords, refuseTwice, requireRoles } from "./image.ts";
 import { usage } from "../ui/usage.ts";
@@ -17,7 +23,10 @@ export function assignRoles(
   const names = format.roles.map(({ name }) => name);
   const stranger = Object.keys(named).find((name) => !names.includes(name));
   if (stranger !== undefined) {
-    throw usage(`${format.name} has no device "${stranger}"`, `It has: ${names.join(", ")}.`);
+    throw usage(
+      `${format.name} has no device "${stranger}"`,
+      `${didYouMean(stranger, names)}It has: ${names.join(", ")}.`,
+    );
   }
   for (const reference of devices) {
     const free = names.find((name) => references[name] === undefined);

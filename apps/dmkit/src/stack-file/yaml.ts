@@ -17,7 +17,8 @@ import {
   isSeq,
   parseDocument,
 } from "yaml";
-import { type StackProblem, asClause, closest } from "./problem.ts";
+import { closest } from "@dmkit/block-io";
+import { type StackProblem, asClause } from "./problem.ts";
 
 /** Bytes of a file. */
 export const MAX_BYTES: number = 256 * 1024;

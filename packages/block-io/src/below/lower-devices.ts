@@ -22,6 +22,7 @@ import {
   withoutWriting,
 } from "./claims.ts";
 import { parseSize } from "../bytes/size.ts";
+import { didYouMean } from "../bytes/text.ts";
 import type { BlockDevice } from "../contract/device.ts";
 import { join } from "../sync/join.ts";
 import { FileDevice } from "../devices/file.ts";
@@ -290,7 +291,7 @@ export class LowerDevices {
         reference,
         "ENOENT",
         `nobody knows how to open "${scheme}:"`,
-        `Known schemes: ${Object.keys(this.#schemes).join(", ")}. Write ./ before a path that looks like one.`,
+        `${didYouMean(scheme, Object.keys(this.#schemes))}Known schemes: ${Object.keys(this.#schemes).join(", ")}. Write ./ before a path that looks like one.`,
       );
     }
     return opener(reference, access, this.#environment);

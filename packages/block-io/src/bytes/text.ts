@@ -1,5 +1,5 @@
 /**
- * Texts from elsewhere on their way to a person: names in headers, export names and descriptions, what a server says,
+ * Texts from elsewhere on their way to a person, and what a person probably meant: names in headers, export names and descriptions, what a server says,
  * paths. What they hold must neither reach a terminal as a command to it, nor a shell as anything but a word.
  */
 
@@ -56,4 +56,57 @@ export function shellQuote(word: string): string {
       : `\\${byte.toString(8).padStart(3, "0")}`,
   );
   return `"$(printf '${bytes.join("").replaceAll("%", "%%")}')"`;
+}
+
+/** The known word that `word` is most like, if it is like one at all. */
+export function closest(word: string, known: Iterable<string>): string | undefined {
+  let best: string | undefined;
+  // A third of the letters may differ; case, hyphens and underscores never count.
+  let least = Math.max(1, Math.floor(word.length / 3)) + 1;
+  const plain = simplify(word);
+  for (const candidate of known) {
+    const distance = editDistance(plain, simplify(candidate), least);
+    if (distance < least) {
+      least = distance;
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+/** A question for the beginning of a hint, and a space behind it; empty if no known word is like this one. */
+export function didYouMean(word: string, known: Iterable<string>): string {
+  const meant = closest(word, known);
+  // A word that is right is no mistake: something about it is.
+  return meant === undefined || meant === word ? "" : `Did you mean "${meant}"? `;
+}
+
+function simplify(word: string): string {
+  return word.toLowerCase().replaceAll("_", "-");
+}
+
+/** Insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`; `limit` if it takes more. */
+function editDistance(a: string, b: string, limit: number): number {
+  if (a === b) return 0;
+  // Words of any length may come from outside; only short ones can be alike by a few letters.
+  if (Math.abs(a.length - b.length) >= limit || a.length > 64) return limit;
+  let before: number[] = [];
+  let last = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i += 1) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j += 1) {
+      const replaced = at(last, j - 1) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      let distance = Math.min(at(last, j) + 1, at(row, j - 1) + 1, replaced);
+      const swapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      if (swapped) distance = Math.min(distance, at(before, j - 2) + 1);
+      row.push(distance);
+    }
+    before = last;
+    last = row;
+  }
+  return at(last, b.length);
+}
+
+function at(row: readonly number[], index: number): number {
+  return row[index] ?? Number.POSITIVE_INFINITY;
 }

@@ -1,4 +1,5 @@
 /** The words of a table line behind the target's name: reading them, and printing options by name. */
+import { didYouMean } from "../bytes/text.ts";
 import { refuse } from "../contract/errors.ts";
 import { type OptionSpec, parseOption } from "./options.ts";
 
@@ -70,7 +71,7 @@ export class TableArguments {
           undefined,
           "EPARSE",
           `there is no option "${word}"`,
-          `Known options: ${names.join(", ")}.`,
+          `${didYouMean(word, names)}Known options: ${names.join(", ")}.`,
           "parse",
         );
       }

@@ -9,6 +9,7 @@
  * The sector is device-mapper's, `0` or `@0`, and says which line of a table is meant; it may be left out where there
  * is one line. Names of tunables and messages are taken in any case.
  */
+import { didYouMean } from "../bytes/text.ts";
 import { BlockIoError, refuse, toBlockIoError } from "../contract/errors.ts";
 import { type OptionSpec, type OptionTable, parseOption, requireOrder } from "./options.ts";
 
@@ -135,11 +136,14 @@ export function unknownMessage(
     ...(names.length === 0 ? [] : [`set <tunable> <value> with one of: ${names.join(", ")}`]),
     ...(known.length === 0 ? [] : [`the messages: ${known.join("; ")}`]),
   ];
+  const [first = "", second = ""] = words;
+  const word = first.toLowerCase() === "set" ? second : first;
+  const meant = didYouMean(word, [...Object.keys(messages), ...names, ...Object.keys(tunables.aliases)]);
   return new BlockIoError(`unknown message "${words.join(" ")}"`, {
     code: "EINVAL",
     device,
     op: "message",
-    hint: kinds.length === 0 ? "It takes no messages." : `It takes ${kinds.join(", and ")}.`,
+    hint: kinds.length === 0 ? "It takes no messages." : `${meant}It takes ${kinds.join(", and ")}.`,
   });
 }
 

@@ -5,6 +5,7 @@
 import { SECTOR } from "../contract/device.ts";
 import { BlockIoError } from "../contract/errors.ts";
 import { parseSize } from "../bytes/size.ts";
+import { didYouMean } from "../bytes/text.ts";
 
 interface Common {
   /** One line, for help and README. */
@@ -187,8 +188,12 @@ export function parseOption(name: string, spec: OptionSpec, value: unknown): unk
   throw new BlockIoError(`${name}: ${show(value)} is not allowed`, {
     code: "EPARSE",
     op: "parse",
-    hint: `${name} takes ${describeRange(spec)}.`,
+    hint: `${meantBy(spec, value)}${name} takes ${describeRange(spec)}.`,
   });
+}
+
+function meantBy(spec: OptionSpec, value: unknown): string {
+  return spec.type === "choice" && typeof value === "string" ? didYouMean(value, spec.values) : "";
 }
 
 function show(value: unknown): string {
@@ -274,7 +279,7 @@ export function parseOptions<const Table extends OptionTable>(
     throw new BlockIoError(`${where}: there is no option "${unknown}"`, {
       code: "EPARSE",
       op: "parse",
-      hint: `Known options: ${Object.keys(table).join(", ")}.`,
+      hint: `${didYouMean(unknown, Object.keys(table))}Known options: ${Object.keys(table).join(", ")}.`,
     });
   }
   requireOrder(table, result, `${where}: `);

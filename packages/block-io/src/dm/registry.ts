@@ -1,4 +1,5 @@
 /** The static list of targets a program knows. */
+import { didYouMean } from "../bytes/text.ts";
 import { BlockIoError } from "../contract/errors.ts";
 import type { UriScheme } from "../below/schemes.ts";
 import type { ImageFormat } from "./image.ts";
@@ -42,7 +43,7 @@ export class TargetRegistry {
     throw new BlockIoError(`there is no target "${name}"`, {
       code: "ENOENT",
       op: "parse",
-      hint: `Known targets: ${this.#listed.map((known) => known.name).join(", ")}.`,
+      hint: `${didYouMean(name, this.#targets.keys())}Known targets: ${this.#listed.map((known) => known.name).join(", ")}.`,
     });
   }
 }

@@ -1,5 +1,5 @@
 /** Manifests and tags in a store: found, read, verified. */
-import { BlockIoError, codeOf, refuse } from "@dmkit/block-io";
+import { BlockIoError, codeOf, didYouMean, refuse } from "@dmkit/block-io";
 import { type ObjectStore, getVerified } from "@dmkit/object-store";
 import { digestOf } from "../device/blob-coder.ts";
 import { DIGEST, type Digest } from "../format/digest.ts";
@@ -72,7 +72,7 @@ export async function noSuchTag(store: ObjectStore, name: string, tag: string): 
   for await (const { key } of store.list(tagPrefix(name))) tags.add(tagOfKey(key)?.tag ?? "");
   const details = { code: "ENOENT", device: store.name, op: "open" } as const;
   if (tags.size > 0) {
-    const hint = `Its tags: ${[...tags].slice(0, 20).join(", ")}.`;
+    const hint = `${didYouMean(tag, tags)}Its tags: ${[...tags].slice(0, 20).join(", ")}.`;
     return new BlockIoError(`${name} has no tag ${tag}`, { ...details, hint });
   }
   for await (const { key } of store.list(`${IMAGES}${requireName("image", name)}/`)) {

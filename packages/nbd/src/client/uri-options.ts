@@ -8,7 +8,7 @@
  */
 import { resolve } from "node:path";
 import { BlockIoError, parseSize } from "@dmkit/block-io";
-import { type NbdUri, formatNbdUri, parseNbdUri } from "../uri.ts";
+import { type NbdUri, clientParameters, formatNbdUri, parseNbdUri } from "../uri.ts";
 import type { NbdClientOptions } from "./client-options.ts";
 
 /** The longest time that can be given. */
@@ -18,7 +18,10 @@ type UriOptions = Omit<NbdClientOptions, "environment" | "readOnly">;
 
 /** Parameter, option, how its value is read, and its range in words. */
 const parameters: Readonly<
-  Record<string, { option: keyof UriOptions; read: (value: string) => unknown; takes: string }>
+  Record<
+    (typeof clientParameters)[number],
+    { option: keyof UriOptions; read: (value: string) => unknown; takes: string }
+  >
 > = {
   reconnect: {
     option: "reconnect",
@@ -61,7 +64,8 @@ export function splitNbdUri(text: string): SplitUri {
   const theirs: string[] = [];
   for (const part of text.slice(mark + 1).split("&")) {
     const [name = "", ...rest] = part.split("=");
-    const known = Object.hasOwn(parameters, name) ? parameters[name] : undefined;
+    const ownName = clientParameters.find((one) => one === name);
+    const known = ownName && parameters[ownName];
     if (known === undefined) {
       theirs.push(part);
       continue;

@@ -1,5 +1,5 @@
 /** Strings on the wire: UTF-8 without NUL, at most 4096 bytes, their length beside them. */
-import { BlockIoError } from "@dmkit/block-io";
+import { BlockIoError, didYouMean, printable } from "@dmkit/block-io";
 import { MAX_STRING } from "./constants.ts";
 
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -54,4 +54,15 @@ export function clipText(text: string, limit: number = MAX_STRING): Buffer {
   // Bytes 10xxxxxx continue a character.
   while (end > 0 && ((bytes[end] as number) & 0xc0) === 0x80) end -= 1;
   return bytes.subarray(0, end);
+}
+
+// Of many names a person reads the first.
+const SHOWN = 12;
+
+/** A hint for whoever gave a name that nobody knows; undefined where there are no names. */
+export function knownNames(name: string, names: readonly string[]): string | undefined {
+  if (names.length === 0) return undefined;
+  const shown = names.slice(0, SHOWN).map((one) => (one === "" ? '""' : one));
+  const more = names.length > SHOWN ? ` … (${names.length})` : "";
+  return printable(`${didYouMean(name, names)}There are: ${shown.join(", ")}${more}.`);
 }

@@ -4,11 +4,11 @@
  *
  * An issue's message has up to three lines: what is wrong, what is allowed, which word was probably meant.
  */
-import { BlockIoError, type LogLevel, describeRange, parseOption, parseSize } from "@dmkit/block-io";
+import { BlockIoError, type LogLevel, closest, describeRange, parseOption, parseSize } from "@dmkit/block-io";
 import { MOST_CONNECTIONS } from "@dmkit/nbd";
 import * as v from "valibot";
 import { type TlsValues, tlsWords } from "../../serve/listen/tls.ts";
-import { closest, show } from "../problem.ts";
+import { show } from "../problem.ts";
 import { type Problems, type Value, locate, plainOf } from "../yaml.ts";
 
 type Schema<Output> = v.GenericSchema<unknown, Output>;

@@ -37,6 +37,7 @@ import {
   encodeOption,
   protocolError,
 } from "../../protocol.ts";
+import { knownNames } from "../../protocol/text.ts";
 import { HandshakeReader } from "./handshake-reader.ts";
 import type { NbdUri } from "../../uri.ts";
 import type { Transport } from "./transport.ts";
@@ -188,7 +189,10 @@ export class Handshake {
     const replies = await this.#ask(option, encodeInfoRequest({ name: exportName, requests }));
     const last = replies.pop();
     if (last?.type === REP.ERR_UNSUP) return undefined;
-    if (last?.type !== REP.ACK) throw refusal(last, `serve the export "${printable(exportName)}"`);
+    if (last?.type !== REP.ACK) {
+      const error = refusal(last, `serve the export "${printable(exportName)}"`);
+      throw error.code === "ENOENT" ? await this.#withNames(error, exportName) : error;
+    }
     let size: number | undefined;
     let flags = 0;
     let blockSizes: BlockSizes | undefined;
@@ -204,6 +208,15 @@ export class Handshake {
     }
     if (size === undefined) throw protocolError("the server accepted the export without telling its size");
     return { size, flags, blockSizes, name, description };
+  }
+
+  /** The error for an export that there is not, with the names of those that there are, if the server tells them. */
+  async #withNames({ code, reason, hint }: BlockIoError, exportName: string): Promise<BlockIoError> {
+    const names = await this.list().then(
+      (list) => list.map(({ name }) => name),
+      () => [],
+    );
+    return refuse(undefined, code, reason, knownNames(exportName, names) ?? hint);
   }
 
   // No error is possible here: a server that does not know the name hangs up.

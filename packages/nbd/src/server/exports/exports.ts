@@ -1,6 +1,7 @@
 /** The exports of a server, by name. */
 import { BlockIoError, refuse } from "@dmkit/block-io";
 import { Export, type ExportOptions, type RemovalMode, removalModes } from "./export.ts";
+import { knownNames } from "../../protocol/text.ts";
 import { invalid, shown } from "../limits.ts";
 import type { Peer } from "./access.ts";
 
@@ -70,6 +71,7 @@ export class ExportDirectory {
       throw new BlockIoError(`there is no export named ${JSON.stringify(name)}`, {
         code: "ENOENT",
         op: "close",
+        hint: knownNames(name, [...this.#exports.keys()]),
       });
     }
     const users = meant.reduce((sum, { clients }) => sum + clients.size, 0);
