@@ -23,6 +23,7 @@ import {
   decodeSegmentHeader,
   isWhole,
   metablockBits,
+  metablockLost,
   metablockSector,
   segmentSize,
 } from "../../format/segment.ts";
@@ -311,7 +312,8 @@ export class Shipper {
     const bits: number[] = [];
     const data: Buffer[] = [];
     for (let index = 0; index < length; index += 1) {
-      const valid = metablockBits(slot, index);
+      // What is lost, the archive has: in the segment from which it was.
+      const valid = metablockBits(slot, index) & ~metablockLost(slot, index);
       // Clean, and whole: it was read from the disk.
       if (valid === 0) continue;
       sectors.push(metablockSector(slot, index));

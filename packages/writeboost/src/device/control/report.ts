@@ -1,5 +1,5 @@
 /** What a running cache says of itself: the figures of its status, and its geometry, memory and errors. */
-import { slotOf } from "../../format/geometry.ts";
+import { BLOCK, slotOf } from "../../format/geometry.ts";
 import { segmentSize } from "../../format/segment.ts";
 import type { Tunables } from "../../options.ts";
 import type { Parts } from "../parts.ts";
@@ -29,6 +29,7 @@ export function statusOf(
     trouble: {
       writeback_errors: writeback.failures + writeback.relogged,
       bad_blocks: writeback.badBlocks,
+      lost_blocks: writeback.lostBlocks,
       out_of_space: log.full === undefined ? 0 : 1,
       dead: log.dead === undefined ? 0 : 1,
       missing_space: missing,
@@ -50,6 +51,7 @@ export function infoOf({ log, plog }: Parts, writeback: Writeback): object {
     memory: { map: map.bytes, buffers, perBlock: map.bytes / (geometry.slots * geometry.blocks) },
     writeback_error: writeback.lastError?.message ?? null,
     bad_blocks: writeback.badBlocks,
+    lost_blocks: log.map.lostBlocks().map((block) => block * BLOCK),
     out_of_space: log.full?.message ?? null,
     dead: log.dead?.message ?? null,
   };

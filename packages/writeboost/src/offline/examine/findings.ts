@@ -36,6 +36,7 @@ export type ProblemKind =
   | "record"
   | "record-copy"
   | "split"
+  | "lost"
   | "identity"
   | "backing"
   | "plog-missing"
