@@ -1,4 +1,4 @@
-/** A cache device with a place that cannot be read. */
+/** A cache device, or a source, with a place that cannot be read. */
 import { realEnvironment } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
 import { assocCacheImages, check, repair } from "../src/index.ts";
@@ -120,5 +120,61 @@ describe("a dirty block that cannot be read", () => {
     devices.cache.failsReads = () => false;
     await device.close();
     expect(await readSectors(devices.source.lower, 0)).toEqual(block(1));
+  });
+});
+
+describe("a sector of the source that cannot be read", () => {
+  const BAD = 700;
+
+  it.each(
+    (["write-back", "write-through", "write-around"] as const).flatMap((policy) =>
+      [8, 64].map((size) => [policy, size] as const),
+    ),
+  )("%s, blocks of %i sectors: costs itself and nothing else", async (policy, size) => {
+    const devices = rig({ policy, block_size: size, cache_size: 4, associativity: 2 });
+    const { source } = devices;
+    const device = await devices.open();
+    let isBad = true;
+    source.failsReads = (offset, length) => isBad && offset <= BAD * 512 && BAD * 512 < offset + length;
+    const first = BAD - (BAD % size);
+    for (let sector = first; sector < first + size; sector += 1) {
+      const reading = readSectors(device, sector, 1);
+      if (sector === BAD) await expect(reading).rejects.toMatchObject({ code: "EIO" });
+      else expect(await reading).toEqual(block(0, 1));
+    }
+    await device.write((BAD - 1) * 512, block(1, 1));
+    await device.write((BAD + 2) * 512, block(2, 1));
+    await device.flush();
+    expect(await readSectors(device, BAD - 1, 1)).toEqual(block(1, 1));
+    await device.write(BAD * 512, block(3, 1));
+    isBad = false;
+    for (const [at, fill] of [
+      [-1, 1],
+      [0, 3],
+      [1, 0],
+      [2, 2],
+    ] as const)
+      expect(await readSectors(device, BAD + at, 1)).toEqual(block(fill, 1));
+    await device.close();
+    for (const [at, fill] of [
+      [-1, 1],
+      [0, 3],
+      [1, 0],
+      [2, 2],
+    ] as const)
+      expect(await readSectors(source.lower, BAD + at, 1)).toEqual(block(fill, 1));
+  });
+
+  it("is named by fsck and repair, which look at everything else", async () => {
+    const devices = rig();
+    const device = await devices.open();
+    for (const sector of [0, 16, 32]) await readSectors(device, sector);
+    await settled();
+    await device.close();
+    await devices.source.lower.write(33 * 512, block(9, 1));
+    devices.source.failsReads = (offset, length) => offset <= 512 && 512 < offset + length;
+    expect(await kinds(devices)).toEqual(["warning source-unreadable", "error clean-differs"]);
+    const { left } = await repair(devices.cache, devices.source);
+    expect(left.map(({ block: number }) => number)).toEqual([0, 4]);
   });
 });

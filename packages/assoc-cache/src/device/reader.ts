@@ -4,10 +4,11 @@
  *
  *      hit           under a shared lock, straight into the caller's buffer
  *      miss          under an exclusive lock: whole blocks into a buffer of ours; the caller is answered; the
- *                    lock is kept until the blocks are in their frames, so others wait for them there
+ *                    lock is kept until the blocks are in their frames, so others wait for them there. Where the
+ *                    source does not give all of them, just what was asked for, and nothing is cached
  *      not cached    (bypassed, or the policy says so) under a shared lock, straight from the source
  */
-import { type RangeGrant, type Streams, done, join } from "@dmkit/block-io";
+import { type RangeGrant, type Streams, done, isOfPlace, join } from "@dmkit/block-io";
 import { NONE, states } from "../core/frame-table.ts";
 import { type Run, runsOf } from "../core/runs.ts";
 import type { CacheState } from "./state.ts";
@@ -25,7 +26,7 @@ interface Wanted {
 /** Blocks fetched from the source that are to be put into the cache. */
 interface Fetched {
   readonly block: number;
-  readonly count: number;
+  count: number;
   /** Of the pool; only its first bytes are in use. */
   readonly buffer: Buffer;
 }
@@ -202,18 +203,26 @@ export class Reader {
       if (buffer === undefined) {
         running.push(this.#transferRun(wanted, run));
       } else {
-        fetched.push({ block: run.block, count: run.count, buffer });
-        running.push(this.#fetchRun(wanted, run, buffer));
+        const one = { block: run.block, count: run.count, buffer };
+        fetched.push(one);
+        running.push(this.#fetchRun(wanted, run, one));
       }
     }
     return running;
   }
 
-  async #fetchRun(wanted: Wanted, run: Run, buffer: Buffer): Promise<void> {
+  async #fetchRun(wanted: Wanted, run: Run, fetched: Fetched): Promise<void> {
     const { source, blockBytes } = this.#state;
     const start = run.block * blockBytes;
-    await source.read(start, buffer.subarray(0, this.#state.bytesOf(run.block, run.count)));
     const { offset, into } = this.#part(wanted, run);
+    const { buffer } = fetched;
+    try {
+      await source.read(start, buffer.subarray(0, this.#state.bytesOf(run.block, run.count)));
+    } catch (error) {
+      if (!isOfPlace(error)) throw error;
+      fetched.count = 0;
+      return source.read(offset, into);
+    }
     buffer.copy(into, 0, offset - start, offset - start + into.length);
   }
 

@@ -5,12 +5,12 @@
  *                sectors of it is legal
  *      miss      under an exclusive lock: into a new frame; what the request does not cover of a block is fetched
  *                from the source first, so that no frame is valid in part only
- *      no frame  under an exclusive lock: to the source
+ *      no frame  under an exclusive lock: to the source; so does what would complete a block that the source does not give
  *
  * What the cache device does not take goes to the source instead, unless it was dirty before. A write that fails ends
  * the use of the cache device, one that finds no space does not.
  */
-import { type RangeGrant, done, join, FUA } from "@dmkit/block-io";
+import { type RangeGrant, done, isOfPlace, join, FUA } from "@dmkit/block-io";
 import { NONE, facts, states } from "../core/frame-table.ts";
 import { type Run, runsOf } from "../core/runs.ts";
 import type { Cleaner } from "./cleaner.ts";
@@ -265,7 +265,9 @@ export class Writer {
         await join(fetches);
       } catch (error) {
         frames.release(frame);
-        throw error;
+        if (!isOfPlace(error)) throw error;
+        // A bad place beside it is none of this request's.
+        return await this.#state.writeSource(at, data, given.fua);
       }
       data.copy(whole, head);
       try {

@@ -63,14 +63,23 @@ export async function* findProblems(
   }
   if (source === undefined) return summary;
   const dataStart = stored.version === 1 ? 0 : stored.superblock.dataStart;
-  for await (const { frame, block, isRead } of compareClean(cache, source, table, dataStart, options)) {
+  for await (const { frame, block, how } of compareClean(cache, source, table, dataStart, options)) {
     const place = {
       frame,
       block,
       offset: (dataStart + frame * table.geometry.blockSectors) * SECTOR,
       length: table.geometry.blockSectors * SECTOR,
     };
-    if (!isRead) {
+    if (how === "source") {
+      yield cannotFix("source-unreadable", {
+        severity: "warning",
+        ...place,
+        text: `block ${block} of the source cannot be read as a whole; frame ${frame} has a copy of it`,
+        advice: "Read it through the cache and write it anew, before its place in the cache is needed.",
+      });
+      continue;
+    }
+    if (how === "cache") {
       yield cannotFix("clean-unreadable", {
         severity: "warning",
         ...place,

@@ -8,6 +8,7 @@ export type ProblemKind =
   | "superblock"
   | "needs-check"
   | "source"
+  | "source-unreadable"
   | "clean-differs"
   | "clean-unreadable"
   | "dirty-unreadable"
