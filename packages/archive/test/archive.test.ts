@@ -199,6 +199,10 @@ describe("a disk in a folder", () => {
     ).rejects.toMatchObject({
       code: "EEXIST",
     });
+    // One that was on its way to take it over, too, and was slower.
+    await expect(
+      attached(folder, localOf(backing, { token: TOKEN.replace("0", "1"), isKnown: true })),
+    ).rejects.toMatchObject({ code: "ESHUTDOWN" });
     const next = await attached(folder, localOf(backing, { token }));
     expect(next).toMatchObject({ shipped: 0, offset: 8 });
     await next.write(1, [segment(9000, [1, 0xff, 0x99])]);

@@ -4,9 +4,11 @@
  */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
+import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import aws4 from "aws4";
 
 export interface Ceph {
   /** Path of its ceph.conf. */
@@ -45,4 +47,31 @@ export function startCeph(): Ceph {
   };
   const stdout = execFileSync(process.execPath, [script, "up", folder], { encoding: "utf8" });
   return { ...(JSON.parse(stdout) as Ceph), stop };
+}
+
+/** Makes a bucket, which stays. */
+export async function createBucket({ endpoint, accessKey, secretKey }: Ceph, bucket: string): Promise<void> {
+  const { host, hostname, port } = new URL(endpoint);
+  const signed = aws4.sign(
+    { service: "s3", region: "us-east-1", host, method: "PUT", path: `/${bucket}` },
+    { accessKeyId: accessKey, secretAccessKey: secretKey },
+  );
+  const status = await new Promise((resolve, reject) => {
+    request(
+      {
+        hostname,
+        port,
+        method: "PUT",
+        path: `/${bucket}`,
+        headers: signed.headers as Record<string, string>,
+      },
+      (response) => {
+        response.resume();
+        response.on("end", () => resolve(response.statusCode));
+      },
+    )
+      .on("error", reject)
+      .end();
+  });
+  if (status !== 200) throw new Error(`creating the bucket was answered ${String(status)}`);
 }

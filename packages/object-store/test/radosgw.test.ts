@@ -1,9 +1,7 @@
 /** The promises of a store on Ceph's gateway: a real engine, which verifies signatures. */
-import { request } from "node:http";
-import aws4 from "aws4";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openStore } from "../src/index.ts";
-import { type Ceph, hasCeph, startCeph } from "./ceph.ts";
+import { type Ceph, createBucket, hasCeph, startCeph } from "./ceph.ts";
 import { promises } from "./promises.ts";
 
 const name = "Ceph's gateway";
@@ -36,29 +34,3 @@ describe.skipIf(!hasCeph())(hasCeph() ? name : `${name} (not installed: radosgw)
     await expect(wrongBucket.create("a", body)).rejects.toMatchObject({ code: "ENOENT" });
   });
 });
-
-async function createBucket({ endpoint, accessKey, secretKey }: Ceph, bucket: string): Promise<void> {
-  const { host, hostname, port } = new URL(endpoint);
-  const signed = aws4.sign(
-    { service: "s3", region: "us-east-1", host, method: "PUT", path: `/${bucket}` },
-    { accessKeyId: accessKey, secretAccessKey: secretKey },
-  );
-  const status = await new Promise((resolve, reject) => {
-    request(
-      {
-        hostname,
-        port,
-        method: "PUT",
-        path: `/${bucket}`,
-        headers: signed.headers as Record<string, string>,
-      },
-      (response) => {
-        response.resume();
-        response.on("end", () => resolve(response.statusCode));
-      },
-    )
-      .on("error", reject)
-      .end();
-  });
-  if (status !== 200) throw new Error(`creating the bucket was answered ${String(status)}`);
-}

@@ -31,6 +31,8 @@ export interface LocalLog {
   /** Bytes of it that count. */
   readonly size: number;
   readonly environment: Environment;
+  /** An epoch was begun for it before: if another one is the newest, it was replaced. */
+  readonly isKnown?: boolean;
 }
 
 /** An archive that takes the segments of a cache, in the order of their ids. */
@@ -74,7 +76,7 @@ async function attach(
   host: string,
   close: () => Promise<void>,
 ): Promise<AttachedArchive> {
-  const { token, last, first, environment } = local;
+  const { token, last, first, environment, isKnown = last > 0 } = local;
   if ((await archive.find()) === undefined) await begin(archive, local);
   const record = await archive.record();
   if (record.size !== local.size) {
@@ -90,7 +92,7 @@ async function attach(
     if (newest?.token === token) return;
     // The first opening did not come to its end.
     if (newest === undefined && record.token === token) return;
-    throw last > 0 ? replacedBy(archive.name, newest) : alreadyThere(archive.name, newest);
+    throw isKnown ? replacedBy(archive.name, newest) : alreadyThere(archive.name, newest);
   };
   const { epoch, nonce, before } = await claim(archive, { token, host, environment, check });
   const { end } = before;

@@ -23,6 +23,7 @@ import {
   refuse,
 } from "@dmkit/block-io";
 import {
+  type LocalLog,
   absoluteArchiveReference,
   attachArchive,
   baseReference,
@@ -104,7 +105,8 @@ async function makeCache(
 ): Promise<void> {
   const cache = await openFile(path, { createSize: cacheSize, environment });
   try {
-    const attach = attachArchive.bind(undefined, disk);
+    const attach = (local: LocalLog): ReturnType<typeof attachArchive> =>
+      attachArchive(disk, { ...local, isKnown: true });
     const devices = { backing, cache, plog: undefined };
     const device = await openWriteboost(devices, { archive: { attach, token }, environment });
     await device.close();
