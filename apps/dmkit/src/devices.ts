@@ -1,4 +1,4 @@
-/** How the command line opens devices: paths, `mem:`, `null:`, NBD URIs, URIs of targets, and tables. */
+/** How the command line opens devices: paths, `mem:`, `null:`, NBD URIs, RBD images, URIs of targets, and tables. */
 import { Socket } from "node:net";
 import {
   type BlockDevice,
@@ -15,6 +15,7 @@ import {
   schemeOf,
 } from "@dmkit/block-io";
 import { openNbd, resolveNbdUri } from "@dmkit/nbd";
+import { rbd } from "./rbd/device.ts";
 import { targets as allTargets } from "./targets.ts";
 
 const nbd: UriScheme = {
@@ -34,7 +35,7 @@ const nbdSchemes = {
 
 /** URI schemes the app knows besides those every stack knows. */
 export function uriSchemes(targets: TargetRegistry = allTargets): Readonly<Record<string, UriScheme>> {
-  return { ...nbdSchemes, ...targets.schemes };
+  return { ...nbdSchemes, rbd, ...targets.schemes };
 }
 
 /** What opens them. */

@@ -1,0 +1,139 @@
+/**
+ * One writer for an RBD image. RBD itself lets several clients write, in turns, each over what the others keep.
+ *
+ * Invariants:
+ *
+ * - who has the image open for writing watches it: while anybody else does, opening it is refused, and of two that open
+ *   it at the same moment both see the other one;
+ * - who is not seen any more is fenced before the image is written here: the holder of the lock, if it does not watch, and
+ *   every server of ours that has ended, are on the cluster's blocklist, so that nothing they have under way lands later;
+ * - whoever writes here holds the lock from the moment it opens (captive.ts writes once), so that it can be fenced.
+ */
+import { type ExecFileException, execFile } from "node:child_process";
+import { type BlockIoError, type ErrorCode, refuse } from "@dmkit/block-io";
+import { type RbdImage, specOf } from "./reference.ts";
+
+// Milliseconds for one command of Ceph; without a monitor they wait for five minutes.
+const PATIENCE = 15_000;
+
+// The status of Ceph's commands is an errno.
+const codes: Readonly<Record<number, ErrorCode>> = {
+  1: "EPERM",
+  2: "ENOENT",
+  13: "EACCES",
+  110: "ETIMEDOUT",
+};
+
+const EXCLUSIVE = "exclusive-lock";
+
+interface Watchers {
+  readonly watchers: readonly { readonly address: string }[];
+}
+
+interface Lock {
+  readonly id: string;
+  readonly locker: string;
+  readonly address: string;
+}
+
+/** Looks after the writers of one image. */
+export class SoleWriter {
+  readonly #image: RbdImage;
+  /** Addresses of servers of ours; all but the last one have ended. */
+  #ours: string[] = [];
+  #fenced: string[] = [];
+
+  constructor(image: RbdImage) {
+    this.#image = image;
+  }
+
+  /** Before a server of ours is started: nobody else is there, nor comes back. Errors: `EBUSY`, `ENOTSUP`, those of Ceph. */
+  async prepare(): Promise<void> {
+    const { reference } = this.#image;
+    const { features } = await infoOf(this.#image);
+    if (!features.includes(EXCLUSIVE)) {
+      const hint = `Turn it on: rbd feature enable ${specOf(this.#image)} ${EXCLUSIVE}`;
+      throw refuse(reference, "ENOTSUP", "has no exclusive lock: a lost writer could not be fenced", hint);
+    }
+    // Locks first: who takes one after that is among those that watch.
+    const locks = await rbd<readonly Lock[]>(this.#image, "lock", "ls");
+    const watching = await this.#watching();
+    const others = watching.filter((address) => !this.#ours.includes(address));
+    if (others.length > 0) throw this.#busy(`is open for writing at ${others.join(", ")}`, others);
+    const byHand = locks.find(({ id }) => !id.startsWith("auto "));
+    if (byHand !== undefined) {
+      const hint = `If nobody needs it: rbd lock rm ${specOf(this.#image)} ${byHand.id} ${byHand.locker}`;
+      throw refuse(reference, "EBUSY", `is locked by hand, as ${byHand.id}`, hint);
+    }
+    const gone = new Set([...this.#ours, ...locks.map(({ address }) => address)]);
+    for (const address of gone) await run(this.#image, "ceph", ["osd", "blocklist", "add", address]);
+    this.#fenced.push(...gone);
+    this.#ours = [];
+  }
+
+  /** When the server has opened the image, before anybody uses it. Errors: `EBUSY`, those of Ceph. */
+  async confirm(): Promise<void> {
+    const watching = await this.#watching();
+    this.#ours = watching.length === 1 ? watching : [];
+    if (watching.length === 1) return;
+    throw this.#busy(`was opened by another one at the same moment: ${watching.join(", ")}`, []);
+  }
+
+  async #watching(): Promise<string[]> {
+    const { watchers } = await rbd<Watchers>(this.#image, "status");
+    return watchers.map(({ address }) => address).filter((address) => !this.#fenced.includes(address));
+  }
+
+  #busy(reason: string, others: readonly string[]): BlockIoError {
+    const fence = others.map((address) => `ceph osd blocklist add ${address}`).join("; ");
+    const hint =
+      fence === ""
+        ? "Start one of them again."
+        : `Stop it first. One that is dead is let go of after 30 seconds, or at once: ${fence}`;
+    return refuse(this.#image.reference, "EBUSY", reason, hint);
+  }
+}
+
+/** What an image is like. Errors: `ENOENT`, those of Ceph. */
+export function infoOf(image: RbdImage): Promise<{ readonly features: readonly string[] }> {
+  return rbd(image, "info");
+}
+
+async function rbd<T>(image: RbdImage, ...verb: string[]): Promise<T> {
+  return JSON.parse(await run(image, "rbd", [...verb, specOf(image), "--format", "json"])) as T;
+}
+
+function run(image: RbdImage, program: string, args: readonly string[]): Promise<string> {
+  const { conf, id, reference } = image;
+  const whose = [...(conf === undefined ? [] : ["--conf", conf]), ...(id === undefined ? [] : ["--id", id])];
+  return new Promise((resolve, reject) => {
+    // Its own signals are not for it: Ctrl-C is ours to deal with.
+    execFile(
+      program,
+      [...whose, ...args],
+      { timeout: PATIENCE, killSignal: "SIGKILL" },
+      (error, stdout, stderr) => {
+        if (error === null) resolve(stdout);
+        else reject(failure(reference, `${program} ${args.join(" ")}`, error, stderr));
+      },
+    );
+  });
+}
+
+function failure(reference: string, command: string, error: ExecFileException, stderr: string): BlockIoError {
+  if (error.code === "ENOENT")
+    return refuse(reference, "ENOENT", `${command.split(" ")[0]} is not installed`, "Install ceph-common.");
+  if (error.killed === true) {
+    const hint = "Look at the cluster with: ceph -s. A ceph.conf elsewhere is named with ?conf=FILE.";
+    return refuse(reference, "ETIMEDOUT", `Ceph has not answered for ${PATIENCE / 1000} seconds`, hint);
+  }
+  const code = codes[Number(error.code)] ?? "EIO";
+  const hint = code === "ENOENT" ? "Make it: rbd create --size SIZE POOL/IMAGE" : `Try it: ${command}`;
+  return refuse(reference, code, lastLine(stderr) ?? `${command} ended with ${String(error.code)}`, hint);
+}
+
+/** The last line that a program said to us, without what Ceph's library logs. */
+export function lastLine(text: string): string | undefined {
+  const lines = text.split("\n").map((line) => line.replace(/\r/g, "").trim());
+  return lines.findLast((line) => line !== "" && !/^\d{4}-\d\d-\d\dT/.test(line));
+}
