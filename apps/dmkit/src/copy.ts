@@ -36,8 +36,10 @@ interface Piece {
   readonly hole: boolean;
 }
 
-// A hole costs nothing to zero, so it is taken in larger steps; small enough to show progress.
+// A hole costs little to zero, so it is taken in larger steps; small enough to show progress and to be stopped.
 const HOLE_STEP = 64 * 1024 * 1024;
+// Where zeroes are fast it costs nothing.
+const FAST_HOLE_STEP = 1024 * 1024 * 1024 * 1024;
 
 /** Copies all of `source` to the start of `destination` and flushes. Throws `ENOSPC` if it is too small. */
 export async function copyDevice(
@@ -83,9 +85,11 @@ class Copier {
   }
 
   async *#pieces(): AsyncGenerator<Piece> {
+    const { fastZero } = this.#destination.device.limits.capabilities;
+    const holeStep = fastZero || this.#options.destinationIsZero ? FAST_HOLE_STEP : HOLE_STEP;
     for await (const extent of this.#source.extents(0, this.#source.size)) {
       const hole = extent.kind !== "data";
-      const step = hole ? HOLE_STEP : this.#requestSize;
+      const step = hole ? holeStep : this.#requestSize;
       for (let at = 0; at < extent.length; at += step) {
         this.#options.signal?.throwIfAborted();
         yield { offset: extent.offset + at, length: Math.min(step, extent.length - at), hole };

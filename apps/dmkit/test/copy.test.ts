@@ -102,6 +102,19 @@ describe("copyDevice", () => {
       expect(copied.equals(expected)).toBe(true);
     }
   });
+
+  it("zeroes terabytes at once where that is fast", async () => {
+    const TIB = 1024 ** 4;
+    const zeroed: number[] = [];
+    class Fast extends ZeroDevice {
+      protected override doWriteZeroes(_offset?: number, length = 0): Promise<void> {
+        zeroed.push(length);
+        return super.doWriteZeroes();
+      }
+    }
+    await copyDevice(new ZeroDevice(2 * TIB + 512), new Fast(4 * TIB));
+    expect(zeroed).toEqual([TIB, TIB, 512]);
+  });
 });
 
 describe("a server that is there for one client", () => {
@@ -112,7 +125,9 @@ describe("a server that is there for one client", () => {
       const listener = await server.listen({ path: join(tempFolder(), "sock") });
       cleanUp(() => server.close({ timeout: 0 }));
       // What fsck does not know is an error, but was looked at.
-      expect((await cli(command, listener.uri())).code).toBe(command === "info" ? 0 : 8);
+      const { code, stdout } = await cli(command, listener.uri());
+      expect(code).toBe(command === "info" ? 0 : 8);
+      if (command === "info") expect(stdout).toContain("extended headers: true");
       expect([command, server.statistics().accepted]).toEqual([command, 1]);
     }
   });

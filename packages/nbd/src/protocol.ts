@@ -8,16 +8,14 @@
  *       | option reply ... ----------------->   |
  *       |            ... until GO or EXPORT_NAME succeeds, or ABORT ...
  *       |   <------------------------ request   |   transmission.ts: requests, simple replies
- *       | simple reply or chunks ... ------->   |   chunks.ts: structured replies
+ *       | simple reply or chunks ... ------->   |   chunks.ts: structured and extended replies
  *       |            ... until DISC ...
  *
  * The byte diagrams are at the head of each file. Decoders never trust a length: they compare it with what
  * is there, without adding, before they use it, and throw `EPROTO` (or return false on the hot path).
  *
  * TLS begins between two options, by STARTTLS, and changes no byte here; see ../tls/.
- *
- * Later: extended headers (their magic numbers, option, chunk and flag have their places in constants.ts; their requests of
- * 32 bytes belong in transmission.ts and their chunks of 32 bytes in chunks.ts).
+ * EXTENDED_HEADERS, in the handshake, makes all headers of requests and replies 32 bytes long, with 64 bits of length.
  */
 export * from "./protocol/constants.ts";
 export * from "./protocol/handshake.ts";

@@ -7,6 +7,7 @@ import { type Socket, createServer } from "node:net";
 import type { Random } from "@dmkit/block-io";
 import {
   type BlockSizes,
+  CHUNK,
   CMD,
   CMD_FLAG,
   DEFAULT_MAX_PAYLOAD,
@@ -17,8 +18,9 @@ import {
   OPTION_HEADER_LENGTH,
   REP,
   REPLY_FLAG,
-  REQUEST_LENGTH,
   type RequestHeader,
+  chunkHeaderLength,
+  dataChunkOverhead,
   decodeInfoRequest,
   decodeOptionHeader,
   decodeRequest,
@@ -35,6 +37,8 @@ import {
   encodeOptionReply,
   encodeServerEntry,
   encodeSimpleReply,
+  payloadLength,
+  requestLength,
 } from "../src/protocol.ts";
 import { freshSocket, uriOf } from "./client-servers.ts";
 
@@ -55,6 +59,7 @@ export interface Behaviour {
   handshakeFlags: number;
   blockSizes: BlockSizes | undefined;
   structured: boolean;
+  extended: boolean;
   /** Answers an option in another way: bytes to send, or "drop". */
   onOption: (option: number) => Uint8Array | "drop" | undefined;
   /** Answers a request in another way: bytes to send, "drop", or "hold" to never answer. */
@@ -95,6 +100,7 @@ export class FakeServer {
       handshakeFlags: HANDSHAKE_FLAG.FIXED_NEWSTYLE | HANDSHAKE_FLAG.NO_ZEROES,
       blockSizes: { minimum: 1, preferred: 4096, maximumPayload: DEFAULT_MAX_PAYLOAD },
       structured: true,
+      extended: false,
       onOption: () => undefined,
       onRequest: () => undefined,
       greeting: undefined,
@@ -175,11 +181,13 @@ export class FakeServer {
     connection: number,
     pending: Set<Promise<void>>,
   ): Promise<void> {
-    const structured = await this.#negotiate(bytes, socket);
+    const { structured, extended } = await this.#negotiate(bytes, socket);
     for (;;) {
-      const request: RequestHeader = { flags: 0, type: 0, cookieHigh: 0, cookieLow: 0, offset: 0, length: 0 };
-      if (!decodeRequest(await bytes.read(REQUEST_LENGTH), 0, request)) throw new Error("bad request");
-      const payload = await bytes.read(request.type === CMD.WRITE ? request.length : 0);
+      const empty = { flags: 0, type: 0, cookieHigh: 0, cookieLow: 0, offset: 0, length: 0 };
+      const request: RequestHeader = { extended, ...empty };
+      if (!decodeRequest(await bytes.read(requestLength(extended)), 0, request))
+        throw new Error("bad request");
+      const payload = await bytes.read(payloadLength(request));
       const { type, flags, offset, length } = request;
       this.seen.push({ type, flags, offset, length, connection });
       if (request.type === CMD.DISC) return;
@@ -196,9 +204,10 @@ export class FakeServer {
     }
   }
 
-  /** Whether structured replies were agreed on. */
-  async #negotiate(bytes: Bytes, socket: Socket): Promise<boolean> {
+  /** Which kinds of replies and headers were agreed on. */
+  async #negotiate(bytes: Bytes, socket: Socket): Promise<{ structured: boolean; extended: boolean }> {
     let structured = false;
+    let extended = false;
     for (;;) {
       const { option, length } = decodeOptionHeader(await bytes.read(OPTION_HEADER_LENGTH));
       const data = await bytes.read(length);
@@ -213,17 +222,22 @@ export class FakeServer {
         socket.write(this.#optionReply(option, data));
       }
       if (option === OPT.STRUCTURED_REPLY) structured = this.behaviour.structured;
-      if (option === OPT.EXPORT_NAME || (option === OPT.GO && special === undefined)) return structured;
+      if (option === OPT.EXTENDED_HEADERS) structured = extended = this.behaviour.extended;
+      if (option === OPT.EXPORT_NAME || (option === OPT.GO && special === undefined)) {
+        return { structured, extended };
+      }
     }
   }
 
   #optionReply(option: number, data: Buffer): Buffer {
-    const { size, flags, blockSizes, structured } = this.behaviour;
+    const { size, flags, blockSizes, structured, extended } = this.behaviour;
     const ack = encodeOptionReply(option, REP.ACK);
     const unsupported = encodeOptionError(option, REP.ERR_UNSUP, "not here");
     switch (option) {
       case OPT.STRUCTURED_REPLY:
         return structured ? ack : unsupported;
+      case OPT.EXTENDED_HEADERS:
+        return extended ? ack : unsupported;
       case OPT.SET_META_CONTEXT: {
         const context = encodeMetaContextReply({ id: CONTEXT_ID, name: "base:allocation" });
         return Buffer.concat([encodeOptionReply(option, REP.META_CONTEXT, context), ack]);
@@ -283,20 +297,17 @@ export class FakeServer {
   }
 }
 
-export function okReply({ cookieHigh, cookieLow }: RequestHeader): Buffer {
+export function okReply(request: RequestHeader): Buffer {
+  if (request.extended) return chunk(request, CHUNK.NONE, REPLY_FLAG.DONE, Buffer.alloc(0));
   const reply = Buffer.alloc(16);
-  encodeSimpleReply(reply, 0, 0, cookieHigh, cookieLow);
+  encodeSimpleReply(reply, 0, 0, request.cookieHigh, request.cookieLow);
   return reply;
 }
 
-export function errorReply(
-  { cookieHigh, cookieLow }: RequestHeader,
-  errno: number,
-  structured: boolean,
-): Buffer {
-  if (structured) return encodeErrorChunk(cookieHigh, cookieLow, errno, "the fake server says so");
+export function errorReply(request: RequestHeader, errno: number, structured: boolean): Buffer {
+  if (structured) return encodeErrorChunk(request, errno, "the fake server says so");
   const reply = Buffer.alloc(16);
-  encodeSimpleReply(reply, 0, errno, cookieHigh, cookieLow);
+  encodeSimpleReply(reply, 0, errno, request.cookieHigh, request.cookieLow);
   return reply;
 }
 
@@ -305,35 +316,26 @@ export function readReply(request: RequestHeader, data: Buffer, structured: bool
   return dataChunk(request, request.offset, data, REPLY_FLAG.DONE);
 }
 
-export function dataChunk(
-  { cookieHigh, cookieLow }: RequestHeader,
-  offset: number,
-  data: Buffer,
-  flags: number,
-): Buffer {
-  const head = Buffer.alloc(28);
-  encodeDataChunkHeader(head, 0, flags, cookieHigh, cookieLow, offset, data.length);
+export function dataChunk(request: RequestHeader, offset: number, data: Buffer, flags: number): Buffer {
+  const head = Buffer.alloc(dataChunkOverhead(request.extended));
+  encodeDataChunkHeader(head, 0, request, flags, offset, data.length);
   return Buffer.concat([head, data]);
 }
 
-export function statusReply(
-  { cookieHigh, cookieLow }: RequestHeader,
-  descriptors: number[],
-  id: number = CONTEXT_ID,
-): Buffer {
-  return encodeBlockStatusChunk(REPLY_FLAG.DONE, cookieHigh, cookieLow, id, descriptors);
+export function statusReply(request: RequestHeader, descriptors: number[], id: number = CONTEXT_ID): Buffer {
+  return encodeBlockStatusChunk(request, REPLY_FLAG.DONE, id, descriptors);
 }
 
 /** A chunk of any type with any payload. */
 export function chunk(
-  { cookieHigh, cookieLow }: RequestHeader,
+  request: RequestHeader,
   type: number,
   flags: number,
   payload: Buffer,
   length: number = payload.length,
 ): Buffer {
-  const head = Buffer.alloc(20);
-  encodeChunkHeader(head, 0, flags, type, cookieHigh, cookieLow, length);
+  const head = Buffer.alloc(chunkHeaderLength(request.extended));
+  encodeChunkHeader(head, 0, request, flags, type, length);
   return Buffer.concat([head, payload]);
 }
 

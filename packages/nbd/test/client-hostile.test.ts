@@ -117,7 +117,7 @@ const badReads: Readonly<Record<string, (request: RequestHeader) => Buffer>> = {
   "a hole with a tail": (request) => chunk(request, CHUNK.OFFSET_HOLE, 1, data(16)),
   "a chunk of an unknown type": (request) => chunk(request, 77, REPLY_FLAG.DONE, data(4)),
   "block status": (request) => statusReply(request, [LENGTH, 0]),
-  "an error of 0": (request) => encodeErrorChunk(request.cookieHigh, request.cookieLow, 0, "fine"),
+  "an error of 0": (request) => encodeErrorChunk(request, 0, "fine"),
   "an error too short": (request) => chunk(request, CHUNK.ERROR, 1, bytes(0, 0, 0)),
   "an error whose text is too long": (request) => chunk(request, CHUNK.ERROR, 1, bytes(0, 0, 0, 5, 0, 9, 65)),
   "an endless error": (request) => chunk(request, CHUNK.ERROR, 1, bytes(), 0x7fff_ffff),
@@ -229,24 +229,16 @@ describe("replies that are unusual and legal", () => {
   });
 
   it.each<[string, (request: RequestHeader) => Buffer, ErrorCode]>([
-    ["an error", (r) => encodeErrorChunk(r.cookieHigh, r.cookieLow, ERRNO.ENOMEM, "no room"), "ENOMEM"],
-    [
-      "an error with offset",
-      (r) => encodeErrorChunk(r.cookieHigh, r.cookieLow, ERRNO.EIO, "bad", OFFSET),
-      "EIO",
-    ],
-    ["an unknown errno", (r) => encodeErrorChunk(r.cookieHigh, r.cookieLow, 12_345, "odd"), "EINVAL"],
+    ["an error", (r) => encodeErrorChunk(r, ERRNO.ENOMEM, "no room"), "ENOMEM"],
+    ["an error with offset", (r) => encodeErrorChunk(r, ERRNO.EIO, "bad", OFFSET), "EIO"],
+    ["an unknown errno", (r) => encodeErrorChunk(r, 12_345, "odd"), "EINVAL"],
     ["an unknown kind of error", (r) => chunk(r, 0x8123, 1, bytes(0, 0, 0, 5, 0, 0, 9, 9, 9)), "EIO"],
     [
       "an error in the middle of data",
-      (r) =>
-        Buffer.concat([
-          dataChunk(r, OFFSET, data(512), 0),
-          encodeErrorChunk(r.cookieHigh, r.cookieLow, ERRNO.EIO, "bad"),
-        ]),
+      (r) => Buffer.concat([dataChunk(r, OFFSET, data(512), 0), encodeErrorChunk(r, ERRNO.EIO, "bad")]),
       "EIO",
     ],
-    ["permission denied", (r) => encodeErrorChunk(r.cookieHigh, r.cookieLow, ERRNO.EPERM, "no"), "EPERM"],
+    ["permission denied", (r) => encodeErrorChunk(r, ERRNO.EPERM, "no"), "EPERM"],
   ])("%s", async (_name, reply, code) => {
     const server = await fake();
     const device = await opened(server);

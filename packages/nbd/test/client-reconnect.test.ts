@@ -221,9 +221,7 @@ describe("unflushed writes when the server goes away", () => {
     const device = await opened(server.uri, { replayBuffer: MIB });
     await device.write(0, data(512, 1));
     server.behaviour.onRequest = (request) =>
-      request.type === CMD.WRITE
-        ? encodeErrorChunk(request.cookieHigh, request.cookieLow, ERRNO.EIO, "no")
-        : undefined;
+      request.type === CMD.WRITE ? encodeErrorChunk(request, ERRNO.EIO, "no") : undefined;
     server.crash(new SeededRandom(SEED), 0);
     expect((await failure(device.read(0, data(512, 0)))).code).toBe("EIO");
     expect((await failure(device.flush())).code).toBe("EIO");
@@ -246,9 +244,7 @@ describe("unflushed writes when the server goes away", () => {
     const device = await opened(server.uri, { replayBuffer: MIB });
     await device.write(0, data(512, 1));
     server.behaviour.onRequest = (request) =>
-      request.type === CMD.FLUSH
-        ? encodeErrorChunk(request.cookieHigh, request.cookieLow, ERRNO.EIO, "no")
-        : undefined;
+      request.type === CMD.FLUSH ? encodeErrorChunk(request, ERRNO.EIO, "no") : undefined;
     const flushes = [device.flush(), device.flush()].map((flush) => failure(flush));
     for (const error of await Promise.all(flushes)) expect(error.code).toBe("EIO");
     server.behaviour.onRequest = () => undefined;
@@ -351,7 +347,7 @@ describe("waiting for a server", () => {
     server.behaviour.onRequest = (request) => {
       if (server.connections > 1) return undefined;
       refused += 1;
-      return encodeErrorChunk(request.cookieHigh, request.cookieLow, ERRNO.ESHUTDOWN, "good night");
+      return encodeErrorChunk(request, ERRNO.ESHUTDOWN, "good night");
     };
     await Promise.all([device.write(0, data(512, 1)), device.read(512, data(512, 0)), device.flush()]);
     expect(refused).toBe(3);
@@ -363,8 +359,7 @@ describe("waiting for a server", () => {
   it("reports the shutdown where reconnecting is off", async () => {
     const server = await fake();
     const device = await opened(server.uri, { reconnect: "off" });
-    server.behaviour.onRequest = (request) =>
-      encodeErrorChunk(request.cookieHigh, request.cookieLow, ERRNO.ESHUTDOWN, "good night");
+    server.behaviour.onRequest = (request) => encodeErrorChunk(request, ERRNO.ESHUTDOWN, "good night");
     expect((await failure(device.read(0, data(512, 0)))).code).toBe("ESHUTDOWN");
     server.drop();
     await until(() => device.status.connections === 0);

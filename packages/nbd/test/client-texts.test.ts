@@ -87,10 +87,9 @@ describe("texts of a server", () => {
   it("are no reason to hang up where they come with an error", async () => {
     const server = await fake(() => undefined);
     const device = await openNbd(server.uri);
-    const text = encodeErrorChunk(0, 0, ERRNO.EIO, "x");
-    server.behaviour.onRequest = ({ cookieHigh, cookieLow }) => {
-      const chunk = Buffer.from(encodeErrorChunk(cookieHigh, cookieLow, ERRNO.EIO, "x"));
-      chunk[text.length - 1] = 0xff;
+    server.behaviour.onRequest = (request) => {
+      const chunk = encodeErrorChunk(request, ERRNO.EIO, "x");
+      chunk[chunk.length - 1] = 0xff;
       return chunk;
     };
     await expect(device.read(0, Buffer.alloc(512))).rejects.toMatchObject({ code: "EIO" });
@@ -102,8 +101,8 @@ describe("texts of a server", () => {
   it("are one line of the error of a request", async () => {
     const server = await fake(() => undefined);
     const device = await openNbd(server.uri);
-    server.behaviour.onRequest = ({ cookieHigh, cookieLow }) =>
-      encodeErrorChunk(cookieHigh, cookieLow, ERRNO.EIO, "bad\ndmkit: all is well\u001b[2J");
+    server.behaviour.onRequest = (request) =>
+      encodeErrorChunk(request, ERRNO.EIO, "bad\ndmkit: all is well\u001b[2J");
     await expect(device.read(0, Buffer.alloc(512))).rejects.toMatchObject({
       reason: "bad\\ndmkit: all is well\\x1b[2J",
     });

@@ -270,41 +270,61 @@ describe("reply reader", () => {
     const hole = Buffer.alloc(12);
     hole.writeUInt32BE(8192 + 1024, 4);
     hole.writeUInt32BE(512, 8);
-    const stream = Buffer.concat([
-      dataChunk(header(0), 8192, body, 0),
-      okReply(header(1)),
-      chunk(header(0), CHUNK.OFFSET_HOLE, 0, hole),
-      chunk(header(2), CHUNK.ERROR, REPLY_FLAG.DONE, Buffer.from([0, 0, 0, 28, 0, 2, 65, 66])),
-      chunk(header(0), CHUNK.NONE, REPLY_FLAG.DONE, Buffer.alloc(0)),
-    ]);
+    const streamOf = (extended: boolean): Buffer => {
+      const asked = (slot: number): RequestHeader => ({
+        ...header(slot),
+        extended,
+        offset: slot === 0 ? 8192 : 0,
+      });
+      return Buffer.concat([
+        dataChunk(asked(0), 8192, body, 0),
+        okReply(asked(1)),
+        chunk(asked(0), CHUNK.OFFSET_HOLE, 0, hole),
+        chunk(asked(2), CHUNK.ERROR, REPLY_FLAG.DONE, Buffer.from([0, 0, 0, 28, 0, 2, 65, 66])),
+        chunk(asked(0), CHUNK.NONE, REPLY_FLAG.DONE, Buffer.alloc(0)),
+      ]);
+    };
     fc.assert(
-      fc.property(fc.array(fc.integer({ min: 1, max: 60 }), { minLength: 1 }), (sizes) => {
-        const into = Buffer.alloc(1536, 0xee);
-        const requests = [new Request("test", CMD.READ, 0, 8192, 1536, into), write(0, body), write(0, body)];
-        const answered: number[] = [];
-        const table: RequestTable = {
-          find: (high, low) => (high === 1 ? requests[low] : undefined),
-          answered: (request) => answered.push(requests.indexOf(request)),
-        };
-        const reader = new ReplyReader(table, { structured: true, allocationId: undefined });
-        for (let at = 0, index = 0; at < stream.length; index += 1) {
-          const size = sizes.at(index % sizes.length) as number;
-          // A buffer that is used again, as the transport does.
-          const piece = Buffer.from(stream.subarray(at, at + size));
-          reader.push(piece);
-          piece.fill(0x99);
-          at += size;
-        }
-        expect(answered).toEqual([1, 2, 0]);
-        expect(requests.map(({ error }) => error?.code)).toEqual([undefined, undefined, "ENOSPC"]);
-        expect(into.equals(Buffer.concat([body, Buffer.alloc(512)]))).toBe(true);
-      }),
+      fc.property(
+        fc.array(fc.integer({ min: 1, max: 60 }), { minLength: 1 }),
+        fc.boolean(),
+        (sizes, extended) => {
+          const stream = streamOf(extended);
+          const into = Buffer.alloc(1536, 0xee);
+          const requests = [
+            new Request("test", CMD.READ, 0, 8192, 1536, into),
+            write(0, body),
+            write(0, body),
+          ];
+          const answered: number[] = [];
+          const table: RequestTable = {
+            find: (high, low) => (high === 1 ? requests[low] : undefined),
+            answered: (request) => answered.push(requests.indexOf(request)),
+          };
+          const reader = new ReplyReader(table, { structured: true, extended, allocationId: undefined });
+          for (let at = 0, index = 0; at < stream.length; index += 1) {
+            const size = sizes.at(index % sizes.length) as number;
+            // A buffer that is used again, as the transport does.
+            const piece = Buffer.from(stream.subarray(at, at + size));
+            reader.push(piece);
+            piece.fill(0x99);
+            at += size;
+          }
+          expect(answered).toEqual([1, 2, 0]);
+          expect(requests.map(({ error }) => error?.code)).toEqual([undefined, undefined, "ENOSPC"]);
+          expect(into.equals(Buffer.concat([body, Buffer.alloc(512)]))).toBe(true);
+        },
+      ),
       { numRuns: 300 },
     );
   });
 
   it("survives any bytes with EPROTO or without an answer", () => {
+    const wide = { ...header(0), extended: true };
     const magic = fc.constantFrom(
+      chunk(wide, CHUNK.OFFSET_DATA, 1, Buffer.alloc(16)),
+      chunk(wide, CHUNK.BLOCK_STATUS_EXT, 1, Buffer.alloc(24, 1)),
+      okReply(wide),
       chunk(header(0), CHUNK.OFFSET_DATA, 1, Buffer.alloc(16)),
       chunk(header(0), CHUNK.ERROR, 1, Buffer.alloc(9)),
       okReply(header(0)),
@@ -314,13 +334,15 @@ describe("reply reader", () => {
         magic,
         fc.array(fc.tuple(fc.nat(40), fc.nat(255)), { maxLength: 6 }),
         fc.uint8Array(),
-        (start, flips, tail) => {
+        fc.boolean(),
+        (start, flips, tail, extended) => {
           const bytes = Buffer.concat([start, tail]);
           for (const [at, value] of flips) bytes[at % bytes.length] = value;
-          const request = new Request("test", CMD.READ, 0, 0, 512, Buffer.alloc(512));
+          const type = tail.length % 2 === 0 ? CMD.READ : CMD.BLOCK_STATUS;
+          const request = new Request("test", type, 0, 0, 512, Buffer.alloc(512));
           const reader = new ReplyReader(
             { find: (high, low) => (high === 1 && low === 0 ? request : undefined), answered: () => {} },
-            { structured: true, allocationId: undefined },
+            { structured: true, extended, allocationId: 0x0101_0101 },
           );
           try {
             reader.push(bytes);

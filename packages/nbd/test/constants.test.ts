@@ -40,9 +40,17 @@ describe("magic numbers", () => {
     nbd.encodeSimpleReply(simple, 0, 28, 0xfedc_ba98, 2);
     expect(simple).toEqual(Buffer.concat([u32(0x6744_6698), u32(28), cookie]));
     const chunk = Buffer.alloc(20);
-    nbd.encodeChunkHeader(chunk, 0, 1, 0x8001, 0xfedc_ba98, 2, 6);
+    nbd.encodeChunkHeader(chunk, 0, header, 1, 0x8001, 6);
     expect(chunk).toEqual(Buffer.concat([u32(0x668e_33ef), u16(1), u16(0x8001), cookie, u32(6)]));
-    expect([nbd.EXTENDED_REQUEST_MAGIC, nbd.EXTENDED_REPLY_MAGIC]).toEqual([0x21e4_1c71, 0x6e8a_278c]);
+    const [request, reply] = [Buffer.alloc(32), Buffer.alloc(32)];
+    const long = { ...header, extended: true, length: 2 ** 52 + 1 };
+    nbd.encodeRequest(request, 0, long);
+    const offset = bigEndian(2n ** 50n);
+    expect(request).toEqual(
+      Buffer.concat([u32(0x21e4_1c71), u16(1), u16(6), cookie, offset, bigEndian(2n ** 52n + 1n)]),
+    );
+    nbd.encodeChunkHeader(reply, 0, long, 1, 6, 24);
+    expect(reply).toEqual(Buffer.concat([u32(0x6e8a_278c), u16(1), u16(6), cookie, offset, bigEndian(24n)]));
   });
 });
 

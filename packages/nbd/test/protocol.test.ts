@@ -154,6 +154,7 @@ describe("option data", () => {
 });
 
 describe("transmission", () => {
+  const asked = { cookieHigh: 1, cookieLow: 2, offset: 0x600 };
   const header = {
     flags: 1,
     type: 1,
@@ -195,7 +196,7 @@ describe("transmission", () => {
 
   it("data and hole chunks", () => {
     const into = Buffer.alloc(28);
-    nbd.encodeDataChunkHeader(into, 0, 1, 1, 2, 0x200, 4096);
+    nbd.encodeDataChunkHeader(into, 0, asked, 1, 0x200, 4096);
     expect(into).toEqual(hex("668e33ef 0001 0001 0000000100000002 00001008 0000000000000200"));
     const reply = emptyReply();
     expect(nbd.replyHeaderLength(into, 0)).toBe(20);
@@ -210,7 +211,7 @@ describe("transmission", () => {
     });
     expect(nbd.decodeChunkOffset(into, 20)).toBe(0x200);
     const hole = Buffer.alloc(32);
-    nbd.encodeHoleChunk(hole, 0, 0, 1, 2, 0x200, 512);
+    nbd.encodeHoleChunk(hole, 0, asked, 0, 0x200, 512);
     expect(hole).toEqual(hex("668e33ef 0000 0002 0000000100000002 0000000c 0000000000000200 00000200"));
     expect(nbd.decodeHoleChunk(hole.subarray(20))).toEqual({ offset: 0x200, length: 512 });
     expect(code(() => nbd.decodeHoleChunk(hex("0000000000000200 00000000")))).toBe("EPROTO");
@@ -219,14 +220,14 @@ describe("transmission", () => {
 
   it("error chunks", () => {
     const plain = hex("668e33ef 0001 8001 0000000100000002 00000008 00000016 0002 6e6f");
-    expect(nbd.encodeErrorChunk(1, 2, 22, "no")).toEqual(plain);
+    expect(nbd.encodeErrorChunk(asked, 22, "no")).toEqual(plain);
     expect(nbd.decodeErrorChunk(0x8001, plain.subarray(20))).toEqual({
       error: 22,
       text: "no",
       offset: undefined,
     });
     const placed = hex("668e33ef 0001 8002 0000000100000002 00000010 00000005 0002 6e6f 0000000000000400");
-    expect(nbd.encodeErrorChunk(1, 2, 5, "no", 0x400)).toEqual(placed);
+    expect(nbd.encodeErrorChunk(asked, 5, "no", 0x400)).toEqual(placed);
     expect(nbd.decodeErrorChunk(0x8002, placed.subarray(20))).toEqual({
       error: 5,
       text: "no",
@@ -246,13 +247,13 @@ describe("transmission", () => {
   });
 
   it("error texts end at 4096 bytes, at a character", () => {
-    const chunk = nbd.encodeErrorChunk(0, 0, 5, "€".repeat(2000));
+    const chunk = nbd.encodeErrorChunk(asked, 5, "€".repeat(2000));
     const { text } = nbd.decodeErrorChunk(0x8001, chunk.subarray(20));
     expect(text).toBe("€".repeat(1365));
   });
 
   it("block status", () => {
-    const chunk = nbd.encodeBlockStatusChunk(1, 1, 2, 9, [0x1000, 0, 0xffff_ffff, 3]);
+    const chunk = nbd.encodeBlockStatusChunk(asked, 1, 9, [0x1000, 0, 0xffff_ffff, 3]);
     expect(chunk).toEqual(
       hex("668e33ef 0001 0005 0000000100000002 00000014 00000009 00001000 00000000 ffffffff 00000003"),
     );
@@ -262,6 +263,95 @@ describe("transmission", () => {
     });
     for (const payload of ["", "00000009", "00000009 00001000", "00000009 00000000 00000000"]) {
       expect(code(() => nbd.decodeBlockStatusChunk(hex(payload)))).toBe("EPROTO");
+    }
+  });
+
+  const long = { ...asked, extended: true };
+
+  it("extended requests", () => {
+    const bytes = hex("21e41c71 0021 0001 deadbeef80000001 0000000100000200 001fffffffffffff");
+    const value = { ...header, extended: true, flags: 0x21, length: Number.MAX_SAFE_INTEGER };
+    const into = Buffer.alloc(34, 0x55);
+    nbd.encodeRequest(into, 1, value);
+    expect(into).toEqual(Buffer.concat([hex("55"), bytes, hex("55")]));
+    const decoded = { ...value, flags: 0, type: 0, cookieHigh: 0, cookieLow: 0, offset: 0, length: 0 };
+    expect(nbd.decodeRequest(into, 1, decoded)).toBe(true);
+    expect(decoded).toEqual(value);
+    // Each kind of header only where it was agreed on.
+    expect(nbd.decodeRequest(into, 1, { ...decoded, extended: false })).toBe(false);
+    expect(nbd.decodeRequest(hex(`25609513${"00".repeat(28)}`), 0, decoded)).toBe(false);
+    for (const length of ["0020000000000000", "8000000000000000", "ffffffffffffffff"]) {
+      nbd.decodeRequest(hex(`21e41c71 0020 0001 ${"00".repeat(16)} ${length}`), 0, decoded);
+      expect(nbd.payloadLength(decoded)).toBeGreaterThan(Number.MAX_SAFE_INTEGER);
+    }
+    expect(nbd.payloadLength({ ...value, flags: 0x1 })).toBe(0);
+    expect(nbd.payloadLength({ ...value, extended: false, length: 7 })).toBe(7);
+    expect(nbd.payloadLength({ ...value, extended: false, type: 7, flags: 0x20 })).toBe(0);
+  });
+
+  it("extended chunks", () => {
+    const head = (type: string, length: string, flags = "0001"): string =>
+      `6e8a278c ${flags} ${type} 0000000100000002 0000000000000600 ${length}`;
+    const data = Buffer.alloc(40);
+    nbd.encodeDataChunkHeader(data, 0, long, 1, 0x200, 4096);
+    expect(data).toEqual(hex(`${head("0001", "0000000000001008")} 0000000000000200`));
+    const reply = emptyReply();
+    expect(nbd.replyHeaderLength(data, 0)).toBe(32);
+    expect(nbd.decodeReplyHeader(data, 0, reply)).toBe(true);
+    const numbers = { cookieHigh: 1, cookieLow: 2, error: 0, flags: 1, type: 1, offset: 0x600, length: 4104 };
+    expect(reply).toEqual({ structured: true, extended: true, ...numbers });
+    const hole = Buffer.alloc(44);
+    nbd.encodeHoleChunk(hole, 0, long, 0, 0x200, 512);
+    expect(hole).toEqual(hex(`${head("0002", "000000000000000c", "0000")} 0000000000000200 00000200`));
+    expect(nbd.encodeErrorChunk(long, 22, "no")).toEqual(
+      hex(`${head("8001", "0000000000000008")} 00000016 0002 6e6f`),
+    );
+    expect(nbd.encodeErrorChunk(long, 5, "no", 0x700)).toEqual(
+      hex(`${head("8002", "0000000000000010")} 00000005 0002 6e6f 0000000000000700`),
+    );
+    nbd.decodeReplyHeader(hex(head("0001", "ffffffffffffffff")), 0, reply);
+    expect(reply.length).toBeGreaterThan(Number.MAX_SAFE_INTEGER);
+  });
+
+  it("extended block status", () => {
+    const chunk = nbd.encodeBlockStatusChunk(long, 1, 9, [2 ** 42, 0, 512, 3]);
+    expect(chunk).toEqual(
+      hex(`6e8a278c 0001 0006 0000000100000002 0000000000000600 0000000000000028 00000009 00000002
+        0000040000000000 0000000000000000 0000000000000200 0000000000000003`),
+    );
+    expect(nbd.decodeBlockStatusChunk(chunk.subarray(32), true)).toEqual({
+      contextId: 9,
+      descriptors: [2 ** 42, 0, 512, 3],
+    });
+    const [extent, state] = ["0000000000001000", "0000000000000003"];
+    const one = `00000009 00000001 ${extent}`;
+    const wrong = [
+      "",
+      "00000009",
+      "00000009 00000000",
+      "00000009 00000001",
+      one,
+      `${one} ${state} 00`,
+    ].concat(
+      `00000009 00000002 ${extent} ${state}`,
+      `00000009 00000000 ${extent} ${state}`,
+      `00000009 00000001 0000000000000000 ${state}`,
+      `${one} 0000000100000003`,
+    );
+    for (const payload of wrong) {
+      expect(code(() => nbd.decodeBlockStatusChunk(hex(payload), true))).toBe("EPROTO");
+    }
+    expect(nbd.decodeStatusQuery(hex("0000040000000000 00000001 00000007"))).toEqual({
+      length: 2 ** 42,
+      contextIds: [1, 7],
+    });
+    for (const payload of [
+      "",
+      "0000040000000000",
+      "0000040000000000 000001",
+      `${extent} 00000001 00000001`,
+    ]) {
+      expect(code(() => nbd.decodeStatusQuery(hex(payload)))).toBe("EPROTO");
     }
   });
 
@@ -294,7 +384,9 @@ describe("any bytes", () => {
     nbd.decodeInfoReply,
     nbd.decodeMetaContextReply,
     nbd.decodeHoleChunk,
-    nbd.decodeBlockStatusChunk,
+    (bytes) => nbd.decodeBlockStatusChunk(bytes),
+    (bytes) => nbd.decodeBlockStatusChunk(bytes, true),
+    nbd.decodeStatusQuery,
     (bytes) => nbd.decodeErrorChunk(0x8001, bytes),
     (bytes) => nbd.decodeErrorChunk(0x8002, bytes),
   ];
@@ -336,5 +428,6 @@ describe("any bytes", () => {
 });
 
 function emptyReply(): nbd.ReplyHeader {
-  return { structured: false, cookieHigh: 0, cookieLow: 0, error: 0, flags: 0, type: 0, length: 0 };
+  const numbers = { cookieHigh: 0, cookieLow: 0, error: 0, flags: 0, type: 0, offset: 0, length: 0 };
+  return { structured: false, extended: false, ...numbers };
 }

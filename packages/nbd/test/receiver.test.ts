@@ -1,7 +1,7 @@
 /** The parser of the transmission phase on its own, cut by cut. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { CMD } from "../src/protocol.ts";
+import { CMD, CMD_FLAG } from "../src/protocol.ts";
 import { SizedBufferPool } from "../src/server/io/buffer-pool.ts";
 import { Receiver, type RequestSink, type Verdict } from "../src/server/requests/receiver.ts";
 import { Request } from "../src/server/requests/request.ts";
@@ -14,9 +14,14 @@ class Sink implements RequestSink {
   readonly verdicts: Verdict[] = [];
   garbled = false;
   readonly pool = new SizedBufferPool(1 << 20);
+  readonly extended: boolean;
+
+  constructor(extended = false) {
+    this.extended = extended;
+  }
 
   obtain(): Request {
-    return new Request({ succeeded() {}, failed() {}, broken() {} });
+    return new Request({ succeeded() {}, failed() {}, broken() {} }, this.extended);
   }
 
   discard(request: Request): void {
@@ -59,6 +64,8 @@ class Origin {
 
 const request = fc.record({
   write: fc.boolean(),
+  // With an extended header only: not a WRITE, and with a payload all the same.
+  more: fc.boolean(),
   length: fc.nat(200),
   verdict: fc.constantFrom<Verdict>("execute", "execute", "refuse", "wait"),
 });
@@ -67,16 +74,18 @@ describe("Receiver", () => {
   it("finds the same requests however the bytes are cut, and waits wherever it is told to", () => {
     const cuts = fc.array(fc.integer({ min: 1, max: 300 }), { minLength: 1 });
     fc.assert(
-      fc.property(fc.array(request, { maxLength: 20 }), cuts, (requests, lengths) => {
-        const sink = new Sink();
-        const receiver = new Receiver(sink, new SizedBufferPool(0));
+      fc.property(fc.boolean(), fc.array(request, { maxLength: 20 }), cuts, (extended, requests, lengths) => {
+        const sink = new Sink(extended);
+        const receiver = new Receiver(sink, new SizedBufferPool(0), extended);
         const origin = new Origin();
         const expected: string[] = [];
         const parts: Buffer[] = [];
-        for (const [cookie, { write, length, verdict }] of requests.entries()) {
+        for (const [cookie, { write, more, length, verdict }] of requests.entries()) {
           const type = write ? CMD.WRITE : CMD.READ;
-          const payload = write ? pattern(length, cookie) : Buffer.alloc(0);
-          parts.push(RawClient.request({ type, cookie, length }), payload);
+          const full = write || (extended && more);
+          const flags = extended && full ? CMD_FLAG.PAYLOAD_LEN : 0;
+          const payload = full ? pattern(length, cookie) : Buffer.alloc(0);
+          parts.push(RawClient.request({ extended, type, flags, cookie, length }), payload);
           sink.verdicts.push(...(verdict === "wait" ? (["wait", "wait", "execute"] as const) : [verdict]));
           expected.push(
             verdict === "refuse" ? `refused:${cookie}` : `${type}:${cookie}:${payload.toString("hex")}`,
@@ -102,7 +111,7 @@ describe("Receiver", () => {
 
   it("offers the rest of a long payload as the place to receive it into", () => {
     const sink = new Sink();
-    const receiver = new Receiver(sink, new SizedBufferPool(1 << 20));
+    const receiver = new Receiver(sink, new SizedBufferPool(1 << 20), false);
     const payload = pattern(100_000);
     const bytes = Buffer.concat([RawClient.request({ type: CMD.WRITE, length: payload.length }), payload]);
     expect(receiver.space()).toBeUndefined();
@@ -120,7 +129,7 @@ describe("Receiver", () => {
 
   it("does not give memory away that the socket may still write to", () => {
     const sink = new Sink();
-    const receiver = new Receiver(sink, sink.pool);
+    const receiver = new Receiver(sink, sink.pool, false);
     receiver.receive(RawClient.request({ type: CMD.WRITE, length: 100_000 }), new Origin());
     const space = receiver.space();
     expect(space?.length).toBe(100_000);
@@ -135,7 +144,7 @@ describe("Receiver", () => {
   it("ends at garbage and at the end", () => {
     for (const verdict of ["stop", undefined] as const) {
       const sink = new Sink();
-      const receiver = new Receiver(sink, new SizedBufferPool(0));
+      const receiver = new Receiver(sink, new SizedBufferPool(0), false);
       if (verdict !== undefined) sink.verdicts.push(verdict);
       const first = verdict === undefined ? Buffer.alloc(28, 1) : RawClient.request({ type: CMD.FLUSH });
       receiver.receive(Buffer.concat([first, RawClient.request({ type: CMD.FLUSH })]), new Origin());

@@ -7,6 +7,7 @@ import fc from "fast-check";
 import { afterEach, describe, expect, it } from "vitest";
 import {
   CMD,
+  CMD_FLAG,
   OPT,
   encodeClientFlags,
   encodeInfoRequest,
@@ -75,6 +76,31 @@ const handshake = Buffer.concat([
   go("disk"),
 ]);
 
+// The same once more, with extended headers.
+const extendedHandshake = Buffer.concat([
+  handshake.subarray(0, handshake.length - go("disk").length),
+  encodeOption(OPT.EXTENDED_HEADERS),
+  go("disk"),
+]);
+
+const wide = (fields: Parameters<typeof RawClient.request>[0]): Buffer =>
+  RawClient.request({ extended: true, ...fields });
+
+const extendedRequests = Buffer.concat([
+  wide({ type: CMD.WRITE, flags: CMD_FLAG.PAYLOAD_LEN, offset: 1000, length: 3000, cookie: 1 }),
+  pattern(3000),
+  wide({ type: CMD.READ, offset: 0, length: 100_000, cookie: 2 }),
+  wide({ type: CMD.BLOCK_STATUS, offset: 0, length: SIZE, cookie: 3 }),
+  wide({ type: CMD.BLOCK_STATUS, flags: CMD_FLAG.PAYLOAD_LEN, length: 12, cookie: 4 }),
+  Buffer.from("000000000000100000000001", "hex"),
+  wide({ type: CMD.WRITE_ZEROES, offset: 4096, length: SIZE - 4096, cookie: 5 }),
+  wide({ type: CMD.TRIM, flags: CMD_FLAG.PAYLOAD_LEN, offset: 4096, length: 100, cookie: 6 }),
+  pattern(100),
+  wide({ type: CMD.CACHE, offset: 0, length: 2 ** 40, cookie: 7 }),
+  wide({ type: CMD.FLUSH, cookie: 8 }),
+  wide({ type: CMD.DISC }),
+]);
+
 const requests = Buffer.concat([
   RawClient.request({ type: CMD.WRITE, offset: 1000, length: 3000, cookie: 1 }),
   pattern(3000),
@@ -138,10 +164,11 @@ describe("fuzzing", { timeout: 30_000 + RUNS * 100 }, () => {
 
   it("mutated handshakes", async () => {
     const target = await start();
-    const inputs = fc.tuple(fc.array(mutation, { minLength: 1, maxLength: 4 }), pieces);
+    const inputs = fc.tuple(fc.array(mutation, { minLength: 1, maxLength: 4 }), pieces, fc.boolean());
     await fc.assert(
-      fc.asyncProperty(inputs, async ([mutations, count]) => {
-        await attack(target, mutate(Buffer.concat([handshake, requests]), mutations), count);
+      fc.asyncProperty(inputs, async ([mutations, count, extended]) => {
+        const [opening, rest] = extended ? [extendedHandshake, extendedRequests] : [handshake, requests];
+        await attack(target, mutate(Buffer.concat([opening, rest]), mutations), count);
       }),
       { numRuns: RUNS },
     );
@@ -150,12 +177,18 @@ describe("fuzzing", { timeout: 30_000 + RUNS * 100 }, () => {
 
   it("mutated requests", async () => {
     const target = await start();
-    const inputs = fc.tuple(fc.array(mutation, { minLength: 1, maxLength: 4 }), pieces, fc.boolean());
+    const openings = {
+      simple: Buffer.concat([encodeClientFlags(3), go("")]),
+      structured: handshake,
+      extended: extendedHandshake,
+    };
+    const kinds = fc.constantFrom("simple", "structured", "extended");
+    const inputs = fc.tuple(fc.array(mutation, { minLength: 1, maxLength: 4 }), pieces, kinds);
     const before = process.memoryUsage().rss;
     await fc.assert(
-      fc.asyncProperty(inputs, async ([mutations, count, structured]) => {
-        const opening = structured ? handshake : Buffer.concat([encodeClientFlags(3), go("")]);
-        await attack(target, Buffer.concat([opening, mutate(requests, mutations)]), count);
+      fc.asyncProperty(inputs, async ([mutations, count, kind]) => {
+        const mutated = mutate(kind === "extended" ? extendedRequests : requests, mutations);
+        await attack(target, Buffer.concat([openings[kind], mutated]), count);
       }),
       { numRuns: RUNS },
     );

@@ -369,7 +369,8 @@ describe("options that are not served", () => {
   it.each([
     ["STARTTLS", OPT.STARTTLS, 0, REP.ERR_UNSUP],
     ["STARTTLS with data", OPT.STARTTLS, 4, REP.ERR_INVALID],
-    ["EXTENDED_HEADERS", OPT.EXTENDED_HEADERS, 0, REP.ERR_UNSUP],
+    ["EXTENDED_HEADERS with data", OPT.EXTENDED_HEADERS, 4, REP.ERR_INVALID],
+    ["EXTENDED_HEADERS with much data", OPT.EXTENDED_HEADERS, 100_000, REP.ERR_INVALID],
     ["PEEK_EXPORT", OPT.PEEK_EXPORT, 0, REP.ERR_UNSUP],
     ["an unknown one", 0x1234_5678, 0, REP.ERR_UNSUP],
     ["an unknown one with data", 0xffff_ffff, 100, REP.ERR_UNSUP],

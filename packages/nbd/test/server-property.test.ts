@@ -5,7 +5,7 @@
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { CMD, CMD_FLAG, ERRNO } from "../src/protocol.ts";
+import { CHUNK, CMD, CMD_FLAG, ERRNO } from "../src/protocol.ts";
 import { NbdServer } from "../src/server.ts";
 import { ProbeDevice } from "./support/devices.ts";
 import { RawClient, type RequestFields } from "./support/raw-client.ts";
@@ -51,6 +51,7 @@ const step: fc.Arbitrary<Step> = fc.record({
 const session = fc.record({
   blockSize: fc.constantFrom(512 as const, 4096 as const),
   structured: fc.boolean(),
+  extended: fc.boolean(),
   // A socket is read in another way than any other stream.
   socket: fc.boolean(),
   // Milliseconds are not needed for things to happen out of order: turns of the event loop are enough.
@@ -158,27 +159,30 @@ describe("random requests", () => {
     "are answered as the model says",
     async () => {
       await fc.assert(
-        fc.asyncProperty(session, async ({ blockSize, structured, socket, slow, cuts, batches }) => {
-          const device = new ProbeDevice(SIZE, { blockSize });
-          if (slow) shuffledDelays(device);
-          const server = new NbdServer();
-          server.addExport({ name: "disk", device });
-          const { client, served } = await connectTo(server, socket);
-          await client.go("disk", { structured });
-          const model = Buffer.alloc(SIZE);
-          for (const batch of batches) {
-            const all = batch.map((one, slot) => expectation(one, slot, model, blockSize));
-            sendCut(client, all, cuts);
-            for (let count = 0; count < all.length; count += 1) await checkReply(client, all);
-          }
-          const final = await client.readBack(0, SIZE);
-          expect(final.data.equals(model)).toBe(true);
-          client.request({ type: CMD.DISC });
-          client.stream.end();
-          await served;
-          await server.close();
-          expect(server.statistics().bytesInFlight).toBe(0);
-        }),
+        fc.asyncProperty(
+          session,
+          async ({ blockSize, structured, extended, socket, slow, cuts, batches }) => {
+            const device = new ProbeDevice(SIZE, { blockSize });
+            if (slow) shuffledDelays(device);
+            const server = new NbdServer();
+            server.addExport({ name: "disk", device });
+            const { client, served } = await connectTo(server, socket);
+            await client.go("disk", { structured, extended });
+            const model = Buffer.alloc(SIZE);
+            for (const batch of batches) {
+              const all = batch.map((one, slot) => expectation(one, slot, model, blockSize));
+              sendCut(client, all, cuts);
+              for (let count = 0; count < all.length; count += 1) await checkReply(client, all);
+            }
+            const final = await client.readBack(0, SIZE);
+            expect(final.data.equals(model)).toBe(true);
+            client.request({ type: CMD.DISC });
+            client.stream.end();
+            await served;
+            await server.close();
+            expect(server.statistics().bytesInFlight).toBe(0);
+          },
+        ),
         { numRuns: runs(60) },
       );
     },
@@ -187,7 +191,12 @@ describe("random requests", () => {
 });
 
 function sendCut(client: RawClient, all: readonly Expected[], cuts: readonly number[]): void {
-  const bytes = Buffer.concat(all.flatMap(({ fields, payload }) => [RawClient.request(fields), payload]));
+  const { extended } = client;
+  const header = ({ flags = 0, ...fields }: RequestFields): Buffer => {
+    const more = extended && fields.type === CMD.WRITE ? CMD_FLAG.PAYLOAD_LEN : 0;
+    return RawClient.request({ ...fields, extended, flags: flags | more });
+  };
+  const bytes = Buffer.concat(all.flatMap(({ fields, payload }) => [header(fields), payload]));
   for (let at = 0, turn = 0; at < bytes.length; turn += 1) {
     // A hundred small pieces are as good as a hundred thousand.
     const length = turn < 100 ? (cuts[turn % cuts.length] ?? 1) : bytes.length;
@@ -208,7 +217,9 @@ async function checkReply(client: RawClient, all: readonly Expected[]): Promise<
     return;
   }
   if (data === undefined) {
-    expect(first.structured ? first.payload.readUInt32BE(0) : first.error).toBe(expected.error);
+    const { structured, type, payload, error } = first;
+    expect(first.extended).toBe(client.extended);
+    expect(structured && type !== CHUNK.NONE ? payload.readUInt32BE(0) : error).toBe(expected.error);
     return;
   }
   const reply = await client.restOfRead(first, Number(fields.offset), data.length);

@@ -139,6 +139,7 @@ describe.skipIf(!hasOpenssl)("TLS of the server", () => {
     await plain.negotiate(OPT.STRUCTURED_REPLY);
     const context = encodeMetaContextRequest({ exportName: "disk", queries: ["base:allocation"] });
     await plain.negotiate(OPT.SET_META_CONTEXT, context);
+    await plain.negotiate(OPT.EXTENDED_HEADERS);
     await plain.negotiate(OPT.STARTTLS);
     const encrypted = await secured(plain, trusting());
     expect((await encrypted.option(OPT.SET_META_CONTEXT, context))[0]?.type).toBe(REP.ERR_INVALID);

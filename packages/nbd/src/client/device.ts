@@ -45,7 +45,7 @@ export interface NbdClientStatus {
 
 // Larger reads and writes are cut, so that the server can work on the parts at the same time.
 const PIECE = 4 * 1024 * 1024;
-// Bytes of a request without payload; the protocol has room for less than 4 GiB.
+// Bytes of a request without payload, where a compact header has room for less than 4 GiB.
 const WIDE_PIECE = 1024 * 1024 * 1024;
 // Pieces of one request that are under way at a time.
 const PIECES = 16;
@@ -66,6 +66,8 @@ export async function openNbd(target: string | NbdUri, options: NbdClientOptions
 
 export class NbdDevice extends GuardedDevice {
   readonly #link: Link;
+  /** The server granted extended headers: what has no payload is asked for at once, however long it is. */
+  readonly extendedHeaders: boolean;
   readonly #uri: NbdUri;
   #place: string;
   readonly #flags: number;
@@ -85,7 +87,8 @@ export class NbdDevice extends GuardedDevice {
     this.#place = placeOf(link.uri);
     this.#flags = terms.flags;
     this.#piece = Math.min(payloadLimit(terms, limits.logicalBlockSize), PIECE);
-    this.#widePiece = WIDE_PIECE;
+    this.extendedHeaders = terms.extended;
+    this.#widePiece = terms.extended ? Number.POSITIVE_INFINITY : WIDE_PIECE;
     this.#stripe = session.connections > 1 ? stripeOf(terms.size) : Number.POSITIVE_INFINITY;
     this.#fuaFlag = (terms.flags & FLAG.SEND_FUA) === 0 ? 0 : CMD_FLAG.FUA;
     // Belief is for servers that cannot be asked.
@@ -162,13 +165,7 @@ export class NbdDevice extends GuardedDevice {
     }
     const flags =
       this.#mutationFlags(options.fua === true) | (options.mayUnmap === true ? 0 : CMD_FLAG.NO_HOLE);
-    let rest = offset;
-    if (options.fast === true) {
-      // Only the first piece may fail for not being fast: nothing has changed then.
-      const first = Math.min(length, this.#pieceLength(offset, this.#widePiece));
-      await this.#submit(CMD.WRITE_ZEROES, flags | CMD_FLAG.FAST_ZERO, offset, first);
-      rest += first;
-    }
+    const rest = options.fast === true ? offset + (await this.#zeroFast(flags, offset, length)) : offset;
     await this.#inPieces(rest, offset + length - rest, this.#widePiece, (at, count) =>
       this.#submitWide(CMD.WRITE_ZEROES, flags, at, count),
     );
@@ -185,7 +182,12 @@ export class NbdDevice extends GuardedDevice {
     const merger = new ExtentMerger(this.limits.logicalBlockSize, offset);
     for (let at = offset; at < end; ) {
       const request = new Request(this.name, CMD.BLOCK_STATUS, 0, at, Math.min(end - at, this.#widePiece));
-      await this.#link.submit(request);
+      try {
+        await this.#link.submit(request);
+      } catch (error) {
+        if (this.#shrinks(error, request.length)) continue;
+        throw error;
+      }
       const asked = at + request.length;
       const descriptors = request.descriptors ?? [];
       for (let index = 0; index < descriptors.length && at < asked; index += 2) {
@@ -212,12 +214,31 @@ export class NbdDevice extends GuardedDevice {
     try {
       await this.#submit(type, flags, offset, length);
     } catch (error) {
-      const tooLarge =
-        error instanceof BlockIoError && (error.code === "EINVAL" || error.code === "EOVERFLOW");
-      if (!tooLarge || length <= this.#piece) throw error;
-      this.#widePiece = this.#piece;
-      await this.#inPieces(offset, length, this.#piece, (at, count) => this.#submit(type, flags, at, count));
+      if (!this.#shrinks(error, length)) throw error;
+      await this.#inPieces(offset, length, this.#widePiece, (at, count) =>
+        this.#submitWide(type, flags, at, count),
+      );
     }
+  }
+
+  /** Zeroes a first piece and returns its length. Only that one may fail for not being fast: nothing has changed then. */
+  async #zeroFast(flags: number, offset: number, length: number): Promise<number> {
+    const first = Math.min(length, this.#pieceLength(offset, this.#widePiece));
+    try {
+      await this.#submit(CMD.WRITE_ZEROES, flags | CMD_FLAG.FAST_ZERO, offset, first);
+      return first;
+    } catch (error) {
+      if (!this.#shrinks(error, first)) throw error;
+      return this.#zeroFast(flags, offset, length);
+    }
+  }
+
+  /** Whether the server may have found a request without payload too large; smaller ones are sent from now on. */
+  #shrinks(error: unknown, length: number): boolean {
+    const tooLarge = error instanceof BlockIoError && (error.code === "EINVAL" || error.code === "EOVERFLOW");
+    if (!tooLarge || length <= this.#piece) return false;
+    this.#widePiece = Math.min(this.#widePiece, length > WIDE_PIECE ? WIDE_PIECE : this.#piece);
+    return true;
   }
 
   /** A server without FLUSH cannot be asked later, so it is asked with every mutation. */

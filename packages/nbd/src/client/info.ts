@@ -32,6 +32,7 @@ export interface NbdExportInfo {
     | { readonly minimum: number; readonly preferred: number; readonly maximumPayload: number }
     | undefined;
   readonly structuredReplies: boolean;
+  readonly extendedHeaders: boolean;
   /** Names of metadata contexts. */
   readonly contexts: readonly string[];
 }
@@ -52,20 +53,19 @@ export function nbdInfo(target: string | NbdUri, options: NbdQueryOptions = {}):
   return withHandshake(target, options, async (handshake, { exportName }) => {
     const modern = handshake.fixedNewstyle;
     const structuredReplies = modern && (await handshake.structuredReplies());
-    const contexts = structuredReplies ? await handshake.contextNames(exportName) : [];
+    const extendedHeaders = modern && (await handshake.extendedHeaders());
+    const contexts = structuredReplies || extendedHeaders ? await handshake.contextNames(exportName) : [];
     const asked = modern ? await handshake.info(exportName) : undefined;
     // nbd-server opens its file only at GO, and says 0 bytes before.
     const info = asked === undefined || asked.size === 0 ? await handshake.go(exportName) : asked;
-    return describe(exportName, info, structuredReplies, contexts);
+    return { ...describe(exportName, info), structuredReplies, extendedHeaders, contexts };
   });
 }
 
 function describe(
   exportName: string,
   { size, flags, blockSizes, name, description }: ExportInfo,
-  structuredReplies: boolean,
-  contexts: readonly string[],
-): NbdExportInfo {
+): Omit<NbdExportInfo, "structuredReplies" | "extendedHeaders" | "contexts"> {
   const has = (flag: number): boolean => (flags & flag) !== 0;
   return {
     name: name ?? exportName,
@@ -85,8 +85,6 @@ function describe(
       preferred: blockSizes.preferred,
       maximumPayload: blockSizes.maximumPayload,
     },
-    structuredReplies,
-    contexts,
   };
 }
 

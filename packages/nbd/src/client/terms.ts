@@ -24,6 +24,8 @@ export interface Terms {
   readonly blockSizes: BlockSizes;
   /** Replies come in chunks. */
   readonly structured: boolean;
+  /** All headers are extended ones: lengths have 64 bits. */
+  readonly extended: boolean;
   /** Metadata context id of `base:allocation`, if block status was agreed on. */
   readonly allocationId: number | undefined;
   readonly description: string | undefined;
@@ -40,10 +42,12 @@ export interface DeviceChoices {
 
 /** Runs the handshake to its end. */
 export async function agree(handshake: Handshake, exportName: string): Promise<Terms> {
+  let extended = false;
   let structured = false;
   let allocationId: number | undefined;
   if (handshake.fixedNewstyle) {
-    structured = await handshake.structuredReplies();
+    extended = await handshake.extendedHeaders();
+    structured = extended || (await handshake.structuredReplies());
     if (structured) allocationId = await handshake.allocationContext(exportName);
   }
   const info = await handshake.go(exportName);
@@ -52,6 +56,7 @@ export async function agree(handshake: Handshake, exportName: string): Promise<T
     flags: info.flags,
     blockSizes: blockSizesOf(info),
     structured,
+    extended,
     allocationId,
     description: info.description,
   };
@@ -144,16 +149,21 @@ export function payloadLimit({ blockSizes }: Terms, logicalBlockSize: number): n
   return most - (most % logicalBlockSize);
 }
 
+/** What a server that learns or forgets extended headers may change: it is not used here. */
+const INDIFFERENT = FLAG.BLOCK_STATUS_PAYLOAD;
+
 /** Why `now` cannot take the place of `before` under an open device, or undefined if it can. */
 export function breachOf(before: Terms, now: Terms): string | undefined {
   if (now.size !== before.size) return `the size changed from ${before.size} to ${now.size} bytes`;
-  if (now.flags !== before.flags) {
+  if (((now.flags ^ before.flags) & ~INDIFFERENT) !== 0) {
     return `the transmission flags changed from 0x${before.flags.toString(16)} to 0x${now.flags.toString(16)}`;
   }
   if (now.blockSizes.minimum > Math.max(before.blockSizes.minimum, SECTOR))
     return "the minimum block size grew";
   if (now.blockSizes.maximumPayload < before.blockSizes.maximumPayload) return "the maximum payload shrank";
   if (before.allocationId !== undefined && now.allocationId === undefined) return "block status is gone";
+  // Requests of more than 32 bits of length may be waiting, or have to be repeated.
+  if (before.extended && !now.extended) return "extended headers are gone";
   return undefined;
 }
 

@@ -1,7 +1,6 @@
 /**
- * Numbers of the NBD protocol, under the names of its public specification without the `NBD_` prefix.
- *
- * Extended headers have their numbers here and no code yet; see "Later" in {@link ../protocol.ts}.
+ * Numbers of the NBD protocol, under the names of its public specification without the `NBD_` prefix. Those of extended
+ * headers are in its text of 2023, in the branch `extension-ext-header`.
  */
 
 // -- Magic numbers ------------------------------------------------------------------------------------------
@@ -20,7 +19,7 @@ export const OPTION_REPLY_MAGIC_LOW = 0x0455_65a9;
 export const REQUEST_MAGIC = 0x2560_9513;
 export const SIMPLE_REPLY_MAGIC = 0x6744_6698;
 export const STRUCTURED_REPLY_MAGIC = 0x668e_33ef;
-/** Later: requests and replies with 64-bit lengths. */
+/** Requests and chunks with 64-bit lengths. */
 export const EXTENDED_REQUEST_MAGIC = 0x21e4_1c71;
 export const EXTENDED_REPLY_MAGIC = 0x6e8a_278c;
 
@@ -115,10 +114,10 @@ export const CMD_FLAG = {
   PAYLOAD_LEN: 0x20,
 } as const;
 
-/** Flags of a structured reply chunk. */
+/** Flags of a chunk. */
 export const REPLY_FLAG = { DONE: 0x1 } as const;
 
-/** Types of structured reply chunks. Errors have bit 15 set. */
+/** Types of chunks. Errors have bit 15 set. */
 export const CHUNK = {
   NONE: 0,
   OFFSET_DATA: 1,
@@ -167,5 +166,5 @@ export const DEFAULT_MIN_BLOCK = 512;
 export const DEFAULT_PREFERRED_BLOCK = 4096;
 /** Bytes; the largest minimum block size that may be advertised. */
 export const MAX_MIN_BLOCK: number = 64 * 1024;
-/** Descriptors; the most in one BLOCK_STATUS chunk. */
+/** Descriptors; the most in one chunk of block status. */
 export const MAX_EXTENTS_PER_CHUNK: number = 1024 * 1024;

@@ -35,7 +35,10 @@ export interface ServerLimits {
   readonly bytesInAll: number;
   /** Bytes; the longest READ or WRITE that is carried out. Advertised to clients that ask. */
   readonly maximumPayload: number;
-  /** Bytes; a WRITE longer than allowed is drained and answered up to this length. Beyond, the peer is dropped. */
+  /**
+   * Bytes; a WRITE longer than allowed is drained and answered up to this length. Beyond, the peer is dropped; with
+   * extended headers beyond 32 MiB or the maximum payload already, whichever is more.
+   */
   readonly drainedPayload: number;
   /** Milliseconds from connecting to the end of the handshake. */
   readonly handshakeTime: number;
@@ -97,7 +100,7 @@ export function mostCharge({ bytesPerConnection }: ServerLimits): number {
 
 /** Bytes; the most a BLOCK_STATUS takes for one context: descriptors in an array, in a chunk, in the reply. */
 export function statusCharge({ extentsPerReply }: ServerLimits): number {
-  return MINIMUM_CHARGE + 32 * extentsPerReply;
+  return MINIMUM_CHARGE + 48 * extentsPerReply;
 }
 
 /** Fills in the defaults. Throws `EINVAL` for a limit out of its range or limits that contradict each other. */

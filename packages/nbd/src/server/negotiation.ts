@@ -10,10 +10,12 @@
  * STARTTLS is acknowledged here and ends a negotiation: what comes behind it begins with a new one, which knows
  * nothing of the one before.
  *
- * Later: EXTENDED_HEADERS sets a flag beside `structured`.
+ * Extended headers bring chunks with them and are not given back: STRUCTURED_REPLY is refused behind them, and
+ * EXPORT_NAME, which the protocol forbids then, ends the connection. Contexts may be chosen before or after.
  */
 import { codeOf } from "@dmkit/block-io";
 import {
+  FLAG,
   INFO,
   MAX_STRING,
   OPT,
@@ -41,7 +43,10 @@ export interface Agreement {
   readonly exported: Export;
   /** For this client, whatever the export is. */
   readonly readOnly: boolean;
+  /** Replies come in chunks, if only those of READ and BLOCK_STATUS. */
   readonly structured: boolean;
+  /** All headers are extended ones; so replies are chunks. */
+  readonly extended: boolean;
   /** Empty unless they were chosen for this export. */
   readonly contexts: readonly SelectedContext[];
 }
@@ -79,6 +84,7 @@ export type TlsState = "off" | "offered" | "required" | "secure";
 export class Negotiation {
   readonly #options: NegotiationOptions;
   #structured = false;
+  #extended = false;
   #contexts: readonly SelectedContext[] = [];
   // The export the contexts were chosen for.
   #contextsFor: Export | undefined;
@@ -131,7 +137,13 @@ export class Negotiation {
       case OPT.STARTTLS:
         return this.#startTls();
       case OPT.STRUCTURED_REPLY:
+        if (this.#extended)
+          return refused(option, REP.ERR_EXT_HEADER_REQD, "extended headers were agreed on already");
         this.#structured = true;
+        return acknowledged(option, []);
+      case OPT.EXTENDED_HEADERS:
+        this.#structured = true;
+        this.#extended = true;
         return acknowledged(option, []);
       case OPT.LIST_META_CONTEXT:
       case OPT.SET_META_CONTEXT:
@@ -154,7 +166,7 @@ export class Negotiation {
   }
 
   #exportName(data: Buffer): Step {
-    const exported = this.#find(decodeExportName(data));
+    const exported = this.#extended ? undefined : this.#find(decodeExportName(data));
     if (exported === undefined || exported.full) return closed;
     const answer = { size: exported.device.size, flags: this.#flagsOf(exported) };
     return {
@@ -201,7 +213,11 @@ export class Negotiation {
     const set = option === OPT.SET_META_CONTEXT;
     if (set) this.#forgetContexts();
     if (!this.#structured) {
-      return refused(option, REP.ERR_INVALID, "metadata contexts need structured replies first");
+      return refused(
+        option,
+        REP.ERR_INVALID,
+        "metadata contexts need structured replies or extended headers first",
+      );
     }
     const { exportName, queries } = decodeMetaContextRequest(data);
     for (const query of queries) {
@@ -235,7 +251,9 @@ export class Negotiation {
 
   #flagsOf(exported: Export): number {
     const readOnly = exported.isReadOnlyFor(this.#options.peer);
-    return exported.transmissionFlags(readOnly, this.#structured, this.#options.connections);
+    const flags = exported.transmissionFlags(readOnly, this.#structured, this.#options.connections);
+    const canFilter = this.#extended && this.#contextsOf(exported).length > 0;
+    return canFilter ? flags | FLAG.BLOCK_STATUS_PAYLOAD : flags;
   }
 
   #forgetContexts(): void {
@@ -243,16 +261,25 @@ export class Negotiation {
     this.#contextsFor = undefined;
   }
 
+  #contextsOf(exported: Export): readonly SelectedContext[] {
+    return this.#contextsFor === exported ? this.#contexts : [];
+  }
+
   #agreement(exported: Export): Agreement {
-    const contexts = this.#contextsFor === exported ? this.#contexts : [];
     const readOnly = exported.isReadOnlyFor(this.#options.peer);
-    return { exported, readOnly, structured: this.#structured, contexts };
+    const contexts = this.#contextsOf(exported);
+    return { exported, readOnly, structured: this.#structured, extended: this.#extended, contexts };
   }
 }
 
 const closed: Step = { replies: [], next: "close" };
 
-const withoutData: ReadonlySet<number> = new Set([OPT.LIST, OPT.STARTTLS, OPT.STRUCTURED_REPLY]);
+const withoutData: ReadonlySet<number> = new Set([
+  OPT.LIST,
+  OPT.STARTTLS,
+  OPT.STRUCTURED_REPLY,
+  OPT.EXTENDED_HEADERS,
+]);
 const knownOptions: ReadonlySet<number> = new Set([
   ...withoutData,
   OPT.EXPORT_NAME,

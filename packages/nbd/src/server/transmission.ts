@@ -54,7 +54,7 @@ export class Transmission implements Phase, RequestEvents {
     this.#account = context.budget.open(this.#resume);
     this.#outbox = new Outbox(stream, context.buffers, this.#account, this.#resume);
     this.#requests = new Requests(agreement, context, this.#account, this.#outbox, this);
-    this.#receiver = new Receiver(this.#requests, context.buffers);
+    this.#receiver = new Receiver(this.#requests, context.buffers, agreement.extended);
   }
 
   get stopping(): boolean {

@@ -4,10 +4,14 @@ import {
   BlockIoError,
   type Capabilities,
   type Extent,
+  GuardedDevice,
   type Limits,
   MemoryDevice,
   type WriteOptions,
   type WriteZeroesOptions,
+  done,
+  fullCapabilities,
+  plainLimits,
   withCapabilities,
 } from "@dmkit/block-io";
 
@@ -95,5 +99,68 @@ export class ProbeDevice implements BlockDevice {
 
   close(): Promise<void> {
     return this.inner.close();
+  }
+}
+
+/** As large as it is said to be, in a map of the blocks that were written; writes down what it was asked. */
+export class VastDevice extends GuardedDevice {
+  readonly calls: string[] = [];
+  readonly #blocks = new Map<number, Buffer>();
+
+  constructor(size: number, capabilities: Partial<Capabilities> = {}) {
+    super("vast", size, { ...plainLimits, capabilities: { ...fullCapabilities, ...capabilities } });
+  }
+
+  protected override doRead(offset: number, into: Buffer): Promise<void> {
+    for (let at = 0; at < into.length; at += 512) {
+      const block = this.#blocks.get(offset + at);
+      if (block === undefined) into.fill(0, at, at + 512);
+      else block.copy(into, at);
+    }
+    return done;
+  }
+
+  protected override doWrite(offset: number, from: Buffer): Promise<void> {
+    for (let at = 0; at < from.length; at += 512) {
+      this.#blocks.set(offset + at, Buffer.from(from.subarray(at, at + 512)));
+    }
+    return done;
+  }
+
+  protected override doFlush(): Promise<void> {
+    return done;
+  }
+
+  protected override doDiscard(offset: number, length: number): Promise<void> {
+    this.calls.push(`discard ${offset} ${length}`);
+    this.#forget(offset, length);
+    return done;
+  }
+
+  protected override async doWriteZeroes(offset: number, length: number): Promise<void> {
+    this.calls.push(`zero ${offset} ${length}`);
+    await this.gate();
+    this.#forget(offset, length);
+  }
+
+  /** Zeroing waits for what this returns. */
+  gate: () => Promise<void> | undefined = () => undefined;
+
+  protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
+    this.calls.push(`extents ${offset} ${length}`);
+    let at = offset;
+    const written = [...this.#blocks.keys()].toSorted((a, b) => a - b);
+    for (const block of written.filter((start) => start >= offset && start < offset + length)) {
+      if (block > at) yield { offset: at, length: block - at, kind: "hole" };
+      yield { offset: block, length: 512, kind: "data" };
+      at = block + 512;
+    }
+    if (at < offset + length) yield { offset: at, length: offset + length - at, kind: "hole" };
+  }
+
+  #forget(offset: number, length: number): void {
+    for (const block of this.#blocks.keys()) {
+      if (block >= offset && block < offset + length) this.#blocks.delete(block);
+    }
   }
 }

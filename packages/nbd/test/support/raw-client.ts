@@ -4,6 +4,7 @@ import type { Duplex } from "node:stream";
 import {
   CHUNK,
   CMD,
+  CMD_FLAG,
   type ErrorChunk,
   OPT,
   REP,
@@ -18,6 +19,7 @@ import {
   encodeOption,
   encodeRequest,
   replyHeaderLength,
+  requestLength,
 } from "../../src/protocol.ts";
 
 export interface OptionReply {
@@ -28,6 +30,9 @@ export interface OptionReply {
 
 export interface Chunk {
   readonly structured: boolean;
+  readonly extended: boolean;
+  /** The request's, in an extended one. */
+  readonly offset: number;
   readonly cookie: number;
   readonly error: number;
   readonly flags: number;
@@ -56,6 +61,7 @@ export class RawClient {
   #ended = false;
   readonly closed: Promise<void>;
   structured = false;
+  extended = false;
 
   constructor(stream: Duplex) {
     this.stream = stream;
@@ -145,10 +151,15 @@ export class RawClient {
   }
 
   /** Enters an export. */
-  async go(name: string, { structured = false, contexts = [] as readonly string[] } = {}): Promise<this> {
+  async go(
+    name: string,
+    { structured = false, extended = false, contexts = [] as readonly string[] } = {},
+  ): Promise<this> {
     await this.greet();
     if (structured) await this.negotiate(OPT.STRUCTURED_REPLY);
-    this.structured = structured;
+    if (extended) await this.negotiate(OPT.EXTENDED_HEADERS);
+    this.structured = structured || extended;
+    this.extended = extended;
     if (contexts.length > 0) {
       await this.negotiate(
         OPT.SET_META_CONTEXT,
@@ -169,14 +180,14 @@ export class RawClient {
   // -- Transmission --
 
   static request({ cookie = 0, ...fields }: RequestFields): Buffer {
-    const bytes = Buffer.alloc(28);
+    const bytes = Buffer.alloc(requestLength(fields.extended === true));
     const header = { flags: 0, type: 0, cookieHigh: 0, cookieLow: cookie, offset: 0, length: 0, ...fields };
     encodeRequest(bytes, 0, header);
     return bytes;
   }
 
   request(fields: RequestFields, payload?: Uint8Array): void {
-    const header = RawClient.request(fields);
+    const header = RawClient.request({ extended: this.extended, ...fields });
     if (payload === undefined) this.send(header);
     else this.send(Buffer.concat([header, payload]));
   }
@@ -189,17 +200,20 @@ export class RawClient {
     const bytes = Buffer.concat([start, await this.read(length - 4)]);
     const header = {
       structured: false,
+      extended: false,
       cookieHigh: 0,
       cookieLow: 0,
       error: 0,
       flags: 0,
       type: 0,
+      offset: 0,
       length: 0,
     };
     decodeReplyHeader(bytes, 0, header);
     const payload = length === SIMPLE_REPLY_LENGTH ? Buffer.alloc(0) : await this.read(header.length);
-    const { structured, cookieHigh, cookieLow, error, flags, type } = header;
-    return { structured, cookie: cookieHigh * 2 ** 32 + cookieLow, error, flags, type, payload };
+    const { structured, extended, cookieHigh, cookieLow, error, flags, type, offset } = header;
+    const cookie = cookieHigh * 2 ** 32 + cookieLow;
+    return { structured, extended, cookie, error, flags, type, offset, payload };
   }
 
   /** A whole reply to anything but a READ: its error number, 0 on success, and the text that came with it. */
@@ -218,7 +232,8 @@ export class RawClient {
   }
 
   write(offset: number, data: Uint8Array, flags = 0): Promise<number> {
-    return this.command({ type: CMD.WRITE, flags, offset, length: data.length }, data);
+    const all = this.extended ? flags | CMD_FLAG.PAYLOAD_LEN : flags;
+    return this.command({ type: CMD.WRITE, flags: all, offset, length: data.length }, data);
   }
 
   /** Sends a READ and puts its reply together; holes become zeroes. */

@@ -7,7 +7,7 @@ import {
   printable,
   realEnvironment,
 } from "@dmkit/block-io";
-import { isNbdUri, listNbdExports } from "@dmkit/nbd";
+import { NbdDevice, isNbdUri, listNbdExports } from "@dmkit/nbd";
 import type { Command } from "commander";
 import { type ImageFlags, imageOptions, imageWords } from "../../offline/cli.ts";
 import { OpenedDevices } from "../../offline/image.ts";
@@ -136,7 +136,7 @@ async function lookAt(
   flags: InfoFlags,
   formats: readonly ImageFormat[],
 ): Promise<{
-  facts: { name: string; size: number } & BlockDevice["limits"];
+  facts: { name: string; size: number; extendedHeaders?: boolean } & BlockDevice["limits"];
   extents: Extent[] | undefined;
   contents: Contents;
 }> {
@@ -144,7 +144,8 @@ async function lookAt(
   const opened = new OpenedDevices(realEnvironment);
   try {
     const device = await opened.read(reference);
-    const facts = { name: reference, size: device.size, ...device.limits };
+    const link = device instanceof NbdDevice ? { extendedHeaders: device.extendedHeaders } : {};
+    const facts = { name: reference, size: device.size, ...device.limits, ...link };
     const extents = flags.map ? await collect(device) : undefined;
     const words = imageWords(references, flags, formats);
     return { facts, extents, contents: await contentsOf(words, formats, opened) };

@@ -11,7 +11,7 @@
  *   that are still being sent, are let go of only by {@link Connection.retire}.
  */
 import { BlockIoError, type Clock, toBlockIoError } from "@dmkit/block-io";
-import { CMD, REQUEST_LENGTH, encodeRequest, protocolError } from "../../protocol.ts";
+import { CMD, encodeRequest, protocolError, requestLength } from "../../protocol.ts";
 import type { NbdUri } from "../../uri.ts";
 import { Handshake } from "./handshake.ts";
 import { ReplyReader, type RequestTable } from "./reply-reader.ts";
@@ -32,7 +32,7 @@ export class Connection implements Receiver, RequestTable {
   readonly terms: Terms;
   readonly #transport: Transport;
   readonly #reader: ReplyReader;
-  readonly #batch = new SendBatch();
+  readonly #batch: SendBatch;
   readonly #slots: (Request | undefined)[] = [];
   readonly #free: number[] = [];
   #owner: ConnectionOwner | undefined;
@@ -45,6 +45,7 @@ export class Connection implements Receiver, RequestTable {
   private constructor(transport: Transport, terms: Terms) {
     this.terms = terms;
     this.#transport = transport;
+    this.#batch = new SendBatch(terms.extended);
     this.#reader = new ReplyReader(this, terms);
   }
 
@@ -160,8 +161,10 @@ export class Connection implements Receiver, RequestTable {
   async #retire(clock: Clock, limit: number): Promise<void> {
     if (limit <= 0) this.#transport.destroy();
     if (this.#transport.isClosed) return;
-    const bytes = Buffer.alloc(REQUEST_LENGTH);
-    encodeRequest(bytes, 0, { flags: 0, type: CMD.DISC, cookieHigh: 0, cookieLow: 0, offset: 0, length: 0 });
+    const { extended } = this.terms;
+    const bytes = Buffer.alloc(requestLength(extended));
+    const nothing = { flags: 0, cookieHigh: 0, cookieLow: 0, offset: 0, length: 0 };
+    encodeRequest(bytes, 0, { ...nothing, extended, type: CMD.DISC });
     const patience = new AbortController();
     const timer = clock.after(limit, () => patience.abort());
     await this.#transport.end(bytes, patience.signal);

@@ -3,6 +3,7 @@
  *
  *     greeting, client flags
  *     STARTTLS              if the URI asks for TLS; refused: the end. All that follows is encrypted
+ *     EXTENDED_HEADERS      refused: lengths of 32 bits, and
  *     STRUCTURED_REPLY      refused: simple replies, no block status
  *     SET_META_CONTEXT      refused: no block status
  *     GO                    unknown to the server: EXPORT_NAME, sizes by the protocol's defaults
@@ -73,6 +74,7 @@ export class Handshake {
   readonly #transport: Transport;
   readonly #reader = new HandshakeReader();
   #flags = 0;
+  #extended = false;
 
   private constructor(transport: Transport) {
     this.#transport = transport;
@@ -112,13 +114,23 @@ export class Handshake {
     return (this.#flags & HANDSHAKE_FLAG.FIXED_NEWSTYLE) !== 0;
   }
 
+  /** Whether headers will be extended ones, and replies so come in chunks; structured ones need not be asked for then. */
+  async extendedHeaders(): Promise<boolean> {
+    this.#extended = await this.#agreesOn(OPT.EXTENDED_HEADERS);
+    return this.#extended;
+  }
+
   /** Whether replies will come in chunks. */
-  async structuredReplies(): Promise<boolean> {
-    const replies = await this.#ask(OPT.STRUCTURED_REPLY);
+  structuredReplies(): Promise<boolean> {
+    return this.#agreesOn(OPT.STRUCTURED_REPLY);
+  }
+
+  async #agreesOn(option: number): Promise<boolean> {
+    const replies = await this.#ask(option);
     return replies.at(-1)?.type === REP.ACK;
   }
 
-  /** The id under which block status will come, or undefined. Needs structured replies. */
+  /** The id under which block status will come, or undefined. Needs structured replies or extended headers. */
   async allocationContext(exportName: string): Promise<number | undefined> {
     const request = encodeMetaContextRequest({ exportName, queries: [BASE_ALLOCATION] });
     const replies = await this.#ask(OPT.SET_META_CONTEXT, request);
@@ -175,6 +187,7 @@ export class Handshake {
     if (this.fixedNewstyle) {
       const info = await this.#informationOf(OPT.GO, exportName);
       if (info !== undefined) return info;
+      if (this.#extended) throw protocolError("the server grants extended headers, and does not know GO");
     }
     return this.#exportName(exportName);
   }
@@ -283,7 +296,7 @@ const refusals: ReadonlyMap<number, readonly [code: ErrorCode, hint: string | un
   [REP.ERR_TOO_BIG, ["EINVAL", undefined]],
   [
     REP.ERR_EXT_HEADER_REQD,
-    ["ENOTSUP", "The server insists on extended headers, which are not supported yet."],
+    ["ENOTSUP", "The server insists on extended headers, and did not grant them: update it."],
   ],
 ]);
 

@@ -7,17 +7,17 @@
  *
  * Everything is checked against the request it answers before a byte of it is stored; whatever does not fit
  * throws `EPROTO`, after which the stream is of no use. Memory: one small scratch buffer, and one payload of
- * block status (at most 8 MiB) while it is being received.
+ * block status (at most 16 MiB) while it is being received.
  */
 import {
   CHUNK,
   CHUNK_ERROR_BIT,
   CMD,
-  DESCRIPTOR_LENGTH,
-  MAX_EXTENTS_PER_CHUNK,
+  MAX_STATUS_PAYLOAD,
   REPLY_FLAG,
   type ReplyHeader,
   SIMPLE_REPLY_LENGTH,
+  chunkHeaderLength,
   decodeBlockStatusChunk,
   decodeChunkOffset,
   decodeErrorChunk,
@@ -39,7 +39,10 @@ export interface RequestTable {
 
 /** What the handshake agreed on, as far as replies look different for it. */
 export interface ReplyTerms {
+  /** Replies to READ and BLOCK_STATUS are chunks. */
   readonly structured: boolean;
+  /** All replies are extended chunks. */
+  readonly extended: boolean;
   readonly allocationId: number | undefined;
 }
 
@@ -48,19 +51,21 @@ const DATA_OFFSET = 1;
 const DATA = 2;
 const PAYLOAD = 3;
 
+const EXTENDED_LENGTH = chunkHeaderLength(true);
 const MAX_ERROR_PAYLOAD = 8 * 1024;
-const MAX_STATUS_PAYLOAD = 4 + DESCRIPTOR_LENGTH * MAX_EXTENTS_PER_CHUNK;
 
 export class ReplyReader {
   readonly #table: RequestTable;
   readonly #terms: ReplyTerms;
   readonly #header: ReplyHeader = {
     structured: false,
+    extended: false,
     cookieHigh: 0,
     cookieLow: 0,
     error: 0,
     flags: 0,
     type: 0,
+    offset: 0,
     length: 0,
   };
   readonly #scratch = Buffer.allocUnsafeSlow(MAX_ERROR_PAYLOAD);
@@ -113,6 +118,9 @@ export class ReplyReader {
   #fits(bytes: Buffer, at: number): boolean {
     const length = replyHeaderLength(bytes, at);
     if (length === 0) throw protocolError("a reply does not begin with a magic number");
+    if ((length === EXTENDED_LENGTH) !== this.#terms.extended) {
+      throw protocolError("a reply of a kind that was not agreed on");
+    }
     if (length === this.#need) return true;
     if (length < this.#need) throw protocolError("a reply changed its kind");
     this.#need = length;
@@ -130,6 +138,7 @@ export class ReplyReader {
     decodeReplyHeader(bytes, at, header);
     const request = this.#table.find(header.cookieHigh, header.cookieLow);
     if (request === undefined) throw protocolError("a reply to no request");
+    if (header.extended && header.offset !== request.offset) throw protocolError("a reply to another offset");
     this.#request = request;
     if (header.structured) this.#onChunk(request);
     else this.#onSimple(request);
@@ -165,7 +174,8 @@ export class ReplyReader {
   #expectPayload(request: Request, type: number, length: number): void {
     const isError = (type & CHUNK_ERROR_BIT) !== 0;
     const isHole = type === CHUNK.OFFSET_HOLE && request.type === CMD.READ;
-    const isStatus = type === CHUNK.BLOCK_STATUS && request.type === CMD.BLOCK_STATUS;
+    const statusType = this.#terms.extended ? CHUNK.BLOCK_STATUS_EXT : CHUNK.BLOCK_STATUS;
+    const isStatus = type === statusType && request.type === CMD.BLOCK_STATUS;
     if (!isError && !isHole && !isStatus)
       throw protocolError(`a chunk of type ${type} does not fit its request`);
     const most = isError ? MAX_ERROR_PAYLOAD : isHole ? 12 : MAX_STATUS_PAYLOAD;
@@ -190,8 +200,8 @@ export class ReplyReader {
       const start = hole.offset - request.offset;
       this.#cover(request, start, hole.length);
       request.data?.fill(0, start, start + hole.length);
-    } else if (type === CHUNK.BLOCK_STATUS) {
-      const { contextId, descriptors } = decodeBlockStatusChunk(bytes);
+    } else if (type === CHUNK.BLOCK_STATUS || type === CHUNK.BLOCK_STATUS_EXT) {
+      const { contextId, descriptors } = decodeBlockStatusChunk(bytes, this.#terms.extended);
       if (contextId !== this.#terms.allocationId || request.descriptors !== undefined) {
         throw protocolError(`block status of metadata context ${contextId}, which was not asked for`);
       }

@@ -4,7 +4,7 @@
  * Headers, and payloads up to 16 KiB, are copied one after the other into a buffer of the batch; larger
  * payloads go out from where they are. Buffers are used again when the system has taken their bytes.
  */
-import { REQUEST_LENGTH, type RequestHeader, encodeRequest } from "../../protocol.ts";
+import { CMD, CMD_FLAG, type RequestHeader, encodeRequest, requestLength } from "../../protocol.ts";
 import type { Request } from "../requests/request.ts";
 
 const BUFFER = 64 * 1024;
@@ -14,13 +14,20 @@ const SPARE = 4;
 
 export class SendBatch {
   readonly #spare: Buffer[] = [];
-  readonly #header: RequestHeader = { flags: 0, type: 0, cookieHigh: 0, cookieLow: 0, offset: 0, length: 0 };
+  readonly #header: RequestHeader;
+  readonly #headerLength: number;
   // Complete pieces, then the bytes `#start … #used` of the buffer being filled.
   #pieces: Buffer[] = [];
   #borrowed: Buffer[] = [];
   #buffer: Buffer | undefined;
   #start = 0;
   #used = 0;
+
+  /** @param extended whether headers are extended ones. */
+  constructor(extended: boolean) {
+    this.#header = { extended, flags: 0, type: 0, cookieHigh: 0, cookieLow: 0, offset: 0, length: 0 };
+    this.#headerLength = requestLength(extended);
+  }
 
   get isEmpty(): boolean {
     return this.#pieces.length === 0 && this.#used === this.#start;
@@ -29,16 +36,17 @@ export class SendBatch {
   add(request: Request): void {
     const payload = request.data !== undefined && request.mutates ? request.data : undefined;
     const copied = payload !== undefined && payload.length <= COPIED ? payload.length : 0;
-    const buffer = this.#room(REQUEST_LENGTH + copied);
+    const buffer = this.#room(this.#headerLength + copied);
     const header = this.#header;
-    header.flags = request.flags;
+    header.flags =
+      header.extended && request.type === CMD.WRITE ? request.flags | CMD_FLAG.PAYLOAD_LEN : request.flags;
     header.type = request.type;
     header.cookieHigh = request.cookieHigh;
     header.cookieLow = request.cookieLow;
     header.offset = request.offset;
     header.length = request.length;
     encodeRequest(buffer, this.#used, header);
-    this.#used += REQUEST_LENGTH;
+    this.#used += this.#headerLength;
     if (payload === undefined) return;
     if (copied > 0) {
       payload.copy(buffer, this.#used);

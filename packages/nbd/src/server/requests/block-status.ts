@@ -1,17 +1,26 @@
 /**
  * BLOCK_STATUS: the descriptors of one metadata context for a range of bytes.
  *
- * 28 bytes from a client can ask for thousands of extents. A device may hand them out without ever waiting, so
- * it is the walk that lets the event loop turn.
+ * A header from a client can ask for any number of extents. A device may hand them out without ever waiting, so it is
+ * the walk that lets the event loop turn, and that ends.
  */
 import { type BlockDevice, BlockIoError, type Scheduler, nextTurn } from "@dmkit/block-io";
-import { CMD_FLAG, REPLY_FLAG, type RequestHeader, encodeBlockStatusChunk } from "../../protocol.ts";
+import {
+  CMD_FLAG,
+  REPLY_FLAG,
+  type RequestHeader,
+  decodeStatusQuery,
+  encodeBlockStatusChunk,
+  protocolError,
+} from "../../protocol.ts";
 import type { MetaContext } from "../exports/meta-contexts.ts";
 
 // Extents between two turns of the event loop.
 const EXTENTS_PER_TURN = 256;
 // Extents that are looked at only because they may make the last descriptor longer.
 const MOST_TO_MERGE = 256;
+// Extents that are looked at in all, however few descriptors they make: as many as 4 GiB have in blocks of 4 KiB.
+const MOST_WALKED = 1024 * 1024;
 
 /** What a walk over extents may use. */
 export interface WalkLimits {
@@ -56,7 +65,7 @@ export async function describeRange(
       descriptors.push(to - from, extent.status);
     }
     if (full) merged += 1;
-    if (merged === MOST_TO_MERGE) break;
+    if (merged === MOST_TO_MERGE || walked === MOST_WALKED) break;
   }
   if (descriptors.length === 0) {
     throw new BlockIoError(`${context.name} described nothing`, {
@@ -76,6 +85,23 @@ export interface SelectedContext {
   readonly context: MetaContext;
 }
 
+/**
+ * What a payload selects of the negotiated contexts, and the length of the range. Throws `EPROTO` if it is malformed, or
+ * names what was not negotiated.
+ */
+export function narrowed(
+  contexts: readonly SelectedContext[],
+  payload: Uint8Array,
+): { length: number; contexts: SelectedContext[] } {
+  const { length, contextIds } = decodeStatusQuery(payload);
+  const selected = contextIds.map((wanted) => {
+    const found = contexts.find(({ id }) => id === wanted);
+    if (found === undefined) throw protocolError(`metadata context ${wanted} was not negotiated`);
+    return found;
+  });
+  return { length, contexts: selected };
+}
+
 /** The whole reply: one chunk for each context, the last one final. */
 export async function statusReply(
   contexts: readonly SelectedContext[],
@@ -83,13 +109,13 @@ export async function statusReply(
   request: Readonly<RequestHeader>,
   limits: WalkLimits,
 ): Promise<Buffer> {
-  const { cookieHigh, cookieLow, offset, length, flags } = request;
+  const { offset, length, flags } = request;
   const asked = (flags & CMD_FLAG.REQ_ONE) === 0 ? limits : { ...limits, descriptors: 1 };
   const chunks: Buffer[] = [];
   for (const { id, context } of contexts) {
     const descriptors = await describeRange(context, device, offset, length, asked);
     const final = chunks.length === contexts.length - 1 ? REPLY_FLAG.DONE : 0;
-    chunks.push(encodeBlockStatusChunk(final, cookieHigh, cookieLow, id, descriptors));
+    chunks.push(encodeBlockStatusChunk(request, final, id, descriptors));
   }
   return chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
 }

@@ -2,6 +2,7 @@
 import type { ErrorCode } from "@dmkit/block-io";
 import { CMD, CMD_FLAG, FLAG, type RequestHeader } from "../../protocol.ts";
 import type { Export } from "../exports/export.ts";
+import type { Agreement } from "../negotiation.ts";
 import { operationOf } from "../exports/statistics.ts";
 
 /** The answer to a request that is not carried out. */
@@ -45,25 +46,20 @@ export class CommandRules {
   readonly #exported: Export;
   readonly #readOnly: boolean;
   readonly #structured: boolean;
-  readonly #hasContexts: boolean;
+  // How many metadata contexts were negotiated.
+  readonly #contexts: number;
   readonly #maximumPayload: number;
   readonly #size: number;
   // Low bits that must be zero in offsets and lengths.
   readonly #mask: number;
   readonly #commands: readonly (Command | undefined)[];
 
-  /** @param readOnly for this client. */
-  constructor(
-    exported: Export,
-    readOnly: boolean,
-    structured: boolean,
-    hasContexts: boolean,
-    maximumPayload: number,
-  ) {
+  /** @param maximumPayload bytes; the server's limit. */
+  constructor({ exported, readOnly, structured, extended, contexts }: Agreement, maximumPayload: number) {
     this.#exported = exported;
     this.#readOnly = readOnly;
     this.#structured = structured;
-    this.#hasContexts = hasContexts;
+    this.#contexts = contexts.length;
     this.#maximumPayload = maximumPayload;
     this.#size = exported.device.size;
     this.#mask = exported.blockSizes(maximumPayload).minimum - 1;
@@ -71,9 +67,13 @@ export class CommandRules {
     const withheld =
       ((flags & FLAG.SEND_DF) === 0 ? CMD_FLAG.DF : 0) |
       ((flags & FLAG.SEND_FAST_ZERO) === 0 ? CMD_FLAG.FAST_ZERO : 0);
+    const payload = (type: number): number => {
+      const may = extended && (type === CMD.WRITE || (type === CMD.BLOCK_STATUS && contexts.length > 0));
+      return may ? CMD_FLAG.PAYLOAD_LEN : 0;
+    };
     this.#commands = Array.from({ length: CMD.BLOCK_STATUS + 1 }, (_, type) => {
       const command = known[type];
-      return command === undefined ? undefined : { ...command, flags: command.flags & ~withheld };
+      return command && { ...command, flags: (command.flags & ~withheld) | payload(type) };
     });
   }
 
@@ -110,6 +110,20 @@ export class CommandRules {
         ? undefined
         : refuse("EINVAL", "flush takes no offset and no length");
     }
+    if (type === CMD.BLOCK_STATUS && (flags & CMD_FLAG.PAYLOAD_LEN) !== 0) {
+      // What is asked is in the payload: {@link statusRefusal} is for when that is there.
+      if (length >= 12 && length <= 8 + 4 * this.#contexts) return undefined;
+      return refuse("EINVAL", `a payload of ${length} bytes for ${this.#contexts} metadata contexts`);
+    }
+    return this.#rangeRefusal(request, command);
+  }
+
+  /** Why what the payload of a BLOCK_STATUS asks for, which is in the request by now, cannot be told. */
+  statusRefusal(request: Readonly<RequestHeader>): Refusal | undefined {
+    return this.#rangeRefusal(request, known[CMD.BLOCK_STATUS] as Command);
+  }
+
+  #rangeRefusal({ type, offset, length }: Readonly<RequestHeader>, command: Command): Refusal | undefined {
     if (offset > this.#size || length > this.#size - offset) {
       return refuse(command.pastEnd, `past the end of the export (${this.#size} bytes)`);
     }
@@ -124,7 +138,7 @@ export class CommandRules {
     if (type === CMD.TRIM && this.#exported.device.limits.capabilities.discard === "none") {
       return refuse("EINVAL", "the export does not support trim");
     }
-    if (type === CMD.BLOCK_STATUS && !this.#hasContexts) {
+    if (type === CMD.BLOCK_STATUS && this.#contexts === 0) {
       return refuse("EINVAL", "no metadata context was negotiated for this export");
     }
     if (type === CMD.BLOCK_STATUS && length === 0) return refuse("EINVAL", "block status of no bytes");

@@ -3,6 +3,7 @@ import {
   type BlockDevice,
   type ByteAccess,
   type Environment,
+  type Operation,
   Turnstile,
   done,
   FUA,
@@ -21,6 +22,9 @@ import { HoleSense, sparseReply } from "./sparse-read.ts";
 
 /** Bytes; what CACHE reads at a time. */
 export const CACHE_PIECE: number = 256 * 1024;
+// Bytes; what is zeroed at a time where that means writing zeroes. Who is hung up on ends it there: a header may ask for
+// terabytes.
+const EMULATED_PIECE = 1024 * 1024 * 1024;
 
 export class Operations {
   readonly #agreement: Agreement;
@@ -100,13 +104,22 @@ export class Operations {
   async #zero({ offset, length, flags }: Request, fua: boolean): Promise<void> {
     const mayUnmap = (flags & CMD_FLAG.NO_HOLE) === 0;
     const fast = (flags & CMD_FLAG.FAST_ZERO) !== 0;
-    if (length > 0) await this.#access.writeZeroes(offset, length, { fua, mayUnmap, fast });
-    else if (fua) await this.#device.flush();
+    const step = this.#device.limits.capabilities.writeZeroes === "native" ? length : EMULATED_PIECE;
+    const end = offset + length;
+    for (let at = offset; at < end; at += step) {
+      if (at > offset) this.#checkOpen("writeZeroes");
+      await this.#access.writeZeroes(at, Math.min(step, end - at), { fua, mayUnmap, fast });
+    }
+    if (length === 0 && fua) await this.#device.flush();
+  }
+
+  #checkOpen(op: Operation): void {
+    if (this.#closed) throw refuse(undefined, "ENOTCONN", "the connection is gone", undefined, op);
   }
 
   /** Reads the range, so that it is in whatever caches there are, and throws the bytes away. */
   async #cache({ offset, length }: Request): Promise<void> {
-    // No more than a READ could ask for, or 28 bytes from a client would cost gigabytes of I/O.
+    // No more than a READ could ask for, or one header from a client would cost gigabytes of I/O.
     const end = offset + Math.min(length, this.#limits.maximumPayload);
     const scratch = Buffer.allocUnsafeSlow(Math.min(length, CACHE_PIECE));
     for (let at = offset; at < end; at += CACHE_PIECE) {
@@ -119,11 +132,12 @@ export class Operations {
   }
 
   async #walk(request: Request): Promise<void> {
-    if (this.#closed) throw refuse(undefined, "ENOTCONN", "the connection is gone", undefined, "extents");
+    this.#checkOpen("extents");
     const limits = {
       scheduler: this.#environment.scheduler,
       descriptors: this.#limits.extentsPerReply,
     };
-    request.reply = slabOf(await statusReply(this.#agreement.contexts, this.#device, request, limits));
+    const contexts = request.contexts ?? this.#agreement.contexts;
+    request.reply = slabOf(await statusReply(contexts, this.#device, request, limits));
   }
 }

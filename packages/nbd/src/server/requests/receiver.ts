@@ -8,13 +8,13 @@
  *
  * Invariants:
  *
- * - a WRITE is handed on only when its payload is there as a whole;
+ * - a request with a payload is handed on only when that is there as a whole;
  * - a payload that lies whole inside a chunk is handed on as a part of it, and a chunk is never written to
  *   again; only what straddles chunks is copied, once;
  * - a request that has to wait for budget is left where it is: nothing behind it is looked at, and nothing
  *   more is read from the socket.
  */
-import { CMD, REQUEST_LENGTH, decodeRequest } from "../../protocol.ts";
+import { decodeRequest, payloadLength, requestLength } from "../../protocol.ts";
 import type { SizedBufferPool } from "../io/buffer-pool.ts";
 import type { ChunkOrigin } from "../io/intake.ts";
 import type { Request } from "./request.ts";
@@ -51,11 +51,15 @@ export class Receiver {
   #chunk: Buffer = nothing;
   #at = 0;
   #origin: ChunkOrigin | undefined;
-  // A header that straddles chunks, and how much of it is there.
-  readonly #header: Buffer = Buffer.alloc(REQUEST_LENGTH);
+  // Bytes of a header.
+  readonly #headerLength: number;
+  // One that straddles chunks, and how much of it is there.
+  readonly #header: Buffer;
   #headerFill = 0;
   // The request whose payload is arriving: into #payload, or to be skipped.
   #request: Request | undefined;
+  // Bytes of that payload; 0 without.
+  #length = 0;
   #payload: Buffer | undefined;
   #filled = 0;
   #skip = 0;
@@ -64,10 +68,15 @@ export class Receiver {
   #parsing = false;
   #requests = 0;
 
-  /** @param pool for payloads that straddle chunks; the sink gives them back. */
-  constructor(sink: RequestSink, pool: SizedBufferPool) {
+  /**
+   * @param pool for payloads that straddle chunks; the sink gives them back.
+   * @param extended whether requests have extended headers.
+   */
+  constructor(sink: RequestSink, pool: SizedBufferPool, extended: boolean) {
     this.#sink = sink;
     this.#pool = pool;
+    this.#headerLength = requestLength(extended);
+    this.#header = Buffer.alloc(this.#headerLength);
   }
 
   /** Requests received so far. */
@@ -88,14 +97,14 @@ export class Receiver {
 
   /** Bytes of that request. */
   get tokenBytes(): number {
-    return REQUEST_LENGTH + (this.#request?.length ?? 0);
+    return this.#headerLength + this.#length;
   }
 
   /** Bytes of that request that have arrived. */
   get tokenMoved(): number {
     const request = this.#request;
     if (request === undefined) return this.#headerFill;
-    return REQUEST_LENGTH + (this.#payload === undefined ? request.length - this.#skip : this.#filled);
+    return this.#headerLength + (this.#payload === undefined ? this.#length - this.#skip : this.#filled);
   }
 
   /** Takes a chunk. Not to be called while {@link waiting}. */
@@ -160,15 +169,16 @@ export class Receiver {
 
   #takeHeader(): void {
     const left = this.#chunk.length - this.#at;
-    if (this.#headerFill === 0 && left >= REQUEST_LENGTH) {
-      if (this.#begin(this.#chunk, this.#at)) this.#at += REQUEST_LENGTH;
+    const headerLength = this.#headerLength;
+    if (this.#headerFill === 0 && left >= headerLength) {
+      if (this.#begin(this.#chunk, this.#at)) this.#at += headerLength;
       else return;
     } else {
-      const count = Math.min(left, REQUEST_LENGTH - this.#headerFill);
+      const count = Math.min(left, headerLength - this.#headerFill);
       this.#chunk.copy(this.#header, this.#headerFill, this.#at, this.#at + count);
       this.#headerFill += count;
       this.#at += count;
-      if (this.#headerFill < REQUEST_LENGTH) return;
+      if (this.#headerFill < headerLength) return;
       if (!this.#begin(this.#header, 0)) {
         // A header that waits keeps its last byte in the chunk, so that there is something to parse.
         if (this.#waiting) {
@@ -197,8 +207,10 @@ export class Receiver {
       if (verdict === "garbage") this.#sink.garbage();
       return false;
     }
-    if (request.type === CMD.WRITE && request.length > 0) {
+    const length = payloadLength(request);
+    if (length > 0) {
       this.#request = request;
+      this.#length = length;
       return true;
     }
     this.#requests += 1;
@@ -208,7 +220,7 @@ export class Receiver {
   }
 
   #startPayload(request: Request): void {
-    const { length } = request;
+    const length = this.#length;
     if (request.refusal !== undefined) {
       this.#skip = length;
     } else if (this.#chunk.length - this.#at >= length) {
@@ -219,15 +231,15 @@ export class Receiver {
       this.#finish();
       this.#sink.execute(request, payload);
     } else {
-      this.#payload = this.#payloadBuffer(request);
+      this.#payload = this.#payloadBuffer(request, length);
       this.#filled = 0;
     }
   }
 
-  #payloadBuffer(request: Request): Buffer {
-    if (request.length < LEAST_POOLED) return Buffer.allocUnsafeSlow(request.length);
-    request.buffer = this.#pool.take(request.length);
-    return request.buffer.subarray(0, request.length);
+  #payloadBuffer(request: Request, length: number): Buffer {
+    if (length < LEAST_POOLED) return Buffer.allocUnsafeSlow(length);
+    request.buffer = this.#pool.take(length);
+    return request.buffer.subarray(0, length);
   }
 
   #takePayload(request: Request): void {
@@ -241,7 +253,7 @@ export class Receiver {
       this.#sink.refuse(request);
       return;
     }
-    const count = Math.min(left, request.length - this.#filled);
+    const count = Math.min(left, this.#length - this.#filled);
     this.#chunk.copy(this.#payload, this.#filled, this.#at, this.#at + count);
     this.#filled += count;
     this.#at += count;
@@ -251,13 +263,14 @@ export class Receiver {
   /** Hands the request on if its payload is complete. */
   #endPayload(request: Request): void {
     const payload = this.#payload;
-    if (payload === undefined || this.#filled < request.length) return;
+    if (payload === undefined || this.#filled < this.#length) return;
     this.#finish();
     this.#sink.execute(request, payload);
   }
 
   #finish(): void {
     this.#request = undefined;
+    this.#length = 0;
     this.#payload = undefined;
     this.#requests += 1;
   }

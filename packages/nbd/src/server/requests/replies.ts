@@ -1,13 +1,16 @@
-/** Makes the replies of one connection: simple ones, or chunks where structured replies were negotiated. */
+/**
+ * Makes the replies of one connection: simple ones; chunks to READ and for errors where structured replies were
+ * negotiated; nothing but chunks with extended headers.
+ */
 import { type ErrorCode } from "@dmkit/block-io";
 import {
   CHUNK,
-  CHUNK_HEADER_LENGTH,
   CMD,
   CMD_FLAG,
-  DATA_CHUNK_OVERHEAD,
   REPLY_FLAG,
   SIMPLE_REPLY_LENGTH,
+  chunkHeaderLength,
+  dataChunkOverhead,
   encodeChunkHeader,
   encodeDataChunkHeader,
   encodeErrorChunk,
@@ -15,18 +18,23 @@ import {
   errnoOf,
 } from "../../protocol.ts";
 import { type Outbox, type Slab, slabOf } from "../io/outbox.ts";
+import type { Agreement } from "../negotiation.ts";
 import type { Request } from "./request.ts";
 
 export class Replies {
   readonly #outbox: Outbox;
   readonly #structured: boolean;
-  // Bytes in front of a READ's data.
+  readonly #extended: boolean;
+  // Bytes in front of a READ's data, and of a chunk without payload.
   readonly #overhead: number;
+  readonly #bare: number;
 
-  constructor(outbox: Outbox, structured: boolean) {
+  constructor(outbox: Outbox, { structured, extended }: Agreement) {
     this.#outbox = outbox;
     this.#structured = structured;
-    this.#overhead = structured ? DATA_CHUNK_OVERHEAD : SIMPLE_REPLY_LENGTH;
+    this.#extended = extended;
+    this.#overhead = structured ? dataChunkOverhead(extended) : SIMPLE_REPLY_LENGTH;
+    this.#bare = chunkHeaderLength(extended);
   }
 
   /** Room for the reply to a READ. Returns the place of its data, behind the header to be. */
@@ -41,7 +49,7 @@ export class Replies {
   success(request: Request): void {
     if (request.reply !== undefined) this.#outbox.append(request.reply);
     else if (request.slab !== undefined) this.#data(request, request.slab);
-    else if (this.#structured && request.type === CMD.READ) this.#none(request);
+    else if (this.#extended || (this.#structured && request.type === CMD.READ)) this.#none(request);
     else this.#simple(request, 0);
   }
 
@@ -53,17 +61,13 @@ export class Replies {
       this.#simple(request, errno);
       return;
     }
-    const { cookieHigh, cookieLow } = request;
-    this.#outbox.append(slabOf(encodeErrorChunk(cookieHigh, cookieLow, errno, text, offset)));
+    this.#outbox.append(slabOf(encodeErrorChunk(request, errno, text, offset)));
   }
 
   #data(request: Request, slab: Slab): void {
-    const { at, offset, length, cookieHigh, cookieLow } = request;
-    if (this.#structured) {
-      encodeDataChunkHeader(slab.bytes, at, REPLY_FLAG.DONE, cookieHigh, cookieLow, offset, length);
-    } else {
-      encodeSimpleReply(slab.bytes, at, 0, cookieHigh, cookieLow);
-    }
+    const { at, offset, length } = request;
+    if (this.#structured) encodeDataChunkHeader(slab.bytes, at, request, REPLY_FLAG.DONE, offset, length);
+    else encodeSimpleReply(slab.bytes, at, 0, request.cookieHigh, request.cookieLow);
     this.#outbox.commit(slab, at, at + this.#overhead + length);
   }
 
@@ -74,12 +78,11 @@ export class Replies {
     this.#outbox.commit(slab, end - SIMPLE_REPLY_LENGTH, end);
   }
 
-  #none({ cookieHigh, cookieLow }: Request): void {
-    const slab = this.#outbox.reserve(CHUNK_HEADER_LENGTH);
+  #none(request: Request): void {
+    const slab = this.#outbox.reserve(this.#bare);
     const end = slab.used;
-    const start = end - CHUNK_HEADER_LENGTH;
-    encodeChunkHeader(slab.bytes, start, REPLY_FLAG.DONE, CHUNK.NONE, cookieHigh, cookieLow, 0);
-    this.#outbox.commit(slab, start, end);
+    encodeChunkHeader(slab.bytes, end - this.#bare, request, REPLY_FLAG.DONE, CHUNK.NONE, 0);
+    this.#outbox.commit(slab, end - this.#bare, end);
   }
 }
 

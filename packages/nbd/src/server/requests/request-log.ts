@@ -14,7 +14,7 @@ export interface RequestEvent {
   readonly offset: number;
   /** Bytes. */
   readonly length: number;
-  /** The command's flags as they came: FUA 1, NO_HOLE 2, DF 4, REQ_ONE 8, FAST_ZERO 16. */
+  /** The command's flags as they came: FUA 1, NO_HOLE 2, DF 4, REQ_ONE 8, FAST_ZERO 16, PAYLOAD_LEN 32. */
   readonly flags: number;
   /** At the end, if it failed. */
   readonly error?: ErrorCode;

@@ -1,5 +1,6 @@
 /** A request in flight. Objects are used again and again, with their callbacks bound once. */
 import type { RequestHeader } from "../../protocol.ts";
+import type { SelectedContext } from "./block-status.ts";
 import type { Refusal } from "./commands.ts";
 import type { ChunkOrigin } from "../io/intake.ts";
 import type { Slab } from "../io/outbox.ts";
@@ -13,6 +14,7 @@ export interface RequestOwner {
 }
 
 export class Request implements RequestHeader {
+  readonly extended: boolean;
   flags = 0;
   type = 0;
   cookieHigh = 0;
@@ -36,11 +38,14 @@ export class Request implements RequestHeader {
   buffer: Buffer | undefined = undefined;
   /** The whole reply, where it was made elsewhere. */
   reply: Slab | undefined = undefined;
+  /** Metadata contexts to tell of, where not all that were negotiated. */
+  contexts: readonly SelectedContext[] | undefined = undefined;
   /** Callbacks for `then`. */
   readonly succeeded: () => void;
   readonly failed: (error: unknown) => void;
 
-  constructor(owner: RequestOwner) {
+  constructor(owner: RequestOwner, extended: boolean) {
+    this.extended = extended;
     // Nobody else would catch it: a bug of ours must not take the other clients down with it.
     this.succeeded = () => {
       try {

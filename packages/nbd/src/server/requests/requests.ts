@@ -8,13 +8,14 @@
  * - `inFlight` counts the requests the device has not answered; they outlive their connection.
  */
 import { BlockIoError, type ErrorCode, codeOf, done } from "@dmkit/block-io";
-import { CMD, CMD_FLAG, DATA_CHUNK_OVERHEAD } from "../../protocol.ts";
+import { CMD, CMD_FLAG, DATA_CHUNK_OVERHEAD, DEFAULT_MAX_PAYLOAD, payloadLength } from "../../protocol.ts";
 import type { Account } from "../io/budget.ts";
 import { type SizedBufferPool, bufferSize } from "../io/buffer-pool.ts";
+import { narrowed } from "./block-status.ts";
 import { CommandRules, type Refusal } from "./commands.ts";
 import type { ServerContext } from "../context.ts";
 import type { Export } from "../exports/export.ts";
-import { MINIMUM_CHARGE, type ServerLimits, mostCharge, statusCharge } from "../limits.ts";
+import { MINIMUM_CHARGE, mostCharge, statusCharge } from "../limits.ts";
 import type { Agreement } from "../negotiation.ts";
 import { CACHE_PIECE, Operations } from "./operations.ts";
 import type { Outbox } from "../io/outbox.ts";
@@ -45,8 +46,8 @@ const UNSENT = 256 * 1024;
 const shuttingDown: Refusal = { code: "ESHUTDOWN", text: "the export is being shut down" };
 
 export class Requests implements RequestSink, RequestOwner {
+  readonly #agreement: Agreement;
   readonly #exported: Export;
-  readonly #limits: ServerLimits;
   readonly #buffers: SizedBufferPool;
   readonly #log: RequestLog | undefined;
   readonly #account: Account;
@@ -55,6 +56,8 @@ export class Requests implements RequestSink, RequestOwner {
   readonly #rules: CommandRules;
   readonly #replies: Replies;
   readonly #operations: Operations;
+  // Bytes; a longer payload is not even drained.
+  readonly #drainedPayload: number;
   readonly #mostCharge: number;
   // Bytes a BLOCK_STATUS can need.
   readonly #statusCharge: number;
@@ -71,10 +74,11 @@ export class Requests implements RequestSink, RequestOwner {
     outbox: Outbox,
     events: RequestEvents,
   ) {
-    const { exported, readOnly, structured, contexts } = agreement;
+    const { exported, extended, contexts } = agreement;
     const { limits, buffers, log } = context;
+    const { maximumPayload, drainedPayload } = limits;
+    this.#agreement = agreement;
     this.#exported = exported;
-    this.#limits = limits;
     this.#buffers = buffers;
     this.#log = log;
     this.#account = account;
@@ -82,9 +86,11 @@ export class Requests implements RequestSink, RequestOwner {
     this.#events = events;
     this.#mostCharge = mostCharge(limits);
     this.#statusCharge = Math.min(statusCharge(limits) * contexts.length, this.#mostCharge);
-    const { maximumPayload } = limits;
-    this.#rules = new CommandRules(exported, readOnly, structured, contexts.length > 0, maximumPayload);
-    this.#replies = new Replies(outbox, structured);
+    this.#drainedPayload = extended
+      ? Math.min(drainedPayload, Math.max(maximumPayload, DEFAULT_MAX_PAYLOAD))
+      : drainedPayload;
+    this.#rules = new CommandRules(agreement, maximumPayload);
+    this.#replies = new Replies(outbox, agreement);
     this.#operations = new Operations(agreement, context, this.#replies);
   }
 
@@ -94,7 +100,7 @@ export class Requests implements RequestSink, RequestOwner {
   }
 
   obtain(): Request {
-    return this.#free.pop() ?? new Request(this);
+    return this.#free.pop() ?? new Request(this, this.#agreement.extended);
   }
 
   discard(request: Request): void {
@@ -107,8 +113,14 @@ export class Requests implements RequestSink, RequestOwner {
       this.#events.disconnected();
       return "stop";
     }
-    if (request.type === CMD.WRITE && request.length > this.#limits.drainedPayload) {
-      this.#events.violated(`a WRITE of ${request.length} bytes is longer than can be drained`);
+    const payload = payloadLength(request);
+    if (payload > this.#drainedPayload) {
+      this.#events.violated(`a payload of ${payload} bytes is longer than can be drained`);
+      return "stop";
+    }
+    if (request.type === CMD.WRITE && payload !== request.length) {
+      // Whether its data follow is anybody's guess, and taking data for requests would be the worst of both.
+      this.#events.violated("an extended WRITE without the flag that says how many bytes follow");
       return "stop";
     }
     const stopping = this.#events.stopping || this.#exported.stopping;
@@ -122,6 +134,10 @@ export class Requests implements RequestSink, RequestOwner {
   }
 
   execute(request: Request, payload: Buffer): void {
+    if (request.type === CMD.BLOCK_STATUS && payload.length > 0 && !this.#narrow(request, payload)) {
+      this.refuse(request);
+      return;
+    }
     this.inFlight += 1;
     this.#exported.began();
     this.#logBegin(request);
@@ -142,6 +158,17 @@ export class Requests implements RequestSink, RequestOwner {
     this.#logBegin(request);
     this.#replies.error(request, code, text);
     this.#answered(request, code);
+  }
+
+  /** Takes what a BLOCK_STATUS asks for from its payload; false, with a refusal, if that cannot be told. */
+  #narrow(request: Request, payload: Buffer): boolean {
+    try {
+      Object.assign(request, narrowed(this.#agreement.contexts, payload));
+      request.refusal = this.#rules.statusRefusal(request);
+    } catch (error) {
+      request.refusal = { code: "EINVAL", text: error instanceof Error ? error.message : String(error) };
+    }
+    return request.refusal === undefined;
   }
 
   garbage(): void {
@@ -230,6 +257,7 @@ export class Requests implements RequestSink, RequestOwner {
     request.refusal = undefined;
     request.slab = undefined;
     request.reply = undefined;
+    request.contexts = undefined;
     request.charge = 0;
     this.#free.push(request);
   }

@@ -6,12 +6,12 @@
  */
 import { type ByteAccess, join } from "@dmkit/block-io";
 import {
-  DATA_CHUNK_OVERHEAD,
-  HOLE_CHUNK_LENGTH,
   REPLY_FLAG,
   type RequestHeader,
+  dataChunkOverhead,
   encodeDataChunkHeader,
   encodeHoleChunk,
+  holeChunkLength,
 } from "../../protocol.ts";
 import type { SizedBufferPool } from "../io/buffer-pool.ts";
 import { type Slab, slabOf } from "../io/outbox.ts";
@@ -66,21 +66,24 @@ export async function sparseReply(
   request: Readonly<RequestHeader>,
 ): Promise<{ reply: Slab; holes: boolean }> {
   // A request's object is used again once it was answered; these are ours.
-  const { cookieHigh, cookieLow, offset, length } = request;
+  const { extended, cookieHigh, cookieLow, offset, length } = request;
+  const asked = { extended, cookieHigh, cookieLow, offset };
+  const holeLength = holeChunkLength(extended);
+  const overhead = dataChunkOverhead(extended);
   const pieces = await piecesOf(access, offset, length);
   let size = 0;
-  for (const piece of pieces) size += piece.hole ? HOLE_CHUNK_LENGTH : DATA_CHUNK_OVERHEAD + piece.length;
+  for (const piece of pieces) size += piece.hole ? holeLength : overhead + piece.length;
   const reply = pool.take(size);
   const reads: Promise<void>[] = [];
   let at = 0;
   for (const [index, piece] of pieces.entries()) {
     const flags = index === pieces.length - 1 ? REPLY_FLAG.DONE : 0;
     if (piece.hole) {
-      encodeHoleChunk(reply, at, flags, cookieHigh, cookieLow, piece.offset, piece.length);
-      at += HOLE_CHUNK_LENGTH;
+      encodeHoleChunk(reply, at, asked, flags, piece.offset, piece.length);
+      at += holeLength;
     } else {
-      encodeDataChunkHeader(reply, at, flags, cookieHigh, cookieLow, piece.offset, piece.length);
-      at += DATA_CHUNK_OVERHEAD;
+      encodeDataChunkHeader(reply, at, asked, flags, piece.offset, piece.length);
+      at += overhead;
       reads.push(access.read(piece.offset, reply.subarray(at, at + piece.length)));
       at += piece.length;
     }
