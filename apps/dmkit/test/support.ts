@@ -88,11 +88,18 @@ export interface Server {
   stop(signal?: NodeJS.Signals): Promise<number | null>;
 }
 
-/** Starts `dmkit serve … --print-uri` and waits for the URI. Without a listener option: on a private socket. */
-export async function serve(args: readonly string[], options: SpawnOptions = {}): Promise<Server> {
+/**
+ * Starts `dmkit serve … --print-uri` and waits for the URI. Without a listener option: on a private socket.
+ * @param program the command that `dmkit` is, and what comes before it.
+ */
+export async function serve(
+  args: readonly string[],
+  options: SpawnOptions = {},
+  [program = "", ...before]: readonly string[] = [process.execPath, main],
+): Promise<Server> {
   const listens = args.some((arg) => ["-U", "-p", "--unix", "--port"].includes(arg));
   const where = listens ? [] : ["-U", join(tempFolder(), "nbd.sock")];
-  const child = spawn(process.execPath, [main, "serve", "-q", "--print-uri", ...where, ...args], {
+  const child = spawn(program, [...before, "serve", "-q", "--print-uri", ...where, ...args], {
     ...options,
     stdio: ["ignore", "pipe", "pipe"],
   });

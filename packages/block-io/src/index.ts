@@ -49,7 +49,8 @@ export {
   silentLogger,
   sleep,
 } from "./contract/environment.ts";
-export { sendDatagram } from "./devices/native.ts";
+export { duplicateDescriptor, sendDatagram } from "./devices/native.ts";
+export { fewDescriptors, moreDescriptors, mostDescriptors } from "./devices/descriptors.ts";
 export { endProcess } from "./end-process.ts";
 export { makeFolders, makeFoldersLater } from "./folders.ts";
 export {

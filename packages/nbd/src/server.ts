@@ -19,6 +19,8 @@ import { ServerTls } from "./tls/server-tls.ts";
 const KEPT_BUFFERS = 16 * 1024 * 1024;
 // Milliseconds between two looks at which clients have stalled.
 const CHECK_INTERVAL = 1000;
+// Descriptors that clients leave to devices and to the control socket.
+const DESCRIPTORS_LEFT = 16;
 // Milliseconds a client that is refused has to take its refusal.
 const REFUSAL_TIME = 1000;
 
@@ -122,11 +124,12 @@ export class NbdServer {
   /** Starts to listen; may be called several times. Rejects with `EINVAL`, `EADDRINUSE`, `EEXIST`, `EPERM` … */
   async listen(where: ListenOptions): Promise<Listener> {
     const tls = await ServerTls.open(where?.tls, this.#environment.logger);
-    const listener = await listen(
-      where,
-      (socket) => this.#accept(socket, { accepted: true, tls }),
-      ({ message }) => this.#environment.logger.log("error", "NBD listener failed", { message }),
-    );
+    const listener = await listen(where, {
+      what: "NBD",
+      environment: this.#environment,
+      reserve: DESCRIPTORS_LEFT,
+      accept: (socket) => this.#accept(socket, { accepted: true, tls }),
+    });
     this.#listeners.set(listener, tls);
     if (this.#stopping) await listener.close();
     return {

@@ -129,8 +129,16 @@ export class ControlClient {
   }
 
   #lose(why: string): void {
+    const refused = this.hello === undefined;
     this.#fail(
-      new BlockIoError(`the server is lost: ${why}`, { code: "ENOTCONN", device: this.#path, op: "connect" }),
+      new BlockIoError(refused ? "the server hangs up at once" : `the server is lost: ${why}`, {
+        code: "ENOTCONN",
+        device: this.#path,
+        op: "connect",
+        hint: refused
+          ? "It may have too few open files left: see what it logs, and its ulimit -n."
+          : undefined,
+      }),
     );
   }
 

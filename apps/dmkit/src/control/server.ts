@@ -51,6 +51,8 @@ const questions: ReadonlySet<string> = new Set(["list", "table", "status", "stat
 
 const MAX_CLIENTS = 64;
 const MAX_REQUESTS = 16;
+// Descriptors that these clients leave to devices; fewer than others do, so that there is a way in.
+const DESCRIPTORS_LEFT = 6;
 // Bytes of answers a client may leave unread before it is dropped.
 const MAX_UNREAD = 32 * 1024 * 1024;
 // Milliseconds to say hello.
@@ -69,11 +71,11 @@ export class ControlServer {
 
   /** Listens on a unix socket with mode 0600. Errors: EADDRINUSE, EEXIST, EINVAL (path too long), EACCES. */
   async listen(path: string): Promise<void> {
-    const { logger } = this.#options.environment;
+    const { environment } = this.#options;
+    const accept = (socket: Socket): void => this.#accept(socket);
     this.#listener = await listenStreams(
       { path },
-      (socket) => this.#accept(socket),
-      ({ message }) => logger.log("error", "control listener failed", { message }),
+      { what: "control", environment, reserve: DESCRIPTORS_LEFT, accept },
     );
   }
 

@@ -7,7 +7,7 @@
  */
 import { type IncomingMessage, type ServerResponse, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { printable, toBlockIoError } from "@dmkit/block-io";
+import { fewDescriptors, printable, toBlockIoError } from "@dmkit/block-io";
 import { describeHealth } from "../manager/health-watch.ts";
 import type { Snapshot } from "../top/snapshot.ts";
 
@@ -21,6 +21,8 @@ export interface MetricsListener {
 // Milliseconds a client has to send its request, and clients at a time.
 const REQUEST_TIME = 10_000;
 const CONNECTIONS = 16;
+// Descriptors that these clients leave to devices and the control socket.
+const DESCRIPTORS_LEFT = 8;
 
 /** @param port 0 picks a free one. @param requestTime milliseconds. Errors: EADDRINUSE, EACCES and the like. */
 export async function startMetrics(
@@ -44,6 +46,9 @@ export async function startMetrics(
     },
   );
   server.maxConnections = CONNECTIONS;
+  server.on("connection", (socket) => {
+    if (fewDescriptors(DESCRIPTORS_LEFT)) socket.destroy();
+  });
   const bare = host.replaceAll(/^\[|\]$/g, "");
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error) =>

@@ -12,7 +12,7 @@ export const errorCodes = {
   EINVAL: "the request is not valid for this device (alignment, range, flags)",
   EROFS: "the device is read-only",
   EPERM: "the operation is not permitted",
-  ENOMEM: "not enough memory to carry out the request",
+  ENOMEM: "not enough memory, or too few open files, to carry out the request",
   ENOTSUP: "the device cannot do this, or cannot do it fast when only fast was asked for",
   EOVERFLOW: "the request is larger than this device or connection accepts",
   ESHUTDOWN: "the device is closed or is being shut down",
@@ -136,6 +136,8 @@ const synonyms: Readonly<Record<string, ErrorCode>> = {
   ENOTDIR: "ENOENT",
   ETXTBSY: "EBUSY",
   EAGAIN: "EBUSY",
+  EMFILE: "ENOMEM",
+  ENFILE: "ENOMEM",
   ECONNREFUSED: "ENOTCONN",
   ECONNRESET: "ENOTCONN",
   EPIPE: "ENOTCONN",
@@ -176,7 +178,7 @@ const systemHints: Readonly<Record<string, string>> = {
   ENOSPC: "Make room, or choose another file system.",
   EDQUOT: "Make room, or choose another file system.",
   EROFS: "Choose a folder that can be written to.",
-  EMFILE: "Raise the number of files a process may open: ulimit -n",
+  EMFILE: "Raise the number of files a process may have open: ulimit -n, or LimitNOFILE= in its unit.",
   ENFILE: "The system has too many files open: raise fs.file-max.",
   E2BIG: "Give a shorter command.",
 };
@@ -203,8 +205,13 @@ export function toBlockIoError(error: unknown, details: Omit<ErrorDetails, "code
     });
   }
   const reason = error instanceof Error ? error.message : String(error);
-  const hint = details.hint ?? (isSystemError(error) ? systemHints[error.code ?? ""] : undefined);
+  const hint = details.hint ?? systemHint(error);
   return new BlockIoError(reason, { ...details, hint, code: codeOf(error), cause: error });
+}
+
+/** What to do about what the operating system says, where nobody knows better. */
+export function systemHint(error: unknown): string | undefined {
+  return isSystemError(error) ? systemHints[error.code ?? ""] : undefined;
 }
 
 /** Does what asks the operating system for something; what that says becomes a {@link BlockIoError} with its place. */

@@ -19,7 +19,7 @@ import {
 import { dirname } from "node:path";
 import { SECTOR } from "../contract/device.ts";
 import { type Environment, realEnvironment } from "../contract/environment.ts";
-import { BlockIoError, codeOf, refuse, toBlockIoError } from "../contract/errors.ts";
+import { BlockIoError, codeOf, refuse, systemHint, toBlockIoError } from "../contract/errors.ts";
 import { native } from "./native.ts";
 import { blockDeviceQueue, blockDeviceSectorSize, blockDeviceSize } from "./block-device-facts.ts";
 import { FileDevice } from "./file.ts";
@@ -93,7 +93,7 @@ function openDescriptor(
       device: name === "" ? '""' : name,
       op: "open",
       cause: error,
-      hint: openHints[code],
+      hint: openHints[code] ?? systemHint(error),
     });
   }
 }

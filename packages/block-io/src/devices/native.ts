@@ -1,6 +1,6 @@
 /**
  * The few system calls Node does not offer, through the optional package `koffi`: file locks, holes in files,
- * preallocation, the size of a block device, datagrams to a unix socket, and an end that waits for nobody. Without koffi, or on a system other than
+ * preallocation, the size of a block device, datagrams to a unix socket, second descriptors, and an end that waits for nobody. Without koffi, or on a system other than
  * Linux, there are none of them, and devices say honestly what they cannot do.
  */
 import { createRequire } from "node:module";
@@ -20,6 +20,7 @@ const LOCK_EXCLUSIVE = 2;
 const LOCK_NOWAIT = 4;
 const LOCK_UNLOCK = 8;
 const ENXIO = 6;
+const F_DUPFD_CLOEXEC = 1030;
 const SOCK_DGRAM_CLOEXEC = 0x80002;
 const MSG_DONTWAIT_NOSIGNAL = 0x4040;
 
@@ -45,6 +46,8 @@ export interface Native {
   unlock(fd: number): void;
   /** Sends one datagram to the unix socket at `path`; one that begins with `@` has no file (unix(7), abstract). */
   sendDatagram(path: string, bytes: Buffer): void;
+  /** Another descriptor of what is open as `fd`. */
+  duplicate(fd: number): number;
 }
 
 /** An error of a system call; `code` is the errno's name. */
@@ -140,6 +143,10 @@ function load(): Native | undefined {
       datagrams ??= datagramSender();
       datagrams(path, bytes);
     },
+    duplicate(fd) {
+      const copy = Number(libc.func("int fcntl(int fd, int command, int least)")(fd, F_DUPFD_CLOEXEC, 0));
+      return copy < 0 ? fail("fcntl", koffi.errno()) : copy;
+    },
   };
 }
 
@@ -160,6 +167,15 @@ export function sendDatagram(path: string, text: string): boolean {
   const calls = native();
   calls?.sendDatagram(path, Buffer.from(text));
   return calls !== undefined;
+}
+
+/** Another descriptor of what is open as `fd`; undefined where there can be none. */
+export function duplicateDescriptor(fd: number): number | undefined {
+  try {
+    return native()?.duplicate(fd);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Whether something has needed them so far. */

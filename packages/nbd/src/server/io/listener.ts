@@ -5,21 +5,19 @@
  * taken over, one that somebody answers on is `EADDRINUSE`, and anything that is no socket is left alone; see
  * unix-socket.ts.
  */
-import { type AddressInfo, type Server, type Socket, createServer, isIP } from "node:net";
+import { type AddressInfo, type Server, isIP } from "node:net";
 import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { BlockIoError, type ErrorCode, shellQuote, toBlockIoError } from "@dmkit/block-io";
 import { invalid, shown } from "../limits.ts";
 import { AddressList } from "../exports/access.ts";
+import { BACKLOG, Door, type DoorOptions } from "./door.ts";
 import { groupNumber } from "./group.ts";
 import type { ServerTlsOptions } from "../../tls/server-tls.ts";
 import { type SocketFile, bindUnixSocket, pathOfInherited } from "./unix-socket.ts";
 
 /** The port registered for NBD. */
 export const NBD_PORT = 10809;
-
-// Clients that may wait to be accepted; a burst of more is turned away by the operating system.
-const BACKLOG = 1024;
 
 /** What holds for whoever comes that way. */
 export interface ListenPolicy {
@@ -112,29 +110,25 @@ function isWhole(value: unknown, least: number, most: number): boolean {
   return Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
 }
 
-/**
- * Starts to listen. Throws `EINVAL`, `EADDRINUSE`, `EPERM`, `EEXIST`, or what the operating system says.
- * @param failed told of what goes wrong later, e.g. that no more files can be opened; listening goes on.
- */
-export async function listen(
-  options: ListenOptions,
-  accept: (socket: Socket) => void,
-  failed: (error: Error) => void,
-): Promise<Listener> {
+/** Starts to listen. Throws `EINVAL`, `EADDRINUSE`, `EPERM`, `EEXIST`, or what the operating system says. */
+export async function listen(options: ListenOptions, { accept, ...others }: DoorOptions): Promise<Listener> {
   checkWhere(options);
   const allowed = options.allow && new AddressList(options.allow);
-  // Half-open: a client may close its side and still read its replies. Paused: see intake.ts.
-  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
-    if (allowed?.has(socket.remoteAddress) ?? true) accept(socket);
-    else socket.destroy();
+  const door = new Door({
+    ...others,
+    accept: (socket) => {
+      if (allowed?.has(socket.remoteAddress) ?? true) accept(socket);
+      else socket.destroy();
+    },
   });
+  const { server } = door;
   let file: SocketFile | undefined;
   if ("path" in options) file = await listenUnix(server, options);
   else if ("fd" in options)
     await listening(server, () => server.listen({ fd: options.fd }), `fd ${options.fd}`);
   else await listenTcp(server, options);
-  server.on("error", failed);
-  return describe(server, options, file);
+  door.opened();
+  return describe(door, options, file);
 }
 
 async function listenTcp(
@@ -236,10 +230,10 @@ function refusedToListen(error: unknown, where: string): BlockIoError {
   return toBlockIoError(error, { device: where, op: "listen" });
 }
 
-function describe(server: Server, options: ListenOptions, file: SocketFile | undefined): Listener {
+function describe(door: Door, options: ListenOptions, file: SocketFile | undefined): Listener {
   const path = "path" in options ? options.path : undefined;
   const fd = "fd" in options ? options.fd : undefined;
-  const address = server.address();
+  const address = door.server.address();
   const tcp: AddressInfo | undefined =
     address !== null && typeof address === "object" && address.port !== undefined ? address : undefined;
   const inherited = fd !== undefined && tcp === undefined ? pathOfInherited(fd) : undefined;
@@ -263,9 +257,7 @@ function describe(server: Server, options: ListenOptions, file: SocketFile | und
         : `${base.scheme}${encodeURIComponent(exportName)}${base.query}`,
     close: () => {
       file?.remove();
-      return new Promise((settle) => {
-        server.close(() => settle());
-      });
+      return door.close();
     },
   };
 }
