@@ -5,6 +5,7 @@ import { Command, CommanderError, Help, type Option } from "commander";
 import { addCommands } from "./commands/all.ts";
 import type { Known } from "./commands/command.ts";
 import { refuseEmptyWords } from "./ui/empty-words.ts";
+import { refuseForeignWords } from "./ui/foreign-words.ts";
 import { StackFileError, describeProblem } from "./stack-file/problem.ts";
 import { exitCodeOf, exitCodes, exitHelp, printError, usageCode } from "./ui/terminal.ts";
 
@@ -41,6 +42,7 @@ export async function runCommandLine(words: readonly string[], known: Known = al
   const [name] = words;
   await addCommands(program, name, finish, known);
   try {
+    refuseForeignWords(words);
     await program.parseAsync(words, { from: "user" });
     return code;
   } catch (error) {

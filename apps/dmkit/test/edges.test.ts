@@ -1,6 +1,6 @@
 /** What is asked at the edges: early signals, limits, numbers that are names, and servers beside each other. */
 import { execFileSync } from "node:child_process";
-import { existsSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, writeFileSync } from "node:fs";
 import { type Server, connect, createServer } from "node:net";
 import { join } from "node:path";
 import { parseTable, realEnvironment, silentLogger } from "@dmkit/block-io";
@@ -20,6 +20,7 @@ import { connectionsOf } from "../src/stack-file/plan.ts";
 import { parseStack } from "../src/stack-file/read/read.ts";
 import { targets } from "../src/targets.ts";
 import { startProgress } from "../src/ui/progress.ts";
+import { cli } from "./cli.ts";
 import { cleanUp, dmkit, run, main, tempFolder } from "./support.ts";
 
 const environment = { ...realEnvironment, logger: silentLogger };
@@ -130,12 +131,27 @@ describe("stack files", () => {
     expect(problemsOf("devices: { a: { file: f, preallocate: true } }")).toHaveLength(1);
     expect(problemsOf("devices: { a: { file: f, preallocate: true, create: 1M } }\nfiles:\n")).toEqual([]);
   });
+
+  it("make nothing for what is only read", () => {
+    const cache =
+      "{ target: writeboost, backing: { file: b, create: 2M }, cache: c, read-only: true, size: 1M }";
+    expect(problemsOf("devices: { a: { file: f, create: 1M, read-only: true } }")).toHaveLength(1);
+    expect(problemsOf(`devices: { a: ${cache} }`)).toHaveLength(1);
+    const other = "{ file: f, create: 1M }";
+    expect(problemsOf(`devices: { w: ${other}, r: { file: f, read-only: true } }`)).toEqual([]);
+  });
+
+  it("are of this machine alone where the address is", () => {
+    const at = (host: string): string => `devices: { a: mem:1M }\nlisten: { host: "${host}", port: 1 }`;
+    expect(plan(at("[::1]")).listen).toMatchObject([{ host: "::1" }]);
+    expect(problemsOf(at("127.0.0.999"))).toHaveLength(1);
+  });
 });
 
-describe("control sockets", () => {
-  const control = (path?: string): ReturnType<typeof startControl> =>
-    startControl({} as never, { path, wanted: true, version: "", environment });
+const control = (path?: string): ReturnType<typeof startControl> =>
+  startControl({} as never, { path, wanted: true, version: "", environment });
 
+describe("control sockets", () => {
   it("of a server that another one runs are its own", async () => {
     const folder = tempFolder();
     setEnvironment("XDG_RUNTIME_DIR", folder);
@@ -159,9 +175,21 @@ describe("control sockets", () => {
     const server: Server = createServer((socket) => socket.on("data", (chunk) => lines.push(String(chunk))));
     await new Promise<void>((resolve) => server.listen(path, resolve));
     cleanUp(() => void server.close());
-    await expect(ControlClient.connect(path, 10)).rejects.toMatchObject({
-      code: "ETIMEDOUT",
-      hint: expect.stringContaining("kill -CONT"),
+    const silent = { code: "ETIMEDOUT", hint: expect.stringContaining("kill -CONT") };
+    await expect(ControlClient.connect(path, 10)).rejects.toMatchObject(silent);
+    const stopped = createServer((socket) => {
+      socket.once("data", () => socket.write('{"jsonrpc":"2.0","id":0,"result":{}}\n'));
+    });
+    await new Promise<void>((resolve) => stopped.listen(`${path}1`, resolve));
+    cleanUp(() => void stopped.close());
+    const greeted = await ControlClient.connect(`${path}1`, 50);
+    await expect(greeted.call("statistics", {})).rejects.toMatchObject(silent);
+    const gone = createServer((socket) => socket.destroy());
+    await new Promise<void>((resolve) => gone.listen(`${path}0`, resolve));
+    cleanUp(() => void gone.close());
+    await expect(ControlClient.connect(`${path}0`)).rejects.toMatchObject({
+      code: "ENOTCONN",
+      hint: expect.stringContaining("ulimit -n"),
     });
     const real = await startControl({} as never, {
       path: `${path}2`,
@@ -208,6 +236,41 @@ describe("commands", () => {
     expect(parseImageReference("s3://b/img?region=x")).toMatchObject({
       store: "s3://b?region=x",
       name: "img",
+    });
+  });
+
+  it("are not given names that Node cannot tell, and say so", async () => {
+    const folder = tempFolder();
+    const shell = (script: string): ReturnType<typeof run> =>
+      run("/bin/sh", ["-c", script, process.execPath, main], { cwd: folder });
+    const foreign = { stderr: expect.stringMatching(/no UTF-8.*\(EPARSE\)\n.*ln -s/) };
+    expect(await shell('"$0" "$1" info "$(printf "\\377").img"')).toMatchObject({ code: 2, ...foreign });
+    expect(await shell('d=$(printf "\\377"); mkdir "$d"; cd "$d"; "$0" "$1" ls')).toMatchObject(foreign);
+    const table = 'printf "0 8 linear \\377 0\\n" | "$0" "$1" create x';
+    const { path } = (await control(join(folder, "c.sock"))) ?? {};
+    expect(await shell(`${table} -C "${path}"`)).toMatchObject({ code: 2, ...foreign });
+    // One that has the very character is called by it.
+    expect(await shell('"$0" "$1" info "\u{fffd}.img"')).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining("(ENOENT)"),
+    });
+  });
+
+  it("name the file that is no undo file, and take no file for two", async () => {
+    const folder = tempFolder();
+    const path = join(folder, "u");
+    writeFileSync(path, "no undo file");
+    const words = ["cow", "create", join(folder, "m"), join(folder, ".", "m"), "--size", "1M"];
+    expect(await cli("undo", path)).toMatchObject({ code: 1, stderr: expect.stringContaining(path) });
+    expect(await cli(...words)).toMatchObject({ code: 1, stderr: expect.stringMatching(/EINVAL/) });
+    expect(existsSync(join(folder, "m"))).toBe(false);
+  });
+
+  it("say what to hand over where a descriptor is no listening socket", async () => {
+    const fd = openSync(join(tempFolder(), "file"), "w");
+    cleanUp(() => closeSync(fd));
+    await expect(new NbdServer().listen({ fd })).rejects.toMatchObject({
+      hint: expect.stringMatching(/\.socket/),
     });
   });
 

@@ -73,7 +73,7 @@ async function restored({ disk, file }: Run, seed: number, step: number): Promis
   const run = async (): Promise<"done"> => {
     const storage = new PoweredFile(file, power);
     const device = new PoweredDisk(disk, power);
-    const found = await readUndoFile(storage);
+    const found = await readUndoFile(storage, "undo");
     const verdict = await verifyDevices(found, [device], storage);
     if (verdict === "restore") await restore(found, [device], storage);
     return "done";
@@ -142,7 +142,7 @@ describe("undo", () => {
     expect(warnings).toEqual([expect.stringContaining("byte 1536")]);
     expect([...disk.bad]).toEqual([100]);
     await session.finish();
-    const found = await readUndoFile(file);
+    const found = await readUndoFile(file, "undo");
     expect(await verifyDevices(found, [disk], file)).toBe("restore");
     await restore(found, [disk], file);
     disk.bad.clear();
@@ -158,7 +158,7 @@ describe("undo", () => {
     expect(run.disk.current.equals(run.original)).toBe(true);
     const power = new Power();
     const storage = new PoweredFile(run.file, power);
-    const found = await readUndoFile(storage);
+    const found = await readUndoFile(storage, "undo");
     expect(found.state).toBe("undone");
     expect(await verifyDevices(found, [new PoweredDisk(run.disk, power)], storage)).toBe("nothing");
   });
@@ -167,7 +167,7 @@ describe("undo", () => {
     const run = await interrupted(6, Number.POSITIVE_INFINITY);
     const power = new Power();
     const storage = new PoweredFile(run.file, power);
-    const found = await readUndoFile(storage);
+    const found = await readUndoFile(storage, "undo");
     const verify = (disk: Medium, force = false): Promise<unknown> =>
       verifyDevices(found, [new PoweredDisk(disk, power)], storage, { force });
     await expect(verify(new Medium(Buffer.alloc(SIZE, 1)))).rejects.toMatchObject({ code: "EINVAL" });
@@ -198,7 +198,7 @@ describe("undo", () => {
       const session = await UndoSession.begin(storage, "replay", [subject], realEnvironment);
       await session.devices[0]?.write(place, superblock(2));
       await session.finish();
-      const found = await readUndoFile(storage);
+      const found = await readUndoFile(storage, "undo");
       expect(await verifyDevices(found, [device], storage)).toBe("restore");
       await device.write(1024, superblock(3));
       await expect(verifyDevices(found, [device], storage)).rejects.toMatchObject({ code: "EINVAL" });
@@ -207,7 +207,7 @@ describe("undo", () => {
 
   it("finds every flipped bit before its end, and refuses", async () => {
     const run = await interrupted(7, Number.POSITIVE_INFINITY);
-    const sound = await readUndoFile(new PoweredFile(new Medium(run.file.current), new Power()));
+    const sound = await readUndoFile(new PoweredFile(new Medium(run.file.current), new Power()), "undo");
     const random = new SeededRandom(7);
     // Behind the last checksums nothing relies on anything: damage there only takes checks away.
     const end = run.file.current.lastIndexOf("undo rec");
@@ -216,7 +216,7 @@ describe("undo", () => {
       const at = random.below(end);
       bytes[at] = (bytes[at] as number) ^ (1 << random.below(8));
       try {
-        const found = await readUndoFile(new PoweredFile(new Medium(bytes), new Power()));
+        const found = await readUndoFile(new PoweredFile(new Medium(bytes), new Power()), "undo");
         // Padding belongs to nothing.
         expect(found.ranges).toEqual(sound.ranges);
       } catch (error) {
@@ -228,7 +228,7 @@ describe("undo", () => {
   it("refuses what is no undo file", async () => {
     for (const bytes of [Buffer.alloc(0), Buffer.alloc(10), Buffer.alloc(8192), Buffer.from("{}")]) {
       const storage = new PoweredFile(new Medium(bytes), new Power());
-      await expect(readUndoFile(storage)).rejects.toMatchObject({ code: "EFORMAT" });
+      await expect(readUndoFile(storage, "undo")).rejects.toMatchObject({ code: "EFORMAT" });
     }
   });
 

@@ -2,7 +2,7 @@
 import { formatSize } from "@dmkit/block-io";
 import { stringify } from "yaml";
 import { tlsValues } from "../src/serve/listen/tls.ts";
-import { isLoopback } from "../src/stack-file/read/listeners.ts";
+import { isLoopback } from "@dmkit/nbd";
 import { accessOf } from "../src/stack-file/access.ts";
 import type { PlannedExport, PlannedListener, StackPlan } from "../src/stack-file/plan.ts";
 

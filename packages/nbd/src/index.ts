@@ -10,6 +10,7 @@ export {
   type ListenPolicy,
   type Listener,
   NBD_PORT,
+  isLoopback,
   listen as listenStreams,
 } from "./server/io/listener.ts";
 export { type RequestEvent, type RequestListener } from "./server/requests/request-log.ts";

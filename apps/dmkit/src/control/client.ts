@@ -7,13 +7,14 @@ import {
   LONGEST_ANSWER,
   LONGEST_REQUEST,
   PROTOCOL,
+  questions,
   type RpcError,
   fromRpcError,
   isObject,
 } from "./protocol.ts";
 
-// Milliseconds that a server that runs needs for less.
-const HELLO_TIME = 10_000;
+// Milliseconds that a server that runs needs less for, when it is only asked.
+const PATIENCE = 10_000;
 
 export interface CallProgress {
   readonly done: number;
@@ -36,15 +37,17 @@ interface Waiting {
 export class ControlClient {
   readonly #socket: Socket;
   readonly #path: string;
+  readonly #patience: number;
   readonly #waiting: Map<number, Waiting> = new Map();
   #next = 0;
   #lost: Error | undefined;
   /** What the server said of itself. */
   hello!: Hello;
 
-  private constructor(socket: Socket, path: string) {
+  private constructor(socket: Socket, path: string, patience: number) {
     this.#socket = socket;
     this.#path = path;
+    this.#patience = patience;
     const lines = new Lines(
       LONGEST_ANSWER,
       (line) => this.#received(line),
@@ -57,23 +60,20 @@ export class ControlClient {
 
   /**
    * Connects and says hello. Errors: ENOENT, ENOTCONN (nobody there), EACCES, EPROTO (another version), ETIMEDOUT.
-   * @param patience milliseconds to wait for the server's hello.
+   * @param patience milliseconds to wait for answers to what is only asked, its hello among it.
    */
-  static async connect(path: string, patience: number = HELLO_TIME): Promise<ControlClient> {
-    const client = new ControlClient(await open(path), path);
-    const timer = realEnvironment.clock.after(patience, () => client.#fail(silent(path, patience)));
+  static async connect(path: string, patience: number = PATIENCE): Promise<ControlClient> {
+    const client = new ControlClient(await open(path), path, patience);
     try {
       client.hello = await client.call<Hello>("hello", { protocol: PROTOCOL });
       return client;
     } catch (error) {
       client.close();
       throw error;
-    } finally {
-      timer.cancel();
     }
   }
 
-  /** Carries out a method. Rejects with the server's error, or ENOTCONN if it is lost. */
+  /** Carries out a method. Rejects with the server's error, ENOTCONN if it is lost, or ETIMEDOUT if it says nothing. */
   call<Result>(
     method: string,
     params: Readonly<Record<string, unknown>>,
@@ -91,7 +91,13 @@ export class ControlClient {
     const cancel = (): void => this.#send(lineOf({ method: "cancel", params: { id } }));
     if (options.signal?.aborted) cancel();
     options.signal?.addEventListener("abort", cancel, { once: true });
-    return answer.finally(() => options.signal?.removeEventListener("abort", cancel)) as Promise<Result>;
+    const timer = questions.has(method)
+      ? realEnvironment.clock.after(this.#patience, () => this.#fail(silent(this.#path, this.#patience)))
+      : undefined;
+    return answer.finally(() => {
+      timer?.cancel();
+      options.signal?.removeEventListener("abort", cancel);
+    }) as Promise<Result>;
   }
 
   close(): void {

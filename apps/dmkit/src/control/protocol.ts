@@ -27,6 +27,16 @@ export const rpcCodes = {
   failed: -32_000,
 } as const;
 
+/** Methods that only ask: they change nothing, and are answered at once. */
+export const questions: ReadonlySet<string> = new Set([
+  "hello",
+  "list",
+  "table",
+  "status",
+  "statistics",
+  "export.list",
+]);
+
 export type RequestId = number | string;
 
 export interface Request {

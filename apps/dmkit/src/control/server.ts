@@ -21,6 +21,7 @@ import {
   type Request,
   type RequestId,
   parseRequest,
+  questions,
   rpcCodes,
   toRpcError,
 } from "./protocol.ts";
@@ -46,8 +47,6 @@ export interface ControlOptions {
 type Answer =
   | { readonly result: unknown; readonly error?: undefined }
   | { readonly error: ReturnType<typeof toRpcError> };
-
-const questions: ReadonlySet<string> = new Set(["list", "table", "status", "statistics", "export.list"]);
 
 const MAX_CLIENTS = 64;
 const MAX_REQUESTS = 16;

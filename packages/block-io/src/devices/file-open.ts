@@ -106,8 +106,8 @@ const openReasons: Readonly<Record<string, string>> = {
 
 const openHints: Readonly<Record<string, string>> = {
   ENOENT: "Check the path, or create an image with: truncate -s 1G FILE",
-  EACCES: "Check the file's permissions, or open it read-only.",
-  EROFS: "Open it read-only, or mount the file system for writing.",
+  EACCES: "Check the file's permissions; what is only to be read can be opened read-only.",
+  EROFS: "Mount the file system for writing; what is only to be read can be opened read-only.",
 };
 
 function create(path: string, name: string, size: number): number {

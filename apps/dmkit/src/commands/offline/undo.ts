@@ -45,7 +45,7 @@ export function addUndo(program: Command, finish: (code: number) => void): void 
 async function undo(path: string, words: readonly string[], flags: UndoFlags): Promise<number> {
   const storage = await openUndoFile(path);
   try {
-    const file = await readUndoFile(storage);
+    const file = await readUndoFile(storage, path);
     const references = referencesOf(file, words);
     const done = await interruptible("undo", flags.quiet || flags.json, async (work) => {
       const options = { ...work, force: flags.force };

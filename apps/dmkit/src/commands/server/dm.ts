@@ -1,4 +1,5 @@
 /** dmsetup's verbs against a running server. */
+import { isUtf8 } from "node:buffer";
 import { resolve } from "node:path";
 import { BlockIoError, type Health, describeSize, printable } from "@dmkit/block-io";
 import type { Command } from "commander";
@@ -10,6 +11,7 @@ import { LONGEST_REQUEST } from "../../control/protocol.ts";
 import type { Finish, Known } from "../command.ts";
 import { type ControlFlags, columns, print, printJson, verb, withServer } from "./control.ts";
 import { integer, repeated } from "../values.ts";
+import { BY_A_LINK } from "../../ui/foreign-words.ts";
 import { usage } from "../../ui/usage.ts";
 import { refuseUseless } from "../../ui/useless-options.ts";
 
@@ -308,7 +310,9 @@ async function tableText({ table }: TableFlags): Promise<string> {
     if (length > LONGEST_REQUEST) throw tooLong();
     chunks.push(chunk);
   }
-  return Buffer.concat(chunks).toString();
+  const text = Buffer.concat(chunks);
+  if (!isUtf8(text)) throw usage("the table is no UTF-8", BY_A_LINK);
+  return text.toString();
 }
 
 /** `./x` and `../x` in a message are the caller's; everything else is for the server to read. */

@@ -47,8 +47,18 @@ export interface UndoFile {
 
 const CHUNK = 1024 * 1024;
 
-/** Throws `EFORMAT` for what is no undo file, or a damaged one. */
-export async function readUndoFile(storage: UndoStorage): Promise<UndoFile> {
+/** Throws `EFORMAT` for what is no undo file, or a damaged one. @param path for messages. */
+export async function readUndoFile(storage: UndoStorage, path: string): Promise<UndoFile> {
+  try {
+    return await readAll(storage);
+  } catch (error) {
+    if (!(error instanceof BlockIoError) || error.device !== undefined) throw error;
+    const { reason, code, hint } = error;
+    throw new BlockIoError(reason, { code, device: path, hint, cause: error });
+  }
+}
+
+async function readAll(storage: UndoStorage): Promise<UndoFile> {
   const header = await readHeader(storage);
   const { size, uuid, start } = { size: await storage.size(), uuid: header.uuid, start: header.length };
   const ranges: SavedRange[] = [];

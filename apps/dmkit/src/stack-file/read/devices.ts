@@ -29,6 +29,22 @@ export function readDevice(
   value: Value,
   context: DeviceContext,
 ): PlannedDevice | undefined {
+  const { files, problems } = context;
+  const before = files.size;
+  const device = readForm(name, keyAt, value, context);
+  if (device?.readOnly && files.size > before) {
+    const reason = `"${name}" is read-only: nothing would ever be in the file that is made for it`;
+    problems.add(keyAt, reason, "leave out create, or read-only");
+  }
+  return device;
+}
+
+function readForm(
+  name: string,
+  keyAt: number,
+  value: Value,
+  context: DeviceContext,
+): PlannedDevice | undefined {
   const { problems } = context;
   try {
     checkDeviceName(name);

@@ -1,8 +1,7 @@
 /** Exports of a stack file, and where it listens. */
 import { resolve } from "node:path";
-import { LONGEST_SOCKET_PATH } from "@dmkit/nbd";
 import { toBlockIoError } from "@dmkit/block-io";
-import { Access, AddressList } from "@dmkit/nbd";
+import { Access, AddressList, LONGEST_SOCKET_PATH, isLoopback } from "@dmkit/nbd";
 import { accessOf } from "../access.ts";
 import { type TlsValues, tlsOf } from "../../serve/listen/tls.ts";
 import type { PlannedExport, PlannedListener } from "../plan.ts";
@@ -186,7 +185,8 @@ function readListener(
     );
     return undefined;
   }
-  const address = host ?? "127.0.0.1";
+  // Brackets are for URIs.
+  const address = host?.replaceAll(/^\[|\]$/g, "") ?? "127.0.0.1";
   if (!isLoopback(address) && allowRemote !== true && policy.tls?.mode !== "require") {
     problems.add(
       at,
@@ -235,10 +235,4 @@ export function socketPath(path: string, at: number, folder: string, problems: P
     );
   }
   return whole;
-}
-
-export function isLoopback(address: string): boolean {
-  return (
-    address === "localhost" || address === "::1" || address === "[::1]" || /^127(\.\d{1,3}){3}$/.test(address)
-  );
 }

@@ -8,7 +8,7 @@
 import { type AddressInfo, type Server, isIP } from "node:net";
 import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import { BlockIoError, type ErrorCode, shellQuote, toBlockIoError } from "@dmkit/block-io";
+import { BlockIoError, type ErrorCode, codeOf, shellQuote, toBlockIoError } from "@dmkit/block-io";
 import { invalid, shown } from "../limits.ts";
 import { AddressList } from "../exports/access.ts";
 import { BACKLOG, Door, type DoorOptions } from "./door.ts";
@@ -136,7 +136,7 @@ async function listenTcp(
   { host = "127.0.0.1", port = NBD_PORT, allowRemote = false, tls }: TcpOptions,
 ): Promise<void> {
   const where = `${host}:${port}`;
-  if (!allowRemote && !loopback(host) && tls?.mode !== "require") {
+  if (!allowRemote && !isLoopback(host) && tls?.mode !== "require") {
     throw new BlockIoError(
       `${host} can be reached from other machines, and connections need not be encrypted`,
       {
@@ -225,6 +225,13 @@ function refusedToListen(error: unknown, where: string): BlockIoError {
       "Choose a folder you may write to.",
     );
   }
+  if (/^fd \d+$/.test(where)) {
+    return told(
+      codeOf(error),
+      "is no socket that can be listened on",
+      "Have the service manager hand over listening sockets: in a .socket unit, with Accept=no.",
+    );
+  }
   if (code === "EACCES")
     return told("EACCES", "this address or port is not yours to use", "Choose a port above 1023.");
   return toBlockIoError(error, { device: where, op: "listen" });
@@ -266,6 +273,7 @@ function encodePath(path: string): string {
   return encodeURIComponent(path).replaceAll("%2F", "/");
 }
 
-function loopback(host: string): boolean {
+/** Whether an address is of this machine alone. */
+export function isLoopback(host: string): boolean {
   return host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."));
 }

@@ -1,4 +1,5 @@
 /** `dmkit cow create`: the two files of a new layer. */
+import { resolve } from "node:path";
 import { type BlockDevice, BlockIoError, SECTOR, realEnvironment, refuse } from "@dmkit/block-io";
 import { type LayerFiles, createLayerFiles, findIdentity, refuseOldFiles } from "@dmkit/cow";
 import { openReference } from "../../../devices.ts";
@@ -17,6 +18,8 @@ export interface CreateFlags {
 
 /** Makes the two files of a new layer, or none. Errors: EEXIST, EPARSE (no size), those of the files. */
 export async function createFiles(files: LayerFiles, flags: CreateFlags): Promise<void> {
+  if (resolve(files.bitmap) === resolve(files.data))
+    throw refuse(files.data, "EINVAL", "cannot be both files of the layer", "Give two names.");
   refuseOldFiles(files);
   const { on, baseOffset, dataOffset = 0, blank } = flags;
   const below = on === undefined ? undefined : await openReference(on, "write", realEnvironment);
