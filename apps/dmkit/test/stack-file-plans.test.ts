@@ -10,6 +10,7 @@ import { type PlanDiff, type PlanStep, diffPlans, placesOf } from "../src/stack-
 import { standsOn } from "../src/stack-file/order.ts";
 import type { PlannedDevice, PlannedExport, PlannedListener, StackPlan } from "../src/stack-file/plan.ts";
 import { describeProblem } from "../src/stack-file/problem.ts";
+import { whatRuns } from "../src/stack-file/what-runs.ts";
 import { printStack } from "./print-stack.ts";
 import { parseStack } from "../src/stack-file/read/read.ts";
 import { targets } from "../src/targets.ts";
@@ -446,6 +447,15 @@ describe("the way from one plan to another", () => {
       "remove a",
       "create c",
     ]);
+  });
+
+  it("leaves what stays on devices that have another name by now", () => {
+    const of = (below: string, size: string): StackPlan =>
+      read(`devices: { ${below}: /x, b: { target: linear, device: ${below}, size: ${size} } }\nexports: [b]`);
+    const [old, wanted] = [of("a", "2M"), of("c", "1M")];
+    const runs = whatRuns(old, wanted, diffPlans(old, wanted), []);
+    expect(runs.devices.find(({ name }) => name === "b")?.table).toBe("0 4096 linear dm:c 0");
+    expect(diffPlans(runs, wanted)).toMatchObject({ steps: [], restart: [{ what: "device b" }] });
   });
 
   it("lets go of files before others open them", () => {

@@ -58,9 +58,9 @@ export interface PlanDiff {
 export function diffPlans(old: StackPlan, now: StackPlan, targets: TargetRegistry = allTargets): PlanDiff {
   const renames = findRenames(old.devices, now.devices);
   // From here on everything of the old plan has the names of the new one.
-  const before = old.devices.map((device) => renamed(device, renames));
-  const changes = compareDevices(before, now, exportedIn(old, renames), targets);
-  const { unexport, add } = compareExports(old, now, renames);
+  const before = renamedPlan(old, renames);
+  const changes = compareDevices(before, now, targets);
+  const { unexport, add } = compareExports(before, now);
   const listen = (from: StackPlan, other: StackPlan): PlannedListener[] =>
     placesOf(from).filter((one) => !placesOf(other).some((listener) => isDeepStrictEqual(one, listener)));
   const steps: PlanStep[] = [
@@ -147,11 +147,6 @@ function sameDevice(a: PlannedDevice, b: PlannedDevice): boolean {
   return a.table === b.table && a.readOnly === b.readOnly && isDeepStrictEqual(a.length, b.length);
 }
 
-/** Names of devices that clients know of, as they will be. */
-function exportedIn({ exports }: StackPlan, renames: ReadonlyMap<string, string>): ReadonlySet<string> {
-  return new Set(exports.map(({ device }) => renames.get(device) ?? device));
-}
-
 interface DeviceChanges {
   readonly removeFirst: readonly string[];
   readonly put: readonly PlanStep[];
@@ -160,11 +155,11 @@ interface DeviceChanges {
 }
 
 function compareDevices(
-  before: readonly PlannedDevice[],
+  { devices: before, exports }: StackPlan,
   { devices: now }: StackPlan,
-  exported: ReadonlySet<string>,
   targets: TargetRegistry,
 ): DeviceChanges {
+  const exported = new Set(exports.map(({ device }) => device));
   const old = new Map(before.map((device) => [device.name, device]));
   const wanted = new Set(now.map(({ name }) => name));
   const users = usersOf(before, targets);
@@ -287,13 +282,10 @@ function obstacle(
 function compareExports(
   old: StackPlan,
   now: StackPlan,
-  renames: ReadonlyMap<string, string>,
 ): { unexport: readonly { name: string; moves: boolean }[]; add: readonly PlannedExport[] } {
-  const sameData = (a: PlannedExport, b: PlannedExport): boolean =>
-    (renames.get(a.device) ?? a.device) === b.device;
   const same = (a: PlannedExport, b: PlannedExport): boolean =>
     a.name === b.name &&
-    sameData(a, b) &&
+    a.device === b.device &&
     a.description === b.description &&
     a.readOnly === b.readOnly &&
     (a.strict ?? false) === (b.strict ?? false) &&
@@ -304,7 +296,7 @@ function compareExports(
       .filter((one) => !now.exports.some((other) => same(one, other)))
       .map((one) => ({
         name: one.name,
-        moves: now.exports.some((other) => other.name === one.name && !sameData(one, other)),
+        moves: now.exports.some((other) => other.name === one.name && one.device !== other.device),
       })),
     add: now.exports.filter((one) => !old.exports.some((other) => same(other, one))),
   };

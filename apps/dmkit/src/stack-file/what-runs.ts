@@ -1,7 +1,7 @@
 /** What of a stack file runs, and what it is that does not, when a reload has been carried out as far as it could be. */
 import { isDeepStrictEqual } from "node:util";
 import { type TargetRegistry, refuse } from "@dmkit/block-io";
-import type { PlanDiff, PlanStep } from "./diff.ts";
+import { type PlanDiff, type PlanStep, renamedPlan } from "./diff.ts";
 import { standsOn } from "./order.ts";
 import type { StackPlan } from "./plan.ts";
 
@@ -12,8 +12,7 @@ export function whatRuns(
   { restart, steps }: PlanDiff,
   failed: readonly PlanStep[],
 ): StackPlan {
-  const renames = renamesOf(steps, failed);
-  const before = old.devices.map((device) => ({ ...device, name: renames.get(device.name) ?? device.name }));
+  const before = renamedPlan(old, renamesOf(steps, failed));
   const names = (kind: "create" | "reload"): Set<string> =>
     new Set(failed.flatMap((step) => (step.do === kind ? [step.device.name] : [])));
   const stays = new Set([...names("reload"), ...restart.flatMap(({ device }) => device ?? [])]);
@@ -25,20 +24,20 @@ export function whatRuns(
   return {
     ...wanted,
     devices: [
-      ...before.filter(
+      ...before.devices.filter(
         ({ name }) =>
           isOf(kept, name) || (stays.has(name) && !wanted.devices.some((device) => device.name === name)),
       ),
       ...wanted.devices
         .filter(({ name }) => !missing.has(name))
         .map((device) =>
-          stays.has(device.name) ? (before.find(({ name }) => name === device.name) ?? device) : device,
+          stays.has(device.name)
+            ? (before.devices.find(({ name }) => name === device.name) ?? device)
+            : device,
         ),
     ],
     exports: [
-      ...old.exports
-        .filter(({ name }) => isOf(withdrawn, name))
-        .map((one) => ({ ...one, device: renames.get(one.device) ?? one.device })),
+      ...before.exports.filter(({ name }) => isOf(withdrawn, name)),
       ...wanted.exports.filter(({ name }) => !isOf(absent, name) && !isOf(withdrawn, name)),
     ],
     listen: [

@@ -126,6 +126,7 @@ export class Door {
 
 /** Node has it, and does not say so in its types. Undefined where it has none. */
 function descriptorOf(one: Server | Socket): number | undefined {
-  const { fd = -1 } = (one as { _handle?: { fd?: number } })._handle ?? {};
+  const { _handle: handle } = one as { _handle?: { fd?: number } };
+  const { fd = -1 } = handle ?? {};
   return fd < 0 ? undefined : fd;
 }
