@@ -7,7 +7,9 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { printGroup, printVerdict } from "../src/bench/report.ts";
 import { goalOf } from "../src/bench/goals.ts";
-import { type BenchReport, measured, ratioOf } from "../src/bench/run.ts";
+import { type BenchReport, type Row, measured, ratioOf } from "../src/bench/run.ts";
+import { spent } from "../src/bench/buckets.ts";
+import type { Bucket } from "../src/bench/servers.ts";
 import { type Ticks, calmest, parseTicks, sampled } from "../src/bench/steal.ts";
 import { cleanUp, describeWith, dmkit, main, run, succeed, tempFolder, until } from "./support.ts";
 
@@ -73,6 +75,34 @@ describe("the table", () => {
         "",
       ].join("\n"),
     );
+  });
+});
+
+describe("with an object store", () => {
+  it("what a load asks of it is priced, and a pair may have a goal of its own", () => {
+    const uses = [
+      { gets: 10, puts: 0, bytes: 1000 },
+      { gets: 110, puts: 20, bytes: 51_000 },
+    ];
+    const bucket = { used: () => uses[1] } as Bucket;
+    const cost = spent(bucket, uses[0], 1000);
+    // 100 GETs at 40 cents and 20 PUTs at 5 dollars a million, over 1000 requests.
+    expect(cost).toEqual({ requests: 0.12, bytes: 50, dollars: 0.14 });
+    const row: Row = {
+      group: "tape",
+      work: "4k write",
+      unit: "iops",
+      measurements: [{ ...measured("ours", true, [6000]), cost }],
+      ratio: undefined,
+      stolen: 0,
+      pairs: [{ of: "ours", to: "ours too", ratio: 0.85, goal: 0.9 }],
+    };
+    const report = { rows: [row], idle: [], skipped: [] };
+    expect(printGroup(report, "tape")).toContain("ours by ours too    0.85   0.9 missed\n");
+    expect(printGroup(report, "tape")).toContain(
+      "  ours: 0.12 requests and 50 bytes an I/O, $0.14 a million\n",
+    );
+    expect(printVerdict(report)).toContain("  tape: 4k write: ours by ours too: 0.85 of 0.90\n");
   });
 });
 
@@ -161,6 +191,18 @@ describeWith(["fio"], "dmkit bench peers", () => {
     expect(refused).toMatchObject({ code: 1, stdout: "" });
     expect(refused.stderr).toContain("EEXIST");
     expect(readFileSync(json, "utf8")).toBe("mine");
+  });
+
+  it.each([
+    { device: "image", load: "128k", servers: ["dmkit cold", "dmkit hot list", "dmkit warm"] },
+    { device: "archive", load: "flush", servers: ["archive, local", "archive, remote", "no archive"] },
+  ])("of $device counts what an object store is asked", { timeout: 240_000 }, async (row) => {
+    const flags = ["-d", row.device, "-w", row.load, "--rounds", "1", "--seconds", "1", "--json"];
+    const { rows } = JSON.parse((await dmkit(["bench", "peers", ...flags])).stdout) as BenchReport;
+    const ours = rows.flatMap(({ measurements }) => measurements).filter((one) => one.ours);
+    expect(ours.map(({ server }) => server)).toEqual(row.servers);
+    for (const { server, cost } of ours)
+      expect((cost?.requests as number) > 0, server).toBe(server !== "no archive");
   });
 
   it("when it is interrupted prints what was measured, and leaves nothing behind", {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { BlockIoError } from "@dmkit/block-io";
 import { ownedClient, withFolder } from "./leftovers.ts";
 import { type Row, measured, ratioOf } from "./run.ts";
-import { DEVICE_SIZE } from "./groups.ts";
+import { DEVICE_SIZE } from "./images.ts";
 import { isInstalled, nbdkit, startServer } from "./servers.ts";
 import { calmest, processors, sampled } from "./steal.ts";
 

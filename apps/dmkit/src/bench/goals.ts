@@ -5,6 +5,8 @@ const goals: readonly (readonly [group: RegExp, work: RegExp, ratio: number])[] 
   [/^file$/, /^4k .*depth 32/, 1.5],
   [/^(writeboost|assoc-cache|cow|zram)$/, /^4k .*depth 32/, 3],
   [/^(zram|compression)$/, /^(128k|1M) /, 2],
+  // Whole chunks, several at a time, against an object a request.
+  [/^image/, /^128k /, 5],
   [/./, /./, 1],
 ];
 

@@ -1,22 +1,13 @@
 /** Which of our devices is measured against which peers. */
 import { execFileSync } from "node:child_process";
-import {
-  closeSync,
-  copyFileSync,
-  existsSync,
-  ftruncateSync,
-  mkdirSync,
-  openSync,
-  rmSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, copyFileSync, existsSync, mkdirSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { bucketGroups } from "./buckets.ts";
+import { DEVICE_SIZE, type Image, SECTORS, image, prepareAll, renewed } from "./images.ts";
 import { type DeviceGroup, dmkit, nbdkit, qemuNbd } from "./servers.ts";
 
-/** Bytes of every exported device. */
-export const DEVICE_SIZE: number = 2 ** 30;
-
-const SECTORS = DEVICE_SIZE / 512;
+// Tunables of writeboost as the embedded default has them, as far as they cost or save anything.
+const friendly = "4 allow_writeback 1 sequential_cutoff 4194304";
 
 // fio's own data cannot be compressed.
 const textLike = ["--buffer_compress_percentage=70", "--buffer_compress_chunk=4k"];
@@ -24,26 +15,6 @@ const textLike = ["--buffer_compress_percentage=70", "--buffer_compress_chunk=4k
 // Bytes of the image below overlays: so large that most writes are the first to their place, as with a system
 // disk that a machine works on for a while.
 const GOLDEN_SIZE = 4 * DEVICE_SIZE;
-
-// Tunables of writeboost as the embedded default has them, as far as they cost or save anything.
-const friendly = "4 allow_writeback 1 sequential_cutoff 4194304";
-
-/** A sparse file, of the common size unless said otherwise; every server gets its own. */
-function image(
-  name: string,
-  size: number = DEVICE_SIZE,
-): { path: (folder: string) => string; prepare: (folder: string) => void } {
-  const path = (folder: string): string => join(folder, name);
-  return {
-    path,
-    prepare(folder) {
-      if (existsSync(path(folder))) return;
-      const fd = openSync(path(folder), "w");
-      ftruncateSync(fd, size);
-      closeSync(fd);
-    },
-  };
-}
 
 const ours = image("dmkit.img");
 const kits = image("nbdkit.img");
@@ -60,19 +31,6 @@ const base = filled(image("base.img"));
 // Metadata and journal take some of the device below.
 const packed = renewed(image("packed.img", DEVICE_SIZE + 128 * 2 ** 20));
 
-type Image = ReturnType<typeof image>;
-
-/** Blank each time it is prepared. */
-function renewed({ path, prepare }: Image): Image {
-  return {
-    path,
-    prepare(folder) {
-      rmSync(path(folder), { force: true });
-      prepare(folder);
-    },
-  };
-}
-
 /** Has data everywhere. */
 function filled({ path }: Image): Image {
   return {
@@ -84,12 +42,6 @@ function filled({ path }: Image): Image {
       for (let at = 0; at < GOLDEN_SIZE; at += piece.length) writeSync(fd, piece, 0, piece.length, at);
       closeSync(fd);
     },
-  };
-}
-
-function prepareAll(...images: readonly { prepare: (folder: string) => void }[]): (folder: string) => void {
-  return (folder) => {
-    for (const { prepare } of images) prepare(folder);
   };
 }
 
@@ -262,4 +214,5 @@ export const groups: readonly DeviceGroup[] = [
       ),
     ],
   },
+  ...bucketGroups,
 ];

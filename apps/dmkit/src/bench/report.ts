@@ -1,5 +1,6 @@
 /** The benchmark's table for people. */
 import { describeSize } from "@dmkit/block-io";
+import type { Cost } from "./buckets.ts";
 import type { BenchReport, Measurement, Row } from "./run.ts";
 import { goalOf } from "./goals.ts";
 import { processors } from "./steal.ts";
@@ -19,7 +20,13 @@ export function printGroup({ rows, idle }: BenchReport, group: string): string {
     const cells = servers.map((name) => cell(named(row, name), row));
     lines.push([row.work.padEnd(36), ...cells, ratio(row.ratio), goal(row)].join(""));
     const width = 36 + 20 * servers.length;
-    for (const pair of row.pairs) lines.push(`${pair.of} by ${pair.to}`.padStart(width) + ratio(pair.ratio));
+    for (const { of, to, ratio: value, goal: least } of row.pairs) {
+      const aim = least === undefined ? "" : verdict(value, least);
+      lines.push(`${of} by ${to}`.padStart(width) + ratio(value) + aim);
+    }
+    for (const { server, cost } of row.measurements) {
+      if (cost !== undefined) lines.push(`  ${server}: ${describeCost(cost)}`);
+    }
     if (row.stolen > TELLING) lines.push(`  the host took up to ${processors(row.stolen)}: measure again`);
   }
   for (const { server, startup, memory } of idle.filter((one) => one.group === group)) {
@@ -37,6 +44,12 @@ export function printVerdict({ rows, skipped }: BenchReport): string {
   for (const { group, work, ratio: value } of short) {
     lines.push(`  ${group}: ${work}: ${value?.toFixed(2)} of ${goalOf(group, work)}`);
   }
+  for (const { group, work, pairs } of rows) {
+    for (const { of, to, ratio: value, goal: least = 0 } of pairs) {
+      if (!isReached(value, least))
+        lines.push(`  ${group}: ${work}: ${of} by ${to}: ${value.toFixed(2)} of ${least.toFixed(2)}`);
+    }
+  }
   for (const reason of skipped) lines.push(`skipped ${reason}`);
   return `${lines.join("\n")}\n`;
 }
@@ -45,14 +58,28 @@ function named({ measurements }: Row, name: string): Measurement | undefined {
   return measurements.find(({ server }) => server === name);
 }
 
-/** As it is printed: 0.996 is 1.00. */
 function reaches({ group, work, ratio: value = 0 }: Row): boolean {
-  return Number(value.toFixed(2)) >= goalOf(group, work);
+  return isReached(value, goalOf(group, work));
 }
 
 function goal(row: Row): string {
   if (row.ratio === undefined) return "";
-  return `   ${goalOf(row.group, row.work).toFixed(1)} ${reaches(row) ? "reached" : "missed"}`;
+  return verdict(row.ratio, goalOf(row.group, row.work));
+}
+
+/** As it is printed: 0.996 is 1.00. */
+function isReached(value: number, least: number): boolean {
+  return Number(value.toFixed(2)) >= Number(least.toFixed(2));
+}
+
+function verdict(value: number, least: number): string {
+  const digits = Number.isInteger(least * 10) ? 1 : 2;
+  return `   ${least.toFixed(digits)} ${isReached(value, least) ? "reached" : "missed"}`;
+}
+
+/** Each for one read or write of a client. */
+function describeCost({ requests, bytes, dollars }: Cost): string {
+  return `${requests.toPrecision(2)} requests and ${Math.round(bytes)} bytes an I/O, $${dollars.toPrecision(2)} a million`;
 }
 
 function cell(measurement: Measurement | undefined, { unit }: Row): string {

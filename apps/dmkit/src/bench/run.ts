@@ -2,20 +2,24 @@
  * Runs the benchmark: every server of a group beside its peers, in turns (A B A B), so that whatever else the
  * machine does falls on all of them. What counts is the ratio of medians within one run.
  */
+import { type Cost, openBucket, spent } from "./buckets.ts";
 import { withFolder } from "./leftovers.ts";
 import {
+  type Bucket,
   type DeviceGroup,
+  type Pair,
   type RunningServer,
   type ServerSpec,
   isInstalled,
   startServer,
 } from "./servers.ts";
 import { type Sample, calmest, processors, sampled } from "./steal.ts";
-import { type Work, fill, runWork, settle } from "./work.ts";
+import { type Outcome, type Work, fill, runWork, settle } from "./work.ts";
 
 export interface BenchOptions {
   readonly groups: readonly DeviceGroup[];
-  readonly works: readonly Work[];
+  /** The loads of a group. */
+  readonly worksOf: (group: DeviceGroup) => readonly Work[];
   readonly rounds: number;
   /** Seconds of each measurement. */
   readonly seconds: number;
@@ -37,6 +41,8 @@ export interface Measurement {
   readonly median: number;
   /** (largest - smallest) / median. */
   readonly spread: number;
+  /** What it asks of an object store; median. */
+  readonly cost?: Cost;
 }
 
 export interface Row {
@@ -49,7 +55,7 @@ export interface Row {
   /** The largest share of processor time, 0 to 1, that the host took while a sample was measured. */
   readonly stolen: number;
   /** Servers of ours by each other. */
-  readonly pairs: readonly { readonly of: string; readonly to: string; readonly ratio: number }[];
+  readonly pairs: readonly (Pick<Pair, "of" | "to" | "goal"> & { readonly ratio: number })[];
 }
 
 /** What a server costs when it does nothing. */
@@ -71,42 +77,60 @@ export interface BenchReport {
 /** Measures everything and adds it to the report row by row; servers are stopped whatever happens. */
 export async function runBench(options: BenchOptions, report: BenchReport): Promise<void> {
   for (const group of options.groups) {
-    const bench = group.fresh === true ? measureFresh : measureGroup;
+    if (options.worksOf(group).length === 0) continue;
     try {
-      await withFolder((folder) => bench(group, installed(group, report), folder, options, report));
+      await withFolder((folder) => measureIn(folder, group, options, report));
     } finally {
       options.finished(group.name);
     }
   }
 }
 
+/** One group being measured. */
+interface Bench extends BenchOptions {
+  readonly group: DeviceGroup;
+  readonly specs: readonly ServerSpec[];
+  readonly folder: string;
+  readonly bucket: Bucket | undefined;
+  readonly report: BenchReport;
+}
+
+async function measureIn(
+  folder: string,
+  group: DeviceGroup,
+  options: BenchOptions,
+  report: BenchReport,
+): Promise<void> {
+  const bucket = group.bucket === undefined ? undefined : await openBucket(group.bucket, folder);
+  try {
+    const bench = { ...options, group, specs: installed(group, report), folder, bucket, report };
+    await (group.fresh === true ? measureFresh(bench) : measureGroup(bench));
+  } finally {
+    await bucket?.close();
+  }
+}
+
 function installed(group: DeviceGroup, report: BenchReport): ServerSpec[] {
   return group.servers.filter((spec) => {
-    if (isInstalled(spec.program)) return true;
-    report.skipped.push(`${spec.name}: ${spec.program} is not installed`);
+    if (isInstalled(spec.program) && spec.able?.() !== false) return true;
+    const what = spec.able === undefined ? spec.program : spec.name;
+    report.skipped.push(`${group.name}: ${what} is not installed`);
     return false;
   });
 }
 
 /** All servers run all the time, and have been written once. */
-async function measureGroup(
-  group: DeviceGroup,
-  specs: readonly ServerSpec[],
-  folder: string,
-  options: BenchOptions,
-  report: BenchReport,
-): Promise<void> {
+async function measureGroup(bench: Bench): Promise<void> {
+  const { group, specs, span, signal } = bench;
   const servers: RunningServer[] = [];
   try {
-    for (const [index, spec] of specs.entries()) {
-      options.signal?.throwIfAborted();
-      servers.push(await start(group, spec, folder, index, report));
+    for (const index of specs.keys()) {
+      signal?.throwIfAborted();
+      servers.push(await start(bench, index));
     }
-    for (const server of servers) await fill(server.uri, options.span, group.data);
-    for (const work of options.works) {
-      await measureRow(group, work, specs, options, report, (index, measure) =>
-        measure(servers[index] as RunningServer),
-      );
+    for (const server of servers) await fill(server.uri, span, group.data);
+    for (const work of bench.worksOf(group)) {
+      await measureRow(bench, work, (index, measure) => measure(servers[index] as RunningServer));
     }
   } finally {
     for (const server of servers) await server.stop();
@@ -114,19 +138,12 @@ async function measureGroup(
 }
 
 /** One server at a time, and a new one each time. */
-async function measureFresh(
-  group: DeviceGroup,
-  specs: readonly ServerSpec[],
-  folder: string,
-  options: BenchOptions,
-  report: BenchReport,
-): Promise<void> {
-  for (const work of options.works) {
-    await measureRow(group, work, specs, options, report, async (index, measure) => {
-      const server = await start(group, specs[index] as ServerSpec, folder, index, report);
+async function measureFresh(bench: Bench): Promise<void> {
+  const { data, filled, span = bench.span } = bench.group;
+  for (const work of bench.worksOf(bench.group)) {
+    await measureRow(bench, work, async (index, measure) => {
+      const server = await start(bench, index);
       try {
-        const { data, span = options.span } = group;
-        const { filled } = group;
         if (filled === "always" || (filled === "for reads" && work.reads)) await fill(server.uri, span, data);
         return await measure(server);
       } finally {
@@ -136,44 +153,50 @@ async function measureFresh(
   }
 }
 
-async function start(
-  group: DeviceGroup,
-  spec: ServerSpec,
-  folder: string,
-  index: number,
-  { idle }: BenchReport,
-): Promise<RunningServer> {
-  const server = await startServer(spec, folder, index);
+async function start({ group, specs, folder, bucket, report }: Bench, index: number): Promise<RunningServer> {
+  const server = await startServer(specs[index] as ServerSpec, folder, index, bucket);
   const { name, startup } = server;
-  if (!idle.some((known) => known.group === group.name && known.server === name)) {
-    idle.push({ group: group.name, server: name, startup, memory: server.memory() });
+  if (!report.idle.some((known) => known.group === group.name && known.server === name)) {
+    report.idle.push({ group: group.name, server: name, startup, memory: server.memory() });
   }
   return server;
 }
 
 /** @param using gives the server of an index to its argument. */
 async function measureRow(
-  group: DeviceGroup,
+  bench: Bench,
   work: Work,
-  specs: readonly ServerSpec[],
-  { rounds, seconds, span, progress, signal }: BenchOptions,
-  report: BenchReport,
   using: (index: number, measure: (server: RunningServer) => Promise<Sample>) => Promise<Sample>,
 ): Promise<void> {
+  const { group, specs, bucket, rounds, seconds, progress, signal, report } = bench;
+  const { span = bench.span, data } = group;
   progress(`${group.name}: ${work.name}`);
-  const able = new Map<number, number[]>(specs.map((_spec, index) => [index, []]));
+  const able = new Map<number, { samples: number[]; costs: Cost[] }>(
+    specs.map((_spec, index) => [index, { samples: [], costs: [] }]),
+  );
   let stolen = 0;
+  const once = async (index: number, costs: Cost[]): Promise<Sample> => {
+    const before = bucket?.used();
+    let outcome: Outcome | undefined;
+    const sample = await using(index, async ({ uri }) => {
+      await settle();
+      return await sampled(async () => {
+        outcome = await runWork(work, uri, seconds, span, data);
+        return outcome.value;
+      });
+    });
+    // Also what a server asks when it starts, and when it ends.
+    if (bucket !== undefined && outcome !== undefined) costs.push(spent(bucket, before, outcome.requests));
+    return sample;
+  };
+  for (const index of able.keys()) if (specs[index]?.rehearsed === true) await once(index, []);
   for (let round = 0; round < rounds; round += 1) {
-    for (const [index, samples] of able) {
+    for (const [index, { samples, costs }] of able) {
       const { name, ours } = specs[index] as ServerSpec;
       signal?.throwIfAborted();
       try {
         const sample = await calmest(
-          () =>
-            using(index, async ({ uri }) => {
-              await settle();
-              return sampled(() => runWork(work, uri, seconds, group.span ?? span, group.data));
-            }),
+          () => once(index, costs),
           (share) =>
             progress(`${group.name}: ${work.name}, ${name} again: the host took ${processors(share)}`),
         );
@@ -187,20 +210,19 @@ async function measureRow(
       }
     }
   }
-  const measurements = [...able].map(([index, samples]) => {
+  const measurements = [...able].map(([index, { samples, costs }]) => {
     const { name, ours } = specs[index] as ServerSpec;
-    return measured(name, ours, samples);
+    const cost = costs.toSorted((a, b) => a.dollars - b.dollars)[costs.length >> 1];
+    return { ...measured(name, ours, samples), ...(cost === undefined ? {} : { cost }) };
   });
-  const ratio = ratioOf(measurements);
-  const pairs = pairsOf(group, work, measurements);
   report.rows.push({
     group: group.name,
     work: work.name,
     unit: work.unit,
     measurements,
-    ratio,
+    ratio: ratioOf(measurements),
     stolen,
-    pairs,
+    pairs: pairsOf(group, work, measurements),
   });
 }
 
@@ -212,7 +234,7 @@ function pairsOf(
   const medianOf = (name: string): number => measurements.find(({ server }) => server === name)?.median ?? 0;
   return pairs
     .filter((pair) => work.name.startsWith(pair.work) && medianOf(pair.to) > 0)
-    .map(({ of, to }) => ({ of, to, ratio: medianOf(of) / medianOf(to) }));
+    .map(({ work: _loads, ...pair }) => ({ ...pair, ratio: medianOf(pair.of) / medianOf(pair.to) }));
 }
 
 /** Median and spread of samples. */

@@ -8,6 +8,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { BlockIoError } from "@dmkit/block-io";
 import { ownedServer } from "./leftovers.ts";
+import type { Work } from "./work.ts";
 
 /** How to start one server. */
 export interface ServerSpec {
@@ -17,9 +18,13 @@ export interface ServerSpec {
   /** The program that must be installed. */
   readonly program: string;
   /** Arguments that make it serve in the foreground on the socket. */
-  readonly args: (socket: string, folder: string) => readonly string[];
+  readonly args: (socket: string, folder: string, bucket: Bucket | undefined) => readonly string[];
   /** Run before the start, e.g. to make an image. */
-  readonly prepare?: (folder: string) => void;
+  readonly prepare?: (folder: string, bucket: Bucket | undefined) => void;
+  /** Whether it can be started, besides its program being there. */
+  readonly able?: () => boolean;
+  /** The load has run on a server before it, so that it finds what that has cached. */
+  readonly rehearsed?: boolean;
   /** It speaks TLS only; clients find who signed for it in the folder. */
   readonly tls?: boolean;
 }
@@ -41,6 +46,38 @@ export interface DeviceGroup {
   readonly span?: number;
   /** Servers of ours to compare with each other. */
   readonly pairs?: readonly Pair[];
+  /** Its own loads, in place of the common ones. */
+  readonly works?: readonly Work[];
+  /** The object store that its servers find by their environment. */
+  readonly bucket?: BucketSpec;
+}
+
+/** An object store for the time of a group. */
+export interface BucketSpec {
+  /** Milliseconds before a GET is carried out. */
+  readonly getLatency: number;
+  /** Milliseconds before a PUT is carried out. */
+  readonly putLatency: number;
+  /** Puts there what the servers read. */
+  readonly fill?: (bucket: Bucket, folder: string) => Promise<void>;
+}
+
+/** An object store that runs in this process. */
+export interface Bucket {
+  readonly endpoint: string;
+  /** What a shell would have set for it. */
+  readonly env: NodeJS.ProcessEnv;
+  readonly objects: Map<string, { body: Buffer; modified: Date }>;
+  /** What was asked of it since its start. */
+  readonly used: () => BucketUse;
+  readonly close: () => Promise<void>;
+}
+
+/** Counts of requests, and bytes of bodies both ways. */
+export interface BucketUse {
+  readonly gets: number;
+  readonly puts: number;
+  readonly bytes: number;
 }
 
 /** How much one server does of what another does under the same load. */
@@ -49,6 +86,8 @@ export interface Pair {
   readonly to: string;
   /** Loads whose name begins like this. */
   readonly work: string;
+  /** The ratio to reach. */
+  readonly goal?: number;
 }
 
 /** A server that answers. */
@@ -63,51 +102,42 @@ export interface RunningServer {
   stop(): Promise<void>;
 }
 
+/** What follows the socket. */
+type Args = (folder: string, bucket: Bucket | undefined) => readonly string[];
+
 /** The command that is running. */
 const main = process.argv[1] as string;
 
 /** `dmkit serve …` as a server of a group. */
-export function dmkit(
-  name: string,
-  args: (folder: string) => readonly string[],
-  prepare?: (folder: string) => void,
-): ServerSpec {
+export function dmkit(name: string, args: Args, prepare?: ServerSpec["prepare"]): ServerSpec {
   return {
     name,
     ours: true,
     program: process.execPath,
-    args: (socket, folder) => [main, "serve", "-q", "-U", socket, ...args(folder)],
+    args: (socket, ...where) => [main, "serve", "-q", "-U", socket, ...args(...where)],
     ...(prepare === undefined ? {} : { prepare }),
   };
 }
 
 /** `nbdkit` with a plugin and perhaps filters. */
-export function nbdkit(
-  name: string,
-  args: (folder: string) => readonly string[],
-  prepare?: (folder: string) => void,
-): ServerSpec {
+export function nbdkit(name: string, args: Args, prepare?: ServerSpec["prepare"]): ServerSpec {
   return {
     name,
     ours: false,
     program: "nbdkit",
-    args: (socket, folder) => ["-f", "-U", socket, ...args(folder)],
+    args: (socket, ...where) => ["-f", "-U", socket, ...args(...where)],
     ...(prepare === undefined ? {} : { prepare }),
   };
 }
 
 /** `qemu-nbd` for any number of clients. */
-export function qemuNbd(
-  name: string,
-  args: (folder: string) => readonly string[],
-  prepare?: (folder: string) => void,
-): ServerSpec {
+export function qemuNbd(name: string, args: Args, prepare?: ServerSpec["prepare"]): ServerSpec {
   return {
     name,
     ours: false,
     program: "qemu-nbd",
     // --discard and writeback caching are what the other servers do; 16 clients allow a second connection.
-    args: (socket, folder) => [
+    args: (socket, ...where) => [
       "-t",
       "-e",
       "16",
@@ -115,7 +145,7 @@ export function qemuNbd(
       socket,
       "--cache=writeback",
       "--discard=unmap",
-      ...args(folder),
+      ...args(...where),
     ],
     ...(prepare === undefined ? {} : { prepare }),
   };
@@ -132,14 +162,22 @@ export function isInstalled(program: string): boolean {
 }
 
 /** Starts a server and waits until its socket answers; throws with what it printed if it does not. */
-export async function startServer(spec: ServerSpec, folder: string, index: number): Promise<RunningServer> {
-  spec.prepare?.(folder);
+export async function startServer(
+  spec: ServerSpec,
+  folder: string,
+  index: number,
+  bucket?: Bucket,
+): Promise<RunningServer> {
+  spec.prepare?.(folder, bucket);
   const socket = join(folder, `${index}.sock`);
   // Some servers leave it behind.
   rmSync(socket, { force: true });
   const started = performance.now();
   const child = ownedServer(
-    spawn(spec.program, spec.args(socket, folder), { stdio: ["ignore", "pipe", "pipe"] }),
+    spawn(spec.program, spec.args(socket, folder, bucket), {
+      stdio: ["ignore", "pipe", "pipe"],
+      env: bucket?.env ?? process.env,
+    }),
   );
   let printed = "";
   for (const stream of [child.stdout, child.stderr]) {

@@ -15,10 +15,18 @@ export interface Work {
   readonly reads: boolean;
   /** Part of a quick run. */
   readonly quick: boolean;
+  /** Ends when all is done, or after twice the time of others; they begin anew until their time is over. */
+  readonly once: boolean;
 }
 
-function work(name: string, unit: Work["unit"], job: string, { reads = false, quick = false } = {}): Work {
-  return { name, unit, job: job.split(" "), reads, quick };
+/** @param job arguments of fio, with a space between. */
+export function work(
+  name: string,
+  unit: Work["unit"],
+  job: string,
+  { reads = false, quick = false, once = false }: Partial<Pick<Work, "reads" | "quick" | "once">> = {},
+): Work {
+  return { name, unit, job: job.split(" "), reads, quick, once };
 }
 
 export const works: readonly Work[] = [
@@ -41,8 +49,17 @@ export const works: readonly Work[] = [
   work("4k write + flush, depth 8", "iops", "--rw=randwrite --bs=4k --iodepth=8 --fsync=1"),
 ];
 
+/** What came of a load. */
+export interface Outcome {
+  /** IOPS or bytes per second. */
+  readonly value: number;
+  /** Reads and writes. */
+  readonly requests: number;
+}
+
 interface FioSide {
   readonly iops: number;
+  readonly total_ios: number;
   readonly bw_bytes: number;
 }
 
@@ -59,18 +76,23 @@ export function settle(): Promise<void> {
   });
 }
 
-/** Runs one job; resolves with IOPS or bytes per second. Throws with fio's words if it failed. */
+/** Runs one job. Throws with fio's words if it failed. */
 export async function runWork(
-  { job, unit }: Work,
+  { job, unit, once }: Work,
   uri: string,
   seconds: number,
   span: number,
   data: readonly string[] = [],
-): Promise<number> {
-  const output = await fio([...job, ...data, "--time_based", `--runtime=${seconds}`, `--size=${span}`], uri);
+): Promise<Outcome> {
+  const time = once ? [`--runtime=${2 * seconds}`] : ["--time_based", `--runtime=${seconds}`];
+  const output = await fio([...job, ...data, ...time, `--size=${span}`], uri);
   const report = JSON.parse(output.slice(output.indexOf("{"))) as FioReport;
   const sides = report.jobs.flatMap(({ read, write }) => [read, write]);
-  return sides.reduce((sum, side) => sum + (unit === "iops" ? side.iops : side.bw_bytes), 0);
+  const sum = (of: (side: FioSide) => number): number => sides.reduce((all, side) => all + of(side), 0);
+  return {
+    value: sum((side) => (unit === "iops" ? side.iops : side.bw_bytes)),
+    requests: sum((side) => side.total_ios),
+  };
 }
 
 /** Writes the first `span` bytes once, so that reads find data and not holes. */

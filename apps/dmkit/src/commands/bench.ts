@@ -4,12 +4,13 @@ import { dirname } from "node:path";
 import { BlockIoError, asking, didYouMean, makeFolders } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { runCopyBench } from "../bench/copy.ts";
-import { DEVICE_SIZE, groups } from "../bench/groups.ts";
+import { groups } from "../bench/groups.ts";
+import { DEVICE_SIZE } from "../bench/images.ts";
 import { endClients } from "../bench/leftovers.ts";
 import { printGroup, printVerdict } from "../bench/report.ts";
 import { type BenchOptions, type BenchReport, runBench } from "../bench/run.ts";
-import { isInstalled } from "../bench/servers.ts";
-import { works } from "../bench/work.ts";
+import { type DeviceGroup, isInstalled } from "../bench/servers.ts";
+import { type Work, works } from "../bench/work.ts";
 import { tellCancelled } from "../offline/work.ts";
 import { endedBySignal } from "../ui/interrupt.ts";
 import { requireNewFile, writeWholeFile } from "../destination.ts";
@@ -70,12 +71,11 @@ async function bench(flags: BenchFlags): Promise<number> {
     );
   const chosen =
     flags.device.length === 0 ? groups : groups.filter(({ name }) => flags.device.includes(name));
-  const loads = works.filter(
-    ({ name, quick }) =>
-      (quick || !flags.quick) && (flags.work.length === 0 || flags.work.some((text) => name.includes(text))),
-  );
+  const isWanted = ({ name, quick }: Work): boolean =>
+    (quick || !flags.quick) && (flags.work.length === 0 || flags.work.some((text) => name.includes(text)));
+  const worksOf = ({ works: own = works }: DeviceGroup): Work[] => own.filter(isWanted);
   const copying = flags.work.length === 0 && (flags.device.length === 0 || flags.device.includes("copy"));
-  if (!copying && (chosen.length === 0 || loads.length === 0))
+  if (!copying && chosen.every((group) => worksOf(group).length === 0))
     throw usage("nothing is left to measure", "See: dmkit bench --help");
   if (!isInstalled("fio")) {
     const hint = "Install it, e.g. with: apt-get install fio";
@@ -93,7 +93,7 @@ async function bench(flags: BenchFlags): Promise<number> {
   const done = await endedBySignal("bench", (signal) => {
     signal.addEventListener("abort", endClients, { once: true });
     const finished = (group: string): void => show(printGroup(report, group));
-    return measure(flags, { groups: chosen, works: loads, signal, finished }, copying, report);
+    return measure(flags, { groups: chosen, worksOf, signal, finished }, copying, report);
   });
   show(printVerdict(report));
   const text = `${JSON.stringify(report, undefined, 2)}\n`;
@@ -107,7 +107,7 @@ const REPORT = { replaces: (head: string): boolean => /^\{\s*"rows"/.test(head),
 
 async function measure(
   flags: BenchFlags,
-  what: Pick<BenchOptions, "groups" | "works" | "signal" | "finished">,
+  what: Pick<BenchOptions, "groups" | "worksOf" | "signal" | "finished">,
   copying: boolean,
   report: BenchReport,
 ): Promise<void> {

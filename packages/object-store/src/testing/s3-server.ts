@@ -47,12 +47,16 @@ export interface S3TestServerOptions {
 interface Stored {
   readonly body: Buffer;
   readonly modified: Date;
+  /** Made when it is asked for first. */
+  etag?: string;
 }
 
 export class S3TestServer {
   readonly objects: Map<string, Stored> = new Map();
   /** Requests since the start, by method; HEAD counts as GET. */
   readonly counts: Record<ServerFault["method"], number> = { GET: 0, PUT: 0, LIST: 0, DELETE: 0 };
+  /** Bytes of bodies since the start, both ways. */
+  bytes = 0;
   readonly #options: Required<S3TestServerOptions>;
   readonly #server: Server;
   #fault: ServerFault | undefined;
@@ -105,6 +109,7 @@ export class S3TestServer {
     const parts: Buffer[] = [];
     for await (const part of request) parts.push(part as Buffer);
     const body = Buffer.concat(parts);
+    this.bytes += body.length;
     await pause(method === "PUT" ? this.#options.putLatency : this.#options.getLatency);
     const kind = this.#faultOf(method);
     if (kind === "dropped") return void request.socket.destroy();
@@ -158,8 +163,12 @@ export class S3TestServer {
     const from = Number(range?.[1] ?? 0);
     const part = Buffer.from(stored.body.subarray(from, range === null ? undefined : Number(range[2]) + 1));
     if (range !== null && from >= stored.body.length) return refuse(response, 416, "InvalidRange");
-    const etag = `"${createHash("md5").update(stored.body).digest("hex")}"`;
-    const headers = { "content-length": part.length, etag, "last-modified": stored.modified.toUTCString() };
+    stored.etag ??= `"${createHash("md5").update(stored.body).digest("hex")}"`;
+    const headers = {
+      "content-length": part.length,
+      etag: stored.etag,
+      "last-modified": stored.modified.toUTCString(),
+    };
     response.writeHead(range === null ? 200 : 206, headers);
     if (request.method === "HEAD") {
       response.end();
@@ -170,6 +179,7 @@ export class S3TestServer {
       return;
     }
     if (kind === "flipped" && part.length > 0) part[part.length >> 1] = (part[part.length >> 1] ?? 0) ^ 4;
+    this.bytes += part.length;
     response.end(part);
   }
 
