@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { MemoryDevice } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
+import { describeWith } from "./client-servers.ts";
 import { type Served, pattern, serve, temporaryDirectory } from "./support/serve.ts";
 
 const run = promisify(execFile);
@@ -119,6 +120,30 @@ describe.skipIf(!installed("qemu-io"))("qemu", () => {
     await run("qemu-img", ["convert", "-n", "-f", "raw", "-O", "raw", raw, uri]);
     const { stdout } = await run("qemu-img", ["compare", "-f", "raw", "-F", "raw", raw, uri]);
     expect(stdout).toContain("identical");
+  });
+});
+
+// Without the kernel's module it goes as far as the size of an export, and tells it.
+describeWith("nbd-client", "nbd-client", () => {
+  it("lists exports over TCP and a unix socket, and enters one", async () => {
+    const { server, path } = await served();
+    server.addExport({ name: "second/ü", device: new MemoryDevice(MiB) });
+    server.addExport({ name: "secret", device: new MemoryDevice(MiB), hidden: true });
+    const { port } = await server.listen({ port: 0 });
+    for (const where of [
+      ["127.0.0.1", String(port)],
+      ["-unix", path],
+    ]) {
+      const { stdout } = await run("nbd-client", ["-l", ...where]);
+      expect(stdout.split("\n").slice(1)).toEqual(["disk: interop", "second/ü", ""]);
+    }
+    const attempt = run("nbd-client", ["-name", "disk", "127.0.0.1", String(port), path]);
+    await expect(attempt).rejects.toMatchObject({ stdout: expect.stringContaining("size = 16MB") });
+    await expect(run("nbd-client", ["-name", "none", "127.0.0.1", String(port), path])).rejects.toMatchObject(
+      {
+        stderr: expect.stringContaining('no export named "none"'),
+      },
+    );
   });
 });
 

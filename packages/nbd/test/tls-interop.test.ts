@@ -117,6 +117,26 @@ describe.skipIf(!hasOpenssl)("TLS", () => {
     });
   });
 
+  describeWith("nbd-client", "nbd-client", () => {
+    it("lists and enters an export with a certificate, and nothing without or for another host", async () => {
+      const { uris } = await served();
+      const { port } = new URL(uris[0]);
+      const file = (name: string): string => join(folder, `${name}.pem`);
+      const trust = ["-cacertfile", file("ca-cert"), "-tlshostname", "localhost"];
+      const own = ["-certfile", file("client-cert"), "-keyfile", file("client-key")];
+      const ask = (...options: string[]): Promise<{ stdout: string }> =>
+        run("nbd-client", ["-l", "localhost", port, ...options]);
+      expect((await ask("-enable-tls", ...own, ...trust)).stdout).toContain("disk");
+      const entering = ["-name", "disk", "localhost", port, folder, "-enable-tls", ...own, ...trust];
+      await expect(run("nbd-client", entering)).rejects.toMatchObject({
+        stdout: expect.stringContaining("size = 16MB"),
+      });
+      await expect(ask("-enable-tls", ...trust)).rejects.toThrow();
+      await expect(ask("-enable-tls", ...own, ...trust, "-tlshostname", "elsewhere")).rejects.toThrow();
+      await expect(ask()).rejects.toMatchObject({ stderr: expect.stringContaining("speaks TLS only") });
+    });
+  });
+
   /** Our client with a server of other people. */
   async function used(uri: string): Promise<void> {
     expect((await nbdInfo(uri)).size).toBe(4 * MiB);

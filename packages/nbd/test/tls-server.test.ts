@@ -1,13 +1,25 @@
 /** TLS of the server against clients that do as they like; those of other people: tls-interop.test.ts. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { type ConnectionOptions, type TLSSocket } from "node:tls";
 import { type LogLevel, MemoryDevice, realEnvironment } from "@dmkit/block-io";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { OPT, REP, encodeExportName, encodeInfoRequest, encodeMetaContextRequest } from "../src/protocol.ts";
+import {
+  OPT,
+  REP,
+  encodeExportName,
+  encodeInfoRequest,
+  encodeMetaContextRequest,
+  encodeOption,
+  encodeOptionReply,
+} from "../src/protocol.ts";
 import { NbdServer, type NbdServerOptions } from "../src/server.ts";
 import type { ServerTlsOptions } from "../src/tls/server-tls.ts";
 import { Certificates, PSK, hasOpenssl } from "./support/certificates.ts";
+import { earlySession } from "./support/early-data.ts";
 import { RawClient } from "./support/raw-client.ts";
 import { DISK, atEnd, hurried, pattern, temporaryDirectory, until } from "./support/serve.ts";
 import { streamPair } from "./support/stream-pair.ts";
@@ -224,6 +236,66 @@ describe.skipIf(!hasOpenssl)("TLS of the server", () => {
     await enter(encrypted);
     (encrypted.stream as TLSSocket).renegotiate({}, () => {});
     await encrypted.closed;
+  });
+
+  it("takes nothing that was sent before it had said a word", async () => {
+    const { client, server } = await serve(required());
+    const session = join(certificates.folder, "session.pem");
+    const early = join(certificates.folder, "early");
+    const certificate = { cert: read(folder, "server-cert.pem"), key: read(folder, "server-key.pem") };
+    writeFileSync(session, await earlySession(certificate));
+    writeFileSync(early, encodeOption(OPT.LIST));
+    // In between: it begins with TLS in the way of NBD, and passes on what comes then.
+    const between = createServer((theirs) => {
+      void (async () => {
+        const plain = await client();
+        await plain.greet();
+        await plain.negotiate(OPT.STARTTLS);
+        plain.stream.removeAllListeners("data");
+        theirs.on("error", () => {});
+        theirs.pipe(plain.stream).pipe(theirs);
+      })();
+    });
+    const path = join(await temporaryDirectory(), "between");
+    between.listen({ path });
+    atEnd(() => void between.close());
+    const openssl = spawn("openssl", [
+      "s_client",
+      "-unix",
+      path,
+      "-ign_eof",
+      "-sess_in",
+      session,
+      "-early_data",
+      early,
+    ]);
+    openssl.stdin.end(encodeOption(OPT.ABORT));
+    const said: Buffer[] = [];
+    openssl.stdout.on("data", (chunk: Buffer) => said.push(chunk));
+    await once(openssl, "close");
+    const text = Buffer.concat(said);
+    expect(text.toString("latin1")).toContain("Early data was rejected");
+    const reply = (option: number): Buffer => encodeOptionReply(option, REP.ACK);
+    expect([text.includes(reply(OPT.ABORT)), text.includes(reply(OPT.LIST))]).toEqual([true, false]);
+    await until(() => server.statistics().connections === 0);
+  });
+
+  it("a flood of beginnings takes the places there are, and in time all come free", async () => {
+    const limits = { connections: 4 };
+    const { client, server } = await serve(required(), { environment: hurried, limits });
+    const flood = await Promise.all(Array.from({ length: 20 }, client));
+    const begun = await Promise.allSettled(
+      flood.map(async (one) => {
+        await one.greet();
+        await one.negotiate(OPT.STARTTLS);
+        one.stream.on("error", () => {});
+        one.send(Buffer.from("16030102000100", "hex"));
+      }),
+    );
+    expect(begun.filter(({ status }) => status === "fulfilled").length).toBeLessThanOrEqual(4);
+    await Promise.all(flood.map(({ closed }) => closed));
+    await until(() => server.statistics().connections === 0);
+    await enter(await startTls(await client(), trusting()));
   });
 
   it("resumes no session", async () => {
