@@ -43,7 +43,7 @@ it("a flush is not another's that was asked for before what it has to cover", as
   }
   const named = new NamedDevice("x", realEnvironment.clock);
   const device = new Counting(8192);
-  const nothing = { table: () => "", segments: () => [], targets: [], descriptions: [] };
+  const nothing = { table: () => "", segments: () => [], lowers: () => [], targets: [], descriptions: [] };
   named.putIn({
     ...nothing,
     device,

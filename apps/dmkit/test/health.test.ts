@@ -49,7 +49,18 @@ async function exchange(name: string, table: string): Promise<void> {
 async function answer(path: string): Promise<readonly [number, string]> {
   const devices = manager.snapshot();
   const listener = await startMetrics({ host: "127.0.0.1", port: 0 }, () => {
-    const rest = { time: 0, uptime: 0, pid: 1, connections: 0, bytesInFlight: 0, exports: [] };
+    const rest = {
+      time: 0,
+      uptime: 0,
+      pid: 1,
+      version: "dmkit 1.2.3",
+      connections: 0,
+      accepted: 0,
+      refused: 0,
+      bytesInFlight: 0,
+      clients: [],
+      exports: [],
+    };
     const snapshot: Snapshot = { ...rest, devices };
     return snapshot;
   });

@@ -15,8 +15,12 @@ function snapshot(change: Partial<Snapshot["devices"][number]> = {}): Snapshot {
     time: 5,
     uptime: 2000,
     pid: 1,
+    version: "dmkit 1.2.3",
     connections: 2,
+    accepted: 3,
+    refused: 1,
     bytesInFlight: 0,
+    clients: [],
     devices: [
       {
         name: 'd"\\\n',
@@ -33,10 +37,15 @@ function snapshot(change: Partial<Snapshot["devices"][number]> = {}): Snapshot {
             length: 8,
             target: "compression",
             status: "Data Size 30 Compressed Data Size 10 Meta Size 0",
-            fields: { data_size: 30, compressed_data_size: 10, meta_size: 0, damaged: 0 },
-            gauges: { data: 30, stored: 10 },
+            fields: { data_size: 30, compressed_from_bytes: 30, compressed_to_bytes: 10, note: "x" },
           },
         ],
+        below: ["a", "a", "b"].map((name) => ({
+          name,
+          health: { state: "ok" },
+          fields: { errors: 2, last_flush: 7 },
+        })),
+        space: { free: 10, unallocated: 20 },
         holders: [],
         uses: [],
         traffic: {
@@ -97,7 +106,12 @@ describe("the metrics listener", () => {
     for (const line of text.split("\n").filter((one) => one !== "" && !one.startsWith("#")))
       expect(line).toMatch(sample);
     expect(text).toContain('dmkit_export_requests_total{export="",operation="read"} 3');
-    expect(text).toContain('dmkit_compression_ratio{device="d\\"\\\\\\n"} 3');
+    const device = 'device="d\\"\\\\\\n"';
+    expect(text).toContain(`dmkit_device_compressed_from_bytes_total{${device}} 30`);
+    expect(text).toContain(`dmkit_below_errors_total{${device},below="a"} 4`);
+    expect(text).toContain(`dmkit_below_last_flush_timestamp_seconds{${device},below="b"} 7`);
+    expect(text).toContain(`dmkit_device_storage_free_bytes{${device}} 10`);
+    expect(text).toContain(`dmkit_build_info{version="1.2.3",node="${process.version}"} 1`);
     expect(text).toContain("# TYPE dmkit_export_request_duration_seconds histogram");
     const buckets = [
       ...text.matchAll(

@@ -6,7 +6,6 @@ import { openNbd } from "@dmkit/nbd";
 import { describe, expect, it } from "vitest";
 import type { DeviceSnapshot, SegmentStatus } from "../src/manager/snapshot.ts";
 import { type Figures, figuresOf, grown, percentile } from "../src/top/figures.ts";
-import { targets } from "../src/targets.ts";
 import { gaugesOf } from "../src/top/gauges.ts";
 import { Meter, STRIDE, untimed } from "../src/top/meter.ts";
 import { duration, number, screenOf, time } from "../src/top/screen.ts";
@@ -92,58 +91,53 @@ describe("figures", () => {
     expect([grown(undefined, 5), grown(3, 5), grown(9, 5)]).toEqual([5, 2, 5]);
   });
 
-  const segment = (target: string, fields: SegmentStatus["fields"]): SegmentStatus => ({
+  const segment = (fields: SegmentStatus["fields"]): SegmentStatus => ({
     start: 0,
     length: 8,
-    target,
+    target: "any",
     status: "",
     fields,
-    gauges: targets.get(target).gauges?.(fields) ?? {},
   });
 
+  const nothing = {
+    hits: undefined,
+    dirty: undefined,
+    dirtyBytes: undefined,
+    oldestDirty: undefined,
+    segments: undefined,
+    ratio: undefined,
+  };
+
   it("read what targets say of themselves", () => {
-    const fields = {
-      cache_blocks: 200,
-      dirty_blocks: 50,
-      last_flushed_id: 9,
-      last_writeback_id: 4,
-      read_hit_cache_full: 30,
-      write_miss_cache_full: 10,
+    const cache = {
+      capacity_bytes: 400,
+      dirty_bytes: 100,
+      oldest_dirty_seconds: 12,
+      dirty_segments: 5,
+      hits: 30,
+      misses: 10,
     };
-    expect(gaugesOf([], [segment("writeboost", fields)])).toEqual({
+    const shown = {
       hits: 0.75,
       dirty: 0.25,
+      dirtyBytes: 100,
+      oldestDirty: 12,
       segments: 5,
       ratio: undefined,
-    });
-    const later = { ...fields, write_miss_cache_full: 20 };
-    expect(gaugesOf([segment("writeboost", fields)], [segment("writeboost", later)]).hits).toBe(0);
-    const cache = {
-      policy: "write-back",
-      frames: 100,
-      used: 7,
-      dirty: 5,
-      read_hits: 3,
-      read_misses: 1,
-      write_hits: 0,
-      write_misses: 0,
     };
-    expect(gaugesOf([], [segment("cache", cache)])).toEqual({
-      hits: 0.75,
-      dirty: 0.05,
-      segments: undefined,
-      ratio: undefined,
+    expect(gaugesOf([], [segment(cache)])).toEqual(shown);
+    const later = { ...cache, misses: 20 };
+    expect(gaugesOf([segment(cache)], [segment(later)]).hits).toBe(0);
+    // It was opened again meanwhile, and its counters with it.
+    expect(gaugesOf([segment(later)], [segment(cache)]).hits).toBe(0.75);
+    expect(gaugesOf([], [segment(cache), segment({ ...cache, oldest_dirty_seconds: 99 })])).toMatchObject({
+      dirty: 0.25,
+      dirtyBytes: 200,
+      oldestDirty: 99,
     });
-    const compression = { data_size: 300, compressed_data_size: 100, meta_size: 5 };
-    expect(gaugesOf([], [segment("compression", compression)]).ratio).toBe(3);
-    const zram = { disksize: 9, comp_algorithm: "lz4", orig_data_size: 8192, compr_data_size: 4096 };
-    expect(gaugesOf([], [segment("zram", zram)]).ratio).toBe(2);
-    expect(gaugesOf([], [segment("linear", {})])).toEqual({
-      hits: undefined,
-      dirty: undefined,
-      segments: undefined,
-      ratio: undefined,
-    });
+    expect(gaugesOf([], [segment({ compressed_from_bytes: 300, compressed_to_bytes: 100 })]).ratio).toBe(3);
+    expect(gaugesOf([], [segment({ data_bytes: 8192, stored_bytes: 4096 })]).ratio).toBe(2);
+    expect(gaugesOf([], [segment({})])).toEqual(nothing);
   });
 
   const device = (reads: number): SampledDevice =>
@@ -166,8 +160,12 @@ describe("figures", () => {
     time: at,
     uptime: at,
     pid: 1,
+    version: "dmkit 1.2.3",
     connections: 0,
+    accepted: 0,
+    refused: 0,
     bytesInFlight: 0,
+    clients: [],
     devices,
     exports: [],
   });

@@ -111,13 +111,13 @@ describe("a target of somebody else's", () => {
     const [{ segments }] = JSON.parse(await ok("status", "--json", "disk", ...at)) as [
       { segments: unknown[] },
     ];
-    const fields = { limit: 1, requests: 5, small: 2 };
-    expect(segments).toMatchObject([{ target: "toy", fields, gauges: { hits: 2, lookups: 5 } }]);
+    const fields = { limit: 1, requests: 5, small: 2, hits: 2, misses: 3 };
+    expect(segments).toMatchObject([{ target: "toy", fields }]);
     expect(JSON.parse(await ok("top", "--once", "--json", ...at))).toMatchObject({
       devices: [{ name: "disk", hits: 0.4 }],
     });
     const { text } = await expose(await server.call<Snapshot>("statistics", {}));
-    expect(text).toContain('dmkit_cache_hit_ratio{device="disk"} 0.4');
+    expect(text).toContain('dmkit_device_cache_hits_total{device="disk"} 2');
     expect(await ok("ls", "--tree", ...at)).toContain(image);
     await ok("message", ...at, "disk", "forget");
     // An exchange of tables, with what was set by message.

@@ -1,5 +1,5 @@
 /** The declaration of the target `cache` (alias `assoc-cache`). */
-import { type Target, parseOptions, printNamed, restOf, sumOfFacts } from "@dmkit/block-io";
+import { type Target, parseOptions, printNamed, restOf } from "@dmkit/block-io";
 import { assocCacheImages } from "./image.ts";
 import { checkCache, openCache, usesOf } from "./open/open.ts";
 import { type CacheOptions, cacheOptions, namedOptions } from "./options.ts";
@@ -31,15 +31,6 @@ export const assocCache: Target<CacheOptions> = {
         : {}),
     }),
     length: ({ source }) => restOf(source),
-  },
-  gauges(facts) {
-    const hits = sumOfFacts(facts, "read_hits", "write_hits");
-    return {
-      hits,
-      lookups: hits + sumOfFacts(facts, "read_misses", "write_misses"),
-      dirty: sumOfFacts(facts, "dirty"),
-      capacity: sumOfFacts(facts, "frames"),
-    };
   },
   parse(args) {
     const values: Record<string, unknown> = {

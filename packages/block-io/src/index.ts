@@ -71,6 +71,15 @@ export { type Gate, makeGate } from "./sync/gate.ts";
 export { stackLimits } from "./contract/limits.ts";
 export { GuardedDevice } from "./contract/guard.ts";
 export {
+  type Facts,
+  type WatchedFact,
+  type WatchedFacts,
+  type WatchedName,
+  joinFacts,
+  storeRequests,
+  watchedFacts,
+} from "./contract/facts.ts";
+export {
   type Health,
   type HealthState,
   failureOf,
@@ -174,7 +183,6 @@ export {
 } from "./dm/options.ts";
 export {
   type Controls,
-  type Facts,
   type LongWork,
   type Message,
   type MessageOptions,
@@ -198,7 +206,6 @@ export {
   requireRoom,
 } from "./dm/target.ts";
 export { TableArguments, printNamed } from "./dm/arguments.ts";
-export { type GaugeCounts, sumOfFacts } from "./dm/gauges.ts";
 export { type LengthRule, type NamedOptions, type StackRules, restOf } from "./dm/stack-rules.ts";
 export type { Overlay } from "./dm/overlay.ts";
 export { TargetRegistry } from "./dm/registry.ts";

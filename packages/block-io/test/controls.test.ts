@@ -110,7 +110,7 @@ describe("messages", () => {
     }
     await message(device, "loud 1");
     expect(await message(device, "loud")).toBe("1");
-    expect(device.facts()).toEqual({ speed: 9, loud: 1, calls: 0, in_flight: 0 });
+    expect(device.facts()).toEqual({ speed: 9, loud: 1, calls: 0, in_flight: 0, errors: 0 });
     expect(device.settings()).toEqual({ speed: 9, loud: true });
   });
 

@@ -105,6 +105,19 @@ class Restless extends MemoryDevice {
 }
 
 describe("the guard", () => {
+  it("counts what fails, and knows when a flush last succeeded", async () => {
+    const device = new Restless(4096, {});
+    expect(device.facts()).toEqual({ in_flight: 0, errors: 0 });
+    device.failing = "flush";
+    await expect(device.flush()).rejects.toMatchObject({ code: "ENOSPC" });
+    expect(device.facts()).toEqual({ in_flight: 0, errors: 1 });
+    device.failing = undefined;
+    const before = Date.now() / 1000;
+    await device.flush();
+    expect(device.facts()["last_flush"]).toBeGreaterThanOrEqual(before - 0.01);
+    await device.close();
+  });
+
   it("after a failed flush refuses writes, flushes and discards for good, but still reads", async () => {
     const device = new Puppet();
     const flush = device.flush();
@@ -216,7 +229,7 @@ describe("the guard", () => {
   });
 
   it("rests and wakes in pairs, after the flush, and is awake when it is closed", async () => {
-    const device = new Restless(4096);
+    const device = new Restless(4096, {});
     await device.suspend();
     await device.suspend();
     await device.resume();
@@ -239,7 +252,7 @@ describe("the guard", () => {
   });
 
   it("flushes again when it is suspended again after a suspend that failed, and answers what waited", async () => {
-    const device = new Restless(4096);
+    const device = new Restless(4096, {});
     device.failing = "flush";
     await expect(device.suspend()).rejects.toMatchObject({ code: "ENOSPC" });
     const write = device.write(0, sector);
@@ -260,7 +273,7 @@ describe("the guard", () => {
   });
 
   it("does quietly what must not meet requests, open or suspended, and one after the other", async () => {
-    const device = new Restless(4096);
+    const device = new Restless(4096, {});
     const first = device.quietly("a");
     const write = device.write(0, sector);
     await Promise.all([first, device.quietly("b"), write]);

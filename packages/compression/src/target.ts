@@ -1,5 +1,5 @@
 /** The declaration of the target `compression` (alias `compress`). */
-import { type Target, parseOptions, printNamed, sumOfFacts } from "@dmkit/block-io";
+import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
 import { compressionControls } from "./device/counters.ts";
 import { compressionImages } from "./image.ts";
 import { checkCompression, openCompression, useOf } from "./open/open.ts";
@@ -18,10 +18,6 @@ export const compression: Target<CompressionOptions> = {
   options: compressionOptions,
   ...compressionControls,
   image: compressionImages,
-  gauges: (facts) => ({
-    data: sumOfFacts(facts, "data_size"),
-    stored: sumOfFacts(facts, "compressed_data_size"),
-  }),
   parse(args) {
     const values: Record<string, unknown> = {
       device: args.text("device", compressionOptions.device),

@@ -1,5 +1,6 @@
 export * as protocol from "./protocol.ts";
 export { type ExportStatus, type NbdServerOptions, type ServerStatistics, NbdServer } from "./server.ts";
+export type { ClientStatus } from "./server/client-status.ts";
 export { type AccessOptions, Access, AddressList } from "./server/exports/access.ts";
 export { type ExportOptions, type RemovalMode } from "./server/exports/export.ts";
 export { type ServerTlsOptions, checkServerTls, tlsModes } from "./tls/server-tls.ts";

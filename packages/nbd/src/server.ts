@@ -4,6 +4,7 @@ import { type Environment, type Timer, realEnvironment } from "@dmkit/block-io";
 import { REP } from "./protocol.ts";
 import { ByteBudget } from "./server/io/budget.ts";
 import { SizedBufferPool } from "./server/io/buffer-pool.ts";
+import type { ClientStatus } from "./server/client-status.ts";
 import { Connection, type Entrance } from "./server/connection.ts";
 import type { ServerContext } from "./server/context.ts";
 import type { Export, ExportOptions, RemovalMode } from "./server/exports/export.ts";
@@ -178,6 +179,11 @@ export class NbdServer {
       ...this.#exports.all.map((exported) => statusOf(exported, false)),
       ...this.#exports.leaving.map((exported) => statusOf(exported, true)),
     ];
+  }
+
+  /** Who is there, in the order in which they came; without those in the handshake. */
+  clients(): readonly ClientStatus[] {
+    return [...this.#connections].map(({ status }) => status).filter((status) => status !== undefined);
   }
 
   /** The figures as they are now. */

@@ -198,6 +198,7 @@ describe("unflushed writes when the server goes away", () => {
     expect((await readBack(device, 0, 1536)).equals(expected)).toBe(true);
     expect(server.stable.subarray(0, 1536).equals(expected)).toBe(true);
     expect(device.status.reconnects).toBe(1);
+    expect(device.facts()).toMatchObject({ reconnects: 1, connections: 1 });
   });
 
   it("are written again from the replay buffer, in order and before anything is read", async () => {

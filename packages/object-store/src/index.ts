@@ -12,7 +12,6 @@ export {
 export {
   type RetryPolicy,
   type RetryingStoreOptions,
-  type StoreStatistics,
   RetryingStore,
   defaultRetryPolicy,
 } from "./retrying-store.ts";

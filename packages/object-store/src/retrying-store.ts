@@ -14,10 +14,13 @@ import {
   BlockIoError,
   type Environment,
   type OptionTable,
+  type WatchedFacts,
+  type WatchedName,
   parseOption,
   parseOptions,
   realEnvironment,
   refuse,
+  storeRequests,
 } from "@dmkit/block-io";
 import { checkKey, checkPrefix } from "./key.ts";
 import type { GetOptions, ObjectEntry, ObjectRange, ObjectStore, StoreOptions } from "./store.ts";
@@ -82,17 +85,15 @@ export interface RetryingStoreOptions {
   readonly requests?: number | undefined;
 }
 
-/** Counts since the store was opened. Bytes are those of bodies, also of attempts that failed. */
-export interface StoreStatistics {
-  gets: number;
-  heads: number;
-  puts: number;
-  lists: number;
-  removes: number;
-  retries: number;
-  bytesRead: number;
-  bytesWritten: number;
-}
+/** The facts that are counted. */
+const counted = [
+  ...storeRequests.flatMap(
+    (kind) => [`store_${kind}s`, `store_${kind}_retries`, `store_${kind}_errors`] as const,
+  ),
+  "store_read_bytes",
+  "store_written_bytes",
+] as const satisfies readonly WatchedName[];
+type CountedFact = (typeof counted)[number];
 
 const SMALL = 64 * 1024;
 const MOST = 64 * 2 ** 20;
@@ -100,16 +101,8 @@ const MOST = 64 * 2 ** 20;
 /** A store over one that fails now and then: requests are repeated where that is safe. */
 export class RetryingStore implements ObjectStore {
   readonly name: string;
-  readonly statistics: StoreStatistics = {
-    gets: 0,
-    heads: 0,
-    puts: 0,
-    lists: 0,
-    removes: 0,
-    retries: 0,
-    bytesRead: 0,
-    bytesWritten: 0,
-  };
+  // Bytes are those of bodies, also of attempts that failed.
+  readonly #counted: Record<CountedFact, number>;
   readonly #transport: ObjectTransport;
   readonly #environment: Environment;
   readonly #policy: RetryPolicy;
@@ -119,6 +112,7 @@ export class RetryingStore implements ObjectStore {
   /** Throws `EPARSE` for options that are not in their range. */
   constructor(transport: ObjectTransport, options: RetryingStoreOptions = {}) {
     this.name = transport.name;
+    this.#counted = Object.fromEntries(counted.map((name) => [name, 0])) as Record<CountedFact, number>;
     this.#transport = transport;
     // One listener for each request under way: no leak, whatever the default limit of 10 makes of it.
     setMaxListeners(0, this.#closing.signal);
@@ -132,31 +126,27 @@ export class RetryingStore implements ObjectStore {
     checkKey(key);
     checkAmount(range, most);
     const large = range === undefined || range.length > SMALL;
-    const body = await this.#repeat(signal, large, (attempt) => {
-      this.statistics.gets += 1;
-      return this.#transport.get(key, range, most, attempt);
-    });
-    this.statistics.bytesRead += body.length;
+    const body = await this.#repeat("get", signal, large, (attempt) =>
+      this.#transport.get(key, range, most, attempt),
+    );
+    this.#counted.store_read_bytes += body.length;
     return body;
   }
 
   async head(key: string, { signal }: StoreOptions = {}): Promise<ObjectEntry | undefined> {
     checkKey(key);
-    return await this.#repeat(signal, false, (attempt) => {
-      this.statistics.heads += 1;
-      return this.#transport.head(key, attempt);
-    });
+    return await this.#repeat("head", signal, false, (attempt) => this.#transport.head(key, attempt));
   }
 
   async create(key: string, body: Uint8Array, { signal }: StoreOptions = {}): Promise<boolean> {
     checkKey(key);
     let unclear = false;
     const created = await this.#repeat(
+      "put",
       signal,
       body.length > SMALL,
       (attempt) => {
-        this.statistics.puts += 1;
-        this.statistics.bytesWritten += body.length;
+        this.#counted.store_written_bytes += body.length;
         return this.#transport.create(key, body, attempt);
       },
       (failure) => {
@@ -172,9 +162,8 @@ export class RetryingStore implements ObjectStore {
 
   async put(key: string, body: Uint8Array, { signal }: StoreOptions = {}): Promise<void> {
     checkKey(key);
-    await this.#repeat(signal, body.length > SMALL, (attempt) => {
-      this.statistics.puts += 1;
-      this.statistics.bytesWritten += body.length;
+    await this.#repeat("put", signal, body.length > SMALL, (attempt) => {
+      this.#counted.store_written_bytes += body.length;
       return this.#transport.put(key, body, attempt);
     });
   }
@@ -185,10 +174,9 @@ export class RetryingStore implements ObjectStore {
     for (;;) {
       const from = last;
       // Pages come one after the other by nature: each begins where the last one ended.
-      const page = await this.#repeat(signal, true, (attempt) => {
-        this.statistics.lists += 1;
-        return this.#transport.list(prefix, from, attempt);
-      });
+      const page = await this.#repeat("list", signal, true, (attempt) =>
+        this.#transport.list(prefix, from, attempt),
+      );
       for (const entry of page.entries) {
         if (!entry.key.startsWith(prefix) || Buffer.compare(Buffer.from(entry.key), Buffer.from(last)) <= 0) {
           throw this.#error(
@@ -209,10 +197,7 @@ export class RetryingStore implements ObjectStore {
 
   async remove(key: string, { signal }: StoreOptions = {}): Promise<void> {
     checkKey(key);
-    await this.#repeat(signal, false, (attempt) => {
-      this.statistics.removes += 1;
-      return this.#transport.remove(key, attempt);
-    });
+    await this.#repeat("remove", signal, false, (attempt) => this.#transport.remove(key, attempt));
   }
 
   async close(): Promise<void> {
@@ -221,7 +206,12 @@ export class RetryingStore implements ObjectStore {
     await this.#transport.close();
   }
 
+  facts(): WatchedFacts {
+    return { ...this.#counted };
+  }
+
   async #repeat<T>(
+    kind: (typeof storeRequests)[number],
     signal: AbortSignal | undefined,
     large: boolean,
     attempt: (signal: AbortSignal) => Promise<Attempt<T>>,
@@ -231,12 +221,15 @@ export class RetryingStore implements ObjectStore {
     if (signal !== undefined) setMaxListeners(0, signal);
     for (let made = 1; ; made += 1) {
       // Attempts follow each other: that is what trying again means.
+      this.#counted[`store_${kind}s`] += 1;
       const result = await this.#attempt(signal, large, attempt);
       if (result.done) return result.value;
+      // An object that is not there is an answer as good as any other.
+      if (result.failure.error.code !== "ENOENT") this.#counted[`store_${kind}_errors`] += 1;
       onFailure(result.failure);
       this.#refuseAborted(signal);
       if (result.failure.again === "no" || made >= attempts) throw result.failure.error;
-      this.statistics.retries += 1;
+      this.#counted[`store_${kind}_retries`] += 1;
       const longest = Math.min(longestDelay, delay * 2 ** (made - 1));
       await this.#wait(this.#environment.random.next() * longest, signal);
       this.#refuseAborted(signal);

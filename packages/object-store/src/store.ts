@@ -13,6 +13,8 @@
  * Readers verify what they read; see {@link getVerified}.
  */
 
+import type { WatchedFacts } from "@dmkit/block-io";
+
 /** One object in a listing. */
 export interface ObjectEntry {
   readonly key: string;
@@ -77,4 +79,7 @@ export interface ObjectStore {
 
   /** Ends what is under way with `ESHUTDOWN`. Idempotent. */
   close(): Promise<void>;
+
+  /** What it has been asked, and how that went, since it was opened. Left out: it does not count. */
+  facts?(): WatchedFacts;
 }

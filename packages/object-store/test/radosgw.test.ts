@@ -27,7 +27,7 @@ describe.skipIf(!hasCeph())(hasCeph() ? name : `${name} (not installed: radosgw)
     const body = Buffer.from("x");
     const wrongSecret = await openAs("wrong", bucket);
     await expect(wrongSecret.create("a", body)).rejects.toMatchObject({ code: "EACCES" });
-    expect(wrongSecret.statistics.puts).toBe(1);
+    expect(wrongSecret.facts().store_puts).toBe(1);
     const wrongKey = await openAs(ceph.secretKey, bucket, "nobody");
     await expect(wrongKey.create("a", body)).rejects.toMatchObject({ code: "EACCES" });
     const wrongBucket = await openAs(ceph.secretKey, `${bucket}-other`);

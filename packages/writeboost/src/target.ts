@@ -14,7 +14,6 @@ import {
   parseOptions,
   refuse,
   restOf,
-  sumOfFacts,
   tunableNamed,
 } from "@dmkit/block-io";
 import type { Archiving, LocalLog, SegmentArchive } from "./device/archive/segment-archive.ts";
@@ -210,16 +209,6 @@ export const writeboost: Target<WriteboostOptions> = {
         ? undefined
         : { option: "type", what: type === 1 ? "type 1 needs a plog" : "type 0 has no plog" },
     length: ({ backing }) => restOf(backing),
-  },
-  gauges(facts) {
-    const hits = sumOfFacts(facts, /^(read|write)_hit_/);
-    return {
-      hits,
-      lookups: hits + sumOfFacts(facts, /^(read|write)_miss_/),
-      dirty: sumOfFacts(facts, "dirty_blocks"),
-      capacity: sumOfFacts(facts, "cache_blocks"),
-      segments: Math.max(0, sumOfFacts(facts, "last_flushed_id") - sumOfFacts(facts, "last_writeback_id")),
-    };
   },
   parse,
   print,

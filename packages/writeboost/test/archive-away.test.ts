@@ -109,6 +109,7 @@ describe("while the store is away", () => {
     });
     expect(device.facts()).toMatchObject({ archived_id: 100, unshipped_bytes: 7 * 8 * 4096 });
     expect(Number(device.facts()["unshipped_seconds"])).toBeGreaterThan(0);
+    expect(device.facts()).toMatchObject({ archived_objects: 0, archived_bytes: 0, taken_over: 0 });
     expect(device.status()).toContain("archived_id 100 unshipped_bytes ");
     to.open();
     await clock.pass(5000);
@@ -117,6 +118,9 @@ describe("while the store is away", () => {
     await clock.pass(2000);
     expect(device.health()).toMatchObject({ state: "ok" });
     expect(device.facts()).toMatchObject({ unshipped_bytes: 0, unshipped_seconds: 0 });
+    expect(Number(device.facts()["archived_objects"])).toBeGreaterThan(0);
+    // Each segment with its head.
+    expect(Number(device.facts()["archived_bytes"])).toBeGreaterThan(written * 4096);
     expect(to.taken).toEqual(Array.from({ length: to.taken.length }, (_, at) => at + 1));
     await device.close();
     expect(to.closed).toBe(true);

@@ -1,5 +1,5 @@
 /** The declaration of the target `zram`. */
-import { type Target, parseOptions, printNamed, sumOfFacts } from "@dmkit/block-io";
+import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
 import { zramControls } from "./device/messages.ts";
 import { checkZram, openZram, usesOf } from "./open/open.ts";
 import { type ZramOptions, namedOptions, zramOptions } from "./options.ts";
@@ -13,10 +13,6 @@ export const zram: Target<ZramOptions> = {
   options: zramOptions,
   inMemory: true,
   ...zramControls,
-  gauges: (facts) => ({
-    data: sumOfFacts(facts, "orig_data_size"),
-    stored: sumOfFacts(facts, "compr_data_size"),
-  }),
   parse(args) {
     const values: Record<string, unknown> = {};
     if (args.remaining > 0) values["comp_algorithm"] = args.text("algorithm", zramOptions.comp_algorithm);

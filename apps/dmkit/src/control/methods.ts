@@ -47,10 +47,12 @@ const handlers: Readonly<Record<string, Handler>> = {
   },
 
   status(params, { devices }) {
-    return chosen(params, devices).map(({ name, state, segments, failure, health }) => ({
+    return chosen(params, devices).map(({ name, state, segments, below, space, failure, health }) => ({
       name,
       state,
       segments,
+      below,
+      space,
       failure,
       health,
     }));

@@ -33,6 +33,7 @@ import { type OpenedTable, claimed, requireTable } from "./device/opened-table.t
 import { Cancelled } from "../control/protocol.ts";
 import type { ReloadOptions, RemoveOptions, ResumeOptions, SuspendOptions, TableOptions } from "./options.ts";
 import type { DeviceSnapshot } from "./snapshot.ts";
+import { SpaceWatch } from "./space-watch.ts";
 import { type Opening, TableOpener } from "./table-opener.ts";
 import { unlessAborted } from "./exchange/unless-aborted.ts";
 
@@ -41,17 +42,18 @@ export class DeviceManager {
   readonly #devices: DeviceDirectory;
   readonly #departures: Departures;
   readonly #opener: TableOpener;
+  readonly #space: SpaceWatch;
   readonly #end: AbortController = new AbortController();
   #closing: Promise<void> | undefined;
 
   constructor(environment: Environment, targets: TargetRegistry = allTargets, opening?: Opening) {
     this.#environment = environment;
     this.#devices = new DeviceDirectory(targets);
+    this.#space = new SpaceWatch(environment.clock);
     this.#departures = new Departures(this.#devices, environment);
     this.#opener = new TableOpener(this.#devices, this.#departures, environment, opening);
   }
 
-  /** What its tables can name. */
   get targets(): TargetRegistry {
     return this.#devices.targets;
   }
@@ -125,7 +127,6 @@ export class DeviceManager {
     const managed = (isHere ? undefined : this.#departures.named(name)) ?? this.#devices.find(name);
     this.#devices.refuseIfBelow(managed);
     managed.leaving = true;
-    // One that is being closed already has no exports.
     if (isHere) await withdraw?.(managed.device);
     const closing = isHere
       ? managed.inTurn(() => this.#departures.close(managed))
@@ -248,8 +249,9 @@ export class DeviceManager {
 
   /** Looks how all devices are; what has changed is logged. Returns those that are not well. */
   watchHealth(): readonly { readonly name: string; readonly health: Health }[] {
-    const all = this.#devices.all.map((managed) => ({ name: managed.name, health: managed.health() }));
-    return all.filter(({ health }) => health.state !== "ok");
+    void this.#space.look(this.#devices.all);
+    const told = this.#devices.all.map((managed) => ({ name: managed.name, health: managed.health() }));
+    return told.filter(({ health }) => health.state !== "ok");
   }
 
   /** Throws `ENOENT`. */

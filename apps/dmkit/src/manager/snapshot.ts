@@ -1,6 +1,6 @@
 /** What a server is and does at one moment, as plain data: what `dmkit top`, the metrics and `ls` are made of. */
-import type { Facts, GaugeCounts, Health } from "@dmkit/block-io";
-import type { ExportStatistics } from "@dmkit/nbd";
+import type { Facts, Health } from "@dmkit/block-io";
+import type { ClientStatus, ExportStatistics } from "@dmkit/nbd";
 
 /** Requests a device has been given since it was created, by whomever. Bytes count when a request is begun. */
 export interface DeviceTraffic {
@@ -22,10 +22,24 @@ export interface SegmentStatus {
   readonly target: string;
   /** The target's part of the status line; empty if it has nothing to say. */
   readonly status: string;
-  /** What the target says of itself by name, the values of its tunables among it; nothing for plain mappings. */
+  /** What the target says of itself by name, the values of its tunables among it; see METRICS.md. */
   readonly fields: Facts;
-  /** What of it is worth watching. Left out: nothing. */
-  readonly gauges?: GaugeCounts;
+}
+
+/** A device that was opened below a table: a file, an export of another server, an image in a store. */
+export interface BelowStatus {
+  readonly name: string;
+  readonly health: Health;
+  /** What it says of itself by name; see METRICS.md. */
+  readonly fields: Facts;
+}
+
+/** Of the file systems that a device's files lie in. */
+export interface Space {
+  /** Bytes left where the least is left. */
+  readonly free: number;
+  /** Bytes of the files that have no storage yet. */
+  readonly unallocated: number;
 }
 
 /** Who keeps a device from being removed. */
@@ -55,6 +69,10 @@ export interface DeviceSnapshot {
   readonly failure: string | undefined;
   readonly health: Health;
   readonly segments: readonly SegmentStatus[];
+  /** Without other named devices, which tell of themselves. */
+  readonly below: readonly BelowStatus[];
+  /** As it was when it was last looked at; undefined where nothing is known, or nothing is missing. */
+  readonly space: Space | undefined;
   readonly holders: readonly Holder[];
   /** Named devices its table refers to. */
   readonly uses: readonly string[];
@@ -86,8 +104,14 @@ export interface ServerSnapshot {
   readonly pid: number;
   /** Connections at present, of all exports and in the handshake. */
   readonly connections: number;
+  /** Of the program: `dmkit 1.2.3`. */
+  readonly version: string;
+  /** Connections since the start, and those of them that were refused because there were too many. */
+  readonly accepted: number;
+  readonly refused: number;
   /** Bytes of requests and replies in flight. */
   readonly bytesInFlight: number;
+  readonly clients: readonly ClientStatus[];
   readonly devices: readonly DeviceSnapshot[];
   readonly exports: readonly ExportSnapshot[];
 }

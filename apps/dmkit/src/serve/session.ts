@@ -288,15 +288,19 @@ function addressOf({ path, host, port }: Listener): NbdUri["address"] | undefine
 }
 
 /** What the server is and does, for `top`, metrics and whoever asks. */
-function snapshotOf({ environment, server, devices, exports, started }: Session): ServerSnapshot {
-  const { connections, bytesInFlight } = server.statistics();
+function snapshotOf({ options, environment, server, devices, exports, started }: Session): ServerSnapshot {
+  const { connections, accepted, refused, bytesInFlight } = server.statistics();
   const time = environment.clock.now();
   return {
     time,
     uptime: time - started,
     pid: process.pid,
+    version: options.version,
     connections,
+    accepted,
+    refused,
     bytesInFlight,
+    clients: server.clients(),
     devices: devices.snapshot(),
     exports: exports.snapshot(),
   };

@@ -1,5 +1,5 @@
-/** What the targets of a device count, as shares: columns of `dmkit top`, and metrics. */
-import type { GaugeCounts } from "@dmkit/block-io";
+/** What the targets of a device tell of caches and compression, as shares: columns of `dmkit top`. */
+import { type WatchedFacts, joinFacts } from "@dmkit/block-io";
 import type { SegmentStatus } from "../manager/snapshot.ts";
 
 /** Of all segments of a device together; undefined where no target tells. */
@@ -8,6 +8,9 @@ export interface Gauges {
   readonly hits: number | undefined;
   /** Share of a cache that is dirty, in 0 … 1. */
   readonly dirty: number | undefined;
+  /** Bytes that are in a cache only, and for how many seconds the oldest of them has been. */
+  readonly dirtyBytes: number | undefined;
+  readonly oldestDirty: number | undefined;
   /** Segments of a log that are not written back yet. */
   readonly segments: number | undefined;
   /** Bytes as written by bytes as stored. */
@@ -15,29 +18,24 @@ export interface Gauges {
 }
 
 export function gaugesOf(before: readonly SegmentStatus[], after: readonly SegmentStatus[]): Gauges {
-  const [old, now] = [sumOf(before), sumOf(after)];
-  const lookups = (now.lookups ?? 0) - (old.lookups ?? 0);
-  const hits = (now.hits ?? 0) - (old.hits ?? 0);
-  const isNew = lookups > 0 && hits >= 0 && hits <= lookups;
+  const [old, now] = [before, after].map((segments) => joinFacts(segments.map(({ fields }) => fields))) as [
+    WatchedFacts,
+    WatchedFacts,
+  ];
+  const grown = (name: "hits" | "misses"): number => (now[name] ?? 0) - (old[name] ?? 0);
+  const lookups = grown("hits") + grown("misses");
+  const isNew = lookups > 0 && grown("hits") >= 0 && grown("misses") >= 0;
   return {
-    hits: isNew ? hits / lookups : share(now.hits, now.lookups),
-    dirty: share(now.dirty, now.capacity),
-    segments: now.segments,
-    ratio: share(now.data, now.stored),
+    hits: isNew ? grown("hits") / lookups : share(now.hits, (now.hits ?? 0) + (now.misses ?? 0)),
+    dirty: share(now.dirty_bytes, now.capacity_bytes),
+    dirtyBytes: now.dirty_bytes,
+    oldestDirty: now.oldest_dirty_seconds,
+    segments: now.dirty_segments,
+    ratio:
+      share(now.data_bytes, now.stored_bytes) ?? share(now.compressed_from_bytes, now.compressed_to_bytes),
   };
 }
 
 function share(part = 0, whole = 0): number | undefined {
   return whole > 0 ? part / whole : undefined;
-}
-
-function sumOf(segments: readonly SegmentStatus[]): GaugeCounts {
-  const sum: Partial<Record<keyof GaugeCounts, number>> = {};
-  for (const { gauges = {} } of segments) {
-    for (const [name, value] of Object.entries(gauges)) {
-      const key = name as keyof GaugeCounts;
-      sum[key] = (sum[key] ?? 0) + value;
-    }
-  }
-  return sum;
 }

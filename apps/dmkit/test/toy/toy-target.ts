@@ -11,6 +11,7 @@ import {
   type Controls,
   type DeviceUse,
   type Facts,
+  type WatchedFacts,
   type ImageDevices,
   type ImageFormat,
   LinearDevice,
@@ -21,7 +22,6 @@ import {
   printNamed,
   refuse,
   restOf,
-  sumOfFacts,
   tunablesOf,
 } from "@dmkit/block-io";
 
@@ -63,6 +63,10 @@ class ToyDevice extends LinearDevice {
 
   protected override doFacts(): Facts {
     return { requests: this.#requests, small: this.#small };
+  }
+
+  protected override watched(): WatchedFacts {
+    return { hits: this.#small, misses: this.#requests - this.#small };
   }
 
   protected override get controls(): Controls<ToyDevice> {
@@ -165,7 +169,6 @@ export const toy: Target<ToyOptions> = {
       mood === "wild" && limit === 0 ? { option: "mood", what: "wild without a limit" } : undefined,
     length: ({ device }) => restOf(device, 1),
   },
-  gauges: (facts) => ({ hits: sumOfFacts(facts, "small"), lookups: sumOfFacts(facts, "requests") }),
   hintFor: ({ code }, { device }) =>
     code === "EFORMAT" ? `Stamp it first: dmkit format toy ${device}` : undefined,
   parse: (args) =>

@@ -10,6 +10,8 @@ import {
   type Facts,
   GuardedTarget,
   SECTOR,
+  type WatchedFacts,
+  joinFacts,
   codeOf,
   done,
   plainCapabilities,
@@ -85,6 +87,11 @@ export class ArchiveView extends GuardedTarget {
       log_objects: objects.length,
       log_blocks: index.blocks.length,
     };
+  }
+
+  protected override watched(): WatchedFacts {
+    const { archive, base } = this.#parts;
+    return joinFacts([archive.store.facts?.() ?? {}, base.facts?.() ?? {}]);
   }
 
   /** What differs from the image of the checkpoint: bytes, in order. */

@@ -8,7 +8,14 @@
  * Invariant: a cache that goes on has every segment that the archive lacks, and the archive has none that it lacks.
  */
 import { hostname } from "node:os";
-import { type BlockDevice, type BlockIoError, type Environment, LinearDevice, refuse } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type BlockIoError,
+  type Environment,
+  LinearDevice,
+  type WatchedFacts,
+  refuse,
+} from "@dmkit/block-io";
 import { publish } from "@dmkit/image";
 import { Archive, type ArchiveSettings, type Epoch } from "../device/archive.ts";
 import { LogWriter, replacedBy } from "../device/log-writer.ts";
@@ -48,6 +55,8 @@ export interface AttachedArchive {
   /** See {@link LogWriter.write}. */
   write(local: number, segments: readonly LogSegment[]): Promise<void>;
   close(): Promise<void>;
+  /** What its store was asked since it was attached. */
+  facts(): WatchedFacts;
 }
 
 /** Attaches a cache to a disk in `store`, which is closed with it, or at once if that fails. */
@@ -118,6 +127,7 @@ async function attach(
       writer.close();
       await close();
     },
+    facts: () => archive.store.facts?.() ?? {},
   };
 }
 

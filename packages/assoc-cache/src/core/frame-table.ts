@@ -1,6 +1,6 @@
 /**
  * The frames of a cache: which block each holds, in what state, in which order they were used. Typed arrays
- * only, 20 to 28 bytes a frame plus 6 to 12 a set; lookup, use, allocation and every change of state are O(1).
+ * only, 22 to 30 bytes a frame plus 6 to 12 a set; lookup, use, allocation and every change of state are O(1).
  *
  *      free ──bind──▶ filling ──▶ clean ⇄ dirty ⇄ written
  *        ▲───────────────┴──────────┘      ▲          │ the source is flushed
@@ -28,6 +28,7 @@
 import { Bitmap } from "@dmkit/block-io";
 import type { Geometry } from "../format/geometry.ts";
 import { type WayArray, WayLists, noWay, wayArray } from "./way-lists.ts";
+import { DirtyAges } from "./dirty-ages.ts";
 import { Sets } from "./sets.ts";
 
 export const states = { free: 0, filling: 1, clean: 2, dirty: 3, written: 4 } as const;
@@ -57,6 +58,8 @@ export class FrameTable {
   dirty = 0;
   /** Frames that hold a block, in whatever state. */
   bound = 0;
+  /** For how long they are. */
+  readonly ages: DirtyAges;
   /** Bit n: frame n is dirty or written. */
   readonly dirtyFrames: Bitmap;
   readonly #blocks: Float64Array;
@@ -68,8 +71,10 @@ export class FrameTable {
   readonly #dirty: WayLists;
   readonly #none: number;
 
-  constructor(geometry: Geometry) {
+  /** @param now milliseconds of a clock that never goes back. */
+  constructor(geometry: Geometry, now: () => number = () => 0) {
     const { frames, ways } = geometry;
+    this.ages = new DirtyAges(frames, now);
     this.geometry = geometry;
     this.sets = new Sets(geometry);
     this.dirtyFrames = new Bitmap(frames);
@@ -200,6 +205,7 @@ export class FrameTable {
     if (wasDirty !== isDirty) {
       this.dirty += isDirty ? 1 : -1;
       this.dirtyFrames.fill(frame, 1, isDirty);
+      this.ages.changed(frame, isDirty);
     }
     const from = this.#listOf(before);
     const to = this.#listOf(flags);

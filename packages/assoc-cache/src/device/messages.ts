@@ -1,5 +1,12 @@
 /** What a running cache can be told, and what it says of itself. */
-import { BlockIoError, type Controls, type Facts, type LongWork, SECTOR } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type Controls,
+  type Facts,
+  type LongWork,
+  SECTOR,
+  type WatchedFacts,
+} from "@dmkit/block-io";
 import { spans } from "../core/history.ts";
 import type { Policy } from "../format/superblock.ts";
 import type { Metadata } from "./metadata/metadata.ts";
@@ -76,10 +83,17 @@ export function statusLine(device: ControlledCache): string {
   return [device.state.statistics.statsLine(), ...pairs].join(" ");
 }
 
-/** The figures of the status line by name, the historical ones included. */
-export function cacheFacts(device: ControlledCache): Facts {
-  const { statistics } = device.state;
+/** The figures of the status line by name, the historical ones included, and those that are watched. */
+export function cacheFacts(device: ControlledCache): Facts & WatchedFacts {
+  const { statistics, frames, blockBytes, environment } = device.state;
   return {
+    hits: statistics.hits,
+    misses: statistics.reads + statistics.writes - statistics.hits,
+    capacity_bytes: frames.geometry.frames * blockBytes,
+    dirty_bytes: frames.dirty * blockBytes,
+    oldest_dirty_seconds: frames.ages.oldest(environment.clock.now()),
+    written_back_bytes: statistics.writtenBack * blockBytes,
+    bypassed_bytes: statistics.bypassed * blockBytes,
     reads: statistics.reads,
     writes: statistics.writes,
     cache_hits: statistics.hits,

@@ -93,7 +93,7 @@ export class CacheState {
     this.space = new SpaceWatch(setup.name, [setup.cache], setup.environment);
     this.blockBytes = setup.geometry.blockSectors * 512;
     this.blocks = Math.ceil(setup.size / this.blockBytes);
-    this.frames = new FrameTable(setup.geometry);
+    this.frames = new FrameTable(setup.geometry, () => setup.environment.clock.now());
     const chunk = Math.max(this.blockBytes, CHUNK);
     this.pool = new BufferPool(chunk, Math.max(2, Math.floor(setup.poolBytes / chunk)));
     this.environment = setup.environment;

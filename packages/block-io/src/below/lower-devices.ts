@@ -180,16 +180,17 @@ export class LowerDevices {
 
   /** The worst of those that are open. */
   health(): Health {
-    return worstHealth([...this.#devices].map(healthOf));
+    return worstHealth(this.devices.map(healthOf));
   }
 
   /** Of those that are open. */
   get files(): FilesBelow {
-    return filesOf(this.#devices);
+    return filesOf(this.devices);
   }
 
-  get #devices(): Set<BlockDevice> {
-    return new Set([...this.#grants].map(({ claim }) => claim.device));
+  /** Those that are open. */
+  get devices(): readonly BlockDevice[] {
+    return [...new Set([...this.#grants].map(({ claim }) => claim.device))];
   }
 
   /** Gives back what `open` gave for this range; a device that nobody else here uses is closed. */

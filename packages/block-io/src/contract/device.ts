@@ -29,6 +29,7 @@
  * Failure: a {@link BlockIoError}, never anything else. A failed write leaves each sector old or new.
  */
 
+import type { Facts } from "./facts.ts";
 import type { Health } from "./health.ts";
 
 /** Bytes in a sector, the unit of tables and of atomicity. Always 512. */
@@ -163,6 +164,8 @@ export interface BlockDevice {
 
   /** How it is doing, itself and the devices it has opened. Cheap. Left out: nothing can go wrong, or be told. */
   health?(): Health;
+  /** What it says of itself, by name, without the devices it has opened. Cheap. Left out: nothing. */
+  facts?(): Facts;
 }
 
 /**

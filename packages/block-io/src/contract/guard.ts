@@ -23,8 +23,9 @@ import {
   type WriteZeroesOptions,
   done,
 } from "./device.ts";
-import { type BlockIoError, type Operation, refuse, toBlockIoError } from "./errors.ts";
+import { type BlockIoError, type Operation, toBlockIoError } from "./errors.ts";
 import { ZERO_CHUNK, zeroes } from "../bytes/zeroes.ts";
+import type { Facts, WatchedFacts } from "./facts.ts";
 import { type Health, wholeStory } from "./health.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { REOPEN, Refusals, asBuffer } from "./refusals.ts";
@@ -44,23 +45,6 @@ export abstract class GuardedDevice implements BlockDevice {
 
   /** @param size bytes; a multiple of `limits.logicalBlockSize`, at most 2^53 - 1. Throws `EINVAL`. */
   constructor(name: string, size: number, limits: Limits) {
-    const { logicalBlockSize } = limits;
-    if (!Number.isSafeInteger(size) || size < 0) {
-      throw refuse(
-        name,
-        "EINVAL",
-        `${size} bytes are not from 0 to 2^53 - 1, the sizes a device can have`,
-        "Use a smaller image, or a part of it: a table line such as 0 SECTORS linear IMAGE 0.",
-      );
-    }
-    if (size % logicalBlockSize !== 0) {
-      throw refuse(
-        name,
-        "EINVAL",
-        `size ${size} is not a multiple of ${logicalBlockSize} bytes`,
-        `Extend it to a multiple of ${logicalBlockSize}, e.g. with: truncate -s %${logicalBlockSize} FILE`,
-      );
-    }
     this.name = name;
     this.size = size;
     this.limits = limits;
@@ -155,6 +139,16 @@ export abstract class GuardedDevice implements BlockDevice {
       };
     }
     return this.#vitals.silence(this.name, this.#life.inFlight, this.#life.settledCount);
+  }
+
+  /** What is watched of every device, and what this one adds to it. */
+  facts(): Facts {
+    return { ...this.watched(), ...this.#vitals.facts(this.#life.inFlight) };
+  }
+
+  /** What it has of {@link watchedFacts} besides. */
+  protected watched(): WatchedFacts {
+    return {};
   }
 
   /** For a device that holds the data: whether it had space for it lately. */
@@ -308,6 +302,7 @@ export abstract class GuardedDevice implements BlockDevice {
       await this.doFlush();
       // One that ran beside a flush that failed, or after it, may have found nothing left to write.
       if (this.#failure !== undefined && this.failsForGood) throw this.#failure;
+      this.#vitals.flushed();
     } catch (error) {
       const failure = this.#vitals.noted(toBlockIoError(error, { device: this.name, op: "flush" }));
       if (this.failsForGood && !failure.lossless) this.fail(failure);

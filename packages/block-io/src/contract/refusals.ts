@@ -3,7 +3,7 @@
  * Lengths are compared without adding: nothing overflows.
  */
 import type { Limits } from "./device.ts";
-import { BlockIoError, type ErrorCode, type Operation } from "./errors.ts";
+import { BlockIoError, type ErrorCode, type Operation, refuse } from "./errors.ts";
 
 const READ_ONLY = "Open it for writing: without --read-only, on a file system that can be written to.";
 export const REOPEN = "Close and reopen the device; check the storage below it.";
@@ -16,7 +16,24 @@ export class Refusals {
   readonly #block: number;
   readonly #readOnly: boolean;
 
+  /** Throws `EINVAL` for a size that no device can have. */
   constructor(name: string, size: number, { logicalBlockSize, capabilities }: Limits) {
+    if (!Number.isSafeInteger(size) || size < 0) {
+      throw refuse(
+        name,
+        "EINVAL",
+        `${size} bytes are not from 0 to 2^53 - 1, the sizes a device can have`,
+        "Use a smaller image, or a part of it: a table line such as 0 SECTORS linear IMAGE 0.",
+      );
+    }
+    if (size % logicalBlockSize !== 0) {
+      throw refuse(
+        name,
+        "EINVAL",
+        `size ${size} is not a multiple of ${logicalBlockSize} bytes`,
+        `Extend it to a multiple of ${logicalBlockSize}, e.g. with: truncate -s %${logicalBlockSize} FILE`,
+      );
+    }
     this.#name = name;
     this.#size = size;
     this.#block = logicalBlockSize;

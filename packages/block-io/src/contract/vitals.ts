@@ -1,10 +1,11 @@
 /**
- * What a device finds out about its own health by being used: that nothing it was asked is answered, and that it had no
- * space for something. Nothing here decides about a request, and a look at the health is not part of what a simulation
+ * What a device finds out about itself by being used: what failed, when it was flushed, that nothing it was asked is
+ * answered, and that it had no space for something. Nothing here decides about a request, and a look at the health is not part of what a simulation
  * replays: so the real clock is read, which spares every device a parameter.
  */
 import { type Clock, realEnvironment } from "./environment.ts";
 import { type BlockIoError, isOutOfSpace } from "./errors.ts";
+import type { WatchedFacts } from "./facts.ts";
 import { type Health, healthy, wholeStory } from "./health.ts";
 
 /** Milliseconds without any answer after which a device counts as silent: more than a disk's own error recovery takes. */
@@ -17,6 +18,10 @@ export class Vitals {
   /** Set by the first look that found this many requests settled and others waiting. Times are of the monotonic clock. */
   #quiet: { readonly settled: number; readonly at: number } | undefined;
   #full: { readonly error: BlockIoError; readonly at: number } | undefined;
+  /** Requests that failed. */
+  #errors = 0;
+  /** When a flush last succeeded; milliseconds since 1970. */
+  #flushed: number | undefined;
 
   constructor(clock: Clock = realEnvironment.clock) {
     this.#clock = clock;
@@ -40,8 +45,20 @@ export class Vitals {
     };
   }
 
-  /** Remembers a request that failed for want of space; returns the error. */
+  /** A flush has succeeded. */
+  flushed(): void {
+    this.#flushed = this.#clock.wallTime();
+  }
+
+  /** @param inFlight requests at work. */
+  facts(inFlight: number): WatchedFacts {
+    const flushed = this.#flushed === undefined ? {} : { last_flush: this.#flushed / 1000 };
+    return { in_flight: inFlight, errors: this.#errors, ...flushed };
+  }
+
+  /** Counts a request that failed, and remembers one that did for want of space; returns the error. */
   noted(error: BlockIoError): BlockIoError {
+    this.#errors += 1;
     if (isOutOfSpace(error)) this.#full = { error, at: this.#clock.now() };
     return error;
   }

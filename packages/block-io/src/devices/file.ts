@@ -9,8 +9,9 @@
  *   neither begins while the pool is busy with the other;
  * - the size is fixed at open; a file cut shorter behind our back gives EIO, never short data.
  */
-import { closeSync, fdatasync, fstatSync, read, readSync, writeSync } from "node:fs";
+import { closeSync, fdatasync, fstat, fstatSync, read, readSync, writeSync } from "node:fs";
 import { statfs } from "node:fs/promises";
+import { promisify } from "node:util";
 import {
   type Extent,
   type Place,
@@ -39,6 +40,9 @@ const EXTENTS_A_TURN = 256;
 // Bytes left in a file system below which files with holes are warned about, and how often to look, milliseconds.
 const LOW_SPACE = 256 * 1024 * 1024;
 const LOOK_EVERY = 10_000;
+
+// Asked for while nobody may wait for it: a file system that does not answer must not stop this thread.
+const fstatLater = promisify(fstat);
 
 /** Made by {@link openFile}. */
 export class FileDevice extends GuardedDevice {
@@ -209,7 +213,7 @@ export class FileDevice extends GuardedDevice {
 
   async storage(): Promise<readonly StorageFacts[]> {
     try {
-      const stat = fstatSync(this.#fd);
+      const stat = await fstatLater(this.#fd);
       const disk = await diskOf(stat);
       const unallocated = this.#isRegular ? Math.max(0, this.size - stat.blocks * 512) : 0;
       if (unallocated === 0) return [disk];

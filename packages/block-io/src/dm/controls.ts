@@ -13,9 +13,6 @@ import { didYouMean } from "../bytes/text.ts";
 import { BlockIoError, refuse, toBlockIoError } from "../contract/errors.ts";
 import { type OptionSpec, type OptionTable, parseOption, requireOrder } from "./options.ts";
 
-/** What a target says of itself: counts, sizes in bytes, words. Names are lower case with underscores. */
-export type Facts = Readonly<Record<string, string | number>>;
-
 /** How far a long message is; `done` of `total` units. */
 export interface MessageProgress {
   readonly done: number;

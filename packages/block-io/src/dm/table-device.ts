@@ -15,7 +15,8 @@ import { LowerDevices } from "../below/lower-devices.ts";
 import type { DeviceSchemes } from "../below/schemes.ts";
 import { parseOptions, replaceReferences } from "./options.ts";
 import { type Segment, printSegment, tableLength } from "./table.ts";
-import type { Facts, MessageOptions } from "./controls.ts";
+import type { MessageOptions } from "./controls.ts";
+import type { Facts } from "../contract/facts.ts";
 import {
   type OpenContext,
   type RangeDescription,
@@ -192,6 +193,11 @@ export class TableDevice extends MappedDevice {
   /** What its files are: a table that is opened by their paths in its place may find others there. */
   get files(): FilesBelow {
     return this.#lowers.files;
+  }
+
+  /** The devices it has opened below its targets. */
+  get below(): readonly BlockDevice[] {
+    return this.#lowers.devices;
   }
 
   /** The table it was opened with, and what has changed since. */

@@ -4,7 +4,6 @@ import type { UriScheme } from "../below/schemes.ts";
 import {
   type Controlled,
   type Controls,
-  type Facts,
   type LongWork,
   type MessageOptions,
   type Messages,
@@ -16,9 +15,9 @@ import {
 import { type BlockDevice, SECTOR } from "../contract/device.ts";
 import type { Environment } from "../contract/environment.ts";
 import { type BlockIoError, refuse } from "../contract/errors.ts";
+import type { Facts } from "../contract/facts.ts";
 import { GuardedDevice } from "../contract/guard.ts";
 import type { TableArguments } from "./arguments.ts";
-import type { GaugeCounts } from "./gauges.ts";
 import type { ImageFormat } from "./image.ts";
 import { type OptionTable, replaceReferences } from "./options.ts";
 import type { Overlay } from "./overlay.ts";
@@ -41,10 +40,7 @@ export interface TargetDevice extends BlockDevice {
   readonly descriptions: readonly RangeDescription[];
   /** The target's part of the device-mapper status line; empty if there is nothing to say. */
   status(): string;
-  /**
-   * What it says of itself, by name; the values of its tunables are among it, and how many requests it works on
-   * (`in_flight`).
-   */
+  /** What it says of itself, by name; the values of its tunables are among it. */
   facts(): Facts;
   /**
    * Carries out a message (see controls.ts); resolves with its answer, often empty. Errors: `EINVAL` (unknown, out of
@@ -84,8 +80,8 @@ export abstract class GuardedTarget extends GuardedDevice implements TargetDevic
     return "";
   }
 
-  facts(): Facts {
-    return { ...factsOf(this.tunableValues()), ...this.doFacts(), in_flight: this.inFlight };
+  override facts(): Facts {
+    return { ...factsOf(this.tunableValues()), ...this.doFacts(), ...super.facts() };
   }
 
   settings(): Readonly<Record<string, unknown>> {
@@ -108,7 +104,7 @@ export abstract class GuardedTarget extends GuardedDevice implements TargetDevic
     return noControls;
   }
 
-  /** Its own facts, besides the tunables. */
+  /** Its own facts, besides the tunables and those that are watched. */
   protected doFacts(): Facts {
     return {};
   }
@@ -213,8 +209,6 @@ export interface Target<Options> {
   readonly schemes?: Readonly<Record<string, UriScheme>>;
   /** What stack files ask besides the options. */
   readonly stack?: StackRules<Options>;
-  /** What is worth watching, from the facts of one of its devices. */
-  gauges?(facts: Facts): GaugeCounts;
   /**
    * What to do about an error of opening a device of `size` bytes with these options, where the target knows better
    * than who has thrown it. Undefined: it does not.

@@ -7,7 +7,7 @@
 import { type BlockDevice, SECTOR, done } from "../contract/device.ts";
 import type { Clock } from "../contract/environment.ts";
 import { BlockIoError } from "../contract/errors.ts";
-import type { Facts } from "../dm/controls.ts";
+import type { Facts } from "../contract/facts.ts";
 import { type OptionsOf, parseOptions } from "../dm/options.ts";
 import { restOf } from "../dm/stack-rules.ts";
 import type { Target } from "../dm/target.ts";

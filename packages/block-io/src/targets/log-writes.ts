@@ -9,7 +9,8 @@
  *   was answered: the log never claims what did not happen, and misses nothing that was acknowledged;
  * - entries are in the order of the answers below.
  */
-import { type Controls, type Facts, noControls } from "../dm/controls.ts";
+import type { Facts } from "../contract/facts.ts";
+import { type Controls, noControls } from "../dm/controls.ts";
 import { type BlockDevice, SECTOR, type WriteZeroesOptions } from "../contract/device.ts";
 import type { Environment } from "../contract/environment.ts";
 import { BlockIoError, refuse } from "../contract/errors.ts";

@@ -1,5 +1,5 @@
 /** What has been written and what has gone wrong since the device was opened. */
-import { type Controls, type Facts, noControls } from "@dmkit/block-io";
+import { type Controls, type Facts, type WatchedFacts, noControls } from "@dmkit/block-io";
 export interface Counters {
   /** Bytes of blocks stored, before and after compression. */
   data: number;
@@ -18,9 +18,10 @@ export function statusLine({ data, compressed, metadata }: Counters): string {
   return `Data Size ${data} Compressed Data Size ${compressed} Meta Size ${metadata}`;
 }
 
-/** The same by name. */
-export function counterFacts({ data, compressed, metadata, damaged }: Counters): Facts {
-  return { data_size: data, compressed_data_size: compressed, meta_size: metadata, damaged };
+/** The same by name: the historical names, and those that are watched. */
+export function counterFacts({ data, compressed, metadata, damaged }: Counters): Facts & WatchedFacts {
+  const historical = { data_size: data, compressed_data_size: compressed, meta_size: metadata };
+  return { ...historical, damaged, compressed_from_bytes: data, compressed_to_bytes: compressed };
 }
 
 /** What a running device of either format can be told. */

@@ -26,7 +26,7 @@ export interface BlobCounters {
 
 export class Blobs {
   readonly counters: BlobCounters = { memoryHits: 0, cacheHits: 0, fetches: 0, fetchedBytes: 0, damaged: 0 };
-  readonly #store: ObjectStore;
+  readonly store: ObjectStore;
   readonly #memory: ChunkMemory;
   readonly #cache: NodeCache | undefined;
   readonly #coder: BlobCoder = new BlobCoder();
@@ -34,7 +34,7 @@ export class Blobs {
   readonly #ending = new AbortController();
 
   constructor(store: ObjectStore, memory: ChunkMemory, cache: NodeCache | undefined) {
-    this.#store = store;
+    this.store = store;
     this.#memory = memory;
     this.#cache = cache;
   }
@@ -94,7 +94,7 @@ export class Blobs {
     }
     throw new BlockIoError(`the blob ${digest} is damaged in the store`, {
       code: "EIO",
-      device: this.#store.name,
+      device: this.store.name,
       op: "read",
       hint: "Publish the image again from its source with dmkit publish --verify: blobs that are damaged are replaced.",
     });
@@ -102,12 +102,12 @@ export class Blobs {
 
   async #get(digest: Digest, options: GetOptions): Promise<Buffer> {
     try {
-      return await this.#store.get(blobKey(digest), options);
+      return await this.store.get(blobKey(digest), options);
     } catch (error) {
       if (codeOf(error) !== "ENOENT") throw error;
       throw new BlockIoError(`the blob ${digest} is not in the store`, {
         code: "ENOENT",
-        device: this.#store.name,
+        device: this.store.name,
         op: "read",
         cause: error,
         hint: "Publish the image again from its source: what is missing is uploaded.",

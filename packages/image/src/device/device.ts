@@ -10,6 +10,7 @@ import {
   type Facts,
   GuardedTarget,
   type Limits,
+  type WatchedFacts,
   done,
   inParallel,
   noControls,
@@ -116,6 +117,16 @@ export class ImageDevice extends GuardedTarget {
       fetches,
       fetched_bytes: fetchedBytes,
       damaged,
+    };
+  }
+
+  protected override watched(): WatchedFacts {
+    const { memoryHits, cacheHits, fetches } = this.#parts.blobs.counters;
+    return {
+      ...this.#parts.blobs.store.facts?.(),
+      hits: memoryHits + cacheHits,
+      misses: fetches,
+      node_cache_hits: cacheHits,
     };
   }
 

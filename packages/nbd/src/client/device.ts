@@ -13,6 +13,7 @@ import {
   GuardedDevice,
   type Health,
   type Place,
+  type WatchedFacts,
   type WriteZeroesOptions,
   done,
   worstHealth,
@@ -100,6 +101,11 @@ export class NbdDevice extends GuardedDevice {
   get status(): NbdClientStatus {
     const { connections, reconnects, inFlight, journalBytes } = this.#link;
     return { connections, reconnects, inFlight, replayBytes: journalBytes };
+  }
+
+  protected override watched(): WatchedFacts {
+    const { connections, reconnects, replayBytes } = this.status;
+    return { connections, reconnects, replay_bytes: replayBytes };
   }
 
   /** Also whether the server is there. */

@@ -12,6 +12,7 @@ import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { BlockIoError, type Timer, toBlockIoError } from "@dmkit/block-io";
 import { REP } from "../protocol.ts";
+import type { ClientStatus } from "./client-status.ts";
 import type { Phase, ServerContext } from "./context.ts";
 import type { Export, ExportClient } from "./exports/export.ts";
 import { type ChunkOrigin, type Intake, type IntakeSink, openIntake } from "./io/intake.ts";
@@ -22,6 +23,9 @@ import { Transmission, type TransmissionEvents } from "./transmission.ts";
 
 const LINGER = 1000;
 const KEEP_ALIVE = 60_000;
+
+// Of this process, ever.
+let connections = 0;
 
 /** By which way a client comes. */
 export interface Entrance {
@@ -53,6 +57,10 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
   readonly #onClosed: (connection: Connection) => void;
   #phase: Phase = lingering;
   #exported: Export | undefined;
+  readonly #id: number = (connections += 1);
+  readonly #since: number;
+  #isSecure = false;
+  #readOnly = false;
   #timer: Timer | undefined;
   #closed = false;
   #transmission: Transmission | undefined;
@@ -70,6 +78,7 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
     onClosed: (connection: Connection) => void,
   ) {
     this.#context = context;
+    this.#since = context.environment.clock.wallTime();
     this.#denial = denial;
     this.#onClosed = onClosed;
     this.#tls = tls;
@@ -97,6 +106,22 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
     stream.on("close", () => {
       if (stream === this.#stream) this.#closedNow();
     });
+  }
+
+  /** Undefined unless it has entered an export, and is there. */
+  get status(): ClientStatus | undefined {
+    const [exported, counts] = [this.#exported, this.#transmission?.counts];
+    if (exported === undefined || counts === undefined || this.#closed) return undefined;
+    return {
+      id: this.#id,
+      export: exported.name,
+      address: this.#address,
+      identity: this.#identity,
+      tls: this.#isSecure,
+      readOnly: this.#readOnly,
+      since: this.#since,
+      ...counts,
+    };
   }
 
   /** Whether the client has entered an export and has not said goodbye. */
@@ -166,6 +191,7 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
   agreed(agreement: Agreement, rest: Buffer, origin: ChunkOrigin): void {
     this.#timer?.cancel();
     this.#exported = agreement.exported;
+    this.#readOnly = agreement.readOnly;
     agreement.exported.joined(this);
     this.#context.environment.logger.log("info", "NBD client connected", {
       export: this.#exported.name,
@@ -189,6 +215,7 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
           return;
         }
         this.#stream = socket;
+        this.#isSecure = true;
         this.#intake = openIntake(socket, false, this, this.#context.buffers);
         this.#identity = identities[0];
         this.#shakeHands("secure", identities, before);

@@ -7,6 +7,7 @@
  * flight, and so nothing is to be gained by waiting, they leave at once.
  */
 import type { Duplex } from "node:stream";
+import type { ClientStatus } from "./client-status.ts";
 import type { Account } from "./io/budget.ts";
 import type { ChunkOrigin } from "./io/intake.ts";
 import type { Phase, ServerContext } from "./context.ts";
@@ -55,6 +56,11 @@ export class Transmission implements Phase, RequestEvents {
     this.#outbox = new Outbox(stream, context.buffers, this.#account, this.#resume);
     this.#requests = new Requests(agreement, context, this.#account, this.#outbox, this);
     this.#receiver = new Receiver(this.#requests, context.buffers, agreement.extended);
+  }
+
+  /** See {@link ClientStatus}. */
+  get counts(): Pick<ClientStatus, "inFlight" | "requests" | "bytes" | "errors"> {
+    return { inFlight: this.#requests.inFlight, ...this.#requests.answers };
   }
 
   get stopping(): boolean {

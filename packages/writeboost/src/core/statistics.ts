@@ -12,12 +12,19 @@ export class Statistics {
   readonly counters: Float64Array = new Float64Array(16);
   /** Segments closed before they were full because of a barrier; not by sync or suspend. */
   partialFlushes = 0;
+  /** Bytes of writes that went past the log. */
+  bypassedBytes = 0;
 
   count(kind: number): void {
     this.counters[kind] = (this.counters[kind] as number) + 1;
   }
 
-  /** Zeroes the counters; `partialFlushes` stays, as it always has. */
+  /** Requests of all kinds with these bits. */
+  sum(bits: number): number {
+    return this.counters.reduce((sum, count, kind) => ((kind & bits) === bits ? sum + count : sum), 0);
+  }
+
+  /** Zeroes the counters; `partialFlushes` and bytes stay. */
   clear(): void {
     this.counters.fill(0);
   }

@@ -43,12 +43,13 @@ import { Recorder } from "./recorder.ts";
 import type { DeviceSettings } from "./settings.ts";
 import type { Devices, Recovered, Split } from "./recovered.ts";
 import { readOnlyError, suspendedError } from "./refusals.ts";
+import { SegmentAges } from "./segment-ages.ts";
 import { SegmentLog } from "./log/segment-log.ts";
 import { LogTrouble } from "./log/trouble.ts";
 import { Staging } from "./request/staging.ts";
 import { closeInOrder } from "./closing.ts";
-import { infoOf, statusOf } from "./control/report.ts";
-import { type Status, printStatus, statusFacts } from "./control/status.ts";
+import { factsOf, infoOf, statusOf } from "./control/report.ts";
+import { type Status, printStatus } from "./control/status.ts";
 import { WritePath } from "./request/write-path.ts";
 import { DropCaches, type DropOptions } from "./writeback/drop-caches.ts";
 import { Writeback } from "./writeback/writeback.ts";
@@ -96,7 +97,8 @@ export class WriteboostDevice extends GuardedTarget {
     const shipper = archive && new Shipper(log, archive.to, archive, settings.name, environment);
     const plog = devices.plog && new PlogWriter(devices.plog, geometry, { segments, name, log });
     this.#log = log;
-    this.#parts = { log, backing: this.#backing, plog, shipper, statistics: new Statistics(), size };
+    const ages = new SegmentAges(log, environment.clock);
+    this.#parts = { log, backing: this.#backing, plog, shipper, statistics: new Statistics(), ages, size };
     const keeper = identity && new IdentityKeeper(devices.cache, identity);
     this.#recorder = new Recorder(log, keeper, recovered.recorded, (message, error) =>
       this.#trouble.tell("warn", message, error),
@@ -174,13 +176,7 @@ export class WriteboostDevice extends GuardedTarget {
   }
 
   protected override doFacts(): Facts {
-    const { geometry, pool } = this.#log;
-    return {
-      ...statusFacts(this.statusData),
-      segment_size_order: geometry.order,
-      nr_rambuf_pool: pool,
-      nr_cur_batched_writeback: this.#writeback.batch,
-    };
+    return factsOf(this.#parts, this.#writeback, this.statusData);
   }
 
   protected override get controls(): Controls<ControlledLog> {

@@ -4,6 +4,7 @@ import type { Statistics } from "../core/statistics.ts";
 import type { Shipper } from "./archive/shipper.ts";
 import type { PlogWriter } from "./log/plog-writer.ts";
 import type { SegmentLog } from "./log/segment-log.ts";
+import type { SegmentAges } from "./segment-ages.ts";
 
 export interface Parts {
   readonly log: SegmentLog;
@@ -12,6 +13,7 @@ export interface Parts {
   /** Where the log is archived. */
   readonly shipper: Shipper | undefined;
   readonly statistics: Statistics;
+  readonly ages: SegmentAges;
   /** Bytes of the device; the last block may be short. */
   readonly size: number;
 }

@@ -11,6 +11,7 @@ import {
   type Facts,
   GuardedTarget,
   type Health,
+  type WatchedFacts,
   done,
   join,
   toBlockIoError,
@@ -25,7 +26,7 @@ import { lostPage, pagesHealth, readBlock } from "./lost.ts";
 import { zramControls } from "./messages.ts";
 import { extentKind } from "./extent-kind.ts";
 import { unsaved, unsavedYet } from "./snapshot/unsaved.ts";
-import { zramFacts } from "./statistics.ts";
+import { memoryStatistics, zramFacts } from "./statistics.ts";
 
 /** A running compressed RAM disk. */
 export class ZramDevice extends GuardedTarget implements RunningDisk {
@@ -174,6 +175,11 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
 
   protected override doFacts(): Facts {
     return zramFacts(this);
+  }
+
+  protected override watched(): WatchedFacts {
+    const { orig_data_size: data = 0, compr_data_size: stored = 0 } = memoryStatistics(this);
+    return { data_bytes: data, stored_bytes: stored };
   }
 
   protected override get controls(): Controls<RunningDisk> {

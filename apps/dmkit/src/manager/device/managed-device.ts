@@ -19,7 +19,7 @@ import type { BorrowedDevice } from "./borrowed-device.ts";
 import { HealthRecord } from "../health-watch.ts";
 import { NamedDevice } from "./named-device.ts";
 import { readTable, renameReferences, resolvePaths } from "../references.ts";
-import type { DeviceSnapshot, DeviceState } from "../snapshot.ts";
+import type { DeviceSnapshot, DeviceState, Space } from "../snapshot.ts";
 
 /** A table that was loaded and not put in place yet. */
 export interface InactiveTable {
@@ -57,6 +57,8 @@ export class ManagedDevice {
   pins: ReadonlyMap<string, string> = new Map();
   /** What its files were, as long as it had a table. */
   files: FilesBelow = new Map();
+  /** What is left in the file systems below, when that was last looked at. */
+  space: Space | undefined;
   readOnly: boolean;
   /** Its table is being exchanged. */
   changing = false;
@@ -210,6 +212,8 @@ export class ManagedDevice {
       failure: opened && failureOf(opened)?.message,
       health: this.health(),
       segments: device.segments(),
+      below: device.below(),
+      space: this.space,
       holders: [
         ...this.owners.map(({ name }) => ({ kind: "device", name }) as const),
         ...[...this.exports.keys()].map((name) => ({ kind: "export", name }) as const),

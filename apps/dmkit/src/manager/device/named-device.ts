@@ -30,6 +30,7 @@ import {
   type StorageFacts,
   type WriteOptions,
   type WriteZeroesOptions,
+  healthOf,
   healthy,
   makeGate,
   plainLimits,
@@ -40,7 +41,7 @@ import { Meter, untimed } from "../../top/meter.ts";
 import type { SampledTraffic } from "../../top/snapshot.ts";
 import { OnceATurn } from "./once-a-turn.ts";
 import type { OpenedTable } from "./opened-table.ts";
-import type { SegmentStatus } from "../snapshot.ts";
+import type { BelowStatus, SegmentStatus } from "../snapshot.ts";
 
 export class NamedDevice implements BlockDevice {
   #name: string;
@@ -223,6 +224,19 @@ export class NamedDevice implements BlockDevice {
 
   segments(): readonly SegmentStatus[] {
     return this.#opened?.segments() ?? [];
+  }
+
+  /** The devices it has opened below. */
+  lowers(): readonly BlockDevice[] {
+    return this.#opened?.lowers() ?? [];
+  }
+
+  /** What those say of themselves; other named devices are left out. */
+  below(): readonly BelowStatus[] {
+    return this.lowers().flatMap((device) => {
+      const fields = device.facts?.();
+      return fields === undefined ? [] : [{ name: device.name, health: healthOf(device), fields }];
+    });
   }
 
   /** One device-mapper status line a segment. */

@@ -40,6 +40,8 @@ export interface OpenedTable {
   /** One line a segment, as it is now. */
   table(): string;
   segments(): readonly SegmentStatus[];
+  /** The devices it has opened below. */
+  lowers(): readonly BlockDevice[];
   /** The targets of its lines; undefined for an image that was opened without one. */
   readonly targets: readonly (TargetDevice | undefined)[];
   readonly descriptions: readonly RangeDescription[];
@@ -83,6 +85,7 @@ export async function openSegments(
       device.segments.map(({ start, length, target, device: segment }) =>
         segmentStatus(start, length, target, segment),
       ),
+    lowers: () => device.below,
     targets: device.segments.map((segment) => segment.device),
     descriptions: device.descriptions,
     message: (words, options) => device.message(words, options),
@@ -111,7 +114,8 @@ export function openedAs(
     device,
     unclaimed: lowers.map((lower) => ({ device: lower, use })),
     table: () => ["0", length, args.target.name, ...args.words().map(quoteTableWord)].join(" "),
-    segments: () => [segmentStatus(0, length, args.target, target)],
+    segments: () => [segmentStatus(0, length, args.target, device)],
+    lowers: () => below,
     targets: [target],
     descriptions: target?.descriptions ?? [],
     message: (words, options) =>
@@ -138,17 +142,9 @@ export function requireTable(opened: OpenedTable, targets: TargetRegistry): void
   }
 }
 
-function segmentStatus(
-  start: number,
-  length: number,
-  target: AnyTarget,
-  device: TargetDevice | undefined,
-): SegmentStatus {
-  const fields = device?.facts() ?? {};
-  const status = { start, length, target: target.name, status: device?.status() ?? "", fields };
-  return target.gauges === undefined || device === undefined
-    ? status
-    : { ...status, gauges: target.gauges(fields) };
+function segmentStatus(start: number, length: number, target: AnyTarget, device: BlockDevice): SegmentStatus {
+  const status = isTargetDevice(device) ? device.status() : "";
+  return { start, length, target: target.name, status, fields: device.facts?.() ?? {} };
 }
 
 /** The same error, with what a target of the table knows to do about it. */

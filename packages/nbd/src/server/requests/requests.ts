@@ -64,6 +64,12 @@ export class Requests implements RequestSink, RequestOwner {
   readonly #free: Request[] = [];
   /** Requests the device is carrying out. */
   inFlight = 0;
+  /** What the client was given: requests answered, bytes of those that succeeded, errors. */
+  readonly answers: { requests: number; bytes: number; errors: number } = {
+    requests: 0,
+    bytes: 0,
+    errors: 0,
+  };
   /** When the bytes that are being parsed arrived, on the environment's clock. */
   arrival = 0;
 
@@ -226,6 +232,9 @@ export class Requests implements RequestSink, RequestOwner {
     this.#outbox.charge(request.charge);
     const { type, length, started } = request;
     this.#exported.statistics.record(type, length, error !== undefined, this.#events.now() - started);
+    this.answers.requests += 1;
+    if (error !== undefined) this.answers.errors += 1;
+    else if (type === CMD.READ || type === CMD.WRITE) this.answers.bytes += length;
     this.#logEnd(request, error);
     this.#recycle(request);
     this.#events.answered();

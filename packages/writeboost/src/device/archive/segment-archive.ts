@@ -1,5 +1,5 @@
 /** Where segments go besides the cache device: what an archive is to a cache, and a cache to its archive. */
-import type { BlockDevice, Environment } from "@dmkit/block-io";
+import type { BlockDevice, Environment, WatchedFacts } from "@dmkit/block-io";
 
 /** A segment as an archive takes it: blocks of the disk, in no order. */
 export interface ArchivedSegment {
@@ -31,6 +31,8 @@ export interface SegmentArchive {
   write(first: number, segments: readonly ArchivedSegment[]): Promise<void>;
   /** Ends a write that is under way. */
   close(): Promise<void>;
+  /** What it has of watched facts: requests to its store. Left out: nothing. */
+  facts?(): WatchedFacts;
 }
 
 /** What an archive is told of a cache. */

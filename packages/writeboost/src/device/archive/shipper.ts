@@ -13,6 +13,7 @@ import {
   type Environment,
   type Health,
   type Timer,
+  type WatchedFacts,
   healthy,
   refuse,
   toBlockIoError,
@@ -57,6 +58,8 @@ export class Shipper {
   #givenUp = 0;
   /** When the device was told that it will be drained. */
   #drained: number = Number.NEGATIVE_INFINITY;
+  /** What went to the archive since the cache was opened. */
+  readonly #sent = { objects: 0, bytes: 0 };
   /** Why a segment could not be read the last time. */
   #unreadable: BlockIoError | undefined;
 
@@ -167,17 +170,23 @@ export class Shipper {
   }
 
   /** What a status tells. */
-  facts(): {
-    readonly archived_id: number;
-    readonly unshipped_bytes: number;
-    readonly unshipped_seconds: number;
-  } {
+  facts(): Readonly<Record<"archived_id" | "unshipped_bytes" | "unshipped_seconds", number>> {
     const since = this.#closed.get(this.#shipped + 1);
     const age = since === undefined ? 0 : Math.max(0, this.#environment.clock.wallTime() - since);
     return {
       archived_id: this.#shipped + this.#archive.offset,
       unshipped_bytes: this.unshippedBytes,
       unshipped_seconds: Math.round(age / 1000),
+    };
+  }
+
+  /** Besides those. */
+  watched(): WatchedFacts {
+    return {
+      ...this.#archive.facts?.(),
+      archived_objects: this.#sent.objects,
+      archived_bytes: this.#sent.bytes,
+      taken_over: this.#log.dead?.code === "ESHUTDOWN" ? 1 : 0,
     };
   }
 
@@ -262,6 +271,8 @@ export class Shipper {
         }
         await this.#archive.write(first, segments);
         log.archived.last = first + segments.length - 1;
+        this.#sent.objects += 1;
+        this.#sent.bytes += this.#bytesOf(first, this.#shipped);
         log.changed.notify();
         for (let id = first; id <= this.#shipped; id += 1) this.#closed.delete(id);
       }

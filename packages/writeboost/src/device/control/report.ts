@@ -1,9 +1,11 @@
 /** What a running cache says of itself: the figures of its status, and its geometry, memory and errors. */
+import type { Facts, WatchedFacts } from "@dmkit/block-io";
+import { HIT } from "../../core/statistics.ts";
 import { BLOCK, slotOf } from "../../format/geometry.ts";
 import { segmentSize } from "../../format/segment.ts";
 import type { Tunables } from "../../options.ts";
 import type { Parts } from "../parts.ts";
-import type { Status } from "./status.ts";
+import { type Status, statusFacts } from "./status.ts";
 import type { Writeback } from "../writeback/writeback.ts";
 
 /** @param missing bytes, if all of the devices is used. */
@@ -36,6 +38,28 @@ export function statusOf(
     },
     batch: writeback.batch,
     tunables: { ...tunables },
+  };
+}
+
+/** The status by name, the geometry, and what is watched. */
+export function factsOf(parts: Parts, writeback: Writeback, status: Status): Facts & WatchedFacts {
+  const { log, shipper, statistics, ages } = parts;
+  const { map, geometry, pool, lastFlushed, lastWriteback } = log;
+  const hits = statistics.sum(HIT);
+  return {
+    ...statusFacts(status),
+    segment_size_order: geometry.order,
+    nr_rambuf_pool: pool,
+    nr_cur_batched_writeback: writeback.batch,
+    hits,
+    misses: statistics.sum(0) - hits,
+    capacity_bytes: geometry.slots * geometry.blocks * BLOCK,
+    dirty_bytes: map.dirtyBlocks * BLOCK,
+    oldest_dirty_seconds: ages.oldest,
+    dirty_segments: Math.max(0, lastFlushed - lastWriteback),
+    written_back_bytes: writeback.batches.written,
+    bypassed_bytes: statistics.bypassedBytes,
+    ...shipper?.watched(),
   };
 }
 

@@ -47,7 +47,6 @@ export class SegmentLog {
   readonly changed: Signal = new Signal();
   /** Called when `lastFlushed` or `durable` moved. */
   onProgress: () => void = () => {};
-
   readonly archived: ArchiveState = new ArchiveState();
   #opened: number;
   #open = false;
@@ -194,6 +193,7 @@ export class SegmentLog {
   #openNext(): void {
     this.#opened += 1;
     this.#open = true;
+    this.archived.onOpened(this.#opened);
     const slot = slotOf(this.geometry, this.#opened);
     if (this.map.lengths[slot] !== 0)
       this.#evicted.add(this.#opened - this.geometry.slots, this.map.evict(slot));

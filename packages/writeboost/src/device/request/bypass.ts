@@ -77,6 +77,7 @@ export class Bypass implements Traffic {
     if (!isWhole || this.#inLog(first) || this.busy(first) || this.#endPastLog(first, last, end) < last) {
       return this.#writeParts(path, offset, data);
     }
+    this.#parts.statistics.bypassedBytes += data.length;
     const request = this.#parts.backing.write(offset, data);
     if (request !== done) return this.#goPast({ first, end: last }, () => request);
     this.#staging.forgetAll();
@@ -88,7 +89,10 @@ export class Bypass implements Traffic {
     const { backing } = this.#parts;
     const piece = (from: number, count: number): Buffer =>
       data.subarray(from - offset, from - offset + count);
-    const past = (from: number, count: number): Promise<void> => backing.write(from, piece(from, count));
+    const past = (from: number, count: number): Promise<void> => {
+      this.#parts.statistics.bypassedBytes += count;
+      return backing.write(from, piece(from, count));
+    };
     await this.#each(path, offset, data.length, past, piece);
   }
 

@@ -26,13 +26,16 @@ interface Part {
 
 const LOST = -1;
 
+/** Of a log that nobody writes to there is no more. */
+type ReadParts = Omit<Parts, "ages">;
+
 export class ReadPath {
-  readonly #parts: Parts;
+  readonly #parts: ReadParts;
   // Sectors that were written when the devices had smaller blocks are there still.
   readonly #cache: ByteAccess;
   readonly #backing: ByteAccess;
 
-  constructor(parts: Parts) {
+  constructor(parts: ReadParts) {
     this.#parts = parts;
     this.#cache = new ByteAccess(parts.log.cache);
     this.#backing = new ByteAccess(parts.backing);

@@ -65,6 +65,8 @@ export interface BatchResult {
 }
 
 export class BatchCopier {
+  /** Bytes that were written to the backing device. */
+  written = 0;
   readonly #parts: Pick<Parts, "log" | "backing">;
   readonly #log: SegmentLog;
   readonly #backing: BlockDevice;
@@ -284,8 +286,13 @@ export class BatchCopier {
   // Begins its request before it returns: requests are made in the order of the plan, which is that of addresses.
   async #write({ offset, length, pieces }: PlannedWrite): Promise<void> {
     const [only, second] = pieces;
-    if (only === undefined) return this.#backing.writeZeroes(offset, length, { mayUnmap: true });
-    if (second === undefined) return this.#access.write(offset, only);
+    if (only === undefined) await this.#backing.writeZeroes(offset, length, { mayUnmap: true });
+    else if (second === undefined) await this.#access.write(offset, only);
+    else await this.#writeJoined(offset, length, pieces);
+    this.written += length;
+  }
+
+  async #writeJoined(offset: number, length: number, pieces: readonly Buffer[]): Promise<void> {
     // There are as many as requests at once.
     const joined = this.#joined.tryAcquire() ?? (await this.#joined.acquire());
     try {

@@ -59,7 +59,7 @@ export interface WritebackPolicy {
 export class Writeback {
   readonly #log: SegmentLog;
   readonly #backing: BlockDevice;
-  readonly #batches: BatchCopier;
+  readonly batches: BatchCopier;
   readonly #bad: BadBlocks;
   readonly #policy: WritebackPolicy;
   readonly #environment: Environment;
@@ -100,7 +100,7 @@ export class Writeback {
     this.#log = log;
     this.#openedBefore = log.opened;
     this.#backing = backing;
-    this.#batches = new BatchCopier({ log, backing });
+    this.batches = new BatchCopier({ log, backing });
     this.#bad = new BadBlocks(log, policy.relog, environment);
     this.#policy = policy;
     this.#environment = environment;
@@ -170,7 +170,7 @@ export class Writeback {
     this.#stopped = true;
     this.#cancelTimers();
     await this.#running;
-    this.#batches.trim();
+    this.batches.trim();
   }
 
   start(): void {
@@ -207,10 +207,10 @@ export class Writeback {
     const { lastFlushed, lastWriteback, dead } = this.#log;
     if (this.#linger !== undefined || this.#stopped) return;
     if (dead !== undefined || lastWriteback >= lastFlushed || !this.#policy.allowed())
-      return this.#batches.trim();
+      return this.batches.trim();
     this.#linger = this.#environment.clock.after(LINGER, () => {
       this.#linger = undefined;
-      this.#batches.trim();
+      this.batches.trim();
       this.#lingered = true;
       this.#wasBusy = this.#isBusy();
       this.#yields = this.#wasBusy ? this.#yields + 1 : 0;
@@ -271,7 +271,7 @@ export class Writeback {
     if (this.#broken.size > 0 && (last < first || !past)) return this.#stopAtBroken();
     if (last < first) return;
     const ids = Array.from({ length: last - first + 1 }, (_, index) => first + index);
-    const result = await this.#batches.copy(ids, durable, past, log.neededWriteback);
+    const result = await this.batches.copy(ids, durable, past, log.neededWriteback);
     this.#broken.add(result.broken);
     try {
       // Even if nothing was written: what a former life wrote may not be durable.
