@@ -72,7 +72,6 @@ describe("who mistypes a word is told which one was meant, for", () => {
 
   it.each([
     ["a target", "0 8 lineer a 0", "linear"],
-    ["an option", "0 8 cow a 0 b c 0 4 autocomit 1 force 1", "autocommit"],
     ["an option by name", "0 8 image a/b 2 cache_sise 1G", "cache_size"],
     ["a choice", "0 8 writeboost 0 a b 2 dialect clasic", "classic"],
   ])("%s of a table", async (_what, line, meant) => {
