@@ -87,7 +87,7 @@ export async function withDestination<T>(
   work: (destination: Destination) => Promise<T>,
 ): Promise<T> {
   if (isNewFile(reference)) return withNewFile(reference, options, work);
-  const device = await openReference(reference, "write", options.environment);
+  const device = await openReference(reference, "write", options.environment, { anyFormat: true });
   return closing(device, async () => {
     if (!options.overwrite) await requireBlank(device, { force: false, word: "--force" });
     return work({ device, blank: false });

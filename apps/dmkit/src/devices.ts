@@ -54,6 +54,12 @@ export function absoluteUri(uri: string, folder: string, targets?: TargetRegistr
 /** The openers of the schemes of all targets the app knows. */
 export const schemes: DeviceSchemes = openersOf();
 
+export interface ReferenceOptions {
+  readonly use?: Use;
+  /** Files whatever format they are an image in: for who looks at that, or writes over it. Default false. */
+  readonly anyFormat?: boolean;
+}
+
 /**
  * Opens a path or a URI for one caller, who owns it or relies on what is there, unless it says otherwise. Errors:
  * those of opening, EBUSY.
@@ -62,13 +68,13 @@ export async function openReference(
   reference: string,
   access: "read" | "write",
   environment: Environment,
-  use: Use = access === "write" ? "owns" : "reads",
+  { use = access === "write" ? "owns" : "reads", anyFormat = false }: ReferenceOptions = {},
 ): Promise<BlockDevice> {
   if (isOutput(reference)) {
     const reason = "is where standard output goes: what is read would be written over";
     throw refuse(reference, "EINVAL", reason, "Send the output somewhere else.");
   }
-  return LowerDevices.openOne(reference, use, schemes, environment, { access });
+  return LowerDevices.openOne(reference, use, schemes, environment, { access, anyFormat });
 }
 
 /** Whether standard output is this very file. */

@@ -1,5 +1,5 @@
 /** What people type first, and what they are spared to work out. */
-import { truncateSync, writeFileSync } from "node:fs";
+import { readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type BlockIoError, parseTable, realEnvironment } from "@dmkit/block-io";
 import { NbdServer, nbdInfo, openNbd } from "@dmkit/nbd";
@@ -9,7 +9,7 @@ import { ExportManager } from "../src/manager/export-manager.ts";
 import { parseStack } from "../src/stack-file/read/read.ts";
 import { targets } from "../src/targets.ts";
 import { cli } from "./cli.ts";
-import { dmkit, main, tempFolder } from "./support.ts";
+import { dmkit, main, serve, tempFolder } from "./support.ts";
 
 const verb = (...words: string[]): string => [process.execPath, main, ...words].join(" ");
 
@@ -137,5 +137,102 @@ describe("dmkit targets NAME", () => {
     const shown = lines.slice(1).map((line) => /^ {2}(?:\S.{25}| {26}) {2}\S/.test(line));
     expect(shown).toEqual(shown.map(() => true));
     expect(stdout).toMatch(/Messages:\n[^]*\n {2}drop_caches \[stop\] +writes back/);
+  });
+});
+
+describe("what is said behind a path", () => {
+  const qcow2 = (folder: string): string => {
+    const path = join(folder, "vm disk.qcow2");
+    writeFileSync(path, Buffer.concat([Buffer.from("514649fb", "hex"), Buffer.alloc(2 ** 20 - 4)]));
+    return path;
+  };
+
+  it("?raw: a qcow2 image is refused with what to type, in serve, tables, copy and stack files", async () => {
+    const folder = tempFolder();
+    const path = qcow2(folder);
+    const table = `0 * linear "${path}" 0`;
+    writeFileSync(join(folder, "s.yaml"), `devices: { d: "${path}" }\n`);
+    for (const words of [
+      ["serve", path],
+      ["serve", "-t", table],
+      ["serve", join(folder, "s.yaml")],
+      ["copy", path, join(folder, "x")],
+    ]) {
+      const { code, stderr } = await dmkit(words);
+      expect(code, words.join(" ")).toBe(1);
+      expect(stderr).toContain("is a qcow2 image, and not the disk that is in it");
+      expect(stderr).toContain(`qemu-nbd -t -f qcow2 -k '${path}.sock' '${path}'`);
+      expect(stderr).toContain(`'nbd+unix:///?socket=${encodeURI(path)}.sock'`);
+      expect(stderr).toContain(`'${path}?raw'`);
+    }
+    const { stdout } = await cli("info", path);
+    expect(stdout).toContain("qcow2");
+    const served = await serve([`${path}?raw`]);
+    expect(await served.stop()).toBe(0);
+  });
+
+  it("?partition: two partitions of one file are used at once, in tables and as images", async () => {
+    const folder = tempFolder();
+    const disk = Buffer.alloc(2 ** 20);
+    for (const [index, first] of [64, 1024].entries()) {
+      disk.writeUInt8(0x83, 446 + 16 * index + 4);
+      disk.writeUInt32LE(first, 446 + 16 * index + 8);
+      disk.writeUInt32LE(512, 446 + 16 * index + 12);
+    }
+    disk.writeUInt16LE(0xaa55, 510);
+    writeFileSync(join(folder, "d.img"), disk);
+    writeFileSync(
+      join(folder, "s.yaml"),
+      `devices:
+  one: { target: writeboost, backing: "d.img?partition=1", cache: mem:8M }
+  two: d.img?partition=2
+exports: [two]
+`,
+    );
+    const { stderr, code } = await cli("stack", "check", "-q", join(folder, "s.yaml"));
+    expect([stderr, code]).toEqual(["", 0]);
+    const script = `${verb("table")}; ${verb("create", "three", "-t", "'0 * linear d.img?partition=1 0'")}`;
+    const shown = await dmkit(["serve", "s.yaml", "--run", script], { cwd: folder });
+    expect(shown.stdout).toContain(`0 512 writeboost 0 ${folder}/d.img?partition=1 mem:8M`);
+    expect(shown.stdout).toContain(`0 512 linear ${folder}/d.img?partition=2 0`);
+    expect(shown.stderr).toContain("is in use by device one of this server");
+    const served = await serve(["d.img?partition=1", "d.img?partition=2"], { cwd: folder });
+    const device = await openNbd(served.uri.replace("///", "///d.img-2").replace("d.img-1", ""), {
+      environment: realEnvironment,
+    });
+    await device.write(0, Buffer.alloc(512, 9), { fua: true });
+    await device.close();
+    expect(await served.stop()).toBe(0);
+    expect(readFileSync(join(folder, "d.img"))[1024 * 512]).toBe(9);
+  });
+
+  it("?no-lock, or --no-lock: files are written to where the lock's package is not installed", async () => {
+    const folder = tempFolder();
+    image(folder, "d.img", 2 ** 20);
+    const hook = join(folder, "hook.cjs");
+    writeFileSync(
+      hook,
+      `const { Module } = require("node:module");
+const load = Module._load;
+Module._load = (name, ...rest) => {
+  if (name === "koffi") throw Object.assign(new Error("no koffi"), { code: "MODULE_NOT_FOUND" });
+  return load(name, ...rest);
+};
+`,
+    );
+    const options = { cwd: folder, env: { ...process.env, NODE_OPTIONS: `--require ${hook}` } };
+    const { code, stderr } = await dmkit(["serve", "d.img"], options);
+    expect([code, stderr]).toEqual([1, expect.stringContaining("npm install koffi")]);
+    expect(stderr).toContain("d.img?no-lock");
+    expect((await dmkit(["serve", "--no-lock", "-t", "0 8 linear d.img 0"], options)).stderr).toContain(
+      "FILE?no-lock",
+    );
+    const served = await serve(["--no-lock", "d.img"], options);
+    const device = await openNbd(served.uri, { environment: realEnvironment });
+    await device.write(0, Buffer.alloc(512, 9), { fua: true });
+    await device.close();
+    expect(await served.stop()).toBe(0);
+    expect(served.stderr()).toContain("without a lock");
+    expect(readFileSync(join(folder, "d.img"))[0]).toBe(9);
   });
 });

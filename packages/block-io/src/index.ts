@@ -214,9 +214,10 @@ export {
   type LowerOptions,
   type UseOptions,
   LowerDevices,
-  builtinSchemes,
 } from "./below/lower-devices.ts";
-export { type FilesBelow, filesOf, identityOf, replacedFile } from "./below/files.ts";
+export { builtinSchemes } from "./below/builtin-schemes.ts";
+export { type FilesBelow, fileKey, filesOf, identityOf, replacedFile } from "./below/files.ts";
+export { type PathOptions, type PathWords, openPath, parsePath, withoutLock } from "./below/paths.ts";
 export {
   type Access,
   type DeviceOpener,

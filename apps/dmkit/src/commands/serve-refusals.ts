@@ -50,6 +50,12 @@ export function refuseUnusedFiles(images: readonly string[], { table, at }: Said
     const instead = makes === "create" ? "truncate -s SIZE FILE" : "fallocate -l SIZE FILE";
     throw usage(`--${makes} does not go with ${served}`, `Make the file before, e.g. with: ${instead}`);
   }
+  if (isGiven(command, "no-lock") && (table.length > 0 || isStack)) {
+    throw usage(
+      "--no-lock is for images",
+      "In a table or a stack file write FILE?no-lock in the place of FILE.",
+    );
+  }
   const isDefault = images.length === 0 && table.length === 0 && at === undefined;
   if (isDefault || !isGiven(command, "data")) return;
   throw usage(

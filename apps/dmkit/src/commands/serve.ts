@@ -45,6 +45,7 @@ interface ServeFlags {
   readonly at?: string;
   readonly create?: number;
   readonly preallocate: boolean;
+  readonly lock: boolean;
   readonly strict: boolean;
   readonly run?: string;
   readonly printUri: boolean;
@@ -100,6 +101,10 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
     )
     .option("--create <size>", "create missing image files with this size", size(512, 512))
     .option("--preallocate", "reserve all storage of image files now", false)
+    .option(
+      "--no-lock",
+      "do not lock files that are written to (or write FILE?no-lock): nothing else may write to them",
+    )
     .option("--strict", "refuse requests that are not aligned to the device's blocks", false)
     .option("--data <folder>", "folder of the default disk", "dmkit-data")
     .optionsGroup("Where to listen:")
@@ -221,6 +226,7 @@ function sessionOptions(
       name: flags.name,
       createSize: flags.create,
       preallocate: flags.preallocate,
+      lock: flags.lock,
       data: resolve(flags.data),
       at: flags.at,
     },

@@ -10,6 +10,7 @@ import {
   type TargetRegistry,
   asking,
   openFile,
+  parsePath,
   parseSize,
   refuse,
   schemeOf,
@@ -132,15 +133,33 @@ export function statOf(path: string): Stats | undefined {
   return asking({ device: path, op: "open" }, () => statSync(path, { throwIfNoEntry: false }));
 }
 
+/** The path that a reference means all of; undefined for a partition, or a URI. */
+function wholePath(reference: string): string | undefined {
+  const { path, partition } = parsePath(reference);
+  return schemeOf(reference) === undefined && partition === undefined ? path : undefined;
+}
+
+/** Bytes of a regular file that is there, or of one that would be made; undefined for all else. */
+export function fileSize(
+  reference: string,
+  made: readonly { readonly path: string; readonly size: number }[] = [],
+): number | undefined {
+  const path = wholePath(reference);
+  const found = path === undefined ? undefined : statOf(path);
+  if (found !== undefined) return found.isFile() ? found.size : undefined;
+  return made.find((one) => one.path === path)?.size;
+}
+
 /** Bytes of a path or URI, whoever uses it. Errors: those of opening. */
 export async function bytesOf(reference: string, environment: Environment): Promise<number> {
-  const isPath = schemeOf(reference) === undefined;
-  const found = isPath ? statOf(reference) : undefined;
-  if (found?.isFile() === true) return found.size;
+  const known = fileSize(reference);
+  if (known !== undefined) return known;
+  const path = wholePath(reference);
   // Without a lock: the table that is being exchanged may have it.
-  const opened = isPath
-    ? await openFile(reference, { readOnly: true, lock: false, environment })
-    : await openReference(reference, "read", environment, "looks");
+  const opened =
+    path === undefined
+      ? await openReference(reference, "read", environment, { use: "looks" })
+      : await openFile(path, { readOnly: true, lock: false, environment });
   try {
     return opened.size;
   } finally {

@@ -7,6 +7,7 @@ import {
   type Segment,
   type TargetRegistry,
   absoluteTexts,
+  fileKey,
   identityOf,
   parseTable,
   replaceReferences,
@@ -119,7 +120,7 @@ export function readTable(text: string, targets: TargetRegistry = allTargets): r
 /** The first path of a table behind which there is something else than there was. */
 export function replacedIn(segments: readonly Segment[], before: FilesBelow): string | undefined {
   return [...referencesOf(segments)].find((reference) => {
-    const was = schemeOf(reference) === undefined ? before.get(resolve(reference)) : undefined;
+    const was = schemeOf(reference) === undefined ? before.get(fileKey(reference)) : undefined;
     // A path behind which there is nothing is its own identity.
     return was !== undefined && ![was, reference].includes(identityOf(reference));
   });

@@ -58,7 +58,8 @@ export class OpenedDevices {
 
   async read(reference: string): Promise<BlockDevice> {
     const device =
-      this.#devices.get(reference) ?? (await openReference(reference, "read", this.#environment));
+      this.#devices.get(reference) ??
+      (await openReference(reference, "read", this.#environment, { anyFormat: true }));
     this.#devices.set(reference, device);
     return device;
   }
@@ -97,7 +98,7 @@ export async function withImage<T>(
   const open = async (role: string, reference: string): Promise<BlockDevice> => {
     if (options.writes?.(role) !== true) return opened.read(reference);
     await opened.letGo(reference);
-    const device = await openReference(reference, "write", options.environment);
+    const device = await openReference(reference, "write", options.environment, { anyFormat: true });
     written.push(device);
     return device;
   };

@@ -52,7 +52,9 @@ export async function withRoles<T>(
   const devices: Record<string, BlockDevice> = {};
   try {
     for (const [role, reference] of Object.entries(references)) {
-      devices[role] = await openReference(reference, writes(role) ? "write" : "read", environment);
+      devices[role] = await openReference(reference, writes(role) ? "write" : "read", environment, {
+        anyFormat: true,
+      });
     }
     return await work(devices);
   } finally {

@@ -11,9 +11,12 @@ import {
   linear,
   makeFolders,
   openFile,
+  openPath,
   parseOptions,
+  parsePath,
   printTable,
   schemeOf,
+  withoutLock,
 } from "@dmkit/block-io";
 import type { DeviceManager } from "../manager/device-manager.ts";
 import type { NewExport } from "../manager/export-manager.ts";
@@ -34,6 +37,8 @@ export interface WhatToServe {
   /** Create missing image files with this size in bytes. */
   readonly createSize?: number | undefined;
   readonly preallocate: boolean;
+  /** Lock the files that are written to. Default true. */
+  readonly lock?: boolean | undefined;
   /** Folder of the embedded default. */
   readonly data: string;
   /** Show the devices of one image as they were then, in what the image counts it in: segments, say. */
@@ -89,12 +94,25 @@ async function openPast(
   return [{ name, device, description: shortened(view.description), readOnly: true }];
 }
 
-function nameImages({ images, name }: WhatToServe): { readonly name: string; readonly image: string }[] {
+function nameImages({
+  images,
+  name,
+  lock = true,
+}: WhatToServe): { readonly name: string; readonly image: string }[] {
   if (name !== undefined && images.length > 1) throw usage("--name goes with one image only");
-  const names = images.map((image) => name ?? (images.length === 1 ? "" : basename(image)));
+  const names = images.map((image) => name ?? (images.length === 1 ? "" : nameOf(image)));
   const twice = names.find((one, index) => names.indexOf(one) !== index);
   if (twice !== undefined) throw usage(`two images would be exported as "${twice}"`);
-  return images.map((image, index) => ({ name: names[index] ?? "", image }));
+  return images.map((image, index) => ({
+    name: names[index] ?? "",
+    image: lock || schemeOf(image) !== undefined ? image : withoutLock(image),
+  }));
+}
+
+/** `disk.img`, or `disk.img-2` for the second partition of it. */
+function nameOf(image: string): string {
+  const { path, partition } = parsePath(image);
+  return partition === undefined ? basename(path) : `${basename(path)}-${partition}`;
 }
 
 /** The export's name where that can be a device's; `default` for the export without a name. */
@@ -107,16 +125,16 @@ function deviceName(exportName: string, devices: DeviceManager): string {
 
 async function openImage(image: string, what: WhatToServe, environment: Environment): Promise<OpenedTable> {
   const { readOnly, preallocate, createSize } = what;
-  const device: BlockDevice =
-    schemeOf(image) === undefined
-      ? await openFile(image, {
-          readOnly,
-          preallocate,
-          environment,
-          ...(createSize === undefined ? {} : { createSize }),
-        })
-      : // The device it becomes has the claim, under its name.
-        await openReference(image, readOnly ? "read" : "write", environment, "looks");
+  const isFile = schemeOf(image) === undefined && parsePath(image).partition === undefined;
+  const device: BlockDevice = isFile
+    ? await openPath(image, {
+        readOnly,
+        preallocate,
+        environment,
+        ...(createSize === undefined ? {} : { createSize }),
+      })
+    : // The device it becomes has the claim, under its name.
+      await openReference(image, readOnly ? "read" : "write", environment, { use: "looks" });
   const { pinned } = device;
   const opened = openedAs(device, { target: linear, words: () => [pinned ?? image, "0"] });
   return pinned === undefined
@@ -130,28 +148,32 @@ async function defaultTable(
   targets: TargetRegistry,
   environment: Environment,
 ): Promise<string> {
-  const { disk, files, target: name } = defaultDisk;
+  const { disk, files: made, target: name } = defaultDisk;
+  const { lock = true } = what;
   if (!what.readOnly) makeFolder(what.data);
   const options = Object.fromEntries(
-    Object.entries(files).map(([option, { file }]) => [option, join(what.data, file)]),
+    Object.entries(made).map(([option, { file }]) => [option, join(what.data, file)]),
   );
   const missing = Object.values(options).filter((path) => !existsSync(path));
   if (missing.length > 0 && missing.length < Object.keys(options).length) throw halfDisk(options, missing);
   if (missing.length > 0 && !what.readOnly) {
     await withNewFiles(options, environment, async (parts) => {
-      for (const [option, { size }] of Object.entries(files)) {
+      for (const [option, { size }] of Object.entries(made)) {
         const createSize = option === disk ? (what.createSize ?? size) : size;
-        await (await openFile(parts[option] ?? "", { createSize, environment })).close();
+        await (await openFile(parts[option] ?? "", { createSize, lock, environment })).close();
       }
     });
   }
   for (const path of what.preallocate ? Object.values(options) : [])
-    await (await openFile(path, { preallocate: true, environment })).close();
-  const opened = await openFile(options[disk] ?? "", { readOnly: what.readOnly, environment });
+    await (await openFile(path, { preallocate: true, lock, environment })).close();
+  const opened = await openFile(options[disk] ?? "", { readOnly: what.readOnly, lock, environment });
   const sectors = Math.floor(opened.size / SECTOR);
   await opened.close();
   const target = targets.get(name);
-  const all = { ...target.stack?.defaults?.(options), ...options };
+  const files = lock
+    ? options
+    : Object.fromEntries(Object.entries(options).map(([option, path]) => [option, withoutLock(path)]));
+  const all = { ...target.stack?.defaults?.(options), ...files };
   return printTable([
     { start: 0, length: sectors, target, options: parseOptions(target.options, all, target.name) },
   ]);

@@ -1,8 +1,8 @@
 /** A plan for people. Lengths that depend on files are looked up, if the files are there; nothing is opened. */
-import { type TargetRegistry, describeSize, schemeOf } from "@dmkit/block-io";
+import { type TargetRegistry, describeSize } from "@dmkit/block-io";
 import { targets as allTargets } from "../targets.ts";
 import type { PlanDiff, PlanStep } from "./diff.ts";
-import { knownLength, statOf } from "../manager/lengths.ts";
+import { fileSize, knownLength } from "../manager/lengths.ts";
 import {
   type PlannedDevice,
   type PlannedExport,
@@ -55,14 +55,6 @@ function resolved(
   if (sectors === undefined || sectors === 0) return { table: device.table, size: undefined };
   const { length: _, ...known } = { ...device, table: tableOfLength(device, sectors) };
   return { table: known.table, size: plannedSize(known, targets) };
-}
-
-/** Bytes of a file that is there, or of one that will be made. */
-function fileSize(reference: string, files: readonly PlannedFile[]): number | undefined {
-  if (schemeOf(reference) !== undefined) return undefined;
-  const found = statOf(reference);
-  if (found?.isFile() === true) return found.size;
-  return found === undefined ? files.find(({ path }) => path === reference)?.size : undefined;
 }
 
 export function describePlan(plan: StackPlan, targets?: TargetRegistry): string {

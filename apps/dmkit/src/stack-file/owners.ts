@@ -16,6 +16,7 @@ import {
   type TargetRegistry,
   isWriting,
   originAt,
+  parsePath,
   parseTable,
   plainLimits,
   realEnvironment,
@@ -25,7 +26,7 @@ import {
   withoutWriting,
 } from "@dmkit/block-io";
 import { targets as allTargets } from "../targets.ts";
-import { knownLength, statOf } from "../manager/lengths.ts";
+import { fileSize, knownLength } from "../manager/lengths.ts";
 import { type PlannedDevice, type PlannedFile, type StackPlan, tableOfLength } from "./plan.ts";
 import { type StackProblem, asClause } from "./problem.ts";
 import { deviceNamed } from "./read/references.ts";
@@ -61,12 +62,12 @@ export async function findConflicts(
 class Below {
   /** Those of the plan, by name. */
   readonly devices: Map<string, BlockDevice> = new Map();
-  readonly #files: ReadonlyMap<string, PlannedFile>;
+  readonly #files: readonly PlannedFile[];
   /** Who has a file open, and whether for writing. */
   readonly #locks: Map<string, Map<string, boolean>> = new Map();
 
   constructor(files: readonly PlannedFile[]) {
-    this.#files = new Map(files.map((file) => [file.path, file]));
+    this.#files = files;
   }
 
   of(reference: string): BlockDevice {
@@ -80,22 +81,26 @@ class Below {
   }
 
   /** A file is open for writing in one device, or for reading in any number. Throws `EBUSY`. */
-  lock(path: string, device: string, writes: boolean): void {
+  lock(reference: string, device: string, writes: boolean): void {
+    const { path, partition } = parsePath(reference);
     const key = originAt(path)?.name ?? path;
+    // All partitions of a disk share what has it open.
+    const owner = partition === undefined ? `device ${device}` : "devices on its partitions";
     const holders = this.#locks.get(key) ?? new Map<string, boolean>();
     this.#locks.set(key, holders);
     for (const [holder, isWriter] of holders) {
-      if (holder === device || !(writes || isWriter)) continue;
+      if (holder === owner || !(writes || isWriter)) continue;
       const hint = "Make the file a device of its own, and have both stand on that: they can share it then.";
-      throw new BlockIoError(`is open in device ${holder}`, { code: "EBUSY", device: path, hint });
+      throw new BlockIoError(`is open in ${holder}`, { code: "EBUSY", device: reference, hint });
     }
-    holders.set(device, writes || holders.get(device) === true);
+    holders.set(owner, writes || holders.get(owner) === true);
   }
 
   #file(path: string): BlockDevice {
-    const origin = originAt(path) ?? { name: path, offset: 0 };
-    const stat = statOf(path);
-    const size = stat?.isFile() === true ? stat.size : (this.#files.get(path)?.size ?? ENDLESS);
+    // Where a partition begins only its disk says.
+    const words = parsePath(path);
+    const origin = originAt(words.partition === undefined ? words.path : path) ?? { name: path, offset: 0 };
+    const size = fileSize(path, this.#files) ?? ENDLESS;
     return fake(path, size, (offset, length) => [
       { on: origin.name, offset: origin.offset + offset, length },
     ]);

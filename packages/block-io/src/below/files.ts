@@ -4,6 +4,8 @@ import type { BlockDevice } from "../contract/device.ts";
 import { type BlockIoError, refuse } from "../contract/errors.ts";
 import { FileDevice } from "../devices/file.ts";
 import { originAt, textOf } from "../devices/origin.ts";
+import { PartitionDevice } from "./partition.ts";
+import { parsePath } from "./paths.ts";
 import { schemeOf } from "./schemes.ts";
 
 /**
@@ -13,8 +15,10 @@ import { schemeOf } from "./schemes.ts";
 export function identityOf(reference: string): string {
   if (schemeOf(reference) !== undefined) return reference;
   try {
-    const origin = originAt(reference);
-    return origin === undefined ? reference : textOf(origin);
+    const { path, partition } = parsePath(reference);
+    const origin = originAt(path);
+    if (origin === undefined) return reference;
+    return partition === undefined ? textOf(origin) : `${textOf(origin)}?partition=${partition}`;
   } catch {
     return reference;
   }
@@ -23,10 +27,29 @@ export function identityOf(reference: string): string {
 /** What stood behind absolute paths when they were opened. */
 export type FilesBelow = ReadonlyMap<string, string>;
 
-/** Those of devices that are files, or block devices. */
+/** What a path is called among {@link FilesBelow}: absolute, and without the words that say how it is opened. */
+export function fileKey(reference: string): string {
+  const { path, partition } = parsePath(reference);
+  return partition === undefined ? resolve(path) : `${resolve(path)}?partition=${partition}`;
+}
+
+/** Those of devices that are files, block devices, or partitions of them. */
 export function filesOf(devices: Iterable<BlockDevice>): FilesBelow {
-  const files = [...devices].filter((device) => device instanceof FileDevice);
-  return new Map(files.map(({ path, origin }) => [resolve(path), textOf(origin)]));
+  const files = new Map<string, string>();
+  for (const device of devices) {
+    const identity = openIdentity(device);
+    if (identity !== undefined)
+      files.set(fileKey(device instanceof FileDevice ? device.path : device.name), identity);
+  }
+  return files;
+}
+
+/** The identity of what is open, whatever its path means by now; undefined for what is no file. */
+export function openIdentity(device: BlockDevice): string | undefined {
+  if (device instanceof FileDevice) return textOf(device.origin);
+  if (!(device instanceof PartitionDevice)) return undefined;
+  const whole = openIdentity(device.whole);
+  return whole === undefined ? undefined : `${whole}?partition=${device.number}`;
 }
 
 /** The error where another file has taken the place of one that is in use. */

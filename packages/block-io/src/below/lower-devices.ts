@@ -9,7 +9,6 @@
  *   gives them back, the device is closed, or could not be opened.
  */
 import { statSync } from "node:fs";
-import { resolve } from "node:path";
 import {
   type DeviceUse,
   type ByteRange,
@@ -21,35 +20,19 @@ import {
   isWriting,
   withoutWriting,
 } from "./claims.ts";
-import { parseSize } from "../bytes/size.ts";
 import { didYouMean } from "../bytes/text.ts";
 import type { BlockDevice } from "../contract/device.ts";
 import { join } from "../sync/join.ts";
 import { FileDevice } from "../devices/file.ts";
-import { MemoryDevice } from "../devices/memory.ts";
-import { ZeroDevice } from "../devices/zero.ts";
-import { openFile } from "../devices/file-open.ts";
-import { textOf } from "../devices/origin.ts";
 import type { Environment } from "../contract/environment.ts";
 import { refuse } from "../contract/errors.ts";
 import { GuardedDevice } from "../contract/guard.ts";
 import { type Health, healthOf, worstHealth } from "../contract/health.ts";
-import { type FilesBelow, filesOf, replacedFile } from "./files.ts";
+import { builtinSchemes } from "./builtin-schemes.ts";
+import { type FilesBelow, fileKey, filesOf, openIdentity, replacedFile } from "./files.ts";
+import { PartitionDevice, findPartition } from "./partition.ts";
+import { openPath, parsePath } from "./paths.ts";
 import { type Access, type DeviceSchemes, schemeOf } from "./schemes.ts";
-
-// What `null:` without a size has: the most a table can map, in whole 4 KiB blocks.
-const LARGEST = 2 ** 53 - 4096;
-
-/** `mem:64M` is a RAM disk, `null:1G` (or `null:`) reads as zeroes and forgets writes. */
-export const builtinSchemes: DeviceSchemes = {
-  async mem(reference) {
-    return new MemoryDevice(wholeSectors(reference, parseSize(afterColon(reference))), { name: reference });
-  },
-  async null(reference) {
-    const text = afterColon(reference);
-    return new ZeroDevice(wholeSectors(reference, text === "" ? LARGEST : parseSize(text)), reference);
-  },
-};
 
 /** How devices below are opened, all of them. */
 export interface LowerOptions {
@@ -59,6 +42,8 @@ export interface LowerOptions {
   readonly files?: FilesBelow | undefined;
   /** For messages. */
   readonly holder?: Holder;
+  /** Open files whatever format they are an image in. Default false. */
+  readonly anyFormat?: boolean;
 }
 
 /** How one device below is used. */
@@ -95,6 +80,7 @@ export class LowerDevices {
   readonly #readOnly: boolean;
   readonly #claimant: Claimant;
   readonly #files: FilesBelow | undefined;
+  readonly #anyFormat: boolean;
   readonly #entries: Set<Entry> = new Set();
   readonly #grants: Set<Grant> = new Set();
   /** Exact references, by those that were asked for and may come to mean something else. */
@@ -105,6 +91,7 @@ export class LowerDevices {
     this.#environment = environment;
     this.#readOnly = options.readOnly === true;
     this.#files = options.files;
+    this.#anyFormat = options.anyFormat === true;
     this.#claimant = { holder: options.holder ?? { name: "this program" } };
   }
 
@@ -275,14 +262,13 @@ export class LowerDevices {
   async #openNew(reference: string, access: Access, reader: Entry | undefined): Promise<BlockDevice> {
     const scheme = schemeOf(reference);
     if (scheme === undefined) {
-      const beside = await reader?.device;
-      const device = await openFile(reference, {
-        readOnly: access === "read",
-        environment: this.#environment,
-        beside: beside instanceof FileDevice ? beside : undefined,
-      });
-      const before = this.#files?.get(resolve(reference));
-      if (before === undefined || before === textOf(device.origin)) return device;
+      const { partition } = parsePath(reference);
+      const device =
+        partition === undefined
+          ? await this.#openFile(reference, access, await reader?.device)
+          : await openPartition(reference, partition, access, this.#environment);
+      const before = this.#files?.get(fileKey(reference));
+      if (before === undefined || before === openIdentity(device)) return device;
       await device.close();
       throw replacedFile(reference);
     }
@@ -296,6 +282,38 @@ export class LowerDevices {
       );
     }
     return opener(reference, access, this.#environment);
+  }
+
+  #openFile(reference: string, access: Access, beside: BlockDevice | undefined): Promise<BlockDevice> {
+    return openPath(reference, {
+      readOnly: access === "read",
+      environment: this.#environment,
+      beside: beside instanceof FileDevice ? beside : undefined,
+      anyFormat: this.#anyFormat,
+    });
+  }
+}
+
+/** Files of which only partitions are open: one that is, is so once, whoever has them. */
+const wholes = new WeakMap<Environment, LowerDevices>();
+
+async function openPartition(
+  reference: string,
+  number: number,
+  access: Access,
+  environment: Environment,
+): Promise<BlockDevice> {
+  const { path, lock } = parsePath(reference);
+  const pool = wholes.get(environment) ?? new LowerDevices({}, environment);
+  wholes.set(environment, pool);
+  // Claims are those of the partitions.
+  const whole = await pool.open(lock ? path : `${path}?no-lock`, "looks", { access });
+  try {
+    const found = await findPartition(whole, reference, number);
+    return new PartitionDevice(whole, found, reference, access, () => pool.release(whole));
+  } catch (error) {
+    await pool.release(whole);
+    throw error;
   }
 }
 
@@ -316,23 +334,10 @@ function keyOf(reference: string): string | undefined {
   if (scheme === "mem" || scheme === "null") return undefined;
   if (scheme !== undefined) return reference;
   try {
-    const { dev, ino } = statSync(reference, { bigint: true });
-    return `${dev}:${ino}`;
+    const { path, partition } = parsePath(reference);
+    const { dev, ino } = statSync(path, { bigint: true });
+    return partition === undefined ? `${dev}:${ino}` : `${dev}:${ino}?partition=${partition}`;
   } catch {
     return reference;
   }
-}
-
-function afterColon(reference: string): string {
-  return reference.slice(reference.indexOf(":") + 1);
-}
-
-function wholeSectors(reference: string, size: number): number {
-  if (size > 0 && size % 512 === 0) return size;
-  throw refuse(
-    reference,
-    "EPARSE",
-    `${size} bytes are not a positive number of 512-byte sectors`,
-    "Give a size such as 64M.",
-  );
 }

@@ -17,10 +17,11 @@ import {
   statSync,
 } from "node:fs";
 import { dirname } from "node:path";
+import { shellQuote } from "../bytes/text.ts";
 import { SECTOR } from "../contract/device.ts";
 import { type Environment, realEnvironment } from "../contract/environment.ts";
 import { BlockIoError, codeOf, refuse, systemHint, toBlockIoError } from "../contract/errors.ts";
-import { native } from "./native.ts";
+import { native, withoutNative } from "./native.ts";
 import { blockDeviceQueue, blockDeviceSectorSize, blockDeviceSize } from "./block-device-facts.ts";
 import { FileDevice } from "./file.ts";
 import { originOf } from "./origin.ts";
@@ -160,11 +161,12 @@ function lock(fd: number, name: string, readOnly: boolean, beside: FileDevice | 
   if (calls === undefined) {
     // Reading beside a writer can show torn data but harms nobody's image.
     if (readOnly) return;
+    const { reason, help } = withoutNative();
     throw refuse(
       name,
       "ENOTSUP",
-      "cannot be locked: the optional package koffi is not installed",
-      "Install koffi, or make sure nobody else uses the file and open it with locking off.",
+      `cannot be locked: ${reason}`,
+      `${help}make sure that nothing else writes to it, and open it without a lock: ${shellQuote(`${name}?no-lock`)}`,
     );
   }
   beside?.unlock();
@@ -181,12 +183,9 @@ function lock(fd: number, name: string, readOnly: boolean, beside: FileDevice | 
 async function preallocate(fd: number, name: string, size: number): Promise<void> {
   const calls = native();
   if (calls === undefined) {
-    throw refuse(
-      name,
-      "ENOTSUP",
-      "cannot preallocate: the optional package koffi is not installed",
-      "Install koffi, or leave preallocation off.",
-    );
+    const { reason, help } = withoutNative();
+    const hint = `${help}reserve it with: fallocate -l ${size} ${shellQuote(name)}`;
+    throw refuse(name, "ENOTSUP", `cannot preallocate: ${reason}`, hint);
   }
   await calls.fallocate(fd, "allocate", 0, size);
 }

@@ -62,12 +62,21 @@ class SystemError extends Error {
 
 type Koffi = typeof import("koffi");
 
+const notThere = "the optional package koffi is not installed";
+let missing = notThere;
+
 function load(): Native | undefined {
-  if (process.platform !== "linux" || endianness() !== "LE") return undefined;
+  if (process.platform !== "linux" || endianness() !== "LE") {
+    missing = `dmkit can do that on Linux with little-endian processors, and this is ${process.platform} (${endianness()})`;
+    return undefined;
+  }
   let koffi: Koffi;
   try {
     koffi = createRequire(import.meta.url)("koffi") as Koffi;
-  } catch {
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code !== "MODULE_NOT_FOUND")
+      missing = `the package koffi cannot be loaded: ${message.split("\n")[0]}`;
     return undefined;
   }
   const names = new Map(Object.entries(koffi.os.errno).map(([name, number]) => [number, name]));
@@ -156,6 +165,11 @@ let loaded: { readonly calls: Native | undefined } | undefined;
 export function native(): Native | undefined {
   loaded ??= { calls: load() };
   return loaded.calls;
+}
+
+/** Why there are no native calls, and what to do where that helps; for errors. */
+export function withoutNative(): { readonly reason: string; readonly help: string } {
+  return { reason: missing, help: missing === notThere ? "Install it (npm install koffi); or " : "" };
 }
 
 /**

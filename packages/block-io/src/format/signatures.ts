@@ -33,6 +33,8 @@ export interface Signature {
    * `start`: the first bytes of the device. Where it does not hold, the signature may still be right.
    */
   readonly bornOutBy?: (start: Buffer) => boolean;
+  /** What qemu calls the format of an image that a disk is in, as the argument of its option -f. */
+  readonly qemu?: string;
 }
 
 const text = (value: string): string => Buffer.from(value, "latin1").toString("hex");
@@ -169,15 +171,15 @@ const fileSystems: readonly Signature[] = [
 ];
 
 const tablesAndImages: readonly Signature[] = [
-  { name: "a qcow2 image", at: 0, bytes: "514649fb" },
-  { name: "a QED image", at: 0, bytes: text("QED\0") },
-  ...each("a VMDK image", [0], text("KDMV"), text("COWD")),
-  { name: "a VDI image", at: 64, bytes: "7f10dabe" },
-  { name: "a VHDX image", at: 0, bytes: text("vhdxfile") },
-  ...each("a VHD image", [0, -512], text("conectix")),
-  ...each("a Parallels image", [0], text("WithoutFreeSpace"), text("WithouFreSpacExt")),
-  { name: "a Bochs image", at: 0, bytes: text("Bochs Virtual HD Image") },
-  { name: "a disk image of macOS", at: -512, bytes: text("koly") },
+  ...foreignImages("a qcow2 image", "qcow2", [0], "514649fb"),
+  ...foreignImages("a QED image", "qed", [0], text("QED\0")),
+  ...foreignImages("a VMDK image", "vmdk", [0], text("KDMV"), text("COWD"), text("# Disk DescriptorFile")),
+  ...foreignImages("a VDI image", "vdi", [64], "7f10dabe"),
+  ...foreignImages("a VHDX image", "vhdx", [0], text("vhdxfile")),
+  ...foreignImages("a VHD image", "vpc", [0, -512], text("conectix")),
+  ...foreignImages("a Parallels image", "parallels", [0], text("WithoutFreeSpace"), text("WithouFreSpacExt")),
+  ...foreignImages("a Bochs image", "bochs", [0], text("Bochs Virtual HD Image")),
+  ...foreignImages("a disk image of macOS", "dmg", [-512], text("koly")),
   ...each("a GPT partition table", [512, 4096, -512, -4096], text("EFI PART")),
   {
     name: "an Apple partition map",
@@ -246,6 +248,15 @@ export function* findSignatures(ends: Ends): Iterable<FoundSignature> {
   }
 }
 
+function foreignImages(
+  name: string,
+  qemu: string,
+  places: readonly number[],
+  ...bytes: readonly string[]
+): Signature[] {
+  return each(name, places, ...bytes).map((one) => ({ ...one, qemu }));
+}
+
 /** Where a signature may stand on a device of `size` bytes. */
 export function placesOf(at: Signature["at"], size: number): Iterable<number> {
   if (typeof at === "function") return at(size);
@@ -253,7 +264,7 @@ export function placesOf(at: Signature["at"], size: number): Iterable<number> {
 }
 
 /** Undefined where that is not in one of the two ends. */
-function bytesAt({ size, start, end }: Ends, offset: number, length: number): Buffer | undefined {
+export function bytesAt({ size, start, end }: Ends, offset: number, length: number): Buffer | undefined {
   if (offset >= 0 && offset + length <= start.length) return start.subarray(offset, offset + length);
   const within = offset - (size - end.length);
   return within >= 0 && within + length <= end.length ? end.subarray(within, within + length) : undefined;

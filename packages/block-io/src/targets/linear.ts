@@ -24,9 +24,12 @@ export type LinearOptions = OptionsOf<typeof linearOptions>;
 export class LinearDevice extends MappedDevice {
   readonly #piece: Piece;
 
-  /** @param offset bytes on `device`; @param size bytes. Throws `EINVAL` if they do not fit. */
-  constructor(device: BlockDevice, offset: number, size: number, name = "linear") {
-    super(name, size, [device], [offset]);
+  /**
+   * @param offset bytes on `device`; @param size bytes. Throws `EINVAL` if they do not fit.
+   * @param readOnly whatever `device` allows.
+   */
+  constructor(device: BlockDevice, offset: number, size: number, name = "linear", readOnly = false) {
+    super(name, size, [device], [offset], { readOnly });
     requireRoom(device, offset, size);
     this.#piece = { device, offset, length: size };
   }

@@ -14,6 +14,7 @@ import {
   type WriteZeroesOptions,
   done,
   storageBelow,
+  withCapabilities,
 } from "../contract/device.ts";
 import { BlockIoError } from "../contract/errors.ts";
 import { join } from "../sync/join.ts";
@@ -40,10 +41,11 @@ export abstract class MappedDevice extends GuardedTarget {
     size: number,
     lowers: readonly BlockDevice[],
     joints: readonly number[],
-    optimalTransfer?: number,
+    { optimalTransfer, readOnly = false }: { optimalTransfer?: number | undefined; readOnly?: boolean } = {},
   ) {
     const limits = stackLimits(lowers, joints);
-    super(name, size, optimalTransfer === undefined ? limits : { ...limits, optimalTransfer });
+    const own = optimalTransfer === undefined ? limits : { ...limits, optimalTransfer };
+    super(name, size, readOnly ? withCapabilities(own, { readOnly }) : own);
     // A device that is used twice needs one flush only.
     this.#lowers = [...new Set(lowers)];
   }

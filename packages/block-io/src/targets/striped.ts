@@ -53,7 +53,7 @@ export class StripedDevice extends MappedDevice {
       size,
       stripes.map(({ device }) => device),
       [chunk, ...stripes.map(({ offset }) => offset)],
-      chunk >= 4096 && Number.isInteger(Math.log2(chunk)) ? chunk : undefined,
+      { optimalTransfer: chunk >= 4096 && Number.isInteger(Math.log2(chunk)) ? chunk : undefined },
     );
     const block = this.limits.logicalBlockSize;
     if (chunk % block !== 0)

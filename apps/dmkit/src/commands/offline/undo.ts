@@ -83,7 +83,8 @@ async function withDevices<T>(
 ): Promise<T> {
   const devices: BlockDevice[] = [];
   try {
-    for (const reference of references) devices.push(await openReference(reference, access, realEnvironment));
+    for (const reference of references)
+      devices.push(await openReference(reference, access, realEnvironment, { anyFormat: true }));
     return await work(devices);
   } finally {
     for (const device of devices) await device.close();
