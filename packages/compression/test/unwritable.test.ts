@@ -1,4 +1,4 @@
-/** A sector of data that takes no write, format 2: what was acknowledged stays, and nothing else stops. */
+/** A sector of data, or of metadata, that takes no write, format 2: what was acknowledged stays, and nothing else stops. */
 import { BlockIoError, MemoryDevice, healthOf, parseOptions } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
 import { recompress, recompressOptions } from "../src/offline/recompress.ts";
@@ -10,10 +10,18 @@ const SIZE = 2 ** 22;
 const JOURNAL = 2 * 200 * BLOCK;
 const BLOCKS = 300;
 const DATA = (layoutV2(SIZE / BLOCK, JOURNAL)?.dataStart ?? 0) * BLOCK;
+const META = (layoutV2(SIZE / BLOCK, JOURNAL)?.metaStart ?? 0) * BLOCK;
 const VALUES = { format: "v2", journal: JOURNAL };
 
 class Stuck extends MemoryDevice {
   bad: number | undefined;
+  isGiven = true;
+
+  protected override async doRead(offset: number, into: Buffer): Promise<void> {
+    if (!this.isGiven && this.bad !== undefined && this.bad >= offset && this.bad < offset + into.length)
+      throw new BlockIoError("a bad sector", { code: "EIO", device: this.name, op: "read" });
+    return super.doRead(offset, into);
+  }
 
   protected override async doWrite(offset: number, from: Buffer): Promise<void> {
     if (this.bad !== undefined && this.bad >= offset && this.bad < offset + from.length)
@@ -26,7 +34,11 @@ class Stuck extends MemoryDevice {
   }
 }
 
-describe("a sector of data that takes no write", () => {
+describe.each([
+  ["data", DATA + 16 * BLOCK, true],
+  ["metadata", META, true],
+  ["metadata, nor gives what was there", META, false],
+])("a sector that takes no write, of %s", (_name, bad, isGiven) => {
   /** Block 16 and its neighbours as they were written; what the device should have. */
   async function made(): Promise<{ lower: Stuck; model: Buffer }> {
     const lower = new Stuck(SIZE);
@@ -35,7 +47,7 @@ describe("a sector of data that takes no write", () => {
     const device = await openImage(lower, BLOCKS, VALUES);
     await device.write(0, model.subarray(0, 64 * BLOCK));
     await device.close();
-    lower.bad = DATA + 16 * BLOCK;
+    lower.bad = bad;
     return { lower, model };
   }
 
@@ -48,6 +60,7 @@ describe("a sector of data that takes no write", () => {
   it("is gone around: its block is kept in the journal, through crashes, closes and many records", async () => {
     const { lower, model } = await made();
     let device = await openImage(lower, BLOCKS, VALUES);
+    lower.isGiven = isGiven;
     for (let round = 0; round < 12; round += 1) {
       const at = [16, 200, 17, 100, 14, 220][round % 6] as number;
       const data = round % 4 === 3 ? noise(round, 5) : text(round, 5);
@@ -56,8 +69,12 @@ describe("a sector of data that takes no write", () => {
       await device.flush();
       expect((await bytesOf(device)).equals(model), `round ${round}`).toBe(true);
       const crashed = new Stuck(SIZE);
+      lower.isGiven = true;
       await crashed.write(0, await bytesOf(lower));
+      lower.isGiven = isGiven;
       crashed.bad = lower.bad;
+      // What comes first is in the journal only when it is known.
+      crashed.isGiven = isGiven || round === 0;
       await matches(crashed, model);
       // The sector has come back: the replay takes another way.
       crashed.bad = undefined;
@@ -65,7 +82,7 @@ describe("a sector of data that takes no write", () => {
       if (round % 3 === 2) {
         expect(healthOf(device)).toMatchObject({
           state: "degraded",
-          why: expect.stringContaining("block 16"),
+          why: expect.stringContaining(`at ${bad}`),
         });
         await device.close();
         device = await openImage(lower, BLOCKS, VALUES);
@@ -94,6 +111,7 @@ describe("a sector of data that takes no write", () => {
       await device.write(16 * BLOCK, text(3, 1));
       await device.flush();
       if (heals) lower.bad = undefined;
+      else if (bad === META) continue;
       else await device.discard(16 * BLOCK, BLOCK);
       (heals ? text(3, 1) : Buffer.alloc(BLOCK)).copy(model, 16 * BLOCK);
       await device.write(250 * BLOCK, text(4, 1));
@@ -105,7 +123,9 @@ describe("a sector of data that takes no write", () => {
       await matches(lower, model);
     }
   });
+});
 
+describe("a sector that takes no write", () => {
   it("ends writing where the journal has no room for it, and loses nothing that was flushed", async () => {
     const lower = new Stuck(SIZE);
     const small = { format: "v2", journal: 2 * 68 * BLOCK };
@@ -119,6 +139,38 @@ describe("a sector of data that takes no write", () => {
     lower.bad = undefined;
     const again = await openImage(lower, BLOCKS, small);
     expect((await bytesOf(again)).subarray(0, 16 * BLOCK).equals(noise(1, 16))).toBe(true);
+    await again.close();
+  });
+});
+
+describe("a block of metadata of format 1 that takes no write", () => {
+  it("fails the flush, and keeps no other from being stable, nor anything from being written", async () => {
+    // The metadata of block 7000 is in the second block.
+    const lower = new Stuck(2 ** 25);
+    const values = { format: "v1", interval: 1 };
+    const device = await openImage(lower, 8000, values);
+    lower.bad = BLOCK;
+    for (const at of [0, 7000]) await device.write(at * BLOCK, text(at, 2));
+    for (let round = 0; round < 2; round += 1) {
+      expect(await code(device.flush())).toBe("EIO");
+      const crashed = new Stuck(2 ** 25);
+      await crashed.write(0, await bytesOf(lower));
+      const into = Buffer.alloc(2 * BLOCK);
+      const after = await openImage(crashed, 8000, values);
+      await after.read(7000 * BLOCK, into);
+      expect(into.equals(text(7000 + round, 2))).toBe(true);
+      await after.close();
+      await device.read(0, into);
+      expect(into.equals(text(0, 2))).toBe(true);
+      await device.write(7000 * BLOCK, text(7001, 2));
+    }
+    lower.bad = undefined;
+    await device.flush();
+    await device.close();
+    const again = await openImage(lower, 8000, values);
+    const into = Buffer.alloc(2 * BLOCK);
+    await again.read(0, into);
+    expect(into.equals(text(0, 2))).toBe(true);
     await again.close();
   });
 });

@@ -7,17 +7,28 @@
  * - a flush packs first, then makes the data stable, then writes what was packed: so nothing gets into metadata by
  *   a flush whose data is not stable;
  * - a flush is over when the metadata that it covers is stable, whoever wrote it; what others failed to write it
- *   writes itself.
+ *   writes itself;
+ * - a metadata block that its place does not take fails the flush, and keeps no other from being stable.
  */
 import type { DeviceV1Parts } from "./parts.ts";
 import type { SealedEntries } from "./sealed.ts";
 import type { CompressionRules } from "../../core/rules.ts";
-import { Bitmap, type BlockDevice, type RangeGrant, RangeLock, done, join } from "@dmkit/block-io";
+import {
+  Bitmap,
+  type BlockDevice,
+  type BlockIoError,
+  type RangeGrant,
+  RangeLock,
+  done,
+  isLossless,
+  isOfPlace,
+  join,
+} from "@dmkit/block-io";
 import type { ExtentMap } from "../../core/extent-map.ts";
 import type { Counters } from "../counters.ts";
 import { metaBlocksOf, packBlock } from "../../format/entries-v1.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
-import { withoutLoss } from "../no-space.ts";
+import { keptInMemory } from "../no-space.ts";
 
 // Blocks packed at a time.
 const BATCH = 64;
@@ -85,13 +96,18 @@ export class MetadataV1 {
     this.#recent = new Bitmap(length);
     await this.#atRest();
     if (this.#dirty.find(true, 0) === length) return this.#dataStable();
+    let bad: BlockIoError | undefined;
     for (let from = 0; from < length; ) {
       const { packed, next } = await this.#packBatch(from);
-      await this.#writeBatch(packed);
+      await this.#writeBatch(packed).catch((error: unknown) => {
+        if (!isOfPlace(error) || !isLossless(error)) throw error;
+        bad = error;
+      });
       from = next;
     }
     await this.#atRest();
     if (this.#rules.flushesMetadata) await this.#lower.flush();
+    if (bad !== undefined) throw bad;
   }
 
   #dataStable(): Promise<void> {
@@ -148,7 +164,7 @@ export class MetadataV1 {
       if (!this.#rules.fails("metadata")) return;
       // It is written by the next flush.
       this.#dirty.set(page);
-      throw withoutLoss(error);
+      throw keptInMemory(error);
     } finally {
       this.#lock.release(grant);
     }

@@ -39,7 +39,9 @@ export class Applier {
     this.updateMap(changes);
     for (const [{ first, blocks }, contents] of held) this.#store.hold(first, blocks, contents);
     this.#store.moved = [];
-    await this.#written("metadata", writeMetadata(this.#store, number, groups));
+    const stuck = new Map<number, unknown>();
+    await this.#written("metadata", writeMetadata(this.#store, number, groups, stuck));
+    this.#store.holdGroups(groups, stuck);
     this.#store.moving = new Set();
   }
 
@@ -100,11 +102,15 @@ export class Applier {
   }
 }
 
-/** Neighbouring groups lie in one block of the device below, and are written together. */
+/**
+ * Neighbouring groups lie in one block of the device below, and are written together.
+ * @param stuck gets the groups whose place takes no write, seen twice, and why. Without it that is an error.
+ */
 export async function writeMetadata(
   { parts, map, sums }: Pick<Store, "parts" | "map" | "sums">,
   number: number,
   groups: ReadonlySet<number>,
+  stuck?: Map<number, unknown>,
 ): Promise<void> {
   const { lower, superblock, counters } = parts;
   const whole = lower.limits.logicalBlockSize === BLOCK;
@@ -118,13 +124,24 @@ export async function writeMetadata(
     else last.count = Math.max(last.count, first + count - last.first);
   }
   const { metaStart } = superblock.layout;
-  await inParallel(runs, PARALLEL, async ({ first, count }) => {
+  const write = async (first: number, count: number): Promise<void> => {
     const bytes = Buffer.alloc(count * SECTOR);
     for (let index = 0; index < count; index += 1) {
       encodeGroup(bytes, index * SECTOR, superblock.uuid, first + index, number, map.states, sums);
     }
     counters.metadata += bytes.length;
     await lower.write(metaStart * BLOCK + first * SECTOR, bytes);
+  };
+  await inParallel(runs, PARALLEL, async ({ first, count }) => {
+    if (stuck === undefined) return write(first, count);
+    if (await isGiven(write(first, count))) return;
+    const unit = whole ? SECTORS_IN_BLOCK : 1;
+    for (let at = first; at < first + count; at += unit) {
+      await write(at, unit).catch((error: unknown) => {
+        if (!isOfPlace(error)) throw error;
+        for (let group = at; group < at + unit; group += 1) stuck.set(group, error);
+      });
+    }
   });
 }
 

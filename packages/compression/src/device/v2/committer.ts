@@ -24,7 +24,7 @@ import { type Applier, PARALLEL, wholeBlocks } from "./applier.ts";
 import type { Journal } from "./journal.ts";
 import { withoutLoss } from "../no-space.ts";
 import { type Staging, ZEROES } from "./staging.ts";
-import { BLOCK_ROOM, HEADER_ROOM, type Store } from "./store.ts";
+import { BLOCK_ROOM, type Store } from "./store.ts";
 
 export interface CommitterParts {
   readonly store: Store;
@@ -64,7 +64,7 @@ export class Committer {
 
   /** The number of the last record that is in place as a whole. */
   get last(): number {
-    return this.#number - (this.#parts.store.held.size > 0 ? 2 : 1);
+    return this.#number - (this.#parts.store.isHolding ? 2 : 1);
   }
 
   /** Resolves when everything committed is in place. */
@@ -74,11 +74,11 @@ export class Committer {
 
   /** Makes everything stable that is staged now. Not to be called twice at a time. */
   async commit(): Promise<void> {
-    const { staging } = this.#parts;
+    const { staging, store } = this.#parts;
     await this.#inPlace();
     // Rounds that a lack of space has kept from being stored.
     if (staging.batch.size > 0) staging.giveBack();
-    if (staging.size === 0) return;
+    if (staging.size === 0) return store.owes ? this.#commitRound([], []) : undefined;
     const blocks = [...staging.takeBatch().keys()].sort((a, b) => a - b);
     for (let at = 0; at < blocks.length; ) {
       // The record before must be in place before the next one is planned.
@@ -98,9 +98,9 @@ export class Committer {
 
   /** As many groups as fit in one record, at least one. */
   #round(blocks: readonly number[], from: number): { groups: Group[]; end: number } {
-    const { store, journal } = this.#parts;
+    const { store } = this.#parts;
     const groups: Group[] = [];
-    let room = journal.slotBytes - HEADER_ROOM - store.held.size * BLOCK_ROOM;
+    let { room } = store;
     let at = from;
     while (at < blocks.length) {
       const border = (Math.floor((blocks[at] as number) / GROUP) + 1) * GROUP;
@@ -117,15 +117,16 @@ export class Committer {
   }
 
   async #commitRound(groups: readonly Group[], blocks: readonly number[]): Promise<void> {
-    const { staging, journal } = this.#parts;
+    const { staging, journal, store } = this.#parts;
     const stored: Stored[][] = groups.map(() => []);
     await inParallel(groups.entries(), PARALLEL, async ([index, group]) => {
       stored[index] = await this.#build(group);
     });
     const all = stored.flat();
-    if (all.length === 0) return staging.settle(blocks);
+    if (all.length === 0 && !store.owes) return staging.settle(blocks);
     all.push(...(await this.#heldBeside(blocks)));
     const changes = all.map(({ change }) => change);
+    changes.push(...store.stuckBeside(changes));
     const { record, start } = this.#assemble(all, changes);
     const number = this.#number;
     this.#number += 1;
@@ -138,6 +139,7 @@ export class Committer {
       }
       throw error;
     }
+    store.owes = false;
     const payloads = record.subarray(start);
     this.#place(() => this.#bringIntoPlace(number, changes, payloads, blocks));
   }

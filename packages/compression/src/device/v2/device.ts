@@ -106,7 +106,7 @@ export class CompressionDeviceV2 extends GuardedTarget {
     this.#timer?.cancel();
     const { store, readOnly } = this.#parts;
     try {
-      await this.#committer.settled();
+      await this.#settled();
       if (this.failure === undefined && !readOnly) await closeSuperblock(store.parts, this.#committer.last);
     } finally {
       await store.parts.codec.close();
@@ -114,7 +114,14 @@ export class CompressionDeviceV2 extends GuardedTarget {
   }
 
   /** Nothing is written below while the device is suspended. */
-  protected override async doSuspend(): Promise<void> {
+  protected override doSuspend(): Promise<void> {
+    return this.#settled();
+  }
+
+  /** Everything is in place, or the journal says all there is to say about what is not. */
+  async #settled(): Promise<void> {
+    await this.#committer.settled();
+    if (this.store.owes && this.failure === undefined && !this.#parts.readOnly) await this.#commits.flush();
     await this.#committer.settled();
   }
 
@@ -187,6 +194,10 @@ export class CompressionDeviceV2 extends GuardedTarget {
       this.#busy = false;
     }
     this.#isFull = false;
+    void this.#committer.settled().then(
+      () => this.store.owes && this.#commitSoon(),
+      () => {},
+    );
     // Writers went on meanwhile.
     const { staging } = this.#parts;
     if (staging.size * 2 >= staging.limit) this.#parts.environment.scheduler.defer(() => this.#commitSoon());

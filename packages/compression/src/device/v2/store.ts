@@ -12,7 +12,8 @@
  *   the other blocks hold. So nothing of it is overwritten, unless all of it is;
  * - what is `held` is in the last record, and in every one that follows, each block an extent of its own. So whatever
  *   became of an extent whose place took it or not, in a replay or not, the next record says of all its blocks what
- *   they are. In the map, and so in the metadata, they are lost.
+ *   they are. In the map, and so in the metadata, they are lost;
+ * - of a group whose metadata is `stuck` every record that follows says what all of its blocks are.
  */
 import type { CompressionRules } from "../../core/rules.ts";
 import {
@@ -28,18 +29,22 @@ import { type Codec, type Flaw, payloadBytes } from "../codec.ts";
 import { type StoredExtent, ExtentMap } from "../../core/extent-map.ts";
 import type { Counters } from "../counters.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
+import { type Change, changeKinds } from "../../format/journal-v2.ts";
 import { GROUP } from "../../format/layout-v2.ts";
 import { payloadSum } from "../../format/metadata-v2.ts";
 import type { SuperblockV2 } from "../../format/superblock-v2.ts";
 
 const GIVE_UP =
   "Overwrite these blocks as a whole; or close the device and give up what is lost: dmkit fsck --repair --bad unreadable.";
+const COPY = "Copy the contents to a device that takes them: by dmkit compression recompress, say.";
 // Places of damage that are remembered.
 const MOST_PLACES = 1024;
 
 // What a record takes, at most: for itself, and for each block (its payload, a change, checksums).
 export const HEADER_ROOM: number = 2 * SECTOR;
 export const BLOCK_ROOM: number = BLOCK + 56;
+/** For a group whose metadata its place does not take: a change for each block. */
+const GROUP_ROOM = GROUP * 20;
 
 export interface StoreParts {
   readonly rules: CompressionRules;
@@ -66,6 +71,10 @@ export class Store {
   readonly doubtful: Set<number> = new Set();
   /** Blocks that their places did not take, and what they hold. */
   readonly held: Map<number, Buffer> = new Map();
+  /** Groups whose metadata its place did not take. */
+  readonly stuck: Set<number> = new Set();
+  /** The last record does not say what all of their blocks are. */
+  owes = false;
   /** Heads of extents that could not be read, with their checksums then. */
   readonly #damagedAt: Map<number, number> = new Map();
   /** Resolves when nothing moves any more; rejects if what was moving is left half done. */
@@ -110,8 +119,64 @@ export class Store {
 
   /** Blocks that can be held: a record has room for them beside any group. */
   get mostHeld(): number {
+    return Math.floor(this.#spare / BLOCK_ROOM);
+  }
+
+  /** Bytes of a record beside what is kept in every one. */
+  get room(): number {
     const slot = (this.parts.superblock.layout.journalBlocks / 2) * BLOCK;
-    return Math.floor((slot - HEADER_ROOM) / BLOCK_ROOM) - GROUP - this.held.size;
+    return slot - HEADER_ROOM - this.held.size * BLOCK_ROOM - this.stuck.size * GROUP_ROOM;
+  }
+
+  get #spare(): number {
+    return this.room - GROUP * BLOCK_ROOM;
+  }
+
+  /** Whether anything is in the journal only. */
+  get isHolding(): boolean {
+    return this.held.size > 0 || this.stuck.size > 0;
+  }
+
+  /**
+   * Of groups that were to be written, those whose places did not take them are kept in the journal.
+   * @param stuck why, of each. Throws it where the journal has no room for them.
+   */
+  holdGroups(groups: ReadonlySet<number>, stuck: ReadonlyMap<number, unknown>): void {
+    for (const group of groups) if (!stuck.has(group)) this.stuck.delete(group);
+    for (const [group, error] of stuck) {
+      if (group >= this.versions.length || this.stuck.has(group)) continue;
+      if (this.#spare < GROUP_ROOM) throw error;
+      this.parts.logger.log("error", "a place takes no write", { group, place: this.#groupPlace(group) });
+      this.stuck.add(group);
+      this.owes = true;
+    }
+  }
+
+  #groupPlace(group: number): number {
+    return this.parts.superblock.layout.metaStart * BLOCK + group * SECTOR;
+  }
+
+  /** What the blocks of stuck groups are, but for those that these changes tell of. */
+  stuckBeside(changes: readonly Change[]): Change[] {
+    const told = new Set<number>();
+    if (this.stuck.size > 0)
+      for (const { first, blocks } of changes)
+        for (let block = first; block < first + blocks; block += 1) told.add(block);
+    const beside: Change[] = [];
+    for (const group of this.stuck) {
+      const end = Math.min((group + 1) * GROUP, this.map.blocks);
+      for (let block = group * GROUP; block < end; ) {
+        const { head: first, blocks, sectors, bad } = this.map.find(block);
+        const kind = bad ? changeKinds.lost : sectors === 0 ? changeKinds.drop : changeKinds.inPlace;
+        const known =
+          kind === changeKinds.inPlace
+            ? { sectors, sum: this.sums[first] as number }
+            : { sectors: 0, sum: 0 };
+        if (!told.has(block)) beside.push({ kind, first, blocks, ...known });
+        block = first + blocks;
+      }
+    }
+    return beside;
   }
 
   /** Keeps what the place of an extent has not taken. */
@@ -169,11 +234,16 @@ export class Store {
       const more = this.sealed.size > 1 ? `, nor that of ${this.sealed.size - 1} other groups` : "";
       return { state: "degraded", why: message + more, help: hint };
     }
+    for (const one of this.stuck) {
+      const others = this.stuck.size > 1 ? ` and ${this.stuck.size - 1} other groups` : "";
+      const last = Math.min((one + 1) * GROUP, this.map.blocks) - 1;
+      const why = `the device below does not take the metadata of blocks ${one * GROUP} … ${last}${others}, at ${this.#groupPlace(one)}: it is kept in the journal`;
+      return { state: "degraded", why, help: COPY };
+    }
     for (const block of this.held.keys()) {
       const others = this.held.size > 1 ? ` and ${this.held.size - 1} others` : "";
       const why = `the device below does not take block ${block}${others}, at ${this.placeOf(block)}: it is kept in the journal`;
-      const help = "Copy the contents to a device that takes them: by dmkit compression recompress, say.";
-      return { state: "degraded", why, help };
+      return { state: "degraded", why, help: COPY };
     }
     for (const [head, sum] of this.#damagedAt) {
       const extent = this.map.find(head);
@@ -195,8 +265,8 @@ export class Store {
   }
 
   #refusal(first: number, end: number, op?: "write"): BlockIoError {
-    const { lower, superblock } = this.parts;
-    const place = superblock.layout.metaStart * BLOCK + (first / GROUP) * SECTOR;
+    const { lower } = this.parts;
+    const place = this.#groupPlace(first / GROUP);
     const reason = `the metadata of blocks ${first} … ${end - 1}, at ${place}, cannot be read`;
     const where = op && { op, offset: first * BLOCK, length: (end - first) * BLOCK };
     return new BlockIoError(reason, { code: "EIO", device: lower.name, hint: GIVE_UP, ...where });

@@ -90,6 +90,14 @@ export async function replay(
       const reason = `block ${block} cannot be written at ${store.placeOf(block)}, and only record ${last} of the journal has it`;
       throw refuse(lower.name, "EIO", reason, undefined);
     }
+    for (const group of store.stuck) {
+      const start = group * GROUP;
+      const end = Math.min(start + GROUP, store.map.blocks);
+      const inside = record.changes.filter(({ first }) => first >= start && first < end);
+      if (inside.reduce((sum, { blocks }) => sum + blocks, 0) >= end - start) continue;
+      const reason = `the metadata of blocks ${start} … ${end - 1} cannot be written, and only record ${last} of the journal has all of it`;
+      throw refuse(lower.name, "EIO", reason, undefined);
+    }
     await applier.apply(record.number, record.changes, record.payloads);
     last = record.number;
   }
