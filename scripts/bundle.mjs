@@ -39,21 +39,42 @@ const { output } = await bundle.generate({
 });
 await bundle.close();
 
+// What a browser is sent lies in a folder beside the modules that send it, as it does beside their sources; see
+// apps/dmkit/src/page/page.ts, which also says where the browser finds the library.
+const page = join(app, "src/page");
+const browser = await rolldown({
+  input: join(page, "browser/main.ts"),
+  platform: "browser",
+  external: "uplot",
+});
+const script = await browser.generate({ format: "esm", paths: { uplot: "./uplot.js" } });
+await browser.close();
+
+const written = [
+  ...output,
+  { fileName: "files/page.js", code: script.output[0].code },
+  ...readdirSync(join(page, "files")).map((name) => ({
+    fileName: `files/${name}`,
+    code: readFileSync(join(page, "files", name), "utf8"),
+  })),
+];
+
 // Servers may be running from there, and load a module only when they need it: what is the same is not touched, and what
 // is of an older bundle stays for a while. A package is packed with what is of this one only (--clean).
 const KEPT = process.argv.includes("--clean") ? 0 : 30 * 24 * 3600 * 1000;
 const folder = join(app, "bin");
-mkdirSync(folder, { recursive: true });
-for (const { fileName, code } of output) {
+mkdirSync(join(folder, "files"), { recursive: true });
+for (const { fileName, code } of written) {
   const path = join(folder, fileName);
   if (existsSync(path) && readFileSync(path, "utf8") === code) continue;
   writeFileSync(`${path}.new`, code);
   renameSync(`${path}.new`, path);
 }
-const names = new Set(output.map(({ fileName }) => fileName));
-for (const name of readdirSync(folder)) {
+const names = new Set(written.map(({ fileName }) => fileName));
+for (const name of readdirSync(folder, { recursive: true })) {
   const path = join(folder, name);
-  if (!names.has(name) && Date.now() - statSync(path).mtimeMs >= KEPT) rmSync(path);
+  const stat = statSync(path);
+  if (stat.isFile() && !names.has(name) && Date.now() - stat.mtimeMs >= KEPT) rmSync(path);
 }
 
 const imported = new Set(output.flatMap(({ imports, dynamicImports }) => [...imports, ...dynamicImports]));

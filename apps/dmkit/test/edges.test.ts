@@ -103,7 +103,9 @@ describe("clients at a time", () => {
   });
 
   it("that say nothing to the metrics do not keep others out for long", async () => {
-    const listener = await startMetrics({ host: "127.0.0.1", port: 0 }, () => expect.unreachable(), 20);
+    const listener = await startMetrics({ host: "127.0.0.1", port: 0 }, () => expect.unreachable(), {
+      requestTime: 20,
+    });
     cleanUp(() => listener.close());
     const silent = connect({ host: "127.0.0.1", port: listener.port });
     silent.resume();

@@ -26,7 +26,10 @@ export function printStack({ devices, files = [], exports, listen, metrics, ...p
     pidfile: plan.pidfile,
     log: plan.log,
     "shutdown-timeout": plan.shutdownTimeout,
-    metrics: metrics && { ...metrics, ...(isLoopback(metrics.host) ? {} : { "allow-remote": true }) },
+    metrics: metrics && {
+      ...metrics,
+      ...("unix" in metrics || isLoopback(metrics.host) ? {} : { "allow-remote": true }),
+    },
   };
   const isGiven = (value: unknown): boolean =>
     value !== undefined &&

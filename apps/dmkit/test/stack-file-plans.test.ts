@@ -149,9 +149,14 @@ const plan: fc.Arbitrary<StackPlan> = fc
     }),
     control: fc.option(fc.constant("/control.sock"), { nil: undefined }),
     shutdownTimeout: fc.option(fc.nat(3600), { nil: undefined }),
-    metrics: fc.option(fc.record({ host: fc.constantFrom("127.0.0.1", "10.0.0.1"), port: fc.nat(65_535) }), {
-      nil: undefined,
-    }),
+    metrics: fc.option(
+      fc.oneof(
+        fc.record({ host: fc.constantFrom("127.0.0.1", "10.0.0.1"), port: fc.nat(65_535) }),
+        fc.record({ host: fc.constant("127.0.0.1"), port: fc.nat(65_535), page: fc.constant(true) }),
+        fc.record({ unix: fc.constant("/metrics.sock"), page: fc.constant(true) }),
+      ),
+      { nil: undefined },
+    ),
     files: fc.uniqueArray(
       fc.record({
         path,

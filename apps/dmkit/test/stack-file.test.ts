@@ -216,7 +216,9 @@ shutdown-timeout: 30
       ),
     ).toEqual(["1:23", "1:64", "2:10"]);
     expect(places(`control: ${"x".repeat(200)}`)).toEqual(["1:10"]);
-    expect(places("metrics: { unix: a }")).toEqual(["1:10"]);
+    expect(places("metrics: { unix: a, port: 1 }")).toEqual(["1:10"]);
+    expect(places("metrics: { port: 1, host: 1.2.3.4, allow-remote: true, page: true }")).toEqual(["1:10"]);
+    expect(places("metrics: { unix: a, page: 1 }")).toEqual(["1:27"]);
   });
 });
 

@@ -58,6 +58,7 @@ interface ServeFlags {
   readonly log?: LogLevel;
   readonly logFormat?: LogFormat;
   readonly metrics?: number;
+  readonly page: boolean;
   readonly quiet: boolean;
 }
 
@@ -144,6 +145,11 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
       "--metrics <port>",
       "serve /metrics, /healthz and /livez over HTTP on 127.0.0.1; 0 picks a free port",
       integer(0, 65_535),
+    )
+    .option(
+      "--page",
+      "show at / of the metrics' port, to browsers on this machine, what the server does; without --metrics at a free port",
+      false,
     )
     .option("-q, --quiet", "print no hints", false)
     .addHelpText("after", examples)
@@ -246,7 +252,7 @@ function sessionOptions(
       ? { path: resolve(join(flags.data, "nbd.sock")) }
       : { host: flags.bind, port: NBD_PORT, allowRemote: flags.allowRemote },
     control,
-    metrics: flags.metrics === undefined ? plan?.metrics : { host: "127.0.0.1", port: flags.metrics },
+    metrics: metricsOf(flags, plan),
     strict: flags.strict,
     description: flags.description,
     maxConnections: flags.maxConnections,
@@ -264,6 +270,14 @@ function sessionOptions(
       );
     },
   };
+}
+
+function metricsOf(
+  { metrics: port, page }: Pick<ServeFlags, "metrics" | "page">,
+  plan: StackPlan | undefined,
+): StackPlan["metrics"] {
+  const told = port === undefined ? plan?.metrics : { host: "127.0.0.1", port };
+  return page ? { host: "127.0.0.1", port: 0, ...told, page } : told;
 }
 
 function pathOf(path: string | undefined): string | undefined {

@@ -1,20 +1,32 @@
 /**
- * The optional HTTP listener: `/metrics` for Prometheus, `/healthz` for whoever wants to know whether all is well, and
- * `/livez` for whoever restarts servers that do not answer.
+ * The optional HTTP listener: `/metrics` for Prometheus, `/healthz` for whoever wants to know whether all is well,
+ * `/livez` for whoever restarts servers that do not answer, and, where it is wanted, the page at `/`.
  *
  * It changes nothing and takes no input but a path. `/healthz` answers 503 with the reasons, one a line, when a device
  * is not in order (see `Health` in @dmkit/block-io); a restart may not be what helps.
  */
-import { type IncomingMessage, type ServerResponse, createServer } from "node:http";
-import type { AddressInfo } from "node:net";
-import { fewDescriptors, printable, toBlockIoError } from "@dmkit/block-io";
+import { type IncomingMessage, type Server, type ServerResponse, createServer } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+import {
+  type Environment,
+  fewDescriptors,
+  printable,
+  realEnvironment,
+  shellQuote,
+  toBlockIoError,
+} from "@dmkit/block-io";
+import { listenStreams } from "@dmkit/nbd";
 import { describeHealth } from "../manager/health-watch.ts";
+import type { Page } from "../page/page.ts";
+import type { MetricsAddress } from "../stack-file/plan.ts";
 import type { Snapshot } from "../top/snapshot.ts";
 
 export interface MetricsListener {
+  /** 0 at a unix socket. */
   readonly port: number;
-  /** Where `/metrics` is. */
+  /** Where `/metrics` and the page are, as curl takes it; the page is undefined where there is none. */
   readonly url: string;
+  readonly page: string | undefined;
   close(): Promise<void>;
 }
 
@@ -24,11 +36,22 @@ const CONNECTIONS = 16;
 // Descriptors that these clients leave to devices and the control socket.
 const DESCRIPTORS_LEFT = 8;
 
-/** @param port 0 picks a free one. @param requestTime milliseconds. Errors: EADDRINUSE, EACCES and the like. */
+interface ListenerOptions {
+  /** Closed with the listener. */
+  readonly page?: Page | undefined;
+  /** Milliseconds. */
+  readonly requestTime?: number;
+  readonly environment?: Environment;
+}
+
+/**
+ * @param where port 0 picks a free one.
+ * Errors: EADDRINUSE, EACCES and the like.
+ */
 export async function startMetrics(
-  { host, port }: { readonly host: string; readonly port: number },
+  where: MetricsAddress,
   snapshot: () => Snapshot,
-  requestTime: number = REQUEST_TIME,
+  { page, requestTime = REQUEST_TIME, environment = realEnvironment }: ListenerOptions = {},
 ): Promise<MetricsListener> {
   const server = createServer(
     {
@@ -40,7 +63,7 @@ export async function startMetrics(
       keepAliveTimeout: 5000,
     },
     (request, response) => {
-      answer(request, response, snapshot).catch((error: unknown) => {
+      answer(request, response, snapshot, page).catch((error: unknown) => {
         send(response, 500, "text/plain", `${(error as Error).message}\n`);
       });
     },
@@ -49,6 +72,30 @@ export async function startMetrics(
   server.on("connection", (socket) => {
     if (fewDescriptors(DESCRIPTORS_LEFT)) socket.destroy();
   });
+  const listening = await ("unix" in where
+    ? listenUnix(server, where, environment)
+    : listenTcp(server, where));
+  return {
+    port: listening.port,
+    url: `${listening.base}metrics`,
+    page: page && listening.base,
+    close() {
+      page?.close();
+      return listening.close();
+    },
+  };
+}
+
+interface Listening {
+  readonly port: number;
+  readonly base: string;
+  close(): Promise<void>;
+}
+
+async function listenTcp(
+  server: Server,
+  { host, port }: { readonly host: string; readonly port: number },
+): Promise<Listening> {
   const bare = host.replaceAll(/^\[|\]$/g, "");
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error) =>
@@ -67,7 +114,7 @@ export async function startMetrics(
   const { port: chosen } = server.address() as AddressInfo;
   return {
     port: chosen,
-    url: `http://${bare.includes(":") ? `[${bare}]` : bare}:${chosen}/metrics`,
+    base: `http://${bare.includes(":") ? `[${bare}]` : bare}:${chosen}/`,
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
@@ -76,14 +123,55 @@ export async function startMetrics(
   };
 }
 
+/** A socket file is made, taken over and removed as those of NBD are; what comes by it is handed to the HTTP server. */
+async function listenUnix(
+  server: Server,
+  { unix: path, mode, group }: Extract<MetricsAddress, { readonly unix: string }>,
+  environment: Environment,
+): Promise<Listening> {
+  // The server does not listen itself, so it does not look who is slow; it ends who says nothing.
+  server.setTimeout(server.headersTimeout);
+  const sockets = new Set<Socket>();
+  const accept = (socket: Socket): void => {
+    if (sockets.size >= CONNECTIONS) {
+      socket.destroy();
+      return;
+    }
+    sockets.add(socket);
+    socket.on("close", () => sockets.delete(socket));
+    server.emit("connection", socket);
+    socket.resume();
+  };
+  const listener = await listenStreams(
+    { path, mode, group },
+    { what: "metrics", environment, reserve: DESCRIPTORS_LEFT, accept },
+  );
+  return {
+    port: 0,
+    base: `--unix-socket ${shellQuote(path)} http://localhost/`,
+    async close() {
+      const closed = listener.close();
+      for (const socket of sockets) socket.destroy();
+      server.close();
+      await closed;
+    },
+  };
+}
+
 async function answer(
   request: IncomingMessage,
   response: ServerResponse,
   snapshot: () => Snapshot,
+  page: Page | undefined,
 ): Promise<void> {
   if (request.method !== "GET" && request.method !== "HEAD") {
     response.setHeader("allow", "GET, HEAD");
     send(response, 405, "text/plain", "GET /metrics or /healthz\n");
+    return;
+  }
+  const shown = page?.answer(request);
+  if (shown !== undefined) {
+    send(response, shown.status, shown.type, shown.body, shown.headers);
     return;
   }
   switch ((request.url ?? "").split("?", 1)[0] ?? "") {
@@ -103,7 +191,12 @@ async function answer(
       send(response, 200, "text/plain", "ok\n");
       return;
     default:
-      send(response, 404, "text/plain", "There are /metrics, /healthz and /livez.\n");
+      send(
+        response,
+        404,
+        "text/plain",
+        `There are ${page === undefined ? "" : "/, "}/metrics, /healthz and /livez.\n`,
+      );
   }
 }
 
@@ -116,9 +209,16 @@ function illsOf({ devices }: Snapshot): string[] {
   );
 }
 
-function send(response: ServerResponse, status: number, type: string, body: string): void {
+function send(
+  response: ServerResponse,
+  status: number,
+  type: string,
+  body: string,
+  headers: Readonly<Record<string, string>> = {},
+): void {
   if (response.headersSent) return;
   response.writeHead(status, {
+    ...headers,
     "content-type": type.includes("charset") ? type : `${type}; charset=utf-8`,
     "content-length": Buffer.byteLength(body),
     "cache-control": "no-store",

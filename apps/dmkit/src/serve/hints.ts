@@ -16,7 +16,7 @@ export function attachHints(
   uris: readonly NbdUri[],
   exports: readonly ExportSnapshot[],
   control: { readonly path: string; readonly named: boolean } | undefined,
-  metrics: string | undefined,
+  metrics: { readonly url: string; readonly page: string | undefined } | undefined,
 ): string {
   const [first] = uris;
   if (first === undefined) return "Nothing is exported yet: dmkit create, dmkit export add\n";
@@ -41,7 +41,7 @@ Type in another terminal (packages: libnbd-bin, nbdfuse, qemu-utils, nbd-client)
 
   Look at it         nbdinfo ${uri}
   File system        mkdir -p ${folder} ${mount}; nbdfuse ${folder} ${uri} & sleep 1; ${isReadOnly ? "" : `mkfs.ext4 ${folder}/nbd && `}${sudo}mount -o ${isReadOnly ? "ro," : ""}loop ${folder}/nbd ${mount}
-${first.tls === undefined ? `  Virtual machine    qemu-system-x86_64 -drive ${drive}\n${kernelHint(first)}` : ""}${controlHint(control)}${metrics === undefined ? "" : `  Metrics            curl ${metrics}\n`}
+${first.tls === undefined ? `  Virtual machine    qemu-system-x86_64 -drive ${drive}\n${kernelHint(first)}` : ""}${controlHint(control)}${metrics === undefined ? "" : `  Metrics            curl ${metrics.url}\n`}${metrics?.page === undefined ? "" : `  Look at it live    ${metrics.page}\n`}
 Ctrl-C ends the server; what was flushed is safe at any time.
 `;
 }

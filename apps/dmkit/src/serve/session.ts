@@ -48,8 +48,8 @@ export interface SessionOptions {
   readonly fallback: ListenOptions;
   /** Path of the control socket; the default one is in the user's runtime folder. */
   readonly control?: string | undefined;
-  /** Where metrics and health are served over HTTP. */
-  readonly metrics?: { readonly host: string; readonly port: number } | undefined;
+  /** Where metrics and health are served over HTTP, and maybe the page. */
+  readonly metrics?: StackPlan["metrics"];
   /** Every request is an event of the log. */
   readonly logsRequests: boolean;
   /** `dmkit 1.2.3`. */
@@ -68,7 +68,7 @@ export interface SessionOptions {
     uris: readonly NbdUri[],
     exports: readonly ExportSnapshot[],
     control: string | undefined,
-    metrics: string | undefined,
+    metrics: Pick<MetricsListener, "url" | "page"> | undefined,
   ) => void;
 }
 
@@ -184,21 +184,23 @@ async function serveDevices(session: Session): Promise<number> {
   let wrotePidfile = false;
   try {
     const places = await open();
+    const snapshot = (): ServerSnapshot => snapshotOf(session);
     const uris = urisOf(places, exports.snapshot());
     control = await startControl(
-      { devices, exports, snapshot: () => snapshotOf(session), reloadStack: stack && (() => stack.reload()) },
+      { devices, exports, snapshot, reloadStack: stack && (() => stack.reload()) },
       { path: options.control, wanted: !options.where.single, version: options.version, environment },
     );
     if (options.metrics !== undefined) {
-      // Loaded only by servers that are asked for metrics.
-      const { startMetrics } = await import("../metrics/server.ts");
-      metrics = await startMetrics(options.metrics, () => snapshotOf(session));
+      // Loaded only by servers that are asked for it.
+      const { startHttp } = await import("../metrics/start.ts");
+      const { targets } = options;
+      metrics = await startHttp(options.metrics, { environment, snapshot, targets, control: control?.path });
     }
     if (options.pidfile !== undefined) {
       writePidfile(options.pidfile);
       wrotePidfile = true;
     }
-    options.ready(uris, exports.snapshot(), control?.path, metrics?.url);
+    options.ready(uris, exports.snapshot(), control?.path, metrics);
     service.ready(stateOf(session));
     // Whoever was promised a URI, or a command beside the server, may make the first export.
     const uri = uris[0] ?? urisOf(places, [{ name: "" }])[0];

@@ -4,6 +4,7 @@ import { targets as allTargets } from "../targets.ts";
 import type { PlanDiff, PlanStep } from "./diff.ts";
 import { fileSize, knownLength } from "../manager/lengths.ts";
 import {
+  type MetricsAddress,
   type PlannedDevice,
   type PlannedExport,
   type PlannedFile,
@@ -68,12 +69,17 @@ export function describePlan(plan: StackPlan, targets?: TargetRegistry): string 
     ["Exports", exports.map(describeExport)],
     ["Listens at", listen.map(describeListener)],
     ["Control socket", control === undefined ? [] : [control]],
-    ["Metrics at", metrics === undefined ? [] : [`http://${metrics.host}:${metrics.port}/metrics`]],
+    ["Metrics at", metrics === undefined ? [] : [httpAt(metrics, "/metrics")]],
+    ["Page at", metrics?.page === true ? [httpAt(metrics, "/")] : []],
     ["Process id in", pidfile === undefined ? [] : [pidfile]],
   ];
   const shown = sections.filter(([, lines]) => lines.length > 0);
   if (shown.length === 0) return "Nothing: the file has no devices, exports or listeners.\n";
   return shown.map(([title, lines]) => `${title}\n${lines.map((line) => `  ${line}\n`).join("")}`).join("\n");
+}
+
+function httpAt(place: MetricsAddress, path: string): string {
+  return "unix" in place ? `${place.unix}: ${path}` : `http://${place.host}:${place.port}${path}`;
 }
 
 function describeDevice({ name, table, size, readOnly }: DeviceFacts): string[] {

@@ -51,14 +51,16 @@ export interface PlannedExport extends AccessOptions {
 }
 
 export type PlannedListener =
-  | ({
-      readonly unix: string;
-      /** Mode of the file: left out, 0o600. */
-      readonly mode?: number | undefined;
-      /** Name or number of its group. */
-      readonly group?: string | undefined;
-    } & ListenerPolicy)
+  | (PlannedSocket & ListenerPolicy)
   | ({ readonly host: string; readonly port: number; readonly allowRemote: boolean } & ListenerPolicy);
+
+interface PlannedSocket {
+  readonly unix: string;
+  /** Mode of the file: left out, 0o600. */
+  readonly mode?: number | undefined;
+  /** Name or number of its group. */
+  readonly group?: string | undefined;
+}
 
 interface ListenerPolicy {
   /** Left out: nothing is encrypted. */
@@ -66,6 +68,11 @@ interface ListenerPolicy {
   /** Addresses that may connect. Left out: all. */
   readonly allow?: readonly string[] | undefined;
 }
+
+/** Where metrics and health are served over HTTP, and whether the page is as well. */
+export type MetricsPlace = MetricsAddress & { readonly page?: boolean | undefined };
+
+export type MetricsAddress = { readonly host: string; readonly port: number } | PlannedSocket;
 
 /** Devices are in an order in which they can be opened: what a device stands on comes before it. */
 export interface StackPlan {
@@ -84,8 +91,7 @@ export interface StackPlan {
   readonly log?: LogLevel | undefined;
   /** Seconds to finish requests after a signal. */
   readonly shutdownTimeout?: number | undefined;
-  /** Where metrics are served over HTTP. */
-  readonly metrics?: { readonly host: string; readonly port: number } | undefined;
+  readonly metrics?: MetricsPlace | undefined;
 }
 
 /** Clients at a time that a server needs, for every export to have as many as it may. */

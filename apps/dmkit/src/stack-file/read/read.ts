@@ -7,9 +7,11 @@
 import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { BlockIoError, type TargetRegistry, codeOf, toBlockIoError } from "@dmkit/block-io";
+import { isLoopback } from "@dmkit/nbd";
 import { uriSchemes } from "../../devices.ts";
 import { targets as allTargets } from "../../targets.ts";
 import { waitsForWriter } from "../../fifo.ts";
+import { PAGE_IS_LOCAL } from "../../page/local.ts";
 import { type DeviceContext, deviceReader } from "./context.ts";
 import { readDevice } from "./devices.ts";
 import { knownLength } from "../../manager/lengths.ts";
@@ -121,7 +123,7 @@ function readPlan(
   const exports = readExports(at("exports"), names, problems);
   refuseWritesBelow(exports, devices, registry, problems, at("exports"));
   const listen = readListeners(at("listen"), folder, problems);
-  const metrics = readMetrics(at("metrics"), problems);
+  const metrics = readMetrics(at("metrics"), folder, problems);
   const control = wordAt(value, "control");
   const controlPath =
     control === undefined ? undefined : socketPath(control, at("control")?.at ?? 0, folder, problems);
@@ -239,24 +241,43 @@ function readFiles(value: Value | undefined, context: DeviceContext): void {
     problems.add(value.at, "files is a list", "of mappings of: file, create, preallocate");
 }
 
-function readMetrics(value: Value | undefined, problems: Problems): StackPlan["metrics"] {
+function readMetrics(value: Value | undefined, folder: string, problems: Problems): StackPlan["metrics"] {
+  if (value === undefined || (value.kind === "scalar" && value.value === null)) return undefined;
   // `metrics: 9100` is short for `metrics: { port: 9100 }`.
-  const place: Value | undefined =
-    value?.kind === "scalar" && typeof value.value === "number"
-      ? { kind: "map", at: value.at, entries: new Map([["port", { keyAt: value.at, value }]]) }
-      : value;
-  if (place === undefined || (place.kind === "scalar" && place.value === null)) return undefined;
-  const [listener] = place.kind === "map" ? readListeners(place, ".", problems) : [];
+  const isShort = value.kind === "scalar" && typeof value.value === "number";
+  const entries = new Map(
+    isShort ? [["port", { keyAt: value.at, value }]] : value.kind === "map" ? value.entries : [],
+  );
+  const page = readPage(entries.get("page")?.value, problems);
+  entries.delete("page");
+  const isPlace = isShort || value.kind === "map";
+  const [listener] = isPlace ? readListeners({ kind: "map", at: value.at, entries }, folder, problems) : [];
   if (listener?.tls !== undefined || listener?.allow !== undefined) {
     problems.add(
-      place.at,
+      value.at,
       "metrics are served without TLS, and to all who can reach them",
       "leave out tls and allow",
     );
     return undefined;
   }
-  if (listener !== undefined && "host" in listener) return { host: listener.host, port: listener.port };
-  if (place.kind === "map" && listener === undefined) return undefined;
-  problems.add(place.at, "metrics are served at one port", "port: NUMBER, with host if it is not 127.0.0.1");
-  return undefined;
+  if (!isPlace) {
+    problems.add(
+      value.at,
+      "metrics are served at one place",
+      "port: NUMBER, with host if it is not 127.0.0.1; or unix: PATH",
+    );
+  }
+  if (listener === undefined) return undefined;
+  const shown = page ? { page } : {};
+  if ("unix" in listener) return { ...listener, ...shown };
+  const { host, port } = listener;
+  if (page && !isLoopback(host)) problems.add(value.at, ...PAGE_IS_LOCAL);
+  return { host, port, ...shown };
+}
+
+function readPage(value: Value | undefined, problems: Problems): boolean {
+  if (value === undefined) return false;
+  if (value.kind === "scalar" && typeof value.value === "boolean") return value.value;
+  problems.add(value.at, `page: ${show(plainOf(value))} is not allowed`, "true or false");
+  return false;
 }
