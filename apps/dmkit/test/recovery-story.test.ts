@@ -3,7 +3,7 @@
  * nobody starts it again. What it leaves is looked at, checked, tried out, and written back: then the device below
  * passes a check of the file system by itself, and has every file that was synced.
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
   closeSync,
@@ -19,6 +19,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
+import { attach, mount } from "./mounts.ts";
 import { cleanUp, describeWith, dmkit, run, serve, succeed, tempFolder, until } from "./support.ts";
 
 const MIB = 2 ** 20;
@@ -47,39 +48,28 @@ async function ok(...args: string[]): Promise<string> {
 }
 
 /** Puts ext4 on what `table` makes, syncs files, and kills the server while others are being written. */
-async function killedUnderLoad(folder: string, table: string): Promise<void> {
+async function killedUnderLoad(table: string): Promise<void> {
   const server = await serve(["--table", table]);
-  const [fuse, mount] = [join(folder, "fuse"), join(folder, "mount")];
-  mkdirSync(fuse);
-  mkdirSync(mount);
-  const nbdfuse = run("nbdfuse", [fuse, server.uri]);
-  let load: ChildProcess | undefined;
-  const away = async (): Promise<void> => {
-    load?.kill("SIGKILL");
-    await run("umount", ["-l", mount]);
-    await run("fusermount3", ["-uz", fuse]);
-  };
-  cleanUp(async () => {
-    await away();
-    await nbdfuse;
-  });
-  await until(() => existsSync(join(fuse, "nbd")), "nbdfuse");
-  await succeed("mkfs.ext4", ["-q", "-E", "nodiscard", join(fuse, "nbd")]);
-  await succeed("mount", ["-o", "loop", join(fuse, "nbd"), mount]);
+  const attached = await attach(server.uri);
+  await succeed("mkfs.ext4", ["-q", "-E", "nodiscard", attached.file]);
+  const { folder: mounted, away } = await mount(attached);
   for (let index = 0; index < FILES; index += 1) {
-    mkdirSync(join(mount, `dir${index % 7}`), { recursive: true });
-    writeFileSync(join(mount, nameOf(index)), contentOf(index));
+    mkdirSync(join(mounted, `dir${index % 7}`), { recursive: true });
+    writeFileSync(join(mounted, nameOf(index)), contentOf(index));
   }
-  await succeed("sync", ["-f", mount]);
-  const fd = openSync(join(mount, nameOf(FILES)), "w");
+  await succeed("sync", ["-f", mounted]);
+  const fd = openSync(join(mounted, nameOf(FILES)), "w");
   writeSync(fd, contentOf(FILES));
   fsyncSync(fd);
   closeSync(fd);
   const script = `i=0; while head -c 100000 /dev/urandom > "$1/load$((i % 40))"; do [ $((i % 5)) = 0 ] && sync -f "$1"; i=$((i + 1)); done`;
-  load = spawn("/bin/sh", ["-c", script, "sh", mount], { stdio: "ignore" });
-  await until(() => existsSync(join(mount, "load25")), "load");
+  const load = spawn("/bin/sh", ["-c", script, "sh", mounted], { stdio: "ignore" });
+  cleanUp(() => void load.kill("SIGKILL"));
+  await until(() => existsSync(join(mounted, "load25")), "load");
   await server.stop("SIGKILL");
+  load.kill("SIGKILL");
   await away();
+  await attached.away();
 }
 
 /** A file system that was left behind by a crash: its journal is played, then nothing may be wrong with it. */
@@ -120,7 +110,7 @@ describeWith(programs, "after SIGKILL, without any server", () => {
     const plog = sparse(join(folder, "plog"), 8 * 9 * 512 * 15 + 512);
     const devices = [cache, "--backing", backing, "--plog", plog];
     const options = "segment_size_order 7 4 allow_writeback 1 nr_max_batched_writeback 8";
-    await killedUnderLoad(folder, `0 ${size / 512} writeboost 1 ${backing} ${cache} ${plog} 2 ${options}`);
+    await killedUnderLoad(`0 ${size / 512} writeboost 1 ${backing} ${cache} ${plog} 2 ${options}`);
 
     const before = state(cache, backing, plog);
     const { contents } = JSON.parse(await ok("info", "--json", ...devices)) as Info;
@@ -165,7 +155,7 @@ describeWith(programs, "after SIGKILL, without any server", () => {
     const size = 48 * MIB;
     const source = sparse(join(folder, "source"), size);
     const cache = sparse(join(folder, "cache"), 40 * MIB);
-    await killedUnderLoad(folder, `0 ${size / 512} cache ${source} ${cache} 0 8 8192 64 1`);
+    await killedUnderLoad(`0 ${size / 512} cache ${source} ${cache} 0 8 8192 64 1`);
 
     const before = state(cache, source);
     const { contents } = JSON.parse(await ok("info", "--json", cache, "--source", source)) as Info;
@@ -190,7 +180,7 @@ describeWith(programs, "after SIGKILL, without any server", () => {
     const folder = tempFolder();
     const device = sparse(join(folder, "device"), 64 * MIB);
     const table = `0 ${(48 * MIB) / 512} compression ${device} writeback 5`;
-    await killedUnderLoad(folder, table);
+    await killedUnderLoad(table);
 
     const before = state(device);
     const { contents } = JSON.parse(await ok("info", "--json", device)) as Info;

@@ -14,6 +14,7 @@ import { type ObjectStore, getVerified } from "@dmkit/object-store";
 import { type Rules, isFence, rules as ours } from "../core/rules.ts";
 import {
   BEGINNING,
+  DISKS,
   type Position,
   checkpointKey,
   checkpointPrefix,
@@ -118,6 +119,8 @@ export class Archive {
   async record(): Promise<DiskRecord> {
     const found = await this.find();
     if (found !== undefined) return found;
+    // Where there is no bucket either, a listing says so.
+    await this.store.list(DISKS)[Symbol.asyncIterator]().next();
     throw refuse(
       this.store.name,
       "ENOENT",

@@ -42,6 +42,8 @@ export interface S3TestServerOptions {
   readonly putLatency?: number;
   /** Overwrites whatever the condition says, as some stores do. */
   readonly ignoresConditions?: boolean;
+  /** Finds every request to be of another time, as of a machine whose clock is wrong. */
+  readonly isSkewed?: boolean;
 }
 
 interface Stored {
@@ -69,6 +71,7 @@ export class S3TestServer {
       getLatency: 0,
       putLatency: 0,
       ignoresConditions: false,
+      isSkewed: false,
       ...options,
     };
     this.#server = createServer((request, response) => {
@@ -119,6 +122,7 @@ export class S3TestServer {
     const authorization = request.headers.authorization ?? "";
     if (!authorization.includes(`Credential=${this.#options.accessKeyId}/`))
       return refuse(response, 403, "InvalidAccessKeyId");
+    if (this.#options.isSkewed) return refuse(response, 403, "RequestTimeTooSkewed");
     if (bucket !== this.#options.bucket) return refuse(response, 404, "NoSuchBucket");
     if (kind === "lost" || kind === "hang done" || kind === "500 done") {
       if (method === "PUT") this.#put(request, key, body);
