@@ -11,8 +11,9 @@ import {
   readWhatIsGiven,
   realEnvironment,
 } from "@dmkit/block-io";
+import { rules } from "../core/rules.ts";
 import { IDENTITY_START, encodeIdentity } from "../format/identity.ts";
-import { openWriteboost } from "../open/open.ts";
+import { openWith } from "../open/open.ts";
 import { options as tableOptions } from "../options.ts";
 import { requirePair, requirePairForView } from "../open/pairing.ts";
 import { type ScannedLog, scan } from "../open/scan.ts";
@@ -64,10 +65,8 @@ async function replayAll(
   size: number,
   { plog, signal, progress, environment = realEnvironment }: ReplayOptions,
 ): Promise<number> {
-  const device = await openWriteboost(
-    { backing, cache, plog },
-    { environment, size, tunables: { nr_max_batched_writeback: tableOptions.nr_max_batched_writeback.max } },
-  );
+  const tunables = { nr_max_batched_writeback: tableOptions.nr_max_batched_writeback.max };
+  const device = await openWith({ backing, cache, plog }, { environment, size, tunables }, rules, true);
   try {
     await device.dropCaches({
       inOrder: true,

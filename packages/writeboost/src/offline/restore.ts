@@ -11,7 +11,8 @@
 import { type BlockDevice, type OfflineWork, inParallel, isZero, refuse, nextTurn } from "@dmkit/block-io";
 import type { Image } from "./examine/findings.ts";
 import { BLOCK, SLOTS_START, slotStart } from "../format/geometry.ts";
-import { encodeHead } from "../format/head.ts";
+import { decodeHead, encodeHead } from "../format/head.ts";
+import { NO_UUID } from "../format/identity.ts";
 import { isWhole, segmentSize } from "../format/segment.ts";
 import { HEADER_START, encodeRestoring } from "../format/superblock.ts";
 import { readPast } from "../open/superblock.ts";
@@ -38,6 +39,7 @@ export async function restore(image: Image, dump: unknown, work: OfflineWork): P
     );
   }
   await checkData(image, parsed, work);
+  await requireNewest(image.cache, parsed);
   const writer = new Restorer(image.cache);
   await restoreSlots(writer, parsed, work);
   await writer.put(image.cache, BLOCK, parsed.superblock.subarray(BLOCK));
@@ -81,6 +83,27 @@ async function checkData(
       const reason = `the plog's data at byte ${offset} is not what the dump's record was made of`;
       throw refuse(plog.name, "EINVAL", reason, "The cache has been used since the dump was made.", "write");
     }
+  }
+}
+
+/**
+ * A log that is archived does not lose its end: what came after the dump may be in the archive, or written back, and the
+ * two would not be the same disk any more.
+ */
+async function requireNewest(
+  cache: BlockDevice,
+  { identity, geometry, slots, raw }: ParsedDump,
+): Promise<void> {
+  if (typeof identity !== "object" || identity.archive === NO_UUID) return;
+  const last = [...slots.values()].reduce((newest, { head }) => Math.max(newest, head.id), 0);
+  for (let slot = 0; slot < geometry.slots; slot += 1) {
+    if (slots.has(slot) || raw.has(slot)) continue;
+    const [block, lost] = await readPast(cache, slotStart(geometry, slot), BLOCK);
+    const id = lost.length === 0 ? (decodeHead(block, geometry.blocks)?.id ?? 0) : 0;
+    if (id <= last) continue;
+    const reason = `segment ${id} came after the dump, and the log is archived`;
+    const hint = "Take the disk over from its archive (dmkit archive takeover). Nothing has been written.";
+    throw refuse(cache.name, "EINVAL", reason, hint, "write");
   }
 }
 

@@ -53,11 +53,15 @@ export function openWriteboost(devices: Devices, options: OpenOptions = {}): Pro
   return openWith(devices, options, ours);
 }
 
-/** As {@link openWriteboost}, by other rules than ours: for tests. */
+/**
+ * As {@link openWriteboost}, by other rules than ours: for tests.
+ * @param addsNothing the log stays as it is, so that an archive it has need not be told: for who only writes back.
+ */
 export async function openWith(
   devices: Devices,
   options: OpenOptions,
   rules: Rules,
+  addsNothing = false,
 ): Promise<WriteboostDevice> {
   const environment = options.environment ?? realEnvironment;
   const { size, pool } = requireSuitable(devices, options);
@@ -73,7 +77,7 @@ export async function openWith(
       pool,
       size,
       force: options.force === true,
-      archived: readOnly || options.archive !== undefined,
+      archived: readOnly || addsNothing || options.archive !== undefined,
       progress: options.progress,
     },
     environment,
