@@ -18,6 +18,7 @@ import {
   SECTOR,
   ZeroDevice,
   describeSize,
+  isOfPlace,
   parseOptions,
 } from "@dmkit/block-io";
 import { type Problem, check } from "./offline/check.ts";
@@ -128,7 +129,14 @@ async function info(devices: ImageDevices, work: OfflineWork): Promise<ImageFact
 
 async function* checkLayer(devices: ImageDevices, work: OfflineWork): AsyncIterable<Problem> {
   const bitmap = bitmapOf(devices);
-  const found = await locateIdentity(bitmap);
+  let found: Located | undefined;
+  try {
+    found = await locateIdentity(bitmap);
+  } catch (error) {
+    if (!isOfPlace(error)) throw error;
+    yield identityProblem("damaged", error.reason, error.hint ?? "", error.offset);
+    return;
+  }
   const sectors = await sectorsFor(devices, found);
   if (found?.block.kind === "damaged") {
     const { offset, block } = found;

@@ -1,4 +1,4 @@
-import { BlockIoError, MemoryDevice, SECTOR } from "@dmkit/block-io";
+import { BlockIoError, MemoryDevice, SECTOR, realEnvironment } from "@dmkit/block-io";
 import { BadSectors } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { bitmapLength, identityOffset } from "../src/format/geometry.ts";
@@ -8,6 +8,7 @@ import {
   type StackDevices,
   check,
   commitTop,
+  cowImages,
   createLayer,
   diff,
   exportDiff,
@@ -251,6 +252,61 @@ describe("commit", () => {
     expect((await stackInfo(stack)).layers[2]?.allocated).toBeGreaterThan(0);
     expect(await commitTop(stack)).toBeGreaterThan(0);
     expect((await shown(stack)).equals(before)).toBe(true);
+  });
+});
+
+describe("a sector of a bitmap that cannot be read", () => {
+  const few = 60_001;
+
+  /** One layer, with 8 sectors here and there; what is shown, and its bitmap. */
+  async function made(): Promise<{ stack: StackDevices; bad: BadPlaces; before: Buffer }> {
+    const bad = new BadPlaces(newLayer(few).bitmap.size, "read");
+    const base = new MemoryDevice(few * SECTOR);
+    for (const start of [100, 42_004]) await base.write(start * SECTOR, pattern(100, "base"));
+    const stack = { base, baseOffset: 0, layers: [{ ...newLayer(few), bitmap: bad }], sectors: few };
+    await buildStack(stack, async (device) => {
+      for (const at of [0, 42_000, 50_000]) await device.write(at * SECTOR, Buffer.alloc(8 * SECTOR, 7));
+    });
+    const before = await shown(stack);
+    // Speaks for sectors 40,960 … 45,055.
+    bad.bad = [[10, 1]];
+    return { stack, bad, before };
+  }
+
+  it("is named by flatten if it is told to, and everything else is in the image", async () => {
+    const { stack, before } = await made();
+    const image = new MemoryDevice(few * SECTOR);
+    await image.write(0, Buffer.alloc(few * SECTOR, 9));
+    expect(await code(flatten(stack, image))).toBe("EIO");
+    expect(await flatten(stack, image, { bad: "zero" })).toEqual([{ sector: 40_960, count: 4096 }]);
+    const expected = before.fill(0, 40_960 * SECTOR, 45_056 * SECTOR);
+    expect((await contents(image)).equals(expected)).toBe(true);
+  });
+
+  it("keeps rebase from nothing but the last step", async () => {
+    const { stack, bad, before } = await made();
+    const other = { base: new MemoryDevice(few * SECTOR), baseOffset: 0, layers: [], sectors: few };
+    await expect(rebase(stack, other)).rejects.toMatchObject({
+      code: "EIO",
+      message: expect.stringContaining("cannot be copied up, everything else is: bytes") as string,
+    });
+    bad.bad = [];
+    expect((await shown(stack)).equals(before)).toBe(true);
+    await rebase(stack, other);
+    expect((await shown({ ...other, layers: stack.layers })).equals(before)).toBe(true);
+  });
+
+  it("is named by info and check where it is the one that says who the layer is", async () => {
+    const { stack, bad } = await made();
+    bad.bad = [[identityOffset(bitmapLength(few)) / SECTOR, 1]];
+    const { layers, problems: told } = await stackInfo(stack);
+    expect(layers[0]?.kind).toBe("damaged");
+    expect(told.map(({ kind }) => kind)).toEqual(["damaged"]);
+    expect(await problems(stack)).toEqual(["1 damaged"]);
+    const kinds: string[] = [];
+    for await (const { kind } of cowImages.check({ bitmap: bad }, { environment: realEnvironment }))
+      kinds.push(kind);
+    expect(kinds).toEqual(["damaged"]);
   });
 });
 

@@ -4,9 +4,9 @@ import { type BitmapSource, readPages } from "../device/bitmap-loader.ts";
 import type { StackingProblem } from "../core/stacking.ts";
 import { bitmapDeviceSize, bitmapLength, identityOffset } from "../format/geometry.ts";
 import type { IdentityBlock } from "../format/identity.ts";
-import { BITMAP_STEP, findIdentity, readIdentity } from "../device/layer/layer.ts";
+import { BITMAP_STEP, findIdentity } from "../device/layer/layer.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
-import { bitmapSources, judge, judgeAllData } from "../open/judge.ts";
+import { bitmapSources, identitiesGiven, judge, judgeAllData } from "../open/judge.ts";
 import type { ChainOptions } from "./chain/chain.ts";
 import type { WorkOptions } from "./chain/work.ts";
 
@@ -36,8 +36,7 @@ export async function* check(
   yield* sizes;
   // Without room there is nothing to look at.
   if (sizes.some(({ layer }) => layer > 0)) return;
-  const blocks: IdentityBlock[] = [];
-  for (const { bitmap } of stack.layers) blocks.push(await readIdentity(bitmap, stack.sectors));
+  const blocks = await identitiesGiven(stack);
   const { aliasedBlockSize } = options;
   for (const problem of judge(blocks, stack, { writable: false, aliasedBlockSize })) {
     const { layer, kind, reason, hint } = problem;

@@ -2,34 +2,59 @@
  * `flatten`: the whole stack as one raw image. The stack is only read; the image is sparse where the stack has
  * holes. Cut short, it can go on where it stopped: everything before is in the image.
  */
-import { type BlockDevice, SECTOR, requireRoom } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, ByteAccess, SECTOR, isOfPlace, requireRoom } from "@dmkit/block-io";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { type ChainOptions, viewOf } from "./chain/chain.ts";
-import { type WorkOptions, copyRuns, pieces } from "./chain/work.ts";
+import { Left, MOST_OF_STACK, copyAllBut } from "./chain/left.ts";
+import { type Piece, type WorkOptions, copyRuns, pieces } from "./chain/work.ts";
 
 /** How a stack is copied into one device. */
 export interface FlattenOptions extends WorkOptions, ChainOptions {
   /** Bytes of the image that are done already, from the last report of progress. Default 0. */
   readonly from?: number;
+  /**
+   * `zero`: what cannot be read is zero in the image, and told, and everything else is copied; where a bitmap cannot be
+   * read, that is all it speaks for, whatever layers and base have there. Default: the first of it is an error.
+   */
+  readonly bad?: "zero" | undefined;
 }
 
-/** Writes what the stack shows to the start of `image`. Errors: EINVAL (no room), those of the devices. */
+/**
+ * Writes what the stack shows to the start of `image`. Returns what is zero there because it cannot be read, in sectors of
+ * the target. Errors: EINVAL (no room), those of the devices.
+ */
 export async function flatten(
   stack: StackDevices,
   image: BlockDevice,
   options: FlattenOptions = {},
-): Promise<void> {
+): Promise<readonly Piece[]> {
   requireRoom(image, 0, stack.sectors * SECTOR);
   const view = await viewOf(stack, options);
   try {
     const source = { device: view, offset: 0 };
+    const to = { device: image, offset: 0 };
+    const left = new Left(MOST_OF_STACK);
+    let known = 0;
     for (const piece of pieces(stack.sectors, options)) {
       if ((piece.sector + piece.count) * SECTOR <= (options.from ?? 0)) continue;
-      await copyRuns([{ ...piece, source }], { device: image, offset: 0 });
+      if (options.bad === undefined) await copyRuns([{ ...piece, source }], to).catch(namingTheWay);
+      else await copyAllBut([{ ...piece, source }], to, left);
+      for (const { sector, count } of left.ranges.slice(known))
+        await new ByteAccess(image).writeZeroes(sector * SECTOR, count * SECTOR, {});
+      known = Math.max(0, left.ranges.length - 1);
       // Progress is a promise that an interrupted run need not begin before it.
       await image.flush();
     }
+    return left.ranges;
   } finally {
     await view.close();
   }
+}
+
+function namingTheWay(error: unknown): never {
+  if (!isOfPlace(error)) throw error;
+  const { code, device, op, offset, length } = error;
+  const way = "Everything else can be copied, with zeroes in place of what cannot be read: --bad zero.";
+  const hint = error.hint === undefined ? way : `${error.hint} ${way}`;
+  throw new BlockIoError(error.reason, { code, device, op, offset, length, cause: error, hint });
 }

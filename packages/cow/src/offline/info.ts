@@ -4,7 +4,7 @@ import type { StackingProblem } from "../core/stacking.ts";
 import type { IdentityBlock } from "../format/identity.ts";
 import type { Uuid } from "../format/uuid.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
-import { bitmapSources, judge, judgeAllData, readIdentities } from "../open/judge.ts";
+import { bitmapSources, identitiesGiven, judge, judgeAllData } from "../open/judge.ts";
 import type { ChainOptions } from "./chain/chain.ts";
 import { LayerRuns, type Piece, type WorkOptions, pieces } from "./chain/work.ts";
 
@@ -44,7 +44,7 @@ export async function stackInfo(
   stack: StackDevices,
   options: WorkOptions & ChainOptions = {},
 ): Promise<StackInfo> {
-  const blocks = await readIdentities(stack);
+  const blocks = await identitiesGiven(stack);
   const aliasedKnown = options.aliasedBlockSize !== undefined;
   const sources = bitmapSources(stack.layers, blocks, options.aliasedBlockSize);
   const runs = new LayerRuns(stack.sectors, sources);

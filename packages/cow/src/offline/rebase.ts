@@ -47,20 +47,23 @@ export async function rebase(
     const left = new Left();
     let bytes = 0;
     for (const piece of pieces(stack.sectors, options)) {
-      const missing: Run[] = [];
-      for await (const gap of gaps(runs, piece)) {
-        for await (const { sector, count } of differences(below, above, gap)) {
-          missing.push({ sector, count, source });
+      // Where nobody knows what the layer has, nothing can be said of what lies below it.
+      for await (const part of runs.known(piece, (one, error) => left.add(one, error))) {
+        const missing: Run[] = [];
+        for await (const gap of gaps(runs, part)) {
+          for await (const { sector, count } of differences(below, above, gap)) {
+            missing.push({ sector, count, source });
+          }
         }
+        if (missing.length === 0) continue;
+        bytes += bytesOf(await fillLayer(top, part, missing, (some, to) => copyAllBut(some, to, left)));
       }
-      if (missing.length === 0) continue;
-      bytes += bytesOf(await fillLayer(top, piece, missing, (some, to) => copyAllBut(some, to, left)));
     }
     await top.data.flush();
     await top.bitmap.flush();
     left.refuse(
       "copied up",
-      "The layer is on what it was on, and shows the same. Replace the device with a copy that is whole, and run it again.",
+      "The layer is on what it was on, and shows the same. Replace the device with a copy that is whole, and run it again; bits of a layer that cannot be read come from a backup or a dump: zeroes in their place would say that it has nothing there.",
     );
     const samples = await sampleData(top, identity.uuid, stack.sectors);
     const { baseOffset } = placesOf(onto, target);

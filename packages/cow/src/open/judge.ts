@@ -1,5 +1,5 @@
 /** What layers say of themselves and of each other: which stacks can be, and which are refused. */
-import { type BlockIoError, type Environment, SECTOR, refuse } from "@dmkit/block-io";
+import { type BlockIoError, type Environment, SECTOR, isOfPlace, refuse } from "@dmkit/block-io";
 import { type StackingOptions, type StackingProblem, judgeStack } from "../core/stacking.ts";
 import type { BitmapSource } from "../device/bitmap-loader.ts";
 import { type LayerDevices, readIdentity } from "../device/layer/layer.ts";
@@ -11,6 +11,19 @@ import type { IdentityBlock } from "../format/identity.ts";
 /** The identities of all layers, bottom to top. */
 export function readIdentities({ layers, sectors }: StackDevices): Promise<IdentityBlock[]> {
   return Promise.all(layers.map(({ bitmap }) => readIdentity(bitmap, sectors)));
+}
+
+/** The same for those who tell what is wrong: one that cannot be read is damaged. */
+export async function identitiesGiven({ layers, sectors }: StackDevices): Promise<IdentityBlock[]> {
+  const blocks: IdentityBlock[] = [];
+  for (const { bitmap } of layers) {
+    const block = readIdentity(bitmap, sectors).catch((error: unknown): IdentityBlock => {
+      if (!isOfPlace(error)) throw error;
+      return { kind: "damaged", reason: error.reason };
+    });
+    blocks.push(await block);
+  }
+  return blocks;
 }
 
 /** How the bitmaps of the layers are to be read. */

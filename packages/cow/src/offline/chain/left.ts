@@ -10,13 +10,20 @@ import { type Piece, type Run, copyRuns } from "./work.ts";
 const LEAST = 8;
 /** So many of them in a row are no bad place, but a device of which nothing is left. */
 const MOST = 1024;
+/** The same where a block of 4 KiB of a bitmap may be one, with the 16 MiB that it speaks for. */
+export const MOST_OF_STACK: number = 8192;
 /** Ranges that a message names. */
 const NAMED = 5;
 
 export class Left {
+  readonly #most: number;
   readonly #ranges: Piece[] = [];
   #first: BlockIoError | undefined;
   #inARow = 0;
+
+  constructor(most: number = MOST) {
+    this.#most = most;
+  }
 
   /** Whether anything was left. */
   get any(): boolean {
@@ -28,12 +35,17 @@ export class Left {
     if (!(error instanceof BlockIoError)) throw error;
     this.#inARow += 1;
     // After a failed flush nothing is known any more.
-    if (error.code !== "EIO" || error.op === "flush" || this.#inARow > MOST) throw error;
+    if (error.code !== "EIO" || error.op === "flush" || this.#inARow > this.#most) throw error;
     this.#first ??= error;
     const last = this.#ranges.at(-1);
     if (last !== undefined && last.sector + last.count === sector)
       this.#ranges[this.#ranges.length - 1] = { sector: last.sector, count: last.count + count };
     else this.#ranges.push({ sector, count });
+  }
+
+  /** What was left, in the order in which it was found. */
+  get ranges(): readonly Piece[] {
+    return this.#ranges;
   }
 
   /** Something has worked. */

@@ -119,6 +119,11 @@ export function addCow(program: Command, finish: Finish): void {
     .argument("<stack...>")
     .option("--from <size>", "go on after an interruption, from here", size(0, SECTOR), 0)
     .option("--force", "write over an image that is there and not blank", false)
+    .addOption(
+      new Option("--bad <what>", "what cannot be read is zero in the image, and named; exit code 1").choices([
+        "zero",
+      ]),
+    )
     .action(async (image: string, words: string[], flags: FlattenFlags) =>
       finish(await flattenStack(image, words, flags)),
     );

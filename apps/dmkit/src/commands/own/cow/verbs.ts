@@ -32,6 +32,7 @@ export interface Flags {
 export interface FlattenFlags extends Flags {
   readonly from: number;
   readonly force: boolean;
+  readonly bad?: "zero";
 }
 
 export interface DiffFlags extends Flags {
@@ -132,6 +133,7 @@ export async function flattenStack(path: string, words: string[], flags: Flatten
     const environment = realEnvironment;
     const size = stack.sectors * SECTOR;
     let reached = flags.from;
+    let gone: Awaited<ReturnType<typeof flatten>> = [];
     const code = await work("flatten", stack, flags, ({ progress, signal }) => {
       // What an interrupted run has written is kept for the next one; a failed one begins anew.
       const resume = flags.from > 0;
@@ -139,7 +141,8 @@ export async function flattenStack(path: string, words: string[], flags: Flatten
       const overwrite = resume || flags.force;
       const options = { size, environment, resume, overwrite, keep: () => signal.aborted };
       return withDestination(path, options, async ({ device }) => {
-        await flatten(stack, device, {
+        gone = await flatten(stack, device, {
+          bad: flags.bad,
           signal,
           from: flags.from,
           progress: (bytes) => {
@@ -151,7 +154,11 @@ export async function flattenStack(path: string, words: string[], flags: Flatten
       });
     });
     if (code === CANCELLED) process.stderr.write(`  to go on, add: --from ${reached}\n`);
-    return code;
+    for (const { sector, count } of gone)
+      process.stderr.write(
+        `flatten: bytes ${sector * SECTOR} … ${(sector + count) * SECTOR - 1} cannot be read, and are zero in the image\n`,
+      );
+    return code === exitCodes.ok && gone.length > 0 ? exitCodes.error : code;
   });
 }
 
