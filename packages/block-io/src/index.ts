@@ -44,6 +44,7 @@ export {
   type Random,
   type Scheduler,
   type Timer,
+  every,
   nextTurn,
   realEnvironment,
   silentLogger,

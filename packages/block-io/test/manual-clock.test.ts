@@ -1,5 +1,7 @@
 /** The clock that tests move by hand. */
+import { getEventListeners } from "node:events";
 import { describe, expect, it } from "vitest";
+import { every, sleep } from "../src/index.ts";
 import { ManualClock, manualEnvironment } from "../src/testing/index.ts";
 
 describe("a clock moved by hand", () => {
@@ -42,5 +44,33 @@ describe("a clock moved by hand", () => {
     };
     expect(draw(7)).toEqual(draw(7));
     expect(draw(7)).not.toEqual(draw(8));
+  });
+});
+
+describe("what waits for a clock", () => {
+  it("sleeps until the time is over or a signal aborts, and leaves nothing behind", async () => {
+    const clock = new ManualClock();
+    const [one, other] = [new AbortController(), new AbortController()];
+    const slept = sleep(clock, 10, one.signal, undefined, other.signal);
+    clock.advance(10);
+    await slept;
+    for (const { signal } of [one, other]) expect(getEventListeners(signal, "abort")).toEqual([]);
+    const woken = sleep(clock, 10, one.signal, other.signal);
+    other.abort();
+    await woken;
+    expect(getEventListeners(one.signal, "abort")).toEqual([]);
+    await sleep(clock, 10, other.signal);
+    expect([clock.now(), clock.pending]).toEqual([10, 0]);
+  });
+
+  it("does something every so often until it is cancelled, by itself as well", () => {
+    const clock = new ManualClock();
+    let count = 0;
+    const timer = every(clock, 5, () => (count += 1));
+    const once = every(clock, 5, () => once.cancel());
+    clock.advance(16);
+    expect([count, clock.pending]).toEqual([3, 1]);
+    timer.cancel();
+    expect(clock.pending).toBe(0);
   });
 });

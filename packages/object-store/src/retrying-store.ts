@@ -20,6 +20,7 @@ import {
   parseOptions,
   realEnvironment,
   refuse,
+  sleep,
   storeRequests,
 } from "@dmkit/block-io";
 import { checkKey, checkPrefix } from "./key.ts";
@@ -231,7 +232,8 @@ export class RetryingStore implements ObjectStore {
       if (result.failure.again === "no" || made >= attempts) throw result.failure.error;
       this.#counted[`store_${kind}_retries`] += 1;
       const longest = Math.min(longestDelay, delay * 2 ** (made - 1));
-      await this.#wait(this.#environment.random.next() * longest, signal);
+      const pause = this.#environment.random.next() * longest;
+      await sleep(this.#environment.clock, pause, signal, this.#closing.signal);
       this.#refuseAborted(signal);
     }
   }
@@ -263,20 +265,6 @@ export class RetryingStore implements ObjectStore {
       this.#closing.signal.removeEventListener("abort", abort);
       this.#window.leave(outcome);
     }
-  }
-
-  #wait(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
-    return new Promise((resolve) => {
-      const end = (): void => {
-        timer.cancel();
-        signal?.removeEventListener("abort", end);
-        this.#closing.signal.removeEventListener("abort", end);
-        resolve();
-      };
-      const timer = this.#environment.clock.after(milliseconds, end);
-      signal?.addEventListener("abort", end);
-      this.#closing.signal.addEventListener("abort", end);
-    });
   }
 
   #refuseAborted(signal: AbortSignal | undefined): void {

@@ -2,12 +2,9 @@
  * Notices when the health of a device changes: that is logged once, and since when it is so is remembered for devices
  * that do not know.
  *
- * Devices are looked at every second and whenever somebody asks; what comes and goes in between is not seen here.
+ * Devices are looked at every second (session.ts) and whenever somebody asks.
  */
-import type { Clock, Environment, Health, Logger, Timer } from "@dmkit/block-io";
-
-// Milliseconds between two looks.
-const INTERVAL = 1000;
+import type { Clock, Environment, Health, Logger } from "@dmkit/block-io";
 
 /** What was last known of one device. */
 export class HealthRecord {
@@ -37,19 +34,6 @@ export class HealthRecord {
     }
     return state === "ok" ? health : { ...health, since: health.since ?? this.#since };
   }
-}
-
-/** Calls `look` every second until the function it returns is called. */
-export function watchHealth(clock: Clock, look: () => void): () => void {
-  let timer: Timer;
-  const again = (): void => {
-    timer = clock.after(INTERVAL, () => {
-      look();
-      again();
-    });
-  };
-  again();
-  return () => timer.cancel();
 }
 
 /** A line for people: `degraded since 2026-11-29T06:00:00.000Z: …`. */

@@ -13,13 +13,15 @@
 import { readFileSync } from "node:fs";
 import type { IncomingMessage } from "node:http";
 import { createRequire } from "node:module";
-import { BlockIoError, type Environment, type TargetRegistry } from "@dmkit/block-io";
+import { BlockIoError, type Environment, type TargetRegistry, type Timer, every } from "@dmkit/block-io";
 import { isLoopback } from "@dmkit/nbd";
-import { watchHealth } from "../manager/health-watch.ts";
 import type { ServerSnapshot } from "../manager/snapshot.ts";
 import { statusFeed } from "./feed.ts";
 import { PAGE_IS_LOCAL } from "./local.ts";
 import { History, type Span, spans } from "./ring.ts";
+
+// Milliseconds between two looks that the past is made of.
+const LOOK_EVERY = 1000;
 
 export interface Answer {
   readonly status: number;
@@ -61,7 +63,7 @@ export class Page {
   readonly #options: PageOptions;
   readonly #history = new History();
   readonly #files: ReadonlyMap<string, Answer>;
-  readonly #stop: () => void;
+  readonly #looks: Timer;
 
   /** Looks at the server every second until it is closed. Throws `EPERM` for a host that others can reach. */
   constructor(options: PageOptions) {
@@ -73,11 +75,11 @@ export class Page {
     const { clock } = options.environment;
     const look = (): void => this.#history.note(options.snapshot(), clock.wallTime());
     look();
-    this.#stop = watchHealth(clock, look);
+    this.#looks = every(clock, LOOK_EVERY, look);
   }
 
   close(): void {
-    this.#stop();
+    this.#looks.cancel();
   }
 
   /** Undefined for what is none of its paths. */

@@ -23,6 +23,7 @@ import {
   codeOf,
   healthy,
   refuse,
+  sleep,
   toBlockIoError,
 } from "@dmkit/block-io";
 import { openNbd } from "@dmkit/nbd";
@@ -159,7 +160,7 @@ export class CaptiveServer {
         const reason = `qemu-nbd has not opened the image within ${PATIENCE / 1000} seconds`;
         throw refuse(this.#image.reference, "ETIMEDOUT", reason, "Look at the cluster with: ceph -s");
       }
-      await this.#pause(LOOK);
+      await sleep(this.#environment.clock, LOOK);
     }
   }
 
@@ -208,7 +209,7 @@ export class CaptiveServer {
         // What another one writes is not written over by what we have left.
         if (codeOf(error) === "EBUSY") return;
       }
-      await this.#pause(PAUSE);
+      await sleep(this.#environment.clock, PAUSE);
     }
   }
 
@@ -221,10 +222,6 @@ export class CaptiveServer {
       child.kill("SIGTERM");
     await ended;
     if (this.#running === running) this.#running = undefined;
-  }
-
-  #pause(milliseconds: number): Promise<void> {
-    return new Promise((resolve) => this.#environment.clock.after(milliseconds, resolve));
   }
 }
 

@@ -17,7 +17,7 @@
  * - WATCHDOG is sent by a turn of the event loop: a server that hangs says nothing;
  * - a service manager that cannot be told is logged once, and never in the way.
  */
-import { type Environment, type Timer, printable, sendDatagram } from "@dmkit/block-io";
+import { type Environment, type Timer, every, printable, sendDatagram } from "@dmkit/block-io";
 
 /** What is known of the server as a whole. */
 export interface ServiceState {
@@ -135,10 +135,7 @@ export class ServiceManager {
 
   #every(name: "watchdog" | "opening", milliseconds: number, what: () => void): void {
     what();
-    this.#timers.set(
-      name,
-      this.#environment.clock.after(milliseconds, () => this.#every(name, milliseconds, what)),
-    );
+    this.#timers.set(name, every(this.#environment.clock, milliseconds, what));
   }
 
   #cancel(name: "watchdog" | "opening"): void {

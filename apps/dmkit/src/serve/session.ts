@@ -7,7 +7,7 @@
  * devices flushed and closed, pid file and sockets removed.
  */
 import { Duplex } from "node:stream";
-import { type Environment, type TargetRegistry, worstHealth } from "@dmkit/block-io";
+import { type Environment, type TargetRegistry, every, worstHealth } from "@dmkit/block-io";
 import {
   type ListenOptions,
   type Listener,
@@ -18,7 +18,7 @@ import {
 } from "@dmkit/nbd";
 import { DeviceManager } from "../manager/device-manager.ts";
 import { ExportManager } from "../manager/export-manager.ts";
-import { describeHealth, watchHealth } from "../manager/health-watch.ts";
+import { describeHealth } from "../manager/health-watch.ts";
 import type { ExportSnapshot, ServerSnapshot } from "../manager/snapshot.ts";
 import { type StackPlan, connectionsOf } from "../stack-file/plan.ts";
 import type { MetricsListener } from "../metrics/server.ts";
@@ -175,8 +175,8 @@ async function openAll({ options, stack, devices, exports, environment }: Sessio
 
 async function serveDevices(session: Session): Promise<number> {
   const { options, environment, stop, service, deadline, server, devices, exports, stack } = session;
-  const stopWatching = options.exitWithParent ? watchParent(stop, environment) : () => {};
-  const stopLooking = watchHealth(environment.clock, () => service.update(stateOf(session)));
+  const watches = [every(environment.clock, LOOK_AT_HEALTH, () => service.update(stateOf(session)))];
+  if (options.exitWithParent) watches.push(watchParent(stop, environment));
   const { listeners, open } = openListeners(session);
   let control: Control | undefined;
   let metrics: MetricsListener | undefined;
@@ -224,8 +224,7 @@ async function serveDevices(session: Session): Promise<number> {
     return exitCodes.ok;
   } finally {
     stop.onHangup = undefined;
-    stopWatching();
-    stopLooking();
+    for (const watch of watches) watch.cancel();
     captive?.kill("SIGTERM");
     void control?.close();
     void metrics?.close();
@@ -335,6 +334,9 @@ async function hangup(session: Session, stack: Stack): Promise<void> {
   }
   service.reloaded(stateOf(session));
 }
+
+/** Milliseconds between two looks at how all devices are: what comes and goes in between is not seen. */
+const LOOK_AT_HEALTH = 1000;
 
 /** Milliseconds a command has to end by itself when it is told to. */
 const CAPTIVE_TIME = 2000;

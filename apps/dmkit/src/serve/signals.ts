@@ -1,6 +1,6 @@
 /** What tells a server to stop: signals, and the end of its parent. */
 import { constants } from "node:os";
-import { type Environment, endProcess } from "@dmkit/block-io";
+import { type Environment, type Timer, endProcess, every } from "@dmkit/block-io";
 import { earlyHangup } from "../early-signals.ts";
 import { isParentGone, wasOrphaned } from "./parent.ts";
 
@@ -59,20 +59,15 @@ export class StopSignal {
 }
 
 /** Stops when the process that started this one is gone, or was gone before it ran; looks twice a second. */
-export function watchParent(stop: StopSignal, { clock, logger }: Environment): () => void {
-  let watching = true;
+export function watchParent(stop: StopSignal, { clock, logger }: Environment): Timer {
   const hasNone = wasOrphaned();
   const look = (): void => {
-    if (!watching) return;
-    if (!hasNone && !isParentGone()) {
-      clock.after(500, look);
-      return;
-    }
+    if (!hasNone && !isParentGone()) return;
+    timer.cancel();
     logger.log("info", "the parent process is gone");
     stop.stop();
   };
+  const timer = every(clock, 500, look);
   look();
-  return () => {
-    watching = false;
-  };
+  return timer;
 }

@@ -8,7 +8,7 @@
  *   a failed write is tried again with the same bytes until its outcome is known;
  * - what is there already and is not ours ends it for good: another epoch has begun.
  */
-import { BlockIoError, type Environment, Signal, codeOf, refuse, wholeStory } from "@dmkit/block-io";
+import { BlockIoError, type Environment, codeOf, refuse, sleep, wholeStory } from "@dmkit/block-io";
 import { FENCE_SIZE, type Token, decodeFence } from "../format/records.ts";
 import { type Position, logKey } from "../format/keys.ts";
 import {
@@ -39,7 +39,6 @@ export class LogWriter {
   readonly #environment: Environment;
   readonly #start: WriterStart;
   readonly #ending = new AbortController();
-  readonly #woken: Signal = new Signal();
   #n = 0;
   #id: number;
   #replaced: BlockIoError | undefined;
@@ -87,7 +86,6 @@ export class LogWriter {
   /** Ends a write that is under way; its segments may still arrive. */
   close(): void {
     this.#ending.abort();
-    this.#woken.notify();
   }
 
   async #create(position: Position, body: Buffer): Promise<void> {
@@ -101,7 +99,7 @@ export class LogWriter {
         if (this.#ending.signal.aborted) throw this.#closed(error);
         this.trouble =
           error instanceof BlockIoError ? error : new BlockIoError(wholeStory(error), { code: "EIO" });
-        await this.#pause();
+        await sleep(this.#environment.clock, PAUSE, this.#ending.signal);
         if (this.#ending.signal.aborted) throw this.#closed(error);
       }
     }
@@ -129,16 +127,6 @@ export class LogWriter {
   #closed(cause: unknown): BlockIoError {
     const details = { code: "ESHUTDOWN", device: this.#archive.name, cause } as const;
     return new BlockIoError("closed before all of it was in the archive", details);
-  }
-
-  #pause(): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = this.#environment.clock.after(PAUSE, resolve);
-      void this.#woken.wait().then(() => {
-        timer.cancel();
-        resolve();
-      });
-    });
   }
 }
 

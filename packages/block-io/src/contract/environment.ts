@@ -50,12 +50,39 @@ export interface Environment {
   readonly logger: Logger;
 }
 
-/** Resolves after `milliseconds` of the given clock; at once for 0. */
-export function sleep(clock: Clock, milliseconds: number): Promise<void> {
-  if (milliseconds === 0) return Promise.resolve();
+/** Resolves after `milliseconds` of the given clock; at once for 0, and as soon as one of the signals aborts. */
+export function sleep(
+  clock: Clock,
+  milliseconds: number,
+  ...signals: readonly (AbortSignal | undefined)[]
+): Promise<void> {
+  if (milliseconds === 0 || signals.some((signal) => signal?.aborted)) return Promise.resolve();
   return new Promise((resolve) => {
-    clock.after(milliseconds, resolve);
+    const over = (): void => {
+      timer.cancel();
+      for (const signal of signals) signal?.removeEventListener("abort", over);
+      resolve();
+    };
+    const timer = clock.after(milliseconds, over);
+    for (const signal of signals) signal?.addEventListener("abort", over);
   });
+}
+
+/** Calls `work` every so many milliseconds until it is cancelled. */
+export function every(clock: Clock, milliseconds: number, work: () => void): Timer {
+  let cancelled = false;
+  const plan = (): Timer =>
+    clock.after(milliseconds, () => {
+      work();
+      if (!cancelled) timer = plan();
+    });
+  let timer = plan();
+  return {
+    cancel: () => {
+      cancelled = true;
+      timer.cancel();
+    },
+  };
 }
 
 /** Resolves in another turn of the event loop: work that takes long lets others have theirs. */

@@ -1,5 +1,5 @@
 /** `dmkit top`: what a running server is doing, live. */
-import { type Environment, printableJson, realEnvironment } from "@dmkit/block-io";
+import { type Environment, printableJson, realEnvironment, sleep } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { ControlClient } from "../../control/client.ts";
 import { findSocket } from "../../control/sockets.ts";
@@ -71,29 +71,12 @@ async function watch(
 ): Promise<void> {
   let before = await client.call<Snapshot>("statistics", {});
   for (let looks = once ? 1 : count; looks > 0; looks -= 1) {
-    await pause(interval * 1000, signal, environment);
+    await sleep(environment.clock, interval * 1000, signal);
     if (signal.aborted || outputIsLost()) return;
     const after = await client.call<Snapshot>("statistics", {});
     display.show(figuresOf(before, after));
     before = after;
   }
-}
-
-/** Resolves after a time, or when somebody wants to end. */
-function pause(milliseconds: number, signal: AbortSignal, { clock }: Environment): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) {
-      resolve();
-      return;
-    }
-    const over = (): void => {
-      timer.cancel();
-      signal.removeEventListener("abort", over);
-      resolve();
-    };
-    const timer = clock.after(milliseconds, over);
-    signal.addEventListener("abort", over, { once: true });
-  });
 }
 
 interface Display {
