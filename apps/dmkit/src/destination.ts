@@ -89,6 +89,10 @@ export async function withDestination<T>(
   if (isNewFile(reference)) return withNewFile(reference, options, work);
   const device = await openReference(reference, "write", options.environment, { anyFormat: true });
   return closing(device, async () => {
+    if (device.limits.capabilities.readOnly) {
+      const hint = "Give another destination. An image in a store gets a new version with: dmkit publish";
+      throw refuse(reference, "EROFS", "can only be read", hint);
+    }
     if (!options.overwrite) await requireBlank(device, { force: false, word: "--force" });
     return work({ device, blank: false });
   });

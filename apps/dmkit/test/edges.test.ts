@@ -143,6 +143,15 @@ describe("stack files", () => {
     expect(problemsOf(`devices: { w: ${other}, r: { file: f, read-only: true } }`)).toEqual([]);
   });
 
+  it("have no list of clients that is empty, and no writers of what nobody writes", () => {
+    const of = (words: string): string => `devices: { a: mem:1M }\nexports: { a: { ${words} } }`;
+    for (const key of ["allow", "identities", "writers"])
+      expect(problemsOf(of(`${key}: []`))).toHaveLength(1);
+    expect(problemsOf("devices: { a: mem:1M }\nlisten: { port: 1, allow: [] }")).toHaveLength(1);
+    expect(problemsOf(of("writers: [x], read-only: true"))).toHaveLength(1);
+    expect(problemsOf(of("writers: [x], read-only: false"))).toEqual([]);
+  });
+
   it("are of this machine alone where the address is", () => {
     const at = (host: string): string => `devices: { a: mem:1M }\nlisten: { host: "${host}", port: 1 }`;
     expect(plan(at("[::1]")).listen).toMatchObject([{ host: "::1" }]);
@@ -255,6 +264,18 @@ describe("commands", () => {
     expect(await shell('"$0" "$1" info "\u{fffd}.img"')).toMatchObject({
       code: 1,
       stderr: expect.stringContaining("(ENOENT)"),
+    });
+  });
+
+  it("copy to nothing that can only be read", async () => {
+    const folder = tempFolder();
+    writeFileSync(join(folder, "a.img"), Buffer.alloc(8192));
+    expect(await cli("publish", "-q", join(folder, "a.img"), join(folder, "store", "a"))).toMatchObject({
+      code: 0,
+    });
+    expect(await cli("copy", "mem:8K", `image:${folder}/store/a`)).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/can only be read \(EROFS\)\n.*dmkit publish/),
     });
   });
 

@@ -135,6 +135,7 @@ export class NbdServer {
     if (this.#stopping) await listener.close();
     return {
       ...listener,
+      identity: tls?.identity,
       close: () => {
         this.#listeners.delete(listener);
         return listener.close();

@@ -277,9 +277,9 @@ function urisOf(listeners: readonly Listener[], exports: readonly Pick<ExportSna
 }
 
 /** What a client on this machine can use: the server's own files. */
-function tlsOfUri({ tls }: Listener): Pick<NbdUri, "tls"> {
+function tlsOfUri({ tls, identity }: Listener): Pick<NbdUri, "tls"> {
   if (tls?.mode !== "require") return {};
-  return { tls: { certificates: tls.certificates, pskFile: tls.psk } };
+  return { tls: { certificates: tls.certificates, pskFile: tls.psk, username: identity } };
 }
 
 /** Undefined for an inherited socket that has none anybody could be told. */

@@ -82,6 +82,11 @@ export class ServerTls {
     this.#store.read();
   }
 
+  /** One of those that have a key, if keys are shared. */
+  get identity(): string | undefined {
+    return this.#store.last?.psk?.keys().next().value;
+  }
+
   /** Takes a connection over, whose client has been told to begin. */
   start(stream: Duplex, events: ServerTlsEvents): void {
     const { psk, ...certificates } = this.#material();

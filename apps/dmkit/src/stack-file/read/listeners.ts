@@ -103,6 +103,10 @@ function readExport(
     const { reason, hint } = toBlockIoError(error, {});
     problems.add(value.at, reason, hint);
   }
+  for (const key of ["allow", "identities", "writers"] as const)
+    refuseEmpty(key, shape[key], value.at, problems);
+  if (readOnly && shape.writers !== undefined)
+    problems.add(value.at, "nobody writes to an export that is read-only", "leave out writers, or read-only");
   return {
     name,
     device,
@@ -113,6 +117,11 @@ function readExport(
     ...(maxConnections === undefined ? {} : { maxConnections }),
     where: problems.where(keyAt),
   };
+}
+
+/** A list in which nobody is, by mistake most likely. */
+function refuseEmpty(key: string, list: readonly string[] | undefined, at: number, problems: Problems): void {
+  if (list?.length === 0) problems.add(at, `${key} has nobody in it`, "leave it out for everybody");
 }
 
 function isNothing(value: Value): boolean {
@@ -198,6 +207,7 @@ function readListener(
 }
 
 function checkedAddresses(allow: readonly string[], at: number, problems: Problems): readonly string[] {
+  refuseEmpty("allow", allow, at, problems);
   try {
     void new AddressList(allow);
   } catch (error) {

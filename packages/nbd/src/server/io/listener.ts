@@ -68,6 +68,8 @@ export interface Listener {
   readonly port: number | undefined;
   /** What clients find there. */
   readonly tls: ServerTlsOptions | undefined;
+  /** One that has a pre-shared key, where there are any. */
+  readonly identity?: string | undefined;
   /** Stops listening; connections stay. */
   close(): Promise<void>;
 }
