@@ -140,6 +140,16 @@ const badStatuses: Readonly<Record<string, (request: RequestHeader) => Buffer>> 
 };
 
 describe("replies that break the protocol", () => {
+  it("block status: more than 2^20 descriptors", async () => {
+    const server = await fake();
+    const device = await opened(server);
+    server.behaviour.onRequest = (request) =>
+      chunk(request, CHUNK.BLOCK_STATUS, 1, bytes(), 12 + 8 * 2 ** 20);
+    await expect(device.extents(OFFSET, LENGTH)[Symbol.asyncIterator]().next()).rejects.toMatchObject({
+      code: "EPROTO",
+    });
+  });
+
   it.each(Object.entries(badReads))("read: %s", async (_name, reply) => {
     const server = await fake();
     const device = await opened(server);

@@ -40,8 +40,6 @@ const STRUCTURED_HEADER_LENGTH = 20;
 const EXTENDED_HEADER_LENGTH = 32;
 /** Bytes; the most a data chunk has in front of its data, see {@link dataChunkOverhead}. */
 export const DATA_CHUNK_OVERHEAD: number = EXTENDED_HEADER_LENGTH + 8;
-/** Bytes; the longest payload of block status. */
-export const MAX_STATUS_PAYLOAD: number = 8 + 16 * MAX_EXTENTS_PER_CHUNK;
 
 /** What a chunk tells of the request it answers. */
 export type Asked = Pick<Readonly<RequestHeader>, "extended" | "cookieHigh" | "cookieLow" | "offset">;
@@ -59,6 +57,11 @@ export function dataChunkOverhead(extended: boolean | undefined): number {
 /** Bytes of a whole hole chunk. */
 export function holeChunkLength(extended: boolean | undefined): number {
   return chunkHeaderLength(extended) + 12;
+}
+
+/** Bytes of the longest payload of block status. */
+export function longestStatusPayload(extended: boolean): number {
+  return extended ? 8 + 16 * MAX_EXTENTS_PER_CHUNK : 4 + 8 * MAX_EXTENTS_PER_CHUNK;
 }
 
 /** A reply's header of any kind. Mutable, so that a hot path can decode into an object it keeps. */

@@ -13,7 +13,6 @@ import {
   CHUNK,
   CHUNK_ERROR_BIT,
   CMD,
-  MAX_STATUS_PAYLOAD,
   REPLY_FLAG,
   type ReplyHeader,
   SIMPLE_REPLY_LENGTH,
@@ -23,6 +22,7 @@ import {
   decodeErrorChunk,
   decodeHoleChunk,
   decodeReplyHeader,
+  longestStatusPayload,
   protocolError,
   replyHeaderLength,
 } from "../../protocol.ts";
@@ -178,7 +178,7 @@ export class ReplyReader {
     const isStatus = type === statusType && request.type === CMD.BLOCK_STATUS;
     if (!isError && !isHole && !isStatus)
       throw protocolError(`a chunk of type ${type} does not fit its request`);
-    const most = isError ? MAX_ERROR_PAYLOAD : isHole ? 12 : MAX_STATUS_PAYLOAD;
+    const most = isError ? MAX_ERROR_PAYLOAD : isHole ? 12 : longestStatusPayload(this.#terms.extended);
     if (length === 0 || length > most) throw protocolError(`a chunk of type ${type} with ${length} bytes`);
     this.#expect(PAYLOAD, length);
     if (length > this.#scratch.length) this.#partial = Buffer.allocUnsafeSlow(length);
