@@ -24,6 +24,8 @@ import { DISK, type ServeOptions, type Served, pattern, serve, until } from "./s
 const MiB = 1024 * 1024;
 const GiB = 1024 * MiB;
 const TiB = 1024 * GiB;
+// What a device is given at a time.
+const PIECE = 16 * GiB;
 const ALLOCATION = ["base:allocation"];
 const { PAYLOAD_LEN } = CMD_FLAG;
 
@@ -101,11 +103,13 @@ describe("bytes written by hand", () => {
     const [length = 0] = await raw.read(1);
     await says(`00000016 00${(length - 6).toString(16)}`);
     expect((await raw.read(length - 6)).toString()).toContain("past the end");
+    const pieces = (op: string, from: number, to: number): string[] =>
+      Array.from({ length: (to - from) / PIECE }, (_, piece) => `${op} ${from + piece * PIECE} ${PIECE}`);
     expect(device.calls).toEqual([
-      `extents 0 ${8 * TiB}`,
-      `zero 0 ${8 * TiB}`,
-      `discard ${TiB} ${5 * TiB}`,
-      `extents 0 ${2 * TiB}`,
+      ...pieces("extents", 0, 8 * TiB),
+      ...pieces("zero", 0, 8 * TiB),
+      ...pieces("discard", TiB, 6 * TiB),
+      ...pieces("extents", 0, 2 * TiB),
     ]);
     raw.send(hex("21e41c71 0000 0002 000000000000000a 0000000000000000 0000000000000000"));
     await raw.closed;
@@ -388,6 +392,25 @@ describe("BLOCK_STATUS", () => {
     expect(descriptors).toEqual([yielded * 512, 1]);
     expect(yielded).toBeLessThanOrEqual(MiB);
     expect(turns).toBeGreaterThanOrEqual(yielded / 256 - 1);
+  });
+});
+
+describe("a long range", () => {
+  it.each([
+    ["WRITE_ZEROES", CMD.WRITE_ZEROES],
+    ["TRIM", CMD.TRIM],
+  ])("of any offset and length: %s changes exactly that, whatever pieces it is done in", async (_, type) => {
+    const { raw } = await connected({ device: new VastDevice(64 * GiB) });
+    const places = [0, PIECE - 512, PIECE, 2 * PIECE - 512, 2 * PIECE];
+    for (const place of places) await raw.write(place, pattern(512));
+    expect(await raw.command({ type, flags: CMD_FLAG.FUA, offset: 3, length: 2 * PIECE + 97 })).toBe(0);
+    const there: Buffer[] = [];
+    for (const place of places) there.push((await raw.readBack(place, 512)).data);
+    // A TRIM leaves blocks that it does not cover as they are.
+    const trims = type === CMD.TRIM;
+    const head = trims ? pattern(512) : pattern(512).fill(0, 3);
+    const tail = trims ? pattern(512) : pattern(512).fill(0, 0, 100);
+    expect(there).toEqual([head, ...[1, 2, 3].map(() => Buffer.alloc(512)), tail]);
   });
 });
 

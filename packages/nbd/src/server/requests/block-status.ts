@@ -13,12 +13,17 @@ import {
   encodeBlockStatusChunk,
   protocolError,
 } from "../../protocol.ts";
-import type { MetaContext } from "../exports/meta-contexts.ts";
+import type { MetaContext, StatusExtent } from "../exports/meta-contexts.ts";
 
 // Extents between two turns of the event loop.
 const EXTENTS_PER_TURN = 256;
 // Extents that are looked at only because they may make the last descriptor longer.
 const MOST_TO_MERGE = 256;
+/**
+ * Bytes; what a device is asked about, or has to change, at a time. It may go through a range block by block without ever
+ * waiting.
+ */
+export const RANGE_PIECE: number = 16 * 1024 * 1024 * 1024;
 // Extents that are looked at in all, however few descriptors they make: as many as 4 GiB have in blocks of 4 KiB.
 const MOST_WALKED = 1024 * 1024;
 
@@ -47,7 +52,7 @@ export async function describeRange(
   let at = start;
   let walked = 0;
   let merged = 0;
-  for await (const extent of context.describe(device, start, end - start)) {
+  for await (const extent of extentsOf(context, device, start, end, scheduler)) {
     // The outer blocks are asked about, the client's bytes are answered for.
     const from = Math.max(at, offset);
     const to = Math.min(at + extent.length, offset + length);
@@ -77,6 +82,23 @@ export async function describeRange(
     });
   }
   return descriptors;
+}
+
+async function* extentsOf(
+  context: MetaContext,
+  device: BlockDevice,
+  start: number,
+  end: number,
+  scheduler: Scheduler,
+): AsyncIterable<StatusExtent> {
+  for (let at = start, stop = start; at < end && at >= stop; ) {
+    if (at > start) await nextTurn(scheduler);
+    stop = Math.min(end, at - (at % RANGE_PIECE) + RANGE_PIECE);
+    for await (const extent of context.describe(device, at, stop - at)) {
+      at += extent.length;
+      yield extent;
+    }
+  }
 }
 
 /** A metadata context a client has chosen, under the number it got for it. */

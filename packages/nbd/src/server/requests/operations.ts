@@ -7,10 +7,11 @@ import {
   Turnstile,
   done,
   FUA,
+  nextTurn,
   refuse,
 } from "@dmkit/block-io";
 import { CMD, CMD_FLAG } from "../../protocol.ts";
-import { statusReply } from "./block-status.ts";
+import { RANGE_PIECE, statusReply } from "./block-status.ts";
 import type { SizedBufferPool } from "../io/buffer-pool.ts";
 import type { ServerContext } from "../context.ts";
 import type { ServerLimits } from "../limits.ts";
@@ -22,8 +23,7 @@ import { HoleSense, sparseReply } from "./sparse-read.ts";
 
 /** Bytes; what CACHE reads at a time. */
 export const CACHE_PIECE: number = 256 * 1024;
-// Bytes; what is zeroed at a time where that means writing zeroes. Who is hung up on ends it there: a header may ask for
-// terabytes.
+// Bytes; what is zeroed at a time where that means writing zeroes.
 const EMULATED_PIECE = 1024 * 1024 * 1024;
 
 export class Operations {
@@ -97,20 +97,41 @@ export class Operations {
   }
 
   async #trim({ offset, length }: Request, fua: boolean): Promise<void> {
-    if (length > 0) await this.#access.discard(offset, length);
+    await this.#inPieces("discard", offset, length, RANGE_PIECE, (at, count) =>
+      this.#access.discard(at, count),
+    );
     if (fua) await this.#device.flush();
   }
 
   async #zero({ offset, length, flags }: Request, fua: boolean): Promise<void> {
     const mayUnmap = (flags & CMD_FLAG.NO_HOLE) === 0;
     const fast = (flags & CMD_FLAG.FAST_ZERO) !== 0;
-    const step = this.#device.limits.capabilities.writeZeroes === "native" ? length : EMULATED_PIECE;
-    const end = offset + length;
-    for (let at = offset; at < end; at += step) {
-      if (at > offset) this.#checkOpen("writeZeroes");
-      await this.#access.writeZeroes(at, Math.min(step, end - at), { fua, mayUnmap, fast });
-    }
+    const native = this.#device.limits.capabilities.writeZeroes === "native";
+    await this.#inPieces("writeZeroes", offset, length, native ? RANGE_PIECE : EMULATED_PIECE, (at, count) =>
+      // Only the first may fail for not being fast: nothing has changed then.
+      this.#access.writeZeroes(at, count, { fua, mayUnmap, fast: fast && at === offset }),
+    );
     if (length === 0 && fua) await this.#device.flush();
+  }
+
+  /** Does what a header asks for piece by piece, whatever its length. Others have their turns between them. */
+  async #inPieces(
+    op: Operation,
+    offset: number,
+    length: number,
+    step: number,
+    work: (offset: number, length: number) => Promise<void>,
+  ): Promise<void> {
+    const end = offset + length;
+    for (let at = offset; at < end; ) {
+      if (at > offset) {
+        await nextTurn(this.#environment.scheduler);
+        this.#checkOpen(op);
+      }
+      const count = Math.min(end - at, step - (at % step));
+      await work(at, count);
+      at += count;
+    }
   }
 
   #checkOpen(op: Operation): void {
