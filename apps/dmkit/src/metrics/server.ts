@@ -33,6 +33,8 @@ export interface MetricsListener {
 // Milliseconds a client has to send its request, and clients at a time.
 const REQUEST_TIME = 10_000;
 const CONNECTIONS = 16;
+// A browser opens some for each window with the page.
+const CONNECTIONS_OF_PAGE = 64;
 // Descriptors that these clients leave to devices and the control socket.
 const DESCRIPTORS_LEFT = 8;
 
@@ -68,7 +70,7 @@ export async function startMetrics(
       });
     },
   );
-  server.maxConnections = CONNECTIONS;
+  server.maxConnections = page === undefined ? CONNECTIONS : CONNECTIONS_OF_PAGE;
   server.on("connection", (socket) => {
     if (fewDescriptors(DESCRIPTORS_LEFT)) socket.destroy();
   });
@@ -133,7 +135,7 @@ async function listenUnix(
   server.setTimeout(server.headersTimeout);
   const sockets = new Set<Socket>();
   const accept = (socket: Socket): void => {
-    if (sockets.size >= CONNECTIONS) {
+    if (sockets.size >= server.maxConnections) {
       socket.destroy();
       return;
     }

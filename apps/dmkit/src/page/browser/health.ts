@@ -54,6 +54,7 @@ export function showHealth({ devices, control }: StatusFeed): void {
     devices.length,
     control,
   ];
+  const isTold = (name: string): boolean => told.some(({ device }) => device.name === name);
   redraw(byId("health-body", HTMLDivElement), key, () => [
     html("p", { class: `verdict ${lookOf(worst)}` }, `${signs[worst]} ${verdict(devices.length, ill)}`),
     ...(told.length === 0
@@ -62,7 +63,7 @@ export function showHealth({ devices, control }: StatusFeed): void {
           html(
             "ul",
             { class: "ills" },
-            ...told.slice(0, MOST).map(({ device, condition }) => entry(device, condition, control)),
+            ...told.slice(0, MOST).map(({ device, condition }) => entry(device, condition, control, isTold)),
           ),
         ]),
     ...(told.length > MOST ? [html("p", {}, `And ${told.length - MOST} more.`)] : []),
@@ -77,26 +78,33 @@ function verdict(all: number, ill: number): string {
   return all === 1 ? "The device is in order." : `All ${devices(all)} are in order.`;
 }
 
-function entry(device: FeedDevice, condition: Condition, control: string | undefined): HTMLLIElement {
-  const { name, health } = device;
+function entry(
+  { name, health }: FeedDevice,
+  condition: Condition,
+  control: string | undefined,
+  isTold: (name: string) => boolean,
+): HTMLLIElement {
+  const look = { class: lookOf(condition) };
   const since = health.since === undefined ? "" : ` since ${clock(health.since)}`;
+  const is = ` is ${condition}${since}`;
+  // What ails a device below is told once, of that device.
+  const [, below] = /^dm:(\S+): /.exec(health.why ?? "") ?? [];
+  if (below !== undefined && below !== name && isTold(below)) {
+    return html(
+      "li",
+      look,
+      html("p", {}, html("strong", {}, name), `${is}, because of `, html("strong", {}, below)),
+    );
+  }
   const where = control === undefined ? "" : ` -C ${quoted(control)}`;
-  const why = health.why ?? (condition === "suspended" ? "requests wait" : undefined);
-  const command =
-    condition === "suspended"
-      ? `dmkit resume ${quoted(name)}${where}`
-      : `dmkit status ${quoted(name)}${where}`;
+  const verb = condition === "suspended" ? "resume" : "status";
+  const why = health.why ?? "requests wait";
   return html(
     "li",
-    { class: lookOf(condition) },
-    html(
-      "p",
-      {},
-      html("strong", {}, name),
-      ` is ${condition}${since}${why === undefined ? "." : `: ${why}`}`,
-    ),
+    look,
+    html("p", {}, html("strong", {}, name), `${is}: ${why}`),
     ...(health.help === undefined ? [] : [html("p", { class: "help" }, health.help)]),
-    html("p", {}, html("code", {}, command)),
+    html("p", {}, html("code", {}, `dmkit ${verb} ${quoted(name)}${where}`)),
   );
 }
 
