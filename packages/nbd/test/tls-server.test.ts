@@ -107,6 +107,17 @@ describe.skipIf(!hasOpenssl)("TLS of the server", () => {
     await gone;
   });
 
+  it("does not wait for one that leaves as soon as, or before, it is secure", async () => {
+    const { server, client } = await serve(required(), { limits: { handshakeTime: 3_600_000 } });
+    const refused = startTls(await client(), { ...trusting(), servername: "other.example" });
+    await expect(refused).rejects.toThrow();
+    const silent = await client();
+    await silent.greet();
+    await silent.option(OPT.STARTTLS);
+    silent.close();
+    await until(() => server.statistics().accepted === 2 && server.statistics().connections === 0);
+  });
+
   it("answers everything but STARTTLS and ABORT with TLS_REQD where it is required", async () => {
     const { client } = await serve(required());
     const plain = await client();

@@ -90,6 +90,8 @@ export class ServerTls {
   /** Takes a connection over, whose client has been told to begin. */
   start(stream: Duplex, events: ServerTlsEvents): void {
     const { psk, ...certificates } = this.#material();
+    // Who hangs up in the middle is gone: there is no reply that could still be wanted.
+    stream.allowHalfOpen = false;
     let identity: string | undefined;
     // One for each client: it never listens, and the only public way to have a client's certificate checked is to
     // hand a server the connection. Its context costs less than the signature of the handshake.
@@ -120,6 +122,7 @@ export class ServerTls {
       if (isOver) return;
       isOver = true;
       try {
+        socket.allowHalfOpen = true;
         socket.disableRenegotiation();
         events.secured(socket, identity === undefined ? this.#namesOf(socket) : [identity]);
       } catch (error) {
