@@ -102,7 +102,8 @@ function nameImages({
   if (name !== undefined && images.length > 1) throw usage("--name goes with one image only");
   const names = images.map((image) => name ?? (images.length === 1 ? "" : nameOf(image)));
   const twice = names.find((one, index) => names.indexOf(one) !== index);
-  if (twice !== undefined) throw usage(`two images would be exported as "${twice}"`);
+  if (twice !== undefined)
+    throw usage(`two images would be exported as "${twice}"`, "Give one by a link of another name.");
   return images.map((image, index) => ({
     name: names[index] ?? "",
     image: lock || schemeOf(image) !== undefined ? image : withoutLock(image),
@@ -217,6 +218,6 @@ function shortened(text: string): string {
   return `${head.replace(/\uFFFD$/, "")}…`;
 }
 
-function usage(reason: string): BlockIoError {
-  return new BlockIoError(reason, { code: "EPARSE", hint: "See: dmkit serve --help" });
+function usage(reason: string, hint = "See: dmkit serve --help"): BlockIoError {
+  return new BlockIoError(reason, { code: "EPARSE", hint });
 }

@@ -4,7 +4,7 @@
  * Invariant: whatever changes the device goes through the one {@link ByteAccess} of that device, however many
  * exports and connections it has; otherwise a read-modify-write could undo somebody's write.
  */
-import { type BlockDevice, BlockIoError, ByteAccess } from "@dmkit/block-io";
+import { type BlockDevice, ByteAccess } from "@dmkit/block-io";
 import { type BlockSizes, FLAG, MAX_STRING, DEFAULT_PREFERRED_BLOCK } from "../../protocol.ts";
 import { invalid, shown } from "../limits.ts";
 import { Access, type AccessOptions, type Peer } from "./access.ts";
@@ -164,8 +164,5 @@ function checkedMost(most: number | undefined): number {
 function checkedText(text: string, what: string): string {
   if (typeof text !== "string") throw invalid(`${what} is ${shown(text)}`, "Give a text.");
   if (Buffer.byteLength(text) <= MAX_STRING && !text.includes("\0")) return text;
-  throw new BlockIoError(`${what} is longer than ${MAX_STRING} bytes or contains a NUL`, {
-    code: "EINVAL",
-    op: "listen",
-  });
+  throw invalid(`${what} is longer than ${MAX_STRING} bytes, or contains a NUL`, "Give a shorter text.");
 }
