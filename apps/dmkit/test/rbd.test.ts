@@ -1,5 +1,5 @@
 /** RBD images as devices: references, what helps where something is missing, and one writer. */
-import { chmodSync, existsSync, readdirSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, vi } from "vitest";
 import { absoluteRbd, parseRbd, specOf } from "../src/rbd/reference.ts";
@@ -138,9 +138,11 @@ async function newImage(): Promise<{ readonly spec: string; readonly reference: 
 }
 
 /** The qemu-nbd of a server. */
-async function captiveOf({ process: { pid } }: Server): Promise<number> {
-  const children = await succeed("ps", ["--ppid", String(pid), "-o", "pid=,comm="]);
-  return Number(/(\d+) qemu-nbd/.exec(children)?.[1]);
+function captiveOf({ process: { pid } }: Server): number {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "latin1").trim().split(" ").map(Number);
+  const found = children.find((child) => readFileSync(`/proc/${child}/comm`, "latin1") === "qemu-nbd\n");
+  if (found === undefined) throw new Error("there is no qemu-nbd");
+  return found;
 }
 
 const isAlive = (pid: number): boolean => existsSync(`/proc/${pid}`);
@@ -150,7 +152,7 @@ const qemuIo = (uri: string, ...commands: string[]): Promise<string> =>
 const name = "an RBD image of a real cluster";
 describe.skipIf(ceph === undefined)(ceph === undefined ? `${name} (DMKIT_CEPH is not set)` : name, () => {
   it("is served below a cache, over a qemu-nbd that is started again, and ends with us", {
-    timeout: 60_000,
+    timeout: 180_000,
   }, async () => {
     const { reference } = await newImage();
     const folder = tempFolder();
@@ -158,25 +160,25 @@ describe.skipIf(ceph === undefined)(ceph === undefined ? `${name} (DMKIT_CEPH is
     await succeed("truncate", ["-s", "16M", join(folder, "cache.img")]);
     const server = await serve(["-t", table, "--control", join(folder, "control")]);
     await qemuIo(server.uri, "write -P 1 0 8M", "flush");
-    const first = await captiveOf(server);
+    const first = captiveOf(server);
     process.kill(first, "SIGKILL");
     await qemuIo(server.uri, "write -P 2 8M 8M", "flush");
     expect(
       (await dmkit(["message", "-q", "-C", join(folder, "control"), "default", "drop_caches"])).code,
     ).toBe(0);
-    const second = await captiveOf(server);
+    const second = captiveOf(server);
     expect(second).not.toBe(first);
     expect(await server.stop()).toBe(0);
     expect(isAlive(second)).toBe(false);
     const seen = await serve(["--read-only", reference]);
     await succeed("qemu-io", ["-r", "-f", "raw", "-c", "read -P 1 0 8M", "-c", "read -P 2 8M 8M", seen.uri]);
     // A server that is killed takes it along.
-    const last = await captiveOf(seen);
+    const last = captiveOf(seen);
     await seen.stop("SIGKILL");
     await until(() => !isAlive(last), "the end of qemu-nbd");
   });
 
-  it("has one writer: a second one is refused, and a dead one is fenced", { timeout: 60_000 }, async () => {
+  it("has one writer: a second one is refused, and a dead one is fenced", { timeout: 180_000 }, async () => {
     const { spec, reference } = await newImage();
     const server = await serve([reference]);
     await qemuIo(server.uri, "write -P 1 0 1M", "flush");
@@ -188,7 +190,7 @@ describe.skipIf(ceph === undefined)(ceph === undefined ? `${name} (DMKIT_CEPH is
     // Reading it is allowed.
     expect((await dmkit(["info", reference])).code).toBe(0);
     // The machine is gone, with both of them.
-    const captive = await captiveOf(server);
+    const captive = captiveOf(server);
     process.kill(captive, "SIGSTOP");
     cleanUp(() => void (isAlive(captive) && process.kill(captive, "SIGKILL")));
     await server.stop("SIGKILL");
@@ -205,7 +207,7 @@ describe.skipIf(ceph === undefined)(ceph === undefined ? `${name} (DMKIT_CEPH is
     expect(JSON.parse(await succeed("rbd", ["status", spec, "--format", "json"]))).toEqual({ watchers: [] });
   });
 
-  it("two that open it at the same moment do not both have it", { timeout: 60_000 }, async () => {
+  it("two that open it at the same moment do not both have it", { timeout: 180_000 }, async () => {
     const { reference } = await newImage();
     const both = await Promise.all(
       ["a", "b"].map(() => serve([reference]).catch((error: unknown) => String(error))),
@@ -215,7 +217,7 @@ describe.skipIf(ceph === undefined)(ceph === undefined ? `${name} (DMKIT_CEPH is
     for (const text of refused) expect(text).toContain("(EBUSY)");
   });
 
-  it("a snapshot is read-only", async () => {
+  it("a snapshot is read-only", { timeout: 180_000 }, async () => {
     const { spec, reference } = await newImage();
     await succeed("rbd", ["snap", "create", `${spec}@before`, "--no-progress"]);
     const server = await serve([`${reference}@before`]);

@@ -17,7 +17,7 @@ import { realStore, where } from "./real-store.ts";
 import { type Server, cleanUp, describeWith, dmkit, serve, tempFolder, until } from "./support.ts";
 
 const rounds = Number(process.env["DMKIT_TAKEOVERS"] ?? 2);
-const MINUTES = 10 * 60_000;
+const TIMEOUT = 60_000 + 60_000 * rounds;
 const BLOCK = 4096;
 /** Blocks with numbers: the first half of the disk. The second one is fio's. */
 const SLOTS = 512;
@@ -175,7 +175,7 @@ async function checkpoint(round: number, archive: string): Promise<void> {
 }
 
 describeWith(["fio"], `a writer that is lost, its log in ${where}`, () => {
-  it(`is killed under fio, and another process goes on, ${rounds} times`, { timeout: MINUTES }, async () => {
+  it(`is killed under fio, and another process goes on, ${rounds} times`, { timeout: TIMEOUT }, async () => {
     const [folder, store] = [tempFolder(), await realStore()];
     const archive = `${store}/vm1`;
     let server = await serve([flushing(firstMachine(folder, archive), flushOf(0))]);
@@ -205,7 +205,7 @@ describeWith(["fio"], `a writer that is lost, its log in ${where}`, () => {
   });
 
   it(`is replaced by two at the same moment, of which one goes on, ${rounds} times`, {
-    timeout: MINUTES,
+    timeout: TIMEOUT,
   }, async () => {
     const [folder, store] = [tempFolder(), await realStore()];
     const archive = `${store}/vm1`;

@@ -7,8 +7,9 @@
  * Invariants:
  *
  * - its socket gets the name that clients know only when nobody else has the image open, and the lock is ours;
- * - it does not outlive this process: it ends with its last client, and we are one as long as we live. It is ended by its
- *   number, and what is not there any more is not signalled.
+ * - it does not outlive this process: it ends with its last client, and we are one as long as we live. Until we are, for
+ *   half a second, an exit of ours ends it, but no SIGKILL does. It is ended by its number, and what is not there any more
+ *   is not signalled.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, renameSync, rmSync } from "node:fs";
@@ -34,6 +35,12 @@ import { SoleWriter, infoOf, lastLine } from "./sole-writer.ts";
 const PATIENCE = 30_000;
 const LOOK = 20;
 const PAUSE = 500;
+
+/** Those that run, for an exit that closes nothing. */
+const children = new Set<ChildProcess>();
+process.on("exit", () => {
+  for (const child of children) child.kill("SIGTERM");
+});
 
 interface Running {
   readonly child: ChildProcess;
@@ -138,6 +145,7 @@ export class CaptiveServer {
       detached: true,
       stdio: ["ignore", "ignore", "pipe"],
     });
+    children.add(child);
     let text = "";
     child.stderr?.on("data", (part: Buffer) => (text = (text + part.toString()).slice(-4096)));
     const ended = new Promise<void>((resolve) => {
@@ -146,7 +154,7 @@ export class CaptiveServer {
         resolve();
       });
       child.on("exit", () => resolve());
-    });
+    }).finally(() => children.delete(child));
     return { child, ended, stderr: () => text, client: undefined };
   }
 
