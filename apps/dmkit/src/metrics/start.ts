@@ -1,4 +1,7 @@
 /** The HTTP listener of a server: metrics, health and, where it is wanted, the page. */
+import { BlockIoError } from "@dmkit/block-io";
+import { isLoopback } from "@dmkit/nbd";
+import { PAGE_IS_LOCAL } from "../page/local.ts";
 import type { PageOptions } from "../page/page.ts";
 import type { MetricsPlace } from "../stack-file/plan.ts";
 import { type MetricsListener, startMetrics } from "./server.ts";
@@ -10,6 +13,11 @@ export async function startHttp(
 ): Promise<MetricsListener> {
   const { environment, snapshot } = options;
   if (where.page !== true) return startMetrics(where, snapshot, { environment });
+  // Brackets are those of an address of IPv6.
+  if (!("unix" in where) && !isLoopback(where.host.replaceAll(/^\[|\]$/g, ""))) {
+    const [reason, hint] = PAGE_IS_LOCAL;
+    throw new BlockIoError(reason, { code: "EPERM", device: where.host, op: "listen", hint });
+  }
   // Loaded only by servers that show it.
   const { Page } = await import("../page/page.ts");
   const page = new Page({ ...options, host: "unix" in where ? undefined : where.host });

@@ -13,11 +13,9 @@
 import { readFileSync } from "node:fs";
 import type { IncomingMessage } from "node:http";
 import { createRequire } from "node:module";
-import { BlockIoError, type Environment, type TargetRegistry, type Timer, every } from "@dmkit/block-io";
-import { isLoopback } from "@dmkit/nbd";
+import { type Environment, type TargetRegistry, type Timer, every } from "@dmkit/block-io";
 import type { ServerSnapshot } from "../manager/snapshot.ts";
 import { statusFeed } from "./feed.ts";
-import { PAGE_IS_LOCAL } from "./local.ts";
 import { History, type Span, spans } from "./ring.ts";
 
 // Milliseconds between two looks that the past is made of.
@@ -36,7 +34,10 @@ export interface PageOptions {
   readonly targets: TargetRegistry;
   /** Path of the control socket. */
   readonly control: string | undefined;
-  /** Where the listener is; undefined for a unix socket, which a browser reaches by a port that is forwarded to it. */
+  /**
+   * Where the listener is, which only this machine reaches; undefined for a unix socket, to which a browser comes by a port
+   * that is forwarded.
+   */
   readonly host: string | undefined;
 }
 
@@ -65,11 +66,8 @@ export class Page {
   readonly #files: ReadonlyMap<string, Answer>;
   readonly #looks: Timer;
 
-  /** Looks at the server every second until it is closed. Throws `EPERM` for a host that others can reach. */
+  /** Looks at the server every second until it is closed. */
   constructor(options: PageOptions) {
-    const host = bare(options.host);
-    const [reason, hint] = PAGE_IS_LOCAL;
-    if (!isLoopback(host)) throw new BlockIoError(reason, { code: "EPERM", op: "listen", hint });
     this.#options = options;
     this.#files = readFiles();
     const { clock } = options.environment;
