@@ -51,6 +51,7 @@ async function answer(path: string): Promise<readonly [number, string]> {
   const listener = await startMetrics({ host: "127.0.0.1", port: 0 }, () => {
     const rest = {
       time: 0,
+      wallTime: 0,
       uptime: 0,
       pid: 1,
       version: "dmkit 1.2.3",
@@ -99,7 +100,10 @@ describe("a cache that lost its cache device", () => {
     });
     const [status, text] = await answer("/healthz");
     expect(status).toBe(503);
-    expect(text).toMatch(new RegExp(`^fast is ${state} since .*: .*\n$`));
+    expect(text).toMatch(new RegExp(`^fast is ${state} since .*: .*\n  .*\n$`));
+    expect(text).toContain(`  ${health.help}\n`);
+    const since = `dmkit_device_health_since_timestamp_seconds{device="fast"} ${(health.since ?? 0) / 1000}\n`;
+    expect((await answer("/metrics"))[1]).toContain(since);
     expect(await answer("/livez")).toEqual([200, "ok\n"]);
     expect((await answer("/metrics"))[1]).toContain(`dmkit_device_health{device="fast",health="${state}"} 1`);
     // However often somebody looks, it is logged once.

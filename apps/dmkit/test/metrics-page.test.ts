@@ -106,7 +106,7 @@ beforeAll(async () => {
         ? { ...one, health: { state: "failed" as const, since: 1000, why: "it is" } }
         : one,
     );
-  const about = { time: 0, uptime: 1, pid: 1, version: "dmkit 1.2.3", bytesInFlight };
+  const about = { time: 0, wallTime: 0, uptime: 1, pid: 1, version: "dmkit 1.2.3", bytesInFlight };
   const clients = server.clients();
   ({ text } = await expose({ ...about, ...statistics, clients, devices, exports: exports.snapshot() }));
 });

@@ -13,6 +13,7 @@ const idle = { count: 0, bytes: 0, errors: 0, latency: Array<number>(28).fill(0)
 function snapshot(change: Partial<Snapshot["devices"][number]> = {}): Snapshot {
   return {
     time: 5,
+    wallTime: 5,
     uptime: 2000,
     pid: 1,
     version: "dmkit 1.2.3",
@@ -142,7 +143,7 @@ describe("the metrics listener", () => {
     });
     const ill = await get(port, "/healthz");
     expect(ill.status).toBe(503);
-    expect(await ill.text()).toBe("disk is failed since 1970-01-01T00:00:00.000Z: flush failed\n");
+    expect(await ill.text()).toBe("disk is failed since 1970-01-01T00:00:00.000Z: flush failed\n  Look.\n");
     expect((await get(port, "/livez")).status).toBe(200);
   });
 

@@ -24,6 +24,7 @@ function device(name: string, reads: number, latency: readonly number[] = []): S
 
 const at = (time: number, ...devices: readonly SampledDevice[]): Snapshot => ({
   time,
+  wallTime: 0,
   uptime: time,
   pid: 1,
   connections: 0,

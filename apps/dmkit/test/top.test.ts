@@ -8,7 +8,8 @@ import type { DeviceSnapshot, SegmentStatus } from "../src/manager/snapshot.ts";
 import { type Figures, figuresOf, grown, percentile } from "../src/top/figures.ts";
 import { gaugesOf } from "../src/top/gauges.ts";
 import { Meter, STRIDE, untimed } from "../src/top/meter.ts";
-import { duration, number, screenOf, time } from "../src/top/screen.ts";
+import { duration, number, time } from "../src/top/columns.ts";
+import { screenOf } from "../src/top/screen.ts";
 import type { SampledDevice, Snapshot } from "../src/top/snapshot.ts";
 import { dmkit, serve, tempFolder } from "./support.ts";
 
@@ -158,6 +159,7 @@ describe("figures", () => {
     }) as unknown as DeviceSnapshot;
   const snapshot = (at: number, devices: readonly SampledDevice[]): Snapshot => ({
     time: at,
+    wallTime: at,
     uptime: at,
     pid: 1,
     version: "dmkit 1.2.3",

@@ -4,7 +4,7 @@
  *
  * Devices are looked at every second (session.ts) and whenever somebody asks.
  */
-import type { Clock, Environment, Health, Logger } from "@dmkit/block-io";
+import { type Clock, type Environment, type Health, type Logger, printable } from "@dmkit/block-io";
 
 /** What was last known of one device. */
 export class HealthRecord {
@@ -34,6 +34,15 @@ export class HealthRecord {
     }
     return state === "ok" ? health : { ...health, since: health.since ?? this.#since };
   }
+}
+
+/** Of a device that is not well: how, since when and why, and what helps. Nothing a terminal would act on. */
+export function healthLines(name: string, health: Health): string[] {
+  if (health.state === "ok") return [];
+  const [said, help] = [`${name} is ${describeHealth(health)}`, health.help].map(
+    (text) => text && printable(text.replaceAll(/\s+/g, " ")),
+  );
+  return [said as string, ...(help === undefined ? [] : [`  ${help}`])];
 }
 
 /** A line for people: `degraded since 2026-11-29T06:00:00.000Z: …`. */

@@ -99,6 +99,8 @@ export interface ExportSnapshot {
 export interface ServerSnapshot {
   /** Milliseconds of a clock that never goes back: differences between two snapshots give rates. */
   readonly time: number;
+  /** Milliseconds since 1970, by the server's clock. */
+  readonly wallTime: number;
   /** Milliseconds since the server started. */
   readonly uptime: number;
   readonly pid: number;

@@ -2,7 +2,7 @@
  * The optional HTTP listener: `/metrics` for Prometheus, `/healthz` for whoever wants to know whether all is well,
  * `/livez` for whoever restarts servers that do not answer, and, where it is wanted, the page at `/`.
  *
- * It changes nothing and takes no input but a path. `/healthz` answers 503 with the reasons, one a line, when a device
+ * It changes nothing and takes no input but a path. `/healthz` answers 503 with the reasons and what helps when a device
  * is not in order (see `Health` in @dmkit/block-io); a restart may not be what helps.
  */
 import { type IncomingMessage, type Server, type ServerResponse, createServer } from "node:http";
@@ -10,13 +10,12 @@ import type { AddressInfo, Socket } from "node:net";
 import {
   type Environment,
   fewDescriptors,
-  printable,
   realEnvironment,
   shellQuote,
   toBlockIoError,
 } from "@dmkit/block-io";
 import { listenStreams } from "@dmkit/nbd";
-import { describeHealth } from "../manager/health-watch.ts";
+import { healthLines } from "../manager/health-watch.ts";
 import type { Page } from "../page/page.ts";
 import type { MetricsAddress } from "../stack-file/plan.ts";
 import type { Snapshot } from "../top/snapshot.ts";
@@ -202,13 +201,9 @@ async function answer(
   }
 }
 
-/** What is wrong, one line each. A suspended device is as somebody wanted it. */
+/** What is wrong and what helps. A suspended device is as somebody wanted it. */
 function illsOf({ devices }: Snapshot): string[] {
-  return devices.flatMap(({ name, health }) =>
-    health.state === "ok"
-      ? []
-      : [`${name} is ${printable(describeHealth(health).replaceAll(/\s+/g, " "))}\n`],
-  );
+  return devices.flatMap(({ name, health }) => healthLines(name, health)).map((line) => `${line}\n`);
 }
 
 function send(

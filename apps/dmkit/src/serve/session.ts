@@ -290,17 +290,15 @@ function addressOf({ path, host, port }: Listener): NbdUri["address"] | undefine
 
 /** What the server is and does, for `top`, metrics and whoever asks. */
 function snapshotOf({ options, environment, server, devices, exports, started }: Session): ServerSnapshot {
-  const { connections, accepted, refused, bytesInFlight } = server.statistics();
+  const { exports: _exports, ...counts } = server.statistics();
   const time = environment.clock.now();
   return {
     time,
+    wallTime: environment.clock.wallTime(),
     uptime: time - started,
     pid: process.pid,
     version: options.version,
-    connections,
-    accepted,
-    refused,
-    bytesInFlight,
+    ...counts,
     clients: server.clients(),
     devices: devices.snapshot(),
     exports: exports.snapshot(),

@@ -3,7 +3,8 @@
  *
  * Counters that went back (something was made anew under the same name) count from nothing.
  */
-import type { HealthState } from "@dmkit/block-io";
+import type { Health, HealthState } from "@dmkit/block-io";
+import type { ClientStatus } from "@dmkit/nbd";
 import type { ExportSnapshot, SegmentStatus } from "../manager/snapshot.ts";
 import { type Gauges, gaugesOf } from "./gauges.ts";
 import type { Latency, SampledDevice, Snapshot } from "./snapshot.ts";
@@ -39,6 +40,25 @@ export interface DeviceFigures extends Traffic, Gauges {
   readonly name: string;
   /** How it is; the state it is in where nothing is wrong with it. */
   readonly state: SampledDevice["state"] | HealthState;
+  readonly health: Health;
+}
+
+/** One client, whatever it does. */
+export interface ClientFigures {
+  readonly id: number;
+  /** Its identity where it has proved one, its address otherwise. */
+  readonly name: string;
+  readonly export: string;
+  readonly tls: boolean;
+  readonly readOnly: boolean;
+  /** Milliseconds since it came. */
+  readonly age: number;
+  /** Requests under way. */
+  readonly inFlight: number;
+  /** Requests, bytes and errors a second. */
+  readonly iops: number;
+  readonly rate: number;
+  readonly errors: number;
 }
 
 export interface Figures {
@@ -50,6 +70,7 @@ export interface Figures {
   readonly bytesInFlight: number;
   readonly exports: readonly ExportFigures[];
   readonly devices: readonly DeviceFigures[];
+  readonly clients: readonly ClientFigures[];
 }
 
 export function figuresOf(before: Snapshot, after: Snapshot): Figures {
@@ -57,6 +78,7 @@ export function figuresOf(before: Snapshot, after: Snapshot): Figures {
   const seconds = Math.max(0.001, (after.time - before.time) / 1000);
   const exports = new Map(before.exports.map((one) => [one.name, one]));
   const devices = new Map(before.devices.map((one) => [one.name, one]));
+  const clients = new Map(before.clients.map((one) => [one.id, one]));
   const { pid, uptime, connections, bytesInFlight } = after;
   return {
     pid,
@@ -65,6 +87,7 @@ export function figuresOf(before: Snapshot, after: Snapshot): Figures {
     bytesInFlight,
     exports: after.exports.map((one) => exportFigures(exports.get(one.name), one, seconds)),
     devices: after.devices.map((one) => deviceFigures(devices.get(one.name), one, seconds)),
+    clients: after.clients.map((one) => clientFigures(clients.get(one.id), one, seconds, after.wallTime)),
   };
 }
 
@@ -93,6 +116,27 @@ function exportFigures(
   };
 }
 
+function clientFigures(
+  before: ClientStatus | undefined,
+  after: ClientStatus,
+  seconds: number,
+  now: number,
+): ClientFigures {
+  const { id, export: name, tls, readOnly, since, inFlight, identity, address } = after;
+  return {
+    id,
+    name: identity ?? address ?? `unix ${id}`,
+    export: name,
+    tls,
+    readOnly,
+    age: Math.max(0, now - since),
+    inFlight,
+    iops: grown(before?.requests, after.requests) / seconds,
+    rate: grown(before?.bytes, after.bytes) / seconds,
+    errors: grown(before?.errors, after.errors) / seconds,
+  };
+}
+
 function deviceFigures(
   before: SampledDevice | undefined,
   after: SampledDevice,
@@ -101,6 +145,7 @@ function deviceFigures(
   const [old, now] = [before?.traffic, after.traffic];
   return {
     name: after.name,
+    health: after.health,
     state: after.state === "live" && after.health.state !== "ok" ? after.health.state : after.state,
     read: {
       iops: grown(old?.reads, now.reads) / seconds,

@@ -1,9 +1,9 @@
 /** dmsetup's verbs against a running server. */
 import { isUtf8 } from "node:buffer";
 import { resolve } from "node:path";
-import { BlockIoError, type Health, describeSize, printable } from "@dmkit/block-io";
+import { BlockIoError, type Health, describeSize } from "@dmkit/block-io";
 import type { Command } from "commander";
-import { describeHealth } from "../../manager/health-watch.ts";
+import { healthLines } from "../../manager/health-watch.ts";
 import type { DeviceSnapshot, SegmentStatus } from "../../manager/snapshot.ts";
 import { startSteps } from "../../ui/steps.ts";
 import { tooLong } from "../../control/client.ts";
@@ -116,11 +116,18 @@ function addList(program: Command, finish: Finish, known: Known): void {
           if (flags.json) printJson(devices);
           // Knows all targets, and is loaded only by who needs it.
           else if (flags.tree) print((await import("./tree.ts")).deviceTree(devices, await known()));
-          else if (devices.length > 0) print(columns(devices.map(listRow)));
-          else if (flags.quiet !== true) print("No devices");
+          else if (devices.length > 0) {
+            print(columns(devices.map(listRow)));
+            if (flags.quiet !== true) for (const { name, health } of devices) tellHealth(name, health);
+          } else if (flags.quiet !== true) print("No devices");
         }),
       );
     });
+}
+
+/** On the other channel: who parses what is printed does not want it. */
+function tellHealth(name: string, health: Health): void {
+  for (const line of healthLines(name, health)) process.stderr.write(`${line}\n`);
 }
 
 function listRow({ name, size, state, readOnly, segments, health }: DeviceSnapshot): string[] {
@@ -175,10 +182,7 @@ function addStatus(program: Command, finish: Finish): void {
             print(prefixed(lines.join("\n"), name === undefined ? device : undefined));
             // On the other channel: who parses the lines does not want it.
             if (flags.quiet !== true && state !== "live") process.stderr.write(`${device} is ${state}\n`);
-            if (health.state !== "ok" && state !== "broken") {
-              process.stderr.write(`${device} is ${printable(describeHealth(health))}\n`);
-              if (health.help !== undefined) process.stderr.write(`  ${printable(health.help)}\n`);
-            }
+            tellHealth(device, health);
           }
         }),
       );

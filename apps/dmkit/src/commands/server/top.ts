@@ -1,10 +1,11 @@
 /** `dmkit top`: what a running server is doing, live. */
-import { type Environment, printableJson, realEnvironment, sleep } from "@dmkit/block-io";
+import { type Environment, realEnvironment, sleep } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { ControlClient } from "../../control/client.ts";
 import { findSocket } from "../../control/sockets.ts";
 import { figuresOf } from "../../top/figures.ts";
-import { screenOf } from "../../top/screen.ts";
+import { help } from "../../top/controls.ts";
+import { type Display, openDisplay } from "../../top/display.ts";
 import type { Snapshot } from "../../top/snapshot.ts";
 import { outputIsLost } from "../../ui/output.ts";
 import { exitCodes } from "../../ui/terminal.ts";
@@ -20,8 +21,12 @@ interface TopFlags extends ControlFlags {
 
 const examples = `
 Columns: requests and MiB a second, and how long half and 99 of 100 requests took; of caches the share of
-hits, the dirty share and segments not yet written back; of compressed devices bytes written by bytes stored.
-Times of devices come from one request in 64. On a terminal: q or Ctrl-C ends it.
+hits, what is dirty, its bytes and the age of the oldest, and segments not yet written back; of compressed
+devices bytes written by bytes stored. Times of devices come from one request in 64. RECENT is a curve of
+requests, from what was seen since it was started.
+
+On a terminal it shows as many columns as fit:
+${help.map(([key, does]) => `  ${key.padEnd(9)} ${does}`).join("\n")}
 
 Examples:
   dmkit top
@@ -77,53 +82,4 @@ async function watch(
     display.show(figuresOf(before, after));
     before = after;
   }
-}
-
-interface Display {
-  show(figures: ReturnType<typeof figuresOf>): void;
-  close(): void;
-}
-
-// Terminal sequences: another screen without a cursor, back again, home, and the rest of a line or screen blank.
-const CTRL_C = "\u0003";
-const ENTER = "\u001b[?1049h\u001b[?25l";
-const LEAVE = "\u001b[?25h\u001b[?1049l";
-const HOME = "\u001b[H";
-const REST_OF_LINE = "\u001b[K";
-const REST_OF_SCREEN = "\u001b[J";
-
-function openDisplay({ json = false, once }: TopFlags, end: () => void): Display {
-  const { stdout, stdin } = process;
-  const print = (text: string): void => void stdout.write(text);
-  if (json) return { show: (figures) => print(`${printableJson(figures)}\n`), close() {} };
-  if (!stdout.isTTY || once) {
-    let shown = false;
-    return {
-      show(figures) {
-        print(`${shown ? "\n" : ""}${screenOf(figures).join("\n")}\n`);
-        shown = true;
-      },
-      close() {},
-    };
-  }
-  const pressed = (keys: Buffer): void => {
-    // In raw mode Ctrl-C is a key like any other.
-    const text = keys.toString();
-    if (["q", "Q", CTRL_C].some((key) => text.includes(key))) end();
-  };
-  if (stdin.isTTY) stdin.setRawMode(true).on("data", pressed);
-  print(`${ENTER}${HOME}measuring …`);
-  return {
-    show(figures) {
-      const lines = screenOf(figures)
-        // A terminal that does not know its size says 0.
-        .slice(0, stdout.rows || 24)
-        .map((line) => `${line.slice(0, stdout.columns || 160)}${REST_OF_LINE}`);
-      print(`${HOME}${lines.join("\r\n")}${REST_OF_SCREEN}`);
-    },
-    close() {
-      print(LEAVE);
-      if (stdin.isTTY) stdin.off("data", pressed).setRawMode(false).pause();
-    },
-  };
 }
