@@ -314,3 +314,12 @@ describe("a sector of metadata that cannot be read, v1", () => {
     await device.close();
   });
 });
+
+describe("the block of the superblock, format 1", () => {
+  it("is not missed behind its first sector", async () => {
+    const lower = await lowerOf(V1);
+    const whole = await shown(lower);
+    lower.bad.add(3 * 512);
+    expect(await shown(lower)).toEqual(whole);
+  });
+});

@@ -11,7 +11,7 @@ import {
   contentsOf,
   notBlank,
   parseOptions,
-  readGiven,
+  readWhatIsGiven,
   refuse,
   requireBlank,
 } from "@dmkit/block-io";
@@ -72,9 +72,10 @@ async function examine(
 ): Promise<"v1" | SuperblockV2 | "none"> {
   checkExtent(options, context);
   if (lower.size < 2 * BLOCK) throw tooSmall(lower);
-  // Format 2 has another copy.
-  const start = await readGiven(lower, 0, BLOCK);
-  if (start !== undefined && isSuperblockV1(start)) {
+  // Format 2 has another copy; of format 1 the first sector says all there is.
+  const start = Buffer.alloc(BLOCK);
+  const missing = await readWhatIsGiven(lower, 0, start);
+  if (!missing.has(0) && isSuperblockV1(start)) {
     if (options.format === "v2") throw otherFormat(lower, "v1");
     requireV1(lower, start, options, context);
     return "v1";

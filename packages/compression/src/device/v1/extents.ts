@@ -24,7 +24,7 @@ export async function loadExtent(parts: DeviceV1Parts, extent: StoredExtent): Pr
   const payload = Buffer.allocUnsafe(Math.ceil(length / unit) * unit);
   const place = placeOf(parts, extent.head);
   if ((await readTwice(lower, place, payload)).size > 0) {
-    await lower.read(0, Buffer.alloc(BLOCK));
+    await lower.read(0, Buffer.alloc(unit));
     return undefined;
   }
   return (await codec.decode(payload.subarray(0, length), contents)) === undefined ? contents : undefined;

@@ -1,6 +1,6 @@
 /** Opening and making devices of format 1. */
 import type { Opening } from "../opening.ts";
-import { type BlockDevice, type OpenContext, beginFormat, refuse } from "@dmkit/block-io";
+import { type BlockDevice, type OpenContext, beginFormat, readWhatIsGiven, refuse } from "@dmkit/block-io";
 import { openCodec } from "../../device/codec.ts";
 import { ExtentMap } from "../../core/extent-map.ts";
 import { newCounters } from "../../device/counters.ts";
@@ -77,7 +77,8 @@ export async function openV1(
 ): Promise<CompressionDeviceV1> {
   const { name, size, environment } = context;
   const first = Buffer.alloc(BLOCK);
-  await lower.read(0, first);
+  // The first sector was given when it was examined, and the rest is zero.
+  await readWhatIsGiven(lower, 0, first);
   const { geometry, wrapped, algorithm } = requireV1(lower, first, options, context);
   const map = new ExtentMap(geometry.dataBlocks);
   const sealed = await loadEntries(lower, map, geometry.metaBlocks);
