@@ -1,4 +1,5 @@
 /** The methods of the control socket; what each takes and gives is in CONTROL.md. */
+import { fewDescriptors, moreDescriptors, refuse } from "@dmkit/block-io";
 import { MOST_CONNECTIONS } from "@dmkit/nbd";
 import type { DeviceManager } from "../manager/device-manager.ts";
 import type { NamedDevice } from "../manager/device/named-device.ts";
@@ -19,11 +20,16 @@ export interface ControlledServer {
 
 type Handler = (params: Params, server: ControlledServer, context: CallContext) => unknown;
 
+// Descriptors that a new device leaves to the others, and to who looks after them.
+const DESCRIPTORS_LEFT = 8;
+
 const handlers: Readonly<Record<string, Handler>> = {
   async create(params, { devices }) {
     const [name, table] = [params.text("name"), params.text("table")];
     const options = { readOnly: params.flag("readOnly"), folder: params.optionalText("folder") };
     params.end();
+    if (fewDescriptors(DESCRIPTORS_LEFT))
+      throw refuse(name, "ENOMEM", "too few open files are left for another device", moreDescriptors());
     const { size } = await devices.create(name, table, options);
     return { name, size };
   },

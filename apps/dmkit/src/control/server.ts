@@ -50,8 +50,8 @@ type Answer =
 
 const MAX_CLIENTS = 64;
 const MAX_REQUESTS = 16;
-// Descriptors that these clients leave to devices; fewer than others do, so that there is a way in.
-const DESCRIPTORS_LEFT = 6;
+// Descriptors that these clients leave: fewer than devices and others do, so that there is a way in.
+const DESCRIPTORS_LEFT = 2;
 // Bytes of answers a client may leave unread before it is dropped.
 const MAX_UNREAD = 32 * 1024 * 1024;
 // Milliseconds to say hello.

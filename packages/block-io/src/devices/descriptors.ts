@@ -1,20 +1,28 @@
-/**
- * How many files this process may have open, sockets and what watches them included, and whether few are left.
- *
- * What is opened gets the lowest number that is free: all below it are taken. So the number of what was opened last
- * tells, and nothing is counted.
- */
-import { closeSync, openSync, readFileSync } from "node:fs";
+/** How many files this process may have open, sockets and what watches them included, and whether few are left. */
+import { readFileSync, readdirSync } from "node:fs";
+
+// While more are left than this, one look in eight that could still go wrong is enough.
+const EXACT_BELOW = 32;
 
 let most: number | undefined;
+/** Questions that need no look, since that many were left. */
+let sure = 0;
 
-/** Whether fewer than `reserve` are left. @param opened the number of what was opened last; left out: it is tried. */
-export function fewDescriptors(reserve: number, opened: number = lowestFree()): boolean {
+/** Whether fewer than `reserve` are left; `reserve` is at most 32. False where the system does not tell. */
+export function fewDescriptors(reserve: number): boolean {
+  if (sure > 0) {
+    sure -= 1;
+    return false;
+  }
   most ??= mostDescriptors();
-  if (opened < most - reserve) return false;
-  // It can be raised from outside.
-  most = mostDescriptors();
-  return opened >= most - reserve;
+  let left = most - descriptorsBelow(most);
+  if (left < reserve) {
+    // It can be raised from outside.
+    most = mostDescriptors();
+    left = most - descriptorsBelow(most);
+  }
+  sure = Math.max(0, Math.floor((left - EXACT_BELOW) / 8));
+  return left < reserve;
 }
 
 /** Infinity where the system does not tell. */
@@ -32,12 +40,13 @@ export function moreDescriptors(): string {
   return `Raise the limit: prlimit --pid ${process.pid} --nofile=65536, or ulimit -n 65536 before the start, or LimitNOFILE=65536 in the unit.`;
 }
 
-function lowestFree(): number {
+/** Those that are open and count: one that was inherited can be above the limit. */
+function descriptorsBelow(limit: number): number {
+  if (limit === Number.POSITIVE_INFINITY) return 0;
   try {
-    const fd = openSync("/dev/null", "r");
-    closeSync(fd);
-    return fd;
+    // One is open for this very look.
+    return readdirSync("/proc/self/fd").filter((fd) => Number(fd) < limit).length - 1;
   } catch {
-    return Number.POSITIVE_INFINITY;
+    return limit;
   }
 }

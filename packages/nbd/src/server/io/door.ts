@@ -77,8 +77,7 @@ export class Door {
 
   #enter(socket: Socket): void {
     const { accept, reserve } = this.#options;
-    const fd = descriptorOf(socket);
-    if (fd === undefined || !fewDescriptors(reserve, fd)) {
+    if (!fewDescriptors(reserve)) {
       accept(socket);
       return;
     }
@@ -125,8 +124,8 @@ export class Door {
 }
 
 /** Node has it, and does not say so in its types. Undefined where it has none. */
-function descriptorOf(one: Server | Socket): number | undefined {
-  const { _handle: handle } = one as { _handle?: { fd?: number } };
+function descriptorOf(one: Server): number | undefined {
+  const { _handle: handle } = one as Server & { _handle?: { fd?: number } };
   const { fd = -1 } = handle ?? {};
   return fd < 0 ? undefined : fd;
 }
