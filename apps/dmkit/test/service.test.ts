@@ -11,9 +11,10 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { type Environment, realEnvironment, silentLogger } from "@dmkit/block-io";
+import { type Clock, type Environment, realEnvironment, silentLogger } from "@dmkit/block-io";
 import { openNbd } from "@dmkit/nbd";
 import { DeviceManager } from "../src/manager/device-manager.ts";
+import type { Opening } from "../src/manager/table-opener.ts";
 import { ServiceManager, serviceVariables } from "../src/serve/service-manager.ts";
 import { formatEvent, usualFormat } from "../src/ui/log.ts";
 import { cleanUp, describeWith, main, run, serve, tempFolder, until } from "./support.ts";
@@ -279,7 +280,7 @@ describe("opening a device", () => {
     const folder = tempFolder();
     const [backing, cache] = [join(folder, "backing"), join(folder, "cache")];
     for (const path of [backing, cache]) truncateSync(closedFile(path), 2 ** 23);
-    const told: [string, number, number][] = [];
+    const told: Parameters<Opening>[] = [];
     const environment = { ...realEnvironment, logger: silentLogger };
     const manager = new DeviceManager(environment, undefined, (...progress) => told.push(progress));
     const table = `0 16384 writeboost 0 ${backing} ${cache} 2 segment_size_order 4`;
@@ -289,6 +290,47 @@ describe("opening a device", () => {
     await manager.close();
     expect(told.length).toBeGreaterThan(0);
     for (const [device, done, of] of told) expect([device, done <= of, of > 0]).toEqual(["disk", true, true]);
+  });
+
+  it("that begins an archive tells how much of it is published; the log tells it now and then", async () => {
+    const folder = tempFolder();
+    const [backing, cache] = [join(folder, "backing"), join(folder, "cache")];
+    truncateSync(closedFile(cache), 2 ** 23);
+    writeFileSync(backing, Buffer.alloc(2 ** 20, "published"));
+    const told: Parameters<Opening>[] = [];
+    const logged: string[] = [];
+    // For whom eleven seconds pass between two looks.
+    let now = 0;
+    const clock: Clock = {
+      now: () => (now += 11_000),
+      wallTime: () => realEnvironment.clock.wallTime(),
+      after: (milliseconds, work) => realEnvironment.clock.after(milliseconds, work),
+    };
+    const logger = {
+      log: (_level: string, message: string, fields: object = {}): void => {
+        logged.push(`${message} ${JSON.stringify(fields)}`);
+      },
+    };
+    const environment = { ...realEnvironment, logger, clock };
+    const manager = new DeviceManager(environment, undefined, (...progress) => told.push(progress));
+    const archive = join(folder, "archives", "disk");
+    await manager.create(
+      "disk",
+      `0 2048 writeboost 0 ${backing} ${cache} 4 segment_size_order 4 archive ${archive}`,
+    );
+    await manager.close();
+    const published = told.filter(([, , , what]) => what === "publishing");
+    expect(published.at(-1)).toEqual(["disk", 2 ** 20, 2 ** 20, "publishing"]);
+    expect(logged).toContain('publishing takes a while {"device":"disk","percent":100}');
+    const sent: string[] = [];
+    const service = new ServiceManager({ socket: "/s", watchdog: undefined }, environment, (_, text) => {
+      sent.push(text);
+      return true;
+    });
+    service.opening("disk", 1, 4, "publishing");
+    service.starts();
+    service.close();
+    expect(sent[0]).toContain("STATUS=publishing disk, 25 %");
   });
 });
 

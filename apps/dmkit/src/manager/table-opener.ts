@@ -7,6 +7,7 @@ import {
   type DeviceSchemes,
   type Environment,
   type FilesBelow,
+  type OpenContext,
   type Segment,
   printTable,
   schemeOf,
@@ -21,8 +22,16 @@ import { type OpenedTable, openSegments } from "./device/opened-table.ts";
 import { bytesOf, hasOpenLength, lengthOf, readOpenTable, requireLength, ruleOf } from "./lengths.ts";
 import { deviceReferences, readTable, resolvePaths } from "./references.ts";
 
-/** How far a device is that takes long to open, in units of its target's own. */
-export type Opening = (device: string, done: number, of: number) => void;
+/** How far a device is that takes long to open, in units of its target's own, and in a word what is done. */
+export type Opening = (device: string, done: number, of: number, what?: string) => void;
+
+// Milliseconds between two events of the log about one device that takes long to open.
+const TOLD_EVERY = 10_000;
+
+/** Whole per cent. */
+export function percentOf(done: number, of: number): number {
+  return of > 0 ? Math.min(100, Math.floor((100 * done) / of)) : 0;
+}
 
 export class TableOpener {
   readonly #devices: DeviceDirectory;
@@ -60,12 +69,24 @@ export class TableOpener {
         schemes: { ...openersOf(this.#devices.targets), ...borrow },
         holder: owner.holder,
         pins: owner.pins,
-        progress: (done, of) => this.#opening?.(owner.name, done, of),
+        progress: this.#progressOf(owner.name),
         files,
       });
     } catch (error) {
       throw this.#departures.namingHolder(this.#devices.namingHolder(error, owner));
     }
+  }
+
+  /** Tells whoever wants to know at once, and the log now and then. */
+  #progressOf(device: string): NonNullable<OpenContext["progress"]> {
+    const { clock, logger } = this.#environment;
+    let told = clock.now();
+    return (done, of, what = "opening") => {
+      this.#opening?.(device, done, of, what);
+      if (clock.now() - told < TOLD_EVERY) return;
+      told = clock.now();
+      logger.log("info", `${what} takes a while`, { device, percent: percentOf(done, of) });
+    };
   }
 
   #borrow(owner: ManagedDevice, reference: string, access: "read" | "write"): BorrowedDevice<ManagedDevice> {

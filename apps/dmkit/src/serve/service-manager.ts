@@ -18,6 +18,7 @@
  * - a service manager that cannot be told is logged once, and never in the way.
  */
 import { type Environment, type Timer, every, printable, sendDatagram } from "@dmkit/block-io";
+import { percentOf } from "../manager/table-opener.ts";
 
 /** What is known of the server as a whole. */
 export interface ServiceState {
@@ -84,9 +85,8 @@ export class ServiceManager {
   }
 
   /** How far a device is that takes long to open, in units of its own. */
-  opening(device: string, done: number, of: number): void {
-    const share = of > 0 ? Math.min(100, Math.floor((100 * done) / of)) : 0;
-    this.#opening = `opening ${printable(device)}, ${share} %`;
+  opening(device: string, done: number, of: number, what = "opening"): void {
+    this.#opening = `${what} ${printable(device)}, ${percentOf(done, of)} %`;
   }
 
   /** Clients may connect. */

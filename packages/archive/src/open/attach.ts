@@ -38,6 +38,8 @@ export interface LocalLog {
   /** Bytes of it that count. */
   readonly size: number;
   readonly environment: Environment;
+  /** Told how much of the disk has been published, where an archive begins; bytes, and in a word what is done. */
+  readonly progress?: ((done: number, of: number, what: string) => void) | undefined;
   /** An epoch was begun for it before: if another one is the newest, it was replaced. */
   readonly isKnown?: boolean;
 }
@@ -131,7 +133,8 @@ async function attach(
   };
 }
 
-async function begin(archive: Archive, { token, last, backing, size, environment }: LocalLog): Promise<void> {
+async function begin(archive: Archive, local: LocalLog): Promise<void> {
+  const { token, last, backing, size, environment, progress } = local;
   const { store, disk } = archive;
   if (last > 0) {
     throw refuse(
@@ -143,7 +146,12 @@ async function begin(archive: Archive, { token, last, backing, size, environment
   }
   await probeConditionalCreate(store, randomToken(environment));
   const source = backing.size === size ? backing : new LinearDevice(backing, 0, size, backing.name);
-  const { digest } = await publish(source, store, { name: disk, tag: checkpointTag(BEGINNING), environment });
+  const { digest } = await publish(source, store, {
+    name: disk,
+    tag: checkpointTag(BEGINNING),
+    environment,
+    progress: ({ done, total }) => progress?.(done, total, "publishing"),
+  });
   const record = encodeDisk({ token, size, time: environment.clock.wallTime(), base: digest });
   // Whoever lost is told by the record of the other one.
   await store.create(diskKey(disk), record);

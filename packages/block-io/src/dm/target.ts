@@ -159,8 +159,11 @@ export interface OpenContext {
   readonly lower: (reference: string, use: Use, range?: ByteRange) => Promise<BlockDevice>;
   /** Gives back what `lower` gave for this range, while the target goes on. At the end all is given back. */
   readonly release?: (device: BlockDevice, range?: ByteRange) => Promise<void>;
-  /** To be told how far opening has come, in units of the target's own; worth it for what may take seconds. */
-  readonly progress?: ((done: number, of: number) => void) | undefined;
+  /**
+   * To be told how far opening has come, in units of the target's own, and in a word what it does, if not that; worth it
+   * for what may take seconds.
+   */
+  readonly progress?: ((done: number, of: number, what?: string) => void) | undefined;
   /** From now on the target only reads what it owned. */
   readonly onlyReads?: (device: BlockDevice, range?: ByteRange) => void;
 }

@@ -5,7 +5,7 @@
  * cache that an archive knows is never opened without one, but on request; what it then does the archive never learns.
  */
 import { type Environment, randomDigits, refuse } from "@dmkit/block-io";
-import type { Archiving, SegmentArchive } from "../device/archive/segment-archive.ts";
+import type { Archiving, LocalLog, SegmentArchive } from "../device/archive/segment-archive.ts";
 import type { Devices, Recovered } from "../device/recovered.ts";
 import { IDENTITY_START, NO_UUID, encodeIdentity } from "../format/identity.ts";
 
@@ -15,6 +15,7 @@ interface Opening {
   readonly environment: Environment;
   /** Of the cache device. */
   readonly name: string;
+  readonly progress?: LocalLog["progress"];
 }
 
 /** A log with its archive. */
@@ -29,7 +30,7 @@ export async function attachLog(
   { cache, backing }: Devices,
   recovered: Recovered,
   archiving: Archiving | "none",
-  { size, environment, name }: Opening,
+  { size, environment, name, progress }: Opening,
 ): Promise<AttachedLog> {
   const { identity, first, last, split } = recovered;
   if (archiving === "none") {
@@ -52,7 +53,7 @@ export async function attachLog(
     );
   }
   const marked = identity.archive === token ? recovered : await mark(token);
-  const to = await archiving.attach({ token, last, first, backing, size, environment });
+  const to = await archiving.attach({ token, last, first, backing, size, environment, progress });
   return { recovered: marked, archive: { ...archiving, to } };
 
   async function mark(archive: string): Promise<Recovered> {

@@ -39,7 +39,7 @@ export interface OpenOptions {
   readonly archive?: Archiving | "none" | undefined;
   readonly environment?: Environment | undefined;
   /** Called while slots are read during recovery. */
-  readonly progress?: ((slots: number, of: number) => void) | undefined;
+  readonly progress?: ((done: number, of: number, what?: string) => void) | undefined;
 }
 
 /**
@@ -84,7 +84,13 @@ export async function openWith(
     rules,
   );
   const attached =
-    archiving && (await attachLog(below, recovered, archiving, { size, environment, name: cache.name }));
+    archiving &&
+    (await attachLog(below, recovered, archiving, {
+      size,
+      environment,
+      name: cache.name,
+      progress: options.progress,
+    }));
   try {
     const device = new WriteboostDevice(below, attached?.recovered ?? recovered, {
       name: options.name ?? "writeboost",

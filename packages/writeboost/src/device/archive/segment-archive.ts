@@ -47,6 +47,8 @@ export interface LocalLog {
   /** Bytes of the backing device that count. */
   readonly size: number;
   readonly environment: Environment;
+  /** Told how much of the disk has been published, where an archive begins; bytes, and in a word what is done. */
+  readonly progress?: ((done: number, of: number, what: string) => void) | undefined;
 }
 
 /** Attaches a cache to an archive. Rejects where it must not be opened. */
