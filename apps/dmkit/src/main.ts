@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** Where Node can, what it compiled is kept for the next start: modules imported after this line. */
-import "./serve/parent.ts";
+import "./serve/process/parent.ts";
 import module from "node:module";
 import { takeEarlySignals } from "./early-signals.ts";
 

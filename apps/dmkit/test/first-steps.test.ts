@@ -1,11 +1,12 @@
 /** What people type first, and what they are spared to work out. */
-import { readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type BlockIoError, parseTable, realEnvironment } from "@dmkit/block-io";
 import { NbdServer, nbdInfo, openNbd } from "@dmkit/nbd";
 import { describe, expect, it } from "vitest";
 import { DeviceManager } from "../src/manager/device-manager.ts";
 import { ExportManager } from "../src/manager/export-manager.ts";
+import { type Credentials, becomeUser, lookUpUser } from "../src/serve/process/privileges.ts";
 import { parseStack } from "../src/stack-file/read/read.ts";
 import { targets } from "../src/targets.ts";
 import { cli } from "./cli.ts";
@@ -234,5 +235,133 @@ Module._load = (name, ...rest) => {
     expect(await served.stop()).toBe(0);
     expect(served.stderr()).toContain("without a lock");
     expect(readFileSync(join(folder, "d.img"))[0]).toBe(9);
+  });
+});
+
+describe("who may connect, and who the server is", () => {
+  it("--allow, --socket-mode and --socket-group are the words of stack files", async () => {
+    const folder = tempFolder();
+    const socket = join(folder, "s");
+    const served = await serve(["-U", socket, "--socket-mode", "660", "--socket-group", "0", "mem:1M"]);
+    expect([statSync(socket).mode & 0o777, statSync(socket).gid]).toEqual([0o660, 0]);
+    await served.stop();
+    const closed = await serve(["-p", "0", "--allow", "10.0.0.0/8,fd00::/8", "mem:1M"]);
+    await expect(
+      openNbd(`${closed.uri}?connect-timeout=5`, { environment: realEnvironment }),
+    ).rejects.toThrow();
+    await closed.stop();
+    for (const [words, told] of [
+      [["--socket-mode", "660", "mem:1M"], "--socket-mode does nothing without --unix"],
+      [["-U", "s", "--socket-mode", "999", "mem:1M"], "three octal digits"],
+      [["-U", "s", "--allow", "10.0.0.1", "mem:1M"], "--allow is for a TCP port"],
+      [["--allow", "ten", "-p", "0", "mem:1M"], "neither an address"],
+      [["--group", "daemon", "mem:1M"], "--group does nothing without --user"],
+    ] as const) {
+      expect((await cli("serve", ...words)).stderr).toContain(told);
+    }
+  });
+
+  const files = (): { passwd: string; group: string } => {
+    const folder = tempFolder();
+    writeFileSync(join(folder, "passwd"), "root:x:0:0::/:\nnbd:x:970:971::/:\n");
+    writeFileSync(join(folder, "group"), "root:x:0:\ndisk:x:6:nbd\n");
+    return { passwd: join(folder, "passwd"), group: join(folder, "group") };
+  };
+  const root = { geteuid: () => 0 };
+
+  it("--user is looked up before anything is opened, and refused for who is not root", () => {
+    const known = files();
+    expect(lookUpUser("nbd", undefined, root, known)).toEqual({ uid: 970, gid: 971, name: "nbd" });
+    expect(lookUpUser("970", "disk", root, known)).toEqual({ uid: 970, gid: 6, name: "nbd" });
+    expect(lookUpUser("12345", "7", root, known)).toEqual({ uid: 12345, gid: 7, name: undefined });
+    const code = (...[user, group, who]: [string, string?, number?]): unknown => {
+      try {
+        return lookUpUser(user, group, { geteuid: () => who ?? 0 }, known);
+      } catch (error) {
+        const { code: found, hint = "" } = error as BlockIoError;
+        return `${found} ${/Did you mean "(\w+)"/.exec(hint)?.[1] ?? ""}`.trim();
+      }
+    };
+    expect(code("nbd", undefined, 1000)).toBe("EPERM");
+    expect(code("nbdd")).toBe("ENOENT nbd");
+    expect(code("nbd", "dsk")).toBe("ENOENT disk");
+    expect(code("12345")).toBe("ENOENT");
+    for (const user of ["root", "0"]) expect(code(user)).toBe("EINVAL");
+  });
+
+  it("groups go before the user, and a way back ends the server", () => {
+    const system = (changes: Partial<Credentials> = {}): { calls: string[]; credentials: Credentials } => {
+      const calls: string[] = [];
+      const now = { uid: 0, gid: 0 };
+      const credentials: Credentials = {
+        getuid: () => now.uid,
+        geteuid: () => now.uid,
+        getgid: () => now.gid,
+        getegid: () => now.gid,
+        setgroups: (groups) => void calls.push(`setgroups ${groups.join()}`),
+        initgroups: (name, gid) => void calls.push(`initgroups ${name} ${gid}`),
+        setgid: (gid) => {
+          calls.push(`setgid ${gid}`);
+          now.gid = gid;
+        },
+        setuid: (uid) => {
+          if (now.uid !== 0) throw new Error("EPERM");
+          calls.push(`setuid ${uid}`);
+          now.uid = uid;
+        },
+        ...changes,
+      };
+      return { calls, credentials };
+    };
+    const [named, numbered] = [system(), system()];
+    becomeUser({ uid: 970, gid: 971, name: "nbd" }, named.credentials);
+    expect(named.calls).toEqual(["initgroups nbd 971", "setgid 971", "setuid 970"]);
+    becomeUser({ uid: 970, gid: 971, name: undefined }, numbered.credentials);
+    expect(numbered.calls).toEqual(["setgroups 971", "setgid 971", "setuid 970"]);
+    for (const changes of [{ setuid: () => {} }, { getegid: () => 0 }, { setgid: () => {} }]) {
+      const { credentials } = system(changes);
+      expect(() => becomeUser({ uid: 970, gid: 971, name: "nbd" }, credentials)).toThrow(
+        expect.objectContaining({ code: "EPERM" }),
+      );
+    }
+    // The saved ids may differ from the others: the way back is open.
+    let uid = 0;
+    const reversible = { getuid: () => uid, geteuid: () => uid, setuid: (to: number) => void (uid = to) };
+    expect(() => becomeUser({ uid: 970, gid: 971, name: "nbd" }, system(reversible).credentials)).toThrow(
+      /root again/,
+    );
+  });
+
+  it("--user: what was opened by root is served by somebody else", async () => {
+    const folder = tempFolder();
+    const path = image(folder, "d.img", 2 ** 20);
+    const words = [
+      "-U",
+      join(folder, "s"),
+      "--user",
+      "65534",
+      "--group",
+      "65534",
+      "-C",
+      join(folder, "c"),
+      path,
+    ];
+    if (process.getuid?.() !== 0) {
+      expect((await dmkit(["serve", ...words])).stderr).toContain("only root can become another user");
+      return;
+    }
+    const served = await serve(words);
+    const status = readFileSync(`/proc/${served.process.pid}/status`, "utf8");
+    expect(/^Uid:\t(.*)$/m.exec(status)?.[1]).toBe("65534\t65534\t65534\t65534");
+    expect(/^Gid:\t(.*)$/m.exec(status)?.[1]).toBe("65534\t65534\t65534\t65534");
+    expect(/^Groups:\t(.*)$/m.exec(status)?.[1]?.trim()).toBe("65534");
+    expect(/^CapEff:\t(.*)$/m.exec(status)?.[1]).toMatch(/^0+$/);
+    const device = await openNbd(served.uri, { environment: realEnvironment });
+    await device.write(0, Buffer.alloc(4096, 9), { fua: true });
+    await device.flush();
+    await device.close();
+    expect((await cli("ls", "-C", join(folder, "c"))).stdout).toContain("default");
+    expect(await served.stop()).toBe(0);
+    expect(readFileSync(path)[0]).toBe(9);
   });
 });

@@ -23,7 +23,17 @@ export const STACK_FILE: RegExp = /\.ya?ml$/i;
 /** One client on stdin and stdout: there is nothing to listen on, and stdout is the client's. */
 export function refuseBesideSingle({ single }: Said, command: Command): void {
   if (!single) return;
-  const useless = ["unix", "port", "bind", "allow-remote", "control", "run", "print-uri", "max-connections"];
+  const useless = [
+    "unix",
+    "port",
+    "bind",
+    "allow-remote",
+    "allow",
+    "control",
+    "run",
+    "print-uri",
+    "max-connections",
+  ];
   const given = useless.find((name) => isGiven(command, name));
   if (given === undefined) return;
   throw usage(
@@ -77,7 +87,7 @@ export function refuseUnusedAddress(
     const hint = "Leave out --single, or start it without sockets.";
     throw usage(`${handed}, and --single serves stdin and stdout`, hint);
   }
-  const given = ["bind", "allow-remote"].find((name) => isGiven(command, name));
+  const given = ["bind", "allow-remote", "allow"].find((name) => isGiven(command, name));
   // Without --port these are listened at where nothing else is said, and beside the sockets of a service manager not.
   const isDefault = images.length === 0 && table.length === 0;
   const elsewhere =

@@ -17,7 +17,9 @@ import { activatedSockets } from "../serve/listen/listeners.ts";
 import { attachHints } from "../serve/hints.ts";
 import { serviceVariables } from "../serve/service-manager.ts";
 import { type SessionOptions, serve } from "../serve/session.ts";
+import { addAccess } from "../serve/listen/access.ts";
 import { addTls, tlsOfCommand } from "../serve/listen/tls.ts";
+import { lookUpUser } from "../serve/process/privileges.ts";
 import type { StackPlan } from "../stack-file/plan.ts";
 import { type LogFormat, logFormats, stderrLogger } from "../ui/log.ts";
 import { usage } from "../ui/usage.ts";
@@ -38,6 +40,11 @@ interface ServeFlags {
   readonly port?: number;
   readonly bind: string;
   readonly allowRemote: boolean;
+  readonly allow?: readonly string[];
+  readonly socketMode?: number;
+  readonly socketGroup?: string;
+  readonly user?: string;
+  readonly group?: string;
   readonly single: boolean;
   readonly readOnly: boolean;
   readonly name?: string;
@@ -120,6 +127,8 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
     .option("-C, --control <path>", "where to listen for dmkit ls, message … (default: found by them)")
     .option("--print-uri", "print the URI on stdout when ready", false)
     .option("--pidfile <path>", "write the process id here when ready")
+    .option("--user <user>", "become this user when all is open that only root may open: name or number")
+    .option("--group <group>", "with --user: this group, instead of the user's own")
     .option("--exit-with-parent", "stop when the parent process ends", false)
     .option(
       "--shutdown-timeout <s>",
@@ -158,6 +167,9 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
       refuseUseless(command, [
         { option: "create", beside: "read-only" },
         { option: "preallocate", beside: "read-only" },
+        { option: "socket-mode", without: "unix" },
+        { option: "socket-group", without: "unix" },
+        { option: "group", without: "user" },
       ]);
       refuseUnusedFiles(images, flags, command);
       const targets = await known();
@@ -175,6 +187,7 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
       const options = { ...given, logsRequests: level === "debug" };
       finish(await serve({ ...options, targets, version: `dmkit ${program.version() ?? ""}` }, environment));
     });
+  addAccess(serving.optionsGroup("Who may connect:"));
   addTls(serving.optionsGroup("TLS:"));
 }
 
@@ -244,13 +257,17 @@ function sessionOptions(
       port: flags.port,
       bind: flags.bind,
       allowRemote: flags.allowRemote,
+      allow: flags.allow,
+      mode: flags.socketMode,
+      group: flags.socketGroup,
       single: flags.single,
       isPrivate: flags.run !== undefined,
       tls,
     },
     fallback: isDefault
       ? { path: resolve(join(flags.data, "nbd.sock")) }
-      : { host: flags.bind, port: NBD_PORT, allowRemote: flags.allowRemote },
+      : { host: flags.bind, port: NBD_PORT, allowRemote: flags.allowRemote, allow: flags.allow },
+    user: flags.user === undefined ? undefined : lookUpUser(flags.user, flags.group),
     control,
     metrics: metricsOf(flags, plan),
     strict: flags.strict,

@@ -2,7 +2,7 @@
  * One run of `dmkit serve`, from opening the devices to closing them.
  *
  * Order, and why: devices open first (a mistake is reported before anybody can connect), then listeners and the
- * control socket, then the pid file and the printed URI (whoever sees them may connect at once). At the end the
+ * control socket and the pid file, then it becomes the user it is to be; the URI is printed then. At the end the
  * reverse: nothing is controlled any more, what was suspended goes on, no new clients, requests in flight finished,
  * devices flushed and closed, pid file and sockets removed.
  */
@@ -28,6 +28,8 @@ import { type Control, startControl } from "./control.ts";
 import { Deadline } from "./deadline.ts";
 import { type WhatToServe, openExports } from "./exports.ts";
 import { type WhereToListen, chooseListeners, isTold, plannedAs } from "./listen/listeners.ts";
+import { urisOf } from "./listen/uris.ts";
+import { type User, becomeUser } from "./process/privileges.ts";
 import { removePidfile, writePidfile } from "./pidfile.ts";
 import { ServiceManager, type ServiceState, type ServiceVariables } from "./service-manager.ts";
 import { StopSignal, watchParent } from "./signals.ts";
@@ -60,6 +62,8 @@ export interface SessionOptions {
   readonly run?: string | undefined;
   readonly printUri: boolean;
   readonly pidfile?: string | undefined;
+  /** Whom to become when all is open. */
+  readonly user?: User | undefined;
   readonly exitWithParent: boolean;
   /** Milliseconds to finish requests and flush after the first signal. */
   readonly shutdownTimeout: number;
@@ -200,6 +204,7 @@ async function serveDevices(session: Session): Promise<number> {
       writePidfile(options.pidfile);
       wrotePidfile = true;
     }
+    if (options.user !== undefined) becomeUser(options.user);
     options.ready(uris, exports.snapshot(), control?.path, metrics);
     service.ready(stateOf(session));
     // Whoever was promised a URI, or a command beside the server, may make the first export.
@@ -266,26 +271,6 @@ function openListeners({ options, environment, server, stack }: Session): {
       return opened;
     },
   };
-}
-
-function urisOf(listeners: readonly Listener[], exports: readonly Pick<ExportSnapshot, "name">[]): NbdUri[] {
-  return listeners.flatMap((listener) => {
-    const address = addressOf(listener);
-    const tls = tlsOfUri(listener);
-    return address === undefined ? [] : exports.map(({ name }) => ({ address, exportName: name, ...tls }));
-  });
-}
-
-/** What a client on this machine can use: the server's own files. */
-function tlsOfUri({ tls, identity }: Listener): Pick<NbdUri, "tls"> {
-  if (tls?.mode !== "require") return {};
-  return { tls: { certificates: tls.certificates, pskFile: tls.psk, username: identity } };
-}
-
-/** Undefined for an inherited socket that has none anybody could be told. */
-function addressOf({ path, host, port }: Listener): NbdUri["address"] | undefined {
-  if (path !== undefined) return { kind: "unix", path };
-  return host === undefined || port === undefined ? undefined : { kind: "tcp", host, port };
 }
 
 /** What the server is and does, for `top`, metrics and whoever asks. */

@@ -2,7 +2,7 @@
 import { constants } from "node:os";
 import { type Environment, type Timer, endProcess, every } from "@dmkit/block-io";
 import { earlyHangup } from "../early-signals.ts";
-import { isParentGone, wasOrphaned } from "./parent.ts";
+import { isParentGone, wasOrphaned } from "./process/parent.ts";
 
 // A terminal or ssh session that goes away must not take unflushed writes with it.
 const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;

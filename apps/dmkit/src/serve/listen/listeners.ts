@@ -14,6 +14,11 @@ export interface WhereToListen {
   readonly port?: number | undefined;
   readonly bind: string;
   readonly allowRemote: boolean;
+  /** Addresses that may connect to TCP ports; left out: all. */
+  readonly allow?: readonly string[] | undefined;
+  /** Of the unix socket. */
+  readonly mode?: number | undefined;
+  readonly group?: string | undefined;
   /** Serve one client on stdin and stdout. */
   readonly single: boolean;
   /** A private socket in a folder of its own, for `--run`. */
@@ -53,9 +58,10 @@ export function chooseListeners(where: WhereToListen, activated: number, fallbac
   if (where.single) return { listen: [], dispose: nothing };
   const listen: ListenOptions[] = [];
   let dispose = nothing;
-  if (where.unix !== undefined) listen.push({ path: resolve(where.unix) });
+  const { allow, mode, group } = where;
+  if (where.unix !== undefined) listen.push({ path: resolve(where.unix), mode, group });
   if (where.port !== undefined)
-    listen.push({ host: where.bind, port: where.port, allowRemote: where.allowRemote });
+    listen.push({ host: where.bind, port: where.port, allowRemote: where.allowRemote, allow });
   if (listen.length === 0 && where.isPrivate) {
     const hint = "Set TMPDIR to a folder that can be written to, or name a socket: --unix PATH";
     const folder = asking({ device: tmpdir(), op: "listen", hint }, () =>
@@ -78,8 +84,14 @@ export function isTold(
 }
 
 /** A place as a stack file has it. Undefined for what is no port. */
-export function plannedAs(place: ListenOptions, { tls }: WhereToListen): PlannedListener | undefined {
+export function plannedAs(place: ListenOptions, { tls, allow }: WhereToListen): PlannedListener | undefined {
   if (!("port" in place)) return undefined;
   const { host = "127.0.0.1", port = NBD_PORT, allowRemote = false } = place;
-  return { host, port, allowRemote, ...(tls === undefined ? {} : { tls }) };
+  return {
+    host,
+    port,
+    allowRemote,
+    ...(tls === undefined ? {} : { tls }),
+    ...(allow === undefined ? {} : { allow }),
+  };
 }

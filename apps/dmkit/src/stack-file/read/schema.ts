@@ -7,6 +7,7 @@
 import { BlockIoError, type LogLevel, closest, describeRange, parseOption, parseSize } from "@dmkit/block-io";
 import { MOST_CONNECTIONS } from "@dmkit/nbd";
 import * as v from "valibot";
+import { accessWords } from "../../serve/listen/access.ts";
 import { type TlsValues, tlsWords } from "../../serve/listen/tls.ts";
 import { show } from "../problem.ts";
 import { type Problems, type Value, locate, plainOf } from "../yaml.ts";
@@ -221,7 +222,7 @@ function wordsOf(what: string): Schema<readonly string[]> {
   });
 }
 
-const addresses = wordsOf("addresses or ranges of them: [192.168.0.0/16, fd00::/8]");
+const addresses = scalar(accessWords.allow.takes, accessWords.allow.read);
 const identities = wordsOf("names of certificates, or identities of pre-shared keys");
 
 export interface ExportShape {
@@ -274,12 +275,7 @@ export const listenerSchema: Schema<ListenerShape> = mapping<ListenerShape>("a p
   port: optional(integer(0, 65_535, "(0 picks a free one)")),
   "allow-remote": optional(flag),
   allow: optional(addresses),
-  mode: optional(
-    scalar("three octal digits from 600 to 777", (value) => {
-      const digits = wordOf(value) ?? "";
-      return /^0?[67][0-7]{2}$/.test(digits) ? Number.parseInt(digits, 8) : undefined;
-    }),
-  ),
-  group: optional(text("the name or number of a group")),
+  mode: optional(scalar(accessWords.mode.takes, accessWords.mode.read)),
+  group: optional(scalar(accessWords.group.takes, accessWords.group.read)),
   ...tlsShape,
 });
