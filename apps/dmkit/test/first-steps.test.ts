@@ -1,5 +1,5 @@
 /** What people type first, and what they are spared to work out. */
-import { readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type BlockIoError, parseTable, realEnvironment } from "@dmkit/block-io";
 import { NbdServer, nbdInfo, openNbd } from "@dmkit/nbd";
@@ -363,5 +363,73 @@ describe("who may connect, and who the server is", () => {
     expect((await cli("ls", "-C", join(folder, "c"))).stdout).toContain("default");
     expect(await served.stop()).toBe(0);
     expect(readFileSync(path)[0]).toBe(9);
+  });
+});
+
+describe("serve --cache FAST SLOW", () => {
+  it("makes what is asked for, and what is there is not written over", async () => {
+    const folder = tempFolder();
+    image(folder, "slow.img", 2 ** 20);
+    writeFileSync(join(folder, "photos.tar"), Buffer.alloc(2 ** 20, 7));
+    const told = async (...words: string[]): Promise<string> => {
+      const { code, stderr } = await dmkit(["serve", ...words, "--run", "true"], { cwd: folder });
+      return code === 0 ? "" : stderr;
+    };
+    expect(await told("--cache", "fast.img", "slow.img")).toContain("--cache-size 1G");
+    expect(await told("--cache", "photos.tar", "slow.img")).toContain("holds something already");
+    expect(readFileSync(join(folder, "photos.tar"))[0]).toBe(7);
+    expect(await told("--cache", "fast.img", "--cache-size", "64M", "slow.img")).toBe("");
+    expect(statSync(join(folder, "fast.img")).size).toBe(64 * 2 ** 20);
+    // A disk that is lost is not made anew beside the cache that goes with it.
+    expect(await told("--cache", "fast.img", "--create", "1G", "gone.img")).toContain("Nothing was made");
+    expect(existsSync(join(folder, "gone.img"))).toBe(false);
+    expect(await told("--cache", "f2.img", "--create", "1G", "s2.img")).toBe("");
+    expect([statSync(join(folder, "s2.img")).size, statSync(join(folder, "f2.img")).size]).toEqual([
+      2 ** 30,
+      103 * 2 ** 20,
+    ]);
+    const script = verb("table");
+    const { stdout } = await dmkit(["serve", "--cache", "f2.img", "s2.img", "--run", script], {
+      cwd: folder,
+    });
+    expect(stdout).toMatch(/: 0 2097152 writeboost 0 \S+\/s2.img \S+\/f2.img/);
+  });
+
+  it.each([
+    [["--cache", "fast.img"], "--cache FAST SLOW"],
+    [["--cache", "f", "a", "b"], "--cache FAST SLOW"],
+    [["--cache-size", "1G", "a"], "does nothing without --cache"],
+    [["--snapshot"], "--snapshot IMAGE"],
+    [["--snapshot", "-r", "a"], "does nothing beside --read-only"],
+    [["--snapshot", "-t", "0 8 zero"], "--snapshot IMAGE"],
+  ])("%j is refused with what to type", async (words, told) => {
+    expect((await cli("serve", ...words)).stderr).toContain(told);
+  });
+});
+
+describe("serve --snapshot FILE", () => {
+  it("takes writes, forgets them, says so, and opens the file read-only", async () => {
+    const folder = tempFolder();
+    const path = join(folder, "d.img");
+    writeFileSync(path, Buffer.alloc(2 ** 20, 1));
+    chmodSync(path, 0o400);
+    const [served, other] = [await serve(["--snapshot", path]), await serve(["--snapshot", path])];
+    const device = await openNbd(served.uri, { environment: realEnvironment });
+    await device.write(4096, Buffer.alloc(4096, 9), { fua: true });
+    await device.writeZeroes(8192, 4096);
+    await device.flush();
+    const read = async (at: number, from = device): Promise<number | undefined> => {
+      const into = Buffer.alloc(4096);
+      await from.read(at, into);
+      return into[0];
+    };
+    expect([await read(0), await read(4096), await read(8192)]).toEqual([1, 9, 0]);
+    await device.close();
+    const beside = await openNbd(other.uri, { environment: realEnvironment });
+    expect(await read(4096, beside)).toBe(1);
+    await beside.close();
+    expect([await served.stop(), await other.stop()]).toEqual([0, 0]);
+    expect(served.stderr()).toContain("gone when the server ends");
+    expect(readFileSync(path).every((byte) => byte === 1)).toBe(true);
   });
 });

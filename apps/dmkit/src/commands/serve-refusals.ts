@@ -17,6 +17,9 @@ interface Said {
   readonly single: boolean;
 }
 
+/** `--cache`; a target is called so as well, which is not meant. */
+export const CACHE_OPTION: string = "--cache".slice(2);
+
 /** What the name of a stack file ends with. */
 export const STACK_FILE: RegExp = /\.ya?ml$/i;
 
@@ -71,6 +74,19 @@ export function refuseUnusedFiles(images: readonly string[], { table, at }: Said
   throw usage(
     "--data is for the default disk, and something else is to be served",
     "Leave --data out, or everything else.",
+  );
+}
+
+/** What is for images, where none is to be served. */
+export function refuseWithoutImages(images: readonly string[], { table, at }: Said, command: Command): void {
+  const given = ["snapshot", CACHE_OPTION].find((name) => isGiven(command, name));
+  if (given === undefined) return;
+  const isImage = !images.some((image) => STACK_FILE.test(image)) && table.length === 0 && at === undefined;
+  if (isImage && (given === CACHE_OPTION ? images.length === 1 : images.length > 0)) return;
+  const example = given === CACHE_OPTION ? "--cache FAST SLOW" : "--snapshot IMAGE";
+  throw usage(
+    `--${given} is for ${given === CACHE_OPTION ? "one image" : "images"}, and something else is to be served`,
+    `Write: dmkit serve ${example}`,
   );
 }
 

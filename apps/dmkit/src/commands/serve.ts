@@ -26,10 +26,12 @@ import { usage } from "../ui/usage.ts";
 import { refuseUseless } from "../ui/useless-options.ts";
 import type { Finish, Known } from "./command.ts";
 import {
+  CACHE_OPTION,
   STACK_FILE,
   refuseBesideSingle,
   refuseUnusedAddress,
   refuseUnusedFiles,
+  refuseWithoutImages,
   refuseUnusedTls,
 } from "./serve-refusals.ts";
 import { integer, repeated, size } from "./values.ts";
@@ -53,6 +55,9 @@ interface ServeFlags {
   readonly create?: number;
   readonly preallocate: boolean;
   readonly lock: boolean;
+  readonly snapshot: boolean;
+  readonly cache?: string;
+  readonly cacheSize?: number;
   readonly strict: boolean;
   readonly run?: string;
   readonly printUri: boolean;
@@ -77,6 +82,8 @@ Examples:
   dmkit serve -U /tmp/nbd.sock a.img b.img      two exports on a unix socket
   dmkit serve --create 10G new.img              create the file if it is missing
   dmkit serve --table "0 2097152 linear a.img 0" --table "2097152 * linear b.img 0"
+  dmkit serve --cache fast.img --cache-size 1G slow.img
+  dmkit serve --snapshot disk.img               writes are gone when the server ends
   dmkit serve disk.img --run 'nbdinfo "$uri"'   serve while a command runs
   dmkit serve disk.img -p 10809 -i 0.0.0.0 --tls require --tls-certificates pki --tls-verify-peer
   dmkit serve --at 1234 cache.img disk.img      a write cache and its disk as they were at a segment
@@ -106,6 +113,17 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
     .option(
       "--at <moment>",
       "serve what keeps what was before, read-only: a cache and then its disk, as they were at a segment; an archive, as it was at a segment or a time",
+    )
+    .option(
+      "--snapshot",
+      "open images read-only: what is written is kept in memory and gone at the end",
+      false,
+    )
+    .option("--cache <fast>", "a write cache of the one image; a new one is made only on a blank device")
+    .option(
+      "--cache-size <size>",
+      "make the cache with this size if that file is missing (with --create: a tenth of the image)",
+      size(16 * 2 ** 20, 512),
     )
     .option("--create <size>", "create missing image files with this size", size(512, 512))
     .option("--preallocate", "reserve all storage of image files now", false)
@@ -167,11 +185,18 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
       refuseUseless(command, [
         { option: "create", beside: "read-only" },
         { option: "preallocate", beside: "read-only" },
+        { option: "snapshot", beside: "read-only" },
+        { option: "snapshot", beside: CACHE_OPTION },
+        { option: "snapshot", beside: "preallocate" },
+        { option: "snapshot", beside: "create" },
+        { option: "cache-size", without: CACHE_OPTION },
+        { option: "cache-size", beside: "read-only" },
         { option: "socket-mode", without: "unix" },
         { option: "socket-group", without: "unix" },
         { option: "group", without: "user" },
       ]);
       refuseUnusedFiles(images, flags, command);
+      refuseWithoutImages(images, flags, command);
       const targets = await known();
       const plan = await planOf(images, flags, targets);
       const activated = activatedSockets(process.env);
@@ -246,6 +271,9 @@ function sessionOptions(
       createSize: flags.create,
       preallocate: flags.preallocate,
       lock: flags.lock,
+      snapshot: flags.snapshot,
+      cache: flags.cache,
+      cacheSize: flags.cacheSize,
       data: resolve(flags.data),
       at: flags.at,
     },

@@ -1,20 +1,15 @@
 /** What a server without a stack file exports: images, a table, or the embedded default, opened and named. */
-import { existsSync } from "node:fs";
-import { basename, join } from "node:path";
+import { totalmem } from "node:os";
+import { basename } from "node:path";
 import {
   type BlockDevice,
   BlockIoError,
   type Environment,
-  SECTOR,
-  type TargetRegistry,
-  codeOf,
+  MemoryOverlay,
+  formatSize,
   linear,
-  makeFolders,
-  openFile,
   openPath,
-  parseOptions,
   parsePath,
-  printTable,
   schemeOf,
   withoutLock,
 } from "@dmkit/block-io";
@@ -22,9 +17,8 @@ import type { DeviceManager } from "../manager/device-manager.ts";
 import type { NewExport } from "../manager/export-manager.ts";
 import { type OpenedTable, openedAs } from "../manager/device/opened-table.ts";
 import { toDeviceName } from "../manager/references.ts";
-import { withNewFiles } from "../destination.ts";
 import { absoluteUri, openReference } from "../devices.ts";
-import { defaultDisk } from "../targets.ts";
+import { makePair, pairOf, pairTable } from "./cached-disk.ts";
 
 export interface WhatToServe {
   /** Paths and URIs. */
@@ -39,6 +33,12 @@ export interface WhatToServe {
   readonly preallocate: boolean;
   /** Lock the files that are written to. Default true. */
   readonly lock?: boolean | undefined;
+  /** What is written to an image is kept in memory and forgotten. Default false. */
+  readonly snapshot?: boolean | undefined;
+  /** A cache in front of the one image. */
+  readonly cache?: string | undefined;
+  /** Bytes of a cache that may be made where there is none. */
+  readonly cacheSize?: number | undefined;
   /** Folder of the embedded default. */
   readonly data: string;
   /** Show the devices of one image as they were then, in what the image counts it in: segments, say. */
@@ -67,13 +67,15 @@ export async function openExports(
   const exports: NewExport[] = [];
   for (const { name, image } of named) {
     const device = deviceName(name, devices);
-    if (image === undefined) {
-      await devices.create(device, await defaultTable(what, devices.targets, environment), { readOnly });
-    } else await devices.adopt(device, await openImage(image, what, environment));
-    const description = shortened(
-      image ?? `${join(what.data, defaultDisk.files[defaultDisk.disk]?.file ?? "")} behind a write cache`,
-    );
-    exports.push({ name, device, description, readOnly });
+    const pair = pairOf(image, what);
+    if (pair !== undefined) {
+      const made = await makePair(pair, what, environment);
+      await devices.create(device, pairTable(pair, what, devices.targets), { readOnly });
+      const logger = environment.logger;
+      for (const path of made) logger.log("info", "made a file, which is empty", { path });
+    } else if (image !== undefined) await devices.adopt(device, await openImage(image, what, environment));
+    const description = pair === undefined ? `${image}` : `${pair.disk.reference} behind a write cache`;
+    exports.push({ name, device, description: shortened(description), readOnly });
   }
   return exports;
 }
@@ -124,7 +126,20 @@ function deviceName(exportName: string, devices: DeviceManager): string {
   return free;
 }
 
+/** What is written to it is in memory, and forgotten at the end: the image is opened read-only. */
+async function openSnapshot(image: string, environment: Environment): Promise<OpenedTable> {
+  const below = await openReference(image, "read", environment, { use: "looks" });
+  const most = Math.floor(totalmem() / 2);
+  const hint = "What does not fit fails. To keep more, make a layer on a disk: dmkit cow create --help";
+  const overlay = new MemoryOverlay(below, most, hint);
+  const about = "what is written is kept in memory, and gone when the server ends";
+  environment.logger.log("warn", `a throw-away snapshot: ${about}`, { image, most: formatSize(most) });
+  const opened = openedAs(overlay, { target: linear, words: () => [below.pinned ?? image, "0"] }, [below]);
+  return { ...opened, past: `${image} with a throw-away overlay` };
+}
+
 async function openImage(image: string, what: WhatToServe, environment: Environment): Promise<OpenedTable> {
+  if (what.snapshot === true) return openSnapshot(image, environment);
   const { readOnly, preallocate, createSize } = what;
   const isFile = schemeOf(image) === undefined && parsePath(image).partition === undefined;
   const device: BlockDevice = isFile
@@ -141,72 +156,6 @@ async function openImage(image: string, what: WhatToServe, environment: Environm
   return pinned === undefined
     ? opened
     : { ...opened, pins: new Map([[absoluteUri(image, process.cwd()), pinned]]) };
-}
-
-/** The table of the disk there is by default; its files are made if none of them is there. */
-async function defaultTable(
-  what: WhatToServe,
-  targets: TargetRegistry,
-  environment: Environment,
-): Promise<string> {
-  const { disk, files: made, target: name } = defaultDisk;
-  const { lock = true } = what;
-  if (!what.readOnly) makeFolder(what.data);
-  const options = Object.fromEntries(
-    Object.entries(made).map(([option, { file }]) => [option, join(what.data, file)]),
-  );
-  const missing = Object.values(options).filter((path) => !existsSync(path));
-  if (missing.length > 0 && missing.length < Object.keys(options).length) throw halfDisk(options, missing);
-  if (missing.length > 0 && !what.readOnly) {
-    await withNewFiles(options, environment, async (parts) => {
-      for (const [option, { size }] of Object.entries(made)) {
-        const createSize = option === disk ? (what.createSize ?? size) : size;
-        await (await openFile(parts[option] ?? "", { createSize, lock, environment })).close();
-      }
-    });
-  }
-  for (const path of what.preallocate ? Object.values(options) : [])
-    await (await openFile(path, { preallocate: true, lock, environment })).close();
-  const opened = await openFile(options[disk] ?? "", { readOnly: what.readOnly, lock, environment });
-  const sectors = Math.floor(opened.size / SECTOR);
-  await opened.close();
-  const target = targets.get(name);
-  const files = lock
-    ? options
-    : Object.fromEntries(Object.entries(options).map(([option, path]) => [option, withoutLock(path)]));
-  const all = { ...target.stack?.defaults?.(options), ...files };
-  return printTable([
-    { start: 0, length: sectors, target, options: parseOptions(target.options, all, target.name) },
-  ]);
-}
-
-/** A new file beside an old one would be a cache that has lost what it held, or a disk that has lost everything. */
-function halfDisk(options: Readonly<Record<string, string>>, [path]: readonly string[]): BlockIoError {
-  const there = Object.values(options).find((one) => existsSync(one)) ?? "";
-  return new BlockIoError(`is missing, and ${there}, which goes with it, is there`, {
-    code: "ENOENT",
-    device: path,
-    op: "open",
-    hint: `Nothing was made. Put it back; or, if it is lost and a new disk is to be made, move ${there} away first.`,
-  });
-}
-
-function makeFolder(path: string): void {
-  try {
-    makeFolders(path, 0o700);
-  } catch (error) {
-    const code = codeOf(error);
-    throw new BlockIoError(
-      code === "EEXIST" ? "is no folder" : `the folder cannot be made: ${(error as Error).message}`,
-      {
-        code,
-        device: path,
-        op: "open",
-        cause: error,
-        hint: "Give a folder for the default disk that is there or can be made: --data FOLDER",
-      },
-    );
-  }
 }
 
 /** What clients can be told: at most 4096 bytes. */

@@ -14,6 +14,8 @@ import { GuardedDevice } from "../contract/guard.ts";
 
 /** Bytes of what is kept at most, unless told otherwise: what recoveries write is far less. */
 const MOST = 1024 * 1024 * 1024;
+const OPEN_FOR_WRITING =
+  "Open it for writing once, or repair it offline: that makes the changes for good, and needs no memory.";
 /** Bytes: zeroes of such a length are kept as a range. */
 const LONG = 64 * 1024;
 
@@ -23,18 +25,20 @@ export class MemoryOverlay extends GuardedDevice {
   /** Bytes of a block. */
   readonly #block: number;
   readonly #most: number;
+  readonly #hint: string;
   /** What was written, by number of block. */
   readonly #written: Map<number, Buffer> = new Map();
   /** What was zeroed; blocks in it may have been written since. */
   readonly #zeroes = new RangeSet();
 
-  /** @param most bytes of memory; what needs more fails with `ENOMEM`. */
-  constructor(below: BlockDevice, most: number = MOST) {
+  /** @param most bytes of memory; what needs more fails with `ENOMEM`. @param hint what to do then. */
+  constructor(below: BlockDevice, most: number = MOST, hint: string = OPEN_FOR_WRITING) {
     const capabilities = { ...plainCapabilities, writeZeroes: "native", fastZero: true } as const;
     super(below.name, below.size, { ...below.limits, capabilities });
     this.#below = below;
     this.#block = below.limits.logicalBlockSize;
     this.#most = most;
+    this.#hint = hint;
   }
 
   /** Bytes that are kept in memory. */
@@ -114,7 +118,7 @@ export class MemoryOverlay extends GuardedDevice {
       op: "write",
       offset,
       length,
-      hint: "Open it for writing once, or repair it offline: that makes the changes for good, and needs no memory.",
+      hint: this.#hint,
     });
   }
 }

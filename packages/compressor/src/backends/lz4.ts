@@ -1,5 +1,6 @@
 /**
- * LZ4 blocks through lz4-napi (native, memory-safe Rust), and short ones decoded here, see format/lz4-decode.ts. Only the raw block leaves or enters this file: the
+ * LZ4 blocks through lz4-napi (native, memory-safe Rust), and short ones decoded here, see format/lz4-decode.ts. Where
+ * that package cannot be loaded, format/lz4-portable.ts does the same, slower. Only the raw block leaves or enters this file: the
  * four bytes of length that the library puts in front are taken off and put back, see format/lz4-prefix.ts.
  * The length put back is our own `dst.length`, never an untrusted number, and the library yields at most that.
  *
@@ -7,16 +8,34 @@
  * threads, Node 20, 2 busy cores): compress 4 KiB 28 → 49, 8 KiB 49 → 80, 16 KiB 97 → 114, 128 KiB 679 → 550;
  * decompress 16 KiB 34 → 67, 64 KiB 108 → 153, 128 KiB 248 → 276. A hand-over costs some 30 µs.
  */
-import type * as Lz4Napi from "lz4-napi";
-import { type Backend, asBuffer, deliver, missingPackage, notLoaded } from "../backend.ts";
+import { type Backend, asBuffer, deliver, notLoaded } from "../backend.ts";
 import { type CompressorError, corrupt } from "../errors.ts";
 import { fitsLz4Decoder, lz4Decode } from "../format/lz4-decode.ts";
-import { PREFIX_LENGTH, writePrefixed } from "../format/lz4-prefix.ts";
+import { lz4Compress, lz4Decompress } from "../format/lz4-portable.ts";
+import { PREFIX_LENGTH, lengthInPrefix, writePrefixed } from "../format/lz4-prefix.ts";
 
 const NAME = "lz4";
 const MAX_SCRATCH = 256 * 1024;
 
-type Library = Pick<typeof Lz4Napi, "compress" | "compressSync" | "uncompress" | "uncompressSync">;
+/** Blocks have a prefix, as lz4-napi has them. */
+interface Library {
+  compress(src: Uint8Array): Promise<Buffer>;
+  compressSync(src: Buffer): Buffer;
+  uncompress(src: Buffer): Promise<Buffer>;
+  uncompressSync(src: Buffer): Buffer;
+}
+
+const portable: Library = {
+  compressSync: (src) => Buffer.concat([Buffer.alloc(PREFIX_LENGTH), lz4Compress(src)]),
+  compress: async (src) => portable.compressSync(asBuffer(src)),
+  uncompressSync(src) {
+    const dst = Buffer.allocUnsafe(lengthInPrefix(src));
+    const length = lz4Decompress(src.subarray(PREFIX_LENGTH), dst);
+    if (length < 0) throw malformed(undefined);
+    return dst.subarray(0, length);
+  },
+  uncompress: async (src) => portable.uncompressSync(src),
+};
 
 let library: Library | undefined;
 /** Prefix and block for one synchronous decompression at a time; grows to what is used, up to a limit. */
@@ -26,8 +45,8 @@ async function load(): Promise<void> {
   if (library !== undefined) return;
   try {
     library = (await import("lz4-napi")).default;
-  } catch (cause) {
-    throw missingPackage(NAME, "lz4-napi", cause);
+  } catch {
+    library = portable;
   }
 }
 
@@ -50,12 +69,12 @@ function decompress(src: Uint8Array, dst: Uint8Array): number {
     if (length < 0) throw malformed(undefined);
     return length;
   }
-  const { uncompressSync } = loaded();
+  const from = loaded();
   const prefixed = scratchFor(src.length);
   writePrefixed(prefixed, src, dst.length);
   let output: Buffer;
   try {
-    output = uncompressSync(prefixed);
+    output = from.uncompressSync(prefixed);
   } catch (cause) {
     throw malformed(cause);
   }
@@ -63,12 +82,12 @@ function decompress(src: Uint8Array, dst: Uint8Array): number {
 }
 
 async function decompressAsync(src: Uint8Array, dst: Uint8Array): Promise<number> {
-  const { uncompress } = loaded();
+  const from = loaded();
   const prefixed = Buffer.allocUnsafe(src.length + PREFIX_LENGTH);
   writePrefixed(prefixed, src, dst.length);
   let output: Buffer;
   try {
-    output = await uncompress(prefixed);
+    output = await from.uncompress(prefixed);
   } catch (cause) {
     throw malformed(cause);
   }
@@ -94,7 +113,7 @@ function malformed(cause: unknown): CompressorError {
 
 export const lz4: Backend<undefined> = {
   name: NAME,
-  description: "LZ4 blocks through lz4-napi; fast, the default",
+  description: "LZ4 blocks through lz4-napi, or slower where that cannot be loaded; fast, the default",
   syncCompress: 8192,
   syncDecompress: 65536,
   load,

@@ -18,3 +18,9 @@ export function writePrefixed(into: Uint8Array, block: Uint8Array, length: numbe
   into[3] = length >>> 24;
   into.set(block, PREFIX_LENGTH);
 }
+
+/** What {@link writePrefixed} has put there. */
+export function lengthInPrefix(block: Uint8Array): number {
+  const [first = 0, second = 0, third = 0, fourth = 0] = block;
+  return (first | (second << 8) | (third << 16) | (fourth << 24)) >>> 0;
+}
