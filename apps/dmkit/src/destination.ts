@@ -33,6 +33,7 @@ import {
   codeOf,
   identityOf,
   openFile,
+  parsePath,
   refuse,
   requireBlank,
   schemeOf,
@@ -61,7 +62,10 @@ export interface Destination {
 
 /** Whether a reference is the path of a file that would have to be made. */
 export function isNewFile(reference: string): boolean {
-  return schemeOf(reference) === undefined && !exists(reference);
+  if (schemeOf(reference) !== undefined) return false;
+  const { path, partition } = parsePath(reference);
+  // No partition of a disk that is not there can be made.
+  return partition === undefined && !exists(path);
 }
 
 /** Throws `EINVAL` where the destination is, by whatever name, one of those that are read. */
@@ -86,7 +90,7 @@ export async function withDestination<T>(
   options: DestinationOptions,
   work: (destination: Destination) => Promise<T>,
 ): Promise<T> {
-  if (isNewFile(reference)) return withNewFile(reference, options, work);
+  if (isNewFile(reference)) return withNewFile(parsePath(reference).path, options, work);
   const device = await openReference(reference, "write", options.environment, { anyFormat: true });
   return closing(device, async () => {
     if (device.limits.capabilities.readOnly) {

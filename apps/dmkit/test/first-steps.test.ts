@@ -1,5 +1,13 @@
 /** What people type first, and what they are spared to work out. */
-import { chmodSync, existsSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  readFileSync,
+  readdirSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { type BlockIoError, parseTable, realEnvironment } from "@dmkit/block-io";
 import { NbdServer, nbdInfo, openNbd } from "@dmkit/nbd";
@@ -205,6 +213,14 @@ exports: [two]
     await device.close();
     expect(await served.stop()).toBe(0);
     expect(readFileSync(join(folder, "d.img"))[1024 * 512]).toBe(9);
+    const part = `${join(folder, "d.img")}?partition=1`;
+    expect((await cli("copy", "-q", "null:256K", part)).code).toBe(0);
+    expect((await cli("copy", "-q", "null:256K", join(folder, "no.img?partition=1"))).stderr).toContain(
+      "no such file",
+    );
+    expect((await cli("copy", "-q", "null:256K", join(folder, "new.img?raw"))).code).toBe(0);
+    expect(readdirSync(folder).toSorted()).toEqual(["d.img", "new.img", "s.yaml"]);
+    expect(readFileSync(join(folder, "d.img")).length).toBe(2 ** 20);
   });
 
   it("?no-lock, or --no-lock: files are written to where the lock's package is not installed", async () => {
