@@ -119,7 +119,7 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
       "open images read-only: what is written is kept in memory and gone at the end",
       false,
     )
-    .option("--cache <fast>", "a write cache of the one image; a new one is made only on a blank device")
+    .option("--cache <device>", "a write cache of the one image; a new one is made only on a blank device")
     .option(
       "--cache-size <size>",
       "make the cache with this size if that file is missing (with --create: a tenth of the image)",
