@@ -60,12 +60,10 @@ export interface Destination {
   readonly blank: boolean;
 }
 
-/** Whether a reference is the path of a file that would have to be made. */
+/** Whether a reference is the path of a file that would have to be made; a partition cannot be. */
 export function isNewFile(reference: string): boolean {
-  if (schemeOf(reference) !== undefined) return false;
   const { path, partition } = parsePath(reference);
-  // No partition of a disk that is not there can be made.
-  return partition === undefined && !exists(path);
+  return schemeOf(reference) === undefined && partition === undefined && !exists(path);
 }
 
 /** Throws `EINVAL` where the destination is, by whatever name, one of those that are read. */
@@ -348,6 +346,5 @@ function exists(path: string): boolean {
 }
 
 function isSpecial(path: string): boolean {
-  const found = lstatSync(path, { throwIfNoEntry: false });
-  return found !== undefined && !found.isFile();
+  return lstatSync(path, { throwIfNoEntry: false })?.isFile() === false;
 }
