@@ -116,8 +116,14 @@ describe("a dirty block that cannot be read", () => {
       for (let at = base; at < base + 10; at += 1) await device.write(at * 4096, block(at));
       await settled();
       expect(figures(device)["dirty"]).toBe("1");
+      expect(device.health()).toMatchObject({
+        state: "degraded",
+        why: expect.stringMatching(/^1 dirty blocks/),
+      });
     }
     devices.cache.failsReads = () => false;
+    await device.message(["clean"]);
+    expect(device.health().state).toBe("ok");
     await device.close();
     expect(await readSectors(devices.source.lower, 0)).toEqual(block(1));
   });

@@ -256,8 +256,13 @@ describe("a stack", () => {
       };
       expect(await code(telling())).toBe("EIO");
       expect(told).toBe(4096 * SECTOR);
+      expect(device.health()).toMatchObject({
+        state: "degraded",
+        why: expect.stringMatching(/^1 sectors of/),
+      });
       layer.bitmap.badSector = undefined;
       expect((await contents(device)).equals(expected)).toBe(true);
+      expect(device.health().state).toBe("ok");
       await device.close();
     }
   });

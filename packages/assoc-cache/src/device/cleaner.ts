@@ -85,6 +85,11 @@ export class Cleaner {
     this.#plan = new CleaningPlan(state.frames, settings.watermarks);
   }
 
+  /** Dirty blocks that could not be copied, and are set aside. */
+  get aside(): number {
+    return this.#plan.aside;
+  }
+
   /** A set is full of dirty blocks: write this frame back first. */
   urgent(frame: number): void {
     this.#plan.urgent(frame);

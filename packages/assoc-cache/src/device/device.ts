@@ -84,7 +84,16 @@ export class AssocCacheDevice extends GuardedTarget {
           help: "Close it and run dmkit fsck on the cache device.",
         }
       : healthy;
-    return worstHealth([this.state.health(), check, super.health()]);
+    const { aside } = this.cleaner;
+    const left: Health =
+      aside === 0
+        ? healthy
+        : {
+            state: "degraded",
+            why: `${aside} dirty blocks cannot be copied to the source; they are tried again, the others are`,
+            help: "The log says where; replace the device that has the bad place, or write these blocks anew.",
+          };
+    return worstHealth([this.state.health(), check, super.health(), left]);
   }
 
   get policy(): Policy {

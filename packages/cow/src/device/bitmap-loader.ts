@@ -38,6 +38,8 @@ export class BitmapLoader {
   readonly #map: OwnerMap;
   readonly #layers: BitmapSource[];
   readonly #loading = new Map<number, Promise<void>>();
+  // Pages that were not given when their piece was read last, by piece; none where that is so.
+  readonly #missing = new Map<number, number>();
 
   /** @param layers bottom to top. */
   constructor(map: OwnerMap, layers: readonly BitmapSource[]) {
@@ -48,6 +50,11 @@ export class BitmapLoader {
   /** Pieces being read now. */
   get loading(): number {
     return this.#loading.size;
+  }
+
+  /** Pages, of {@link PAGE_SECTORS} sectors each, whose owners are unknown since a bitmap does not give them. */
+  get missing(): number {
+    return [...this.#missing.values()].reduce((sum, count) => sum + count, 0);
   }
 
   /** A new layer on top, whose bitmap is empty. */
@@ -109,6 +116,8 @@ export class BitmapLoader {
     const bitmaps = await Promise.all(
       this.#layers.map((layer) => readPages(layer, offset, length, (page) => missing.add(page))),
     );
+    if (missing.size > 0) this.#missing.set(piece, missing.size);
+    else this.#missing.delete(piece);
     const first = piece * STEP_PAGES;
     this.#map.merge(first, Math.min(STEP_PAGES, this.#map.pages - first), bitmaps, missing);
   }

@@ -1,4 +1,6 @@
-/** What requests are doing now. Those that are answered at once never come here. */
+/** What requests are doing now. Those that are answered at once are not counted. */
+import { done } from "@dmkit/block-io";
+
 export class Counters {
   #preparing = 0;
   #sending = 0;
@@ -17,6 +19,11 @@ export class Counters {
     } finally {
       this.#preparing -= 1;
     }
+  }
+
+  /** A read of `bytes`, which the devices below may have answered at once. */
+  reading(request: Promise<void>, bytes: number): Promise<void> {
+    return request === done ? done : this.sending(request, bytes);
   }
 
   /** A request of `bytes` that waits for the devices below. */

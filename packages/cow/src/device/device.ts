@@ -17,6 +17,7 @@ import {
   type Controls,
   type Extent,
   type Facts,
+  type Health,
   type LongWork,
   type RangeDescription,
   SECTOR,
@@ -27,6 +28,7 @@ import {
   join,
   toBlockIoError,
   unknownMessage,
+  worstHealth,
   FUA,
 } from "@dmkit/block-io";
 import { Autocommit } from "./autocommit.ts";
@@ -36,7 +38,7 @@ import { Counters } from "./counters.ts";
 import type { OwnerMap } from "../core/owner-map.ts";
 import type { Identity } from "../format/identity.ts";
 import { depthsOf, layerDescription } from "./depths.ts";
-import { cowFacts, statusLine } from "./facts.ts";
+import { bitmapHealth, cowFacts, statusLine } from "./facts.ts";
 import { type FreezeHost, type NewLayer, freeze } from "./freeze.ts";
 import { type ControlledStack, cowControls } from "./messages.ts";
 import type { StackDevices } from "./layer/stack-devices.ts";
@@ -74,6 +76,10 @@ export class CowDevice extends GuardedTarget {
   /** What the top layer is; undefined if the stack is read-only. */
   get identity(): Identity | undefined {
     return this.#top?.record.identity;
+  }
+
+  override health(): Health {
+    return worstHealth([super.health(), bitmapHealth(this.#parts.loader.missing)]);
   }
 
   override status(): string {
@@ -151,7 +157,7 @@ export class CowDevice extends GuardedTarget {
     if (!this.#map.isKnown(sector, count)) return this.#readLater(offset, into);
     const end = sector + count;
     const until = this.#map.runEnd(sector, end);
-    if (until === end) return this.#counted(this.#readRun(sector, sector, into), into.length);
+    if (until === end) return this.#counters.reading(this.#readRun(sector, sector, into), into.length);
     return this.#readRuns(sector, until, end, into);
   }
 
@@ -287,11 +293,7 @@ export class CowDevice extends GuardedTarget {
       if (reading !== done) running.push(reading);
     }
     if (running.length === 0) return done;
-    return this.#counted(join(running), into.length);
-  }
-
-  #counted(reading: Promise<void>, length: number): Promise<void> {
-    return reading === done ? done : this.#counters.sending(reading, length);
+    return this.#counters.reading(join(running), into.length);
   }
 
   async #writing(writing: Promise<void>, sector: number, count: number, commit: boolean): Promise<void> {

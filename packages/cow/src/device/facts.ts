@@ -1,6 +1,7 @@
 /** What a running stack says of itself. */
-import type { Facts } from "@dmkit/block-io";
+import { type Facts, type Health, healthy } from "@dmkit/block-io";
 import type { OwnerMap } from "../core/owner-map.ts";
+import { PAGE_SECTORS } from "../format/geometry.ts";
 import type { Counters } from "./counters.ts";
 
 /**
@@ -31,5 +32,15 @@ export function cowFacts(map: OwnerMap, counters: Counters): Facts {
     sending,
     requests,
     bytes,
+  };
+}
+
+/** What the bitmaps do not give. @param missing pages that nobody knows the owners of. */
+export function bitmapHealth(missing: number): Health {
+  if (missing === 0) return healthy;
+  return {
+    state: "degraded",
+    why: `${missing} sectors of a bitmap cannot be read: the ${PAGE_SECTORS} sectors that each speaks for are out of reach`,
+    help: "Run dmkit cow check on the layers; restore that bitmap, or copy it to a device that is whole.",
   };
 }
