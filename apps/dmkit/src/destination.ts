@@ -89,7 +89,7 @@ export async function withDestination<T>(
   work: (destination: Destination) => Promise<T>,
 ): Promise<T> {
   if (isNewFile(reference)) return withNewFile(parsePath(reference).path, options, work);
-  const device = await openReference(reference, "write", options.environment, { anyFormat: true });
+  const device = await openReference(reference, "write", options.environment);
   return closing(device, async () => {
     if (device.limits.capabilities.readOnly) {
       const hint = "Give another destination. An image in a store gets a new version with: dmkit publish";

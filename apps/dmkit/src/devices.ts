@@ -56,8 +56,6 @@ export const schemes: DeviceSchemes = openersOf();
 
 export interface ReferenceOptions {
   readonly use?: Use;
-  /** Files whatever format they are an image in: for who looks at that, or writes over it. Default false. */
-  readonly anyFormat?: boolean;
 }
 
 /**
@@ -68,13 +66,13 @@ export async function openReference(
   reference: string,
   access: "read" | "write",
   environment: Environment,
-  { use = access === "write" ? "owns" : "reads", anyFormat = false }: ReferenceOptions = {},
+  { use = access === "write" ? "owns" : "reads" }: ReferenceOptions = {},
 ): Promise<BlockDevice> {
   if (isOutput(reference)) {
     const reason = "is where standard output goes: what is read would be written over";
     throw refuse(reference, "EINVAL", reason, "Send the output somewhere else.");
   }
-  return LowerDevices.openOne(reference, use, schemes, environment, { access, anyFormat });
+  return LowerDevices.openOne(reference, use, schemes, environment, { access });
 }
 
 /** Whether standard output is this very file. */

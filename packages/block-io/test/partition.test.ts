@@ -1,11 +1,12 @@
 /** What may be said behind a path: partitions, images of other programs, locks. */
-import { mkdtempSync, openSync, readFileSync, rmSync, truncateSync, writeFileSync, writeSync } from "node:fs";
+import { linkSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { afterAll, describe, expect, it } from "vitest";
 import {
   BlockIoError,
+  type Logger,
   LowerDevices,
   identityOf,
   openPath,
@@ -200,19 +201,31 @@ describe("behind a path", () => {
     ["vdi", 64, "7f10dabe"],
     ["vhdx", 0, "7668647866696c65"],
     ["vpc", -512, "636f6e6563746978"],
-  ])("an image of the format %s is refused, and opened by an explicit word", async (format, at, bytes) => {
-    const path = join(folder, `disk.${format}`);
-    writeFileSync(path, "");
-    truncateSync(path, MIB);
-    writeSync(openSync(path, "r+"), Buffer.from(bytes, "hex"), 0, bytes.length / 2, at < 0 ? MIB + at : at);
-    await expect(openPath(path)).rejects.toMatchObject({
-      code: "EFORMAT",
-      hint: expect.stringContaining(`qemu-nbd -t -f ${format} -k ${path}.sock ${path}\n`),
-    });
-    await expect(LowerDevices.openOne(path, "reads", {}, realEnvironment)).rejects.toMatchObject({
-      code: "EFORMAT",
-    });
-    for (const options of [{ reference: `${path}?raw` }, { reference: path, anyFormat: true }])
-      await (await openPath(options.reference, { readOnly: true, ...options })).close();
-  });
+  ])(
+    "what a client writes, even the head of an image of the format %s, is only warned of",
+    async (format, at, bytes) => {
+      const path = join(folder, `disk.${format}`);
+      writeFileSync(path, "");
+      truncateSync(path, MIB);
+      linkSync(path, `${path}-too`);
+      const told: unknown[] = [];
+      const logger: Logger = { log: (level, message, fields) => told.push({ level, message, ...fields }) };
+      const environment = { ...realEnvironment, logger };
+      const device = await openPath(path, { environment });
+      const head = Buffer.alloc(512);
+      Buffer.from(bytes, "hex").copy(head, at < 0 ? 0 : at);
+      await device.write(at < 0 ? MIB - 512 : 0, head);
+      await device.close();
+      expect(told).toEqual([]);
+      for (const reference of [`${path}?raw`, path, `${path}-too`]) {
+        await (await LowerDevices.openOne(reference, "owns", {}, environment)).close();
+        await (await openPath(reference, { environment, readOnly: true })).close();
+        if (reference.endsWith("?raw")) expect(told).toEqual([]);
+      }
+      expect(told).toEqual([expect.objectContaining({ level: "warn", file: path })]);
+      const text = Object.values(told[0] as object).join("\n");
+      expect(text).toContain(`qemu-nbd -t -f ${format} -k ${path}.sock ${path}\n`);
+      expect(text).toContain(`'nbd+unix:///?socket=${path}.sock'\n'${path}?raw'`);
+    },
+  );
 });

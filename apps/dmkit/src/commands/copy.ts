@@ -1,5 +1,5 @@
 /** `dmkit copy`: sparse-aware copy between any two devices. */
-import { BlockIoError, describeSize, realEnvironment } from "@dmkit/block-io";
+import { BlockIoError, describeSize } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { type CopyResult, copyDevice } from "../copy.ts";
 import { isNewFile, requireOther, withDestination } from "../destination.ts";
@@ -9,6 +9,7 @@ import { endedBySignal } from "../ui/interrupt.ts";
 import { startProgress } from "../ui/progress.ts";
 import { exitCodes } from "../ui/terminal.ts";
 import { integer, size } from "./values.ts";
+import { commandEnvironment } from "../ui/command-environment.ts";
 
 interface CopyFlags {
   readonly requests: number;
@@ -49,11 +50,11 @@ export function addCopy(program: Command, finish: (code: number) => void): void 
 async function copy(from: string, to: string, flags: CopyFlags): Promise<number> {
   requireOther(to, [from]);
   const done = await endedBySignal("copy", async (signal) => {
-    const source = await openReference(from, "read", realEnvironment);
+    const source = await openReference(from, "read", commandEnvironment);
     try {
       if (source.size === 0 && isNewFile(to)) throw nothingToCopy(from);
       // That is what it is for, as with any other program that copies.
-      const options = { size: source.size, environment: realEnvironment, overwrite: true };
+      const options = { size: source.size, environment: commandEnvironment, overwrite: true };
       return await withDestination(to, options, async ({ device, blank }) => {
         const progress = startProgress("copy", source.size, flags.quiet || flags.json);
         return copyDevice(source, device, {

@@ -12,13 +12,13 @@ import {
   type OfflineWork,
   codeOf,
   printable,
-  realEnvironment,
 } from "@dmkit/block-io";
 import { exitCodeOf, fsckCodes, printError } from "../ui/terminal.ts";
 import { type ImageWords, type OpenImage, type OpenOptions, withImage } from "./image.ts";
 import { withImageUndo } from "./undo/session.ts";
 import { interruptible, print, printJson } from "./work.ts";
 import { usage } from "../ui/usage.ts";
+import { commandEnvironment } from "../ui/command-environment.ts";
 
 export interface FsckFlags {
   readonly repair: boolean;
@@ -58,7 +58,7 @@ export async function fsck(
 ): Promise<number> {
   const report: Report = { findings: [], more: 0, checked: false, cancelled: false };
   try {
-    await checkAndRepair(words, flags, { formats, environment: realEnvironment }, report);
+    await checkAndRepair(words, flags, { formats, environment: commandEnvironment }, report);
   } catch (error) {
     report.error = error;
   }

@@ -58,8 +58,7 @@ export class OpenedDevices {
 
   async read(reference: string): Promise<BlockDevice> {
     const device =
-      this.#devices.get(reference) ??
-      (await openReference(reference, "read", this.#environment, { anyFormat: true }));
+      this.#devices.get(reference) ?? (await openReference(reference, "read", this.#environment));
     this.#devices.set(reference, device);
     return device;
   }
@@ -98,7 +97,7 @@ export async function withImage<T>(
   const open = async (role: string, reference: string): Promise<BlockDevice> => {
     if (options.writes?.(role) !== true) return opened.read(reference);
     await opened.letGo(reference);
-    const device = await openReference(reference, "write", options.environment, { anyFormat: true });
+    const device = await openReference(reference, "write", options.environment);
     written.push(device);
     return device;
   };

@@ -1,9 +1,9 @@
 /** `info` of an image: what is on a device, and what its format says of it. */
 import type { BlockDevice, ImageFacts, ImageFormat, OfflineWork } from "@dmkit/block-io";
-import { realEnvironment } from "@dmkit/block-io";
 import { candidates } from "./detect.ts";
 import { type ImageWords, type OpenImage, type OpenedDevices, withImage } from "./image.ts";
 import { foreignOn } from "./protect.ts";
+import { commandEnvironment } from "../ui/command-environment.ts";
 
 /** What is known of the contents of a device. */
 export type Contents =
@@ -38,11 +38,11 @@ export async function contentsOf(
     const missing = format.roles
       .filter(({ name, required }) => required && devices[name] === undefined)
       .map(({ name }) => name);
-    const work: OfflineWork = { environment: realEnvironment };
+    const work: OfflineWork = { environment: commandEnvironment };
     const facts = missing.length === 0 ? await format.info(devices, work) : undefined;
     return { kind: "image", format: format.name, certainty, role, text, devices: references, facts, missing };
   };
-  return withImage(words, { formats, environment: realEnvironment, partial: true }, look, opened);
+  return withImage(words, { formats, environment: commandEnvironment, partial: true }, look, opened);
 }
 
 /** What a device holds that is not exactly one of our formats. */

@@ -52,9 +52,7 @@ export async function withRoles<T>(
   const devices: Record<string, BlockDevice> = {};
   try {
     for (const [role, reference] of Object.entries(references)) {
-      devices[role] = await openReference(reference, writes(role) ? "write" : "read", environment, {
-        anyFormat: true,
-      });
+      devices[role] = await openReference(reference, writes(role) ? "write" : "read", environment);
     }
     return await work(devices);
   } finally {

@@ -1,8 +1,9 @@
 /** Long offline work: progress, an interrupt that ends it at a safe place, and errors as exit codes. */
-import { type OfflineWork, printableJson, printableLines, realEnvironment } from "@dmkit/block-io";
+import { type OfflineWork, printableJson, printableLines } from "@dmkit/block-io";
 import { endedBySignal } from "../ui/interrupt.ts";
 import { startRatio } from "../ui/progress.ts";
 import { exitCodeOf, printError } from "../ui/terminal.ts";
+import { commandEnvironment } from "../ui/command-environment.ts";
 
 /** What a command that was interrupted ends with; the checkers have their own. */
 export const CANCELLED = 130;
@@ -19,7 +20,7 @@ export async function interruptible<T>(
 ): Promise<{ readonly value: T } | "cancelled"> {
   const shown = startRatio(label, quiet);
   const work = (signal: AbortSignal): Promise<T> =>
-    run({ environment: realEnvironment, signal, progress: (done, total) => shown.update(done, total) });
+    run({ environment: commandEnvironment, signal, progress: (done, total) => shown.update(done, total) });
   try {
     return await endedBySignal(label, work, forced);
   } finally {

@@ -57,6 +57,12 @@ export function printError(thrown: unknown): void {
   }
 }
 
+/** A warning, and a line for each of the facts that go with it. */
+export function printWarning(message: string, facts: Readonly<Record<string, unknown>> = {}): void {
+  const lines = Object.entries(facts).map(([name, fact]) => `\n${name}: ${String(fact)}`);
+  process.stderr.write(`${colour(33, "dmkit:")} warning: ${shown([message, ...lines].join(""))}\n`);
+}
+
 function shown(text: string): string {
   return printableLines(text).replaceAll("\n", "\n  ");
 }

@@ -42,8 +42,6 @@ export interface LowerOptions {
   readonly files?: FilesBelow | undefined;
   /** For messages. */
   readonly holder?: Holder;
-  /** Open files whatever format they are an image in. Default false. */
-  readonly anyFormat?: boolean;
 }
 
 /** How one device below is used. */
@@ -80,7 +78,6 @@ export class LowerDevices {
   readonly #readOnly: boolean;
   readonly #claimant: Claimant;
   readonly #files: FilesBelow | undefined;
-  readonly #anyFormat: boolean;
   readonly #entries: Set<Entry> = new Set();
   readonly #grants: Set<Grant> = new Set();
   /** Exact references, by those that were asked for and may come to mean something else. */
@@ -91,7 +88,6 @@ export class LowerDevices {
     this.#environment = environment;
     this.#readOnly = options.readOnly === true;
     this.#files = options.files;
-    this.#anyFormat = options.anyFormat === true;
     this.#claimant = { holder: options.holder ?? { name: "this program" } };
   }
 
@@ -289,7 +285,6 @@ export class LowerDevices {
       readOnly: access === "read",
       environment: this.#environment,
       beside: beside instanceof FileDevice ? beside : undefined,
-      anyFormat: this.#anyFormat,
     });
   }
 }

@@ -2,19 +2,20 @@
  * What may be said behind a path, wherever a file or a disk is named:
  *
  *      disk.img?partition=2    that partition of it
- *      disk.img?raw            its bytes as they are, although they are an image in a format of other programs
+ *      disk.img?raw            its bytes as they are, without a warning where they are an image of other programs
  *      disk.img?no-lock        without the lock that keeps other programs off
  *
  * Several are joined by `&`. A file that really has such a name is meant itself.
  */
 import { existsSync } from "node:fs";
 import type { BlockDevice } from "../contract/device.ts";
-import { realEnvironment } from "../contract/environment.ts";
-import { BlockIoError, refuse } from "../contract/errors.ts";
+import { type Logger, realEnvironment } from "../contract/environment.ts";
+import { BlockIoError } from "../contract/errors.ts";
 import { ByteAccess } from "../bytes/byte-access.ts";
 import { shellQuote } from "../bytes/text.ts";
 import type { FileDevice } from "../devices/file.ts";
 import { type FileDeviceOptions, openFile } from "../devices/file-open.ts";
+import { textOf } from "../devices/origin.ts";
 import { type ForeignFormat, foreignFormat } from "../format/foreign.ts";
 
 /** A path, and what was said behind it. */
@@ -51,36 +52,45 @@ export function withoutLock(reference: string): string {
 }
 
 /** How a path is opened. */
-export interface PathOptions extends Omit<FileDeviceOptions, "name" | "lock"> {
-  /** Whatever it holds: for who looks what that is, or writes over it. Default false. */
-  readonly anyFormat?: boolean;
-}
+export type PathOptions = Omit<FileDeviceOptions, "name" | "lock">;
 
-/**
- * Opens the whole file behind a path. Errors: those of {@link openFile}; `EFORMAT` for an image in a format of other
- * programs: to a client its bytes would be a disk that they are not.
- */
+/** Opens the whole file behind a path. Errors: those of {@link openFile}. */
 export async function openPath(reference: string, options: PathOptions = {}): Promise<FileDevice> {
   const { path, raw, lock } = parsePath(reference);
-  const { anyFormat = false, ...rest } = options;
-  if (!lock && options.readOnly !== true) {
-    const { logger } = options.environment ?? realEnvironment;
+  const { logger } = options.environment ?? realEnvironment;
+  if (!lock && options.readOnly !== true)
     logger.log("warn", "a file is written to without a lock: nothing else may write to it", { file: path });
-  }
-  const device = await openFile(path, { ...rest, lock, name: reference }).catch((error: unknown) => {
+  const device = await openFile(path, { ...options, lock, name: reference }).catch((error: unknown) => {
     throw withWords(error, reference);
   });
-  try {
-    const found = raw || anyFormat ? undefined : await foreignOf(device);
-    if (found !== undefined) throw foreign(reference, path, found);
-    return device;
-  } catch (error) {
-    await device.close().catch(() => {});
-    throw error;
-  }
+  if (!raw) await warnOfForeign(device, logger);
+  return device;
 }
 
 const SEEN = 4096;
+
+/** Those that have been warned about, by their origin. */
+const warnedOf = new Set<string>();
+
+/**
+ * Warns of an image in a format of other programs, once. It is opened all the same, and so is a file that cannot be
+ * read: whoever may write to a disk can put these bytes there, and must not be able to make it one that nobody opens.
+ */
+async function warnOfForeign(device: FileDevice, logger: Logger): Promise<void> {
+  const { path } = device;
+  const origin = textOf(device.origin);
+  const found = warnedOf.has(origin) ? undefined : await foreignOf(device).catch(() => undefined);
+  if (found === undefined) return;
+  warnedOf.add(origin);
+  const socket = `${path}.sock`;
+  const uri = `nbd+unix:///?socket=${encodeURIComponent(socket).replaceAll("%2F", "/")}`;
+  logger.log("warn", `a file is ${found.name}, and its bytes are not those of the disk in it`, {
+    file: path,
+    "to use the disk, serve it with": `qemu-nbd -t -f ${found.qemu} -k ${shellQuote(socket)} ${shellQuote(path)}`,
+    "and give its URI": shellQuote(uri),
+    "if its bytes are meant": shellQuote(`${path}?raw`),
+  });
+}
 
 async function foreignOf(device: BlockDevice): Promise<ForeignFormat | undefined> {
   const access = new ByteAccess(device);
@@ -89,22 +99,6 @@ async function foreignOf(device: BlockDevice): Promise<ForeignFormat | undefined
   await access.read(0, start);
   await access.read(device.size - length, end);
   return foreignFormat({ size: device.size, start, end });
-}
-
-function foreign(reference: string, path: string, { name, qemu }: ForeignFormat): BlockIoError {
-  const socket = `${path}.sock`;
-  const uri = `nbd+unix:///?socket=${encodeURIComponent(socket).replaceAll("%2F", "/")}`;
-  return refuse(
-    reference,
-    "EFORMAT",
-    `is ${name}, and not the disk that is in it`,
-    [
-      "To use the disk, serve it with",
-      `  qemu-nbd -t -f ${qemu} -k ${shellQuote(socket)} ${shellQuote(path)}`,
-      `and give its URI: ${shellQuote(uri)}`,
-      `To use the bytes of the file as they are: ${shellQuote(`${path}?raw`)}`,
-    ].join("\n"),
-  );
 }
 
 /** Whoever has mistyped what stands behind a path finds no such file. */

@@ -1,5 +1,5 @@
 /** `dmkit dump`: the metadata of an image as JSON. */
-import { type ImageFormat, realEnvironment } from "@dmkit/block-io";
+import { type ImageFormat } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { requireNewFile, writeWholeFile } from "../../destination.ts";
 import { type ImageFlags, imageOptions, imageWords } from "../../offline/cli.ts";
@@ -8,6 +8,7 @@ import { withImage } from "../../offline/image.ts";
 import { failing, interruptible, print, tellCancelled } from "../../offline/work.ts";
 import { exitCodes } from "../../ui/terminal.ts";
 import type { Finish, Known } from "../command.ts";
+import { commandEnvironment } from "../../ui/command-environment.ts";
 
 interface DumpFlags extends ImageFlags {
   readonly output?: string;
@@ -43,7 +44,7 @@ async function dump(
   const { output, quiet } = flags;
   if (output !== undefined) requireNewFile(output);
   const words = imageWords(devices, flags, formats);
-  const options = { formats, environment: realEnvironment };
+  const options = { formats, environment: commandEnvironment };
   const result = await withImage(words, options, (image) =>
     interruptible("dump", quiet || flags.json, (work) => dumpImage(image, work)),
   );

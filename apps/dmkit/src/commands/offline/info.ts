@@ -1,12 +1,5 @@
 /** `dmkit info`: what is behind a path or URI, and what image it is. */
-import {
-  type BlockDevice,
-  type Extent,
-  type ImageFormat,
-  describeSize,
-  printable,
-  realEnvironment,
-} from "@dmkit/block-io";
+import { type BlockDevice, type Extent, type ImageFormat, describeSize, printable } from "@dmkit/block-io";
 import { NbdDevice, isNbdUri, listNbdExports } from "@dmkit/nbd";
 import type { Command } from "commander";
 import { type ImageFlags, imageOptions, imageWords } from "../../offline/cli.ts";
@@ -16,6 +9,7 @@ import { failing, print, printJson } from "../../offline/work.ts";
 import { exitCodes } from "../../ui/terminal.ts";
 import type { Finish, Known } from "../command.ts";
 import { usage } from "../../ui/usage.ts";
+import { commandEnvironment } from "../../ui/command-environment.ts";
 
 interface InfoFlags extends ImageFlags {
   readonly map: boolean;
@@ -66,7 +60,7 @@ async function list(
         : `--list is for one NBD server: ${references.join(" ")}`;
     throw usage(what, "Give the URI of a server, such as nbd://localhost, and nothing else.");
   }
-  const exports = await listNbdExports(reference, { environment: realEnvironment });
+  const exports = await listNbdExports(reference, { environment: commandEnvironment });
   if (json) printJson(exports);
   else {
     for (const { name, description, exact } of exports) {
@@ -141,7 +135,7 @@ async function lookAt(
   contents: Contents;
 }> {
   const [reference = ""] = references;
-  const opened = new OpenedDevices(realEnvironment);
+  const opened = new OpenedDevices(commandEnvironment);
   try {
     const device = await opened.read(reference);
     const link = device instanceof NbdDevice ? { extendedHeaders: device.extendedHeaders } : {};

@@ -1,6 +1,6 @@
 /** `dmkit map`: a picture of where everything lies. */
 import { basename, resolve } from "node:path";
-import { type ImageFormat, type ImageMap, realEnvironment } from "@dmkit/block-io";
+import { type ImageFormat, type ImageMap } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { requireNewFile, writeWholeFile } from "../../destination.ts";
 import { type ImageFlags, imageOptions, imageWords } from "../../offline/cli.ts";
@@ -13,6 +13,7 @@ import { failing, interruptible, print, printJson, tellCancelled } from "../../o
 import { exitCodes } from "../../ui/terminal.ts";
 import type { Finish, Known } from "../command.ts";
 import { usage } from "../../ui/usage.ts";
+import { commandEnvironment } from "../../ui/command-environment.ts";
 
 interface MapFlags extends ImageFlags {
   readonly png?: string;
@@ -60,7 +61,7 @@ async function map(
   }
   if (flags.png !== undefined && flags.html !== undefined && resolve(flags.png) === resolve(flags.html))
     throw usage(`--png and --html both name ${flags.png}`, "Give each picture a name of its own.");
-  const options = { formats, environment: realEnvironment };
+  const options = { formats, environment: commandEnvironment };
   const done = await withImage(words, options, (image) =>
     interruptible("map", flags.quiet || flags.json, async (work) => {
       const drawn = await image.format.map(image.devices, work);

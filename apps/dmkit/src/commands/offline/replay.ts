@@ -7,7 +7,6 @@ import {
   type TargetRegistry,
   printable,
   quoteTableWord,
-  realEnvironment,
   shellQuote,
 } from "@dmkit/block-io";
 import type { Command } from "commander";
@@ -27,6 +26,7 @@ import { failing, interruptible, print, printJson, tellCancelled } from "../../o
 import { exitCodes } from "../../ui/terminal.ts";
 import type { Finish, Known } from "../command.ts";
 import { usage } from "../../ui/usage.ts";
+import { commandEnvironment } from "../../ui/command-environment.ts";
 
 interface ReplayFlags extends ImageFlags {
   readonly overlay?: string;
@@ -85,7 +85,7 @@ async function replay(
   }
   const words = imageWords(given, flags, replayable(formats));
   const said = wordsOf(flags, formats);
-  const options = { formats, environment: realEnvironment };
+  const options = { formats, environment: commandEnvironment };
   // Read-only first: what cannot be replayed is not even opened for writing.
   const alone = { ...words, devices: given.slice(0, 1), roles: {} };
   await withImage(alone, { ...options, partial: true }, async (image) =>
@@ -104,7 +104,7 @@ async function replay(
         return replayToOverlay({ ...image, overlay: over.overlay }, how, over.files, said, work);
       }
       const roles = Object.keys(image.devices);
-      return withImageUndo(flags.undo, "replay", image, roles, realEnvironment, (devices) =>
+      return withImageUndo(flags.undo, "replay", image, roles, commandEnvironment, (devices) =>
         replayInPlace(how, devices, said, work),
       );
     }),

@@ -1,11 +1,5 @@
 /** `dmkit restore`: the metadata of an image from a dump. */
-import {
-  type Detected,
-  type ImageDevices,
-  type ImageFormat,
-  type OfflineWork,
-  realEnvironment,
-} from "@dmkit/block-io";
+import { type Detected, type ImageDevices, type ImageFormat, type OfflineWork } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { requireNewFile } from "../../destination.ts";
 import { type ImageFlags, imageOptions, imageWords, undoOption } from "../../offline/cli.ts";
@@ -16,6 +10,7 @@ import { withImageUndo } from "../../offline/undo/session.ts";
 import { failing, interruptible, print, printJson, tellCancelled } from "../../offline/work.ts";
 import { exitCodes } from "../../ui/terminal.ts";
 import type { Finish, Known } from "../command.ts";
+import { commandEnvironment } from "../../ui/command-environment.ts";
 
 const examples = `
 All of the dump is tried out on a copy in memory before anything is written.
@@ -60,20 +55,20 @@ async function restore(
     const roles = await withRoles(
       references,
       () => false,
-      realEnvironment,
+      commandEnvironment,
       (given) => tryOut(file, given, flags, work, formats),
     );
     await withRoles(
       references,
       (role) => roles.has(role),
-      realEnvironment,
+      commandEnvironment,
       (given) =>
         withImageUndo(
           flags.undo,
           "restore",
           { devices: given, references },
           roles.keys(),
-          realEnvironment,
+          commandEnvironment,
           (written) => write(file, written, work),
         ),
     );

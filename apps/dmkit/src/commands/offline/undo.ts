@@ -1,5 +1,5 @@
 /** `dmkit undo`: puts back what a command with `--undo FILE` has overwritten. */
-import { type BlockDevice, describeSize, printable, realEnvironment } from "@dmkit/block-io";
+import { type BlockDevice, describeSize, printable } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { openReference } from "../../devices.ts";
 import { outputOptions } from "../../offline/cli.ts";
@@ -9,6 +9,7 @@ import { openUndoFile } from "../../offline/undo/storage.ts";
 import { failing, interruptible, print, printJson, tellCancelled } from "../../offline/work.ts";
 import { exitCodes } from "../../ui/terminal.ts";
 import { usage } from "../../ui/usage.ts";
+import { commandEnvironment } from "../../ui/command-environment.ts";
 
 interface UndoFlags {
   readonly force: boolean;
@@ -84,7 +85,7 @@ async function withDevices<T>(
   const devices: BlockDevice[] = [];
   try {
     for (const reference of references)
-      devices.push(await openReference(reference, access, realEnvironment, { anyFormat: true }));
+      devices.push(await openReference(reference, access, commandEnvironment));
     return await work(devices);
   } finally {
     for (const device of devices) await device.close();

@@ -1,5 +1,5 @@
 /** `dmkit archive …`: disks whose log is in an object store: what there is of them, and what becomes of it. */
-import { describeSize, printable, realEnvironment } from "@dmkit/block-io";
+import { describeSize, printable } from "@dmkit/block-io";
 import {
   archiveInfo,
   collectArchive,
@@ -22,6 +22,7 @@ import { exitCodes } from "../../../ui/terminal.ts";
 import { size } from "../../values.ts";
 import { type StoreFlags, storeVerb, withStore } from "../store-verb.ts";
 import { takeOver } from "./takeover.ts";
+import { commandEnvironment } from "../../../ui/command-environment.ts";
 
 const examples = `
 DISK is STORE/NAME; STORE is a folder, or s3://BUCKET[/PREFIX]. A moment is @ID of a segment, or @TIME.
@@ -171,9 +172,9 @@ async function restore(
   { force, json, quiet }: StoreFlags & { force: boolean },
 ): Promise<number> {
   const done = await endedBySignal("restore", async (signal) => {
-    const source = await openArchive(text, realEnvironment);
+    const source = await openArchive(text, commandEnvironment);
     try {
-      const destination = { size: source.size, environment: realEnvironment, overwrite: force };
+      const destination = { size: source.size, environment: commandEnvironment, overwrite: force };
       return await withDestination(to, destination, async ({ device, blank }) => {
         const shown = startProgress("restore", source.size, quiet || json);
         const progress = (bytes: number): void => shown.update(bytes);

@@ -19,7 +19,6 @@ import {
   makeFolders,
   openFile,
   quoteTableWord,
-  realEnvironment,
   refuse,
 } from "@dmkit/block-io";
 import {
@@ -38,6 +37,7 @@ import { openWriteboost } from "@dmkit/writeboost";
 import { openTableText } from "../../../devices.ts";
 import { interruptible, print, printJson, tellCancelled } from "../../../offline/work.ts";
 import { exitCodes } from "../../../ui/terminal.ts";
+import { commandEnvironment } from "../../../ui/command-environment.ts";
 
 interface TakeoverFlags {
   readonly cacheSize: number;
@@ -45,7 +45,7 @@ interface TakeoverFlags {
   readonly quiet: boolean;
 }
 
-const environment = realEnvironment;
+const environment = commandEnvironment;
 
 export async function takeOver(
   text: string,

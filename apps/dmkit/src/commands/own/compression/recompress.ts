@@ -7,7 +7,6 @@ import {
   describeSize,
   describeRange,
   parseOptions,
-  realEnvironment,
 } from "@dmkit/block-io";
 import { type RecompressOptions, type Recompressed, recompress, recompressOptions } from "@dmkit/compression";
 import type { Command } from "commander";
@@ -23,6 +22,7 @@ import { exitCodes } from "../../../ui/terminal.ts";
 import { usage } from "../../../ui/usage.ts";
 import type { Finish, Known } from "../../command.ts";
 import { repeated } from "../../values.ts";
+import { commandEnvironment } from "../../../ui/command-environment.ts";
 
 interface RecompressFlags extends ImageFlags {
   readonly option: readonly string[];
@@ -70,7 +70,7 @@ async function run(
   const options = parseOptions(recompressOptions, optionWords(flags.option), "--option");
   refuseTwice([from, to]);
   const words = { devices: [from], roles: {}, type: flags.type };
-  const done = await withImage(words, { formats, environment: realEnvironment }, (image) =>
+  const done = await withImage(words, { formats, environment: commandEnvironment }, (image) =>
     interruptible("recompress", flags.quiet || flags.json, (work) =>
       convert(image, to, options, flags, work, formats),
     ),
@@ -115,7 +115,7 @@ async function convert(
 }
 
 async function refuseOverwrite(to: string, formats: readonly ImageFormat[]): Promise<void> {
-  const device = await openReference(to, "read", realEnvironment);
+  const device = await openReference(to, "read", commandEnvironment);
   try {
     await refuseContents({ out: device }, ["out"], formats);
   } finally {

@@ -1,8 +1,9 @@
 /** `dmkit cow create`: the two files of a new layer. */
 import { resolve } from "node:path";
-import { type BlockDevice, BlockIoError, SECTOR, realEnvironment, refuse } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, SECTOR, refuse } from "@dmkit/block-io";
 import { type LayerFiles, createLayerFiles, findIdentity, refuseOldFiles } from "@dmkit/cow";
 import { openReference } from "../../../devices.ts";
+import { commandEnvironment } from "../../../ui/command-environment.ts";
 
 /** What the new layer lies on, and how large it is. */
 export interface CreateFlags {
@@ -22,7 +23,7 @@ export async function createFiles(files: LayerFiles, flags: CreateFlags): Promis
     throw refuse(files.data, "EINVAL", "cannot be both files of the layer", "Give two names.");
   refuseOldFiles(files);
   const { on, baseOffset, dataOffset = 0, blank } = flags;
-  const below = on === undefined ? undefined : await openReference(on, "write", realEnvironment);
+  const below = on === undefined ? undefined : await openReference(on, "write", commandEnvironment);
   try {
     await createLayerFiles(files, {
       sectors: await sizeOfNew(flags, below),
@@ -45,7 +46,7 @@ async function sizeOfNew(
     const found = await findIdentity(below);
     if (found?.kind === "layer") return found.identity.sectors;
   } else if (base !== undefined) {
-    const device = await openReference(base, "read", realEnvironment);
+    const device = await openReference(base, "read", commandEnvironment);
     const all = Math.floor(device.size / SECTOR);
     await device.close();
     if (baseOffset < all) return all - baseOffset;

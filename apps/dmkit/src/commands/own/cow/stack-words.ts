@@ -5,9 +5,10 @@
  * Invariant: where data starts is what was said, or what the layer has recorded, or 0 where nothing else is possible.
  * It is never guessed: what reads or writes at a wrong place destroys what is there.
  */
-import { type BlockDevice, BlockIoError, LowerDevices, SECTOR, realEnvironment } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, LowerDevices, SECTOR } from "@dmkit/block-io";
 import { type IdentityBlock, type StackDevices, BASE_UUID, findIdentity, readIdentity } from "@dmkit/cow";
 import { schemes } from "../../../devices.ts";
+import { commandEnvironment } from "../../../ui/command-environment.ts";
 
 /** An open stack; the devices are closed in reverse order. */
 export interface OpenStack extends StackDevices {
@@ -39,7 +40,7 @@ interface NamedStack {
 
 /** The devices of one command, each opened once. */
 export function stackPool(): LowerDevices {
-  return new LowerDevices(schemes, realEnvironment);
+  return new LowerDevices(schemes, commandEnvironment);
 }
 
 /** Opens a stack's devices, not the stack. Errors: EPARSE, those of opening the devices. */

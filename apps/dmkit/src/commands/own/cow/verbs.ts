@@ -1,5 +1,5 @@
 /** The work of `dmkit cow …`: each opens a stack, does one thing with it, and says what came of it. */
-import { SECTOR, describeSize, printableJson, realEnvironment } from "@dmkit/block-io";
+import { SECTOR, describeSize, printableJson } from "@dmkit/block-io";
 import {
   type AliasedBlockSize,
   type ChangedRange,
@@ -21,6 +21,7 @@ import { outputIsLost } from "../../../ui/output.ts";
 import { startProgress } from "../../../ui/progress.ts";
 import { exitCodes } from "../../../ui/terminal.ts";
 import { type OpenStack, type StackWords, openStackWords, stackPool } from "./stack-words.ts";
+import { commandEnvironment } from "../../../ui/command-environment.ts";
 
 export interface Flags {
   readonly size?: number;
@@ -130,7 +131,7 @@ export async function pairStack(words: string[], flags: Flags & { force: boolean
 export async function flattenStack(path: string, words: string[], flags: FlattenFlags): Promise<number> {
   requireOther(path, words);
   return withStack({ words, size: flags.size }, async (stack) => {
-    const environment = realEnvironment;
+    const environment = commandEnvironment;
     const size = stack.sectors * SECTOR;
     let reached = flags.from;
     let gone: Awaited<ReturnType<typeof flatten>> = [];
@@ -170,7 +171,7 @@ export async function diffStack({ from, to }: Range, words: string[], flags: Dif
     if (path !== undefined) {
       const size = stack.sectors * SECTOR;
       const done = await endedBySignal("diff", (signal) =>
-        withDestination(path, { size, environment: realEnvironment, overwrite }, ({ device }) =>
+        withDestination(path, { size, environment: commandEnvironment, overwrite }, ({ device }) =>
           exportDiff(stack, diff(stack, from, to, { ...aliased(flags), signal }), device),
         ),
       );

@@ -1,5 +1,5 @@
 /** `dmkit image …`: what is in an object store, whether it is whole, and what becomes of it. */
-import { describeSize, realEnvironment, toBlockIoError } from "@dmkit/block-io";
+import { describeSize, toBlockIoError } from "@dmkit/block-io";
 import {
   type BlobProblem,
   collect,
@@ -22,6 +22,7 @@ import { interruptible, print, printJson, tellCancelled } from "../../../offline
 import { exitCodes } from "../../../ui/terminal.ts";
 import { type ControlFlags, verb, withServer } from "../../server/control.ts";
 import { type StoreFlags, storeVerb, withStore } from "../store-verb.ts";
+import { commandEnvironment } from "../../../ui/command-environment.ts";
 
 const examples = `
 IMAGE is STORE/NAME[@DIGEST|:TAG]; STORE is a folder, or s3://BUCKET[/PREFIX].
@@ -232,7 +233,7 @@ async function record(device: string, text: string, flags: ControlFlags): Promis
         cache: "none",
         hot: false,
       } as const;
-      const source = await openImage(options, { environment: realEnvironment });
+      const source = await openImage(options, { environment: commandEnvironment });
       try {
         // Nothing of the contents changes, so nothing of them is read.
         const changed = (async function* () {})();

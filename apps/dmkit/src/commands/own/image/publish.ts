@@ -1,5 +1,5 @@
 /** `dmkit publish` and `dmkit pull`: a device into an object store, and back into a file. */
-import { type BlockDevice, describeSize, realEnvironment, shellQuote } from "@dmkit/block-io";
+import { type BlockDevice, describeSize, shellQuote } from "@dmkit/block-io";
 import {
   type PublishProgress,
   blobCodecs,
@@ -19,6 +19,7 @@ import { endedBySignal } from "../../../ui/interrupt.ts";
 import { startProgress } from "../../../ui/progress.ts";
 import { exitCodes } from "../../../ui/terminal.ts";
 import { integer, powerOfTwo } from "../../values.ts";
+import { commandEnvironment } from "../../../ui/command-environment.ts";
 
 interface PublishFlags {
   readonly chunkSize?: number;
@@ -103,7 +104,7 @@ async function publishDevice(from: string, image: string, flags: PublishFlags): 
   const reference = parseTagReference(image);
   const { store: location, name, tag } = reference;
   const done = await endedBySignal("publish", async (signal) => {
-    const source = await openReference(from, "read", realEnvironment);
+    const source = await openReference(from, "read", commandEnvironment);
     try {
       const store = await openStore(location);
       try {
@@ -165,9 +166,9 @@ async function pull(image: string, to: string, { force, quiet }: PullFlags): Pro
   // Every chunk is read once: keeping it on this node would only push out what others need.
   const options = { image, cache: "none", hot: false } as const;
   const done = await endedBySignal("pull", async (signal) => {
-    const source = await openImage(options, { name: image, environment: realEnvironment });
+    const source = await openImage(options, { name: image, environment: commandEnvironment });
     try {
-      const destination = { size: source.size, environment: realEnvironment, overwrite: force };
+      const destination = { size: source.size, environment: commandEnvironment, overwrite: force };
       return await withDestination(to, destination, async ({ device, blank }) => {
         const shown = startProgress("pull", source.size, quiet);
         const requestSize = source.limits.optimalTransfer;
