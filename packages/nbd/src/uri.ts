@@ -131,7 +131,7 @@ function parsePlace(
 export function formatNbdUri({ address, exportName, tls }: NbdUri): string {
   const path = exportName === "" ? "" : `/${encode(exportName)}`;
   const scheme = tls === undefined ? "nbd" : "nbds";
-  const user = tls?.username === undefined ? "" : `${encode(tls.username)}@`;
+  const user = tls?.username === undefined ? "" : `${encode(tls.username).replaceAll("/", "%2F")}@`;
   const parameters = Object.entries(tlsParameters).flatMap(([name, { key }]) =>
     tls?.[key] === undefined ? [] : [`${name}=${encode(String(tls[key]))}`],
   );
