@@ -66,13 +66,14 @@ describeWith(["openssl", "nbdinfo"], "serve with TLS", () => {
   });
 
   it("says on the command line and in a stack file what does not go together", async () => {
-    for (const args of [
-      ["--tls", "require"],
-      ["--tls", "sometimes", "--tls-psk", certificates.psk],
-      ["--tls-verify-peer"],
-      ["--tls", "on", "--tls-psk", certificates.psk, "--tls-certificates", folder],
+    for (const [hint = "", ...args] of [
+      ["--tls-psk", "--tls", "require"],
+      ["require", "--tls", "sometimes", "--tls-psk", certificates.psk],
+      ["Set --tls to on or require, or leave out --tls-verify-peer", "--tls-verify-peer"],
+      ["--tls-certificates", "--tls", "on", "--tls-psk", certificates.psk, "--tls-certificates", folder],
     ]) {
-      expect((await cli("serve", "mem:1M", ...args)).code, args.join(" ")).toBe(2);
+      const { code, stderr } = await cli("serve", "mem:1M", ...args);
+      expect([code, stderr]).toEqual([2, expect.stringContaining(hint)]);
     }
     const file = join(tempFolder(), "stack.yaml");
     const check = async (listen: string): Promise<string> => {
@@ -86,10 +87,14 @@ describeWith(["openssl", "nbdinfo"], "serve with TLS", () => {
     for (const wrong of [
       `{ ${remote}, tls: on, tls-psk: k }`,
       `{ unix: s, tls: require }`,
+      `{ unix: s, tls-psk: k }`,
       `{ unix: s, tls: required, tls-psk: k }`,
       `{ unix: s, tls: on, tls-psk: k, tls-verify-peer: true }`,
     ]) {
-      expect(await check(wrong), wrong).toMatch(/stack\.yaml:1:/);
+      const told = await check(wrong);
+      expect(told, wrong).toMatch(/stack\.yaml:1:/);
+      // The words are those of the file.
+      expect(told, wrong).not.toMatch(/--tls|verifyPeer|\bpsk\b(?<!tls-psk)/);
     }
     writeFileSync(file, "metrics: { port: 9, tls: require, tls-psk: k }\n");
     expect((await cli("stack", "check", file)).stderr).toContain("without TLS");

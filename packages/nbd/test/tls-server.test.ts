@@ -1,7 +1,7 @@
 /** TLS of the server against clients that do as they like; those of other people: tls-interop.test.ts. */
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { type ConnectionOptions, type TLSSocket } from "node:tls";
@@ -386,18 +386,28 @@ describe.skipIf(!hasOpenssl)("TLS of the server", () => {
     const server = new NbdServer();
     const keys = join(certificates.folder, "bad.psk");
     writeFileSync(keys, "alice:1234\n");
-    for (const [tls, code] of [
+    const pipe = join(certificates.folder, "pipe");
+    // Nobody is at its other end: who waits for that waits for good.
+    execFileSync("mkfifo", [pipe]);
+    const long = join(certificates.folder, "long");
+    writeFileSync(long, "");
+    truncateSync(long, 4 * 1024 * 1024 + 1);
+    for (const [tls, code, hint = /./] of [
       [{ mode: "on" }, "EINVAL"],
       [{ mode: "maybe", certificates: folder }, "EINVAL"],
       [{ mode: "on", certificates: folder, psk: certificates.psk }, "EINVAL"],
       [{ mode: "on", psk: certificates.psk, verifyPeer: true }, "EINVAL"],
       [{ mode: "off", psk: certificates.psk }, "EINVAL"],
       [{ mode: "on", certificates: "/nowhere" }, "ENOENT"],
-      [{ mode: "on", psk: "/nowhere" }, "ENOENT"],
+      [{ mode: "on", psk: "/nowhere" }, "ENOENT", /IDENTITY:KEY/],
+      [{ mode: "on", psk: certificates.folder }, "EINVAL", /IDENTITY:KEY/],
+      [{ mode: "on", psk: pipe }, "EINVAL", /IDENTITY:KEY/],
+      [{ mode: "on", psk: long }, "EFORMAT", /IDENTITY:KEY/],
       [{ mode: "on", psk: keys }, "EFORMAT"],
-    ] as [ServerTlsOptions, string][]) {
+    ] as [ServerTlsOptions, string, RegExp?][]) {
       await expect(server.listen({ path: "/nowhere/s", tls }), JSON.stringify(tls)).rejects.toMatchObject({
         code,
+        hint: expect.stringMatching(hint),
       });
     }
   });

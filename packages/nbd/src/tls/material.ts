@@ -10,7 +10,7 @@
  * Files are read again when they have changed; what is read is whole and has been understood, or what was there before
  * stays in use.
  */
-import { readFileSync, statSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { BlockIoError, toBlockIoError } from "@dmkit/block-io";
 
@@ -91,18 +91,30 @@ export class MaterialStore {
     if (this.#material !== undefined && signature === this.#signature) return this.#material;
     const found: { -readonly [Key in keyof Material]: Material[Key] } = {};
     for (const { name, path, needed } of this.#files) {
-      const bytes = needed || signatureOf(path) !== "" ? readSmall(path) : undefined;
+      const bytes = needed || signatureOf(path) !== "" ? readSmall(path, "certificates") : undefined;
       if (bytes !== undefined) found[name] = bytes;
     }
     const { certificates = "" } = this.#place;
     if ((found.cert === undefined) !== (found.key === undefined))
-      throw wrong(certificates, "ENOENT", "has a certificate without its key, or a key without one");
-    if (psk !== undefined) found.psk = parseKeys(readSmall(psk).toString("utf8"), psk);
+      throw wrong(
+        "certificates",
+        certificates,
+        "ENOENT",
+        "has a certificate without its key, or a key without one",
+      );
+    if (psk !== undefined) found.psk = parseKeys(readSmall(psk, "psk").toString("utf8"), psk);
     try {
       this.#check(found);
     } catch (error) {
       const { message } = error as Error;
-      throw wrong(psk ?? certificates, "EFORMAT", `certificates or keys cannot be used: ${message}`, error);
+      const kind = psk === undefined ? "certificates" : "psk";
+      throw wrong(
+        kind,
+        psk ?? certificates,
+        "EFORMAT",
+        `certificates or keys cannot be used: ${message}`,
+        error,
+      );
     }
     this.#material = found;
     this.#signature = signature;
@@ -125,16 +137,30 @@ function signatureOf(path: string): string {
   }
 }
 
-function readSmall(path: string): Buffer {
+type Kind = keyof MaterialPlace;
+
+/** A regular file: all else may keep us waiting, and everybody whom this process serves. */
+function readSmall(path: string, kind: Kind): Buffer {
+  const bytes = Buffer.alloc(LARGEST_FILE + 1);
+  let length = 0;
   try {
-    const { size } = statSync(path);
-    if (size <= LARGEST_FILE) return readFileSync(path);
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    try {
+      if (!fstatSync(fd).isFile()) throw wrong(kind, path, "EINVAL", "is no regular file");
+      for (let count = -1; count !== 0; length += count)
+        count = readSync(fd, bytes, length, bytes.length - length, null);
+    } finally {
+      closeSync(fd);
+    }
   } catch (error) {
+    if (error instanceof BlockIoError) throw error;
     const { code } = toBlockIoError(error, {});
-    if (code === "ENOENT") throw wrong(path, code, "there is no such file, which TLS needs", error);
-    throw wrong(path, code, (error as Error).message, error);
+    if (code === "ENOENT") throw wrong(kind, path, code, "there is no such file, which TLS needs", error);
+    throw wrong(kind, path, code, (error as Error).message, error);
   }
-  throw wrong(path, "EFORMAT", "is too long for a certificate or a file of keys");
+  if (length > LARGEST_FILE)
+    throw wrong(kind, path, "EFORMAT", "is too long for a certificate or a file of keys");
+  return Buffer.from(bytes.subarray(0, length));
 }
 
 /** Lines of IDENTITY:KEY. An identity that begins with # is in hexadecimal digits; other lines with # say nothing. */
@@ -154,21 +180,27 @@ function parseKeys(text: string, path: string): ReadonlyMap<string, Buffer> {
     // The line itself is a secret, and is not shown.
     if (!isRight || keys.has(identity)) {
       const what = isRight ? "has an identity a second time" : "is not IDENTITY:KEY";
-      throw wrong(path, "EFORMAT", `line ${index + 1} ${what}`);
+      throw wrong("psk", path, "EFORMAT", `line ${index + 1} ${what}`);
     }
     keys.set(identity, key);
   }
   if (keys.size > 0) return keys;
-  throw wrong(path, "EFORMAT", "holds no key");
+  throw wrong("psk", path, "EFORMAT", "holds no key");
 }
 
-const HINTS: Readonly<Record<string, string>> = {
-  ENOENT:
-    "Put ca-cert.pem, server-cert.pem and server-key.pem (a client: client-cert.pem, client-key.pem) into one folder, and name it.",
-  EACCES: "Let the user that dmkit runs as read it, and nobody else.",
-  EFORMAT: `Certificates and keys are PEM; keys that are shared are lines of IDENTITY:KEY with ${2 * SHORTEST_KEY} … ${2 * LONGEST_KEY} hexadecimal digits, e.g. from psktool.`,
+const WHAT: Readonly<Record<Kind, string>> = {
+  certificates:
+    "Put ca-cert.pem, server-cert.pem and server-key.pem (a client: client-cert.pem, client-key.pem), which are PEM, into one folder, and name it.",
+  psk: `Name a file with lines of IDENTITY:KEY, each key of ${2 * SHORTEST_KEY} … ${2 * LONGEST_KEY} hexadecimal digits; psktool -u IDENTITY -p FILE makes one.`,
 };
 
-function wrong(device: string, code: BlockIoError["code"], reason: string, cause?: unknown): BlockIoError {
-  return new BlockIoError(reason, { code, device, op: "open", hint: HINTS[code], cause });
+function wrong(
+  kind: Kind,
+  device: string,
+  code: BlockIoError["code"],
+  reason: string,
+  cause?: unknown,
+): BlockIoError {
+  const hint = code === "EACCES" ? "Let the user that dmkit runs as read it, and nobody else." : WHAT[kind];
+  return new BlockIoError(reason, { code, device, op: "open", hint, cause });
 }

@@ -159,28 +159,37 @@ export class ServerTls {
   }
 }
 
-/** Throws `EINVAL` for options that cannot be, or contradict each other. */
-export function checkServerTls(options: ServerTlsOptions): void {
+const ownNames = { mode: "mode", certificates: "certificates", psk: "psk", verifyPeer: "verifyPeer" };
+
+/**
+ * Throws `EINVAL` for options that cannot be, or contradict each other.
+ * @param names what the options are called where they were given.
+ */
+export function checkServerTls(
+  options: ServerTlsOptions,
+  names: Readonly<Record<keyof ServerTlsOptions, string>> = ownNames,
+): void {
   const { mode, certificates, psk, verifyPeer } = options;
-  const known = ["mode", "certificates", "psk", "verifyPeer"];
+  const known = Object.keys(ownNames);
   const unknown = Object.keys(options).find((name) => !known.includes(name));
   if (unknown !== undefined) throw invalid(`tls has no ${unknown}`, `It has ${known.join(", ")}.`);
   if (!tlsModes.includes(mode)) throw invalid(`tls is ${shown(mode)}`, `Give ${tlsModes.join(", ")}.`);
   if (mode === "off") {
-    const given = Object.entries({ certificates, psk, verifyPeer }).find(([, value]) => value !== undefined);
+    const given = (["certificates", "psk", "verifyPeer"] as const).find((key) => options[key] !== undefined);
     if (given === undefined) return;
-    throw invalid(`TLS is off, and ${given[0]} is for TLS`, "Say on or require, or leave it out.");
+    const hint = `Set ${names.mode} to on or require, or leave out ${names[given]}.`;
+    throw invalid(`TLS is off, and ${names[given]} is for TLS`, hint);
   }
   if ((certificates === undefined) === (psk === undefined)) {
     throw invalid(
       `TLS has ${psk === undefined ? "neither certificates nor" : "both certificates and"} pre-shared keys`,
-      "Name one: a folder of certificates (--tls-certificates), or a file of keys (--tls-psk).",
+      `Name one: a folder of certificates (${names.certificates}), or a file of keys (${names.psk}).`,
     );
   }
   if (verifyPeer === true && certificates === undefined) {
     throw invalid(
       "with pre-shared keys there are no certificates to verify",
-      "Leave out verify-peer: who has no key is not let in anyway.",
+      `Leave out ${names.verifyPeer}: who has no key is not let in anyway.`,
     );
   }
 }

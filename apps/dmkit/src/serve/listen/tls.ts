@@ -55,15 +55,18 @@ export function tlsOfCommand(command: Command): ServerTlsOptions | undefined {
       .map((option) => [option.long?.slice(2), command.getOptionValue(option.attributeName())]),
   );
   try {
-    return tlsOf(values, process.cwd());
+    return tlsOf(values, process.cwd(), "--");
   } catch (error) {
     const { reason, hint } = toBlockIoError(error, {});
     throw usage(reason, hint);
   }
 }
 
-/** The same of checked values; relative paths begin in `folder`. Throws `EINVAL`. */
-export function tlsOf(values: TlsValues, folder: string): ServerTlsOptions | undefined {
+/**
+ * The same of checked values; relative paths begin in `folder`. Throws `EINVAL`.
+ * @param prefix of the words where they were written, for messages.
+ */
+export function tlsOf(values: TlsValues, folder: string, prefix = ""): ServerTlsOptions | undefined {
   if (words.every((word) => values[word] === undefined)) return undefined;
   const path = (word: TlsWord): string | undefined => {
     const value = values[word];
@@ -75,7 +78,12 @@ export function tlsOf(values: TlsValues, folder: string): ServerTlsOptions | und
     ...given("psk", path("tls-psk")),
     ...given("verifyPeer", values["tls-verify-peer"]),
   };
-  checkServerTls(options);
+  checkServerTls(options, {
+    mode: `${prefix}tls`,
+    certificates: `${prefix}tls-certificates`,
+    psk: `${prefix}tls-psk`,
+    verifyPeer: `${prefix}tls-verify-peer`,
+  });
   return options;
 }
 
