@@ -28,15 +28,19 @@ import { dirname } from "node:path";
 import {
   type BlockDevice,
   type Environment,
+  type FileDeviceOptions,
+  type PathWords,
   BlockIoError,
   asking,
   codeOf,
   identityOf,
+  newPath,
   openFile,
   parsePath,
   refuse,
   requireBlank,
   schemeOf,
+  shellQuote,
   toBlockIoError,
 } from "@dmkit/block-io";
 import { openReference } from "./devices.ts";
@@ -60,10 +64,9 @@ export interface Destination {
   readonly blank: boolean;
 }
 
-/** Whether a reference is the path of a file that would have to be made; a partition cannot be. */
+/** Whether a reference is the path of a file that would have to be made. */
 export function isNewFile(reference: string): boolean {
-  const { path, partition } = parsePath(reference);
-  return schemeOf(reference) === undefined && partition === undefined && !exists(path);
+  return schemeOf(reference) === undefined && !exists(parsePath(reference).path);
 }
 
 /** Throws `EINVAL` where the destination is, by whatever name, one of those that are read. */
@@ -88,7 +91,7 @@ export async function withDestination<T>(
   options: DestinationOptions,
   work: (destination: Destination) => Promise<T>,
 ): Promise<T> {
-  if (isNewFile(reference)) return withNewFile(parsePath(reference).path, options, work);
+  if (isNewFile(reference)) return withNewFile(newPath(reference), options, work);
   const device = await openReference(reference, "write", options.environment);
   return closing(device, async () => {
     if (device.limits.capabilities.readOnly) {
@@ -101,12 +104,12 @@ export async function withDestination<T>(
 }
 
 async function withNewFile<T>(
-  path: string,
+  { path, lock }: PathWords,
   { size, environment, resume = false, keep = () => false }: DestinationOptions,
   work: (destination: Destination) => Promise<T>,
 ): Promise<T> {
   const part = partOf(path);
-  const device = await openPart(path, part, size, resume, environment);
+  const device = await openPart(part, size, resume, { name: path, lock, environment });
   const discard = (): void => {
     if (!keep()) rmSync(part, { force: true });
   };
@@ -149,31 +152,22 @@ async function orDiscarded<T>(discard: () => void, work: (finished: () => void) 
 }
 
 async function openPart(
-  path: string,
   part: string,
   size: number,
   resume: boolean,
-  environment: Environment,
+  options: FileDeviceOptions & { readonly name: string },
 ): Promise<BlockDevice> {
-  const options = { name: path, environment };
+  const { name: path } = options;
   if (!exists(part)) {
-    if (resume) {
-      throw refuse(path, "ENOENT", "there is nothing to go on with", "Begin at the start.");
-    }
+    if (resume) throw refuse(path, "ENOENT", "there is nothing to go on with", "Begin at the start.");
     return openFile(part, { ...options, createSize: size });
   }
   // Fails if somebody is at work on it.
   const left = await openFile(part, options);
   if (resume && left.size === size) return left;
   return closing(left, async () => {
-    if (resume) {
-      throw refuse(
-        path,
-        "EINVAL",
-        `the part that was written has ${left.size} bytes, not ${size}`,
-        "Begin at the start.",
-      );
-    }
+    const wrong = `the part that was written has ${left.size} bytes, not ${size}`;
+    if (resume) throw refuse(path, "EINVAL", wrong, "Begin at the start.");
     asking({ device: part, op: "open" }, () => unlinkSync(part));
     return openFile(part, { ...options, createSize: size });
   });
@@ -234,9 +228,14 @@ export interface WholeFileOptions {
 
 /**
  * Throws what {@link writeWholeFile} would, as far as it can be known: to be asked before the work whose result is
- * written. Errors: `EEXIST`, `EISDIR`, those of the folder.
+ * written. Errors: `EEXIST`, `EISDIR`, `EINVAL` (words behind `?`), those of the folder.
  */
 export function requireNewFile(path: string, { replaces }: Pick<WholeFileOptions, "replaces"> = {}): void {
+  const { path: plain } = parsePath(path);
+  if (plain !== path) {
+    const hint = `Words behind ? are for devices: give a name such as ${shellQuote(plain)}.`;
+    throw refuse(path, "EINVAL", "cannot be the name of a new file", hint);
+  }
   if (replaces === undefined ? exists(path) : !isReplaceable(path, replaces)) {
     throw new BlockIoError("exists already", { code: "EEXIST", device: path, hint: "Give another name." });
   }

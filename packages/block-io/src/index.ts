@@ -218,7 +218,14 @@ export {
 } from "./below/lower-devices.ts";
 export { builtinSchemes } from "./below/builtin-schemes.ts";
 export { type FilesBelow, fileKey, filesOf, identityOf, replacedFile } from "./below/files.ts";
-export { type PathOptions, type PathWords, openPath, parsePath, withoutLock } from "./below/paths.ts";
+export {
+  type PathOptions,
+  type PathWords,
+  newPath,
+  openPath,
+  parsePath,
+  withoutLock,
+} from "./below/paths.ts";
 export {
   type Access,
   type DeviceOpener,

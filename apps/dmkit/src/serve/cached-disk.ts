@@ -14,6 +14,7 @@ import {
   makeFolders,
   openFile,
   parseOptions,
+  newPath,
   parsePath,
   printTable,
   schemeOf,
@@ -98,7 +99,7 @@ export async function makePair(
   const made = missing.filter(({ size }) => size !== undefined);
   // Who opens it tells what is missing; nothing is made beside that.
   if (made.length < missing.length) return [];
-  const paths = Object.fromEntries(made.map(({ option, reference }) => [option, parsePath(reference).path]));
+  const paths = Object.fromEntries(made.map(({ option, reference }) => [option, newPath(reference).path]));
   await withNewFiles(paths, environment, async (names) => {
     for (const { option, size = 0 } of made)
       await (await openFile(names[option] ?? "", { createSize: size, lock, environment })).close();

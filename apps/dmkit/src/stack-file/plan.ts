@@ -29,6 +29,8 @@ export interface PlannedFile {
   readonly path: string;
   /** Bytes. */
   readonly size: number;
+  /** Whether it is locked meanwhile. Default true. */
+  readonly lock?: boolean;
   /** Reserve the storage now instead of making a sparse file. */
   readonly preallocate: boolean;
   /** `file:line:column`. */

@@ -6,10 +6,10 @@ import { deviceNamed } from "./read/references.ts";
 
 /** Makes the files that are not there; leaves those that are as they are. Errors: EACCES, ENOSPC and the like. */
 export async function makeFiles(files: readonly PlannedFile[], environment: Environment): Promise<void> {
-  for (const { path, size, preallocate } of files) {
+  for (const { path, lock = true, size, preallocate } of files) {
     // One that is there may be in use, and is not to be opened.
     if (statOf(path) !== undefined) continue;
-    const made = await openFile(path, { createSize: size, preallocate, environment });
+    const made = await openFile(path, { createSize: size, preallocate, lock, environment });
     await made.close();
   }
 }

@@ -10,7 +10,7 @@
 import { existsSync } from "node:fs";
 import type { BlockDevice } from "../contract/device.ts";
 import { type Logger, realEnvironment } from "../contract/environment.ts";
-import { BlockIoError } from "../contract/errors.ts";
+import { BlockIoError, refuse } from "../contract/errors.ts";
 import { ByteAccess } from "../bytes/byte-access.ts";
 import { shellQuote } from "../bytes/text.ts";
 import type { FileDevice } from "../devices/file.ts";
@@ -49,6 +49,17 @@ export function parsePath(reference: string): PathWords {
 export function withoutLock(reference: string): string {
   const { path, lock } = parsePath(reference);
   return lock ? `${reference}${path === reference ? "?" : "&"}no-lock` : reference;
+}
+
+/**
+ * What a reference means to who makes that file: a word behind a path never becomes part of a new name. Throws `EINVAL`
+ * for a partition, which only a disk that is there has.
+ */
+export function newPath(reference: string): PathWords {
+  const words = parsePath(reference);
+  if (words.partition === undefined) return words;
+  const hint = `To make the file: ${shellQuote(words.path)}. It has partitions once they are made in it.`;
+  throw refuse(reference, "EINVAL", "is a partition, which cannot be made as a file", hint);
 }
 
 /** How a path is opened. */

@@ -5,7 +5,8 @@ import {
   BlockIoError,
   type Environment,
   codeOf,
-  openFile,
+  newPath,
+  openPath,
   realEnvironment,
 } from "@dmkit/block-io";
 import { freeLabel } from "../../device/layer/pairing.ts";
@@ -34,10 +35,10 @@ export interface LayerFileOptions {
   readonly environment?: Environment;
 }
 
-/** Throws `EEXIST` where one of the files is there. */
+/** Throws `EEXIST` where one of the files is there, `EINVAL` for a partition. */
 export function refuseOldFiles({ bitmap, data }: LayerFiles): void {
   for (const path of [bitmap, data]) {
-    if (!existsSync(path)) continue;
+    if (!existsSync(newPath(path).path)) continue;
     throw new BlockIoError("exists already", { code: "EEXIST", device: path, hint: "Give another name." });
   }
 }
@@ -50,13 +51,13 @@ export async function createLayerFiles(files: LayerFiles, options: LayerFileOpti
   try {
     const bitmap = await createBitmap(files.bitmap, bitmapDeviceSize(sectors), environment);
     made.push(bitmap);
-    const data = await openFile(files.data, { createSize: dataOffset + labelledSize(sectors), environment });
+    const data = await openPath(files.data, { createSize: dataOffset + labelledSize(sectors), environment });
     made.push(data);
     const layer = { bitmap, data, offset: dataOffset };
     await freeLabel(layer, sectors);
     if (options.blank !== true) await createLayer(layer, { sectors, below, baseOffset, environment });
   } catch (error) {
-    for (const { name } of made) rmSync(name, { force: true });
+    for (const { name } of made) rmSync(newPath(name).path, { force: true });
     throw error;
   } finally {
     for (const device of made) await device.close();
@@ -70,12 +71,11 @@ async function createBitmap(
   environment: Environment,
 ): Promise<BlockDevice> {
   try {
-    return await openFile(path, { createSize, preallocate: true, environment });
+    return await openPath(path, { createSize, preallocate: true, environment });
   } catch (error) {
     if (codeOf(error) !== "ENOTSUP") {
-      rmSync(path, { force: true });
       throw error;
     }
-    return openFile(path, { createSize, environment });
+    return openPath(path, { createSize, environment });
   }
 }

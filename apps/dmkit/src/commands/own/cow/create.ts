@@ -1,6 +1,6 @@
 /** `dmkit cow create`: the two files of a new layer. */
 import { resolve } from "node:path";
-import { type BlockDevice, BlockIoError, SECTOR, refuse } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, SECTOR, newPath, refuse } from "@dmkit/block-io";
 import { type LayerFiles, createLayerFiles, findIdentity, refuseOldFiles } from "@dmkit/cow";
 import { openReference } from "../../../devices.ts";
 import { commandEnvironment } from "../../../ui/command-environment.ts";
@@ -19,7 +19,7 @@ export interface CreateFlags {
 
 /** Makes the two files of a new layer, or none. Errors: EEXIST, EPARSE (no size), those of the files. */
 export async function createFiles(files: LayerFiles, flags: CreateFlags): Promise<void> {
-  if (resolve(files.bitmap) === resolve(files.data))
+  if (resolve(newPath(files.bitmap).path) === resolve(newPath(files.data).path))
     throw refuse(files.data, "EINVAL", "cannot be both files of the layer", "Give two names.");
   refuseOldFiles(files);
   const { on, baseOffset, dataOffset = 0, blank } = flags;
@@ -31,6 +31,7 @@ export async function createFiles(files: LayerFiles, flags: CreateFlags): Promis
       baseOffset: baseOffset === undefined ? undefined : baseOffset * SECTOR,
       dataOffset: dataOffset * SECTOR,
       blank,
+      environment: commandEnvironment,
     });
   } finally {
     await below?.close();
