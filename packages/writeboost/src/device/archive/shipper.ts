@@ -6,6 +6,7 @@
  * - a segment is shipped only when it is durable on the cache device: what a crash takes from here is not there either;
  * - `log.archived.last` is the last one that is in the archive; its slot, and those of all later ones, are not used again
  *   before (segment-log.ts), so what is not in RAM any more is read from the cache device;
+ * - a segment that cannot be read is tried again once an interval: whoever waits for it asks for nothing else meanwhile;
  * - an archive that another one writes now ends the cache: nothing is acknowledged any more.
  */
 import {
@@ -15,21 +16,15 @@ import {
   type Timer,
   type WatchedFacts,
   healthy,
-  refuse,
   toBlockIoError,
   wholeStory,
 } from "@dmkit/block-io";
-import { slotOf, slotStart, BLOCK } from "../../format/geometry.ts";
-import {
-  decodeSegmentHeader,
-  isWhole,
-  metablockBits,
-  metablockLost,
-  metablockSector,
-  segmentSize,
-} from "../../format/segment.ts";
+import { slotOf, BLOCK } from "../../format/geometry.ts";
+import { segmentSize } from "../../format/segment.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
+import type { LogOver } from "../request/read-below.ts";
 import type { ArchivedSegment, Archiving, SegmentArchive } from "./segment-archive.ts";
+import { readSegment } from "./segment-reader.ts";
 
 // What goes together at the most: an archive takes 4 MiB at a time, metablocks included.
 const MOST_BYTES = 4 * 1024 * 1024;
@@ -40,6 +35,7 @@ const PER_BLOCK = BLOCK + 16;
 const LAST_WAIT = 10_000;
 
 export class Shipper {
+  readonly #parts: LogOver;
   readonly #log: SegmentLog;
   readonly #archive: SegmentArchive;
   readonly #environment: Environment;
@@ -60,16 +56,20 @@ export class Shipper {
   #drained: number = Number.NEGATIVE_INFINITY;
   /** What went to the archive since the cache was opened. */
   readonly #sent = { objects: 0, bytes: 0 };
-  /** Why a segment could not be read the last time. */
+  /** Why a segment could not be read, until it has been. */
   #unreadable: BlockIoError | undefined;
+  /** Whether it is not tried again yet. */
+  #isPausing = false;
 
   constructor(
-    log: SegmentLog,
+    parts: LogOver,
     archive: SegmentArchive,
     { flush = "local", interval = 1000 }: Archiving,
     device: string,
     environment: Environment,
   ) {
+    const { log } = parts;
+    this.#parts = parts;
     this.#log = log;
     this.#archive = archive;
     this.#device = device;
@@ -80,12 +80,13 @@ export class Shipper {
     // What a former life has closed is no older than now.
     for (let id = archive.shipped + 1; id <= log.opened; id += 1) this.#noteClosed(id);
     log.archived.onClosed = (id) => this.#noteClosed(id);
-    log.archived.onWanted = (id) => this.#want(id);
+    log.archived.waitFor = (id) => this.#waitFor(id);
   }
 
   /** After this, it ships by itself. */
   start(): void {
     this.#stopped = false;
+    this.#isPausing = false;
     this.#drained = Number.NEGATIVE_INFINITY;
     this.#arm();
     this.kick();
@@ -150,13 +151,13 @@ export class Shipper {
   kick(): void {
     const { durable, opened, geometry, dead } = this.#log;
     const shipped = this.#shipped;
-    if (this.#running !== undefined || dead !== undefined || shipped >= durable) return;
+    if (this.#running !== undefined || this.#isPausing || dead !== undefined || shipped >= durable) return;
     const isMuch =
       opened - shipped > geometry.slots / 2 || this.#bytesOf(shipped + 1, durable, MOST_BYTES) >= MOST_BYTES;
     if (shipped >= this.#wanted && (this.#stopped || !isMuch)) return;
     this.#running = this.#ship(durable).finally(() => {
       this.#running = undefined;
-      if (this.#unreadable === undefined) this.kick();
+      this.kick();
     });
   }
 
@@ -170,13 +171,14 @@ export class Shipper {
   }
 
   /** What a status tells. */
-  facts(): Readonly<Record<"archived_id" | "unshipped_bytes" | "unshipped_seconds", number>> {
+  facts(): { archived_id: number; unshipped_bytes: number; unshipped_seconds: number; unread_id?: number } {
     const since = this.#closed.get(this.#shipped + 1);
     const age = since === undefined ? 0 : Math.max(0, this.#environment.clock.wallTime() - since);
     return {
       archived_id: this.#shipped + this.#archive.offset,
       unshipped_bytes: this.unshippedBytes,
       unshipped_seconds: Math.round(age / 1000),
+      ...(this.#unreadable && { unread_id: this.#shipped + 1 + this.#archive.offset }),
     };
   }
 
@@ -201,7 +203,7 @@ export class Shipper {
       help:
         this.#unreadable === undefined
           ? "Make the store reachable: it goes on by itself then."
-          : "Replace the cache device: what the archive lacks is written back (drop_caches), then begin a new archive.",
+          : "It is tried again by itself. If it stays so: write back what can be (drop_caches), close the device, open it with archive none, and begin a new archive with a new cache.",
     };
   }
 
@@ -222,9 +224,24 @@ export class Shipper {
     while (this.#shipped < id) {
       log.check();
       if (this.#givenUp !== givenUp) throw this.#lateError();
-      if (this.#unreadable !== undefined && this.#running === undefined) throw this.#unreadable;
+      if (this.#unreadable !== undefined && this.#isPausing) throw this.#unreadable;
       await log.changed.wait();
     }
+  }
+
+  /** Of a writer, who needs the slot of segment `id`: until anything has changed. */
+  async #waitFor(id: number): Promise<void> {
+    const givenUp = this.#givenUp;
+    this.#want(id);
+    await this.#log.changed.wait();
+    if (this.#givenUp === givenUp) return;
+    throw new BlockIoError("the log is full, and has to be in the archive before anything else is written", {
+      code: "ETIMEDOUT",
+      device: this.#device,
+      op: "write",
+      cause: this.#unreadable ?? this.#archive.trouble,
+      hint: this.health().help,
+    });
   }
 
   #want(id: number): void {
@@ -248,7 +265,7 @@ export class Shipper {
   /** What was acknowledged is to be on its way. */
   async #tick(): Promise<void> {
     const { dead, opened } = this.#log;
-    this.#unreadable = undefined;
+    this.#isPausing = false;
     if (dead !== undefined || this.#shipped >= opened) return;
     try {
       this.#want(await this.#makeDurable());
@@ -267,8 +284,15 @@ export class Shipper {
         for (let id = first, bytes = 0; id <= last && segments.length < MOST_SEGMENTS; id += 1) {
           bytes += PER_SEGMENT + PER_BLOCK * this.#lengthOf(id);
           if (bytes > MOST_BYTES) break;
-          segments.push(await this.#segment(id));
+          const closed = this.#closed.get(id) ?? this.#environment.clock.wallTime();
+          const segment = await readSegment(this.#parts, id, closed, this.#device).catch((error: unknown) => {
+            // Those before it need not wait for it.
+            if (segments.length === 0) throw error;
+          });
+          if (segment === undefined) break;
+          segments.push(segment);
         }
+        this.#unreadable = undefined;
         await this.#archive.write(first, segments);
         log.archived.last = first + segments.length - 1;
         this.#sent.objects += 1;
@@ -286,6 +310,7 @@ export class Shipper {
     // Closed by ourselves, or replaced while at rest: whoever waits is told.
     if (this.#stopped || error.code !== "ESHUTDOWN") {
       this.#unreadable = error;
+      this.#isPausing = true;
       return;
     }
     this.#environment.logger.log("error", "the disk was taken over; this cache has stopped", {
@@ -303,37 +328,6 @@ export class Shipper {
     let bytes = 0;
     for (let id = first; id <= last && bytes < enough; id += 1) bytes += segmentSize(this.#lengthOf(id));
     return bytes;
-  }
-
-  async #segment(id: number): Promise<ArchivedSegment> {
-    const log = this.#log;
-    const length = this.#lengthOf(id);
-    const size = segmentSize(length);
-    const place = slotOf(log.geometry, id);
-    const isInRam = log.inRam(place * log.map.blocks) !== undefined;
-    // Its buffer may be another's by the time it is sent.
-    const slot = isInRam ? Buffer.from(log.bufferOf(id).subarray(0, size)) : Buffer.allocUnsafe(size);
-    if (!isInRam) {
-      await log.cache.read(slotStart(log.geometry, place), slot);
-      const header = decodeSegmentHeader(slot);
-      if (header.id !== id || header.length !== length || !isWhole(slot))
-        throw refuse(this.#device, "EIO", `segment ${id} is damaged on the cache device`, undefined, "read");
-    }
-    const sectors: number[] = [];
-    const bits: number[] = [];
-    const data: Buffer[] = [];
-    for (let index = 0; index < length; index += 1) {
-      // What is lost, the archive has: in the segment from which it was.
-      const valid = metablockBits(slot, index) & ~metablockLost(slot, index);
-      // Clean, and whole: it was read from the disk.
-      if (valid === 0) continue;
-      sectors.push(metablockSector(slot, index));
-      bits.push(valid);
-      data.push(slot.subarray(BLOCK * (1 + index), BLOCK * (2 + index)));
-    }
-    const isAll = data.length === length;
-    const time = this.#closed.get(id) ?? this.#environment.clock.wallTime();
-    return { time, sectors, bits, data: isAll ? slot.subarray(BLOCK) : Buffer.concat(data) };
   }
 
   #lateError(): BlockIoError {
