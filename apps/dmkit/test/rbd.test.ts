@@ -80,6 +80,14 @@ describe("an RBD image that cannot be opened: one line, and what to do", () => {
       "EACCES",
       "Try it: rbd info",
     ],
+    [
+      "no cluster",
+      {
+        rbd: `printf "2026-01-01T00:00:00.1+0000 7f -1 monclient: x\\nrbd: couldn't connect to the cluster!2026-01-01T00:00:00.1+0000 7f -1 monclient: y\\n" >&2; exit 2`,
+      },
+      "ENOTCONN",
+      "?conf=FILE",
+    ],
     ["no qemu-nbd", {}, "ENOENT", "Install qemu-utils and qemu-block-extra"],
     [
       "no driver",
@@ -119,11 +127,18 @@ describe("an RBD image that cannot be opened: one line, and what to do", () => {
     const disk = join(tempFolder(), "disk.img");
     writeFileSync(disk, Buffer.alloc(4096));
     const { code, stderr } = await cli("copy", "-q", disk, "rbd:rbd/disk");
+    expect(stderr).not.toContain("monclient");
     expect([code, stderr]).toEqual([1, expect.stringContaining(text)]);
     expect(stderr).toMatch(new RegExp(`^dmkit: rbd:rbd/disk: .*\\(${errno}\\)\\n {2}.*\\n$`));
     expect(readdirSync(process.env["TMPDIR"] ?? "").filter((name) => name.startsWith("dmkit-rbd-"))).toEqual(
       [],
     );
+  });
+
+  it("what to type names the cluster's ceph.conf and the user", async () => {
+    programs({ rbd: "exit 13" });
+    const { stderr } = await cli("info", "rbd:rbd/disk?conf=/a b.conf&id=vm");
+    expect(stderr).toContain("Try it: rbd --conf '/a b.conf' --id vm info rbd/disk");
   });
 });
 

@@ -10,7 +10,7 @@
  * - whoever writes here holds the lock from the moment it opens (captive.ts writes once), so that it can be fenced.
  */
 import { type ExecFileException, execFile } from "node:child_process";
-import { type BlockIoError, type ErrorCode, refuse } from "@dmkit/block-io";
+import { type BlockIoError, type ErrorCode, refuse, shellQuote } from "@dmkit/block-io";
 import { type RbdImage, specOf } from "./reference.ts";
 
 // Milliseconds for one command of Ceph; without a monitor they wait for five minutes.
@@ -24,6 +24,7 @@ const codes: Readonly<Record<number, ErrorCode>> = {
   110: "ETIMEDOUT",
 };
 
+const BLOCK = ["osd", "blocklist", "add"];
 const EXCLUSIVE = "exclusive-lock";
 
 interface Watchers {
@@ -52,7 +53,7 @@ export class SoleWriter {
     const { reference } = this.#image;
     const { features } = await infoOf(this.#image);
     if (!features.includes(EXCLUSIVE)) {
-      const hint = `Turn it on: rbd feature enable ${specOf(this.#image)} ${EXCLUSIVE}`;
+      const hint = `Turn it on: ${typed(this.#image, "rbd", "feature", "enable", specOf(this.#image), EXCLUSIVE)}`;
       throw refuse(reference, "ENOTSUP", "has no exclusive lock: a lost writer could not be fenced", hint);
     }
     // Locks first: who takes one after that is among those that watch.
@@ -62,11 +63,11 @@ export class SoleWriter {
     if (others.length > 0) throw this.#busy(`is open for writing at ${others.join(", ")}`, others);
     const byHand = locks.find(({ id }) => !id.startsWith("auto "));
     if (byHand !== undefined) {
-      const hint = `If nobody needs it: rbd lock rm ${specOf(this.#image)} ${byHand.id} ${byHand.locker}`;
+      const hint = `If nobody needs it: ${typed(this.#image, "rbd", "lock", "rm", specOf(this.#image), byHand.id, byHand.locker)}`;
       throw refuse(reference, "EBUSY", `is locked by hand, as ${byHand.id}`, hint);
     }
     const gone = new Set([...this.#ours, ...locks.map(({ address }) => address)]);
-    for (const address of gone) await run(this.#image, "ceph", ["osd", "blocklist", "add", address]);
+    for (const address of gone) await run(this.#image, "ceph", [...BLOCK, address]);
     this.#fenced.push(...gone);
     this.#ours = [];
   }
@@ -85,7 +86,7 @@ export class SoleWriter {
   }
 
   #busy(reason: string, others: readonly string[]): BlockIoError {
-    const fence = others.map((address) => `ceph osd blocklist add ${address}`).join("; ");
+    const fence = others.map((address) => typed(this.#image, "ceph", ...BLOCK, address)).join("; ");
     const hint =
       fence === ""
         ? "Start one of them again."
@@ -103,37 +104,59 @@ async function rbd<T>(image: RbdImage, ...verb: string[]): Promise<T> {
   return JSON.parse(await run(image, "rbd", [...verb, specOf(image), "--format", "json"])) as T;
 }
 
+/** What says which cluster it is, and who asks. */
+function whose({ conf, id }: RbdImage): readonly string[] {
+  return [...(conf === undefined ? [] : ["--conf", conf]), ...(id === undefined ? [] : ["--id", id])];
+}
+
+/** A command as somebody can type it. */
+function typed(image: RbdImage, program: string, ...args: readonly string[]): string {
+  const words = [program, ...whose(image), ...args];
+  return words.map((word) => (/^--[a-z]+$/.test(word) ? word : shellQuote(word))).join(" ");
+}
+
 function run(image: RbdImage, program: string, args: readonly string[]): Promise<string> {
-  const { conf, id, reference } = image;
-  const whose = [...(conf === undefined ? [] : ["--conf", conf]), ...(id === undefined ? [] : ["--id", id])];
   return new Promise((resolve, reject) => {
     // Its own signals are not for it: Ctrl-C is ours to deal with.
     execFile(
       program,
-      [...whose, ...args],
+      [...whose(image), ...args],
       { timeout: PATIENCE, killSignal: "SIGKILL" },
       (error, stdout, stderr) => {
         if (error === null) resolve(stdout);
-        else reject(failure(reference, `${program} ${args.join(" ")}`, error, stderr));
+        else reject(failure(image, [program, ...args], error, stderr));
       },
     );
   });
 }
 
-function failure(reference: string, command: string, error: ExecFileException, stderr: string): BlockIoError {
+const ELSEWHERE = "A ceph.conf elsewhere is named with ?conf=FILE.";
+
+function failure(
+  image: RbdImage,
+  [program = "", ...args]: readonly string[],
+  error: ExecFileException,
+  stderr: string,
+): BlockIoError {
+  const { reference } = image;
   if (error.code === "ENOENT")
-    return refuse(reference, "ENOENT", `${command.split(" ")[0]} is not installed`, "Install ceph-common.");
+    return refuse(reference, "ENOENT", `${program} is not installed`, "Install ceph-common.");
   if (error.killed === true) {
-    const hint = "Look at the cluster with: ceph -s. A ceph.conf elsewhere is named with ?conf=FILE.";
+    const hint = `Look at the cluster with: ${typed(image, "ceph", "-s")}. ${ELSEWHERE}`;
     return refuse(reference, "ETIMEDOUT", `Ceph has not answered for ${PATIENCE / 1000} seconds`, hint);
   }
+  const look = `Try it: ${typed(image, program, ...args)}`;
+  const said = lastLine(stderr) ?? `${program} ${args.join(" ")} ended with ${String(error.code)}`;
   const code = codes[Number(error.code)] ?? "EIO";
-  const hint = code === "ENOENT" ? "Make it: rbd create --size SIZE POOL/IMAGE" : `Try it: ${command}`;
-  return refuse(reference, code, lastLine(stderr) ?? `${command} ended with ${String(error.code)}`, hint);
+  // With the status of an image that is missing, too.
+  if (code !== "EACCES" && /couldn't (?:connect|initialize rados)|unable to open config/.test(stderr))
+    return refuse(reference, "ENOTCONN", `Ceph cannot be reached: ${said}`, `${look}. ${ELSEWHERE}`);
+  const make = `Make it: ${typed(image, "rbd", "create", "--size", "SIZE", "POOL/IMAGE")}`;
+  return refuse(reference, code, said, code === "ENOENT" ? make : look);
 }
 
-/** The last line that a program said to us, without what Ceph's library logs. */
+/** The last line that a program said to us, without what Ceph's library logs, be it in the middle of that line. */
 export function lastLine(text: string): string | undefined {
-  const lines = text.split("\n").map((line) => line.replace(/\r/g, "").trim());
-  return lines.findLast((line) => line !== "" && !/^\d{4}-\d\d-\d\dT/.test(line));
+  const lines = text.split("\n").map((line) => line.replace(/\r|\d{4}-\d\d-\d\dT\d\d:.*/g, "").trim());
+  return lines.findLast((line) => line !== "");
 }
