@@ -147,7 +147,9 @@ describe("a disk whose log is in a folder", () => {
     const disk = await client(server);
     await disk.write(0, block("first"));
     await disk.flush();
-    await printed("archive", "takeover", join(store, "vm1"), join(folder, "new"));
+    const fresh = join(folder, "a new");
+    const { stderr } = await cli("archive", "takeover", join(store, "vm1"), fresh);
+    expect(stderr).toContain(`dmkit serve '${join(fresh, "disk.yaml")}'`);
     await disk.write(0, block("lost"));
     await expect(disk.flush()).rejects.toThrow();
     await server.stop();

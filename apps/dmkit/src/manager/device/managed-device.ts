@@ -82,7 +82,7 @@ export class ManagedDevice {
         return `device ${device.name}`;
       },
       get advice() {
-        return `remove that device first: dmkit remove ${device.name}`;
+        return `remove that device first: dmkit remove ${shellQuote(device.name)}`;
       },
     };
   }

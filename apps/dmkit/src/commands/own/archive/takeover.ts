@@ -20,6 +20,7 @@ import {
   openFile,
   quoteTableWord,
   refuse,
+  shellQuote,
 } from "@dmkit/block-io";
 import {
   type LocalLog,
@@ -86,7 +87,7 @@ export async function takeOver(
   if (json) printJson({ disk: reference.disk, epoch, id, stack });
   else {
     print(`${reference.disk} goes on here behind segment ${id}, in epoch ${epoch}\n`);
-    if (!quiet) process.stderr.write(`Serve it with: dmkit serve ${stack}\n`);
+    if (!quiet) process.stderr.write(`Serve it with: dmkit serve ${shellQuote(stack)}\n`);
   }
   return exitCodes.ok;
 }
