@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BlockIoError } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
-import { planFacts } from "../src/stack-file/describe.ts";
+import { describePlan, planFacts } from "../src/stack-file/describe.ts";
 import { findConflicts } from "../src/stack-file/owners.ts";
 import type { PlannedDevice, StackPlan } from "../src/stack-file/plan.ts";
 import { type StackFileError, type StackProblem, describeProblem } from "../src/stack-file/problem.ts";
@@ -219,6 +219,17 @@ shutdown-timeout: 30
     expect(places("metrics: { unix: a, port: 1 }")).toEqual(["1:10"]);
     expect(places("metrics: { port: 1, host: 1.2.3.4, allow-remote: true, page: true }")).toEqual(["1:10"]);
     expect(places("metrics: { unix: a, page: 1 }")).toEqual(["1:27"]);
+    const advice = (metrics: string): unknown =>
+      parseStack({ text: `metrics: ${metrics}`, file: "/s.yaml" }).problems?.map(({ allowed }) => allowed);
+    // What is advised is not refused then.
+    expect(advice("{ port: 0, host: 0.0.0.0 }")).toEqual(["allow-remote: true, which permits it"]);
+    expect(advice("{ port: 0, tls: require }")).toEqual([
+      "keys: unix, host, port, allow-remote, mode, group, page",
+    ]);
+    expect(advice("{ unix: a, port: 1 }")).toEqual([expect.stringMatching(/^leave out unix or those/)]);
+    expect(advice("{ port: 0, host: 0.0.0.0, allow-remote: true }")).toBeUndefined();
+    const { plan } = parseStack({ text: 'metrics: { port: 9, host: "::1" }', file: "/s.yaml" });
+    expect(plan && describePlan(plan)).toContain("http://[::1]:9/metrics");
   });
 });
 

@@ -79,7 +79,10 @@ export function describePlan(plan: StackPlan, targets?: TargetRegistry): string 
 }
 
 function httpAt(place: MetricsAddress, path: string): string {
-  return "unix" in place ? `${place.unix}: ${path}` : `http://${place.host}:${place.port}${path}`;
+  if ("unix" in place) return `${place.unix}: ${path}`;
+  const { host, port } = place;
+  const where = `http://${host.includes(":") ? `[${host}]` : host}`;
+  return port === 0 ? `${where}${path}, at a port that is free` : `${where}:${port}${path}`;
 }
 
 function describeDevice({ name, table, size, readOnly }: DeviceFacts): string[] {

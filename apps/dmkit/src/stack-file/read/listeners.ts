@@ -157,11 +157,13 @@ export function placeOf(listener: PlannedListener): string | undefined {
   return listener.port === 0 ? undefined : `${listener.host}:${listener.port}`;
 }
 
-function readListener(
+/** @param remote what is to be said for a place that others can reach. */
+export function readListener(
   { unix, host, port, "allow-remote": allowRemote, allow, mode, group, ...rest }: ListenerShape,
   at: number,
   folder: string,
   problems: Problems,
+  remote = "tls: require, or allow-remote: true, which permits it all the same",
 ): PlannedListener | undefined {
   const policy = {
     ...readTls(rest, at, folder, problems),
@@ -172,7 +174,7 @@ function readListener(
       problems.add(
         at,
         "a unix socket has no host, port, allow-remote or allow",
-        "write two entries to listen at two places",
+        "leave out unix or those; to listen at two places give listen a list",
       );
       return undefined;
     }
@@ -200,7 +202,7 @@ function readListener(
     problems.add(
       at,
       `${address} can be reached by others, and what they send and get need not be encrypted`,
-      "tls: require, or allow-remote: true, which permits it all the same",
+      remote,
     );
   }
   return { host: address, port, allowRemote: allowRemote ?? false, ...policy };

@@ -15,7 +15,7 @@ import { PAGE_IS_LOCAL } from "../../page/local.ts";
 import { type DeviceContext, deviceReader } from "./context.ts";
 import { readDevice } from "./devices.ts";
 import { knownLength } from "../../manager/lengths.ts";
-import { placeOf, readExports, readListeners, socketPath } from "./listeners.ts";
+import { placeOf, readExports, readListener, readListeners, socketPath } from "./listeners.ts";
 import { orderDevices, usersOf } from "../order.ts";
 import {
   type PlannedDevice,
@@ -27,7 +27,7 @@ import {
 } from "../plan.ts";
 import { StackFileError, type StackProblem, show } from "../problem.ts";
 import { type BareWord, deviceNamed, refuseMisspelt } from "./references.ts";
-import { check, fileSchema, newFileSchema } from "./schema.ts";
+import { check, fileSchema, metricsSchema, newFileSchema } from "./schema.ts";
 import { MAX_BYTES, type MapValue, Problems, type Value, parseYaml, plainOf, wordAt } from "../yaml.ts";
 
 export interface StackText {
@@ -245,39 +245,21 @@ function readMetrics(value: Value | undefined, folder: string, problems: Problem
   if (value === undefined || (value.kind === "scalar" && value.value === null)) return undefined;
   // `metrics: 9100` is short for `metrics: { port: 9100 }`.
   const isShort = value.kind === "scalar" && typeof value.value === "number";
-  const entries = new Map(
-    isShort ? [["port", { keyAt: value.at, value }]] : value.kind === "map" ? value.entries : [],
+  const entries = new Map([["port", { keyAt: value.at, value }]]);
+  const shape = check(metricsSchema, isShort ? { kind: "map", at: value.at, entries } : value, problems);
+  if (shape === undefined) return undefined;
+  const { page, ...place } = shape;
+  const listener = readListener(
+    { ...place, allow: undefined },
+    value.at,
+    folder,
+    problems,
+    "allow-remote: true, which permits it",
   );
-  const page = readPage(entries.get("page")?.value, problems);
-  entries.delete("page");
-  const isPlace = isShort || value.kind === "map";
-  const [listener] = isPlace ? readListeners({ kind: "map", at: value.at, entries }, folder, problems) : [];
-  if (listener?.tls !== undefined || listener?.allow !== undefined) {
-    problems.add(
-      value.at,
-      "metrics are served without TLS, and to all who can reach them",
-      "leave out tls and allow",
-    );
-    return undefined;
-  }
-  if (!isPlace) {
-    problems.add(
-      value.at,
-      "metrics are served at one place",
-      "port: NUMBER, with host if it is not 127.0.0.1; or unix: PATH",
-    );
-  }
   if (listener === undefined) return undefined;
   const shown = page ? { page } : {};
   if ("unix" in listener) return { ...listener, ...shown };
   const { host, port } = listener;
   if (page && !isLoopback(host)) problems.add(value.at, ...PAGE_IS_LOCAL);
   return { host, port, ...shown };
-}
-
-function readPage(value: Value | undefined, problems: Problems): boolean {
-  if (value === undefined) return false;
-  if (value.kind === "scalar" && typeof value.value === "boolean") return value.value;
-  problems.add(value.at, `page: ${show(plainOf(value))} is not allowed`, "true or false");
-  return false;
 }

@@ -269,13 +269,25 @@ export interface ListenerShape extends TlsValues {
   readonly group: string | undefined;
 }
 
-export const listenerSchema: Schema<ListenerShape> = mapping<ListenerShape>("a place to listen", {
+const placeShape = {
   unix: optional(text("the path of a socket")),
   host: optional(text("an address")),
   port: optional(integer(0, 65_535, "(0 picks a free one)")),
   "allow-remote": optional(flag),
-  allow: optional(addresses),
   mode: optional(scalar(accessWords.mode.takes, accessWords.mode.read)),
   group: optional(scalar(accessWords.group.takes, accessWords.group.read)),
+};
+
+export const listenerSchema: Schema<ListenerShape> = mapping<ListenerShape>("a place to listen", {
+  ...placeShape,
+  allow: optional(addresses),
   ...tlsShape,
+});
+
+/** Without TLS, and for all who can reach it. */
+export type MetricsShape = Omit<ListenerShape, "allow" | keyof TlsValues> & { readonly page: boolean };
+
+export const metricsSchema: Schema<MetricsShape> = mapping<MetricsShape>("a place of metrics", {
+  ...placeShape,
+  page: withDefault(flag, false),
 });
