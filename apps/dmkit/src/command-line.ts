@@ -1,12 +1,13 @@
 /** One run of the command line: subcommands, errors to texts, exit codes. */
 import { readFileSync } from "node:fs";
-import { printable } from "@dmkit/block-io";
+import { didYouMean, printable } from "@dmkit/block-io";
 import { Command, CommanderError, Help, type Option } from "commander";
 import { addCommands } from "./commands/all.ts";
 import type { Known } from "./commands/command.ts";
 import { refuseEmptyWords } from "./ui/empty-words.ts";
 import { refuseForeignWords } from "./ui/foreign-words.ts";
 import { StackFileError, describeProblem } from "./stack-file/problem.ts";
+import { usage } from "./ui/usage.ts";
 import { exitCodeOf, exitCodes, exitHelp, printError, usageCode } from "./ui/terminal.ts";
 
 const manifest = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as {
@@ -43,6 +44,7 @@ export async function runCommandLine(words: readonly string[], known: Known = al
   await addCommands(program, name, finish, known);
   try {
     refuseForeignWords(words);
+    refuseUnknownHelp(program, words);
     await program.parseAsync(words, { from: "user" });
     return code;
   } catch (error) {
@@ -54,4 +56,12 @@ export async function runCommandLine(words: readonly string[], known: Known = al
     }
     return exitCodeOf(error, name);
   }
+}
+
+/** Help on what is not there would be that of all commands, and no error. Throws `EPARSE`. */
+function refuseUnknownHelp(program: Command, [help, name]: readonly string[]): void {
+  if (help !== "help" || name === undefined || name.startsWith("-")) return;
+  const names = program.commands.map((command) => command.name());
+  if ([...names, help].includes(name)) return;
+  throw usage(`there is no command "${name}"`, `${didYouMean(name, names)}All of them: dmkit help`);
 }

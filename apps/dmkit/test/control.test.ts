@@ -97,9 +97,7 @@ describe("verbs", () => {
     expect(JSON.parse(await ok("ls", "--json"))).toMatchObject([{ name: "default", state: "live" }]);
     await refused("ENOENT", "status", "below");
     await refused("EEXIST", "create", "default", "-t", "0 8 zero");
-    await refused("EPARSE", "create", "x", "-t", "0 8 nonsense 1").catch(() =>
-      refused("ENOENT", "create", "x", "-t", "0 8 nonsense 1"),
-    );
+    await refused("EPARSE", "create", "x", "-t", "0 8 nonsense 1");
   });
 
   it("read a table from standard input, and take nothing as no table", async () => {

@@ -553,6 +553,15 @@ describe("help", () => {
     expect(stdout).toMatch(/Usage: dmkit/);
   });
 
+  it("on what is not there is an error, and so is a target that is not", async () => {
+    for (const [args, text] of [
+      [["help", "serv"], 'there is no command "serv"'],
+      [["serve", "-t", "0 8 nonsense"], 'there is no target "nonsense"'],
+    ] as const)
+      expect(await dmkit(args)).toMatchObject({ code: 2, stderr: expect.stringContaining(text) });
+    expect((await dmkit(["help", "serve"])).stdout).toContain("Usage: dmkit serve");
+  });
+
   it("prints the version", async () => {
     const { version } = JSON.parse(readFileSync(join(import.meta.dirname, "../package.json"), "utf8")) as {
       version: string;

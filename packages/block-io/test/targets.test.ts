@@ -207,7 +207,7 @@ describe("tables", () => {
   const bad: readonly [text: string, code: string, says: RegExp][] = [
     ["", "EPARSE", /no lines/],
     ["0 8", "EPARSE", /line 1.*needs a start/],
-    ["0 8 lineal a 0", "ENOENT", /line 1.*no target "lineal"/],
+    ["0 8 lineal a 0", "EPARSE", /line 1.*no target "lineal"/],
     ["0 8 linear a 0 extra", "EPARSE", /unexpected "extra"/],
     ["0 8 linear", "EPARSE", /device is missing/],
     ["0 8 linear a x", "EPARSE", /offset.*"x"/],

@@ -36,12 +36,12 @@ export class TargetRegistry {
     return Object.assign({}, ...this.#listed.map(({ schemes }) => schemes)) as Record<string, UriScheme>;
   }
 
-  /** By name or alias; throws `ENOENT` with the known names. */
+  /** By name or alias; throws `EPARSE` with the known names. */
   get(name: string): AnyTarget {
     const target = this.#targets.get(name);
     if (target !== undefined) return target;
     throw new BlockIoError(`there is no target "${name}"`, {
-      code: "ENOENT",
+      code: "EPARSE",
       op: "parse",
       hint: `${didYouMean(name, this.#targets.keys())}Known targets: ${this.#listed.map((known) => known.name).join(", ")}.`,
     });
