@@ -26,7 +26,7 @@ import { Stack } from "../src/serve/stack.ts";
 import { parseStack } from "../src/stack-file/read/read.ts";
 import { targets } from "../src/targets.ts";
 import { NbdServer } from "@dmkit/nbd";
-import { cleanUp, tempFolder } from "./support.ts";
+import { cleanUp, makePartitioned, tempFolder } from "./support.ts";
 
 // Sectors.
 const SIZE = 8192;
@@ -354,6 +354,21 @@ describe("two owners of one device", () => {
     await manager.remove("c");
     await manager.remove("disk");
     await (await openFile(disk)).close();
+    makePartitioned(disk);
+    const two = async (one: string, other: string): Promise<string> => {
+      const images = [`${disk}?${one}`, `${join(folder, "hard")}?${other}`];
+      const done = await openExports({ ...what, images }, manager, realEnvironment).then(
+        () => "open",
+        (error: unknown) => (error as BlockIoError).code,
+      );
+      for (const name of manager.names) await manager.remove(name);
+      return done;
+    };
+    expect(await two("partition=1", "partition=2")).toBe("open");
+    expect(await two("partition=1", "partition=3")).toBe("EBUSY");
+    expect(await two("partition=1", "partition=1")).toBe("EBUSY");
+    expect(await two("partition=1", "no-lock")).toBe("EBUSY");
+    expect(await two("no-lock", "no-lock")).toBe("EBUSY");
     // A target that was opened by itself owns what it stands on.
     const [backing, cache] = [new MemoryDevice(2 ** 24), new MemoryDevice(2 ** 24)];
     class Through extends MemoryDevice {

@@ -10,7 +10,7 @@ import { Stack } from "../src/serve/stack.ts";
 import { findConflicts } from "../src/stack-file/owners.ts";
 import { readStackFile } from "../src/stack-file/read/read.ts";
 import { cli } from "./cli.ts";
-import { cleanUp, tempFolder } from "./support.ts";
+import { cleanUp, makePartitioned, tempFolder } from "./support.ts";
 
 const MIB = 2 ** 20;
 
@@ -64,6 +64,15 @@ const stacks: Readonly<
     },
     [],
   ],
+  "partitions of one disk": [{ x: part('"./d?partition=1"', 0), y: part('"./e?partition=2"', 0) }, []],
+  "partitions that overlap": [{ x: part('"./d?partition=1"', 0), y: part('"./e?partition=3"', 0) }, ["y"]],
+  "partitions that overlap in one table": [{ x: wb('"./d?partition=1"', '"./e?partition=3"') }, ["x"]],
+  "a partition by two names": [{ x: part('"./d?partition=1"', 0), y: part('"./e?partition=1"', 0) }, ["y"]],
+  "a partition beside its disk": [{ x: part('"./d?partition=1"', 0), y: part("./e", 0) }, ["y"]],
+  "a partition and a range of its disk": [
+    { x: wb('"./d?partition=1"', "mem:16M"), y: part('"./e?no-lock"', 16_384, "1M") },
+    ["y"],
+  ],
   "a base that is written": [
     {
       base: "./a",
@@ -81,6 +90,8 @@ function stackFile(devices: Readonly<Record<string, string>>): string {
     truncateSync(join(folder, name), 16 * MIB);
   }
   linkSync(join(folder, "c"), join(folder, "link"));
+  makePartitioned(join(folder, "d"));
+  linkSync(join(folder, "d"), join(folder, "e"));
   const path = join(folder, "stack.yaml");
   const lines = Object.entries(devices).map(([name, device]) => `  ${name}: ${device}\n`);
   writeFileSync(path, `devices:\n${lines.join("")}`);

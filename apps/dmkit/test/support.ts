@@ -1,6 +1,6 @@
 /** Running dmkit and other programs in tests, as a user would: by command line, in folders of their own. */
 import { type ChildProcess, type SpawnOptions, execFileSync, spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -131,4 +131,17 @@ export async function until(condition: () => boolean, what: string): Promise<voi
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   throw new Error(`waited in vain for ${what}`);
+}
+
+/** Makes a disk of 25 MiB: partition 1 begins at 1 MiB and 2 at 9 MiB, each of 8 MiB; 3 begins at 5 MiB, in both. */
+export function makePartitioned(path: string): void {
+  const table = Buffer.alloc(512);
+  for (const [index, first] of [2048, 18_432, 10_240].entries()) {
+    table.writeUInt8(0x83, 446 + 16 * index + 4);
+    table.writeUInt32LE(first, 446 + 16 * index + 8);
+    table.writeUInt32LE(16_384, 446 + 16 * index + 12);
+  }
+  table.writeUInt16LE(0xaa55, 510);
+  writeFileSync(path, table);
+  truncateSync(path, 25 * 2 ** 20);
 }

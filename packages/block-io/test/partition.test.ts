@@ -1,5 +1,13 @@
 /** What may be said behind a path: partitions, images of other programs, locks. */
-import { linkSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  linkSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
@@ -8,6 +16,7 @@ import {
   BlockIoError,
   type Logger,
   LowerDevices,
+  type Use,
   identityOf,
   openPath,
   parsePath,
@@ -181,6 +190,42 @@ describe("a partition by its number", () => {
     await (await openPath(path)).close();
     expect(readFileSync(path)[64 * 512]).toBe(7);
     expect(identityOf(`${path}?partition=1`)).not.toBe(identityOf(`${path}?partition=5`));
+  });
+});
+
+describe("partitions that overlap", () => {
+  it("are open in one device for writing, by whatever name, or in many for reading", async () => {
+    const [path, other] = [join(folder, "over.img"), join(folder, "over-link.img")];
+    const places = [
+      { type: 0x83, first: 64, count: 64 },
+      { type: 0x83, first: 128, count: 64 },
+      { type: 0x83, first: 100, count: 64 },
+      none,
+    ];
+    writeFileSync(path, Buffer.concat([mbr(places), Buffer.alloc(MIB - 512)]));
+    symlinkSync(path, other);
+    const open = (reference: string, use: Use) =>
+      LowerDevices.openOne(reference, use, {}, realEnvironment, { holder: { name: reference } });
+    const writing = await open(`${path}?partition=1`, "shares");
+    for (const reference of [`${other}?partition=1`, `${other}?partition=3`, `${path}?raw&partition=3`])
+      for (const use of ["shares", "reads"] as const)
+        await expect(open(reference, use)).rejects.toMatchObject({
+          code: "EBUSY",
+          message: expect.stringContaining(`${path}?partition=1 owns`),
+        });
+    await expect(open(`${other}?partition=3&no-lock`, "owns")).rejects.toMatchObject({ code: "EBUSY" });
+    await (await open(`${other}?partition=3&no-lock`, "looks")).close();
+    await (await open(`${other}?partition=2`, "owns")).close();
+    await writing.close();
+    const reading = [await open(`${path}?partition=1`, "reads"), await open(`${other}?partition=3`, "reads")];
+    await expect(open(`${path}?partition=2`, "shares")).rejects.toMatchObject({ code: "EBUSY" });
+    for (const device of reading) await device.close();
+    await (await open(`${other}?partition=3`, "owns")).close();
+    // One table may read and write one.
+    const pool = new LowerDevices({}, realEnvironment);
+    await pool.open(`${path}?partition=1`, "looks");
+    await pool.open(`${other}?partition=1`, "shares");
+    await pool.close();
   });
 });
 

@@ -14,6 +14,7 @@ import {
   parseSize,
   refuse,
   schemeOf,
+  withoutLock,
 } from "@dmkit/block-io";
 import { openReference } from "../devices.ts";
 import { readTable } from "./references.ts";
@@ -155,10 +156,13 @@ export async function bytesOf(reference: string, environment: Environment): Prom
   const known = fileSize(reference);
   if (known !== undefined) return known;
   const path = wholePath(reference);
+  const isPath = schemeOf(reference) === undefined;
   // Without a lock: the table that is being exchanged may have it.
   const opened =
     path === undefined
-      ? await openReference(reference, "read", environment, { use: "looks" })
+      ? await openReference(isPath ? withoutLock(reference) : reference, "read", environment, {
+          use: "looks",
+        })
       : await openFile(path, { readOnly: true, lock: false, environment });
   try {
     return opened.size;

@@ -1,6 +1,6 @@
 /**
  * Whether all that the devices of a plan use goes together: the claims they would make, by the rule of block-io
- * (claims.ts), and the locks of their files, which each device takes for itself; without anything being opened. A file is
+ * (claims.ts), and the locks of their files, which each device takes for itself; without anything being opened but disks whose partitions are named. A file is
  * its inode, as when it is open; of a device of the plan that only hands on requests the bytes are followed down, as the
  * target itself says.
  *
@@ -10,10 +10,12 @@ import {
   type BlockDevice,
   BlockIoError,
   Claims,
+  LowerDevices,
   type Place,
   SECTOR,
   type Segment,
   type TargetRegistry,
+  identityOf,
   isWriting,
   originAt,
   parsePath,
@@ -23,6 +25,7 @@ import {
   schemeOf,
   tableLength,
   withCapabilities,
+  withoutLock,
   withoutWriting,
 } from "@dmkit/block-io";
 import { targets as allTargets } from "../targets.ts";
@@ -63,8 +66,9 @@ class Below {
   /** Those of the plan, by name. */
   readonly devices: Map<string, BlockDevice> = new Map();
   readonly #files: readonly PlannedFile[];
-  /** Who has a file open, and whether for writing. */
-  readonly #locks: Map<string, Map<string, boolean>> = new Map();
+  readonly #partitions: Map<string, BlockDevice> = new Map();
+  /** Who has which files open, by identity. */
+  readonly #open: Map<string, Opening[]> = new Map();
 
   constructor(files: readonly PlannedFile[]) {
     this.#files = files;
@@ -80,31 +84,81 @@ class Below {
     return fake(reference, ENDLESS, (offset, length) => [{ on: reference, offset, length }]);
   }
 
-  /** A file is open for writing in one device, or for reading in any number. Throws `EBUSY`. */
-  lock(reference: string, device: string, writes: boolean): void {
-    const { path, partition } = parsePath(reference);
-    const key = originAt(path)?.name ?? path;
-    // All partitions of a disk share what has it open.
-    const owner = partition === undefined ? `device ${device}` : "devices on its partitions";
-    const holders = this.#locks.get(key) ?? new Map<string, boolean>();
-    this.#locks.set(key, holders);
-    for (const [holder, isWriter] of holders) {
-      if (holder === owner || !(writes || isWriter)) continue;
-      const hint = "Make the file a device of its own, and have both stand on that: they can share it then.";
-      throw new BlockIoError(`is open in ${holder}`, { code: "EBUSY", device: reference, hint });
-    }
-    holders.set(owner, writes || holders.get(owner) === true);
+  /** Looks up where a partition is, which only its disk says; for who opens it to say is what is wrong with it. */
+  async find(reference: string): Promise<void> {
+    if (schemeOf(reference) !== undefined || parsePath(reference).partition === undefined) return;
+    if (this.#partitions.has(reference)) return;
+    const found = await LowerDevices.openOne(
+      `${withoutLock(reference)}&raw`,
+      "looks",
+      {},
+      realEnvironment,
+    ).catch(() => undefined);
+    if (found === undefined) return;
+    this.#partitions.set(
+      reference,
+      fake(reference, found.size, (...at) => found.places?.(...at) ?? []),
+    );
+    await found.close();
   }
 
-  #file(path: string): BlockDevice {
-    // Where a partition begins only its disk says.
-    const words = parsePath(path);
-    const origin = originAt(words.partition === undefined ? words.path : path) ?? { name: path, offset: 0 };
-    const size = fileSize(path, this.#files) ?? ENDLESS;
-    return fake(path, size, (offset, length) => [
+  /**
+   * A file is open for writing in one device, or for reading in any number; so are the bytes of each of its partitions,
+   * all of which share what has it open. Throws `EBUSY`.
+   */
+  lock(reference: string, device: string, writes: boolean): void {
+    const { path, partition, lock } = parsePath(reference);
+    if (!lock) return;
+    const wanted: Opening = { device, partition, writes, at: this.#partitions.get(reference) };
+    const file = identityOf(path);
+    const others = this.#open.get(file) ?? [];
+    const holder = others.find((other) => excludes(wanted, other));
+    if (holder !== undefined) {
+      const hint = "Make the file a device of its own, and have both stand on that: they can share it then.";
+      const where = holder.partition === undefined ? "" : `, partition ${holder.partition} of it`;
+      throw new BlockIoError(`is open in device ${holder.device}${where}`, {
+        code: "EBUSY",
+        device: reference,
+        hint,
+      });
+    }
+    this.#open.set(file, [...others, wanted]);
+  }
+
+  #file(reference: string): BlockDevice {
+    const { path, partition } = parsePath(reference);
+    const found = this.#partitions.get(reference);
+    if (found !== undefined) return found;
+    // One that was not found is no part of anything.
+    const origin = (partition === undefined ? originAt(path) : undefined) ?? { name: reference, offset: 0 };
+    const size = fileSize(reference, this.#files) ?? ENDLESS;
+    return fake(reference, size, (offset, length) => [
       { on: origin.name, offset: origin.offset + offset, length },
     ]);
   }
+}
+
+/** A file, or a partition of one, that a device has open. */
+interface Opening {
+  readonly device: string;
+  readonly partition: number | undefined;
+  readonly writes: boolean;
+  /** Undefined for a whole, and where a partition is that was not found. */
+  readonly at: BlockDevice | undefined;
+}
+
+function excludes(one: Opening, other: Opening): boolean {
+  if (!one.writes && !other.writes) return false;
+  if ((one.partition === undefined) !== (other.partition === undefined)) return true;
+  if (one.device === other.device) return false;
+  return one.partition === other.partition || meet(one.at, other.at);
+}
+
+function meet(one: BlockDevice | undefined, other: BlockDevice | undefined): boolean {
+  const [here] = one?.places?.(0, one.size) ?? [];
+  const [there] = other?.places?.(0, other.size) ?? [];
+  if (here === undefined || there === undefined) return false;
+  return here.offset < there.offset + there.length && there.offset < here.offset + here.length;
 }
 
 async function claim(
@@ -113,6 +167,7 @@ async function claim(
   below: Below,
   claims: Claims,
 ): Promise<void> {
+  for (const { of } of planned.length?.parts ?? []) await below.find(of);
   const segments = segmentsOf(planned, targets, below);
   const handedOn = await Promise.all(segments.map((segment) => handingOn(segment, below)));
   const size = tableLength(segments) * SECTOR;
@@ -144,6 +199,7 @@ async function handingOn(
 ): Promise<BlockDevice | undefined> {
   const size = length * SECTOR;
   const uses = target.uses?.(options, size) ?? [];
+  for (const [reference] of uses) await below.find(reference);
   if (uses.length === 0 || uses.some(([, use]) => use !== "shares")) return undefined;
   const context = { name: target.name, size, environment: realEnvironment };
   const lower = async (reference: string): Promise<BlockDevice> => below.of(reference);

@@ -93,6 +93,12 @@ export function withoutWriting(use: Use): Use {
 /** A list of claims that go together. There is one for a process: {@link claims}. */
 export class Claims {
   readonly #claims: Set<Claim> = new Set();
+  readonly #withinOne: boolean;
+
+  /** @param withinOne whether claims of one claimant are compared with each other. */
+  constructor(withinOne = true) {
+    this.#withinOne = withinOne;
+  }
 
   /** Returns what gives it back. Throws `EBUSY` with who is in the way. */
   take(wanted: Claim): () => void {
@@ -126,7 +132,7 @@ export class Claims {
     const runs = runsOf(claim);
     if (uses[claim.use].writes && uses[claim.use].relies) refuseFolded(claim, runs);
     for (const other of others) {
-      if (!clash(claim.use, other.use)) continue;
+      if (!clash(claim.use, other.use) || (!this.#withinOne && claim.claimant === other.claimant)) continue;
       const theirs = runsOf(other);
       const meets = runs.some((run) =>
         theirs.some((their) => overlap(run, their) && !goesThrough(run, other) && !goesThrough(their, claim)),

@@ -262,7 +262,7 @@ export class LowerDevices {
       const device =
         partition === undefined
           ? await this.#openFile(reference, access, await reader?.device)
-          : await openPartition(reference, partition, access, this.#environment);
+          : await openPartition(reference, partition, access, this.#environment, this.#claimant);
       const before = this.#files?.get(fileKey(reference));
       if (before === undefined || before === openIdentity(device)) return device;
       await device.close();
@@ -297,15 +297,19 @@ async function openPartition(
   number: number,
   access: Access,
   environment: Environment,
+  claimant: Claimant,
 ): Promise<BlockDevice> {
-  const { path, lock } = parsePath(reference);
+  const { path, raw, lock } = parsePath(reference);
   const pool = wholes.get(environment) ?? new LowerDevices({}, environment);
   wholes.set(environment, pool);
   // Claims are those of the partitions.
-  const whole = await pool.open(lock ? path : `${path}?no-lock`, "looks", { access });
+  const words = [...(raw ? ["raw"] : []), ...(lock ? [] : ["no-lock"])].join("&");
+  const whole = await pool.open(words === "" ? path : `${path}?${words}`, "looks", { access });
   try {
     const found = await findPartition(whole, reference, number);
-    return new PartitionDevice(whole, found, reference, access, () => pool.release(whole));
+    const device = new PartitionDevice(whole, found, reference, access, () => pool.release(whole));
+    if (lock) device.lock(claimant);
+    return device;
   } catch (error) {
     await pool.release(whole);
     throw error;

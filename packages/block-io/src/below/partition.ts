@@ -2,7 +2,7 @@
 import { ByteAccess } from "../bytes/byte-access.ts";
 import { formatSize } from "../bytes/size.ts";
 import { type BlockDevice, SECTOR } from "../contract/device.ts";
-import { type BlockIoError, refuse } from "../contract/errors.ts";
+import { BlockIoError, refuse } from "../contract/errors.ts";
 import { type Health, healthOf, worstHealth } from "../contract/health.ts";
 import {
   type MbrEntry,
@@ -15,6 +15,7 @@ import {
   readMbr,
 } from "../format/partitions.ts";
 import { LinearDevice } from "../targets/linear.ts";
+import { type Claimant, Claims } from "./claims.ts";
 import type { Access } from "./schemes.ts";
 
 /** Bytes of a device. */
@@ -24,11 +25,15 @@ interface Found {
   readonly length: number;
 }
 
-/** A partition; closing it gives the whole back. */
+/** In the place of the lock of a file, which all who have partitions of it share: bytes of it are open like a file. */
+const locks = new Claims(false);
+
+/** A partition; closing it gives the whole back, and its lock. */
 export class PartitionDevice extends LinearDevice {
   readonly whole: BlockDevice;
   readonly number: number;
   readonly #giveBack: () => Promise<void>;
+  #unlock = (): void => {};
 
   constructor(
     whole: BlockDevice,
@@ -43,11 +48,24 @@ export class PartitionDevice extends LinearDevice {
     this.#giveBack = giveBack;
   }
 
+  /** Throws `EBUSY` where another claimant has a partition open that has bytes of this one, and one of them writes. */
+  lock(claimant: Claimant): void {
+    try {
+      this.#unlock = locks.take({ claimant, device: this, use: "owns" });
+    } catch (error) {
+      if (!(error instanceof BlockIoError)) throw error;
+      const hint =
+        "Make the partition a device of its own, and have both stand on that: they can share it then.";
+      throw refuse(this.name, "EBUSY", error.reason, hint);
+    }
+  }
+
   override health(): Health {
     return worstHealth([super.health(), healthOf(this.whole)]);
   }
 
   protected override doClose(): Promise<void> {
+    this.#unlock();
     return this.#giveBack();
   }
 }

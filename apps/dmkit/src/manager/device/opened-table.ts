@@ -107,9 +107,10 @@ export function openedAs(
 ): OpenedTable {
   const target = isTargetDevice(device) ? device : undefined;
   const length = device.size / SECTOR;
-  // An image takes what its clients write; a target owns what it was put on.
+  // A target owns what it was put on, and an image its file or disk, as its lock says; of a URI others may have a part.
   const lowers = below.length === 0 ? [device] : below;
-  const use = below.length === 0 ? "shares" : "owns";
+  const isFile = filesOf([device]).size > 0 && !device.limits.capabilities.readOnly;
+  const use = below.length > 0 || isFile ? "owns" : "shares";
   return {
     device,
     unclaimed: lowers.map((lower) => ({ device: lower, use })),
