@@ -154,7 +154,7 @@ describe("a disk whose log is in a folder", () => {
     await expect(disk.flush()).rejects.toThrow();
     await server.stop();
     expect(server.stderr()).toContain("taken over");
-    const next = await serve([join(folder, "new/disk.yaml")]);
+    const next = await serve([join(fresh, "disk.yaml")]);
     expect(await at(next, 0)).toBe("first");
     await next.stop();
   });

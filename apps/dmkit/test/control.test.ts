@@ -52,7 +52,7 @@ async function controlled(
     },
     async refused(errorCode, ...words) {
       const { code, stdout, stderr } = await verb(...words);
-      expect([code, stdout]).toEqual([1, ""]);
+      expect([code, stdout]).toEqual([errorCode === "EPARSE" ? 2 : 1, ""]);
       expect(stderr).toContain(`(${errorCode})`);
       expect(stderr.trimEnd().split("\n").length).toBeLessThanOrEqual(2);
       return stderr;
