@@ -73,6 +73,28 @@ async function answer(path: string): Promise<readonly [number, string]> {
   }
 }
 
+describe("a device whose tables do not open", () => {
+  it("has failed, and so has what stands on it, until it has one", async () => {
+    const path = file("a", size);
+    await manager.create("a", `0 2048 linear ${path} 0`);
+    await manager.create("above", "0 2048 linear dm:a 0");
+    rmSync(path);
+    await manager.reload("a", `0 2048 linear ${path} 0`, { force: true });
+    await expect(manager.resume("a")).rejects.toMatchObject({ code: "ENOENT" });
+    const states = (): unknown[] => manager.snapshot().map(({ name, health }) => [name, health.state]);
+    expect(states()).toEqual([
+      ["a", "failed"],
+      ["above", "failed"],
+    ]);
+    expect((await answer("/healthz"))[1]).toContain("dmkit reload a --table");
+    await exchange("a", `0 2048 linear ${file("b", size)} 0`);
+    expect(states()).toEqual([
+      ["a", "ok"],
+      ["above", "ok"],
+    ]);
+  });
+});
+
 describe("a cache that lost its cache device", () => {
   const mib = 2048;
   it.each([

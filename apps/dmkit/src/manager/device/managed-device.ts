@@ -10,6 +10,7 @@ import {
   type Segment,
   failureOf,
   healthOf,
+  healthy,
   type TargetRegistry,
   printTable,
   refuse,
@@ -74,6 +75,8 @@ export class ManagedDevice {
   constructor(name: string, readOnly: boolean, targets: TargetRegistry, environment: Environment) {
     const device = new NamedDevice(name, environment.clock);
     this.device = device;
+    // While its table is exchanged there is nothing to look at.
+    device.withoutTable = () => (this.changing ? healthy : brokenHealth(device.name));
     this.#targets = targets;
     this.#health = new HealthRecord(environment);
     this.readOnly = readOnly;
@@ -115,10 +118,7 @@ export class ManagedDevice {
 
   /** How it is now; a change since the last look is logged. */
   health(): Health {
-    // While its table is exchanged there is nothing to look at.
-    const now: Health =
-      this.state === "broken" ? { state: "failed", ...broken(this.name) } : healthOf(this.device);
-    return this.#health.note(this.name, now);
+    return this.#health.note(this.name, healthOf(this.device));
   }
 
   /**
@@ -224,8 +224,9 @@ export class ManagedDevice {
   }
 }
 
-function broken(name: string): { readonly why: string; readonly help: string } {
+function brokenHealth(name: string): Health {
   return {
+    state: "failed",
     why: "no table could be opened: requests wait",
     help: `Give it one: dmkit reload ${shellQuote(name)} --table "…"; dmkit resume ${shellQuote(name)}`,
   };

@@ -44,6 +44,8 @@ import type { OpenedTable } from "./opened-table.ts";
 import type { BelowStatus, SegmentStatus } from "../snapshot.ts";
 
 export class NamedDevice implements BlockDevice {
+  /** How it is while there is no table; whoever stands on it is no better. */
+  withoutTable: () => Health = () => healthy;
   #name: string;
   // Undefined while requests are held.
   #live: BlockDevice | undefined;
@@ -219,7 +221,7 @@ export class NamedDevice implements BlockDevice {
 
   /** That of the table in place, and of all it stands on. */
   health(): Health {
-    return this.#opened?.health() ?? healthy;
+    return this.#opened?.health() ?? this.withoutTable();
   }
 
   segments(): readonly SegmentStatus[] {
