@@ -181,7 +181,10 @@ const plan: fc.Arbitrary<StackPlan> = fc
       const device = devices[number % Math.max(1, devices.length)];
       // Clients may not write under another device.
       const readOnly = one.readOnly || (device !== undefined && users.has(device.name));
-      return device === undefined ? [] : [{ ...one, ...access, device: device.name, readOnly, where: "" }];
+      const { writers, ...others } = access;
+      // Nobody writes to what is read-only.
+      const who = readOnly || writers === undefined ? others : access;
+      return device === undefined ? [] : [{ ...one, ...who, device: device.name, readOnly, where: "" }];
     });
     return { path: "/stacks/s.yaml", devices, exports, listen, files, ...rest };
   });

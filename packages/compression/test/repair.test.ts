@@ -254,7 +254,10 @@ describe.each(damages)("$name", ({ of = closedImage, make, repaired, left, gone 
     await repair(recorder, work);
     const after = await bytesOf(recorder);
     const contents = gone === "all" ? [] : await contentsOf(after, BLOCKS);
-    for (const crashed of crashImages(before, recorder.log, new SeededRandom(seed))) {
+    // A repair of two records writes hundreds of times; one in so many of the images after each costs little.
+    const images = [...crashImages(before, recorder.log, new SeededRandom(seed))];
+    const step = Math.ceil(images.length / 60);
+    for (const crashed of images.filter((_image, index) => index % step === seed % step)) {
       const device = await deviceOf(crashed);
       const result = await repair(device, work);
       expect(
