@@ -1,22 +1,22 @@
 /** Holes of the original, and those this design has to close, each put back in: the simulation must find them. */
 import { type SimTarget, breaking } from "@dmkit/block-io/testing";
 import type { CompressionRules } from "../core/rules.ts";
-import { formatOneRaw, formatTwo, wide } from "./sim-targets.ts";
+import { formatOneBusy, formatTwo, wide } from "./sim-targets.ts";
 
 const broken = (name: string, changed: Partial<CompressionRules>): SimTarget =>
   breaking(formatTwo, name, changed);
 
 /** What the original did to format 1, beyond what the format itself cannot keep; letters as in FAULTS.md. */
 export const formatOneMutants: readonly SimTarget[] = [
-  breaking(formatOneRaw, "acknowledges-before-metadata-is-stable", { flushesMetadata: false }),
+  breaking(formatOneBusy, "acknowledges-before-metadata-is-stable", { flushesMetadata: false }),
   // A flush beside the one that the timer began, which has nothing left to write and waits for nobody.
-  breaking(formatOneRaw, "flush-misses-metadata-in-flight", { waitsForOthers: false }),
-  breaking(formatOneRaw, "metadata-before-data", { flushesData: false }),
+  breaking(formatOneBusy, "flush-misses-metadata-in-flight", { waitsForOthers: false }),
+  breaking(formatOneBusy, "metadata-before-data", { flushesData: false }),
 ];
 
 /** To be looked for with the fault `write-error`. */
 export const formatOneErrorMutants: readonly SimTarget[] = [
-  breaking(formatOneRaw, "ignores-metadata-errors", { fails: () => false }),
+  breaking(formatOneBusy, "ignores-metadata-errors", { fails: () => false }),
 ];
 
 /** To be looked for with the fault `rot`. */

@@ -161,6 +161,12 @@ export const formatOneRaw: CompressionTarget = uncompressed(
   (random) => ({ ...extents(random), mode: "writeback", interval: 1 }),
 );
 
+/** Many small requests, so many flushes: faults of these are found sooner. */
+export const formatOneBusy: CompressionTarget = ruled(compressionRules, (rules) => ({
+  ...formatOneRaw.under(rules),
+  workload: { transfer: 8192, operations: 60 },
+}));
+
 /** Metadata is written right behind the data: it may be stable before it. */
 export const formatOneRawThrough: SimTarget<Knobs> = uncompressed(
   "v1-raw-through",

@@ -39,9 +39,9 @@ export class Applier {
     this.updateMap(changes);
     for (const [{ first, blocks }, contents] of held) this.#store.hold(first, blocks, contents);
     this.#store.moved = [];
-    const stuck = new Map<number, unknown>();
+    const stuck = this.#store.parts.rules.fails("metadata") ? new Map<number, unknown>() : undefined;
     await this.#written("metadata", writeMetadata(this.#store, number, groups, stuck));
-    this.#store.holdGroups(groups, stuck);
+    if (stuck !== undefined) this.#store.holdGroups(groups, stuck);
     this.#store.moving = new Set();
   }
 
