@@ -359,7 +359,7 @@ describe("mistakes", () => {
   });
 
   it("tables with an unknown target, overlaps and gaps", async () => {
-    await refused(["serve", "-t", "0 8 nonsense"], /line 1: there is no target "nonsense"/);
+    await refused(["serve", "-t", "0 8 nonsense"], /line 1: there is no target "nonsense"/, 2);
     await refused(["serve", "-t", "0 8 zero", "-t", "4 8 zero"], /line 2: .*overlaps/, 2);
     await refused(["serve", "-t", "0 8 zero", "-t", "16 8 zero"], /line 2: .*gap/, 2);
     await refused(["serve", "-t", "0 4096 linear mem:1M 0"], /do not fit/);
