@@ -155,6 +155,7 @@ const damage = /^dmkit: .*\((EIO|EFORMAT)\)\n( {2}.*\n)?$/;
 
 describeWith(["qemu-io"], "an archive with damage", () => {
   it("is not restored, and the error names what it is in", async () => {
+    cleanUp(() => void vi.unstubAllEnvs());
     const store = await archivedDisk();
     const parts = ["disks/vm1/log", "disks/vm1/disk", "disks/vm1/epoch", "disks/vm1/base", "images", "blobs"];
     const files = readdirSync(store, { recursive: true, encoding: "utf8", withFileTypes: true })
@@ -169,6 +170,8 @@ describeWith(["qemu-io"], "an archive with damage", () => {
         bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 4;
         writeFileSync(path, bytes);
       }
+      // What the node's cache has needs no store.
+      vi.stubEnv("XDG_CACHE_HOME", tempFolder());
       const restored = join(tempFolder(), "restored.img");
       const { code, stderr } = await cli("archive", "restore", "-q", `${store}/vm1`, restored);
       expect([part, code, stderr]).toEqual([part, 1, expect.stringMatching(damage)]);
