@@ -106,54 +106,6 @@ describe("what may have been flushed", () => {
       expect(below(rig, block)).toBe(block <= good ? 0x10 + block : 0);
   });
 
-  it("after an orderly close, the data of an old segment is missed where it is wanted", async () => {
-    const rig = await used(10, true);
-    const image = { cache: rig.cache, backing: rig.backing };
-    spoil(rig, [at(1, DATA)]);
-    const view = await openAt(image, 10);
-    expect((await failing(view.read(BLOCK, Buffer.alloc(BLOCK)))).code).toBe("EIO");
-    expect(await failing(replay(rig.cache, rig.backing, { until: 10 }))).toMatchObject({ code: "EIO" });
-    expect([1, 2, 10].map((block) => below(rig, block))).toEqual([0, 0x12, 0x1a]);
-  });
-
-  it("after an orderly close, such data does not keep the cache from being opened", async () => {
-    const rig = await used(10, true);
-    spoil(rig, [at(1, DATA)]);
-    await rig.open();
-    expect((await failing(rig.read(1))).code).toBe("EIO");
-    for (let block = 2; block <= 10; block += 1) expect(await rig.read(block)).toEqual(filled(0x10 + block));
-    await rig.segment(1, 0x31);
-    expect(await rig.read(1)).toEqual(filled(0x31));
-  });
-
-  it.each([
-    ["data", DATA],
-    ["head", HEAD],
-  ])("the %s of one before the first: older contents are shown nowhere in its place", async (_name, part) => {
-    const rig = await used(10, false);
-    spoil(rig, [at(2, part)]);
-    const error = await failing(rig.open());
-    expect(error.message).toContain("may hold segment 2");
-    const image = { cache: rig.cache, backing: rig.backing };
-    if (part === HEAD) {
-      expect(error.hint).not.toContain("--at");
-      expect((await failing(openAt(image, 10))).code).toBe("EIO");
-      expect((await failing(replay(rig.cache, rig.backing, { until: 10 }))).code).toBe("EIO");
-      expect((await failing(replay(rig.cache, rig.backing))).hint).not.toContain("--until");
-      return;
-    }
-    expect(error.hint).toContain("replay --until 10");
-    const view = await openAt(image, 10);
-    const bytes = Buffer.alloc(BLOCK);
-    expect((await failing(view.read(2 * BLOCK, bytes))).code).toBe("EIO");
-    for (const block of [1, 3, 10]) {
-      await view.read(block * BLOCK, bytes);
-      expect(bytes.readUInt8(0)).toBe(0x10 + block);
-    }
-    expect(await failing(replay(rig.cache, rig.backing, { until: 10 }))).toMatchObject({ code: "EIO" });
-    expect([1, 2, 3, 10].map((block) => below(rig, block))).toEqual([0x11, 0, 0x13, 0x1a]);
-  });
-
   it("a slot outside of the log that can hold an old segment is emptied, or opening is refused", async () => {
     const rig = await used(4, false);
     // Within what a crash may have left behind the end.

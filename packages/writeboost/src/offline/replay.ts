@@ -111,7 +111,7 @@ function lastGood(found: ScannedLog): number | undefined {
   const strange = problems.some(({ problem }) => problem === "sector");
   if (typeof identity !== "object" && strange) return undefined;
   const bad = rotten.map((slot) => ids[slot] as number).filter((id) => id > lastWriteback && id <= last);
-  if ((damage === undefined && bad.length === 0) || found.gap?.isKnown === false) return undefined;
+  if (damage === undefined && bad.length === 0) return undefined;
   // After an orderly close even the oldest must be there; after a crash the log begins where it can.
   const closed = typeof identity === "object" && identity.clean;
   if (closed && first > Math.max(record, identity.lastId - ids.length) + 1) return undefined;

@@ -12,7 +12,6 @@ import type { Dialect } from "../format/checksum.ts";
 import { ReadPath } from "../device/request/read-path.ts";
 import { requirePairForView } from "./pairing.ts";
 import { adoptLog, scan } from "./scan.ts";
-import { loseGap } from "./unreadable.ts";
 import { SegmentLog } from "../device/log/segment-log.ts";
 
 /** How the contents at an earlier segment are looked at. */
@@ -55,14 +54,7 @@ export async function openAt(
     const hint = `Segments ${found.lastWriteback} … ${found.last} can: older ones are on the backing device already.`;
     throw refuse(cache.name, "EINVAL", `segment ${id} cannot be shown`, hint);
   }
-  const { gap } = found;
-  if (gap !== undefined) loseGap(cache, gap, found);
-  const split = adoptLog(
-    found,
-    gap?.from ?? found.first,
-    id,
-    gap === undefined ? found.lastWriteback : gap.from - 1,
-  );
+  const split = adoptLog(found, found.first, id, found.lastWriteback);
   if (split.length > 0) {
     const reason = `${split.length} blocks are spread over several segments`;
     const hint =
