@@ -1,6 +1,5 @@
 /** A cache device that does not give some of its sectors: what needs them fails and is named, everything else goes on. */
 import { type BlockIoError, realEnvironment } from "@dmkit/block-io";
-import { settle } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { openAt, repair, replay, writeboostImages } from "../src/index.ts";
 import { check } from "./support/check.ts";
@@ -151,27 +150,6 @@ describe("data of a segment, while the device runs", () => {
     expect(await rig.read(2)).toEqual(filled(0x12));
     await rig.segment(9, 0x99);
     expect(await rig.read(9)).toEqual(filled(0x99));
-  });
-
-  it("is read from the backing device where that has it, and never while it has not", async () => {
-    const rig = await running();
-    const both = Buffer.alloc(2 * BLOCK);
-    await rig.device.dropCaches();
-    // Block 1 is clean; block 2 is dirty, in segment 7.
-    await rig.segment(2, 0x22);
-    await rig.device.close();
-    await rig.reopen();
-    spoil(rig, [at(1, DATA), at(7, DATA)]);
-    expect(await rig.read(1)).toEqual(filled(0x11));
-    expect((await failing(rig.device.read(BLOCK, both))).offset).toBe(at(7, DATA));
-    // Written anew meanwhile: what was below before is not the answer.
-    rig.backing.hold = ({ op, offset }) => op === "read" && offset === BLOCK;
-    const reading = rig.read(1);
-    await settle();
-    expect(rig.backing.held).toBe(1);
-    await rig.segment(1, 0x31);
-    rig.backing.release();
-    expect(await reading).toEqual(filled(0x31));
   });
 
   it("drop_caches writes back all the others, names it, and is done when it is written anew", async () => {

@@ -94,9 +94,7 @@ export class WriteboostDevice extends GuardedTarget {
     const { plogSegments: segments, plogName: name } = recovered;
     const decisions = archive === undefined ? rules : { ...rules, isLogged: rules.isLoggedToArchive };
     const log = new SegmentLog(devices.cache, recovered, settings.pool, decisions);
-    const shipper =
-      archive &&
-      new Shipper({ log, backing: this.#backing }, archive.to, archive, settings.name, environment);
+    const shipper = archive && new Shipper(log, archive.to, archive, settings.name, environment);
     const plog = devices.plog && new PlogWriter(devices.plog, geometry, { segments, name, log });
     this.#log = log;
     const ages = new SegmentAges(log, environment.clock);

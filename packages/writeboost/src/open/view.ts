@@ -86,17 +86,14 @@ class View extends GuardedDevice {
       extents: false,
     });
     super(name, backing.size, limits);
-    this.#reads = new ReadPath(
-      {
-        log,
-        backing,
-        plog: undefined,
-        shipper: undefined,
-        statistics: new Statistics(),
-        size: backing.size,
-      },
-      true,
-    );
+    this.#reads = new ReadPath({
+      log,
+      backing,
+      plog: undefined,
+      shipper: undefined,
+      statistics: new Statistics(),
+      size: backing.size,
+    });
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {

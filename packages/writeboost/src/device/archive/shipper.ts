@@ -6,7 +6,6 @@
  * - a segment is shipped only when it is durable on the cache device: what a crash takes from here is not there either;
  * - `log.archived.last` is the last one that is in the archive; its slot, and those of all later ones, are not used again
  *   before (segment-log.ts), so what is not in RAM any more is read from the cache device;
- * - a segment that cannot be read is tried again once an interval: whoever waits for it asks for nothing else meanwhile;
  * - an archive that another one writes now ends the cache: nothing is acknowledged any more.
  */
 import {
@@ -16,15 +15,21 @@ import {
   type Timer,
   type WatchedFacts,
   healthy,
+  refuse,
   toBlockIoError,
   wholeStory,
 } from "@dmkit/block-io";
-import { slotOf, BLOCK } from "../../format/geometry.ts";
-import { segmentSize } from "../../format/segment.ts";
+import { slotOf, slotStart, BLOCK } from "../../format/geometry.ts";
+import {
+  decodeSegmentHeader,
+  isWhole,
+  metablockBits,
+  metablockLost,
+  metablockSector,
+  segmentSize,
+} from "../../format/segment.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
-import type { LogOver } from "../request/read-below.ts";
 import type { ArchivedSegment, Archiving, SegmentArchive } from "./segment-archive.ts";
-import { readSegment } from "./segment-reader.ts";
 
 // What goes together at the most: an archive takes 4 MiB at a time, metablocks included.
 const MOST_BYTES = 4 * 1024 * 1024;
@@ -35,7 +40,6 @@ const PER_BLOCK = BLOCK + 16;
 const LAST_WAIT = 10_000;
 
 export class Shipper {
-  readonly #parts: LogOver;
   readonly #log: SegmentLog;
   readonly #archive: SegmentArchive;
   readonly #environment: Environment;
@@ -56,20 +60,16 @@ export class Shipper {
   #drained: number = Number.NEGATIVE_INFINITY;
   /** What went to the archive since the cache was opened. */
   readonly #sent = { objects: 0, bytes: 0 };
-  /** Why a segment could not be read, until it has been. */
+  /** Why a segment could not be read the last time. */
   #unreadable: BlockIoError | undefined;
-  /** Whether it is not tried again yet. */
-  #isPausing = false;
 
   constructor(
-    parts: LogOver,
+    log: SegmentLog,
     archive: SegmentArchive,
     { flush = "local", interval = 1000 }: Archiving,
     device: string,
     environment: Environment,
   ) {
-    const { log } = parts;
-    this.#parts = parts;
     this.#log = log;
     this.#archive = archive;
     this.#device = device;
@@ -80,13 +80,12 @@ export class Shipper {
     // What a former life has closed is no older than now.
     for (let id = archive.shipped + 1; id <= log.opened; id += 1) this.#noteClosed(id);
     log.archived.onClosed = (id) => this.#noteClosed(id);
-    log.archived.waitFor = (id) => this.#waitFor(id);
+    log.archived.onWanted = (id) => this.#want(id);
   }
 
   /** After this, it ships by itself. */
   start(): void {
     this.#stopped = false;
-    this.#isPausing = false;
     this.#drained = Number.NEGATIVE_INFINITY;
     this.#arm();
     this.kick();
@@ -151,13 +150,13 @@ export class Shipper {
   kick(): void {
     const { durable, opened, geometry, dead } = this.#log;
     const shipped = this.#shipped;
-    if (this.#running !== undefined || this.#isPausing || dead !== undefined || shipped >= durable) return;
+    if (this.#running !== undefined || dead !== undefined || shipped >= durable) return;
     const isMuch =
       opened - shipped > geometry.slots / 2 || this.#bytesOf(shipped + 1, durable, MOST_BYTES) >= MOST_BYTES;
     if (shipped >= this.#wanted && (this.#stopped || !isMuch)) return;
     this.#running = this.#ship(durable).finally(() => {
       this.#running = undefined;
-      this.kick();
+      if (this.#unreadable === undefined) this.kick();
     });
   }
 
@@ -171,14 +170,13 @@ export class Shipper {
   }
 
   /** What a status tells. */
-  facts(): { archived_id: number; unshipped_bytes: number; unshipped_seconds: number; unread_id?: number } {
+  facts(): Readonly<Record<"archived_id" | "unshipped_bytes" | "unshipped_seconds", number>> {
     const since = this.#closed.get(this.#shipped + 1);
     const age = since === undefined ? 0 : Math.max(0, this.#environment.clock.wallTime() - since);
     return {
       archived_id: this.#shipped + this.#archive.offset,
       unshipped_bytes: this.unshippedBytes,
       unshipped_seconds: Math.round(age / 1000),
-      ...(this.#unreadable && { unread_id: this.#shipped + 1 + this.#archive.offset }),
     };
   }
 
@@ -203,7 +201,7 @@ export class Shipper {
       help:
         this.#unreadable === undefined
           ? "Make the store reachable: it goes on by itself then."
-          : "It is tried again by itself. If it stays so: write back what can be (drop_caches), close the device, open it with archive none, and begin a new archive with a new cache.",
+          : "Replace the cache device: what the archive lacks is written back (drop_caches), then begin a new archive.",
     };
   }
 
@@ -224,24 +222,9 @@ export class Shipper {
     while (this.#shipped < id) {
       log.check();
       if (this.#givenUp !== givenUp) throw this.#lateError();
-      if (this.#unreadable !== undefined && this.#isPausing) throw this.#unreadable;
+      if (this.#unreadable !== undefined && this.#running === undefined) throw this.#unreadable;
       await log.changed.wait();
     }
-  }
-
-  /** Of a writer, who needs the slot of segment `id`: until anything has changed. */
-  async #waitFor(id: number): Promise<void> {
-    const givenUp = this.#givenUp;
-    this.#want(id);
-    await this.#log.changed.wait();
-    if (this.#givenUp === givenUp) return;
-    throw new BlockIoError("the log is full, and has to be in the archive before anything else is written", {
-      code: "ETIMEDOUT",
-      device: this.#device,
-      op: "write",
-      cause: this.#unreadable ?? this.#archive.trouble,
-      hint: this.health().help,
-    });
   }
 
   #want(id: number): void {
@@ -265,7 +248,7 @@ export class Shipper {
   /** What was acknowledged is to be on its way. */
   async #tick(): Promise<void> {
     const { dead, opened } = this.#log;
-    this.#isPausing = false;
+    this.#unreadable = undefined;
     if (dead !== undefined || this.#shipped >= opened) return;
     try {
       this.#want(await this.#makeDurable());
@@ -284,15 +267,8 @@ export class Shipper {
         for (let id = first, bytes = 0; id <= last && segments.length < MOST_SEGMENTS; id += 1) {
           bytes += PER_SEGMENT + PER_BLOCK * this.#lengthOf(id);
           if (bytes > MOST_BYTES) break;
-          const closed = this.#closed.get(id) ?? this.#environment.clock.wallTime();
-          const segment = await readSegment(this.#parts, id, closed, this.#device).catch((error: unknown) => {
-            // Those before it need not wait for it.
-            if (segments.length === 0) throw error;
-          });
-          if (segment === undefined) break;
-          segments.push(segment);
+          segments.push(await this.#segment(id));
         }
-        this.#unreadable = undefined;
         await this.#archive.write(first, segments);
         log.archived.last = first + segments.length - 1;
         this.#sent.objects += 1;
@@ -310,7 +286,6 @@ export class Shipper {
     // Closed by ourselves, or replaced while at rest: whoever waits is told.
     if (this.#stopped || error.code !== "ESHUTDOWN") {
       this.#unreadable = error;
-      this.#isPausing = true;
       return;
     }
     this.#environment.logger.log("error", "the disk was taken over; this cache has stopped", {
@@ -328,6 +303,37 @@ export class Shipper {
     let bytes = 0;
     for (let id = first; id <= last && bytes < enough; id += 1) bytes += segmentSize(this.#lengthOf(id));
     return bytes;
+  }
+
+  async #segment(id: number): Promise<ArchivedSegment> {
+    const log = this.#log;
+    const length = this.#lengthOf(id);
+    const size = segmentSize(length);
+    const place = slotOf(log.geometry, id);
+    const isInRam = log.inRam(place * log.map.blocks) !== undefined;
+    // Its buffer may be another's by the time it is sent.
+    const slot = isInRam ? Buffer.from(log.bufferOf(id).subarray(0, size)) : Buffer.allocUnsafe(size);
+    if (!isInRam) {
+      await log.cache.read(slotStart(log.geometry, place), slot);
+      const header = decodeSegmentHeader(slot);
+      if (header.id !== id || header.length !== length || !isWhole(slot))
+        throw refuse(this.#device, "EIO", `segment ${id} is damaged on the cache device`, undefined, "read");
+    }
+    const sectors: number[] = [];
+    const bits: number[] = [];
+    const data: Buffer[] = [];
+    for (let index = 0; index < length; index += 1) {
+      // What is lost, the archive has: in the segment from which it was.
+      const valid = metablockBits(slot, index) & ~metablockLost(slot, index);
+      // Clean, and whole: it was read from the disk.
+      if (valid === 0) continue;
+      sectors.push(metablockSector(slot, index));
+      bits.push(valid);
+      data.push(slot.subarray(BLOCK * (1 + index), BLOCK * (2 + index)));
+    }
+    const isAll = data.length === length;
+    const time = this.#closed.get(id) ?? this.#environment.clock.wallTime();
+    return { time, sectors, bits, data: isAll ? slot.subarray(BLOCK) : Buffer.concat(data) };
   }
 
   #lateError(): BlockIoError {

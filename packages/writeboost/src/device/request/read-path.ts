@@ -5,14 +5,13 @@
  * What is in RAM is copied when the request arrives. A slot may be used again while it is being read: then the
  * segment id it holds has changed, and that part is looked up once more.
  */
-import { type BlockIoError, ByteAccess, done, join, isOfPlace } from "@dmkit/block-io";
+import { ByteAccess, done, join, isOfPlace } from "@dmkit/block-io";
 import { runEnd, runStart, sectorBits, sectorsOfBlock } from "../../core/sectors.ts";
 import { FULL_SIZE, HIT, ON_BUFFER } from "../../core/statistics.ts";
 import { BLOCK, SLOTS_START } from "../../format/geometry.ts";
 import { blockOffset } from "../../format/segment.ts";
 import type { Parts } from "../parts.ts";
 import { lost, unreadable } from "../refusals.ts";
-import { readBelow } from "./read-below.ts";
 
 /** A part of a request that has to be read from a device. */
 interface Part {
@@ -35,12 +34,9 @@ export class ReadPath {
   // Sectors that were written when the devices had smaller blocks are there still.
   readonly #cache: ByteAccess;
   readonly #backing: ByteAccess;
-  readonly #isView: boolean;
 
-  /** @param isView shows a state of the past: the backing device may have newer contents of what is clean. */
-  constructor(parts: ReadParts, isView = false) {
+  constructor(parts: ReadParts) {
     this.#parts = parts;
-    this.#isView = isView;
     this.#cache = new ByteAccess(parts.log.cache);
     this.#backing = new ByteAccess(parts.backing);
   }
@@ -136,30 +132,9 @@ export class ReadPath {
       await this.#cache.read(part.from, piece);
     } catch (error) {
       if (!isOfPlace(error)) throw log.die(error);
-      if (!isOver()) return this.#readOtherwise(part, offset + part.at, piece, error);
+      if (!isOver()) throw unreadable(error, part.from, piece.length);
     }
     if (isOver()) await this.read(offset + part.at, piece);
-  }
-
-  /** A part, at `offset` of the disk, that the cache device did not give. */
-  async #readOtherwise(part: Part, offset: number, piece: Buffer, error: BlockIoError): Promise<void> {
-    const within = offset % BLOCK;
-    const one = Math.min(piece.length, BLOCK - within);
-    if (one < piece.length) {
-      await this.read(offset, piece.subarray(0, one));
-      return this.read(offset + one, piece.subarray(one));
-    }
-    const { map } = this.#parts.log;
-    const block = Math.floor(offset / BLOCK);
-    const index = map.find(block);
-    // It has become another one's, or there is a newer copy.
-    if (index < 0 || this.#parts.log.idOfBlock(index) !== part.id) return this.read(offset, piece);
-    const copy = Buffer.allocUnsafe(BLOCK);
-    const bits = sectorBits(within / 512, piece.length / 512);
-    if (!this.#isView && (await readBelow(this.#parts, index, bits, copy)))
-      copy.copy(piece, 0, within, within + piece.length);
-    else if (map.find(block) === index) throw unreadable(error, part.from, piece.length);
-    else await this.read(offset, piece);
   }
 }
 
