@@ -185,10 +185,10 @@ it("README says what a cache block costs in RAM", () => {
 describe("writeback plan", () => {
   it("takes every sector from the newest copy, whatever the order of the entries", () => {
     const entries: Entry[] = [
-      { block: 3, id: 9, index: 9, bits: 0x0f, gone: 0, lost: 0, data: block(9) },
-      { block: 3, id: 7, index: 7, bits: 0xff, gone: 0, lost: 0, data: block(7) },
-      { block: 2, id: 8, index: 8, bits: 0xff, gone: 0, lost: 0, data: block(8) },
-      { block: 3, id: 8, index: 8, bits: 0x18, gone: 0, lost: 0, data: block(6) },
+      { block: 3, id: 9, index: 9, bits: 0x0f, data: block(9) },
+      { block: 3, id: 7, index: 7, bits: 0xff, data: block(7) },
+      { block: 2, id: 8, index: 8, bits: 0xff, data: block(8) },
+      { block: 3, id: 8, index: 8, bits: 0x18, data: block(6) },
     ];
     for (const order of [entries, entries.toReversed()]) {
       const [only, other] = planWriteback(order);

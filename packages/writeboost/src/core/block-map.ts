@@ -8,7 +8,6 @@
  *      key      backing block (4 KiB) it is a copy of
  *      valid    sectors whose contents are in the log
  *      dirty    those of them that are not known to be durable on the backing device
- *      lost     those of the dirty ones that nobody has, see segment.ts; hardly ever any
  *
  * Invariants:
  *
@@ -18,7 +17,7 @@
  * - dirty ⊆ valid; being written back clears dirty only, so the block still hits.
  */
 
-import { metablockLost, setMetablock, spreadMetablocks } from "../format/segment.ts";
+import { setMetablock, spreadMetablocks } from "../format/segment.ts";
 import { sectorsOfBlock } from "./sectors.ts";
 
 type Keys = Uint32Array | Float64Array;
@@ -34,8 +33,6 @@ export class BlockMap {
   readonly keys: Keys;
   readonly valid: Uint8Array;
   readonly dirty: Uint8Array;
-  /** By cache block, where there are any. */
-  readonly lost: Map<number, number> = new Map();
   /** Cache blocks in use, by slot. */
   readonly lengths: Uint8Array;
   /** Newest copies that are dirty. */
@@ -198,8 +195,6 @@ export class BlockMap {
     for (let index = at; index < at + length; index += 1) {
       const bits = dirty[index] as number;
       valid[index] = bits === 0 ? sectorsOfBlock(backing, keys[index] as number) : bits;
-      // The first byte of what is zero but for lost sectors.
-      if (head[512 + 16 * (index - at) + 9] !== 0) this.lose(index, metablockLost(head, index - at));
     }
     return true;
   }
@@ -209,30 +204,7 @@ export class BlockMap {
     const first = slot * this.blocks;
     const column = this[bits];
     for (let at = 0; at < (this.lengths[slot] as number); at += 1)
-      setMetablock(
-        head,
-        at,
-        (this.keys[first + at] as number) * 8,
-        column[first + at] as number,
-        this.lost.get(first + at),
-      );
-  }
-
-  /** Of the sectors of cache block `index` these are lost. */
-  lose(index: number, bits: number): void {
-    if (bits === 0) this.lost.delete(index);
-    else this.lost.set(index, bits);
-  }
-
-  /** The sectors that are lost, of a cache block. */
-  lostOf(index: number): number {
-    return this.lost.size === 0 ? 0 : (this.lost.get(index) ?? 0);
-  }
-
-  /** Backing blocks of which sectors are lost. */
-  lostBlocks(): number[] {
-    const blocks = [...this.lost.keys()].filter((index) => this.find(this.keys[index] as number) === index);
-    return blocks.map((index) => this.keys[index] as number);
+      setMetablock(head, at, (this.keys[first + at] as number) * 8, column[first + at] as number);
   }
 
   /** The next cache block of a slot becomes the newest copy of `block`, in place of `previous` (-1: there was none). */
@@ -258,7 +230,6 @@ export class BlockMap {
     if (before === 0 && bits !== 0) this.dirtyBlocks += 1;
     this.dirty[index] = before | bits;
     this.valid[index] = (this.valid[index] as number) | bits;
-    if (this.lost.size > 0) this.lose(index, this.lostOf(index) & ~bits);
   }
 
   /** Of a slot before anything is adopted: it counts for nothing. */
@@ -300,7 +271,6 @@ export class BlockMap {
       if (this.find(block) === index) this.#remove(block);
       this.valid[index] = 0;
       this.dirty[index] = 0;
-      this.lost.delete(index);
     }
     this.lengths[slot] = 0;
     return keys;

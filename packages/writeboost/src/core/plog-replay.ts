@@ -13,8 +13,6 @@ export interface Rebuilt {
   /** Backing block of each index; every index below `length` has one. */
   readonly keys: Float64Array;
   readonly bits: Uint8Array;
-  /** Those of them that are lost: older copies had no more. */
-  readonly lost: Uint8Array;
   /** `segmentSize(length)` bytes. */
   readonly image: Buffer;
 }
@@ -41,22 +39,18 @@ export function rebuildSegment(source: Buffer, records: readonly PlogRecord[]): 
     setMetablock(image, index, ((keys[index] as number) * BLOCK) / 512, bits[index] as number);
   }
   sealSegment("classic", image, first.id, length);
-  return { id: first.id, length, keys, bits, lost: new Uint8Array(length), image };
+  return { id: first.id, length, keys, bits, image };
 }
 
-/**
- * Adds sectors of an older copy of block `index` to a rebuilt segment. `data` is the whole older block, `gone` what
- * was lost of it.
- */
-export function complete(rebuilt: Rebuilt, index: number, missing: number, data: Buffer, gone = 0): void {
-  const { image, keys, bits, lost, id, length } = rebuilt;
+/** Adds sectors of an older copy of block `index` to a rebuilt segment. `data` is the whole older block. */
+export function complete(rebuilt: Rebuilt, index: number, missing: number, data: Buffer): void {
+  const { image, keys, bits, id, length } = rebuilt;
   for (let from = runStart(missing, 0); from < 8; ) {
     const end = runEnd(missing, from);
     data.copy(image, dataStart(index) + from * 512, from * 512, end * 512);
     from = runStart(missing, end);
   }
   bits[index] = (bits[index] as number) | missing;
-  lost[index] = (lost[index] as number) | (missing & gone);
-  setMetablock(image, index, ((keys[index] as number) * BLOCK) / 512, bits[index], lost[index]);
+  setMetablock(image, index, ((keys[index] as number) * BLOCK) / 512, bits[index]);
   sealSegment("classic", image, id, length);
 }

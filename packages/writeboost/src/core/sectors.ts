@@ -5,13 +5,6 @@ export function sectorBits(first: number, count: number): number {
   return ((1 << count) - 1) << first;
 }
 
-/** Of sectors counted from 0 at any place, those of the block that begins at sector `from`. */
-export function bitsOf(sectors: ReadonlySet<number>, from = 0): number {
-  let bits = 0;
-  for (let at = 0; at < 8; at += 1) if (sectors.has(from + at)) bits |= 1 << at;
-  return bits;
-}
-
 /** The first run of set bits at or after `from`: its start, or 8 if there is none. */
 export function runStart(bits: number, from: number): number {
   const rest = bits & (0xff << from) & 0xff;

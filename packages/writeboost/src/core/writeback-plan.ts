@@ -19,9 +19,6 @@ export interface Entry {
   readonly index: number;
   /** Sectors to write. */
   readonly bits: number;
-  /** Sectors of the copy that cannot be read, and those of them that would have to be written. */
-  readonly gone: number;
-  readonly lost: number;
   /** Where the block's data is. */
   readonly data: Buffer;
 }

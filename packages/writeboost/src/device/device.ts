@@ -113,7 +113,7 @@ export class WriteboostDevice extends GuardedTarget {
         batch: () => this.#tunables.nr_max_batched_writeback,
         barriers: () => this.#barriers.asked,
         failure: () => this.failure,
-        relog: (index, data, gone) => this.#writes.relog(index, data, gone),
+        relog: (index, data) => this.#writes.relog(index, data),
       },
       environment,
       (error) => {

@@ -1,12 +1,5 @@
 /** Errors of several parts: what a running cache does not do, and what its devices do not give. */
-import {
-  type BlockDevice,
-  BlockIoError,
-  isLossless,
-  isOutOfSpace,
-  refuse,
-  toBlockIoError,
-} from "@dmkit/block-io";
+import { BlockIoError, isLossless, isOutOfSpace, refuse, toBlockIoError } from "@dmkit/block-io";
 
 export function interrupted(device: string): BlockIoError {
   const hint = "What was written back stays written back; send it again to go on.";
@@ -55,26 +48,6 @@ export function outOfSpace(error: unknown, device: string): BlockIoError {
 /** Whether what failed may succeed later, and all is as it was until then. */
 export function costsNothing(error: unknown): boolean {
   return isOutOfSpace(error) || isLossless(error);
-}
-
-type Named = Pick<BlockDevice, "name">;
-
-/** The error of what needs sectors that the cache device does not give any more, `length` bytes at `offset` of the disk. */
-export function lost(
-  { log, backing }: { readonly log: { readonly cache: Named }; readonly backing: Named },
-  offset: number,
-  length: number,
-  cause?: BlockIoError,
-): BlockIoError {
-  return new BlockIoError(`its newest contents were on ${log.cache.name}, in a sector that cannot be read`, {
-    code: "EIO",
-    device: backing.name,
-    op: "read",
-    offset,
-    length,
-    cause,
-    hint: "Everything else goes on. Writing the whole block (4096 bytes) anew, or discarding it, ends that.",
-  });
 }
 
 /** The error of one read of the log, at `offset` of the cache device: all else may be right, and goes on. */

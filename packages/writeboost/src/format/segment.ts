@@ -5,13 +5,12 @@
  *           8            checksum u32    over bytes 512 … 4096 × (1 + length) - 1, see checksum.ts
  *           12           length u8       metablocks that count, 0 … B
  *           13           zero to 512
- *           512 + 16 i   metablock i:    sector u64, dirty_bits u8, lost u8, `LOST` if that is not 0, zero
+ *           512 + 16 i   metablock i:    sector u64, dirty_bits u8, 7 zero bytes
  *           4096 (1 + i) data of metablock i
  *
  * Bytes 0 … 511 are one sector and therefore written whole or not at all. Sectors of a block whose bit is not
  * set hold arbitrary bytes, yet the checksum covers them. dirty_bits 0 means, in the v2 dialect and in logs of
- * 1.0.1, a clean block whose sectors are all valid. `lost`, dmkit's own, are those of the dirty bits whose contents an
- * unreadable sector of the cache device took along: nobody has them, and zeroes are in their place.
+ * 1.0.1, a clean block whose sectors are all valid.
  */
 import { getU32, getU8, setU32, setU64, setU8, tryU64 } from "@dmkit/block-io";
 import { type Dialect, checksum, dialectOfChecksum } from "./checksum.ts";
@@ -19,8 +18,6 @@ import { BLOCK, type Geometry, slotStart } from "./geometry.ts";
 
 const METABLOCKS = 512;
 const METABLOCK = 16;
-// Behind the sectors that are lost: "LOST". Other drivers leave whatever there was.
-const LOST_MARK = 0x5453_4f4c;
 
 /** The first sector of a slot. `id` is NaN where the stored one is above 2^53 - 1. */
 export interface SegmentHeader {
@@ -58,23 +55,11 @@ export function metablockBits(slot: Buffer, index: number): number {
   return getU8(slot, METABLOCKS + METABLOCK * index + 8);
 }
 
-/** Sectors that are lost, see above. */
-export function metablockLost(slot: Buffer, index: number): number {
-  const at = METABLOCKS + METABLOCK * index;
-  const lost = getU8(slot, at + 9);
-  const isMark = lost !== 0 && getU32(slot, at + 10) === LOST_MARK && (lost & ~getU8(slot, at + 8)) === 0;
-  return isMark ? lost : 0;
-}
-
-/** @param lost some of `bits`. */
-export function setMetablock(slot: Buffer, index: number, sector: number, bits: number, lost = 0): void {
+export function setMetablock(slot: Buffer, index: number, sector: number, bits: number): void {
   const at = METABLOCKS + METABLOCK * index;
   setU64(slot, at, sector);
   // One byte, and with it the seven zero bytes.
   setU64(slot, at + 8, bits);
-  if (lost === 0) return;
-  setU8(slot, at + 9, lost);
-  setU32(slot, at + 10, LOST_MARK);
 }
 
 /** Zeroes the header and all metablocks: the buffer of a new segment. */

@@ -7,7 +7,6 @@ import {
   BlockIoError,
   type Environment,
   SECTOR,
-  isOfPlace,
   readWhatIsGiven,
   realEnvironment,
 } from "@dmkit/block-io";
@@ -122,8 +121,7 @@ function lastGood(found: ScannedLog): number | undefined {
 
 /**
  * Writes the device as it was at segment `until` over the backing device: only what differs. What that does not give is
- * written where the log has it, and left alone elsewhere. What the log does not give any more is left as well, and its
- * error thrown at the end. The log is not changed, so a whole replay afterwards goes forward again.
+ * written where the log has it, and left alone elsewhere. The log is not changed, so a whole replay afterwards goes forward again.
  */
 async function replayUntil(
   cache: BlockDevice,
@@ -135,7 +133,6 @@ async function replayUntil(
   await forgetWitness(cache);
   const wanted = Buffer.allocUnsafe(CHUNK);
   const present = Buffer.allocUnsafe(CHUNK);
-  let lost: BlockIoError | undefined;
   for (let at = 0; at < view.size; at += CHUNK) {
     if (signal?.aborted === true) {
       throw new BlockIoError("replay was interrupted", { code: "ESHUTDOWN", device: cache.name });
@@ -144,20 +141,18 @@ async function replayUntil(
     const [there, here] = [wanted.subarray(0, length), present.subarray(0, length)];
     const unknown = await readWhatIsGiven(view, at, there);
     const missing = await readWhatIsGiven(backing, at, here);
-    if (unknown.size + missing.size > 0)
-      lost = (await writeBlocks(view, backing, at, there, here, unknown, missing)) ?? lost;
+    if (unknown.size + missing.size > 0) await writeBlocks(view, backing, at, there, here, unknown, missing);
     else if (!there.equals(here)) await backing.write(at, there);
     progress?.(at + length, view.size);
   }
   await backing.flush();
-  if (lost !== undefined) throw lost;
   return until;
 }
 
 /**
  * Writes what differs, block by block: `unknown` sectors of the view are left as they are where the backing device does
- * not give them, and `missing` ones of the backing device are written where the log has them. Returns the error of the
- * view where the log is to blame.
+ * not give them, and `missing` ones of the backing device are written where the log has them. Throws what the view
+ * does where the log is to blame.
  */
 async function writeBlocks(
   view: BlockDevice,
@@ -167,23 +162,17 @@ async function writeBlocks(
   present: Buffer,
   unknown: ReadonlySet<number>,
   missing: ReadonlySet<number>,
-): Promise<BlockIoError | undefined> {
-  let lost: BlockIoError | undefined;
+): Promise<void> {
   const block = backing.limits.logicalBlockSize;
   for (let from = 0; from < wanted.length; from += block) {
     const [sector, end] = [from / SECTOR, from + block];
     const isMissing = missing.has(sector);
     if (unknown.has(sector)) {
-      if (isMissing) continue;
-      await view.read(at + from, Buffer.alloc(block)).catch((error: unknown) => {
-        if (!isOfPlace(error)) throw error;
-        lost = error;
-      });
+      if (!isMissing) await view.read(at + from, Buffer.alloc(block));
     } else if (isMissing || !wanted.subarray(from, end).equals(present.subarray(from, end))) {
       await backing.write(at + from, wanted.subarray(from, end));
     }
   }
-  return lost;
 }
 
 /** The backing device is about to change: its witness in the identity record does not count any more. */

@@ -61,13 +61,6 @@ export async function openAt(
       "The log was written by an old driver. Open the device once as a writeboost target: that merges them.";
     throw refuse(cache.name, "ENOTSUP", reason, hint);
   }
-  const { map, ids } = found;
-  for (const index of map.lost.keys()) {
-    const later = ids[Math.floor(index / map.blocks)] as number;
-    if (later <= id || later > found.last || map.find(map.keys[index] as number) >= 0) continue;
-    const reason = `segment ${id} cannot be shown: something of it was lost, and only segment ${later} tells what`;
-    throw refuse(cache.name, "EIO", reason, `Segments from ${later} on can.`);
-  }
   const log = new SegmentLog(cache, { ...found, last: id }, 1);
   return new View(options.name ?? `${cache.name}@${id}`, log, backing);
 }

@@ -24,7 +24,6 @@ import {
   decodeSegmentHeader,
   isWhole,
   metablockBits,
-  metablockLost,
   metablockSector,
   segmentSize,
 } from "../../format/segment.ts";
@@ -323,8 +322,7 @@ export class Shipper {
     const bits: number[] = [];
     const data: Buffer[] = [];
     for (let index = 0; index < length; index += 1) {
-      // What is lost, the archive has: in the segment from which it was.
-      const valid = metablockBits(slot, index) & ~metablockLost(slot, index);
+      const valid = metablockBits(slot, index);
       // Clean, and whole: it was read from the disk.
       if (valid === 0) continue;
       sectors.push(metablockSector(slot, index));

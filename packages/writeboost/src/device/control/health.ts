@@ -12,7 +12,7 @@ import type { Writeback } from "../writeback/writeback.ts";
 export function cacheHealth(
   guard: Health,
   { dead, full, map: { dirtyBlocks } }: Pick<SegmentLog, "dead" | "full" | "map">,
-  writeback: Pick<Writeback, "badBlocks" | "lostBlocks" | "trouble">,
+  writeback: Pick<Writeback, "badBlocks" | "trouble">,
   missing: number,
   badSector: BlockIoError | undefined,
 ): Health {
@@ -39,22 +39,13 @@ export function cacheHealth(
 
 /** What does not keep it from working yet. */
 function wearOf(
-  { badBlocks, lostBlocks, trouble }: Pick<Writeback, "badBlocks" | "lostBlocks" | "trouble">,
+  { badBlocks, trouble }: Pick<Writeback, "badBlocks" | "trouble">,
   missing: number,
   badSector: BlockIoError | undefined,
 ): Health {
   if (trouble !== undefined) {
-    const why = `nothing is written back: ${wholeStory(trouble)}`;
-    const help = "It goes on by itself when the devices do; once the log is full, writes are refused.";
-    return { state: "degraded", why, help: trouble.hint ?? help };
-  }
-  if (lostBlocks > 0) {
-    const why = `${lostBlocks} blocks were in sectors of the cache device that cannot be read, and reads of them fail`;
-    return {
-      state: "degraded",
-      why,
-      help: "Write them anew or discard them; replace the cache device soon.",
-    };
+    const why = `nothing is written back, and writes are refused once the log is full: ${wholeStory(trouble)}`;
+    return { state: "degraded", why, help: trouble.hint ?? "It goes on by itself when the devices do." };
   }
   if (badBlocks > 0) {
     const why = `${badBlocks} blocks cannot be written to the backing device and stay in the cache`;

@@ -31,7 +31,6 @@ export function statusOf(
     trouble: {
       writeback_errors: writeback.failures + writeback.relogged,
       bad_blocks: writeback.badBlocks,
-      lost_blocks: writeback.lostBlocks,
       out_of_space: log.full === undefined ? 0 : 1,
       dead: log.dead === undefined ? 0 : 1,
       missing_space: missing,
@@ -75,7 +74,6 @@ export function infoOf({ log, plog }: Parts, writeback: Writeback): object {
     memory: { map: map.bytes, buffers, perBlock: map.bytes / (geometry.slots * geometry.blocks) },
     writeback_error: writeback.lastError?.message ?? null,
     bad_blocks: writeback.badBlocks,
-    lost_blocks: log.map.lostBlocks().map((block) => block * BLOCK),
     out_of_space: log.full?.message ?? null,
     dead: log.dead?.message ?? null,
   };

@@ -25,19 +25,11 @@ export interface Status {
   readonly trouble: Trouble;
 }
 
-const troubles = [
-  "writeback_errors",
-  "bad_blocks",
-  "lost_blocks",
-  "out_of_space",
-  "missing_space",
-  "dead",
-] as const;
+const troubles = ["writeback_errors", "bad_blocks", "out_of_space", "missing_space", "dead"] as const;
 
 /**
  * `writeback_errors`: attempts of writeback that failed, at least for some blocks; `bad_blocks`: blocks that the
- * backing device does not take now; `lost_blocks`: blocks of which the cache device did not give something that nobody
- * else has, and reads fail; `out_of_space`: 1 while segments stay in RAM because there is no space below the
+ * backing device does not take now; `out_of_space`: 1 while segments stay in RAM because there is no space below the
  * cache device; `missing_space`: bytes by which the file system below is too small for the whole log; `dead`: 1 when the cache device has failed.
  */
 export type Trouble = Record<(typeof troubles)[number], number>;
@@ -92,7 +84,7 @@ export function parseStatus(line: string): Status {
     throw new BlockIoError("this is not a writeboost status line", { code: "EPARSE", op: "parse" });
   }
   const tunables: Partial<Tunables> = {};
-  const trouble = Object.fromEntries(troubles.map((name) => [name, 0])) as Trouble;
+  const trouble: Trouble = { writeback_errors: 0, bad_blocks: 0, out_of_space: 0, missing_space: 0, dead: 0 };
   let batch = 0;
   for (let at = 0; at < pairs.length; at += 2) {
     const word = (pairs[at] as string).toLowerCase();

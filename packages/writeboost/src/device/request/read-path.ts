@@ -11,11 +11,11 @@ import { FULL_SIZE, HIT, ON_BUFFER } from "../../core/statistics.ts";
 import { BLOCK, SLOTS_START } from "../../format/geometry.ts";
 import { blockOffset } from "../../format/segment.ts";
 import type { Parts } from "../parts.ts";
-import { lost, unreadable } from "../refusals.ts";
+import { unreadable } from "../refusals.ts";
 
 /** A part of a request that has to be read from a device. */
 interface Part {
-  /** The segment it is read from; 0 for the backing device, {@link LOST} where nobody has it. */
+  /** The segment it is read from; 0 for the backing device. */
   readonly id: number;
   /** Byte on that device. */
   readonly from: number;
@@ -23,8 +23,6 @@ interface Part {
   readonly at: number;
   length: number;
 }
-
-const LOST = -1;
 
 /** Of a log that nobody writes to there is no more. */
 type ReadParts = Omit<Parts, "ages">;
@@ -90,15 +88,12 @@ export class ReadPath {
   ): Part[] | undefined {
     const { log } = this.#parts;
     const ram = log.inRam(index);
-    const lost = log.map.lostOf(index);
     let parts = reads;
     for (let from = runStart(bits, 0); from < 8; ) {
       const hit = ((cached >> from) & 1) === 1;
-      const gone = ((lost >> from) & 1) === 1;
-      const end = runEnd(hit ? cached & (gone ? lost : ~lost) : bits & ~cached, from);
+      const end = runEnd(hit ? cached : bits & ~cached, from);
       const at = base + from * 512;
-      if (gone) parts = extend(parts, LOST, block * BLOCK + from * 512, at, (end - from) * 512);
-      else if (!hit) parts = extend(parts, 0, block * BLOCK + from * 512, at, (end - from) * 512);
+      if (!hit) parts = extend(parts, 0, block * BLOCK + from * 512, at, (end - from) * 512);
       else if (ram !== undefined) ram.copy(into, at, from * 512, end * 512);
       else {
         const place = blockOffset(log.geometry, index) + from * 512;
@@ -116,7 +111,6 @@ export class ReadPath {
     missed: ((offset: number, data: Buffer) => void) | undefined,
   ): Promise<void> {
     const piece = part.length === into.length ? into : into.subarray(part.at, part.at + part.length);
-    if (part.id === LOST) return Promise.reject(lost(this.#parts, part.from, part.length));
     if (part.id !== 0) return this.#readCache(part, offset, piece);
     const reading = this.#backing.read(part.from, piece);
     if (missed === undefined) return reading;

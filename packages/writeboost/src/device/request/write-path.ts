@@ -8,14 +8,14 @@
  * Copies in the log never change once their segment is closed. A merge may therefore read the old copy at
  * leisure: if it is still the newest one afterwards, what was read is right; else the merge starts over.
  */
-import { BlockIoError, readWhatIsGiven } from "@dmkit/block-io";
-import { bitsOf, runEnd, runStart, sectorBits, sectorsOfBlock } from "../../core/sectors.ts";
+import { BlockIoError, isOfPlace } from "@dmkit/block-io";
+import { runEnd, runStart, sectorBits, sectorsOfBlock } from "../../core/sectors.ts";
 import { FULL_SIZE, HIT, ON_BUFFER, WRITE } from "../../core/statistics.ts";
 import { BLOCK } from "../../format/geometry.ts";
 import { recordSize } from "../../format/plog.ts";
 import { blockOffset, dataStart } from "../../format/segment.ts";
 import type { Parts } from "../parts.ts";
-import { lost } from "../refusals.ts";
+import { unreadable } from "../refusals.ts";
 import type { Writeback } from "../writeback/writeback.ts";
 
 /** What was read of an old copy, for a merge. */
@@ -23,8 +23,6 @@ interface OldCopy {
   readonly index: number;
   readonly id: number;
   readonly data: Buffer;
-  /** Sectors that could not be read. */
-  readonly gone: number;
 }
 
 /** Who else has a say before a block may enter the log. */
@@ -37,11 +35,8 @@ export interface Traffic {
   forgetStaged(block: number): void;
 }
 
-/**
- * What came of a block: it is in the log, or waits for room, for a request past the log, or for its old copy, or needs
- * something of that which nobody has.
- */
-type Placed = "placed" | "room" | "busy" | "merge" | "lost";
+/** What came of a block: it is in the log, or waits for room, for a request past the log, or for its old copy. */
+type Placed = "placed" | "room" | "busy" | "merge";
 
 export class WritePath {
   readonly #parts: Parts;
@@ -78,15 +73,13 @@ export class WritePath {
         continue;
       }
       this.#run.end();
-      const block = Math.floor((offset + next) / BLOCK);
-      if (placed === "lost") throw lost(this.#parts, block * BLOCK, BLOCK);
       if (placed === "busy") await this.#traffic.wait();
       else if (placed === "room") {
         // Room that others take, or that is used for what the backing device refuses, must not be for ever.
         failures ??= this.#writeback.failures;
         await this.waitForRoom();
         if (failures !== this.#writeback.failures && !log.canOpen()) throw this.#writeback.lastError;
-      } else old = await this.#fetch(block);
+      } else old = await this.#fetch(Math.floor((offset + next) / BLOCK));
     }
     this.#run.end();
   }
@@ -127,12 +120,7 @@ export class WritePath {
   }
 
   /** A new copy of a block in the open segment, with what it keeps of the one at `known` (-1: there is none). */
-  #newCopy(
-    block: number,
-    bits: number,
-    known: number,
-    old: OldCopy | undefined,
-  ): number | "room" | "merge" | "lost" {
+  #newCopy(block: number, bits: number, known: number, old: OldCopy | undefined): number | "room" | "merge" {
     const { log, plog } = this.#parts;
     const { map } = log;
     const keep = known < 0 ? 0 : log.rules.keep(map.dirty[known] as number, bits);
@@ -144,12 +132,9 @@ export class WritePath {
     const kept = previous < 0 ? 0 : log.rules.keep(map.dirty[previous] as number, bits);
     let keptFrom: Buffer | undefined;
     if (kept !== 0) {
-      if ((kept & map.lostOf(previous)) !== 0) return "lost";
       keptFrom = log.inRam(previous);
-      if (keptFrom === undefined && old?.index === previous && old.id === log.idOfBlock(previous)) {
-        if ((kept & old.gone) !== 0) return "lost";
+      if (keptFrom === undefined && old?.index === previous && old.id === log.idOfBlock(previous))
         keptFrom = old.data;
-      }
       if (keptFrom === undefined) return "merge";
     }
     const index = log.append(block, bits | kept, bits | kept, previous);
@@ -172,22 +157,17 @@ export class WritePath {
 
   /**
    * Puts a block that the backing device does not take into the log again: its newest copy, which is cache block
-   * `previous` with these contents, of which the sectors `gone` could not be read. False if there is no room now; the
-   * slot kept back for this counts as room.
+   * `previous` with these contents. False if there is no room now; the slot kept back for this counts as room.
    */
-  relog(previous: number, data: Buffer, gone: number): boolean {
+  relog(previous: number, data: Buffer): boolean {
     const { log, plog } = this.#parts;
     const { map } = log;
     const block = map.keys[previous] as number;
-    const dirty = map.dirty[previous] as number;
-    // What is not dirty the backing device has.
-    const bits = (map.valid[previous] as number) & ~(gone & ~dirty);
-    // A record of what is lost would make it whole.
-    if (plog?.isRecording && (gone !== 0 || !plog.fits(recordBytes(bits)))) log.close();
+    const bits = map.valid[previous] as number;
+    if (plog?.isRecording && !plog.fits(recordBytes(bits))) log.close();
     if (!log.room(0)) return false;
     // The older copy stays until this one is durable on the cache device: it needs no record.
-    const index = this.#put(block, data, bits, bits, previous, plog?.isRecording === true);
-    map.lose(index, gone & dirty);
+    this.#put(block, data, bits, bits, previous, plog?.isRecording === true);
     return true;
   }
 
@@ -206,12 +186,11 @@ export class WritePath {
     dirty: number,
     previous: number,
     isRecorded: boolean,
-  ): number {
+  ): void {
     const { log } = this.#parts;
     const index = log.append(block, valid, dirty, previous);
     data.copy(log.bufferOf(log.opened), dataStart(index % log.map.blocks));
     if (isRecorded) this.#record(block, index, valid);
-    return index;
   }
 
   /** Room for one more block, and in the plog for records of these sectors. */
@@ -239,13 +218,18 @@ export class WritePath {
     if (index < 0 || log.inRam(index) !== undefined) return undefined;
     const id = log.idOfBlock(index);
     const data = Buffer.allocUnsafe(BLOCK);
+    const offset = blockOffset(log.geometry, index);
     try {
-      const missing = await readWhatIsGiven(log.cache, blockOffset(log.geometry, index), data);
-      return { index, id, data, gone: bitsOf(missing) };
+      await log.cache.read(offset, data);
     } catch (error) {
       if (error instanceof BlockIoError && error.code === "ESHUTDOWN") throw error;
-      throw log.die(error);
+      if (!isOfPlace(error)) throw log.die(error);
+      // What has been superseded meanwhile is not needed.
+      if (log.map.find(block) === index && log.idOfBlock(index) === id)
+        throw unreadable(error, offset, BLOCK);
+      return undefined;
     }
+    return { index, id, data };
   }
 }
 

@@ -1,6 +1,5 @@
 /**
- * Blocks that the backing device does not take, and blocks that are lost in part, because the cache device does not give
- * them any more: the log keeps what is known of both. A ring is written over in order, so one of them would stop all of
+ * Blocks that the backing device does not take. A ring is written over in order, so one of them would stop all of
  * it: instead it is put into the log once more, as a dirty block of a newer segment, and is tried again from there.
  *
  * Invariants:
@@ -21,11 +20,8 @@ import type { BatchResult } from "./writeback-batch.ts";
 const FIRST_PAUSE = 1000;
 const LONGEST_PAUSE = 64_000;
 
-/**
- * Puts the newest copy of a block, which is cache block `index`, into the log again, without its sectors `gone`, which
- * are lost; false: there is no room now.
- */
-export type Relog = (index: number, data: Buffer, gone: number) => boolean;
+/** Puts the newest copy of a block, which is cache block `index`, into the log again; false: there is no room now. */
+export type Relog = (index: number, data: Buffer) => boolean;
 
 export class BadBlocks {
   readonly #log: SegmentLog;
@@ -46,19 +42,13 @@ export class BadBlocks {
     this.#environment = environment;
   }
 
-  /** Blocks that the backing device does not take: the log has the only good copy of them. */
+  /** Known ones: the log has the only good copy of them. */
   get size(): number {
     return this.#blocks.size;
   }
 
-  /** Blocks of which something is lost. */
-  get lost(): number {
-    return this.#log.map.lostBlocks().length;
-  }
-
   /** Whether there is nothing to write back but what has just been logged again, or little else. @param enough segments. */
   rests(enough: number): boolean {
-    if (this.size === 0 && this.#log.map.lost.size === 0) return false;
     if (this.#environment.clock.now() >= this.#until) return false;
     return this.#log.lastFlushed - Math.max(this.#newest, this.#log.lastWriteback) < enough;
   }
@@ -86,16 +76,14 @@ export class BadBlocks {
     let needed = 0;
     const kept: Entry[] = [];
     for (const entry of refused) {
-      for (let isOurs = false; ; ) {
+      for (;;) {
         const newest = this.#newestOf(entry);
         if (newest !== undefined) {
           needed = Math.max(needed, newest);
-          // What was lost, and has been written anew by now, is not.
-          if (isOurs || entry.lost === 0) kept.push(entry);
+          kept.push(entry);
           break;
         }
-        isOurs = this.#relog(entry.index, entry.data, entry.gone);
-        if (isOurs) continue;
+        if (this.#relog(entry.index, entry.data)) continue;
         if (await isBelow(entry)) break;
         // Older segments first: their slots take the copies of the later ones.
         await this.#secure(needed);
@@ -131,28 +119,18 @@ export class BadBlocks {
 
   #note(kept: readonly Entry[], error: BlockIoError | undefined): void {
     const known = this.#blocks.size;
-    for (const { block, lost } of kept) if (lost === 0) this.#blocks.add(block);
+    for (const { block } of kept) this.#blocks.add(block);
+    const first = kept[0] as Entry;
     this.relogged += 1;
     this.lastError = toBlockIoError(error, { device: this.#log.cache.name, op: "write" });
     this.#newest = this.#log.opened;
     this.#until = this.#environment.clock.now() + this.#pause;
     this.#pause = Math.min(LONGEST_PAUSE, this.#pause * 2);
-    if (this.#blocks.size > known) {
-      const refused =
-        "the backing device does not take some blocks; they stay in the cache, and everything else goes on";
-      this.#tell(refused, this.#blocks.size, kept[0] as Entry);
-    }
-    const news = kept.find(({ index, lost }) => (lost & ~this.#log.map.lostOf(index)) !== 0);
-    if (news === undefined) return;
-    this.#tell(
-      "the cache device does not give some blocks; reads of them fail until they are written anew",
-      this.lost,
-      news,
+    if (this.#blocks.size === known) return;
+    this.#environment.logger.log(
+      "error",
+      "the backing device does not take some blocks; they stay in the cache, and everything else goes on",
+      { blocks: this.#blocks.size, offset: first.block * BLOCK, error: this.lastError.message },
     );
-  }
-
-  #tell(message: string, blocks: number, { block }: Entry): void {
-    const error = this.lastError?.message;
-    this.#environment.logger.log("error", message, { blocks, offset: block * BLOCK, error });
   }
 }

@@ -7,7 +7,7 @@
  * - a block is left out only when a newer copy of it is durable on the cache device: until then the old copy is
  *   what a crash would leave, and its slot is about to be used again;
  * - a block that the backing device does not take is tried by itself before it is given up, and keeps no other
- *   from being written; nor does a sector that the cache device does not give;
+ *   from being written;
  * - what the backing device has already, in spite of refusing it, is looked for before anything is written: what can be
  *   read after a write that failed need not last.
  */
@@ -19,15 +19,12 @@ import {
   inParallel,
   isGiven,
   isOfPlace,
-  readWhatIsGiven,
 } from "@dmkit/block-io";
 import { type Entry, LARGEST_WRITE, type PlannedWrite } from "../../core/writeback-plan.ts";
-import { bitsOf, runEnd, runStart } from "../../core/sectors.ts";
+import { runEnd, runStart } from "../../core/sectors.ts";
 import { BLOCK, slotOf, slotStart } from "../../format/geometry.ts";
 import { dataStart, decodeSegmentHeader, isWhole, segmentSize } from "../../format/segment.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
-import type { Parts } from "../parts.ts";
-import { lost } from "../refusals.ts";
 
 // Bytes of segments in RAM at once, and writes in flight to the backing device.
 const LARGEST_BATCH = 64 * 1024 * 1024;
@@ -45,19 +42,13 @@ export function largestBatch({ geometry }: SegmentLog): number {
 export interface BatchResult {
   /** Whether anything was written. */
   readonly wrote: boolean;
-  /**
-   * Copies of blocks that the backing device does not take, or that are lost in part, oldest first. Their data is valid
-   * until the release.
-   */
+  /** Copies of blocks that the backing device does not take, oldest first. Their data is valid until the release. */
   readonly refused: readonly Entry[];
   /** Why, of the first of them. */
   readonly error: BlockIoError | undefined;
   /** Whether the backing device has had all of a copy before it was written, and has it still. */
   readonly isBelow: (entry: Entry) => Promise<boolean>;
-  /**
-   * Why segments that hold something are damaged, by id: nothing of them was written; or cannot be read: nothing but what
-   * can be.
-   */
+  /** Why segments that hold something are damaged or cannot be read, by id: nothing of them was written. */
   readonly broken: ReadonlyMap<number, BlockIoError>;
   /** Blocks that were written. */
   readonly blocks: ReadonlyMap<number, unknown>;
@@ -67,7 +58,6 @@ export interface BatchResult {
 export class BatchCopier {
   /** Bytes that were written to the backing device. */
   written = 0;
-  readonly #parts: Pick<Parts, "log" | "backing">;
   readonly #log: SegmentLog;
   readonly #backing: BlockDevice;
   readonly #access: ByteAccess;
@@ -75,9 +65,7 @@ export class BatchCopier {
   readonly #segments: BufferPool;
   readonly #joined: BufferPool = new BufferPool(LARGEST_WRITE, DEPTH);
 
-  constructor(parts: Pick<Parts, "log" | "backing">) {
-    const { log, backing } = parts;
-    this.#parts = parts;
+  constructor(log: SegmentLog, backing: BlockDevice) {
     this.#log = log;
     this.#backing = backing;
     this.#access = new ByteAccess(backing);
@@ -94,9 +82,8 @@ export class BatchCopier {
    * Writes what the backing device lacks of these segments; not flushed. Throws what concerns more than single
    * blocks: no space, no device, nothing at all that can be written.
    * @param past whether also of those that come after one which is damaged or cannot be read.
-   * @param needed segments up to there make room for writers: what cannot be read of them is given up.
    */
-  async copy(ids: readonly number[], durable: number, past: boolean, needed: number): Promise<BatchResult> {
+  async copy(ids: readonly number[], durable: number, past: boolean): Promise<BatchResult> {
     const collected: Entry[] = [];
     const broken = new Map<number, BlockIoError>();
     const buffers: Buffer[] = [];
@@ -104,13 +91,9 @@ export class BatchCopier {
       for (const buffer of buffers.splice(0)) this.#segments.release(buffer);
     };
     try {
-      let unread: BlockIoError | undefined;
       await inParallel(ids, READ_DEPTH, async (id) => {
         const error = await this.#collect(id, durable, collected, buffers);
-        if (error === undefined) return;
-        // One that is damaged gives everything, and nobody knows what of it is right.
-        if (error.cause === undefined || id > needed) broken.set(id, error);
-        else unread = error;
+        if (error !== undefined) broken.set(id, error);
       });
       const end = past ? Number.POSITIVE_INFINITY : Math.min(...broken.keys());
       const entries = collected.filter(({ id }) => id < end);
@@ -126,16 +109,10 @@ export class BatchCopier {
         }
       });
       const result = await this.#oneByOne(entries, failed, failed.length < plan.length);
-      const losing = entries.filter(({ id, lost: sectors }) => sectors !== 0 && !broken.has(id));
-      const [one] = losing;
-      for (const { block } of losing) result.blocks.delete(block);
-      const refused = new Set([...result.refused, ...losing]);
       return {
         ...result,
-        refused: [...refused].sort((a, b) => a.id - b.id),
-        error: result.error ?? (one && lost(this.#parts, one.block * BLOCK, BLOCK, unread)),
         broken,
-        isBelow: async (entry) => entry.lost === 0 && below.has(entry) && (await this.#isPresent(entry)),
+        isBelow: async (entry) => below.has(entry) && (await this.#isPresent(entry)),
         release,
       };
     } catch (error) {
@@ -177,7 +154,7 @@ export class BatchCopier {
     entries: readonly Entry[],
     failed: readonly PlannedWrite[],
     some: boolean,
-  ): Promise<Omit<BatchResult, "broken" | "isBelow" | "release"> & { blocks: Map<number, unknown> }> {
+  ): Promise<Omit<BatchResult, "broken" | "isBelow" | "release">> {
     const copies = new Map<number, Entry[]>();
     for (const entry of entries) {
       const known = copies.get(entry.block);
@@ -202,14 +179,14 @@ export class BatchCopier {
         }
       }
     }
-    const refused = entries.filter(({ block }) => bad.has(block));
+    const refused = entries.filter(({ block }) => bad.has(block)).sort((a, b) => a.id - b.id);
     for (const block of bad) copies.delete(block);
     return { wrote, refused, error: first, blocks: copies };
   }
 
   /**
    * What has to be written of segment `id`. The segment is read, into one of `buffers`, only if there is anything.
-   * Returns why it cannot be used, if so; with a cause if that is so for sectors that cannot be read, and for nothing else.
+   * Returns why it cannot be used, if so.
    */
   async #collect(
     id: number,
@@ -239,37 +216,23 @@ export class BatchCopier {
         offset,
         length: buffer.length,
         cause,
-        hint:
-          cause === undefined
-            ? "Nothing of it is written back. Check the cache device offline; writing its blocks anew supersedes it."
-            : "When writers need its place, what cannot be read is given up, and reads of it fail; writing its blocks anew supersedes it.",
+        hint: "Nothing of it is written back. Check the cache device offline; writing its blocks anew supersedes it.",
       });
-    let unread: BlockIoError | undefined;
-    let missing: ReadonlySet<number> = new Set();
     try {
       await cache.read(offset, buffer);
     } catch (error) {
-      if (!isOfPlace(error)) throw error;
-      unread = error;
-      missing = await readWhatIsGiven(cache, offset, buffer);
+      if (isOfPlace(error)) return broken("cannot be read from the cache device", error);
+      throw error;
     }
-    // The checksum is over all of it: where not all is there, what is counts as it does for reads.
-    const isDamaged =
-      (!missing.has(0) && decodeSegmentHeader(buffer).id !== id) || (missing.size === 0 && !isWhole(buffer));
-    if (isDamaged) return broken("is damaged on the cache device");
-    let isLost = false;
+    if (decodeSegmentHeader(buffer).id !== id || !isWhole(buffer))
+      return broken("is damaged on the cache device");
     for (let at = 0; at < length; at += 1) {
-      const unsafe = bits[at] as number;
-      if (unsafe === 0) continue;
+      if (bits[at] === 0) continue;
       const index = slot * map.blocks + at;
       const data = buffer.subarray(dataStart(at), dataStart(at) + BLOCK);
-      const unreadable = bitsOf(missing, dataStart(at) / 512);
-      const gone = unreadable | map.lostOf(index);
-      isLost ||= (unsafe & unreadable) !== 0;
-      const block = map.keys[index] as number;
-      entries.push({ block, id, index, bits: unsafe & ~gone, gone, lost: unsafe & gone, data });
+      entries.push({ block: map.keys[index] as number, id, index, bits: bits[at] as number, data });
     }
-    return isLost ? broken("cannot be read from the cache device", unread) : undefined;
+    return undefined;
   }
 
   /** The sectors of a cache block that neither the backing device nor a durable newer copy has. */

@@ -8,8 +8,6 @@
  *   the backing device does not take of them is durable in a newer segment (bad-blocks.ts);
  * - a segment that is damaged or cannot be read stays, and with it all later ones in the log. Where that is asked for,
  *   what later ones hold is written all the same, and their blocks are clean; the error follows when there is no more;
- * - when writers need the slot of one that cannot be read, what can be is written, and the rest goes into the log again,
- *   as lost: it must never be taken from the backing device;
  * - after any other error nothing counts: the whole batch is written again.
  */
 import {
@@ -20,7 +18,6 @@ import {
   toBlockIoError,
 } from "@dmkit/block-io";
 import { BadBlocks, type Relog } from "./bad-blocks.ts";
-import { BrokenSegments } from "./broken-segments.ts";
 import { slotOf } from "../../format/geometry.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
 import { BatchCopier, largestBatch } from "./writeback-batch.ts";
@@ -83,7 +80,9 @@ export class Writeback {
   /** How often the batch has been doubled, to find something that can be written. */
   #doubled = 0;
   #stopped = false;
-  readonly #broken: BrokenSegments = new BrokenSegments();
+  /** Segments that cannot be read, and how far others have been written past them. */
+  readonly #broken: Map<number, BlockIoError> = new Map();
+  #past = 0;
   /** Attempts that failed, and why the last one did. */
   failures = 0;
   #lastError: BlockIoError | undefined;
@@ -100,7 +99,7 @@ export class Writeback {
     this.#log = log;
     this.#openedBefore = log.opened;
     this.#backing = backing;
-    this.batches = new BatchCopier({ log, backing });
+    this.batches = new BatchCopier(log, backing);
     this.#bad = new BadBlocks(log, policy.relog, environment);
     this.#policy = policy;
     this.#environment = environment;
@@ -125,11 +124,6 @@ export class Writeback {
   /** Blocks that the backing device does not take: only the log has them. */
   get badBlocks(): number {
     return this.#bad.size;
-  }
-
-  /** Blocks of which something is lost: the cache device did not give it any more. */
-  get lostBlocks(): number {
-    return this.#bad.lost;
   }
 
   /** How often blocks that the backing device did not take were put into the log again. */
@@ -185,7 +179,7 @@ export class Writeback {
     if (lastWriteback < this.#wanted || this.#policy.hurry()) return true;
     // Each batch costs a flush of both devices, whatever its size.
     const enough = this.#lingered || lastFlushed - lastWriteback >= this.batch;
-    if (this.#bad.rests(this.batch)) return false;
+    if (this.#bad.size > 0 && this.#bad.rests(this.batch)) return false;
     if (enough && this.#policy.allowed() && !this.#shouldYield()) return true;
     return lastWriteback + geometry.slots - opened < this.#log.rules.reserve(this.batch, geometry.slots);
   }
@@ -246,7 +240,8 @@ export class Writeback {
 
   #failed(error: BlockIoError): void {
     this.failures += 1;
-    this.#broken.forget();
+    this.#broken.clear();
+    this.#past = 0;
     this.#fruitless = 0;
     this.#doubled = Math.min(10, this.#doubled + 1);
     this.#lastError = error;
@@ -265,14 +260,14 @@ export class Writeback {
     // Also makes newer copies durable, so that older ones of the batch can be left out.
     if (log.durable < log.lastFlushed) await log.flushCache();
     const { durable } = log;
-    const first = Math.max(log.lastWriteback, this.#broken.past) + 1;
+    const first = Math.max(log.lastWriteback, this.#past) + 1;
     const last = Math.min(durable, first - 1 + this.#batchNow());
     const past = this.#policy.past();
-    if (this.#broken.size > 0 && (last < first || !past)) return this.#stopAtBroken();
+    if (this.#broken.size > 0 && (last < first || !past)) throw this.#brokenError();
     if (last < first) return;
     const ids = Array.from({ length: last - first + 1 }, (_, index) => first + index);
-    const result = await this.batches.copy(ids, durable, past, log.neededWriteback);
-    this.#broken.add(result.broken);
+    const result = await this.batches.copy(ids, durable, past);
+    for (const [id, error] of result.broken) this.#broken.set(id, error);
     try {
       // Even if nothing was written: what a former life wrote may not be durable.
       if (log.rules.flushesBatch(result.wrote)) await this.#flush();
@@ -284,8 +279,8 @@ export class Writeback {
     }
     this.#release(last, past);
     if (this.#broken.size > 0) {
-      if (!past) return this.#stopAtBroken();
-      this.#broken.past = last;
+      if (!past) throw this.#brokenError();
+      this.#past = last;
     }
     this.#lingered = false;
     this.#yields = 0;
@@ -312,17 +307,28 @@ export class Writeback {
   /** Segments up to `id` are safe without the log, but for those that cannot be read. */
   #release(id: number, past: boolean): void {
     const { map, geometry, lastWriteback } = this.#log;
-    const safe = Math.min(id, this.#broken.end);
+    const safe = Math.min(id, ...[...this.#broken.keys()].map((broken) => broken - 1));
     const end = past ? id : safe;
-    for (let one = Math.max(lastWriteback, this.#broken.past) + 1; one <= end; one += 1)
+    for (let one = Math.max(lastWriteback, this.#past) + 1; one <= end; one += 1)
       if (!this.#broken.has(one)) map.clean(slotOf(geometry, one));
     if (safe > lastWriteback) this.#log.writtenBack(safe);
   }
 
-  /** Throws why there is no going on, unless writers have come to need what cannot be read meanwhile. */
-  #stopAtBroken(): void {
-    if (!this.#broken.isGivenUp(this.#log.neededWriteback)) throw this.#broken.error();
-    this.#broken.forget();
+  #brokenError(): BlockIoError {
+    const ids = [...this.#broken.keys()].sort((a, b) => a - b);
+    const first = this.#broken.get(ids[0] as number) as BlockIoError;
+    if (ids.length === 1) return first;
+    const { code, device, op, offset, length, hint } = first;
+    const rest = ids.slice(1, 20).join(", ");
+    return new BlockIoError(`${first.reason}; nor can ${rest}${ids.length > 20 ? " …" : ""}`, {
+      code,
+      device,
+      op,
+      offset,
+      length,
+      cause: first,
+      hint,
+    });
   }
 
   #checkFailure(): void {

@@ -7,7 +7,6 @@
  */
 import type { OfflineWork } from "@dmkit/block-io";
 import type { Dialect } from "../../format/checksum.ts";
-import { BLOCK } from "../../format/geometry.ts";
 import { IDENTITY_START, NO_UUID } from "../../format/identity.ts";
 import { checkLog, checkRecord, checkSlots } from "./examine-log.ts";
 import { examinePlog } from "./examine-plog.ts";
@@ -57,20 +56,6 @@ export async function examine(image: Image, options: ExamineOptions): Promise<Ex
         location: `backing block ${block}`,
         text: `${copies.length} older copies have dirty sectors that the newest one lacks.`,
         advice: "Opening the device merges them.",
-      },
-    });
-  }
-  for (const block of found.map.lostBlocks()) {
-    findings.push({
-      problem: {
-        kind: "lost",
-        severity: "warning",
-        role: "backing",
-        location: `backing block ${block}`,
-        offset: block * BLOCK,
-        length: BLOCK,
-        text: "Its newest contents were in a sector of the cache device that could not be read any more: reads of that fail.",
-        advice: "Write the block anew over the device, or discard it.",
       },
     });
   }

@@ -36,7 +36,6 @@ export type ProblemKind =
   | "record"
   | "record-copy"
   | "split"
-  | "lost"
   | "identity"
   | "backing"
   | "plog-missing"

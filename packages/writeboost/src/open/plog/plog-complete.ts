@@ -40,8 +40,7 @@ export async function completeRebuilt(
       if (before !== undefined) {
         const missing = lacks(before.from.bits[before.at] as number, bits);
         const start = dataStart(before.at);
-        const gone = before.from.lost[before.at];
-        if (missing !== 0) complete(one, at, missing, before.from.image.subarray(start, start + BLOCK), gone);
+        if (missing !== 0) complete(one, at, missing, before.from.image.subarray(start, start + BLOCK));
       } else if (copy !== undefined && copy.id > one.id - geometry.slots) {
         const missing = lacks(map.valid[copy.index] as number, bits);
         if (missing !== 0) {
@@ -51,7 +50,7 @@ export async function completeRebuilt(
             const reason = `byte ${offset} cannot be read, and segment ${one.id} in the plog needs what is there`;
             throw refuse(cache.name, "EIO", reason, `Nothing has been written.${wayOut(found)}`);
           });
-          complete(one, at, missing, data, map.lostOf(copy.index));
+          complete(one, at, missing, data);
         }
       }
       earlier.set(block, { from: one, at });
