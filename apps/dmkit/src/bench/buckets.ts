@@ -2,12 +2,11 @@
  * Images and archives in an object store, beside nbdkit's S3 plugin. The store is the small server of the tests, in this
  * process, with and without the latency of a real one; what each load asks of it is counted, and priced.
  */
-import { spawn, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { BlockIoError } from "@dmkit/block-io";
 import { DEVICE_SIZE, SECTORS, image, prepareAll, renewed } from "./images.ts";
-import { ownedClient } from "./leftovers.ts";
+import { runClient } from "./leftovers.ts";
 import {
   type Bucket,
   type BucketSpec,
@@ -116,7 +115,8 @@ async function fillImages(bucket: Bucket, folder: string): Promise<void> {
     }
   }
   closeSync(fd);
-  const command = (...args: string[]): Promise<void> => own(args, bucket.env);
+  const command = (...args: string[]): Promise<string> =>
+    runClient(process.execPath, [process.argv[1] as string, ...args], bucket.env);
   await command("publish", "-q", golden.path(folder), `${REFERENCE}:plain`);
   await command("image", "tag", `${REFERENCE}:plain`, "hot");
   const control = join(folder, "control.sock");
@@ -139,25 +139,6 @@ function contents(offset: number): Buffer {
     piece.writeUInt32LE(state, at);
   }
   return piece;
-}
-
-/** Runs a command of ours. */
-function own(args: readonly string[], env: NodeJS.ProcessEnv): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const child = ownedClient(
-      spawn(process.execPath, [process.argv[1] as string, ...args], {
-        stdio: ["ignore", "ignore", "pipe"],
-        env,
-      }),
-    );
-    let errors = "";
-    child.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()));
-    child.on("error", reject);
-    child.on("exit", (code) => {
-      if (code === 0) resolve();
-      else reject(new BlockIoError(`dmkit ${args[0]} ended with ${code}: ${errors.trim()}`, { code: "EIO" }));
-    });
-  });
 }
 
 function served(name: string, tag: string): ServerSpec {

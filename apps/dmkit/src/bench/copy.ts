@@ -1,9 +1,7 @@
 /** Copying an image onto a server: `dmkit copy` beside nbdcopy and qemu-img, in turns, onto the same server. */
-import { spawn } from "node:child_process";
 import { closeSync, ftruncateSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { BlockIoError } from "@dmkit/block-io";
-import { ownedClient, withFolder } from "./leftovers.ts";
+import { runClient, withFolder } from "./leftovers.ts";
 import { type Row, measured, ratioOf } from "./run.ts";
 import { DEVICE_SIZE } from "./images.ts";
 import { isInstalled, nbdkit, startServer } from "./servers.ts";
@@ -88,16 +86,8 @@ function makeImage(folder: string): string {
   return path;
 }
 
-function seconds(program: string, args: readonly string[]): Promise<number> {
+async function seconds(program: string, args: readonly string[]): Promise<number> {
   const started = performance.now();
-  return new Promise((resolve, reject) => {
-    const child = ownedClient(spawn(program, args, { stdio: ["ignore", "ignore", "pipe"] }));
-    let errors = "";
-    child.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()));
-    child.on("error", reject);
-    child.on("exit", (code) => {
-      if (code === 0) resolve((performance.now() - started) / 1000);
-      else reject(new BlockIoError(`${program} ended with ${code}: ${errors.trim()}`, { code: "EIO" }));
-    });
-  });
+  await runClient(program, args);
+  return (performance.now() - started) / 1000;
 }

@@ -2,11 +2,11 @@
  * What a benchmark has made, and takes away also when it is interrupted: processes, which are ended by their id, and
  * folders.
  */
-import type { ChildProcess } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { asking } from "@dmkit/block-io";
+import { BlockIoError, asking } from "@dmkit/block-io";
 import { beforeEnd } from "../ui/end.ts";
 
 const clients = new Set<ChildProcess>();
@@ -29,6 +29,29 @@ export function ownedClient<Child extends ChildProcess>(child: Child): Child {
   child.once("error", gone);
   if (ending) child.kill("SIGKILL");
   return ownedServer(child);
+}
+
+/** Runs a client to its end; resolves with what it printed. Errors: EIO with its words, if it failed. */
+export function runClient(
+  program: string,
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = ownedClient(spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env }));
+    let output = "";
+    let errors = "";
+    child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
+    child.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()));
+    child.on("error", reject);
+    child.on("close", (code) => {
+      if (code === 0) resolve(output);
+      else {
+        const words = errors.trim().slice(0, 500);
+        reject(new BlockIoError(`${program} ended with ${code}: ${words}`, { code: "EIO" }));
+      }
+    });
+  });
 }
 
 /** Ends what loads the servers, now and later; who waits for it fails, stops its servers and removes its folder. */

@@ -1,8 +1,7 @@
 /** What is done to the servers: fio jobs over its nbd engine, a client of the peers' house, not ours. */
 import { spawn } from "node:child_process";
 import { dirname } from "node:path";
-import { BlockIoError } from "@dmkit/block-io";
-import { ownedClient } from "./leftovers.ts";
+import { runClient } from "./leftovers.ts";
 
 /** One kind of load. */
 export interface Work {
@@ -101,28 +100,16 @@ export async function fill(uri: string, span: number, data: readonly string[] = 
 }
 
 function fio(args: readonly string[], uri: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const all = [
-      "--name=job",
-      "--ioengine=nbd",
-      `--uri=${uri}`,
-      "--group_reporting",
-      "--output-format=json",
-      ...args,
-    ];
-    // libnbd looks for certificates in the home folder, and fio has no word for another one.
-    const socket = uri.startsWith("nbds") ? /socket=(.*)$/.exec(uri)?.[1] : undefined;
-    const env = { ...process.env, ...(socket === undefined ? {} : { HOME: dirname(socket) }) };
-    const child = ownedClient(spawn("fio", all, { stdio: ["ignore", "pipe", "pipe"], env }));
-    let output = "";
-    let errors = "";
-    child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
-    child.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()));
-    child.on("error", reject);
-    child.on("exit", (code) => {
-      if (code === 0) resolve(output);
-      else
-        reject(new BlockIoError(`fio ended with ${code}: ${errors.trim().slice(0, 500)}`, { code: "EIO" }));
-    });
-  });
+  const all = [
+    "--name=job",
+    "--ioengine=nbd",
+    `--uri=${uri}`,
+    "--group_reporting",
+    "--output-format=json",
+    ...args,
+  ];
+  // libnbd looks for certificates in the home folder, and fio has no word for another one.
+  const socket = uri.startsWith("nbds") ? /socket=(.*)$/.exec(uri)?.[1] : undefined;
+  const env = { ...process.env, ...(socket === undefined ? {} : { HOME: dirname(socket) }) };
+  return runClient("fio", all, env);
 }

@@ -31,22 +31,19 @@ export function hasOpenLength(table: string): boolean {
 
 /** A table with a length in the place of the `*` of its last line; unchanged if it has none. */
 export function withLength(table: string, sectors: number): string {
-  const { start, line } = lastLine(table);
-  return (
-    table.slice(0, start) +
-    line.replace(openLine, (_all, before: string) => `${before}${sectors}`) +
-    table.slice(start + line.length)
+  return withLastLine(table, (line) =>
+    line.replace(openLine, (_all, before: string) => `${before}${sectors}`),
   );
 }
 
 /** The other way round: `*` for the length of the last line. */
 export function withOpenLength(table: string): string {
+  return withLastLine(table, (line) => line.replace(/^(\s*\d+\s+)\d+/, `$1${OPEN_LENGTH}`));
+}
+
+function withLastLine(table: string, change: (line: string) => string): string {
   const { start, line } = lastLine(table);
-  return (
-    table.slice(0, start) +
-    line.replace(/^(\s*\d+\s+)\d+/, `$1${OPEN_LENGTH}`) +
-    table.slice(start + line.length)
-  );
+  return table.slice(0, start) + change(line) + table.slice(start + line.length);
 }
 
 /** The last line that has words. */
