@@ -3,6 +3,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { cli } from "./cli.ts";
+import { archivedDisk } from "./archived-disk.ts";
 import { describeWith, serve, succeed, tempFolder } from "./support.ts";
 
 interface Machine {
@@ -14,22 +15,9 @@ interface Machine {
 
 function machine(): Machine {
   const folder = tempFolder();
-  const [stack, disk, cache] = ["stack.yaml", "disk.img", "cache.img"].map((name) => join(folder, name)) as [
-    string,
-    string,
-    string,
-  ];
   const archive = join(folder, "store/vm1");
-  const text = `devices:
-  disk:
-    target: writeboost
-    backing: { file: disk.img, create: 8M }
-    cache: { file: cache.img, create: 16M }
-    archive: ${archive}
-    archive_flush: remote
-exports: [disk]
-`;
-  writeFileSync(stack, text);
+  const stack = archivedDisk(folder, archive, { disk: "8M", flush: "remote" });
+  const [disk, cache] = [join(folder, "disk.img"), join(folder, "cache.img")];
   return { stack, disk, cache, archive };
 }
 

@@ -1,10 +1,11 @@
 /** A writable disk that survives its machine, by the command line and a folder as the store. */
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type BlockDevice, realEnvironment } from "@dmkit/block-io";
 import { openNbd } from "@dmkit/nbd";
 import { describe, expect, it } from "vitest";
 import { cli } from "./cli.ts";
+import { archivedDisk } from "./archived-disk.ts";
 import { type Server, cleanUp, dmkit, serve, tempFolder, until } from "./support.ts";
 
 const MIB = 2 ** 20;
@@ -20,25 +21,6 @@ async function client(server: Server): Promise<BlockDevice> {
   const device = await openNbd(server.uri, { environment: realEnvironment });
   cleanUp(() => device.close().catch(() => {}));
   return device;
-}
-
-/** A machine with a disk in `folder`, and the store beside it. */
-function machine(folder: string, store: string, flush: "local" | "remote"): string {
-  mkdirSync(folder, { recursive: true });
-  const stack = join(folder, "stack.yaml");
-  writeFileSync(
-    stack,
-    `devices:
-  disk:
-    target: writeboost
-    backing: { file: disk.img, create: 32M }
-    cache: { file: cache.img, create: 16M }
-    archive: ${store}/vm1
-    archive_flush: ${flush}
-exports: [disk]
-`,
-  );
-  return stack;
 }
 
 const block = (text: string): Buffer => Buffer.alloc(4096, `${text} `);
@@ -57,7 +39,7 @@ describe("a disk whose log is in a folder", () => {
     const folder = tempFolder();
     const store = join(folder, "store");
     const old = join(folder, "old");
-    const server = await serve([machine(old, store, "remote")]);
+    const server = await serve([archivedDisk(old, `${store}/vm1`, { flush: "remote" })]);
     const disk = await client(server);
     const ids: number[] = [];
     const times: string[] = [];
@@ -143,7 +125,7 @@ describe("a disk whose log is in a folder", () => {
   }, async () => {
     const folder = tempFolder();
     const store = join(folder, "store");
-    const server = await serve([machine(join(folder, "old"), store, "remote")]);
+    const server = await serve([archivedDisk(join(folder, "old"), `${store}/vm1`, { flush: "remote" })]);
     const disk = await client(server);
     await disk.write(0, block("first"));
     await disk.flush();
@@ -163,7 +145,7 @@ describe("a disk whose log is in a folder", () => {
     const folder = tempFolder();
     const store = join(folder, "store");
     const name = join(store, "vm1");
-    const server = await serve([machine(join(folder, "old"), store, "local")]);
+    const server = await serve([archivedDisk(join(folder, "old"), `${store}/vm1`, { flush: "local" })]);
     const disk = await client(server);
     for (let number = 1; number <= 4; number += 1) {
       await disk.write(number * MIB, block(`number-${number}`));

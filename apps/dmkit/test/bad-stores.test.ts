@@ -4,6 +4,7 @@ import { basename, join } from "node:path";
 import { S3TestServer, type S3TestServerOptions } from "@dmkit/object-store/testing";
 import { describe, expect, it, vi } from "vitest";
 import { cli } from "./cli.ts";
+import { archivedDisk } from "./archived-disk.ts";
 import { cleanUp, describeWith, dmkit, serve, succeed, tempFolder } from "./support.ts";
 
 const MIB = 2 ** 20;
@@ -26,22 +27,7 @@ function setVariables(variables: Readonly<Record<string, string>>): void {
   cleanUp(() => void vi.unstubAllEnvs());
 }
 
-/** A stack file of a disk whose log goes to `archive`. */
-function disk(archive: string): string {
-  const stack = join(tempFolder(), "stack.yaml");
-  writeFileSync(
-    stack,
-    `devices:
-  disk:
-    target: writeboost
-    backing: { file: disk.img, create: 8M }
-    cache: { file: cache.img, create: 8M }
-    archive: ${archive}
-exports: [disk]
-`,
-  );
-  return stack;
-}
+const small = { disk: "8M", cache: "8M" };
 
 /** What an error looks like. */
 function oneLine(stderr: string, code: string, hint: RegExp): void {
@@ -99,7 +85,7 @@ describe.each(Object.entries(bad))("%s", (_name, [code, hint, options, variables
     const { code: status, stderr } = await dmkit([
       "serve",
       "-q",
-      disk("s3://bucket/vm1"),
+      archivedDisk(tempFolder(), "s3://bucket/vm1", small),
       "-U",
       join(tempFolder(), "s"),
     ]);
@@ -112,7 +98,7 @@ describe("a disk with an archive", () => {
   it("is not served while nobody answers, and is once somebody does", async () => {
     const server = await s3();
     const there = process.env["AWS_ENDPOINT_URL"] ?? "";
-    const stack = disk("s3://bucket/vm1");
+    const stack = archivedDisk(tempFolder(), "s3://bucket/vm1", small);
     setVariables({ AWS_ENDPOINT_URL: "http://127.0.0.1:9" });
     const { code, stderr } = await dmkit(["serve", "-q", stack, "-U", join(tempFolder(), "s")]);
     expect(code).toBe(1);
@@ -127,7 +113,7 @@ describe("a disk with an archive", () => {
     const { code, stderr } = await dmkit([
       "serve",
       "-q",
-      disk("s3://bucket/vm1"),
+      archivedDisk(tempFolder(), "s3://bucket/vm1", small),
       "-U",
       join(tempFolder(), "s"),
     ]);
@@ -138,9 +124,9 @@ describe("a disk with an archive", () => {
 });
 
 /** A folder with a disk of 8 MiB in it, its checkpoint, and a log behind that. */
-async function archivedDisk(): Promise<string> {
+async function writtenDisk(): Promise<string> {
   const store = join(tempFolder(), "store");
-  const stack = disk(`${store}/vm1`);
+  const stack = archivedDisk(tempFolder(), `${store}/vm1`, small);
   for (const number of [1, 2]) {
     const server = await serve([stack]);
     await succeed("qemu-io", ["-f", "raw", "-c", `write -P ${number} 0 64k`, "-c", "flush", server.uri]);
@@ -156,7 +142,7 @@ const damage = /^dmkit: .*\((EIO|EFORMAT)\)\n( {2}.*\n)?$/;
 describeWith(["qemu-io"], "an archive with damage", () => {
   it("is not restored, and the error names what it is in", async () => {
     cleanUp(() => void vi.unstubAllEnvs());
-    const store = await archivedDisk();
+    const store = await writtenDisk();
     const parts = ["disks/vm1/log", "disks/vm1/disk", "disks/vm1/epoch", "disks/vm1/base", "images", "blobs"];
     const files = readdirSync(store, { recursive: true, encoding: "utf8", withFileTypes: true })
       .filter((entry) => entry.isFile())

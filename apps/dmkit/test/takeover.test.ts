@@ -14,6 +14,7 @@ import { openNbd } from "@dmkit/nbd";
 import { expect, it } from "vitest";
 import { cli } from "./cli.ts";
 import { realStore, where } from "./real-store.ts";
+import { archivedDisk } from "./archived-disk.ts";
 import { type Server, cleanUp, describeWith, dmkit, serve, tempFolder, until } from "./support.ts";
 
 const rounds = Number(process.env["DMKIT_TAKEOVERS"] ?? 2);
@@ -26,23 +27,6 @@ const FIO = { offset: "16m", size: "16m" };
 type Flush = "local" | "remote";
 // Every other round has flushes that wait for the store.
 const flushOf = (round: number): Flush => (round % 2 === 1 ? "remote" : "local");
-
-/** A disk that has never been used, in `folder`. */
-function firstMachine(folder: string, archive: string): string {
-  const stack = join(folder, "disk.yaml");
-  writeFileSync(
-    stack,
-    `devices:
-  disk:
-    target: writeboost
-    backing: { file: disk.img, create: 32M }
-    cache: { file: cache.img, create: 16M }
-    archive: ${archive}
-exports: [disk]
-`,
-  );
-  return stack;
-}
 
 function flushing(stack: string, flush: Flush): string {
   const text = readFileSync(stack, "utf8").replaceAll(/\n *archive_flush: .*/g, "");
@@ -178,7 +162,7 @@ describeWith(["fio"], `a writer that is lost, its log in ${where}`, () => {
   it(`is killed under fio, and another process goes on, ${rounds} times`, { timeout: TIMEOUT }, async () => {
     const [folder, store] = [tempFolder(), await realStore()];
     const archive = `${store}/vm1`;
-    let server = await serve([flushing(firstMachine(folder, archive), flushOf(0))]);
+    let server = await serve([flushing(archivedDisk(folder, archive, { name: "disk.yaml" }), flushOf(0))]);
     let last = 0;
     for (let round = 0; round < rounds; round += 1) {
       const load = new Load(server, await client(server), last);
@@ -209,7 +193,7 @@ describeWith(["fio"], `a writer that is lost, its log in ${where}`, () => {
   }, async () => {
     const [folder, store] = [tempFolder(), await realStore()];
     const archive = `${store}/vm1`;
-    let server = await serve([flushing(firstMachine(folder, archive), flushOf(0))]);
+    let server = await serve([flushing(archivedDisk(folder, archive, { name: "disk.yaml" }), flushOf(0))]);
     let last = 0;
     for (let round = 0; round < rounds; round += 1) {
       const flush = flushOf(round);
