@@ -80,12 +80,9 @@ describe("the table", () => {
 
 describe("with an object store", () => {
   it("what a load asks of it is priced, and a pair may have a goal of its own", () => {
-    const uses = [
-      { gets: 10, puts: 0, bytes: 1000 },
-      { gets: 110, puts: 20, bytes: 51_000 },
-    ];
-    const bucket = { used: () => uses[1] } as Bucket;
-    const cost = spent(bucket, uses[0], 1000);
+    const before = { gets: 10, puts: 0, bytes: 1000 };
+    const bucket = { used: () => ({ gets: 110, puts: 20, bytes: 51_000 }) } as Bucket;
+    const cost = spent(bucket, before, 1000);
     // 100 GETs at 40 cents and 20 PUTs at 5 dollars a million, over 1000 requests.
     expect(cost).toEqual({ requests: 0.12, bytes: 50, dollars: 0.14 });
     const row: Row = {

@@ -24,7 +24,7 @@ function device(name: string, reads: number, latency: readonly number[] = []): S
 
 const at = (time: number, ...devices: readonly SampledDevice[]): Snapshot => ({
   time,
-  wallTime: 0,
+  wallTime: time,
   uptime: time,
   pid: 1,
   connections: 0,
@@ -45,7 +45,7 @@ describe("the history", () => {
     let now = 0;
     const look = (after: number): void => {
       now += after;
-      history.note(at(now, device("d", now / 10)), now);
+      history.note(at(now, device("d", now / 10)));
     };
     for (let second = 0; second <= 400; second += 1) look(1003);
     expect(history.figures?.devices[0]?.read.iops).toBeCloseTo(100);
@@ -67,9 +67,9 @@ describe("the history", () => {
   it("takes percentiles of all requests of a sample, not of percentiles", () => {
     const history = new History();
     // 99 quick requests, then a slow one: seconds apart, in the same ten seconds.
-    history.note(at(0, device("d", 0)), 0);
+    history.note(at(0, device("d", 0)));
     for (let second = 1; second <= 10; second += 1) {
-      history.note(at(second * 1000, device("d", 100, [99, 0, 0, 0, 0, second < 10 ? 0 : 1])), second * 1000);
+      history.note(at(second * 1000, device("d", 100, [99, 0, 0, 0, 0, second < 10 ? 0 : 1])));
     }
     const short = history.series("d", "5min")?.values.readP99;
     expect(short?.[0]).toBeLessThan(3);
@@ -81,11 +81,11 @@ describe("the history", () => {
   it("keeps as many devices as have room, and none that are gone", () => {
     const history = new History();
     const many = Array.from({ length: MOST_DEVICES + 1 }, (_, index) => device(`d${index}`, 0));
-    history.note(at(0, ...many), 0);
-    history.note(at(1000, ...many), 1000);
+    history.note(at(0, ...many));
+    history.note(at(1000, ...many));
     const last = `d${MOST_DEVICES}`;
     expect([history.series("d0", "5min")?.time, history.series(last, "5min")]).toEqual([[1000], undefined]);
-    history.note(at(2000, ...many.slice(1)), 2000);
+    history.note(at(2000, ...many.slice(1)));
     expect(history.series("d0", "5min")).toBeUndefined();
     // What comes later was not there before.
     expect(history.series(last, "5min")?.values.readIops).toEqual([null, 0]);

@@ -14,6 +14,7 @@ import {
   type DeviceGroup,
   type ServerSpec,
   dmkit,
+  main,
   nbdkit,
   startServer,
 } from "./servers.ts";
@@ -70,12 +71,12 @@ export async function openBucket(spec: BucketSpec, folder: string): Promise<Buck
   return bucket;
 }
 
-/** @param before undefined: nothing had been asked. */
-export function spent(bucket: Bucket, before: BucketUse | undefined, requests: number): Cost {
+/** @param before what had been asked when it began. @param requests of the client since then. */
+export function spent(bucket: Bucket, before: BucketUse, requests: number): Cost {
   const now = bucket.used();
-  const gets = now.gets - (before?.gets ?? 0);
-  const puts = now.puts - (before?.puts ?? 0);
-  const bytes = now.bytes - (before?.bytes ?? 0);
+  const gets = now.gets - before.gets;
+  const puts = now.puts - before.puts;
+  const bytes = now.bytes - before.bytes;
   const dollars = gets * PRICES.get + puts * PRICES.put;
   return { requests: (gets + puts) / requests, bytes: bytes / requests, dollars: dollars / requests };
 }
@@ -116,7 +117,7 @@ async function fillImages(bucket: Bucket, folder: string): Promise<void> {
   }
   closeSync(fd);
   const command = (...args: string[]): Promise<string> =>
-    runClient(process.execPath, [process.argv[1] as string, ...args], bucket.env);
+    runClient(process.execPath, [main, ...args], bucket.env);
   await command("publish", "-q", golden.path(folder), `${REFERENCE}:plain`);
   await command("image", "tag", `${REFERENCE}:plain`, "hot");
   const control = join(folder, "control.sock");

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { runClient, withFolder } from "./leftovers.ts";
 import { type Row, measured, ratioOf } from "./run.ts";
 import { DEVICE_SIZE } from "./images.ts";
-import { isInstalled, nbdkit, startServer } from "./servers.ts";
+import { isInstalled, main, nbdkit, startServer } from "./servers.ts";
 import { calmest, processors, sampled } from "./steal.ts";
 
 interface Copier {
@@ -12,9 +12,6 @@ interface Copier {
   readonly program: string;
   readonly args: (source: string, uri: string) => readonly string[];
 }
-
-/** The command that is running. */
-const main = process.argv[1] as string;
 
 const copiers: readonly Copier[] = [
   { name: "dmkit copy", program: process.execPath, args: (source, uri) => [main, "copy", "-q", source, uri] },

@@ -186,7 +186,8 @@ async function measureRow(
       });
     });
     // Also what a server asks when it starts, and when it ends.
-    if (bucket !== undefined && outcome !== undefined) costs.push(spent(bucket, before, outcome.requests));
+    if (bucket !== undefined && before !== undefined && outcome !== undefined)
+      costs.push(spent(bucket, before, outcome.requests));
     return sample;
   };
   for (const index of able.keys()) if (specs[index]?.rehearsed === true) await once(index, []);

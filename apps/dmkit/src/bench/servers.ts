@@ -106,7 +106,7 @@ export interface RunningServer {
 type Args = (folder: string, bucket: Bucket | undefined) => readonly string[];
 
 /** The command that is running. */
-const main = process.argv[1] as string;
+export const main: string = process.argv[1] as string;
 
 /** `dmkit serve …` as a server of a group. */
 export function dmkit(name: string, args: Args, prepare?: ServerSpec["prepare"]): ServerSpec {

@@ -39,10 +39,9 @@ export class HealthRecord {
 /** Of a device that is not well: how, since when and why, and what helps. Nothing a terminal would act on. */
 export function healthLines(name: string, health: Health): string[] {
   if (health.state === "ok") return [];
-  const [said, help] = [`${name} is ${describeHealth(health)}`, health.help].map(
-    (text) => text && printable(text.replaceAll(/\s+/g, " ")),
-  );
-  return [said as string, ...(help === undefined ? [] : [`  ${help}`])];
+  const plain = (text: string): string => printable(text.replaceAll(/\s+/g, " "));
+  const said = plain(`${name} is ${describeHealth(health)}`);
+  return health.help === undefined ? [said] : [said, `  ${plain(health.help)}`];
 }
 
 /** A line for people: `degraded since 2026-11-29T06:00:00.000Z: …`. */

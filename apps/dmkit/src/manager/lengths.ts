@@ -153,11 +153,10 @@ export async function bytesOf(reference: string, environment: Environment): Prom
   const known = fileSize(reference);
   if (known !== undefined) return known;
   const path = wholePath(reference);
-  const isPath = schemeOf(reference) === undefined;
   // Without a lock: the table that is being exchanged may have it.
   const opened =
     path === undefined
-      ? await openReference(isPath ? withoutLock(reference) : reference, "read", environment, {
+      ? await openReference(withoutLock(reference), "read", environment, {
           use: "looks",
         })
       : await openFile(path, { readOnly: true, lock: false, environment });

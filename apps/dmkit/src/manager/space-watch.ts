@@ -3,7 +3,7 @@
  *
  * One device after the other: a file system that does not answer keeps one thread waiting, and no more.
  */
-import { type Clock, storageOf } from "@dmkit/block-io";
+import { type Clock, storageBelow } from "@dmkit/block-io";
 import type { NamedDevice } from "./device/named-device.ts";
 import type { Space } from "./snapshot.ts";
 
@@ -36,8 +36,8 @@ export class SpaceWatch {
 
 async function spaceOf(device: NamedDevice): Promise<Space | undefined> {
   const below = device.lowers();
-  const all = await Promise.all((below.length === 0 ? [device] : below).map(storageOf)).catch(() => []);
-  const known = all.flat().filter(({ free }) => free !== undefined);
+  const all = await storageBelow(below.length === 0 ? [device] : below).catch(() => []);
+  const known = all.filter(({ free }) => free !== undefined);
   if (known.length === 0) return undefined;
   return {
     free: Math.min(...known.map(({ free = 0 }) => free)),

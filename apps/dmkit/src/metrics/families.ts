@@ -121,6 +121,13 @@ function ofFacts(
   labels: readonly string[],
   factsOf: (snapshot: Snapshot) => readonly { readonly labels: Labels; readonly facts: Facts }[],
 ): Family[] {
+  // Each scrape has a snapshot of its own; its facts are joined once, for all of these metrics.
+  const joined = new WeakMap<Snapshot, ReturnType<typeof factsOf>>();
+  const once = (snapshot: Snapshot): ReturnType<typeof factsOf> => {
+    const facts = joined.get(snapshot) ?? factsOf(snapshot);
+    joined.set(snapshot, facts);
+    return facts;
+  };
   const families = new Map<string, Family>();
   for (const [fact, about] of Object.entries<WatchedFact>(watchedFacts)) {
     const { metric, type, help, labels: own = {} } = about;
@@ -132,7 +139,7 @@ function ofFacts(
       labels: [...labels, ...Object.keys(own)],
       samples: (snapshot) => [
         ...(before?.samples(snapshot) ?? []),
-        ...factsOf(snapshot).flatMap(({ labels: where, facts }) => {
+        ...once(snapshot).flatMap(({ labels: where, facts }) => {
           const value = facts[fact];
           return typeof value === "number" ? [{ value, labels: { ...where, ...own } }] : [];
         }),

@@ -70,9 +70,6 @@ export async function startMetrics(
     },
   );
   server.maxConnections = page === undefined ? CONNECTIONS : CONNECTIONS_OF_PAGE;
-  server.on("connection", (socket) => {
-    if (fewDescriptors(DESCRIPTORS_LEFT)) socket.destroy();
-  });
   const listening = await ("unix" in where
     ? listenUnix(server, where, environment)
     : listenTcp(server, where));
@@ -97,7 +94,10 @@ async function listenTcp(
   server: Server,
   { host, port }: { readonly host: string; readonly port: number },
 ): Promise<Listening> {
-  const bare = host.replaceAll(/^\[|\]$/g, "");
+  // The door of a unix socket looks by itself.
+  server.on("connection", (socket) => {
+    if (fewDescriptors(DESCRIPTORS_LEFT)) socket.destroy();
+  });
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error) =>
       reject(
@@ -108,14 +108,14 @@ async function listenTcp(
         }),
       ),
     );
-    server.listen({ host: bare, port }, resolve);
+    server.listen({ host, port }, resolve);
   });
   // Nothing here keeps a server running that has nothing else to do.
   server.unref();
   const { port: chosen } = server.address() as AddressInfo;
   return {
     port: chosen,
-    base: `http://${bare.includes(":") ? `[${bare}]` : bare}:${chosen}/`,
+    base: `http://${host.includes(":") ? `[${host}]` : host}:${chosen}/`,
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());

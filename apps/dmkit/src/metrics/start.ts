@@ -13,8 +13,7 @@ export async function startHttp(
 ): Promise<MetricsListener> {
   const { environment, snapshot } = options;
   if (where.page !== true) return startMetrics(where, snapshot, { environment });
-  // Brackets are those of an address of IPv6.
-  if (!("unix" in where) && !isLoopback(where.host.replaceAll(/^\[|\]$/g, ""))) {
+  if (!("unix" in where) && !isLoopback(where.host)) {
     const [reason, hint] = PAGE_IS_LOCAL;
     throw new BlockIoError(reason, { code: "EPERM", device: where.host, op: "listen", hint });
   }

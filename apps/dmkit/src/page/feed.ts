@@ -51,17 +51,17 @@ export interface StatusFeed {
 
 /** What a feed is made of besides a snapshot. */
 export interface FeedContext {
-  readonly time: number;
   readonly control: string | undefined;
   readonly targets: TargetRegistry;
   readonly figures: Figures | undefined;
 }
 
 export function statusFeed(snapshot: ServerSnapshot, context: FeedContext): StatusFeed {
-  const { version, pid, uptime, connections, bytesInFlight, devices, exports, clients } = snapshot;
+  const { wallTime, version, pid, uptime, connections, bytesInFlight, devices, exports, clients } = snapshot;
   const { targets, ...told } = context;
   return {
     ...told,
+    time: wallTime,
     version,
     pid,
     uptime,

@@ -16,10 +16,7 @@ import { createRequire } from "node:module";
 import { type Environment, type TargetRegistry, type Timer, every } from "@dmkit/block-io";
 import type { ServerSnapshot } from "../manager/snapshot.ts";
 import { statusFeed } from "./feed.ts";
-import { History, type Span, spans } from "./ring.ts";
-
-// Milliseconds between two looks that the past is made of.
-const LOOK_EVERY = 1000;
+import { History, type Span, TICK, spans } from "./ring.ts";
 
 export interface Answer {
   readonly status: number;
@@ -70,10 +67,9 @@ export class Page {
   constructor(options: PageOptions) {
     this.#options = options;
     this.#files = readFiles();
-    const { clock } = options.environment;
-    const look = (): void => this.#history.note(options.snapshot(), clock.wallTime());
+    const look = (): void => this.#history.note(options.snapshot());
     look();
-    this.#looks = every(clock, LOOK_EVERY, look);
+    this.#looks = every(options.environment.clock, TICK, look);
   }
 
   close(): void {
@@ -91,11 +87,10 @@ export class Page {
   }
 
   #feed(path: string, query: URLSearchParams): Answer {
-    const { environment, snapshot, targets, control } = this.#options;
+    const { snapshot, targets, control } = this.#options;
     if (path === "/v1/status") {
       const { figures } = this.#history;
-      const time = environment.clock.wallTime();
-      return json(statusFeed(snapshot(), { time, control, targets, figures }));
+      return json(statusFeed(snapshot(), { control, targets, figures }));
     }
     if (path !== "/v1/history")
       return plain(404, "There are /v1/status and /v1/history?device=NAME&span=5min.");
@@ -107,15 +102,10 @@ export class Page {
 
   /** Whether the name a client used is one of this listener, with whatever port: it may be forwarded. */
   #isOwn(host: string | undefined): boolean {
-    const own = bare(this.#options.host);
+    const own = (this.#options.host ?? "localhost").toLowerCase();
     const name = (host ?? "").replace(/:\d+$/, "").toLowerCase();
     return ["localhost", "127.0.0.1", "[::1]", own, `[${own}]`].includes(name);
   }
-}
-
-/** As a listener is told; an address of IPv6 may be in brackets. */
-function bare(host = "localhost"): string {
-  return host.replaceAll(/^\[|\]$/g, "").toLowerCase();
 }
 
 function isSpan(text: string): text is Span {

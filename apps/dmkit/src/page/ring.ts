@@ -70,10 +70,10 @@ export class History {
   );
   #figures: Figures | undefined;
 
-  /** Takes a look. @param wallTime milliseconds since 1970. */
-  note(now: Snapshot, wallTime: number): void {
+  /** Takes a look. */
+  note(now: Snapshot): void {
     for (const level of this.#levels.values()) {
-      const figures = level.note(now, wallTime);
+      const figures = level.note(now);
       if (level.interval === TICK) this.#figures = figures ?? this.#figures;
     }
   }
@@ -106,7 +106,7 @@ class Level {
   }
 
   /** The figures since the last sample, if it is time for one. */
-  note(now: Snapshot, wallTime: number): Figures | undefined {
+  note(now: Snapshot): Figures | undefined {
     const before = this.#before;
     // A timer may fire a little early; half a look is nearer to this one than to the next.
     if (before !== undefined && now.time - before.time < this.interval - TICK / 2) return undefined;
@@ -117,7 +117,7 @@ class Level {
     }
     const figures = figuresOf(before, now);
     const place = this.#taken % this.#size;
-    this.#time[place] = wallTime;
+    this.#time[place] = now.wallTime;
     const present = new Map(figures.devices.map((one) => [one.name, one]));
     for (const name of this.#rows.keys()) if (!present.has(name)) this.#rows.delete(name);
     for (const [name, device] of present) {

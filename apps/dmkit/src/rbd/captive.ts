@@ -87,11 +87,6 @@ export class CaptiveServer {
     return uriOf(join(this.#folder, "nbd.sock"));
   }
 
-  /** Of the process; undefined while there is none. */
-  get pid(): number | undefined {
-    return this.#running?.child.pid;
-  }
-
   health(): Health {
     if (this.#trouble === undefined) return healthy;
     const { reason, hint } = this.#trouble;

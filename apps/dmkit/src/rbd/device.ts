@@ -9,7 +9,7 @@ import {
   worstHealth,
 } from "@dmkit/block-io";
 import { openNbd } from "@dmkit/nbd";
-import { CaptiveServer } from "./captive.ts";
+import type { CaptiveServer } from "./captive.ts";
 import { absoluteRbd, parseRbd } from "./reference.ts";
 
 // Bytes of unflushed writes that are repeated when the server was started again.
@@ -41,7 +41,9 @@ class RbdDevice extends LinearDevice {
 const open: DeviceOpener = async (reference, access, environment) => {
   const image = parseRbd(reference);
   const readOnly = access === "read" || image.snapshot !== undefined;
-  const server = await CaptiveServer.start(image, readOnly, environment);
+  // Loaded only by who opens such an image.
+  const captive = await import("./captive.ts");
+  const server = await captive.CaptiveServer.start(image, readOnly, environment);
   try {
     const { reconnect } = image;
     const replayBuffer = readOnly ? 0 : REPLAY;

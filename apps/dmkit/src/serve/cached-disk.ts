@@ -93,8 +93,9 @@ export async function makePair(
   if (folder !== undefined) makeFolder(folder);
   const parts = [disk, cache];
   const missing = parts.filter(({ reference }) => isMissing(reference));
-  if (missing.length === 1 && missing[0] === disk && !isMissing(cache.reference)) throw half(disk, cache);
-  if (missing.length === 1 && missing[0] === cache && !mayMakeCache)
+  const [only, second] = missing;
+  if (second === undefined && only === disk) throw half(disk, cache);
+  if (second === undefined && only === cache && !mayMakeCache)
     throw folder === undefined ? noCache(cache) : half(cache, disk);
   const made = missing.filter(({ size }) => size !== undefined);
   // Who opens it tells what is missing; nothing is made beside that.
@@ -117,10 +118,7 @@ export function pairTable(
 ): string {
   const target = targets.get(defaultDisk.target);
   const named = Object.fromEntries(
-    [disk, cache].map(({ option, reference }) => [
-      option,
-      lock || schemeOf(reference) !== undefined ? reference : withoutLock(reference),
-    ]),
+    [disk, cache].map(({ option, reference }) => [option, lock ? reference : withoutLock(reference)]),
   );
   const options = parseOptions(target.options, { ...target.stack?.defaults?.(named), ...named }, target.name);
   return withOpenLength(printTable([{ start: 0, length: 1, target, options }]));

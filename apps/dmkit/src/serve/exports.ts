@@ -108,7 +108,7 @@ function nameImages({
     throw usage(`two images would be exported as "${twice}"`, "Give one by a link of another name.");
   return images.map((image, index) => ({
     name: names[index] ?? "",
-    image: lock || schemeOf(image) !== undefined ? image : withoutLock(image),
+    image: lock ? image : withoutLock(image),
   }));
 }
 

@@ -4,6 +4,7 @@
  * Invariant: a terminal is left as it was found, however it ends.
  */
 import { printableJson } from "@dmkit/block-io";
+import { views } from "./columns.ts";
 import { type Controls, initialControls, keysOf, pressed } from "./controls.ts";
 import type { Figures } from "./figures.ts";
 import { History } from "./history.ts";
@@ -61,7 +62,8 @@ function openTerminal(end: () => void): Display {
     for (const key of keysOf(bytes.toString())) {
       const next = pressed(controls, key);
       if (next === undefined) return end();
-      controls = next;
+      const last = shown === undefined ? 0 : views[next.view].rows(shown).length - 1;
+      controls = { ...next, from: Math.max(0, Math.min(next.from, last)) };
     }
     if (!controls.paused) shown = newest;
     draw();

@@ -57,12 +57,11 @@ function tablePage(figures: Figures, controls: Controls, history: History, size:
   const rows = all.slice(from, from + room);
   const more = all.length > room ? `  ${from + 1} to ${from + rows.length} of ${all.length}` : "";
   const about = `${view.title}, ${columnsOf(view, controls)}, ${controls.order === "as made" ? "as made" : `by ${controls.order}`}`;
-  const none = rows.length === 0 ? [`No ${view.title}`] : [];
   return [
     `${controls.paused ? "PAUSED  " : ""}${headOf(figures)}`,
     `${about}${more}`,
     "",
-    ...(rows.length === 0 ? none : fitted(view, rows, controls, history, size.columns)),
+    ...(rows.length === 0 ? [`No ${view.title}`] : fitted(view, rows, controls, history, size.columns)),
     ...told,
   ];
 }

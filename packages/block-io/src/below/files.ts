@@ -18,10 +18,15 @@ export function identityOf(reference: string): string {
     const { path, partition } = parsePath(reference);
     const origin = originAt(path);
     if (origin === undefined) return reference;
-    return partition === undefined ? textOf(origin) : `${textOf(origin)}?partition=${partition}`;
+    return partOf(textOf(origin), partition);
   } catch {
     return reference;
   }
+}
+
+/** What is in a file, by whatever that is called: all of it, or a partition. */
+export function partOf(whole: string, partition: number | undefined): string {
+  return partition === undefined ? whole : `${whole}?partition=${partition}`;
 }
 
 /** What stood behind absolute paths when they were opened. */
@@ -30,7 +35,7 @@ export type FilesBelow = ReadonlyMap<string, string>;
 /** What a path is called among {@link FilesBelow}: absolute, and without the words that say how it is opened. */
 export function fileKey(reference: string): string {
   const { path, partition } = parsePath(reference);
-  return partition === undefined ? resolve(path) : `${resolve(path)}?partition=${partition}`;
+  return partOf(resolve(path), partition);
 }
 
 /** Those of devices that are files, block devices, or partitions of them. */
@@ -49,7 +54,7 @@ export function openIdentity(device: BlockDevice): string | undefined {
   if (device instanceof FileDevice) return textOf(device.origin);
   if (!(device instanceof PartitionDevice)) return undefined;
   const whole = openIdentity(device.whole);
-  return whole === undefined ? undefined : `${whole}?partition=${device.number}`;
+  return whole === undefined ? undefined : partOf(whole, device.number);
 }
 
 /** The error where another file has taken the place of one that is in use. */

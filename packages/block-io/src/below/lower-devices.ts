@@ -29,7 +29,7 @@ import { refuse } from "../contract/errors.ts";
 import { GuardedDevice } from "../contract/guard.ts";
 import { type Health, healthOf, worstHealth } from "../contract/health.ts";
 import { builtinSchemes } from "./builtin-schemes.ts";
-import { type FilesBelow, fileKey, filesOf, openIdentity, replacedFile } from "./files.ts";
+import { type FilesBelow, fileKey, filesOf, partOf, openIdentity, replacedFile } from "./files.ts";
 import { PartitionDevice, findPartition } from "./partition.ts";
 import { openPath, parsePath } from "./paths.ts";
 import { type Access, type DeviceSchemes, schemeOf } from "./schemes.ts";
@@ -335,7 +335,7 @@ function keyOf(reference: string): string | undefined {
   try {
     const { path, partition } = parsePath(reference);
     const { dev, ino } = statSync(path, { bigint: true });
-    return partition === undefined ? `${dev}:${ino}` : `${dev}:${ino}?partition=${partition}`;
+    return partOf(`${dev}:${ino}`, partition);
   } catch {
     return reference;
   }

@@ -15,6 +15,7 @@ import { ByteAccess } from "../bytes/byte-access.ts";
 import { shellQuote } from "../bytes/text.ts";
 import type { FileDevice } from "../devices/file.ts";
 import { type FileDeviceOptions, openFile } from "../devices/file-open.ts";
+import { schemeOf } from "./schemes.ts";
 import { textOf } from "../devices/origin.ts";
 import { type ForeignFormat, foreignFormat } from "../format/foreign.ts";
 
@@ -45,8 +46,9 @@ export function parsePath(reference: string): PathWords {
   };
 }
 
-/** The same path without a lock. */
+/** The same reference without a lock; a URI has none. */
 export function withoutLock(reference: string): string {
+  if (schemeOf(reference) !== undefined) return reference;
   const { path, lock } = parsePath(reference);
   return lock ? `${reference}${path === reference ? "?" : "&"}no-lock` : reference;
 }

@@ -136,18 +136,24 @@ function ofStores(suffix: string, metric: string, help: string): [string, Watche
 /** What a device says of what is worth watching; it leaves out what it does not have. */
 export type WatchedFacts = { readonly [Name in WatchedName]?: number };
 
-const watchedNames = Object.keys(watchedFacts) as readonly WatchedName[];
-
 /** What several devices that are one together say of what is worth watching. */
 export function joinFacts(all: readonly Facts[]): WatchedFacts {
   const joined: { -readonly [Name in WatchedName]?: number } = {};
-  for (const name of watchedNames) {
-    const values = all.map((facts) => facts[name]).filter((value) => typeof value === "number");
-    if (values.length === 0) continue;
-    const { joined: how } = watchedFacts[name];
-    if (how === "least") joined[name] = Math.min(...values);
-    else if (how === "most") joined[name] = Math.max(...values);
-    else joined[name] = values.reduce((sum, value) => sum + value, 0);
+  for (const facts of all) {
+    for (const [name, value] of Object.entries(facts)) {
+      if (typeof value !== "number" || !isWatched(name)) continue;
+      const before = joined[name];
+      joined[name] = before === undefined ? value : join(watchedFacts[name].joined, before, value);
+    }
   }
   return joined;
+}
+
+function isWatched(name: string): name is WatchedName {
+  return Object.hasOwn(watchedFacts, name);
+}
+
+function join(how: WatchedFact["joined"], one: number, other: number): number {
+  if (how === "least") return Math.min(one, other);
+  return how === "most" ? Math.max(one, other) : one + other;
 }

@@ -87,6 +87,7 @@ function load(): Native | undefined {
   const lseek = libc.func("int64_t lseek64(int fd, int64_t offset, int whence)");
   const fallocate = libc.func("int fallocate64(int fd, int mode, int64_t offset, int64_t length)");
   const flock = libc.func("int flock(int fd, int operation)");
+  const fcntl = libc.func("int fcntl(int fd, int command, int least)");
   const calls = new Limiter(CALLS);
   const exit = libc.func("void _exit(int status)");
   // Loaded with the first datagram: few ever send one.
@@ -153,7 +154,7 @@ function load(): Native | undefined {
       datagrams(path, bytes);
     },
     duplicate(fd) {
-      const copy = Number(libc.func("int fcntl(int fd, int command, int least)")(fd, F_DUPFD_CLOEXEC, 0));
+      const copy = Number(fcntl(fd, F_DUPFD_CLOEXEC, 0));
       return copy < 0 ? fail("fcntl", koffi.errno()) : copy;
     },
   };

@@ -131,10 +131,13 @@ class Drawn {
     );
   }
 
-  /** Colours may have changed. */
-  forget(): void {
+  /** Colours may have changed; a page that stands still gets no other reason to draw. */
+  recolour(): void {
+    const { min, max } = this.#drawing?.scales["x"] ?? {};
+    if (typeof min !== "number" || typeof max !== "number") return;
     this.#drawing?.destroy();
-    this.#drawing = undefined;
+    this.#drawing = this.#draw();
+    this.#drawing.setScale("x", { min, max });
   }
 
   /** The values at a sample, or the last ones. */
@@ -203,7 +206,7 @@ export function openCharts(): void {
   byId("charts", HTMLDivElement).append(...all.map(({ figure }) => figure));
   // Colours follow the system, also while the page is open.
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-    for (const one of all) one.forget();
+    for (const one of all) one.recolour();
   });
 }
 
