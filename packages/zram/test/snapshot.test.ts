@@ -312,46 +312,6 @@ describe("a sector that holds nothing", () => {
   });
 });
 
-describe("a sector of a snapshot that holds pages", () => {
-  it("costs these, until they are written, and no others", async () => {
-    const snapshot = new BadSectors(ROOM);
-    await snapshot.write(0, await contentsOf(await saved()));
-    const expected = await contentsOf(await start(snapshot));
-    const bytes = await contentsOf(snapshot);
-    // The last of the copy that counts.
-    const end = bytes.findLastIndex((byte) => byte !== 0);
-    const bad = Math.floor(end / 512);
-    snapshot.bad.add(bad);
-    let device = await start(snapshot);
-    const lost: number[] = [];
-    const look = async (): Promise<void> => {
-      const into = Buffer.alloc(PAGE);
-      for (let page = 0; page < PAGES; page += 1) {
-        const found = await code(device.read(page * PAGE, into));
-        if (found !== "no error") lost.push(page);
-        else expect(into.equals(expected.subarray(page * PAGE, (page + 1) * PAGE))).toBe(true);
-      }
-    };
-    await look();
-    expect(lost.length).toBeGreaterThan(0);
-    expect(lost.length).toBeLessThan(16);
-    expect(device.health()).toMatchObject({ state: "needs check" });
-    // The next snapshot says so, from wherever that is read.
-    await device.close();
-    snapshot.bad.clear();
-    const before = lost.splice(0);
-    device = await start(snapshot);
-    await look();
-    expect(lost).toEqual(before);
-    for (const page of lost.splice(0))
-      await device.write(page * PAGE, expected.subarray(page * PAGE, (page + 1) * PAGE));
-    await look();
-    expect(lost).toEqual([]);
-    expect(device.health().state).toBe("ok");
-    await device.close();
-  });
-});
-
 describe("a snapshot", () => {
   it.each([{ comp_algorithm: "lz4" }, { comp_algorithm: "zstd" }, { recomp_algorithm: "deflate" }])(
     "brings everything back, with %j",

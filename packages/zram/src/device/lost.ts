@@ -31,7 +31,7 @@ export function lostPage(device: RunningDisk, page: number): BlockIoError {
   return refuse(
     device.name,
     "EIO",
-    `page ${page} is lost: the backing device did not give it when the disk was saved, or the snapshot since`,
+    `page ${page} is lost: the backing device did not give it when the disk was saved`,
     "Write the whole page (4096 bytes), or discard it.",
     "read",
   );
@@ -51,7 +51,7 @@ export function pagesHealth({
   }
   const reason =
     size === 0
-      ? "the backing device did not give them when the disk was saved, or the snapshot since"
+      ? "the backing device did not give them when the disk was saved"
       : `${size} of them the backing device does not give now, and no snapshot will have these`;
   const help = "Write these pages anew, or discard them; replace the backing device.";
   return { state: "needs check", why: `${lost + size} pages cannot be read: ${reason}`, help };

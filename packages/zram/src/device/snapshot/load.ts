@@ -1,5 +1,5 @@
 /** Reading a snapshot: pages are put back where they were. */
-import { type BlockDevice, SECTOR, crc32c, readTwice, refuse } from "@dmkit/block-io";
+import { type BlockDevice, crc32c, refuse } from "@dmkit/block-io";
 import { kinds } from "../../core/page-table.ts";
 import { PAGE } from "../../core/size-classes.ts";
 import {
@@ -14,7 +14,7 @@ import type { RunningDisk } from "../disk.ts";
 import { moveOut } from "../reclaim.ts";
 import { CHUNK, damaged, mismatch, roundUp } from "./place.ts";
 
-/** Loads the copy at byte `start`; pages that the device does not give are lost, and that is told. @param limit bytes of memory. Errors: `EFORMAT`, `EINVAL`, `ENOSPC`, those of the devices. */
+/** Loads the copy at byte `start`. @param limit bytes of memory. Errors: `EFORMAT`, `EINVAL`, `ENOSPC`, those of the devices. */
 export async function readPages(
   device: RunningDisk,
   source: BlockDevice,
@@ -30,7 +30,6 @@ export async function readPages(
   if (crc32c(used) !== header.tableSum) throw damaged(source, start, "its table");
   const reader = new Reader(source, start + PAGE + table.length, header.bytes);
   const loader = new Loader(device, source, header.secondAlgorithm);
-  let unread = 0;
   for (let last = -1, at = 0; at < used.length; at += ENTRY) {
     const entry = decodeEntry(used, at);
     if (entry.page <= last || entry.page >= pages || (entry.length > PAGE && entry.length !== LOST))
@@ -41,19 +40,11 @@ export async function readPages(
       continue;
     }
     const bytes = entry.length === 0 ? Buffer.alloc(0) : await reader.next(entry.length);
-    if (bytes === "unreadable") {
-      device.parts.pages.putLost(entry.page);
-      unread += 1;
-      continue;
-    }
     if (bytes === undefined || (entry.length > 0 && crc32c(bytes) !== entry.low))
       throw damaged(source, start, `page ${entry.page}`);
     await loader.put(entry, bytes);
   }
   loader.checkRoom(limit);
-  if (unread === 0) return;
-  const what = `${unread} pages cannot be read from the snapshot: they are lost, and everything else is there`;
-  device.parts.environment.logger.log("error", `${device.name}: ${what}`, { device: source.name });
 }
 
 /** Puts pages back where they were. */
@@ -124,10 +115,6 @@ class Reader {
   #at: number;
   #left: number;
   #chunk: Buffer = Buffer.alloc(0);
-  /** Bytes taken, and sectors that are not given, counted from the first byte. */
-  #taken = 0;
-  #read = 0;
-  readonly #missing: Set<number> = new Set();
 
   constructor(source: BlockDevice, at: number, length: number) {
     this.#source = source;
@@ -135,14 +122,12 @@ class Reader {
     this.#left = length;
   }
 
-  /** Undefined if there are not as many, `unreadable` if the device does not give them. Good until the next call. */
-  async next(length: number): Promise<Buffer | "unreadable" | undefined> {
+  /** Undefined if there are not as many. Good until the next call. */
+  async next(length: number): Promise<Buffer | undefined> {
     if (length > this.#chunk.length + this.#left) return undefined;
     if (length > this.#chunk.length) {
       const fresh = Buffer.alloc(Math.min(CHUNK, roundUp(this.#left)));
-      for (const sector of await readTwice(this.#source, this.#at, fresh))
-        this.#missing.add(this.#read / SECTOR + sector);
-      this.#read += fresh.length;
+      await this.#source.read(this.#at, fresh);
       this.#at += fresh.length;
       const useful = Math.min(this.#left, fresh.length);
       this.#left -= useful;
@@ -150,11 +135,6 @@ class Reader {
     }
     const bytes = this.#chunk.subarray(0, length);
     this.#chunk = this.#chunk.subarray(length);
-    const first = Math.floor(this.#taken / SECTOR);
-    this.#taken += length;
-    if (this.#missing.size > 0)
-      for (let sector = first; sector * SECTOR < this.#taken; sector += 1)
-        if (this.#missing.has(sector)) return "unreadable";
     return bytes;
   }
 }
