@@ -102,7 +102,7 @@ const MOST = 64 * 2 ** 20;
 /** A store over one that fails now and then: requests are repeated where that is safe. */
 export class RetryingStore implements ObjectStore {
   readonly name: string;
-  // Bytes are those of bodies, also of attempts that failed.
+  // Bytes are those of bodies; of what is sent, also in attempts that failed.
   readonly #counted: Record<CountedFact, number>;
   readonly #transport: ObjectTransport;
   readonly #environment: Environment;
@@ -225,10 +225,10 @@ export class RetryingStore implements ObjectStore {
       this.#counted[`store_${kind}s`] += 1;
       const result = await this.#attempt(signal, large, attempt);
       if (result.done) return result.value;
-      // An object that is not there is an answer as good as any other.
-      if (result.failure.error.code !== "ENOENT") this.#counted[`store_${kind}_errors`] += 1;
       onFailure(result.failure);
       this.#refuseAborted(signal);
+      // An object that is not there is an answer as good as any other, and what was cancelled is no failure.
+      if (result.failure.error.code !== "ENOENT") this.#counted[`store_${kind}_errors`] += 1;
       if (result.failure.again === "no" || made >= attempts) throw result.failure.error;
       this.#counted[`store_${kind}_retries`] += 1;
       const longest = Math.min(longestDelay, delay * 2 ** (made - 1));

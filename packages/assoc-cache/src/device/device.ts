@@ -90,7 +90,7 @@ export class AssocCacheDevice extends GuardedTarget {
         ? healthy
         : {
             state: "degraded",
-            why: `${aside} dirty blocks cannot be copied to the source; they are tried again, the others are`,
+            why: `${aside} dirty blocks cannot be copied to the source: they are tried again, and all others are written back`,
             help: "The log says where; replace the device that has the bad place, or write these blocks anew.",
           };
     return worstHealth([this.state.health(), check, super.health(), left]);

@@ -39,8 +39,12 @@ export async function flatten(
       if ((piece.sector + piece.count) * SECTOR <= (options.from ?? 0)) continue;
       if (options.bad === undefined) await copyRuns([{ ...piece, source }], to).catch(namingTheWay);
       else await copyAllBut([{ ...piece, source }], to, left);
-      for (const { sector, count } of left.ranges.slice(known))
-        await new ByteAccess(image).writeZeroes(sector * SECTOR, count * SECTOR, {});
+      for (const { sector, count } of left.ranges.slice(known)) {
+        // The last one may have begun in a piece before, and is zero as far as that.
+        const start = Math.max(sector, piece.sector);
+        const rest = sector + count - start;
+        if (rest > 0) await new ByteAccess(image).writeZeroes(start * SECTOR, rest * SECTOR, {});
+      }
       known = Math.max(0, left.ranges.length - 1);
       // Progress is a promise that an interrupted run need not begin before it.
       await image.flush();

@@ -59,9 +59,14 @@ export function holeChunkLength(extended: boolean | undefined): number {
   return chunkHeaderLength(extended) + 12;
 }
 
+/** Bytes of a number in a payload of block status, and of all that stands in front of its descriptors. */
+function statusWidth(extended: boolean | undefined): number {
+  return extended ? 8 : 4;
+}
+
 /** Bytes of the longest payload of block status. */
 export function longestStatusPayload(extended: boolean): number {
-  return extended ? 8 + 16 * MAX_EXTENTS_PER_CHUNK : 4 + 8 * MAX_EXTENTS_PER_CHUNK;
+  return statusWidth(extended) * (1 + 2 * MAX_EXTENTS_PER_CHUNK);
 }
 
 /** A reply's header of any kind. Mutable, so that a hot path can decode into an object it keeps. */
@@ -166,17 +171,14 @@ export function encodeBlockStatusChunk(
   contextId: number,
   descriptors: readonly number[],
 ): Buffer {
-  const count = descriptors.length / 2;
-  if (!asked.extended) {
-    const [bytes, at] = chunkOf(asked, flags, CHUNK.BLOCK_STATUS, 4 + 8 * count);
-    setU32(bytes, at, contextId);
-    descriptors.forEach((value, index) => setU32(bytes, at + 4 + 4 * index, value));
-    return bytes;
-  }
-  const [bytes, at] = chunkOf(asked, flags, CHUNK.BLOCK_STATUS_EXT, 8 + 16 * count);
+  const width = statusWidth(asked.extended);
+  const type = asked.extended ? CHUNK.BLOCK_STATUS_EXT : CHUNK.BLOCK_STATUS;
+  const [bytes, at] = chunkOf(asked, flags, type, width * (1 + descriptors.length));
   setU32(bytes, at, contextId);
-  setU32(bytes, at + 4, count);
-  descriptors.forEach((value, index) => setU64(bytes, at + 8 + 8 * index, value));
+  if (asked.extended) setU32(bytes, at + 4, descriptors.length / 2);
+  const set = asked.extended ? setU64 : setU32;
+  for (let index = 0; index < descriptors.length; index += 1)
+    set(bytes, at + width * (1 + index), descriptors[index] as number);
   return bytes;
 }
 
@@ -268,14 +270,13 @@ export interface BlockStatusChunk {
  * @param extended the chunk is a BLOCK_STATUS_EXT.
  */
 export function decodeBlockStatusChunk(payload: Uint8Array, extended = false): BlockStatusChunk {
-  const head = extended ? 8 : 4;
-  const width = extended ? 8 : 4;
-  const count = (payload.length - head) / (2 * width);
+  const width = statusWidth(extended);
+  const count = (payload.length - width) / (2 * width);
   if (!Number.isInteger(count) || count < 1 || (extended && getU32(payload, 4) !== count)) {
     throw protocolError(`a block status chunk of ${payload.length} bytes is not what it says`);
   }
   const get = extended ? getU64 : getU32;
-  const descriptors = Array.from({ length: 2 * count }, (_, index) => get(payload, head + width * index));
+  const descriptors = Array.from({ length: 2 * count }, (_, index) => get(payload, width * (1 + index)));
   for (let index = 0; index < descriptors.length; index += 2) {
     if (descriptors[index] === 0) throw protocolError("a block status descriptor describes no bytes");
     if ((descriptors[index + 1] as number) > 0xffff_ffff)

@@ -41,7 +41,7 @@ const COPY = "Copy the contents to a device that takes them: by dmkit compressio
 const MOST_PLACES = 1024;
 
 // What a record takes, at most: for itself, and for each block (its payload, a change, checksums).
-export const HEADER_ROOM: number = 2 * SECTOR;
+const HEADER_ROOM = 2 * SECTOR;
 export const BLOCK_ROOM: number = BLOCK + 56;
 /** For a group whose metadata its place does not take: a change for each block. */
 const GROUP_ROOM = GROUP * 20;
@@ -146,13 +146,14 @@ export class Store {
     for (const [group, error] of stuck) {
       if (group >= this.versions.length || this.stuck.has(group)) continue;
       if (this.#spare < GROUP_ROOM) throw error;
-      this.parts.logger.log("error", "a place takes no write", { group, place: this.#groupPlace(group) });
+      this.parts.logger.log("error", "a place takes no write", { group, place: this.groupPlace(group) });
       this.stuck.add(group);
       this.owes = true;
     }
   }
 
-  #groupPlace(group: number): number {
+  /** Byte on the device below where the metadata of a group is. */
+  groupPlace(group: number): number {
     return this.parts.superblock.layout.metaStart * BLOCK + group * SECTOR;
   }
 
@@ -237,7 +238,7 @@ export class Store {
     for (const one of this.stuck) {
       const others = this.stuck.size > 1 ? ` and ${this.stuck.size - 1} other groups` : "";
       const last = Math.min((one + 1) * GROUP, this.map.blocks) - 1;
-      const why = `the device below does not take the metadata of blocks ${one * GROUP} … ${last}${others}, at ${this.#groupPlace(one)}: it is kept in the journal`;
+      const why = `the device below does not take the metadata of blocks ${one * GROUP} … ${last}${others}, at ${this.groupPlace(one)}: it is kept in the journal`;
       return { state: "degraded", why, help: COPY };
     }
     for (const block of this.held.keys()) {
@@ -266,7 +267,7 @@ export class Store {
 
   #refusal(first: number, end: number, op?: "write"): BlockIoError {
     const { lower } = this.parts;
-    const place = this.#groupPlace(first / GROUP);
+    const place = this.groupPlace(first / GROUP);
     const reason = `the metadata of blocks ${first} … ${end - 1}, at ${place}, cannot be read`;
     const where = op && { op, offset: first * BLOCK, length: (end - first) * BLOCK };
     return new BlockIoError(reason, { code: "EIO", device: lower.name, hint: GIVE_UP, ...where });

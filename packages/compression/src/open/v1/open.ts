@@ -77,8 +77,8 @@ export async function openV1(
 ): Promise<CompressionDeviceV1> {
   const { name, size, environment } = context;
   const first = Buffer.alloc(BLOCK);
-  // The first sector was given when it was examined, and the rest is zero.
-  await readWhatIsGiven(lower, 0, first);
+  // All but the first sector is zero; that one is read again for its error.
+  if ((await readWhatIsGiven(lower, 0, first)).has(0)) await lower.read(0, first);
   const { geometry, wrapped, algorithm } = requireV1(lower, first, options, context);
   const map = new ExtentMap(geometry.dataBlocks);
   const sealed = await loadEntries(lower, map, geometry.metaBlocks);

@@ -62,13 +62,12 @@ function loseDoubtful(store: Store): void {
 }
 
 function giveUp(store: Store, group: number, why: string): void {
-  const { logger, counters, superblock } = store.parts;
+  const { logger, counters } = store.parts;
   const first = group * GROUP;
   store.map.lose(first, Math.min(GROUP, store.map.blocks - first));
   store.unreadable.add(group);
   counters.damaged += 1;
-  const place = superblock.layout.metaStart * BLOCK + group * SECTOR;
-  logger.log("error", why, { first, blocks: GROUP, place });
+  logger.log("error", why, { first, blocks: GROUP, place: store.groupPlace(group) });
 }
 
 /** Brings what the journal has into place, its pending records; the number of the last one. */

@@ -2,7 +2,7 @@
  * Going on past bad places: what cannot be read or written is left as it is and told at the end, and everything else
  * is done. For operations that take nothing away before its copy is stable, and can be run again for the rest.
  */
-import { BlockIoError, SECTOR } from "@dmkit/block-io";
+import { BlockIoError, SECTOR, isOfPlace } from "@dmkit/block-io";
 import type { Source } from "../../device/parts.ts";
 import { type Piece, type Run, copyRuns } from "./work.ts";
 
@@ -32,10 +32,9 @@ export class Left {
 
   /** Throws `error` if it is not one of a place. */
   add({ sector, count }: Piece, error: unknown): void {
-    if (!(error instanceof BlockIoError)) throw error;
     this.#inARow += 1;
     // After a failed flush nothing is known any more.
-    if (error.code !== "EIO" || error.op === "flush" || this.#inARow > this.#most) throw error;
+    if (!isOfPlace(error) || error.op === "flush" || this.#inARow > this.#most) throw error;
     this.#first ??= error;
     const last = this.#ranges.at(-1);
     if (last !== undefined && last.sector + last.count === sector)

@@ -73,9 +73,7 @@ async function createBitmap(
   try {
     return await openPath(path, { createSize, preallocate: true, environment });
   } catch (error) {
-    if (codeOf(error) !== "ENOTSUP") {
-      throw error;
-    }
+    if (codeOf(error) !== "ENOTSUP") throw error;
     return openPath(path, { createSize, environment });
   }
 }
