@@ -15,6 +15,7 @@ class Sluice implements SegmentArchive {
   readonly shipped = 0;
   readonly offset = 100;
   trouble: Error | undefined = new Error("the store is away");
+  replaced: Error | undefined;
   /** Ids that have arrived. */
   readonly taken: number[] = [];
   #waiting: { readonly pass: () => void; readonly fail: (error: Error) => void } | undefined;
@@ -181,6 +182,16 @@ it("another one writes now: all requests are told so, and by whom", async () => 
   const closing = device.close().catch(() => {});
   await clock.pass(1000);
   await closing;
+});
+
+it("another one writes now, and nothing is written here: reads are refused as well", async () => {
+  const { clock, to, device } = await rig("local");
+  await device.read(0, Buffer.alloc(512));
+  to.replaced = new BlockIoError("taken over by there", { code: "ESHUTDOWN", hint: "Go on there." });
+  await clock.pass(1000);
+  await expect(device.read(0, Buffer.alloc(512))).rejects.toMatchObject({ reason: "taken over by there" });
+  expect(device.health()).toMatchObject({ state: "failed", help: "Go on there." });
+  await device.close().catch(() => {});
 });
 
 it("nothing goes past the log, and nothing of that kind is offered", async () => {

@@ -5,13 +5,14 @@
  * last segment that was closed by that time.
  */
 import { codeOf, refuse } from "@dmkit/block-io";
-import type { Position } from "../format/keys.ts";
 import type { LogSegment } from "../format/log-object.ts";
 import type { Checkpoint } from "../format/records.ts";
-import type { Archive, LogObject } from "./archive.ts";
+import type { Archive, LogObject, LogPlace } from "./archive.ts";
 
-// Log objects that are fetched ahead.
-const AHEAD = 4;
+// What is fetched ahead: log objects, and bytes of them. Where flushes wait for the store objects are small, and it is
+// their number that takes the time.
+const AHEAD = 32;
+const AHEAD_BYTES = 16 << 20;
 
 /** When: after a segment, by its id; at a time, in milliseconds since 1970; or as late as is known. */
 export type When = { readonly id: number } | { readonly time: number } | "newest";
@@ -20,7 +21,7 @@ export type When = { readonly id: number } | { readonly time: number } | "newest
 export interface History {
   readonly checkpoint: Checkpoint;
   /** Log objects behind it, up to the moment or further. */
-  readonly objects: readonly Position[];
+  readonly objects: readonly LogPlace[];
   /** Whether what follows them was collected. */
   readonly isCut?: boolean;
 }
@@ -94,16 +95,21 @@ export async function* segmentsOf(
   throw refuse(archive.name, "EINVAL", reason, `Give one up to ${id}.`);
 }
 
-async function* inOrder(archive: Archive, positions: readonly Position[]): AsyncGenerator<LogObject> {
+async function* inOrder(archive: Archive, places: readonly LogPlace[]): AsyncGenerator<LogObject> {
   const coming: Promise<LogObject>[] = [];
-  for (let next = 0; next < positions.length; ) {
-    while (coming.length < AHEAD && next + coming.length < positions.length) {
-      const loading = archive.object(positions[next + coming.length] as Position);
+  let next = 0;
+  let bytes = 0;
+  for (const { size } of places) {
+    for (; next < places.length && coming.length < AHEAD; next += 1) {
+      const place = places[next] as LogPlace;
+      if (coming.length > 0 && bytes + place.size > AHEAD_BYTES) break;
+      bytes += place.size;
+      const loading = archive.object(place);
       // Whoever waits for it is told.
       loading.catch(() => {});
       coming.push(loading);
     }
-    next += 1;
+    bytes -= size;
     try {
       yield await (coming.shift() as Promise<LogObject>);
     } catch (error) {

@@ -7,10 +7,14 @@
  * - the bytes of a number never change once they were sent: what was sent may land at any time, also after a failure. So
  *   a failed write is tried again with the same bytes until its outcome is known;
  * - what is there already and is not ours ends it for good: another epoch has begun.
+ *
+ * A fence alone would tell a writer that was replaced, and whoever replaces it has to come up with it first. So it looks
+ * for the next epoch now and then, and writes no more once that has begun: a takeover ends, however fast it writes, and one
+ * that writes nothing learns of it as well.
  */
-import { BlockIoError, type Environment, codeOf, refuse, sleep, wholeStory } from "@dmkit/block-io";
+import { BlockIoError, type Environment, type Timer, codeOf, refuse, sleep, wholeStory } from "@dmkit/block-io";
 import { FENCE_SIZE, type Token, decodeFence } from "../format/records.ts";
-import { type Position, logKey } from "../format/keys.ts";
+import { type Position, epochKey, logKey } from "../format/keys.ts";
 import {
   LOG_HEAD,
   type LogHead,
@@ -23,6 +27,9 @@ import type { Archive } from "./archive.ts";
 
 // Milliseconds between attempts while the store does not take anything; each asks it several times.
 const PAUSE = 1000;
+// How often it looks for the next epoch: once for so many objects, and so many milliseconds while it writes nothing.
+const LOOK_OBJECTS = 32;
+const LOOK_PAUSE = 60_000;
 
 /** Where a writer begins. */
 export interface WriterStart {
@@ -42,6 +49,8 @@ export class LogWriter {
   #n = 0;
   #id: number;
   #replaced: BlockIoError | undefined;
+  #looking: Promise<void> | undefined;
+  #nextLook: Timer | undefined;
   /** Why the last attempt failed; undefined once one succeeds. */
   trouble: BlockIoError | undefined;
 
@@ -50,6 +59,12 @@ export class LogWriter {
     this.#start = start;
     this.#id = start.id;
     this.#environment = environment;
+    this.#lookLater();
+  }
+
+  /** `ESHUTDOWN`, once it is known that another one writes. */
+  get replaced(): BlockIoError | undefined {
+    return this.#replaced;
   }
 
   /** Id of the last segment in the archive. */
@@ -66,6 +81,7 @@ export class LogWriter {
     if (this.#ending.signal.aborted) throw this.#closed(undefined);
     const { token, nonce, epoch } = this.#start;
     const position = { epoch, n: this.#n };
+    if (this.#n % LOOK_OBJECTS === LOOK_OBJECTS - 1) this.#look();
     const contents = encodeContents(segments);
     const head: LogHead = {
       position,
@@ -86,6 +102,31 @@ export class LogWriter {
   /** Ends a write that is under way; its segments may still arrive. */
   close(): void {
     this.#ending.abort();
+    this.#nextLook?.cancel();
+  }
+
+  /** Beside what is written meanwhile. */
+  #look(): void {
+    this.#nextLook?.cancel();
+    const next = this.#start.epoch + 1;
+    this.#looking ??= this.#lookFor(next).finally(() => {
+      this.#looking = undefined;
+      if (this.#replaced === undefined && !this.#ending.signal.aborted) this.#lookLater();
+    });
+  }
+
+  async #lookFor(next: number): Promise<void> {
+    const { store, disk, name } = this.#archive;
+    try {
+      if ((await store.head(epochKey(disk, next), { signal: this.#ending.signal })) === undefined) return;
+      this.#replaced = replacedBy(name, await this.#archive.epoch(next));
+    } catch {
+      // The store cannot be reached: the next look, or the fence, tells.
+    }
+  }
+
+  #lookLater(): void {
+    this.#nextLook = this.#environment.clock.after(LOOK_PAUSE, () => this.#look());
   }
 
   async #create(position: Position, body: Buffer): Promise<void> {

@@ -54,6 +54,8 @@ export interface AttachedArchive {
   readonly offset: number;
   /** Why the store does not take anything at the moment. */
   readonly trouble: Error | undefined;
+  /** See {@link LogWriter.replaced}. */
+  readonly replaced: Error | undefined;
   /** See {@link LogWriter.write}. */
   write(local: number, segments: readonly LogSegment[]): Promise<void>;
   close(): Promise<void>;
@@ -123,6 +125,9 @@ async function attach(
     offset: end.id - shipped,
     get trouble() {
       return writer.trouble;
+    },
+    get replaced() {
+      return writer.replaced;
     },
     write: (id, segments) => writer.write(id, segments),
     async close() {

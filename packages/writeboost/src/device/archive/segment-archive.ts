@@ -23,6 +23,8 @@ export interface SegmentArchive {
   readonly offset: number;
   /** Why nothing is taken at the moment, although it was tried. */
   readonly trouble: Error | undefined;
+  /** `ESHUTDOWN`, once it is known that another one writes, whether or not anything is written here. Left out: never. */
+  readonly replaced?: Error | undefined;
   /**
    * Takes segments, the first of them `first`; each follows the last one that was taken. Resolves when they are in the
    * archive, however long that takes; one call at a time. Rejects only when there is no going on: `ESHUTDOWN`, another
