@@ -12,7 +12,15 @@
  * for the next epoch now and then, and writes no more once that has begun: a takeover ends, however fast it writes, and one
  * that writes nothing learns of it as well.
  */
-import { BlockIoError, type Environment, type Timer, codeOf, refuse, sleep, wholeStory } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type Environment,
+  type Timer,
+  codeOf,
+  refuse,
+  sleep,
+  wholeStory,
+} from "@dmkit/block-io";
 import { FENCE_SIZE, type Token, decodeFence } from "../format/records.ts";
 import { type Position, epochKey, logKey } from "../format/keys.ts";
 import {
@@ -49,7 +57,7 @@ export class LogWriter {
   #n = 0;
   #id: number;
   #replaced: BlockIoError | undefined;
-  #looking: Promise<void> | undefined;
+  #isLooking = false;
   #nextLook: Timer | undefined;
   /** Why the last attempt failed; undefined once one succeeds. */
   trouble: BlockIoError | undefined;
@@ -107,10 +115,11 @@ export class LogWriter {
 
   /** Beside what is written meanwhile. */
   #look(): void {
+    if (this.#isLooking) return;
+    this.#isLooking = true;
     this.#nextLook?.cancel();
-    const next = this.#start.epoch + 1;
-    this.#looking ??= this.#lookFor(next).finally(() => {
-      this.#looking = undefined;
+    void this.#lookFor(this.#start.epoch + 1).finally(() => {
+      this.#isLooking = false;
       if (this.#replaced === undefined && !this.#ending.signal.aborted) this.#lookLater();
     });
   }

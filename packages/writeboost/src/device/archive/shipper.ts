@@ -248,9 +248,8 @@ export class Shipper {
   async #tick(): Promise<void> {
     const { dead, opened } = this.#log;
     this.#unreadable = undefined;
-    const { replaced } = this.#archive;
-    if (replaced !== undefined && dead === undefined)
-      this.#failed(toBlockIoError(replaced, { device: this.#device }));
+    if (this.#archive.replaced !== undefined && dead === undefined)
+      this.#failed(toBlockIoError(this.#archive.replaced, {}));
     if (dead !== undefined || this.#shipped >= opened) return;
     try {
       this.#want(await this.#makeDurable());
