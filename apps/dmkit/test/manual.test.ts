@@ -38,7 +38,7 @@ async function completed(...words: string[]): Promise<readonly string[] | "files
 describe("completion", () => {
   it("knows commands, subcommands and options, but not the hidden", async () => {
     expect(await completed("sta")).toEqual(["status", "stack"]);
-    expect(await completed("com")).toEqual(["completion"]);
+    expect(await completed("com")).toEqual(["compare", "completion"]);
     expect(await completed("export", "")).toEqual(["add", "rm", "ls"]);
     expect(await completed("serve", "--print")).toEqual(["--print-uri"]);
     expect(await completed("status", "--js")).toEqual(["--json"]);

@@ -3,7 +3,7 @@ import { BlockIoError, isSystemError, toBlockIoError, printableLines } from "@dm
 import { end } from "./end.ts";
 import { usualFormat } from "./log.ts";
 
-/** Exit codes of all commands but fsck. `usage` is for what cannot be understood, wherever it was written: `EPARSE`. */
+/** Exit codes of all commands but fsck and compare. `usage` is for what cannot be understood, wherever it was written: `EPARSE`. */
 export const exitCodes = { ok: 0, error: 1, usage: 2 } as const;
 
 /** Exit codes of fsck; bits that are added. */
@@ -16,10 +16,13 @@ export const fsckCodes = {
   cancelled: 32,
 } as const;
 
+/** Exit codes of compare, those of cmp(1). */
+export const compareCodes = { equal: 0, differ: 1, trouble: 2 } as const;
+
 /** What help says of them; README has it in full. */
 export const exitHelp = `
 Exit status: 0 all went well; 1 an error; 2 wrong usage: words, a table, a stack file or a size that cannot be
-understood; 130 interrupted. dmkit fsck has its own, see dmkit fsck --help; serve --run has that of its command.
+understood; 130 interrupted. dmkit fsck and compare have their own, see their help; serve --run has that of its command.
 `;
 
 /** What wrong usage ends with: the checker has the exit codes of fsck. */
@@ -30,6 +33,7 @@ export function usageCode(command: string | undefined): number {
 /** What a command ends with that throws this. */
 export function exitCodeOf(error: unknown, command?: string): number {
   if (error instanceof BlockIoError && error.code === "EPARSE") return usageCode(command);
+  if (command === "compare") return compareCodes.trouble;
   return command === "fsck" ? fsckCodes.operational : exitCodes.error;
 }
 
