@@ -1,17 +1,14 @@
 /** A disk in a folder: written segment by segment, seen as of each of them, checkpointed, collected, taken over. */
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type BlockDevice, MemoryDevice, codeOf, realEnvironment } from "@dmkit/block-io";
+import { MemoryDevice, codeOf, realEnvironment } from "@dmkit/block-io";
 import { openStore } from "@dmkit/object-store";
-import { afterEach, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import {
   Archive,
   type AttachedArchive,
-  type LocalLog,
   type LogSegment,
   archiveInfo,
-  attachTo,
   claim,
   collectArchive,
   historyOf,
@@ -24,44 +21,7 @@ import {
   replayOnto,
   withArchive,
 } from "../src/index.ts";
-
-const SIZE = 96 * 1024;
-const cleanups: (() => unknown)[] = [];
-
-afterEach(async () => {
-  for (const cleanup of cleanups.splice(0).toReversed()) await cleanup();
-});
-
-function tempFolder(): string {
-  const folder = mkdtempSync(join(tmpdir(), "dmkit-archive-"));
-  cleanups.push(() => rmSync(folder, { recursive: true }));
-  return folder;
-}
-
-const TOKEN = "00112233445566778899aabbccddeeff";
-
-function localOf(backing: BlockDevice, changes: Partial<LocalLog> = {}): LocalLog {
-  return { token: TOKEN, last: 0, first: 1, backing, size: SIZE, environment: realEnvironment, ...changes };
-}
-
-async function attached(folder: string, local: LocalLog): Promise<AttachedArchive> {
-  const archive = await attachTo(await openStore(folder), "vm1", local, { host: "here" });
-  cleanups.push(() => archive.close());
-  return archive;
-}
-
-/** One block, or a part of it, full of a number. */
-function segment(
-  time: number,
-  ...blocks: (readonly [block: number, bits: number, fill: number])[]
-): LogSegment {
-  return {
-    time,
-    sectors: blocks.map(([block]) => block * 8),
-    bits: blocks.map(([, bits]) => bits),
-    data: Buffer.concat(blocks.map(([, , fill]) => Buffer.alloc(4096, fill))),
-  };
-}
+import { SIZE, TOKEN, attached, cleanups, contents, localOf, segment, tempFolder } from "./support.ts";
 
 function apply(disk: Buffer, { sectors, bits, data }: LogSegment): Buffer {
   const next = Buffer.from(disk);
@@ -70,12 +30,6 @@ function apply(disk: Buffer, { sectors, bits, data }: LogSegment): Buffer {
       if (((bits[block] as number) & (1 << bit)) !== 0)
         data.copy(next, (sector + bit) * 512, block * 4096 + bit * 512, block * 4096 + (bit + 1) * 512);
   return next;
-}
-
-async function contents(device: BlockDevice): Promise<Buffer> {
-  const bytes = Buffer.alloc(device.size);
-  await device.read(0, bytes);
-  return bytes;
 }
 
 async function seen(reference: string): Promise<Buffer> {

@@ -13,6 +13,7 @@ import {
   publish,
   resolveReference,
   parseImageReference,
+  removeTag,
 } from "../src/index.ts";
 
 const DAY = 24 * 3_600_000;
@@ -51,6 +52,20 @@ function interfered(
         // A list is no promise.
         const before = what();
         return name === "list" ? go() : before.then(go);
+      };
+    },
+  });
+}
+
+/** The store, where something is told of each call of a method for keys of a kind. */
+function interferedAlways(method: "get" | "list", prefix: string, tell: () => void): ObjectStore {
+  return new Proxy(store, {
+    get(target, name) {
+      const value: unknown = Reflect.get(target, name, target);
+      if (typeof value !== "function") return value;
+      return (key: string, ...rest: unknown[]): unknown => {
+        if (name === method && key.startsWith(prefix)) tell();
+        return value.call(target, key, ...rest);
       };
     },
   });
@@ -134,6 +149,53 @@ test("a version that a tag has said within a day stays, one that none has said s
   expect(await shown(`disk@${first.digest}`)).toBe(1);
   clock.advance(DAY + 1);
   expect(await settled(collect(store, { environment: environment() }))).toMatchObject({ manifests: 1 });
+});
+
+test("a publication waits for the collections that run, and not for those that begin one after the other", async () => {
+  const key = "gc/0000000000000001";
+  const run = (): void => {
+    bucket.objects.set(key, Buffer.from("token"));
+    bucket.modified.set(key, clock.wallTime());
+  };
+  run();
+  let looks = 0;
+  const busy = interferedAlways("list", "gc/", () => {
+    looks += 1;
+    if (looks > 1) run();
+    if (looks > 20) throw new Error("it waits for ever");
+  });
+  expect(await put(1, {}, busy)).toMatchObject({ tagged: true });
+  expect(looks).toBe(2);
+});
+
+describe("a clock that is wrong", () => {
+  const environmentAt = (time: number) => {
+    const wrong = new ManualClock();
+    wrong.advance(time - wrong.wallTime());
+    return { ...realEnvironment, clock: wrong };
+  };
+
+  test("does not make a collection take what is young", async () => {
+    await put(1);
+    await settled(removeTag(store, "disk", "latest"));
+    const ahead = { environment: environmentAt(clock.wallTime() + 3 * DAY) };
+    expect(await settled(collect(store, ahead))).toMatchObject({ blobs: 0, manifests: 0 });
+  });
+
+  test("does not make a publication rely on what is old", async () => {
+    const { blobs } = await put(1);
+    await settled(removeTag(store, "disk", "latest"));
+    clock.advance(0.75 * DAY);
+    expect(await put(1, { environment: environmentAt(clock.wallTime() - DAY / 2) })).toMatchObject({ blobs });
+  });
+});
+
+test("a page that many versions have is read once by a collection", async () => {
+  for (const name of ["one", "two", "three"]) await put(1, { name });
+  let read = 0;
+  const counted = interferedAlways("get", "blobs/", () => (read += 1));
+  await settled(collect(counted, { environment: environment() }));
+  expect(read).toBe(1);
 });
 
 describe("a publication that is to take the place of what a tag says", () => {

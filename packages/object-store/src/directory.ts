@@ -33,7 +33,8 @@ import {
   tooLarge,
 } from "./transport.ts";
 
-const PAGE = 1000;
+// Each page is a walk of its own, in which every folder it comes by is read and sorted: few large ones.
+const PAGE = 16_384;
 const DAY = 24 * 3600 * 1000;
 // Each time somebody else would have to remove the last object of a folder at just that moment.
 const FOLDER_ATTEMPTS = 100;

@@ -50,7 +50,7 @@ export interface ObjectTransport {
   /** Writes the object if there is none; must be atomic with every other `create` of the key. */
   create(key: string, body: Uint8Array, signal: AbortSignal): Promise<Attempt<Created>>;
   put(key: string, body: Uint8Array, signal: AbortSignal): Promise<Attempt<void>>;
-  /** At most 1000 entries behind `after` in the byte order of keys. */
+  /** Entries behind `after` in the byte order of keys: the first of them, at least one where there is any. */
   list(prefix: string, after: string, signal: AbortSignal): Promise<Attempt<ListPage>>;
   remove(key: string, signal: AbortSignal): Promise<Attempt<void>>;
   close(): Promise<void>;

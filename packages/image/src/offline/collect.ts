@@ -43,6 +43,8 @@ import { isUnreadable, readManifest, readTagVersion, tagVersion } from "../open/
 
 /** Milliseconds that a blob nobody refers to is kept at the least. */
 export const GRACE: number = 24 * 3_600_000;
+// Requests under way at a time.
+const PARALLEL = 16;
 // A collection that began this long ago has ended, whatever its key says.
 const LONGEST = 3_600_000;
 
@@ -76,12 +78,12 @@ export interface Unreadable {
 /** `EBUSY` while another collection runs. */
 export async function collect(store: ObjectStore, options: CollectOptions = {}): Promise<Collected> {
   const { environment = realEnvironment, dryRun = false } = options;
-  if (dryRun) return await collectNow(store, options, environment);
   const began = environment.clock.wallTime();
-  const running = await runningCollection(store, began);
+  if (dryRun) return await collectNow(store, options, environment, began);
+  const running = await runningCollections(store, began);
   const token = randomUuid(environment.random);
   const key = `${COLLECTIONS}${String((running.last ?? 0) + 1).padStart(16, "0")}`;
-  if (running.busy || !(await store.create(key, Buffer.from(token)))) {
+  if (running.busy.length > 0 || !(await store.create(key, Buffer.from(token)))) {
     throw new BlockIoError("a collection is running in this store", {
       code: "EBUSY",
       device: store.name,
@@ -89,34 +91,43 @@ export async function collect(store: ObjectStore, options: CollectOptions = {}):
     });
   }
   try {
-    return await collectNow(store, options, environment);
+    // The clock of the store tells how old its objects are, and ours may be wrong.
+    const now = (await store.head(key))?.modified ?? began;
+    return await collectNow(store, options, environment, now);
   } finally {
     await store.remove(key);
   }
 }
 
-/** Resolves when no collection runs. */
+/** Resolves when no collection runs of those that run now: others may begin meanwhile, again and again. */
 export async function waitForCollections(
   store: ObjectStore,
   environment: Environment,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  while ((await runningCollection(store, environment.clock.wallTime())).busy) {
+  const now = async (): Promise<readonly string[]> =>
+    (await runningCollections(store, environment.clock.wallTime())).busy;
+  let waiting = await now();
+  while (waiting.length > 0) {
     signal?.throwIfAborted();
-    await sleep(environment.clock, 5000);
+    await sleep(environment.clock, 5000, signal);
+    const running = new Set(await now());
+    waiting = waiting.filter((one) => running.has(one));
   }
 }
 
-async function runningCollection(
+/** Those that run, and the last number that is taken. */
+async function runningCollections(
   store: ObjectStore,
   now: number,
-): Promise<{ readonly busy: boolean; readonly last: number | undefined }> {
+): Promise<{ readonly busy: readonly string[]; readonly last: number | undefined }> {
   let last: number | undefined;
-  let busy = false;
+  const busy: string[] = [];
   for await (const { key, modified } of store.list(COLLECTIONS)) {
     const number = Number(key.slice(COLLECTIONS.length));
     if (Number.isSafeInteger(number)) last = number;
-    if (now - modified < LONGEST) busy = true;
+    // Numbers are used again: its time tells it from the next one.
+    if (now - modified < LONGEST) busy.push(`${key} ${modified}`);
   }
   return { busy, last };
 }
@@ -125,9 +136,10 @@ async function collectNow(
   store: ObjectStore,
   { signal, progress, dryRun = false }: CollectOptions,
   environment: Environment,
+  now: number,
 ): Promise<Collected> {
-  const began = environment.clock.wallTime();
-  const oldest = began - GRACE;
+  const began = environment.clock.now();
+  const oldest = now - GRACE;
   // The candidates first, then who uses them: what begins to be used in between is seen.
   const candidates = new Map<Digest, number>();
   let all = 0;
@@ -139,17 +151,19 @@ async function collectNow(
   }
   const { used, unused, unreadable } = await manifests(store, oldest, signal);
   const blobs = new Blobs(store, new ChunkMemory(8 << 20), undefined);
+  // Most versions of an image have most pages in common.
+  const seen = new Set<Digest>();
   try {
-    for (const { image, digest } of used) {
+    await inParallel(used, PARALLEL, async ({ image, digest }) => {
       try {
-        for await (const blob of blobsOf(store, blobs, image, digest)) candidates.delete(blob);
+        for await (const blob of blobsOf(store, blobs, { image, digest }, seen)) candidates.delete(blob);
       } catch (error) {
         if (!isUnreadable(error)) throw error;
         unreadable.push({ what: `${image}@${digest}`, error });
         // Which blobs it needs is not known.
         candidates.clear();
       }
-    }
+    });
   } finally {
     await blobs.close();
   }
@@ -158,7 +172,7 @@ async function collectNow(
   const total = candidates.size;
   const late = (): void => {
     signal?.throwIfAborted();
-    if (environment.clock.wallTime() - began < LONGEST) return;
+    if (environment.clock.now() - began < LONGEST) return;
     throw new BlockIoError("the collection took an hour and ends here", {
       code: "ETIMEDOUT",
       device: store.name,
@@ -170,7 +184,7 @@ async function collectNow(
     late();
     if (!dryRun) await store.remove(manifestKey(image, digest), { signal });
   }
-  await inParallel(candidates, 16, async ([digest, size]) => {
+  await inParallel(candidates, PARALLEL, async ([digest, size]) => {
     late();
     if (!dryRun) {
       // Uploaded again since the list was made: somebody wants it.
@@ -231,19 +245,21 @@ async function manifests(
   return { used: found.filter(isUsed), unused: found.filter((manifest) => !isUsed(manifest)), unreadable };
 }
 
-/** Every blob that a manifest needs. */
-export async function* blobsOf(
+/** Every blob that a manifest needs, without those of pages that were `seen`, which grows. */
+async function* blobsOf(
   store: ObjectStore,
   blobs: Blobs,
-  image: string,
-  digest: Digest,
+  { image, digest }: Named,
+  seen: Set<Digest>,
 ): AsyncGenerator<Digest> {
   const { hotList, pages } = await readManifest(store, image, digest);
   if (hotList !== undefined) yield hotList;
   for (const page of pages) {
-    if (page === undefined) continue;
+    if (page === undefined || seen.has(page)) continue;
+    const table = await blobs.load(page);
+    seen.add(page);
     yield page;
-    yield* digestsOf(await blobs.load(page));
+    yield* digestsOf(table);
   }
 }
 

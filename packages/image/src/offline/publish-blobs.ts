@@ -37,11 +37,18 @@ export class PublishedBlobs {
   readonly #refreshed = new Map<Digest, Buffer>();
   /** When each blob of the store was written; undefined where there are too many to list. */
   #listed: Map<Digest, number> | undefined;
+  /** Milliseconds that the clock of the store is ahead of ours. */
+  #ahead = 0;
 
   constructor(store: ObjectStore, options: PublishOptions, environment: Environment) {
     this.#store = store;
     this.#options = options;
     this.#environment = environment;
+  }
+
+  /** @param now by the clock of the store, which tells how old its objects are; undefined: not known. */
+  setTime(now: number | undefined): void {
+    this.#ahead = (now ?? this.#environment.clock.wallTime()) - this.#environment.clock.wallTime();
   }
 
   /** Finds out what is there, if that is quicker than asking for the blobs of so many chunks one by one. */
@@ -119,7 +126,7 @@ export class PublishedBlobs {
     const { signal, codec = "zstd" } = this.#options;
     const written = await this.#writtenAt(digest);
     const whole = written !== undefined && !this.#damaged.has(digest);
-    const age = this.#environment.clock.wallTime() - (written ?? 0);
+    const age = this.#environment.clock.wallTime() + this.#ahead - (written ?? 0);
     const inUse = this.#inUse.has(digest);
     if (whole && (inUse || age < GRACE / 2)) {
       this.counts.deduplicated += plain.length;

@@ -89,7 +89,7 @@ class Publication {
   async run(): Promise<Published> {
     const { name, tag, signal, replaces } = this.#options;
     try {
-      await probeConditionalCreate(this.#store, this.#token);
+      this.#blobs.setTime(await probeConditionalCreate(this.#store, this.#token));
       const version = await tagVersion(this.#store, name, tag);
       const old = await this.#parent(version);
       const parent = old?.digest;

@@ -337,12 +337,11 @@ export class Shipper {
   }
 
   #lateError(): BlockIoError {
-    const { trouble, name } = this.#archive;
     return new BlockIoError("not everything is in the archive yet; all of it is on the cache device", {
       code: "ETIMEDOUT",
-      device: name,
+      device: this.#archive.name,
       op: "flush",
-      cause: trouble,
+      cause: this.#archive.trouble,
       lossless: true,
       hint: "The rest follows when the device is opened again and the store can be reached.",
     });

@@ -17,7 +17,7 @@ import { copyDevice } from "../../../copy.ts";
 import { withDestination } from "../../../destination.ts";
 import { print, printJson, tellCancelled } from "../../../offline/work.ts";
 import { endedBySignal } from "../../../ui/interrupt.ts";
-import { startProgress } from "../../../ui/progress.ts";
+import { type Progress, startProgress, startRatio } from "../../../ui/progress.ts";
 import { exitCodes } from "../../../ui/terminal.ts";
 import { size } from "../../values.ts";
 import { type StoreFlags, storeVerb, withStore } from "../store-verb.ts";
@@ -149,15 +149,27 @@ async function info(text: string, { json }: StoreFlags): Promise<number> {
 async function checkpoint(text: string, { json, quiet }: StoreFlags): Promise<number> {
   const reference = parseDiskReference(text);
   const done = await endedBySignal("checkpoint", (signal) =>
-    withArchive(reference, async (archive) => {
-      const shown = startProgress("checkpoint", (await archive.record()).size, quiet || json);
-      try {
-        const progress = ({ done: bytes }: { readonly done: number }): void => shown.update(bytes);
-        return await makeCheckpoint(archive, reference.store, { signal, progress });
-      } finally {
-        shown.stop();
-      }
-    }),
+    withArchive(
+      reference,
+      async (archive) => {
+        const { size: total } = await archive.record();
+        const log = fetching(quiet || json);
+        let shown: Progress | undefined;
+        const progress = ({ done: bytes }: { readonly done: number }): void => {
+          log.stop();
+          shown ??= startProgress("checkpoint", total, quiet || json);
+          shown.update(bytes);
+        };
+        try {
+          const options = { signal, progress, fetched: log.progress };
+          return await makeCheckpoint(archive, reference.store, options);
+        } finally {
+          log.stop();
+          shown?.stop();
+        }
+      },
+      { signal },
+    ),
   );
   if (done === "cancelled") return tellCancelled("checkpoint");
   const { id, time, digest, uploaded } = done.value;
@@ -166,13 +178,31 @@ async function checkpoint(text: string, { json, quiet }: StoreFlags): Promise<nu
   return exitCodes.ok;
 }
 
+/** The first part of what reads a disk as of a moment: its log is fetched. */
+function fetching(quiet: boolean): {
+  readonly progress: (progress: { readonly done: number; readonly total: number }) => void;
+  readonly stop: () => void;
+} {
+  const shown = startRatio("log", quiet);
+  let isOver = false;
+  return {
+    progress: ({ done, total }) => shown.update(done, total),
+    stop() {
+      if (!isOver) shown.stop();
+      isOver = true;
+    },
+  };
+}
+
 async function restore(
   text: string,
   to: string,
   { force, json, quiet }: StoreFlags & { force: boolean },
 ): Promise<number> {
   const done = await endedBySignal("restore", async (signal) => {
-    const source = await openArchive(text, commandEnvironment);
+    const log = fetching(quiet || json);
+    const work = { signal, progress: log.progress };
+    const source = await openArchive(text, commandEnvironment, text, work).finally(() => log.stop());
     try {
       const destination = { size: source.size, environment: commandEnvironment, overwrite: force };
       return await withDestination(to, destination, async ({ device, blank }) => {
@@ -214,7 +244,9 @@ async function unkeep(text: string, name: string): Promise<number> {
 
 async function collect(text: string, { json, dryRun }: StoreFlags & { dryRun: boolean }): Promise<number> {
   const done = await endedBySignal("gc", (signal) =>
-    withArchive(parseDiskReference(text), (archive) => collectArchive(archive, { dryRun, signal })),
+    withArchive(parseDiskReference(text), (archive) => collectArchive(archive, { dryRun, signal }), {
+      signal,
+    }),
   );
   if (done === "cancelled") return tellCancelled("gc");
   const { objects, bytes, checkpoints } = done.value;

@@ -7,10 +7,11 @@
  *     4  cache.img        a new write cache with that token: it goes on where the log ends
  *     5  disk.yaml        a stack file that serves the disk
  *
- * What is interrupted is begun again in another folder, or in this one once it is empty: the archive has all of it.
+ * What does not come to its end leaves the folder empty, unless the process is killed: the archive has all of it, and it
+ * is begun again.
  */
 import { hostname } from "node:os";
-import { readdirSync, writeFileSync } from "node:fs";
+import { readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import {
   type BlockDevice,
@@ -57,31 +58,43 @@ export async function takeOver(
   const reference = parseDiskReference(disk);
   const folder = resolve(to);
   const token = randomToken(environment);
+  let isClaimed = false;
   const result = await interruptible("takeover", quiet || json, ({ signal, progress }) =>
-    withArchive(reference, async (archive) => {
-      const { size } = await archive.record();
-      requireEmpty(folder);
-      const files = { bitmap: join(folder, "layer.map"), data: join(folder, "layer.img") };
-      await createLayerFiles(files, { sectors: size / SECTOR, environment });
-      const { epoch, before } = await claim(archive, { token, host: hostname(), environment });
-      const image = `image:${baseReference(reference.store, reference.disk, before)}`;
-      const words = ["cow", image, "0", files.bitmap, files.data, "0"].map(quoteTableWord);
-      const backing = await openTableText(`0 ${size / SECTOR} ${words.join(" ")}`, environment);
-      const cachePath = join(folder, "cache.img");
-      try {
-        await replayOnto(archive, before, backing, "newest", {
-          signal,
-          progress: ({ done, total }) => progress?.(done, total),
+    withArchive(
+      reference,
+      async (archive) => {
+        const { size } = await archive.record();
+        requireEmpty(folder);
+        const files = { bitmap: join(folder, "layer.map"), data: join(folder, "layer.img") };
+        await createLayerFiles(files, { sectors: size / SECTOR, environment });
+        const cachePath = join(folder, "cache.img");
+        return await wholeOrNone([files.bitmap, files.data, cachePath], async () => {
+          const { epoch, before } = await claim(archive, { token, host: hostname(), environment });
+          isClaimed = true;
+          const image = `image:${baseReference(reference.store, reference.disk, before)}`;
+          const words = ["cow", image, "0", files.bitmap, files.data, "0"].map(quoteTableWord);
+          const backing = await openTableText(`0 ${size / SECTOR} ${words.join(" ")}`, environment);
+          try {
+            await replayOnto(archive, before, backing, "newest", {
+              signal,
+              progress: ({ done, total }) => progress?.(done, total),
+            });
+            await makeCache(backing, cachePath, { disk, token, cacheSize });
+          } finally {
+            await backing.close();
+          }
+          writeFileSync(join(folder, "disk.yaml"), stackFile({ disk, image, name: reference.disk }));
+          return { epoch, id: before.end.id };
         });
-        await makeCache(backing, cachePath, { disk, token, cacheSize });
-      } finally {
-        await backing.close();
-      }
-      writeFileSync(join(folder, "disk.yaml"), stackFile({ disk, image, name: reference.disk }));
-      return { epoch, id: before.end.id };
-    }),
+      },
+      { signal },
+    ),
   );
-  if (result === "cancelled") return tellCancelled("takeover");
+  if (result === "cancelled") {
+    if (isClaimed)
+      process.stderr.write("dmkit: whoever wrote the disk until now has been ended all the same\n");
+    return tellCancelled("takeover");
+  }
   const { epoch, id } = result.value;
   const stack = join(folder, "disk.yaml");
   if (json) printJson({ disk: reference.disk, epoch, id, stack });
@@ -96,6 +109,16 @@ function requireEmpty(folder: string): void {
   asking({ device: folder, op: "open" }, () => makeFolders(folder, 0o700));
   if (readdirSync(folder).length === 0) return;
   throw refuse(folder, "EEXIST", "is not empty", "Give a new folder: what is there may be of another disk.");
+}
+
+/** Files that are of no use to anybody unless all of them are there: where `make` fails none stays. */
+async function wholeOrNone<T>(files: readonly string[], make: () => Promise<T>): Promise<T> {
+  try {
+    return await make();
+  } catch (error) {
+    for (const file of files) rmSync(file, { force: true });
+    throw error;
+  }
 }
 
 /** The first opening: from here on the archive knows this cache. */

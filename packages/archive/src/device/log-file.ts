@@ -1,0 +1,69 @@
+/**
+ * What the log has of a disk, fetched: a file on this machine with each sector at its own place, and holes between them.
+ *
+ * A log object has what was written at one time, all over the disk. Whoever goes through the disk in order would need
+ * each of them again and again; here each is fetched once, in the order of the log. The file has no name any more when it
+ * is used, so it goes with the process, however that ends.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { type BlockDevice, type Environment, asking, codeOf, openFile, refuse } from "@dmkit/block-io";
+import { LogIndex } from "../core/log-index.ts";
+import type { Archive } from "./archive.ts";
+import type { History, When } from "./history.ts";
+import { type ReplayOptions, replaying } from "./replay.ts";
+
+/** The log of a history, up to a moment. */
+export interface LogFile {
+  /** As large as the disk; what {@link index} does not name means nothing. */
+  readonly file: BlockDevice;
+  readonly index: LogIndex;
+  /** Of the last segment in it. */
+  readonly id: number;
+}
+
+// Not the folder for small temporary files, which often is in memory.
+const folderOf = (variables: NodeJS.ProcessEnv): string => variables["TMPDIR"] ?? "/var/tmp";
+
+/** Fetches the log up to a moment. Errors: those of {@link replaying}; `ENOSPC` and others of the file. */
+export async function fetchLog(
+  archive: Archive,
+  history: History,
+  when: When,
+  environment: Environment,
+  options: ReplayOptions,
+): Promise<LogFile> {
+  const { size } = await archive.record();
+  const folder = folderOf(process.env);
+  const file = await openNameless(folder, size, environment);
+  const index = new LogIndex();
+  let { id } = history.checkpoint;
+  try {
+    for await (const segment of replaying(archive, history, file, when, options)) {
+      ({ id } = segment);
+      for (const [block, sector] of segment.sectors.entries())
+        index.add(sector / 8, segment.bits[block] as number);
+    }
+    return { file, index, id };
+  } catch (error) {
+    await file.close();
+    if (codeOf(error) !== "ENOSPC") throw error;
+    const bytes = history.objects.reduce((sum, one) => sum + one.size, 0);
+    throw refuse(
+      archive.name,
+      "ENOSPC",
+      `${folder} has no room for the log behind the checkpoint, ${bytes} bytes and more`,
+      "Set TMPDIR to a folder on a disk with more room; after dmkit archive checkpoint there is less to fetch.",
+    );
+  }
+}
+
+async function openNameless(parent: string, size: number, environment: Environment): Promise<BlockDevice> {
+  const hint = "Set TMPDIR to a folder that can be written to.";
+  const folder = asking({ device: parent, op: "open", hint }, () => mkdtempSync(join(parent, "dmkit-log-")));
+  try {
+    return await openFile(join(folder, "log"), { createSize: size, environment });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
