@@ -10,6 +10,7 @@ export {
 } from "./device/archive.ts";
 export { type History, type When, historyOf, segmentsOf, type HistoricSegment } from "./device/history.ts";
 export { LogWriter, type WriterStart } from "./device/log-writer.ts";
+export { type ReplayOptions, replayOnto } from "./device/replay.ts";
 export { ArchiveView, type ViewParts } from "./device/view.ts";
 export { type Position } from "./format/keys.ts";
 export { MAX_CONTENTS, type LogHead, type LogSegment, contentsSize } from "./format/log-object.ts";
@@ -28,4 +29,3 @@ export {
 export { type CheckpointOptions, createCheckpoint, makeCheckpoint } from "./offline/checkpoint.ts";
 export { type CollectLogOptions, type CollectedLog, collectArchive } from "./offline/collect.ts";
 export { type ArchiveInfo, archiveInfo, keepMoment, listDisks, releaseMoment } from "./offline/list.ts";
-export { type ReplayOptions, replayOnto } from "./offline/replay.ts";

@@ -29,9 +29,11 @@ export const archive: Target<ArchiveOptions> = {
     return { archive: text };
   },
   print: (options) => [options.archive],
-  async open(given, { name, size, environment }) {
+  async open(given, { name, size, environment, progress }) {
     const options = parseOptions(archiveOptions, given, "archive");
-    const device = await openArchive(options.archive, environment, name);
+    const device = await openArchive(options.archive, environment, name, {
+      progress: ({ done, total }) => progress?.(done, total, "fetching the log"),
+    });
     if (device.size === size) return device;
     await device.close();
     throw refuse(

@@ -1,62 +1,58 @@
 /**
- * Where the newest copy of each sector is, over any number of segments.
- *
- * Invariant: each sector is in one copy at most. A copy is taken apart when a newer one covers some of its sectors, and
- * forgotten when nothing of it is left; so the order of the copies of a block means nothing.
+ * Which sectors of a disk the log has anything of, over any number of segments. Their data lies at the same place of the
+ * file that holds it (device/log-file.ts), so this is all there is to know.
  */
+import { BLOCK } from "../format/log-object.ts";
 
-/** Data of one block in the log. */
-export interface Place {
-  /** Number of the log object, in the order in which they were added. */
-  readonly object: number;
-  readonly segment: number;
-  /** Number of the block in the segment. */
-  readonly block: number;
-}
-
-/** Sectors of a block, by bit, and where they are. */
-export interface Copy extends Place {
-  readonly bits: number;
-}
-
-const NONE: readonly Copy[] = [];
+const SECTOR = 512;
 
 export class LogIndex {
-  readonly #copies = new Map<number, readonly Copy[]>();
+  /** By block of 4096 bytes: bit j for sector j. */
+  readonly #bits = new Map<number, number>();
   #sorted: readonly number[] | undefined;
 
-  /** Sectors `bits` of a block (4096 bytes) have a newer copy at `place`. */
-  add(block: number, bits: number, place: Place): void {
-    const older = bits === 0xff ? NONE : this.find(block);
-    const left = older.flatMap((copy) => {
-      const rest = copy.bits & ~bits;
-      return rest === 0 ? [] : [{ ...copy, bits: rest }];
-    });
-    this.#copies.set(block, [{ ...place, bits }, ...left]);
+  /** The log has sectors `bits` (1 … 255) of a block. */
+  add(block: number, bits: number): void {
+    this.#bits.set(block, bits | (this.#bits.get(block) ?? 0));
     this.#sorted = undefined;
   }
 
-  /** Copies of a block; none where the log has nothing of it. */
-  find(block: number): readonly Copy[] {
-    return this.#copies.get(block) ?? NONE;
+  /** Blocks that the log has anything of. */
+  get size(): number {
+    return this.#bits.size;
   }
 
-  /** Blocks that the log has anything of, in order. */
-  get blocks(): readonly number[] {
-    this.#sorted ??= [...this.#copies.keys()].sort((a, b) => a - b);
-    return this.#sorted;
-  }
-
-  /** The place in {@link blocks} of the first that is not before `block`. */
-  firstFrom(block: number): number {
-    const { blocks } = this;
-    let low = 0;
-    let high = blocks.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if ((blocks[middle] as number) < block) low = middle + 1;
-      else high = middle;
+  /** What the log has of the bytes from `from` to before `to`, both multiples of 512; in order, contiguous sectors together. */
+  *ranges(from: number, to: number): Generator<{ readonly offset: number; readonly length: number }> {
+    const blocks = (this.#sorted ??= [...this.#bits.keys()].sort((a, b) => a - b));
+    let start = from;
+    let end = from;
+    for (let at = firstFrom(blocks, Math.floor(from / BLOCK)); at < blocks.length; at += 1) {
+      const block = blocks[at] as number;
+      if (block * BLOCK >= to) break;
+      const bits = this.#bits.get(block) as number;
+      for (let sector = 0; sector < 8; sector += 1) {
+        const offset = block * BLOCK + sector * SECTOR;
+        if ((bits & (1 << sector)) === 0 || offset < from || offset >= to) continue;
+        if (offset > end) {
+          if (end > start) yield { offset: start, length: end - start };
+          start = offset;
+        }
+        end = offset + SECTOR;
+      }
     }
-    return low;
+    if (end > start) yield { offset: start, length: end - start };
   }
+}
+
+/** The place of the first that is not less than `least`, in numbers in order. */
+function firstFrom(numbers: readonly number[], least: number): number {
+  let low = 0;
+  let high = numbers.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((numbers[middle] as number) < least) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }

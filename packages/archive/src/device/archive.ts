@@ -147,7 +147,7 @@ export class Archive {
     const prefix = checkpointPrefix(this.disk);
     const found = [BEGINNING];
     for await (const { key } of this.store.list(prefix)) {
-      const position = positionOfKey(prefix, key);
+      const position = positionOfKey(prefix, key, "-");
       if (position !== undefined) found.push(position);
     }
     return found;

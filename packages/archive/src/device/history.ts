@@ -31,8 +31,6 @@ export interface HistoricSegment extends LogSegment {
   readonly id: number;
   /** The log object, counted from 0. */
   readonly object: number;
-  /** Its number in the object. */
-  readonly index: number;
 }
 
 /** `EINVAL` for a moment that there is not; `ENOENT` for one that was collected. */
@@ -82,10 +80,10 @@ export async function* segmentsOf(
         "read",
       );
     }
-    for (const [index, segment] of object.contents.entries()) {
+    for (const segment of object.contents) {
       if (segment.time > latest) return;
       id += 1;
-      yield { ...segment, id, object: number, index };
+      yield { ...segment, id, object: number };
       if (id === last) return;
     }
   }

@@ -70,8 +70,13 @@ export function epochKey(disk: string, epoch: number): string {
   return `${epochPrefix(disk)}${digits(epoch)}`;
 }
 
+/** Of the logs of all epochs: a listing is in their order. */
+export function logsPrefix(disk: string): string {
+  return `${prefixOf(disk)}log/`;
+}
+
 export function logPrefix(disk: string, epoch: number): string {
-  return `${prefixOf(disk)}log/${digits(epoch)}/`;
+  return `${logsPrefix(disk)}${digits(epoch)}/`;
 }
 
 export function logKey(disk: string, { epoch, n }: Position): string {
@@ -104,10 +109,10 @@ export function numberOfKey(prefix: string, key: string): number | undefined {
   return numberOf(key.slice(prefix.length));
 }
 
-/** The position a checkpoint's key names; undefined for another key. */
-export function positionOfKey(prefix: string, key: string): Position | undefined {
-  const [epoch, n] = key.slice(prefix.length).split("-", 2).map(numberOf);
-  return epoch === undefined || n === undefined ? undefined : { epoch, n };
+/** The position that a key names behind its prefix, of a checkpoint or in a log; undefined for another key. */
+export function positionOfKey(prefix: string, key: string, between: "-" | "/"): Position | undefined {
+  const [epoch, n, ...more] = key.slice(prefix.length).split(between).map(numberOf);
+  return epoch === undefined || n === undefined || more.length > 0 ? undefined : { epoch, n };
 }
 
 function digits(number: number): string {

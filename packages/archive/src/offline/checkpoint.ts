@@ -9,10 +9,12 @@
  * The one who writes need not be asked, nor told: what is in the log stays as it is.
  */
 import { type Environment, done, realEnvironment } from "@dmkit/block-io";
-import { publish, type PublishProgress } from "@dmkit/image";
+import { type PublishProgress, publish } from "@dmkit/image";
 import type { Archive } from "../device/archive.ts";
+import type { ReplayOptions } from "../device/replay.ts";
 import { checkpointKey, checkpointTag } from "../format/keys.ts";
 import { type Checkpoint, encodeCheckpoint } from "../format/records.ts";
+import { holdImage } from "../open/hold-image.ts";
 import { viewOf } from "../open/open-archive.ts";
 
 /** How a checkpoint is made. */
@@ -20,6 +22,8 @@ export interface CheckpointOptions {
   readonly environment?: Environment | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly progress?: ((progress: PublishProgress) => void) | undefined;
+  /** Told how much of the log has been fetched, before anything is published; in log objects. */
+  readonly fetched?: ReplayOptions["progress"];
 }
 
 /**
@@ -29,16 +33,20 @@ export interface CheckpointOptions {
 export async function makeCheckpoint(
   archive: Archive,
   location: string,
-  { environment = realEnvironment, signal, progress }: CheckpointOptions = {},
+  { environment = realEnvironment, signal, progress, fetched }: CheckpointOptions = {},
 ): Promise<Checkpoint & { readonly uploaded: number }> {
   const history = await archive.walk((await archive.newestEpoch())?.number ?? 0);
   const { checkpoint: before, end } = history;
-  if (history.objects.length === 0) return { ...before, uploaded: 0 };
+  if (history.objects.length === 0) {
+    await holdImage(archive, before, environment);
+    return { ...before, uploaded: 0 };
+  }
   const name = `${archive.name}@${end.id}`;
   const view = await viewOf(archive, location, history, {
     when: "newest",
     name,
     environment,
+    fetching: { signal, progress: fetched },
     release: () => done,
   });
   try {
@@ -51,15 +59,16 @@ export async function makeCheckpoint(
       signal,
       progress,
     });
-    const checkpoint = { ...end, digest };
-    await createCheckpoint(archive, checkpoint);
-    return { ...checkpoint, uploaded };
+    await createCheckpoint(archive, { ...end, digest });
+    const made = await archive.checkpoint(end.position);
+    await holdImage(archive, made, environment);
+    return { ...made, uploaded };
   } finally {
     await view.close();
   }
 }
 
-/** Two who make one of the same moment have made the same. */
+/** The first one counts. */
 export async function createCheckpoint({ store, disk }: Archive, checkpoint: Checkpoint): Promise<void> {
   await store.create(checkpointKey(disk, checkpoint.position), encodeCheckpoint(checkpoint));
 }

@@ -5,8 +5,10 @@
  * there to it. Epochs and fences are never removed: a request of a writer that was replaced may land at any time, and
  * must find its place taken.
  */
+import { inParallel, realEnvironment } from "@dmkit/block-io";
 import { isName, readManifest, removeTag } from "@dmkit/image";
 import type { Archive } from "../device/archive.ts";
+import { holdImage } from "../open/hold-image.ts";
 import {
   type Position,
   checkpointKey,
@@ -15,11 +17,14 @@ import {
   isSame,
   isWithin,
   keepPrefix,
-  logPrefix,
-  numberOfKey,
+  logsPrefix,
+  positionOfKey,
 } from "../format/keys.ts";
 import { MAX_RECORD, type Moment, decodeMoment } from "../format/records.ts";
-import { getVerified } from "@dmkit/object-store";
+import { type ObjectEntry, getVerified } from "@dmkit/object-store";
+
+// Log objects that are removed at a time.
+const PARALLEL = 16;
 
 /** What a collection removed, or would. */
 export interface CollectedLog {
@@ -57,6 +62,8 @@ export async function collectArchive(
   const checkpoints = await archive.checkpoints();
   const newest = await archive.checkpoint(checkpoints.at(-1) as Position);
   await readManifest(archive.store, archive.disk, newest.digest);
+  // Without its tag a collection of images takes it, and from now on it is needed.
+  if (options.dryRun !== true) await holdImage(archive, newest, realEnvironment);
   return await collectLog(archive, options, checkpoints);
 }
 
@@ -76,19 +83,23 @@ export async function collectLog(
   }));
   let objects = 0;
   let bytes = 0;
-  for (let epoch = 1; epoch <= newest.epoch; epoch += 1) {
-    const prefix = logPrefix(disk, epoch);
-    for await (const { key, size } of store.list(prefix, "", { signal })) {
-      const n = numberOfKey(prefix, key);
-      if (n === undefined) continue;
-      const position = { epoch, n };
-      if (!rules.mayRemove(position, size, newest)) continue;
-      if (kept.some(({ base, position: moment }) => isWithin(position, base, moment))) continue;
-      if (!dryRun) await store.remove(key, { signal });
-      objects += 1;
-      bytes += size;
+  // What comes behind the checkpoint is needed, and grows meanwhile: the listing ends there.
+  async function* unneeded(): AsyncGenerator<ObjectEntry> {
+    const prefix = logsPrefix(disk);
+    for await (const entry of store.list(prefix, "", { signal })) {
+      const position = positionOfKey(prefix, entry.key, "/");
+      if (position === undefined || !rules.mayRemove(position, entry.size, newest)) {
+        if (position !== undefined && isBefore(newest, position)) return;
+        continue;
+      }
+      if (!kept.some(({ base, position: moment }) => isWithin(position, base, moment))) yield entry;
     }
   }
+  await inParallel(unneeded(), PARALLEL, async ({ key, size }) => {
+    if (!dryRun) await store.remove(key, { signal });
+    objects += 1;
+    bytes += size;
+  });
   let removed = 0;
   for (const position of checkpoints.slice(0, -1)) {
     if (kept.some(({ base }) => isSame(base, position))) continue;

@@ -35,8 +35,8 @@ export async function archiveInfo(archive: Archive): Promise<ArchiveInfo> {
   const record = await archive.record();
   const epoch = await archive.newestEpoch();
   const { objects, end: last } = await archive.walk(epoch?.number ?? 0);
-  const checkpoints: Checkpoint[] = [];
-  for (const position of await archive.checkpoints()) checkpoints.push(await archive.checkpoint(position));
+  const positions = await archive.checkpoints();
+  const checkpoints = await Promise.all(positions.map((position) => archive.checkpoint(position)));
   const bytes = objects.reduce((sum, { size }) => sum + size, 0);
   const kept = await momentsOf(archive);
   return { ...record, epoch, last, checkpoints, objects: objects.length, bytes, kept };

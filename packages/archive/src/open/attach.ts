@@ -24,6 +24,7 @@ import type { LogSegment } from "../format/log-object.ts";
 import { type Token, encodeDisk } from "../format/records.ts";
 import { type ObjectStore, probeConditionalCreate } from "@dmkit/object-store";
 import { claim, randomToken } from "./claim.ts";
+import { holdImage } from "./hold-image.ts";
 
 /** The cache whose log is archived. */
 export interface LocalLog {
@@ -160,6 +161,7 @@ async function begin(archive: Archive, local: LocalLog): Promise<void> {
   const record = encodeDisk({ token, size, time: environment.clock.wallTime(), base: digest });
   // Whoever lost is told by the record of the other one.
   await store.create(diskKey(disk), record);
+  await holdImage(archive, await archive.checkpoint(BEGINNING), environment);
 }
 
 function alreadyThere(device: string, newest: Epoch | undefined): BlockIoError {

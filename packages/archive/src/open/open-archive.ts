@@ -1,23 +1,32 @@
 /** Opens archives: to read a disk as of a moment, and to go on with it. */
 import { type Environment, realEnvironment } from "@dmkit/block-io";
 import { openImage, printImageReference } from "@dmkit/image";
-import { openStore } from "@dmkit/object-store";
+import { type ObjectStore, openStore } from "@dmkit/object-store";
 import { Archive } from "../device/archive.ts";
 import { type History, type When, historyOf } from "../device/history.ts";
-import { ArchiveView, indexOf } from "../device/view.ts";
+import { fetchLog } from "../device/log-file.ts";
+import type { ReplayOptions } from "../device/replay.ts";
+import { ArchiveView } from "../device/view.ts";
 import { type AttachedArchive, type LocalLog, attachTo } from "./attach.ts";
 import { type ArchiveReference, parseArchiveReference, parseDiskReference } from "./reference.ts";
+
+/** How an archive is used. */
+export interface WithArchiveOptions {
+  readonly environment?: Environment | undefined;
+  /** Ends all that is under way at the store, with `ESHUTDOWN`. */
+  readonly signal?: AbortSignal | undefined;
+}
 
 /** Runs `work` with the archive that a reference names. */
 export async function withArchive<T>(
   { store: location, disk }: Pick<ArchiveReference, "store" | "disk">,
   work: (archive: Archive) => Promise<T>,
-  environment: Environment = realEnvironment,
+  { environment = realEnvironment, signal }: WithArchiveOptions = {},
 ): Promise<T> {
   const store = await openStore(location, { environment, mustExist: true });
   const archive = new Archive(store, disk);
   try {
-    return await work(archive);
+    return await endedBy(signal, store, () => work(archive));
   } finally {
     await archive.close();
     await store.close();
@@ -26,12 +35,14 @@ export async function withArchive<T>(
 
 /**
  * Opens a disk as of a moment, read-only. Errors: `EPARSE`, those of the store; `ENOENT` for a disk there is not, or a
- * moment that was collected; `EINVAL` for one there is not; `EIO` for a log that is damaged.
+ * moment that was collected; `EINVAL` for one there is not; `EIO` for a log that is damaged; `ENOSPC` where there is no
+ * room to fetch the log to.
  */
 export async function openArchive(
   text: string,
   environment: Environment = realEnvironment,
   name: string = text,
+  fetching: ReplayOptions = {},
 ): Promise<ArchiveView> {
   const { store: location, disk, when } = parseArchiveReference(text);
   const store = await openStore(location, { environment, mustExist: true });
@@ -43,7 +54,7 @@ export async function openArchive(
   try {
     await archive.record();
     const history = await historyOf(archive, when);
-    return await viewOf(archive, location, history, { when, name, environment, release });
+    return await viewOf(archive, location, history, { when, name, environment, release, fetching });
   } catch (error) {
     await release();
     throw error;
@@ -55,6 +66,8 @@ export interface ViewOptions {
   readonly when: When;
   readonly name: string;
   readonly environment: Environment;
+  /** How fetching the log is ended, and tells how far it is. */
+  readonly fetching?: ReplayOptions | undefined;
   /** Called when it is closed. */
   readonly release: () => Promise<void>;
 }
@@ -64,16 +77,17 @@ export async function viewOf(
   archive: Archive,
   location: string,
   history: History,
-  { when, name, environment, release }: ViewOptions,
+  { when, name, environment, release, fetching = {} }: ViewOptions,
 ): Promise<ArchiveView> {
   const base = await openImage({ image: baseReference(location, archive.disk, history) }, { environment });
   try {
-    const { index, id } = await indexOf(archive, history, when);
-    const closeBoth = async (): Promise<void> => {
+    const log = await fetchLog(archive, history, when, environment, fetching);
+    const closeAll = async (): Promise<void> => {
+      await log.file.close();
       await base.close();
       await release();
     };
-    return new ArchiveView(name, id, { archive, base, history, index, release: closeBoth });
+    return new ArchiveView(name, { archive, base, history, log, release: closeAll });
   } catch (error) {
     await base.close();
     throw error;
@@ -86,8 +100,28 @@ export function baseReference(location: string, disk: string, { checkpoint }: Hi
   return printImageReference(reference, checkpoint.digest);
 }
 
-/** Attaches a cache to the disk that `location` names, STORE/DISK. Errors: see {@link attachTo}. */
-export async function attachArchive(location: string, local: LocalLog): Promise<AttachedArchive> {
-  const { store, disk } = parseDiskReference(location);
-  return attachTo(await openStore(store, { environment: local.environment }), disk, local);
+/** Attaches a cache to the disk that `location` names, STORE/DISK; `signal` ends that. Errors: see {@link attachTo}. */
+export async function attachArchive(
+  location: string,
+  local: LocalLog,
+  signal?: AbortSignal,
+): Promise<AttachedArchive> {
+  const { store: place, disk } = parseDiskReference(location);
+  const store = await openStore(place, { environment: local.environment });
+  return await endedBy(signal, store, () => attachTo(store, disk, local));
+}
+
+/** While `work` runs the signal closes the store, which ends all that is under way there. */
+async function endedBy<T>(
+  signal: AbortSignal | undefined,
+  store: ObjectStore,
+  work: () => Promise<T>,
+): Promise<T> {
+  const end = (): void => void store.close();
+  signal?.addEventListener("abort", end);
+  try {
+    return await work();
+  } finally {
+    signal?.removeEventListener("abort", end);
+  }
 }

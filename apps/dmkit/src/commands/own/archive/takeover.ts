@@ -58,43 +58,43 @@ export async function takeOver(
   const reference = parseDiskReference(disk);
   const folder = resolve(to);
   const token = randomToken(environment);
-  let isClaimed = false;
   const result = await interruptible("takeover", quiet || json, ({ signal, progress }) =>
     withArchive(
       reference,
       async (archive) => {
         const { size } = await archive.record();
         requireEmpty(folder);
-        const files = { bitmap: join(folder, "layer.map"), data: join(folder, "layer.img") };
-        await createLayerFiles(files, { sectors: size / SECTOR, environment });
-        const cachePath = join(folder, "cache.img");
-        return await wholeOrNone([files.bitmap, files.data, cachePath], async () => {
+        const [map, data, cache] = ["layer.map", "layer.img", "cache.img"].map((name) =>
+          join(folder, name),
+        ) as [string, string, string];
+        await createLayerFiles({ bitmap: map, data }, { sectors: size / SECTOR, environment });
+        try {
           const { epoch, before } = await claim(archive, { token, host: hostname(), environment });
-          isClaimed = true;
           const image = `image:${baseReference(reference.store, reference.disk, before)}`;
-          const words = ["cow", image, "0", files.bitmap, files.data, "0"].map(quoteTableWord);
+          const words = ["cow", image, "0", map, data, "0"].map(quoteTableWord);
           const backing = await openTableText(`0 ${size / SECTOR} ${words.join(" ")}`, environment);
           try {
             await replayOnto(archive, before, backing, "newest", {
               signal,
               progress: ({ done, total }) => progress?.(done, total),
             });
-            await makeCache(backing, cachePath, { disk, token, cacheSize });
+            await makeCache(backing, cache, { disk, token, cacheSize, signal });
           } finally {
             await backing.close();
           }
           writeFileSync(join(folder, "disk.yaml"), stackFile({ disk, image, name: reference.disk }));
           return { epoch, id: before.end.id };
-        });
+        } catch (error) {
+          // Of no use to anybody unless all of it is there.
+          for (const file of [map, data, cache]) rmSync(file, { force: true });
+          process.stderr.write("dmkit: whoever wrote the disk until now may have been ended by this\n");
+          throw error;
+        }
       },
       { signal },
     ),
   );
-  if (result === "cancelled") {
-    if (isClaimed)
-      process.stderr.write("dmkit: whoever wrote the disk until now has been ended all the same\n");
-    return tellCancelled("takeover");
-  }
+  if (result === "cancelled") return tellCancelled("takeover");
   const { epoch, id } = result.value;
   const stack = join(folder, "disk.yaml");
   if (json) printJson({ disk: reference.disk, epoch, id, stack });
@@ -108,29 +108,34 @@ export async function takeOver(
 function requireEmpty(folder: string): void {
   asking({ device: folder, op: "open" }, () => makeFolders(folder, 0o700));
   if (readdirSync(folder).length === 0) return;
-  throw refuse(folder, "EEXIST", "is not empty", "Give a new folder: what is there may be of another disk.");
-}
-
-/** Files that are of no use to anybody unless all of them are there: where `make` fails none stays. */
-async function wholeOrNone<T>(files: readonly string[], make: () => Promise<T>): Promise<T> {
-  try {
-    return await make();
-  } catch (error) {
-    for (const file of files) rmSync(file, { force: true });
-    throw error;
-  }
+  throw refuse(
+    folder,
+    "EEXIST",
+    "is not empty",
+    "Give a new folder: what is there may be of another disk. What a takeover that was killed left has no disk.yaml, and can be removed.",
+  );
 }
 
 /** The first opening: from here on the archive knows this cache. */
 async function makeCache(
   backing: BlockDevice,
   path: string,
-  { disk, token, cacheSize }: { readonly disk: string; readonly token: string; readonly cacheSize: number },
+  {
+    disk,
+    token,
+    cacheSize,
+    signal,
+  }: {
+    readonly disk: string;
+    readonly token: string;
+    readonly cacheSize: number;
+    readonly signal: AbortSignal | undefined;
+  },
 ): Promise<void> {
   const cache = await openFile(path, { createSize: cacheSize, environment });
   try {
     const attach = (local: LocalLog): ReturnType<typeof attachArchive> =>
-      attachArchive(disk, { ...local, isKnown: true });
+      attachArchive(disk, { ...local, isKnown: true }, signal);
     const devices = { backing, cache, plog: undefined };
     const device = await openWriteboost(devices, { archive: { attach, token }, environment });
     await device.close();
