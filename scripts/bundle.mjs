@@ -25,17 +25,41 @@ const compressor = join(root, "packages/compressor/src");
 const backends = readdirSync(join(compressor, "backends")).map((file) => join(compressor, "backends", file));
 
 const bundle = await rolldown({
-  input: [join(app, "src/main.ts"), join(compressor, "threads/worker.ts"), ...backends],
+  // As the grouping below asks for.
+  preserveEntrySignatures: "allow-extension",
+  input: [
+    join(app, "src/main.ts"),
+    join(app, "src/command-line.ts"),
+    join(compressor, "threads/worker.ts"),
+    ...backends,
+  ],
   platform: "node",
   resolve: { conditionNames: ["dmkit-source", "node", "import", "default"] },
   external: (id) => !/^[./]|^@dmkit\//.test(id),
 });
 // All in one folder, as far below the manifest as the sources are.
-const { output } = await bundle.generate({
+const options = {
   format: "esm",
   entryFileNames: "[name].js",
   chunkFileNames: "[name]-[hash].js",
   minifyInternalExports: false,
+};
+// What every command needs becomes one module: each of a dozen takes a turn of the loader. Not the first of them, which
+// waits for all that a command imports.
+const first = join(app, "src/process.ts");
+const chunks = (await bundle.generate(options)).output;
+const needed = new Set();
+const todo = [chunks.find(({ moduleIds }) => moduleIds?.includes(first))];
+for (const { moduleIds, imports } of todo) {
+  for (const id of moduleIds) if (id !== first) needed.add(id);
+  todo.push(...chunks.filter((chunk) => imports.includes(chunk.fileName) && !todo.includes(chunk)));
+}
+const { output } = await bundle.generate({
+  ...options,
+  codeSplitting: {
+    includeDependenciesRecursively: false,
+    groups: [{ name: "base", test: (id) => needed.has(id) }],
+  },
 });
 await bundle.close();
 
@@ -64,12 +88,17 @@ const written = [
 const KEPT = process.argv.includes("--clean") ? 0 : 30 * 24 * 3600 * 1000;
 const folder = join(app, "bin");
 mkdirSync(join(folder, "files"), { recursive: true });
-for (const { fileName, code } of written) {
+const write = ({ fileName, code }) => {
   const path = join(folder, fileName);
-  if (existsSync(path) && readFileSync(path, "utf8") === code) continue;
+  if (existsSync(path) && readFileSync(path, "utf8") === code) return;
   writeFileSync(`${path}.new`, code);
   renameSync(`${path}.new`, path);
-}
+};
+written.forEach(write);
+// What `dmkit --help` lists, so that it need not load all commands for a line of each.
+const { listCommands } = await import(join(folder, "command-line.js"));
+written.push({ fileName: "commands.json", code: JSON.stringify(await listCommands()) });
+write(written.at(-1));
 const names = new Set(written.map(({ fileName }) => fileName));
 for (const name of readdirSync(folder, { recursive: true })) {
   const path = join(folder, name);

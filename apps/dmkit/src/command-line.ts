@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { didYouMean, printable } from "@dmkit/block-io";
 import { Command, CommanderError, Help, type Option } from "commander";
-import { addCommands } from "./commands/all.ts";
+import { addCommands, listOf } from "./commands/all.ts";
 import type { Known } from "./commands/command.ts";
 import { refuseEmptyWords } from "./ui/empty-words.ts";
 import { refuseForeignWords } from "./ui/foreign-words.ts";
@@ -20,6 +20,13 @@ const allTargets: Known = async () => (await import("./targets.ts")).targets;
 function optionDescription(option: Option): string {
   const said = new Help().optionDescription(option);
   return said.replace(/ \(default: (?:false|\[\])\)/, "");
+}
+
+/** What is written down beside the bundle for `dmkit --help`. */
+export async function listCommands(): Promise<ReturnType<typeof listOf>> {
+  const program = new Command();
+  await addCommands(program, ["all"], () => {}, allTargets);
+  return listOf(program);
 }
 
 /**
@@ -41,7 +48,7 @@ export async function runCommandLine(words: readonly string[], known: Known = al
     .exitOverride();
   program.hook("preAction", (_program, command) => refuseEmptyWords(command));
   const [name] = words;
-  await addCommands(program, name, finish, known);
+  await addCommands(program, words, finish, known);
   try {
     refuseForeignWords(words);
     refuseUnknownHelp(program, words);

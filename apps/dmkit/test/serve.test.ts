@@ -553,6 +553,14 @@ describe("help", () => {
     expect(stdout).toMatch(/Usage: dmkit/);
   });
 
+  it("lists all commands, as they themselves say it, whether they are loaded or not", async () => {
+    // Two words are no list that was written down.
+    const { stdout } = await dmkit(["--help", "--help"]);
+    expect(stdout).toMatch(/\n {2}serve \[options\] \[image\.\.\.\] +serve images/);
+    expect((await dmkit(["--help"])).stdout).toBe(stdout);
+    expect(await dmkit([])).toMatchObject({ code: 2, stderr: stdout });
+  });
+
   it("on what is not there is an error, and so is a target that is not", async () => {
     for (const [args, text] of [
       [["help", "serv"], 'there is no command "serv"'],

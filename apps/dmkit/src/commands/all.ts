@@ -1,9 +1,13 @@
 /**
  * Which module has which command, in the order of the help. A module is loaded when one of its commands is
- * typed, so that `dmkit status` does not wait for benchmarks and picture formats; for the help all are.
+ * typed, so that `dmkit status` does not wait for benchmarks and picture formats.
+ *
+ * For the list of commands all would be: four times what `dmkit --help` takes without. So it is written down beside the
+ * bundle when that is made; where there is none, from the sources, all are loaded.
  */
+import { readFileSync } from "node:fs";
 import type { Command } from "commander";
-import type { CommandModule, Finish, Known } from "./command.ts";
+import { type CommandModule, type Finish, type Known, visibleCommands } from "./command.ts";
 import { ownCommands } from "./own/all.ts";
 
 const serving: readonly CommandModule[] = [
@@ -48,29 +52,69 @@ const groups: readonly (readonly [title: string, modules: readonly CommandModule
   ["About dmkit:", about],
 ];
 
-/** @param word what was typed first; if it is no command, all are added. */
+/** What the list says of a command: its group, its name and arguments, and what it does. */
+type Listed = readonly [group: string, term: string, description: string];
+
+const OPTIONS = " [options]";
+const file = new URL("commands.json", import.meta.url);
+
+/** Of these commands. */
+export function listOf(program: Command): Listed[] {
+  const help = program.createHelp();
+  return visibleCommands(program).map((one) => [
+    one.helpGroup(),
+    help.subcommandTerm(one),
+    help.subcommandDescription(one),
+  ]);
+}
+
+function written(): Listed[] | undefined {
+  try {
+    return JSON.parse(readFileSync(file, "utf8")) as Listed[];
+  } catch {
+    return undefined;
+  }
+}
+
+/** Commands that are good for nothing but being listed. */
+function addListed(program: Command, list: readonly Listed[]): void {
+  for (const [group, term, description] of list) {
+    const command = program.command(term.replace(OPTIONS, "")).description(description).helpGroup(group);
+    if (term.includes(OPTIONS)) command.option("--any");
+  }
+}
+
+function isHelp(word: string | undefined): boolean {
+  return word === undefined || ["help", "--help", "-h"].includes(word);
+}
+
+/** @param words after `dmkit`. If the first is no command, all are added. */
 export async function addCommands(
   program: Command,
-  word: string | undefined,
+  words: readonly string[],
   finish: Finish,
   known: Known,
 ): Promise<void> {
+  const [word] = words;
   // The version is that of all of them.
   if (word === "--version" || word === "-V") return;
   const isNamed = ({ names }: CommandModule): boolean => word !== undefined && names.includes(word);
   const isCommand = groups.some(([, modules]) => modules.some(isNamed));
+  const list = words.length <= 1 && isHelp(word) ? written() : undefined;
+  if (list !== undefined) addListed(program, list);
   const whole = async (): Promise<Command> => {
     const all = program
       .createCommand("dmkit")
       .description(program.description())
       .copyInheritedSettings(program);
-    await addCommands(all, undefined, () => {}, known);
+    await addCommands(all, ["all"], () => {}, known);
     return all;
   };
   for (const [title, modules] of groups) {
     program.commandsGroup(title);
     for (const module of modules) {
-      if (!isCommand || isNamed(module)) await (await module.load())(program, finish, known, whole);
+      if (isCommand ? isNamed(module) : list === undefined)
+        await (await module.load())(program, finish, known, whole);
     }
   }
   // In the last of the groups.
