@@ -66,6 +66,11 @@ export interface Backend<Context = unknown> {
    * one whole, well-formed stream, or yields more than `dst` holds.
    */
   decompress(src: Uint8Array, dst: Uint8Array): number;
+  /**
+   * Where less has to be decoded for a part: fills `dst` with what the content, `length` bytes at most, has from byte `from`
+   * on. As {@link decompress}, but for what is wrong behind that part. Undefined: not for such a length.
+   */
+  decompressPart?(src: Uint8Array, dst: Uint8Array, from: number, length: number): number | undefined;
   /** As {@link compress}, on a thread of the backend's library. */
   compressAsync?(src: Uint8Array, dst: Uint8Array, context: Context): Promise<number>;
   /** As {@link decompress}, on a thread of the backend's library. */

@@ -205,12 +205,15 @@ export class Compressor {
    * @throws CompressorError `EFORMAT` if `src` is malformed or yields more than `dst` holds.
    */
   decompressSync(src: Uint8Array, dst: Uint8Array): number {
-    this.#checkDecompress(src, dst);
-    try {
-      return this.#checkLength(this.#backend.decompress(src, dst), dst);
-    } catch (error) {
-      throw this.#asFormatError(error);
-    }
+    return this.#decompressed(src, dst, (backend) => backend.decompress(src, dst)) as number;
+  }
+
+  /**
+   * Fills `dst` with what the content, `length` bytes at most, has from byte `from` on, at once, and without all the rest.
+   * As {@link decompressSync}, but for what is wrong behind that part. Undefined where the backend cannot.
+   */
+  decompressPartSync(src: Uint8Array, dst: Uint8Array, from: number, length: number): number | undefined {
+    return this.#decompressed(src, dst, (backend) => backend.decompressPart?.(src, dst, from, length));
   }
 
   /**
@@ -267,6 +270,20 @@ export class Compressor {
   close(): Promise<void> {
     this.#closing ??= this.#pool.close().then(() => this.#team?.close());
     return this.#closing;
+  }
+
+  #decompressed(
+    src: Uint8Array,
+    dst: Uint8Array,
+    work: (backend: Backend) => number | undefined,
+  ): number | undefined {
+    this.#checkDecompress(src, dst);
+    try {
+      const length = work(this.#backend);
+      return length === undefined ? undefined : this.#checkLength(length, dst);
+    } catch (error) {
+      throw this.#asFormatError(error);
+    }
   }
 
   #checkDecompress(src: Uint8Array, dst: Uint8Array): void {

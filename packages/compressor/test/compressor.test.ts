@@ -341,6 +341,24 @@ describe("streams come and go", () => {
     expect(compressor.decompressSync(compressed, Buffer.alloc(4096))).toBe(4096);
   });
 
+  test("a part of the content is given by lz4, and by others not at all", async () => {
+    const content = Buffer.alloc(40_000, "some words that come again, ");
+    for (const name of ["lz4", "lzo"]) {
+      const compressor = await createCompressor(name);
+      const stream = await compressor.acquire();
+      const compressed = Buffer.from(stream.output.subarray(0, stream.compressSync(content)));
+      stream.release();
+      const part = Buffer.alloc(100);
+      const count = compressor.decompressPartSync(compressed, part, 20_001, content.length);
+      expect(count).toBe(name === "lz4" ? 100 : undefined);
+      if (count === 100) expect(part).toEqual(content.subarray(20_001, 20_101));
+      const garbage = Buffer.alloc(50, 0xff);
+      const broken = (): unknown => compressor.decompressPartSync(garbage, part, 0, content.length);
+      if (name === "lz4") expect(broken).toThrow(coded("EFORMAT"));
+      await compressor.close();
+    }
+  });
+
   test("decompression into an unreasonable buffer is refused before any work", async () => {
     const compressor = await createCompressor("lzo");
     const huge = { length: 2 ** 31 } as Uint8Array;

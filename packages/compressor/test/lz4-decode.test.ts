@@ -75,6 +75,39 @@ describe("the decoder", () => {
     );
   });
 
+  test("gives any part of it, and nothing beside", () => {
+    const bytes = Buffer.concat([
+      Buffer.alloc(3000, "one and the same "),
+      Buffer.from(Array.from({ length: 200 }, (_, index) => (index * 37) % 251)),
+      Buffer.alloc(LONGEST - 3200),
+    ]);
+    const block = compressWith(lz4, bytes);
+    fc.assert(
+      fc.property(fc.nat(LONGEST - 1), fc.nat(9000), fc.boolean(), (start, length, isNear) => {
+        const from = isNear ? start % 4000 : start;
+        const dst = Buffer.alloc(Math.min(length, LONGEST - from));
+        expect(lz4Decode(block, dst, from, LONGEST)).toBe(dst.length);
+        expect(dst.equals(bytes.subarray(from, from + dst.length))).toBe(true);
+      }),
+    );
+    // What the content does not have is not given either.
+    const dst = Buffer.alloc(100, 0xee);
+    expect(lz4Decode(Buffer.from("30616263", "hex"), dst, 1, 200)).toBe(2);
+    expect(dst.subarray(0, 3).toString("latin1")).toBe("bc\u00ee");
+    expect(lz4Decode(Buffer.from("30616263", "hex"), dst, 4, 200)).toBe(0);
+  });
+
+  test("looks at nothing behind a part, and yields no more than there is room for", () => {
+    // "abc", a match of 5, then an offset before the start.
+    const block = Buffer.from("316162630300 10612000".replaceAll(" ", ""), "hex");
+    expect(lz4Decode(block, Buffer.alloc(8), 0, 100)).toBe(8);
+    expect(lz4Decode(block, Buffer.alloc(9), 0, 100)).toBe(9);
+    expect(lz4Decode(block, Buffer.alloc(10), 0, 100)).toBe(-1);
+    expect(lz4Decode(block, Buffer.alloc(8), 0, 8)).toBe(-1);
+    expect(lz4Decode(block, Buffer.alloc(4), 0, 7)).toBe(-1);
+    expect(lz4Decode(block, Buffer.alloc(3), 0, 7)).toBe(3);
+  });
+
   test("is assembled from its source", async () => {
     const { assembled } = await import("../wasm/assemble.mjs");
     const module = new URL("../src/format/lz4-decode-module.ts", import.meta.url);

@@ -6,9 +6,9 @@
 ;; - lengths are compared with what is left, never added to a place first;
 ;; - what is short is copied eight bytes at a time, which reads and writes up to seven bytes behind its end: both ranges
 ;;   have eight bytes of room behind them;
-;; - ranges are so short (64 KiB) that a length added up from their bytes fits into 32 bits.
+;; - ranges are so short (129 KiB) that a length added up from their bytes fits into 32 bits.
 (module
-  (memory (export "memory") 2)
+  (memory (export "memory") 5)
 
   ;; Repeats the $offset bytes, one to seven, before $to, up to $end.
   (func $repeat (param $to i32) (param $offset i32) (param $end i32)
@@ -23,13 +23,14 @@
       (local.set $to (i32.add (local.get $to) (local.get $piece)))
       (br_if $round (i32.lt_u (local.get $to) (local.get $end)))))
 
-  ;; Decodes $from … $fromEnd to $dst … $dstEnd. Returns the bytes written; -1: no block, or it yields more.
+  ;; Decodes $from … $fromEnd to $dst … $dstEnd, or less of it, but all before $stop. Returns the bytes written; -1: no
+  ;; block as far as was looked, or it yields more. A $stop behind $dstEnd is none.
   (func (export "decode")
-    (param $from i32) (param $fromEnd i32) (param $dst i32) (param $dstEnd i32) (result i32)
+    (param $from i32) (param $fromEnd i32) (param $dst i32) (param $dstEnd i32) (param $stop i32) (result i32)
     (local $to i32) (local $token i32) (local $length i32) (local $more i32) (local $offset i32)
     (local $at i32) (local $match i32) (local $end i32)
     (local.set $to (local.get $dst))
-    (block $bad
+    (block $done (block $bad
       (loop $sequence
         (br_if $bad (i32.ge_u (local.get $from) (local.get $fromEnd)))
         (local.set $token (i32.load8_u (local.get $from)))
@@ -62,8 +63,8 @@
               (else (memory.copy (local.get $to) (local.get $from) (local.get $length))))
             (local.set $from (i32.add (local.get $from) (local.get $length)))
             (local.set $to (i32.add (local.get $to) (local.get $length)))))
-        (if (i32.eq (local.get $from) (local.get $fromEnd))
-          (then (return (i32.sub (local.get $to) (local.get $dst)))))
+        (br_if $done (i32.eq (local.get $from) (local.get $fromEnd)))
+        (br_if $done (i32.ge_u (local.get $to) (local.get $stop)))
 
         ;; Match.
         (br_if $bad (i32.lt_u (i32.sub (local.get $fromEnd) (local.get $from)) (i32.const 2)))
@@ -93,5 +94,7 @@
               (br_if $eight (i32.lt_u (local.get $to) (local.get $end)))))
           (else (call $repeat (local.get $to) (local.get $offset) (local.get $end))))
         (local.set $to (local.get $end))
-        (br $sequence)))
-    (i32.const -1)))
+        (br_if $sequence (i32.lt_u (local.get $to) (local.get $stop))))
+      (br $done))
+      (return (i32.const -1)))
+    (i32.sub (local.get $to) (local.get $dst))))

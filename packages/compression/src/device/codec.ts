@@ -59,6 +59,37 @@ export class Codec {
     }
   }
 
+  /** Fills `into` with what an extent of `length` bytes has from byte `at` on; as {@link decode}. */
+  decodePart(
+    payload: Buffer,
+    length: number,
+    at: number,
+    into: Buffer,
+  ): Damage | undefined | Promise<Damage | undefined> {
+    if (payload.length === length) {
+      payload.copy(into, 0, at, at + into.length);
+      return undefined;
+    }
+    const compressed = compressedPart(payload);
+    if (compressed !== undefined) {
+      try {
+        const count = this.#compressor.decompressPartSync(compressed, into, at, length);
+        if (count !== undefined) return count === into.length ? undefined : "length";
+      } catch {
+        return "decompression";
+      }
+    }
+    return this.#decodeWhole(payload, length, at, into);
+  }
+
+  async #decodeWhole(payload: Buffer, length: number, at: number, into: Buffer): Promise<Damage | undefined> {
+    if (into.length === length) return this.decode(payload, into);
+    const contents = Buffer.allocUnsafe(length);
+    const damage = await this.decode(payload, contents);
+    contents.copy(into, 0, at, at + into.length);
+    return damage;
+  }
+
   close(): Promise<void> {
     return this.#compressor.close();
   }

@@ -23,7 +23,7 @@ export function compressedSectors(length: number): number {
 
 /** A compressed payload: `length` bytes of `compressed`, nothing but zeroes behind them, the length at the end. */
 export function encodePayload(compressed: Uint8Array, length: number): Buffer {
-  const payload = Buffer.alloc(compressedSectors(length) * SECTOR);
+  const payload = Buffer.allocUnsafe(compressedSectors(length) * SECTOR).fill(0, length);
   payload.set(compressed.subarray(0, length));
   setU32(payload, payload.length - LENGTH_WORD, length);
   return payload;

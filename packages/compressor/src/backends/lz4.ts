@@ -64,11 +64,8 @@ async function compressAsync(src: Uint8Array, dst: Uint8Array): Promise<number> 
 }
 
 function decompress(src: Uint8Array, dst: Uint8Array): number {
-  if (fitsLz4Decoder(src, dst)) {
-    const length = lz4Decode(src, dst);
-    if (length < 0) throw malformed(undefined);
-    return length;
-  }
+  const decoded = decompressPart(src, dst, 0, dst.length);
+  if (decoded !== undefined) return decoded;
   const from = loaded();
   const prefixed = scratchFor(src.length);
   writePrefixed(prefixed, src, dst.length);
@@ -79,6 +76,13 @@ function decompress(src: Uint8Array, dst: Uint8Array): number {
     throw malformed(cause);
   }
   return deliverDecompressed(output, dst);
+}
+
+function decompressPart(src: Uint8Array, dst: Uint8Array, from: number, length: number): number | undefined {
+  if (!fitsLz4Decoder(src, length)) return undefined;
+  const decoded = lz4Decode(src, dst, from, length);
+  if (decoded < 0) throw malformed(undefined);
+  return decoded;
 }
 
 async function decompressAsync(src: Uint8Array, dst: Uint8Array): Promise<number> {
@@ -123,6 +127,7 @@ export const lz4: Backend<undefined> = {
   bound: (length) => length + Math.floor(length / 255) + 16,
   compress,
   decompress,
+  decompressPart,
   compressAsync,
   decompressAsync,
 };

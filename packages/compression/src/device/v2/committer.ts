@@ -230,8 +230,8 @@ export class Committer {
     const { store } = this.#parts;
     if (!store.parts.rules.keepsNeighbours) return undefined;
     const sum = store.sums[extent.head] as number;
-    let contents = await store.load(extent, sum);
-    if (typeof contents === "string") contents = await store.load(extent, sum);
+    let contents = await store.payloads.load(extent, sum);
+    if (typeof contents === "string") contents = await store.payloads.load(extent, sum);
     if (typeof contents !== "string") return contents;
     const damage = store.damaged(extent, contents);
     if (contents === "unreadable" && !(await store.isGiven())) throw damage;
@@ -243,8 +243,7 @@ export class Committer {
     if (kind === "drop") return { change: { ...change, kind: changeKinds.drop }, payload: undefined };
     if (kind === "lose") return { change: { ...change, kind: changeKinds.lost }, payload: undefined };
     const { codec, superblock, counters } = this.#parts.store.parts;
-    const contents = Buffer.allocUnsafe(blocks * BLOCK);
-    for (let index = 0; index < blocks; index += 1) contentsOf(first + index).copy(contents, index * BLOCK);
+    const contents = blocks === 1 ? contentsOf(first) : joined(first, blocks, contentsOf);
     const payload = kind === "stay" ? contents : await codec.encode(contents);
     const sectors = payload.length / SECTOR;
     const sum = payloadSum(superblock.uuid, first, payload);
@@ -267,4 +266,10 @@ export class Committer {
       if (end > start) await lower.discard(start, end - start).catch(() => {});
     });
   }
+}
+
+function joined(first: number, blocks: number, contentsOf: (block: number) => Buffer): Buffer {
+  const contents = Buffer.allocUnsafe(blocks * BLOCK);
+  for (let index = 0; index < blocks; index += 1) contentsOf(first + index).copy(contents, index * BLOCK);
+  return contents;
 }

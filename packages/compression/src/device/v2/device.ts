@@ -19,10 +19,12 @@ import {
   worstHealth,
 } from "@dmkit/block-io";
 import { type Counters, compressionControls, counterFacts, statusLine } from "../counters.ts";
+import type { StoredExtent } from "../../core/extent-map.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
 import { GROUP } from "../../format/layout-v2.ts";
 import type { Committer } from "./committer.ts";
 import { RETRY_AFTER } from "../no-space.ts";
+import type { Found } from "./payloads.ts";
 import { type Staging, ZEROES } from "./staging.ts";
 import { compressionLimits } from "../limits.ts";
 import type { Store } from "./store.ts";
@@ -40,6 +42,13 @@ export interface DeviceV2Parts {
   readonly interval: number;
   /** Nothing is ever written below. */
   readonly readOnly: boolean;
+}
+
+/** At an extent, as it was known then. */
+interface Look {
+  readonly extent: StoredExtent;
+  readonly version: number | undefined;
+  readonly read: () => Found;
 }
 
 export class CompressionDeviceV2 extends GuardedTarget {
@@ -268,7 +277,9 @@ export class CompressionDeviceV2 extends GuardedTarget {
         const stop = Math.min(end, extent.head + extent.blocks);
         do block += 1;
         while (block < stop && staging.get(block) === undefined);
-        (reads ??= []).push(this.#readStored(start, into.subarray(at, at + (block - start) * BLOCK)));
+        const piece = into.subarray(at, at + (block - start) * BLOCK);
+        const reading = this.#readStored(start, piece);
+        if (reading !== done) (reads ??= []).push(reading);
       }
     }
     if (reads === undefined) return done;
@@ -276,30 +287,40 @@ export class CompressionDeviceV2 extends GuardedTarget {
   }
 
   /** Blocks of one extent that are not in memory. */
-  async #readStored(first: number, into: Buffer): Promise<void> {
+  #readStored(first: number, into: Buffer): Promise<void> {
+    const isMoving = this.#parts.store.moving.has(Math.floor(first / GROUP));
+    return isMoving ? this.#readMoving(first, into) : this.#readPlace(first, into);
+  }
+
+  async #readMoving(first: number, into: Buffer): Promise<void> {
     const { store } = this.#parts;
-    const group = Math.floor(first / GROUP);
-    if (store.moving.has(group)) {
-      try {
-        await store.settled;
-        return await this.#readBlocks(first, into);
-      } catch (error) {
-        if (!isLossless(error) || store.isMoved(store.map.find(first))) throw error;
-      }
+    try {
+      await store.settled;
+      return await this.#readBlocks(first, into);
+    } catch (error) {
+      if (!isLossless(error) || store.isMoved(store.map.find(first))) throw error;
     }
-    const version = store.versions[group];
+    return this.#readPlace(first, into);
+  }
+
+  #readPlace(first: number, into: Buffer): Promise<void> {
+    const { store } = this.#parts;
     const extent = store.map.find(first);
     const sum = store.sums[extent.head] as number;
-    // Damage is believed when it was seen twice.
-    for (let look = 1; ; look += 1) {
-      const contents = await store.load(extent, sum);
-      if (typeof contents !== "string") {
-        const at = (first - extent.head) * BLOCK;
-        contents.copy(into, 0, at, at + into.length);
-        return;
-      }
-      if (store.versions[group] !== version) return this.#readBlocks(first, into);
-      if (look === 2) throw store.damaged(extent, contents);
+    const version = store.versions[Math.floor(first / GROUP)];
+    const read = (): Found => store.payloads.read(extent, sum, (first - extent.head) * BLOCK, into);
+    const flaw = read();
+    return flaw === undefined ? done : this.#readAgain(first, into, { extent, version, read }, flaw);
+  }
+
+  /** Damage is believed when it was seen twice. @param flaw what the first look has found, if anything. */
+  async #readAgain(first: number, into: Buffer, { extent, version, read }: Look, flaw: Found): Promise<void> {
+    const { store } = this.#parts;
+    let found = await flaw;
+    for (let look = 1; found !== undefined; look += 1) {
+      if (store.versions[Math.floor(first / GROUP)] !== version) return this.#readBlocks(first, into);
+      if (look === 2) throw store.damaged(extent, found);
+      found = await read();
     }
   }
 }

@@ -15,24 +15,14 @@
  *   they are. In the map, and so in the metadata, they are lost;
  * - of a group whose metadata is `stuck` every record that follows says what all of its blocks are.
  */
-import type { CompressionRules } from "../../core/rules.ts";
-import {
-  BlockIoError,
-  type BlockDevice,
-  type Health,
-  type Logger,
-  SECTOR,
-  healthy,
-  readWhatIsGiven,
-} from "@dmkit/block-io";
-import { type Codec, type Flaw, payloadBytes } from "../codec.ts";
+import { BlockIoError, type Health, type Logger, SECTOR, healthy, readWhatIsGiven } from "@dmkit/block-io";
+import { type Flaw, payloadBytes } from "../codec.ts";
 import { type StoredExtent, ExtentMap } from "../../core/extent-map.ts";
 import type { Counters } from "../counters.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
 import { type Change, changeKinds } from "../../format/journal-v2.ts";
 import { GROUP } from "../../format/layout-v2.ts";
-import { payloadSum } from "../../format/metadata-v2.ts";
-import type { SuperblockV2 } from "../../format/superblock-v2.ts";
+import { type PayloadParts, Payloads } from "./payloads.ts";
 
 const GIVE_UP =
   "Overwrite these blocks as a whole; or close the device and give up what is lost: dmkit fsck --repair --bad unreadable.";
@@ -46,11 +36,7 @@ export const BLOCK_ROOM: number = BLOCK + 56;
 /** For a group whose metadata its place does not take: a change for each block. */
 const GROUP_ROOM = GROUP * 20;
 
-export interface StoreParts {
-  readonly rules: CompressionRules;
-  readonly lower: BlockDevice;
-  readonly codec: Codec;
-  readonly superblock: SuperblockV2;
+export interface StoreParts extends PayloadParts {
   readonly logger: Logger;
   readonly counters: Counters;
 }
@@ -81,6 +67,8 @@ export class Store {
   settled: Promise<void> = Promise.resolve();
   /** Bytes from the start of the device below to block 0. */
   readonly dataOffset: number;
+  /** Reads what the extents hold. */
+  readonly payloads: Payloads;
 
   constructor(parts: StoreParts) {
     this.parts = parts;
@@ -89,6 +77,7 @@ export class Store {
     this.sums = new Uint32Array(dataBlocks);
     this.versions = new Uint32Array(Math.ceil(dataBlocks / GROUP));
     this.dataOffset = dataStart * BLOCK;
+    this.payloads = new Payloads(parts, (head) => this.placeOf(head));
   }
 
   /** Whether an extent, as the map has it, lies where payloads are being overwritten. */
@@ -99,22 +88,6 @@ export class Store {
   /** Byte on the device below where the payload of an extent begins. */
   placeOf(head: number): number {
     return this.dataOffset + head * BLOCK;
-  }
-
-  /**
-   * The contents of an extent that has a payload, or what is wrong with it. Errors: those of the device below that are
-   * no matter of the place. Fails to check, too, if it was overwritten meanwhile: compare versions.
-   */
-  async load(extent: StoredExtent, sum: number): Promise<Buffer | Flaw> {
-    if (extent.bad) return "metadata";
-    const { lower, codec, superblock } = this.parts;
-    const payload = Buffer.allocUnsafe(this.#readable(payloadBytes(extent.sectors)));
-    if ((await readWhatIsGiven(lower, this.placeOf(extent.head), payload)).size > 0) return "unreadable";
-    const exact = payload.subarray(0, payloadBytes(extent.sectors));
-    if (!this.parts.rules.checks(payloadSum(superblock.uuid, extent.head, exact), sum)) return "checksum";
-    if (exact.length === extent.blocks * BLOCK) return exact;
-    const contents = Buffer.allocUnsafe(extent.blocks * BLOCK);
-    return (await codec.decode(exact, contents)) ?? contents;
   }
 
   /** Blocks that can be held: a record has room for them beside any group. */
@@ -293,11 +266,5 @@ export class Store {
         hint: "Restore it from a backup, or overwrite the blocks. Check the device below.",
       },
     );
-  }
-
-  /** Bytes to read so that the device below is asked for whole blocks of its own. */
-  #readable(bytes: number): number {
-    const unit = this.parts.lower.limits.logicalBlockSize;
-    return Math.ceil(bytes / unit) * unit;
   }
 }
