@@ -15,7 +15,7 @@ beforeAll(async () => {
   program = new Command("dmkit").description("…");
   await addCommands(
     program,
-    undefined,
+    ["all"],
     () => {},
     async () => targets,
   );
