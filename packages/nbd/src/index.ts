@@ -1,9 +1,9 @@
 export * as protocol from "./protocol.ts";
 export { type ExportStatus, type NbdServerOptions, type ServerStatistics, NbdServer } from "./server.ts";
 export type { ClientStatus } from "./server/client-status.ts";
-export { type AccessOptions, Access, AddressList } from "./server/exports/access.ts";
+export { type AccessOptions, type NamedAccess, Access, AddressList } from "./server/exports/access.ts";
 export { type ExportOptions, type RemovalMode } from "./server/exports/export.ts";
-export { type ServerTlsOptions, checkServerTls, tlsModes } from "./tls/server-tls.ts";
+export { type ServerTlsOptions, checkNames, checkServerTls, tlsModes } from "./tls/server-tls.ts";
 export { LONGEST_SOCKET_PATH } from "./server/io/unix-socket.ts";
 export { MOST_CONNECTIONS, type ServerLimits, defaultLimits } from "./server/limits.ts";
 export {

@@ -7,6 +7,7 @@ import { SizedBufferPool } from "./server/io/buffer-pool.ts";
 import type { ClientStatus } from "./server/client-status.ts";
 import { Connection, type Entrance } from "./server/connection.ts";
 import type { ServerContext } from "./server/context.ts";
+import { Access } from "./server/exports/access.ts";
 import type { Export, ExportOptions, RemovalMode } from "./server/exports/export.ts";
 import { ExportDirectory } from "./server/exports/exports.ts";
 import { OVERHEAD, type ServerLimits, invalid, resolveLimits, shown } from "./server/limits.ts";
@@ -14,7 +15,7 @@ import { type ListenOptions, type Listener, type ListenPolicy, listen } from "./
 import type { Denial } from "./server/negotiation.ts";
 import { RequestLog, type RequestListener } from "./server/requests/request-log.ts";
 import type { ExportStatistics } from "./server/exports/statistics.ts";
-import { ServerTls } from "./tls/server-tls.ts";
+import { ServerTls, checkNames } from "./tls/server-tls.ts";
 
 // Bytes of buffers kept for later, for all connections together.
 const KEPT_BUFFERS = 16 * 1024 * 1024;
@@ -124,13 +125,14 @@ export class NbdServer {
 
   /** Starts to listen; may be called several times. Rejects with `EINVAL`, `EADDRINUSE`, `EEXIST`, `EPERM` … */
   async listen(where: ListenOptions): Promise<Listener> {
-    const tls = await ServerTls.open(where?.tls, this.#environment.logger);
+    const entrance = { accepted: true, ...(await this.#entranceOf(where)) };
     const listener = await listen(where, {
       what: "NBD",
       environment: this.#environment,
       reserve: DESCRIPTORS_LEFT,
-      accept: (socket) => this.#accept(socket, { accepted: true, tls }),
+      accept: (socket) => this.#accept(socket, entrance),
     });
+    const { tls } = entrance;
     this.#listeners.set(listener, tls);
     if (this.#stopping) await listener.close();
     return {
@@ -156,11 +158,20 @@ export class NbdServer {
    * `EINVAL`, `ENOENT` … for TLS that cannot be.
    */
   async serveStream(stream: Duplex, policy: ListenPolicy = {}): Promise<void> {
-    const tls = await ServerTls.open(policy.tls, this.#environment.logger);
+    const entrance = { accepted: false, ...(await this.#entranceOf(policy)) };
     await new Promise<void>((resolve) => {
       stream.once("close", resolve);
-      this.#accept(stream, { accepted: false, tls });
+      this.#accept(stream, entrance);
     });
+  }
+
+  async #entranceOf(policy: ListenPolicy | undefined): Promise<Omit<Entrance, "accepted">> {
+    const { tls, identities, writers } = policy ?? {};
+    checkNames({ tls, identities, writers });
+    return {
+      tls: await ServerTls.open(tls, this.#environment.logger),
+      access: new Access({ identities, writers }),
+    };
   }
 
   /**

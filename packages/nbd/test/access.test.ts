@@ -1,6 +1,7 @@
 /** Who may come, see an export, and write to it. */
 import { statSync } from "node:fs";
 import { join } from "node:path";
+import type { ConnectionOptions } from "node:tls";
 import { MemoryDevice } from "@dmkit/block-io";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { listNbdExports, nbdInfo, openNbd } from "../src/client/index.ts";
@@ -11,7 +12,7 @@ import { groupNumber } from "../src/server/io/group.ts";
 import { Certificates, PSK, hasOpenssl } from "./support/certificates.ts";
 import { RawClient } from "./support/raw-client.ts";
 import { DISK, atEnd, pattern, temporaryDirectory } from "./support/serve.ts";
-import { startTls } from "./support/tls-client.ts";
+import { secured, startTls } from "./support/tls-client.ts";
 
 function server(): NbdServer {
   const made = new NbdServer();
@@ -121,6 +122,16 @@ describe("an export that is not for a client", () => {
   });
 });
 
+/** Options of a client that has the key of `who`. */
+const keyOf = (who: "alice" | "bob"): ConnectionOptions => ({
+  ciphers: "TLS_AES_128_GCM_SHA256:PSK",
+  pskCallback: () => ({
+    identity: who,
+    psk: Buffer.from(who === "bob" ? PSK.replaceAll("0", "f") : PSK, "hex"),
+  }),
+  checkServerIdentity: () => undefined,
+});
+
 describe.skipIf(!hasOpenssl)("identities", () => {
   let certificates: Certificates;
   let folder: string;
@@ -162,7 +173,68 @@ describe.skipIf(!hasOpenssl)("identities", () => {
       expect((await nbdInfo(uri("shared"))).readOnly, uri("")).toBe(readOnly);
       const opened = openNbd(uri("alices")).then((one) => one.close());
       if (alices) await opened;
-      else await expect(opened).rejects.toMatchObject({ code: "ENOENT" });
+      // Without TLS it is told to begin with it.
+      else
+        await expect(opened).rejects.toMatchObject({ code: uri("").startsWith("nbds") ? "ENOENT" : "EPERM" });
+    }
+  });
+
+  it("are asked for with TLS first where it is offered, and nobody learns without what there is", async () => {
+    const made = server();
+    made.addExport({ name: "alices", device: new MemoryDevice(DISK), identities: ["alice"], hidden: true });
+    const path = join(await temporaryDirectory(), "s");
+    await made.listen({ path, tls: { mode: "on", psk: certificates.psk } });
+    const plain = await RawClient.connect({ path });
+    await plain.greet();
+    await plain.negotiate(OPT.STRUCTURED_REPLY);
+    for (const name of ["alices", "never", ""]) {
+      const request = encodeInfoRequest({ name, requests: [] });
+      for (const option of [OPT.INFO, OPT.GO]) {
+        const [reply] = await plain.option(option, request);
+        expect([name, reply?.type]).toEqual([name, REP.ERR_TLS_REQD]);
+        expect(reply?.data.toString()).toBe(`without TLS there is no export named ${JSON.stringify(name)}`);
+      }
+      // No other option may be answered so.
+      const contexts = encodeMetaContextRequest({ exportName: name, queries: [] });
+      for (const option of [OPT.LIST_META_CONTEXT, OPT.SET_META_CONTEXT])
+        expect((await plain.option(option, contexts))[0]?.type).toBe(REP.ERR_UNKNOWN);
+    }
+    const bob = await secured((await plain.negotiate(OPT.STARTTLS), plain), keyOf("bob"));
+    const [reply] = await bob.option(OPT.GO, encodeInfoRequest({ name: "alices", requests: [] }));
+    expect(reply?.type).toBe(REP.ERR_UNKNOWN);
+    bob.close();
+  });
+
+  it("say who may use, and write to, all that is behind one place", async () => {
+    const made = server();
+    const device = new MemoryDevice(DISK);
+    made.addExport({ name: "disk", device });
+    made.addExport({ name: "bobs", device, identities: ["bob"] });
+    const folderOf = await temporaryDirectory();
+    const [strict, shown] = ["strict", "shown"].map((name) => join(folderOf, name)) as [string, string];
+    const tls = { mode: "on", psk: certificates.psk } as const;
+    await made.listen({ path: strict, tls, identities: ["alice"] });
+    await made.listen({ path: shown, tls, writers: ["alice"] });
+    const withKey = (who: string, name: string, path: string): string =>
+      `nbds+unix://${who}@/${name}?socket=${path}&tls-psk-file=${certificates.psk}`;
+    const readOnly = async (uri: string): Promise<boolean> => (await nbdInfo(uri)).readOnly;
+    expect(await readOnly(withKey("alice", "disk", strict))).toBe(false);
+    expect(await readOnly(withKey("alice", "disk", shown))).toBe(false);
+    expect(await readOnly(withKey("bob", "bobs", shown))).toBe(true);
+    expect(await readOnly(`nbd+unix:///disk?socket=${shown}`)).toBe(true);
+    // Neither says that the other may: it takes both.
+    for (const [uri, code] of [
+      [withKey("bob", "disk", strict), "ENOENT"],
+      [withKey("bob", "bobs", strict), "ENOENT"],
+      [withKey("alice", "bobs", strict), "ENOENT"],
+      [`nbd+unix:///disk?socket=${strict}`, "EPERM"],
+    ] as const)
+      await expect(nbdInfo(uri), uri).rejects.toMatchObject({ code });
+    for (const nobodyAsked of [{}, { tls: { mode: "on", certificates: folder } as const }]) {
+      for (const names of [{ identities: ["alice"] }, { writers: ["alice"] }])
+        await expect(made.listen({ port: 0, ...nobodyAsked, ...names })).rejects.toMatchObject({
+          code: "EINVAL",
+        });
     }
   });
 
@@ -172,12 +244,7 @@ describe.skipIf(!hasOpenssl)("identities", () => {
     made.addExport({ name: "shared", device, writers: ["alice"] });
     const path = join(await temporaryDirectory(), "s");
     await made.listen({ path, tls: { mode: "require", psk: certificates.psk } });
-    const bobsKey = Buffer.from(PSK.replaceAll("0", "f"), "hex");
-    const bob = await startTls(await RawClient.connect({ path }), {
-      ciphers: "TLS_AES_128_GCM_SHA256:PSK",
-      pskCallback: () => ({ identity: "bob", psk: bobsKey }),
-      checkServerIdentity: () => undefined,
-    });
+    const bob = await startTls(await RawClient.connect({ path }), keyOf("bob"));
     await bob.negotiate(OPT.GO, encodeInfoRequest({ name: "shared", requests: [] }));
     expect(await bob.write(0, pattern(512))).toBe(1);
     for (const type of [CMD.TRIM, CMD.WRITE_ZEROES]) expect(await bob.command({ type, length: 512 })).toBe(1);

@@ -223,7 +223,8 @@ export class FakeServer {
       }
       if (option === OPT.STRUCTURED_REPLY) structured = this.behaviour.structured;
       if (option === OPT.EXTENDED_HEADERS) structured = extended = this.behaviour.extended;
-      if (option === OPT.EXPORT_NAME || (option === OPT.GO && special === undefined)) {
+      const isGranted = special === undefined && option === OPT.GO && decodeInfoRequest(data).name === "";
+      if (option === OPT.EXPORT_NAME || isGranted) {
         return { structured, extended };
       }
     }

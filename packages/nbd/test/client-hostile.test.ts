@@ -30,7 +30,7 @@ import {
   readReply,
   statusReply,
 } from "./client-fake-server.ts";
-import { freshSocket, uriOf } from "./client-servers.ts";
+import { freshSocket, uriOf, until } from "./client-servers.ts";
 
 const OFFSET = 4096;
 const LENGTH = 2048;
@@ -411,6 +411,29 @@ describe("handshakes", () => {
     expect(info).toMatchObject({ size: server.behaviour.size, canFlush: true, canMultiConn: false });
     expect(await codeOf(nbdInfo(server.uri.replace("///", "///unknown")))).toBe("ENOENT");
     expect(await codeOf(listNbdExports((await fake({ handshakeFlags: 0 })).uri))).toBe("ENOTSUP");
+  });
+
+  it("end with a word: ABORT between two options, DISC where there are none any more", async () => {
+    let aborts = 0;
+    const server = await fake({
+      onOption(option) {
+        if (option === OPT.ABORT) aborts += 1;
+        return undefined;
+      },
+    });
+    const told = (words: number): Promise<void> => until(() => aborts === words);
+    await listNbdExports(server.uri);
+    await told(1);
+    await nbdInfo(server.uri);
+    await told(2);
+    expect(await codeOf(openNbd(server.uri.replace("///", "///unknown")))).toBe("ENOENT");
+    await told(3);
+    // Its size is known only where it is used.
+    server.behaviour.size = 0;
+    await nbdInfo(server.uri);
+    await until(() => server.seen.some(({ type }) => type === CMD.DISC));
+    expect(await codeOf(listNbdExports(server.uri.replace("nbd+", "nbds+")))).toBe("ENOTSUP");
+    await told(4);
   });
 });
 

@@ -144,6 +144,24 @@ describe.skipIf(!hasOpenssl)("TLS of the server", () => {
     expect(older.buffered).toBe(0);
   });
 
+  it("is not there for who does not speak fixed newstyle, and so nothing is where it is required", async () => {
+    const name = encodeOption(OPT.EXPORT_NAME, encodeExportName("disk"));
+    for (const mode of ["on", "require"] as const) {
+      const { client } = await serve({ mode, certificates: folder });
+      const plain = await client();
+      await plain.greet(2);
+      const [none, nothing] = mode === "on" ? [REP.ERR_UNSUP, REP.ACK] : [REP.ERR_POLICY, REP.ERR_POLICY];
+      expect((await plain.option(OPT.STARTTLS)).at(-1)?.type).toBe(none);
+      expect((await plain.option(OPT.LIST)).at(-1)?.type).toBe(nothing);
+      const [long] = await plain.option(OPT.SET_META_CONTEXT, Buffer.alloc(40 * 1024));
+      expect(long?.type).toBe(mode === "on" ? REP.ERR_TOO_BIG : REP.ERR_POLICY);
+      plain.send(name);
+      if (mode === "on") expect((await plain.read(10)).readBigUInt64BE(0)).toBe(BigInt(DISK));
+      else await plain.closed;
+      expect(plain.buffered).toBe(0);
+    }
+  });
+
   it("serves both where it is offered, and says UNSUP where it is off", async () => {
     const offered = await serve({ mode: "on", certificates: folder });
     await (await offered.client()).go("disk");

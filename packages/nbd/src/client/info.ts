@@ -102,16 +102,17 @@ async function withHandshake<T>(
       refuse(undefined, "ETIMEDOUT", `no answer within ${timeout / 1000} seconds`, undefined, "connect"),
     );
   });
-  let transport: Transport | undefined;
+  let handshake: Handshake | undefined;
   try {
-    const opened = await Transport.open(uri.address, attempt.signal);
-    transport = opened;
-    attempt.signal.addEventListener("abort", () => opened.fail(attempt.signal.reason as BlockIoError));
-    return await ask(await Handshake.begin(opened, uri), uri);
+    const transport = await Transport.open(uri.address, attempt.signal);
+    handshake = new Handshake(transport);
+    attempt.signal.addEventListener("abort", () => transport.fail(attempt.signal.reason as BlockIoError));
+    await handshake.begin(uri);
+    return await ask(handshake, uri);
   } catch (error) {
     throw named(error, formatNbdUri(uri));
   } finally {
     timer.cancel();
-    transport?.destroy();
+    handshake?.leave();
   }
 }

@@ -65,6 +65,14 @@ export function encodeRequest(into: Uint8Array, at: number, header: Readonly<Req
   else setU32(into, at + 24, header.length);
 }
 
+/** The request after which nothing is sent. */
+export function encodeDisconnect(extended: boolean): Buffer {
+  const bytes = Buffer.alloc(requestLength(extended));
+  const nothing = { flags: 0, cookieHigh: 0, cookieLow: 0, offset: 0, length: 0 };
+  encodeRequest(bytes, 0, { ...nothing, extended, type: CMD.DISC });
+  return bytes;
+}
+
 /** Reads {@link requestLength} bytes at `at` into `header`; false if the magic number is not the one agreed on. */
 export function decodeRequest(from: Uint8Array, at: number, header: RequestHeader): boolean {
   if (getU32(from, at) !== (header.extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC)) return false;

@@ -14,6 +14,7 @@ import { BlockIoError, type Timer, toBlockIoError } from "@dmkit/block-io";
 import { REP } from "../protocol.ts";
 import type { ClientStatus } from "./client-status.ts";
 import type { Phase, ServerContext } from "./context.ts";
+import type { Access } from "./exports/access.ts";
 import type { Export, ExportClient } from "./exports/export.ts";
 import { type ChunkOrigin, type Intake, type IntakeSink, openIntake } from "./io/intake.ts";
 import type { ServerTls } from "../tls/server-tls.ts";
@@ -32,6 +33,8 @@ export interface Entrance {
   /** A socket that was accepted just now and has not been read. */
   readonly accepted: boolean;
   readonly tls: ServerTls | undefined;
+  /** What is asked of all who come that way. */
+  readonly access: Access;
 }
 
 /** Whatever arrives is thrown away. */
@@ -50,6 +53,7 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
   #intake: Intake;
   readonly #context: ServerContext;
   readonly #tls: ServerTls | undefined;
+  readonly #access: Access;
   #address: string | undefined;
   // By which it is known in the log, once that is sure.
   #identity: string | undefined;
@@ -71,7 +75,7 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
    */
   constructor(
     given: Duplex,
-    { accepted, tls }: Entrance,
+    { accepted, tls, access }: Entrance,
     context: ServerContext,
     time: number,
     denial: Denial | undefined,
@@ -82,6 +86,7 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
     this.#denial = denial;
     this.#onClosed = onClosed;
     this.#tls = tls;
+    this.#access = access;
     this.#intake = openIntake(given, accepted, this, context.buffers);
     const { stream } = this.#intake;
     this.#stream = stream;
@@ -96,7 +101,7 @@ export class Connection implements ExportClient, HandshakeEvents, TransmissionEv
 
   #shakeHands(tls: TlsState, identities: readonly string[], before?: HandshakeProgress): void {
     const stream = this.#stream;
-    const peer = { address: this.#address, identities };
+    const peer = { address: this.#address, identities, entrance: this.#access };
     this.#phase = new Handshake(stream, this.#context, this, () => this.#denied(), tls, peer, before);
     stream.on("end", () => {
       if (stream === this.#stream) this.#phase.ended();

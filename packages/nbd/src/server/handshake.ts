@@ -35,9 +35,9 @@ export interface HandshakeEvents {
   violated(reason: string): void;
 }
 
-/** What outlives the beginning of TLS: what the client's flags said, and what it has used of its limits. */
+/** What outlives the beginning of TLS: the client's flags, and what it has used of its limits. */
 export interface HandshakeProgress {
-  readonly noZeroes: boolean;
+  readonly flags: number;
   readonly options: number;
   readonly bytes: number;
 }
@@ -95,7 +95,7 @@ export class Handshake implements Phase {
       stream.write(encodeGreeting(FLAGS));
       return;
     }
-    this.#negotiation.noZeroes = before.noZeroes;
+    this.#negotiation.flags = before.flags;
     this.#options = before.options;
     this.#bytes = before.bytes;
     this.#expect("header", OPTION_HEADER_LENGTH);
@@ -167,7 +167,7 @@ export class Handshake implements Phase {
       this.#violated(`unknown client flags 0x${flags.toString(16)}`);
       return;
     }
-    this.#negotiation.noZeroes = (flags & HANDSHAKE_FLAG.NO_ZEROES) !== 0;
+    this.#negotiation.flags = flags;
     this.#expect("header", OPTION_HEADER_LENGTH);
   }
 
@@ -226,7 +226,7 @@ export class Handshake implements Phase {
     this.#stream.pause();
     this.#stream.write(Buffer.concat(replies), () => {
       this.#events.secure({
-        noZeroes: this.#negotiation.noZeroes,
+        flags: this.#negotiation.flags,
         options: this.#options,
         bytes: this.#bytes,
       });

@@ -8,7 +8,7 @@
  * - an error leaves the negotiation where it was: the client may go on.
  *
  * STARTTLS is acknowledged here and ends a negotiation: what comes behind it begins with a new one, which knows
- * nothing of the one before.
+ * nothing of the one before. Who does not speak fixed newstyle cannot ask for it.
  *
  * Extended headers bring chunks with them and are not given back: STRUCTURED_REPLY is refused behind them, and
  * EXPORT_NAME, which the protocol forbids then, ends the connection. Contexts may be chosen before or after.
@@ -16,6 +16,7 @@
 import { codeOf } from "@dmkit/block-io";
 import {
   FLAG,
+  HANDSHAKE_FLAG,
   INFO,
   MAX_STRING,
   OPT,
@@ -88,8 +89,8 @@ export class Negotiation {
   #contexts: readonly SelectedContext[] = [];
   // The export the contexts were chosen for.
   #contextsFor: Export | undefined;
-  /** Whether the 124 zeroes after EXPORT_NAME are left out. */
-  noZeroes = false;
+  /** Of {@link HANDSHAKE_FLAG}: what the client has said before the first option. */
+  flags = 0;
 
   constructor(options: NegotiationOptions) {
     this.#options = options;
@@ -103,7 +104,8 @@ export class Negotiation {
       // EXPORT_NAME knows no errors: all that is left is to hang up.
       return option === OPT.EXPORT_NAME ? closed : refused(option, denial.type, denial.text);
     }
-    if (this.#needsTls(option)) return option === OPT.EXPORT_NAME ? closed : insecure(option);
+    const needed = this.#tlsNeeded(option);
+    if (needed !== undefined) return option === OPT.EXPORT_NAME ? closed : needed;
     try {
       return this.#answer(option, data);
     } catch (error) {
@@ -118,7 +120,8 @@ export class Negotiation {
     if (option === OPT.SET_META_CONTEXT) this.#forgetContexts();
     if (option === OPT.EXPORT_NAME) return closed;
     if (option === OPT.ABORT) return this.option(option, Buffer.alloc(0));
-    if (this.#needsTls(option)) return insecure(option);
+    const needed = this.#tlsNeeded(option);
+    if (needed !== undefined) return needed;
     if (!knownOptions.has(option)) return unsupported(option);
     if (withoutData.has(option)) return hasData(option, length);
     return refused(option, REP.ERR_TOO_BIG, `option data of ${length} bytes exceed the limit of ${limit}`);
@@ -153,14 +156,22 @@ export class Negotiation {
     }
   }
 
-  /** Nothing but TLS may be asked for. */
-  #needsTls(option: number): boolean {
-    return this.#options.tls === "required" && option !== OPT.STARTTLS;
+  get #fixedNewstyle(): boolean {
+    return (this.flags & HANDSHAKE_FLAG.FIXED_NEWSTYLE) !== 0;
+  }
+
+  /** The answer where nothing but TLS may be asked for. Clients that cannot begin with it must not be told to. */
+  #tlsNeeded(option: number): Step | undefined {
+    if (this.#options.tls !== "required") return undefined;
+    if (!this.#fixedNewstyle)
+      return refused(option, REP.ERR_POLICY, "this server speaks TLS only, which takes fixed newstyle");
+    return option === OPT.STARTTLS ? undefined : insecure(option);
   }
 
   #startTls(): Step {
     const { tls } = this.#options;
-    if (tls === "off") return refused(OPT.STARTTLS, REP.ERR_UNSUP, "this server does not offer TLS");
+    if (tls === "off" || !this.#fixedNewstyle)
+      return refused(OPT.STARTTLS, REP.ERR_UNSUP, "this server does not offer TLS");
     if (tls === "secure") return refused(OPT.STARTTLS, REP.ERR_INVALID, "TLS has begun already");
     return { ...acknowledged(OPT.STARTTLS, []), next: "secure" };
   }
@@ -170,7 +181,7 @@ export class Negotiation {
     if (exported === undefined || exported.full) return closed;
     const answer = { size: exported.device.size, flags: this.#flagsOf(exported) };
     return {
-      replies: [encodeExportAnswer(answer, !this.noZeroes)],
+      replies: [encodeExportAnswer(answer, (this.flags & HANDSHAKE_FLAG.NO_ZEROES) === 0)],
       next: "transmit",
       agreement: this.#agreement(exported),
     };
@@ -188,7 +199,7 @@ export class Negotiation {
   #info(option: typeof OPT.INFO | typeof OPT.GO, data: Buffer): Step {
     const { name, requests } = decodeInfoRequest(data);
     const exported = this.#find(name);
-    if (exported === undefined) return unknownExport(option, name);
+    if (exported === undefined) return unknownExport(option, name, this.#mayBeBehindTls);
     if (exported.full) {
       const text = `export ${JSON.stringify(name)} has its ${exported.maxConnections} connections already`;
       return refused(option, REP.ERR_POLICY, text);
@@ -243,6 +254,12 @@ export class Negotiation {
         encodeOptionReply(option, REP.META_CONTEXT, encodeMetaContextReply({ id, name: context.name })),
       ),
     );
+  }
+
+  /** Whether there may be more for this client once it has begun with TLS. It is not told what that is. */
+  get #mayBeBehindTls(): boolean {
+    const { tls, exports, peer } = this.#options;
+    return tls === "offered" && this.#fixedNewstyle && exports.asksForNames(peer);
   }
 
   #find(name: string): Export | undefined {
@@ -310,11 +327,9 @@ function hasData(option: number, length: number): Step {
   return refused(option, REP.ERR_INVALID, `option ${option} takes no data, but came with ${length} bytes`);
 }
 
-function unknownExport(option: number, name: string): Step {
+/** @param mayBeBehindTls whether it is there with TLS is not told: it is the same answer for those that are nowhere. */
+function unknownExport(option: number, name: string, mayBeBehindTls = false): Step {
+  const text = `${mayBeBehindTls ? "without TLS " : ""}there is no export named ${JSON.stringify(name)}`;
   // Escaping can make a name longer than a string may be; the encoder cuts it.
-  return refused(
-    option,
-    REP.ERR_UNKNOWN,
-    `there is no export named ${JSON.stringify(name)}`.slice(0, MAX_STRING),
-  );
+  return refused(option, mayBeBehindTls ? REP.ERR_TLS_REQD : REP.ERR_UNKNOWN, text.slice(0, MAX_STRING));
 }

@@ -15,6 +15,7 @@ import { constants } from "node:crypto";
 import type { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import { type Logger, toBlockIoError } from "@dmkit/block-io";
+import type { NamedAccess } from "../server/exports/access.ts";
 import { invalid, shown } from "../server/limits.ts";
 import { MIN_VERSION, PSK_CIPHERS } from "./ciphers.ts";
 import { type Material, MaterialStore } from "./material.ts";
@@ -157,6 +158,22 @@ export class ServerTls {
       ...namesIn(subjectaltname),
     ];
   }
+}
+
+/** Throws `EINVAL` for names that no client can show, because it is not asked who it is. */
+export function checkNames({
+  tls,
+  identities,
+  writers,
+}: NamedAccess & { readonly tls?: ServerTlsOptions | undefined }): void {
+  const given = identities === undefined ? (writers === undefined ? undefined : "writers") : "identities";
+  const isAsked =
+    tls !== undefined && tls.mode !== "off" && (tls.psk !== undefined || tls.verifyPeer === true);
+  if (given === undefined || isAsked) return;
+  throw invalid(
+    `${given} has names, and nobody is asked for one`,
+    "Ask for certificates of clients, or for pre-shared keys: tls-verify-peer or tls-psk.",
+  );
 }
 
 const ownNames = { mode: "mode", certificates: "certificates", psk: "psk", verifyPeer: "verifyPeer" };

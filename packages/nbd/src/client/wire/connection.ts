@@ -11,7 +11,7 @@
  *   that are still being sent, are let go of only by {@link Connection.retire}.
  */
 import { BlockIoError, type Clock, toBlockIoError } from "@dmkit/block-io";
-import { CMD, encodeRequest, protocolError, requestLength } from "../../protocol.ts";
+import { encodeDisconnect, protocolError } from "../../protocol.ts";
 import type { NbdUri } from "../../uri.ts";
 import { Handshake } from "./handshake.ts";
 import { ReplyReader, type RequestTable } from "./reply-reader.ts";
@@ -54,8 +54,9 @@ export class Connection implements Receiver, RequestTable {
     const transport = await Transport.open(uri.address, signal);
     const abort = (): void => transport.fail(signal.reason as BlockIoError);
     signal.addEventListener("abort", abort);
+    const handshake = new Handshake(transport);
     try {
-      const handshake = await Handshake.begin(transport, uri);
+      await handshake.begin(uri);
       const terms = await agree(handshake, uri.exportName);
       const connection = new Connection(transport, terms);
       transport.receiver = connection;
@@ -64,7 +65,7 @@ export class Connection implements Receiver, RequestTable {
       if (bytes.length > 0) throw protocolError("the server answers before it was asked");
       return connection;
     } catch (error) {
-      transport.destroy();
+      handshake.leave();
       throw toBlockIoError(error, { op: "open" });
     } finally {
       signal.removeEventListener("abort", abort);
@@ -161,13 +162,9 @@ export class Connection implements Receiver, RequestTable {
   async #retire(clock: Clock, limit: number): Promise<void> {
     if (limit <= 0) this.#transport.destroy();
     if (this.#transport.isClosed) return;
-    const { extended } = this.terms;
-    const bytes = Buffer.alloc(requestLength(extended));
-    const nothing = { flags: 0, cookieHigh: 0, cookieLow: 0, offset: 0, length: 0 };
-    encodeRequest(bytes, 0, { ...nothing, extended, type: CMD.DISC });
     const patience = new AbortController();
     const timer = clock.after(limit, () => patience.abort());
-    await this.#transport.end(bytes, patience.signal);
+    await this.#transport.end(encodeDisconnect(this.terms.extended), patience.signal);
     timer.cancel();
   }
 

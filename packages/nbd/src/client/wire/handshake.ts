@@ -32,6 +32,7 @@ import {
   decodeOptionReplyHeader,
   decodeServerEntry,
   encodeClientFlags,
+  encodeDisconnect,
   encodeExportName,
   encodeInfoRequest,
   encodeMetaContextRequest,
@@ -67,6 +68,8 @@ const MAX_REPLY = 64 * 1024;
 const MAX_REPLIES = 1024;
 const MAX_EXPORTS = 100_000;
 const MAX_LIST_BYTES = 64 * 1024 * 1024;
+// Milliseconds a server has to hang up once it has been told that we go.
+const FAREWELL = 1000;
 
 type Reply = { readonly type: number; readonly data: Buffer };
 
@@ -75,8 +78,10 @@ export class Handshake {
   readonly #reader = new HandshakeReader();
   #flags = 0;
   #extended = false;
+  // What can be said: nothing while an answer is owed.
+  #turn: "server's" | "option" | "request" = "server's";
 
-  private constructor(transport: Transport) {
+  constructor(transport: Transport) {
     this.#transport = transport;
     transport.receiver = this.#reader;
   }
@@ -85,13 +90,22 @@ export class Handshake {
    * Reads the greeting and answers it, and goes on to TLS if the URI asks for it. Throws `EPROTO` if this is no newstyle
    * server, `ENOTSUP`, `EPERM` if there is to be TLS and is not.
    */
-  static async begin(transport: Transport, uri: NbdUri): Promise<Handshake> {
-    const handshake = new Handshake(transport);
-    const offered = decodeGreeting(await handshake.#reader.read(GREETING_LENGTH));
-    handshake.#flags = offered & (HANDSHAKE_FLAG.FIXED_NEWSTYLE | HANDSHAKE_FLAG.NO_ZEROES);
-    transport.write([encodeClientFlags(handshake.#flags)]);
-    if (uri.tls !== undefined) await handshake.#startTls(uri);
-    return handshake;
+  async begin(uri: NbdUri): Promise<void> {
+    const offered = decodeGreeting(await this.#reader.read(GREETING_LENGTH));
+    this.#flags = offered & (HANDSHAKE_FLAG.FIXED_NEWSTYLE | HANDSHAKE_FLAG.NO_ZEROES);
+    this.#transport.write([encodeClientFlags(this.#flags)]);
+    if (this.fixedNewstyle) this.#turn = "option";
+    if (uri.tls !== undefined) await this.#startTls(uri);
+  }
+
+  /** Hangs up, with a word before where there is room for one: a server takes silence for a failure, and logs it. */
+  leave(): void {
+    if (this.#turn === "server's") this.#transport.destroy();
+    else {
+      const last =
+        this.#turn === "option" ? encodeOption(OPT.ABORT, undefined) : encodeDisconnect(this.#extended);
+      void this.#transport.end(last, AbortSignal.timeout(FAREWELL));
+    }
   }
 
   async #startTls(uri: NbdUri): Promise<void> {
@@ -106,7 +120,9 @@ export class Handshake {
     // It could come from anybody.
     if (this.#reader.rest().length > 0)
       throw protocolError("the server sent something in plain text behind its answer to STARTTLS");
+    this.#turn = "server's";
     await this.#transport.secure(begin);
+    this.#turn = "option";
   }
 
   /** Without it the server understands no option but EXPORT_NAME, and hangs up on every other. */
@@ -155,7 +171,7 @@ export class Handshake {
    * `EPERM` or `ENOTSUP` if it keeps them to itself.
    */
   async list(): Promise<ExportList> {
-    this.#transport.write([encodeOption(OPT.LIST, undefined)]);
+    this.#send(OPT.LIST);
     this.#reader.most = MAX_LIST_BYTES;
     const entries: ServerEntry[] = [];
     let bytes = 0;
@@ -186,7 +202,10 @@ export class Handshake {
   async go(exportName: string): Promise<ExportInfo> {
     if (this.fixedNewstyle) {
       const info = await this.#informationOf(OPT.GO, exportName);
-      if (info !== undefined) return info;
+      if (info !== undefined) {
+        this.#turn = "request";
+        return info;
+      }
       if (this.#extended) throw protocolError("the server grants extended headers, and does not know GO");
     }
     return this.#exportName(exportName);
@@ -234,15 +253,16 @@ export class Handshake {
 
   // No error is possible here: a server that does not know the name hangs up.
   async #exportName(exportName: string): Promise<ExportInfo> {
-    this.#transport.write([encodeOption(OPT.EXPORT_NAME, encodeExportName(exportName))]);
+    this.#send(OPT.EXPORT_NAME, encodeExportName(exportName));
     const zeroes = (this.#flags & HANDSHAKE_FLAG.NO_ZEROES) === 0 ? EXPORT_ANSWER_ZEROES : 0;
     const answer = decodeExportAnswer(await this.#reader.read(EXPORT_ANSWER_LENGTH + zeroes));
+    this.#turn = "request";
     return { ...answer, blockSizes: undefined, name: undefined, description: undefined };
   }
 
   /** Sends an option and returns its replies; the last one is an ACK or an error. */
   async #ask(option: number, data?: Uint8Array): Promise<Reply[]> {
-    this.#transport.write([encodeOption(option, data)]);
+    this.#send(option, data);
     const replies: Reply[] = [];
     for (;;) {
       const reply = await this.#reply(option);
@@ -254,13 +274,22 @@ export class Handshake {
     }
   }
 
+  #send(option: number, data?: Uint8Array): void {
+    this.#turn = "server's";
+    this.#transport.write([encodeOption(option, data)]);
+  }
+
+  /** Of several, the last is an ACK or an error. */
   async #reply(option: number): Promise<Reply> {
     const header = decodeOptionReplyHeader(await this.#reader.read(OPTION_REPLY_HEADER_LENGTH));
     if (header.option !== option) {
       throw protocolError(`the server answered option ${header.option} instead of ${option}`);
     }
     if (header.length > MAX_REPLY) throw protocolError(`an option reply of ${header.length} bytes`);
-    return { type: header.type, data: await this.#reader.read(header.length) };
+    const { type } = header;
+    const data = await this.#reader.read(header.length);
+    if (type === REP.ACK || (type & REP_ERROR_BIT) !== 0) this.#turn = "option";
+    return { type, data };
   }
 }
 

@@ -13,16 +13,22 @@ export interface Peer {
   readonly address: string | undefined;
   /** Names of the certificate, or the identity of the key, that were checked; none without TLS. */
   readonly identities: readonly string[];
+  /** What is asked of everybody who comes by the same way; nothing if it is left out. */
+  readonly entrance?: Access | undefined;
+}
+
+/** Who may come, and who may write, by name. */
+export interface NamedAccess {
+  /** Names of certificates that were verified, or identities of pre-shared keys; everybody if it is left out. */
+  readonly identities?: readonly string[] | undefined;
+  /** The same: who may write. Everybody else finds what there is read-only. Everybody if it is left out. */
+  readonly writers?: readonly string[] | undefined;
 }
 
 /** Who may use an export. */
-export interface AccessOptions {
+export interface AccessOptions extends NamedAccess {
   /** Addresses, `10.0.0.1` or `10.0.0.0/8`, and `unix` for who comes over a unix socket; everybody if it is left out. */
   readonly allow?: readonly string[] | undefined;
-  /** Names of certificates that were verified, or identities of pre-shared keys; everybody if it is left out. */
-  readonly identities?: readonly string[] | undefined;
-  /** The same: who may write. Everybody else finds the export read-only. Everybody if it is left out. */
-  readonly writers?: readonly string[] | undefined;
   /** Not listed. Who knows its name can use it. */
   readonly hidden?: boolean | undefined;
 }
@@ -76,6 +82,11 @@ export class Access {
     this.#allow = allow && new AddressList(allow);
     this.#identities = namesOf("identities", identities);
     this.#writers = namesOf("writers", writers);
+  }
+
+  /** Whether it is asked who somebody is before anything is there. */
+  get asksForNames(): boolean {
+    return this.#identities !== undefined;
   }
 
   /** Whether a client may use the export at all. */

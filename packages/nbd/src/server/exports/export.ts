@@ -91,9 +91,14 @@ export class Export {
     return this.clients.size >= this.maxConnections;
   }
 
+  /** Whether it is there for a client. */
+  isFor(peer: Peer): boolean {
+    return this.policy.allows(peer) && peer.entrance?.allows(peer) !== false;
+  }
+
   /** Whether writes of a client are refused. */
   isReadOnlyFor(peer: Peer): boolean {
-    return this.readOnly || !this.policy.allowsWrites(peer);
+    return this.readOnly || !this.policy.allowsWrites(peer) || peer.entrance?.allowsWrites(peer) === false;
   }
 
   /**

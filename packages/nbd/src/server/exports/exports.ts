@@ -42,12 +42,17 @@ export class ExportDirectory {
   /** The export a client means by `name`, if there is one for it. */
   find(name: string, peer: Peer): Export | undefined {
     const exported = this.#named(name);
-    return exported?.policy.allows(peer) === true ? exported : undefined;
+    return exported?.isFor(peer) === true ? exported : undefined;
+  }
+
+  /** Whether there are exports, or is an entrance, for those only who say who they are. */
+  asksForNames({ entrance }: Peer): boolean {
+    return entrance?.asksForNames === true || this.all.some(({ policy }) => policy.asksForNames);
   }
 
   /** What a client is told of, in the order it was added. */
   listedFor(peer: Peer): readonly Export[] {
-    return this.all.filter(({ policy }) => !policy.hidden && policy.allows(peer));
+    return this.all.filter((exported) => !exported.policy.hidden && exported.isFor(peer));
   }
 
   #named(name: string): Export | undefined {

@@ -10,7 +10,7 @@ import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { BlockIoError, type ErrorCode, codeOf, shellQuote, toBlockIoError } from "@dmkit/block-io";
 import { invalid, shown } from "../limits.ts";
-import { AddressList } from "../exports/access.ts";
+import { AddressList, type NamedAccess } from "../exports/access.ts";
 import { BACKLOG, Door, type DoorOptions } from "./door.ts";
 import { groupNumber } from "./group.ts";
 import type { ServerTlsOptions } from "../../tls/server-tls.ts";
@@ -19,8 +19,8 @@ import { type SocketFile, bindUnixSocket, pathOfInherited } from "./unix-socket.
 /** The port registered for NBD. */
 export const NBD_PORT = 10809;
 
-/** What holds for whoever comes that way. */
-export interface ListenPolicy {
+/** What holds for whoever comes that way, to whatever export. */
+export interface ListenPolicy extends NamedAccess {
   /** Without it nothing is encrypted. */
   readonly tls?: ServerTlsOptions | undefined;
   /** Addresses or ranges of them, `10.0.0.0/8`, that may connect; everybody if it is left out. */
@@ -84,7 +84,8 @@ function checkWhere(options: ListenOptions): void {
     ["fd", "allow"],
     ["host", "port", "allowRemote", "allow"],
   ];
-  const names = Object.keys(given).filter((name) => name !== "tls" && given[name] !== undefined);
+  const everywhere = ["tls", "identities", "writers"];
+  const names = Object.keys(given).filter((name) => !everywhere.includes(name) && given[name] !== undefined);
   if (!kinds.some((kind) => names.every((name) => kind.includes(name)))) {
     throw invalid(
       `${names.join(", ")} do not say where to listen`,
