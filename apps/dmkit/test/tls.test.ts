@@ -115,6 +115,8 @@ describeWith(["openssl", "nbdinfo"], "serve with TLS", () => {
       ["{ port: 1, allow: [10.0.0.0/99] }", ""],
       ["{ port: 1 }", "allow: nowhere"],
       ["{ port: 1 }", "identities: [[a]]"],
+      ["{ unix: s, identities: alice }", ""],
+      [`{ unix: s, writers: [], tls: on, tls-psk: ${certificates.psk} }`, ""],
     ] as const) {
       writeFileSync(file, text(listen, more));
       expect((await cli("stack", "check", file)).code, `${listen} ${more}`).toBe(2);
@@ -130,6 +132,48 @@ describeWith(["openssl", "nbdinfo"], "serve with TLS", () => {
     writeFileSync(file, text(`{ unix: s, mode: 660, ${tls} }`, "identities: alice"));
     expect(await server.reload()).toHaveLength(2);
     await expect(nbdInfo(uri("bob"))).rejects.toMatchObject({ code: "ENOENT" });
+    // The same of a place, beside what is said of an export.
+    writeFileSync(file, text(`{ unix: s, mode: 660, ${tls}, writers: bob }`, "identities: [alice, bob]"));
+    expect((await cli("stack", "check", file)).stdout).toContain("TLS required, written to by bob only");
+    expect(await server.reload()).toHaveLength(4);
+    expect(await nbdInfo(uri("alice"))).toMatchObject({ readOnly: true });
+    expect(await nbdInfo(uri("bob"))).toMatchObject({ readOnly: false });
+  });
+
+  it("says on the command line and with the verb who may come, who may write and what is not listed", async () => {
+    const home = tempFolder();
+    const [socket, control] = [join(home, "s"), join(home, "c")];
+    const keys = ["--tls", "require", "--tls-psk", certificates.psk];
+    const named = ["--identities", "alice, bob", "--writers", "alice", "-n", "disk", "--hidden"];
+    await serve([...keys, ...named, "-U", socket, "-C", control, "mem:1M"]);
+    const uri = (who: string, name: string): string =>
+      `nbds+unix://${who}@/${name}?socket=${socket}&tls-psk-file=${certificates.psk}`;
+    const readOnly = async (who: string, name: string): Promise<boolean> => {
+      const facts = JSON.parse(await succeed("nbdinfo", ["--json", uri(who, name)])) as {
+        exports: { is_read_only: boolean }[];
+      };
+      return facts.exports[0]?.is_read_only === true;
+    };
+    expect([await readOnly("alice", "disk"), await readOnly("bob", "disk")]).toEqual([false, true]);
+    const listed = async (): Promise<string> => succeed("nbdinfo", ["--list", "--json", uri("alice", "")]);
+    expect(JSON.parse(await listed())).toMatchObject({ exports: [] });
+    // Who names none does not get what is hidden.
+    expect((await run("nbdinfo", [uri("alice", "")])).code).not.toBe(0);
+    const more = ["export", "add", "more", "disk", "--identities", "bob", "--allow", "unix", "-C", control];
+    expect((await cli(...more)).code).toBe(0);
+    expect([(await run("nbdinfo", [uri("alice", "more")])).code, await readOnly("bob", "more")]).toEqual([
+      1,
+      true,
+    ]);
+    for (const [hint, ...words] of [
+      ["tls-verify-peer", "--writers", "alice"],
+      ["tls-verify-peer", "--identities", "alice", "--tls", "require", "--tls-certificates", folder],
+      ["beside --read-only", ...keys, "--writers", "alice", "--read-only"],
+      ["--name NAME", "--hidden"],
+    ] as const) {
+      const { code, stderr } = await cli("serve", "mem:1M", ...words);
+      expect([code, stderr]).toEqual([2, expect.stringContaining(hint)]);
+    }
   });
 
   it("goes on with its clients when certificates change, and says on a reload if they are of no use", async () => {

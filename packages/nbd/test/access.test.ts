@@ -93,6 +93,10 @@ describe("an export that is not for a client", () => {
     expect(await names(unix.uri())).toEqual(["local"]);
     expect(await names(tcp.uri())).toEqual(["net"]);
     expect((await nbdInfo(tcp.uri("secret"))).size).toBe(DISK);
+    const only = server();
+    only.addExport({ name: "secret", device, hidden: true });
+    // To name none is not to know its name.
+    await expect(nbdInfo((await only.listen({ port: 0 })).uri())).rejects.toMatchObject({ code: "ENOENT" });
     const client = await RawClient.connect({ host: "127.0.0.1", port: tcp.port as number });
     await client.greet();
     await client.negotiate(OPT.STRUCTURED_REPLY);

@@ -90,6 +90,16 @@ export function refuseWithoutImages(images: readonly string[], { table, at }: Sa
   );
 }
 
+/** There has to be a name that one can know. */
+export function refuseUnusedHiding(
+  images: readonly string[],
+  { hidden, name }: { readonly hidden: boolean; readonly name?: string },
+): void {
+  const isStack = images.some((image) => STACK_FILE.test(image));
+  if (!hidden || isStack || name !== undefined || images.length > 1) return;
+  throw usage("--hidden hides a name, and the one export has none", "Give it one: --name NAME");
+}
+
 /** An address that nothing will listen at, although whoever gave it relies on it. */
 export function refuseUnusedAddress(
   images: readonly string[],

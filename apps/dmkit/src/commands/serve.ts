@@ -9,7 +9,7 @@ import {
   schemeOf,
   shellQuote,
 } from "@dmkit/block-io";
-import { MOST_CONNECTIONS, NBD_PORT, type ServerTlsOptions } from "@dmkit/nbd";
+import { MOST_CONNECTIONS, NBD_PORT, type ServerTlsOptions, checkNames } from "@dmkit/nbd";
 import { type Command, Option } from "commander";
 import { CONTROL_VARIABLE } from "../control/sockets.ts";
 import { uriSchemes } from "../devices.ts";
@@ -18,7 +18,7 @@ import { attachHints } from "../serve/hints.ts";
 import { serviceVariables } from "../serve/service-manager.ts";
 import { type SessionOptions, serve } from "../serve/session.ts";
 import { addAccess } from "../serve/listen/access.ts";
-import { addTls, tlsOfCommand } from "../serve/listen/tls.ts";
+import { addTls, asUsage, tlsOfCommand } from "../serve/listen/tls.ts";
 import { lookUpUser } from "../serve/process/privileges.ts";
 import type { StackPlan } from "../stack-file/plan.ts";
 import { type LogFormat, logFormats, stderrLogger } from "../ui/log.ts";
@@ -31,6 +31,7 @@ import {
   refuseBesideSingle,
   refuseUnusedAddress,
   refuseUnusedFiles,
+  refuseUnusedHiding,
   refuseWithoutImages,
   refuseUnusedTls,
 } from "./serve-refusals.ts";
@@ -43,6 +44,8 @@ interface ServeFlags {
   readonly bind: string;
   readonly allowRemote: boolean;
   readonly allow?: readonly string[];
+  readonly identities?: readonly string[];
+  readonly writers?: readonly string[];
   readonly socketMode?: number;
   readonly socketGroup?: string;
   readonly user?: string;
@@ -51,6 +54,7 @@ interface ServeFlags {
   readonly readOnly: boolean;
   readonly name?: string;
   readonly description?: string;
+  readonly hidden: boolean;
   readonly at?: string;
   readonly create?: number;
   readonly preallocate: boolean;
@@ -109,6 +113,7 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
     )
     .option("-n, --name <name>", "export name of the image or table")
     .option("-D, --description <text>", "description clients are shown")
+    .option("--hidden", "do not list the export: who knows its name can use it", false)
     .option("-r, --read-only", "open everything read-only", false)
     .option(
       "--at <moment>",
@@ -189,6 +194,7 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
         { option: "snapshot", beside: CACHE_OPTION },
         { option: "snapshot", beside: "preallocate" },
         { option: "snapshot", beside: "create" },
+        { option: "writers", beside: "read-only" },
         { option: "cache-size", without: CACHE_OPTION },
         { option: "cache-size", beside: "read-only" },
         { option: "socket-mode", without: "unix" },
@@ -197,12 +203,14 @@ export function addServe(program: Command, finish: Finish, known: Known): void {
       ]);
       refuseUnusedFiles(images, flags, command);
       refuseWithoutImages(images, flags, command);
+      refuseUnusedHiding(images, flags);
       const targets = await known();
       const plan = await planOf(images, flags, targets);
       const activated = activatedSockets(process.env);
       const tls = tlsOfCommand(command);
       refuseUnusedAddress(images, flags, plan, activated, command);
       if (tls !== undefined) refuseUnusedTls(flags, plan, activated);
+      asUsage(() => checkNames({ ...flags, tls }));
       const level = flags.log ?? plan?.log ?? "warn";
       const logger = stderrLogger(level, flags.logFormat);
       const environment: Environment = { ...realEnvironment, logger };
@@ -244,8 +252,9 @@ async function planOf(
   const misplaced = (["name", "description", "create", "at"] as const).find(
     (name) => flags[name] !== undefined,
   );
-  if (misplaced !== undefined || flags.preallocate || flags.strict || flags.table.length > 0) {
-    const given = misplaced ?? (flags.preallocate ? "preallocate" : flags.strict ? "strict" : "table");
+  const flag = (["preallocate", "strict", "hidden"] as const).find((name) => flags[name]);
+  if (misplaced !== undefined || flag !== undefined || flags.table.length > 0) {
+    const given = misplaced ?? flag ?? "table";
     throw usage(`--${given} does not go with a stack file, which says so itself`, hint);
   }
   // YAML and schemas are loaded only by who needs them.
@@ -286,6 +295,8 @@ function sessionOptions(
       bind: flags.bind,
       allowRemote: flags.allowRemote,
       allow: flags.allow,
+      identities: flags.identities,
+      writers: flags.writers,
       mode: flags.socketMode,
       group: flags.socketGroup,
       single: flags.single,
@@ -299,6 +310,7 @@ function sessionOptions(
     control,
     metrics: metricsOf(flags, plan),
     strict: flags.strict,
+    hidden: flags.hidden,
     description: flags.description,
     maxConnections: flags.maxConnections,
     run: flags.run,

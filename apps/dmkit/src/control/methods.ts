@@ -113,6 +113,10 @@ const handlers: Readonly<Record<string, Handler>> = {
       readOnly: params.flag("readOnly"),
       strict: params.flag("strict"),
       maxConnections: params.integer("maxConnections", 1, MOST_CONNECTIONS),
+      allow: params.optionalWords("allow"),
+      identities: params.optionalWords("identities"),
+      writers: params.optionalWords("writers"),
+      hidden: params.flag("hidden"),
     };
     params.end();
     exports.add(wanted);

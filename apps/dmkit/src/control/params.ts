@@ -33,7 +33,12 @@ export class Params {
   }
 
   words(name: string): readonly string[] {
+    return this.optionalWords(name) ?? this.#refuse(name, "must be a list of strings");
+  }
+
+  optionalWords(name: string): readonly string[] | undefined {
     const value = this.#take(name);
+    if (value === undefined) return undefined;
     if (Array.isArray(value) && value.every((word) => typeof word === "string")) return value;
     return this.#refuse(name, "must be a list of strings");
   }

@@ -57,6 +57,8 @@ export interface SessionOptions {
   /** `dmkit 1.2.3`. */
   readonly version: string;
   readonly strict: boolean;
+  /** Of what the command line names. */
+  readonly hidden: boolean;
   readonly description?: string | undefined;
   readonly maxConnections?: number | undefined;
   readonly run?: string | undefined;
@@ -171,9 +173,9 @@ async function openAll({ options, stack, devices, exports, environment }: Sessio
     await stack.open();
     return;
   }
-  const { what, description, strict } = options;
+  const { what, description, strict, hidden } = options;
   for (const one of await openExports(what, devices, environment)) {
-    exports.add({ ...one, strict, description: description ?? one.description });
+    exports.add({ ...one, strict, hidden, description: description ?? one.description });
   }
 }
 
@@ -212,9 +214,7 @@ async function serveDevices(session: Session): Promise<number> {
     if (options.printUri && uri !== undefined) process.stdout.write(`${formatNbdUri(uri)}\n`);
     if (options.where.single) {
       await Promise.race([
-        server.serveStream(Duplex.from({ readable: process.stdin, writable: process.stdout }), {
-          tls: options.where.tls,
-        }),
+        server.serveStream(Duplex.from({ readable: process.stdin, writable: process.stdout }), options.where),
         stop.requested,
       ]);
       return exitCodes.ok;

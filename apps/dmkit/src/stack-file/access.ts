@@ -1,4 +1,4 @@
-/** Who may use an export: the part of a plan that a stack file writes, prints and compares as one. */
+/** Who may use an export, or a place to listen: the part of a plan that a stack file writes, prints and compares as one. */
 import type { AccessOptions } from "@dmkit/nbd";
 
 /** Without what is left out. */

@@ -1,5 +1,6 @@
 /** A plan for people. Lengths that depend on files are looked up, if the files are there; nothing is opened. */
 import { type TargetRegistry, describeSize } from "@dmkit/block-io";
+import type { AccessOptions } from "@dmkit/nbd";
 import { targets as allTargets } from "../targets.ts";
 import type { PlanDiff, PlanStep } from "./diff.ts";
 import { fileSize, knownLength } from "../manager/lengths.ts";
@@ -100,28 +101,32 @@ function describeExport({
   readOnly,
   strict,
   maxConnections,
-  allow,
-  identities,
-  writers,
-  hidden,
+  ...access
 }: PlannedExport): string {
   const facts = [
     ...(description === undefined ? [] : [description]),
     ...(readOnly ? ["read-only"] : []),
     ...(strict ? ["aligned requests only"] : []),
     ...(maxConnections === undefined ? [] : [`${maxConnections} clients at most`]),
+    ...describeAccess(access),
+  ];
+  return `${name === "" ? '""' : name} → ${device}${facts.length > 0 ? `  (${facts.join(", ")})` : ""}`;
+}
+
+function describeAccess({ allow, identities, writers, hidden }: AccessOptions): string[] {
+  return [
     ...(allow === undefined ? [] : [`from ${allow.join(", ")} only`]),
     ...(identities === undefined ? [] : [`for ${identities.join(", ")} only`]),
     ...(writers === undefined ? [] : [`written to by ${writers.join(", ")} only`]),
     ...(hidden === true ? ["not listed"] : []),
   ];
-  return `${name === "" ? '""' : name} → ${device}${facts.length > 0 ? `  (${facts.join(", ")})` : ""}`;
 }
 
 export function describeListener(listener: PlannedListener): string {
   const place = "unix" in listener ? listener.unix : `${listener.host}, port ${listener.port}`;
   const mode = listener.tls?.mode ?? "off";
-  return mode === "off" ? place : `${place}, TLS ${mode === "on" ? "offered" : "required"}`;
+  const tls = mode === "off" ? [] : [`TLS ${mode === "on" ? "offered" : "required"}`];
+  return [place, ...tls, ...describeAccess(listener)].join(", ");
 }
 
 export function describeDiff({ steps, restart }: PlanDiff): string {

@@ -6,7 +6,7 @@
  */
 import { MOST_CONNECTIONS, defaultLimits } from "@dmkit/nbd";
 import { type LengthRule, type LogLevel, SECTOR, type TargetRegistry, tableLength } from "@dmkit/block-io";
-import type { AccessOptions, ServerTlsOptions } from "@dmkit/nbd";
+import type { AccessOptions, ListenPolicy } from "@dmkit/nbd";
 import { readOpenTable, requireLength, withLength } from "../manager/lengths.ts";
 
 /** A named device. */
@@ -53,8 +53,8 @@ export interface PlannedExport extends AccessOptions {
 }
 
 export type PlannedListener =
-  | (PlannedSocket & ListenerPolicy)
-  | ({ readonly host: string; readonly port: number; readonly allowRemote: boolean } & ListenerPolicy);
+  | (PlannedSocket & ListenPolicy)
+  | ({ readonly host: string; readonly port: number; readonly allowRemote: boolean } & ListenPolicy);
 
 interface PlannedSocket {
   readonly unix: string;
@@ -62,13 +62,6 @@ interface PlannedSocket {
   readonly mode?: number | undefined;
   /** Name or number of its group. */
   readonly group?: string | undefined;
-}
-
-interface ListenerPolicy {
-  /** Left out: nothing is encrypted. */
-  readonly tls?: ServerTlsOptions | undefined;
-  /** Addresses that may connect. Left out: all. */
-  readonly allow?: readonly string[] | undefined;
 }
 
 /** Where metrics and health are served over HTTP, and whether the page is as well. */

@@ -1,14 +1,18 @@
 /** Exports of a running server: added, withdrawn and listed while it serves. */
-import { MOST_CONNECTIONS } from "@dmkit/nbd";
+import { type AccessOptions, MOST_CONNECTIONS } from "@dmkit/nbd";
 import { BlockIoError, describeSize } from "@dmkit/block-io";
 import { type Command, Option } from "commander";
 import { removalModes } from "../../control/methods.ts";
 import type { ExportSnapshot } from "../../manager/snapshot.ts";
 import { type ControlFlags, columns, print, printJson, verb, withServer } from "./control.ts";
+import { accessWords, listOption } from "../../serve/listen/access.ts";
+import { accessOf } from "../../stack-file/access.ts";
 import { examples } from "./dm.ts";
 import { integer } from "../values.ts";
 
-interface AddFlags extends ControlFlags {
+const { allow, identities, writers } = accessWords;
+
+interface AddFlags extends ControlFlags, AccessOptions {
   readonly readOnly?: boolean;
   readonly strict?: boolean;
   readonly description?: string;
@@ -36,10 +40,20 @@ function addAdd(group: Command, finish: (code: number) => void): void {
     .option("--strict", "refuse requests that are not aligned to the device's blocks")
     .option("-D, --description <text>", "description clients are shown")
     .option("--max-connections <n>", "clients at a time", integer(1, MOST_CONNECTIONS))
-    .addHelpText("after", examples(["dmkit export add backup disk --read-only", ""]))
+    .option("--hidden", "do not list it: who knows its name can use it")
+    .addOption(listOption({ ...allow, help: "addresses that may use it; unix: who comes by a unix socket" }))
+    .addOption(listOption({ ...identities, help: `who may use it: ${identities.takes}` }))
+    .addOption(listOption(writers))
+    .addHelpText(
+      "after",
+      examples(
+        ["dmkit export add backup disk --read-only", ""],
+        ["dmkit export add shared disk --writers alice", "with TLS; the others read"],
+      ),
+    )
     .action(async (name: string, device: string, flags: AddFlags) => {
       const { readOnly, strict, description, maxConnections } = flags;
-      const params = { name, device, readOnly, strict, description, maxConnections };
+      const params = { name, device, readOnly, strict, description, maxConnections, ...accessOf(flags) };
       finish(await withServer(flags, ({ call }) => call("export.add", params)));
     });
 }

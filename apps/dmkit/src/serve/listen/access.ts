@@ -44,25 +44,56 @@ const group: AccessWord<string> = {
   read: wordOf,
 };
 
+const names = "names of certificates that were verified, or identities of pre-shared keys";
+
+const identities: AccessWord<readonly string[]> = {
+  flags: "--identities <names>",
+  help: `who may use what is served: ${names}, with commas between`,
+  takes: names,
+  read: allow.read,
+};
+
+const writers: AccessWord<readonly string[]> = {
+  flags: "--writers <names>",
+  help: "the same: who may write; to everybody else all is read-only",
+  takes: names,
+  read: allow.read,
+};
+
 /** As stack files have them. */
 export const accessWords: {
   readonly allow: AccessWord<readonly string[]>;
+  readonly identities: AccessWord<readonly string[]>;
+  readonly writers: AccessWord<readonly string[]>;
   readonly mode: AccessWord<number>;
   readonly group: AccessWord<string>;
-} = { allow, mode, group };
+} = { allow, identities, writers, mode, group };
+
+/** The option of a word that is a list, with commas between. */
+export function listOption({ flags, help, takes, read }: AccessWord<readonly string[]>): Option {
+  return optionOf({
+    flags,
+    help,
+    takes,
+    read: (text) =>
+      read(
+        String(text)
+          .split(",")
+          .map((word) => word.trim()),
+      ),
+  });
+}
+
+function optionOf<Value>({ flags, help, takes, read }: AccessWord<Value>): Option {
+  return new Option(flags, help).argParser((text): Value => {
+    const value = read(text);
+    if (value === undefined) throw new InvalidArgumentError(`Give ${takes}.`);
+    return value;
+  });
+}
 
 /** Adds their options to a command. */
 export function addAccess(command: Command): Command {
-  const add = <Value>({ flags, help, takes, read }: AccessWord<Value>, split = false): void => {
-    const parse = (text: string): Value => {
-      const value = read(split ? text.split(",").map((word) => word.trim()) : text);
-      if (value === undefined) throw new InvalidArgumentError(`Give ${takes}.`);
-      return value;
-    };
-    command.addOption(new Option(flags, help).argParser(parse));
-  };
-  add(allow, true);
-  add(mode);
-  add(group);
-  return command;
+  for (const list of [allow, identities, writers]) command.addOption(listOption(list));
+  return command.addOption(optionOf(mode)).addOption(optionOf(group));
 }

@@ -3,19 +3,19 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { BlockIoError, asking } from "@dmkit/block-io";
-import { type ListenOptions, NBD_PORT, type ServerTlsOptions } from "@dmkit/nbd";
+import { type ListenOptions, type ListenPolicy, NBD_PORT } from "@dmkit/nbd";
+import { accessOf } from "../../stack-file/access.ts";
 import type { PlannedListener } from "../../stack-file/plan.ts";
 
 /** The first file descriptor a service manager hands over (sd_listen_fds). */
 const FIRST_ACTIVATED = 3;
 
-export interface WhereToListen {
+/** The policy is for all of these, but for addresses: those are of TCP ports. */
+export interface WhereToListen extends ListenPolicy {
   readonly unix?: string | undefined;
   readonly port?: number | undefined;
   readonly bind: string;
   readonly allowRemote: boolean;
-  /** Addresses that may connect to TCP ports; left out: all. */
-  readonly allow?: readonly string[] | undefined;
   /** Of the unix socket. */
   readonly mode?: number | undefined;
   readonly group?: string | undefined;
@@ -23,8 +23,6 @@ export interface WhereToListen {
   readonly single: boolean;
   /** A private socket in a folder of its own, for `--run`. */
   readonly isPrivate: boolean;
-  /** For all of these. */
-  readonly tls?: ServerTlsOptions | undefined;
 }
 
 export interface Listeners {
@@ -71,8 +69,9 @@ export function chooseListeners(where: WhereToListen, activated: number, fallbac
     dispose = () => rmSync(folder, { recursive: true, force: true });
   }
   for (let index = 0; index < activated; index += 1) listen.push({ fd: FIRST_ACTIVATED + index });
-  const { tls } = where;
-  return { listen: (listen.length > 0 ? listen : [fallback]).map((one) => ({ ...one, tls })), dispose };
+  const { tls, identities, writers } = where;
+  const policy = { tls, identities, writers };
+  return { listen: (listen.length > 0 ? listen : [fallback]).map((one) => ({ ...one, ...policy })), dispose };
 }
 
 /** Whether somebody else than a stack file says where to listen. */
@@ -84,14 +83,9 @@ export function isTold(
 }
 
 /** A place as a stack file has it. Undefined for what is no port. */
-export function plannedAs(place: ListenOptions, { tls, allow }: WhereToListen): PlannedListener | undefined {
+export function plannedAs(place: ListenOptions, where: WhereToListen): PlannedListener | undefined {
   if (!("port" in place)) return undefined;
   const { host = "127.0.0.1", port = NBD_PORT, allowRemote = false } = place;
-  return {
-    host,
-    port,
-    allowRemote,
-    ...(tls === undefined ? {} : { tls }),
-    ...(allow === undefined ? {} : { allow }),
-  };
+  const { tls } = where;
+  return { host, port, allowRemote, ...(tls === undefined ? {} : { tls }), ...accessOf(where) };
 }

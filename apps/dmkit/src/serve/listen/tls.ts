@@ -54,8 +54,13 @@ export function tlsOfCommand(command: Command): ServerTlsOptions | undefined {
       .filter(({ long }) => words.some((word) => long === `--${word}`))
       .map((option) => [option.long?.slice(2), command.getOptionValue(option.attributeName())]),
   );
+  return asUsage(() => tlsOf(values, process.cwd(), "--"));
+}
+
+/** What a check refuses as wrong usage. */
+export function asUsage<Result>(check: () => Result): Result {
   try {
-    return tlsOf(values, process.cwd(), "--");
+    return check();
   } catch (error) {
     const { reason, hint } = toBlockIoError(error, {});
     throw usage(reason, hint);

@@ -1,7 +1,14 @@
 /** Exports of a stack file, and where it listens. */
 import { resolve } from "node:path";
 import { toBlockIoError } from "@dmkit/block-io";
-import { Access, AddressList, LONGEST_SOCKET_PATH, isLoopback } from "@dmkit/nbd";
+import {
+  Access,
+  type AccessOptions,
+  LONGEST_SOCKET_PATH,
+  type ListenPolicy,
+  checkNames,
+  isLoopback,
+} from "@dmkit/nbd";
 import { accessOf } from "../access.ts";
 import { type TlsValues, tlsOf } from "../../serve/listen/tls.ts";
 import type { PlannedExport, PlannedListener } from "../plan.ts";
@@ -103,8 +110,7 @@ function readExport(
     const { reason, hint } = toBlockIoError(error, {});
     problems.add(value.at, reason, hint);
   }
-  for (const key of ["allow", "identities", "writers"] as const)
-    refuseEmpty(key, shape[key], value.at, problems);
+  refuseEmpty(shape, value.at, problems);
   if (readOnly && shape.writers !== undefined)
     problems.add(value.at, "nobody writes to an export that is read-only", "leave out writers, or read-only");
   return {
@@ -119,9 +125,10 @@ function readExport(
   };
 }
 
-/** A list in which nobody is, by mistake most likely. */
-function refuseEmpty(key: string, list: readonly string[] | undefined, at: number, problems: Problems): void {
-  if (list?.length === 0) problems.add(at, `${key} has nobody in it`, "leave it out for everybody");
+/** Lists in which nobody is, by mistake most likely. */
+function refuseEmpty(access: ListenPolicy, at: number, problems: Problems): void {
+  for (const key of ["allow", "identities", "writers"] as const)
+    if (access[key]?.length === 0) problems.add(at, `${key} has nobody in it`, "leave it out for everybody");
 }
 
 function isNothing(value: Value): boolean {
@@ -159,18 +166,15 @@ export function placeOf(listener: PlannedListener): string | undefined {
 
 /** @param remote what is to be said for a place that others can reach. */
 export function readListener(
-  { unix, host, port, "allow-remote": allowRemote, allow, mode, group, ...rest }: ListenerShape,
+  { unix, host, port, "allow-remote": allowRemote, mode, group, ...rest }: ListenerShape,
   at: number,
   folder: string,
   problems: Problems,
   remote = "tls: require, or allow-remote: true, which permits it all the same",
 ): PlannedListener | undefined {
-  const policy = {
-    ...readTls(rest, at, folder, problems),
-    ...(allow === undefined ? {} : { allow: checkedAddresses(allow, at, problems) }),
-  };
+  const policy = readPolicy(rest, at, folder, problems);
   if (unix !== undefined) {
-    if ([host, port, allowRemote, allow].some((one) => one !== undefined)) {
+    if ([host, port, allowRemote, policy.allow].some((one) => one !== undefined)) {
       problems.add(
         at,
         "a unix socket has no host, port, allow-remote or allow",
@@ -208,30 +212,24 @@ export function readListener(
   return { host: address, port, allowRemote: allowRemote ?? false, ...policy };
 }
 
-function checkedAddresses(allow: readonly string[], at: number, problems: Problems): readonly string[] {
-  refuseEmpty("allow", allow, at, problems);
-  try {
-    void new AddressList(allow);
-  } catch (error) {
-    const { reason, hint } = toBlockIoError(error, {});
-    problems.add(at, reason, hint);
-  }
-  return allow;
-}
-
-function readTls(
-  values: TlsValues,
+function readPolicy(
+  values: TlsValues & AccessOptions,
   at: number,
   folder: string,
   problems: Problems,
-): Pick<PlannedListener, "tls"> {
+): ListenPolicy {
+  const access = accessOf(values);
+  refuseEmpty(access, at, problems);
   try {
+    // Says what is wrong with it.
+    void new Access(access);
     const tls = tlsOf(values, folder);
-    return tls === undefined ? {} : { tls };
+    checkNames({ ...access, tls });
+    return tls === undefined ? access : { tls, ...access };
   } catch (error) {
     const { reason, hint } = toBlockIoError(error, {});
     problems.add(at, reason, hint);
-    return {};
+    return access;
   }
 }
 

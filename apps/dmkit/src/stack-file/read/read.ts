@@ -249,13 +249,7 @@ function readMetrics(value: Value | undefined, folder: string, problems: Problem
   const shape = check(metricsSchema, isShort ? { kind: "map", at: value.at, entries } : value, problems);
   if (shape === undefined) return undefined;
   const { page, ...place } = shape;
-  const listener = readListener(
-    { ...place, allow: undefined },
-    value.at,
-    folder,
-    problems,
-    "allow-remote: true, which permits it",
-  );
+  const listener = readListener(place, value.at, folder, problems, "allow-remote: true, which permits it");
   if (listener === undefined) return undefined;
   const shown = page ? { page } : {};
   if ("unix" in listener) return { ...listener, ...shown };

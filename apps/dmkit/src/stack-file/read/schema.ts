@@ -214,21 +214,21 @@ export const tableDeviceSchema: Schema<TableDeviceShape> = mapping<TableDeviceSh
   },
 );
 
-/** A word, or a list of them. */
-function wordsOf(what: string): Schema<readonly string[]> {
-  return scalar(what, (value) => {
-    const words = (Array.isArray(value) ? value : [value]).map((word) => wordOf(word) || undefined);
-    return words.every((word) => word !== undefined) ? words : undefined;
-  });
+/** Lists, or one word, as the command line has them. */
+const whoShape = Object.fromEntries(
+  (["allow", "identities", "writers"] as const).map((word) => {
+    const { takes, read } = accessWords[word];
+    return [word, optional(scalar(takes, read))];
+  }),
+) as Shape<WhoShape>;
+
+interface WhoShape {
+  readonly allow?: readonly string[] | undefined;
+  readonly identities?: readonly string[] | undefined;
+  readonly writers?: readonly string[] | undefined;
 }
 
-const addresses = scalar(accessWords.allow.takes, accessWords.allow.read);
-const identities = wordsOf("names of certificates, or identities of pre-shared keys");
-
-export interface ExportShape {
-  readonly allow: readonly string[] | undefined;
-  readonly identities: readonly string[] | undefined;
-  readonly writers: readonly string[] | undefined;
+export interface ExportShape extends WhoShape {
   readonly hidden: boolean | undefined;
   readonly device: string | undefined;
   readonly description: string | undefined;
@@ -243,9 +243,7 @@ export const exportSchema: Schema<ExportShape> = mapping<ExportShape>("an export
   "read-only": withDefault(flag, false),
   strict: withDefault(flag, false),
   "max-connections": optional(integer(1, MOST_CONNECTIONS, "clients at a time")),
-  allow: optional(addresses),
-  identities: optional(identities),
-  writers: optional(identities),
+  ...whoShape,
   hidden: optional(flag),
 });
 
@@ -259,12 +257,11 @@ const tlsShape = Object.fromEntries(
   ]),
 );
 
-export interface ListenerShape extends TlsValues {
+export interface ListenerShape extends TlsValues, WhoShape {
   readonly unix: string | undefined;
   readonly host: string | undefined;
   readonly port: number | undefined;
   readonly "allow-remote": boolean | undefined;
-  readonly allow: readonly string[] | undefined;
   readonly mode: number | undefined;
   readonly group: string | undefined;
 }
@@ -280,12 +277,12 @@ const placeShape = {
 
 export const listenerSchema: Schema<ListenerShape> = mapping<ListenerShape>("a place to listen", {
   ...placeShape,
-  allow: optional(addresses),
+  ...whoShape,
   ...tlsShape,
 });
 
 /** Without TLS, and for all who can reach it. */
-export type MetricsShape = Omit<ListenerShape, "allow" | keyof TlsValues> & { readonly page: boolean };
+export type MetricsShape = Omit<ListenerShape, keyof WhoShape | keyof TlsValues> & { readonly page: boolean };
 
 export const metricsSchema: Schema<MetricsShape> = mapping<MetricsShape>("a place of metrics", {
   ...placeShape,

@@ -9,7 +9,7 @@ export class ExportDirectory {
   readonly #exports: Map<string, Export> = new Map();
   /** Removed, and not unused yet. */
   readonly #leaving: Set<Export> = new Set();
-  /** The name that "" stands for; without one, the export added first. */
+  /** The name that "" stands for; without one, the first export that is not hidden. */
   #defaultName: string | undefined;
 
   constructor(defaultName?: string) {
@@ -59,8 +59,8 @@ export class ExportDirectory {
     const exported = this.#exports.get(name);
     if (exported !== undefined || name !== "") return exported;
     if (this.#defaultName !== undefined) return this.#exports.get(this.#defaultName);
-    for (const first of this.#exports.values()) return first;
-    return undefined;
+    // To be hidden is to be asked for by name.
+    return this.all.find(({ policy }) => !policy.hidden);
   }
 
   /**
