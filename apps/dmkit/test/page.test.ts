@@ -5,7 +5,8 @@ import { type RequestOptions, request } from "node:http";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { BYTES_PER_DEVICE, History, MOST_DEVICES, type Span, spans } from "../src/page/ring.ts";
+import { ControlClient } from "../src/control/client.ts";
+import { BYTES_PER_DEVICE, History, MOST_DEVICES, type Series, type Span, spans } from "../src/page/ring.ts";
 import type { SampledDevice, Snapshot } from "../src/top/snapshot.ts";
 import type { StatusFeed } from "../src/page/feed.ts";
 import { startHttp } from "../src/metrics/start.ts";
@@ -159,6 +160,12 @@ describe("dmkit serve --page", () => {
       ["d", ["dm:low"]],
     ]);
     expect(feed).toMatchObject({ control, exports: [{ name: "d", device: "d" }], clients: [] });
+    const client = await ControlClient.connect(control);
+    const kept = await client.call<Series | null>("history", { device: "d", span: "1h" });
+    const shown = JSON.parse((await get(`${url}v1/history?device=d&span=1h`, "localhost")).text) as Series;
+    expect([kept?.interval, kept && Object.keys(kept.values)]).toEqual([10_000, Object.keys(shown.values)]);
+    expect(await client.call("history", { device: "none" })).toBe(null);
+    client.close();
     for (const [path, code] of [
       ["v1/history?device=none", 404],
       ["v1/history?device=d&span=2h", 400],

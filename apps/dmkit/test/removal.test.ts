@@ -353,6 +353,7 @@ describe("a device that cannot save what it has", () => {
       exports,
       snapshot: () => expect.unreachable(),
       reloadStack: undefined,
+      history: () => undefined,
     }).get("remove");
     const context = { signal: new AbortController().signal, progress: () => {} };
     await manager.create("low", "0 2048 zero");

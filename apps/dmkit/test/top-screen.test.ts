@@ -7,6 +7,7 @@ import { describe, expect, it } from "vitest";
 import { views } from "../src/top/columns.ts";
 import { type Controls, initialControls, keysOf, orders, pressed } from "../src/top/controls.ts";
 import type { ClientFigures, DeviceFigures, ExportFigures, Figures, Flow } from "../src/top/figures.ts";
+import type { Series } from "../src/page/ring.ts";
 import { History, curveOf } from "../src/top/history.ts";
 import { pageOf, screenOf } from "../src/top/screen.ts";
 
@@ -163,6 +164,22 @@ it("a curve is as high as the highest, and forgets what is gone", () => {
   expect(widthOf(seen.curve("devices", "x", 10))).toBe(2);
   seen.add({ ...figures, devices: [] });
   expect(seen.curve("devices", "x", 10)).toBe("");
+});
+
+it("a curve begins with what a server with a page has kept, a look for each that there would have been", () => {
+  const flows = (values: readonly (number | null)[]): Series["values"] =>
+    ({ readIops: values, writeIops: values }) as unknown as Series["values"];
+  const kept: Series = { interval: 1000, time: [], values: flows([null, 1, 1, 2, 3, 4]) };
+  const each = (interval: number): string => {
+    const seen = new History();
+    seen.begin("x", kept, interval);
+    seen.add({ ...figures, devices: [device("x", 5)] });
+    return seen.curve("devices", "x", 10);
+  };
+  // 0, 2, 2, 4, 6, 8 and what is seen now; in pairs 1, 3, 7; by four 4.5, the two before are too few.
+  const now = device("x", 5).read.iops + device("x", 5).write.iops + 1;
+  const curves = [[0, 2, 2, 4, 6, 8], [1, 3, 7], [4.5]].map((before) => curveOf([...before, now]));
+  expect([1000, 2000, 4000].map(each)).toEqual(curves);
 });
 
 describe("on a terminal", () => {

@@ -4,6 +4,7 @@ import { MOST_CONNECTIONS } from "@dmkit/nbd";
 import type { DeviceManager } from "../manager/device-manager.ts";
 import type { NamedDevice } from "../manager/device/named-device.ts";
 import type { ExportManager } from "../manager/export-manager.ts";
+import { type History, spans } from "../page/ring.ts";
 import { Params } from "./params.ts";
 import type { CallContext, Method } from "./server.ts";
 import type { DeviceSnapshot, ServerSnapshot } from "../manager/snapshot.ts";
@@ -16,6 +17,8 @@ export interface ControlledServer {
   readonly snapshot: () => ServerSnapshot;
   /** Reads the stack file again; undefined without one. Resolves with what was done, a line each. */
   readonly reloadStack: (() => Promise<readonly string[]>) | undefined;
+  /** What the page keeps, where there is one. */
+  readonly history: () => History | undefined;
 }
 
 type Handler = (params: Params, server: ControlledServer, context: CallContext) => unknown;
@@ -136,6 +139,12 @@ const handlers: Readonly<Record<string, Handler>> = {
   statistics(params, { snapshot }) {
     params.end();
     return snapshot();
+  },
+
+  history(params, { history }) {
+    const [device, span] = [params.text("device"), params.choice("span", spans)];
+    params.end();
+    return history()?.series(device, span ?? "5min") ?? null;
   },
 
   async "stack.reload"(params, { reloadStack }) {

@@ -17,6 +17,7 @@ import {
 import { listenStreams } from "@dmkit/nbd";
 import { healthLines } from "../manager/health-watch.ts";
 import type { Page } from "../page/page.ts";
+import type { History } from "../page/ring.ts";
 import type { MetricsAddress } from "../stack-file/plan.ts";
 import type { Snapshot } from "../top/snapshot.ts";
 
@@ -26,6 +27,8 @@ export interface MetricsListener {
   /** Where `/metrics` and the page are, as curl takes it; the page is undefined where there is none. */
   readonly url: string;
   readonly page: string | undefined;
+  /** What the page keeps, where there is one. */
+  readonly history: History | undefined;
   close(): Promise<void>;
 }
 
@@ -77,6 +80,7 @@ export async function startMetrics(
     port: listening.port,
     url: `${listening.base}metrics`,
     page: page && listening.base,
+    history: page?.history,
     close() {
       page?.close();
       return listening.close();

@@ -59,7 +59,7 @@ const headers = {
 
 export class Page {
   readonly #options: PageOptions;
-  readonly #history = new History();
+  readonly history: History = new History();
   readonly #files: ReadonlyMap<string, Answer>;
   readonly #looks: Timer;
 
@@ -67,7 +67,7 @@ export class Page {
   constructor(options: PageOptions) {
     this.#options = options;
     this.#files = readFiles();
-    const look = (): void => this.#history.note(options.snapshot());
+    const look = (): void => this.history.note(options.snapshot());
     look();
     this.#looks = every(options.environment.clock, TICK, look);
   }
@@ -89,14 +89,14 @@ export class Page {
   #feed(path: string, query: URLSearchParams): Answer {
     const { snapshot, targets, control } = this.#options;
     if (path === "/v1/status") {
-      const { figures } = this.#history;
+      const { figures } = this.history;
       return json(statusFeed(snapshot(), { control, targets, figures }));
     }
     if (path !== "/v1/history")
       return plain(404, "There are /v1/status and /v1/history?device=NAME&span=5min.");
     const span = query.get("span") ?? "5min";
     if (!isSpan(span)) return plain(400, `A span is one of ${spans.join(", ")}.`);
-    const series = this.#history.series(query.get("device") ?? "", span);
+    const series = this.history.series(query.get("device") ?? "", span);
     return series === undefined ? plain(404, "Nothing is kept of such a device (yet).") : json(series);
   }
 

@@ -193,7 +193,13 @@ async function serveDevices(session: Session): Promise<number> {
     const snapshot = (): ServerSnapshot => snapshotOf(session);
     const uris = urisOf(places, exports.snapshot());
     control = await startControl(
-      { devices, exports, snapshot, reloadStack: stack && (() => stack.reload()) },
+      {
+        devices,
+        exports,
+        snapshot,
+        reloadStack: stack && (() => stack.reload()),
+        history: () => metrics?.history,
+      },
       { path: options.control, wanted: !options.where.single, version: options.version, environment },
     );
     if (options.metrics !== undefined) {

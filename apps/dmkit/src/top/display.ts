@@ -11,6 +11,8 @@ import { History } from "./history.ts";
 import { pageOf, screenOf } from "./screen.ts";
 
 export interface Display {
+  /** What there was before the first look, where that is shown. */
+  readonly history?: History;
   show(figures: Figures): void;
   close(): void;
 }
@@ -73,6 +75,7 @@ function openTerminal(end: () => void): Display {
   stdout.on("resize", draw);
   print(`${ENTER}${HOME}measuring …`);
   return {
+    history,
     show(figures) {
       newest = figures;
       history.add(figures);

@@ -1,4 +1,8 @@
-/** What `dmkit top` has seen: requests a second of every row of every table, for the curves beside them. */
+/**
+ * What `dmkit top` has seen: requests a second of every row of every table, for the curves beside them. What a server with
+ * a page has kept of its devices comes before that.
+ */
+import type { Series } from "../page/ring.ts";
 import { type ViewName, views } from "./columns.ts";
 import type { Figures } from "./figures.ts";
 
@@ -24,6 +28,17 @@ export class History {
       }
     }
     for (const key of this.#seen.keys()) if (!known.has(key)) this.#seen.delete(key);
+  }
+
+  /** Takes what was kept of a device before the first look. @param interval milliseconds between two looks. */
+  begin(device: string, { interval: step, values: { readIops, writeIops } }: Series, interval: number): void {
+    const each = Math.max(1, Math.round(interval / step));
+    const requests = readIops.map((reads, index) => (reads ?? 0) + (writeIops[index] ?? 0));
+    const looks: number[] = [];
+    // From the newest back: what does not fill a look is the oldest.
+    for (let end = requests.length; end >= each && looks.length < LOOKS; end -= each)
+      looks.unshift(requests.slice(end - each, end).reduce((sum, one) => sum + one, 0) / each);
+    this.#seen.set(`devices ${device}`, looks);
   }
 
   /** The newest look to the right; as wide as there is something to show, at most `width`. */

@@ -3,9 +3,11 @@ import { type Environment, realEnvironment, sleep } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { ControlClient } from "../../control/client.ts";
 import { findSocket } from "../../control/sockets.ts";
+import { MOST_DEVICES, type Series } from "../../page/ring.ts";
 import { figuresOf } from "../../top/figures.ts";
 import { help } from "../../top/controls.ts";
 import { type Display, openDisplay } from "../../top/display.ts";
+import type { History } from "../../top/history.ts";
 import type { Snapshot } from "../../top/snapshot.ts";
 import { outputIsLost } from "../../ui/output.ts";
 import { exitCodes } from "../../ui/terminal.ts";
@@ -23,7 +25,7 @@ const examples = `
 Columns: requests and MiB a second, and how long half and 99 of 100 requests took; of caches the share of
 hits, what is dirty, its bytes and the age of the oldest, and segments not yet written back; of compressed
 devices bytes written by bytes stored. Times of devices come from one request in 64. RECENT is a curve of
-requests, from what was seen since it was started.
+requests, from what was seen since it was started; of a server with a page (--page), from before as well.
 
 On a terminal it shows as many columns as fit:
 ${help.map(([key, does]) => `  ${key.padEnd(9)} ${does}`).join("\n")}
@@ -75,6 +77,7 @@ async function watch(
   environment: Environment,
 ): Promise<void> {
   let before = await client.call<Snapshot>("statistics", {});
+  if (display.history !== undefined) await recall(client, before, display.history, interval * 1000);
   for (let looks = once ? 1 : count; looks > 0; looks -= 1) {
     await sleep(environment.clock, interval * 1000, signal);
     if (signal.aborted || outputIsLost()) return;
@@ -82,4 +85,18 @@ async function watch(
     display.show(figuresOf(before, after));
     before = after;
   }
+}
+
+/** Of a server without a page, or of an older one, there is nothing before the first look. */
+async function recall(
+  client: ControlClient,
+  { devices }: Snapshot,
+  history: History,
+  interval: number,
+): Promise<void> {
+  const asked = devices.slice(0, MOST_DEVICES).map(async ({ name: device }) => {
+    const series = await client.call<Series | null>("history", { device }).catch(() => null);
+    if (series !== null) history.begin(device, series, interval);
+  });
+  await Promise.all(asked);
 }
