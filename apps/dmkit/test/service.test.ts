@@ -17,6 +17,7 @@ import { DeviceManager } from "../src/manager/device-manager.ts";
 import type { Opening } from "../src/manager/table-opener.ts";
 import { ServiceManager, serviceVariables } from "../src/serve/service-manager.ts";
 import { formatEvent, usualFormat } from "../src/ui/log.ts";
+import { receive } from "./notify-receiver.ts";
 import { cleanUp, describeWith, main, run, serve, tempFolder, until } from "./support.ts";
 
 interface Told {
@@ -143,24 +144,6 @@ describe("a service manager", () => {
     expect(sent).toEqual([]);
   });
 });
-
-// Node has no datagrams on unix sockets: what is received is printed, a line a datagram.
-const receiver = `
-import socket, sys
-s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-s.bind(sys.argv[1].replace("@", chr(0)))
-print("bound", flush=True)
-while True: print(s.recv(4096).decode().replace(chr(10), " "), flush=True)
-`;
-
-async function receive(address: string): Promise<() => string> {
-  const child = spawn("python3", ["-c", receiver, address], { stdio: ["ignore", "pipe", "inherit"] });
-  let text = "";
-  child.stdout.on("data", (chunk: Buffer) => (text += chunk.toString()));
-  cleanUp(() => void child.kill("SIGKILL"));
-  await until(() => text.includes("bound\n"), "the receiver");
-  return () => text;
-}
 
 describeWith(["python3"], "a server under a service manager", () => {
   for (const kind of ["path", "abstract"]) {
