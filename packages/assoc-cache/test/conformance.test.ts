@@ -1,6 +1,6 @@
 /** The conformance suite on every policy, on both metadata versions, and on devices of 4096-byte blocks. */
-import { MemoryDevice, realEnvironment } from "@dmkit/block-io";
-import { conformance } from "@dmkit/block-io/testing";
+import { realEnvironment } from "@dmkit/block-io";
+import { BadSectors, conformance } from "@dmkit/block-io/testing";
 import { describe, it } from "vitest";
 import { openOn } from "../src/testing/sim-targets.ts";
 
@@ -8,14 +8,16 @@ const SECTORS = 1201;
 
 function subject(values: Record<string, unknown>, logicalBlockSize: 512 | 4096 = 512) {
   return async () => {
-    const source = new MemoryDevice(logicalBlockSize === 512 ? SECTORS * 512 : 150 * 4096, {
+    const source = new BadSectors(logicalBlockSize === 512 ? SECTORS * 512 : 150 * 4096, {
       logicalBlockSize,
     });
-    const cache = new MemoryDevice(2 ** 20, { logicalBlockSize });
+    const cache = new BadSectors(2 ** 20, { logicalBlockSize });
     const options = { block_size: 8, cache_size: 64, associativity: 16, ...values };
     const device = await openOn(source, cache, options, realEnvironment);
     const reopen = () => openOn(source, cache, { ...options, persistence: 1 }, realEnvironment);
-    return { device, reopen };
+    // A crash leaves no historical metadata.
+    const survives = values["format"] === "v1" ? "close" : "crash";
+    return { device, reopen, lower: [source, cache], survives } as const;
   };
 }
 

@@ -3,8 +3,10 @@ import {
   type AnyTarget,
   type BlockDevice,
   type Environment,
+  FlakeyDevice,
   LinearDevice,
   MemoryDevice,
+  StripedDevice,
   TargetRegistry,
   basicTargets,
   linear,
@@ -13,9 +15,10 @@ import {
   printTable,
   realEnvironment,
 } from "../src/index.ts";
-import { conformance } from "../src/testing/index.ts";
+import { BadSectors, conformance } from "../src/testing/index.ts";
 
 const framework = { describe, it };
+const MIB = 1024 * 1024;
 const registry = new TargetRegistry(basicTargets);
 
 async function open(table: string, environment: Environment = realEnvironment): Promise<BlockDevice> {
@@ -49,24 +52,14 @@ conformance(
 conformance(
   "linear over striped over flakey over memory",
   async () => {
-    const memories = [1, 2].map(() => new MemoryDevice(2 * 1024 * 1024));
-    const { FlakeyDevice, LinearDevice, StripedDevice } = await import("../src/index.ts");
-    const flakeys = memories.map(
-      (memory) =>
-        new FlakeyDevice(
-          memory,
-          4096,
-          1024 * 1024,
-          { up: 1, down: 0, behaviour: "error_all" },
-          realEnvironment.clock,
-        ),
-    );
-    const striped = new StripedDevice(
-      flakeys.map((device) => ({ device, offset: 0 })),
-      8192,
-      2 * 1024 * 1024,
-    );
-    return { device: new LinearDevice(striped, 512, 1024 * 1024) };
+    const lower = [1, 2].map(() => new BadSectors(2 * 1024 * 1024));
+    const up = { up: 1, down: 0, behaviour: "error_all" } as const;
+    const reopen = async (): Promise<BlockDevice> => {
+      const flakeys = lower.map((memory) => new FlakeyDevice(memory, 4096, MIB, up, realEnvironment.clock));
+      const stripes = flakeys.map((device) => ({ device, offset: 0 }));
+      return new LinearDevice(new StripedDevice(stripes, 8192, 2 * MIB), 512, MIB);
+    };
+    return { device: await reopen(), reopen, lower };
   },
   framework,
 );

@@ -8,11 +8,11 @@ import {
   basicTargets,
   realEnvironment,
 } from "@dmkit/block-io";
-import { conformance } from "@dmkit/block-io/testing";
+import { BadSectors, conformance } from "@dmkit/block-io/testing";
 import { describe, it } from "vitest";
 import { cow } from "../src/index.ts";
 import { openStack } from "../src/open/open.ts";
-import { buildStack, newStack } from "./stacks.ts";
+import { buildStack, disksOf, newStack } from "./stacks.ts";
 
 for (const layers of [1, 3]) {
   conformance(
@@ -22,7 +22,7 @@ for (const layers of [1, 3]) {
       await buildStack(stack, async (device, layer) => {
         await device.write(layer * 4096, Buffer.alloc(30 * SECTOR, layer));
       });
-      return { device: await openStack(stack), reopen: () => openStack(stack) };
+      return { device: await openStack(stack), reopen: () => openStack(stack), lower: disksOf(stack) };
     },
     { describe, it },
   );
@@ -63,18 +63,18 @@ conformance(
   async () => {
     const sectors = 4096 * 8;
     const stack = {
-      base: new MemoryDevice(sectors * SECTOR, { logicalBlockSize: 4096 }),
+      base: new BadSectors(sectors * SECTOR, { logicalBlockSize: 4096 }),
       baseOffset: 0,
       sectors,
       layers: [
         {
-          bitmap: new MemoryDevice(512 * 1024, { logicalBlockSize: 4096 }),
-          data: new MemoryDevice(sectors * SECTOR, { logicalBlockSize: 4096 }),
+          bitmap: new BadSectors(512 * 1024, { logicalBlockSize: 4096 }),
+          data: new BadSectors(sectors * SECTOR, { logicalBlockSize: 4096 }),
           offset: 0,
         },
       ],
     };
-    return { device: await openStack(stack), reopen: () => openStack(stack) };
+    return { device: await openStack(stack), reopen: () => openStack(stack), lower: disksOf(stack) };
   },
   { describe, it },
 );

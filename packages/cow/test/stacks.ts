@@ -1,5 +1,6 @@
 /** Small stacks in memory for tests. */
-import { MemoryDevice, SECTOR } from "@dmkit/block-io";
+import { SECTOR } from "@dmkit/block-io";
+import { BadSectors } from "@dmkit/block-io/testing";
 import { bitmapDeviceSize } from "../src/format/geometry.ts";
 import type { CowDevice } from "../src/device/device.ts";
 import type { LayerDevices } from "../src/device/layer/layer.ts";
@@ -12,10 +13,10 @@ export const SECTORS = 10_007;
 export function newLayer(
   sectors: number = SECTORS,
   offset = 0,
-): LayerDevices & { bitmap: MemoryDevice; data: MemoryDevice } {
+): LayerDevices & { bitmap: BadSectors; data: BadSectors } {
   return {
-    bitmap: new MemoryDevice(bitmapDeviceSize(sectors), { name: "bitmap" }),
-    data: new MemoryDevice(sectors * SECTOR + offset, { name: "data" }),
+    bitmap: new BadSectors(bitmapDeviceSize(sectors), { name: "bitmap" }),
+    data: new BadSectors(sectors * SECTOR + offset, { name: "data" }),
     offset,
   };
 }
@@ -28,10 +29,15 @@ export function pattern(sectors: number, name: string): Buffer {
 }
 
 /** A base full of its pattern. */
-export async function baseImage(sectors: number = SECTORS, offset = 0): Promise<MemoryDevice> {
-  const base = new MemoryDevice(sectors * SECTOR + offset, { name: "base" });
+export async function baseImage(sectors: number = SECTORS, offset = 0): Promise<BadSectors> {
+  const base = new BadSectors(sectors * SECTOR + offset, { name: "base" });
   await base.write(offset, pattern(sectors, "base"));
   return base;
+}
+
+/** The devices of a stack of this file. */
+export function disksOf({ base, layers }: StackDevices): BadSectors[] {
+  return [base, ...layers.flatMap(({ bitmap, data }) => [bitmap, data])] as BadSectors[];
 }
 
 export async function newStack(layers = 1, sectors: number = SECTORS): Promise<StackDevices> {

@@ -1,6 +1,5 @@
 /** The conformance suite over both types, with and without writeback, on rings much smaller than the data. */
-import { MemoryDevice } from "@dmkit/block-io";
-import { type Subject, conformance } from "@dmkit/block-io/testing";
+import { BadSectors, type Subject, conformance } from "@dmkit/block-io/testing";
 import { describe, it } from "vitest";
 import { type OpenOptions, openWriteboost } from "../src/index.ts";
 
@@ -14,13 +13,15 @@ async function subject(
 ): Promise<Subject> {
   const order = options.order ?? 10;
   const devices = {
-    backing: new MemoryDevice(2 * MIB, { logicalBlockSize: block }),
-    cache: new MemoryDevice(MIB + slots * 512 * 2 ** order, { logicalBlockSize: block }),
-    plog: type === 1 ? new MemoryDevice(3 * MIB) : undefined,
+    backing: new BadSectors(2 * MIB, { logicalBlockSize: block }),
+    cache: new BadSectors(MIB + slots * 512 * 2 ** order, { logicalBlockSize: block }),
+    plog: type === 1 ? new BadSectors(3 * MIB) : undefined,
   };
   return {
     device: await openWriteboost(devices, options),
     reopen: () => openWriteboost(devices, options),
+    stops: true,
+    lower: Object.values(devices).filter((device) => device !== undefined),
   };
 }
 

@@ -1,8 +1,9 @@
 /** The conformance suite with quick and slow algorithms, and with all pages on a backing device. */
 import { DelayDevice, MemoryDevice, realEnvironment } from "@dmkit/block-io";
-import { conformance } from "@dmkit/block-io/testing";
+import { BadSectors, conformance } from "@dmkit/block-io/testing";
 import { describe, it } from "vitest";
 import { ZramDevice } from "../src/index.ts";
+import { snapshotRoom } from "../src/device/snapshot/place.ts";
 import { open } from "../src/testing/sim-targets.ts";
 
 const SIZE = 2 ** 20 + 512 * 3;
@@ -37,6 +38,16 @@ conformance(
     );
     const { parts } = await open(SIZE, {}, realEnvironment, { backing });
     return { device: new Restless(parts) };
+  },
+  framework,
+);
+
+conformance(
+  "zram with a snapshot",
+  async () => {
+    const snapshot = new BadSectors(2 * snapshotRoom(Math.ceil(SIZE / 4096)) + 2 ** 21);
+    const reopen = () => open(SIZE, {}, realEnvironment, { snapshot });
+    return { device: await reopen(), reopen, lower: [snapshot], survives: "close" };
   },
   framework,
 );

@@ -180,6 +180,7 @@ const systemHints: Readonly<Record<string, string>> = {
   EROFS: "Choose a folder that can be written to.",
   EMFILE: "Raise the number of files a process may have open: ulimit -n, or LimitNOFILE= in its unit.",
   ENFILE: "The system has too many files open: raise fs.file-max.",
+  EIO: "The storage failed: the system's log (dmesg) says where. Copy what can be read to another device.",
   E2BIG: "Give a shorter command.",
 };
 

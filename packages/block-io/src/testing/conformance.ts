@@ -5,6 +5,7 @@
 import { concurrency, lifecycle, refusals } from "./conformance/behaviour.ts";
 import { contents, zeroing } from "./conformance/contents.ts";
 import type { Checks, Subject } from "./conformance/subject.ts";
+import { unreadable } from "./conformance/unreadable.ts";
 
 export type { Subject };
 
@@ -28,7 +29,7 @@ export function conformance(
   open: () => Promise<Subject>,
   { describe, it }: TestFramework,
 ): void {
-  const groups: readonly Checks[] = [contents, zeroing, refusals, concurrency, lifecycle];
+  const groups: readonly Checks[] = [contents, zeroing, refusals, concurrency, lifecycle, unreadable];
   describe(`${name} conforms`, () => {
     for (const group of groups) {
       for (const [title, check] of Object.entries(group)) {

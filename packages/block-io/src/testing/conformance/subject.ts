@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import type { BlockDevice, Extent } from "../../contract/device.ts";
 import { BlockIoError, type ErrorCode } from "../../contract/errors.ts";
+import type { BadSectors } from "../bad-sectors.ts";
 
 /** A device under test, and what is needed to put it away. */
 export interface Subject {
@@ -9,6 +10,12 @@ export interface Subject {
   readonly device: BlockDevice;
   /** Opens the same storage again after `device` was closed. Without it persistence is not tested. */
   readonly reopen?: () => Promise<BlockDevice>;
+  /** The devices below it, which `reopen` opens it on; each of their sectors is to fail. */
+  readonly lower?: readonly BadSectors[];
+  /** What `reopen` finds: all that was flushed (default), or only what an orderly close left. */
+  readonly survives?: "crash" | "close";
+  /** It takes no writes any more once a place below that cannot be read is in their way: a log that comes round. */
+  readonly stops?: boolean;
   /** Called after every check, when the device is closed. */
   readonly dispose?: () => Promise<void> | void;
 }
