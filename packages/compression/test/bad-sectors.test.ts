@@ -1,5 +1,6 @@
 /** Places of a device of format 2 that cannot be read: copies of the superblock, and slots of the journal. */
-import { BlockIoError, MemoryDevice, parseOptions } from "@dmkit/block-io";
+import { MemoryDevice, SECTOR, parseOptions } from "@dmkit/block-io";
+import { BadSectors } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { info } from "../src/offline/info.ts";
 import { recompress, recompressOptions } from "../src/offline/recompress.ts";
@@ -20,33 +21,9 @@ const SIZE = 2 ** 21;
 const BLOCKS = 64;
 const SLOT = (layoutOf(SIZE).journalBlocks / 2) * BLOCK;
 
-/** Gives nothing of one sector, and takes nothing there either. */
-class Spoiled extends MemoryDevice {
-  bad: number | undefined;
-
-  #check(offset: number, length: number): void {
-    if (this.bad === undefined || this.bad < offset || this.bad >= offset + length) return;
-    throw new BlockIoError("a bad sector", { code: "EIO", device: this.name });
-  }
-
-  protected override async doRead(offset: number, into: Buffer): Promise<void> {
-    this.#check(offset, into.length);
-    return super.doRead(offset, into);
-  }
-
-  protected override async doWrite(offset: number, from: Buffer): Promise<void> {
-    this.#check(offset, from.length);
-    return super.doWrite(offset, from);
-  }
-
-  protected override get failsForGood(): boolean {
-    return false;
-  }
-}
-
 /** Two records, and an orderly close. */
-async function closed(): Promise<Spoiled> {
-  const lower = new Spoiled(SIZE);
+async function closed(): Promise<BadSectors> {
+  const lower = new BadSectors(SIZE);
   const device = await openImage(lower, BLOCKS);
   for (const at of [0, 20]) {
     await device.write(at * BLOCK, text(at, 10));
@@ -54,6 +31,12 @@ async function closed(): Promise<Spoiled> {
   }
   await device.close();
   return lower;
+}
+
+/** The sector at this byte is neither given nor taken. */
+function spoil(lower: BadSectors, at: number): void {
+  lower.heals = false;
+  lower.bad.add(at / SECTOR);
 }
 
 /** Whether what was flushed is there. */
@@ -68,7 +51,7 @@ async function shown(lower: MemoryDevice): Promise<boolean> {
 describe("format 2", () => {
   it.each([0, 1])("copy %i of the superblock: the other one serves, and fsck tells", async (copy) => {
     const lower = await closed();
-    lower.bad = copy * BLOCK;
+    spoil(lower, copy * BLOCK);
     expect(await info(lower)).toMatchObject({ format: "v2", closed: true });
     expect(await problemsOf(lower)).toMatchObject([
       { kind: "superblock-copy", severity: "warning", offset: copy * BLOCK },
@@ -85,37 +68,53 @@ describe("format 2", () => {
   });
 
   it("a copy that cannot be read beside none: it is not taken for a blank device", async () => {
-    const lower = new Spoiled(SIZE);
-    lower.bad = 0;
+    const lower = new BadSectors(SIZE);
+    spoil(lower, 0);
     expect(await code(openImage(lower, BLOCKS, { force: true }))).toBe("EIO");
   });
 
   // Records 1 and 2 are in place: slot 1 is where the next one would be.
   const next = layoutOf(SIZE).journalStart * BLOCK + SLOT;
 
-  it("the journal's slot for the next record: opening is refused, fsck goes on and names it", async () => {
+  it.each([0, 1])(
+    "slot %i of the journal: nothing is in it after an orderly close, and it is written anew",
+    async (slot) => {
+      const lower = await closed();
+      // The record before the last says that nothing came after it: one that is damaged does not.
+      await lower.write(next, Buffer.alloc(SECTOR, 1));
+      lower.bad.add((next - slot * SLOT) / SECTOR);
+      expect(await problemsOf(lower)).toEqual([]);
+      expect(await info(lower)).toMatchObject({ closed: true });
+      const other = new MemoryDevice(SIZE);
+      await recompress(lower, other, parseOptions(recompressOptions, { journal: JOURNAL }), work);
+      expect(lower.bad.size).toBe(1);
+      expect([await shown(lower), await shown(other)]).toEqual([true, true]);
+      expect(lower.bad.size).toBe(0);
+      spoil(lower, next);
+      expect(await shown(lower)).toBe(true);
+    },
+  );
+
+  it("a slot that holds what a crash has left is refused, whatever the device was before", async () => {
     const lower = await closed();
-    lower.bad = next;
-    await expect(openImage(lower, BLOCKS)).rejects.toMatchObject({
-      code: "EIO",
-      message: expect.stringContaining("slot 1 of the journal"),
-    });
-    expect(await info(lower)).toMatchObject({ closed: false });
-    expect(await problemsOf(lower)).toMatchObject([{ kind: "journal", severity: "error", offset: next }]);
-    // What it may hold is in none of the copies that could be made of it.
-    const other = new MemoryDevice(SIZE);
-    await expect(
-      recompress(lower, other, parseOptions(recompressOptions, { journal: JOURNAL }), work),
-    ).rejects.toMatchObject({ code: "EIO" });
-    // As the hint says.
-    lower.bad = undefined;
-    await lower.write(next, Buffer.alloc(SLOT));
-    expect(await shown(lower)).toBe(true);
+    const device = await openImage(lower, BLOCKS);
+    await device.write(30 * BLOCK, text(30, 3));
+    await device.flush();
+    const left = new BadSectors(SIZE);
+    await left.write(0, await bytesOf(lower));
+    await device.close();
+    spoil(left, next);
+    // One copy that says it is in use is enough.
+    for (const copies of [[], [0], [1]]) {
+      for (const copy of copies) left.bad.add((copy * BLOCK) / SECTOR);
+      expect(await code(openImage(left, BLOCKS))).toBe("EIO");
+      for (const copy of copies) left.bad.delete((copy * BLOCK) / SECTOR);
+    }
   });
 
   it("the journal's slot of the last record: the other one shows that nothing came after it", async () => {
     const lower = await closed();
-    lower.bad = next - SLOT;
+    spoil(lower, next - SLOT);
     expect(await problemsOf(lower)).toEqual([]);
     expect(await shown(lower)).toBe(true);
   });
@@ -129,9 +128,9 @@ describe("format 2", () => {
       await device.flush();
     }
     for (const bad of [next - SLOT, next]) {
-      const left = new Spoiled(SIZE);
+      const left = new BadSectors(SIZE);
       await left.write(0, await bytesOf(lower));
-      left.bad = bad;
+      spoil(left, bad);
       expect(await code(openImage(left, BLOCKS))).toBe("EIO");
       const before = await problemsOf(left);
       expect(before.map(({ kind, repair }) => [kind, repair])).toEqual([
@@ -139,16 +138,18 @@ describe("format 2", () => {
         ["journal", undefined],
       ]);
       expect((await repair(left, work)).repaired).toEqual([]);
-      left.bad = undefined;
+      left.bad.clear();
       expect(await shown(left)).toBe(true);
     }
     await device.close();
   });
 
-  it("behind the records of a slot nothing matters", async () => {
-    const lower = await closed();
-    lower.bad = layoutOf(SIZE).journalStart * BLOCK + 60 * 1024;
-    await (await openImage(lower, BLOCKS)).close();
-    expect(await problemsOf(lower)).toEqual([]);
+  it("behind the first sector of a record that is in place, and behind every record, nothing matters", async () => {
+    for (const at of [next + SECTOR, next + 60 * 1024]) {
+      const lower = await closed();
+      spoil(lower, at);
+      await (await openImage(lower, BLOCKS)).close();
+      expect(await problemsOf(lower)).toEqual([]);
+    }
   });
 });

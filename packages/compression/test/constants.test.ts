@@ -70,11 +70,20 @@ describe("format 2", () => {
   it("superblock", () => {
     const layout = layoutV2(65_536, 4 * 2 ** 20);
     if (layout === undefined) throw new Error("no layout");
-    const facts = { layout, uuid, generation: 2 ** 45, applied: 2 ** 46, features: 0, algorithm: "zstd" };
+    const facts = {
+      layout,
+      uuid,
+      generation: 2 ** 45,
+      applied: 2 ** 46,
+      closed: true,
+      features: 0,
+      algorithm: "zstd",
+    };
     const sector = encodeSuperblockV2(facts);
     expect(sector.subarray(0, 12)).toEqual(Buffer.concat([Buffer.from("dmkitCP2"), u32(2)]));
     expect(sector.subarray(32, 48)).toEqual(Buffer.concat([littleEndian(2n ** 45n), littleEndian(65_536n)]));
     expect(sector.subarray(96, 104)).toEqual(littleEndian(2n ** 46n));
+    expect(sector.subarray(108, 112)).toEqual(u32(1));
     // 2 superblocks, 1024 of journal; then one block of metadata for 512 of data.
     const rest = 65_536 - 2 - 1024;
     expect(layout).toMatchObject({ journalStart: 2, journalBlocks: 1024, metaStart: 1026 });

@@ -110,6 +110,12 @@ export function encodeHeader(
   }
 }
 
+/** The number of the record that begins here, as its first sector has it; undefined if none of this device does. */
+export function announcedNumber(slotStart: Buffer, uuid: Buffer): number | undefined {
+  const first = piece(slotStart, 0, uuid);
+  return first === undefined || getU32(first, 4) !== MAGIC ? undefined : tryU64(first, 8);
+}
+
 /** Bytes of a record as the start of a slot tells; undefined if no record of this device begins there. */
 export function announcedLength(slotStart: Buffer, uuid: Buffer, slotLength: number): number | undefined {
   const first = piece(slotStart, 0, uuid);

@@ -12,7 +12,7 @@
  *            80   u64  data start       88   u64  data blocks
  *            96   u64  applied          journal records up to this number are in place
  *           104   u32  features that must be known to open it; none so far
- *           108   u32  zero
+ *           108   u32  1: closed; whoever commits a record clears it first
  *           112   32   algorithm, ASCII, filled up with zeroes
  *           144        zero
  *
@@ -24,6 +24,7 @@ import { checkOrMend } from "./single-bit.ts";
 
 const MAGIC = Buffer.from("dmkitCP2");
 const VERSION = 2;
+const CLOSED = 1;
 
 export interface SuperblockV2 {
   readonly layout: LayoutV2;
@@ -31,6 +32,8 @@ export interface SuperblockV2 {
   readonly uuid: Buffer;
   readonly generation: number;
   readonly applied: number;
+  /** Everything is in place, and nothing was committed since: of a superblock, both copies have to say so. */
+  readonly closed: boolean;
   readonly features: number;
   readonly algorithm: string;
 }
@@ -64,6 +67,7 @@ export function encodeSuperblockV2({
   uuid,
   generation,
   applied,
+  closed,
   features,
   algorithm,
 }: SuperblockV2): Buffer {
@@ -75,6 +79,7 @@ export function encodeSuperblockV2({
   for (const [field, at] of layoutFields) setU64(sector, at, layout[field]);
   setU64(sector, 96, applied);
   setU32(sector, 104, features);
+  setU32(sector, 108, closed ? CLOSED : 0);
   sector.write(algorithm, 112, 32, "latin1");
   setU32(sector, 12, crc32c(sector));
   return sector;
@@ -110,5 +115,6 @@ export function decodeSuperblockV2(from: Buffer): Decoded {
   const uuid = Buffer.from(sector.subarray(16, 32));
   const generation = tryU64(sector, 32);
   const applied = tryU64(sector, 96);
-  return { kind: "sound", superblock: { layout, uuid, generation, applied, features, algorithm } };
+  const closed = (getU32(sector, 108) & CLOSED) !== 0;
+  return { kind: "sound", superblock: { layout, uuid, generation, applied, closed, features, algorithm } };
 }

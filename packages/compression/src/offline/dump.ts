@@ -50,6 +50,7 @@ export interface DumpV2 {
     readonly uuid: string;
     readonly generation: number;
     readonly applied: number;
+    readonly closed: boolean;
     readonly algorithm: string;
     readonly layout: LayoutV2;
   };
@@ -109,7 +110,7 @@ async function dumpV2(
   superblock: SuperblockV2,
   { signal, progress }: OfflineWork,
 ): Promise<DumpV2> {
-  const { uuid, generation, applied, algorithm, layout } = superblock;
+  const { uuid, generation, applied, closed, algorithm, layout } = superblock;
   const map = new ExtentMap(layout.dataBlocks);
   const sums = new Uint32Array(layout.dataBlocks);
   const groups: GroupV2[] = [];
@@ -132,7 +133,7 @@ async function dumpV2(
   return {
     type: "compression",
     format: "v2",
-    superblock: { uuid: uuid.toString("hex"), generation, applied, algorithm, layout },
+    superblock: { uuid: uuid.toString("hex"), generation, applied, closed, algorithm, layout },
     groups,
     damaged,
   };

@@ -7,6 +7,8 @@ export interface Fields {
   integer(name: string, min: number, max: number): number;
   integers(name: string, min: number, max: number): number[];
   text(name: string): string;
+  /** False where it is not there. */
+  flag(name: string): boolean;
   /** That many bytes in hexadecimal. */
   hex(name: string, bytes: number): Buffer;
   object(name: string): Fields;
@@ -36,6 +38,11 @@ export function fieldsOf(value: unknown, where: string): Fields {
     integer: (name, min, max) => integer(given.get(name), min, max, at(name)),
     integers: (name, min, max) =>
       array(name).map((item, index) => integer(item, min, max, `${at(name)}[${index}]`)),
+    flag(name) {
+      const value = given.get(name) ?? false;
+      if (typeof value !== "boolean") throw wrong(at(name), "it is neither true nor false");
+      return value;
+    },
     hex(name, bytes) {
       const word = text(name);
       if (word.length !== bytes * 2 || !/^[0-9a-f]*$/i.test(word))

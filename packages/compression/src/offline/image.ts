@@ -130,7 +130,7 @@ export async function openImageV2(
       rules: compressionRules,
     };
     const store = await loadStore(parts);
-    const journal = new Journal(view, superblock, compressionRules, past);
+    const journal = new Journal(parts, past);
     const all = await journal.records();
     const records = all.filter((record) => isPlausible(record, store.map.blocks));
     const isPending = ({ number }: DecodedRecord): boolean => number > superblock.applied;

@@ -13,9 +13,7 @@ import {
   isZero,
   inParallel,
   join,
-  randomUuid,
   refuse,
-  uuidBytes,
 } from "@dmkit/block-io";
 import { type Codec, openCodec } from "../device/codec.ts";
 import { ExtentMap } from "../core/extent-map.ts";
@@ -27,6 +25,7 @@ import type { SuperblockV1 } from "../format/superblock-v1.ts";
 import type { SuperblockV2 } from "../format/superblock-v2.ts";
 import { planV1 } from "../open/v1/open.ts";
 import { PARALLEL, wholeBlocks } from "../device/v2/applier.ts";
+import { newSuperblock } from "../device/v2/superblocks.ts";
 import { planV2 } from "../open/v2/open.ts";
 import { type Image, openImage, readContents } from "./image.ts";
 import { beginImage, finishV1, finishV2 } from "./writer.ts";
@@ -127,8 +126,7 @@ async function plan(
     [dataBlocks, dataStart] = [superblock.dataBlocks, 1 + superblock.metaBlocks];
   } else {
     const layout = planV2(to, options.journal);
-    const uuid = uuidBytes(randomUuid(environment.random));
-    superblock = { layout, uuid, generation: 1, applied: 0, features: 0, algorithm };
+    superblock = newSuperblock(layout, algorithm, environment.random);
     ({ dataBlocks, dataStart } = layout);
   }
   checkRoom(image, to, dataBlocks, options.size);

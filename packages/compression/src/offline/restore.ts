@@ -110,6 +110,7 @@ function readSuperblockV2(device: BlockDevice, given: Fields): SuperblockV2 {
     uuid: given.hex("uuid", 16),
     generation: given.integer("generation", 1, LARGEST),
     applied: given.integer("applied", 0, LARGEST),
+    closed: given.flag("closed"),
     features: 0,
     algorithm,
   };

@@ -116,7 +116,8 @@ export class CompressionDeviceV2 extends GuardedTarget {
     const { store, readOnly } = this.#parts;
     try {
       await this.#settled();
-      if (this.failure === undefined && !readOnly) await closeSuperblock(store.parts, this.#committer.last);
+      if (this.failure === undefined && !readOnly)
+        await closeSuperblock(store.parts, this.#committer.last, !store.isHolding);
     } finally {
       await store.parts.codec.close();
     }

@@ -4,49 +4,66 @@
  * So whatever is not known to be in place is in a slot, and replaying both in order always ends in the newest
  * state, however often it is done.
  */
-import { type CompressionRules, compressionRules } from "../../core/rules.ts";
-import { type BlockDevice, readGiven, refuse } from "@dmkit/block-io";
+import type { CompressionRules } from "../../core/rules.ts";
+import { type BlockDevice, SECTOR, isOfPlace, readWhatIsGiven, refuse } from "@dmkit/block-io";
 import { BLOCK } from "../../format/geometry-v1.ts";
-import { type DecodedRecord, announcedLength, decodeRecord } from "../../format/journal-v2.ts";
+import {
+  type DecodedRecord,
+  announcedLength,
+  announcedNumber,
+  decodeRecord,
+} from "../../format/journal-v2.ts";
 import { withoutLoss } from "../no-space.ts";
-import type { SuperblockV2 } from "../../format/superblock-v2.ts";
+import type { StoreParts } from "./store.ts";
+import { openSuperblock } from "./superblocks.ts";
 
 /** What to do about a slot that cannot be read: a hint. */
 export const LOST_SLOT =
-  "After an orderly close nothing is missing: write zeroes over these bytes, and open the device again. After a crash, that gives up what was flushed last: copy the device first, and check it (fsck) afterwards.";
+  "Try again: a sector may come back. Writing zeroes over these bytes gives up what was flushed last before the crash: copy the device first, and check it (fsck) afterwards.";
 
 // Most records end within it.
 const FIRST_READ = 64 * 1024;
 
+/** What a slot holds. */
+interface Slot {
+  /** Whatever may be there is not given. */
+  readonly isLost: boolean;
+  /** The number in its first sector: of a record that is there, or of one that was overwritten in part. */
+  readonly number: number;
+  readonly record: DecodedRecord | undefined;
+}
+
 export class Journal {
-  readonly #lower: BlockDevice;
-  readonly #superblock: SuperblockV2;
-  readonly #rules: CompressionRules;
+  readonly #parts: StoreParts;
   readonly #past: boolean;
+  #isMarked: boolean;
   /** Slots that the device did not give, and that may hold a record which is not in place. */
   unreadable: readonly number[] = [];
 
   /** @param past go on where there is such a slot, as if it were empty: for the offline tools, which name it. */
-  constructor(
-    lower: BlockDevice,
-    superblock: SuperblockV2,
-    rules: CompressionRules = compressionRules,
-    past = false,
-  ) {
-    this.#lower = lower;
-    this.#rules = rules;
-    this.#superblock = superblock;
+  constructor(parts: StoreParts, past = false) {
+    this.#parts = parts;
     this.#past = past;
+    this.#isMarked = !parts.superblock.closed;
+  }
+
+  get #lower(): BlockDevice {
+    return this.#parts.lower;
+  }
+
+  get #rules(): CompressionRules {
+    return this.#parts.rules;
   }
 
   /** Bytes of the largest record. */
   get slotBytes(): number {
-    return (this.#superblock.layout.journalBlocks / 2) * BLOCK;
+    return (this.#parts.superblock.layout.journalBlocks / 2) * BLOCK;
   }
 
   /**
    * Writes a record and makes it stable, together with everything written before. A record that finds no space fails
-   * without a loss, and can be written again: under the same number, or another one in its place.
+   * without a loss, and can be written again: under the same number, or another one in its place. With the first one
+   * the superblock says that the device is in use.
    */
   async commit(number: number, record: Buffer): Promise<void> {
     try {
@@ -61,6 +78,8 @@ export class Journal {
 
   async #write(number: number, record: Buffer): Promise<void> {
     try {
+      if (!this.#isMarked) await openSuperblock(this.#parts);
+      this.#isMarked = true;
       await this.#lower.write(this.#placeOf(number), record);
     } catch (error) {
       throw withoutLoss(error);
@@ -69,56 +88,87 @@ export class Journal {
 
   /**
    * The records that are valid and not known to be in place, in order. Throws `EIO` where a slot cannot be read that may
-   * hold one: the superblock says what is in place, and not whether anything came after that.
+   * hold one.
    */
   async pending(): Promise<readonly DecodedRecord[]> {
     const records = await this.records();
-    return records.filter(({ number }) => number > this.#superblock.applied);
+    return records.filter(({ number }) => number > this.#parts.superblock.applied);
   }
 
   /** All records that are valid, in order: the last two, unless the last one was torn. Throws as {@link pending} does. */
   async records(): Promise<readonly DecodedRecord[]> {
-    const found = [await this.#readSlot(0), await this.#readSlot(1)];
-    this.unreadable = [0, 1].filter(
-      (slot) => found[slot] === "unreadable" && this.#mayHide(slot, found[1 - slot]),
-    );
+    const slots = [await this.#readSlot(0), await this.#readSlot(1)] as const;
+    const lost = [0, 1].filter((slot) => slots[slot]?.isLost);
+    const isClosed = this.#isClosed(slots);
+    this.unreadable = lost.filter((slot) => !isClosed && this.#mayHide(slot, slots[1 - slot] as Slot));
     const [slot] = this.unreadable;
     if (slot !== undefined && !this.#past) {
       const reason = `slot ${slot} of the journal, ${this.slotBytes} bytes from ${this.#placeOf(slot)} on, cannot be read, and may hold what was written last`;
       throw refuse(this.#lower.name, "EIO", reason, LOST_SLOT);
     }
-    const records = found.filter((one) => typeof one === "object");
+    for (const empty of isClosed && !this.#past ? lost : []) await this.#empty(empty);
+    const records = slots.flatMap(({ record }) => record ?? []);
     return this.#rules.replayed(records.sort((a, b) => a.number - b.number));
   }
 
-  /** Nothing comes after the last record that is in place if the slot of the next one still has what was before. */
-  #mayHide(slot: number, other: DecodedRecord | "unreadable" | undefined): boolean {
-    const { applied } = this.#superblock;
-    return !(applied % 2 === slot && typeof other === "object" && other.number < applied);
+  /** Whether nothing was committed since a close. A program that does not know the mark leaves it; its records tell. */
+  #isClosed(slots: readonly Slot[]): boolean {
+    const { closed, applied } = this.#parts.superblock;
+    return closed && slots.every(({ number }) => !(number > applied));
   }
 
-  async #readSlot(slot: number): Promise<DecodedRecord | "unreadable" | undefined> {
-    const { uuid } = this.#superblock;
-    const place = this.#placeOf(slot);
-    const lower = this.#lower;
-    // What lies behind a short record does not matter.
-    let bytes =
-      (await readGiven(lower, place, Math.min(this.slotBytes, FIRST_READ))) ??
-      (await readGiven(lower, place, BLOCK));
-    if (bytes === undefined) return "unreadable";
-    const length = announcedLength(bytes, uuid, this.slotBytes);
-    if (length === undefined) return undefined;
-    if (length > bytes.length) {
-      const start = bytes.length;
-      const rest = await readGiven(lower, place + start, Math.ceil(length / BLOCK) * BLOCK - start);
-      if (rest === undefined) return "unreadable";
-      bytes = Buffer.concat([bytes, rest]);
+  /** Nothing comes after the last record that is in place if the slot of the next one still has what was before. */
+  #mayHide(slot: number, other: Slot): boolean {
+    const { applied } = this.#parts.superblock;
+    return !(applied % 2 === slot && other.number < applied);
+  }
+
+  /** A slot that holds nothing is written again: so it can be read from then on, or the next record has no place. */
+  async #empty(slot: number): Promise<void> {
+    const { logger } = this.#parts;
+    const place = { slot, offset: this.#placeOf(slot), bytes: this.slotBytes };
+    const block = Buffer.alloc(this.#lower.limits.logicalBlockSize);
+    await this.#lower.write(place.offset, block).then(
+      () =>
+        logger.log(
+          "warn",
+          "a slot of the journal could not be read, had nothing, and is written anew",
+          place,
+        ),
+      (error: unknown) => {
+        if (!isOfPlace(error)) throw error;
+        logger.log(
+          "error",
+          "a slot of the journal can be neither read nor written: there is nothing in it, and writes will fail",
+          place,
+        );
+      },
+    );
+  }
+
+  async #readSlot(slot: number): Promise<Slot> {
+    const { uuid, applied } = this.#parts.superblock;
+    const start = Buffer.alloc(Math.min(this.slotBytes, FIRST_READ));
+    const missing = await readWhatIsGiven(this.#lower, this.#placeOf(slot), start);
+    const number = missing.has(0) ? Number.NaN : (announcedNumber(start, uuid) ?? Number.NaN);
+    // A record begins with its first sector: what lies behind that of an older one does not matter.
+    const none = { isLost: missing.has(0), number, record: undefined };
+    const length = announcedLength(start, uuid, this.slotBytes);
+    if (none.isLost || length === undefined) return none;
+    let bytes = start.subarray(0, length);
+    if (length > start.length) {
+      const rest = Buffer.alloc(Math.ceil(length / BLOCK) * BLOCK - start.length);
+      const behind = await readWhatIsGiven(this.#lower, this.#placeOf(slot) + start.length, rest);
+      for (const sector of behind) missing.add(sector + start.length / SECTOR);
+      bytes = Buffer.concat([start, rest]).subarray(0, length);
     }
-    const record = decodeRecord(bytes.subarray(0, length), uuid);
-    return record !== undefined && record.number % 2 === slot ? record : undefined;
+    if ([...missing].some((sector) => sector * SECTOR < length)) return { ...none, isLost: number > applied };
+    const record = decodeRecord(bytes, uuid);
+    return { ...none, record: record !== undefined && record.number % 2 === slot ? record : undefined };
   }
 
   #placeOf(number: number): number {
-    return this.#superblock.layout.journalStart * BLOCK + this.#rules.slotOf(number) * this.slotBytes;
+    const { journalStart } = this.#parts.superblock.layout;
+    return journalStart * BLOCK + this.#rules.slotOf(number) * this.slotBytes;
   }
 }

@@ -2,7 +2,6 @@
 import {
   type BlockDevice,
   type BlockIoError,
-  type Logger,
   type Random,
   SECTOR,
   beginFormat,
@@ -11,6 +10,7 @@ import {
   readWhatIsGiven,
   refuse,
   uuidBytes,
+  worstOf,
 } from "@dmkit/block-io";
 import { listBackends } from "@dmkit/compressor";
 import { BLOCK } from "../../format/geometry-v1.ts";
@@ -22,6 +22,7 @@ import {
   decodeSuperblockV2,
   encodeSuperblockV2,
 } from "../../format/superblock-v2.ts";
+import type { StoreParts } from "./store.ts";
 
 const CHUNK = 1024 * 1024;
 
@@ -38,14 +39,20 @@ export async function readSuperblockCopies(lower: BlockDevice): Promise<Decoded[
   return copies.map((copy) => (copy === undefined ? { kind: "unreadable" } : decodeSuperblockV2(copy)));
 }
 
+/** Of all copies the newest sound one; it is closed if both say so. */
+export function newestOf(copies: readonly Decoded[]): SuperblockV2 | undefined {
+  const sound = copies.flatMap((copy) => (copy.kind === "sound" ? [copy.superblock] : []));
+  const [first, second] = sound;
+  if (first === undefined || second === undefined) return first && { ...first, closed: false };
+  const newest = second.generation > first.generation ? second : first;
+  const areAlike = first.generation === second.generation;
+  return { ...newest, closed: areAlike && first.closed && second.closed };
+}
+
 /** The newer of the sound copies; undefined if neither looks like one. Throws `EFORMAT`, `EIO` if neither can be read. */
 export async function readSuperblock(lower: BlockDevice): Promise<SuperblockV2 | undefined> {
   const copies = await readSuperblockCopies(lower);
-  let newest: SuperblockV2 | undefined;
-  for (const copy of copies) {
-    if (copy.kind !== "sound") continue;
-    if (newest === undefined || copy.superblock.generation > newest.generation) newest = copy.superblock;
-  }
+  const newest = newestOf(copies);
   if (newest === undefined) {
     if (copies.some(({ kind }) => kind === "version"))
       throw unreadable(lower, "a later program made this device", "Use that one.");
@@ -104,21 +111,35 @@ export async function writeCopy(lower: BlockDevice, superblock: SuperblockV2, co
   await lower.write(copy * BLOCK, block.subarray(0, lower.limits.logicalBlockSize));
 }
 
+type Kept = Pick<StoreParts, "lower" | "superblock" | "logger">;
+
+/** Says in both copies that it is not closed any more; the caller makes that stable. One that takes it is enough. */
+export async function openSuperblock({ lower, superblock }: Kept): Promise<void> {
+  const newer = { ...superblock, closed: false, generation: superblock.generation + 1 };
+  const written = await Promise.allSettled([0, 1].map((copy) => writeCopy(lower, newer, copy)));
+  const failed = worstOf(written);
+  if (
+    failed === undefined ||
+    (isOfPlace(failed.error) && written.some(({ status }) => status === "fulfilled"))
+  )
+    return;
+  throw failed.error;
+}
+
 /**
  * After a clean close nothing has to be replayed: makes everything in place stable, then says so, in both copies. One
  * that the device does not take is told, and the other one serves.
+ * @param closed all is in place; else the last record has what is not.
  */
 export async function closeSuperblock(
-  {
-    lower,
-    superblock,
-    logger,
-  }: { readonly lower: BlockDevice; readonly superblock: SuperblockV2; readonly logger: Logger },
+  { lower, superblock, logger }: Kept,
   applied: number,
+  closed: boolean,
 ): Promise<void> {
-  if (applied === superblock.applied && (await areAlike(lower))) return;
+  if (closed && applied === superblock.applied && newestOf(await readSuperblockCopies(lower))?.closed) return;
   await lower.flush();
-  const newer = { ...superblock, applied, generation: superblock.generation + 1 };
+  // Beyond what {@link openSuperblock} has written.
+  const newer = { ...superblock, applied, closed, generation: superblock.generation + 2 };
   let refused: BlockIoError | undefined;
   for (const copy of [0, 1]) {
     try {
@@ -135,11 +156,10 @@ export async function closeSuperblock(
   }
 }
 
-/** Whether both copies are sound, and of one close. */
-async function areAlike(lower: BlockDevice): Promise<boolean> {
-  const copies = await readSuperblockCopies(lower);
-  const generations = copies.map((copy) => (copy.kind === "sound" ? copy.superblock.generation : Number.NaN));
-  return generations.every((generation) => generation === generations[0]);
+/** That of a device with nothing in its journal. */
+export function newSuperblock(layout: LayoutV2, algorithm: string, random: Random): SuperblockV2 {
+  const uuid = uuidBytes(randomUuid(random));
+  return { layout, uuid, generation: 1, applied: 0, closed: true, features: 0, algorithm };
 }
 
 /** Makes an empty device, whatever was there. Until it is ready there is no superblock, and the device counts as blank. */
@@ -152,7 +172,8 @@ export async function formatV2(
   // The second copy first: the one that is left, if any, belongs to metadata that is whole.
   await lower.write(BLOCK, Buffer.alloc(BLOCK));
   await beginFormat(lower);
-  const uuid = uuidBytes(randomUuid(random));
+  const superblock = newSuperblock(layout, algorithm, random);
+  const { uuid } = superblock;
   const states = new Uint8Array(0);
   const sums = new Uint32Array(0);
   const { metaStart, metaBlocks } = layout;
@@ -164,7 +185,6 @@ export async function formatV2(
     await lower.write(metaStart * BLOCK + at, chunk);
   }
   await lower.flush();
-  const superblock: SuperblockV2 = { layout, uuid, generation: 1, applied: 0, features: 0, algorithm };
   await writeSuperblock(lower, superblock);
   return superblock;
 }

@@ -43,7 +43,7 @@ export async function* inspectJournal(image: ImageV2): AsyncIterable<Finding> {
       for (const { offset, bytes } of view.changes()) await device.write(offset, bytes);
       await device.flush();
       const generation = superblock.generation + 1;
-      await writeSuperblock(device, { ...superblock, applied: last.number, generation });
+      await writeSuperblock(device, { ...superblock, applied: last.number, closed: true, generation });
     },
   };
 }

@@ -19,6 +19,7 @@ import { Applier, wholeBlocks } from "../../device/v2/applier.ts";
 import { isWellFormed } from "../../open/v2/load.ts";
 import {
   readCopies,
+  newestOf,
   readSuperblockCopies,
   unknownAlgorithm,
   writeCopy,
@@ -77,12 +78,7 @@ async function inspectSuperblocks(device: BlockDevice): Promise<Superblocks> {
   });
   if (copies.some(({ kind }) => kind === "version"))
     return useless("a later program made this device", "Use that one.");
-  let superblock: SuperblockV2 | undefined;
-  for (const copy of copies) {
-    if (copy.kind !== "sound") continue;
-    if (superblock === undefined || copy.superblock.generation > superblock.generation)
-      superblock = copy.superblock;
-  }
+  let superblock = newestOf(copies);
   const guessed = superblock === undefined;
   superblock ??= await provedSuperblock(device);
   if (superblock === undefined)

@@ -73,7 +73,7 @@ export async function openV2(
     const parts = { lower: below, codec, superblock, logger: environment.logger, counters, rules };
     const store = await loadStore(parts);
     const applier = new Applier(store);
-    const journal = new Journal(below, superblock, rules);
+    const journal = new Journal(parts);
     const pending = await journal.pending();
     const next = 1 + (await replay(pending, applier, store).catch(namingReadOnly));
     counters.metadata = 0;
