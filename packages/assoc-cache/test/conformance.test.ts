@@ -14,7 +14,8 @@ function subject(values: Record<string, unknown>, logicalBlockSize: 512 | 4096 =
     const cache = new BadSectors(2 ** 20, { logicalBlockSize });
     const options = { block_size: 8, cache_size: 64, associativity: 16, ...values };
     const device = await openOn(source, cache, options, realEnvironment);
-    const reopen = () => openOn(source, cache, { ...options, persistence: 1 }, realEnvironment);
+    // Where no metadata is left, as historical one after a failure, the source has everything.
+    const reopen = () => openOn(source, cache, { ...options, persistence: 2 }, realEnvironment);
     // A crash leaves no historical metadata.
     const survives = values["format"] === "v1" ? "close" : "crash";
     return { device, reopen, lower: [source, cache], survives } as const;

@@ -1,7 +1,8 @@
 /** A cache device, or a source, with a place that cannot be read. */
-import { realEnvironment } from "@dmkit/block-io";
+import { type BlockDevice, realEnvironment } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
 import { assocCacheImages, check, repair } from "../src/index.ts";
+import { NONE } from "../src/core/frame-table.ts";
 import { type Rig, block, figures, readSectors, rig, settled } from "./support/rig.ts";
 
 /** From now on these sectors of the cache device cannot be read until they are written. */
@@ -67,25 +68,62 @@ describe("a cache that was closed cleanly, with a place that cannot be read", ()
   });
 });
 
-describe("a cache with dirty blocks", () => {
-  it("is refused as long as their entries cannot be read, and loses nothing", async () => {
-    const devices = rig({ policy: "write-back" });
-    const first = await devices.open();
-    await first.write(0, block(1));
-    await first.flush();
-    // As after a crash.
-    await first.cleaner.pause();
-    spoil(devices, 8);
-    expect(await kinds(devices)).toContain("error entries-unreadable");
-    const { left } = await repair(devices.cache);
-    expect(left.map(({ kind }) => kind)).toContain("entries-unreadable");
-    await expect(devices.open({ persistence: 1 })).rejects.toMatchObject({ code: "EFORMAT" });
-    await expect(devices.open()).rejects.toMatchObject({ code: "EBUSY" });
-    devices.cache.failsReads = () => false;
-    const again = await devices.open({ persistence: 1 });
-    expect(await readSectors(again, 0)).toEqual(block(1));
-    await again.close();
-  });
+describe("entries that cannot be read after a crash", () => {
+  it.each(["write-back", "write-through"] as const)(
+    "cost the blocks of their sets, under %s: nothing else stops, and all is there again with them",
+    async (policy) => {
+      // Two sets of 64: sector 8 has the entries of the first one, but for the last frame.
+      const devices = rig({ policy: "write-back", cache_size: 128, associativity: 64, sequential_cutoff: 0 });
+      const first = await devices.open();
+      const blocks = Array.from({ length: 128 }, (_, at) => at);
+      for (const at of blocks) await first.write(at * 4096, block(at));
+      await first.flush();
+      const { frames } = first.state;
+      const lost = blocks.filter((at) => frames.find(at) !== NONE && frames.find(at) < 63);
+      const known = blocks.filter((at) => frames.find(at) >= 63);
+      expect([lost.length > 0, known.length > 0]).toEqual([true, true]);
+      const outside = blocks.filter((at) => frames.find(at) === NONE && frames.sets.of(at) === 0);
+      // As after a crash.
+      await first.cleaner.pause();
+      spoil(devices, 8);
+      expect(await kinds(devices)).toContain("error entries-unreadable");
+      const { left } = await repair(devices.cache);
+      expect(left.map(({ kind }) => kind)).toContain("entries-unreadable");
+      await expect(devices.open()).rejects.toMatchObject({ code: "EBUSY" });
+
+      const device = await devices.open({ persistence: 1 });
+      await device.setPolicy(policy).catch(() => {});
+      expect(device.health()).toMatchObject({ state: "degraded", why: expect.stringContaining("1 sets") });
+      for (const at of [...lost.slice(0, 5), ...outside.slice(0, 3)]) {
+        for (const work of [
+          device.read(at * 4096, Buffer.alloc(512)),
+          device.write(at * 4096, block(0)),
+          device.writeZeroes(at * 4096, 4096),
+          device.discard(at * 4096, 4096),
+          device.invalidate(at * 4096, 4096),
+        ])
+          await expect(work).rejects.toMatchObject({ code: "EIO" });
+      }
+      for await (const { kind } of device.extents(0, device.size)) expect(kind).toBe("data");
+      const wrong = async (from: BlockDevice, of: readonly number[], added = 0): Promise<number[]> => {
+        const read = await Promise.all(of.map((at) => readSectors(from, at * 8)));
+        return of.filter((at, index) => !read[index]?.equals(block(at + added)));
+      };
+      expect(await wrong(device, known)).toEqual([]);
+      for (const at of known) await device.write(at * 4096, block(at + 1));
+      await device.flush();
+      await expect(device.writeHome()).rejects.toMatchObject({ code: "EIO" });
+      expect(await wrong(device, known, 1)).toEqual([]);
+      await expect(device.close()).rejects.toMatchObject({ code: "EIO" });
+
+      devices.cache.failsReads = () => false;
+      const again = await devices.open({ persistence: 1 });
+      const others = blocks.filter((at) => !known.includes(at));
+      expect([await wrong(again, known, 1), await wrong(again, others)]).toEqual([[], []]);
+      await again.close();
+      expect(await wrong(devices.source.lower, lost)).toEqual([]);
+    },
+  );
 });
 
 describe("a dirty block that cannot be read", () => {

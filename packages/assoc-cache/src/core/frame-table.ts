@@ -45,6 +45,8 @@ export const facts = {
   queued: 128,
   /** A commit is about to claim it; gone as soon as the frame is clean. */
   staged: 256,
+  /** Free, as far as is known: its entry could not be read, and it is not used. See unknown-sets.ts. */
+  unknown: 512,
 } as const;
 
 const STATE = 7;
@@ -218,7 +220,7 @@ export class FrameTable {
   #listOf(flags: number): WayLists | undefined {
     switch (flags & STATE) {
       case states.free:
-        return this.#free;
+        return (flags & facts.unknown) === 0 ? this.#free : undefined;
       case states.clean:
         return (flags & facts.held) === 0 ? this.#evictable : undefined;
       case states.dirty:

@@ -1,6 +1,6 @@
 /**
  * The running cache: takes requests apart into blocks and hands them to the reader, the writer (write-back) or
- * the source path (everything that changes the source). See running/state.ts for who locks what.
+ * the source path (everything that changes the source). See state.ts for who locks what.
  */
 import {
   type BlockIoError,
@@ -14,7 +14,6 @@ import {
   GuardedTarget,
   Streams,
   done,
-  healthy,
   join,
   refuse,
   storageBelow,
@@ -26,6 +25,8 @@ import { type CacheOptions, type Tunable, tunableNames } from "../options.ts";
 import { Cleaner, type CleanerSettings } from "./cleaner.ts";
 import { type ControlledCache, cacheControls, cacheFacts, statusLine } from "./messages.ts";
 import type { Metadata } from "./metadata/metadata.ts";
+import { requireKnown, unknownRefusal } from "./unknown.ts";
+import { cacheHealth } from "./health.ts";
 import { limitsOf } from "./limits.ts";
 import { Reader } from "./reader.ts";
 import { SourcePath } from "./source-path.ts";
@@ -77,23 +78,8 @@ export class AssocCacheDevice extends GuardedTarget {
   }
 
   override health(): Health {
-    const check: Health = this.metadata.needsCheck
-      ? {
-          state: "needs check",
-          why: "a device of the cache failed while it was open the last time",
-          help: "Close it and run dmkit fsck on the cache device.",
-        }
-      : healthy;
-    const { aside } = this.cleaner;
-    const left: Health =
-      aside === 0
-        ? healthy
-        : {
-            state: "degraded",
-            why: `${aside} dirty blocks cannot be copied to the source: they are tried again, and all others are written back`,
-            help: "The log says where; replace the device that has the bad place, or write these blocks anew.",
-          };
-    return worstHealth([this.state.health(), check, super.health(), left]);
+    const { needsCheck } = this.metadata;
+    return worstHealth([cacheHealth(this.state, needsCheck, this.cleaner.aside), super.health()]);
   }
 
   get policy(): Policy {
@@ -105,11 +91,13 @@ export class AssocCacheDevice extends GuardedTarget {
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
+    requireKnown(this.state, "read", offset, into.length);
     const start = this.#begin();
     return this.#timed(this.#reader.read(offset, into), latencies.read, start);
   }
 
   protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+    requireKnown(this.state, "write", offset, from.length);
     const { blockBytes, statistics } = this.state;
     const first = Math.floor(offset / blockBytes);
     const count = Math.floor((offset + from.length - 1) / blockBytes) - first + 1;
@@ -150,6 +138,7 @@ export class AssocCacheDevice extends GuardedTarget {
 
   protected override doDiscard(offset: number, length: number): Promise<void> {
     if (this.limits.capabilities.discard === "none") return done;
+    requireKnown(this.state, "discard", offset, length);
     return this.#sourcePath.change(offset, length, (source) => source.discard(offset, length));
   }
 
@@ -161,12 +150,13 @@ export class AssocCacheDevice extends GuardedTarget {
     if (this.state.writesBack && length <= CACHED_ZEROES && !options.fast) {
       return this.doWrite(offset, zeroes(length), options.fua === true);
     }
+    requireKnown(this.state, "write", offset, length);
     await this.#sourcePath.change(offset, length, (source) => source.writeZeroes(offset, length, options));
   }
 
   /** Holes of the source, as long as nothing that is dirty could be in them. */
   protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
-    if (this.state.frames.dirty > 0) yield { offset, length, kind: "data" };
+    if (this.state.frames.dirty + this.state.unknown.size > 0) yield { offset, length, kind: "data" };
     else yield* this.state.source.extents(offset, length);
   }
 
@@ -250,10 +240,11 @@ export class AssocCacheDevice extends GuardedTarget {
       throw this.#refusal("EBUSY", "the cache is suspended", "Resume it first.");
     }
     await this.cleaner.cleanAll(options);
+    if (this.state.unknown.size > 0) throw unknownRefusal(this.state, "message");
   }
 
   async writeHome(options: LongWork = {}): Promise<void> {
-    if (this.state.frames.dirty === 0) return;
+    if (this.state.frames.dirty + this.state.unknown.size === 0) return;
     if (this.state.readOnly) {
       const hint = "Open it for writing: then it is written back.";
       throw this.#refusal("EROFS", `${this.state.frames.dirty} blocks are in the cache only`, hint);
@@ -263,7 +254,9 @@ export class AssocCacheDevice extends GuardedTarget {
 
   /** Drops what the cache holds of a range (bytes); what is dirty of it is written back first. */
   async invalidate(offset: number, length: number): Promise<void> {
-    if (length > 0) await this.#sourcePath.change(offset, length, () => done);
+    if (length === 0) return;
+    requireKnown(this.state, "discard", offset, length);
+    await this.#sourcePath.change(offset, length, () => done);
   }
 
   /** The guard has waited for all requests and flushed. */
@@ -297,6 +290,8 @@ export class AssocCacheDevice extends GuardedTarget {
     try {
       await state.flushSource();
       await metadata.commit();
+      // Else what cannot be read would count as clean.
+      if (state.unknown.size > 0) return unknownRefusal(state, "close");
       await metadata.saveClean();
     } catch (error) {
       // If the source has everything, and no older data comes back, the cache is merely cold next time.

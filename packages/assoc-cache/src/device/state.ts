@@ -15,18 +15,16 @@ import {
   BufferPool,
   type Environment,
   FlushGroup,
-  type Health,
   RangeLock,
   SpaceWatch,
   isOutOfSpace,
-  healthy,
   toBlockIoError,
-  wholeStory,
   FUA,
 } from "@dmkit/block-io";
 import { FrameTable, NONE } from "../core/frame-table.ts";
 import { History } from "../core/history.ts";
 import { Statistics } from "../core/statistics.ts";
+import { UnknownSets } from "../core/unknown-sets.ts";
 import type { Geometry } from "../format/geometry.ts";
 import type { Policy } from "../format/superblock.ts";
 
@@ -64,6 +62,7 @@ export class CacheState {
   readonly pool: BufferPool;
   readonly statistics: Statistics = new Statistics();
   readonly history: History;
+  readonly unknown: UnknownSets;
   readonly environment: Environment;
   readonly rules: CacheRules;
   policy: Policy;
@@ -94,6 +93,7 @@ export class CacheState {
     this.blockBytes = setup.geometry.blockSectors * 512;
     this.blocks = Math.ceil(setup.size / this.blockBytes);
     this.frames = new FrameTable(setup.geometry, () => setup.environment.clock.now());
+    this.unknown = new UnknownSets(this.frames);
     const chunk = Math.max(this.blockBytes, CHUNK);
     this.pool = new BufferPool(chunk, Math.max(2, Math.floor(setup.poolBytes / chunk)));
     this.environment = setup.environment;
@@ -103,29 +103,6 @@ export class CacheState {
     this.#dataOffset = setup.dataOffset;
     this.#skipsBlockZero = setup.skipsBlockZero;
     this.#sourceFlushes = new FlushGroup(() => this.#flushSourceNow());
-  }
-
-  /** How the two devices are. */
-  health(): Health {
-    if (this.sourceError !== undefined) {
-      const why = `writes to the source cannot be relied on: ${wholeStory(this.sourceError)}`;
-      return { state: "failed", why, help: "Check the source, then close and reopen the cache." };
-    }
-    if (this.cacheError === undefined) {
-      if (this.cacheFull === undefined) return healthy;
-      const why = `goes past its cache device, which has no space: ${wholeStory(this.cacheFull)}`;
-      return { state: "degraded", why, help: "Make room below the cache device: it is used again then." };
-    }
-    const { dirty } = this.frames;
-    const why = wholeStory(this.cacheError);
-    const help = "Repair or replace the cache device and open the cache again.";
-    return dirty === 0
-      ? { state: "degraded", why: `goes on without its cache device: ${why}`, help }
-      : {
-          state: "failed",
-          why: `the cache device failed and has the only copy of ${dirty} blocks: ${why}`,
-          help: "Repair or reconnect the cache device and open the cache again; do not use the source without it.",
-        };
   }
 
   /** Whether blocks may be put into the cache by reads. */

@@ -1,7 +1,8 @@
 /**
  * Loads a cache from its device. After a clean shutdown everything is believed; after any other only dirty
- * entries of version 2, and nothing of version 1. What might be dirty and cannot be read is not passed over:
- * the cache is not opened then, because the source alone would show old data.
+ * entries of version 2, and nothing of version 1. What might be dirty and cannot be read is not passed over, because the
+ * source alone would show old data: of entries that the device does not give, their sets are unknown; where they are
+ * damaged, the cache is not opened.
  */
 import { type CacheRules, cacheRules } from "../core/rules.ts";
 import { type BlockDevice, SECTOR, refuse } from "@dmkit/block-io";
@@ -17,6 +18,7 @@ import {
   tableSectorsV1,
 } from "../format/v1.ts";
 import { currentSuperblock, isSecondAtEnd, readSuperblocks } from "../device/metadata/superblocks.ts";
+import type { CacheState } from "../device/state.ts";
 import { dropEntries, isOfSector, readEntries } from "./entries.ts";
 
 /** What was found on a cache device. */
@@ -98,19 +100,24 @@ export function checkPairing(superblock: Superblock, source: BlockDevice, size: 
  * clean entries. Throws `EFORMAT`.
  */
 export async function loadV2(
-  table: FrameTable,
+  { frames: table, unknown }: Pick<CacheState, "frames" | "unknown">,
   cache: BlockDevice,
   superblock: Superblock,
   trustClean: boolean,
 ): Promise<void> {
   const nothingDirty = superblock.clean && superblock.dirty === 0;
   const cleanOnes: number[] = [];
+  const notGiven: number[] = [];
   const unwanted = { sectors: new Set<number>(), frames: [] as number[] };
   for await (const { frame, state, block, problem } of readEntries(cache, superblock)) {
     const dirty = state === entryStates.dirty;
     if (problem !== undefined) {
       // An entry that cannot be true is no loss if it is not dirty.
       if (state === entryStates.clean) continue;
+      if (!nothingDirty && problem === "unreadable") {
+        notGiven.push(frame);
+        continue;
+      }
       if (!nothingDirty) throw damaged(cache, `the entry of frame ${frame} is damaged (${problem})`);
       if (isOfSector(problem)) unwanted.sectors.add(frame / ENTRIES_PER_SECTOR);
       else unwanted.frames.push(frame);
@@ -131,6 +138,7 @@ export async function loadV2(
   }
   // Neither order of use nor anything else is known of them: the frames used first are to go first.
   for (const frame of cleanOnes) table.setState(frame, states.clean);
+  for (const first of notGiven) unknown.add(first, ENTRIES_PER_SECTOR);
   await dropEntries(cache, superblock, unwanted);
 }
 

@@ -216,7 +216,7 @@ async function load(options: CacheOptions, context: Opening, devices: Devices): 
   }
   const state = stateV2(context, devices, options, superblock);
   const trustsClean = changed === undefined && context.rules.believesClean(superblock);
-  await loadV2(state.frames, devices.cache, superblock, trustsClean);
+  await loadV2(state, devices.cache, superblock, trustsClean);
   // From here on clean entries go out of date without notice.
   const inUse = { ...superblock, clean: false, generation: superblock.generation + 1 };
   if (context.rules.marksInUse(superblock)) await writeSuperblocks(devices.cache, inUse);
