@@ -9,7 +9,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { isAbsolute, join, relative } from "node:path";
 import { crc32 } from "node:zlib";
 import { afterAll, describe, expect, it } from "vitest";
 import {
@@ -238,6 +238,63 @@ describe("behind a path", () => {
     const path = join(folder, "file?raw");
     writeFileSync(path, "");
     expect(parsePath(path)).toEqual({ path, raw: false, lock: true });
+  });
+
+  it("what may be a file or a part of another one is neither, and it is said how to name each", () => {
+    const [path, other] = [join(folder, "both"), join(folder, "both?partition=1")];
+    writeFileSync(path, "");
+    writeFileSync(other, "");
+    expect(() => parsePath(other)).toThrow(
+      expect.objectContaining({ code: "EINVAL", hint: expect.stringContaining(`'${other}?raw'`) }),
+    );
+    expect(parsePath(`${other}?raw`)).toEqual({ path: other, raw: true, lock: true });
+    expect(parsePath(`${other}&raw`)).toEqual({ path, partition: 1, raw: true, lock: true });
+  });
+
+  it("an image whose size no disk has is named before its size is", async () => {
+    const path = join(folder, "odd.qcow2");
+    writeFileSync(path, Buffer.concat([Buffer.from("514649fb", "hex"), Buffer.alloc(1000)]));
+    const error: BlockIoError = await openPath(path, { readOnly: true }).then(
+      () => expect.fail("it was opened"),
+      (failure) => failure,
+    );
+    expect(error).toMatchObject({ code: "EINVAL", reason: expect.stringMatching(/^is a qcow2 image/) });
+    expect(error.hint).toContain(`qemu-nbd -t -f qcow2 -k ${path}.sock ${path} `);
+  });
+
+  it("a socket is named whose path is absolute, and not too long", async () => {
+    for (const path of [relative(".", join(folder, "near.qcow2")), join(folder, `${"x".repeat(90)}.qcow2`)]) {
+      writeFileSync(path, Buffer.from("514649fb", "hex"));
+      const error = await openPath(path).catch((failure: BlockIoError) => failure);
+      const [, socket = ""] = /-k (\S+) \//.exec((error as BlockIoError).hint ?? "") ?? [];
+      expect([isAbsolute(socket), socket.length < 108]).toEqual([true, true]);
+    }
+  });
+
+  it("who has a file in this very process is named", async () => {
+    const path = join(folder, "held.img");
+    writeFileSync(path, dos());
+    const open = (reference: string, use: Use, name?: string) =>
+      LowerDevices.openOne(
+        reference,
+        use,
+        {},
+        realEnvironment,
+        name === undefined ? {} : { holder: { name } },
+      );
+    for (const [held, wanted, use] of [
+      [path, `${path}?partition=1`, "owns"],
+      [`${path}?partition=1`, path, "owns"],
+      [path, `${path}?partition=1`, "looks"],
+    ] as const) {
+      const device = await open(held, use, "device a");
+      await expect(open(wanted, "owns")).rejects.toMatchObject({
+        code: "EBUSY",
+        reason: expect.stringMatching(/device a of this very process has it/),
+      });
+      await device.close();
+    }
+    await (await open(path, "owns")).close();
   });
 
   it.each([

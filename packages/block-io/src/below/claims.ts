@@ -39,6 +39,9 @@ export interface Holder {
   readonly advice?: string | undefined;
 }
 
+/** The holder where nobody said who it is. */
+export const PROGRAM = "this program";
+
 /** Who makes claims: what was opened for one device. */
 export interface Claimant {
   readonly holder: Holder;
@@ -93,6 +96,8 @@ export function withoutWriting(use: Use): Use {
 /** A list of claims that go together. There is one for a process: {@link claims}. */
 export class Claims {
   readonly #claims: Set<Claim> = new Set();
+  /** Those in nobody's way, and with nobody in theirs. */
+  readonly #lookers: Set<Claim> = new Set();
   readonly #withinOne: boolean;
 
   /** @param withinOne whether claims of one claimant are compared with each other. */
@@ -105,11 +110,17 @@ export class Claims {
     // Nobody can write to what is read-only itself, and several may rely on it.
     const { readOnly } = wanted.device.limits.capabilities;
     const claim = readOnly ? { ...wanted, use: withoutWriting(wanted.use) } : wanted;
-    // It is in nobody's way, and nobody is in its.
-    if (claim.use === "looks") return () => {};
-    this.#refuse(claim, this.#claims);
-    this.#claims.add(claim);
-    return () => this.#claims.delete(claim);
+    const into = claim.use === "looks" ? this.#lookers : this.#claims;
+    if (into === this.#claims) this.#refuse(claim, into);
+    into.add(claim);
+    return () => into.delete(claim);
+  }
+
+  /** The names of those who use bytes of an origin, for whatever. */
+  holdersOf(origin: string): string[] {
+    const all = [...this.#claims, ...this.#lookers];
+    const found = all.filter((claim) => runsOf(claim).some(({ on }) => on === origin));
+    return [...new Set(found.map(({ claimant }) => claimant.holder.name))];
   }
 
   /** Whether somebody relies on bytes that are read through a device. */

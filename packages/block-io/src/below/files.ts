@@ -44,7 +44,7 @@ export function filesOf(devices: Iterable<BlockDevice>): FilesBelow {
   for (const device of devices) {
     const identity = openIdentity(device);
     if (identity !== undefined)
-      files.set(fileKey(device instanceof FileDevice ? device.path : device.name), identity);
+      files.set(device instanceof FileDevice ? resolve(device.path) : fileKey(device.name), identity);
   }
   return files;
 }

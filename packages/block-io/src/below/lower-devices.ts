@@ -15,6 +15,7 @@ import {
   type Claim,
   type Claimant,
   type Holder,
+  PROGRAM,
   type Use,
   claims,
   isWriting,
@@ -88,7 +89,7 @@ export class LowerDevices {
     this.#environment = environment;
     this.#readOnly = options.readOnly === true;
     this.#files = options.files;
-    this.#claimant = { holder: options.holder ?? { name: "this program" } };
+    this.#claimant = { holder: options.holder ?? { name: PROGRAM } };
   }
 
   /** Says which device uses what was opened: who stands on that device goes through its claims. */

@@ -5,9 +5,11 @@
  *      disk.img?raw            its bytes as they are, without a warning where they are an image of other programs
  *      disk.img?no-lock        without the lock that keeps other programs off
  *
- * Several are joined by `&`. A file that really has such a name is meant itself.
+ * Several are joined by `&`. A file that really has such a name is meant itself; where there is one of each, nothing is.
  */
-import { existsSync } from "node:fs";
+import { closeSync, existsSync, fstatSync, openSync, readSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join, resolve } from "node:path";
 import type { BlockDevice } from "../contract/device.ts";
 import { type Logger, realEnvironment } from "../contract/environment.ts";
 import { BlockIoError, refuse } from "../contract/errors.ts";
@@ -16,7 +18,9 @@ import { shellQuote } from "../bytes/text.ts";
 import type { FileDevice } from "../devices/file.ts";
 import { type FileDeviceOptions, openFile } from "../devices/file-open.ts";
 import { schemeOf } from "./schemes.ts";
-import { textOf } from "../devices/origin.ts";
+import { originAt, textOf } from "../devices/origin.ts";
+import { PROGRAM, claims } from "./claims.ts";
+import { unixAddress } from "../format/unix-address.ts";
 import { type ForeignFormat, foreignFormat } from "../format/foreign.ts";
 
 /** A path, and what was said behind it. */
@@ -31,11 +35,15 @@ export interface PathWords {
 const words =
   /^(.+?)\?((?:raw|no-lock|partition=[1-9]\d{0,2})(?:&(?:raw|no-lock|partition=[1-9]\d{0,2}))*)$/s;
 
-/** What a reference without a scheme means. */
+/** What a reference without a scheme means. Throws `EINVAL` where it may be two things. */
 export function parsePath(reference: string): PathWords {
   const [, path, said] = words.exec(reference) ?? [];
-  if (path === undefined || said === undefined || existsSync(reference))
-    return { path: reference, raw: false, lock: true };
+  const isFile = existsSync(reference);
+  if (path !== undefined && said !== undefined && isFile && existsSync(path)) {
+    const hint = `For the file of this very name: ${shellQuote(`${reference}?raw`)}. For "${path}", with "${said}": ${shellQuote(`${reference}&raw`)}`;
+    throw refuse(reference, "EINVAL", "may mean two files, and both are there", hint);
+  }
+  if (path === undefined || said === undefined || isFile) return { path: reference, raw: false, lock: true };
   const given = said.split("&");
   const number = given.find((word) => word.startsWith("partition="))?.slice("partition=".length);
   return {
@@ -74,7 +82,7 @@ export async function openPath(reference: string, options: PathOptions = {}): Pr
   if (!lock && options.readOnly !== true)
     logger.log("warn", "a file is written to without a lock: nothing else may write to it", { file: path });
   const device = await openFile(path, { ...options, lock, name: reference }).catch((error: unknown) => {
-    throw withWords(error, reference);
+    throw known(error, reference, path);
   });
   if (!raw) await warnOfForeign(device, logger);
   return device;
@@ -95,14 +103,26 @@ async function warnOfForeign(device: FileDevice, logger: Logger): Promise<void> 
   const found = warnedOf.has(origin) ? undefined : await foreignOf(device).catch(() => undefined);
   if (found === undefined) return;
   warnedOf.add(origin);
-  const socket = `${path}.sock`;
-  const uri = `nbd+unix:///?socket=${encodeURIComponent(socket).replaceAll("%2F", "/")}`;
+  const { serve, uri } = waysTo(path, found);
   logger.log("warn", `a file is ${found.name}, and its bytes are not those of the disk in it`, {
     file: path,
-    "to use the disk, serve it with": `qemu-nbd -t -f ${found.qemu} -k ${shellQuote(socket)} ${shellQuote(path)}`,
-    "and give its URI": shellQuote(uri),
+    "to use the disk, serve it with": serve,
+    "and give its URI": uri,
     "if its bytes are meant": shellQuote(`${path}?raw`),
   });
+}
+
+/** Commands as they are typed, for a disk in an image of other programs. */
+function waysTo(path: string, { qemu }: ForeignFormat): { readonly serve: string; readonly uri: string } {
+  const image = resolve(path);
+  // qemu-nbd wants an absolute one; the system, one that is not long.
+  const beside = `${image}.sock`;
+  const socket = unixAddress(beside) === undefined ? join(tmpdir(), `${basename(image)}.sock`) : beside;
+  const uri = `nbd+unix:///?socket=${encodeURIComponent(socket).replaceAll("%2F", "/")}`;
+  return {
+    serve: `qemu-nbd -t -f ${qemu} -k ${shellQuote(socket)} ${shellQuote(image)}`,
+    uri: shellQuote(uri),
+  };
 }
 
 async function foreignOf(device: BlockDevice): Promise<ForeignFormat | undefined> {
@@ -114,10 +134,47 @@ async function foreignOf(device: BlockDevice): Promise<ForeignFormat | undefined
   return foreignFormat({ size: device.size, start, end });
 }
 
-/** Whoever has mistyped what stands behind a path finds no such file. */
-function withWords(error: unknown, reference: string): unknown {
-  if (!(error instanceof BlockIoError) || error.code !== "ENOENT" || !reference.includes("?")) return error;
-  const { code, reason, device, op, cause } = error;
-  const hint = "Behind a path there can be: ?partition=NUMBER, ?raw, ?no-lock; with & between them.";
-  return new BlockIoError(reason, { code, device, op, cause, hint });
+/** An error of {@link openFile}, with what is known here: of what was mistyped, who has it, and what it is. */
+function known(error: unknown, reference: string, path: string): unknown {
+  if (!(error instanceof BlockIoError)) return error;
+  const { code, op, cause } = error;
+  let { reason, hint } = error;
+  if (code === "ENOENT" && reference.includes("?"))
+    hint = "Behind a path there can be: ?partition=NUMBER, ?raw, ?no-lock; with & between them.";
+  if (code === "EBUSY") {
+    const holders = claims.holdersOf(originAt(path)?.name ?? "");
+    const others = holders.length > 1 ? holders.filter((name) => name !== PROGRAM) : holders;
+    if (others.length > 0) {
+      reason = `is in use: ${others.join(", ")} of this very process ${others.length === 1 ? "has" : "have"} it, or a part of it, open`;
+      hint =
+        "Make it a device of its own, and have all stand on that (dm:NAME); or close the other one first.";
+    }
+  }
+  const found = code === "EINVAL" ? foreignAt(path) : undefined;
+  if (found !== undefined) {
+    const { serve, uri } = waysTo(path, found);
+    reason = `is ${found.name}, whose bytes are not those of the disk in it: ${reason}`;
+    hint = `To use the disk, serve it with: ${serve} and give its URI: ${uri}`;
+  }
+  if (hint === error.hint) return error;
+  return new BlockIoError(reason, { code, device: reference, op, cause, hint });
+}
+
+/** The same of a file that is no device: its size may be any. */
+function foreignAt(path: string): ForeignFormat | undefined {
+  try {
+    const fd = openSync(path, "r");
+    try {
+      const { size } = fstatSync(fd);
+      const length = Math.min(SEEN, size);
+      const [start, end] = [Buffer.alloc(length), Buffer.alloc(length)];
+      readSync(fd, start, 0, length, 0);
+      readSync(fd, end, 0, length, size - length);
+      return foreignFormat({ size, start, end });
+    } finally {
+      closeSync(fd);
+    }
+  } catch {
+    return undefined;
+  }
 }
