@@ -54,10 +54,6 @@ export function absoluteUri(uri: string, folder: string, targets?: TargetRegistr
 /** The openers of the schemes of all targets the app knows. */
 export const schemes: DeviceSchemes = openersOf();
 
-export interface ReferenceOptions {
-  readonly use?: Use;
-}
-
 /**
  * Opens a path or a URI for one caller, who owns it or relies on what is there, unless it says otherwise. Errors:
  * those of opening, EBUSY.
@@ -66,7 +62,7 @@ export async function openReference(
   reference: string,
   access: "read" | "write",
   environment: Environment,
-  { use = access === "write" ? "owns" : "reads" }: ReferenceOptions = {},
+  use: Use = access === "write" ? "owns" : "reads",
 ): Promise<BlockDevice> {
   if (isOutput(reference)) {
     const reason = "is where standard output goes: what is read would be written over";

@@ -10,6 +10,7 @@ import {
   questions,
   type RpcError,
   fromRpcError,
+  lineOf,
   isObject,
 } from "./protocol.ts";
 
@@ -191,9 +192,4 @@ function open(path: string): Promise<Socket> {
       );
     });
   });
-}
-
-/** A message as it is sent, without the end of its line. */
-function lineOf(message: Readonly<Record<string, unknown>>): string {
-  return JSON.stringify({ jsonrpc: "2.0", ...message });
 }

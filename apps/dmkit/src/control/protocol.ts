@@ -81,6 +81,11 @@ export class BadRequest extends Error {
   }
 }
 
+/** A message as it is sent, without the end of its line. */
+export function lineOf(message: object): string {
+  return JSON.stringify({ jsonrpc: "2.0", ...message });
+}
+
 /** Reads a line from a client; throws {@link BadRequest}. */
 export function parseRequest(line: string): Request {
   let value: unknown;

@@ -24,6 +24,7 @@ import {
   questions,
   rpcCodes,
   toRpcError,
+  lineOf,
 } from "./protocol.ts";
 
 /** What a method is given besides its parameters. */
@@ -253,7 +254,7 @@ class Client {
       lost();
       return;
     }
-    this.#socket.write(`${JSON.stringify({ jsonrpc: "2.0", ...message })}\n`, (error) => {
+    this.#socket.write(`${lineOf(message)}\n`, (error) => {
       if (error !== undefined && error !== null) lost();
     });
     if (this.#socket.writableLength > MAX_UNREAD) this.#socket.destroy();

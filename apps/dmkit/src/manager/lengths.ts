@@ -156,9 +156,7 @@ export async function bytesOf(reference: string, environment: Environment): Prom
   // Without a lock: the table that is being exchanged may have it.
   const opened =
     path === undefined
-      ? await openReference(withoutLock(reference), "read", environment, {
-          use: "looks",
-        })
+      ? await openReference(withoutLock(reference), "read", environment, "looks")
       : await openFile(path, { readOnly: true, lock: false, environment });
   try {
     return opened.size;

@@ -128,7 +128,7 @@ function deviceName(exportName: string, devices: DeviceManager): string {
 
 /** What is written to it is in memory, and forgotten at the end: the image is opened read-only. */
 async function openSnapshot(image: string, environment: Environment): Promise<OpenedTable> {
-  const below = await openReference(image, "read", environment, { use: "looks" });
+  const below = await openReference(image, "read", environment, "looks");
   const most = Math.floor(totalmem() / 2);
   const hint = "What does not fit fails. To keep more, make a layer on a disk: dmkit cow create --help";
   const overlay = new MemoryOverlay(below, most, hint);
@@ -150,7 +150,7 @@ async function openImage(image: string, what: WhatToServe, environment: Environm
         ...(createSize === undefined ? {} : { createSize }),
       })
     : // The device it becomes has the claim, under its name.
-      await openReference(image, readOnly ? "read" : "write", environment, { use: "looks" });
+      await openReference(image, readOnly ? "read" : "write", environment, "looks");
   const { pinned } = device;
   const opened = openedAs(device, { target: linear, words: () => [pinned ?? image, "0"] });
   return pinned === undefined

@@ -21,8 +21,8 @@ import type { ExportManager } from "../manager/export-manager.ts";
 import { readOpenTable } from "../manager/lengths.ts";
 import { describeDone, describeListener } from "../stack-file/describe.ts";
 import { type PlanDiff, type PlanStep, diffPlans, renamedPlan } from "../stack-file/diff.ts";
-import type { PlannedDevice, PlannedExport, PlannedListener, StackPlan } from "../stack-file/plan.ts";
-import { completeTable, makeFiles } from "../stack-file/prepare.ts";
+import type { PlannedExport, PlannedListener, StackPlan } from "../stack-file/plan.ts";
+import { makeFiles } from "../stack-file/prepare.ts";
 import { readStackFile } from "../stack-file/read/read.ts";
 import { renamesOf, requireAsWanted, whatRuns } from "../stack-file/what-runs.ts";
 import { endsWithin } from "./ends-within.ts";
@@ -245,15 +245,13 @@ export class Stack {
         this.#renamed(step.from, step.to);
         return;
       case "create": {
-        const table = await this.#complete(step.device);
-        const { name } = step.device;
+        const { name, table } = step.device;
         const device = await devices.create(name, table, { readOnly: step.device.readOnly || readOnly });
         this.#live.set(name, device);
         return;
       }
       case "reload": {
-        const { name } = step.device;
-        const table = await this.#complete(step.device);
+        const { name, table } = step.device;
         refuseIfSuspended(devices, name);
         await devices.reload(name, table, { readOnly: step.device.readOnly || readOnly });
         return devices.resume(name);
@@ -303,11 +301,6 @@ export class Stack {
     const [found] = index === -1 ? [] : this.#listeners.splice(index, 1);
     // It is closed for good when its last connection is gone, which is not waited for.
     void found?.listener.close();
-  }
-
-  #complete(device: PlannedDevice): Promise<string> {
-    const { devices, environment } = this.#context;
-    return completeTable(device, (name) => devices.device(name).size, environment);
   }
 }
 

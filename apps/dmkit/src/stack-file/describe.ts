@@ -3,18 +3,15 @@ import { type TargetRegistry, describeSize } from "@dmkit/block-io";
 import type { AccessOptions } from "@dmkit/nbd";
 import { targets as allTargets } from "../targets.ts";
 import type { PlanDiff, PlanStep } from "./diff.ts";
-import { fileSize, knownLength } from "../manager/lengths.ts";
+import { fileSize } from "../manager/lengths.ts";
 import {
   type MetricsAddress,
-  type PlannedDevice,
   type PlannedExport,
-  type PlannedFile,
   type PlannedListener,
   type StackPlan,
   plannedSize,
-  tableOfLength,
+  withKnownLength,
 } from "./plan.ts";
-import { deviceNamed } from "./read/references.ts";
 
 /** A device with its length filled in where it is known now. */
 export interface DeviceFacts {
@@ -35,28 +32,13 @@ export interface PlanFacts extends Omit<StackPlan, "devices"> {
 export function planFacts(plan: StackPlan, targets: TargetRegistry = allTargets): PlanFacts {
   const sizes = new Map<string, number | undefined>();
   const devices = plan.devices.map((device): DeviceFacts => {
-    const { table, size } = resolved(device, sizes, plan.files ?? [], targets);
+    const known = withKnownLength(device, sizes, (reference) => fileSize(reference, plan.files));
+    const size = plannedSize(known, targets);
     sizes.set(device.name, size);
-    const { name, readOnly, where } = device;
+    const { name, table, readOnly, where } = known;
     return { name, table, size: size ?? null, readOnly, where };
   });
   return { ...plan, devices };
-}
-
-function resolved(
-  device: PlannedDevice,
-  sizes: ReadonlyMap<string, number | undefined>,
-  files: readonly PlannedFile[],
-  targets: TargetRegistry,
-): { table: string; size: number | undefined } {
-  if (device.length === undefined) return { table: device.table, size: plannedSize(device, targets) };
-  const sectors = knownLength(device.length, (reference) => {
-    const name = deviceNamed(reference);
-    return name === undefined ? fileSize(reference, files) : sizes.get(name);
-  });
-  if (sectors === undefined || sectors === 0) return { table: device.table, size: undefined };
-  const { length: _, ...known } = { ...device, table: tableOfLength(device, sectors) };
-  return { table: known.table, size: plannedSize(known, targets) };
 }
 
 export function describePlan(plan: StackPlan, targets?: TargetRegistry): string {

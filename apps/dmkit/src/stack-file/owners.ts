@@ -29,8 +29,8 @@ import {
   withoutWriting,
 } from "@dmkit/block-io";
 import { targets as allTargets } from "../targets.ts";
-import { fileSize, knownLength } from "../manager/lengths.ts";
-import { type PlannedDevice, type PlannedFile, type StackPlan, tableOfLength } from "./plan.ts";
+import { fileSize, knownLength, withLength } from "../manager/lengths.ts";
+import type { PlannedDevice, PlannedFile, StackPlan } from "./plan.ts";
 import { type StackProblem, asClause } from "./problem.ts";
 import { deviceNamed } from "./read/references.ts";
 
@@ -189,7 +189,7 @@ function segmentsOf(planned: PlannedDevice, targets: TargetRegistry, below: Belo
   const { length } = planned;
   const bytes = length === undefined ? 0 : (knownLength(length, (of) => below.of(of).size) ?? 0);
   // Nothing is left for a device: that is for who opens it to say.
-  return parseTable(tableOfLength(planned, Math.max(1, bytes)), targets);
+  return parseTable(withLength(planned.table, Math.max(1, bytes)), targets);
 }
 
 /** The device of a line that only hands on requests; undefined where they end. Such a one writes nothing when it is opened. */

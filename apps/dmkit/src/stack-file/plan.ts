@@ -7,14 +7,15 @@
 import { MOST_CONNECTIONS, defaultLimits } from "@dmkit/nbd";
 import { type LengthRule, type LogLevel, SECTOR, type TargetRegistry, tableLength } from "@dmkit/block-io";
 import type { AccessOptions, ListenPolicy } from "@dmkit/nbd";
-import { readOpenTable, requireLength, withLength } from "../manager/lengths.ts";
+import { knownLength, readOpenTable, withLength } from "../manager/lengths.ts";
+import { deviceNamed } from "./read/references.ts";
 
 /** A named device. */
 export interface PlannedDevice {
   readonly name: string;
   /**
    * Device-mapper table; other devices of the stack are `dm:NAME`. The last line may have `*` in the place of its
-   * length: then `length` says what it is, see {@link tableOfLength}.
+   * length: then `length` says what it is.
    */
   readonly table: string;
   /** There if, and only if, the table has a `*`. */
@@ -95,9 +96,23 @@ export function connectionsOf({ exports }: StackPlan): number {
   return Math.min(MOST_CONNECTIONS, Math.max(defaultLimits.connections, wanted));
 }
 
-/** The table with a length in the place of `*`; unchanged if it has none. Throws `EINVAL` for a length of 0. */
-export function tableOfLength({ name, table, length }: PlannedDevice, sectors: number): string {
-  return length === undefined ? table : withLength(table, requireLength(sectors, length, name));
+/**
+ * The device with a length in the place of `*`, if that follows from what is known; else as it is.
+ * @param sizes bytes of devices of the stack. @param sizeOf those of all else.
+ */
+export function withKnownLength(
+  device: PlannedDevice,
+  sizes: ReadonlyMap<string, number | undefined>,
+  sizeOf: (reference: string) => number | undefined = () => undefined,
+): PlannedDevice {
+  const { length, ...rest } = device;
+  if (length === undefined) return device;
+  const sectors = knownLength(length, (reference) => {
+    const name = deviceNamed(reference);
+    return name === undefined ? sizeOf(reference) : sizes.get(name);
+  });
+  if (sectors === undefined || sectors === 0) return device;
+  return { ...rest, table: withLength(device.table, sectors) };
 }
 
 /** Bytes of a planned device; undefined where its length is open. */

@@ -23,7 +23,8 @@ export interface ArchiveReference {
 export function parseArchiveReference(text: string): ArchiveReference {
   const [path, query] = splitParameters(text.replace(/^archive:/, ""));
   const slash = path.lastIndexOf("/");
-  const [, disk = "", moment] = /^([^@]*)(?:@(.*))?$/.exec(path.slice(slash + 1)) ?? [];
+  const [before, moment] = splitMoment(path);
+  const disk = before.slice(slash + 1);
   const store = path.slice(0, slash);
   if (slash < 0 || /^s3:\/?$/i.test(store) || (isS3Uri(path) && !/^s3:\/\/[^/]/i.test(store))) {
     throw malformed(
@@ -42,7 +43,7 @@ export function parseArchiveReference(text: string): ArchiveReference {
   return {
     store: (store === "" ? "/" : store) + query,
     disk,
-    when: moment === undefined ? "newest" : parseWhen(moment),
+    when: moment === "" ? "newest" : parseWhen(moment.slice(1)),
   };
 }
 

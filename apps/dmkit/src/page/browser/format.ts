@@ -80,3 +80,12 @@ function short(value: number): string {
 export function exportName(name: string): string {
   return name === "" ? "(default)" : name;
 }
+
+/** The targets of a device, each once; a broken one has none. */
+export function targetsOf({
+  segments,
+}: {
+  readonly segments: readonly { readonly target: string }[];
+}): string {
+  return [...new Set(segments.map(({ target }) => target))].join(", ") || NONE;
+}

@@ -1,7 +1,7 @@
 /** The stack as a picture, and as a list of words for who does not see it. */
 import type { StatusFeed } from "../feed.ts";
 import { byId, html, redraw, svg } from "./dom.ts";
-import { beginning, bytes, ending, exportName, rate } from "./format.ts";
+import { beginning, bytes, ending, exportName, rate, targetsOf } from "./format.ts";
 import { lookOf, signs } from "./health.ts";
 import { type Box, type Layout, columnsOf, layOut } from "./layout.ts";
 
@@ -54,11 +54,6 @@ function linesOf({ kind, name, device, condition = "ok" }: Box, rates: Rates): r
 function sort(reference: string): string {
   const [, scheme] = /^([a-z][a-z0-9+.-]*):/i.exec(reference) ?? [];
   return scheme === undefined ? "file" : scheme;
-}
-
-function targetsOf({ segments }: { readonly segments: readonly { readonly target: string }[] }): string {
-  const names = [...new Set(segments.map(({ target }) => target))];
-  return names.length === 0 ? "image" : names.join(", ");
 }
 
 function lookOfBox({ kind, condition }: Box): string {

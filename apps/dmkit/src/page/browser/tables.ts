@@ -1,7 +1,7 @@
 /** What is said in tables: data at risk, devices, exports and clients. */
 import type { StatusFeed } from "../feed.ts";
 import { type Cell, byId, fillTable, setText } from "./dom.ts";
-import { NONE, bytes, count, duration, exportName, latency, percent, rate } from "./format.ts";
+import { NONE, bytes, count, duration, exportName, latency, percent, rate, targetsOf } from "./format.ts";
 import { conditionOf, lookOf, signs } from "./health.ts";
 
 // Rows of a table.
@@ -98,7 +98,7 @@ export function showDevices({ devices, figures }: StatusFeed): void {
     return [
       text(device.name),
       text(`${signs[condition]} ${condition}`, lookOf(condition)),
-      text([...new Set(device.segments.map(({ target }) => target))].join(", ")),
+      text(targetsOf(device)),
       number(bytes(device.size)),
       number(count(now?.read.iops)),
       number(rate(now?.read.rate)),

@@ -13,18 +13,21 @@ interface AccessWord<Value> {
 }
 
 /** A number, or one in quotes, is as good a word as any other. */
-function wordOf(value: unknown): string | undefined {
+export function wordOf(value: unknown): string | undefined {
   return (typeof value === "string" || typeof value === "number") && value !== "" ? String(value) : undefined;
+}
+
+/** A word, or a list of them. */
+function wordsOf(value: unknown): readonly string[] | undefined {
+  const words = (Array.isArray(value) ? value : [value]).map(wordOf);
+  return words.every((word) => word !== undefined) ? words : undefined;
 }
 
 const allow: AccessWord<readonly string[]> = {
   flags: "--allow <addresses>",
   help: "who may connect to the TCP port: addresses or ranges of them, with commas between",
   takes: "addresses or ranges of them: [192.168.0.0/16, fd00::/8]",
-  read(value) {
-    const words = (Array.isArray(value) ? value : [value]).map(wordOf);
-    return words.every((word) => word !== undefined) ? words : undefined;
-  },
+  read: wordsOf,
 };
 
 const mode: AccessWord<number> = {
@@ -50,14 +53,14 @@ const identities: AccessWord<readonly string[]> = {
   flags: "--identities <names>",
   help: `who may use what is served: ${names}, with commas between`,
   takes: names,
-  read: allow.read,
+  read: wordsOf,
 };
 
 const writers: AccessWord<readonly string[]> = {
   flags: "--writers <names>",
   help: "the same: who may write; to everybody else all is read-only",
   takes: names,
-  read: allow.read,
+  read: wordsOf,
 };
 
 /** As stack files have them. */

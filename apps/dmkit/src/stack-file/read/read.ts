@@ -14,7 +14,6 @@ import { waitsForWriter } from "../../fifo.ts";
 import { PAGE_IS_LOCAL } from "../../page/local.ts";
 import { type DeviceContext, deviceReader } from "./context.ts";
 import { readDevice } from "./devices.ts";
-import { knownLength } from "../../manager/lengths.ts";
 import { placeOf, readExports, readListener, readListeners, socketPath } from "./listeners.ts";
 import { orderDevices, usersOf } from "../order.ts";
 import {
@@ -23,10 +22,10 @@ import {
   type PlannedFile,
   type StackPlan,
   plannedSize,
-  tableOfLength,
+  withKnownLength,
 } from "../plan.ts";
 import { StackFileError, type StackProblem, show } from "../problem.ts";
-import { type BareWord, deviceNamed, refuseMisspelt } from "./references.ts";
+import { type BareWord, refuseMisspelt } from "./references.ts";
 import { check, fileSchema, metricsSchema, newFileSchema } from "./schema.ts";
 import { MAX_BYTES, type MapValue, Problems, type Value, parseYaml, plainOf, wordAt } from "../yaml.ts";
 
@@ -213,18 +212,10 @@ function refuseWritesBelow(
 function fillLengths(devices: readonly PlannedDevice[], registry: TargetRegistry): readonly PlannedDevice[] {
   const sizes = new Map<string, number | undefined>();
   return devices.map((device) => {
-    const filled = fillLength(device, sizes);
+    const filled = withKnownLength(device, sizes);
     sizes.set(device.name, plannedSize(filled, registry));
     return filled;
   });
-}
-
-function fillLength(device: PlannedDevice, sizes: ReadonlyMap<string, number | undefined>): PlannedDevice {
-  if (device.length === undefined) return device;
-  const sectors = knownLength(device.length, (reference) => sizes.get(deviceNamed(reference) ?? ""));
-  if (sectors === undefined || sectors === 0) return device;
-  const { length: _, ...rest } = device;
-  return { ...rest, table: tableOfLength(device, sectors) };
 }
 
 /** Files that no device names, e.g. because tables do. */

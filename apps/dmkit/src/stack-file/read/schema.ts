@@ -7,7 +7,7 @@
 import { BlockIoError, type LogLevel, closest, describeRange, parseOption, parseSize } from "@dmkit/block-io";
 import { MOST_CONNECTIONS } from "@dmkit/nbd";
 import * as v from "valibot";
-import { accessWords } from "../../serve/listen/access.ts";
+import { accessWords, wordOf } from "../../serve/listen/access.ts";
 import { type TlsValues, tlsWords } from "../../serve/listen/tls.ts";
 import { show } from "../problem.ts";
 import { type Problems, type Value, locate, plainOf } from "../yaml.ts";
@@ -105,13 +105,8 @@ function withDefault<Output>(schema: Schema<Output>, value: Output): Schema<Outp
 /** Anything, to be looked at elsewhere. */
 const other: Schema<unknown> = v.optional(v.unknown());
 
-// A number, or one in quotes, is as good a name or path as any other word.
-function wordOf(value: unknown): string | undefined {
-  return typeof value === "string" || typeof value === "number" ? String(value) : undefined;
-}
-
 function text(what: string): Schema<string> {
-  return scalar(what, (value) => wordOf(value) || undefined);
+  return scalar(what, wordOf);
 }
 
 const flag: Schema<boolean> = scalar("true or false", (value) =>
