@@ -230,6 +230,21 @@ describe("commands", () => {
     expect(write).not.toHaveBeenCalled();
   });
 
+  it("print what else is to be known of what takes long", () => {
+    const write = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+    const now = vi.spyOn(Date, "now").mockReturnValue(0);
+    cleanUp(() => {
+      write.mockRestore();
+      now.mockRestore();
+    });
+    const progress = startProgress("publish", 1000, false);
+    now.mockReturnValue(10_000);
+    progress.update(500, "100 bytes were there, 7 bytes uploaded");
+    expect(write).toHaveBeenCalledWith(
+      "publish: 50 % (500 bytes of 1000 bytes, 50 bytes/s, 100 bytes were there, 7 bytes uploaded)\n",
+    );
+  });
+
   it("know targets by all their names", async () => {
     const write = vi.spyOn(process.stdout, "write").mockReturnValue(true);
     cleanUp(() => write.mockRestore());

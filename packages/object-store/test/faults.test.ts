@@ -109,7 +109,11 @@ test("a wrong key, a wrong bucket, an endpoint that is down: one clear error eac
   const wrong = () => Promise.resolve({ accessKeyId: "other", secretAccessKey: "test" });
   const puts = server.counts.PUT;
   const store = await openStore(`s3://bucket?endpoint=${endpoint}`, { credentials: wrong, policy });
-  await expect(store.create("a", Buffer.from("a"))).rejects.toMatchObject({ code: "EACCES" });
+  await expect(store.create("a/b", Buffer.from("a"))).rejects.toMatchObject({
+    code: "EACCES",
+    reason: expect.stringMatching(/^a\/b: the store answered 403, InvalidAccessKeyId/),
+    hint: "Check the access key, and that it may write a/b in s3://bucket.",
+  });
   // Asking again would not help, and locks accounts.
   expect(server.counts.PUT - puts).toBe(1);
   const elsewhere = await openStore(`s3://nothing-here?endpoint=${endpoint}`, { credentials, policy });

@@ -3,8 +3,8 @@ import { describeSize } from "@dmkit/block-io";
 import { Presets, SingleBar } from "cli-progress";
 
 export interface Progress {
-  /** @param bytes done so far. */
-  update(bytes: number): void;
+  /** @param bytes done so far. @param more what else is to be known. */
+  update(bytes: number, more?: string): void;
   /** Leaves the last state on the screen. */
   stop(): void;
 }
@@ -12,7 +12,7 @@ export interface Progress {
 // Milliseconds: what is over sooner needs no progress in a log.
 const SOON = 2000;
 
-const nothing: Progress = { update() {}, stop() {} };
+const nothing = { update() {}, stop() {} };
 
 /** @param total bytes. @param quiet prints nothing at all. */
 export function startProgress(label: string, total: number, quiet: boolean): Progress {
@@ -24,7 +24,7 @@ function bar(label: string, total: number): Progress {
   const started = Date.now();
   const shown = new SingleBar(
     {
-      format: `${label} {bar} {percentage}% | {done} of {size} | {rate}/s | {eta_formatted} left`,
+      format: `${label} {bar} {percentage}% | {done} of {size} | {rate}/s | {eta_formatted} left{more}`,
       stream: process.stderr,
       hideCursor: true,
       etaBuffer: 50,
@@ -32,14 +32,15 @@ function bar(label: string, total: number): Progress {
     },
     Presets.shades_classic,
   );
-  const payload = (bytes: number): Record<string, string> => ({
+  const payload = (bytes: number, more?: string): Record<string, string> => ({
+    more: more === undefined ? "" : ` | ${more}`,
     done: describeSize(bytes),
     size: describeSize(total),
     rate: describeSize(Math.round(bytes / Math.max(0.001, (Date.now() - started) / 1000))),
   });
   shown.start(total, 0, payload(0));
   return {
-    update: (bytes) => shown.update(bytes, payload(bytes)),
+    update: (bytes, more) => shown.update(bytes, payload(bytes, more)),
     stop: () => shown.stop(),
   };
 }
@@ -48,13 +49,13 @@ function lines(label: string, total: number): Progress {
   const started = Date.now();
   let printed = 0;
   return {
-    update(bytes) {
+    update(bytes, more) {
       const tenth = Math.floor((bytes / total) * 10);
       if (tenth <= printed || Date.now() - started < SOON) return;
       printed = tenth;
       const seconds = Math.max(0.001, (Date.now() - started) / 1000);
       process.stderr.write(
-        `${label}: ${tenth * 10} % (${describeSize(bytes)} of ${describeSize(total)}, ${describeSize(Math.round(bytes / seconds))}/s)\n`,
+        `${label}: ${tenth * 10} % (${describeSize(bytes)} of ${describeSize(total)}, ${describeSize(Math.round(bytes / seconds))}/s${more === undefined ? "" : `, ${more}`})\n`,
       );
     },
     stop() {},

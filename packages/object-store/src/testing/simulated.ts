@@ -35,6 +35,8 @@ export class SimulatedBucket {
   readonly objects: Map<string, Buffer> = new Map();
   /** When each was written, by the wall clock of its writer's environment. */
   readonly modified: Map<string, number> = new Map();
+  /** Nobody answers: no attempt is carried out. */
+  isAway = false;
 }
 
 export class SimulatedTransport implements ObjectTransport {
@@ -148,7 +150,8 @@ export class SimulatedTransport implements ObjectTransport {
       const lost = failed(this.#error("the connection was lost", "ENOTCONN"), "unclear", "yes");
       // An aborted request is carried out all the same when its time has come: it was sent.
       clock.after(random.next() * latency, () => {
-        if (fate < refused) give(failed(this.#error("busy", "EBUSY"), "nothing", "slower"));
+        if (this.#bucket.isAway) give(failed(this.#error("nobody answers", "ENOTCONN"), "nothing", "yes"));
+        else if (fate < refused) give(failed(this.#error("busy", "EBUSY"), "nothing", "slower"));
         else if (fate < refused + lostAnswer) {
           act();
           give(lost);

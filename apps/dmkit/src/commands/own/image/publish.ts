@@ -156,7 +156,9 @@ async function show<T>(
 ): Promise<T> {
   const shown = startProgress("publish", source.size, flags.quiet || flags.json);
   try {
-    return await work(({ done }) => shown.update(done));
+    return await work(({ done, deduplicated, uploaded }) =>
+      shown.update(done, `${describeSize(deduplicated)} were there, ${describeSize(uploaded)} uploaded`),
+    );
   } finally {
     shown.stop();
   }
