@@ -1,5 +1,5 @@
 /** What others do while a collection is about to remove what it has found unused. */
-import { MemoryDevice, makeGate, realEnvironment } from "@dmkit/block-io";
+import { type BlockDevice, MemoryDevice, makeGate, realEnvironment } from "@dmkit/block-io";
 import { ManualClock } from "@dmkit/block-io/testing";
 import { type ObjectStore, RetryingStore } from "@dmkit/object-store";
 import { SimulatedBucket, SimulatedTransport } from "@dmkit/object-store/testing";
@@ -80,9 +80,14 @@ async function settled<T>(work: Promise<T>): Promise<T> {
   return work;
 }
 
-async function put(byte: number, extra: Partial<PublishOptions> = {}, into = store): Promise<Published> {
+async function diskOf(byte: number): Promise<MemoryDevice> {
   const disk = new MemoryDevice(512 * 1024);
   for (let at = 0; at < disk.size; at += 65536) await disk.write(at, Buffer.alloc(4096, byte + at / 65536));
+  return disk;
+}
+
+async function put(byte: number, extra: Partial<PublishOptions> = {}, into = store): Promise<Published> {
+  const disk = await diskOf(byte);
   const options = { name: "disk", tag: "latest", chunkSize: 65536, environment: environment(), ...extra };
   return settled(publish(disk, into, options));
 }
@@ -166,6 +171,40 @@ test("a publication waits for the collections that run, and not for those that b
   });
   expect(await put(1, {}, busy)).toMatchObject({ tagged: true });
   expect(looks).toBe(2);
+});
+
+describe("blobs that were old, uploaded again, and collected before the manifest was there", () => {
+  /** The blobs are gone when the publication looks for collections. */
+  const publishedAgain = async (source: BlockDevice): Promise<Published> => {
+    await put(1);
+    await settled(removeTag(store, "disk", "latest"));
+    clock.advance(2 * DAY);
+    const into = interfered("list", "gc/", async () => {
+      for (const key of bucket.objects.keys()) if (key.startsWith("blobs/")) bucket.objects.delete(key);
+    });
+    const options = { name: "disk", tag: "latest", chunkSize: 65536, environment: environment() };
+    return settled(publish(source, into, options));
+  };
+
+  test("are read and uploaded once more, not kept in memory until then", async () => {
+    const source = await diskOf(1);
+    expect(await publishedAgain(source)).toMatchObject({ tagged: true, read: 2 * source.size });
+    expect(await shown("disk")).toBe(1);
+  });
+
+  test("are refused if the source is another one by then", async () => {
+    const source = await diskOf(1);
+    let reads = 0;
+    source.read = async (offset, into) => {
+      reads += 1;
+      into.fill(0).fill(reads > 8 ? 9 : 1 + offset / 65536, 0, 4096);
+    };
+    await expect(publishedAgain(source)).rejects.toMatchObject({
+      code: "EBUSY",
+      hint: expect.stringContaining("nobody writes to"),
+    });
+    await expect(shown("disk")).rejects.toMatchObject({ code: "ENOENT" });
+  });
 });
 
 describe("a clock that is wrong", () => {

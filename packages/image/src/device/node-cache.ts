@@ -80,10 +80,16 @@ export class NodeCache {
   }
 
   #trim(): Promise<void> {
-    this.#trimming ??= this.#removeOldest()
+    this.#trimming ??= this.#trimNow()
       .catch((error: unknown) => this.#tell(error))
       .finally(() => (this.#trimming = undefined));
     return this.#trimming;
+  }
+
+  // What was kept meanwhile may not have been seen; those who have kept it wait, so it comes to an end.
+  async #trimNow(): Promise<void> {
+    do await this.#removeOldest();
+    while (this.#added > this.#limit / SLACK);
   }
 
   async #removeOldest(): Promise<void> {

@@ -5,7 +5,7 @@
  * Invariant: what {@link PublishedBlobs.put} resolved for, and {@link PublishedBlobs.rely} said true of, is in the store,
  * and with `verify` is what its name says.
  */
-import { type Environment, codeOf, inParallel } from "@dmkit/block-io";
+import { BlockIoError, type Environment, codeOf, inParallel } from "@dmkit/block-io";
 import type { ObjectStore } from "@dmkit/object-store";
 import { BlobCoder, digestOf } from "../device/blob-coder.ts";
 import { BLOB_HEAD, MAX_BLOB } from "../format/blob.ts";
@@ -33,8 +33,8 @@ export class PublishedBlobs {
   readonly #inUse = new Set<Digest>();
   /** In the store, and not what their name says. */
   readonly #damaged = new Set<Digest>();
-  /** Uploaded again because of their age. */
-  readonly #refreshed = new Map<Digest, Buffer>();
+  /** Uploaded again because of their age, and where to get them once more: all of an image may be old. */
+  readonly #refreshed = new Map<Digest, () => Promise<Buffer>>();
   /** When each blob of the store was written; undefined where there are too many to list. */
   #listed: Map<Digest, number> | undefined;
   /** Milliseconds that the clock of the store is ahead of ours. */
@@ -73,12 +73,15 @@ export class PublishedBlobs {
     this.#damaged.add(digest);
   }
 
-  /** Sees to it that the store has these bytes; each blob once, whoever asks. */
-  async put(plain: Buffer): Promise<Digest> {
+  /**
+   * Sees to it that the store has these bytes; each blob once, whoever asks.
+   * @param again gives them once more; without it they are kept.
+   */
+  async put(plain: Buffer, again = (): Promise<Buffer> => Promise.resolve(plain)): Promise<Digest> {
     const digest = digestOf(plain);
     const known = this.#present.get(digest);
     if (known === undefined) {
-      const uploading = this.#upload(digest, plain);
+      const uploading = this.#upload(digest, plain, again);
       this.#present.set(digest, uploading);
       await uploading;
     } else {
@@ -103,9 +106,11 @@ export class PublishedBlobs {
   /** Blobs that a collection may have taken since they were uploaded again are uploaded once more. */
   async lookAgain(): Promise<void> {
     const { signal } = this.#options;
-    await this.parallel(this.#refreshed, async ([digest, body]) => {
+    await this.parallel(this.#refreshed, async ([digest, again]) => {
       if ((await this.#store.head(blobKey(digest), { signal })) !== undefined) return;
-      await this.#store.put(blobKey(digest), body, { signal });
+      const plain = await again();
+      if (digestOf(plain) !== digest) throw changed();
+      await this.#send(digest, plain);
     });
   }
 
@@ -122,8 +127,7 @@ export class PublishedBlobs {
     return this.#coder.close();
   }
 
-  async #upload(digest: Digest, plain: Buffer): Promise<void> {
-    const { signal, codec = "zstd" } = this.#options;
+  async #upload(digest: Digest, plain: Buffer, again: () => Promise<Buffer>): Promise<void> {
     const written = await this.#writtenAt(digest);
     const whole = written !== undefined && !this.#damaged.has(digest);
     const age = this.#environment.clock.wallTime() + this.#ahead - (written ?? 0);
@@ -132,13 +136,17 @@ export class PublishedBlobs {
       this.counts.deduplicated += plain.length;
       return;
     }
+    await this.#send(digest, plain);
+    if (!whole && (inUse || written !== undefined)) this.counts.repaired += 1;
+    if (written !== undefined) this.#refreshed.set(digest, again);
+  }
+
+  async #send(digest: Digest, plain: Buffer): Promise<void> {
+    const { signal, codec = "zstd" } = this.#options;
     const body = await this.#coder.encode(plain, codec);
     await this.#store.put(blobKey(digest), body, { signal });
     this.counts.uploaded += body.length;
     this.counts.blobs += 1;
-    if (!whole && (inUse || written !== undefined)) this.counts.repaired += 1;
-    // Kept for step 5: they are few, since most of what is old is in use by the parent.
-    if (written !== undefined) this.#refreshed.set(digest, body);
   }
 
   /**
@@ -165,4 +173,12 @@ export class PublishedBlobs {
       return written;
     }
   }
+}
+
+function changed(): BlockIoError {
+  return new BlockIoError("the source changed while it was published", {
+    code: "EBUSY",
+    op: "read",
+    hint: "Publish what nobody writes to, such as a frozen layer or a snapshot; what was uploaded is found again.",
+  });
 }

@@ -218,10 +218,14 @@ class Publication {
   }
 
   async #chunk(offset: number, length: number): Promise<Digest | undefined> {
-    const plain = Buffer.allocUnsafeSlow(length);
-    await this.#source.read(offset, plain);
-    this.#sums.read += length;
-    const digest = isZero(plain) ? undefined : await this.#blobs.put(plain);
+    const read = async (): Promise<Buffer> => {
+      const plain = Buffer.allocUnsafeSlow(length);
+      await this.#source.read(offset, plain);
+      this.#sums.read += length;
+      return plain;
+    };
+    const plain = await read();
+    const digest = isZero(plain) ? undefined : await this.#blobs.put(plain, read);
     this.#advance(length);
     return digest;
   }
