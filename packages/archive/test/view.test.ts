@@ -45,6 +45,7 @@ describe("a view", () => {
     cleanups.push(() => view.close());
     const opened = gets(view);
     expect(opened).toBeLessThan(objects + 10);
+    expect(view.status()).toBe(`id ${objects} checkpoint_id 0 log_objects ${objects} log_blocks ${BLOCKS}`);
     for (let pass = 0; pass < 3; pass += 1) expect((await contents(view)).equals(disk)).toBe(true);
     expect(gets(view)).toBe(opened);
     await withArchive(vm1(folder), (archive) => makeCheckpoint(archive, folder));

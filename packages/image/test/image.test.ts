@@ -135,6 +135,17 @@ describe("what was published is what is read", () => {
     const bucket = new SimulatedBucket();
     await publishTo(bucket, disk);
     const device = await open(bucket);
+    // A page is fetched when something in it is read, and then stays in memory.
+    const fetches = (): unknown => device.facts()["fetches"];
+    expect(fetches()).toBe(0);
+    for (const [place, sum] of [
+      [0, 2],
+      [4095 * CHUNK, 3],
+      [8191 * CHUNK, 5],
+    ] as const) {
+      await device.read(place, Buffer.alloc(512));
+      expect(fetches()).toBe(sum);
+    }
     for (const place of places) {
       const into = Buffer.alloc(1024);
       await device.read(place, into);

@@ -31,6 +31,7 @@ async function open(kind: ServerFault["kind"]): Promise<{ store: ObjectStore; ob
 }
 
 const kinds: ServerFault["kind"][] = [
+  "409",
   "500",
   "503",
   "500 done",
@@ -123,6 +124,15 @@ test("a wrong key, a wrong bucket, an endpoint that is down: one clear error eac
   await closed.close();
   const down = await openStore(`s3://bucket?endpoint=${gone}`, { credentials, policy });
   await expect(down.get("a")).rejects.toMatchObject({ code: "ENOTCONN" });
+});
+
+test("409 of two at once is no answer: it is tried again until there is one", async () => {
+  const { store } = await open("409");
+  server.fail({ method: "PUT", when: (count) => count <= 3, kind: "409" });
+  const won = await Promise.all([1, 2, 3].map((writer) => store.create("k", Buffer.from(`w${writer}`))));
+  server.fail(undefined);
+  expect(won.filter(Boolean)).toHaveLength(1);
+  expect((await store.get("k")).toString()).toBe(`w${won.indexOf(true) + 1}`);
 });
 
 test("503 halves the requests under way; successes bring them back", async () => {

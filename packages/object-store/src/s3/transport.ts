@@ -225,16 +225,15 @@ export class S3Transport implements ObjectTransport {
     const late = error.reason === "aborted";
     const code = late ? "ETIMEDOUT" : error.reason === "length" ? "EIO" : codeOf(error.cause);
     const { protocol, host } = this.#location.endpoint;
+    // As TLS calls it when the other side is not trusted; no number of attempts changes that.
+    const isStrange = /CERT|VERIFY_LEAF/.test(String((error.cause as { code?: unknown } | undefined)?.code));
+    const hint = isStrange
+      ? "Give a file of the certificates to trust, PEM, as ?ca= or AWS_CA_BUNDLE."
+      : `Check that ${protocol}//${host} is reachable from here.`;
     return failed(
-      this.#error(
-        code === "ENOENT" ? "ENOTCONN" : code,
-        op,
-        `${key}: ${error.message}`,
-        `Check that ${protocol}//${host} is reachable from here.`,
-        error,
-      ),
+      this.#error(code === "ENOENT" ? "ENOTCONN" : code, op, `${key}: ${error.message}`, hint, error),
       outcome,
-      "yes",
+      isStrange ? "no" : "yes",
     );
   }
 

@@ -13,7 +13,7 @@ export interface ServerFault {
   /** Counted from 1 over the requests of that method since the fault was set. */
   readonly when: (count: number) => boolean;
   /**
-   * - `500`, `503`: answered so, nothing is done
+   * - `409`, `500`, `503`: answered so, nothing is done
    * - `500 done`, `lost`: carried out; answered with 500, or the connection ends instead
    * - `dropped`: the connection ends, nothing is done
    * - `hang`: nothing is done, no answer ever
@@ -22,6 +22,7 @@ export interface ServerFault {
    * - `flipped`: one bit of the body is another
    */
   readonly kind:
+    | "409"
     | "500"
     | "503"
     | "500 done"
@@ -117,8 +118,8 @@ export class S3TestServer {
     const kind = this.#faultOf(method);
     if (kind === "dropped") return void request.socket.destroy();
     if (kind === "hang") return;
-    if (kind === "500" || kind === "503")
-      return refuse(response, Number(kind), kind === "503" ? "SlowDown" : "InternalError");
+    if (kind === "409" || kind === "500" || kind === "503")
+      return refuse(response, Number(kind), answers[kind]);
     const authorization = request.headers.authorization ?? "";
     if (!authorization.includes(`Credential=${this.#options.accessKeyId}/`))
       return refuse(response, 403, "InvalidAccessKeyId");
@@ -204,6 +205,8 @@ export class S3TestServer {
       );
   }
 }
+
+const answers = { 409: "ConditionalRequestConflict", 500: "InternalError", 503: "SlowDown" } as const;
 
 function refuse(response: ServerResponse, status: number, code: string): void {
   response
