@@ -5,6 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type BrowserContext, type Page, chromium } from "playwright-core";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
+import { openNbd } from "@dmkit/nbd";
+import { createFiles } from "../src/commands/own/cow/create.ts";
 import { type Server, cleanUp, describeWith, dmkit, serve, tempFolder, until } from "./support.ts";
 
 const evil = "<img src=x onerror=alert(1)>";
@@ -16,8 +18,12 @@ devices:
   cached: { table: "0 131072 cache dm:slow dm:ssd 0 8 1024 64 ${policy}" }
   disk: cached
   spare: mem:1M
+  logged: { table: "0 2048 writeboost 0 mem:1M mem:8M 2 segment_size_order 7" }
+  vm: { target: cow, base: mem:1M, layers: [{ bitmap: low.map, data: low.img }, { bitmap: top.map, data: top.img }] }
 exports:
   disk: disk
+  logged: logged
+  vm: vm
   "${evil}": { device: spare, description: "<b>bold</b>" }
 control: c.sock
 metrics: { port: 0, page: true }
@@ -62,6 +68,11 @@ describeWith(["chromium", "fio"], "the page in a browser", () => {
   async function open(policy: "0" | "1" = "0"): Promise<Shown> {
     const folder = tempFolder();
     writeFileSync(join(folder, "s.yaml"), stack(policy));
+    for (const layer of ["low", "top"])
+      await createFiles(
+        { bitmap: join(folder, `${layer}.map`), data: join(folder, `${layer}.img`) },
+        { size: 2 ** 20, blank: layer === "top" },
+      );
     const where = ["-U", join(folder, "nbd.sock"), "--log", "info"];
     const server = await serve([join(folder, "s.yaml"), ...where]);
     await until(() => server.stderr().includes("http://"), "the address of the page");
@@ -101,10 +112,10 @@ describeWith(["chromium", "fio"], "the page in a browser", () => {
   it("shows that all is well, what stands on what, who is there, and numbers that move", async () => {
     const { page, folder, complaints } = await open("1");
     load(folder);
-    await page.getByText("All 5 devices are in order.").waitFor();
+    await page.getByText("All 7 devices are in order.").waitFor();
     const picture = await page.locator("#stack svg text").allTextContents();
     expect(picture).toEqual(expect.arrayContaining(["export", "disk", "slow", "ssd", "✓ ok", "mem:1M"]));
-    expect(await page.locator("#stack svg path").count()).toBe(8);
+    expect(await page.locator("#stack svg path").count()).toBe(17);
     expect(await page.locator("#stack li").allInnerTexts()).toContain(
       "cached (cache, 64 MiB, ok) stands on slow, ssd",
     );
@@ -112,9 +123,28 @@ describeWith(["chromium", "fio"], "the page in a browser", () => {
     await soon(() => page.locator(".keys").first().innerText()).toMatch(/read [1-9].*\n.*write [1-9]/);
     await soon(() => row(page, "risk", "cached")).toMatch(/^cached\t[1-9].* [KM]iB\t[\d.]+ %\t\d+ s\t/);
     expect(await page.locator(".plot canvas").first().evaluate(inked)).toBe(true);
+    await page.locator("#device").selectOption("cached");
+    await soon(() => page.locator("#charts").innerText()).toMatch(
+      /Latency.*read p50 \d.*read p99 \d.*write p50 \d.*write p99 \d.*Cache.*hits \d.*dirty \d/s,
+    );
     const before = await row(page, "exports", "disk");
     await soon(() => row(page, "exports", "disk")).not.toBe(before);
     expect(await row(page, "clients", "this machine")).toMatch(/disk.*read and write/s);
+    for (const name of ["logged", "vm"]) {
+      const device = await openNbd(`nbd+unix:///${name}?socket=${join(folder, "nbd.sock")}`);
+      await device.write(2 ** 19, Buffer.alloc(2 ** 18, 1), { fua: true });
+      await device.close();
+    }
+    const map = (name: string): Promise<string> =>
+      page.locator("#map article", { has: page.getByRole("heading", { name, exact: true }) }).innerText();
+    await soon(() => map("cached")).toMatch(
+      /^cached\n+0 B to 64 MiB: cache dm:slow .*Cache of 4 MiB: [1-9]/s,
+    );
+    await soon(() => map("logged")).toMatch(
+      /Log of \d+ segments: [1-9]\d* wait to be written back, from 1 on\./,
+    );
+    await soon(() => map("vm")).toMatch(/Layer 2, the top: 256 KiB of 1 MiB\.\s+Layer 1: 0 B of 1 MiB\./);
+    expect(await page.locator("#map .strip .dirty").count()).toBe(3);
     // What is called like markup is read as what it is called.
     expect(await row(page, "exports", evil)).toContain("spare");
     expect(await page.locator("img").count()).toBe(0);
@@ -128,7 +158,7 @@ describeWith(["chromium", "fio"], "the page in a browser", () => {
     const table = `0 32768 flakey ${join(folder, "ssd.img")} 0 0 86400`;
     expect(await dmkit(["reload", "--force", "ssd", "-t", table, "-C", control])).toMatchObject({ code: 0 });
     expect(await dmkit(["resume", "ssd", "-C", control])).toMatchObject({ code: 0 });
-    await page.getByText("2 of 5 devices are not in order.").waitFor();
+    await page.getByText("2 of 7 devices are not in order.").waitFor();
     const [told = "", above] = await page.locator("#health-body li").allInnerTexts();
     expect(told).toMatch(/^cached is degraded since \d\d:\d\d:\d\d: .+\n.+\n\ndmkit status cached -C /s);
     // What stands on it is told with it.
@@ -142,7 +172,7 @@ describeWith(["chromium", "fio"], "the page in a browser", () => {
 
   it("fits a narrow window, is used by keyboard, waits when it is told to, and is dark where the system is", async () => {
     const { page, complaints } = await open();
-    await page.getByText("All 5 devices are in order.").waitFor();
+    await page.getByText("All 7 devices are in order.").waitFor();
     await page.setViewportSize({ width: 400, height: 800 });
     expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(400);
     const ground = (): Promise<string> => page.evaluate("getComputedStyle(document.body).backgroundColor");
@@ -163,6 +193,8 @@ describeWith(["chromium", "fio"], "the page in a browser", () => {
     await page.locator("input[name=span]").first().focus();
     await page.keyboard.press("ArrowRight");
     await soon(() => page.locator(".plot").first().getAttribute("aria-label")).toContain("over 1 hour");
+    await page.keyboard.press("ArrowRight");
+    await soon(() => page.locator(".plot").first().getAttribute("aria-label")).toContain("over 24 hours");
     await page.locator("#pause").focus();
     await page.keyboard.press("Space");
     expect(await page.locator("#pause").getAttribute("aria-pressed")).toBe("true");

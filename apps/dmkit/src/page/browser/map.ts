@@ -1,6 +1,6 @@
 /**
- * The map: each device as a strip of the segments of its table, and how much of its cache is dirty; below that the lines
- * of the table and all that its targets say. Bounded: of a stack of thousands the first are shown, and that there are
+ * The map: each device as a strip of the segments of its table; how much of its cache is dirty, which segments of a log
+ * wait to be written back, and how much of each layer is used; below that all that its targets say. Bounded: of a stack of thousands the first are shown, and that there are
  * more is said.
  */
 import type { FeedDevice, StatusFeed } from "../feed.ts";
@@ -9,6 +9,7 @@ import { bytes, percent } from "./format.ts";
 
 const MOST_DEVICES = 40;
 const MOST_SEGMENTS = 64;
+const MOST_LAYERS = 32;
 const SECTOR = 512;
 
 // A strip is as wide as there is room: this is the whole of it.
@@ -16,6 +17,14 @@ const WIDTH = 1000;
 // So that what is small is seen at all.
 const SLIVER = 4;
 const COLOURS = 6;
+
+type Segment = FeedDevice["segments"][number];
+
+/** A strip, and the words below it. Parts are shares of the whole. */
+interface Drawn {
+  readonly parts: readonly { readonly from: number; readonly share: number; readonly look: string }[];
+  readonly text: string;
+}
 
 const drawn = new Map<string, HTMLElement>();
 
@@ -62,9 +71,11 @@ function fillArticle(article: HTMLElement, device: FeedDevice): void {
   if (strips === undefined || !facts) return;
   const { name, size, table, segments, watched } = device;
   const { dirty_bytes: dirty, capacity_bytes: capacity } = watched;
-  redraw(strips, [size, table, segments.length, dirty, capacity], () => [
+  const inside = segments.slice(0, MOST_SEGMENTS).flatMap((segment) => [logOf(segment), layersOf(segment)]);
+  redraw(strips, [size, table, segments.length, dirty, capacity, inside], () => [
     ...segmentStrip(device),
     ...(dirty === undefined || !capacity ? [] : cacheStrip(dirty, capacity)),
+    ...inside.flat().flatMap(({ parts, text }) => [strip(parts), html("p", {}, text)]),
   ]);
   const told = segments
     .slice(0, MOST_SEGMENTS)
@@ -120,10 +131,42 @@ function cacheStrip(dirty: number, capacity: number): Node[] {
   ];
 }
 
+/** The ring of a log, slot after slot: those between what is written back and what is on the cache device. */
+function logOf({ fields }: Segment): Drawn[] {
+  const [count, last, home] = ["segments", "last_flushed_id", "last_writeback_id"].map((key) => fields[key]);
+  if (typeof count !== "number" || typeof last !== "number" || typeof home !== "number") return [];
+  const waiting = Math.min(count, Math.max(0, last - home));
+  const from = home % count;
+  const before = Math.min(waiting, count - from);
+  const dirty = [
+    { from: from / count, share: before / count, look: "dirty" },
+    { from: 0, share: (waiting - before) / count, look: "dirty" },
+  ];
+  const parts = [{ from: 0, share: 1, look: "clean" }, ...dirty.filter(({ share }) => share > 0)];
+  const where = waiting === 0 ? "" : `, from ${from + 1} on`;
+  return [{ parts, text: `Log of ${count} segments: ${waiting} wait to be written back${where}.` }];
+}
+
+/** From the top down, as reads go. */
+function layersOf({ length, fields }: Segment): Drawn[] {
+  const used = Object.entries(fields).flatMap(([key, value]) => {
+    const [, number] = /^allocated_sectors_(\d+)$/.exec(key) ?? [];
+    return number === undefined || typeof value !== "number" ? [] : [[Number(number), value] as const];
+  });
+  return used
+    .toSorted(([a], [b]) => b - a)
+    .slice(0, MOST_LAYERS)
+    .map(([number, sectors], index) => ({
+      parts: [
+        { from: 0, share: 1, look: "clean" },
+        ...(sectors > 0 ? [{ from: 0, share: sectors / length, look: `part-${number % COLOURS}` }] : []),
+      ],
+      text: `Layer ${number}${index === 0 ? ", the top" : ""}: ${bytes(sectors * SECTOR)} of ${bytes(length * SECTOR)}.`,
+    }));
+}
+
 /** The words below it say the same. */
-function strip(
-  parts: readonly { readonly from: number; readonly share: number; readonly look: string }[],
-): SVGSVGElement {
+function strip(parts: Drawn["parts"]): SVGSVGElement {
   return svg(
     "svg",
     { class: "strip", viewBox: `0 0 ${WIDTH} 10`, preserveAspectRatio: "none", "aria-hidden": "true" },
