@@ -189,6 +189,69 @@ describe("metrics", () => {
       expect(text).toContain(`${label}="${value}"`);
   });
 
+  it("fire when they should, and not before, where promtool is there", () => {
+    const rules = join(root, "monitoring", "alerts.yaml");
+    const { groups } = parse(readFileSync(rules, "utf8")) as { groups: { rules: Rule[] }[] };
+    // A sample a minute, of which all is well first: what it is then makes the alert fire.
+    const [ill, soon] = ["0x4 1x30", "0x4 0+1x30"];
+    const series: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+      DmkitDeviceFailed: { 'dmkit_device_health{health="failed"}': ill },
+      DmkitDeviceNeedsCheck: { 'dmkit_device_health{health="needs check"}': ill },
+      DmkitDeviceDegraded: { 'dmkit_device_health{health="degraded"}': ill },
+      DmkitDeviceErrors: { "dmkit_device_errors_total{}": soon },
+      DmkitDirtyTooLong: { "dmkit_device_cache_oldest_dirty_seconds{}": "86400x4 86401x30" },
+      DmkitWritebackFails: { "dmkit_device_cache_writeback_errors_total{}": soon },
+      DmkitSpaceRunsOut: {
+        "dmkit_device_storage_free_bytes{}": "5000x4 999x30",
+        "dmkit_device_storage_unallocated_bytes{}": "1000x34",
+      },
+      DmkitServerLost: { 'dmkit_below_connections{below="nbd:"}': "1x4 0x30" },
+      DmkitArchiveBehind: { "dmkit_device_archive_oldest_unshipped_seconds{}": "300x4 301x30" },
+      DmkitTakenOver: { "dmkit_device_archive_taken_over{}": ill },
+      DmkitClientsRefused: { "dmkit_refused_connections_total{}": soon },
+    };
+    const tests = groups
+      .flatMap((group) => group.rules)
+      .map(({ alert, labels, annotations }) => {
+        const given = Object.entries(series[alert] ?? {});
+        const own = {
+          device: "d",
+          instance: "i",
+          ...Object.fromEntries(
+            [...(given[0]?.[0] ?? "").matchAll(/(\w+)="([^"]*)"/g)].map(([, name, value]) => [name, value]),
+          ),
+        };
+        const fill = (text: string): string =>
+          text.replaceAll(
+            /\{\{ \$labels\.(\w+) \}\}/g,
+            (_, name: string) => (own as Record<string, string>)[name] ?? "",
+          );
+        const fired = {
+          exp_labels: { ...own, ...labels },
+          exp_annotations: Object.fromEntries(
+            Object.entries(annotations).map(([key, text]) => [key, fill(text)]),
+          ),
+        };
+        return {
+          interval: "1m",
+          input_series: given.map(([name, values]) => ({
+            series: name.replace("{", '{device="d",instance="i",').replace(",}", "}"),
+            values,
+          })),
+          alert_rule_test: [
+            { eval_time: "4m", alertname: alert, exp_alerts: [] },
+            { eval_time: "20m", alertname: alert, exp_alerts: [fired] },
+          ],
+        };
+      });
+    const file = join(folder, "rules-test.yaml");
+    writeFileSync(file, JSON.stringify({ rule_files: [rules], evaluation_interval: "1m", tests }));
+    const tested = spawnSync("promtool", ["test", "rules", file], { encoding: "utf8" });
+    if (tested.error === undefined)
+      expect([tested.status, tested.stdout + tested.stderr]).toEqual([0, expect.stringContaining("SUCCESS")]);
+    expect(tests.every(({ input_series }) => input_series.length > 0)).toBe(true);
+  });
+
   it("have rules that promtool takes, where it is there", () => {
     const path = join(root, "monitoring", "alerts.yaml");
     const checked = spawnSync("promtool", ["check", "rules", path], { encoding: "utf8" });

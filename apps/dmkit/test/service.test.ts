@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import {
   closeSync,
   copyFileSync,
+  existsSync,
   openSync,
   readFileSync,
   statSync,
@@ -255,6 +256,35 @@ describeWith(["systemd-analyze"], "the units", () => {
     });
     const { code, stdout, stderr } = await run("systemd-analyze", ["verify", ...units]);
     expect([code, stdout, stderr.replaceAll(/^.*(dbus|bus).*\n/gm, "")]).toEqual([0, "", ""]);
+  });
+});
+
+describe("what the unit and the container start", () => {
+  const text = (file: string): string => readFileSync(join(import.meta.dirname, "../service", file), "utf8");
+  const words = (line: string): string[] =>
+    JSON.parse(new RegExp(`^${line} (.*)$`, "m").exec(text("Containerfile"))?.[1] ?? "") as string[];
+  it.each([
+    [
+      "dmkit@.service",
+      () =>
+        /^ExecStart=\/usr\/bin\/env dmkit (.*) \/etc\/dmkit\/%i\.yaml$/m
+          .exec(text("dmkit@.service"))?.[1]
+          ?.split(" "),
+    ],
+    ["Containerfile", () => [...words("ENTRYPOINT").slice(2), ...words("CMD").slice(0, -1)]],
+  ] as const)("%s: serves its stack file until it is told to end", async (_, wordsOf) => {
+    const folder = tempFolder();
+    const stack = join(folder, "stack.yaml");
+    writeFileSync(stack, "devices: { d: mem:1M }\nexports: [d]\nlisten: { unix: nbd.sock }\n");
+    const child = spawn(process.execPath, [main, ...(wordsOf() ?? []), stack], { stdio: "ignore" });
+    const ended = new Promise<number | null>((resolve) => child.on("close", resolve));
+    cleanUp(() => void child.kill("SIGKILL"));
+    await until(() => existsSync(join(folder, "nbd.sock")), "the socket");
+    const device = await openNbd(`nbd+unix:///?socket=${join(folder, "nbd.sock")}`);
+    await device.write(0, Buffer.alloc(4096), { fua: true });
+    await device.close();
+    child.kill("SIGTERM");
+    expect(await ended).toBe(0);
   });
 });
 
