@@ -97,7 +97,7 @@ describe("the decoder", () => {
     expect(lz4Decode(Buffer.from("30616263", "hex"), dst, 4, 200)).toBe(0);
   });
 
-  test("looks at nothing behind a part, and yields no more than there is room for", () => {
+  test("looks no further than a sequence behind a part, and yields no more than there is room for", () => {
     // "abc", a match of 5, then an offset before the start.
     const block = Buffer.from("316162630300 10612000".replaceAll(" ", ""), "hex");
     expect(lz4Decode(block, Buffer.alloc(8), 0, 100)).toBe(8);

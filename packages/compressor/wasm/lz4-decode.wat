@@ -10,7 +10,7 @@
 (module
   (memory (export "memory") 5)
 
-  ;; Repeats the $offset bytes, one to seven, before $to, up to $end.
+  ;; Repeats the $offset bytes before $to, up to $end.
   (func $repeat (param $to i32) (param $offset i32) (param $end i32)
     (local $piece i32) (local $from i32)
     (local.set $from (i32.sub (local.get $to) (local.get $offset)))
@@ -84,7 +84,8 @@
         (local.set $length (i32.add (local.get $length) (i32.const 4)))
         (br_if $bad (i32.gt_u (local.get $length) (i32.sub (local.get $dstEnd) (local.get $to))))
         (local.set $end (i32.add (local.get $to) (local.get $length)))
-        (if (i32.ge_u (local.get $offset) (i32.const 8))
+        ;; Eight bytes at a time, where they are few: if they repeat themselves, each waits for the one before it.
+        (if (i32.lt_u (local.get $length) (select (i32.const 65) (i32.const 0) (i32.ge_u (local.get $offset) (i32.const 8))))
           (then
             (local.set $match (i32.sub (local.get $to) (local.get $offset)))
             (loop $eight
@@ -94,7 +95,6 @@
               (br_if $eight (i32.lt_u (local.get $to) (local.get $end)))))
           (else (call $repeat (local.get $to) (local.get $offset) (local.get $end))))
         (local.set $to (local.get $end))
-        (br_if $sequence (i32.lt_u (local.get $to) (local.get $stop))))
-      (br $done))
+        (br $sequence)))
       (return (i32.const -1)))
     (i32.sub (local.get $to) (local.get $dst))))
