@@ -13,8 +13,6 @@ import { BLOCK } from "../../format/geometry-v1.ts";
 /** A block of zeroes: stored as nothing. Compared by identity. */
 export const ZEROES: Buffer = Buffer.alloc(BLOCK);
 
-const KEPT_BUFFERS = 1024;
-
 export class Staging {
   readonly limit: number;
   #staged = new Map<number, Buffer>();
@@ -102,6 +100,6 @@ export class Staging {
   }
 
   #recycle(buffer: Buffer): void {
-    if (this.#idle.length < KEPT_BUFFERS) this.#idle.push(buffer);
+    if (this.#idle.length < this.limit) this.#idle.push(buffer);
   }
 }
