@@ -81,6 +81,9 @@ describe("block map", () => {
         model.set(key, index);
       }
       for (let key = 0; key < 300; key += 1) expect(map.find(key)).toBe(model.get(key) ?? -1);
+      const start = random.below(300);
+      const next = Math.min(310, ...[...model.keys()].filter((key) => key >= start));
+      expect(map.firstFrom(start, 310)).toBe(next);
       expect(map.dirtyBlocks).toBe([...model.values()].filter((index) => map.dirty[index] !== 0).length);
     }
   });

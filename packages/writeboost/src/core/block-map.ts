@@ -74,6 +74,13 @@ export class BlockMap {
     }
   }
 
+  /** The first block from `block` on that has a copy; `end` if none before it has. */
+  firstFrom(block: number, end: number): number {
+    let at = block;
+    while (at < end && this.find(at) < 0) at += 1;
+    return at;
+  }
+
   /** Cache block `index` becomes the newest copy of its key, in place of `previous` (-1: there was none). */
   adopt(index: number, previous: number): void {
     const block = this.keys[index] as number;

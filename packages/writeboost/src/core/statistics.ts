@@ -15,8 +15,8 @@ export class Statistics {
   /** Bytes of writes that went past the log. */
   bypassedBytes = 0;
 
-  count(kind: number): void {
-    this.counters[kind] = (this.counters[kind] as number) + 1;
+  count(kind: number, times = 1): void {
+    this.counters[kind] = (this.counters[kind] as number) + times;
   }
 
   /** Requests of all kinds with these bits. */

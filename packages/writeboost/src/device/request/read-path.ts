@@ -52,10 +52,21 @@ export class ReadPath {
   #lookUp(offset: number, into: Buffer): Part[] | undefined {
     const { log, statistics, size } = this.#parts;
     const { map } = log;
+    const end = Math.floor((offset + into.length) / BLOCK);
     let reads: Part[] | undefined;
     for (let at = 0; at < into.length; ) {
       const position = offset + at;
       const block = Math.floor(position / BLOCK);
+      if (position % BLOCK === 0) {
+        // Most of a large read is on the backing device only: a third of its time, looked up in one go.
+        const blocks = map.firstFrom(block, end) - block;
+        if (blocks > 0) {
+          statistics.count(FULL_SIZE, blocks);
+          reads = extend(reads, 0, position, at, blocks * BLOCK);
+          at += blocks * BLOCK;
+          continue;
+        }
+      }
       const within = position - block * BLOCK;
       const bytes = Math.min(BLOCK - within, into.length - at);
       const bits = bytes === BLOCK ? 0xff : sectorBits(within / 512, bytes / 512);
