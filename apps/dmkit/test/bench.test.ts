@@ -5,6 +5,8 @@ import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { printGroup, printVerdict } from "../src/bench/report.ts";
+import { groups } from "../src/bench/groups.ts";
+import { works } from "../src/bench/work.ts";
 import { goalOf } from "../src/bench/goals.ts";
 import { type BenchReport, type Row, measured, ratioOf } from "../src/bench/run.ts";
 import { spent } from "../src/bench/buckets.ts";
@@ -33,6 +35,39 @@ describe("figures", () => {
     expect(goalOf("memory", "4k read, depth 1")).toBe(1);
     expect(ratioOf(rows.slice(0, 2))).toBeUndefined();
   });
+});
+
+it("the README's figures are of what the benchmark measures, and of its peers, and divide to what is said", () => {
+  const table = readFileSync(join(root, "README.md"), "utf8")
+    .split("\n")
+    .map((line) => line.split(" | ").map((cell) => cell.replaceAll(/^\| | \|$/g, "")))
+    .filter(
+      ([name, ours, ...rest]) => /^`[\w-]+`$/.test(name ?? "") && /^\d/.test(ours ?? "") && rest.length === 2,
+    );
+  expect(table.length).toBeGreaterThanOrEqual(4);
+  const digits = (text = ""): number => Number(text.replace(/ .*/, "").replaceAll(",", ""));
+  // Two digits are said of each.
+  const about = (value: number): number => 10 ** (Math.floor(Math.log10(value)) - 1) / 2;
+  expect(works.map(({ name }) => name)).toContain("4k write, depth 32");
+  for (const [name = "", told = "", peers = "", ratios = ""] of table) {
+    const group = groups.find((one) => `\`${one.name}\`` === name);
+    const [ours, theirs] = [digits(told), peers.split("; ")];
+    expect([name, theirs.length]).toEqual([name, ratios.split("; ").length]);
+    for (const [index, peer] of theirs.entries()) {
+      const [, program = "", what = ""] =
+        /(nbdkit|qemu-nbd)(?:'s| with) (?:memory with )?(\w+)/.exec(peer) ?? [];
+      expect(
+        group?.servers.map((server) => server.name),
+        peer,
+      ).toContainEqual(expect.stringMatching(new RegExp(`^${program} .*${what}`)));
+      const [given, theirsIs] = [Number(ratios.split("; ")[index]), digits(peer)];
+      const [least, most] = [-1, 1].map(
+        (sign) => (ours + sign * about(ours)) / (theirsIs - sign * about(theirsIs)),
+      );
+      expect(given, peer).toBeGreaterThanOrEqual((least ?? 0) - about(given));
+      expect(given, peer).toBeLessThanOrEqual((most ?? 0) + about(given));
+    }
+  }
 });
 
 describe("the table", () => {

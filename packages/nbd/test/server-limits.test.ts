@@ -35,6 +35,7 @@ describe("limits", () => {
     { handshakeTime: 1.5 },
     { extentsPerReply: 2 ** 21 },
     { extentsPerReply: Number.NaN },
+    { maximumPayload: MiB, extentsPerReply: 65_537 },
   ])("out of range or at odds: %o", (limits) => {
     expect(() => resolveLimits(limits)).toThrow(expect.objectContaining({ code: "EINVAL" }));
   });

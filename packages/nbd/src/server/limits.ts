@@ -130,6 +130,10 @@ export function resolveLimits(given: Partial<ServerLimits> = {}): ServerLimits {
       "Give a lower limit connections, or a higher limit bytesInAll.",
     );
   }
+  // The protocol: no chunk has more of anything than the maximum payload that clients are told.
+  if (16 * limits.extentsPerReply > limits.maximumPayload) {
+    throw invalid("limit extentsPerReply makes replies of 16 bytes each, more than limit maximumPayload");
+  }
   if (limits.drainedPayload < limits.maximumPayload) {
     throw invalid("limit drainedPayload is below limit maximumPayload");
   }
