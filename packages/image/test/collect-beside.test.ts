@@ -169,7 +169,11 @@ test("a publication waits for the collections that run, and not for those that b
     if (looks > 1) run();
     if (looks > 20) throw new Error("it waits for ever");
   });
-  expect(await put(1, {}, busy)).toMatchObject({ tagged: true });
+  const told: string[] = [];
+  const logger = { log: (_: string, message: string): void => void told.push(message) };
+  const extra = { environment: { ...environment(), logger } };
+  expect(await put(1, extra, busy)).toMatchObject({ tagged: true });
+  expect(told).toEqual([expect.stringContaining("waiting for the end of a collection")]);
   expect(looks).toBe(2);
 });
 

@@ -1,7 +1,9 @@
 /** Bytes computed by hand from the tables of FORMAT.md. */
 import { createHash } from "node:crypto";
+import { homedir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { parseImageReference } from "../src/index.ts";
+import { defaultCacheFolder, parseImageReference } from "../src/index.ts";
 import { decodeBlob, encodeBlobHead } from "../src/format/blob.ts";
 import {
   blobKey,
@@ -150,6 +152,13 @@ test("readahead grows with a stream, and asks for each chunk once", () => {
   const random = new Readahead(65_536, 100, 8);
   for (const chunk of [5, 80, 3, 44, 17])
     expect(random.read(chunk * 65_536, 4096)).toEqual({ from: 0, to: 0 });
+});
+
+test("the node's cache is where XDG has caches", () => {
+  expect(defaultCacheFolder({ XDG_CACHE_HOME: "/var/cache/x" })).toBe("/var/cache/x/dmkit/blobs");
+  // As XDG says: a relative path means nothing.
+  for (const variables of [{}, { XDG_CACHE_HOME: "x" }])
+    expect(defaultCacheFolder(variables)).toBe(join(homedir(), ".cache/dmkit/blobs"));
 });
 
 test("memory keeps what was used last, within its bound", () => {

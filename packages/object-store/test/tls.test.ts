@@ -54,7 +54,9 @@ describe.skipIf(!hasOpenssl)(hasOpenssl ? "https" : "https (not installed: opens
     const strange = await openStore(location, { credentials, policy });
     await expect(strange.get("a/b")).rejects.toMatchObject({
       reason: expect.stringContaining("certificate"),
+      hint: expect.stringContaining("?ca="),
     });
+    expect(strange.facts().store_gets).toBe(1);
     const missing = await openStore(`${location}&ca=/nowhere/ca.pem`, { credentials, policy });
     await expect(missing.get("a/b")).rejects.toMatchObject({
       code: "ENOENT",

@@ -108,6 +108,13 @@ export async function waitForCollections(
   const now = async (): Promise<readonly string[]> =>
     (await runningCollections(store, environment.clock.wallTime())).busy;
   let waiting = await now();
+  if (waiting.length > 0) {
+    environment.logger.log(
+      "warn",
+      "waiting for the end of a collection that runs in the store; one that was killed counts for an hour",
+      { device: store.name },
+    );
+  }
   while (waiting.length > 0) {
     signal?.throwIfAborted();
     await sleep(environment.clock, 5000, signal);

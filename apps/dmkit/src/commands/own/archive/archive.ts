@@ -161,7 +161,7 @@ async function checkpoint(text: string, { json, quiet }: StoreFlags): Promise<nu
           shown.update(bytes);
         };
         try {
-          const options = { signal, progress, fetched: log.progress };
+          const options = { signal, progress, fetched: log.progress, environment: commandEnvironment };
           return await makeCheckpoint(archive, reference.store, options);
         } finally {
           log.stop();

@@ -176,7 +176,7 @@ async function verify(text: string, flags: StoreFlags): Promise<number> {
 async function moveTagTo(text: string, tag: string): Promise<number> {
   const reference = parseImageReference(text);
   await withStore(reference.store, async (store) =>
-    moveTag(store, reference.name, tag, await resolveReference(store, reference)),
+    moveTag(store, reference.name, tag, await resolveReference(store, reference), commandEnvironment),
   );
   return exitCodes.ok;
 }
@@ -244,6 +244,7 @@ async function record(device: string, text: string, flags: ControlFlags): Promis
           chunkSize,
           changed,
           hotList,
+          environment: commandEnvironment,
         });
         print(`${reference.name}@${published.digest}\n`);
         if (flags.quiet !== true)

@@ -117,6 +117,7 @@ async function publishDevice(from: string, image: string, flags: PublishFlags): 
             parent: flags.parent,
             parallel: flags.requests,
             verify: flags.verify,
+            environment: commandEnvironment,
             signal,
             progress,
           }),
