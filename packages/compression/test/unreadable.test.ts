@@ -1,5 +1,6 @@
 /** Bad sectors among data and metadata, of both formats: each costs what it holds, and nothing else stops. */
-import { BlockIoError, MemoryDevice, type TargetDevice, healthOf, parseOptions } from "@dmkit/block-io";
+import { MemoryDevice, SECTOR, type TargetDevice, healthOf, parseOptions } from "@dmkit/block-io";
+import { BadSectors } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { dump } from "../src/offline/dump.ts";
 import { info } from "../src/offline/info.ts";
@@ -27,24 +28,8 @@ const META = layout.metaStart * BLOCK;
 const V1 = { format: "v1" };
 const V2 = { format: "v2", journal: JOURNAL, max_extent: 65_536 };
 
-/** Does not give sectors that are bad, until they are written. */
-class Dusty extends MemoryDevice {
-  readonly bad: Set<number> = new Set();
-  isAway = false;
-
-  protected override async doRead(offset: number, into: Buffer): Promise<void> {
-    for (const at of this.bad) {
-      if (this.isAway || (at >= offset && at < offset + into.length))
-        throw new BlockIoError("a bad sector", { code: "EIO", device: this.name, op: "read" });
-    }
-    return super.doRead(offset, into);
-  }
-
-  protected override async doWrite(offset: number, from: Buffer): Promise<void> {
-    for (const at of this.bad) if (at >= offset && at < offset + from.length) this.bad.delete(at);
-    return super.doWrite(offset, from);
-  }
-}
+/** From now on the sector at this byte cannot be read, until it is written. */
+const spoil = (lower: BadSectors, at: number): unknown => lower.bad.add(at / SECTOR);
 
 const first = text(1, 32);
 const second = noise(2, 40);
@@ -53,8 +38,8 @@ const second = noise(2, 40);
 async function lowerOf(
   values: Readonly<Record<string, unknown>>,
   logicalBlockSize: 512 | 4096 = 512,
-): Promise<Dusty> {
-  const lower = new Dusty(SIZE, { logicalBlockSize });
+): Promise<BadSectors> {
+  const lower = new BadSectors(SIZE, { logicalBlockSize });
   const device = await openImage(lower, BLOCKS, values);
   await device.write(0, first);
   await device.flush();
@@ -76,7 +61,7 @@ async function blocksOf(device: TargetDevice): Promise<string[]> {
   return found;
 }
 
-async function shown(lower: Dusty, blocks = BLOCKS): Promise<string[]> {
+async function shown(lower: BadSectors, blocks = BLOCKS): Promise<string[]> {
   const device = await openImage(lower, blocks, {});
   const found = await blocksOf(device);
   await device.close();
@@ -94,7 +79,7 @@ describe.each([
   it("costs its extent; what is written beside it is kept, and everything else goes on", async () => {
     const lower = await lowerOf(values);
     const whole = await shown(lower);
-    lower.bad.add(place);
+    spoil(lower, place);
     const device = await openImage(lower, BLOCKS, values);
     expect(eio(await blocksOf(device))).toEqual(range(0, blocks));
     await device.write(210 * BLOCK, text(4, 1));
@@ -120,7 +105,7 @@ describe.each([
 
   it("is healed when the whole extent is overwritten", async () => {
     const lower = await lowerOf(values);
-    lower.bad.add(place);
+    spoil(lower, place);
     const device = await openImage(lower, BLOCKS, values);
     await device.write(0, text(7, blocks));
     await device.close();
@@ -130,19 +115,18 @@ describe.each([
   it("is no matter of the place where nothing can be read: nothing is lost", async () => {
     const lower = await lowerOf(values);
     const whole = await shown(lower);
-    lower.bad.add(SIZE);
     const device = await openImage(lower, BLOCKS, values);
-    lower.isAway = true;
+    for (let at = 0; at < SIZE; at += SECTOR) spoil(lower, at);
     const writing = device.write(2 * BLOCK, text(5, 1)).then(() => device.flush());
     expect(await code(writing)).toBe("EIO");
-    lower.isAway = false;
+    lower.bad.clear();
     await device.close().catch(() => {});
     expect(await shown(lower)).toEqual(whole);
   });
 
   it("is one finding of fsck, and stands in the way of no tool", async () => {
     const lower = await lowerOf(values);
-    lower.bad.add(place);
+    spoil(lower, place);
     expect(await problemsOf(lower)).toMatchObject([
       { kind: "extent", location: `blocks 0 … ${blocks - 1}`, text: "the payload cannot be read" },
     ]);
@@ -164,7 +148,7 @@ describe("a sector of metadata that cannot be read, v2", () => {
   it("costs its blocks: they take no writes, what it said comes back with it, and everything else goes on", async () => {
     const lower = await lowerOf(V2);
     const whole = await shown(lower);
-    lower.bad.add(bad);
+    spoil(lower, bad);
     const device = await openImage(lower, BLOCKS, V2);
     expect(eio(await blocksOf(device))).toEqual(group);
     expect(healthOf(device)).toMatchObject({
@@ -192,21 +176,21 @@ describe("a sector of metadata that cannot be read, v2", () => {
   it("costs those of all groups that are in one block of the device below", async () => {
     const lower = await lowerOf(V2, 4096);
     const whole = await shown(lower);
-    lower.bad.add(bad);
+    spoil(lower, bad);
     const device = await openImage(lower, BLOCKS, V2);
     expect(eio(await blocksOf(device))).toEqual(range(0, BLOCKS));
     expect(await code(device.write(0, text(5, 128)))).toBe("EIO");
     await device.close();
     lower.bad.clear();
     expect(await shown(lower)).toEqual(whole);
-    lower.bad.add(bad);
+    spoil(lower, bad);
     await repair(lower, work, { bad: "zero" });
     expect(new Set(await shown(lower))).toEqual(new Set([digest(Buffer.alloc(BLOCK))]));
   });
 
   it("is healed when all its blocks are overwritten at once", async () => {
     const lower = await lowerOf(V2);
-    lower.bad.add(bad);
+    spoil(lower, bad);
     const device = await openImage(lower, BLOCKS, V2);
     await device.write(60 * BLOCK, text(8, 70));
     expect(healthOf(device)).toMatchObject({ state: "ok" });
@@ -222,10 +206,10 @@ describe("a sector of metadata that cannot be read, v2", () => {
     const device = await openImage(lower, BLOCKS, V2);
     await device.write(110 * BLOCK, text(9, 1));
     await device.flush();
-    const crashed = new Dusty(SIZE);
+    const crashed = new BadSectors(SIZE);
     await crashed.write(0, await bytesOf(lower));
     await device.close();
-    crashed.bad.add(bad);
+    spoil(crashed, bad);
     const after = await shown(crashed);
     expect(after[110]).toBe(digest(text(9, 1)));
     expect(eio(after)).toEqual(group.filter((block) => block !== 110));
@@ -233,7 +217,7 @@ describe("a sector of metadata that cannot be read, v2", () => {
 
   it.each(["unreadable", "zero"] as const)("is a finding, and is written as %s when told so", async (as) => {
     const lower = await lowerOf(V2);
-    lower.bad.add(bad);
+    spoil(lower, bad);
     expect(await problemsOf(lower)).toMatchObject([{ kind: "metadata", offset: bad }]);
     expect(await info(lower)).toMatchObject({ lost_blocks: 64 });
     expect(await dump(lower, work)).toMatchObject({ damaged: [{ group: 1 }] });
@@ -254,8 +238,8 @@ describe("a sector of metadata that cannot be read, v1", () => {
   // With the extents that reach into it, and the block before them.
   const sealed = range(800, 1650 - 800);
 
-  async function made(): Promise<Dusty> {
-    const lower = new Dusty(2 ** 23);
+  async function made(): Promise<BadSectors> {
+    const lower = new BadSectors(2 ** 23);
     const device = await openImage(lower, blocks, V1);
     for (const [at, count] of [
       [0, 40],
@@ -273,7 +257,7 @@ describe("a sector of metadata that cannot be read, v1", () => {
   it("costs its blocks: they take no writes, what it said comes back with it, and everything else goes on", async () => {
     const lower = await made();
     const whole = await shown(lower, blocks);
-    lower.bad.add(bad);
+    spoil(lower, bad);
     const device = await openImage(lower, blocks, V1);
     const found = await blocksOf(device);
     expect(eio(found)).toEqual(sealed);
@@ -298,7 +282,7 @@ describe("a sector of metadata that cannot be read, v1", () => {
   it.each(["unreadable", "zero"] as const)("is a finding, and is written as %s when told so", async (as) => {
     const lower = await made();
     const whole = await shown(lower, blocks);
-    lower.bad.add(bad);
+    spoil(lower, bad);
     expect(await problemsOf(lower)).toMatchObject([
       { kind: "metadata", location: "metadata of blocks 800 … 1649" },
     ]);
@@ -319,7 +303,7 @@ describe("the block of the superblock, format 1", () => {
   it("is not missed behind its first sector", async () => {
     const lower = await lowerOf(V1);
     const whole = await shown(lower);
-    lower.bad.add(3 * 512);
+    spoil(lower, 3 * 512);
     expect(await shown(lower)).toEqual(whole);
   });
 });

@@ -1,5 +1,6 @@
 /** A sector of data, or of metadata, that takes no write, format 2: what was acknowledged stays, and nothing else stops. */
-import { BlockIoError, MemoryDevice, healthOf, parseOptions } from "@dmkit/block-io";
+import { MemoryDevice, SECTOR, healthOf, parseOptions } from "@dmkit/block-io";
+import { BadSectors } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { recompress, recompressOptions } from "../src/offline/recompress.ts";
 import { repair } from "../src/offline/repair.ts";
@@ -13,25 +14,11 @@ const DATA = (layoutV2(SIZE / BLOCK, JOURNAL)?.dataStart ?? 0) * BLOCK;
 const META = (layoutV2(SIZE / BLOCK, JOURNAL)?.metaStart ?? 0) * BLOCK;
 const VALUES = { format: "v2", journal: JOURNAL };
 
-class Stuck extends MemoryDevice {
-  bad: number | undefined;
-  isGiven = true;
-
-  protected override async doRead(offset: number, into: Buffer): Promise<void> {
-    if (!this.isGiven && this.bad !== undefined && this.bad >= offset && this.bad < offset + into.length)
-      throw new BlockIoError("a bad sector", { code: "EIO", device: this.name, op: "read" });
-    return super.doRead(offset, into);
-  }
-
-  protected override async doWrite(offset: number, from: Buffer): Promise<void> {
-    if (this.bad !== undefined && this.bad >= offset && this.bad < offset + from.length)
-      throw new BlockIoError("a bad sector", { code: "EIO", device: this.name, op: "write" });
-    return super.doWrite(offset, from);
-  }
-
-  protected override get failsForGood(): boolean {
-    return false;
-  }
+/** From now on the sector at this byte cannot be written. */
+function spoil(lower: BadSectors, at: number): void {
+  lower.heals = false;
+  lower.gives = true;
+  lower.bad.add(at / SECTOR);
 }
 
 describe.each([
@@ -40,14 +27,14 @@ describe.each([
   ["metadata, nor gives what was there", META, false],
 ])("a sector that takes no write, of %s", (_name, bad, isGiven) => {
   /** Block 16 and its neighbours as they were written; what the device should have. */
-  async function made(): Promise<{ lower: Stuck; model: Buffer }> {
-    const lower = new Stuck(SIZE);
+  async function made(): Promise<{ lower: BadSectors; model: Buffer }> {
+    const lower = new BadSectors(SIZE);
     const model = Buffer.alloc(BLOCKS * BLOCK);
     noise(1, 64).copy(model);
     const device = await openImage(lower, BLOCKS, VALUES);
     await device.write(0, model.subarray(0, 64 * BLOCK));
     await device.close();
-    lower.bad = bad;
+    spoil(lower, bad);
     return { lower, model };
   }
 
@@ -60,7 +47,7 @@ describe.each([
   it("is gone around: its block is kept in the journal, through crashes, closes and many records", async () => {
     const { lower, model } = await made();
     let device = await openImage(lower, BLOCKS, VALUES);
-    lower.isGiven = isGiven;
+    lower.gives = isGiven;
     for (let round = 0; round < 12; round += 1) {
       const at = [16, 200, 17, 100, 14, 220][round % 6] as number;
       const data = round % 4 === 3 ? noise(round, 5) : text(round, 5);
@@ -68,16 +55,16 @@ describe.each([
       await device.write(at * BLOCK, data);
       await device.flush();
       expect((await bytesOf(device)).equals(model), `round ${round}`).toBe(true);
-      const crashed = new Stuck(SIZE);
-      lower.isGiven = true;
+      const crashed = new BadSectors(SIZE);
+      lower.gives = true;
       await crashed.write(0, await bytesOf(lower));
-      lower.isGiven = isGiven;
-      crashed.bad = lower.bad;
+      lower.gives = isGiven;
+      spoil(crashed, bad);
       // What comes first is in the journal only when it is known.
-      crashed.isGiven = isGiven || round === 0;
+      crashed.gives = isGiven || round === 0;
       await matches(crashed, model);
       // The sector has come back: the replay takes another way.
-      crashed.bad = undefined;
+      crashed.bad.clear();
       await matches(crashed, model);
       if (round % 3 === 2) {
         expect(healthOf(device)).toMatchObject({
@@ -110,7 +97,7 @@ describe.each([
       const device = await openImage(lower, BLOCKS, VALUES);
       await device.write(16 * BLOCK, text(3, 1));
       await device.flush();
-      if (heals) lower.bad = undefined;
+      if (heals) lower.bad.clear();
       else if (bad === META) continue;
       else await device.discard(16 * BLOCK, BLOCK);
       (heals ? text(3, 1) : Buffer.alloc(BLOCK)).copy(model, 16 * BLOCK);
@@ -127,16 +114,16 @@ describe.each([
 
 describe("a sector that takes no write", () => {
   it("ends writing where the journal has no room for it, and loses nothing that was flushed", async () => {
-    const lower = new Stuck(SIZE);
+    const lower = new BadSectors(SIZE);
     const small = { format: "v2", journal: 2 * 68 * BLOCK };
-    lower.bad = (layoutV2(SIZE / BLOCK, small.journal)?.dataStart ?? 0) * BLOCK;
+    spoil(lower, (layoutV2(SIZE / BLOCK, small.journal)?.dataStart ?? 0) * BLOCK);
     const device = await openImage(lower, BLOCKS, small);
     await device.write(0, noise(1, 16));
     await device.flush();
     expect(await code(device.suspend().then(() => device.flush()))).toBe("EIO");
     await device.close().catch(() => {});
     expect(await code(openImage(lower, BLOCKS, small))).toBe("EIO");
-    lower.bad = undefined;
+    lower.bad.clear();
     const again = await openImage(lower, BLOCKS, small);
     expect((await bytesOf(again)).subarray(0, 16 * BLOCK).equals(noise(1, 16))).toBe(true);
     await again.close();
@@ -146,14 +133,14 @@ describe("a sector that takes no write", () => {
 describe("a block of metadata of format 1 that takes no write", () => {
   it("fails the flush, and keeps no other from being stable, nor anything from being written", async () => {
     // The metadata of block 7000 is in the second block.
-    const lower = new Stuck(2 ** 25);
+    const lower = new BadSectors(2 ** 25);
     const values = { format: "v1", interval: 1 };
     const device = await openImage(lower, 8000, values);
-    lower.bad = BLOCK;
+    spoil(lower, BLOCK);
     for (const at of [0, 7000]) await device.write(at * BLOCK, text(at, 2));
     for (let round = 0; round < 2; round += 1) {
       expect(await code(device.flush())).toBe("EIO");
-      const crashed = new Stuck(2 ** 25);
+      const crashed = new BadSectors(2 ** 25);
       await crashed.write(0, await bytesOf(lower));
       const into = Buffer.alloc(2 * BLOCK);
       const after = await openImage(crashed, 8000, values);
@@ -164,7 +151,7 @@ describe("a block of metadata of format 1 that takes no write", () => {
       expect(into.equals(text(0, 2))).toBe(true);
       await device.write(7000 * BLOCK, text(7001, 2));
     }
-    lower.bad = undefined;
+    lower.bad.clear();
     await device.flush();
     await device.close();
     const again = await openImage(lower, 8000, values);

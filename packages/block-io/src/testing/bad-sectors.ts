@@ -8,11 +8,13 @@ export class BadSectors extends MemoryDevice {
   readonly bad: Set<number> = new Set();
   /** Whether writing one mends it, as it does on disks; else that fails as well. */
   heals = true;
+  /** Whether they can be read all the same: then only writes fail. */
+  gives = false;
   /** The sectors that were read, while anybody wants to know. */
   seen: Set<number> | undefined;
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
-    this.#look(offset, into.length);
+    if (!this.gives) this.#look(offset, into.length);
     if (this.seen !== undefined)
       for (let at = 0; at < into.length; at += SECTOR) this.seen.add((offset + at) / SECTOR);
     return super.doRead(offset, into);
