@@ -43,6 +43,8 @@ const options = {
   entryFileNames: "[name].js",
   chunkFileNames: "[name]-[hash].js",
   minifyInternalExports: false,
+  // A server keeps the text of its modules in memory: 1.5 MiB less.
+  comments: { jsdoc: false },
 };
 // What every command needs becomes one module: each of a dozen takes a turn of the loader. Not the first of them, which
 // waits for all that a command imports.
