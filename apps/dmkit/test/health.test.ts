@@ -167,7 +167,7 @@ describe("a device over a server that went away", () => {
   });
 });
 
-describe("ls and status", () => {
+describe("ls, status and top", () => {
   it("tell how a device is, since when, why, and what to do", async () => {
     const control = join(folder, "c.sock");
     const ssd = file("ssd", 32 * size);
@@ -187,7 +187,12 @@ describe("ls and status", () => {
     writeFileSync(source, Buffer.alloc(65_536, 1));
     const writing = await dmkit(["copy", source, server.uri.replace("/?", "/d?")]);
     expect(writing.code).toBe(1);
-    const [list, status] = await Promise.all([verb("ls"), verb("status", "disk")]);
+    const [list, status, top] = await Promise.all([
+      verb("ls"),
+      verb("status", "disk"),
+      verb("top", "--once"),
+    ]);
+    expect(top.stdout).toMatch(/^disk is failed since \d{4}-.*: .*\n {2}Repair .*$/m);
     expect(list.stdout).toMatch(/^disk .*FAILED$/m);
     expect(status.stderr).toMatch(/^disk is failed since \d{4}-.*: .*\n {2}Repair .*\n$/);
     await until(() => server.stderr().includes('a device is failed device="disk"'), "the log");

@@ -551,6 +551,13 @@ describe("help", () => {
     const { code, stdout } = await dmkit([...command, "--help"]);
     expect(code).toBe(0);
     expect(stdout).toMatch(/Usage: dmkit/);
+    const headings = stdout.match(/^\S.*:$/gm) ?? [];
+    // Everything has a group of its own where there is much.
+    const groups: Readonly<Record<string, string[]>> = {
+      "": ["Servers, and devices of a server that runs:", "Images that nobody serves:"],
+      serve: ["What is served:", "Where to listen:", "How it runs:", "Who may connect:", "TLS:"],
+    };
+    expect(headings).toEqual(expect.arrayContaining(groups[command.join(" ")] ?? []));
   });
 
   it("lists all commands, as they themselves say it, whether they are loaded or not", async () => {
