@@ -6,6 +6,7 @@
  * - a segment is shipped only when it is durable on the cache device: what a crash takes from here is not there either;
  * - `log.archived.last` is the last one that is in the archive; its slot, and those of all later ones, are not used again
  *   before (segment-log.ts), so what is not in RAM any more is read from the cache device;
+ * - a segment that cannot be read is tried again once an interval, and in between by nobody, whoever waits for it;
  * - an archive that another one writes now ends the cache: nothing is acknowledged any more.
  */
 import {
@@ -15,19 +16,13 @@ import {
   type Timer,
   type WatchedFacts,
   healthy,
-  refuse,
   toBlockIoError,
   wholeStory,
 } from "@dmkit/block-io";
-import { slotOf, slotStart, BLOCK } from "../../format/geometry.ts";
-import {
-  decodeSegmentHeader,
-  isWhole,
-  metablockBits,
-  metablockSector,
-  segmentSize,
-} from "../../format/segment.ts";
+import { slotOf, BLOCK } from "../../format/geometry.ts";
+import { segmentSize } from "../../format/segment.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
+import { readSegment } from "./segment-reader.ts";
 import type { ArchivedSegment, Archiving, SegmentArchive } from "./segment-archive.ts";
 
 // What goes together at the most: an archive takes 4 MiB at a time, metablocks included.
@@ -59,8 +54,10 @@ export class Shipper {
   #drained: number = Number.NEGATIVE_INFINITY;
   /** What went to the archive since the cache was opened. */
   readonly #sent = { objects: 0, bytes: 0 };
-  /** Why a segment could not be read the last time. */
+  /** Why a segment could not be read, until it has been. */
   #unreadable: BlockIoError | undefined;
+  /** It is not tried again yet. */
+  #isPausing = false;
 
   constructor(
     log: SegmentLog,
@@ -79,12 +76,13 @@ export class Shipper {
     // What a former life has closed is no older than now.
     for (let id = archive.shipped + 1; id <= log.opened; id += 1) this.#noteClosed(id);
     log.archived.onClosed = (id) => this.#noteClosed(id);
-    log.archived.onWanted = (id) => this.#want(id);
+    log.archived.waitFor = (id) => this.#waitFor(id);
   }
 
   /** After this, it ships by itself. */
   start(): void {
     this.#stopped = false;
+    this.#isPausing = false;
     this.#drained = Number.NEGATIVE_INFINITY;
     this.#arm();
     this.kick();
@@ -125,6 +123,7 @@ export class Shipper {
   async close(): Promise<void> {
     try {
       if (this.#log.dead === undefined) {
+        this.#isPausing = false;
         this.hurry();
         await this.#shipUpTo(await this.#makeDurable());
       }
@@ -135,7 +134,7 @@ export class Shipper {
         {
           device: this.#device,
           bytes: this.unshippedBytes,
-          error: toBlockIoError(error, {}).message,
+          error: wholeStory(toBlockIoError(error, {})),
         },
       );
     } finally {
@@ -149,13 +148,13 @@ export class Shipper {
   kick(): void {
     const { durable, opened, geometry, dead } = this.#log;
     const shipped = this.#shipped;
-    if (this.#running !== undefined || dead !== undefined || shipped >= durable) return;
+    if (this.#running !== undefined || this.#isPausing || dead !== undefined || shipped >= durable) return;
     const isMuch =
       opened - shipped > geometry.slots / 2 || this.#bytesOf(shipped + 1, durable, MOST_BYTES) >= MOST_BYTES;
     if (shipped >= this.#wanted && (this.#stopped || !isMuch)) return;
     this.#running = this.#ship(durable).finally(() => {
       this.#running = undefined;
-      if (this.#unreadable === undefined) this.kick();
+      this.kick();
     });
   }
 
@@ -200,7 +199,7 @@ export class Shipper {
       help:
         this.#unreadable === undefined
           ? "Make the store reachable: it goes on by itself then."
-          : "Replace the cache device: what the archive lacks is written back (drop_caches), then begin a new archive.",
+          : "It is tried again by itself. If it stays so: write back what can be (drop_caches), close the device, open it with archive none, and begin a new archive with a new cache.",
     };
   }
 
@@ -215,15 +214,34 @@ export class Shipper {
   async #shipUpTo(id: number): Promise<void> {
     const log = this.#log;
     const givenUp = this.#givenUp;
-    // Draining comes before the last flush, and is not told when it is over.
-    if (this.#environment.clock.now() - this.#drained < 3 * LAST_WAIT) this.#setDeadline(LAST_WAIT / 5);
-    this.#want(id);
+    this.#beginWaiting(id);
     while (this.#shipped < id) {
       log.check();
       if (this.#givenUp !== givenUp) throw this.#lateError();
-      if (this.#unreadable !== undefined && this.#running === undefined) throw this.#unreadable;
+      if (this.#unreadable !== undefined && this.#isPausing) throw this.#lateError();
       await log.changed.wait();
     }
+  }
+
+  /** Of a writer, who needs the slot of segment `id`: until anything has changed. */
+  async #waitFor(id: number): Promise<void> {
+    const givenUp = this.#givenUp;
+    this.#beginWaiting(id);
+    await this.#log.changed.wait();
+    if (this.#givenUp === givenUp) return;
+    throw new BlockIoError("the log is full, and has to be in the archive before anything else is written", {
+      code: "ETIMEDOUT",
+      device: this.#device,
+      op: "write",
+      cause: this.#unreadable ?? this.#archive.trouble,
+      hint: this.health().help,
+    });
+  }
+
+  #beginWaiting(id: number): void {
+    // Draining comes before the last requests are over, and is not told when it is.
+    if (this.#environment.clock.now() - this.#drained < 3 * LAST_WAIT) this.#setDeadline(LAST_WAIT / 5);
+    this.#want(id);
   }
 
   #want(id: number): void {
@@ -247,7 +265,7 @@ export class Shipper {
   /** What was acknowledged is to be on its way. */
   async #tick(): Promise<void> {
     const { dead, opened } = this.#log;
-    this.#unreadable = undefined;
+    this.#isPausing = false;
     if (this.#archive.replaced !== undefined && dead === undefined)
       this.#failed(toBlockIoError(this.#archive.replaced, {}));
     if (dead !== undefined || this.#shipped >= opened) return;
@@ -268,8 +286,15 @@ export class Shipper {
         for (let id = first, bytes = 0; id <= last && segments.length < MOST_SEGMENTS; id += 1) {
           bytes += PER_SEGMENT + PER_BLOCK * this.#lengthOf(id);
           if (bytes > MOST_BYTES) break;
-          segments.push(await this.#segment(id));
+          const time = this.#closed.get(id) ?? this.#environment.clock.wallTime();
+          const segment = await readSegment(log, id, time).catch((error: unknown) => {
+            // Those before it need not wait for it.
+            if (segments.length === 0) throw error;
+          });
+          if (segment === undefined) break;
+          segments.push(segment);
         }
+        this.#unreadable = undefined;
         await this.#archive.write(first, segments);
         log.archived.last = first + segments.length - 1;
         this.#sent.objects += 1;
@@ -287,6 +312,7 @@ export class Shipper {
     // Closed by ourselves, or replaced while at rest: whoever waits is told.
     if (this.#stopped || error.code !== "ESHUTDOWN") {
       this.#unreadable = error;
+      this.#isPausing = true;
       return;
     }
     this.#environment.logger.log("error", "the disk was taken over; this cache has stopped", {
@@ -306,44 +332,19 @@ export class Shipper {
     return bytes;
   }
 
-  async #segment(id: number): Promise<ArchivedSegment> {
-    const log = this.#log;
-    const length = this.#lengthOf(id);
-    const size = segmentSize(length);
-    const place = slotOf(log.geometry, id);
-    const isInRam = log.inRam(place * log.map.blocks) !== undefined;
-    // Its buffer may be another's by the time it is sent.
-    const slot = isInRam ? Buffer.from(log.bufferOf(id).subarray(0, size)) : Buffer.allocUnsafe(size);
-    if (!isInRam) {
-      await log.cache.read(slotStart(log.geometry, place), slot);
-      const header = decodeSegmentHeader(slot);
-      if (header.id !== id || header.length !== length || !isWhole(slot))
-        throw refuse(this.#device, "EIO", `segment ${id} is damaged on the cache device`, undefined, "read");
-    }
-    const sectors: number[] = [];
-    const bits: number[] = [];
-    const data: Buffer[] = [];
-    for (let index = 0; index < length; index += 1) {
-      const valid = metablockBits(slot, index);
-      // Clean, and whole: it was read from the disk.
-      if (valid === 0) continue;
-      sectors.push(metablockSector(slot, index));
-      bits.push(valid);
-      data.push(slot.subarray(BLOCK * (1 + index), BLOCK * (2 + index)));
-    }
-    const isAll = data.length === length;
-    const time = this.#closed.get(id) ?? this.#environment.clock.wallTime();
-    return { time, sectors, bits, data: isAll ? slot.subarray(BLOCK) : Buffer.concat(data) };
-  }
-
   #lateError(): BlockIoError {
+    const { trouble, name } = this.#archive;
+    const unread = this.#unreadable;
     return new BlockIoError("not everything is in the archive yet; all of it is on the cache device", {
-      code: "ETIMEDOUT",
-      device: this.#archive.name,
+      code: unread === undefined ? "ETIMEDOUT" : "EIO",
+      device: name,
       op: "flush",
-      cause: this.#archive.trouble,
+      cause: unread ?? trouble,
       lossless: true,
-      hint: "The rest follows when the device is opened again and the store can be reached.",
+      hint:
+        unread === undefined
+          ? "The rest follows when the device is opened again and the store can be reached."
+          : this.health().help,
     });
   }
 }

@@ -143,16 +143,14 @@ export class WritePath {
     return index;
   }
 
-  /** Waits until another segment can be opened. Throws when writing back what is in its slot fails. */
+  /** Waits until another segment can be opened. Throws when writing back what is in its slot fails, or the archive is given up. */
   async waitForRoom(): Promise<void> {
     const { log } = this.#parts;
     log.check();
     if (log.canOpen()) return;
     if (log.lastWriteback < log.neededWriteback) await this.#writeback.reach(log.neededWriteback);
-    else if (log.archived.last < log.neededWriteback) {
-      log.archived.onWanted(log.neededWriteback);
-      await log.changed.wait();
-    } else await log.flushed(log.neededFlush);
+    else if (log.archived.last < log.neededWriteback) await log.archived.waitFor(log.neededWriteback);
+    else await log.flushed(log.neededFlush);
   }
 
   /**

@@ -1,0 +1,55 @@
+/** Segments as an archive takes them: from RAM, else from the cache device. */
+import { BlockIoError, isOfPlace, refuse } from "@dmkit/block-io";
+import { BLOCK, slotOf, slotStart } from "../../format/geometry.ts";
+import {
+  dataStart,
+  decodeSegmentHeader,
+  isWhole,
+  metablockBits,
+  metablockSector,
+  segmentSize,
+} from "../../format/segment.ts";
+import type { SegmentLog } from "../log/segment-log.ts";
+import type { ArchivedSegment } from "./segment-archive.ts";
+
+/**
+ * Reads segment `id`, which must be durable. Errors: `EIO`, where it is damaged or not given; those of the cache device.
+ * @param time milliseconds since 1970, when it was closed.
+ */
+export async function readSegment(log: SegmentLog, id: number, time: number): Promise<ArchivedSegment> {
+  const { cache, geometry, map } = log;
+  const place = slotOf(geometry, id);
+  const length = map.lengths[place] as number;
+  const size = segmentSize(length);
+  const isInRam = log.inRam(place * map.blocks) !== undefined;
+  // Its buffer may be another's by the time it is sent.
+  const slot = isInRam ? Buffer.from(log.bufferOf(id).subarray(0, size)) : Buffer.allocUnsafe(size);
+  if (!isInRam) {
+    const offset = slotStart(geometry, place);
+    await cache.read(offset, slot).catch((error: unknown) => {
+      if (!isOfPlace(error)) throw error;
+      const where = { device: cache.name, op: "read", offset, length: size } as const;
+      throw new BlockIoError(`segment ${id} cannot be read from the cache device`, {
+        ...where,
+        code: "EIO",
+        cause: error,
+      });
+    });
+    const header = decodeSegmentHeader(slot);
+    if (header.id !== id || header.length !== length || !isWhole(slot))
+      throw refuse(cache.name, "EIO", `segment ${id} is damaged on the cache device`, undefined, "read");
+  }
+  const sectors: number[] = [];
+  const bits: number[] = [];
+  const data: Buffer[] = [];
+  for (let index = 0; index < length; index += 1) {
+    const valid = metablockBits(slot, index);
+    // Clean, and whole: it was read from the disk.
+    if (valid === 0) continue;
+    sectors.push(metablockSector(slot, index));
+    bits.push(valid);
+    data.push(slot.subarray(dataStart(index), dataStart(index + 1)));
+  }
+  const isAll = data.length === length;
+  return { time, sectors, bits, data: isAll ? slot.subarray(BLOCK) : Buffer.concat(data) };
+}
