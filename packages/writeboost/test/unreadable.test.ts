@@ -1,8 +1,10 @@
 /** A cache device that does not give some of its sectors: what needs them fails and is named, everything else goes on. */
 import { type BlockIoError, realEnvironment } from "@dmkit/block-io";
+import { settle } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { openAt, repair, replay, writeboostImages } from "../src/index.ts";
 import { check } from "./support/check.ts";
+import { spoilSectors } from "./support/bad-sectors.ts";
 import { BLOCK, MIB, Rig, filled } from "./support/rig.ts";
 
 const SLOTS = 12;
@@ -150,6 +152,46 @@ describe("data of a segment, while the device runs", () => {
     expect(await rig.read(2)).toEqual(filled(0x12));
     await rig.segment(9, 0x99);
     expect(await rig.read(9)).toEqual(filled(0x99));
+  });
+
+  it("is read from the backing device where that has it, and never while it has not", async () => {
+    const rig = await running();
+    const both = Buffer.alloc(2 * BLOCK);
+    await rig.device.dropCaches();
+    // Block 1 is clean; block 2 is dirty, in segment 7.
+    await rig.segment(2, 0x22);
+    await rig.device.close();
+    await rig.reopen();
+    spoil(rig, [at(1, DATA), at(7, DATA)]);
+    expect(await rig.read(1)).toEqual(filled(0x11));
+    expect((await failing(rig.device.read(BLOCK, both))).offset).toBe(at(7, DATA));
+    // A view of the past does not take it from there: that may have something newer.
+    const view = await openAt({ cache: rig.cache, backing: rig.backing }, 7);
+    expect((await failing(view.read(BLOCK, Buffer.alloc(BLOCK)))).offset).toBe(at(1, DATA));
+    // Written anew meanwhile: what was below before is not the answer.
+    rig.backing.hold = ({ op, offset }) => op === "read" && offset === BLOCK;
+    const reading = rig.read(1);
+    await settle();
+    expect(rig.backing.held).toBe(1);
+    await rig.segment(1, 0x31);
+    rig.backing.release();
+    expect(await reading).toEqual(filled(0x31));
+    // What failed is there again as soon as the device gives it.
+    rig.cache.refuse = () => false;
+    expect(await rig.read(2)).toEqual(filled(0x22));
+  });
+
+  it("is not missed by a write that keeps nothing of it", async () => {
+    const rig = await running();
+    spoilSectors(rig.cache, [at(1, DATA) + 3 * 512]);
+    expect((await failing(rig.writeSectors(1, 5, 1, 0x77))).code).toBe("EIO");
+    await rig.writeSectors(1, 3, 2, 0x77);
+    const expected = filled(0x11).with(3, 0x77).with(4, 0x77);
+    expect(await rig.read(1)).toEqual(expected);
+    await rig.device.flush();
+    await rig.reopen();
+    expect(await rig.read(1)).toEqual(expected);
+    await rig.device.dropCaches();
   });
 
   it("drop_caches writes back all the others, names it, and is done when it is written anew", async () => {

@@ -79,14 +79,9 @@ class View extends GuardedDevice {
       extents: false,
     });
     super(name, backing.size, limits);
-    this.#reads = new ReadPath({
-      log,
-      backing,
-      plog: undefined,
-      shipper: undefined,
-      statistics: new Statistics(),
-      size: backing.size,
-    });
+    const statistics = new Statistics();
+    const size = backing.size;
+    this.#reads = new ReadPath({ log, backing, plog: undefined, shipper: undefined, statistics, size }, true);
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {

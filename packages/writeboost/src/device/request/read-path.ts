@@ -4,8 +4,11 @@
  *
  * What is in RAM is copied when the request arrives. A slot may be used again while it is being read: then the
  * segment id it holds has changed, and that part is looked up once more.
+ *
+ * What the cache device does not give is read from the backing device where that has the same: of the newest copy, what
+ * is clean before and after. Everywhere else it is an error, and tried again by whoever reads again.
  */
-import { ByteAccess, done, join, isOfPlace } from "@dmkit/block-io";
+import { type BlockIoError, ByteAccess, done, isGiven, isOfPlace, join } from "@dmkit/block-io";
 import { runEnd, runStart, sectorBits, sectorsOfBlock } from "../../core/sectors.ts";
 import { FULL_SIZE, HIT, ON_BUFFER } from "../../core/statistics.ts";
 import { BLOCK, SLOTS_START } from "../../format/geometry.ts";
@@ -32,9 +35,12 @@ export class ReadPath {
   // Sectors that were written when the devices had smaller blocks are there still.
   readonly #cache: ByteAccess;
   readonly #backing: ByteAccess;
+  readonly #isView: boolean;
 
-  constructor(parts: ReadParts) {
+  /** @param isView shows a state of the past: the backing device may have newer contents of what is clean. */
+  constructor(parts: ReadParts, isView = false) {
     this.#parts = parts;
+    this.#isView = isView;
     this.#cache = new ByteAccess(parts.log.cache);
     this.#backing = new ByteAccess(parts.backing);
   }
@@ -137,9 +143,32 @@ export class ReadPath {
       await this.#cache.read(part.from, piece);
     } catch (error) {
       if (!isOfPlace(error)) throw log.die(error);
-      if (!isOver()) throw unreadable(error, part.from, piece.length);
+      if (!isOver()) return this.#readOtherwise(part, offset + part.at, piece, error);
     }
     if (isOver()) await this.read(offset + part.at, piece);
+  }
+
+  /** A part, at byte `offset` of the disk, that the cache device did not give: each block by itself. */
+  async #readOtherwise(part: Part, offset: number, piece: Buffer, error: BlockIoError): Promise<void> {
+    const { map } = this.#parts.log;
+    const within = offset % BLOCK;
+    if (within + piece.length > BLOCK) {
+      for (let at = 0; at < piece.length; ) {
+        const end = Math.min(piece.length, at + BLOCK - ((offset + at) % BLOCK));
+        await this.read(offset + at, piece.subarray(at, end));
+        at = end;
+      }
+      return;
+    }
+    const block = Math.floor(offset / BLOCK);
+    const index = map.find(block);
+    const bits = sectorBits(within / 512, piece.length / 512);
+    const isNewest = (): boolean =>
+      index >= 0 && map.find(block) === index && this.#parts.log.idOfBlock(index) === part.id;
+    const isBelow = (): boolean => !this.#isView && isNewest() && ((map.dirty[index] as number) & bits) === 0;
+    if (isBelow() && (await isGiven(this.#backing.read(offset, piece))) && isBelow()) return;
+    if (isNewest()) throw unreadable(error, part.from, piece.length);
+    await this.read(offset, piece);
   }
 }
 

@@ -8,7 +8,7 @@
  * Copies in the log never change once their segment is closed. A merge may therefore read the old copy at
  * leisure: if it is still the newest one afterwards, what was read is right; else the merge starts over.
  */
-import { BlockIoError, isOfPlace } from "@dmkit/block-io";
+import { BlockIoError, isOfPlace, readWhatIsGiven } from "@dmkit/block-io";
 import { runEnd, runStart, sectorBits, sectorsOfBlock } from "../../core/sectors.ts";
 import { FULL_SIZE, HIT, ON_BUFFER, WRITE } from "../../core/statistics.ts";
 import { BLOCK } from "../../format/geometry.ts";
@@ -79,7 +79,7 @@ export class WritePath {
         failures ??= this.#writeback.failures;
         await this.waitForRoom();
         if (failures !== this.#writeback.failures && !log.canOpen()) throw this.#writeback.lastError;
-      } else old = await this.#fetch(Math.floor((offset + next) / BLOCK));
+      } else old = await this.#fetch(offset + next, bytesInBlock(offset, from, next));
     }
     this.#run.end();
   }
@@ -210,8 +210,10 @@ export class WritePath {
     }
   }
 
-  async #fetch(block: number): Promise<OldCopy | undefined> {
+  /** The old copy of a block, for a write of part of it: what that keeps has to be given. */
+  async #fetch(position: number, bytes: number): Promise<OldCopy | undefined> {
     const { log } = this.#parts;
+    const block = Math.floor(position / BLOCK);
     const index = log.map.find(block);
     if (index < 0 || log.inRam(index) !== undefined) return undefined;
     const id = log.idOfBlock(index);
@@ -222,10 +224,12 @@ export class WritePath {
     } catch (error) {
       if (error instanceof BlockIoError && error.code === "ESHUTDOWN") throw error;
       if (!isOfPlace(error)) throw log.die(error);
+      const missing = await readWhatIsGiven(log.cache, offset, data);
       // What has been superseded meanwhile is not needed.
-      if (log.map.find(block) === index && log.idOfBlock(index) === id)
-        throw unreadable(error, offset, BLOCK);
-      return undefined;
+      if (log.map.find(block) !== index || log.idOfBlock(index) !== id) return undefined;
+      const written = sectorBits((position % BLOCK) / 512, bytes / 512);
+      const kept = log.rules.keep(log.map.dirty[index] as number, written);
+      if ([...missing].some((sector) => ((kept >> sector) & 1) === 1)) throw unreadable(error, offset, BLOCK);
     }
     return { index, id, data };
   }
