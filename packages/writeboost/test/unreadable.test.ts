@@ -107,6 +107,102 @@ describe("what may have been flushed", () => {
       expect(below(rig, block)).toBe(block <= good ? 0x10 + block : 0);
   });
 
+  it("after an orderly close, the data of an old segment is missed where it is wanted", async () => {
+    const rig = await used(10, true);
+    const image = { cache: rig.cache, backing: rig.backing };
+    spoil(rig, [at(1, DATA)]);
+    const view = await openAt(image, 10);
+    expect((await failing(view.read(BLOCK, Buffer.alloc(BLOCK)))).code).toBe("EIO");
+    expect(await failing(replay(rig.cache, rig.backing, { until: 10 }))).toMatchObject({ code: "EIO" });
+    expect([1, 2, 10].map((block) => below(rig, block))).toEqual([0, 0x12, 0x1a]);
+  });
+
+  it("after an orderly close, such data does not keep the cache from being opened", async () => {
+    const rig = await used(10, true);
+    spoil(rig, [at(1, DATA)]);
+    await rig.open();
+    expect((await failing(rig.read(1))).code).toBe("EIO");
+    for (let block = 2; block <= 10; block += 1) expect(await rig.read(block)).toEqual(filled(0x10 + block));
+    await rig.segment(1, 0x31);
+    expect(await rig.read(1)).toEqual(filled(0x31));
+  });
+
+  it("nor does a drop_caches that failed for it make the close another one, and it is back when the device gives it", async () => {
+    const rig = await used(10, true);
+    spoil(rig, [at(1, DATA)]);
+    for (let time = 0; time < 2; time += 1) {
+      await rig.open();
+      expect((await failing(rig.device.dropCaches())).message).toContain("segment 1 cannot be read");
+      expect(rig.device.health().state).toBe("degraded");
+      expect((await failing(rig.read(1))).code).toBe("EIO");
+      await rig.device.close();
+      await rig.crash();
+      spoil(rig, [at(1, DATA)]);
+    }
+    rig.cache.refuse = () => false;
+    await rig.open();
+    expect(await rig.read(1)).toEqual(filled(0x11));
+    await rig.device.dropCaches();
+    expect(below(rig, 1)).toBe(0x11);
+  });
+
+  it("after a crash, data of the oldest that is read again later is all there", async () => {
+    const rig = await used(10, false);
+    spoil(rig, [at(1, DATA)]);
+    await failing(rig.open());
+    const view = await openAt({ cache: rig.cache, backing: rig.backing }, 10);
+    rig.cache.refuse = () => false;
+    expect((await failing(view.read(BLOCK, Buffer.alloc(BLOCK)))).message).toContain(
+      "segment 1 could not be read",
+    );
+    await rig.open();
+    for (let block = 1; block <= 10; block += 1) expect(await rig.read(block)).toEqual(filled(0x10 + block));
+  });
+
+  it.each([
+    ["data", DATA],
+    ["head", HEAD],
+  ])("the %s of one before the first: older contents are shown nowhere in its place", async (_name, part) => {
+    const rig = await used(10, false);
+    spoil(rig, [at(2, part)]);
+    const error = await failing(rig.open());
+    expect(error.message).toContain("may hold segment 2");
+    const image = { cache: rig.cache, backing: rig.backing };
+    if (part === HEAD) {
+      expect(error.hint).not.toContain("--at");
+      expect((await failing(openAt(image, 10))).code).toBe("EIO");
+      expect((await failing(replay(rig.cache, rig.backing, { until: 10 }))).code).toBe("EIO");
+      expect((await failing(replay(rig.cache, rig.backing))).hint).not.toContain("--until");
+      return;
+    }
+    expect(error.hint).toContain("replay --until 10");
+    const view = await openAt(image, 10);
+    const bytes = Buffer.alloc(BLOCK);
+    expect((await failing(view.read(2 * BLOCK, bytes))).code).toBe("EIO");
+    for (const block of [1, 3, 10]) {
+      await view.read(block * BLOCK, bytes);
+      expect(bytes.readUInt8(0)).toBe(0x10 + block);
+    }
+    expect(await failing(replay(rig.cache, rig.backing, { until: 10 }))).toMatchObject({ code: "EIO" });
+    expect([1, 2, 3, 10].map((block) => below(rig, block))).toEqual([0x11, 0, 0x13, 0x1a]);
+  });
+
+  it("nor what is older than a segment whose slot was being used again", async () => {
+    const rig = new Rig({ order: 4, slots: SLOTS, options: { tunables: { update_record_interval: 0 } } });
+    await rig.open();
+    for (let id = 1; id <= 10; id += 1) await rig.segment(Math.max(2, id), 0x10 + id);
+    await rig.device.dropCaches();
+    await rig.crash();
+    rig.cache.visible.fill(0xee, at(2, DATA), at(2, DATA) + 512);
+    spoil(rig, [at(3, DATA)]);
+    expect((await failing(rig.open())).message).toContain("may hold segment 3");
+    const view = await openAt({ cache: rig.cache, backing: rig.backing }, 10);
+    const bytes = Buffer.alloc(BLOCK);
+    await view.read(2 * BLOCK, bytes);
+    expect(bytes.readUInt8(0)).toBe(0x12);
+    expect((await failing(view.read(3 * BLOCK, bytes))).code).toBe("EIO");
+  });
+
   it("a slot outside of the log that can hold an old segment is emptied, or opening is refused", async () => {
     const rig = await used(4, false);
     // Within what a crash may have left behind the end.

@@ -11,7 +11,7 @@ import type { Writeback } from "./writeback/writeback.ts";
 export async function closeInOrder(
   { log, plog, backing }: Parts,
   recorder: Recorder,
-  { failures, badBlocks }: Writeback,
+  { doubts, badBlocks }: Writeback,
   logger: Logger,
   trouble: LogTrouble,
 ): Promise<void> {
@@ -28,7 +28,7 @@ export async function closeInOrder(
   try {
     await recorder.record();
     // After a flush that failed, what the backing device shows need not be what it keeps; nor where it is bad.
-    if (failures === 0 && badBlocks === 0) await recorder.markClean(backing, logger);
+    if (doubts === 0 && badBlocks === 0) await recorder.markClean(backing, logger);
   } catch (error) {
     if (!costsNothing(error)) throw error;
     trouble.tell("warn", "no space to note that the cache was closed in order; nothing is lost", error);

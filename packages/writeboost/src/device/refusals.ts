@@ -1,5 +1,12 @@
 /** Errors of several parts: what a running cache does not do, and what its devices do not give. */
-import { BlockIoError, isLossless, isOutOfSpace, refuse, toBlockIoError } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  isLossless,
+  isOutOfSpace,
+  refuse,
+  toBlockIoError,
+} from "@dmkit/block-io";
 
 export function interrupted(device: string): BlockIoError {
   const hint = "What was written back stays written back; send it again to go on.";
@@ -60,5 +67,20 @@ export function unreadable(error: BlockIoError, offset: number, length: number):
     length,
     cause: error,
     hint: "Everything else goes on. Writing the whole block anew, or discarding it, supersedes it; then replace the device.",
+  });
+}
+
+/** Of a view: whether this segment is the newest one of its blocks, and whole, could not be found out. */
+export function doubtfulSegment(
+  { name }: BlockDevice,
+  { id, from, length }: { readonly id: number; readonly from: number; readonly length: number },
+): BlockIoError {
+  return new BlockIoError(`segment ${id} could not be read when the log was looked at`, {
+    code: "EIO",
+    device: name,
+    op: "read",
+    offset: from,
+    length,
+    hint: "Everything else can be read. If the device gives it later, open the view again.",
   });
 }

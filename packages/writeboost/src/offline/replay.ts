@@ -7,6 +7,7 @@ import {
   BlockIoError,
   type Environment,
   SECTOR,
+  isOfPlace,
   readWhatIsGiven,
   realEnvironment,
 } from "@dmkit/block-io";
@@ -110,7 +111,7 @@ function lastGood(found: ScannedLog): number | undefined {
   const strange = problems.some(({ problem }) => problem === "sector");
   if (typeof identity !== "object" && strange) return undefined;
   const bad = rotten.map((slot) => ids[slot] as number).filter((id) => id > lastWriteback && id <= last);
-  if (damage === undefined && bad.length === 0) return undefined;
+  if ((damage === undefined && bad.length === 0) || found.gap?.isKnown === false) return undefined;
   // After an orderly close even the oldest must be there; after a crash the log begins where it can.
   const closed = typeof identity === "object" && identity.clean;
   if (closed && first > Math.max(record, identity.lastId - ids.length) + 1) return undefined;
@@ -121,7 +122,8 @@ function lastGood(found: ScannedLog): number | undefined {
 
 /**
  * Writes the device as it was at segment `until` over the backing device: only what differs. What that does not give is
- * written where the log has it, and left alone elsewhere. The log is not changed, so a whole replay afterwards goes forward again.
+ * written where the log has it, and left alone elsewhere. What the cache device does not give is left alone as well, and
+ * its error thrown at the end. The log is not changed, so a whole replay afterwards goes forward again.
  */
 async function replayUntil(
   cache: BlockDevice,
@@ -133,6 +135,7 @@ async function replayUntil(
   await forgetWitness(cache);
   const wanted = Buffer.allocUnsafe(CHUNK);
   const present = Buffer.allocUnsafe(CHUNK);
+  let failure: BlockIoError | undefined;
   for (let at = 0; at < view.size; at += CHUNK) {
     if (signal?.aborted === true) {
       throw new BlockIoError("replay was interrupted", { code: "ESHUTDOWN", device: cache.name });
@@ -141,18 +144,20 @@ async function replayUntil(
     const [there, here] = [wanted.subarray(0, length), present.subarray(0, length)];
     const unknown = await readWhatIsGiven(view, at, there);
     const missing = await readWhatIsGiven(backing, at, here);
-    if (unknown.size + missing.size > 0) await writeBlocks(view, backing, at, there, here, unknown, missing);
+    if (unknown.size + missing.size > 0)
+      failure = (await writeBlocks(view, backing, at, there, here, unknown, missing)) ?? failure;
     else if (!there.equals(here)) await backing.write(at, there);
     progress?.(at + length, view.size);
   }
   await backing.flush();
+  if (failure !== undefined) throw failure;
   return until;
 }
 
 /**
- * Writes what differs, block by block: `unknown` sectors of the view are left as they are where the backing device does
- * not give them, and `missing` ones of the backing device are written where the log has them. Throws what the view
- * does where the log is to blame.
+ * Writes what differs, block by block. `unknown` sectors of the view are tried once more, and left as they are if that
+ * fails; `missing` ones of the backing device are written where the log has them. Returns the error of the view where the
+ * log is to blame.
  */
 async function writeBlocks(
   view: BlockDevice,
@@ -162,17 +167,23 @@ async function writeBlocks(
   present: Buffer,
   unknown: ReadonlySet<number>,
   missing: ReadonlySet<number>,
-): Promise<void> {
+): Promise<BlockIoError | undefined> {
+  let failure: BlockIoError | undefined;
   const block = backing.limits.logicalBlockSize;
   for (let from = 0; from < wanted.length; from += block) {
     const [sector, end] = [from / SECTOR, from + block];
     const isMissing = missing.has(sector);
+    const piece = wanted.subarray(from, end);
     if (unknown.has(sector)) {
-      if (!isMissing) await view.read(at + from, Buffer.alloc(block));
-    } else if (isMissing || !wanted.subarray(from, end).equals(present.subarray(from, end))) {
-      await backing.write(at + from, wanted.subarray(from, end));
+      const error = await view.read(at + from, piece).catch((thrown: unknown) => thrown);
+      if (error !== undefined && !isOfPlace(error)) throw error;
+      // What the backing device gives neither to the view nor to us is no matter of the log.
+      if (error !== undefined && !(isMissing && error.device === backing.name)) failure ??= error;
+      if (error !== undefined) continue;
     }
+    if (isMissing || !piece.equals(present.subarray(from, end))) await backing.write(at + from, piece);
   }
+  return failure;
 }
 
 /** The backing device is about to change: its witness in the identity record does not count any more. */

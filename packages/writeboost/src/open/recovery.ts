@@ -77,6 +77,12 @@ export async function recover(
     const [reason, hint] = UNKNOWN_OWNER;
     throw refuse(cache.name, "EIO", reason, `${hint}${wayOut(found)}`);
   }
+  const unread = [...found.unreadable].filter((slot) => isIn(found, slot)).length;
+  if (unread > 0)
+    environment.logger.log("warn", "segments cannot be read; what only they have fails until they can be", {
+      device: cache.name,
+      segments: unread,
+    });
   if (plog !== undefined && found.dialect === "v2")
     throw refuse(cache.name, "EINVAL", "a cache of the v2 dialect has no plog", "Open it as type 0.");
   const plogSize = plog === undefined ? 0 : await plogBytes(plog, found.identity);
@@ -130,6 +136,12 @@ export async function recover(
     split,
     introduce: introduction,
   };
+}
+
+/** Whether a slot holds a segment of the log. */
+function isIn({ ids, first, last }: ScannedLog, slot: number): boolean {
+  const id = ids[slot] as number;
+  return id >= first && id <= last;
 }
 
 type Making = Pick<RecoveryOptions, "force" | "pool" | "order" | "dialect">;

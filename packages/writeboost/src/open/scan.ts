@@ -30,12 +30,12 @@ import {
 import type { Identity, StoredIdentity } from "../format/identity.ts";
 import { type SlotProblem, SlotScanner } from "./slot-scanner.ts";
 import { type Superblock, headerOf, readSuperblock } from "./superblock.ts";
-import { withUnreadable } from "./unreadable.ts";
+import { type LogWithGap, withUnreadable } from "./unreadable.ts";
 import { type ReadRing, formatShown, requireDialect, requireOrder } from "./stored-format.ts";
 
 export type { SlotProblem } from "./slot-scanner.ts";
 
-export interface ScannedLog extends Log {
+export interface ScannedLog extends LogWithGap {
   readonly geometry: Geometry;
   readonly dialect: Dialect;
   readonly superblock: Superblock;
@@ -118,7 +118,7 @@ export async function scan(
       }
     : await formatShown(cache, header.order, options, readRing);
   const covered = own ? identity.coveredId : 0;
-  await scanner.verify(Math.max(record, covered));
+  await scanner.verify(Math.max(record, covered), own && identity.clean ? identity.lastId : 0);
   const { ids, valid, map, problems } = scanner;
   const chain = rules.findLog({ ids, valid, tail: geometry.tail, record, covered });
   const closed = asClosed(isKnown ? chain : await withoutStray(chain, scanner), record, ids.length, identity);

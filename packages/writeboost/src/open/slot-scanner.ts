@@ -176,8 +176,11 @@ export class SlotScanner {
     return isWhole(segment);
   }
 
-  /** Checksums whatever is above `covered` or may have been torn by the next use of its slot. */
-  async verify(covered: number): Promise<void> {
+  /**
+   * Checksums whatever is above `covered` or may have been torn by the next use of its slot. Up to `closed` nothing is
+   * torn: there a head is enough, and data that cannot be read is missed where it is wanted.
+   */
+  async verify(covered: number, closed: number): Promise<void> {
     const { slots, tail } = this.#geometry;
     const { rules } = this.#work;
     const highest = this.ids.reduce((max, id) => Math.max(max, id), 0);
@@ -185,6 +188,10 @@ export class SlotScanner {
       rules.needsChecksum(this.ids[slot] as number, highest, covered, slots, tail),
     );
     for (const slot of await this.#compare(doubtful)) {
+      if (this.unreadable.has(slot) && (this.ids[slot] as number) <= closed) {
+        this.#compared[slot] = 0;
+        continue;
+      }
       this.valid[slot] = 0;
       const problem = this.unreadable.has(slot) ? "unreadable" : "checksum";
       this.problems.push({ slot, id: this.ids[slot] as number, problem });

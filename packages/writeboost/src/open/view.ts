@@ -12,6 +12,7 @@ import type { Dialect } from "../format/checksum.ts";
 import { ReadPath } from "../device/request/read-path.ts";
 import { requirePairForView } from "./pairing.ts";
 import { adoptLog, scan } from "./scan.ts";
+import { requireKnown } from "./unreadable.ts";
 import { SegmentLog } from "../device/log/segment-log.ts";
 
 /** How the contents at an earlier segment are looked at. */
@@ -54,7 +55,13 @@ export async function openAt(
     const hint = `Segments ${found.lastWriteback} … ${found.last} can: older ones are on the backing device already.`;
     throw refuse(cache.name, "EINVAL", `segment ${id} cannot be shown`, hint);
   }
-  const split = adoptLog(found, found.first, id, found.lastWriteback);
+  requireKnown(cache, found);
+  const { gap } = found;
+  // What may not have been written back counts as well, so that nothing older is shown in its place.
+  const split =
+    gap === undefined
+      ? adoptLog(found, found.first, id, found.lastWriteback)
+      : adoptLog(found, gap.from, id, gap.from - 1);
   if (split.length > 0) {
     const reason = `${split.length} blocks are spread over several segments`;
     const hint =
@@ -62,13 +69,13 @@ export async function openAt(
     throw refuse(cache.name, "ENOTSUP", reason, hint);
   }
   const log = new SegmentLog(cache, { ...found, last: id }, 1);
-  return new View(options.name ?? `${cache.name}@${id}`, log, backing);
+  return new View(options.name ?? `${cache.name}@${id}`, log, backing, gap?.doubtful ?? new Set());
 }
 
 class View extends GuardedDevice {
   readonly #reads: ReadPath;
 
-  constructor(name: string, log: SegmentLog, backing: BlockDevice) {
+  constructor(name: string, log: SegmentLog, backing: BlockDevice, doubtful: ReadonlySet<number>) {
     const limits = withCapabilities(backing.limits, {
       readOnly: true,
       fua: "emulated",
@@ -81,7 +88,10 @@ class View extends GuardedDevice {
     super(name, backing.size, limits);
     const statistics = new Statistics();
     const size = backing.size;
-    this.#reads = new ReadPath({ log, backing, plog: undefined, shipper: undefined, statistics, size }, true);
+    this.#reads = new ReadPath(
+      { log, backing, plog: undefined, shipper: undefined, statistics, size },
+      doubtful,
+    );
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {

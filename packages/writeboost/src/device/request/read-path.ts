@@ -14,7 +14,7 @@ import { FULL_SIZE, HIT, ON_BUFFER } from "../../core/statistics.ts";
 import { BLOCK, SLOTS_START } from "../../format/geometry.ts";
 import { blockOffset } from "../../format/segment.ts";
 import type { Parts } from "../parts.ts";
-import { unreadable } from "../refusals.ts";
+import { doubtfulSegment, unreadable } from "../refusals.ts";
 
 /** A part of a request that has to be read from a device. */
 interface Part {
@@ -35,12 +35,15 @@ export class ReadPath {
   // Sectors that were written when the devices had smaller blocks are there still.
   readonly #cache: ByteAccess;
   readonly #backing: ByteAccess;
-  readonly #isView: boolean;
+  readonly #doubtful: ReadonlySet<number> | undefined;
 
-  /** @param isView shows a state of the past: the backing device may have newer contents of what is clean. */
-  constructor(parts: ReadParts, isView = false) {
+  /**
+   * @param doubtful of a view of the past, of what is clean in which the backing device may have newer contents: slots
+   * that nobody knows to be whole. Nothing is read from them.
+   */
+  constructor(parts: ReadParts, doubtful?: ReadonlySet<number>) {
     this.#parts = parts;
-    this.#isView = isView;
+    this.#doubtful = doubtful;
     this.#cache = new ByteAccess(parts.log.cache);
     this.#backing = new ByteAccess(parts.backing);
   }
@@ -138,6 +141,7 @@ export class ReadPath {
     const { log } = this.#parts;
     log.check();
     const slot = Math.floor((part.from - SLOTS_START) / log.geometry.slotSize);
+    if (this.#doubtful?.has(slot) === true) throw doubtfulSegment(log.cache, part);
     const isOver = (): boolean => log.idOf(slot) !== part.id;
     try {
       await this.#cache.read(part.from, piece);
@@ -165,7 +169,8 @@ export class ReadPath {
     const bits = sectorBits(within / 512, piece.length / 512);
     const isNewest = (): boolean =>
       index >= 0 && map.find(block) === index && this.#parts.log.idOfBlock(index) === part.id;
-    const isBelow = (): boolean => !this.#isView && isNewest() && ((map.dirty[index] as number) & bits) === 0;
+    const isBelow = (): boolean =>
+      this.#doubtful === undefined && isNewest() && ((map.dirty[index] as number) & bits) === 0;
     if (isBelow() && (await isGiven(this.#backing.read(offset, piece))) && isBelow()) return;
     if (isNewest()) throw unreadable(error, part.from, piece.length);
     await this.read(offset, piece);

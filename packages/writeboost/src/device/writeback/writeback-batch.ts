@@ -38,6 +38,24 @@ export function largestBatch({ geometry }: SegmentLog): number {
   return Math.max(1, Math.floor(LARGEST_BATCH / geometry.slotSize));
 }
 
+/** The error of segments, one or more, by id. */
+export function brokenError(broken: ReadonlyMap<number, BlockIoError>): BlockIoError {
+  const ids = [...broken.keys()].sort((a, b) => a - b);
+  const first = broken.get(ids[0] as number) as BlockIoError;
+  if (ids.length === 1) return first;
+  const { code, device, op, offset, length, hint } = first;
+  const rest = ids.slice(1, 20).join(", ");
+  return new BlockIoError(`${first.reason}; nor can ${rest}${ids.length > 20 ? " …" : ""}`, {
+    code,
+    device,
+    op,
+    offset,
+    length,
+    cause: first,
+    hint,
+  });
+}
+
 /** What came of a batch. */
 export interface BatchResult {
   /** Whether anything was written. */

@@ -12,7 +12,7 @@
  */
 import {
   type BlockDevice,
-  BlockIoError,
+  type BlockIoError,
   type Environment,
   type Timer,
   toBlockIoError,
@@ -20,7 +20,7 @@ import {
 import { BadBlocks, type Relog } from "./bad-blocks.ts";
 import { slotOf } from "../../format/geometry.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
-import { BatchCopier, largestBatch } from "./writeback-batch.ts";
+import { BatchCopier, brokenError, largestBatch } from "./writeback-batch.ts";
 
 const RETRY_AFTER = 1000;
 // How long segments wait in the background for others to be written back together with, milliseconds.
@@ -83,8 +83,12 @@ export class Writeback {
   /** Segments that cannot be read, and how far others have been written past them. */
   readonly #broken: Map<number, BlockIoError> = new Map();
   #past = 0;
+  /** The error of these, as it was thrown last. */
+  #unread: BlockIoError | undefined;
   /** Attempts that failed, and why the last one did. */
   failures = 0;
+  /** Those of them after which what the backing device shows need not be what it keeps. */
+  doubts = 0;
   #lastError: BlockIoError | undefined;
   /** What was logged last, so that trying again every second does not fill the log. */
   #told: string | undefined;
@@ -240,6 +244,7 @@ export class Writeback {
 
   #failed(error: BlockIoError): void {
     this.failures += 1;
+    if (error !== this.#unread) this.doubts += 1;
     this.#broken.clear();
     this.#past = 0;
     this.#fruitless = 0;
@@ -263,7 +268,7 @@ export class Writeback {
     const first = Math.max(log.lastWriteback, this.#past) + 1;
     const last = Math.min(durable, first - 1 + this.#batchNow());
     const past = this.#policy.past();
-    if (this.#broken.size > 0 && (last < first || !past)) throw this.#brokenError();
+    if (this.#broken.size > 0 && (last < first || !past)) throw (this.#unread = brokenError(this.#broken));
     if (last < first) return;
     const ids = Array.from({ length: last - first + 1 }, (_, index) => first + index);
     const result = await this.batches.copy(ids, durable, past);
@@ -279,7 +284,7 @@ export class Writeback {
     }
     this.#release(last, past);
     if (this.#broken.size > 0) {
-      if (!past) throw this.#brokenError();
+      if (!past) throw (this.#unread = brokenError(this.#broken));
       this.#past = last;
     }
     this.#lingered = false;
@@ -312,23 +317,6 @@ export class Writeback {
     for (let one = Math.max(lastWriteback, this.#past) + 1; one <= end; one += 1)
       if (!this.#broken.has(one)) map.clean(slotOf(geometry, one));
     if (safe > lastWriteback) this.#log.writtenBack(safe);
-  }
-
-  #brokenError(): BlockIoError {
-    const ids = [...this.#broken.keys()].sort((a, b) => a - b);
-    const first = this.#broken.get(ids[0] as number) as BlockIoError;
-    if (ids.length === 1) return first;
-    const { code, device, op, offset, length, hint } = first;
-    const rest = ids.slice(1, 20).join(", ");
-    return new BlockIoError(`${first.reason}; nor can ${rest}${ids.length > 20 ? " …" : ""}`, {
-      code,
-      device,
-      op,
-      offset,
-      length,
-      cause: first,
-      hint,
-    });
   }
 
   #checkFailure(): void {
