@@ -2,6 +2,7 @@
 import { type BlockIoError, realEnvironment } from "@dmkit/block-io";
 import { settle } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
+import { sealSegment } from "../src/format/segment.ts";
 import { openAt, repair, replay, writeboostImages } from "../src/index.ts";
 import { check } from "./support/check.ts";
 import { spoilSectors } from "./support/bad-sectors.ts";
@@ -225,6 +226,40 @@ describe("what may have been flushed", () => {
     await repair(image, work);
     await rig.open();
     for (const block of [1, 2, 3]) expect(await rig.read(block)).toEqual(filled(0x10 + block));
+  });
+});
+
+describe("sectors of a head that hold nothing", () => {
+  it.each([
+    ["after a crash", false],
+    ["closed in order", true],
+  ])("are not missed, %s", async (_name, closed) => {
+    const rig = await used(10, closed);
+    const image = { cache: rig.cache, backing: rig.backing };
+    // The oldest, the newest, one in the middle, and one that was never used.
+    spoilSectors(
+      rig.cache,
+      [1, 5, 10, 11].map((id) => at(id, HEAD) + 3 * 512),
+    );
+    expect(await check(rig.cache, rig.backing)).toEqual([]);
+    await writeboostImages.dump?.(image, work);
+    await rig.open();
+    for (let block = 1; block <= 10; block += 1) expect(await rig.read(block)).toEqual(filled(0x10 + block));
+    await rig.device.dropCaches();
+    expect([1, 5, 10].map((block) => below(rig, block))).toEqual([0x11, 0x15, 0x1a]);
+  });
+
+  it("of which nobody knows that, are: the segment may be whole", async () => {
+    const rig = await used(4, false);
+    // As another driver leaves them.
+    rig.cache.visible.writeUInt8(1, at(4, HEAD) + 3 * 512);
+    const slot = rig.cache.visible.subarray(at(4, HEAD), at(5, HEAD));
+    sealSegment("classic", slot, 4, 1);
+    spoilSectors(rig.cache, [at(4, HEAD) + 3 * 512]);
+    expect((await failing(rig.open())).message).toContain("may hold segment 4");
+    rig.cache.refuse = () => false;
+    await rig.open();
+    expect(await rig.read(4)).toEqual(filled(0x14));
   });
 });
 

@@ -17,7 +17,7 @@
  * - dirty ⊆ valid; being written back clears dirty only, so the block still hits.
  */
 
-import { setMetablock, spreadMetablocks } from "../format/segment.ts";
+import { clearMetadata, setMetablock, spreadMetablocks } from "../format/segment.ts";
 import { sectorsOfBlock } from "./sectors.ts";
 
 type Keys = Uint32Array | Float64Array;
@@ -206,8 +206,9 @@ export class BlockMap {
     return true;
   }
 
-  /** Writes what a slot holds into its head, with the one or the other as its bits. */
+  /** Writes what a slot holds into its head, with the one or the other as its bits, and zeroes elsewhere: see read-slot.ts. */
   store(slot: number, head: Buffer, bits: "valid" | "dirty"): void {
+    clearMetadata(head);
     const first = slot * this.blocks;
     const column = this[bits];
     for (let at = 0; at < (this.lengths[slot] as number); at += 1)

@@ -46,6 +46,11 @@ export function decodeSegmentHeader(slot: Buffer): SegmentHeader {
   return { id: tryU64(slot, 0), checksum: getU32(slot, 8), length: getU8(slot, 12) };
 }
 
+/** Sectors of the head that hold anything, for as many blocks as the first one says. */
+export function headSectors(slot: Buffer): number {
+  return Math.min(8, Math.ceil((METABLOCKS + METABLOCK * getU8(slot, 12)) / 512));
+}
+
 /** The first sector of metablock `index` on the backing device; NaN where it is no sane number. */
 export function metablockSector(slot: Buffer, index: number): number {
   return tryU64(slot, METABLOCKS + METABLOCK * index);
@@ -62,7 +67,7 @@ export function setMetablock(slot: Buffer, index: number, sector: number, bits: 
   setU64(slot, at + 8, bits);
 }
 
-/** Zeroes the header and all metablocks: the buffer of a new segment. */
+/** Zeroes the header and all metablocks, before those that count are put there. */
 export function clearMetadata(slot: Buffer): void {
   slot.fill(0, 0, BLOCK);
 }

@@ -7,6 +7,7 @@ import { type BlockDevice, type OfflineWork, isZero, nextTurn } from "@dmkit/blo
 import type { Image } from "./examine/findings.ts";
 import type { Dialect } from "../format/checksum.ts";
 import { BLOCK, SLOTS_START, plogSegmentSize, slotStart } from "../format/geometry.ts";
+import { readHead } from "../device/log/read-slot.ts";
 import { decodeHead, printBlocks } from "../format/head.ts";
 import { IDENTITY_START, type Identity, encodeIdentity } from "../format/identity.ts";
 import { type RecordHeader, decodeRecordHeader, decodeRecords } from "../format/plog.ts";
@@ -137,7 +138,7 @@ async function dumpSlots(
   for (let slot = 0; slot < ids.length; slot += 1) {
     const offset = slotStart(geometry, slot);
     if (ids[slot] === 0 && unreadable.has(slot)) continue;
-    await cache.read(offset, head);
+    await readHead(cache, offset, head);
     if (slot % 1024 === 0) {
       signal?.throwIfAborted();
       progress?.(17 * ids.length + slot, 18.02 * ids.length);

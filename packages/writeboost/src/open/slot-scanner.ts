@@ -12,6 +12,7 @@ import {
   isGiven,
 } from "@dmkit/block-io";
 import { BlockMap } from "../core/block-map.ts";
+import { readHead, readSegment } from "../device/log/read-slot.ts";
 import type { Rules } from "../core/rules.ts";
 import type { Dialect } from "../format/checksum.ts";
 import { BLOCK, type Geometry, slotStart } from "../format/geometry.ts";
@@ -122,7 +123,7 @@ export class SlotScanner {
     for (let at = 0; at < heads.length; at += slotSize) {
       const slot = first + at / slotSize;
       const start = slotStart(this.#geometry, slot);
-      if (await isGiven(this.#cache.read(start, heads.subarray(at, at + BLOCK)))) continue;
+      if (await isGiven(readHead(this.#cache, start, heads.subarray(at, at + BLOCK)))) continue;
       this.unreadable.add(slot);
       this.problems.push({ slot, id: Number.NaN, problem: "unreadable" });
     }
@@ -170,9 +171,9 @@ export class SlotScanner {
     const start = slotStart(this.#geometry, slot);
     const buffer = Buffer.allocUnsafeSlow(this.#geometry.slotSize);
     const head = buffer.subarray(0, BLOCK);
-    await this.#cache.read(start, head);
+    await readHead(this.#cache, start, head);
     const segment = buffer.subarray(0, segmentSize(decodeSegmentHeader(head).length));
-    if (!(await isGiven(this.#cache.read(start, segment)))) return false;
+    if (!(await isGiven(readSegment(this.#cache, start, segment)))) return false;
     return isWhole(segment);
   }
 
@@ -257,7 +258,7 @@ export class SlotScanner {
   /** Undefined where the device does not give all of the segment. */
   async #read(slot: number, buffer: Buffer): Promise<Buffer | undefined> {
     const segment = buffer.subarray(0, segmentSize(this.map.lengths[slot] as number));
-    const reading = this.#cache.read(slotStart(this.#geometry, slot), segment);
+    const reading = readSegment(this.#cache, slotStart(this.#geometry, slot), segment);
     return (await isGiven(reading)) ? segment : undefined;
   }
 }

@@ -9,6 +9,7 @@ import {
   metablockSector,
   segmentSize,
 } from "../../format/segment.ts";
+import { readSegment } from "../log/read-slot.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
 import type { ArchivedSegment } from "./segment-archive.ts";
 
@@ -16,7 +17,7 @@ import type { ArchivedSegment } from "./segment-archive.ts";
  * Reads segment `id`, which must be durable. Errors: `EIO`, where it is damaged or not given; those of the cache device.
  * @param time milliseconds since 1970, when it was closed.
  */
-export async function readSegment(log: SegmentLog, id: number, time: number): Promise<ArchivedSegment> {
+export async function segmentOf(log: SegmentLog, id: number, time: number): Promise<ArchivedSegment> {
   const { cache, geometry, map } = log;
   const place = slotOf(geometry, id);
   const length = map.lengths[place] as number;
@@ -26,7 +27,7 @@ export async function readSegment(log: SegmentLog, id: number, time: number): Pr
   const slot = isInRam ? Buffer.from(log.bufferOf(id).subarray(0, size)) : Buffer.allocUnsafe(size);
   if (!isInRam) {
     const offset = slotStart(geometry, place);
-    await cache.read(offset, slot).catch((error: unknown) => {
+    await readSegment(cache, offset, slot).catch((error: unknown) => {
       if (!isOfPlace(error)) throw error;
       const where = { device: cache.name, op: "read", offset, length: size } as const;
       throw new BlockIoError(`segment ${id} cannot be read from the cache device`, {

@@ -22,7 +22,7 @@ import {
 import { slotOf, BLOCK } from "../../format/geometry.ts";
 import { segmentSize } from "../../format/segment.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
-import { readSegment } from "./segment-reader.ts";
+import { segmentOf } from "./segment-reader.ts";
 import type { ArchivedSegment, Archiving, SegmentArchive } from "./segment-archive.ts";
 
 // What goes together at the most: an archive takes 4 MiB at a time, metablocks included.
@@ -287,7 +287,7 @@ export class Shipper {
           bytes += PER_SEGMENT + PER_BLOCK * this.#lengthOf(id);
           if (bytes > MOST_BYTES) break;
           const time = this.#closed.get(id) ?? this.#environment.clock.wallTime();
-          const segment = await readSegment(log, id, time).catch((error: unknown) => {
+          const segment = await segmentOf(log, id, time).catch((error: unknown) => {
             // Those before it need not wait for it.
             if (segments.length === 0) throw error;
           });
@@ -342,9 +342,8 @@ export class Shipper {
       cause: unread ?? trouble,
       lossless: true,
       hint:
-        unread === undefined
-          ? "The rest follows when the device is opened again and the store can be reached."
-          : this.health().help,
+        (unread && this.health().help) ??
+        "The rest follows when the device is opened again and the store can be reached.",
     });
   }
 }

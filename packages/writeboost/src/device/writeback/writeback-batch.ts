@@ -24,6 +24,7 @@ import { type Entry, LARGEST_WRITE, type PlannedWrite } from "../../core/writeba
 import { runEnd, runStart } from "../../core/sectors.ts";
 import { BLOCK, slotOf, slotStart } from "../../format/geometry.ts";
 import { dataStart, decodeSegmentHeader, isWhole, segmentSize } from "../../format/segment.ts";
+import { readSegment } from "../log/read-slot.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
 
 // Bytes of segments in RAM at once, and writes in flight to the backing device.
@@ -237,7 +238,7 @@ export class BatchCopier {
         hint: "Nothing of it is written back. Check the cache device offline; writing its blocks anew supersedes it.",
       });
     try {
-      await cache.read(offset, buffer);
+      await readSegment(cache, offset, buffer);
     } catch (error) {
       if (isOfPlace(error)) return broken("cannot be read from the cache device", error);
       throw error;
