@@ -58,10 +58,15 @@ export function costsNothing(error: unknown): boolean {
 }
 
 /** The error of one read of the log, at `offset` of the cache device: all else may be right, and goes on. */
-export function unreadable(error: BlockIoError, offset: number, length: number): BlockIoError {
+export function unreadable(
+  error: BlockIoError,
+  { name }: BlockDevice,
+  offset: number,
+  length: number,
+): BlockIoError {
   return new BlockIoError(`a block in the log cannot be read: ${error.message}`, {
     code: "EIO",
-    device: error.device,
+    device: name,
     op: "read",
     offset,
     length,

@@ -145,7 +145,7 @@ async function replayUntil(
     const unknown = await readWhatIsGiven(view, at, there);
     const missing = await readWhatIsGiven(backing, at, here);
     if (unknown.size + missing.size > 0)
-      failure = (await writeBlocks(view, backing, at, there, here, unknown, missing)) ?? failure;
+      failure = (await writeBlocks(view, { cache, backing }, at, there, here, unknown, missing)) ?? failure;
     else if (!there.equals(here)) await backing.write(at, there);
     progress?.(at + length, view.size);
   }
@@ -161,7 +161,7 @@ async function replayUntil(
  */
 async function writeBlocks(
   view: BlockDevice,
-  backing: BlockDevice,
+  { cache, backing }: { readonly cache: BlockDevice; readonly backing: BlockDevice },
   at: number,
   wanted: Buffer,
   present: Buffer,
@@ -177,9 +177,11 @@ async function writeBlocks(
     if (unknown.has(sector)) {
       const error = await view.read(at + from, piece).catch((thrown: unknown) => thrown);
       if (error !== undefined && !isOfPlace(error)) throw error;
-      // What the backing device gives neither to the view nor to us is no matter of the log.
-      if (error !== undefined && !(isMissing && error.device === backing.name)) failure ??= error;
-      if (error !== undefined) continue;
+      if (error !== undefined) {
+        // What the backing device gives neither to the view nor to us is no matter of the log.
+        if (!isMissing || error.device === cache.name) failure ??= error;
+        continue;
+      }
     }
     if (isMissing || !piece.equals(present.subarray(from, end))) await backing.write(at + from, piece);
   }

@@ -172,7 +172,7 @@ export class ReadPath {
     const isBelow = (): boolean =>
       this.#doubtful === undefined && isNewest() && ((map.dirty[index] as number) & bits) === 0;
     if (isBelow() && (await isGiven(this.#backing.read(offset, piece))) && isBelow()) return;
-    if (isNewest()) throw unreadable(error, part.from, piece.length);
+    if (isNewest()) throw unreadable(error, this.#parts.log.cache, part.from, piece.length);
     await this.read(offset, piece);
   }
 }

@@ -229,7 +229,8 @@ export class WritePath {
       if (log.map.find(block) !== index || log.idOfBlock(index) !== id) return undefined;
       const written = sectorBits((position % BLOCK) / 512, bytes / 512);
       const kept = log.rules.keep(log.map.dirty[index] as number, written);
-      if ([...missing].some((sector) => ((kept >> sector) & 1) === 1)) throw unreadable(error, offset, BLOCK);
+      if ([...missing].some((sector) => ((kept >> sector) & 1) === 1))
+        throw unreadable(error, log.cache, offset, BLOCK);
     }
     return { index, id, data };
   }
