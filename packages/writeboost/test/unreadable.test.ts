@@ -3,7 +3,7 @@ import { type BlockIoError, realEnvironment } from "@dmkit/block-io";
 import { settle } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { sealSegment } from "../src/format/segment.ts";
-import { openAt, repair, replay, writeboostImages } from "../src/index.ts";
+import { openAt, repair, replay, viewRange, writeboostImages } from "../src/index.ts";
 import { check } from "./support/check.ts";
 import { spoilSectors } from "./support/bad-sectors.ts";
 import { BLOCK, MIB, Rig, filled } from "./support/rig.ts";
@@ -202,6 +202,27 @@ describe("what may have been flushed", () => {
     await view.read(2 * BLOCK, bytes);
     expect(bytes.readUInt8(0)).toBe(0x12);
     expect((await failing(view.read(3 * BLOCK, bytes))).code).toBe("EIO");
+  });
+
+  it("what has been written back is not, although the log seems to end before it", async () => {
+    const rig = await used(4, false);
+    await rig.open();
+    await rig.device.dropCaches();
+    await rig.segment(2, 0x22);
+    await rig.device.dropCaches();
+    await rig.device.close();
+    await rig.crash();
+    spoil(rig, [at(5, HEAD)]);
+    const image = { cache: rig.cache, backing: rig.backing };
+    expect((await failing(rig.open())).hint).not.toContain("--until");
+    const { firstId, lastId } = await viewRange(image);
+    expect(firstId).toBeGreaterThan(lastId);
+    for (const doing of [openAt(image, 4), replay(rig.cache, rig.backing, { until: 4 })])
+      expect((await failing(doing)).hint).toContain("None can");
+    expect(below(rig, 2)).toBe(0x22);
+    rig.cache.refuse = () => false;
+    await rig.open();
+    expect(await rig.read(2)).toEqual(filled(0x22));
   });
 
   it("a slot outside of the log that can hold an old segment is emptied, or opening is refused", async () => {

@@ -18,7 +18,7 @@ import { options as tableOptions } from "../options.ts";
 import { requirePair, requirePairForView } from "../open/pairing.ts";
 import { type ScannedLog, scan } from "../open/scan.ts";
 import { readSuperblock } from "../open/superblock.ts";
-import { openAt } from "../open/view.ts";
+import { firstShown, openAt } from "../open/view.ts";
 
 /** How a log is brought to the backing device without a running cache. */
 export interface ReplayOptions {
@@ -117,7 +117,7 @@ function lastGood(found: ScannedLog): number | undefined {
   if (closed && first > Math.max(record, identity.lastId - ids.length) + 1) return undefined;
   const good = Math.min(last, ...bad.map((id) => id - 1));
   // Written back need not be enough: blocks of which there are newer copies are left out.
-  return good > 0 && good >= lastWriteback ? good : undefined;
+  return good > 0 && good >= firstShown(found) ? good : undefined;
 }
 
 /**

@@ -11,7 +11,7 @@ import { Statistics } from "../core/statistics.ts";
 import type { Dialect } from "../format/checksum.ts";
 import { ReadPath } from "../device/request/read-path.ts";
 import { requirePairForView } from "./pairing.ts";
-import { adoptLog, scan } from "./scan.ts";
+import { type ScannedLog, adoptLog, scan } from "./scan.ts";
 import { requireKnown } from "./unreadable.ts";
 import { SegmentLog } from "../device/log/segment-log.ts";
 
@@ -29,14 +29,19 @@ export interface ViewRange {
   readonly lastId: number;
 }
 
-/** The ids that can be viewed; 0 is the backing device without the cache. Throws `EFORMAT`, also for a wrong pair. */
+/** The ids that can be viewed, none if the first is the greater one; 0 is the backing device without the cache. Throws `EFORMAT`, also for a wrong pair. */
 export async function viewRange(
   devices: { readonly backing: BlockDevice; readonly cache: BlockDevice },
   options: ViewOptions = {},
 ): Promise<ViewRange> {
   const found = await scan(devices.cache, devices.backing.size, options);
   await requirePairForView(found.identity, devices);
-  return { firstId: found.lastWriteback, lastId: found.last };
+  return { firstId: firstShown(found), lastId: found.last };
+}
+
+/** Before that the backing device has newer contents, even where nothing is left of the segments they were in. */
+export function firstShown({ lastWriteback, record }: ScannedLog): number {
+  return Math.max(lastWriteback, record);
 }
 
 /**
@@ -51,8 +56,12 @@ export async function openAt(
   const { backing, cache } = devices;
   const found = await scan(cache, backing.size, options);
   await requirePairForView(found.identity, { cache, backing });
-  if (!Number.isInteger(id) || id < found.lastWriteback || id > found.last) {
-    const hint = `Segments ${found.lastWriteback} … ${found.last} can: older ones are on the backing device already.`;
+  const first = firstShown(found);
+  if (!Number.isInteger(id) || id < first || id > found.last) {
+    const hint =
+      first > found.last
+        ? `None can: the log ends at segment ${found.last}, and all up to ${first} are on the backing device already.`
+        : `Segments ${first} … ${found.last} can: older ones are on the backing device already.`;
     throw refuse(cache.name, "EINVAL", `segment ${id} cannot be shown`, hint);
   }
   requireKnown(cache, found);
