@@ -142,6 +142,16 @@ describe("the log among segments", () => {
     });
   });
 
+  it("may begin before what is known to be written back, where nothing older is left", () => {
+    // 1 was emptied when it had been written back, and so have 2 … 4 been since.
+    const ids = [0, 2, 3, 4, 5, 6, 0, 0, 0, 0];
+    const valid = ids.map((id) => Math.min(1, id));
+    expect(find(ids, valid, 4, 4)).toMatchObject({ first: 2, last: 6, damage: undefined });
+    expect(find(ids, valid, 4, 0).damage).toContain("no intact log");
+    // No crash explains that 3 is missing.
+    expect(find([0, 2, 0, 4, 5, 6, 0, 0, 0, 0], [0, 1, 0, 1, 1, 1, 0, 0, 0, 0], 4, 4).damage).toBeDefined();
+  });
+
   it("is not thrown away when the newest write left the old header on a torn slot", () => {
     const ids = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20];
     expect(find(ids, [0, 1, 1, 1, 1, 1, 1, 1, 1, 1], 4)).toMatchObject({ first: 12, last: 20 });

@@ -12,7 +12,8 @@
  * So the log is a run of consecutive valid ids [first, last] with first ≤ max(1, last + K - N + 1), and because
  * N > 2 K no run made of torn leftovers alone can look like that, unless it begins at id 1 and is the older
  * one. The highest such run is the log: what lies after it was never flushed, what lies before it was
- * written back. A run that begins right after the recorded last_writeback id will also do.
+ * written back. A run that begins right after the recorded last_writeback id will also do; so will one that begins before
+ * that, and ends no earlier, where nothing older is left: a slot that cannot be read is emptied when its segment has been written back.
  *
  * Where there is no such run although there are segments, or where something lies further from the run than
  * a crash can put it, the device is damaged. That is reported, never guessed around.
@@ -66,7 +67,9 @@ export function findLog({ ids, valid, tail, record, covered }: LogFacts): Log {
     let start = end;
     while (start > 0 && order[start - 1] === (order[start] as number) - 1) start -= 1;
     const first = order[start] as number;
-    if (first <= Math.max(1, last + tail - slots + 1) || first === record + 1) chosen = { first, last };
+    const isOldest = first <= record && record <= last && !ids.some((id) => id > 0 && id < first);
+    if (first <= Math.max(1, last + tail - slots + 1) || first === record + 1 || isOldest)
+      chosen = { first, last };
     end = start - 1;
   }
   const highest = ids.reduce((max, id) => Math.max(max, id), 0);
