@@ -41,6 +41,8 @@ export async function earlySession(certificate: SecureContextOptions): Promise<s
     ((field[0] as number) >= 0xb0 ? behind : before).push(field);
   }
   const welcome = der(0xaf, der(0x02, Buffer.from([0x40, 0x00])));
-  const pem = der(0x30, ...before, welcome, ...behind).toString("base64");
-  return `-----BEGIN SSL SESSION PARAMETERS-----\n${pem.replaceAll(/.{64}/g, "$&\n")}\n-----END SSL SESSION PARAMETERS-----\n`;
+  const base64 = der(0x30, ...before, welcome, ...behind).toString("base64");
+  // An empty line would end it: certificates differ in length.
+  const lines = (base64.match(/.{1,64}/g) ?? []).join("\n");
+  return `-----BEGIN SSL SESSION PARAMETERS-----\n${lines}\n-----END SSL SESSION PARAMETERS-----\n`;
 }
