@@ -229,7 +229,9 @@ describeWith(["fio"], "dmkit bench peers", () => {
     { device: "archive", load: "flush", servers: ["archive, local", "archive, remote", "no archive"] },
   ])("of $device counts what an object store is asked", { timeout: 240_000 }, async (row) => {
     const flags = ["-d", row.device, "-w", row.load, "--rounds", "1", "--seconds", "1", "--json"];
-    const { rows } = JSON.parse((await dmkit(["bench", "peers", ...flags])).stdout) as BenchReport;
+    const { code, stdout, stderr } = await dmkit(["bench", "peers", ...flags]);
+    expect(code, stderr).toBe(0);
+    const { rows } = JSON.parse(stdout) as BenchReport;
     const ours = rows.flatMap(({ measurements }) => measurements).filter((one) => one.ours);
     expect(ours.map(({ server }) => server)).toEqual(row.servers);
     for (const { server, cost } of ours)
