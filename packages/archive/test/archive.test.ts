@@ -135,7 +135,9 @@ describe("a disk in a folder", () => {
     const { states, archive: old } = await written(folder);
     const token = randomToken(realEnvironment);
     const backing = new MemoryDevice(SIZE);
+    const slower = randomToken(realEnvironment);
     await withArchive({ store: folder, disk: "vm1" }, async (archive) => {
+      await claim(archive, { token: slower, host: "there", environment: realEnvironment });
       const { before } = await claim(archive, { token, host: "there", environment: realEnvironment });
       await backing.write(8192, Buffer.alloc(4096, 0xbb));
       expect(await replayOnto(archive, before, backing)).toBe(8);
@@ -153,10 +155,10 @@ describe("a disk in a folder", () => {
     ).rejects.toMatchObject({
       code: "EEXIST",
     });
-    // One that was on its way to take it over, too, and was slower.
-    await expect(
-      attached(folder, localOf(backing, { token: TOKEN.replace("0", "1"), isKnown: true })),
-    ).rejects.toMatchObject({ code: "ESHUTDOWN" });
+    // One that was on its way to take it over, too, and was slower: it has written nothing yet.
+    await expect(attached(folder, localOf(backing, { token: slower }))).rejects.toMatchObject({
+      code: "ESHUTDOWN",
+    });
     const next = await attached(folder, localOf(backing, { token }));
     expect(next).toMatchObject({ shipped: 0, offset: 8 });
     await next.write(1, [segment(9000, [1, 0xff, 0x99])]);
@@ -224,7 +226,7 @@ it("a history does not go past an epoch that may still grow", async () => {
   await withArchive({ store: folder, disk: "vm1" }, async (reading: Archive) => {
     // Whoever takes it over is gone before any fence.
     const stub = new Archive(reading.store, "vm1");
-    await claim(stub, { token: TOKEN, host: "a", environment: realEnvironment, check: () => {} });
+    await claim(stub, { token: TOKEN, host: "a", environment: realEnvironment, check: async () => {} });
     const { objects } = await historyOf(reading, "newest");
     expect(objects).toHaveLength(4);
   });

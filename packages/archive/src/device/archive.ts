@@ -8,7 +8,7 @@
  *   end has met nothing that was removed ({@link Rules.sawAll}); any other begins again;
  * - a number that is missing although later ones are there was removed, or is lost: nothing is put in its place.
  */
-import { type BlockIoError, codeOf, refuse } from "@dmkit/block-io";
+import { type BlockIoError, codeOf, inParallel, refuse } from "@dmkit/block-io";
 import { type BlobCodec, BlobCoder } from "@dmkit/image";
 import { type ObjectStore, getVerified } from "@dmkit/object-store";
 import { type Rules, isFence, rules as ours } from "../core/rules.ts";
@@ -43,10 +43,14 @@ import {
   type LogEnd,
   MAX_RECORD,
   NOBODY,
+  type Token,
   decodeCheckpoint,
   decodeDisk,
   decodeEpoch,
 } from "../format/records.ts";
+
+// Records of epochs that are read beside each other.
+const EPOCHS_AT_ONCE = 16;
 
 /** An epoch and who writes in it. */
 export interface Epoch extends EpochRecord {
@@ -140,6 +144,17 @@ export class Archive {
   async epoch(number: number): Promise<Epoch> {
     const key = epochKey(this.disk, number);
     return { ...(await getVerified(this.store, key, decodeEpoch, { most: MAX_RECORD })), number };
+  }
+
+  /** Whether an epoch was ever begun for a cache; they are never removed. */
+  async hasEpochOf(token: Token): Promise<boolean> {
+    const newest = (await this.newestEpoch())?.number ?? 0;
+    const numbers = Array.from({ length: newest }, (_, at) => newest - at);
+    let found = false;
+    await inParallel(numbers, EPOCHS_AT_ONCE, async (number) => {
+      if (!found && (await this.epoch(number)).token === token) found = true;
+    });
+    return found;
   }
 
   /** All checkpoints by position, oldest first; the first is the disk at its beginning. */

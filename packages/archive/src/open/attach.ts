@@ -41,8 +41,6 @@ export interface LocalLog {
   readonly environment: Environment;
   /** Told how much of the disk has been published, where an archive begins; bytes, and in a word what is done. */
   readonly progress?: ((done: number, of: number, what: string) => void) | undefined;
-  /** An epoch was begun for it before: if another one is the newest, it was replaced. */
-  readonly isKnown?: boolean;
 }
 
 /** An archive that takes the segments of a cache, in the order of their ids. */
@@ -90,7 +88,7 @@ async function attach(
   host: string,
   close: () => Promise<void>,
 ): Promise<AttachedArchive> {
-  const { token, last, first, environment, isKnown = last > 0 } = local;
+  const { token, last, first, environment } = local;
   if ((await archive.find()) === undefined) await begin(archive, local);
   const record = await archive.record();
   if (record.size !== local.size) {
@@ -102,11 +100,12 @@ async function attach(
       hint,
     );
   }
-  const check = (newest: Epoch | undefined): void => {
+  const check = async (newest: Epoch | undefined): Promise<void> => {
     if (newest?.token === token) return;
     // The first opening did not come to its end.
     if (newest === undefined && record.token === token) return;
-    throw isKnown ? replacedBy(archive.name, newest) : alreadyThere(archive.name, newest);
+    const wasHere = last > 0 || (await archive.hasEpochOf(token));
+    throw wasHere ? replacedBy(archive.name, newest) : alreadyThere(archive.name, newest);
   };
   const { epoch, nonce, before } = await claim(archive, { token, host, environment, check });
   const { end } = before;

@@ -18,9 +18,9 @@ export interface Claimant {
   readonly host: string;
   readonly environment: Environment;
   /**
-   * What the newest epoch has to be like: throws for one that is not. Asked again whenever another one was faster.
+   * What the newest epoch has to be like: rejects for one that is not. Asked again whenever another one was faster.
    */
-  readonly check?: (newest: Epoch | undefined) => void;
+  readonly check?: (newest: Epoch | undefined) => Promise<void>;
 }
 
 /** An epoch that has begun. */
@@ -48,7 +48,7 @@ export async function claim(archive: Archive, { token, host, environment, check 
   async function begin(): Promise<number> {
     for (;;) {
       const newest = await archive.newestEpoch();
-      check?.(newest);
+      await check?.(newest);
       const number = (newest?.number ?? 0) + 1;
       const record = encodeEpoch({ token, nonce, time: environment.clock.wallTime(), host });
       if (await archive.store.create(epochKey(archive.disk, number), record)) return number;

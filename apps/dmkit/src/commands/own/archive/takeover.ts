@@ -134,8 +134,7 @@ async function makeCache(
 ): Promise<void> {
   const cache = await openFile(path, { createSize: cacheSize, environment });
   try {
-    const attach = (local: LocalLog): ReturnType<typeof attachArchive> =>
-      attachArchive(disk, { ...local, isKnown: true }, signal);
+    const attach = (local: LocalLog): ReturnType<typeof attachArchive> => attachArchive(disk, local, signal);
     const devices = { backing, cache, plog: undefined };
     const device = await openWriteboost(devices, { archive: { attach, token }, environment });
     await device.close();
