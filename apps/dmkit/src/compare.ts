@@ -4,7 +4,7 @@
  * What both call a hole is not read. Behind the end of the shorter one the other is compared with zeroes, so an image
  * equals a copy of it on a larger device whose rest was never written.
  */
-import { type BlockDevice, type Extent, SECTOR, isZero } from "@dmkit/block-io";
+import { type BlockDevice, type Extent, SECTOR, inOrder, isZero, join } from "@dmkit/block-io";
 
 /** How a comparison goes on; all may be left out. */
 export interface CompareOptions {
@@ -54,43 +54,31 @@ async function* unmerged(
   second: BlockDevice,
   { requestSize = 1 << 20, requests = 4, progress, signal }: CompareOptions,
 ): AsyncGenerator<Difference> {
-  const coming: { readonly piece: Piece; readonly found: Promise<Difference[]> }[] = [];
-  const oldest = async function* (): AsyncGenerator<Difference> {
-    const { piece, found } = coming.shift() as (typeof coming)[number];
-    yield* await found;
+  const compared = inOrder(pieces(first, second, requestSize), { most: requests }, async (piece) => {
+    signal?.throwIfAborted();
+    return { piece, found: await compare(piece, first, second) };
+  });
+  for await (const { piece, found } of compared) {
+    yield* found;
     progress?.(piece.offset + piece.length);
-  };
-  try {
-    for await (const piece of pieces(first, second, requestSize)) {
-      signal?.throwIfAborted();
-      const found = compare(piece, first, second);
-      // Whoever waits for it is told.
-      found.catch(() => {});
-      coming.push({ piece, found });
-      if (coming.length >= requests) yield* oldest();
-    }
-    while (coming.length > 0) yield* oldest();
-  } finally {
-    // Nobody closes a device that is being read.
-    await Promise.allSettled(coming.map(({ found }) => found));
   }
 }
 
-async function compare({ offset, length, reads }: Piece, ...devices: BlockDevice[]): Promise<Difference[]> {
-  const bytes = await Promise.all(
-    devices.map(async (device, at) => {
-      if (reads[at] !== true) return undefined;
-      const into = Buffer.allocUnsafeSlow(length);
-      await device.read(offset, into);
-      return into;
-    }),
+async function compare(
+  { offset, length, reads }: Piece,
+  first: BlockDevice,
+  second: BlockDevice,
+): Promise<Difference[]> {
+  const [one, other] = reads.map((isRead) => (isRead ? Buffer.allocUnsafeSlow(length) : undefined));
+  await join(
+    [one && first.read(offset, one), other && second.read(offset, other)].filter(
+      (read) => read !== undefined,
+    ),
   );
-  const [one, other] = bytes;
   const isSame = (from: number, to: number): boolean => {
-    const parts = [one, other].map((all) => all?.subarray(from, to));
-    const [left, right] = parts;
-    if (left !== undefined && right !== undefined) return left.equals(right);
-    return isZero((left ?? right) as Buffer);
+    if (one !== undefined && other !== undefined)
+      return one.subarray(from, to).equals(other.subarray(from, to));
+    return isZero((one ?? other) as Buffer, from, to);
   };
   if (isSame(0, length)) return [];
   const found: Difference[] = [];

@@ -142,7 +142,7 @@ export { type MemoryDeviceOptions, MemoryDevice } from "./devices/memory.ts";
 export { MemoryOverlay, anyReadOnly } from "./devices/memory-overlay.ts";
 export { FileDevice } from "./devices/file.ts";
 export { type FileDeviceOptions, openFile } from "./devices/file-open.ts";
-export { inParallel, join } from "./sync/join.ts";
+export { type Ahead, inOrder, inParallel, join } from "./sync/join.ts";
 export { Signal } from "./sync/signal.ts";
 export { FlushGroup } from "./sync/flush-group.ts";
 export { SpaceWatch } from "./below/space-watch.ts";

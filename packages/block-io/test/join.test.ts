@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { BlockIoError, inParallel, join, refuse } from "../src/index.ts";
+import { BlockIoError, inOrder, inParallel, join, nextTurn, realEnvironment, refuse } from "../src/index.ts";
 
 const lossless = new BlockIoError("kept", { code: "ENOSPC", op: "flush", lossless: true });
 const full = refuse("disk", "ENOSPC", "full", undefined, "write");
@@ -49,5 +49,44 @@ describe("inParallel", () => {
     };
     await expect(inParallel(items(), 8, work)).rejects.toBe(broken);
     expect(ended).toBe(true);
+  });
+});
+
+describe("inOrder", () => {
+  it("gives results in the order of the items, with no more under way than is allowed", async () => {
+    let [underWay, most] = [0, 0];
+    const work = async (item: number): Promise<number> => {
+      underWay += item;
+      most = Math.max(most, underWay);
+      // The first ones take longest.
+      for (let turns = 20 - item; turns > 0; turns -= 1) await nextTurn(realEnvironment.scheduler);
+      underWay -= item;
+      return item;
+    };
+    const found: number[] = [];
+    const items = [3, 1, 2, 9, 1, 1];
+    for await (const item of inOrder(items, { most: 5, weightOf: (one) => one }, work)) found.push(item);
+    expect(found).toEqual(items);
+    // One that is too large by itself goes alone.
+    expect(most).toBe(9);
+  });
+
+  it("throws when it is the turn of what failed, and leaves nothing under way", async () => {
+    let underWay = 0;
+    const work = async (item: number): Promise<number> => {
+      underWay += 1;
+      await nextTurn(realEnvironment.scheduler);
+      underWay -= 1;
+      if (item === 2) throw new BlockIoError("broken", { code: "EIO" });
+      return item;
+    };
+    const found: number[] = [];
+    const all = async (): Promise<void> => {
+      for await (const item of inOrder([0, 1, 2, 3, 4], { most: 3 }, work)) found.push(item);
+    };
+    await expect(all()).rejects.toThrow("broken");
+    expect([found, underWay]).toEqual([[0, 1], 0]);
+    for await (const item of inOrder([0, 1, 3, 4], { most: 3 }, work)) if (item === 1) break;
+    expect(underWay).toBe(0);
   });
 });

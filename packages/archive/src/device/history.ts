@@ -4,15 +4,17 @@
  * A moment is a segment's id, or a time: then the disk has what was acknowledged up to then, and is as it was after the
  * last segment that was closed by that time.
  */
-import { codeOf, refuse } from "@dmkit/block-io";
+import { type Ahead, codeOf, inOrder, refuse } from "@dmkit/block-io";
 import type { LogSegment } from "../format/log-object.ts";
 import type { Checkpoint } from "../format/records.ts";
 import type { Archive, LogObject, LogPlace } from "./archive.ts";
 
-// What is fetched ahead: log objects, and bytes of them. Where flushes wait for the store objects are small, and it is
+// Bytes that are fetched ahead, in 32 log objects at the most. Where flushes wait for the store objects are small, and it is
 // their number that takes the time.
-const AHEAD = 32;
-const AHEAD_BYTES = 16 << 20;
+const AHEAD: Ahead<LogPlace> = {
+  most: 16 << 20,
+  weightOf: ({ size }) => Math.max(size, (16 << 20) / 32),
+};
 
 /** When: after a segment, by its id; at a time, in milliseconds since 1970; or as late as is known. */
 export type When = { readonly id: number } | { readonly time: number } | "newest";
@@ -68,7 +70,7 @@ export async function* segmentsOf(
   // What comes behind the moment need not be whole.
   if (id === last) return;
   let number = -1;
-  for await (const object of inOrder(archive, objects)) {
+  for await (const object of inOrder(objects, AHEAD, (place) => objectOf(archive, place))) {
     number += 1;
     if (object.id !== id + 1) {
       const hint = "Restore the objects that are missing from a copy of the bucket.";
@@ -93,27 +95,12 @@ export async function* segmentsOf(
   throw refuse(archive.name, "EINVAL", reason, `Give one up to ${id}.`);
 }
 
-async function* inOrder(archive: Archive, places: readonly LogPlace[]): AsyncGenerator<LogObject> {
-  const coming: Promise<LogObject>[] = [];
-  let next = 0;
-  let bytes = 0;
-  for (const { size } of places) {
-    for (; next < places.length && coming.length < AHEAD; next += 1) {
-      const place = places[next] as LogPlace;
-      if (coming.length > 0 && bytes + place.size > AHEAD_BYTES) break;
-      bytes += place.size;
-      const loading = archive.object(place);
-      // Whoever waits for it is told.
-      loading.catch(() => {});
-      coming.push(loading);
-    }
-    bytes -= size;
-    try {
-      yield await (coming.shift() as Promise<LogObject>);
-    } catch (error) {
-      if (codeOf(error) === "ENOENT") throw collected(archive, error);
-      throw error;
-    }
+async function objectOf(archive: Archive, place: LogPlace): Promise<LogObject> {
+  try {
+    return await archive.object(place);
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") throw collected(archive, error);
+    throw error;
   }
 }
 

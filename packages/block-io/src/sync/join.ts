@@ -15,6 +15,47 @@ export async function join(running: readonly Promise<unknown>[]): Promise<void> 
   if (failed !== undefined) throw failed.error;
 }
 
+/** How much of what {@link inOrder} does may be under way. */
+export interface Ahead<T> {
+  /** Of all that is under way, at the most; one item is in any case. */
+  readonly most: number;
+  /** What an item counts for; 1 unless given. */
+  readonly weightOf?: (item: T) => number;
+}
+
+/**
+ * What `work` makes of the items, in their order, each begun before it is its turn. A failure is thrown when it is the turn
+ * of its item; then, or when no more is wanted, what was begun is waited for.
+ */
+export async function* inOrder<T, R>(
+  items: Iterable<T> | AsyncIterable<T>,
+  { most, weightOf = () => 1 }: Ahead<T>,
+  work: (item: T) => Promise<R>,
+): AsyncGenerator<R> {
+  const begun: { readonly weight: number; readonly result: Promise<R> }[] = [];
+  let weight = 0;
+  const isFull = (own: number): boolean => begun.length > 0 && weight + own > most;
+  const next = (): Promise<R> => {
+    const first = begun.shift() as (typeof begun)[number];
+    weight -= first.weight;
+    return first.result;
+  };
+  try {
+    for await (const item of items) {
+      const own = weightOf(item);
+      while (isFull(own)) yield await next();
+      const result = work(item);
+      // Whoever waits for it is told.
+      result.catch(() => {});
+      begun.push({ weight: own, result });
+      weight += own;
+    }
+    while (begun.length > 0) yield await next();
+  } finally {
+    await Promise.allSettled(begun.map(({ result }) => result));
+  }
+}
+
 /**
  * Carries out `work` for all items, at most `width` (1 or more) at a time, in their order. After a failure nothing new is
  * begun, and what was begun is waited for; then the worst failure is thrown. Items may come while it goes on; where their
