@@ -8,7 +8,7 @@ import { refuseEmptyWords } from "./ui/empty-words.ts";
 import { refuseForeignWords } from "./ui/foreign-words.ts";
 import { StackFileError, describeProblem } from "./stack-file/problem.ts";
 import { usage } from "./ui/usage.ts";
-import { exitCodeOf, exitCodes, exitHelp, printError, usageCode } from "./ui/terminal.ts";
+import { exitCodeOf, exitCodes, exitHelp, printError, failureCodes } from "./ui/terminal.ts";
 
 const manifest = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as {
   version: string;
@@ -55,7 +55,8 @@ export async function runCommandLine(words: readonly string[], known: Known = al
     await program.parseAsync(words, { from: "user" });
     return code;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : usageCode(name);
+    if (error instanceof CommanderError)
+      return error.exitCode === 0 ? exitCodes.ok : failureCodes(name).usage;
     if (error instanceof StackFileError) {
       for (const problem of error.problems) process.stderr.write(`${printable(describeProblem(problem))}\n`);
     } else {

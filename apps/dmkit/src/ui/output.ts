@@ -13,7 +13,7 @@ import { fstatSync, writeSync } from "node:fs";
 import { Socket } from "node:net";
 import type { Writable } from "node:stream";
 import { codeOf, refuse } from "@dmkit/block-io";
-import { compareCodes, exitCodes, fsckCodes, printError } from "./terminal.ts";
+import { exitCodes, failureCodes, printError } from "./terminal.ts";
 
 /** 128 and the number of SIGPIPE. */
 const READER_GONE = 141;
@@ -65,6 +65,6 @@ export function statusOf(command: string | undefined, code: number): number {
   }
   const { message } = loss;
   printError(refuse("standard output", codeOf(loss), message, undefined, "write"));
-  if (command === "compare") return compareCodes.trouble;
-  return command === "fsck" ? code | fsckCodes.operational : code || exitCodes.error;
+  const { error } = failureCodes(command);
+  return command === "fsck" ? code | error : Math.max(code, error);
 }

@@ -25,16 +25,26 @@ Exit status: 0 all went well; 1 an error; 2 wrong usage: words, a table, a stack
 understood; 130 interrupted. dmkit fsck and compare have their own, see their help; serve --run has that of its command.
 `;
 
-/** What wrong usage ends with: the checker has the exit codes of fsck. */
-export function usageCode(command: string | undefined): number {
-  return command === "fsck" ? fsckCodes.usage : exitCodes.usage;
+/** What a command ends with where it did not come to its result: after wrong usage, and any other error. */
+interface FailureCodes {
+  readonly usage: number;
+  readonly error: number;
+}
+
+const ownCodes: ReadonlyMap<string, FailureCodes> = new Map([
+  ["fsck", { usage: fsckCodes.usage, error: fsckCodes.operational }],
+  ["compare", { usage: compareCodes.trouble, error: compareCodes.trouble }],
+]);
+
+/** Those of a command; of none, and most, the usual ones. */
+export function failureCodes(command: string | undefined): FailureCodes {
+  return ownCodes.get(command ?? "") ?? exitCodes;
 }
 
 /** What a command ends with that throws this. */
 export function exitCodeOf(error: unknown, command?: string): number {
-  if (error instanceof BlockIoError && error.code === "EPARSE") return usageCode(command);
-  if (command === "compare") return compareCodes.trouble;
-  return command === "fsck" ? fsckCodes.operational : exitCodes.error;
+  const codes = failureCodes(command);
+  return error instanceof BlockIoError && error.code === "EPARSE" ? codes.usage : codes.error;
 }
 
 /** Colours only on a terminal, and not with NO_COLOR. */

@@ -15,6 +15,7 @@ import { readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import {
   type BlockDevice,
+  type OfflineWork,
   SECTOR,
   asking,
   makeFolders,
@@ -24,6 +25,7 @@ import {
   shellQuote,
 } from "@dmkit/block-io";
 import {
+  type Archive,
   type LocalLog,
   absoluteArchiveReference,
   attachArchive,
@@ -57,42 +59,10 @@ export async function takeOver(
   const disk = absoluteArchiveReference(text, process.cwd()).slice("archive:".length);
   const reference = parseDiskReference(disk);
   const folder = resolve(to);
-  const token = randomToken(environment);
-  const result = await interruptible("takeover", quiet || json, ({ signal, progress }) =>
-    withArchive(
-      reference,
-      async (archive) => {
-        const { size } = await archive.record();
-        requireEmpty(folder);
-        const [map, data, cache] = ["layer.map", "layer.img", "cache.img"].map((name) =>
-          join(folder, name),
-        ) as [string, string, string];
-        await createLayerFiles({ bitmap: map, data }, { sectors: size / SECTOR, environment });
-        try {
-          const { epoch, before } = await claim(archive, { token, host: hostname(), environment });
-          const image = `image:${baseReference(reference.store, reference.disk, before)}`;
-          const words = ["cow", image, "0", map, data, "0"].map(quoteTableWord);
-          const backing = await openTableText(`0 ${size / SECTOR} ${words.join(" ")}`, environment);
-          try {
-            await replayOnto(archive, before, backing, "newest", {
-              signal,
-              progress: ({ done, total }) => progress?.(done, total),
-            });
-            await makeCache(backing, cache, { disk, token, cacheSize, signal });
-          } finally {
-            await backing.close();
-          }
-          writeFileSync(join(folder, "disk.yaml"), stackFile({ disk, image, name: reference.disk }));
-          return { epoch, id: before.end.id };
-        } catch (error) {
-          // Of no use to anybody unless all of it is there.
-          for (const file of [map, data, cache]) rmSync(file, { force: true });
-          process.stderr.write("dmkit: whoever wrote the disk until now may have been ended by this\n");
-          throw error;
-        }
-      },
-      { signal },
-    ),
+  const result = await interruptible("takeover", quiet || json, (work) =>
+    withArchive(reference, (archive) => takeInto(folder, archive, { disk, cacheSize }, work), {
+      signal: work.signal,
+    }),
   );
   if (result === "cancelled") return tellCancelled("takeover");
   const { epoch, id } = result.value;
@@ -103,6 +73,71 @@ export async function takeOver(
     if (!quiet) process.stderr.write(`Serve it with: dmkit serve ${shellQuote(stack)}\n`);
   }
   return exitCodes.ok;
+}
+
+/** What is taken over, as a stack file names it, and bytes of its new cache. */
+interface Wanted {
+  readonly disk: string;
+  readonly cacheSize: number;
+}
+
+/** Paths of what is made. */
+interface Made {
+  readonly map: string;
+  readonly data: string;
+  readonly cache: string;
+  readonly stack: string;
+}
+
+/** All of it, or an empty folder. */
+async function takeInto(
+  folder: string,
+  archive: Archive,
+  wanted: Wanted,
+  work: OfflineWork,
+): Promise<{ readonly epoch: number; readonly id: number }> {
+  const { size } = await archive.record();
+  requireEmpty(folder);
+  const made = {
+    map: join(folder, "layer.map"),
+    data: join(folder, "layer.img"),
+    cache: join(folder, "cache.img"),
+    stack: join(folder, "disk.yaml"),
+  };
+  await createLayerFiles({ bitmap: made.map, data: made.data }, { sectors: size / SECTOR, environment });
+  try {
+    return await take(archive, made, wanted, work);
+  } catch (error) {
+    for (const file of [made.map, made.data, made.cache]) rmSync(file, { force: true });
+    process.stderr.write("dmkit: whoever wrote the disk until now may have been ended by this\n");
+    throw error;
+  }
+}
+
+async function take(
+  archive: Archive,
+  { map, data, cache, stack }: Made,
+  { disk, cacheSize }: Wanted,
+  { signal, progress }: OfflineWork,
+): Promise<{ readonly epoch: number; readonly id: number }> {
+  const reference = parseDiskReference(disk);
+  const { size } = await archive.record();
+  const token = randomToken(environment);
+  const { epoch, before } = await claim(archive, { token, host: hostname(), environment });
+  const image = `image:${baseReference(reference.store, reference.disk, before)}`;
+  const words = ["cow", image, "0", map, data, "0"].map(quoteTableWord);
+  const backing = await openTableText(`0 ${size / SECTOR} ${words.join(" ")}`, environment);
+  try {
+    await replayOnto(archive, before, backing, "newest", {
+      signal,
+      progress: ({ done, total }) => progress?.(done, total),
+    });
+    await makeCache(backing, cache, { disk, token, cacheSize, signal });
+  } finally {
+    await backing.close();
+  }
+  writeFileSync(stack, stackFile({ disk, image, name: reference.disk }));
+  return { epoch, id: before.end.id };
 }
 
 function requireEmpty(folder: string): void {
@@ -120,17 +155,7 @@ function requireEmpty(folder: string): void {
 async function makeCache(
   backing: BlockDevice,
   path: string,
-  {
-    disk,
-    token,
-    cacheSize,
-    signal,
-  }: {
-    readonly disk: string;
-    readonly token: string;
-    readonly cacheSize: number;
-    readonly signal: AbortSignal | undefined;
-  },
+  { disk, token, cacheSize, signal }: Wanted & Pick<OfflineWork, "signal"> & { readonly token: string },
 ): Promise<void> {
   const cache = await openFile(path, { createSize: cacheSize, environment });
   try {
