@@ -71,6 +71,20 @@ export async function openReference(
   return LowerDevices.openOne(reference, use, schemes, environment, { access });
 }
 
+/** Runs `work` with what a reference names, opened for reading, and closes it. Errors: those of {@link openReference}. */
+export async function withReading<T>(
+  reference: string,
+  environment: Environment,
+  work: (device: BlockDevice) => Promise<T>,
+): Promise<T> {
+  const device = await openReference(reference, "read", environment);
+  try {
+    return await work(device);
+  } finally {
+    await device.close();
+  }
+}
+
 /** Whether standard output is this very file. */
 function isOutput(reference: string): boolean {
   // What a pipe is nobody asks: see ui/output.ts.

@@ -2,7 +2,7 @@
 import { type BlockDevice, SECTOR, describeSize } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { type Difference, differences } from "../compare.ts";
-import { openReference } from "../devices.ts";
+import { withReading } from "../devices.ts";
 import { print, tellCancelled } from "../offline/work.ts";
 import { commandEnvironment } from "../ui/command-environment.ts";
 import { endedBySignal } from "../ui/interrupt.ts";
@@ -48,19 +48,11 @@ export function addCompare(program: Command, finish: Finish): void {
 }
 
 async function compare(a: string, b: string, flags: CompareFlags): Promise<number> {
-  const done = await endedBySignal("compare", async (signal) => {
-    const first = await openReference(a, "read", commandEnvironment);
-    try {
-      const second = await openReference(b, "read", commandEnvironment);
-      try {
-        return await tell(first, second, flags, signal);
-      } finally {
-        await second.close();
-      }
-    } finally {
-      await first.close();
-    }
-  });
+  const done = await endedBySignal("compare", (signal) =>
+    withReading(a, commandEnvironment, (first) =>
+      withReading(b, commandEnvironment, (second) => tell(first, second, flags, signal)),
+    ),
+  );
   return done === "cancelled" ? tellCancelled("compare") : done.value;
 }
 

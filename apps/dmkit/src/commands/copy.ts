@@ -3,7 +3,7 @@ import { BlockIoError, describeSize } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { type CopyResult, copyDevice } from "../copy.ts";
 import { isNewFile, requireOther, withDestination } from "../destination.ts";
-import { openReference } from "../devices.ts";
+import { withReading } from "../devices.ts";
 import { tellCancelled } from "../offline/work.ts";
 import { endedBySignal } from "../ui/interrupt.ts";
 import { startProgress } from "../ui/progress.ts";
@@ -49,9 +49,8 @@ export function addCopy(program: Command, finish: (code: number) => void): void 
 
 async function copy(from: string, to: string, flags: CopyFlags): Promise<number> {
   requireOther(to, [from]);
-  const done = await endedBySignal("copy", async (signal) => {
-    const source = await openReference(from, "read", commandEnvironment);
-    try {
+  const done = await endedBySignal("copy", (signal) =>
+    withReading(from, commandEnvironment, async (source) => {
       if (source.size === 0 && isNewFile(to)) throw nothingToCopy(from);
       // That is what it is for, as with any other program that copies.
       const options = { size: source.size, environment: commandEnvironment, overwrite: true };
@@ -65,10 +64,8 @@ async function copy(from: string, to: string, flags: CopyFlags): Promise<number>
           signal,
         }).finally(() => progress.stop());
       });
-    } finally {
-      await source.close();
-    }
-  });
+    }),
+  );
   if (done === "cancelled") return tellCancelled("copy");
   report(done.value, flags);
   return exitCodes.ok;

@@ -2,11 +2,11 @@
  * Which sectors of a disk the log has anything of, over any number of segments. Their data lies at the same place of the
  * file that holds it (device/log-file.ts), so this is all there is to know.
  */
+import { SECTOR } from "@dmkit/block-io";
 import { BLOCK } from "../format/log-object.ts";
 
-const SECTOR = 512;
-
 export class LogIndex {
+  // As large as the log: a bitmap would be as large as the part of the disk in which anything was written.
   /** By block of 4096 bytes: bit j for sector j. */
   readonly #bits = new Map<number, number>();
   #sorted: readonly number[] | undefined;

@@ -11,7 +11,7 @@ import {
 import { type RecompressOptions, type Recompressed, recompress, recompressOptions } from "@dmkit/compression";
 import type { Command } from "commander";
 import { isNewFile, withDestination } from "../../../destination.ts";
-import { openReference } from "../../../devices.ts";
+import { withReading } from "../../../devices.ts";
 import { type ImageFlags, outputOptions, undoOption } from "../../../offline/cli.ts";
 import { optionWords } from "../../../offline/format-image.ts";
 import { type OpenImage, refuseTwice, withImage } from "../../../offline/image.ts";
@@ -115,10 +115,5 @@ async function convert(
 }
 
 async function refuseOverwrite(to: string, formats: readonly ImageFormat[]): Promise<void> {
-  const device = await openReference(to, "read", commandEnvironment);
-  try {
-    await refuseContents({ out: device }, ["out"], formats);
-  } finally {
-    await device.close();
-  }
+  await withReading(to, commandEnvironment, (out) => refuseContents({ out }, ["out"], formats));
 }

@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import { type BlockDevice, BlockIoError, SECTOR, newPath, refuse } from "@dmkit/block-io";
 import { type LayerFiles, createLayerFiles, findIdentity, refuseOldFiles } from "@dmkit/cow";
-import { openReference } from "../../../devices.ts";
+import { openReference, withReading } from "../../../devices.ts";
 import { commandEnvironment } from "../../../ui/command-environment.ts";
 
 /** What the new layer lies on, and how large it is. */
@@ -47,9 +47,7 @@ async function sizeOfNew(
     const found = await findIdentity(below);
     if (found?.kind === "layer") return found.identity.sectors;
   } else if (base !== undefined) {
-    const device = await openReference(base, "read", commandEnvironment);
-    const all = Math.floor(device.size / SECTOR);
-    await device.close();
+    const all = await withReading(base, commandEnvironment, async ({ size }) => Math.floor(size / SECTOR));
     if (baseOffset < all) return all - baseOffset;
     throw refuse(
       base,

@@ -13,7 +13,7 @@ import { openStore } from "@dmkit/object-store";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { copyDevice } from "../../../copy.ts";
 import { withDestination } from "../../../destination.ts";
-import { openReference } from "../../../devices.ts";
+import { withReading } from "../../../devices.ts";
 import { CANCELLED, printJson, tellCancelled } from "../../../offline/work.ts";
 import { endedBySignal } from "../../../ui/interrupt.ts";
 import { startProgress } from "../../../ui/progress.ts";
@@ -103,9 +103,8 @@ export function digest(text: string): string {
 async function publishDevice(from: string, image: string, flags: PublishFlags): Promise<number> {
   const reference = parseTagReference(image);
   const { store: location, name, tag } = reference;
-  const done = await endedBySignal("publish", async (signal) => {
-    const source = await openReference(from, "read", commandEnvironment);
-    try {
+  const done = await endedBySignal("publish", (signal) =>
+    withReading(from, commandEnvironment, async (source) => {
       const store = await openStore(location);
       try {
         return await show(source, flags, (progress) =>
@@ -125,10 +124,8 @@ async function publishDevice(from: string, image: string, flags: PublishFlags): 
       } finally {
         await store.close();
       }
-    } finally {
-      await source.close();
-    }
-  });
+    }),
+  );
   if (done === "cancelled") return tellCancelled("publish");
   const { digest: published, read, deduplicated, uploaded, blobs, repaired, tagged } = done.value;
   if (flags.json) printJson({ digest: published, read, deduplicated, uploaded, blobs, repaired, tagged });
