@@ -1,15 +1,7 @@
 /** Segments as an archive takes them: from RAM, else from the cache device. */
-import { BlockIoError, isOfPlace, refuse } from "@dmkit/block-io";
-import { BLOCK, slotOf, slotStart } from "../../format/geometry.ts";
-import {
-  dataStart,
-  decodeSegmentHeader,
-  isWhole,
-  metablockBits,
-  metablockSector,
-  segmentSize,
-} from "../../format/segment.ts";
-import { readSegment } from "../log/read-slot.ts";
+import { BLOCK, slotOf } from "../../format/geometry.ts";
+import { dataStart, metablockBits, metablockSector, segmentSize } from "../../format/segment.ts";
+import { readDurable } from "../log/read-slot.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
 import type { ArchivedSegment } from "./segment-archive.ts";
 
@@ -18,28 +10,15 @@ import type { ArchivedSegment } from "./segment-archive.ts";
  * @param time milliseconds since 1970, when it was closed.
  */
 export async function segmentOf(log: SegmentLog, id: number, time: number): Promise<ArchivedSegment> {
-  const { cache, geometry, map } = log;
+  const { geometry, map } = log;
   const place = slotOf(geometry, id);
   const length = map.lengths[place] as number;
   const size = segmentSize(length);
   const isInRam = log.inRam(place * map.blocks) !== undefined;
   // Its buffer may be another's by the time it is sent.
   const slot = isInRam ? Buffer.from(log.bufferOf(id).subarray(0, size)) : Buffer.allocUnsafe(size);
-  if (!isInRam) {
-    const offset = slotStart(geometry, place);
-    await readSegment(cache, offset, slot).catch((error: unknown) => {
-      if (!isOfPlace(error)) throw error;
-      const where = { device: cache.name, op: "read", offset, length: size } as const;
-      throw new BlockIoError(`segment ${id} cannot be read from the cache device`, {
-        ...where,
-        code: "EIO",
-        cause: error,
-      });
-    });
-    const header = decodeSegmentHeader(slot);
-    if (header.id !== id || header.length !== length || !isWhole(slot))
-      throw refuse(cache.name, "EIO", `segment ${id} is damaged on the cache device`, undefined, "read");
-  }
+  const broken = isInRam ? undefined : await readDurable(log, id, slot);
+  if (broken !== undefined) throw broken;
   const sectors: number[] = [];
   const bits: number[] = [];
   const data: Buffer[] = [];

@@ -22,9 +22,9 @@ import {
 } from "@dmkit/block-io";
 import { type Entry, LARGEST_WRITE, type PlannedWrite } from "../../core/writeback-plan.ts";
 import { runEnd, runStart } from "../../core/sectors.ts";
-import { BLOCK, slotOf, slotStart } from "../../format/geometry.ts";
-import { dataStart, decodeSegmentHeader, isWhole, segmentSize } from "../../format/segment.ts";
-import { readSegment } from "../log/read-slot.ts";
+import { BLOCK, slotOf } from "../../format/geometry.ts";
+import { dataStart, segmentSize } from "../../format/segment.ts";
+import { readDurable } from "../log/read-slot.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
 
 // Bytes of segments in RAM at once, and writes in flight to the backing device.
@@ -213,7 +213,7 @@ export class BatchCopier {
     entries: Entry[],
     buffers: Buffer[],
   ): Promise<BlockIoError | undefined> {
-    const { map, geometry, cache } = this.#log;
+    const { map, geometry } = this.#log;
     const slot = slotOf(geometry, id);
     const length = map.lengths[slot] as number;
     const bits = new Uint8Array(length);
@@ -226,25 +226,10 @@ export class BatchCopier {
     const whole = await this.#segments.acquire();
     buffers.push(whole);
     const buffer = whole.subarray(0, segmentSize(length));
-    const offset = slotStart(geometry, slot);
-    const broken = (reason: string, cause?: BlockIoError): BlockIoError =>
-      new BlockIoError(`segment ${id} ${reason}`, {
-        code: "EIO",
-        device: cache.name,
-        op: "read",
-        offset,
-        length: buffer.length,
-        cause,
-        hint: "Nothing of it is written back. Check the cache device offline; writing its blocks anew supersedes it.",
-      });
-    try {
-      await readSegment(cache, offset, buffer);
-    } catch (error) {
-      if (isOfPlace(error)) return broken("cannot be read from the cache device", error);
-      throw error;
-    }
-    if (decodeSegmentHeader(buffer).id !== id || !isWhole(buffer))
-      return broken("is damaged on the cache device");
+    const hint =
+      "Nothing of it is written back. Check the cache device offline; writing its blocks anew supersedes it.";
+    const broken = await readDurable(this.#log, id, buffer, hint);
+    if (broken !== undefined) return broken;
     for (let at = 0; at < length; at += 1) {
       if (bits[at] === 0) continue;
       const index = slot * map.blocks + at;
