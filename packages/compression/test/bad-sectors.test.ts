@@ -8,8 +8,8 @@ import { repair } from "../src/offline/repair.ts";
 import {
   BLOCK,
   JOURNAL,
-  bytesOf,
   code,
+  crashedCopy,
   layoutOf,
   openImage,
   problemsOf,
@@ -100,8 +100,7 @@ describe("format 2", () => {
     const device = await openImage(lower, BLOCKS);
     await device.write(30 * BLOCK, text(30, 3));
     await device.flush();
-    const left = new BadSectors(SIZE);
-    await left.write(0, await bytesOf(lower));
+    const left = await crashedCopy(lower);
     await device.close();
     spoil(left, next);
     // One copy that says it is in use is enough.
@@ -128,8 +127,7 @@ describe("format 2", () => {
       await device.flush();
     }
     for (const bad of [next - SLOT, next]) {
-      const left = new BadSectors(SIZE);
-      await left.write(0, await bytesOf(lower));
+      const left = await crashedCopy(lower);
       spoil(left, bad);
       expect(await code(openImage(left, BLOCKS))).toBe("EIO");
       const before = await problemsOf(left);

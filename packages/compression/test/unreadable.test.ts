@@ -9,8 +9,8 @@ import { repair } from "../src/offline/repair.ts";
 import {
   BLOCK,
   JOURNAL,
-  bytesOf,
   code,
+  crashedCopy,
   digest,
   layoutOf,
   noise,
@@ -206,8 +206,7 @@ describe("a sector of metadata that cannot be read, v2", () => {
     const device = await openImage(lower, BLOCKS, V2);
     await device.write(110 * BLOCK, text(9, 1));
     await device.flush();
-    const crashed = new BadSectors(SIZE);
-    await crashed.write(0, await bytesOf(lower));
+    const crashed = await crashedCopy(lower);
     await device.close();
     spoil(crashed, bad);
     const after = await shown(crashed);

@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest";
 import { recompress, recompressOptions } from "../src/offline/recompress.ts";
 import { repair } from "../src/offline/repair.ts";
 import { layoutV2 } from "../src/format/layout-v2.ts";
-import { BLOCK, bytesOf, code, noise, openImage, text, work } from "./support/images.ts";
+import { BLOCK, bytesOf, crashedCopy, code, noise, openImage, text, work } from "./support/images.ts";
 
 const SIZE = 2 ** 22;
 const JOURNAL = 2 * 200 * BLOCK;
@@ -55,9 +55,8 @@ describe.each([
       await device.write(at * BLOCK, data);
       await device.flush();
       expect((await bytesOf(device)).equals(model), `round ${round}`).toBe(true);
-      const crashed = new BadSectors(SIZE);
       lower.gives = true;
-      await crashed.write(0, await bytesOf(lower));
+      const crashed = await crashedCopy(lower);
       lower.gives = isGiven;
       spoil(crashed, bad);
       // What comes first is in the journal only when it is known.
@@ -140,8 +139,7 @@ describe("a block of metadata of format 1 that takes no write", () => {
     for (const at of [0, 7000]) await device.write(at * BLOCK, text(at, 2));
     for (let round = 0; round < 2; round += 1) {
       expect(await code(device.flush())).toBe("EIO");
-      const crashed = new BadSectors(2 ** 25);
-      await crashed.write(0, await bytesOf(lower));
+      const crashed = await crashedCopy(lower);
       const into = Buffer.alloc(2 * BLOCK);
       const after = await openImage(crashed, 8000, values);
       await after.read(7000 * BLOCK, into);

@@ -11,7 +11,7 @@ import {
   realEnvironment,
   withCapabilities,
 } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { BadSectors, SeededRandom, contentsOf as bytesOf } from "@dmkit/block-io/testing";
 import { check } from "../../src/index.ts";
 import { type LayoutV2, layoutV2 } from "../../src/format/layout-v2.ts";
 import { openOn } from "../../src/testing/sim-targets.ts";
@@ -34,7 +34,14 @@ export async function code(promise: Promise<unknown>): Promise<string> {
   );
 }
 
-export { contentsOf as bytesOf } from "@dmkit/block-io/testing";
+export { bytesOf };
+
+/** A disk with the same bytes: what a crash leaves. */
+export async function crashedCopy(lower: BlockDevice): Promise<BadSectors> {
+  const left = new BadSectors(lower.size);
+  await left.write(0, await bytesOf(lower));
+  return left;
+}
 
 export async function deviceOf(bytes: Buffer): Promise<MemoryDevice> {
   const device = new MemoryDevice(bytes.length);
