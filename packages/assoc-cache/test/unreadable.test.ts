@@ -68,10 +68,25 @@ describe("a cache that was closed cleanly, with a place that cannot be read", ()
   });
 });
 
-describe("entries that cannot be read after a crash", () => {
-  it.each(["write-back", "write-through"] as const)(
-    "cost the blocks of their sets, under %s: nothing else stops, and all is there again with them",
-    async (policy) => {
+/** Sector 8 is as after a fault; returns what mends it. */
+async function hurt(devices: Rig, form: "unreadable" | "damaged"): Promise<() => Promise<void>> {
+  if (form === "unreadable") {
+    spoil(devices, 8);
+    return async () => void (devices.cache.failsReads = () => false);
+  }
+  const before = await readSectors(devices.cache.lower, 8, 1);
+  await devices.cache.lower.write(8 * 512, block(0x55, 1));
+  return () => devices.cache.lower.write(8 * 512, before);
+}
+
+describe("entries that cannot be read after a crash, or are damaged", () => {
+  it.each([
+    ["unreadable", "write-back"],
+    ["unreadable", "write-through"],
+    ["damaged", "write-back"],
+  ] as const)(
+    "cost the blocks of their sets, %s, under %s: nothing else stops, and all is there again with them",
+    async (form, policy) => {
       // Two sets of 64: sector 8 has the entries of the first one, but for the last frame.
       const devices = rig({ policy: "write-back", cache_size: 128, associativity: 64, sequential_cutoff: 0 });
       const first = await devices.open();
@@ -85,10 +100,10 @@ describe("entries that cannot be read after a crash", () => {
       const outside = blocks.filter((at) => frames.find(at) === NONE && frames.sets.of(at) === 0);
       // As after a crash.
       await first.cleaner.pause();
-      spoil(devices, 8);
-      expect(await kinds(devices)).toContain("error entries-unreadable");
+      const mend = await hurt(devices, form);
+      expect(await kinds(devices)).toContain(`error entries-${form}`);
       const { left } = await repair(devices.cache);
-      expect(left.map(({ kind }) => kind)).toContain("entries-unreadable");
+      expect(left.map(({ kind }) => kind)).toContain(`entries-${form}`);
       await expect(devices.open()).rejects.toMatchObject({ code: "EBUSY" });
 
       const device = await devices.open({ persistence: 1 });
@@ -116,7 +131,7 @@ describe("entries that cannot be read after a crash", () => {
       expect(await wrong(device, known, 1)).toEqual([]);
       await expect(device.close()).rejects.toMatchObject({ code: "EIO" });
 
-      devices.cache.failsReads = () => false;
+      await mend();
       const again = await devices.open({ persistence: 1 });
       const others = blocks.filter((at) => !known.includes(at));
       expect([await wrong(again, known, 1), await wrong(again, others)]).toEqual([[], []]);
@@ -124,6 +139,35 @@ describe("entries that cannot be read after a crash", () => {
       expect(await wrong(devices.source.lower, lost)).toEqual([]);
     },
   );
+});
+
+describe("damaged entries of a device that writes eight sectors at a time", () => {
+  it("stay as they are: those beside them are not written either", async () => {
+    const devices = rig(
+      { policy: "write-back", cache_size: 128, associativity: 16, sequential_cutoff: 0 },
+      4096,
+    );
+    for (const device of [devices.cache, devices.cache.lower])
+      Object.assign(device, { limits: { ...device.limits, logicalBlockSize: 4096 } });
+    const first = await devices.open();
+    const blocks = Array.from({ length: 100 }, (_, at) => at);
+    for (const at of blocks) await first.write(at * 4096, block(at));
+    await first.flush();
+    // As after a crash.
+    await first.cleaner.pause();
+    const entries = await readSectors(devices.cache.lower, 8);
+    const damaged = Buffer.from(entries);
+    damaged[700] = (damaged[700] as number) ^ 1;
+    await devices.cache.lower.write(4096, damaged);
+    const device = await devices.open({ persistence: 1 });
+    for (const at of blocks) await device.write(at * 4096, block(1)).catch(() => {});
+    await device.flush();
+    await device.close().catch(() => {});
+    expect(await readSectors(devices.cache.lower, 8)).toEqual(damaged);
+    await devices.cache.lower.write(4096, entries);
+    const again = await devices.open({ persistence: 1 });
+    for (const at of blocks) expect(await readSectors(again, at * 8)).toEqual(block(at));
+  });
 });
 
 describe("a dirty block that cannot be read", () => {

@@ -1,7 +1,8 @@
 /**
- * Sets with frames whose entries could not be read, of a cache that was not closed: each of these frames may hold the only
- * copy of any block of its set. So of the blocks of such a set only those are served whose own entries were read; the
- * others are neither read nor changed, and the frames are not used. When the entries can be read again, all is as it was.
+ * Sets with frames whose entries could not be read, or were damaged, of a cache that was not closed: each of these frames
+ * may hold the only copy of any block of its set. So of the blocks of such a set only those are served whose own entries
+ * were read; the others are neither read nor changed, and the frames are not used. When the entries can be read again, all
+ * is as it was.
  */
 import { type FrameTable, facts, states } from "./frame-table.ts";
 

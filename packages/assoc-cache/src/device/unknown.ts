@@ -1,4 +1,4 @@
-/** What is refused while entries of the cache device cannot be read: see core/unknown-sets.ts. */
+/** What is refused while entries of the cache device are unreadable or damaged: see core/unknown-sets.ts. */
 import { BlockIoError, type Operation } from "@dmkit/block-io";
 import type { CacheState } from "./state.ts";
 
@@ -23,8 +23,8 @@ export function unknownRefusal(
   offset?: number,
   length?: number,
 ): BlockIoError {
-  const reason = `entries of the cache device cannot be read: blocks of ${size} sets may be there only`;
+  const reason = `entries of the cache device are unreadable or damaged: blocks of ${size} sets may be there only`;
   const hint =
-    "Close it and open it again: a sector may come back. To give up what was dirty there, write back all else (message clean), and make a new cache (persistence 0, force 1).";
+    "Close it and open it again: a sector may come back; one that is damaged can be restored from a dump. To give up what was dirty there, write back all else (message clean), and make a new cache (persistence 0, force 1).";
   return new BlockIoError(reason, { code: "EIO", device: name, op, offset, length, hint });
 }

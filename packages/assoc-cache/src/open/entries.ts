@@ -20,7 +20,7 @@ export function isOfSector(problem: EntryProblem): boolean {
 }
 
 export interface Entry {
-  /** For a sector that cannot be read, or has a wrong checksum: its first frame. */
+  /** For a sector that cannot be read, or has a wrong checksum, or shares its block with one: its first frame. */
   readonly frame: number;
   readonly state: EntryState;
   readonly block: number;
@@ -29,7 +29,10 @@ export interface Entry {
 
 const CHUNK_SECTORS = 2048;
 
-/** All entries that are not empty, and all problems, in order. Duplicates are for the caller to find. */
+/**
+ * All entries that are not empty, and all problems, in order. Duplicates are for the caller to find. Sectors that are
+ * written together, because the device has larger blocks, are damaged together.
+ */
 export async function* readEntries(cache: BlockDevice, superblock: Superblock): AsyncGenerator<Entry> {
   const { frames, blockSectors, ways } = superblock.geometry;
   const codec = new EntryCodec(uuidFromText(superblock.uuid) as Buffer);
@@ -39,6 +42,13 @@ export async function* readEntries(cache: BlockDevice, superblock: Superblock): 
   const sectors = Math.ceil(entrySectorsFor(frames) / grain) * grain;
   const bytes = Buffer.alloc(Math.min(CHUNK_SECTORS, sectors) * SECTOR);
   let unreadable: ReadonlySet<number> = new Set();
+  const isDamaged = (sector: number): boolean => {
+    const first = Math.floor(sector / grain) * grain;
+    const others = Math.min(grain, entrySectorsFor(frames) - first);
+    return Array.from({ length: others }, (_, at) => first + at).some(
+      (other) => !codec.intact(bytes, (other % CHUNK_SECTORS) * SECTOR, other),
+    );
+  };
   for (let sector = 0; sector < entrySectorsFor(frames); sector += 1) {
     const within = sector % CHUNK_SECTORS;
     if (within === 0) {
@@ -49,7 +59,7 @@ export async function* readEntries(cache: BlockDevice, superblock: Superblock): 
     const at = within * SECTOR;
     const first = sector * ENTRIES_PER_SECTOR;
     const isUnreadable = unreadable.has(within);
-    if (isUnreadable || !codec.intact(bytes, at, sector)) {
+    if (isUnreadable || isDamaged(sector)) {
       const problem = isUnreadable ? "unreadable" : "checksum";
       yield { frame: first, state: entryStates.empty, block: 0, problem };
       continue;

@@ -1,8 +1,8 @@
 /**
  * Loads a cache from its device. After a clean shutdown everything is believed; after any other only dirty
  * entries of version 2, and nothing of version 1. What might be dirty and cannot be read is not passed over, because the
- * source alone would show old data: of entries that the device does not give, their sets are unknown; where they are
- * damaged, the cache is not opened.
+ * source alone would show old data: of entries that the device does not give, or gives with a wrong checksum, the sets are
+ * unknown; where a sector that is as it was written says what cannot be, the cache is not opened.
  */
 import { type CacheRules, cacheRules } from "../core/rules.ts";
 import { type BlockDevice, SECTOR, refuse } from "@dmkit/block-io";
@@ -107,15 +107,15 @@ export async function loadV2(
 ): Promise<void> {
   const nothingDirty = superblock.clean && superblock.dirty === 0;
   const cleanOnes: number[] = [];
-  const notGiven: number[] = [];
+  const unknownFrom: number[] = [];
   const unwanted = { sectors: new Set<number>(), frames: [] as number[] };
   for await (const { frame, state, block, problem } of readEntries(cache, superblock)) {
     const dirty = state === entryStates.dirty;
     if (problem !== undefined) {
       // An entry that cannot be true is no loss if it is not dirty.
       if (state === entryStates.clean) continue;
-      if (!nothingDirty && problem === "unreadable") {
-        notGiven.push(frame);
+      if (!nothingDirty && isOfSector(problem)) {
+        unknownFrom.push(frame);
         continue;
       }
       if (!nothingDirty) throw damaged(cache, `the entry of frame ${frame} is damaged (${problem})`);
@@ -138,7 +138,7 @@ export async function loadV2(
   }
   // Neither order of use nor anything else is known of them: the frames used first are to go first.
   for (const frame of cleanOnes) table.setState(frame, states.clean);
-  for (const first of notGiven) unknown.add(first, ENTRIES_PER_SECTOR);
+  for (const first of unknownFrom) unknown.add(first, ENTRIES_PER_SECTOR);
   await dropEntries(cache, superblock, unwanted);
 }
 
