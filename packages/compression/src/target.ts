@@ -2,6 +2,7 @@
 import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
 import { compressionControls } from "./device/counters.ts";
 import { compressionImages } from "./image.ts";
+import { compressionFootprint } from "./offline/footprint.ts";
 import { checkCompression, openCompression, useOf } from "./open/open.ts";
 import { type CompressionOptions, compressionOptions, namedOptions } from "./options.ts";
 
@@ -18,6 +19,7 @@ export const compression: Target<CompressionOptions> = {
   options: compressionOptions,
   ...compressionControls,
   image: compressionImages,
+  footprint: compressionFootprint,
   parse(args) {
     const values: Record<string, unknown> = {
       device: args.text("device", compressionOptions.device),

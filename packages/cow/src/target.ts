@@ -10,6 +10,7 @@ import {
   didYouMean,
   parseOption,
   parseOptions,
+  plainFootprint,
   restOf,
 } from "@dmkit/block-io";
 import type { AliasedBlockSize } from "./format/aliased.ts";
@@ -40,6 +41,7 @@ export const cow: Target<CowOptions> = {
   ...cowControls,
   image: cowImages,
   overlay: layerOverlay,
+  footprint: plainFootprint((size) => bitmapDeviceSize(size / SECTOR)),
   stack: { length: ({ base, base_offset }) => restOf(base, base_offset) },
   hintFor,
 

@@ -1,6 +1,7 @@
 /** The declaration of the target `image`. */
 import { type Target, parseOptions, printNamed, refuse, restOf } from "@dmkit/block-io";
 import { imageControls } from "./device/device.ts";
+import { imageFootprint } from "./offline/footprint.ts";
 import { openImage } from "./open/open-image.ts";
 import { absoluteImageReference, parseImageReference } from "./open/reference.ts";
 import { type ImageOptions, imageOptions, namedOptions } from "./options.ts";
@@ -16,6 +17,7 @@ export const image: Target<ImageOptions> = {
   synopsis: "<image> [<#words> (<key> <value>)…]",
   options: imageOptions,
   ...imageControls,
+  footprint: imageFootprint,
   schemes: {
     image: {
       open: (reference, _access, environment) =>

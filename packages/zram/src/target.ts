@@ -1,5 +1,6 @@
 /** The declaration of the target `zram`. */
 import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
+import { zramFootprint } from "./device/footprint.ts";
 import { zramControls } from "./device/messages.ts";
 import { checkZram, openZram, usesOf } from "./open/open.ts";
 import { type ZramOptions, namedOptions, zramOptions } from "./options.ts";
@@ -13,6 +14,7 @@ export const zram: Target<ZramOptions> = {
   options: zramOptions,
   inMemory: true,
   ...zramControls,
+  footprint: zramFootprint,
   parse(args) {
     const values: Record<string, unknown> = {};
     if (args.remaining > 0) values["comp_algorithm"] = args.text("algorithm", zramOptions.comp_algorithm);

@@ -24,6 +24,7 @@ const serving: readonly CommandModule[] = [
 const offline: readonly CommandModule[] = [
   { names: ["copy"], load: async () => (await import("./copy.ts")).addCopy },
   { names: ["compare"], load: async () => (await import("./compare.ts")).addCompare },
+  { names: ["measure"], load: async () => (await import("./offline/measure.ts")).addMeasure },
   { names: ["info"], load: async () => (await import("./offline/info.ts")).addInfo },
   { names: ["fsck"], load: async () => (await import("./offline/fsck.ts")).addFsck },
   { names: ["replay"], load: async () => (await import("./offline/replay.ts")).addReplay },

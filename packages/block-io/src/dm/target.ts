@@ -18,6 +18,7 @@ import { type BlockIoError, refuse } from "../contract/errors.ts";
 import type { Facts } from "../contract/facts.ts";
 import { GuardedDevice } from "../contract/guard.ts";
 import type { TableArguments } from "./arguments.ts";
+import type { Footprint } from "./footprint.ts";
 import type { ImageFormat } from "./image.ts";
 import { type OptionTable, replaceReferences } from "./options.ts";
 import type { Overlay } from "./overlay.ts";
@@ -208,6 +209,8 @@ export interface Target<Options> {
   readonly image?: ImageFormat;
   /** How a device can be kept as it is by it, and written to all the same. */
   readonly overlay?: Overlay;
+  /** What data would take that is stored by it. Left out: what it takes anyway. */
+  readonly footprint?: Footprint;
   /** URI schemes of devices it opens without a table. */
   readonly schemes?: Readonly<Record<string, UriScheme>>;
   /** What stack files ask besides the options. */

@@ -30,7 +30,7 @@ import { formatV2, requireAlgorithm } from "../../device/v2/superblocks.ts";
 /** The algorithm of a new device. */
 export const DEFAULT_V2 = "lz4";
 
-const DEFAULT_EXTENT = 65_536;
+export const DEFAULT_EXTENT = 65_536;
 
 /** Makes an empty device of this format. */
 export async function createV2(
