@@ -8,8 +8,8 @@
  * or an edit by hand the worst is that it is fetched again. Blobs that were not used for the longest time go when all of
  * them have more than `limit` bytes; the time of the last use is the file's modification time, to within an hour.
  */
-import { open, readFile, readdir, rename, stat, unlink, utimes } from "node:fs/promises";
-import { join } from "node:path";
+import { type FileHandle, open, readFile, readdir, rename, stat, unlink, utimes } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { type Environment, codeOf, makeFoldersLater } from "@dmkit/block-io";
 import { BLOB_HEAD, MAX_BLOB } from "../format/blob.ts";
 import { type Digest, isDigest } from "../format/digest.ts";
@@ -54,10 +54,9 @@ export class NodeCache {
   async put(digest: Digest, body: Buffer): Promise<void> {
     const path = this.#path(digest);
     const random = Math.floor(this.#environment.random.next() * 2 ** 48).toString(16);
-    const temporary = join(this.#folder, digest.slice(0, 2), `.${random.padStart(12, "0")}`);
+    const temporary = join(dirname(path), `.${random.padStart(12, "0")}`);
     try {
-      await makeFoldersLater(join(this.#folder, digest.slice(0, 2)), 0o700);
-      const file = await open(temporary, "wx", 0o600);
+      const file = await this.#create(temporary);
       try {
         await file.writeFile(body);
       } finally {
@@ -70,6 +69,17 @@ export class NodeCache {
       this.#tell(error);
     }
     if (this.#added > this.#limit / SLACK) await this.#trim();
+  }
+
+  // The folder is nearly always there.
+  async #create(path: string): Promise<FileHandle> {
+    try {
+      return await open(path, "wx", 0o600);
+    } catch (error) {
+      if (codeOf(error) !== "ENOENT") throw error;
+      await makeFoldersLater(dirname(path), 0o700);
+      return open(path, "wx", 0o600);
+    }
   }
 
   /** Forgets a blob that turned out to be damaged. */
