@@ -105,6 +105,14 @@ export const cacheOptions = {
     default: 0,
     help: "bytes a second for writing back in the background; 0: no limit",
   },
+  writeback_pause: {
+    type: "integer",
+    min: 0,
+    max: 3_600_000,
+    unit: "ms",
+    default: 0,
+    help: "the background writes back when clients have asked for nothing for so long, within twice that; 0: at any time",
+  },
   pool: {
     type: "size",
     min: 131_072,
@@ -138,6 +146,7 @@ export const namedOptions: readonly NamedOption[] = [
   "low_watermark",
   "age_limit",
   "writeback_rate",
+  "writeback_pause",
   "pool",
   "source_uuid",
 ];
@@ -151,6 +160,7 @@ export const tunableNames = [
   "low_watermark",
   "age_limit",
   "writeback_rate",
+  "writeback_pause",
 ] as const;
 
 export const cacheTunables: TunableTable = tunablesOf(cacheOptions, tunableNames);

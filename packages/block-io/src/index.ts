@@ -71,6 +71,7 @@ export { STREAMS, Streams } from "./dm/streams.ts";
 export { type Gate, makeGate } from "./sync/gate.ts";
 export { stackLimits } from "./contract/limits.ts";
 export { GuardedDevice } from "./contract/guard.ts";
+export type { RequestCounts } from "./contract/lifecycle.ts";
 export {
   type Facts,
   type WatchedFact,
@@ -145,6 +146,7 @@ export { type FileDeviceOptions, openFile } from "./devices/file-open.ts";
 export { type Ahead, inOrder, inParallel, join } from "./sync/join.ts";
 export { Signal } from "./sync/signal.ts";
 export { FlushGroup } from "./sync/flush-group.ts";
+export { Pace } from "./sync/pace.ts";
 export { SpaceWatch } from "./below/space-watch.ts";
 export { Turnstile } from "./sync/turnstile.ts";
 export { UUID_BYTES, isUuid, randomDigits, randomUuid, uuidBytes, uuidText } from "./bytes/uuid.ts";

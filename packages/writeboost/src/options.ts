@@ -17,6 +17,8 @@ export const tunableNames = [
   "sync_interval",
   "read_cache_threshold",
   "sequential_cutoff",
+  "writeback_rate",
+  "writeback_pause",
 ] as const;
 
 /** An option that a message can change while the device runs. */
@@ -140,6 +142,21 @@ export const options = {
     unit: "bytes",
     help: "large writes of a stream that has grown to this go past the log; 0: none",
   },
+  writeback_rate: {
+    type: "size",
+    optional: true,
+    min: 0,
+    max: 1_099_511_627_776,
+    help: "bytes a second for writing back in the background; 0: no limit",
+  },
+  writeback_pause: {
+    type: "integer",
+    optional: true,
+    min: 0,
+    max: 3_600_000,
+    unit: "ms",
+    help: "the background writes back when clients have asked for nothing for so long, within twice that; 0: at any time",
+  },
 } as const;
 
 /** The options after parsing: numbers, names of devices. */
@@ -156,6 +173,8 @@ export function defaultTunables(order: number): Tunables {
     sync_interval: 0,
     read_cache_threshold: 0,
     sequential_cutoff: 0,
+    writeback_rate: 0,
+    writeback_pause: 0,
   };
 }
 

@@ -55,26 +55,14 @@ const laterNames: Readonly<Record<string, TunableName>> = {
 };
 
 function blank(backing: string, cache: string): Settings {
+  const nothing = Object.fromEntries(Object.keys(options).map((name) => [name, undefined]));
   return {
+    ...(nothing as { [Key in keyof WriteboostOptions]: undefined }),
     type: 0,
     backing,
     cache,
-    plog: undefined,
-    segment_size_order: undefined,
     nr_rambuf_pool: options.nr_rambuf_pool.default,
-    dialect: undefined,
     force: options.force.default,
-    archive: undefined,
-    archive_flush: undefined,
-    ship_interval: undefined,
-    allow_writeback: undefined,
-    enable_writeback_modulator: undefined,
-    writeback_threshold: undefined,
-    nr_max_batched_writeback: undefined,
-    update_record_interval: undefined,
-    sync_interval: undefined,
-    read_cache_threshold: undefined,
-    sequential_cutoff: undefined,
   };
 }
 

@@ -161,6 +161,48 @@ describe("messages", () => {
     expect((await rig.read(4))[0]).toBe(5);
   });
 
+  it("writeback_rate is what the background writes in a second; drop_caches does not wait for it", async () => {
+    // Segments of one block; the nearly full ring, which is written back at any rate, is far away.
+    const rig = await running(24, 100);
+    await rig.device.message(["writeback_rate", "8192"]);
+    await rig.device.message(["allow_writeback", "1"]);
+    for (let second = 1; second <= 5; second += 1) {
+      await rig.clock.pass(1000);
+      expect(writtenBack(rig)).toBeLessThanOrEqual(2 * second + 2);
+      expect(writtenBack(rig)).toBeGreaterThanOrEqual(2 * second - 2);
+    }
+    await rig.device.message(["drop_caches"]);
+    expect(writtenBack(rig)).toBe(24);
+    for (const block of [1, 2, 3, 4, 5, 6]) await rig.segment(block, 9);
+    await rig.device.message(["writeback_rate", "1"]);
+    await rig.clock.pass(60_000);
+    expect(writtenBack(rig)).toBe(25);
+    await rig.device.message(["writeback_rate", "0"]);
+    await rig.clock.pass(1000);
+    expect(writtenBack(rig)).toBe(30);
+    await rig.device.close();
+    expect(rig.clock.pending).toBe(0);
+  });
+
+  it("writeback_pause waits until clients have asked for nothing for so long", async () => {
+    const rig = await running(6);
+    await rig.device.message(["writeback_pause", "2000"]);
+    await rig.device.message(["allow_writeback", "1"]);
+    for (let at = 0; at < 10; at += 1) {
+      await rig.clock.pass(1500);
+      await rig.read(200);
+    }
+    expect(writtenBack(rig)).toBe(0);
+    await rig.clock.pass(4500);
+    expect(writtenBack(rig)).toBe(6);
+    // A writer that needs the slot does not wait for a pause.
+    await rig.device.message(["writeback_pause", "3600000"]);
+    for (let block = 1; block <= 80; block += 1) await rig.segment(block, 7);
+    expect(writtenBack(rig)).toBeGreaterThan(40);
+    await rig.device.close();
+    expect(rig.clock.pending).toBe(0);
+  });
+
   it.each(tunableNames)("%s out of range is refused with the range, and changes nothing", async (name) => {
     const rig = await running(0);
     const { min, max } = options[name];
@@ -179,7 +221,7 @@ describe("messages", () => {
       expect(parseStatus(rig.device.status())).toEqual({
         ...rig.device.statusData,
         tunables: expect.objectContaining(
-          /batched/.test(name) || (/read_cache|sequential/.test(name) && value === 0)
+          /batched/.test(name) || (/read_cache|sequential|writeback_(rate|pause)/.test(name) && value === 0)
             ? {}
             : { [name]: value },
         ) as object,

@@ -76,9 +76,14 @@ export class CleaningPlan {
     return this.#due !== undefined;
   }
 
+  /** Whether anything is urgent. */
+  get hasUrgent(): boolean {
+    return this.#urgent.size > 0;
+  }
+
   /** Whether certain frames are to be cleaned, each of which is handed out once. */
   get asked(): boolean {
-    return this.#urgent.size > 0 || this.hasDue;
+    return this.hasUrgent || this.hasDue;
   }
 
   /** Whether there is anything to do now. */

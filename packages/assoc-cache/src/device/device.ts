@@ -12,6 +12,7 @@ import {
   type StorageFacts,
   type WriteZeroesOptions,
   GuardedTarget,
+  Pace,
   Streams,
   done,
   join,
@@ -22,7 +23,7 @@ import {
 } from "@dmkit/block-io";
 import { latencies } from "../core/history.ts";
 import { type CacheOptions, type Tunable, tunableNames } from "../options.ts";
-import { Cleaner, type CleanerSettings } from "./cleaner.ts";
+import { Cleaner, type CleanerSettings } from "./writeback/cleaner.ts";
 import { type ControlledCache, cacheControls, cacheFacts, statusLine } from "./messages.ts";
 import type { Metadata } from "./metadata/metadata.ts";
 import { requireKnown, unknownRefusal } from "./unknown.ts";
@@ -31,7 +32,7 @@ import { limitsOf } from "./limits.ts";
 import { Reader } from "./reader.ts";
 import { SourcePath } from "./source-path.ts";
 import type { CacheState } from "./state.ts";
-import { Writeback } from "./writeback.ts";
+import { Writeback } from "./writeback/writeback.ts";
 import { Writer } from "./writer.ts";
 import type { Policy } from "../format/superblock.ts";
 
@@ -46,6 +47,7 @@ export class AssocCacheDevice extends GuardedTarget {
   readonly state: CacheState;
   readonly metadata: Metadata;
   readonly cleaner: Cleaner;
+  readonly #pace: Pace;
   #tuning: Tuning;
   readonly #readStreams: Streams;
   readonly #writeStreams: Streams;
@@ -62,7 +64,8 @@ export class AssocCacheDevice extends GuardedTarget {
     this.#readStreams = new Streams(tuning.sequential_cutoff);
     this.#writeStreams = new Streams(tuning.sequential_cutoff);
     const writeback = new Writeback(state, metadata);
-    this.cleaner = new Cleaner(state, writeback, metadata, settingsOf(tuning, state));
+    this.#pace = new Pace(state.environment.clock, () => this.requests);
+    this.cleaner = new Cleaner(state, writeback, metadata, this.#cleaning());
     const setFull = (block: number): void => this.#setFull(block);
     this.#reader = new Reader(state, this.#readStreams, setFull);
     this.#sourcePath = new SourcePath(state, writeback, tuning.write_hit === "update");
@@ -199,7 +202,7 @@ export class AssocCacheDevice extends GuardedTarget {
     this.#readStreams.cutoff = this.#tuning.sequential_cutoff;
     this.#writeStreams.cutoff = this.#tuning.sequential_cutoff;
     this.#sourcePath.updates = this.#tuning.write_hit === "update";
-    this.cleaner.changeSettings(settingsOf(this.#tuning, this.state));
+    this.cleaner.changeSettings(this.#cleaning());
     if (policy !== undefined) await this.setPolicy(policy);
   }
 
@@ -329,13 +332,12 @@ export class AssocCacheDevice extends GuardedTarget {
   #refusal(code: "EINVAL" | "EBUSY" | "EROFS", reason: string, hint: string): BlockIoError {
     return refuse(this.name, code, reason, hint, "message");
   }
-}
 
-function settingsOf(tuning: Tuning, { frames, blockBytes }: CacheState): CleanerSettings {
-  const share = (percent: number): number => Math.floor((frames.geometry.frames * percent) / 100);
-  return {
-    watermarks: { high: share(tuning.high_watermark), low: share(tuning.low_watermark) },
-    ageLimit: tuning.age_limit * 1000,
-    rate: tuning.writeback_rate === 0 ? 0 : Math.max(blockBytes, tuning.writeback_rate),
-  };
+  #cleaning(): CleanerSettings {
+    const { high_watermark: high, low_watermark: low, age_limit: seconds } = this.#tuning;
+    const share = (percent: number): number =>
+      Math.floor((this.state.frames.geometry.frames * percent) / 100);
+    this.#pace.tune(this.#tuning.writeback_rate, this.#tuning.writeback_pause);
+    return { watermarks: { high: share(high), low: share(low) }, ageLimit: seconds * 1000, pace: this.#pace };
+  }
 }

@@ -9,7 +9,7 @@
  */
 import type { BlockDevice, RangeGrant } from "@dmkit/block-io";
 import type { CacheState } from "./state.ts";
-import type { Writeback } from "./writeback.ts";
+import type { Writeback } from "./writeback/writeback.ts";
 import type { Given } from "./request.ts";
 
 export class SourcePath {

@@ -13,7 +13,7 @@
 import { type RangeGrant, done, isOfPlace, join, FUA } from "@dmkit/block-io";
 import { NONE, facts, states } from "../core/frame-table.ts";
 import { type Run, runsOf } from "../core/runs.ts";
-import type { Cleaner } from "./cleaner.ts";
+import type { Cleaner } from "./writeback/cleaner.ts";
 import type { Metadata } from "./metadata/metadata.ts";
 import type { Given } from "./request.ts";
 import type { SourcePath } from "./source-path.ts";

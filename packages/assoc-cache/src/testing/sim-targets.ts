@@ -183,6 +183,13 @@ export const writeAround: CacheTarget = target("write-around", "writes go past t
   policy: "write-around",
 }));
 
+/** With everything that steers what is cached, and when it is written back. */
+const steered: CacheTarget = target("steered", "write-back that is held back", (random) => ({
+  policy: "write-back",
+  writeback_rate: random.pick([0, 4096, 1_000_000]),
+  writeback_pause: random.pick([0, 1, 500]),
+}));
+
 /**
  * Sessions so short that close comes upon blocks that are still being filled, all of which find a frame. For
  * mutants of close.
@@ -212,6 +219,7 @@ export const historical: CacheTarget = target("v1", "historical metadata, lost i
 export const simTargets: readonly SimTarget[] = [
   writeBack,
   churning,
+  steered,
   writeThrough,
   writeAround,
   historical,

@@ -86,7 +86,11 @@ export interface Rig {
 }
 
 /** 64 frames of 4 KiB, 16 ways, over 2000 sectors, unless told otherwise. */
-export function rig(defaults: Readonly<Record<string, unknown>> = {}, sectors = 2000): Rig {
+export function rig(
+  defaults: Readonly<Record<string, unknown>> = {},
+  sectors = 2000,
+  environment = realEnvironment,
+): Rig {
   const source = new Tapped(new MemoryDevice(sectors * 512), "source");
   const cache = new Tapped(new MemoryDevice(2 ** 20), "cache");
   const options = {
@@ -99,7 +103,7 @@ export function rig(defaults: Readonly<Record<string, unknown>> = {}, sectors = 
     ...defaults,
   };
   const open: Rig["open"] = async (values = {}) => {
-    const device = await openOn(source, cache, { ...options, ...values }, realEnvironment);
+    const device = await openOn(source, cache, { ...options, ...values }, environment);
     // Of a new cache that counts which it does when it is open.
     if (values["persistence"] !== 1)
       for (const { counts } of [source, cache]) Object.assign(counts, { read: 0, write: 0, flush: 0 });

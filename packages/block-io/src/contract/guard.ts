@@ -27,7 +27,7 @@ import { type BlockIoError, type Operation, toBlockIoError } from "./errors.ts";
 import { ZERO_CHUNK, zeroes } from "../bytes/zeroes.ts";
 import type { Facts, WatchedFacts } from "./facts.ts";
 import { type Health, wholeStory } from "./health.ts";
-import { Lifecycle } from "./lifecycle.ts";
+import { Lifecycle, type RequestCounts } from "./lifecycle.ts";
 import { REOPEN, Refusals, asBuffer } from "./refusals.ts";
 import { Vitals } from "./vitals.ts";
 
@@ -111,9 +111,9 @@ export abstract class GuardedDevice implements BlockDevice {
     this.#whenClosed.push(work);
   }
 
-  /** Requests that were accepted and have not settled. */
-  protected get inFlight(): number {
-    return this.#life.inFlight;
+  /** Requests that were accepted and have not settled, and how many have. */
+  protected get requests(): RequestCounts {
+    return this.#life;
   }
 
   /** Requests that were refused because they are not aligned, or not inside the device. */

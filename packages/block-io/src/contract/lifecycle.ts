@@ -18,6 +18,14 @@ import { BlockIoError, type Operation } from "./errors.ts";
 import { type Gate, makeGate } from "../sync/gate.ts";
 import { Turnstile } from "../sync/turnstile.ts";
 
+/** Requests, counted. */
+export interface RequestCounts {
+  /** Requests that were let in and have not settled. */
+  readonly inFlight: number;
+  /** Requests that have settled; wraps around. */
+  readonly settledCount: number;
+}
+
 /** What the device itself has to do on the way. */
 export interface LifecycleHooks {
   readonly name: string;
@@ -30,11 +38,9 @@ export interface LifecycleHooks {
   end(): Promise<void>;
 }
 
-export class Lifecycle {
+export class Lifecycle implements RequestCounts {
   state: "open" | "suspended" | "closed" = "open";
-  /** Requests that were let in and have not settled. */
   inFlight = 0;
-  /** Requests that have settled; wraps around. */
   settledCount = 0;
   readonly #hooks: LifecycleHooks;
   readonly #turns: Turnstile = new Turnstile();

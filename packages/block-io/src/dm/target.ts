@@ -92,7 +92,7 @@ export abstract class GuardedTarget extends GuardedDevice implements TargetDevic
   message(words: readonly string[], options: MessageOptions = {}): Promise<string> {
     const controlled: Controlled = {
       name: this.name,
-      busy: this.inFlight,
+      busy: this.requests.inFlight,
       readOnly: this.limits.capabilities.readOnly,
       values: () => this.tunableValues(),
       tune: (changes) => this.doTune(changes),

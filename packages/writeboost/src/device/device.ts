@@ -14,6 +14,7 @@ import {
   GuardedTarget,
   type Health,
   type MessageOptions,
+  Pace,
   SpaceWatch,
   type StorageFacts,
   Streams,
@@ -63,6 +64,7 @@ export class WriteboostDevice extends GuardedTarget {
   readonly #log: SegmentLog;
   readonly #backing: BusyMeter;
   readonly #writeback: Writeback;
+  readonly #pace: Pace;
   readonly #bypass: Bypass;
   readonly #staging: Staging = new Staging();
   readonly #streams: Streams = new Streams(0);
@@ -103,6 +105,7 @@ export class WriteboostDevice extends GuardedTarget {
     this.#recorder = new Recorder(log, keeper, recovered.recorded, (message, error) =>
       this.#trouble.tell("warn", message, error),
     );
+    this.#pace = new Pace(environment.clock, () => this.requests);
     this.#writeback = new Writeback(
       log,
       this.#backing,
@@ -114,6 +117,7 @@ export class WriteboostDevice extends GuardedTarget {
         barriers: () => this.#barriers.asked,
         failure: () => this.failure,
         relog: (index, data) => this.#writes.relog(index, data),
+        pace: this.#pace,
       },
       environment,
       (error) => {
@@ -203,7 +207,7 @@ export class WriteboostDevice extends GuardedTarget {
     Object.assign(this.#tunables, changes);
     this.#applyTunables();
     if (!this.#stopped) this.#daemons.configure(this.#tunables);
-    this.#writeback.kick();
+    this.#writeback.repace();
   }
 
   /** Sets the counters of requests to 0; that of partial flushes goes on. */
@@ -312,6 +316,7 @@ export class WriteboostDevice extends GuardedTarget {
 
   #applyTunables(): void {
     this.#staging.threshold = this.#tunables.read_cache_threshold;
+    this.#pace.tune(this.#tunables.writeback_rate, this.#tunables.writeback_pause);
     // What went past the log would be missing in its archive.
     this.#streams.cutoff = this.#parts.shipper === undefined ? this.#tunables.sequential_cutoff : 0;
   }

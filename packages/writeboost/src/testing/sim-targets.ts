@@ -33,6 +33,8 @@ interface Shape {
   readonly dialect?: Dialect;
   /** The backing device has blocks that take no data, ever. */
   readonly badSpots?: boolean;
+  /** What else is set. */
+  readonly steered?: (random: Prng) => Partial<Tunables>;
 }
 
 type Target = RuledTarget<Knobs, Rules>;
@@ -65,6 +67,7 @@ function made(name: string, summary: string, shape: Shape, decisions: Rules): Si
         sequential_cutoff: random.pick([0, 0, 4096, 16_384]),
         // What goes past the log meets the bad spots itself.
         ...(shape.badSpots ? { sequential_cutoff: 0 } : {}),
+        ...shape.steered?.(random),
       };
       const bad = shape.badSpots
         ? Array.from({ length: random.between(1, 4) }, () => random.below(blocks))
@@ -222,6 +225,20 @@ export const simTargets: readonly Target[] = [
       badSpots: true,
       blocks: [8, 8, 24],
       plogs: [1, 2, 4, 9],
+    },
+  ),
+  target(
+    "writeboost-0-steered",
+    "type 0, order 5, with everything that steers what is cached and when it is written back",
+    {
+      type: 0,
+      order: 5,
+      slots: small,
+      writeback: true,
+      steered: (random) => ({
+        writeback_rate: random.pick([0, 4096, 1_000_000]),
+        writeback_pause: random.pick([0, 1, 500]),
+      }),
     },
   ),
   target("writeboost-1-large", "type 1, order 10", {

@@ -50,7 +50,7 @@ export function printStatus(status: Status): string {
     name,
     String(name === BATCH ? status.batch : (status.tunables[name] ?? 0)),
   ]);
-  for (const name of ["read_cache_threshold", "sequential_cutoff"] as const) {
+  for (const name of tunableNames.slice(order.length)) {
     const value = status.tunables[name] ?? 0;
     if (value > 0) pairs.push(name, String(value));
   }

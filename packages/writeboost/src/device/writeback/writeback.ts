@@ -14,10 +14,12 @@ import {
   type BlockDevice,
   type BlockIoError,
   type Environment,
+  type Pace,
   type Timer,
   toBlockIoError,
 } from "@dmkit/block-io";
 import { BadBlocks, type Relog } from "./bad-blocks.ts";
+import { BusyClients } from "./busy-clients.ts";
 import { slotOf } from "../../format/geometry.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
 import { BatchCopier, brokenError, largestBatch } from "./writeback-batch.ts";
@@ -25,12 +27,6 @@ import { BatchCopier, brokenError, largestBatch } from "./writeback-batch.ts";
 const RETRY_AFTER = 1000;
 // How long segments wait in the background for others to be written back together with, milliseconds.
 const LINGER = 500;
-// Bytes of segments written, or barriers asked for, within that time from which on clients are busy: writing back
-// can wait. Where the devices share a disk, a flush of the backing device delays many barriers by milliseconds.
-const BUSY = 16 * 1024 * 1024;
-const BUSY_BARRIERS = 50;
-// Times {@link LINGER}: so long writing back waits for busy clients at most, then there is a batch.
-const MOST_YIELDS = 10;
 // Batches that make room in a full ring of blocks which the backing device does not take, without any room coming of it.
 const MOST_FRUITLESS = 4;
 
@@ -51,6 +47,8 @@ export interface WritebackPolicy {
    */
   readonly failure: () => BlockIoError | undefined;
   readonly relog: Relog;
+  /** Of what nobody waits for. */
+  readonly pace: Pace;
 }
 
 export class Writeback {
@@ -58,6 +56,7 @@ export class Writeback {
   readonly #backing: BlockDevice;
   readonly batches: BatchCopier;
   readonly #bad: BadBlocks;
+  readonly #clients: BusyClients;
   readonly #policy: WritebackPolicy;
   readonly #environment: Environment;
   /** Called with the error when a flush of the backing device failed, and may have lost what it was to cover. */
@@ -67,14 +66,10 @@ export class Writeback {
   #running: Promise<void> | undefined;
   #retry: Timer | undefined;
   #linger: Timer | undefined;
+  /** When the pace lets it go on. */
+  #later: Timer | undefined;
   /** The segments there are have waited long enough. */
   #lingered = false;
-  /** The newest segment and the barriers when the linger timer last fired, and whether clients were busy until then. */
-  #openedBefore: number;
-  #barriersBefore = 0;
-  #wasBusy = false;
-  /** How often it has waited for busy clients since the last batch. */
-  #yields = 0;
   /** Batches one after the other that made no room, see {@link MOST_FRUITLESS}. */
   #fruitless = 0;
   /** How often the batch has been doubled, to find something that can be written. */
@@ -101,7 +96,7 @@ export class Writeback {
     flushFailed: (error: BlockIoError) => void,
   ) {
     this.#log = log;
-    this.#openedBefore = log.opened;
+    this.#clients = new BusyClients(log, policy.barriers);
     this.#backing = backing;
     this.batches = new BatchCopier(log, backing);
     this.#bad = new BadBlocks(log, policy.relog, environment);
@@ -184,20 +179,27 @@ export class Writeback {
     // Each batch costs a flush of both devices, whatever its size.
     const enough = this.#lingered || lastFlushed - lastWriteback >= this.batch;
     if (this.#bad.size > 0 && this.#bad.rests(this.batch)) return false;
-    if (enough && this.#policy.allowed() && !this.#shouldYield()) return true;
+    if (enough && this.#policy.allowed() && !this.#clients.comeFirst && !this.#rests()) return true;
     return lastWriteback + geometry.slots - opened < this.#log.rules.reserve(this.batch, geometry.slots);
   }
 
-  /** While clients write or flush much, they have the devices to themselves: for a while, and up to half of the ring. */
-  #shouldYield(): boolean {
-    const { opened, lastWriteback, geometry } = this.#log;
-    if (this.#yields >= MOST_YIELDS) return false;
-    return (this.#wasBusy || this.#isBusy()) && opened - lastWriteback < geometry.slots / 2;
+  /** The pace does not let it go on yet; then it looks again by itself. */
+  #rests(): boolean {
+    if (this.#later !== undefined) return true;
+    const { wait } = this.#policy.pace;
+    if (wait === 0) return false;
+    this.#later = this.#environment.clock.after(wait, () => {
+      this.#later = undefined;
+      this.kick();
+    });
+    return true;
   }
 
-  #isBusy(): boolean {
-    if (this.#policy.barriers() - this.#barriersBefore > BUSY_BARRIERS) return true;
-    return (this.#log.opened - this.#openedBefore) * this.#log.geometry.slotSize > BUSY;
+  /** The pace may be another. */
+  repace(): void {
+    this.#later?.cancel();
+    this.#later = undefined;
+    this.kick();
   }
 
   /** Too little to do yet, or too much else: looks again later. */
@@ -210,10 +212,7 @@ export class Writeback {
       this.#linger = undefined;
       this.batches.trim();
       this.#lingered = true;
-      this.#wasBusy = this.#isBusy();
-      this.#yields = this.#wasBusy ? this.#yields + 1 : 0;
-      this.#openedBefore = this.#log.opened;
-      this.#barriersBefore = this.#policy.barriers();
+      this.#clients.look();
       this.kick();
       if (this.#running === undefined) this.#wait();
     });
@@ -224,6 +223,8 @@ export class Writeback {
     this.#retry = undefined;
     this.#linger?.cancel();
     this.#linger = undefined;
+    this.#later?.cancel();
+    this.#later = undefined;
   }
 
   async #run(): Promise<void> {
@@ -271,7 +272,9 @@ export class Writeback {
     if (this.#broken.size > 0 && (last < first || !past)) throw (this.#unread = brokenError(this.#broken));
     if (last < first) return;
     const ids = Array.from({ length: last - first + 1 }, (_, index) => first + index);
+    const before = this.batches.written;
     const result = await this.batches.copy(ids, durable, past);
+    this.#policy.pace.did(this.batches.written - before);
     for (const [id, error] of result.broken) this.#broken.set(id, error);
     try {
       // Even if nothing was written: what a former life wrote may not be durable.
@@ -288,7 +291,7 @@ export class Writeback {
       this.#past = last;
     }
     this.#lingered = false;
-    this.#yields = 0;
+    this.#clients.waited();
     this.#told = undefined;
     if (result.refused.length === 0) this.#lastError = undefined;
     if (result.refused.length > 0 && log.lastWriteback < log.neededWriteback) {
@@ -305,8 +308,15 @@ export class Writeback {
 
   /** Bad blocks of several segments go into one: with more at once, room comes of it. */
   #batchNow(): number {
-    if (this.#bad.size === 0 && this.#doubled === 0) return this.batch;
+    if (this.#bad.size === 0 && this.#doubled === 0) return this.#paced(this.batch);
     return Math.min(largestBatch(this.#log), Math.max(2, this.batch) * 2 ** this.#doubled);
+  }
+
+  /** Under a rate, what it allows in a second. */
+  #paced(segments: number): number {
+    const { rate } = this.#policy.pace;
+    if (rate === 0 || this.#policy.hurry() || this.#log.lastWriteback < this.#wanted) return segments;
+    return Math.min(segments, Math.max(1, Math.floor(rate / this.#log.geometry.slotSize)));
   }
 
   /** Segments up to `id` are safe without the log, but for those that cannot be read. */

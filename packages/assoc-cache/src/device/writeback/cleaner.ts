@@ -8,26 +8,26 @@
  * A block may be written to while the source is flushed: then it is no longer `written` but `dirty`, and stays so.
  */
 import {
-  type Bitmap,
   BlockIoError,
   type LongWork,
   type RangeGrant,
+  type Pace,
   type Timer,
   done,
-  sleep,
   isOfPlace,
 } from "@dmkit/block-io";
-import { CleaningPlan, type Watermarks } from "../core/cleaning-plan.ts";
-import type { Metadata } from "./metadata/metadata.ts";
-import type { CacheState } from "./state.ts";
+import { AgeWatch } from "./age-watch.ts";
+import { CleaningPlan, type Watermarks } from "../../core/cleaning-plan.ts";
+import type { Metadata } from "../metadata/metadata.ts";
+import type { CacheState } from "../state.ts";
 import type { Writeback } from "./writeback.ts";
 
 export interface CleanerSettings {
   readonly watermarks: Watermarks;
   /** Milliseconds after which a dirty block is written back, within twice that; 0: never because of its age. */
   readonly ageLimit: number;
-  /** Bytes a second at most; 0: no limit. */
-  readonly rate: number;
+  /** For what nobody waits for. */
+  readonly pace: Pace;
 }
 
 /** Frames that are locked and copied together at most. */
@@ -40,8 +40,6 @@ const MOST_ASIDE = 1024;
 const NOTHING = -1;
 /** Milliseconds until writing back is tried again after it failed. */
 const RETRY = 5000;
-/** Milliseconds: the longest pause for the sake of the rate. */
-const LONGEST_PAUSE = 1000;
 
 interface Batch {
   readonly copied: readonly number[];
@@ -70,10 +68,11 @@ export class Cleaner {
   #retry: Timer | undefined;
   /** When what was set aside is tried again. */
   #again: Timer | undefined;
+  /** When the pace lets it go on. */
+  #later: Timer | undefined;
   /** Why the first of the frames set aside could not be copied; told when all others have been. */
   #bad: BlockIoError | undefined;
-  #age: Timer | undefined;
-  #older: Bitmap | undefined;
+  readonly #ages: AgeWatch;
   /** The failure that was logged last. */
   #told: string | undefined;
 
@@ -83,6 +82,10 @@ export class Cleaner {
     this.#metadata = metadata;
     this.settings = settings;
     this.#plan = new CleaningPlan(state.frames, settings.watermarks);
+    this.#ages = new AgeWatch(state.environment.clock, this.#plan, () => {
+      this.#kick();
+      if (state.frames.dirty > 0) this.noticeDirty();
+    });
   }
 
   /** Dirty blocks that could not be copied, and are set aside. */
@@ -99,12 +102,15 @@ export class Cleaner {
   /** More blocks are dirty than before. */
   noticeDirty(): void {
     if (this.#state.frames.dirty > this.settings.watermarks.high) this.#kick();
-    if (this.#age === undefined && this.settings.ageLimit > 0) this.#watchAge();
+    if (this.settings.ageLimit > 0 && this.#halted === 0) this.#ages.begin(this.settings.ageLimit);
   }
 
+  /** Also when the pace has changed. */
   changeSettings(settings: CleanerSettings): void {
     this.settings = settings;
     this.#plan.watermarks = settings.watermarks;
+    this.#later?.cancel();
+    this.#later = undefined;
     this.#kick();
   }
 
@@ -145,12 +151,9 @@ export class Cleaner {
   /** Stops after the batch that is under way; to be balanced by {@link resume}. */
   async pause(): Promise<void> {
     this.#halted += 1;
-    this.#age?.cancel();
-    this.#retry?.cancel();
-    this.#again?.cancel();
-    this.#age = undefined;
-    this.#retry = undefined;
-    this.#again = undefined;
+    this.#ages.stop();
+    for (const timer of [this.#retry, this.#again, this.#later]) timer?.cancel();
+    this.#retry = this.#again = this.#later = undefined;
     await this.#running;
     this.#plan.retry();
   }
@@ -170,7 +173,20 @@ export class Cleaner {
   #kick(): void {
     if (this.#running !== undefined || this.#halted > 0 || this.#retry !== undefined || this.#broken) return;
     if (!this.#plan.wanted && this.#waiting.length === 0) return;
-    this.#running = this.#run();
+    if (!this.#rests()) this.#running = this.#run();
+  }
+
+  /** Nobody waits for it, and the pace does not let it go on yet; then it goes on by itself. */
+  #rests(): boolean {
+    if (this.#plan.hasUrgent || this.#waiting.length > 0) return false;
+    if (this.#later !== undefined) return true;
+    const { wait } = this.settings.pace;
+    if (wait === 0) return false;
+    this.#later = this.#state.environment.clock.after(wait, () => {
+      this.#later = undefined;
+      this.#kick();
+    });
+    return true;
   }
 
   /** Never rejects. */
@@ -180,10 +196,10 @@ export class Cleaner {
     await done;
     try {
       // The loop ends when there is nothing to do; whoever finds more to do starts another.
-      while (this.#halted === 0) {
+      while (this.#halted === 0 && !this.#rests()) {
         const copied = await this.#copySome();
         if (copied === NOTHING) break;
-        await this.#slowDown(copied);
+        this.settings.pace.did(copied);
       }
     } catch (error) {
       failure = error;
@@ -248,8 +264,9 @@ export class Cleaner {
     const cold: number[] = [];
     let failure: unknown;
     let batches = 0;
+    const most = this.#mostFrames();
     for (; batches < BATCHES && failure === undefined && this.#halted === 0; batches += 1) {
-      const { frames, urgent } = this.#plan.next(BATCH, copied.length);
+      const { frames, urgent } = this.#plan.next(Math.min(BATCH, most - copied.length), copied.length);
       if (frames.length === 0) break;
       const result = await this.#copyBatch(frames);
       (urgent ? cold : copied).push(...result.copied);
@@ -271,6 +288,13 @@ export class Cleaner {
     if (failure !== undefined) throw failure;
     if (this.#bad === undefined && this.#again === undefined) this.#told = undefined;
     return (copied.length + cold.length) * this.#state.blockBytes;
+  }
+
+  /** Frames that may be copied before the pace is looked at again: under a rate, what it allows in a second. */
+  #mostFrames(): number {
+    const { rate } = this.settings.pace;
+    const all = rate === 0 || this.#waiting.length > 0;
+    return all ? BATCH * BATCHES : Math.max(1, Math.floor(rate / this.#state.blockBytes));
   }
 
   /** Of what could not be copied, why it is not to go on; undefined if it is. */
@@ -321,24 +345,5 @@ export class Cleaner {
     }
     for (const frame of busy) this.#plan.urgent(frame);
     return { taken, grants };
-  }
-
-  async #slowDown(bytes: number): Promise<void> {
-    const { rate } = this.settings;
-    if (rate === 0 || bytes === 0 || this.#halted > 0 || this.#waiting.length > 0) return;
-    await sleep(this.#state.environment.clock, Math.min(LONGEST_PAUSE, (bytes * 1000) / rate));
-  }
-
-  /** Every age limit: what was dirty at the last look and still is, is due. */
-  #watchAge(): void {
-    if (this.#halted > 0) return;
-    this.#older = this.#plan.snapshot();
-    this.#age = this.#state.environment.clock.after(this.settings.ageLimit, () => {
-      this.#age = undefined;
-      if (this.#older !== undefined) this.#plan.markDue(this.#older);
-      this.#older = undefined;
-      this.#kick();
-      if (this.#state.frames.dirty > 0) this.noticeDirty();
-    });
   }
 }

@@ -5,10 +5,10 @@
  * copy or flush leaves it dirty.
  */
 import { isOfPlace } from "@dmkit/block-io";
-import { NONE, facts, states } from "../core/frame-table.ts";
-import { runsOf } from "../core/runs.ts";
-import type { Metadata } from "./metadata/metadata.ts";
-import type { CacheState } from "./state.ts";
+import { NONE, facts, states } from "../../core/frame-table.ts";
+import { runsOf } from "../../core/runs.ts";
+import type { Metadata } from "../metadata/metadata.ts";
+import type { CacheState } from "../state.ts";
 
 export class Writeback {
   readonly #state: CacheState;

@@ -1,0 +1,89 @@
+/** What steers a cache while it runs; time is moved by hand. */
+import { ManualClock, manualEnvironment } from "@dmkit/block-io/testing";
+import { describe, expect, it } from "vitest";
+import type { AssocCacheDevice } from "../src/index.ts";
+import { block, rig } from "./support/rig.ts";
+
+interface Steered {
+  readonly clock: ManualClock;
+  readonly device: AssocCacheDevice;
+  readonly writtenBack: () => number;
+}
+
+/** A cache that writes back, over devices in memory. */
+async function steered(options: Readonly<Record<string, unknown>> = {}): Promise<Steered> {
+  const clock = new ManualClock();
+  const { open } = rig({ policy: "write-back", ...options }, 2000, manualEnvironment(1, clock));
+  const device = await open();
+  return { clock, device, writtenBack: () => device.state.statistics.writtenBack };
+}
+
+/** All that is dirty is to be written back, at once. */
+const eager = { high_watermark: 0, low_watermark: 0 };
+
+/** Makes the blocks dirty. */
+async function dirty({ device }: Steered, first: number, count: number): Promise<void> {
+  for (let at = first; at < first + count; at += 1) await device.write(at * 4096, block(at + 1));
+}
+
+describe("the pace of the background", () => {
+  it("writeback_rate is what it writes in a second, and not a batch a second", async () => {
+    const rig = await steered({ ...eager, associativity: 64, writeback_rate: 4 * 4096 });
+    await dirty(rig, 0, 40);
+    for (let second = 0; second < 10; second += 1) {
+      await rig.clock.pass(1000);
+      const allowed = 4 * (second + 2); // what was begun at the ends included
+      expect(rig.writtenBack()).toBeLessThanOrEqual(allowed);
+      expect(rig.writtenBack()).toBeGreaterThanOrEqual(Math.min(40, allowed - 7));
+    }
+    await rig.clock.pass(2000);
+    expect(rig.writtenBack()).toBe(40);
+    await rig.device.close();
+  });
+
+  it("writeback_rate holds nobody up who waits, and can be taken away", async () => {
+    const rig = await steered({ ...eager, writeback_rate: 1 });
+    await dirty(rig, 0, 12);
+    await rig.clock.pass(10_000);
+    expect(rig.writtenBack()).toBe(1);
+    await rig.device.message(["clean"]);
+    expect(rig.writtenBack()).toBe(12);
+    await dirty(rig, 0, 12);
+    await rig.clock.pass(10_000);
+    expect(rig.writtenBack()).toBe(12);
+    await rig.device.message(["writeback_rate", "0"]);
+    await rig.clock.pass(0);
+    expect(rig.writtenBack()).toBe(24);
+    await dirty(rig, 0, 1);
+    await rig.device.close();
+    expect(rig.clock.pending).toBe(0);
+  });
+
+  it("writeback_pause waits until clients have asked for nothing for so long", async () => {
+    const rig = await steered({ ...eager, writeback_pause: 1000 });
+    for (let at = 0; at < 20; at += 1) {
+      await dirty(rig, at, 1);
+      await rig.clock.pass(500);
+    }
+    expect(rig.writtenBack()).toBe(0);
+    // Reads are requests, too.
+    const into = block(0);
+    for (let at = 0; at < 20; at += 1) {
+      await rig.device.read(0, into);
+      await rig.clock.pass(900);
+    }
+    expect(rig.writtenBack()).toBe(0);
+    await rig.clock.pass(1100);
+    expect(rig.writtenBack()).toBe(20);
+    await rig.device.close();
+  });
+
+  it("writeback_pause does not keep a full set from being emptied", async () => {
+    const rig = await steered({ high_watermark: 100, writeback_pause: 3_600_000 });
+    // 16 frames are a set, and neighbours share one: more blocks than there are frames.
+    await dirty(rig, 0, 200);
+    await rig.clock.pass(0);
+    expect(rig.writtenBack()).toBeGreaterThan(0);
+    await rig.device.close();
+  });
+});
