@@ -14,6 +14,7 @@ export { type CreateOptions, createLayer } from "./offline/create/create.ts";
 export {
   type LayerFileOptions,
   type LayerFiles,
+  createBitmapFile,
   createLayerFiles,
   refuseOldFiles,
 } from "./offline/create/files.ts";
@@ -21,11 +22,13 @@ export { type LayerInfo, type StackInfo, stackInfo } from "./offline/info.ts";
 export { type CommitOptions, commitTop } from "./offline/commit.ts";
 export { type FlattenOptions, flatten } from "./offline/flatten.ts";
 export { type PairOptions, pair } from "./offline/pair.ts";
+export { type ResizeOptions, checkResize, layersToResize, resizable, resizeLayer } from "./offline/resize.ts";
 export { squash } from "./offline/squash.ts";
 export { rebase } from "./offline/rebase.ts";
 export { type ChangedRange, diff, exportDiff } from "./offline/diff.ts";
 export { type Problem, type ProblemKind, check } from "./offline/check.ts";
 export { cowImages } from "./image.ts";
+export { labelledSize } from "./format/label.ts";
 export type { StackingProblem } from "./core/stacking.ts";
 export type { ChainOptions } from "./offline/chain/chain.ts";
 export type { WorkOptions } from "./offline/chain/work.ts";

@@ -201,6 +201,21 @@ export async function takeLabel(layer: LayerDevices, identity: Identity, take = 
   return labelled;
 }
 
+/**
+ * Labels a data device for a layer that gets another length, where the new length has its label. True if that was done:
+ * the layer has one already, so what is behind its data is its own, and there is room. Errors: those of the device.
+ */
+export async function copyLabel(layer: LayerDevices, before: number, label: Label): Promise<boolean> {
+  const { data, offset } = layer;
+  const place = labelPlace(offset, label.sectors);
+  const unit = Math.max(SECTOR, data.limits.logicalBlockSize);
+  if ((await labelledFor(layer, before)) !== label.uuid || place + unit > data.size) return false;
+  // The label of the old length would be gone, and the layer not found by it.
+  if (place === labelPlace(offset, before) || !isZero(await readSector(data, place))) return false;
+  await writeLabel(layer, label);
+  return true;
+}
+
 /** Gives the label of a layer back that is to be new again. Errors: those of the devices. */
 export async function giveLabelBack(layer: LayerDevices, identity: Identity): Promise<void> {
   if (identity.labelled === true) await writeIdentity(layer.bitmap, { ...identity, labelled: undefined });

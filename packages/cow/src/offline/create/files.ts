@@ -49,7 +49,7 @@ export async function createLayerFiles(files: LayerFiles, options: LayerFileOpti
   refuseOldFiles(files);
   const made: BlockDevice[] = [];
   try {
-    const bitmap = await createBitmap(files.bitmap, bitmapDeviceSize(sectors), environment);
+    const bitmap = await createBitmapFile(files.bitmap, bitmapDeviceSize(sectors), environment);
     made.push(bitmap);
     const data = await openPath(files.data, { createSize: dataOffset + labelledSize(sectors), environment });
     made.push(data);
@@ -64,8 +64,8 @@ export async function createLayerFiles(files: LayerFiles, options: LayerFileOpti
   }
 }
 
-/** With its storage reserved, if possible: a bitmap without space would be the end of all writing. */
-async function createBitmap(
+/** A new file of `createSize` bytes with its storage reserved, if possible: a bitmap without space would be the end of all writing. */
+export async function createBitmapFile(
   path: string,
   createSize: number,
   environment: Environment,

@@ -7,6 +7,7 @@ import { refuseUseless } from "../../../ui/useless-options.ts";
 import { integer, size } from "../../values.ts";
 import type { Finish } from "../../command.ts";
 import { type CreateFlags, createFiles } from "./create.ts";
+import { type ResizeFlags, resizeStack } from "./resize.ts";
 import {
   type DiffFlags,
   type Flags,
@@ -37,6 +38,7 @@ Examples:
   dmkit cow commit base.img w.map w.img v.map v.img     v into w
   dmkit cow squash 1..2 base.img w.map w.img v.map v.img
   dmkit cow flatten out.img base.img w.map w.img
+  truncate -s 20G base.img; dmkit cow resize 20G base.img w.map w.img
   dmkit cow commit /dev/sdb 2048 w.map /dev/sdb 4196352   base and data on one disk
 `;
 
@@ -93,6 +95,16 @@ export function addCow(program: Command, finish: Finish): void {
     .argument("<stack...>")
     .action(async (which: Range, words: string[], flags: Flags) =>
       finish(await squashStack(which, words, flags)),
+    );
+
+  add("resize", "Makes all layers of a stack longer, or shorter with --shrink. Run it again to finish.")
+    .argument("<size>", "of the target, such as 20G", size(SECTOR, SECTOR))
+    .argument("<stack...>")
+    .option("--shrink", "may be shorter, where the layers hold nothing but zeroes behind the new end", false)
+    .option("--keep <file>", "keep the old bitmap of the top under this name")
+    .option("-q, --quiet", "show no progress")
+    .action(async (bytes: number, words: string[], flags: ResizeFlags) =>
+      finish(await resizeStack(bytes, words, flags)),
     );
 
   stackCommand(add("rebase", "Puts the top layer on another stack; it shows the same as before."))
