@@ -37,6 +37,13 @@ export const zramOptions = {
     optional: true,
     help: "where the message writeback puts idle and huge pages, behind a first block that marks it as such",
   },
+  bad: {
+    type: "choice",
+    values: ["unreadable"],
+    optional: true,
+    once: true,
+    help: "unreadable: pages that the snapshot's device does not give are given up, EIO until they are written; without it the disk is read-only then",
+  },
   force: {
     type: "flag",
     once: true,
@@ -55,5 +62,6 @@ export const namedOptions: readonly [
   "recomp_algorithm",
   "backing_dev",
   "snapshot",
+  "bad",
   "force",
-] = ["max_comp_streams", "mem_limit", "recomp_algorithm", "backing_dev", "snapshot", "force"];
+] = ["max_comp_streams", "mem_limit", "recomp_algorithm", "backing_dev", "snapshot", "bad", "force"];

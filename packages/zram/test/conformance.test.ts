@@ -47,7 +47,7 @@ conformance(
   async () => {
     const snapshot = new BadSectors(2 * snapshotRoom(Math.ceil(SIZE / 4096)) + 2 ** 21);
     const reopen = () => open(SIZE, {}, realEnvironment, { snapshot });
-    return { device: await reopen(), reopen, lower: [snapshot], survives: "close" };
+    return { device: await reopen(), reopen, lower: [snapshot], survives: "close", closes: true };
   },
   framework,
 );

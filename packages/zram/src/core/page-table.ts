@@ -11,8 +11,8 @@
  */
 
 /**
- * `recompressed`: with the second algorithm; `backing`: on the backing device, as it is; `lost`: could not be read from
- * there when the disk was saved, and is nowhere any more.
+ * `recompressed`: with the second algorithm; `backing`: on the backing device, as it is; `lost`: could not be read
+ * from there when the disk was saved (low 0), or from the snapshot when it was opened (low 1).
  */
 export const kinds = {
   absent: 0,

@@ -74,9 +74,10 @@ export class Pages {
     this.#count(page, 1);
   }
 
-  putLost(page: number): void {
+  /** A page that cannot be read. @param isUnread now: the snapshot has it, but its device does not give it. */
+  putLost(page: number, isUnread: boolean): void {
     this.drop(page);
-    this.table.setStored(page, kinds.lost, 0, 0);
+    this.table.setStored(page, kinds.lost, isUnread ? 1 : 0, 0);
     this.#count(page, 1);
   }
 

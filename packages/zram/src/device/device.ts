@@ -140,7 +140,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
   protected override async doClose(): Promise<void> {
     const { pages, primary, secondary } = this.parts;
     try {
-      await this.#save();
+      await this.#save(true);
     } catch (error) {
       throw unsaved(error, this.name);
     } finally {
@@ -152,16 +152,17 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
 
   async secure(): Promise<void> {
     try {
-      await this.#save();
+      await this.#save(false);
     } catch (error) {
       throw unsavedYet(error, this.name);
     }
   }
 
-  async #save(): Promise<void> {
+  /** @param mayLose pages that cannot be read are passed over: there is no later time to try. */
+  async #save(mayLose: boolean): Promise<void> {
     const { snapshots } = this.parts;
     if (snapshots === undefined || this.#saved || this.limits.capabilities.readOnly) return;
-    await snapshots.save(this);
+    await snapshots.save(this, mayLose);
     this.#saved = true;
   }
 

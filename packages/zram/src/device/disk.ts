@@ -17,9 +17,11 @@ export interface ZramParts {
   /** Why a backing device that was given is not used. */
   readonly withoutBacking?: string | undefined;
   /** Where its contents are kept while it is closed. */
-  readonly snapshots: { save(disk: RunningDisk): Promise<void> } | undefined;
+  readonly snapshots: { save(disk: RunningDisk, mayLose: boolean): Promise<void> } | undefined;
   /** Nothing may be written, since nothing could be kept. Default false. */
   readonly readOnly?: boolean;
+  /** What of the snapshot could not be read, because of which it is read-only. */
+  readonly unread?: string | undefined;
   /** As it was said: 0 leaves it to the machine. */
   readonly streams: number;
   readonly rules: ZramRules;

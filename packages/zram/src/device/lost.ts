@@ -25,16 +25,19 @@ export async function readBlock(device: RunningDisk, block: number, into: Buffer
   }
 }
 
+const AGAIN =
+  "Close the disk and open it again: the snapshot is read once more. If it stays so, copy what can be read; or give up what cannot: open it with bad unreadable, these pages are EIO then until they are written.";
+const ANEW = "Write the whole page (4096 bytes), or discard it.";
+
 /** The error of reading a page that is lost. */
 export function lostPage(device: RunningDisk, page: number): BlockIoError {
   device.failedReads += 1;
-  return refuse(
-    device.name,
-    "EIO",
-    `page ${page} is lost: the backing device did not give it when the disk was saved`,
-    "Write the whole page (4096 bytes), or discard it.",
-    "read",
-  );
+  const { pages, unread } = device.parts;
+  const why =
+    pages.table.low(page) === 1
+      ? "could not be read from the snapshot when the disk was opened"
+      : "is lost: it could not be read when the disk was saved";
+  return refuse(device.name, "EIO", `page ${page} ${why}`, unread === undefined ? ANEW : AGAIN, "read");
 }
 
 /** What of the disk cannot be read, and of its devices not be used. */
@@ -44,15 +47,22 @@ export function pagesHealth({
     unreadable: { size },
   },
   withoutBacking,
-}: Pick<ZramParts, "pages" | "withoutBacking">): Health {
+  unread,
+}: Pick<ZramParts, "pages" | "withoutBacking" | "unread">): Health {
+  if (unread !== undefined)
+    return {
+      state: "degraded",
+      why: `${unread}; the disk is read-only, so that it stays as it is`,
+      help: AGAIN,
+    };
   if (lost + size === 0) {
     if (withoutBacking === undefined) return healthy;
     return { state: "degraded", why: "pages cannot be moved to a backing device", help: withoutBacking };
   }
   const reason =
     size === 0
-      ? "the backing device did not give them when the disk was saved"
-      : `${size} of them the backing device does not give now, and no snapshot will have these`;
+      ? "they could not be when the disk was saved, or opened"
+      : `${size} of them the backing device does not give now, and are lost if the disk is closed while that is so`;
   const help = "Write these pages anew, or discard them; replace the backing device.";
-  return { state: "needs check", why: `${lost + size} pages cannot be read: ${reason}`, help };
+  return { state: "degraded", why: `${lost + size} pages cannot be read: ${reason}`, help };
 }

@@ -63,7 +63,7 @@ export async function openZram(
     if (blocks !== undefined && blocks.length > 0) blocks.set(0);
     const store = new Pages(pages, blocks, rules);
     const limit = options.mem_limit === 0 ? Number.POSITIVE_INFINITY : options.mem_limit;
-    const device = new ZramDevice({
+    const parts = {
       name,
       size,
       environment,
@@ -76,12 +76,17 @@ export async function openZram(
       readOnly,
       streams: options.max_comp_streams,
       rules,
-    });
+    };
+    const device = new ZramDevice(parts);
     // The limit is for writes: what a snapshot has comes back, however much that is.
     if (withoutBacking !== undefined) environment.logger.log("warn", `${name}: ${withoutBacking}`);
-    await snapshots?.load(device, limit);
+    const unread = await snapshots?.load(device, limit);
     store.slabs.limit = limit;
-    return device;
+    if (unread === undefined || options.bad === "unreadable") return device;
+    const closed = new ZramDevice({ ...parts, readOnly: true, unread });
+    const { why, help } = closed.health();
+    environment.logger.log("warn", `${name}: ${why}. ${help}`);
+    return closed;
   } catch (error) {
     await primary.close();
     await secondary?.close();

@@ -16,6 +16,8 @@ export interface Subject {
   readonly survives?: "crash" | "close";
   /** It takes no writes any more once a place below that cannot be read is in their way: a log that comes round. */
   readonly stops?: boolean;
+  /** It opens to be read only, where a place below that holds data cannot be read: nothing is written over that. */
+  readonly closes?: boolean;
   /** Titles of checks that it does not pass yet; say why where you set it. */
   readonly excludes?: readonly string[];
   /** Called after every check, when the device is closed. */

@@ -1,5 +1,5 @@
 /** Reading a snapshot: pages are put back where they were. */
-import { type BlockDevice, crc32c, refuse } from "@dmkit/block-io";
+import { type BlockDevice, SECTOR, crc32c, readTwice, refuse } from "@dmkit/block-io";
 import { kinds } from "../../core/page-table.ts";
 import { PAGE } from "../../core/size-classes.ts";
 import {
@@ -14,37 +14,56 @@ import type { RunningDisk } from "../disk.ts";
 import { moveOut } from "../reclaim.ts";
 import { CHUNK, damaged, mismatch, roundUp } from "./place.ts";
 
-/** Loads the copy at byte `start`. @param limit bytes of memory. Errors: `EFORMAT`, `EINVAL`, `ENOSPC`, those of the devices. */
+// Pages whose place is in the log.
+const MOST_TOLD = 16;
+
+/**
+ * Loads the copy at byte `start`; returns in words which pages are damaged, or not given, if any: those are lost.
+ * @param limit bytes of memory. Errors: `EFORMAT`, `EINVAL`, `ENOSPC`, those of the devices.
+ */
 export async function readPages(
   device: RunningDisk,
   source: BlockDevice,
   header: SnapshotHeader,
   start: number,
   limit: number,
-): Promise<void> {
+): Promise<string | undefined> {
   const { pages } = device.parts.pages.table;
   if (header.pages > pages || header.bytes > header.pages * PAGE) throw damaged(source, start, "its header");
   const table = Buffer.alloc(roundUp(header.pages * ENTRY));
-  await source.read(start + PAGE, table);
+  if ((await readTwice(source, start + PAGE, table)).size > 0)
+    throw damaged(source, start, "its table cannot be read", "EIO");
   const used = table.subarray(0, header.pages * ENTRY);
   if (crc32c(used) !== header.tableSum) throw damaged(source, start, "its table");
   const reader = new Reader(source, start + PAGE + table.length, header.bytes);
   const loader = new Loader(device, source, header.secondAlgorithm);
+  const unread = { count: 0, first: "" };
   for (let last = -1, at = 0; at < used.length; at += ENTRY) {
     const entry = decodeEntry(used, at);
     if (entry.page <= last || entry.page >= pages || (entry.length > PAGE && entry.length !== LOST))
       throw damaged(source, start, "its table");
     last = entry.page;
     if (entry.length === LOST) {
-      device.parts.pages.putLost(entry.page);
+      device.parts.pages.putLost(entry.page, false);
       continue;
     }
+    const { at: place } = reader;
     const bytes = entry.length === 0 ? Buffer.alloc(0) : await reader.next(entry.length);
-    if (bytes === undefined || (entry.length > 0 && crc32c(bytes) !== entry.low))
-      throw damaged(source, start, `page ${entry.page}`);
+    if (bytes === undefined) throw damaged(source, start, `page ${entry.page}`);
+    if (bytes === "not given" || (entry.length > 0 && crc32c(bytes) !== entry.low)) {
+      device.parts.pages.putLost(entry.page, true);
+      const what = `page ${entry.page} ${bytes === "not given" ? "cannot be read" : "is damaged"}, in sector ${Math.floor(place / SECTOR)} of the snapshot's device ${source.name}`;
+      if (unread.count === 0) unread.first = what;
+      if (unread.count < MOST_TOLD)
+        device.parts.environment.logger.log("error", `${device.name}: ${what}`, { length: entry.length });
+      unread.count += 1;
+      continue;
+    }
     await loader.put(entry, bytes);
   }
   loader.checkRoom(limit);
+  if (unread.count === 0) return undefined;
+  return unread.first + (unread.count > 1 ? `, and ${unread.count - 1} others` : "");
 }
 
 /** Puts pages back where they were. */
@@ -111,30 +130,42 @@ class Loader {
 
 /** Reads bytes that lie one after the other. */
 class Reader {
+  /** Byte of the device that comes next. */
+  at: number;
   readonly #source: BlockDevice;
-  #at: number;
+  /** Where the next chunk begins. */
+  #end: number;
   #left: number;
   #chunk: Buffer = Buffer.alloc(0);
+  /** Sectors of the device that were not given. */
+  readonly #missing: Set<number> = new Set();
 
   constructor(source: BlockDevice, at: number, length: number) {
     this.#source = source;
-    this.#at = at;
+    this.at = at;
+    this.#end = at;
     this.#left = length;
   }
 
   /** Undefined if there are not as many. Good until the next call. */
-  async next(length: number): Promise<Buffer | undefined> {
+  async next(length: number): Promise<Buffer | "not given" | undefined> {
     if (length > this.#chunk.length + this.#left) return undefined;
     if (length > this.#chunk.length) {
       const fresh = Buffer.alloc(Math.min(CHUNK, roundUp(this.#left)));
-      await this.#source.read(this.#at, fresh);
-      this.#at += fresh.length;
+      for (const sector of await readTwice(this.#source, this.#end, fresh))
+        this.#missing.add(this.#end / SECTOR + sector);
+      this.#end += fresh.length;
       const useful = Math.min(this.#left, fresh.length);
       this.#left -= useful;
       this.#chunk = Buffer.concat([this.#chunk, fresh.subarray(0, useful)]);
     }
     const bytes = this.#chunk.subarray(0, length);
     this.#chunk = this.#chunk.subarray(length);
+    const first = Math.floor(this.at / SECTOR);
+    this.at += length;
+    if (this.#missing.size === 0) return bytes;
+    for (let sector = first; sector * SECTOR < this.at; sector += 1)
+      if (this.#missing.has(sector)) return "not given";
     return bytes;
   }
 }

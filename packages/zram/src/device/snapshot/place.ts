@@ -26,7 +26,7 @@ export function damaged(
     source.name,
     code,
     `the snapshot at byte ${at} is damaged: ${what}`,
-    `To do without it zero ${PAGE} bytes there: then the one before it counts or, if there is none, the disk is empty.`,
+    `${code === "EIO" ? "Try again: that may pass. " : ""}To do without it zero ${PAGE} bytes there: then the one before it counts or, if there is none, the disk is empty.`,
   );
 }
 

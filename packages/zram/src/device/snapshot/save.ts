@@ -1,5 +1,5 @@
 /** Writing a snapshot: the table of pages, then their contents. */
-import { type BlockDevice, crc32c, isGiven } from "@dmkit/block-io";
+import { type BlockDevice, crc32c, isGiven, refuse } from "@dmkit/block-io";
 import { kinds } from "../../core/page-table.ts";
 import { MAX_COMPRESSED, PAGE } from "../../core/size-classes.ts";
 import {
@@ -14,11 +14,15 @@ import type { RunningDisk } from "../disk.ts";
 import { readBlock } from "../lost.ts";
 import { CHUNK, roundUp } from "./place.ts";
 
-/** Writes all pages from byte `start` on; what the backing device does not give is lost. Errors: those of the devices. */
+/**
+ * Writes all pages from byte `start` on. Errors: those of the devices. @param mayLose what the backing device does not give
+ * is lost, and told; otherwise it is an error.
+ */
 export async function writePages(
   device: RunningDisk,
   target: BlockDevice,
   start: number,
+  mayLose: boolean,
 ): Promise<Pick<SnapshotHeader, "bytes" | "tableSum">> {
   const { pages } = device.parts;
   const table = new Appender(target, start);
@@ -29,7 +33,7 @@ export async function writePages(
   let lost = 0;
   for (let page = 0; page < pages.table.pages; page += 1) {
     if (pages.table.kind(page) === kinds.absent) continue;
-    const { entry, contents } = await describe(device, page);
+    const { entry, contents } = await describe(device, page, mayLose);
     encodeEntry(line, 0, entry);
     tableSum = crc32c(line, tableSum);
     bytes += contents.length;
@@ -50,6 +54,7 @@ export async function writePages(
 async function describe(
   device: RunningDisk,
   page: number,
+  mayLose: boolean,
 ): Promise<{ entry: SnapshotEntry; contents: Buffer }> {
   const { pages, primary } = device.parts;
   const { table } = pages;
@@ -74,9 +79,18 @@ async function describe(
     return stored(Buffer.from(pages.bytes(page)), place);
   }
   const whole = Buffer.alloc(PAGE);
-  const isRead = (): Promise<boolean> => isGiven(readBlock(device, table.low(page), whole));
-  // Once more: this is the last chance that the page has.
-  if (!(await isRead()) && !(await isRead())) return nothing(LOST, 0, 0);
+  const reading = (): Promise<void> => readBlock(device, table.low(page), whole);
+  // Once more: this may be the last chance that the page has.
+  if (!(await isGiven(reading())) && !(await isGiven(reading()))) {
+    if (mayLose) return nothing(LOST, 0, 0);
+    throw refuse(
+      device.name,
+      "EIO",
+      `page ${page} cannot be read from the backing device ${device.parts.backing?.name}, at byte ${table.low(page) * PAGE}`,
+      "Try again: that may pass. If it does not, write the page anew, or discard it.",
+      "read",
+    );
+  }
   const stream = await primary.acquire();
   try {
     const length = stream.compressSync(whole, MAX_COMPRESSED);

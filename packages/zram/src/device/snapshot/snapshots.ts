@@ -8,6 +8,8 @@
  * - a snapshot that is not complete, or has rotted, is never taken for one: if it should be the newest, opening is
  *   refused, and the older one is not taken in its place without a word; nor is an empty disk, unless the device says
  *   that it never had a complete one;
+ * - a page that its device does not give may be given later, and saving twice writes over it: the disk is read-only then,
+ *   unless such pages were given up;
  * - what could be open when it was written can be opened again with the same table: pages go back to the backing
  *   device and stay compressed as they were, and `mem_limit` keeps no page out that is in the snapshot.
  */
@@ -107,17 +109,17 @@ export class Snapshots {
   }
 
   /**
-   * Writes a snapshot beside the newest; nothing else may use the disk. Errors: those of the device; it can be tried again
-   * then.
+   * Writes a snapshot beside the newest; nothing else may use the disk. Errors: those of the devices; it can be tried again
+   * then. @param mayLose see {@link writePages}.
    */
-  async save(device: RunningDisk): Promise<void> {
+  async save(device: RunningDisk, mayLose: boolean): Promise<void> {
     if (this.#isInDoubt) this.#device = await this.#reopen();
     this.#isInDoubt = true;
-    await this.#write(device, this.#device);
+    await this.#write(device, this.#device, mayLose);
     this.#isInDoubt = false;
   }
 
-  async #write(device: RunningDisk, target: BlockDevice): Promise<void> {
+  async #write(device: RunningDisk, target: BlockDevice, mayLose: boolean): Promise<void> {
     const start = this.#next * this.#room;
     const { pages, primary, secondary } = device.parts;
     const header: SnapshotHeader = {
@@ -132,7 +134,7 @@ export class Snapshots {
     };
     await target.write(start, encodeHeader(header));
     await target.flush();
-    const written = await writePages(device, target, start + PAGE);
+    const written = await writePages(device, target, start + PAGE, mayLose);
     await target.flush();
     await target.write(start, encodeHeader({ ...header, ...written, state: states.complete }));
     await target.flush();
@@ -148,9 +150,10 @@ export class Snapshots {
 
   /**
    * Fills an empty disk from what {@link find} has found. @param limit bytes of memory beyond which pages that were on the
-   * backing device, and find no room there, are refused. Errors: `EFORMAT` (damage), `EINVAL` (second algorithm), `ENOSPC`.
+   * backing device, and find no room there, are refused. Returns in words which pages could not be read, if any. Errors:
+   * `EFORMAT` (damage), `EIO`, `EINVAL` (second algorithm), `ENOSPC`.
    */
-  async load(device: RunningDisk, limit: number): Promise<void> {
+  async load(device: RunningDisk, limit: number): Promise<string | undefined> {
     const found = this.#newest;
     if (this.#isFirst || found?.isOlder === true) {
       const [which, result] = this.#isFirst ? ["first", "empty"] : ["last", "as the one before has it"];
@@ -160,10 +163,10 @@ export class Snapshots {
         { device: this.#device.name },
       );
     }
-    if (found === undefined) return;
+    if (found === undefined) return undefined;
     const { header } = found;
     this.#newest = undefined;
-    await readPages(device, this.#device, header, (1 - this.#next) * this.#room, limit);
+    return readPages(device, this.#device, header, (1 - this.#next) * this.#room, limit);
   }
 
   async #blockOf(copy: number): Promise<Buffer> {

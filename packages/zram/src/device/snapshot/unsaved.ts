@@ -3,14 +3,14 @@ import { BlockIoError, toBlockIoError } from "@dmkit/block-io";
 
 /** The disk goes on. */
 export function unsavedYet(cause: unknown, name: string): BlockIoError {
-  const { code, device, op, reason } = toBlockIoError(cause, { device: name, op: "close" });
+  const { code, device, op, reason, hint } = toBlockIoError(cause, { device: name, op: "close" });
   return new BlockIoError(`${reason}: the snapshot could not be written`, {
     code,
     device,
     op,
     lossless: true,
     cause,
-    hint: "All of it is still in memory. Mend that, or make room, and try again.",
+    hint: `Nothing is lost by that. ${hint ?? "Mend that, or make room, and try again."}`,
   });
 }
 
