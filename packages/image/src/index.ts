@@ -16,7 +16,7 @@ export {
 export { type CurrentTag, noSuchTag, readManifest, readTag, resolveReference } from "./open/manifests.ts";
 export { ImageDevice, type ImageParts } from "./device/device.ts";
 export { BlobCoder, digestOf } from "./device/blob-coder.ts";
-export { type BlobCodec, blobCodecs } from "./format/blob.ts";
+export { BLOB_HEAD, type BlobCodec, blobCodecs } from "./format/blob.ts";
 export { type Digest, isDigest } from "./format/digest.ts";
 export { DEFAULT_TAG, type TagRecord, isName } from "./format/layout.ts";
 export { DEFAULT_CHUNK, MAX_CHUNK, MIN_CHUNK, type Manifest } from "./format/manifest.ts";

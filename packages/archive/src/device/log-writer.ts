@@ -30,7 +30,7 @@ import {
   encodeContents,
   encodeLogHead,
 } from "../format/log-object.ts";
-import { digestOf } from "@dmkit/image";
+import { BLOB_HEAD, digestOf } from "@dmkit/image";
 import type { Archive } from "./archive.ts";
 
 // Milliseconds between attempts while the store does not take anything; each asks it several times.
@@ -90,7 +90,7 @@ export class LogWriter {
     const { token, nonce, epoch } = this.#start;
     const position = { epoch, n: this.#n };
     if (this.#n % LOOK_OBJECTS === LOOK_OBJECTS - 1) this.#look();
-    const contents = encodeContents(segments);
+    const contents = encodeContents(segments, LOG_HEAD + BLOB_HEAD);
     const head: LogHead = {
       position,
       id: this.#id + 1,
@@ -99,10 +99,11 @@ export class LogWriter {
       nonce,
       time: segments.at(-1)?.time ?? 0,
       segments: segments.length,
-      digest: digestOf(contents),
+      digest: digestOf(contents.subarray(LOG_HEAD + BLOB_HEAD)),
     };
-    const blob = await this.#archive.coder.encode(contents, this.#archive.codec);
-    await this.#create(position, Buffer.concat([encodeLogHead(head), blob], LOG_HEAD + blob.length));
+    const body = await this.#archive.coder.encodeBehind(LOG_HEAD, contents, this.#archive.codec);
+    encodeLogHead(head).copy(body);
+    await this.#create(position, body);
     this.#n += 1;
     this.#id += segments.length;
   }

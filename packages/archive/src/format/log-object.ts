@@ -26,6 +26,7 @@
  *                   7 zero bytes. A block comes once in a segment
  *     16+16·B 4096·B their data; what stands for a sector that does not count means nothing
  */
+import assert from "node:assert";
 import { getU32, getU8, isZero, setU32, setU64, setU8, tryU64, crc32c } from "@dmkit/block-io";
 import { type LogEnd, type Token, isRecord, setTime } from "./records.ts";
 import type { Position } from "./keys.ts";
@@ -79,12 +80,15 @@ export function contentsSize(blocks: number): number {
   return SEGMENT_HEAD + (ENTRY + BLOCK) * blocks;
 }
 
-/** Together at most {@link MAX_CONTENTS}. */
-export function encodeContents(segments: readonly LogSegment[]): Buffer {
-  const sizes = segments.map(({ sectors }) => contentsSize(sectors.length));
-  const contents = Buffer.alloc(sizes.reduce((sum, size) => sum + size, 0));
-  let at = 0;
-  for (const [index, { time, sectors, bits, data }] of segments.entries()) {
+/** Together at most {@link MAX_CONTENTS}; behind `room` bytes with anything in them. */
+export function encodeContents(segments: readonly LogSegment[], room = 0): Buffer {
+  const size = segments.reduce((sum, { sectors }) => sum + contentsSize(sectors.length), room);
+  const contents = Buffer.allocUnsafeSlow(size);
+  let at = room;
+  for (const { time, sectors, bits, data } of segments) {
+    assert.equal(data.length, BLOCK * sectors.length, "data of each block");
+    const start = at + SEGMENT_HEAD + ENTRY * sectors.length;
+    contents.fill(0, at, start);
     setTime(contents, at, time);
     setU32(contents, at + 8, sectors.length);
     for (const [block, sector] of sectors.entries()) {
@@ -92,8 +96,8 @@ export function encodeContents(segments: readonly LogSegment[]): Buffer {
       setU64(contents, entry, sector);
       setU8(contents, entry + 8, bits[block] as number);
     }
-    data.copy(contents, at + SEGMENT_HEAD + ENTRY * sectors.length);
-    at += sizes[index] as number;
+    data.copy(contents, start);
+    at = start + data.length;
   }
   return contents;
 }
