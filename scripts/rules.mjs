@@ -39,6 +39,7 @@ const allowed = {
   "@dmkit/writeboost": ["@dmkit/block-io"],
   "@dmkit/assoc-cache": ["@dmkit/block-io"],
   "@dmkit/cow": ["@dmkit/block-io"],
+  "@dmkit/tracked": ["@dmkit/block-io"],
   "@dmkit/compression": ["@dmkit/block-io", "@dmkit/compressor"],
   "@dmkit/zram": ["@dmkit/block-io", "@dmkit/compressor"],
 };

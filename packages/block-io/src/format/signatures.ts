@@ -73,6 +73,8 @@ const own: readonly Signature[] = [
   { name: "the bitmap of a cow layer", at: cowPlaces, bytes: "11bebaaa0eebba00" },
   ...each("a zram snapshot", [0], text("dmkitZR1"), text("dmkitZR2")),
   { name: "pages of a zram disk", at: 0, bytes: text("dmkitZB1") },
+  // Not the second copy: while it is being made the first block says so, and nothing else counts.
+  { name: "bitmaps of changes", at: 0, bytes: text("DMKTRACK") },
   { name: "a log of writes", at: 0, bytes: "7268737766736a00" },
 ];
 

@@ -1,0 +1,19 @@
+/** What has changed since an epoch began, as NBD clients ask for it: `qemu:dirty-bitmap:NAME`, 1 where it has. */
+import type { RangeDescription } from "@dmkit/block-io";
+import type { Epoch, EpochTable } from "../core/epochs.ts";
+
+export function dirtyBitmap({ geometry }: EpochTable, { name, bits }: Epoch): RangeDescription {
+  return {
+    name: `qemu:dirty-bitmap:${name}`,
+    async *describe(offset, length) {
+      const end = offset + length;
+      for (let at = offset; at < end; ) {
+        const chunk = Math.floor(at / geometry.chunk);
+        const run = bits.runEnd(chunk, Math.ceil(end / geometry.chunk));
+        const until = Math.min(end, run * geometry.chunk);
+        yield { length: until - at, status: bits.get(chunk) ? 1 : 0 };
+        at = until;
+      }
+    },
+  };
+}
