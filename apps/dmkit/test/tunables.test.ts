@@ -241,6 +241,10 @@ const long: Readonly<Record<string, LongMessage>> = {
     size: SIZE,
     line: () => `writeboost 0 ${file("disk")} ${file("ssd", 8 * MIB)} 2 segment_size_order 7`,
   },
+  "writeboost clean": {
+    size: SIZE,
+    line: () => `writeboost 0 ${file("disk")} ${file("ssd", 8 * MIB)} 2 segment_size_order 7`,
+  },
   "cache clean": { size: 32 * MIB, line: cache },
   "cache invalidate": { size: 32 * MIB, line: cache, words: ["0", String((32 * MIB) / 512)] },
   "cow count": {

@@ -87,3 +87,47 @@ describe("the pace of the background", () => {
     await rig.device.close();
   });
 });
+
+describe("messages", () => {
+  it("clean stop ends a clean, and what was written back stays so", async () => {
+    const { source, open } = rig({ policy: "write-back" });
+    const device = await open();
+    for (let at = 0; at < 8; at += 1) await device.write(at * 3 * 4096, block(at + 1));
+    let go!: () => void;
+    source.hold = new Promise((resolve) => (go = resolve));
+    const cleaning = device.message(["clean"]);
+    await device.message(["clean", "stop"]);
+    await expect(cleaning).rejects.toMatchObject({ code: "ESHUTDOWN" });
+    source.hold = undefined;
+    go();
+    await device.message(["clean"]);
+    expect(device.state.frames.dirty).toBe(0);
+    await device.close();
+  });
+
+  it("clear_stats zeroes what counts requests, and what is told of the last minutes", async () => {
+    const { device, clock } = await steered({ write_hit: "update" });
+    const into = block(0);
+    await device.write(0, block(1));
+    await device.read(0, into);
+    await device.clean();
+    await clock.pass(60_000);
+    expect(device.facts()).toMatchObject({ reads: 1, writes: 1, hits_5min: 1, written_back: 1 });
+    await device.message(["clear_stats"]);
+    expect(device.facts()).toMatchObject({
+      reads: 0,
+      writes: 0,
+      read_hits: 0,
+      write_hits: 0,
+      blocks_5min: 0,
+      hits_5min: 0,
+      written_back: 1,
+    });
+    const { total } = JSON.parse(await device.message(["stats"])) as { total: { read_latency: number[] } };
+    expect(total.read_latency.every((count) => count === 0)).toBe(true);
+    await device.read(0, into);
+    await clock.pass(400_000);
+    expect(device.facts()).toMatchObject({ reads: 1, blocks_5min: 0 });
+    await device.close();
+  });
+});

@@ -194,6 +194,7 @@ export {
   type TunableTable,
   noControls,
   tunableNamed,
+  endable,
   tunablesOf,
   unknownMessage,
 } from "./dm/controls.ts";

@@ -9,6 +9,7 @@ import {
   SECTOR,
   type TableArguments,
   TargetRegistry,
+  endable,
   openTable,
   parseTable,
   plainLimits,
@@ -63,6 +64,14 @@ const boatControls: Controls<Boat> = {
       help: "makes a noise",
       run: ({ calls }) => `hooted ${calls.push("hoot")} times`,
     },
+    sail: endable(
+      "sails on",
+      ({ calls }, { signal }) =>
+        new Promise((_resolve, reject) => {
+          calls.push("sail");
+          signal?.addEventListener("abort", () => reject(signal.reason as Error));
+        }),
+    ),
     steer: { arguments: "<course>", help: "turns", run: ({ calls }, args) => String(calls.push(...args)) },
     sink: {
       arguments: "",
@@ -114,6 +123,23 @@ describe("messages", () => {
     expect(device.settings()).toEqual({ speed: 9, loud: true });
   });
 
+  it("that take long are ended by a word, for all who wait at that device, and by their own signals", async () => {
+    const [one, other] = [new Boat(8 * SECTOR), new Boat(8 * SECTOR)];
+    await message(one, "sail stop");
+    const own = new AbortController();
+    const elsewhere = other.message(["sail"], { signal: own.signal });
+    const all = [message(one, "sail"), message(one, "SAIL")].map((sailing) =>
+      expect(sailing).rejects.toMatchObject({ code: "ESHUTDOWN", device: "boat", op: "message" }),
+    );
+    await expect(message(one, "sail stop now")).rejects.toMatchObject({ code: "EINVAL" });
+    expect(await message(one, "sail STOP")).toBe("");
+    await Promise.all(all);
+    const over = new Error("nobody waits any more");
+    own.abort(over);
+    await expect(elsewhere).rejects.toBe(over);
+    expect([one.calls, other.calls]).toEqual([["sail", "sail"], ["sail"]]);
+  });
+
   it("are refused with the range, or with all that would be taken", async () => {
     const device = new Boat(8 * SECTOR);
     for (const line of ["speed 10", "set speed 0", "velocity x", "speed "]) {
@@ -138,7 +164,7 @@ describe("messages", () => {
       await expect(message(device, line), line).rejects.toMatchObject({
         code: "EINVAL",
         reason: `unknown message "${line}"`,
-        hint: "It takes set <tunable> <value> with one of: speed, loud, and the messages: hoot; steer <course>; sink.",
+        hint: "It takes set <tunable> <value> with one of: speed, loud, and the messages: hoot; sail [stop]; steer <course>; sink.",
       });
     }
     expect(device.calls).toEqual([]);

@@ -13,11 +13,12 @@ import {
   lineOf,
   isObject,
 } from "./protocol.ts";
+import type { SpeedFigures } from "./speed.ts";
 
 // Milliseconds that a server that runs needs less for, when it is only asked.
 const PATIENCE = 10_000;
 
-export interface CallProgress {
+export interface CallProgress extends SpeedFigures {
   readonly done: number;
   readonly total: number;
   readonly unit: string;

@@ -26,6 +26,7 @@ import {
   toRpcError,
   lineOf,
 } from "./protocol.ts";
+import { Speed } from "./speed.ts";
 
 /** What a method is given besides its parameters. */
 export interface CallContext {
@@ -240,11 +241,12 @@ class Client {
   #reporter(id: RequestId, signal: AbortSignal): CallContext["progress"] {
     const { clock } = this.#options.environment;
     let last = Number.NEGATIVE_INFINITY;
+    const speed = new Speed(clock);
     return ({ done, total, unit }) => {
       const now = clock.now();
       if (signal.aborted || now - last < PROGRESS_INTERVAL) return;
       last = now;
-      this.#send({ method: "progress", params: { id, done, total, unit } });
+      this.#send({ method: "progress", params: { id, done, total, unit, ...speed.at(done, total) } });
     };
   }
 

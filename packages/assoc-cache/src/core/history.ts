@@ -73,6 +73,10 @@ class Ring {
     this.due += passed * this.#period;
   }
 
+  clear(): void {
+    this.#past.fill(0);
+  }
+
   get oldest(): Float64Array {
     return this.#past.subarray(this.#next * FIGURES, (this.#next + 1) * FIGURES);
   }
@@ -93,6 +97,12 @@ export class History {
       day: new Ring(lengths.day, now),
     };
     this.#due = this.#rings["5min"].due;
+  }
+
+  /** Forgets everything, together with the counts. */
+  clear(): void {
+    this.#figures.fill(0);
+    for (const ring of Object.values(this.#rings)) ring.clear();
   }
 
   /** To be called before a request is counted. */

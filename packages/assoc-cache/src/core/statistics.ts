@@ -21,6 +21,12 @@ export class Statistics {
   /** Failed writebacks. */
   writebackErrors = 0;
 
+  /** Zeroes what counts requests; what was written back, and errors, stay. */
+  clear(): void {
+    this.reads = this.writes = this.readHits = this.writeHits = 0;
+    this.replacements = this.replacedDirty = this.bypassed = 0;
+  }
+
   get hits(): number {
     return this.readHits + this.writeHits;
   }

@@ -6,6 +6,7 @@ import {
   type LongWork,
   SECTOR,
   type WatchedFacts,
+  endable,
 } from "@dmkit/block-io";
 import { spans } from "../core/history.ts";
 import type { Policy } from "../format/superblock.ts";
@@ -50,12 +51,14 @@ export const cacheControls: Controls<ControlledCache> = {
       help: "answers with the configuration in the historical words",
       run: tableLine,
     },
-    clean: {
+    clean: endable("writes back everything that is dirty now, and answers when it is", (device, work) =>
+      device.clean(work),
+    ),
+    clear_stats: {
       arguments: "",
-      long: true,
-      help: "writes back all dirty blocks; answers when none is left",
-      async run(device, _args, options) {
-        await device.clean(options);
+      help: "sets the counters of requests, and what stats tells of them, to 0",
+      run(device) {
+        device.state.clearStatistics();
         return "";
       },
     },

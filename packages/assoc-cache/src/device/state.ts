@@ -105,6 +105,12 @@ export class CacheState {
     this.#sourceFlushes = new FlushGroup(() => this.#flushSourceNow());
   }
 
+  /** What was asked for so far does not count any more. */
+  clearStatistics(): void {
+    this.statistics.clear();
+    this.history.clear();
+  }
+
   /** Whether blocks may be put into the cache by reads. */
   get insertsReads(): boolean {
     if (this.readOnly) return false;

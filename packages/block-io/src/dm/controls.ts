@@ -65,6 +65,46 @@ export interface Message<Device> {
   run(device: Device, args: readonly string[], options: MessageOptions): Promise<string> | string;
 }
 
+/**
+ * A long message that `<name> stop` ends, for all who wait for it: they get `ESHUTDOWN`.
+ * @param help what it does, as the first half of a line.
+ */
+export function endable<Device extends { readonly name: string }>(
+  help: string,
+  run: (device: Device, work: LongWork) => Promise<void>,
+): Message<Device> {
+  const running = new WeakMap<Device, Set<AbortController>>();
+  return {
+    arguments: "[stop]",
+    long: true,
+    help: `${help}; stop: ends that`,
+    async run(device, args, { signal, progress }) {
+      const ends = running.get(device) ?? new Set();
+      running.set(device, ends);
+      const word = args.join(" ").toLowerCase();
+      if (word === "stop") {
+        const hint = "What was done stays done; send it again to go on.";
+        const reason = refuse(device.name, "ESHUTDOWN", "it was ended by stop", hint, "message");
+        for (const one of ends) one.abort(reason);
+      } else if (word !== "") {
+        throw refuse(
+          device.name,
+          "EINVAL",
+          `"${word}" is not stop`,
+          "Leave it out, or write: stop",
+          "message",
+        );
+      } else {
+        const end = new AbortController();
+        ends.add(end);
+        const either = signal === undefined ? end.signal : AbortSignal.any([signal, end.signal]);
+        await run(device, { signal: either, progress }).finally(() => ends.delete(end));
+      }
+      return "";
+    },
+  };
+}
+
 /** By name, in lower case. */
 export type Messages<Device> = Readonly<Record<string, Message<Device>>>;
 

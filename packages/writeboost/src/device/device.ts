@@ -332,15 +332,10 @@ export class WriteboostDevice extends GuardedTarget {
     this.#stopped = true;
     this.#trouble.stop();
     this.#parts.shipper?.stop();
-    this.endDrops();
+    this.#drops.end();
     await this.#barriers.stop();
     await this.#daemons.stop();
     await this.#writeback.stop();
-  }
-
-  /** Ends every {@link dropCaches} that is under way. */
-  endDrops(): void {
-    this.#drops.end();
   }
 
   /** Geometry, memory and errors. */

@@ -1,5 +1,5 @@
 /** What a running device can be told; the words are the original's, in any case. */
-import { type Controls, type MessageOptions, unknownMessage } from "@dmkit/block-io";
+import { type Controls, type LongWork, endable } from "@dmkit/block-io";
 import { writeboostTunables } from "../../options.ts";
 
 /** Says how far writing back everything is. */
@@ -15,7 +15,6 @@ export interface ControlledLog {
   readonly statusData: { readonly lastWritebackId: number };
   clearStatistics(): void;
   dropCaches(options: { signal?: AbortSignal; progress?: (progress: DropProgress) => void }): Promise<void>;
-  endDrops(): void;
   info(): object;
 }
 
@@ -28,26 +27,15 @@ const clearStats = {
   },
 };
 
+const drop = endable("writes back everything that is dirty now, and answers when it is", dropAll);
+
 export const writeboostControls: Controls<ControlledLog> = {
   tunables: writeboostTunables,
   messages: {
     clear_stats: clearStats,
     clear_stat: clearStats,
-    drop_caches: {
-      arguments: "[stop]",
-      long: true,
-      help: "writes back everything that is dirty now, and answers when it is; stop: ends that",
-      async run(device, args, { signal, progress }) {
-        const [word, ...more] = args.map((arg) => arg.toLowerCase());
-        if (word === "stop" && more.length === 0) device.endDrops();
-        else if (word !== undefined) {
-          throw unknownMessage(device.name, ["drop_caches", ...args], writeboostControls);
-        } else {
-          await dropAll(device, { signal, progress });
-        }
-        return "";
-      },
-    },
+    clean: drop,
+    drop_caches: drop,
     info: {
       arguments: "",
       readOnly: true,
@@ -58,10 +46,7 @@ export const writeboostControls: Controls<ControlledLog> = {
 };
 
 /** Writes back everything that is dirty now. Errors: those of `dropCaches`. */
-export async function dropAll(
-  device: ControlledLog,
-  { signal, progress }: Pick<MessageOptions, "signal" | "progress">,
-): Promise<void> {
+export async function dropAll(device: ControlledLog, { signal, progress }: LongWork): Promise<void> {
   const first = device.statusData.lastWritebackId;
   await device.dropCaches({
     ...(signal === undefined ? {} : { signal }),
