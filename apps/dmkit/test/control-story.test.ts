@@ -120,6 +120,11 @@ describeWith(["fio"], "operating a server", () => {
     expect(frozen).toContain("one.data");
     expect(frozen).toContain("two.data");
     const below = readFileSync(at("one.data"));
+    // Others may read it, while the server has it open.
+    expect(await ok("info", "one.bitmap", "--data", "one.data")).toContain("frozen");
+    await ok("copy", "-q", "one.data", "one.copy");
+    expect(readFileSync(at("one.copy")).equals(below)).toBe(true);
+    expect((await dmkit(["copy", "one.copy", "one.data"], { cwd: folder, env })).stderr).toMatch(/EBUSY/);
     await vm.write(4096, Buffer.alloc(4096, 2), { fua: true });
     expect(readFileSync(at("one.data")).equals(below)).toBe(true);
 

@@ -326,6 +326,32 @@ describe("a pool of lower devices", () => {
     await other.close();
   });
 
+  it("lets other processes read a file that nobody here writes any more, until somebody does", async () => {
+    const path = image();
+    const lowers = new LowerDevices({}, realEnvironment);
+    const { length } = first.range;
+    const halves = [first, { range: { offset: length, length } }] as const;
+    const readers = (): Promise<BlockDevice> => openFile(path, { readOnly: true });
+    const device = await lowers.open(path, "owns", halves[0]);
+    await lowers.open(path, "owns", halves[1]);
+    lowers.onlyReads(device, halves[0].range);
+    await expect(readers()).rejects.toMatchObject({ code: "EBUSY" });
+    lowers.onlyReads(device, halves[1].range);
+    const reader = await readers();
+    await expect(openFile(path)).rejects.toMatchObject({ code: "EBUSY" });
+    const other = { offset: 3 * length, length: 512 };
+    await expect(lowers.open(path, "owns", { range: other })).rejects.toMatchObject({ code: "EBUSY" });
+    await (await readers()).close();
+    await reader.close();
+    await lowers.open(path, "owns", { range: other });
+    await expect(readers()).rejects.toMatchObject({ code: "EBUSY" });
+    await lowers.close();
+    const unlocked = new LowerDevices({}, realEnvironment);
+    unlocked.onlyReads(await unlocked.open(`${path}?no-lock`, "owns"));
+    await (await openFile(path)).close();
+    await unlocked.close();
+  });
+
   it("only reads where it is read-only, and others may, too", async () => {
     const disk = new MemoryDevice(MIB);
     const schemes: DeviceSchemes = { dm: async () => disk };

@@ -1,4 +1,5 @@
 /** Which files stand behind the paths of a table: a name may come to mean another one while the table is in use. */
+import { statSync } from "node:fs";
 import { resolve } from "node:path";
 import type { BlockDevice } from "../contract/device.ts";
 import { type BlockIoError, refuse } from "../contract/errors.ts";
@@ -27,6 +28,21 @@ export function identityOf(reference: string): string {
 /** What is in a file, by whatever that is called: all of it, or a partition. */
 export function partOf(whole: string, partition: number | undefined): string {
   return partition === undefined ? whole : `${whole}?partition=${partition}`;
+}
+
+/** Whatever references to one thing have in common, which is opened once; undefined for another thing every time. */
+export function keyOf(reference: string): string | undefined {
+  const scheme = schemeOf(reference);
+  // Several RAM disks of one size are several devices.
+  if (scheme === "mem" || scheme === "null") return undefined;
+  if (scheme !== undefined) return reference;
+  try {
+    const { path, partition } = parsePath(reference);
+    const { dev, ino } = statSync(path, { bigint: true });
+    return partOf(`${dev}:${ino}`, partition);
+  } catch {
+    return reference;
+  }
 }
 
 /** What stood behind absolute paths when they were opened. */

@@ -8,7 +8,6 @@
  * - whoever is given a device has said what it is for, and holds a claim on the bytes it uses (claims.ts) until it
  *   gives them back, the device is closed, or could not be opened.
  */
-import { statSync } from "node:fs";
 import {
   type DeviceUse,
   type ByteRange,
@@ -30,7 +29,7 @@ import { refuse } from "../contract/errors.ts";
 import { GuardedDevice } from "../contract/guard.ts";
 import { type Health, healthOf, worstHealth } from "../contract/health.ts";
 import { builtinSchemes } from "./builtin-schemes.ts";
-import { type FilesBelow, fileKey, filesOf, partOf, openIdentity, replacedFile } from "./files.ts";
+import { type FilesBelow, fileKey, filesOf, keyOf, openIdentity, replacedFile } from "./files.ts";
 import { PartitionDevice, findPartition } from "./partition.ts";
 import { openPath, parsePath } from "./paths.ts";
 import { type Access, type DeviceSchemes, schemeOf } from "./schemes.ts";
@@ -137,6 +136,8 @@ export class LowerDevices {
     try {
       const device = await entry.device;
       if (device.pinned !== undefined) this.pins.set(reference, device.pinned);
+      if (access === "write" && device instanceof FileDevice && !device.tightenLock())
+        throw readElsewhere(device);
       const claim: Claim = { claimant: this.#claimant, device, range, use: wanted, target };
       this.#grants.add({ ahead, entry, claim, giveBack: claims.take(claim) });
       return device;
@@ -189,7 +190,7 @@ export class LowerDevices {
     }
   }
 
-  /** What was opened to be owned is only read from now on, and others may read it, too. */
+  /** What was opened to be owned is only read from now on, and others may read it, too, also other processes. */
   onlyReads(device: BlockDevice, range?: ByteRange): void {
     const grant = this.#find(device, range);
     if (grant === undefined || grant.claim.use !== "owns") return;
@@ -197,6 +198,12 @@ export class LowerDevices {
     this.#grants.delete(grant);
     grant.giveBack();
     this.#grants.add({ ahead: undefined, entry: grant.entry, claim, giveBack: claims.take(claim) });
+    const writes = [...this.#grants].some((one) => one.entry === grant.entry && isWriting(one.claim.use));
+    if (writes || !(device instanceof FileDevice) || device.relaxLock()) return;
+    this.#environment.logger.log("error", "another process has locked what is only read from now on", {
+      device: device.name,
+      hint: "If it writes to it, what stands on it is wrong: see who does with fuser -v FILE, and check it.",
+    });
   }
 
   /** Closes everything opened so far; every device is closed even if one of them fails. */
@@ -317,6 +324,15 @@ async function openPartition(
   }
 }
 
+function readElsewhere({ name }: BlockDevice): Error {
+  return refuse(
+    name,
+    "EBUSY",
+    "another process reads it",
+    "Wait for it to end; see who does with: fuser -v FILE",
+  );
+}
+
 async function closeEntry({ device }: Entry): Promise<void> {
   // What could not be opened was reported then.
   const opened = await device.catch(() => undefined);
@@ -325,19 +341,4 @@ async function closeEntry({ device }: Entry): Promise<void> {
 
 function requestOf(reference: string, use: Use, range: ByteRange | undefined): string {
   return JSON.stringify([reference, use, range?.offset, range?.length]);
-}
-
-/** What a pool has open only once. */
-function keyOf(reference: string): string | undefined {
-  const scheme = schemeOf(reference);
-  // Several RAM disks of one size are several devices.
-  if (scheme === "mem" || scheme === "null") return undefined;
-  if (scheme !== undefined) return reference;
-  try {
-    const { path, partition } = parsePath(reference);
-    const { dev, ino } = statSync(path, { bigint: true });
-    return partOf(`${dev}:${ino}`, partition);
-  } catch {
-    return reference;
-  }
 }

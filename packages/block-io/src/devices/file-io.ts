@@ -13,6 +13,8 @@ export interface FileFacts {
   readonly sectorSize: 512 | 4096;
   /** A file, not a block device. */
   readonly isRegular: boolean;
+  /** It holds a lock while it is open. */
+  readonly locks: boolean;
   readonly origin: Origin;
   readonly environment: Environment;
 }

@@ -61,6 +61,7 @@ export async function openFile(path: string, options: FileDeviceOptions = {}): P
       holes,
       sectorSize,
       isRegular: stat.isFile(),
+      locks: options.lock !== false,
       origin: originOf(fstatSync(fd, { bigint: true })),
       environment: options.environment ?? realEnvironment,
     });

@@ -61,6 +61,9 @@ export class FileDevice extends GuardedDevice {
   // Negative where that is not possible.
   #syncedFd: number | undefined;
   readonly #isRegular: boolean;
+  readonly #locks: boolean;
+  /** The lock is that of readers, although it is open for writing. */
+  #isRelaxed = false;
   readonly #scheduler: Scheduler;
   readonly #clock: Clock;
   readonly #logger: Logger;
@@ -78,6 +81,7 @@ export class FileDevice extends GuardedDevice {
       () => this.#changes,
     );
     this.#isRegular = facts.isRegular;
+    this.#locks = facts.locks;
     this.#clock = facts.environment.clock;
     this.#logger = facts.environment.logger;
     this.#scheduler = facts.environment.scheduler;
@@ -92,6 +96,22 @@ export class FileDevice extends GuardedDevice {
   /** Takes the shared lock of readers; false: somebody holds the one for writing. */
   lockShared(): boolean {
     return native()?.tryLock(this.#fd, false) ?? true;
+  }
+
+  /** Others may read it from now on, since nobody writes through this device, until {@link tightenLock}; false: the lock is lost. */
+  relaxLock(): boolean {
+    if (!this.#locks) return true;
+    this.#isRelaxed = true;
+    return this.lockShared();
+  }
+
+  /** Takes the lock for writing again where it was relaxed; false: somebody reads. */
+  tightenLock(): boolean {
+    if (!this.#isRelaxed) return true;
+    this.#isRelaxed = native()?.tryLock(this.#fd, true) === false;
+    // One that could not become another is gone.
+    if (this.#isRelaxed) this.lockShared();
+    return !this.#isRelaxed;
   }
 
   /** Lets go of the lock, for another device of the same file whose lock guards both. */
