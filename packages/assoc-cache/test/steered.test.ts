@@ -2,7 +2,7 @@
 import { ManualClock, manualEnvironment } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import type { AssocCacheDevice } from "../src/index.ts";
-import { block, rig } from "./support/rig.ts";
+import { block, rig, settled } from "./support/rig.ts";
 
 interface Steered {
   readonly clock: ManualClock;
@@ -84,6 +84,58 @@ describe("the pace of the background", () => {
     await dirty(rig, 0, 200);
     await rig.clock.pass(0);
     expect(rig.writtenBack()).toBeGreaterThan(0);
+    await rig.device.close();
+  });
+});
+
+describe("what is put into the cache", () => {
+  /** Reads the block; whether it was in the cache. */
+  async function reads({ device }: Steered, at: number): Promise<boolean> {
+    const before = device.state.statistics.readHits;
+    const into = block(0);
+    await device.read(at * 4096, into);
+    await settled();
+    return device.state.statistics.readHits > before;
+  }
+
+  it("promote_after is for which miss a block is put there; 0: writes alone do that", async () => {
+    const rig = await steered({ promote_after: 3 });
+    const seen: boolean[] = [];
+    for (let round = 0; round < 5; round += 1) seen.push(await reads(rig, 7));
+    expect(seen).toEqual([false, false, false, true, true]);
+    await rig.device.message(["promote_after", "0"]);
+    seen.length = 0;
+    for (let round = 0; round < 5; round += 1) seen.push(await reads(rig, 8));
+    expect(seen).toEqual([false, false, false, false, false]);
+    // It is no stream that went past the cache, and what is written is there.
+    expect(rig.device.state.statistics.bypassed).toBe(0);
+    await dirty(rig, 9, 1);
+    expect([await reads(rig, 9), await reads(rig, 7)]).toEqual([true, true]);
+    await rig.device.message(["promote_after", "1"]);
+    expect([await reads(rig, 8), await reads(rig, 8)]).toEqual([false, true]);
+    await rig.device.close();
+  });
+
+  it("read_sequential_cutoff is for reads alone; without it they have that of writes", async () => {
+    const rig = await steered({ sequential_cutoff: 4096 });
+    const all = async (first: number): Promise<number> => {
+      const before = rig.device.state.frames.bound;
+      for (let at = first; at < first + 4; at += 1) await reads(rig, at);
+      return rig.device.state.frames.bound - before;
+    };
+    expect(await all(0)).toBe(0);
+    expect(rig.device.facts()).toMatchObject({ read_sequential_cutoff: 4096 });
+    expect(rig.device.settings()).toMatchObject({ read_sequential_cutoff: undefined });
+    await rig.device.message(["read_sequential_cutoff", "0"]);
+    expect(await all(20)).toBe(4);
+    expect(rig.device.settings()).toMatchObject({ read_sequential_cutoff: 0, sequential_cutoff: 4096 });
+    await dirty(rig, 40, 4);
+    expect(rig.device.state.frames.dirty).toBe(0);
+    await rig.device.message(["read_sequential_cutoff", "4096"]);
+    await rig.device.message(["sequential_cutoff", "0"]);
+    expect(await all(60)).toBe(0);
+    await dirty(rig, 80, 4);
+    expect(rig.device.state.frames.dirty).toBe(4);
     await rig.device.close();
   });
 });

@@ -67,7 +67,8 @@ export {
   withoutWriting,
 } from "./below/claims.ts";
 export { originAt } from "./devices/origin.ts";
-export { STREAMS, Streams } from "./dm/streams.ts";
+export { Popular } from "./caching/popular.ts";
+export { STREAMS, Streams } from "./caching/streams.ts";
 export { type Gate, makeGate } from "./sync/gate.ts";
 export { stackLimits } from "./contract/limits.ts";
 export { GuardedDevice } from "./contract/guard.ts";
@@ -146,7 +147,7 @@ export { type FileDeviceOptions, openFile } from "./devices/file-open.ts";
 export { type Ahead, inOrder, inParallel, join } from "./sync/join.ts";
 export { Signal } from "./sync/signal.ts";
 export { FlushGroup } from "./sync/flush-group.ts";
-export { Pace } from "./sync/pace.ts";
+export { Pace } from "./caching/pace.ts";
 export { SpaceWatch } from "./below/space-watch.ts";
 export { Turnstile } from "./sync/turnstile.ts";
 export { UUID_BYTES, isUuid, randomDigits, randomUuid, uuidBytes, uuidText } from "./bytes/uuid.ts";

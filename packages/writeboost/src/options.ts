@@ -17,6 +17,8 @@ export const tunableNames = [
   "sync_interval",
   "read_cache_threshold",
   "sequential_cutoff",
+  "promote_after",
+  "write_around_mode",
   "writeback_rate",
   "writeback_pause",
 ] as const;
@@ -142,6 +144,21 @@ export const options = {
     unit: "bytes",
     help: "large writes of a stream that has grown to this go past the log; 0: none",
   },
+  promote_after: {
+    type: "integer",
+    optional: true,
+    min: 0,
+    max: 1000,
+    unit: "misses",
+    help: "of what reads may put into the cache, a block is put there when it is missed for this time; 1: at once; 0: only writes put blocks there",
+  },
+  write_around_mode: {
+    type: "integer",
+    optional: true,
+    min: 0,
+    max: 1,
+    help: "1: writes of whole blocks that the log does not have go past it, so that it is for reads; 0: all writes go to the log",
+  },
   writeback_rate: {
     type: "size",
     optional: true,
@@ -173,6 +190,8 @@ export function defaultTunables(order: number): Tunables {
     sync_interval: 0,
     read_cache_threshold: 0,
     sequential_cutoff: 0,
+    promote_after: 1,
+    write_around_mode: 0,
     writeback_rate: 0,
     writeback_pause: 0,
   };

@@ -52,6 +52,7 @@ const laterNames: Readonly<Record<string, TunableName>> = {
   update_sb_record_interval: "update_record_interval",
   sync_data_interval: "sync_interval",
   read_cache_threshold: "read_cache_threshold",
+  write_around_mode: "write_around_mode",
 };
 
 function blank(backing: string, cache: string): Settings {
@@ -102,9 +103,8 @@ function parseLater(args: TableArguments): WriteboostOptions {
   const given = args.counted("arguments");
   while (given.remaining > 0) {
     const word = given.word("name of an argument").toLowerCase();
-    if (word === "write_around_mode" || word === "nr_read_cache_cells") {
-      const max = word === "write_around_mode" ? 0 : 2048;
-      given.number(word, { type: "integer", min: word === "write_around_mode" ? 0 : 1, max, help: word });
+    if (word === "nr_read_cache_cells") {
+      given.number(word, { type: "integer", min: 1, max: 2048, help: word });
       continue;
     }
     const name = Object.hasOwn(laterNames, word) ? laterNames[word] : undefined;

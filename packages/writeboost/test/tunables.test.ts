@@ -161,6 +161,66 @@ describe("messages", () => {
     expect((await rig.read(4))[0]).toBe(5);
   });
 
+  it("promote_after is for which miss a block that is read enters the cache", async () => {
+    const rig = await running(0);
+    await rig.device.message(["read_cache_threshold", "4"]);
+    const reads = async (block: number, times: number): Promise<number> => {
+      const before = rig.backing.asked("read");
+      for (let at = 0; at < times; at += 1) await rig.read(block);
+      return rig.backing.asked("read") - before;
+    };
+    await rig.device.message(["promote_after", "3"]);
+    expect(await reads(5, 6)).toBe(3);
+    await rig.device.message(["promote_after", "0"]);
+    expect(await reads(7, 6)).toBe(6);
+    await rig.device.message(["promote_after", "1"]);
+    expect(await reads(9, 6)).toBe(1);
+  });
+
+  it("write_around_mode sends writes past the log where it has nothing of them, and reads into it", async () => {
+    const rig = await running(1);
+    await rig.device.message(["write_around_mode", "1"]);
+    await rig.device.message(["read_cache_threshold", "4"]);
+    const before = rig.backing.asked("write");
+    await rig.write(20, 1);
+    await rig.write(30, 2);
+    expect(rig.backing.asked("write") - before).toBe(2);
+    // In the log, or a part of a block only: to the log.
+    await rig.write(1, 7);
+    await rig.writeSectors(40, 1, 2, 9);
+    expect(rig.backing.asked("write") - before).toBe(2);
+    expect(rig.device.statusData.dirtyBlocks).toBe(2);
+    // What was read before a write of it was begun, and answered after, does not stay.
+    rig.backing.hold = ({ op }) => op === "read";
+    const early = rig.read(20);
+    const other = rig.read(50);
+    await settle();
+    await rig.write(20, 3);
+    rig.backing.hold = () => false;
+    rig.backing.release();
+    await Promise.all([early, other]);
+    const reads = rig.backing.asked("read");
+    expect([(await rig.read(20))[0], rig.backing.asked("read") - reads]).toEqual([3, 1]);
+    // That of another block does.
+    expect([(await rig.read(50))[0], rig.backing.asked("read") - reads]).toEqual([0, 1]);
+    // Nor does what is read while a write of it is under way.
+    rig.backing.hold = ({ op }) => op === "write";
+    const writing = rig.write(70, 4);
+    await settle();
+    await rig.read(70);
+    rig.backing.hold = () => false;
+    rig.backing.release();
+    await writing;
+    expect((await rig.read(70))[0]).toBe(4);
+    await rig.device.flush();
+    await rig.reopen();
+    expect([(await rig.read(20))[0], (await rig.read(30))[0], (await rig.read(1))[0]]).toEqual([3, 2, 7]);
+    await rig.device.message(["write_around_mode", "0"]);
+    const { dirtyBlocks } = rig.device.statusData;
+    await rig.write(60, 6);
+    expect(rig.device.statusData.dirtyBlocks).toBe(dirtyBlocks + 1);
+  });
+
   it("writeback_rate is what the background writes in a second; drop_caches does not wait for it", async () => {
     // Segments of one block; the nearly full ring, which is written back at any rate, is far away.
     const rig = await running(24, 100);
@@ -221,7 +281,8 @@ describe("messages", () => {
       expect(parseStatus(rig.device.status())).toEqual({
         ...rig.device.statusData,
         tunables: expect.objectContaining(
-          /batched/.test(name) || (/read_cache|sequential|writeback_(rate|pause)/.test(name) && value === 0)
+          /batched/.test(name) ||
+            (/read_cache|sequential|around|writeback_(rate|pause)/.test(name) && value === 0)
             ? {}
             : { [name]: value },
         ) as object,

@@ -476,6 +476,8 @@ describe("running", () => {
         ["SYNC_INTERVAL", "1", "x"],
         ["read_cache_threshold", "127", "-5"],
         ["sequential_cutoff", "4096", "-1"],
+        ["promote_after", "2", "1001"],
+        ["write_around_mode", "1", "2"],
         ["writeback_rate", "1M", "-1"],
         ["writeback_pause", "100", "3600001"],
         ["nr_cur_batched_writeback", "2", "2049"],
@@ -493,7 +495,7 @@ describe("running", () => {
       const { nr_max_batched_writeback: most, ...shown } = device.statusData.tunables;
       expect([status, most]).toEqual([{ ...device.statusData, tunables: shown }, 2]);
       expect(device.status()).toContain(
-        " 20 allow_writeback 1 enable_writeback_modulator 1 writeback_threshold 0",
+        " 24 allow_writeback 1 enable_writeback_modulator 1 writeback_threshold 0",
       );
       expect(await code(device.message(["no_such_thing", "1"]))).toBe("EINVAL");
       expect(JSON.parse(await device.message(["info"]))).toMatchObject({ segment_size_order: 4 });

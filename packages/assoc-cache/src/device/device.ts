@@ -49,8 +49,7 @@ export class AssocCacheDevice extends GuardedTarget {
   readonly cleaner: Cleaner;
   readonly #pace: Pace;
   #tuning: Tuning;
-  readonly #readStreams: Streams;
-  readonly #writeStreams: Streams;
+  readonly #writeStreams: Streams = new Streams(0);
   readonly #reader: Reader;
   readonly #writer: Writer;
   readonly #sourcePath: SourcePath;
@@ -61,15 +60,14 @@ export class AssocCacheDevice extends GuardedTarget {
     this.state = state;
     this.metadata = metadata;
     this.#tuning = tuning;
-    this.#readStreams = new Streams(tuning.sequential_cutoff);
-    this.#writeStreams = new Streams(tuning.sequential_cutoff);
     const writeback = new Writeback(state, metadata);
     this.#pace = new Pace(state.environment.clock, () => this.requests);
     this.cleaner = new Cleaner(state, writeback, metadata, this.#cleaning());
     const setFull = (block: number): void => this.#setFull(block);
-    this.#reader = new Reader(state, this.#readStreams, setFull);
-    this.#sourcePath = new SourcePath(state, writeback, tuning.write_hit === "update");
+    this.#reader = new Reader(state, setFull);
+    this.#sourcePath = new SourcePath(state, writeback);
     this.#writer = new Writer(state, metadata, this.cleaner, this.#sourcePath, setFull);
+    this.#applyTuning();
     state.onSourceFailed = (error) => this.fail(error);
     if (state.frames.dirty > 0 && !state.readOnly) this.cleaner.noticeDirty();
     if (!state.readOnly) void state.space.look();
@@ -190,20 +188,26 @@ export class AssocCacheDevice extends GuardedTarget {
   }
 
   protected override tunableValues(): Readonly<Record<(typeof tunableNames)[number], unknown>> {
-    const values = Object.fromEntries(
-      tunableNames.map((name) => [name, name === "policy" ? this.policy : this.#tuning[name]]),
-    );
-    return values as Record<(typeof tunableNames)[number], unknown>;
+    const { sequential_cutoff, read_sequential_cutoff = sequential_cutoff } = this.#tuning;
+    const values = { ...this.#tuning, read_sequential_cutoff, policy: this.policy };
+    return Object.fromEntries(tunableNames.map((name) => [name, values[name]])) as Required<Tuning> & {
+      policy: Policy;
+    };
   }
 
   protected override async doTune(changes: Partial<Tuning> & { readonly policy?: Policy }): Promise<void> {
     const { policy, ...tuning } = changes;
     this.#tuning = { ...this.#tuning, ...tuning };
-    this.#readStreams.cutoff = this.#tuning.sequential_cutoff;
-    this.#writeStreams.cutoff = this.#tuning.sequential_cutoff;
-    this.#sourcePath.updates = this.#tuning.write_hit === "update";
+    this.#applyTuning();
     this.cleaner.changeSettings(this.#cleaning());
     if (policy !== undefined) await this.setPolicy(policy);
+  }
+
+  #applyTuning(): void {
+    const { sequential_cutoff: cutoff, read_sequential_cutoff: ofReads = cutoff, ...tuning } = this.#tuning;
+    this.#reader.tune(ofReads, tuning.promote_after);
+    this.#writeStreams.cutoff = cutoff;
+    this.#sourcePath.updates = tuning.write_hit === "update";
   }
 
   /**
@@ -215,6 +219,7 @@ export class AssocCacheDevice extends GuardedTarget {
     const isPlain = this.policy === "write-through" || this.policy === "write-back";
     return {
       ...this.tunableValues(),
+      read_sequential_cutoff: this.#tuning.read_sequential_cutoff,
       persistence: 1,
       block_size: blockSectors,
       cache_size: frames,

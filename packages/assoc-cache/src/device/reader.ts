@@ -8,7 +8,7 @@
  *                    source does not give all of them, just what was asked for, and nothing is cached
  *      not cached    (bypassed, or the policy says so) under a shared lock, straight from the source
  */
-import { type RangeGrant, type Streams, done, isOfPlace, join } from "@dmkit/block-io";
+import { Popular, type RangeGrant, Streams, done, isOfPlace, join } from "@dmkit/block-io";
 import { NONE, states } from "../core/frame-table.ts";
 import { type Run, runsOf } from "../core/runs.ts";
 import type { CacheState } from "./state.ts";
@@ -21,6 +21,10 @@ interface Wanted {
   readonly first: number;
   /** Blocks. */
   readonly count: number;
+  /** It belongs to a stream that goes past the cache. */
+  readonly isStream: boolean;
+  /** What is missing may be put into the cache. */
+  readonly promotes: boolean;
 }
 
 /** Blocks fetched from the source that are to be put into the cache. */
@@ -31,23 +35,33 @@ interface Fetched {
   readonly buffer: Buffer;
 }
 
+/** Blocks whose misses are counted at most, if there are so many frames. */
+const MOST_COUNTED = 65_536;
+
 export class Reader {
   readonly #state: CacheState;
-  readonly #streams: Streams;
+  readonly #streams: Streams = new Streams(0);
+  readonly #popular: Popular;
   readonly #setFull: (block: number) => void;
 
   /** @param setFull told of a block that found no frame. */
-  constructor(state: CacheState, streams: Streams, setFull: (block: number) => void) {
+  constructor(state: CacheState, setFull: (block: number) => void) {
     this.#state = state;
-    this.#streams = streams;
+    this.#popular = new Popular(Math.min(state.frames.geometry.frames, MOST_COUNTED));
     this.#setFull = setFull;
+  }
+
+  /** @param cutoff bytes. @param after misses of a block. */
+  tune(cutoff: number, after: number): void {
+    this.#streams.cutoff = cutoff;
+    this.#popular.after = after;
   }
 
   read(offset: number, into: Buffer): Promise<void> {
     const { blockBytes, statistics, frames, lock, cache } = this.#state;
     const first = Math.floor(offset / blockBytes);
     const count = Math.floor((offset + into.length - 1) / blockBytes) - first + 1;
-    const bypass = this.#streams.bypasses(offset, into.length);
+    const isStream = this.#streams.bypasses(offset, into.length);
     statistics.reads += count;
     if (count === 1) {
       const frame = this.#state.usableFrame(first);
@@ -61,14 +75,30 @@ export class Reader {
             lock.release(grant);
             return done;
           }
-          return this.#finishHit(result, grant, { offset, into, first, count }, frame);
+          return this.#finishHit(result, grant, { offset, into, first }, frame);
         }
       }
     }
-    return this.#readSlowly({ offset, into, first, count }, bypass);
+    const promotes = !isStream && this.#promotes(first, count);
+    return this.#readSlowly({ offset, into, first, count, isStream, promotes });
   }
 
-  async #finishHit(result: Promise<void>, grant: RangeGrant, wanted: Wanted, frame: number): Promise<void> {
+  /** Counts the blocks that are missing; true if one of them has been missed often enough. */
+  #promotes(first: number, count: number): boolean {
+    if (this.#popular.after <= 1 || !this.#state.insertsReads) return this.#popular.after === 1;
+    let some = false;
+    for (let block = first; block < first + count; block += 1) {
+      if (this.#state.usableFrame(block) === NONE && this.#popular.missed(block)) some = true;
+    }
+    return some;
+  }
+
+  async #finishHit(
+    result: Promise<void>,
+    grant: RangeGrant,
+    wanted: Pick<Wanted, "offset" | "into" | "first">,
+    frame: number,
+  ): Promise<void> {
     try {
       await result;
     } catch (error) {
@@ -78,21 +108,21 @@ export class Reader {
     }
   }
 
-  async #readSlowly(wanted: Wanted, bypass: boolean): Promise<void> {
+  async #readSlowly(wanted: Wanted): Promise<void> {
     const { lock } = this.#state;
     const { first, count } = wanted;
     for (;;) {
-      const inserts = this.#fills(first, count, bypass);
+      const inserts = this.#fills(wanted);
       const exclusive = inserts && this.#state.rules.fillsAlone;
       const grant = lock.tryAcquire(first, count, exclusive) ?? (await lock.acquire(first, count, exclusive));
       // What was missing may have come while we waited, and the other way round.
-      if (!inserts && this.#fills(first, count, bypass)) {
+      if (!inserts && this.#fills(wanted)) {
         lock.release(grant);
         continue;
       }
       if (inserts) return this.#fetch(wanted, grant);
       try {
-        this.#countHits(wanted, bypass);
+        this.#countHits(wanted);
         await this.#transfer(wanted);
       } finally {
         lock.release(grant);
@@ -102,22 +132,22 @@ export class Reader {
   }
 
   /** Whether a read is to put blocks into the cache. */
-  #fills(first: number, count: number, bypass: boolean): boolean {
-    if (bypass || !this.#state.insertsReads) return false;
+  #fills({ first, count, promotes }: Wanted): boolean {
+    if (!promotes || !this.#state.insertsReads) return false;
     for (let block = first; block < first + count; block += 1) {
       if (this.#state.usableFrame(block) === NONE) return true;
     }
     return false;
   }
 
-  #countHits({ first, count }: Wanted, bypass: boolean): void {
+  #countHits({ first, count, isStream }: Wanted): void {
     const { statistics, frames } = this.#state;
     for (let block = first; block < first + count; block += 1) {
       const frame = this.#state.usableFrame(block);
       if (frame !== NONE) {
         frames.use(frame);
         statistics.readHits += 1;
-      } else if (bypass) statistics.bypassed += 1;
+      } else if (isStream) statistics.bypassed += 1;
     }
   }
 
@@ -182,7 +212,7 @@ export class Reader {
   async #fetch(wanted: Wanted, grant: RangeGrant): Promise<void> {
     const { lock, pool } = this.#state;
     const fetched: Fetched[] = [];
-    this.#countHits(wanted, false);
+    this.#countHits(wanted);
     try {
       await join(this.#fetchAll(wanted, fetched));
     } catch (error) {

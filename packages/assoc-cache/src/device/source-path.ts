@@ -14,14 +14,13 @@ import type { Given } from "./request.ts";
 
 export class SourcePath {
   /** Update cached blocks instead of invalidating them. */
-  updates: boolean;
+  updates = false;
   readonly #state: CacheState;
   readonly #writeback: Writeback;
 
-  constructor(state: CacheState, writeback: Writeback, updates: boolean) {
+  constructor(state: CacheState, writeback: Writeback) {
     this.#state = state;
     this.#writeback = writeback;
-    this.updates = updates;
   }
 
   write(given: Given): Promise<void> {

@@ -185,7 +185,9 @@ export const writeAround: CacheTarget = target("write-around", "writes go past t
 
 /** With everything that steers what is cached, and when it is written back. */
 const steered: CacheTarget = target("steered", "write-back that is held back", (random) => ({
-  policy: "write-back",
+  policy: random.pick(["write-back", "write-back", "write-through"]),
+  promote_after: random.pick([0, 1, 2, 3]),
+  read_sequential_cutoff: random.pick([0, 8192, 65_536]),
   writeback_rate: random.pick([0, 4096, 1_000_000]),
   writeback_pause: random.pick([0, 1, 500]),
 }));

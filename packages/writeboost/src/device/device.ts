@@ -17,7 +17,6 @@ import {
   Pace,
   SpaceWatch,
   type StorageFacts,
-  Streams,
   type WriteZeroesOptions,
   done,
   healthy,
@@ -47,6 +46,7 @@ import { readOnlyError, suspendedError } from "./refusals.ts";
 import { SegmentAges } from "./segment-ages.ts";
 import { SegmentLog } from "./log/segment-log.ts";
 import { LogTrouble } from "./log/trouble.ts";
+import { Route } from "./request/route.ts";
 import { Staging } from "./request/staging.ts";
 import { closeInOrder } from "./closing.ts";
 import { factsOf, infoOf, statusOf } from "./control/report.ts";
@@ -54,9 +54,6 @@ import { type Status, printStatus } from "./control/status.ts";
 import { WritePath } from "./request/write-path.ts";
 import { DropCaches, type DropOptions } from "./writeback/drop-caches.ts";
 import { Writeback } from "./writeback/writeback.ts";
-
-// Bytes of the smallest write that is worth an operation of its own on the backing device; less if the cutoff is.
-const LARGE_WRITE = 64 * 1024;
 
 /** A running cache. After an error that may have lost something it takes no writes any more (`EIO`). */
 export class WriteboostDevice extends GuardedTarget {
@@ -66,8 +63,8 @@ export class WriteboostDevice extends GuardedTarget {
   readonly #writeback: Writeback;
   readonly #pace: Pace;
   readonly #bypass: Bypass;
-  readonly #staging: Staging = new Staging();
-  readonly #streams: Streams = new Streams(0);
+  readonly #staging: Staging;
+  readonly #route: Route = new Route();
   readonly #writes: WritePath;
   readonly #reads: ReadPath;
   readonly #daemons: Daemons;
@@ -125,6 +122,7 @@ export class WriteboostDevice extends GuardedTarget {
         if (this.#bypass.unflushed) this.fail(error);
       },
     );
+    this.#staging = new Staging(geometry.slots * geometry.blocks);
     this.#bypass = new Bypass(this.#parts, this.#staging);
     this.#writes = new WritePath(this.#parts, this.#writeback, this.#bypass);
     this.#reads = new ReadPath(this.#parts);
@@ -253,7 +251,8 @@ export class WriteboostDevice extends GuardedTarget {
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
     if (this.#log.dead !== undefined) return Promise.reject(this.#log.dead);
-    if (this.#staging.threshold === 0 || this.#bypass.active) return this.#reads.read(offset, into);
+    if (this.#staging.threshold === 0 || this.#bypass.overlaps(offset, into.length))
+      return this.#reads.read(offset, into);
     const ticket = this.#staging.begin(offset, into.length);
     if (ticket === 0) return this.#reads.read(offset, into);
     return this.#staging.read(this.#reads, this.#writes, offset, into, ticket);
@@ -261,8 +260,7 @@ export class WriteboostDevice extends GuardedTarget {
 
   protected override doWrite(offset: number, from: Buffer): Promise<void> {
     if (this.#log.dead !== undefined) return Promise.reject(this.#log.dead);
-    const { cutoff } = this.#streams;
-    if (from.length >= Math.min(cutoff, LARGE_WRITE) && this.#streams.bypasses(offset, from.length)) {
+    if (this.#route.goesPast(offset, from.length)) {
       return this.#counted(this.#bypass.write(this.#writes, offset, from));
     }
     const at = this.#writes.place(offset, from);
@@ -316,9 +314,9 @@ export class WriteboostDevice extends GuardedTarget {
 
   #applyTunables(): void {
     this.#staging.threshold = this.#tunables.read_cache_threshold;
+    this.#staging.popular.after = this.#tunables.promote_after;
     this.#pace.tune(this.#tunables.writeback_rate, this.#tunables.writeback_pause);
-    // What went past the log would be missing in its archive.
-    this.#streams.cutoff = this.#parts.shipper === undefined ? this.#tunables.sequential_cutoff : 0;
+    this.#route.tune(this.#tunables, this.#parts.shipper !== undefined);
   }
 
   async #modulate(): Promise<void> {

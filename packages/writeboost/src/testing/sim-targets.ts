@@ -235,7 +235,10 @@ export const simTargets: readonly Target[] = [
       order: 5,
       slots: small,
       writeback: true,
+      readCache: true,
       steered: (random) => ({
+        promote_after: random.pick([0, 1, 2, 3]),
+        write_around_mode: random.pick([0, 1]),
         writeback_rate: random.pick([0, 4096, 1_000_000]),
         writeback_pause: random.pick([0, 1, 500]),
       }),

@@ -1,6 +1,6 @@
 /** The status line, to and fro. */
 import { BlockIoError, type Facts } from "@dmkit/block-io";
-import { type TunableName, type Tunables, tunableNames } from "../../options.ts";
+import { type TunableName, type Tunables, defaultTunables, tunableNames } from "../../options.ts";
 
 /** What the status line says. */
 export interface Status {
@@ -35,6 +35,8 @@ const troubles = ["writeback_errors", "bad_blocks", "out_of_space", "missing_spa
 export type Trouble = Record<(typeof troubles)[number], number>;
 
 const BATCH = "nr_cur_batched_writeback";
+/** Of those that do not depend on the geometry. */
+const usual = defaultTunables(10);
 const order: readonly (TunableName | typeof BATCH)[] = [
   "allow_writeback",
   "enable_writeback_modulator",
@@ -51,8 +53,8 @@ export function printStatus(status: Status): string {
     String(name === BATCH ? status.batch : (status.tunables[name] ?? 0)),
   ]);
   for (const name of tunableNames.slice(order.length)) {
-    const value = status.tunables[name] ?? 0;
-    if (value > 0) pairs.push(name, String(value));
+    const value = status.tunables[name] ?? usual[name];
+    if (value !== usual[name]) pairs.push(name, String(value));
   }
   for (const [name, value] of Object.entries(status.archive ?? {})) pairs.push(name, String(value));
   for (const name of troubles) {

@@ -51,6 +51,11 @@ export class Bypass implements Traffic {
     return false;
   }
 
+  /** Whether a request is under way on any of these bytes. */
+  overlaps(offset: number, length: number): boolean {
+    return this.#active.some(({ first, end }) => offset < end * BLOCK && offset + length > first * BLOCK);
+  }
+
   wait(): Promise<void> {
     return this.#over.wait();
   }
@@ -80,7 +85,7 @@ export class Bypass implements Traffic {
     this.#parts.statistics.bypassedBytes += data.length;
     const request = this.#parts.backing.write(offset, data);
     if (request !== done) return this.#goPast({ first, end: last }, () => request);
-    this.#staging.forgetAll();
+    this.#staging.forgetRange(first, last);
     this.#completed += 1;
     return done;
   }
@@ -165,7 +170,7 @@ export class Bypass implements Traffic {
 
   async #goPast(range: Range, request: () => Promise<void>): Promise<void> {
     this.#active.push(range);
-    this.#staging.forgetAll();
+    this.#staging.forgetRange(range.first, range.end);
     try {
       await request();
     } finally {

@@ -7,18 +7,28 @@
  * A scan must not flood the cache: once as many consecutive blocks as the threshold have been read, the rest
  * of the run is not staged.
  */
+import { Popular } from "@dmkit/block-io";
 import { BLOCK } from "../../format/geometry.ts";
 import type { ReadPath } from "./read-path.ts";
 import type { WritePath } from "./write-path.ts";
 
+// Blocks whose misses are counted at most, if the cache has so many.
+const MOST_COUNTED = 65_536;
+
 export class Staging {
   /** Fewer consecutive blocks than this may be staged; 0: off. */
   threshold = 0;
+  readonly popular: Popular;
   /** Blocks that are being read, and the number of the read that may stage them. */
   readonly #reading: Map<number, number> = new Map();
   #reads = 0;
   #scanEnd = 0;
   #scanned = 0;
+
+  /** @param blocks of the cache. */
+  constructor(blocks: number) {
+    this.popular = new Popular(Math.min(blocks, MOST_COUNTED));
+  }
 
   /** A read of `length` bytes at `offset` is about to begin. The ticket is for {@link staged}; 0: not to be staged. */
   begin(offset: number, length: number): number {
@@ -52,7 +62,8 @@ export class Staging {
       await reads.read(offset, into, (from, data) => {
         for (let at = (BLOCK - (from % BLOCK)) % BLOCK; at + BLOCK <= data.length; at += BLOCK) {
           const block = (from + at) / BLOCK;
-          if (this.take(block, ticket)) writes.stage(block, data.subarray(at, at + BLOCK));
+          if (this.take(block, ticket) && this.popular.missed(block))
+            writes.stage(block, data.subarray(at, at + BLOCK));
         }
       });
     } finally {
@@ -70,7 +81,10 @@ export class Staging {
     if (this.#reading.size > 0) this.#reading.delete(block);
   }
 
-  forgetAll(): void {
-    this.#reading.clear();
+  /** The blocks from `first` up to `end`. */
+  forgetRange(first: number, end: number): void {
+    if (end - first <= this.#reading.size)
+      for (let block = first; block < end; block += 1) this.forget(block);
+    else for (const block of this.#reading.keys()) if (block >= first && block < end) this.forget(block);
   }
 }
