@@ -11,7 +11,7 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { rolldown } from "rolldown";
 
@@ -37,30 +37,29 @@ const bundle = await rolldown({
   resolve: { conditionNames: ["dmkit-source", "node", "import", "default"] },
   external: (id) => !/^[./]|^@dmkit\//.test(id),
 });
+// What is always loaded together becomes one module, each of which takes a turn of the loader: what these files of ours
+// import, and what that imports. What opens a target, and all else that is imported by a call, stays by itself.
+const groups = {
+  // What every command needs: what process.ts imports, which itself waits for what a command imports.
+  base: ["command-line.ts", "ui/interrupt.ts", "ui/output.ts"],
+  // What every command with devices needs besides.
+  devices: ["devices.ts"],
+  server: ["commands/serve.ts"],
+};
 // All in one folder, as far below the manifest as the sources are.
-const options = {
+const { output } = await bundle.generate({
   format: "esm",
   entryFileNames: "[name].js",
   chunkFileNames: "[name]-[hash].js",
   minifyInternalExports: false,
   // A server keeps the text of its modules in memory: 1.5 MiB less.
   comments: { jsdoc: false },
-};
-// What every command needs becomes one module: each of a dozen takes a turn of the loader. Not the first of them, which
-// waits for all that a command imports.
-const first = join(app, "src/process.ts");
-const chunks = (await bundle.generate(options)).output;
-const needed = new Set();
-const todo = [chunks.find(({ moduleIds }) => moduleIds?.includes(first))];
-for (const { moduleIds, imports } of todo) {
-  for (const id of moduleIds) if (id !== first) needed.add(id);
-  todo.push(...chunks.filter((chunk) => imports.includes(chunk.fileName) && !todo.includes(chunk)));
-}
-const { output } = await bundle.generate({
-  ...options,
   codeSplitting: {
-    includeDependenciesRecursively: false,
-    groups: [{ name: "base", test: (id) => needed.has(id) }],
+    groups: Object.entries(groups).map(([name, roots], index, { length }) => ({
+      name,
+      test: (id) => roots.includes(relative(join(app, "src"), id)),
+      priority: length - index,
+    })),
   },
 });
 await bundle.close();
@@ -112,6 +111,14 @@ const imported = new Set(output.flatMap(({ imports, dynamicImports }) => [...imp
 const missing = [...imported].filter(
   (id) => !id.startsWith("node:") && !id.endsWith(".js") && !declared.includes(id),
 );
+// A declaration that imports what runs its target would load that for every command.
+const runs = /packages\/[^/]+\/src\/(device\/device|image|offline\/.*|open\/open[^/]*)\.ts$/;
+const early = output.filter(({ name }) => name in groups).flatMap(({ moduleIds }) => moduleIds);
+const heavy = early.filter((id) => runs.test(id)).map((id) => relative(root, id));
+if (heavy.length > 0) {
+  console.error(`Every command would load ${heavy.join(", ")}: import them in the target by a call.`);
+  process.exitCode = 1;
+}
 if (missing.length > 0) {
   console.error(`apps/dmkit/package.json has to name what the bundle imports: ${missing.join(", ")}.`);
   process.exitCode = 1;

@@ -165,7 +165,7 @@ describe("a log", () => {
       [last, true],
       [last - 2, false],
     ] as const) {
-      const view = await openView([cache, backing], id, targets.images, realEnvironment);
+      const view = await openView([cache, backing], id, await targets.images(), realEnvironment);
       await view.device.read(0, shown);
       for (const device of [view.device, ...view.below]) await device.close();
       expect(shown.equals(contents)).toBe(whole);
@@ -180,9 +180,9 @@ describe("a log", () => {
     expect([state(cache), state(backing)]).toEqual(before);
     await ok("replay", cache, backing, "--until", String(last - 2), "-q");
     expect(readFileSync(backing).equals(shown)).toBe(true);
-    await expect(openView([cache, backing], last + 1, targets.images, realEnvironment)).rejects.toMatchObject(
-      { code: "EINVAL" },
-    );
+    await expect(
+      openView([cache, backing], last + 1, await targets.images(), realEnvironment),
+    ).rejects.toMatchObject({ code: "EINVAL" });
     expect((await cli("replay", cache, backing, "--until", String(last + 1))).code).toBe(1);
   });
 

@@ -1,4 +1,4 @@
-export { archive } from "./target.ts";
+export { archive, attachArchive } from "./target.ts";
 export { type ArchiveOptions, archiveOptions } from "./options.ts";
 export {
   Archive,
@@ -17,7 +17,7 @@ export { MAX_CONTENTS, type LogHead, type LogSegment, contentsSize } from "./for
 export type { Checkpoint, DiskRecord, EpochRecord, LogEnd, Moment, Token } from "./format/records.ts";
 export { type AttachedArchive, type LocalLog, attachTo } from "./open/attach.ts";
 export { type Claim, type Claimant, claim, randomToken } from "./open/claim.ts";
-export { attachArchive, baseReference, openArchive, withArchive } from "./open/open-archive.ts";
+export { baseReference, openArchive, withArchive } from "./open/open-archive.ts";
 export {
   type ArchiveReference,
   absoluteArchiveReference,

@@ -1,8 +1,18 @@
-/** The declaration of the target `archive`. */
+/** The declaration of the target `archive`, and what attaches a cache to one: neither loads an archive before it is used. */
 import { type Target, parseOptions, refuse, restOf } from "@dmkit/block-io";
-import { openArchive } from "./open/open-archive.ts";
+import type { AttachedArchive, LocalLog } from "./open/attach.ts";
 import { absoluteArchiveReference, atMoment, parseArchiveReference } from "./open/reference.ts";
 import { type ArchiveOptions, archiveOptions } from "./options.ts";
+
+/** Attaches a cache to the disk that `location` names, STORE/DISK; `signal` ends that. Errors: see `attachTo`. */
+export async function attachArchive(
+  location: string,
+  local: LocalLog,
+  signal?: AbortSignal,
+): Promise<AttachedArchive> {
+  const { attachDisk } = await import("./open/open-archive.ts");
+  return attachDisk(location, local, signal);
+}
 
 /**
  * The target `archive`: a disk as of a moment, from the log in an object store, read-only. Errors of `open`: `ENOENT`,
@@ -16,7 +26,8 @@ export const archive: Target<ArchiveOptions> = {
   options: archiveOptions,
   schemes: {
     archive: {
-      open: (reference, _access, environment) => openArchive(reference, environment),
+      open: async (reference, _access, environment) =>
+        (await import("./open/open-archive.ts")).openArchive(reference, environment),
       absolute: absoluteArchiveReference,
       at: atMoment,
     },
@@ -31,6 +42,7 @@ export const archive: Target<ArchiveOptions> = {
   print: (options) => [options.archive],
   async open(given, { name, size, environment, progress }) {
     const options = parseOptions(archiveOptions, given, "archive");
+    const { openArchive } = await import("./open/open-archive.ts");
     const device = await openArchive(options.archive, environment, name, {
       progress: ({ done, total }) => progress?.(done, total, "fetching the log"),
     });

@@ -1,5 +1,5 @@
 /** The options of the target: one table for table lines, stack files, help, and messages that change them. */
-import { type OptionsOf, type TunableTable, tunablesOf } from "@dmkit/block-io";
+import { type DeviceUse, type OptionsOf, type TunableTable, tunablesOf } from "@dmkit/block-io";
 
 /** The options of `cache`: types, ranges, defaults, help. What a table, a stack file and a program may give. */
 export const cacheOptions = {
@@ -186,3 +186,11 @@ export const cacheTunables: TunableTable = tunablesOf(cacheOptions, tunableNames
 
 /** What the policy is set to has a method of its own. */
 export type Tunable = Exclude<(typeof tunableNames)[number], "policy">;
+
+/** What the target does with its devices; `size` in bytes. */
+export function usesOf(
+  { source, cache }: Pick<CacheOptions, "source" | "cache">,
+  size: number,
+): Readonly<Record<"source" | "cache", DeviceUse>> {
+  return { source: [source, "owns", { offset: 0, length: size }], cache: [cache, "owns"] };
+}

@@ -1,8 +1,6 @@
 /** The declaration of the target `cache` (alias `assoc-cache`). */
 import { type Target, parseOptions, printNamed, restOf } from "@dmkit/block-io";
-import { assocCacheImages } from "./image.ts";
-import { checkCache, openCache, usesOf } from "./open/open.ts";
-import { type CacheOptions, cacheOptions, namedOptions } from "./options.ts";
+import { type CacheOptions, cacheOptions, namedOptions, usesOf } from "./options.ts";
 import { cacheControls } from "./device/messages.ts";
 
 const positional = ["persistence", "block_size", "cache_size", "associativity", "write_policy"] as const;
@@ -20,7 +18,7 @@ export const assocCache: Target<CacheOptions> = {
     "<source> <cache> [<persistence> [<block size> [<cache size> [<associativity> [<write policy> [<#words> (<key> <value>)…]]]]]]",
   options: cacheOptions,
   ...cacheControls,
-  image: assocCacheImages,
+  image: async () => (await import("./image.ts")).assocCacheImages,
   stack: {
     // A cache smaller than the default associativity has one set, as in tables.
     // And a server that is started again goes on with the cache it made the first time.
@@ -50,8 +48,8 @@ export const assocCache: Target<CacheOptions> = {
     return [...words, ...printNamed(namedOptions, cacheOptions, options)];
   },
   uses: (options, size) => Object.values(usesOf(options, size)),
-  check: checkCache,
-  open: openCache,
+  check: async (options, context) => (await import("./open/open.ts")).checkCache(options, context),
+  open: async (options, context) => (await import("./open/open.ts")).openCache(options, context),
 };
 
 /** A cache smaller than the default associativity has one set, if nothing else was asked for. */

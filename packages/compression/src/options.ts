@@ -1,5 +1,5 @@
 /** The options of the target. */
-import type { OptionsOf } from "@dmkit/block-io";
+import type { DeviceUse, OptionsOf } from "@dmkit/block-io";
 
 /** The options of `compression`: types, ranges, defaults, help. */
 export const compressionOptions = {
@@ -76,3 +76,8 @@ export const namedOptions: readonly [
   "journal",
   "force",
 ] = ["format", "algorithm", "max_extent", "discard_holes", "memory", "journal", "force"];
+
+/** What the target does with its device. */
+export function useOf({ device }: Pick<CompressionOptions, "device">): DeviceUse {
+  return [device, "owns"];
+}

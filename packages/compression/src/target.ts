@@ -1,10 +1,7 @@
 /** The declaration of the target `compression` (alias `compress`). */
 import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
 import { compressionControls } from "./device/counters.ts";
-import { compressionImages } from "./image.ts";
-import { compressionFootprint } from "./offline/footprint.ts";
-import { checkCompression, openCompression, useOf } from "./open/open.ts";
-import { type CompressionOptions, compressionOptions, namedOptions } from "./options.ts";
+import { type CompressionOptions, compressionOptions, namedOptions, useOf } from "./options.ts";
 
 /**
  * The target `compression`: a device that is stored compressed. Errors of `open`: `EFORMAT`, `EINVAL`, `EROFS`, those
@@ -18,8 +15,8 @@ export const compression: Target<CompressionOptions> = {
   synopsis: "<device> writethrough | writeback <seconds> [<#words> (<key> <value>)…]",
   options: compressionOptions,
   ...compressionControls,
-  image: compressionImages,
-  footprint: compressionFootprint,
+  image: async () => (await import("./image.ts")).compressionImages,
+  footprint: async () => (await import("./offline/footprint.ts")).compressionFootprint,
   parse(args) {
     const values: Record<string, unknown> = {
       device: args.text("device", compressionOptions.device),
@@ -37,6 +34,6 @@ export const compression: Target<CompressionOptions> = {
     return [...words, ...printNamed(namedOptions, compressionOptions, options)];
   },
   uses: (options) => [useOf(options)],
-  check: checkCompression,
-  open: (options, context) => openCompression(options, context),
+  check: async (options, context) => (await import("./open/open.ts")).checkCompression(options, context),
+  open: async (options, context) => (await import("./open/open.ts")).openCompression(options, context),
 };

@@ -19,10 +19,8 @@ import type { NewLayer } from "./device/freeze.ts";
 import type { LayerDevices } from "./device/layer/layer.ts";
 import { cowControls } from "./device/messages.ts";
 import type { StackDevices } from "./device/layer/stack-devices.ts";
-import { cowImages } from "./image.ts";
-import { layerOverlay } from "./offline/create/overlay.ts";
 import { hintFor } from "./open/missing-layer.ts";
-import { type OpenStackOptions, checkStack, openStack } from "./open/open.ts";
+import type { OpenStackOptions } from "./open/open.ts";
 import { type CowOptions, type NamedOption, cowOptions, namedOptions } from "./options.ts";
 
 type LayerOptions = CowOptions["layers"][number];
@@ -39,9 +37,9 @@ export const cow: Target<CowOptions> = {
   synopsis: "<base> <base offset> {<bitmap> <data> <offset>}… [<#words> {<option> <value>}…]",
   options: cowOptions,
   ...cowControls,
-  image: cowImages,
-  overlay: layerOverlay,
-  footprint: plainFootprint((size) => bitmapDeviceSize(size / SECTOR)),
+  image: async () => (await import("./image.ts")).cowImages,
+  overlay: async () => (await import("./offline/create/overlay.ts")).layerOverlay,
+  footprint: () => Promise.resolve(plainFootprint((size) => bitmapDeviceSize(size / SECTOR))),
   stack: { length: ({ base, base_offset }) => restOf(base, base_offset) },
   hintFor,
 
@@ -78,12 +76,14 @@ export const cow: Target<CowOptions> = {
 
   async check(options, context) {
     if (options.layers.length === 0) return;
+    const { checkStack } = await import("./open/open.ts");
     await checkStack(await openLowers(options, context), settingsOf(options, context));
   },
 
   async open(given, context) {
     const options = parseOptions(cowOptions, given, "cow");
     if (options.layers.length === 0) return openBase(options, context);
+    const { openStack } = await import("./open/open.ts");
     const { size } = context;
     const stack = await openLowers(options, context);
     // Those of a table after some were put on top.

@@ -1,8 +1,6 @@
 /** The declaration of the target `image`. */
 import { type Target, parseOptions, printNamed, refuse, restOf } from "@dmkit/block-io";
-import { imageControls } from "./device/device.ts";
-import { imageFootprint } from "./offline/footprint.ts";
-import { openImage } from "./open/open-image.ts";
+import { imageControls } from "./device/messages.ts";
 import { absoluteImageReference, parseImageReference } from "./open/reference.ts";
 import { type ImageOptions, imageOptions, namedOptions } from "./options.ts";
 
@@ -17,11 +15,13 @@ export const image: Target<ImageOptions> = {
   synopsis: "<image> [<#words> (<key> <value>)…]",
   options: imageOptions,
   ...imageControls,
-  footprint: imageFootprint,
+  footprint: async () => (await import("./offline/footprint.ts")).imageFootprint,
   schemes: {
     image: {
-      open: (reference, _access, environment) =>
-        openImage({ image: reference }, { name: reference, environment }),
+      async open(reference, _access, environment) {
+        const { openImage } = await import("./open/open-image.ts");
+        return openImage({ image: reference }, { name: reference, environment });
+      },
       absolute: absoluteImageReference,
     },
   },
@@ -37,6 +37,7 @@ export const image: Target<ImageOptions> = {
   print: (options) => [options.image, ...printNamed(namedOptions, imageOptions, options)],
   async open(given, { name, size, environment }) {
     const options = parseOptions(imageOptions, given, "image");
+    const { openImage } = await import("./open/open-image.ts");
     const device = await openImage(options, { name, environment });
     if (device.size === size) return device;
     await device.close();

@@ -9,8 +9,7 @@ import {
   restOf,
 } from "@dmkit/block-io";
 import { trackedControls } from "./device/messages.ts";
-import { trackedImages } from "./image.ts";
-import { type OpenTrackedOptions, checkTracked, openTracked } from "./open/open.ts";
+import type { OpenTrackedOptions } from "./open/open.ts";
 import { type TrackedOptions, namedOptions, trackedOptions } from "./options.ts";
 
 /**
@@ -24,7 +23,7 @@ export const tracked: Target<TrackedOptions> = {
   synopsis: "<device> <bitmap device> [<#words> (<key> <value>)…]",
   options: trackedOptions,
   ...trackedControls,
-  image: trackedImages,
+  image: async () => (await import("./image.ts")).trackedImages,
   stack: { length: ({ device }) => restOf(device) },
   parse(args) {
     const device = args.text("device", trackedOptions.device);
@@ -36,11 +35,13 @@ export const tracked: Target<TrackedOptions> = {
   print: (options) => [options.device, options.bitmap, ...printNamed(namedOptions, trackedOptions, options)],
   uses: (options, size) => Object.values(usesOf(options, size)),
   async check(options, context) {
+    const { checkTracked } = await import("./open/open.ts");
     const { data, bitmap } = await lowersOf(options, context);
     await checkTracked(data, bitmap, settingsOf(options, context));
   },
   async open(given, context) {
     const options = parseOptions(trackedOptions, given, "tracked");
+    const { openTracked } = await import("./open/open.ts");
     const { data, bitmap } = await lowersOf(options, context);
     return openTracked(data, bitmap, settingsOf(options, context));
   },

@@ -20,8 +20,7 @@ import type { Archiving, LocalLog, SegmentArchive } from "./device/archive/segme
 import type { WriteboostDevice } from "./device/device.ts";
 import { writeboostControls } from "./device/control/messages.ts";
 import type { Devices } from "./device/recovered.ts";
-import { writeboostImages } from "./image.ts";
-import { type OpenOptions, checkWriteboost, openWriteboost } from "./open/open.ts";
+import type { OpenOptions } from "./open/open.ts";
 import {
   type TunableName,
   type Tunables,
@@ -189,7 +188,7 @@ export const writeboost: Target<WriteboostOptions> = {
   synopsis: "<type> <backing> <cache> [<plog>] [<#optional> <optional…> [<#tunables> <tunables…>]]",
   options,
   ...writeboostControls,
-  image: writeboostImages,
+  image: async () => (await import("./image.ts")).writeboostImages,
   stack: {
     defaults: (given) => ({ type: given["plog"] === undefined ? 0 : 1, ...friendlyTunables(given) }),
     conflict: ({ type, plog }) =>
@@ -205,6 +204,7 @@ export const writeboost: Target<WriteboostOptions> = {
     return plog === undefined ? [backing, cache] : [backing, cache, plog];
   },
   async check(settings, context) {
+    const { checkWriteboost } = await import("./open/open.ts");
     const { devices, opening } = await openLowers(settings, context);
     await checkWriteboost(devices, opening);
   },
@@ -222,6 +222,7 @@ async function openTarget(
   open: OpenArchive,
 ): Promise<WriteboostDevice> {
   const settings = parseOptions(options, given, "writeboost");
+  const { openWriteboost } = await import("./open/open.ts");
   const { devices, opening } = await openLowers(settings, context);
   return openWriteboost(devices, {
     ...opening,

@@ -1,5 +1,5 @@
 /** The options of the target, named as the attributes of the Linux driver are. */
-import type { OptionsOf } from "@dmkit/block-io";
+import type { DeviceUse, OptionsOf } from "@dmkit/block-io";
 
 /** The options of `zram`: types, ranges, defaults, help. */
 export const zramOptions = {
@@ -65,3 +65,16 @@ export const namedOptions: readonly [
   "bad",
   "force",
 ] = ["max_comp_streams", "mem_limit", "recomp_algorithm", "backing_dev", "snapshot", "bad", "force"];
+
+/** What the target does with its devices. */
+export function usesOf({
+  backing_dev: backing,
+  snapshot,
+}: Pick<ZramOptions, "backing_dev" | "snapshot">): Readonly<
+  Record<"backing" | "snapshot", DeviceUse | undefined>
+> {
+  return {
+    backing: backing === undefined ? undefined : [backing, "owns"],
+    snapshot: snapshot === undefined ? undefined : [snapshot, "owns"],
+  };
+}

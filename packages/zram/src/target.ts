@@ -1,9 +1,7 @@
 /** The declaration of the target `zram`. */
 import { type Target, parseOptions, printNamed } from "@dmkit/block-io";
-import { zramFootprint } from "./device/footprint.ts";
 import { zramControls } from "./device/messages.ts";
-import { checkZram, openZram, usesOf } from "./open/open.ts";
-import { type ZramOptions, namedOptions, zramOptions } from "./options.ts";
+import { type ZramOptions, namedOptions, usesOf, zramOptions } from "./options.ts";
 
 /** The target `zram`: a RAM disk that is compressed. */
 export const zram: Target<ZramOptions> = {
@@ -14,7 +12,7 @@ export const zram: Target<ZramOptions> = {
   options: zramOptions,
   inMemory: true,
   ...zramControls,
-  footprint: zramFootprint,
+  footprint: async () => (await import("./device/footprint.ts")).zramFootprint,
   parse(args) {
     const values: Record<string, unknown> = {};
     if (args.remaining > 0) values["comp_algorithm"] = args.text("algorithm", zramOptions.comp_algorithm);
@@ -26,6 +24,6 @@ export const zram: Target<ZramOptions> = {
     return [options.comp_algorithm, ...printNamed(namedOptions, zramOptions, options)];
   },
   uses: (options) => Object.values(usesOf(options)).filter((use) => use !== undefined),
-  check: checkZram,
-  open: openZram,
+  check: async (options, context) => (await import("./open/open.ts")).checkZram(options, context),
+  open: async (options, context) => (await import("./open/open.ts")).openZram(options, context),
 };

@@ -89,7 +89,7 @@ async function openPast(
   if (table.length > 0 || images.length === 0) throw usage("--at goes with the devices of one image");
   const { openView } = await import("../offline/view.ts");
   const { targets } = devices;
-  const view = await openView(images, at, targets.images, environment);
+  const view = await openView(images, at, await targets.images(), environment);
   const device = deviceName(name, devices);
   const args = { target: targets.get(view.format.name), words: () => view.words };
   await devices.adopt(device, { ...openedAs(view.device, args, view.below), past: view.description });

@@ -274,8 +274,8 @@ class Recorded extends MemoryDevice {
 
 const work = { environment: realEnvironment };
 
-function formatOf({ format: name }: Report): ImageFormat {
-  const format = targets.images.find((one) => one.name === name);
+async function formatOf({ format: name }: Report): Promise<ImageFormat> {
+  const format = (await targets.images()).find((one) => one.name === name);
   if (format === undefined) throw new Error(`no format ${name}`);
   return format;
 }
@@ -308,7 +308,7 @@ const LARGE = 8 * 2 ** 20;
 
 /** A repair that loses power at any write is completed by the next one. */
 async function cutShort(report: Report, contents: Contents, made: Made, expected: Outcome): Promise<void> {
-  const format = formatOf(report);
+  const format = await formatOf(report);
   const { steps } = await repairIn(format, { ...contents });
   const random = new SeededRandom(1);
   const large = Object.values(contents).some((bytes) => bytes.length > LARGE);
@@ -367,7 +367,7 @@ async function openedIsClean(report: Report, contents: Contents, made: Made): Pr
   }
   await device.close();
   const problems = [];
-  for await (const problem of formatOf(report).check(named, work))
+  for await (const problem of (await formatOf(report)).check(named, work))
     if (problem.severity !== "info") problems.push(problem);
   expect(problems, "after opening and closing").toEqual([]);
 }

@@ -162,7 +162,7 @@ export const toy: Target<ToyOptions> = {
   synopsis: "<device> [<#words> (<key> <value>)…]",
   options,
   ...controls,
-  image,
+  image: () => Promise.resolve(image),
   stack: {
     defaults: () => ({ limit: 20 }),
     conflict: ({ mood, limit }) =>

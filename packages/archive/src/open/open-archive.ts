@@ -100,8 +100,8 @@ export function baseReference(location: string, disk: string, { checkpoint }: Hi
   return printImageReference(reference, checkpoint.digest);
 }
 
-/** Attaches a cache to the disk that `location` names, STORE/DISK; `signal` ends that. Errors: see {@link attachTo}. */
-export async function attachArchive(
+/** What `attachArchive` does. */
+export async function attachDisk(
   location: string,
   local: LocalLog,
   signal?: AbortSignal,

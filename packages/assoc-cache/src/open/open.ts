@@ -2,7 +2,6 @@
 import { type CacheRules, cacheRules } from "../core/rules.ts";
 import {
   type BlockDevice,
-  type DeviceUse,
   MemoryOverlay,
   type OpenContext,
   SECTOR,
@@ -22,7 +21,7 @@ import { uuidFromText } from "../format/uuid.ts";
 import { encodeInUseV1 } from "../format/v1.ts";
 import { type NewCache, createV1, createV2, refuseDirty, requirePossible } from "./create.ts";
 import { type Stored, type Trace, checkPairing, findMetadata, loadV1, loadV2, traceOf } from "./load.ts";
-import { type CacheOptions, cacheOptions } from "../options.ts";
+import { type CacheOptions, cacheOptions, usesOf } from "../options.ts";
 import { whyChanged } from "../device/metadata/witness.ts";
 import type { Metadata } from "../device/metadata/metadata.ts";
 import { MetadataV1 } from "../device/metadata/metadata-v1.ts";
@@ -38,14 +37,6 @@ interface Devices {
 /** What a cache is opened with. */
 interface Opening extends OpenContext {
   readonly rules: CacheRules;
-}
-
-/** What the target does with its devices; `size` in bytes. */
-export function usesOf(
-  { source, cache }: Pick<CacheOptions, "source" | "cache">,
-  size: number,
-): Readonly<Record<"source" | "cache", DeviceUse>> {
-  return { source: [source, "owns", { offset: 0, length: size }], cache: [cache, "owns"] };
 }
 
 /** Errors: EINVAL (geometry, room, wrong source), EBUSY (dirty blocks), EFORMAT (metadata), EROFS, I/O errors. */

@@ -26,9 +26,9 @@ export class TargetRegistry {
     return this.#listed;
   }
 
-  /** The formats of those that have images. */
-  get images(): readonly ImageFormat[] {
-    return this.#listed.flatMap(({ image }) => image ?? []);
+  /** The formats of those that have images, loaded. */
+  images(): Promise<readonly ImageFormat[]> {
+    return Promise.all(this.#listed.flatMap((target) => target.image?.() ?? []));
   }
 
   /** The URI schemes of all of them. */

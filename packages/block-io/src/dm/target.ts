@@ -169,7 +169,10 @@ export interface OpenContext {
   readonly onlyReads?: (device: BlockDevice, range?: ByteRange) => void;
 }
 
-/** The declaration of a target; `export const linear = {…} satisfies Target<LinearOptions>`. */
+/**
+ * The declaration of a target; `export const linear = {…} satisfies Target<LinearOptions>`. A program loads the
+ * declarations of all targets it knows, so what runs one is imported where it is opened: `open`, `check`, `image` …
+ */
 export interface Target<Options> {
   /** As in tables; also the package's name. */
   readonly name: string;
@@ -205,12 +208,12 @@ export interface Target<Options> {
   readonly tunables?: TunableTable;
   /** What its devices can be told besides. */
   readonly messages?: Messages<never>;
-  /** What offline tools can do with images of it: recognise, check, repair, dump … Left out: it has none. */
-  readonly image?: ImageFormat;
-  /** How a device can be kept as it is by it, and written to all the same. */
-  readonly overlay?: Overlay;
-  /** What data would take that is stored by it. Left out: what it takes anyway. */
-  readonly footprint?: Footprint;
+  /** Loads what offline tools can do with images of it: recognise, check, repair, dump … Left out: it has none. */
+  readonly image?: () => Promise<ImageFormat>;
+  /** Loads how a device can be kept as it is by it, and written to all the same. */
+  readonly overlay?: () => Promise<Overlay>;
+  /** Loads what data would take that is stored by it. Left out: what it takes anyway. */
+  readonly footprint?: () => Promise<Footprint>;
   /** URI schemes of devices it opens without a table. */
   readonly schemes?: Readonly<Record<string, UriScheme>>;
   /** What stack files ask besides the options. */

@@ -5,7 +5,6 @@ import { type CompressionRules, compressionRules } from "../core/rules.ts";
 import {
   type BlockDevice,
   type BlockIoError,
-  type DeviceUse,
   type OpenContext,
   type TargetDevice,
   contentsOf,
@@ -18,17 +17,12 @@ import {
 import { BLOCK } from "../format/geometry-v1.ts";
 import { isSuperblockV1 } from "../format/superblock-v1.ts";
 import type { SuperblockV2 } from "../format/superblock-v2.ts";
-import { type CompressionOptions, compressionOptions } from "../options.ts";
+import { type CompressionOptions, compressionOptions, useOf } from "../options.ts";
 import { requireWorking } from "../device/codec.ts";
 import { requireFit, requireOptionsOfV1 } from "./refusals.ts";
 import { DEFAULT_V1, createV1, openV1, planV1, requireV1 } from "./v1/open.ts";
 import { DEFAULT_V2, createV2, openV2, planV2, requireV2 } from "./v2/open.ts";
 import { readSuperblock } from "../device/v2/superblocks.ts";
-
-/** What the target does with its device. */
-export function useOf({ device }: Pick<CompressionOptions, "device">): DeviceUse {
-  return [device, "owns"];
-}
 
 /**
  * Opens the device, making it first if it is blank, or anything else that is none and `force` is given. Errors: `EFORMAT`,

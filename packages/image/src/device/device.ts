@@ -5,7 +5,6 @@
  * over when the last one is. An error of one chunk is the error of the reads that need it, and of no other.
  */
 import {
-  type Controls,
   type Extent,
   type Facts,
   GuardedTarget,
@@ -13,7 +12,6 @@ import {
   type WatchedFacts,
   done,
   inParallel,
-  noControls,
   plainCapabilities,
   plainLimits,
   join,
@@ -23,6 +21,7 @@ import { Readahead } from "../core/readahead.ts";
 import { type Digest, digestAt } from "../format/digest.ts";
 import { type Manifest, PAGE_CHUNKS, chunkCount } from "../format/manifest.ts";
 import type { Blobs } from "./blobs.ts";
+import { imageControls } from "./messages.ts";
 
 /** What the device is opened with. */
 export interface ImageParts {
@@ -44,28 +43,6 @@ function imageLimits(chunkSize: number): Limits {
     capabilities: { ...plainCapabilities, readOnly: true, extents: true },
   };
 }
-
-/** What a running image can be told. */
-export const imageControls: Controls<ImageDevice> = {
-  ...noControls,
-  messages: {
-    first_reads: {
-      arguments: "",
-      readOnly: true,
-      help: "answers with the chunks in the order in which they were first read",
-      run: (device) => device.firstReads.join(" "),
-    },
-    clear_first_reads: {
-      arguments: "",
-      readOnly: true,
-      help: "forgets which chunks were read",
-      run(device) {
-        device.clearFirstReads();
-        return "";
-      },
-    },
-  },
-};
 
 /** An open image: chunks are fetched when they are read, and checked against their digests. */
 export class ImageDevice extends GuardedTarget {
@@ -130,7 +107,7 @@ export class ImageDevice extends GuardedTarget {
     };
   }
 
-  protected override get controls(): Controls<ImageDevice> {
+  protected override get controls(): typeof imageControls {
     return imageControls;
   }
 

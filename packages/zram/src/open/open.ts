@@ -21,23 +21,10 @@ import { type ZramRules, zramRules } from "../core/rules.ts";
 import { PAGE } from "../core/size-classes.ts";
 import { ZramDevice } from "../device/device.ts";
 import { encodeBackingMark, isBackingMark } from "../format/backing.ts";
-import { type ZramOptions, zramOptions } from "../options.ts";
+import { type ZramOptions, zramOptions, usesOf } from "../options.ts";
 import { Snapshots } from "../device/snapshot/snapshots.ts";
 
 const MAX_PAGES = 2 ** 31;
-
-/** What the target does with its devices. */
-export function usesOf({
-  backing_dev: backing,
-  snapshot,
-}: Pick<ZramOptions, "backing_dev" | "snapshot">): Readonly<
-  Record<"backing" | "snapshot", DeviceUse | undefined>
-> {
-  return {
-    backing: backing === undefined ? undefined : [backing, "owns"],
-    snapshot: snapshot === undefined ? undefined : [snapshot, "owns"],
-  };
-}
 
 /**
  * Opens a compressed RAM disk, from its snapshot if it has one. Errors: `EINVAL`, `EFORMAT`, `ENOMEM`, those of the

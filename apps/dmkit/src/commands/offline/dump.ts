@@ -22,7 +22,7 @@ Examples:
 `;
 
 export async function addDump(program: Command, finish: Finish, known: Known): Promise<void> {
-  const { images: formats } = await known();
+  const formats = await (await known()).images();
   const command = program
     .command("dump")
     .summary("write the metadata of an image as JSON")

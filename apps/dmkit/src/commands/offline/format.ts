@@ -29,7 +29,7 @@ Examples:
 `;
 
 export async function addFormat(program: Command, finish: Finish, known: Known): Promise<void> {
-  const { images: formats } = await known();
+  const formats = await (await known()).images();
   const command = program
     .command("format")
     .summary("make a new image on devices")

@@ -16,7 +16,7 @@ Examples:
 `;
 
 export async function addFsck(program: Command, finish: Finish, known: Known): Promise<void> {
-  const { images: formats } = await known();
+  const formats = await (await known()).images();
   const markers = formats.filter(({ marksBad }) => marksBad === true).map(({ name }) => name);
   const command = program
     .command("fsck")

@@ -25,7 +25,7 @@ Examples:
 `;
 
 export async function addInfo(program: Command, finish: Finish, known: Known): Promise<void> {
-  const { images: formats } = await known();
+  const formats = await (await known()).images();
   const command = program
     .command("info")
     .summary("tell what a device, image or server is")

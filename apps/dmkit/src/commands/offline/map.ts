@@ -30,7 +30,7 @@ Examples:
 `;
 
 export async function addMap(program: Command, finish: Finish, known: Known): Promise<void> {
-  const { images: formats } = await known();
+  const formats = await (await known()).images();
   const command = program
     .command("map")
     .summary("draw the layout of an image")

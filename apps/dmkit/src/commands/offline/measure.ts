@@ -44,7 +44,7 @@ export function addMeasure(program: Command, finish: Finish, known: Known): void
     .option("-q, --quiet", "show no progress", false)
     .addHelpText("after", examples)
     .action(async (device: string, flags: MeasureFlags) => {
-      const ways = waysOf((await known()).list(), flags.algorithm);
+      const ways = await waysOf((await known()).list(), flags.algorithm);
       const done = await interruptible("measure", flags.quiet || flags.json, (work) =>
         withReading(device, commandEnvironment, (opened) => measure(opened, ways, flags.sample, work)),
       );
@@ -59,12 +59,12 @@ export function addMeasure(program: Command, finish: Finish, known: Known): void
 }
 
 /** Throws `EPARSE` for an algorithm or level that no target has. */
-function waysOf(targets: readonly AnyTarget[], chosen: readonly string[]): Way[] {
-  const all = targets.flatMap(({ name: target, footprint }) =>
-    footprint === undefined
-      ? []
-      : footprint.algorithms.map((algorithm) => ({ target, footprint, algorithm })),
-  );
+async function waysOf(targets: readonly AnyTarget[], chosen: readonly string[]): Promise<Way[]> {
+  const loaded = targets.map(async ({ name: target, footprint: load }) => {
+    const footprint = await load?.();
+    return footprint?.algorithms.map((algorithm) => ({ target, footprint, algorithm })) ?? [];
+  });
+  const all = (await Promise.all(loaded)).flat();
   const every = all.map(({ target, footprint, algorithm: { name } }) => ({
     target,
     footprint,

@@ -1,8 +1,8 @@
 /** `dmkit replay`: what a cache holds goes to its slow device, without a server. */
 import {
-  type AnyTarget,
   type ImageFormat,
   type ImageReplayed,
+  type Overlay,
   SECTOR,
   type TargetRegistry,
   printable,
@@ -46,8 +46,8 @@ It can be interrupted: run it again to go on.
 
 export async function addReplay(program: Command, finish: Finish, known: Known): Promise<void> {
   const targets = await known();
-  const formats = replayable(targets.images);
-  const over = targets.list().find(({ overlay }) => overlay !== undefined);
+  const formats = replayable(await targets.images());
+  const over = await overlayOf(targets);
   const command = program
     .command("replay")
     .summary("write what a cache holds to its backing device")
@@ -66,11 +66,11 @@ export async function addReplay(program: Command, finish: Finish, known: Known):
     });
 }
 
-function helpOf({ name, overlay }: AnyTarget): string {
-  const roles = Object.entries(overlay?.files ?? {});
+function helpOf({ target, overlay }: Layer): string {
+  const roles = Object.entries(overlay.files);
   const made = roles.map(([, ending]) => `NAME${ending}`).join(" and ");
   const words = roles.map(([role]) => role.toUpperCase()).join(",");
-  return `write to a new layer (${name}) over it instead: ${words} or NAME (${made})`;
+  return `write to a new layer (${target}) over it instead: ${words} or NAME (${made})`;
 }
 
 async function replay(
@@ -78,8 +78,8 @@ async function replay(
   flags: ReplayFlags,
   targets: TargetRegistry,
 ): Promise<number> {
-  const formats = targets.images;
-  const over = flags.overlay === undefined ? undefined : overlayOf(flags.overlay, targets);
+  const formats = await targets.images();
+  const over = flags.overlay === undefined ? undefined : await overOf(flags.overlay, targets);
   if (over !== undefined && flags.undo !== undefined) {
     throw usage("--undo and --overlay do not go together", "With --overlay nothing is overwritten.");
   }
@@ -120,17 +120,26 @@ function wordsOf(flags: ReplayFlags, formats: readonly ImageFormat[]): Readonly<
   return Object.fromEntries(names.map((name) => [name, flags[name]]));
 }
 
+/** The first target that can be laid over a device, by name, and how. */
+async function overlayOf(targets: TargetRegistry): Promise<Layer | undefined> {
+  const target = targets.list().find(({ overlay }) => overlay !== undefined);
+  const overlay = await target?.overlay?.();
+  return target && overlay && { target: target.name, overlay };
+}
+
 /** The files of `--overlay`, and the target that lays them over a device. */
-function overlayOf(text: string, targets: TargetRegistry): Over {
-  for (const { name, overlay } of targets.list()) {
-    if (overlay !== undefined) return { target: name, overlay, files: overlayFiles(overlay, text) };
-  }
+async function overOf(text: string, targets: TargetRegistry): Promise<Over> {
+  const layer = await overlayOf(targets);
+  if (layer !== undefined) return { ...layer, files: overlayFiles(layer.overlay, text) };
   throw usage("no target can be laid over a device", "Leave --overlay out.");
 }
 
-interface Over {
+interface Layer {
   readonly target: string;
-  readonly overlay: Parameters<typeof overlayFiles>[0];
+  readonly overlay: Overlay;
+}
+
+interface Over extends Layer {
   readonly files: ReturnType<typeof overlayFiles>;
 }
 

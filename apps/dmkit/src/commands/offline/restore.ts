@@ -26,7 +26,7 @@ interface RestoreFlags extends ImageFlags {
 }
 
 export async function addRestore(program: Command, finish: Finish, known: Known): Promise<void> {
-  const { images: formats } = await known();
+  const formats = await (await known()).images();
   const command = program
     .command("restore")
     .summary("write metadata from a dump")

@@ -42,7 +42,7 @@ Examples:
 `;
 
 export async function addRecompress(program: Command, finish: Finish, known: Known): Promise<void> {
-  const { images: formats } = await known();
+  const formats = await (await known()).images();
   const command = program
     .command("recompress")
     .summary("write a compressed image anew, compressed otherwise")
