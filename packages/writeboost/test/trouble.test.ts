@@ -139,7 +139,7 @@ describe("no space below", () => {
     await rig.clock.pass(10_000);
     expect(rig.device.statusData).toMatchObject({ lastWritebackId: 0, trouble: { bad_blocks: 0 } });
     expect(log.filter((line) => line.includes("error"))).toHaveLength(1);
-    expect(rig.device.writebackError).toMatchObject({ code: "ENOSPC" });
+    expect(rig.device.info()).toMatchObject({ writeback_error: expect.stringContaining("ENOSPC") });
     free(rig.backing);
     await rig.clock.pass(2000);
     expect(rig.device.statusData.lastWritebackId).toBe(1);

@@ -371,6 +371,59 @@ describe("data of a segment, while the device runs", () => {
       expect(await rig.read(block)).toEqual(filled(byte));
   });
 
+  it("stops a full ring until it is given up: what can be had of it is kept, and nothing comes back later", async () => {
+    const rig = await running(3);
+    const { cache, device } = rig;
+    await rig.clock.pass(5000);
+    device.tune({ allow_writeback: 1 });
+    const stopped = Promise.allSettled(
+      Array.from({ length: SLOTS }, (_, index) => rig.segment(20 + index, 0x40 + index)),
+    );
+    await rig.clock.pass(5000);
+    expect(device.statusData.lastWritebackId).toBe(2);
+    // Only what is in the way can be given up, and only while it cannot be read.
+    for (const words of [["4"], ["2"], ["99"]])
+      expect(await failing(device.message(["give_up_segment", ...words]))).toMatchObject({ code: "EINVAL" });
+    const answer = await device.message(["give_up_segment", "3"]);
+    expect(answer).toContain("8 sectors that are zero now: 24-31");
+    await rig.clock.pass(5000);
+    await stopped;
+    const going = Promise.all(
+      Array.from({ length: SLOTS }, (_, index) => rig.segment(40 + index, 0x60 + index)),
+    );
+    await rig.clock.pass(5000);
+    await going;
+    cache.refuse = () => false;
+    const shown = async (): Promise<void> => {
+      expect(await rig.read(3)).toEqual(filled(0));
+      for (const block of [1, 2, 4, 5, 6]) expect(await rig.read(block)).toEqual(filled(0x10 + block));
+      for (let index = 0; index < SLOTS; index += 1)
+        expect(await rig.read(40 + index)).toEqual(filled(0x60 + index));
+    };
+    await shown();
+    await rig.crash();
+    await rig.open();
+    await shown();
+  });
+
+  it("is not given up where it can be read again; a crash in between leaves it as it was, or superseded", async () => {
+    for (const landed of [0, 1]) {
+      const rig = await running();
+      spoilSectors(rig.cache, [at(1, DATA) + 3 * 512]);
+      rig.cache.hold = ({ op, offset }) => op === "write" && offset >= MIB;
+      void rig.device.message(["give_up_segment", "1"]).catch(() => {});
+      await settle();
+      expect(rig.cache.held).toBe(1);
+      await rig.crash(() => landed === 1);
+      await rig.open();
+      const expected = landed === 1 ? filled(0x11).with(3, 0) : filled(0x11);
+      expect(await rig.read(1)).toEqual(expected);
+      await rig.device.dropCaches();
+      const id = String(rig.device.statusData.lastWritebackId + 1);
+      expect(await failing(rig.device.message(["give_up_segment", id]))).toMatchObject({ code: "EINVAL" });
+    }
+  });
+
   it("in the background, and where a state of the past is wanted, nothing later is written", async () => {
     const rig = await running(3);
     await rig.device.message(["allow_writeback", "1"]);

@@ -1,5 +1,5 @@
 /** What is written when a cache is closed in order, once nothing runs any more. */
-import type { Logger } from "@dmkit/block-io";
+import type { Environment } from "@dmkit/block-io";
 import { costsNothing } from "./refusals.ts";
 import type { PlogWriter } from "./log/plog-writer.ts";
 import type { LogTrouble } from "./log/trouble.ts";
@@ -11,8 +11,8 @@ import type { Writeback } from "./writeback/writeback.ts";
 export async function closeInOrder(
   { log, plog, backing }: Parts,
   recorder: Recorder,
-  { doubts, badBlocks }: Writeback,
-  logger: Logger,
+  { doubts, bad }: Writeback,
+  { logger }: Pick<Environment, "logger">,
   trouble: LogTrouble,
 ): Promise<void> {
   // The guard has flushed; what was staged since then is not worth a segment. With a plog that left the newest
@@ -28,7 +28,7 @@ export async function closeInOrder(
   try {
     await recorder.record();
     // After a flush that failed, what the backing device shows need not be what it keeps; nor where it is bad.
-    if (doubts === 0 && badBlocks === 0) await recorder.markClean(backing, logger);
+    if (doubts === 0 && bad.size === 0) await recorder.markClean(backing, logger);
   } catch (error) {
     if (!costsNothing(error)) throw error;
     trouble.tell("warn", "no space to note that the cache was closed in order; nothing is lost", error);

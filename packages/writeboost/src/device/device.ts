@@ -7,7 +7,6 @@
  *      flush  → one barrier for all who wait: SegmentLog or PlogWriter, and what went past the log
  */
 import {
-  type BlockIoError,
   type Controls,
   type Environment,
   type Facts,
@@ -43,6 +42,7 @@ import { Recorder } from "./recorder.ts";
 import type { DeviceSettings } from "./settings.ts";
 import type { Devices, Recovered, Split } from "./recovered.ts";
 import { readOnlyError, suspendedError } from "./refusals.ts";
+import { giveUp } from "./writeback/give-up.ts";
 import { SegmentAges } from "./segment-ages.ts";
 import { SegmentLog } from "./log/segment-log.ts";
 import { LogTrouble } from "./log/trouble.ts";
@@ -157,11 +157,6 @@ export class WriteboostDevice extends GuardedTarget {
     return storageBelow([this.#backing, this.#log.cache]);
   }
 
-  /** The error of the last writeback that failed, if any did. */
-  get writebackError(): BlockIoError | undefined {
-    return this.#writeback.lastError;
-  }
-
   override health(): Health {
     const { badSector } = this.#recorder;
     const own = cacheHealth(super.health(), this.#log, this.#writeback, this.#space.missing, badSector);
@@ -218,8 +213,18 @@ export class WriteboostDevice extends GuardedTarget {
    * failed, `EBUSY` while suspended, `ESHUTDOWN` if that or closing ends it, the signal's reason if it is aborted.
    */
   async dropCaches(options: DropOptions = {}): Promise<void> {
-    if (this.#stopped) throw (this.limits.capabilities.readOnly ? readOnlyError : suspendedError)(this.name);
+    this.#requireRunning();
     await this.#drops.run(this.#writeback, this.name, options);
+  }
+
+  /** See give-up.ts; `EBUSY` while suspended. */
+  async giveUp(segment: number): Promise<string> {
+    this.#requireRunning();
+    return giveUp(this.#parts, this.#writeback, segment, this.#environment.logger);
+  }
+
+  #requireRunning(): void {
+    if (this.#stopped) throw (this.limits.capabilities.readOnly ? readOnlyError : suspendedError)(this.name);
   }
 
   async writeHome(options: Pick<MessageOptions, "signal" | "progress"> = {}): Promise<void> {
@@ -291,13 +296,7 @@ export class WriteboostDevice extends GuardedTarget {
     if (this.limits.capabilities.readOnly) return;
     await this.#parts.shipper?.close();
     if (this.#log.dead === undefined && this.failure === undefined)
-      await closeInOrder(
-        this.#parts,
-        this.#recorder,
-        this.#writeback,
-        this.#environment.logger,
-        this.#trouble,
-      );
+      await closeInOrder(this.#parts, this.#recorder, this.#writeback, this.#environment, this.#trouble);
   }
 
   #counted(writing: Promise<void>): Promise<void> {

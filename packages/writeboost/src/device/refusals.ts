@@ -28,6 +28,12 @@ export function suspendedError(device: string): BlockIoError {
   );
 }
 
+export function archivedError(device: string): BlockIoError {
+  const reason = "the archive would show older contents in place of a segment that was given up";
+  const hint = "Begin a new archive: drop_caches, close, open with archive none.";
+  return refuse(device, "EINVAL", reason, hint, "message");
+}
+
 /** The cache or plog device has failed. */
 export function stopped(error: unknown, device: string): BlockIoError {
   const cause = toBlockIoError(error, { device });

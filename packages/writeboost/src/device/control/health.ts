@@ -12,7 +12,7 @@ import type { Writeback } from "../writeback/writeback.ts";
 export function cacheHealth(
   guard: Health,
   { dead, full, map: { dirtyBlocks } }: Pick<SegmentLog, "dead" | "full" | "map">,
-  writeback: Pick<Writeback, "badBlocks" | "trouble">,
+  writeback: Pick<Writeback, "bad" | "trouble">,
   missing: number,
   badSector: BlockIoError | undefined,
 ): Health {
@@ -39,7 +39,7 @@ export function cacheHealth(
 
 /** What does not keep it from working yet. */
 function wearOf(
-  { badBlocks, trouble }: Pick<Writeback, "badBlocks" | "trouble">,
+  { bad: { size: badBlocks }, trouble }: Pick<Writeback, "bad" | "trouble">,
   missing: number,
   badSector: BlockIoError | undefined,
 ): Health {

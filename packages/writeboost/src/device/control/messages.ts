@@ -1,5 +1,5 @@
 /** What a running device can be told; the words are the original's, in any case. */
-import { type Controls, type LongWork, endable } from "@dmkit/block-io";
+import { type Controls, type LongWork, endable, unknownMessage } from "@dmkit/block-io";
 import { writeboostTunables } from "../../options.ts";
 
 /** Says how far writing back everything is. */
@@ -15,6 +15,7 @@ export interface ControlledLog {
   readonly statusData: { readonly lastWritebackId: number };
   clearStatistics(): void;
   dropCaches(options: { signal?: AbortSignal; progress?: (progress: DropProgress) => void }): Promise<void>;
+  giveUp(segment: number): Promise<string>;
   info(): object;
 }
 
@@ -36,6 +37,16 @@ export const writeboostControls: Controls<ControlledLog> = {
     clear_stat: clearStats,
     clean: drop,
     drop_caches: drop,
+    give_up_segment: {
+      arguments: "<id>",
+      help: "of a segment that cannot be read, and stops the log: takes what can be had of it, and zeroes for the rest",
+      async run(device, args) {
+        const [id = ""] = args;
+        if (args.length !== 1 || !/^\d{1,15}$/.test(id))
+          throw unknownMessage(device.name, ["give_up_segment", ...args], writeboostControls);
+        return device.giveUp(Number(id));
+      },
+    },
     info: {
       arguments: "",
       readOnly: true,

@@ -29,8 +29,8 @@ export function statusOf(
     partialFlushes: statistics.partialFlushes,
     archive: shipper?.facts(),
     trouble: {
-      writeback_errors: writeback.failures + writeback.relogged,
-      bad_blocks: writeback.badBlocks,
+      writeback_errors: writeback.failures + writeback.bad.relogged,
+      bad_blocks: writeback.bad.size,
       out_of_space: log.full === undefined ? 0 : 1,
       dead: log.dead === undefined ? 0 : 1,
       missing_space: missing,
@@ -73,7 +73,7 @@ export function infoOf({ log, plog }: Parts, writeback: Writeback): object {
     durable_id: durable,
     memory: { map: map.bytes, buffers, perBlock: map.bytes / (geometry.slots * geometry.blocks) },
     writeback_error: writeback.lastError?.message ?? null,
-    bad_blocks: writeback.badBlocks,
+    bad_blocks: writeback.bad.size,
     out_of_space: log.full?.message ?? null,
     dead: log.dead?.message ?? null,
   };

@@ -66,12 +66,21 @@ export class BadBlocks {
     });
   }
 
+  /** Puts what was refused into the log again, and remembers it. See {@link logAgain}. */
+  async keep(result: BatchResult, release: (id: number) => void): Promise<void> {
+    const kept = await this.logAgain(result, release);
+    if (kept.length > 0) this.#note(kept, result.error);
+  }
+
   /**
-   * Puts what was refused into the log again, oldest first, and makes it durable there. Throws the error of the batch
-   * where there is no room for something that the log alone has.
+   * Puts copies into the log again, oldest first, and makes them durable there; returns those whose newer copies are there
+   * now. Throws the error where there is no room for something that the log alone has.
    * @param release called with segments up to which nothing is missing any more: their slots may be used.
    */
-  async keep({ refused, error, isBelow }: BatchResult, release: (id: number) => void): Promise<void> {
+  async logAgain(
+    { refused, error, isBelow }: Pick<BatchResult, "refused" | "error" | "isBelow">,
+    release: (id: number) => void,
+  ): Promise<readonly Entry[]> {
     /** The segment in which the newer copies are of all that was looked at, and up to which segment that was. */
     let needed = 0;
     const kept: Entry[] = [];
@@ -92,7 +101,7 @@ export class BadBlocks {
       }
     }
     await this.#secure(needed);
-    if (kept.length > 0) this.#note(kept, error);
+    return kept;
   }
 
   /** Makes everything up to segment `newest` durable on the cache device. */

@@ -61,7 +61,8 @@ export class DropCaches {
       if (log.lastWriteback < targetId) report();
       // Where a segment cannot be read, all that there is to write is looked at once.
       await log.flushed(targetId);
-      const { failures, relogged } = writeback;
+      const { failures } = writeback;
+      const { relogged } = writeback.bad;
       while (log.lastWriteback < targetId) {
         log.check();
         signal?.throwIfAborted();
@@ -74,7 +75,7 @@ export class DropCaches {
         await log.changed.wait();
       }
       // All the others have been: what the backing device does not take has only moved on in the log.
-      if (writeback.relogged !== relogged) throw writeback.lastError;
+      if (writeback.bad.relogged !== relogged) throw writeback.lastError;
     } finally {
       this.#running -= 1;
       this.#inOrder -= inOrder;

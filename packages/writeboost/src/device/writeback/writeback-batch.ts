@@ -227,7 +227,7 @@ export class BatchCopier {
     buffers.push(whole);
     const buffer = whole.subarray(0, segmentSize(length));
     const hint =
-      "Nothing of it is written back. Check the cache device offline; writing its blocks anew supersedes it.";
+      "Nothing of it is written back. Check the cache device offline; writing its blocks anew supersedes it. If it stays so, take what can be had of it: message give_up_segment and the number.";
     const broken = await readDurable(this.#log, id, buffer, hint);
     if (broken !== undefined) return broken;
     for (let at = 0; at < length; at += 1) {

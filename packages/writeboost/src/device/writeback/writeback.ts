@@ -55,7 +55,8 @@ export class Writeback {
   readonly #log: SegmentLog;
   readonly #backing: BlockDevice;
   readonly batches: BatchCopier;
-  readonly #bad: BadBlocks;
+  /** Blocks that the backing device does not take: only the log has them. */
+  readonly bad: BadBlocks;
   readonly #clients: BusyClients;
   readonly #policy: WritebackPolicy;
   readonly #environment: Environment;
@@ -99,7 +100,7 @@ export class Writeback {
     this.#clients = new BusyClients(log, policy.barriers);
     this.#backing = backing;
     this.batches = new BatchCopier(log, backing);
-    this.#bad = new BadBlocks(log, policy.relog, environment);
+    this.bad = new BadBlocks(log, policy.relog, environment);
     this.#policy = policy;
     this.#environment = environment;
     this.#flushFailed = flushFailed;
@@ -112,22 +113,12 @@ export class Writeback {
 
   /** Why the last attempt failed, or the last block was refused. */
   get lastError(): BlockIoError | undefined {
-    return this.#lastError ?? this.#bad.lastError;
+    return this.#lastError ?? this.bad.lastError;
   }
 
   /** Why the last attempt failed, while it is tried again. */
   get trouble(): BlockIoError | undefined {
     return this.#retry === undefined && this.#running === undefined ? undefined : this.#lastError;
-  }
-
-  /** Blocks that the backing device does not take: only the log has them. */
-  get badBlocks(): number {
-    return this.#bad.size;
-  }
-
-  /** How often blocks that the backing device did not take were put into the log again. */
-  get relogged(): number {
-    return this.#bad.relogged;
   }
 
   /** Starts if there is something to do and it is allowed or wanted. */
@@ -158,6 +149,18 @@ export class Writeback {
     }
   }
 
+  /** Does something while no batch is running. */
+  async between<T>(work: () => Promise<T>): Promise<T> {
+    while (this.#running !== undefined) await this.#running;
+    this.#cancelTimers();
+    const working = work();
+    this.#running = Promise.allSettled([working]).then(() => {
+      this.#running = undefined;
+      this.kick();
+    });
+    return working;
+  }
+
   /** Lets the batch that is running come to its end and starts no other. */
   async stop(): Promise<void> {
     this.#stopped = true;
@@ -178,7 +181,7 @@ export class Writeback {
     if (lastWriteback < this.#wanted || this.#policy.hurry()) return true;
     // Each batch costs a flush of both devices, whatever its size.
     const enough = this.#lingered || lastFlushed - lastWriteback >= this.batch;
-    if (this.#bad.size > 0 && this.#bad.rests(this.batch)) return false;
+    if (this.bad.size > 0 && this.bad.rests(this.batch)) return false;
     if (enough && this.#policy.allowed() && !this.#clients.comeFirst && !this.#rests()) return true;
     return lastWriteback + geometry.slots - opened < this.#log.rules.reserve(this.batch, geometry.slots);
   }
@@ -280,8 +283,8 @@ export class Writeback {
       // Even if nothing was written: what a former life wrote may not be durable.
       if (log.rules.flushesBatch(result.wrote)) await this.#flush();
       this.#checkFailure();
-      this.#bad.wrote(result.blocks);
-      if (result.refused.length > 0) await this.#bad.keep(result, (id) => this.#release(id, past));
+      this.bad.wrote(result.blocks);
+      if (result.refused.length > 0) await this.bad.keep(result, (id) => this.#release(id, past));
     } finally {
       result.release();
     }
@@ -308,7 +311,7 @@ export class Writeback {
 
   /** Bad blocks of several segments go into one: with more at once, room comes of it. */
   #batchNow(): number {
-    if (this.#bad.size === 0 && this.#doubled === 0) return this.#paced(this.batch);
+    if (this.bad.size === 0 && this.#doubled === 0) return this.#paced(this.batch);
     return Math.min(largestBatch(this.#log), Math.max(2, this.batch) * 2 ** this.#doubled);
   }
 
