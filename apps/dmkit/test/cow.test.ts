@@ -232,7 +232,7 @@ async function fileStack(
 }
 
 describeWith(["nbdinfo", "qemu-io"], "dmkit serve", () => {
-  it("offers dmkit:layer for a stack in a table", async () => {
+  it("offers dmkit:layer and qemu:allocation-depth for a stack in a table", async () => {
     const folder = tempFolder();
     const at = (name: string): string => join(folder, name);
     sparse(at("base"), 8 * MIB);
@@ -243,6 +243,8 @@ describeWith(["nbdinfo", "qemu-io"], "dmkit serve", () => {
     await first.stop();
     const { uri } = await serve(["-t", line, "-t", `${(8 * MIB) / 512} 2048 zero`]);
     const map = JSON.parse(await succeed("nbdinfo", ["--json", "--map=dmkit:layer", uri])) as unknown[];
+    const depths = await succeed("nbdinfo", ["--json", "--map=qemu:allocation-depth", uri]);
+    expect((JSON.parse(depths) as { type: number }[]).map(({ type }) => type)).toEqual([2, 1, 2, 1]);
     expect(map).toMatchObject([
       { offset: 0, length: MIB, type: 1 },
       { offset: MIB, length: 65_536, type: 0 },

@@ -318,6 +318,21 @@ describe("metadata contexts", () => {
     ]);
   });
 
+  it("are those there are when a client asks, each told once", async () => {
+    const epochs = ["qemu:dirty-bitmap:a"];
+    const metaContexts = (): { name: string; describe: () => AsyncIterable<never> }[] =>
+      epochs.map((name) => ({ name, async *describe() {} }));
+    const client = await structured({ export: { metaContexts } });
+    const listed = async (...queries: string[]): Promise<string[]> =>
+      names(await client.option(OPT.LIST_META_CONTEXT, meta("disk", ...queries)));
+    expect(await listed()).toEqual(["base:allocation", "qemu:dirty-bitmap:a"]);
+    epochs.push("qemu:dirty-bitmap:b");
+    for (const query of ["qemu:", "qemu:dirty-bitmap:"])
+      expect(await listed(query, "qemu:dirty-bitmap:b")).toEqual(epochs);
+    epochs.shift();
+    expect(await listed("qemu:dirty-bitmap:a")).toEqual([]);
+  });
+
   it("are refused for unknown exports, malformed queries and inconsistent lengths", async () => {
     const client = await structured();
     for (const option of [OPT.LIST_META_CONTEXT, OPT.SET_META_CONTEXT]) {

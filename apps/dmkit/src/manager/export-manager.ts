@@ -55,7 +55,7 @@ export class ExportManager {
         name,
         device,
         description: options.description ?? "",
-        metaContexts: metaContextsOf(device),
+        metaContexts: () => metaContextsOf(device),
       });
     } catch (error) {
       release();
@@ -150,7 +150,7 @@ function snapshotOf(status: ExportStatus, device: NamedDevice | undefined): Expo
   };
 }
 
-/** What the targets can tell about ranges, as NBD metadata contexts. */
+/** What the targets can tell about ranges now, as NBD metadata contexts. */
 function metaContextsOf(device: NamedDevice): readonly MetaContext[] {
   return device.descriptions.map((description) => ({
     name: description.name,

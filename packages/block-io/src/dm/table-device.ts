@@ -242,14 +242,13 @@ export class TableDevice extends MappedDevice {
     return worstHealth([...targets, this.#lowers.health(), super.health()]);
   }
 
-  /** Those of all segments; a segment that has nothing to say under a name says 0. */
+  /** Those of all segments. */
   override get descriptions(): readonly RangeDescription[] {
-    const names = new Set(
-      this.#segments.flatMap(({ device }) => device.descriptions.map(({ name }) => name)),
-    );
-    return [...names].map((name) => ({
+    const all = this.#segments.flatMap(({ device }) => device.descriptions);
+    return [...new Map(all.map((one) => [one.name, one])).values()].map(({ name, otherwise }) => ({
       name,
-      describe: (offset, length) => this.#describe(name, offset, length),
+      otherwise,
+      describe: (offset, length) => this.#describe({ name, otherwise }, offset, length),
     }));
   }
 
@@ -313,12 +312,16 @@ export class TableDevice extends MappedDevice {
     return join(this.#segments.map(({ device }) => work(device)));
   }
 
-  async *#describe(name: string, offset: number, length: number): ReturnType<RangeDescription["describe"]> {
+  async *#describe(
+    { name, otherwise }: Omit<RangeDescription, "describe">,
+    offset: number,
+    length: number,
+  ): ReturnType<RangeDescription["describe"]> {
     for (let at = offset; at < offset + length; ) {
       const { device, start, end } = this.#find(at);
       const count = Math.min(end, offset + length) - at;
       const description = device.descriptions.find((one) => one.name === name);
-      if (description === undefined) yield { length: count, status: 0 };
+      if (description === undefined) yield { length: count, status: otherwise };
       else yield* description.describe(at - start, count);
       at += count;
     }

@@ -28,6 +28,11 @@ import type { StackRules } from "./stack-rules.ts";
 export interface RangeDescription {
   /** As NBD's metadata contexts: `dmkit:layer`. */
   readonly name: string;
+  /**
+   * The status where nothing is known under this name: lines of a table that have nothing to say, and everywhere once there is
+   * no such description any more.
+   */
+  readonly otherwise: number;
   /** Covers the range (whole logical blocks) in order without gaps; `status` has 32 bits, `length` is bytes. */
   describe(
     offset: number,
@@ -37,7 +42,7 @@ export interface RangeDescription {
 
 /** A running target: a block device that can be asked and told things. */
 export interface TargetDevice extends BlockDevice {
-  /** Empty for most. */
+  /** As there are now; empty for most. */
   readonly descriptions: readonly RangeDescription[];
   /** The target's part of the device-mapper status line; empty if there is nothing to say. */
   status(): string;

@@ -1,4 +1,7 @@
-/** Which layer each part of a range comes from, as NBD clients can ask for it: `dmkit:layer`. */
+/**
+ * Which layer each part of a range comes from, as NBD clients can ask for it: `dmkit:layer`, counted from 0, and
+ * `qemu:allocation-depth`, counted from 1 as qemu does.
+ */
 import { type RangeDescription, SECTOR } from "@dmkit/block-io";
 import type { OwnerMap } from "../core/owner-map.ts";
 
@@ -25,13 +28,16 @@ export async function* depthsOf(
   }
 }
 
-export function layerDescription(
+export function layerDescriptions(
   depths: (offset: number, length: number) => AsyncIterable<Depth>,
-): RangeDescription {
-  return {
-    name: "dmkit:layer",
+): RangeDescription[] {
+  const counted = (name: string, top: number): RangeDescription => ({
+    name,
+    otherwise: top,
     async *describe(offset, length) {
-      for await (const { length: run, depth } of depths(offset, length)) yield { length: run, status: depth };
+      for await (const { length: run, depth } of depths(offset, length))
+        yield { length: run, status: top + depth };
     },
-  };
+  });
+  return [counted("dmkit:layer", 0), counted("qemu:allocation-depth", 1)];
 }

@@ -37,7 +37,7 @@ import { BitmapWriter } from "./bitmap-writer.ts";
 import { Counters } from "./counters.ts";
 import type { OwnerMap } from "../core/owner-map.ts";
 import type { Identity } from "../format/identity.ts";
-import { depthsOf, layerDescription } from "./depths.ts";
+import { depthsOf, layerDescriptions } from "./depths.ts";
 import { bitmapHealth, cowFacts, statusLine } from "./facts.ts";
 import { type FreezeHost, type NewLayer, freeze } from "./freeze.ts";
 import { type ControlledStack, cowControls } from "./messages.ts";
@@ -148,7 +148,7 @@ export class CowDevice extends GuardedTarget {
   }
 
   override get descriptions(): readonly RangeDescription[] {
-    return [layerDescription((offset, length) => this.depths(offset, length))];
+    return layerDescriptions((offset, length) => this.depths(offset, length));
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {

@@ -238,10 +238,10 @@ export class Negotiation {
     }
     const exported = this.#find(exportName);
     if (exported === undefined) return unknownExport(option, exportName);
-    const chosen = new Set<MetaContext>();
-    if (!set && queries.length === 0) for (const context of exported.metaContexts) chosen.add(context);
+    const available = exported.metaContexts;
+    const chosen = new Set<MetaContext>(!set && queries.length === 0 ? available : []);
     for (const query of queries) {
-      for (const context of matchingContexts(exported.metaContexts, query, !set)) chosen.add(context);
+      for (const context of matchingContexts(available, query, !set)) chosen.add(context);
     }
     const contexts = [...chosen].map((context, index) => ({ id: set ? index + 1 : 0, context }));
     if (set) {

@@ -5,6 +5,7 @@ import type { Epoch, EpochTable } from "../core/epochs.ts";
 export function dirtyBitmap({ geometry }: EpochTable, { name, bits }: Epoch): RangeDescription {
   return {
     name: `qemu:dirty-bitmap:${name}`,
+    otherwise: 1,
     async *describe(offset, length) {
       const end = offset + length;
       for (let at = offset; at < end; ) {

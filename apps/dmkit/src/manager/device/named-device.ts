@@ -188,21 +188,28 @@ export class NamedDevice implements BlockDevice {
     yield* this.#live.extents(offset, length);
   }
 
-  /** Those of the table that was in place first: clients are told their names when they connect. */
+  /**
+   * Those of the table in place. Clients are told their names when they connect, and keep asking by these: what there is
+   * under a name is looked for each time.
+   */
   get descriptions(): readonly RangeDescription[] {
-    const names = this.#opened?.descriptions.map(({ name }) => name) ?? [];
-    return names.map((name) => ({
+    return (this.#opened?.descriptions ?? []).map(({ name, otherwise }) => ({
       name,
-      describe: (offset, length) => this.#describe(name, offset, length),
+      otherwise,
+      describe: (offset, length) => this.#describe({ name, otherwise }, offset, length),
     }));
   }
 
   // Targets do not count these walks as requests in flight, so they are counted here.
-  async *#describe(name: string, offset: number, length: number): ReturnType<RangeDescription["describe"]> {
+  async *#describe(
+    { name, otherwise }: Omit<RangeDescription, "describe">,
+    offset: number,
+    length: number,
+  ): ReturnType<RangeDescription["describe"]> {
     while (this.#live === undefined) await this.#waited();
     const description = this.#opened?.descriptions.find((one) => one.name === name);
     if (description === undefined) {
-      yield { length, status: 0 };
+      yield { length, status: otherwise };
       return;
     }
     this.#walks += 1;

@@ -44,6 +44,7 @@ export interface OpenedTable {
   lowers(): readonly BlockDevice[];
   /** The targets of its lines; undefined for an image that was opened without one. */
   readonly targets: readonly (TargetDevice | undefined)[];
+  /** As there are now. */
   readonly descriptions: readonly RangeDescription[];
   message(words: readonly string[], options: MessageOptions): Promise<string>;
   /** The worst of all it opened. */
@@ -87,7 +88,9 @@ export async function openSegments(
       ),
     lowers: () => device.below,
     targets: device.segments.map((segment) => segment.device),
-    descriptions: device.descriptions,
+    get descriptions() {
+      return device.descriptions;
+    },
     message: (words, options) => device.message(words, options),
     health: () => device.health(),
     pins: device.pins,
@@ -118,7 +121,9 @@ export function openedAs(
     segments: () => [segmentStatus(0, length, args.target, device)],
     lowers: () => below,
     targets: [target],
-    descriptions: target?.descriptions ?? [],
+    get descriptions() {
+      return target?.descriptions ?? [];
+    },
     message: (words, options) =>
       target?.message(words, options) ?? Promise.reject(unknownMessage(device.name, words)),
     health: () => worstHealth([device, ...below].map(healthOf)),

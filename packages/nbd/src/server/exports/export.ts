@@ -25,8 +25,8 @@ export interface ExportOptions extends AccessOptions {
   readonly strict?: boolean | undefined;
   /** Clients at a time, 1 or more; no limit of its own by default. */
   readonly maxConnections?: number | undefined;
-  /** In addition to `base:allocation`. */
-  readonly metaContexts?: readonly MetaContext[] | undefined;
+  /** In addition to `base:allocation`; a function gives those that there are when a client asks for them. */
+  readonly metaContexts?: readonly MetaContext[] | (() => readonly MetaContext[]) | undefined;
 }
 
 /**
@@ -65,7 +65,7 @@ export class Export {
   readonly strict: boolean;
   readonly maxConnections: number;
   readonly policy: Access;
-  readonly metaContexts: readonly MetaContext[];
+  readonly #metaContexts: ExportOptions["metaContexts"];
   readonly statistics: Statistics = new Statistics();
   readonly clients: Set<ExportClient> = new Set();
   /** Requests are answered with `ESHUTDOWN`. */
@@ -84,7 +84,13 @@ export class Export {
     this.strict = options.strict === true;
     this.policy = new Access(options);
     this.maxConnections = checkedMost(options.maxConnections);
-    this.metaContexts = [baseAllocation, ...(options.metaContexts ?? [])];
+    this.#metaContexts = options.metaContexts;
+  }
+
+  /** Those there are now. */
+  get metaContexts(): readonly MetaContext[] {
+    const more = this.#metaContexts ?? [];
+    return [baseAllocation, ...(typeof more === "function" ? more() : more)];
   }
 
   get full(): boolean {

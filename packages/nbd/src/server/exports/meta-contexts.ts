@@ -1,6 +1,6 @@
 /**
  * Metadata contexts: what BLOCK_STATUS can tell about an export. One entry each; `base:allocation` is the
- * first, and an export may bring more (`dmkit:layer`, `dmkit:dirty` …).
+ * first, and an export may bring more (`dmkit:layer`, `qemu:dirty-bitmap:NAME` …).
  */
 import type { BlockDevice } from "@dmkit/block-io";
 import { BASE_ALLOCATION, STATE } from "../../protocol.ts";
