@@ -1,10 +1,10 @@
 /** Which of our devices is measured against which peers. */
 import { execFileSync } from "node:child_process";
-import { closeSync, copyFileSync, existsSync, mkdirSync, openSync, writeSync } from "node:fs";
+import { closeSync, copyFileSync, existsSync, mkdirSync, openSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { bucketGroups } from "./buckets.ts";
 import { DEVICE_SIZE, type Image, SECTORS, image, prepareAll, renewed } from "./images.ts";
-import { type DeviceGroup, dmkit, nbdkit, qemuNbd } from "./servers.ts";
+import { type DeviceGroup, dmkit, main, nbdkit, qemuNbd } from "./servers.ts";
 
 // Tunables of writeboost as the embedded default has them, as far as they cost or save anything.
 const friendly = "4 allow_writeback 1 sequential_cutoff 4194304";
@@ -25,8 +25,10 @@ const log = renewed(image("log.img", 2 * DEVICE_SIZE));
 const slow1 = renewed(image("slow1.img"));
 const log1 = renewed(image("log1.img", 2 * DEVICE_SIZE));
 const plog = renewed(image("plog.img", 64 * 2 ** 20));
+const tracked = image("tracked.img");
 const bitmap = renewed(image("bitmap.img", 4 * 2 ** 20));
 const layer = renewed(image("layer.img", GOLDEN_SIZE));
+const bits = renewed(image("bits.img", 4 * 2 ** 20));
 const base = filled(image("base.img"));
 // Metadata and journal take some of the device below.
 const packed = renewed(image("packed.img", DEVICE_SIZE + 128 * 2 ** 20));
@@ -43,6 +45,30 @@ function filled({ path }: Image): Image {
       closeSync(fd);
     },
   };
+}
+
+function trackedBy(options: string): (folder: string) => string[] {
+  return (folder) => ["-t", `0 ${SECTORS} tracked ${tracked.path(folder)} ${bits.path(folder)} ${options}`];
+}
+
+/** With an epoch in which nothing is marked yet, put there by a dump. */
+function begun(folder: string): void {
+  tracked.prepare(folder);
+  bits.prepare(folder);
+  const dump = join(folder, "bits.json");
+  const epoch = { slot: 0, number: 1, name: "bench", begun: 0, excess: false, marked: [] };
+  const superblock = {
+    uuid: "00000000-0000-4000-8000-000000000000",
+    generation: 2,
+    clean: false,
+    geometry: { size: DEVICE_SIZE, chunk: 65_536, slots: 16 },
+    nextNumber: 2,
+  };
+  const devices = { bitmap: { name: "bits.img", size: 4 * 2 ** 20 } };
+  const dumped = { version: 1, superblock, epochs: [epoch] };
+  const file = { dmkit: "dump", version: 1, format: "tracked", devices, dump: dumped };
+  writeFileSync(dump, JSON.stringify(file));
+  execFileSync(process.execPath, [main, "restore", "-q", dump, bits.path(folder)], { stdio: "ignore" });
 }
 
 const nbdkitCache = nbdkit(
@@ -144,6 +170,24 @@ export const groups: readonly DeviceGroup[] = [
         prepareAll(slow, log),
       ),
       nbdkitCache,
+    ],
+  },
+  {
+    // The cost of tracking: writes to what is marked already, and the first ones of an epoch.
+    name: "tracked",
+    fresh: true,
+    filled: "for reads",
+    pairs: [
+      { of: "dmkit tracked", to: "dmkit file", work: "4k write, depth", goal: 0.95 },
+      { of: "dmkit tracked", to: "dmkit file", work: "128k write", goal: 0.95 },
+      { of: "dmkit tracked, begun", to: "dmkit file", work: "4k write, depth" },
+      { of: "dmkit tracked, begun", to: "dmkit file", work: "128k write" },
+    ],
+    servers: [
+      dmkit("dmkit tracked", trackedBy("2 reset bench"), prepareAll(tracked, bits)),
+      dmkit("dmkit tracked, begun", trackedBy(""), begun),
+      dmkit("dmkit file", (folder) => [ours.path(folder)], ours.prepare),
+      nbdkit("nbdkit file", (folder) => ["file", kits.path(folder)], kits.prepare),
     ],
   },
   {
