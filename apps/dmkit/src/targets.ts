@@ -5,6 +5,7 @@ import { TargetRegistry, basicTargets } from "@dmkit/block-io";
 import { compression } from "@dmkit/compression";
 import { cow } from "@dmkit/cow";
 import { image } from "@dmkit/image";
+import { tracked } from "@dmkit/tracked";
 import { writeboostWith } from "@dmkit/writeboost";
 import { zram } from "@dmkit/zram";
 
@@ -16,6 +17,7 @@ export const targets: TargetRegistry = new TargetRegistry([
   writeboost,
   assocCache,
   cow,
+  tracked,
   compression,
   zram,
   image,

@@ -129,6 +129,7 @@ const doors: Record<string, Door> = {
   "cow, bitmap": table(
     (victim, force) => `0 16384 cow ${sparse("b")} 0 ${victim} ${sparse("d")} 0 2 force ${Number(force)}`,
   ),
+  tracked: table((victim, force) => `0 512 tracked ${sparse("b")} ${victim} 2 force ${Number(force)}`),
   "zram, snapshot": table((victim, force) => `0 512 zram lz4 4 snapshot ${victim} force ${Number(force)}`),
   "zram, backing_dev": table(
     (victim, force) => `0 512 zram lz4 4 backing_dev ${victim} force ${Number(force)}`,
@@ -139,6 +140,7 @@ const doors: Record<string, Door> = {
   "format writeboost": offline((victim) => ["format", "writeboost", victim, "-o", "segment_size_order=10"]),
   "format cache": offline((victim) => ["format", "cache", victim, "--source", sparse("b")]),
   "format compression": offline((victim) => ["format", "compression", victim]),
+  "format tracked": offline((victim) => ["format", "tracked", victim, "--device", sparse("b")]),
   "format cow": offline((victim) => ["format", "cow", victim, "--data", sparse("d", MIB), "-o", "force=1"]),
   recompress: offline((victim) => ["recompress", at("image"), victim]),
 };

@@ -69,6 +69,7 @@ beforeAll(async () => {
     cache: `cache ${file("source")} ${file("fast", 4 * MIB)} 0 8 64 16 1`,
     cow: `cow image:${golden} 0 ${file("bitmap")} ${file("data")} 0`,
     compression: `compression ${file("packed", 16 * MIB)} writeback 5 2 force 1`,
+    tracked: `tracked ${file("watched")} ${file("bits")}`,
     image: `image ${golden} 2 cache none`,
     zram: "zram",
   };

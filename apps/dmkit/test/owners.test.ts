@@ -68,6 +68,7 @@ const cases: Readonly<Record<string, Case>> = {
       await manager.remove("before");
     },
   },
+  tracked: { args: "dm:a dm:b", uses: { a: "owns", b: "owns" }, part: ["a"] },
   compression: { args: "dm:a writethrough 2 journal 65536", uses: { a: "owns" }, part: [] },
   // All of it is in a store.
   archive: { args: "/archives/vm1", uses: {}, part: [] },

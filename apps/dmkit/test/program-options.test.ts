@@ -26,6 +26,8 @@ it.each([
   ["cow", "a 0 b c 0", { layers: [{ bitmap: "b", data: "c", offset: 0.5 }] }],
   ["cow", "a 0", { layers: [{ bitmap: "b" }] }],
   ["cow", "a 0 b c 0", { aliased_block_size: "4095" }],
+  ["tracked", "a b", { granularity: 1000 }],
+  ["tracked", "a b", { ahead: -1 }],
   ["image", "/nowhere/name", { readahead: 65 }],
   ["linear", "a 0", { offset: -8 }],
   ["linear", "a 0", { offset: "x" }],

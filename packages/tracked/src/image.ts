@@ -120,7 +120,7 @@ async function format(
     throw refuse(bitmap.name, "EINVAL", reason, "Give another size, granularity or number of epochs.");
   }
   const superblock = await createBitmaps(bitmap, { geometry, random: environment.random });
-  await writeSuperblocks(bitmap, { ...superblock, generation: superblock.generation + 1 });
+  await writeSuperblocks(bitmap, { ...superblock, clean: true, generation: superblock.generation + 1 });
 }
 
 function bitmapOf({ bitmap }: ImageDevices): BlockDevice {

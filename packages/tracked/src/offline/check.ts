@@ -95,7 +95,7 @@ async function* checkData(superblock: Superblock, data: BlockDevice): AsyncItera
     };
     return;
   }
-  const changed = await whyChanged(superblock, data);
+  const changed = superblock.epochs.length === 0 ? undefined : await whyChanged(superblock, data);
   if (changed === undefined) return;
   const advice = "If it is the right device, open it: everything is marked in all epochs then.";
   yield { ...at, kind: "changed-data", severity: "warning", text: changed, advice };
