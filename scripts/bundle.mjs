@@ -37,14 +37,26 @@ const bundle = await rolldown({
   resolve: { conditionNames: ["dmkit-source", "node", "import", "default"] },
   external: (id) => !/^[./]|^@dmkit\//.test(id),
 });
-// What is always loaded together becomes one module, each of which takes a turn of the loader: what these files of ours
-// import, and what that imports. What opens a target, and all else that is imported by a call, stays by itself.
+// What is always loaded together becomes one module, each of which takes a turn of the loader: what these files import, and
+// what that imports. What opens a target, and all else that is imported by a call, stays by itself.
 const groups = {
   // What every command needs: what process.ts imports, which itself waits for what a command imports.
-  base: ["command-line.ts", "ui/interrupt.ts", "ui/output.ts"],
-  // What every command with devices needs besides.
-  devices: ["devices.ts"],
-  server: ["commands/serve.ts"],
+  base: [
+    "apps/dmkit/src/command-line.ts",
+    "apps/dmkit/src/commands/values.ts",
+    "apps/dmkit/src/ui/interrupt.ts",
+    "apps/dmkit/src/ui/output.ts",
+    "apps/dmkit/src/ui/useless-options.ts",
+    "packages/block-io/src/contract/environment.ts",
+  ],
+  // What every command with devices of its own needs besides.
+  devices: [
+    "apps/dmkit/src/destination.ts",
+    "apps/dmkit/src/devices.ts",
+    "apps/dmkit/src/manager/references.ts",
+    "packages/block-io/src/below/witness.ts",
+    "packages/block-io/src/devices/memory-overlay.ts",
+  ],
 };
 // All in one folder, as far below the manifest as the sources are.
 const { output } = await bundle.generate({
@@ -57,7 +69,7 @@ const { output } = await bundle.generate({
   codeSplitting: {
     groups: Object.entries(groups).map(([name, roots], index, { length }) => ({
       name,
-      test: (id) => roots.includes(relative(join(app, "src"), id)),
+      test: (id) => roots.includes(relative(root, id)),
       priority: length - index,
     })),
   },
@@ -111,12 +123,20 @@ const imported = new Set(output.flatMap(({ imports, dynamicImports }) => [...imp
 const missing = [...imported].filter(
   (id) => !id.startsWith("node:") && !id.endsWith(".js") && !declared.includes(id),
 );
-// A declaration that imports what runs its target would load that for every command.
+// A declaration that imports what runs its target would load that for every command with devices.
 const runs = /packages\/[^/]+\/src\/(device\/device|image|offline\/.*|open\/open[^/]*)\.ts$/;
-const early = output.filter(({ name }) => name in groups).flatMap(({ moduleIds }) => moduleIds);
-const heavy = early.filter((id) => runs.test(id)).map((id) => relative(root, id));
-if (heavy.length > 0) {
-  console.error(`Every command would load ${heavy.join(", ")}: import them in the target by a call.`);
+const chunkOf = (file) => output.find(({ moduleIds }) => moduleIds?.includes(join(app, "src", file)));
+const devices = chunkOf("devices.ts");
+const early = devices.moduleIds.filter((id) => runs.test(id));
+if (early.length > 0) {
+  const what = early.map((id) => relative(root, id)).join(", ");
+  console.error(`Every command would load ${what}: import them in the target by a call.`);
+  process.exitCode = 1;
+}
+// The lightest commands are typed most often.
+for (const light of ["process.ts", "commands/server/dm.ts"].map(chunkOf)) {
+  if (!light.imports.includes(devices.fileName)) continue;
+  console.error(`${light.fileName} would load all devices: what it shares with them has to be in the base.`);
   process.exitCode = 1;
 }
 if (missing.length > 0) {
