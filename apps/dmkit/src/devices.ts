@@ -71,12 +71,20 @@ export async function openReference(
   return LowerDevices.openOne(reference, use, schemes, environment, { access });
 }
 
-/** Runs `work` with what a reference names, opened for reading, and closes it. Errors: those of {@link openReference}. */
+/**
+ * Runs `work` with what a reference names, opened for reading, and closes it; `dm:NAME` is a device of a running server, as
+ * it is at this moment. Errors: those of {@link openReference}, those of the server.
+ */
 export async function withReading<T>(
   reference: string,
   environment: Environment,
   work: (device: BlockDevice) => Promise<T>,
 ): Promise<T> {
+  if (reference.startsWith("dm:")) {
+    // Whoever reads a file needs none of it.
+    const { withMoment } = await import("./moment/open-moment.ts");
+    return withMoment(reference, environment, ({ device }) => work(device));
+  }
   const device = await openReference(reference, "read", environment);
   try {
     return await work(device);

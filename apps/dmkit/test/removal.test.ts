@@ -19,6 +19,7 @@ import { NbdServer, openNbd } from "@dmkit/nbd";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { controlMethods } from "../src/control/methods.ts";
 import { DeviceManager } from "../src/manager/device-manager.ts";
+import { Moments } from "../src/moment/moments.ts";
 import { ExportManager } from "../src/manager/export-manager.ts";
 import { openedAs } from "../src/manager/device/opened-table.ts";
 import { Stack } from "../src/serve/stack.ts";
@@ -354,6 +355,7 @@ describe("a device that cannot save what it has", () => {
       snapshot: () => expect.unreachable(),
       reloadStack: undefined,
       history: () => undefined,
+      moments: new Moments(manager, realEnvironment),
     }).get("remove");
     const context = { signal: new AbortController().signal, progress: () => {} };
     await manager.create("low", "0 2048 zero");

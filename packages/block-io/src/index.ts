@@ -53,6 +53,7 @@ export {
 export { duplicateDescriptor, sendDatagram } from "./devices/native.ts";
 export { fewDescriptors, moreDescriptors, mostDescriptors } from "./devices/descriptors.ts";
 export { endProcess } from "./end-process.ts";
+export { largeFilesFolder, openNameless } from "./nameless.ts";
 export { makeFolders, makeFoldersLater } from "./folders.ts";
 export {
   type ByteRange,

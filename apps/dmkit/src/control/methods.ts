@@ -5,6 +5,7 @@ import type { DeviceManager } from "../manager/device-manager.ts";
 import type { NamedDevice } from "../manager/device/named-device.ts";
 import type { ExportManager } from "../manager/export-manager.ts";
 import { type History, spans } from "../page/ring.ts";
+import type { Moments } from "../moment/moments.ts";
 import { Params } from "./params.ts";
 import type { CallContext, Method } from "./server.ts";
 import type { DeviceSnapshot, ServerSnapshot } from "../manager/snapshot.ts";
@@ -21,7 +22,10 @@ export interface ControlledServer {
   readonly history: () => History | undefined;
 }
 
-type Handler = (params: Params, server: ControlledServer, context: CallContext) => unknown;
+/** With what the control socket itself has. */
+type Handled = ControlledServer & { readonly moments: Moments };
+
+type Handler = (params: Params, server: Handled, context: CallContext) => unknown;
 
 // Descriptors that a new device leaves to the others, and to who looks after them.
 const DESCRIPTORS_LEFT = 8;
@@ -136,6 +140,25 @@ const handlers: Readonly<Record<string, Handler>> = {
     return exports.snapshot();
   },
 
+  async "moment.begin"(params, { moments }) {
+    const name = params.text("name");
+    params.end();
+    return moments.begin(name);
+  },
+
+  async "moment.hold"(params, { moments }, { signal, progress }) {
+    const id = params.text("id");
+    params.end();
+    return moments.hold(id, signal, (done) => progress({ done, total: done, unit: "bytes" }));
+  },
+
+  async "moment.changed"(params, { moments }) {
+    const [id, since] = [params.text("id"), params.text("since")];
+    const from = params.integer("from", 0, Number.MAX_SAFE_INTEGER) ?? 0;
+    params.end();
+    return moments.changed(id, since, from);
+  },
+
   statistics(params, { snapshot }) {
     params.end();
     return snapshot();
@@ -154,7 +177,7 @@ const handlers: Readonly<Record<string, Handler>> = {
 };
 
 /** All methods, for a control server. */
-export function controlMethods(server: ControlledServer): ReadonlyMap<string, Method> {
+export function controlMethods(server: Handled): ReadonlyMap<string, Method> {
   return new Map(
     Object.entries(handlers).map(([name, handle]) => [
       name,

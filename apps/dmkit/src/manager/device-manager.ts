@@ -35,7 +35,7 @@ import type { ReloadOptions, RemoveOptions, ResumeOptions, SuspendOptions, Table
 import type { DeviceSnapshot } from "./snapshot.ts";
 import { SpaceWatch } from "./space-watch.ts";
 import { type Opening, TableOpener } from "./table-opener.ts";
-import { unlessAborted } from "./exchange/unless-aborted.ts";
+import { refuseIfCancelled, unlessAborted } from "./exchange/unless-aborted.ts";
 
 export class DeviceManager {
   readonly #environment: Environment;
@@ -227,6 +227,14 @@ export class DeviceManager {
     });
   }
 
+  /** See `ManagedDevice.atRest`. Errors: its, ENOENT, EBUSY (a device below is suspended). */
+  atRest(name: string, work: (device: NamedDevice) => void): Promise<void> {
+    return this.#inTurn(name, async (managed) => {
+      this.#devices.refuseIfHeldBelow(managed);
+      await managed.atRest(work);
+    });
+  }
+
   /** Carries out a target's message. Errors: ENOENT, EINVAL (unknown), EBUSY, the target's. */
   async message(name: string, words: readonly string[], options: MessageOptions = {}): Promise<string> {
     const managed = this.#devices.find(name);
@@ -239,10 +247,7 @@ export class DeviceManager {
     return this.#devices.find(name).device;
   }
 
-  /**
-   * Keeps a device from being removed until the function it returns is called. Errors: ENOENT, EEXIST, EBUSY (it
-   * would be written to, and other devices stand on it).
-   */
+  /** Keeps a device from being removed until what it returns is called. Errors: ENOENT, EEXIST, EBUSY (others stand on it). */
   exported(name: string, exportName: string, writes: boolean): () => void {
     return this.#devices.exported(name, exportName, writes);
   }
@@ -274,10 +279,7 @@ export class DeviceManager {
     await Promise.all(this.#devices.all.map((managed) => managed.goOn()));
   }
 
-  /**
-   * Closes all devices, those above before those below; every one is closed even if others fail, then the first
-   * failure is thrown. May be called again.
-   */
+  /** Closes all devices, those above before those below, even if some fail: then throws the first failure. May be called again. */
   close(): Promise<void> {
     if (this.#closing !== undefined) return this.#closing;
     this.#end.abort(shuttingDown());
@@ -343,8 +345,4 @@ export class DeviceManager {
     this.#refuseAtTheEnd(name);
     this.#devices.checkFree(name);
   }
-}
-
-function refuseIfCancelled(what: string, signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new Cancelled(`${what} was cancelled: nothing has changed`);
 }

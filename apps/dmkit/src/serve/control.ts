@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { type Environment, codeOf, toBlockIoError } from "@dmkit/block-io";
 import { type ControlledServer, controlMethods } from "../control/methods.ts";
 import { ControlServer } from "../control/server.ts";
+import { Moments } from "../moment/moments.ts";
 import { CONTROL_VARIABLE, ownSocket } from "../control/sockets.ts";
 
 export interface ControlSettings {
@@ -26,13 +27,18 @@ export async function startControl(
   controlled: ControlledServer,
   { path, wanted, version, environment }: ControlSettings,
 ): Promise<Control | undefined> {
-  const server = new ControlServer({ environment, version, methods: controlMethods(controlled) });
+  const moments = new Moments(controlled.devices, environment);
+  const methods = controlMethods({ ...controlled, moments });
+  const server = new ControlServer({ environment, version, methods });
   const given = path ?? process.env[CONTROL_VARIABLE];
   const isTold = given !== undefined && given !== "" && !/^\d+$/.test(given);
   if (!isTold && !wanted) return undefined;
+  const close = async (): Promise<void> => {
+    await Promise.all([server.close(), moments.close()]);
+  };
   const listen = async (place: string): Promise<Control> => {
     await server.listen(place);
-    return { path: place, variables: { [CONTROL_VARIABLE]: place }, close: () => server.close() };
+    return { path: place, variables: { [CONTROL_VARIABLE]: place }, close };
   };
   try {
     if (isTold) return await listen(resolve(given));

@@ -5,9 +5,14 @@
  * each of them again and again; here each is fetched once, in the order of the log. The file has no name any more when it
  * is used, so it goes with the process, however that ends.
  */
-import { mkdtempSync, rmSync } from "node:fs";
-import { join } from "node:path";
-import { type BlockDevice, type Environment, asking, codeOf, openFile, refuse } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type Environment,
+  codeOf,
+  largeFilesFolder,
+  openNameless,
+  refuse,
+} from "@dmkit/block-io";
 import { LogIndex } from "../core/log-index.ts";
 import type { Archive } from "./archive.ts";
 import type { History, When } from "./history.ts";
@@ -22,9 +27,6 @@ export interface LogFile {
   readonly id: number;
 }
 
-// Not the folder for small temporary files, which often is in memory.
-const folderOf = (variables: NodeJS.ProcessEnv): string => variables["TMPDIR"] ?? "/var/tmp";
-
 /** Fetches the log up to a moment. Errors: those of {@link replaying}; `ENOSPC` and others of the file. */
 export async function fetchLog(
   archive: Archive,
@@ -34,8 +36,7 @@ export async function fetchLog(
   options: ReplayOptions,
 ): Promise<LogFile> {
   const { size } = await archive.record();
-  const folder = folderOf(process.env);
-  const file = await openNameless(folder, size, environment);
+  const file = await openNameless(size, environment);
   const index = new LogIndex();
   let { id } = history.checkpoint;
   try {
@@ -52,18 +53,8 @@ export async function fetchLog(
     throw refuse(
       archive.name,
       "ENOSPC",
-      `${folder} has no room for the log behind the checkpoint, ${bytes} bytes and more`,
+      `${largeFilesFolder()} has no room for the log behind the checkpoint, ${bytes} bytes and more`,
       "Set TMPDIR to a folder on a disk with more room; after dmkit archive checkpoint there is less to fetch.",
     );
-  }
-}
-
-async function openNameless(parent: string, size: number, environment: Environment): Promise<BlockDevice> {
-  const hint = "Set TMPDIR to a folder that can be written to.";
-  const folder = asking({ device: parent, op: "open", hint }, () => mkdtempSync(join(parent, "dmkit-log-")));
-  try {
-    return await openFile(join(folder, "log"), { createSize: size, environment });
-  } finally {
-    rmSync(folder, { recursive: true });
   }
 }

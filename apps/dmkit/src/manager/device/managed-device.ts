@@ -148,6 +148,24 @@ export class ManagedDevice {
     else if (this.state === "suspended" && !this.changing) await this.device.resume();
   }
 
+  /** Runs `work` while nothing is in flight, all is flushed, and requests wait. Errors: EBUSY (suspended), those of flushing. */
+  async atRest(work: (device: NamedDevice) => void): Promise<void> {
+    const { device } = this;
+    if (device.held)
+      throw refuse(
+        this.name,
+        "EBUSY",
+        "is suspended",
+        `Let it go on first: dmkit resume ${shellQuote(this.name)}`,
+      );
+    try {
+      await device.suspend();
+      work(device);
+    } finally {
+      await device.resume();
+    }
+  }
+
   /** Runs changes of state one after the other. */
   inTurn<T>(change: () => Promise<T>): Promise<T> {
     const result = this.#turn.then(change);

@@ -11,7 +11,7 @@
  *   count of requests in flight is complete, and suspending or closing the table waits for all of them;
  * - requests that waited go on in the order in which they came;
  * - nobody who opened the device is promised less later: the logical block size never changes, FUA works whatever
- *   the table below can do, and {@link fitsInPlaceOf} refuses tables that take back what others rely on.
+ *   the table below can do, and `fitsInPlaceOf` refuses tables that take back what others rely on.
  *
  * It checks nothing by itself, the devices below do, and costs a function call a request.
  */
@@ -37,6 +37,7 @@ import {
   shellQuote,
   storageOf,
 } from "@dmkit/block-io";
+import type { Keeper } from "../../moment/moment.ts";
 import { Meter, untimed } from "../../top/meter.ts";
 import type { SampledTraffic } from "../../top/snapshot.ts";
 import { OnceATurn } from "./once-a-turn.ts";
@@ -46,6 +47,8 @@ import type { BelowStatus, SegmentStatus } from "../snapshot.ts";
 export class NamedDevice implements BlockDevice {
   /** How it is while there is no table; whoever stands on it is no better. */
   withoutTable: () => Health = () => healthy;
+  /** Told of changes before they happen, as long as somebody reads the device as it was; see moment.ts. */
+  keeper: Keeper | undefined;
   #name: string;
   // Undefined while requests are held.
   #live: BlockDevice | undefined;
@@ -118,6 +121,7 @@ export class NamedDevice implements BlockDevice {
   /** Puts a table in. Requests stay held. */
   putIn(opened: OpenedTable): void {
     this.#opened = opened;
+    this.keeper?.replaced();
     this.#size = opened.device.size;
     this.#limits = opened.device.limits;
   }
@@ -146,6 +150,8 @@ export class NamedDevice implements BlockDevice {
   write(offset: number, from: Buffer, options?: WriteOptions): Promise<void> {
     const live = this.#live;
     if (live === undefined) return this.#waited().then(() => this.write(offset, from, options));
+    const kept = this.keeper?.before(offset, from.length);
+    if (kept !== undefined) return kept.then(() => this.write(offset, from, options));
     this.#flushes.changed();
     const started = this.#meter.write(from.length);
     const result = live.write(offset, from, options);
@@ -170,6 +176,8 @@ export class NamedDevice implements BlockDevice {
   discard(offset: number, length: number): Promise<void> {
     const live = this.#live;
     if (live === undefined) return this.#waited().then(() => this.discard(offset, length));
+    const kept = this.keeper?.before(offset, length);
+    if (kept !== undefined) return kept.then(() => this.discard(offset, length));
     this.#flushes.changed();
     this.#meter.discard();
     return live.discard(offset, length);
@@ -178,6 +186,8 @@ export class NamedDevice implements BlockDevice {
   writeZeroes(offset: number, length: number, options: WriteZeroesOptions = {}): Promise<void> {
     const live = this.#live;
     if (live === undefined) return this.#waited().then(() => this.writeZeroes(offset, length, options));
+    const kept = this.keeper?.before(offset, length);
+    if (kept !== undefined) return kept.then(() => this.writeZeroes(offset, length, options));
     this.#flushes.changed();
     this.#meter.writeZeroes();
     return live.writeZeroes(offset, length, options);
@@ -306,40 +316,4 @@ export class NamedDevice implements BlockDevice {
   #waited(): Promise<void> {
     return this.#gate?.promise ?? Promise.resolve();
   }
-}
-
-/**
- * Whether a table can take the place of another.
- * @param before size and limits others have been told.
- * @param used whether anybody was.
- */
-export function fitsInPlaceOf(
-  before: Pick<BlockDevice, "name" | "size" | "limits">,
-  after: Pick<BlockDevice, "size" | "limits">,
-  used: boolean,
-): BlockIoError | undefined {
-  const refuse = (reason: string): BlockIoError =>
-    new BlockIoError(reason, {
-      code: "EBUSY",
-      device: before.name,
-      op: "resume",
-      hint: "Withdraw its exports and remove the devices above it first; see: dmkit ls --tree",
-    });
-  const [old, now] = [before.limits, after.limits];
-  if (old.logicalBlockSize !== now.logicalBlockSize) {
-    return refuse(
-      `the new table has blocks of ${now.logicalBlockSize} bytes, the old one of ${old.logicalBlockSize}`,
-    );
-  }
-  if (!used) return undefined;
-  if (after.size < before.size) {
-    return refuse(`the new table has ${after.size} bytes, fewer than the ${before.size} its users know of`);
-  }
-  if (now.capabilities.readOnly && !old.capabilities.readOnly) {
-    return refuse("the new table is read-only, and its users may write");
-  }
-  if (old.capabilities.discardZeroes && !now.capabilities.discardZeroes) {
-    return refuse("discards do not zero in the new table, and its users may rely on it");
-  }
-  return undefined;
 }

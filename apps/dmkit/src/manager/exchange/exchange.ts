@@ -26,7 +26,7 @@ import { bringHome, homecomers, orForced } from "./homecoming.ts";
 import { refuseOtherContents, rememberContents } from "./same-contents.ts";
 import { tellAgain } from "./told-values.ts";
 import type { InactiveTable, ManagedDevice } from "../device/managed-device.ts";
-import { fitsInPlaceOf } from "../device/named-device.ts";
+import { fitsInPlaceOf } from "../device/fits-in-place.ts";
 import type { OpenedTable } from "../device/opened-table.ts";
 import { Cancelled } from "../../control/protocol.ts";
 import { replacedIn } from "../references.ts";

@@ -1,5 +1,12 @@
 /** Work that somebody may not want to wait for any more. */
 
+import { Cancelled } from "../../control/protocol.ts";
+
+/** Throws `Cancelled` for what is not wanted any more before it has begun. */
+export function refuseIfCancelled(what: string, signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new Cancelled(`${what} was cancelled: nothing has changed`);
+}
+
 /** What work comes to; or, as soon as it is not wanted any more, an error. The work goes on, and fails in silence. */
 export async function unlessAborted(
   work: Promise<void>,

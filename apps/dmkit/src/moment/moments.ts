@@ -1,0 +1,159 @@
+/**
+ * Devices as they were, for clients of the control socket: each over an NBD socket of its own, in a folder that only this
+ * user can look into.
+ *
+ * Invariant: a moment that nobody holds ends, so that what clients write is not kept for a command that is gone. Whoever
+ * begins one has some seconds to hold it.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  type Environment,
+  type Timer,
+  asking,
+  every,
+  openNameless,
+  randomUuid,
+  refuse,
+} from "@dmkit/block-io";
+import { NbdServer } from "@dmkit/nbd";
+import { Cancelled } from "../control/protocol.ts";
+import type { DeviceManager } from "../manager/device-manager.ts";
+import type { NamedDevice } from "../manager/device/named-device.ts";
+import type { Begun, Changed } from "./answers.ts";
+import { Moment } from "./moment.ts";
+
+/** Milliseconds to hold what was begun. */
+const PATIENCE = 10_000;
+/** Milliseconds between two reports to who holds it. */
+const TELL_EVERY = 1000;
+/** Ranges in one answer. */
+const MOST_RANGES = 10_000;
+const PREFIX = "qemu:dirty-bitmap:";
+
+interface Held {
+  readonly device: NamedDevice;
+  readonly moment: Moment;
+  readonly end: () => Promise<void>;
+}
+
+export class Moments {
+  readonly #devices: DeviceManager;
+  readonly #environment: Environment;
+  readonly #held: Map<string, Held> = new Map();
+  /** Those that nobody holds yet. */
+  readonly #waiting: Map<string, Timer> = new Map();
+
+  constructor(devices: DeviceManager, environment: Environment) {
+    this.#devices = devices;
+    this.#environment = environment;
+  }
+
+  /** The device as it is now. Errors: ENOENT, EBUSY (suspended, or read as it was by somebody else), those of files. */
+  async begin(name: string): Promise<Begun> {
+    const device = this.#devices.device(name);
+    const file = await openNameless(device.size, this.#environment);
+    const moment = new Moment(device, file);
+    const server = new NbdServer({ environment: this.#environment });
+    let folder: string | undefined;
+    let ending: Promise<void> | undefined;
+    const finish = async (): Promise<void> => {
+      if (device.keeper === moment) device.keeper = undefined;
+      await server.close({ timeout: 1000 });
+      if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
+      await moment.close();
+    };
+    const end = (): Promise<void> => (ending ??= finish());
+    try {
+      folder = asking({ device: tmpdir(), op: "listen" }, () => mkdtempSync(join(tmpdir(), "dmkit-")));
+      server.addExport({ name: "", device: moment, readOnly: true });
+      const listener = await server.listen({ path: join(folder, "s") });
+      await this.#devices.atRest(name, () => {
+        if (device.keeper !== undefined)
+          throw refuse(name, "EBUSY", "is read as it was by somebody else", "Wait for that to end.");
+        device.keeper = moment;
+      });
+      const id = randomUuid(this.#environment.random);
+      this.#held.set(id, { device, moment, end });
+      this.#endUnlessHeld(id);
+      return { id, uri: listener.uri() };
+    } catch (error) {
+      await end().catch(() => {});
+      throw error;
+    }
+  }
+
+  /**
+   * Keeps a moment until the signal; always rejects, with `Cancelled` then. Errors: ENOENT.
+   * @param tell called every second with the bytes kept so far, which is how it is found out that a client is gone.
+   */
+  async hold(id: string, signal: AbortSignal, tell: (kept: number) => void): Promise<never> {
+    const held = this.#find(id);
+    this.#waiting.get(id)?.cancel();
+    this.#waiting.delete(id);
+    const telling = every(this.#environment.clock, TELL_EVERY, () => tell(held.moment.kept));
+    if (!signal.aborted)
+      await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+    telling.cancel();
+    this.#held.delete(id);
+    await held.end();
+    throw new Cancelled("the device is not read as it was any more");
+  }
+
+  /** What has changed since an epoch began, from byte `from` on. Errors: ENOENT with those there are. */
+  async changed(id: string, since: string, from: number): Promise<Changed> {
+    const { device, moment } = this.#find(id);
+    const description = device.descriptions.find(({ name }) => name === `${PREFIX}${since}`);
+    if (description === undefined) {
+      const names = device.descriptions.filter(({ name }) => name.startsWith(PREFIX));
+      const known = names.map(({ name }) => name.slice(PREFIX.length)).join(", ");
+      const hint =
+        names.length > 0 ? `There are: ${known}.` : "See dmkit targets for one that records what changes.";
+      throw refuse(
+        device.name,
+        "ENOENT",
+        `does not know what has changed since ${JSON.stringify(since)}`,
+        hint,
+      );
+    }
+    const ranges: [number, number][] = [];
+    const start = Math.min(from, moment.size);
+    let at = start;
+    if (at === moment.size) return { ranges, next: at };
+    for await (const { length, status } of description.describe(start, moment.size - start)) {
+      const last = ranges.at(-1);
+      const joins = last !== undefined && last[0] + last[1] === at;
+      if ((status & 1) !== 0 && joins) last[1] += length;
+      else if ((status & 1) !== 0) {
+        if (ranges.length === MOST_RANGES) return { ranges, next: at };
+        ranges.push([at, length]);
+      }
+      at += length;
+    }
+    return { ranges, next: moment.size };
+  }
+
+  async close(): Promise<void> {
+    for (const timer of this.#waiting.values()) timer.cancel();
+    const all = [...this.#held.values()];
+    this.#held.clear();
+    await Promise.all(all.map(({ end }) => end().catch(() => {})));
+  }
+
+  #endUnlessHeld(id: string): void {
+    const timer = this.#environment.clock.after(PATIENCE, () => {
+      const held = this.#held.get(id);
+      this.#held.delete(id);
+      this.#waiting.delete(id);
+      void held?.end().catch(() => {});
+    });
+    this.#waiting.set(id, timer);
+  }
+
+  #find(id: string): Held {
+    const held = this.#held.get(id);
+    if (held !== undefined) return held;
+    throw refuse(id, "ENOENT", "is no device as it was, or not any more", "Run the command again.");
+  }
+}

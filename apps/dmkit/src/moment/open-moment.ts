@@ -1,0 +1,53 @@
+/** A device of a running server, as it is when it is opened: `dm:NAME` where a command reads something. */
+import type { BlockDevice, Environment } from "@dmkit/block-io";
+import { openNbd } from "@dmkit/nbd";
+import { ControlClient } from "../control/client.ts";
+import { findSocket } from "../control/sockets.ts";
+import type { Begun, Changed } from "./answers.ts";
+
+/** Before a name of a server's device. */
+const SCHEME = "dm:";
+
+/** Whether a reference is to a device of a running server. */
+export function isRunning(reference: string): boolean {
+  return reference.startsWith(SCHEME);
+}
+
+/** What can be asked beside reading. */
+export interface RunningDevice {
+  readonly device: BlockDevice;
+  /** What has changed since an epoch of that name began, at the moment it was opened, or later. */
+  changed(since: string): AsyncIterable<{ readonly offset: number; readonly length: number }>;
+}
+
+/** Runs `work` with the device as it is now. Errors: those of the server, `ENOENT`, `EBUSY`. */
+export async function withMoment<T>(
+  reference: string,
+  environment: Environment,
+  work: (running: RunningDevice) => Promise<T>,
+): Promise<T> {
+  const client = await ControlClient.connect(await findSocket(undefined));
+  try {
+    const { id, uri } = await client.call<Begun>("moment.begin", { name: reference.slice(SCHEME.length) });
+    const ending = new AbortController();
+    const held = client.call("moment.hold", { id }, { signal: ending.signal }).catch(() => {});
+    // A server that is started again has another moment.
+    const device = await openNbd(uri, { environment, readOnly: true, reconnect: 0 });
+    const changed = async function* (since: string): ReturnType<RunningDevice["changed"]> {
+      for (let from = 0; from < device.size; ) {
+        const { ranges, next } = await client.call<Changed>("moment.changed", { id, since, from });
+        for (const [offset, length] of ranges) yield { offset, length };
+        from = next;
+      }
+    };
+    try {
+      return await work({ device, changed });
+    } finally {
+      await device.close();
+      ending.abort();
+      await held;
+    }
+  } finally {
+    client.close();
+  }
+}
