@@ -22,6 +22,19 @@ export const zramOptions = {
     default: 0,
     help: "bytes of memory for pages; writes beyond it fail with ENOSPC; 0: no limit",
   },
+  writeback_limit: {
+    type: "integer",
+    min: 0,
+    max: 2_147_483_648,
+    unit: "pages",
+    default: 0,
+    help: "pages that may still be written back, with writeback_limit_enable; counts down",
+  },
+  writeback_limit_enable: {
+    type: "flag",
+    default: false,
+    help: "1: writeback ends when writeback_limit is used up",
+  },
   recomp_algorithm: {
     type: "text",
     optional: true,
@@ -56,15 +69,9 @@ export const zramOptions = {
 export type ZramOptions = OptionsOf<typeof zramOptions>;
 
 /** Those that may follow the algorithm in a table. */
-export const namedOptions: readonly [
-  "max_comp_streams",
-  "mem_limit",
-  "recomp_algorithm",
-  "backing_dev",
-  "snapshot",
-  "bad",
-  "force",
-] = ["max_comp_streams", "mem_limit", "recomp_algorithm", "backing_dev", "snapshot", "bad", "force"];
+export const namedOptions: readonly Exclude<keyof typeof zramOptions, "comp_algorithm">[] = (
+  Object.keys(zramOptions) as (keyof typeof zramOptions)[]
+).filter((name) => name !== "comp_algorithm");
 
 /** What the target does with its devices. */
 export function usesOf({

@@ -74,7 +74,7 @@ describe("pages", () => {
     expect((await read(device, 0)).equals(same)).toBe(true);
     expect((await read(device, PAGE)).equals(text(1))).toBe(true);
     expect((await read(device, 2 * PAGE)).equals(noise(1))).toBe(true);
-    expect(await device.message(["mm_stat"])).toMatch(/^12288 \d+ \d+ 0 \d+ 1 0 1$/);
+    expect(await device.message(["mm_stat"])).toMatch(/^12288 \d+ \d+ 0 \d+ 1 0 1 1$/);
     expect(device.status()).toContain("disksize 65536 comp_algorithm lz4");
     await device.writeZeroes(0, 3 * PAGE);
     expect(await attribute(device, "orig_data_size")).toBe(0);
@@ -221,6 +221,39 @@ describe("messages", () => {
     await device.close();
   });
 
+  it("recompress and writeback take the words of the driver", async () => {
+    const backing = new MemoryDevice(64 * PAGE);
+    const device = await open(64 * PAGE, { recomp_algorithm: "deflate" }, realEnvironment, { backing });
+    const expected: Buffer[] = [];
+    for (let page = 0; page < 40; page += 1) {
+      // The first ones can be made smaller by deflate, and by lz4 hardly.
+      expected.push(page < 20 ? (noise(page).map((byte) => byte & 15) as Buffer) : noise(page));
+      await device.write(page * PAGE, expected[page] as Buffer);
+    }
+    const said = async (words: string): Promise<string> => device.message(words.split(" "));
+    expect(await said("recompress type=huge_idle threshold=1000 algo=deflate")).toBe("0 pages recompressed");
+    expect(await said("recompress max_pages=5")).toBe("5 pages recompressed");
+    expect(await said("recompress threshold=4096")).toBe("15 pages recompressed");
+    expect(await said("recompress")).toBe("0 pages recompressed");
+    expect(await said("writeback page_index=3 page_indexes=2-5 page_index=63")).toBe("4 pages written back");
+    expect(await said("writeback type=huge page_indexes=0-23")).toBe("4 pages written back");
+    await said("writeback_limit 10");
+    await said("writeback_limit_enable 1");
+    expect(await code(said("writeback type=huge"))).toBe("ENOSPC");
+    expect([await said("writeback_limit"), await attribute(device, "huge_pages")]).toEqual(["0", 6]);
+    await said("writeback_limit 4");
+    expect(await said("writeback page_indexes=34-35")).toBe("2 pages written back");
+    expect([await said("writeback_limit"), await said("writeback_limit_enable")]).toEqual(["2", "1"]);
+    await said("writeback_limit_enable 0");
+    expect(await said("writeback all")).toBe("20 pages written back");
+    expect(await attribute(device, "huge_pages_since")).toBe(40);
+    expect((await said("mm_stat")).split(" ")[8]).toBe("40");
+    expect(await said("debug_stat")).toMatch(/^version: 1\n\d+ 0$/);
+    for (const [page, contents] of expected.entries())
+      expect((await read(device, page * PAGE)).equals(contents)).toBe(true);
+    await device.close();
+  });
+
   it("recompress makes pages smaller with the second algorithm", async () => {
     const device = await open(64 * PAGE, { recomp_algorithm: "deflate" }, realEnvironment);
     // Sixteen letters in disorder: matches are short, so what lz4 cannot do an entropy coder can.
@@ -326,6 +359,15 @@ describe("messages", () => {
     "idle 999999999",
     "recompress blue",
     "writeback idle",
+    "writeback",
+    "writeback type=incompressible",
+    "writeback page_index=64",
+    "writeback page_indexes=5-4",
+    "writeback threshold=5",
+    "recompress algo=lzma",
+    "recompress threshold=4097",
+    "recompress page_index=1",
+    "recompress type=huge=idle",
     "mem_limit x",
     "compact now please",
   ])("%s is refused", async (message) => {

@@ -20,6 +20,8 @@ export class Pages {
   stored = 0;
   same = 0;
   huge = 0;
+  /** Pages that were stored as they are, ever. */
+  hugeSince = 0;
   /** Pages on the backing device. */
   backed = 0;
   /** Pages that nothing has any more: to be read when they have been written. */
@@ -62,6 +64,7 @@ export class Pages {
     } else {
       this.#count(page, -1);
     }
+    if (kind === kinds.huge) this.hugeSince += 1;
     table.setStored(page, kind, address, kind === kinds.huge ? 0 : length);
     this.#count(page, 1);
     return true;

@@ -24,7 +24,7 @@ import type { RunningDisk, ZramParts } from "./disk.ts";
 import { readOnlyLimits, zramLimits } from "./limits.ts";
 import { lostPage, pagesHealth, readBlock } from "./lost.ts";
 import { zramControls } from "./messages.ts";
-import { extentKind } from "./extent-kind.ts";
+import { extentsOf } from "./extents.ts";
 import { unsaved, unsavedYet } from "./snapshot/unsaved.ts";
 import { memoryStatistics, zramFacts } from "./statistics.ts";
 
@@ -38,6 +38,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
   /** Blocks read from and written to the backing device. */
   backingReads = 0;
   backingWrites = 0;
+  writeStalls = 0;
   // Whether a page is compressed so quickly that handing it to another thread would take longer.
   readonly #quick: boolean;
   #streams: number;
@@ -122,19 +123,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
   }
 
   protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
-    const end = offset + length;
-    const { table } = this.parts.pages;
-    for (let at = offset; at < end; ) {
-      const start = at;
-      const kind = extentKind(table.kind(Math.floor(at / PAGE)), table, Math.floor(at / PAGE));
-      do {
-        at = Math.min(end, (Math.floor(at / PAGE) + 1) * PAGE);
-      } while (
-        at < end &&
-        extentKind(table.kind(Math.floor(at / PAGE)), table, Math.floor(at / PAGE)) === kind
-      );
-      yield { offset: start, length: at - start, kind };
-    }
+    yield* extentsOf(this.parts.pages.table, offset, length);
   }
 
   protected override async doClose(): Promise<void> {
@@ -189,14 +178,25 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
 
   protected override tunableValues(): Readonly<Record<string, unknown>> {
     const { limit } = this.parts.pages.slabs;
-    return { mem_limit: Number.isFinite(limit) ? limit : 0, max_comp_streams: this.#streams };
+    const { pages, isOn } = this.parts.limit;
+    return {
+      mem_limit: Number.isFinite(limit) ? limit : 0,
+      max_comp_streams: this.#streams,
+      writeback_limit: pages,
+      writeback_limit_enable: isOn,
+    };
   }
 
   protected override async doTune(changes: {
     readonly mem_limit?: number;
     readonly max_comp_streams?: number;
+    readonly writeback_limit?: number;
+    readonly writeback_limit_enable?: boolean;
   }): Promise<void> {
     const { mem_limit: limit, max_comp_streams: streams } = changes;
+    const { limit: writeback } = this.parts;
+    writeback.pages = changes.writeback_limit ?? writeback.pages;
+    writeback.isOn = changes.writeback_limit_enable ?? writeback.isOn;
     const { pages, primary } = this.parts;
     if (limit !== undefined) pages.slabs.limit = limit === 0 ? Number.POSITIVE_INFINITY : limit;
     if (streams === undefined) return;
@@ -323,6 +323,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
         piece.copy(contents, at);
       }
       if (this.#storeSame(page, contents)) return;
+      this.writeStalls += 1;
       const stream = await primary.acquire();
       try {
         const length = await stream.compress(contents, MAX_COMPRESSED);

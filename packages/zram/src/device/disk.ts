@@ -4,6 +4,12 @@ import type { Compressor } from "@dmkit/compressor";
 import type { Pages } from "../core/pages.ts";
 import type { ZramRules } from "../core/rules.ts";
 
+/** How many pages messages may still write back. */
+export interface WritebackLimit {
+  pages: number;
+  isOn: boolean;
+}
+
 /** What the device is made of; see open/open.ts. */
 export interface ZramParts {
   readonly name: string;
@@ -22,6 +28,7 @@ export interface ZramParts {
   readonly readOnly?: boolean;
   /** What of the snapshot could not be read, because of which it is read-only. */
   readonly unread?: string | undefined;
+  readonly limit: WritebackLimit;
   /** As it was said: 0 leaves it to the machine. */
   readonly streams: number;
   readonly rules: ZramRules;
@@ -42,6 +49,8 @@ export interface RunningDisk {
   backingReads: number;
   /** Blocks written to it. */
   backingWrites: number;
+  /** How often a page had to wait for a stream of the compressor. */
+  writeStalls: number;
   /** Requests that are not aligned, or not inside the disk. */
   readonly invalidIo: number;
   /** Fills a page that is in RAM; throws `EIO` if its bytes are not what was stored. */

@@ -3,7 +3,8 @@ import { type Controls, type Message, tunablesOf, unknownMessage } from "@dmkit/
 import { MAX_AGE } from "../core/page-table.ts";
 import type { RunningDisk } from "./disk.ts";
 import { zramOptions } from "../options.ts";
-import { type Selection, recompress, selections, writeBack } from "./reclaim.ts";
+import { recompress, writeBack } from "./reclaim.ts";
+import { type Selection, parseSelection } from "./selection.ts";
 import { attribute, attributes } from "./statistics.ts";
 
 /** Every attribute that is not set as well answers with its value. */
@@ -19,7 +20,12 @@ const readers = Object.fromEntries(
 );
 
 export const zramControls: Controls<RunningDisk> = {
-  tunables: tunablesOf(zramOptions, ["mem_limit", "max_comp_streams"]),
+  tunables: tunablesOf(zramOptions, [
+    "mem_limit",
+    "max_comp_streams",
+    "writeback_limit",
+    "writeback_limit_enable",
+  ]),
   messages: {
     compact: {
       arguments: "",
@@ -43,18 +49,18 @@ export const zramControls: Controls<RunningDisk> = {
         markIdle(device, args[0] === "all" ? undefined : (age(args) ?? refused(device, ["idle", ...args]))),
     },
     recompress: {
-      arguments: "[all|idle|huge|huge_idle]",
+      arguments: "[[type=]all|idle|huge|huge_idle] [threshold=<bytes>] [max_pages=<n>] [algo=<name>]",
       long: true,
       help: "compresses these pages with the second algorithm, where that is shorter",
       run: async (device, args, options) =>
-        `${await recompress(device, selected(device, "recompress", args, "all"), options)} pages recompressed`,
+        `${await recompress(device, selected(device, "recompress", args, ["type", "threshold", "max_pages", "algo"]), options)} pages recompressed`,
     },
     writeback: {
-      arguments: "all|idle|huge|huge_idle",
+      arguments: "[type=]all|idle|huge|huge_idle | page_index=<n>|page_indexes=<first>-<last> …",
       long: true,
       help: "moves these pages to the backing device",
       run: async (device, args, options) =>
-        `${await writeBack(device, selected(device, "writeback", args), options)} pages written back`,
+        `${await writeBack(device, selected(device, "writeback", args, ["type", "page_index", "page_indexes"]), options)} pages written back`,
     },
     ...readers,
     mem_used_max: {
@@ -92,11 +98,12 @@ function age([word = "", ...rest]: readonly string[]): number | undefined {
 function selected(
   device: RunningDisk,
   verb: string,
-  [word, ...rest]: readonly string[],
-  fallback?: Selection,
+  words: readonly string[],
+  names: readonly string[],
 ): Selection {
-  const found = word === undefined ? fallback : selections.find((known) => known === word);
-  return rest.length === 0 && found !== undefined
-    ? found
-    : refused(device, [verb, ...(word === undefined ? [] : [word]), ...rest]);
+  const { pages, secondary } = device.parts;
+  const found = parseSelection(words, names, pages.table.pages, secondary?.name);
+  // All pages are written back by that word only.
+  if (found === undefined || (verb === "writeback" && words.length === 0)) refused(device, [verb, ...words]);
+  return found;
 }

@@ -6,21 +6,10 @@ import { BlockIoError, type BlockDevice, type LongWork, codeOf, nextTurn } from 
 import { kinds } from "../core/page-table.ts";
 import { PAGE } from "../core/size-classes.ts";
 import type { RunningDisk } from "./disk.ts";
-
-export const selections = ["all", "idle", "huge", "huge_idle"] as const;
-/** Which pages. */
-export type Selection = (typeof selections)[number];
+import { type Selection, isSelected, pagesOf } from "./selection.ts";
 
 // Pages after which others get a turn: a few milliseconds.
 const TURN = 64;
-
-function isSelected({ parts }: RunningDisk, page: number, selection: Selection): boolean {
-  const { pages } = parts;
-  if (!pages.isInSlabs(page)) return false;
-  const huge = pages.table.kind(page) === kinds.huge;
-  if (selection.startsWith("huge") && !huge) return false;
-  return !selection.endsWith("idle") || pages.table.isIdle(page);
-}
 
 /** Between two pages: others have a turn, who waits is told, and who does not want to wait any more ends it. */
 async function pause({ parts }: RunningDisk, done: number, { signal, progress }: LongWork): Promise<void> {
@@ -49,7 +38,8 @@ export async function recompress(
   const stream = await secondary.acquire();
   let count = 0;
   try {
-    for (let page = 0; page < table.pages && device.failure === undefined; page += 1) {
+    for (const page of pagesOf(selection, table.pages)) {
+      if (device.failure !== undefined || count >= selection.most) break;
       if (page % TURN === TURN - 1) await pause(device, page, options);
       const kind = table.kind(page);
       if (kind === kinds.recompressed || !isSelected(device, page, selection)) continue;
@@ -70,13 +60,13 @@ export async function recompress(
   return count;
 }
 
-/** Pages moved. Throws `EINVAL` without a backing device, `ENOSPC` when it is full. */
+/** Pages moved. Throws `EINVAL` without a backing device, `ENOSPC` when it is full, or the limit is reached. */
 export async function writeBack(
   device: RunningDisk,
   selection: Selection,
   options: LongWork = {},
 ): Promise<number> {
-  const { pages, backing } = device.parts;
+  const { pages, backing, limit } = device.parts;
   const { table, blocks } = pages;
   if (backing === undefined || blocks === undefined) {
     throw new BlockIoError("there is no backing device", {
@@ -89,12 +79,15 @@ export async function writeBack(
   const contents = Buffer.alloc(PAGE);
   let count = 0;
   let near = 0;
-  for (let page = 0; page < table.pages; page += 1) {
+  for (const page of pagesOf(selection, table.pages)) {
     if (page % TURN === TURN - 1) await pause(device, page, options);
     if (!isSelected(device, page, selection)) continue;
     near = blocks.find(false, near);
     if (near === blocks.length) near = blocks.find(false, 0);
     if (near === blocks.length) throw full(device, count);
+    if (limit.isOn && limit.pages === 0) throw spent(device, count);
+    // What is tried counts: the limit is there to spare the device.
+    if (limit.isOn) limit.pages -= 1;
     if (await moveOut(device, backing, page, near, contents)) count += 1;
   }
   return count;
@@ -132,6 +125,15 @@ export async function moveOut(
   }
   pages.putOnBacking(page, block);
   return true;
+}
+
+function spent(device: RunningDisk, count: number): BlockIoError {
+  return new BlockIoError(`writeback_limit is used up after ${count} pages`, {
+    code: "ENOSPC",
+    device: device.name,
+    op: "message",
+    hint: "Set writeback_limit to more pages, or writeback_limit_enable to 0; what was written back is safe.",
+  });
 }
 
 function full(device: RunningDisk, count: number): BlockIoError {

@@ -16,6 +16,7 @@ export function memoryStatistics({ parts }: RunningDisk): Readonly<Record<string
     same_pages: pages.same,
     pages_compacted: pages.compacted,
     huge_pages: pages.huge,
+    huge_pages_since: pages.hugeSince,
   };
 }
 
@@ -38,9 +39,14 @@ export function backingStatistics(device: RunningDisk): Readonly<Record<string, 
   };
 }
 
+/** As the attribute `debug_stat` has it; the driver's second number, of slots that were locked, is always 0 here. */
+function debugStatistics({ writeStalls }: RunningDisk): string {
+  return `version: 1\n${writeStalls} 0`;
+}
+
 /** All of them by name, in the order of the status line. */
 export function zramFacts(device: RunningDisk): Facts {
-  const { primary, secondary, backing } = device.parts;
+  const { primary, secondary, backing, limit } = device.parts;
   return {
     disksize: device.size,
     comp_algorithm: primary.name,
@@ -48,6 +54,8 @@ export function zramFacts(device: RunningDisk): Facts {
     ...(secondary && { recomp_algorithm: secondary.name }),
     ...memoryStatistics(device),
     ...ioStatistics(device),
+    writeback_limit: limit.pages,
+    writeback_limit_enable: limit.isOn ? 1 : 0,
     ...(backing && backingStatistics(device)),
   };
 }
@@ -57,6 +65,7 @@ export const attributes = [
   "mm_stat",
   "io_stat",
   "bd_stat",
+  "debug_stat",
   "disksize",
   "comp_algorithm",
   "recomp_algorithm",
@@ -67,6 +76,7 @@ export const attributes = [
   "same_pages",
   "pages_compacted",
   "huge_pages",
+  "huge_pages_since",
 ] as const;
 
 const groups = { mm_stat: memoryStatistics, io_stat: ioStatistics, bd_stat: backingStatistics } as const;
@@ -76,6 +86,7 @@ export function attribute(device: RunningDisk, name: (typeof attributes)[number]
   if (name === "mm_stat" || name === "io_stat" || name === "bd_stat") {
     return Object.values(groups[name](device)).join(" ");
   }
+  if (name === "debug_stat") return debugStatistics(device);
   const value = zramFacts(device)[name];
   return value === undefined ? undefined : String(value);
 }

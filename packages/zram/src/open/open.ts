@@ -61,6 +61,7 @@ export async function openZram(
       withoutBacking,
       snapshots,
       readOnly,
+      limit: { pages: options.writeback_limit, isOn: options.writeback_limit_enable },
       streams: options.max_comp_streams,
       rules,
     };
