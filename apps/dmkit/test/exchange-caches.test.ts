@@ -107,6 +107,35 @@ describe.each(Object.keys(caches) as (keyof typeof caches)[])("a table with %s",
   });
 });
 
+describe("a table that is exchanged for a longer one with the same cache", () => {
+  it.each([
+    ["writeboost", (disk: string, cache: string) => `writeboost 0 ${disk} ${cache} 2 segment_size_order 4`],
+    ["cache", (disk: string, cache: string) => `cache ${disk} ${cache} 1 8 64 64 1 2 grow_source 1`],
+  ] as const)("%s: is larger, and clients see no error", async (target, longer) => {
+    const [disk, cache] = [file("disk", SIZE * 512), file("one")];
+    const device = await manager.create("d", caches[target](disk, cache));
+    await write(device, 1);
+    truncateSync(disk, 2 * SIZE * 512);
+    const over = new AbortController();
+    const client = (async () => {
+      for (let byte = 2; !over.signal.aborted; byte += 1) await write(device, byte % 256);
+    })();
+    await exchange(`0 ${2 * SIZE} ${longer(disk, cache)}`);
+    over.abort();
+    await client;
+    expect((await bytesOf(device)).size).toBe(1);
+    expect(device.size).toBe(2 * SIZE * 512);
+    await device.write((2 * SIZE - 8) * 512, Buffer.alloc(4096, 9));
+    // The word is none of its table: the same size is loaded again.
+    const table = manager.snapshotOf("d").table;
+    expect(table).not.toContain("grow");
+    await exchange(table);
+    const into = Buffer.alloc(4096);
+    await device.read((2 * SIZE - 8) * 512, into);
+    expect(into.equals(Buffer.alloc(4096, 9))).toBe(true);
+  });
+});
+
 describe("a table that is exchanged for one with the same cache", () => {
   it("keeps in it what it has", async () => {
     const cache = file("one");

@@ -66,6 +66,12 @@ export const cacheOptions = {
     default: false,
     help: "make a new cache over dirty blocks of an old one, on a device that is not blank, or of a source that is a cache; open although the source has changed",
   },
+  grow_source: {
+    type: "flag",
+    once: true,
+    default: false,
+    help: "the source was made larger: what is cached of it is as much as the table maps from now on",
+  },
   sequential_cutoff: {
     type: "size",
     min: 0,
@@ -156,6 +162,7 @@ export const namedOptions: readonly NamedOption[] = [
   "write_hit",
   "format",
   "force",
+  "grow_source",
   "sequential_cutoff",
   "read_sequential_cutoff",
   "promote_after",

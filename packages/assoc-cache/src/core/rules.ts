@@ -13,6 +13,8 @@ export interface CacheRules {
   marksInUse(superblock: Superblock): boolean;
   /** What a historical configuration says, or in words why it is none. One of zeroes is none. */
   configurationOf(bytes: Buffer, deviceSectors: number): ConfigurationV1 | string;
+  /** Whether the block in which the source ended is completed, or forgotten, before the source counts as larger. */
+  readonly completesLast: boolean;
   /**
    * The devices that are flushed on opening. What a process wrote that was killed can be read, and lost all the same when
    * the power fails: an entry that says dirty, the loss of another, what the source shows. It has to be stable before
@@ -51,6 +53,7 @@ export const cacheRules: CacheRules = Object.freeze<CacheRules>({
   believesClean: ({ clean }) => clean,
   marksInUse: ({ clean }) => clean,
   configurationOf: decodeConfigurationV1,
+  completesLast: true,
   flushedOnOpening: (source, cache) => [source, cache],
   flushesData: true,
   flushesEntries: true,

@@ -74,14 +74,26 @@ export async function traceOf(cache: BlockDevice, rules: CacheRules = cacheRules
   return hasMarkV1(last) ? "left" : "nothing";
 }
 
-/** Whether the source looks like the one the cache belongs to; throws `EINVAL` if not. */
-export function checkPairing(superblock: Superblock, source: BlockDevice, size: number, uuid: string): void {
-  if (superblock.sourceSectors !== size / SECTOR) {
+/**
+ * Whether the source looks like the one the cache belongs to; throws `EINVAL` if not.
+ * @param grows it may have become larger.
+ */
+export function checkPairing(
+  superblock: Superblock,
+  source: BlockDevice,
+  size: number,
+  uuid: string,
+  grows: boolean,
+): void {
+  const { sourceSectors } = superblock;
+  if (sourceSectors !== size / SECTOR && !(grows && sourceSectors < size / SECTOR)) {
+    const larger =
+      sourceSectors < size / SECTOR ? " To use all of it, say that it was made larger: grow_source 1." : "";
     throw refuse(
       source.name,
       "EINVAL",
-      `the cache belongs to a source of ${superblock.sourceSectors} sectors, not ${size / SECTOR}`,
-      `Give the right source. If that is it, and only its size has changed, give the length the cache was made with: "0 ${superblock.sourceSectors} cache …" in a table, "size: ${superblock.sourceSectors * SECTOR}" in a stack file. To use all of it, have the cache write back all it has (message clean), and begin a new one.`,
+      `the cache belongs to a source of ${sourceSectors} sectors, not ${size / SECTOR}`,
+      `Give the right source. If that is it, and only its size has changed, give the length the cache was made with: "0 ${sourceSectors} cache …" in a table, "size: ${sourceSectors * SECTOR}" in a stack file.${larger}`,
     );
   }
   if (uuid !== "" && uuid !== superblock.sourceUuid) {

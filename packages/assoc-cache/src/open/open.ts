@@ -28,6 +28,7 @@ import { MetadataV1 } from "../device/metadata/metadata-v1.ts";
 import { MetadataV2 } from "../device/metadata/metadata-v2.ts";
 import { CacheState } from "../device/state.ts";
 import { writeSuperblocks } from "../device/metadata/superblocks.ts";
+import { completeLast } from "./grow.ts";
 
 interface Devices {
   readonly source: BlockDevice;
@@ -182,8 +183,8 @@ async function requireLoadable(
   }
   const { superblock } = stored;
   checkBlockSize(superblock.geometry, devices);
-  checkPairing(superblock, devices.source, context.size, sourceUuid(options, context));
-  const changed = await whyChanged(superblock, devices.source, context.size);
+  checkPairing(superblock, devices.source, context.size, sourceUuid(options, context), options.grow_source);
+  const changed = await whyChanged(superblock, devices.source, superblock.sourceSectors * SECTOR);
   if (changed !== undefined && !options.force) {
     throw refuse(
       devices.source.name,
@@ -208,10 +209,13 @@ async function load(options: CacheOptions, context: Opening, devices: Devices): 
   const state = stateV2(context, devices, options, superblock);
   const trustsClean = changed === undefined && context.rules.believesClean(superblock);
   await loadV2(state, devices.cache, superblock, trustsClean);
+  const sourceSectors = context.size / SECTOR;
+  const grows = superblock.sourceSectors < sourceSectors;
+  if (grows && context.rules.completesLast) await completeLast(state, superblock.sourceSectors * SECTOR);
   // From here on clean entries go out of date without notice.
-  const inUse = { ...superblock, clean: false, generation: superblock.generation + 1 };
-  if (context.rules.marksInUse(superblock)) await writeSuperblocks(devices.cache, inUse);
-  return { state, metadata: new MetadataV2(state, superblock.clean ? inUse : superblock) };
+  const inUse = { ...superblock, sourceSectors, clean: false, generation: superblock.generation + 1 };
+  if (context.rules.marksInUse(superblock) || grows) await writeSuperblocks(devices.cache, inUse);
+  return { state, metadata: new MetadataV2(state, superblock.clean || grows ? inUse : superblock) };
 }
 
 async function loadOld(

@@ -1,0 +1,39 @@
+/**
+ * A source that was made larger. Nothing changes for its blocks but for the one in which it ended: of that the cache may
+ * have the beginning only, and a frame is valid as a whole or not at all.
+ *
+ * The frame is completed while the superblock still has the old length, for which what lies behind it in the frame means
+ * nothing. So a crash before the new superblock leaves the old cache, and one behind it the new one.
+ */
+import { refuse } from "@dmkit/block-io";
+import { NONE } from "../core/frame-table.ts";
+import type { CacheState } from "../device/state.ts";
+
+/**
+ * Makes the block in which the source ended whole, durably, or forgets it where it is clean. Throws `EIO` where nobody knows
+ * what of it is in the cache, and what the devices throw.
+ * @param end bytes the source had.
+ */
+export async function completeLast(state: CacheState, end: number): Promise<void> {
+  const { blockBytes, frames, unknown, source, cache } = state;
+  const within = end % blockBytes;
+  if (within === 0) return;
+  if (unknown.size > 0) {
+    const reason =
+      "the source cannot count as larger while the cache device does not give what it has of its end";
+    throw refuse(
+      state.name,
+      "EIO",
+      reason,
+      "Open it with the former length, and write back what can be (clean).",
+    );
+  }
+  const block = Math.floor(end / blockBytes);
+  const frame = frames.find(block);
+  if (frame === NONE) return;
+  if (!frames.isDirty(frame)) return frames.release(frame);
+  const rest = Buffer.alloc(state.bytesOf(block) - within);
+  await source.read(end, rest);
+  await cache.write(state.frameOffset(frame) + within, rest);
+  await cache.flush();
+}

@@ -1,0 +1,139 @@
+/** A source that is made larger: what was flushed is there, what is new is the source's, whenever the power fails. */
+import { MemoryDevice, realEnvironment } from "@dmkit/block-io";
+import { PowerCut, SeededRandom, contentsOf } from "@dmkit/block-io/testing";
+import { describe, expect, it } from "vitest";
+import { type CacheRules, cacheRules } from "../src/core/rules.ts";
+import type { AssocCacheDevice } from "../src/index.ts";
+import { openOn } from "../src/testing/sim-targets.ts";
+
+const seed = Number(process.env["DMKIT_SEED"] ?? 1);
+const SHAPE = { policy: "write-back", block_size: 8, cache_size: 16, associativity: 16, age_limit: 0 };
+/** Sectors: the last block has three of eight. */
+const BEFORE = 83;
+const AFTER = 120;
+
+/** Of each sector the byte it is filled with. */
+const filled = (bytes: Buffer): number[] =>
+  Array.from({ length: bytes.length / 512 }, (_, sector) => bytes[sector * 512] as number);
+
+interface Images {
+  readonly source: Buffer;
+  readonly cache: Buffer;
+  /** What clients see of the old length. */
+  readonly contents: readonly number[];
+}
+
+/** A cache with its last block dirty or clean, flushed or closed. */
+async function made(state: "dirty" | "clean" | "closed"): Promise<Images> {
+  const bytes = Buffer.concat(Array.from({ length: BEFORE }, (_, sector) => Buffer.alloc(512, 100 + sector)));
+  const source = new MemoryDevice(bytes.length);
+  await source.write(0, bytes);
+  const cache = new MemoryDevice(2 ** 18);
+  const device = await openOn(source, cache, SHAPE, realEnvironment);
+  await device.write(8 * 512, Buffer.alloc(4096, 1));
+  if (state === "clean") await device.read(80 * 512, Buffer.alloc(3 * 512));
+  else await device.write(81 * 512, Buffer.alloc(2 * 512, 2));
+  await device.flush();
+  const contents = filled(await read(device, BEFORE));
+  if (state === "closed") await device.close();
+  return { source: await contentsOf(source), cache: await contentsOf(cache), contents };
+}
+
+async function read(device: AssocCacheDevice, sectors: number): Promise<Buffer> {
+  const into = Buffer.alloc(sectors * 512);
+  await device.read(0, into);
+  return into;
+}
+
+/** The source with more behind its end. */
+async function larger(source: Buffer): Promise<MemoryDevice> {
+  const device = new MemoryDevice(AFTER * 512);
+  await device.write(0, Buffer.concat([source, Buffer.alloc((AFTER - BEFORE) * 512, 7)]));
+  return device;
+}
+
+const grown = (images: Images): number[] => [...images.contents, ...Array<number>(AFTER - BEFORE).fill(7)];
+
+/** Grows with the power failing at each write in turn, until none does; whether all was right every time. */
+async function survives(images: Images, rules: CacheRules = cacheRules): Promise<boolean> {
+  for (let limit = 1; ; limit += 1) {
+    const random = new SeededRandom(seed * 1000 + limit);
+    const disk = new PowerCut(images.cache, limit);
+    const source = await larger(images.source);
+    const options = { ...SHAPE, persistence: 1, grow_source: true };
+    const opened = await openOn(source, disk, options, realEnvironment, { rules }).catch(() => undefined);
+    const left = opened === undefined ? disk.survivor(random) : await copyOf(disk);
+    // The old length, if that is still what is stored; and then the new one in any case.
+    const old = await openOn(
+      source,
+      await copyOf(left),
+      { ...options, grow_source: false },
+      realEnvironment,
+      {
+        size: BEFORE * 512,
+      },
+    ).catch(() => undefined);
+    if (old !== undefined && filled(await read(old, BEFORE)).join() !== images.contents.join()) return false;
+    const device = await openOn(source, left, options, realEnvironment);
+    if (filled(await read(device, AFTER)).join() !== grown(images).join()) return false;
+    await device.write((AFTER - 4) * 512, Buffer.alloc(512, 9));
+    await device.close();
+    if (
+      filled(await contentsOf(source))
+        .slice(0, AFTER - 4)
+        .join() !==
+      grown(images)
+        .slice(0, AFTER - 4)
+        .join()
+    )
+      return false;
+    if (opened !== undefined && !disk.isOff) return true;
+  }
+}
+
+async function copyOf(device: MemoryDevice | PowerCut): Promise<MemoryDevice> {
+  const bytes = await contentsOf(device);
+  const copy = new MemoryDevice(bytes.length);
+  await copy.write(0, bytes);
+  return copy;
+}
+
+describe("a source that is made larger", () => {
+  it.each(["dirty", "clean", "closed"] as const)(
+    "is cached as far as the table maps it, whenever the power fails: the last block was %s",
+    async (state) => {
+      expect(await survives(await made(state))).toBe(true);
+    },
+  );
+
+  it("would show what lies in the frame behind the old end, were its last block not completed", async () => {
+    const found = [];
+    for (const state of ["dirty", "clean", "closed"] as const)
+      found.push(await survives(await made(state), { ...cacheRules, completesLast: false }));
+    expect(found).toContain(false);
+  });
+
+  it("keeps what was cached, is refused without the word, and one that shrank is refused with it", async () => {
+    const images = await made("closed");
+    const cache = new MemoryDevice(images.cache.length);
+    await cache.write(0, images.cache);
+    const source = await larger(images.source);
+    const options = { ...SHAPE, persistence: 1 };
+    await expect(openOn(source, cache, options, realEnvironment)).rejects.toMatchObject({
+      code: "EINVAL",
+      hint: expect.stringContaining("grow_source 1") as string,
+    });
+    const size = (BEFORE - 8) * 512;
+    const word = { ...options, grow_source: true };
+    await expect(openOn(source, cache, word, realEnvironment, { size })).rejects.toMatchObject({
+      code: "EINVAL",
+    });
+    const device = await openOn(source, cache, word, realEnvironment);
+    await device.read(8 * 512, Buffer.alloc(4096));
+    expect(device.state.statistics.readHits).toBe(1);
+    expect(device.settings()["grow_source"]).toBeUndefined();
+    await device.close();
+    // It is stored: the word is not needed again.
+    await (await openOn(source, cache, options, realEnvironment)).close();
+  });
+});
