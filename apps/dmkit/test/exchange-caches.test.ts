@@ -136,6 +136,20 @@ describe("a table that is exchanged for a longer one with the same cache", () =>
   });
 });
 
+it("a larger cache device is used when its table is exchanged, and the word is none of the table", async () => {
+  const [disk, cache] = [file("disk"), file("one", 2 * MIB)];
+  const device = await manager.create("d", caches.writeboost(disk, cache));
+  await write(device, 1);
+  truncateSync(cache, 4 * MIB);
+  const table = caches.writeboost(disk, cache);
+  await exchange(table);
+  const segments = (): unknown => manager.snapshotOf("d").segments[0]?.fields["segments"];
+  expect(segments()).toBe(128);
+  await exchange(table.replace("2 segment_size_order 4", "4 segment_size_order 4 grow_cache 1"));
+  expect([segments(), await bytesOf(device)]).toEqual([384, new Set([1])]);
+  expect(manager.snapshotOf("d").table).not.toContain("grow");
+});
+
 describe("a table that is exchanged for one with the same cache", () => {
   it("keeps in it what it has", async () => {
     const cache = file("one");

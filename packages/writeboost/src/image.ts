@@ -13,7 +13,7 @@ import { detectImage } from "./offline/detect.ts";
 import { examine } from "./offline/examine/examine.ts";
 import type { Image } from "./offline/examine/findings.ts";
 import { openAt } from "./open/view.ts";
-import { formatCache } from "./open/format-cache.ts";
+import { formatCache } from "./open/making/format-cache.ts";
 import { dialects } from "./format/checksum.ts";
 import { dumpImage } from "./offline/image-dump.ts";
 import { imageFacts } from "./offline/info.ts";

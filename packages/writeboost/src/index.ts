@@ -4,7 +4,7 @@ export { type OpenOptions, openEmbedded, openWriteboost } from "./open/open.ts";
 export type { DropProgress } from "./device/control/messages.ts";
 export { WriteboostDevice } from "./device/device.ts";
 export type { Devices } from "./device/recovered.ts";
-export { type FormatOptions, formatCache } from "./open/format-cache.ts";
+export { type FormatOptions, formatCache } from "./open/making/format-cache.ts";
 export {
   type TunableName,
   type Tunables,

@@ -61,6 +61,12 @@ export const options = {
     default: false,
     help: "format cache and plog devices that are not blank, and over a backing device that is a cache; a cache that is there stays",
   },
+  grow_cache: {
+    type: "flag",
+    once: true,
+    default: false,
+    help: "the cache device was made larger: it is used to its end, with an empty log, once everything is written back",
+  },
   archive: {
     type: "text",
     optional: true,

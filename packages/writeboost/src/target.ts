@@ -39,6 +39,7 @@ const optionalNames = [
   "nr_rambuf_pool",
   "dialect",
   "force",
+  "grow_cache",
   "archive",
   "archive_flush",
   "ship_interval",
@@ -63,6 +64,7 @@ function blank(backing: string, cache: string): Settings {
     cache,
     nr_rambuf_pool: options.nr_rambuf_pool.default,
     force: options.force.default,
+    grow_cache: options.grow_cache.default,
   };
 }
 
@@ -79,7 +81,8 @@ function parse(args: TableArguments): WriteboostOptions {
     const name = optionalNames.find((known) => known === word);
     if (name === undefined) throw unknown("optional argument", word, optionalNames);
     if (name === "dialect") settings.dialect = optional.option(name, options.dialect) as "classic" | "v2";
-    else if (name === "force") settings.force = optional.option(name, options.force) as boolean;
+    else if (name === "force" || name === "grow_cache")
+      settings[name] = optional.option(name, options[name]) as boolean;
     else if (name === "archive") settings[name] = optional.text(name, options[name]);
     else if (name === "archive_flush")
       settings[name] = optional.option(name, options[name]) as "local" | "remote";
@@ -260,6 +263,7 @@ async function openLowers(
     pool: settings.nr_rambuf_pool,
     dialect: settings.dialect,
     force: settings.force,
+    grow: settings.grow_cache,
     tunables: tunablesOf(settings),
   };
   return { devices: { backing, cache, plog }, opening };

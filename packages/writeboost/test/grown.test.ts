@@ -173,6 +173,82 @@ describe("a plog device", () => {
   });
 });
 
+describe("a cache device that was made larger, and is to be used to its end", () => {
+  const grow = { grow: true };
+
+  it.each([undefined, 9 * 7 * 4096])(
+    "has a larger ring, and everything that was dirty, plog: %s",
+    async (plog) => {
+      const rig = await wrapped(10, 17, plog);
+      rig.backing = resized(rig.backing, MIB);
+      rig.cache = resized(rig.cache, MIB + 23 * SLOT);
+      await rig.open(grow);
+      expect(rig.device.statusData).toMatchObject({ segments: 23, dirtyBlocks: 0 });
+      await expectNewest(rig, 17);
+      for (let id = 18; id <= 60; id += 1) await rig.segment(id % 7, id);
+      await rig.reopen();
+      expect(rig.device.statusData.segments).toBe(23);
+      await expectNewest(rig, 60);
+      // Once it is as large as that, the word means nothing.
+      const { lastFlushedId } = rig.device.statusData;
+      await rig.device.close();
+      await rig.crash();
+      await rig.open(grow);
+      expect(rig.device.statusData).toMatchObject({ segments: 23, lastFlushedId });
+    },
+  );
+
+  it("keeps its dialect and its order", async () => {
+    const rig = new Rig({ order: 10, slots: 3, options: { dialect: "v2" } });
+    await rig.open();
+    await rig.segment(3, 3);
+    await rig.crash();
+    rig.cache = resized(rig.cache, rig.cache.size + 2 * 512 * 1024);
+    await rig.open({ ...grow, dialect: undefined, order: undefined });
+    expect(rig.device.statusData.segments).toBe(5);
+    expect(rig.device.info()).toMatchObject({ dialect: "v2", segment_size_order: 10 });
+    expect((await rig.read(3))[0]).toBe(3);
+  });
+
+  it("stays as it is where something cannot be written back", async () => {
+    const rig = await wrapped(10, 17);
+    rig.cache = resized(rig.cache, MIB + 23 * SLOT);
+    rig.backing = resized(rig.backing, MIB);
+    rig.backing.refuse = ({ op }) => op === "write";
+    await expect(rig.open(grow)).rejects.toMatchObject({ code: "EIO" });
+    rig.backing.refuse = () => false;
+    await rig.open();
+    expect(rig.device.statusData.segments).toBe(10);
+    await expectNewest(rig, 17);
+  });
+
+  it("that was interrupted is named, and goes on when it is opened, with or without the word", async () => {
+    for (const word of [grow, {}]) {
+      const rig = await wrapped(10, 17);
+      rig.cache = resized(rig.cache, MIB + 23 * SLOT);
+      rig.backing = resized(rig.backing, MIB);
+      const MARK = 0;
+      let marked = false;
+      rig.cache.refuse = ({ op, offset, length }) => {
+        const now = marked;
+        marked ||= op === "write" && offset === MARK && length === 4096;
+        return now && op === "write";
+      };
+      // What follows the mark is zeroes, and the header, which does not come.
+      await expect(rig.open(grow)).rejects.toMatchObject({ code: "EIO" });
+      await rig.crash();
+      const found = await writeboostImages.detect(rig.cache);
+      expect(found?.text).toContain("being made larger");
+      await expect(openAt({ cache: rig.cache, backing: rig.backing }, 17)).rejects.toMatchObject({
+        code: "EFORMAT",
+      });
+      await rig.open(word);
+      expect(rig.device.statusData.segments).toBe(23);
+      await expectNewest(rig, 17);
+    }
+  });
+});
+
 describe("a backing device", () => {
   it("that was made larger opens after a crash and after an orderly close, and maps what it is told to", async () => {
     for (const close of [false, true]) {

@@ -54,6 +54,12 @@ const own: readonly Signature[] = [
     bytes: text("dmkit restoring\0"),
     kind: "cache",
   },
+  {
+    name: "a writeboost cache that is being made larger",
+    at: 0,
+    bytes: text("dmkit growing"),
+    kind: "cache",
+  },
   { name: "a writeboost cache", at: 4096, bytes: text("dmkitWB1"), kind: "cache" },
   ...[256, -512].map(
     (at): Signature => ({

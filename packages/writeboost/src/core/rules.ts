@@ -44,6 +44,8 @@ export interface Rules {
   readonly reserve: (batch: number, slots: number) => number;
   /** Whether the backing device is flushed before a batch of writeback counts. */
   readonly flushesBatch: (wrote: boolean) => boolean;
+  /** Whether everything is written back before the ring is made larger, and thereby empty. */
+  readonly emptiesFirst: boolean;
   /** Up to where the log must be durable before older copies of bad blocks go, the newest of which are in segment `id`. */
   readonly secured: (id: number) => number;
 }
@@ -65,5 +67,6 @@ export const rules: Rules = Object.freeze({
   plan: planWriteback,
   reserve: (batch: number, slots: number) => Math.min(batch, Math.floor(slots / 8)),
   flushesBatch: (wrote: boolean) => wrote,
+  emptiesFirst: true,
   secured: (id: number) => id,
 });

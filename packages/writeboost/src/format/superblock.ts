@@ -5,12 +5,15 @@
  *                    4  segment_size_order u8, 4 … 10 (classic only; later drivers leave it uninitialised)
  *                    5  zero; not initialised by old drivers, ignored on read
  *                    or "dmkit restoring": a dump is being restored, and nothing here counts until that is done
+ *                    or "dmkit growing", at 16 the order u8, at 17 the dialect u8 (0 classic, 1 v2): everything has been
+ *                    written back, nothing here counts, and whoever opens it formats it anew, as large as the device is
  *      sector 2047   0  last_writeback_segment_id u64
  *                    8  zero
  *
  * Both are written as the 4 KiB around them, which belong to nobody else and are zero.
  */
 import { getU32, getU8, isZero, setU32, setU64, setU8, tryU64 } from "@dmkit/block-io";
+import type { Dialect } from "./checksum.ts";
 import { BLOCK, MAX_ORDER, MIN_ORDER } from "./geometry.ts";
 
 export const MAGIC = 0x5742_7374;
@@ -31,6 +34,17 @@ export function encodeRestoring(): Buffer {
   return sector;
 }
 
+const GROWING = Buffer.from("dmkit growing\0\0\0", "latin1");
+
+/** The 4 KiB at {@link HEADER_START} while a cache is made as large as its device. */
+export function encodeGrowing(order: number, dialect: Dialect): Buffer {
+  const block = Buffer.alloc(BLOCK);
+  GROWING.copy(block);
+  setU8(block, 16, order);
+  setU8(block, 17, dialect === "classic" ? 0 : 1);
+  return block;
+}
+
 /** Whether sector 0 looks like a header but for magic and order: nothing else that is known does. */
 export function isBareHeader(sector: Buffer): boolean {
   return isZero(sector, 5, 512) && !isZero(sector, 0, 5);
@@ -40,6 +54,7 @@ export function isBareHeader(sector: Buffer): boolean {
 export type Header =
   | { readonly kind: "blank" }
   | { readonly kind: "restoring" }
+  | { readonly kind: "growing"; readonly order: number; readonly dialect: Dialect }
   | { readonly kind: "foreign"; readonly magic: number }
   | { readonly kind: "writeboost"; readonly order: number | undefined };
 
@@ -47,10 +62,17 @@ export type Header =
 export function decodeHeader(sector: Buffer): Header {
   if (isZero(sector, 0, 512)) return { kind: "blank" };
   if (sector.subarray(0, RESTORING.length).equals(RESTORING)) return { kind: "restoring" };
+  const [kept, dialect] = [getU8(sector, 16), getU8(sector, 17)];
+  if (sector.subarray(0, GROWING.length).equals(GROWING) && isOrder(kept) && dialect <= 1)
+    return { kind: "growing", order: kept, dialect: dialect === 0 ? "classic" : "v2" };
   const magic = getU32(sector, 0);
   if (magic !== MAGIC) return { kind: "foreign", magic };
   const order = getU8(sector, 4);
-  return { kind: "writeboost", order: order >= MIN_ORDER && order <= MAX_ORDER ? order : undefined };
+  return { kind: "writeboost", order: isOrder(order) ? order : undefined };
+}
+
+function isOrder(value: number): boolean {
+  return value >= MIN_ORDER && value <= MAX_ORDER;
 }
 
 /** The 4 KiB at {@link HEADER_START}. */

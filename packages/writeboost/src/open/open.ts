@@ -16,6 +16,7 @@ import { limitsOver, requireWholeBlocks } from "../device/limits.ts";
 import { type Tunables, checked, friendlyTunables } from "../options.ts";
 import type { Devices } from "../device/recovered.ts";
 import { attachLog } from "./attach-log.ts";
+import { beginToGrow, hasRoom, requireGrowable } from "./making/grow.ts";
 import { recover, requireMakeable } from "./recovery.ts";
 import { headerOf, readSuperblock } from "./superblock.ts";
 
@@ -33,6 +34,8 @@ export interface OpenOptions {
   readonly dialect?: Dialect | undefined;
   /** Format a cache or plog device that is not blank, and cache a device that is a cache itself. Default false. */
   readonly force?: boolean | undefined;
+  /** A cache device that was made larger since is used to its end: once everything is written back, with an empty ring. */
+  readonly grow?: boolean | undefined;
   /** Ranges: {@link options}. Those that are left out have the defaults of {@link defaultTunables}. */
   readonly tunables?: Partial<Tunables> | undefined;
   /** Where the log goes besides the cache device. `none`: nowhere any more, and what was archived ends here. */
@@ -67,6 +70,7 @@ export async function openWith(
   const { size, pool } = requireSuitable(devices, options);
   const { backing, cache, plog } = devices;
   const readOnly = anyReadOnly([backing, cache, plog]);
+  if (options.grow) requireGrowable(cache, options.archive !== undefined && options.archive !== "none");
   const archiving = readOnly ? undefined : options.archive;
   const below = readOnly ? await inMemory(devices) : devices;
   const recovered = await recover(
@@ -108,7 +112,9 @@ export async function openWith(
       await recovered.introduce();
       await below.cache.flush();
     }
-    return device;
+    if (options.grow !== true || readOnly || !hasRoom(cache, recovered)) return device;
+    await beginToGrow(device, cache, recovered, rules);
+    return await openWith(devices, { ...options, grow: false }, rules);
   } catch (error) {
     await attached?.archive?.to.close();
     throw error;
@@ -120,7 +126,9 @@ export async function checkWriteboost(devices: Devices, options: OpenOptions): P
   const { pool } = requireSuitable(devices, options);
   const { order, dialect, force = false } = options;
   const { cache } = devices;
-  if (anyReadOnly(Object.values(devices)) || headerOf(cache, await readSuperblock(cache)) !== "none") return;
+  if (anyReadOnly(Object.values(devices))) return;
+  const superblock = await readSuperblock(cache);
+  if (superblock.header.kind === "growing" || headerOf(cache, superblock) !== "none") return;
   await requireMakeable(devices, { order, dialect, pool, force });
 }
 

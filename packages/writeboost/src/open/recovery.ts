@@ -23,7 +23,8 @@ import type { Rebuilt } from "../core/plog-replay.ts";
 import type { Dialect } from "../format/checksum.ts";
 import { BLOCK, MAX_ORDER, plogSegmentSize, plogSegments, slotOf, slotStart } from "../format/geometry.ts";
 import { IDENTITY_START, type Identity, NO_UUID, NO_WITNESS, encodeIdentity } from "../format/identity.ts";
-import { checkFormat, formatCache } from "./format-cache.ts";
+import { checkFormat, formatCache } from "./making/format-cache.ts";
+import { goOnGrowing } from "./making/grow.ts";
 import { requirePair } from "./pairing.ts";
 import { completeRebuilt } from "./plog/plog-complete.ts";
 import { judgePlog } from "./plog/plog-owner.ts";
@@ -58,11 +59,16 @@ export async function recover(
 ): Promise<Recovered> {
   const { cache, backing, plog } = devices;
   let superblock = await readSuperblock(cache);
-  if (headerOf(cache, superblock) === "none") {
-    await make(devices, options);
-    superblock = await readSuperblock(cache);
-  }
-  const found = await scan(cache, backing.size, { ...options, superblock, environment, rules });
+  const grown = await goOnGrowing(devices, superblock.header, options);
+  if (grown === undefined && headerOf(cache, superblock) === "none") await make(devices, options);
+  superblock = await readSuperblock(cache);
+  const found = await scan(cache, backing.size, {
+    ...options,
+    dialect: grown ?? options.dialect,
+    superblock,
+    environment,
+    rules,
+  });
   await requirePair(found.identity, devices);
   if (typeof found.identity === "object" && found.identity.archive !== NO_UUID && !options.archived) {
     const hint =

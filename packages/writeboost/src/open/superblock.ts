@@ -69,6 +69,10 @@ export function headerOf(
     const hint = "Restore the dump again; nothing was written.";
     throw refuse(cache.name, "EFORMAT", "the restore of a dump was interrupted", hint);
   }
+  if (header.kind === "growing") {
+    const hint = "Open it for writing once; all it had is on the backing device. Nothing was written.";
+    throw refuse(cache.name, "EFORMAT", "the cache was being made larger, which is not finished", hint);
+  }
   if (typeof identity === "object") {
     if (header.kind === "unreadable") return { order: identity.order };
     throw refuse(

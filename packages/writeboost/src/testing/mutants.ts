@@ -75,6 +75,7 @@ export const mutants: readonly SimTarget<Knobs>[] = [
   breaking(ring0, "no-bound-on-tail", { mayWrite: () => true }),
   breaking(ring0, "newer-copy-in-ram-counts", { supersedes: () => true }),
   breaking(bad0, "frees-bad-blocks-before-they-are-logged-again", { secured: () => 0 }),
+  breaking(targetNamed("writeboost-0-growing"), "grows-over-what-is-dirty", { emptiesFirst: false }),
   breaking(ring1, "reuses-plog-before-cache-flush", { needsFlush: () => false }),
   onDisks(ring0, "ignores-flush-errors", withoutErrors("flush")),
   onDisks(ring0, "ignores-writeback-errors", withoutErrors("write")),

@@ -1,5 +1,11 @@
 /** writeboost under the simulation: tiny rings that wrap, both types, everything that changes the order of things. */
-import { type BlockDevice, BlockIoError, type Environment, type WriteOptions } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  LinearDevice,
+  type WriteOptions,
+} from "@dmkit/block-io";
 import { type Prng, type RuledTarget, type SimTarget, ruled } from "@dmkit/block-io/testing";
 import { plogSegmentSize } from "../format/geometry.ts";
 import { type Rules, rules } from "../core/rules.ts";
@@ -15,6 +21,8 @@ export interface Knobs {
   readonly tunables: Partial<Tunables>;
   /** Blocks of the backing device that take no data. */
   readonly bad: readonly number[];
+  /** Bytes that the cache device has at first, where it is made larger later. */
+  readonly grownFrom?: number | undefined;
 }
 
 const MIB = 1024 * 1024;
@@ -33,6 +41,8 @@ interface Shape {
   readonly dialect?: Dialect;
   /** The backing device has blocks that take no data, ever. */
   readonly badSpots?: boolean;
+  /** The cache device is made larger between two sessions. */
+  readonly grows?: boolean;
   /** What else is set. */
   readonly steered?: (random: Prng) => Partial<Tunables>;
 }
@@ -86,10 +96,12 @@ function made(name: string, summary: string, shape: Shape, decisions: Rules): Si
           size: backing,
           tunables,
           bad,
+          ...(shape.grows && { grownFrom: MIB + random.between(3, slots - 1) * 512 * 2 ** order }),
         },
         stamped: () => fill === "stamps",
       };
     },
+    ...(shape.grows && { create: (disks, env, knobs) => createSmall(disks, env, knobs, decisions) }),
     open: (disks, environment, knobs) => openOn(disks, environment, knobs, decisions),
     async quiesce(device, knobs) {
       if (!(device instanceof WriteboostDevice)) return ["not a writeboost device"];
@@ -110,12 +122,28 @@ function made(name: string, summary: string, shape: Shape, decisions: Rules): Si
 function openOn(
   disks: readonly BlockDevice[],
   environment: Environment,
-  { bad, order, pool, dialect, tunables }: Knobs,
+  { bad, order, pool, dialect, tunables, grownFrom }: Knobs,
   decisions: Rules,
 ): Promise<WriteboostDevice> {
   const [disk, cache, plog] = disks as [BlockDevice, BlockDevice, BlockDevice | undefined];
   const backing = bad.length > 0 ? withBadSpots(disk, bad) : disk;
-  return openWith({ backing, cache, plog }, { order, pool, dialect, tunables, environment }, decisions);
+  const options = { order, pool, dialect, tunables, environment };
+  // Now and then, so that there are sessions before, in which something becomes dirty.
+  const grow = grownFrom !== undefined && environment.random.next() < 0.4;
+  return openWith({ backing, cache, plog }, { ...options, grow }, decisions);
+}
+
+/** A cache on the first part of its device. */
+async function createSmall(
+  [backing, cache, plog]: readonly BlockDevice[],
+  environment: Environment,
+  { order, pool, dialect, grownFrom = 0 }: Knobs,
+  decisions: Rules,
+): Promise<void> {
+  const part = new LinearDevice(cache as BlockDevice, 0, grownFrom, "cache");
+  const devices = { backing: backing as BlockDevice, cache: part, plog };
+  const options = { order, pool, dialect, environment, force: true };
+  await (await openWith(devices, options, decisions)).close();
 }
 
 /**
@@ -244,6 +272,18 @@ export const simTargets: readonly Target[] = [
       }),
     },
   ),
+  target("writeboost-0-growing", "type 0, order 4, a cache device that is made larger", {
+    type: 0,
+    order: 4,
+    slots: (random) => random.between(4, 12),
+    grows: true,
+  }),
+  target("writeboost-1-growing", "type 1, order 4, a cache device that is made larger", {
+    type: 1,
+    order: 4,
+    slots: (random) => random.between(4, 12),
+    grows: true,
+  }),
   target("writeboost-1-large", "type 1, order 10", {
     type: 1,
     order: 10,

@@ -4,7 +4,7 @@
  * simply starts again.
  */
 import { type BlockDevice, inParallel, refuse } from "@dmkit/block-io";
-import type { Dialect } from "../format/checksum.ts";
+import type { Dialect } from "../../format/checksum.ts";
 import {
   BLOCK,
   type Geometry,
@@ -15,11 +15,11 @@ import {
   plogSegmentSize,
   plogSegments,
   slotStart,
-} from "../format/geometry.ts";
-import { IDENTITY_START } from "../format/identity.ts";
-import { HEADER_START, encodeHeader } from "../format/superblock.ts";
-import { plogNameOffset } from "../device/log/plog-place.ts";
-import { plogCapacity } from "./plog/plog-scan.ts";
+} from "../../format/geometry.ts";
+import { IDENTITY_START } from "../../format/identity.ts";
+import { HEADER_START, encodeHeader } from "../../format/superblock.ts";
+import { plogNameOffset } from "../../device/log/plog-place.ts";
+import { plogCapacity } from "../plog/plog-scan.ts";
 
 /** What a cache device becomes. */
 export interface FormatOptions {
@@ -30,6 +30,8 @@ export interface FormatOptions {
   readonly pool?: number | undefined;
   /** Called now and then with the slots zeroed so far. */
   readonly progress?: ((slots: number, of: number) => void) | undefined;
+  /** Sector 0 says that the cache is being made larger: it does so until it is a header again. */
+  readonly grows?: boolean | undefined;
   /** Ends it, and leaves a device that is not formatted. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -43,16 +45,18 @@ export async function formatCache(
   plog: BlockDevice | undefined,
   options: FormatOptions,
 ): Promise<Geometry> {
-  const { order, progress, signal } = options;
+  const { order, progress, signal, grows = false } = options;
   const { geometry, plogUsed } = checkFormat(cache, plog, options);
   signal?.throwIfAborted();
   // While nothing is changed, in case it fails. What was punched or discarded before is made durable by the flushes.
   const slots = await writtenSlots(cache, geometry, signal);
   // The old header first and durably: a crash in the middle must not leave it in front of half-zeroed slots.
   // With the identity record: a header that was zeroed beside one has been lost, and is repaired.
-  await cache.writeZeroes(HEADER_START, IDENTITY_START + BLOCK);
-  await cache.flush();
-  await cache.writeZeroes(0, SLOTS_START);
+  if (!grows) {
+    await cache.writeZeroes(HEADER_START, IDENTITY_START + BLOCK);
+    await cache.flush();
+  }
+  await cache.writeZeroes(BLOCK, SLOTS_START - BLOCK);
   let zeroed = geometry.slots - slots.length;
   progress?.(zeroed, geometry.slots);
   await inParallel(slots, 32, async (slot) => {
