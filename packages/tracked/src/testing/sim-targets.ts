@@ -93,6 +93,8 @@ function target(name: string, summary: string, damages: boolean): RuledTracked {
   return ruled(trackedRules, (rules) => ({
     name,
     summary,
+    // It goes on from bits that it has read, and has not written.
+    kills: 0.2,
     geometry(random) {
       const knobs = knobsOf(random, damages);
       return {
