@@ -3,6 +3,7 @@ import { assocCacheCases } from "./assoc-cache-cases.ts";
 import type { Case } from "./case.ts";
 import { compressionCases } from "./compression-cases.ts";
 import { cowCases } from "./cow-cases.ts";
+import { trackedCases } from "./tracked-cases.ts";
 import { writeboostCases } from "./writeboost-cases.ts";
 
 export const cases: readonly Case[] = [
@@ -10,4 +11,5 @@ export const cases: readonly Case[] = [
   ...assocCacheCases,
   ...cowCases,
   ...compressionCases,
+  ...trackedCases,
 ];

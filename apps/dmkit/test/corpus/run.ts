@@ -183,7 +183,7 @@ async function withBelow(
   { contents }: Made,
 ): Promise<Record<string, MemoryDevice>> {
   const devices = { ...named };
-  for (const role of ["backing", "source", "base", "data"]) {
+  for (const role of ["backing", "source", "base", "data", "device"]) {
     const bytes = contents[role];
     if (bytes !== undefined) devices[role] ??= await deviceOf(bytes, role);
   }

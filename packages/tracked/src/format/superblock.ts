@@ -110,7 +110,7 @@ export function decodeSuperblock(bytes: Buffer): Superblock | string {
   if (bytes.length < SUPERBLOCK_BYTES || !hasMagic(bytes)) return "there is no superblock";
   if (getU32(bytes, CRC_AT) !== crc32c(bytes.subarray(0, CRC_AT))) return "the checksum is wrong";
   const version = getU32(bytes, 8);
-  if (version !== VERSION) return `version ${version} is not known`;
+  if (version !== VERSION) return `version ${version} is not known: another dmkit has made it`;
   const flags = getU32(bytes, 12);
   if ((flags & ~(flagBits.clean | flagBits.witness)) !== 0) return `flags ${flags} are not known`;
   const geometry = { size: tryU64(bytes, 40), chunk: tryU64(bytes, 48), slots: getU32(bytes, 56) };

@@ -7,6 +7,7 @@ import {
   type BlockDevice,
   type Environment,
   type Limits,
+  contentsOf,
   realEnvironment,
   refuse,
   requireBlank,
@@ -23,7 +24,7 @@ import { PageWriter } from "../device/page-writer.ts";
 import { readPages } from "../device/pages.ts";
 import type { Losses, TrackedParts } from "../device/parts.ts";
 import { SuperblockRecord } from "../device/record.ts";
-import { currentSuperblock, readSuperblocks, writeOrder } from "../device/superblocks.ts";
+import { type Copy, currentSuperblock, readSuperblocks, writeOrder } from "../device/superblocks.ts";
 import {
   type Geometry,
   PAGE_BITS_BYTES,
@@ -145,8 +146,11 @@ async function examine(
   const copies = await readSuperblocks(bitmap);
   const superblock = currentSuperblock(copies);
   const order = writeOrder(copies);
-  const isOurs = copies.some(({ ours }) => ours);
   if (superblock === undefined || reset !== undefined) {
+    if (reset === undefined) await refuseLost(bitmap, copies);
+    // Bitmaps that are damaged are made anew by `reset` alone; whatever else there is needs the word.
+    if (!force && !(reset !== undefined && copies.some(({ ours }) => ours)))
+      await requireBlank(bitmap, { force: false });
     const geometry = {
       size,
       chunk: granularity ?? superblock?.geometry.chunk ?? DEFAULT_CHUNK,
@@ -154,14 +158,6 @@ async function examine(
     };
     requireGeometry(bitmap, geometry);
     requireNames(bitmap, reset ?? [], geometry);
-    if (reset === undefined) {
-      const unread = copies.find((copy) => copy.unread !== undefined)?.unread;
-      if (isOurs && !(await isBegun(bitmap)))
-        throw lost(bitmap, copies.map(({ problem }) => problem).join("; "));
-      if (unread !== undefined) throw lost(bitmap, unread.reason);
-    }
-    // Bitmaps that are damaged are made anew by `reset` alone; whatever else there is needs the word.
-    if (!force && !(isOurs && reset !== undefined)) await requireBlank(bitmap, { force: false });
     return { geometry, superblock: undefined, order };
   }
   requireSame(bitmap, superblock.geometry, { size, granularity, epochs });
@@ -169,12 +165,12 @@ async function examine(
   return { geometry: superblock.geometry, superblock, order };
 }
 
-/** Whether formatting was interrupted: what is in the second copy then is part of what was being written. */
-async function isBegun(bitmap: BlockDevice): Promise<boolean> {
-  return requireBlank(bitmap, { force: false }).then(
-    () => true,
-    () => false,
-  );
+/** Throws if there have been bitmaps, or may have been. Where formatting was interrupted there have not. */
+async function refuseLost(bitmap: BlockDevice, copies: readonly Copy[]): Promise<void> {
+  const unread = copies.find((copy) => copy.unread !== undefined)?.unread;
+  if (unread !== undefined) throw lost(bitmap, unread.reason);
+  if (!copies.some(({ ours }) => ours) || (await contentsOf(bitmap)) === undefined) return;
+  throw lost(bitmap, copies.map(({ problem }) => problem).join("; "));
 }
 
 function lost(bitmap: BlockDevice, reason: string): Error {
