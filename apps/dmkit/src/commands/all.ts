@@ -23,6 +23,7 @@ const serving: readonly CommandModule[] = [
 
 const offline: readonly CommandModule[] = [
   { names: ["copy"], load: async () => (await import("./copy.ts")).addCopy },
+  { names: ["backup"], load: async () => (await import("./offline/backup.ts")).addBackup },
   { names: ["compare"], load: async () => (await import("./compare.ts")).addCompare },
   { names: ["measure"], load: async () => (await import("./offline/measure.ts")).addMeasure },
   { names: ["info"], load: async () => (await import("./offline/info.ts")).addInfo },

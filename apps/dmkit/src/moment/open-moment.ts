@@ -17,18 +17,28 @@ export function isRunning(reference: string): boolean {
 export interface RunningDevice {
   readonly device: BlockDevice;
   /** What has changed since an epoch of that name began, at the moment it was opened, or later. */
-  changed(since: string): AsyncIterable<{ readonly offset: number; readonly length: number }>;
+  readonly changed: (since: string) => AsyncIterable<{ readonly offset: number; readonly length: number }>;
 }
 
-/** Runs `work` with the device as it is now. Errors: those of the server, `ENOENT`, `EBUSY`. */
+/**
+ * Runs `work` with the device as it is now.
+ * @param begin name from which on what changes is recorded, which begins before
+ * that, and is dropped if the work fails. Errors: those of the server, `ENOENT`, `EBUSY`.
+ */
 export async function withMoment<T>(
   reference: string,
   environment: Environment,
   work: (running: RunningDevice) => Promise<T>,
+  begin?: string,
 ): Promise<T> {
   const client = await ControlClient.connect(await findSocket(undefined));
+  const name = reference.slice(SCHEME.length);
+  const tell = (word: string): Promise<unknown> => client.call("message", { name, words: [word, begin] });
+  let [hasBegun, isDone] = [false, false];
   try {
-    const { id, uri } = await client.call<Begun>("moment.begin", { name: reference.slice(SCHEME.length) });
+    if (begin !== undefined) await tell("begin");
+    hasBegun = begin !== undefined;
+    const { id, uri } = await client.call<Begun>("moment.begin", { name });
     const ending = new AbortController();
     const held = client.call("moment.hold", { id }, { signal: ending.signal }).catch(() => {});
     // A server that is started again has another moment.
@@ -41,13 +51,17 @@ export async function withMoment<T>(
       }
     };
     try {
-      return await work({ device, changed });
+      const result = await work({ device, changed });
+      isDone = true;
+      return result;
     } finally {
       await device.close();
       ending.abort();
       await held;
     }
   } finally {
+    // Nothing was made that it would be of use for. If it was not begun, it is somebody else's.
+    if (hasBegun && !isDone) await tell("drop").catch(() => {});
     client.close();
   }
 }

@@ -1,0 +1,200 @@
+/**
+ * A backup: all of a device on another one; or what has changed of it, on one that holds what it was before.
+ *
+ * Invariants:
+ *
+ * - what is on a destination that was there before is not taken for whole while it is not: its first 64 KiB, where every
+ *   file system and partition table begins, say so until all the rest is stable;
+ * - what is not known to have changed is taken from before only if samples of it are what the source has.
+ */
+import {
+  Bitmap,
+  type BlockDevice,
+  BlockIoError,
+  ByteAccess,
+  LinearDevice,
+  describeSize,
+  inParallel,
+  refuse,
+} from "@dmkit/block-io";
+import { differences } from "../compare.ts";
+import { type CopyOptions, type CopyResult, copyDevice } from "../copy.ts";
+import { EvenSample } from "../measure/even-sample.ts";
+
+/** Bytes of the pieces that are changed or not, and of what comes last. */
+export const PIECE: number = 64 * 1024;
+
+/** Pieces that are compared before what was there is taken for what has not changed. */
+const SAMPLES = 64;
+
+/** What a destination begins with while it is written. */
+const MARK = "dmkit backup, under way or cut short: this is no whole disk\n";
+
+/** Ranges of bytes, in order. */
+export type Ranges = AsyncIterable<{ readonly offset: number; readonly length: number }>;
+
+type Work = Pick<CopyOptions, "signal" | "progress">;
+
+/** Copies all of a device. @param blank the destination is a new file, which nobody finds before it is whole. */
+export async function backUpAll(
+  source: BlockDevice,
+  destination: BlockDevice,
+  blank: boolean,
+  work: Work,
+): Promise<CopyResult> {
+  if (blank) return copyDevice(source, destination, { ...work, destinationIsZero: true });
+  requireRoom(source, destination);
+  return headLast(source, destination, undefined, async (head) => {
+    if (head === source.size) return { copied: 0, zeroed: 0, skipped: 0 };
+    const rest = (device: BlockDevice): BlockDevice =>
+      new LinearDevice(device, head, source.size - head, device.name);
+    return copyDevice(rest(source), rest(destination), work);
+  });
+}
+
+/** The pieces of a device that are in ranges. */
+export async function changedPieces(size: number, ranges: Ranges): Promise<Bitmap> {
+  const pieces = new Bitmap(Math.ceil(size / PIECE));
+  for await (const { offset, length } of ranges) {
+    const first = Math.floor(offset / PIECE);
+    pieces.fill(first, Math.ceil((offset + length) / PIECE) - first, true);
+  }
+  return pieces;
+}
+
+/**
+ * Copies what has changed to a destination that holds what the source was before. Errors: `EINVAL` where it does not, those
+ * of the devices.
+ */
+export async function backUpChanges(
+  source: BlockDevice,
+  destination: BlockDevice,
+  changed: Bitmap,
+  since: string,
+  blank: boolean,
+  work: Work,
+): Promise<CopyResult> {
+  requireRoom(source, destination);
+  if (!blank) await refuseUnfinished(destination, since);
+  // The first piece may be missing from an attempt that was cut short.
+  await requireBefore(source, destination, changed, 1);
+  const copy = (first: number): Promise<CopyResult> => copyPieces(source, destination, changed, first, work);
+  return blank ? copy(0) : headLast(source, destination, since, () => copy(1));
+}
+
+/** Throws `EIO` for the first range in which the copy differs. */
+export async function verify(source: BlockDevice, copy: BlockDevice, work: Work): Promise<void> {
+  const part = copy.size === source.size ? copy : new LinearDevice(copy, 0, source.size, copy.name);
+  for await (const { offset, length } of differences(source, part, work)) {
+    throw refuse(
+      copy.name,
+      "EIO",
+      `the copy differs from the source in ${length} bytes at byte ${offset}`,
+      "Look for what is wrong with the destination, and back up to another one.",
+      "read",
+    );
+  }
+}
+
+/** Throws `EINVAL` where pieces that have not changed, from `first` on, are others than those of the source. */
+async function requireBefore(
+  source: BlockDevice,
+  before: BlockDevice,
+  changed: Bitmap,
+  first: number,
+): Promise<void> {
+  const sample = new EvenSample(SAMPLES);
+  for await (const { offset, length, kind } of source.extents(0, source.size)) {
+    if (kind !== "data") continue;
+    const end = Math.ceil((offset + length) / PIECE);
+    let piece = Math.max(first, Math.floor(offset / PIECE));
+    for (piece = changed.find(false, piece, end); piece < end; piece = changed.find(false, piece + 1, end))
+      sample.offer(piece);
+  }
+  for (const piece of sample.chosen) {
+    const [one, other] = await Promise.all(
+      [source, before].map((device) => read(device, piece, source.size)),
+    );
+    if (one?.equals(other as Buffer)) continue;
+    throw refuse(
+      before.name,
+      "EINVAL",
+      `does not hold what the device was: it differs at byte ${piece * PIECE}, where nothing has changed since`,
+      "Give the backup that was made after that name began, or back up all of it, without --since.",
+    );
+  }
+}
+
+/** Copies the pieces that are set, from `first` on. */
+async function copyPieces(
+  source: BlockDevice,
+  destination: BlockDevice,
+  pieces: Bitmap,
+  first: number,
+  { signal, progress }: Work,
+): Promise<CopyResult> {
+  const to = new ByteAccess(destination);
+  let copied = 0;
+  const wanted = function* (): Iterable<number> {
+    for (let piece = pieces.find(true, first); piece < pieces.length; piece = pieces.find(true, piece + 1))
+      yield piece;
+  };
+  await inParallel(wanted(), 16, async (piece) => {
+    signal?.throwIfAborted();
+    const bytes = await read(source, piece, source.size);
+    await to.write(piece * PIECE, bytes);
+    copied += bytes.length;
+    progress?.(copied);
+  });
+  await destination.flush();
+  return { copied, zeroed: 0, skipped: source.size - copied };
+}
+
+/** Runs `work` for all but the first bytes of a destination, which say that a backup is under way meanwhile, and come last. */
+async function headLast(
+  source: BlockDevice,
+  destination: BlockDevice,
+  since: string | undefined,
+  work: (head: number) => Promise<CopyResult>,
+): Promise<CopyResult> {
+  const head = Math.min(PIECE, source.size);
+  const to = new ByteAccess(destination);
+  const note = Buffer.alloc(head);
+  note.write(`${MARK}${JSON.stringify({ since })}\n`);
+  await to.write(0, note);
+  await destination.flush();
+  const result = await work(head);
+  await destination.flush();
+  await to.write(0, await read(source, 0, source.size));
+  await destination.flush();
+  return { ...result, copied: result.copied + head };
+}
+
+/** Throws `EINVAL` for a destination on which another backup was cut short: what it has is neither before nor after. */
+async function refuseUnfinished(destination: BlockDevice, since: string): Promise<void> {
+  const text = (await read(destination, 0, destination.size)).toString("utf8");
+  if (!text.startsWith(MARK)) return;
+  const [line = ""] = text.slice(MARK.length).split("\n");
+  if (line === JSON.stringify({ since })) return;
+  throw refuse(
+    destination.name,
+    "EINVAL",
+    `a backup was cut short here, and it was another one: ${line}`,
+    "Run that one again, or back up all of it: without --since, with --force.",
+  );
+}
+
+async function read(device: BlockDevice, piece: number, size: number): Promise<Buffer> {
+  const bytes = Buffer.allocUnsafeSlow(Math.min(PIECE, size - piece * PIECE));
+  await device.read(piece * PIECE, bytes);
+  return bytes;
+}
+
+function requireRoom(source: BlockDevice, destination: BlockDevice): void {
+  if (destination.size >= source.size) return;
+  throw new BlockIoError(`has ${describeSize(destination.size)}, the source ${describeSize(source.size)}`, {
+    code: "ENOSPC",
+    device: destination.name,
+    hint: "Give a destination that is at least as large.",
+  });
+}

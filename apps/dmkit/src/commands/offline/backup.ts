@@ -1,0 +1,174 @@
+/** `dmkit backup`: a device as it is now, all of it or what has changed, into a file or onto a device. */
+import { type Bitmap, type BlockDevice, SECTOR, describeSize, refuse } from "@dmkit/block-io";
+import type { Command } from "commander";
+import { backUpAll, backUpChanges, changedPieces, verify } from "../../backup/backup.ts";
+import { type CopyResult, copyDevice } from "../../copy.ts";
+import { type Destination, isNewFile, requireOther, withDestination } from "../../destination.ts";
+import { withReading } from "../../devices.ts";
+import { isRunning, withMoment } from "../../moment/open-moment.ts";
+import { tellCancelled } from "../../offline/work.ts";
+import { commandEnvironment } from "../../ui/command-environment.ts";
+import { endedBySignal } from "../../ui/interrupt.ts";
+import { startProgress } from "../../ui/progress.ts";
+import { exitCodes } from "../../ui/terminal.ts";
+import { usage } from "../../ui/usage.ts";
+import { refuseUseless } from "../../ui/useless-options.ts";
+import type { Finish } from "../command.ts";
+
+interface BackupFlags {
+  readonly since?: string;
+  readonly from?: string;
+  readonly begin?: string;
+  readonly verify: boolean;
+  readonly force: boolean;
+  readonly json: boolean;
+  readonly quiet: boolean;
+}
+
+const examples = `
+SOURCE is dm:NAME, a device of the running server as it is when this begins, while its clients go on; or a path or URI,
+which nobody should be writing to. TARGET is a file or device of raw bytes, which any program reads and dmkit copy puts
+back. A new file has its name when all of it is there and stable. A target that was there before says in its first
+64 KiB that it is not whole until all the rest of it is stable; one that was cut short is written again.
+
+With --since NAME only what has changed since NAME began is read, of a device that records it (dmkit targets tracked).
+--begin begins such a name at the right time, before the backup it is for. The new file is a copy of --from FILE with
+the changes in it; without --from they go into TARGET itself. Samples of what has not changed are compared before.
+
+Examples:
+  dmkit backup dm:vm monday.img --begin monday --verify
+  dmkit backup dm:vm tuesday.img --since monday --from monday.img --begin tuesday
+  dmkit backup dm:vm nbd://backups/vm --force
+  dmkit publish dm:vm s3://backups/vm               into an object store; dmkit pull brings it back
+  dmkit copy tuesday.img vm.img                     puts it back
+`;
+
+export function addBackup(program: Command, finish: Finish): void {
+  program
+    .command("backup")
+    .summary("back up a device at one moment, all of it or what has changed")
+    .description("Copies SOURCE to TARGET, as it was when that began.")
+    .argument("<source>", "dm:NAME, a path or a URI")
+    .argument("<target>", "where to; created if it is a path that does not exist")
+    .option("--since <name>", "only what has changed since NAME began")
+    .option("--from <file>", "with --since: the backup before, which a new TARGET begins as")
+    .option(
+      "--begin <name>",
+      "begin NAME before, for the next backup to be --since; it is dropped if this one fails",
+    )
+    .option("--verify", "read it back, and compare all of it with the source", false)
+    .option("--force", "write over what is on TARGET", false)
+    .option("--json", "print the result as JSON", false)
+    .option("-q, --quiet", "show no progress", false)
+    .addHelpText("after", examples)
+    .action(async (source: string, target: string, flags: BackupFlags, command: Command) => {
+      refuseUseless(command, [
+        { option: "from", without: "since" },
+        { option: "force", beside: "from" },
+      ]);
+      finish(await backup(source, target, flags));
+    });
+}
+
+async function backup(from: string, to: string, flags: BackupFlags): Promise<number> {
+  checkWords(from, to, flags);
+  const done = await endedBySignal("backup", (signal) => {
+    if (!isRunning(from))
+      return withReading(from, commandEnvironment, (source) => write(source, to, flags, undefined, signal));
+    const { since, begin } = flags;
+    return withMoment(
+      from,
+      commandEnvironment,
+      async ({ device, changed }) => {
+        const pieces = since === undefined ? undefined : await changedPieces(device.size, changed(since));
+        return write(device, to, flags, pieces, signal);
+      },
+      begin,
+    );
+  });
+  if (done === "cancelled") return tellCancelled("backup");
+  report(done.value, flags);
+  return exitCodes.ok;
+}
+
+/** Throws `EPARSE` for words that do not go together. */
+function checkWords(from: string, to: string, { since, begin, from: before }: BackupFlags): void {
+  requireOther(to, [from, ...(before === undefined ? [] : [before])]);
+  if (!isRunning(from) && (since !== undefined || begin !== undefined)) {
+    const word = since === undefined ? "begin" : "since";
+    throw usage(
+      `--${word} is for a device of a running server`,
+      `Write dm:NAME for it, or leave --${word} out.`,
+    );
+  }
+  if (since === undefined) return;
+  if (isNewFile(to) === (before !== undefined)) return;
+  throw before === undefined
+    ? usage(
+        `${to} does not exist: there is nothing to put changes into`,
+        "Give the backup before: --from FILE",
+      )
+    : usage(`${to} exists already`, "Leave --from out to put the changes into it, or give another name.");
+}
+
+async function write(
+  source: BlockDevice,
+  to: string,
+  flags: BackupFlags,
+  changed: Bitmap | undefined,
+  signal: AbortSignal,
+): Promise<CopyResult> {
+  if (source.size < SECTOR)
+    throw refuse(
+      source.name,
+      "EINVAL",
+      "is empty: there is nothing to back up",
+      "Check whether it is the right one.",
+    );
+  const overwrite = flags.force || changed !== undefined;
+  const options = { size: source.size, environment: commandEnvironment, overwrite };
+  return withDestination(to, options, async (destination) => {
+    const progress = startProgress("backup", source.size, flags.quiet || flags.json);
+    const work = { signal, progress: (bytes: number): void => progress.update(bytes) };
+    try {
+      const result = await fill(source, destination, flags, changed, work);
+      if (flags.verify) await verify(source, destination.device, { signal });
+      return result;
+    } finally {
+      progress.stop();
+    }
+  });
+}
+
+async function fill(
+  source: BlockDevice,
+  { device, blank }: Destination,
+  { from, since = "" }: BackupFlags,
+  changed: Bitmap | undefined,
+  work: { readonly signal: AbortSignal; progress(bytes: number): void },
+): Promise<CopyResult> {
+  if (changed === undefined) return backUpAll(source, device, blank, work);
+  if (from !== undefined)
+    await withReading(from, commandEnvironment, async (before) => {
+      if (before.size !== source.size)
+        throw refuse(
+          from,
+          "EINVAL",
+          `has ${before.size} bytes, the device ${source.size}`,
+          "Back up all of it.",
+        );
+      await copyDevice(before, device, { signal: work.signal, destinationIsZero: true });
+    });
+  return backUpChanges(source, device, changed, since, blank, work);
+}
+
+function report(
+  { copied, zeroed, skipped }: CopyResult,
+  { json, quiet, verify: verified }: BackupFlags,
+): void {
+  if (json) process.stdout.write(`${JSON.stringify({ copied, zeroed, skipped, verified })}\n`);
+  else if (!quiet)
+    process.stderr.write(
+      `backed up: copied ${describeSize(copied)}, zeroed ${describeSize(zeroed)}, left out ${describeSize(skipped)}${verified ? "; compared" : ""}\n`,
+    );
+}

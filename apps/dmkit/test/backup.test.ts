@@ -1,0 +1,179 @@
+/** Backups of a running disk: what they hold, what is left of one that is cut short, and as they are typed. */
+import { readFileSync, readdirSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { MemoryDevice, realEnvironment } from "@dmkit/block-io";
+import { PowerCut, SeededRandom } from "@dmkit/block-io/testing";
+import { openNbd } from "@dmkit/nbd";
+import { afterEach, expect, it } from "vitest";
+import { PIECE, backUpAll, backUpChanges, changedPieces, verify } from "../src/backup/backup.ts";
+import { cli } from "./cli.ts";
+import { serve, tempFolder } from "./support.ts";
+
+const SIZE = 10 * PIECE;
+const MIB = 2 ** 20;
+
+async function* ranges(...pieces: number[]): AsyncGenerator<{ offset: number; length: number }> {
+  for (const piece of pieces) yield { offset: piece * PIECE + 512, length: 512 };
+}
+
+async function disk(fill: (piece: number) => number): Promise<MemoryDevice> {
+  const device = new MemoryDevice(SIZE);
+  for (let piece = 0; piece < 10; piece += 1)
+    await device.write(piece * PIECE, Buffer.alloc(PIECE, fill(piece)));
+  return device;
+}
+
+async function bytesOf(device: MemoryDevice): Promise<Buffer> {
+  const bytes = Buffer.alloc(SIZE);
+  await device.read(0, bytes);
+  return bytes;
+}
+
+it("is not taken for whole wherever it is cut short, and finished when it is run again", async () => {
+  const source = await disk((piece) => piece + 20);
+  const [now, before] = [
+    await bytesOf(source),
+    await bytesOf(await disk((piece) => piece + (piece < 3 ? 1 : 20))),
+  ];
+  const changed = await changedPieces(SIZE, ranges(0, 1, 2));
+  const random = new SeededRandom(7);
+  for (const isFull of [true, false]) {
+    const run = (to: MemoryDevice | PowerCut): Promise<unknown> =>
+      isFull ? backUpAll(source, to, false, {}) : backUpChanges(source, to, changed, "monday", false, {});
+    let done = false;
+    for (let limit = 1; !done; limit += 1) {
+      const cut = new PowerCut(before, limit);
+      done = await run(cut).then(
+        () => true,
+        () => false,
+      );
+      const left = cut.survivor(random);
+      const [held, head] = [await bytesOf(left), now.subarray(0, PIECE)];
+      // With its beginning it is whole.
+      if (held.subarray(0, PIECE).equals(head)) expect(held.equals(now)).toBe(true);
+      await run(left);
+      expect((await bytesOf(left)).equals(now)).toBe(true);
+    }
+  }
+});
+
+it("takes nothing for what was before that is not, and no other one that was cut short", async () => {
+  const source = await disk((piece) => piece + 20);
+  const changed = await changedPieces(SIZE, ranges(1));
+  const other = await disk((piece) => piece + (piece === 8 ? 1 : 20));
+  await expect(backUpChanges(source, other, changed, "monday", true, {})).rejects.toMatchObject({
+    code: "EINVAL",
+  });
+  const cut = new PowerCut(await bytesOf(source), 2);
+  await expect(backUpChanges(source, cut, changed, "monday", false, {})).rejects.toThrow("power");
+  const left = cut.survivor(new SeededRandom(1));
+  await expect(backUpChanges(source, left, changed, "tuesday", false, {})).rejects.toMatchObject({
+    code: "EINVAL",
+  });
+  await expect(verify(source, left, {})).rejects.toMatchObject({ code: "EIO" });
+  await expect(backUpAll(source, new MemoryDevice(SIZE - 512), false, {})).rejects.toMatchObject({
+    code: "ENOSPC",
+  });
+});
+
+const { DMKIT_CONTROL: outside } = process.env;
+afterEach(() => {
+  if (outside === undefined) delete process.env["DMKIT_CONTROL"];
+  else process.env["DMKIT_CONTROL"] = outside;
+});
+
+it("backs up a running disk, all of it and what has changed", { timeout: 60_000 }, async () => {
+  const folder = tempFolder();
+  const at = (name: string): string => join(folder, name);
+  writeFileSync(at("disk.img"), Buffer.alloc(2 * MIB, "data"));
+  for (const [name, size] of [
+    ["disk.img", 8 * MIB],
+    ["disk.map", MIB],
+  ] as const) {
+    writeFileSync(at(name), "", { flag: "a" });
+    truncateSync(at(name), size);
+  }
+  process.env["DMKIT_CONTROL"] = at("c.sock");
+  const table = `0 ${(8 * MIB) / 512} tracked disk.img disk.map`;
+  const server = await serve(["-U", at("s.sock"), "--control", at("c.sock"), "--name", "vm", "-t", table], {
+    cwd: folder,
+  });
+  const client = await openNbd(`nbd+unix:///vm?socket=${at("s.sock")}`, { environment: realEnvironment });
+  const whole = async (): Promise<Buffer> => {
+    const bytes = Buffer.alloc(8 * MIB);
+    await client.read(0, bytes);
+    return bytes;
+  };
+  const ok = async (...words: string[]): Promise<{ copied: number }> => {
+    const { code, stdout, stderr } = await cli("backup", "--json", "--verify", ...words);
+    expect([words, code, stderr]).toEqual([words, 0, ""]);
+    return JSON.parse(stdout) as { copied: number };
+  };
+  const refused = async (code: number, text: string, ...words: string[]): Promise<void> => {
+    const result = await cli("backup", ...words);
+    expect([result.code, result.stderr]).toEqual([code, expect.stringContaining(text)]);
+  };
+
+  await ok("dm:vm", at("monday.img"), "--begin", "monday");
+  const monday = await whole();
+  expect(readFileSync(at("monday.img")).equals(monday)).toBe(true);
+  await client.write(MIB, Buffer.alloc(4096, 1), { fua: true });
+  await client.write(7 * MIB, Buffer.alloc(4096, 2), { fua: true });
+  // A client that writes all the time changes nothing of what is backed up, and sees no error.
+  const before = await whole();
+  let writing = true;
+  const writes = (async (): Promise<number> => {
+    for (let count = 1; ; count += 1) {
+      if (!writing) return count;
+      await client.write(5 * MIB + (count % 8) * 4096, Buffer.alloc(4096, 7));
+      await client.writeZeroes(5 * MIB + (count % 8) * 4096, 4096);
+    }
+  })();
+  const words = ["--since", "monday", "--from", at("monday.img"), "--begin", "tuesday"];
+  const { copied } = await ok("dm:vm", at("tuesday.img"), ...words);
+  writing = false;
+  expect(await writes).toBeGreaterThan(0);
+  expect(copied).toBeLessThan(MIB);
+  const tuesday = readFileSync(at("tuesday.img"));
+  // What it was about to write is either there or not, and nothing else.
+  for (const bytes of [tuesday, before]) bytes.fill(0, 5 * MIB, 5 * MIB + 8 * 4096);
+  expect(tuesday.equals(before)).toBe(true);
+  expect(readFileSync(at("monday.img")).equals(monday)).toBe(true);
+  await client.flush();
+  await ok("dm:vm", at("monday.img"), "--since", "monday");
+  expect(readFileSync(at("monday.img")).equals(await whole())).toBe(true);
+
+  await client.write(3 * MIB, Buffer.alloc(4096, 3), { fua: true });
+  writeFileSync(at("other.img"), Buffer.alloc(8 * MIB, "other"));
+  await refused(
+    1,
+    "does not hold what the device was",
+    "dm:vm",
+    at("n"),
+    "--since",
+    "tuesday",
+    "--from",
+    at("other.img"),
+  );
+  await refused(1, "ENOENT", "dm:vm", at("n"), "--since", "sunday", "--from", at("monday.img"));
+  await refused(1, "--force", "dm:vm", at("other.img"), "--begin", "wednesday");
+  // What a failed one has begun is not there: it can be begun again.
+  await ok("dm:vm", at("other.img"), "--begin", "wednesday", "--force");
+  await refused(1, "ENOENT", "dm:none", at("n"));
+  await refused(2, "--since", at("disk.img"), at("n"), "--since", "monday");
+  await refused(2, "--from does nothing without --since", "dm:vm", at("n"), "--from", at("monday.img"));
+  await refused(2, "does not exist", "dm:vm", at("n"), "--since", "monday");
+  await refused(
+    2,
+    "exists already",
+    "dm:vm",
+    at("monday.img"),
+    "--since",
+    "monday",
+    "--from",
+    at("tuesday.img"),
+  );
+  expect(readdirSync(folder).filter((name) => name.includes("part") || name === "n")).toEqual([]);
+  await client.close();
+  expect(await server.stop()).toBe(0);
+});
