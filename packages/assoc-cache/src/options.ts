@@ -72,6 +72,12 @@ export const cacheOptions = {
     default: false,
     help: "the source was made larger: what is cached of it is as much as the table maps from now on",
   },
+  grow_cache: {
+    type: "flag",
+    once: true,
+    default: false,
+    help: "the cache becomes as large as cache_size says, empty, once everything is written back",
+  },
   sequential_cutoff: {
     type: "size",
     min: 0,
@@ -163,6 +169,7 @@ export const namedOptions: readonly NamedOption[] = [
   "format",
   "force",
   "grow_source",
+  "grow_cache",
   "sequential_cutoff",
   "read_sequential_cutoff",
   "promote_after",

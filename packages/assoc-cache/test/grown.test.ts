@@ -1,4 +1,4 @@
-/** A source that is made larger: what was flushed is there, what is new is the source's, whenever the power fails. */
+/** A source, or a cache device, that is made larger: what was flushed is there, what is new is the source's, whenever the power fails. */
 import { MemoryDevice, realEnvironment } from "@dmkit/block-io";
 import { PowerCut, SeededRandom, contentsOf } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
@@ -135,5 +135,52 @@ describe("a source that is made larger", () => {
     await device.close();
     // It is stored: the word is not needed again.
     await (await openOn(source, cache, options, realEnvironment)).close();
+  });
+});
+
+describe("a cache device that is made larger", () => {
+  const grow = { ...SHAPE, persistence: 1, cache_size: 64, grow_cache: true };
+
+  it.each(["dirty", "closed"] as const)(
+    "holds as many blocks as it is told to, whenever the power fails: %s",
+    async (state) => {
+      const images = await made(state);
+      const bytes = Buffer.alloc(2 * images.cache.length);
+      images.cache.copy(bytes);
+      for (let limit = 1; ; limit += 1) {
+        const disk = new PowerCut(bytes, limit);
+        const source = new MemoryDevice(images.source.length);
+        await source.write(0, images.source);
+        const opened = await openOn(source, disk, grow, realEnvironment).catch(() => undefined);
+        if (opened !== undefined) break;
+        const device = await openOn(
+          source,
+          disk.survivor(new SeededRandom(seed * 1000 + limit)),
+          grow,
+          realEnvironment,
+        );
+        const where = `seed ${seed}, write ${limit}`;
+        expect(filled(await read(device, BEFORE)), where).toEqual(images.contents);
+        expect(device.settings(), where).toMatchObject({ cache_size: 64, associativity: 16, block_size: 8 });
+        await device.close();
+      }
+    },
+  );
+
+  it("stays as it is where there is no room for that, or something cannot be written back", async () => {
+    const images = await made("dirty");
+    const cache = new MemoryDevice(images.cache.length);
+    await cache.write(0, images.cache);
+    const source = new MemoryDevice(images.source.length);
+    await source.write(0, images.source);
+    await expect(openOn(source, cache, { ...grow, cache_size: 4096 }, realEnvironment)).rejects.toMatchObject(
+      {
+        code: "EINVAL",
+      },
+    );
+    const device = await openOn(source, cache, { ...SHAPE, persistence: 1 }, realEnvironment);
+    expect(device.state.frames.geometry.frames).toBe(16);
+    expect(filled(await read(device, BEFORE))).toEqual(images.contents);
+    await device.close();
   });
 });

@@ -57,7 +57,41 @@ export async function openCache(
     ? await load(options, context, devices)
     : await create(options, context, devices, found);
   await join(rules.flushedOnOpening(source, cache).map((device) => device.flush()));
-  return new AssocCacheDevice(state, metadata, options);
+  const device = new AssocCacheDevice(state, metadata, options);
+  const grows = options.grow_cache && options.cache_size > state.frames.geometry.frames;
+  return grows && metadata instanceof MetadataV2
+    ? larger(device, metadata, options, context, devices)
+    : device;
+}
+
+/**
+ * The same cache with more frames. Which set a block is in follows from how many there are, so they are empty: everything is
+ * written back first, and a crash from then on leaves the old cache, a device that counts as blank, or the new one.
+ */
+async function larger(
+  device: AssocCacheDevice,
+  metadata: MetadataV2,
+  options: CacheOptions,
+  context: Opening,
+  devices: Devices,
+): Promise<AssocCacheDevice> {
+  const { geometry, policy, sourceUuid: uuid } = metadata.superblock;
+  const wanted: NewCache = {
+    geometry: { ...geometry, frames: options.cache_size },
+    policy,
+    size: context.size,
+    sourceUuid: uuid,
+    force: false,
+    random: context.environment.random,
+  };
+  try {
+    requirePossible(devices.cache, wanted, "v2");
+  } finally {
+    await device.close();
+  }
+  const superblock = await createV2(devices.cache, wanted);
+  const state = stateV2(context, devices, options, superblock);
+  return new AssocCacheDevice(state, new MetadataV2(state, superblock), options);
 }
 
 /** Throws what opening would throw, as far as it shows by reading little. */
@@ -85,7 +119,9 @@ async function devicesOf(
   return { source, cache };
 }
 
-function loads({ persistence }: CacheOptions, found: Trace): boolean {
+function loads({ persistence, grow_cache: grows }: CacheOptions, found: Trace): boolean {
+  // Becoming larger begins with what counts as blank.
+  if (grows && found === "nothing") return false;
   return persistence === 1 || (persistence === 2 && found === "cache");
 }
 
