@@ -17,7 +17,7 @@ import {
   toBlockIoError,
   worstHealth,
 } from "@dmkit/block-io";
-import { type Compressor, type Stream, defaultStreams } from "@dmkit/compressor";
+import type { Compressor, Stream } from "@dmkit/compressor";
 import { kinds } from "../core/page-table.ts";
 import { MAX_COMPRESSED, PAGE } from "../core/size-classes.ts";
 import type { RunningDisk, ZramParts } from "./disk.ts";
@@ -26,6 +26,8 @@ import { lostPage, pagesHealth, readBlock } from "./lost.ts";
 import { zramControls } from "./messages.ts";
 import { extentsOf } from "./extents.ts";
 import { unsaved, unsavedYet } from "./snapshot/unsaved.ts";
+import { Policy } from "./policy.ts";
+import { type Tuned, tune, tunedValues } from "./tuning.ts";
 import { memoryStatistics, zramFacts } from "./statistics.ts";
 
 /** A running compressed RAM disk. */
@@ -41,7 +43,8 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
   writeStalls = 0;
   // Whether a page is compressed so quickly that handing it to another thread would take longer.
   readonly #quick: boolean;
-  #streams: number;
+  streams: number;
+  readonly policy: Policy;
   /** The newest snapshot has all of it. */
   #saved = false;
   readonly #scratch: Buffer = Buffer.alloc(PAGE);
@@ -51,7 +54,8 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
   constructor(parts: ZramParts) {
     super(parts.name, parts.size, parts.readOnly === true ? readOnlyLimits : zramLimits);
     this.parts = parts;
-    this.#streams = parts.streams;
+    this.streams = parts.streams;
+    this.policy = new Policy(this, parts.policy);
     this.#quick = parts.primary.prefersSync(PAGE);
   }
 
@@ -128,6 +132,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
 
   protected override async doClose(): Promise<void> {
     const { pages, primary, secondary } = this.parts;
+    await this.policy.stop();
     try {
       await this.#save(true);
     } catch (error) {
@@ -177,31 +182,24 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
   }
 
   protected override tunableValues(): Readonly<Record<string, unknown>> {
-    const { limit } = this.parts.pages.slabs;
-    const { pages, isOn } = this.parts.limit;
-    return {
-      mem_limit: Number.isFinite(limit) ? limit : 0,
-      max_comp_streams: this.#streams,
-      writeback_limit: pages,
-      writeback_limit_enable: isOn,
-    };
+    return { ...tunedValues(this) };
   }
 
-  protected override async doTune(changes: {
-    readonly mem_limit?: number;
-    readonly max_comp_streams?: number;
-    readonly writeback_limit?: number;
-    readonly writeback_limit_enable?: boolean;
-  }): Promise<void> {
-    const { mem_limit: limit, max_comp_streams: streams } = changes;
-    const { limit: writeback } = this.parts;
-    writeback.pages = changes.writeback_limit ?? writeback.pages;
-    writeback.isOn = changes.writeback_limit_enable ?? writeback.isOn;
-    const { pages, primary } = this.parts;
-    if (limit !== undefined) pages.slabs.limit = limit === 0 ? Number.POSITIVE_INFINITY : limit;
-    if (streams === undefined) return;
-    this.#streams = streams;
-    await primary.setMaxStreams(streams === 0 ? defaultStreams() : streams);
+  protected override doTune(changes: Partial<Tuned>): Promise<void> {
+    return tune(this, changes);
+  }
+
+  protected override doSuspend(): Promise<void> {
+    return this.policy.stop();
+  }
+
+  protected override async doResume(): Promise<void> {
+    this.begin();
+  }
+
+  /** What it does by itself begins. */
+  begin(): void {
+    if (!this.limits.capabilities.readOnly) this.policy.start();
   }
 
   /** Requests that are not aligned, or not inside the disk. */

@@ -4,7 +4,14 @@ import type { Compressor } from "@dmkit/compressor";
 import type { Pages } from "../core/pages.ts";
 import type { ZramRules } from "../core/rules.ts";
 
-/** How many pages messages may still write back. */
+/** Seconds of not being used, 0 for never; bytes in 24 hours, 0 for no limit. See policy.ts. */
+export interface PolicySettings {
+  readonly recompress_after: number;
+  readonly writeback_after: number;
+  readonly writeback_daily: number;
+}
+
+/** How many pages may still be written back. */
 export interface WritebackLimit {
   pages: number;
   isOn: boolean;
@@ -31,6 +38,7 @@ export interface ZramParts {
   readonly limit: WritebackLimit;
   /** As it was said: 0 leaves it to the machine. */
   readonly streams: number;
+  readonly policy: PolicySettings;
   readonly rules: ZramRules;
 }
 
@@ -49,6 +57,9 @@ export interface RunningDisk {
   backingReads: number;
   /** Blocks written to it. */
   backingWrites: number;
+  /** Compressions at a time, as it was said. */
+  streams: number;
+  readonly policy: { readonly settings: PolicySettings; set(changes: Partial<PolicySettings>): void };
   /** How often a page had to wait for a stream of the compressor. */
   writeStalls: number;
   /** Requests that are not aligned, or not inside the disk. */

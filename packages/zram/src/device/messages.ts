@@ -5,6 +5,7 @@ import type { RunningDisk } from "./disk.ts";
 import { zramOptions } from "../options.ts";
 import { recompress, writeBack } from "./reclaim.ts";
 import { type Selection, parseSelection } from "./selection.ts";
+import { tunableNames } from "./tuning.ts";
 import { attribute, attributes } from "./statistics.ts";
 
 /** Every attribute that is not set as well answers with its value. */
@@ -20,12 +21,7 @@ const readers = Object.fromEntries(
 );
 
 export const zramControls: Controls<RunningDisk> = {
-  tunables: tunablesOf(zramOptions, [
-    "mem_limit",
-    "max_comp_streams",
-    "writeback_limit",
-    "writeback_limit_enable",
-  ]),
+  tunables: tunablesOf(zramOptions, tunableNames),
   messages: {
     compact: {
       arguments: "",

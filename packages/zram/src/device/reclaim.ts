@@ -80,6 +80,7 @@ export async function writeBack(
   let count = 0;
   let near = 0;
   for (const page of pagesOf(selection, table.pages)) {
+    if (count >= selection.most) break;
     if (page % TURN === TURN - 1) await pause(device, page, options);
     if (!isSelected(device, page, selection)) continue;
     near = blocks.find(false, near);

@@ -12,6 +12,8 @@ export interface Selection {
   readonly idle: boolean;
   /** Seconds for which nobody has used them; 0: however long. */
   readonly unused: number;
+  /** Seconds for which somebody has; 0: however long ago. */
+  readonly younger: number;
   /** Bytes that they take at least. */
   readonly threshold: number;
   /** Pages from … to, the last one included. */
@@ -25,6 +27,7 @@ export const everything: Selection = {
   huge: false,
   idle: false,
   unused: 0,
+  younger: 0,
   threshold: 0,
   ranges: [[0, Number.POSITIVE_INFINITY]],
   most: Number.POSITIVE_INFINITY,
@@ -33,9 +36,10 @@ export const everything: Selection = {
 /** Whether a page in memory is one of them; its place in `ranges` is for the caller to see to. */
 export function isSelected({ parts }: RunningDisk, page: number, selection: Selection): boolean {
   const { pages } = parts;
-  const { huge, idle, unused, threshold } = selection;
+  const { huge, idle, unused, younger, threshold } = selection;
   if (!pages.isInSlabs(page) || (huge && pages.table.kind(page) !== kinds.huge)) return false;
   if (unused > 0 && !pages.table.isUnused(page, unused)) return false;
+  if (younger > 0 && pages.table.isUnused(page, younger)) return false;
   if (threshold > 0 && pages.bytes(page).length < threshold) return false;
   return !idle || pages.table.isIdle(page);
 }

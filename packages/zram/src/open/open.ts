@@ -62,6 +62,11 @@ export async function openZram(
       snapshots,
       readOnly,
       limit: { pages: options.writeback_limit, isOn: options.writeback_limit_enable },
+      policy: {
+        recompress_after: options.recompress_after,
+        writeback_after: options.writeback_after,
+        writeback_daily: options.writeback_daily,
+      },
       streams: options.max_comp_streams,
       rules,
     };
@@ -70,7 +75,10 @@ export async function openZram(
     if (withoutBacking !== undefined) environment.logger.log("warn", `${name}: ${withoutBacking}`);
     const unread = await snapshots?.load(device, limit);
     store.slabs.limit = limit;
-    if (unread === undefined || options.bad === "unreadable") return device;
+    if (unread === undefined || options.bad === "unreadable") {
+      device.begin();
+      return device;
+    }
     const closed = new ZramDevice({ ...parts, readOnly: true, unread });
     const { why, help } = closed.health();
     environment.logger.log("warn", `${name}: ${why}. ${help}`);

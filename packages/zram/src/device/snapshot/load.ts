@@ -36,6 +36,8 @@ export async function readPages(
   const used = table.subarray(0, header.pages * ENTRY);
   if (crc32c(used) !== header.tableSum) throw damaged(source, start, "its table");
   const reader = new Reader(source, start + PAGE + table.length, header.bytes);
+  const { clock } = device.parts.environment;
+  device.parts.pages.table.time = clock.now();
   const loader = new Loader(device, source, header.secondAlgorithm);
   const unread = { count: 0, first: "" };
   for (let last = -1, at = 0; at < used.length; at += ENTRY) {
@@ -60,6 +62,8 @@ export async function readPages(
       continue;
     }
     await loader.put(entry, bytes);
+    // How old it was nobody knows: its age begins now.
+    device.parts.pages.table.touch(entry.page);
   }
   loader.checkRoom(limit);
   if (unread.count === 0) return undefined;
