@@ -5,7 +5,14 @@ import { MemoryDevice, realEnvironment } from "@dmkit/block-io";
 import { PowerCut, SeededRandom } from "@dmkit/block-io/testing";
 import { openNbd } from "@dmkit/nbd";
 import { afterEach, expect, it } from "vitest";
-import { PIECE, backUpAll, backUpChanges, changedPieces, verify } from "../src/backup/backup.ts";
+import {
+  PIECE,
+  backUpAll,
+  backUpChanges,
+  changedPieces,
+  refuseUnfinished,
+  verify,
+} from "../src/backup/backup.ts";
 import { cli } from "./cli.ts";
 import { serve, tempFolder } from "./support.ts";
 
@@ -70,6 +77,8 @@ it("takes nothing for what was before that is not, and no other one that was cut
   await expect(backUpChanges(source, left, changed, "tuesday", false, {})).rejects.toMatchObject({
     code: "EINVAL",
   });
+  await expect(refuseUnfinished(left)).rejects.toMatchObject({ code: "EINVAL" });
+  await refuseUnfinished(source);
   await expect(verify(source, left, {})).rejects.toMatchObject({ code: "EIO" });
   await expect(backUpAll(source, new MemoryDevice(SIZE - 512), false, {})).rejects.toMatchObject({
     code: "ENOSPC",
@@ -175,5 +184,12 @@ it("backs up a running disk, all of it and what has changed", { timeout: 60_000 
   );
   expect(readdirSync(folder).filter((name) => name.includes("part") || name === "n")).toEqual([]);
   await client.close();
+  // Back onto another disk; and one that was cut short is neither copied nor gone on from.
+  const back = await cli("copy", "-q", "--verify", at("tuesday.img"), at("back.img"));
+  expect([back.code, readFileSync(at("back.img")).length]).toEqual([0, 8 * MIB]);
+  writeFileSync(at("cut.img"), "dmkit backup, under way or cut short: this is no whole disk\n{}\n");
+  truncateSync(at("cut.img"), 8 * MIB);
+  expect((await cli("copy", at("cut.img"), at("n"))).stderr).toContain("no whole disk");
+  await refused(1, "no whole disk", "dm:vm", at("n"), "--since", "tuesday", "--from", at("cut.img"));
   expect(await server.stop()).toBe(0);
 });

@@ -75,9 +75,9 @@ export async function backUpChanges(
   work: Work,
 ): Promise<CopyResult> {
   requireRoom(source, destination);
-  if (!blank) await refuseUnfinished(destination, since);
+  if (!blank) await refuseAnother(destination, since);
   // The first piece may be missing from an attempt that was cut short.
-  await requireBefore(source, destination, changed, 1);
+  await requireBefore(source, destination, changed, blank ? 0 : 1);
   const copy = (first: number): Promise<CopyResult> => copyPieces(source, destination, changed, first, work);
   return blank ? copy(0) : headLast(source, destination, since, () => copy(1));
 }
@@ -170,17 +170,33 @@ async function headLast(
   return { ...result, copied: result.copied + head };
 }
 
+/** What a backup that was cut short was one since, as JSON; undefined where there is none. */
+async function unfinished(device: BlockDevice): Promise<string | undefined> {
+  const text = (await read(device, 0, device.size)).toString("utf8");
+  return text.startsWith(MARK) ? (text.slice(MARK.length).split("\n")[0] ?? "") : undefined;
+}
+
 /** Throws `EINVAL` for a destination on which another backup was cut short: what it has is neither before nor after. */
-async function refuseUnfinished(destination: BlockDevice, since: string): Promise<void> {
-  const text = (await read(destination, 0, destination.size)).toString("utf8");
-  if (!text.startsWith(MARK)) return;
-  const [line = ""] = text.slice(MARK.length).split("\n");
-  if (line === JSON.stringify({ since })) return;
+async function refuseAnother(destination: BlockDevice, since: string): Promise<void> {
+  const note = await unfinished(destination);
+  if (note === undefined || note === JSON.stringify({ since })) return;
   throw refuse(
     destination.name,
     "EINVAL",
-    `a backup was cut short here, and it was another one: ${line}`,
+    `a backup was cut short here, and it was another one: ${note}`,
     "Run that one again, or back up all of it: without --since, with --force.",
+  );
+}
+
+/** Throws `EINVAL` for a device with a backup that was cut short: it is not to be read as a disk. */
+export async function refuseUnfinished(device: BlockDevice): Promise<void> {
+  if (device.size === 0 || (await unfinished(device)) === undefined) return;
+  throw refuse(
+    device.name,
+    "EINVAL",
+    "a backup was cut short here: what is on it is no whole disk",
+    "Run that dmkit backup again, and then this.",
+    "read",
   );
 }
 

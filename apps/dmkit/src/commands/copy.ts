@@ -1,6 +1,7 @@
 /** `dmkit copy`: sparse-aware copy between any two devices. */
 import { BlockIoError, describeSize } from "@dmkit/block-io";
 import type { Command } from "commander";
+import { refuseUnfinished, verify } from "../backup/backup.ts";
 import { type CopyResult, copyDevice } from "../copy.ts";
 import { isNewFile, requireOther, withDestination } from "../destination.ts";
 import { withReading } from "../devices.ts";
@@ -15,6 +16,7 @@ interface CopyFlags {
   readonly requests: number;
   readonly requestSize: number;
   readonly destinationIsZero: boolean;
+  readonly verify: boolean;
   readonly quiet: boolean;
   readonly json: boolean;
 }
@@ -40,6 +42,7 @@ export function addCopy(program: Command, finish: (code: number) => void): void 
     .option("--requests <n>", "requests in flight", integer(1, 1024), 16)
     .option("--request-size <size>", "bytes of each request", size(4096, 4096, 32 * 2 ** 20), 256 * 1024)
     .option("--destination-is-zero", "trust that the destination reads as zeroes, and write no holes", false)
+    .option("--verify", "read it back, and compare all of it with the source", false)
     .option("--json", "print the result as JSON", false)
     .option("-q, --quiet", "show no progress", false)
     .addHelpText("after", examples)
@@ -53,17 +56,24 @@ async function copy(from: string, to: string, flags: CopyFlags): Promise<number>
   const done = await endedBySignal("copy", (signal) =>
     withReading(from, commandEnvironment, async (source) => {
       if (source.size === 0 && isNewFile(to)) throw nothingToCopy(from);
+      await refuseUnfinished(source);
       // That is what it is for, as with any other program that copies.
       const options = { size: source.size, environment: commandEnvironment, overwrite: true };
       return await withDestination(to, options, async ({ device, blank }) => {
         const progress = startProgress("copy", source.size, flags.quiet || flags.json);
-        return copyDevice(source, device, {
-          requestSize: flags.requestSize,
-          requests: flags.requests,
-          destinationIsZero: flags.destinationIsZero || blank,
-          progress: (bytes) => progress.update(bytes),
-          signal,
-        }).finally(() => progress.stop());
+        try {
+          const result = await copyDevice(source, device, {
+            requestSize: flags.requestSize,
+            requests: flags.requests,
+            destinationIsZero: flags.destinationIsZero || blank,
+            progress: (bytes) => progress.update(bytes),
+            signal,
+          });
+          if (flags.verify) await verify(source, device, { signal });
+          return result;
+        } finally {
+          progress.stop();
+        }
       });
     }),
   );

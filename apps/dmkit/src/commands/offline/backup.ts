@@ -1,7 +1,7 @@
 /** `dmkit backup`: a device as it is now, all of it or what has changed, into a file or onto a device. */
 import { type Bitmap, type BlockDevice, SECTOR, describeSize, refuse } from "@dmkit/block-io";
 import type { Command } from "commander";
-import { backUpAll, backUpChanges, changedPieces, verify } from "../../backup/backup.ts";
+import { backUpAll, backUpChanges, changedPieces, refuseUnfinished, verify } from "../../backup/backup.ts";
 import { type CopyResult, copyDevice } from "../../copy.ts";
 import { type Destination, isNewFile, requireOther, withDestination } from "../../destination.ts";
 import { withReading } from "../../devices.ts";
@@ -40,7 +40,7 @@ Examples:
   dmkit backup dm:vm tuesday.img --since monday --from monday.img --begin tuesday
   dmkit backup dm:vm nbd://backups/vm --force
   dmkit publish dm:vm s3://backups/vm               into an object store; dmkit pull brings it back
-  dmkit copy tuesday.img vm.img                     puts it back
+  dmkit copy --verify tuesday.img vm.img            puts it back, and compares
 `;
 
 export function addBackup(program: Command, finish: Finish): void {
@@ -157,6 +157,7 @@ async function fill(
           `has ${before.size} bytes, the device ${source.size}`,
           "Back up all of it.",
         );
+      await refuseUnfinished(before);
       await copyDevice(before, device, { signal: work.signal, destinationIsZero: true });
     });
   return backUpChanges(source, device, changed, since, blank, work);
