@@ -140,6 +140,13 @@ export const cacheOptions = {
     default: 0,
     help: "the background writes back when clients have asked for nothing for so long, within twice that; 0: at any time",
   },
+  discard_cache: {
+    type: "integer",
+    min: 0,
+    max: 1,
+    default: 0,
+    help: "1: the cache device is told, by discards, of frames that a discard, zeroes or invalidate have emptied",
+  },
   pool: {
     type: "size",
     min: 131_072,
@@ -178,6 +185,7 @@ export const namedOptions: readonly NamedOption[] = [
   "age_limit",
   "writeback_rate",
   "writeback_pause",
+  "discard_cache",
   "pool",
   "source_uuid",
 ];
@@ -194,6 +202,7 @@ export const tunableNames = [
   "age_limit",
   "writeback_rate",
   "writeback_pause",
+  "discard_cache",
 ] as const;
 
 export const cacheTunables: TunableTable = tunablesOf(cacheOptions, tunableNames);

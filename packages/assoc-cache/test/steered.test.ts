@@ -1,8 +1,10 @@
 /** What steers a cache while it runs; time is moved by hand. */
-import { ManualClock, manualEnvironment } from "@dmkit/block-io/testing";
-import { describe, expect, it } from "vitest";
+import { BlockIoError, MemoryDevice, realEnvironment } from "@dmkit/block-io";
+import { ManualClock, contentsOf, manualEnvironment } from "@dmkit/block-io/testing";
+import { describe, expect, it, vi } from "vitest";
 import type { AssocCacheDevice } from "../src/index.ts";
-import { block, rig, settled } from "./support/rig.ts";
+import { openOn } from "../src/testing/sim-targets.ts";
+import { block, readSectors, rig, settled } from "./support/rig.ts";
 
 interface Steered {
   readonly clock: ManualClock;
@@ -137,6 +139,43 @@ describe("what is put into the cache", () => {
     await dirty(rig, 80, 4);
     expect(rig.device.state.frames.dirty).toBe(4);
     await rig.device.close();
+  });
+});
+
+describe("discard_cache", () => {
+  it("gives back frames that are emptied for good, once nothing refers to them, and no others", async () => {
+    const { source, cache, open } = rig({ policy: "write-back" });
+    const device = await open();
+    const asked: number[] = [];
+    const left: { source: Buffer; cache: Buffer }[] = [];
+    const discard = vi.spyOn(cache.lower, "discard").mockImplementation(async (_offset, length) => {
+      asked.push(length);
+      left.push({ source: await contentsOf(source.lower), cache: await contentsOf(cache.lower) });
+    });
+    await device.write(0, block(5, 16));
+    await device.flush();
+    await device.discard(0, 4096);
+    expect(asked).toEqual([]);
+    await device.message(["discard_cache", "1"]);
+    // Written over, not gone.
+    await device.write(4096, block(6));
+    await device.flush();
+    await device.message(["invalidate", "0", "2000"]);
+    expect(asked).toEqual([4096]);
+    // What is on the devices at that moment needs nothing of the frame.
+    const [images] = left as [{ source: Buffer; cache: Buffer }];
+    const [below, fast] = [new MemoryDevice(images.source.length), new MemoryDevice(images.cache.length)];
+    await below.write(0, images.source);
+    await fast.write(0, images.cache);
+    const crashed = await openOn(below, fast, { persistence: 1 }, realEnvironment);
+    expect(crashed.state.frames.dirty).toBe(0);
+    expect(await readSectors(crashed, 8)).toEqual(block(6));
+    await crashed.close();
+    // A device that fails it is not the worse for it.
+    discard.mockRejectedValue(new BlockIoError("no", { code: "EIO" }));
+    await device.write(4096, block(7));
+    await device.discard(4096, 4096);
+    await device.close();
   });
 });
 

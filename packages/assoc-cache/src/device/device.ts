@@ -208,6 +208,7 @@ export class AssocCacheDevice extends GuardedTarget {
     this.#reader.tune(ofReads, tuning.promote_after);
     this.#writeStreams.cutoff = cutoff;
     this.#sourcePath.updates = tuning.write_hit === "update";
+    this.#sourcePath.discards = tuning.discard_cache === 1;
   }
 
   /**

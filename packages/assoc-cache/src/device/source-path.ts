@@ -15,6 +15,8 @@ import type { Given } from "./request.ts";
 export class SourcePath {
   /** Update cached blocks instead of invalidating them. */
   updates = false;
+  /** Tell the cache device of frames that are empty because their blocks are gone. */
+  discards = false;
   readonly #state: CacheState;
   readonly #writeback: Writeback;
 
@@ -43,7 +45,7 @@ export class SourcePath {
     const count = Math.floor((offset + length - 1) / blockBytes) - first + 1;
     const grant = await lock.acquire(first, count, true);
     try {
-      await this.#clear(first, count);
+      await this.#clear(first, count, this.discards);
       await this.#state.changeSource(change);
     } finally {
       lock.release(grant);
@@ -68,12 +70,28 @@ export class SourcePath {
     }
   }
 
-  /** Afterwards no block of the range is in the cache. */
-  async #clear(first: number, count: number): Promise<void> {
+  /** Afterwards no block of the range is in the cache. @param gone they do not come back soon: their frames are given back. */
+  async #clear(first: number, count: number, gone = false): Promise<void> {
     if (!this.#state.rules.dropsCopies) return;
     const bound = this.#state.boundFrames(first, count);
     await this.#settle(bound);
+    if (gone) await this.#giveBack(bound);
     for (const frame of bound) this.#state.frames.release(frame);
+  }
+
+  /**
+   * Discards frames to which no entry on the cache device refers any more, and which nobody else can get yet: they are
+   * still bound to blocks that are locked. It is advice: a device that fails it shows that by other requests.
+   */
+  async #giveBack(bound: readonly number[]): Promise<void> {
+    const { cache, cacheError, blockBytes } = this.#state;
+    if (cacheError !== undefined) return;
+    const order = bound.toSorted((one, other) => one - other);
+    for (let at = 0, count = 1; at < order.length; at += count) {
+      const first = order[at] as number;
+      for (count = 1; order[at + count] === first + count; ) count += 1;
+      await cache.discard(this.#state.frameOffset(first), count * blockBytes).catch(() => {});
+    }
   }
 
   async #settle(bound: readonly number[]): Promise<void> {

@@ -78,7 +78,12 @@ function geometry(random: Prng, vary: Vary): SimGeometry<Knobs> {
         fill: "stamps",
         discard: random.pick(["zeroes", "either", "none"]),
       },
-      { name: "cache", size: (needed + random.below(9)) * 512, fill: random.chance(0.1) ? "noise" : "zero" },
+      {
+        name: "cache",
+        ...(varied["discard_cache"] === 1 && { discard: random.pick(["zeroes", "either"] as const) }),
+        size: (needed + random.below(9)) * 512,
+        fill: random.chance(0.1) ? "noise" : "zero",
+      },
     ],
     knobs: { sectors, options },
     stamped: () => true,
@@ -187,6 +192,7 @@ export const writeAround: CacheTarget = target("write-around", "writes go past t
 const steered: CacheTarget = target("steered", "write-back that is held back", (random) => ({
   policy: random.pick(["write-back", "write-back", "write-through"]),
   promote_after: random.pick([0, 1, 2, 3]),
+  discard_cache: random.pick([0, 1]),
   read_sequential_cutoff: random.pick([0, 8192, 65_536]),
   writeback_rate: random.pick([0, 4096, 1_000_000]),
   writeback_pause: random.pick([0, 1, 500]),
