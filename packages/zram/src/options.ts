@@ -8,6 +8,13 @@ export const zramOptions = {
     default: "lz4",
     help: "how pages are compressed: lz4, lzo, deflate, zstd, none",
   },
+  comp_level: {
+    type: "integer",
+    min: 1,
+    max: 19,
+    optional: true,
+    help: "how hard it tries: deflate 1 … 9, zstd 1 … 19; default: the algorithm's own",
+  },
   max_comp_streams: {
     type: "integer",
     min: 0,
@@ -62,6 +69,13 @@ export const zramOptions = {
     type: "text",
     optional: true,
     help: "second algorithm, used by the message recompress",
+  },
+  recomp_level: {
+    type: "integer",
+    min: 1,
+    max: 19,
+    optional: true,
+    help: "comp_level of the second algorithm",
   },
   snapshot: {
     type: "device",

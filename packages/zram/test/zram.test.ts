@@ -254,6 +254,26 @@ describe("messages", () => {
     await device.close();
   });
 
+  it("recompress tries as hard as it is told", async () => {
+    const sizes: number[] = [];
+    for (const recomp_level of [1, 9]) {
+      const device = await open(64 * PAGE, { recomp_algorithm: "deflate", recomp_level }, realEnvironment);
+      for (let page = 0; page < 64; page += 1) await device.write(page * PAGE, text(page));
+      // Of words, which a harder search finds more of.
+      const words = Buffer.from(
+        Array.from({ length: PAGE / 4 }, (_, at) => `${(at * at * 7919) % 997}  ok`).join(" "),
+      );
+      await device.write(0, words.subarray(0, PAGE));
+      await device.message(["recompress"]);
+      sizes.push(await attribute(device, "compr_data_size"));
+      expect((await read(device, 0)).equals(words.subarray(0, PAGE))).toBe(true);
+      await device.close();
+    }
+    expect(sizes[1]).toBeLessThan(sizes[0] as number);
+    for (const values of [{ comp_level: 1 }, { comp_algorithm: "deflate", comp_level: 10 }])
+      expect(await code(open(64 * PAGE, values, realEnvironment))).toBe("EINVAL");
+  });
+
   it("recompress makes pages smaller with the second algorithm", async () => {
     const device = await open(64 * PAGE, { recomp_algorithm: "deflate" }, realEnvironment);
     // Sixteen letters in disorder: matches are short, so what lz4 cannot do an entropy coder can.

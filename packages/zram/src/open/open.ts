@@ -140,12 +140,12 @@ async function prepare(options: ZramOptions, context: Needs): Promise<Prepared> 
   const backing = uses.backing && (await lower(...uses.backing));
   const snapshot = uses.snapshot && (await lower(...uses.snapshot));
   const snapshots = snapshot && new Snapshots(snapshot, pages, reopening(snapshot, uses.snapshot, context));
-  const primary = await compressor(options.comp_algorithm, options, context, undefined);
+  const primary = await compressor(options.comp_algorithm, options.comp_level, options, context, undefined);
   let secondary: Compressor | undefined;
   try {
     if (options.recomp_algorithm !== undefined) {
       // Pages are compressed again one after the other, between requests: it needs no threads.
-      secondary = await compressor(options.recomp_algorithm, options, context, 0);
+      secondary = await compressor(options.recomp_algorithm, options.recomp_level, options, context, 0);
     }
     await snapshots?.find({ diskSize: size, algorithm: primary.name }, options.force);
     const readOnly = snapshot?.limits.capabilities.readOnly === true;
@@ -193,6 +193,7 @@ async function isClaimed(backing: BlockDevice): Promise<boolean> {
 
 async function compressor(
   algorithm: string,
+  level: number | undefined,
   { max_comp_streams }: ZramOptions,
   { name, environment }: Pick<OpenContext, "name" | "environment">,
   threads: number | undefined,
@@ -200,6 +201,7 @@ async function compressor(
   try {
     return await createCompressor(algorithm, {
       maxInput: PAGE,
+      level,
       maxStreams: max_comp_streams === 0 ? undefined : max_comp_streams,
       threads,
       // Streams are small here: none is worth a timer.
