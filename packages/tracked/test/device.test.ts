@@ -22,9 +22,12 @@ const small = { granularity: CHUNK, epochs: 4 };
 class Counted extends BadSectors {
   writes = 0;
   flushes = 0;
+  /** Bytes where writes began. */
+  readonly offsets: number[] = [];
 
   override write(offset: number, from: Buffer, options?: WriteOptions): Promise<void> {
     this.writes += 1;
+    this.offsets.push(offset);
     return super.write(offset, from, options);
   }
 
@@ -304,6 +307,35 @@ describe("what is lost, or changed unseen, is marked", () => {
     await write(device, 1);
     expect(chunksIn(await opened(lost), "new")).toEqual([1]);
     expect(chunksIn(await opened(lost), "old")).toEqual(all);
+  });
+});
+
+describe("the superblock", () => {
+  it("is written to the copy first that may not be whole", async () => {
+    const below = devices();
+    const { bitmap } = below;
+    const device = await opened(below);
+    const written = async (work: () => Promise<unknown>): Promise<number[]> => {
+      bitmap.offsets.length = 0;
+      await work().catch(() => {});
+      return bitmap.offsets.filter((place) => place < 131_072);
+    };
+    expect(await written(() => device.begin("a"))).toEqual([0, 65_536]);
+    bitmap.heals = false;
+    bitmap.gives = true;
+    bitmap.bad.add(65_536 / 512);
+    expect(await written(() => device.drop("a"))).toEqual([0, 65_536]);
+    bitmap.bad.clear();
+    // Either state may be found now, so writes are marked in the epoch that may be there.
+    await write(device, 5);
+    expect(chunksIn(device, "a")).toEqual([5]);
+    expect(await written(() => device.drop("a"))).toEqual([65_536, 0]);
+    expect(device.list()).toBe("");
+    // A copy that is damaged is the first to be written by opening, too.
+    await bitmap.write(65_536, Buffer.alloc(512, 1));
+    expect(await written(() => opened(below))).toEqual([65_536, 0]);
+    await bitmap.write(0, Buffer.alloc(512, 1));
+    expect(await written(() => opened(below))).toEqual([0, 65_536]);
   });
 });
 
