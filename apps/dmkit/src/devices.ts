@@ -14,12 +14,15 @@ import {
   refuse,
   schemeOf,
 } from "@dmkit/block-io";
-import { openNbd, resolveNbdUri } from "@dmkit/nbd";
+import { resolveNbdUri } from "@dmkit/nbd";
 import { rbd } from "./rbd/device.ts";
 import { targets as allTargets } from "./targets.ts";
 
 const nbd: UriScheme = {
-  open: (reference, access, environment) => openNbd(reference, { environment, readOnly: access === "read" }),
+  async open(reference, access, environment) {
+    const { openNbd } = await import("./nbd-client.ts");
+    return openNbd(reference, { environment, readOnly: access === "read" });
+  },
   absolute: resolveNbdUri,
 };
 

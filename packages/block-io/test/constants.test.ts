@@ -23,7 +23,7 @@ describe("CRC-32C", () => {
       const sum = crc32cByHand(bytes);
       expect(crc32c(bytes)).toBe(sum);
       expect(portableCrc32c(bytes)).toBe(sum);
-      if (acceleratedCrc32c !== undefined) expect(acceleratedCrc32c(bytes)).toBe(sum);
+      expect(acceleratedCrc32c()?.(bytes) ?? sum).toBe(sum);
       expect(rawCrc32c(bytes)).toBe(crc32cByHand(bytes, false));
     }
   });

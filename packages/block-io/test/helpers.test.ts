@@ -172,16 +172,15 @@ describe("CRC-32C", () => {
   });
 
   it("is the same in both implementations, in one piece or two", () => {
-    expect(acceleratedCrc32c).toBeDefined();
+    const accelerated = acceleratedCrc32c();
+    expect(accelerated).toBeDefined();
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 5000 }), fc.nat(), (bytes, at) => {
         const cut = bytes.length === 0 ? 0 : at % bytes.length;
         const whole = portableCrc32c(bytes);
-        expect(acceleratedCrc32c?.(bytes)).toBe(whole);
+        expect(accelerated?.(bytes)).toBe(whole);
         expect(portableCrc32c(bytes.subarray(cut), portableCrc32c(bytes.subarray(0, cut)))).toBe(whole);
-        expect(acceleratedCrc32c?.(bytes.subarray(cut), acceleratedCrc32c(bytes.subarray(0, cut)))).toBe(
-          whole,
-        );
+        expect(accelerated?.(bytes.subarray(cut), accelerated(bytes.subarray(0, cut)))).toBe(whole);
       }),
     );
   });

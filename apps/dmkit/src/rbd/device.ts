@@ -8,7 +8,6 @@ import {
   healthOf,
   worstHealth,
 } from "@dmkit/block-io";
-import { openNbd } from "@dmkit/nbd";
 import type { CaptiveServer } from "./captive.ts";
 import { absoluteRbd, parseRbd } from "./reference.ts";
 
@@ -43,6 +42,7 @@ const open: DeviceOpener = async (reference, access, environment) => {
   const readOnly = access === "read" || image.snapshot !== undefined;
   // Loaded only by who opens such an image.
   const captive = await import("./captive.ts");
+  const { openNbd } = await import("../nbd-client.ts");
   const server = await captive.CaptiveServer.start(image, readOnly, environment);
   try {
     const { reconnect } = image;
