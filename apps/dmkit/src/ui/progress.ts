@@ -1,6 +1,7 @@
 /** Progress of long work: a bar with rate and time left on a terminal, plain lines otherwise. */
+import { createRequire } from "node:module";
 import { describeSize } from "@dmkit/block-io";
-import { Presets, SingleBar } from "cli-progress";
+import type { SingleBar } from "cli-progress";
 
 export interface Progress {
   /** @param bytes done so far. @param more what else is to be known. */
@@ -20,17 +21,20 @@ export function startProgress(label: string, total: number, quiet: boolean): Pro
   return process.stderr.isTTY ? bar(label, total) : lines(label, total);
 }
 
+// The package takes 15 ms to load, for nothing where there is no terminal.
+function newBar(format: string): SingleBar {
+  const require = createRequire(import.meta.url);
+  const progress = require("cli-progress") as typeof import("cli-progress");
+  return new progress.SingleBar(
+    { format, stream: process.stderr, hideCursor: true, etaBuffer: 50, gracefulExit: false },
+    progress.Presets.shades_classic,
+  );
+}
+
 function bar(label: string, total: number): Progress {
   const started = Date.now();
-  const shown = new SingleBar(
-    {
-      format: `${label} {bar} {percentage}% | {done} of {size} | {rate}/s | {eta_formatted} left{more}`,
-      stream: process.stderr,
-      hideCursor: true,
-      etaBuffer: 50,
-      gracefulExit: false,
-    },
-    Presets.shades_classic,
+  const shown = newBar(
+    `${label} {bar} {percentage}% | {done} of {size} | {rate}/s | {eta_formatted} left{more}`,
   );
   const payload = (bytes: number, more?: string): Record<string, string> => ({
     more: more === undefined ? "" : ` | ${more}`,
@@ -75,16 +79,7 @@ export function startRatio(label: string, quiet: boolean): RatioProgress {
 }
 
 function ratioBar(label: string): RatioProgress {
-  const shown = new SingleBar(
-    {
-      format: `${label} {bar} {percentage}% | {eta_formatted} left`,
-      stream: process.stderr,
-      hideCursor: true,
-      etaBuffer: 50,
-      gracefulExit: false,
-    },
-    Presets.shades_classic,
-  );
+  const shown = newBar(`${label} {bar} {percentage}% | {eta_formatted} left`);
   let started = false;
   return {
     update(done, total) {
