@@ -103,6 +103,32 @@ describe("copyDevice", () => {
     }
   });
 
+  it("leaves out what is zero within a request", async () => {
+    class Data extends MemoryDevice {
+      protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
+        yield { offset, length, kind: "data" };
+      }
+    }
+    const source = new Data(MIB + 512);
+    const part = new SeededRandom(2).fill(Buffer.alloc(MIB / 4));
+    await source.write(MIB / 4, part);
+    await source.write(MIB, part.subarray(0, 512));
+    for (const blank of [true, false]) {
+      const destination = new MemoryDevice(MIB + 512);
+      if (!blank) await destination.write(0, Buffer.alloc(destination.size, 7));
+      const left = (MIB * 3) / 4;
+      expect(await copyDevice(source, destination, { destinationIsZero: blank })).toEqual({
+        copied: MIB / 4 + 512,
+        zeroed: blank ? 0 : left,
+        skipped: blank ? left : 0,
+      });
+      const [from, to] = [Buffer.alloc(source.size), Buffer.alloc(source.size)];
+      await source.read(0, from);
+      await destination.read(0, to);
+      expect(to.equals(from)).toBe(true);
+    }
+  });
+
   it("takes large steps where zeroing is fast", async () => {
     const GIB = 1024 ** 3;
     const zeroed: number[] = [];

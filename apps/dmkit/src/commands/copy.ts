@@ -2,7 +2,7 @@
 import { BlockIoError, describeSize } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { refuseUnfinished, verify } from "../backup/backup.ts";
-import { type CopyResult, copyDevice } from "../copy.ts";
+import { type CopyResult, REQUEST_SIZE, copyDevice } from "../copy.ts";
 import { isNewFile, requireOther, withDestination } from "../destination.ts";
 import { withReading } from "../devices.ts";
 import { tellCancelled } from "../offline/work.ts";
@@ -40,7 +40,7 @@ export function addCopy(program: Command, finish: (code: number) => void): void 
     .argument("<source>", "what to copy; opened read-only")
     .argument("<destination>", "where to; created if it is a path that does not exist")
     .option("--requests <n>", "requests in flight", integer(1, 1024), 16)
-    .option("--request-size <size>", "bytes of each request", size(4096, 4096, 32 * 2 ** 20), 256 * 1024)
+    .option("--request-size <size>", "bytes of each request", size(4096, 4096, 32 * 2 ** 20), REQUEST_SIZE)
     .option("--destination-is-zero", "trust that the destination reads as zeroes, and write no holes", false)
     .option("--verify", "read it back, and compare all of it with the source", false)
     .option("--json", "print the result as JSON", false)
