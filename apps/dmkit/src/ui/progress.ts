@@ -21,7 +21,7 @@ export function startProgress(label: string, total: number, quiet: boolean): Pro
   return process.stderr.isTTY ? bar(label, total) : lines(label, total);
 }
 
-// The package takes 15 ms to load, for nothing where there is no terminal.
+// The package takes 23 ms to load where node -e 0 takes 120, for nothing where there is no terminal.
 function newBar(format: string): SingleBar {
   const require = createRequire(import.meta.url);
   const progress = require("cli-progress") as typeof import("cli-progress");

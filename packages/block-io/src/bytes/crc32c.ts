@@ -1,7 +1,7 @@
 /**
  * CRC-32C (Castagnoli). `crc-32` is the portable reference; where `@node-rs/crc32` is installed its
  * hardware-accelerated one is used (15 to 23 GB/s against 2.4). A test holds them equal. Both are loaded with the first
- * sum: together they take 10 ms, and many commands make none.
+ * sum: together they take 14 ms where node -e 0 takes 120, and many commands make none.
  */
 import { createRequire } from "node:module";
 
