@@ -111,7 +111,9 @@ function collect(response: IncomingMessage, most: number, bodiless: boolean): Pr
       } else parts.push(part);
     });
     response.on("error", (error) => reject(new ExchangeError(error.message, "connection", false, error)));
-    response.on("close", () => reject(new ExchangeError("the answer was cut off", "length", false)));
+    response.on("close", () => {
+      if (!response.readableEnded) reject(new ExchangeError("the answer was cut off", "length", false));
+    });
     response.on("end", () => {
       if (!response.complete || (length !== undefined && length !== received && !bodiless)) {
         reject(new ExchangeError(`the answer ended after ${received} of ${length} bytes`, "length", false));
