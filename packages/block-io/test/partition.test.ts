@@ -97,8 +97,12 @@ function gpt(
   return disk;
 }
 
-async function found(disk: Buffer, number: number): Promise<readonly number[] | string> {
-  const device = new MemoryDevice(disk.length);
+async function found(
+  disk: Buffer,
+  number: number,
+  logicalBlockSize = 512,
+): Promise<readonly number[] | string> {
+  const device = new MemoryDevice(disk.length, { logicalBlockSize });
   await device.write(0, disk);
   try {
     const { offset, length } = await findPartition(device, "disk", number);
@@ -118,6 +122,15 @@ describe("a partition by its number", () => {
     expect(await found(dos(), 2)).toBe("ENOENT");
     expect(await found(dos(), 7)).toBe("ENOENT");
     expect(await found(Buffer.alloc(MIB), 1)).toBe("EFORMAT");
+  });
+
+  it("is found in an MBR that counts blocks of 4096 bytes, as that of a disk which has such", async () => {
+    const disk = Buffer.alloc(MIB);
+    const extended = { type: 5, first: 64, count: 128 };
+    mbr([{ type: 0x83, first: 16, count: 32 }, extended, none, none]).copy(disk);
+    mbr([{ type: 0x83, first: 8, count: 100 }, none, none, none]).copy(disk, 64 * 4096);
+    expect(await found(disk, 1, 4096)).toEqual([128, 256]);
+    expect(await found(disk, 5, 4096)).toEqual([576, 800]);
   });
 
   it("is found in a GPT, with blocks of 512 and 4096 bytes, and in its second copy", async () => {

@@ -90,12 +90,14 @@ async function partitionsOf(device: BlockDevice): Promise<readonly Found[] | und
   return mbrOf(device, mbr);
 }
 
+/** What an MBR counts are logical blocks of the disk, of 512 bytes or more. */
 async function mbrOf(device: BlockDevice, entries: readonly MbrEntry[]): Promise<readonly Found[]> {
-  const blocks = Math.floor(device.size / SECTOR);
+  const block = device.limits.logicalBlockSize;
+  const blocks = Math.floor(device.size / block);
   const found: Found[] = [];
   const add = (number: number, from: number, entry: PartitionEntry, within: number): void => {
     if (!fits(entry, within)) throw damaged(device, `partition ${number} lies outside of it`);
-    found.push({ number, offset: (from + entry.first) * SECTOR, length: entry.count * SECTOR });
+    found.push({ number, offset: (from + entry.first) * block, length: entry.count * block });
   };
   for (const [index, entry] of entries.entries())
     if (entry.count > 0 && !isExtended(entry)) add(index + 1, 0, entry, blocks);
@@ -104,7 +106,7 @@ async function mbrOf(device: BlockDevice, entries: readonly MbrEntry[]): Promise
   if (!fits(extended, blocks)) throw damaged(device, "its extended partition lies outside of it");
   // Each table lies behind the one before: there is no circle.
   for (let at = 0, number = 5; ; number += 1) {
-    const table = readMbr(await bytesAt(device, (extended.first + at) * SECTOR, SECTOR));
+    const table = readMbr(await bytesAt(device, (extended.first + at) * block, SECTOR));
     if (table === undefined) throw damaged(device, `the table of partition ${number} is missing`);
     const [logical, next] = table;
     if (logical !== undefined && logical.count > 0)
