@@ -397,6 +397,16 @@ describe("reload", () => {
     await manager.reload("a", "0 2048 zero", { force: true });
     await manager.create("z", "0 2048 zram");
     await expect(manager.reload("z", "0 2048 zero")).rejects.toMatchObject({ code: "EBUSY" });
+    // Closing saves it.
+    const table = `0 2048 zram lz4 2 snapshot ${file("snapshot", 4 * 2 ** 20)}`;
+    await manager.create("s", table);
+    const data = Buffer.alloc(4096, 7);
+    await manager.device("s").write(0, data);
+    await manager.reload("s", table);
+    await manager.resume("s");
+    const back = Buffer.alloc(4096);
+    await manager.device("s").read(0, back);
+    expect(back.equals(data)).toBe(true);
   });
 });
 

@@ -1,9 +1,9 @@
 /** A table that is exchanged leaves nothing behind in a cache that the new table does not have. */
-import { truncateSync, writeFileSync } from "node:fs";
+import { rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BlockIoError, MemoryDevice, realEnvironment, linear } from "@dmkit/block-io";
 import { NbdServer, openNbd } from "@dmkit/nbd";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { DeviceManager } from "../src/manager/device-manager.ts";
 import { ExportManager } from "../src/manager/export-manager.ts";
 import type { NamedDevice } from "../src/manager/device/named-device.ts";
@@ -58,10 +58,23 @@ async function exchange(table: string, options: { readonly force?: boolean } = {
 /** A disk that takes no writes when it is told so. */
 class Moody extends MemoryDevice {
   refuses = false;
+  /** Writes wait until it is called. */
+  open: (() => void) | undefined;
+  #gate = Promise.resolve();
+  waiting = 0;
 
-  protected override doWrite(offset: number, from: Buffer): Promise<void> {
-    const error = new BlockIoError("the disk is broken", { code: "EIO" });
-    return this.refuses ? Promise.reject(error) : super.doWrite(offset, from);
+  shut(): void {
+    this.#gate = new Promise((resolve) => {
+      this.open = resolve;
+    });
+  }
+
+  protected override async doWrite(offset: number, from: Buffer): Promise<void> {
+    this.waiting += 1;
+    await this.#gate;
+    this.waiting -= 1;
+    if (this.refuses) throw new BlockIoError("the disk is broken", { code: "EIO" });
+    await super.doWrite(offset, from);
   }
 }
 
@@ -148,6 +161,56 @@ it("a larger cache device is used when its table is exchanged, and the word is n
   await exchange(table.replace("2 segment_size_order 4", "4 segment_size_order 4 grow_cache 1"));
   expect([segments(), await bytesOf(device)]).toEqual([384, new Set([1])]);
   expect(manager.snapshotOf("d").table).not.toContain("grow");
+});
+
+describe.each(["while clients go on", "while requests wait"])(
+  "what an exchange refers to is renamed %s",
+  (when) => {
+    /** Begins an exchange of a cache over dm:disk; the disk is renamed while that is written back. */
+    async function renamedMeanwhile(next: string): Promise<void> {
+      const disk = await moody();
+      const device = await manager.create("d", caches.writeboost("dm:disk", file("one")));
+      await write(device, 1);
+      disk.shut();
+      if (when === "while requests wait") await manager.suspend("d");
+      await manager.reload("d", next);
+      const exchanged = manager.resume("d");
+      await vi.waitFor(() => expect(disk.waiting).toBeGreaterThan(0));
+      await manager.rename("disk", "other");
+      // Whoever takes the name now is not meant.
+      await manager.create("disk", `0 ${2 * SIZE} zero`);
+      disk.open?.();
+      await exchanged;
+    }
+
+    it("the new table stands on it", async () => {
+      await renamedMeanwhile(`0 ${SIZE} linear dm:disk 0`);
+      expect(manager.snapshotOf("d")).toMatchObject({
+        state: "live",
+        table: `0 ${SIZE} linear dm:other 0`,
+      });
+      expect(await bytesOf(manager.device("d"))).toEqual(new Set([1]));
+    });
+
+    it("the old table stands on it where the new one cannot be opened", async () => {
+      const path = file("gone");
+      const failing = renamedMeanwhile(`0 ${SIZE} flakey ${path} 0 1 1`);
+      rmSync(path);
+      await expect(failing).rejects.toMatchObject({ code: "ENOENT", device: "d" });
+      expect(manager.snapshotOf("d").table).toContain("writeboost 0 dm:other");
+      expect(await bytesOf(manager.device("d"))).toEqual(new Set([1]));
+    });
+  },
+);
+
+it("a value that a message has set stays where the new table says nothing of it, or what is left out means", async () => {
+  const table = caches.cache(file("disk"), file("one"));
+  await manager.create("d", table);
+  await manager.message("d", ["set", "high_watermark", "77"]);
+  await exchange(table);
+  expect(manager.snapshotOf("d").table).toContain("high_watermark 77");
+  await exchange(`${table} 2 high_watermark 66`);
+  expect(manager.snapshotOf("d").table).toContain("high_watermark 66");
 });
 
 describe("a table that is exchanged for one with the same cache", () => {

@@ -193,7 +193,7 @@ describe("every target", () => {
     await manager.remove("a");
     await manager.create("a", table);
     expect(manager.snapshotOf("a").table).toBe(table);
-    if (holds && target.inMemory) await manager.device("a").write(0, data);
+    if (holds && target.inMemory !== undefined) await manager.device("a").write(0, data);
     // The table that is printed, loaded again, is the device as it is: nothing is made anew.
     await exchange(manager.snapshotOf("a").table);
     if (holds) expect((await contents(manager.device("a"))).equals(data)).toBe(true);

@@ -10,7 +10,7 @@ export const zram: Target<ZramOptions> = {
   summary: "compressed disk in RAM",
   synopsis: "[<algorithm> [<#words> (<key> <value>)…]]",
   options: zramOptions,
-  inMemory: true,
+  inMemory: ({ snapshot }) => snapshot === undefined,
   ...zramControls,
   footprint: async () => (await import("./device/footprint.ts")).zramFootprint,
   parse(args) {

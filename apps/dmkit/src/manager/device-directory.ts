@@ -10,11 +10,12 @@ import {
   type Segment,
   type TargetRegistry,
   didYouMean,
+  printTable,
   refuse,
   shellQuote,
   tableLength,
 } from "@dmkit/block-io";
-import type { ManagedDevice } from "./device/managed-device.ts";
+import type { InactiveTable, ManagedDevice } from "./device/managed-device.ts";
 import {
   checkDeviceName,
   deviceReferences,
@@ -111,10 +112,19 @@ export class DeviceDirectory {
     const renamed = (one: string): string => (one === from ? to : one);
     this.#devices = new Map([...this.#devices].map(([key, value]) => [renamed(key), value]));
     managed.device.rename(to);
+    const linesIn = (lines: readonly Segment[]): readonly Segment[] =>
+      lines.length === 0 ? lines : readTable(renameReferences(printTable(lines), renamed), this.targets);
+    const tableIn = (table: InactiveTable): InactiveTable => {
+      const segments = linesIn(table.segments);
+      return { ...table, text: printTable(segments), segments };
+    };
     for (const other of this.all) {
-      if (other.inactive === undefined) continue;
-      const text = renameReferences(other.inactive.text, renamed);
-      other.inactive = { ...other.inactive, text, segments: readTable(text, this.targets) };
+      const { inactive, exchanged } = other;
+      other.left = linesIn(other.left);
+      if (inactive !== undefined) other.inactive = tableIn(inactive);
+      if (exchanged === undefined) continue;
+      exchanged.next = tableIn(exchanged.next);
+      exchanged.before = linesIn(exchanged.before);
     }
   }
 

@@ -88,7 +88,7 @@ export function resolvePaths(
 
 /** Why closing this table loses data, or undefined: what it keeps in memory. */
 export function memoryOf(segments: readonly Segment[]): string | undefined {
-  const disk = segments.find(({ target }) => target.inMemory);
+  const disk = segments.find(({ target, options }) => target.inMemory?.(options));
   if (disk !== undefined) return disk.target.name;
   return [...referencesOf(segments)].find((reference) => schemeOf(reference) === "mem");
 }

@@ -188,10 +188,10 @@ export interface Target<Options> {
   /** The arguments in a table, in words: `<device> <offset>`. */
   readonly synopsis: string;
   readonly options: OptionTable;
-  /** What clients write is in this process's memory, and goes with the device. Default false. */
-  readonly inMemory?: boolean;
   /** What it begins anew whenever it is opened, although more was to be added, in a word: `log`. Left out: nothing. */
   readonly beginsAnew?: string;
+  /** Whether what clients write is in this process's memory, and goes with the device. Left out: it is not. */
+  inMemory?(options: Options): boolean;
   /** Reads the arguments of a table line; throws `EPARSE`. */
   parse(args: TableArguments): Options;
   /** The arguments such that `parse` gives the same options again. */

@@ -31,6 +31,13 @@ export interface InactiveTable {
   readonly force: boolean;
 }
 
+/** Tables of an exchange that is under way, with the present names of the devices they refer to. */
+export interface ExchangedTables {
+  next: InactiveTable;
+  /** The lines of the one that was closed, to be opened again if need be. None before, or if there was none. */
+  before: readonly Segment[];
+}
+
 interface RunningMessage {
   readonly ending: AbortController;
   readonly over: Promise<unknown>;
@@ -61,7 +68,9 @@ export class ManagedDevice {
   /** What is left in the file systems below, when that was last looked at. */
   space: Space | undefined;
   readOnly: boolean;
-  /** Its table is being exchanged. */
+  /** Its table is being exchanged: from the first look at the new one on. */
+  exchanged: ExchangedTables | undefined;
+  /** The same, from where requests wait on. */
   changing = false;
   /** It is being removed whatever happens: nobody may begin to use it. */
   leaving = false;

@@ -25,7 +25,7 @@ import {
 import { bringHome, homecomers, orForced } from "./homecoming.ts";
 import { refuseOtherContents, rememberContents } from "./same-contents.ts";
 import { tellAgain } from "./told-values.ts";
-import type { InactiveTable, ManagedDevice } from "../device/managed-device.ts";
+import type { ExchangedTables, InactiveTable, ManagedDevice } from "../device/managed-device.ts";
 import { fitsInPlaceOf } from "../device/fits-in-place.ts";
 import type { OpenedTable } from "../device/opened-table.ts";
 import { Cancelled } from "../../control/protocol.ts";
@@ -56,16 +56,20 @@ export async function exchangeTable(
 ): Promise<void> {
   managed.inactive = undefined;
   requireSameFiles(managed, next);
+  // From here on both are read there, each time: what they refer to may get another name.
+  const tables: ExchangedTables = { next, before: [] };
+  managed.exchanged = tables;
   try {
-    await prepareOld(managed, next, context);
+    await prepareOld(managed, tables, context);
     managed.changing = true;
-    const before = await closeOld(managed, next, context);
-    await openNew(managed, next, before, context);
+    await closeOld(managed, tables, context);
+    await openNew(managed, tables, context);
   } catch (error) {
-    if (error instanceof Cancelled) managed.inactive ??= next;
+    if (error instanceof Cancelled) managed.inactive ??= tables.next;
     throw error;
   } finally {
     managed.changing = false;
+    managed.exchanged = undefined;
   }
 }
 
@@ -85,7 +89,7 @@ function requireSameFiles(managed: ManagedDevice, { segments, force }: InactiveT
 /** The bulk of what has to be written back, while nobody has to wait for it. */
 async function prepareOld(
   managed: ManagedDevice,
-  next: InactiveTable,
+  { next }: ExchangedTables,
   context: ExchangeContext,
 ): Promise<void> {
   const { device } = managed;
@@ -107,17 +111,18 @@ function notHome(managed: ManagedDevice, error: unknown): unknown {
 
 async function closeOld(
   managed: ManagedDevice,
-  next: InactiveTable,
+  tables: ExchangedTables,
   context: ExchangeContext,
-): Promise<readonly Segment[]> {
+): Promise<void> {
   const { logger } = context;
   const { device } = managed;
   device.hold();
   await managed.quiesce();
   // No message changes it any more.
-  const before = context.lines();
+  tables.before = context.lines();
+  const { next, before } = tables;
   const old = device.opened;
-  if (old === undefined) return before;
+  if (old === undefined) return;
   try {
     await suspendSafely(managed, old);
   } catch (error) {
@@ -163,7 +168,6 @@ async function closeOld(
     const { message } = error as Error;
     logger.log("warn", "closing a table failed", { device: managed.name, message });
   });
-  return before;
 }
 
 async function suspendSafely(managed: ManagedDevice, old: OpenedTable): Promise<void> {
@@ -185,20 +189,21 @@ function lost(managed: ManagedDevice, failure: BlockIoError): BlockIoError {
 
 async function openNew(
   managed: ManagedDevice,
-  next: InactiveTable,
-  before: readonly Segment[],
+  tables: ExchangedTables,
   context: ExchangeContext,
 ): Promise<void> {
   const { device } = managed;
+  const { force, readOnly } = tables.next;
   try {
-    await putIn(managed, () => openFitting(managed, next, before.length > 0, context), !next.force);
-    managed.readOnly = next.readOnly;
+    await putIn(managed, () => openFitting(managed, tables, context), !force);
+    managed.readOnly = readOnly;
     managed.pins = device.opened?.pins ?? new Map();
-    await tellAgain(managed, next.segments, before, context);
+    await tellAgain(managed, tables.next.segments, tables.before, context);
   } catch (error) {
-    if (before.length === 0) throw told(managed, error, "requests wait for a table that can be opened");
+    if (tables.before.length === 0)
+      throw told(managed, error, "requests wait for a table that can be opened");
     try {
-      await putIn(managed, () => context.open(before, managed.readOnly, managed.files));
+      await putIn(managed, () => context.open(tables.before, managed.readOnly, managed.files));
     } catch (again) {
       const why = `and the old one cannot be opened any more (${(again as Error).message}): requests wait`;
       throw told(managed, error, why, again instanceof BlockIoError ? again.hint : undefined);
@@ -244,13 +249,12 @@ async function putIn(
 
 async function openFitting(
   managed: ManagedDevice,
-  { segments, readOnly }: InactiveTable,
-  hadTable: boolean,
+  { next, before }: ExchangedTables,
   { open }: ExchangeContext,
 ): Promise<OpenedTable> {
   const { device } = managed;
-  const opened = await open(segments, readOnly);
-  const misfit = fitsInPlaceOf(device, opened.device, managed.used || !hadTable);
+  const opened = await open(next.segments, next.readOnly);
+  const misfit = fitsInPlaceOf(device, opened.device, managed.used || before.length === 0);
   if (misfit === undefined) return opened;
   await opened.close().catch(() => {});
   throw misfit;

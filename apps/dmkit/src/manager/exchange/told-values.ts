@@ -1,4 +1,7 @@
-/** Values that messages have set last until a table says otherwise: a line of the new table that says nothing gets them. */
+/**
+ * Values that messages have set last until a table says otherwise: a line of the new table that says nothing gets them. The
+ * default of an option says nothing: some targets take it for what is left out, and none prints it.
+ */
 import { type Logger, type Segment, codeOf } from "@dmkit/block-io";
 import type { ManagedDevice } from "../device/managed-device.ts";
 import { sameLine } from "../references.ts";
@@ -22,7 +25,7 @@ export async function tellAgain(
     for (const name of names) {
       const value = valueOf(before[at], name);
       const isTold = value !== undefined && value !== valueOf(untold[at], name);
-      if (!isTold || valueOf(line, name) !== undefined) continue;
+      if (!isTold || isSaid(line, name)) continue;
       await managed.device.opened?.targets[index]?.message(["set", name, value]).catch((error: unknown) => {
         const fields = { device: managed.name, name, value, code: codeOf(error) };
         logger.log("warn", "a value that a message had set is not in the new table", fields);
@@ -31,8 +34,18 @@ export async function tellAgain(
   }
 }
 
+function isSaid(line: Segment, name: string): boolean {
+  const spec = line.target.options[name];
+  const value = valueOf(line, name);
+  return value !== undefined && (spec === undefined || !("default" in spec) || value !== text(spec.default));
+}
+
 /** What can be set while a target runs is a number, a word or a flag. */
 function valueOf(line: Segment | undefined, name: string): string | undefined {
   const value = (line?.options as Readonly<Record<string, string | number | boolean>> | undefined)?.[name];
-  return value === undefined ? undefined : String(typeof value === "boolean" ? Number(value) : value);
+  return value === undefined ? undefined : text(value);
+}
+
+function text(value: string | number | boolean | undefined): string {
+  return String(typeof value === "boolean" ? Number(value) : value);
 }
