@@ -1,7 +1,14 @@
 /** Bad sectors among data and metadata, of both formats: each costs what it holds, and nothing else stops. */
-import { MemoryDevice, SECTOR, type TargetDevice, healthOf, parseOptions } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  MemoryDevice,
+  SECTOR,
+  type TargetDevice,
+  healthOf,
+  parseOptions,
+} from "@dmkit/block-io";
 import { BadSectors } from "@dmkit/block-io/testing";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { dump } from "../src/offline/dump.ts";
 import { info } from "../src/offline/info.ts";
 import { recompress, recompressOptions } from "../src/offline/recompress.ts";
@@ -304,5 +311,44 @@ describe("the block of the superblock, format 1", () => {
     const whole = await shown(lower);
     spoil(lower, 3 * 512);
     expect(await shown(lower)).toEqual(whole);
+  });
+});
+
+/** A device that is full when it is told so. */
+class Full extends BadSectors {
+  isFull = false;
+
+  protected override doWrite(offset: number, from: Buffer): Promise<void> {
+    const error = new BlockIoError("no space is left", { code: "ENOSPC", device: this.name, op: "write" });
+    return this.isFull ? Promise.reject(error) : super.doWrite(offset, from);
+  }
+}
+
+describe("metadata of format 2 that cannot be read, on a device that is full", () => {
+  it("is given up only when all that replaces it is in memory: a write that finds no room loses nothing", async () => {
+    const lower = new Full(SIZE);
+    const values = { ...V2, memory: 65_536, mode: "writeback" };
+    const old = await openImage(lower, BLOCKS, values);
+    const before = noise(3, 64);
+    await old.write(0, before);
+    await old.close();
+    spoil(lower, META);
+    const device = await openImage(lower, BLOCKS, values);
+    lower.isFull = true;
+    const takes = async (block: number): Promise<boolean> =>
+      (await code(device.write(block * BLOCK, noise(4, 1)))) === "no error";
+    for (let block = 64; block < BLOCKS && (await takes(block)); block += 1);
+    // The whole group.
+    const after = noise(5, 64);
+    const wanted = (await code(device.write(0, after))) === "no error" ? after : before;
+    lower.bad.clear();
+    lower.isFull = false;
+    await vi.waitFor(() => device.flush());
+    await device.close();
+    const again = await openImage(lower, BLOCKS, values);
+    const into = Buffer.alloc(64 * BLOCK);
+    await again.read(0, into);
+    await again.close();
+    expect(into.equals(wanted)).toBe(true);
   });
 });

@@ -27,7 +27,7 @@ import { RETRY_AFTER } from "../no-space.ts";
 import type { Found } from "./payloads.ts";
 import { type Staging, ZEROES } from "./staging.ts";
 import { compressionLimits } from "../limits.ts";
-import type { Store } from "./store.ts";
+import type { SealedRange, Store } from "./store.ts";
 import { closeSuperblock } from "./superblocks.ts";
 
 export interface DeviceV2Parts {
@@ -80,7 +80,11 @@ export class CompressionDeviceV2 extends GuardedTarget {
     const { staging } = this.#parts;
     const first = offset / BLOCK;
     const count = from.length / BLOCK;
-    this.store.overwrites(first, count);
+    const sealed = this.store.sealedIn(first, count);
+    if (sealed.length > 0) {
+      const put = (block: number): void => staging.put(block, from, (block - first) * BLOCK);
+      return this.#giveUp(sealed, put).then(() => this.doWrite(offset, from));
+    }
     for (let index = 0; index < count; index += 1) {
       if (!staging.hasRoom(first + index)) return this.#writeRest(first, index, from);
       staging.put(first + index, from, index * BLOCK);
@@ -155,6 +159,19 @@ export class CompressionDeviceV2 extends GuardedTarget {
     return compressionControls;
   }
 
+  /**
+   * Gives sealed metadata up, each in the turn in which all of its blocks are staged: a write that finds no room before has
+   * lost nothing.
+   */
+  async #giveUp(sealed: readonly SealedRange[], put: (block: number) => void): Promise<void> {
+    const { staging } = this.#parts;
+    for (const { group, start, end } of sealed) {
+      while (staging.limit - staging.size < end - start) await this.#nextRoom();
+      this.store.unseal(group);
+      for (let block = start; block < end; block += 1) put(block);
+    }
+  }
+
   async #writeRest(first: number, index: number, from: Buffer): Promise<void> {
     const { staging } = this.#parts;
     for (let at = index; at * BLOCK < from.length; at += 1) {
@@ -167,12 +184,14 @@ export class CompressionDeviceV2 extends GuardedTarget {
   /** Waits until there is room for a block. */
   async #room(block: number): Promise<void> {
     const { staging } = this.#parts;
-    while (!staging.hasRoom(block)) {
-      if (this.failure !== undefined) throw this.failure;
-      const room = staging.room();
-      this.#commitSoon();
-      await room;
-    }
+    while (!staging.hasRoom(block)) await this.#nextRoom();
+  }
+
+  async #nextRoom(): Promise<void> {
+    if (this.failure !== undefined) throw this.failure;
+    const room = this.#parts.staging.room();
+    this.#commitSoon();
+    await room;
   }
 
   /** Something was staged: sees to it that it does not stay so for ever. */
@@ -241,7 +260,8 @@ export class CompressionDeviceV2 extends GuardedTarget {
   async #zero(offset: number, length: number): Promise<void> {
     const { staging } = this.#parts;
     const end = (offset + length) / BLOCK;
-    this.store.overwrites(offset / BLOCK, length / BLOCK);
+    const sealed = this.store.sealedIn(offset / BLOCK, length / BLOCK);
+    if (sealed.length > 0) await this.#giveUp(sealed, (block) => staging.putZeroes(block));
     for (let block = offset / BLOCK; block < end; block += 1) {
       if (this.#isHole(block)) continue;
       if (!staging.hasRoom(block)) await this.#room(block);

@@ -41,6 +41,13 @@ export interface StoreParts extends PayloadParts {
   readonly counters: Counters;
 }
 
+/** Sealed metadata, and the blocks it is about: from `start` to before `end`. */
+export interface SealedRange {
+  readonly group: number;
+  readonly start: number;
+  readonly end: number;
+}
+
 export class Store {
   readonly parts: StoreParts;
   readonly map: ExtentMap;
@@ -175,23 +182,28 @@ export class Store {
     return (await readWhatIsGiven(this.parts.lower, 0, superblocks)).size < superblocks.length / SECTOR;
   }
 
+  /** Blocks that are overwritten together at the least where there is sealed metadata. */
+  get sealedBlocks(): number {
+    return this.sealed.size === 0 ? 0 : (GROUP * this.parts.lower.limits.logicalBlockSize) / SECTOR;
+  }
+
   /**
-   * To be called before blocks are overwritten. Sealed metadata all of whose blocks are is given up. Throws `EIO`, and
-   * gives up nothing, if only some are.
+   * What of sealed metadata has to be given up before these blocks are overwritten, with the blocks that belong to each, all
+   * of which are. Throws `EIO` if only some would be.
    */
-  overwrites(first: number, blocks: number): void {
-    if (this.sealed.size === 0) return;
-    const whole: number[] = [];
+  sealedIn(first: number, blocks: number): readonly SealedRange[] {
+    if (this.sealed.size === 0) return [];
+    const whole: SealedRange[] = [];
     for (let at = first; at < first + blocks; ) {
       const unit = this.#unitOf(Math.floor(at / GROUP));
       const [start, end] = [unit.first * GROUP, Math.min(unit.end * GROUP, this.map.blocks)];
       if (this.sealed.has(unit.first)) {
         if (start < first || end > first + blocks) throw this.#refusal(start, end, "write");
-        whole.push(unit.first);
+        whole.push({ group: unit.first, start, end });
       }
       at = end;
     }
-    for (const group of whole) this.unseal(group);
+    return whole;
   }
 
   /** The metadata of a group will be written, together with what lies in the same block of the device below. */

@@ -77,7 +77,9 @@ export async function openV2(
     const pending = await journal.pending();
     const next = 1 + (await replay(pending, applier, store).catch(namingReadOnly));
     counters.metadata = 0;
-    const staging = new Staging(Math.max(1, Math.floor(options.memory / 2 / BLOCK)));
+    // Sealed metadata is given up for all of its blocks at once.
+    const limit = Math.max(1, Math.floor(options.memory / 2 / BLOCK), store.sealedBlocks);
+    const staging = new Staging(limit);
     const maxExtent = Math.floor((options.max_extent ?? DEFAULT_EXTENT) / BLOCK);
     const makeCommitter = (failed: (error: unknown) => void): Committer => {
       const discardHoles = options.discard_holes;
