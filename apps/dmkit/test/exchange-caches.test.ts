@@ -1,5 +1,5 @@
 /** A table that is exchanged leaves nothing behind in a cache that the new table does not have. */
-import { rmSync, truncateSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BlockIoError, MemoryDevice, realEnvironment, linear } from "@dmkit/block-io";
 import { NbdServer, openNbd } from "@dmkit/nbd";
@@ -98,6 +98,33 @@ describe.each(Object.keys(caches) as (keyof typeof caches)[])("a table with %s",
     await manager.suspend("d");
     await exchange(`0 ${SIZE} linear ${disk} 0`);
     expect(await bytesOf(device)).toEqual(new Set([2]));
+  });
+
+  it("that goes and is put back begins anew: its disk went on without it", async () => {
+    const [disk, one, two] = [file("disk", 64 * MIB), file("one"), file("two")];
+    const device = await manager.create("d", table(disk, one));
+    for (const between of [`0 ${SIZE} linear ${disk} 0`, table(disk, two)]) {
+      await write(device, 1);
+      // What is read is kept as well.
+      await bytesOf(device);
+      await exchange(between);
+      await write(device, 2);
+      await exchange(table(disk, one));
+      expect(await bytesOf(device)).toEqual(new Set([2]));
+      expect(manager.snapshotOf("d").health.state).toBe("ok");
+    }
+  });
+
+  it("that goes, and whose device is something else by then, leaves that alone", async () => {
+    const [disk, one] = [file("disk"), file("one")];
+    const device = await manager.create("d", table(disk, one));
+    await write(device, 1);
+    const start = Buffer.alloc(4096);
+    await manager.reload("d", `0 ${SIZE} linear ${one} 0`);
+    await manager.resume("d");
+    await device.read(0, start);
+    expect(start.equals(readFileSync(one).subarray(0, 4096))).toBe(true);
+    expect(start.includes("dmkit formatting")).toBe(false);
   });
 
   it("stays, with all it has, where that cannot be written back, unless the loss is agreed to", async () => {

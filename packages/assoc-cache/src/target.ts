@@ -47,6 +47,10 @@ export const assocCache: Target<CacheOptions> = {
     const words = [options.source, options.cache, ...positional.map((name) => String(options[name]))];
     return [...words, ...printNamed(namedOptions, cacheOptions, options)];
   },
+  async retire({ cache }, { lower }) {
+    const { eraseSuperblocks } = await import("./device/metadata/superblocks.ts");
+    await eraseSuperblocks(await lower(cache, "owns"));
+  },
   uses: (options, size) => Object.values(usesOf(options, size)),
   check: async (options, context) => (await import("./open/open.ts")).checkCache(options, context),
   open: async (options, context) => (await import("./open/open.ts")).openCache(options, context),

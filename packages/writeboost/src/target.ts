@@ -211,6 +211,10 @@ export const writeboost: Target<WriteboostOptions> = {
     const { devices, opening } = await openLowers(settings, context);
     await checkWriteboost(devices, opening);
   },
+  async retire({ cache }, { lower }) {
+    const { eraseCache } = await import("./open/making/format-cache.ts");
+    await eraseCache(await lower(cache, "owns"));
+  },
   open: (given, context) => openTarget(given, context, noArchives),
 };
 

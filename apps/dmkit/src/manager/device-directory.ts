@@ -125,6 +125,7 @@ export class DeviceDirectory {
       if (exchanged === undefined) continue;
       exchanged.next = tableIn(exchanged.next);
       exchanged.before = linesIn(exchanged.before);
+      exchanged.gone = linesIn(exchanged.gone);
     }
   }
 

@@ -209,6 +209,12 @@ export interface Target<Options> {
     options: Options,
     context: Pick<OpenContext, "name" | "size" | "environment" | "lower">,
   ): Promise<void>;
+  /**
+   * Makes what it keeps of its disk worthless, durably: for a table that has gone after all was brought home
+   * ({@link TargetDevice.writeHome}), since the disk goes on without it. Opened again it begins anew, or is refused. Left out
+   * where nothing is kept. Errors: those of the devices; `EBUSY` where somebody else uses them by now.
+   */
+  retire?(options: Options, context: Pick<OpenContext, "lower">): Promise<void>;
   /** The options that can be set while it runs. Its devices take them as messages. */
   readonly tunables?: TunableTable;
   /** What its devices can be told besides. */

@@ -36,6 +36,8 @@ export interface ExchangedTables {
   next: InactiveTable;
   /** The lines of the one that was closed, to be opened again if need be. None before, or if there was none. */
   before: readonly Segment[];
+  /** Those of its lines whose devices go on without them, with all they had. */
+  gone: readonly Segment[];
 }
 
 interface RunningMessage {

@@ -7,6 +7,7 @@
  *         what is there is remembered if others rely on it                the old table goes on
  *      2  the old table is closed: its files are free for the new one
  *      3  the new table is opened, fits, and has the same bytes if so      the old one is opened again
+ *         a cache that has gone is made worthless                         (it is told what to do about it)
  *      4  requests go on                                                  (neither opens: requests wait)
  *
  * Invariant: whoever uses the device never gets other bytes because a file was replaced under its name meanwhile.
@@ -24,6 +25,7 @@ import {
 } from "@dmkit/block-io";
 import { bringHome, homecomers, orForced } from "./homecoming.ts";
 import { refuseOtherContents, rememberContents } from "./same-contents.ts";
+import { retire } from "./retire.ts";
 import { tellAgain } from "./told-values.ts";
 import type { ExchangedTables, InactiveTable, ManagedDevice } from "../device/managed-device.ts";
 import { fitsInPlaceOf } from "../device/fits-in-place.ts";
@@ -57,7 +59,7 @@ export async function exchangeTable(
   managed.inactive = undefined;
   requireSameFiles(managed, next);
   // From here on both are read there, each time: what they refer to may get another name.
-  const tables: ExchangedTables = { next, before: [] };
+  const tables: ExchangedTables = { next, before: [], gone: [] };
   managed.exchanged = tables;
   try {
     await prepareOld(managed, tables, context);
@@ -129,13 +131,14 @@ async function closeOld(
     await device.resume();
     throw told(managed, error, "the old table could not be flushed and stays in place");
   }
-  const { homecomers: targets, stay } = homecomers(managed, next, before);
+  const { homecomers: targets, go, stay } = homecomers(managed, next, before);
   if (targets.length > 0) {
     try {
       // What writes back rests while it is suspended. Requests still wait: they do above it.
       await old.device.resume();
-      await bringHome(managed, targets, next, context);
+      const isHome = await bringHome(managed, targets, next, context);
       await suspendSafely(managed, old);
+      if (isHome && !managed.readOnly) tables.gone = go;
     } catch (error) {
       await device.resume();
       throw notHome(managed, error);
@@ -199,6 +202,7 @@ async function openNew(
     managed.readOnly = readOnly;
     managed.pins = device.opened?.pins ?? new Map();
     await tellAgain(managed, tables.next.segments, tables.before, context);
+    await retire(managed.name, tables.gone, context);
   } catch (error) {
     if (tables.before.length === 0)
       throw told(managed, error, "requests wait for a table that can be opened");

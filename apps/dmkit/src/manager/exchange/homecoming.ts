@@ -29,35 +29,43 @@ interface Homecoming {
 }
 
 /**
- * Which targets of the table in place have to bring home what they have, and which lines keep it for the next table.
+ * Which targets of the table in place have to bring home what they have, in which lines, and which lines keep it for the
+ * next table.
  * @param lines of the table in place; none if there is none.
  */
 export function homecomers(
   { device }: ManagedDevice,
   next: Pick<InactiveTable, "segments" | "force">,
   lines: readonly Segment[],
-): { readonly homecomers: readonly TargetDevice[]; readonly stay: readonly Segment[] } {
+): {
+  readonly homecomers: readonly TargetDevice[];
+  readonly go: readonly Segment[];
+  readonly stay: readonly Segment[];
+} {
   const homecoming: TargetDevice[] = [];
-  const stay: Segment[] = [];
+  const [go, stay]: [Segment[], Segment[]] = [[], []];
   for (const [index, target] of device.opened?.targets.entries() ?? []) {
     const line = lines[index];
     if (target?.writeHome === undefined || line === undefined) continue;
     if (hasLineOver(next.segments, line)) stay.push(line);
-    else homecoming.push(target);
+    else {
+      go.push(line);
+      homecoming.push(target);
+    }
   }
-  return { homecomers: homecoming, stay };
+  return { homecomers: homecoming, go, stay };
 }
 
 /**
- * Errors: those of the targets; `Cancelled`; `ESHUTDOWN` where the signal says that the server is ended. None where the loss
- * was agreed to: it is logged.
+ * Resolves with whether all is home. Errors: those of the targets; `Cancelled`; `ESHUTDOWN` where the signal says that the
+ * server is ended. None where the loss was agreed to: it is logged.
  */
 export async function bringHome(
   managed: ManagedDevice,
   targets: readonly TargetDevice[],
   next: Pick<InactiveTable, "segments" | "force">,
   { signal, progress, logger }: Homecoming,
-): Promise<void> {
+): Promise<boolean> {
   const device = managed.name;
   const aborted = (): Error =>
     codeOf(signal?.reason) === "ESHUTDOWN"
@@ -73,6 +81,7 @@ export async function bringHome(
       if (signal?.aborted) throw aborted();
       await unlessAborted(target.writeHome?.({ signal, progress }) ?? Promise.resolve(), signal, aborted);
     }
+    return true;
   } catch (error) {
     if (signal?.aborted) throw aborted();
     if (!next.force) throw error;
@@ -81,6 +90,7 @@ export async function bringHome(
       device,
       message,
     });
+    return false;
   }
 }
 

@@ -51,11 +51,7 @@ export async function formatCache(
   // While nothing is changed, in case it fails. What was punched or discarded before is made durable by the flushes.
   const slots = await writtenSlots(cache, geometry, signal);
   // The old header first and durably: a crash in the middle must not leave it in front of half-zeroed slots.
-  // With the identity record: a header that was zeroed beside one has been lost, and is repaired.
-  if (!grows) {
-    await cache.writeZeroes(HEADER_START, IDENTITY_START + BLOCK);
-    await cache.flush();
-  }
+  if (!grows) await eraseHeader(cache);
   await cache.writeZeroes(BLOCK, SLOTS_START - BLOCK);
   let zeroed = geometry.slots - slots.length;
   progress?.(zeroed, geometry.slots);
@@ -76,6 +72,19 @@ export async function formatCache(
   await cache.write(HEADER_START, encodeHeader(order));
   await cache.flush();
   return geometry;
+}
+
+/** Makes a cache a device that counts as blank, durably: what is in its slots is found no more. */
+export async function eraseCache(cache: BlockDevice): Promise<void> {
+  await eraseHeader(cache);
+  await cache.writeZeroes(BLOCK, SLOTS_START - BLOCK);
+  await cache.flush();
+}
+
+/** With the identity record: a header that was zeroed beside one has been lost, and is repaired. */
+async function eraseHeader(cache: BlockDevice): Promise<void> {
+  await cache.writeZeroes(HEADER_START, IDENTITY_START + BLOCK);
+  await cache.flush();
 }
 
 /** What a device will be formatted as, `plogUsed` in plog segments. Throws `EINVAL` if it cannot be. */
