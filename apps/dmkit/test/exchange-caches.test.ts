@@ -55,10 +55,10 @@ async function exchange(table: string, options: { readonly force?: boolean } = {
   await manager.resume("d");
 }
 
-/** A disk that takes no writes when it is told so. */
+/** A disk that takes no writes, or lets requests wait, when it is told so. */
 class Moody extends MemoryDevice {
   refuses = false;
-  /** Writes wait until it is called. */
+  /** Requests wait until it is called. */
   open: (() => void) | undefined;
   #gate = Promise.resolve();
   waiting = 0;
@@ -69,18 +69,27 @@ class Moody extends MemoryDevice {
     });
   }
 
-  protected override async doWrite(offset: number, from: Buffer): Promise<void> {
+  protected override async doRead(offset: number, into: Buffer): Promise<void> {
+    await this.#pass();
+    await super.doRead(offset, into);
+  }
+
+  async #pass(): Promise<void> {
     this.waiting += 1;
     await this.#gate;
     this.waiting -= 1;
+  }
+
+  protected override async doWrite(offset: number, from: Buffer): Promise<void> {
+    await this.#pass();
     if (this.refuses) throw new BlockIoError("the disk is broken", { code: "EIO" });
     await super.doWrite(offset, from);
   }
 }
 
-async function moody(): Promise<Moody> {
-  const disk = new Moody(8 * MIB, { name: "disk" });
-  await manager.adopt("disk", openedAs(disk, { target: linear, words: () => ["disk", "0"] }));
+async function moody(name = "disk"): Promise<Moody> {
+  const disk = new Moody(8 * MIB, { name });
+  await manager.adopt(name, openedAs(disk, { target: linear, words: () => [name, "0"] }));
   return disk;
 }
 
@@ -229,6 +238,32 @@ describe.each(["while clients go on", "while requests wait"])(
     });
   },
 );
+
+it("what the old table stands on stays its until the new one is in place", async () => {
+  const slow = await moody("slow");
+  await slow.write(0, Buffer.alloc(4096, 9));
+  await manager.create("low", `0 ${SIZE} linear ${file("disk")} 0`);
+  const cache = file("one");
+  // A cache of another disk: the new table cannot be opened.
+  const other = file("other");
+  await manager.create("d", caches.writeboost(other, cache));
+  await write(manager.device("d"), 1);
+  await manager.remove("d");
+  const device = await manager.create("d", `0 ${SIZE} linear dm:low 0`);
+  await write(device, 2);
+  await manager.reload("d", caches.writeboost("dm:slow", cache));
+  slow.shut();
+  const exchanged = manager.resume("d");
+  exchanged.catch(() => {});
+  await vi.waitFor(() => expect(slow.waiting).toBeGreaterThan(0));
+  await expect(manager.remove("low")).rejects.toMatchObject({ code: "EBUSY" });
+  await expect(manager.remove("low", { force: true })).rejects.toMatchObject({ code: "EBUSY" });
+  expect(() => manager.exported("low", "e", true)).toThrow(/EBUSY/);
+  slow.open?.();
+  await expect(exchanged).rejects.toMatchObject({ code: "EFORMAT" });
+  expect(await bytesOf(device)).toEqual(new Set([2]));
+  await manager.exported("low", "e", false)();
+});
 
 it("a value that a message has set stays where the new table says nothing of it, or what is left out means", async () => {
   const table = caches.cache(file("disk"), file("one"));

@@ -174,18 +174,28 @@ export class DeviceDirectory {
     for (const reference of deviceReferences(segments)) this.refuseCircle(owner, reference);
   }
 
+  /** The devices above it, also while their tables are exchanged: the one that was closed may have to be opened again. */
+  above(managed: ManagedDevice): readonly ManagedDevice[] {
+    const exchanged = this.all.filter(
+      ({ exchanged: tables }) =>
+        tables !== undefined &&
+        deviceReferences([...tables.before, ...tables.next.segments]).includes(managed.name),
+    );
+    return [...new Set([...managed.owners, ...exchanged])];
+  }
+
   /** Throws `EBUSY` with who uses it. */
   refuseIfUsed(managed: ManagedDevice): void {
+    this.refuseIfBelow(managed);
     const { users } = managed;
     if (users.length === 0) return;
-    this.refuseIfBelow(managed);
     const hint = "Withdraw its exports first (dmkit export rm), or give --force to disconnect their clients.";
     throw problem("EBUSY", managed.name, `is used by ${users.join(", ")}`, hint);
   }
 
   /** Throws `EBUSY` if other devices stand on it. */
   refuseIfBelow(managed: ManagedDevice): void {
-    const above = managed.owners.map(({ name }) => `device ${name}`);
+    const above = this.above(managed).map(({ name }) => `device ${name}`);
     if (above.length === 0) return;
     const hint = "Remove the devices above it first; see: dmkit ls --tree";
     throw problem("EBUSY", managed.name, `is used by ${above.join(", ")}`, hint);
@@ -263,7 +273,7 @@ export class DeviceDirectory {
   exported(name: string, exportName: string, writes: boolean): () => void {
     const managed = this.find(name);
     this.refuseIfLeaving(managed);
-    const [above] = managed.owners;
+    const [above] = this.above(managed);
     if (writes && above !== undefined && !managed.device.limits.capabilities.readOnly) {
       throw problem(
         "EBUSY",

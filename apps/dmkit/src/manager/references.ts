@@ -58,7 +58,10 @@ export function refersTo(table: string, path: string, targets: TargetRegistry): 
 
 /** The text of a table with other names for the devices it refers to. */
 export function renameReferences(table: string, rename: (name: string) => string): string {
-  return table.replaceAll(/(?<=\s)dm:(\S+)/g, (_all, name: string) => `dm:${rename(name)}`);
+  // A path in quotes may look like one.
+  return table.replaceAll(/"(?:[^"\\]|\\.)*"|(?<=\s)dm:(\S+)/g, (all, name: string | undefined) =>
+    name === undefined ? all : `dm:${rename(name)}`,
+  );
 }
 
 /** A table whose relative paths start from `folder`. */
