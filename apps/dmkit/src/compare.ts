@@ -4,7 +4,7 @@
  * What both call a hole is not read. Behind the end of the shorter one the other is compared with zeroes, so an image
  * equals a copy of it on a larger device whose rest was never written.
  */
-import { type BlockDevice, type Extent, SECTOR, inOrder, isZero, join } from "@dmkit/block-io";
+import { type BlockDevice, ByteAccess, type Extent, SECTOR, inOrder, isZero, join } from "@dmkit/block-io";
 
 /** How a comparison goes on; all may be left out. */
 export interface CompareOptions {
@@ -54,9 +54,11 @@ async function* unmerged(
   second: BlockDevice,
   { requestSize = 1 << 20, requests = 4, progress, signal }: CompareOptions,
 ): AsyncGenerator<Difference> {
+  // A piece ends where an extent or the shorter device does, also inside of a block of the other one.
+  const [one, other] = [new ByteAccess(first), new ByteAccess(second)];
   const compared = inOrder(pieces(first, second, requestSize), { most: requests }, async (piece) => {
     signal?.throwIfAborted();
-    return { piece, found: await compare(piece, first, second) };
+    return { piece, found: await compare(piece, one, other) };
   });
   for await (const { piece, found } of compared) {
     yield* found;
@@ -66,8 +68,8 @@ async function* unmerged(
 
 async function compare(
   { offset, length, reads }: Piece,
-  first: BlockDevice,
-  second: BlockDevice,
+  first: ByteAccess,
+  second: ByteAccess,
 ): Promise<Difference[]> {
   const [one, other] = reads.map((isRead) => (isRead ? Buffer.allocUnsafeSlow(length) : undefined));
   await join(

@@ -89,6 +89,16 @@ it("reads nothing where both have holes", async () => {
   expect(found).toEqual([]);
 });
 
+it("is of devices with blocks of different sizes, also where one ends inside a block of the other", async () => {
+  const small = new MemoryDevice(64 * KIB + SECTOR);
+  const large = new MemoryDevice(128 * KIB, { logicalBlockSize: 4096 });
+  await small.write(64 * KIB, Buffer.alloc(SECTOR, 1));
+  await large.write(64 * KIB, Buffer.alloc(4096, 1));
+  const found: Difference[] = [];
+  for await (const one of differences(small, large)) found.push(one);
+  expect(found).toEqual([{ offset: 64 * KIB + SECTOR, length: 4096 - SECTOR }]);
+});
+
 describe("dmkit compare", () => {
   /** Two images of 1 MiB: the second differs in 1 KiB at 64 KiB, and in one sector at 512 KiB. */
   function images(): [a: string, b: string] {

@@ -262,7 +262,20 @@ it("what the old table stands on stays its until the new one is in place", async
   slow.open?.();
   await expect(exchanged).rejects.toMatchObject({ code: "EFORMAT" });
   expect(await bytesOf(device)).toEqual(new Set([2]));
-  await manager.exported("low", "e", false)();
+  manager.exported("low", "e", false)();
+});
+
+it("a word that makes a cache anew counts when it is made, not again when the same table is loaded", async () => {
+  const disk = await moody();
+  const table = `0 ${SIZE} cache dm:disk ${file("one")} 0 8 64 64 1 2 force 1`;
+  const device = await manager.create("d", table);
+  await write(device, 1);
+  disk.refuses = true;
+  await exchange(table).catch(() => {});
+  disk.refuses = false;
+  await exchange(table).catch(() => {});
+  expect(manager.snapshotOf("d").state).toBe("live");
+  expect(await bytesOf(device)).toEqual(new Set([1]));
 });
 
 it("a value that a message has set stays where the new table says nothing of it, or what is left out means", async () => {

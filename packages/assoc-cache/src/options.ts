@@ -63,6 +63,7 @@ export const cacheOptions = {
   force: {
     type: "flag",
     once: true,
+    overwrites: true,
     default: false,
     help: "make a new cache over dirty blocks of an old one, on a device that is not blank, or of a source that is a cache; open although the source has changed",
   },

@@ -208,6 +208,7 @@ export {
   type TargetDevice,
   GuardedTarget,
   currentArguments,
+  withoutOptions,
   splitSector,
   requireRoom,
 } from "./dm/target.ts";

@@ -12,6 +12,7 @@ import {
   parseTable,
   replaceReferences,
   schemeOf,
+  withoutOptions,
 } from "@dmkit/block-io";
 import { absoluteUri } from "../devices.ts";
 import { targets as allTargets } from "../targets.ts";
@@ -108,6 +109,25 @@ export function hasLineOver(segments: readonly Segment[], line: Segment): boolea
 export function sameLine(one: Segment, other: Segment, below?: readonly string[]): boolean {
   return (
     one.target === other.target && isDeepStrictEqual(identitiesBelow(one), below ?? identitiesBelow(other))
+  );
+}
+
+/**
+ * A table whose lines overwrite nothing that lines before have made: words for that have counted for a line over the same
+ * devices. What those have now may be all there is.
+ */
+export function madeBefore(segments: readonly Segment[], before: readonly Segment[]): readonly Segment[] {
+  return segments.map((line) =>
+    before.some((old) => sameLine(old, line))
+      ? {
+          ...line,
+          options: withoutOptions(
+            line.target,
+            line.options as object,
+            ({ overwrites }) => overwrites === true,
+          ),
+        }
+      : line,
   );
 }
 

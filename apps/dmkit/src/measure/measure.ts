@@ -57,7 +57,8 @@ export async function measure(
   const samples = Math.max(1, Math.floor(sample / piece));
   // Compressing is slower than reading: it counts several times.
   const weighing = (found: number): number => found * piece * ways.length * 4;
-  const total = device.size + weighing(Math.min(samples, Math.ceil(device.size / piece)));
+  const weighed = weighing(Math.min(samples, Math.ceil(device.size / piece)));
+  const total = device.size + weighed;
   const found = await scan(device, {
     units,
     samples,
@@ -69,7 +70,7 @@ export async function measure(
   for (const way of ways) {
     const taken = await take(way, pieces, found, device.size, work);
     stored.push(taken);
-    work.progress?.(device.size + (weighing(samples) / ways.length) * stored.length, total);
+    work.progress?.(device.size + (weighed / ways.length) * stored.length, total);
   }
   const { holes, zeroes, data, counts } = found;
   const { distinct = 1, exact = true } = counts.get(BLOCK) ?? {};

@@ -14,6 +14,8 @@ interface Common {
   readonly optional?: true;
   /** Counts when a device is opened for the first time, to make or overwrite something: no part of its table later. */
   readonly once?: true;
+  /** With `once`: also what a device of this very target has. It does not count where a table takes the place of one. */
+  readonly overwrites?: true;
 }
 
 /** A reference to a device below: a path, or SCHEME:…. */

@@ -20,7 +20,7 @@ import { GuardedDevice } from "../contract/guard.ts";
 import type { TableArguments } from "./arguments.ts";
 import type { Footprint } from "./footprint.ts";
 import type { ImageFormat } from "./image.ts";
-import { type OptionTable, replaceReferences } from "./options.ts";
+import { type OptionSpec, type OptionTable, replaceReferences } from "./options.ts";
 import type { Overlay } from "./overlay.ts";
 import type { StackRules } from "./stack-rules.ts";
 
@@ -244,6 +244,19 @@ export interface Target<Options> {
  */
 export type AnyTarget = Target<unknown>;
 
+/** Options without those that `are` so, which are as if nothing had been said. */
+export function withoutOptions(
+  target: AnyTarget,
+  options: object,
+  are: (spec: OptionSpec) => boolean,
+): Record<string, unknown> {
+  const left: Record<string, unknown> = { ...options };
+  for (const [name, spec] of Object.entries(target.options)) {
+    if (are(spec)) left[name] = "default" in spec ? spec.default : undefined;
+  }
+  return left;
+}
+
 /**
  * The arguments of a table line that opens an open target again as it is. Words that count once, when something is
  * made, are not among them.
@@ -255,10 +268,8 @@ export function currentArguments(
   device: TargetDevice,
   pins?: ReadonlyMap<string, string>,
 ): readonly string[] {
-  const now: Record<string, unknown> = { ...(options as object), ...device.settings() };
-  for (const [name, spec] of Object.entries(target.options)) {
-    if (spec.once) now[name] = "default" in spec ? spec.default : undefined;
-  }
+  const given = { ...(options as object), ...device.settings() };
+  const now = withoutOptions(target, given, ({ once }) => once === true);
   return target.print(replaceReferences(target.options, now, (reference) => pins?.get(reference)));
 }
 

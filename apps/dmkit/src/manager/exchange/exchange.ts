@@ -31,7 +31,7 @@ import type { ExchangedTables, InactiveTable, ManagedDevice } from "../device/ma
 import { fitsInPlaceOf } from "../device/fits-in-place.ts";
 import type { OpenedTable } from "../device/opened-table.ts";
 import { Cancelled } from "../../control/protocol.ts";
-import { replacedIn } from "../references.ts";
+import { madeBefore, replacedIn } from "../references.ts";
 
 export interface ExchangeContext {
   readonly logger: Logger;
@@ -59,7 +59,8 @@ export async function exchangeTable(
   managed.inactive = undefined;
   requireSameFiles(managed, next);
   // From here on both are read there, each time: what they refer to may get another name.
-  const tables: ExchangedTables = { next, before: [], gone: [] };
+  const segments = madeBefore(next.segments, [...context.lines(), ...managed.left]);
+  const tables: ExchangedTables = { next: { ...next, segments }, before: [], gone: [] };
   managed.exchanged = tables;
   try {
     await prepareOld(managed, tables, context);

@@ -19,16 +19,15 @@ export async function retire(
   { logger, open }: Retiring,
 ): Promise<void> {
   for (const { target, options, length } of lines) {
-    const { retire: work, name } = target;
-    if (work === undefined) continue;
+    if (target.retire === undefined) continue;
     // Opened as a table is, so that its devices are found, locked and claimed as for one.
     const retiring: Segment["target"] = {
       ...target,
       uses: () => [],
       check: () => Promise.resolve(),
       async open(given, context) {
-        await work(given, context);
-        return new ZeroDevice(context.size, name);
+        await target.retire?.(given, context);
+        return new ZeroDevice(context.size, target.name);
       },
     };
     try {
@@ -36,7 +35,7 @@ export async function retire(
     } catch (error) {
       if (codeOf(error) === "EBUSY") continue;
       const text = "a cache that is not used any more could not be erased: do not put it back, format it";
-      logger.log("warn", text, { device, target: name, error: String(error) });
+      logger.log("warn", text, { device, target: target.name, error: String(error) });
     }
   }
 }
