@@ -100,7 +100,7 @@ function gpt(
 async function found(
   disk: Buffer,
   number: number,
-  logicalBlockSize = 512,
+  logicalBlockSize: 512 | 4096 = 512,
 ): Promise<readonly number[] | string> {
   const device = new MemoryDevice(disk.length, { logicalBlockSize });
   await device.write(0, disk);
