@@ -8,10 +8,10 @@ import { prepare, root } from "./prepare.mjs";
 // [name, package, script, arguments]; cycles are for each target of the package.
 const jobs = [
   ["toy log, 100,000 cycles", "packages/block-io", "sim", "--target", "toy-log", "--cycles", "100000"],
-  ["writeboost, 56,000 cycles", "packages/writeboost", "sim", "--cycles", "5600"],
+  ["writeboost, 56,000 cycles", "packages/writeboost", "sim", "--cycles", "3500"],
   ["cow, 51,000 cycles", "packages/cow", "sim", "--cycles", "8500"],
   ["tracked, 6,000 cycles", "packages/tracked", "sim", "--cycles", "3000"],
-  ["assoc-cache, 50,000 cycles", "packages/assoc-cache", "sim", "--cycles", "10000"],
+  ["assoc-cache, 50,000 cycles", "packages/assoc-cache", "sim", "--cycles", "8400"],
   ["takeover of archives, 10,000 schedules", "packages/archive", "model", "10000"],
   ["takeover of archives on Ceph's gateway, 50 and 50 by two at once", "apps/dmkit", "takeovers"],
   [
