@@ -165,7 +165,7 @@ const superblocks: readonly Case[] = [
     damage: [field(12, u32(2), "asks for a check", both), flipEntryOf(54)],
     found: ["error cache entries-damaged", "warning cache needs-check"],
     exits: [4, 4, 4],
-    shows: ["EFORMAT", "EFORMAT"],
+    shows: ["EIO 0-127", "EIO 0-127"],
   },
   {
     name: "a wrong count of dirty blocks",
@@ -194,7 +194,7 @@ const entrySectors: readonly Case[] = [
     damage: [flipEntryOf(54)],
     found: ["error cache entries-damaged"],
     exits: [4, 4, 4],
-    shows: ["EFORMAT", "EFORMAT"],
+    shows: ["EIO 0-127", "EIO 0-127"],
   },
   {
     name: "entries of a cache that was closed with dirty blocks",
@@ -202,7 +202,7 @@ const entrySectors: readonly Case[] = [
     damage: [...closedWith(DIRTY), zero(entries(0), 512)],
     found: ["error cache entries-damaged", "warning cache dirty-count"],
     exits: [4, 4, 4],
-    shows: ["EFORMAT", "EFORMAT"],
+    shows: ["EIO 0-127", "EIO 0-127"],
   },
   {
     name: "entries of a cache that was closed with dirty blocks, and a superblock",
@@ -211,7 +211,7 @@ const entrySectors: readonly Case[] = [
     found: ["error cache entries-damaged", "warning cache dirty-count", "warning cache superblock"],
     repaired: ["warning cache superblock"],
     exits: [4, 5, 4],
-    shows: ["EFORMAT", "EFORMAT"],
+    shows: ["EIO 0-127", "EIO 0-127"],
     why: "With another count of dirty blocks the next repair would pass over the damage.",
   },
   {
@@ -238,7 +238,7 @@ const entrySectors: readonly Case[] = [
     damage: [transplant(entries(0), 512, other)],
     found: ["error cache entries-damaged"],
     exits: [4, 4, 4],
-    shows: ["EFORMAT", "EFORMAT"],
+    shows: ["EIO 0-127", "EIO 0-127"],
     why: "Checksums begin with the UUID.",
   },
   {
@@ -247,7 +247,7 @@ const entrySectors: readonly Case[] = [
     damage: [move(entries(0), entries(1), 512)],
     found: ["error cache entries-damaged"],
     exits: [4, 4, 4],
-    shows: ["EFORMAT", "EFORMAT"],
+    shows: ["EIO 32-33 35 84 86-87", "EIO 32-33 35 84 86-87"],
   },
   {
     name: "a dirty block behind the source",

@@ -219,7 +219,10 @@ export async function view(contents: Contents, made: Made): Promise<View> {
     if (verdicts.includes("garbage")) lost.rot.push(block);
     else if (verdicts.includes("older")) lost.older.push(block);
   }
-  await device.close();
+  await device.close().catch((error: unknown) => {
+    // What cannot be read may not be saved either.
+    if (lost.EIO.length === 0 || !(error instanceof BlockIoError) || error.code !== "EIO") throw error;
+  });
   const parts = Object.entries(lost).filter(([, blocks]) => blocks.length > 0);
   return parts.length === 0 ? "all" : parts.map(([what, blocks]) => `${what} ${ranges(blocks)}`).join(", ");
 }
