@@ -135,6 +135,8 @@ it("tells a user", async () => {
     ["zram", 9],
   ]);
   expect(deflated.every(({ ratio = 0 }) => ratio > 10)).toBe(true);
+  // The smallest device of format 2 has a journal of 4 MiB.
+  expect(deflated[0]?.bytes).toBeGreaterThan(4 * 2 ** 20);
 });
 
 it("refuses what is no algorithm, no level and no device", async () => {
