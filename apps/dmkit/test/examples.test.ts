@@ -1,4 +1,4 @@
-/** The first program of each package: it runs, and its README shows it as it is. */
+/** The programs of each package: they run, and its README shows them as they are. */
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, it, vi } from "vitest";
@@ -6,11 +6,14 @@ import { cleanUp, tempFolder } from "./support.ts";
 
 const packages = fileURLToPath(new URL("../../../packages/", import.meta.url));
 const names = readdirSync(packages).filter((name) => existsSync(`${packages}${name}/examples/first.ts`));
+const examples = names.flatMap((name) =>
+  readdirSync(`${packages}${name}/examples`).map((file) => [name, file] as const),
+);
 
 afterEach(() => vi.restoreAllMocks());
 
-describe.each(names)("the example of %s", (name) => {
-  const file = `${packages}${name}/examples/first.ts`;
+describe.each(examples)("the example of %s: %s", (name, program) => {
+  const file = `${packages}${name}/examples/${program}`;
 
   it("runs in an empty folder", async () => {
     vi.spyOn(console, "log").mockImplementation(() => {});
