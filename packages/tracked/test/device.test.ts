@@ -11,7 +11,7 @@ import {
 } from "@dmkit/block-io";
 import { BadSectors } from "@dmkit/block-io/testing";
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { type OpenTrackedOptions, type TrackedDevice, openTracked, tracked } from "../src/index.ts";
 
 const CHUNK = 4096;
@@ -31,9 +31,16 @@ class Counted extends BadSectors {
     return super.write(offset, from, options);
   }
 
-  override flush(): Promise<void> {
+  /** Each flush waits for it. */
+  beforeFlush: () => Promise<void> = () => Promise.resolve();
+  flushing = 0;
+
+  override async flush(): Promise<void> {
     this.flushes += 1;
-    return super.flush();
+    this.flushing += 1;
+    await this.beforeFlush();
+    await super.flush();
+    this.flushing -= 1;
   }
 }
 
@@ -141,6 +148,25 @@ describe("bitmaps", () => {
     expect(bitmap.writes).toBe(written);
     expect(chunksIn(device, "a")).toEqual([1, 5, 9, 13, 30]);
     expect(device.status()).toBe(`8 ${CHUNKS} 1/4 0 ${written - began} ${written - began} a 5`);
+  });
+
+  it("of an epoch begin without what was waited for in the one before", async () => {
+    const below = devices();
+    const device = await opened(below);
+    await device.begin("a");
+    let open = (): void => {};
+    const gate = new Promise<void>((resolve) => (open = resolve));
+    below.bitmap.beforeFlush = () => gate;
+    // The second one finds its bit set, and joins the flush that is under way.
+    const first = write(device, 5);
+    await vi.waitFor(() => expect(below.bitmap.flushing).toBe(1));
+    const second = write(device, 5);
+    open();
+    await Promise.all([first, second]);
+    await device.begin("b");
+    await write(device, 9);
+    await write(device, 5);
+    expect(chunksIn(device, "b")).toEqual([5, 9]);
   });
 
   it("are marked ahead of a stream, by no more than it has written", async () => {

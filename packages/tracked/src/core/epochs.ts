@@ -90,6 +90,8 @@ export class EpochTable {
     const epoch: Epoch = { ...record, bits, marked: 0, dirty: new Set(), isRecorded };
     this.#epochs = [...this.#epochs, epoch].toSorted((a, b) => a.slot - b.slot);
     this.#settled = new Bitmap(this.chunks);
+    // What waits is set in the others only.
+    this.#waiting = [];
     this.#begun += 1;
     return epoch;
   }
