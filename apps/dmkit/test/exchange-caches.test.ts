@@ -239,6 +239,30 @@ describe.each(["while clients go on", "while requests wait"])(
   },
 );
 
+it("bitmaps whose device went on without them say that everything has changed", async () => {
+  const tracked = `0 ${SIZE} tracked ${file("disk")} ${file("map")}`;
+  const device = await manager.create("d", tracked);
+  await manager.message("d", ["begin", "monday"]);
+  await exchange(`0 ${SIZE} linear ${join(folder, "disk")} 0`);
+  await device.write(0, Buffer.alloc(4096, 1));
+  await device.flush();
+  await exchange(tracked);
+  expect(await manager.message("d", ["list"])).toContain(`${SIZE * 512}/${SIZE * 512} more-than-changed`);
+  // The same line again has seen all.
+  await manager.message("d", ["begin", "tuesday"]);
+  await exchange(tracked);
+  expect(await manager.message("d", ["list"])).toMatch(/tuesday .* 0\//);
+});
+
+it("another file in the place of a cache that goes is left alone", async () => {
+  const [disk, cache] = [file("disk"), file("one")];
+  await manager.create("d", caches.writeboost(disk, cache));
+  rmSync(cache);
+  writeFileSync(cache, Buffer.alloc(8 * MIB, 7));
+  await exchange(`0 ${SIZE} linear ${disk} 0`);
+  expect(readFileSync(cache).every((byte) => byte === 7)).toBe(true);
+});
+
 it("what the old table stands on stays its until the new one is in place", async () => {
   const slow = await moody("slow");
   await slow.write(0, Buffer.alloc(4096, 9));

@@ -174,6 +174,11 @@ it("is held by whoever began it, and ends with them", async () => {
   expect(disk.keeper).toBeUndefined();
   await expect(moments.hold(id, gone.signal, () => {})).rejects.toMatchObject({ code: "ENOENT" });
   await moments.begin("disk");
+  // Nothing takes its contents away meanwhile.
+  await manager.create("z", "0 2048 zram");
+  await moments.begin("z");
+  await expect(manager.message("z", ["reset"])).rejects.toMatchObject({ code: "EBUSY" });
+  await expect(manager.remove("z")).rejects.toMatchObject({ code: "EBUSY" });
   await moments.close();
   expect(disk.keeper).toBeUndefined();
   await manager.close();

@@ -39,6 +39,10 @@ export const tracked: Target<TrackedOptions> = {
     const { data, bitmap } = await lowersOf(options, context);
     await checkTracked(data, bitmap, settingsOf(options, context));
   },
+  async retire(options, { lower }) {
+    const { retireBitmaps } = await import("./open/retire.ts");
+    await retireBitmaps(await lower(options.bitmap, "owns"));
+  },
   async open(given, context) {
     const options = parseOptions(trackedOptions, given, "tracked");
     const { openTracked } = await import("./open/open.ts");

@@ -210,9 +210,9 @@ export interface Target<Options> {
     context: Pick<OpenContext, "name" | "size" | "environment" | "lower">,
   ): Promise<void>;
   /**
-   * Makes what it keeps of its disk worthless, durably: for a table that has gone after all was brought home
-   * ({@link TargetDevice.writeHome}), since the disk goes on without it. Opened again it begins anew, or is refused. Left out
-   * where nothing is kept. Errors: those of the devices; `EBUSY` where somebody else uses them by now.
+   * Makes what it keeps of its disk, or tells of it, worthless, durably: for a table that has gone after all was brought
+   * home ({@link TargetDevice.writeHome}), since the disk goes on without it. Opened again it begins anew, or says so, or is
+   * refused. Left out where nothing is kept. Errors: those of the devices; `EBUSY` where somebody else uses them by now.
    */
   retire?(options: Options, context: Pick<OpenContext, "lower">): Promise<void>;
   /** The options that can be set while it runs. Its devices take them as messages. */

@@ -119,6 +119,7 @@ export class ManagedDevice {
     return [
       ...this.owners.map(({ name }) => `device ${name}`),
       ...[...this.exports.keys()].map((name) => `export ${JSON.stringify(name)}`),
+      ...(this.device.keeper === undefined ? [] : ["a command that reads it as it was"]),
     ];
   }
 

@@ -133,18 +133,20 @@ async function closeOld(
     throw told(managed, error, "the old table could not be flushed and stays in place");
   }
   const { homecomers: targets, go, stay } = homecomers(managed, next, before);
+  let isHome = true;
   if (targets.length > 0) {
     try {
       // What writes back rests while it is suspended. Requests still wait: they do above it.
       await old.device.resume();
-      const isHome = await bringHome(managed, targets, next, context);
+      isHome = await bringHome(managed, targets, next, context);
       await suspendSafely(managed, old);
-      if (isHome && !managed.readOnly) tables.gone = go;
     } catch (error) {
       await device.resume();
       throw notHome(managed, error);
     }
   }
+  // Where neither can write nothing grows old.
+  if (isHome && !(managed.readOnly && next.readOnly)) tables.gone = go;
   if (!next.force) {
     try {
       await rememberContents(managed, old);
@@ -203,7 +205,8 @@ async function openNew(
     managed.readOnly = readOnly;
     managed.pins = device.opened?.pins ?? new Map();
     await tellAgain(managed, tables.next.segments, tables.before, context);
-    await retire(managed.name, tables.gone, context);
+    await retire(managed, tables, context);
+    for (const { device: above } of allAbove(managed)) above.keeper?.replaced();
   } catch (error) {
     if (tables.before.length === 0)
       throw told(managed, error, "requests wait for a table that can be opened");
@@ -250,6 +253,13 @@ async function putIn(
       .catch(() => {});
     throw error;
   }
+}
+
+/** Devices that show what this one has. */
+function allAbove(managed: ManagedDevice): ReadonlySet<ManagedDevice> {
+  const found = new Set(managed.owners);
+  for (const one of found) for (const owner of one.owners) found.add(owner);
+  return found;
 }
 
 async function openFitting(

@@ -46,12 +46,12 @@ export function homecomers(
   const [go, stay]: [Segment[], Segment[]] = [[], []];
   for (const [index, target] of device.opened?.targets.entries() ?? []) {
     const line = lines[index];
-    if (target?.writeHome === undefined || line === undefined) continue;
-    if (hasLineOver(next.segments, line)) stay.push(line);
-    else {
-      go.push(line);
-      homecoming.push(target);
-    }
+    if (target === undefined || line === undefined) continue;
+    const stays = hasLineOver(next.segments, line);
+    if (!stays && line.target.retire !== undefined) go.push(line);
+    if (target.writeHome === undefined) continue;
+    if (stays) stay.push(line);
+    else homecoming.push(target);
   }
   return { homecomers: homecoming, go, stay };
 }
@@ -86,10 +86,14 @@ export async function bringHome(
     if (signal?.aborted) throw aborted();
     if (!next.force) throw error;
     const { message } = error as Error;
-    logger.log("warn", "what is only in a cache was not written back: it is not in the new table", {
-      device,
-      message,
-    });
+    logger.log(
+      "warn",
+      "what is only in a cache was not written back: it is not in the new table; put back later, the cache shows what it has over what is written from now on",
+      {
+        device,
+        message,
+      },
+    );
     return false;
   }
 }

@@ -1,24 +1,35 @@
 /**
- * What becomes of a cache whose table has gone.
+ * What becomes of a cache whose table has gone, or of bitmaps.
  *
- * Invariant: a cache whose disk goes on without it is none any more when the first request goes on. What it still has of
- * that disk grows old with each write that goes past it, and no look at the disk could tell whoever puts it back.
+ * Invariant: what tells of a disk is worth nothing any more when the first request goes past it. What a cache still has
+ * grows old with each write that it does not see, bitmaps lack what that changed, and no look at the disk could tell whoever puts
+ * them back.
  */
-import { type Logger, type Segment, ZeroDevice, codeOf } from "@dmkit/block-io";
+import { type FilesBelow, type Logger, type Segment, ZeroDevice, codeOf } from "@dmkit/block-io";
+import type { ExchangedTables, ManagedDevice } from "../device/managed-device.ts";
 import type { OpenedTable } from "../device/opened-table.ts";
 
 interface Retiring {
   readonly logger: Logger;
-  readonly open: (segments: readonly Segment[], readOnly: boolean) => Promise<OpenedTable>;
+  readonly open: (
+    segments: readonly Segment[],
+    readOnly: boolean,
+    files?: FilesBelow,
+  ) => Promise<OpenedTable>;
 }
 
-/** @param lines that have brought home all they had. A device that somebody else uses by now is left alone. */
+/**
+ * Makes the lines that have gone worthless. A device that somebody else uses by now is left alone, and so is what stands
+ * behind a path in place of the file that was there.
+ */
 export async function retire(
-  device: string,
-  lines: readonly Segment[],
+  { name, files }: ManagedDevice,
+  tables: Pick<ExchangedTables, "gone">,
   { logger, open }: Retiring,
 ): Promise<void> {
-  for (const { target, options, length } of lines) {
+  // Looked up each time: a device may get another name meanwhile.
+  for (let index = 0; index < tables.gone.length; index += 1) {
+    const { target, options, length } = tables.gone[index] as Segment;
     if (target.retire === undefined) continue;
     // Opened as a table is, so that its devices are found, locked and claimed as for one.
     const retiring: Segment["target"] = {
@@ -31,11 +42,11 @@ export async function retire(
       },
     };
     try {
-      await (await open([{ start: 0, length, target: retiring, options }], false)).close();
+      await (await open([{ start: 0, length, target: retiring, options }], false, files)).close();
     } catch (error) {
       if (codeOf(error) === "EBUSY") continue;
-      const text = "a cache that is not used any more could not be erased: do not put it back, format it";
-      logger.log("warn", text, { device, target: target.name, error: String(error) });
+      const text = "what is not used any more could not be made worthless: do not put it back, format it";
+      logger.log("warn", text, { device: name, target: target.name, error: String(error) });
     }
   }
 }
