@@ -203,12 +203,14 @@ export async function takeLabel(layer: LayerDevices, identity: Identity, take = 
 
 /**
  * Labels a data device for a layer that gets another length, where the new length has its label. True if that was done:
- * the layer has one already, so what is behind its data is its own, and there is room. Errors: those of the device.
+ * the layer has one already, so what is behind its data is its own, and there is room. A shorter one goes without: its label
+ * would lie among the data of the old length, which counts until the bitmap has been replaced. Errors: those of the device.
  */
 export async function copyLabel(layer: LayerDevices, before: number, label: Label): Promise<boolean> {
   const { data, offset } = layer;
   const place = labelPlace(offset, label.sectors);
   const unit = Math.max(SECTOR, data.limits.logicalBlockSize);
+  if (label.sectors < before) return false;
   if ((await labelledFor(layer, before)) !== label.uuid || place + unit > data.size) return false;
   // The label of the old length would be gone, and the layer not found by it.
   if (place === labelPlace(offset, before) || !isZero(await readSector(data, place))) return false;
