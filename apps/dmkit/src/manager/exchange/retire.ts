@@ -44,9 +44,15 @@ export async function retire(
     try {
       await (await open([{ start: 0, length, target: retiring, options }], false, files)).close();
     } catch (error) {
-      if (codeOf(error) === "EBUSY") continue;
-      const text = "what is not used any more could not be made worthless: do not put it back, format it";
-      logger.log("warn", text, { device: name, target: target.name, error: String(error) });
+      const isTaken = codeOf(error) === "EBUSY";
+      const text = isTaken
+        ? "what is not used any more is somebody else's by now, and was left as it is"
+        : "what is not used any more could not be made worthless: do not put it back, format it";
+      logger.log(isTaken ? "info" : "warn", text, {
+        device: name,
+        target: target.name,
+        error: String(error),
+      });
     }
   }
 }
