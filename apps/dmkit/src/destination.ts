@@ -32,6 +32,7 @@ import {
   type PathWords,
   BlockIoError,
   asking,
+  syncFolder,
   codeOf,
   identityOf,
   newPath,
@@ -319,18 +320,11 @@ function publish(part: string, path: string): void {
     if (exists(path)) throw toBlockIoError(error, { device: path, op: "close" });
     asking({ device: path, op: "close" }, () => renameSync(part, path));
   }
-  asking({ device: dirname(path), op: "close" }, () => {
-    const folder = openSync(dirname(path), "r");
-    try {
-      fsyncSync(folder);
-    } finally {
-      closeSync(folder);
-    }
-  });
+  asking({ device: dirname(path), op: "close" }, () => syncFolder(dirname(path)));
 }
 
 /** The name of a file until it is complete; one that nobody else would choose. */
-function partOf(path: string): string {
+export function partOf(path: string): string {
   return `${path}.dmkit-part`;
 }
 

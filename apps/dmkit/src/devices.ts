@@ -74,6 +74,11 @@ export async function openReference(
   return LowerDevices.openOne(reference, use, schemes, environment, { access });
 }
 
+/** Whether a command that reads something means a device of a running server: `dm:NAME`. */
+export function isRunning(reference: string): boolean {
+  return schemeOf(reference) === "dm";
+}
+
 /**
  * Runs `work` with what a reference names, opened for reading, and closes it; `dm:NAME` is a device of a running server, as
  * it is at this moment. Errors: those of {@link openReference}, those of the server.
@@ -83,7 +88,7 @@ export async function withReading<T>(
   environment: Environment,
   work: (device: BlockDevice) => Promise<T>,
 ): Promise<T> {
-  if (reference.startsWith("dm:")) {
+  if (isRunning(reference)) {
     // Whoever reads a file needs none of it.
     const { withMoment } = await import("./moment/open-moment.ts");
     return withMoment(reference, environment, ({ device }) => work(device));

@@ -1,8 +1,8 @@
 /**
- * Making folders with those above them. Node's own `recursive` never comes back where a system says that a folder that
- * is there is not (`/proc`): it tries for ever. Here every folder is tried once.
+ * Folders: making them with those above them, and making names in them last. Node's own `recursive` never comes back where a
+ * system says that a folder that is there is not (`/proc`): it tries for ever. Here every folder is tried once.
  */
-import { existsSync, mkdirSync, statSync } from "node:fs";
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, statSync } from "node:fs";
 import { mkdir, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { codeOf } from "./contract/errors.ts";
@@ -52,6 +52,16 @@ export async function makeFoldersLater(
     }
   }
   return first;
+}
+
+/** Makes the names in a folder survive a crash, which fsync of the files does not. Throws what the system says. */
+export function syncFolder(path: string): void {
+  const fd = openSync(path, "r");
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** A path, the folder it is in, and so on up to the root. */

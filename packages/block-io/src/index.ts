@@ -54,7 +54,7 @@ export { duplicateDescriptor, sendDatagram } from "./devices/native.ts";
 export { fewDescriptors, moreDescriptors, mostDescriptors } from "./devices/descriptors.ts";
 export { endProcess } from "./end-process.ts";
 export { largeFilesFolder, openNameless } from "./nameless.ts";
-export { makeFolders, makeFoldersLater } from "./folders.ts";
+export { makeFolders, makeFoldersLater, syncFolder } from "./folders.ts";
 export {
   type ByteRange,
   type Claim,
@@ -180,6 +180,7 @@ export {
   type SizeOption,
   type TextOption,
   absoluteTexts,
+  defaultOf,
   describeRange,
   parseOption,
   requireOrder,
@@ -206,6 +207,7 @@ export {
   type RangeDescription,
   type Target,
   type TargetDevice,
+  DIRTY_BITMAP,
   GuardedTarget,
   currentArguments,
   withoutOptions,

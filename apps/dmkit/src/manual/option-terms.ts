@@ -1,12 +1,11 @@
 /** What a target's options are, in words: for `dmkit targets` and the manual. */
-import { type AnyTarget, describeRange } from "@dmkit/block-io";
+import { type AnyTarget, defaultOf, describeRange } from "@dmkit/block-io";
 import type { Term } from "./roff.ts";
 
 /** Each option with its range, its default, and whether it can be set while the target runs. */
 export function optionTerms({ options, tunables }: AnyTarget): Term[] {
   return Object.entries(options).map(([option, spec]) => {
-    const fallback =
-      "default" in spec && spec.default !== undefined ? `, default ${String(spec.default)}` : "";
+    const fallback = defaultOf(spec) === undefined ? "" : `, default ${String(defaultOf(spec))}`;
     const online = tunables?.names.includes(option) ? "; by message as well" : "";
     return { term: option, meaning: `${spec.help} (${describeRange(spec)}${fallback}${online})` };
   });

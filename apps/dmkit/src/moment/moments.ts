@@ -9,6 +9,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
+  DIRTY_BITMAP,
   type Environment,
   type Timer,
   asking,
@@ -30,7 +31,6 @@ const PATIENCE = 10_000;
 const TELL_EVERY = 1000;
 /** Ranges in one answer. */
 const MOST_RANGES = 10_000;
-const PREFIX = "qemu:dirty-bitmap:";
 
 interface Held {
   readonly device: NamedDevice;
@@ -104,10 +104,10 @@ export class Moments {
   /** What has changed since an epoch began, from byte `from` on. Errors: ENOENT with those there are. */
   async changed(id: string, since: string, from: number): Promise<Changed> {
     const { device, moment } = this.#find(id);
-    const description = device.descriptions.find(({ name }) => name === `${PREFIX}${since}`);
+    const description = device.descriptions.find(({ name }) => name === `${DIRTY_BITMAP}${since}`);
     if (description === undefined) {
-      const names = device.descriptions.filter(({ name }) => name.startsWith(PREFIX));
-      const known = names.map(({ name }) => name.slice(PREFIX.length)).join(", ");
+      const names = device.descriptions.filter(({ name }) => name.startsWith(DIRTY_BITMAP));
+      const known = names.map(({ name }) => name.slice(DIRTY_BITMAP.length)).join(", ");
       const hint =
         names.length > 0 ? `There are: ${known}.` : "See dmkit targets for one that records what changes.";
       throw refuse(

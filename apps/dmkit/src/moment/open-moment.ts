@@ -5,14 +5,6 @@ import { ControlClient } from "../control/client.ts";
 import { findSocket } from "../control/sockets.ts";
 import type { Begun, Changed } from "./answers.ts";
 
-/** Before a name of a server's device. */
-const SCHEME = "dm:";
-
-/** Whether a reference is to a device of a running server. */
-export function isRunning(reference: string): boolean {
-  return reference.startsWith(SCHEME);
-}
-
 /** What can be asked beside reading. */
 export interface RunningDevice {
   readonly device: BlockDevice;
@@ -32,7 +24,7 @@ export async function withMoment<T>(
   begin?: string,
 ): Promise<T> {
   const client = await ControlClient.connect(await findSocket(undefined));
-  const name = reference.slice(SCHEME.length);
+  const name = reference.slice("dm:".length);
   const tell = (word: string): Promise<unknown> => client.call("message", { name, words: [word, begin] });
   let [hasBegun, isDone] = [false, false];
   try {

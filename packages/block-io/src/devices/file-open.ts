@@ -21,6 +21,7 @@ import { shellQuote } from "../bytes/text.ts";
 import { SECTOR } from "../contract/device.ts";
 import { type Environment, realEnvironment } from "../contract/environment.ts";
 import { BlockIoError, codeOf, refuse, systemHint, toBlockIoError } from "../contract/errors.ts";
+import { syncFolder } from "../folders.ts";
 import { native, withoutNative } from "./native.ts";
 import { blockDeviceQueue, blockDeviceSectorSize, blockDeviceSize } from "./block-device-facts.ts";
 import { FileDevice } from "./file.ts";
@@ -146,16 +147,6 @@ const createReasons: Readonly<Record<string, readonly [reason: string, hint: str
   EROFS: ["the file system is read-only", "Choose a folder that can be written to."],
   ENOSPC: ["no space is left", "Make room, or choose another file system."],
 };
-
-/** Makes the name of a new file survive a crash, which the file's own fsync does not. */
-function syncFolder(path: string): void {
-  const fd = openSync(path, constants.O_RDONLY);
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-}
 
 function lock(fd: number, name: string, readOnly: boolean, beside: FileDevice | undefined): void {
   const calls = native();

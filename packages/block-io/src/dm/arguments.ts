@@ -1,7 +1,7 @@
 /** The words of a table line behind the target's name: reading them, and printing options by name. */
 import { didYouMean } from "../bytes/text.ts";
 import { refuse } from "../contract/errors.ts";
-import { type OptionSpec, parseOption } from "./options.ts";
+import { defaultOf, type OptionSpec, parseOption } from "./options.ts";
 
 /** The words of a table line after the target's name, read one after the other. */
 export class TableArguments {
@@ -98,7 +98,7 @@ export function printNamed<const Name extends string>(
   const words = names.flatMap((name) => {
     const spec = table[name];
     const value = options[name];
-    if (value === undefined || ("default" in spec && value === spec.default)) return [];
+    if (value === undefined || value === defaultOf(spec)) return [];
     return [name, typeof value === "boolean" ? (value ? "1" : "0") : String(value)];
   });
   return words.length === 0 ? [] : [String(words.length), ...words];

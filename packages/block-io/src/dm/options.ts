@@ -97,6 +97,11 @@ export type OptionSpec =
   | ChoiceOption
   | ListOption;
 
+/** What an option is where nothing is said; undefined where it is nothing then. */
+export function defaultOf(spec: OptionSpec): string | number | boolean | undefined {
+  return "default" in spec ? spec.default : undefined;
+}
+
 /** The options of a target, by name. */
 export type OptionTable = Readonly<Record<string, OptionSpec>>;
 
@@ -267,7 +272,7 @@ export function parseOptions<const Table extends OptionTable>(
     const value = given.get(name);
     given.delete(name);
     if (value !== undefined) result[name] = parseOption(`${where}: ${name}`, spec, value);
-    else if ("default" in spec && spec.default !== undefined) result[name] = spec.default;
+    else if (defaultOf(spec) !== undefined) result[name] = defaultOf(spec);
     else if (!spec.optional) {
       throw new BlockIoError(`${where}: ${name} is missing`, {
         code: "EPARSE",

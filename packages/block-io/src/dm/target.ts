@@ -20,7 +20,7 @@ import { GuardedDevice } from "../contract/guard.ts";
 import type { TableArguments } from "./arguments.ts";
 import type { Footprint } from "./footprint.ts";
 import type { ImageFormat } from "./image.ts";
-import { type OptionSpec, type OptionTable, replaceReferences } from "./options.ts";
+import { type OptionSpec, type OptionTable, defaultOf, replaceReferences } from "./options.ts";
 import type { Overlay } from "./overlay.ts";
 import type { StackRules } from "./stack-rules.ts";
 
@@ -39,6 +39,9 @@ export interface RangeDescription {
     length: number,
   ): AsyncIterable<{ readonly length: number; readonly status: number }>;
 }
+
+/** Begins the name of a description of what has changed since the name that follows began, as qemu has it: 1 where it has. */
+export const DIRTY_BITMAP = "qemu:dirty-bitmap:";
 
 /** A running target: a block device that can be asked and told things. */
 export interface TargetDevice extends BlockDevice {
@@ -252,7 +255,7 @@ export function withoutOptions(
 ): Record<string, unknown> {
   const left: Record<string, unknown> = { ...options };
   for (const [name, spec] of Object.entries(target.options)) {
-    if (are(spec)) left[name] = "default" in spec ? spec.default : undefined;
+    if (are(spec)) left[name] = defaultOf(spec);
   }
   return left;
 }

@@ -1,10 +1,10 @@
 /** What has changed since an epoch began, as NBD clients ask for it: `qemu:dirty-bitmap:NAME`, 1 where it has. */
-import type { RangeDescription } from "@dmkit/block-io";
+import { DIRTY_BITMAP, type RangeDescription } from "@dmkit/block-io";
 import type { Epoch, EpochTable } from "../core/epochs.ts";
 
 export function dirtyBitmap({ geometry }: EpochTable, { name, bits }: Epoch): RangeDescription {
   return {
-    name: `qemu:dirty-bitmap:${name}`,
+    name: `${DIRTY_BITMAP}${name}`,
     otherwise: 1,
     async *describe(offset, length) {
       const end = offset + length;

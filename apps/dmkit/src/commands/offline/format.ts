@@ -1,5 +1,5 @@
 /** `dmkit format`: makes a new image, on blank devices only unless somebody insists. */
-import { type ImageFormat, describeRange } from "@dmkit/block-io";
+import { type ImageFormat, defaultOf, describeRange } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { type ImageFlags, imageOptions, imageWords, undoOption } from "../../offline/cli.ts";
 import { formatNamed } from "../../offline/detect.ts";
@@ -63,8 +63,7 @@ function helpOptions({ name, roles, formatOptions = {} }: ImageFormat): number {
     print(`  ${role.name.padEnd(14)} ${role.help}${role.required ? "" : " (optional)"}\n`);
   print("options\n");
   for (const [option, spec] of Object.entries(formatOptions)) {
-    const fallback =
-      "default" in spec && spec.default !== undefined ? `, default ${String(spec.default)}` : "";
+    const fallback = defaultOf(spec) === undefined ? "" : `, default ${String(defaultOf(spec))}`;
     print(`  ${option.padEnd(14)} ${spec.help} (${describeRange(spec)}${fallback})\n`);
   }
   return exitCodes.ok;

@@ -12,17 +12,8 @@
  *
  * Invariant: whoever uses the device never gets other bytes because a file was replaced under its name meanwhile.
  */
-import {
-  BlockIoError,
-  type FilesBelow,
-  type Logger,
-  type MessageOptions,
-  type Segment,
-  claims,
-  codeOf,
-  failureOf,
-  replacedFile,
-} from "@dmkit/block-io";
+import { BlockIoError, claims, codeOf, failureOf, replacedFile } from "@dmkit/block-io";
+import type { ExchangeContext } from "./context.ts";
 import { bringHome, homecomers, orForced } from "./homecoming.ts";
 import { refuseOtherContents, rememberContents } from "./same-contents.ts";
 import { retire } from "./retire.ts";
@@ -32,20 +23,6 @@ import { fitsInPlaceOf } from "../device/fits-in-place.ts";
 import type { OpenedTable } from "../device/opened-table.ts";
 import { Cancelled } from "../../control/protocol.ts";
 import { madeBefore, replacedIn } from "../references.ts";
-
-export interface ExchangeContext {
-  readonly logger: Logger;
-  readonly open: (
-    segments: readonly Segment[],
-    readOnly: boolean,
-    files?: FilesBelow,
-  ) => Promise<OpenedTable>;
-  /** The lines of the table in place, with what messages have changed; none if there is none. */
-  readonly lines: () => readonly Segment[];
-  /** Ends it as long as the old table is not closed. */
-  readonly signal?: AbortSignal | undefined;
-  readonly progress?: MessageOptions["progress"];
-}
 
 /**
  * Errors: those of the flush, of writing back and of opening, the text says what is in place now; `Cancelled`, and then

@@ -6,27 +6,13 @@
  * the old table is closed. That is about targets that say so (`writeHome`); a layer, or another disk, shows something
  * else by intention, and whoever exchanges it means that.
  */
-import {
-  BlockIoError,
-  type Logger,
-  type MessageOptions,
-  type Segment,
-  type TargetDevice,
-  codeOf,
-  printTable,
-} from "@dmkit/block-io";
+import { BlockIoError, type Segment, type TargetDevice, codeOf, printTable } from "@dmkit/block-io";
+import type { ExchangeContext } from "./context.ts";
 import { problem } from "../device-directory.ts";
 import type { InactiveTable, ManagedDevice } from "../device/managed-device.ts";
 import { Cancelled } from "../../control/protocol.ts";
 import { hasLineOver } from "../references.ts";
 import { unlessAborted } from "./unless-aborted.ts";
-
-/** What of an exchange the way home depends on. */
-interface Homecoming {
-  readonly logger: Logger;
-  readonly signal?: AbortSignal | undefined;
-  readonly progress?: MessageOptions["progress"];
-}
 
 /**
  * Which targets of the table in place have to bring home what they have, in which lines, and which lines keep it for the
@@ -64,7 +50,7 @@ export async function bringHome(
   managed: ManagedDevice,
   targets: readonly TargetDevice[],
   next: Pick<InactiveTable, "segments" | "force">,
-  { signal, progress, logger }: Homecoming,
+  { signal, progress, logger }: Pick<ExchangeContext, "logger" | "signal" | "progress">,
 ): Promise<boolean> {
   const device = managed.name;
   const aborted = (): Error =>

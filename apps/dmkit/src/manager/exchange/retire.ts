@@ -5,18 +5,9 @@
  * grows old with each write that it does not see, bitmaps lack what that changed, and no look at the disk could tell whoever puts
  * them back.
  */
-import { type FilesBelow, type Logger, type Segment, ZeroDevice, codeOf } from "@dmkit/block-io";
+import { type Segment, ZeroDevice, codeOf } from "@dmkit/block-io";
+import type { ExchangeContext } from "./context.ts";
 import type { ExchangedTables, ManagedDevice } from "../device/managed-device.ts";
-import type { OpenedTable } from "../device/opened-table.ts";
-
-interface Retiring {
-  readonly logger: Logger;
-  readonly open: (
-    segments: readonly Segment[],
-    readOnly: boolean,
-    files?: FilesBelow,
-  ) => Promise<OpenedTable>;
-}
 
 /**
  * Makes the lines that have gone worthless. A device that somebody else uses by now is left alone, and so is what stands
@@ -25,7 +16,7 @@ interface Retiring {
 export async function retire(
   { name, files }: ManagedDevice,
   tables: Pick<ExchangedTables, "gone">,
-  { logger, open }: Retiring,
+  { logger, open }: Pick<ExchangeContext, "logger" | "open">,
 ): Promise<void> {
   // Looked up each time: a device may get another name meanwhile.
   for (let index = 0; index < tables.gone.length; index += 1) {

@@ -2,7 +2,8 @@
  * Values that messages have set last until a table says otherwise: a line of the new table that says nothing gets them. The
  * default of an option says nothing: some targets take it for what is left out, and none prints it.
  */
-import { type Logger, type Segment, codeOf } from "@dmkit/block-io";
+import { type Segment, codeOf, defaultOf } from "@dmkit/block-io";
+import type { ExchangeContext } from "./context.ts";
 import type { ManagedDevice } from "../device/managed-device.ts";
 import { sameLine } from "../references.ts";
 
@@ -14,7 +15,7 @@ export async function tellAgain(
   managed: ManagedDevice,
   next: readonly Segment[],
   before: readonly Segment[],
-  { logger, lines }: { readonly logger: Logger; readonly lines: () => readonly Segment[] },
+  { logger, lines }: Pick<ExchangeContext, "logger" | "lines">,
 ): Promise<void> {
   const { untold } = managed;
   if (untold === undefined) return;
@@ -36,16 +37,17 @@ export async function tellAgain(
 
 function isSaid(line: Segment, name: string): boolean {
   const spec = line.target.options[name];
-  const value = valueOf(line, name);
-  return value !== undefined && (spec === undefined || !("default" in spec) || value !== text(spec.default));
+  const value = optionOf(line, name);
+  return value !== undefined && value !== (spec && defaultOf(spec));
+}
+
+/** As a message has it. */
+function valueOf(line: Segment | undefined, name: string): string | undefined {
+  const value = optionOf(line, name);
+  return value === undefined ? undefined : String(typeof value === "boolean" ? Number(value) : value);
 }
 
 /** What can be set while a target runs is a number, a word or a flag. */
-function valueOf(line: Segment | undefined, name: string): string | undefined {
-  const value = (line?.options as Readonly<Record<string, string | number | boolean>> | undefined)?.[name];
-  return value === undefined ? undefined : text(value);
-}
-
-function text(value: string | number | boolean | undefined): string {
-  return String(typeof value === "boolean" ? Number(value) : value);
+function optionOf(line: Segment | undefined, name: string): string | number | boolean | undefined {
+  return (line?.options as Readonly<Record<string, string | number | boolean>> | undefined)?.[name];
 }

@@ -4,6 +4,7 @@ import {
   type OptionSpec,
   type OptionTable,
   type TextOption,
+  defaultOf,
   describeRange,
   parseOption,
   requireOrder,
@@ -60,8 +61,8 @@ export function readOptions(
       options[name] = readOption(name, spec, entry.value, devices, problems);
     } else if (Object.hasOwn(defaults, name)) {
       options[name] = defaults[name];
-    } else if ("default" in spec && spec.default !== undefined) {
-      options[name] = spec.default;
+    } else if (defaultOf(spec) !== undefined) {
+      options[name] = defaultOf(spec);
     } else if (spec.type === "list" && spec.min === 0) {
       options[name] = [];
     } else if (spec.optional === true) {

@@ -7,10 +7,7 @@
 import {
   chmodSync,
   chownSync,
-  closeSync,
-  fsyncSync,
   linkSync,
-  openSync,
   realpathSync,
   renameSync,
   rmSync,
@@ -18,7 +15,16 @@ import {
   truncateSync,
 } from "node:fs";
 import { dirname } from "node:path";
-import { type BlockDevice, SECTOR, asking, describeSize, parsePath, refuse, schemeOf } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  SECTOR,
+  asking,
+  describeSize,
+  parsePath,
+  refuse,
+  schemeOf,
+  syncFolder,
+} from "@dmkit/block-io";
 import {
   bitmapDeviceSize,
   checkResize,
@@ -28,13 +34,13 @@ import {
   resizable,
   resizeLayer,
 } from "@dmkit/cow";
-import { requireNewFile } from "../../../destination.ts";
+import { partOf, requireNewFile } from "../../../destination.ts";
 import { tellCancelled } from "../../../offline/work.ts";
 import { commandEnvironment } from "../../../ui/command-environment.ts";
 import { endedBySignal } from "../../../ui/interrupt.ts";
 import { startProgress } from "../../../ui/progress.ts";
 import { exitCodes } from "../../../ui/terminal.ts";
-import { type OpenStack, openStackWords } from "./stack-words.ts";
+import { type OpenStack, withStack } from "./stack-words.ts";
 
 export interface ResizeFlags {
   readonly shrink: boolean;
@@ -50,10 +56,11 @@ export async function resizeStack(size: number, words: string[], flags: ResizeFl
   const { keep, quiet = false } = flags;
   if (keep !== undefined) requireNewFile(keep);
   const sectors = size / SECTOR;
+  const request = { words, writes };
   const done = await endedBySignal("resize", async (signal) => {
     // What is served is refused before a file becomes longer.
-    await withStack(words, (stack) => requireFiles(stack, sectors));
-    return withStack(words, async (stack) => {
+    await withStack(request, (stack) => requireFiles(stack, sectors));
+    return withStack(request, async (stack) => {
       const layers = await layersToResize(stack, sectors);
       const { shrink } = flags;
       for (const number of layers) await checkResize(layerOf(stack, number), sectors, { shrink, signal });
@@ -82,15 +89,6 @@ export async function resizeStack(size: number, words: string[], flags: ResizeFl
 
 function layerOf({ layers }: OpenStack, number: number): OpenStack["layers"][number] {
   return layers[number - 1] as OpenStack["layers"][number];
-}
-
-async function withStack<T>(words: string[], run: (stack: OpenStack) => Promise<T>): Promise<T> {
-  const stack = await openStackWords({ words, writes });
-  try {
-    return await run(stack);
-  } finally {
-    await stack.close();
-  }
 }
 
 /** Makes data files as long as the layers will be. Throws `EINVAL` for bitmaps that are no files. */
@@ -136,7 +134,7 @@ async function withNewBitmap(
   work: (into: BlockDevice) => Promise<unknown>,
 ): Promise<void> {
   const path = fileOf(bitmap) ?? bitmap.name;
-  const part = `${path}.dmkit-part`;
+  const part = partOf(path);
   const how = { device: path, op: "write" } as const;
   // The lock of the bitmap is ours: nobody else is making one.
   asking(how, () => rmSync(part, { force: true }));
@@ -154,9 +152,7 @@ async function withNewBitmap(
       if (process.getuid?.() === 0) chownSync(part, uid, gid);
       if (keep !== undefined) linkSync(path, keep);
       renameSync(part, path);
-      const folder = openSync(dirname(path), "r");
-      fsyncSync(folder);
-      closeSync(folder);
+      syncFolder(dirname(path));
     });
   } catch (error) {
     rmSync(part, { force: true });

@@ -56,6 +56,16 @@ export async function openStackWords(request: StackWords): Promise<OpenStack> {
   }
 }
 
+/** Runs `work` with a stack's devices, and closes them. Errors: those of {@link openStackWords}. */
+export async function withStack<T>(request: StackWords, work: (stack: OpenStack) => Promise<T>): Promise<T> {
+  const stack = await openStackWords(request);
+  try {
+    return await work(stack);
+  } finally {
+    await stack.close();
+  }
+}
+
 /** Throws EPARSE. */
 function parseStack(words: readonly string[]): NamedStack {
   const rest = [...words];

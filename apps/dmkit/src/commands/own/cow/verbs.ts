@@ -20,7 +20,7 @@ import { endedBySignal } from "../../../ui/interrupt.ts";
 import { outputIsLost } from "../../../ui/output.ts";
 import { startProgress } from "../../../ui/progress.ts";
 import { exitCodes } from "../../../ui/terminal.ts";
-import { type OpenStack, type StackWords, openStackWords, stackPool } from "./stack-words.ts";
+import { type OpenStack, stackPool, withStack } from "./stack-words.ts";
 import { commandEnvironment } from "../../../ui/command-environment.ts";
 
 export interface Flags {
@@ -203,15 +203,6 @@ async function work(
   if (typeof bytes === "number" && flags.quiet !== true)
     process.stderr.write(`${label}: ${describeSize(bytes)}\n`);
   return exitCodes.ok;
-}
-
-async function withStack(words: StackWords, run: (stack: OpenStack) => Promise<number>): Promise<number> {
-  const stack = await openStackWords(words);
-  try {
-    return await run(stack);
-  } finally {
-    await stack.close();
-  }
 }
 
 function aliased({ aliasedBlockSize }: Flags): { aliasedBlockSize: AliasedBlockSize | undefined } {
