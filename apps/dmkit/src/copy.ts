@@ -48,20 +48,24 @@ const HOLE_STEP = 64 * 1024 * 1024;
 // Where zeroes are fast it costs next to nothing.
 const FAST_HOLE_STEP = 16 * 1024 * 1024 * 1024;
 
+/** Throws `ENOSPC` for a destination that is too small. */
+export function requireRoomFor(source: BlockDevice, destination: BlockDevice): void {
+  if (destination.size >= source.size) return;
+  throw new BlockIoError(`has ${destination.size} bytes, the source ${source.size}`, {
+    code: "ENOSPC",
+    device: destination.name,
+    op: "write",
+    hint: "Give a destination that is at least as large as the source.",
+  });
+}
+
 /** Copies all of `source` to the start of `destination` and flushes. Throws `ENOSPC` if it is too small. */
 export async function copyDevice(
   source: BlockDevice,
   destination: BlockDevice,
   options: CopyOptions = {},
 ): Promise<CopyResult> {
-  if (destination.size < source.size) {
-    throw new BlockIoError(`has ${destination.size} bytes, the source ${source.size}`, {
-      code: "ENOSPC",
-      device: destination.name,
-      op: "write",
-      hint: "Give a destination that is at least as large as the source.",
-    });
-  }
+  requireRoomFor(source, destination);
   const copier = new Copier(source, destination, options);
   await copier.run();
   await destination.flush();

@@ -1,6 +1,6 @@
 /** A device as it was, while its clients go on: against a copy made at that moment, and with a client of the control socket. */
 import { BlockIoError, MemoryDevice, linear, realEnvironment } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { SeededRandom, contentsOf } from "@dmkit/block-io/testing";
 import { openNbd } from "@dmkit/nbd";
 import fc from "fast-check";
 import { expect, it } from "vitest";
@@ -54,15 +54,6 @@ async function named(device: MemoryDevice): Promise<{ manager: DeviceManager; di
   return { manager, disk: await manager.adopt("disk", opened) };
 }
 
-async function contents(device: {
-  size: number;
-  read(at: number, into: Buffer): Promise<void>;
-}): Promise<Buffer> {
-  const bytes = Buffer.alloc(device.size);
-  await device.read(0, bytes);
-  return bytes;
-}
-
 /** Writes and reads at the same time; whether what was read is what was there when it began. */
 async function holds(seed: number, rules?: MomentRules): Promise<boolean> {
   const random = new SeededRandom(seed);
@@ -98,7 +89,7 @@ async function holds(seed: number, rules?: MomentRules): Promise<boolean> {
     for await (const { offset: at, length, kind } of moment.extents(0, SIZE))
       if (kind !== "data") good &&= before.subarray(at, at + length).every((byte) => byte === 0);
   }
-  good &&= (await contents(moment)).equals(before);
+  good &&= (await contentsOf(moment)).equals(before);
   await Promise.all(under);
   disk.keeper = undefined;
   await moment.close();
@@ -142,12 +133,12 @@ it("ends where nothing can be kept, and the client is told nothing of it", async
   await expect(first.read(0, Buffer.alloc(512))).rejects.toMatchObject({ code: "EIO" });
   await first.close();
   const second = await begin();
-  expect((await contents(second))[0]).toBe(1);
+  expect((await contentsOf(second))[0]).toBe(1);
   await disk.discard(0, SIZE);
-  expect((await contents(second))[0]).toBe(1);
+  expect((await contentsOf(second))[0]).toBe(1);
   expect(second.kept).toBe(Math.ceil(SIZE / CHUNK) * CHUNK);
   second.replaced();
-  await expect(contents(second)).rejects.toMatchObject({ code: "EBUSY" });
+  await expect(contentsOf(second)).rejects.toMatchObject({ code: "EBUSY" });
   await second.close();
   await manager.suspend("disk");
   await expect(begin()).rejects.toMatchObject({ code: "EBUSY" });
@@ -166,7 +157,7 @@ it("is held by whoever began it, and ends with them", async () => {
   const held = moments.hold(id, gone.signal, () => {});
   await disk.write(0, Buffer.alloc(512, 8));
   const client = await openNbd(uri, { environment: realEnvironment, readOnly: true });
-  expect((await contents(client))[0]).toBe(7);
+  expect((await contentsOf(client))[0]).toBe(7);
   await client.close();
   await expect(moments.changed(id, "monday", 0)).rejects.toMatchObject({ code: "ENOENT" });
   gone.abort();

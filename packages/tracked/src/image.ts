@@ -14,12 +14,11 @@ import {
 } from "@dmkit/block-io";
 import { markedBytes } from "./device/facts.ts";
 import { currentSuperblock, readSuperblocks, writeSuperblocks } from "./device/superblocks.ts";
-import { bitmapDeviceSize, geometryProblem } from "./format/geometry.ts";
 import { checkBitmaps, repairBitmaps } from "./offline/check.ts";
 import { dumpBitmaps, restoreBitmaps } from "./offline/dump.ts";
 import { mapBitmaps } from "./offline/map.ts";
 import { findBitmaps } from "./open/bitmaps.ts";
-import { createBitmaps } from "./open/create.ts";
+import { createBitmaps, requireGeometry } from "./open/create.ts";
 import { DEFAULT_CHUNK, DEFAULT_SLOTS, trackedOptions } from "./options.ts";
 
 const { granularity, epochs } = trackedOptions;
@@ -113,12 +112,7 @@ async function format(
     chunk: options.granularity ?? DEFAULT_CHUNK,
     slots: options.epochs ?? DEFAULT_SLOTS,
   };
-  const problem = geometryProblem(geometry);
-  const need = problem === undefined ? bitmapDeviceSize(geometry) : 0;
-  if (problem !== undefined || bitmap.size < need) {
-    const reason = problem ?? `it has ${bitmap.size} bytes, and ${need} are needed`;
-    throw refuse(bitmap.name, "EINVAL", reason, "Give another size, granularity or number of epochs.");
-  }
+  requireGeometry(bitmap, geometry);
   const superblock = await createBitmaps(bitmap, { geometry, random: environment.random });
   await writeSuperblocks(bitmap, { ...superblock, clean: true, generation: superblock.generation + 1 });
 }

@@ -7,18 +7,9 @@
  *   file system and partition table begins, say so until all the rest is stable;
  * - what is not known to have changed is taken from before only if samples of it are what the source has.
  */
-import {
-  Bitmap,
-  type BlockDevice,
-  BlockIoError,
-  ByteAccess,
-  LinearDevice,
-  describeSize,
-  inParallel,
-  refuse,
-} from "@dmkit/block-io";
+import { Bitmap, type BlockDevice, ByteAccess, LinearDevice, inParallel, refuse } from "@dmkit/block-io";
 import { differences } from "../compare.ts";
-import { type CopyOptions, type CopyResult, copyDevice } from "../copy.ts";
+import { type CopyOptions, type CopyResult, copyDevice, requireRoomFor } from "../copy.ts";
 import { EvenSample } from "../measure/even-sample.ts";
 
 /** Bytes of the pieces that are changed or not, and of what comes last. */
@@ -43,7 +34,7 @@ export async function backUpAll(
   work: Work,
 ): Promise<CopyResult> {
   if (blank) return copyDevice(source, destination, { ...work, destinationIsZero: true });
-  requireRoom(source, destination);
+  requireRoomFor(source, destination);
   return headLast(source, destination, undefined, async (head) => {
     if (head === source.size) return { copied: 0, zeroed: 0, skipped: 0 };
     const rest = (device: BlockDevice): BlockDevice =>
@@ -74,7 +65,7 @@ export async function backUpChanges(
   blank: boolean,
   work: Work,
 ): Promise<CopyResult> {
-  requireRoom(source, destination);
+  requireRoomFor(source, destination);
   if (!blank) await refuseAnother(destination, since);
   // The first piece may be missing from an attempt that was cut short.
   await requireBefore(source, destination, changed, blank ? 0 : 1);
@@ -204,13 +195,4 @@ async function read(device: BlockDevice, piece: number, size: number): Promise<B
   const bytes = Buffer.allocUnsafeSlow(Math.min(PIECE, size - piece * PIECE));
   await device.read(piece * PIECE, bytes);
   return bytes;
-}
-
-function requireRoom(source: BlockDevice, destination: BlockDevice): void {
-  if (destination.size >= source.size) return;
-  throw new BlockIoError(`has ${describeSize(destination.size)}, the source ${describeSize(source.size)}`, {
-    code: "ENOSPC",
-    device: destination.name,
-    hint: "Give a destination that is at least as large.",
-  });
 }

@@ -35,9 +35,6 @@ interface Fetched {
   readonly buffer: Buffer;
 }
 
-/** Blocks whose misses are counted at most, if there are so many frames. */
-const MOST_COUNTED = 65_536;
-
 export class Reader {
   readonly #state: CacheState;
   readonly #streams: Streams = new Streams(0);
@@ -47,7 +44,7 @@ export class Reader {
   /** @param setFull told of a block that found no frame. */
   constructor(state: CacheState, setFull: (block: number) => void) {
     this.#state = state;
-    this.#popular = new Popular(Math.min(state.frames.geometry.frames, MOST_COUNTED));
+    this.#popular = new Popular(state.frames.geometry.frames);
     this.#setFull = setFull;
   }
 

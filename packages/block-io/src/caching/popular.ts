@@ -4,6 +4,9 @@
  * one is full the older one is forgotten, whatever was in it.
  */
 
+// Blocks that are counted at most.
+const MOST_COUNTED = 65_536;
+
 /** Decides what a cache takes in. */
 export class Popular {
   /** A block is taken in when it is missed for this time; 1: at once; 0: never. */
@@ -13,9 +16,9 @@ export class Popular {
   #young: Map<number, number> = new Map();
   #old: Map<number, number> = new Map();
 
-  /** @param most blocks that are counted at most. */
-  constructor(most: number) {
-    this.#most = Math.max(1, Math.floor(most / 2));
+  /** @param blocks of the cache: more need not be counted. */
+  constructor(blocks: number) {
+    this.#most = Math.max(1, Math.floor(Math.min(blocks, MOST_COUNTED) / 2));
   }
 
   /** Counts that a block was asked for, and is not there: true if it is to be taken in. */

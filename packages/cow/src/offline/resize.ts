@@ -9,7 +9,7 @@
  *
  *      1  data below are stable, whatever process has written them
  *      2  bits of the sectors that stay, flush
- *      3  a label where the new length has it, if there is room for one; flush. The old label stays where it is
+ *      3  a label where the new length has it, if it is longer and there is room; flush. The old label stays where it is
  *      4  identity, flush
  */
 import { Bitmap, type BlockDevice, SECTOR, isZero, refuse, requireRoom, shellQuote } from "@dmkit/block-io";

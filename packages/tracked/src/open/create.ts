@@ -6,10 +6,16 @@
  *      3  second copy of the superblock; flush
  *      4  first copy; flush
  */
-import { type BlockDevice, type Random, beginFormat, randomUuid } from "@dmkit/block-io";
+import { type BlockDevice, type Random, beginFormat, randomUuid, refuse } from "@dmkit/block-io";
 import { writeSlot } from "../device/pages.ts";
 import { writeSuperblocks } from "../device/superblocks.ts";
-import { type Geometry, SUPERBLOCK_PLACES } from "../format/geometry.ts";
+import {
+  type Geometry,
+  SUPERBLOCK_PLACES,
+  bitmapDeviceSize,
+  chunksOf,
+  geometryProblem,
+} from "../format/geometry.ts";
 import type { EpochRecord, Superblock } from "../format/superblock.ts";
 
 /** What new bitmaps begin with. */
@@ -22,6 +28,20 @@ export interface NewBitmaps {
   readonly nextNumber?: number;
   /** The bits of a page of an epoch. Left out: none are set. */
   readonly bits?: (epoch: EpochRecord, page: number) => Uint8Array;
+}
+
+/** Throws `EINVAL` for bitmaps that cannot be, or not on this device. */
+export function requireGeometry(bitmap: BlockDevice, geometry: Geometry): void {
+  const problem = geometryProblem(geometry);
+  if (problem !== undefined) throw refuse(bitmap.name, "EINVAL", problem, "Give another granularity.");
+  const need = bitmapDeviceSize(geometry);
+  if (bitmap.size >= need) return;
+  throw refuse(
+    bitmap.name,
+    "EINVAL",
+    `has ${bitmap.size} bytes; ${geometry.slots} epochs of ${chunksOf(geometry)} chunks need ${need}`,
+    "Give a larger device, a coarser granularity, or fewer epochs; a file may be sparse.",
+  );
 }
 
 /** Writes over whatever is on the device; returns what it is then. Errors: those of the device. */

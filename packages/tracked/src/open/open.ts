@@ -25,17 +25,11 @@ import { readPages } from "../device/pages.ts";
 import type { Losses, TrackedParts } from "../device/parts.ts";
 import { SuperblockRecord } from "../device/record.ts";
 import { type Copy, currentSuperblock, readSuperblocks, writeOrder } from "../device/superblocks.ts";
-import {
-  type Geometry,
-  PAGE_BITS_BYTES,
-  bitmapDeviceSize,
-  chunksOf,
-  geometryProblem,
-} from "../format/geometry.ts";
+import { type Geometry, PAGE_BITS_BYTES, bitmapDeviceSize, chunksOf } from "../format/geometry.ts";
 import { nameProblem } from "../format/name.ts";
 import type { EpochRecord, Superblock } from "../format/superblock.ts";
 import { DEFAULT_CHUNK, DEFAULT_SLOTS, trackedOptions } from "../options.ts";
-import { createBitmaps } from "./create.ts";
+import { createBitmaps, requireGeometry } from "./create.ts";
 
 /** How a device is opened. */
 export interface OpenTrackedOptions {
@@ -179,19 +173,6 @@ function lost(bitmap: BlockDevice, reason: string): Error {
     "EFORMAT",
     `the superblock of the bitmaps is lost: ${reason}`,
     "Nobody knows what has changed: make full backups. To make the bitmaps anew give reset NAME (in a table: 2 reset NAME), with the names of the epochs that backups will ask for: everything is marked in them.",
-  );
-}
-
-function requireGeometry(bitmap: BlockDevice, geometry: Geometry): void {
-  const problem = geometryProblem(geometry);
-  if (problem !== undefined) throw refuse(bitmap.name, "EINVAL", problem, "Give another granularity.");
-  const need = bitmapDeviceSize(geometry);
-  if (bitmap.size >= need) return;
-  throw refuse(
-    bitmap.name,
-    "EINVAL",
-    `has ${bitmap.size} bytes; ${geometry.slots} epochs of ${chunksOf(geometry)} chunks need ${need}`,
-    "Give a larger device, a coarser granularity, or fewer epochs; a file may be sparse.",
   );
 }
 

@@ -12,9 +12,6 @@ import { BLOCK } from "../../format/geometry.ts";
 import type { ReadPath } from "./read-path.ts";
 import type { WritePath } from "./write-path.ts";
 
-// Blocks whose misses are counted at most, if the cache has so many.
-const MOST_COUNTED = 65_536;
-
 export class Staging {
   /** Fewer consecutive blocks than this may be staged; 0: off. */
   threshold = 0;
@@ -27,7 +24,7 @@ export class Staging {
 
   /** @param blocks of the cache. */
   constructor(blocks: number) {
-    this.popular = new Popular(Math.min(blocks, MOST_COUNTED));
+    this.popular = new Popular(blocks);
   }
 
   /** A read of `length` bytes at `offset` is about to begin. The ticket is for {@link staged}; 0: not to be staged. */
