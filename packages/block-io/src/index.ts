@@ -218,6 +218,7 @@ export { TableArguments, printNamed } from "./dm/arguments.ts";
 export { type LengthRule, type NamedOptions, type StackRules, restOf } from "./dm/stack-rules.ts";
 export { type Footprint, type FootprintAlgorithm, type Scale, plainFootprint } from "./dm/footprint.ts";
 export type { Overlay } from "./dm/overlay.ts";
+export type { KeepOptions, Kept, VersionStore, Versions } from "./dm/versions.ts";
 export { TargetRegistry } from "./dm/registry.ts";
 export { type Segment, parseTable, printTable, quoteTableWord, tableLength } from "./dm/table.ts";
 export {

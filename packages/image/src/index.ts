@@ -31,3 +31,4 @@ export {
 } from "./offline/collect.ts";
 export { type BlobProblem, type VerifyOptions, verifyImage } from "./offline/verify.ts";
 export { type ImageVersion, listImages, moveTag } from "./offline/tags.ts";
+export { imageVersions } from "./offline/versions.ts";

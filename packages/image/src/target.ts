@@ -15,6 +15,10 @@ export const image: Target<ImageOptions> = {
   synopsis: "<image> [<#words> (<key> <value>)…]",
   options: imageOptions,
   ...imageControls,
+  versions: {
+    takes: (reference) => /^(image:|s3:\/\/)/i.test(reference),
+    load: async () => (await import("./offline/versions.ts")).imageVersions,
+  },
   footprint: async () => (await import("./offline/footprint.ts")).imageFootprint,
   schemes: {
     image: {

@@ -214,6 +214,31 @@ describe("options that cannot be", () => {
     expect(fixture.bucket.objects.size).toBe(before);
   });
 
+  test("a tag that says something else than it must, and what was looked at and is not right", async () => {
+    const fixture = await published();
+    const { digest, store } = fixture;
+    const again = (extra: Partial<PublishOptions>): Promise<Published> => fixture.again(extra);
+    const tags = async (): Promise<unknown> => (await listImages(store)).map((one) => [one.digest, one.tags]);
+    const before = await tags();
+    await expect(again({ replaces: null })).rejects.toMatchObject({ code: "EBUSY" });
+    await expect(again({ replaces: null, parent: digest })).rejects.toMatchObject({ code: "EBUSY" });
+    await expect(again({ tag: "new", replaces: digest, parent: digest })).rejects.toMatchObject({
+      code: "EBUSY",
+    });
+    expect(await tags()).toEqual(before);
+    const checked: Digest[] = [];
+    const check = (found: Digest): Promise<void> => {
+      checked.push(found);
+      return checked.length === 1 ? Promise.reject(new Error("not right")) : Promise.resolve();
+    };
+    const options = { tag: "new", replaces: null, parent: digest, check };
+    await expect(again(options)).rejects.toThrow("not right");
+    expect((await listImages(store)).flatMap((one) => one.tags)).toEqual(["latest"]);
+    const { digest: found } = await again(options);
+    expect(checked).toEqual([found, found]);
+    expect((await listImages(store)).find((one) => one.digest === found)?.tags).toContain("new");
+  });
+
   test("names and digests of every other call", async () => {
     const { store, digest } = await published();
     const calls = [

@@ -88,7 +88,7 @@ export async function verify(source: BlockDevice, copy: BlockDevice, work: Work)
 }
 
 /** Throws `EINVAL` where pieces that have not changed, from `first` on, are others than those of the source. */
-async function requireBefore(
+export async function requireBefore(
   source: BlockDevice,
   before: BlockDevice,
   changed: Bitmap,

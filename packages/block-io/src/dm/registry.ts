@@ -4,6 +4,7 @@ import { BlockIoError } from "../contract/errors.ts";
 import type { UriScheme } from "../below/schemes.ts";
 import type { ImageFormat } from "./image.ts";
 import type { AnyTarget } from "./target.ts";
+import type { VersionStore } from "./versions.ts";
 
 /** The targets that tables may name. */
 export class TargetRegistry {
@@ -29,6 +30,11 @@ export class TargetRegistry {
   /** The formats of those that have images, loaded. */
   images(): Promise<readonly ImageFormat[]> {
     return Promise.all(this.#listed.flatMap((target) => target.image?.() ?? []));
+  }
+
+  /** What keeps versions of devices under a reference, loaded; undefined: the reference means a device, or nothing. */
+  async versionsOf(reference: string): Promise<VersionStore | undefined> {
+    return this.#listed.find(({ versions }) => versions?.takes(reference))?.versions?.load();
   }
 
   /** The URI schemes of all of them. */

@@ -23,6 +23,7 @@ import type { ImageFormat } from "./image.ts";
 import { type OptionSpec, type OptionTable, defaultOf, replaceReferences } from "./options.ts";
 import type { Overlay } from "./overlay.ts";
 import type { StackRules } from "./stack-rules.ts";
+import type { Versions } from "./versions.ts";
 
 /** What a target can tell about ranges of bytes beyond data and holes: which layer they come from, say. */
 export interface RangeDescription {
@@ -228,6 +229,8 @@ export interface Target<Options> {
   readonly overlay?: () => Promise<Overlay>;
   /** Loads what data would take that is stored by it. Left out: what it takes anyway. */
   readonly footprint?: () => Promise<Footprint>;
+  /** Where it keeps versions of whole devices, for backups. Left out: nowhere. */
+  readonly versions?: Versions;
   /** URI schemes of devices it opens without a table. */
   readonly schemes?: Readonly<Record<string, UriScheme>>;
   /** What stack files ask besides the options. */

@@ -28,8 +28,11 @@ export interface PublishOptions {
   readonly codec?: BlobCodec | undefined;
   /** A manifest of the same name, whose blobs no collection takes; what the tag says now unless given. */
   readonly parent?: Digest | undefined;
-  /** Without `parent`: what the tag must say, until this takes its place; `EBUSY` where somebody else moves it. */
-  readonly replaces?: Digest | undefined;
+  /**
+   * What the tag must say, until this takes its place; null: there must be none. `EBUSY` where somebody else moves it.
+   * Without `parent` it is the parent, too.
+   */
+  readonly replaces?: Digest | null | undefined;
   /** Reads every blob that is there already, and replaces those that are damaged. Default false. */
   readonly verify?: boolean | undefined;
   /**
@@ -42,6 +45,11 @@ export interface PublishOptions {
   /** Chunks on their way at a time, 1 … 64. 8 unless given. */
   readonly parallel?: number | undefined;
   readonly environment?: Environment | undefined;
+  /**
+   * Called when all of the image is in the store, before the tag says it. What it throws ends the publication; the image
+   * stays without the tag, and goes with a collection.
+   */
+  readonly check?: ((digest: Digest) => Promise<void>) | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly progress?: ((progress: PublishProgress) => void) | undefined;
 }
@@ -72,7 +80,7 @@ export function checkOptions({
   requireName("image", name);
   requireName("tag", tag);
   if (parent !== undefined) requireDigest(parent);
-  if (replaces !== undefined) requireDigest(replaces);
+  if (replaces !== undefined && replaces !== null) requireDigest(replaces);
   if (codec !== undefined && !blobCodecs.includes(codec)) {
     throw refuse(`${JSON.stringify(codec)} is no codec of blobs`, `Use one of ${blobCodecs.join(", ")}.`);
   }

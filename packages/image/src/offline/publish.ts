@@ -9,6 +9,7 @@
  *     5  blobs older than half the grace time that nobody was known to use were uploaded again in step 1, and a manifest
  *                      that was there already in step 3; now they are looked for once more, and so is the parent, whose
  *                      blobs were relied on
+ *        who wants to look at all of it before the tag says it does so then
  *     6  tag           its next version is created; whoever moved it meanwhile is not overruled
  *
  * It can be interrupted anywhere and run again: what was uploaded is found in step 1. Before step 3 nothing refers to it,
@@ -112,6 +113,7 @@ class Publication {
       if ((await this.#store.head(key, { signal })) === undefined)
         await this.#store.put(key, body, { signal });
       await this.#lookAgain(parent);
+      await this.#options.check?.(digest);
       const tagged = await this.#store.create(
         tagKey(name, tag, version + 1),
         encodeTag({ digest, time: this.#environment.clock.wallTime(), token: this.#token }),
@@ -127,12 +129,20 @@ class Publication {
   // The one that was named must be there. Without the one the tag says there is more to upload, and that is all.
   async #parent(version: number): Promise<(Manifest & { readonly digest: Digest }) | undefined> {
     const { name, tag, parent, replaces } = this.#options;
-    if (parent !== undefined) return { ...(await readManifest(this.#store, name, parent)), digest: parent };
-    try {
+    const read = async (): Promise<Digest | undefined> => {
+      if (replaces === null && version > 0) throw tagMoved(this.#store, name, tag);
       const record = version === 0 ? undefined : await readTagVersion(this.#store, name, tag, version);
-      if (replaces !== undefined && record?.digest !== replaces) throw tagMoved(this.#store, name, tag);
-      if (record === undefined) return undefined;
-      return { ...(await readManifest(this.#store, name, record.digest)), digest: record.digest };
+      if (typeof replaces === "string" && record?.digest !== replaces) throw tagMoved(this.#store, name, tag);
+      return record?.digest;
+    };
+    if (parent !== undefined) {
+      if (replaces !== undefined) await read();
+      return { ...(await readManifest(this.#store, name, parent)), digest: parent };
+    }
+    try {
+      const found = await read();
+      if (found === undefined) return undefined;
+      return { ...(await readManifest(this.#store, name, found)), digest: found };
     } catch (error) {
       if (isUnreadable(error)) return undefined;
       throw error;

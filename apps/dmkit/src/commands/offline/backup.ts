@@ -1,10 +1,20 @@
-/** `dmkit backup`: a device as it is now, all of it or what has changed, into a file or onto a device. */
-import { type Bitmap, type BlockDevice, SECTOR, describeSize, refuse } from "@dmkit/block-io";
+/** `dmkit backup`: a device as it is now, all of it or what has changed, into a file, onto a device or as an image in a store. */
+import {
+  type Bitmap,
+  type BlockDevice,
+  type Kept,
+  SECTOR,
+  type VersionStore,
+  describeSize,
+  refuse,
+} from "@dmkit/block-io";
 import type { Command } from "commander";
 import { backUpAll, backUpChanges, changedPieces, refuseUnfinished, verify } from "../../backup/backup.ts";
+import { backUpVersion } from "../../backup/kept.ts";
 import { type CopyResult, copyDevice } from "../../copy.ts";
 import { type Destination, isNewFile, requireOther, withDestination } from "../../destination.ts";
 import { isRunning, withReading } from "../../devices.ts";
+import { targets } from "../../targets.ts";
 import { withMoment } from "../../moment/open-moment.ts";
 import { tellCancelled } from "../../offline/work.ts";
 import { commandEnvironment } from "../../ui/command-environment.ts";
@@ -35,12 +45,18 @@ With --since NAME only what has changed since NAME began is read, of a device th
 --begin begins such a name at the right time, before the backup it is for. The new file is a copy of --from FILE with
 the changes in it; without --from they go into TARGET itself. Samples of what has not changed are compared before.
 
+TARGET may be an image in an object store, s3://BUCKET[/PREFIX]/NAME[:TAG] or image:FOLDER/NAME[:TAG]. It gets its tag
+when all of it is there; with --verify, when it was read back and compared. With --since what has not changed is not
+read: it is in the store, in the version of the same image that --from, or TARGET itself, says. A tag that says
+something already is moved with --force, or with --since and without --from.
+
 Examples:
   dmkit backup dm:vm monday.img --begin monday --verify
   dmkit backup dm:vm tuesday.img --since monday --from monday.img --begin tuesday
   dmkit backup dm:vm nbd://backups/vm --force
-  dmkit publish dm:vm s3://backups/vm               into an object store; dmkit pull brings it back
-  dmkit copy --verify tuesday.img vm.img            puts it back, and compares
+  dmkit backup dm:vm s3://backups/vm:monday --begin monday
+  dmkit backup dm:vm s3://backups/vm:tuesday --since monday --from s3://backups/vm:monday --begin tuesday
+  dmkit copy --verify tuesday.img vm.img            puts it back, and compares; dmkit pull fetches an image
 `;
 
 export function addBackup(program: Command, finish: Finish): void {
@@ -49,9 +65,9 @@ export function addBackup(program: Command, finish: Finish): void {
     .summary("back up a device at one moment, all of it or what has changed")
     .description("Copies SOURCE to TARGET, as it was when that began.")
     .argument("<source>", "dm:NAME, a path or a URI")
-    .argument("<target>", "where to; created if it is a path that does not exist")
+    .argument("<target>", "where to, a device, an image in a store or a path; created if it does not exist")
     .option("--since <name>", "only what has changed since NAME began")
-    .option("--from <file>", "with --since: the backup before, which a new TARGET begins as")
+    .option("--from <backup>", "with --since: the backup before, which a new TARGET begins as")
     .option(
       "--begin <name>",
       "begin NAME before, for the next backup to be --since; it is dropped if this one fails",
@@ -71,17 +87,18 @@ export function addBackup(program: Command, finish: Finish): void {
 }
 
 async function backup(from: string, to: string, flags: BackupFlags): Promise<number> {
-  checkWords(from, to, flags);
+  const store = await targets.versionsOf(to);
+  checkWords(from, to, flags, store !== undefined);
   const done = await endedBySignal("backup", (signal) => {
     if (!isRunning(from))
-      return withReading(from, commandEnvironment, (source) => write(source, to, flags, undefined, signal));
+      return withReading(from, commandEnvironment, (source) => write(source, to, flags, { store, signal }));
     const { since, begin } = flags;
     return withMoment(
       from,
       commandEnvironment,
       async ({ device, changed }) => {
         const pieces = since === undefined ? undefined : await changedPieces(device.size, changed(since));
-        return write(device, to, flags, pieces, signal);
+        return write(device, to, flags, { store, changed: pieces, signal });
       },
       begin,
     );
@@ -92,7 +109,12 @@ async function backup(from: string, to: string, flags: BackupFlags): Promise<num
 }
 
 /** Throws `EPARSE` for words that do not go together. */
-function checkWords(from: string, to: string, { since, begin, from: before }: BackupFlags): void {
+function checkWords(
+  from: string,
+  to: string,
+  { since, begin, from: before }: BackupFlags,
+  isVersion: boolean,
+): void {
   requireOther(to, [from, ...(before === undefined ? [] : [before])]);
   if (!isRunning(from) && (since !== undefined || begin !== undefined)) {
     const word = since === undefined ? "begin" : "since";
@@ -101,7 +123,8 @@ function checkWords(from: string, to: string, { since, begin, from: before }: Ba
       `Write dm:NAME for it, or leave --${word} out.`,
     );
   }
-  if (since === undefined) return;
+  // What a name means in a store is asked there.
+  if (since === undefined || isVersion) return;
   if (isNewFile(to) === (before !== undefined)) return;
   throw before === undefined
     ? usage(
@@ -111,13 +134,20 @@ function checkWords(from: string, to: string, { since, begin, from: before }: Ba
     : usage(`${to} exists already`, "Leave --from out to put the changes into it, or give another name.");
 }
 
+/** How a backup is written. */
+interface Writing {
+  /** Where the target is a version; undefined: it is a device or a file. */
+  readonly store: VersionStore | undefined;
+  readonly changed?: Bitmap | undefined;
+  readonly signal: AbortSignal;
+}
+
 async function write(
   source: BlockDevice,
   to: string,
   flags: BackupFlags,
-  changed: Bitmap | undefined,
-  signal: AbortSignal,
-): Promise<CopyResult> {
+  { store, changed, signal }: Writing,
+): Promise<CopyResult | Kept> {
   if (source.size < SECTOR)
     throw refuse(
       source.name,
@@ -125,6 +155,7 @@ async function write(
       "is empty: there is nothing to back up",
       "Check whether it is the right one.",
     );
+  if (store !== undefined) return keep(source, store, to, flags, changed, signal);
   const overwrite = flags.force || changed !== undefined;
   const options = { size: source.size, environment: commandEnvironment, overwrite };
   return withDestination(to, options, async (destination) => {
@@ -163,10 +194,55 @@ async function fill(
   return backUpChanges(source, device, changed, since, blank, work);
 }
 
-function report(
-  { copied, zeroed, skipped }: CopyResult,
-  { json, quiet, verify: verified }: BackupFlags,
-): void {
+async function keep(
+  source: BlockDevice,
+  store: VersionStore,
+  to: string,
+  flags: BackupFlags,
+  changed: Bitmap | undefined,
+  signal: AbortSignal,
+): Promise<Kept> {
+  const isQuiet = flags.quiet || flags.json;
+  let shown = startProgress("backup", source.size, isQuiet);
+  let isComparing = false;
+  try {
+    return await backUpVersion(source, {
+      store,
+      to,
+      environment: commandEnvironment,
+      changed,
+      from: flags.from,
+      force: flags.force,
+      verify: flags.verify,
+      signal,
+      progress: (done) => shown.update(done),
+      comparing(done) {
+        if (!isComparing) {
+          shown.stop();
+          shown = startProgress("compare", source.size, isQuiet);
+          isComparing = true;
+        }
+        shown.update(done);
+      },
+    });
+  } finally {
+    shown.stop();
+  }
+}
+
+function report(done: CopyResult | Kept, { json, quiet, verify: verified }: BackupFlags): void {
+  if ("version" in done) {
+    const { version, read, known, uploaded } = done;
+    process.stdout.write(
+      json ? `${JSON.stringify({ version, read, known, uploaded, verified })}\n` : `${version}\n`,
+    );
+    if (!json && !quiet)
+      process.stderr.write(
+        `backed up: read ${describeSize(read)}, of which ${describeSize(known)} were there; uploaded ${describeSize(uploaded)}${verified ? "; compared" : ""}\n`,
+      );
+    return;
+  }
+  const { copied, zeroed, skipped } = done;
   if (json) process.stdout.write(`${JSON.stringify({ copied, zeroed, skipped, verified })}\n`);
   else if (!quiet)
     process.stderr.write(
