@@ -67,6 +67,7 @@ export {
   isWriting,
   withoutWriting,
 } from "./below/claims.ts";
+export { keepBelow } from "./below/kept.ts";
 export { originAt } from "./devices/origin.ts";
 export { Popular } from "./caching/popular.ts";
 export { STREAMS, Streams } from "./caching/streams.ts";

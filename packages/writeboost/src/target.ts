@@ -211,9 +211,9 @@ export const writeboost: Target<WriteboostOptions> = {
     const { devices, opening } = await openLowers(settings, context);
     await checkWriteboost(devices, opening);
   },
-  async retire({ cache }, { lower }) {
-    const { eraseCache } = await import("./open/making/format-cache.ts");
-    await eraseCache(await lower(cache, "owns"));
+  async retire({ cache, plog }, { lower }) {
+    const { eraseCache } = await import("./open/making/erase-cache.ts");
+    await eraseCache(await lower(cache, "owns"), plog === undefined ? undefined : await lower(plog, "owns"));
   },
   open: (given, context) => openTarget(given, context, noArchives),
 };

@@ -223,8 +223,10 @@ export class DeviceDirectory {
     if (!(error instanceof BlockIoError) || error.code !== "EBUSY" || error.device === undefined)
       return error;
     const path = error.device;
+    const tableOf = (managed: ManagedDevice): string =>
+      this.tableOf(managed) || printTable(managed.exchanged?.before ?? []);
     const holder = this.all.find(
-      (managed) => managed !== owner && refersTo(this.tableOf(managed), path, this.targets),
+      (managed) => managed !== owner && refersTo(tableOf(managed), path, this.targets),
     );
     if (holder === undefined) return error;
     return new BlockIoError(`is in use by device ${holder.name} of this server`, {

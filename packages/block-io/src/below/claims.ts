@@ -12,7 +12,8 @@
  * Bytes are the same where they end up in the same place, whatever devices are between ({@link BlockDevice.places}).
  * A device that hands requests on has a claim of its own on what is below; whoever stands on that device goes through
  * this very claim, so the two are no conflict. Where bytes end up can change with a table that is exchanged: places are
- * looked up whenever claims are compared, and {@link Claims.verify} is for whoever has changed one.
+ * looked up whenever claims are compared, and {@link Claims.verify} is for whoever has changed one. While one is closed
+ * and its successor not open yet, its claims are kept as they were ({@link Claims.keep}).
  *
  * This is about the devices of one process. Other processes are kept off a file by its lock (file-open.ts).
  */
@@ -69,6 +70,15 @@ interface Run {
   readonly through: ReadonlySet<BlockDevice>;
 }
 
+/** A claim whose bytes stay where they were. */
+interface Kept {
+  readonly claim: Claim;
+  readonly runs: readonly Run[];
+  readonly holder: Holder;
+  /** What others reach them through. */
+  readonly device: BlockDevice;
+}
+
 interface Meaning {
   readonly writes: boolean;
   readonly relies: boolean;
@@ -98,6 +108,7 @@ export class Claims {
   readonly #claims: Set<Claim> = new Set();
   /** Those in nobody's way, and with nobody in theirs. */
   readonly #lookers: Set<Claim> = new Set();
+  readonly #kept: Set<Kept> = new Set();
   readonly #withinOne: boolean;
 
   /** @param withinOne whether claims of one claimant are compared with each other. */
@@ -118,9 +129,26 @@ export class Claims {
 
   /** The names of those who use bytes of an origin, for whatever. */
   holdersOf(origin: string): string[] {
-    const all = [...this.#claims, ...this.#lookers];
-    const found = all.filter((claim) => runsOf(claim).some(({ on }) => on === origin));
-    return [...new Set(found.map(({ claimant }) => claimant.holder.name))];
+    const all = [...this.#claims, ...this.#lookers].map((claim) => ({ claim, runs: runsOf(claim) }));
+    const found = [...all, ...this.#kept].filter(({ runs }) => runs.some(({ on }) => on === origin));
+    return [...new Set(found.map(({ claim }) => claim.claimant.holder.name))];
+  }
+
+  /**
+   * Keeps what a holder claims, and what others claim through its device, where that is now: to whoever else asks it is in
+   * use, although the claims are given back, until what is returned is called.
+   */
+  keep(holder: Holder, device: BlockDevice): () => void {
+    const kept = [...this.#claims]
+      .map((claim) => ({ claim, runs: runsOf(claim), holder, device }))
+      .filter(
+        ({ claim, runs }) =>
+          claim.claimant.holder === holder || runs.some(({ through }) => through.has(device)),
+      );
+    for (const one of kept) this.#kept.add(one);
+    return () => {
+      for (const one of kept) this.#kept.delete(one);
+    };
   }
 
   /** Whether somebody relies on bytes that are read through a device. */
@@ -147,6 +175,20 @@ export class Claims {
       const theirs = runsOf(other);
       const meets = runs.some((run) =>
         theirs.some((their) => overlap(run, their) && !goesThrough(run, other) && !goesThrough(their, claim)),
+      );
+      if (meets) throw conflict(claim, other);
+    }
+    this.#refuseKept(claim, runs);
+  }
+
+  #refuseKept(claim: Claim, runs: readonly Run[]): void {
+    for (const { claim: other, runs: theirs, holder, device } of this.#kept) {
+      if (claim.claimant.holder === holder || !clash(claim.use, other.use)) continue;
+      // Whoever is above the holder goes through it, and what the holder stands on is gone through.
+      const meets = runs.some(
+        (run) =>
+          !run.through.has(device) &&
+          theirs.some((their) => overlap(run, their) && !goesThrough(their, claim)),
       );
       if (meets) throw conflict(claim, other);
     }

@@ -30,6 +30,7 @@ import { GuardedDevice } from "../contract/guard.ts";
 import { type Health, healthOf, worstHealth } from "../contract/health.ts";
 import { builtinSchemes } from "./builtin-schemes.ts";
 import { type FilesBelow, fileKey, filesOf, keyOf, openIdentity, replacedFile } from "./files.ts";
+import { partitions } from "./kept.ts";
 import { PartitionDevice, findPartition } from "./partition.ts";
 import { openPath, parsePath } from "./paths.ts";
 import { type Access, type DeviceSchemes, schemeOf } from "./schemes.ts";
@@ -293,6 +294,7 @@ export class LowerDevices {
       readOnly: access === "read",
       environment: this.#environment,
       beside: beside instanceof FileDevice ? beside : undefined,
+      holder: this.#claimant.holder,
     });
   }
 }
@@ -308,7 +310,7 @@ async function openPartition(
   claimant: Claimant,
 ): Promise<BlockDevice> {
   const { path, raw, lock } = parsePath(reference);
-  const pool = wholes.get(environment) ?? new LowerDevices({}, environment);
+  const pool = wholes.get(environment) ?? new LowerDevices({}, environment, { holder: partitions });
   wholes.set(environment, pool);
   // Claims are those of the partitions.
   const words = [...(raw ? ["raw"] : []), ...(lock ? [] : ["no-lock"])].join("&");

@@ -26,7 +26,7 @@ interface Found {
 }
 
 /** In the place of the lock of a file, which all who have partitions of it share: bytes of it are open like a file. */
-const locks = new Claims(false);
+export const partitionLocks: Claims = new Claims(false);
 
 /** A partition; closing it gives the whole back, and its lock. */
 export class PartitionDevice extends LinearDevice {
@@ -51,7 +51,7 @@ export class PartitionDevice extends LinearDevice {
   /** Throws `EBUSY` where another claimant has a partition open that has bytes of this one, and one of them writes. */
   lock(claimant: Claimant): void {
     try {
-      this.#unlock = locks.take({ claimant, device: this, use: "owns" });
+      this.#unlock = partitionLocks.take({ claimant, device: this, use: "owns" });
     } catch (error) {
       if (!(error instanceof BlockIoError)) throw error;
       const hint =

@@ -18,8 +18,9 @@ import { shellQuote } from "../bytes/text.ts";
 import type { FileDevice } from "../devices/file.ts";
 import { type FileDeviceOptions, openFile } from "../devices/file-open.ts";
 import { schemeOf } from "./schemes.ts";
-import { originAt, textOf } from "../devices/origin.ts";
-import { PROGRAM, claims } from "./claims.ts";
+import { type Origin, originAt, textOf } from "../devices/origin.ts";
+import { type Holder, PROGRAM, claims } from "./claims.ts";
+import { refuseKeptLock } from "./kept.ts";
 import { unixAddress } from "../format/unix-address.ts";
 import { type ForeignFormat, foreignFormat } from "../format/foreign.ts";
 
@@ -73,17 +74,27 @@ export function newPath(reference: string): PathWords {
 }
 
 /** How a path is opened. */
-export type PathOptions = Omit<FileDeviceOptions, "name" | "lock">;
+export interface PathOptions extends Omit<FileDeviceOptions, "name" | "lock" | "mayLock"> {
+  /** Whoever opens it, if that may have had it before: see kept.ts. */
+  readonly holder?: Holder | undefined;
+}
 
 /** Opens the whole file behind a path. Errors: those of {@link openFile}. */
-export async function openPath(reference: string, options: PathOptions = {}): Promise<FileDevice> {
+export async function openPath(
+  reference: string,
+  { holder, ...options }: PathOptions = {},
+): Promise<FileDevice> {
   const { path, raw, lock } = parsePath(reference);
   const { logger } = options.environment ?? realEnvironment;
   if (!lock && options.readOnly !== true)
     logger.log("warn", "a file is written to without a lock: nothing else may write to it", { file: path });
-  const device = await openFile(path, { ...options, lock, name: reference }).catch((error: unknown) => {
-    throw known(error, reference, path);
-  });
+  const mayLock = (origin: Origin): void =>
+    refuseKeptLock(reference, origin, options.readOnly !== true, holder);
+  const device = await openFile(path, { ...options, lock, mayLock, name: reference }).catch(
+    (error: unknown) => {
+      throw known(error, reference, path);
+    },
+  );
   if (!raw) await warnOfForeign(device, logger);
   return device;
 }

@@ -25,7 +25,7 @@ import { syncFolder } from "../folders.ts";
 import { native, withoutNative } from "./native.ts";
 import { blockDeviceQueue, blockDeviceSectorSize, blockDeviceSize } from "./block-device-facts.ts";
 import { FileDevice } from "./file.ts";
-import { originOf } from "./origin.ts";
+import { type Origin, originOf } from "./origin.ts";
 
 /** How a file or block device is opened. */
 export interface FileDeviceOptions {
@@ -39,6 +39,8 @@ export interface FileDeviceOptions {
   readonly lock?: boolean;
   /** A device of the same file, open read-only by the same owner: the lock for writing takes the place of its lock. */
   readonly beside?: FileDevice | undefined;
+  /** Asked right before the lock is taken, in the same turn; throws `EBUSY` where nobody may. */
+  readonly mayLock?: (origin: Origin) => void;
   /** Default: the path. */
   readonly name?: string;
   readonly environment?: Environment;
@@ -52,7 +54,11 @@ export async function openFile(path: string, options: FileDeviceOptions = {}): P
   try {
     const stat = fstatSync(fd);
     requireStorage(stat, name);
-    if (options.lock !== false) lock(fd, name, readOnly, options.beside);
+    const origin = originOf(fstatSync(fd, { bigint: true }));
+    if (options.lock !== false) {
+      options.mayLock?.(origin);
+      lock(fd, name, readOnly, options.beside);
+    }
     const size = stat.isFile() ? stat.size : blockDeviceSize(fd, stat, name);
     const sectorSize = stat.isFile() ? 512 : blockDeviceSectorSize(stat);
     const holes = native() !== undefined && (readOnly || (await canPunch(fd, stat, size)));
@@ -63,7 +69,7 @@ export async function openFile(path: string, options: FileDeviceOptions = {}): P
       sectorSize,
       isRegular: stat.isFile(),
       locks: options.lock !== false,
-      origin: originOf(fstatSync(fd, { bigint: true })),
+      origin,
       environment: options.environment ?? realEnvironment,
     });
     if (options.preallocate) await preallocate(fd, name, size);

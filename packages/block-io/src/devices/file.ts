@@ -61,7 +61,8 @@ export class FileDevice extends GuardedDevice {
   // Negative where that is not possible.
   #syncedFd: number | undefined;
   readonly #isRegular: boolean;
-  readonly #locks: boolean;
+  /** Whether it has a lock. */
+  readonly locks: boolean;
   /** The lock is that of readers, although it is open for writing. */
   #isRelaxed = false;
   readonly #scheduler: Scheduler;
@@ -81,7 +82,7 @@ export class FileDevice extends GuardedDevice {
       () => this.#changes,
     );
     this.#isRegular = facts.isRegular;
-    this.#locks = facts.locks;
+    this.locks = facts.locks;
     this.#clock = facts.environment.clock;
     this.#logger = facts.environment.logger;
     this.#scheduler = facts.environment.scheduler;
@@ -100,7 +101,7 @@ export class FileDevice extends GuardedDevice {
 
   /** Others may read it from now on, since nobody writes through this device, until {@link tightenLock}; false: the lock is lost. */
   relaxLock(): boolean {
-    if (!this.#locks) return true;
+    if (!this.locks) return true;
     this.#isRelaxed = true;
     return this.lockShared();
   }

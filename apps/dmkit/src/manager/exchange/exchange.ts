@@ -5,14 +5,14 @@
  *      1  requests wait; those in flight are answered, all is flushed     the old table goes on
  *         what has come to such a cache since 0 is written back           the old table goes on
  *         what is there is remembered if others rely on it                the old table goes on
- *      2  the old table is closed: its files are free for the new one
+ *      2  the old table is closed: its files are free for the new one, and for nobody else until 4
  *      3  the new table is opened, fits, and has the same bytes if so      the old one is opened again
  *         a cache that has gone is made worthless                         (it is told what to do about it)
  *      4  requests go on                                                  (neither opens: requests wait)
  *
  * Invariant: whoever uses the device never gets other bytes because a file was replaced under its name meanwhile.
  */
-import { BlockIoError, claims, codeOf, failureOf, replacedFile } from "@dmkit/block-io";
+import { BlockIoError, claims, codeOf, failureOf, keepBelow, replacedFile } from "@dmkit/block-io";
 import type { ExchangeContext } from "./context.ts";
 import { bringHome, homecomers, orForced } from "./homecoming.ts";
 import { refuseOtherContents, rememberContents } from "./same-contents.ts";
@@ -39,15 +39,20 @@ export async function exchangeTable(
   const segments = madeBefore(next.segments, [...context.lines(), ...managed.left]);
   const tables: ExchangedTables = { next: { ...next, segments }, before: [], gone: [] };
   managed.exchanged = tables;
+  let giveBack = (): void => {};
+  const keep = (old: OpenedTable): void => {
+    giveBack = keepBelow(managed.holder, managed.device, [old.device, ...old.lowers()]);
+  };
   try {
     await prepareOld(managed, tables, context);
     managed.changing = true;
-    await closeOld(managed, tables, context);
+    await closeOld(managed, tables, context, keep);
     await openNew(managed, tables, context);
   } catch (error) {
     if (error instanceof Cancelled) managed.inactive ??= tables.next;
     throw error;
   } finally {
+    giveBack();
     managed.changing = false;
     managed.exchanged = undefined;
   }
@@ -89,10 +94,12 @@ function notHome(managed: ManagedDevice, error: unknown): unknown {
   return told(managed, orForced(error), now);
 }
 
+/** @param keep called before what the old table has is free. */
 async function closeOld(
   managed: ManagedDevice,
   tables: ExchangedTables,
   context: ExchangeContext,
+  keep: (old: OpenedTable) => void,
 ): Promise<void> {
   const { logger } = context;
   const { device } = managed;
@@ -145,6 +152,7 @@ async function closeOld(
     });
   }
   managed.left = stay;
+  keep(old);
   device.takeOut();
   await old.close().catch((error: unknown) => {
     // All that was answered has been flushed above, or failed before and was told then.

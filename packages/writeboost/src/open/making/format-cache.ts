@@ -74,15 +74,8 @@ export async function formatCache(
   return geometry;
 }
 
-/** Makes a cache a device that counts as blank, durably: what is in its slots is found no more. */
-export async function eraseCache(cache: BlockDevice): Promise<void> {
-  await eraseHeader(cache);
-  await cache.writeZeroes(BLOCK, SLOTS_START - BLOCK);
-  await cache.flush();
-}
-
-/** With the identity record: a header that was zeroed beside one has been lost, and is repaired. */
-async function eraseHeader(cache: BlockDevice): Promise<void> {
+/** Durably, and with the identity record: a header that was zeroed beside one has been lost, and is repaired. */
+export async function eraseHeader(cache: BlockDevice): Promise<void> {
   await cache.writeZeroes(HEADER_START, IDENTITY_START + BLOCK);
   await cache.flush();
 }

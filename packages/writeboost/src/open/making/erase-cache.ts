@@ -1,0 +1,38 @@
+/** A cache whose backing device goes on without it. */
+import { type BlockDevice, given } from "@dmkit/block-io";
+import { BLOCK, SLOTS_START, plogSegmentSize } from "../../format/geometry.ts";
+import { plogBytes, plogNameOffset, readPlogIdentity } from "../../device/log/plog-place.ts";
+import { readSuperblock } from "../superblock.ts";
+import { eraseHeader } from "./format-cache.ts";
+
+const SECTOR = 512;
+
+/**
+ * Makes a cache a device that counts as blank, durably: what is in its slots is found no more. So its plog after it, unless
+ * that has another name than the one the cache knows: while the cache is there, it tells whose the plog is.
+ */
+export async function eraseCache(cache: BlockDevice, plog: BlockDevice | undefined): Promise<void> {
+  const erasePlog = plog === undefined ? undefined : await plogEraser(cache, plog);
+  await eraseHeader(cache);
+  await cache.writeZeroes(BLOCK, SLOTS_START - BLOCK);
+  await cache.flush();
+  await erasePlog?.();
+}
+
+/** What makes the plog of a cache blank, where it was in use and with the name last. Undefined for one that is not its own. */
+async function plogEraser(cache: BlockDevice, plog: BlockDevice): Promise<(() => Promise<void>) | undefined> {
+  const { identity } = await readSuperblock(cache);
+  if (typeof identity !== "object") return undefined;
+  const { order, plogSegments } = identity;
+  const bytes = await plogBytes(plog, identity);
+  const name = await given(readPlogIdentity(plog, order, bytes));
+  if (name?.cache !== identity.cache || name.plog !== identity.plog) return undefined;
+  return async () => {
+    const end = plogNameOffset(bytes, order);
+    const [from, until] = [end === undefined ? SECTOR : 0, plogSegments * plogSegmentSize(order)];
+    if (until > from) await plog.writeZeroes(from, until - from);
+    await plog.flush();
+    await plog.writeZeroes(end ?? 0, SECTOR);
+    await plog.flush();
+  };
+}
