@@ -21,21 +21,29 @@ const SAMPLES = 64;
 /** What a destination begins with while it is written. */
 const MARK = "dmkit backup, under way or cut short: this is no whole disk\n";
 
+/** What is under way: a backup of what has changed since a name, or a backup that is put back; empty: a whole one. */
+export type Note = Readonly<Partial<Record<"since" | "restore", string>>>;
+
 /** Ranges of bytes, in order. */
 export type Ranges = AsyncIterable<{ readonly offset: number; readonly length: number }>;
 
 type Work = Pick<CopyOptions, "signal" | "progress">;
 
-/** Copies all of a device. @param blank the destination is a new file, which nobody finds before it is whole. */
+/**
+ * Copies all of a device.
+ * @param blank the destination is a new file, which nobody finds before it is whole.
+ * @param note what is under way, for who finds it cut short.
+ */
 export async function backUpAll(
   source: BlockDevice,
   destination: BlockDevice,
   blank: boolean,
   work: Work,
+  note: Note = {},
 ): Promise<CopyResult> {
   if (blank) return copyDevice(source, destination, { ...work, destinationIsZero: true });
   requireRoomFor(source, destination);
-  return headLast(source, destination, undefined, async (head) => {
+  return headLast(source, destination, note, async (head) => {
     if (head === source.size) return { copied: 0, zeroed: 0, skipped: 0 };
     const rest = (device: BlockDevice): BlockDevice =>
       new LinearDevice(device, head, source.size - head, device.name);
@@ -70,7 +78,7 @@ export async function backUpChanges(
   // The first piece may be missing from an attempt that was cut short.
   await requireBefore(source, destination, changed, blank ? 0 : 1);
   const copy = (first: number): Promise<CopyResult> => copyPieces(source, destination, changed, first, work);
-  return blank ? copy(0) : headLast(source, destination, since, () => copy(1));
+  return blank ? copy(0) : headLast(source, destination, { since }, () => copy(1));
 }
 
 /** Throws `EIO` for the first range in which the copy differs. */
@@ -145,13 +153,13 @@ async function copyPieces(
 async function headLast(
   source: BlockDevice,
   destination: BlockDevice,
-  since: string | undefined,
+  what: Note,
   work: (head: number) => Promise<CopyResult>,
 ): Promise<CopyResult> {
   const head = Math.min(PIECE, source.size);
   const to = new ByteAccess(destination);
   const note = Buffer.alloc(head);
-  note.write(`${MARK}${JSON.stringify({ since })}\n`);
+  note.write(`${MARK}${JSON.stringify(what)}\n`);
   await to.write(0, note);
   await destination.flush();
   const result = await work(head);
@@ -179,6 +187,11 @@ async function refuseAnother(destination: BlockDevice, since: string): Promise<v
   );
 }
 
+/** Whether this very work was cut short on a device: it may be begun again, whatever is there. */
+export async function isUnfinished(device: BlockDevice, note: Note): Promise<boolean> {
+  return device.size > 0 && (await unfinished(device)) === JSON.stringify(note);
+}
+
 /** Throws `EINVAL` for a device with a backup that was cut short: it is not to be read as a disk. */
 export async function refuseUnfinished(device: BlockDevice): Promise<void> {
   if (device.size === 0 || (await unfinished(device)) === undefined) return;
@@ -186,7 +199,7 @@ export async function refuseUnfinished(device: BlockDevice): Promise<void> {
     device.name,
     "EINVAL",
     "a backup was cut short here: what is on it is no whole disk",
-    "Run that dmkit backup again, and then this.",
+    "Run that dmkit backup or dmkit restore again, and then this.",
     "read",
   );
 }

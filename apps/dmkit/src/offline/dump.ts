@@ -82,7 +82,7 @@ export async function readDump(path: string, formats: readonly ImageFormat[]): P
     new BlockIoError(reason, {
       code: "EFORMAT",
       device: path,
-      hint: hint ?? "Give a file made by: dmkit dump. What dmkit backup has made is put back by: dmkit copy",
+      hint: hint ?? "Give a file made by dmkit dump, or a backup: whole sectors of raw bytes.",
     });
   const value = parse(await readText(path), refuse);
   if (!isObject(value) || value["dmkit"] !== "dump") throw refuse("is no dump");

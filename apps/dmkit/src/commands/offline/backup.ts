@@ -37,8 +37,8 @@ interface BackupFlags {
 
 const examples = `
 SOURCE is dm:NAME, a device of the running server as it is when this begins, while its clients go on; or a path or URI,
-which nobody should be writing to. TARGET is a file or device of raw bytes, which any program reads and dmkit copy puts
-back. A new file has its name when all of it is there and stable. A target that was there before says in its first
+which nobody should be writing to. TARGET is a file or device of raw bytes, which any program reads and dmkit restore
+puts back. A new file has its name when all of it is there and stable. A target that was there before says in its first
 64 KiB that it is not whole until all the rest of it is stable; one that was cut short is written again.
 
 With --since NAME only what has changed since NAME began is read, of a device that records it (dmkit targets tracked).
@@ -56,7 +56,7 @@ Examples:
   dmkit backup dm:vm nbd://backups/vm --force
   dmkit backup dm:vm s3://backups/vm:monday --begin monday
   dmkit backup dm:vm s3://backups/vm:tuesday --since monday --from s3://backups/vm:monday --begin tuesday
-  dmkit copy --verify tuesday.img vm.img            puts it back, and compares; dmkit pull fetches an image
+  dmkit restore tuesday.img vm.img                  puts it back, and compares
 `;
 
 export function addBackup(program: Command, finish: Finish): void {

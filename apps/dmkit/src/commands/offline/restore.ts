@@ -1,6 +1,13 @@
-/** `dmkit restore`: the metadata of an image from a dump. */
-import { type Detected, type ImageDevices, type ImageFormat, type OfflineWork } from "@dmkit/block-io";
+/** `dmkit restore`: a disk from a backup, or the metadata of an image from a dump. What is given says which. */
+import {
+  type Detected,
+  type ImageDevices,
+  type ImageFormat,
+  type OfflineWork,
+  describeSize,
+} from "@dmkit/block-io";
 import type { Command } from "commander";
+import { isDump, restoreBackup } from "../../backup/restore.ts";
 import { requireNewFile } from "../../destination.ts";
 import { type ImageFlags, imageOptions, imageWords, undoOption } from "../../offline/cli.ts";
 import { type DumpFile, readDump, tryRestore } from "../../offline/dump.ts";
@@ -8,14 +15,25 @@ import { refuseContents, refuseOtherImages } from "../../offline/protect.ts";
 import { assignRoles, withRoles } from "../../offline/roles.ts";
 import { withImageUndo } from "../../offline/undo/session.ts";
 import { failing, interruptible, print, printJson, tellCancelled } from "../../offline/work.ts";
+import { endedBySignal } from "../../ui/interrupt.ts";
 import { exitCodes } from "../../ui/terminal.ts";
+import { usage } from "../../ui/usage.ts";
+import { isGiven } from "../../ui/useless-options.ts";
 import type { Finish, Known } from "../command.ts";
 import { commandEnvironment } from "../../ui/command-environment.ts";
 
 const examples = `
-All of the dump is tried out on a copy in memory before anything is written.
+SOURCE is a backup, which all of TARGET becomes: raw bytes in a file or on a device, an NBD URI, or an image in an object
+store, s3://BUCKET[/PREFIX]/NAME[:TAG] or image:FOLDER/NAME[:TAG]. It is read back and compared. TARGET may be a new
+file; what is there already and not blank is written over with --force only. Until all the rest is stable, the first
+64 KiB of it say that it is no whole disk; what was cut short is begun again by the same command.
+
+Or SOURCE is a dump, which dmkit dump has made: the metadata of an image, and the data on its devices stays what it is.
+All of it is tried out on a copy in memory before anything is written.
 
 Examples:
+  dmkit restore tuesday.img vm.img
+  dmkit restore s3://backups/vm:tuesday /dev/vg/vm --force
   dmkit restore cache.json cache.img
   dmkit restore --undo before.undo cache.json cache.img --backing disk.img
 `;
@@ -29,16 +47,59 @@ export async function addRestore(program: Command, finish: Finish, known: Known)
   const formats = await (await known()).images();
   const command = program
     .command("restore")
-    .summary("write metadata from a dump")
-    .description("Writes the metadata of DUMP to the devices of its image; the data stays what it is.")
-    .argument("<dump>", "made by: dmkit dump")
-    .argument("<device...>", "devices in the order of the roles; see also the options")
-    .option("--force", "overwrite whatever is on the devices", false);
+    .summary("put a backup back, or write metadata from a dump")
+    .description(
+      "Copies a backup to TARGET and compares, or writes the metadata of a dump to the devices of its image.",
+    )
+    .argument("<source>", "a backup, or what dmkit dump has made")
+    .argument(
+      "<target...>",
+      "one device or file; of a dump its devices in the order of the roles, see the options",
+    )
+    .option("--force", "overwrite whatever is there", false);
   imageOptions(undoOption(command), formats)
     .addHelpText("after", examples)
     .action(async (path: string, devices: string[], flags: RestoreFlags) => {
-      finish(await failing(() => restore(path, devices, flags, formats)));
+      finish(
+        await failing(() => {
+          if (isDump(path)) return restore(path, devices, flags, formats);
+          refuseDumpOptions(command);
+          return restoreDisk(path, devices, flags);
+        }),
+      );
     });
+}
+
+/** Throws `EPARSE` for options that say something of metadata. */
+function refuseDumpOptions(command: Command): void {
+  for (const { long } of command.options) {
+    const name = long?.slice(2) ?? "";
+    if (["force", "json", "quiet"].includes(name) || !isGiven(command, name)) continue;
+    throw usage(
+      `--${name} is for metadata from a dump, and this is a backup`,
+      "Leave it out, or give a file made by: dmkit dump",
+    );
+  }
+}
+
+async function restoreDisk(
+  from: string,
+  [to = "", another]: readonly string[],
+  { force, json, quiet }: RestoreFlags,
+): Promise<number> {
+  if (another !== undefined)
+    throw usage("a backup is put back on one device", "Give one target, or a file made by: dmkit dump");
+  const done = await endedBySignal("restore", (signal) =>
+    restoreBackup({ from, to, force, signal, isQuiet: quiet || json }),
+  );
+  if (done === "cancelled") return tellCancelled("restore");
+  const { copied, zeroed, skipped } = done.value;
+  if (json) printJson({ source: from, target: to, copied, zeroed, skipped, verified: true });
+  else if (!quiet)
+    process.stderr.write(
+      `restored: copied ${describeSize(copied)}, zeroed ${describeSize(zeroed)}, left out ${describeSize(skipped)}; compared\n`,
+    );
+  return exitCodes.ok;
 }
 
 async function restore(
