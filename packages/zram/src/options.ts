@@ -68,14 +68,38 @@ export const zramOptions = {
   recomp_algorithm: {
     type: "text",
     optional: true,
-    help: "second algorithm, used by the message recompress",
+    help: "algorithm of priority 1, which the message recompress tries first",
   },
   recomp_level: {
     type: "integer",
     min: 1,
     max: 19,
     optional: true,
-    help: "comp_level of the second algorithm",
+    help: "comp_level of recomp_algorithm",
+  },
+  recomp_algorithm2: {
+    type: "text",
+    optional: true,
+    help: "algorithm of priority 2, which the message recompress tries after those before",
+  },
+  recomp_level2: {
+    type: "integer",
+    min: 1,
+    max: 19,
+    optional: true,
+    help: "comp_level of recomp_algorithm2",
+  },
+  recomp_algorithm3: {
+    type: "text",
+    optional: true,
+    help: "algorithm of priority 3, which the message recompress tries after those before",
+  },
+  recomp_level3: {
+    type: "integer",
+    min: 1,
+    max: 19,
+    optional: true,
+    help: "comp_level of recomp_algorithm3",
   },
   snapshot: {
     type: "device",

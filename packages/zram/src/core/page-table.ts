@@ -1,29 +1,35 @@
 /**
  * What each page is, in twelve bytes a page:
  *
- *      info  u16   bits 0–11 length (compressed only), 12–14 kind, 15 idle
+ *      info  u16   bits 0–11 bytes that are stored of it, 1 … 3072, or one of the forms below; 12–13 priority of the
+ *                  algorithm it is compressed with; 14 on the backing device; 15 idle
  *      low   u32   same-filled: first half of the pattern; stored: address; on the backing device: block
  *      high  u32   same-filled: second half of the pattern; otherwise the stamp of the last change
  *      seen  u16   when it was last read or written, in units of 8 s; comes round after six days
  *
+ * A huge page has the priority 3 when all algorithms there are were tried on it in vain.
+ *
  * Invariant: a page whose entry (but for the idle bit) is what it was earlier holds what it held then. Stamps see
  * to that, and optimistic updates rely on it: look, work without a lock, and commit only if the entry is the same.
  */
+import { MAX_COMPRESSED, PAGE } from "./size-classes.ts";
 
 /**
- * `recompressed`: with the second algorithm; `backing`: on the backing device, as it is; `lost`: could not be read
- * from there when the disk was saved (low 0), or from the snapshot when it was opened (low 1).
+ * `huge`: in memory, as it is; `backing`: on the backing device, compressed or as it is; `lost`: could not be read from
+ * there when the disk was saved (low 0), or from the snapshot when it was opened (low 1).
  */
 export const kinds = {
   absent: 0,
   same: 1,
   compressed: 2,
   huge: 3,
-  recompressed: 4,
-  backing: 5,
-  lost: 6,
+  backing: 4,
+  lost: 5,
 } as const;
 export type Kind = (typeof kinds)[keyof typeof kinds];
+
+/** The highest priority of an algorithm; 0 is that of the first one. */
+export const MAX_PRIORITY = 3;
 
 /** Milliseconds in a unit of `seen`. */
 const UNIT = 8000;
@@ -31,7 +37,13 @@ const ROUND = 0x1_0000;
 /** Seconds: the greatest age that can be asked for. Beyond six days an age begins again at nothing. */
 export const MAX_AGE = 432_000;
 
-const LENGTH = 0xfff;
+// What stands in place of a length.
+const RAW = 0xffd;
+const SAME = 0xffe;
+const LOST = 0xfff;
+const FORM = 0xfff;
+const PRIORITY = 12;
+const BACKING = 0x4000;
 const IDLE = 0x8000;
 
 /** An entry at one moment; see {@link PageTable.look}. */
@@ -59,12 +71,23 @@ export class PageTable {
   }
 
   kind(page: number): Kind {
-    return (((this.#info[page] as number) >> 12) & 7) as Kind;
+    const info = this.#info[page] as number;
+    if ((info & BACKING) !== 0) return kinds.backing;
+    const form = info & FORM;
+    if (form === 0) return kinds.absent;
+    if (form <= MAX_COMPRESSED) return kinds.compressed;
+    return form === RAW ? kinds.huge : form === SAME ? kinds.same : kinds.lost;
   }
 
-  /** Bytes of the compressed page. */
+  /** Bytes that are stored of the page, in memory or on the backing device: 4096 of one that is stored as it is. */
   length(page: number): number {
-    return (this.#info[page] as number) & LENGTH;
+    const form = (this.#info[page] as number) & FORM;
+    return form <= MAX_COMPRESSED ? form : form === RAW ? PAGE : 0;
+  }
+
+  /** Of the algorithm that the page is compressed with; of a huge one see {@link markIncompressible}. */
+  priority(page: number): number {
+    return ((this.#info[page] as number) >> PRIORITY) & MAX_PRIORITY;
   }
 
   low(page: number): number {
@@ -116,18 +139,36 @@ export class PageTable {
   }
 
   setSame(page: number, low: number, high: number): void {
-    this.#set(page, kinds.same << 12, low, high);
+    this.#set(page, SAME, low, high);
   }
 
-  /** @param length bytes, below 4096; 0 for kinds that have none. */
-  setStored(page: number, kind: Kind, low: number, length: number): void {
-    this.#stamp = (this.#stamp + 1) >>> 0;
-    this.#set(page, (kind << 12) | length, low, this.#stamp);
+  /** In memory, at an address. @param length bytes, 1 … 3072, or 4096 for a page as it is. */
+  setStored(page: number, address: number, length: number, priority: number): void {
+    this.#stamped(page, (length === PAGE ? RAW : length) | (priority << PRIORITY), address);
+  }
+
+  /** The page is on the backing device; its contents are stored as before: compressed, or as they are. */
+  setBacked(page: number, block: number, length: number, priority: number): void {
+    this.#stamped(page, BACKING | (length === PAGE ? RAW : length) | (priority << PRIORITY), block);
+  }
+
+  setLost(page: number, low: 0 | 1): void {
+    this.#stamped(page, LOST, low);
+  }
+
+  /** All algorithms were tried on a huge page. */
+  markIncompressible(page: number): void {
+    this.#info[page] = (this.#info[page] as number) | (MAX_PRIORITY << PRIORITY);
   }
 
   /** The same contents at another address; leaves the idle bit alone. */
   setAddress(page: number, low: number): void {
     this.#low[page] = low;
+  }
+
+  #stamped(page: number, info: number, low: number): void {
+    this.#stamp = (this.#stamp + 1) >>> 0;
+    this.#set(page, info, low, this.#stamp);
   }
 
   #set(page: number, info: number, low: number, high: number): void {

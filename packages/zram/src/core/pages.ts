@@ -8,7 +8,7 @@
  * - every count is changed where the table is changed.
  */
 import type { Bitmap } from "@dmkit/block-io";
-import { PageTable, kinds, type Kind } from "./page-table.ts";
+import { MAX_PRIORITY, PageTable, kinds } from "./page-table.ts";
 import { PAGE } from "./size-classes.ts";
 import { type ZramRules, zramRules } from "./rules.ts";
 import { NO_ROOM, SlabStore } from "./slab-store.ts";
@@ -26,6 +26,8 @@ export class Pages {
   backed = 0;
   /** Pages that nothing has any more: to be read when they have been written. */
   lost = 0;
+  /** Pages in memory that are compressed, by the priority of the algorithm. */
+  readonly compressed: Uint32Array = new Uint32Array(MAX_PRIORITY + 1);
   /** Bytes of pages in the slabs, before rounding up. */
   compressedBytes = 0;
   /** Pages freed by compaction since the start. */
@@ -51,8 +53,11 @@ export class Pages {
     this.#count(page, 1);
   }
 
-  /** A page as it is to be kept: `length` bytes, 4096 for a huge one. False if there is no room: nothing changed. */
-  put(page: number, kind: Kind, bytes: Buffer, length: number): boolean {
+  /**
+   * A page as it is to be kept: `length` bytes, 4096 for a huge one. False if there is no room: nothing changed.
+   * @param priority of the algorithm it is compressed with.
+   */
+  put(page: number, bytes: Buffer, length: number, priority: number): boolean {
     const { table, slabs } = this;
     if (!this.#rules.keepsOld) this.drop(page);
     let address = table.low(page);
@@ -64,23 +69,23 @@ export class Pages {
     } else {
       this.#count(page, -1);
     }
-    if (kind === kinds.huge) this.hugeSince += 1;
-    table.setStored(page, kind, address, kind === kinds.huge ? 0 : length);
+    if (length === PAGE) this.hugeSince += 1;
+    table.setStored(page, address, length, priority);
     this.#count(page, 1);
     return true;
   }
 
-  /** A page that now is on the backing device. */
-  putOnBacking(page: number, block: number): void {
+  /** A page that now is on the backing device. @param length bytes that are stored of it: 4096 if it is as it is. */
+  putOnBacking(page: number, block: number, length: number, priority: number): void {
     this.drop(page);
-    this.table.setStored(page, kinds.backing, block, 0);
+    this.table.setBacked(page, block, length, priority);
     this.#count(page, 1);
   }
 
   /** A page that cannot be read. @param isUnread now: the snapshot has it, but its device does not give it. */
   putLost(page: number, isUnread: boolean): void {
     this.drop(page);
-    this.table.setStored(page, kinds.lost, isUnread ? 1 : 0, 0);
+    this.table.setLost(page, isUnread ? 1 : 0);
     this.#count(page, 1);
   }
 
@@ -104,12 +109,12 @@ export class Pages {
 
   /** Bytes of a page in the slabs, where they are: good until the next change. */
   bytes(page: number): Buffer {
-    return this.slabs.get(this.table.low(page), this.#storedLength(page));
+    return this.slabs.get(this.table.low(page), this.table.length(page));
   }
 
   isInSlabs(page: number): boolean {
     const kind = this.table.kind(page);
-    return kind === kinds.compressed || kind === kinds.huge || kind === kinds.recompressed;
+    return kind === kinds.compressed || kind === kinds.huge;
   }
 
   /** Moves objects together until no slab could be freed by moving more; bytes freed. */
@@ -119,16 +124,12 @@ export class Pages {
     const isSparse = slabs.sparseSlabs();
     for (let page = 0; page < table.pages; page += 1) {
       if (!this.isInSlabs(page) || !isSparse(SlabStore.slabOf(table.low(page)))) continue;
-      const moved = slabs.move(table.low(page), this.#storedLength(page));
+      const moved = slabs.move(table.low(page), table.length(page));
       if (this.#rules.tellsMoves) table.setAddress(page, moved);
     }
     slabs.endMoving();
     this.compacted += (before - slabs.usedBytes) / PAGE;
     return before - slabs.usedBytes;
-  }
-
-  #storedLength(page: number): number {
-    return this.table.kind(page) === kinds.huge ? PAGE : this.table.length(page);
   }
 
   #count(page: number, by: 1 | -1): void {
@@ -137,7 +138,10 @@ export class Pages {
     if (kind === kinds.same) this.same += by;
     else if (kind === kinds.backing) this.backed += by;
     else if (kind === kinds.lost) this.lost += by;
-    else this.compressedBytes += by * this.#storedLength(page);
+    else this.compressedBytes += by * this.table.length(page);
     if (kind === kinds.huge) this.huge += by;
+    if (kind !== kinds.compressed) return;
+    const priority = this.table.priority(page);
+    this.compressed[priority] = (this.compressed[priority] as number) + by;
   }
 }

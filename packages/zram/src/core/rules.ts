@@ -20,6 +20,10 @@ export interface ZramRules {
   readonly takesBlocks: boolean;
   /** What the count of pages changes by when one of a kind comes (1) or goes (-1). */
   counted(kind: Kind, by: 1 | -1): number;
+  /** What a snapshot says of the algorithm that a page of it is compressed with: its priority. */
+  saved(priority: number): number;
+  /** Whether a snapshot is of the version that can say all there is in it. @param is what that takes. */
+  isExtended(is: boolean): boolean;
   /** Whether a page is what it was when it was looked at: only then is committed what was worked out without a lock. */
   isStill(table: PageTable, page: number, entry: Entry): boolean;
 }
@@ -32,5 +36,7 @@ export const zramRules: ZramRules = Object.freeze<ZramRules>({
   fits: (bytes, limit) => bytes <= limit,
   takesBlocks: true,
   counted: (_kind, by) => by,
+  saved: (priority) => priority,
+  isExtended: (is) => is,
   isStill: (table, page, entry) => table.isStill(page, entry),
 });

@@ -17,16 +17,17 @@ import {
   toBlockIoError,
   worstHealth,
 } from "@dmkit/block-io";
-import type { Compressor, Stream } from "@dmkit/compressor";
+import type { Stream } from "@dmkit/compressor";
 import { kinds } from "../core/page-table.ts";
 import { MAX_COMPRESSED, PAGE } from "../core/size-classes.ts";
+import { type Algorithm, closeAll } from "./algorithms.ts";
 import type { RunningDisk, ZramParts } from "./disk.ts";
 import { readOnlyLimits, zramLimits } from "./limits.ts";
 import { lostPage, pagesHealth, readBlock } from "./lost.ts";
 import { zramControls } from "./messages.ts";
 import { extentsOf } from "./extents.ts";
 import { unsaved, unsavedYet } from "./snapshot/unsaved.ts";
-import { Policy } from "./policy.ts";
+import { Policy } from "./reclaim/policy.ts";
 import { type Tuned, tune, tunedValues } from "./tuning.ts";
 import { memoryStatistics, zramFacts } from "./statistics.ts";
 
@@ -131,7 +132,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
   }
 
   protected override async doClose(): Promise<void> {
-    const { pages, primary, secondary } = this.parts;
+    const { pages, algorithms } = this.parts;
     await this.policy.stop();
     try {
       await this.#save(true);
@@ -139,8 +140,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
       throw unsaved(error, this.name);
     } finally {
       pages.dropAll();
-      await primary.close();
-      await secondary?.close();
+      await closeAll(algorithms);
     }
   }
 
@@ -218,7 +218,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
 
   /** Fills a page that is in RAM; throws `EIO` if its bytes are not what was stored. */
   readWhole(page: number, into: Buffer): void {
-    const { pages, primary, secondary } = this.parts;
+    const { pages } = this.parts;
     const { table } = pages;
     switch (table.kind(page)) {
       case kinds.same:
@@ -230,9 +230,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
         pages.bytes(page).copy(into);
         return;
       case kinds.compressed:
-        return this.#expand(primary, page, into);
-      case kinds.recompressed:
-        return this.#expand(secondary as Compressor, page, into);
+        return this.#expand(page, into);
       case kinds.lost:
         throw lostPage(this, page);
       case kinds.backing:
@@ -242,8 +240,10 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
     }
   }
 
-  #expand(compressor: Compressor, page: number, into: Buffer): void {
-    if (compressor.decompressSync(this.parts.pages.bytes(page), into) === PAGE) return;
+  #expand(page: number, into: Buffer): void {
+    const { pages, algorithms } = this.parts;
+    const { compressor } = algorithms[pages.table.priority(page)] as Algorithm;
+    if (compressor.decompressSync(pages.bytes(page), into) === PAGE) return;
     this.failedReads += 1;
     throw new BlockIoError(`page ${page} does not decompress to what was stored`, { code: "EIO" });
   }
@@ -294,10 +294,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
 
   #commit(page: number, contents: Buffer, stream: Stream, length: number): void {
     const { pages } = this.parts;
-    const fits =
-      length >= 0
-        ? pages.put(page, kinds.compressed, stream.output, length)
-        : pages.put(page, kinds.huge, contents, PAGE);
+    const fits = length >= 0 ? pages.put(page, stream.output, length, 0) : pages.put(page, contents, PAGE, 0);
     if (fits) return;
     this.failedWrites += 1;
     throw new BlockIoError(`the memory for pages is used up (${pages.slabs.usedBytes} bytes)`, {

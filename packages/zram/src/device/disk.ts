@@ -3,6 +3,7 @@ import type { BlockDevice, BlockIoError, Environment } from "@dmkit/block-io";
 import type { Compressor } from "@dmkit/compressor";
 import type { Pages } from "../core/pages.ts";
 import type { ZramRules } from "../core/rules.ts";
+import type { Algorithms } from "./algorithms.ts";
 
 /** Seconds of not being used, 0 for never; bytes in 24 hours, 0 for no limit. See policy.ts. */
 export interface PolicySettings {
@@ -24,8 +25,10 @@ export interface ZramParts {
   readonly size: number;
   readonly environment: Environment;
   readonly pages: Pages;
+  /** Of priority 0: what writes are compressed with. */
   readonly primary: Compressor;
-  readonly secondary: Compressor | undefined;
+  /** All of them, by priority, 0 … 3; from 1 on those that `recompress` tries. */
+  readonly algorithms: Algorithms;
   readonly backing: BlockDevice | undefined;
   /** Why a backing device that was given is not used. */
   readonly withoutBacking?: string | undefined;

@@ -1,10 +1,12 @@
 /** What a running disk can be told: the driver's attributes that are written to, and those that are read. */
 import { type Controls, type Message, tunablesOf, unknownMessage } from "@dmkit/block-io";
 import { MAX_AGE } from "../core/page-table.ts";
+import { secondariesOf } from "./algorithms.ts";
 import type { RunningDisk } from "./disk.ts";
 import { zramOptions } from "../options.ts";
-import { recompress, writeBack } from "./reclaim.ts";
-import { type Selection, parseSelection } from "./selection.ts";
+import { recompress } from "./reclaim/recompress.ts";
+import { type Selection, parseSelection } from "./reclaim/selection.ts";
+import { writeBack } from "./reclaim/write-back.ts";
 import { tunableNames } from "./tuning.ts";
 import { attribute, attributes } from "./statistics.ts";
 
@@ -45,11 +47,12 @@ export const zramControls: Controls<RunningDisk> = {
         markIdle(device, args[0] === "all" ? undefined : (age(args) ?? refused(device, ["idle", ...args]))),
     },
     recompress: {
-      arguments: "[[type=]all|idle|huge|huge_idle] [threshold=<bytes>] [max_pages=<n>] [algo=<name>]",
+      arguments:
+        "[[type=]all|idle|huge|huge_idle] [threshold=<bytes>] [max_pages=<n>] [algo=<name>] [priority=<1…3>]",
       long: true,
-      help: "compresses these pages with the second algorithm, where that is shorter",
+      help: "compresses these pages with the other algorithms, in the order of their priorities, where that takes less",
       run: async (device, args, options) =>
-        `${await recompress(device, selected(device, "recompress", args, ["type", "threshold", "max_pages", "algo"]), options)} pages recompressed`,
+        `${await recompress(device, selected(device, "recompress", args, ["type", "threshold", "max_pages", "algo", "priority"]), options)} pages recompressed`,
     },
     writeback: {
       arguments: "[type=]all|idle|huge|huge_idle | page_index=<n>|page_indexes=<first>-<last> …",
@@ -97,8 +100,8 @@ function selected(
   words: readonly string[],
   names: readonly string[],
 ): Selection {
-  const { pages, secondary } = device.parts;
-  const found = parseSelection(words, names, pages.table.pages, secondary?.name);
+  const { pages, algorithms } = device.parts;
+  const found = parseSelection(words, names, pages.table.pages, secondariesOf(algorithms));
   // All pages are written back by that word only.
   if (found === undefined || (verb === "writeback" && words.length === 0)) refused(device, [verb, ...words]);
   return found;

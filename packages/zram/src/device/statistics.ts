@@ -1,6 +1,7 @@
 /** What the disk says of itself, under the names of the Linux driver's attributes. */
 import type { Facts } from "@dmkit/block-io";
 import { PAGE } from "../core/size-classes.ts";
+import { secondariesOf } from "./algorithms.ts";
 import type { RunningDisk } from "./disk.ts";
 
 /** Bytes and pages; in the order of the attribute `mm_stat`. */
@@ -44,14 +45,25 @@ function debugStatistics({ writeStalls }: RunningDisk): string {
   return `version: 1\n${writeStalls} 0`;
 }
 
+/** Of each algorithm that recompress tries its name, and how many pages in memory it holds. */
+function algorithmFacts({ parts: { algorithms, pages } }: RunningDisk): Facts {
+  const facts: Record<string, string | number> = {};
+  for (const { priority, name } of secondariesOf(algorithms)) {
+    const which = priority === 1 ? "" : String(priority);
+    facts[`recomp_algorithm${which}`] = name;
+    facts[`recomp_pages${which}`] = pages.compressed[priority] as number;
+  }
+  return facts;
+}
+
 /** All of them by name, in the order of the status line. */
 export function zramFacts(device: RunningDisk): Facts {
-  const { primary, secondary, backing, limit } = device.parts;
+  const { primary, backing, limit } = device.parts;
   return {
     disksize: device.size,
     comp_algorithm: primary.name,
     max_comp_streams: primary.status().maxStreams,
-    ...(secondary && { recomp_algorithm: secondary.name }),
+    ...algorithmFacts(device),
     ...memoryStatistics(device),
     ...ioStatistics(device),
     writeback_limit: limit.pages,
@@ -70,6 +82,11 @@ export const attributes = [
   "disksize",
   "comp_algorithm",
   "recomp_algorithm",
+  "recomp_algorithm2",
+  "recomp_algorithm3",
+  "recomp_pages",
+  "recomp_pages2",
+  "recomp_pages3",
   "orig_data_size",
   "compr_data_size",
   "mem_used_total",

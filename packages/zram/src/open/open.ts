@@ -2,27 +2,25 @@
 import {
   type BlockDevice,
   type DeviceUse,
-  type ErrorCode,
   type OpenContext,
   Bitmap,
-  BlockIoError,
   FORCE_WORD,
   filesOf,
   given,
-  isErrorCode,
   parseOptions,
   refuse,
   replacedFile,
   requireBlank,
 } from "@dmkit/block-io";
-import { type Compressor, CompressorError, createCompressor } from "@dmkit/compressor";
 import { Pages } from "../core/pages.ts";
 import { type ZramRules, zramRules } from "../core/rules.ts";
 import { PAGE } from "../core/size-classes.ts";
+import { type Algorithms, closeAll } from "../device/algorithms.ts";
 import { ZramDevice } from "../device/device.ts";
 import { encodeBackingMark, isBackingMark } from "../format/backing.ts";
 import { type ZramOptions, zramOptions, usesOf } from "../options.ts";
 import { Snapshots } from "../device/snapshot/snapshots.ts";
+import { openAlgorithms } from "./algorithms.ts";
 
 const MAX_PAGES = 2 ** 31;
 
@@ -38,10 +36,7 @@ export async function openZram(
   // A table has been checked; a program has not.
   const options = parseOptions(zramOptions, given, "zram");
   const { name, size, environment } = context;
-  const { pages, backing, withoutBacking, snapshots, readOnly, primary, secondary } = await prepare(
-    options,
-    context,
-  );
+  const { pages, backing, withoutBacking, snapshots, readOnly, algorithms } = await prepare(options, context);
   try {
     await snapshots?.erase();
     if (backing !== undefined) await claimBacking(backing, options.force);
@@ -55,8 +50,8 @@ export async function openZram(
       size,
       environment,
       pages: store,
-      primary,
-      secondary,
+      primary: algorithms[0].compressor,
+      algorithms,
       backing,
       withoutBacking,
       snapshots,
@@ -84,8 +79,7 @@ export async function openZram(
     environment.logger.log("warn", `${name}: ${why}. ${help}`);
     return closed;
   } catch (error) {
-    await primary.close();
-    await secondary?.close();
+    await closeAll(algorithms);
     throw error;
   }
 }
@@ -112,9 +106,8 @@ function reopening(
 
 /** Throws what opening would throw, as far as it shows by reading little. */
 export async function checkZram(options: ZramOptions, context: Needs): Promise<void> {
-  const { primary, secondary } = await prepare(options, context);
-  await primary.close();
-  await secondary?.close();
+  const { algorithms } = await prepare(options, context);
+  await closeAll(algorithms);
 }
 
 type Needs = Pick<OpenContext, "name" | "size" | "environment" | "lower" | "release">;
@@ -126,8 +119,7 @@ interface Prepared {
   readonly withoutBacking: string | undefined;
   readonly snapshots: Snapshots | undefined;
   readonly readOnly: boolean;
-  readonly primary: Compressor;
-  readonly secondary: Compressor | undefined;
+  readonly algorithms: Algorithms;
 }
 
 async function prepare(options: ZramOptions, context: Needs): Promise<Prepared> {
@@ -140,16 +132,11 @@ async function prepare(options: ZramOptions, context: Needs): Promise<Prepared> 
   const backing = uses.backing && (await lower(...uses.backing));
   const snapshot = uses.snapshot && (await lower(...uses.snapshot));
   const snapshots = snapshot && new Snapshots(snapshot, pages, reopening(snapshot, uses.snapshot, context));
-  const primary = await compressor(options.comp_algorithm, options.comp_level, options, context, undefined);
-  let secondary: Compressor | undefined;
+  const algorithms = await openAlgorithms(options, context);
   try {
-    if (options.recomp_algorithm !== undefined) {
-      // Pages are compressed again one after the other, between requests: it needs no threads.
-      secondary = await compressor(options.recomp_algorithm, options.recomp_level, options, context, 0);
-    }
-    await snapshots?.find({ diskSize: size, algorithm: primary.name }, options.force);
+    await snapshots?.find({ diskSize: size, algorithm: algorithms[0] }, options.force);
     const readOnly = snapshot?.limits.capabilities.readOnly === true;
-    const others = { pages, snapshots, readOnly, primary, secondary };
+    const others = { pages, snapshots, readOnly, algorithms };
     if (backing === undefined || options.force) return { ...others, backing, withoutBacking: undefined };
     const claimed = await given(isClaimed(backing));
     if (claimed === false) await requireBlank(backing, { force: false });
@@ -157,8 +144,7 @@ async function prepare(options: ZramOptions, context: Needs): Promise<Prepared> 
     const withoutBacking = `The first sector of ${backing.name} cannot be read, so nobody knows whose that is: no page goes there. If it was this disk's, give ${FORCE_WORD}, which writes that sector anew.`;
     return { ...others, backing: undefined, withoutBacking };
   } catch (error) {
-    await primary.close();
-    await secondary?.close();
+    await closeAll(algorithms);
     throw error;
   }
 }
@@ -189,28 +175,4 @@ async function isClaimed(backing: BlockDevice): Promise<boolean> {
   const first = Buffer.alloc(backing.limits.logicalBlockSize);
   await backing.read(0, first);
   return isBackingMark(first);
-}
-
-async function compressor(
-  algorithm: string,
-  level: number | undefined,
-  { max_comp_streams }: ZramOptions,
-  { name, environment }: Pick<OpenContext, "name" | "environment">,
-  threads: number | undefined,
-): Promise<Compressor> {
-  try {
-    return await createCompressor(algorithm, {
-      maxInput: PAGE,
-      level,
-      maxStreams: max_comp_streams === 0 ? undefined : max_comp_streams,
-      threads,
-      // Streams are small here: none is worth a timer.
-      idleTime: 0,
-      clock: environment.clock,
-    });
-  } catch (error) {
-    if (!(error instanceof CompressorError)) throw error;
-    const code: ErrorCode = isErrorCode(error.code) ? error.code : "EINVAL";
-    throw new BlockIoError(error.reason, { code, device: name, op: "open", cause: error, hint: error.hint });
-  }
 }

@@ -12,7 +12,7 @@ export function audit(device: ZramDevice): string[] {
   const demand = (what: string, found: number, expected: number): void => {
     if (found !== expected) wrong.push(`${what}: ${found}, not ${expected}`);
   };
-  const counted = { stored: 0, same: 0, huge: 0, backed: 0, lost: 0, bytes: 0 };
+  const counted = { compressed: [0, 0, 0, 0], stored: 0, same: 0, huge: 0, backed: 0, lost: 0, bytes: 0 };
   const addresses = new Set<number>();
   const taken = new Set<number>();
   const objects = new Map<number, number>();
@@ -23,6 +23,8 @@ export function audit(device: ZramDevice): string[] {
     if (kind === kinds.same) counted.same += 1;
     if (kind === kinds.huge) counted.huge += 1;
     if (kind === kinds.lost) counted.lost += 1;
+    if (kind === kinds.compressed)
+      counted.compressed[table.priority(page)] = (counted.compressed[table.priority(page)] as number) + 1;
     if (kind === kinds.backing) {
       counted.backed += 1;
       taken.add(table.low(page));
@@ -37,6 +39,8 @@ export function audit(device: ZramDevice): string[] {
   }
   demand("orig_data_size", pages.stored, counted.stored);
   demand("same_pages", pages.same, counted.same);
+  for (const [priority, count] of counted.compressed.entries())
+    demand(`pages of priority ${priority}`, pages.compressed[priority] as number, count);
   demand("huge_pages", pages.huge, counted.huge);
   demand("pages that are lost", pages.lost, counted.lost);
   demand("bd_count", pages.backed, counted.backed);

@@ -11,6 +11,8 @@ export const zramMutants: readonly SimTarget[] = [
   breaking(zramWithSnapshot, "compacts-without-telling", { tellsMoves: false }),
   breaking(zramWithSnapshot, "ignores-the-limit", { fits: () => true }),
   breaking(zramWithSnapshot, "backing-blocks-are-not-taken", { takesBlocks: false }),
+  breaking(zramWithSnapshot, "takes-any-page-for-one-of-the-first-algorithm", { saved: () => 0 }),
+  breaking(zramWithSnapshot, "says-the-older-version-of-more", { isExtended: () => false }),
   breaking(zramWithSnapshot, "miscounts-same-filled-pages", {
     counted: (kind, by) => (kind === kinds.same && by < 0 ? 0 : by),
   }),

@@ -9,7 +9,7 @@ import { snapshotRoom } from "../device/snapshot/place.ts";
 import { audit } from "./audit.ts";
 
 // Loading a library takes real turns of the event loop: done here, so that opening takes none.
-for (const name of ["lz4", "lzo", "deflate"]) await (await createCompressor(name)).close();
+for (const name of ["lz4", "lzo", "deflate", "zstd"]) await (await createCompressor(name)).close();
 
 interface Knobs {
   readonly size: number;
@@ -45,7 +45,13 @@ export function open(
 /** Sends messages between the requests, again and again, and looks through the books between them. */
 function restless(device: ZramDevice, environment: Environment, { writeback }: Knobs): ZramDevice {
   const { clock } = environment;
-  const messages = [["writeback", writeback], ["recompress", "all"], ["compact"]];
+  const messages = [
+    ["writeback", writeback],
+    // Where there is none of that priority it is refused.
+    ["recompress", "priority=2", "max_pages=5"],
+    ["recompress", "all"],
+    ["compact"],
+  ];
   let rounds = 20;
   const begin = (): void => void clock.after(1, () => void round());
   const round = async (): Promise<void> => {
@@ -70,6 +76,11 @@ function draw(random: Prng): Knobs {
     options: {
       comp_algorithm: random.pick(["lz4", "lzo"]),
       recomp_algorithm: "deflate",
+      ...(random.chance(0.5) && {
+        recomp_algorithm2: "zstd",
+        recomp_algorithm3: "deflate",
+        recomp_level3: 9,
+      }),
       force: true,
       ...(limited && { mem_limit: 65_536 * (2 + random.below(4)) }),
     },

@@ -1,6 +1,5 @@
 /** Reading a snapshot: pages are put back where they were. */
 import { type BlockDevice, SECTOR, crc32c, readTwice, refuse } from "@dmkit/block-io";
-import { kinds } from "../../core/page-table.ts";
 import { PAGE } from "../../core/size-classes.ts";
 import {
   ENTRY,
@@ -8,11 +7,12 @@ import {
   type SnapshotEntry,
   type SnapshotHeader,
   decodeEntry,
-  places,
+  needsVersion3,
 } from "../../format/snapshot.ts";
 import type { RunningDisk } from "../disk.ts";
-import { moveOut } from "../reclaim.ts";
-import { CHUNK, damaged, mismatch, roundUp } from "./place.ts";
+import { moveOut } from "../reclaim/write-back.ts";
+import { readingPriority } from "./forms.ts";
+import { CHUNK, damaged, roundUp } from "./place.ts";
 
 // Pages whose place is in the log.
 const MOST_TOLD = 16;
@@ -38,10 +38,12 @@ export async function readPages(
   const reader = new Reader(source, start + PAGE + table.length, header.bytes);
   const { clock } = device.parts.environment;
   device.parts.pages.table.time = clock.now();
-  const loader = new Loader(device, source, header.secondAlgorithm);
+  const loader = new Loader(device, source, header);
   const unread = { count: 0, first: "" };
   for (let last = -1, at = 0; at < used.length; at += ENTRY) {
     const entry = decodeEntry(used, at);
+    if (entry === undefined || (needsVersion3(entry) && !header.isExtended))
+      throw damaged(source, start, "its table");
     if (entry.page <= last || entry.page >= pages || (entry.length > PAGE && entry.length !== LOST))
       throw damaged(source, start, "its table");
     last = entry.page;
@@ -74,28 +76,30 @@ export async function readPages(
 class Loader {
   readonly #device: RunningDisk;
   readonly #source: BlockDevice;
-  readonly #secondAlgorithm: string;
+  readonly #header: SnapshotHeader;
   readonly #contents: Buffer = Buffer.alloc(PAGE);
   #near = 0;
   /** Pages that were on the backing device and found no room there. */
   #homeless = 0;
 
-  constructor(device: RunningDisk, source: BlockDevice, secondAlgorithm: string) {
+  constructor(device: RunningDisk, source: BlockDevice, header: SnapshotHeader) {
     this.#device = device;
     this.#source = source;
-    this.#secondAlgorithm = secondAlgorithm;
+    this.#header = header;
   }
 
   async put(entry: SnapshotEntry, bytes: Buffer): Promise<void> {
-    const { page, length, place, low, high } = entry;
-    const { pages } = this.#device.parts;
+    const { page, length, isBacked, low, high } = entry;
+    const { pages, algorithms } = this.#device.parts;
     if (length === 0) return pages.putSame(page, low, high);
-    const kind =
-      place === places.recompressed ? this.#recompressed() : length === PAGE ? kinds.huge : kinds.compressed;
-    if (!pages.put(page, kind, bytes, length)) {
+    const priority =
+      length === PAGE
+        ? 0
+        : readingPriority(this.#source, this.#header.algorithms, entry.priority, algorithms);
+    if (!pages.put(page, bytes, length, priority)) {
       throw refuse(this.#source.name, "ENOSPC", "the snapshot does not fit into memory", undefined);
     }
-    if (place === places.backing) await this.#moveOut(page);
+    if (isBacked) await this.#moveOut(page);
   }
 
   /** Throws `ENOSPC` if more pages are in memory than were, and more than the limit allows. */
@@ -107,16 +111,6 @@ class Loader {
       "ENOSPC",
       `${this.#homeless} pages of the snapshot were on a backing device and do not fit into ${limit} bytes of memory`,
       "Give a backing_dev with room for them, or raise mem_limit.",
-    );
-  }
-
-  #recompressed(): typeof kinds.recompressed {
-    const wanted = this.#secondAlgorithm;
-    if (this.#device.parts.secondary?.name === wanted) return kinds.recompressed;
-    throw mismatch(
-      this.#source,
-      `pages of the snapshot are compressed with ${wanted} as second algorithm`,
-      `Open it with: recomp_algorithm ${wanted}`,
     );
   }
 

@@ -8,8 +8,9 @@ import {
   type SnapshotEntry,
   type SnapshotHeader,
   encodeEntry,
-  places,
+  needsVersion3,
 } from "../../format/snapshot.ts";
+import { type Form, readerOf } from "../algorithms.ts";
 import type { RunningDisk } from "../disk.ts";
 import { readBlock } from "../lost.ts";
 import { CHUNK, roundUp } from "./place.ts";
@@ -23,14 +24,17 @@ export async function writePages(
   target: BlockDevice,
   start: number,
   mayLose: boolean,
-): Promise<Pick<SnapshotHeader, "bytes" | "tableSum">> {
-  const { pages } = device.parts;
+): Promise<Pick<SnapshotHeader, "bytes" | "tableSum" | "isExtended" | "algorithms">> {
+  const { pages, algorithms, rules } = device.parts;
   const table = new Appender(target, start);
   const data = new Appender(target, start + roundUp(pages.stored * ENTRY));
   const line = Buffer.alloc(ENTRY);
   let tableSum = 0;
   let bytes = 0;
   let lost = 0;
+  let isMore = false;
+  /** Whether pages are compressed with the algorithm, by priority. */
+  const used = algorithms.map(() => false);
   for (let page = 0; page < pages.table.pages; page += 1) {
     if (pages.table.kind(page) === kinds.absent) continue;
     const { entry, contents } = await describe(device, page, mayLose);
@@ -38,6 +42,10 @@ export async function writePages(
     tableSum = crc32c(line, tableSum);
     bytes += contents.length;
     if (entry.length === LOST) lost += 1;
+    else if (entry.length > 0 && entry.length < PAGE) {
+      used[entry.priority] = true;
+      isMore ||= needsVersion3(entry) || algorithms[entry.priority]?.dictionary !== undefined;
+    }
     await table.append(line);
     await data.append(contents);
   }
@@ -47,7 +55,13 @@ export async function writePages(
     const what = `${lost - pages.lost} pages cannot be read from the backing device: the snapshot does not have them`;
     device.parts.environment.logger.log("error", `${device.name}: ${what}`, { device: target.name });
   }
-  return { bytes, tableSum };
+  const isExtended = rules.isExtended(isMore);
+  const forms = algorithms.map((one, priority) => ({
+    // That of writes is always said.
+    name: isExtended && priority > 0 && used[priority] !== true ? "" : (one?.name ?? ""),
+    dictionary: used[priority] === true ? one?.dictionary : undefined,
+  }));
+  return { bytes, tableSum, isExtended, algorithms: forms };
 }
 
 /** What is stored of a page: as it is in memory; one on the backing device as the first algorithm has it. */
@@ -56,28 +70,31 @@ async function describe(
   page: number,
   mayLose: boolean,
 ): Promise<{ entry: SnapshotEntry; contents: Buffer }> {
-  const { pages, primary } = device.parts;
+  const { pages, primary, algorithms, rules } = device.parts;
   const { table } = pages;
   const kind = table.kind(page);
-  const stored = (contents: Buffer, place: number): { entry: SnapshotEntry; contents: Buffer } => ({
-    entry: { page, length: contents.length, place, low: crc32c(contents), high: 0 },
-    contents,
-  });
+  const stored = (
+    contents: Buffer,
+    isBacked: boolean,
+    by: number,
+  ): { entry: SnapshotEntry; contents: Buffer } => {
+    // The first one that reads it: so the snapshot names no more of them than it takes, and may do with an older version.
+    const priority = contents.length === PAGE ? 0 : rules.saved(readerOf(algorithms, algorithms[by] as Form));
+    const { length } = contents;
+    return { entry: { page, length, isBacked, priority, low: crc32c(contents), high: 0 }, contents };
+  };
   const nothing = (
     length: number,
     low: number,
     high: number,
   ): { entry: SnapshotEntry; contents: Buffer } => ({
-    entry: { page, length, place: places.memory, low, high },
+    entry: { page, length, isBacked: false, priority: 0, low, high },
     contents: Buffer.alloc(0),
   });
   if (kind === kinds.same) return nothing(0, table.low(page), table.high(page));
   if (kind === kinds.lost) return nothing(LOST, 0, 0);
   // A copy: a message under way may move it.
-  if (kind !== kinds.backing) {
-    const place = kind === kinds.recompressed ? places.recompressed : places.memory;
-    return stored(Buffer.from(pages.bytes(page)), place);
-  }
+  if (kind !== kinds.backing) return stored(Buffer.from(pages.bytes(page)), false, table.priority(page));
   const whole = Buffer.alloc(PAGE);
   const reading = (): Promise<void> => readBlock(device, table.low(page), whole);
   // Once more: this may be the last chance that the page has.
@@ -95,7 +112,7 @@ async function describe(
   try {
     const length = stream.compressSync(whole, MAX_COMPRESSED);
     const contents = length < 0 ? whole : Buffer.from(stream.output.subarray(0, length));
-    return stored(contents, places.backing);
+    return stored(contents, true, 0);
   } finally {
     stream.release();
   }

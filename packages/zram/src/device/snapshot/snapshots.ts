@@ -15,6 +15,7 @@
  */
 import { type BlockDevice, isZero, readWhatIsGiven, requireBlank, refuse } from "@dmkit/block-io";
 import { PAGE } from "../../core/size-classes.ts";
+import type { Form } from "../algorithms.ts";
 import type { RunningDisk } from "../disk.ts";
 import {
   type SnapshotHeader,
@@ -22,10 +23,14 @@ import {
   encodeHeader,
   looksLikeHeader,
   states,
+  versionOf,
 } from "../../format/snapshot.ts";
 import { readPages } from "./load.ts";
+import { requireForm } from "./forms.ts";
 import { damaged, mismatch, snapshotRoom } from "./place.ts";
 import { writePages } from "./save.ts";
+
+const NO_ALGORITHM: Form = { name: "", dictionary: undefined };
 
 /** Where snapshots are kept, and which copy is the newest. */
 export class Snapshots {
@@ -70,11 +75,14 @@ export class Snapshots {
    * Finds the newest snapshot, or that there is none: on a device that is blank or, with `force`, is going to be. Writes
    * nothing. Errors: `EFORMAT` unless it is a complete snapshot, or zeroes; `EINVAL` (size, algorithm).
    */
-  async find(disk: Pick<SnapshotHeader, "diskSize" | "algorithm">, force: boolean): Promise<void> {
+  async find(
+    disk: Pick<SnapshotHeader, "diskSize"> & { readonly algorithm: Form },
+    force: boolean,
+  ): Promise<void> {
     const device = this.#device;
     const blocks = [await this.#blockOf(0), await this.#blockOf(1)];
     // Damaged or not: what can be said of it is said below.
-    const isOurs = blocks.some((block) => decodeHeader(block) !== undefined || looksLikeHeader(block));
+    const isOurs = blocks.some((block) => looksLikeHeader(block));
     this.#foreign = !isOurs && force;
     if (this.#foreign) return;
     if (!isOurs) await requireBlank(device, { force: false });
@@ -86,13 +94,7 @@ export class Snapshots {
       return;
     }
     const header = copies[newest] as SnapshotHeader;
-    if (header.algorithm !== disk.algorithm) {
-      throw mismatch(
-        device,
-        `the snapshot is compressed with ${header.algorithm}`,
-        "Open it with that algorithm.",
-      );
-    }
+    requireForm(device, header.algorithms[0] as Form, disk.algorithm);
     const other = copies[1 - newest]?.generation ?? 0;
     this.#newest = { header, isOlder: other > header.generation };
     this.#next = 1 - newest;
@@ -121,15 +123,15 @@ export class Snapshots {
 
   async #write(device: RunningDisk, target: BlockDevice, mayLose: boolean): Promise<void> {
     const start = this.#next * this.#room;
-    const { pages, primary, secondary } = device.parts;
+    const { pages, algorithms } = device.parts;
     const header: SnapshotHeader = {
       state: states.unfinished,
       diskSize: device.size,
       pages: pages.stored,
       bytes: 0,
       tableSum: 0,
-      algorithm: primary.name,
-      secondAlgorithm: secondary?.name ?? "",
+      algorithms: algorithms.map((one) => one ?? NO_ALGORITHM),
+      isExtended: false,
       generation: this.#generation,
     };
     await target.write(start, encodeHeader(header));
@@ -151,7 +153,7 @@ export class Snapshots {
   /**
    * Fills an empty disk from what {@link find} has found. @param limit bytes of memory beyond which pages that were on the
    * backing device, and find no room there, are refused. Returns in words which pages could not be read, if any. Errors:
-   * `EFORMAT` (damage), `EIO`, `EINVAL` (second algorithm), `ENOSPC`.
+   * `EFORMAT` (damage), `EIO`, `EINVAL` (other algorithms), `ENOSPC`.
    */
   async load(device: RunningDisk, limit: number): Promise<string | undefined> {
     const found = this.#newest;
@@ -185,6 +187,14 @@ export class Snapshots {
     if (isZero(first)) return undefined;
     const header = decodeHeader(first);
     if (header !== undefined) return header;
+    const version = versionOf(first);
+    if (version !== undefined)
+      throw refuse(
+        source.name,
+        "EFORMAT",
+        `the snapshot at byte ${at} is of version ${version}, which is newer than this program`,
+        "Open it with a newer dmkit.",
+      );
     if (looksLikeHeader(first)) throw damaged(source, at, "its header");
     throw refuse(
       source.name,

@@ -10,11 +10,13 @@
  * - what a round could not do is tried in the next one; why not is logged once, until a round goes well.
  */
 import { type Timer, toBlockIoError } from "@dmkit/block-io";
-import { MAX_AGE } from "../core/page-table.ts";
-import { PAGE } from "../core/size-classes.ts";
-import type { PolicySettings, RunningDisk } from "./disk.ts";
-import { recompress, writeBack } from "./reclaim.ts";
+import { MAX_AGE } from "../../core/page-table.ts";
+import { PAGE } from "../../core/size-classes.ts";
+import { secondariesOf } from "../algorithms.ts";
+import type { PolicySettings, RunningDisk } from "../disk.ts";
+import { recompress } from "./recompress.ts";
 import { everything } from "./selection.ts";
+import { writeBack } from "./write-back.ts";
 
 const DAY = 86_400_000;
 // Seconds between two rounds: a quarter of the shortest age. Ages are known to 8 s, and rounded down by as much.
@@ -72,14 +74,14 @@ export class Policy {
   }
 
   async #round(): Promise<void> {
-    const { environment, pages, secondary, backing } = this.#disk.parts;
+    const { environment, pages, algorithms, backing } = this.#disk.parts;
     const { recompress_after: first, writeback_after: second } = this.settings;
     const signal = this.#end?.signal;
     const now = environment.clock.now();
     const since = (now - (this.#lastRound ?? Number.NEGATIVE_INFINITY)) / 1000;
     pages.table.time = now;
     try {
-      if (first > 0 && secondary !== undefined) {
+      if (first > 0 && secondariesOf(algorithms).length > 0) {
         const oldest = first + since + BLUR;
         const younger = oldest > MAX_AGE ? 0 : oldest;
         await recompress(this.#disk, { ...everything, unused: first, younger }, { signal });

@@ -1,64 +1,9 @@
-/**
- * Making room: compressing pages again with the second algorithm, and moving pages to the backing device.
- * Both go over the pages one after the other and let requests through between them.
- */
-import { BlockIoError, type BlockDevice, type LongWork, codeOf, nextTurn } from "@dmkit/block-io";
-import { kinds } from "../core/page-table.ts";
-import { PAGE } from "../core/size-classes.ts";
-import type { RunningDisk } from "./disk.ts";
+/** Making room by moving pages to the backing device, one after the other, with requests let through between them. */
+import { BlockIoError, type BlockDevice, type LongWork, codeOf } from "@dmkit/block-io";
+import { PAGE } from "../../core/size-classes.ts";
+import type { RunningDisk } from "../disk.ts";
 import { type Selection, isSelected, pagesOf } from "./selection.ts";
-
-// Pages after which others get a turn: a few milliseconds.
-const TURN = 64;
-
-/** Between two pages: others have a turn, who waits is told, and who does not want to wait any more ends it. */
-async function pause({ parts }: RunningDisk, done: number, { signal, progress }: LongWork): Promise<void> {
-  progress?.({ done, total: parts.pages.table.pages, unit: "pages" });
-  await nextTurn(parts.environment.scheduler);
-  signal?.throwIfAborted();
-}
-
-/** Pages that became smaller. Throws `EINVAL` without a second algorithm. */
-export async function recompress(
-  device: RunningDisk,
-  selection: Selection,
-  options: LongWork = {},
-): Promise<number> {
-  const { pages, secondary, primary } = device.parts;
-  const { table } = pages;
-  if (secondary === undefined) {
-    throw new BlockIoError("there is no second algorithm", {
-      code: "EINVAL",
-      device: device.name,
-      op: "message",
-      hint: "Open the device with the option recomp_algorithm.",
-    });
-  }
-  const contents = Buffer.alloc(PAGE);
-  const stream = await secondary.acquire();
-  let count = 0;
-  try {
-    for (const page of pagesOf(selection, table.pages)) {
-      if (device.failure !== undefined || count >= selection.most) break;
-      if (page % TURN === TURN - 1) await pause(device, page, options);
-      const kind = table.kind(page);
-      if (kind === kinds.recompressed || !isSelected(device, page, selection)) continue;
-      const idle = table.isIdle(page);
-      device.readWhole(page, contents);
-      const limit = pages.bytes(page).length - 1;
-      // Nothing can come between: this is done at once, whatever the algorithm prefers.
-      const length = stream.compressSync(contents, limit);
-      if (length < 0 || length > limit) continue;
-      const shorter = secondary.name === primary.name ? kinds.compressed : kinds.recompressed;
-      if (!pages.put(page, shorter, stream.output, length)) continue;
-      if (idle) table.markIdle(page);
-      count += 1;
-    }
-  } finally {
-    stream.release();
-  }
-  return count;
-}
+import { isTurn, letOthers } from "./turns.ts";
 
 /** Pages moved. Throws `EINVAL` without a backing device, `ENOSPC` when it is full, or the limit is reached. */
 export async function writeBack(
@@ -81,7 +26,7 @@ export async function writeBack(
   let near = 0;
   for (const page of pagesOf(selection, table.pages)) {
     if (count >= selection.most) break;
-    if (page % TURN === TURN - 1) await pause(device, page, options);
+    if (isTurn(page)) await letOthers(device, page, options);
     if (!isSelected(device, page, selection)) continue;
     near = blocks.find(false, near);
     if (near === blocks.length) near = blocks.find(false, 0);
@@ -124,7 +69,7 @@ export async function moveOut(
     blocks?.clear(block);
     return false;
   }
-  pages.putOnBacking(page, block);
+  pages.putOnBacking(page, block, PAGE, 0);
   return true;
 }
 

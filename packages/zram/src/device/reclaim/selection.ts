@@ -2,8 +2,9 @@
  * Which pages recompress and writeback are about: by one word, or as the Linux driver has it, by `name=value` words that
  * narrow it down (type, threshold) or name pages.
  */
-import { kinds } from "../core/page-table.ts";
-import type { RunningDisk } from "./disk.ts";
+import { MAX_PRIORITY, kinds } from "../../core/page-table.ts";
+import type { Secondary } from "../algorithms.ts";
+import type { RunningDisk } from "../disk.ts";
 
 const types = ["all", "idle", "huge", "huge_idle"];
 
@@ -18,8 +19,10 @@ export interface Selection {
   readonly threshold: number;
   /** Pages from … to, the last one included. */
   readonly ranges: readonly (readonly [number, number])[];
-  /** How many are changed at the most. */
+  /** How many are moved, or tried to be compressed again, at the most. */
   readonly most: number;
+  /** Of the algorithms that are tried. */
+  readonly priorities: readonly number[];
 }
 
 /** All pages in memory. */
@@ -31,6 +34,7 @@ export const everything: Selection = {
   threshold: 0,
   ranges: [[0, Number.POSITIVE_INFINITY]],
   most: Number.POSITIVE_INFINITY,
+  priorities: Array.from({ length: MAX_PRIORITY }, (_, before) => before + 1),
 };
 
 /** Whether a page in memory is one of them; its place in `ranges` is for the caller to see to. */
@@ -46,16 +50,18 @@ export function isSelected({ parts }: RunningDisk, page: number, selection: Sele
 
 /**
  * The selection that words stand for; undefined for anything else.
- * @param names of `name=value` words that are taken. @param algorithm that `algo` may name. @param pages of the disk.
+ * @param names of `name=value` words that are taken. @param pages of the disk.
+ * @param secondaries that `algo` and `priority` may name: with both, it has to be the same one.
  */
 export function parseSelection(
   words: readonly string[],
   names: readonly string[],
   pages: number,
-  algorithm?: string,
+  secondaries: readonly Secondary[],
 ): Selection | undefined {
   const found: { -readonly [Key in keyof Selection]: Selection[Key] } = { ...everything, ranges: [] };
   const ranges: (readonly [number, number])[] = [];
+  let chosen = secondaries;
   for (const word of words) {
     const [name = "", value, ...more] = types.includes(word) ? ["type", word] : word.split("=");
     if (value === undefined || more.length > 0 || !names.includes(name)) return undefined;
@@ -64,14 +70,17 @@ export function parseSelection(
     if (name === "type" && types.includes(value)) {
       found.huge = value.startsWith("huge");
       found.idle = value.endsWith("idle");
-    } else if (name === "algo" && algorithm === value) continue;
+    } else if (name === "algo") chosen = chosen.filter((one) => one.name === value);
+    else if (name === "priority") chosen = chosen.filter(({ priority }) => priority === first);
     else if (name === "threshold" && first <= 4096) found.threshold = first;
     else if (name === "max_pages" && first > 0) found.most = first;
     else if (name.startsWith("page_index") && first <= last && last < pages) ranges.push([first, last]);
     else return undefined;
   }
+  if (chosen.length === 0 && secondaries.length > 0) return undefined;
   // In the order of pages, each once.
   ranges.sort(([a], [b]) => a - b);
+  found.priorities = chosen.map(({ priority }) => priority);
   return { ...found, ranges: ranges.length === 0 ? everything.ranges : ranges };
 }
 
