@@ -2,6 +2,8 @@
 //
 //   node bench/boundary.mjs [--backend NAME,NAME] [--seconds N]
 //
+// zstd-library, zstd-native and zstd-wasm are the ways to zstd.
+//
 // For each backend and length, in microseconds per call:
 //
 //   sync       processor time of a call made here
@@ -24,7 +26,7 @@ const { values } = parseArgs({
   },
 });
 const milliseconds = Number(values.seconds) * 1000;
-const lengths = [1024, 4096, 8192, 16384, 32768, 65536, 131072];
+const lengths = [1024, 4096, 8192, 16384, 32768, 65536, 131072, 524288];
 const code = readFileSync(process.execPath).subarray(20_000_000, 30_000_000);
 
 console.log(`Node ${process.version}, ${availableParallelism()} cores`);
@@ -34,10 +36,12 @@ for (const name of values.backend.split(",")) {
 }
 
 async function measure(kind, name) {
+  const found = await find(name);
+  await found.load?.();
   // Limits of 0: asynchronous calls are always handed over.
-  const backend = { ...findBackend(name), syncCompress: 0, syncDecompress: 0 };
+  const backend = { ...found, syncCompress: 0, syncDecompress: 0 };
   if (backend.worker === undefined && backend.compressAsync === undefined) return;
-  const compressor = await createCompressor(backend, { maxStreams: 4 });
+  const compressor = await createCompressor(backend, { maxStreams: 4, maxInput: lengths.at(-1) });
   console.log(`\n${name}, ${kind}, µs`);
   console.log("length      sync    cpu ×4   wall ×1   wall ×2   wall ×4  cores");
   for (const length of lengths) {
@@ -58,6 +62,12 @@ async function measure(kind, name) {
     work.end();
   }
   await compressor.close();
+}
+
+async function find(name) {
+  if (!name.startsWith("zstd-")) return findBackend(name);
+  const exported = name.replace(/-(.)/, (_, letter) => letter.toUpperCase());
+  return (await import(`../dist/backends/${name}.js`))[exported];
 }
 
 function inputs(length) {

@@ -52,7 +52,7 @@ describe.each(backends)("$name", (backend) => {
   });
 
   test("synchronous and asynchronous calls give the same, at all lengths and in parallel", async () => {
-    const compressor = await createCompressor(backend.name, { maxStreams: 4 });
+    const compressor = await createCompressor(backend, { maxStreams: 4 });
     await Promise.all(
       inputs.map(async ({ name, bytes }) => {
         const stream = await compressor.acquire();

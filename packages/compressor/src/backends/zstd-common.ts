@@ -1,8 +1,11 @@
-/** What both ways to Zstandard have in common. */
+/** What the three ways to Zstandard have in common. */
 import type { ContextSettings, Levels } from "../backend.ts";
 import { type CompressorError, corrupt } from "../errors.ts";
 
 export const NAME = "zstd";
+/** One line for people: whoever lists backends does not care which way this system has. */
+export const description =
+  "Zstandard through libzstd, node:zlib or WebAssembly, whichever there is; the best ratio";
 /** Levels 20 and above need windows that our decoder refuses; negative ones are left to lz4. */
 export const levels: Levels = { min: 1, max: 19, default: 3 };
 

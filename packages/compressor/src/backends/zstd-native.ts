@@ -10,7 +10,16 @@ import zlib from "node:zlib";
 import { type Backend, deliver } from "../backend.ts";
 import { type CompressorError } from "../errors.ts";
 import { zstdContentSize } from "../format/zstd-frame.ts";
-import { NAME, type ZstdContext, bound, createContext, levels, malformed, wrongSize } from "./zstd-common.ts";
+import {
+  NAME,
+  type ZstdContext,
+  bound,
+  createContext,
+  description,
+  levels,
+  malformed,
+  wrongSize,
+} from "./zstd-common.ts";
 
 interface ZstdOptions {
   readonly params?: Readonly<Record<number, number>>;
@@ -94,7 +103,7 @@ function decompressOptions(size: number): ZstdOptions {
 
 export const zstdNative: Backend<ZstdContext> = {
   name: NAME,
-  description: "Zstandard through node:zlib; the best ratio",
+  description,
   levels,
   syncCompress: 4096,
   syncDecompress: 16384,

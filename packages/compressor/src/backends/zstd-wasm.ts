@@ -12,7 +12,16 @@ import type * as ZstdWasm from "@bokuweb/zstd-wasm";
 import { type Backend, deliver, missingPackage, notLoaded } from "../backend.ts";
 import { CompressorError } from "../errors.ts";
 import { zstdContentSize } from "../format/zstd-frame.ts";
-import { NAME, type ZstdContext, bound, createContext, levels, malformed, wrongSize } from "./zstd-common.ts";
+import {
+  NAME,
+  type ZstdContext,
+  bound,
+  createContext,
+  description,
+  levels,
+  malformed,
+  wrongSize,
+} from "./zstd-common.ts";
 
 const PACKAGE = "@bokuweb/zstd-wasm";
 
@@ -77,7 +86,7 @@ function decompress(src: Uint8Array, dst: Uint8Array): number {
 
 export const zstdWasm: Backend<ZstdContext> = {
   name: NAME,
-  description: "Zstandard through @bokuweb/zstd-wasm (node:zlib has none before 22.15); the best ratio",
+  description,
   levels,
   syncCompress: 2048,
   syncDecompress: 8192,

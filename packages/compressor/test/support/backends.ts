@@ -1,15 +1,38 @@
 /** The backends under test, loaded; one whose package is missing is left out, except under CI=true. */
+import { hasNativeZstd, zstdNative } from "../../src/backends/zstd-native.ts";
+import { zstdLibrary } from "../../src/backends/zstd-library.ts";
+import { zstdWasm } from "../../src/backends/zstd-wasm.ts";
 import type { Backend } from "../../src/index.ts";
-import { describeBackends, findBackend } from "../../src/index.ts";
+import { findBackend, listBackends } from "../../src/index.ts";
 
+/** All of them; in place of zstd, what there is of the ways to it. */
 export async function loadedBackends(): Promise<Backend[]> {
-  const loaded: Backend[] = [];
-  for (const { name, problem } of await describeBackends()) {
-    if (problem === undefined) loaded.push(findBackend(name));
-    else if (process.env["CI"] === "true") throw problem;
-    else console.warn(`${name} is not tested: ${problem.message}`);
+  const others = listBackends().filter((name) => name !== "zstd");
+  return [...(await loaded(others.map((name) => findBackend(name)))), ...(await waysToZstd())];
+}
+
+/** Each way to Zstandard that there is here, under a name of its own. */
+export async function waysToZstd(): Promise<Backend[]> {
+  const ways: Backend[] = [
+    { ...zstdLibrary, name: "zstd-library" },
+    { ...zstdWasm, name: "zstd-wasm" },
+  ];
+  if (hasNativeZstd) ways.push({ ...zstdNative, name: "zstd-native" });
+  return loaded(ways);
+}
+
+async function loaded(backends: readonly Backend[]): Promise<Backend[]> {
+  const there: Backend[] = [];
+  for (const backend of backends) {
+    try {
+      await backend.load?.();
+      there.push(backend);
+    } catch (problem) {
+      if (process.env["CI"] === "true") throw problem;
+      console.warn(`${backend.name} is not tested: ${(problem as Error).message}`);
+    }
   }
-  return loaded;
+  return there;
 }
 
 /** Compresses with a context of its own. */

@@ -22,8 +22,8 @@ export async function importBuilt(): Promise<typeof Package> {
   return (await import(builtUrl())) as typeof Package;
 }
 
-export function builtUrl(): string {
-  return pathToFileURL(join(folder, "index.js")).href;
+export function builtUrl(module = "index.js"): string {
+  return pathToFileURL(join(folder, module)).href;
 }
 
 export function removeBuilt(): void {
