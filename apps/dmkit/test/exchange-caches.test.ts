@@ -302,6 +302,24 @@ it("a word that makes a cache anew counts when it is made, not again when the sa
   expect(await bytesOf(device)).toEqual(new Set([1]));
 });
 
+it.each([
+  ["writeboost", (disk: string, one: string) => `writeboost 0 ${disk} ${one} 2 segment_size_order 4`, ""],
+  ["cache", (disk: string, one: string) => `cache ${disk} ${one} 1 8 64 64 1`, " 2 grow_source 1"],
+])("%s is as large as before where another line of the larger table does not fit", async (_, line, word) => {
+  const [disk, one] = [file("disk"), file("one")];
+  const device = await manager.create("d", `0 ${SIZE} ${line(disk, one).replace(" 1 8 64", " 2 8 64")}`);
+  await write(device, 1);
+  const blocks = new MemoryDevice(MIB, { name: "blocks", logicalBlockSize: 4096 });
+  await manager.adopt("blocks", openedAs(blocks, { target: linear, words: () => ["blocks", "0"] }));
+  await manager.reload(
+    "d",
+    `0 ${SIZE + 2048} ${line(disk, one)}${word}\n${SIZE + 2048} 8 linear dm:blocks 0`,
+  );
+  await expect(manager.resume("d")).rejects.toThrow("the old table is in place again");
+  expect(manager.snapshotOf("d")).toMatchObject({ state: "live", size: SIZE * 512 });
+  expect(await bytesOf(device)).toEqual(new Set([1]));
+});
+
 it("a value that a message has set stays where the new table says nothing of it, or what is left out means", async () => {
   const table = caches.cache(file("disk"), file("one"));
   await manager.create("d", table);

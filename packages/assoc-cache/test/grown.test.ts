@@ -1,5 +1,5 @@
 /** A source, or a cache device, that is made larger: what was flushed is there, what is new is the source's, whenever the power fails. */
-import { MemoryDevice, realEnvironment } from "@dmkit/block-io";
+import { BlockIoError, LinearDevice, MemoryDevice, realEnvironment } from "@dmkit/block-io";
 import { PowerCut, SeededRandom, contentsOf } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { type CacheRules, cacheRules } from "../src/core/rules.ts";
@@ -182,5 +182,101 @@ describe("a cache device that is made larger", () => {
     expect(device.state.frames.geometry.frames).toBe(16);
     expect(filled(await read(device, BEFORE))).toEqual(images.contents);
     await device.close();
+  });
+
+  it("is as large as before where the device does not take what it would have more", async () => {
+    const images = await made("dirty");
+    const cache = new MemoryDevice(2 ** 23);
+    await cache.write(0, images.cache);
+    const source = new MemoryDevice(images.source.length);
+    await source.write(0, images.source);
+    const full = new TakesLittle(cache, 0, cache.size, "full");
+    // 24 sectors of entries, which are written at once; so far there are eight.
+    const more = { ...grow, cache_size: 1024 };
+    await expect(openOn(source, full, more, realEnvironment)).rejects.toMatchObject({ code: "ENOSPC" });
+    const device = await openOn(source, full, { ...SHAPE, persistence: 1 }, realEnvironment);
+    expect(device.state.frames.geometry.frames).toBe(16);
+    expect(filled(await read(device, BEFORE))).toEqual(images.contents);
+    await device.close();
+  });
+});
+
+/** Finds no space for what is long. */
+class TakesLittle extends LinearDevice {
+  protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+    if (from.length > 8 * 512)
+      return Promise.reject(new BlockIoError("no space is left", { code: "ENOSPC" }));
+    return super.doWrite(offset, from, fua);
+  }
+}
+
+describe("a source of which less is mapped than before", () => {
+  const large = { ...SHAPE, persistence: 1, grow_source: true };
+  const small = { ...SHAPE, persistence: 1 };
+  const shorter = { size: BEFORE * 512 };
+
+  /** Grown, with one block behind the old end, and one in which that is. */
+  async function enlarged(): Promise<{
+    source: MemoryDevice;
+    cache: MemoryDevice;
+    device: AssocCacheDevice;
+  }> {
+    const images = await made("closed");
+    const cache = new MemoryDevice(images.cache.length);
+    await cache.write(0, images.cache);
+    const source = await larger(images.source);
+    return { source, cache, device: await openOn(source, cache, large, realEnvironment) };
+  }
+
+  it("is cached as far as it is, without what lies behind", async () => {
+    const { source, cache, device } = await enlarged();
+    const before = filled(await read(device, AFTER));
+    await device.close();
+    const less = await openOn(source, cache, small, realEnvironment, shorter);
+    expect(filled(await read(less, BEFORE))).toEqual(before.slice(0, BEFORE));
+    await less.close();
+    // Somebody else may write there now.
+    await source.write((AFTER - 8) * 512, Buffer.alloc(8 * 512, 99));
+    const again = await openOn(source, cache, large, realEnvironment);
+    expect(filled(await read(again, AFTER)).slice(AFTER - 8)).toEqual(Array<number>(8).fill(99));
+    await again.close();
+  });
+
+  it("is refused where what is dirty may lie there: it says with which length to write it back", async () => {
+    const { source, cache, device } = await enlarged();
+    await device.write((AFTER - 4) * 512, Buffer.alloc(512, 9));
+    await device.flush();
+    const crashed = await copyOf(cache);
+    const before = await copyOf(source);
+    await expect(openOn(before, crashed, small, realEnvironment, shorter)).rejects.toMatchObject({
+      code: "EINVAL",
+      hint: expect.stringContaining(`0 ${AFTER} cache`) as string,
+    });
+    await (await openOn(before, crashed, small, realEnvironment)).close();
+    await (await openOn(before, crashed, small, realEnvironment, shorter)).close();
+    expect(filled(await contentsOf(before))[AFTER - 4]).toBe(9);
+    await device.close();
+  });
+
+  it("because it was cut short, begins without what is cached by force, if nothing is dirty", async () => {
+    const { source, cache, device } = await enlarged();
+    await device.write(0, Buffer.alloc(4096, 9));
+    await device.flush();
+    const crashed = await copyOf(cache);
+    await device.close();
+    const cut = new MemoryDevice(BEFORE * 512);
+    await cut.write(0, (await contentsOf(source)).subarray(0, BEFORE * 512));
+    const force = { ...small, force: true };
+    await expect(openOn(cut, crashed, force, realEnvironment)).rejects.toMatchObject({
+      code: "EINVAL",
+      hint: expect.stringContaining(`truncate -s ${AFTER * 512}`) as string,
+    });
+    await cut.write(0, Buffer.alloc(512, 77));
+    await expect(openOn(cut, cache, small, realEnvironment)).rejects.toMatchObject({
+      hint: expect.stringContaining("force 1") as string,
+    });
+    const opened = await openOn(cut, cache, force, realEnvironment);
+    expect(filled(await read(opened, BEFORE))[0]).toBe(77);
+    await opened.close();
   });
 });

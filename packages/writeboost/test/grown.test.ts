@@ -222,6 +222,20 @@ describe("a cache device that was made larger, and is to be used to its end", ()
     await expectNewest(rig, 17);
   });
 
+  it("stays as it is where what is new on it takes no writes, with a plog as well", async () => {
+    for (const plog of [undefined, 9 * 7 * 4096]) {
+      const rig = await wrapped(10, 17, plog);
+      rig.cache = resized(rig.cache, MIB + 23 * SLOT);
+      rig.backing = resized(rig.backing, MIB);
+      rig.cache.refuse = ({ op, offset }) => op === "write" && offset >= MIB + 20 * SLOT;
+      rig.cache.code = "ENOSPC";
+      await expect(rig.open(grow)).rejects.toMatchObject({ code: "ENOSPC" });
+      await rig.open();
+      expect(rig.device.statusData.segments).toBe(10);
+      await expectNewest(rig, 17);
+    }
+  });
+
   it("that was interrupted is named, and goes on when it is opened, with or without the word", async () => {
     for (const word of [grow, {}]) {
       const rig = await wrapped(10, 17);

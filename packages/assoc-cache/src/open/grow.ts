@@ -1,12 +1,17 @@
 /**
- * A source that was made larger. Nothing changes for its blocks but for the one in which it ended: of that the cache may
+ * A source of which another length is mapped than before.
+ *
+ * Larger: nothing changes for its blocks but for the one in which it ended: of that the cache may
  * have the beginning only, and a frame is valid as a whole or not at all.
  *
  * The frame is completed while the superblock still has the old length, for which what lies behind it in the frame means
  * nothing. So a crash before the new superblock leaves the old cache, and one behind it the new one.
+ *
+ * Less: what is clean of the rest is forgotten. That is also the way back for a table that was made larger and then could
+ * not be put in place, since another line of it failed.
  */
-import { refuse } from "@dmkit/block-io";
-import { NONE } from "../core/frame-table.ts";
+import { SECTOR, refuse } from "@dmkit/block-io";
+import { NONE, states } from "../core/frame-table.ts";
 import type { CacheState } from "../device/state.ts";
 
 /**
@@ -36,4 +41,25 @@ export async function completeLast(state: CacheState, end: number): Promise<void
   await source.read(end, rest);
   await cache.write(state.frameOffset(frame) + within, rest);
   await cache.flush();
+}
+
+/**
+ * Forgets what is cached of blocks that are not mapped any more as a whole. Nothing is written. Throws `EBUSY` where that may
+ * be all there is.
+ * @param before sectors the source had.
+ */
+export function forgetBehind({ name, frames, unknown, size, blockBytes }: CacheState, before: number): void {
+  const first = Math.floor(size / blockBytes);
+  const behind: number[] = [];
+  for (let frame = 0; frame < frames.geometry.frames; frame += 1)
+    if (frames.stateOf(frame) !== states.free && frames.blockOf(frame) >= first) behind.push(frame);
+  if (unknown.size > 0 || behind.some((frame) => frames.isDirty(frame))) {
+    throw refuse(
+      name,
+      "EBUSY",
+      `what is dirty may lie behind sector ${size / SECTOR}, where the source would end`,
+      `Open it with the length it had ("0 ${before} cache …"), and write back what is dirty: dmkit message NAME clean. Then close it.`,
+    );
+  }
+  for (const frame of behind) frames.release(frame);
 }

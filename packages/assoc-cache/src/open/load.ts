@@ -75,25 +75,41 @@ export async function traceOf(cache: BlockDevice, rules: CacheRules = cacheRules
 }
 
 /**
- * Whether the source looks like the one the cache belongs to; throws `EINVAL` if not.
- * @param grows it may have become larger.
+ * Whether the source looks like the one the cache belongs to; throws `EINVAL` if not. Less of it may be mapped than before
+ * where the cache was closed in order: what it has of the rest is looked at when it is loaded (grow.ts).
+ * @param grow_source it may have become larger. @param force it may have become shorter, if nothing is dirty.
  */
 export function checkPairing(
   superblock: Superblock,
   source: BlockDevice,
   size: number,
   uuid: string,
-  grows: boolean,
+  { grow_source: grows, force }: { readonly grow_source: boolean; readonly force: boolean },
 ): void {
-  const { sourceSectors } = superblock;
-  if (sourceSectors !== size / SECTOR && !(grows && sourceSectors < size / SECTOR)) {
+  const { sourceSectors, clean, dirty } = superblock;
+  const wanted = size / SECTOR;
+  const whole = `"0 ${sourceSectors} cache …" in a table, "size: ${sourceSectors * SECTOR}" in a stack file`;
+  if (isCutShort(superblock, source)) {
+    const isNeeded = !clean || dirty > 0;
+    if (isNeeded || !force) {
+      const otherwise = isNeeded
+        ? `with that length (${whole}), and write back what is dirty: dmkit message NAME clean. Then it can become shorter`
+        : "as before. If it was made shorter on purpose, open it without what is cached: force 1";
+      throw refuse(
+        source.name,
+        "EINVAL",
+        `the cache belongs to a source of ${sourceSectors} sectors, this one has ${source.size / SECTOR}`,
+        `Give the right source. If this is it, make it as long as it was (a file: truncate -s ${sourceSectors * SECTOR} FILE), and open it ${otherwise}.`,
+      );
+    }
+  } else if (sourceSectors < wanted ? !grows : sourceSectors > wanted && (grows || !clean)) {
     const larger =
-      sourceSectors < size / SECTOR ? " To use all of it, say that it was made larger: grow_source 1." : "";
+      sourceSectors < wanted ? " To use all of it, say that it was made larger: grow_source 1." : "";
     throw refuse(
       source.name,
       "EINVAL",
-      `the cache belongs to a source of ${sourceSectors} sectors, not ${size / SECTOR}`,
-      `Give the right source. If that is it, and only its size has changed, give the length the cache was made with: "0 ${sourceSectors} cache …" in a table, "size: ${sourceSectors * SECTOR}" in a stack file.${larger}`,
+      `the cache belongs to a source of ${sourceSectors} sectors, not ${wanted}`,
+      `Give the right source. If that is it, and only its size has changed, give the length the cache was made with: ${whole}.${larger}`,
     );
   }
   if (uuid !== "" && uuid !== superblock.sourceUuid) {
@@ -104,6 +120,11 @@ export function checkPairing(
       "Give the right source, or leave source_uuid out.",
     );
   }
+}
+
+/** Whether the source is shorter than what the cache was closed over: its witness cannot be taken. */
+export function isCutShort({ sourceSectors }: Superblock, source: BlockDevice): boolean {
+  return source.size / SECTOR < sourceSectors;
 }
 
 /**

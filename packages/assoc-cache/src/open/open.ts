@@ -20,7 +20,16 @@ import type { Policy, Superblock } from "../format/superblock.ts";
 import { uuidFromText } from "../format/uuid.ts";
 import { encodeInUseV1 } from "../format/v1.ts";
 import { type NewCache, createV1, createV2, refuseDirty, requirePossible } from "./create.ts";
-import { type Stored, type Trace, checkPairing, findMetadata, loadV1, loadV2, traceOf } from "./load.ts";
+import {
+  type Stored,
+  type Trace,
+  checkPairing,
+  findMetadata,
+  isCutShort,
+  loadV1,
+  loadV2,
+  traceOf,
+} from "./load.ts";
 import { type CacheOptions, cacheOptions, usesOf } from "../options.ts";
 import { whyChanged } from "../device/metadata/witness.ts";
 import type { Metadata } from "../device/metadata/metadata.ts";
@@ -28,7 +37,7 @@ import { MetadataV1 } from "../device/metadata/metadata-v1.ts";
 import { MetadataV2 } from "../device/metadata/metadata-v2.ts";
 import { CacheState } from "../device/state.ts";
 import { writeSuperblocks } from "../device/metadata/superblocks.ts";
-import { completeLast } from "./grow.ts";
+import { completeLast, forgetBehind } from "./grow.ts";
 
 interface Devices {
   readonly source: BlockDevice;
@@ -89,7 +98,11 @@ async function larger(
   } finally {
     await device.close();
   }
-  const superblock = await createV2(devices.cache, wanted);
+  const superblock = await createV2(devices.cache, wanted).catch(async (error: unknown) => {
+    // What failed may be what is new on the device: with the frames it had it can go on. The first error counts.
+    await createV2(devices.cache, { ...wanted, geometry }).catch(() => {});
+    throw error;
+  });
   const state = stateV2(context, devices, options, superblock);
   return new AssocCacheDevice(state, new MetadataV2(state, superblock), options);
 }
@@ -219,8 +232,10 @@ async function requireLoadable(
   }
   const { superblock } = stored;
   checkBlockSize(superblock.geometry, devices);
-  checkPairing(superblock, devices.source, context.size, sourceUuid(options, context), options.grow_source);
-  const changed = await whyChanged(superblock, devices.source, superblock.sourceSectors * SECTOR);
+  checkPairing(superblock, devices.source, context.size, sourceUuid(options, context), options);
+  const changed = isCutShort(superblock, devices.source)
+    ? "the source is shorter than it was"
+    : await whyChanged(superblock, devices.source, superblock.sourceSectors * SECTOR);
   if (changed !== undefined && !options.force) {
     throw refuse(
       devices.source.name,
@@ -246,12 +261,14 @@ async function load(options: CacheOptions, context: Opening, devices: Devices): 
   const trustsClean = changed === undefined && context.rules.believesClean(superblock);
   await loadV2(state, devices.cache, superblock, trustsClean);
   const sourceSectors = context.size / SECTOR;
-  const grows = superblock.sourceSectors < sourceSectors;
-  if (grows && context.rules.completesLast) await completeLast(state, superblock.sourceSectors * SECTOR);
+  const isResized = superblock.sourceSectors !== sourceSectors;
+  if (superblock.sourceSectors > sourceSectors) forgetBehind(state, superblock.sourceSectors);
+  else if (isResized && context.rules.completesLast)
+    await completeLast(state, superblock.sourceSectors * SECTOR);
   // From here on clean entries go out of date without notice.
   const inUse = { ...superblock, sourceSectors, clean: false, generation: superblock.generation + 1 };
-  if (context.rules.marksInUse(superblock) || grows) await writeSuperblocks(devices.cache, inUse);
-  return { state, metadata: new MetadataV2(state, superblock.clean || grows ? inUse : superblock) };
+  if (context.rules.marksInUse(superblock) || isResized) await writeSuperblocks(devices.cache, inUse);
+  return { state, metadata: new MetadataV2(state, superblock.clean || isResized ? inUse : superblock) };
 }
 
 async function loadOld(

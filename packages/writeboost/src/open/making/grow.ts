@@ -2,17 +2,19 @@
  * A cache whose device was made larger, made as large. Where a segment lies follows from the length of the ring, so all
  * of them would lie elsewhere: the ring begins anew, empty, once nothing in it is needed any more.
  *
- *      write everything back → close in order → sector 0: "growing", flush → format (format-cache.ts) → open
+ *      write everything back → zero the heads of the slots that are new, flush → close in order
+ *      → sector 0: "growing", flush → format (format-cache.ts) → open
  *
  * One sector decides: before it the cache is the old one, with all it had. From there on nothing on the device counts, and
- * whoever opens it goes on with formatting, so that a crash at any write leaves one or the other.
+ * whoever opens it goes on with formatting, so that a crash at any write leaves one or the other. What is new on the device
+ * is written to before that: where it takes no writes, for want of space, say, the cache stays as it is.
  */
-import { type BlockDevice, refuse } from "@dmkit/block-io";
+import { type BlockDevice, inParallel, refuse } from "@dmkit/block-io";
 import type { Rules } from "../../core/rules.ts";
 import type { WriteboostDevice } from "../../device/device.ts";
 import type { Devices, Recovered } from "../../device/recovered.ts";
 import type { Dialect } from "../../format/checksum.ts";
-import { geometryOf } from "../../format/geometry.ts";
+import { BLOCK, geometryOf, slotStart } from "../../format/geometry.ts";
 import { HEADER_START, encodeGrowing } from "../../format/superblock.ts";
 import { requireDialect, requireOrder } from "../stored-format.ts";
 import type { Superblock } from "../superblock.ts";
@@ -42,12 +44,21 @@ export async function beginToGrow(
 ): Promise<void> {
   try {
     if (rules.emptiesFirst) await device.dropCaches();
+    await tryNewSlots(cache, geometry);
   } catch (error) {
     await device.close().catch(() => {});
     throw error;
   }
   await device.close();
   await cache.write(HEADER_START, encodeGrowing(geometry.order, dialect));
+  await cache.flush();
+}
+
+/** Behind the ring as it is, where nothing of it lies. */
+async function tryNewSlots(cache: BlockDevice, { order, slots: from }: Recovered["geometry"]): Promise<void> {
+  const wanted = geometryOf(cache.size, order);
+  const fresh = Array.from({ length: wanted.slots - from }, (_, index) => from + index);
+  await inParallel(fresh, 32, (slot) => cache.write(slotStart(wanted, slot), Buffer.alloc(BLOCK)));
   await cache.flush();
 }
 
