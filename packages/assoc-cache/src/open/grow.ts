@@ -10,9 +10,12 @@
  * Less: what is clean of the rest is forgotten. That is also the way back for a table that was made larger and then could
  * not be put in place, since another line of it failed.
  */
-import { SECTOR, refuse } from "@dmkit/block-io";
+import { type BlockDevice, SECTOR, refuse } from "@dmkit/block-io";
 import { NONE, states } from "../core/frame-table.ts";
 import type { CacheState } from "../device/state.ts";
+import type { Geometry } from "../format/geometry.ts";
+import type { Superblock } from "../format/superblock.ts";
+import { type NewCache, createV2 } from "./create.ts";
 
 /**
  * Makes the block in which the source ended whole, durably, or forgets it where it is clean. Throws `EIO` where nobody knows
@@ -62,4 +65,21 @@ export function forgetBehind({ name, frames, unknown, size, blockBytes }: CacheS
     );
   }
   for (const frame of behind) frames.release(frame);
+}
+
+/**
+ * Makes a larger cache in the place of one that is empty. Where that fails, of what is new on the device perhaps, there is one
+ * of the former geometry again, if that can be; throws the first error.
+ */
+export async function createLarger(
+  cache: BlockDevice,
+  wanted: NewCache,
+  before: Geometry,
+): Promise<Superblock> {
+  try {
+    return await createV2(cache, wanted);
+  } catch (error) {
+    await createV2(cache, { ...wanted, geometry: before }).catch(() => {});
+    throw error;
+  }
 }

@@ -37,7 +37,7 @@ import { MetadataV1 } from "../device/metadata/metadata-v1.ts";
 import { MetadataV2 } from "../device/metadata/metadata-v2.ts";
 import { CacheState } from "../device/state.ts";
 import { writeSuperblocks } from "../device/metadata/superblocks.ts";
-import { completeLast, forgetBehind } from "./grow.ts";
+import { completeLast, createLarger, forgetBehind } from "./grow.ts";
 
 interface Devices {
   readonly source: BlockDevice;
@@ -98,11 +98,7 @@ async function larger(
   } finally {
     await device.close();
   }
-  const superblock = await createV2(devices.cache, wanted).catch(async (error: unknown) => {
-    // What failed may be what is new on the device: with the frames it had it can go on. The first error counts.
-    await createV2(devices.cache, { ...wanted, geometry }).catch(() => {});
-    throw error;
-  });
+  const superblock = await createLarger(devices.cache, wanted, geometry);
   const state = stateV2(context, devices, options, superblock);
   return new AssocCacheDevice(state, new MetadataV2(state, superblock), options);
 }
