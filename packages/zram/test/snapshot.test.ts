@@ -2,6 +2,7 @@
 import {
   type BlockDevice,
   BlockIoError,
+  type Environment,
   MemoryDevice,
   crc32c,
   openFile,
@@ -9,11 +10,11 @@ import {
   realEnvironment,
   withCapabilities,
 } from "@dmkit/block-io";
-import { BadSectors, PowerCut, SeededRandom, contentsOf } from "@dmkit/block-io/testing";
+import { BadSectors, ManualClock, PowerCut, SeededRandom, contentsOf } from "@dmkit/block-io/testing";
 import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, expect, it, onTestFinished } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
 import type { ZramDevice } from "../src/index.ts";
 import { openZram } from "../src/open/open.ts";
 import { zramOptions } from "../src/options.ts";
@@ -42,7 +43,14 @@ const start = (
   snapshot: BlockDevice,
   values: Readonly<Record<string, unknown>> = {},
   backing?: MemoryDevice,
-): Promise<ZramDevice> => open(PAGES * PAGE, values, realEnvironment, { snapshot, backing });
+  environment = realEnvironment,
+): Promise<ZramDevice> => open(PAGES * PAGE, values, environment, { snapshot, backing });
+
+/** Where nobody waits long. */
+const hasty: Environment = {
+  ...realEnvironment,
+  clock: { ...realEnvironment.clock, after: (_, callback) => realEnvironment.clock.after(0, callback) },
+};
 
 /** A device with these bytes. */
 async function holding(bytes: Buffer): Promise<MemoryDevice> {
@@ -240,10 +248,30 @@ describe("a disk that is secured before it is closed", () => {
 });
 
 describe("a page that the backing device does not give", () => {
+  it("for a moment is not lost where the disk is closed in that moment", async () => {
+    const snapshot = new MemoryDevice(ROOM);
+    const backing = new BadSectors(PAGES * PAGE);
+    const clock = new ManualClock();
+    const device = await start(snapshot, {}, backing, { ...realEnvironment, clock });
+    await fill(device);
+    await device.message(["writeback", "all"]);
+    const before = await contentsOf(device);
+    for (const page of [21, 22]) backing.bad.add(device.parts.pages.table.low(page) * 8);
+    const closed = device.close();
+    await vi.waitFor(() => expect(clock.pending).toBeGreaterThan(0));
+    await clock.pass(1000);
+    backing.bad.clear();
+    await clock.pass(1000);
+    await closed;
+    const again = await start(snapshot);
+    expect(again.health().state).toBe("ok");
+    expect((await contentsOf(again)).equals(before)).toBe(true);
+  });
+
   it("is lost, and nothing else: the rest is saved, and it is read again when it was written", async () => {
     const snapshot = new MemoryDevice(ROOM);
     const backing = new BadSectors(PAGES * PAGE);
-    const device = await start(snapshot, {}, backing);
+    const device = await start(snapshot, {}, backing, hasty);
     await fill(device);
     await device.message(["writeback", "all"]);
     const before = await contentsOf(device);

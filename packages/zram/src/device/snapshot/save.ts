@@ -1,5 +1,5 @@
 /** Writing a snapshot: the table of pages, then their contents. */
-import { type BlockDevice, crc32c, isGiven, refuse } from "@dmkit/block-io";
+import { type BlockDevice, crc32c, isGiven, refuse, sleep } from "@dmkit/block-io";
 import { kinds } from "../../core/page-table.ts";
 import { MAX_COMPRESSED, PAGE } from "../../core/size-classes.ts";
 import {
@@ -14,6 +14,18 @@ import { type Form, readerOf } from "../algorithms.ts";
 import type { RunningDisk } from "../disk.ts";
 import { readBlock } from "../lost.ts";
 import { CHUNK, roundUp } from "./place.ts";
+
+/**
+ * Milliseconds that pages which are about to be lost are tried again for, all together: what does not answer may do so in a
+ * moment (a cable, a path that fails over). Ending a server has ten times as long.
+ */
+const PATIENCE = 3000;
+const PAUSE = 250;
+
+/** What is left of it. */
+interface Patience {
+  left: number;
+}
 
 /**
  * Writes all pages from byte `start` on. Errors: those of the devices. @param mayLose what the backing device does not give
@@ -35,9 +47,10 @@ export async function writePages(
   let isMore = false;
   /** Whether pages are compressed with the algorithm, by priority. */
   const used = algorithms.map(() => false);
+  const patience = { left: mayLose ? PATIENCE : 0 };
   for (let page = 0; page < pages.table.pages; page += 1) {
     if (pages.table.kind(page) === kinds.absent) continue;
-    const { entry, contents } = await describe(device, page, mayLose);
+    const { entry, contents } = await describe(device, page, mayLose, patience);
     encodeEntry(line, 0, entry);
     tableSum = crc32c(line, tableSum);
     bytes += contents.length;
@@ -69,6 +82,7 @@ async function describe(
   device: RunningDisk,
   page: number,
   mayLose: boolean,
+  patience: Patience,
 ): Promise<{ entry: SnapshotEntry; contents: Buffer }> {
   const { pages, primary, algorithms, rules } = device.parts;
   const { table } = pages;
@@ -96,9 +110,7 @@ async function describe(
   // A copy: a message under way may move it.
   if (kind !== kinds.backing) return stored(Buffer.from(pages.bytes(page)), false, table.priority(page));
   const whole = Buffer.alloc(PAGE);
-  const reading = (): Promise<void> => readBlock(device, table.low(page), whole);
-  // Once more: this may be the last chance that the page has.
-  if (!(await isGiven(reading())) && !(await isGiven(reading()))) {
+  if (!(await readPatiently(device, table.low(page), whole, patience))) {
     if (mayLose) return nothing(LOST, 0, 0);
     throw refuse(
       device.name,
@@ -116,6 +128,23 @@ async function describe(
   } finally {
     stream.release();
   }
+}
+
+/** Whether the block is given, sooner or later: this may be the last chance that its page has. */
+async function readPatiently(
+  device: RunningDisk,
+  block: number,
+  into: Buffer,
+  patience: Patience,
+): Promise<boolean> {
+  const reading = (): Promise<boolean> => isGiven(readBlock(device, block, into));
+  if ((await reading()) || (await reading())) return true;
+  while (patience.left > 0) {
+    patience.left -= PAUSE;
+    await sleep(device.parts.environment.clock, PAUSE);
+    if (await reading()) return true;
+  }
+  return false;
 }
 
 /** Collects bytes and writes them in large pieces. */
