@@ -174,3 +174,39 @@ it("is held by whoever began it, and ends with them", async () => {
   expect(disk.keeper).toBeUndefined();
   await manager.close();
 });
+
+it("is of bytes that no other device writes to past it", async () => {
+  const { manager, disk } = await named(new MemoryDevice(SIZE, { name: "disk" }));
+  await disk.write(0, Buffer.alloc(SIZE, 1));
+  await manager.create("p1", "0 256 linear dm:disk 0");
+  const p2 = await manager.create("p2", "0 256 linear dm:disk 128");
+  const above = await manager.create("above", "0 256 linear dm:p2 0");
+  const moments = new Moments(manager, realEnvironment);
+  await expect(moments.begin("p2")).rejects.toMatchObject({
+    code: "EBUSY",
+    message: expect.stringContaining("device p1 (linear) writes to") as string,
+    hint: expect.stringContaining("both stand on") as string,
+  });
+  expect(p2.keeper).toBeUndefined();
+  // As it says: what both stand on is told of all that is written.
+  const { uri } = await moments.begin("disk");
+  await manager.device("p1").write(0, Buffer.alloc(512, 2));
+  await above.write(CHUNK, Buffer.alloc(512, 3));
+  const client = await openNbd(uri, { environment: realEnvironment, readOnly: true });
+  expect((await contentsOf(client)).equals(Buffer.alloc(SIZE, 1))).toBe(true);
+  await client.close();
+  await moments.close();
+  // Beside each other there is no harm; nor does anybody begin meanwhile.
+  await manager.remove("p1");
+  await manager.create("p0", "0 128 linear dm:disk 0");
+  const again = new Moments(manager, realEnvironment);
+  await again.begin("p2");
+  await expect(manager.create("p1", "0 256 linear dm:disk 0")).rejects.toMatchObject({
+    code: "EBUSY",
+    message: expect.stringContaining("as it was") as string,
+  });
+  await manager.create("p3", "0 32 linear dm:disk 384");
+  await again.close();
+  await manager.create("p1", "0 256 linear dm:disk 0");
+  await manager.close();
+});

@@ -2,8 +2,12 @@
  * Devices as they were, for clients of the control socket: each over an NBD socket of its own, in a folder that only this
  * user can look into.
  *
- * Invariant: a moment that nobody holds ends, so that what clients write is not kept for a command that is gone. Whoever
- * begins one has some seconds to hold it.
+ * Invariants:
+ *
+ * - a moment that nobody holds ends, so that what clients write is not kept for a command that is gone. Whoever
+ *   begins one has some seconds to hold it;
+ * - while there is one, its device's bytes are written through that device only, which tells the moment first: no other
+ *   device shares them.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -13,10 +17,12 @@ import {
   type Environment,
   type Timer,
   asking,
+  claims,
   every,
   openNameless,
   randomUuid,
   refuse,
+  toBlockIoError,
 } from "@dmkit/block-io";
 import { NbdServer } from "@dmkit/nbd";
 import { Cancelled } from "../control/protocol.ts";
@@ -58,8 +64,10 @@ export class Moments {
     const server = new NbdServer({ environment: this.#environment });
     let folder: string | undefined;
     let ending: Promise<void> | undefined;
+    let giveBack = (): void => {};
     const finish = async (): Promise<void> => {
       if (device.keeper === moment) device.keeper = undefined;
+      giveBack();
       await server.close({ timeout: 1000 });
       if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
       await moment.close();
@@ -72,6 +80,7 @@ export class Moments {
       await this.#devices.atRest(name, () => {
         if (device.keeper !== undefined)
           throw refuse(name, "EBUSY", "is read as it was by somebody else", "Wait for that to end.");
+        giveBack = claim(device);
         device.keeper = moment;
       });
       const id = randomUuid(this.#environment.random);
@@ -155,5 +164,21 @@ export class Moments {
     const held = this.#held.get(id);
     if (held !== undefined) return held;
     throw refuse(id, "ENOENT", "is no device as it was, or not any more", "Run the command again.");
+  }
+}
+
+/** Whoever stands on the device, or goes through it, is seen by its moment; throws `EBUSY` where somebody else is not. */
+function claim(device: NamedDevice): () => void {
+  const holder = { name: `a command that reads device ${device.name} as it was` };
+  try {
+    return claims.take({ claimant: { holder, device }, device, use: "owns" });
+  } catch (error) {
+    const { code, reason } = toBlockIoError(error, {});
+    throw refuse(
+      device.name,
+      code,
+      `cannot be read as it was: ${reason}, past it`,
+      "Read the device that both stand on, as it was; or remove the other one first.",
+    );
   }
 }
