@@ -1,5 +1,5 @@
 /** Layers of another length: what they show then, and what is left where the power fails at any write. */
-import { MemoryDevice, SECTOR } from "@dmkit/block-io";
+import { MemoryDevice, SECTOR, isZero } from "@dmkit/block-io";
 import { PowerCut, SeededRandom, contentsOf } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import {
@@ -98,6 +98,21 @@ describe("a layer that becomes longer", () => {
       expect((await resizeLayer(layer, into, 40_000)).labelled).toBe(label);
     }
   });
+});
+
+it("does not grow over what lies behind its data, unless it is told to: that may be of somebody else", async () => {
+  for (const label of [true, false]) {
+    const { layer } = await made(SHORT, 40_000, label);
+    const into = (): MemoryDevice => new MemoryDevice(bitmapDeviceSize(40_000));
+    const place = layer.offset + 30_001 * SECTOR;
+    await layer.data.write(place, Buffer.alloc(SECTOR, 1));
+    const untouched = into();
+    await expect(resizeLayer(layer, untouched, 40_000)).rejects.toMatchObject({ code: "EEXIST" });
+    expect(isZero(await contentsOf(untouched))).toBe(true);
+    await resizeLayer(layer, into(), 40_000, { force: true });
+    await layer.data.write(place, Buffer.alloc(SECTOR));
+    await resizeLayer(layer, into(), 40_000);
+  }
 });
 
 describe("a layer that becomes shorter", () => {

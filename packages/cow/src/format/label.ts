@@ -20,6 +20,9 @@ const VERSION = 1;
 const CRC_AT = 508;
 const GRAIN = 4096;
 
+/** Bytes that are left for a label. */
+export const LABEL_ROOM: number = GRAIN;
+
 /** The UUID of a label that no layer has taken. */
 export const FREE: Uuid = "00000000-0000-0000-0000-000000000000";
 
@@ -36,7 +39,7 @@ export function labelPlace(offset: number, sectors: number): number {
 
 /** Bytes a data device needs from where the data starts, label included. */
 export function labelledSize(sectors: number): number {
-  return labelPlace(0, sectors) + GRAIN;
+  return labelPlace(0, sectors) + LABEL_ROOM;
 }
 
 /** One sector. */

@@ -12,7 +12,16 @@
  *      3  a label where the new length has it, if it is longer and there is room; flush. The old label stays where it is
  *      4  identity, flush
  */
-import { Bitmap, type BlockDevice, SECTOR, isZero, refuse, requireRoom, shellQuote } from "@dmkit/block-io";
+import {
+  Bitmap,
+  type BlockDevice,
+  ByteAccess,
+  SECTOR,
+  isZero,
+  refuse,
+  requireRoom,
+  shellQuote,
+} from "@dmkit/block-io";
 import {
   BITMAP_STEP,
   type LayerDevices,
@@ -21,12 +30,13 @@ import {
   requireLayerRoom,
   writeIdentity,
 } from "../device/layer/layer.ts";
-import { copyLabel, judgeData } from "../device/layer/pairing.ts";
+import { copyLabel, judgeData, labelledFor } from "../device/layer/pairing.ts";
 import { requireOwnPlaces } from "../device/layer/places.ts";
 import { readSetBits } from "../device/layer/set-bits.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { checkSectors } from "../format/geometry.ts";
 import type { Identity } from "../format/identity.ts";
+import { LABEL_ROOM, labelPlace } from "../format/label.ts";
 import type { WorkOptions } from "./chain/work.ts";
 
 /** Sectors that are read at once: 1 MiB. */
@@ -36,6 +46,8 @@ const STEP = 2048;
 export interface ResizeOptions extends WorkOptions {
   /** The layer may become shorter, if all that it has behind the new end is zero. Default false. */
   readonly shrink?: boolean | undefined;
+  /** The layer may become longer over what is behind its data: whatever is there is lost. Default false. */
+  readonly force?: boolean | undefined;
 }
 
 /** What a layer says of itself, to be resized. Errors: `EFORMAT`, `EROFS` (a layer of the original), those of the device. */
@@ -74,7 +86,8 @@ export async function layersToResize(stack: StackDevices, sectors: number): Prom
 /**
  * Makes the bitmap of a layer for a target of `sectors` sectors on `into`, which is full of zeroes; once `into` is in the
  * place of the old bitmap device, the layer is of that length. Errors: those of {@link resizable}; `EINVAL` (no room,
- * shorter without that word, or data behind the end); `EFORMAT` (data of another layer); those of the devices.
+ * shorter without that word, or data behind the end); `EEXIST` (longer, over what is behind the data, without that word);
+ * `EFORMAT` (data of another layer); those of the devices.
  */
 export async function resizeLayer(
   layer: LayerDevices,
@@ -116,7 +129,7 @@ export async function resizeLayer(
 export async function checkResize(
   layer: LayerDevices,
   sectors: number,
-  { shrink = false, signal }: ResizeOptions = {},
+  { shrink = false, force = false, signal }: ResizeOptions = {},
 ): Promise<Identity> {
   checkSectors(sectors);
   const identity = await resizable(layer.bitmap);
@@ -125,7 +138,45 @@ export async function checkResize(
   if (verdict?.kind === "wrong-data")
     throw refuse(layer.data.name, "EFORMAT", verdict.reason, verdict.hint, "open");
   if (sectors < identity.sectors) await refuseLoss(layer, identity.sectors, sectors, shrink, signal);
+  if (sectors > identity.sectors && !force) await refuseOthers(layer, identity, sectors, signal);
   return identity;
+}
+
+/**
+ * Throws `EEXIST` where anything lies behind the data that the layer would grow over: on a device that it shares that is
+ * data of somebody else, which the next writes would be written over. All of it is read but for holes, not only where
+ * signatures lie: what begins further back need not have one at the start of the new part.
+ */
+async function refuseOthers(
+  layer: LayerDevices,
+  { uuid, sectors: before }: Identity,
+  sectors: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { data, offset } = layer;
+  const unit = data.limits.logicalBlockSize;
+  const from = offset + before * SECTOR;
+  const end = offset + sectors * SECTOR;
+  const ours = (await labelledFor(layer, before)) === uuid ? labelPlace(offset, before) : end;
+  const access = new ByteAccess(data);
+  const first = from - (from % unit);
+  for await (const extent of data.extents(first, Math.ceil(end / unit) * unit - first)) {
+    if (extent.kind !== "data") continue;
+    const stop = Math.min(end, extent.offset + extent.length);
+    for (let at = Math.max(from, extent.offset); at < stop; at += STEP * SECTOR) {
+      signal?.throwIfAborted();
+      const bytes = Buffer.allocUnsafe(Math.min(STEP * SECTOR, stop - at));
+      await access.read(at, bytes);
+      bytes.subarray(Math.max(0, ours - at), Math.max(0, ours + LABEL_ROOM - at)).fill(0);
+      if (isZero(bytes)) continue;
+      throw refuse(
+        data.name,
+        "EEXIST",
+        `the layer would grow over something: byte ${at + bytes.findIndex((byte) => byte !== 0)} is not zero`,
+        "Nothing was written. If that is not needed any more: --force; else give the stack devices of its own first: dmkit cow flatten.",
+      );
+    }
+  }
 }
 
 /** Throws `EINVAL` where a shorter layer was not asked for, or would have less than zeroes to lose. */

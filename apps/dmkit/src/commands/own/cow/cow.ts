@@ -101,6 +101,7 @@ export function addCow(program: Command, finish: Finish): void {
     .argument("<size>", "of the target, such as 20G", size(SECTOR, SECTOR))
     .argument("<stack...>")
     .option("--shrink", "may be shorter, where the layers hold nothing but zeroes behind the new end", false)
+    .option("--force", "may be longer over what lies behind the data of the layers: that is lost", false)
     .option("--keep <file>", "keep the old bitmap of the top under this name")
     .option("-q, --quiet", "show no progress")
     .action(async (bytes: number, words: string[], flags: ResizeFlags) =>

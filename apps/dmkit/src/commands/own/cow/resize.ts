@@ -44,6 +44,7 @@ import { type OpenStack, withStack } from "./stack-words.ts";
 
 export interface ResizeFlags {
   readonly shrink: boolean;
+  readonly force: boolean;
   /** A name for the old bitmap of the top. */
   readonly keep?: string;
   readonly quiet?: boolean;
@@ -62,8 +63,9 @@ export async function resizeStack(size: number, words: string[], flags: ResizeFl
     await withStack(request, (stack) => requireFiles(stack, sectors));
     return withStack(request, async (stack) => {
       const layers = await layersToResize(stack, sectors);
-      const { shrink } = flags;
-      for (const number of layers) await checkResize(layerOf(stack, number), sectors, { shrink, signal });
+      const { shrink, force } = flags;
+      for (const number of layers)
+        await checkResize(layerOf(stack, number), sectors, { shrink, force, signal });
       for (const number of layers) {
         const layer = layerOf(stack, number);
         const progress = startProgress("resize", size, quiet);
@@ -71,6 +73,7 @@ export async function resizeStack(size: number, words: string[], flags: ResizeFl
         await withNewBitmap(layer.bitmap, sectors, isTop ? keep : undefined, (into) =>
           resizeLayer(layer, into, sectors, {
             shrink,
+            force,
             signal,
             progress: (bytes) => progress.update(bytes),
           }),
