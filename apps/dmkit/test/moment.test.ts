@@ -137,7 +137,7 @@ it("ends where nothing can be kept, and the client is told nothing of it", async
   await disk.discard(0, SIZE);
   expect((await contentsOf(second))[0]).toBe(1);
   expect(second.kept).toBe(Math.ceil(SIZE / CHUNK) * CHUNK);
-  second.replaced();
+  second.replaced("it was given up");
   await expect(contentsOf(second)).rejects.toMatchObject({ code: "EBUSY" });
   await second.close();
   await manager.suspend("disk");

@@ -333,13 +333,22 @@ describe("a RAM disk", () => {
       hint: expect.stringContaining("reset force") as string,
     });
     expect((await contents(device)).readUInt8(0)).toBe(7);
+    const told: string[] = [];
+    const before = (): undefined => undefined;
+    await manager.atRest("a", (at) => {
+      at.keeper = { before, replaced: (why) => told.push(why) };
+    });
     await manager.message("a", ["reset", "force"]);
+    expect(told).toHaveLength(1);
     expect((await contents(device)).readUInt8(0)).toBe(0);
+    device.keeper = undefined;
     await device.write(0, Buffer.alloc(4096, 7));
     await manager.create("b", `0 ${SIZE / 512} linear dm:a 0`).catch(() => undefined);
     release();
     const above = await manager.create("c", `0 ${SIZE / 512} linear dm:a 0`);
-    await expect(manager.message("a", ["reset"])).rejects.toThrow("device c");
+    // Not by any word: a device above keeps what it knows of the contents.
+    for (const words of [["reset"], ["reset", "force"]])
+      await expect(manager.message("a", words)).rejects.toThrow("device c");
     expect((await contents(above)).readUInt8(0)).toBe(7);
     await manager.remove("c");
     await manager.message("a", ["reset"]);

@@ -40,8 +40,8 @@ const usual: MomentRules = { looksAgain: true, waits: true };
 export interface Keeper {
   /** Resolves when a range may be changed; undefined: at once. Never rejects. */
   before(offset: number, length: number): Promise<void> | undefined;
-  /** Everything is another from now on. */
-  replaced(): void;
+  /** Everything is another from now on. @param why in words. */
+  replaced(why: string): void;
 }
 
 export class Moment extends GuardedDevice implements Keeper {
@@ -76,8 +76,8 @@ export class Moment extends GuardedDevice implements Keeper {
     return this.#rules.waits ? kept : undefined;
   }
 
-  replaced(): void {
-    this.#fail("EBUSY", "the device was given another table");
+  replaced(why: string): void {
+    this.#fail("EBUSY", why);
   }
 
   protected override async doRead(offset: number, into: Buffer): Promise<void> {

@@ -28,6 +28,10 @@ export interface MessageOptions {
   readonly progress?: ((progress: MessageProgress) => void) | undefined;
   /** Who uses the device, as far as whoever passes the message on knows: `export "disk"`, `device vm`. */
   readonly users?: readonly string[] | undefined;
+  /** Devices that stand on it: they keep what they know of its contents, so no word gives those up under them. */
+  readonly above?: readonly string[] | undefined;
+  /** Called when all contents are about to be given up, for those who read the device as it was. */
+  readonly givenUp?: (() => void) | undefined;
 }
 
 /** What ends long work early, and what it tells meanwhile. */
@@ -60,7 +64,10 @@ export interface Message<Device> {
   readonly readOnly?: true;
   /** May take long: it tells how far it is, and ends early on the signal of {@link MessageOptions}. */
   readonly long?: true;
-  /** It gives up data: refused while anybody uses the device, unless its last word is `force`. */
+  /**
+   * It gives up data: refused while anybody uses the device, unless its last word is `force`; and whatever is said, while
+   * another device stands on it.
+   */
   readonly destroys?: true;
   run(device: Device, args: readonly string[], options: MessageOptions): Promise<string> | string;
 }
@@ -146,7 +153,10 @@ export async function carryOut<Device>(
     if (message.long) options.signal?.throwIfAborted();
     if (message.destroys) refuseWhileUsed(controlled, verb, args, options);
     const rest = message.destroys && args.at(-1)?.toLowerCase() === "force" ? args.slice(0, -1) : args;
-    if (message.arguments !== "" || rest.length === 0) return message.run(device, rest, options);
+    if (message.arguments !== "" || rest.length === 0) {
+      if (message.destroys) options.givenUp?.();
+      return message.run(device, rest, options);
+    }
   }
   const [key = "", value, ...more] = verb === "set" ? args : words;
   const name = tunableNamed(tunables, key);
@@ -222,8 +232,16 @@ function refuseWhileUsed(
   { name, busy }: Controlled,
   verb: string,
   args: readonly string[],
-  { users = [] }: MessageOptions,
+  { users = [], above = [] }: MessageOptions,
 ): void {
+  if (above.length > 0)
+    throw refuse(
+      name,
+      "EBUSY",
+      `${verb} gives up all contents, and ${above.join(", ")} would go on with what it knows of them`,
+      "Remove what stands on it first.",
+      "message",
+    );
   if (args.at(-1)?.toLowerCase() === "force") return;
   const who = users.length > 0 ? `is used by ${users.join(", ")}` : `works on ${busy} requests`;
   if (users.length === 0 && busy === 0) return;

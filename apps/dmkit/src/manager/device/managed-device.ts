@@ -202,8 +202,13 @@ export class ManagedDevice {
     const end = (): void => ending.abort(signal?.reason);
     signal?.addEventListener("abort", end);
     if (signal?.aborted) end();
-    const { users } = this;
-    const answer = this.device.message(words, { signal: ending.signal, progress, users });
+    const answer = this.device.message(words, {
+      signal: ending.signal,
+      progress,
+      users: this.users,
+      above: this.owners.map(({ name }) => `device ${name}`),
+      givenUp: () => this.device.keeper?.replaced("its contents were given up by a message"),
+    });
     const running: RunningMessage = { ending, over: answer.catch(() => {}) };
     this.#messages.add(running);
     try {

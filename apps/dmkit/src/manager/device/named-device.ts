@@ -121,7 +121,7 @@ export class NamedDevice implements BlockDevice {
   /** Puts a table in. Requests stay held. */
   putIn(opened: OpenedTable): void {
     this.#opened = opened;
-    this.keeper?.replaced();
+    this.keeper?.replaced("the device was given another table");
     this.#size = opened.device.size;
     this.#limits = opened.device.limits;
   }
