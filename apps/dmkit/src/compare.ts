@@ -12,6 +12,8 @@ export interface CompareOptions {
   readonly requestSize?: number;
   /** Pieces that are read ahead, of both devices. Default 4. */
   readonly requests?: number;
+  /** Bytes from the start that are compared. Default: all of the longer device. */
+  readonly length?: number;
   /** Called with the bytes done so far, of the longer device. */
   readonly progress?: (bytes: number) => void;
   /** Ends it between requests. */
@@ -52,11 +54,11 @@ export async function* differences(
 async function* unmerged(
   first: BlockDevice,
   second: BlockDevice,
-  { requestSize = 1 << 20, requests = 4, progress, signal }: CompareOptions,
+  { requestSize = 1 << 20, requests = 4, length: end, progress, signal }: CompareOptions,
 ): AsyncGenerator<Difference> {
   // A piece ends where an extent or the shorter device does, also inside of a block of the other one.
   const [one, other] = [new ByteAccess(first), new ByteAccess(second)];
-  const compared = inOrder(pieces(first, second, requestSize), { most: requests }, async (piece) => {
+  const compared = inOrder(pieces(first, second, requestSize, end), { most: requests }, async (piece) => {
     signal?.throwIfAborted();
     return { piece, found: await compare(piece, one, other) };
   });
@@ -90,8 +92,12 @@ async function compare(
 }
 
 /** Pieces of at most `size` bytes that at least one device has to be read for, in order. */
-async function* pieces(first: BlockDevice, second: BlockDevice, size: number): AsyncGenerator<Piece> {
-  const end = Math.max(first.size, second.size);
+async function* pieces(
+  first: BlockDevice,
+  second: BlockDevice,
+  size: number,
+  end = Math.max(first.size, second.size),
+): AsyncGenerator<Piece> {
   const maps = [new Kinds(first), new Kinds(second)] as const;
   try {
     for (let offset = 0; offset < end; ) {

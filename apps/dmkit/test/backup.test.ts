@@ -85,6 +85,50 @@ it("takes nothing for what was before that is not, and no other one that was cut
   });
 });
 
+it("takes no disk of somebody else for the one before: not where the source has holes, nor where all has changed", async () => {
+  const foreign = await disk((piece) => piece + 1);
+  const held = await bytesOf(foreign);
+  const sparse = new MemoryDevice(SIZE);
+  await sparse.write(PIECE, Buffer.alloc(PIECE, 7));
+  const few = await changedPieces(SIZE, ranges(1));
+  const all = await changedPieces(SIZE, ranges(...Array(10).keys()));
+  for (const changed of [few, all]) {
+    const given = backUpChanges(sparse, foreign, changed, "monday", false, {});
+    await expect(given).rejects.toMatchObject({ code: "EINVAL" });
+    expect((await bytesOf(foreign)).equals(held)).toBe(true);
+  }
+  const from = backUpChanges(sparse, foreign, few, "monday", true, {});
+  await expect(from).rejects.toMatchObject({ code: "EINVAL" });
+  await backUpChanges(sparse, foreign, all, "monday", false, {}, true);
+  expect((await bytesOf(foreign)).equals(await bytesOf(sparse))).toBe(true);
+});
+
+it("leaves holes on the copy where the source was discarded", async () => {
+  const source = new MemoryDevice(SIZE);
+  await source.write(0, Buffer.alloc(PIECE, 7));
+  const copy = await disk(() => 7);
+  const changed = await changedPieces(SIZE, ranges(...Array(10).keys()));
+  const done = await backUpChanges(source, copy, changed, "monday", false, {}, true);
+  expect(done).toEqual({ copied: PIECE, zeroed: 9 * PIECE, skipped: 0 });
+  const kinds: string[] = [];
+  for await (const { kind } of copy.extents(PIECE, SIZE - PIECE)) kinds.push(kind);
+  expect(kinds).toEqual(["hole"]);
+});
+
+it("goes onto a device of larger blocks, whose last one it does not fill", async () => {
+  for (const length of [SIZE - 512, 3 * 512]) {
+    const source = new MemoryDevice(length);
+    await source.write(0, Buffer.alloc(length, 7));
+    const to = new MemoryDevice(SIZE, { logicalBlockSize: 4096 });
+    await to.write(0, Buffer.alloc(SIZE, 9));
+    await backUpAll(source, to, false, {});
+    await verify(source, to, {});
+    const bytes = await bytesOf(to);
+    expect(bytes.subarray(0, length).equals(Buffer.alloc(length, 7))).toBe(true);
+    expect(bytes.subarray(length).equals(Buffer.alloc(SIZE - length, 9))).toBe(true);
+  }
+});
+
 const { DMKIT_CONTROL: outside } = process.env;
 afterEach(() => {
   if (outside === undefined) delete process.env["DMKIT_CONTROL"];
@@ -189,7 +233,13 @@ it("backs up a running disk, all of it and what has changed", { timeout: 60_000 
   expect([back.code, readFileSync(at("back.img")).length]).toEqual([0, 8 * MIB]);
   writeFileSync(at("cut.img"), "dmkit backup, under way or cut short: this is no whole disk\n{}\n");
   truncateSync(at("cut.img"), 8 * MIB);
-  expect((await cli("copy", at("cut.img"), at("n"))).stderr).toContain("no whole disk");
+  for (const words of [
+    ["copy", at("cut.img"), at("n")],
+    ["backup", at("cut.img"), at("n")],
+    ["publish", at("cut.img"), at("store")],
+  ])
+    expect((await cli(...words)).stderr).toContain("no whole disk");
+  expect((await cli("info", at("cut.img"))).stdout).toContain("cut short");
   await refused(1, "no whole disk", "dm:vm", at("n"), "--since", "tuesday", "--from", at("cut.img"));
   expect(await server.stop()).toBe(0);
 });

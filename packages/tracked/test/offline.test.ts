@@ -102,6 +102,34 @@ describe("offline", () => {
     expect(await code(trackedImages.map({ bitmap }, work))).toBe("EFORMAT");
   });
 
+  it("a dump of bitmaps that were not closed is restored as it was where nobody has opened them since, or all marked", async () => {
+    const { bitmap, device } = await made();
+    const open = await openTracked(device, bitmap);
+    await open.write(0, Buffer.alloc(512, 1), { fua: true });
+    // As a crash leaves them.
+    const crashed = new MemoryDevice(2 ** 18);
+    await crashed.write(0, await bytesOf(bitmap));
+    const content = new MemoryDevice(device.size);
+    await content.write(0, await bytesOf(device));
+    const dump: unknown = JSON.parse(JSON.stringify(await trackedImages.dump?.({ bitmap: crashed }, work)));
+    await trackedImages.restore?.({ bitmap: crashed }, dump, work);
+    expect(JSON.parse(JSON.stringify(await trackedImages.dump?.({ bitmap: crashed }, work)))).toEqual(dump);
+    const marked = async (on: MemoryDevice): Promise<boolean[]> => {
+      const opened = await openTracked(content, on);
+      const all = opened.epochs.map(({ marked: count, excess }) => excess && count === 40);
+      await opened.close();
+      return all;
+    };
+    const again = await openTracked(content, crashed);
+    await again.write(20 * 4096, Buffer.alloc(512, 1), { fua: true });
+    await again.close();
+    for (const on of [crashed, new MemoryDevice(2 ** 18)]) {
+      await trackedImages.restore?.({ bitmap: on }, dump, work);
+      expect(await marked(on)).toEqual([true, true]);
+    }
+    await open.close();
+  });
+
   it("a dump is restored without loss, and what is no dump is refused", async () => {
     const { bitmap, device } = await made();
     const dump = JSON.parse(JSON.stringify(await trackedImages.dump?.({ bitmap }, work))) as Record<

@@ -7,7 +7,16 @@
  *   file system and partition table begins, say so until all the rest is stable;
  * - what is not known to have changed is taken from before only if samples of it are what the source has.
  */
-import { Bitmap, type BlockDevice, ByteAccess, LinearDevice, inParallel, refuse } from "@dmkit/block-io";
+import {
+  Bitmap,
+  type BlockDevice,
+  ByteAccess,
+  LinearDevice,
+  contentsOf,
+  inParallel,
+  isZero,
+  refuse,
+} from "@dmkit/block-io";
 import { differences } from "../compare.ts";
 import { type CopyOptions, type CopyResult, copyDevice, requireRoomFor } from "../copy.ts";
 import { EvenSample } from "../measure/even-sample.ts";
@@ -45,8 +54,9 @@ export async function backUpAll(
   requireRoomFor(source, destination);
   return headLast(source, destination, note, async (head) => {
     if (head === source.size) return { copied: 0, zeroed: 0, skipped: 0 };
+    // To the end of each: that of the destination is one of its blocks, which may be larger than those of the source.
     const rest = (device: BlockDevice): BlockDevice =>
-      new LinearDevice(device, head, source.size - head, device.name);
+      new LinearDevice(device, head, device.size - head, device.name);
     return copyDevice(rest(source), rest(destination), work);
   });
 }
@@ -62,8 +72,8 @@ export async function changedPieces(size: number, ranges: Ranges): Promise<Bitma
 }
 
 /**
- * Copies what has changed to a destination that holds what the source was before. Errors: `EINVAL` where it does not, those
- * of the devices.
+ * Copies what has changed to a destination that holds what the source was before. Errors: `EINVAL` where it does not, or,
+ * unless `force` is said, where all has changed, so that nothing shows whether it does; those of the devices.
  */
 export async function backUpChanges(
   source: BlockDevice,
@@ -72,9 +82,13 @@ export async function backUpChanges(
   since: string,
   blank: boolean,
   work: Work,
+  force = false,
 ): Promise<CopyResult> {
   requireRoomFor(source, destination);
-  if (!blank) await refuseAnother(destination, since);
+  if (!blank) {
+    const isOurs = await refuseAnother(destination, since);
+    if (!isOurs && !force && changed.find(false, 0) === changed.length) await refuseUnknown(destination);
+  }
   // The first piece may be missing from an attempt that was cut short.
   await requireBefore(source, destination, changed, blank ? 0 : 1);
   const copy = (first: number): Promise<CopyResult> => copyPieces(source, destination, changed, first, work);
@@ -83,8 +97,7 @@ export async function backUpChanges(
 
 /** Throws `EIO` for the first range in which the copy differs. */
 export async function verify(source: BlockDevice, copy: BlockDevice, work: Work): Promise<void> {
-  const part = copy.size === source.size ? copy : new LinearDevice(copy, 0, source.size, copy.name);
-  for await (const { offset, length } of differences(source, part, work)) {
+  for await (const { offset, length } of differences(source, copy, { ...work, length: source.size })) {
     throw refuse(
       copy.name,
       "EIO",
@@ -102,15 +115,11 @@ export async function requireBefore(
   changed: Bitmap,
   first: number,
 ): Promise<void> {
-  const sample = new EvenSample(SAMPLES);
-  for await (const { offset, length, kind } of source.extents(0, source.size)) {
-    if (kind !== "data") continue;
-    const end = Math.ceil((offset + length) / PIECE);
-    let piece = Math.max(first, Math.floor(offset / PIECE));
-    for (piece = changed.find(false, piece, end); piece < end; piece = changed.find(false, piece + 1, end))
-      sample.offer(piece);
-  }
-  for (const piece of sample.chosen) {
+  // Where either has data: what was never written on the one may be another disk's on the other.
+  const samples = await Promise.all(
+    [source, before].map(async (device) => sampleOf(device, source.size, changed, first)),
+  );
+  for (const piece of new Set(samples.flat())) {
     const [one, other] = await Promise.all(
       [source, before].map((device) => read(device, piece, source.size)),
     );
@@ -124,6 +133,36 @@ export async function requireBefore(
   }
 }
 
+/** Some of the pieces that have not changed, from `first` on, and in which a device has data before `size`. */
+async function sampleOf(
+  device: BlockDevice,
+  size: number,
+  changed: Bitmap,
+  first: number,
+): Promise<readonly number[]> {
+  const sample = new EvenSample(SAMPLES);
+  for await (const { offset, length, kind } of device.extents(0, device.size)) {
+    if (offset >= size) break;
+    if (kind !== "data") continue;
+    const end = Math.min(changed.length, Math.ceil((offset + length) / PIECE));
+    let piece = Math.max(first, Math.floor(offset / PIECE));
+    for (piece = changed.find(false, piece, end); piece < end; piece = changed.find(false, piece + 1, end))
+      sample.offer(piece);
+  }
+  return sample.chosen;
+}
+
+/** Throws `EINVAL` for a destination that is not blank, and of which nothing shows what it was. */
+async function refuseUnknown(destination: BlockDevice): Promise<void> {
+  if ((await contentsOf(destination)) === undefined) return;
+  throw refuse(
+    destination.name,
+    "EINVAL",
+    "all of the device counts as changed, so nothing shows whether it holds what the device was",
+    "If it is the right one: --force. All of it is written.",
+  );
+}
+
 /** Copies the pieces that are set, from `first` on. */
 async function copyPieces(
   source: BlockDevice,
@@ -133,7 +172,7 @@ async function copyPieces(
   { signal, progress }: Work,
 ): Promise<CopyResult> {
   const to = new ByteAccess(destination);
-  let copied = 0;
+  let [copied, zeroed] = [0, 0];
   const wanted = function* (): Iterable<number> {
     for (let piece = pieces.find(true, first); piece < pieces.length; piece = pieces.find(true, piece + 1))
       yield piece;
@@ -141,12 +180,18 @@ async function copyPieces(
   await inParallel(wanted(), 16, async (piece) => {
     signal?.throwIfAborted();
     const bytes = await read(source, piece, source.size);
-    await to.write(piece * PIECE, bytes);
-    copied += bytes.length;
-    progress?.(copied);
+    // What was discarded takes no room on the copy either.
+    if (isZero(bytes)) {
+      await to.writeZeroes(piece * PIECE, bytes.length, { mayUnmap: true });
+      zeroed += bytes.length;
+    } else {
+      await to.write(piece * PIECE, bytes);
+      copied += bytes.length;
+    }
+    progress?.(copied + zeroed);
   });
   await destination.flush();
-  return { copied, zeroed: 0, skipped: source.size - copied };
+  return { copied, zeroed, skipped: Math.max(0, source.size - first * PIECE) - copied - zeroed };
 }
 
 /** Runs `work` for all but the first bytes of a destination, which say that a backup is under way meanwhile, and come last. */
@@ -175,10 +220,13 @@ async function unfinished(device: BlockDevice): Promise<string | undefined> {
   return text.startsWith(MARK) ? (text.slice(MARK.length).split("\n")[0] ?? "") : undefined;
 }
 
-/** Throws `EINVAL` for a destination on which another backup was cut short: what it has is neither before nor after. */
-async function refuseAnother(destination: BlockDevice, since: string): Promise<void> {
+/**
+ * Whether this very backup was cut short on a destination. Throws `EINVAL` where it was another one: what is there is
+ * neither before nor after.
+ */
+async function refuseAnother(destination: BlockDevice, since: string): Promise<boolean> {
   const note = await unfinished(destination);
-  if (note === undefined || note === JSON.stringify({ since })) return;
+  if (note === undefined || note === JSON.stringify({ since })) return note !== undefined;
   throw refuse(
     destination.name,
     "EINVAL",
@@ -192,9 +240,14 @@ export async function isUnfinished(device: BlockDevice, note: Note): Promise<boo
   return device.size > 0 && (await unfinished(device)) === JSON.stringify(note);
 }
 
+/** Whether a backup was cut short on a device, any. */
+export async function isCutShort(device: BlockDevice): Promise<boolean> {
+  return device.size > 0 && (await unfinished(device)) !== undefined;
+}
+
 /** Throws `EINVAL` for a device with a backup that was cut short: it is not to be read as a disk. */
 export async function refuseUnfinished(device: BlockDevice): Promise<void> {
-  if (device.size === 0 || (await unfinished(device)) === undefined) return;
+  if (!(await isCutShort(device))) return;
   throw refuse(
     device.name,
     "EINVAL",

@@ -1,6 +1,6 @@
 /** Which of our devices is measured against which peers. */
 import { execFileSync } from "node:child_process";
-import { closeSync, copyFileSync, existsSync, mkdirSync, openSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, copyFileSync, existsSync, mkdirSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { bucketGroups } from "./buckets.ts";
 import { DEVICE_SIZE, type Image, SECTORS, image, prepareAll, renewed } from "./images.ts";
@@ -51,24 +51,21 @@ function trackedBy(options: string): (folder: string) => string[] {
   return (folder) => ["-t", `0 ${SECTORS} tracked ${tracked.path(folder)} ${bits.path(folder)} ${options}`];
 }
 
-/** With an epoch in which nothing is marked yet, put there by a dump. */
+/** With an epoch in which nothing is marked yet. */
 function begun(folder: string): void {
   tracked.prepare(folder);
   bits.prepare(folder);
-  const dump = join(folder, "bits.json");
-  const epoch = { slot: 0, number: 1, name: "bench", begun: 0, excess: false, marked: [] };
-  const superblock = {
-    uuid: "00000000-0000-4000-8000-000000000000",
-    generation: 2,
-    clean: false,
-    geometry: { size: DEVICE_SIZE, chunk: 65_536, slots: 16 },
-    nextNumber: 2,
-  };
-  const devices = { bitmap: { name: "bits.img", size: 4 * 2 ** 20 } };
-  const dumped = { version: 1, superblock, epochs: [epoch] };
-  const file = { dmkit: "dump", version: 1, format: "tracked", devices, dump: dumped };
-  writeFileSync(dump, JSON.stringify(file));
-  execFileSync(process.execPath, [main, "restore", "-q", dump, bits.path(folder)], { stdio: "ignore" });
+  const control = join(folder, "begin.ctl");
+  const message = `"${process.execPath}" "${main}" message bench begin bench`;
+  const where = ["-U", join(folder, "begin.sock"), "--control", control, "--name", "bench"];
+  execFileSync(
+    process.execPath,
+    [main, "serve", "-q", ...where, ...trackedBy("")(folder), "--run", message],
+    {
+      stdio: "ignore",
+      env: { ...process.env, DMKIT_CONTROL: control },
+    },
+  );
 }
 
 const nbdkitCache = nbdkit(

@@ -1,5 +1,6 @@
 /** `info` of an image: what is on a device, and what its format says of it. */
 import type { BlockDevice, ImageFacts, ImageFormat, OfflineWork } from "@dmkit/block-io";
+import { isCutShort } from "../backup/backup.ts";
 import { candidates } from "./detect.ts";
 import { type ImageWords, type OpenImage, type OpenedDevices, withImage } from "./image.ts";
 import { foreignOn } from "./protect.ts";
@@ -55,5 +56,8 @@ async function unlessImage(
   if (found.length > 1) {
     return { kind: "other", text: `could be ${found.map(({ text }) => text).join(", or ")}` };
   }
-  return { kind: "other", text: await foreignOn(device) };
+  const text = (await isCutShort(device))
+    ? "a backup that was cut short: no whole disk until it is run again"
+    : await foreignOn(device);
+  return { kind: "other", text };
 }

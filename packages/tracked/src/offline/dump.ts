@@ -2,7 +2,7 @@
 import { type BlockDevice, type OfflineWork, isUuid, refuse } from "@dmkit/block-io";
 import { bitsOfPage } from "../device/pages.ts";
 import { EpochTable } from "../core/epochs.ts";
-import { writeSuperblocks } from "../device/superblocks.ts";
+import { currentSuperblock, readSuperblocks, writeSuperblocks } from "../device/superblocks.ts";
 import { type Geometry, bitmapDeviceSize, chunksOf, geometryProblem } from "../format/geometry.ts";
 import { nameProblem } from "../format/name.ts";
 import type { EpochRecord, Superblock } from "../format/superblock.ts";
@@ -38,7 +38,11 @@ export async function dumpBitmaps(bitmap: BlockDevice, work: OfflineWork): Promi
   };
 }
 
-/** Throws `EINVAL` if what is given is no dump, or does not fit the device; then nothing was written. */
+/**
+ * Bitmaps that were not closed are restored with everything marked, unless they are on the device as they were then: how
+ * much was written since the dump is not known. Throws `EINVAL` if what is given is no dump, or does not fit the device;
+ * then nothing was written.
+ */
 export async function restoreBitmaps(bitmap: BlockDevice, given: unknown, work: OfflineWork): Promise<void> {
   const dump = parse(given);
   const need = typeof dump === "string" ? 0 : bitmapDeviceSize(dump.superblock.geometry);
@@ -54,13 +58,22 @@ export async function restoreBitmaps(bitmap: BlockDevice, given: unknown, work: 
     );
   }
   work.signal?.throwIfAborted();
-  const { superblock, epochs } = dump;
+  const { superblock } = dump;
   const { geometry, uuid, nextNumber } = superblock;
   const table = new EpochTable(geometry);
-  for (const { marked, ...record } of epochs) {
+  for (const { marked, ...record } of dump.epochs) {
     const { bits } = table.add(record, true);
     for (const [first, count] of marked) bits.set(first, count);
   }
+  // Bitmaps that were closed have a witness, which opening compares. Without one nothing shows what was written after the dump.
+  if (!superblock.clean && !(await isUnused(bitmap, superblock))) table.markAll();
+  const epochs = table.epochs.map(({ slot, number, name, begun, excess }) => ({
+    slot,
+    number,
+    name,
+    begun,
+    excess,
+  }));
   const bits = (record: EpochRecord, page: number): Uint8Array => {
     const epoch = table.epochs.find(({ slot }) => slot === record.slot);
     return bitsOfPage(epoch as NonNullable<typeof epoch>, page);
@@ -69,6 +82,15 @@ export async function restoreBitmaps(bitmap: BlockDevice, given: unknown, work: 
   await createBitmaps(bitmap, { geometry, uuid, nextNumber, epochs, random, bits });
   // As it was: until here a crash leaves a device that counts as blank, or one that was not closed.
   await writeSuperblocks(bitmap, { ...superblock, epochs, generation: Math.max(2, superblock.generation) });
+}
+
+/** Whether bitmaps that were not closed are on a device still, and nobody has opened them since. */
+async function isUnused(
+  bitmap: BlockDevice,
+  { uuid, generation }: Pick<Superblock, "uuid" | "generation">,
+): Promise<boolean> {
+  const current = currentSuperblock(await readSuperblocks(bitmap));
+  return current?.uuid === uuid && current.generation === generation && !current.clean;
 }
 
 /** The dump, or in words why it is none. */

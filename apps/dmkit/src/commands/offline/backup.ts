@@ -91,7 +91,10 @@ async function backup(from: string, to: string, flags: BackupFlags): Promise<num
   checkWords(from, to, flags, store !== undefined);
   const done = await endedBySignal("backup", (signal) => {
     if (!isRunning(from))
-      return withReading(from, commandEnvironment, (source) => write(source, to, flags, { store, signal }));
+      return withReading(from, commandEnvironment, async (source) => {
+        await refuseUnfinished(source);
+        return write(source, to, flags, { store, signal });
+      });
     const { since, begin } = flags;
     return withMoment(
       from,
@@ -156,6 +159,7 @@ async function write(
       "Check whether it is the right one.",
     );
   if (store !== undefined) return keep(source, store, to, flags, changed, signal);
+  // Changes go into what holds the backup before; that it does is compared.
   const overwrite = flags.force || changed !== undefined;
   const options = { size: source.size, environment: commandEnvironment, overwrite };
   return withDestination(to, options, async (destination) => {
@@ -174,7 +178,7 @@ async function write(
 async function fill(
   source: BlockDevice,
   { device, blank }: Destination,
-  { from, since = "" }: BackupFlags,
+  { from, since = "", force }: BackupFlags,
   changed: Bitmap | undefined,
   work: { readonly signal: AbortSignal; progress(bytes: number): void },
 ): Promise<CopyResult> {
@@ -191,7 +195,7 @@ async function fill(
       await refuseUnfinished(before);
       await copyDevice(before, device, { signal: work.signal, destinationIsZero: true });
     });
-  return backUpChanges(source, device, changed, since, blank, work);
+  return backUpChanges(source, device, changed, since, blank, work, force);
 }
 
 async function keep(

@@ -191,7 +191,8 @@ async function openNew(
     managed.pins = device.opened?.pins ?? new Map();
     await tellAgain(managed, tables.next.segments, tables.before, context);
     await retire(managed, tables, context);
-    for (const { device: above } of allAbove(managed)) above.keeper?.replaced("a device below was given another table");
+    for (const { device: above } of allAbove(managed))
+      above.keeper?.replaced("a device below was given another table");
   } catch (error) {
     if (tables.before.length === 0)
       throw told(managed, error, "requests wait for a table that can be opened");

@@ -13,6 +13,7 @@ import { openStore } from "@dmkit/object-store";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { copyDevice } from "../../../copy.ts";
 import { withDestination } from "../../../destination.ts";
+import { refuseUnfinished } from "../../../backup/backup.ts";
 import { withReading } from "../../../devices.ts";
 import { CANCELLED, printJson, tellCancelled } from "../../../offline/work.ts";
 import { endedBySignal } from "../../../ui/interrupt.ts";
@@ -105,6 +106,7 @@ async function publishDevice(from: string, image: string, flags: PublishFlags): 
   const { store: location, name, tag } = reference;
   const done = await endedBySignal("publish", (signal) =>
     withReading(from, commandEnvironment, async (source) => {
+      await refuseUnfinished(source);
       const store = await openStore(location);
       try {
         return await show(source, flags, (progress) =>
