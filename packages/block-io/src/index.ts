@@ -145,6 +145,7 @@ export {
 export { type MemoryDeviceOptions, MemoryDevice } from "./devices/memory.ts";
 export { MemoryOverlay, anyReadOnly } from "./devices/memory-overlay.ts";
 export { FileDevice } from "./devices/file.ts";
+export { SyncGate } from "./devices/sync-gate.ts";
 export { type FileDeviceOptions, openFile } from "./devices/file-open.ts";
 export { type Ahead, inOrder, inParallel, join } from "./sync/join.ts";
 export { Signal } from "./sync/signal.ts";

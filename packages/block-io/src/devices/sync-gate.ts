@@ -16,6 +16,7 @@ const BYTES_A_MILLISECOND = 1024 * 1024;
 const FIRST_PAUSE = 64;
 const LONGEST_PAUSE = 8192;
 
+/** One for each kind of operation: reads do not tell how long writes take. */
 export class SyncGate {
   readonly #clock: Clock;
   #started = 0;

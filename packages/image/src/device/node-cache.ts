@@ -7,10 +7,14 @@
  * A blob gets its name when it is whole, by rename(2). Nothing is synced: who reads a blob verifies it, so after a crash
  * or an edit by hand the worst is that it is fetched again. Blobs that were not used for the longest time go when all of
  * them have more than `limit` bytes; the time of the last use is the file's modification time, to within an hour.
+ *
+ * A blob is looked up and read in this thread while the page cache answers: what is handed over to another thread a blob
+ * costs as much again (docs/design/performance.md, object stores).
  */
+import { closeSync, openSync, readSync, statSync, utimesSync } from "node:fs";
 import { type FileHandle, open, readFile, readdir, rename, stat, unlink, utimes } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { type Environment, codeOf, makeFoldersLater } from "@dmkit/block-io";
+import { type Environment, SyncGate, codeOf, makeFoldersLater } from "@dmkit/block-io";
 import { BLOB_HEAD, MAX_BLOB } from "../format/blob.ts";
 import { type Digest, isDigest } from "../format/digest.ts";
 
@@ -26,6 +30,7 @@ export class NodeCache {
   #added: number;
   #trimming: Promise<void> | undefined;
   #told = false;
+  readonly #reads: SyncGate;
 
   /** @param limit bytes of blobs, at least 16 MiB. */
   constructor(folder: string, limit: number, environment: Environment) {
@@ -33,12 +38,14 @@ export class NodeCache {
     this.#limit = limit;
     this.#environment = environment;
     this.#added = limit;
+    this.#reads = new SyncGate(environment.clock);
   }
 
   /** The body of a blob, not verified; undefined where there is none. */
   async get(digest: Digest): Promise<Buffer | undefined> {
     const path = this.#path(digest);
     try {
+      if (this.#reads.enter()) return this.#readNow(path);
       const { size, mtimeMs } = await stat(path);
       if (size > MAX_BLOB + BLOB_HEAD) return undefined;
       const now = this.#environment.clock.wallTime();
@@ -69,6 +76,28 @@ export class NodeCache {
       this.#tell(error);
     }
     if (this.#added > this.#limit / SLACK) await this.#trim();
+  }
+
+  /** As {@link get}, at once; the gate was entered. */
+  #readNow(path: string): Buffer | undefined {
+    let bytes = 0;
+    try {
+      const found = statSync(path, { throwIfNoEntry: false });
+      if (found === undefined || found.size > MAX_BLOB + BLOB_HEAD) return undefined;
+      const now = this.#environment.clock.wallTime();
+      if (Math.abs(now - found.mtimeMs) > HOUR) utimesSync(path, now / 1000, now / 1000);
+      const fd = openSync(path, "r");
+      try {
+        const body = Buffer.allocUnsafeSlow(found.size);
+        bytes = readSync(fd, body, 0, body.length, 0);
+        // What is short fails its check.
+        return body.subarray(0, bytes);
+      } finally {
+        closeSync(fd);
+      }
+    } finally {
+      this.#reads.leave(bytes);
+    }
   }
 
   // The folder is nearly always there.
