@@ -6,7 +6,8 @@
  * 68 → 103, 32 KiB 205 → 275, 128 KiB 810 → 900. A hand-over costs some 30 µs.
  *
  * The module's memory is one for the whole thread. Should the code ever trap, that memory can no longer be
- * trusted, so from then on every call fails (`EIO`) rather than risk a wrong byte.
+ * trusted, so from then on every call fails (`EIO`) rather than risk a wrong byte. So does every call once an output
+ * is no frame of its input: a second `init()` exchanges the memory, but not the functions, of all who use the library.
  */
 import type * as ZstdWasm from "@bokuweb/zstd-wasm";
 import { type Backend, deliver, missingPackage, notLoaded } from "../backend.ts";
@@ -30,13 +31,22 @@ type Library = Pick<typeof ZstdWasm, "init" | "compress" | "decompress">;
 let library: Library | undefined;
 let trap: unknown;
 
+/** The library, begun once in a thread, whoever asks at the same time, and however many copies of this module there are. */
+const BEGUN: unique symbol = Symbol.for("@dmkit/compressor: zstd-wasm");
+const thread = globalThis as { [BEGUN]?: Promise<Library> };
+
+async function begin(): Promise<Library> {
+  const imported: Library = (await import("@bokuweb/zstd-wasm")).default;
+  await imported.init();
+  return imported;
+}
+
 async function load(): Promise<void> {
-  if (library !== undefined) return;
+  const begun = (thread[BEGUN] ??= begin());
   try {
-    const imported: Library = (await import("@bokuweb/zstd-wasm")).default;
-    await imported.init();
-    library = imported;
+    library = await begun;
   } catch (cause) {
+    if (thread[BEGUN] === begun) delete thread[BEGUN];
     throw missingPackage(NAME, PACKAGE, cause);
   }
 }
@@ -62,11 +72,24 @@ function noteTrap(error: unknown): void {
 function compress(src: Uint8Array, dst: Uint8Array, { level }: ZstdContext): number {
   const { compress } = loaded();
   try {
-    return deliver(compress(src, level), dst);
+    const output = compress(src, level);
+    expectFrame(output, src.length);
+    return deliver(output, dst);
   } catch (error) {
     noteTrap(error);
     throw error;
   }
+}
+
+/** Throws `EIO`, now and from then on, if an output is no frame of so many bytes. */
+function expectFrame(output: Uint8Array, length: number): void {
+  try {
+    if (zstdContentSize(output, length) === length) return;
+    trap = wrongSize();
+  } catch (error) {
+    trap = error;
+  }
+  loaded();
 }
 
 function decompress(src: Uint8Array, dst: Uint8Array): number {
