@@ -1,20 +1,37 @@
 import { type ViteUserConfig, defineConfig, mergeConfig } from "vitest/config";
 
-/** The settings every package's tests share. Sources are used directly: no build is needed to run a test. */
-export function shared(overrides: ViteUserConfig = {}): ViteUserConfig {
-  return mergeConfig(
-    defineConfig({
-      ssr: { resolve: { conditions: ["dmkit-source", "node", "import", "default"] } },
-      test: {
-        include: ["test/**/*.test.ts"],
-        pool: "forks",
-        // One file at a time: the machine these tests are sized for has two cores, and turbo runs packages beside each other.
-        fileParallelism: false,
-        testTimeout: 30_000,
-        hookTimeout: 60_000,
-        reporters: ["default", ["json", { outputFile: ".reports/vitest.json" }]],
-      },
-    }),
-    overrides,
-  );
+/**
+ * The settings every package's tests share. Sources are used directly: no build is needed to run a test.
+ *
+ * All files of a package run in one process, one after the other, so that hundreds of modules are loaded once and not for
+ * each file. What a file changes for the whole process (variables, spies, listeners) it therefore puts back, and a module
+ * that several files import has no hooks of its own: they would be those of the first file.
+ * @param alone files that get a process of their own, because they exchange modules.
+ */
+export function shared(overrides: ViteUserConfig = {}, alone: readonly string[] = []): ViteUserConfig {
+  const include = ["test/**/*.test.ts"];
+  const settings = defineConfig({
+    ssr: { resolve: { conditions: ["dmkit-source", "node", "import", "default"] } },
+    test: {
+      isolate: false,
+      pool: "forks",
+      // One file at a time: the machine these tests are sized for has two cores, and other packages run beside.
+      fileParallelism: false,
+      testTimeout: 30_000,
+      hookTimeout: 60_000,
+      reporters: ["default", ["json", { outputFile: ".reports/vitest.json" }]],
+    },
+  });
+  settings.test = {
+    ...settings.test,
+    ...(alone.length === 0
+      ? { include }
+      : {
+          projects: [
+            { extends: true, test: { name: "together", include, exclude: [...alone] } },
+            { extends: true, test: { name: "alone", include: [...alone], isolate: true } },
+          ],
+        }),
+  };
+  return mergeConfig(settings, overrides);
 }

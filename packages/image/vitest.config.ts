@@ -1,3 +1,4 @@
 import { shared } from "../../vitest.shared.ts";
 
-export default shared();
+// Not yet in one process for all files.
+export default shared({ test: { isolate: true } });

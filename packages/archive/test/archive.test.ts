@@ -21,7 +21,7 @@ import {
   replayOnto,
   withArchive,
 } from "../src/index.ts";
-import { SIZE, TOKEN, attached, cleanups, contents, localOf, segment, tempFolder } from "./support.ts";
+import { SIZE, TOKEN, attached, cleanUp, contents, localOf, segment, tempFolder } from "./support.ts";
 
 function apply(disk: Buffer, { sectors, bits, data }: LogSegment): Buffer {
   const next = Buffer.from(disk);
@@ -79,7 +79,7 @@ describe("a disk in a folder", () => {
     const folder = tempFolder();
     await written(folder);
     const view = await openArchive(`${folder}/vm1`);
-    cleanups.push(() => view.close());
+    cleanUp(() => view.close());
     let at = 0;
     for await (const { offset, length, kind } of view.extents(0, SIZE)) {
       expect(offset).toBe(at);

@@ -4,19 +4,19 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type BlockDevice, realEnvironment } from "@dmkit/block-io";
 import { openStore } from "@dmkit/object-store";
-import { afterEach } from "vitest";
+import { onTestFinished } from "vitest";
 import { type AttachedArchive, type LocalLog, type LogSegment, attachTo } from "../src/index.ts";
 
 export const SIZE = 96 * 1024;
-export const cleanups: (() => unknown)[] = [];
 
-afterEach(async () => {
-  for (const cleanup of cleanups.splice(0).toReversed()) await cleanup();
-});
+/** Runs after the test, last registered first. (A hook of this module would be one of the first file that imports it.) */
+export function cleanUp(work: () => unknown): void {
+  onTestFinished(async () => void (await work()));
+}
 
 export function tempFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), "dmkit-archive-"));
-  cleanups.push(() => rmSync(folder, { recursive: true }));
+  cleanUp(() => rmSync(folder, { recursive: true }));
   return folder;
 }
 
@@ -28,7 +28,7 @@ export function localOf(backing: BlockDevice, changes: Partial<LocalLog> = {}): 
 
 export async function attached(folder: string, local: LocalLog): Promise<AttachedArchive> {
   const archive = await attachTo(await openStore(folder), "vm1", local, { host: "here" });
-  cleanups.push(() => archive.close());
+  cleanUp(() => archive.close());
   return archive;
 }
 

@@ -14,7 +14,7 @@ import {
   withArchive,
 } from "../src/index.ts";
 import { checkpointPrefix, checkpointTag, logKey } from "../src/format/keys.ts";
-import { SIZE, attached, cleanups, contents, localOf, segment, tempFolder } from "./support.ts";
+import { SIZE, attached, cleanUp, contents, localOf, segment, tempFolder } from "./support.ts";
 
 const BLOCKS = SIZE / 4096;
 
@@ -42,7 +42,7 @@ describe("a view", () => {
     const folder = tempFolder();
     const { disk, objects } = await scattered(folder, 2);
     const view = await openArchive(`${folder}/vm1`);
-    cleanups.push(() => view.close());
+    cleanUp(() => view.close());
     const opened = gets(view);
     expect(opened).toBeLessThan(objects + 10);
     expect(view.status()).toBe(`id ${objects} checkpoint_id 0 log_objects ${objects} log_blocks ${BLOCKS}`);
@@ -57,7 +57,7 @@ describe("a view", () => {
     const [folder, temporary] = [tempFolder(), tempFolder()];
     await scattered(folder, 1);
     vi.stubEnv("TMPDIR", temporary);
-    cleanups.push(() => vi.unstubAllEnvs());
+    cleanUp(() => vi.unstubAllEnvs());
     const view = await openArchive(`${folder}/vm1`);
     expect(readdirSync(temporary)).toEqual([]);
     await view.close();

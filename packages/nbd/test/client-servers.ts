@@ -13,17 +13,18 @@ import {
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
-import { afterAll, describe } from "vitest";
+import { describe } from "vitest";
 import type { BlockDevice } from "@dmkit/block-io";
 import { NbdServer } from "../src/index.ts";
 
 const folders: string[] = [];
 const running = new Set<RunningServer>();
 
-afterAll(async () => {
+/** For each test file: ends what it has left running. */
+export async function endServers(): Promise<void> {
   await Promise.all([...running].map((server) => server.kill()));
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true });
-});
+}
 
 /** A server that listens on a Unix socket. */
 export interface RunningServer {

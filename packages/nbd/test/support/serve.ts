@@ -3,7 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type BlockDevice, type Environment, MemoryDevice, realEnvironment } from "@dmkit/block-io";
-import { afterEach } from "vitest";
+import { onTestFinished } from "vitest";
 import type { ExportOptions } from "../../src/server/exports/export.ts";
 import { NbdServer, type NbdServerOptions } from "../../src/server.ts";
 import { RawClient } from "./raw-client.ts";
@@ -15,16 +15,10 @@ export interface Served {
   readonly client: () => Promise<RawClient>;
 }
 
-const cleanups: (() => Promise<void> | void)[] = [];
-
 /** Runs after the test, last registered first. */
 export function atEnd(work: () => Promise<void> | void): void {
-  cleanups.push(work);
+  onTestFinished(async () => work());
 }
-
-afterEach(async () => {
-  for (const work of cleanups.splice(0).toReversed()) await work();
-});
 
 export async function temporaryDirectory(): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "dmkit-nbd-"));
