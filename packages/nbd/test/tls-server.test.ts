@@ -6,6 +6,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { type ConnectionOptions, type TLSSocket } from "node:tls";
 import { type LogLevel, MemoryDevice, realEnvironment } from "@dmkit/block-io";
+import { ManualClock, manualEnvironment } from "@dmkit/block-io/testing";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
   OPT,
@@ -21,7 +22,7 @@ import type { ServerTlsOptions } from "../src/tls/server-tls.ts";
 import { Certificates, PSK, hasOpenssl } from "./support/certificates.ts";
 import { earlySession } from "./support/early-data.ts";
 import { RawClient } from "./support/raw-client.ts";
-import { DISK, atEnd, hurried, pattern, temporaryDirectory, until } from "./support/serve.ts";
+import { DISK, atEnd, pattern, temporaryDirectory, until } from "./support/serve.ts";
 import { streamPair } from "./support/stream-pair.ts";
 import { secured, startTls } from "./support/tls-client.ts";
 
@@ -228,7 +229,8 @@ describe.skipIf(!hasOpenssl)("TLS of the server", () => {
   });
 
   it("hangs up on who begins with TLS and does not go on, or not in time", async () => {
-    const { client, server } = await serve(required(), { environment: hurried });
+    const clock = new ManualClock();
+    const { client, server } = await serve(required(), { environment: manualEnvironment(1, clock) });
     const silent = await client();
     await silent.greet();
     await silent.negotiate(OPT.STARTTLS);
@@ -237,6 +239,7 @@ describe.skipIf(!hasOpenssl)("TLS of the server", () => {
     await half.negotiate(OPT.STARTTLS);
     half.send(Buffer.from("160301020001", "hex"));
     const idle = await startTls(await client(), trusting());
+    await clock.passUntil(() => server.statistics().connections === 0);
     await Promise.all([silent.closed, half.closed, idle.closed]);
     await until(() => server.statistics().connections === 0);
   });
@@ -311,7 +314,8 @@ describe.skipIf(!hasOpenssl)("TLS of the server", () => {
 
   it("a flood of beginnings takes the places there are, and in time all come free", async () => {
     const limits = { connections: 4 };
-    const { client, server } = await serve(required(), { environment: hurried, limits });
+    const clock = new ManualClock();
+    const { client, server } = await serve(required(), { environment: manualEnvironment(1, clock), limits });
     const flood = await Promise.all(Array.from({ length: 20 }, client));
     const begun = await Promise.allSettled(
       flood.map(async (one) => {
@@ -322,6 +326,7 @@ describe.skipIf(!hasOpenssl)("TLS of the server", () => {
       }),
     );
     expect(begun.filter(({ status }) => status === "fulfilled").length).toBeLessThanOrEqual(4);
+    await clock.passUntil(() => server.statistics().connections === 0);
     await Promise.all(flood.map(({ closed }) => closed));
     await until(() => server.statistics().connections === 0);
     await enter(await startTls(await client(), trusting()));
