@@ -33,6 +33,11 @@ const jobs = [
     "--seeds",
     "300",
   ],
+  ["tests of the simulation, with all they do", "packages/block-io", "deep"],
+  ["mutants of cow, how soon they are found", "packages/cow", "deep"],
+  ["mutants of compression, how soon they are found", "packages/compression", "deep"],
+  ["mutants of zram, how soon they are found", "packages/zram", "deep"],
+  ["the benchmark with an image in a store", "apps/dmkit", "deep"],
   ["fuzzing of decompressors, 1,000,000 inputs each", "packages/compressor", "fuzz", "--seed", "2"],
 ];
 

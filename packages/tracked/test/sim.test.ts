@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { mutants } from "../src/testing/mutants.ts";
 import { simTargets } from "../src/testing/sim-targets.ts";
 
-const cycles = Number(process.env["DMKIT_SIM_CYCLES"] ?? 150);
+const cycles = Number(process.env["DMKIT_SIM_CYCLES"] ?? 60);
 const MINUTES = 10 * 60_000;
 
 describe("under crashes and faults", () => {

@@ -13,7 +13,7 @@ describe("random runs keep every promise", () => {
   it.each(simTargets.map((target) => [target.name, target] as const))(
     "%s",
     async (_name, target) => {
-      const summary = await runSim(target, { cycles: 110 });
+      const summary = await runSim(target, { cycles: 50 });
       expect(explained(summary.failures)).toEqual([]);
       expect(summary.inRecovery).toBeGreaterThan(0);
     },

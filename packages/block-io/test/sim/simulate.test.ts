@@ -1,10 +1,14 @@
 /** The random tier: right devices survive it, wrong ones do not, and both always in the same way. */
 import { describe, expect, it } from "vitest";
-import { blockIoTargets, runPlan, runSim, toyLog, toys, wrongToys } from "../../src/testing/index.ts";
+import { blockIoTargets, isDeep, runPlan, runSim, toyLog, toys, wrongToys } from "../../src/testing/index.ts";
 import { parseReduction } from "../../src/testing/sim/run/plan.ts";
 import { broken, only, PassThrough, right, targetOf } from "./broken.ts";
 
 const MINUTES = 5 * 60_000;
+
+/** The first runs of the deep tier. */
+const CYCLES = isDeep ? 8000 : 2000;
+const RUNS = isDeep ? 600 : 150;
 
 /** The options of the command a failure prints, as a plan. */
 function planOf(command: string): { seed: number; reduction: ReturnType<typeof parseReduction> } {
@@ -26,11 +30,11 @@ function planOf(command: string): { seed: number; reduction: ReturnType<typeof p
 
 describe("what is right survives", () => {
   it.each(toys.map((target) => [target.name, target] as const))(
-    "%s: 8,000 cycles",
+    "%s: thousands of cycles",
     async (_, target) => {
-      const summary = await runSim(target, { cycles: 8000 });
+      const summary = await runSim(target, { cycles: CYCLES });
       expect(summary.failures).toEqual([]);
-      expect(summary.cycles).toBeGreaterThanOrEqual(8000);
+      expect(summary.cycles).toBeGreaterThanOrEqual(CYCLES);
       expect(summary.inRecovery).toBeGreaterThan(100);
       // Every kind of fault that a disk reports has struck.
       expect(summary.faults.size).toBe(8);
@@ -41,7 +45,7 @@ describe("what is right survives", () => {
   it.each(blockIoTargets.map((target) => [target.name, target] as const))(
     "%s: many runs",
     async (_, target) => {
-      const summary = await runSim(target, { seeds: target.real ? 30 : 600 });
+      const summary = await runSim(target, { seeds: target.real ? RUNS / 15 : RUNS });
       expect(summary.failures).toEqual([]);
     },
     MINUTES,
@@ -62,7 +66,7 @@ describe("what is wrong is caught", () => {
   it.each(wrongToys.map((target) => [target.name, target] as const))(
     "%s: within 100 seeds, shrunk, and reproduced by the printed command",
     async (_, target) => {
-      for (const firstSeed of [1, 1001, 2001]) {
+      for (const firstSeed of isDeep ? [1, 1001, 2001] : [1]) {
         const { failures } = await runSim(target, { firstSeed, seeds: 100 });
         const [failure] = failures;
         if (failure === undefined) throw new Error(`not caught from seed ${firstSeed} on`);

@@ -4,6 +4,7 @@ import {
   type SimTarget,
   blockIoTargets,
   exhaust,
+  isDeep,
   sweepFaults,
   toys,
   wrongToys,
@@ -12,6 +13,7 @@ import { simMain } from "../../src/testing/sim/cli.ts";
 import { only, PassThrough, targetOf } from "./broken.ts";
 
 const MINUTES = 5 * 60_000;
+
 const durable = [...toys, ...blockIoTargets].filter(({ survives }) => survives === undefined);
 const named = (targets: readonly SimTarget[]): (readonly [string, SimTarget])[] =>
   targets.map((target) => [target.name, target] as const);
@@ -74,7 +76,7 @@ describe("fault sweep", () => {
   it.each(named(durable))(
     "%s: every request fails once, and from then on",
     async (_, target) => {
-      const summary = await sweepFaults(target, { workloads: 2, operations: 6 });
+      const summary = await sweepFaults(target, { workloads: isDeep ? 2 : 1, operations: isDeep ? 6 : 4 });
       expect(summary.failures).toEqual([]);
       expect(summary.sites.size).toBe(11 - (target.excludes?.length ?? 0));
     },

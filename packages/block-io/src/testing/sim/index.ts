@@ -42,6 +42,7 @@ export { type GenerationReport, type RunResult } from "./run-report.ts";
 export { runPlan } from "./run/run.ts";
 export { type SimFailure, type SimOptions, type SimSummary, commandFor, runSim } from "./run/simulate.ts";
 export { type SweepOptions, type SweepSummary, sweepFaults } from "./run/sweep.ts";
+export { isDeep, runsUntilFound } from "./tier.ts";
 export { type Geometry, type SimTarget, type WorkloadBounds } from "./target.ts";
 export { toyCache, toyLog, toys, wrongToys } from "./toys/targets.ts";
 export { World } from "./disk/world.ts";
