@@ -1,13 +1,14 @@
 // npm test: formatting, lint, rules, types, every package's tests, the packed packages. One line at the end
 // counts the tests.
 import { existsSync, readFileSync, readdirSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { spawn } from "node:child_process";
+import { delimiter, join } from "node:path";
 import { exec, install, root } from "./prepare.mjs";
 
-const reports = ["packages", "apps"].flatMap((folder) =>
-  readdirSync(join(root, folder)).map((name) => join(root, folder, name, ".reports", "vitest.json")),
+const folders = ["packages", "apps"].flatMap((group) =>
+  readdirSync(join(root, group)).map((name) => join(group, name)),
 );
-for (const report of reports) rmSync(report, { force: true });
+for (const folder of folders) rmSync(join(root, folder, ".reports"), { recursive: true, force: true });
 
 await install();
 const checks = ["check:format", "check:lint", "check:rules", "check:packed"];
@@ -18,25 +19,87 @@ function turbo(tasks, concurrency, ...args) {
   return exec("pnpm", ["exec", "turbo", "run", ...tasks, ...options, ...args]);
 }
 
-// Two packages at a time: tests of servers and timers share two cores badly beyond that. The app's take as long as all
-// others together; they have a lane of their own, since turbo would begin them when the others are nearly done.
 const given = process.argv.slice(2);
 let code = await turbo(["build", "check:types"], 2);
+// Made before several want to make it at the same time.
+code ||= await exec(process.execPath, ["scripts/bundle.mjs"]);
 if (given.length > 0) code ||= await turbo(["test", ...checks], 2, ...given);
-else {
-  const lanes = [turbo(["test"], 1, "--filter=dmkit"), turbo(["test", ...checks], 1, "--filter=!dmkit")];
-  for (const lane of await Promise.all(lanes)) code ||= lane;
+else if (code === 0) code = await all();
+
+/**
+ * Two at a time: tests of servers and timers share two cores badly beyond that. Whoever is free takes what comes next,
+ * so the long ones come first, and those of the app, which take as long as all others together, in parts.
+ */
+async function all() {
+  const PARTS = 4;
+  const long = ["writeboost", "nbd", "compression", "cow", "assoc-cache", "block-io", "compressor"];
+  const rank = (folder) =>
+    (long.indexOf(folder.slice("packages/".length)) + long.length + 1) % (long.length + 1);
+  const packages = folders
+    .filter((folder) => folder.startsWith("packages/"))
+    .sort((a, b) => rank(a) - rank(b));
+  const part = (number) => [
+    "apps/dmkit",
+    `--shard=${number}/${PARTS}`,
+    `--outputFile.json=.reports/${number}.json`,
+  ];
+  const jobs = [
+    ...Array.from({ length: PARTS }, (_, at) => part(at + 1)),
+    ...packages.map((folder) => [folder]),
+  ].map(([folder, ...args]) => [[folder, ...args.slice(0, 1)].join(" "), () => vitest(folder, args)]);
+  jobs.splice(PARTS, 0, ["checks", () => turbo(checks, 1)]);
+  const count = jobs.length;
+  let result = 0;
+  let done = 0;
+  const worker = async () => {
+    for (let job = jobs.shift(); job !== undefined; job = jobs.shift()) {
+      const [name, run] = job;
+      const started = performance.now();
+      const failed = await run();
+      result ||= failed;
+      const seconds = Math.round((performance.now() - started) / 1000);
+      done += 1;
+      console.log(`== ${name}: ${failed === 0 ? "passed" : "FAILED"} in ${seconds} s (${done} of ${count})`);
+    }
+  };
+  await Promise.all([worker(), worker()]);
+  return result;
+}
+
+/** Prints what it says when it is done, since another one runs beside it. */
+async function vitest(folder, args) {
+  const PATH = `${join(root, "node_modules", ".bin")}${delimiter}${process.env.PATH}`;
+  const child = spawn("vitest", ["run", ...args], {
+    cwd: join(root, folder),
+    env: { ...process.env, PATH },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  // The child gets the terminal's signals itself.
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => (output += chunk));
+  const result = await new Promise((resolve) => {
+    child.on("error", (error) => {
+      output += error.message;
+      resolve(1);
+    });
+    child.on("close", (status) => resolve(status ?? 1));
+  });
+  console.log(output.trimEnd());
+  return result;
 }
 
 let passed = 0;
 let failed = 0;
 let skipped = 0;
-for (const report of reports) {
-  if (!existsSync(report)) continue;
-  const result = JSON.parse(readFileSync(report, "utf8"));
-  passed += result.numPassedTests;
-  failed += result.numFailedTests;
-  skipped += result.numPendingTests + result.numTodoTests;
+for (const folder of folders) {
+  const reports = join(root, folder, ".reports");
+  for (const name of existsSync(reports) ? readdirSync(reports) : []) {
+    const result = JSON.parse(readFileSync(join(reports, name), "utf8"));
+    passed += result.numPassedTests;
+    failed += result.numFailedTests;
+    skipped += result.numPendingTests + result.numTodoTests;
+  }
 }
 console.log(`\n${passed} passed, ${failed} failed, ${skipped} skipped`);
 if (skipped > 0) console.log("Skipped tests need programs that are not installed; .ci/run lists them.");
