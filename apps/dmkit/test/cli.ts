@@ -23,6 +23,32 @@ export async function cli(...args: string[]): Promise<Result> {
   return cliWith(undefined, ...args);
 }
 
+/** Where a command runs and what it finds in the environment; default: as this process. */
+interface Surroundings {
+  readonly cwd?: string;
+  readonly env?: NodeJS.ProcessEnv;
+}
+
+let isElsewhere = false;
+
+/** The same in another folder or with other variables. They are those of the whole process: one at a time. */
+export async function cliIn({ cwd, env }: Surroundings, ...args: string[]): Promise<Result> {
+  if (isElsewhere)
+    throw new Error(`dmkit ${args.join(" ")}: beside another one it needs a process of its own`);
+  isElsewhere = true;
+  const before = { cwd: process.cwd(), env: process.env };
+  try {
+    if (cwd !== undefined) process.chdir(cwd);
+    if (env !== undefined)
+      process.env = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined));
+    return await cli(...args);
+  } finally {
+    process.env = before.env;
+    process.chdir(before.cwd);
+    isElsewhere = false;
+  }
+}
+
 /** The same with other targets than those of the app. */
 export async function cliWith(known: Known | undefined, ...args: string[]): Promise<Result> {
   const { value: code, stdout, stderr } = await captured(() => runCommandLine(args, known));

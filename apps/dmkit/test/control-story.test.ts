@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { realEnvironment } from "@dmkit/block-io";
 import { openNbd } from "@dmkit/nbd";
 import { expect, it } from "vitest";
-import { cleanUp, describeWith, dmkit, serve, tempFolder } from "./support.ts";
+import { cliIn } from "./cli.ts";
+import { cleanUp, describeWith, serve, tempFolder } from "./support.ts";
 
 const MIB = 2 ** 20;
 const SIZE = 32 * MIB;
@@ -77,7 +78,7 @@ describeWith(["fio"], "operating a server", () => {
     const at = (name: string): string => join(folder, name);
     const env = { ...process.env, DMKIT_CONTROL: at("control.sock") };
     const ok = async (...words: string[]): Promise<string> => {
-      const { code, stdout, stderr } = await dmkit(words, { cwd: folder, env });
+      const { code, stdout, stderr } = await cliIn({ cwd: folder, env }, ...words);
       expect({ words, code, stderr }).toMatchObject({ words, code: 0 });
       return stdout;
     };
@@ -124,7 +125,7 @@ describeWith(["fio"], "operating a server", () => {
     expect(await ok("info", "one.bitmap", "--data", "one.data")).toContain("frozen");
     await ok("copy", "-q", "one.data", "one.copy");
     expect(readFileSync(at("one.copy")).equals(below)).toBe(true);
-    expect((await dmkit(["copy", "one.copy", "one.data"], { cwd: folder, env })).stderr).toMatch(/EBUSY/);
+    expect((await cliIn({ cwd: folder, env }, "copy", "one.copy", "one.data")).stderr).toMatch(/EBUSY/);
     await vm.write(4096, Buffer.alloc(4096, 2), { fua: true });
     expect(readFileSync(at("one.data")).equals(below)).toBe(true);
 
@@ -156,7 +157,7 @@ describeWith(["fio"], "operating a server", () => {
     // Take apart what is not used any more, in order.
     await vm.close();
     await ok("export", "rm", "vm");
-    expect((await dmkit(["remove", "golden"], { cwd: folder, env })).stderr).toMatch(/device vm.*EBUSY/);
+    expect((await cliIn({ cwd: folder, env }, "remove", "golden")).stderr).toMatch(/device vm.*EBUSY/);
     await ok("remove", "vm");
     await ok("remove", "golden");
     await keep.close();

@@ -6,12 +6,13 @@ import { CowDevice, openStack } from "@dmkit/cow";
 import { type MetaContext, NbdServer } from "@dmkit/nbd";
 import { describe, expect, it } from "vitest";
 import { targets } from "../src/targets.ts";
-import { cleanUp, describeWith, dmkit, run, serve, succeed, tempFolder, until } from "./support.ts";
+import { cli } from "./cli.ts";
+import { cleanUp, describeWith, run, serve, succeed, tempFolder, until } from "./support.ts";
 
 const MIB = 2 ** 20;
 
 async function cow(...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await dmkit(["cow", ...args]);
+  const { code, stdout, stderr } = await cli("cow", ...args);
   if (code !== 0) throw new Error(`cow ${args.join(" ")} ended with ${code}: ${stderr}`);
   return stdout;
 }
@@ -27,10 +28,10 @@ describe("dmkit cow", () => {
     const folder = tempFolder();
     const at = (name: string): string => join(folder, name);
     writeFileSync(at("base"), Buffer.alloc(8 * MIB, "base"));
-    const before = (await dmkit(["cow", "info", at("base"), at("a.map"), at("a.img")])).code;
+    const before = (await cli("cow", "info", at("base"), at("a.map"), at("a.img"))).code;
     expect(before).toBe(1);
     await cow("create", at("a.map"), at("a.img"), "--base", at("base"));
-    expect((await dmkit(["cow", "create", at("a.map"), at("a.img"), "--base", at("base")])).code).toBe(1);
+    expect((await cli("cow", "create", at("a.map"), at("a.img"), "--base", at("base"))).code).toBe(1);
     const write = async (names: readonly string[], offset: number, byte: number): Promise<void> => {
       const words = names.map((name) => `${at(`${name}.map`)} ${at(`${name}.img`)} 0`).join(" ");
       const line = `0 ${(8 * MIB) / 512} cow ${at("base")} 0 ${words}`;
@@ -60,7 +61,7 @@ describe("dmkit cow", () => {
       "0\t4096\t1\n4096\t4096\t2\n1048576\t4096\t3\n",
     );
     // An export takes no file for its own that somebody else has written.
-    const taken = await dmkit(["cow", "diff", "3..3", "--export", at("flat"), ...stack("a", "b", "c")]);
+    const taken = await cli("cow", "diff", "3..3", "--export", at("flat"), ...stack("a", "b", "c"));
     expect(taken).toMatchObject({ code: 1, stdout: "" });
     expect(taken.stderr).toMatch(/EFORMAT|EEXIST/);
     expect(taken.stderr).toContain("--force");
@@ -72,7 +73,7 @@ describe("dmkit cow", () => {
     );
     expect(readFileSync(at("copy")).equals(flat)).toBe(true);
     await cow("squash", "-q", "1..2", ...stack("a", "b", "c"));
-    expect((await dmkit(["cow", "check", ...stack("a", "b", "c")])).code).toBe(1);
+    expect((await cli("cow", "check", ...stack("a", "b", "c"))).code).toBe(1);
     expect(await cow("check", ...stack("b", "c"))).toBe("");
     await cow("commit", "-q", "--drop", ...stack("b", "c"));
     sparse(at("zero"), 8 * MIB);
@@ -114,7 +115,7 @@ describe("offsets of a table", () => {
       [at("disk"), "40", at("map"), at("disk"), `${data + 1}`],
       [at("disk"), "40", at("map"), `${data}`],
     ]) {
-      expect((await dmkit(["cow", "commit", "-q", ...words])).code).not.toBe(0);
+      expect((await cli("cow", "commit", "-q", ...words)).code).not.toBe(0);
     }
     expect(readFileSync(at("disk")).equals(before)).toBe(true);
     await cow("commit", "-q", ...short);
@@ -129,7 +130,7 @@ describe("offsets of a table", () => {
     sparse(at("base"), (sectors + 40) * 512);
     await cow("create", at("map"), at("img"), "--size", `${sectors * 512}`, "--data-offset", "64");
     const words = [at("base"), at("map"), at("img")];
-    const result = await dmkit(["cow", "flatten", "-q", at("flat"), ...words]);
+    const result = await cli("cow", "flatten", "-q", at("flat"), ...words);
     expect(result.code).toBe(2);
     expect(result.stderr).toContain("neither said nor recorded");
     await cow("flatten", "-q", at("flat"), at("base"), "40", ...words.slice(1));

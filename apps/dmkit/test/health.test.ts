@@ -8,7 +8,8 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { DeviceManager } from "../src/manager/device-manager.ts";
 import { startMetrics } from "../src/metrics/server.ts";
 import type { Snapshot } from "../src/top/snapshot.ts";
-import { dmkit, serve, until } from "./support.ts";
+import { cli } from "./cli.ts";
+import { serve, until } from "./support.ts";
 
 const size = 2 ** 20;
 
@@ -172,7 +173,7 @@ describe("ls, status and top", () => {
     const control = join(folder, "c.sock");
     const ssd = file("ssd", 32 * size);
     const server = await serve(["-C", control, "mem:1M"]);
-    const verb = (...words: string[]): ReturnType<typeof dmkit> => dmkit([...words, "-C", control]);
+    const verb = (...words: string[]): ReturnType<typeof cli> => cli(...words, "-C", control);
     for (const words of [
       ["create", "ssd", "-t", `0 65536 linear ${ssd} 0`],
       ["create", "disk", "-t", "0 2048 writeboost 0 mem:1M dm:ssd"],
@@ -185,7 +186,7 @@ describe("ls, status and top", () => {
     // Its plain reads go past the cache device; what is written does not.
     const source = join(folder, "source");
     writeFileSync(source, Buffer.alloc(65_536, 1));
-    const writing = await dmkit(["copy", source, server.uri.replace("/?", "/d?")]);
+    const writing = await cli("copy", source, server.uri.replace("/?", "/d?"));
     expect(writing.code).toBe(1);
     const [list, status, top] = await Promise.all([
       verb("ls"),

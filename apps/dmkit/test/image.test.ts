@@ -12,7 +12,7 @@ import {
 import { join } from "node:path";
 import { S3TestServer } from "@dmkit/object-store/testing";
 import { describe, expect, it, vi } from "vitest";
-import { cli } from "./cli.ts";
+import { cli, cliIn } from "./cli.ts";
 import { cleanUp, describeWith, dmkit, serve, succeed, tempFolder } from "./support.ts";
 
 const MIB = 2 ** 20;
@@ -39,8 +39,8 @@ async function bucket(): Promise<Bucket> {
   return { server, options: { env }, at: (name) => `s3://bucket/${name}` };
 }
 
-async function json<T>(args: readonly string[], options: object): Promise<T> {
-  const { code, stdout, stderr } = await dmkit([...args, "--json"], options);
+async function json<T>(args: readonly string[], options: { env?: NodeJS.ProcessEnv }): Promise<T> {
+  const { code, stdout, stderr } = await cliIn(options, ...args, "--json");
   if (code !== 0) throw new Error(`${args.join(" ")} ended with ${code}: ${stderr}`);
   return JSON.parse(stdout) as T;
 }
@@ -240,8 +240,7 @@ describe("dmkit publish, pull, image", () => {
     makeImage(join(folder, "golden.img"));
     mkdirSync(join(folder, "store"));
     expect(
-      (await dmkit(["publish", "-q", join(folder, "golden.img"), join(folder, "store/golden")], options))
-        .code,
+      (await cliIn(options, "publish", "-q", join(folder, "golden.img"), join(folder, "store/golden"))).code,
     ).toBe(0);
     writeFileSync(
       join(folder, "stack.yaml"),
@@ -255,13 +254,13 @@ exports:
   half: half
 `,
     );
-    const check = await dmkit(["stack", "check", join(folder, "stack.yaml")], options);
+    const check = await cliIn(options, "stack", "check", join(folder, "stack.yaml"));
     expect([check.code, check.stderr]).toEqual([0, ""]);
-    const { stdout } = await dmkit(["stack", "check", join(folder, "stack.yaml")], options);
+    const { stdout } = await cliIn(options, "stack", "check", join(folder, "stack.yaml"));
     expect(stdout).toContain(`image ${folder}/store/golden 2 cache ${folder}/blobs`);
     expect(stdout).toContain(`image ${folder}/store/golden 2 cache none`);
     writeFileSync(join(folder, "bad.yaml"), "devices: { bad: { target: image, image: nowhere } }\n");
-    const bad = await dmkit(["stack", "check", join(folder, "bad.yaml")], options);
+    const bad = await cliIn(options, "stack", "check", join(folder, "bad.yaml"));
     expect([bad.code, bad.stderr]).toEqual([2, expect.stringContaining("names no image in a store")]);
   });
 });
@@ -377,8 +376,8 @@ describeWith(
       const table = `0 ${(8 * MIB) / 512} image ${at("golden")} 2 readahead 0`;
       const server = await serve(["-t", table, "--control", control], options);
       await succeed("qemu-io", ["-r", "-f", "raw", "-c", "read 3584k 4k", "-c", "read 1536k 4k", server.uri]);
-      const [name = ""] = (await dmkit(["ls", "-C", control], options)).stdout.split(/\s+/);
-      const recorded = await dmkit(["image", "record", "-C", control, name, at("golden")], options);
+      const [name = ""] = (await cliIn(options, "ls", "-C", control)).stdout.split(/\s+/);
+      const recorded = await cliIn(options, "image", "record", "-C", control, name, at("golden"));
       expect(recorded.code, recorded.stderr).toBe(0);
       await server.stop();
       const info = await json<{ hot_chunks: number; parent: string }>(

@@ -7,7 +7,8 @@ import { addCommands } from "../src/commands/all.ts";
 import { type CompletionSources, argumentKinds, complete } from "../src/completion/candidates.ts";
 import { completionScripts } from "../src/completion/scripts.ts";
 import { targets } from "../src/targets.ts";
-import { describeWith, dmkit, main, run, serve, succeed, tempFolder } from "./support.ts";
+import { cli } from "./cli.ts";
+import { describeWith, main, run, serve, succeed, tempFolder } from "./support.ts";
 
 let program: Command;
 
@@ -134,7 +135,7 @@ describeWith(["bash", "zsh", "fish"], "shells", () => {
 describeWith(["mandoc", "groff"], "the manual", () => {
   it("has a page for every command and one for the targets, without an error", async () => {
     const folder = join(tempFolder(), "man");
-    expect(await dmkit(["man", "--into", folder])).toMatchObject({ code: 0, stderr: "" });
+    expect(await cli("man", "--into", folder)).toMatchObject({ code: 0, stderr: "" });
     const pages = readdirSync(folder);
     const visible = program.commands.filter((one) => !["complete"].includes(one.name()));
     expect(pages.toSorted()).toEqual(
@@ -161,8 +162,8 @@ describeWith(["mandoc", "groff"], "the manual", () => {
   });
 
   it("prints one page, and says which there are", async () => {
-    expect((await dmkit(["man", "targets"])).stdout).toContain('.TH DMKIT-TARGETS 7 "" "dmkit ');
-    expect(await dmkit(["man", "nothing"])).toMatchObject({
+    expect((await cli("man", "targets")).stdout).toContain('.TH DMKIT-TARGETS 7 "" "dmkit ');
+    expect(await cli("man", "nothing")).toMatchObject({
       code: 2,
       stderr: expect.stringMatching(/there is no page "nothing".*\n\s+Pages: serve, /),
     });
@@ -172,6 +173,6 @@ describeWith(["mandoc", "groff"], "the manual", () => {
     const folder = tempFolder();
     mkdirSync(join(folder, "x"));
     writeFileSync(join(folder, "file"), "");
-    expect(await dmkit(["man", "--into", join(folder, "file")])).toMatchObject({ code: 1 });
+    expect(await cli("man", "--into", join(folder, "file"))).toMatchObject({ code: 1 });
   });
 });

@@ -7,7 +7,8 @@ import { type BrowserContext, type Page, chromium } from "playwright-core";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { openNbd } from "@dmkit/nbd";
 import { createFiles } from "../src/commands/own/cow/create.ts";
-import { type Server, cleanUp, describeWith, dmkit, serve, tempFolder, until } from "./support.ts";
+import { cli } from "./cli.ts";
+import { type Server, cleanUp, describeWith, serve, tempFolder, until } from "./support.ts";
 
 const evil = "<img src=x onerror=alert(1)>";
 
@@ -156,8 +157,8 @@ describeWith(["chromium", "fio"], "the page in a browser", () => {
     load(folder);
     const control = join(folder, "c.sock");
     const table = `0 32768 flakey ${join(folder, "ssd.img")} 0 0 86400`;
-    expect(await dmkit(["reload", "--force", "ssd", "-t", table, "-C", control])).toMatchObject({ code: 0 });
-    expect(await dmkit(["resume", "ssd", "-C", control])).toMatchObject({ code: 0 });
+    expect(await cli("reload", "--force", "ssd", "-t", table, "-C", control)).toMatchObject({ code: 0 });
+    expect(await cli("resume", "ssd", "-C", control)).toMatchObject({ code: 0 });
     await page.getByText("2 of 7 devices are not in order.").waitFor();
     const [told = "", above] = await page.locator("#health-body li").allInnerTexts();
     expect(told).toMatch(/^cached is degraded since \d\d:\d\d:\d\d: .+\n.+\n\ndmkit status cached -C /s);

@@ -10,7 +10,8 @@ import { BYTES_PER_DEVICE, History, MOST_DEVICES, type Series, type Span, spans 
 import type { SampledDevice, Snapshot } from "../src/top/snapshot.ts";
 import type { StatusFeed } from "../src/page/feed.ts";
 import { startHttp } from "../src/metrics/start.ts";
-import { dmkit, serve, tempFolder, until } from "./support.ts";
+import { cli } from "./cli.ts";
+import { serve, tempFolder, until } from "./support.ts";
 
 function device(name: string, reads: number, latency: readonly number[] = []): SampledDevice {
   const traffic = { reads, readBytes: reads * 4096, writes: 0, writtenBytes: 0, flushes: 0, discards: 0 };
@@ -153,7 +154,7 @@ describe("dmkit serve --page", () => {
         expect([host, path, (await get(`${url}${path}`, host)).status]).toEqual([host, path, 403]);
     }
     const feed = JSON.parse((await get(`${url}v1/status?x=1`, "localhost")).text) as StatusFeed;
-    const status = JSON.parse((await dmkit(["status", "--json", "-C", control])).stdout) as object[];
+    const status = JSON.parse((await cli("status", "--json", "-C", control)).stdout) as object[];
     expect(feed.devices).toMatchObject(status);
     expect(feed.devices.map(({ name, standsOn }) => [name, standsOn])).toEqual([
       ["low", ["mem:1M"]],

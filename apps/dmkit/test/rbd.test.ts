@@ -178,9 +178,9 @@ describe.skipIf(ceph === undefined)(ceph === undefined ? `${name} (DMKIT_CEPH is
     const first = captiveOf(server);
     process.kill(first, "SIGKILL");
     await qemuIo(server.uri, "write -P 2 8M 8M", "flush");
-    expect(
-      (await dmkit(["message", "-q", "-C", join(folder, "control"), "default", "drop_caches"])).code,
-    ).toBe(0);
+    expect((await cli("message", "-q", "-C", join(folder, "control"), "default", "drop_caches")).code).toBe(
+      0,
+    );
     const second = captiveOf(server);
     expect(second).not.toBe(first);
     expect(await server.stop()).toBe(0);
@@ -203,7 +203,7 @@ describe.skipIf(ceph === undefined)(ceph === undefined ? `${name} (DMKIT_CEPH is
       expect.stringMatching(/is open for writing at .*\(EBUSY\)/),
     ]);
     // Reading it is allowed.
-    expect((await dmkit(["info", reference])).code).toBe(0);
+    expect((await cli("info", reference)).code).toBe(0);
     // The machine is gone, with both of them.
     const captive = captiveOf(server);
     process.kill(captive, "SIGSTOP");

@@ -20,7 +20,8 @@ import {
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { attach, mount } from "./mounts.ts";
-import { cleanUp, describeWith, dmkit, run, serve, succeed, tempFolder, until } from "./support.ts";
+import { cli } from "./cli.ts";
+import { cleanUp, complaints, describeWith, run, serve, succeed, tempFolder, until } from "./support.ts";
 
 const MIB = 2 ** 20;
 const FILES = 80;
@@ -42,8 +43,8 @@ const contentOf = (index: number): Buffer => Buffer.alloc(1 + 900 * index, `cont
 
 /** Succeeds without a word of complaint; what it prints. */
 async function ok(...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await dmkit(args);
-  expect(`${stderr}${code}`, args.join(" ")).toBe("0");
+  const { code, stdout, stderr } = await cli(...args);
+  expect(`${complaints(stderr)}${code}`, args.join(" ")).toBe("0");
   return stdout;
 }
 
@@ -141,7 +142,7 @@ describeWith(programs, "after SIGKILL, without any server", () => {
     );
 
     // Without the plog the end of the log would be lost.
-    expect((await dmkit(["replay", "-q", cache, backing])).code).toBe(1);
+    expect((await cli("replay", "-q", cache, backing)).code).toBe(1);
     expect(state(cache, backing, plog).map(hashOnly)).toEqual(before.map(hashOnly));
     await ok("replay", "-q", cache, backing, "--plog", plog);
     await ok("fsck", "-q", ...devices);

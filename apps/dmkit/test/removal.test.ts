@@ -24,7 +24,8 @@ import { ExportManager } from "../src/manager/export-manager.ts";
 import { openedAs } from "../src/manager/device/opened-table.ts";
 import { Stack } from "../src/serve/stack.ts";
 import { readStackFile } from "../src/stack-file/read/read.ts";
-import { dmkit, main, serve, tempFolder, until } from "./support.ts";
+import { cli } from "./cli.ts";
+import { main, serve, tempFolder, until } from "./support.ts";
 
 /** Answers nothing until it is told to. */
 class Dead extends GuardedDevice {
@@ -258,10 +259,10 @@ describe("a server with dead storage", () => {
     const server = await serve(["-C", control, "--shutdown-timeout", "1", ...table]);
     const client = await openNbd(server.uri, { reconnect: 0 });
     const writing = client.write(0, Buffer.alloc(512)).catch((error: unknown) => error);
-    const given = await dmkit(["remove", "--force", "--timeout", "0", "default", "-C", control]);
+    const given = await cli("remove", "--force", "--timeout", "0", "default", "-C", control);
     expect(given).toMatchObject({ code: 0, stderr: expect.stringContaining("its storage does not answer") });
     expect(await writing).toMatchObject({ name: "BlockIoError" });
-    expect((await dmkit(["create", "default", ...table, "-C", control])).code).toBe(0);
+    expect((await cli("create", "default", ...table, "-C", control)).code).toBe(0);
     expect(await server.stop()).toBe(1);
     expect(server.stderr()).toMatch(/device default did not close within 1 s.*ETIMEDOUT/);
     await client.close().catch(() => {});

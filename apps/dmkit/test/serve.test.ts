@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { realEnvironment } from "@dmkit/block-io";
 import { openNbd } from "@dmkit/nbd";
+import { cli } from "./cli.ts";
 import { cleanUp, describeWith, dmkit, main, run, serve, tempFolder, until } from "./support.ts";
 import { removePidfile, writePidfile } from "../src/serve/pidfile.ts";
 
@@ -398,8 +399,8 @@ describe("mistakes", () => {
 
   it("usage errors have exit code 2", async () => {
     expect((await dmkit(["serve", "--port", "99999"])).code).toBe(2);
-    expect((await dmkit(["nonsense"])).code).toBe(2);
-    expect((await dmkit(["copy", "a"])).code).toBe(2);
+    expect((await cli("nonsense")).code).toBe(2);
+    expect((await cli("copy", "a")).code).toBe(2);
     expect((await dmkit(["serve", "--create", "12x", "y"])).code).toBe(2);
   });
 
@@ -513,10 +514,10 @@ describe("copy and info", () => {
     expect(await dmkit(["copy", "-q", source, target])).toMatchObject({ code: 0 });
     expect(readFileSync(target).equals(Buffer.alloc(2 ** 20))).toBe(true);
     const small = image(folder, "small", 4096);
-    const refusal = await dmkit(["copy", source, small]);
+    const refusal = await cli("copy", source, small);
     expect(refusal.code).toBe(1);
     expect(refusal.stderr).toMatch(/ENOSPC/);
-    expect((await dmkit(["copy", join(folder, "none"), join(folder, "new")])).code).toBe(1);
+    expect((await cli("copy", join(folder, "none"), join(folder, "new"))).code).toBe(1);
     expect(existsSync(join(folder, "new"))).toBe(false);
   });
 
@@ -538,17 +539,17 @@ describe("copy and info", () => {
       extents: [{ offset: 0, length: 2 ** 20, kind: "hole" }],
     });
     const server = await serve(["-n", "one", "-D", "my disk", path]);
-    const list = await dmkit(["info", "--list", "--json", server.uri]);
+    const list = await cli("info", "--list", "--json", server.uri);
     expect(JSON.parse(list.stdout)).toMatchObject([{ name: "one", description: "my disk" }]);
-    expect((await dmkit(["info", server.uri])).stdout).toMatch(/1 MiB/);
-    expect((await dmkit(["targets"])).stdout).toMatch(/striped/);
-    expect((await dmkit(["targets", "striped"])).stdout).toMatch(/chunk .*1 … 4194304 sectors/);
+    expect((await cli("info", server.uri)).stdout).toMatch(/1 MiB/);
+    expect((await cli("targets")).stdout).toMatch(/striped/);
+    expect((await cli("targets", "striped")).stdout).toMatch(/chunk .*1 … 4194304 sectors/);
   });
 });
 
 describe("help", () => {
   it.each([[], ["serve"], ["copy"], ["info"], ["targets"], ["bench"]])("of %s", async (...command) => {
-    const { code, stdout } = await dmkit([...command, "--help"]);
+    const { code, stdout } = await cli(...command, "--help");
     expect(code).toBe(0);
     expect(stdout).toMatch(/Usage: dmkit/);
     const headings = stdout.match(/^\S.*:$/gm) ?? [];
@@ -574,7 +575,7 @@ describe("help", () => {
       [["serve", "-t", "0 8 nonsense"], 'there is no target "nonsense"'],
     ] as const)
       expect(await dmkit(args)).toMatchObject({ code: 2, stderr: expect.stringContaining(text) });
-    expect((await dmkit(["help", "serve"])).stdout).toContain("Usage: dmkit serve");
+    expect((await cli("help", "serve")).stdout).toContain("Usage: dmkit serve");
   });
 
   it("prints the version", async () => {

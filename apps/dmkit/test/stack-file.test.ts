@@ -11,6 +11,7 @@ import { type StackFileError, type StackProblem, describeProblem } from "../src/
 import { parseStack, readStackFile } from "../src/stack-file/read/read.ts";
 import { RESERVED } from "../src/stack-file/read/devices.ts";
 import { targets } from "../src/targets.ts";
+import { cli, cliIn } from "./cli.ts";
 import { dmkit, tempFolder } from "./support.ts";
 
 function plan(text: string): StackPlan {
@@ -433,11 +434,11 @@ describe("dmkit stack check", () => {
   it("prints tables, exports and listeners, and opens nothing", async () => {
     const folder = tempFolder();
     writeFileSync(join(folder, "s.yaml"), text);
-    const { code, stdout } = await dmkit(["stack", "check", "s.yaml"], { cwd: folder });
+    const { code, stdout } = await cliIn({ cwd: folder }, "stack", "check", "s.yaml");
     expect(code).toBe(0);
     expect(stdout).toContain(`0 2097152 linear ${folder}/disk.img 0`);
     expect(stdout).toContain(`${folder}/s`);
-    const json = await dmkit(["stack", "check", join(folder, "s.yaml"), "--json"]);
+    const json = await cli("stack", "check", join(folder, "s.yaml"), "--json");
     const facts = JSON.parse(json.stdout) as ReturnType<typeof planFacts>;
     expect(facts.devices.map(({ name, size }) => [name, size])).toEqual([
       ["disk", 2 ** 30],
@@ -451,7 +452,7 @@ describe("dmkit stack check", () => {
   it("ends with 2 and one line a problem", async () => {
     const folder = tempFolder();
     writeFileSync(join(folder, "s.yaml"), "devices: { a: foo:x }\nexports: [b]\n");
-    const { code, stdout, stderr } = await dmkit(["stack", "check", "s.yaml"], { cwd: folder });
+    const { code, stdout, stderr } = await cliIn({ cwd: folder }, "stack", "check", "s.yaml");
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
     expect(
       stderr
@@ -459,9 +460,9 @@ describe("dmkit stack check", () => {
         .split("\n")
         .map((line) => line.split(" ")[0]),
     ).toEqual(["s.yaml:1:15:", "s.yaml:2:11:"]);
-    const missing = await dmkit(["stack", "check", "missing.yaml"], { cwd: folder });
+    const missing = await cliIn({ cwd: folder }, "stack", "check", "missing.yaml");
     expect(missing.code).toBe(1);
-    expect((await dmkit(["stack", "check"], { cwd: folder })).code).toBe(2);
+    expect((await cliIn({ cwd: folder }, "stack", "check")).code).toBe(2);
   });
 
   it("tells what a reload would do", async () => {

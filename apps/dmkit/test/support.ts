@@ -4,19 +4,13 @@ import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterEach, describe } from "vitest";
+import { describe, onTestFinished } from "vitest";
 
 export const main: string = fileURLToPath(new URL("../bin/main.js", import.meta.url));
 
-const cleanups: (() => Promise<void> | void)[] = [];
-
-afterEach(async () => {
-  for (const cleanup of cleanups.splice(0).toReversed()) await cleanup();
-});
-
-/** Runs after the test, last registered first. */
+/** Runs after the test, last registered first. (A hook of this module would be one of the first file that imports it.) */
 export function cleanUp(work: () => Promise<void> | void): void {
-  cleanups.push(work);
+  onTestFinished(async () => work());
 }
 
 /** A fresh folder that goes away after the test. */
@@ -46,6 +40,11 @@ export interface Result {
   readonly code: number | null;
   readonly stdout: string;
   readonly stderr: string;
+}
+
+/** What was said on standard error but for progress: that is printed where something takes long, on a busy machine. */
+export function complaints(stderr: string): string {
+  return stderr.replaceAll(/^.*: \d+ %.*\n/gm, "");
 }
 
 /** Runs a program to its end. */

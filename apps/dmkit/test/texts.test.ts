@@ -10,7 +10,8 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { readTable, resolvePaths, toDeviceName } from "../src/manager/references.ts";
 import { attachHints } from "../src/serve/hints.ts";
 import { parseStack } from "../src/stack-file/read/read.ts";
-import { dmkit, main, run } from "./support.ts";
+import { cli } from "./cli.ts";
+import { main, run } from "./support.ts";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 
@@ -86,12 +87,12 @@ describe("texts of a server", () => {
     server.addExport({ name, device: new MemoryDevice(4096), description: "two\nlines\u009b2J" });
     const listener = await server.listen({ path: join(folder, "s.sock") });
     const uri = listener.uri("").replace("nbd+unix:////?", "nbd+unix:///?");
-    const list = await dmkit(["info", "--list", uri]);
+    const list = await cli("info", "--list", uri);
     expect(list.stdout).toBe("a\\x1b]0;x\\x07b\\u202e\ttwo\\nlines\\x9b2J\n");
-    const json = await dmkit(["info", "--list", "--json", uri]);
+    const json = await cli("info", "--list", "--json", uri);
     expect(printableLines(json.stdout)).toBe(json.stdout);
     expect(JSON.parse(json.stdout)).toEqual([{ name, description: "two\nlines\u009b2J" }]);
-    const none = await dmkit(["info", uri.replace("/?", "/no%1Bne?")]);
+    const none = await cli("info", uri.replace("/?", "/no%1Bne?"));
     expect(none.code).toBe(1);
     expect(printableLines(none.stderr)).toBe(none.stderr);
     await server.close();

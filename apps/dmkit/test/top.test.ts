@@ -11,6 +11,7 @@ import { Meter, STRIDE, untimed } from "../src/top/meter.ts";
 import { duration, number, time } from "../src/top/columns.ts";
 import { screenOf } from "../src/top/screen.ts";
 import type { SampledDevice, Snapshot } from "../src/top/snapshot.ts";
+import { cli } from "./cli.ts";
 import { dmkit, serve, tempFolder } from "./support.ts";
 
 /** A clock that stands where it is put. */
@@ -250,9 +251,9 @@ describe("dmkit top", () => {
   });
 
   it("says what to do where there is no server", async () => {
-    const { code, stderr } = await dmkit(["top", "-C", join(tempFolder(), "none.sock")]);
+    const { code, stderr } = await cli("top", "-C", join(tempFolder(), "none.sock"));
     expect(code).toBe(1);
     expect(stderr).not.toBe("");
-    expect((await dmkit(["top", "--interval", "0"])).code).toBe(2);
+    expect((await cli("top", "--interval", "0")).code).toBe(2);
   });
 });

@@ -2,7 +2,8 @@
 import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { describeWith, dmkit, serve, succeed, tempFolder } from "./support.ts";
+import { cli } from "./cli.ts";
+import { describeWith, serve, succeed, tempFolder } from "./support.ts";
 
 const MIB = 2 ** 20;
 const KIB = 1024;
@@ -29,7 +30,7 @@ describeWith(["nbdinfo", "qemu-io"], "dmkit serve", () => {
     const message = async (
       ...words: string[]
     ): Promise<{ code: number | null; stdout: string; stderr: string }> =>
-      dmkit(["message", "-C", control, "disk", "@0", ...words]);
+      cli("message", "-C", control, "disk", "@0", ...words);
     const write = (place: string): Promise<string> =>
       succeed("qemu-io", ["-f", "raw", "-c", `write -P 7 ${place}`, uri]);
     const map = async (epoch: string): Promise<unknown[]> =>
@@ -89,20 +90,12 @@ describe("dmkit fsck", () => {
     const at = (name: string): string => join(folder, name);
     sparse(at("disk"), 8 * MIB);
     sparse(at("bits"), MIB);
-    const made = await dmkit([
-      "format",
-      "tracked",
-      at("bits"),
-      "--device",
-      at("disk"),
-      "-o",
-      "granularity=4K",
-    ]);
+    const made = await cli("format", "tracked", at("bits"), "--device", at("disk"), "-o", "granularity=4K");
     expect(made).toMatchObject({ stderr: "", code: 0 });
     writeFileSync(at("bits"), Buffer.alloc(512), { flag: "r+" });
     // As fsck: 1 is "repaired".
-    expect(await dmkit(["fsck", "--repair", "--undo", at("undo"), at("bits")])).toMatchObject({ code: 1 });
-    const { stdout } = await dmkit(["info", "--json", at("bits"), "--device", at("disk")]);
+    expect(await cli("fsck", "--repair", "--undo", at("undo"), at("bits"))).toMatchObject({ code: 1 });
+    const { stdout } = await cli("info", "--json", at("bits"), "--device", at("disk"));
     expect(JSON.parse(stdout)).toMatchObject({
       contents: { format: "tracked", facts: { granularity_bytes: 4096, state: "closed cleanly" } },
     });

@@ -15,6 +15,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { cli } from "./cli.ts";
 import { cleanUp, describeWith, dmkit, run, serve, succeed, tempFolder, until } from "./support.ts";
 
 const MIB = 2 ** 20;
@@ -150,7 +151,7 @@ describe("refuses, and leaves everything as it was", () => {
     const server = await serve(["--table", made.table()]);
     const source = join(made.folder, "data");
     writeFileSync(source, Buffer.alloc(MIB, "mine"));
-    expect((await dmkit(["copy", source, server.uri])).code).toBe(0);
+    expect((await cli("copy", source, server.uri)).code).toBe(0);
     expect(await server.stop()).toBe(0);
     return names.map((name) => readFileSync(made[name]));
   }
