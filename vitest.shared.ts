@@ -19,7 +19,8 @@ export function shared(overrides: ViteUserConfig = {}, alone: readonly string[] 
       fileParallelism: false,
       testTimeout: 30_000,
       hookTimeout: 60_000,
-      reporters: ["default", ["json", { outputFile: ".reports/vitest.json" }]],
+      reporters: ["default", "json"],
+      outputFile: { json: ".reports/vitest.json" },
     },
   });
   settings.test = {

@@ -38,28 +38,31 @@ async function all() {
   const packages = folders
     .filter((folder) => folder.startsWith("packages/"))
     .sort((a, b) => rank(a) - rank(b));
-  const part = (number) => [
+  const part = (_, at) => [
     "apps/dmkit",
-    `--shard=${number}/${PARTS}`,
-    `--outputFile.json=.reports/${number}.json`,
+    `--shard=${at + 1}/${PARTS}`,
+    `--outputFile.json=.reports/${at + 1}.json`,
   ];
-  const jobs = [
-    ...Array.from({ length: PARTS }, (_, at) => part(at + 1)),
-    ...packages.map((folder) => [folder]),
-  ].map(([folder, ...args]) => [[folder, ...args.slice(0, 1)].join(" "), () => vitest(folder, args)]);
-  jobs.splice(PARTS, 0, ["checks", () => turbo(checks, 1)]);
+  const jobs = [...Array.from({ length: PARTS }, part), ...packages.map((folder) => [folder])].map(
+    ([folder, ...args]) => ({
+      name: [folder, ...args.slice(0, 1)].join(" "),
+      run: () => vitest(folder, args),
+    }),
+  );
+  jobs.splice(PARTS, 0, { name: "checks", run: () => turbo(checks, 1) });
   const count = jobs.length;
   let result = 0;
   let done = 0;
   const worker = async () => {
     for (let job = jobs.shift(); job !== undefined; job = jobs.shift()) {
-      const [name, run] = job;
       const started = performance.now();
-      const failed = await run();
+      const failed = await job.run();
       result ||= failed;
       const seconds = Math.round((performance.now() - started) / 1000);
       done += 1;
-      console.log(`== ${name}: ${failed === 0 ? "passed" : "FAILED"} in ${seconds} s (${done} of ${count})`);
+      console.log(
+        `== ${job.name}: ${failed === 0 ? "passed" : "FAILED"} in ${seconds} s (${done} of ${count})`,
+      );
     }
   };
   await Promise.all([worker(), worker()]);

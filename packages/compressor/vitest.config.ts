@@ -1,3 +1,3 @@
 import { shared } from "../../vitest.shared.ts";
 
-export default shared({}, ["test/compressor.test.ts", "test/zstd-library.test.ts"]);
+export default shared({}, ["test/compressor.test.ts", "test/zstd-wasm.test.ts"]);

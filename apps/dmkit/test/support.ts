@@ -123,9 +123,9 @@ export async function serve(
   return { uri, process: child, stderr: () => stderr, ended, stop };
 }
 
-/** Waits until `condition` holds, looking every 20 ms; gives up after ten seconds. */
+/** Waits until `condition` holds, looking every 20 ms; gives up after a minute: a busy machine is slow. */
 export async function until(condition: () => boolean, what: string): Promise<void> {
-  for (let tries = 0; tries < 500; tries += 1) {
+  for (let tries = 0; tries < 3000; tries += 1) {
     if (condition()) return;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
