@@ -1,8 +1,8 @@
 /**
  * Zstandard frames, by the first of three ways that there is; each reads what the others write:
  *
- * 1. libzstd of the system, through the package koffi: a third to a half of the processor time of the others, and nothing
- *    new to be collected;
+ * 1. libzstd of the system, through the package koffi: a third of the processor time of WebAssembly for what is read, and
+ *    nothing new to be collected;
  * 2. node:zlib, from Node 22.15 on;
  * 3. the package @bokuweb/zstd-wasm: maintained, MIT-licensed, the same file on every platform, without a compiler or a
  *    download when it is installed.
