@@ -19,6 +19,7 @@ function turbo(tasks, concurrency, ...args) {
   return exec("pnpm", ["exec", "turbo", "run", ...tasks, ...options, ...args]);
 }
 
+const running = new Set();
 const given = process.argv.slice(2);
 let code = await turbo(["build", "check:types"], 2);
 // Made before several want to make it at the same time.
@@ -51,6 +52,12 @@ async function all() {
   );
   jobs.splice(PARTS, 0, { name: "checks", run: () => turbo(checks, 1) });
   const count = jobs.length;
+  // What waits does not begin then, and what runs ends.
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"])
+    process.on(signal, () => {
+      jobs.length = 0;
+      for (const child of running) child.kill(signal);
+    });
   let result = 0;
   let done = 0;
   const worker = async () => {
@@ -77,8 +84,7 @@ async function vitest(folder, args) {
     env: { ...process.env, PATH },
     stdio: ["ignore", "pipe", "pipe"],
   });
-  // The child gets the terminal's signals itself.
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
+  running.add(child);
   let output = "";
   for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => (output += chunk));
   const result = await new Promise((resolve) => {
@@ -88,6 +94,7 @@ async function vitest(folder, args) {
     });
     child.on("close", (status) => resolve(status ?? 1));
   });
+  running.delete(child);
   console.log(output.trimEnd());
   return result;
 }
