@@ -10,7 +10,7 @@ import type { NamedDevice } from "../src/manager/device/named-device.ts";
 import { openedAs } from "../src/manager/device/opened-table.ts";
 import { Stack } from "../src/serve/stack.ts";
 import { readStackFile } from "../src/stack-file/read/read.ts";
-import { cleanUp, tempFolder } from "./support.ts";
+import { cleanUp, dmkit, tempFolder } from "./support.ts";
 
 const MIB = 2 ** 20;
 // Sectors.
@@ -153,6 +153,23 @@ describe.each(Object.keys(caches) as (keyof typeof caches)[])("a table with %s",
     expect(await bytesOf(device)).toEqual(new Set([1]));
     await exchange(linear, { force: true });
     expect(await bytesOf(device)).toContain(0);
+    // What was written since would be hidden by what is older.
+    disk.refuses = false;
+    await write(device, 2);
+    await expect(exchange(table("dm:disk", cache))).rejects.toMatchObject({
+      message: expect.stringMatching(/by force.*the old table is in place again/s) as string,
+      hint: expect.stringMatching(/force 1|fsck/) as string,
+    });
+    expect(await bytesOf(device)).toEqual(new Set([2]));
+    const sector = readFileSync(cache).subarray(0, 512);
+    expect(sector.toString("latin1", 0, 4) === "dmkL" || sector.readUInt32LE(8) === 3).toBe(true);
+    // Who means it gets what the cache has.
+    if (target === "cache") await exchange(`${table("dm:disk", cache)} 2 force 1`);
+    else {
+      expect((await dmkit(["fsck", "--repair", cache])).code).toBeLessThan(4);
+      await exchange(table("dm:disk", cache));
+    }
+    expect(await bytesOf(device)).toContain(1);
   });
 });
 

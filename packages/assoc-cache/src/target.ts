@@ -51,6 +51,10 @@ export const assocCache: Target<CacheOptions> = {
     const { eraseSuperblocks } = await import("./device/metadata/superblocks.ts");
     await eraseSuperblocks(await lower(cache, "owns"));
   },
+  async leave({ cache }, { lower }) {
+    const { markLeft } = await import("./device/metadata/superblocks.ts");
+    await markLeft(await lower(cache, "owns"));
+  },
   uses: (options, size) => Object.values(usesOf(options, size)),
   check: async (options, context) => (await import("./open/open.ts")).checkCache(options, context),
   open: async (options, context) => (await import("./open/open.ts")).openCache(options, context),

@@ -78,6 +78,12 @@ describe("superblock", () => {
     expect(later.subarray(128, 160).toString("hex")).toBe(witness);
     expect(later.readUInt32LE(12)).toBe((golden.readUInt32LE(12) & ~4) | 8);
     expect(decodeSuperblock(later)).toEqual({ ...decoded, fingerprint: undefined, witness });
+    // Left behind by an exchange: of a version that older programs refuse, and nothing else differs.
+    const left = Buffer.from(golden);
+    left.writeUInt32LE(3, 8);
+    left.writeUInt32LE(crc32c(left.subarray(0, 508)), 508);
+    expect(decodeSuperblock(left)).toEqual({ ...decoded, left: true });
+    expect(encodeSuperblock({ ...decoded, left: true })).toEqual(left);
   });
 
   it("refuses every single flipped bit", () => {
@@ -97,7 +103,7 @@ describe("superblock", () => {
       return decodeSuperblock(bytes);
     };
     for (const change of [
-      (bytes: Buffer) => bytes.writeUInt32LE(3, 8),
+      (bytes: Buffer) => bytes.writeUInt32LE(4, 8),
       (bytes: Buffer) => bytes.writeBigUInt64LE(65_535n, 64),
       (bytes: Buffer) => bytes.writeBigUInt64LE(0xffff_ffff_ffff_ffffn, 64),
       (bytes: Buffer) => bytes.writeUInt32LE(0, 72),

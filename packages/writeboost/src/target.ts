@@ -215,6 +215,10 @@ export const writeboost: Target<WriteboostOptions> = {
     const { eraseCache } = await import("./open/making/erase-cache.ts");
     await eraseCache(await lower(cache, "owns"), plog === undefined ? undefined : await lower(plog, "owns"));
   },
+  async leave({ cache }, { lower }) {
+    const { leaveCache } = await import("./open/making/erase-cache.ts");
+    await leaveCache(await lower(cache, "owns"));
+  },
   open: (given, context) => openTarget(given, context, noArchives),
 };
 

@@ -12,7 +12,14 @@ import {
 } from "../src/format/geometry.ts";
 import { decodeRecords, encodeRecord as encodePlogRecord, resemblesRecord } from "../src/format/plog.ts";
 import { dialectOf, sealSegment, setMetablock } from "../src/format/segment.ts";
-import { decodeHeader, decodeRecord, encodeHeader, encodeRecord } from "../src/format/superblock.ts";
+import {
+  decodeHeader,
+  decodeRecord,
+  encodeHeader,
+  encodeLeft,
+  encodeRecord,
+  isBareHeader,
+} from "../src/format/superblock.ts";
 import { openWriteboost } from "../src/index.ts";
 
 const MIB = 1024 * 1024;
@@ -117,6 +124,12 @@ describe("superblock", () => {
     sector[4] = 0xee;
     expect(decodeHeader(sector)).toEqual({ kind: "writeboost", order: undefined });
     expect(decodeHeader(Buffer.alloc(512))).toEqual({ kind: "blank" });
+    // Left behind by an exchange: "dmkL" and the order, which earlier versions take for a header that was damaged.
+    const left = Buffer.alloc(4096);
+    left.write("dmkL\x04", 0, "latin1");
+    expect(encodeLeft(4).equals(left)).toBe(true);
+    expect(decodeHeader(left)).toEqual({ kind: "foreign", magic: 0x4c_6b_6d_64 });
+    expect(isBareHeader(left)).toBe(true);
     expect(decodeHeader(Buffer.alloc(512, 1)).kind).toBe("foreign");
   });
 

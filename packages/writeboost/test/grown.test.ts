@@ -153,6 +153,23 @@ describe("a plog device", () => {
     expect(rig.plog?.stable.subarray(size).equals(Buffer.alloc(size, 0xee))).toBe(true);
   });
 
+  it("has a name that is not written again, which a power failure might spoil", async () => {
+    const rig = await crashed();
+    const end = (rig.plog?.size as number) - 512;
+    for (const crash of [true, false]) {
+      let written = 0;
+      (rig.plog as HandDisk).refuse = ({ op, offset, length }) => {
+        if (op === "write" && offset + length > end) written += 1;
+        return false;
+      };
+      await rig.open();
+      expect(written).toBe(0);
+      for (let id = 7; id <= 13; id += 1) expect((await rig.read(id % 7))[0]).toBe(id);
+      if (!crash) await rig.device.close();
+      await rig.crash();
+    }
+  });
+
   it("that was cut short after a crash is refused", async () => {
     const rig = await crashed();
     rig.plog = resized(rig.plog as HandDisk, 3 * SEGMENT);

@@ -2,7 +2,7 @@
  * The superblock, version 2: one sector, little-endian, stored at both ends of the cache device.
  *
  *      0    8 bytes    magic "DMKASSOC"
- *      8    u32        version, 2
+ *      8    u32        version, 2; or 3: the same, and the source went on without dirty blocks that are here
  *      12   u32        flags: 1 = clean shutdown, 2 = needs check, 4 = fingerprint is valid, 8 = witness is valid
  *      16   16 bytes   UUID of the cache
  *      32   16 bytes   UUID of the source, as the administrator gave it; zero: none
@@ -65,11 +65,15 @@ export interface Superblock {
   readonly fingerprint: number | undefined;
   /** 64 hexadecimal digits; undefined where none was taken. */
   readonly witness: string | undefined;
+  /** Its table was exchanged by force while blocks were dirty: they are older than what the source may have by now. */
+  readonly left?: true | undefined;
 }
 
 const MAGIC = Buffer.from("DMKASSOC", "latin1");
 const RESTORING = Buffer.from("restoring\0", "latin1");
 const VERSION = 2;
+/** Programs that know only the other one refuse it. */
+const LEFT = 3;
 const CRC_AT = 508;
 const flagBits = { clean: 1, needsCheck: 2, fingerprint: 4, witness: 8 } as const;
 
@@ -78,7 +82,7 @@ export function encodeSuperblock(superblock: Superblock): Buffer {
   const bytes = Buffer.alloc(SECTOR);
   const { clean, needsCheck, fingerprint, witness, geometry } = superblock;
   bytes.set(MAGIC, 0);
-  setU32(bytes, 8, VERSION);
+  setU32(bytes, 8, superblock.left ? LEFT : VERSION);
   setU32(
     bytes,
     12,
@@ -125,7 +129,7 @@ export function decodeSuperblock(bytes: Buffer): Superblock | string {
     return "the restore of a dump was interrupted: restore it again";
   if (getU32(bytes, CRC_AT) !== crc32c(bytes.subarray(0, CRC_AT))) return "the checksum is wrong";
   const version = getU32(bytes, 8);
-  if (version !== VERSION) return `version ${version} is not known`;
+  if (version !== VERSION && version !== LEFT) return `version ${version} is not known`;
   const geometry: Geometry = {
     frames: tryU64(bytes, 64),
     blockSectors: getU32(bytes, 72),
@@ -151,6 +155,7 @@ export function decodeSuperblock(bytes: Buffer): Superblock | string {
     dirty: tryU64(bytes, 112),
     fingerprint: (flags & flagBits.fingerprint) === 0 ? undefined : getU32(bytes, 120),
     witness: (flags & flagBits.witness) === 0 ? undefined : bytes.toString("hex", 128, 160),
+    ...(version === LEFT && { left: true }),
   };
   return placementProblem(superblock) ?? superblock;
 }

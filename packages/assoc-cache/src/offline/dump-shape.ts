@@ -104,6 +104,7 @@ function isSuperblock(value: unknown): value is Superblock {
     isGeometry(value["geometry"]) &&
     // JSON leaves out what is undefined.
     (fingerprint === undefined || isCount(fingerprint, 2 ** 32)) &&
+    (value["left"] === undefined || value["left"] === true) &&
     (witness === undefined || (typeof witness === "string" && /^[0-9a-f]{64}$/.test(witness)))
   );
 }

@@ -8,6 +8,7 @@ import { type CacheRules, cacheRules } from "../core/rules.ts";
 import { type BlockDevice, SECTOR, refuse } from "@dmkit/block-io";
 import { type FrameTable, NONE, facts, states } from "../core/frame-table.ts";
 import { ENTRIES_PER_SECTOR, entryStates } from "../format/entries.ts";
+import type { Geometry } from "../format/geometry.ts";
 import type { Superblock } from "../format/superblock.ts";
 import {
   type ChecksumMatch,
@@ -19,6 +20,7 @@ import {
 } from "../format/v1.ts";
 import { currentSuperblock, isSecondAtEnd, readSuperblocks } from "../device/metadata/superblocks.ts";
 import type { CacheState } from "../device/state.ts";
+import { whyChanged } from "../device/metadata/witness.ts";
 import { dropEntries, isOfSector, readEntries } from "./entries.ts";
 
 /** What was found on a cache device. */
@@ -123,8 +125,32 @@ export function checkPairing(
 }
 
 /** Whether the source is shorter than what the cache was closed over: its witness cannot be taken. */
-export function isCutShort({ sourceSectors }: Superblock, source: BlockDevice): boolean {
+function isCutShort({ sourceSectors }: Superblock, source: BlockDevice): boolean {
   return source.size / SECTOR < sourceSectors;
+}
+
+/** Throws `EINVAL` where a block of the cache is no number of blocks of both devices. */
+export function checkBlockSize(
+  { blockSectors }: Geometry,
+  { source, cache }: { readonly source: BlockDevice; readonly cache: BlockDevice },
+): void {
+  for (const { name, limits } of [source, cache]) {
+    if ((blockSectors * SECTOR) % limits.logicalBlockSize === 0) continue;
+    throw refuse(
+      name,
+      "EINVAL",
+      `blocks of ${blockSectors} sectors on a device of ${limits.logicalBlockSize}-byte blocks`,
+      "Give a block size of at least 8 sectors.",
+    );
+  }
+}
+
+/** Why what is clean in the cache need not be what the source has; undefined if it is, as far as anybody knows. */
+export async function whyStale(superblock: Superblock, source: BlockDevice): Promise<string | undefined> {
+  if (superblock.left)
+    return "the table of the cache was exchanged by force, and the source went on without what is dirty in it: that is older than what was written since";
+  if (isCutShort(superblock, source)) return "the source is shorter than it was";
+  return whyChanged(superblock, source, superblock.sourceSectors * SECTOR);
 }
 
 /**

@@ -24,14 +24,14 @@ import {
   type Stored,
   type Trace,
   checkPairing,
+  checkBlockSize,
   findMetadata,
-  isCutShort,
   loadV1,
   loadV2,
   traceOf,
+  whyStale,
 } from "./load.ts";
 import { type CacheOptions, cacheOptions, usesOf } from "../options.ts";
-import { whyChanged } from "../device/metadata/witness.ts";
 import type { Metadata } from "../device/metadata/metadata.ts";
 import { MetadataV1 } from "../device/metadata/metadata-v1.ts";
 import { MetadataV2 } from "../device/metadata/metadata-v2.ts";
@@ -229,9 +229,7 @@ async function requireLoadable(
   const { superblock } = stored;
   checkBlockSize(superblock.geometry, devices);
   checkPairing(superblock, devices.source, context.size, sourceUuid(options, context), options);
-  const changed = isCutShort(superblock, devices.source)
-    ? "the source is shorter than it was"
-    : await whyChanged(superblock, devices.source, superblock.sourceSectors * SECTOR);
+  const changed = await whyStale(superblock, devices.source);
   if (changed !== undefined && !options.force) {
     throw refuse(
       devices.source.name,
@@ -257,12 +255,18 @@ async function load(options: CacheOptions, context: Opening, devices: Devices): 
   const trustsClean = changed === undefined && context.rules.believesClean(superblock);
   await loadV2(state, devices.cache, superblock, trustsClean);
   const sourceSectors = context.size / SECTOR;
-  const isResized = superblock.sourceSectors !== sourceSectors;
+  const isResized = superblock.sourceSectors !== sourceSectors || superblock.left === true;
   if (superblock.sourceSectors > sourceSectors) forgetBehind(state, superblock.sourceSectors);
   else if (isResized && context.rules.completesLast)
     await completeLast(state, superblock.sourceSectors * SECTOR);
   // From here on clean entries go out of date without notice.
-  const inUse = { ...superblock, sourceSectors, clean: false, generation: superblock.generation + 1 };
+  const inUse = {
+    ...superblock,
+    left: undefined,
+    sourceSectors,
+    clean: false,
+    generation: superblock.generation + 1,
+  };
   if (context.rules.marksInUse(superblock) || isResized) await writeSuperblocks(devices.cache, inUse);
   return { state, metadata: new MetadataV2(state, superblock.clean || isResized ? inUse : superblock) };
 }
@@ -319,18 +323,6 @@ function newState(
     skipsBlockZero,
     rules,
   });
-}
-
-function checkBlockSize({ blockSectors }: Geometry, { source, cache }: Devices): void {
-  for (const { name, limits } of [source, cache]) {
-    if ((blockSectors * SECTOR) % limits.logicalBlockSize === 0) continue;
-    throw refuse(
-      name,
-      "EINVAL",
-      `blocks of ${blockSectors} sectors on a device of ${limits.logicalBlockSize}-byte blocks`,
-      "Give a block size of at least 8 sectors.",
-    );
-  }
 }
 
 function sourceUuid(options: CacheOptions, { name }: Pick<OpenContext, "name">): string {

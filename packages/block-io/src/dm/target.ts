@@ -219,6 +219,12 @@ export interface Target<Options> {
    * refused. Left out where nothing is kept. Errors: those of the devices; `EBUSY` where somebody else uses them by now.
    */
   retire?(options: Options, context: Pick<OpenContext, "lower">): Promise<void>;
+  /**
+   * Notes durably on its devices that the disk goes on without what only they have, which could not be brought home, and whose
+   * loss was agreed to: opened again it is refused, with what to do, since that would come over what was written since. Nothing is
+   * lost by it. Left out: as `retire`. Errors: as there.
+   */
+  leave?(options: Options, context: Pick<OpenContext, "lower">): Promise<void>;
   /** The options that can be set while it runs. Its devices take them as messages. */
   readonly tunables?: TunableTable;
   /** What its devices can be told besides. */

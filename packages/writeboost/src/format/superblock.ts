@@ -4,6 +4,7 @@
  *      sector 0      0  magic u32 = 0x57427374 (bytes 74 73 42 57)
  *                    4  segment_size_order u8, 4 … 10 (classic only; later drivers leave it uninitialised)
  *                    5  zero; not initialised by old drivers, ignored on read
+ *                    or magic "dmkL", then as it was: the backing device went on without what only the cache has
  *                    or "dmkit restoring": a dump is being restored, and nothing here counts until that is done
  *                    or "dmkit growing", at 16 the order u8, at 17 the dialect u8 (0 classic, 1 v2): everything has been
  *                    written back, nothing here counts, and whoever opens it formats it anew, as large as the device is
@@ -42,6 +43,16 @@ export function encodeGrowing(order: number, dialect: Dialect): Buffer {
   GROWING.copy(block);
   setU8(block, 16, order);
   setU8(block, 17, dialect === "classic" ? 0 : 1);
+  return block;
+}
+
+/** "dmkL", in the place of {@link MAGIC}: it was left behind, and must not be put back without a word. Older programs refuse it. */
+export const LEFT_MAGIC: number = 0x4c6b_6d64;
+
+/** The 4 KiB at {@link HEADER_START} of a cache that was left behind. */
+export function encodeLeft(order: number): Buffer {
+  const block = encodeHeader(order);
+  setU32(block, 0, LEFT_MAGIC);
   return block;
 }
 

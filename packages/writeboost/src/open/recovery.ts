@@ -28,7 +28,14 @@ import { goOnGrowing } from "./making/grow.ts";
 import { requirePair } from "./pairing.ts";
 import { completeRebuilt } from "./plog/plog-complete.ts";
 import { judgePlog } from "./plog/plog-owner.ts";
-import { emptyStart, hasName, plogBytes, plogNameOffset, startName } from "../device/log/plog-place.ts";
+import {
+  emptyStart,
+  hasName,
+  plogBytes,
+  plogNameOffset,
+  startName,
+  writePlogName,
+} from "../device/log/plog-place.ts";
 import { type ScannedPlog, plogCapacity, scanPlog } from "./plog/plog-scan.ts";
 import { type ScannedLog, adoptLog, scan } from "./scan.ts";
 import { UNKNOWN_OWNER, headerOf, readSuperblock, correctRecord, writeUnreadable } from "./superblock.ts";
@@ -253,8 +260,7 @@ export async function rebuild(
 
 /**
  * Records of an id that is about to be used again must not be found behind the new ones. What else lies in plog
- * segments that are not in use stays, and so does the name: without it a crash in here would leave a plog that nobody
- * knows.
+ * segments that are not in use stays, and so does the name: a crash in here must not leave a plog that nobody knows.
  * @param segments plog segments that are about to be used. Default: only what was found counts.
  */
 export async function zeroPlog(
@@ -337,10 +343,7 @@ async function introduce(
       await cache.write(IDENTITY_START, encodeIdentity({ ...identity, plog: NO_UUID, plogSegments: 0 }));
       await cache.flush();
     }
-    const end = plogNameOffset(plogSize, geometry.order);
-    if (end === undefined) await plog.write(0, emptyStart(startName(identity)));
-    else await plog.write(end, block.subarray(0, 512));
-    await plog.flush();
+    await writePlogName(plog, identity);
   }
   await cache.write(IDENTITY_START, block);
   return identity;

@@ -9,6 +9,7 @@ import { type BlockDevice, type Environment, refuse, isOfPlace } from "@dmkit/bl
 import { BLOCK, SLOTS_START } from "../format/geometry.ts";
 import { IDENTITY_START, type StoredIdentity, decodeIdentity, uuidAt } from "../format/identity.ts";
 import {
+  LEFT_MAGIC,
   HEADER_START,
   type Header,
   RECORD,
@@ -75,6 +76,14 @@ export function headerOf(
   }
   if (typeof identity === "object") {
     if (header.kind === "unreadable") return { order: identity.order };
+    if (header.kind === "foreign" && header.magic === LEFT_MAGIC) {
+      throw refuse(
+        cache.name,
+        "EFORMAT",
+        "its table was exchanged by force, and the backing device went on without what only the cache has",
+        "To do without that for good, zero its first MiB. To have it all the same, over what was written since, repair it offline (fsck), which gives it its header again. Nothing has been written.",
+      );
+    }
     throw refuse(
       cache.name,
       "EFORMAT",

@@ -36,8 +36,10 @@ export interface ExchangedTables {
   next: InactiveTable;
   /** The lines of the one that was closed, to be opened again if need be. None before, or if there was none. */
   before: readonly Segment[];
-  /** Those of its lines whose devices go on without them, with all they had. */
+  /** Those of its lines whose devices go on without them. */
   gone: readonly Segment[];
+  /** With all they had. */
+  isHome: boolean;
 }
 
 interface RunningMessage {

@@ -37,7 +37,7 @@ export async function exchangeTable(
   requireSameFiles(managed, next);
   // From here on both are read there, each time: what they refer to may get another name.
   const segments = madeBefore(next.segments, [...context.lines(), ...managed.left]);
-  const tables: ExchangedTables = { next: { ...next, segments }, before: [], gone: [] };
+  const tables: ExchangedTables = { next: { ...next, segments }, before: [], gone: [], isHome: true };
   managed.exchanged = tables;
   let giveBack = (): void => {};
   const keep = (old: OpenedTable): void => {
@@ -130,7 +130,8 @@ async function closeOld(
     }
   }
   // Where neither can write nothing grows old.
-  if (isHome && !(managed.readOnly && next.readOnly)) tables.gone = go;
+  tables.isHome = isHome;
+  if (!(managed.readOnly && next.readOnly)) tables.gone = go;
   if (!next.force) {
     try {
       await rememberContents(managed, old);

@@ -74,7 +74,7 @@ export async function bringHome(
     const { message } = error as Error;
     logger.log(
       "warn",
-      "what is only in a cache was not written back: it is not in the new table; put back later, the cache shows what it has over what is written from now on",
+      "what is only in a cache was not written back: it is not in the new table, and the cache is not opened again without a word",
       {
         device,
         message,

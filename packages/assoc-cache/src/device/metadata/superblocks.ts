@@ -97,6 +97,13 @@ export async function writeSuperblocksInTurn(cache: BlockDevice, superblock: Sup
   await cache.flush();
 }
 
+/** Notes in both copies, durably, that the source went on without what is dirty. A cache without them has nothing dirty. */
+export async function markLeft(cache: BlockDevice): Promise<void> {
+  const current = currentSuperblock(await readSuperblocks(cache));
+  if (current === undefined) return;
+  await writeSuperblocksInTurn(cache, { ...current, left: true, generation: current.generation + 1 });
+}
+
 /** The blocks of both copies, and the byte where the second one begins. */
 function blocksOf(
   cache: BlockDevice,

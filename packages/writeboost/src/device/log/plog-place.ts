@@ -76,6 +76,27 @@ export async function readPlogIdentity(
   return typeof identity === "object" ? identity : undefined;
 }
 
+/**
+ * Writes the name of a plog, durably; not again where it is there: a disk that loses power may spoil the sector that it
+ * writes, and without it a plog in use is refused.
+ */
+export async function writePlogName(plog: BlockDevice, identity: Identity): Promise<void> {
+  const { order, plogSize } = identity;
+  if (isSameName(await given(readPlogIdentity(plog, order, plogSize)), identity)) return;
+  const end = plogNameOffset(plogSize, order);
+  if (end === undefined) await plog.write(0, emptyStart(startName(identity)));
+  else await plog.write(end, encodeIdentity(identity).subarray(0, SECTOR));
+  await plog.flush();
+}
+
+/** Whether it says all that a repair takes from it, but for what changes while a cache runs. */
+function isSameName(name: Identity | undefined, identity: Identity): boolean {
+  if (name === undefined) return false;
+  const { clean, coveredId, lastId, recordedId, witness, backingSample } = name;
+  const now = { ...identity, clean, coveredId, lastId, recordedId, witness, backingSample };
+  return encodeIdentity(now).equals(encodeIdentity(name));
+}
+
 /** The name on a device of which nothing is known, in either place. */
 export async function findPlogIdentity(plog: BlockDevice): Promise<Identity | undefined> {
   for (let order = MIN_ORDER; order <= MAX_ORDER; order += 1) {

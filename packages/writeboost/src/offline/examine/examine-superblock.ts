@@ -107,7 +107,7 @@ async function reportIdentity(
         ? undefined
         : "The cache can be opened without one; if the device is a type 1 cache, give its plog device too.",
     },
-    // The copy is as old as the last opening: what it says was durable then, still is.
+    // The copy is as old as an earlier opening: what it says was durable then, still is.
     fix: same ? { step: "identity", identity: { ...copy, clean: false } } : undefined,
   });
 }

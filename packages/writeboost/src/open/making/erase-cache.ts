@@ -1,7 +1,8 @@
-/** A cache whose backing device goes on without it. */
+/** A cache whose backing device goes on without it: with all it had, or without what could not be written back. */
 import { type BlockDevice, given } from "@dmkit/block-io";
 import { BLOCK, SLOTS_START, plogSegmentSize } from "../../format/geometry.ts";
 import { plogBytes, plogNameOffset, readPlogIdentity } from "../../device/log/plog-place.ts";
+import { HEADER_START, encodeLeft } from "../../format/superblock.ts";
 import { readSuperblock } from "../superblock.ts";
 import { eraseHeader } from "./format-cache.ts";
 
@@ -35,4 +36,15 @@ async function plogEraser(cache: BlockDevice, plog: BlockDevice): Promise<(() =>
     await plog.writeZeroes(end ?? 0, SECTOR);
     await plog.flush();
   };
+}
+
+/** Marks a cache as left behind, durably: it is not opened again before it is repaired. All it has stays. */
+export async function leaveCache(cache: BlockDevice): Promise<void> {
+  const { header, identity } = await readSuperblock(cache);
+  // Without an order it is refused anyway.
+  const order =
+    typeof identity === "object" ? identity.order : header.kind === "writeboost" ? header.order : undefined;
+  if (header.kind !== "writeboost" || order === undefined) return;
+  await cache.write(HEADER_START, encodeLeft(order));
+  await cache.flush();
 }
