@@ -22,15 +22,15 @@ export async function retire(
   // Looked up each time: a device may get another name meanwhile.
   for (let index = 0; index < tables.gone.length; index += 1) {
     const { target, options, length } = tables.gone[index] as Segment;
-    const end = (tables.isHome ? undefined : target.leave) ?? target.retire;
-    if (end === undefined) continue;
+    const isLeft = !tables.isHome && target.leave !== undefined;
+    if (!isLeft && target.retire === undefined) continue;
     // Opened as a table is, so that its devices are found, locked and claimed as for one.
     const retiring: Segment["target"] = {
       ...target,
       uses: () => [],
       check: () => Promise.resolve(),
       async open(given, context) {
-        await end.call(target, given, context);
+        await (isLeft ? target.leave?.(given, context) : target.retire?.(given, context));
         return new ZeroDevice(context.size, target.name);
       },
     };
