@@ -253,6 +253,10 @@ const long: Readonly<Record<string, LongMessage>> = {
     size: 4096 * MIB,
     line: (size) => `cow ${file("base", size)} 0 ${file("bitmap")} ${file("data", size)} 0`,
   },
+  "compression extents": {
+    size: 32 * MIB,
+    line: (size) => `compression ${file("packed", size + 8 * MIB)} writeback 5`,
+  },
   "zram recompress": { size: SIZE, line: () => "zram lz4 2 recomp_algorithm zstd", words: ["all"] },
   "zram writeback": {
     size: SIZE,

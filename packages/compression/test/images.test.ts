@@ -74,6 +74,50 @@ describe.each(formats)("an image of format %s", (format) => {
     expect(Number(facts["payload_percent"])).toBeLessThan(60);
   });
 
+  it("is described as it is while it is served, and by what has happened since", async () => {
+    const lower = await made(format);
+    const { stored_blocks, payload_bytes, raw_extents, compressed_extents } = (await images.info(
+      { device: lower },
+      work,
+    )) as Facts;
+    const device = await openImage(lower, BLOCKS, values[format]);
+    const answered = async (): Promise<Facts> =>
+      Object.fromEntries(
+        (await device.message(["extents"])).split("\n").map((line) => {
+          const [name, value] = line.split(" ");
+          return [name, Number(value)];
+        }),
+      );
+    expect(await answered()).toMatchObject({ stored_blocks, payload_bytes, raw_extents, compressed_extents });
+    expect(device.facts()).toMatchObject({
+      format,
+      algorithm: "lz4",
+      stored_extents: 0,
+      stored_raw_extents: 0,
+      decompressed_extents: 0,
+    });
+    await device.write(200 * BLOCK, text(5, 4));
+    await device.write(220 * BLOCK, noise(6, 2));
+    await device.flush();
+    await device.read(0, Buffer.alloc(4 * BLOCK));
+    expect(device.facts()).toMatchObject({
+      stored_extents: 2,
+      stored_raw_extents: 1,
+      decompressed_extents: 1,
+      compressed_from_bytes: 6 * BLOCK,
+    });
+    await device.read(40 * BLOCK, Buffer.alloc(BLOCK));
+    expect(device.facts()["decompressed_extents"]).toBe(1);
+    await device.close();
+    const after = (await images.info({ device: lower }, work)) as Facts;
+    const again = await openImage(lower, BLOCKS, values[format]);
+    const said = Object.fromEntries(
+      (await again.message(["extents"])).split("\n").map((line) => line.split(" ")),
+    );
+    for (const [name, value] of Object.entries(said)) expect(after[name], name).toBe(Number(value));
+    await again.close();
+  });
+
   it("is drawn, in order and without overlaps", async () => {
     const device = await made(format);
     const { strips, legend } = await images.map({ device }, work);

@@ -4,7 +4,7 @@
  */
 import { BlockIoError, type ErrorCode, isErrorCode } from "@dmkit/block-io";
 import { type Compressor, CompressorError, createCompressor } from "@dmkit/compressor";
-import { BLOCK, BLOCK_SECTORS, MAX_EXTENT } from "../format/geometry-v1.ts";
+import { BLOCK, MAX_EXTENT } from "../format/geometry-v1.ts";
 import { compressedPart, compressionLimit, encodePayload } from "../format/payload.ts";
 
 /** What {@link Codec.decode} could not make sense of. */
@@ -16,6 +16,8 @@ export type Flaw = Damage | "checksum" | "unreadable" | "metadata";
 export class Codec {
   readonly #compressor: Compressor;
   readonly #synchronous: boolean;
+  /** Extents that were decompressed, or a part of them. */
+  decompressed = 0;
 
   constructor(compressor: Compressor, synchronous: boolean) {
     this.#compressor = compressor;
@@ -49,6 +51,7 @@ export class Codec {
     }
     const compressed = compressedPart(payload);
     if (compressed === undefined) return "length word";
+    this.decompressed += 1;
     try {
       const length = this.#synchronous
         ? this.#compressor.decompressSync(compressed, into)
@@ -74,7 +77,10 @@ export class Codec {
     if (compressed !== undefined) {
       try {
         const count = this.#compressor.decompressPartSync(compressed, into, at, length);
-        if (count !== undefined) return count === into.length ? undefined : "length";
+        if (count !== undefined) {
+          this.decompressed += 1;
+          return count === into.length ? undefined : "length";
+        }
       } catch {
         return "decompression";
       }
@@ -93,11 +99,6 @@ export class Codec {
   close(): Promise<void> {
     return this.#compressor.close();
   }
-}
-
-/** Bytes of the payload of an extent. */
-export function payloadBytes(sectors: number): number {
-  return (sectors * BLOCK) / BLOCK_SECTORS;
 }
 
 /** Throws what {@link openCodec} does; for a device that is to be made, before anything is written. */

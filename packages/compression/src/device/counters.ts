@@ -1,9 +1,24 @@
-/** What has been written and what has gone wrong since the device was opened. */
-import { type Controls, type Facts, type WatchedFacts, noControls } from "@dmkit/block-io";
+/** What has been written and what has gone wrong since the device was opened, and what it can be asked. */
+import {
+  type Controls,
+  type Environment,
+  type Facts,
+  type LongWork,
+  type WatchedFacts,
+  nextTurn,
+  noControls,
+} from "@dmkit/block-io";
+import type { ExtentMap } from "../core/extent-map.ts";
+import { countExtent, extentsOf, newTally, tallyFacts } from "../core/tally.ts";
+import type { Codec } from "./codec.ts";
+
 export interface Counters {
   /** Bytes of blocks stored, before and after compression. */
   data: number;
   compressed: number;
+  /** Extents stored, and those of them that are stored as they are: compressed they would take as many sectors. */
+  extents: number;
+  raw: number;
   /** Bytes of metadata written. */
   metadata: number;
   /** Extents that could not be read, however often that was found out. */
@@ -11,21 +26,71 @@ export interface Counters {
 }
 
 export function newCounters(): Counters {
-  return { data: 0, compressed: 0, metadata: 0, damaged: 0 };
+  return { data: 0, compressed: 0, extents: 0, raw: 0, metadata: 0, damaged: 0 };
+}
+
+/** An extent was stored: what it holds, and as what. */
+export function countStored(counters: Counters, contents: Buffer, payload: Buffer): void {
+  counters.data += contents.length;
+  counters.compressed += payload.length;
+  counters.extents += 1;
+  if (payload.length === contents.length) counters.raw += 1;
 }
 
 export function statusLine({ data, compressed, metadata }: Counters): string {
   return `Data Size ${data} Compressed Data Size ${compressed} Meta Size ${metadata}`;
 }
 
-/** The same by name: the historical names, and those that are watched. */
-export function counterFacts({ data, compressed, metadata, damaged }: Counters): Facts & WatchedFacts {
-  const historical = { data_size: data, compressed_data_size: compressed, meta_size: metadata };
-  return { ...historical, damaged, compressed_from_bytes: data, compressed_to_bytes: compressed };
+/** A running device of either format, as those see it that ask. */
+export interface RunningDevice {
+  readonly format: "v1" | "v2";
+  readonly environment: Environment;
+  readonly counters: Counters;
+  readonly codec: Codec;
+  readonly map: ExtentMap;
+}
+
+/** By name: the historical names, and those that are watched. */
+export function counterFacts({ format, counters, codec }: RunningDevice): Facts & WatchedFacts {
+  const { data, compressed, extents, raw, metadata, damaged } = counters;
+  return {
+    format,
+    algorithm: codec.algorithm,
+    data_size: data,
+    compressed_data_size: compressed,
+    meta_size: metadata,
+    stored_extents: extents,
+    stored_raw_extents: raw,
+    decompressed_extents: codec.decompressed,
+    damaged,
+    compressed_from_bytes: data,
+    compressed_to_bytes: compressed,
+  };
+}
+
+// Blocks after which others get a turn: about a millisecond.
+const TURN = 4096;
+
+/** Counts what is stored, as `info` does of an image: by name, as far as it has come into its place. */
+async function contents(
+  { map, environment }: RunningDevice,
+  { signal, progress }: LongWork,
+): Promise<Readonly<Record<string, number>>> {
+  const tally = newTally();
+  let turn = TURN;
+  for (const extent of extentsOf(map)) {
+    countExtent(map, extent, tally);
+    if (extent.head < turn) continue;
+    turn = extent.head + TURN;
+    progress?.({ done: extent.head, total: map.blocks, unit: "blocks" });
+    await nextTurn(environment.scheduler);
+    signal?.throwIfAborted();
+  }
+  return tallyFacts(map, tally);
 }
 
 /** What a running device of either format can be told. */
-export const compressionControls: Controls<{ readonly counters: Counters }> = {
+export const compressionControls: Controls<RunningDevice> = {
   ...noControls,
   messages: {
     damaged: {
@@ -33,6 +98,16 @@ export const compressionControls: Controls<{ readonly counters: Counters }> = {
       readOnly: true,
       help: "answers with how many extents could not be read",
       run: ({ counters }) => String(counters.damaged),
+    },
+    extents: {
+      arguments: "",
+      readOnly: true,
+      long: true,
+      help: "counts what is stored: extents and blocks, the bytes they take, how many save how much",
+      run: async (device, _args, options) =>
+        Object.entries(await contents(device, options))
+          .map(([name, value]) => `${name} ${value}`)
+          .join("\n"),
     },
   },
 };

@@ -15,6 +15,11 @@ export const BLOCK_SECTORS = 8;
 /** Blocks of the largest extent. */
 export const MAX_EXTENT = 32;
 
+/** Bytes of the payload of an extent. */
+export function payloadBytes(sectors: number): number {
+  return (sectors * BLOCK) / BLOCK_SECTORS;
+}
+
 export interface GeometryV1 {
   readonly metaBlocks: number;
   readonly dataBlocks: number;

@@ -11,10 +11,10 @@ import {
   refuse,
   silentLogger,
 } from "@dmkit/block-io";
-import { type Codec, type Flaw, openCodec, payloadBytes } from "../device/codec.ts";
+import { type Codec, type Flaw, openCodec } from "../device/codec.ts";
 import { ExtentMap, type StoredExtent } from "../core/extent-map.ts";
 import { newCounters } from "../device/counters.ts";
-import { BLOCK } from "../format/geometry-v1.ts";
+import { BLOCK, payloadBytes } from "../format/geometry-v1.ts";
 import type { DecodedRecord } from "../format/journal-v2.ts";
 import { payloadSum } from "../format/metadata-v2.ts";
 import { type SuperblockV1, decodeSuperblockV1, isSuperblockV1 } from "../format/superblock-v1.ts";
@@ -197,18 +197,4 @@ export async function readContents(
   if (payload === undefined) return "unreadable";
   if (!checks(image, extent, payload)) return "checksum";
   return image.codec.decode(payload, into);
-}
-
-/** All extents in order; blocks whose metadata makes no sense come one by one, as `bad`. */
-export function* extentsOf(map: ExtentMap): Iterable<StoredExtent> {
-  for (let block = 0; block < map.blocks; ) {
-    const extent = map.find(block);
-    if (extent.bad) {
-      yield { head: block, blocks: 1, sectors: 0, bad: true };
-      block += 1;
-    } else {
-      yield extent;
-      block = extent.head + extent.blocks;
-    }
-  }
 }

@@ -1,12 +1,11 @@
 /** Recognising an image, and what can be said of it without reading its payloads. */
 import type { BlockDevice, Detected, ImageFacts } from "@dmkit/block-io";
-import { payloadBytes } from "../device/codec.ts";
-import { BLOCK, BLOCK_SECTORS } from "../format/geometry-v1.ts";
+import { countExtent, extentsOf, newTally, tallyFacts } from "../core/tally.ts";
+import { BLOCK } from "../format/geometry-v1.ts";
 import { decodeSuperblockV1, isSuperblockV1 } from "../format/superblock-v1.ts";
 import { algorithms } from "../open/v1/load.ts";
 import { readSuperblockCopies } from "../device/v2/superblocks.ts";
-import { type Report, countExtent, newReport } from "./inspect/findings.ts";
-import { type Image, ROLE, extentsOf, openImage, readStart } from "./image.ts";
+import { type Image, ROLE, openImage, readStart } from "./image.ts";
 
 /** By the magic, of either copy for format 2. */
 export async function detect(device: BlockDevice): Promise<Detected | undefined> {
@@ -43,9 +42,10 @@ export async function detect(device: BlockDevice): Promise<Detected | undefined>
 export async function info(device: BlockDevice): Promise<ImageFacts> {
   const image = await openImage(device, false, true);
   await image.codec.close();
-  const report = newReport();
-  for (const extent of extentsOf(image.map)) countExtent(image, extent, report);
-  return { ...geometryFacts(image), ...contentFacts(image, report) };
+  const { map } = image;
+  const tally = newTally();
+  for (const extent of extentsOf(map)) countExtent(map, extent, tally);
+  return { ...geometryFacts(image), ...tallyFacts(map, tally) };
 }
 
 function geometryFacts(image: Image): ImageFacts {
@@ -62,28 +62,5 @@ function geometryFacts(image: Image): ImageFacts {
     journal_records_to_replay: image.pending.length,
     ...sizes,
     journal_bytes: layout.journalBlocks * BLOCK,
-  };
-}
-
-function contentFacts(
-  { map }: Image,
-  { holes, lost, raw, compressed, payload, histogram }: Report,
-): ImageFacts {
-  const stored = map.blocks - holes - lost;
-  return {
-    stored_blocks: stored,
-    hole_blocks: holes,
-    lost_blocks: lost,
-    raw_extents: raw,
-    compressed_extents: compressed,
-    payload_bytes: payload,
-    saved_bytes: stored * BLOCK - payload,
-    payload_percent: stored === 0 ? 0 : Math.round((payload / (stored * BLOCK)) * 1000) / 10,
-    ...Object.fromEntries(
-      histogram.flatMap((blocks, sectors) => {
-        const own = sectors === 0 ? blocks - holes : blocks;
-        return [[`blocks_saving_${payloadBytes(BLOCK_SECTORS - sectors)}_bytes`, own]];
-      }),
-    ),
   };
 }

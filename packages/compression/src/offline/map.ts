@@ -2,7 +2,8 @@
 import type { BlockDevice, ImageMap, MapKind, MapRange } from "@dmkit/block-io";
 import type { StoredExtent } from "../core/extent-map.ts";
 import { BLOCK, BLOCK_SECTORS } from "../format/geometry-v1.ts";
-import { type Image, extentsOf, openImage, placeOf } from "./image.ts";
+import { extentsOf } from "../core/tally.ts";
+import { type Image, openImage, placeOf } from "./image.ts";
 
 const legend: Readonly<Record<string, MapKind>> = {
   superblock: { meaning: "superblock", character: "S", colour: "#7048e8", weight: 6 },

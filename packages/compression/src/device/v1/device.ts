@@ -11,6 +11,7 @@
 import {
   type Extent,
   FlushGroup,
+  type Environment,
   type Facts,
   GuardedTarget,
   type Health,
@@ -22,10 +23,18 @@ import {
   withCapabilities,
   worstHealth,
 } from "@dmkit/block-io";
-import { type StoredExtent, TAIL } from "../../core/extent-map.ts";
+import { type ExtentMap, type StoredExtent, TAIL } from "../../core/extent-map.ts";
 import { isRaw } from "../../core/plan.ts";
 import { type Run, runsOf } from "../../core/runs.ts";
-import { type Counters, compressionControls, counterFacts, statusLine } from "../counters.ts";
+import type { Codec } from "../codec.ts";
+import {
+  type Counters,
+  type RunningDevice,
+  compressionControls,
+  countStored,
+  counterFacts,
+  statusLine,
+} from "../counters.ts";
 import { BLOCK, MAX_EXTENT } from "../../format/geometry-v1.ts";
 import { compressionLimits } from "../limits.ts";
 import { Discards } from "./discards.ts";
@@ -39,7 +48,7 @@ interface Piece extends Run {
   readonly contents: Buffer | undefined;
 }
 
-export class CompressionDeviceV1 extends GuardedTarget {
+export class CompressionDeviceV1 extends GuardedTarget implements RunningDevice {
   readonly #parts: DeviceV1Parts;
   readonly #lock = new RangeLock();
   readonly #metadata: MetadataV1;
@@ -68,12 +77,26 @@ export class CompressionDeviceV1 extends GuardedTarget {
     return statusLine(this.counters);
   }
 
+  readonly format = "v1";
+
+  get environment(): Environment {
+    return this.#parts.environment;
+  }
+
   get counters(): Counters {
     return this.#parts.counters;
   }
 
+  get codec(): Codec {
+    return this.#parts.codec;
+  }
+
+  get map(): ExtentMap {
+    return this.#parts.map;
+  }
+
   protected override doFacts(): Facts {
-    return counterFacts(this.counters);
+    return counterFacts(this);
   }
 
   protected override get controls(): typeof compressionControls {
@@ -236,8 +259,7 @@ export class CompressionDeviceV1 extends GuardedTarget {
         const rest = payload.length % unit;
         const filled = rest === 0 ? payload : Buffer.concat([payload, Buffer.alloc(unit - rest)]);
         await lower.write(this.#placeOf(first), filled);
-        counters.data += contents.length;
-        counters.compressed += payload.length;
+        countStored(counters, contents, payload);
         stored[index] = payload.length / SECTOR;
       }),
     );

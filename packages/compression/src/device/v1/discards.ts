@@ -3,10 +3,9 @@
  * Advice only: what does not fit in here is not discarded, and nothing is wrong if a discard fails.
  */
 import type { BlockDevice } from "@dmkit/block-io";
-import { payloadBytes } from "../codec.ts";
 import type { ExtentMap } from "../../core/extent-map.ts";
 import type { Run } from "../../core/runs.ts";
-import { BLOCK } from "../../format/geometry-v1.ts";
+import { BLOCK, payloadBytes } from "../../format/geometry-v1.ts";
 
 const MAX_RUNS = 4096;
 

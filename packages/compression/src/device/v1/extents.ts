@@ -1,8 +1,7 @@
 /** Reading an extent of format 1. */
 import { BlockIoError, readTwice } from "@dmkit/block-io";
 import type { StoredExtent } from "../../core/extent-map.ts";
-import { BLOCK } from "../../format/geometry-v1.ts";
-import { payloadBytes } from "../codec.ts";
+import { BLOCK, payloadBytes } from "../../format/geometry-v1.ts";
 import type { DeviceV1Parts } from "./parts.ts";
 
 /** Byte on the device below where a block begins. */

@@ -3,8 +3,7 @@
  * record was committed, and again, with the same result, when it is replayed.
  */
 import { SECTOR, type BlockDevice, inParallel, isGiven, isOfPlace } from "@dmkit/block-io";
-import { payloadBytes } from "../codec.ts";
-import { BLOCK } from "../../format/geometry-v1.ts";
+import { BLOCK, payloadBytes } from "../../format/geometry-v1.ts";
 import { type Change, changeKinds } from "../../format/journal-v2.ts";
 import { GROUP } from "../../format/layout-v2.ts";
 import { encodeGroup } from "../../format/metadata-v2.ts";

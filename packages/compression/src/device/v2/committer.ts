@@ -13,10 +13,9 @@
  * - after any other failure nothing more is committed: the staged blocks can still be read, writes are refused.
  */
 import { SECTOR, done, inParallel, isLossless } from "@dmkit/block-io";
-import { payloadBytes } from "../codec.ts";
 import type { StoredExtent } from "../../core/extent-map.ts";
 import { type BlockState, type GroupPlan, type Piece, isRaw, pieces, planGroup } from "../../core/plan.ts";
-import { BLOCK } from "../../format/geometry-v1.ts";
+import { BLOCK, payloadBytes } from "../../format/geometry-v1.ts";
 import { type Change, changeKinds, encodeHeader, headerLength } from "../../format/journal-v2.ts";
 import { GROUP } from "../../format/layout-v2.ts";
 import { payloadSum } from "../../format/metadata-v2.ts";
@@ -25,6 +24,7 @@ import type { Journal } from "./journal.ts";
 import { withoutLoss } from "../no-space.ts";
 import { type Staging, ZEROES } from "./staging.ts";
 import { BLOCK_ROOM, type Store } from "./store.ts";
+import { countStored } from "../counters.ts";
 
 export interface CommitterParts {
   readonly store: Store;
@@ -250,8 +250,7 @@ export class Committer {
     if (kind === "stay") {
       return { change: { ...change, sectors, sum, kind: changeKinds.inPlace }, payload: undefined };
     }
-    counters.data += contents.length;
-    counters.compressed += payload.length;
+    countStored(counters, contents, payload);
     return { change: { ...change, sectors, sum, kind: changeKinds.payload }, payload };
   }
 

@@ -18,8 +18,15 @@ import {
   type Health,
   worstHealth,
 } from "@dmkit/block-io";
-import { type Counters, compressionControls, counterFacts, statusLine } from "../counters.ts";
-import type { StoredExtent } from "../../core/extent-map.ts";
+import type { Codec } from "../codec.ts";
+import {
+  type Counters,
+  type RunningDevice,
+  compressionControls,
+  counterFacts,
+  statusLine,
+} from "../counters.ts";
+import type { ExtentMap, StoredExtent } from "../../core/extent-map.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
 import { GROUP } from "../../format/layout-v2.ts";
 import type { Committer } from "./committer.ts";
@@ -51,7 +58,7 @@ interface Look {
   readonly read: () => Found;
 }
 
-export class CompressionDeviceV2 extends GuardedTarget {
+export class CompressionDeviceV2 extends GuardedTarget implements RunningDevice {
   readonly #parts: DeviceV2Parts;
   readonly #committer: Committer;
   readonly #commits: FlushGroup;
@@ -147,12 +154,26 @@ export class CompressionDeviceV2 extends GuardedTarget {
     return statusLine(this.counters);
   }
 
+  readonly format = "v2";
+
+  get environment(): Environment {
+    return this.#parts.environment;
+  }
+
   get counters(): Counters {
-    return this.#parts.store.parts.counters;
+    return this.store.parts.counters;
+  }
+
+  get codec(): Codec {
+    return this.store.parts.codec;
+  }
+
+  get map(): ExtentMap {
+    return this.store.map;
   }
 
   protected override doFacts(): Facts {
-    return counterFacts(this.counters);
+    return counterFacts(this);
   }
 
   protected override get controls(): typeof compressionControls {

@@ -6,10 +6,10 @@ import { type BlockDevice, BufferPool, done, isGiven, readWhatIsGiven } from "@d
 import type { StoredExtent } from "../../core/extent-map.ts";
 import { isRaw } from "../../core/plan.ts";
 import type { CompressionRules } from "../../core/rules.ts";
-import { BLOCK, MAX_EXTENT } from "../../format/geometry-v1.ts";
+import { BLOCK, MAX_EXTENT, payloadBytes } from "../../format/geometry-v1.ts";
 import { payloadSum } from "../../format/metadata-v2.ts";
 import type { SuperblockV2 } from "../../format/superblock-v2.ts";
-import { type Codec, type Flaw, payloadBytes } from "../codec.ts";
+import { type Codec, type Flaw } from "../codec.ts";
 
 export interface PayloadParts {
   readonly rules: CompressionRules;

@@ -16,10 +16,10 @@
  * - of a group whose metadata is `stuck` every record that follows says what all of its blocks are.
  */
 import { BlockIoError, type Health, type Logger, SECTOR, healthy, readWhatIsGiven } from "@dmkit/block-io";
-import { type Flaw, payloadBytes } from "../codec.ts";
+import { type Flaw } from "../codec.ts";
 import { type StoredExtent, ExtentMap } from "../../core/extent-map.ts";
 import type { Counters } from "../counters.ts";
-import { BLOCK } from "../../format/geometry-v1.ts";
+import { BLOCK, payloadBytes } from "../../format/geometry-v1.ts";
 import { type Change, changeKinds } from "../../format/journal-v2.ts";
 import { GROUP } from "../../format/layout-v2.ts";
 import { type PayloadParts, Payloads } from "./payloads.ts";

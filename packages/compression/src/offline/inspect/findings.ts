@@ -1,10 +1,9 @@
 /** Findings: a problem, and how to put it right where that needs no guess. */
 import { type BlockDevice, type ImageProblem, type OfflineWork, realEnvironment } from "@dmkit/block-io";
-import { BLOCK, BLOCK_SECTORS } from "../../format/geometry-v1.ts";
+import { BLOCK, payloadBytes } from "../../format/geometry-v1.ts";
 import { LOST, type StoredExtent } from "../../core/extent-map.ts";
-import { isRaw } from "../../core/plan.ts";
-import { payloadBytes } from "../../device/codec.ts";
-import { type Image, ROLE, extentsOf, placeOf, readContents } from "../image.ts";
+import { type Tally, countExtent, extentsOf, newTally } from "../../core/tally.ts";
+import { type Image, ROLE, placeOf, readContents } from "../image.ts";
 
 /** A fix writes to the device itself, and leaves flushing to whoever calls it. */
 export interface Finding {
@@ -17,50 +16,15 @@ export interface Finding {
 export const plainWork: OfflineWork = { environment: realEnvironment };
 
 /** What is on a device; counted by a check. */
-export interface Report {
+export interface Report extends Tally {
   format: "v1" | "v2";
   algorithm: string;
   dataBlocks: number;
-  /** Blocks that are not stored. */
-  holes: number;
-  /** Blocks whose contents are gone, as far as the metadata says. */
-  lost: number;
-  /** Extents, by how they are stored. */
-  raw: number;
-  compressed: number;
-  /** Bytes of all payloads. */
-  payload: number;
-  /** Blocks by sectors of payload attributed to them, 0 … 8. */
-  histogram: number[];
 }
 
 /** An empty report, to be filled in. */
 export function newReport(): Report {
-  return {
-    format: "v2",
-    algorithm: "",
-    dataBlocks: 0,
-    holes: 0,
-    lost: 0,
-    raw: 0,
-    compressed: 0,
-    payload: 0,
-    histogram: Array.from({ length: BLOCK_SECTORS + 1 }, () => 0),
-  };
-}
-
-export function countExtent({ map }: Image, extent: StoredExtent, report: Report): void {
-  const { head, blocks, sectors, bad } = extent;
-  if (bad) report.lost += blocks;
-  else if (sectors === 0) report.holes += blocks;
-  else if (isRaw(extent)) report.raw += 1;
-  else report.compressed += 1;
-  if (bad) return;
-  report.payload += payloadBytes(sectors);
-  for (let index = 0; index < blocks; index += 1) {
-    const own = (map.states[head + index] as number) & LOST;
-    report.histogram[own] = (report.histogram[own] ?? 0) + 1;
-  }
+  return { format: "v2", algorithm: "", dataBlocks: 0, ...newTally() };
 }
 
 /** Blocks, in words. */
@@ -89,7 +53,7 @@ export async function* inspectExtents(
   let gone: { first: number; blocks: number; lost: boolean } | undefined;
   for (const extent of extentsOf(map)) {
     const { head, blocks, sectors, bad } = extent;
-    countExtent(image, extent, report);
+    countExtent(map, extent, report);
     const lost = map.states[head] === LOST;
     if (gone !== undefined && (!bad || gone.lost !== lost || isKnown(head))) {
       yield goneFinding(image, gone);

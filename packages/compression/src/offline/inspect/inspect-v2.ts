@@ -8,9 +8,8 @@
  * - a payload that the journal still has.
  */
 import { type BlockDevice, type OfflineWork, SECTOR, readGiven } from "@dmkit/block-io";
-import { payloadBytes } from "../../device/codec.ts";
 import { LOST, type StoredExtent } from "../../core/extent-map.ts";
-import { BLOCK } from "../../format/geometry-v1.ts";
+import { BLOCK, payloadBytes } from "../../format/geometry-v1.ts";
 import { changeKinds } from "../../format/journal-v2.ts";
 import { GROUP, isSound } from "../../format/layout-v2.ts";
 import { decodeGroup, encodeGroup, mendGroup, payloadSum } from "../../format/metadata-v2.ts";

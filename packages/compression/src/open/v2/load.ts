@@ -3,9 +3,8 @@
  * brought into place. Used when a device is opened, and by the offline tools.
  */
 import { SECTOR, readTwice, refuse } from "@dmkit/block-io";
-import { payloadBytes } from "../../device/codec.ts";
 import { type ExtentMap, LOST, TAIL } from "../../core/extent-map.ts";
-import { BLOCK, BLOCK_SECTORS, MAX_EXTENT } from "../../format/geometry-v1.ts";
+import { BLOCK, BLOCK_SECTORS, MAX_EXTENT, payloadBytes } from "../../format/geometry-v1.ts";
 import { type Change, type DecodedRecord, changeKinds } from "../../format/journal-v2.ts";
 import { GROUP } from "../../format/layout-v2.ts";
 import { decodeGroup } from "../../format/metadata-v2.ts";
