@@ -75,6 +75,30 @@ export interface Backend<Context = unknown> {
   compressAsync?(src: Uint8Array, dst: Uint8Array, context: Context): Promise<number>;
   /** As {@link decompress}, on a thread of the backend's library. */
   decompressAsync?(src: Uint8Array, dst: Uint8Array): Promise<number>;
+  /**
+   * The same algorithm with a dictionary: bytes that inputs are likely to have in common, which are never changed. What
+   * is compressed with it can be decompressed with it only; with another one the result is wrong, or `EFORMAT`.
+   * For backends that can; see {@link atOnce}.
+   */
+  withDictionary?(dictionary: Uint8Array): Backend<Context>;
+}
+
+/** A backend as `plain` is, but for how it works: always on the thread that calls. For dictionaries. */
+export function atOnce<Context>(
+  { name, description, levels, createContext, destroyContext, bound }: Backend<Context>,
+  work: Pick<Backend<Context>, "compress" | "decompress"> & Pick<Backend<Context>, "load">,
+): Backend<Context> {
+  return {
+    name,
+    description: `${description}; with a dictionary`,
+    ...(levels && { levels }),
+    syncCompress: Number.POSITIVE_INFINITY,
+    syncDecompress: Number.POSITIVE_INFINITY,
+    createContext,
+    destroyContext,
+    bound,
+    ...work,
+  };
 }
 
 /** Throws `EINVAL` if a backend breaks its declaration; for backends that are not ours. */

@@ -5,6 +5,7 @@
 import { availableParallelism } from "node:os";
 import { type Backend, validateBackend } from "./backend.ts";
 import { type Clock, realClock } from "./clock.ts";
+import { tryDictionary, withDictionary } from "./dictionary.ts";
 import { CompressorError } from "./errors.ts";
 import { integerOption } from "./options.ts";
 import { Pool } from "./pool.ts";
@@ -34,6 +35,12 @@ export interface CompressorOptions {
    * the machine runs in parallel. None are started if `maxInput` is so short that they would never be used.
    */
   readonly threads?: number | undefined;
+  /**
+   * A dictionary, 8 … 1048576 bytes: what inputs are likely to have in common; a trained one, or any such bytes. What is
+   * compressed with it only a compressor with the same bytes decompresses; another one may give wrong bytes. Deflate uses the
+   * last 32 KiB of it, lz4 the last 64 KiB. Everything is done on the calling thread.
+   */
+  readonly dictionary?: Uint8Array | undefined;
   /** Where timers come from; default: real ones that do not keep the process alive. */
   readonly clock?: Clock | undefined;
 }
@@ -64,16 +71,20 @@ export interface CompressorStatus {
  *
  * @param backend a known name, or a backend itself.
  * @throws CompressorError `ENOENT` (unknown name, listing the known ones), `ENOTSUP` (its package is missing),
- *   `EINVAL` (an option is out of range), `ENOMEM` (not even one stream could be created).
+ *   `EINVAL` (an option is out of range; the dictionary is none), `ENOMEM` (not even one stream could be created), `ENOTSUP`
+ *   also where the backend has no dictionaries.
  */
 export async function createCompressor(
   backend: string | Backend,
   options: CompressorOptions = {},
 ): Promise<Compressor> {
-  const chosen = typeof backend === "string" ? findBackend(backend) : backend;
-  validateBackend(chosen);
+  const plain = typeof backend === "string" ? findBackend(backend) : backend;
+  validateBackend(plain);
+  const { dictionary } = options;
+  const chosen = dictionary === undefined ? plain : withDictionary(plain, dictionary);
   const settings = resolveOptions(chosen, options);
   await load(chosen);
+  if (dictionary !== undefined) tryDictionary(chosen, settings.level);
   const team = await startTeam(chosen, settings);
   try {
     return new Compressor(chosen, settings, team);

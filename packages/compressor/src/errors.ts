@@ -9,7 +9,8 @@ export const compressorErrorCodes = {
   EINVAL: "an argument or option is out of its range",
   ENOENT: "no backend of that name or number is known",
   EEXIST: "a backend of that name or number is known already",
-  ENOTSUP: "the backend cannot work here: a package it needs is missing or does not load",
+  ENOTSUP:
+    "the backend cannot work here: a package it needs is missing or does not load; or it has no dictionaries",
   EOVERFLOW: "the input is longer than the compressor was made for",
   EBUSY: "the stream is still compressing",
   ESHUTDOWN: "the compressor is closed, or the stream was released",

@@ -49,6 +49,11 @@ export function listBackends(): string[] {
   return [...backends.keys()];
 }
 
+/** Names of those that know dictionaries. */
+export function namesWithDictionary(): string[] {
+  return [...backends.values()].filter((one) => one.withDictionary !== undefined).map(({ name }) => name);
+}
+
 /** All known backends; loads each to find out whether it can work here. */
 export function describeBackends(): Promise<BackendDescription[]> {
   return Promise.all([...backends.values()].map(describe));

@@ -1,4 +1,5 @@
 /** The options of the target, named as the attributes of the Linux driver are. */
+import { resolve } from "node:path";
 import type { DeviceUse, OptionsOf } from "@dmkit/block-io";
 
 /** The options of `zram`: types, ranges, defaults, help. */
@@ -14,6 +15,12 @@ export const zramOptions = {
     max: 19,
     optional: true,
     help: "how hard it tries: deflate 1 … 9, zstd 1 … 19; default: the algorithm's own",
+  },
+  comp_dict: {
+    type: "text",
+    optional: true,
+    absolute: (text: string, folder: string): string => resolve(folder, text),
+    help: "file with a dictionary for comp_algorithm: lz4, deflate, zstd",
   },
   max_comp_streams: {
     type: "integer",
@@ -77,6 +84,12 @@ export const zramOptions = {
     optional: true,
     help: "comp_level of recomp_algorithm",
   },
+  recomp_dict: {
+    type: "text",
+    optional: true,
+    absolute: (text: string, folder: string): string => resolve(folder, text),
+    help: "file with a dictionary for recomp_algorithm: lz4, deflate, zstd",
+  },
   recomp_algorithm2: {
     type: "text",
     optional: true,
@@ -89,6 +102,12 @@ export const zramOptions = {
     optional: true,
     help: "comp_level of recomp_algorithm2",
   },
+  recomp_dict2: {
+    type: "text",
+    optional: true,
+    absolute: (text: string, folder: string): string => resolve(folder, text),
+    help: "file with a dictionary for recomp_algorithm2: lz4, deflate, zstd",
+  },
   recomp_algorithm3: {
     type: "text",
     optional: true,
@@ -100,6 +119,12 @@ export const zramOptions = {
     max: 19,
     optional: true,
     help: "comp_level of recomp_algorithm3",
+  },
+  recomp_dict3: {
+    type: "text",
+    optional: true,
+    absolute: (text: string, folder: string): string => resolve(folder, text),
+    help: "file with a dictionary for recomp_algorithm3: lz4, deflate, zstd",
   },
   snapshot: {
     type: "device",

@@ -41,8 +41,8 @@ export function statusLine({ data, compressed, metadata }: Counters): string {
   return `Data Size ${data} Compressed Data Size ${compressed} Meta Size ${metadata}`;
 }
 
-/** A running device of either format, as those see it that ask. */
-export interface RunningDevice {
+/** What a running device of either format is asked about. */
+export interface Subject {
   readonly format: "v1" | "v2";
   readonly environment: Environment;
   readonly counters: Counters;
@@ -51,7 +51,7 @@ export interface RunningDevice {
 }
 
 /** By name: the historical names, and those that are watched. */
-export function counterFacts({ format, counters, codec }: RunningDevice): Facts & WatchedFacts {
+export function counterFacts({ format, counters, codec }: Subject): Facts & WatchedFacts {
   const { data, compressed, extents, raw, metadata, damaged } = counters;
   return {
     format,
@@ -73,7 +73,7 @@ const TURN = 4096;
 
 /** Counts what is stored, as `info` does of an image: by name, as far as it has come into its place. */
 async function contents(
-  { map, environment }: RunningDevice,
+  { map, environment }: Subject,
   { signal, progress }: LongWork,
 ): Promise<Readonly<Record<string, number>>> {
   const tally = newTally();
@@ -90,22 +90,22 @@ async function contents(
 }
 
 /** What a running device of either format can be told. */
-export const compressionControls: Controls<RunningDevice> = {
+export const compressionControls: Controls<{ readonly subject: Subject }> = {
   ...noControls,
   messages: {
     damaged: {
       arguments: "",
       readOnly: true,
       help: "answers with how many extents could not be read",
-      run: ({ counters }) => String(counters.damaged),
+      run: ({ subject }) => String(subject.counters.damaged),
     },
     extents: {
       arguments: "",
       readOnly: true,
       long: true,
       help: "counts what is stored: extents and blocks, the bytes they take, how many save how much",
-      run: async (device, _args, options) =>
-        Object.entries(await contents(device, options))
+      run: async ({ subject }, _args, options) =>
+        Object.entries(await contents(subject, options))
           .map(([name, value]) => `${name} ${value}`)
           .join("\n"),
     },

@@ -6,10 +6,12 @@
  * 8 KiB 52 → 101, 16 KiB 77 → 134, 32 KiB 124 → 173, 128 KiB 606 → 555.
  */
 import { deflateRaw, deflateRawSync, inflateRaw, inflateRawSync, type ZlibOptions } from "node:zlib";
-import { type Backend, type ContextSettings, deliver } from "../backend.ts";
+import { type Backend, type ContextSettings, atOnce, deliver } from "../backend.ts";
 import { type CompressorError, corrupt } from "../errors.ts";
 
 const NAME = "deflate";
+/** Bytes, the furthest that a match goes back. */
+const WINDOW = 32_768;
 
 /** With `info: true` node:zlib returns the engine, which knows how much of the input was consumed. */
 interface Inflated {
@@ -33,8 +35,14 @@ function bound(length: number): number {
   return length + 5 * (Math.ceil(length / 8192) + 1) + 8;
 }
 
-function compress(src: Uint8Array, dst: Uint8Array, context: DeflateContext): number {
-  return deliver(deflateRawSync(src, deflateOptions(src, context)), dst);
+function compress(
+  src: Uint8Array,
+  dst: Uint8Array,
+  context: DeflateContext,
+  dictionary?: Uint8Array,
+): number {
+  const options = { ...deflateOptions(src, context), ...(dictionary && { dictionary }) };
+  return deliver(deflateRawSync(src, options), dst);
 }
 
 function compressAsync(src: Uint8Array, dst: Uint8Array, context: DeflateContext): Promise<number> {
@@ -51,10 +59,11 @@ function deflateOptions(src: Uint8Array, { level }: DeflateContext): ZlibOptions
   return { level, chunkSize: Math.max(64, bound(src.length)) };
 }
 
-function decompress(src: Uint8Array, dst: Uint8Array): number {
+function decompress(src: Uint8Array, dst: Uint8Array, dictionary?: Uint8Array): number {
   let result: Inflated;
   try {
-    result = inflateRawSync(src, inflateOptions(dst)) as unknown as Inflated;
+    const options = { ...inflateOptions(dst), ...(dictionary && { dictionary }) };
+    result = inflateRawSync(src, options) as unknown as Inflated;
   } catch (cause) {
     throw malformed(cause);
   }
@@ -104,8 +113,16 @@ export const deflate: Backend<DeflateContext> = {
   createContext,
   destroyContext: () => undefined,
   bound,
-  compress,
-  decompress,
+  compress: (src, dst, context) => compress(src, dst, context),
+  decompress: (src, dst) => decompress(src, dst),
   compressAsync,
   decompressAsync,
+  withDictionary(dictionary) {
+    // The rest is out of reach of any match, and would be copied for every call.
+    const reached = dictionary.subarray(-WINDOW);
+    return atOnce(deflate, {
+      compress: (src, dst, context) => compress(src, dst, context, reached),
+      decompress: (src, dst) => decompress(src, dst, reached),
+    });
+  },
 };

@@ -8,21 +8,23 @@
  * threads, Node 20, 2 busy cores): compress 4 KiB 28 → 49, 8 KiB 49 → 80, 16 KiB 97 → 114, 128 KiB 679 → 550;
  * decompress 16 KiB 34 → 67, 64 KiB 108 → 153, 128 KiB 248 → 276. A hand-over costs some 30 µs.
  */
-import { type Backend, asBuffer, deliver, notLoaded } from "../backend.ts";
+import { type Backend, asBuffer, atOnce, deliver, missingPackage, notLoaded } from "../backend.ts";
 import { type CompressorError, corrupt } from "../errors.ts";
 import { fitsLz4Decoder, lz4Decode } from "../format/lz4-decode.ts";
 import { lz4Compress, lz4Decompress } from "../format/lz4-portable.ts";
 import { PREFIX_LENGTH, lengthInPrefix, writePrefixed } from "../format/lz4-prefix.ts";
 
 const NAME = "lz4";
+/** Bytes, the furthest that a match goes back. */
+const WINDOW = 65_536;
 const MAX_SCRATCH = 256 * 1024;
 
 /** Blocks have a prefix, as lz4-napi has them. */
 interface Library {
   compress(src: Uint8Array): Promise<Buffer>;
-  compressSync(src: Buffer): Buffer;
+  compressSync(src: Buffer, dictionary?: Buffer): Buffer;
   uncompress(src: Buffer): Promise<Buffer>;
-  uncompressSync(src: Buffer): Buffer;
+  uncompressSync(src: Buffer, dictionary?: Buffer): Buffer;
 }
 
 const portable: Library = {
@@ -55,8 +57,14 @@ function loaded(): Library {
   return library;
 }
 
-function compress(src: Uint8Array, dst: Uint8Array): number {
-  return deliver(loaded().compressSync(asBuffer(src)).subarray(PREFIX_LENGTH), dst);
+/** What is portable has no dictionaries. */
+async function loadPackage(): Promise<void> {
+  await load();
+  if (library === portable) throw missingPackage(NAME, "lz4-napi", undefined);
+}
+
+function compress(src: Uint8Array, dst: Uint8Array, dictionary?: Buffer): number {
+  return deliver(loaded().compressSync(asBuffer(src), dictionary).subarray(PREFIX_LENGTH), dst);
 }
 
 async function compressAsync(src: Uint8Array, dst: Uint8Array): Promise<number> {
@@ -64,14 +72,16 @@ async function compressAsync(src: Uint8Array, dst: Uint8Array): Promise<number> 
 }
 
 function decompress(src: Uint8Array, dst: Uint8Array): number {
-  const decoded = decompressPart(src, dst, 0, dst.length);
-  if (decoded !== undefined) return decoded;
+  return decompressPart(src, dst, 0, dst.length) ?? decompressInLibrary(src, dst);
+}
+
+function decompressInLibrary(src: Uint8Array, dst: Uint8Array, dictionary?: Buffer): number {
   const from = loaded();
   const prefixed = scratchFor(src.length);
   writePrefixed(prefixed, src, dst.length);
   let output: Buffer;
   try {
-    output = from.uncompressSync(prefixed);
+    output = from.uncompressSync(prefixed, dictionary);
   } catch (cause) {
     throw malformed(cause);
   }
@@ -125,9 +135,18 @@ export const lz4: Backend<undefined> = {
   destroyContext: () => undefined,
   // The reference library's bound for its fast mode.
   bound: (length) => length + Math.floor(length / 255) + 16,
-  compress,
+  compress: (src, dst) => compress(src, dst),
   decompress,
   decompressPart,
   compressAsync,
   decompressAsync,
+  withDictionary(dictionary) {
+    // The rest is out of reach of any match, and would be copied for every call.
+    const reached = asBuffer(dictionary.subarray(-WINDOW));
+    return atOnce(lz4, {
+      load: loadPackage,
+      compress: (src, dst) => compress(src, dst, reached),
+      decompress: (src, dst) => decompressInLibrary(src, dst, reached),
+    });
+  },
 };

@@ -10,7 +10,7 @@
  * is no frame of its input: a second `init()` exchanges the memory, but not the functions, of all who use the library.
  */
 import type * as ZstdWasm from "@bokuweb/zstd-wasm";
-import { type Backend, deliver, missingPackage, notLoaded } from "../backend.ts";
+import { type Backend, atOnce, deliver, missingPackage, notLoaded } from "../backend.ts";
 import { CompressorError } from "../errors.ts";
 import { zstdContentSize } from "../format/zstd-frame.ts";
 import {
@@ -26,10 +26,21 @@ import {
 
 const PACKAGE = "@bokuweb/zstd-wasm";
 
-type Library = Pick<typeof ZstdWasm, "init" | "compress" | "decompress">;
+type Library = Pick<
+  typeof ZstdWasm,
+  | "init"
+  | "compress"
+  | "decompress"
+  | "createCCtx"
+  | "createDCtx"
+  | "compressUsingDict"
+  | "decompressUsingDict"
+>;
 
 let library: Library | undefined;
 let trap: unknown;
+/** Working memory of the library for dictionaries: one of each for the whole thread, since calls are made at once. */
+let contexts: { readonly compressing: number; readonly decompressing: number } | undefined;
 
 /** The library, begun once in a thread, whoever asks at the same time, and however many copies of this module there are. */
 const BEGUN: unique symbol = Symbol.for("@dmkit/compressor: zstd-wasm");
@@ -69,12 +80,20 @@ function noteTrap(error: unknown): void {
   if (error instanceof Error && error.name === "RuntimeError") trap = error;
 }
 
-function compress(src: Uint8Array, dst: Uint8Array, { level }: ZstdContext): number {
-  const { compress } = loaded();
+function contextsOf(from: Library): NonNullable<typeof contexts> {
+  contexts ??= { compressing: from.createCCtx(), decompressing: from.createDCtx() };
+  return contexts;
+}
+
+function compress(src: Uint8Array, dst: Uint8Array, { level }: ZstdContext, dictionary?: Uint8Array): number {
+  const from = loaded();
   try {
-    const output = compress(src, level);
-    expectFrame(output, src.length);
-    return deliver(output, dst);
+    const frame =
+      dictionary === undefined
+        ? from.compress(src, level)
+        : from.compressUsingDict(contextsOf(from).compressing, src, dictionary, level);
+    expectFrame(frame, src.length, dictionary !== undefined);
+    return deliver(frame, dst);
   } catch (error) {
     noteTrap(error);
     throw error;
@@ -82,9 +101,9 @@ function compress(src: Uint8Array, dst: Uint8Array, { level }: ZstdContext): num
 }
 
 /** Throws `EIO`, now and from then on, if an output is no frame of so many bytes. */
-function expectFrame(output: Uint8Array, length: number): void {
+function expectFrame(output: Uint8Array, length: number, hasDictionary: boolean): void {
   try {
-    if (zstdContentSize(output, length) === length) return;
+    if (zstdContentSize(output, length, hasDictionary) === length) return;
     trap = wrongSize();
   } catch (error) {
     trap = error;
@@ -92,13 +111,16 @@ function expectFrame(output: Uint8Array, length: number): void {
   loaded();
 }
 
-function decompress(src: Uint8Array, dst: Uint8Array): number {
-  const { decompress } = loaded();
+function decompress(src: Uint8Array, dst: Uint8Array, dictionary?: Uint8Array): number {
+  const from = loaded();
   // The library allocates what the frame claims its content to be, and writes no more than that.
-  const size = zstdContentSize(src, dst.length);
+  const size = zstdContentSize(src, dst.length, dictionary !== undefined);
   let output: Uint8Array;
   try {
-    output = decompress(src);
+    output =
+      dictionary === undefined
+        ? from.decompress(src)
+        : from.decompressUsingDict(contextsOf(from).decompressing, src, dictionary);
   } catch (cause) {
     noteTrap(cause);
     throw malformed(cause);
@@ -118,6 +140,12 @@ export const zstdWasm: Backend<ZstdContext> = {
   createContext,
   destroyContext: () => undefined,
   bound,
-  compress,
-  decompress,
+  compress: (src, dst, context) => compress(src, dst, context),
+  decompress: (src, dst) => decompress(src, dst),
+  withDictionary: (dictionary) =>
+    atOnce(zstdWasm, {
+      load,
+      compress: (src, dst, context) => compress(src, dst, context, dictionary),
+      decompress: (src, dst) => decompress(src, dst, dictionary),
+    }),
 };

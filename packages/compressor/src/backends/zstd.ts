@@ -27,4 +27,9 @@ async function load(): Promise<void> {
   Object.assign(zstd, zstdLibrary, { load });
 }
 
-export const zstd: Backend = { ...fallback, load };
+/** The third way has them wherever it is, node:zlib in later versions only; whichever it is, the format is the same. */
+function withDictionary(dictionary: Uint8Array): Backend {
+  return (zstdWasm as Required<Pick<Backend, "withDictionary">>).withDictionary(dictionary);
+}
+
+export const zstd: Backend = { ...fallback, load, withDictionary };

@@ -6,14 +6,15 @@
  * ```
  * magic 28 b5 2f fd | header | block … block | checksum, 4 bytes, if announced
  *
- * header:  descriptor | window, 1 byte unless single segment | content size, 0 1 2 4 or 8 bytes
+ * header:  descriptor | window, 1 byte unless single segment | dictionary's number | content size, 0 1 2 4 or 8 bytes
  *
  * descriptor:  bits 7-6  size of the content size: 0 (1 if single segment), 2, 4, 8 bytes
  *              bit  5    single segment: the window is the content
  *              bit  4    unused
  *              bit  3    reserved, 0
  *              bit  2    a checksum follows the last block
- *              bits 1-0  size of a dictionary's number: dictionaries are not used here, so 0
+ *              bits 1-0  size of a dictionary's number: 0, 1, 2, 4 bytes, behind the window; 0 where none is used,
+ *                        or one that has no number
  * window:      bits 7-3  exponent e, bits 2-0 mantissa m: (8 + m) × 2^(e + 7) bytes
  * block:       3 bytes, little-endian: bit 0 last block, bits 2-1 type, bits 23-3 size; then its bytes
  * type:        0 stored (size bytes), 1 one byte repeated (1 byte), 2 compressed (size bytes), 3 reserved
@@ -31,10 +32,10 @@ const MAX_BLOCK = 128 * 1024;
  * The length of the frame's content, in bytes, as the frame states it.
  *
  * @throws CompressorError `EFORMAT`: `src` is not exactly one frame whose content is `limit` bytes or less, or
- *   the frame does not state the size of its content, or needs a dictionary or a window above 8 MiB.
+ *   the frame does not state the size of its content, or needs a dictionary (unless there is one) or a window above 8 MiB.
  */
-export function zstdContentSize(src: Uint8Array, limit: number): number {
-  const header = parseHeader(src);
+export function zstdContentSize(src: Uint8Array, limit: number, hasDictionary = false): number {
+  const header = parseHeader(src, hasDictionary);
   if (header.contentSize > limit) throw corrupt(NAME, "the output is longer than its buffer", 4);
   const end = walkBlocks(src, header.end) + (header.checksum ? 4 : 0);
   if (end !== src.length) {
@@ -50,7 +51,7 @@ interface Header {
   readonly end: number;
 }
 
-function parseHeader(src: Uint8Array): Header {
+function parseHeader(src: Uint8Array, hasDictionary: boolean): Header {
   if (src.length < 5 || !MAGIC.every((byte, at) => src[at] === byte)) {
     throw corrupt(NAME, "the input does not begin like a frame", 0);
   }
@@ -58,7 +59,8 @@ function parseHeader(src: Uint8Array): Header {
   const single = (descriptor & 0x20) !== 0;
   const sizeLength = [single ? 1 : 0, 2, 4, 8][descriptor >>> 6] as number;
   if ((descriptor & 0x08) !== 0) throw corrupt(NAME, "a reserved bit is set", 4);
-  if ((descriptor & 0x03) !== 0) throw corrupt(NAME, "the frame needs a dictionary", 4);
+  const numberLength = [0, 1, 2, 4][descriptor & 0x03] as number;
+  if (numberLength > 0 && !hasDictionary) throw corrupt(NAME, "the frame needs a dictionary", 4);
   if (sizeLength === 0) throw corrupt(NAME, "the frame does not state the size of its content", 4);
 
   let at = 5;
@@ -69,6 +71,7 @@ function parseHeader(src: Uint8Array): Header {
     }
     at += 1;
   }
+  at += numberLength;
   if (sizeLength > src.length - at) throw corrupt(NAME, "the input ends inside the frame's header", at);
   let contentSize = sizeLength === 2 ? 256 : 0;
   for (let i = 0; i < sizeLength; i += 1) contentSize += (src[at + i] as number) * 256 ** i;

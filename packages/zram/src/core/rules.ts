@@ -22,6 +22,8 @@ export interface ZramRules {
   counted(kind: Kind, by: 1 | -1): number;
   /** What a snapshot says of the algorithm that a page of it is compressed with: its priority. */
   saved(priority: number): number;
+  /** What a snapshot says of a dictionary: its hash. */
+  namesDictionary(hash: Buffer | undefined): Buffer | undefined;
   /** Whether a snapshot is of the version that can say all there is in it. @param is what that takes. */
   isExtended(is: boolean): boolean;
   /** Whether a page is what it was when it was looked at: only then is committed what was worked out without a lock. */
@@ -37,6 +39,7 @@ export const zramRules: ZramRules = Object.freeze<ZramRules>({
   takesBlocks: true,
   counted: (_kind, by) => by,
   saved: (priority) => priority,
+  namesDictionary: (hash) => hash,
   isExtended: (is) => is,
   isStill: (table, page, entry) => table.isStill(page, entry),
 });

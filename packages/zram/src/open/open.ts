@@ -21,6 +21,7 @@ import { encodeBackingMark, isBackingMark } from "../format/backing.ts";
 import { type ZramOptions, zramOptions, usesOf } from "../options.ts";
 import { Snapshots } from "../device/snapshot/snapshots.ts";
 import { openAlgorithms } from "./algorithms.ts";
+import { type DictionaryReader, readDictionary } from "./dictionary.ts";
 
 const MAX_PAGES = 2 ** 31;
 
@@ -32,11 +33,16 @@ export async function openZram(
   given: ZramOptions,
   context: OpenContext,
   rules: ZramRules = zramRules,
+  read: DictionaryReader = readDictionary,
 ): Promise<ZramDevice> {
   // A table has been checked; a program has not.
   const options = parseOptions(zramOptions, given, "zram");
   const { name, size, environment } = context;
-  const { pages, backing, withoutBacking, snapshots, readOnly, algorithms } = await prepare(options, context);
+  const { pages, backing, withoutBacking, snapshots, readOnly, algorithms } = await prepare(
+    options,
+    context,
+    read,
+  );
   try {
     await snapshots?.erase();
     if (backing !== undefined) await claimBacking(backing, options.force);
@@ -106,7 +112,7 @@ function reopening(
 
 /** Throws what opening would throw, as far as it shows by reading little. */
 export async function checkZram(options: ZramOptions, context: Needs): Promise<void> {
-  const { algorithms } = await prepare(options, context);
+  const { algorithms } = await prepare(options, context, readDictionary);
   await closeAll(algorithms);
 }
 
@@ -122,7 +128,7 @@ interface Prepared {
   readonly algorithms: Algorithms;
 }
 
-async function prepare(options: ZramOptions, context: Needs): Promise<Prepared> {
+async function prepare(options: ZramOptions, context: Needs, read: DictionaryReader): Promise<Prepared> {
   const { name, size, lower } = context;
   const pages = Math.ceil(size / PAGE);
   if (pages > MAX_PAGES) {
@@ -132,9 +138,9 @@ async function prepare(options: ZramOptions, context: Needs): Promise<Prepared> 
   const backing = uses.backing && (await lower(...uses.backing));
   const snapshot = uses.snapshot && (await lower(...uses.snapshot));
   const snapshots = snapshot && new Snapshots(snapshot, pages, reopening(snapshot, uses.snapshot, context));
-  const algorithms = await openAlgorithms(options, context);
+  const algorithms = await openAlgorithms(options, context, read);
   try {
-    await snapshots?.find({ diskSize: size, algorithm: algorithms[0] }, options.force);
+    await snapshots?.find({ diskSize: size, algorithms }, options.force);
     const readOnly = snapshot?.limits.capabilities.readOnly === true;
     const others = { pages, snapshots, readOnly, algorithms };
     if (backing === undefined || options.force) return { ...others, backing, withoutBacking: undefined };

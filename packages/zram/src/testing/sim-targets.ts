@@ -1,4 +1,5 @@
 /** The RAM disk under the simulation: wrong answers, hangs, and whether its books are kept. */
+import { createHash } from "node:crypto";
 import { type BlockDevice, type Environment, parseOptions } from "@dmkit/block-io";
 import { type Prng, type RuledTarget, type SimTarget, ruled } from "@dmkit/block-io/testing";
 import { createCompressor } from "@dmkit/compressor";
@@ -25,6 +26,12 @@ export interface Others {
   readonly rules?: ZramRules;
 }
 
+/** Files take real turns, too: a path stands for itself, again and again. */
+async function readDictionary(path: string): Promise<{ readonly bytes: Buffer; readonly hash: Buffer }> {
+  const bytes = Buffer.alloc(4096, `${path} 0123456789 `);
+  return { bytes, hash: createHash("sha256").update(bytes).digest() };
+}
+
 /** Opens a disk of `size` bytes. */
 export function open(
   size: number,
@@ -39,7 +46,7 @@ export function open(
   });
   const lower = async (name: string): Promise<BlockDevice> =>
     (name === "backing" ? backing : snapshot) as BlockDevice;
-  return openZram(options, { name: "zram", size, environment, lower }, rules);
+  return openZram(options, { name: "zram", size, environment, lower }, rules, readDictionary);
 }
 
 /** Sends messages between the requests, again and again, and looks through the books between them. */
@@ -70,11 +77,12 @@ function restless(device: ZramDevice, environment: Environment, { writeback }: K
 
 function draw(random: Prng): Knobs {
   const limited = random.chance(0.3);
+  const comp_algorithm = random.pick(["lz4", "lzo"]);
   return {
     writeback: random.pick(["huge", "all"]),
     size: 512 * (64 + random.below(400)),
     options: {
-      comp_algorithm: random.pick(["lz4", "lzo"]),
+      comp_algorithm,
       recomp_algorithm: "deflate",
       ...(random.chance(0.5) && {
         recomp_algorithm2: "zstd",

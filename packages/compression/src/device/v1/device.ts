@@ -11,7 +11,6 @@
 import {
   type Extent,
   FlushGroup,
-  type Environment,
   type Facts,
   GuardedTarget,
   type Health,
@@ -23,18 +22,10 @@ import {
   withCapabilities,
   worstHealth,
 } from "@dmkit/block-io";
-import { type ExtentMap, type StoredExtent, TAIL } from "../../core/extent-map.ts";
+import { type StoredExtent, TAIL } from "../../core/extent-map.ts";
 import { isRaw } from "../../core/plan.ts";
 import { type Run, runsOf } from "../../core/runs.ts";
-import type { Codec } from "../codec.ts";
-import {
-  type Counters,
-  type RunningDevice,
-  compressionControls,
-  countStored,
-  counterFacts,
-  statusLine,
-} from "../counters.ts";
+import { type Subject, compressionControls, countStored, counterFacts, statusLine } from "../counters.ts";
 import { BLOCK, MAX_EXTENT } from "../../format/geometry-v1.ts";
 import { compressionLimits } from "../limits.ts";
 import { Discards } from "./discards.ts";
@@ -48,8 +39,9 @@ interface Piece extends Run {
   readonly contents: Buffer | undefined;
 }
 
-export class CompressionDeviceV1 extends GuardedTarget implements RunningDevice {
+export class CompressionDeviceV1 extends GuardedTarget {
   readonly #parts: DeviceV1Parts;
+  readonly subject: Subject;
   readonly #lock = new RangeLock();
   readonly #metadata: MetadataV1;
   readonly #discards: Discards;
@@ -59,6 +51,7 @@ export class CompressionDeviceV1 extends GuardedTarget implements RunningDevice 
   constructor(parts: DeviceV1Parts) {
     super(parts.name, parts.size, withCapabilities(compressionLimits, { readOnly: parts.readOnly }));
     this.#parts = parts;
+    this.subject = { ...parts, format: "v1" };
     const { lower, map, metaBlocks, discardHoles } = parts;
     this.#metadata = new MetadataV1(parts);
     this.#discards = new Discards(lower, map, (1 + metaBlocks) * BLOCK, discardHoles);
@@ -74,29 +67,11 @@ export class CompressionDeviceV1 extends GuardedTarget implements RunningDevice 
   }
 
   override status(): string {
-    return statusLine(this.counters);
-  }
-
-  readonly format = "v1";
-
-  get environment(): Environment {
-    return this.#parts.environment;
-  }
-
-  get counters(): Counters {
-    return this.#parts.counters;
-  }
-
-  get codec(): Codec {
-    return this.#parts.codec;
-  }
-
-  get map(): ExtentMap {
-    return this.#parts.map;
+    return statusLine(this.subject.counters);
   }
 
   protected override doFacts(): Facts {
-    return counterFacts(this);
+    return counterFacts(this.subject);
   }
 
   protected override get controls(): typeof compressionControls {

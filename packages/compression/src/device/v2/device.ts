@@ -18,15 +18,8 @@ import {
   type Health,
   worstHealth,
 } from "@dmkit/block-io";
-import type { Codec } from "../codec.ts";
-import {
-  type Counters,
-  type RunningDevice,
-  compressionControls,
-  counterFacts,
-  statusLine,
-} from "../counters.ts";
-import type { ExtentMap, StoredExtent } from "../../core/extent-map.ts";
+import { type Subject, compressionControls, counterFacts, statusLine } from "../counters.ts";
+import type { StoredExtent } from "../../core/extent-map.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
 import { GROUP } from "../../format/layout-v2.ts";
 import type { Committer } from "./committer.ts";
@@ -58,8 +51,9 @@ interface Look {
   readonly read: () => Found;
 }
 
-export class CompressionDeviceV2 extends GuardedTarget implements RunningDevice {
+export class CompressionDeviceV2 extends GuardedTarget {
   readonly #parts: DeviceV2Parts;
+  readonly subject: Subject;
   readonly #committer: Committer;
   readonly #commits: FlushGroup;
   #timer: Timer | undefined;
@@ -70,6 +64,8 @@ export class CompressionDeviceV2 extends GuardedTarget implements RunningDevice 
   constructor(parts: DeviceV2Parts) {
     super(parts.name, parts.size, withCapabilities(compressionLimits, { readOnly: parts.readOnly }));
     this.#parts = parts;
+    const { store, environment } = parts;
+    this.subject = { ...store.parts, map: store.map, environment, format: "v2" };
     this.#committer = parts.makeCommitter((error) => this.#failed(error));
     this.#commits = new FlushGroup(() => this.#commit());
   }
@@ -151,29 +147,11 @@ export class CompressionDeviceV2 extends GuardedTarget implements RunningDevice 
   }
 
   override status(): string {
-    return statusLine(this.counters);
-  }
-
-  readonly format = "v2";
-
-  get environment(): Environment {
-    return this.#parts.environment;
-  }
-
-  get counters(): Counters {
-    return this.store.parts.counters;
-  }
-
-  get codec(): Codec {
-    return this.store.parts.codec;
-  }
-
-  get map(): ExtentMap {
-    return this.store.map;
+    return statusLine(this.subject.counters);
   }
 
   protected override doFacts(): Facts {
-    return counterFacts(this);
+    return counterFacts(this.subject);
   }
 
   protected override get controls(): typeof compressionControls {

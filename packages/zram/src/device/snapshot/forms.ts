@@ -3,17 +3,10 @@ import type { BlockDevice } from "@dmkit/block-io";
 import { type Algorithms, type Form, readerOf } from "../algorithms.ts";
 import { mismatch } from "./place.ts";
 
-/** Throws `EINVAL` unless the disk's first algorithm is that of the snapshot. */
-export function requireForm(source: BlockDevice, form: Form, disk: Form): void {
-  if (form.name !== disk.name)
-    throw mismatch(
-      source,
-      `the snapshot is compressed with ${form.name}`,
-      `Open it with that algorithm: ${form.name}`,
-    );
-}
-
-/** The priority of the algorithm that reads pages of priority `priority` of a snapshot. Throws `EINVAL` if there is none. */
+/**
+ * The priority of the algorithm that reads pages of priority `priority` of a snapshot. Throws `EINVAL` if there is none, and
+ * says what to give.
+ */
 export function readingPriority(
   source: BlockDevice,
   forms: readonly Form[],
@@ -25,10 +18,28 @@ export function readingPriority(
   if (same !== undefined && readerOf([same], form) === 0) return priority;
   const found = readerOf(algorithms, form);
   if (found >= 0) return found;
-  const which = priority === 1 ? "as second algorithm" : `as the algorithm of priority ${priority}`;
+  const number = priority < 2 ? "" : priority;
+  const [algorithm, dictionary] =
+    priority === 0 ? ["comp_algorithm", "comp_dict"] : [`recomp_algorithm${number}`, `recomp_dict${number}`];
+  const others = "or as one of the other algorithms";
+  const { name } = form;
+  if (form.dictionary !== undefined) {
+    const hash = form.dictionary.toString("hex");
+    throw mismatch(
+      source,
+      `pages of the snapshot are compressed by ${name} with a dictionary whose SHA-256 is ${hash}`,
+      `Open it with ${algorithm} ${name} and ${dictionary} FILE, of which sha256sum prints that, ${others}.`,
+    );
+  }
+  if (algorithms.some((one) => one?.name === name))
+    throw mismatch(
+      source,
+      `pages of the snapshot are compressed by ${name} without a dictionary`,
+      `Open it with ${algorithm} ${name} and without ${dictionary}; ${others}.`,
+    );
   throw mismatch(
     source,
-    `pages of the snapshot are compressed with ${form.name} ${which}`,
-    `Open it with: recomp_algorithm${priority === 1 ? "" : priority} ${form.name}`,
+    `pages of the snapshot are compressed with ${name}`,
+    `Open it with: ${algorithm} ${name}; ${others}`,
   );
 }

@@ -72,7 +72,7 @@ export async function writePages(
   const forms = algorithms.map((one, priority) => ({
     // That of writes is always said.
     name: isExtended && priority > 0 && used[priority] !== true ? "" : (one?.name ?? ""),
-    dictionary: used[priority] === true ? one?.dictionary : undefined,
+    dictionary: used[priority] === true ? rules.namesDictionary(one?.dictionary) : undefined,
   }));
   return { bytes, tableSum, isExtended, algorithms: forms };
 }

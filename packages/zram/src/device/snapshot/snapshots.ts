@@ -15,7 +15,7 @@
  */
 import { type BlockDevice, isZero, readWhatIsGiven, requireBlank, refuse } from "@dmkit/block-io";
 import { PAGE } from "../../core/size-classes.ts";
-import type { Form } from "../algorithms.ts";
+import type { Algorithms, Form } from "../algorithms.ts";
 import type { RunningDisk } from "../disk.ts";
 import {
   type SnapshotHeader,
@@ -26,7 +26,7 @@ import {
   versionOf,
 } from "../../format/snapshot.ts";
 import { readPages } from "./load.ts";
-import { requireForm } from "./forms.ts";
+import { readingPriority } from "./forms.ts";
 import { damaged, mismatch, snapshotRoom } from "./place.ts";
 import { writePages } from "./save.ts";
 
@@ -76,7 +76,7 @@ export class Snapshots {
    * nothing. Errors: `EFORMAT` unless it is a complete snapshot, or zeroes; `EINVAL` (size, algorithm).
    */
   async find(
-    disk: Pick<SnapshotHeader, "diskSize"> & { readonly algorithm: Form },
+    disk: Pick<SnapshotHeader, "diskSize"> & { readonly algorithms: Algorithms },
     force: boolean,
   ): Promise<void> {
     const device = this.#device;
@@ -94,7 +94,10 @@ export class Snapshots {
       return;
     }
     const header = copies[newest] as SnapshotHeader;
-    requireForm(device, header.algorithms[0] as Form, disk.algorithm);
+    // What is there without a dictionary is asked about for each page: there may be none.
+    const [form] = header.algorithms as [Form];
+    const isSame = form.name === disk.algorithms[0].name && form.dictionary === undefined;
+    if (!isSame) readingPriority(device, [form], 0, disk.algorithms);
     const other = copies[1 - newest]?.generation ?? 0;
     this.#newest = { header, isOlder: other > header.generation };
     this.#next = 1 - newest;
