@@ -49,6 +49,11 @@ export const zramOptions = {
     default: false,
     help: "1: writeback ends when writeback_limit is used up",
   },
+  compressed_writeback: {
+    type: "flag",
+    default: false,
+    help: "1: pages are moved to the backing device as they are in memory, compressed; 0: decompressed",
+  },
   recompress_after: {
     type: "integer",
     min: 0,

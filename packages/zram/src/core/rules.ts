@@ -18,6 +18,8 @@ export interface ZramRules {
   fits(bytes: number, limit: number): boolean;
   /** A block of the backing device is taken before a page is written to it. */
   readonly takesBlocks: boolean;
+  /** Priority of the algorithm of a page that is moved to the backing device compressed, as it is remembered. */
+  backed(priority: number): number;
   /** What the count of pages changes by when one of a kind comes (1) or goes (-1). */
   counted(kind: Kind, by: 1 | -1): number;
   /** What a snapshot says of the algorithm that a page of it is compressed with: its priority. */
@@ -37,6 +39,7 @@ export const zramRules: ZramRules = Object.freeze<ZramRules>({
   tellsMoves: true,
   fits: (bytes, limit) => bytes <= limit,
   takesBlocks: true,
+  backed: (priority) => priority,
   counted: (_kind, by) => by,
   saved: (priority) => priority,
   namesDictionary: (hash) => hash,

@@ -20,10 +20,11 @@ import {
 import type { Stream } from "@dmkit/compressor";
 import { kinds } from "../core/page-table.ts";
 import { MAX_COMPRESSED, PAGE } from "../core/size-classes.ts";
-import { type Algorithm, closeAll } from "./algorithms.ts";
+import { closeAll } from "./algorithms.ts";
+import { expand, readBacked } from "./backed.ts";
 import type { RunningDisk, ZramParts } from "./disk.ts";
 import { readOnlyLimits, zramLimits } from "./limits.ts";
-import { lostPage, pagesHealth, readBlock } from "./lost.ts";
+import { lostPage, pagesHealth } from "./lost.ts";
 import { zramControls } from "./messages.ts";
 import { extentsOf } from "./extents.ts";
 import { unsaved, unsavedYet } from "./snapshot/unsaved.ts";
@@ -45,6 +46,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
   // Whether a page is compressed so quickly that handing it to another thread would take longer.
   readonly #quick: boolean;
   streams: number;
+  compressedWriteback: boolean;
   readonly policy: Policy;
   /** The newest snapshot has all of it. */
   #saved = false;
@@ -56,6 +58,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
     super(parts.name, parts.size, parts.readOnly === true ? readOnlyLimits : zramLimits);
     this.parts = parts;
     this.streams = parts.streams;
+    this.compressedWriteback = parts.compressedWriteback;
     this.policy = new Policy(this, parts.policy);
     this.#quick = parts.primary.prefersSync(PAGE);
   }
@@ -230,7 +233,7 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
         pages.bytes(page).copy(into);
         return;
       case kinds.compressed:
-        return this.#expand(page, into);
+        return expand(this, page, pages.bytes(page), table.priority(page), into);
       case kinds.lost:
         throw lostPage(this, page);
       case kinds.backing:
@@ -238,14 +241,6 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
       case kinds.absent:
         into.fill(0);
     }
-  }
-
-  #expand(page: number, into: Buffer): void {
-    const { pages, algorithms } = this.parts;
-    const { compressor } = algorithms[pages.table.priority(page)] as Algorithm;
-    if (compressor.decompressSync(pages.bytes(page), into) === PAGE) return;
-    this.failedReads += 1;
-    throw new BlockIoError(`page ${page} does not decompress to what was stored`, { code: "EIO" });
   }
 
   #readHere(page: number, at: number, into: Buffer): void {
@@ -256,14 +251,11 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
 
   /** A page on the backing device: its block may have been given to somebody else while it was read. */
   async #readBacked(page: number, offset: number, into: Buffer): Promise<void> {
-    const { pages, rules } = this.parts;
-    const { table } = pages;
+    const { table } = this.parts.pages;
     for (;;) {
       if (table.kind(page) !== kinds.backing) return this.#readHere(page, offset % PAGE, into);
-      const entry = table.look(page);
       const whole = into.length === PAGE ? into : Buffer.allocUnsafe(PAGE);
-      await readBlock(this, entry.low, whole);
-      if (!rules.isStill(table, page, entry)) continue;
+      if (!(await readBacked(this, page, table.look(page), whole))) continue;
       if (whole !== into) whole.copy(into, 0, offset % PAGE, (offset % PAGE) + into.length);
       return;
     }
@@ -312,9 +304,8 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
     for (;;) {
       const entry = table.look(page);
       if (!whole) {
-        if (table.kind(page) === kinds.backing) await readBlock(this, entry.low, contents);
-        else this.readWhole(page, contents);
-        if (!rules.isStill(table, page, entry)) continue;
+        if (table.kind(page) !== kinds.backing) this.readWhole(page, contents);
+        else if (!(await readBacked(this, page, entry, contents))) continue;
         piece.copy(contents, at);
       }
       if (this.#storeSame(page, contents)) return;

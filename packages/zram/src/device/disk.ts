@@ -41,6 +41,8 @@ export interface ZramParts {
   readonly limit: WritebackLimit;
   /** As it was said: 0 leaves it to the machine. */
   readonly streams: number;
+  /** Pages are moved to the backing device as they are in memory, compressed. */
+  readonly compressedWriteback: boolean;
   readonly policy: PolicySettings;
   readonly rules: ZramRules;
 }
@@ -62,6 +64,8 @@ export interface RunningDisk {
   backingWrites: number;
   /** Compressions at a time, as it was said. */
   streams: number;
+  /** Pages are moved to the backing device as they are in memory, compressed. */
+  compressedWriteback: boolean;
   readonly policy: { readonly settings: PolicySettings; set(changes: Partial<PolicySettings>): void };
   /** How often a page had to wait for a stream of the compressor. */
   writeStalls: number;

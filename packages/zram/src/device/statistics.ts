@@ -68,6 +68,7 @@ export function zramFacts(device: RunningDisk): Facts {
     ...ioStatistics(device),
     writeback_limit: limit.pages,
     writeback_limit_enable: limit.isOn ? 1 : 0,
+    compressed_writeback: device.compressedWriteback ? 1 : 0,
     ...device.policy.settings,
     ...(backing && backingStatistics(device)),
   };

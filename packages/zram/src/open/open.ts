@@ -69,6 +69,7 @@ export async function openZram(
         writeback_daily: options.writeback_daily,
       },
       streams: options.max_comp_streams,
+      compressedWriteback: options.compressed_writeback,
       rules,
     };
     const device = new ZramDevice(parts);

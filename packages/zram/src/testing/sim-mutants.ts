@@ -12,6 +12,7 @@ export const zramMutants: readonly SimTarget[] = [
   breaking(zramWithSnapshot, "ignores-the-limit", { fits: () => true }),
   breaking(zramWithSnapshot, "backing-blocks-are-not-taken", { takesBlocks: false }),
   breaking(zramWithSnapshot, "takes-any-page-for-one-of-the-first-algorithm", { saved: () => 0 }),
+  breaking(zramWithSnapshot, "forgets-the-algorithm-of-what-it-moves", { backed: () => 0 }),
   breaking(zramWithSnapshot, "forgets-the-dictionary", { namesDictionary: () => undefined }),
   breaking(zramWithSnapshot, "says-the-older-version-of-more", { isExtended: () => false }),
   breaking(zramWithSnapshot, "miscounts-same-filled-pages", {

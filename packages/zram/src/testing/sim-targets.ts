@@ -89,6 +89,7 @@ function draw(random: Prng): Knobs {
         recomp_algorithm3: "deflate",
         recomp_level3: 9,
       }),
+      compressed_writeback: random.chance(0.5),
       force: true,
       ...(limited && { mem_limit: 65_536 * (2 + random.below(4)) }),
     },

@@ -1,5 +1,6 @@
 /** Making room by moving pages to the backing device, one after the other, with requests let through between them. */
 import { BlockIoError, type BlockDevice, type LongWork, codeOf } from "@dmkit/block-io";
+import { kinds } from "../../core/page-table.ts";
 import { PAGE } from "../../core/size-classes.ts";
 import type { RunningDisk } from "../disk.ts";
 import { type Selection, isSelected, pagesOf } from "./selection.ts";
@@ -39,7 +40,7 @@ export async function writeBack(
   return count;
 }
 
-/** Whether the page is on the backing device now; not if it was changed meanwhile. */
+/** Whether the page, which is in memory, is on the backing device now; not if it was changed meanwhile. @param contents scratch. */
 export async function moveOut(
   device: RunningDisk,
   backing: BlockDevice,
@@ -50,7 +51,11 @@ export async function moveOut(
   const { pages, rules } = device.parts;
   const { table, blocks } = pages;
   const entry = table.look(page);
-  device.readWhole(page, contents);
+  const isCompressed = device.compressedWriteback && table.kind(page) === kinds.compressed;
+  const length = isCompressed ? table.length(page) : PAGE;
+  const priority = isCompressed ? rules.backed(table.priority(page)) : 0;
+  if (isCompressed) contents.fill(0, pages.bytes(page).copy(contents));
+  else device.readWhole(page, contents);
   // Taken before it is written: two messages at a time must not choose the same one.
   if (rules.takesBlocks) blocks?.set(block);
   try {
@@ -69,7 +74,7 @@ export async function moveOut(
     blocks?.clear(block);
     return false;
   }
-  pages.putOnBacking(page, block, PAGE, 0);
+  pages.putOnBacking(page, block, length, priority);
   return true;
 }
 

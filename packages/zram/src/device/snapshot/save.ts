@@ -120,6 +120,8 @@ async function describe(
       "read",
     );
   }
+  const kept = table.length(page);
+  if (kept < PAGE) return stored(whole.subarray(0, kept), true, table.priority(page));
   const stream = await primary.acquire();
   try {
     const length = stream.compressSync(whole, MAX_COMPRESSED);
