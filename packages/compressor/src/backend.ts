@@ -85,18 +85,19 @@ export interface Backend<Context = unknown> {
 
 /** A backend as `plain` is, but for how it works: always on the thread that calls. For dictionaries. */
 export function atOnce<Context>(
-  { name, description, levels, createContext, destroyContext, bound }: Backend<Context>,
+  plain: Backend<Context>,
   work: Pick<Backend<Context>, "compress" | "decompress"> & Pick<Backend<Context>, "load">,
 ): Backend<Context> {
+  const { name, description, levels } = plain;
   return {
     name,
     description: `${description}; with a dictionary`,
     ...(levels && { levels }),
     syncCompress: Number.POSITIVE_INFINITY,
     syncDecompress: Number.POSITIVE_INFINITY,
-    createContext,
-    destroyContext,
-    bound,
+    createContext: (settings) => plain.createContext(settings),
+    destroyContext: (context) => plain.destroyContext(context),
+    bound: (length) => plain.bound(length),
     ...work,
   };
 }
