@@ -84,6 +84,9 @@ function draw(random: Prng): Knobs {
     options: {
       comp_algorithm,
       recomp_algorithm: "deflate",
+      // Of those that have any.
+      ...(random.chance(0.4) && comp_algorithm === "lz4" && { comp_dict: "dictionary" }),
+      ...(random.chance(0.3) && { recomp_dict: "dictionary" }),
       ...(random.chance(0.5) && {
         recomp_algorithm2: "zstd",
         recomp_algorithm3: "deflate",
