@@ -27,7 +27,7 @@ export const zramOptions = {
     min: 0,
     max: 1024,
     default: 0,
-    help: "compressions at a time of an algorithm that is slow on a page (zstd before Node 22.15), on threads of their own; others compress at once, one after the other; 0: as many as the machine runs threads",
+    help: "compressions at a time of an algorithm that is slow on a page (zstd by WebAssembly), on threads of their own; others compress at once, one after the other; 0: as many as the machine runs threads",
   },
   mem_limit: {
     type: "size",
