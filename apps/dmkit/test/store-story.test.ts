@@ -80,11 +80,13 @@ describeWith(programs, `the story, its store ${where}`, () => {
     const golden = await json<Published>("publish", "-q", at("golden.img"), `${store}/golden`);
     tell(`golden: ${describeSize(golden.uploaded)} uploaded`);
 
+    const homes = [1, 2, 3].map((number) => at(`machine-${number}`));
+    for (const home of homes) {
+      mkdirSync(home);
+      await ok("cow", "create", join(home, "vm.map"), join(home, "vm.img"), "--size", "256M");
+    }
     const machines = await Promise.all(
-      [1, 2, 3].map(async (number) => {
-        const home = at(`machine-${number}`);
-        mkdirSync(home);
-        await ok("cow", "create", join(home, "vm.map"), join(home, "vm.img"), "--size", "256M");
+      homes.map(async (home) => {
         writeFileSync(join(home, "stack.yaml"), machine(`${store}/golden@${golden.digest}`));
         const server = await serve([join(home, "stack.yaml"), "--control", join(home, "control")]);
         return { home, server, attached: await attach(server.uri) };
