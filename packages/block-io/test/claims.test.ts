@@ -352,6 +352,45 @@ describe("a pool of lower devices", () => {
     await unlocked.close();
   });
 
+  it("owns for a while what it reads, unless others rely on it", async () => {
+    const path = image();
+    const [one, other] = [new LowerDevices({}, realEnvironment), new LowerDevices({}, realEnvironment)];
+    const device = await one.open(path, "reads", first);
+    const readers = (): Promise<BlockDevice> => openFile(path, { readOnly: true });
+    const refused = async (): Promise<void> => {
+      await expect(one.own(path, device, first.range)).rejects.toMatchObject({ code: "EBUSY" });
+      // As it was: others may read, and nobody may write.
+      await (await readers()).close();
+      await expect(openFile(path)).rejects.toMatchObject({ code: "EBUSY" });
+      await device.read(0, Buffer.alloc(512));
+    };
+    const reader = await readers();
+    await refused();
+    await reader.close();
+    await other.open(path, "reads", first);
+    await refused();
+    await other.close();
+    for (let round = 0; round < 2; round += 1) {
+      const current = one.devices[0] as BlockDevice;
+      const writing = await one.own(path, current, first.range);
+      await writing.write(0, Buffer.alloc(512, 7 + round));
+      await expect(readers()).rejects.toMatchObject({ code: "EBUSY" });
+      const bytes = Buffer.alloc(512);
+      await device.read(0, bytes);
+      expect(bytes[0]).toBe(7 + round);
+      one.onlyReads(writing, first.range);
+      await (await readers()).close();
+      await expect(openFile(path)).rejects.toMatchObject({ code: "EBUSY" });
+    }
+    await expect(one.own(path, device, first.range)).rejects.toMatchObject({ code: "EROFS" });
+    await one.close();
+    await (await openFile(path)).close();
+    const fixed = new LowerDevices({}, realEnvironment, { readOnly: true });
+    const read = await fixed.open(path, "reads", first);
+    await expect(fixed.own(path, read, first.range)).rejects.toMatchObject({ code: "EROFS" });
+    await fixed.close();
+  });
+
   it("only reads where it is read-only, and others may, too", async () => {
     const disk = new MemoryDevice(MIB);
     const schemes: DeviceSchemes = { dm: async () => disk };

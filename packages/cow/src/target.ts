@@ -1,7 +1,6 @@
 /** `cow` as a target of tables and stack files. */
 import {
   BlockIoError,
-  type DeviceUse,
   LinearDevice,
   type OpenContext,
   SECTOR,
@@ -15,12 +14,10 @@ import {
 } from "@dmkit/block-io";
 import type { AliasedBlockSize } from "./format/aliased.ts";
 import { bitmapDeviceSize } from "./format/geometry.ts";
-import type { NewLayer } from "./device/freeze.ts";
-import type { LayerDevices } from "./device/layer/layer.ts";
 import { cowControls } from "./device/messages.ts";
-import type { StackDevices } from "./device/layer/stack-devices.ts";
 import { hintFor } from "./open/missing-layer.ts";
 import type { OpenStackOptions } from "./open/open.ts";
+import { useOfBase, usesOfLayer } from "./core/uses.ts";
 import { type CowOptions, type NamedOption, cowOptions, namedOptions } from "./options.ts";
 
 type LayerOptions = CowOptions["layers"][number];
@@ -77,6 +74,7 @@ export const cow: Target<CowOptions> = {
   async check(options, context) {
     if (options.layers.length === 0) return;
     const { checkStack } = await import("./open/open.ts");
+    const { openLowers } = await import("./open/opened-layers.ts");
     await checkStack(await openLowers(options, context), settingsOf(options, context));
   },
 
@@ -84,45 +82,19 @@ export const cow: Target<CowOptions> = {
     const options = parseOptions(cowOptions, given, "cow");
     if (options.layers.length === 0) return openBase(options, context);
     const { openStack } = await import("./open/open.ts");
-    const { size } = context;
+    const { OpenedLayers, openLowers, openNewLayer } = await import("./open/opened-layers.ts");
     const stack = await openLowers(options, context);
-    // Those of a table after some were put on top.
-    let now = options.layers;
-    let top = stack.layers.at(-1);
+    const opened = new OpenedLayers(options, stack, context);
     return openStack(stack, {
       ...settingsOf(options, context),
       openLayer: (words) => openNewLayer(words, context),
-      frozen: (next) => {
-        // Nobody writes to a frozen layer: other stacks may lie on it now.
-        const old = now.at(-1);
-        if (old !== undefined && top !== undefined) {
-          const { bitmap, data } = usesOfLayer(old, "owns", size);
-          context.onlyReads?.(top.bitmap, bitmap[2]);
-          context.onlyReads?.(top.data, data[2]);
-        }
-        top = next;
-        const { names, offset } = next;
-        const layer = { bitmap: names?.bitmap ?? "?", data: names?.data ?? "?", offset: offset / SECTOR };
-        now = [...now, layer];
-      },
-      layers: () => ({ layers: now }),
+      frozen: (next) => opened.frozen(next),
+      merging: opened,
+      layers: () => ({ layers: opened.layers }),
       table: (settings) => cow.print({ ...options, ...settings }),
     });
   },
 };
-
-async function openLowers(
-  options: CowOptions,
-  context: Pick<OpenContext, "size" | "lower" | "release">,
-): Promise<StackDevices> {
-  const { size, lower } = context;
-  const base = await lower(...useOfBase(options, size));
-  const layers: LayerDevices[] = [];
-  for (const layer of options.layers) {
-    layers.push(await openDevices(layer, layer === options.layers.at(-1) ? "owns" : "reads", context));
-  }
-  return { base, baseOffset: options.base_offset * SECTOR, layers, sectors: size / SECTOR };
-}
 
 function settingsOf(
   { aliased_block_size: block, autocommit, force }: CowOptions,
@@ -135,63 +107,6 @@ function settingsOf(
 /** A stack of only a base is the base itself. */
 async function openBase(options: CowOptions, { name, size, lower }: OpenContext): Promise<TargetDevice> {
   return new LinearDevice(await lower(...useOfBase(options, size)), options.base_offset * SECTOR, size, name);
-}
-
-/** Without layers the base is written. */
-function useOfBase({ base, base_offset: offset, layers }: CowOptions, size: number): DeviceUse {
-  return [base, layers.length === 0 ? "shares" : "reads", { offset: offset * SECTOR, length: size }];
-}
-
-function usesOfLayer(
-  { bitmap, data, offset }: LayerOptions,
-  use: "owns" | "reads",
-  size: number,
-): Readonly<Record<"bitmap" | "data", DeviceUse>> {
-  return {
-    bitmap: [bitmap, use, { offset: 0, length: bitmapDeviceSize(size / SECTOR) }],
-    data: [data, use, { offset: offset * SECTOR, length: size }],
-  };
-}
-
-/** Opens both devices of a layer or none. */
-async function openDevices(
-  layer: LayerOptions,
-  use: "owns" | "reads",
-  { lower, release, size }: Pick<OpenContext, "size" | "lower" | "release">,
-): Promise<LayerDevices> {
-  const uses = usesOfLayer(layer, use, size);
-  const bitmap = await lower(...uses.bitmap);
-  try {
-    return { bitmap, data: await lower(...uses.data), offset: layer.offset * SECTOR };
-  } catch (error) {
-    await release?.(bitmap, uses.bitmap[2]);
-    throw error;
-  }
-}
-
-/** `<bitmap> <data> [<offset> [force]]` of the message `freeze`. */
-async function openNewLayer(words: readonly string[], context: OpenContext): Promise<NewLayer> {
-  const [bitmap, data, offset = "0", word, ...rest] = words;
-  const known = word === undefined || word === "force";
-  if (bitmap === undefined || data === undefined || !known || rest.length > 0) {
-    throw new BlockIoError("freeze takes a bitmap device and a data device", {
-      code: "EINVAL",
-      op: "message",
-      hint: "Send: freeze <bitmap> <data> [<offset> [force]]",
-    });
-  }
-  const layer = { bitmap, data, offset: parseOption("offset", layerOptions.offset, offset) as number };
-  const opened = await openDevices(layer, "owns", context);
-  const uses = usesOfLayer(layer, "owns", context.size);
-  return {
-    ...opened,
-    names: { bitmap, data },
-    force: word === "force",
-    async giveBack() {
-      await context.release?.(opened.data, uses.data[2]);
-      await context.release?.(opened.bitmap, uses.bitmap[2]);
-    },
-  };
 }
 
 /** Layers come in threes; what follows begins with the number of its words, and that with the name of an option. */

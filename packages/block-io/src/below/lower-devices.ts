@@ -20,7 +20,6 @@ import {
   isWriting,
   withoutWriting,
 } from "./claims.ts";
-import { didYouMean } from "../bytes/text.ts";
 import type { BlockDevice } from "../contract/device.ts";
 import { join } from "../sync/join.ts";
 import { FileDevice } from "../devices/file.ts";
@@ -30,6 +29,16 @@ import { GuardedDevice } from "../contract/guard.ts";
 import { type Health, healthOf, worstHealth } from "../contract/health.ts";
 import { builtinSchemes } from "./builtin-schemes.ts";
 import { type FilesBelow, fileKey, filesOf, keyOf, openIdentity, replacedFile } from "./files.ts";
+import {
+  type Entry,
+  type Grant,
+  closeEntry,
+  isFixed,
+  readElsewhere,
+  relax,
+  requestOf,
+  unknownScheme,
+} from "./lower-grants.ts";
 import { partitions } from "./kept.ts";
 import { PartitionDevice, findPartition } from "./partition.ts";
 import { openPath, parsePath } from "./paths.ts";
@@ -53,23 +62,6 @@ export interface UseOptions {
   readonly target?: string | undefined;
   /** What it is opened for, where its use does not say so: somebody else has the claim. */
   readonly access?: Access | undefined;
-}
-
-interface Entry {
-  /** Undefined for what is another device every time. */
-  readonly key: string | undefined;
-  readonly access: Access;
-  readonly device: Promise<BlockDevice>;
-  /** Who has it, or waits for it. */
-  users: number;
-}
-
-interface Grant {
-  /** What it is for, until somebody who asks for just that is given it. */
-  ahead: string | undefined;
-  readonly entry: Entry;
-  readonly claim: Claim;
-  readonly giveBack: () => void;
 }
 
 /** Opens the devices below one device by reference, each once, and claims them. It owns what it opened. */
@@ -191,6 +183,41 @@ export class LowerDevices {
     }
   }
 
+  /**
+   * What was opened to be read is owned from now on: gives what it is written through. Both stay open. The claim is
+   * exchanged in one turn. Errors: those of opening, `EBUSY`, `EROFS`; nothing has changed then.
+   */
+  async own(reference: string, device: BlockDevice, range?: ByteRange): Promise<BlockDevice> {
+    const grant = this.#find(device, range);
+    if (grant === undefined || this.#readOnly || (grant.entry.key === undefined && isFixed(device)))
+      throw refuse(reference, "EROFS", "can only be read", "Open the stack for writing.");
+    const entry = isFixed(device) ? this.#entryFor(reference, "write") : grant.entry;
+    if (entry !== grant.entry) entry.users += 1;
+    try {
+      const writing = await entry.device;
+      if (isFixed(writing) || !this.#grants.has(grant)) throw refuse(reference, "EROFS", "can only be read", "Give what can be written.");
+      if (writing instanceof FileDevice && !writing.tightenLock()) throw readElsewhere(writing);
+      const claim: Claim = { ...grant.claim, device: writing, use: "owns" };
+      grant.giveBack();
+      let giveBack: () => void;
+      try {
+        giveBack = claims.take(claim);
+      } catch (error) {
+        this.#grants.delete(grant);
+        this.#grants.add({ ...grant, giveBack: claims.take(grant.claim) });
+        if (entry === grant.entry) this.#relax(entry, writing);
+        throw error;
+      }
+      // Its reader stays open: requests may be under way.
+      this.#grants.delete(grant);
+      this.#grants.add({ ahead: undefined, entry, claim, giveBack });
+      return writing;
+    } catch (error) {
+      if (entry !== grant.entry) await this.#leave(entry).catch(() => {});
+      throw error;
+    }
+  }
+
   /** What was opened to be owned is only read from now on, and others may read it, too, also other processes. */
   onlyReads(device: BlockDevice, range?: ByteRange): void {
     const grant = this.#find(device, range);
@@ -199,12 +226,13 @@ export class LowerDevices {
     this.#grants.delete(grant);
     grant.giveBack();
     this.#grants.add({ ahead: undefined, entry: grant.entry, claim, giveBack: claims.take(claim) });
-    const writes = [...this.#grants].some((one) => one.entry === grant.entry && isWriting(one.claim.use));
-    if (writes || !(device instanceof FileDevice) || device.relaxLock()) return;
-    this.#environment.logger.log("error", "another process has locked what is only read from now on", {
-      device: device.name,
-      hint: "If it writes to it, what stands on it is wrong: see who does with fuser -v FILE, and check it.",
-    });
+    this.#relax(grant.entry, device);
+  }
+
+  /** Others may read a file that nobody here writes to any more. */
+  #relax(entry: Entry, device: BlockDevice): void {
+    const writes = [...this.#grants].some((one) => one.entry === entry && isWriting(one.claim.use));
+    if (!writes && device instanceof FileDevice) relax(device, this.#environment);
   }
 
   /** Closes everything opened so far; every device is closed even if one of them fails. */
@@ -279,12 +307,7 @@ export class LowerDevices {
     }
     const opener = Object.hasOwn(this.#schemes, scheme) ? this.#schemes[scheme] : undefined;
     if (opener === undefined) {
-      throw refuse(
-        reference,
-        "ENOENT",
-        `nobody knows how to open "${scheme}:"`,
-        `${didYouMean(scheme, Object.keys(this.#schemes))}Known schemes: ${Object.keys(this.#schemes).join(", ")}. Write ./ before a path that looks like one.`,
-      );
+      throw unknownScheme(reference, scheme, Object.keys(this.#schemes));
     }
     return opener(reference, access, this.#environment);
   }
@@ -324,23 +347,4 @@ async function openPartition(
     await pool.release(whole);
     throw error;
   }
-}
-
-function readElsewhere({ name }: BlockDevice): Error {
-  return refuse(
-    name,
-    "EBUSY",
-    "another process reads it",
-    "Wait for it to end; see who does with: fuser -v FILE",
-  );
-}
-
-async function closeEntry({ device }: Entry): Promise<void> {
-  // What could not be opened was reported then.
-  const opened = await device.catch(() => undefined);
-  await opened?.close();
-}
-
-function requestOf(reference: string, use: Use, range: ByteRange | undefined): string {
-  return JSON.stringify([reference, use, range?.offset, range?.length]);
 }

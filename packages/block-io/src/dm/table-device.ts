@@ -91,6 +91,7 @@ export async function openTable(given: readonly Segment[], options: OpenTableOpt
         lower: (reference, use, range) => lowers.open(reference, use, { range, target: name }),
         release: (below, range) => lowers.release(below, range),
         progress: options.progress,
+        own: (reference, below, range) => lowers.own(reference, below, range),
         onlyReads: (below, range) => lowers.onlyReads(below, range),
       });
       const start = segment.start * SECTOR;

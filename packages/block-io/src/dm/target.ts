@@ -174,6 +174,11 @@ export interface OpenContext {
    * for what may take seconds.
    */
   readonly progress?: ((done: number, of: number, what?: string) => void) | undefined;
+  /**
+   * Opens for writing what `lower` gave to be read, under the same reference and for the same range, until `onlyReads` is
+   * told of what this gives. Throws `EBUSY` where somebody else relies on these bytes, `EROFS`; the claim stays what it was then.
+   */
+  readonly own?: (reference: string, device: BlockDevice, range?: ByteRange) => Promise<BlockDevice>;
   /** From now on the target only reads what it owned. */
   readonly onlyReads?: (device: BlockDevice, range?: ByteRange) => void;
 }

@@ -8,6 +8,9 @@ import type { OwnerMap } from "./owner-map.ts";
 /** `snapshot` of the dirty pages, flush of the `data`, the `bits` of the snapshot to the bitmap device, its `flush`. */
 export type CommitStep = "snapshot" | "data" | "bits" | "flush";
 
+/** `copy`: what a layer holds into what it lies on, stable; `link`: the layer above names that as its parent, stable. */
+export type MergeStep = "copy" | "link";
+
 export interface CowRules {
   /** The map says that the top has a sector only after a write of it has resolved. */
   readonly awaitsData: boolean;
@@ -25,6 +28,8 @@ export interface CowRules {
   image(map: OwnerMap, page: number, into: Uint8Array, at: number): void;
   /** Bits that a commit has not made stable are for the next one. */
   readonly staysDirty: boolean;
+  /** What merges a layer below the top: `copy` it down, and `link` the one above to what it lay on; in this order. */
+  readonly merge: readonly MergeStep[];
   /** A new layer on top has nothing. */
   push(map: OwnerMap): void;
 }
@@ -39,5 +44,6 @@ export const cowRules: CowRules = Object.freeze<CowRules>({
   commit: ["snapshot", "data", "bits", "flush"],
   image: (map, page, into, at) => map.image(page, into, at),
   staysDirty: true,
+  merge: ["copy", "link"],
   push: (map) => void map.push(),
 });

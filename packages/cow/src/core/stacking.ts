@@ -133,7 +133,7 @@ function judgeIdentity(
       layer,
       kind: "wrong-parent",
       reason: `the layer lies on ${describe(parent)}, not on ${describe(nameOf(below))}`,
-      hint: "Name the layers bottom to top as they were made; dmkit cow info tells what lies on what.",
+      hint: "Name the layers bottom to top as they were made, without those that were committed since; dmkit cow info tells what lies on what.",
     };
   }
   const misplaced = judgeOffsets(layer, identity, options);

@@ -62,6 +62,15 @@ export class BitmapLoader {
     this.#layers.push(layer);
   }
 
+  /** The same for another map, of some of the layers. Bitmaps are told by their devices. */
+  without(map: OwnerMap, layers: readonly BitmapSource[]): BitmapLoader {
+    const known = new Map(this.#layers.map((layer) => [layer.bitmap, layer]));
+    return new BitmapLoader(
+      map,
+      layers.map(({ bitmap }) => known.get(bitmap) ?? { bitmap }),
+    );
+  }
+
   /** Makes all owners known. Errors: those of reading the bitmaps, the signal's reason. */
   async loadAll({ signal, progress }: LongWork): Promise<void> {
     const { sectors: total } = this.#map;

@@ -3,7 +3,7 @@
  * `qemu:allocation-depth`, counted from 1 as qemu does.
  */
 import { type RangeDescription, SECTOR } from "@dmkit/block-io";
-import type { OwnerMap } from "../core/owner-map.ts";
+import type { Source } from "./parts.ts";
 
 export interface Depth {
   /** Bytes. */
@@ -12,18 +12,27 @@ export interface Depth {
   readonly depth: number;
 }
 
-/** @param knownRun the end of the run of one owner that starts at a sector, which is made known first. */
+/** Sectors of one owner, to `until`. */
+export interface KnownRun {
+  readonly until: number;
+  /** Layers below the top. */
+  readonly depth: number;
+  readonly source: Source;
+  /** All there are; others once the layers have changed. */
+  readonly sources: readonly Source[];
+}
+
+/** @param knownRun the run of one owner that starts at a sector, which is made known first. */
 export async function* depthsOf(
-  map: OwnerMap,
   offset: number,
   length: number,
-  knownRun: (sector: number, end: number) => Promise<number>,
+  knownRun: (sector: number, end: number) => Promise<KnownRun>,
 ): AsyncIterable<Depth> {
   let sector = offset / SECTOR;
   const end = (offset + length) / SECTOR;
   while (sector < end) {
-    const until = await knownRun(sector, end);
-    yield { length: (until - sector) * SECTOR, depth: map.top - map.owner(sector) };
+    const { until, depth } = await knownRun(sector, end);
+    yield { length: (until - sector) * SECTOR, depth };
     sector = until;
   }
 }

@@ -32,62 +32,54 @@ import {
   FUA,
 } from "@dmkit/block-io";
 import { Autocommit } from "./autocommit.ts";
-import { STEP_SECTORS } from "./bitmap-loader.ts";
-import { BitmapWriter } from "./bitmap-writer.ts";
 import { Counters } from "./counters.ts";
-import type { OwnerMap } from "../core/owner-map.ts";
 import type { Identity } from "../format/identity.ts";
 import { depthsOf, layerDescriptions } from "./depths.ts";
 import { bitmapHealth, cowFacts, statusLine } from "./facts.ts";
-import { type FreezeHost, type NewLayer, freeze } from "./freeze.ts";
+import { type FreezeHost, freeze } from "./change/freeze.ts";
+import { type InTurn, type MergeHost, Merging, busy } from "./change/merging.ts";
 import { type ControlledStack, cowControls } from "./messages.ts";
-import type { StackDevices } from "./layer/stack-devices.ts";
-import type { CowParts, Source } from "./parts.ts";
-import { TopRecord, sampleTop } from "./top-record.ts";
+import { Layers } from "./layers.ts";
+import type { CowParts, NewLayer, Source } from "./parts.ts";
+import { sampleTop } from "./top-record.ts";
 
 /** A running stack: reads find the newest layer that has a sector, writes go to the top. */
 export class CowDevice extends GuardedTarget {
-  readonly #map: OwnerMap;
+  /** What it is made of, until layers are put on top or merged. */
   readonly #parts: CowParts;
-  readonly #sources: Source[];
-  #top: CowParts["top"];
-  #stack: StackDevices;
-  /** Something has been written to the top since it is the top. */
-  #written = false;
+  readonly #now: Layers;
   readonly #autocommit: Autocommit;
   readonly #counters = new Counters();
+  readonly #merging = new Merging();
   constructor(parts: CowParts) {
     super(parts.name, parts.size, parts.limits);
     this.#parts = parts;
-    this.#map = parts.map;
-    this.#sources = [...parts.sources];
-    this.#top = parts.top;
-    this.#stack = parts.stack;
+    this.#now = new Layers(parts);
     this.#autocommit = new Autocommit(parts.environment, parts.autocommit, parts.name, () =>
-      this.#map.hasDirty && this.failure === undefined ? this.#commit() : done,
+      this.#now.map.hasDirty && this.failure === undefined ? this.#commit() : done,
     );
   }
 
   /** Layers above the base. */
   get layers(): number {
-    return this.#map.top;
+    return this.#now.map.top;
   }
 
   /** What the top layer is; undefined if the stack is read-only. */
   get identity(): Identity | undefined {
-    return this.#top?.record.identity;
+    return this.#now.top?.record.identity;
   }
 
   override health(): Health {
-    return worstHealth([super.health(), bitmapHealth(this.#parts.loader.missing)]);
+    return worstHealth([super.health(), bitmapHealth(this.#now.loader.missing)]);
   }
 
   override status(): string {
-    return statusLine(this.#map, this.#counters);
+    return statusLine(this.#now.map, this.#counters);
   }
 
   protected override doFacts(): Facts {
-    return cowFacts(this.#map, this.#counters);
+    return cowFacts(this.#now.map, this.#counters);
   }
 
   protected override get controls(): Controls<ControlledStack> {
@@ -102,7 +94,7 @@ export class CowDevice extends GuardedTarget {
     if (autocommit === undefined) return;
     this.#autocommit.pause = autocommit * 1000;
     // With 0 nothing was set to commit what is in memory only.
-    if (this.#map.hasDirty) this.#autocommit.arm();
+    if (this.#now.map.hasDirty) this.#autocommit.arm();
   }
 
   /** With the layers that were put on top. */
@@ -119,18 +111,19 @@ export class CowDevice extends GuardedTarget {
   async freezeTo(words: readonly string[]): Promise<void> {
     const { openLayer } = this.#parts;
     if (openLayer === undefined) throw unknownMessage(this.name, ["freeze", ...words]);
+    if (this.#merging.isBusy) throw busy(this.name);
     const layer = await openLayer(words);
     try {
       await this.freeze(layer);
     } catch (error) {
-      if (this.#top?.layer !== layer) await layer.giveBack?.().catch(() => {});
+      if (this.#now.top?.layer !== layer) await layer.giveBack?.().catch(() => {});
       throw error;
     }
   }
 
   /** Reads all bitmaps, so that the counts of the status are exact. */
   async count(options: LongWork = {}): Promise<void> {
-    await this.inTurn(() => this.#parts.loader.loadAll(options));
+    await this.inTurn(() => this.#now.loader.loadAll(options));
   }
 
   /**
@@ -139,12 +132,30 @@ export class CowDevice extends GuardedTarget {
    * the devices below.
    */
   freeze(layer: NewLayer): Promise<void> {
-    return this.inTurn((quiet) => freeze(this.#freezeHost(quiet), layer));
+    return this.inTurn((quiet) => {
+      if (this.#merging.isBusy) throw busy(this.name);
+      return freeze(this.#host(quiet), layer);
+    });
+  }
+
+  /**
+   * Merges a layer below the top into what it lies on while the stack is in use, see copy/merge.ts. Run again, it copies
+   * again.
+   * @param layer from 1 at the bottom. Errors: `EINVAL`, `EBUSY`, `EROFS`, `EIO`, those of the devices, the signal's reason.
+   */
+  merge(layer: number, options: LongWork = {}): Promise<void> {
+    const inTurn: InTurn = (work) => this.inTurn((quiet) => work(this.#host(quiet)));
+    return this.#merging.run(
+      this.#host(() => done),
+      inTurn,
+      layer,
+      options,
+    );
   }
 
   /** How many layers below the top each part of a range comes from; the base counts as one layer more. */
   depths(offset: number, length: number): AsyncIterable<{ length: number; depth: number }> {
-    return depthsOf(this.#map, offset, length, (sector, end) => this.#knownRun(sector, end));
+    return depthsOf(offset, length, (sector, end) => this.#now.knownRun(sector, end, this.#counters));
   }
 
   override get descriptions(): readonly RangeDescription[] {
@@ -154,30 +165,30 @@ export class CowDevice extends GuardedTarget {
   protected override doRead(offset: number, into: Buffer): Promise<void> {
     const sector = offset / SECTOR;
     const count = into.length / SECTOR;
-    if (!this.#map.isKnown(sector, count)) return this.#readLater(offset, into);
+    if (!this.#now.map.isKnown(sector, count)) return this.#readLater(offset, into);
     const end = sector + count;
-    const until = this.#map.runEnd(sector, end);
+    const until = this.#now.map.runEnd(sector, end);
     if (until === end) return this.#counters.reading(this.#readRun(sector, sector, into), into.length);
     return this.#readRuns(sector, until, end, into);
   }
 
   /** Reads a run of sectors of one owner. @param first sector of the request. */
   #readRun(sector: number, first: number, into: Buffer): Promise<void> {
-    const source = this.#sources[this.#map.owner(sector)] as Source;
+    const source = this.#now.sources[this.#now.map.owner(sector)] as Source;
     return source.device.read(source.offset + this.#parts.rules.placeOf(sector, first) * SECTOR, into);
   }
 
   protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
     const sector = offset / SECTOR;
     const count = from.length / SECTOR;
-    if (!this.#map.isKnown(sector, count))
+    if (!this.#now.map.isKnown(sector, count))
       return this.#writeLater(this.#prepare(sector, count), offset, from, fua);
     if (this.#isSampled(sector, count))
       return this.#writeLater(this.#releaseSamples(sector, count), offset, from, fua);
     // Where the bits are stable, nothing but the data itself is needed.
-    const overwrites = fua && this.#parts.rules.isStable(this.#map, sector, count);
+    const overwrites = fua && this.#parts.rules.isStable(this.#now.map, sector, count);
     if (!this.#parts.rules.awaitsData) this.#markWritten(sector, count);
-    const top = this.#sources[this.#map.top] as Source;
+    const top = this.#now.sources[this.#now.map.top] as Source;
     const writing = top.device.write(top.offset + offset, from, overwrites ? FUA : undefined);
     const commit = fua && !overwrites;
     if (writing !== done) return this.#writing(writing, sector, count, commit);
@@ -187,17 +198,17 @@ export class CowDevice extends GuardedTarget {
 
   /** Whether the top's identity samples one of these sectors, which must not be written then. */
   #isSampled(sector: number, count: number): boolean {
-    return this.#top?.record.covers(sector, count) === true;
+    return this.#now.top?.record.covers(sector, count) === true;
   }
 
   /** The data of these sectors has been written to the top layer. */
   #markWritten(sector: number, count: number): void {
-    this.#written = true;
-    if (this.#parts.rules.mark(this.#map, sector, count)) this.#autocommit.arm();
+    this.#now.written = true;
+    if (this.#parts.rules.mark(this.#now.map, sector, count)) this.#autocommit.arm();
   }
 
   protected override doFlush(): Promise<void> {
-    return this.#top?.writer.flush() ?? done;
+    return this.#now.top?.writer.flush() ?? done;
   }
 
   protected override async doDiscard(offset: number, length: number): Promise<void> {
@@ -214,9 +225,9 @@ export class CowDevice extends GuardedTarget {
   ): Promise<void> {
     const sector = offset / SECTOR;
     const count = length / SECTOR;
-    if (!this.#map.isKnown(sector, count)) await this.#prepare(sector, count);
+    if (!this.#now.map.isKnown(sector, count)) await this.#prepare(sector, count);
     if (this.#isSampled(sector, count)) await this.#releaseSamples(sector, count);
-    const top = this.#sources[this.#map.top] as Source;
+    const top = this.#now.sources[this.#now.map.top] as Source;
     await top.device.writeZeroes(top.offset + offset, length, { mayUnmap, fast });
     this.#markWritten(sector, count);
     if (fua) await this.#commit();
@@ -225,35 +236,33 @@ export class CowDevice extends GuardedTarget {
   protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
     const end = (offset + length) / SECTOR;
     for (let sector = offset / SECTOR; sector < end; ) {
-      const until = await this.#knownRun(sector, end);
-      const { device, offset: start } = this.#sources[this.#map.owner(sector)] as Source;
-      for await (const extent of device.extents(start + sector * SECTOR, (until - sector) * SECTOR)) {
-        yield { offset: extent.offset - start, length: extent.length, kind: extent.kind };
+      const { until, source, sources } = await this.#now.knownRun(sector, end, this.#counters);
+      const { device, offset: start } = source;
+      try {
+        for await (const extent of device.extents(start + sector * SECTOR, (until - sector) * SECTOR)) {
+          yield { offset: extent.offset - start, length: extent.length, kind: extent.kind };
+          sector = (extent.offset - start + extent.length) / SECTOR;
+        }
+        sector = until;
+      } catch (error) {
+        // A layer that was merged meanwhile is closed: what it had is elsewhere.
+        if (sources === this.#now.sources) throw error;
       }
-      sector = until;
     }
   }
 
   protected override async doClose(): Promise<void> {
     this.#autocommit.disarm();
+    await this.#merging.close();
     // Only what is stable may be sampled.
-    if (this.failure !== undefined || !this.#written || this.#top?.writer.isStable !== true) return;
-    await sampleTop(this.#top, this.#map.sectors).catch((error: unknown) => {
+    if (this.failure !== undefined || !this.#now.written || this.#now.top?.writer.isStable !== true) return;
+    await sampleTop(this.#now.top, this.#now.map.sectors).catch((error: unknown) => {
       // Nothing depends on it.
       this.#parts.environment.logger.log("warn", "the samples of the data could not be written", {
         device: this.name,
         error: toBlockIoError(error, {}).message,
       });
     });
-  }
-
-  /** The end of the run of one owner that starts at `sector`, which is made known first. */
-  async #knownRun(sector: number, end: number): Promise<number> {
-    // Not more than a piece of the bitmaps at a time: a query over all of a large device may stop early.
-    let until = Math.min(end, sector + STEP_SECTORS);
-    if (!this.#map.isKnown(sector, until - sector))
-      until = await this.#counters.preparing(this.#parts.loader.loadUpTo(sector, until));
-    return this.#map.runEnd(sector, until);
   }
 
   async #readLater(offset: number, into: Buffer): Promise<void> {
@@ -263,7 +272,7 @@ export class CowDevice extends GuardedTarget {
 
   async #releaseSamples(sector: number, count: number): Promise<void> {
     try {
-      await this.#top?.record.release(sector, count);
+      await this.#now.top?.record.release(sector, count);
     } catch (error) {
       // Nothing was written, so nothing has changed.
       if (isOutOfSpace(error)) throw error;
@@ -278,7 +287,7 @@ export class CowDevice extends GuardedTarget {
   }
 
   async #prepare(sector: number, count: number): Promise<void> {
-    await this.#counters.preparing(this.#parts.loader.load(sector, count));
+    await this.#counters.preparing(this.#now.loader.load(sector, count));
   }
 
   #readRuns(sector: number, until: number, end: number, into: Buffer): Promise<void> {
@@ -286,7 +295,7 @@ export class CowDevice extends GuardedTarget {
     for (
       let at = sector, stop = until;
       at < end;
-      at = stop, stop = at < end ? this.#map.runEnd(at, end) : end
+      at = stop, stop = at < end ? this.#now.map.runEnd(at, end) : end
     ) {
       const piece = into.subarray((at - sector) * SECTOR, (stop - sector) * SECTOR);
       const reading = this.#readRun(at, sector, piece);
@@ -317,33 +326,20 @@ export class CowDevice extends GuardedTarget {
     return failure;
   }
 
-  #freezeHost(quiet: () => Promise<void>): FreezeHost {
-    const parts = this.#parts;
+  /** What changes the layers needs of the device. @param quiet holds requests back. */
+  #host(quiet: () => Promise<void>): FreezeHost & MergeHost {
     return {
       name: this.name,
       limits: this.limits,
-      sectors: this.#map.sectors,
-      stack: this.#stack,
-      random: parts.environment.random,
-      top: this.#top,
+      now: this.#now,
+      parts: this.#parts,
       hold: async () => {
         await quiet();
         this.#autocommit.disarm();
-        // A failed device flushes nothing: what was answered may not be in the layer to be frozen.
+        // A failed device flushes nothing: what was answered may not be in its layer.
         if (this.failure !== undefined) throw this.failure;
       },
       fail: (failure) => this.fail(failure),
-      swap: (layer, identity) => {
-        parts.rules.push(this.#map);
-        parts.loader.push(layer);
-        this.#sources.push({ device: layer.data, offset: layer.offset });
-        this.#stack = { ...this.#stack, layers: [...this.#stack.layers, layer] };
-        this.#written = false;
-        const record = new TopRecord(layer.bitmap, identity, parts.rules);
-        const writer = new BitmapWriter(this.#map, layer.bitmap, layer.data, parts.rules);
-        this.#top = { layer, record, writer };
-        parts.frozen?.(layer);
-      },
     };
   }
 }

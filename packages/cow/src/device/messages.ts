@@ -1,10 +1,12 @@
 /** What a running stack can be told. */
-import { type Controls, type LongWork, tunablesOf } from "@dmkit/block-io";
+import { type Controls, type LongWork, refuse, tunablesOf } from "@dmkit/block-io";
 import { cowOptions } from "../options.ts";
 
 /** A running stack, as its messages see it. */
 export interface ControlledStack {
   freezeTo(words: readonly string[]): Promise<void>;
+  merge(layer: number, options: LongWork): Promise<void>;
+  readonly name: string;
   count(options: LongWork): Promise<void>;
   status(): string;
   readonly tableWords: readonly string[];
@@ -18,6 +20,19 @@ export const cowControls: Controls<ControlledStack> = {
       help: "makes the top layer read-only and puts a new one on it; answers with the arguments of the table",
       async run(device, args) {
         await device.freezeTo(args);
+        return device.tableWords.join(" ");
+      },
+    },
+    commit: {
+      arguments: "<layer>",
+      long: true,
+      help: "moves a layer below the top, counted from 1 at the bottom, into what it lies on; answers with the arguments of the table",
+      async run(device, [word = "", ...rest], options) {
+        if (!/^\d+$/.test(word) || rest.length > 0) {
+          const hint = "Send: commit <layer>, counted from 1 at the bottom";
+          throw refuse(device.name, "EINVAL", "commit takes the number of a layer", hint, "message");
+        }
+        await device.merge(Number(word), options);
         return device.tableWords.join(" ");
       },
     },

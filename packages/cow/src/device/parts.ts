@@ -4,15 +4,32 @@ import type { OwnerMap } from "../core/owner-map.ts";
 import type { CowRules } from "../core/rules.ts";
 import type { BitmapLoader } from "./bitmap-loader.ts";
 import type { BitmapWriter } from "./bitmap-writer.ts";
-import type { NewLayer } from "./freeze.ts";
 import type { LayerDevices } from "./layer/layer.ts";
 import type { StackDevices } from "./layer/stack-devices.ts";
 import type { TopRecord } from "./top-record.ts";
+
+/** A layer to be put on top. */
+export interface NewLayer extends LayerDevices {
+  /** Its devices need not be blank. Default false. */
+  readonly force?: boolean;
+  /** What a table calls it; for the table's text only. */
+  readonly names?: { readonly bitmap: string; readonly data: string };
+  /** Closes its devices, where it could not be put on top. */
+  readonly giveBack?: () => Promise<void>;
+}
 
 /** One owner: a device and the byte where it starts. */
 export interface Source {
   readonly device: BlockDevice;
   readonly offset: number;
+}
+
+/** Who may have a sector of a stack: the base, then the layers bottom to top. */
+export function sourcesOf({ base, baseOffset, layers }: StackDevices): readonly Source[] {
+  return [
+    { device: base, offset: baseOffset },
+    ...layers.map(({ data, offset }) => ({ device: data, offset })),
+  ];
 }
 
 /** What a device is put together from; see open/open.ts. */
@@ -36,6 +53,16 @@ export interface CowParts {
   readonly openLayer?: ((words: readonly string[]) => Promise<NewLayer>) | undefined;
   /** Told of every layer put on top while running. */
   readonly frozen?: ((layer: NewLayer) => void) | undefined;
+  /**
+   * What is open for reading only is opened for writing while a layer is merged: `begin` gives the stack with it, `end` takes
+   * it back, and lets go of the merged layer if that is done. Left out: everything is open for writing as it is.
+   */
+  readonly merging?:
+    | {
+        begin(layer: number): Promise<StackDevices>;
+        end(layer: number, isDone: boolean): Promise<void>;
+      }
+    | undefined;
   /** `layers` of a table, as they are now. */
   readonly layers?: (() => { readonly layers: unknown }) | undefined;
   /** The arguments in a table with these settings. */

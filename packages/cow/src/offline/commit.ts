@@ -18,7 +18,7 @@ import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { readIdentities } from "../open/judge.ts";
 import { giveLabelBack, sampleData } from "../device/layer/pairing.ts";
 import { type ChainOptions, layerAt, readChain, requireOwn } from "./chain/chain.ts";
-import { Left, copyAllBut } from "./chain/left.ts";
+import { Left, copyAllBut } from "../device/copy/left.ts";
 import {
   LayerRuns,
   type Piece,
@@ -29,7 +29,7 @@ import {
   clearBits,
   fillLayer,
   pieces,
-} from "./chain/work.ts";
+} from "../device/copy/work.ts";
 
 /** How the top is moved into the layer below. */
 export interface CommitOptions extends WorkOptions, ChainOptions {

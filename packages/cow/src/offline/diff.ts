@@ -3,7 +3,7 @@ import { type BlockDevice, BlockIoError, SECTOR, requireRoom } from "@dmkit/bloc
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { bitmapSources } from "../open/judge.ts";
 import { type ChainOptions, layerAt, readChain } from "./chain/chain.ts";
-import { LayerRuns, type Run, type WorkOptions, copyRuns, pieces } from "./chain/work.ts";
+import { LayerRuns, type Run, type WorkOptions, copyRuns, pieces } from "../device/copy/work.ts";
 
 /** A changed range, in bytes, and the topmost layer that has it, counted from 1 at the bottom. */
 export interface ChangedRange {

@@ -5,8 +5,8 @@
 import { type BlockDevice, BlockIoError, ByteAccess, SECTOR, isOfPlace, requireRoom } from "@dmkit/block-io";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { type ChainOptions, viewOf } from "./chain/chain.ts";
-import { Left, MOST_OF_STACK, copyAllBut } from "./chain/left.ts";
-import { type Piece, type WorkOptions, copyRuns, pieces } from "./chain/work.ts";
+import { Left, MOST_OF_STACK, copyAllBut } from "../device/copy/left.ts";
+import { type Piece, type WorkOptions, copyRuns, pieces } from "../device/copy/work.ts";
 
 /** How a stack is copied into one device. */
 export interface FlattenOptions extends WorkOptions, ChainOptions {

@@ -6,7 +6,7 @@ import type { Uuid } from "../format/uuid.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { bitmapSources, identitiesGiven, judge, judgeAllData } from "../open/judge.ts";
 import type { ChainOptions } from "./chain/chain.ts";
-import { LayerRuns, type Piece, type WorkOptions, pieces } from "./chain/work.ts";
+import { LayerRuns, type Piece, type WorkOptions, pieces } from "../device/copy/work.ts";
 
 /** What is known of one layer. */
 export interface LayerInfo {

@@ -10,7 +10,7 @@ import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { placesOf } from "../open/own-identity.ts";
 import { sampleData } from "../device/layer/pairing.ts";
 import { type ChainOptions, layerAt, nameOfTop, readChain, requireOwn, viewOf } from "./chain/chain.ts";
-import { Left, copyAllBut } from "./chain/left.ts";
+import { Left, copyAllBut } from "../device/copy/left.ts";
 import {
   LayerRuns,
   type Piece,
@@ -19,7 +19,7 @@ import {
   bytesOf,
   fillLayer,
   pieces,
-} from "./chain/work.ts";
+} from "../device/copy/work.ts";
 
 /** Bytes compared with one request. */
 const STEP = 512 * 1024;

@@ -36,8 +36,8 @@ import { readSetBits } from "../device/layer/set-bits.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { checkSectors } from "../format/geometry.ts";
 import type { Identity } from "../format/identity.ts";
+import type { WorkOptions } from "../device/copy/work.ts";
 import { LABEL_ROOM, labelPlace } from "../format/label.ts";
-import type { WorkOptions } from "./chain/work.ts";
 
 /** Sectors that are read at once: 1 MiB. */
 const STEP = 2048;

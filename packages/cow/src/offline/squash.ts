@@ -13,8 +13,8 @@ import { bitmapSources, readIdentities } from "../open/judge.ts";
 import { placesOf } from "../open/own-identity.ts";
 import { sampleData } from "../device/layer/pairing.ts";
 import { type ChainOptions, layerAt, requireOwn, requireSound } from "./chain/chain.ts";
-import { Left, copyAllBut } from "./chain/left.ts";
-import { LayerRuns, type Run, type WorkOptions, bytesOf, fillLayer, pieces } from "./chain/work.ts";
+import { Left, copyAllBut } from "../device/copy/left.ts";
+import { LayerRuns, type Run, type WorkOptions, bytesOf, fillLayer, pieces } from "../device/copy/work.ts";
 
 /**
  * Squashes layers `from` … `to`, counted from 1 at the bottom; returns the bytes copied. Done before: does

@@ -19,11 +19,11 @@ import { BitmapWriter } from "../device/bitmap-writer.ts";
 import { MAX_LAYERS, OwnerMap } from "../core/owner-map.ts";
 import { type CowRules, cowRules } from "../core/rules.ts";
 import { CowDevice } from "../device/device.ts";
-import type { CowParts } from "../device/parts.ts";
+import { type CowParts, sourcesOf } from "../device/parts.ts";
 import type { AliasedBlockSize } from "../format/aliased.ts";
 import { checkSectors } from "../format/geometry.ts";
 import type { IdentityBlock } from "../format/identity.ts";
-import type { NewLayer } from "../device/freeze.ts";
+import type { NewLayer } from "../device/parts.ts";
 import {
   type LayerDevices,
   requireBlankLayer,
@@ -52,6 +52,7 @@ export interface OpenStackOptions {
   readonly autocommit?: number;
   readonly openLayer?: CowParts["openLayer"];
   readonly frozen?: (layer: NewLayer) => void;
+  readonly merging?: CowParts["merging"];
   readonly layers?: CowParts["layers"];
   readonly table?: CowParts["table"];
   /** Makes the device; for tests that put requests of their own between others. */
@@ -77,10 +78,7 @@ export async function openStack(
     limits: limitsOf(stack, top, identity !== undefined),
     map,
     loader: new BitmapLoader(map, bitmapSources(stack.layers, blocks, options.aliasedBlockSize)),
-    sources: [
-      { device: stack.base, offset: stack.baseOffset },
-      ...stack.layers.map(({ data, offset }) => ({ device: data, offset })),
-    ],
+    sources: sourcesOf(stack),
     ...(identity === undefined
       ? {}
       : {
@@ -96,6 +94,7 @@ export async function openStack(
     rules,
     openLayer: options.openLayer,
     frozen: options.frozen,
+    merging: options.merging,
     layers: options.layers,
     table: options.table,
   };

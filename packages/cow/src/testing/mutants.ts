@@ -3,14 +3,9 @@ import { type BlockDevice, LinearDevice, SECTOR, done } from "@dmkit/block-io";
 import { breaking, onDisks } from "@dmkit/block-io/testing";
 import { PAGE_BYTES } from "../core/owner-map.ts";
 import { type Identity, decodeIdentity, encodeIdentity } from "../format/identity.ts";
-import {
-  type CowTarget,
-  commitTarget,
-  freezeTarget,
-  rebaseTarget,
-  squashTarget,
-  stackTarget,
-} from "./sim-targets.ts";
+import { freezeTarget, mergeTarget } from "./live-targets.ts";
+import type { CowTarget } from "./sim-stacks.ts";
+import { commitTarget, rebaseTarget, squashTarget, stackTarget } from "./sim-targets.ts";
 
 /** A disk whose flushes do nothing. */
 class Unflushed extends LinearDevice {
@@ -110,6 +105,9 @@ export const mutants: readonly CowTarget[] = [
   on(commitTarget, "samples-kept", isMap, Sampled),
   on(commitTarget, "data-not-flushed", isData, Unflushed),
   on(commitTarget, "bits-not-flushed", isMap, Unflushed),
+  breaking(mergeTarget, "linked-before-copied", { merge: ["link", "copy"] }),
+  on(mergeTarget, "data-not-flushed", isData, Unflushed),
+  on(mergeTarget, "bits-not-flushed", isMap, Unflushed),
   on(squashTarget, "data-not-flushed", isData, Unflushed),
   on(rebaseTarget, "bits-not-flushed", isMap, Unflushed),
 ];

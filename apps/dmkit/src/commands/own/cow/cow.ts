@@ -9,6 +9,7 @@ import type { Finish } from "../../command.ts";
 import { type CreateFlags, createFiles } from "./create.ts";
 import { type ResizeFlags, resizeStack } from "./resize.ts";
 import {
+  type CommitFlags,
   type DiffFlags,
   type Flags,
   type FlattenFlags,
@@ -24,6 +25,7 @@ import {
 } from "./verbs.ts";
 
 const sector = integer(0, 17_592_186_044_415);
+const layer = integer(1, 250);
 
 const examples = `
 A STACK is a base image, then a bitmap and a data file for each layer, bottom to top. Layers are counted from 1.
@@ -36,6 +38,8 @@ Examples:
   dmkit cow info base.img w.map w.img
   dmkit cow create v.map v.img --on w.map               freeze w, and write to v from now on
   dmkit cow commit base.img w.map w.img v.map v.img     v into w
+  dmkit cow commit --layer 1 base.img w.map w.img v.map v.img    w into the base; v lies on that then
+  dmkit message vm commit 1                             the same, while vm is served
   dmkit cow squash 1..2 base.img w.map w.img v.map v.img
   dmkit cow flatten out.img base.img w.map w.img
   truncate -s 20G base.img; dmkit cow resize 20G base.img w.map w.img
@@ -88,7 +92,15 @@ export function addCow(program: Command, finish: Finish): void {
   )
     .argument("<stack...>")
     .option("--drop", "then make the layer below the top", false)
-    .action(async (words: string[], flags: Flags & { drop: boolean }) => finish(await commit(words, flags)));
+    .option(
+      "--layer <n>",
+      "this one below the top, counted from 1 at the bottom; leave it out afterwards",
+      layer,
+    )
+    .action(async (words: string[], flags: CommitFlags, command: Command) => {
+      refuseUseless(command, [{ option: "drop", beside: "layer" }]);
+      finish(await commit(words, flags));
+    });
 
   stackCommand(add("squash", "Makes one layer of A..B: it is B, on what A lay on. Run it again to finish."))
     .argument("<A..B>", "layers, counted from 1 at the bottom", severalLayers)

@@ -5,6 +5,7 @@ import {
   type ChangedRange,
   type Problem,
   check,
+  commitLayer,
   commitTop,
   diff,
   exportDiff,
@@ -34,6 +35,12 @@ export interface FlattenFlags extends Flags {
   readonly from: number;
   readonly force: boolean;
   readonly bad?: "zero";
+}
+
+export interface CommitFlags extends Flags {
+  readonly drop: boolean;
+  /** From 1 at the bottom; undefined: the top. */
+  readonly layer?: number;
 }
 
 export interface DiffFlags extends Flags {
@@ -91,7 +98,14 @@ export async function checkStack(words: string[], flags: Flags): Promise<number>
   });
 }
 
-export async function commit(words: string[], flags: Flags & { drop: boolean }): Promise<number> {
+export async function commit(words: string[], flags: CommitFlags): Promise<number> {
+  const { layer } = flags;
+  if (layer !== undefined) {
+    const isWritten = (one: number): boolean => one === layer - 1 || one === layer + 1;
+    return withStack({ words, size: flags.size, writes: isWritten }, (stack) =>
+      work("commit", stack, flags, (options) => commitLayer(stack, layer, { ...options, ...aliased(flags) })),
+    );
+  }
   const writes = (layer: number, layers: number): boolean => layer >= layers - 1;
   return withStack({ words, size: flags.size, writes }, (stack) =>
     work("commit", stack, flags, (options) =>

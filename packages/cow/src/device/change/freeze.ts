@@ -9,16 +9,8 @@
  *                                                                    writing, with the same contents
  *      5  the new layer is the top, requests go on
  */
-import {
-  BlockIoError,
-  type Environment,
-  type Limits,
-  SECTOR,
-  randomUuid,
-  refuse,
-  toBlockIoError,
-} from "@dmkit/block-io";
-import type { Identity } from "../format/identity.ts";
+import { BlockIoError, type Limits, SECTOR, randomUuid, refuse, toBlockIoError } from "@dmkit/block-io";
+import type { Identity } from "../../format/identity.ts";
 import {
   type LayerDevices,
   readIdentity,
@@ -26,65 +18,57 @@ import {
   requireEmpty,
   requireLayerRoom,
   writeIdentity,
-} from "./layer/layer.ts";
-import type { StackDevices } from "./layer/stack-devices.ts";
-import { judgeData, sampleData, takeLabel } from "./layer/pairing.ts";
-import { requireOwnPlaces } from "./layer/places.ts";
-import type { TopRecord } from "./top-record.ts";
-
-/** A layer to be put on top. */
-export interface NewLayer extends LayerDevices {
-  /** Its devices need not be blank. Default false. */
-  readonly force?: boolean;
-  /** What a table calls it; for the table's text only. */
-  readonly names?: { readonly bitmap: string; readonly data: string };
-  /** Closes its devices, where it could not be put on top. */
-  readonly giveBack?: () => Promise<void>;
-}
+} from "../layer/layer.ts";
+import { judgeData, sampleData, takeLabel } from "../layer/pairing.ts";
+import { requireOwnPlaces } from "../layer/places.ts";
+import type { StackDevices } from "../layer/stack-devices.ts";
+import type { CowParts, NewLayer } from "../parts.ts";
 
 /** What freezing needs of the device. */
 export interface FreezeHost {
   readonly name: string;
   readonly limits: Limits;
   /** As it is before the freeze. */
-  readonly stack: StackDevices;
-  readonly sectors: number;
-  readonly random: Environment["random"];
-  readonly top: { readonly layer: LayerDevices; readonly record: TopRecord } | undefined;
+  readonly now: {
+    readonly stack: StackDevices;
+    readonly top: CowParts["top"];
+    push(layer: NewLayer, identity: Identity): void;
+  };
+  readonly parts: Pick<CowParts, "environment">;
   /** Lets requests under way finish, flushes, and holds new ones back until the freeze is over. */
   hold(): Promise<void>;
   /** What is on disk is not known any more. */
   fail(failure: BlockIoError): void;
-  swap(layer: NewLayer, identity: Identity): void;
 }
 
 export async function freeze(host: FreezeHost, layer: NewLayer): Promise<void> {
-  const { top } = host;
+  const { top } = host.now;
   if (top === undefined) {
     throw refusal(host, "EROFS", "the stack is read-only", "Open it for writing to put a layer on it.");
   }
-  requireLayerRoom(layer, host.sectors);
+  requireLayerRoom(layer, host.now.stack.sectors);
   checkDevices(host, layer);
   const begun = await checkBlank(layer, host);
   await host.hold();
   // Not before: where that fails whatever is on these devices stays there.
-  if (begun === undefined && layer.force === true) await requireBlankLayer(layer, host.sectors, FORCE);
+  if (begun === undefined && layer.force === true)
+    await requireBlankLayer(layer, host.now.stack.sectors, FORCE);
   const identity = {
     // One that was cut short has named the layer already, and maybe labelled its data.
-    uuid: begun?.uuid ?? randomUuid(host.random),
+    uuid: begun?.uuid ?? randomUuid(host.parts.environment.random),
     parent: top.record.identity.uuid,
-    sectors: host.sectors,
+    sectors: host.now.stack.sectors,
     frozen: false,
     dataOffset: layer.offset / SECTOR,
   };
   await writeIdentity(layer.bitmap, identity);
   const labelled = await takeLabel(layer, identity, layer.force);
   await seal(host, top);
-  host.swap(layer, labelled);
+  host.now.push(layer, labelled);
 }
 
-async function seal(host: FreezeHost, { layer, record }: NonNullable<FreezeHost["top"]>): Promise<void> {
-  const samples = await sampleData(layer, record.identity.uuid, host.sectors);
+async function seal(host: FreezeHost, { layer, record }: NonNullable<CowParts["top"]>): Promise<void> {
+  const samples = await sampleData(layer, record.identity.uuid, host.now.stack.sectors);
   try {
     await record.change((identity) => ({ ...identity, samples, frozen: true }));
   } catch (error) {
@@ -108,7 +92,7 @@ function unsure({ name }: FreezeHost, error: unknown): BlockIoError {
 }
 
 function checkDevices(host: FreezeHost, layer: LayerDevices): void {
-  requireOwnPlaces({ ...host.stack, layers: [...host.stack.layers, layer] }, host.name);
+  requireOwnPlaces({ ...host.now.stack, layers: [...host.now.stack.layers, layer] }, host.name);
   const devices = [layer.bitmap, layer.data];
   if (devices.some((device) => device.limits.capabilities.readOnly)) {
     throw refusal(
@@ -137,9 +121,9 @@ async function checkBlank(
   host: FreezeHost,
 ): Promise<Identity | undefined> {
   const { bitmap } = layer;
-  const found = await readIdentity(bitmap, host.sectors);
+  const found = await readIdentity(bitmap, host.now.stack.sectors);
   const begun = found.kind === "layer" ? found.identity : undefined;
-  const isOurs = begun?.parent === host.top?.record.identity.uuid && begun?.frozen === false;
+  const isOurs = begun?.parent === host.now.top?.record.identity.uuid && begun?.frozen === false;
   const isNew = found.kind === "new" || (force && found.kind === "foreign");
   if (!isNew && !isOurs) {
     throw refusal(
@@ -151,9 +135,9 @@ async function checkBlank(
   }
   // A former attempt may have been cut short: then its devices were blank before that.
   if (force && !isOurs) return undefined;
-  if (!isOurs) await requireBlankLayer(layer, host.sectors, { ...FORCE, force });
-  await requireEmpty(bitmap, host.sectors);
-  const verdict = force ? undefined : await judgeData(layer, found, host.sectors);
+  if (!isOurs) await requireBlankLayer(layer, host.now.stack.sectors, { ...FORCE, force });
+  await requireEmpty(bitmap, host.now.stack.sectors);
+  const verdict = force ? undefined : await judgeData(layer, found, host.now.stack.sectors);
   if (verdict?.kind !== "wrong-data") return isOurs ? begun : undefined;
   throw refusal(host, "EEXIST", verdict.reason, "Give a data device that no layer has been written to.");
 }

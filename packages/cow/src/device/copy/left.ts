@@ -3,7 +3,7 @@
  * is done. For operations that take nothing away before its copy is stable, and can be run again for the rest.
  */
 import { BlockIoError, SECTOR, isOfPlace } from "@dmkit/block-io";
-import type { Source } from "../../device/parts.ts";
+import type { Source } from "../parts.ts";
 import { type Piece, type Run, copyRuns } from "./work.ts";
 
 /** Sectors that are not divided any further: 4 KiB, which is what a disk loses at once. */

@@ -7,11 +7,11 @@
  * an operation that was cut short is finished by running it again.
  */
 import { Bitmap, type BlockDevice, ByteAccess, SECTOR, inParallel } from "@dmkit/block-io";
-import { BitmapLoader, type BitmapSource } from "../../device/bitmap-loader.ts";
+import { BitmapLoader, type BitmapSource } from "../bitmap-loader.ts";
 import { OwnerMap } from "../../core/owner-map.ts";
-import type { Source } from "../../device/parts.ts";
+import type { Source } from "../parts.ts";
 import { PAGE_SECTORS } from "../../format/geometry.ts";
-import { BITMAP_STEP, type LayerDevices, bitmapBytes } from "../../device/layer/layer.ts";
+import { BITMAP_STEP, type LayerDevices, bitmapBytes } from "../layer/layer.ts";
 
 /** How long work is ended, and how it says how far it is. */
 export interface WorkOptions {
