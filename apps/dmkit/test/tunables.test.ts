@@ -232,6 +232,8 @@ interface LongMessage {
   readonly line: (size: number) => string;
   /** Behind the message's name. */
   readonly words?: readonly string[];
+  /** A message that comes before. */
+  readonly before?: (size: number) => readonly string[];
 }
 
 const cache = (size: number): string =>
@@ -249,6 +251,12 @@ const long: Readonly<Record<string, LongMessage>> = {
   },
   "cache clean": { size: 32 * MIB, line: cache },
   "cache invalidate": { size: 32 * MIB, line: cache, words: ["0", String((32 * MIB) / 512)] },
+  "cow commit": {
+    size: 512 * MIB,
+    line: (size) => `cow ${file("base", size)} 0 ${file("bitmap")} ${file("data", size)} 0`,
+    before: (size) => ["freeze", file("bitmap2"), file("data2", size)],
+    words: ["1"],
+  },
   "cow count": {
     size: 4096 * MIB,
     line: (size) => `cow ${file("base", size)} 0 ${file("bitmap")} ${file("data", size)} 0`,
@@ -278,7 +286,7 @@ describe("a message that may take long", () => {
 
   it.each(all)("%s: tells how far it is, and ends on a signal", async (which) => {
     const [, message = ""] = which.split(" ");
-    const { size, line, words = [] } = long[which] as LongMessage;
+    const { size, line, words = [], before: first } = long[which] as LongMessage;
     const fill = async (): Promise<void> => {
       // No two blocks alike: what is all one byte takes no room in memory.
       const bytes = Buffer.from(Array.from({ length: MIB }, (_, at) => (at >> 12) ^ (at % 251)));
@@ -286,6 +294,7 @@ describe("a message that may take long", () => {
     };
     await manager.create("a", `0 ${size / 512} ${line(size)}`);
     await fill();
+    if (first !== undefined) await manager.message("a", first(size));
     const over = new Error("nobody waits any more");
     const before = AbortSignal.abort(over);
     await expect(manager.message("a", [message, ...words], { signal: before })).rejects.toBe(over);

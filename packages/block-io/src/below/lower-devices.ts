@@ -184,8 +184,8 @@ export class LowerDevices {
   }
 
   /**
-   * What was opened to be read is owned from now on: gives what it is written through. Both stay open. The claim is
-   * exchanged in one turn. Errors: those of opening, `EBUSY`, `EROFS`; nothing has changed then.
+   * What was read is owned from now on: gives what it is written through; both stay open. Errors: those of opening,
+   * `EBUSY`, `EROFS`; nothing has changed then.
    */
   async own(reference: string, device: BlockDevice, range?: ByteRange): Promise<BlockDevice> {
     const grant = this.#find(device, range);
@@ -195,7 +195,8 @@ export class LowerDevices {
     if (entry !== grant.entry) entry.users += 1;
     try {
       const writing = await entry.device;
-      if (isFixed(writing) || !this.#grants.has(grant)) throw refuse(reference, "EROFS", "can only be read", "Give what can be written.");
+      if (isFixed(writing) || !this.#grants.has(grant))
+        throw refuse(reference, "EROFS", "can only be read", "Give what can be written.");
       if (writing instanceof FileDevice && !writing.tightenLock()) throw readElsewhere(writing);
       const claim: Claim = { ...grant.claim, device: writing, use: "owns" };
       grant.giveBack();
@@ -208,7 +209,6 @@ export class LowerDevices {
         if (entry === grant.entry) this.#relax(entry, writing);
         throw error;
       }
-      // Its reader stays open: requests may be under way.
       this.#grants.delete(grant);
       this.#grants.add({ ahead: undefined, entry, claim, giveBack });
       return writing;
