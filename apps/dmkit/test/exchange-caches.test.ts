@@ -1,5 +1,5 @@
 /** A table that is exchanged leaves nothing behind in a cache that the new table does not have. */
-import { readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BlockIoError, MemoryDevice, realEnvironment, linear } from "@dmkit/block-io";
 import { NbdServer, openNbd } from "@dmkit/nbd";
@@ -50,7 +50,10 @@ async function bytesOf(device: NamedDevice): Promise<Set<number>> {
   return new Set(bytes);
 }
 
-async function exchange(table: string, options: { readonly force?: boolean } = {}): Promise<void> {
+async function exchange(
+  table: string,
+  options: { readonly force?: boolean; readonly readOnly?: boolean } = {},
+): Promise<void> {
   await manager.reload("d", table, options);
   await manager.resume("d");
 }
@@ -270,6 +273,77 @@ it("bitmaps whose device went on without them say that everything has changed", 
   await exchange(tracked);
   expect(await manager.message("d", ["list"])).toMatch(/tuesday .* 0\//);
 });
+
+describe.each(["writeboost", "cache", "tracked"] as const)(
+  "what %s knows of a disk is worth nothing",
+  (target) => {
+    const tables = {
+      ...caches,
+      tracked: (disk: string, bitmap: string): string => `0 ${SIZE} tracked ${disk} ${bitmap}`,
+    };
+    const check = async (device: NamedDevice): Promise<void> => {
+      expect(await bytesOf(device)).toEqual(new Set([2]));
+      // Bitmaps that say too much are told of.
+      if (target !== "tracked") expect(manager.snapshotOf("d").health.state).toBe("ok");
+      if (target !== "tracked") return;
+      expect(await manager.message("d", ["list"])).toContain(`${SIZE * 512}/${SIZE * 512} more-than-changed`);
+    };
+    const opened = async (): Promise<{ disk: string; cache: string; device: NamedDevice; table: string }> => {
+      const [disk, cache] = [file("disk"), file("one")];
+      const table = tables[target](disk, cache);
+      const device = await manager.create("d", table);
+      if (target === "tracked") await manager.message("d", ["begin", "monday"]);
+      await write(device, 1);
+      await bytesOf(device);
+      return { disk, cache, device, table };
+    };
+
+    it("when clients went on without it after two tables that could not be opened", async () => {
+      const { disk, cache, device, table } = await opened();
+      await manager.reload("d", `0 ${SIZE} linear ${join(folder, "none")} 0`);
+      const spoilt = manager.resume("d");
+      const { opened: old } = device;
+      const close = old?.close.bind(old);
+      Object.assign(old as object, {
+        close: async () => {
+          await close?.();
+          renameSync(cache, `${cache}.away`);
+        },
+      });
+      await expect(spoilt).rejects.toMatchObject({ code: "ENOENT" });
+      expect(manager.snapshotOf("d").state).toBe("broken");
+      renameSync(`${cache}.away`, cache);
+      await exchange(`0 ${SIZE} linear ${disk} 0`);
+      await write(device, 2);
+      await exchange(table);
+      await check(device);
+    });
+
+    it("when clients went on without it after a table that could not write", async () => {
+      const { disk, device, table } = await opened();
+      // What is dirty could not be written back then, and would be refused.
+      if (target === "writeboost") await manager.message("d", ["drop_caches"]);
+      if (target === "cache") await manager.message("d", ["clean"]);
+      for (const next of [table, `0 ${SIZE} linear ${disk} 0`]) await exchange(next, { readOnly: true });
+      await exchange(`0 ${SIZE} linear ${disk} 0`, { readOnly: false });
+      await write(device, 2);
+      await exchange(table);
+      await check(device);
+    });
+
+    it("unless nobody has written meanwhile", async () => {
+      const { disk, device, table } = await opened();
+      if (target === "writeboost") await manager.message("d", ["drop_caches"]);
+      if (target === "cache") await manager.message("d", ["clean"]);
+      for (const next of [table, `0 ${SIZE} linear ${disk} 0`, table])
+        await exchange(next, { readOnly: true });
+      await exchange(table, { readOnly: false });
+      expect(await bytesOf(device)).toEqual(new Set([1]));
+      if (target === "tracked")
+        expect(await manager.message("d", ["list"])).not.toContain("more-than-changed");
+    });
+  },
+);
 
 it("another file in the place of a cache that goes is left alone", async () => {
   const [disk, cache] = [file("disk"), file("one")];

@@ -112,8 +112,12 @@ export class DeviceDirectory {
     const renamed = (one: string): string => (one === from ? to : one);
     this.#devices = new Map([...this.#devices].map(([key, value]) => [renamed(key), value]));
     managed.device.rename(to);
-    const linesIn = (lines: readonly Segment[]): readonly Segment[] =>
-      lines.length === 0 ? lines : readTable(renameReferences(printTable(lines), renamed), this.targets);
+    // Each by itself: some of a table are no table, which begins at sector 0.
+    const lineIn = (line: Segment): Segment => {
+      const text = renameReferences(printTable([{ ...line, start: 0 }]), renamed);
+      return { ...line, ...readTable(text, this.targets)[0], start: line.start };
+    };
+    const linesIn = (lines: readonly Segment[]): readonly Segment[] => lines.map(lineIn);
     const tableIn = (table: InactiveTable): InactiveTable => {
       const segments = linesIn(table.segments);
       return { ...table, text: printTable(segments), segments };
@@ -121,11 +125,11 @@ export class DeviceDirectory {
     for (const other of this.all) {
       const { inactive, exchanged } = other;
       other.left = linesIn(other.left);
+      other.gone = other.gone.map((one) => ({ ...one, line: lineIn(one.line) }));
       if (inactive !== undefined) other.inactive = tableIn(inactive);
       if (exchanged === undefined) continue;
       exchanged.next = tableIn(exchanged.next);
       exchanged.before = linesIn(exchanged.before);
-      exchanged.gone = linesIn(exchanged.gone);
     }
   }
 

@@ -36,10 +36,15 @@ export interface ExchangedTables {
   next: InactiveTable;
   /** The lines of the one that was closed, to be opened again if need be. None before, or if there was none. */
   before: readonly Segment[];
-  /** Those of its lines whose devices go on without them. */
-  gone: readonly Segment[];
-  /** With all they had. */
-  isHome: boolean;
+}
+
+/** A line of a closed table that tells of a disk, which may go on without it. */
+export interface GoneLine {
+  readonly line: Segment;
+  /** Its devices have all that it had. */
+  readonly isHome: boolean;
+  /** What its files were. */
+  readonly files: FilesBelow;
 }
 
 interface RunningMessage {
@@ -58,6 +63,8 @@ export class ManagedDevice {
   inactive: InactiveTable | undefined;
   /** Lines of closed tables with data on their devices that only such lines find. None while the table in place does. */
   left: readonly Segment[] = [];
+  /** Lines that may be put back, as long as nothing was written past them; see retire.ts. */
+  gone: readonly GoneLine[] = [];
   /** What the table that was closed showed to devices that rely on it, until a table is in place again. */
   relied: { readonly size: number; readonly witness: string } | undefined;
   /** The lines of its table as they were before the first message. */

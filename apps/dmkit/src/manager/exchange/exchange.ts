@@ -16,7 +16,7 @@ import { BlockIoError, claims, codeOf, failureOf, keepBelow, replacedFile } from
 import type { ExchangeContext } from "./context.ts";
 import { bringHome, homecomers, orForced } from "./homecoming.ts";
 import { refuseOtherContents, rememberContents } from "./same-contents.ts";
-import { retire } from "./retire.ts";
+import { forgetBack, remember, retire } from "./retire.ts";
 import { tellAgain } from "./told-values.ts";
 import type { ExchangedTables, InactiveTable, ManagedDevice } from "../device/managed-device.ts";
 import { fitsInPlaceOf } from "../device/fits-in-place.ts";
@@ -37,7 +37,7 @@ export async function exchangeTable(
   requireSameFiles(managed, next);
   // From here on both are read there, each time: what they refer to may get another name.
   const segments = madeBefore(next.segments, [...context.lines(), ...managed.left]);
-  const tables: ExchangedTables = { next: { ...next, segments }, before: [], gone: [], isHome: true };
+  const tables: ExchangedTables = { next: { ...next, segments }, before: [] };
   managed.exchanged = tables;
   let giveBack = (): void => {};
   const keep = (old: OpenedTable): void => {
@@ -129,9 +129,6 @@ async function closeOld(
       throw notHome(managed, error);
     }
   }
-  // Where neither can write nothing grows old.
-  tables.isHome = isHome;
-  if (!(managed.readOnly && next.readOnly)) tables.gone = go;
   if (!next.force) {
     try {
       await rememberContents(managed, old);
@@ -153,6 +150,7 @@ async function closeOld(
     });
   }
   managed.left = stay;
+  remember(managed, before, isHome ? go : []);
   keep(old);
   device.takeOut();
   await old.close().catch((error: unknown) => {
@@ -191,7 +189,7 @@ async function openNew(
     managed.readOnly = readOnly;
     managed.pins = device.opened?.pins ?? new Map();
     await tellAgain(managed, tables.next.segments, tables.before, context);
-    await retire(managed, tables, context);
+    await retire(managed, tables.next, context);
     for (const { device: above } of allAbove(managed))
       above.keeper?.replaced("a device below was given another table");
   } catch (error) {
@@ -199,6 +197,7 @@ async function openNew(
       throw told(managed, error, "requests wait for a table that can be opened");
     try {
       await putIn(managed, () => context.open(tables.before, managed.readOnly, managed.files));
+      forgetBack(managed, tables.before);
     } catch (again) {
       const why = `and the old one cannot be opened any more (${(again as Error).message}): requests wait`;
       throw told(managed, error, why, again instanceof BlockIoError ? again.hint : undefined);
