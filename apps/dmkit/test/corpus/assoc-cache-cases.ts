@@ -121,7 +121,7 @@ const superblocks: readonly Case[] = [
   {
     name: "superblocks of a version that nobody knows",
     on: writeBack,
-    damage: [field(8, u32(3), "is of version 3", both)],
+    damage: [field(8, u32(4), "is of version 4", both)],
     found: ["error cache no-metadata"],
     exits: [4, 4, 4],
     shows: ["EFORMAT", "EFORMAT"],
