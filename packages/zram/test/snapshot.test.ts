@@ -504,6 +504,24 @@ describe("a snapshot", () => {
     }
   });
 
+  it("with a length that no page is compressed to is refused: in memory it would be another form", async () => {
+    for (const length of [3073, 4093, 4094, 4095, 4097]) {
+      const device = new MemoryDevice(2 * ROOM);
+      const disk = await start(device);
+      await disk.write(0, noise(1));
+      await disk.close();
+      const bytes = await contentsOf(device);
+      // The entry of page 0, and the sums of what it says and of the header.
+      bytes.writeUInt16LE(length, PAGE + 4);
+      bytes.writeUInt32LE(crc32c(bytes.subarray(2 * PAGE, 2 * PAGE + length)), PAGE + 8);
+      bytes.writeUInt32LE(length, 32);
+      bytes.writeUInt32LE(crc32c(bytes.subarray(PAGE, PAGE + 16)), 40);
+      bytes.writeUInt32LE(0, 12);
+      bytes.writeUInt32LE(crc32c(bytes.subarray(0, 512)), 12);
+      expect([length, await code(start(await holding(bytes)))]).toEqual([length, "EFORMAT"]);
+    }
+  });
+
   it("that is cut short by a crash leaves the one before it, whichever copy that is", async () => {
     const random = new SeededRandom(seed);
     let snapshot = await saved();

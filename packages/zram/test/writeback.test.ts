@@ -89,6 +89,35 @@ it("gives EIO for what comes back otherwise than it was written, and never other
   await device.close();
 });
 
+it("loses neither of two writes to parts of a page that are under way at once, wherever the second one falls", async () => {
+  const [zeroes, sevens] = [Buffer.alloc(512), Buffer.alloc(512, 7)];
+  const wanted = Buffer.alloc(PAGE);
+  wanted.set(sevens, 512);
+  const lost: string[] = [];
+  for (const compressed_writeback of [0, 1])
+    for (let turns = 0; turns < 60; turns += 1)
+      for (const zeroesFirst of [true, false]) {
+        const device = await start({ compressed_writeback }, { backing: new MemoryDevice(40 * PAGE) });
+        const page = Buffer.alloc(PAGE);
+        page.fill("words", 0, 512);
+        await device.write(0, page);
+        await device.message(["writeback", "all"]);
+        // One makes a page of zeroes, which is stored at once; the other one is compressed.
+        const writes = [
+          (): Promise<void> => device.write(0, zeroes),
+          (): Promise<void> => device.write(512, sevens),
+        ];
+        const [first, second] = zeroesFirst ? writes : writes.toReversed();
+        const one = first?.();
+        for (let turn = 0; turn < turns; turn += 1) await Promise.resolve();
+        await Promise.all([one, second?.()]);
+        if (!(await read(device, 0)).equals(wanted))
+          lost.push(`${compressed_writeback} ${turns} ${zeroesFirst}`);
+        await device.close();
+      }
+  expect(lost).toEqual([]);
+});
+
 it("is what it was after a snapshot, whichever way it is opened then", async () => {
   const random = new SeededRandom(seed);
   const snapshot = new MemoryDevice(2 * snapshotRoom(PAGES));

@@ -46,6 +46,13 @@ const PRIORITY = 12;
 const BACKING = 0x4000;
 const IDLE = 0x8000;
 
+/** How a length of stored bytes stands in an entry. Others than 1 … 3072 and 4096 would be taken for another form. */
+function formOf(length: number): number {
+  if (length === PAGE) return RAW;
+  if (length < 1 || length > MAX_COMPRESSED) throw new Error(`a page of ${length} stored bytes`);
+  return length;
+}
+
 /** An entry at one moment; see {@link PageTable.look}. */
 export interface Entry {
   readonly info: number;
@@ -144,12 +151,12 @@ export class PageTable {
 
   /** In memory, at an address. @param length bytes, 1 … 3072, or 4096 for a page as it is. */
   setStored(page: number, address: number, length: number, priority: number): void {
-    this.#stamped(page, (length === PAGE ? RAW : length) | (priority << PRIORITY), address);
+    this.#stamped(page, formOf(length) | (priority << PRIORITY), address);
   }
 
   /** The page is on the backing device; its contents are stored as before: compressed, or as they are. */
   setBacked(page: number, block: number, length: number, priority: number): void {
-    this.#stamped(page, BACKING | (length === PAGE ? RAW : length) | (priority << PRIORITY), block);
+    this.#stamped(page, BACKING | formOf(length) | (priority << PRIORITY), block);
   }
 
   setLost(page: number, low: 0 | 1): void {

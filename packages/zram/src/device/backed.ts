@@ -11,7 +11,8 @@ import { readBlock } from "./lost.ts";
 
 /**
  * Fills a whole page that was on the backing device when `entry` was taken, just now. False: it has changed meanwhile, and
- * what was read may be of another page; look again. Errors: `EIO` if its bytes are not what was stored, those of the device.
+ * what was read may be of another page; look again. Whoever goes on to write what it was asks once more: the answer may be
+ * old when it arrives. Errors: `EIO` if its bytes are not what was stored, those of the device.
  */
 export async function readBacked(
   device: RunningDisk,

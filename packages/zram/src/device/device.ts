@@ -305,7 +305,9 @@ export class ZramDevice extends GuardedTarget implements RunningDisk {
       const entry = table.look(page);
       if (!whole) {
         if (table.kind(page) !== kinds.backing) this.readWhole(page, contents);
-        else if (!(await readBacked(this, page, entry, contents))) continue;
+        // Between its answer and this turn another write may have changed the page.
+        else if (!(await readBacked(this, page, entry, contents)) || !rules.isStill(table, page, entry))
+          continue;
         piece.copy(contents, at);
       }
       if (this.#storeSame(page, contents)) return;

@@ -1,6 +1,6 @@
 /** Reading a snapshot: pages are put back where they were. */
 import { type BlockDevice, SECTOR, crc32c, readTwice, refuse } from "@dmkit/block-io";
-import { PAGE } from "../../core/size-classes.ts";
+import { MAX_COMPRESSED, PAGE } from "../../core/size-classes.ts";
 import {
   ENTRY,
   LOST,
@@ -44,7 +44,7 @@ export async function readPages(
     const entry = decodeEntry(used, at);
     if (entry === undefined || (needsVersion3(entry) && !header.isExtended))
       throw damaged(source, start, "its table");
-    if (entry.page <= last || entry.page >= pages || (entry.length > PAGE && entry.length !== LOST))
+    if (entry.page <= last || entry.page >= pages || !isLength(entry.length))
       throw damaged(source, start, "its table");
     last = entry.page;
     if (entry.length === LOST) {
@@ -70,6 +70,11 @@ export async function readPages(
   loader.checkRoom(limit);
   if (unread.count === 0) return undefined;
   return unread.first + (unread.count > 1 ? `, and ${unread.count - 1} others` : "");
+}
+
+/** Nothing is ever compressed to more than {@link MAX_COMPRESSED} bytes: the table in memory has no word for it. */
+function isLength(length: number): boolean {
+  return length <= MAX_COMPRESSED || length === PAGE || length === LOST;
 }
 
 /** Puts pages back where they were. */
