@@ -104,8 +104,10 @@ mkdirSync(join(folder, "files"), { recursive: true });
 const write = ({ fileName, code }) => {
   const path = join(folder, fileName);
   if (existsSync(path) && readFileSync(path, "utf8") === code) return;
-  writeFileSync(`${path}.new`, code);
-  renameSync(`${path}.new`, path);
+  // Several may be at it at the same time.
+  const part = `${path}.${process.pid}.new`;
+  writeFileSync(part, code);
+  renameSync(part, path);
 };
 written.forEach(write);
 // What `dmkit --help` lists, so that it need not load all commands for a line of each.

@@ -46,7 +46,9 @@ it("is not taken for whole wherever it is cut short, and finished when it is run
   const random = new SeededRandom(7);
   for (const isFull of [true, false]) {
     const run = (to: MemoryDevice | PowerCut): Promise<unknown> =>
-      isFull ? backUpAll(source, to, false, {}) : backUpChanges(source, to, changed, "monday", false, {});
+      isFull
+        ? backUpAll(source, to, false, {})
+        : backUpChanges(source, to, changed, { since: "monday" }, false, {});
     let done = false;
     for (let limit = 1; !done; limit += 1) {
       const cut = new PowerCut(before, limit);
@@ -56,8 +58,13 @@ it("is not taken for whole wherever it is cut short, and finished when it is run
       );
       const left = cut.survivor(random);
       const [held, head] = [await bytesOf(left), now.subarray(0, PIECE)];
-      // With its beginning it is whole.
+      // Without the mark it is whole: as it was, or as it is to be.
       if (held.subarray(0, PIECE).equals(head)) expect(held.equals(now)).toBe(true);
+      const isTaken = await refuseUnfinished(left).then(
+        () => true,
+        () => false,
+      );
+      if (isTaken) expect(held.equals(now) || held.equals(before)).toBe(true);
       await run(left);
       expect((await bytesOf(left)).equals(now)).toBe(true);
     }
@@ -68,13 +75,13 @@ it("takes nothing for what was before that is not, and no other one that was cut
   const source = await disk((piece) => piece + 20);
   const changed = await changedPieces(SIZE, ranges(1));
   const other = await disk((piece) => piece + (piece === 8 ? 1 : 20));
-  await expect(backUpChanges(source, other, changed, "monday", true, {})).rejects.toMatchObject({
+  await expect(backUpChanges(source, other, changed, { since: "monday" }, true, {})).rejects.toMatchObject({
     code: "EINVAL",
   });
   const cut = new PowerCut(await bytesOf(source), 2);
-  await expect(backUpChanges(source, cut, changed, "monday", false, {})).rejects.toThrow("power");
+  await expect(backUpChanges(source, cut, changed, { since: "monday" }, false, {})).rejects.toThrow("power");
   const left = cut.survivor(new SeededRandom(1));
-  await expect(backUpChanges(source, left, changed, "tuesday", false, {})).rejects.toMatchObject({
+  await expect(backUpChanges(source, left, changed, { since: "tuesday" }, false, {})).rejects.toMatchObject({
     code: "EINVAL",
   });
   await expect(refuseUnfinished(left)).rejects.toMatchObject({ code: "EINVAL" });
@@ -93,14 +100,28 @@ it("takes no disk of somebody else for the one before: not where the source has 
   const few = await changedPieces(SIZE, ranges(1));
   const all = await changedPieces(SIZE, ranges(...Array(10).keys()));
   for (const changed of [few, all]) {
-    const given = backUpChanges(sparse, foreign, changed, "monday", false, {});
+    const given = backUpChanges(sparse, foreign, changed, { since: "monday" }, false, {});
     await expect(given).rejects.toMatchObject({ code: "EINVAL" });
     expect((await bytesOf(foreign)).equals(held)).toBe(true);
   }
-  const from = backUpChanges(sparse, foreign, few, "monday", true, {});
+  const from = backUpChanges(sparse, foreign, few, { since: "monday" }, true, {});
   await expect(from).rejects.toMatchObject({ code: "EINVAL" });
-  await backUpChanges(sparse, foreign, all, "monday", false, {}, true);
+  await backUpChanges(sparse, foreign, all, { since: "monday" }, false, {}, true);
   expect((await bytesOf(foreign)).equals(await bytesOf(sparse))).toBe(true);
+});
+
+it("takes no sparse disk of somebody else either, where nothing that has not changed shows whose it is", async () => {
+  const source = new MemoryDevice(SIZE);
+  await source.write(0, Buffer.alloc(PIECE, 7));
+  const foreign = new MemoryDevice(SIZE);
+  await foreign.write(0, Buffer.alloc(PIECE, 9));
+  const changed = await changedPieces(SIZE, ranges(0));
+  const run = (force: boolean): Promise<unknown> =>
+    backUpChanges(source, foreign, changed, { since: "monday" }, false, {}, force);
+  await expect(run(false)).rejects.toMatchObject({ code: "EINVAL" });
+  await run(true);
+  // It is a backup now, but this shows nothing.
+  expect((await bytesOf(foreign)).equals(await bytesOf(source))).toBe(true);
 });
 
 it("leaves holes on the copy where the source was discarded", async () => {
@@ -108,7 +129,7 @@ it("leaves holes on the copy where the source was discarded", async () => {
   await source.write(0, Buffer.alloc(PIECE, 7));
   const copy = await disk(() => 7);
   const changed = await changedPieces(SIZE, ranges(...Array(10).keys()));
-  const done = await backUpChanges(source, copy, changed, "monday", false, {}, true);
+  const done = await backUpChanges(source, copy, changed, { since: "monday" }, false, {}, true);
   expect(done).toEqual({ copied: PIECE, zeroed: 9 * PIECE, skipped: 0 });
   const kinds: string[] = [];
   for await (const { kind } of copy.extents(PIECE, SIZE - PIECE)) kinds.push(kind);

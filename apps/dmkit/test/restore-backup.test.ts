@@ -1,7 +1,7 @@
 /** Backups put back: from wherever they are, onto what may be written over, and never a dump in place of a disk. */
 import { existsSync, readFileSync, readdirSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { MemoryDevice, realEnvironment } from "@dmkit/block-io";
+import { MemoryDevice, identityOf, realEnvironment } from "@dmkit/block-io";
 import { PowerCut, SeededRandom } from "@dmkit/block-io/testing";
 import { NbdServer } from "@dmkit/nbd";
 import { expect, it } from "vitest";
@@ -70,7 +70,7 @@ it("writes over nothing unasked, and over what it was cut short on itself", asyn
   await ok(at("backup.img"), at("other.img"), "--force");
   expect(readFileSync(at("other.img")).equals(disk)).toBe(true);
   // Wherever it is cut short the same words finish it; others do not.
-  const note = { restore: at("backup.img") };
+  const note = { restore: identityOf(at("backup.img")) };
   const source = new MemoryDevice(disk.length);
   await source.write(0, disk);
   const random = new SeededRandom(3);

@@ -3,15 +3,17 @@
  *
  * Invariants:
  *
- * - what is on a destination that was there before is not taken for whole while it is not: its first 64 KiB, where every
- *   file system and partition table begins, say so until all the rest is stable;
+ * - what is on a destination that was there before is not taken for whole while it is not: its first block, which every
+ *   file system and partition table needs, says so until all the rest is stable. Only a block is written whole or not at all;
  * - what is not known to have changed is taken from before only if samples of it are what the source has.
  */
+import { createHash } from "node:crypto";
 import {
   Bitmap,
   type BlockDevice,
   ByteAccess,
   LinearDevice,
+  SECTOR,
   contentsOf,
   inParallel,
   isZero,
@@ -30,8 +32,11 @@ const SAMPLES = 64;
 /** What a destination begins with while it is written. */
 const MARK = "dmkit backup, under way or cut short: this is no whole disk\n";
 
-/** What is under way: a backup of what has changed since a name, or a backup that is put back; empty: a whole one. */
-export type Note = Readonly<Partial<Record<"since" | "restore", string>>>;
+/**
+ * What is under way: a backup of a device, of what has changed since a name, or one that is put back. Sources as
+ * {@link identityOf} has them.
+ */
+export type Note = Readonly<Partial<Record<"of" | "since" | "restore", string>>>;
 
 /** Ranges of bytes, in order. */
 export type Ranges = AsyncIterable<{ readonly offset: number; readonly length: number }>;
@@ -73,26 +78,24 @@ export async function changedPieces(size: number, ranges: Ranges): Promise<Bitma
 
 /**
  * Copies what has changed to a destination that holds what the source was before. Errors: `EINVAL` where it does not, or,
- * unless `force` is said, where all has changed, so that nothing shows whether it does; those of the devices.
+ * unless `force` is said, where nothing shows whether it does; those of the devices.
  */
 export async function backUpChanges(
   source: BlockDevice,
   destination: BlockDevice,
   changed: Bitmap,
-  since: string,
+  note: Note,
   blank: boolean,
   work: Work,
   force = false,
 ): Promise<CopyResult> {
   requireRoomFor(source, destination);
-  if (!blank) {
-    const isOurs = await refuseAnother(destination, since);
-    if (!isOurs && !force && changed.find(false, 0) === changed.length) await refuseUnknown(destination);
-  }
+  const isOurs = !blank && (await refuseAnother(destination, note));
   // The first piece may be missing from an attempt that was cut short.
-  await requireBefore(source, destination, changed, blank ? 0 : 1);
+  const isShown = await requireBefore(source, destination, changed, isOurs ? 1 : 0);
+  if (!isShown && !blank && !isOurs && !force) await refuseUnknown(destination);
   const copy = (first: number): Promise<CopyResult> => copyPieces(source, destination, changed, first, work);
-  return blank ? copy(0) : headLast(source, destination, { since }, () => copy(1));
+  return blank ? copy(0) : headLast(source, destination, note, () => copy(1));
 }
 
 /** Throws `EIO` for the first range in which the copy differs. */
@@ -108,13 +111,17 @@ export async function verify(source: BlockDevice, copy: BlockDevice, work: Work)
   }
 }
 
-/** Throws `EINVAL` where pieces that have not changed, from `first` on, are others than those of the source. */
+/**
+ * Throws `EINVAL` where pieces that have not changed, from `first` on, are others than those of the source. False where
+ * none of those has anything but zeroes, so that they show nothing.
+ */
 export async function requireBefore(
   source: BlockDevice,
   before: BlockDevice,
   changed: Bitmap,
   first: number,
-): Promise<void> {
+): Promise<boolean> {
+  let isShown = false;
   // Where either has data: what was never written on the one may be another disk's on the other.
   const samples = await Promise.all(
     [source, before].map(async (device) => sampleOf(device, source.size, changed, first)),
@@ -123,7 +130,10 @@ export async function requireBefore(
     const [one, other] = await Promise.all(
       [source, before].map((device) => read(device, piece, source.size)),
     );
-    if (one?.equals(other as Buffer)) continue;
+    if (one?.equals(other as Buffer)) {
+      isShown ||= !isZero(one);
+      continue;
+    }
     throw refuse(
       before.name,
       "EINVAL",
@@ -131,6 +141,7 @@ export async function requireBefore(
       "Give the backup that was made after that name began, or back up all of it, without --since.",
     );
   }
+  return isShown;
 }
 
 /** Some of the pieces that have not changed, from `first` on, and in which a device has data before `size`. */
@@ -158,8 +169,8 @@ async function refuseUnknown(destination: BlockDevice): Promise<void> {
   throw refuse(
     destination.name,
     "EINVAL",
-    "all of the device counts as changed, so nothing shows whether it holds what the device was",
-    "If it is the right one: --force. All of it is written.",
+    "nothing that has not changed since shows whether it holds what the device was",
+    "If it is the right one: --force.",
   );
 }
 
@@ -194,7 +205,7 @@ async function copyPieces(
   return { copied, zeroed, skipped: Math.max(0, source.size - first * PIECE) - copied - zeroed };
 }
 
-/** Runs `work` for all but the first bytes of a destination, which say that a backup is under way meanwhile, and come last. */
+/** Runs `work` for all but the first piece of a destination, which says what is under way meanwhile, and comes last. */
 async function headLast(
   source: BlockDevice,
   destination: BlockDevice,
@@ -203,18 +214,29 @@ async function headLast(
 ): Promise<CopyResult> {
   const head = Math.min(PIECE, source.size);
   const to = new ByteAccess(destination);
-  const note = Buffer.alloc(head);
-  note.write(`${MARK}${JSON.stringify(what)}\n`);
+  const block = Math.min(head, destination.limits.logicalBlockSize);
+  const note = Buffer.alloc(block);
+  note.write(`${MARK}${textOf(what)}\n`);
   await to.write(0, note);
   await destination.flush();
   const result = await work(head);
+  const first = await read(source, 0, source.size);
+  if (head > block) await to.write(block, first.subarray(block));
   await destination.flush();
-  await to.write(0, await read(source, 0, source.size));
+  await to.write(0, first.subarray(0, block));
   await destination.flush();
   return { ...result, copied: result.copied + head };
 }
 
-/** What a backup that was cut short was one since, as JSON; undefined where there is none. */
+/** A note as it stands behind the mark, both in a sector: what is longer is told by its hash. */
+function textOf(note: Note): string {
+  const text = JSON.stringify(note);
+  return Buffer.byteLength(text) < SECTOR - MARK.length
+    ? text
+    : createHash("sha256").update(text).digest("hex");
+}
+
+/** What was under way on a device when it was cut short, as {@link textOf} has it; undefined where nothing was. */
 async function unfinished(device: BlockDevice): Promise<string | undefined> {
   const text = (await read(device, 0, device.size)).toString("utf8");
   return text.startsWith(MARK) ? (text.slice(MARK.length).split("\n")[0] ?? "") : undefined;
@@ -224,20 +246,20 @@ async function unfinished(device: BlockDevice): Promise<string | undefined> {
  * Whether this very backup was cut short on a destination. Throws `EINVAL` where it was another one: what is there is
  * neither before nor after.
  */
-async function refuseAnother(destination: BlockDevice, since: string): Promise<boolean> {
-  const note = await unfinished(destination);
-  if (note === undefined || note === JSON.stringify({ since })) return note !== undefined;
+async function refuseAnother(destination: BlockDevice, note: Note): Promise<boolean> {
+  const found = await unfinished(destination);
+  if (found === undefined || found === textOf(note)) return found !== undefined;
   throw refuse(
     destination.name,
     "EINVAL",
-    `a backup was cut short here, and it was another one: ${note}`,
+    `a backup was cut short here, and it was another one: ${found}`,
     "Run that one again, or back up all of it: without --since, with --force.",
   );
 }
 
 /** Whether this very work was cut short on a device: it may be begun again, whatever is there. */
 export async function isUnfinished(device: BlockDevice, note: Note): Promise<boolean> {
-  return device.size > 0 && (await unfinished(device)) === JSON.stringify(note);
+  return device.size > 0 && (await unfinished(device)) === textOf(note);
 }
 
 /** Whether a backup was cut short on a device, any. */

@@ -5,7 +5,7 @@
  * restore was cut short; a target is not taken for a whole disk while it is none; what was written has been compared.
  */
 import { closeSync, openSync, readSync, statSync } from "node:fs";
-import { type BlockDevice, SECTOR, asking, parsePath, refuse, schemeOf } from "@dmkit/block-io";
+import { type BlockDevice, SECTOR, asking, identityOf, parsePath, refuse, schemeOf } from "@dmkit/block-io";
 import { type CopyResult } from "../copy.ts";
 import { isNewFile, requireOther, withDestination } from "../destination.ts";
 import { withReading } from "../devices.ts";
@@ -64,7 +64,7 @@ export async function restoreBackup({
   requireOther(to, [from]);
   if ((await targets.versionsOf(to)) !== undefined)
     throw refuse(to, "EROFS", "can only be read", "Give a device or a file. Into a store: dmkit backup");
-  const note = { restore: from };
+  const note = { restore: identityOf(from) };
   const store = await targets.versionsOf(from);
   const environment = commandEnvironment;
   const write = async (source: BlockDevice): Promise<CopyResult> => {

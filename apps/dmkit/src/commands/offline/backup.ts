@@ -6,10 +6,19 @@ import {
   SECTOR,
   type VersionStore,
   describeSize,
+  identityOf,
   refuse,
 } from "@dmkit/block-io";
 import type { Command } from "commander";
-import { backUpAll, backUpChanges, changedPieces, refuseUnfinished, verify } from "../../backup/backup.ts";
+import {
+  type Note,
+  backUpAll,
+  backUpChanges,
+  changedPieces,
+  isUnfinished,
+  refuseUnfinished,
+  verify,
+} from "../../backup/backup.ts";
 import { backUpVersion } from "../../backup/kept.ts";
 import { type CopyResult, copyDevice } from "../../copy.ts";
 import { type Destination, isNewFile, requireOther, withDestination } from "../../destination.ts";
@@ -39,7 +48,7 @@ const examples = `
 SOURCE is dm:NAME, a device of the running server as it is when this begins, while its clients go on; or a path or URI,
 which nobody should be writing to. TARGET is a file or device of raw bytes, which any program reads and dmkit restore
 puts back. A new file has its name when all of it is there and stable. A target that was there before says in its first
-64 KiB that it is not whole until all the rest of it is stable; one that was cut short is written again.
+block that it is not whole until all the rest of it is stable; one that was cut short is written again.
 
 With --since NAME only what has changed since NAME began is read, of a device that records it (dmkit targets tracked).
 --begin begins such a name at the right time, before the backup it is for. The new file is a copy of --from FILE with
@@ -93,7 +102,7 @@ async function backup(from: string, to: string, flags: BackupFlags): Promise<num
     if (!isRunning(from))
       return withReading(from, commandEnvironment, async (source) => {
         await refuseUnfinished(source);
-        return write(source, to, flags, { store, signal });
+        return write(source, from, to, flags, { store, signal });
       });
     const { since, begin } = flags;
     return withMoment(
@@ -101,7 +110,7 @@ async function backup(from: string, to: string, flags: BackupFlags): Promise<num
       commandEnvironment,
       async ({ device, changed }) => {
         const pieces = since === undefined ? undefined : await changedPieces(device.size, changed(since));
-        return write(device, to, flags, { store, changed: pieces, signal });
+        return write(device, from, to, flags, { store, changed: pieces, signal });
       },
       begin,
     );
@@ -147,6 +156,7 @@ interface Writing {
 
 async function write(
   source: BlockDevice,
+  from: string,
   to: string,
   flags: BackupFlags,
   { store, changed, signal }: Writing,
@@ -159,14 +169,18 @@ async function write(
       "Check whether it is the right one.",
     );
   if (store !== undefined) return keep(source, store, to, flags, changed, signal);
+  const note: Note = { of: identityOf(from), ...(flags.since === undefined ? {} : { since: flags.since }) };
   // Changes go into what holds the backup before; that it does is compared.
-  const overwrite = flags.force || changed !== undefined;
+  const overwrite =
+    flags.force ||
+    changed !== undefined ||
+    (!isNewFile(to) && (await withReading(to, commandEnvironment, (device) => isUnfinished(device, note))));
   const options = { size: source.size, environment: commandEnvironment, overwrite };
   return withDestination(to, options, async (destination) => {
     const progress = startProgress("backup", source.size, flags.quiet || flags.json);
     const work = { signal, progress: (bytes: number): void => progress.update(bytes) };
     try {
-      const result = await fill(source, destination, flags, changed, work);
+      const result = await fill(source, destination, flags, changed, note, work);
       if (flags.verify) await verify(source, destination.device, { signal });
       return result;
     } finally {
@@ -178,11 +192,12 @@ async function write(
 async function fill(
   source: BlockDevice,
   { device, blank }: Destination,
-  { from, since = "", force }: BackupFlags,
+  { from, force }: BackupFlags,
   changed: Bitmap | undefined,
+  note: Note,
   work: { readonly signal: AbortSignal; progress(bytes: number): void },
 ): Promise<CopyResult> {
-  if (changed === undefined) return backUpAll(source, device, blank, work);
+  if (changed === undefined) return backUpAll(source, device, blank, work, note);
   if (from !== undefined)
     await withReading(from, commandEnvironment, async (before) => {
       if (before.size !== source.size)
@@ -195,7 +210,7 @@ async function fill(
       await refuseUnfinished(before);
       await copyDevice(before, device, { signal: work.signal, destinationIsZero: true });
     });
-  return backUpChanges(source, device, changed, since, blank, work, force);
+  return backUpChanges(source, device, changed, note, blank, work, force);
 }
 
 async function keep(
