@@ -45,9 +45,15 @@ function file(contents: Buffer): string {
 }
 
 /** With files as they are, unlike that of the simulation. */
-function start(values: Readonly<Record<string, unknown>>, snapshot?: BlockDevice): Promise<ZramDevice> {
-  const options = parseOptions(zramOptions, { ...values, ...(snapshot && { snapshot: "snapshot" }) });
-  const lower = async (): Promise<BlockDevice> => snapshot as BlockDevice;
+function start(
+  values: Readonly<Record<string, unknown>>,
+  snapshot?: BlockDevice,
+  backing?: BlockDevice,
+): Promise<ZramDevice> {
+  const below = { ...(snapshot && { snapshot: "snapshot" }), ...(backing && { backing_dev: "backing" }) };
+  const options = parseOptions(zramOptions, { ...values, ...below });
+  const lower = async (name: string): Promise<BlockDevice> =>
+    (name === "backing" ? backing : snapshot) as BlockDevice;
   return openZram(options, { name: "zram", size: PAGES * PAGE, environment: realEnvironment, lower });
 }
 
@@ -144,6 +150,36 @@ describe("a snapshot with a dictionary", () => {
     expect((await read(device, 0)).equals(page(1, 100))).toBe(true);
     expect((await read(device, 1)).equals(page(2, 300))).toBe(true);
     await device.close();
+  });
+
+  it("holds pages as they are whose dictionary is gone by then, or another one: nobody could read them", async () => {
+    const tables = [
+      { comp_dict: "" },
+      { recomp_algorithm: "lz4", recomp_dict: "" },
+      { comp_dict: "", compressed_writeback: 1 },
+    ];
+    for (const given of tables)
+      for (const change of [rmSync, (path: string): void => writeFileSync(path, dictionary(300))]) {
+        const snapshot = new MemoryDevice(ROOM);
+        const backing = given.compressed_writeback === 1 ? new MemoryDevice(ROOM) : undefined;
+        const path = file(dictionary(100));
+        const isFirst = given.comp_dict === "";
+        const values = { ...given, ...(isFirst ? { comp_dict: path } : { recomp_dict: path }) };
+        let device = await start(values, snapshot, backing);
+        await device.write(0, page(1));
+        await device.write(PAGE, Buffer.alloc(PAGE, "what lz4 makes smaller"));
+        if (!isFirst) await device.message(["recompress"]);
+        if (backing !== undefined) await device.message(["writeback", "all"]);
+        change(path);
+        await device.close();
+        const { compressed_writeback: _, recomp_algorithm: __, ...rest } = values;
+        const later = isFirst ? { ...rest, comp_dict: file(dictionary(500)) } : {};
+        device = await start(later, snapshot, backing);
+        expect((await read(device, 0)).equals(page(1))).toBe(true);
+        expect((await read(device, 1)).equals(Buffer.alloc(PAGE, "what lz4 makes smaller"))).toBe(true);
+        expect(audit(device)).toEqual([]);
+        await device.close();
+      }
   });
 
   it("is of version 2 as long as no page takes the dictionary", async () => {

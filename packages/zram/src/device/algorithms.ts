@@ -11,6 +11,8 @@ export interface Form {
 /** A way in which pages are compressed. */
 export interface Algorithm extends Form {
   readonly compressor: Compressor;
+  /** Whether its dictionary, if there is one, is still to be had where it came from: else nobody reads a snapshot with it. */
+  readonly isKept: () => Promise<boolean>;
 }
 
 /** By priority, 0 … 3; there is always one of priority 0. */

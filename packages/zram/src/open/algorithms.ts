@@ -70,7 +70,12 @@ async function open(
       idleTime: 0,
       clock: environment.clock,
     });
-    return { name: compressor.name, dictionary: dictionary?.hash, compressor };
+    const isKept = async (): Promise<boolean> => {
+      if (path === undefined || dictionary === undefined) return true;
+      const now = await read(path, name).catch(() => undefined);
+      return now?.hash.equals(dictionary.hash) === true;
+    };
+    return { name: compressor.name, dictionary: dictionary?.hash, compressor, isKept };
   } catch (error) {
     if (!(error instanceof CompressorError)) throw error;
     const code: ErrorCode = isErrorCode(error.code) ? error.code : "EINVAL";

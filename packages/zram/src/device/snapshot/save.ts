@@ -12,6 +12,7 @@ import {
 } from "../../format/snapshot.ts";
 import { type Form, readerOf } from "../algorithms.ts";
 import type { RunningDisk } from "../disk.ts";
+import { expand } from "../backed.ts";
 import { readBlock } from "../lost.ts";
 import { CHUNK, roundUp } from "./place.ts";
 
@@ -48,9 +49,10 @@ export async function writePages(
   /** Whether pages are compressed with the algorithm, by priority. */
   const used = algorithms.map(() => false);
   const patience = { left: mayLose ? PATIENCE : 0 };
+  const readable = await withKept(device);
   for (let page = 0; page < pages.table.pages; page += 1) {
     if (pages.table.kind(page) === kinds.absent) continue;
-    const { entry, contents } = await describe(device, page, mayLose, patience);
+    const { entry, contents } = await describe(device, page, readable, mayLose, patience);
     encodeEntry(line, 0, entry);
     tableSum = crc32c(line, tableSum);
     bytes += contents.length;
@@ -77,10 +79,27 @@ export async function writePages(
   return { bytes, tableSum, isExtended, algorithms: forms };
 }
 
+/**
+ * Whether what each algorithm has compressed can be read later, by priority: a dictionary that was replaced or removed is in
+ * memory still, and nowhere else. What was compressed with it is stored as it is, and told.
+ */
+async function withKept({ name, parts }: RunningDisk): Promise<readonly boolean[]> {
+  const readable: boolean[] = [];
+  for (const one of parts.algorithms) {
+    const isKept = (await one?.isKept()) ?? true;
+    readable.push(isKept);
+    if (isKept) continue;
+    const what = `${name}: the dictionary of ${one?.name} is another one, or gone: pages are saved as they are`;
+    parts.environment.logger.log("warn", what, { dictionary: one?.dictionary?.toString("hex") });
+  }
+  return readable;
+}
+
 /** What is stored of a page: as it is in memory; one on the backing device as the first algorithm has it. */
 async function describe(
   device: RunningDisk,
   page: number,
+  readable: readonly boolean[],
   mayLose: boolean,
   patience: Patience,
 ): Promise<{ entry: SnapshotEntry; contents: Buffer }> {
@@ -107,9 +126,16 @@ async function describe(
   });
   if (kind === kinds.same) return nothing(0, table.low(page), table.high(page));
   if (kind === kinds.lost) return nothing(LOST, 0, 0);
-  // A copy: a message under way may move it.
-  if (kind !== kinds.backing) return stored(Buffer.from(pages.bytes(page)), false, table.priority(page));
+  const kept = table.length(page);
+  const by = table.priority(page);
+  const isReadable = kept === PAGE || readable[by] === true;
   const whole = Buffer.alloc(PAGE);
+  if (kind === kinds.compressed && !isReadable) {
+    device.readWhole(page, whole);
+    return stored(whole, false, 0);
+  }
+  // A copy: a message under way may move it.
+  if (kind !== kinds.backing) return stored(Buffer.from(pages.bytes(page)), false, by);
   if (!(await readPatiently(device, table.low(page), whole, patience))) {
     if (mayLose) return nothing(LOST, 0, 0);
     throw refuse(
@@ -120,8 +146,13 @@ async function describe(
       "read",
     );
   }
-  const kept = table.length(page);
-  if (kept < PAGE) return stored(whole.subarray(0, kept), true, table.priority(page));
+  if (!isReadable) {
+    const bytes = Buffer.from(whole.subarray(0, kept));
+    expand(device, page, bytes, by, whole);
+    return stored(whole, true, 0);
+  }
+  if (kept < PAGE) return stored(whole.subarray(0, kept), true, by);
+  if (readable[0] !== true) return stored(whole, true, 0);
   const stream = await primary.acquire();
   try {
     const length = stream.compressSync(whole, MAX_COMPRESSED);
