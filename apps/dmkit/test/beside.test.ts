@@ -10,13 +10,15 @@ import { join } from "node:path";
 import type { TLSSocket } from "node:tls";
 import { listNbdExports, nbdInfo, openNbd } from "@dmkit/nbd";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { startNbdkit, startQemuNbd } from "../../../packages/nbd/test/client-servers.ts";
+import { endServers, startNbdkit, startQemuNbd } from "../../../packages/nbd/test/client-servers.ts";
 import { Certificates } from "../../../packages/nbd/test/support/certificates.ts";
 import { RawClient } from "../../../packages/nbd/test/support/raw-client.ts";
 import { startTls } from "../../../packages/nbd/test/support/tls-client.ts";
 import { cli } from "./cli.ts";
 import { receive } from "./notify-receiver.ts";
 import { cleanUp, describeWith, main, run, serve, tempFolder, until } from "./support.ts";
+
+afterAll(endServers);
 
 const MIB = 2 ** 20;
 const EXTENDED_HEADERS = 11;
