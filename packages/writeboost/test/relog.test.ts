@@ -66,3 +66,28 @@ describe("a crash while refused blocks are logged again", () => {
     for (const block of [...BAD, 27, 30]) expect(await rig.read(block)).toEqual(filled(block));
   });
 });
+
+describe("where refused blocks need a segment that clients have opened meanwhile", () => {
+  it("goes on in that one: nobody else need ever close it", async () => {
+    const tunables = { nr_max_batched_writeback: 1 };
+    const rig = new Rig({ order: 5, slots: 9, plog: 8 * SEGMENT_5, options: { tunables, pool: 1 } });
+    await rig.open();
+    spoil(rig);
+    for (const block of [1, 2, 20, 21, 22, 23, 24, 25, 26, 27, 28]) await rig.write(block, block);
+    await rig.device.flush();
+    // Segment 4 takes the first refused block, and is full.
+    rig.cache.hold = ({ op, offset }) => op === "write" && offset >= MIB + 3 * 32 * 512;
+    rig.device.tune({ allow_writeback: 1 });
+    await rig.clock.pass(600);
+    expect(rig.cache.held).toBe(1);
+    const writing = rig.write(29, 29);
+    rig.cache.hold = () => false;
+    rig.cache.release();
+    await writing;
+    await settle();
+    await rig.device.suspend();
+    await rig.device.resume();
+    for (const block of [...BAD, 20, 28, 29]) expect(await rig.read(block)).toEqual(filled(block));
+    await rig.device.close();
+  });
+});

@@ -120,7 +120,9 @@ export class BadBlocks {
   async #waitForRoom(error: BlockIoError | undefined): Promise<void> {
     const log = this.#log;
     log.check();
-    if (log.canOpen(0)) return;
+    // Clients may have opened a segment meanwhile: there is room in it, or it is closed for want of that. Nobody else need
+    // ever close it.
+    if (log.open || log.canOpen(0)) return;
     // A ring that older versions have filled to the last slot, and of something that the backing device never had.
     if (log.lastFlushed >= log.neededFlush) throw error;
     await log.flushed(log.neededFlush);
