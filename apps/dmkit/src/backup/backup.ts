@@ -12,6 +12,7 @@ import {
   Bitmap,
   type BlockDevice,
   ByteAccess,
+  type Environment,
   LinearDevice,
   SECTOR,
   contentsOf,
@@ -21,6 +22,8 @@ import {
 } from "@dmkit/block-io";
 import { differences } from "../compare.ts";
 import { type CopyOptions, type CopyResult, copyDevice, requireRoomFor } from "../copy.ts";
+import { isNewFile } from "../destination.ts";
+import { withReading } from "../devices.ts";
 import { EvenSample } from "../measure/even-sample.ts";
 
 /** Bytes of the pieces that are changed or not, and of what comes last. */
@@ -34,7 +37,7 @@ const MARK = "dmkit backup, under way or cut short: this is no whole disk\n";
 
 /**
  * What is under way: a backup of a device, of what has changed since a name, or one that is put back. Sources as
- * {@link identityOf} has them.
+ * `identityOf` has them.
  */
 export type Note = Readonly<Partial<Record<"of" | "since" | "restore", string>>>;
 
@@ -124,7 +127,7 @@ export async function requireBefore(
   let isShown = false;
   // Where either has data: what was never written on the one may be another disk's on the other.
   const samples = await Promise.all(
-    [source, before].map(async (device) => sampleOf(device, source.size, changed, first)),
+    [source, before].map((device) => sampleOf(device, source.size, changed, first)),
   );
   for (const piece of new Set(samples.flat())) {
     const [one, other] = await Promise.all(
@@ -260,6 +263,11 @@ async function refuseAnother(destination: BlockDevice, note: Note): Promise<bool
 /** Whether this very work was cut short on a device: it may be begun again, whatever is there. */
 export async function isUnfinished(device: BlockDevice, note: Note): Promise<boolean> {
   return device.size > 0 && (await unfinished(device)) === textOf(note);
+}
+
+/** Whether what a reference names is there, and this very work was cut short on it. Errors: those of opening. */
+export async function wasCutShort(reference: string, note: Note, environment: Environment): Promise<boolean> {
+  return !isNewFile(reference) && withReading(reference, environment, (device) => isUnfinished(device, note));
 }
 
 /** Whether a backup was cut short on a device, any. */

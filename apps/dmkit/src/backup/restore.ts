@@ -7,12 +7,12 @@
 import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { type BlockDevice, SECTOR, asking, identityOf, parsePath, refuse, schemeOf } from "@dmkit/block-io";
 import { type CopyResult } from "../copy.ts";
-import { isNewFile, requireOther, withDestination } from "../destination.ts";
+import { requireOther, withDestination } from "../destination.ts";
 import { withReading } from "../devices.ts";
 import { targets } from "../targets.ts";
 import { commandEnvironment } from "../ui/command-environment.ts";
 import { startProgress } from "../ui/progress.ts";
-import { backUpAll, isUnfinished, refuseUnfinished, verify } from "./backup.ts";
+import { backUpAll, refuseUnfinished, verify, wasCutShort } from "./backup.ts";
 import { reading } from "./kept.ts";
 
 /** Bytes in which a dump has begun. */
@@ -76,9 +76,7 @@ export async function restoreBackup({
         "Check whether it is the right one.",
       );
     await refuseUnfinished(source);
-    const overwrite =
-      force ||
-      (!isNewFile(to) && (await withReading(to, environment, (device) => isUnfinished(device, note))));
+    const overwrite = force || (await wasCutShort(to, note, environment));
     return withDestination(to, { size: source.size, environment, overwrite }, async ({ device, blank }) => {
       const result = await shown("restore", source.size, (progress) =>
         backUpAll(source, device, blank, { signal, progress }, note),

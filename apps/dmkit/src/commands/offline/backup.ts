@@ -15,9 +15,9 @@ import {
   backUpAll,
   backUpChanges,
   changedPieces,
-  isUnfinished,
   refuseUnfinished,
   verify,
+  wasCutShort,
 } from "../../backup/backup.ts";
 import { backUpVersion } from "../../backup/kept.ts";
 import { type CopyResult, copyDevice } from "../../copy.ts";
@@ -171,10 +171,7 @@ async function write(
   if (store !== undefined) return keep(source, store, to, flags, changed, signal);
   const note: Note = { of: identityOf(from), ...(flags.since === undefined ? {} : { since: flags.since }) };
   // Changes go into what holds the backup before; that it does is compared.
-  const overwrite =
-    flags.force ||
-    changed !== undefined ||
-    (!isNewFile(to) && (await withReading(to, commandEnvironment, (device) => isUnfinished(device, note))));
+  const overwrite = flags.force || changed !== undefined || (await wasCutShort(to, note, commandEnvironment));
   const options = { size: source.size, environment: commandEnvironment, overwrite };
   return withDestination(to, options, async (destination) => {
     const progress = startProgress("backup", source.size, flags.quiet || flags.json);
