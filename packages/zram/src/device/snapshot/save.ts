@@ -129,13 +129,14 @@ async function describe(
   const kept = table.length(page);
   const by = table.priority(page);
   const isReadable = kept === PAGE || readable[by] === true;
-  const whole = Buffer.alloc(PAGE);
   if (kind === kinds.compressed && !isReadable) {
-    device.readWhole(page, whole);
-    return stored(whole, false, 0);
+    const expanded = Buffer.alloc(PAGE);
+    device.readWhole(page, expanded);
+    return stored(expanded, false, 0);
   }
   // A copy: a message under way may move it.
   if (kind !== kinds.backing) return stored(Buffer.from(pages.bytes(page)), false, by);
+  const whole = Buffer.alloc(PAGE);
   if (!(await readPatiently(device, table.low(page), whole, patience))) {
     if (mayLose) return nothing(LOST, 0, 0);
     throw refuse(
