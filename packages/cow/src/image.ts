@@ -167,6 +167,7 @@ async function* checkLayer(devices: ImageDevices, work: OfflineWork): AsyncItera
   for await (const problem of check(stack, options)) {
     // Of a device that was not named nothing is known.
     if (data === undefined && problem.role === "data") continue;
+    if (base === undefined && problem.kind === "changed-base") continue;
     // What it lies on is known only if that is the base.
     if (problem.kind !== "wrong-parent") yield problem;
     else if (base !== undefined) {

@@ -101,7 +101,7 @@ describe("version 2 of the identity", () => {
     const sector = encodeIdentity({ ...identity, samples });
     expect(decodeIdentity(sector).kind).toBe("layer");
     for (const [at, number, length] of [
-      [24, 3n, 4],
+      [24, 4n, 4],
       [28, 16n, 4],
       [72, 2n ** 44n, 8],
       [80, 2n ** 53n, 8],
@@ -113,6 +113,34 @@ describe("version 2 of the identity", () => {
       expect(decodeIdentity(put(Buffer.from(sector), at, number, length)).kind, `byte ${at}`).toBe("damaged");
     }
     expect(decodeIdentity(put(encodeIdentity(identity), 28, 2n, 4)).kind).toBe("damaged");
+  });
+});
+
+describe("version 3 of the identity", () => {
+  const names = {
+    contents: "21222324-2526-2728-292a-2b2c2d2e2f30",
+    changedBy: "31323334-3536-3738-393a-3b3c3d3e3f40",
+    contentsBelow: "41424344-4546-4748-494a-4b4c4d4e4f50",
+    baseWitness: "5152535455565758595a5b5c5d5e5f60",
+  };
+
+  it("has what it adds in its places, and is written only where there is something", () => {
+    const sector = encodeIdentity({ ...identity, ...names });
+    expect(sector.subarray(24, 32)).toEqual(Buffer.concat([littleEndian(3n, 4), littleEndian(1n, 4)]));
+    expect(sector.subarray(72, 352)).toEqual(Buffer.alloc(280));
+    // 0x21 … 0x30, 0x31 … 0x40, and so on.
+    expect(sector.subarray(352, 416)).toEqual(
+      Buffer.from(Array.from({ length: 64 }, (_, index) => 0x21 + index)),
+    );
+    expect(sector.subarray(416, 508)).toEqual(Buffer.alloc(92));
+    expect(decodeIdentity(sector)).toEqual({ kind: "layer", identity: { ...identity, ...names } });
+  });
+
+  it.each(Object.entries(names))("is that with %s alone", (field, value) => {
+    const one = { ...identity, [field]: value };
+    const sector = encodeIdentity(one);
+    expect(sector.subarray(24, 28)).toEqual(littleEndian(3n, 4));
+    expect(decodeIdentity(sector)).toEqual({ kind: "layer", identity: one });
   });
 });
 

@@ -105,7 +105,7 @@ describe("identity", () => {
   it("refuses what only its checksum vouches for", () => {
     for (const [at, value] of [
       [16, 0x44],
-      [24, 3],
+      [24, 4],
       [28, 2],
       [64, 0x4b ^ 0x80],
       [8, 1],

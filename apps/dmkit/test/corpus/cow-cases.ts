@@ -192,7 +192,7 @@ export const cowCases: readonly Case[] = [
   {
     name: "a version that nobody knows",
     on: layer,
-    damage: [field(24, u32(3), "is of version 3")],
+    damage: [field(24, u32(4), "is of version 4")],
     found: ["error bitmap damaged"],
     exits: [4, 4, 4],
     shows: ["EFORMAT", "EFORMAT"],

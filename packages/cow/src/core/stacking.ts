@@ -7,6 +7,7 @@
 import { BASE_UUID, type Identity, type IdentityBlock, UNNAMED_UUID } from "../format/identity.ts";
 import type { Uuid } from "../format/uuid.ts";
 import { bitmapLength } from "../format/geometry.ts";
+import { isChangedBelow } from "./reliance.ts";
 
 /** What is wrong with a stack; `layer` counts from 1 at the bottom. */
 export interface StackingProblem {
@@ -20,6 +21,8 @@ export interface StackingProblem {
     | "wrong-offset"
     | "wrong-data"
     | "changed-data"
+    | "changed-below"
+    | "changed-base"
     | "original"
     | "frozen"
     | "original-top";
@@ -138,12 +141,22 @@ function judgeIdentity(
   }
   const misplaced = judgeOffsets(layer, identity, options);
   if (misplaced !== undefined) return misplaced;
+  if (isChangedBelow(identity, below)) return changedBelow(layer);
   if (!isTop || !options.writable || !frozen) return undefined;
   return {
     layer,
     kind: "frozen",
     reason: "the layer is frozen: another one lies on top of it",
     hint: "Name the layer that lies on it as the last one, put a new one on top, or open the stack read-only.",
+  };
+}
+
+function changedBelow(layer: number): StackingProblem {
+  return {
+    layer,
+    kind: "changed-below",
+    reason: `layer ${layer - 1}, which it lies on, has been changed since, by a commit from another stack or a restored copy: it would show wrong data`,
+    hint: "Restore the layer below as it was. If what the stack shows is right, or does not matter: dmkit cow pair",
   };
 }
 

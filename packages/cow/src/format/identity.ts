@@ -5,7 +5,7 @@
  *         0       8   magic 0x00BABE0EAABABE11             on disk: 11 be ba aa 0e be ba 00
  *         8       8   bmap_len, sectors                     the original ends here, all else is zero
  *        16       8   "dmkitcow"
- *        24       4   version, 1 or 2; 1 where nothing is in the fields that version 2 has added
+ *        24       4   version, 1 … 3: the first that has all fields in which there is something
  *        28       4   flags; bit 0: frozen; since version 2 bit 1: data offset known, bit 2: base offset known,
  *                     bit 3: the data device has a label, see label.ts
  *        32      16   UUID of this layer
@@ -16,7 +16,11 @@
  *        88       4   version 2: how many samples
  *        92       4   zero
  *        96  16 · 16  version 2: samples of the data, see samples.ts
- *       352     156   zero
+ *       352      16   version 3: name of what is in the layer, new with each commit into it; zero: there was none
+ *       368      16   version 3: UUID of the layer that was committed into it last: it has all that this has changed
+ *       384      16   version 3: the same name of the layer below, as it is known to this one
+ *       400      16   version 3: witness of the base, in a layer that lies on it; zero: none
+ *       416      92   zero
  *       508       4   CRC-32C of bytes 0 … 507
  *
  * dmkit once wrote another number there, 0x00BAEB0EAABABE11. Such a layer is known by its tag and its checksum, and
@@ -39,8 +43,13 @@ const LABELLED = 8;
 const knownFlags: Readonly<Record<number, number>> = {
   1: FROZEN,
   2: FROZEN | HAS_DATA_OFFSET | HAS_BASE_OFFSET | LABELLED,
+  3: FROZEN | HAS_DATA_OFFSET | HAS_BASE_OFFSET | LABELLED,
 };
 const SAMPLES_AT = 96;
+/** Names of 16 bytes, not there where they are zero. */
+const NAMES_AT = { contents: 352, changedBy: 368, contentsBelow: 384 } as const;
+const WITNESS_AT = 400;
+const WITNESS_BYTES = 16;
 const CRC_AT = 508;
 
 /** The parent of a layer that lies on the base. */
@@ -65,6 +74,14 @@ export interface Identity {
   readonly labelled?: boolean | undefined;
   /** Of sectors that are in the layer, stable, and not written while they are named here. */
   readonly samples?: readonly Sample[] | undefined;
+  /** A name of what is in the layer, new with each commit into it; undefined: there was none. See core/reliance.ts. */
+  readonly contents?: Uuid | undefined;
+  /** The layer that was committed into this one last: it has all that this has changed here. */
+  readonly changedBy?: Uuid | undefined;
+  /** The `contents` of the layer below that this one lies on. */
+  readonly contentsBelow?: Uuid | undefined;
+  /** Of the base, in a layer that lies on it: 32 hexadecimal digits; undefined: not recorded. */
+  readonly baseWitness?: string | undefined;
 }
 
 /**
@@ -82,7 +99,17 @@ export type IdentityBlock =
 
 /** One sector, ready to be written. */
 export function encodeIdentity(identity: Identity): Buffer {
-  const { uuid, parent, sectors, frozen, dataOffset, baseOffset, labelled, samples = [] } = identity;
+  const {
+    uuid,
+    parent,
+    sectors,
+    frozen,
+    dataOffset,
+    baseOffset,
+    labelled,
+    samples = [],
+    baseWitness,
+  } = identity;
   const sector = Buffer.alloc(SECTOR);
   const flags =
     (dataOffset === undefined ? 0 : HAS_DATA_OFFSET) |
@@ -92,7 +119,7 @@ export function encodeIdentity(identity: Identity): Buffer {
   setU64(sector, 8, bitmapLength(sectors));
   TAG.copy(sector, 16);
   // Earlier programs go on knowing what has nothing that they would not understand.
-  setU32(sector, 24, flags === 0 && samples.length === 0 ? 1 : 2);
+  setU32(sector, 24, hasThird(identity) ? 3 : flags === 0 && samples.length === 0 ? 1 : 2);
   setU32(sector, 28, flags | (frozen ? FROZEN : 0));
   uuidBytes(uuid).copy(sector, 32);
   uuidBytes(parent).copy(sector, 48);
@@ -101,8 +128,20 @@ export function encodeIdentity(identity: Identity): Buffer {
   setU64(sector, 80, baseOffset ?? 0);
   setU32(sector, 88, samples.length);
   putSamples(sector, SAMPLES_AT, samples);
+  for (const [field, at] of named) {
+    const name = identity[field];
+    if (name !== undefined) uuidBytes(name).copy(sector, at);
+  }
+  if (baseWitness !== undefined) sector.write(baseWitness, WITNESS_AT, WITNESS_BYTES, "hex");
   setU32(sector, CRC_AT, crc32c(sector.subarray(0, CRC_AT)));
   return sector;
+}
+
+const named = Object.entries(NAMES_AT) as [keyof typeof NAMES_AT, number][];
+
+/** Whether anything is in the fields of version 3. */
+function hasThird(identity: Identity): boolean {
+  return identity.baseWitness !== undefined || named.some(([field]) => identity[field] !== undefined);
 }
 
 /** One sector, as the original wrote it. */
@@ -151,7 +190,18 @@ function decodeExtended(block: Buffer, length: number): IdentityBlock {
     sectors,
     frozen: (flags & FROZEN) !== 0,
   };
-  return version === 1 ? { kind: "layer", identity } : decodeSecond(block, identity, flags);
+  if (version === 1) return { kind: "layer", identity };
+  return decodeSecond(block, version === 2 ? identity : { ...identity, ...decodeThird(block) }, flags);
+}
+
+/** What version 3 has added. */
+function decodeThird(block: Buffer): Partial<Identity> {
+  const names = named
+    .filter(([, at]) => !isZero(block, at, at + 16))
+    .map(([field, at]) => [field, uuidText(block.subarray(at, at + 16))]);
+  const hasWitness = !isZero(block, WITNESS_AT, WITNESS_AT + WITNESS_BYTES);
+  const baseWitness = block.toString("hex", WITNESS_AT, WITNESS_AT + WITNESS_BYTES);
+  return { ...Object.fromEntries(names), ...(hasWitness ? { baseWitness } : {}) };
 }
 
 /** What version 2 has added. */

@@ -60,12 +60,12 @@ export async function* check(
   }
 }
 
-/** Data devices that are not those of their layers. */
+/** Data devices that are not those of their layers, and a base that has changed. */
 async function checkData(blocks: readonly IdentityBlock[], stack: StackDevices): Promise<Problem[]> {
   return (await judgeAllData(blocks, stack)).map(({ kind, layer, reason, hint }) => ({
     kind,
-    severity: kind === "wrong-data" ? "error" : "warning",
-    role: "data",
+    severity: kind === "changed-data" ? "warning" : "error",
+    role: kind === "changed-base" ? "base" : "data",
     location: `layer ${layer}`,
     layer,
     text: reason,

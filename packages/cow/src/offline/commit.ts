@@ -1,6 +1,7 @@
 /**
  * `commit`: moves the top layer's sectors into the layer below, or into the base. For each piece:
  *
+ *      0  the layer below gets a new name for its contents, once, stable: what else lies on it is refused from then on
  *      1  data of the layer below, stable
  *      2  its bits, stable
  *      3  the top's bits are cleared
@@ -11,8 +12,10 @@
  *
  * What cannot be read or written is left in the top, with its bits, and told at the end.
  */
-import { BlockIoError, SECTOR } from "@dmkit/block-io";
-import type { IdentityBlock } from "../format/identity.ts";
+import { BlockIoError, type Environment, SECTOR, realEnvironment } from "@dmkit/block-io";
+import { changing } from "../core/reliance.ts";
+import type { Identity, IdentityBlock } from "../format/identity.ts";
+import { lyingOn } from "../device/layer/below.ts";
 import { type LayerDevices, eraseIdentity, writeIdentity } from "../device/layer/layer.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { readIdentities } from "../open/judge.ts";
@@ -42,16 +45,26 @@ export async function commitTop(stack: StackDevices, options: CommitOptions = {}
   const blocks = await readChain(stack, options);
   const top = layerAt(stack, stack.layers.length);
   requireCommittable(blocks, stack);
+  const { environment = realEnvironment } = options;
   const below = stack.layers.at(-2);
   let bytes = 0;
-  if (blocks.at(-1)?.kind === "layer") {
-    await dropSamples(blocks, stack);
+  const own = blocks.at(-1);
+  if (own?.kind === "layer") {
+    const lower = below && requireOwn(blocks, stack, stack.layers.length - 1);
+    // What is below has its new name before the first change, and keeps the old one where there is nothing to be changed.
+    let changed: Identity | undefined;
+    await writeIdentity(top.bitmap, { ...own.identity, samples: undefined, baseWitness: undefined });
+    const begin = async (): Promise<void> => {
+      if (lower === undefined || changed !== undefined) return;
+      changed = changing(lower, own.identity.uuid, environment);
+      await writeIdentity((below as LayerDevices).bitmap, changed);
+    };
     const runs = new LayerRuns(stack.sectors, [{ bitmap: top.bitmap }]);
     const left = new Left();
     for (const piece of pieces(stack.sectors, options)) {
       for await (const part of runs.known(piece, (one, error) => left.add(one, error))) {
         try {
-          bytes += await commitPiece(runs, part, { top, below, stack, left });
+          bytes += await commitPiece(runs, part, { top, below, stack, left, begin });
         } catch (error) {
           left.add(part, error);
         }
@@ -60,9 +73,16 @@ export async function commitTop(stack: StackDevices, options: CommitOptions = {}
     await top.bitmap.flush();
     left.refuse("committed", LEFT_HINT);
     await giveBack(top, stack.sectors);
-    await sampleBelow(blocks, stack);
+    const now = changed ?? lower;
+    if (now !== undefined) await sampleBelow(now, layerAt(stack, stack.layers.length - 1));
+    const block = now && ({ kind: "layer", identity: now } as const);
+    await writeIdentity(top.bitmap, {
+      ...own.identity,
+      samples: undefined,
+      ...(await lyingOn(stack, block)),
+    });
   }
-  if (options.drop) await dropTop(stack);
+  if (options.drop) await dropTop(stack, environment);
   return bytes;
 }
 
@@ -74,17 +94,20 @@ interface Place {
   readonly below: LayerDevices | undefined;
   readonly stack: StackDevices;
   readonly left: Left;
+  /** Before what is below is changed. */
+  begin(): Promise<void>;
 }
 
 async function commitPiece(
   runs: LayerRuns,
   piece: Piece,
-  { top, below, stack: { base, baseOffset }, left }: Place,
+  { top, below, stack: { base, baseOffset }, left, begin }: Place,
 ): Promise<number> {
   const source = { device: top.data, offset: top.offset };
   const found: Run[] = [];
   for await (const { sector, count } of runs.in(piece)) found.push({ sector, count, source });
   if (found.length === 0) return 0;
+  await begin();
   let copied: readonly Run[];
   if (below !== undefined)
     copied = await fillLayer(below, piece, found, (some, to) => copyAllBut(some, to, left));
@@ -103,27 +126,14 @@ async function giveBack({ data, offset }: LayerDevices, sectors: number): Promis
   await data.flush();
 }
 
-/** Both layers are going to be written, so nothing that is in them now may be what their data is known by. */
-async function dropSamples(blocks: readonly IdentityBlock[], { layers }: StackDevices): Promise<void> {
-  for (const index of [layers.length - 2, layers.length - 1]) {
-    const block = blocks[index];
-    if (block?.kind !== "layer" || block.identity.samples === undefined) continue;
-    await writeIdentity((layers[index] as LayerDevices).bitmap, { ...block.identity, samples: undefined });
-  }
-}
-
 /** What the layer below is known by from now on. */
-async function sampleBelow(blocks: readonly IdentityBlock[], stack: StackDevices): Promise<void> {
-  const number = stack.layers.length - 1;
-  if (number === 0) return;
-  const below = layerAt(stack, number);
-  const identity = requireOwn(blocks, stack, number);
-  const samples = await sampleData(below, identity.uuid, stack.sectors);
+async function sampleBelow(identity: Identity, below: LayerDevices): Promise<void> {
+  const samples = await sampleData(below, identity.uuid, identity.sectors);
   await writeIdentity(below.bitmap, { ...identity, samples: samples.length > 0 ? samples : undefined });
 }
 
-/** The top becomes new, the layer below can be written again. */
-async function dropTop(stack: StackDevices): Promise<void> {
+/** The top becomes new, the layer below can be written again: whatever else lies on it is not to be opened any more. */
+async function dropTop(stack: StackDevices, environment: Pick<Environment, "random">): Promise<void> {
   const blocks = await readIdentities(stack);
   const top = layerAt(stack, stack.layers.length);
   const block = blocks.at(-1);
@@ -131,7 +141,9 @@ async function dropTop(stack: StackDevices): Promise<void> {
   await eraseIdentity(top.bitmap, stack.sectors);
   const below = stack.layers.length - 1;
   if (below === 0) return;
-  await writeIdentity(layerAt(stack, below).bitmap, { ...requireOwn(blocks, stack, below), frozen: false });
+  const { samples, ...identity } = requireOwn(blocks, stack, below);
+  const changed = changing(identity, undefined, environment);
+  await writeIdentity(layerAt(stack, below).bitmap, { ...changed, samples, frozen: false });
 }
 
 function requireCommittable(blocks: readonly IdentityBlock[], stack: StackDevices): void {

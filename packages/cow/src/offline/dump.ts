@@ -177,6 +177,7 @@ function areRuns(value: unknown, end: number): value is DumpedBits {
 function isIdentity(value: unknown): value is Identity {
   if (!isFields(value)) return false;
   const { uuid, parent, sectors, frozen, dataOffset, baseOffset, labelled, samples } = value;
+  const { contents, changedBy, contentsBelow, baseWitness } = value;
   // A length that a target can have: its bytes can be counted.
   const possible = isCount(sectors) && sectors <= Number.MAX_SAFE_INTEGER / SECTOR;
   const isOffset = (offset: unknown): boolean =>
@@ -189,7 +190,9 @@ function isIdentity(value: unknown): value is Identity {
     isOffset(dataOffset) &&
     isOffset(baseOffset) &&
     (labelled === undefined || typeof labelled === "boolean") &&
-    samples === undefined
+    samples === undefined &&
+    [contents, changedBy, contentsBelow].every((name) => name === undefined || isUuid(name)) &&
+    (baseWitness === undefined || (typeof baseWitness === "string" && /^[0-9a-f]{32}$/.test(baseWitness)))
   );
 }
 

@@ -1,10 +1,11 @@
 /**
- * `pair`: records anew where the data of every layer is, and what is on it, as it was given: after the data was moved
- * to another place, copied, or changed by hand. Nothing else can tell whether that is right, so nothing else does it.
+ * `pair`: records anew where the data of every layer is, what is on it, and what it lies on, as it was given: after the data was
+ * moved to another place, copied, or changed by hand, or what is below was changed. Nothing else can tell whether that is right, so nothing else does it.
  * Cut short, it is run again: each identity is old or new.
  */
 import { SECTOR, refuse } from "@dmkit/block-io";
-import { BASE_UUID, type IdentityBlock } from "../format/identity.ts";
+import { lyingOn } from "../device/layer/below.ts";
+import type { IdentityBlock } from "../format/identity.ts";
 import { writeIdentity } from "../device/layer/layer.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { judge, readIdentities, stackingError } from "../open/judge.ts";
@@ -26,7 +27,7 @@ export async function pair(
   requireOwnPlaces(stack, "cow");
   const blocks = await readIdentities(stack);
   const wrong = judge(blocks, stack, { writable: false, aliasedBlockSize }).find(
-    ({ kind }) => kind !== "wrong-offset",
+    ({ kind }) => kind !== "wrong-offset" && kind !== "changed-below",
   );
   if (wrong !== undefined) throw stackingError(wrong, stack.layers);
   if (!take) await refuseOthers(stack, blocks);
@@ -39,7 +40,7 @@ export async function pair(
     const now = {
       ...identity,
       dataOffset: layer.offset / SECTOR,
-      baseOffset: identity.parent === BASE_UUID ? stack.baseOffset / SECTOR : undefined,
+      ...(await lyingOn(stack, blocks[index - 1])),
       labelled: undefined,
       samples: await sampleData(layer, identity.uuid, stack.sectors),
     };

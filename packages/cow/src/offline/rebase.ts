@@ -2,14 +2,14 @@
  * `rebase`: puts the top layer on another base or stack, and it shows the same as before. Where the old and the
  * new one differ and the layer has nothing of its own, what the old one shows is copied up into the layer; the
  * new parent is written last. Until then the old stack is the right one, and it shows the same at every moment.
- * Where both are bases there is no parent to be told apart: the old base stays right as well.
+ * Where both are bases there is no parent to be told apart, only the witness of the base.
  */
 import { type BlockDevice, BlockIoError, SECTOR, isGiven } from "@dmkit/block-io";
 import { writeIdentity } from "../device/layer/layer.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
-import { placesOf } from "../open/own-identity.ts";
+import { lyingOn } from "../device/layer/below.ts";
 import { sampleData } from "../device/layer/pairing.ts";
-import { type ChainOptions, layerAt, nameOfTop, readChain, requireOwn, viewOf } from "./chain/chain.ts";
+import { type ChainOptions, layerAt, readChain, requireOwn, viewOf } from "./chain/chain.ts";
 import { Left, copyAllBut } from "../device/copy/left.ts";
 import {
   LayerRuns,
@@ -37,7 +37,7 @@ export async function rebase(
     throw new BlockIoError("the two stacks are not of the same length", { code: "EINVAL", op: "open" });
   }
   const top = layerAt(stack, stack.layers.length);
-  const target = nameOfTop(await readChain(onto, options));
+  const target = (await readChain(onto, options)).at(-1);
   const identity = requireOwn(await readChain(stack, options), stack, stack.layers.length);
   const below = await viewOf({ ...stack, layers: stack.layers.slice(0, -1) }, options);
   const above = await viewOf(onto, options);
@@ -66,8 +66,7 @@ export async function rebase(
       "The layer is on what it was on, and shows the same. Replace the device with a copy that is whole, and run it again; bits of a layer that cannot be read come from a backup or a dump: zeroes in their place would say that it has nothing there.",
     );
     const samples = await sampleData(top, identity.uuid, stack.sectors);
-    const { baseOffset } = placesOf(onto, target);
-    await writeIdentity(top.bitmap, { ...identity, parent: target, baseOffset, samples });
+    await writeIdentity(top.bitmap, { ...identity, ...(await lyingOn(onto, target)), samples });
     return bytes;
   } finally {
     await below.close();

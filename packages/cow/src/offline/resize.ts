@@ -36,6 +36,7 @@ import { readSetBits } from "../device/layer/set-bits.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { checkSectors } from "../format/geometry.ts";
 import type { Identity } from "../format/identity.ts";
+import { refuseBase } from "../open/judge.ts";
 import type { WorkOptions } from "../device/copy/work.ts";
 import { LABEL_ROOM, labelPlace } from "../format/label.ts";
 
@@ -64,7 +65,7 @@ export async function resizable(bitmap: BlockDevice): Promise<Identity> {
 
 /**
  * The layers of a stack, from 1 at the bottom, that are not of `sectors` sectors yet. Errors: those of {@link resizable},
- * `EINVAL` where the base ends before that, or the longer ones would lie on each other.
+ * `EINVAL` where the base ends before that, or the longer ones would lie on each other; `EFORMAT` for a base that has changed.
  */
 export async function layersToResize(stack: StackDevices, sectors: number): Promise<readonly number[]> {
   checkSectors(sectors);
@@ -78,8 +79,12 @@ export async function layersToResize(stack: StackDevices, sectors: number): Prom
     );
   requireOwnPlaces({ ...stack, sectors }, "cow");
   const layers: number[] = [];
-  for (const [index, { bitmap }] of stack.layers.entries())
-    if ((await resizable(bitmap)).sectors !== sectors) layers.push(index + 1);
+  for (const [index, { bitmap }] of stack.layers.entries()) {
+    const identity = await resizable(bitmap);
+    if (identity.sectors === sectors) continue;
+    layers.push(index + 1);
+    if (index === 0) await refuseBase(identity, stack);
+  }
   return layers;
 }
 
@@ -115,6 +120,8 @@ export async function resizeLayer(
   const resized = {
     ...identity,
     sectors,
+    // Of another length: whoever writes to the layer next takes a new one.
+    baseWitness: undefined,
     samples: identity.samples?.filter(({ sector }) => sector < sectors),
     labelled: await copyLabel(layer, before, { uuid: identity.uuid, sectors }),
   };

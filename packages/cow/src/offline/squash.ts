@@ -10,7 +10,7 @@ import { nameOf } from "../core/stacking.ts";
 import { writeIdentity } from "../device/layer/layer.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { bitmapSources, readIdentities } from "../open/judge.ts";
-import { placesOf } from "../open/own-identity.ts";
+import { lyingOn } from "../device/layer/below.ts";
 import { sampleData } from "../device/layer/pairing.ts";
 import { type ChainOptions, layerAt, requireOwn, requireSound } from "./chain/chain.ts";
 import { Left, copyAllBut } from "../device/copy/left.ts";
@@ -37,11 +37,12 @@ export async function squash(
   const blocks = await readIdentities(stack);
   const identity = requireOwn(blocks, stack, to);
   const parent = nameOf(blocks[from - 2]);
-  if (identity.parent === parent) return 0;
-  await requireSound(blocks, stack, options);
   const range = stack.layers.slice(from - 1, to);
   const sources = bitmapSources(range, blocks.slice(from - 1, to), options.aliasedBlockSize);
   const runs = new LayerRuns(stack.sectors, sources);
+  // A layer of another stack in between lies on the same, but was never squashed into this one: it is refused.
+  if (identity.parent === parent && (await hasAll(stack, runs, range.length))) return 0;
+  await requireSound(blocks, stack, options);
   const left = new Left();
   let bytes = 0;
   for (const piece of pieces(stack.sectors, options)) {
@@ -64,7 +65,13 @@ export async function squash(
     "The layers are as they were, with more in the last one. Replace the device with a copy that is whole, and run it again.",
   );
   const samples = await sampleData(layer, identity.uuid, stack.sectors);
-  const { baseOffset } = placesOf(stack, parent);
-  await writeIdentity(layer.bitmap, { ...identity, parent, baseOffset, samples });
+  await writeIdentity(layer.bitmap, { ...identity, ...(await lyingOn(stack, blocks[from - 2])), samples });
   return bytes;
+}
+
+/** Whether the last of the layers has every sector that any of them has. */
+async function hasAll({ sectors }: StackDevices, runs: LayerRuns, last: number): Promise<boolean> {
+  for (const piece of pieces(sectors, {}))
+    for await (const { owner } of runs.in(piece)) if (owner !== last) return false;
+  return true;
 }

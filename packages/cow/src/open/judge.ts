@@ -3,10 +3,11 @@ import { type BlockIoError, type Environment, SECTOR, isOfPlace, refuse } from "
 import { type StackingOptions, type StackingProblem, judgeStack } from "../core/stacking.ts";
 import type { BitmapSource } from "../device/bitmap-loader.ts";
 import { type LayerDevices, readIdentity } from "../device/layer/layer.ts";
+import { baseWitness } from "../device/layer/below.ts";
 import { judgeData } from "../device/layer/pairing.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import type { AliasedBlockSize } from "../format/aliased.ts";
-import type { IdentityBlock } from "../format/identity.ts";
+import type { Identity, IdentityBlock } from "../format/identity.ts";
 
 /** The identities of all layers, bottom to top. */
 export function readIdentities({ layers, sectors }: StackDevices): Promise<IdentityBlock[]> {
@@ -53,12 +54,13 @@ export function judge(
   });
 }
 
-/** What speaks against the data devices of a stack, bottom to top. Errors: none, see `judgeData`. */
+/** What speaks against the base and the data devices of a stack, bottom to top. Errors: none, see `judgeData`. */
 export async function judgeAllData(
   blocks: readonly IdentityBlock[],
-  { layers, sectors }: StackDevices,
+  stack: StackDevices,
 ): Promise<StackingProblem[]> {
-  const problems: StackingProblem[] = [];
+  const { layers, sectors } = stack;
+  const problems = await judgeBase(blocks[0], stack);
   for (const [index, layer] of layers.entries()) {
     const block = blocks[index];
     const verdict = block && (await judgeData(layer, block, sectors));
@@ -67,14 +69,35 @@ export async function judgeAllData(
   return problems;
 }
 
-/** Throws `EFORMAT` for a data device that is not the layer's; warns of one that has changed. */
+async function judgeBase(first: IdentityBlock | undefined, stack: StackDevices): Promise<StackingProblem[]> {
+  const known = first?.kind === "layer" ? first.identity.baseWitness : undefined;
+  const found = known && (await baseWitness(stack));
+  // What cannot be read says nothing.
+  if (found === undefined || found === known) return [];
+  return [
+    {
+      layer: 1,
+      kind: "changed-base",
+      reason: `the base, ${stack.base.name}, has been changed since the layer was opened last: it would show wrong data`,
+      hint: "Give the base as it was. If what the stack shows is right, or does not matter: dmkit cow pair",
+    },
+  ];
+}
+
+/** Throws `EFORMAT` for a base that is not what the first layer was opened with. */
+export async function refuseBase(identity: Identity, stack: StackDevices): Promise<void> {
+  const found = await judgeBase({ kind: "layer", identity }, { ...stack, sectors: identity.sectors });
+  for (const problem of found) throw stackingError(problem, stack.layers);
+}
+
+/** Throws `EFORMAT` for a base or a data device that is not the layer's; warns of data that has changed. */
 export async function refuseData(
   blocks: readonly IdentityBlock[],
   stack: StackDevices,
   { name, environment }: { readonly name: string; readonly environment: Environment },
 ): Promise<void> {
   for (const problem of await judgeAllData(blocks, stack)) {
-    if (problem.kind === "wrong-data") throw stackingError(problem, stack.layers);
+    if (problem.kind !== "changed-data") throw stackingError(problem, stack.layers);
     environment.logger.log("warn", problem.reason, {
       device: name,
       layer: problem.layer,

@@ -59,9 +59,11 @@ export class OpenedLayers implements NonNullable<CowParts["merging"]> {
   async begin(layer: number): Promise<StackDevices> {
     try {
       const { base } = this.#stack;
-      if (layer === 1)
+      if (layer === 1) {
         this.#stack = { ...this.#stack, base: await this.#own(useOfBase(this.#options, this.#size), base) };
-      else {
+        // The layer itself is to forget its witness of the base.
+        await this.#ownOf(1, "bitmap");
+      } else {
         await this.#ownOf(layer - 1, "bitmap");
         await this.#ownOf(layer - 1, "data");
       }

@@ -1,12 +1,11 @@
 /** The identity of a top that is going to be written: a new layer gets one, an old one is completed. */
 import { type Environment, SECTOR, randomUuid } from "@dmkit/block-io";
-import { nameOf } from "../core/stacking.ts";
+import { baseWitness, lyingOn } from "../device/layer/below.ts";
 import { type LayerDevices, requireBlankLayer, requireEmpty, writeIdentity } from "../device/layer/layer.ts";
 import { locateIdentity } from "../device/layer/locate.ts";
 import { sampleData, takeLabel } from "../device/layer/pairing.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { BASE_UUID, type Identity, type IdentityBlock } from "../format/identity.ts";
-import type { Uuid } from "../format/uuid.ts";
 
 /** Whether nothing on a bitmap says that it is, or was, one: whatever it holds is somebody else's. */
 export async function isNoLayer(
@@ -35,33 +34,28 @@ export async function ownIdentity(
   await requireEmpty(top.bitmap, stack.sectors);
   const identity = {
     uuid: randomUuid(random),
-    parent: nameOf(blocks.at(-2)),
+    ...(await lyingOn(stack, blocks.at(-2))),
     sectors: stack.sectors,
     frozen: false,
-    ...placesOf(stack, nameOf(blocks.at(-2))),
+    dataOffset: top.offset / SECTOR,
   };
   await writeIdentity(top.bitmap, identity);
   return takeLabel(top, identity, force);
 }
 
-/** Where the top of a stack has its data, and where what it lies on is, as its identity records it. */
-export function placesOf(
-  { baseOffset, layers }: StackDevices,
-  parent: Uuid,
-): Pick<Identity, "dataOffset" | "baseOffset"> {
-  return {
-    dataOffset: (layers.at(-1)?.offset ?? 0) / SECTOR,
-    baseOffset: parent === BASE_UUID ? baseOffset / SECTOR : undefined,
-  };
-}
-
 /** With what an earlier version, or a crash, has left out of the identity of the top. */
 async function completed(stack: StackDevices, identity: Identity): Promise<Identity> {
   const top = stack.layers.at(-1) as LayerDevices;
-  const { dataOffset, baseOffset } = placesOf(stack, identity.parent);
+  const dataOffset = top.offset / SECTOR;
+  const onBase = identity.parent === BASE_UUID;
+  const baseOffset = onBase ? stack.baseOffset / SECTOR : undefined;
   let now = identity;
   if (identity.dataOffset !== dataOffset || identity.baseOffset !== baseOffset) {
     now = { ...now, dataOffset, baseOffset };
+  }
+  if (onBase && identity.baseWitness === undefined) {
+    const witness = await baseWitness(stack);
+    if (witness !== undefined) now = { ...now, baseWitness: witness };
   }
   if (identity.samples === undefined) {
     const samples = await sampleData(top, identity.uuid, stack.sectors);

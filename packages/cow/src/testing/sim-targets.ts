@@ -41,7 +41,8 @@ export const commitTarget: CowTarget = {
   geometry: (random) => geometry(random, 2),
   create,
   async open(disks, environment, knobs) {
-    if (itsTurn(environment)) await commitTop(stackOf(disks, knobs.sectors, knobs.frozen.length + 1));
+    if (itsTurn(environment))
+      await commitTop(stackOf(disks, knobs.sectors, knobs.frozen.length + 1), { environment });
     return open(disks, environment, knobs);
   },
   check: checkWhole,
@@ -65,7 +66,7 @@ export const dropTarget: CowTarget = {
     const whole = stackOf(disks, knobs.sectors, knobs.frozen.length + 1);
     let stack = await dropped(disks, knobs);
     if (stack.layers.length === whole.layers.length && itsTurn(environment)) {
-      await commitTop(whole, { drop: true });
+      await commitTop(whole, { drop: true, environment });
       stack = await dropped(disks, knobs);
     }
     return openStack(stack, { environment, autocommit: knobs.autocommit, force: true });

@@ -57,6 +57,7 @@ export async function freeze(host: FreezeHost, layer: NewLayer): Promise<void> {
     // One that was cut short has named the layer already, and maybe labelled its data.
     uuid: begun?.uuid ?? randomUuid(host.parts.environment.random),
     parent: top.record.identity.uuid,
+    contentsBelow: top.record.identity.contents,
     sectors: host.now.stack.sectors,
     frozen: false,
     dataOffset: layer.offset / SECTOR,

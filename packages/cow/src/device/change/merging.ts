@@ -15,7 +15,7 @@ import type { CowParts } from "../parts.ts";
 export interface MergeHost {
   readonly name: string;
   readonly now: Pick<Layers, "stack" | "top" | "replace">;
-  readonly parts: Pick<CowParts, "merging" | "rules">;
+  readonly parts: Pick<CowParts, "environment" | "merging" | "rules">;
   /** Lets requests under way finish, flushes, and holds new ones back while it is this work's turn. */
   hold(): Promise<void>;
   /** What is on disk is not known any more. */
@@ -54,7 +54,7 @@ export class Merging {
         const total = stack.sectors;
         const tell = (bytes: number): void => progress?.({ done: bytes / SECTOR, total, unit: "sectors" });
         for (const step of parts.rules.merge) {
-          if (step === "copy") await this.#copy(stack, layer, signal, tell);
+          if (step === "copy") await this.#copy(stack, layer, parts.environment, signal, tell);
           else await inTurn((host) => link(host, stack, layer));
         }
         isDone = true;
@@ -81,12 +81,13 @@ export class Merging {
   async #copy(
     stack: StackDevices,
     layer: number,
+    environment: CowParts["environment"],
     signal: AbortSignal | undefined,
     progress: (bytes: number) => void,
   ): Promise<void> {
     const ending = new AbortController();
     const either = signal === undefined ? ending.signal : AbortSignal.any([signal, ending.signal]);
-    const copying = copyDown(stack, layer, { signal: either, progress });
+    const copying = copyDown(stack, layer, { environment, signal: either, progress });
     this.#copying = { ending, over: Promise.allSettled([copying]) };
     await copying.finally(() => (this.#copying = undefined));
   }
@@ -99,8 +100,9 @@ export function busy(name: string): BlockIoError {
 }
 
 async function link(host: MergeHost, stack: StackDevices, layer: number): Promise<void> {
-  await host.hold();
+  // What lies below is nobody else's by now, and clients need not wait for it to be read.
   const change = await relinking(stack, layer);
+  await host.hold();
   const above = stack.layers[layer] as LayerDevices;
   const isTop = layer + 1 === stack.layers.length;
   const identity = isTop ? undefined : await ownIdentity(above, layer + 1, stack.sectors);

@@ -2,18 +2,23 @@
  * Merging a layer below the top into what it lies on, a layer or the base. The layers above may be in use meanwhile. Order,
  * and what a crash leaves after each step:
  *
- *      1  samples of the layer below are given up, stable             nothing else has changed
+ *      1  the layer below gets a new name for its contents, and       nothing else has changed
+ *         no samples; where that is the base the merged layer
+ *         forgets its witness; stable
  *      2  for each piece: data below, stable; its bits, stable        the stack is as it was: the merged layer covers
  *                                                                     all that has changed below it
  *      3  the layer below gets new samples, stable                    the same
  *      4  the layer above names what the merged one lay on, stable    only the stack without the merged layer opens,
  *                                                                     with the same contents
  *
- * The merged layer itself is only read: it can be left out of the table, and what else lies on it shows what it did. What
- * lies on the layer below, or on the base, beside it shows something else from step 2 on.
+ * The merged layer keeps what it has: it can be left out of the table, and what else lies on it shows what it did. What
+ * lies on the layer below, or on the base, beside it would show something else from step 2 on, and is refused: see
+ * core/reliance.ts.
  */
-import { SECTOR, refuse } from "@dmkit/block-io";
-import { BASE_UUID, type Identity } from "../../format/identity.ts";
+import { refuse, realEnvironment } from "@dmkit/block-io";
+import { changing } from "../../core/reliance.ts";
+import type { Identity } from "../../format/identity.ts";
+import { lyingOn } from "../layer/below.ts";
 import { type LayerDevices, readIdentity, writeIdentity } from "../layer/layer.ts";
 import { sampleData } from "../layer/pairing.ts";
 import type { StackDevices } from "../layer/stack-devices.ts";
@@ -51,11 +56,19 @@ export function requireMergeable(stack: StackDevices, layer: number): void {
 /** Steps 1 to 3; the bytes copied. Errors: `EROFS`, `EIO` for what cannot be copied, those of the devices, the signal's reason. */
 export async function copyDown(stack: StackDevices, layer: number, options: WorkOptions): Promise<number> {
   const { base, baseOffset, layers, sectors } = stack;
+  const { environment = realEnvironment } = options;
   const merged = layers[layer - 1] as LayerDevices;
-  await ownIdentity(merged, layer, sectors);
+  const own = await ownIdentity(merged, layer, sectors);
   const below = layers[layer - 2];
-  const identity = below && (await ownIdentity(below, layer - 1, sectors));
-  if (below && identity?.samples) await writeIdentity(below.bitmap, { ...identity, samples: undefined });
+  const lower = below && (await ownIdentity(below, layer - 1, sectors));
+  let changed: Identity | undefined;
+  const begin = async (): Promise<void> => {
+    if (changed !== undefined) return;
+    changed =
+      lower === undefined ? { ...own, baseWitness: undefined } : changing(lower, own.uuid, environment);
+    if (below !== undefined) await writeIdentity(below.bitmap, changed);
+    else if (own.baseWitness !== undefined) await writeIdentity(merged.bitmap, changed);
+  };
   const runs = new LayerRuns(sectors, [{ bitmap: merged.bitmap }]);
   const source = { device: merged.data, offset: merged.offset };
   const left = new Left();
@@ -65,6 +78,7 @@ export async function copyDown(stack: StackDevices, layer: number, options: Work
       const found: Run[] = [];
       for await (const { sector, count } of runs.in(part)) found.push({ sector, count, source });
       if (found.length === 0) continue;
+      await begin();
       if (below !== undefined)
         bytes += bytesOf(await fillLayer(below, part, found, (some, to) => copyAllBut(some, to, left)));
       else bytes += bytesOf(await copyAllBut(found, { device: base, offset: baseOffset }, left));
@@ -76,22 +90,20 @@ export async function copyDown(stack: StackDevices, layer: number, options: Work
     "committed",
     "The stack is as it was, and shows the same. Replace the device with a copy that is whole, and run it again.",
   );
-  if (below && identity) {
-    const samples = await sampleData(below, identity.uuid, sectors);
-    await writeIdentity(below.bitmap, { ...identity, samples: samples.length > 0 ? samples : undefined });
+  if (below && lower) {
+    const samples = await sampleData(below, lower.uuid, sectors);
+    const now = changed ?? lower;
+    await writeIdentity(below.bitmap, { ...now, samples: samples.length > 0 ? samples : undefined });
   }
   return bytes;
 }
 
 /** What makes step 4 of the identity of the layer above. Errors: `EROFS`, those of the devices. */
 export async function relinking(stack: StackDevices, layer: number): Promise<(above: Identity) => Identity> {
-  const { layers, sectors, baseOffset } = stack;
-  const { parent } = await ownIdentity(layers[layer - 1] as LayerDevices, layer, sectors);
-  return (above) => ({
-    ...above,
-    parent,
-    baseOffset: parent === BASE_UUID ? baseOffset / SECTOR : undefined,
-  });
+  const below = stack.layers[layer - 2];
+  const identity = below && (await ownIdentity(below, layer - 1, stack.sectors));
+  const lies = await lyingOn(stack, identity && { kind: "layer", identity });
+  return (above) => ({ ...above, ...lies });
 }
 
 /** A layer's identity as it is on disk. Throws `EROFS` for layers of the original, which have none. */

@@ -6,7 +6,7 @@
  * the call returns. So whoever takes something away from another layer afterwards never uncovers anything, and
  * an operation that was cut short is finished by running it again.
  */
-import { Bitmap, type BlockDevice, ByteAccess, SECTOR, inParallel } from "@dmkit/block-io";
+import { Bitmap, type BlockDevice, ByteAccess, type Environment, SECTOR, inParallel } from "@dmkit/block-io";
 import { BitmapLoader, type BitmapSource } from "../bitmap-loader.ts";
 import { OwnerMap } from "../../core/owner-map.ts";
 import type { Source } from "../parts.ts";
@@ -15,6 +15,8 @@ import { BITMAP_STEP, type LayerDevices, bitmapBytes } from "../layer/layer.ts";
 
 /** How long work is ended, and how it says how far it is. */
 export interface WorkOptions {
+  /** Where new names of layers that are changed come from. Default: the real one. */
+  readonly environment?: Pick<Environment, "random"> | undefined;
   /** Told of the bytes of the target looked at so far. */
   readonly progress?: ((bytes: number) => void) | undefined;
   /** Stops the work between two pieces; run it again to finish. */

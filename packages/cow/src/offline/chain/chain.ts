@@ -7,10 +7,8 @@ import {
   realEnvironment,
   refuse,
 } from "@dmkit/block-io";
-import { nameOf } from "../../core/stacking.ts";
 import type { AliasedBlockSize } from "../../format/aliased.ts";
 import type { Identity, IdentityBlock } from "../../format/identity.ts";
-import type { Uuid } from "../../format/uuid.ts";
 import type { LayerDevices } from "../../device/layer/layer.ts";
 import { requireOwnPlaces } from "../../device/layer/places.ts";
 import type { StackDevices } from "../../device/layer/stack-devices.ts";
@@ -40,11 +38,6 @@ export async function requireSound(
   const [problem] = judge(blocks, stack, { writable: false, aliasedBlockSize });
   if (problem !== undefined) throw stackingError(problem, stack.layers);
   await refuseData(blocks, stack, { name: "cow", environment: realEnvironment });
-}
-
-/** The name a layer on top of this stack knows it by. */
-export function nameOfTop(blocks: readonly IdentityBlock[]): Uuid {
-  return nameOf(blocks.at(-1));
 }
 
 /** A layer and its identity, to be changed. Throws `EROFS` for layers of the original, `EFORMAT` without identity. */

@@ -7,6 +7,7 @@ import {
   realEnvironment,
   refuse,
 } from "@dmkit/block-io";
+import { relianceOn } from "../../core/reliance.ts";
 import { nameOf } from "../../core/stacking.ts";
 import { checkSectors } from "../../format/geometry.ts";
 import type { Identity } from "../../format/identity.ts";
@@ -64,6 +65,7 @@ export async function createLayer(layer: LayerDevices, options: CreateOptions): 
   const identity = {
     uuid: randomUuid(environment.random),
     parent: nameOf(parent),
+    ...relianceOn(parent),
     sectors,
     frozen: false,
     dataOffset: layer.offset / SECTOR,

@@ -101,7 +101,9 @@ export async function checkStack(words: string[], flags: Flags): Promise<number>
 export async function commit(words: string[], flags: CommitFlags): Promise<number> {
   const { layer } = flags;
   if (layer !== undefined) {
-    const isWritten = (one: number): boolean => one === layer - 1 || one === layer + 1;
+    // The lowest layer forgets what it knows of the base that is about to change.
+    const isWritten = (one: number): boolean =>
+      one === layer - 1 || one === layer + 1 || (layer === 1 && one === 1);
     return withStack({ words, size: flags.size, writes: isWritten }, (stack) =>
       work("commit", stack, flags, (options) => commitLayer(stack, layer, { ...options, ...aliased(flags) })),
     );
