@@ -11,8 +11,13 @@ import { cleanUp, describeWith, run, serve, succeed, tempFolder, until } from ".
 
 const MIB = 2 ** 20;
 
+let last: Promise<unknown> = Promise.resolve();
+
+/** One after the other: each takes what is printed meanwhile for its own. */
 async function cow(...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await cli("cow", ...args);
+  const running = last.then(() => cli("cow", ...args));
+  last = running.catch(() => {});
+  const { code, stdout, stderr } = await running;
   if (code !== 0) throw new Error(`cow ${args.join(" ")} ended with ${code}: ${stderr}`);
   return stdout;
 }

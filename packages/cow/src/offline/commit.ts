@@ -95,7 +95,7 @@ interface Place {
   readonly stack: StackDevices;
   readonly left: Left;
   /** Before what is below is changed. */
-  begin(): Promise<void>;
+  readonly begin: () => Promise<void>;
 }
 
 async function commitPiece(
