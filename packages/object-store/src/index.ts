@@ -1,5 +1,5 @@
 export { MAX_KEY, checkKey, checkPrefix } from "./key.ts";
-export type { GetOptions, ObjectEntry, ObjectRange, ObjectStore, StoreOptions } from "./store.ts";
+export type { BodyMemory, GetOptions, ObjectEntry, ObjectRange, ObjectStore, StoreOptions } from "./store.ts";
 export {
   type Attempt,
   type Created,

@@ -123,12 +123,12 @@ export class RetryingStore implements ObjectStore {
     this.#window = new RequestWindow({ first: Math.max(1, Math.ceil(most / 4)), most });
   }
 
-  async get(key: string, { range, most = MOST, signal }: GetOptions = {}): Promise<Buffer> {
+  async get(key: string, { range, most = MOST, signal, memory }: GetOptions = {}): Promise<Buffer> {
     checkKey(key);
     checkAmount(range, most);
     const large = range === undefined || range.length > SMALL;
     const body = await this.#repeat("get", signal, large, (attempt) =>
-      this.#transport.get(key, range, most, attempt),
+      this.#transport.get(key, range, most, attempt, memory),
     );
     this.#counted.store_read_bytes += body.length;
     return body;

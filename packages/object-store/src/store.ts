@@ -32,6 +32,14 @@ export interface ObjectRange {
   readonly length: number;
 }
 
+/** Where a reader keeps bodies. */
+export interface BodyMemory {
+  /** So many bytes, with anything in them. */
+  take(length: number): Buffer;
+  /** Takes them back where the body did not come. */
+  give(bytes: Buffer): void;
+}
+
 /** How an object is read. */
 export interface GetOptions {
   /** The whole object unless given. */
@@ -39,6 +47,8 @@ export interface GetOptions {
   /** Bodies above this many bytes are refused with `EOVERFLOW` before they are read. 64 MiB unless given. */
   readonly most?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Asked for memory where the store can put the body there; other bodies come in memory of their own. */
+  readonly memory?: BodyMemory | undefined;
 }
 
 /** What every request to a store takes. */

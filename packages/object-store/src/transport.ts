@@ -12,7 +12,7 @@
  *                 slower      it may, and the store asked for fewer requests
  */
 import { BlockIoError } from "@dmkit/block-io";
-import type { ObjectEntry, ObjectRange } from "./store.ts";
+import type { BodyMemory, ObjectEntry, ObjectRange } from "./store.ts";
 
 /** Why an attempt failed and what that means. */
 export interface Failure {
@@ -44,6 +44,7 @@ export interface ObjectTransport {
     range: ObjectRange | undefined,
     most: number,
     signal: AbortSignal,
+    memory?: BodyMemory,
   ): Promise<Attempt<Buffer>>;
   /** Undefined where there is none. */
   head(key: string, signal: AbortSignal): Promise<Attempt<ObjectEntry | undefined>>;

@@ -4,13 +4,15 @@
  */
 export class ChunkMemory {
   readonly #limit: number;
+  readonly #dropped: (blob: Buffer) => void;
   // A Map keeps the order of insertion: what is used is inserted again.
   readonly #blobs = new Map<string, Buffer>();
   #bytes = 0;
 
-  /** @param limit bytes. */
-  constructor(limit: number) {
+  /** @param limit bytes; @param dropped is called with each blob that is not kept, or no longer. */
+  constructor(limit: number, dropped: (blob: Buffer) => void = () => {}) {
     this.#limit = limit;
+    this.#dropped = dropped;
   }
 
   /** Bytes that are kept. */
@@ -27,13 +29,14 @@ export class ChunkMemory {
   }
 
   put(digest: string, blob: Buffer): void {
-    if (blob.length > this.#limit || this.#blobs.has(digest)) return;
+    if (blob.length > this.#limit || this.#blobs.has(digest)) return this.#dropped(blob);
     this.#blobs.set(digest, blob);
     this.#bytes += blob.length;
-    for (const [oldest, { length }] of this.#blobs) {
+    for (const [oldest, old] of this.#blobs) {
       if (this.#bytes <= this.#limit) return;
       this.#blobs.delete(oldest);
-      this.#bytes -= length;
+      this.#bytes -= old.length;
+      this.#dropped(old);
     }
   }
 }

@@ -11,6 +11,15 @@ import type { Digest } from "../format/digest.ts";
 const PIECES = 16;
 const PIECE = 4096;
 
+/** Where memory comes from, and goes when nobody looks at it any more. */
+export interface BlobMemory {
+  take(length: number): Buffer;
+  give(bytes: Buffer): void;
+}
+
+/** Memory that is left to the garbage collector. */
+export const newMemory: BlobMemory = { take: (length) => Buffer.allocUnsafeSlow(length), give: () => {} };
+
 /** The digest of plain bytes. */
 export function digestOf(bytes: Uint8Array): Digest {
   return createHash("sha256").update(bytes).digest("hex");
@@ -40,12 +49,17 @@ export class BlobCoder {
     return body;
   }
 
-  /** The plain bytes of a blob; undefined unless they are those that `digest` names. */
-  async decode(body: Buffer, digest: Digest): Promise<Buffer | undefined> {
+  /**
+   * The plain bytes of a blob; undefined unless they are those that `digest` names. They are a part of `body`, or in what
+   * `memory` gives, which gets back what is not returned.
+   */
+  async decode(body: Buffer, digest: Digest, memory: BlobMemory = newMemory): Promise<Buffer | undefined> {
     const blob = decodeBlob(body);
     if (blob === undefined) return undefined;
-    const plain = await this.#plain(blob.codec, blob.contents, blob.length);
-    return plain !== undefined && digestOf(plain) === digest ? plain : undefined;
+    const plain = await this.#plain(blob.codec, blob.contents, blob.length, memory);
+    if (plain === undefined || digestOf(plain) === digest) return plain;
+    if (plain !== blob.contents) memory.give(plain);
+    return undefined;
   }
 
   async close(): Promise<void> {
@@ -54,13 +68,21 @@ export class BlobCoder {
     await Promise.all(compressors.map(async (compressor) => (await compressor).close()));
   }
 
-  async #plain(codec: BlobCodec, contents: Buffer, length: number): Promise<Buffer | undefined> {
+  async #plain(
+    codec: BlobCodec,
+    contents: Buffer,
+    length: number,
+    memory: BlobMemory,
+  ): Promise<Buffer | undefined> {
     if (codec === "none") return contents;
     const compressor = await this.#compressor(codec);
-    const into = Buffer.allocUnsafeSlow(length);
+    const into = memory.take(length);
     try {
-      return (await compressor.decompress(contents, into)) === length ? into : undefined;
+      if ((await compressor.decompress(contents, into)) === length) return into;
+      memory.give(into);
+      return undefined;
     } catch (error) {
+      memory.give(into);
       // Bytes that are no compressed stream; anything else is a fault of ours.
       if ((error as { code?: string }).code === "EFORMAT") return undefined;
       throw error;

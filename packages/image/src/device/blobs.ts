@@ -3,10 +3,12 @@
  *
  * Invariants: what is given out was verified against its digest when it came into memory; a blob is fetched once however
  * many wait for it; a blob in the node's cache that fails is removed and fetched, one from the store is fetched once more.
+ * Memory of blobs is used again, so nobody keeps plain bytes: they are looked at in the turn in which they are given.
  */
 import { BlockIoError, codeOf } from "@dmkit/block-io";
 import type { GetOptions, ObjectStore } from "@dmkit/object-store";
-import type { ChunkMemory } from "../core/chunk-memory.ts";
+import { ChunkBuffers } from "../core/chunk-buffers.ts";
+import { ChunkMemory } from "../core/chunk-memory.ts";
 import { BLOB_HEAD, MAX_BLOB } from "../format/blob.ts";
 import type { Digest } from "../format/digest.ts";
 import { blobKey } from "../format/layout.ts";
@@ -24,54 +26,107 @@ export interface BlobCounters {
   damaged: number;
 }
 
+/** Looks at plain bytes, at once: they are used for others afterwards. */
+type Use<T> = (plain: Buffer) => T;
+
+/** Who waits for a blob. */
+interface Waiting {
+  readonly use: Use<void>;
+  readonly fail: (error: unknown) => void;
+}
+
+// Blobs that are being kept while their readers have them already; one more, and its readers wait for its place.
+const KEEPING = 8;
+
+/** What a device gives away. */
+export interface BlobsOptions {
+  /** Bytes of plain blobs in memory. */
+  readonly memory: number;
+  readonly cache?: NodeCache | undefined;
+  /** Bytes of the blobs whose memory is worth to be used again. */
+  readonly chunkSize?: number | undefined;
+}
+
 export class Blobs {
   readonly counters: BlobCounters = { memoryHits: 0, cacheHits: 0, fetches: 0, fetchedBytes: 0, damaged: 0 };
   readonly store: ObjectStore;
   readonly #memory: ChunkMemory;
   readonly #cache: NodeCache | undefined;
   readonly #coder: BlobCoder = new BlobCoder();
-  readonly #loading = new Map<Digest, Promise<Buffer>>();
+  readonly #buffers: ChunkBuffers;
+  readonly #waiting = new Map<Digest, Waiting[]>();
+  readonly #loading = new Set<Promise<void>>();
+  readonly #keeping = new Set<Promise<void>>();
   readonly #ending = new AbortController();
 
-  constructor(store: ObjectStore, memory: ChunkMemory, cache: NodeCache | undefined) {
+  constructor(store: ObjectStore, { memory, cache, chunkSize = 0 }: BlobsOptions) {
     this.store = store;
-    this.#memory = memory;
+    this.#buffers = new ChunkBuffers(chunkSize + BLOB_HEAD, KEEPING);
+    this.#memory = new ChunkMemory(memory, (plain) => this.#buffers.give(plain));
     this.#cache = cache;
   }
 
-  /** The blob if it is in memory. */
+  /** The blob if it is in memory, to be looked at before anything is waited for. */
   peek(digest: Digest): Buffer | undefined {
     const blob = this.#memory.get(digest);
     if (blob !== undefined) this.counters.memoryHits += 1;
     return blob;
   }
 
-  /** The plain bytes; shared, so they must not be changed. `EIO` for a blob that is damaged in the store. */
-  load(digest: Digest): Promise<Buffer> {
-    const underWay = this.#loading.get(digest);
-    if (underWay !== undefined) return underWay;
-    const loading = this.#load(digest).finally(() => this.#loading.delete(digest));
-    this.#loading.set(digest, loading);
-    return loading;
+  /** What `use` makes of the plain bytes. `EIO` for a blob that is damaged in the store. */
+  load<T>(digest: Digest, use: Use<T>): Promise<T> {
+    return new Promise<T>((resolve, fail) => {
+      const waiting: Waiting = {
+        use: (plain) => {
+          try {
+            resolve(use(plain));
+          } catch (error) {
+            fail(error);
+          }
+        },
+        fail,
+      };
+      const others = this.#waiting.get(digest);
+      if (others !== undefined) {
+        others.push(waiting);
+        return;
+      }
+      this.#waiting.set(digest, [waiting]);
+      const loading = this.#load(digest).finally(() => this.#loading.delete(loading));
+      this.#loading.add(loading);
+    });
   }
 
   /** Waits for what is under way, which ends early. The store stays open: whoever opened it closes it. */
   async close(): Promise<void> {
     this.#ending.abort();
-    await Promise.allSettled(this.#loading.values());
+    await Promise.all(this.#loading);
+    await Promise.all(this.#keeping);
     await this.#coder.close();
   }
 
-  async #load(digest: Digest): Promise<Buffer> {
-    const plain = (await this.#fromCache(digest)) ?? (await this.#fromStore(digest));
-    this.#memory.put(digest, plain);
-    return plain;
+  // Never rejects.
+  async #load(digest: Digest): Promise<void> {
+    try {
+      const plain = (await this.#fromCache(digest)) ?? (await this.#fromStore(digest));
+      for (const { use } of this.#done(digest)) use(plain);
+      this.#memory.put(digest, plain);
+    } catch (error) {
+      for (const { fail } of this.#done(digest)) fail(error);
+    }
+  }
+
+  #done(digest: Digest): readonly Waiting[] {
+    const waiting = this.#waiting.get(digest) ?? [];
+    this.#waiting.delete(digest);
+    return waiting;
   }
 
   async #fromCache(digest: Digest): Promise<Buffer | undefined> {
-    const body = await this.#cache?.get(digest);
+    const body = await this.#cache?.get(digest, this.#buffers);
     if (body === undefined) return undefined;
-    const plain = await this.#coder.decode(body, digest);
+    const plain = await this.#coder.decode(body, digest, this.#buffers);
+    if (plain?.buffer !== body.buffer) this.#buffers.give(body);
     if (plain === undefined) {
       this.counters.damaged += 1;
       await this.#cache?.remove(digest);
@@ -80,16 +135,17 @@ export class Blobs {
   }
 
   async #fromStore(digest: Digest): Promise<Buffer> {
-    const options = { most: MAX_BLOB + BLOB_HEAD, signal: this.#ending.signal };
+    const options = { most: MAX_BLOB + BLOB_HEAD, signal: this.#ending.signal, memory: this.#buffers };
     for (let attempt = 1; attempt <= 2; attempt += 1) {
       const body = await this.#get(digest, options);
       this.counters.fetches += 1;
       this.counters.fetchedBytes += body.length;
-      const plain = await this.#coder.decode(body, digest);
+      const plain = await this.#coder.decode(body, digest, this.#buffers);
       if (plain !== undefined) {
-        await this.#cache?.put(digest, body);
+        await this.#keep(digest, body, plain);
         return plain;
       }
+      this.#buffers.give(body);
       this.counters.damaged += 1;
     }
     throw new BlockIoError(`the blob ${digest} is damaged in the store`, {
@@ -98,6 +154,23 @@ export class Blobs {
       op: "read",
       hint: "Publish the image again from its source with dmkit publish --verify: blobs that are damaged are replaced.",
     });
+  }
+
+  // A disk is waited for only where it is slower than the store.
+  async #keep(digest: Digest, body: Buffer, plain: Buffer): Promise<void> {
+    // Readers have it, and it may be used for another blob, before the disk has what lies in the same memory.
+    const isShared = plain.buffer === body.buffer;
+    if (this.#cache === undefined || isShared) {
+      await this.#cache?.put(digest, body);
+      if (!isShared) this.#buffers.give(body);
+      return;
+    }
+    const keeping = this.#cache.put(digest, body).finally(() => {
+      this.#keeping.delete(keeping);
+      this.#buffers.give(body);
+    });
+    this.#keeping.add(keeping);
+    if (this.#keeping.size > KEEPING) await keeping;
   }
 
   async #get(digest: Digest, options: GetOptions): Promise<Buffer> {

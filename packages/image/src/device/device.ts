@@ -75,7 +75,7 @@ export class ImageDevice extends GuardedTarget {
   /** Fetches chunks that will be wanted, at most `parallel` at a time; gives up silently on what fails. */
   warm(chunks: readonly number[], parallel: number): Promise<void> {
     return inParallel(chunks, parallel, async (chunk) => {
-      if (!this.#closing) await this.#load(chunk).catch(() => {});
+      if (!this.#closing) await this.#load(chunk, ignore).catch(() => {});
     });
   }
 
@@ -125,12 +125,12 @@ export class ImageDevice extends GuardedTarget {
       this.#firstReads.note(chunk);
       const blob = this.#peek(chunk);
       if (blob === "unknown") {
-        waiting.push(this.#load(chunk).then((loaded) => fill(piece, loaded, within)));
+        waiting.push(this.#load(chunk, (loaded) => fill(piece, loaded, within)));
       } else fill(piece, blob, within);
       at += piece.length;
     }
     const { from, to } = this.#readahead.read(offset, into.length);
-    for (let chunk = from; chunk < to; chunk += 1) void this.#load(chunk).catch(() => {});
+    for (let chunk = from; chunk < to; chunk += 1) void this.#load(chunk, ignore).catch(() => {});
     return waiting.length === 0 ? done : join(waiting);
   }
 
@@ -169,19 +169,24 @@ export class ImageDevice extends GuardedTarget {
     return digest === undefined ? undefined : (this.#parts.blobs.peek(digest) ?? "unknown");
   }
 
-  async #load(chunk: number): Promise<Buffer | undefined> {
+  async #load(chunk: number, use: (blob: Buffer | undefined) => void): Promise<void> {
     const digest = await this.#digest(chunk);
-    if (digest === undefined) return undefined;
-    return this.#parts.blobs.peek(digest) ?? (await this.#parts.blobs.load(digest));
+    if (digest === undefined) return use(undefined);
+    const blob = this.#parts.blobs.peek(digest);
+    if (blob === undefined) await this.#parts.blobs.load(digest, use);
+    else use(blob);
   }
 
   async #digest(chunk: number): Promise<Digest | undefined> {
     const page = this.#parts.manifest.pages[Math.floor(chunk / PAGE_CHUNKS)];
     if (page === undefined) return undefined;
-    const table = this.#parts.blobs.peek(page) ?? (await this.#parts.blobs.load(page));
-    return digestAt(table, chunk % PAGE_CHUNKS);
+    const find = (table: Buffer): Digest | undefined => digestAt(table, chunk % PAGE_CHUNKS);
+    const table = this.#parts.blobs.peek(page);
+    return table === undefined ? this.#parts.blobs.load(page, find) : find(table);
   }
 }
+
+const ignore = (): void => {};
 
 // A chunk of a wrong length cannot be: manifest and pages name it by the hash of its bytes. Should a publisher have lied, what
 // is missing reads as zeroes, the same each time.

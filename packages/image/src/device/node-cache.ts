@@ -16,6 +16,7 @@ import { type FileHandle, open, readFile, readdir, rename, stat, unlink, utimes 
 import { dirname, join } from "node:path";
 import { type Environment, SyncGate, codeOf, makeFoldersLater } from "@dmkit/block-io";
 import { BLOB_HEAD, MAX_BLOB } from "../format/blob.ts";
+import { type BlobMemory, newMemory } from "./blob-coder.ts";
 import { type Digest, isDigest } from "../format/digest.ts";
 
 const HOUR = 3_600_000;
@@ -41,11 +42,11 @@ export class NodeCache {
     this.#reads = new SyncGate(environment.clock);
   }
 
-  /** The body of a blob, not verified; undefined where there is none. */
-  async get(digest: Digest): Promise<Buffer | undefined> {
+  /** The body of a blob, not verified; undefined where there is none. It may be in what `memory` gives. */
+  async get(digest: Digest, memory: BlobMemory = newMemory): Promise<Buffer | undefined> {
     const path = this.#path(digest);
     try {
-      if (this.#reads.enter()) return this.#readNow(path);
+      if (this.#reads.enter()) return this.#readNow(path, memory);
       const { size, mtimeMs } = await stat(path);
       if (size > MAX_BLOB + BLOB_HEAD) return undefined;
       const now = this.#environment.clock.wallTime();
@@ -79,7 +80,7 @@ export class NodeCache {
   }
 
   /** As {@link get}, at once; the gate was entered. */
-  #readNow(path: string): Buffer | undefined {
+  #readNow(path: string, memory: BlobMemory): Buffer | undefined {
     let bytes = 0;
     try {
       const found = statSync(path, { throwIfNoEntry: false });
@@ -88,7 +89,7 @@ export class NodeCache {
       if (Math.abs(now - found.mtimeMs) > HOUR) utimesSync(path, now / 1000, now / 1000);
       const fd = openSync(path, "r");
       try {
-        const body = Buffer.allocUnsafeSlow(found.size);
+        const body = memory.take(found.size);
         bytes = readSync(fd, body, 0, body.length, 0);
         // What is short fails its check.
         return body.subarray(0, bytes);

@@ -24,7 +24,6 @@ import {
   sleep,
 } from "@dmkit/block-io";
 import type { ObjectStore } from "@dmkit/object-store";
-import { ChunkMemory } from "../core/chunk-memory.ts";
 import { Blobs } from "../device/blobs.ts";
 import { type Digest, digestsOf } from "../format/digest.ts";
 import {
@@ -157,7 +156,7 @@ async function collectNow(
     if (modified < oldest) candidates.set(digest, size);
   }
   const { used, unused, unreadable } = await manifests(store, oldest, signal);
-  const blobs = new Blobs(store, new ChunkMemory(8 << 20), undefined);
+  const blobs = new Blobs(store, { memory: 8 << 20 });
   // Most versions of an image have most pages in common.
   const seen = new Set<Digest>();
   try {
@@ -263,7 +262,7 @@ async function* blobsOf(
   if (hotList !== undefined) yield hotList;
   for (const page of pages) {
     if (page === undefined || seen.has(page)) continue;
-    const table = await blobs.load(page);
+    const table = await blobs.load(page, (table) => Buffer.from(table));
     seen.add(page);
     yield page;
     yield* digestsOf(table);

@@ -47,7 +47,6 @@ import {
 } from "../format/manifest.ts";
 import { isUnreadable, readManifest, readTagVersion, tagVersion } from "../open/manifests.ts";
 import { Blobs } from "../device/blobs.ts";
-import { ChunkMemory } from "../core/chunk-memory.ts";
 import { Changes } from "./changes.ts";
 import { waitForCollections } from "./collect.ts";
 import { PublishedBlobs } from "./publish-blobs.ts";
@@ -170,7 +169,7 @@ class Publication {
   async #pages(chunkSize: number, old: Manifest | undefined): Promise<(Digest | undefined)[]> {
     const { size } = this.#source;
     const pages: (Digest | undefined)[] = [];
-    const parents = new Blobs(this.#store, new ChunkMemory(8 << 20), undefined);
+    const parents = new Blobs(this.#store, { memory: 8 << 20 });
     const changes = new Changes(this.#options.changed, chunkSize);
     const holes = new Changes(dataOf(this.#source), chunkSize);
     try {
@@ -219,7 +218,7 @@ class Publication {
   async #parentsPage(parents: Blobs, page: Digest): Promise<Buffer | undefined> {
     this.#blobs.use(page);
     try {
-      return await parents.load(page);
+      return await parents.load(page, (table) => Buffer.from(table));
     } catch (error) {
       if (!isLost(error)) throw error;
       if (codeOf(error) === "EIO") this.#blobs.markDamaged(page);

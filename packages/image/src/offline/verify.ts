@@ -3,7 +3,6 @@ import { join } from "@dmkit/block-io";
 import type { ObjectStore } from "@dmkit/object-store";
 import { BlobCoder } from "../device/blob-coder.ts";
 import { Blobs } from "../device/blobs.ts";
-import { ChunkMemory } from "../core/chunk-memory.ts";
 import { BLOB_HEAD, MAX_BLOB } from "../format/blob.ts";
 import { type Digest, digestAt } from "../format/digest.ts";
 import { blobKey } from "../format/layout.ts";
@@ -35,7 +34,7 @@ export async function* verifyImage(
   const manifest = await readManifest(store, image, digest);
   const { size, chunkSize } = manifest;
   const coder = new BlobCoder();
-  const pages = new Blobs(store, new ChunkMemory(1 << 20), undefined);
+  const pages = new Blobs(store, { memory: 1 << 20 });
   const good = new Set<Digest>();
   const check = async (blob: Digest, offset?: number, length?: number): Promise<BlobProblem | undefined> => {
     signal?.throwIfAborted();
@@ -66,7 +65,7 @@ export async function* verifyImage(
           : await check(page, offset, Math.min(chunks * chunkSize, size - offset));
       if (problem !== undefined) yield problem;
       if (page === undefined || problem !== undefined) continue;
-      const table = await pages.load(page);
+      const table = await pages.load(page, (table) => Buffer.from(table));
       for (let chunk = 0; chunk < chunks; chunk += 16) {
         const found: (BlobProblem | undefined)[] = [];
         const checkOne = async (_: unknown, n: number): Promise<void> => {

@@ -3,7 +3,6 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { type Environment, parseOptions, realEnvironment } from "@dmkit/block-io";
 import { type ObjectStore, openStore } from "@dmkit/object-store";
-import { ChunkMemory } from "../core/chunk-memory.ts";
 import { Blobs } from "../device/blobs.ts";
 import { ImageDevice } from "../device/device.ts";
 import { NodeCache } from "../device/node-cache.ts";
@@ -50,7 +49,7 @@ export async function openImage(
     const manifest = await readManifest(store, reference.name, digest);
     const folder = options.cache ?? defaultCacheFolder();
     const cache = folder === NO_CACHE ? undefined : new NodeCache(folder, options.cache_size, environment);
-    const blobs = new Blobs(store, new ChunkMemory(options.memory), cache);
+    const blobs = new Blobs(store, { memory: options.memory, cache, chunkSize: manifest.chunkSize });
     const release = (): Promise<void> => store.close();
     const { readahead, hot } = options;
     const device = new ImageDevice(context.name ?? options.image, {
@@ -65,8 +64,8 @@ export async function openImage(
       const chunks = chunkCount(manifest.size, manifest.chunkSize);
       // Only a saving of time: reads do not wait for it, and what fails is fetched when it is read.
       void blobs
-        .load(manifest.hotList)
-        .then((list) => device.warm(decodeHotList(list, chunks), HOT_PARALLEL))
+        .load(manifest.hotList, (list) => decodeHotList(list, chunks))
+        .then((list) => device.warm(list, HOT_PARALLEL))
         .catch(() => {});
     }
     return device;

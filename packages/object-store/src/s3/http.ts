@@ -2,6 +2,7 @@
  * One HTTP exchange with bounds: the answer's body is read up to a limit, its length is compared with what the header
  * said, and an abort ends it wherever it is. Rejections say whether the request may have been carried out.
  */
+import type { BodyMemory } from "../store.ts";
 import type { Agent, ClientRequest, IncomingMessage, OutgoingHttpHeaders, RequestOptions } from "node:http";
 
 /** What is sent. */
@@ -13,6 +14,8 @@ export interface Exchange {
   /** Bytes of the answer at the most. */
   readonly most: number;
   readonly signal: AbortSignal;
+  /** Where the body of an answer goes that is what was asked for, and says how long it is. */
+  readonly memory?: BodyMemory | undefined;
 }
 
 /** What came back, whole. */
@@ -76,7 +79,7 @@ export function exchange(endpoint: Endpoint, wanted: Exchange): Promise<Answer> 
     });
     request.on("error", (error) => fail(new ExchangeError(error.message, "connection", !connected, error)));
     request.on("response", (response) => {
-      collect(response, most, request.method === "HEAD").then(
+      collect(response, most, request.method === "HEAD", wanted.memory).then(
         (body) => {
           finish();
           resolve({ status: response.statusCode ?? 0, headers: response.headers, body });
@@ -94,21 +97,37 @@ export function exchange(endpoint: Endpoint, wanted: Exchange): Promise<Answer> 
   });
 }
 
-function collect(response: IncomingMessage, most: number, bodiless: boolean): Promise<Buffer> {
+function collect(
+  response: IncomingMessage,
+  most: number,
+  bodiless: boolean,
+  memory: BodyMemory | undefined,
+): Promise<Buffer> {
   const said = response.headers["content-length"];
   const length = said === undefined ? undefined : Number(said);
-  return new Promise((resolve, reject) => {
+  return new Promise((resolve, refused) => {
+    let whole: Buffer | undefined;
+    const reject = (error: ExchangeError): void => {
+      if (whole !== undefined) memory?.give(whole);
+      whole = undefined;
+      refused(error);
+    };
     if (!bodiless && length !== undefined && length > most) {
       reject(new ExchangeError(`the answer has ${length} bytes where ${most} are the most`, "most", false));
       return;
     }
+    const isWanted = response.statusCode === 200 || response.statusCode === 206;
+    // Nothing of it is written to once it was given back: the parts of what was rejected go to nobody.
+    if (isWanted && !bodiless && length !== undefined && length > 0) whole = memory?.take(length);
+    const keepsParts = whole === undefined;
     const parts: Buffer[] = [];
     let received = 0;
     response.on("data", (part: Buffer) => {
       received += part.length;
-      if (received > most) {
+      if (received > Math.min(most, length ?? most)) {
         reject(new ExchangeError(`the answer has more than ${most} bytes`, "most", false));
-      } else parts.push(part);
+      } else if (keepsParts) parts.push(part);
+      else whole?.set(part, received - part.length);
     });
     response.on("error", (error) => reject(new ExchangeError(error.message, "connection", false, error)));
     response.on("close", () => {
@@ -117,7 +136,7 @@ function collect(response: IncomingMessage, most: number, bodiless: boolean): Pr
     response.on("end", () => {
       if (!response.complete || (length !== undefined && length !== received && !bodiless)) {
         reject(new ExchangeError(`the answer ended after ${received} of ${length} bytes`, "length", false));
-      } else resolve(parts.length === 1 ? (parts[0] as Buffer) : Buffer.concat(parts, received));
+      } else resolve(whole ?? (parts.length === 1 ? (parts[0] as Buffer) : Buffer.concat(parts, received)));
     });
   });
 }

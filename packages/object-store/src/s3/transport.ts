@@ -15,7 +15,7 @@ import { readFileSync } from "node:fs";
 import type { Agent, OutgoingHttpHeaders } from "node:http";
 import aws4, { type Credentials as SignerCredentials } from "aws4";
 import { BlockIoError, type ErrorCode, type Operation, codeOf, toBlockIoError } from "@dmkit/block-io";
-import type { ObjectEntry, ObjectRange } from "../store.ts";
+import type { BodyMemory, ObjectEntry, ObjectRange } from "../store.ts";
 import {
   type Attempt,
   type Created,
@@ -46,6 +46,7 @@ interface Call {
   readonly body?: Uint8Array;
   readonly most: number;
   readonly signal: AbortSignal;
+  readonly memory?: BodyMemory | undefined;
 }
 
 export interface S3TransportOptions {
@@ -76,6 +77,7 @@ export class S3Transport implements ObjectTransport {
     range: ObjectRange | undefined,
     most: number,
     signal: AbortSignal,
+    memory?: BodyMemory,
   ): Promise<Attempt<Buffer>> {
     const headers =
       range === undefined ? {} : { Range: `bytes=${range.offset}-${range.offset + range.length - 1}` };
@@ -85,6 +87,7 @@ export class S3Transport implements ObjectTransport {
       headers,
       most: Math.max(most, SHORT),
       signal,
+      memory,
     });
     if (!result.done) return result;
     const { status, body } = result.value;
@@ -171,7 +174,7 @@ export class S3Transport implements ObjectTransport {
 
   async #call(
     op: Operation,
-    { method, key, query, headers, body, most, signal }: Call,
+    { method, key, query, headers, body, most, signal, memory }: Call,
   ): Promise<Attempt<Answer>> {
     const { bucket, prefix, pathStyle, region } = this.#location;
     const object = key === "" ? "" : prefix + key;
@@ -191,7 +194,7 @@ export class S3Transport implements ObjectTransport {
         withoutEmpty(await this.#credentials()),
       );
       const sent = signed.headers ?? {};
-      return succeeded(await exchange(endpoint, { method, path, headers: sent, body, most, signal }));
+      return succeeded(await exchange(endpoint, { method, path, headers: sent, body, most, signal, memory }));
     } catch (error) {
       return this.#broken(op, key, error);
     }
