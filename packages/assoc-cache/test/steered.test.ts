@@ -179,6 +179,31 @@ describe("discard_cache", () => {
   });
 });
 
+describe("discard_cache on a device that takes no discards", () => {
+  it("is refused as a message, and told of when a table has it", async () => {
+    const source = new MemoryDevice(2 ** 20);
+    const cache = new MemoryDevice(2 ** 20);
+    const { limits } = cache;
+    const deaf = { ...limits, capabilities: { ...limits.capabilities, discard: "none" as const } };
+    Object.defineProperty(cache, "limits", { value: deaf });
+    const told: string[] = [];
+    const logger = { log: (_level: string, message: string): void => void told.push(message) };
+    const device = await openOn(source, cache, { cache_size: 16 }, { ...realEnvironment, logger });
+    await expect(device.message(["discard_cache", "1"])).rejects.toMatchObject({ code: "ENOTSUP" });
+    expect(device.settings()).toMatchObject({ discard_cache: 0 });
+    await device.close();
+    expect(told).toEqual([]);
+    const again = await openOn(
+      source,
+      cache,
+      { persistence: 1, discard_cache: 1 },
+      { ...realEnvironment, logger },
+    );
+    expect(told).toEqual(["frames that become free are not discarded"]);
+    await again.close();
+  });
+});
+
 describe("messages", () => {
   it("clean stop ends a clean, and what was written back stays so", async () => {
     const { source, open } = rig({ policy: "write-back" });

@@ -150,6 +150,7 @@ export { type FileDeviceOptions, openFile } from "./devices/file-open.ts";
 export { type Ahead, inOrder, inParallel, join } from "./sync/join.ts";
 export { Signal } from "./sync/signal.ts";
 export { FlushGroup } from "./sync/flush-group.ts";
+export { giveBack, whyNotGivenBack } from "./caching/give-back.ts";
 export { Pace } from "./caching/pace.ts";
 export { SpaceWatch } from "./below/space-watch.ts";
 export { Turnstile } from "./sync/turnstile.ts";

@@ -21,6 +21,7 @@ export const tunableNames = [
   "write_around_mode",
   "writeback_rate",
   "writeback_pause",
+  "discard_cache",
 ] as const;
 
 /** An option that a message can change while the device runs. */
@@ -180,6 +181,13 @@ export const options = {
     unit: "ms",
     help: "the background writes back when clients have asked for nothing for so long, within twice that; 0: at any time",
   },
+  discard_cache: {
+    type: "integer",
+    optional: true,
+    min: 0,
+    max: 1,
+    help: "1: what has been written back is discarded on the cache device, and read from the backing device; not beside read_cache_threshold, nor with an archive",
+  },
 } as const;
 
 /** The options after parsing: numbers, names of devices. */
@@ -200,6 +208,7 @@ export function defaultTunables(order: number): Tunables {
     write_around_mode: 0,
     writeback_rate: 0,
     writeback_pause: 0,
+    discard_cache: 0,
   };
 }
 

@@ -197,6 +197,7 @@ export class AssocCacheDevice extends GuardedTarget {
 
   protected override async doTune(changes: Partial<Tuning> & { readonly policy?: Policy }): Promise<void> {
     const { policy, ...tuning } = changes;
+    this.#sourcePath.requireDiscards(tuning.discard_cache === 1);
     this.#tuning = { ...this.#tuning, ...tuning };
     this.#applyTuning();
     this.cleaner.changeSettings(this.#cleaning());

@@ -7,7 +7,7 @@
  *      2. invalidate the cached copies (or, on request, update them)
  *      3. change the source
  */
-import type { BlockDevice, RangeGrant } from "@dmkit/block-io";
+import { type BlockDevice, type RangeGrant, giveBack, whyNotGivenBack } from "@dmkit/block-io";
 import type { CacheState } from "./state.ts";
 import type { Writeback } from "./writeback/writeback.ts";
 import type { Given } from "./request.ts";
@@ -15,14 +15,34 @@ import type { Given } from "./request.ts";
 export class SourcePath {
   /** Update cached blocks instead of invalidating them. */
   updates = false;
-  /** Tell the cache device of frames that are empty because their blocks are gone. */
-  discards = false;
+  #discards = false;
   readonly #state: CacheState;
   readonly #writeback: Writeback;
 
   constructor(state: CacheState, writeback: Writeback) {
     this.#state = state;
     this.#writeback = writeback;
+  }
+
+  /** Tell the cache device of frames that are empty because their blocks are gone. */
+  set discards(wanted: boolean) {
+    if (wanted === this.#discards) return;
+    this.#discards = wanted;
+    const deaf = this.#whyDeaf(wanted);
+    if (deaf === undefined) return;
+    const details = { device: this.#state.cache.name, error: deaf.message };
+    this.#state.environment.logger.log("warn", "frames that become free are not discarded", details);
+  }
+
+  /** Throws `ENOTSUP` for a cache device that takes no notice of discards. */
+  requireDiscards(wanted: boolean): void {
+    const deaf = this.#whyDeaf(wanted);
+    if (deaf !== undefined) throw deaf;
+  }
+
+  #whyDeaf(wanted: boolean): ReturnType<typeof whyNotGivenBack> {
+    const { cache, blockBytes } = this.#state;
+    return wanted ? whyNotGivenBack(cache, blockBytes, "discard_cache") : undefined;
   }
 
   write(given: Given): Promise<void> {
@@ -45,7 +65,7 @@ export class SourcePath {
     const count = Math.floor((offset + length - 1) / blockBytes) - first + 1;
     const grant = await lock.acquire(first, count, true);
     try {
-      await this.#clear(first, count, this.discards);
+      await this.#clear(first, count, this.#discards);
       await this.#state.changeSource(change);
     } finally {
       lock.release(grant);
@@ -81,7 +101,7 @@ export class SourcePath {
 
   /**
    * Discards frames to which no entry on the cache device refers any more, and which nobody else can get yet: they are
-   * still bound to blocks that are locked. It is advice: a device that fails it shows that by other requests.
+   * still bound to blocks that are locked.
    */
   async #giveBack(bound: readonly number[]): Promise<void> {
     const { cache, cacheError, blockBytes } = this.#state;
@@ -90,7 +110,7 @@ export class SourcePath {
     for (let at = 0, count = 1; at < order.length; at += count) {
       const first = order[at] as number;
       for (count = 1; order[at + count] === first + count; ) count += 1;
-      await cache.discard(this.#state.frameOffset(first), count * blockBytes).catch(() => {});
+      await giveBack(cache, this.#state.frameOffset(first), count * blockBytes);
     }
   }
 

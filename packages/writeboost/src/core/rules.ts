@@ -3,6 +3,7 @@
  * those who decide. A test that puts a fault in hands down another one (testing/mutants.ts).
  */
 import { isSound, resemblesRecord } from "../format/plog.ts";
+import { emptyTogether } from "./emptying.ts";
 import { findLog, lastWriteback, needsChecksum } from "./log.ts";
 import { planWriteback } from "./writeback-plan.ts";
 
@@ -48,6 +49,11 @@ export interface Rules {
   readonly emptiesFirst: boolean;
   /** Up to where the log must be durable before older copies of bad blocks go, the newest of which are in segment `id`. */
   readonly secured: (id: number) => number;
+  /** Up to which segment what the cache device has may be given back. */
+  readonly emptiedUpTo: (recorded: number, lastFlushed: number) => number;
+  readonly emptyTogether: typeof emptyTogether;
+  /** Whether heads of segments that are given back are empty, durably, before their data is discarded. */
+  readonly emptiesDurably: boolean;
 }
 
 export const rules: Rules = Object.freeze({
@@ -69,4 +75,7 @@ export const rules: Rules = Object.freeze({
   flushesBatch: (wrote: boolean) => wrote,
   emptiesFirst: true,
   secured: (id: number) => id,
+  emptiedUpTo: (recorded: number) => recorded,
+  emptyTogether,
+  emptiesDurably: true,
 });

@@ -14,6 +14,8 @@ export class Statistics {
   partialFlushes = 0;
   /** Bytes of writes that went past the log. */
   bypassedBytes = 0;
+  /** Bytes on the cache device that were given back. */
+  discardedBytes = 0;
 
   count(kind: number, times = 1): void {
     this.counters[kind] = (this.counters[kind] as number) + times;

@@ -34,7 +34,7 @@ import { mergeSplit } from "./merge-split.ts";
 import { cacheHealth } from "./control/health.ts";
 import { archivedLimitsOver, limitsOver, readOnlyLimitsOver } from "./limits.ts";
 import { type ControlledLog, dropAll, writeboostControls } from "./control/messages.ts";
-import { type Tunables, checked, defaultTunables } from "../options.ts";
+import { type Tunables, defaultTunables } from "../options.ts";
 import type { Parts } from "./parts.ts";
 import { PlogWriter } from "./log/plog-writer.ts";
 import { ReadPath } from "./request/read-path.ts";
@@ -45,6 +45,7 @@ import { readOnlyError, suspendedError } from "./refusals.ts";
 import { giveUp } from "./writeback/give-up.ts";
 import { SegmentAges } from "./segment-ages.ts";
 import { SegmentLog } from "./log/segment-log.ts";
+import { Steering } from "./control/steering.ts";
 import { LogTrouble } from "./log/trouble.ts";
 import { Route } from "./request/route.ts";
 import { Staging } from "./request/staging.ts";
@@ -52,6 +53,7 @@ import { closeInOrder } from "./closing.ts";
 import { factsOf, infoOf, statusOf } from "./control/report.ts";
 import { type Status, printStatus } from "./control/status.ts";
 import { WritePath } from "./request/write-path.ts";
+import { Discarder } from "./writeback/discarder.ts";
 import { DropCaches, type DropOptions } from "./writeback/drop-caches.ts";
 import { Writeback } from "./writeback/writeback.ts";
 
@@ -61,7 +63,7 @@ export class WriteboostDevice extends GuardedTarget {
   readonly #log: SegmentLog;
   readonly #backing: BusyMeter;
   readonly #writeback: Writeback;
-  readonly #pace: Pace;
+  readonly #discarder: Discarder;
   readonly #bypass: Bypass;
   readonly #staging: Staging;
   readonly #route: Route = new Route();
@@ -71,9 +73,7 @@ export class WriteboostDevice extends GuardedTarget {
   readonly #recorder: Recorder;
   readonly #barriers: Barriers;
   readonly #environment: Environment;
-  readonly #tunables: Tunables;
-  /** What has been set since it was opened. */
-  readonly #told: Partial<Tunables> = {};
+  readonly #steering: Steering;
   readonly #drops: DropCaches;
   readonly #trouble: LogTrouble;
   readonly #space: SpaceWatch;
@@ -86,7 +86,6 @@ export class WriteboostDevice extends GuardedTarget {
     super(settings.name, size, limits(devices));
     const { geometry, identity } = recovered;
     this.#environment = environment;
-    this.#tunables = { ...defaultTunables(geometry.order), ...settings.tunables };
     this.#backing = new BusyMeter(devices.backing, environment.clock);
     const logDevices = devices.plog === undefined ? [devices.cache] : [devices.cache, devices.plog];
     this.#space = new SpaceWatch(settings.name, logDevices, environment);
@@ -102,19 +101,19 @@ export class WriteboostDevice extends GuardedTarget {
     this.#recorder = new Recorder(log, keeper, recovered.recorded, (message, error) =>
       this.#trouble.tell("warn", message, error),
     );
-    this.#pace = new Pace(environment.clock, () => this.requests);
+    const pace = new Pace(environment.clock, () => this.requests);
     this.#writeback = new Writeback(
       log,
       this.#backing,
       {
-        allowed: () => this.#tunables.allow_writeback === 1,
+        allowed: () => this.#steering.values.allow_writeback === 1,
         hurry: () => this.#drops.isRunning,
         past: () => this.#drops.goesPast,
-        batch: () => this.#tunables.nr_max_batched_writeback,
+        batch: () => this.#steering.values.nr_max_batched_writeback,
         barriers: () => this.#barriers.asked,
         failure: () => this.failure,
         relog: (index, data) => this.#writes.relog(index, data),
-        pace: this.#pace,
+        pace,
       },
       environment,
       (error) => {
@@ -139,7 +138,19 @@ export class WriteboostDevice extends GuardedTarget {
     log.onProgress = () => this.#progress();
     this.#drops = new DropCaches(log, () => this.failure);
     this.#trouble = new LogTrouble(log, settings.name, environment);
-    this.#applyTunables();
+    this.#discarder = new Discarder(this.#parts, this.#recorder, environment);
+    this.#steering = new Steering(
+      { ...defaultTunables(geometry.order), ...settings.tunables },
+      {
+        log,
+        staging: this.#staging,
+        pace,
+        route: this.#route,
+        discarder: this.#discarder,
+        isArchived: archive !== undefined,
+      },
+      environment.logger,
+    );
   }
 
   /** Merges what recovery found split over several copies, and starts the daemons. Called once. */
@@ -147,8 +158,9 @@ export class WriteboostDevice extends GuardedTarget {
     for (const one of split) await mergeSplit(this.#log, this.#writes, one);
     if (this.limits.capabilities.readOnly) return this.#stop();
     await this.#space.look();
-    this.#daemons.configure(this.#tunables);
+    this.#daemons.configure(this.#steering.values);
     this.#parts.shipper?.start();
+    this.#discarder.start();
     this.#writeback.kick();
   }
 
@@ -164,7 +176,7 @@ export class WriteboostDevice extends GuardedTarget {
   }
 
   get statusData(): Status {
-    return statusOf(this.#parts, this.#writeback, this.#space.missing, this.#tunables);
+    return statusOf(this.#parts, this.#writeback, this.#space.missing, this.#steering.values);
   }
 
   override status(): string {
@@ -181,7 +193,7 @@ export class WriteboostDevice extends GuardedTarget {
   }
 
   protected override tunableValues(): Tunables {
-    return this.#tunables;
+    return this.#steering.values;
   }
 
   protected override doTune(changes: Partial<Tunables>): void {
@@ -191,15 +203,13 @@ export class WriteboostDevice extends GuardedTarget {
   /** The geometry in use, and what was set; not what the modulator has set, which it will set again. */
   override settings(): Readonly<Record<string, unknown>> {
     const { geometry, pool } = this.#log;
-    return { segment_size_order: geometry.order, nr_rambuf_pool: pool, ...this.#told };
+    return { segment_size_order: geometry.order, nr_rambuf_pool: pool, ...this.#steering.told };
   }
 
-  /** Changes tunables. Throws `EINVAL` with the range. */
+  /** Changes tunables. Throws `EINVAL` with the range, `ENOTSUP` for what the devices below cannot do. */
   tune(changes: Partial<Tunables>): void {
-    Object.assign(this.#told, checked(changes));
-    Object.assign(this.#tunables, changes);
-    this.#applyTunables();
-    if (!this.#stopped) this.#daemons.configure(this.#tunables);
+    this.#steering.set(changes);
+    if (!this.#stopped) this.#daemons.configure(this.#steering.values);
     this.#writeback.repace();
   }
 
@@ -250,7 +260,8 @@ export class WriteboostDevice extends GuardedTarget {
     this.#trouble.start();
     this.#barriers.start();
     this.#writeback.start();
-    this.#daemons.configure(this.#tunables);
+    this.#discarder.start();
+    this.#daemons.configure(this.#steering.values);
     this.#parts.shipper?.start();
   }
 
@@ -308,20 +319,14 @@ export class WriteboostDevice extends GuardedTarget {
   #progress(): void {
     this.#writeback.kick();
     this.#parts.shipper?.kick();
+    this.#discarder.kick();
     if (!this.#stopped) this.#recorder.cover();
-  }
-
-  #applyTunables(): void {
-    this.#staging.threshold = this.#tunables.read_cache_threshold;
-    this.#staging.popular.after = this.#tunables.promote_after;
-    this.#pace.tune(this.#tunables.writeback_rate, this.#tunables.writeback_pause);
-    this.#route.tune(this.#tunables, this.#parts.shipper !== undefined);
   }
 
   async #modulate(): Promise<void> {
     const utilisation = await this.#backing.utilisation();
-    if (this.#stopped || this.#tunables.enable_writeback_modulator === 0) return;
-    this.#tunables.allow_writeback = utilisation < this.#tunables.writeback_threshold ? 1 : 0;
+    if (this.#stopped || this.#steering.values.enable_writeback_modulator === 0) return;
+    this.#steering.values.allow_writeback = utilisation < this.#steering.values.writeback_threshold ? 1 : 0;
     this.#writeback.kick();
   }
 
@@ -332,6 +337,7 @@ export class WriteboostDevice extends GuardedTarget {
     this.#drops.end();
     await this.#barriers.stop();
     await this.#daemons.stop();
+    await this.#discarder.stop();
     await this.#writeback.stop();
   }
 

@@ -15,9 +15,8 @@ import { costsNothing } from "./refusals.ts";
 export class Recorder {
   readonly #log: SegmentLog;
   readonly #identity: IdentityKeeper | undefined;
-  /** The superblock record as it is on the device. */
   #recorded: number;
-
+  #recording: Promise<void> | undefined;
   readonly #warn: (message: string, error: BlockIoError) => void;
   /** Why the superblock record could not be written the last time, where it could not. */
   badSector: BlockIoError | undefined;
@@ -34,8 +33,22 @@ export class Recorder {
     this.#warn = warn;
   }
 
+  /** The superblock record as it is on the device, durably. */
+  get recorded(): number {
+    return this.#recorded;
+  }
+
   /** Writes the superblock record if it is behind, durably. Throws `ENOSPC`. */
   async record(): Promise<void> {
+    // One at a time: it must not go back.
+    while (this.#recording !== undefined) await this.#recording.catch(() => {});
+    this.#recording = this.#recordNow().finally(() => {
+      this.#recording = undefined;
+    });
+    await this.#recording;
+  }
+
+  async #recordNow(): Promise<void> {
     const log = this.#log;
     const id = log.lastWriteback;
     if (log.dead !== undefined || id === this.#recorded) return;

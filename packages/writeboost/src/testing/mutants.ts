@@ -61,6 +61,7 @@ const withoutErrors = (key: "flush" | "write"): ReturnType<typeof altered> =>
 const ring0 = targetNamed("writeboost-0");
 const long0 = targetNamed("writeboost-0-many");
 const bad0 = targetNamed("writeboost-0-bad");
+const discards0 = targetNamed("writeboost-0-discarding");
 const ring1 = targetNamed("writeboost-1");
 
 export const mutants: readonly SimTarget<Knobs>[] = [
@@ -76,6 +77,9 @@ export const mutants: readonly SimTarget<Knobs>[] = [
   breaking(ring0, "newer-copy-in-ram-counts", { supersedes: () => true }),
   breaking(bad0, "frees-bad-blocks-before-they-are-logged-again", { secured: () => 0 }),
   breaking(targetNamed("writeboost-0-growing"), "grows-over-what-is-dirty", { emptiesFirst: false }),
+  breaking(discards0, "discards-before-heads-are-durable", { emptiesDurably: false }),
+  breaking(discards0, "empties-newer-copies-alone", { emptyTogether: (_map, slots) => slots.length }),
+  breaking(discards0, "discards-what-is-not-written-back", { emptiedUpTo: (_recorded, flushed) => flushed }),
   breaking(ring1, "reuses-plog-before-cache-flush", { needsFlush: () => false }),
   onDisks(ring0, "ignores-flush-errors", withoutErrors("flush")),
   onDisks(ring0, "ignores-writeback-errors", withoutErrors("write")),

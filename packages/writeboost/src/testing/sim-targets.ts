@@ -43,6 +43,8 @@ interface Shape {
   readonly badSpots?: boolean;
   /** The cache device is made larger between two sessions. */
   readonly grows?: boolean;
+  /** Free segments are discarded. */
+  readonly discards?: boolean;
   /** What else is set. */
   readonly steered?: (random: Prng) => Partial<Tunables>;
 }
@@ -85,7 +87,11 @@ function made(name: string, summary: string, shape: Shape, decisions: Rules): Si
       return {
         disks: [
           { name: "backing", size: backing, fill, discard },
-          { name: "cache", size: MIB + slots * 512 * 2 ** order },
+          {
+            name: "cache",
+            size: MIB + slots * 512 * 2 ** order,
+            ...(shape.discards && { discard: random.pick(["zeroes", "either"] as const) }),
+          },
           ...(type === 1 ? [{ name: "plog", size: plog }] : []),
         ],
         knobs: {
@@ -271,6 +277,21 @@ export const simTargets: readonly Target[] = [
         writeback_pause: random.pick([0, 1, 500]),
       }),
     },
+  ),
+  ...([0, 1] as const).map((type) =>
+    target(
+      `writeboost-${type}-discarding`,
+      `type ${type}, order 4, free segments are discarded on the cache device`,
+      {
+        type,
+        order: 4,
+        slots: (random) => random.between(4, 16),
+        writeback: true,
+        discards: true,
+        readCache: false,
+        steered: () => ({ discard_cache: 1 }),
+      },
+    ),
   ),
   target("writeboost-0-growing", "type 0, order 4, a cache device that is made larger", {
     type: 0,

@@ -58,6 +58,7 @@ export function factsOf(parts: Parts, writeback: Writeback, status: Status): Fac
     dirty_segments: Math.max(0, lastFlushed - lastWriteback),
     written_back_bytes: writeback.batches.written,
     bypassed_bytes: statistics.bypassedBytes,
+    discarded_bytes: statistics.discardedBytes,
     ...shipper?.watched(),
   };
 }

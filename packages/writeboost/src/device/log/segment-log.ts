@@ -48,6 +48,8 @@ export class SegmentLog {
   /** Called when `lastFlushed` or `durable` moved. */
   onProgress: () => void = () => {};
   readonly archived: ArchiveState = new ArchiveState();
+  /** Segments from here on are being emptied: none is opened in their slots. */
+  held: number = Number.POSITIVE_INFINITY;
   #opened: number;
   #open = false;
   #lastFlushed: number;
@@ -94,7 +96,6 @@ export class SegmentLog {
     return this.#opened;
   }
 
-  /** Whether {@link opened} still takes blocks. */
   get open(): boolean {
     return this.#open;
   }
@@ -116,7 +117,6 @@ export class SegmentLog {
     return this.#lastWriteback;
   }
 
-  /** Why the cache is dead, if it is. */
   get dead(): BlockIoError | undefined {
     return this.#dead;
   }
@@ -126,7 +126,6 @@ export class SegmentLog {
     return this.#refusals.error;
   }
 
-  /** Blocks in the open segment. */
   get count(): number {
     return this.open ? (this.map.lengths[slotOf(this.geometry, this.opened)] as number) : 0;
   }
@@ -171,6 +170,7 @@ export class SegmentLog {
     const { lastFlushed, lastWriteback } = this;
     return (
       lastFlushed >= this.neededFlush &&
+      old - kept < this.held &&
       this.rules.mayReuse(old, Math.min(lastWriteback, this.archived.last), lastFlushed)
     );
   }
@@ -204,7 +204,7 @@ export class SegmentLog {
     return this.map.append(slotOf(this.geometry, this.opened), block, valid, dirty, previous);
   }
 
-  /** Segments up to `id` are not needed any more: what they hold is durable elsewhere. */
+  /** What segments up to `id` hold is durable elsewhere. */
   writtenBack(id: number): void {
     this.#lastWriteback = id;
     this.changed.notify();

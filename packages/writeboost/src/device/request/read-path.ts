@@ -2,8 +2,8 @@
  * Answers reads: from RAM at once, from the cache device and the backing device as few large requests, merged
  * into the caller's buffer without writing anything down.
  *
- * What is in RAM is copied when the request arrives. A slot may be used again while it is being read: then the
- * segment id it holds has changed, and that part is looked up once more.
+ * What is in RAM is copied when the request arrives. A slot may be used again, or emptied, while it is being read: then
+ * the segment id it holds has changed, or it holds nothing, and that part is looked up once more.
  *
  * What the cache device does not give is read from the backing device where that has the same: of the newest copy, what
  * is clean before and after. Everywhere else it is an error, and tried again by whoever reads again.
@@ -142,7 +142,7 @@ export class ReadPath {
     log.check();
     const slot = Math.floor((part.from - SLOTS_START) / log.geometry.slotSize);
     if (this.#doubtful?.has(slot) === true) throw doubtfulSegment(log.cache, part);
-    const isOver = (): boolean => log.idOf(slot) !== part.id;
+    const isOver = (): boolean => log.idOf(slot) !== part.id || log.map.lengths[slot] === 0;
     try {
       await this.#cache.read(part.from, piece);
     } catch (error) {

@@ -143,14 +143,16 @@ export class WritePath {
     return index;
   }
 
-  /** Waits until another segment can be opened. Throws when writing back what is in its slot fails, or the archive is given up. */
+  /** Waits until it may be that another segment can be opened. Throws when writing back what is in its slot fails, or the archive is given up. */
   async waitForRoom(): Promise<void> {
     const { log } = this.#parts;
     log.check();
     if (log.canOpen()) return;
     if (log.lastWriteback < log.neededWriteback) await this.#writeback.reach(log.neededWriteback);
     else if (log.archived.last < log.neededWriteback) await log.archived.waitFor(log.neededWriteback);
-    else await log.flushed(log.neededFlush);
+    else if (log.lastFlushed < log.neededFlush) await log.flushed(log.neededFlush);
+    // The slot is being emptied.
+    else await log.changed.wait();
   }
 
   /**

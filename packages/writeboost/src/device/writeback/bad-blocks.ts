@@ -123,6 +123,7 @@ export class BadBlocks {
     // Clients may have opened a segment meanwhile: there is room in it, or it is closed for want of that. Nobody else need
     // ever close it.
     if (log.open || log.canOpen(0)) return;
+    if (Number.isFinite(log.held)) return log.changed.wait();
     // A ring that older versions have filled to the last slot, and of something that the backing device never had.
     if (log.lastFlushed >= log.neededFlush) throw error;
     await log.flushed(log.neededFlush);
