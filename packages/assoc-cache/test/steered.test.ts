@@ -187,8 +187,14 @@ describe("discard_cache on a device that takes no discards", () => {
     const deaf = { ...limits, capabilities: { ...limits.capabilities, discard: "none" as const } };
     Object.defineProperty(cache, "limits", { value: deaf });
     const told: string[] = [];
-    const logger = { log: (_level: string, message: string): void => void told.push(message) };
-    const device = await openOn(source, cache, { cache_size: 16 }, { ...realEnvironment, logger });
+    const log = (level: string, message: string): void => void (level === "warn" && told.push(message));
+    const logger = { log };
+    const device = await openOn(
+      source,
+      cache,
+      { cache_size: 16, associativity: 4 },
+      { ...realEnvironment, logger },
+    );
     await expect(device.message(["discard_cache", "1"])).rejects.toMatchObject({ code: "ENOTSUP" });
     expect(device.settings()).toMatchObject({ discard_cache: 0 });
     await device.close();
