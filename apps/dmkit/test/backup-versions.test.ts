@@ -197,6 +197,10 @@ it("backs up a running disk into a bucket, all of it and what has changed", { ti
   expect(await ok(`${vm}:tuesday`, ...words)).toMatchObject({ read: CHUNK, verified: true });
   const shown = await cli("backup", "dm:vm", `${vm}:again`, "--since", "monday", "--from", first.version);
   expect(shown.stderr).toMatch(/read 512 KiB.*uploaded/);
+  // A version by itself says nothing of when it was made; one with a tag does.
+  expect(shown.stderr).toContain("nothing shows");
+  await refused(1, "was made before", `${vm}:n`, "--since", "tuesday", "--from", `${vm}:monday`);
+  await refused(1, "was made before", `${vm}:monday`, "--since", "tuesday");
   expect((await cli("pull", "-q", `${vm}:tuesday`, at("back.img"))).code).toBe(0);
   const whole = Buffer.alloc(8 * MIB);
   await client.read(0, whole);

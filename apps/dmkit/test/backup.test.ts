@@ -1,5 +1,13 @@
 /** Backups of a running disk: what they hold, what is left of one that is cut short, and as they are typed. */
-import { readFileSync, readdirSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { MemoryDevice, realEnvironment } from "@dmkit/block-io";
 import { PowerCut, SeededRandom } from "@dmkit/block-io/testing";
@@ -189,6 +197,8 @@ it("backs up a running disk, all of it and what has changed", { timeout: 60_000 
   };
 
   await ok("dm:vm", at("monday.img"), "--begin", "monday");
+  copyFileSync(at("monday.img"), at("older.img"));
+  copyFileSync(at("monday.img.dmkit-backup"), at("older.img.dmkit-backup"));
   const monday = await whole();
   expect(readFileSync(at("monday.img")).equals(monday)).toBe(true);
   await client.write(MIB, Buffer.alloc(4096, 1), { fua: true });
@@ -229,6 +239,34 @@ it("backs up a running disk, all of it and what has changed", { timeout: 60_000 
     "--from",
     at("other.img"),
   );
+  // Where they were looked at, they are the same: only what was noted shows that something would be missing.
+  await refused(1, "was made before", "dm:vm", at("n"), "--since", "tuesday", "--from", at("older.img"));
+  await refused(1, "was made before", "dm:vm", at("older.img"), "--since", "tuesday");
+  const older = readFileSync(at("older.img"));
+  writeFileSync(at("older.img"), Buffer.alloc(4096, "mounted"), { flag: "r+" });
+  await refused(
+    1,
+    "has been changed since",
+    "dm:vm",
+    at("n"),
+    "--since",
+    "monday",
+    "--from",
+    at("older.img"),
+  );
+  writeFileSync(at("older.img"), older);
+  await ok("dm:vm", at("n"), "--since", "monday", "--from", at("older.img"));
+  rmSync(at("n"));
+  // Of one that is found without it, nobody knows; and what was there under the name of a new one says nothing of that.
+  renameSync(at("older.img.dmkit-backup"), at("n.dmkit-backup"));
+  const unshown = await cli("backup", "dm:vm", at("n"), "--since", "monday", "--from", at("older.img"));
+  expect([unshown.code, unshown.stderr]).toEqual([0, expect.stringContaining("nothing shows")]);
+  await ok("dm:vm", at("m"), "--since", "tuesday", "--from", at("n"));
+  for (const name of ["n", "m"]) rmSync(at(name));
+  // The same name, begun anew.
+  await cli("message", "vm", "drop", "tuesday");
+  await cli("message", "vm", "begin", "tuesday");
+  await refused(1, "was made before", "dm:vm", at("n"), "--since", "tuesday", "--from", at("tuesday.img"));
   await refused(1, "ENOENT", "dm:vm", at("n"), "--since", "sunday", "--from", at("monday.img"));
   await refused(1, "--force", "dm:vm", at("other.img"), "--begin", "wednesday");
   // What a failed one has begun is not there: it can be begun again.

@@ -104,6 +104,9 @@ test("keys", () => {
   const record = { digest: blob, time: Date.UTC(2026, 0, 2), token: "t" };
   expect(encodeTag(record).toString()).toBe(`${blob}\n2026-01-02T00:00:00.000Z\nt\n`);
   expect(decodeTag(encodeTag(record))).toEqual(record);
+  const noted = { ...record, note: "what is: noted" };
+  expect(encodeTag(noted).toString()).toBe(`${blob}\n2026-01-02T00:00:00.000Z\nt what is: noted\n`);
+  expect(decodeTag(encodeTag(noted))).toEqual(noted);
   expect(decodeTag(Buffer.from(`${blob}\nyesterday\nt\n`))).toBeUndefined();
 });
 

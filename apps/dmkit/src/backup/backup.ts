@@ -36,10 +36,10 @@ const SAMPLES = 64;
 const MARK = "dmkit backup, under way or cut short: this is no whole disk\n";
 
 /**
- * What is under way: a backup of a device, of what has changed since a name, or one that is put back. Sources as
+ * What is under way: a backup of a device, of what has changed since a name and its id, or one that is put back. Sources as
  * `identityOf` has them.
  */
-export type Note = Readonly<Partial<Record<"of" | "since" | "restore", string>>>;
+export type Note = Readonly<Partial<Record<"of" | "since" | "epoch" | "restore", string>>>;
 
 /** Ranges of bytes, in order. */
 export type Ranges = AsyncIterable<{ readonly offset: number; readonly length: number }>;

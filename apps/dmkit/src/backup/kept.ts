@@ -17,6 +17,7 @@ import {
   refuse,
 } from "@dmkit/block-io";
 import { PIECE, requireBefore, verify } from "./backup.ts";
+import { type Since, epochsIn, noteWith, requireSince } from "./origin.ts";
 
 export interface KeepRequest {
   readonly store: VersionStore;
@@ -24,6 +25,12 @@ export interface KeepRequest {
   readonly environment: Environment;
   /** The pieces that have changed since the version before; undefined: all of it is read. */
   readonly changed: Bitmap | undefined;
+  /** What had begun by the moment of the source, to be noted with the version: ids of names. */
+  readonly epochs?: readonly string[];
+  /** The name that the changes are since, and its id. */
+  readonly since?: Pick<Since, "name" | "id">;
+  /** Told where nothing shows that the version before is not older than that. */
+  readonly unshown?: (version: string) => void;
   /** The version before; what `to` means unless given. */
   readonly from: string | undefined;
   /** The name may mean something else already. */
@@ -54,6 +61,7 @@ export async function backUpVersion(source: BlockDevice, request: KeepRequest): 
     environment,
     replaces: anything ? undefined : (now ?? null),
     since: changed && before !== undefined ? { version: before, changed: rangesOf(changed) } : undefined,
+    note: noteWith(request.epochs ?? []),
     signal,
     progress,
     check: request.verify
@@ -83,7 +91,7 @@ export async function reading<T>(
 /** What the changes are since, which has to be what the source was then. */
 async function versionBefore(
   source: BlockDevice,
-  { store, to, from, environment, changed }: KeepRequest,
+  { store, to, from, environment, changed, since, unshown }: KeepRequest,
   now: string | undefined,
 ): Promise<string> {
   const version = from === undefined ? now : await store.find(from, environment);
@@ -94,6 +102,9 @@ async function versionBefore(
       "is no version yet: there is nothing that the changes are since",
       "Give the backup before with --from, or back up all of it, without --since.",
     );
+  const backup = from ?? to;
+  const note = await store.noteOf(backup, environment);
+  if (since !== undefined && !requireSince({ backup, ...since }, epochsIn(note))) unshown?.(backup);
   await reading(store, version, environment, async (before) => {
     if (before.size !== source.size)
       throw refuse(

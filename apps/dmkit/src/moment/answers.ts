@@ -5,6 +5,8 @@ export interface Begun {
   readonly id: string;
   /** Of the one export with the device as it was. */
   readonly uri: string;
+  /** What had begun by then, by name: ids as descriptions have them, see `RangeDescription`. */
+  readonly epochs: Readonly<Record<string, string>>;
 }
 
 /** Some of what has changed, in order: offset and length in bytes. */

@@ -41,6 +41,7 @@ const MOST_RANGES = 10_000;
 interface Held {
   readonly device: NamedDevice;
   readonly moment: Moment;
+  readonly epochs: Begun["epochs"];
   readonly end: () => Promise<void>;
 }
 
@@ -65,6 +66,7 @@ export class Moments {
     let folder: string | undefined;
     let ending: Promise<void> | undefined;
     let giveBack = (): void => {};
+    let epochs: Begun["epochs"] = {};
     const finish = async (): Promise<void> => {
       if (device.keeper === moment) device.keeper = undefined;
       giveBack();
@@ -81,12 +83,13 @@ export class Moments {
         if (device.keeper !== undefined)
           throw refuse(name, "EBUSY", "is read as it was by somebody else", "Wait for that to end.");
         giveBack = claim(device);
+        epochs = epochsOf(device);
         device.keeper = moment;
       });
       const id = randomUuid(this.#environment.random);
-      this.#held.set(id, { device, moment, end });
+      this.#held.set(id, { device, moment, epochs, end });
       this.#endUnlessHeld(id);
-      return { id, uri: listener.uri() };
+      return { id, uri: listener.uri(), epochs };
     } catch (error) {
       await end().catch(() => {});
       throw error;
@@ -112,7 +115,7 @@ export class Moments {
 
   /** What has changed since an epoch began, from byte `from` on. Errors: ENOENT with those there are. */
   async changed(id: string, since: string, from: number): Promise<Changed> {
-    const { device, moment } = this.#find(id);
+    const { device, moment, epochs } = this.#find(id);
     const description = device.descriptions.find(({ name }) => name === `${DIRTY_BITMAP}${since}`);
     if (description === undefined) {
       const names = device.descriptions.filter(({ name }) => name.startsWith(DIRTY_BITMAP));
@@ -126,6 +129,14 @@ export class Moments {
         hint,
       );
     }
+    // What was marked since a name began once more is not what was marked since it began.
+    if (description.id !== undefined && description.id !== epochs[since])
+      throw refuse(
+        device.name,
+        "EBUSY",
+        `${JSON.stringify(since)} has begun anew since the device was read as it was`,
+        "Run the command again.",
+      );
     const ranges: [number, number][] = [];
     const start = Math.min(from, moment.size);
     let at = start;
@@ -165,6 +176,13 @@ export class Moments {
     if (held !== undefined) return held;
     throw refuse(id, "ENOENT", "is no device as it was, or not any more", "Run the command again.");
   }
+}
+
+function epochsOf(device: NamedDevice): Begun["epochs"] {
+  const known = device.descriptions.flatMap(({ name, id }) =>
+    id !== undefined && name.startsWith(DIRTY_BITMAP) ? [[name.slice(DIRTY_BITMAP.length), id] as const] : [],
+  );
+  return Object.fromEntries(known);
 }
 
 /** Whoever stands on the device, or goes through it, is seen by its moment; throws `EBUSY` where somebody else is not. */

@@ -8,6 +8,8 @@ import type { Begun, Changed } from "./answers.ts";
 /** What can be asked beside reading. */
 export interface RunningDevice {
   readonly device: BlockDevice;
+  /** What had begun by then: ids by names. Empty where the device has none, or the server is older. */
+  readonly epochs: Begun["epochs"];
   /** What has changed since an epoch of that name began, at the moment it was opened, or later. */
   readonly changed: (since: string) => AsyncIterable<{ readonly offset: number; readonly length: number }>;
 }
@@ -30,7 +32,11 @@ export async function withMoment<T>(
   try {
     if (begin !== undefined) await tell("begin");
     hasBegun = begin !== undefined;
-    const { id, uri } = await client.call<Begun>("moment.begin", { name });
+    const {
+      id,
+      uri,
+      epochs = {},
+    } = await client.call<Omit<Begun, "epochs"> & Partial<Begun>>("moment.begin", { name });
     const ending = new AbortController();
     const held = client.call("moment.hold", { id }, { signal: ending.signal }).catch(() => {});
     // A server that is started again has another moment.
@@ -43,7 +49,7 @@ export async function withMoment<T>(
       }
     };
     try {
-      const result = await work({ device, changed });
+      const result = await work({ device, epochs, changed });
       isDone = true;
       return result;
     } finally {

@@ -246,11 +246,13 @@ export class TableDevice extends MappedDevice {
   /** Those of all segments. */
   override get descriptions(): readonly RangeDescription[] {
     const all = this.#segments.flatMap(({ device }) => device.descriptions);
-    return [...new Map(all.map((one) => [one.name, one])).values()].map(({ name, otherwise }) => ({
-      name,
-      otherwise,
-      describe: (offset, length) => this.#describe({ name, otherwise }, offset, length),
-    }));
+    return [...new Map(all.map((one) => [one.name, one])).values()].map(({ name, otherwise }) => {
+      const some = all.filter((one) => one.name === name);
+      const id = some.some((one) => one.id === undefined) ? undefined : some.map((one) => one.id).join("+");
+      const describe: RangeDescription["describe"] = (...range) =>
+        this.#describe({ name, otherwise }, ...range);
+      return { name, otherwise, id, describe };
+    });
   }
 
   /** One device-mapper status line a segment. */
@@ -314,7 +316,7 @@ export class TableDevice extends MappedDevice {
   }
 
   async *#describe(
-    { name, otherwise }: Omit<RangeDescription, "describe">,
+    { name, otherwise }: Pick<RangeDescription, "name" | "otherwise">,
     offset: number,
     length: number,
   ): ReturnType<RangeDescription["describe"]> {

@@ -34,6 +34,8 @@ export interface RangeDescription {
    * no such description any more.
    */
   readonly otherwise: number;
+  /** Where a name may mean something else at another time: tells the two apart, on any machine and for good. */
+  readonly id?: string | undefined;
   /** Covers the range (whole logical blocks) in order without gaps; `status` has 32 bits, `length` is bytes. */
   describe(
     offset: number,

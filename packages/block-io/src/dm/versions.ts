@@ -17,6 +17,8 @@ export interface KeepOptions {
         readonly changed: Iterable<{ readonly offset: number; readonly length: number }>;
       }
     | undefined;
+  /** To be found with the name, see `noteOf`. One line. */
+  readonly note?: string | undefined;
   /** Called when all is there and stable, before the name means it. What it throws ends the work, and the name stays. */
   readonly check?: ((version: string) => Promise<void>) | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -43,6 +45,8 @@ export interface VersionStore {
    * `EPARSE`, those of the store.
    */
   find(reference: string, environment: Environment): Promise<string | undefined>;
+  /** What was noted by who made a name mean what it means now. Undefined: nothing, or not by a name. Errors: as those of `find`. */
+  noteOf(reference: string, environment: Environment): Promise<string | undefined>;
   /** A version to be read once, all of it or some: nothing of it is kept on this machine. Errors: `ENOENT`, those of the store. */
   open(reference: string, environment: Environment): Promise<BlockDevice>;
   /**

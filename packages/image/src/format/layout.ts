@@ -81,16 +81,21 @@ export interface TagRecord {
   /** Milliseconds since 1970-01-01 UTC, by the clock of who wrote it. */
   readonly time: number;
   readonly token: string;
+  /** What the writer had to say, one line: behind the token, which no program makes anything of. */
+  readonly note?: string | undefined;
 }
 
-export function encodeTag({ digest, time, token }: TagRecord): Buffer {
-  return Buffer.from(`${digest}\n${new Date(time).toISOString()}\n${token}\n`, "latin1");
+export function encodeTag({ digest, time, token, note }: TagRecord): Buffer {
+  const writer = note === undefined ? token : `${token} ${note}`;
+  return Buffer.from(`${digest}\n${new Date(time).toISOString()}\n${writer}\n`, "latin1");
 }
 
 /** Undefined for what is no record of a tag. */
 export function decodeTag(body: Buffer): TagRecord | undefined {
-  const [digest = "", time = "", token = "", end, more] = body.toString("latin1").split("\n");
+  const [digest = "", time = "", writer = "", end, more] = body.toString("latin1").split("\n");
   const parsed = Date.parse(time);
   if (!isDigest(digest) || Number.isNaN(parsed) || end !== "" || more !== undefined) return undefined;
-  return { digest, time: parsed, token };
+  const space = writer.indexOf(" ");
+  if (space < 0) return { digest, time: parsed, token: writer };
+  return { digest, time: parsed, token: writer.slice(0, space), note: writer.slice(space + 1) };
 }

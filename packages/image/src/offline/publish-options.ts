@@ -45,6 +45,8 @@ export interface PublishOptions {
   /** Chunks on their way at a time, 1 … 64. 8 unless given. */
   readonly parallel?: number | undefined;
   readonly environment?: Environment | undefined;
+  /** To be found with the tag: one line of Latin-1. */
+  readonly note?: string | undefined;
   /**
    * Called when all of the image is in the store, before the tag says it. What it throws ends the publication; the image
    * stays without the tag, and goes with a collection.

@@ -87,7 +87,7 @@ class Publication {
   }
 
   async run(): Promise<Published> {
-    const { name, tag, signal, replaces } = this.#options;
+    const { name, tag, signal, replaces, note } = this.#options;
     try {
       this.#blobs.setTime(await probeConditionalCreate(this.#store, this.#token));
       const version = await tagVersion(this.#store, name, tag);
@@ -115,7 +115,7 @@ class Publication {
       await this.#options.check?.(digest);
       const tagged = await this.#store.create(
         tagKey(name, tag, version + 1),
-        encodeTag({ digest, time: this.#environment.clock.wallTime(), token: this.#token }),
+        encodeTag({ digest, time: this.#environment.clock.wallTime(), token: this.#token, note }),
         { signal },
       );
       if (!tagged && replaces !== undefined) throw tagMoved(this.#store, name, tag);

@@ -26,6 +26,15 @@ export const imageVersions: VersionStore = {
     });
   },
 
+  async noteOf(text, environment) {
+    const { name, tag, digest, store } = parseImageReference(text);
+    if (digest !== undefined) return undefined;
+    return withStore(
+      await openStore(store, { environment }),
+      async (opened) => (await readTag(opened, name, tag)).record?.note,
+    );
+  },
+
   // Every chunk is read once: keeping it on this node would only push out what others need.
   open: (reference, environment) =>
     openImage(
@@ -33,7 +42,7 @@ export const imageVersions: VersionStore = {
       { name: reference, environment },
     ),
 
-  async keep(source, text, { environment, replaces, since, check, signal, progress }) {
+  async keep(source, text, { environment, replaces, since, note, check, signal, progress }) {
     const reference = parseTagReference(text);
     const { name, tag } = reference;
     const [parent, replaced] = [since?.version, replaces].map((version) =>
@@ -47,6 +56,7 @@ export const imageVersions: VersionStore = {
         parent,
         replaces: replaces === null ? null : replaced,
         changed: since && inTime(since.changed),
+        note,
         check: check && ((found) => check(print(found))),
         environment,
         signal,

@@ -85,7 +85,8 @@ export class TrackedDevice extends GuardedTarget implements ControlledTracking {
 
   /** What has changed since each epoch began, as `qemu:dirty-bitmap:NAME`. */
   override get descriptions(): readonly RangeDescription[] {
-    return this.epochs.map((epoch) => dirtyBitmap(this.#parts.table, epoch));
+    const { table, record } = this.#parts;
+    return this.epochs.map((epoch) => dirtyBitmap(table, epoch, record.uuid));
   }
 
   storage(): Promise<readonly StorageFacts[]> {

@@ -2,9 +2,18 @@
 import { DIRTY_BITMAP, type RangeDescription } from "@dmkit/block-io";
 import type { Epoch, EpochTable } from "../core/epochs.ts";
 
-export function dirtyBitmap({ geometry }: EpochTable, { name, bits }: Epoch): RangeDescription {
+/**
+ * @param uuid of the bitmaps. No number of an epoch is used twice with it; the time tells those apart that would be, after
+ * the bitmap device was put back as it was before.
+ */
+export function dirtyBitmap(
+  { geometry }: EpochTable,
+  { name, number, begun, bits }: Epoch,
+  uuid: string,
+): RangeDescription {
   return {
     name: `${DIRTY_BITMAP}${name}`,
+    id: `${uuid}/${number}/${begun}`,
     otherwise: 1,
     async *describe(offset, length) {
       const end = offset + length;

@@ -20,6 +20,7 @@ import {
   wasCutShort,
 } from "../../backup/backup.ts";
 import { backUpVersion } from "../../backup/kept.ts";
+import { epochsBeside, forgetBeside, noteBeside, requireSince } from "../../backup/origin.ts";
 import { type CopyResult, copyDevice } from "../../copy.ts";
 import { type Destination, isNewFile, requireOther, withDestination } from "../../destination.ts";
 import { isRunning, withReading } from "../../devices.ts";
@@ -52,7 +53,8 @@ block that it is not whole until all the rest of it is stable; one that was cut 
 
 With --since NAME only what has changed since NAME began is read, of a device that records it (dmkit targets tracked).
 --begin begins such a name at the right time, before the backup it is for. The new file is a copy of --from FILE with
-the changes in it; without --from they go into TARGET itself. Samples of what has not changed are compared before.
+the changes in it; without --from they go into TARGET itself. FILE.dmkit-backup beside a backup tells when it was made:
+one from before NAME began is refused. Samples of what has not changed are compared as well.
 
 TARGET may be an image in an object store, s3://BUCKET[/PREFIX]/NAME[:TAG] or image:FOLDER/NAME[:TAG]. It gets its tag
 when all of it is there; with --verify, when it was read back and compared. With --since what has not changed is not
@@ -108,9 +110,14 @@ async function backup(from: string, to: string, flags: BackupFlags): Promise<num
     return withMoment(
       from,
       commandEnvironment,
-      async ({ device, changed }) => {
+      async ({ device, epochs, changed }) => {
         const pieces = since === undefined ? undefined : await changedPieces(device.size, changed(since));
-        return write(device, from, to, flags, { store, changed: pieces, signal });
+        return write(device, from, to, flags, {
+          store,
+          changed: pieces,
+          epochs: new Map(Object.entries(epochs)),
+          signal,
+        });
       },
       begin,
     );
@@ -151,6 +158,8 @@ interface Writing {
   /** Where the target is a version; undefined: it is a device or a file. */
   readonly store: VersionStore | undefined;
   readonly changed?: Bitmap | undefined;
+  /** What had begun by the moment of the source: ids by names. */
+  readonly epochs?: ReadonlyMap<string, string>;
   readonly signal: AbortSignal;
 }
 
@@ -159,7 +168,7 @@ async function write(
   from: string,
   to: string,
   flags: BackupFlags,
-  { store, changed, signal }: Writing,
+  { store, changed, epochs = new Map(), signal }: Writing,
 ): Promise<CopyResult | Kept> {
   if (source.size < SECTOR)
     throw refuse(
@@ -168,12 +177,14 @@ async function write(
       "is empty: there is nothing to back up",
       "Check whether it is the right one.",
     );
-  if (store !== undefined) return keep(source, store, to, flags, changed, signal);
-  const note: Note = { of: identityOf(from), ...(flags.since === undefined ? {} : { since: flags.since }) };
+  if (store !== undefined) return keep(source, store, to, flags, { changed, epochs, signal });
+  const note = noteOf(from, flags, epochs);
   // Changes go into what holds the backup before; that it does is compared.
   const overwrite = flags.force || changed !== undefined || (await wasCutShort(to, note, commandEnvironment));
+  await requireNotOlder(to, flags, epochs, note);
   const options = { size: source.size, environment: commandEnvironment, overwrite };
-  return withDestination(to, options, async (destination) => {
+  const copied = await withDestination(to, options, async (destination) => {
+    forgetBeside(to);
     const progress = startProgress("backup", source.size, flags.quiet || flags.json);
     const work = { signal, progress: (bytes: number): void => progress.update(bytes) };
     try {
@@ -184,6 +195,39 @@ async function write(
       progress.stop();
     }
   });
+  const problem = await noteBeside(to, [...epochs.values()], commandEnvironment);
+  if (problem !== undefined)
+    process.stderr.write(`backup: when it was made could not be noted beside it: ${problem}\n`);
+  return copied;
+}
+
+/** What is under way, for who finds it cut short. */
+function noteOf(from: string, { since }: BackupFlags, epochs: ReadonlyMap<string, string>): Note {
+  if (since === undefined) return { of: identityOf(from) };
+  const epoch = epochs.get(since);
+  return { of: identityOf(from), since, ...(epoch === undefined ? {} : { epoch }) };
+}
+
+/** Throws `EINVAL` where the backup that changes go on from is older than these; says so where nobody knows. */
+async function requireNotOlder(
+  to: string,
+  flags: BackupFlags,
+  epochs: ReadonlyMap<string, string>,
+  note: Note,
+): Promise<void> {
+  const { since: name, from: backup = to } = flags;
+  if (name === undefined) return;
+  // It was asked when that was begun.
+  if (flags.from === undefined && (await wasCutShort(to, note, commandEnvironment))) return;
+  const known = await epochsBeside(backup, commandEnvironment);
+  if (!requireSince({ backup, name, id: epochs.get(name) }, known)) tellUnshown(backup, flags);
+}
+
+function tellUnshown(backup: string, { since, quiet }: BackupFlags): void {
+  if (quiet) return;
+  process.stderr.write(
+    `backup: nothing shows that ${backup} was made after ${JSON.stringify(since)} began: what has not changed is compared in 64 places only\n`,
+  );
 }
 
 async function fill(
@@ -215,8 +259,11 @@ async function keep(
   store: VersionStore,
   to: string,
   flags: BackupFlags,
-  changed: Bitmap | undefined,
-  signal: AbortSignal,
+  {
+    changed,
+    epochs,
+    signal,
+  }: { readonly epochs: ReadonlyMap<string, string> } & Pick<Writing, "changed" | "signal">,
 ): Promise<Kept> {
   const isQuiet = flags.quiet || flags.json;
   let shown = startProgress("backup", source.size, isQuiet);
@@ -227,6 +274,9 @@ async function keep(
       to,
       environment: commandEnvironment,
       changed,
+      epochs: [...epochs.values()],
+      ...(flags.since === undefined ? {} : { since: { name: flags.since, id: epochs.get(flags.since) } }),
+      unshown: (version) => tellUnshown(version, flags),
       from: flags.from,
       force: flags.force,
       verify: flags.verify,

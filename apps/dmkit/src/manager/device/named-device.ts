@@ -203,16 +203,17 @@ export class NamedDevice implements BlockDevice {
    * under a name is looked for each time.
    */
   get descriptions(): readonly RangeDescription[] {
-    return (this.#opened?.descriptions ?? []).map(({ name, otherwise }) => ({
+    return (this.#opened?.descriptions ?? []).map(({ name, otherwise, id }) => ({
       name,
       otherwise,
+      id,
       describe: (offset, length) => this.#describe({ name, otherwise }, offset, length),
     }));
   }
 
   // Targets do not count these walks as requests in flight, so they are counted here.
   async *#describe(
-    { name, otherwise }: Omit<RangeDescription, "describe">,
+    { name, otherwise }: Pick<RangeDescription, "name" | "otherwise">,
     offset: number,
     length: number,
   ): ReturnType<RangeDescription["describe"]> {
