@@ -257,6 +257,12 @@ const long: Readonly<Record<string, LongMessage>> = {
     before: (size) => ["freeze", file("bitmap2"), file("data2", size)],
     words: ["1"],
   },
+  "cow snapshot-delete": {
+    size: 512 * MIB,
+    line: (size) => `cow ${file("base", size)} 0 ${file("bitmap")} ${file("data", size)} 0`,
+    before: (size) => ["snapshot", "monday", file("bitmap2"), file("data2", size)],
+    words: ["monday"],
+  },
   "cow count": {
     size: 4096 * MIB,
     line: (size) => `cow ${file("base", size)} 0 ${file("bitmap")} ${file("data", size)} 0`,

@@ -162,8 +162,10 @@ export { type Crc32c, acceleratedCrc32c, crc32c, portableCrc32c, rawCrc32c } fro
 export { latencyBucket } from "./bytes/latency.ts";
 export { describeSize, formatSize, parseSize } from "./bytes/size.ts";
 export {
+  MAX_NAME,
   closest,
   didYouMean,
+  nameProblem,
   printable,
   printableJson,
   printableLines,

@@ -94,8 +94,9 @@ async function detect(device: BlockDevice): Promise<Detected | undefined> {
       role,
       text: `layer made by the original, bitmap of ${block.bitmapLength} sectors`,
     };
-  const { uuid, sectors, frozen } = block.identity;
-  const text = `layer of ${describeSize(sectors * SECTOR)}${frozen ? ", frozen" : ""}`;
+  const { uuid, sectors, frozen, snapshot } = block.identity;
+  const state = snapshot === undefined ? (frozen ? ", frozen" : "") : `, snapshot ${snapshot.name}`;
+  const text = `layer of ${describeSize(sectors * SECTOR)}${state}`;
   return { certainty: "magic", role, text, identity: uuid };
 }
 
@@ -111,11 +112,14 @@ async function info(devices: ImageDevices, work: OfflineWork): Promise<ImageFact
     };
   }
   if (found?.block.kind !== "layer") return { kind: "new", bytes: sectors * SECTOR };
-  const { uuid, parent, frozen, labelled, dataOffset, baseOffset } = found.block.identity;
+  const { uuid, parent, frozen, labelled, dataOffset, baseOffset, snapshot } = found.block.identity;
   const { bits, unreadable } = await readSetBits(bitmap, sectors, work);
   return {
     kind: "layer",
     state: frozen ? "frozen: another layer lies on it" : "can be written",
+    ...(snapshot === undefined
+      ? {}
+      : { snapshot: snapshot.name, snapshot_made: new Date(snapshot.made).toISOString() }),
     bytes: sectors * SECTOR,
     allocated_bytes: bits.count * SECTOR,
     ...(unreadable.length === 0 ? {} : { unreadable_bitmap_sectors: unreadable.length }),

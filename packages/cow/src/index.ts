@@ -24,6 +24,17 @@ export { type CommitOptions, commitTop } from "./offline/commit.ts";
 export { type FlattenOptions, flatten } from "./offline/flatten.ts";
 export { type PairOptions, pair } from "./offline/pair.ts";
 export { type ResizeOptions, checkResize, layersToResize, resizable, resizeLayer } from "./offline/resize.ts";
+export {
+  type NewTopOptions,
+  deleteSnapshot,
+  makeSnapshot,
+  revertToSnapshot,
+  snapshotsOf,
+  tableOf,
+  upToSnapshot,
+} from "./offline/chain/snapshots.ts";
+export type { Snapshot } from "./format/snapshot.ts";
+export type { Snapshots } from "./core/snapshots.ts";
 export { squash } from "./offline/squash.ts";
 export { rebase } from "./offline/rebase.ts";
 export { type ChangedRange, diff, exportDiff } from "./offline/diff.ts";

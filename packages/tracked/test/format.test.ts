@@ -1,5 +1,5 @@
 /** The bytes of FORMAT.md, put together by hand. */
-import { crc32c } from "@dmkit/block-io";
+import { crc32c, nameProblem } from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
 import {
   PAGE_CHUNKS,
@@ -9,7 +9,6 @@ import {
   pagesOf,
   slotStart,
 } from "../src/format/geometry.ts";
-import { nameProblem } from "../src/format/name.ts";
 import { decodePage, encodePage } from "../src/format/page.ts";
 import { type Superblock, decodeSuperblock, encodeSuperblock, hasMagic } from "../src/format/superblock.ts";
 import { trackedOptions } from "../src/index.ts";

@@ -27,6 +27,7 @@ Examples:
   dmkit copy 'nbd+unix:///?socket=/tmp/s' new.img
   dmkit copy a.img /dev/sdb                     onto a block device
   dmkit copy dm:vm vm.img                       a device of the running server, as it is now
+  dmkit copy dm:vm@monday monday.img            a snapshot of it
 
 A destination file that does not exist is created with the size of the source; until all of it is written it is
 called NAME.dmkit-part, and it goes when the copy fails. An interrupted copy can simply be run again.

@@ -1,6 +1,6 @@
 /**
- * Devices as they were, for clients of the control socket: each over an NBD socket of its own, in a folder that only this
- * user can look into.
+ * Devices as they were, now or at a snapshot, for clients of the control socket: each over an NBD socket of its own, in a
+ * folder that only this user can look into.
  *
  * Invariants:
  *
@@ -13,8 +13,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
+  type BlockDevice,
   DIRTY_BITMAP,
   type Environment,
+  type RangeDescription,
   type Timer,
   asking,
   claims,
@@ -38,11 +40,21 @@ const TELL_EVERY = 1000;
 /** Ranges in one answer. */
 const MOST_RANGES = 10_000;
 
-interface Held {
-  readonly device: NamedDevice;
-  readonly moment: Moment;
-  readonly epochs: Begun["epochs"];
+interface Served {
+  /** Bytes. */
+  readonly size: number;
+  readonly uri: string;
   readonly end: () => Promise<void>;
+}
+
+interface Held extends Served {
+  /** Of the device. */
+  readonly name: string;
+  /** Bytes that were kept for it so far. */
+  readonly kept: () => number;
+  readonly epochs: Begun["epochs"];
+  /** What is known of what has changed. */
+  readonly descriptions: () => readonly RangeDescription[];
 }
 
 export class Moments {
@@ -57,28 +69,27 @@ export class Moments {
     this.#environment = environment;
   }
 
-  /** The device as it is now. Errors: ENOENT, EBUSY (suspended, or read as it was by somebody else), those of files. */
+  /** The device as it is now, or, for `DEVICE@NAME`, a snapshot of it. Errors: those of either. */
   async begin(name: string): Promise<Begun> {
+    const at = name.lastIndexOf("@");
+    // A device may have an @ in its name.
+    if (at < 0 || this.#devices.names.includes(name)) return this.#beginNow(name);
+    return this.#beginSnapshot(this.#devices.device(name.slice(0, at)), name.slice(at + 1));
+  }
+
+  /** Errors: ENOENT, EBUSY (suspended, or read as it was by somebody else), those of files. */
+  async #beginNow(name: string): Promise<Begun> {
     const device = this.#devices.device(name);
     const file = await openNameless(device.size, this.#environment);
     const moment = new Moment(device, file);
-    const server = new NbdServer({ environment: this.#environment });
-    let folder: string | undefined;
-    let ending: Promise<void> | undefined;
     let giveBack = (): void => {};
     let epochs: Begun["epochs"] = {};
-    const finish = async (): Promise<void> => {
+    const unhook = (): void => {
       if (device.keeper === moment) device.keeper = undefined;
       giveBack();
-      await server.close({ timeout: 1000 });
-      if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
-      await moment.close();
     };
-    const end = (): Promise<void> => (ending ??= finish());
+    const served = await this.#serve(moment, unhook);
     try {
-      folder = asking({ device: tmpdir(), op: "listen" }, () => mkdtempSync(join(tmpdir(), "dmkit-")));
-      server.addExport({ name: "", device: moment, readOnly: true });
-      const listener = await server.listen({ path: join(folder, "s") });
       await this.#devices.atRest(name, () => {
         if (device.keeper !== undefined)
           throw refuse(name, "EBUSY", "is read as it was by somebody else", "Wait for that to end.");
@@ -86,14 +97,53 @@ export class Moments {
         epochs = epochsOf(device);
         device.keeper = moment;
       });
-      const id = randomUuid(this.#environment.random);
-      this.#held.set(id, { device, moment, epochs, end });
-      this.#endUnlessHeld(id);
-      return { id, uri: listener.uri(), epochs };
+    } catch (error) {
+      await served.end().catch(() => {});
+      throw error;
+    }
+    return this.#keep(device, {
+      ...served,
+      epochs,
+      kept: () => moment.kept,
+      descriptions: () => device.descriptions,
+    });
+  }
+
+  /** Errors: EINVAL (it has none), ENOENT, EBUSY, those of opening the snapshot. */
+  async #beginSnapshot(device: NamedDevice, name: string): Promise<Begun> {
+    const snapshot = await device.openSnapshot(name);
+    const served = await this.#serve(snapshot, () => {});
+    return this.#keep(device, { ...served, epochs: {}, kept: () => 0, descriptions: () => [] });
+  }
+
+  /** Serves a device over a socket of its own until `end`, which closes it. @param unhook done first then. */
+  async #serve(device: BlockDevice, unhook: () => void): Promise<Served> {
+    const server = new NbdServer({ environment: this.#environment });
+    let folder: string | undefined;
+    let ending: Promise<void> | undefined;
+    const finish = async (): Promise<void> => {
+      unhook();
+      await server.close({ timeout: 1000 });
+      if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
+      await device.close();
+    };
+    const end = (): Promise<void> => (ending ??= finish());
+    try {
+      folder = asking({ device: tmpdir(), op: "listen" }, () => mkdtempSync(join(tmpdir(), "dmkit-")));
+      server.addExport({ name: "", device, readOnly: true });
+      const listener = await server.listen({ path: join(folder, "s") });
+      return { size: device.size, uri: listener.uri(), end };
     } catch (error) {
       await end().catch(() => {});
       throw error;
     }
+  }
+
+  #keep({ name }: NamedDevice, held: Omit<Held, "name">): Begun {
+    const id = randomUuid(this.#environment.random);
+    this.#held.set(id, { ...held, name });
+    this.#endUnlessHeld(id);
+    return { id, uri: held.uri, epochs: held.epochs };
   }
 
   /**
@@ -104,7 +154,7 @@ export class Moments {
     const held = this.#find(id);
     this.#waiting.get(id)?.cancel();
     this.#waiting.delete(id);
-    const telling = every(this.#environment.clock, TELL_EVERY, () => tell(held.moment.kept));
+    const telling = every(this.#environment.clock, TELL_EVERY, () => tell(held.kept()));
     if (!signal.aborted)
       await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
     telling.cancel();
@@ -115,33 +165,33 @@ export class Moments {
 
   /** What has changed since an epoch began, from byte `from` on. Errors: ENOENT with those there are. */
   async changed(id: string, since: string, from: number): Promise<Changed> {
-    const { device, moment, epochs } = this.#find(id);
-    const description = device.descriptions.find(({ name }) => name === `${DIRTY_BITMAP}${since}`);
+    const held = this.#find(id);
+    const description = held.descriptions().find(({ name }) => name === `${DIRTY_BITMAP}${since}`);
     if (description === undefined) {
-      const names = device.descriptions.filter(({ name }) => name.startsWith(DIRTY_BITMAP));
+      const names = held.descriptions().filter(({ name }) => name.startsWith(DIRTY_BITMAP));
       const known = names.map(({ name }) => name.slice(DIRTY_BITMAP.length)).join(", ");
       const hint =
         names.length > 0 ? `There are: ${known}.` : "See dmkit targets for one that records what changes.";
       throw refuse(
-        device.name,
+        held.name,
         "ENOENT",
         `does not know what has changed since ${JSON.stringify(since)}`,
         hint,
       );
     }
     // What was marked since a name began once more is not what was marked since it began.
-    if (description.id !== undefined && description.id !== epochs[since])
+    if (description.id !== undefined && description.id !== held.epochs[since])
       throw refuse(
-        device.name,
+        held.name,
         "EBUSY",
         `${JSON.stringify(since)} has begun anew since the device was read as it was`,
         "Run the command again.",
       );
     const ranges: [number, number][] = [];
-    const start = Math.min(from, moment.size);
+    const start = Math.min(from, held.size);
     let at = start;
-    if (at === moment.size) return { ranges, next: at };
-    for await (const { length, status } of description.describe(start, moment.size - start)) {
+    if (at === held.size) return { ranges, next: at };
+    for await (const { length, status } of description.describe(start, held.size - start)) {
       const last = ranges.at(-1);
       const joins = last !== undefined && last[0] + last[1] === at;
       if ((status & 1) !== 0 && joins) last[1] += length;
@@ -151,7 +201,7 @@ export class Moments {
       }
       at += length;
     }
-    return { ranges, next: moment.size };
+    return { ranges, next: held.size };
   }
 
   async close(): Promise<void> {

@@ -110,3 +110,20 @@ function editDistance(a: string, b: string, limit: number): number {
 function at(row: readonly number[], index: number): number {
   return row[index] ?? Number.POSITIVE_INFINITY;
 }
+
+/** Bytes of a name that a user gives to something, at most. */
+export const MAX_NAME = 63;
+
+/**
+ * What is wrong with a name that a user gives, in words; undefined if nothing is. Names are 1 … {@link MAX_NAME} bytes of UTF-8
+ * that are one word on a command line and in a table, and one line to a terminal. No comma: lists of names have commas between
+ * them.
+ */
+export function nameProblem(name: string): string | undefined {
+  const bytes = Buffer.byteLength(name);
+  if (bytes === 0) return "the name is empty";
+  if (bytes > MAX_NAME) return `the name has ${bytes} bytes, and ${MAX_NAME} are possible`;
+  if (/[\s,]/u.test(name)) return "the name has a space or a comma in it";
+  if (printable(name) !== name) return "the name has characters in it that cannot be seen";
+  return undefined;
+}

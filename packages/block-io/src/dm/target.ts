@@ -77,6 +77,11 @@ export interface TargetDevice extends BlockDevice {
    * devices; what was brought home stays there.
    */
   writeHome?(options?: LongWork): Promise<void>;
+  /**
+   * Opens what it shows under the name of a snapshot, to be read; whoever opens it closes it, and it ends with the device. Left
+   * out: there are none. Errors: `ENOENT`, with the names there are; `EBUSY` while that cannot be; those of the devices.
+   */
+  openSnapshot?(name: string): Promise<BlockDevice>;
 }
 
 /**

@@ -8,8 +8,11 @@ import type { OwnerMap } from "./owner-map.ts";
 /** `snapshot` of the dirty pages, flush of the `data`, the `bits` of the snapshot to the bitmap device, its `flush`. */
 export type CommitStep = "snapshot" | "data" | "bits" | "flush";
 
-/** `copy`: what a layer holds into what it lies on, stable; `link`: the layer above names that as its parent, stable. */
-export type MergeStep = "copy" | "link";
+/**
+ * `down`: what a layer holds into what it lies on, stable; `up`: what it holds and the layer above lacks into that, stable;
+ * `link`: the layer above names what it lay on as its parent, stable.
+ */
+export type MergeStep = "down" | "up" | "link";
 
 export interface CowRules {
   /** The map says that the top has a sector only after a write of it has resolved. */
@@ -28,8 +31,12 @@ export interface CowRules {
   image(map: OwnerMap, page: number, into: Uint8Array, at: number): void;
   /** Bits that a commit has not made stable are for the next one. */
   readonly staysDirty: boolean;
-  /** What merges a layer below the top: `copy` it down, and `link` the one above to what it lay on; in this order. */
+  /** What commits a layer below the top; in this order. */
   readonly merge: readonly MergeStep[];
+  /** What deletes a snapshot; in this order. Never `down`: what lies below shows another snapshot, or is a base of others. */
+  readonly remove: readonly MergeStep[];
+  /** Whether nobody writes to a part of the top while something is copied into it. */
+  readonly excludes: boolean;
   /** A new layer on top has nothing. */
   push(map: OwnerMap): void;
 }
@@ -44,6 +51,8 @@ export const cowRules: CowRules = Object.freeze<CowRules>({
   commit: ["snapshot", "data", "bits", "flush"],
   image: (map, page, into, at) => map.image(page, into, at),
   staysDirty: true,
-  merge: ["copy", "link"],
+  merge: ["down", "link"],
+  remove: ["up", "link"],
+  excludes: true,
   push: (map) => void map.push(),
 });

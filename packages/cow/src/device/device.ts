@@ -13,6 +13,7 @@
  * - after a failure to bring bits or data to stable storage no write is accepted any more.
  */
 import {
+  type BlockDevice,
   type BlockIoError,
   type Controls,
   type Extent,
@@ -27,17 +28,16 @@ import {
   isOutOfSpace,
   join,
   toBlockIoError,
-  unknownMessage,
   worstHealth,
   FUA,
 } from "@dmkit/block-io";
 import { Autocommit } from "./autocommit.ts";
 import { Counters } from "./counters.ts";
+import type { Snapshots } from "../core/snapshots.ts";
 import type { Identity } from "../format/identity.ts";
-import { depthsOf, layerDescriptions } from "./depths.ts";
+import { depthsOf, extentsOf, layerDescriptions } from "./depths.ts";
 import { bitmapHealth, cowFacts, statusLine } from "./facts.ts";
-import { type FreezeHost, freeze } from "./change/freeze.ts";
-import { type InTurn, type MergeHost, Merging, busy } from "./change/merging.ts";
+import { type ChangeHost, Changes } from "./change/changes.ts";
 import { type ControlledStack, cowControls } from "./messages.ts";
 import { Layers } from "./layers.ts";
 import type { CowParts, NewLayer, Source } from "./parts.ts";
@@ -50,11 +50,18 @@ export class CowDevice extends GuardedTarget {
   readonly #now: Layers;
   readonly #autocommit: Autocommit;
   readonly #counters = new Counters();
-  readonly #merging = new Merging();
+  /** What changes its layers; for messages. */
+  readonly changes: Changes;
   constructor(parts: CowParts) {
     super(parts.name, parts.size, parts.limits);
     this.#parts = parts;
     this.#now = new Layers(parts);
+    this.changes = new Changes({
+      parts,
+      now: this.#now,
+      host: (quiet) => this.#host(quiet),
+      inTurn: (work) => this.inTurn(work),
+    });
     this.#autocommit = new Autocommit(parts.environment, parts.autocommit, parts.name, () =>
       this.#now.map.hasDirty && this.failure === undefined ? this.#commit() : done,
     );
@@ -79,7 +86,7 @@ export class CowDevice extends GuardedTarget {
   }
 
   protected override doFacts(): Facts {
-    return cowFacts(this.#now.map, this.#counters);
+    return cowFacts(this.#now.map, this.#counters, this.#now.snapshots);
   }
 
   protected override get controls(): Controls<ControlledStack> {
@@ -107,20 +114,6 @@ export class CowDevice extends GuardedTarget {
     return this.#parts.table?.(this.settings()) ?? [];
   }
 
-  /** Opens devices that are named, and puts them on top; see {@link freeze}. Throws `EINVAL` if it cannot. */
-  async freezeTo(words: readonly string[]): Promise<void> {
-    const { openLayer } = this.#parts;
-    if (openLayer === undefined) throw unknownMessage(this.name, ["freeze", ...words]);
-    if (this.#merging.isBusy) throw busy(this.name);
-    const layer = await openLayer(words);
-    try {
-      await this.freeze(layer);
-    } catch (error) {
-      if (this.#now.top?.layer !== layer) await layer.giveBack?.().catch(() => {});
-      throw error;
-    }
-  }
-
   /** Reads all bitmaps, so that the counts of the status are exact. */
   async count(options: LongWork = {}): Promise<void> {
     await this.inTurn(() => this.#now.loader.loadAll(options));
@@ -128,29 +121,38 @@ export class CowDevice extends GuardedTarget {
 
   /**
    * Makes the top layer read-only and puts a new, empty one on it, without closing the device: what was flushed
-   * before is in the frozen layer, no request is torn between the two. Errors: EROFS, EFORMAT, EINVAL, those of
-   * the devices below.
+   * before is in the frozen layer, no request is torn between the two. Errors: EROFS, EFORMAT, EINVAL, EEXIST, the devices'.
+   * @param snapshot name of the snapshot that the frozen layer is from then on; left out: it is none
    */
-  freeze(layer: NewLayer): Promise<void> {
-    return this.inTurn((quiet) => {
-      if (this.#merging.isBusy) throw busy(this.name);
-      return freeze(this.#host(quiet), layer);
-    });
+  freeze(layer: NewLayer, snapshot?: string): Promise<void> {
+    return this.changes.freeze(layer, snapshot);
   }
 
   /**
    * Merges a layer below the top into what it lies on while the stack is in use, see copy/merge.ts. Run again, it copies
-   * again.
+   * again. Snapshots are not merged.
    * @param layer from 1 at the bottom. Errors: `EINVAL`, `EBUSY`, `EROFS`, `EIO`, those of the devices, the signal's reason.
    */
   merge(layer: number, options: LongWork = {}): Promise<void> {
-    const inTurn: InTurn = (work) => this.inTurn((quiet) => work(this.#host(quiet)));
-    return this.#merging.run(
-      this.#host(() => done),
-      inTurn,
-      layer,
-      options,
-    );
+    return this.changes.commit(layer, options);
+  }
+
+  /**
+   * Deletes a snapshot while the stack is in use: what it has and the layer above lacks is copied up into that one, and then its
+   * layer is none of the stack any more; all other snapshots show what they did. Errors: `ENOENT`, those of {@link merge}.
+   */
+  deleteSnapshot(name: string, options: LongWork = {}): Promise<void> {
+    return this.changes.deleteSnapshot(name, options);
+  }
+
+  /** Opens a snapshot to be read. Errors: `ENOENT`, `EBUSY` while a layer is taken out, those of the devices below. */
+  openSnapshot(name: string): Promise<BlockDevice> {
+    return this.changes.openSnapshot(name);
+  }
+
+  /** Which of the layers are snapshots, bottom to top. */
+  get snapshots(): Snapshots {
+    return this.#now.snapshots;
   }
 
   /** How many layers below the top each part of a range comes from; the base counts as one layer more. */
@@ -179,6 +181,12 @@ export class CowDevice extends GuardedTarget {
   }
 
   protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+    const { filling } = this.changes;
+    if (filling === undefined) return this.#write(offset, from, fua);
+    return filling.beside(offset, from.length, () => this.#write(offset, from, fua));
+  }
+
+  #write(offset: number, from: Buffer, fua: boolean): Promise<void> {
     const sector = offset / SECTOR;
     const count = from.length / SECTOR;
     if (!this.#now.map.isKnown(sector, count))
@@ -218,7 +226,17 @@ export class CowDevice extends GuardedTarget {
     }
   }
 
-  protected override async doWriteZeroes(
+  protected override doWriteZeroes(
+    offset: number,
+    length: number,
+    options: WriteZeroesOptions,
+  ): Promise<void> {
+    const { filling } = this.changes;
+    if (filling === undefined) return this.#writeZeroes(offset, length, options);
+    return filling.beside(offset, length, () => this.#writeZeroes(offset, length, options));
+  }
+
+  async #writeZeroes(
     offset: number,
     length: number,
     { mayUnmap, fast, fua }: WriteZeroesOptions,
@@ -233,36 +251,16 @@ export class CowDevice extends GuardedTarget {
     if (fua) await this.#commit();
   }
 
-  protected override async *doExtents(offset: number, length: number): AsyncIterable<Extent> {
-    const end = (offset + length) / SECTOR;
-    for (let sector = offset / SECTOR; sector < end; ) {
-      const { until, source, sources } = await this.#now.knownRun(sector, end, this.#counters);
-      const { device, offset: start } = source;
-      try {
-        for await (const extent of device.extents(start + sector * SECTOR, (until - sector) * SECTOR)) {
-          yield { offset: extent.offset - start, length: extent.length, kind: extent.kind };
-          sector = (extent.offset - start + extent.length) / SECTOR;
-        }
-        sector = until;
-      } catch (error) {
-        // A layer that was merged meanwhile is closed: what it had is elsewhere.
-        if (sources === this.#now.sources) throw error;
-      }
-    }
+  protected override doExtents(offset: number, length: number): AsyncIterable<Extent> {
+    return extentsOf(this.#now, this.#counters, offset, length);
   }
 
   protected override async doClose(): Promise<void> {
+    await this.changes.close();
     this.#autocommit.disarm();
-    await this.#merging.close();
     // Only what is stable may be sampled.
     if (this.failure !== undefined || !this.#now.written || this.#now.top?.writer.isStable !== true) return;
-    await sampleTop(this.#now.top, this.#now.map.sectors).catch((error: unknown) => {
-      // Nothing depends on it.
-      this.#parts.environment.logger.log("warn", "the samples of the data could not be written", {
-        device: this.name,
-        error: toBlockIoError(error, {}).message,
-      });
-    });
+    await sampleTop(this.#now.top, this.#now.map.sectors, this.name, this.#parts.environment.logger);
   }
 
   async #readLater(offset: number, into: Buffer): Promise<void> {
@@ -283,7 +281,7 @@ export class CowDevice extends GuardedTarget {
 
   async #writeLater(ready: Promise<void>, offset: number, from: Buffer, fua: boolean): Promise<void> {
     await ready;
-    await this.doWrite(offset, from, fua);
+    await this.#write(offset, from, fua);
   }
 
   async #prepare(sector: number, count: number): Promise<void> {
@@ -327,7 +325,7 @@ export class CowDevice extends GuardedTarget {
   }
 
   /** What changes the layers needs of the device. @param quiet holds requests back. */
-  #host(quiet: () => Promise<void>): FreezeHost & MergeHost {
+  #host(quiet: () => Promise<void>): ChangeHost {
     return {
       name: this.name,
       limits: this.limits,
@@ -340,6 +338,13 @@ export class CowDevice extends GuardedTarget {
         if (this.failure !== undefined) throw this.failure;
       },
       fail: (failure) => this.fail(failure),
+      filled: {
+        sectors: this.#now.map.sectors,
+        knownRun: (sector, end) => this.#now.knownRun(sector, end, this.#counters),
+        write: (offset, bytes) => this.#write(offset, bytes, false),
+        writeZeroes: (offset, length) => this.#writeZeroes(offset, length, { mayUnmap: true }),
+        failure: () => this.failure,
+      },
     };
   }
 }

@@ -1,6 +1,7 @@
 /** What a running stack says of itself. */
-import { type Facts, type Health, healthy } from "@dmkit/block-io";
+import { type Facts, type Health, healthy, quoteTableWord } from "@dmkit/block-io";
 import type { OwnerMap } from "../core/owner-map.ts";
+import type { Snapshots } from "../core/snapshots.ts";
 import { PAGE_SECTORS } from "../format/geometry.ts";
 import type { Counters } from "./counters.ts";
 
@@ -16,7 +17,7 @@ export function statusLine(map: OwnerMap, counters: Counters): string {
 }
 
 /** The figures of the status line by name. */
-export function cowFacts(map: OwnerMap, counters: Counters): Facts {
+export function cowFacts(map: OwnerMap, counters: Counters, snapshots: Snapshots): Facts {
   const allocated = Array.from({ length: map.top }, (_, index): [string, number] => [
     `allocated_sectors_${index + 1}`,
     map.allocated(index + 1),
@@ -25,6 +26,10 @@ export function cowFacts(map: OwnerMap, counters: Counters): Facts {
   return {
     layers: map.top,
     ...Object.fromEntries(allocated),
+    snapshots: snapshots.filter((snapshot) => snapshot !== undefined).length,
+    ...Object.fromEntries(
+      snapshots.flatMap((one, index) => (one ? [[`snapshot_${index + 1}`, one.name]] : [])),
+    ),
     // Where bitmaps were not needed yet, more is allocated.
     unread_bitmap_pages: map.unknownPages,
     bitmap_pages: map.pages,
@@ -43,4 +48,20 @@ export function bitmapHealth(missing: number): Health {
     why: `${missing} sectors of a bitmap cannot be read: the ${PAGE_SECTORS} sectors that each speaks for are out of reach`,
     help: "Run dmkit cow check on the layers; restore that bitmap, or copy it to a device that is whole.",
   };
+}
+
+/** Words of a table line in front of the layers: base and its offset; words of a layer. */
+const [BASE_WORDS, LAYER_WORDS] = [2, 3];
+
+/**
+ * One line a snapshot, bottom to top: name, when it was made, layer, and the arguments of a table that shows it.
+ * @param table the arguments that show the whole stack; empty if there are none
+ */
+export function snapshotList(snapshots: Snapshots, table: readonly string[]): string {
+  const lines = snapshots.flatMap((snapshot, index) => {
+    if (snapshot === undefined) return [];
+    const words = table.slice(0, BASE_WORDS + LAYER_WORDS * (index + 1)).map(quoteTableWord);
+    return [[snapshot.name, new Date(snapshot.made).toISOString(), index + 1, ...words].join(" ")];
+  });
+  return lines.join("\n");
 }

@@ -1,11 +1,13 @@
 /**
- * What a running stack is made of now: its layers, who has which sector, and the top that is written.
+ * What a running stack is made of now: its layers, which of them are snapshots, who has which sector, and the top that is written.
  *
  * Invariant: all of it changes in one turn, and only while no request is under way. Who goes on after waiting for something
  * else asks again.
  */
 import { OwnerMap } from "../core/owner-map.ts";
+import type { Snapshots } from "../core/snapshots.ts";
 import type { Identity } from "../format/identity.ts";
+import type { Snapshot } from "../format/snapshot.ts";
 import { type BitmapLoader, STEP_SECTORS } from "./bitmap-loader.ts";
 import { BitmapWriter } from "./bitmap-writer.ts";
 import type { NewLayer } from "./parts.ts";
@@ -24,6 +26,7 @@ export class Layers {
   top: CowParts["top"];
   /** Something has been written to the top since it is the top. */
   written = false;
+  snapshots: Snapshots;
   readonly #parts: CowParts;
 
   constructor(parts: CowParts) {
@@ -33,15 +36,17 @@ export class Layers {
     this.sources = parts.sources;
     this.stack = parts.stack;
     this.top = parts.top;
+    this.snapshots = parts.snapshots;
   }
 
-  /** A new layer is the top. */
-  push(layer: NewLayer, identity: Identity): void {
+  /** A new layer is the top; `snapshot` is what the old one is by now. */
+  push(layer: NewLayer, identity: Identity, snapshot?: Snapshot): void {
     const { rules } = this.#parts;
     rules.push(this.map);
     this.loader.push(layer);
     this.sources = [...this.sources, { device: layer.data, offset: layer.offset }];
     this.stack = { ...this.stack, layers: [...this.stack.layers, layer] };
+    this.snapshots = [...this.snapshots.slice(0, -1), snapshot, undefined];
     this.written = false;
     const record = new TopRecord(layer.bitmap, identity, rules);
     const writer = new BitmapWriter(this.map, layer.bitmap, layer.data, rules);
@@ -49,12 +54,14 @@ export class Layers {
     this.#parts.frozen?.(layer);
   }
 
-  /** Goes on with some of the layers, the top among them, which show the same. Nothing may be dirty. */
-  replace(stack: StackDevices): void {
+  /** Goes on without a layer below the top, from 1 at the bottom: the others show the same. Nothing may be dirty. */
+  leaveOut(layer: number, { layers: all, ...stack }: StackDevices): void {
     if (this.map.hasDirty) throw new Error("layers: bits that are not written would be forgotten");
-    const { sectors, layers } = stack;
-    this.stack = stack;
-    this.sources = sourcesOf(stack);
+    const { sectors } = stack;
+    const layers = all.toSpliced(layer - 1, 1);
+    this.stack = { ...stack, layers };
+    this.snapshots = this.snapshots.toSpliced(layer - 1, 1);
+    this.sources = sourcesOf(this.stack);
     // What the bitmaps say is all there is: it is read again where it is needed.
     this.map = new OwnerMap(sectors, layers.length);
     this.loader = this.loader.without(this.map, layers);

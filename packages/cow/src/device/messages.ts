@@ -1,10 +1,15 @@
 /** What a running stack can be told. */
-import { type Controls, type LongWork, refuse, tunablesOf } from "@dmkit/block-io";
+import { type BlockIoError, type Controls, type LongWork, refuse, tunablesOf } from "@dmkit/block-io";
+import type { Snapshots } from "../core/snapshots.ts";
 import { cowOptions } from "../options.ts";
+import type { Changes } from "./change/changes.ts";
+import { snapshotList } from "./facts.ts";
 
 /** A running stack, as its messages see it. */
 export interface ControlledStack {
-  freezeTo(words: readonly string[]): Promise<void>;
+  readonly changes: Pick<Changes, "freezeTo">;
+  deleteSnapshot(name: string, options: LongWork): Promise<void>;
+  readonly snapshots: Snapshots;
   merge(layer: number, options: LongWork): Promise<void>;
   readonly name: string;
   count(options: LongWork): Promise<void>;
@@ -19,7 +24,7 @@ export const cowControls: Controls<ControlledStack> = {
       arguments: "<bitmap> <data> [<offset>]",
       help: "makes the top layer read-only and puts a new one on it; answers with the arguments of the table",
       async run(device, args) {
-        await device.freezeTo(args);
+        await device.changes.freezeTo(args);
         return device.tableWords.join(" ");
       },
     },
@@ -33,6 +38,34 @@ export const cowControls: Controls<ControlledStack> = {
           throw refuse(device.name, "EINVAL", "commit takes the number of a layer", hint, "message");
         }
         await device.merge(Number(word), options);
+        return device.tableWords.join(" ");
+      },
+    },
+    snapshot: {
+      arguments: "<name> <bitmap> <data> [<offset>]",
+      help: "makes a snapshot: freezes the top layer, which is called so from then on; answers with the arguments of the table",
+      async run(device, [name, ...words]) {
+        const usage = "snapshot <name> <bitmap> <data> [<offset> [force]]";
+        if (name === undefined || words.length < 2 || words.length > 4)
+          throw misused(device, "the name of the snapshot and the devices of a new layer are needed", usage);
+        await device.changes.freezeTo(words, name);
+        return device.tableWords.join(" ");
+      },
+    },
+    snapshots: {
+      arguments: "",
+      readOnly: true,
+      help: "answers with a line for each snapshot: name, when it was made, layer, the arguments of a table that shows it",
+      run: (device) => snapshotList(device.snapshots, device.tableWords),
+    },
+    "snapshot-delete": {
+      arguments: "<name>",
+      long: true,
+      help: "deletes a snapshot, whose layer goes into the one above; answers with the arguments of the table",
+      async run(device, [name, ...rest], options) {
+        if (name === undefined || rest.length > 0)
+          throw misused(device, "the name of a snapshot is needed", "snapshot-delete <name>");
+        await device.deleteSnapshot(name, options);
         return device.tableWords.join(" ");
       },
     },
@@ -54,3 +87,7 @@ export const cowControls: Controls<ControlledStack> = {
     },
   },
 };
+
+function misused({ name }: ControlledStack, reason: string, usage: string): BlockIoError {
+  return refuse(name, "EINVAL", reason, `Send: ${usage}`, "message");
+}

@@ -1,5 +1,6 @@
 /** What a running stack is put together from. */
-import type { BlockDevice, Environment, Limits } from "@dmkit/block-io";
+import type { BlockDevice, Environment, GuardedDevice, Limits } from "@dmkit/block-io";
+import type { Snapshots } from "../core/snapshots.ts";
 import type { OwnerMap } from "../core/owner-map.ts";
 import type { CowRules } from "../core/rules.ts";
 import type { BitmapLoader } from "./bitmap-loader.ts";
@@ -17,6 +18,9 @@ export interface NewLayer extends LayerDevices {
   /** Closes its devices, where it could not be put on top. */
   readonly giveBack?: () => Promise<void>;
 }
+
+/** Where a layer goes that is taken out of a stack: into what it lies on, or into the layer above. */
+export type MergeWay = "down" | "up";
 
 /** One owner: a device and the byte where it starts. */
 export interface Source {
@@ -45,6 +49,10 @@ export interface CowParts {
   /** Undefined: the stack is read-only. */
   readonly top?: { readonly writer: BitmapWriter; readonly layer: LayerDevices; readonly record: TopRecord };
   readonly stack: StackDevices;
+  /** Which of the layers are snapshots, bottom to top. */
+  readonly snapshots: Snapshots;
+  /** Opens a part of the stack, from the bottom up, to be read. */
+  readonly view: (stack: StackDevices) => Promise<GuardedDevice>;
   /** Milliseconds; 0: none. */
   readonly autocommit: number;
   readonly environment: Environment;
@@ -59,7 +67,7 @@ export interface CowParts {
    */
   readonly merging?:
     | {
-        begin(layer: number): Promise<StackDevices>;
+        begin(layer: number, way: MergeWay): Promise<StackDevices>;
         end(layer: number, isDone: boolean): Promise<void>;
       }
     | undefined;

@@ -4,7 +4,7 @@
  * Invariant: a sector that the identity samples is not written before an identity without that sample is stable. So
  * what is sampled is right at every moment, and after every crash; and each sample is in the way once at most.
  */
-import { type BlockDevice, Turnstile } from "@dmkit/block-io";
+import { type BlockDevice, type Logger, Turnstile, toBlockIoError } from "@dmkit/block-io";
 import { type CowRules, cowRules } from "../core/rules.ts";
 import type { Identity } from "../format/identity.ts";
 import { type LayerDevices, writeIdentity } from "./layer/layer.ts";
@@ -54,11 +54,19 @@ export class TopRecord {
   }
 }
 
-/** What is in the top now is what its data device is known by the next time. Errors: those of the layer's devices. */
+/** What is in the top now is what its data device is known by the next time. Warns where that cannot be written. */
 export async function sampleTop(
   { layer, record }: { readonly layer: LayerDevices; readonly record: TopRecord },
   sectors: number,
+  name: string,
+  logger: Logger,
 ): Promise<void> {
-  const samples = await sampleData(layer, record.identity.uuid, sectors);
-  if (samples.length > 0) await record.change((identity) => ({ ...identity, samples }));
+  try {
+    const samples = await sampleData(layer, record.identity.uuid, sectors);
+    if (samples.length > 0) await record.change((identity) => ({ ...identity, samples }));
+  } catch (error) {
+    // Nothing depends on it.
+    const { message } = toBlockIoError(error, {});
+    logger.log("warn", "the samples of the data could not be written", { device: name, error: message });
+  }
 }

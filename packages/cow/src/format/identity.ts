@@ -5,7 +5,7 @@
  *         0       8   magic 0x00BABE0EAABABE11             on disk: 11 be ba aa 0e be ba 00
  *         8       8   bmap_len, sectors                     the original ends here, all else is zero
  *        16       8   "dmkitcow"
- *        24       4   version, 1 … 3: the first that has all fields in which there is something
+ *        24       4   version, 1 … 4: the first that has all fields in which there is something
  *        28       4   flags; bit 0: frozen; since version 2 bit 1: data offset known, bit 2: base offset known,
  *                     bit 3: the data device has a label, see label.ts
  *        32      16   UUID of this layer
@@ -20,7 +20,8 @@
  *       368      16   version 3: UUID of the layer that was committed into it last: it has all that this has changed
  *       384      16   version 3: the same name of the layer below, as it is known to this one
  *       400      16   version 3: witness of the base, in a layer that lies on it; zero: none
- *       416      92   zero
+ *       416      72   version 4: the snapshot that the layer is, see snapshot.ts; the layer is frozen then
+ *       488      20   zero
  *       508       4   CRC-32C of bytes 0 … 507
  *
  * dmkit once wrote another number there, 0x00BAEB0EAABABE11. Such a layer is known by its tag and its checksum, and
@@ -29,6 +30,7 @@
 import { SECTOR, crc32c, getU32, isZero, setU32, setU64, tryU64, uuidBytes, uuidText } from "@dmkit/block-io";
 import { bitmapLength, identityOffset } from "./geometry.ts";
 import { SAMPLES, type Sample, getSamples, putSamples } from "./samples.ts";
+import { type Snapshot, getSnapshot, putSnapshot } from "./snapshot.ts";
 import type { Uuid } from "./uuid.ts";
 
 /** 0x00BABE0EAABABE11, and what was once written in its place. */
@@ -39,17 +41,15 @@ const FROZEN = 1;
 const HAS_DATA_OFFSET = 2;
 const HAS_BASE_OFFSET = 4;
 const LABELLED = 8;
+const SECOND = FROZEN | HAS_DATA_OFFSET | HAS_BASE_OFFSET | LABELLED;
 /** By version. */
-const knownFlags: Readonly<Record<number, number>> = {
-  1: FROZEN,
-  2: FROZEN | HAS_DATA_OFFSET | HAS_BASE_OFFSET | LABELLED,
-  3: FROZEN | HAS_DATA_OFFSET | HAS_BASE_OFFSET | LABELLED,
-};
+const knownFlags: Readonly<Record<number, number>> = { 1: FROZEN, 2: SECOND, 3: SECOND, 4: SECOND };
 const SAMPLES_AT = 96;
 /** Names of 16 bytes, not there where they are zero. */
 const NAMES_AT = { contents: 352, changedBy: 368, contentsBelow: 384 } as const;
 const WITNESS_AT = 400;
 const WITNESS_BYTES = 16;
+const SNAPSHOT_AT = 416;
 const CRC_AT = 508;
 
 /** The parent of a layer that lies on the base. */
@@ -82,6 +82,8 @@ export interface Identity {
   readonly contentsBelow?: Uuid | undefined;
   /** Of the base, in a layer that lies on it: 32 hexadecimal digits; undefined: not recorded. */
   readonly baseWitness?: string | undefined;
+  /** The layer is a snapshot; then it is frozen. */
+  readonly snapshot?: Snapshot | undefined;
 }
 
 /**
@@ -109,7 +111,9 @@ export function encodeIdentity(identity: Identity): Buffer {
     labelled,
     samples = [],
     baseWitness,
+    snapshot,
   } = identity;
+  if (snapshot !== undefined && !frozen) throw new Error("identity: a snapshot that can be written");
   const sector = Buffer.alloc(SECTOR);
   const flags =
     (dataOffset === undefined ? 0 : HAS_DATA_OFFSET) |
@@ -119,7 +123,7 @@ export function encodeIdentity(identity: Identity): Buffer {
   setU64(sector, 8, bitmapLength(sectors));
   TAG.copy(sector, 16);
   // Earlier programs go on knowing what has nothing that they would not understand.
-  setU32(sector, 24, hasThird(identity) ? 3 : flags === 0 && samples.length === 0 ? 1 : 2);
+  setU32(sector, 24, versionOf(identity, flags));
   setU32(sector, 28, flags | (frozen ? FROZEN : 0));
   uuidBytes(uuid).copy(sector, 32);
   uuidBytes(parent).copy(sector, 48);
@@ -133,11 +137,19 @@ export function encodeIdentity(identity: Identity): Buffer {
     if (name !== undefined) uuidBytes(name).copy(sector, at);
   }
   if (baseWitness !== undefined) sector.write(baseWitness, WITNESS_AT, WITNESS_BYTES, "hex");
+  if (snapshot !== undefined) putSnapshot(sector, SNAPSHOT_AT, snapshot);
   setU32(sector, CRC_AT, crc32c(sector.subarray(0, CRC_AT)));
   return sector;
 }
 
 const named = Object.entries(NAMES_AT) as [keyof typeof NAMES_AT, number][];
+
+/** The first version that has all fields in which there is something. */
+function versionOf(identity: Identity, flags: number): number {
+  if (identity.snapshot !== undefined) return 4;
+  if (hasThird(identity)) return 3;
+  return flags === 0 && (identity.samples ?? []).length === 0 ? 1 : 2;
+}
 
 /** Whether anything is in the fields of version 3. */
 function hasThird(identity: Identity): boolean {
@@ -191,7 +203,16 @@ function decodeExtended(block: Buffer, length: number): IdentityBlock {
     frozen: (flags & FROZEN) !== 0,
   };
   if (version === 1) return { kind: "layer", identity };
-  return decodeSecond(block, version === 2 ? identity : { ...identity, ...decodeThird(block) }, flags);
+  const found = decodeSecond(block, version === 2 ? identity : { ...identity, ...decodeThird(block) }, flags);
+  return version < 4 || found.kind !== "layer" ? found : decodeFourth(block, found.identity);
+}
+
+/** What version 4 has added. Programs that do not know it would commit over what a snapshot shows. */
+function decodeFourth(block: Buffer, identity: Identity): IdentityBlock {
+  const snapshot = getSnapshot(block, SNAPSHOT_AT);
+  if (typeof snapshot === "string") return damaged(snapshot);
+  if (!identity.frozen) return damaged("a snapshot can be written");
+  return { kind: "layer", identity: { ...identity, snapshot } };
 }
 
 /** What version 3 has added. */

@@ -14,6 +14,7 @@
  */
 import { BlockIoError, type Environment, SECTOR, realEnvironment } from "@dmkit/block-io";
 import { changing } from "../core/reliance.ts";
+import { requireNoSnapshot, snapshotsOf } from "../core/snapshots.ts";
 import type { Identity, IdentityBlock } from "../format/identity.ts";
 import { lyingOn } from "../device/layer/below.ts";
 import { type LayerDevices, eraseIdentity, writeIdentity } from "../device/layer/layer.ts";
@@ -45,6 +46,7 @@ export async function commitTop(stack: StackDevices, options: CommitOptions = {}
   const blocks = await readChain(stack, options);
   const top = layerAt(stack, stack.layers.length);
   requireCommittable(blocks, stack);
+  requireNoSnapshot(snapshotsOf(blocks), [stack.layers.length - 1], "cow");
   const { environment = realEnvironment } = options;
   const below = stack.layers.at(-2);
   let bytes = 0;

@@ -8,6 +8,7 @@
 import { Bitmap, type BlockDevice, BlockIoError, type OfflineWork, SECTOR, isUuid } from "@dmkit/block-io";
 import { IDENTITY_BLOCK, bitmapDeviceSize, bitmapLength, identityOffset } from "../format/geometry.ts";
 import { type Identity, encodeIdentity, encodeOriginal } from "../format/identity.ts";
+import { LAST_MOMENT, type Snapshot, snapshotNameProblem } from "../format/snapshot.ts";
 import { BITMAP_STEP } from "../device/layer/layer.ts";
 import { type Located, locateIdentity } from "../device/layer/locate.ts";
 import { readSetBits } from "../device/layer/set-bits.ts";
@@ -177,7 +178,7 @@ function areRuns(value: unknown, end: number): value is DumpedBits {
 function isIdentity(value: unknown): value is Identity {
   if (!isFields(value)) return false;
   const { uuid, parent, sectors, frozen, dataOffset, baseOffset, labelled, samples } = value;
-  const { contents, changedBy, contentsBelow, baseWitness } = value;
+  const { contents, changedBy, contentsBelow, baseWitness, snapshot } = value;
   // A length that a target can have: its bytes can be counted.
   const possible = isCount(sectors) && sectors <= Number.MAX_SAFE_INTEGER / SECTOR;
   const isOffset = (offset: unknown): boolean =>
@@ -192,8 +193,16 @@ function isIdentity(value: unknown): value is Identity {
     (labelled === undefined || typeof labelled === "boolean") &&
     samples === undefined &&
     [contents, changedBy, contentsBelow].every((name) => name === undefined || isUuid(name)) &&
-    (baseWitness === undefined || (typeof baseWitness === "string" && /^[0-9a-f]{32}$/.test(baseWitness)))
+    (baseWitness === undefined || (typeof baseWitness === "string" && /^[0-9a-f]{32}$/.test(baseWitness))) &&
+    (snapshot === undefined || (frozen && isSnapshot(snapshot)))
   );
+}
+
+function isSnapshot(value: unknown): value is Snapshot {
+  if (!isFields(value)) return false;
+  const { name, made } = value;
+  const isTime = made === 0 || (isCount(made) && made <= LAST_MOMENT);
+  return isTime && typeof name === "string" && snapshotNameProblem(name) === undefined;
 }
 
 function isFields(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -2,6 +2,7 @@
 import { SECTOR, isOfPlace } from "@dmkit/block-io";
 import type { StackingProblem } from "../core/stacking.ts";
 import type { IdentityBlock } from "../format/identity.ts";
+import type { Snapshot } from "../format/snapshot.ts";
 import type { Uuid } from "../format/uuid.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { bitmapSources, identitiesGiven, judge, judgeAllData } from "../open/judge.ts";
@@ -18,6 +19,7 @@ export interface LayerInfo {
   readonly uuid?: Uuid;
   readonly parent?: Uuid;
   readonly frozen?: boolean;
+  readonly snapshot?: Snapshot | undefined;
   /** Sectors, as they are recorded; undefined where they are not. */
   readonly dataOffset?: number | undefined;
   readonly baseOffset?: number | undefined;
@@ -79,6 +81,7 @@ export async function stackInfo(
               uuid: block.identity.uuid,
               parent: block.identity.parent,
               frozen: block.identity.frozen,
+              snapshot: block.identity.snapshot,
               dataOffset: block.identity.dataOffset,
               baseOffset: block.identity.baseOffset,
               labelled: block.identity.labelled === true,

@@ -18,6 +18,7 @@ import { BitmapLoader } from "../device/bitmap-loader.ts";
 import { BitmapWriter } from "../device/bitmap-writer.ts";
 import { MAX_LAYERS, OwnerMap } from "../core/owner-map.ts";
 import { type CowRules, cowRules } from "../core/rules.ts";
+import { snapshotsOf } from "../core/snapshots.ts";
 import { CowDevice } from "../device/device.ts";
 import { type CowParts, sourcesOf } from "../device/parts.ts";
 import type { AliasedBlockSize } from "../format/aliased.ts";
@@ -89,6 +90,13 @@ export async function openStack(
           },
         }),
     stack,
+    snapshots: snapshotsOf(blocks),
+    view: (part) =>
+      openStack(
+        part,
+        { name, environment, aliasedBlockSize: options.aliasedBlockSize, readOnly: true },
+        rules,
+      ),
     autocommit: options.autocommit ?? cowOptions.autocommit.default * 1000,
     environment,
     rules,

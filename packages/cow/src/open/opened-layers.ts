@@ -15,7 +15,7 @@ import {
 } from "@dmkit/block-io";
 import type { LayerDevices } from "../device/layer/layer.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
-import type { CowParts, NewLayer } from "../device/parts.ts";
+import type { CowParts, MergeWay, NewLayer } from "../device/parts.ts";
 import { useOfBase, usesOfLayer } from "../core/uses.ts";
 import { type CowOptions, cowOptions } from "../options.ts";
 
@@ -56,10 +56,13 @@ export class OpenedLayers implements NonNullable<CowParts["merging"]> {
     this.#stack = { ...this.#stack, layers: [...this.#stack.layers, next] };
   }
 
-  async begin(layer: number): Promise<StackDevices> {
+  async begin(layer: number, way: MergeWay): Promise<StackDevices> {
     try {
       const { base } = this.#stack;
-      if (layer === 1) {
+      const isBelowTop = layer + 1 === this.#layers.length;
+      if (way === "up") {
+        if (!isBelowTop) await this.#ownOf(layer + 1, "data");
+      } else if (layer === 1) {
         this.#stack = { ...this.#stack, base: await this.#own(useOfBase(this.#options, this.#size), base) };
         // The layer itself is to forget its witness of the base.
         await this.#ownOf(1, "bitmap");
@@ -68,7 +71,7 @@ export class OpenedLayers implements NonNullable<CowParts["merging"]> {
         await this.#ownOf(layer - 1, "data");
       }
       // The top is owned anyway.
-      if (layer + 1 < this.#layers.length) await this.#ownOf(layer + 1, "bitmap");
+      if (!isBelowTop) await this.#ownOf(layer + 1, "bitmap");
       return this.#stack;
     } catch (error) {
       this.#onlyRead();

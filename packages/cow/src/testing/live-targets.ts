@@ -2,14 +2,23 @@
 import { type BlockDevice, type Environment } from "@dmkit/block-io";
 import { ruled } from "@dmkit/block-io/testing";
 import { cowRules } from "../core/rules.ts";
+import { snapshotsOf } from "../core/snapshots.ts";
 import { CowDevice } from "../device/device.ts";
 import type { CowParts } from "../device/parts.ts";
-import type { Uuid } from "../format/uuid.ts";
 import { type LayerDevices, readIdentity } from "../device/layer/layer.ts";
-import type { StackDevices } from "../device/layer/stack-devices.ts";
+import { readIdentities } from "../open/judge.ts";
 import { openStack } from "../open/open.ts";
 
-import { type CowKnobs, type RuledCow, create, disksOf, geometry, problems, stackOf } from "./sim-stacks.ts";
+import {
+  type CowKnobs,
+  type RuledCow,
+  chainOf,
+  create,
+  disksOf,
+  geometry,
+  problems,
+  stackOf,
+} from "./sim-stacks.ts";
 
 /** Puts a new layer on top at every so many flushes, as long as there are any. */
 class FreezingDevice extends CowDevice {
@@ -36,7 +45,7 @@ class FreezingDevice extends CowDevice {
   async #freeze(spare: LayerDevices): Promise<void> {
     this.#freezing = true;
     try {
-      await this.freeze({ ...spare, force: true });
+      await this.freeze({ ...spare, force: true }, `${this.layers}`);
       this.#spares.shift();
     } finally {
       this.#freezing = false;
@@ -57,7 +66,7 @@ async function height(disks: readonly BlockDevice[], { sectors, frozen, spares }
 
 export const freezeTarget: RuledCow = ruled(cowRules, (rules) => ({
   name: "cow-freeze",
-  summary: "the same, with new layers put on top while it is in use",
+  summary: "the same, with snapshots made while it is in use",
   geometry: (random) => {
     const { knobs, stamped } = geometry(random, 1);
     const freezing = { ...knobs, spares: random.between(1, 3), freezeEvery: random.between(1, 3) };
@@ -73,7 +82,15 @@ export const freezeTarget: RuledCow = ruled(cowRules, (rules) => ({
     const options = { environment, autocommit, force: true, make: device };
     return openStack(stackOf(disks, sectors, count), options, rules);
   },
-  check: async (disks, _env, knobs) => problems(stackOf(disks, knobs.sectors, await height(disks, knobs))),
+  async check(disks, _env, knobs) {
+    const stack = stackOf(disks, knobs.sectors, await height(disks, knobs));
+    const blocks = await readIdentities(stack);
+    const lost = snapshotsOf(blocks).flatMap((snapshot, index) => {
+      const isNamed = index >= knobs.frozen.length && index + 1 < blocks.length;
+      return isNamed === (snapshot?.name === `${index + 1}`) ? [] : [`layer ${index + 1}: the name is wrong`];
+    });
+    return [...lost, ...(await problems(stack))];
+  },
 }));
 
 /** Merges a layer below the top at every so many flushes, while requests go on, as long as there are any. */
@@ -97,22 +114,6 @@ class MergingDevice extends CowDevice {
     }
     await super.flush();
   }
-}
-
-/** The layers that the top stands on by now, and itself. */
-async function chainOf(disks: readonly BlockDevice[], { sectors, frozen }: CowKnobs): Promise<StackDevices> {
-  const whole = stackOf(disks, sectors, frozen.length + 1);
-  const layers: LayerDevices[] = [];
-  let parent: Uuid | undefined;
-  for (const layer of whole.layers.toReversed()) {
-    const block = await readIdentity(layer.bitmap, sectors);
-    // A top without an identity stands on all there is: nothing has been merged before it had one.
-    if (block.kind !== "layer") return whole;
-    if (parent !== undefined && block.identity.uuid !== parent) continue;
-    layers.unshift(layer);
-    parent = block.identity.parent;
-  }
-  return { ...whole, layers };
 }
 
 export const mergeTarget: RuledCow = ruled(cowRules, (rules) => ({

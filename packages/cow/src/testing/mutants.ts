@@ -5,6 +5,7 @@ import { PAGE_BYTES } from "../core/owner-map.ts";
 import { type Identity, decodeIdentity, encodeIdentity } from "../format/identity.ts";
 import { freezeTarget, mergeTarget } from "./live-targets.ts";
 import type { CowTarget } from "./sim-stacks.ts";
+import { snapshotTarget } from "./snapshot-target.ts";
 import { commitTarget, rebaseTarget, squashTarget, stackTarget } from "./sim-targets.ts";
 
 /** A disk whose flushes do nothing. */
@@ -105,9 +106,14 @@ export const mutants: readonly CowTarget[] = [
   on(commitTarget, "samples-kept", isMap, Sampled),
   on(commitTarget, "data-not-flushed", isData, Unflushed),
   on(commitTarget, "bits-not-flushed", isMap, Unflushed),
-  breaking(mergeTarget, "linked-before-copied", { merge: ["link", "copy"] }),
+  breaking(mergeTarget, "linked-before-copied", { merge: ["link", "down"] }),
   on(mergeTarget, "data-not-flushed", isData, Unflushed),
   on(mergeTarget, "bits-not-flushed", isMap, Unflushed),
+  breaking(snapshotTarget, "deleted-downwards", { remove: ["down", "link"] }),
+  breaking(snapshotTarget, "linked-before-copied", { remove: ["link", "up"] }),
+  breaking(snapshotTarget, "copied-over-clients", { excludes: false }),
+  on(snapshotTarget, "data-not-flushed", isData, Unflushed),
+  on(freezeTarget, "name-not-stable", isMap, Late),
   on(squashTarget, "data-not-flushed", isData, Unflushed),
   on(rebaseTarget, "bits-not-flushed", isMap, Unflushed),
 ];

@@ -20,7 +20,7 @@ import { bitmapDeviceSize } from "../format/geometry.ts";
 import { BASE_UUID } from "../format/identity.ts";
 import { labelledSize } from "../format/label.ts";
 import type { Uuid } from "../format/uuid.ts";
-import { type LayerDevices, writeIdentity, eraseIdentity } from "../device/layer/layer.ts";
+import { type LayerDevices, eraseIdentity, readIdentity, writeIdentity } from "../device/layer/layer.ts";
 import { bitmapRange, fillLayer } from "../device/copy/work.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { openStack } from "../open/open.ts";
@@ -38,6 +38,8 @@ export interface CowKnobs {
   readonly stamped: readonly boolean[];
   /** The writable layer has no identity at first. */
   readonly isNew: boolean;
+  /** Whether each frozen layer is a snapshot, called by its number. Left out: none is. */
+  readonly named?: readonly boolean[];
   /** Layers to be put on top while the stack runs. */
   readonly spares: number;
   /** Flushes between two freezes. */
@@ -78,7 +80,7 @@ function runs(random: Prng, sectors: number): Extent[] {
   });
 }
 
-function ownerOf(frozen: readonly (readonly Extent[])[], sector: number): number {
+export function ownerOf(frozen: readonly (readonly Extent[])[], sector: number): number {
   return frozen.findLastIndex((layer) => layer.some(([from, to]) => sector >= from && sector < to)) + 1;
 }
 
@@ -132,7 +134,8 @@ export async function create(
     if (index > frozen.length || (index === frozen.length && isNew)) await eraseIdentity(bitmap, sectors);
     else {
       const parent = index === 0 ? BASE_UUID : uuid(index);
-      const identity = { uuid: uuid(index + 1), parent, sectors, frozen: index < frozen.length };
+      const snapshot = knobs.named?.[index] === true ? { name: `${index + 1}`, made: index } : undefined;
+      const identity = { uuid: uuid(index + 1), parent, sectors, frozen: index < frozen.length, snapshot };
       const samples = await sampleData({ bitmap, data, offset }, identity.uuid, sectors);
       const told = labelled ? { ...identity, samples } : identity;
       await writeIdentity(bitmap, told);
@@ -154,6 +157,25 @@ export function open(
     { environment, autocommit, force: true },
     rules,
   );
+}
+
+/** The layers that the top stands on by now, and itself. */
+export async function chainOf(
+  disks: readonly BlockDevice[],
+  { sectors, frozen }: CowKnobs,
+): Promise<StackDevices> {
+  const whole = stackOf(disks, sectors, frozen.length + 1);
+  const layers: LayerDevices[] = [];
+  let parent: Uuid | undefined;
+  for (const layer of whole.layers.toReversed()) {
+    const block = await readIdentity(layer.bitmap, sectors);
+    // A top without an identity stands on all there is: nothing has been merged before it had one.
+    if (block.kind !== "layer") return whole;
+    if (parent !== undefined && block.identity.uuid !== parent) continue;
+    layers.unshift(layer);
+    parent = block.identity.parent;
+  }
+  return { ...whole, layers };
 }
 
 export async function problems(stack: StackDevices): Promise<string[]> {

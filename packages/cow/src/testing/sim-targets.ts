@@ -11,6 +11,7 @@ import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { openStack } from "../open/open.ts";
 
 import { freezeTarget, mergeTarget } from "./live-targets.ts";
+import { snapshotTarget } from "./snapshot-target.ts";
 import {
   type CowKnobs,
   type CowTarget,
@@ -123,6 +124,7 @@ export const simTargets: readonly CowTarget[] = [
   stackTarget,
   freezeTarget,
   mergeTarget,
+  snapshotTarget,
   commitTarget,
   dropTarget,
   squashTarget,

@@ -25,13 +25,13 @@ import {
   type StorageFacts,
   type WriteZeroesOptions,
   done,
+  nameProblem,
   refuse,
   storageBelow,
   toBlockIoError,
   witnessOf,
   worstHealth,
 } from "@dmkit/block-io";
-import { nameProblem } from "../format/name.ts";
 import type { Epoch } from "../core/epochs.ts";
 import { dirtyBitmap } from "./dirty-bitmap.ts";
 import { bitmapHealth, epochList, lossHealth, statusLine, trackedFacts } from "./facts.ts";

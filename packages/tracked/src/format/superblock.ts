@@ -29,6 +29,7 @@ import {
   crc32c,
   getU32,
   getU8,
+  nameProblem,
   setU32,
   setU64,
   setU8,
@@ -37,7 +38,6 @@ import {
   uuidText,
 } from "@dmkit/block-io";
 import { type Geometry, MAX_SLOTS, SUPERBLOCK_BYTES, geometryProblem } from "./geometry.ts";
-import { nameProblem } from "./name.ts";
 
 /** One epoch, as the superblock has it. */
 export interface EpochRecord {

@@ -1,10 +1,9 @@
 /** `dump` and `restore`: superblock and bitmaps as plain data, and back, without loss. The tracked device is not touched. */
-import { type BlockDevice, type OfflineWork, isUuid, refuse } from "@dmkit/block-io";
+import { type BlockDevice, type OfflineWork, isUuid, nameProblem, refuse } from "@dmkit/block-io";
 import { bitsOfPage } from "../device/pages.ts";
 import { EpochTable } from "../core/epochs.ts";
 import { currentSuperblock, readSuperblocks, writeSuperblocks } from "../device/superblocks.ts";
 import { type Geometry, bitmapDeviceSize, chunksOf, geometryProblem } from "../format/geometry.ts";
-import { nameProblem } from "../format/name.ts";
 import type { EpochRecord, Superblock } from "../format/superblock.ts";
 import { createBitmaps } from "../open/create.ts";
 import { findBitmaps } from "../open/bitmaps.ts";

@@ -8,6 +8,7 @@ import {
   type Environment,
   type Limits,
   contentsOf,
+  nameProblem,
   realEnvironment,
   refuse,
   requireBlank,
@@ -26,7 +27,6 @@ import type { Losses, TrackedParts } from "../device/parts.ts";
 import { SuperblockRecord } from "../device/record.ts";
 import { type Copy, currentSuperblock, readSuperblocks, writeOrder } from "../device/superblocks.ts";
 import { type Geometry, PAGE_BITS_BYTES, bitmapDeviceSize, chunksOf } from "../format/geometry.ts";
-import { nameProblem } from "../format/name.ts";
 import type { EpochRecord, Superblock } from "../format/superblock.ts";
 import { DEFAULT_CHUNK, DEFAULT_SLOTS, trackedOptions } from "../options.ts";
 import { createBitmaps, requireGeometry } from "./create.ts";

@@ -34,6 +34,7 @@ import {
   healthy,
   makeGate,
   plainLimits,
+  refuse,
   shellQuote,
   storageOf,
 } from "@dmkit/block-io";
@@ -276,6 +277,14 @@ export class NamedDevice implements BlockDevice {
         hint: `Give it one: dmkit reload ${shellQuote(this.name)} --table "…"; dmkit resume ${shellQuote(this.name)}`,
       }),
     );
+  }
+
+  /** What it shows under the name of a snapshot, to be read. Errors: `EINVAL` where it has none, `ENOENT`, the target's. */
+  async openSnapshot(name: string): Promise<BlockDevice> {
+    const [target, ...others] = this.#opened?.targets ?? [];
+    if (target?.openSnapshot !== undefined && others.length === 0) return target.openSnapshot(name);
+    const hint = "Snapshots are of devices whose table is one line of a target that has them.";
+    throw refuse(this.name, "EINVAL", "has no snapshots", hint);
   }
 
   /** Holds requests until those in flight are answered and all is flushed, and goes on being held. */

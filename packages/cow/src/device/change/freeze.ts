@@ -5,12 +5,15 @@
  *      2  requests are held back, those under way finish, flush      the top has all that was answered
  *         with `force` the new layer's devices are cleared           the new layer is new
  *      3  identity of the new layer, stable                          both stacks open: the new layer is empty
- *      4  the flag `frozen` in the old top, stable                   only the stack with the new layer opens for
- *                                                                    writing, with the same contents
+ *      4  the flag `frozen` in the old top, stable, and with it      only the stack with the new layer opens for
+ *         the name of the snapshot, if it is to be one               writing, with the same contents
  *      5  the new layer is the top, requests go on
  */
 import { BlockIoError, type Limits, SECTOR, randomUuid, refuse, toBlockIoError } from "@dmkit/block-io";
+import { MAX_LAYERS } from "../../core/owner-map.ts";
+import { type Snapshots, requireNewName } from "../../core/snapshots.ts";
 import type { Identity } from "../../format/identity.ts";
+import type { Snapshot } from "../../format/snapshot.ts";
 import {
   type LayerDevices,
   readIdentity,
@@ -31,8 +34,9 @@ export interface FreezeHost {
   /** As it is before the freeze. */
   readonly now: {
     readonly stack: StackDevices;
+    readonly snapshots: Snapshots;
     readonly top: CowParts["top"];
-    push(layer: NewLayer, identity: Identity): void;
+    push(layer: NewLayer, identity: Identity, snapshot?: Snapshot): void;
   };
   readonly parts: Pick<CowParts, "environment">;
   /** Lets requests under way finish, flushes, and holds new ones back until the freeze is over. */
@@ -41,10 +45,16 @@ export interface FreezeHost {
   fail(failure: BlockIoError): void;
 }
 
-export async function freeze(host: FreezeHost, layer: NewLayer): Promise<void> {
+/** @param name of the snapshot that the old top is from then on; undefined: none. */
+export async function freeze(host: FreezeHost, layer: NewLayer, name?: string): Promise<void> {
   const { top } = host.now;
   if (top === undefined) {
     throw refusal(host, "EROFS", "the stack is read-only", "Open it for writing to put a layer on it.");
+  }
+  if (name !== undefined) requireNewName(host.now.snapshots, name, host.name);
+  if (host.now.stack.layers.length >= MAX_LAYERS) {
+    const hint = "Commit some of them, or delete snapshots, first.";
+    throw refusal(host, "EINVAL", `there are ${MAX_LAYERS} layers, which is all there can be`, hint);
   }
   requireLayerRoom(layer, host.now.stack.sectors);
   checkDevices(host, layer);
@@ -64,14 +74,19 @@ export async function freeze(host: FreezeHost, layer: NewLayer): Promise<void> {
   };
   await writeIdentity(layer.bitmap, identity);
   const labelled = await takeLabel(layer, identity, layer.force);
-  await seal(host, top);
-  host.now.push(layer, labelled);
+  const snapshot = name === undefined ? undefined : { name, made: host.parts.environment.clock.wallTime() };
+  await seal(host, top, snapshot);
+  host.now.push(layer, labelled, snapshot);
 }
 
-async function seal(host: FreezeHost, { layer, record }: NonNullable<CowParts["top"]>): Promise<void> {
+async function seal(
+  host: FreezeHost,
+  { layer, record }: NonNullable<CowParts["top"]>,
+  snapshot: Snapshot | undefined,
+): Promise<void> {
   const samples = await sampleData(layer, record.identity.uuid, host.now.stack.sectors);
   try {
-    await record.change((identity) => ({ ...identity, samples, frozen: true }));
+    await record.change((identity) => ({ ...identity, samples, frozen: true, snapshot }));
   } catch (error) {
     // The flag may have landed or not. Going on with the old top could write to a layer that is frozen: whatever the
     // device below still holds, this one has failed.

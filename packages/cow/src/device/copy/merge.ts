@@ -13,7 +13,8 @@
  *
  * The merged layer keeps what it has: it can be left out of the table, and what else lies on it shows what it did. What
  * lies on the layer below, or on the base, beside it would show something else from step 2 on, and is refused: see
- * core/reliance.ts.
+ * core/reliance.ts. So no snapshot is merged like that, nor is anything merged into one: one that is deleted is copied up
+ * instead, see up.ts, before step 4.
  */
 import { refuse, realEnvironment } from "@dmkit/block-io";
 import { changing } from "../../core/reliance.ts";
@@ -23,6 +24,7 @@ import { type LayerDevices, readIdentity, writeIdentity } from "../layer/layer.t
 import { sampleData } from "../layer/pairing.ts";
 import type { StackDevices } from "../layer/stack-devices.ts";
 import { Left, copyAllBut } from "./left.ts";
+import type { MergeWay } from "../parts.ts";
 import { LayerRuns, type Run, type WorkOptions, bytesOf, fillLayer, pieces } from "./work.ts";
 
 /** Throws `EINVAL` for a layer that cannot be merged: one there is not, or the top. @param layer from 1 at the bottom. */
@@ -38,18 +40,21 @@ export function requireBelowTop({ layers }: Pick<StackDevices, "layers">, layer:
   );
 }
 
-/** Throws `EROFS` where what is written to cannot be. */
-export function requireMergeable(stack: StackDevices, layer: number): void {
+/** Throws `EROFS` where what is written to cannot be. @param way where the layer is copied to. */
+export function requireMergeable(stack: StackDevices, layer: number, way: MergeWay): void {
   const { layers, base } = stack;
-  const below = layers[layer - 2];
-  const written = [...(below ? [below.bitmap, below.data] : [base]), layers[layer]?.bitmap];
+  const [below, above] = [layers[layer - 2], layers[layer]];
+  const down = below === undefined ? [base] : [below.bitmap, below.data];
+  const written = [...(way === "down" ? down : [above?.data]), above?.bitmap];
   const fixed = written.find((device) => device?.limits.capabilities.readOnly === true);
   if (fixed === undefined) return;
   throw refuse(
     fixed.name,
     "EROFS",
     "can only be read",
-    "A layer is committed into what can be written. Squash it with those above it instead.",
+    way === "down"
+      ? "A layer is committed into what can be written. Squash it with those above it instead."
+      : "A snapshot goes into the layer above it, which has to be writable.",
   );
 }
 

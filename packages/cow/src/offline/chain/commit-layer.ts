@@ -3,6 +3,7 @@
  * while it is in use, see device/copy/merge.ts.
  */
 import { SECTOR } from "@dmkit/block-io";
+import { requireNoSnapshot, snapshotsOf } from "../../core/snapshots.ts";
 import { nameOf } from "../../core/stacking.ts";
 import {
   copyDown,
@@ -37,7 +38,8 @@ export async function commitLayer(
   // A layer of another stack in between lies on the same, but what it has was never moved down from here: it is refused.
   if (identity.parent === nameOf(blocks[layer - 2]) && (await isBelow(stack, layer, options))) return 0;
   await requireSound(blocks, stack, options);
-  requireMergeable(stack, layer);
+  requireNoSnapshot(snapshotsOf(blocks), [layer, layer - 1], "cow");
+  requireMergeable(stack, layer, "down");
   const bytes = await copyDown(stack, layer, options);
   const change = await relinking(stack, layer);
   await writeIdentity(above.bitmap, change(identity));

@@ -10,6 +10,7 @@ import {
 import { relianceOn } from "../../core/reliance.ts";
 import { nameOf } from "../../core/stacking.ts";
 import { checkSectors } from "../../format/geometry.ts";
+import type { Snapshot } from "../../format/snapshot.ts";
 import type { Identity } from "../../format/identity.ts";
 import {
   type LayerDevices,
@@ -29,6 +30,8 @@ export interface CreateOptions {
   readonly below?: BlockDevice | undefined;
   /** Bytes: where the target starts on the base, in a layer that lies on the base. Left out: known when it is opened. */
   readonly baseOffset?: number | undefined;
+  /** What the layer below is from then on; its bitmap must be writable. Left out: what it was. */
+  readonly snapshot?: Snapshot | undefined;
   readonly environment?: Environment;
   /** The devices need not be blank, nor the label free, but for the bitmap itself: that is for the caller to see to. Default false. */
   readonly force?: boolean;
@@ -36,7 +39,7 @@ export interface CreateOptions {
 
 /** Makes a new, empty layer. Errors: EEXIST if it is one already, EFORMAT, EINVAL, those of the devices. */
 export async function createLayer(layer: LayerDevices, options: CreateOptions): Promise<Identity> {
-  const { sectors, below, baseOffset, environment = realEnvironment, force = false } = options;
+  const { sectors, below, baseOffset, snapshot, environment = realEnvironment, force = false } = options;
   checkSectors(sectors);
   requireLayerRoom(layer, sectors);
   const found = await readIdentity(layer.bitmap, sectors);
@@ -62,6 +65,8 @@ export async function createLayer(layer: LayerDevices, options: CreateOptions): 
       "Check that it is the bitmap device of a layer of the same length.",
     );
   }
+  if (snapshot !== undefined && below?.limits.capabilities.readOnly === true)
+    throw refuse(below.name, "EROFS", "can only be read", "Open it for writing to make it a snapshot.");
   const identity = {
     uuid: randomUuid(environment.random),
     parent: nameOf(parent),
@@ -75,7 +80,8 @@ export async function createLayer(layer: LayerDevices, options: CreateOptions): 
   const labelled = await takeLabel(layer, identity, force);
   // The new layer first: a frozen layer without one on it could not be opened as it was used to be.
   if (below !== undefined && parent?.kind === "layer" && !below.limits.capabilities.readOnly) {
-    await writeIdentity(below, { ...parent.identity, frozen: true });
+    const named = snapshot === undefined ? {} : { snapshot };
+    await writeIdentity(below, { ...parent.identity, ...named, frozen: true });
   }
   return labelled;
 }

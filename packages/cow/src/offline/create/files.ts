@@ -11,6 +11,7 @@ import {
 } from "@dmkit/block-io";
 import { freeLabel } from "../../device/layer/pairing.ts";
 import { bitmapDeviceSize } from "../../format/geometry.ts";
+import type { Snapshot } from "../../format/snapshot.ts";
 import { labelledSize } from "../../format/label.ts";
 import { createLayer } from "./create.ts";
 
@@ -32,6 +33,8 @@ export interface LayerFileOptions {
   readonly dataOffset?: number | undefined;
   /** Leaves the identity to whoever puts the layer on top. Default false. */
   readonly blank?: boolean | undefined;
+  /** What the layer below is from then on; its bitmap must be writable. */
+  readonly snapshot?: Snapshot | undefined;
   readonly environment?: Environment;
 }
 
@@ -45,7 +48,7 @@ export function refuseOldFiles({ bitmap, data }: LayerFiles): void {
 
 /** Makes the two files of a new layer, or none. Errors: `EEXIST`, those of the files. */
 export async function createLayerFiles(files: LayerFiles, options: LayerFileOptions): Promise<void> {
-  const { sectors, below, baseOffset, dataOffset = 0, environment = realEnvironment } = options;
+  const { sectors, below, baseOffset, dataOffset = 0, snapshot, environment = realEnvironment } = options;
   refuseOldFiles(files);
   const made: BlockDevice[] = [];
   try {
@@ -55,7 +58,8 @@ export async function createLayerFiles(files: LayerFiles, options: LayerFileOpti
     made.push(data);
     const layer = { bitmap, data, offset: dataOffset };
     await freeLabel(layer, sectors);
-    if (options.blank !== true) await createLayer(layer, { sectors, below, baseOffset, environment });
+    if (options.blank !== true)
+      await createLayer(layer, { sectors, below, baseOffset, snapshot, environment });
   } catch (error) {
     for (const { name } of made) rmSync(newPath(name).path, { force: true });
     throw error;

@@ -7,6 +7,7 @@ import { refuseUseless } from "../../../ui/useless-options.ts";
 import { integer, size } from "../../values.ts";
 import type { Finish } from "../../command.ts";
 import { type CreateFlags, createFiles } from "./create.ts";
+import { type NewTopFlags, dropSnapshot, listSnapshots, revert, takeSnapshot } from "./snapshots.ts";
 import { type ResizeFlags, resizeStack } from "./resize.ts";
 import {
   type CommitFlags,
@@ -40,6 +41,11 @@ Examples:
   dmkit cow commit base.img w.map w.img v.map v.img     v into w
   dmkit cow commit --layer 1 base.img w.map w.img v.map v.img    w into the base; v lies on that then
   dmkit message vm commit 1                             the same, while vm is served
+  dmkit cow snapshot monday v.map v.img base.img w.map w.img    w is the snapshot, and v is written
+  dmkit message vm snapshot monday ./v.map ./v.img       the same, while vm is served
+  dmkit cow snapshots base.img w.map w.img v.map v.img
+  dmkit cow snapshot-revert monday u.map u.img base.img w.map w.img v.map v.img    u is written, on w; v stays
+  dmkit cow snapshot-delete monday base.img w.map w.img v.map v.img    w into v, which lies on the base then
   dmkit cow squash 1..2 base.img w.map w.img v.map v.img
   dmkit cow flatten out.img base.img w.map w.img
   truncate -s 20G base.img; dmkit cow resize 20G base.img w.map w.img
@@ -139,9 +145,51 @@ export function addCow(program: Command, finish: Finish): void {
       finish(await pairStack(words, flags)),
     );
 
+  stackCommand(
+    add("snapshot", "Makes the last layer a snapshot, and a new layer on it; prints the table with that."),
+  )
+    .argument("<name>", "what the snapshot is called: one word of up to 63 bytes without comma and @")
+    .argument("<bitmap>", "bitmap file of the new layer; must not exist")
+    .argument("<data>", "data file of the new layer; must not exist")
+    .argument("<stack...>")
+    .option("--data-offset <sectors>", "sector of the data file where the new layer starts", sector)
+    .action(async (name: string, bitmap: string, data: string, words: string[], flags: NewTopFlags) =>
+      finish(await takeSnapshot(name, { bitmap, data }, words, flags)),
+    );
+
+  stackCommand(add("snapshots", "Lists snapshots: name, when it was made, layer, the table that shows it."))
+    .argument("<stack...>")
+    .option("--json", "print JSON")
+    .action(async (words: string[], flags: Flags) => finish(await listSnapshots(words, flags)));
+
+  stackCommand(
+    add("snapshot-revert", "Makes a new layer on a snapshot, which shows that; prints the table with it."),
+  )
+    .argument("<name>", "of the snapshot")
+    .argument("<bitmap>", "bitmap file of the new layer; must not exist")
+    .argument("<data>", "data file of the new layer; must not exist")
+    .argument("<stack...>")
+    .option("--data-offset <sectors>", "sector of the data file where the new layer starts", sector)
+    .action(async (name: string, bitmap: string, data: string, words: string[], flags: NewTopFlags) =>
+      finish(await revert(name, { bitmap, data }, words, flags)),
+    );
+
+  stackCommand(
+    add(
+      "snapshot-delete",
+      "Copies what a snapshot holds up into the layer above; prints the table without it. Run it again to finish.",
+    ),
+  )
+    .argument("<name>", "of the snapshot")
+    .argument("<stack...>")
+    .action(async (name: string, words: string[], flags: Flags) =>
+      finish(await dropSnapshot(name, words, flags)),
+    );
+
   stackCommand(add("flatten", "Writes what the stack shows to one raw image."))
     .argument("<image>", "created if it does not exist; called IMAGE.dmkit-part until it is complete")
     .argument("<stack...>")
+    .option("--snapshot <name>", "what this snapshot shows, not the whole stack")
     .option("--from <size>", "go on after an interruption, from here", size(0, SECTOR), 0)
     .option("--force", "write over an image that is there and not blank", false)
     .addOption(

@@ -1,9 +1,10 @@
 /** The work of `dmkit cow …`: each opens a stack, does one thing with it, and says what came of it. */
-import { SECTOR, describeSize, printableJson } from "@dmkit/block-io";
+import { SECTOR, describeSize, printable, printableJson } from "@dmkit/block-io";
 import {
   type AliasedBlockSize,
   type ChangedRange,
   type Problem,
+  type StackDevices,
   check,
   commitLayer,
   commitTop,
@@ -14,6 +15,7 @@ import {
   rebase,
   squash,
   stackInfo,
+  upToSnapshot,
 } from "@dmkit/cow";
 import { requireOther, withDestination } from "../../../destination.ts";
 import { CANCELLED, print, tellCancelled } from "../../../offline/work.ts";
@@ -21,7 +23,7 @@ import { endedBySignal } from "../../../ui/interrupt.ts";
 import { outputIsLost } from "../../../ui/output.ts";
 import { startProgress } from "../../../ui/progress.ts";
 import { exitCodes } from "../../../ui/terminal.ts";
-import { type OpenStack, stackPool, withStack } from "./stack-words.ts";
+import { stackPool, withStack } from "./stack-words.ts";
 import { commandEnvironment } from "../../../ui/command-environment.ts";
 
 export interface Flags {
@@ -35,6 +37,8 @@ export interface FlattenFlags extends Flags {
   readonly from: number;
   readonly force: boolean;
   readonly bad?: "zero";
+  /** What it shows instead. */
+  readonly snapshot?: string;
 }
 
 export interface CommitFlags extends Flags {
@@ -65,12 +69,14 @@ export async function info(words: string[], flags: Flags): Promise<number> {
         kind,
         uuid,
         frozen,
+        snapshot,
         allocated,
         dataOffset = 0,
         baseOffset,
       } of facts.layers) {
         const parts = [
-          frozen ? "frozen" : kind,
+          snapshot === undefined ? (frozen ? "frozen" : kind) : `snapshot ${printable(snapshot.name)}`,
+          ...(snapshot === undefined ? [] : [`made ${new Date(snapshot.made).toISOString()}`]),
           ...(allocated === undefined ? [] : [`holds ${describeSize(allocated)}`]),
           ...(dataOffset === 0 ? [] : [`data from sector ${dataOffset}`]),
           ...(baseOffset === undefined || baseOffset === 0 ? [] : [`on the base from sector ${baseOffset}`]),
@@ -146,7 +152,8 @@ export async function pairStack(words: string[], flags: Flags & { force: boolean
 
 export async function flattenStack(path: string, words: string[], flags: FlattenFlags): Promise<number> {
   requireOther(path, words);
-  return withStack({ words, size: flags.size }, async (stack) => {
+  return withStack({ words, size: flags.size }, async (whole) => {
+    const stack = flags.snapshot === undefined ? whole : await upToSnapshot(whole, flags.snapshot);
     const environment = commandEnvironment;
     const size = stack.sectors * SECTOR;
     let reached = flags.from;
@@ -204,9 +211,9 @@ export async function diffStack({ from, to }: Range, words: string[], flags: Dif
 }
 
 /** Long work: with progress, ended by an interrupt between two steps. */
-async function work(
+export async function work(
   label: string,
-  stack: OpenStack,
+  stack: StackDevices,
   flags: Flags,
   run: (options: { progress: (bytes: number) => void; signal: AbortSignal }) => Promise<unknown>,
 ): Promise<number> {
@@ -221,7 +228,8 @@ async function work(
   return exitCodes.ok;
 }
 
-function aliased({ aliasedBlockSize }: Flags): { aliasedBlockSize: AliasedBlockSize | undefined } {
+/** How layers without a UUID are read. */
+export function aliased({ aliasedBlockSize }: Flags): { aliasedBlockSize: AliasedBlockSize | undefined } {
   return {
     aliasedBlockSize:
       aliasedBlockSize === undefined ? undefined : (Number(aliasedBlockSize) as AliasedBlockSize),

@@ -1,0 +1,114 @@
+/** `dmkit cow snapshot …`: snapshots of a stack that nobody serves. */
+import { resolve } from "node:path";
+import {
+  SECTOR,
+  describeSize,
+  newPath,
+  printable,
+  printableJson,
+  quoteTableWord,
+  refuse,
+} from "@dmkit/block-io";
+import {
+  type LayerFiles,
+  type StackDevices,
+  deleteSnapshot,
+  makeSnapshot,
+  refuseOldFiles,
+  revertToSnapshot,
+  snapshotsOf,
+  tableOf,
+} from "@dmkit/cow";
+import { print } from "../../../offline/work.ts";
+import { commandEnvironment } from "../../../ui/command-environment.ts";
+import { exitCodes } from "../../../ui/terminal.ts";
+import { withStack } from "./stack-words.ts";
+import { type Flags, aliased, work } from "./verbs.ts";
+
+/** A command that makes a layer. */
+export interface NewTopFlags extends Flags {
+  /** Sector of the data file where the layer starts. */
+  readonly dataOffset?: number;
+}
+
+/** Makes the last layer a snapshot, and prints the table with the new layer. */
+export async function takeSnapshot(
+  name: string,
+  files: LayerFiles,
+  words: string[],
+  flags: NewTopFlags,
+): Promise<number> {
+  requireNewFiles(files);
+  const isTop = (layer: number, layers: number): boolean => layer === layers && layers > 0;
+  return withStack({ words, size: flags.size, writes: isTop }, async (stack) => {
+    await makeSnapshot(stack, name, files, optionsOf(flags));
+    print(`${tableLine(stack, files, flags)}\n`);
+    return exitCodes.ok;
+  });
+}
+
+/** Makes a layer on a snapshot, and prints the table with it. */
+export async function revert(
+  name: string,
+  files: LayerFiles,
+  words: string[],
+  flags: NewTopFlags,
+): Promise<number> {
+  requireNewFiles(files);
+  return withStack({ words, size: flags.size }, async (stack) => {
+    const part = await revertToSnapshot(stack, name, files, optionsOf(flags));
+    print(`${tableLine(part, files, flags)}\n`);
+    return exitCodes.ok;
+  });
+}
+
+/** Lists snapshots, each with the table that shows it. */
+export async function listSnapshots(words: string[], flags: Flags): Promise<number> {
+  return withStack({ words, size: flags.size, looksAtBitmaps: true }, async (stack) => {
+    const all = (await snapshotsOf(stack)).flatMap((snapshot, index) => {
+      if (snapshot === undefined) return [];
+      const table = tableLine({ ...stack, layers: stack.layers.slice(0, index + 1) });
+      return [{ name: snapshot.name, made: new Date(snapshot.made).toISOString(), layer: index + 1, table }];
+    });
+    if (flags.json) print(`${printableJson(all, 2)}\n`);
+    else
+      for (const { name, made, layer, table } of all)
+        print(`${printable(name)}\t${made}\tlayer ${layer}\t${printable(table)}\n`);
+    return exitCodes.ok;
+  });
+}
+
+/** Deletes a snapshot, and prints the table without its layer. */
+export async function dropSnapshot(name: string, words: string[], flags: Flags): Promise<number> {
+  const snapshots = await withStack({ words, size: flags.size, looksAtBitmaps: true }, snapshotsOf);
+  const above = snapshots.findIndex((snapshot) => snapshot?.name === name) + 2;
+  return withStack({ words, size: flags.size, writes: (layer) => layer === above }, async (stack) => {
+    let copied = 0;
+    const code = await work("snapshot-delete", stack, flags, async (options) => {
+      const { layer, bytes } = await deleteSnapshot(stack, name, { ...options, ...aliased(flags) });
+      copied = bytes;
+      const layers = stack.layers.filter((_, index) => index !== layer - 1);
+      print(`${tableLine({ ...stack, layers })}\n`);
+    });
+    if (code === exitCodes.ok && flags.quiet !== true)
+      process.stderr.write(`snapshot-delete: ${describeSize(copied)} copied up\n`);
+    return code;
+  });
+}
+
+function requireNewFiles(files: LayerFiles): void {
+  if (resolve(newPath(files.bitmap).path) === resolve(newPath(files.data).path))
+    throw refuse(files.data, "EINVAL", "cannot be both files of the layer", "Give two names.");
+  refuseOldFiles(files);
+}
+
+function optionsOf(flags: NewTopFlags): Parameters<typeof makeSnapshot>[3] {
+  const { dataOffset = 0 } = flags;
+  return { ...aliased(flags), dataOffset: dataOffset * SECTOR, environment: commandEnvironment };
+}
+
+/** With a new layer on top, if there is one. */
+function tableLine(stack: StackDevices, top?: LayerFiles, { dataOffset = 0 }: NewTopFlags = {}): string {
+  const words = [...tableOf(stack), ...(top === undefined ? [] : [top.bitmap, top.data, `${dataOffset}`])];
+  return ["0", stack.sectors, "cow", ...words.map(quoteTableWord)].join(" ");
+}
