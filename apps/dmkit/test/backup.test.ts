@@ -22,7 +22,7 @@ import {
   verify,
 } from "../src/backup/backup.ts";
 import { cli } from "./cli.ts";
-import { serve, tempFolder } from "./support.ts";
+import { describeWith, serve, succeed, tempFolder } from "./support.ts";
 
 const SIZE = 10 * PIECE;
 const MIB = 2 ** 20;
@@ -301,4 +301,43 @@ it("backs up a running disk, all of it and what has changed", { timeout: 60_000 
   expect((await cli("info", at("cut.img"))).stdout).toContain("cut short");
   await refused(1, "no whole disk", "dm:vm", at("n"), "--since", "tuesday", "--from", at("cut.img"));
   expect(await server.stop()).toBe(0);
+});
+
+describeWith(["losetup"], "a disk that a server has open", () => {
+  it("is written to by no command, through a loop device either", { timeout: 60_000 }, async () => {
+    const folder = tempFolder();
+    const at = (name: string): string => join(folder, name);
+    for (const [name, size] of [
+      ["disk.img", 8 * MIB],
+      ["disk.map", MIB],
+      ["other.img", 8 * MIB],
+    ] as const)
+      writeFileSync(at(name), Buffer.alloc(size));
+    writeFileSync(at("disk.img"), "disk", { flag: "r+" });
+    const table = `0 ${(8 * MIB) / 512} tracked disk.img disk.map`;
+    process.env["DMKIT_CONTROL"] = at("c.sock");
+    const server = await serve(["-U", at("s.sock"), "--control", at("c.sock"), "--name", "vm", "-t", table], {
+      cwd: folder,
+    });
+    const loop = (await succeed("losetup", ["--find", "--show", at("disk.img")])).trim();
+    try {
+      const before = readFileSync(at("disk.img"));
+      for (const words of [
+        ["backup", "dm:vm", loop, "--force"],
+        ["backup", "dm:vm", at("disk.img"), "--force"],
+        ["backup", at("other.img"), loop, "--force"],
+        ["copy", "-q", at("other.img"), loop],
+        ["restore", "-q", at("other.img"), loop, "--force"],
+        ["format", "tracked", loop, "--device", at("other.img"), "--force"],
+        ["serve", "-U", at("t.sock"), "-t", `0 2048 linear ${loop} 0`],
+      ]) {
+        const { code, stderr } = await cli(...words);
+        expect([words, code, stderr]).toEqual([words, 1, expect.stringContaining("(EBUSY)")]);
+        expect(readFileSync(at("disk.img")).equals(before)).toBe(true);
+      }
+    } finally {
+      await succeed("losetup", ["-d", loop]);
+    }
+    expect(await server.stop()).toBe(0);
+  });
 });

@@ -1,7 +1,9 @@
 import { execFileSync } from "node:child_process";
 import {
+  closeSync,
   existsSync,
   mkdtempSync,
+  openSync,
   readFileSync,
   readdirSync,
   rmSync,
@@ -14,6 +16,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import {
   type BlockDevice,
+  type BlockIoError,
   LinearDevice,
   LowerDevices,
   MemoryDevice,
@@ -23,6 +26,7 @@ import {
   realEnvironment,
   storageOf,
 } from "../src/index.ts";
+import { native } from "../src/devices/native.ts";
 import { SyncGate } from "../src/devices/sync-gate.ts";
 import { tempFolder } from "./temp.ts";
 
@@ -224,9 +228,12 @@ describe("a file", () => {
 });
 
 /** A loop device over a file, where this process may make one. */
-function loopDevice(path: string): string | undefined {
+function loopDevice(path: string, ...words: string[]): string | undefined {
   try {
-    return execFileSync("losetup", ["--find", "--show", path], { encoding: "utf8", stdio: "pipe" }).trim();
+    return execFileSync("losetup", ["--find", "--show", ...words, path], {
+      encoding: "utf8",
+      stdio: "pipe",
+    }).trim();
   } catch {
     return undefined;
   }
@@ -281,6 +288,60 @@ describe("a block device", () => {
       await lowers.close();
     } finally {
       execFileSync("losetup", ["-d", loop]);
+    }
+  });
+});
+
+describe("bytes that somebody else has open under another name", () => {
+  /** A lock that this process does not know of, as that of another one. */
+  const locked = async <T>(path: string, exclusive: boolean, work: () => Promise<T>): Promise<T> => {
+    const fd = openSync(path, "r");
+    try {
+      expect(native()?.tryLock(fd, exclusive)).toBe(true);
+      return await work();
+    } finally {
+      closeSync(fd);
+    }
+  };
+  const opened = (path: string, readOnly: boolean): Promise<string> =>
+    openFile(path, { readOnly }).then(
+      (device) => device.close().then(() => "opened"),
+      (error: unknown) => (error as BlockIoError).code,
+    );
+
+  it("are in use: a file, the loop devices over it, and those over other parts of it", async ({ skip }) => {
+    const path = image(4 * 2 ** 20);
+    const loops: string[] = [];
+    try {
+      for (const words of [[], [], ["--offset", "2097152"], ["--sizelimit", "2097152"]]) {
+        const loop = loopDevice(path, ...words);
+        if (loop === undefined) {
+          if (process.env["CI"]) throw new Error("CI must be able to make loop devices");
+          return skip("no permission to make loop devices");
+        }
+        loops.push(loop);
+      }
+      const [whole, twin, second, first] = loops as [string, string, string, string];
+      for (const [one, other] of [
+        [path, whole],
+        [whole, path],
+        [whole, twin],
+        [first, path],
+        [second, whole],
+      ] as const) {
+        expect(await locked(one, true, () => opened(other, false)), `${one} ${other}`).toBe("EBUSY");
+        expect(await locked(one, true, () => opened(other, true))).toBe("EBUSY");
+        expect(await locked(one, false, () => opened(other, false))).toBe("EBUSY");
+        expect(await locked(one, false, () => opened(other, true))).toBe("opened");
+      }
+      expect(await locked(first, true, () => opened(second, false))).toBe("opened");
+      // What it has open itself is for claims to tell.
+      const own = await openFile(path);
+      expect(await opened(whole, false)).toBe("opened");
+      await own.close();
+      expect(await locked(path, true, () => opened(whole, false))).toBe("EBUSY");
+    } finally {
+      for (const loop of loops) execFileSync("losetup", ["-d", loop]);
     }
   });
 });

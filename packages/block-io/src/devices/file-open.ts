@@ -6,6 +6,7 @@
  * again if it cannot be opened: the next opening would take it for one with its storage reserved.
  */
 import {
+  type BigIntStats,
   type Stats,
   closeSync,
   constants,
@@ -25,7 +26,7 @@ import { syncFolder } from "../folders.ts";
 import { native, withoutNative } from "./native.ts";
 import { blockDeviceQueue, blockDeviceSectorSize, blockDeviceSize } from "./block-device-facts.ts";
 import { FileDevice } from "./file.ts";
-import { type Origin, originOf } from "./origin.ts";
+import { type Origin, holding, lockedElsewhere, originOf } from "./origin.ts";
 
 /** How a file or block device is opened. */
 export interface FileDeviceOptions {
@@ -54,10 +55,12 @@ export async function openFile(path: string, options: FileDeviceOptions = {}): P
   try {
     const stat = fstatSync(fd);
     requireStorage(stat, name);
-    const origin = originOf(fstatSync(fd, { bigint: true }));
+    const node = fstatSync(fd, { bigint: true });
+    const origin = originOf(node);
     if (options.lock !== false) {
       options.mayLock?.(origin);
       lock(fd, name, readOnly, options.beside);
+      refuseElsewhere(path, name, node, !readOnly);
     }
     const size = stat.isFile() ? stat.size : blockDeviceSize(fd, stat, name);
     const sectorSize = stat.isFile() ? 512 : blockDeviceSectorSize(stat);
@@ -72,6 +75,7 @@ export async function openFile(path: string, options: FileDeviceOptions = {}): P
       origin,
       environment: options.environment ?? realEnvironment,
     });
+    device.whenClosed(holding(node));
     if (options.preallocate) await preallocate(fd, name, size);
     return device;
   } catch (error) {
@@ -175,6 +179,18 @@ function lock(fd: number, name: string, readOnly: boolean, beside: FileDevice | 
     "EBUSY",
     "is in use by another process",
     "Stop the server or tool that has it open; see who does with: fuser -v FILE. On a running server tables name its devices dm:NAME.",
+  );
+}
+
+/** Throws `EBUSY` where another process has the same bytes open under another name. */
+function refuseElsewhere(path: string, name: string, node: BigIntStats, exclusive: boolean): void {
+  const other = lockedElsewhere(path, node, exclusive);
+  if (other === undefined) return;
+  throw refuse(
+    name,
+    "EBUSY",
+    `is in use by another process, as ${other}: these are the same bytes`,
+    `Stop the server or tool that has it open; see who does with: fuser -v ${shellQuote(other)}`,
   );
 }
 
