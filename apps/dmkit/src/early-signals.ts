@@ -1,4 +1,5 @@
-/** Signals that come while the program is still being loaded, when nobody else takes them. */
+/** Signals that come while the program is still being loaded, when nobody else takes them; and whose child it was before that. */
+import "./serve/process/parent.ts";
 
 let hasHungUp = false;
 const hangup = (): void => {

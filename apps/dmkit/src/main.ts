@@ -1,12 +1,21 @@
 #!/usr/bin/env node
-/** Where Node can, what it compiled is kept for the next start: modules imported after this line. */
-import "./serve/process/parent.ts";
-import module from "node:module";
-import { takeEarlySignals } from "./early-signals.ts";
+/** The command: what loads its modules, and the first of them. Nothing else is loaded by Node's own loader. */
+import { createRequire } from "node:module";
+import { dirname } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Modules } from "./start/modules.ts";
 
-takeEarlySignals(process.argv[2]);
+/** When a server has answered its first clients, and before it answers many. In ms. */
+const STARTED = 1000;
 
-/** Since Node 22.1. A folder in that of temporary files, or $NODE_COMPILE_CACHE. */
-const { enableCompileCache } = module as { enableCompileCache?: () => unknown };
-enableCompileCache?.();
-await import("./process.ts");
+const [, , word = ""] = process.argv;
+const folder = dirname(fileURLToPath(import.meta.url));
+// A file name. Mistakes in typing load what the version does, and make no files.
+const command = /^[a-z]+(-[a-z]+)*$/.test(word) ? word : "none";
+const modules = new Modules(folder, command, createRequire(import.meta.url));
+const { takeEarlySignals } = modules.load("early-signals.js") as typeof import("./early-signals.ts");
+takeEarlySignals(word);
+const { runProcess } = modules.load("process.js") as typeof import("./process.ts");
+const keep = (): void => modules.keep();
+setTimeout(keep, STARTED).unref();
+void runProcess(keep);

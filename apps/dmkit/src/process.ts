@@ -4,15 +4,26 @@ import { runCommandLine } from "./command-line.ts";
 import { end } from "./ui/end.ts";
 import { setEnding } from "./ui/interrupt.ts";
 import { statusOf, watchOutputs } from "./ui/output.ts";
-import { reportStrays } from "./ui/terminal.ts";
+import { failureCodes, reportStrays } from "./ui/terminal.ts";
 
-watchOutputs();
-reportStrays();
-setEnding({ clock: realEnvironment.clock, exit: end });
-const code = await runCommandLine(process.argv.slice(2));
-process.exitCode = code;
-// A command may leave something behind that never ends, e.g. storage that does not answer.
-process.stdout.write("", () => {
-  // Whether all has arrived is known only now, and said by a handler that comes after this one.
-  setImmediate(() => endProcess(statusOf(process.argv[2], code)));
-});
+/**
+ * Runs what the command line says, to the end of the process.
+ * @param keep what a command has compiled, for the next time. It must not fail.
+ */
+export async function runProcess(keep: () => void): Promise<void> {
+  watchOutputs();
+  reportStrays();
+  setEnding({ clock: realEnvironment.clock, exit: end });
+  const code = await runCommandLine(process.argv.slice(2));
+  process.exitCode = code;
+  // A command may leave something behind that never ends, e.g. storage that does not answer.
+  process.stdout.write("", () => {
+    // Whether all has arrived is known only now, and said by a handler that comes after this one.
+    setImmediate(() => {
+      const [, , command] = process.argv;
+      // What is no command has loaded all of them.
+      if (code !== failureCodes(command).usage) keep();
+      endProcess(statusOf(command, code));
+    });
+  });
+}

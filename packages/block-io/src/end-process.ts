@@ -4,11 +4,7 @@
  * `process.exit` waits for the thread pool, and so for ever for a read, write or sync of storage that does not
  * answer: neither an error nor a signal could end such a process.
  */
-import module from "node:module";
 import { isNativeLoaded, native } from "./devices/native.ts";
-
-/** Since Node 22.10. */
-const { flushCompileCache } = module as { flushCompileCache?: () => void };
 
 /**
  * Ends the process with an exit code from 0 to 255. Nothing runs after it, not even handlers of `exit`: what is to be
@@ -16,10 +12,7 @@ const { flushCompileCache } = module as { flushCompileCache?: () => void };
  */
 export function endProcess(code: number): never {
   // Koffi takes 15 ms to load, for nothing where no thread is at work.
-  if (isNativeLoaded() || threadsAtWork()) {
-    flushCompileCache?.();
-    native()?.exit(code);
-  }
+  if (isNativeLoaded() || threadsAtWork()) native()?.exit(code);
   process.exit(code);
 }
 

@@ -9,22 +9,23 @@ const { entry, settings, input, output } = workerData as ThreadSetup;
 const inputBytes = Buffer.from(input);
 const outputBytes = Buffer.from(output);
 
-const exported = (await import(entry.module)) as Readonly<Record<string, Backend | undefined>>;
-const backend = exported[entry.exportName];
-assert(backend !== undefined, `${entry.module} exports no ${entry.exportName}`);
-await backend.load?.();
-const context = backend.createContext(settings);
+async function start(): Promise<void> {
+  const exported = (await import(entry.module)) as Readonly<Record<string, Backend | undefined>>;
+  const backend = exported[entry.exportName];
+  assert(backend !== undefined, `${entry.module} exports no ${entry.exportName}`);
+  await backend.load?.();
+  const context = backend.createContext(settings);
+  assert(parentPort !== null, "this module runs on a worker thread");
+  const port = parentPort;
+  port.on("message", (job: Job) => port.postMessage(run(backend, context, job)));
+  port.postMessage(READY);
+}
 
-assert(parentPort !== null, "this module runs on a worker thread");
-const port = parentPort;
-
-function run({ kind, length, limit }: Job): Answer {
+function run(backend: Backend, context: unknown, { kind, length, limit }: Job): Answer {
   const src = inputBytes.subarray(0, length);
   const dst = outputBytes.subarray(0, limit);
   try {
-    return kind === "compress"
-      ? (backend as Backend).compress(src, dst, context)
-      : (backend as Backend).decompress(src, dst);
+    return kind === "compress" ? backend.compress(src, dst, context) : backend.decompress(src, dst);
   } catch (error) {
     return {
       code: error instanceof CompressorError ? error.code : kind === "compress" ? "EIO" : "EFORMAT",
@@ -33,5 +34,5 @@ function run({ kind, length, limit }: Job): Answer {
   }
 }
 
-port.on("message", (job: Job) => port.postMessage(run(job)));
-port.postMessage(READY);
+// One that does not start ends the thread: by an error, to whoever waits for it.
+void start();
