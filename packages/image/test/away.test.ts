@@ -4,7 +4,7 @@ import { ManualClock, SeededRandom, manualEnvironment } from "@dmkit/block-io/te
 import { RetryingStore } from "@dmkit/object-store";
 import { SimulatedBucket, SimulatedTransport } from "@dmkit/object-store/testing";
 import { expect, test } from "vitest";
-import { collect, openImage, publish } from "../src/index.ts";
+import { collect, digestOf, openImage, publish } from "../src/index.ts";
 
 const CHUNK = 65536;
 const HOUR = 3_600_000;
@@ -55,6 +55,10 @@ test("publishing, reading, opening and collecting end with one error in a minute
   for (let minute = 0; minute < 3; minute += 1) {
     const other = Buffer.alloc(CHUNK);
     await expect(soon(device.read(8 * CHUNK, other))).rejects.toMatchObject(AWAY);
+    expect(device.health()).toMatchObject({
+      state: "degraded",
+      why: expect.stringContaining("nobody answers") as string,
+    });
     // What is here needs no store.
     await soon(device.read(0, first));
     expect(first.equals(bytes.subarray(0, CHUNK))).toBe(true);
@@ -66,5 +70,34 @@ test("publishing, reading, opening and collecting end with one error in a minute
   const all = Buffer.alloc(source.size);
   await soon(device.read(0, all));
   expect(all.equals(bytes)).toBe(true);
+  expect(device.health()).toEqual({ state: "ok" });
+  await soon(device.close());
+});
+
+test("a blob that is damaged in the store is told by the health, until it is whole again", async () => {
+  const source = new MemoryDevice(4 * CHUNK);
+  await source.write(0, new SeededRandom(3).fill(Buffer.alloc(source.size)));
+  await soon(
+    publish(source, store(), { name: "rotten", tag: "latest", chunkSize: CHUNK, codec: "none", environment }),
+  );
+  const settings = { image: "/store/rotten", cache: "none", readahead: 0 };
+  const device = await soon(openImage(settings, { store: store(), environment }));
+  const bytes = Buffer.alloc(CHUNK);
+  await source.read(CHUNK, bytes);
+  const key = `blobs/${digestOf(bytes).slice(0, 2)}/${digestOf(bytes)}`;
+  const body = bucket.objects.get(key) as Buffer;
+  bucket.objects.set(key, Buffer.from(body).fill(0, 1000, 1001).fill(1, 1001, 1002));
+  await expect(soon(device.read(CHUNK, Buffer.alloc(512)))).rejects.toMatchObject({ code: "EIO" });
+  const why = expect.stringContaining(digestOf(bytes)) as string;
+  const help = expect.stringContaining("Publish the image again") as string;
+  expect(device.health()).toMatchObject({ state: "needs check", why, help });
+  await soon(device.read(0, Buffer.alloc(512)));
+  expect(device.health().state).toBe("needs check");
+  bucket.objects.delete(key);
+  await expect(soon(device.read(CHUNK, Buffer.alloc(512)))).rejects.toMatchObject({ code: "ENOENT" });
+  expect(device.health()).toMatchObject({ state: "needs check", why });
+  bucket.objects.set(key, body);
+  await soon(device.read(CHUNK, Buffer.alloc(512)));
+  expect(device.health()).toEqual({ state: "ok" });
   await soon(device.close());
 });

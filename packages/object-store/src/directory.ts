@@ -3,12 +3,15 @@
  *
  *     <folder>/a/b/c            the object a/b/c
  *     <folder>/a/b/.<random>    a body on its way; never read, never listed
+ *     <folder>/.dmkit-store     which store this is: 16 hexadecimal digits, made with the first object
  *
  * A body is written beside its place and synced, then gets its name: by link(2), which fails where the name is taken
  * (create), or by rename(2), which replaces (put); then the folder is synced. So an object is whole or absent, also
  * after a crash, and link(2) is the condition. Files that begin with a dot and are a day old are left by a crash:
  * whoever creates an object in that folder removes them. A folder goes with its last object, so whoever creates one
  * may find the folder gone that was just made, and makes it again.
+ *
+ * Nothing is said to be written, to be absent, or to be all there is, without the store being there: store-witness.ts.
  */
 import { constants } from "node:fs";
 import { type FileHandle, link, open, readdir, rename, rmdir, stat, unlink } from "node:fs/promises";
@@ -23,6 +26,7 @@ import {
   makeFoldersLater,
 } from "@dmkit/block-io";
 import type { ObjectEntry, ObjectRange } from "./store.ts";
+import { StoreWitness, absent, syncFolder } from "./store-witness.ts";
 import {
   type Attempt,
   type Created,
@@ -45,12 +49,15 @@ export class DirectoryTransport implements ObjectTransport {
   readonly #folder: string;
   readonly #environment: Environment;
   readonly #swept: Set<string> = new Set();
+  readonly #witness: StoreWitness;
+  #looked = false;
 
   /** @param folder the folder; it is made, with those above it, when the first object is created. */
   constructor(folder: string, environment: Environment = realEnvironment) {
     this.#folder = resolve(folder);
     this.name = this.#folder;
     this.#environment = environment;
+    this.#witness = new StoreWitness(this.#folder, environment.random);
   }
 
   get(key: string, range: ObjectRange | undefined, most: number): Promise<Attempt<Buffer>> {
@@ -71,6 +78,7 @@ export class DirectoryTransport implements ObjectTransport {
   head(key: string): Promise<Attempt<ObjectEntry | undefined>> {
     return this.#try("read", key, async () => {
       const found = await stat(join(this.#folder, key)).catch(absent(undefined));
+      if (found === undefined) await this.#witness.require();
       return found === undefined ? undefined : { key, size: found.size, modified: found.mtimeMs };
     });
   }
@@ -109,6 +117,7 @@ export class DirectoryTransport implements ObjectTransport {
         if (entries.length === PAGE) return { entries, more: true };
         entries.push({ key, size, modified: mtimeMs });
       }
+      await this.#witness.require();
       return { entries, more: false };
     });
   }
@@ -117,6 +126,7 @@ export class DirectoryTransport implements ObjectTransport {
     return this.#try("discard", key, async () => {
       const path = join(this.#folder, key);
       await unlink(path).catch(absent(undefined));
+      await this.#witness.require();
       await syncFolder(dirname(path)).catch(absent(undefined));
       await this.#removeEmpty(dirname(path));
     });
@@ -163,6 +173,11 @@ export class DirectoryTransport implements ObjectTransport {
   ): Promise<T> {
     const path = join(this.#folder, key);
     const folder = dirname(path);
+    await this.#witness.require();
+    if (!this.#witness.isKnown) {
+      await this.#makeFolder(this.#folder);
+      await this.#witness.make();
+    }
     const { file, temporary } = await this.#newFile(folder);
     try {
       await file.writeFile(body);
@@ -176,6 +191,8 @@ export class DirectoryTransport implements ObjectTransport {
     const result = await settle(temporary, path);
     // An object that is removed at once takes its folder with it.
     await syncFolder(folder).catch(absent(undefined));
+    // It may have gone while this was written to what lies below it.
+    await this.#witness.require();
     return result;
   }
 
@@ -219,11 +236,28 @@ export class DirectoryTransport implements ObjectTransport {
 
   async #try<T>(op: Operation, key: string, work: () => Promise<T>): Promise<Attempt<T>> {
     try {
+      // Which store it was is known from the first request on, whatever that is.
+      if (!this.#looked) await this.#witness.require();
+      this.#looked = true;
       return succeeded(await work());
     } catch (error) {
-      // A file system that refuses something says so again; what a crash leaves is a body without a name.
-      return failed(explain(error, op, this.name, key), "nothing", "no");
+      if (codeOf(error) === "ENOENT" && op === "read" && !isFileOnTheWay(error)) {
+        const gone = await this.#witness.require().then(
+          () => undefined,
+          (reason: unknown) => reason,
+        );
+        if (gone !== undefined) return this.#failed(gone, op, key);
+      }
+      return this.#failed(error, op, key);
     }
+  }
+
+  #failed(error: unknown, op: Operation, key: string): Attempt<never> {
+    const explained = explain(error, op, this.name, key);
+    // What was gone may come back, with or without what was written just before.
+    if (explained.code === "ENOTCONN") return failed(explained, "unclear", "yes");
+    // A file system that refuses something says so again; what a crash leaves is a body without a name.
+    return failed(explained, "nothing", "no");
   }
 }
 
@@ -260,21 +294,4 @@ async function readAll(file: FileHandle, offset: number, length: number): Promis
     done += bytesRead;
   }
   return into;
-}
-
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-// The value where there is no such file.
-function absent<T>(value: T): (error: unknown) => T {
-  return (error) => {
-    if (codeOf(error) === "ENOENT") return value;
-    throw error;
-  };
 }

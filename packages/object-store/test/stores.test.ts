@@ -1,5 +1,5 @@
 /** What every store promises, on each kind: a folder, S3 (the small server), the simulation. */
-import { mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -67,14 +67,63 @@ test("a folder goes with its last object, and is there again for the next one", 
   await store.remove("gc/1");
   await store.remove("images/a/b/1");
   expect(readdirSync(path, { recursive: true, encoding: "utf8" }).toSorted()).toEqual([
+    ".dmkit-store",
     "images",
     "images/a",
     "images/a/2",
   ]);
   await store.remove("images/a/2");
-  expect(readdirSync(path)).toEqual([]);
+  expect(readdirSync(path)).toEqual([".dmkit-store"]);
   await store.create("gc/1", Buffer.from("2"));
   expect((await store.get("gc/1")).toString()).toBe("2");
+});
+
+test("where the store was mounted nothing is written, and nothing is absent, until it is back", async () => {
+  const path = join(folder, "mounted");
+  const away = join(folder, "away");
+  const once = { attempts: 1 };
+  const first = new RetryingStore(new DirectoryTransport(path), { policy: once });
+  await first.create("a/1", Buffer.from("1"));
+  // One that has only read knows it as well.
+  const reader = new RetryingStore(new DirectoryTransport(path), { policy: once });
+  expect((await reader.get("a/1")).toString()).toBe("1");
+  renameSync(path, away);
+  mkdirSync(path);
+  const gone = { code: "ENOTCONN", message: expect.stringContaining("the store is gone") as string };
+  for (const store of [first, reader]) {
+    await expect(store.create("a/2", Buffer.from("2"))).rejects.toMatchObject(gone);
+    await expect(store.put("a/3", Buffer.from("3"))).rejects.toMatchObject(gone);
+    await expect(store.get("a/1")).rejects.toMatchObject(gone);
+    await expect(store.head("a/1")).rejects.toMatchObject(gone);
+    await expect(store.remove("a/1")).rejects.toMatchObject(gone);
+    await expect(keys(store, "")).rejects.toMatchObject(gone);
+  }
+  expect(readdirSync(path)).toEqual([]);
+  // Another store there is not this one either.
+  await new RetryingStore(new DirectoryTransport(path)).create("a/1", Buffer.from("other"));
+  await expect(first.create("a/2", Buffer.from("2"))).rejects.toMatchObject(gone);
+  rmSync(path, { recursive: true });
+  renameSync(away, path);
+  expect(await first.create("a/2", Buffer.from("2"))).toBe(true);
+  expect(await keys(reader, "")).toEqual(["a/1", "a/2"]);
+});
+
+test("what went away while an object was written is noticed before it counts as written", async () => {
+  const path = join(folder, "going");
+  let goes = false;
+  const next = (): number => {
+    // Asked for the name of the new file, when the store was seen to be there.
+    if (goes) {
+      renameSync(path, join(folder, "gone"));
+      mkdirSync(join(path, "a"), { recursive: true });
+    }
+    return Math.random();
+  };
+  const transport = new DirectoryTransport(path, { ...realEnvironment, random: { next } });
+  const store = new RetryingStore(transport, { policy: { attempts: 1 } });
+  await store.create("a/1", Buffer.from("1"));
+  goes = true;
+  await expect(store.create("a/2", Buffer.from("2"))).rejects.toMatchObject({ code: "ENOTCONN" });
 });
 
 test("a folder that somebody else empties just then is made again", async () => {
@@ -82,7 +131,7 @@ test("a folder that somebody else empties just then is made again", async () => 
   let times = 3;
   const next = (): number => {
     // Asked for the name of the new file, when its folder has been made.
-    if (times > 0) rmSync(join(path, "a"), { recursive: true });
+    if (times > 0) rmSync(join(path, "a"), { recursive: true, force: true });
     times -= 1;
     return 0.5;
   };

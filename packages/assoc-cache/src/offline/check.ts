@@ -2,7 +2,7 @@
  * `check`: a cache device that nobody is serving. Nothing is written; problems are data. What can be put right
  * without a guess comes with how: {@link findProblems} is the one place that decides, `repair` carries it out.
  */
-import { type BlockDevice, BlockIoError, SECTOR } from "@dmkit/block-io";
+import { FORCE_WORD, type BlockDevice, BlockIoError, SECTOR } from "@dmkit/block-io";
 import { checkEntries, checkTableV1 } from "./check-entries.ts";
 import { checkDirtyFrames } from "./check-frames.ts";
 import { compareClean } from "./compare.ts";
@@ -166,8 +166,7 @@ async function* checkSource(superblock: Superblock, source: BlockDevice): AsyncG
       role: "source",
       location: "whole device",
       text,
-      advice:
-        "Give the right source. If this is it, its clean blocks in the cache are out of date: open with force 1.",
+      advice: `Give the right source. If this is it, its clean blocks in the cache are out of date: open with ${FORCE_WORD}.`,
     },
   });
   if (source.size < superblock.sourceSectors * SECTOR) {

@@ -4,7 +4,7 @@
  *
  *      erase both superblocks, flush; empty entry sectors under a new UUID, flush; superblocks, flush
  */
-import { type Random, type BlockDevice, SECTOR, randomUuid, refuse } from "@dmkit/block-io";
+import { FORCE_WORD, type Random, type BlockDevice, SECTOR, randomUuid, refuse } from "@dmkit/block-io";
 import { ENTRIES_PER_SECTOR, EntryCodec, entrySectorsFor, entryStates } from "../format/entries.ts";
 import { type Geometry, geometryProblem } from "../format/geometry.ts";
 import { layoutOf } from "../format/layout.ts";
@@ -118,7 +118,7 @@ export async function refuseDirty(cache: BlockDevice): Promise<void> {
       cache.name,
       "EBUSY",
       "the device carries a cache whose superblocks are damaged",
-      "Check it with fsck, or give: force 1",
+      `Check it with fsck, or give ${FORCE_WORD}`,
     );
   }
   const dirty = await countDirty(cache, current);
@@ -129,7 +129,7 @@ export async function refuseDirty(cache: BlockDevice): Promise<void> {
     dirty === undefined
       ? "the device carries a cache with damaged entries"
       : `the cache holds ${dirty} dirty blocks`,
-    "Write them back first (open it with persistence 1 and close it), or give: force 1",
+    `Write them back first (open it with persistence 1 and close it), or give ${FORCE_WORD}`,
   );
 }
 

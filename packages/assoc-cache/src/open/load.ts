@@ -5,7 +5,7 @@
  * unknown; where a sector that is as it was written says what cannot be, the cache is not opened.
  */
 import { type CacheRules, cacheRules } from "../core/rules.ts";
-import { type BlockDevice, SECTOR, refuse } from "@dmkit/block-io";
+import { FORCE_WORD, type BlockDevice, SECTOR, refuse } from "@dmkit/block-io";
 import { type FrameTable, NONE, facts, states } from "../core/frame-table.ts";
 import { ENTRIES_PER_SECTOR, entryStates } from "../format/entries.ts";
 import type { Geometry } from "../format/geometry.ts";
@@ -96,7 +96,7 @@ export function checkPairing(
     if (isNeeded || !force) {
       const otherwise = isNeeded
         ? `with that length (${whole}), and write back what is dirty: dmkit message NAME clean. Then it can become shorter`
-        : "as before. If it was made shorter on purpose, open it without what is cached: force 1";
+        : `as before. If it was made shorter on purpose, open it without what is cached: give ${FORCE_WORD}`;
       throw refuse(
         source.name,
         "EINVAL",

@@ -1,6 +1,7 @@
 /** Opens a cache: makes a new one or loads an old one, and marks it as in use before anything else happens. */
 import { type CacheRules, cacheRules } from "../core/rules.ts";
 import {
+  FORCE_WORD,
   type BlockDevice,
   MemoryOverlay,
   type OpenContext,
@@ -235,7 +236,7 @@ async function requireLoadable(
       devices.source.name,
       "EINVAL",
       changed,
-      "Give the right source; to open it all the same, without its clean blocks, give: force 1",
+      `Give the right source; to open it all the same, without its clean blocks, give ${FORCE_WORD}`,
     );
   }
   return { stored, changed };

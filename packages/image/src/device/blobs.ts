@@ -5,7 +5,7 @@
  * many wait for it; a blob in the node's cache that fails is removed and fetched, one from the store is fetched once more.
  * Memory of blobs is used again, so nobody keeps plain bytes: they are looked at in the turn in which they are given.
  */
-import { BlockIoError, codeOf } from "@dmkit/block-io";
+import { BlockIoError, codeOf, realEnvironment, toBlockIoError } from "@dmkit/block-io";
 import type { GetOptions, ObjectStore } from "@dmkit/object-store";
 import { ChunkBuffers } from "../core/chunk-buffers.ts";
 import { ChunkMemory } from "../core/chunk-memory.ts";
@@ -13,6 +13,7 @@ import { BLOB_HEAD, MAX_BLOB } from "../format/blob.ts";
 import type { Digest } from "../format/digest.ts";
 import { blobKey } from "../format/layout.ts";
 import { BlobCoder } from "./blob-coder.ts";
+import { BlobHealth } from "./health.ts";
 import type { NodeCache } from "./node-cache.ts";
 
 /** Counted since the device was opened. */
@@ -50,6 +51,7 @@ export interface BlobsOptions {
 export class Blobs {
   readonly counters: BlobCounters = { memoryHits: 0, cacheHits: 0, fetches: 0, fetchedBytes: 0, damaged: 0 };
   readonly store: ObjectStore;
+  readonly health: BlobHealth = new BlobHealth();
   readonly #memory: ChunkMemory;
   readonly #cache: NodeCache | undefined;
   readonly #coder: BlobCoder = new BlobCoder();
@@ -112,6 +114,8 @@ export class Blobs {
       for (const { use } of this.#done(digest)) use(plain);
       this.#memory.put(digest, plain);
     } catch (error) {
+      const { wallTime } = realEnvironment.clock;
+      this.health.failed(digest, toBlockIoError(error, { device: this.store.name, op: "read" }), wallTime());
       for (const { fail } of this.#done(digest)) fail(error);
     }
   }
@@ -142,6 +146,7 @@ export class Blobs {
       this.counters.fetchedBytes += body.length;
       const plain = await this.#coder.decode(body, digest, this.#buffers);
       if (plain !== undefined) {
+        this.health.came(digest);
         await this.#keep(digest, body, plain);
         return plain;
       }

@@ -8,6 +8,7 @@ import {
   type Extent,
   type Facts,
   GuardedTarget,
+  type Health,
   type Limits,
   type WatchedFacts,
   done,
@@ -15,6 +16,7 @@ import {
   plainCapabilities,
   plainLimits,
   join,
+  worstHealth,
 } from "@dmkit/block-io";
 import { FirstReads } from "../core/first-reads.ts";
 import { Readahead } from "../core/readahead.ts";
@@ -82,6 +84,10 @@ export class ImageDevice extends GuardedTarget {
   override status(): string {
     const { digest, ...figures } = this.doFacts();
     return [digest, ...Object.entries(figures).flat()].join(" ");
+  }
+
+  override health(): Health {
+    return worstHealth([this.#parts.blobs.health.health, super.health()]);
   }
 
   protected override doFacts(): Facts {
