@@ -114,8 +114,8 @@ export class Blobs {
       for (const { use } of this.#done(digest)) use(plain);
       this.#memory.put(digest, plain);
     } catch (error) {
-      const { wallTime } = realEnvironment.clock;
-      this.health.failed(digest, toBlockIoError(error, { device: this.store.name, op: "read" }), wallTime());
+      const failure = toBlockIoError(error, { device: this.store.name, op: "read" });
+      this.health.failed(digest, failure, realEnvironment.clock.wallTime());
       for (const { fail } of this.#done(digest)) fail(error);
     }
   }
