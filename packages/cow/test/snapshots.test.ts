@@ -11,6 +11,8 @@ import { deleteSnapshot, snapshotsOf, tableOf, upToSnapshot } from "../src/offli
 import { check } from "../src/offline/check.ts";
 import { commitTop } from "../src/offline/commit.ts";
 import { dump, restore } from "../src/offline/dump.ts";
+import { pair } from "../src/offline/pair.ts";
+import { resizeLayer } from "../src/offline/resize.ts";
 import { squash } from "../src/offline/squash.ts";
 import { openStack } from "../src/open/open.ts";
 import { SECTORS, contents, layerOf, newLayer, newStack, quiet } from "./stacks.ts";
@@ -120,7 +122,7 @@ it("show what they did, whatever is written, frozen, committed, deleted or opene
       if (isFree) running.leaveOut(layer);
     } else if (chance === 9) await running.reopen();
   };
-  for (let number = 1; number <= 100; number += 1) {
+  for (let number = 1; number <= 60; number += 1) {
     await step(number);
     const { device } = running;
     expect((await contents(device)).equals(model), `step ${number}, DMKIT_SEED=${seed}`).toBe(true);
@@ -301,6 +303,26 @@ it("is deleted offline as in use, wherever it lies", async () => {
     await beside.close();
   }
 });
+
+it("keeps its name when it is paired anew, or gets another length", async () => {
+  const { running, shown } = await named();
+  await running.device.close();
+  const { stack } = running;
+  const before = await snapshotsOf(stack);
+  await pair(stack);
+  expect(await snapshotsOf(stack)).toEqual(before);
+  const longer = { ...newLayer(SECTORS), data: layerOf(stack, 2).data };
+  const { snapshot } = await resizeLayer(layerOf(stack, 2), longer.bitmap, SECTORS - 7, { shrink: true });
+  expect(snapshot).toEqual(before[1]);
+  expect((await openedOf(stack)).equals(shown.get("") as Buffer)).toBe(true);
+});
+
+async function openedOf(stack: StackDevices): Promise<Buffer> {
+  const device = await openStack(stack, { ...quiet, readOnly: true });
+  const bytes = await contents(device);
+  await device.close();
+  return bytes;
+}
 
 describe("the identity of a snapshot", () => {
   const identity: Identity = {

@@ -1,7 +1,18 @@
 /** Layers of copy-on-write stacks and what is wrong with them. */
 import { u32, u64 } from "./bytes.ts";
 import { CLEAN, type Case } from "./case.ts";
-import { MAGIC, bitmapByte, blank, child, field, frozen, identity, layer, original } from "./cow.ts";
+import {
+  MAGIC,
+  bitmapByte,
+  blank,
+  child,
+  field,
+  frozen,
+  identity,
+  layer,
+  original,
+  snapshot,
+} from "./cow.ts";
 import { flip, place, plus, put, resize, scribble, unnamed, zero } from "./image.ts";
 
 /** In front of which bits speak for sectors, and behind which nothing does. */
@@ -17,6 +28,7 @@ export const cowCases: readonly Case[] = [
   },
   { name: "a layer on another layer", on: child, damage: [unnamed("base")], ...CLEAN },
   { name: "a frozen layer", on: frozen, damage: [], ...CLEAN, shows: ["EROFS", "EROFS"] },
+  { name: "a snapshot", on: snapshot, damage: [], ...CLEAN, shows: ["EROFS", "EROFS"] },
   { name: "a new layer, and somebody says what it is", on: blank, damage: [], type: "cow", ...CLEAN },
   {
     name: "a new layer",
@@ -103,6 +115,22 @@ export const cowCases: readonly Case[] = [
     name: "a bit of the identity",
     on: layer,
     damage: [flip(plus(identity, 64))],
+    found: ["error bitmap damaged"],
+    exits: [4, 4, 4],
+    shows: ["EFORMAT", "EFORMAT"],
+  },
+  {
+    name: "a snapshot whose name is longer than there is room",
+    on: snapshot,
+    damage: [field(424, Buffer.from([64]), "has a name of 64 bytes")],
+    found: ["error bitmap damaged"],
+    exits: [4, 4, 4],
+    shows: ["EFORMAT", "EFORMAT"],
+  },
+  {
+    name: "a snapshot that can be written",
+    on: snapshot,
+    damage: [field(28, u32(0), "is not frozen")],
     found: ["error bitmap damaged"],
     exits: [4, 4, 4],
     shows: ["EFORMAT", "EFORMAT"],

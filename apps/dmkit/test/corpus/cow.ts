@@ -116,6 +116,14 @@ export const frozen: Base = base("frozen cow layer", async () => {
   return made;
 });
 
+/** A snapshot: version 4, `s1` made at 0. */
+export const snapshot: Base = base("snapshot", async () => {
+  const made = await make({});
+  await field(24, Buffer.from([4, 0, 0, 0, 1]), "is frozen, of version 4").apply(made.contents, made);
+  await field(424, Buffer.from([2, 0x73, 0x31]), "has a name").apply(made.contents, made);
+  return made;
+});
+
 /** As the original left it, byte by byte, with buffers of 512 bytes: sectors 512 apart share a bit. */
 export const original: Base = base("cow layer of the original", async () => {
   const oracle = new Oracle(SECTORS);

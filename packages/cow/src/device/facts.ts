@@ -58,9 +58,12 @@ const [BASE_WORDS, LAYER_WORDS] = [2, 3];
  * @param table the arguments that show the whole stack; empty if there are none
  */
 export function snapshotList(snapshots: Snapshots, table: readonly string[]): string {
+  // How layers of the original are read, say.
+  const named = table.slice(BASE_WORDS + LAYER_WORDS * snapshots.length);
   const lines = snapshots.flatMap((snapshot, index) => {
     if (snapshot === undefined) return [];
-    const words = table.slice(0, BASE_WORDS + LAYER_WORDS * (index + 1)).map(quoteTableWord);
+    const layers = table.slice(0, BASE_WORDS + LAYER_WORDS * (index + 1));
+    const words = [...layers, ...named].map(quoteTableWord);
     return [[snapshot.name, new Date(snapshot.made).toISOString(), index + 1, ...words].join(" ")];
   });
   return lines.join("\n");

@@ -42,7 +42,7 @@ export async function takeSnapshot(
   const isTop = (layer: number, layers: number): boolean => layer === layers && layers > 0;
   return withStack({ words, size: flags.size, writes: isTop }, async (stack) => {
     await makeSnapshot(stack, name, files, optionsOf(flags));
-    print(`${tableLine(stack, files, flags)}\n`);
+    print(`${tableLine(stack, flags, files)}\n`);
     return exitCodes.ok;
   });
 }
@@ -57,7 +57,7 @@ export async function revert(
   requireNewFiles(files);
   return withStack({ words, size: flags.size }, async (stack) => {
     const part = await revertToSnapshot(stack, name, files, optionsOf(flags));
-    print(`${tableLine(part, files, flags)}\n`);
+    print(`${tableLine(part, flags, files)}\n`);
     return exitCodes.ok;
   });
 }
@@ -67,7 +67,7 @@ export async function listSnapshots(words: string[], flags: Flags): Promise<numb
   return withStack({ words, size: flags.size, looksAtBitmaps: true }, async (stack) => {
     const all = (await snapshotsOf(stack)).flatMap((snapshot, index) => {
       if (snapshot === undefined) return [];
-      const table = tableLine({ ...stack, layers: stack.layers.slice(0, index + 1) });
+      const table = tableLine({ ...stack, layers: stack.layers.slice(0, index + 1) }, flags);
       return [{ name: snapshot.name, made: new Date(snapshot.made).toISOString(), layer: index + 1, table }];
     });
     if (flags.json) print(`${printableJson(all, 2)}\n`);
@@ -81,14 +81,16 @@ export async function listSnapshots(words: string[], flags: Flags): Promise<numb
 /** Deletes a snapshot, and prints the table without its layer. */
 export async function dropSnapshot(name: string, words: string[], flags: Flags): Promise<number> {
   const snapshots = await withStack({ words, size: flags.size, looksAtBitmaps: true }, snapshotsOf);
-  const above = snapshots.findIndex((snapshot) => snapshot?.name === name) + 2;
+  const found = snapshots.findIndex((snapshot) => snapshot?.name === name);
+  // Of a name there is not nothing is opened for writing.
+  const above = found < 0 ? undefined : found + 2;
   return withStack({ words, size: flags.size, writes: (layer) => layer === above }, async (stack) => {
     let copied = 0;
     const code = await work("snapshot-delete", stack, flags, async (options) => {
       const { layer, bytes } = await deleteSnapshot(stack, name, { ...options, ...aliased(flags) });
       copied = bytes;
       const layers = stack.layers.filter((_, index) => index !== layer - 1);
-      print(`${tableLine({ ...stack, layers })}\n`);
+      print(`${tableLine({ ...stack, layers }, flags)}\n`);
     });
     if (code === exitCodes.ok && flags.quiet !== true)
       process.stderr.write(`snapshot-delete: ${describeSize(copied)} copied up\n`);
@@ -108,7 +110,9 @@ function optionsOf(flags: NewTopFlags): Parameters<typeof makeSnapshot>[3] {
 }
 
 /** With a new layer on top, if there is one. */
-function tableLine(stack: StackDevices, top?: LayerFiles, { dataOffset = 0 }: NewTopFlags = {}): string {
+function tableLine(stack: StackDevices, flags: NewTopFlags, top?: LayerFiles): string {
+  const { dataOffset = 0, aliasedBlockSize } = flags;
   const words = [...tableOf(stack), ...(top === undefined ? [] : [top.bitmap, top.data, `${dataOffset}`])];
-  return ["0", stack.sectors, "cow", ...words.map(quoteTableWord)].join(" ");
+  const named = aliasedBlockSize === undefined ? [] : ["2", "aliased_block_size", aliasedBlockSize];
+  return ["0", stack.sectors, "cow", ...[...words, ...named].map(quoteTableWord)].join(" ");
 }
