@@ -22,6 +22,7 @@ export const tunableNames = [
   "writeback_rate",
   "writeback_pause",
   "discard_cache",
+  "write_through",
 ] as const;
 
 /** An option that a message can change while the device runs. */
@@ -188,6 +189,13 @@ export const options = {
     max: 1,
     help: "1: what has been written back is discarded on the cache device, and read from the backing device; not beside read_cache_threshold, nor with an archive",
   },
+  write_through: {
+    type: "integer",
+    optional: true,
+    min: 0,
+    max: 1,
+    help: "1: writes are acknowledged when the backing device has them, and what is dirty is written back: the cache can be taken away once the fact backing_complete is 1",
+  },
 } as const;
 
 /** The options after parsing: numbers, names of devices. */
@@ -209,6 +217,7 @@ export function defaultTunables(order: number): Tunables {
     writeback_rate: 0,
     writeback_pause: 0,
     discard_cache: 0,
+    write_through: 0,
   };
 }
 

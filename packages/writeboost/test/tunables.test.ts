@@ -282,7 +282,7 @@ describe("messages", () => {
         ...rig.device.statusData,
         tunables: expect.objectContaining(
           /batched/.test(name) ||
-            (/read_cache|sequential|around|writeback_(rate|pause)|discard/.test(name) && value === 0)
+            (/read_cache|sequential|around|writeback_(rate|pause)|discard|through/.test(name) && value === 0)
             ? {}
             : { [name]: value },
         ) as object,

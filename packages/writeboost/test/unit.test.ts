@@ -481,6 +481,7 @@ describe("running", () => {
         ["writeback_rate", "1M", "-1"],
         ["writeback_pause", "100", "3600001"],
         ["discard_cache", "1", "2"],
+        ["write_through", "1", "2"],
         ["nr_cur_batched_writeback", "2", "2049"],
         ["update_sb_record_interval", "60", "3601"],
         ["sync_data_interval", "1", "-1"],
@@ -496,7 +497,7 @@ describe("running", () => {
       const { nr_max_batched_writeback: most, ...shown } = device.statusData.tunables;
       expect([status, most]).toEqual([{ ...device.statusData, tunables: shown }, 2]);
       expect(device.status()).toContain(
-        " 26 allow_writeback 1 enable_writeback_modulator 1 writeback_threshold 0",
+        " 28 allow_writeback 1 enable_writeback_modulator 1 writeback_threshold 0",
       );
       expect(await code(device.message(["no_such_thing", "1"]))).toBe("EINVAL");
       expect(JSON.parse(await device.message(["info"]))).toMatchObject({ segment_size_order: 4 });

@@ -49,6 +49,8 @@ export interface Rules {
   readonly emptiesFirst: boolean;
   /** Up to where the log must be durable before older copies of bad blocks go, the newest of which are in segment `id`. */
   readonly secured: (id: number) => number;
+  /** Whether a request that writes through is over, when something of it is in the log alone, or nothing is. */
+  readonly mayAcknowledge: (isDirty: boolean) => boolean;
   /** Up to which segment what the cache device has may be given back. */
   readonly emptiedUpTo: (recorded: number, lastFlushed: number) => number;
   readonly emptyTogether: typeof emptyTogether;
@@ -75,6 +77,7 @@ export const rules: Rules = Object.freeze({
   flushesBatch: (wrote: boolean) => wrote,
   emptiesFirst: true,
   secured: (id: number) => id,
+  mayAcknowledge: (isDirty: boolean) => !isDirty,
   emptiedUpTo: (recorded: number) => recorded,
   emptyTogether,
   emptiesDurably: true,

@@ -47,12 +47,12 @@ import { SegmentAges } from "./segment-ages.ts";
 import { SegmentLog } from "./log/segment-log.ts";
 import { Steering } from "./control/steering.ts";
 import { LogTrouble } from "./log/trouble.ts";
-import { Route } from "./request/route.ts";
 import { Staging } from "./request/staging.ts";
 import { closeInOrder } from "./closing.ts";
 import { factsOf, infoOf, statusOf } from "./control/report.ts";
 import { type Status, printStatus } from "./control/status.ts";
 import { WritePath } from "./request/write-path.ts";
+import { WriteThrough } from "./request/write-through.ts";
 import { Discarder } from "./writeback/discarder.ts";
 import { DropCaches, type DropOptions } from "./writeback/drop-caches.ts";
 import { Writeback } from "./writeback/writeback.ts";
@@ -66,12 +66,12 @@ export class WriteboostDevice extends GuardedTarget {
   readonly #discarder: Discarder;
   readonly #bypass: Bypass;
   readonly #staging: Staging;
-  readonly #route: Route = new Route();
   readonly #writes: WritePath;
   readonly #reads: ReadPath;
   readonly #daemons: Daemons;
   readonly #recorder: Recorder;
   readonly #barriers: Barriers;
+  readonly #through: WriteThrough;
   readonly #environment: Environment;
   readonly #steering: Steering;
   readonly #drops: DropCaches;
@@ -106,7 +106,7 @@ export class WriteboostDevice extends GuardedTarget {
       log,
       this.#backing,
       {
-        allowed: () => this.#steering.values.allow_writeback === 1,
+        allowed: () => this.#steering.allowsWriteback,
         hurry: () => this.#drops.isRunning,
         past: () => this.#drops.goesPast,
         batch: () => this.#steering.values.nr_max_batched_writeback,
@@ -139,13 +139,15 @@ export class WriteboostDevice extends GuardedTarget {
     this.#drops = new DropCaches(log, () => this.failure);
     this.#trouble = new LogTrouble(log, settings.name, environment);
     this.#discarder = new Discarder(this.#parts, this.#recorder, environment);
+    this.#through = new WriteThrough(this.#parts, this.#writeback, this.#drops, this.#barriers, this.name);
     this.#steering = new Steering(
       { ...defaultTunables(geometry.order), ...settings.tunables },
       {
         log,
         staging: this.#staging,
         pace,
-        route: this.#route,
+        bypass: this.#bypass,
+        through: this.#through,
         discarder: this.#discarder,
         isArchived: archive !== undefined,
       },
@@ -158,13 +160,12 @@ export class WriteboostDevice extends GuardedTarget {
     for (const one of split) await mergeSplit(this.#log, this.#writes, one);
     if (this.limits.capabilities.readOnly) return this.#stop();
     await this.#space.look();
-    this.#daemons.configure(this.#steering.values);
+    this.#configure();
     this.#parts.shipper?.start();
     this.#discarder.start();
     this.#writeback.kick();
   }
 
-  /** Of all devices below. */
   async storage(): Promise<readonly StorageFacts[]> {
     return storageBelow([this.#backing, this.#log.cache]);
   }
@@ -185,7 +186,7 @@ export class WriteboostDevice extends GuardedTarget {
   }
 
   protected override doFacts(): Facts {
-    return factsOf(this.#parts, this.#writeback, this.statusData);
+    return factsOf(this.#parts, this.#writeback, this.statusData, this.#through.isComplete);
   }
 
   protected override get controls(): Controls<ControlledLog> {
@@ -209,7 +210,7 @@ export class WriteboostDevice extends GuardedTarget {
   /** Changes tunables. Throws `EINVAL` with the range, `ENOTSUP` for what the devices below cannot do. */
   tune(changes: Partial<Tunables>): void {
     this.#steering.set(changes);
-    if (!this.#stopped) this.#daemons.configure(this.#steering.values);
+    if (!this.#stopped) this.#configure();
     this.#writeback.repace();
   }
 
@@ -261,8 +262,13 @@ export class WriteboostDevice extends GuardedTarget {
     this.#barriers.start();
     this.#writeback.start();
     this.#discarder.start();
-    this.#daemons.configure(this.#steering.values);
+    this.#configure();
     this.#parts.shipper?.start();
+  }
+
+  #configure(): void {
+    this.#daemons.configure(this.#steering.values);
+    this.#through.begin();
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
@@ -276,11 +282,12 @@ export class WriteboostDevice extends GuardedTarget {
 
   protected override doWrite(offset: number, from: Buffer): Promise<void> {
     if (this.#log.dead !== undefined) return Promise.reject(this.#log.dead);
-    if (this.#route.goesPast(offset, from.length)) {
-      return this.#counted(this.#bypass.write(this.#writes, offset, from));
+    if (this.#steering.route.goesPast(offset, from.length)) {
+      return this.#through.acknowledge(this.#bypass.write(this.#writes, offset, from), offset, from.length);
     }
     const at = this.#writes.place(offset, from);
-    return this.#counted(at < from.length ? this.#writes.finish(offset, from, at) : done);
+    const rest = at < from.length ? this.#writes.finish(offset, from, at) : done;
+    return this.#through.acknowledge(rest, offset, from.length);
   }
 
   protected override doFlush(): Promise<void> {
@@ -290,7 +297,7 @@ export class WriteboostDevice extends GuardedTarget {
   protected override async doDiscard(offset: number, length: number): Promise<void> {
     this.#log.check();
     if (this.limits.capabilities.discard === "none") return;
-    await this.#counted(this.#bypass.discard(this.#writes, offset, length));
+    await this.#through.acknowledge(this.#bypass.discard(this.#writes, offset, length), offset, length);
   }
 
   protected override async doWriteZeroes(
@@ -299,7 +306,8 @@ export class WriteboostDevice extends GuardedTarget {
     options: WriteZeroesOptions,
   ): Promise<void> {
     this.#log.check();
-    await this.#counted(this.#bypass.writeZeroes(this.#writes, offset, length, options));
+    const zeroing = this.#bypass.writeZeroes(this.#writes, offset, length, options);
+    await this.#through.acknowledge(zeroing, offset, length);
   }
 
   protected override async doClose(): Promise<void> {
@@ -310,23 +318,17 @@ export class WriteboostDevice extends GuardedTarget {
       await closeInOrder(this.#parts, this.#recorder, this.#writeback, this.#environment, this.#trouble);
   }
 
-  #counted(writing: Promise<void>): Promise<void> {
-    if (writing !== done) return writing.then(() => this.#barriers.changed());
-    this.#barriers.changed();
-    return done;
-  }
-
   #progress(): void {
     this.#writeback.kick();
     this.#parts.shipper?.kick();
     this.#discarder.kick();
+    this.#through.look();
     if (!this.#stopped) this.#recorder.cover();
   }
 
   async #modulate(): Promise<void> {
     const utilisation = await this.#backing.utilisation();
-    if (this.#stopped || this.#steering.values.enable_writeback_modulator === 0) return;
-    this.#steering.values.allow_writeback = utilisation < this.#steering.values.writeback_threshold ? 1 : 0;
+    if (this.#stopped || !this.#steering.modulate(utilisation)) return;
     this.#writeback.kick();
   }
 

@@ -62,6 +62,7 @@ const ring0 = targetNamed("writeboost-0");
 const long0 = targetNamed("writeboost-0-many");
 const bad0 = targetNamed("writeboost-0-bad");
 const discards0 = targetNamed("writeboost-0-discarding");
+const through0 = targetNamed("writeboost-0-through");
 const ring1 = targetNamed("writeboost-1");
 
 export const mutants: readonly SimTarget<Knobs>[] = [
@@ -80,6 +81,8 @@ export const mutants: readonly SimTarget<Knobs>[] = [
   breaking(discards0, "discards-before-heads-are-durable", { emptiesDurably: false }),
   breaking(discards0, "empties-newer-copies-alone", { emptyTogether: (_map, slots) => slots.length }),
   breaking(discards0, "discards-what-is-not-written-back", { emptiedUpTo: (_recorded, flushed) => flushed }),
+  breaking(through0, "acknowledges-before-the-backing-device", { mayAcknowledge: () => true }),
+  breaking(through0, "writes-through-past-what-is-logged", { isLogged: () => false }),
   breaking(ring1, "reuses-plog-before-cache-flush", { needsFlush: () => false }),
   onDisks(ring0, "ignores-flush-errors", withoutErrors("flush")),
   onDisks(ring0, "ignores-writeback-errors", withoutErrors("write")),

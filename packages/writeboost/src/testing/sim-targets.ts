@@ -11,6 +11,7 @@ import { plogSegmentSize } from "../format/geometry.ts";
 import { type Rules, rules } from "../core/rules.ts";
 import { type Dialect, type Tunables, WriteboostDevice } from "../index.ts";
 import { openWith } from "../open/open.ts";
+import { type Session, switched, takeAway } from "./sim-through.ts";
 
 export interface Knobs {
   readonly type: 0 | 1;
@@ -23,6 +24,8 @@ export interface Knobs {
   readonly bad: readonly number[];
   /** Bytes that the cache device has at first, where it is made larger later. */
   readonly grownFrom?: number | undefined;
+  /** Of a cache that writes through, and may be taken away. */
+  readonly through?: Session | undefined;
 }
 
 const MIB = 1024 * 1024;
@@ -43,6 +46,8 @@ interface Shape {
   readonly badSpots?: boolean;
   /** The cache device is made larger between two sessions. */
   readonly grows?: boolean;
+  /** It writes through, and now and then the cache is taken away between two sessions. */
+  readonly through?: boolean;
   /** Free segments are discarded. */
   readonly discards?: boolean;
   /** What else is set. */
@@ -102,6 +107,7 @@ function made(name: string, summary: string, shape: Shape, decisions: Rules): Si
           size: backing,
           tunables,
           bad,
+          ...(shape.through && { through: {} }),
           ...(shape.grows && { grownFrom: MIB + random.between(3, slots - 1) * 512 * 2 ** order }),
         },
         stamped: () => fill === "stamps",
@@ -125,10 +131,10 @@ function made(name: string, summary: string, shape: Shape, decisions: Rules): Si
   };
 }
 
-function openOn(
+async function openOn(
   disks: readonly BlockDevice[],
   environment: Environment,
-  { bad, order, pool, dialect, tunables, grownFrom }: Knobs,
+  { bad, order, pool, dialect, tunables, grownFrom, through }: Knobs,
   decisions: Rules,
 ): Promise<WriteboostDevice> {
   const [disk, cache, plog] = disks as [BlockDevice, BlockDevice, BlockDevice | undefined];
@@ -136,7 +142,10 @@ function openOn(
   const options = { order, pool, dialect, tunables, environment };
   // Now and then, so that there are sessions before, in which something becomes dirty.
   const grow = grownFrom !== undefined && environment.random.next() < 0.4;
-  return openWith({ backing, cache, plog }, { ...options, grow }, decisions);
+  if (through === undefined) return openWith({ backing, cache, plog }, { ...options, grow }, decisions);
+  await takeAway(disks, environment, through);
+  const device = await openWith({ backing, cache, plog }, { ...options, force: true }, decisions);
+  return switched(device, environment, through);
 }
 
 /** A cache on the first part of its device. */
@@ -290,6 +299,20 @@ export const simTargets: readonly Target[] = [
         discards: true,
         readCache: false,
         steered: () => ({ discard_cache: 1 }),
+      },
+    ),
+  ),
+  ...([0, 1] as const).map((type) =>
+    target(
+      `writeboost-${type}-through`,
+      `type ${type}, order 5, writes through, and the cache is taken away`,
+      {
+        type,
+        order: 5,
+        slots: small,
+        through: true,
+        discards: true,
+        steered: (random) => ({ write_through: 1, discard_cache: random.pick([0, 0, 1]) }),
       },
     ),
   ),

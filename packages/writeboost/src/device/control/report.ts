@@ -40,8 +40,16 @@ export function statusOf(
   };
 }
 
-/** The status by name, the geometry, and what is watched. */
-export function factsOf(parts: Parts, writeback: Writeback, status: Status): Facts & WatchedFacts {
+/**
+ * The status by name, the geometry, and what is watched.
+ * @param isComplete whether it writes through, and the backing device has everything.
+ */
+export function factsOf(
+  parts: Parts,
+  writeback: Writeback,
+  status: Status,
+  isComplete: boolean,
+): Facts & WatchedFacts {
   const { log, shipper, statistics, ages } = parts;
   const { map, geometry, pool, lastFlushed, lastWriteback } = log;
   const hits = statistics.sum(HIT);
@@ -59,6 +67,7 @@ export function factsOf(parts: Parts, writeback: Writeback, status: Status): Fac
     written_back_bytes: writeback.batches.written,
     bypassed_bytes: statistics.bypassedBytes,
     discarded_bytes: statistics.discardedBytes,
+    backing_complete: isComplete ? 1 : 0,
     ...shipper?.watched(),
   };
 }

@@ -3,15 +3,18 @@ import { type Logger, type Pace, whyNotGivenBack } from "@dmkit/block-io";
 import { BLOCK } from "../../format/geometry.ts";
 import { type Tunables, checked } from "../../options.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
-import type { Route } from "../request/route.ts";
+import type { Bypass } from "../request/bypass.ts";
+import { Route } from "../request/route.ts";
 import type { Staging } from "../request/staging.ts";
+import type { WriteThrough } from "../request/write-through.ts";
 import type { Discarder } from "../writeback/discarder.ts";
 
 interface Steered {
   readonly log: SegmentLog;
   readonly staging: Staging;
   readonly pace: Pace;
-  readonly route: Route;
+  readonly bypass: Bypass;
+  readonly through: WriteThrough;
   readonly discarder: Discarder;
   /** Nothing goes past the log, and nothing of it is given back. */
   readonly isArchived: boolean;
@@ -22,6 +25,7 @@ export class Steering {
   readonly values: Tunables;
   /** What has been set since it was opened. */
   readonly told: Partial<Tunables> = {};
+  readonly route: Route = new Route();
   readonly #steered: Steered;
 
   constructor(values: Tunables, steered: Steered, logger: Logger) {
@@ -46,6 +50,19 @@ export class Steering {
     this.#apply();
   }
 
+  /** In the background. */
+  get allowsWriteback(): boolean {
+    return this.values.allow_writeback === 1 || this.values.write_through === 1;
+  }
+
+  /** @param utilisation of the backing device, in per cent. Returns whether anything is decided by that. */
+  modulate(utilisation: number): boolean {
+    const { values } = this;
+    if (values.enable_writeback_modulator === 0) return false;
+    values.allow_writeback = utilisation < values.writeback_threshold ? 1 : 0;
+    return true;
+  }
+
   #whyNotGivenBack({ discard_cache: wanted }: Partial<Tunables>): ReturnType<typeof whyNotGivenBack> {
     const { cache, geometry } = this.#steered.log;
     return wanted === 1 ? whyNotGivenBack(cache, geometry.slotSize - BLOCK, "discard_cache") : undefined;
@@ -53,11 +70,13 @@ export class Steering {
 
   #apply(): void {
     const { values } = this;
-    const { staging, pace, route, discarder, isArchived } = this.#steered;
+    const { staging, pace, bypass, through, discarder, isArchived } = this.#steered;
     staging.threshold = values.read_cache_threshold;
     staging.popular.after = values.promote_after;
     pace.tune(values.writeback_rate, values.writeback_pause);
-    route.tune(values, isArchived);
+    this.route.tune(values, isArchived);
+    bypass.takesParts = values.write_through === 1;
+    through.isOn = values.write_through === 1;
     // What reads have put there is to be found there.
     discarder.isOn =
       values.discard_cache === 1 &&

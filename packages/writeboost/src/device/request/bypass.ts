@@ -26,6 +26,8 @@ interface Range {
 }
 
 export class Bypass implements Traffic {
+  /** Parts of blocks go past the log as whole ones do. */
+  takesParts = false;
   readonly #parts: Parts;
   readonly #staging: Staging;
   #active: Range[] = [];
@@ -77,7 +79,8 @@ export class Bypass implements Traffic {
     const end = offset + data.length;
     const first = Math.floor(offset / BLOCK);
     const last = Math.ceil(end / BLOCK);
-    const isWhole = offset % BLOCK === 0 && (end % BLOCK === 0 || end === this.#parts.size);
+    const isWhole =
+      this.takesParts || (offset % BLOCK === 0 && (end % BLOCK === 0 || end === this.#parts.size));
     // Most streams go where the log has nothing: one request then, and none to wait for.
     if (!isWhole || this.#inLog(first) || this.busy(first) || this.#endPastLog(first, last, end) < last) {
       return this.#writeParts(path, offset, data);
@@ -132,7 +135,8 @@ export class Bypass implements Traffic {
     for (let at = offset; at < end; ) {
       const block = Math.floor(at / BLOCK);
       const last = Math.ceil(end / BLOCK);
-      const whole = at % BLOCK === 0 && (end >= (block + 1) * BLOCK || end === this.#parts.size);
+      const whole =
+        this.takesParts || (at % BLOCK === 0 && (end >= (block + 1) * BLOCK || end === this.#parts.size));
       if (whole && !this.#inLog(block)) {
         if (this.busy(block)) {
           await this.wait();
@@ -154,7 +158,7 @@ export class Bypass implements Traffic {
 
   /** `block` is whole, and neither in the log nor busy: the end of the run of such blocks from there. */
   #endPastLog(block: number, last: number, end: number): number {
-    const whole = end === this.#parts.size ? last : Math.floor(end / BLOCK);
+    const whole = this.takesParts || end === this.#parts.size ? last : Math.floor(end / BLOCK);
     const limit = Math.min(last, whole, this.#nextBusy(block));
     let stop = block + 1;
     while (stop < limit && !this.#inLog(stop)) stop += 1;

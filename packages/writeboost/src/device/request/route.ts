@@ -10,9 +10,10 @@ export class Route {
   #all = false;
 
   /** @param isArchived what went past the log would be missing in its archive: nothing does. */
-  tune({ sequential_cutoff: cutoff, write_around_mode: around }: Tunables, isArchived: boolean): void {
+  tune(tunables: Tunables, isArchived: boolean): void {
+    const { sequential_cutoff: cutoff, write_around_mode: around, write_through: through } = tunables;
     this.#streams.cutoff = isArchived ? 0 : cutoff;
-    this.#all = around === 1 && !isArchived;
+    this.#all = (around === 1 || through === 1) && !isArchived;
   }
 
   /** Notes a write; true if it may go past the log. */
