@@ -129,8 +129,7 @@ export class CowDevice extends GuardedTarget {
   }
 
   /**
-   * Merges a layer below the top into what it lies on while the stack is in use, see copy/merge.ts. Run again, it copies
-   * again. Snapshots are not merged.
+   * Merges a layer below the top, which is no snapshot, into what it lies on while the stack is in use: see copy/merge.ts.
    * @param layer from 1 at the bottom. Errors: `EINVAL`, `EBUSY`, `EROFS`, `EIO`, those of the devices, the signal's reason.
    */
   merge(layer: number, options: LongWork = {}): Promise<void> {
@@ -343,6 +342,7 @@ export class CowDevice extends GuardedTarget {
         knownRun: (sector, end) => this.#now.knownRun(sector, end, this.#counters),
         write: (offset, bytes) => this.#write(offset, bytes, false),
         writeZeroes: (offset, length) => this.#writeZeroes(offset, length, { mayUnmap: true }),
+        flush: () => this.#commit(),
         failure: () => this.failure,
       },
     };

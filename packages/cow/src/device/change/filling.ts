@@ -23,6 +23,7 @@ export interface Filled {
   knownRun(sector: number, end: number): Promise<KnownRun>;
   write(offset: number, bytes: Buffer): Promise<void>;
   writeZeroes(offset: number, length: number): Promise<void>;
+  flush(): Promise<void>;
   /** Why nothing is written any more. */
   failure(): BlockIoError | undefined;
 }
@@ -53,6 +54,8 @@ export class Filling {
       sector = next;
       progress?.(sector * SECTOR);
     }
+    // Clients wait for the next flush: it is not to be that of all that was copied.
+    await this.#top.flush();
   }
 
   #copy(from: number, end: number): Promise<void> {
