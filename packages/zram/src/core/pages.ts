@@ -36,6 +36,8 @@ export class Pages {
   readonly unreadable: Set<number> = new Set();
   /** Blocks of the backing device in use. */
   readonly blocks: Bitmap | undefined;
+  /** By page: CRC-32C of its block, as it was written to the backing device. Of pages that are there. */
+  readonly sums: Uint32Array;
   readonly #rules: ZramRules;
 
   /** @param blocks of the backing device, if there is one; all clear. */
@@ -44,6 +46,7 @@ export class Pages {
     this.table = new PageTable(pages);
     this.slabs = new SlabStore(rules);
     this.blocks = blocks;
+    this.sums = new Uint32Array(blocks === undefined ? 0 : pages);
   }
 
   /** A page that repeats eight bytes. */
@@ -75,10 +78,14 @@ export class Pages {
     return true;
   }
 
-  /** A page that now is on the backing device. @param length bytes that are stored of it: 4096 if it is as it is. */
-  putOnBacking(page: number, block: number, length: number, priority: number): void {
+  /**
+   * A page that now is on the backing device. @param length bytes that are stored of it: 4096 if it is as it is. @param sum of
+   * the whole block.
+   */
+  putOnBacking(page: number, block: number, length: number, priority: number, sum: number): void {
     this.drop(page);
     this.table.setBacked(page, block, length, priority);
+    this.sums[page] = sum;
     this.#count(page, 1);
   }
 

@@ -20,6 +20,8 @@ export interface ZramRules {
   readonly takesBlocks: boolean;
   /** Priority of the algorithm of a page that is moved to the backing device compressed, as it is remembered. */
   backed(priority: number): number;
+  /** Whether a block of the backing device is what was written to it, by its checksum and that of then. */
+  isSound(sum: number, written: number): boolean;
   /** What the count of pages changes by when one of a kind comes (1) or goes (-1). */
   counted(kind: Kind, by: 1 | -1): number;
   /** What a snapshot says of the algorithm that a page of it is compressed with: its priority. */
@@ -40,6 +42,7 @@ export const zramRules: ZramRules = Object.freeze<ZramRules>({
   fits: (bytes, limit) => bytes <= limit,
   takesBlocks: true,
   backed: (priority) => priority,
+  isSound: (sum, written) => sum === written,
   counted: (_kind, by) => by,
   saved: (priority) => priority,
   namesDictionary: (hash) => hash,

@@ -7,7 +7,7 @@ import type { Entry } from "../core/page-table.ts";
 import { PAGE } from "../core/size-classes.ts";
 import type { Algorithm } from "./algorithms.ts";
 import type { RunningDisk } from "./disk.ts";
-import { readBlock } from "./lost.ts";
+import { isSound, readBlock, rottenPage } from "./lost.ts";
 
 /**
  * Fills a whole page that was on the backing device when `entry` was taken, just now. False: it has changed meanwhile, and
@@ -27,6 +27,7 @@ export async function readBacked(
   const block = length === PAGE ? into : Buffer.allocUnsafe(PAGE);
   await readBlock(device, entry.low, block);
   if (!rules.isStill(table, page, entry)) return false;
+  if (!isSound(device, page, block)) throw rottenPage(device, page);
   if (length < PAGE) expand(device, page, block.subarray(0, length), priority, into);
   return true;
 }

@@ -3,6 +3,7 @@ import {
   type BlockDevice,
   type BlockIoError,
   type Health,
+  crc32c,
   healthy,
   isOfPlace,
   refuse,
@@ -23,6 +24,21 @@ export async function readBlock(device: RunningDisk, block: number, into: Buffer
     if (isOfPlace(error) && pages.blocks?.get(block) === true) pages.unreadable.add(block);
     throw error;
   }
+}
+
+/** Whether a block that was just read is what was written there for a page, which is there still. */
+export function isSound({ parts: { pages, rules } }: RunningDisk, page: number, block: Buffer): boolean {
+  const isSound = rules.isSound(crc32c(block), pages.sums[page] as number);
+  if (!isSound) pages.unreadable.add(pages.table.low(page));
+  return isSound;
+}
+
+/** The error of a page whose block is not what was written there. */
+export function rottenPage(device: RunningDisk, page: number): BlockIoError {
+  device.failedReads += 1;
+  const { backing, pages } = device.parts;
+  const why = `page ${page} is not what was written to the backing device ${backing?.name}, at byte ${pages.table.low(page) * PAGE}`;
+  return refuse(device.name, "EIO", why, ANEW, "read");
 }
 
 const AGAIN =

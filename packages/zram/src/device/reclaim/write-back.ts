@@ -1,5 +1,5 @@
 /** Making room by moving pages to the backing device, one after the other, with requests let through between them. */
-import { BlockIoError, type BlockDevice, type LongWork, codeOf } from "@dmkit/block-io";
+import { BlockIoError, type BlockDevice, type LongWork, codeOf, crc32c } from "@dmkit/block-io";
 import { kinds } from "../../core/page-table.ts";
 import { PAGE } from "../../core/size-classes.ts";
 import type { RunningDisk } from "../disk.ts";
@@ -56,6 +56,7 @@ export async function moveOut(
   const priority = isCompressed ? rules.backed(table.priority(page)) : 0;
   if (isCompressed) contents.fill(0, pages.bytes(page).copy(contents));
   else device.readWhole(page, contents);
+  const sum = crc32c(contents);
   // Taken before it is written: two messages at a time must not choose the same one.
   if (rules.takesBlocks) blocks?.set(block);
   try {
@@ -74,7 +75,7 @@ export async function moveOut(
     blocks?.clear(block);
     return false;
   }
-  pages.putOnBacking(page, block, length, priority);
+  pages.putOnBacking(page, block, length, priority, sum);
   return true;
 }
 

@@ -13,7 +13,7 @@ import {
 import { type Form, readerOf } from "../algorithms.ts";
 import type { RunningDisk } from "../disk.ts";
 import { expand } from "../backed.ts";
-import { readBlock } from "../lost.ts";
+import { isSound, readBlock } from "../lost.ts";
 import { CHUNK, roundUp } from "./place.ts";
 
 /**
@@ -137,12 +137,12 @@ async function describe(
   // A copy: a message under way may move it.
   if (kind !== kinds.backing) return stored(Buffer.from(pages.bytes(page)), false, by);
   const whole = Buffer.alloc(PAGE);
-  if (!(await readPatiently(device, table.low(page), whole, patience))) {
+  if (!(await readPatiently(device, page, whole, patience))) {
     if (mayLose) return nothing(LOST, 0, 0);
     throw refuse(
       device.name,
       "EIO",
-      `page ${page} cannot be read from the backing device ${device.parts.backing?.name}, at byte ${table.low(page) * PAGE}`,
+      `page ${page} cannot be read as it was written from the backing device ${device.parts.backing?.name}, at byte ${table.low(page) * PAGE}`,
       "Try again: that may pass. If it does not, write the page anew, or discard it.",
       "read",
     );
@@ -164,14 +164,19 @@ async function describe(
   }
 }
 
-/** Whether the block is given, sooner or later: this may be the last chance that its page has. */
+/**
+ * Whether the block of a page is given as it was written, sooner or later: this may be the last chance that the page has. One
+ * that has rotted must not get a checksum in the snapshot by which it would be sound.
+ */
 async function readPatiently(
   device: RunningDisk,
-  block: number,
+  page: number,
   into: Buffer,
   patience: Patience,
 ): Promise<boolean> {
-  const reading = (): Promise<boolean> => isGiven(readBlock(device, block, into));
+  const block = device.parts.pages.table.low(page);
+  const reading = async (): Promise<boolean> =>
+    (await isGiven(readBlock(device, block, into))) && isSound(device, page, into);
   if ((await reading()) || (await reading())) return true;
   while (patience.left > 0) {
     patience.left -= PAUSE;
