@@ -6,7 +6,7 @@ import { availableParallelism } from "node:os";
 import { type Backend, validateBackend } from "./backend.ts";
 import { type Clock, realClock } from "./clock.ts";
 import { tryDictionary, withDictionary } from "./dictionary.ts";
-import { CompressorError } from "./errors.ts";
+import { CompressorError, failed } from "./errors.ts";
 import { integerOption } from "./options.ts";
 import { Pool } from "./pool.ts";
 import { findBackend, load } from "./registry.ts";
@@ -87,7 +87,9 @@ export async function createCompressor(
   if (dictionary !== undefined) tryDictionary(chosen, settings.level);
   const team = await startTeam(chosen, settings);
   try {
-    return new Compressor(chosen, settings, team);
+    // A backend may find a better way when it is loaded again; contexts go on with the one they were made by.
+    const isPlain = Object.getPrototypeOf(chosen) === Object.prototype;
+    return new Compressor(isPlain ? { ...chosen } : chosen, settings, team);
   } catch (cause) {
     await team?.close();
     throw new CompressorError("not even one stream could be created", {
@@ -244,7 +246,7 @@ export class Compressor {
         if (length !== undefined) return this.#checkLength(length, dst);
       }
     } catch (error) {
-      throw this.#asFormatError(error);
+      throw this.#asError(error);
     }
     return this.decompressSync(src, dst);
   }
@@ -293,7 +295,7 @@ export class Compressor {
       const length = work(this.#backend);
       return length === undefined ? undefined : this.#checkLength(length, dst);
     } catch (error) {
-      throw this.#asFormatError(error);
+      throw this.#asError(error);
     }
   }
 
@@ -316,12 +318,8 @@ export class Compressor {
     });
   }
 
-  #asFormatError(error: unknown): CompressorError {
-    if (error instanceof CompressorError) return error;
-    return new CompressorError("the backend refused the input", {
-      code: "EFORMAT",
-      backend: this.name,
-      cause: error,
-    });
+  /** Damage is what a backend says is damage: what else it throws says nothing of the data. */
+  #asError(error: unknown): CompressorError {
+    return error instanceof CompressorError ? error : failed(this.name, error);
   }
 }

@@ -54,9 +54,44 @@ export class CompressorError extends Error {
   }
 }
 
-/** The error for compressed bytes that are not what they should be. */
+/**
+ * The error for compressed bytes that are not what they should be, unless what a library threw for them says nothing of the
+ * bytes: that memory or something else was wanting, which passes and is no damage.
+ */
 export function corrupt(backend: string, reason: string, offset?: number, cause?: unknown): CompressorError {
+  if (isOfSystem(cause)) return failed(backend, cause);
   return new CompressorError(reason, { code: "EFORMAT", backend, offset, cause });
+}
+
+/** The error for a backend that failed where nothing says that the input is at fault. */
+export function failed(backend: string, cause: unknown): CompressorError {
+  const isMemory = isOfSystem(cause);
+  return new CompressorError(isMemory ? "there is no memory to work with" : "the backend failed", {
+    code: isMemory ? "ENOMEM" : "EIO",
+    backend,
+    cause,
+  });
+}
+
+const SYSTEM_CODES: readonly unknown[] = [
+  "ENOMEM",
+  "EAGAIN",
+  "EMFILE",
+  "ENFILE",
+  "Z_MEM_ERROR",
+  "ZSTD_error_memory_allocation",
+  "ERR_ZLIB_INITIALIZATION_FAILED",
+  "ERR_MEMORY_ALLOCATION_FAILED",
+];
+/** What has no code says so: dlopen, V8, koffi. */
+const SYSTEM_WORDS =
+  /out of memory|allocation failed|cannot allocate memory|failed to allocate|too many open files|temporarily unavailable|too many asynchronous calls/i;
+
+/** Whether an error is of what the system has to give at a time, memory and descriptors: trying again later may help. */
+export function isOfSystem(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const { code } = error as NodeJS.ErrnoException;
+  return SYSTEM_CODES.includes(code) || SYSTEM_WORDS.test(error.message) || isOfSystem(error.cause);
 }
 
 function located(reason: string, { backend, offset }: CompressorErrorDetails): string {

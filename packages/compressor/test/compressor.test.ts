@@ -233,7 +233,7 @@ describe("a stream", () => {
 });
 
 describe("a backend that misbehaves", () => {
-  test("by throwing anything gets EIO out of compress and EFORMAT out of decompress", async () => {
+  test("by throwing anything gets EIO out of both ways: it says nothing of the data", async () => {
     const fail = (): never => {
       throw new TypeError("oops");
     };
@@ -242,8 +242,8 @@ describe("a backend that misbehaves", () => {
     const stream = await compressor.acquire();
     expect(() => stream.compressSync(page)).toThrow(coded("EIO"));
     await expect(stream.compress(extent)).rejects.toEqual(coded("EIO"));
-    expect(() => compressor.decompressSync(page, page)).toThrow(coded("EFORMAT"));
-    await expect(compressor.decompress(page, extent)).rejects.toEqual(coded("EFORMAT"));
+    expect(() => compressor.decompressSync(page, page)).toThrow(coded("EIO"));
+    await expect(compressor.decompress(page, extent)).rejects.toEqual(coded("EIO"));
     stream.release();
     await compressor.close();
   });

@@ -61,6 +61,29 @@ describe.runIf(system)("the system's library", () => {
     await compressor.close();
   });
 
+  test("what koffi refuses is no damage of the data", async () => {
+    const source = makeSample("text", 20_000, 5).bytes;
+    const frame = compressWith(backend, source);
+    for (const [message, code] of [
+      ["Too many asynchronous calls are running", "ENOMEM"],
+      ["Unexpected Object value for argument", "EIO"],
+    ]) {
+      const refusing = {
+        ...backend,
+        decompressAsync: () => Promise.reject(new TypeError(message)),
+        decompress: () => {
+          throw new TypeError(message);
+        },
+      } as unknown as Backend;
+      const compressor = await createCompressor(refusing);
+      await expect(compressor.decompress(frame, Buffer.alloc(source.length))).rejects.toMatchObject({ code });
+      expect(() => compressor.decompressSync(frame, Buffer.alloc(source.length))).toThrow(
+        expect.objectContaining({ code }),
+      );
+      await compressor.close();
+    }
+  });
+
   test("no frame is made in a context that was given up", () => {
     const context = backend.createContext({ level: 3 });
     backend.destroyContext(context);
@@ -73,6 +96,42 @@ describe.runIf(system)("the system's library", () => {
     await zstd.load?.();
     expect(decoderOf(zstd)).toBe(decoderOf(zstdLibrary));
     expect(zstd.worker).toBeUndefined();
+  });
+});
+
+describe.runIf(system)("a system's library that could not be loaded for a moment", () => {
+  afterEach(() => {
+    vi.doUnmock("koffi");
+    vi.resetModules();
+  });
+
+  test("is tried again with the next compressor, and those before go on as they are", async () => {
+    vi.resetModules();
+    const real = (await vi.importActual<{ default: { load(name: string): object } }>("koffi")).default;
+    let isShort = true;
+    const load = (name: string): object => {
+      if (isShort) throw new Error("libzstd.so.1: cannot open shared object file: Too many open files");
+      return real.load(name);
+    };
+    vi.doMock("koffi", () => ({ default: { ...real, load } }));
+    const { zstd } = await import("../src/backends/zstd.ts");
+    const again = await import("../src/index.ts");
+    const source = makeSample("text", 20_000, 5).bytes;
+    const first = await again.createCompressor("zstd", { threads: 0 });
+    const stream = await first.acquire();
+    isShort = false;
+    const second = await again.createCompressor("zstd");
+    expect(Reflect.get(zstd, "decompressAsync")).toBe(
+      (await import("../src/backends/zstd-library.ts")).zstdLibrary.decompressAsync,
+    );
+    const frame = Buffer.from(stream.output.subarray(0, stream.compressSync(source)));
+    stream.release();
+    for (const compressor of [first, second]) {
+      const dst = Buffer.alloc(source.length);
+      expect(await compressor.decompress(frame, dst)).toBe(source.length);
+      expect(dst.equals(source)).toBe(true);
+      await compressor.close();
+    }
   });
 });
 

@@ -43,7 +43,10 @@ export class Codec {
     }
   }
 
-  /** Fills whole blocks from a payload; what is wrong with it, if anything is. */
+  /**
+   * Fills whole blocks from a payload; what is wrong with it, if anything is. Errors: `ENOMEM`, `EIO` of the algorithm, which
+   * say nothing of the payload.
+   */
   async decode(payload: Buffer, into: Buffer): Promise<Damage | undefined> {
     if (payload.length === into.length) {
       payload.copy(into);
@@ -57,8 +60,8 @@ export class Codec {
         ? this.#compressor.decompressSync(compressed, into)
         : await this.#compressor.decompress(compressed, into);
       return length === into.length ? undefined : "length";
-    } catch {
-      return "decompression";
+    } catch (error) {
+      return damageBy(error);
     }
   }
 
@@ -81,8 +84,8 @@ export class Codec {
           this.decompressed += 1;
           return count === into.length ? undefined : "length";
         }
-      } catch {
-        return "decompression";
+      } catch (error) {
+        return damageBy(error);
       }
     }
     return this.#decodeWhole(payload, length, at, into);
@@ -99,6 +102,19 @@ export class Codec {
   close(): Promise<void> {
     return this.#compressor.close();
   }
+}
+
+/** Damage is what the algorithm says is damage: a payload that could not be looked at is not to be given up for it. */
+function damageBy(error: unknown): Damage {
+  if (!(error instanceof CompressorError) || error.code === "EFORMAT") return "decompression";
+  const code = isErrorCode(error.code) ? error.code : "EIO";
+  const hint = error.hint ?? "Nothing is damaged: try again, when there is memory.";
+  throw new BlockIoError(`a payload could not be decompressed: ${error.reason}`, {
+    code,
+    op: "read",
+    cause: error,
+    hint,
+  });
 }
 
 /** Throws what {@link openCodec} does; for a device that is to be made, before anything is written. */

@@ -14,9 +14,10 @@
  * 4 KiB 7 → 24, 32 KiB 25 → 61, 64 KiB 50 → 91, 128 KiB 133 → 157, 512 KiB 486 → 529. A hand-over costs some 35 µs.
  */
 import assert from "node:assert";
+import { createRequire } from "node:module";
 import { type Backend, type ContextSettings, deliver, notLoaded } from "../backend.ts";
 import { realClock } from "../clock.ts";
-import { CompressorError } from "../errors.ts";
+import { CompressorError, failed, isOfSystem } from "../errors.ts";
 import { zstdContentSize } from "../format/zstd-frame.ts";
 import { Pool } from "../pool.ts";
 import { NAME, type ZstdContext, bound, description, levels, malformed, wrongSize } from "./zstd-common.ts";
@@ -70,25 +71,42 @@ interface Context extends ZstdContext {
 const inUse: Set<unknown[]> = new Set();
 
 let library: Library | undefined;
+/** For good: what passes, a lack of memory or descriptors, is tried again with the next compressor. */
 let problem: CompressorError | undefined;
 
 async function load(): Promise<void> {
   if (problem !== undefined) throw problem;
   if (library !== undefined) return;
   try {
-    library = declare((await import("koffi")).default);
+    library = declare(await koffi());
   } catch (cause) {
-    problem = new CompressorError(`the library ${LIBRARY} does not load`, {
+    const isOver = isOfSystem(cause);
+    const error = new CompressorError(`the library ${LIBRARY} does not load`, {
       code: "ENOTSUP",
       backend: NAME,
       cause,
-      hint: "Install it (libzstd1 or libzstd), and the package koffi (npm install koffi)",
+      hint: isOver
+        ? "Memory or descriptors were wanting; it is tried again with the next compressor"
+        : "Install it (libzstd1 or libzstd), and the package koffi (npm install koffi)",
     });
-    throw problem;
+    if (!isOver) problem = error;
+    throw error;
   }
 }
 
-function declare(koffi: Pick<typeof import("koffi"), "load">): Library {
+type Koffi = Pick<typeof import("koffi"), "load">;
+
+/** An import that has failed fails ever after; what is required is looked for again. */
+async function koffi(): Promise<Koffi> {
+  try {
+    return (await import("koffi")).default;
+  } catch (error) {
+    if (!isOfSystem(error)) throw error;
+    return createRequire(import.meta.url)("koffi") as Koffi;
+  }
+}
+
+function declare(koffi: Koffi): Library {
   const loaded = koffi.load(LIBRARY);
   const version = Number(loaded.func("uint ZSTD_versionNumber()")());
   if (!(version >= OLDEST))
@@ -237,7 +255,7 @@ function elsewhere<Args extends unknown[]>(call: Call<Args>, args: Args): Promis
     call.async(...args, (error, result) => {
       inUse.delete(args);
       if (error === null) resolve(result);
-      else reject(error);
+      else reject(failed(NAME, error));
     });
     inUse.add(args);
   });

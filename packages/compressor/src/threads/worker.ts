@@ -2,7 +2,7 @@
 import assert from "node:assert";
 import { parentPort, workerData } from "node:worker_threads";
 import type { Backend } from "../backend.ts";
-import { CompressorError } from "../errors.ts";
+import { CompressorError, failed } from "../errors.ts";
 import { type Answer, type Job, READY, type ThreadSetup } from "./protocol.ts";
 
 const { entry, settings, input, output } = workerData as ThreadSetup;
@@ -27,10 +27,9 @@ function run(backend: Backend, context: unknown, { kind, length, limit }: Job): 
   try {
     return kind === "compress" ? backend.compress(src, dst, context) : backend.decompress(src, dst);
   } catch (error) {
-    return {
-      code: error instanceof CompressorError ? error.code : kind === "compress" ? "EIO" : "EFORMAT",
-      reason: error instanceof Error ? error.message : String(error),
-    };
+    if (error instanceof CompressorError) return { code: error.code, reason: error.message };
+    const { code } = failed((backend as Backend).name, error);
+    return { code, reason: error instanceof Error ? error.message : String(error) };
   }
 }
 
