@@ -1,6 +1,7 @@
 /** Backups put back: from wherever they are, onto what may be written over, and never a dump in place of a disk. */
 import { existsSync, readFileSync, readdirSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 import { MemoryDevice, identityOf, realEnvironment } from "@dmkit/block-io";
 import { PowerCut, SeededRandom } from "@dmkit/block-io/testing";
 import { NbdServer } from "@dmkit/nbd";
@@ -127,4 +128,33 @@ it("is told from a dump, and takes no word that is for dumps", async () => {
   await refused(2, "--type is for metadata", at("backup.img"), at("never.img"), "--type", "cow");
   await refused(2, "one device", at("backup.img"), at("never.img"), at("more.img"));
   expect(existsSync(at("never.img"))).toBe(false);
+});
+
+it("takes no archive, compressed file or image of another program for a disk, unless its bytes are meant", async () => {
+  const { at } = place();
+  const head = (bytes: string | Buffer, offset = 0): Buffer => {
+    const file = Buffer.alloc(MIB, 7);
+    (typeof bytes === "string" ? Buffer.from(bytes, "latin1") : bytes).copy(file, offset);
+    return file;
+  };
+  const files: Record<string, Buffer> = {
+    tar: head("ustar\0", 257),
+    zip: head("PK\x03\x04"),
+    gzip: head(gzipSync(Buffer.alloc(1000, "text"))),
+    bzip2: head("BZh9\x31\x41\x59\x26\x53\x59"),
+    xz: head("\xfd7zXZ\0"),
+    zstd: head("\x28\xb5\x2f\xfd"),
+    qcow2: head("QFI\xfb"),
+  };
+  for (const [name, bytes] of Object.entries(files)) {
+    writeFileSync(at(name), bytes);
+    await refused(1, name, at(name), at("disk.img"));
+    await refused(1, "(EINVAL)", at(name), at("disk.img"), "--force");
+    expect(existsSync(at("disk.img"))).toBe(false);
+  }
+  await ok(`${at("tar")}?raw`, at("disk.img"));
+  expect(readFileSync(at("disk.img")).equals(files["tar"] as Buffer)).toBe(true);
+  // Two bytes of a name are no name.
+  writeFileSync(at("almost"), head("BZh but no block"));
+  await ok(at("almost"), at("almost.img"));
 });

@@ -125,6 +125,7 @@ export {
   type Overwriting,
   beginFormat,
   contentsOf,
+  packedIn,
   eraseSignatures,
   notBlank,
   requireBlank,

@@ -5,7 +5,17 @@
  * restore was cut short; a target is not taken for a whole disk while it is none; what was written has been compared.
  */
 import { closeSync, openSync, readSync, statSync } from "node:fs";
-import { type BlockDevice, SECTOR, asking, identityOf, parsePath, refuse, schemeOf } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  SECTOR,
+  asking,
+  identityOf,
+  packedIn,
+  parsePath,
+  refuse,
+  schemeOf,
+  shellQuote,
+} from "@dmkit/block-io";
 import { type CopyResult } from "../copy.ts";
 import { requireOther, withDestination } from "../destination.ts";
 import { withReading } from "../devices.ts";
@@ -41,6 +51,23 @@ export function isDump(reference: string): boolean {
   });
 }
 
+/** Throws `EINVAL` for what is no disk but an archive, say, unless its path says that its bytes are meant. */
+async function refusePacked(from: string, source: BlockDevice): Promise<void> {
+  const isPath = schemeOf(from) === undefined;
+  if (isPath && parsePath(from).raw) return;
+  const name = await packedIn(source);
+  if (name === undefined) return;
+  const raw = isPath
+    ? `: ${shellQuote(`${from}${from.includes("?") ? "&" : "?"}raw`)}`
+    : ", copy them: dmkit copy";
+  throw refuse(
+    from,
+    "EINVAL",
+    `is ${name}, and no disk: its bytes would be put in the place of one`,
+    `Nothing was written. Unpack it first, and restore what was in it; if its bytes are meant${raw}.`,
+  );
+}
+
 export interface RestoreRequest {
   readonly from: string;
   readonly to: string;
@@ -52,7 +79,7 @@ export interface RestoreRequest {
 
 /**
  * Copies a backup to the start of a target, and compares. Errors: `EFORMAT` for a target that is not blank, `ENOSPC` for one
- * that is too small, `EINVAL` for a backup that was cut short or is empty, `EIO` where the copy differs, those of the devices.
+ * that is too small, `EINVAL` for a backup that was cut short, is empty, or is packed in an archive, `EIO` where the copy differs, those of the devices.
  */
 export async function restoreBackup({
   from,
@@ -76,6 +103,7 @@ export async function restoreBackup({
         "Check whether it is the right one.",
       );
     await refuseUnfinished(source);
+    await refusePacked(from, source);
     const overwrite = force || (await wasCutShort(to, note, environment));
     return withDestination(to, { size: source.size, environment, overwrite }, async ({ device, blank }) => {
       const result = await shown("restore", source.size, (progress) =>

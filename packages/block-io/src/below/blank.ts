@@ -82,6 +82,15 @@ export async function contentsOf(device: BlockDevice, area?: Area): Promise<Cont
   };
 }
 
+/**
+ * In what the bytes of something are packed, which is no disk then: `a tar archive`, `a gzip file`, `a qcow2 image`. Undefined
+ * where nothing says that they are. Errors: those of reading.
+ */
+export async function packedIn(device: BlockDevice): Promise<string | undefined> {
+  const found = [...findSignatures(await readEnds(device, undefined))];
+  return found.find(({ kind, qemu, certain }) => certain && (kind === "packed" || qemu !== undefined))?.name;
+}
+
 /** Throws (see {@link Overwriting}) unless the device, or the area of it, may be written over; nothing is written then. */
 export async function requireBlank(device: BlockDevice, how: Overwriting): Promise<void> {
   if (how.force) return eraseSignatures(device, how.area);

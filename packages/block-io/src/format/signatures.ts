@@ -11,6 +11,7 @@
  * come first: a disk with GPT also has the mark of an MBR.
  */
 import { getU32, getU8, tryU64 } from "../bytes/bytes.ts";
+import { packed } from "./packed.ts";
 
 /** Bytes from the start of a device that signatures lie in. They must be zero on a blank one. */
 export const START: number = 1024 * 1024;
@@ -25,9 +26,9 @@ export interface Signature {
   readonly bytes: string;
   /**
    * `cache`: a cache of ours, or a part of one. `unfinished`: formatting was interrupted, nothing on the device
-   * counts.
+   * counts. `packed`: an archive or a compressed file, with bytes of something else inside.
    */
-  readonly kind?: "cache" | "unfinished";
+  readonly kind?: "cache" | "unfinished" | "packed";
   /**
    * For fewer than four bytes, which any data may have by chance: whether what stands around them is as it must be.
    * `start`: the first bytes of the device. Where it does not hold, the signature may still be right.
@@ -217,7 +218,13 @@ const tablesAndImages: readonly Signature[] = [
   },
 ];
 
-export const signatures: readonly Signature[] = [...own, ...volumes, ...fileSystems, ...tablesAndImages];
+export const signatures: readonly Signature[] = [
+  ...own,
+  ...volumes,
+  ...fileSystems,
+  ...tablesAndImages,
+  ...packed.map((one): Signature => ({ ...one, kind: "packed" })),
+];
 
 /** The bytes of a device that are looked at, wherever it is larger. */
 export interface Ends {
@@ -232,6 +239,8 @@ export interface Ends {
 export interface FoundSignature {
   readonly name: string;
   readonly kind: Signature["kind"];
+  /** An image of another program, as qemu calls its format. */
+  readonly qemu: string | undefined;
   /** Bytes from the start of the device. */
   readonly offset: number;
   readonly length: number;
@@ -241,18 +250,19 @@ export interface FoundSignature {
 
 /** All signatures that match, the most telling one first. */
 export function* findSignatures(ends: Ends): Iterable<FoundSignature> {
-  for (const { name, at, bytes, kind, bornOutBy } of signatures) {
+  for (const { name, at, bytes, kind, qemu, bornOutBy } of signatures) {
     const wanted = Buffer.from(bytes, "hex");
     for (const offset of placesOf(at, ends.size)) {
       if (bytesAt(ends, offset, wanted.length)?.equals(wanted) !== true) continue;
       const certain = wanted.length >= 4 || bornOutBy?.(ends.start) === true;
-      yield { name, kind, offset, length: wanted.length, certain };
+      yield { name, kind, qemu, offset, length: wanted.length, certain };
     }
   }
   const offset = ends.size - 512;
   const last = bytesAt(ends, offset, 512);
   if (last !== undefined && isHistoricalCache(last, ends.size)) {
-    yield { name: "an assoc-cache, historical metadata", kind: "cache", offset, length: 24, certain: true };
+    const name = "an assoc-cache, historical metadata";
+    yield { name, kind: "cache", qemu: undefined, offset, length: 24, certain: true };
   }
 }
 

@@ -26,7 +26,8 @@ const examples = `
 SOURCE is a backup, which all of TARGET becomes: raw bytes in a file or on a device, an NBD URI, or an image in an object
 store, s3://BUCKET[/PREFIX]/NAME[:TAG] or image:FOLDER/NAME[:TAG]. It is read back and compared. TARGET may be a new
 file; what is there already and not blank is written over with --force only. Until all the rest is stable, its first
-block says that it is no whole disk; what was cut short is begun again by the same command.
+block says that it is no whole disk; what was cut short is begun again by the same command. An archive, a compressed file
+or an image of another program is refused: unpack it, or say that its bytes are meant with ?raw behind its path.
 
 Or SOURCE is a dump, which dmkit dump has made: the metadata of an image, and the data on its devices stays what it is.
 All of it is tried out on a copy in memory before anything is written.
