@@ -28,7 +28,7 @@ function run(backend: Backend, context: unknown, { kind, length, limit }: Job): 
     return kind === "compress" ? backend.compress(src, dst, context) : backend.decompress(src, dst);
   } catch (error) {
     if (error instanceof CompressorError) return { code: error.code, reason: error.message };
-    const { code } = failed((backend as Backend).name, error);
+    const { code } = failed(entry.exportName, error);
     return { code, reason: error instanceof Error ? error.message : String(error) };
   }
 }
