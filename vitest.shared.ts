@@ -15,6 +15,8 @@ export function shared(overrides: ViteUserConfig = {}, alone: readonly string[] 
     test: {
       isolate: false,
       pool: "forks",
+      // What was made of a source is kept in node_modules for the next run, and the next part of the app's tests.
+      experimental: { fsModuleCache: true },
       // One file at a time: the machine these tests are sized for has two cores, and other packages run beside.
       fileParallelism: false,
       testTimeout: 30_000,
