@@ -7,6 +7,7 @@ import { check } from "./support/check.ts";
 import { spoilSectors } from "./support/bad-sectors.ts";
 import type { HandDisk } from "./support/hand.ts";
 import { type Identity, decodeIdentity, encodeIdentity } from "../src/format/identity.ts";
+import { leaveCache } from "../src/open/making/erase-cache.ts";
 import { encodeRecord } from "../src/format/superblock.ts";
 import { BLOCK, Rig, filled } from "./support/rig.ts";
 
@@ -45,6 +46,23 @@ describe("the first MiB", () => {
   const everything = async (rig: Rig): Promise<void> => {
     for (let id = 1; id <= 6; id += 1) expect(await rig.read(id)).toEqual(filled(0x10 + id));
   };
+
+  it("says that the cache was left behind, also where its header cannot be read", async () => {
+    const rig = await used(true);
+    await leaveCache(rig.cache);
+    const record = Buffer.alloc(BLOCK);
+    await rig.cache.read(IDENTITY, record);
+    // "dmkitWB1", version 2, left behind.
+    expect([record.toString("latin1", 0, 8), record[12], record[105]]).toEqual(["dmkitWB1", 2, 1]);
+    expect((await failing(rig.open())).code).toBe("EFORMAT");
+    spoilSectors(rig.cache, [HEADER]);
+    const error = await failing(rig.open());
+    expect([error.code, error.reason]).toEqual(["EFORMAT", expect.stringContaining("exchanged by force")]);
+    // It is a cache as before once somebody has repaired it, and the record says no more than the header.
+    await repair({ cache: rig.cache, backing: rig.backing }, work);
+    await rig.open();
+    await everything(rig);
+  });
 
   it.each([
     ["header", HEADER, false],

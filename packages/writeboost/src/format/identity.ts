@@ -21,7 +21,9 @@
  *      88   slots u64        (2) N; the cache device may be larger
  *      96   plog size u64    (2) bytes of the plog device that are in use, its name in the last sector of them; else zero
  *      104  name u8           (2) 1: the name of the plog is in the plog's first sector; 0: in the last one, if anywhere
- *      105  zero
+ *      105  left u8           (2) 1: left behind by an exchange by force, as the header says as well (superblock.ts); any
+ *                            record that is written after that has 0
+ *      106  zero
  *      112  witness, 32 bytes    (2) of the first `backing size` bytes of the backing device (block-io's witness.ts);
  *                            zero: none was taken; counts only when clean
  *      144  archive, 16 bytes    (2) what the cache is called in the archive of its log; zero: there is none
@@ -64,14 +66,16 @@ export interface Identity {
   readonly witness: string;
   /** 32 hexadecimal digits; {@link NO_UUID}: its log is not archived. */
   readonly archive: string;
+  /** It was left behind by an exchange by force, and nobody has written to it since. */
+  readonly left?: true;
 }
 
 export const NO_WITNESS: string = "0".repeat(64);
 
 export const NO_UUID: string = "0".repeat(32);
 
-/** 4 KiB, the record in its first sector. */
-export function encodeIdentity(identity: Identity): Buffer {
+/** 4 KiB, the record in its first sector. @param left whether the cache is being left behind. */
+export function encodeIdentity(identity: Identity, left = false): Buffer {
   const block = Buffer.alloc(BLOCK);
   MAGIC.copy(block);
   setU8(block, 12, identity.version);
@@ -89,6 +93,7 @@ export function encodeIdentity(identity: Identity): Buffer {
   setU64(block, 88, identity.slots);
   setU64(block, 96, identity.plogSize);
   setU8(block, 104, identity.nameAtStart ? 1 : 0);
+  setU8(block, 105, left ? 1 : 0);
   Buffer.from(identity.witness, "hex").copy(block, 112, 0, 32);
   Buffer.from(identity.archive, "hex").copy(block, 144, 0, 16);
   setU32(block, 8, crc32c(block.subarray(0, 512)));
@@ -141,5 +146,6 @@ export function decodeIdentity(block: Buffer): Exclude<StoredIdentity, "unreadab
     nameAtStart: version !== 1 && getU8(sector, 104) === 1,
     witness: version === 1 ? NO_WITNESS : sector.toString("hex", 112, 144),
     archive: version === 1 ? NO_UUID : sector.toString("hex", 144, 160),
+    ...(version !== 1 && getU8(sector, 105) === 1 ? { left: true } : {}),
   };
 }

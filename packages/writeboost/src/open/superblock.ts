@@ -75,8 +75,8 @@ export function headerOf(
     throw refuse(cache.name, "EFORMAT", "the cache was being made larger, which is not finished", hint);
   }
   if (typeof identity === "object") {
-    if (header.kind === "unreadable") return { order: identity.order };
-    if (header.kind === "foreign" && header.magic === LEFT_MAGIC) {
+    if (header.kind === "unreadable" && identity.left !== true) return { order: identity.order };
+    if (header.kind === "unreadable" || (header.kind === "foreign" && header.magic === LEFT_MAGIC)) {
       throw refuse(
         cache.name,
         "EFORMAT",

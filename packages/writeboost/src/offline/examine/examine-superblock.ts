@@ -71,7 +71,8 @@ export async function readLog(
 /** What sector 0 should say, where the identity record knows it better: nothing but that can have been there. */
 function orderToMend({ header: said, isBare, identity }: Superblock): number | undefined {
   if (typeof identity !== "object") return undefined;
-  const isLost = said.kind === "blank" || (said.kind === "foreign" && isBare);
+  const isLeft = said.kind === "unreadable" && identity.left === true;
+  const isLost = said.kind === "blank" || (said.kind === "foreign" && isBare) || isLeft;
   const isOther = said.kind === "writeboost" && said.order !== undefined && identity.dialect !== "v2";
   return isLost || (isOther && said.order !== identity.order) ? identity.order : undefined;
 }

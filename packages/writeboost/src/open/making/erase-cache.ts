@@ -1,6 +1,7 @@
 /** A cache whose backing device goes on without it: with all it had, or without what could not be written back. */
 import { type BlockDevice, given } from "@dmkit/block-io";
 import { BLOCK, SLOTS_START, plogSegmentSize } from "../../format/geometry.ts";
+import { IDENTITY_START, encodeIdentity } from "../../format/identity.ts";
 import { plogBytes, plogNameOffset, readPlogIdentity } from "../../device/log/plog-place.ts";
 import { HEADER_START, encodeLeft } from "../../format/superblock.ts";
 import { readSuperblock } from "../superblock.ts";
@@ -45,6 +46,11 @@ export async function leaveCache(cache: BlockDevice): Promise<void> {
   const order =
     typeof identity === "object" ? identity.order : header.kind === "writeboost" ? header.order : undefined;
   if (header.kind !== "writeboost" || order === undefined) return;
+  // By the record alone a cache is opened whose header cannot be read: so it says the same, and first.
+  if (typeof identity === "object" && identity.version !== 1) {
+    await cache.write(IDENTITY_START, encodeIdentity(identity, true));
+    await cache.flush();
+  }
   await cache.write(HEADER_START, encodeLeft(order));
   await cache.flush();
 }
