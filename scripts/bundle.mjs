@@ -245,6 +245,8 @@ if (missing.length > 0) {
   process.exitCode = 1;
 }
 
+// Every start reads all that its command has kept: what is of older modules would be more each time.
+if (isNew) rmSync(join(folder, "compiled"), { recursive: true, force: true, maxRetries: 5 });
 // What these compile is kept beside the modules, so that the first to be typed are as quick as the next. A package is made
 // for any Node, and keeps what the one that runs it has compiled.
 if (isNew && !isClean && process.exitCode === undefined) {
