@@ -397,6 +397,29 @@ describe("the guard", () => {
     }
   });
 
+  it("takes for data what a device cannot tell, and counts that as an error", async () => {
+    const failing = (error: BlockIoError): Puppet =>
+      new (class extends Puppet {
+        protected override async *doExtents(offset: number): AsyncIterable<Extent> {
+          yield { offset, length: 1024, kind: "hole" };
+          throw error;
+        }
+      })();
+    const device = failing(new BlockIoError("no answer", { code: "EIO" }));
+    const found: Extent[] = [];
+    for await (const extent of device.extents(512, 4096)) found.push(extent);
+    expect(found).toEqual([
+      { offset: 512, length: 1024, kind: "hole" },
+      { offset: 1536, length: 3072, kind: "data" },
+    ]);
+    expect(device.facts()).toMatchObject({ errors: 1, in_flight: 0 });
+    const closed = failing(new BlockIoError("closed", { code: "ESHUTDOWN" }));
+    const all = async (): Promise<void> => {
+      for await (const extent of closed.extents(0, 4096)) void extent;
+    };
+    await expect(all()).rejects.toMatchObject({ code: "ESHUTDOWN" });
+  });
+
   it("zeroes by writing, with one barrier at the end for FUA", async () => {
     const device = new Puppet();
     const zeroing = device.writeZeroes(0, 4096, { fua: true });

@@ -26,6 +26,7 @@ import {
 import { type BlockIoError, type Operation, toBlockIoError } from "./errors.ts";
 import { ZERO_CHUNK, zeroes } from "../bytes/zeroes.ts";
 import type { Facts, WatchedFacts } from "./facts.ts";
+import { covering } from "./extents.ts";
 import { type Health, wholeStory } from "./health.ts";
 import { Lifecycle, type RequestCounts } from "./lifecycle.ts";
 import { REOPEN, Refusals, asBuffer } from "./refusals.ts";
@@ -247,18 +248,12 @@ export abstract class GuardedDevice implements BlockDevice {
     while (this.#life.state !== "open") await this.#life.held("extents");
     if (length === 0) return;
     this.#life.inFlight += 1;
-    let at = offset;
     try {
-      for await (const extent of this.doExtents(offset, length)) {
-        if (extent.offset !== at || extent.length <= 0 || extent.length > offset + length - at) {
-          const reason = `extents are not contiguous at ${at}`;
-          throw this.#refusals.error("EIO", reason, "extents", extent.offset, extent.length);
-        }
-        at += extent.length;
-        yield extent;
-      }
-      if (at !== offset + length)
-        throw this.#refusals.error("EIO", `extents end at ${at}`, "extents", offset, length);
+      yield* covering(this.doExtents(offset, length), offset, length, {
+        broken: (reason, from, bytes) => this.#refusals.error("EIO", reason, "extents", from, bytes),
+        failed: (error) =>
+          this.#vitals.noted(toBlockIoError(error, { device: this.name, op: "extents", offset, length })),
+      });
     } catch (error) {
       throw toBlockIoError(error, { device: this.name, op: "extents", offset, length });
     } finally {

@@ -23,7 +23,7 @@ import { type Clock, type Logger, type Scheduler, nextTurn } from "../contract/e
 import { BlockIoError, codeOf, toBlockIoError } from "../contract/errors.ts";
 import { FlushGroup } from "../sync/flush-group.ts";
 import { GuardedDevice } from "../contract/guard.ts";
-import { type Health, worstHealth } from "../contract/health.ts";
+import { type Health, healthy, worstHealth } from "../contract/health.ts";
 import { native } from "./native.ts";
 import { diskOf } from "./block-device-facts.ts";
 import { type FileFacts, limitsOf, openSynced, writeTo } from "./file-io.ts";
@@ -120,8 +120,11 @@ export class FileDevice extends GuardedDevice {
     native()?.unlock(this.#fd);
   }
 
+  /** Set when the file was found to be shorter than the device. */
+  #short: Health = healthy;
+
   override health(): Health {
-    return worstHealth([super.health(), this.spaceHealth()]);
+    return worstHealth([super.health(), this.#short, this.spaceHealth()]);
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
@@ -332,7 +335,7 @@ export class FileDevice extends GuardedDevice {
   }
 
   #truncated(offset: number, length: number): BlockIoError {
-    return new BlockIoError("the file is shorter than it was when it was opened", {
+    const error = new BlockIoError("the file is shorter than it was when it was opened", {
       code: "EIO",
       device: this.name,
       op: "read",
@@ -340,5 +343,8 @@ export class FileDevice extends GuardedDevice {
       length,
       hint: "Another program cut the file. Close the device and check the file.",
     });
+    // For good: should the file grow again, what was in it does not come back.
+    this.#short = { state: "needs check", why: `${this.name}: ${error.message}`, help: error.hint };
+    return error;
   }
 }
