@@ -175,6 +175,19 @@ describe("a device whose storage does not answer", () => {
     expect(manager.names).toEqual(["a", "high"]);
   });
 
+  it("tells that what stands on it was given up, and is in no list", async () => {
+    await manager.create("high", "0 8 linear dm:a 0");
+    const reading = manager.device("high").read(0, Buffer.alloc(512));
+    expect(await manager.remove("high", { force: true, patience: 1 })).toBe(false);
+    await expect(manager.remove("a", { force: true, patience: 1 })).rejects.toMatchObject({
+      code: "EBUSY",
+      reason: expect.stringContaining("device high, which was given up"),
+      hint: expect.not.stringContaining("ls --tree"),
+    });
+    dead.revive();
+    await reading;
+  });
+
   it("keeps no other device from being closed, and takes no new users while it is given up", async () => {
     const going = manager.remove("a", { force: true, patience: 20 });
     expect(() => manager.exported("a", "e", false)).toThrow(expect.objectContaining({ code: "EBUSY" }));

@@ -16,11 +16,13 @@ import {
   listDisks,
   makeCheckpoint,
   openArchive,
+  parseArchiveReference,
   randomToken,
   releaseMoment,
   replayOnto,
   withArchive,
 } from "../src/index.ts";
+import { pinnedReference } from "../src/open/reference.ts";
 import { SIZE, TOKEN, attached, cleanUp, contents, localOf, segment, tempFolder } from "./support.ts";
 
 function apply(disk: Buffer, { sectors, bits, data }: LogSegment): Buffer {
@@ -73,6 +75,20 @@ describe("a disk in a folder", () => {
     ])
       await expect(openArchive(`${folder}/vm1@${moment}`)).rejects.toMatchObject({ code });
     await expect(openArchive(`${folder}/vm2`)).rejects.toMatchObject({ code: "ENOENT" });
+  });
+
+  it("is pinned where it was opened without a moment: the disk goes on, and that stays", async () => {
+    const folder = tempFolder();
+    const { states, archive } = await written(folder);
+    const view = await openArchive(`archive:${folder}/vm1`);
+    cleanUp(() => view.close());
+    expect(view.pinned).toBe(`archive:${folder}/vm1@8`);
+    await archive.write(9, [segment(9000, [20, 0xff, 9])]);
+    expect((await seen(`${folder}/vm1`)).equals(states[8] as Buffer)).toBe(false);
+    expect((await seen(view.pinned)).equals(states[8] as Buffer)).toBe(true);
+    const parsed = parseArchiveReference(pinnedReference("s3://bucket/a?endpoint=http://h/", "vm1", 0));
+    expect(parsed).toEqual({ store: "s3://bucket/a?endpoint=http://h/", disk: "vm1", when: { id: 0 } });
+    expect(parseArchiveReference(pinnedReference("/", "vm1", 7))).toMatchObject({ store: "/", disk: "vm1" });
   });
 
   it("has holes where neither the image nor the log has anything", async () => {

@@ -2,6 +2,7 @@
  * Several stacks on one base and on shared layers, none of them open while another one changes what they lie on: each is
  * refused afterwards, or shows what it did. `DMKIT_SEED` repeats a run.
  */
+import { createHash } from "node:crypto";
 import { BlockIoError, SECTOR } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
@@ -246,4 +247,53 @@ it("a layer from before there were such names is one that was never changed", as
   expect(baseWitness).toMatch(/^[0-9a-f]{32}$/);
   await writeIdentity(layerOf(shared, 1).bitmap, identity);
   expect(await code(shown(one))).toBe("no error");
+});
+
+describe("a base that is pinned", () => {
+  const DIGEST = "0123456789abcdef".repeat(4);
+  const MOVED = `image:s3://bucket/images/golden@${"f".repeat(64)}`;
+
+  /** What moves that much at once is not hashed. */
+  async function pinnedBase(pinned: string): Promise<StackDevices> {
+    const stack = await bare();
+    const limits = { ...stack.base.limits, optimalTransfer: 512 * 1024 };
+    return { ...stack, base: Object.assign(stack.base, { pinned, limits }) };
+  }
+
+  it.each([
+    ["an image", `image:/store/golden@${DIGEST}`, MOVED],
+    [
+      "an archive",
+      "archive:s3://bucket/vm1@18?endpoint=http://h:1/x",
+      "archive:s3://bucket/vm1@19?endpoint=http://h:1/x",
+    ],
+  ])("%s: a layer is refused over another one, and its identity says by what", async (_what, pin, other) => {
+    const first = await pinnedBase(pin);
+    const layer = await grown(first, 8, 1);
+    const before = await shown(layer);
+    const block = await readIdentity(layerOf(layer, 1).bitmap, SECTORS);
+    const name = pin.startsWith("image") ? `golden@${DIGEST}` : "vm1@18";
+    const sum = createHash("sha256").update(name).digest("hex");
+    expect(block).toMatchObject({ identity: { baseWitness: `00000000${sum.slice(0, 24)}` } });
+    expect(await code(shown({ ...layer, base: (await pinnedBase(other)).base }))).toBe("EFORMAT");
+    // The same from another place is the same, and of a copy in a file nothing is known.
+    const elsewhere = (await pinnedBase(`image:s3://mirror/${name}`)).base;
+    expect((await shown({ ...layer, base: elsewhere })).equals(before)).toBe(true);
+    expect((await shown({ ...layer, base: (await bare()).base })).equals(before)).toBe(true);
+    await pair({ ...layer, base: (await pinnedBase(other)).base });
+    expect((await shown({ ...layer, base: (await pinnedBase(other)).base })).equals(before)).toBe(true);
+    expect(await code(shown(layer))).toBe("EFORMAT");
+  });
+
+  it("was not recorded by an earlier version: the next opening for writing does", async () => {
+    const layer = await grown(await pinnedBase(`image:/store/golden@${DIGEST}`), 8, 1);
+    const { bitmap } = layerOf(layer, 1);
+    const block = await readIdentity(bitmap, SECTORS);
+    if (block.kind !== "layer") throw new Error("no layer");
+    await writeIdentity(bitmap, { ...block.identity, baseWitness: undefined });
+    const moved = { ...layer, base: (await pinnedBase(MOVED)).base };
+    expect(await code(shown(moved))).toBe("no error");
+    await write(layer, 16, 2);
+    expect(await code(shown(moved))).toBe("EFORMAT");
+  });
 });

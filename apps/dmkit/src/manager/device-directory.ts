@@ -199,10 +199,15 @@ export class DeviceDirectory {
 
   /** Throws `EBUSY` if other devices stand on it. */
   refuseIfBelow(managed: ManagedDevice): void {
-    const above = this.above(managed).map(({ name }) => `device ${name}`);
+    const above = this.above(managed);
     if (above.length === 0) return;
-    const hint = "Remove the devices above it first; see: dmkit ls --tree";
-    throw problem("EBUSY", managed.name, `is used by ${above.join(", ")}`, hint);
+    // What was given up is in no list any more, and closed when its storage answers.
+    const isLeft = !above.some((device) => this.all.includes(device));
+    const who = above.map(({ name }) => `device ${name}${isLeft ? ", which was given up" : ""}`).join(", ");
+    const hint = isLeft
+      ? "It is free when the storage of the other one answers, or the server ends."
+      : "Remove the devices above it first; see: dmkit ls --tree";
+    throw problem("EBUSY", managed.name, `is used by ${who}`, hint);
   }
 
   /** Throws `EBUSY` if it is on its way out. */

@@ -24,6 +24,8 @@ export interface ViewParts {
   readonly base: BlockDevice;
   readonly history: History;
   readonly log: LogFile;
+  /** `archive:STORE/DISK@ID`. */
+  readonly pinned: string;
   /** Lets go of all of it. */
   readonly release: () => Promise<void>;
 }
@@ -39,6 +41,11 @@ export class ArchiveView extends GuardedTarget {
       capabilities: { ...plainCapabilities, readOnly: true, extents: true },
     });
     this.#parts = parts;
+  }
+
+  /** A disk that is in use goes on: this is what the view shows of it. */
+  get pinned(): string {
+    return this.#parts.pinned;
   }
 
   /** Of the last segment in it. */

@@ -8,7 +8,12 @@ import { fetchLog } from "../device/log-file.ts";
 import type { ReplayOptions } from "../device/replay.ts";
 import { ArchiveView } from "../device/view.ts";
 import { type AttachedArchive, type LocalLog, attachTo } from "./attach.ts";
-import { type ArchiveReference, parseArchiveReference, parseDiskReference } from "./reference.ts";
+import {
+  type ArchiveReference,
+  parseArchiveReference,
+  parseDiskReference,
+  pinnedReference,
+} from "./reference.ts";
 
 /** How an archive is used. */
 export interface WithArchiveOptions {
@@ -87,7 +92,8 @@ export async function viewOf(
       await base.close();
       await release();
     };
-    return new ArchiveView(name, { archive, base, history, log, release: closeAll });
+    const pinned = pinnedReference(location, archive.disk, log.id);
+    return new ArchiveView(name, { archive, base, history, log, pinned, release: closeAll });
   } catch (error) {
     await base.close();
     throw error;

@@ -69,6 +69,12 @@ export function atMoment(text: string, moment: string): string {
   return `${text.startsWith("archive:") ? "archive:" : ""}${disk}@${moment}${query}`;
 }
 
+/** The reference of a disk in a store, as {@link parseArchiveReference} gives that, with a moment. */
+export function pinnedReference(store: string, disk: string, id: number): string {
+  const [path, query] = splitParameters(store);
+  return `archive:${path.replace(/\/$/, "")}/${disk}@${id}${query}`;
+}
+
 /** The reference with paths made absolute: a relative one begins in `folder`. Throws `EPARSE`. */
 export function absoluteArchiveReference(text: string, folder: string): string {
   parseArchiveReference(text);

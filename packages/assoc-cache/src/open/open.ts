@@ -146,7 +146,9 @@ async function openReadOnly(
       cache.name,
       "EROFS",
       "there is no cache on the device, and none can be made read-only",
-      "Open it for writing once, or read the source by itself.",
+      source.limits.capabilities.readOnly
+        ? "The source can only be read: use it without a cache."
+        : "Open it for writing once, or read the source by itself.",
     );
   }
   const devices = { source: new MemoryOverlay(source), cache: new MemoryOverlay(cache) };

@@ -31,7 +31,7 @@ export class Refusals {
         name,
         "EINVAL",
         `size ${size} is not a multiple of ${logicalBlockSize} bytes`,
-        `Extend it to a multiple of ${logicalBlockSize}, e.g. with: truncate -s %${logicalBlockSize} FILE`,
+        `Make it a multiple of ${logicalBlockSize}: a table by the lengths of its lines, a file with truncate -s %${logicalBlockSize} FILE`,
       );
     }
     this.#name = name;

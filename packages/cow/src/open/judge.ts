@@ -3,7 +3,7 @@ import { type BlockIoError, type Environment, SECTOR, isOfPlace, refuse } from "
 import { type StackingOptions, type StackingProblem, judgeStack } from "../core/stacking.ts";
 import type { BitmapSource } from "../device/bitmap-loader.ts";
 import { type LayerDevices, readIdentity } from "../device/layer/layer.ts";
-import { baseWitness } from "../device/layer/below.ts";
+import { baseWitness, contradict } from "../device/layer/below.ts";
 import { judgeData } from "../device/layer/pairing.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import type { AliasedBlockSize } from "../format/aliased.ts";
@@ -73,7 +73,7 @@ async function judgeBase(first: IdentityBlock | undefined, stack: StackDevices):
   const known = first?.kind === "layer" ? first.identity.baseWitness : undefined;
   const found = known && (await baseWitness(stack));
   // What cannot be read says nothing.
-  if (found === undefined || found === known) return [];
+  if (known === undefined || found === undefined || !contradict(known, found)) return [];
   return [
     {
       layer: 1,

@@ -75,7 +75,10 @@ export async function openTracked(
   const readOnly = limits.capabilities.readOnly;
   if (readOnly && found === undefined) {
     const reason = "there are no bitmaps on it, and it cannot be written to make them";
-    throw refuse(bitmap.name, "EROFS", reason, "Open it for writing once.");
+    const hint = data.limits.capabilities.readOnly
+      ? "Nothing changes on a device that can only be read: use it by itself."
+      : "Open it for writing once.";
+    throw refuse(bitmap.name, "EROFS", reason, hint);
   }
   let superblock = found;
   if (superblock === undefined) {

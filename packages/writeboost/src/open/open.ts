@@ -153,7 +153,9 @@ function requireSuitable(
 async function inMemory({ backing, cache, plog }: Devices): Promise<Devices> {
   if (headerOf(cache, await readSuperblock(cache)) === "none") {
     const reason = "there is no cache on the device, and none can be made read-only";
-    const hint = "Open it for writing once, or read the backing device by itself.";
+    const hint = backing.limits.capabilities.readOnly
+      ? "The backing device can only be read: use it without a cache."
+      : "Open it for writing once, or read the backing device by itself.";
     throw refuse(cache.name, "EROFS", reason, hint);
   }
   return {

@@ -89,6 +89,12 @@ async function run(
   if (done === "cancelled") return tellCancelled("format");
   const written = [...done.value].map((role) => references[role] ?? role);
   if (flags.json) printJson({ format: format.name, devices: references, written });
-  else if (!flags.quiet) print(`formatted ${written.join(", ")} as ${format.name}\n`);
+  else if (!flags.quiet) {
+    print(
+      written.length === 0
+        ? `nothing was written: it is ${format.name} already\n`
+        : `formatted ${written.join(", ")} as ${format.name}\n`,
+    );
+  }
   return exitCodes.ok;
 }

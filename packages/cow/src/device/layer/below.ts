@@ -2,6 +2,7 @@
  * By what a layer knows its base again: nothing on a base says which layers lie on it, so a commit into it, or a mount, is found
  * by the witness of its contents only; see `witnessOf`.
  */
+import { createHash } from "node:crypto";
 import { LinearDevice, SECTOR, witnessOf } from "@dmkit/block-io";
 import { relianceOn } from "../../core/reliance.ts";
 import { nameOf } from "../../core/stacking.ts";
@@ -13,12 +14,23 @@ const DIGITS = 32;
 /** Bytes. What moves more at once, as images in object stores do, would be read as a whole for some hundred small reads. */
 const MOST_TRANSFER = 128 * 1024;
 
-/** The witness of the part of the base that the target shows; undefined where it cannot be read, or costs too much. */
+/** What witnesses begin with that are made of a name. */
+const OF_A_NAME = "00000000";
+
+/**
+ * The witness of the part of the base that the target shows; undefined where it cannot be read, or costs too much. Of a base
+ * that is pinned, an image or an archive as of a moment, it is made of what pins it: that is cheap, and as good.
+ */
 export async function baseWitness({
   base,
   baseOffset,
   sectors,
 }: Pick<StackDevices, "base" | "baseOffset" | "sectors">): Promise<string | undefined> {
+  const [, pin] = /([^/@]+@[0-9a-f]+)(?:\?.*)?$/.exec(base.pinned ?? "") ?? [];
+  if (pin !== undefined) {
+    const sum = createHash("sha256").update(pin).digest("hex");
+    return `${OF_A_NAME}${sum}`.slice(0, DIGITS);
+  }
   if (base.limits.optimalTransfer > MOST_TRANSFER || base.size < baseOffset + sectors * SECTOR)
     return undefined;
   const part = new LinearDevice(base, baseOffset, sectors * SECTOR, base.name);
@@ -26,6 +38,11 @@ export async function baseWitness({
     (witness) => witness.slice(0, DIGITS),
     (): undefined => undefined,
   );
+}
+
+/** Whether two witnesses are those of different bases. Of a name and of contents, as of an image and a copy of it, nothing is known. */
+export function contradict(one: string, other: string): boolean {
+  return one !== other && one.startsWith(OF_A_NAME) === other.startsWith(OF_A_NAME);
 }
 
 /** What a layer records of what it lies on. Errors: none. @param below undefined: the base of `stack`. */
