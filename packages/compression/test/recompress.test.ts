@@ -1,5 +1,12 @@
 /** Conversion into another format, algorithm or level, on another device. */
-import { type BlockDevice, MemoryDevice, parseOptions } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type Logger,
+  MemoryDevice,
+  parseOptions,
+  realEnvironment,
+  silentLogger,
+} from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { type Recompressed, compressionImages, recompress, recompressOptions } from "../src/index.ts";
@@ -118,6 +125,34 @@ describe("recompress", () => {
       expect(result.lost).toBeGreaterThanOrEqual(expected.filter((block) => block === "EIO").length);
       expect((await problemsOf(to)).every(({ kind }) => kind === "lost")).toBe(true);
     }
+  });
+
+  it("names the blocks whose contents are gone", async () => {
+    const lower = new MemoryDevice(SIZE);
+    const device = await openImage(lower, BLOCKS, { journal: JOURNAL, max_extent: 65_536 });
+    await device.write(0, noise(1, 128));
+    await device.flush();
+    // The journal has these only, and nothing of what was before.
+    for (const block of [200, 201]) {
+      await device.write(block * BLOCK, noise(block, 1));
+      await device.flush();
+    }
+    await device.close();
+    const bytes = await bytesOf(lower);
+    for (const block of [20, 40, 50, 100, 200]) flipBit(bytes, (layoutOf(SIZE).dataStart + block) * BLOCK);
+    const logged: unknown[] = [];
+    const logger: Logger = { ...silentLogger, log: (_level, text, facts) => logged.push([text, facts]) };
+    const more = { environment: { ...realEnvironment, logger } };
+    const { lost } = await convert(await deviceOf(bytes), new MemoryDevice(2 * SIZE), {}, more);
+    expect(lost).toBe(64);
+    expect(logged).toHaveLength(3);
+    expect(logged).toEqual(
+      expect.arrayContaining([
+        ["contents are gone", { first: 16, blocks: 48 }],
+        ["contents are gone", { first: 96, blocks: 16 }],
+        ["a payload is damaged, the journal has it", { first: 200, blocks: 1, flaw: "checksum" }],
+      ]),
+    );
   });
 
   it("refuses what cannot be, and writes nothing then", async () => {

@@ -22,6 +22,7 @@ import type { SuperblockV2 } from "../format/superblock-v2.ts";
 import { algorithmOf, loadEntries, matchGeometry } from "../open/v1/load.ts";
 import type { SealedEntries } from "../device/v1/sealed.ts";
 import { Applier } from "../device/v2/applier.ts";
+import { JournalPayloads } from "../device/v2/journal-payloads.ts";
 import { Journal } from "../device/v2/journal.ts";
 import { isPlausible, loadStore, replay } from "../open/v2/load.ts";
 import type { Store } from "../device/v2/store.ts";
@@ -59,6 +60,8 @@ export interface ImageV2 extends Common {
   readonly store: Store;
   /** All records that are valid, in order: the last two, unless the last one was torn. */
   readonly records: readonly DecodedRecord[];
+  /** Payloads that they have. */
+  readonly kept: JournalPayloads;
   /** Slots of the journal that cannot be read, and may hold what is not in the view. */
   readonly unreadableSlots: readonly number[];
   /** Records that are not known to be in place; those that nobody can have meant are left out. */
@@ -74,13 +77,19 @@ export type Image = ImageV1 | ImageV2;
  *
  * @param payloads without them the algorithm need not be available here.
  * @param past go on where a slot of the journal cannot be read, and say so.
+ * @param beforeReplay as of {@link openImageV2}.
  */
-export async function openImage(device: BlockDevice, payloads = true, past = false): Promise<Image> {
+export async function openImage(
+  device: BlockDevice,
+  payloads = true,
+  past = false,
+  beforeReplay?: (image: ImageV2) => Promise<unknown>,
+): Promise<Image> {
   const first = await readStart(device);
   if (isSuperblockV1(first)) return openImageV1(device, decodeSuperblockV1(first), payloads);
   const superblock = device.size < 2 * BLOCK ? undefined : await readSuperblock(device);
   if (superblock === undefined) throw foreign(device);
-  return openImageV2(device, superblock, payloads, past);
+  return openImageV2(device, superblock, payloads, past, beforeReplay);
 }
 
 /** Block 0, or as much of it as the device has; zeroes where it cannot be read: format 2 has another copy. */
@@ -115,7 +124,7 @@ export async function openImageV2(
   superblock: SuperblockV2,
   payloads: boolean,
   past: boolean,
-  beforeReplay?: (image: ImageV2) => Promise<void>,
+  beforeReplay?: (image: ImageV2) => Promise<unknown>,
 ): Promise<ImageV2> {
   const view = new MemoryOverlay(device);
   if (payloads) requireAlgorithm(device, superblock);
@@ -146,6 +155,7 @@ export async function openImageV2(
       metaBlocks: superblock.layout.metaBlocks,
       store,
       records,
+      kept: new JournalPayloads(superblock.uuid, records),
       unreadableSlots: journal.unreadable,
       pending: records.filter(isPending),
       implausible: all
@@ -183,7 +193,12 @@ export function checks(image: Image, { head }: StoredExtent, payload: Buffer): b
   return payloadSum(image.superblock.uuid, head, payload) === image.store.sums[head];
 }
 
-/** Fills whole blocks with the contents of an extent that is not `bad`; what is wrong, if anything is. */
+/** The payload of an extent that the journal still has; format 1 has no journal. */
+export function keptPayload(image: Image, { head, sectors }: StoredExtent): Buffer | undefined {
+  return image.format === "v1" ? undefined : image.kept.find(head, sectors, image.store.sums[head] as number);
+}
+
+/** Fills whole blocks with what the place of an extent that is not `bad` holds; what is wrong, if anything is. */
 export async function readContents(
   image: Image,
   extent: StoredExtent,

@@ -2,11 +2,13 @@
  * `recompress`: the contents of an image in another format, or compressed in another way, on another device.
  *
  * Until it is complete the new image has no superblock: an interrupted conversion is refused by everybody, and is
- * started again from the beginning. The old image is only read, its journal included.
+ * started again from the beginning. The old image is only read, its journal included: what a repair of it would bring
+ * back is brought over, without the repair.
  */
 import {
   type BlockDevice,
   type BlockIoError,
+  type Logger,
   type OfflineWork,
   type OptionsOf,
   SECTOR,
@@ -16,7 +18,7 @@ import {
   refuse,
 } from "@dmkit/block-io";
 import { type Codec, openCodec } from "../device/codec.ts";
-import { ExtentMap } from "../core/extent-map.ts";
+import { ExtentMap, type StoredExtent } from "../core/extent-map.ts";
 import { type BlockState, pieces } from "../core/plan.ts";
 import { BLOCK, MAX_EXTENT } from "../format/geometry-v1.ts";
 import { GROUP } from "../format/layout-v2.ts";
@@ -27,7 +29,8 @@ import { planV1 } from "../open/v1/open.ts";
 import { PARALLEL, wholeBlocks } from "../device/v2/applier.ts";
 import { newSuperblock } from "../device/v2/superblocks.ts";
 import { planV2 } from "../open/v2/open.ts";
-import { type Image, openImage, readContents } from "./image.ts";
+import { type Image, keptPayload, openImage, readContents } from "./image.ts";
+import { mendMetadata } from "./inspect/mend.ts";
 import { beginImage, finishV1, finishV2 } from "./writer.ts";
 
 /** What can be chosen for the new image: types, ranges, defaults, help. */
@@ -69,7 +72,7 @@ export type RecompressOptions = OptionsOf<typeof recompressOptions>;
 export interface Recompressed {
   readonly contents: number;
   readonly payload: number;
-  /** Blocks whose contents were gone: they are marked so in the new image. */
+  /** Blocks whose contents were gone, and that no repair would have brought back: they are marked so in the new image. */
   readonly lost: number;
 }
 
@@ -98,7 +101,7 @@ export async function recompress(
   if (options.max_extent % BLOCK !== 0) {
     throw unfit(to, `max_extent is ${options.max_extent}`, `It must be a multiple of ${BLOCK}.`);
   }
-  const image = await openImage(from);
+  const image = await openImage(from, true, false, mendMetadata);
   try {
     const target = await plan(image, to, options, work);
     try {
@@ -172,10 +175,8 @@ async function convert(
     signal?.throwIfAborted();
     const first = group * GROUP;
     const count = Math.min(GROUP, blocks - first);
-    const source = await readBlocks(image, first, count);
-    if (source.lost.size > 0) {
-      environment.logger.log("warn", "contents are gone", { first, blocks: source.lost.size });
-    }
+    const source = await readBlocks(image, first, count, environment.logger);
+    for (const run of runsOf(source.lost)) environment.logger.log("warn", "contents are gone", { ...run });
     const result = await storeGroup(to, target, first, count, source);
     done.contents += result.contents;
     done.payload += result.payload;
@@ -192,11 +193,11 @@ async function convert(
 
 interface Source {
   readonly contents: Buffer;
-  /** Blocks of which nothing is known. */
+  /** Blocks of which nothing is known, in order. */
   readonly lost: ReadonlySet<number>;
 }
 
-async function readBlocks(image: Image, first: number, count: number): Promise<Source> {
+async function readBlocks(image: Image, first: number, count: number, logger: Logger): Promise<Source> {
   const contents = Buffer.alloc(count * BLOCK);
   const lost = new Set<number>();
   const end = first + count;
@@ -206,7 +207,7 @@ async function readBlocks(image: Image, first: number, count: number): Promise<S
     if (extent.bad) lost.add(block);
     else if (extent.sectors > 0) {
       const whole = Buffer.allocUnsafe(extent.blocks * BLOCK);
-      if ((await readContents(image, extent, whole)) === undefined) {
+      if (await recall(image, extent, whole, logger)) {
         whole.copy(
           contents,
           (block - first) * BLOCK,
@@ -218,6 +219,28 @@ async function readBlocks(image: Image, first: number, count: number): Promise<S
     block = stop;
   }
   return { contents, lost };
+}
+
+/** Reads an extent from its place, or else from the journal; whether either has it. */
+async function recall(image: Image, extent: StoredExtent, into: Buffer, logger: Logger): Promise<boolean> {
+  const flaw = await readContents(image, extent, into);
+  if (flaw === undefined) return true;
+  const payload = keptPayload(image, extent);
+  if (payload === undefined || (await image.codec.decode(payload, into)) !== undefined) return false;
+  const { head: first, blocks } = extent;
+  logger.log("warn", "a payload is damaged, the journal has it", { first, blocks, flaw });
+  return true;
+}
+
+/** Blocks that follow each other, of some in order. */
+function runsOf(blocks: Iterable<number>): { first: number; blocks: number }[] {
+  const runs: { first: number; blocks: number }[] = [];
+  for (const block of blocks) {
+    const last = runs.at(-1);
+    if (last !== undefined && last.first + last.blocks === block) last.blocks += 1;
+    else runs.push({ first: block, blocks: 1 });
+  }
+  return runs;
 }
 
 async function storeGroup(
