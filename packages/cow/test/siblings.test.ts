@@ -285,6 +285,14 @@ describe("a base that is pinned", () => {
     expect(await code(shown(layer))).toBe("EFORMAT");
   });
 
+  it("is the only one of which contents are not looked at, whatever its preferred requests", async () => {
+    const large = await pinnedBase("no reference that pins it");
+    const layer = await grown(large, 8, 1);
+    expect((await shown(layer)).length).toBe(SECTORS * SECTOR);
+    await large.base.write(0, Buffer.alloc(4096, 9));
+    expect(await code(shown(layer))).toBe("EFORMAT");
+  });
+
   it("was not recorded by an earlier version: the next opening for writing does", async () => {
     const layer = await grown(await pinnedBase(`image:/store/golden@${DIGEST}`), 8, 1);
     const { bitmap } = layerOf(layer, 1);

@@ -58,7 +58,7 @@ export async function findSocket(given: string | undefined): Promise<string> {
   throw new BlockIoError(`${others.length + 1} dmkit servers are running`, {
     code: "EBUSY",
     op: "connect",
-    hint: `Say which by its process id: -C ${[only, ...others].map(({ pid }) => pid).join(", -C ")}`,
+    hint: `Say which by its process id, with -C or, where a command has no such option, ${CONTROL_VARIABLE}=${only.pid}: ${[only, ...others].map(({ pid }) => pid).join(", ")}`,
   });
 }
 

@@ -14,7 +14,15 @@ interface Reports {
   failed(error: unknown): BlockIoError;
 }
 
-/** What was `found` of a range of bytes, and data where that ends early. Rejects with `ESHUTDOWN` from below, and `EIO` for extents that contradict each other. */
+// Then reading fails as well, and whoever asks had better know at once.
+function isGone({ code }: BlockIoError): boolean {
+  return code === "ESHUTDOWN" || code === "ENOTCONN" || code === "EPROTO" || code === "ETIMEDOUT";
+}
+
+/**
+ * What was `found` of a range of bytes, and data where that ends early. Rejects with what says that the device is gone, or
+ * breaks its protocol, and with `EIO` for extents that contradict each other.
+ */
 export async function* covering(
   found: AsyncIterable<Extent>,
   offset: number,
@@ -28,7 +36,7 @@ export async function* covering(
     while (at < end) {
       const next = await extents.next().catch((error: unknown) => reports.failed(error));
       if (next instanceof Error) {
-        if (next.code === "ESHUTDOWN") throw next;
+        if (isGone(next)) throw next;
         yield { offset: at, length: end - at, kind: "data" };
         return;
       }

@@ -11,14 +11,12 @@ import type { StackDevices } from "./stack-devices.ts";
 
 /** Hexadecimal digits of a witness that an identity has room for. */
 const DIGITS = 32;
-/** Bytes. What moves more at once, as images in object stores do, would be read as a whole for some hundred small reads. */
-const MOST_TRANSFER = 128 * 1024;
 
 /** What witnesses begin with that are made of a name. */
 const OF_A_NAME = "00000000";
 
 /**
- * The witness of the part of the base that the target shows; undefined where it cannot be read, or costs too much. Of a base
+ * The witness of the part of the base that the target shows; undefined where it cannot be read. Of a base
  * that is pinned, an image or an archive as of a moment, it is made of what pins it: that is cheap, and as good.
  */
 export async function baseWitness({
@@ -31,8 +29,7 @@ export async function baseWitness({
     const sum = createHash("sha256").update(pin).digest("hex");
     return `${OF_A_NAME}${sum}`.slice(0, DIGITS);
   }
-  if (base.limits.optimalTransfer > MOST_TRANSFER || base.size < baseOffset + sectors * SECTOR)
-    return undefined;
+  if (base.size < baseOffset + sectors * SECTOR) return undefined;
   const part = new LinearDevice(base, baseOffset, sectors * SECTOR, base.name);
   return witnessOf(part).then(
     (witness) => witness.slice(0, DIGITS),
