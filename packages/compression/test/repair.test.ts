@@ -3,6 +3,7 @@ import { type ImageRepairSettings, crc32c, parseOptions } from "@dmkit/block-io"
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { encodeHeader, headerLength } from "../src/format/journal-v2.ts";
+import { payloadSum } from "../src/format/metadata-v2.ts";
 import { mendSuperblockV2 } from "../src/format/superblock-v2.ts";
 import { recompress, recompressOptions, repair } from "../src/index.ts";
 import {
@@ -313,5 +314,25 @@ describe("a record that says what cannot be", () => {
     expect(await problemsOf(device)).toMatchObject([{ kind: "journal-record", severity: "error" }]);
     expect((await repair(device, work)).repaired).toEqual([]);
     expect(await contentsOf(bytes, BLOCKS)).toEqual(whole);
+  });
+
+  it("is not taken for a second copy, if its payload is what cannot be", async () => {
+    const bytes = Buffer.from(closedImage);
+    const superblock = mendSuperblockV2(bytes);
+    if (superblock === undefined) throw new Error("no superblock");
+    const number = superblock.applied + 1;
+    const start = headerLength(1, 1);
+    const record = Buffer.alloc(start + 512, 0xff);
+    const sum = payloadSum(superblock.uuid, 208, record.subarray(start));
+    const change = { kind: 1 as const, first: 208, blocks: 8, sectors: 1, sum };
+    encodeHeader(record, start, superblock.uuid, number, [change]);
+    record.copy(bytes, layout.journalStart * BLOCK + (number % 2) * (JOURNAL / 2));
+    const device = await deviceOf(bytes);
+    const { repaired, left } = await repair(device, work);
+    expect(repaired.map(({ kind }) => kind)).toEqual(["journal"]);
+    expect(left).toMatchObject([{ kind: "extent", location: "blocks 208 … 215" }]);
+    expect(left[0]?.repair).toBe(undefined);
+    expect((await repair(device, work, { bad: "zero" })).left).toEqual([]);
+    expect(await contentsOf(await bytesOf(device), BLOCKS)).toEqual(whole);
   });
 });

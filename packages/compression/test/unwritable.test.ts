@@ -159,3 +159,23 @@ describe("a block of metadata of format 1 that takes no write", () => {
     await again.close();
   });
 });
+
+describe("a damaged payload whose place takes no write, and that the journal still has", () => {
+  it.each(["unreadable", "zero"] as const)("is not given up as %s, and is brought elsewhere", async (bad) => {
+    const lower = new BadSectors(SIZE);
+    const device = await openImage(lower, BLOCKS, VALUES);
+    await device.write(0, noise(1, 64));
+    await device.close();
+    lower.heals = false;
+    lower.bad.add((DATA + 16 * BLOCK) / SECTOR);
+    const { repaired, left } = await repair(lower, work, { bad });
+    expect(repaired).toEqual([]);
+    expect(left).toMatchObject([{ kind: "extent", advice: expect.stringContaining("recompress") }]);
+    const other = new MemoryDevice(SIZE);
+    const options = parseOptions(recompressOptions, { journal: JOURNAL });
+    expect(await recompress(lower, other, options, work)).toMatchObject({ lost: 0 });
+    const copied = await openImage(other, BLOCKS, VALUES);
+    expect((await bytesOf(copied)).subarray(0, 64 * BLOCK).equals(noise(1, 64))).toBe(true);
+    await copied.close();
+  });
+});

@@ -18,7 +18,7 @@ export function keptInMemory(error: unknown): unknown {
     length: error.length,
     cause: error,
     lossless: true,
-    hint: "Everything else is written, and can be read. Copy the contents to a device that takes them: by dmkit compression recompress, say.",
+    hint: "Everything else is written, and can be read. Copy the contents to a device that takes them: by dmkit recompress, say.",
   });
 }
 

@@ -193,9 +193,18 @@ export function checks(image: Image, { head }: StoredExtent, payload: Buffer): b
   return payloadSum(image.superblock.uuid, head, payload) === image.store.sums[head];
 }
 
-/** The payload of an extent that the journal still has; format 1 has no journal. */
-export function keptPayload(image: Image, { head, sectors }: StoredExtent): Buffer | undefined {
-  return image.format === "v1" ? undefined : image.kept.find(head, sectors, image.store.sums[head] as number);
+/**
+ * Fills whole blocks with the contents of an extent from the payload that the journal still has of it, which is the result;
+ * undefined if it has none, or none that makes sense. Format 1 has no journal.
+ */
+export async function recall(
+  image: Image,
+  { head, sectors }: StoredExtent,
+  into: Buffer,
+): Promise<Buffer | undefined> {
+  if (image.format === "v1") return undefined;
+  const payload = image.kept.find(head, sectors, image.store.sums[head] as number);
+  return payload && (await image.codec.decode(payload, into)) === undefined ? payload : undefined;
 }
 
 /** Fills whole blocks with what the place of an extent that is not `bad` holds; what is wrong, if anything is. */

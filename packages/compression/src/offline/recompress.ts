@@ -29,7 +29,7 @@ import { planV1 } from "../open/v1/open.ts";
 import { PARALLEL, wholeBlocks } from "../device/v2/applier.ts";
 import { newSuperblock } from "../device/v2/superblocks.ts";
 import { planV2 } from "../open/v2/open.ts";
-import { type Image, keptPayload, openImage, readContents } from "./image.ts";
+import { type Image, openImage, readContents, recall } from "./image.ts";
 import { mendMetadata } from "./inspect/mend.ts";
 import { beginImage, finishV1, finishV2 } from "./writer.ts";
 
@@ -207,7 +207,7 @@ async function readBlocks(image: Image, first: number, count: number, logger: Lo
     if (extent.bad) lost.add(block);
     else if (extent.sectors > 0) {
       const whole = Buffer.allocUnsafe(extent.blocks * BLOCK);
-      if (await recall(image, extent, whole, logger)) {
+      if (await found(image, extent, whole, logger)) {
         whole.copy(
           contents,
           (block - first) * BLOCK,
@@ -222,11 +222,10 @@ async function readBlocks(image: Image, first: number, count: number, logger: Lo
 }
 
 /** Reads an extent from its place, or else from the journal; whether either has it. */
-async function recall(image: Image, extent: StoredExtent, into: Buffer, logger: Logger): Promise<boolean> {
+async function found(image: Image, extent: StoredExtent, into: Buffer, logger: Logger): Promise<boolean> {
   const flaw = await readContents(image, extent, into);
   if (flaw === undefined) return true;
-  const payload = keptPayload(image, extent);
-  if (payload === undefined || (await image.codec.decode(payload, into)) !== undefined) return false;
+  if ((await recall(image, extent, into)) === undefined) return false;
   const { head: first, blocks } = extent;
   logger.log("warn", "a payload is damaged, the journal has it", { first, blocks, flaw });
   return true;

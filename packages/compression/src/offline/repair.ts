@@ -2,7 +2,8 @@
  * `repair`: carries out the fixes that need no guess. Each is safe to be interrupted and to be done again: copies
  * come from what stays as it is, and the journal is only given up when everything it says is stable in place.
  *
- * Contents that are gone (`bad`) are kept as they are unless told otherwise: somebody may still want to look.
+ * Contents that are gone (`bad`) are kept as they are unless told otherwise: somebody may still want to look. What the
+ * journal has, and its place does not take, is not gone.
  */
 import {
   type BlockDevice,
@@ -12,6 +13,7 @@ import {
   type OfflineWork,
   isGiven,
 } from "@dmkit/block-io";
+import { COPY } from "../device/v2/store.ts";
 import { type Finding, newReport, plainWork } from "./inspect/findings.ts";
 import { inspect } from "./check.ts";
 import { type Gone, quarantine } from "./quarantine.ts";
@@ -31,7 +33,7 @@ export async function repair(
   }
   if (repaired.length > 0) await device.flush();
   let left = await all(device, work);
-  if (bad === "keep") return { repaired, left: left.map(({ problem }) => problem) };
+  if (bad === "keep") return { repaired, left: left.map(asLeft) };
   const gone = left.flatMap((finding): Gone[] => (finding.gone === undefined ? [] : [finding.gone]));
   if (gone.length > 0 && (await quarantine(device, gone, bad))) {
     repaired.push(
@@ -39,7 +41,12 @@ export async function repair(
     );
     left = await all(device, { ...work, progress: undefined });
   }
-  return { repaired, left: left.map(({ problem }) => problem) };
+  return { repaired, left: left.map(asLeft) };
+}
+
+/** What could be put right and was not, since its place takes no write. */
+function asLeft({ problem, fix }: Finding): ImageProblem {
+  return fix === undefined ? problem : { ...problem, advice: problem.advice ?? COPY };
 }
 
 const marks = { unreadable: "mark the blocks as lost", zero: "make the blocks read as zeroes" } as const;

@@ -26,7 +26,10 @@ import { type PayloadParts, Payloads } from "./payloads.ts";
 
 const GIVE_UP =
   "Overwrite these blocks as a whole; or close the device and give up what is lost: dmkit fsck --repair --bad unreadable.";
-const COPY = "Copy the contents to a device that takes them: by dmkit compression recompress, say.";
+/** What helps where a place takes no write. */
+export const COPY = "Copy the contents to a device that takes them: by dmkit recompress, say.";
+const HEAL =
+  "Check the device below. Before more is written, close the device and run dmkit fsck --repair: the journal may still have what was written last. Else restore it from a backup, or overwrite the blocks.";
 // Places of damage that are remembered.
 const MOST_PLACES = 1024;
 
@@ -275,7 +278,7 @@ export class Store {
         op: "read",
         offset: head * BLOCK,
         length: blocks * BLOCK,
-        hint: "Restore it from a backup, or overwrite the blocks. Check the device below.",
+        hint: HEAL,
       },
     );
   }

@@ -9,7 +9,7 @@ import { type Image, ROLE, placeOf, readContents } from "../image.ts";
 export interface Finding {
   readonly problem: ImageProblem;
   readonly fix?: ((device: BlockDevice) => Promise<void>) | undefined;
-  /** The data blocks whose contents are gone. */
+  /** The data blocks whose contents are gone; none where a fix would bring them back. */
   readonly gone?: { readonly first: number; readonly blocks: number } | undefined;
 }
 
@@ -47,7 +47,7 @@ export async function* inspectExtents(
   report: Report,
   /** Blocks that are reported otherwise. */
   isKnown: (block: number) => boolean,
-  fixOf: (extent: StoredExtent) => Finding["fix"],
+  fixOf: (extent: StoredExtent) => Promise<Finding["fix"]>,
 ): AsyncIterable<Finding> {
   const { map } = image;
   let gone: { first: number; blocks: number; lost: boolean } | undefined;
@@ -67,7 +67,7 @@ export async function* inspectExtents(
     signal?.throwIfAborted();
     progress?.(head, map.blocks);
     const damage = await readContents(image, extent, Buffer.allocUnsafe(blocks * BLOCK));
-    if (damage !== undefined) yield damagedFinding(image, extent, damage, fixOf(extent));
+    if (damage !== undefined) yield damagedFinding(image, extent, damage, await fixOf(extent));
   }
   if (gone !== undefined) yield goneFinding(image, gone);
   progress?.(map.blocks, map.blocks);
@@ -99,7 +99,7 @@ function damagedFinding(
   fix: Finding["fix"],
 ): Finding {
   return {
-    gone: { first: head, blocks },
+    gone: fix === undefined ? { first: head, blocks } : undefined,
     fix,
     problem: {
       kind: "extent",

@@ -35,7 +35,7 @@ export async function* inspectV1(
       work,
       report,
       (block) => image.sealed?.has(block) === true,
-      () => undefined,
+      () => Promise.resolve(undefined),
     );
   } finally {
     await image.codec.close();

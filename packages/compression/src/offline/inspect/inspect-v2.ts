@@ -22,7 +22,7 @@ import {
 } from "../../device/v2/superblocks.ts";
 import { type Finding, OVERWRITE, type Report, blocksAt, inspectExtents } from "./findings.ts";
 import { inspectJournal } from "./inspect-journal.ts";
-import { type ImageV2, ROLE, foreign, keptPayload, openImageV2, placeOf } from "../image.ts";
+import { type ImageV2, ROLE, foreign, openImageV2, placeOf, recall } from "../image.ts";
 import { groupProblem, mendMetadata } from "./mend.ts";
 
 export async function* inspectV2(
@@ -152,8 +152,8 @@ function* unreadableGroup(image: ImageV2, group: number): Iterable<Finding> {
 }
 
 /** Writes a damaged payload again, if the journal has it. */
-function rewrite(image: ImageV2, extent: StoredExtent): Finding["fix"] {
-  const payload = keptPayload(image, extent);
+async function rewrite(image: ImageV2, extent: StoredExtent): Promise<Finding["fix"]> {
+  const payload = await recall(image, extent, Buffer.allocUnsafe(extent.blocks * BLOCK));
   const place = placeOf(image, extent.head);
   return payload && ((device) => device.write(place, wholeBlocks(device, payload)));
 }
