@@ -9,7 +9,8 @@ import { loadedBackends } from "./support/backends.ts";
 const seed = Number(process.env["DMKIT_SEED"] ?? Date.now() % 1_000_000);
 const counts: Readonly<Record<string, number>> = {
   lzo: 100_000,
-  lz4: 60_000,
+  "lz4-library": 60_000,
+  "lz4-package": 60_000,
   deflate: 15_000,
   "zstd-library": 30_000,
   "zstd-wasm": 15_000,

@@ -7,22 +7,21 @@
  *   comes out of a frame is known, and compared with the buffer, before a byte of it is decoded;
  * - a context is used by one call at a time, and by none once it was given up: a stream has its own for compressing,
  *   synchronous calls share one for decompressing, and each call on another thread has one of {@link places};
- * - buffers of a call on another thread are referred to from here until it has ended: koffi keeps their addresses only.
+ * - buffers of a call on another thread are referred to until it has ended: see system-library.ts.
  *
  * Where the line lies (bench/boundary.mjs; processor time in µs here → all in all on other threads, Node 20,
  * 2 busy cores): compress 1 KiB 6 → 65, 4 KiB 33 → 49, 8 KiB 48 → 77, 64 KiB 278 → 334, 512 KiB 2911 → 2845; decompress
  * 4 KiB 7 → 24, 32 KiB 25 → 61, 64 KiB 50 → 91, 128 KiB 133 → 157, 512 KiB 486 → 529. A hand-over costs some 35 µs.
  */
 import assert from "node:assert";
-import { createRequire } from "node:module";
-import { type Backend, type ContextSettings, deliver, notLoaded } from "../backend.ts";
+import { type Backend, type ContextSettings, deliver } from "../backend.ts";
 import { realClock } from "../clock.ts";
-import { CompressorError, failed, isOfSystem } from "../errors.ts";
+import { CompressorError } from "../errors.ts";
 import { zstdContentSize } from "../format/zstd-frame.ts";
 import { Pool } from "../pool.ts";
+import { type Call, type Loaded, SystemLibrary, elsewhere, requireVersion } from "./system-library.ts";
 import { NAME, type ZstdContext, bound, description, levels, malformed, wrongSize } from "./zstd-common.ts";
 
-const LIBRARY = "libzstd.so.1";
 /** 1.4.4. One before 1.3.8 could write behind an output shorter than the bound (CVE-2019-11922). */
 const OLDEST = 10404;
 /** The most the library is given at a time; far above what a compressor lets through. */
@@ -36,14 +35,6 @@ const IDLE_TIME = 10_000;
 
 /** The address of a context. */
 type Pointer = bigint;
-type Callback = (error: Error | null, result: number) => void;
-
-/** A function of the library that works on bytes; its result is a length, or negative. */
-interface Call<Args extends unknown[]> {
-  (...args: Args): number;
-  async(...args: [...Args, Callback]): void;
-}
-
 interface Library {
   readonly createCCtx: () => Pointer | null;
   readonly freeCCtx: (context: Pointer) => number;
@@ -67,50 +58,15 @@ interface Context extends ZstdContext {
   scratch: Buffer;
 }
 
-/** What calls on other threads work on. */
-const inUse: Set<unknown[]> = new Set();
+const library = new SystemLibrary<Library>({
+  backend: NAME,
+  file: "libzstd.so.1",
+  packages: "libzstd1 or libzstd",
+  declare,
+});
 
-let library: Library | undefined;
-/** For good: what passes, a lack of memory or descriptors, is tried again with the next compressor. */
-let problem: CompressorError | undefined;
-
-async function load(): Promise<void> {
-  if (problem !== undefined) throw problem;
-  if (library !== undefined) return;
-  try {
-    library = declare(await koffi());
-  } catch (cause) {
-    const isOver = isOfSystem(cause);
-    const error = new CompressorError(`the library ${LIBRARY} does not load`, {
-      code: "ENOTSUP",
-      backend: NAME,
-      cause,
-      hint: isOver
-        ? "Memory or descriptors were wanting; it is tried again with the next compressor"
-        : "Install it (libzstd1 or libzstd), and the package koffi (npm install koffi)",
-    });
-    if (!isOver) problem = error;
-    throw error;
-  }
-}
-
-type Koffi = Pick<typeof import("koffi"), "load">;
-
-/** An import that has failed fails ever after; what is required is looked for again. */
-async function koffi(): Promise<Koffi> {
-  try {
-    return (await import("koffi")).default;
-  } catch (error) {
-    if (!isOfSystem(error)) throw error;
-    return createRequire(import.meta.url)("koffi") as Koffi;
-  }
-}
-
-function declare(koffi: Koffi): Library {
-  const loaded = koffi.load(LIBRARY);
-  const version = Number(loaded.func("uint ZSTD_versionNumber()")());
-  if (!(version >= OLDEST))
-    throw new Error(`its version is ${version}, and ${OLDEST} the oldest that is used`);
+function declare(loaded: Loaded): Library {
+  requireVersion(loaded.func("uint ZSTD_versionNumber()")(), OLDEST);
   // Lengths that are errors are the largest there are. So results are declared as signed: errors are negative.
   const compress =
     "intptr_t ZSTD_compressCCtx(void *context, void *to, size_t room, const void *from, size_t length, int level)";
@@ -138,24 +94,19 @@ function declare(koffi: Koffi): Library {
   };
 }
 
-function loaded(): Library {
-  if (library === undefined) throw notLoaded(NAME);
-  return library;
-}
-
 function made(context: Pointer | null): Pointer {
   if (context !== null && context !== 0n) return context;
   throw new CompressorError("there is no memory for a context", { code: "ENOMEM", backend: NAME });
 }
 
 function createContext({ level }: ContextSettings): Context {
-  return { level, pointer: made(loaded().createCCtx()), scratch: Buffer.alloc(0) };
+  return { level, pointer: made(library.functions.createCCtx()), scratch: Buffer.alloc(0) };
 }
 
 function destroyContext(context: Context): void {
   const { pointer } = context;
   context.pointer = undefined;
-  if (pointer !== undefined) loaded().freeCCtx(pointer);
+  if (pointer !== undefined) library.functions.freeCCtx(pointer);
 }
 
 /** Arguments to compress `src` into `to`. */
@@ -189,13 +140,13 @@ function compressed(result: number, [, to]: Compression, dst: Uint8Array): numbe
 
 function compress(src: Uint8Array, dst: Uint8Array, context: Context): number {
   const args = compression(src, dst, context);
-  return compressed(loaded().compress(...args), args, dst);
+  return compressed(library.functions.compress(...args), args, dst);
 }
 
 async function compressAsync(src: Uint8Array, dst: Uint8Array, context: Context): Promise<number> {
   return inPlace(async () => {
     const args = compression(src, dst, context);
-    return compressed(await elsewhere(loaded().compress, args), args, dst);
+    return compressed(await elsewhere(NAME, library.functions.compress, args), args, dst);
   });
 }
 
@@ -218,47 +169,35 @@ function decompressed(result: number, size: number): number {
   if (result === NO_MEMORY) {
     throw new CompressorError("there is no memory to decompress with", { code: "ENOMEM", backend: NAME });
   }
-  if (result < 0) throw malformed(new Error(`${LIBRARY}: error ${-result}`));
+  if (result < 0) throw malformed(new Error(`libzstd: error ${-result}`));
   if (result !== size) throw wrongSize();
   return size;
 }
 
 function decompress(src: Uint8Array, dst: Uint8Array): number {
-  const { decompress, decoding } = loaded();
+  const { decompress, decoding } = library.functions;
   const args = decompression(decoding, src, dst);
   return decompressed(decompress(...args), args[2]);
 }
 
 async function decompressAsync(src: Uint8Array, dst: Uint8Array): Promise<number> {
   return inPlace(async (place) => {
-    const { decompress, createDCtx } = loaded();
+    const { decompress, createDCtx } = library.functions;
     place.decoding ??= made(createDCtx());
     const args = decompression(place.decoding, src, dst);
-    return decompressed(await elsewhere(decompress, args), args[2]);
+    return decompressed(await elsewhere(NAME, decompress, args), args[2]);
   });
 }
 
 /** Does something that calls another thread when there are not too many of these. */
 async function inPlace<Result>(work: (place: Place) => Promise<Result>): Promise<Result> {
-  const { places } = loaded();
+  const { places } = library.functions;
   const place = places.tryAcquire() ?? (await places.acquire());
   try {
     return await work(place);
   } finally {
     places.release(place);
   }
-}
-
-/** Calls the library on another thread. */
-function elsewhere<Args extends unknown[]>(call: Call<Args>, args: Args): Promise<number> {
-  return new Promise((resolve, reject) => {
-    call.async(...args, (error, result) => {
-      inUse.delete(args);
-      if (error === null) resolve(result);
-      else reject(failed(NAME, error));
-    });
-    inUse.add(args);
-  });
 }
 
 /** Zstandard through libzstd; {@link Backend.load} fails where there is none. */
@@ -268,7 +207,7 @@ export const zstdLibrary: Backend<Context> = {
   levels,
   syncCompress: 4096,
   syncDecompress: 65536,
-  load,
+  load: () => library.load(),
   createContext,
   destroyContext,
   bound,

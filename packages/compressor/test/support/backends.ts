@@ -1,14 +1,25 @@
 /** The backends under test, loaded; one whose package is missing is left out, except under CI=true. */
+import { lz4Library } from "../../src/backends/lz4-library.ts";
+import { lz4Package } from "../../src/backends/lz4-package.ts";
 import { hasNativeZstd, zstdNative } from "../../src/backends/zstd-native.ts";
 import { zstdLibrary } from "../../src/backends/zstd-library.ts";
 import { zstdWasm } from "../../src/backends/zstd-wasm.ts";
 import type { Backend } from "../../src/index.ts";
 import { findBackend, listBackends } from "../../src/index.ts";
 
-/** All of them; in place of zstd, what there is of the ways to it. */
+/** All of them; in place of zstd and lz4, what there is of the ways to these. */
 export async function loadedBackends(): Promise<Backend[]> {
-  const others = listBackends().filter((name) => name !== "zstd");
-  return [...(await loaded(others.map((name) => findBackend(name)))), ...(await waysToZstd())];
+  const others = listBackends().filter((name) => name !== "zstd" && name !== "lz4");
+  const found = await loaded(others.map((name) => findBackend(name)));
+  return [...found, ...(await waysToLz4()), ...(await waysToZstd())];
+}
+
+/** Each way to LZ4 that there is here, under a name of its own. */
+export async function waysToLz4(): Promise<Backend[]> {
+  return loaded([
+    { ...lz4Library, name: "lz4-library" },
+    { ...lz4Package, name: "lz4-package" },
+  ] as Backend[]);
 }
 
 /** Each way to Zstandard that there is here, under a name of its own. */
