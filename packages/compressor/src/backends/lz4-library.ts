@@ -18,10 +18,10 @@ import type { Backend } from "../backend.ts";
 import { realClock } from "../clock.ts";
 import { CompressorError } from "../errors.ts";
 import { Pool } from "../pool.ts";
-import { LZ4 } from "./lz4-common.ts";
 import { lz4Package } from "./lz4-package.ts";
 import { type Call, type Loaded, SystemLibrary, elsewhere, requireVersion } from "./system-library.ts";
 
+const LZ4 = lz4Package.name;
 /** 1.8.3, the oldest that was looked at. */
 const OLDEST = 10803;
 /** LZ4_MAX_INPUT_SIZE, and all lengths are int. */

@@ -8,13 +8,13 @@
  * threads, Node 20, 2 busy cores): compress 4 KiB 28 → 49, 8 KiB 49 → 80, 16 KiB 97 → 114, 128 KiB 679 → 550;
  * decompress 16 KiB 34 → 67, 64 KiB 108 → 153, 128 KiB 248 → 276. A hand-over costs some 30 µs.
  */
-import { LZ4 as NAME, LZ4_DESCRIPTION, lz4Bound } from "./lz4-common.ts";
 import { type Backend, asBuffer, atOnce, deliver, missingPackage, notLoaded } from "../backend.ts";
 import { type CompressorError, corrupt } from "../errors.ts";
 import { fitsLz4Decoder, lz4Decode } from "../format/lz4-decode.ts";
 import { lz4Compress, lz4Decompress } from "../format/lz4-portable.ts";
 import { PREFIX_LENGTH, lengthInPrefix, writePrefixed } from "../format/lz4-prefix.ts";
 
+const NAME = "lz4";
 /** Bytes, the furthest that a match goes back. */
 const WINDOW = 65_536;
 const MAX_SCRATCH = 256 * 1024;
@@ -128,13 +128,15 @@ function malformed(cause: unknown): CompressorError {
 /** LZ4 through lz4-napi. */
 export const lz4Package: Backend<undefined> = {
   name: NAME,
-  description: LZ4_DESCRIPTION,
+  description:
+    "LZ4 blocks through the system's liblz4 or lz4-napi, or slower where neither can be loaded; fast, the default",
   syncCompress: 8192,
   syncDecompress: 65536,
   load,
   createContext: () => undefined,
   destroyContext: () => undefined,
-  bound: lz4Bound,
+  // The reference library's bound for its fast mode.
+  bound: (length) => length + Math.floor(length / 255) + 16,
   compress: (src, dst) => compress(src, dst),
   decompress,
   decompressPart,
