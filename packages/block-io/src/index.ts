@@ -171,6 +171,7 @@ export {
   printableJson,
   printableLines,
   shellQuote,
+  isoTime,
 } from "./bytes/text.ts";
 export {
   type ChoiceOption,

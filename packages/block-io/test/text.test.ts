@@ -2,9 +2,16 @@
 import { execFileSync } from "node:child_process";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { printable, printableJson, printableLines, shellQuote } from "../src/index.ts";
+import { isoTime, printable, printableJson, printableLines, shellQuote } from "../src/index.ts";
 
 const evil = "a\u001b[2Jb\u009b31m\r\u202ecod\u007f\u2028\u200b\ud800";
+
+it("moments that there are not are told as numbers", () => {
+  expect(isoTime(0)).toBe("1970-01-01T00:00:00.000Z");
+  expect(isoTime(8.64e15)).toBe("+275760-09-13T00:00:00.000Z");
+  expect(isoTime(8.64e15 + 1)).toBe("8640000000000001 ms since 1970");
+  expect(isoTime(Number.NaN)).toBe("NaN ms since 1970");
+});
 
 describe("printable", () => {
   it("leaves letters alone, and lets no command through", () => {

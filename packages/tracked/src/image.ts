@@ -1,5 +1,6 @@
 /** The declaration of bitmap devices as images: what offline tools can do with them. */
 import {
+  isoTime,
   type BlockDevice,
   type Detected,
   type ImageDevices,
@@ -73,7 +74,7 @@ async function info(bitmap: BlockDevice, work: OfflineWork): Promise<ImageFacts>
   const { superblock, table, lost } = await findBitmaps(bitmap, work);
   const { geometry, clean, uuid, generation } = superblock;
   const ofEpochs = table.epochs.flatMap((epoch): [string, string | number][] => [
-    [`epoch_${epoch.slot + 1}`, `${epoch.name}, begun ${new Date(epoch.begun).toISOString()}`],
+    [`epoch_${epoch.slot + 1}`, `${epoch.name}, begun ${isoTime(epoch.begun)}`],
     [`epoch_${epoch.slot + 1}_marked_bytes`, markedBytes(table, epoch)],
   ]);
   return {

@@ -37,6 +37,18 @@ const code = (promise: Promise<unknown>): Promise<string> =>
   );
 
 describe("offline", () => {
+  it("an epoch that began at no time there is can be listed, and told", async () => {
+    const [device, bitmap] = [new MemoryDevice(40 * CHUNK), new MemoryDevice(2 ** 18)];
+    const clock = { ...realEnvironment.clock, wallTime: () => Number.MAX_SAFE_INTEGER };
+    const environment = { ...realEnvironment, clock };
+    const open = await openTracked(device, bitmap, { granularity: CHUNK, epochs: 4, environment });
+    await open.begin("a");
+    const when = `${Number.MAX_SAFE_INTEGER} ms since 1970`;
+    expect(await open.message(["list"])).toContain(`a ${when} `);
+    await open.close();
+    expect(await trackedImages.info({ bitmap }, work)).toMatchObject({ epoch_1: `a, begun ${when}` });
+  });
+
   it("bitmaps are recognised and described", async () => {
     const { bitmap, device } = await made();
     expect(await trackedImages.detect(bitmap)).toMatchObject({ certainty: "magic", role: "bitmap" });

@@ -13,6 +13,7 @@
  * that writes nothing learns of it as well.
  */
 import {
+  isoTime,
   BlockIoError,
   type Environment,
   type Timer,
@@ -186,10 +187,7 @@ export function replacedBy(
   device: string,
   by: { readonly host: string; readonly time: number; readonly number: number } | undefined,
 ): BlockIoError {
-  const who =
-    by === undefined
-      ? "another one"
-      : `${by.host} at ${new Date(by.time).toISOString()} (epoch ${by.number})`;
+  const who = by === undefined ? "another one" : `${by.host} at ${isoTime(by.time)} (epoch ${by.number})`;
   return refuse(
     device,
     "ESHUTDOWN",

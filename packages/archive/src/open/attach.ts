@@ -9,6 +9,7 @@
  */
 import { hostname } from "node:os";
 import {
+  isoTime,
   type BlockDevice,
   type BlockIoError,
   type Environment,
@@ -164,8 +165,7 @@ async function begin(archive: Archive, local: LocalLog): Promise<void> {
 }
 
 function alreadyThere(device: string, newest: Epoch | undefined): BlockIoError {
-  const by =
-    newest === undefined ? "" : `, opened last by ${newest.host} at ${new Date(newest.time).toISOString()}`;
+  const by = newest === undefined ? "" : `, opened last by ${newest.host} at ${isoTime(newest.time)}`;
   const hint = "To go on with it here: dmkit archive takeover. For another disk, give another name.";
   return refuse(device, "EEXIST", `there is such a disk already${by}`, hint);
 }

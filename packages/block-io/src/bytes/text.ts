@@ -127,3 +127,12 @@ export function nameProblem(name: string): string | undefined {
   if (printable(name) !== name) return "the name has characters in it that cannot be seen";
   return undefined;
 }
+
+/**
+ * A moment as ISO 8601 writes it, in UTC. What a disk or a bucket says may be no moment there is: that is told as a number.
+ * @param time milliseconds since 1970.
+ */
+export function isoTime(time: number): string {
+  const date = new Date(time);
+  return Number.isNaN(date.getTime()) ? `${time} ms since 1970` : date.toISOString();
+}

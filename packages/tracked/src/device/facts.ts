@@ -1,5 +1,5 @@
 /** What a running device says of itself. */
-import { type BlockIoError, type Facts, type Health, healthy, wholeStory } from "@dmkit/block-io";
+import { isoTime, type BlockIoError, type Facts, type Health, healthy, wholeStory } from "@dmkit/block-io";
 import type { Epoch, EpochTable } from "../core/epochs.ts";
 import type { Losses, TrackedParts } from "./parts.ts";
 
@@ -42,7 +42,7 @@ export function markedBytes({ geometry, chunks }: EpochTable, { marked, bits }: 
 export function epochList(table: EpochTable): string {
   return table.epochs
     .map((epoch) => {
-      const begun = new Date(epoch.begun).toISOString();
+      const begun = isoTime(epoch.begun);
       const more = epoch.excess ? " more-than-changed" : "";
       return `${epoch.name} ${begun} ${markedBytes(table, epoch)}/${table.geometry.size}${more}`;
     })

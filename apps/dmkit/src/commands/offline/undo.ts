@@ -1,5 +1,5 @@
 /** `dmkit undo`: puts back what a command with `--undo FILE` has overwritten. */
-import { type BlockDevice, describeSize, printable } from "@dmkit/block-io";
+import { isoTime, type BlockDevice, describeSize, printable } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { openReference } from "../../devices.ts";
 import { outputOptions } from "../../offline/cli.ts";
@@ -102,7 +102,7 @@ function report(
   if (json) {
     printJson({ command: header.command, time: header.time, devices: references, complete, restored: bytes });
   } else if (!quiet) {
-    const what = printable(`${header.command} of ${new Date(header.time).toISOString()}`);
+    const what = printable(`${header.command} of ${isoTime(header.time)}`);
     print(
       verdict === "restore"
         ? `took back ${what}: ${describeSize(bytes)} in ${ranges.length} places\n`

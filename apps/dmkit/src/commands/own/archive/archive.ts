@@ -1,5 +1,5 @@
 /** `dmkit archive …`: disks whose log is in an object store: what there is of them, and what becomes of it. */
-import { describeSize, printable } from "@dmkit/block-io";
+import { isoTime, describeSize, printable } from "@dmkit/block-io";
 import {
   archiveInfo,
   collectArchive,
@@ -98,7 +98,7 @@ export function addArchive(program: Command, finish: (code: number) => void): vo
     );
 }
 
-const date = (time: number): string => new Date(time).toISOString();
+const date = (time: number): string => isoTime(time);
 
 async function list(location: string, { json, quiet }: StoreFlags): Promise<number> {
   const disks = await withStore(location, listDisks);

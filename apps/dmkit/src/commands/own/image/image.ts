@@ -1,5 +1,5 @@
 /** `dmkit image …`: what is in an object store, whether it is whole, and what becomes of it. */
-import { describeSize, toBlockIoError } from "@dmkit/block-io";
+import { isoTime, describeSize, toBlockIoError } from "@dmkit/block-io";
 import {
   type BlobProblem,
   collect,
@@ -97,13 +97,11 @@ async function list(location: string, flags: StoreFlags): Promise<number> {
     }),
   );
   if (flags.json) {
-    printJson(
-      versions.map(({ published, ...rest }) => ({ ...rest, published: new Date(published).toISOString() })),
-    );
+    printJson(versions.map(({ published, ...rest }) => ({ ...rest, published: isoTime(published) })));
     return code;
   }
   for (const { name, digest, tags, published } of versions) {
-    const when = new Date(published).toISOString().slice(0, 16).replace("T", " ");
+    const when = isoTime(published).slice(0, 16).replace("T", " ");
     print(`${name}@${digest}  ${when}  ${tags.join(" ")}\n`);
   }
   if (versions.length === 0 && !flags.quiet) process.stderr.write("There are no images in this store.\n");
