@@ -159,6 +159,23 @@ describe("a server that is there for one client", () => {
   });
 });
 
+describe("info", () => {
+  it("tells what an export takes, not how it was opened to look at it, and of a file nothing that only writing shows", async () => {
+    for (const readOnly of [false, true]) {
+      const server = new NbdServer();
+      server.addExport({ name: "", device: new MemoryDevice(MIB), readOnly });
+      const listener = await server.listen({ path: join(tempFolder(), "sock") });
+      cleanUp(() => server.close({ timeout: 0 }));
+      expect((await cli("info", listener.uri())).stdout).toContain(`read only: ${String(readOnly)}\n`);
+    }
+    const path = join(tempFolder(), "disk.img");
+    writeFileSync(path, Buffer.alloc(MIB));
+    const { stdout } = await cli("info", path);
+    expect(stdout).toContain("extents: true");
+    expect(stdout).not.toMatch(/read only|discard:|zero/);
+  });
+});
+
 describe("a new file", () => {
   it("has its name when it is complete", async () => {
     const folder = tempFolder();

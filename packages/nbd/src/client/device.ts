@@ -69,6 +69,8 @@ export class NbdDevice extends GuardedDevice {
   readonly #link: Link;
   /** The server granted extended headers: what has no payload is asked for at once, however long it is. */
   readonly extendedHeaders: boolean;
+  /** The server takes no writes, whatever the device was opened for. */
+  readonly isReadOnlyExport: boolean;
   readonly #uri: NbdUri;
   #place: string;
   readonly #flags: number;
@@ -87,6 +89,7 @@ export class NbdDevice extends GuardedDevice {
     this.#uri = link.uri;
     this.#place = placeOf(link.uri);
     this.#flags = terms.flags;
+    this.isReadOnlyExport = (terms.flags & FLAG.READ_ONLY) !== 0;
     this.#piece = Math.min(payloadLimit(terms, limits.logicalBlockSize), PIECE);
     this.extendedHeaders = terms.extended;
     this.#widePiece = terms.extended ? Number.POSITIVE_INFINITY : WIDE_PIECE;

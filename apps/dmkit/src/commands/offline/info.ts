@@ -1,5 +1,14 @@
 /** `dmkit info`: what is behind a path or URI, and what image it is. */
-import { type BlockDevice, type Extent, type ImageFormat, describeSize, printable } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type Capabilities,
+  type Extent,
+  FileDevice,
+  type ImageFormat,
+  type Limits,
+  describeSize,
+  printable,
+} from "@dmkit/block-io";
 import { NbdDevice, isNbdUri, listNbdExports } from "@dmkit/nbd";
 import type { Command } from "commander";
 import { type ImageFlags, imageOptions, imageWords } from "../../offline/cli.ts";
@@ -130,7 +139,7 @@ async function lookAt(
   flags: InfoFlags,
   formats: readonly ImageFormat[],
 ): Promise<{
-  facts: { name: string; size: number; extendedHeaders?: boolean } & BlockDevice["limits"];
+  facts: { name: string; size: number; extendedHeaders?: boolean } & Told;
   extents: Extent[] | undefined;
   contents: Contents;
 }> {
@@ -139,13 +148,25 @@ async function lookAt(
   try {
     const device = await opened.read(reference);
     const link = device instanceof NbdDevice ? { extendedHeaders: device.extendedHeaders } : {};
-    const facts = { name: reference, size: device.size, ...device.limits, ...link };
+    const capabilities = capabilitiesOf(device);
+    const facts = { name: reference, size: device.size, ...device.limits, capabilities, ...link };
     const extents = flags.map ? await collect(device) : undefined;
     const words = imageWords(references, flags, formats);
     return { facts, extents, contents: await contentsOf(words, formats, opened) };
   } finally {
     await opened.close();
   }
+}
+
+type Told = Omit<Limits, "capabilities"> & { readonly capabilities: Partial<Capabilities> };
+
+/** What the device can do, not what it can do opened as it is here, to be read. Of a file nobody knows before it is written. */
+function capabilitiesOf(device: BlockDevice): Partial<Capabilities> {
+  const { capabilities } = device.limits;
+  if (device instanceof NbdDevice) return { ...capabilities, readOnly: device.isReadOnlyExport };
+  if (!(device instanceof FileDevice)) return capabilities;
+  const { fua, extents } = capabilities;
+  return { fua, extents };
 }
 
 /** Neighbours of one kind in one extent. */
