@@ -272,17 +272,18 @@ describe.each(damages)("$name", ({ of = closedImage, make, repaired, left, gone 
 
   // Where these are in question: a second look at all others would only take time.
   const isOfContents = [...repaired, ...left].some((kind) => kind === "metadata" || kind === "extent");
-  it.runIf(isOfContents)("is recompressed as if it had been repaired", async () => {
-    if (gone === "all") return;
-    const to = await deviceOf(Buffer.alloc(2 * SIZE));
-    const options = parseOptions(recompressOptions, { journal: JOURNAL });
-    const { lost } = await recompress(new ReadOnly(await deviceOf(damaged())), to, options, work);
-    expect(lost).toBe(gone.length);
-    const after = await contentsOf(await bytesOf(to), BLOCKS);
-    for (const [block, contents] of after.entries()) {
-      expect(contents, `block ${block}`).toEqual(gone.includes(block) ? "EIO" : whole[block]);
-    }
-  });
+  if (isOfContents)
+    it("is recompressed as if it had been repaired", async () => {
+      if (gone === "all") return;
+      const to = await deviceOf(Buffer.alloc(2 * SIZE));
+      const options = parseOptions(recompressOptions, { journal: JOURNAL });
+      const { lost } = await recompress(new ReadOnly(await deviceOf(damaged())), to, options, work);
+      expect(lost).toBe(gone.length);
+      const after = await contentsOf(await bytesOf(to), BLOCKS);
+      for (const [block, contents] of after.entries()) {
+        expect(contents, `block ${block}`).toEqual(gone.includes(block) ? "EIO" : whole[block]);
+      }
+    });
 
   it.each(["unreadable", "zero"] as const)("leaves nothing but %s blocks when told so", async (bad) => {
     if (gone === "all") return;
