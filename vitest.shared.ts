@@ -19,8 +19,9 @@ export function shared(overrides: ViteUserConfig = {}, alone: readonly string[] 
       experimental: { fsModuleCache: true },
       // One file at a time: the machine these tests are sized for has two cores, and other packages run beside.
       fileParallelism: false,
-      testTimeout: 30_000,
-      hookTimeout: 60_000,
+      // For what hangs, and nothing else: the slowest takes 40 s where two processors are shared by three.
+      testTimeout: 180_000,
+      hookTimeout: 180_000,
       reporters: ["default", "json"],
       outputFile: { json: ".reports/vitest.json" },
     },

@@ -32,12 +32,17 @@ export function exec(command, args, { cwd = root, env = {}, stdio = "inherit" } 
       },
     });
     // The child gets the terminal's signals itself; this process waits for it to end.
-    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
+    const signals = ["SIGINT", "SIGTERM", "SIGHUP"];
+    const pass = (signal) => child.kill(signal);
+    for (const signal of signals) process.on(signal, pass);
     child.on("error", (error) => {
       console.error(`${resolved[0]}: ${error.message}`);
       resolve(1);
     });
-    child.on("exit", (code, signal) => resolve(code ?? (signal === "SIGINT" ? 130 : 1)));
+    child.on("exit", (code, signal) => {
+      for (const one of signals) process.off(one, pass);
+      resolve(code ?? (signal === "SIGINT" ? 130 : 1));
+    });
   });
 }
 

@@ -1,8 +1,8 @@
-// npm test: formatting, lint, rules, types, every package's tests, the packed packages. One line at the end
-// counts the tests.
+// npm test: formatting, lint, rules, types, every package's tests, the packed packages. The last lines say again what
+// failed, and count the tests.
 import { existsSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { spawn } from "node:child_process";
-import { delimiter, join } from "node:path";
+import { delimiter, join, relative } from "node:path";
 import { exec, install, root } from "./prepare.mjs";
 
 const folders = ["packages", "apps"].flatMap((group) =>
@@ -103,6 +103,7 @@ async function vitest(folder, args) {
   return result;
 }
 
+const broken = [];
 let passed = 0;
 let failed = 0;
 let skipped = 0;
@@ -113,8 +114,17 @@ for (const folder of folders) {
     passed += result.numPassedTests;
     failed += result.numFailedTests;
     skipped += result.numPendingTests + result.numTodoTests;
+    for (const file of result.testResults) {
+      const what = file.assertionResults.filter(({ status }) => status === "failed");
+      // A file that could not be loaded has no tests.
+      if (what.length === 0 && file.status === "failed") broken.push({ file: file.name, why: file.message });
+      for (const { fullName, failureMessages } of what)
+        broken.push({ file: file.name, fullName, why: failureMessages.join("\n") });
+    }
   }
 }
+for (const { file, fullName = "", why } of broken)
+  console.log(`\nFAILED ${relative(root, file)} ${fullName}\n${why.split("\n").slice(0, 30).join("\n")}`);
 console.log(`\n${passed} passed, ${failed} failed, ${skipped} skipped`);
 if (skipped > 0) console.log("Skipped tests need programs that are not installed; .ci/run lists them.");
 process.exitCode = code;

@@ -58,9 +58,7 @@ async function served({ stack }: Machine): Promise<Buffer> {
 const numberAt = (disk: Buffer, offset: number): number => disk[offset] ?? -1;
 
 describeWith(["qemu-io"], "a cache whose log is archived", () => {
-  it("is replayed, up to a segment or all of it, and the archive goes on where it was", {
-    timeout: 120_000,
-  }, async () => {
+  it("is replayed, up to a segment or all of it, and the archive goes on where it was", async () => {
     const one = machine();
     await write(one, [1, 2, 3]);
     const { last_id: last } = JSON.parse(await ok("archive", "info", "--json", one.archive)) as {
@@ -83,9 +81,7 @@ describeWith(["qemu-io"], "a cache whose log is archived", () => {
     expect((await served(one)).equals(whole)).toBe(true);
   });
 
-  it("goes on with its archive when its metadata was restored, but not as it was before", {
-    timeout: 120_000,
-  }, async () => {
+  it("goes on with its archive when its metadata was restored, but not as it was before", async () => {
     const one = machine();
     await write(one, [1, 2]);
     const dump = join(tempFolder(), "dump.json");

@@ -33,9 +33,7 @@ async function at(server: Server, offset: number): Promise<string> {
 }
 
 describe("a disk whose log is in a folder", () => {
-  it("is killed under load, lost, taken over; the old one is refused; earlier moments are served", {
-    timeout: 120_000,
-  }, async () => {
+  it("is killed under load, lost, taken over; the old one is refused; earlier moments are served", async () => {
     const folder = tempFolder();
     const store = join(folder, "store");
     const old = join(folder, "old");
@@ -120,9 +118,7 @@ describe("a disk whose log is in a folder", () => {
     expect([bytes.length, bytes.toString("latin1", 8 * MIB, 8 * MIB + 6)]).toEqual([SIZE, "fourth"]);
   });
 
-  it("whoever is alive and was replaced stops with its next flush, and says by whom", {
-    timeout: 60_000,
-  }, async () => {
+  it("whoever is alive and was replaced stops with its next flush, and says by whom", async () => {
     const folder = tempFolder();
     const store = join(folder, "store");
     const server = await serve([archivedDisk(join(folder, "old"), `${store}/vm1`, { flush: "remote" })]);
@@ -141,7 +137,7 @@ describe("a disk whose log is in a folder", () => {
     await next.stop();
   });
 
-  it("is checkpointed, kept, collected; listed and told of", { timeout: 60_000 }, async () => {
+  it("is checkpointed, kept, collected; listed and told of", async () => {
     const folder = tempFolder();
     const store = join(folder, "store");
     const name = join(store, "vm1");

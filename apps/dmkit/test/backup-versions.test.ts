@@ -150,7 +150,7 @@ it("gives no name to what is damaged in the store, with --verify", async () => {
   expect((await contents(`${image}:tuesday`)).equals(await bytesOf(device))).toBe(true);
 });
 
-it("backs up a running disk into a bucket, all of it and what has changed", { timeout: 60_000 }, async () => {
+it("backs up a running disk into a bucket, all of it and what has changed", async () => {
   const bucket = new S3TestServer();
   vi.stubEnv("AWS_ENDPOINT_URL", await bucket.listen());
   cleanUp(() => bucket.close());

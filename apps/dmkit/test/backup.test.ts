@@ -164,7 +164,7 @@ afterEach(() => {
   else process.env["DMKIT_CONTROL"] = outside;
 });
 
-it("backs up a running disk, all of it and what has changed", { timeout: 60_000 }, async () => {
+it("backs up a running disk, all of it and what has changed", async () => {
   const folder = tempFolder();
   const at = (name: string): string => join(folder, name);
   writeFileSync(at("disk.img"), Buffer.alloc(2 * MIB, "data"));
@@ -304,7 +304,7 @@ it("backs up a running disk, all of it and what has changed", { timeout: 60_000 
 });
 
 describeWith(["losetup"], "a disk that a server has open", () => {
-  it("is written to by no command, through a loop device either", { timeout: 60_000 }, async () => {
+  it("is written to by no command, through a loop device either", async () => {
     const folder = tempFolder();
     const at = (name: string): string => join(folder, name);
     for (const [name, size] of [

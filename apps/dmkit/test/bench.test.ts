@@ -168,7 +168,7 @@ describe("a host that takes processors away", () => {
 });
 
 describe("npm run bench", () => {
-  it("hands its options on", { timeout: 120_000 }, async () => {
+  it("hands its options on", async () => {
     const help = await succeed(process.execPath, ["scripts/bench.mjs", "--help"], { cwd: root });
     expect(help).toContain("Usage: dmkit bench");
     const { code, stderr } = await run(process.execPath, ["scripts/bench.mjs", "-w", "no such load"], {
@@ -178,7 +178,7 @@ describe("npm run bench", () => {
     expect(stderr).toContain("nothing is left to measure");
   });
 
-  it("prints what packages measure of themselves", { timeout: 120_000 }, async () => {
+  it("prints what packages measure of themselves", async () => {
     for (const [folder, args, expected] of [
       ["packages/writeboost/bench/recovery.bench.mjs", ["1"], /1 GiB: open .* bytes a block/],
       ["packages/cow/bench/layers.bench.mjs", ["--quick"], /^layer .*\(1\.00\)/m],
@@ -245,9 +245,7 @@ describeWith(["fio"], "dmkit bench peers", () => {
     },
   );
 
-  it("when it is interrupted prints what was measured, and leaves nothing behind", {
-    timeout: 120_000,
-  }, async () => {
+  it("when it is interrupted prints what was measured, and leaves nothing behind", async () => {
     const folder = tempFolder();
     const loads = ["-w", "128k read, depth 16", "-w", "4k read, depth 1"];
     const flags = ["-d", "memory", ...loads, "--rounds", "1", "--seconds", "1", "--json"];

@@ -126,7 +126,7 @@ it("is read as DEVICE@NAME; a device of that name comes first", async () => {
 });
 
 describeWith(["qemu-io", "qemu-img"], "with clients of others", () => {
-  it("as it is typed, in use and offline", { timeout: 60_000 }, async () => {
+  it("as it is typed, in use and offline", async () => {
     const env = { ...process.env, DMKIT_CONTROL: at("c") };
     const run = async (...words: string[]): Promise<string> => {
       const { code, stdout, stderr } = await cliIn({ env }, ...words);

@@ -269,9 +269,7 @@ describeWith(
   ["mkfs.ext4", "e2fsck", "nbdcopy", "nbdinfo", "debugfs"],
   "a golden image and many nodes",
   () => {
-    it("is served lazily to three layers at once, changed, and published again", {
-      timeout: 120_000,
-    }, async () => {
+    it("is served lazily to three layers at once, changed, and published again", async () => {
       const { options, at, server } = await bucket();
       const folder = tempFolder();
       const golden = join(folder, "golden.img");

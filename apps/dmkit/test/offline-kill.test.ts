@@ -55,7 +55,7 @@ async function killedWhen(args: readonly string[], condition: () => boolean): Pr
 }
 
 describe("undo after SIGKILL", () => {
-  it("restores byte for byte, also when undo itself was killed", { timeout: 120_000 }, async () => {
+  it("restores byte for byte, also when undo itself was killed", async () => {
     const folder = tempFolder();
     const { cache, backing } = await dirtyCache(folder);
     const before = [hash(cache), hash(backing)];
@@ -77,9 +77,7 @@ describe("undo after SIGKILL", () => {
 });
 
 describe("beside others", () => {
-  it("a served image is refused, and an image in work is refused by the server", {
-    timeout: 60_000,
-  }, async () => {
+  it("a served image is refused, and an image in work is refused by the server", async () => {
     const folder = tempFolder();
     const path = sparse(join(folder, "image"), 16 * MIB);
     expect((await dmkit(["format", "compression", path])).code).toBe(0);

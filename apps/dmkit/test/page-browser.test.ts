@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type BrowserContext, type Page, chromium } from "playwright-core";
-import { afterAll, beforeAll, expect, it, vi } from "vitest";
+import { afterAll, beforeAll, expect, it } from "vitest";
 import { openNbd } from "@dmkit/nbd";
 import { createFiles } from "../src/commands/own/cow/create.ts";
 import { cli } from "./cli.ts";
@@ -43,8 +43,6 @@ interface Shown {
 }
 
 describeWith(["chromium", "fio"], "the page in a browser", () => {
-  // A browser takes its time where much else is going on.
-  vi.setConfig({ testTimeout: 90_000 });
   let browser: BrowserContext;
   let profile: string;
 

@@ -101,9 +101,7 @@ interface Info {
 const programs = ["nbdfuse", "fusermount3", "mkfs.ext4", "fsck.ext4", "mount", "debugfs"];
 
 describeWith(programs, "after SIGKILL, without any server", () => {
-  it("writeboost type 1: info, fsck, replay --until into an overlay, replay", {
-    timeout: 120_000,
-  }, async () => {
+  it("writeboost type 1: info, fsck, replay --until into an overlay, replay", async () => {
     const folder = tempFolder();
     const size = 48 * MIB;
     const backing = sparse(join(folder, "backing"), size);
@@ -149,9 +147,7 @@ describeWith(programs, "after SIGKILL, without any server", () => {
     await expectWhole(backing);
   });
 
-  it("assoc-cache, write-back: info, fsck, replay into an overlay, replay", {
-    timeout: 120_000,
-  }, async () => {
+  it("assoc-cache, write-back: info, fsck, replay into an overlay, replay", async () => {
     const folder = tempFolder();
     const size = 48 * MIB;
     const source = sparse(join(folder, "source"), size);
@@ -175,9 +171,7 @@ describeWith(programs, "after SIGKILL, without any server", () => {
     await expectWhole(source);
   });
 
-  it("compression, format 2: info, fsck, fsck --repair, and copied to a plain disk", {
-    timeout: 120_000,
-  }, async () => {
+  it("compression, format 2: info, fsck, fsck --repair, and copied to a plain disk", async () => {
     const folder = tempFolder();
     const device = sparse(join(folder, "device"), 64 * MIB);
     const table = `0 ${(48 * MIB) / 512} compression ${device} writeback 5`;

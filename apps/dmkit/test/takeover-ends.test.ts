@@ -37,9 +37,7 @@ const takeOver = (folder: string): ReturnType<typeof cli> =>
   cli("archive", "takeover", "--cache-size", "8M", "s3://bucket/vm1", folder);
 
 describeWith(["qemu-io"], "a takeover", () => {
-  it("is interrupted wherever the store hangs, leaves an empty folder, and is done again", {
-    timeout: 60_000,
-  }, async () => {
+  it("is interrupted wherever the store hangs, leaves an empty folder, and is done again", async () => {
     const server = await bucket();
     await written("s3://bucket/vm1");
     const folder = join(tempFolder(), "new");

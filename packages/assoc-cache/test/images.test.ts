@@ -109,7 +109,7 @@ describe("detect", () => {
       const found = await images.detect(device);
       if (found !== undefined) expect.fail(`seed ${seed}, round ${round}: ${found.text}`);
     }
-  }, 120_000);
+  });
 
   it("takes no file system for a cache", async ({ skip }) => {
     const folder = await mkdtemp(join(tmpdir(), "dmkit-detect-"));

@@ -3,7 +3,7 @@
  * system says that a folder that is there is not (`/proc`): it tries for ever. Here every folder is tried once.
  */
 import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, statSync } from "node:fs";
-import { mkdir, stat } from "node:fs/promises";
+import { mkdir, open, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { codeOf } from "./contract/errors.ts";
 
@@ -61,6 +61,16 @@ export function syncFolder(path: string): void {
     fsyncSync(fd);
   } finally {
     closeSync(fd);
+  }
+}
+
+/** The same, without waiting in the way of others. */
+export async function syncFolderLater(path: string): Promise<void> {
+  const folder = await open(path, "r");
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
   }
 }
 

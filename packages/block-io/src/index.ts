@@ -54,7 +54,7 @@ export { duplicateDescriptor, sendDatagram } from "./devices/native.ts";
 export { fewDescriptors, moreDescriptors, mostDescriptors } from "./devices/descriptors.ts";
 export { endProcess } from "./end-process.ts";
 export { largeFilesFolder, openNameless } from "./nameless.ts";
-export { makeFolders, makeFoldersLater, syncFolder } from "./folders.ts";
+export { makeFolders, makeFoldersLater, syncFolder, syncFolderLater } from "./folders.ts";
 export {
   type ByteRange,
   type Claim,
@@ -125,9 +125,9 @@ export {
   type Overwriting,
   beginFormat,
   contentsOf,
-  packedIn,
   eraseSignatures,
   notBlank,
+  packedIn,
   requireBlank,
   requireNoCache,
 } from "./below/blank.ts";
@@ -166,12 +166,12 @@ export {
   MAX_NAME,
   closest,
   didYouMean,
+  isoTime,
   nameProblem,
   printable,
   printableJson,
   printableLines,
   shellQuote,
-  isoTime,
 } from "./bytes/text.ts";
 export {
   type ChoiceOption,

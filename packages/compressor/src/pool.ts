@@ -114,6 +114,16 @@ export class Pool<Item> {
     }
   }
 
+  /** Does something with an item, waiting in line for it if need be. Errors: those of the work; `ESHUTDOWN`. */
+  async with<Result>(work: (item: Item) => Promise<Result>): Promise<Result> {
+    const item = await this.acquire();
+    try {
+      return await work(item);
+    } finally {
+      this.release(item);
+    }
+  }
+
   /** Changes how many items there may be. Surplus items go at once if idle, else when released. */
   resize(max: number): void {
     this.#max = max;

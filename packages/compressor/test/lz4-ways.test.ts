@@ -3,6 +3,7 @@ import { type Backend, createCompressor } from "../src/index.ts";
 import { makeSample } from "../src/testing/index.ts";
 import { compressWith, decompressWith, waysToLz4 } from "./support/backends.ts";
 import { corpus } from "./support/inputs.ts";
+import { restoreKoffi, shortOfDescriptors, withoutLibrary } from "./support/koffi.ts";
 
 const ways = await waysToLz4();
 const system = ways.find(({ name }) => name === "lz4-library");
@@ -61,25 +62,15 @@ describe.runIf(system)("the system's library", () => {
 });
 
 describe.runIf(system)("once the library could not be loaded for a moment", () => {
-  afterEach(() => {
-    vi.doUnmock("koffi");
-    vi.resetModules();
-  });
+  afterEach(restoreKoffi);
 
   test("streams from before go on as they are, and later ones use it", async () => {
-    vi.resetModules();
-    const real = (await vi.importActual<{ default: { load(name: string): object } }>("koffi")).default;
-    let isShort = true;
-    const load = (name: string): object => {
-      if (isShort) throw new Error(`${name}: cannot open shared object file: Too many open files`);
-      return real.load(name);
-    };
-    vi.doMock("koffi", () => ({ default: { ...real, load } }));
+    const end = await shortOfDescriptors();
     const fresh = await import("../src/index.ts");
     const source = makeSample("text", 100_000, 5).bytes;
     const first = await fresh.createCompressor("lz4");
     const early = await first.acquire();
-    isShort = false;
+    end();
     const second = await fresh.createCompressor("lz4");
     const late = await second.acquire();
     for (const stream of [early, late]) {
@@ -100,20 +91,9 @@ describe.runIf(system)("once the library could not be loaded for a moment", () =
 });
 
 describe("without the system's library", () => {
-  afterEach(() => {
-    vi.doUnmock("koffi");
-    vi.resetModules();
-  });
+  afterEach(restoreKoffi);
 
-  test.each<[string, () => object]>([
-    [
-      "no koffi",
-      () => {
-        throw new Error("no koffi");
-      },
-    ],
-    ["one that is too old", () => ({ default: { load: () => ({ func: () => () => 10802 }) } })],
-  ])("%s: the package does it", async (_what, koffi) => {
+  test.each(withoutLibrary(10802))("%s: the package does it", async (_what, koffi) => {
     vi.resetModules();
     vi.doMock("koffi", koffi);
     const { lz4 } = await import("../src/backends/lz4.ts");

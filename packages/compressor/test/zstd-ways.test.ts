@@ -4,6 +4,7 @@ import { type Backend, createCompressor } from "../src/index.ts";
 import { makeSample } from "../src/testing/index.ts";
 import { compressWith, decompressWith, waysToZstd } from "./support/backends.ts";
 import { corpus } from "./support/inputs.ts";
+import { restoreKoffi, shortOfDescriptors, withoutLibrary } from "./support/koffi.ts";
 
 const ways = await waysToZstd();
 const system = ways.find(({ name }) => name === "zstd-library");
@@ -100,26 +101,16 @@ describe.runIf(system)("the system's library", () => {
 });
 
 describe.runIf(system)("a system's library that could not be loaded for a moment", () => {
-  afterEach(() => {
-    vi.doUnmock("koffi");
-    vi.resetModules();
-  });
+  afterEach(restoreKoffi);
 
   test("is tried again with the next compressor, and those before go on as they are", async () => {
-    vi.resetModules();
-    const real = (await vi.importActual<{ default: { load(name: string): object } }>("koffi")).default;
-    let isShort = true;
-    const load = (name: string): object => {
-      if (isShort) throw new Error("libzstd.so.1: cannot open shared object file: Too many open files");
-      return real.load(name);
-    };
-    vi.doMock("koffi", () => ({ default: { ...real, load } }));
+    const end = await shortOfDescriptors();
     const { zstd } = await import("../src/backends/zstd.ts");
     const again = await import("../src/index.ts");
     const source = makeSample("text", 20_000, 5).bytes;
     const first = await again.createCompressor("zstd", { threads: 0 });
     const stream = await first.acquire();
-    isShort = false;
+    end();
     const second = await again.createCompressor("zstd");
     const { zstdLibrary } = await import("../src/backends/zstd-library.ts");
     expect(decoderOf(zstd)).toBe(decoderOf(zstdLibrary));
@@ -135,40 +126,22 @@ describe.runIf(system)("a system's library that could not be loaded for a moment
 });
 
 describe("without the system's library", () => {
-  afterEach(() => {
-    vi.doUnmock("koffi");
-    vi.resetModules();
-  });
+  afterEach(restoreKoffi);
 
-  test.each<[string, () => object]>([
-    [
-      "no koffi",
-      () => {
-        throw new Error("no koffi");
-      },
-    ],
-    [
-      "no library",
-      () => ({
-        default: {
-          load: () => {
-            throw new Error("no such file");
-          },
-        },
-      }),
-    ],
-    ["one that is too old", () => ({ default: { load: () => ({ func: () => () => 10308 }) } })],
-  ])("%s: another way is taken, and the library says why it is not", async (_what, koffi) => {
-    vi.resetModules();
-    vi.doMock("koffi", koffi);
-    const { zstd } = await import("../src/backends/zstd.ts");
-    const missing = await import("../src/backends/zstd-library.ts");
-    await zstd.load?.();
-    const others = [
-      (await import("../src/backends/zstd-native.ts")).zstdNative,
-      (await import("../src/backends/zstd-wasm.ts")).zstdWasm,
-    ];
-    expect(others.map(decoderOf)).toContain(decoderOf(zstd));
-    await expect(missing.zstdLibrary.load?.()).rejects.toMatchObject({ code: "ENOTSUP" });
-  });
+  test.each(withoutLibrary(10308))(
+    "%s: another way is taken, and the library says why it is not",
+    async (_what, koffi) => {
+      vi.resetModules();
+      vi.doMock("koffi", koffi);
+      const { zstd } = await import("../src/backends/zstd.ts");
+      const missing = await import("../src/backends/zstd-library.ts");
+      await zstd.load?.();
+      const others = [
+        (await import("../src/backends/zstd-native.ts")).zstdNative,
+        (await import("../src/backends/zstd-wasm.ts")).zstdWasm,
+      ];
+      expect(others.map(decoderOf)).toContain(decoderOf(zstd));
+      await expect(missing.zstdLibrary.load?.()).rejects.toMatchObject({ code: "ENOTSUP" });
+    },
+  );
 });

@@ -84,5 +84,5 @@ describe("under the simulation", () => {
     const broken = onDisks(pair, "no-flush", (disk) => new Unflushed(disk, 0, disk.size));
     const { failures } = await runSim(broken, { seeds: 100, faults: "none" });
     expect(failures[0]?.violations[0]?.rule).toBe("illegal");
-  }, 120_000);
+  });
 });

@@ -21,12 +21,13 @@ import {
   type Environment,
   type Operation,
   codeOf,
-  realEnvironment,
-  toBlockIoError,
   makeFoldersLater,
+  realEnvironment,
+  syncFolderLater,
+  toBlockIoError,
 } from "@dmkit/block-io";
 import type { ObjectEntry, ObjectRange } from "./store.ts";
-import { StoreWitness, absent, syncFolder } from "./store-witness.ts";
+import { StoreWitness, absent } from "./store-witness.ts";
 import {
   type Attempt,
   type Created,
@@ -127,7 +128,7 @@ export class DirectoryTransport implements ObjectTransport {
       const path = join(this.#folder, key);
       await unlink(path).catch(absent(undefined));
       await this.#witness.require();
-      await syncFolder(dirname(path)).catch(absent(undefined));
+      await syncFolderLater(dirname(path)).catch(absent(undefined));
       await this.#removeEmpty(dirname(path));
     });
   }
@@ -190,7 +191,7 @@ export class DirectoryTransport implements ObjectTransport {
     }
     const result = await settle(temporary, path);
     // An object that is removed at once takes its folder with it.
-    await syncFolder(folder).catch(absent(undefined));
+    await syncFolderLater(folder).catch(absent(undefined));
     // It may have gone while this was written to what lies below it.
     await this.#witness.require();
     return result;
@@ -215,7 +216,7 @@ export class DirectoryTransport implements ObjectTransport {
     if (first !== undefined) {
       for (let made = folder; made.length >= first.length; made = dirname(made)) {
         // A handful of folders, once.
-        await syncFolder(dirname(made));
+        await syncFolderLater(dirname(made));
       }
     }
     if (!this.#swept.has(folder)) await this.#sweep(folder);

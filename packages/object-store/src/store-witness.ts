@@ -5,9 +5,9 @@
  * away, and below it is an empty folder, which would take everything and deny what was there. Stores of older versions
  * have no such file until something is written to them; of these nothing is known.
  */
-import { link, open, readFile, unlink, writeFile } from "node:fs/promises";
+import { link, readFile, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { BlockIoError, type Random, codeOf } from "@dmkit/block-io";
+import { BlockIoError, type Random, codeOf, syncFolderLater } from "@dmkit/block-io";
 
 const WITNESS = ".dmkit-store";
 
@@ -50,22 +50,12 @@ export class StoreWitness {
     } finally {
       await unlink(temporary);
     }
-    await syncFolder(this.#folder);
+    await syncFolderLater(this.#folder);
     this.#known = await this.#read();
   }
 
   #read(): Promise<string> {
     return readFile(join(this.#folder, WITNESS), "latin1");
-  }
-}
-
-/** What names are in a folder is on stable storage. */
-export async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
   }
 }
 

@@ -32,11 +32,11 @@ export interface ObjectRange {
   readonly length: number;
 }
 
-/** Where a reader keeps bodies. */
+/** Where a reader's memory for bodies comes from. */
 export interface BodyMemory {
   /** So many bytes, with anything in them. */
   take(length: number): Buffer;
-  /** Takes them back where the body did not come. */
+  /** Takes them back when nobody looks at them any more. */
   give(bytes: Buffer): void;
 }
 

@@ -13,7 +13,7 @@ describe.skipIf(!hasCeph())(hasCeph() ? name : `${name} (not installed: radosgw)
   beforeAll(async () => {
     ceph = startCeph();
     await createBucket(ceph, bucket);
-  }, 120_000);
+  });
   afterAll(() => ceph?.stop());
 
   const openAs = (secretAccessKey: string, place: string, key = ceph.accessKey) => {

@@ -1,6 +1,5 @@
 /** The declaration of bitmap devices as images: what offline tools can do with them. */
 import {
-  isoTime,
   type BlockDevice,
   type Detected,
   type ImageDevices,
@@ -10,6 +9,7 @@ import {
   type OptionTable,
   SECTOR,
   describeSize,
+  isoTime,
   parseOptions,
   refuse,
 } from "@dmkit/block-io";

@@ -3,8 +3,6 @@ import { describe, expect, it } from "vitest";
 import type { SegmentArchive } from "../src/device/archive/segment-archive.ts";
 import { type Settings, runBucketOnly } from "./support/bucket-only.ts";
 
-const TIMEOUT = 120_000;
-
 async function violations(count: number, settings: Settings, most = 3): Promise<string[]> {
   const found: string[] = [];
   for (let seed = 1; seed <= count && found.length < most; seed += 1) {
@@ -15,13 +13,9 @@ async function violations(count: number, settings: Settings, most = 3): Promise<
 }
 
 describe("the disk from the bucket alone", () => {
-  it.each(["local", "remote"] as const)(
-    "flush=%s",
-    async (flush) => {
-      expect(await violations(12, { flush })).toEqual([]);
-    },
-    TIMEOUT,
-  );
+  it.each(["local", "remote"] as const)("flush=%s", async (flush) => {
+    expect(await violations(12, { flush })).toEqual([]);
+  });
 });
 
 /** The archive with another `write`. */
@@ -66,11 +60,7 @@ describe("finds every fault put in", () => {
     },
   };
 
-  it.each(Object.entries(mutants))(
-    "%s",
-    async (_name, settings) => {
-      expect(await violations(200, settings, 1)).toHaveLength(1);
-    },
-    TIMEOUT,
-  );
+  it.each(Object.entries(mutants))("%s", async (_name, settings) => {
+    expect(await violations(200, settings, 1)).toHaveLength(1);
+  });
 });

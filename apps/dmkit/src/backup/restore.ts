@@ -79,7 +79,8 @@ export interface RestoreRequest {
 
 /**
  * Copies a backup to the start of a target, and compares. Errors: `EFORMAT` for a target that is not blank, `ENOSPC` for one
- * that is too small, `EINVAL` for a backup that was cut short, is empty, or is packed in an archive, `EIO` where the copy differs, those of the devices.
+ * that is too small, `EINVAL` for a backup that was cut short, is empty, or is packed in an archive, `EIO` where the copy
+ * differs, those of the devices.
  */
 export async function restoreBackup({
   from,

@@ -13,11 +13,11 @@
  * that writes nothing learns of it as well.
  */
 import {
-  isoTime,
   BlockIoError,
   type Environment,
   type Timer,
   codeOf,
+  isoTime,
   refuse,
   sleep,
   wholeStory,

@@ -9,12 +9,12 @@
  */
 import { hostname } from "node:os";
 import {
-  isoTime,
   type BlockDevice,
   type BlockIoError,
   type Environment,
   LinearDevice,
   type WatchedFacts,
+  isoTime,
   refuse,
 } from "@dmkit/block-io";
 import { publish } from "@dmkit/image";

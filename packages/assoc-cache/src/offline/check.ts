@@ -2,7 +2,7 @@
  * `check`: a cache device that nobody is serving. Nothing is written; problems are data. What can be put right
  * without a guess comes with how: {@link findProblems} is the one place that decides, `repair` carries it out.
  */
-import { FORCE_WORD, type BlockDevice, BlockIoError, SECTOR } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, FORCE_WORD, SECTOR } from "@dmkit/block-io";
 import { checkEntries, checkTableV1 } from "./check-entries.ts";
 import { checkDirtyFrames } from "./check-frames.ts";
 import { compareClean } from "./compare.ts";

@@ -4,7 +4,7 @@
  *
  *      erase both superblocks, flush; empty entry sectors under a new UUID, flush; superblocks, flush
  */
-import { FORCE_WORD, type Random, type BlockDevice, SECTOR, randomUuid, refuse } from "@dmkit/block-io";
+import { type BlockDevice, FORCE_WORD, type Random, SECTOR, randomUuid, refuse } from "@dmkit/block-io";
 import { ENTRIES_PER_SECTOR, EntryCodec, entrySectorsFor, entryStates } from "../format/entries.ts";
 import { type Geometry, geometryProblem } from "../format/geometry.ts";
 import { layoutOf } from "../format/layout.ts";

@@ -5,7 +5,7 @@
  * unknown; where a sector that is as it was written says what cannot be, the cache is not opened.
  */
 import { type CacheRules, cacheRules } from "../core/rules.ts";
-import { FORCE_WORD, type BlockDevice, SECTOR, refuse } from "@dmkit/block-io";
+import { type BlockDevice, FORCE_WORD, SECTOR, refuse } from "@dmkit/block-io";
 import { type FrameTable, NONE, facts, states } from "../core/frame-table.ts";
 import { ENTRIES_PER_SECTOR, entryStates } from "../format/entries.ts";
 import type { Geometry } from "../format/geometry.ts";

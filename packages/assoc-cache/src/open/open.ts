@@ -1,8 +1,8 @@
 /** Opens a cache: makes a new one or loads an old one, and marks it as in use before anything else happens. */
 import { type CacheRules, cacheRules } from "../core/rules.ts";
 import {
-  FORCE_WORD,
   type BlockDevice,
+  FORCE_WORD,
   MemoryOverlay,
   type OpenContext,
   SECTOR,

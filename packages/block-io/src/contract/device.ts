@@ -136,8 +136,9 @@ export interface BlockDevice {
   /** Makes the range read as zeroes; durable like a write. */
   writeZeroes(offset: number, length: number, options?: WriteZeroesOptions): Promise<void>;
   /**
-   * Covers the range, in order, without gaps or overlaps. What cannot be told is data. Whoever stops early ends the iteration (`break`, or
-   * the iterator's `return`): one left lying counts as a request in flight, which close and suspend wait for.
+   * Covers the range, in order, without gaps or overlaps. What cannot be told is data. Whoever stops early ends the
+   * iteration (`break`, or the iterator's `return`): one left lying counts as a request in flight, which close and suspend
+   * wait for.
    */
   extents(offset: number, length: number): AsyncIterable<Extent>;
 

@@ -19,15 +19,13 @@ import { realClock } from "../clock.ts";
 import { CompressorError } from "../errors.ts";
 import { Pool } from "../pool.ts";
 import { lz4Package } from "./lz4-package.ts";
-import { type Call, type Loaded, SystemLibrary, elsewhere, requireVersion } from "./system-library.ts";
+import { CALLS, type Call, type Loaded, SystemLibrary, elsewhere, requireVersion } from "./system-library.ts";
 
 const LZ4 = lz4Package.name;
 /** 1.8.3, the oldest that was looked at. */
 const OLDEST = 10803;
 /** LZ4_MAX_INPUT_SIZE, and all lengths are int. */
 const MOST = 0x7e00_0000;
-/** Calls on other threads at a time; koffi refuses more than 256 in the process, whoever makes them. */
-const CALLS = 32;
 /** How much faster, and worse, it may be: 1 is the library's own. */
 const ACCELERATION = 1;
 
@@ -95,11 +93,8 @@ export const lz4Library: Backend<Buffer> = {
   compress: (src, dst, state) => compressed(library.functions.compress(...compression(src, dst, state)), dst),
   async compressAsync(src, dst, state) {
     const { compress, places } = library.functions;
-    const place = places.tryAcquire() ?? (await places.acquire());
-    try {
-      return compressed(await elsewhere(LZ4, compress, compression(src, dst, state)), dst);
-    } finally {
-      places.release(place);
-    }
+    return places.with(async () =>
+      compressed(await elsewhere(LZ4, compress, compression(src, dst, state)), dst),
+    );
   },
 };

@@ -1,7 +1,8 @@
 /**
  * LZ4 blocks through lz4-napi (native, memory-safe Rust), and short ones decoded here, see format/lz4-decode.ts. It is the
- * reference, and what decodes long ones whoever has made them. Where that package cannot be loaded, format/lz4-portable.ts does the same, slower. Only the raw block leaves or enters this file: the
- * four bytes of length that the library puts in front are taken off and put back, see format/lz4-prefix.ts.
+ * reference, and what decodes long ones whoever has made them. Where that package cannot be loaded, format/lz4-portable.ts
+ * does the same, slower. Only the raw block leaves or enters this file: the four bytes of length that the library puts in
+ * front are taken off and put back, see format/lz4-prefix.ts.
  * The length put back is our own `dst.length`, never an untrusted number, and the library yields at most that.
  *
  * Where the line to libuv's threads lies (bench/boundary.mjs; processor time in µs here → all in all on other

@@ -6,7 +6,7 @@
  *
  * Which it is, is found out when it is loaded. A copy of the backend that is to have other limits has to be made after that.
  */
-import type { Backend, ContextSettings } from "../backend.ts";
+import type { Backend } from "../backend.ts";
 import { lz4Library } from "./lz4-library.ts";
 import { lz4Package } from "./lz4-package.ts";
 
@@ -16,17 +16,8 @@ async function load(): Promise<void> {
   } catch {
     return lz4Package.load?.();
   }
-  // Whoever has a stream from before the library was there goes on as it is: its context is none.
-  Object.assign(lz4, {
-    syncCompress: lz4Library.syncCompress,
-    createContext: (settings: ContextSettings) => lz4Library.createContext(settings),
-    compress: (src: Uint8Array, dst: Uint8Array, context: Buffer | undefined) =>
-      context === undefined ? lz4Package.compress(src, dst, context) : lz4Library.compress(src, dst, context),
-    compressAsync: (src: Uint8Array, dst: Uint8Array, context: Buffer | undefined) =>
-      context === undefined
-        ? lz4Package.compressAsync?.(src, dst, context)
-        : lz4Library.compressAsync?.(src, dst, context),
-  });
+  // A compressor from before goes on with the copy that it has.
+  Object.assign(lz4, lz4Library, { load });
 }
 
 export const lz4: Backend = { ...lz4Package, load };

@@ -6,8 +6,7 @@ import { createRequire } from "node:module";
 import { notLoaded } from "../backend.ts";
 import { CompressorError, failed, isOfSystem } from "../errors.ts";
 
-/** What declares functions of a library that was loaded. */
-export type Koffi = Pick<typeof import("koffi"), "load">;
+type Koffi = Pick<typeof import("koffi"), "load">;
 /** A library as koffi has loaded it. */
 export type Loaded = ReturnType<Koffi["load"]>;
 
@@ -17,10 +16,13 @@ export interface Call<Args extends unknown[]> {
   async(...args: [...Args, (error: Error | null, result: number) => void]): void;
 }
 
+/** Calls of a library on other threads at a time; koffi refuses more than 256 in the process, whoever makes them. */
+export const CALLS = 32;
+
 /** What calls on other threads work on: koffi keeps the addresses of buffers only. */
 const inUse: Set<unknown[]> = new Set();
 
-/** Calls a function on another thread. Whoever calls sees to it that there are not too many at a time. */
+/** Calls a function on another thread; {@link CALLS} at a time, which is for the caller to see to. */
 export function elsewhere<Args extends unknown[]>(
   backend: string,
   call: Call<Args>,
@@ -78,11 +80,6 @@ export class SystemLibrary<Functions> {
       if (!isOver) this.#problem = error;
       throw error;
     }
-  }
-
-  /** Whether it can be called. */
-  get isLoaded(): boolean {
-    return this.#functions !== undefined;
   }
 
   /** Throws `EINVAL` before it was loaded. */

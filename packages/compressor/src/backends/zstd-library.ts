@@ -19,7 +19,7 @@ import { realClock } from "../clock.ts";
 import { CompressorError } from "../errors.ts";
 import { zstdContentSize } from "../format/zstd-frame.ts";
 import { Pool } from "../pool.ts";
-import { type Call, type Loaded, SystemLibrary, elsewhere, requireVersion } from "./system-library.ts";
+import { CALLS, type Call, type Loaded, SystemLibrary, elsewhere, requireVersion } from "./system-library.ts";
 import { NAME, type ZstdContext, bound, description, levels, malformed, wrongSize } from "./zstd-common.ts";
 
 /** 1.4.4. One before 1.3.8 could write behind an output shorter than the bound (CVE-2019-11922). */
@@ -28,13 +28,12 @@ const OLDEST = 10404;
 const MOST = 2 ** 31 - 1;
 /** ZSTD_error_memory_allocation, as results state errors. */
 const NO_MEMORY = -64;
-/** Calls on other threads at a time; koffi refuses more than 256 in the process, whoever makes them. */
-const CALLS = 32;
 /** Milliseconds after which what only many calls at a time needed begins to be given up. */
 const IDLE_TIME = 10_000;
 
 /** The address of a context. */
 type Pointer = bigint;
+
 interface Library {
   readonly createCCtx: () => Pointer | null;
   readonly freeCCtx: (context: Pointer) => number;
@@ -144,7 +143,7 @@ function compress(src: Uint8Array, dst: Uint8Array, context: Context): number {
 }
 
 async function compressAsync(src: Uint8Array, dst: Uint8Array, context: Context): Promise<number> {
-  return inPlace(async () => {
+  return library.functions.places.with(async () => {
     const args = compression(src, dst, context);
     return compressed(await elsewhere(NAME, library.functions.compress, args), args, dst);
   });
@@ -181,23 +180,12 @@ function decompress(src: Uint8Array, dst: Uint8Array): number {
 }
 
 async function decompressAsync(src: Uint8Array, dst: Uint8Array): Promise<number> {
-  return inPlace(async (place) => {
-    const { decompress, createDCtx } = library.functions;
+  const { decompress, createDCtx, places } = library.functions;
+  return places.with(async (place) => {
     place.decoding ??= made(createDCtx());
     const args = decompression(place.decoding, src, dst);
     return decompressed(await elsewhere(NAME, decompress, args), args[2]);
   });
-}
-
-/** Does something that calls another thread when there are not too many of these. */
-async function inPlace<Result>(work: (place: Place) => Promise<Result>): Promise<Result> {
-  const { places } = library.functions;
-  const place = places.tryAcquire() ?? (await places.acquire());
-  try {
-    return await work(place);
-  } finally {
-    places.release(place);
-  }
 }
 
 /** Zstandard through libzstd; {@link Backend.load} fails where there is none. */

@@ -1,6 +1,6 @@
 /**
- * Walks over what a stack shows: its holes, and which layer each part of a range comes from, as NBD clients can ask for it: `dmkit:layer`, counted from 0, and
- * `qemu:allocation-depth`, counted from 1 as qemu does.
+ * Walks over what a stack shows: its holes, and which layer each part of a range comes from, as NBD clients can ask for it:
+ * `dmkit:layer`, counted from 0, and `qemu:allocation-depth`, counted from 1 as qemu does.
  */
 import { type Extent, type RangeDescription, SECTOR } from "@dmkit/block-io";
 import type { Counters } from "./counters.ts";

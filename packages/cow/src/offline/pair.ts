@@ -1,6 +1,7 @@
 /**
  * `pair`: records anew where the data of every layer is, what is on it, and what it lies on, as it was given: after the data was
- * moved to another place, copied, or changed by hand, or what is below was changed. Nothing else can tell whether that is right, so nothing else does it.
+ * moved to another place, copied, or changed by hand, or what is below was changed. Nothing else can tell whether that is right,
+ * so nothing else does it.
  * Cut short, it is run again: each identity is old or new.
  */
 import { SECTOR, refuse } from "@dmkit/block-io";

@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { type Compressor, createCompressor } from "@dmkit/compressor";
+import type { BodyMemory } from "@dmkit/object-store";
 import { BLOB_HEAD, type BlobCodec, MAX_BLOB, decodeBlob, encodeBlobHead } from "../format/blob.ts";
 import type { Digest } from "../format/digest.ts";
 
@@ -11,14 +12,8 @@ import type { Digest } from "../format/digest.ts";
 const PIECES = 16;
 const PIECE = 4096;
 
-/** Where memory comes from, and goes when nobody looks at it any more. */
-export interface BlobMemory {
-  take(length: number): Buffer;
-  give(bytes: Buffer): void;
-}
-
 /** Memory that is left to the garbage collector. */
-export const newMemory: BlobMemory = { take: (length) => Buffer.allocUnsafeSlow(length), give: () => {} };
+export const newMemory: BodyMemory = { take: (length) => Buffer.allocUnsafeSlow(length), give: () => {} };
 
 /** The digest of plain bytes. */
 export function digestOf(bytes: Uint8Array): Digest {
@@ -53,7 +48,7 @@ export class BlobCoder {
    * The plain bytes of a blob; undefined unless they are those that `digest` names. They are a part of `body`, or in what
    * `memory` gives, which gets back what is not returned.
    */
-  async decode(body: Buffer, digest: Digest, memory: BlobMemory = newMemory): Promise<Buffer | undefined> {
+  async decode(body: Buffer, digest: Digest, memory: BodyMemory = newMemory): Promise<Buffer | undefined> {
     const blob = decodeBlob(body);
     if (blob === undefined) return undefined;
     const plain = await this.#plain(blob.codec, blob.contents, blob.length, memory);
@@ -72,7 +67,7 @@ export class BlobCoder {
     codec: BlobCodec,
     contents: Buffer,
     length: number,
-    memory: BlobMemory,
+    memory: BodyMemory,
   ): Promise<Buffer | undefined> {
     if (codec === "none") return contents;
     const compressor = await this.#compressor(codec);

@@ -39,7 +39,7 @@ interface Waiting {
 // Blobs that are being kept while their readers have them already; one more, and its readers wait for its place.
 const KEEPING = 8;
 
-/** What a device gives away. */
+/** What blobs are kept in, besides the store. */
 export interface BlobsOptions {
   /** Bytes of plain blobs in memory. */
   readonly memory: number;

@@ -15,9 +15,10 @@ import { closeSync, openSync, readSync, statSync, utimesSync } from "node:fs";
 import { type FileHandle, open, readFile, readdir, rename, stat, unlink, utimes } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { type Environment, SyncGate, codeOf, makeFoldersLater } from "@dmkit/block-io";
+import type { BodyMemory } from "@dmkit/object-store";
 import { BLOB_HEAD, MAX_BLOB } from "../format/blob.ts";
-import { type BlobMemory, newMemory } from "./blob-coder.ts";
 import { type Digest, isDigest } from "../format/digest.ts";
+import { newMemory } from "./blob-coder.ts";
 
 const HOUR = 3_600_000;
 // After this part of the limit was added, the folder is looked through again.
@@ -43,7 +44,7 @@ export class NodeCache {
   }
 
   /** The body of a blob, not verified; undefined where there is none. It may be in what `memory` gives. */
-  async get(digest: Digest, memory: BlobMemory = newMemory): Promise<Buffer | undefined> {
+  async get(digest: Digest, memory: BodyMemory = newMemory): Promise<Buffer | undefined> {
     const path = this.#path(digest);
     try {
       if (this.#reads.enter()) return this.#readNow(path, memory);
@@ -80,7 +81,7 @@ export class NodeCache {
   }
 
   /** As {@link get}, at once; the gate was entered. */
-  #readNow(path: string, memory: BlobMemory): Buffer | undefined {
+  #readNow(path: string, memory: BodyMemory): Buffer | undefined {
     let bytes = 0;
     try {
       const found = statSync(path, { throwIfNoEntry: false });

@@ -1,5 +1,5 @@
 /** What a running device says of itself. */
-import { isoTime, type BlockIoError, type Facts, type Health, healthy, wholeStory } from "@dmkit/block-io";
+import { type BlockIoError, type Facts, type Health, healthy, isoTime, wholeStory } from "@dmkit/block-io";
 import type { Epoch, EpochTable } from "../core/epochs.ts";
 import type { Losses, TrackedParts } from "./parts.ts";
 

@@ -1,5 +1,5 @@
 /** `dmkit undo`: puts back what a command with `--undo FILE` has overwritten. */
-import { isoTime, type BlockDevice, describeSize, printable } from "@dmkit/block-io";
+import { type BlockDevice, describeSize, isoTime, printable } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { openReference } from "../../devices.ts";
 import { outputOptions } from "../../offline/cli.ts";

@@ -4,8 +4,8 @@
  * Invariant: what tells of a disk is worth nothing any more when the first request goes past it, however many tables were
  * in place since, or failed to be: what has gone is remembered until a table has it again, or one that can write has not.
  * What a cache still has grows old with each write that it does not see, bitmaps lack what that changed, and no look at the
- * disk could tell whoever puts them back. Where it has what could not be written back, and that was agreed to, it is only marked: nobody puts it back
- * without a word, and nothing is lost that somebody may still want.
+ * disk could tell whoever puts them back. Where it has what could not be written back, and that was agreed to, it is only
+ * marked: nobody puts it back without a word, and nothing is lost that somebody may still want.
  */
 import { type Segment, ZeroDevice, codeOf } from "@dmkit/block-io";
 import type { ExchangeContext } from "./context.ts";

@@ -16,8 +16,8 @@ const DIGITS = 32;
 const OF_A_NAME = "00000000";
 
 /**
- * The witness of the part of the base that the target shows; undefined where it cannot be read. Of a base
- * that is pinned, an image or an archive as of a moment, it is made of what pins it: that is cheap, and as good.
+ * The witness of the part of the base that the target shows; undefined where it cannot be read. Of a base that is pinned, an
+ * image or an archive as of a moment, it is made of what pins it: that is cheap, and as good.
  */
 export async function baseWitness({
   base,

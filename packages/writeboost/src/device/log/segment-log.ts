@@ -96,6 +96,7 @@ export class SegmentLog {
     return this.#opened;
   }
 
+  /** Whether {@link opened} still takes blocks. */
   get open(): boolean {
     return this.#open;
   }
@@ -117,6 +118,7 @@ export class SegmentLog {
     return this.#lastWriteback;
   }
 
+  /** Why the cache is dead, if it is. */
   get dead(): BlockIoError | undefined {
     return this.#dead;
   }
@@ -126,6 +128,7 @@ export class SegmentLog {
     return this.#refusals.error;
   }
 
+  /** Blocks in the open segment. */
   get count(): number {
     return this.open ? (this.map.lengths[slotOf(this.geometry, this.opened)] as number) : 0;
   }
@@ -167,12 +170,8 @@ export class SegmentLog {
   /** Whether the next segment can be opened now. @param kept number of slots that have to stay free. */
   canOpen(kept = 1): boolean {
     const old = this.opened + 1 + kept - this.geometry.slots;
-    const { lastFlushed, lastWriteback } = this;
-    return (
-      lastFlushed >= this.neededFlush &&
-      old - kept < this.held &&
-      this.rules.mayReuse(old, Math.min(lastWriteback, this.archived.last), lastFlushed)
-    );
+    if (this.lastFlushed < this.neededFlush || old - kept >= this.held) return false;
+    return this.rules.mayReuse(old, Math.min(this.lastWriteback, this.archived.last), this.lastFlushed);
   }
 
   /** The segment whose RAM buffer the next one will use. */

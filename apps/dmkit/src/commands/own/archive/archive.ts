@@ -1,5 +1,5 @@
 /** `dmkit archive …`: disks whose log is in an object store: what there is of them, and what becomes of it. */
-import { isoTime, describeSize, printable } from "@dmkit/block-io";
+import { describeSize, isoTime, printable } from "@dmkit/block-io";
 import {
   archiveInfo,
   collectArchive,
@@ -98,8 +98,6 @@ export function addArchive(program: Command, finish: (code: number) => void): vo
     );
 }
 
-const date = (time: number): string => isoTime(time);
-
 async function list(location: string, { json, quiet }: StoreFlags): Promise<number> {
   const disks = await withStore(location, listDisks);
   if (json) printJson(disks);
@@ -124,25 +122,25 @@ async function info(text: string, { json }: StoreFlags): Promise<number> {
     printJson({
       disk: reference.disk,
       size: bytes,
-      created: date(time),
+      created: isoTime(time),
       epoch: epoch?.number ?? 0,
       host: epoch?.host ?? null,
       last_id: last.id,
-      last_time: date(last.time),
+      last_time: isoTime(last.time),
       log_objects: objects,
       log_bytes: log,
-      checkpoints: checkpoints.map(({ id, time: at, digest }) => ({ id, time: date(at), digest })),
-      kept: [...kept].map(([name, { id, time: at }]) => ({ name, id, time: date(at) })),
+      checkpoints: checkpoints.map(({ id, time: at, digest }) => ({ id, time: isoTime(at), digest })),
+      kept: [...kept].map(([name, { id, time: at }]) => ({ name, id, time: isoTime(at) })),
     });
     return exitCodes.ok;
   }
-  print(`disk        ${reference.disk}, ${describeSize(bytes)}, since ${date(time)}\n`);
+  print(`disk        ${reference.disk}, ${describeSize(bytes)}, since ${isoTime(time)}\n`);
   if (epoch !== undefined)
-    print(`writer      ${epoch.host}, since ${date(epoch.time)} (epoch ${epoch.number})\n`);
-  print(`newest      segment ${last.id}, ${date(last.time)}\n`);
+    print(`writer      ${epoch.host}, since ${isoTime(epoch.time)} (epoch ${epoch.number})\n`);
+  print(`newest      segment ${last.id}, ${isoTime(last.time)}\n`);
   print(`log         ${objects} objects of ${describeSize(log)} behind the newest checkpoint\n`);
-  for (const { id, time: at } of checkpoints) print(`checkpoint  segment ${id}, ${date(at)}\n`);
-  for (const [name, { id, time: at }] of kept) print(`kept        segment ${id}, ${date(at)}: ${name}\n`);
+  for (const { id, time: at } of checkpoints) print(`checkpoint  segment ${id}, ${isoTime(at)}\n`);
+  for (const [name, { id, time: at }] of kept) print(`kept        segment ${id}, ${isoTime(at)}: ${name}\n`);
   return exitCodes.ok;
 }
 
@@ -173,8 +171,8 @@ async function checkpoint(text: string, { json, quiet }: StoreFlags): Promise<nu
   );
   if (done === "cancelled") return tellCancelled("checkpoint");
   const { id, time, digest, uploaded } = done.value;
-  if (json) printJson({ id, time: date(time), digest, uploaded });
-  else print(`segment ${id}, ${date(time)}: ${describeSize(uploaded)} uploaded\n`);
+  if (json) printJson({ id, time: isoTime(time), digest, uploaded });
+  else print(`segment ${id}, ${isoTime(time)}: ${describeSize(uploaded)} uploaded\n`);
   return exitCodes.ok;
 }
 
@@ -230,8 +228,8 @@ async function restore(
 async function keep(text: string, name: string, { json }: StoreFlags): Promise<number> {
   const reference = parseArchiveReference(text);
   const { id, time } = await withArchive(reference, (archive) => keepMoment(archive, name, reference.when));
-  if (json) printJson({ name, id, time: date(time) });
-  else print(`segment ${id}, ${date(time)}\n`);
+  if (json) printJson({ name, id, time: isoTime(time) });
+  else print(`segment ${id}, ${isoTime(time)}\n`);
   return exitCodes.ok;
 }
 

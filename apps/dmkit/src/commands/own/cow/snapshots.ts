@@ -11,6 +11,7 @@ import {
 } from "@dmkit/block-io";
 import {
   type LayerFiles,
+  type NewTopOptions,
   type StackDevices,
   deleteSnapshot,
   makeSnapshot,
@@ -32,32 +33,43 @@ export interface NewTopFlags extends Flags {
 }
 
 /** Makes the last layer a snapshot, and prints the table with the new layer. */
-export async function takeSnapshot(
+export function takeSnapshot(
   name: string,
   files: LayerFiles,
   words: string[],
   flags: NewTopFlags,
 ): Promise<number> {
-  requireNewFiles(files);
-  const isTop = (layer: number, layers: number): boolean => layer === layers && layers > 0;
-  return withStack({ words, size: flags.size, writes: isTop }, async (stack) => {
-    await makeSnapshot(stack, name, files, optionsOf(flags));
-    print(`${tableLine(stack, flags, files)}\n`);
-    return exitCodes.ok;
+  const writes = (layer: number, layers: number): boolean => layer === layers && layers > 0;
+  return withNewTop(files, { words, size: flags.size, writes }, flags, async (stack, options) => {
+    await makeSnapshot(stack, name, files, options);
+    return stack;
   });
 }
 
 /** Makes a layer on a snapshot, and prints the table with it. */
-export async function revert(
+export function revert(
   name: string,
   files: LayerFiles,
   words: string[],
   flags: NewTopFlags,
 ): Promise<number> {
+  return withNewTop(files, { words, size: flags.size }, flags, (stack, options) =>
+    revertToSnapshot(stack, name, files, options),
+  );
+}
+
+/** Opens a stack, makes a layer, and prints the table of what that lies on with it on top. */
+function withNewTop(
+  files: LayerFiles,
+  opened: Parameters<typeof withStack>[0],
+  flags: NewTopFlags,
+  make: (stack: StackDevices, options: NewTopOptions) => Promise<StackDevices>,
+): Promise<number> {
   requireNewFiles(files);
-  return withStack({ words, size: flags.size }, async (stack) => {
-    const part = await revertToSnapshot(stack, name, files, optionsOf(flags));
-    print(`${tableLine(part, flags, files)}\n`);
+  return withStack(opened, async (stack) => {
+    const { dataOffset = 0 } = flags;
+    const options = { ...aliased(flags), dataOffset: dataOffset * SECTOR, environment: commandEnvironment };
+    print(`${tableLine(await make(stack, options), flags, files)}\n`);
     return exitCodes.ok;
   });
 }
@@ -102,11 +114,6 @@ function requireNewFiles(files: LayerFiles): void {
   if (resolve(newPath(files.bitmap).path) === resolve(newPath(files.data).path))
     throw refuse(files.data, "EINVAL", "cannot be both files of the layer", "Give two names.");
   refuseOldFiles(files);
-}
-
-function optionsOf(flags: NewTopFlags): Parameters<typeof makeSnapshot>[3] {
-  const { dataOffset = 0 } = flags;
-  return { ...aliased(flags), dataOffset: dataOffset * SECTOR, environment: commandEnvironment };
 }
 
 /** With a new layer on top, if there is one. */

@@ -1,5 +1,5 @@
 /** `dmkit image …`: what is in an object store, whether it is whole, and what becomes of it. */
-import { isoTime, describeSize, toBlockIoError } from "@dmkit/block-io";
+import { describeSize, isoTime, toBlockIoError } from "@dmkit/block-io";
 import {
   type BlobProblem,
   collect,
