@@ -39,11 +39,16 @@ export class HoleSense {
     this.#possible = possible;
   }
 
+  /** Whoever is told so asks. */
   worthAsking(length: number): boolean {
     if (!this.#possible || length < LEAST_READ) return false;
-    if (this.#skip === 0) return true;
-    this.#skip -= 1;
-    return false;
+    if (this.#skip > 0) {
+      this.#skip -= 1;
+      return false;
+    }
+    // Those that came with this one do not ask as well before it has its answer.
+    this.#skip = this.#pause;
+    return true;
   }
 
   /** @param holes whether the last answer showed any. */
