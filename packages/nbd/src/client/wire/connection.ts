@@ -131,6 +131,10 @@ export class Connection implements Receiver, RequestTable {
     this.#transport.destroy();
   }
 
+  space(common: Buffer): Buffer {
+    return this.#ended === undefined ? this.#reader.space(common) : common;
+  }
+
   received(chunk: Buffer): void {
     // A stream that broke the protocol once is not understood any more.
     if (this.#ended !== undefined) return;

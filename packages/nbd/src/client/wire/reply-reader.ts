@@ -51,6 +51,12 @@ const DATA_OFFSET = 1;
 const DATA = 2;
 const PAYLOAD = 3;
 
+// Bytes of a chunk from which on its data are received in place: no common buffer has room for them and their header.
+// Smaller ones come with one read and a copy, which costs less than two reads.
+const LARGE = 256 * 1024;
+// Bytes to read behind a large chunk: its successor's header, and little of the data, which have to be copied.
+const NEXT_HEADER = 512;
+
 const EXTENDED_LENGTH = chunkHeaderLength(true);
 const MAX_ERROR_PAYLOAD = 8 * 1024;
 
@@ -79,10 +85,19 @@ export class ReplyReader {
   // Where data go, in the request's buffer.
   #at = 0;
   #end = 0;
+  // The data that are coming, or came last, are received in place.
+  #inPlace = false;
 
   constructor(table: RequestTable, terms: ReplyTerms) {
     this.#table = table;
     this.#terms = terms;
+  }
+
+  /** Where {@link push} wants the next bytes: a part of the buffer of a request, where they belong, or of `common`. */
+  space(common: Buffer): Buffer {
+    if (!this.#inPlace) return common;
+    if (this.#state !== DATA) return common.subarray(0, NEXT_HEADER);
+    return ((this.#request as Request).data as Buffer).subarray(this.#at, this.#end);
   }
 
   /** Throws `EPROTO`. The chunk is not kept. */
@@ -228,7 +243,9 @@ export class ReplyReader {
 
   #takeData(chunk: Buffer, at: number): number {
     const count = Math.min(this.#end - this.#at, chunk.length - at);
-    chunk.copy((this.#request as Request).data as Buffer, this.#at, at, at + count);
+    const data = (this.#request as Request).data as Buffer;
+    if (chunk.buffer !== data.buffer || chunk.byteOffset + at !== data.byteOffset + this.#at)
+      chunk.copy(data, this.#at, at, at + count);
     this.#at += count;
     if (this.#at === this.#end) this.#afterChunk();
     return count;
@@ -243,6 +260,7 @@ export class ReplyReader {
   #finish(): void {
     const request = this.#request as Request;
     this.#expectHeader();
+    if (request.type !== CMD.READ) this.#inPlace = false;
     if (request.error === undefined && this.#terms.structured) {
       if (request.type === CMD.READ && request.coverage?.isComplete(request.length) !== true) {
         throw protocolError("a read was answered with gaps");
@@ -258,6 +276,7 @@ export class ReplyReader {
     this.#state = DATA;
     this.#at = start;
     this.#end = start + length;
+    this.#inPlace = length >= LARGE;
   }
 
   #expectHeader(): void {

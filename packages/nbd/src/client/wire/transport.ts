@@ -4,7 +4,8 @@
  * Invariants:
  *
  * - after {@link Transport.destroy}, or once the receiver has been told of the end, it hears nothing more;
- * - a chunk belongs to the receiver only until `received` returns: the buffer is used again for the next.
+ * - a chunk belongs to the receiver only until `received` returns: the buffer is used again for the next;
+ * - what a receiver gave for the next bytes is written to until they have come, or the connection is destroyed.
  */
 import { type Socket, connect } from "node:net";
 import { BlockIoError, codeOf, refuse } from "@dmkit/block-io";
@@ -15,12 +16,14 @@ import type { NbdAddress } from "../../uri.ts";
 export interface Receiver {
   /** Bytes arrived; `chunk` is valid during the call only. */
   received(chunk: Buffer): void;
+  /** Where the system may put what comes next: a buffer of its own, or all or a part of `common`, which is the default. */
+  space?(common: Buffer): Buffer;
   /** The connection is no more, and not because of {@link Transport.destroy}. Called once at most. */
   ended(error: BlockIoError): void;
 }
 
-// Enough for the replies of one turn under load; one for each connection. Data are copied from here into the
-// caller's buffer: to let the system write there itself takes more reads, and was slower at 128 KiB.
+// Enough for the replies of one turn under load; one for each connection. What is large goes past it: see
+// ReplyReader.space.
 const RECEIVE_BUFFER = 256 * 1024;
 // TCP asks an idle peer whether it is still there after this long.
 const KEEP_ALIVE_MS = 15_000;
@@ -41,8 +44,9 @@ export class Transport {
     const target =
       address.kind === "unix" ? { path: address.path } : { host: address.host, port: address.port };
     this.#peer = address.kind === "unix" ? address.path : `${address.host}:${address.port}`;
+    const common = Buffer.allocUnsafeSlow(RECEIVE_BUFFER);
     const onread = {
-      buffer: Buffer.allocUnsafeSlow(RECEIVE_BUFFER),
+      buffer: (): Buffer => this.#receiver.space?.(common) ?? common,
       callback: (length: number, buffer: Uint8Array): boolean => {
         if (!this.#destroyed) this.#receiver.received((buffer as Buffer).subarray(0, length));
         return true;
