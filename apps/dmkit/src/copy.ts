@@ -89,10 +89,9 @@ class Copier {
   run(): Promise<void> {
     const { requests = 16 } = this.#options;
     const buffers = new BufferPool(this.#requestSize, requests);
-    return inParallel(this.#pieces(), requests, async (piece) => {
-      const buffer = await buffers.acquire();
-      await this.#copy(piece, buffer).finally(() => buffers.release(buffer));
-    });
+    return inParallel(this.#pieces(), requests, (piece) =>
+      piece.hole ? this.#clear(piece) : this.#copy(piece, buffers),
+    );
   }
 
   async *#pieces(): AsyncGenerator<Piece> {
@@ -108,9 +107,14 @@ class Copier {
     }
   }
 
-  async #copy({ offset, length, hole }: Piece, buffer: Buffer): Promise<void> {
-    if (hole) await this.#zero(offset, length);
-    else {
+  async #clear({ offset, length }: Piece): Promise<void> {
+    await this.#zero(offset, length);
+    this.#tell();
+  }
+
+  async #copy({ offset, length }: Piece, buffers: BufferPool): Promise<void> {
+    const buffer = await buffers.acquire();
+    try {
       const data = buffer.subarray(0, length);
       await this.#source.read(offset, data);
       for (const { start, end, zero } of runsOf(data)) {
@@ -120,7 +124,13 @@ class Copier {
           this.result.copied += end - start;
         }
       }
+    } finally {
+      buffers.release(buffer);
     }
+    this.#tell();
+  }
+
+  #tell(): void {
     this.#options.progress?.(this.result.copied + this.result.zeroed + this.result.skipped);
   }
 

@@ -67,17 +67,22 @@ export async function inParallel<T>(
   work: (item: T) => Promise<void>,
 ): Promise<void> {
   const running = new Set<Promise<void>>();
+  // One promise for each wait: a race of all that runs makes two for each of them, every time.
+  let wake = (): void => {};
   const failures: PromiseRejectedResult[] = [];
   const failed = (reason: unknown): void => {
     failures.push({ status: "rejected", reason });
   };
   try {
     for await (const item of items) {
-      const task = work(item)
+      const task: Promise<void> = work(item)
         .catch(failed)
-        .finally(() => running.delete(task));
+        .then(() => {
+          running.delete(task);
+          wake();
+        });
       running.add(task);
-      if (running.size >= width) await Promise.race(running);
+      if (running.size >= width) await new Promise<void>((resolve) => (wake = resolve));
       if (failures.length > 0) break;
     }
   } catch (error) {
