@@ -242,6 +242,10 @@ it("backs up a running disk, all of it and what has changed", async () => {
   // Where they were looked at, they are the same: only what was noted shows that something would be missing.
   await refused(1, "was made before", "dm:vm", at("n"), "--since", "tuesday", "--from", at("older.img"));
   await refused(1, "was made before", "dm:vm", at("older.img"), "--since", "tuesday");
+  // Nor does a backup that is refused for another reason make that forgotten.
+  writeFileSync(at("larger.img"), Buffer.alloc(9 * MIB, "larger"));
+  await refused(1, "the source", at("larger.img"), at("older.img"), "--force");
+  await refused(1, "was made before", "dm:vm", at("older.img"), "--since", "tuesday");
   const older = readFileSync(at("older.img"));
   writeFileSync(at("older.img"), Buffer.alloc(4096, "mounted"), { flag: "r+" });
   await refused(

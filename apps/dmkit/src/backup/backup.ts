@@ -44,7 +44,11 @@ export type Note = Readonly<Partial<Record<"of" | "since" | "epoch" | "restore",
 /** Ranges of bytes, in order. */
 export type Ranges = AsyncIterable<{ readonly offset: number; readonly length: number }>;
 
-type Work = Pick<CopyOptions, "signal" | "progress">;
+/** What goes along with a backup. */
+export interface Work extends Pick<CopyOptions, "signal" | "progress"> {
+  /** Called when nothing is refused any more, before the first byte is written. */
+  readonly begins?: () => void;
+}
 
 /**
  * Copies all of a device.
@@ -58,9 +62,12 @@ export async function backUpAll(
   work: Work,
   note: Note = {},
 ): Promise<CopyResult> {
-  if (blank) return copyDevice(source, destination, { ...work, destinationIsZero: true });
+  if (blank) {
+    work.begins?.();
+    return copyDevice(source, destination, { ...work, destinationIsZero: true });
+  }
   requireRoomFor(source, destination);
-  return headLast(source, destination, note, async (head) => {
+  return headLast(source, destination, note, work, async (head) => {
     if (head === source.size) return { copied: 0, zeroed: 0, skipped: 0 };
     // To the end of each: that of the destination is one of its blocks, which may be larger than those of the source.
     const rest = (device: BlockDevice): BlockDevice =>
@@ -98,7 +105,9 @@ export async function backUpChanges(
   const isShown = await requireBefore(source, destination, changed, isOurs ? 1 : 0);
   if (!isShown && !blank && !isOurs && !force) await refuseUnknown(destination);
   const copy = (first: number): Promise<CopyResult> => copyPieces(source, destination, changed, first, work);
-  return blank ? copy(0) : headLast(source, destination, note, () => copy(1));
+  if (!blank) return headLast(source, destination, note, work, () => copy(1));
+  work.begins?.();
+  return copy(0);
 }
 
 /** Throws `EIO` for the first range in which the copy differs. */
@@ -208,21 +217,24 @@ async function copyPieces(
   return { copied, zeroed, skipped: Math.max(0, source.size - first * PIECE) - copied - zeroed };
 }
 
-/** Runs `work` for all but the first piece of a destination, which says what is under way meanwhile, and comes last. */
+/** Runs `rest` for all but the first piece of a destination, which says what is under way meanwhile, and comes last. */
 async function headLast(
   source: BlockDevice,
   destination: BlockDevice,
   what: Note,
-  work: (head: number) => Promise<CopyResult>,
+  { signal, begins }: Work,
+  rest: (head: number) => Promise<CopyResult>,
 ): Promise<CopyResult> {
+  signal?.throwIfAborted();
   const head = Math.min(PIECE, source.size);
   const to = new ByteAccess(destination);
   const block = Math.min(head, destination.limits.logicalBlockSize);
   const note = Buffer.alloc(block);
   note.write(`${MARK}${textOf(what)}\n`);
+  begins?.();
   await to.write(0, note);
   await destination.flush();
-  const result = await work(head);
+  const result = await rest(head);
   const first = await read(source, 0, source.size);
   if (head > block) await to.write(block, first.subarray(block));
   await destination.flush();

@@ -12,6 +12,7 @@ import {
 import type { Command } from "commander";
 import {
   type Note,
+  type Work,
   backUpAll,
   backUpChanges,
   changedPieces,
@@ -184,9 +185,12 @@ async function write(
   await requireNotOlder(to, flags, epochs, note);
   const options = { size: source.size, environment: commandEnvironment, overwrite };
   const copied = await withDestination(to, options, async (destination) => {
-    forgetBeside(to);
     const progress = startProgress("backup", source.size, flags.quiet || flags.json);
-    const work = { signal, progress: (bytes: number): void => progress.update(bytes) };
+    const work = {
+      signal,
+      progress: (bytes: number): void => progress.update(bytes),
+      begins: (): void => forgetBeside(to),
+    };
     try {
       const result = await fill(source, destination, flags, changed, note, work);
       if (flags.verify) await verify(source, destination.device, { signal });
@@ -236,7 +240,7 @@ async function fill(
   { from, force }: BackupFlags,
   changed: Bitmap | undefined,
   note: Note,
-  work: { readonly signal: AbortSignal; progress(bytes: number): void },
+  work: Work & { readonly signal: AbortSignal },
 ): Promise<CopyResult> {
   if (changed === undefined) return backUpAll(source, device, blank, work, note);
   if (from !== undefined)
