@@ -37,7 +37,9 @@ const jobs = [
   ["mutants of cow, how soon they are found", "packages/cow", "deep"],
   ["mutants of compression, how soon they are found", "packages/compression", "deep"],
   ["mutants of zram, how soon they are found", "packages/zram", "deep"],
-  ["the benchmark with an image in a store", "apps/dmkit", "deep"],
+  ["faults and flipped bits of writeboost, one after the other", "packages/writeboost", "deep"],
+  ["faults of assoc-cache, one after the other", "packages/assoc-cache", "deep"],
+  ["the benchmark, file systems and killed servers, with all the tests do", "apps/dmkit", "deep"],
   ["fuzzing of decompressors, 1,000,000 inputs each", "packages/compressor", "fuzz", "--seed", "2"],
 ];
 

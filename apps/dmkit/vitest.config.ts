@@ -1,3 +1,3 @@
 import { shared } from "../../vitest.shared.ts";
 
-export default shared({ test: { globalSetup: "test/bundle.ts", isolate: true } });
+export default shared({ test: { globalSetup: "test/bundle.ts" } });

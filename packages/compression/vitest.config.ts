@@ -1,4 +1,3 @@
 import { shared } from "../../vitest.shared.ts";
 
-// Not yet in one process for all files.
-export default shared({ test: { isolate: true } });
+export default shared();

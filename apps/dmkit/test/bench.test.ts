@@ -17,6 +17,9 @@ import { cleanUp, describeWith, dmkit, main, run, succeed, tempFolder, until } f
 
 const root = join(import.meta.dirname, "../../..");
 
+/** As little as the benchmark can be told to do of each load. */
+const least = ["--rounds", "1", "--seconds", "1", "--span", "16M"];
+
 describe("figures", () => {
   it("are medians with a spread", () => {
     expect(measured("a", true, [3, 1, 2])).toMatchObject({ median: 2, spread: 1 });
@@ -193,18 +196,7 @@ describeWith(["fio"], "dmkit bench peers", () => {
     const folder = tempFolder();
     const env = { ...process.env, TMPDIR: folder };
     const json = join(tempFolder(), "out/results.json");
-    const flags = [
-      "-d",
-      "memory",
-      "-w",
-      "4k read, depth 32",
-      "--rounds",
-      "1",
-      "--seconds",
-      "1",
-      "--json",
-      json,
-    ];
+    const flags = ["-d", "memory", "-w", "4k read, depth 32", ...least, "--json", json];
     const { code, stdout } = await dmkit(["bench", "peers", ...flags], { env });
     expect(code).toBe(0);
     expect(stdout).toMatch(/^memory +dmkit mem:/m);
@@ -234,7 +226,7 @@ describeWith(["fio"], "dmkit bench peers", () => {
     "of $device counts what an object store is asked",
     { timeout: 240_000 },
     async (row) => {
-      const flags = ["-d", row.device, "-w", row.load, "--rounds", "1", "--seconds", "1", "--json"];
+      const flags = ["-d", row.device, "-w", row.load, ...least, "--json"];
       const { code, stdout, stderr } = await dmkit(["bench", "peers", ...flags]);
       expect(code, stderr).toBe(0);
       const { rows } = JSON.parse(stdout) as BenchReport;
@@ -248,7 +240,7 @@ describeWith(["fio"], "dmkit bench peers", () => {
   it("when it is interrupted prints what was measured, and leaves nothing behind", async () => {
     const folder = tempFolder();
     const loads = ["-w", "128k read, depth 16", "-w", "4k read, depth 1"];
-    const flags = ["-d", "memory", ...loads, "--rounds", "1", "--seconds", "1", "--json"];
+    const flags = ["-d", "memory", ...loads, ...least, "--json"];
     const child = spawn(process.execPath, [main, "bench", "peers", ...flags], {
       env: { ...process.env, TMPDIR: folder },
       stdio: ["ignore", "pipe", "pipe"],

@@ -2,17 +2,17 @@
  * SIGKILL in the middle of work, and start again: nothing that a client was promised is lost. A real server, a
  * real client, real files; the client's record is judged by the oracle of the simulation.
  *
- * DMKIT_KILL_ROUNDS sets the rounds of each stack.
+ * DMKIT_KILL_ROUNDS sets the rounds of each stack; `npm run deep` does more of them.
  */
 import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { realEnvironment } from "@dmkit/block-io";
-import { type ServedDevice, killRounds } from "@dmkit/block-io/testing";
+import { type ServedDevice, isDeep, killRounds } from "@dmkit/block-io/testing";
 import { openNbd } from "@dmkit/nbd";
 import { describe, expect, it } from "vitest";
 import { serve, tempFolder } from "./support.ts";
 
-const rounds = Number(process.env["DMKIT_KILL_ROUNDS"] ?? 10);
+const rounds = Number(process.env["DMKIT_KILL_ROUNDS"] ?? (isDeep ? 20 : 4));
 const seed = Number(process.env["DMKIT_SEED"] ?? 1 + (Date.now() % 1_000_000));
 const SECTORS = 4096;
 const MINUTES = 10 * 60_000;

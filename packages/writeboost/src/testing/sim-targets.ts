@@ -50,6 +50,8 @@ interface Shape {
   readonly through?: boolean;
   /** Free segments are discarded. */
   readonly discards?: boolean;
+  /** Requests in a session, and sessions, at most; 60 and 8 unless told otherwise. */
+  readonly load?: readonly [requests: number, sessions: number];
   /** What else is set. */
   readonly steered?: (random: Prng) => Partial<Tunables>;
 }
@@ -61,6 +63,7 @@ function target(name: string, summary: string, shape: Shape): Target {
 }
 
 function made(name: string, summary: string, shape: Shape, decisions: Rules): SimTarget<Knobs> {
+  const [operations, generations] = shape.load ?? [60, 8];
   return {
     name,
     summary,
@@ -127,7 +130,7 @@ function made(name: string, summary: string, shape: Shape, decisions: Rules): Si
         stuck.push(`written back ${lastWritebackId} of ${lastFlushedId}`);
       return stuck;
     },
-    workload: { operations: 60, transfer: 65_536, generations: 8 },
+    workload: { operations, transfer: 65_536, generations },
   };
 }
 
@@ -213,6 +216,7 @@ export const simTargets: readonly Target[] = [
     type: 0,
     order: 4,
     slots: (random) => random.between(9, 20),
+    load: [30, 30],
   }),
   target("writeboost-0-ring", "type 0, order 5, rings of 3 to 20 slots", { type: 0, order: 5, slots: small }),
   target("writeboost-0-cached", "type 0, order 5, read caching and writeback", {

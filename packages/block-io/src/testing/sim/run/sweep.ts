@@ -21,6 +21,8 @@ export interface SweepOptions {
   readonly operations?: number | undefined;
   /** All unless told otherwise. */
   readonly kinds?: readonly FaultKind[] | undefined;
+  /** One in so many requests fails, the first of them always; 1 unless told otherwise. */
+  readonly every?: number | undefined;
   /** Requests after which to give up on a kind; 500 unless told otherwise. */
   readonly most?: number | undefined;
   readonly onProgress?: ((summary: SweepSummary) => void) | undefined;
@@ -68,7 +70,8 @@ async function sweepOne(
   const keep = [0, 1].flatMap((index) =>
     Array.from({ length: options.operations ?? 10 }, (_, n) => index * IDS_PER_GENERATION + n + 1),
   );
-  for (let ordinal = 1; ordinal <= (options.most ?? 500); ordinal += 1) {
+  const { most = 500, every = 1 } = options;
+  for (let ordinal = 1; ordinal <= most; ordinal += every) {
     const plan: Plan = {
       seed,
       faults: "none",
