@@ -15,6 +15,9 @@ export function shared(overrides: ViteUserConfig = {}, alone: readonly string[] 
     test: {
       isolate: false,
       pool: "forks",
+      // The devices under test hold and copy mebibytes, for which V8 collects all the time, though there is little to find:
+      // threads that help it, on two cores, cost a third of all the time.
+      execArgv: ["--single-threaded-gc"],
       // What was made of a source is kept in node_modules for the next run, and the next part of the app's tests.
       experimental: { fsModuleCache: true },
       // One file at a time: the machine these tests are sized for has two cores, and other packages run beside.

@@ -5,9 +5,6 @@ import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Modules } from "./start/modules.ts";
 
-/** When a server has answered its first clients, and before it answers many. In ms. */
-const STARTED = 1000;
-
 const [, , word = ""] = process.argv;
 const folder = dirname(fileURLToPath(import.meta.url));
 // A file name. Mistakes in typing load what the version does, and make no files.
@@ -16,6 +13,4 @@ const modules = new Modules(folder, command, createRequire(import.meta.url));
 const { takeEarlySignals } = modules.load("early-signals.js") as typeof import("./early-signals.ts");
 takeEarlySignals(word);
 const { runProcess } = modules.load("process.js") as typeof import("./process.ts");
-const keep = (): void => modules.keep();
-setTimeout(keep, STARTED).unref();
-void runProcess(keep);
+void runProcess(() => modules.keep());

@@ -90,6 +90,15 @@ function isHelp(word: string | undefined): boolean {
   return word === undefined || ["help", "--help", "-h"].includes(word);
 }
 
+/** Whether there is a command of this name. */
+export function isCommand(word: string | undefined): boolean {
+  return groups.some(([, modules]) => modules.some((one) => isNamed(one, word)));
+}
+
+function isNamed({ names }: CommandModule, word: string | undefined): boolean {
+  return word !== undefined && names.includes(word);
+}
+
 /** @param words after `dmkit`. If the first is no command, all are added. */
 export async function addCommands(
   program: Command,
@@ -100,8 +109,7 @@ export async function addCommands(
   const [word] = words;
   // The version is that of all of them.
   if (word === "--version" || word === "-V") return;
-  const isNamed = ({ names }: CommandModule): boolean => word !== undefined && names.includes(word);
-  const isCommand = groups.some(([, modules]) => modules.some(isNamed));
+  const isKnown = isCommand(word);
   const list = words.length <= 1 && isHelp(word) ? written() : undefined;
   if (list !== undefined) addListed(program, list);
   const whole = async (): Promise<Command> => {
@@ -115,10 +123,10 @@ export async function addCommands(
   for (const [title, modules] of groups) {
     program.commandsGroup(title);
     for (const module of modules) {
-      if (isCommand ? isNamed(module) : list === undefined)
+      if (isKnown ? isNamed(module, word) : list === undefined)
         await (await module.load())(program, finish, known, whole);
     }
   }
   // In the last of the groups.
-  if (!isCommand) program.helpCommand(true);
+  if (!isKnown) program.helpCommand(true);
 }
