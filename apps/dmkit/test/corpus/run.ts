@@ -13,7 +13,7 @@ import { createHash } from "node:crypto";
 import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BlockIoError, type ImageFormat, MemoryDevice, realEnvironment } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { SeededRandom, isDeep } from "@dmkit/block-io/testing";
 import { Ajv2020, type ValidateFunction } from "ajv/dist/2020.js";
 import { expect } from "vitest";
 import { targets } from "../../src/targets.ts";
@@ -305,7 +305,7 @@ const survivals: readonly ((random: SeededRandom, newest: boolean) => boolean)[]
   (_random, newest) => newest,
   (random) => random.chance(0.5),
 ];
-const MOST_CUTS = 6;
+const MOST_CUTS = isDeep ? 6 : 3;
 /** Bytes. */
 const LARGE = 8 * 2 ** 20;
 
