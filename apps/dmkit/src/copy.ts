@@ -7,13 +7,22 @@
  * The blocks of the destination may be larger than those of the source: what lies in one of its blocks behind the
  * end of the source stays as it is.
  */
-import { type BlockDevice, BlockIoError, BufferPool, ByteAccess, inParallel, isZero } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  BufferPool,
+  ByteAccess,
+  type Clock,
+  inParallel,
+  isZero,
+  realEnvironment,
+} from "@dmkit/block-io";
 
 /** How a copy goes on; all may be left out. */
 export interface CopyOptions {
   /** Bytes of each request; a multiple of 4096. Default {@link REQUEST_SIZE}. */
   readonly requestSize?: number;
-  /** Requests in flight. Default 16. */
+  /** The most requests in flight, where they take long; see {@link FEW}. Default 16. */
   readonly requests?: number;
   /** The destination is known to read as zeroes everywhere. Default false. */
   readonly destinationIsZero?: boolean;
@@ -21,6 +30,8 @@ export interface CopyOptions {
   readonly progress?: (bytes: number) => void;
   /** Stops the copy between requests; it can be run again. */
   readonly signal?: AbortSignal;
+  /** The real one unless given. */
+  readonly clock?: Clock;
 }
 
 /** What a copy did, in bytes. */
@@ -41,6 +52,13 @@ interface Piece {
  * begun to run: a copy takes 30 % less of the processors than with 256 KiB.
  */
 export const REQUEST_SIZE: number = 1024 * 1024;
+/**
+ * Requests in flight at least. Each that takes longer than {@link LONG} milliseconds brings one more, each other one takes one
+ * of those away. What is near has enough to do with a few; more of them push each other's bytes out of the processor's
+ * caches before they are sent on.
+ */
+const FEW = 4;
+const LONG = 10;
 // Bytes that are left out together where they are zero.
 const ZERO_STEP = 256 * 1024;
 // A hole costs little to zero, so it is taken in larger steps; small enough to show progress and to be stopped.
@@ -78,19 +96,30 @@ class Copier {
   readonly #destination: ByteAccess;
   readonly #options: CopyOptions;
   readonly #requestSize: number;
+  readonly #clock: Clock;
+  readonly #requests: number;
+  /** Of these, how many may be in flight at present. */
+  #width: number;
 
   constructor(source: BlockDevice, destination: BlockDevice, options: CopyOptions) {
     this.#source = source;
     this.#destination = new ByteAccess(destination);
     this.#options = options;
     this.#requestSize = options.requestSize ?? REQUEST_SIZE;
+    this.#clock = options.clock ?? realEnvironment.clock;
+    this.#requests = options.requests ?? 16;
+    this.#width = Math.min(FEW, this.#requests);
   }
 
   run(): Promise<void> {
-    const { requests = 16 } = this.#options;
-    const buffers = new BufferPool(this.#requestSize, requests);
-    return inParallel(this.#pieces(), requests, (piece) =>
-      piece.hole ? this.#clear(piece) : this.#copy(piece, buffers),
+    const buffers = new BufferPool(this.#requestSize, this.#requests);
+    return inParallel(
+      this.#pieces(),
+      () => this.#width,
+      async (piece) => {
+        await (piece.hole ? this.#zero(piece.offset, piece.length) : this.#copy(piece, buffers));
+        this.#options.progress?.(this.result.copied + this.result.zeroed + this.result.skipped);
+      },
     );
   }
 
@@ -107,13 +136,9 @@ class Copier {
     }
   }
 
-  async #clear({ offset, length }: Piece): Promise<void> {
-    await this.#zero(offset, length);
-    this.#tell();
-  }
-
   async #copy({ offset, length }: Piece, buffers: BufferPool): Promise<void> {
     const buffer = await buffers.acquire();
+    const begun = this.#clock.now();
     try {
       const data = buffer.subarray(0, length);
       await this.#source.read(offset, data);
@@ -127,11 +152,12 @@ class Copier {
     } finally {
       buffers.release(buffer);
     }
-    this.#tell();
+    this.#took(this.#clock.now() - begun);
   }
 
-  #tell(): void {
-    this.#options.progress?.(this.result.copied + this.result.zeroed + this.result.skipped);
+  #took(milliseconds: number): void {
+    if (milliseconds > LONG) this.#width = Math.min(this.#requests, this.#width + 1);
+    else if (this.#width > FEW) this.#width -= 1;
   }
 
   async #zero(offset: number, length: number): Promise<void> {

@@ -22,7 +22,7 @@ import {
   plainLimits,
   realEnvironment,
 } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { ManualClock, SeededRandom } from "@dmkit/block-io/testing";
 import { NbdServer } from "@dmkit/nbd";
 import { describe, expect, it } from "vitest";
 import { copyDevice } from "../src/copy.ts";
@@ -140,6 +140,61 @@ describe("copyDevice", () => {
     }
     await copyDevice(new ZeroDevice(32 * GIB + 512), new Fast(40 * GIB));
     expect(zeroed).toEqual([16 * GIB, 16 * GIB, 512]);
+  });
+});
+
+describe("requests in flight", () => {
+  /** Reads take as long as it is told, one after the other; the clock is its own. */
+  class Timed extends GuardedDevice {
+    readonly clock = new ManualClock();
+    most = 0;
+    underWay = 0;
+    /** Under way when the last came. */
+    last = 0;
+    readonly #milliseconds: (offset: number) => number;
+
+    constructor(milliseconds: (offset: number) => number) {
+      super("timed", 64 * 4096, plainLimits);
+      this.#milliseconds = milliseconds;
+    }
+
+    protected override async doRead(offset: number, into: Buffer): Promise<void> {
+      this.underWay += 1;
+      this.last = this.underWay;
+      this.most = Math.max(this.most, this.underWay);
+      await new Promise((resolve) => setImmediate(resolve));
+      this.clock.advance(this.#milliseconds(offset));
+      into.fill(1);
+      this.underWay -= 1;
+    }
+
+    protected override doWrite(): Promise<void> {
+      return Promise.resolve();
+    }
+
+    protected override doFlush(): Promise<void> {
+      return Promise.resolve();
+    }
+  }
+
+  it.each([
+    ["few where they are short", 1, 16, 4],
+    ["as many as allowed where they are long", 20, 16, 16],
+    ["no more than allowed", 20, 2, 2],
+    ["one by one if told so", 1, 1, 1],
+  ])("are %s", async (_name, milliseconds, requests, most) => {
+    const source = new Timed(() => milliseconds);
+    const destination = new MemoryDevice(source.size);
+    const { clock } = source;
+    const { copied } = await copyDevice(source, destination, { requestSize: 4096, requests, clock });
+    expect([copied, source.most]).toEqual([source.size, most]);
+  });
+
+  it("become fewer again", async () => {
+    const source = new Timed((offset) => (offset < 16 * 4096 ? 20 : 0));
+    await copyDevice(source, new MemoryDevice(source.size), { requestSize: 4096, clock: source.clock });
+    expect(source.most).toBeGreaterThan(4);
+    expect(source.last).toBeLessThanOrEqual(4);
   });
 });
 

@@ -40,7 +40,7 @@ export function addCopy(program: Command, finish: (code: number) => void): void 
     .description("Copies all of SOURCE to the start of DESTINATION. Both are paths or URIs.")
     .argument("<source>", "what to copy; opened read-only")
     .argument("<destination>", "where to; created if it is a path that does not exist")
-    .option("--requests <n>", "requests in flight", integer(1, 1024), 16)
+    .option("--requests <n>", "most requests in flight, if they take long", integer(1, 1024), 16)
     .option("--request-size <size>", "bytes of each request", size(4096, 4096, 32 * 2 ** 20), REQUEST_SIZE)
     .option("--destination-is-zero", "trust that the destination reads as zeroes, and write no holes", false)
     .option("--verify", "read it back, and compare all of it with the source", false)

@@ -57,15 +57,16 @@ export async function* inOrder<T, R>(
 }
 
 /**
- * Carries out `work` for all items, at most `width` (1 or more) at a time, in their order. After a failure nothing new is
+ * Carries out `work` for all items, at most `width` (1 or more; a function where that changes) at a time, in their order. After a failure nothing new is
  * begun, and what was begun is waited for; then the worst failure is thrown. Items may come while it goes on; where their
  * source fails, that counts as a failure.
  */
 export async function inParallel<T>(
   items: Iterable<T> | AsyncIterable<T>,
-  width: number,
+  width: number | (() => number),
   work: (item: T) => Promise<void>,
 ): Promise<void> {
+  const most = typeof width === "number" ? (): number => width : width;
   const running = new Set<Promise<void>>();
   // One promise for each wait: a race of all that runs makes two for each of them, every time.
   let wake = (): void => {};
@@ -82,7 +83,7 @@ export async function inParallel<T>(
           wake();
         });
       running.add(task);
-      if (running.size >= width) await new Promise<void>((resolve) => (wake = resolve));
+      while (running.size >= most()) await new Promise<void>((resolve) => (wake = resolve));
       if (failures.length > 0) break;
     }
   } catch (error) {
