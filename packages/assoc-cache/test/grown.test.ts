@@ -1,6 +1,6 @@
 /** A source, or a cache device, that is made larger: what was flushed is there, what is new is the source's, whenever the power fails. */
 import { BlockIoError, LinearDevice, MemoryDevice, realEnvironment } from "@dmkit/block-io";
-import { PowerCut, SeededRandom, contentsOf } from "@dmkit/block-io/testing";
+import { BadSectors, PowerCut, SeededRandom, contentsOf } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { type CacheRules, cacheRules } from "../src/core/rules.ts";
 import type { AssocCacheDevice } from "../src/index.ts";
@@ -184,20 +184,55 @@ describe("a cache device that is made larger", () => {
     await device.close();
   });
 
-  it("is as large as before where the device does not take what it would have more", async () => {
+  // 24 sectors of entries; so far there are eight. What they are written over are frames.
+  const more = { ...grow, cache_size: 1024 };
+
+  /** A cache of 16 frames on a device with room for more; its blocks are in the source, too. */
+  async function roomy(cache: MemoryDevice): Promise<{ source: MemoryDevice; contents: readonly number[] }> {
     const images = await made("dirty");
-    const cache = new MemoryDevice(2 ** 23);
     await cache.write(0, images.cache);
     const source = new MemoryDevice(images.source.length);
     await source.write(0, images.source);
+    return { source, contents: images.contents };
+  }
+
+  it("has what it had where the device does not take what it would have more", async () => {
+    const cache = new MemoryDevice(2 ** 23);
+    const { source, contents } = await roomy(cache);
     const full = new TakesLittle(cache, 0, cache.size, "full");
-    // 24 sectors of entries, which are written at once; so far there are eight.
-    const more = { ...grow, cache_size: 1024 };
     await expect(openOn(source, full, more, realEnvironment)).rejects.toMatchObject({ code: "ENOSPC" });
     const device = await openOn(source, full, { ...SHAPE, persistence: 1 }, realEnvironment);
     expect(device.state.frames.geometry.frames).toBe(16);
-    expect(filled(await read(device, BEFORE))).toEqual(images.contents);
+    expect(filled(await read(device, BEFORE))).toEqual(contents);
+    expect(device.state.statistics.readHits).toBeGreaterThan(0);
     await device.close();
+  });
+
+  it("shows what it showed, whichever sector takes no write", async () => {
+    let hits = 0;
+    for (const gives of [true, false])
+      for (const bad of [0, 8, 12, 15, 16, 24, 31, 40, 2 ** 14 - 1]) {
+        const cache = new BadSectors(2 ** 23);
+        const { source, contents } = await roomy(cache);
+        await (await openOn(source, cache, { ...SHAPE, persistence: 1 }, realEnvironment)).close();
+        cache.heals = false;
+        cache.gives = gives;
+        cache.bad.add(bad);
+        const opened = await openOn(source, cache, more, realEnvironment).catch(() => undefined);
+        await opened?.close();
+        cache.bad.clear();
+        const device = await openOn(
+          source,
+          cache,
+          opened === undefined ? { ...SHAPE, persistence: 1 } : more,
+          realEnvironment,
+        );
+        const where = `sector ${bad}, gives ${gives}`;
+        expect(filled(await read(device, BEFORE)), where).toEqual(contents);
+        hits += device.state.statistics.readHits;
+        await device.close();
+      }
+    expect(hits).toBeGreaterThan(0);
   });
 });
 

@@ -10,10 +10,12 @@
  * Less: what is clean of the rest is forgotten. That is also the way back for a table that was made larger and then could
  * not be put in place, since another line of it failed.
  */
-import { type BlockDevice, SECTOR, refuse } from "@dmkit/block-io";
+import { type BlockDevice, SECTOR, beginFormat, readGiven, readWhatIsGiven, refuse } from "@dmkit/block-io";
 import { NONE, states } from "../core/frame-table.ts";
+import { currentSuperblock, readSuperblocks, writeSuperblocks } from "../device/metadata/superblocks.ts";
 import type { CacheState } from "../device/state.ts";
 import type { Geometry } from "../format/geometry.ts";
+import { layoutOf } from "../format/layout.ts";
 import type { Superblock } from "../format/superblock.ts";
 import { type NewCache, createV2 } from "./create.ts";
 
@@ -68,18 +70,58 @@ export function forgetBehind({ name, frames, unknown, size, blockBytes }: CacheS
 }
 
 /**
- * Makes a larger cache in the place of one that is empty. Where that fails, of what is new on the device perhaps, there is one
- * of the former geometry again, if that can be; throws the first error.
+ * Makes a larger cache in the place of one that was closed with nothing dirty. Where that fails, of what is new on the device
+ * perhaps, the former one is put back as it was; or one of its geometry, empty, if that cannot be; throws the first error.
  */
 export async function createLarger(
   cache: BlockDevice,
   wanted: NewCache,
   before: Geometry,
 ): Promise<Superblock> {
+  const putBack = await keep(cache, layoutOf(wanted.geometry).dataStart * SECTOR);
   try {
     return await createV2(cache, wanted);
   } catch (error) {
-    await createV2(cache, { ...wanted, geometry: before }).catch(() => {});
+    const isBack = await putBack().catch(() => false);
+    if (!isBack) await createV2(cache, { ...wanted, geometry: before }).catch(() => {});
     throw error;
   }
+}
+
+/**
+ * Keeps what making another cache writes over: its superblocks, and what lies before byte `end`, which has frames of the former
+ * one behind its entries. The result puts it back, the superblocks last, and is false where that cannot be: what was not given
+ * is something else now.
+ */
+async function keep(cache: BlockDevice, end: number): Promise<() => Promise<boolean>> {
+  const unit = cache.limits.logicalBlockSize;
+  const superblock = currentSuperblock(await readSuperblocks(cache));
+  const bytes = Buffer.alloc(end);
+  const missing = await readWhatIsGiven(cache, 0, bytes);
+  const last = await readGiven(cache, cache.size - unit, unit);
+  return async () => {
+    if (superblock === undefined) return false;
+    await beginFormat(cache);
+    const now = Buffer.alloc(end);
+    const lost = await readWhatIsGiven(cache, 0, now);
+    for (let at = superblock.entryStart * SECTOR; at < end; at += unit) {
+      const piece = bytes.subarray(at, at + unit);
+      const isLost = lost.has(at / SECTOR);
+      if (missing.has(at / SECTOR)) {
+        if (!isLost) return false;
+        // What was not written over may lie where nothing can be written.
+      } else if (isLost || !now.subarray(at, at + unit).equals(piece)) await cache.write(at, piece);
+    }
+    // The second copy of the new one. What is neither given nor taken there is none.
+    if (last !== undefined) await putLast(cache, last);
+    await cache.flush();
+    await writeSuperblocks(cache, superblock);
+    return true;
+  };
+}
+
+async function putLast(cache: BlockDevice, block: Buffer): Promise<void> {
+  const at = cache.size - block.length;
+  const now = await readGiven(cache, at, block.length);
+  if (now === undefined || !now.equals(block)) await cache.write(at, block);
 }

@@ -17,6 +17,8 @@ export interface CompressionRules {
   readonly announces: boolean;
   /** The rest of an extent that is overwritten in part is read, and stored with what is new. */
   readonly keepsNeighbours: boolean;
+  /** What is done for a place that does not have its payload, before the journal, which has, is written to. */
+  readonly heals: readonly ("write" | "flush")[];
   /** Whether it is an error that this could not be written. */
   fails(what: "journal" | "payloads" | "metadata"): boolean;
   /** Format 1: data is stable before the metadata that describes it is written. */
@@ -35,6 +37,7 @@ export const compressionRules: CompressionRules = Object.freeze<CompressionRules
   awaitsPlace: true,
   announces: true,
   keepsNeighbours: true,
+  heals: ["write", "flush"],
   fails: () => true,
   flushesData: true,
   flushesMetadata: true,

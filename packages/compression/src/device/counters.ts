@@ -23,10 +23,12 @@ export interface Counters {
   metadata: number;
   /** Extents that could not be read, however often that was found out. */
   damaged: number;
+  /** Extents that their places did not give, and the journal did (format 2). */
+  recalled: number;
 }
 
 export function newCounters(): Counters {
-  return { data: 0, compressed: 0, extents: 0, raw: 0, metadata: 0, damaged: 0 };
+  return { data: 0, compressed: 0, extents: 0, raw: 0, metadata: 0, damaged: 0, recalled: 0 };
 }
 
 /** An extent was stored: what it holds, and as what. */
@@ -52,7 +54,7 @@ export interface Subject {
 
 /** By name: the historical names, and those that are watched. */
 export function counterFacts({ format, counters, codec }: Subject): Facts & WatchedFacts {
-  const { data, compressed, extents, raw, metadata, damaged } = counters;
+  const { data, compressed, extents, raw, metadata, damaged, recalled } = counters;
   return {
     format,
     algorithm: codec.algorithm,
@@ -63,6 +65,7 @@ export function counterFacts({ format, counters, codec }: Subject): Facts & Watc
     stored_raw_extents: raw,
     decompressed_extents: codec.decompressed,
     damaged,
+    recalled,
     compressed_from_bytes: data,
     compressed_to_bytes: compressed,
   };

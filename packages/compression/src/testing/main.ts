@@ -2,6 +2,7 @@
 /** `npm run sim` of this package. Format 1 is run only when named: it loses data, or is kept from it. */
 import { simMain } from "@dmkit/block-io/testing";
 import {
+  fading,
   formatOne,
   formatOneClosed,
   formatOneRaw,
@@ -20,4 +21,4 @@ const hidden = [
   formatOneRawThrough,
   formatOneRawOrdered,
 ];
-process.exitCode = await simMain([formatTwo, wide], process.argv.slice(2), undefined, hidden);
+process.exitCode = await simMain([formatTwo, wide, fading], process.argv.slice(2), undefined, hidden);

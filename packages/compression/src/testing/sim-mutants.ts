@@ -1,7 +1,7 @@
 /** Holes of the original, and those this design has to close, each put back in: the simulation must find them. */
 import { type SimTarget, breaking } from "@dmkit/block-io/testing";
 import type { CompressionRules } from "../core/rules.ts";
-import { formatOneBusy, formatTwo, wide } from "./sim-targets.ts";
+import { fading, formatOneBusy, formatTwo, wide } from "./sim-targets.ts";
 
 const broken = (name: string, changed: Partial<CompressionRules>): SimTarget =>
   breaking(formatTwo, name, changed);
@@ -41,4 +41,6 @@ export const compressionMutants: readonly SimTarget[] = [
   broken("plans-before-in-place", { awaitsPlace: false }),
   broken("readers-do-not-wait", { announces: false }),
   broken("forgets-neighbours", { keepsNeighbours: false }),
+  breaking(fading, "does-not-heal", { heals: [] }),
+  breaking(fading, "heals-without-flush", { heals: ["write"] }),
 ];

@@ -16,6 +16,7 @@ import {
   ruled,
 } from "@dmkit/block-io/testing";
 import { createCompressor } from "@dmkit/compressor";
+import { Fading } from "./fading.ts";
 import { Codec } from "../device/codec.ts";
 import { MIN_JOURNAL } from "../format/layout-v2.ts";
 import { type CompressionRules, compressionRules } from "../core/rules.ts";
@@ -130,6 +131,37 @@ export const wide: CompressionTarget = ruled(compressionRules, (rules) => ({
   workload: { transfer: 8192, operations: 60 },
 }));
 
+export interface FadingKnobs extends Knobs {
+  /** Sectors that are not given, whatever fails meanwhile. */
+  readonly bad: Set<number>;
+}
+
+/**
+ * Sectors of data go bad while the journal has what they held; everything is read when the device is opened, so it is known
+ * which. All of it can be read, then and later, and after every crash.
+ */
+export const fading: RuledTarget<FadingKnobs, CompressionRules> = ruled(compressionRules, (rules) => {
+  const base = formatTwo.under(rules);
+  return {
+    ...base,
+    name: "compression:v2-fading",
+    summary: "format 2, on a disk whose sectors go bad while the journal has them",
+    geometry(random) {
+      const { disks, knobs } = base.geometry(random);
+      return { disks, knobs: { ...knobs, bad: new Set() } };
+    },
+    async open([lower], env, { blocks, options, bad }) {
+      const disk = new Fading(lower as BlockDevice, bad);
+      const device = await openOn(disk, blocks * 4096, options, env, { rules });
+      await disk.fade(env.random);
+      await device.read(0, Buffer.alloc(device.size));
+      return device;
+    },
+    // Much of what can go wrong does so with the first record that is written.
+    workload: { transfer: 16_384, operations: 8, generations: 16 },
+  };
+});
+
 export const formatOne: SimTarget<Knobs> = target("v1", "format 1, as it was", 2, (random) => ({
   format: "v1",
   algorithm: random.pick(["lzo", "lz4"]),
@@ -234,6 +266,7 @@ export const formatOneClosed: SimTarget<Knobs> = {
 export const simTargets: readonly SimTarget<Knobs>[] = [
   formatTwo,
   wide,
+  fading as unknown as SimTarget<Knobs>,
   formatOneClosed,
   formatOneRaw,
   formatOneRawOrdered,

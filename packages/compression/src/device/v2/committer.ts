@@ -10,6 +10,7 @@
  * - blocks stay in the batch until they are in place, so readers never wait for a commit;
  * - a record that finds no space is given up, and its blocks are staged again; one that is in the journal and finds
  *   no space in its place is brought there before anything else is committed;
+ * - what a place did not give and the journal did is in its place again, and stable, before the journal is written to;
  * - after any other failure nothing more is committed: the staged blocks can still be read, writes are refused.
  */
 import { SECTOR, done, inParallel, isLossless } from "@dmkit/block-io";
@@ -21,6 +22,7 @@ import { GROUP } from "../../format/layout-v2.ts";
 import { payloadSum } from "../../format/metadata-v2.ts";
 import { type Applier, PARALLEL, wholeBlocks } from "./applier.ts";
 import type { Journal } from "./journal.ts";
+import type { Recall } from "./recall.ts";
 import { withoutLoss } from "../no-space.ts";
 import { type Staging, ZEROES } from "./staging.ts";
 import { BLOCK_ROOM, type Store } from "./store.ts";
@@ -31,6 +33,7 @@ export interface CommitterParts {
   readonly staging: Staging;
   readonly journal: Journal;
   readonly applier: Applier;
+  readonly recall: Recall;
   /** Blocks. */
   readonly maxExtent: number;
   readonly discardHoles: boolean;
@@ -43,6 +46,15 @@ export interface CommitterParts {
 interface Group {
   readonly dirty: readonly number[];
   readonly plan: GroupPlan;
+}
+
+/** Of an extent that is overwritten in part. */
+interface Kept {
+  readonly extent: StoredExtent;
+  /** Undefined: lost. */
+  readonly contents: Buffer | undefined;
+  /** They are where the map says. */
+  readonly isInPlace: boolean;
 }
 
 interface Stored {
@@ -78,11 +90,15 @@ export class Committer {
     await this.#inPlace();
     // Rounds that a lack of space has kept from being stored.
     if (staging.batch.size > 0) staging.giveBack();
-    if (staging.size === 0) return store.owes ? this.#commitRound([], []) : undefined;
+    if (staging.size === 0) {
+      await this.#heal();
+      return store.owes ? this.#commitRound([], []) : undefined;
+    }
     const blocks = [...staging.takeBatch().keys()].sort((a, b) => a - b);
     for (let at = 0; at < blocks.length; ) {
       // The record before must be in place before the next one is planned.
       await this.#inPlace();
+      await this.#heal();
       const { groups, end } = this.#round(blocks, at);
       await this.#commitRound(groups, blocks.slice(at, end));
       at = end;
@@ -94,6 +110,16 @@ export class Committer {
     if (!this.#parts.store.parts.rules.awaitsPlace) return done;
     if (this.#retry !== undefined) this.#place(this.#retry);
     return this.#applying;
+  }
+
+  /** Before a record is planned: what its place does not take is held from then on, and so is part of every record. */
+  #heal(): Promise<void> {
+    const { recall, store } = this.#parts;
+    return recall.heal(({ head, blocks }, contents, error) => {
+      if (blocks > store.mostHeld) throw error;
+      store.hold(head, blocks, contents);
+      store.owes = true;
+    });
   }
 
   /** As many groups as fit in one record, at least one. */
@@ -117,7 +143,7 @@ export class Committer {
   }
 
   async #commitRound(groups: readonly Group[], blocks: readonly number[]): Promise<void> {
-    const { staging, journal, store } = this.#parts;
+    const { staging, journal, store, recall } = this.#parts;
     const stored: Stored[][] = groups.map(() => []);
     await inParallel(groups.entries(), PARALLEL, async ([index, group]) => {
       stored[index] = await this.#build(group);
@@ -131,7 +157,9 @@ export class Committer {
     const number = this.#number;
     this.#number += 1;
     try {
-      await journal.commit(number, record);
+      // What was found since.
+      await recall.heal();
+      await journal.commit(number, record, changes);
     } catch (error) {
       if (isLossless(error)) {
         this.#number = number;
@@ -197,12 +225,10 @@ export class Committer {
   async #build({ dirty, plan }: Group): Promise<Stored[]> {
     const { staging, store, maxExtent } = this.#parts;
     const fresh = new Set(dirty);
-    const kept = new Map<number, { extent: StoredExtent; contents: Buffer | undefined }>();
+    const kept = new Map<number, Kept>();
     for (const extent of plan.reads) {
-      const contents = await this.#loadKept(extent);
-      for (let index = 0; index < extent.blocks; index += 1) {
-        kept.set(extent.head + index, { extent, contents });
-      }
+      const found = await this.#loadKept(extent);
+      for (let index = 0; index < extent.blocks; index += 1) kept.set(extent.head + index, found);
     }
     const stateOf = (block: number): BlockState => {
       if (fresh.has(block)) {
@@ -212,30 +238,36 @@ export class Committer {
       const old = kept.get(block);
       if (old === undefined) return "untouched";
       if (old.contents === undefined) return "lost";
-      return isRaw(old.extent) ? "raw" : "kept";
+      return old.isInPlace && isRaw(old.extent) ? "raw" : "kept";
     };
     const contentsOf = (block: number): Buffer => {
       if (fresh.has(block)) return staging.batch.get(block) as Buffer;
-      const { extent, contents } = kept.get(block) as { extent: StoredExtent; contents: Buffer };
+      const { extent, contents } = kept.get(block) as Kept;
       const at = (block - extent.head) * BLOCK;
-      return contents.subarray(at, at + BLOCK);
+      return (contents as Buffer).subarray(at, at + BLOCK);
     };
     return Promise.all(
       pieces(plan.first, plan.end, stateOf, maxExtent).map((piece) => this.#store(piece, contentsOf)),
     );
   }
 
-  /** Damage is believed when it was seen twice; what is not given, if the device below gives something else. */
-  async #loadKept(extent: StoredExtent): Promise<Buffer | undefined> {
-    const { store } = this.#parts;
-    if (!store.parts.rules.keepsNeighbours) return undefined;
+  /**
+   * Damage is believed when it was seen twice, and the journal does not help; what is not given, if the device below gives
+   * something else.
+   */
+  async #loadKept(extent: StoredExtent): Promise<Kept> {
+    const { store, recall } = this.#parts;
+    const lost = { extent, contents: undefined, isInPlace: false };
+    if (!store.parts.rules.keepsNeighbours) return lost;
     const sum = store.sums[extent.head] as number;
     let contents = await store.payloads.load(extent, sum);
     if (typeof contents === "string") contents = await store.payloads.load(extent, sum);
-    if (typeof contents !== "string") return contents;
+    if (typeof contents !== "string") return { extent, contents, isInPlace: true };
+    const recalled = await recall.contents(extent);
+    if (recalled !== undefined) return { extent, contents: recalled, isInPlace: false };
     const damage = store.damaged(extent, contents);
     if (contents === "unreadable" && !(await store.isGiven())) throw damage;
-    return undefined;
+    return lost;
   }
 
   async #store({ kind, first, blocks }: Piece, contentsOf: (block: number) => Buffer): Promise<Stored> {

@@ -7,24 +7,21 @@ import {
   type Environment,
   type Extent,
   FlushGroup,
-  join,
   type Facts,
   GuardedTarget,
   type Timer,
   done,
   toBlockIoError,
   withCapabilities,
-  isLossless,
   type Health,
   worstHealth,
 } from "@dmkit/block-io";
 import { type Subject, compressionControls, counterFacts, statusLine } from "../counters.ts";
-import type { StoredExtent } from "../../core/extent-map.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
-import { GROUP } from "../../format/layout-v2.ts";
 import type { Committer } from "./committer.ts";
 import { RETRY_AFTER } from "../no-space.ts";
-import type { Found } from "./payloads.ts";
+import type { Recall } from "./recall.ts";
+import { Reader } from "./reader.ts";
 import { type Staging, ZEROES } from "./staging.ts";
 import { compressionLimits } from "../limits.ts";
 import type { SealedRange, Store } from "./store.ts";
@@ -37,6 +34,7 @@ export interface DeviceV2Parts {
   readonly environment: Environment;
   readonly store: Store;
   readonly staging: Staging;
+  readonly recall: Recall;
   readonly makeCommitter: (failed: (error: unknown) => void) => Committer;
   /** Milliseconds that a write waits, at most; 0: none does. */
   readonly interval: number;
@@ -44,18 +42,12 @@ export interface DeviceV2Parts {
   readonly readOnly: boolean;
 }
 
-/** At an extent, as it was known then. */
-interface Look {
-  readonly extent: StoredExtent;
-  readonly version: number | undefined;
-  readonly read: () => Found;
-}
-
 export class CompressionDeviceV2 extends GuardedTarget {
   readonly #parts: DeviceV2Parts;
   readonly subject: Subject;
   readonly #committer: Committer;
   readonly #commits: FlushGroup;
+  readonly #reader: Reader;
   #timer: Timer | undefined;
   #busy = false;
   /** The last commit has found no space. */
@@ -68,6 +60,7 @@ export class CompressionDeviceV2 extends GuardedTarget {
     this.subject = { ...store.parts, map: store.map, environment, format: "v2" };
     this.#committer = parts.makeCommitter((error) => this.#failed(error));
     this.#commits = new FlushGroup(() => this.#commit());
+    this.#reader = new Reader(parts, () => this.#commitSoon());
   }
 
   /** Where the bytes are. */
@@ -76,7 +69,7 @@ export class CompressionDeviceV2 extends GuardedTarget {
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
-    return this.#readBlocks(offset / BLOCK, into);
+    return this.#reader.read(offset / BLOCK, into);
   }
 
   protected override doWrite(offset: number, from: Buffer): Promise<void> {
@@ -135,10 +128,15 @@ export class CompressionDeviceV2 extends GuardedTarget {
     return this.#settled();
   }
 
+  /** Whether something is to be written though nobody waits for it. */
+  get #owes(): boolean {
+    return this.store.owes || this.#parts.recall.owes;
+  }
+
   /** Everything is in place, or the journal says all there is to say about what is not. */
   async #settled(): Promise<void> {
     await this.#committer.settled();
-    if (this.store.owes && this.failure === undefined && !this.#parts.readOnly) await this.#commits.flush();
+    if (this.#owes && this.failure === undefined && !this.#parts.readOnly) await this.#commits.flush();
     await this.#committer.settled();
   }
 
@@ -223,7 +221,7 @@ export class CompressionDeviceV2 extends GuardedTarget {
     }
     this.#isFull = false;
     void this.#committer.settled().then(
-      () => this.store.owes && this.#commitSoon(),
+      () => this.#owes && this.#commitSoon(),
       () => {},
     );
     // Writers went on meanwhile.
@@ -276,71 +274,5 @@ export class CompressionDeviceV2 extends GuardedTarget {
     if (waiting !== undefined) return waiting === ZEROES;
     // One that is held is none for the map.
     return store.map.isHole(block);
-  }
-
-  #readBlocks(first: number, into: Buffer): Promise<void> {
-    const { staging, store } = this.#parts;
-    const end = first + into.length / BLOCK;
-    let reads: Promise<void>[] | undefined;
-    for (let block = first; block < end; ) {
-      const at = (block - first) * BLOCK;
-      const waiting = staging.get(block) ?? store.held.get(block);
-      if (waiting !== undefined) {
-        waiting.copy(into, at);
-        block += 1;
-      } else if (store.map.isHole(block)) {
-        into.fill(0, at, at + BLOCK);
-        block += 1;
-      } else {
-        const start = block;
-        const extent = store.map.find(block);
-        const stop = Math.min(end, extent.head + extent.blocks);
-        do block += 1;
-        while (block < stop && staging.get(block) === undefined);
-        const piece = into.subarray(at, at + (block - start) * BLOCK);
-        const reading = this.#readStored(start, piece);
-        if (reading !== done) (reads ??= []).push(reading);
-      }
-    }
-    if (reads === undefined) return done;
-    return reads.length === 1 ? (reads[0] as Promise<void>) : join(reads);
-  }
-
-  /** Blocks of one extent that are not in memory. */
-  #readStored(first: number, into: Buffer): Promise<void> {
-    const isMoving = this.#parts.store.moving.has(Math.floor(first / GROUP));
-    return isMoving ? this.#readMoving(first, into) : this.#readPlace(first, into);
-  }
-
-  async #readMoving(first: number, into: Buffer): Promise<void> {
-    const { store } = this.#parts;
-    try {
-      await store.settled;
-      return await this.#readBlocks(first, into);
-    } catch (error) {
-      if (!isLossless(error) || store.isMoved(store.map.find(first))) throw error;
-    }
-    return this.#readPlace(first, into);
-  }
-
-  #readPlace(first: number, into: Buffer): Promise<void> {
-    const { store } = this.#parts;
-    const extent = store.map.find(first);
-    const sum = store.sums[extent.head] as number;
-    const version = store.versions[Math.floor(first / GROUP)];
-    const read = (): Found => store.payloads.read(extent, sum, (first - extent.head) * BLOCK, into);
-    const flaw = read();
-    return flaw === undefined ? done : this.#readAgain(first, into, { extent, version, read }, flaw);
-  }
-
-  /** Damage is believed when it was seen twice. @param flaw what the first look has found, if anything. */
-  async #readAgain(first: number, into: Buffer, { extent, version, read }: Look, flaw: Found): Promise<void> {
-    const { store } = this.#parts;
-    let found = await flaw;
-    for (let look = 1; found !== undefined; look += 1) {
-      if (store.versions[Math.floor(first / GROUP)] !== version) return this.#readBlocks(first, into);
-      if (look === 2) throw store.damaged(extent, found);
-      found = await read();
-    }
   }
 }

@@ -6,13 +6,18 @@
  */
 import type { CompressionRules } from "../../core/rules.ts";
 import { type BlockDevice, SECTOR, isOfPlace, readWhatIsGiven, refuse } from "@dmkit/block-io";
+import type { StoredExtent } from "../../core/extent-map.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
 import {
+  type Change,
   type DecodedRecord,
   announcedLength,
   announcedNumber,
+  changeKinds,
   decodeRecord,
+  headerLength,
 } from "../../format/journal-v2.ts";
+import { type Copy, PayloadPlaces } from "./payload-places.ts";
 import { withoutLoss } from "../no-space.ts";
 import type { StoreParts } from "./store.ts";
 import { openSuperblock } from "./superblocks.ts";
@@ -37,6 +42,7 @@ export class Journal {
   readonly #parts: StoreParts;
   readonly #past: boolean;
   #isMarked: boolean;
+  readonly #payloads: PayloadPlaces;
   /** Slots that the device did not give, and that may hold a record which is not in place. */
   unreadable: readonly number[] = [];
 
@@ -45,6 +51,7 @@ export class Journal {
     this.#parts = parts;
     this.#past = past;
     this.#isMarked = !parts.superblock.closed;
+    this.#payloads = new PayloadPlaces(parts.lower);
   }
 
   get #lower(): BlockDevice {
@@ -64,16 +71,33 @@ export class Journal {
    * Writes a record and makes it stable, together with everything written before. A record that finds no space fails
    * without a loss, and can be written again: under the same number, or another one in its place. With the first one
    * the superblock says that the device is in use.
+   * @param changes those of the record.
    */
-  async commit(number: number, record: Buffer): Promise<void> {
+  async commit(number: number, record: Buffer, changes: readonly Change[]): Promise<void> {
+    this.#payloads.forget(this.#rules.slotOf(number));
     try {
       for (const step of this.#rules.commit) {
         if (step === "record") await this.#write(number, record);
         else await this.#lower.flush();
       }
+      this.#note(number, changes);
     } catch (error) {
       if (this.#rules.fails("journal")) throw error;
     }
+  }
+
+  /** Whatever the last two records have of an extent that has a payload, to be read and compared with its checksum. */
+  copiesOf(extent: StoredExtent): readonly Copy[] {
+    return this.#payloads.copiesOf(extent);
+  }
+
+  #note(number: number, changes: readonly Change[]): void {
+    const sectors = changes.reduce(
+      (sum, { kind, sectors: own }) => sum + (kind === changeKinds.payload ? own : 0),
+      0,
+    );
+    const start = this.#placeOf(number) + headerLength(changes.length, sectors);
+    this.#payloads.note(this.#rules.slotOf(number), start, changes);
   }
 
   async #write(number: number, record: Buffer): Promise<void> {
@@ -108,6 +132,7 @@ export class Journal {
     }
     for (const empty of isClosed && !this.#past ? lost : []) await this.#empty(empty);
     const records = slots.flatMap(({ record }) => record ?? []);
+    for (const { number, changes } of records) this.#note(number, changes);
     return this.#rules.replayed(records.sort((a, b) => a.number - b.number));
   }
 

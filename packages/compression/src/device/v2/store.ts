@@ -30,6 +30,9 @@ const GIVE_UP =
 export const COPY = "Copy the contents to a device that takes them: by dmkit recompress, say.";
 const HEAL =
   "Check the device below. Before more is written, close the device and run dmkit fsck --repair: the journal may still have what was written last. Else restore it from a backup, or overwrite the blocks.";
+/** Of a payload that the journal does not have either. */
+const GONE =
+  "Check the device below: the journal does not have them either. Restore them from a backup, or overwrite them as a whole.";
 // Places of damage that are remembered.
 const MOST_PLACES = 1024;
 
@@ -278,7 +281,7 @@ export class Store {
         op: "read",
         offset: head * BLOCK,
         length: blocks * BLOCK,
-        hint: HEAL,
+        hint: bad ? HEAL : GONE,
       },
     );
   }

@@ -23,6 +23,7 @@ import { Applier } from "../../device/v2/applier.ts";
 import { Committer } from "../../device/v2/committer.ts";
 import { CompressionDeviceV2 } from "../../device/v2/device.ts";
 import { Journal } from "../../device/v2/journal.ts";
+import { Recall } from "../../device/v2/recall.ts";
 import { loadStore, replay } from "./load.ts";
 import { Staging } from "../../device/v2/staging.ts";
 import { formatV2, requireAlgorithm } from "../../device/v2/superblocks.ts";
@@ -80,10 +81,12 @@ export async function openV2(
     // Sealed metadata is given up for all of its blocks at once.
     const limit = Math.max(1, Math.floor(options.memory / 2 / BLOCK), store.sealedBlocks);
     const staging = new Staging(limit);
+    const recall = new Recall(store, journal, !readOnly);
+    const moving = { store, staging, journal, applier, recall };
     const maxExtent = Math.floor((options.max_extent ?? DEFAULT_EXTENT) / BLOCK);
     const makeCommitter = (failed: (error: unknown) => void): Committer => {
       const discardHoles = options.discard_holes;
-      return new Committer({ store, staging, journal, applier, maxExtent, discardHoles, next, failed });
+      return new Committer({ ...moving, maxExtent, discardHoles, next, failed });
     };
     const interval = options.mode === "writethrough" ? 0 : options.interval * 1000;
     return new CompressionDeviceV2({
@@ -92,6 +95,7 @@ export async function openV2(
       environment,
       store,
       staging,
+      recall,
       makeCommitter,
       interval,
       readOnly,
