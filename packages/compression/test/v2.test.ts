@@ -278,6 +278,10 @@ describe("damage", () => {
     await lower.read(place, payload);
     payload[100] = (payload[100] as number) ^ 1;
     await lower.write(place, payload);
+    // What the journal had is gone: records that came later are over it.
+    const { journalStart = 0, journalBlocks = 0 } = layout ?? {};
+    for (const slot of [0, journalBlocks / 2])
+      await lower.write((journalStart + slot) * BLOCK, Buffer.alloc(BLOCK));
     expect(await problems(lower)).toMatchObject([
       { kind: "extent", severity: "error", location: "blocks 0 … 15", offset: place },
     ]);

@@ -142,9 +142,13 @@ export async function eraseSignatures(device: BlockDevice, area?: Area): Promise
 /**
  * The first step of a format that writes anything but zeroes before its superblock: from here on the device counts as
  * blank until block 0 is written again. Durable.
+ * @param length bytes from the start that are zeroed with it: whole blocks; one unless told otherwise.
  */
-export async function beginFormat(device: BlockDevice): Promise<void> {
-  const block = Buffer.alloc(device.limits.logicalBlockSize);
+export async function beginFormat(
+  device: BlockDevice,
+  length: number = device.limits.logicalBlockSize,
+): Promise<void> {
+  const block = Buffer.alloc(length);
   encodeUnfinished().copy(block);
   await device.write(0, block);
   await device.flush();

@@ -15,7 +15,7 @@ import {
 } from "../format/geometry.ts";
 import { IDENTITY_START, type Identity } from "../format/identity.ts";
 import { decodeRecord } from "../format/plog.ts";
-import { findPlogIdentity } from "../device/log/plog-place.ts";
+import { findPlogIdentity, isRetired } from "../device/log/plog-place.ts";
 import { readSuperblock } from "../open/superblock.ts";
 
 // As many plog segments are in use with the default number of buffers.
@@ -60,7 +60,8 @@ async function detectPlog(device: BlockDevice): Promise<Detected | undefined> {
   if (name === undefined) return detectRecords(device);
   const { order, plog } = name;
   const fit = Math.floor(device.size / plogSegmentSize(order));
-  const text = `writeboost plog, order ${order}, ${fit} segments`;
+  const retired = isRetired(name) ? ", of a cache that was given up: it counts as blank" : "";
+  const text = `writeboost plog, order ${order}, ${fit} segments${retired}`;
   return { certainty: "magic", role: "plog", text, identity: plog };
 }
 

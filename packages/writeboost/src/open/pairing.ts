@@ -16,7 +16,14 @@ import {
   isOfPlace,
 } from "@dmkit/block-io";
 import { type Identity, type StoredIdentity, NO_UUID, NO_WITNESS } from "../format/identity.ts";
-import { hasName, lacksName, plogBytes, readPlogIdentity } from "../device/log/plog-place.ts";
+import {
+  hasName,
+  isRetired,
+  lacksName,
+  placeBeingNamed,
+  plogBytes,
+  readPlogIdentity,
+} from "../device/log/plog-place.ts";
 
 /** What is given; what is not given is not looked at, except that a plog may be missing. */
 export interface Pair {
@@ -164,7 +171,7 @@ async function plogMismatch(identity: Identity, { cache, plog }: Pair): Promise<
     return "unreadable" as const;
   });
   if (own === "unreadable") {
-    if (!hasName(identity, bytes)) return undefined;
+    if (!hasName(identity, bytes) || placeBeingNamed(identity) !== undefined) return undefined;
     const mismatch = foreign(
       `the name of the plog cannot be read: nobody knows whether it belongs to the cache ${cache.name}`,
     );
@@ -181,6 +188,7 @@ async function plogMismatch(identity: Identity, { cache, plog }: Pair): Promise<
   // close nothing is lacking.
   const isEnough = !named || identity.clean || own.plog === identity.plog;
   if (own.cache === identity.cache && isEnough) return undefined;
+  if (isRetired(own) && (!named || identity.clean)) return undefined;
   return foreign(
     `this plog (uuid ${own.plog}) belongs to the cache with the uuid ${own.cache}; ${cache.name} has the uuid ${identity.cache} and ${named ? `the plog ${identity.plog}` : "no plog"}`,
   );

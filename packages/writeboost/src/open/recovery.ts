@@ -14,7 +14,6 @@ import {
   inParallel,
   randomDigits,
   refuse,
-  requireBlank,
   requireNoCache,
   isOfPlace,
 } from "@dmkit/block-io";
@@ -31,8 +30,10 @@ import { judgePlog } from "./plog/plog-owner.ts";
 import {
   emptyStart,
   hasName,
+  isNamed,
   plogBytes,
   plogNameOffset,
+  requireBlankPair,
   startName,
   writePlogName,
 } from "../device/log/plog-place.ts";
@@ -127,7 +128,7 @@ export async function recover(
     introduce(
       devices,
       found,
-      { last, segments, plogSize, isNew, nameAtStart, size: options.size },
+      { last, segments, plogSize, isNew, nameAtStart, size: options.size, isEmpty: split.length === 0 },
       environment,
     );
   const identity = split.length === 0 ? await introduction() : undefined;
@@ -162,7 +163,7 @@ type Making = Pick<RecoveryOptions, "force" | "pool" | "order" | "dialect">;
 /** Throws `EFORMAT` (what is there), `EINVAL` unless a cache can be made; writes nothing. */
 export async function requireMakeable({ cache, backing, plog }: Devices, options: Making): Promise<void> {
   const { force, pool, order = MAX_ORDER, dialect = "classic" } = options;
-  if (!force) for (const device of present(cache, plog)) await requireBlank(device, { force });
+  if (!force) await requireBlankPair(cache, plog, force);
   await requireNoCache(backing, { force });
   checkFormat(cache, plog, { order, dialect, pool });
 }
@@ -172,12 +173,8 @@ async function make(devices: Devices, options: Making): Promise<void> {
   const { cache, plog } = devices;
   // Nothing is written, nor erased, before everything is known to be right.
   await requireMakeable(devices, options);
-  if (force) for (const device of present(cache, plog)) await requireBlank(device, { force });
+  if (force) await requireBlankPair(cache, plog, force);
   await formatCache(cache, plog, { order, dialect, pool });
-}
-
-function present(cache: BlockDevice, plog: BlockDevice | undefined): BlockDevice[] {
-  return plog === undefined ? [cache] : [cache, plog];
 }
 
 interface PlogFound {
@@ -297,6 +294,8 @@ interface Introduction {
   /** It has not been this cache's plog so far. */
   readonly isNew: boolean;
   readonly nameAtStart: boolean;
+  /** Nothing in the plog counts. */
+  readonly isEmpty: boolean;
   /** Bytes of the backing device that are mapped. */
   readonly size: number;
 }
@@ -305,7 +304,7 @@ interface Introduction {
 async function introduce(
   { cache, plog }: Devices,
   { identity: found, geometry, dialect, record: recorded }: ScannedLog,
-  { last, segments, plogSize, isNew, nameAtStart, size }: Introduction,
+  { last, segments, plogSize, isNew, nameAtStart, isEmpty, size }: Introduction,
   { random }: Environment,
 ): Promise<Identity | undefined> {
   if (found === "foreign") return undefined;
@@ -337,9 +336,9 @@ async function introduce(
   };
   const block = encodeIdentity(identity);
   // The plog first, and durably: a cache that names a plog must find that name on it, whenever the power fails.
-  if (plog !== undefined && hasName(identity, plogSize)) {
-    if (before === undefined || isNew) {
-      // And a plog with a name must find the cache that has given it, or it would be taken for another one's.
+  if (plog !== undefined && hasName(identity, plogSize) && !(await isNamed(plog, identity))) {
+    if (before === undefined || isNew || isEmpty) {
+      // And a plog with a name must find the cache that gave it, or it is another one's; nor is a spoilt name missed.
       await cache.write(IDENTITY_START, encodeIdentity({ ...identity, plog: NO_UUID, plogSegments: 0 }));
       await cache.flush();
     }

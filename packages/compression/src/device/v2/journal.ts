@@ -131,9 +131,10 @@ export class Journal {
       throw refuse(this.#lower.name, "EIO", reason, LOST_SLOT);
     }
     for (const empty of isClosed && !this.#past ? lost : []) await this.#empty(empty);
-    const records = slots.flatMap(({ record }) => record ?? []);
+    const found = slots.flatMap(({ record }) => record ?? []);
+    const records = this.#rules.replayed(found.sort((a, b) => a.number - b.number));
     for (const { number, changes } of records) this.#note(number, changes);
-    return this.#rules.replayed(records.sort((a, b) => a.number - b.number));
+    return records;
   }
 
   /** Whether nothing was committed since a close. A program that does not know the mark leaves it; its records tell. */

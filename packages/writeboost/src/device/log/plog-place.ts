@@ -6,8 +6,10 @@
  * the first sector. That sector is never anything but zero, or the head of the first record of a plog segment, which
  * leaves its second half zero: with the name in it, whatever is written there brings the name along, and since a sector
  * is written whole or not at all, no crash and no flush that fails can lose it. Older versions left such a plog without.
+ *
+ * A name with no uuid of the plog says that the cache that had it was retired: nothing in it counts, whoever finds it.
  */
-import { type BlockDevice, given } from "@dmkit/block-io";
+import { type BlockDevice, MemoryOverlay, given, requireBlank } from "@dmkit/block-io";
 import { MAX_ORDER, MIN_ORDER, plogSegmentSize } from "../../format/geometry.ts";
 import {
   type Identity,
@@ -76,13 +78,14 @@ export async function readPlogIdentity(
   return typeof identity === "object" ? identity : undefined;
 }
 
-/**
- * Writes the name of a plog, durably; not again where it is there: a disk that loses power may spoil the sector that it
- * writes, and without it a plog in use is refused.
- */
+/** Whether the name of a plog is there as it would be written. It is not written again then: see plog-owner.ts. */
+export async function isNamed(plog: BlockDevice, identity: Identity): Promise<boolean> {
+  return isSameName(await given(readPlogIdentity(plog, identity.order, identity.plogSize)), identity);
+}
+
+/** Writes the name of a plog, durably. A disk that loses power may spoil the sector that it writes. */
 export async function writePlogName(plog: BlockDevice, identity: Identity): Promise<void> {
   const { order, plogSize } = identity;
-  if (isSameName(await given(readPlogIdentity(plog, order, plogSize)), identity)) return;
   const end = plogNameOffset(plogSize, order);
   if (end === undefined) await plog.write(0, emptyStart(startName(identity)));
   else await plog.write(end, encodeIdentity(identity).subarray(0, SECTOR));
@@ -95,6 +98,45 @@ function isSameName(name: Identity | undefined, identity: Identity): boolean {
   const { clean, coveredId, lastId, recordedId, witness, backingSample } = name;
   const now = { ...identity, clean, coveredId, lastId, recordedId, witness, backingSample };
   return encodeIdentity(now).equals(encodeIdentity(name));
+}
+
+/** Whether a name says that the cache of the plog was retired. */
+export function isRetired(name: Identity | undefined): boolean {
+  return name?.plog === NO_UUID;
+}
+
+/**
+ * Throws `EFORMAT` for a plog that holds anything, but for one whose cache was retired.
+ * @param identity the record of the cache that is to have it. Where a name was being written (plog-owner.ts), whatever is in
+ * the place of that name does not matter.
+ */
+export async function requireBlankPlog(
+  plog: BlockDevice,
+  force: boolean,
+  identity?: StoredIdentity,
+): Promise<void> {
+  if (isRetired(await findPlogIdentity(plog))) return;
+  const place = typeof identity === "object" ? placeBeingNamed(identity) : undefined;
+  if (place === undefined || place + SECTOR > plog.size) return requireBlank(plog, { force });
+  const without = new MemoryOverlay(plog);
+  await without.writeZeroes(place, SECTOR);
+  await requireBlank(without, { force });
+}
+
+/** The same for a cache that is to be made, and its plog if it is to have one. */
+export async function requireBlankPair(
+  cache: BlockDevice,
+  plog: BlockDevice | undefined,
+  force: boolean,
+): Promise<void> {
+  await requireBlank(cache, { force });
+  if (plog !== undefined) await requireBlankPlog(plog, force);
+}
+
+/** Where the name of a plog is that this record says was being written; undefined where none was. */
+export function placeBeingNamed({ plog, plogSize, order }: Identity): number | undefined {
+  if (plog !== NO_UUID || plogSize === 0) return undefined;
+  return plogNameOffset(plogSize, order) ?? 0;
 }
 
 /** The name on a device of which nothing is known, in either place. */

@@ -6,7 +6,7 @@ import type { Finding, Fix, Image } from "./findings.ts";
 import { type BlockDevice, BlockIoError } from "@dmkit/block-io";
 import { IDENTITY_START, NO_UUID } from "../../format/identity.ts";
 import { HEADER_START, RECORD, RECORD_START } from "../../format/superblock.ts";
-import { findPlogIdentity } from "../../device/log/plog-place.ts";
+import { findPlogIdentity, isRetired } from "../../device/log/plog-place.ts";
 import { sentence } from "../../open/pairing.ts";
 import { type ScannedLog, scan } from "../../open/scan.ts";
 import type { ScanOptions } from "../../open/scan-options.ts";
@@ -96,7 +96,7 @@ async function reportIdentity(
 ): Promise<void> {
   if (identity !== "foreign") return;
   const copy = plog === undefined ? undefined : await findPlogIdentity(plog);
-  const same = copy !== undefined && copy.cache === uuid && copy.cache !== NO_UUID;
+  const same = copy !== undefined && copy.cache === uuid && copy.cache !== NO_UUID && !isRetired(copy);
   findings.push({
     problem: {
       ...identityRecord,

@@ -1,42 +1,52 @@
 /** A cache whose backing device goes on without it: with all it had, or without what could not be written back. */
-import { type BlockDevice, given } from "@dmkit/block-io";
+import { type BlockDevice, beginFormat, given } from "@dmkit/block-io";
 import { BLOCK, SLOTS_START, plogSegmentSize } from "../../format/geometry.ts";
-import { IDENTITY_START, encodeIdentity } from "../../format/identity.ts";
-import { plogBytes, plogNameOffset, readPlogIdentity } from "../../device/log/plog-place.ts";
+import { IDENTITY_START, type Identity, NO_UUID, encodeIdentity } from "../../format/identity.ts";
+import { plogBytes, plogNameOffset, readPlogIdentity, writePlogName } from "../../device/log/plog-place.ts";
 import { HEADER_START, encodeLeft } from "../../format/superblock.ts";
 import { readSuperblock } from "../superblock.ts";
-import { eraseHeader } from "./format-cache.ts";
 
 const SECTOR = 512;
 
 /**
  * Makes a cache a device that counts as blank, durably: what is in its slots is found no more. So its plog after it, unless
- * that has another name than the one the cache knows: while the cache is there, it tells whose the plog is.
+ * that has another name than the one the cache knows: while the cache is there, it tells whose the plog is. A plog that a
+ * crash leaves without its cache says that it counts as blank (plog-owner.ts). The cache was closed in order, with nothing that
+ * only it has.
  */
 export async function eraseCache(cache: BlockDevice, plog: BlockDevice | undefined): Promise<void> {
-  const erasePlog = plog === undefined ? undefined : await plogEraser(cache, plog);
-  await eraseHeader(cache);
-  await cache.writeZeroes(BLOCK, SLOTS_START - BLOCK);
+  const name = plog === undefined ? undefined : await retireName(cache, plog);
+  // It counts as blank from here on, whatever a crash leaves of the rest.
+  await beginFormat(cache, IDENTITY_START + BLOCK);
+  await cache.writeZeroes(IDENTITY_START + BLOCK, SLOTS_START - IDENTITY_START - BLOCK);
   await cache.flush();
-  await erasePlog?.();
+  await cache.writeZeroes(HEADER_START, BLOCK);
+  await cache.flush();
+  if (plog === undefined || name === undefined) return;
+  const { order, plogSegments, plogSize } = name;
+  const end = plogNameOffset(plogSize, order);
+  const [from, until] = [end === undefined ? SECTOR : 0, plogSegments * plogSegmentSize(order)];
+  if (until > from) await plog.writeZeroes(from, until - from);
+  await plog.flush();
+  await plog.writeZeroes(end ?? 0, SECTOR);
+  await plog.flush();
 }
 
-/** What makes the plog of a cache blank, where it was in use and with the name last. Undefined for one that is not its own. */
-async function plogEraser(cache: BlockDevice, plog: BlockDevice): Promise<(() => Promise<void>) | undefined> {
+/**
+ * Says on the plog of a cache that its cache is retired, where it was in use and with the name last; the name that it had.
+ * Undefined for one that is not its own.
+ */
+async function retireName(cache: BlockDevice, plog: BlockDevice): Promise<Identity | undefined> {
   const { identity } = await readSuperblock(cache);
   if (typeof identity !== "object") return undefined;
-  const { order, plogSegments } = identity;
-  const bytes = await plogBytes(plog, identity);
-  const name = await given(readPlogIdentity(plog, order, bytes));
-  if (name?.cache !== identity.cache || name.plog !== identity.plog) return undefined;
-  return async () => {
-    const end = plogNameOffset(bytes, order);
-    const [from, until] = [end === undefined ? SECTOR : 0, plogSegments * plogSegmentSize(order)];
-    if (until > from) await plog.writeZeroes(from, until - from);
-    await plog.flush();
-    await plog.writeZeroes(end ?? 0, SECTOR);
-    await plog.flush();
-  };
+  const plogSize = await plogBytes(plog, identity);
+  const found = await given(readPlogIdentity(plog, identity.order, plogSize));
+  if (found?.cache !== identity.cache || found.plog !== identity.plog) return undefined;
+  const name = { ...identity, plogSize };
+  await cache.write(IDENTITY_START, encodeIdentity({ ...name, plog: NO_UUID, plogSegments: 0 }));
+  await cache.flush();
+  await writePlogName(plog, { ...name, plog: NO_UUID });
+  return name;
 }
 
 /** Marks a cache as left behind, durably: it is not opened again before it is repaired. All it has stays. */
