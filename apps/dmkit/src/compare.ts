@@ -46,11 +46,12 @@ export async function* differences(
       continue;
     }
     if (last !== undefined) yield last;
-    last = { offset, length };
+    last = length === 0 ? undefined : { offset, length };
   }
   if (last !== undefined) yield last;
 }
 
+/** Sectors in order, and nothing where a piece ends: what differs before that is known as a whole. */
 async function* unmerged(
   first: BlockDevice,
   second: BlockDevice,
@@ -64,6 +65,7 @@ async function* unmerged(
   });
   for await (const { piece, found } of compared) {
     yield* found;
+    yield { offset: piece.offset + piece.length, length: 0 };
     progress?.(piece.offset + piece.length);
   }
 }

@@ -4,7 +4,7 @@ import { runCommandLine } from "./command-line.ts";
 import { isCommand } from "./commands/all.ts";
 import { end } from "./ui/end.ts";
 import { setEnding } from "./ui/interrupt.ts";
-import { statusOf, watchOutputs } from "./ui/output.ts";
+import { hasPrinted, statusOf, watchOutputs } from "./ui/output.ts";
 import { failureCodes, reportStrays } from "./ui/terminal.ts";
 
 /** When a server has answered its first clients, and before it answers many. In ms. */
@@ -23,7 +23,7 @@ export async function runProcess(keep: () => void): Promise<void> {
   const code = await runCommandLine(process.argv.slice(2));
   process.exitCode = code;
   // A command may leave something behind that never ends, e.g. storage that does not answer.
-  process.stdout.write("", () => {
+  const ending = (): void => {
     // Whether all has arrived is known only now, and said by a handler that comes after this one.
     setImmediate(() => {
       const [, , command] = process.argv;
@@ -31,5 +31,8 @@ export async function runProcess(keep: () => void): Promise<void> {
       if (code !== failureCodes(command).usage) keep();
       endProcess(statusOf(command, code));
     });
-  });
+  };
+  // Who has printed nothing does not care who reads it.
+  if (hasPrinted()) process.stdout.write("", ending);
+  else ending();
 }

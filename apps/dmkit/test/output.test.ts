@@ -58,6 +58,20 @@ describe("a command whose reader has gone", () => {
     expect(readFileSync(copied).equals(readFileSync(source))).toBe(true);
   });
 
+  it("ends compare, which says by its status what it has printed", async () => {
+    const [one, other] = [image("one"), image("other")];
+    const differing = Buffer.alloc(MIB);
+    for (let at = 0; at < MIB; at += 1024) differing[at] = 1;
+    writeFileSync(other, differing);
+    const results = await Promise.all([
+      unread(["stdout"], "compare", "--all", "-q", one, other),
+      unread(["stdout"], "compare", "--all", one, other),
+      unread(["stdout"], "compare", "--json", one, other),
+      unread(["stdout"], "compare", one, one),
+    ]);
+    expect(results.map(([code]) => code)).toEqual([1, 141, 141, 141]);
+  });
+
   it("ends top, which has no end of its own", async () => {
     const control = join(tempFolder(), "control");
     await serve(["mem:1M", "--control", control]);

@@ -6,7 +6,7 @@ import { withReading } from "../devices.ts";
 import { print, tellCancelled } from "../offline/work.ts";
 import { commandEnvironment } from "../ui/command-environment.ts";
 import { endedBySignal } from "../ui/interrupt.ts";
-import { outputIsLost } from "../ui/output.ts";
+import { outputLost } from "../ui/output.ts";
 import { startProgress } from "../ui/progress.ts";
 import { compareCodes } from "../ui/terminal.ts";
 import type { Finish } from "./command.ts";
@@ -19,7 +19,8 @@ interface CompareFlags {
 }
 
 const examples = `
-Exit status: 0 they are equal; 1 they differ; 2 anything else: an error, wrong usage; 130 interrupted.
+Exit status: 0 they are equal; 1 they differ; 2 anything else: an error, wrong usage; 130 interrupted; 141
+nobody reads any more what it prints.
 A device that is longer equals a shorter one if the rest of it is zeroes, unless --same-size is given.
 
 Examples:
@@ -69,13 +70,16 @@ async function tell(
   let differ = false;
   try {
     for await (const difference of differences(first, second, {
-      signal,
+      signal: AbortSignal.any([signal, outputLost]),
       progress: (bytes) => progress.update(bytes),
     })) {
       differ = true;
       report.add(difference);
-      if (!flags.all || outputIsLost()) break;
+      if (!flags.all) break;
     }
+  } catch (error) {
+    // Nobody is there to be told the rest.
+    if (signal.aborted || !outputLost.aborted) throw error;
   } finally {
     progress.stop();
   }

@@ -4,7 +4,8 @@
  * Invariants:
  *
  * - it ends nothing that is under way: what is being written to a device is finished, and a server goes on serving.
- *   Whoever prints for as long as somebody reads asks {@link outputIsLost};
+ *   Whoever prints for as long as somebody reads asks {@link outputIsLost}, and who may have nothing to print for long
+ *   {@link outputLost};
  * - standard error: what cannot be told is lost, and the next line is tried again;
  * - standard output: a command whose reader has gone ends quietly, with the status that shells have for SIGPIPE. What
  *   could not be written for another reason is an error: a dump on a full disk is no dump.
@@ -13,7 +14,7 @@ import { fstatSync, writeSync } from "node:fs";
 import { Socket } from "node:net";
 import type { Writable } from "node:stream";
 import { codeOf, refuse } from "@dmkit/block-io";
-import { exitCodes, failureCodes, printError } from "./terminal.ts";
+import { compareCodes, exitCodes, failureCodes, printError } from "./terminal.ts";
 
 /** 128 and the number of SIGPIPE. */
 const READER_GONE = 141;
@@ -25,11 +26,22 @@ export function outputIsLost(): boolean {
   return loss !== undefined;
 }
 
+/** Whether anything was printed, as far as can be known: of what goes into a pipe. */
+export function hasPrinted(): boolean {
+  return !(process.stdout instanceof Socket) || process.stdout.bytesWritten > 0;
+}
+
+const losing = new AbortController();
+
+/** Is aborted when nothing that is printed can arrive any more. */
+export const outputLost: AbortSignal = losing.signal;
+
 /** To be called once, before anything is printed. */
 export function watchOutputs(): void {
   process.stderr.on("error", () => {});
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
     loss ??= error;
+    losing.abort(error);
   });
   for (const stream of [process.stdout, process.stderr]) writeWhole(stream, stream.fd);
 }
@@ -60,8 +72,9 @@ export function statusOf(command: string | undefined, code: number): number {
   // On a server's standard output there may be a client, that has gone.
   if (command === "serve" && ["EPIPE", "ECONNRESET"].includes(loss.code ?? "")) return code;
   if (loss.code === "EPIPE") {
-    // The status of fsck is its result, and made of bits.
-    return code === exitCodes.ok && command !== "fsck" ? READER_GONE : code;
+    // The status of fsck is its result, and made of bits. That of compare is what it had printed, too.
+    const isTold = code === exitCodes.ok || (command === "compare" && code === compareCodes.differ);
+    return isTold && command !== "fsck" ? READER_GONE : code;
   }
   const { message } = loss;
   printError(refuse("standard output", codeOf(loss), message, undefined, "write"));
