@@ -81,17 +81,18 @@ export function isRunning(reference: string): boolean {
 
 /**
  * Runs `work` with what a reference names, opened for reading, and closes it; `dm:NAME` is a device of a running server, as
- * it is at this moment. Errors: those of {@link openReference}, those of the server.
+ * it is at this moment. @param onto what is written to meanwhile. Errors: those of {@link openReference}, those of the server.
  */
 export async function withReading<T>(
   reference: string,
   environment: Environment,
   work: (device: BlockDevice) => Promise<T>,
+  onto?: string,
 ): Promise<T> {
   if (isRunning(reference)) {
     // Whoever reads a file needs none of it.
     const { withMoment } = await import("./moment/open-moment.ts");
-    return withMoment(reference, environment, ({ device }) => work(device));
+    return withMoment(reference, environment, ({ device }) => work(device), { onto });
   }
   const device = await openReference(reference, "read", environment);
   try {

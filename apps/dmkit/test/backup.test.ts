@@ -307,6 +307,36 @@ it("backs up a running disk, all of it and what has changed", async () => {
   expect(await server.stop()).toBe(0);
 });
 
+it("is written to no export of the disk itself, nor of what shares its bytes, by whatever server", async () => {
+  const folder = tempFolder();
+  const at = (name: string): string => join(folder, name);
+  for (const name of ["vm.img", "else.img"]) writeFileSync(at(name), Buffer.alloc(MIB, 1));
+  writeFileSync(
+    at("stack.yaml"),
+    `devices:
+  vm: { target: linear, device: vm.img, offset: 0 }
+  over: { target: linear, device: dm:vm, offset: 0 }
+  else: { target: linear, device: else.img, offset: 0 }
+exports: { over: over, else: else }
+`,
+  );
+  process.env["DMKIT_CONTROL"] = at("c.sock");
+  const server = await serve(["-U", at("s.sock"), "stack.yaml", "--control", at("c.sock")], { cwd: folder });
+  // Of that it has, by another program, the file: without a lock.
+  const other = await serve(["-U", at("t.sock"), "--name", "vm", "--control", at("d.sock"), `${at("vm.img")}?no-lock`]);
+  const uri = (socket: string, name: string): string => `nbd+unix:///${name}?socket=${at(socket)}`;
+  for (const to of [uri("s.sock", "over"), uri("t.sock", "vm")])
+    for (const words of [
+      ["backup", "-q", "dm:vm", to, "--force"],
+      ["copy", "-q", "dm:vm", to],
+    ]) {
+      const { code, stderr } = await cli(...words);
+      expect([words, code, stderr]).toEqual([words, 1, expect.stringContaining("would be written over")]);
+    }
+  expect((await cli("backup", "-q", "dm:vm", uri("s.sock", "else"), "--force")).code).toBe(0);
+  expect(await Promise.all([server.stop(), other.stop()])).toEqual([0, 0]);
+});
+
 describeWith(["losetup"], "a disk that a server has open", () => {
   it("is written to by no command, through a loop device either", async () => {
     const folder = tempFolder();

@@ -4,8 +4,26 @@
  */
 import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, statSync } from "node:fs";
 import { mkdir, open, stat } from "node:fs/promises";
-import { dirname, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
+import { shellQuote } from "./bytes/text.ts";
 import { codeOf } from "./contract/errors.ts";
+
+/** The name of the file that tells which object store a folder holds (object-store's store-witness.ts). */
+export const STORE_WITNESS = ".dmkit-store";
+
+/** The folder of the object store that a path is, or is in; undefined where there is none. */
+export function storeAround(path: string): string | undefined {
+  for (let folder = resolve(path); ; folder = dirname(folder)) {
+    if (existsSync(join(folder, STORE_WITNESS))) return folder;
+    if (folder === dirname(folder)) return undefined;
+  }
+}
+
+/** What to do where the path of an object store was given for that of a disk: a hint. */
+export function ofStore(folder: string): string {
+  const [shown, uri] = [shellQuote(folder), shellQuote(`${folder}/NAME`)];
+  return `What is in it is named by a URI: dmkit image ls ${shown} lists images (image:${uri}), dmkit archive ls ${shown} disks with their past (archive:${uri}).`;
+}
 
 // Permissions, before those the process takes away.
 const DEFAULT_MODE = 0o777;

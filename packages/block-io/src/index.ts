@@ -54,7 +54,15 @@ export { duplicateDescriptor, sendDatagram } from "./devices/native.ts";
 export { fewDescriptors, moreDescriptors, mostDescriptors } from "./devices/descriptors.ts";
 export { endProcess } from "./end-process.ts";
 export { largeFilesFolder, openNameless } from "./nameless.ts";
-export { makeFolders, makeFoldersLater, syncFolder, syncFolderLater } from "./folders.ts";
+export {
+  STORE_WITNESS,
+  makeFolders,
+  makeFoldersLater,
+  ofStore,
+  storeAround,
+  syncFolder,
+  syncFolderLater,
+} from "./folders.ts";
 export {
   type ByteRange,
   type Claim,

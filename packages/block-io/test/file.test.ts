@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import {
   closeSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readFileSync,
@@ -383,5 +384,24 @@ describe("the sync gate", () => {
     // A copy of 1 MiB takes longer without having waited for anything.
     for (let count = 0; count < 3; count += 1) expect(operate(1.2, 1024 * 1024)).toBe(true);
     expect(operate(0.01)).toBe(true);
+  });
+});
+
+describe("the folder of an object store", () => {
+  it("is taken for no disk, nor is a path in it: it is said what names what is there", async () => {
+    const folder = tempFolder();
+    writeFileSync(join(folder, ".dmkit-store"), "0123456789abcdef\n");
+    mkdirSync(join(folder, "disks"));
+    writeFileSync(join(folder, "disks", "log"), "part of a log");
+    for (const [path, code] of [
+      [folder, "EINVAL"],
+      [join(folder, "disks"), "EINVAL"],
+      [join(folder, "disks", "log"), "EINVAL"],
+      [join(folder, "vm"), "ENOENT"],
+    ] as const)
+      await expect(openFile(path, { readOnly: true })).rejects.toMatchObject({
+        code,
+        hint: expect.stringContaining(`archive:${folder}/NAME`) as string,
+      });
   });
 });

@@ -7,9 +7,7 @@
  */
 import { link, readFile, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { BlockIoError, type Random, codeOf, syncFolderLater } from "@dmkit/block-io";
-
-const WITNESS = ".dmkit-store";
+import { BlockIoError, type Random, STORE_WITNESS, codeOf, syncFolderLater } from "@dmkit/block-io";
 
 export class StoreWitness {
   readonly #folder: string;
@@ -33,7 +31,7 @@ export class StoreWitness {
     throw new BlockIoError("the store is gone: its folder does not hold what it held", {
       code: "ENOTCONN",
       device: this.#folder,
-      hint: `Mount it again, or put back its file ${WITNESS}; dmkit goes on by itself.`,
+      hint: `Mount it again, or put back its file ${STORE_WITNESS}; dmkit goes on by itself.`,
     });
   }
 
@@ -44,7 +42,7 @@ export class StoreWitness {
     const name = `${random.padStart(16, "0")}\n`;
     await writeFile(temporary, name, { flag: "wx", flush: true });
     try {
-      await link(temporary, join(this.#folder, WITNESS));
+      await link(temporary, join(this.#folder, STORE_WITNESS));
     } catch (error) {
       if (codeOf(error) !== "EEXIST") throw error;
     } finally {
@@ -55,7 +53,7 @@ export class StoreWitness {
   }
 
   #read(): Promise<string> {
-    return readFile(join(this.#folder, WITNESS), "latin1");
+    return readFile(join(this.#folder, STORE_WITNESS), "latin1");
   }
 }
 

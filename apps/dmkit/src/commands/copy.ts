@@ -55,28 +55,33 @@ export function addCopy(program: Command, finish: (code: number) => void): void 
 async function copy(from: string, to: string, flags: CopyFlags): Promise<number> {
   requireOther(to, [from]);
   const done = await endedBySignal("copy", (signal) =>
-    withReading(from, commandEnvironment, async (source) => {
-      if (source.size === 0 && isNewFile(to)) throw nothingToCopy(from);
-      await refuseUnfinished(source);
-      // That is what it is for, as with any other program that copies.
-      const options = { size: source.size, environment: commandEnvironment, overwrite: true };
-      return await withDestination(to, options, async ({ device, blank }) => {
-        const progress = startProgress("copy", source.size, flags.quiet || flags.json);
-        try {
-          const result = await copyDevice(source, device, {
-            requestSize: flags.requestSize,
-            requests: flags.requests,
-            destinationIsZero: flags.destinationIsZero || blank,
-            progress: (bytes) => progress.update(bytes),
-            signal,
-          });
-          if (flags.verify) await verify(source, device, { signal });
-          return result;
-        } finally {
-          progress.stop();
-        }
-      });
-    }),
+    withReading(
+      from,
+      commandEnvironment,
+      async (source) => {
+        if (source.size === 0 && isNewFile(to)) throw nothingToCopy(from);
+        await refuseUnfinished(source);
+        // That is what it is for, as with any other program that copies.
+        const options = { size: source.size, environment: commandEnvironment, overwrite: true };
+        return await withDestination(to, options, async ({ device, blank }) => {
+          const progress = startProgress("copy", source.size, flags.quiet || flags.json);
+          try {
+            const result = await copyDevice(source, device, {
+              requestSize: flags.requestSize,
+              requests: flags.requests,
+              destinationIsZero: flags.destinationIsZero || blank,
+              progress: (bytes) => progress.update(bytes),
+              signal,
+            });
+            if (flags.verify) await verify(source, device, { signal });
+            return result;
+          } finally {
+            progress.stop();
+          }
+        });
+      },
+      to,
+    ),
   );
   if (done === "cancelled") return tellCancelled("copy");
   report(done.value, flags);

@@ -4,6 +4,7 @@ import { openNbd } from "@dmkit/nbd";
 import { ControlClient } from "../control/client.ts";
 import { findSocket } from "../control/sockets.ts";
 import type { Begun, Changed } from "./answers.ts";
+import { requireElsewhere } from "./elsewhere.ts";
 
 /** What can be asked beside reading. */
 export interface RunningDevice {
@@ -17,19 +18,21 @@ export interface RunningDevice {
 /**
  * Runs `work` with the device as it is now.
  * @param begin name from which on what changes is recorded, which begins before
- * that, and is dropped if the work fails. Errors: those of the server, `ENOENT`, `EBUSY`.
+ * that, and is dropped if the work fails. @param onto what is written to meanwhile. Errors: those of the server, `ENOENT`,
+ * `EBUSY`; `EINVAL` where that is, at its other end, this device.
  */
 export async function withMoment<T>(
   reference: string,
   environment: Environment,
   work: (running: RunningDevice) => Promise<T>,
-  begin?: string,
+  { begin, onto }: { readonly begin?: string | undefined; readonly onto?: string | undefined } = {},
 ): Promise<T> {
   const client = await ControlClient.connect(await findSocket(undefined));
   const name = reference.slice("dm:".length);
   const tell = (word: string): Promise<unknown> => client.call("message", { name, words: [word, begin] });
   let [hasBegun, isDone] = [false, false];
   try {
+    if (onto !== undefined) await requireElsewhere(onto, name, await client.call("statistics", {}));
     if (begin !== undefined) await tell("begin");
     hasBegun = begin !== undefined;
     const {

@@ -17,7 +17,9 @@ import {
   type OfflineWork,
   MemoryOverlay,
   codeOf,
+  ofStore,
   printableJson,
+  storeAround,
 } from "@dmkit/block-io";
 import { waitsForWriter } from "../fifo.ts";
 import { formatNamed } from "./detect.ts";
@@ -121,11 +123,12 @@ async function readText(path: string): Promise<string> {
   } catch (error) {
     if (error instanceof BlockIoError) throw error;
     const directory = (error as { code?: unknown }).code === "EISDIR";
+    const store = storeAround(path);
     throw new BlockIoError(directory ? "is a directory, not a dump" : "the dump cannot be read", {
       code: directory ? "EINVAL" : codeOf(error),
       device: path,
       cause: error,
-      hint: "Give a file made by: dmkit dump",
+      hint: store === undefined ? "Give a file made by: dmkit dump" : ofStore(store),
     });
   }
 }

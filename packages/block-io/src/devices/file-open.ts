@@ -17,12 +17,12 @@ import {
   rmSync,
   statSync,
 } from "node:fs";
-import { dirname } from "node:path";
+import { dirname, resolve } from "node:path";
 import { shellQuote } from "../bytes/text.ts";
 import { SECTOR } from "../contract/device.ts";
 import { type Environment, realEnvironment } from "../contract/environment.ts";
 import { BlockIoError, codeOf, refuse, systemHint, toBlockIoError } from "../contract/errors.ts";
-import { syncFolder } from "../folders.ts";
+import { ofStore, storeAround, syncFolder } from "../folders.ts";
 import { native, withoutNative } from "./native.ts";
 import { blockDeviceQueue, blockDeviceSectorSize, blockDeviceSize } from "./block-device-facts.ts";
 import { FileDevice } from "./file.ts";
@@ -54,7 +54,7 @@ export async function openFile(path: string, options: FileDeviceOptions = {}): P
   const { fd, made } = openDescriptor(path, name, options);
   try {
     const stat = fstatSync(fd);
-    requireStorage(stat, name);
+    requireStorage(stat, name, path);
     const node = fstatSync(fd, { bigint: true });
     const origin = originOf(node);
     if (options.lock !== false) {
@@ -93,7 +93,7 @@ function openDescriptor(
   try {
     // Looked at first: opening a FIFO waits for somebody at its other end, and that may be nobody.
     const stat = statSync(path, { throwIfNoEntry: false });
-    if (stat !== undefined) requireStorage(stat, name);
+    if (stat !== undefined) requireStorage(stat, name, path);
     return { fd: openSync(path, readOnly ? constants.O_RDONLY : constants.O_RDWR), made: false };
   } catch (error) {
     if (error instanceof BlockIoError) throw error;
@@ -101,12 +101,14 @@ function openDescriptor(
     if (code === "ENOENT" && createSize !== undefined && !readOnly) {
       return { fd: create(path, name, createSize), made: true };
     }
+    const store = code === "ENOENT" ? storeAround(path) : undefined;
+    const hint = openHints[code] ?? systemHint(error);
     throw new BlockIoError(openReasons[code] ?? `cannot be opened: ${(error as Error).message}`, {
       code,
       device: name === "" ? '""' : name,
       op: "open",
       cause: error,
-      hint: openHints[code] ?? systemHint(error),
+      hint: store === undefined ? hint : `${hint ?? ""}. But ${store} is an object store. ${ofStore(store)}`,
     });
   }
 }
@@ -218,8 +220,15 @@ async function canPunch(fd: number, stat: Stats, size: number): Promise<boolean>
 }
 
 /** Throws EINVAL for what is neither a regular file nor a block device. */
-function requireStorage(stat: Stats, name: string): void {
+function requireStorage(stat: Stats, name: string, path: string): void {
+  const isOdd = stat.isFile() && stat.size % SECTOR !== 0;
+  const store = isOdd || stat.isDirectory() ? storeAround(path) : undefined;
+  // It must not be made a multiple of sectors.
+  if (isOdd && store !== undefined && dirname(resolve(path)) !== store)
+    throw refuse(name, "EINVAL", `is no disk: a part of the object store ${store}`, ofStore(store));
   if (stat.isFile() || stat.isBlockDevice()) return;
+  if (store !== undefined)
+    throw refuse(name, "EINVAL", `is no disk: ${store} is an object store of images or archives`, ofStore(store));
   throw refuse(
     name,
     "EINVAL",

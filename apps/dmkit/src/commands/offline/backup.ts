@@ -120,7 +120,7 @@ async function backup(from: string, to: string, flags: BackupFlags): Promise<num
           signal,
         });
       },
-      begin,
+      { begin, onto: to },
     );
   });
   if (done === "cancelled") return tellCancelled("backup");
