@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
@@ -126,6 +126,15 @@ describe("on files", () => {
     expect(into.equals(Buffer.concat([Buffer.alloc(4096, 1), Buffer.alloc(4096, 2)]))).toBe(true);
     expect(await again.message(["table"])).toBe(table);
     await again.close();
+  });
+
+  it("tells tables that are read as they are, whatever the paths are", async () => {
+    for (const part of ["map", "img"]) symlinkSync(path(`v.${part}`), path(`v "two" # ${part}`));
+    const device = await open(line(layer("w")));
+    const table = await device.message(["freeze", path('v "two" # map'), path('v "two" # img')]);
+    expect(await device.message(["table"])).toBe(table);
+    await device.close();
+    await (await open(`0 ${sectors} cow ${table}`)).close();
   });
 
   it("opens read-only without touching anything", async () => {

@@ -9,7 +9,7 @@
  * The sector is device-mapper's, `0` or `@0`, and says which line of a table is meant; it may be left out where there
  * is one line. Names of tunables and messages are taken in any case.
  */
-import { didYouMean } from "../bytes/text.ts";
+import { didYouMean, shellQuote } from "../bytes/text.ts";
 import { BlockIoError, refuse, toBlockIoError } from "../contract/errors.ts";
 import { type OptionSpec, type OptionTable, parseOption, requireOrder } from "./options.ts";
 
@@ -249,6 +249,6 @@ function refuseWhileUsed(
     code: "EBUSY",
     device: name,
     op: "message",
-    hint: `Withdraw what uses it first, or say it: ${[verb, ...args, "force"].join(" ")}`,
+    hint: `Withdraw what uses it first, or say it: ${[verb, ...args, "force"].map(shellQuote).join(" ")}`,
   });
 }

@@ -1,5 +1,5 @@
 /** What a running stack can be told. */
-import { type BlockIoError, type Controls, type LongWork, refuse, tunablesOf } from "@dmkit/block-io";
+import { type BlockIoError, type Controls, type LongWork, quoteTableWord, refuse, tunablesOf } from "@dmkit/block-io";
 import type { Snapshots } from "../core/snapshots.ts";
 import { cowOptions } from "../options.ts";
 import type { Changes } from "./change/changes.ts";
@@ -25,7 +25,7 @@ export const cowControls: Controls<ControlledStack> = {
       help: "makes the top layer read-only and puts a new one on it; answers with the arguments of the table",
       async run(device, args) {
         await device.changes.freezeTo(args);
-        return device.tableWords.join(" ");
+        return tableArguments(device);
       },
     },
     commit: {
@@ -38,7 +38,7 @@ export const cowControls: Controls<ControlledStack> = {
           throw refuse(device.name, "EINVAL", "commit takes the number of a layer", hint, "message");
         }
         await device.merge(Number(word), options);
-        return device.tableWords.join(" ");
+        return tableArguments(device);
       },
     },
     snapshot: {
@@ -49,7 +49,7 @@ export const cowControls: Controls<ControlledStack> = {
         if (name === undefined || words.length < 2 || words.length > 4)
           throw misused(device, "the name of the snapshot and the devices of a new layer are needed", usage);
         await device.changes.freezeTo(words, name);
-        return device.tableWords.join(" ");
+        return tableArguments(device);
       },
     },
     snapshots: {
@@ -66,7 +66,7 @@ export const cowControls: Controls<ControlledStack> = {
         if (name === undefined || rest.length > 0)
           throw misused(device, "the name of a snapshot is needed", "snapshot-delete <name>");
         await device.deleteSnapshot(name, options);
-        return device.tableWords.join(" ");
+        return tableArguments(device);
       },
     },
     count: {
@@ -83,10 +83,15 @@ export const cowControls: Controls<ControlledStack> = {
       arguments: "",
       readOnly: true,
       help: "answers with the arguments of the table as they are now",
-      run: (device) => device.tableWords.join(" "),
+      run: tableArguments,
     },
   },
 };
+
+/** The arguments of the table as they are now, to be put into one. */
+function tableArguments({ tableWords }: ControlledStack): string {
+  return tableWords.map(quoteTableWord).join(" ");
+}
 
 function misused({ name }: ControlledStack, reason: string, usage: string): BlockIoError {
   return refuse(name, "EINVAL", reason, `Send: ${usage}`, "message");
