@@ -66,7 +66,7 @@ describe("on files", () => {
   beforeEach(async () => {
     folder = mkdtempSync(join(tmpdir(), "cow-"));
     writeFileSync(path("base"), Buffer.alloc(sectors * SECTOR, "base"));
-    for (const name of ["w", "v"]) {
+    for (const name of ["w", "v", "x"]) {
       await (await openFile(path(`${name}.map`), { createSize: bitmapDeviceSize(sectors) })).close();
       await (await openFile(path(`${name}.img`), { createSize: sectors * SECTOR })).close();
     }
@@ -125,6 +125,23 @@ describe("on files", () => {
     await again.read(0, into);
     expect(into.equals(Buffer.concat([Buffer.alloc(4096, 1), Buffer.alloc(4096, 2)]))).toBe(true);
     expect(await again.message(["table"])).toBe(table);
+    await again.close();
+  });
+
+  it("freezes what is below the top as well, where a table has put one layer on another", async () => {
+    const device = await open(line(layer("w")));
+    await device.write(0, Buffer.alloc(4096, 1));
+    await device.close();
+    const upper = await open(line(layer("w"), layer("v")));
+    await upper.message(["snapshot", "monday", path("x.map"), path("x.img")]);
+    await upper.write(0, Buffer.alloc(4096, 2));
+    await upper.close();
+    expect(await code(() => open(line(layer("w"))))).toBe("EROFS");
+    // It is only read, as before.
+    const again = await open(line(layer("w"), layer("v"), layer("x")));
+    const into = Buffer.alloc(4096);
+    await again.read(0, into);
+    expect(into[0]).toBe(2);
     await again.close();
   });
 

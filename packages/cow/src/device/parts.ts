@@ -69,6 +69,8 @@ export interface CowParts {
     | {
         begin(layer: number, way: MergeWay): Promise<StackDevices>;
         end(layer: number, isDone: boolean): Promise<void>;
+        /** Runs `work` with the bitmap of a layer below the top, from 1 at the bottom, open for writing. Errors: `EBUSY`, `EROFS`. */
+        withBitmap(layer: number, work: (bitmap: BlockDevice) => Promise<void>): Promise<void>;
       }
     | undefined;
   /** `layers` of a table, as they are now. */

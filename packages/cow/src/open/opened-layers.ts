@@ -94,6 +94,15 @@ export class OpenedLayers implements NonNullable<CowParts["merging"]> {
     await this.#context.release?.(merged.bitmap, bitmap[2]);
   }
 
+  async withBitmap(layer: number, work: (bitmap: BlockDevice) => Promise<void>): Promise<void> {
+    try {
+      await this.#ownOf(layer, "bitmap");
+      await work((this.#stack.layers[layer - 1] as LayerDevices).bitmap);
+    } finally {
+      this.#onlyRead();
+    }
+  }
+
   get #size(): number {
     return this.#context.size;
   }

@@ -2,6 +2,8 @@
  * Freezing the top layer while the stack is in use. Order, and what a crash leaves after each step:
  *
  *      1  the new layer is checked                                   nothing has changed
+ *         layers below the top that nobody has frozen are         the same stack opens
+ *         marked as frozen, too, if that can be
  *      2  requests are held back, those under way finish, flush      the top has all that was answered
  *         with `force` the new layer's devices are cleared           the new layer is new
  *      3  identity of the new layer, stable                          both stacks open: the new layer is empty
@@ -9,7 +11,7 @@
  *         the name of the snapshot, if it is to be one               writing, with the same contents
  *      5  the new layer is the top, requests go on
  */
-import { BlockIoError, type Limits, SECTOR, randomUuid, refuse, toBlockIoError } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, type Limits, SECTOR, randomUuid, refuse, toBlockIoError } from "@dmkit/block-io";
 import { MAX_LAYERS } from "../../core/owner-map.ts";
 import { type Snapshots, requireNewName } from "../../core/snapshots.ts";
 import type { Identity } from "../../format/identity.ts";
@@ -38,7 +40,7 @@ export interface FreezeHost {
     readonly top: CowParts["top"];
     push(layer: NewLayer, identity: Identity, snapshot?: Snapshot): void;
   };
-  readonly parts: Pick<CowParts, "environment">;
+  readonly parts: Pick<CowParts, "environment" | "merging">;
   /** Lets requests under way finish, flushes, and holds new ones back until the freeze is over. */
   hold(): Promise<void>;
   /** What is on disk is not known any more. */
@@ -59,6 +61,7 @@ export async function freeze(host: FreezeHost, layer: NewLayer, name?: string): 
   requireLayerRoom(layer, host.now.stack.sectors);
   checkDevices(host, layer);
   const begun = await checkBlank(layer, host);
+  await freezeBelow(host);
   await host.hold();
   // Not before: where that fails whatever is on these devices stays there.
   if (begun === undefined && layer.force === true)
@@ -77,6 +80,26 @@ export async function freeze(host: FreezeHost, layer: NewLayer, name?: string): 
   const snapshot = name === undefined ? undefined : { name, made: host.parts.environment.clock.wallTime() };
   await seal(host, top, snapshot);
   host.now.push(layer, labelled, snapshot);
+}
+
+/**
+ * A table may have put layers on one another of which the lower ones are not marked: a frozen layer is to show what it does,
+ * so nobody is to write to those either. Where one cannot be marked (another stack reads it, a device that cannot be written)
+ * that is told.
+ */
+async function freezeBelow({ name, now: { stack }, parts }: FreezeHost): Promise<void> {
+  for (const [index, { bitmap }] of stack.layers.slice(0, -1).entries()) {
+    const found = await readIdentity(bitmap, stack.sectors);
+    if (found.kind !== "layer" || found.identity.frozen) continue;
+    const { identity } = found;
+    const mark = (device: BlockDevice): Promise<void> => writeIdentity(device, { ...identity, frozen: true });
+    try {
+      await (parts.merging === undefined ? mark(bitmap) : parts.merging.withBitmap(index + 1, mark));
+    } catch (error) {
+      const text = "a layer below the top could not be marked as frozen: nothing but this stack keeps it as it is";
+      parts.environment.logger.log("warn", text, { device: name, layer: index + 1, error: String(error) });
+    }
+  }
 }
 
 async function seal(
