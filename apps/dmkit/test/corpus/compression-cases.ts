@@ -183,7 +183,7 @@ const format2: readonly Case[] = [
     found: ["error device extent"],
     repaired: ["error device extent"],
     exits: [4, 1, 0],
-    shows: ["EIO 64-71", "all"],
+    shows: ["all", "all"],
   },
   {
     name: "rot in a payload, and a superblock",
