@@ -323,7 +323,15 @@ exports: { over: over, else: else }
   process.env["DMKIT_CONTROL"] = at("c.sock");
   const server = await serve(["-U", at("s.sock"), "stack.yaml", "--control", at("c.sock")], { cwd: folder });
   // Of that it has, by another program, the file: without a lock.
-  const other = await serve(["-U", at("t.sock"), "--name", "vm", "--control", at("d.sock"), `${at("vm.img")}?no-lock`]);
+  const other = await serve([
+    "-U",
+    at("t.sock"),
+    "--name",
+    "vm",
+    "--control",
+    at("d.sock"),
+    `${at("vm.img")}?no-lock`,
+  ]);
   const uri = (socket: string, name: string): string => `nbd+unix:///${name}?socket=${at(socket)}`;
   for (const to of [uri("s.sock", "over"), uri("t.sock", "vm")])
     for (const words of [

@@ -228,7 +228,12 @@ function requireStorage(stat: Stats, name: string, path: string): void {
     throw refuse(name, "EINVAL", `is no disk: a part of the object store ${store}`, ofStore(store));
   if (stat.isFile() || stat.isBlockDevice()) return;
   if (store !== undefined)
-    throw refuse(name, "EINVAL", `is no disk: ${store} is an object store of images or archives`, ofStore(store));
+    throw refuse(
+      name,
+      "EINVAL",
+      `is no disk: ${store} is an object store of images or archives`,
+      ofStore(store),
+    );
   throw refuse(
     name,
     "EINVAL",

@@ -1,5 +1,12 @@
 /** What a running stack can be told. */
-import { type BlockIoError, type Controls, type LongWork, quoteTableWord, refuse, tunablesOf } from "@dmkit/block-io";
+import {
+  type BlockIoError,
+  type Controls,
+  type LongWork,
+  quoteTableWord,
+  refuse,
+  tunablesOf,
+} from "@dmkit/block-io";
 import type { Snapshots } from "../core/snapshots.ts";
 import { cowOptions } from "../options.ts";
 import type { Changes } from "./change/changes.ts";

@@ -11,7 +11,15 @@
  *         the name of the snapshot, if it is to be one               writing, with the same contents
  *      5  the new layer is the top, requests go on
  */
-import { type BlockDevice, BlockIoError, type Limits, SECTOR, randomUuid, refuse, toBlockIoError } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Limits,
+  SECTOR,
+  randomUuid,
+  refuse,
+  toBlockIoError,
+} from "@dmkit/block-io";
 import { MAX_LAYERS } from "../../core/owner-map.ts";
 import { type Snapshots, requireNewName } from "../../core/snapshots.ts";
 import type { Identity } from "../../format/identity.ts";
@@ -96,7 +104,8 @@ async function freezeBelow({ name, now: { stack }, parts }: FreezeHost): Promise
     try {
       await (parts.merging === undefined ? mark(bitmap) : parts.merging.withBitmap(index + 1, mark));
     } catch (error) {
-      const text = "a layer below the top could not be marked as frozen: nothing but this stack keeps it as it is";
+      const text =
+        "a layer below the top could not be marked as frozen: nothing but this stack keeps it as it is";
       parts.environment.logger.log("warn", text, { device: name, layer: index + 1, error: String(error) });
     }
   }
