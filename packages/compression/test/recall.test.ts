@@ -114,7 +114,7 @@ describe("a bad sector that the journal has", () => {
     const all = await made();
     await all.device.close();
     spoil(all.lower, 0);
-    const device = await openImage(new ReadOnly(all.lower) as never, BLOCKS, VALUES);
+    const device = await openImage(new ReadOnly(all.lower), BLOCKS, VALUES);
     for (let round = 0; round < 2; round += 1) expect((await bytesOf(device)).equals(all.model)).toBe(true);
     await device.close();
     expect(all.lower.bad.size).toBe(1);

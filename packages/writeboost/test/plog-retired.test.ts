@@ -9,7 +9,6 @@ import { writeboostImages } from "../src/index.ts";
 import { eraseCache } from "../src/open/making/erase-cache.ts";
 import { plogSegmentSize } from "../src/format/geometry.ts";
 import { type Lands, everything, nothing } from "./support/hand.ts";
-import { work } from "./support/offline.ts";
 import { BLOCK, Rig, filled } from "./support/rig.ts";
 
 const SEGMENT = plogSegmentSize(5);
@@ -141,7 +140,7 @@ describe.each(shapes)("a plog with its name %s", (_where, plog, name) => {
         );
         power.left = Number.POSITIVE_INFINITY;
         await rig.crash(lands);
-        const isCache = (await writeboostImages.detect(rig.cache, work)) !== undefined;
+        const isCache = (await writeboostImages.detect(rig.cache)) !== undefined;
         seen.add(isCache ? "cache" : "blank");
         // The same devices again, without a word.
         await rig.open({ environment: manualEnvironment(9, rig.clock) });

@@ -7,10 +7,10 @@ import { readFileSync, readdirSync, readlinkSync, realpathSync } from "node:fs";
 import { lookup } from "node:dns/promises";
 import { networkInterfaces } from "node:os";
 import { basename, resolve } from "node:path";
-import { SECTOR, type Use, identityOf, refuse, schemeOf } from "@dmkit/block-io";
+import { SECTOR, type Use, identityOf, parseTable, refuse, schemeOf } from "@dmkit/block-io";
 import { type NbdAddress, isNbdUri, parseNbdUri } from "@dmkit/nbd";
-import { readTable } from "../manager/references.ts";
 import type { ServerSnapshot } from "../manager/snapshot.ts";
+import { targets } from "../targets.ts";
 
 /** What a server tells of itself. */
 type Server = Pick<ServerSnapshot, "pid" | "devices" | "exports">;
@@ -55,7 +55,7 @@ function reached(name: string, { devices }: Server, follows: (use: Use) => boole
     found.add(key);
     const device = devices.find((one) => `dm:${one.name}` === key);
     if (device === undefined) return;
-    for (const { target, options, length } of readTable(device.table))
+    for (const { target, options, length } of parseTable(device.table, targets))
       for (const [below, use] of target.uses?.(options, length * SECTOR) ?? [])
         if (follows(use)) visit(below);
   };

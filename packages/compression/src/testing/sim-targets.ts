@@ -266,7 +266,7 @@ export const formatOneClosed: SimTarget<Knobs> = {
 export const simTargets: readonly SimTarget<Knobs>[] = [
   formatTwo,
   wide,
-  fading as unknown as SimTarget<Knobs>,
+  fading,
   formatOneClosed,
   formatOneRaw,
   formatOneRawOrdered,

@@ -106,7 +106,7 @@ export class Recall {
     if (!this.#heals) return;
     const { lower, rules } = this.#store.parts;
     try {
-      for (const recalled of [...this.#found.values()]) await this.#healOne(recalled, refused);
+      for (const recalled of this.#found.values()) await this.#healOne(recalled, refused);
       if (this.#isUnstable && rules.heals.includes("flush")) await lower.flush();
       this.#isUnstable = false;
     } catch (error) {
