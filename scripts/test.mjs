@@ -34,7 +34,7 @@ else if (code === 0) code = await all();
  */
 async function all() {
   const WORKERS = 3;
-  const PARTS = 6;
+  const PARTS = 4;
   const long = ["writeboost", "nbd", "compression", "cow", "assoc-cache", "block-io", "compressor"];
   const rank = (folder) =>
     (long.indexOf(folder.slice("packages/".length)) + long.length + 1) % (long.length + 1);

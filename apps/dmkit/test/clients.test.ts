@@ -36,14 +36,17 @@ function checksum(path: string): Promise<string> {
   });
 }
 
-/** 1 GiB with some 40 MiB of data in it, at the start, in the middle and at the very end. */
+/** Bytes of {@link patchwork}, and of the disks it is copied to and read from whole. */
+const COPIED = GIB / 4;
+
+/** Some 40 MiB of data, at the start, in the middle and at the very end, and holes between. */
 function patchwork(folder: string): string {
-  const path = sparseFile(folder, "patchwork.img");
+  const path = sparseFile(folder, "patchwork.img", COPIED);
   const data = Buffer.alloc(8 * 2 ** 20);
   for (let at = 0; at < data.length; at += 4)
     data.writeUInt32LE((Math.imul(at, 2654435761) ^ (at >>> 3)) >>> 0, at);
   const fd = openSync(path, "r+");
-  for (const offset of [0, 100 * 2 ** 20 + 4096, 500 * 2 ** 20, GIB - 16 * 2 ** 20, GIB - data.length]) {
+  for (const offset of [0, 60 * 2 ** 20 + 4096, 120 * 2 ** 20, COPIED - 16 * 2 ** 20, COPIED - data.length]) {
     writeSync(fd, data, 0, data.length, offset);
   }
   closeSync(fd);
@@ -106,7 +109,7 @@ describeWith(["nbdcopy"], "nbdcopy", () => {
   it("copies in and out with equal checksums, and holes stay holes", async () => {
     const folder = tempFolder();
     const source = patchwork(folder);
-    const disk = sparseFile(folder);
+    const disk = sparseFile(folder, "disk.img", COPIED);
     const { uri } = await serve([disk]);
     await succeed("nbdcopy", [source, uri]);
     const back = join(folder, "back.img");
@@ -127,7 +130,7 @@ describeWith(["qemu-img"], "qemu-img", () => {
   it("converts onto an export and compares equal", async () => {
     const folder = tempFolder();
     const source = patchwork(folder);
-    const { uri } = await serve([sparseFile(folder)]);
+    const { uri } = await serve([sparseFile(folder, "disk.img", COPIED)]);
     await succeed("qemu-img", ["convert", "-n", "-f", "raw", "-O", "raw", source, uri]);
     expect(await succeed("qemu-img", ["compare", "-f", "raw", "-F", "raw", source, uri])).toContain(
       "identical",

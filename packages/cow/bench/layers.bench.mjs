@@ -11,9 +11,9 @@
 import { MemoryDevice } from "@dmkit/block-io";
 import { bitmapDeviceSize, openStack } from "../dist/index.js";
 
-const LAYERS = [1, 2, 10, 64, 250];
-const SIZE = 64 * 2 ** 20;
 const QUICK = process.argv.includes("--quick");
+const LAYERS = QUICK ? [1, 2, 10] : [1, 2, 10, 64, 250];
+const SIZE = 64 * 2 ** 20;
 const CALLS = QUICK ? 1000 : 20_000;
 const ROUNDS = QUICK ? 3 : 9;
 const loads = [
