@@ -1,7 +1,7 @@
 /** Layers below the top merged into what they lie on while the stack is in use: what it shows, and what is refused. */
 import { BlockIoError, type Extent, SECTOR } from "@dmkit/block-io";
 import { type BadSectors, SeededRandom } from "@dmkit/block-io/testing";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { readIdentity } from "../src/device/layer/layer.ts";
 import type { StackDevices } from "../src/device/layer/stack-devices.ts";
 import { BASE_UUID } from "../src/format/identity.ts";
@@ -172,4 +172,21 @@ it("leaves out nothing where something cannot be read, or the new parent not be 
   expect((await contents(device)).equals(before)).toBe(true);
   await device.close();
   expect((await shown(stack)).equals(before)).toBe(true);
+});
+
+it("writes to the base only when it is stable that the layer's witness of it is forgotten, also the second time", async () => {
+  const stack = await filled(2);
+  const { bitmap } = layerOf(stack, 1);
+  const device = await openStack(stack, quiet);
+  const order: string[] = [];
+  const flush = vi.spyOn(bitmap, "flush");
+  flush.mockRejectedValueOnce(new BlockIoError("lost", { code: "EIO", device: "bitmap", op: "flush" }));
+  expect(await code(device.merge(1))).toBe("EIO");
+  flush.mockImplementation(async () => void order.push("flush"));
+  const write = vi.spyOn(stack.base, "write").mockImplementation(async () => void order.push("write"));
+  await device.merge(1);
+  expect(order.slice(0, 2)).toEqual(["flush", "write"]);
+  flush.mockRestore();
+  write.mockRestore();
+  await device.close();
 });

@@ -73,6 +73,8 @@ export async function copyDown(stack: StackDevices, layer: number, options: Work
       lower === undefined ? { ...own, baseWitness: undefined } : changing(lower, own.uuid, environment);
     if (below !== undefined) await writeIdentity(below.bitmap, changed);
     else if (own.baseWitness !== undefined) await writeIdentity(merged.bitmap, changed);
+    // It was forgotten by an attempt before this one, whose flush may have failed.
+    else await merged.bitmap.flush();
   };
   const runs = new LayerRuns(sectors, [{ bitmap: merged.bitmap }]);
   const source = { device: merged.data, offset: merged.offset };

@@ -221,6 +221,7 @@ export async function copyLabel(layer: LayerDevices, before: number, label: Labe
 /** Gives the label of a layer back that is to be new again. Errors: those of the devices. */
 export async function giveLabelBack(layer: LayerDevices, identity: Identity): Promise<void> {
   if (identity.labelled === true) await writeIdentity(layer.bitmap, { ...identity, labelled: undefined });
+  else await layer.bitmap.flush();
   // Whatever the identity says: it may have been changed by an attempt that was cut short.
   if ((await labelledFor(layer, identity.sectors)) === identity.uuid)
     await freeLabel(layer, identity.sectors);

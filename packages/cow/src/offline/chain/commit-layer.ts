@@ -36,7 +36,11 @@ export async function commitLayer(
   const blocks = await readIdentities(stack);
   const identity = await ownIdentity(above, layer + 1, stack.sectors);
   // A layer of another stack in between lies on the same, but what it has was never moved down from here: it is refused.
-  if (identity.parent === nameOf(blocks[layer - 2]) && (await isBelow(stack, layer, options))) return 0;
+  if (identity.parent === nameOf(blocks[layer - 2]) && (await isBelow(stack, layer, options))) {
+    // What an attempt before this one has written may be in a cache only, and its files are free from now on.
+    await above.bitmap.flush();
+    return 0;
+  }
   await requireSound(blocks, stack, options);
   requireNoSnapshot(snapshotsOf(blocks), [layer, layer - 1], "cow");
   requireMergeable(stack, layer, "down");
