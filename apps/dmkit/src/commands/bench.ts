@@ -116,9 +116,9 @@ async function measure(
   await runBench({ ...what, rounds: flags.rounds, seconds, span: flags.span, progress }, report);
   if (!copying) return;
   progress("copy");
-  const row = await runCopyBench(flags.rounds, progress);
-  if (typeof row === "string") report.skipped.push(row);
-  else report.rows.push(row);
+  const rows = await runCopyBench(flags.rounds, progress);
+  if (typeof rows === "string") report.skipped.push(rows);
+  else report.rows.push(...rows);
   what.finished("copy");
 }
 
