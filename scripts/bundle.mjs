@@ -134,6 +134,24 @@ function bound(code) {
   return result;
 }
 
+/**
+ * Modules of Node that most commands name and few of them use are loaded with the first use: 10 ms of the start of each.
+ * Where one is used in another way than by the names of what it exports it is left as it is.
+ */
+const seldom = ["node:child_process", "node:crypto", "node:fs/promises", "node:worker_threads"];
+function late(code) {
+  let result = code;
+  for (const [line, name, id] of code.matchAll(/^\s*(?:let|const) (\w+) = require\("(node:[\w/]+)"\);$/gm)) {
+    const uses = new RegExp(`\\b${name}\\.(\\w+)`, "g");
+    const named = code.match(new RegExp(`\\b${name}\\b`, "g")).length;
+    if (!seldom.includes(id) || named !== (code.match(uses) ?? []).length + 1) continue;
+    result = result
+      .replaceAll(uses, (_, exported) => `(${name}().${exported})`)
+      .replace(line, () => line.replace("let ", "const ").replace("require(", "() => require("));
+  }
+  return result;
+}
+
 // A thread, whose modules Node loads, imports a backend by its address, which is none that is required.
 const addressed = /Promise\.resolve\(\)\.then\(.*?require\(entry\.module\), 1\)\)/;
 if (!output.some(({ fileName, code }) => fileName === "worker.js" && addressed.test(code)))
@@ -142,7 +160,7 @@ if (!output.some(({ fileName, code }) => fileName === "worker.js" && addressed.t
 const written = [
   ...[...output, ...mainOutput].map(({ fileName, code }) => ({
     fileName,
-    code: ascii(bound(code.replace(addressed, "import(entry.module)"))),
+    code: ascii(late(bound(code.replace(addressed, "import(entry.module)")))),
   })),
   // The folder around it is one of ES modules.
   { fileName: "package.json", code: JSON.stringify({ type: "commonjs" }) },
