@@ -37,6 +37,21 @@ describe("inParallel", () => {
     expect(log).toEqual(["begin 0", "begin 1", "end 0"]);
   });
 
+  it("has as many under way as its width is then", async () => {
+    let [width, underWay] = [1, 0];
+    const seen: number[] = [];
+    const work = async (item: number): Promise<void> => {
+      underWay += 1;
+      seen.push(underWay);
+      await nextTurn(realEnvironment.scheduler);
+      underWay -= 1;
+      width = item < 3 ? 3 : 2;
+    };
+    await inParallel([0, 1, 2, 3, 4, 5, 6, 7], () => width, work);
+    // One; then up to three; two from when the fourth is over, and two more had begun by then.
+    expect(seen).toEqual([1, 1, 2, 3, 3, 3, 2, 2]);
+  });
+
   it("waits for what was begun when the source of its items fails", async () => {
     let ended = false;
     async function* items(): AsyncGenerator<number> {
