@@ -40,6 +40,7 @@ const jobs = [
   ["faults and flipped bits of writeboost, one after the other", "packages/writeboost", "deep"],
   ["faults of assoc-cache, one after the other", "packages/assoc-cache", "deep"],
   ["the benchmark, file systems and killed servers, with all the tests do", "apps/dmkit", "deep"],
+  ["decompressors beside the programs, with more inputs", "packages/compressor", "deep"],
   ["fuzzing of decompressors, 1,000,000 inputs each", "packages/compressor", "fuzz", "--seed", "2"],
 ];
 

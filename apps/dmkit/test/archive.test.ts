@@ -100,11 +100,13 @@ describe("a disk whose log is in a folder", () => {
 
     for (const [index, word] of ["first", "second", "third"].entries()) {
       const reference = `archive:${join(store, "vm1")}`;
-      for (const args of [
+      const ways = [
         [`${reference}@${ids[index]}`],
         ["--at", times[index] ?? "", reference],
         ["--at", String(ids[index]), reference],
-      ]) {
+      ];
+      // One way, and all of them for the moment between the others.
+      for (const args of index === 1 ? ways : ways.slice(index / 2, index / 2 + 1)) {
         const view = await serve(args);
         expect([await at(view, 0), await at(view, 8 * MIB)]).toEqual([word, word]);
         await view.stop();

@@ -3,7 +3,7 @@ import { lzo } from "../src/backends/lzo.ts";
 import { CompressorError } from "../src/errors.ts";
 import { SeededRandom, makeSample } from "../src/testing/index.ts";
 import { mutate } from "../src/testing/mutate.ts";
-import { corpus } from "./support/inputs.ts";
+import { corpus, some } from "./support/inputs.ts";
 import { type Request, askLiblzo2, needsLiblzo2 } from "./support/liblzo2.ts";
 import { readLzop, writeLzop } from "./support/lzop.ts";
 import { filter, needs } from "./support/tools.ts";
@@ -99,15 +99,14 @@ describe("liblzo2", () => {
 });
 
 describe("lzop", () => {
-  const compressible = inputs
+  const chosen = some(inputs, 131_072, 5);
+  const compressible = chosen
     .map(({ name, bytes }) => ({ name, bytes, compressed: compress(bytes) }))
     .filter(({ bytes, compressed }) => compressed.length < bytes.length);
 
   test("reads what we write", ({ skip }) => {
     needs(skip, "lzop");
-    // Every 5th, and all long ones: each is a process.
-    for (const [n, { name, bytes, compressed }] of compressible.entries()) {
-      if (n % 5 !== 0 && bytes.length < 131072) continue;
+    for (const { name, bytes, compressed } of compressible) {
       expect(filter("lzop", ["-dc"], writeLzop(bytes, compressed)).equals(bytes), name).toBe(true);
     }
   });
@@ -124,8 +123,8 @@ describe("lzop", () => {
   for (const level of ["-1", "-3", "-9"]) {
     test(`${level} writes what we read`, ({ skip }) => {
       needs(skip, "lzop");
-      for (const [n, { name, bytes }] of inputs.entries()) {
-        if (bytes.length === 0 || (n % 5 !== 0 && bytes.length < 131072)) continue;
+      for (const { name, bytes } of chosen) {
+        if (bytes.length === 0) continue;
         const pieces = readLzop(filter("lzop", [level, "-c"], bytes)).map(({ length, stored }) =>
           stored.length < length ? decompress(stored, length) : stored,
         );

@@ -2,11 +2,10 @@ import { crc32 } from "node:zlib";
 import { beforeAll, describe, expect, test } from "vitest";
 import { findBackend } from "../src/index.ts";
 import { compressWith, decompressWith } from "./support/backends.ts";
-import { corpus } from "./support/inputs.ts";
+import { corpus, some } from "./support/inputs.ts";
 import { filter, needs } from "./support/tools.ts";
 
-// Each is a process: the long ones, and every 7th of the rest.
-const inputs = corpus().filter(({ bytes }, n) => bytes.length >= 65536 || n % 7 === 0);
+const inputs = some(corpus(), 65_536, 7);
 
 describe("lz4, in the program's legacy container: magic, then blocks of length u32 and bytes", () => {
   const lz4 = findBackend("lz4");

@@ -17,6 +17,17 @@ export function corpus(): NamedInput[] {
   return [...made, ...realFiles()];
 }
 
+/**
+ * Those that are handed to programs, a process for each: long ones of every kind and one in so many of the others; of these
+ * a third, unless in the deep tier.
+ */
+export function some(inputs: readonly NamedInput[], long: number, every: number): NamedInput[] {
+  const isDeep = process.env["DMKIT_DEEP"] !== undefined;
+  return inputs
+    .filter(({ bytes }, n) => bytes.length >= long || n % every === 0)
+    .filter((_input, n) => isDeep || n % 3 === 0);
+}
+
 /** 128 KiB pieces of machine code, and our own sources as text. */
 export function realFiles(): NamedInput[] {
   const pieces = [0, 20_000_000, 60_000_000].map((offset) => {
