@@ -51,6 +51,8 @@ export interface Rules {
   readonly secured: (id: number) => number;
   /** Whether a request that writes through is over, when something of it is in the log alone, or nothing is. */
   readonly mayAcknowledge: (isDirty: boolean) => boolean;
+  /** Whether the log of a cache that was written through counts after a crash. */
+  readonly believesThrough: boolean;
   /** Up to which segment what the cache device has may be given back. */
   readonly emptiedUpTo: (recorded: number, lastFlushed: number) => number;
   readonly emptyTogether: typeof emptyTogether;
@@ -78,6 +80,7 @@ export const rules: Rules = Object.freeze({
   emptiesFirst: true,
   secured: (id: number) => id,
   mayAcknowledge: (isDirty: boolean) => !isDirty,
+  believesThrough: false,
   emptiedUpTo: (recorded: number) => recorded,
   emptyTogether,
   emptiesDurably: true,

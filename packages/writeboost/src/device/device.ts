@@ -84,12 +84,11 @@ export class WriteboostDevice extends GuardedTarget {
     const { environment, archive, readOnly, size, rules = ours } = settings;
     const limits = readOnly ? readOnlyLimitsOver : archive === undefined ? limitsOver : archivedLimitsOver;
     super(settings.name, size, limits(devices));
-    const { geometry, identity } = recovered;
+    const { geometry, identity, plogSegments: segments, plogName: name } = recovered;
     this.#environment = environment;
     this.#backing = new BusyMeter(devices.backing, environment.clock);
-    const logDevices = devices.plog === undefined ? [devices.cache] : [devices.cache, devices.plog];
+    const logDevices = [devices.cache, devices.plog].filter((one) => one !== undefined);
     this.#space = new SpaceWatch(settings.name, logDevices, environment);
-    const { plogSegments: segments, plogName: name } = recovered;
     const decisions = archive === undefined ? rules : { ...rules, isLogged: rules.isLoggedToArchive };
     const log = new SegmentLog(devices.cache, recovered, settings.pool, decisions);
     const shipper = archive && new Shipper(log, archive.to, archive, settings.name, environment);
@@ -139,7 +138,8 @@ export class WriteboostDevice extends GuardedTarget {
     this.#drops = new DropCaches(log, () => this.failure);
     this.#trouble = new LogTrouble(log, settings.name, environment);
     this.#discarder = new Discarder(this.#parts, this.#recorder, environment);
-    this.#through = new WriteThrough(this.#parts, this.#writeback, this.#drops, this.#barriers, this.name);
+    const own = { name: this.name, mark: readOnly ? undefined : this.#recorder.through };
+    this.#through = new WriteThrough(this.#parts, this.#writeback, this.#drops, this.#barriers, own);
     this.#steering = new Steering(
       { ...defaultTunables(geometry.order), ...settings.tunables },
       {
@@ -225,7 +225,7 @@ export class WriteboostDevice extends GuardedTarget {
    */
   async dropCaches(options: DropOptions = {}): Promise<void> {
     this.#requireRunning();
-    await this.#drops.run(this.#writeback, this.name, options);
+    await this.#drops.run(this.#writeback, this.name, options).then(() => this.#through.settled());
   }
 
   /** See give-up.ts; `EBUSY` while suspended. */
@@ -322,7 +322,7 @@ export class WriteboostDevice extends GuardedTarget {
     this.#writeback.kick();
     this.#parts.shipper?.kick();
     this.#discarder.kick();
-    this.#through.look();
+    this.#through.look(!this.#stopped);
     if (!this.#stopped) this.#recorder.cover();
   }
 
@@ -337,7 +337,7 @@ export class WriteboostDevice extends GuardedTarget {
     this.#trouble.stop();
     this.#parts.shipper?.stop();
     this.#drops.end();
-    await this.#barriers.stop();
+    await Promise.all([this.#barriers.stop(), this.#through.settled()]);
     await this.#daemons.stop();
     await this.#discarder.stop();
     await this.#writeback.stop();

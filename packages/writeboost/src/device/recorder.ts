@@ -7,6 +7,7 @@
  * error ends the cache.
  */
 import { type BlockDevice, type BlockIoError, type Logger, isOfPlace } from "@dmkit/block-io";
+import { NO_UUID } from "../format/identity.ts";
 import { RECORD_START, encodeRecord } from "../format/superblock.ts";
 import type { IdentityKeeper } from "./identity-keeper.ts";
 import type { SegmentLog } from "./log/segment-log.ts";
@@ -92,7 +93,18 @@ export class Recorder {
     await backing.flush();
     const witness = await this.#identity.witness(backing, logger);
     const { durable, lastFlushed } = this.#log;
-    await this.#identity.write({ clean: true, witness, coveredId: durable, lastId: lastFlushed });
+    const through = false;
+    await this.#identity.write({ clean: true, witness, coveredId: durable, lastId: lastFlushed, through });
     await this.#log.cache.flush();
+  }
+
+  /** Notes, durably, whether nothing in the log counts. Undefined where there is no record for that. */
+  get through(): ((through: boolean) => Promise<void>) | undefined {
+    const identity = this.#identity;
+    if (identity === undefined || identity.identity.archive !== NO_UUID) return undefined;
+    return async (through) => {
+      await identity.write({ through });
+      await this.#log.flushCache();
+    };
   }
 }

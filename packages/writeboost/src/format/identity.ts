@@ -23,7 +23,9 @@
  *      104  name u8           (2) 1: the name of the plog is in the plog's first sector; 0: in the last one, if anywhere
  *      105  left u8           (2) 1: left behind by an exchange by force, as the header says as well (superblock.ts); any
  *                            record that is written after that has 0
- *      106  zero
+ *      106  through u8        (2) 1: written through: unless it is closed in order, nothing in the log counts, since the backing
+ *                            device has all that was acknowledged, and may have been used since without the cache
+ *      107  zero
  *      112  witness, 32 bytes    (2) of the first `backing size` bytes of the backing device (block-io's witness.ts);
  *                            zero: none was taken; counts only when clean
  *      144  archive, 16 bytes    (2) what the cache is called in the archive of its log; zero: there is none
@@ -68,6 +70,8 @@ export interface Identity {
   readonly archive: string;
   /** It was left behind by an exchange by force, and nobody has written to it since. */
   readonly left?: true;
+  /** The backing device has all that was acknowledged. */
+  readonly through?: boolean;
 }
 
 export const NO_WITNESS: string = "0".repeat(64);
@@ -94,6 +98,7 @@ export function encodeIdentity(identity: Identity, left = false): Buffer {
   setU64(block, 96, identity.plogSize);
   setU8(block, 104, identity.nameAtStart ? 1 : 0);
   setU8(block, 105, left ? 1 : 0);
+  setU8(block, 106, identity.through === true ? 1 : 0);
   Buffer.from(identity.witness, "hex").copy(block, 112, 0, 32);
   Buffer.from(identity.archive, "hex").copy(block, 144, 0, 16);
   setU32(block, 8, crc32c(block.subarray(0, 512)));
@@ -147,5 +152,6 @@ export function decodeIdentity(block: Buffer): Exclude<StoredIdentity, "unreadab
     witness: version === 1 ? NO_WITNESS : sector.toString("hex", 112, 144),
     archive: version === 1 ? NO_UUID : sector.toString("hex", 144, 160),
     ...(version !== 1 && getU8(sector, 105) === 1 ? { left: true } : {}),
+    ...(version !== 1 && getU8(sector, 106) === 1 ? { through: true } : {}),
   };
 }

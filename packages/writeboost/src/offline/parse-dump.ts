@@ -162,6 +162,7 @@ class DumpParser {
       nameAtStart: version !== 1 && fields["nameAtStart"] === true,
       witness,
       archive,
+      ...(version !== 1 && fields["through"] === true ? { through: true } : {}),
     };
   }
 

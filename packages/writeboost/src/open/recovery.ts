@@ -24,6 +24,7 @@ import { BLOCK, MAX_ORDER, plogSegmentSize, plogSegments, slotOf, slotStart } fr
 import { IDENTITY_START, type Identity, NO_UUID, NO_WITNESS, encodeIdentity } from "../format/identity.ts";
 import { checkFormat, formatCache } from "./making/format-cache.ts";
 import { goOnGrowing } from "./making/grow.ts";
+import { withoutSuperfluous } from "./making/superfluous.ts";
 import { requirePair } from "./pairing.ts";
 import { completeRebuilt } from "./plog/plog-complete.ts";
 import { judgePlog } from "./plog/plog-owner.ts";
@@ -66,7 +67,7 @@ export async function recover(
   rules: Rules,
 ): Promise<Recovered> {
   const { cache, backing, plog } = devices;
-  let superblock = await readSuperblock(cache);
+  let superblock = await withoutSuperfluous(devices, options.pool, environment, rules);
   const grown = await goOnGrowing(devices, superblock.header, options);
   if (grown === undefined && headerOf(cache, superblock) === "none") await make(devices, options);
   superblock = await readSuperblock(cache);

@@ -82,6 +82,7 @@ export const mutants: readonly SimTarget<Knobs>[] = [
   breaking(discards0, "empties-newer-copies-alone", { emptyTogether: (_map, slots) => slots.length }),
   breaking(discards0, "discards-what-is-not-written-back", { emptiedUpTo: (_recorded, flushed) => flushed }),
   breaking(through0, "acknowledges-before-the-backing-device", { mayAcknowledge: () => true }),
+  breaking(through0, "believes-what-was-written-through", { believesThrough: true }),
   breaking(through0, "writes-through-past-what-is-logged", { isLogged: () => false }),
   breaking(ring1, "reuses-plog-before-cache-flush", { needsFlush: () => false }),
   onDisks(ring0, "ignores-flush-errors", withoutErrors("flush")),

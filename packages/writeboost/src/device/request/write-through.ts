@@ -9,7 +9,9 @@
  *
  * - what is acknowledged while it is on is not in the log alone;
  * - the log is never behind the backing device: a block of which it has a copy, or a crash could bring one back, reaches
- *   the backing device from the log only. So no copy in it is older than what a crash leaves there.
+ *   the backing device from the log only. So no copy in it is older than what a crash leaves there;
+ * - the identity record says that nothing in the log counts (identity.ts: `through`) only while the backing device has all that
+ *   is acknowledged: nothing else is before the record, durably, says so no more.
  */
 import { FlushGroup, done } from "@dmkit/block-io";
 import { BLOCK } from "../../format/geometry.ts";
@@ -18,16 +20,32 @@ import type { DropCaches } from "../writeback/drop-caches.ts";
 import type { Writeback } from "../writeback/writeback.ts";
 import type { Barriers } from "./barriers.ts";
 
+/** Notes, durably, whether nothing in the log counts. */
+export type Mark = (through: boolean) => Promise<void>;
+
 export class WriteThrough {
   readonly #parts: Parts;
   readonly #barriers: Barriers;
   /** One for all requests that wait: each costs a segment. */
   readonly #group: FlushGroup;
+  readonly #mark: Mark | undefined;
   #isOn = false;
   #isComplete = false;
+  /** The record may say that nothing in the log counts. */
+  #isMarked = false;
+  /** It does, durably. */
+  #isNoted = false;
+  #marking: Promise<void> = done;
 
-  /** @param name of the device, for errors. */
-  constructor(parts: Parts, writeback: Writeback, drops: DropCaches, barriers: Barriers, name: string) {
+  /** @param name of the device, for errors. @param mark undefined where there is no record for it. */
+  constructor(
+    parts: Parts,
+    writeback: Writeback,
+    drops: DropCaches,
+    barriers: Barriers,
+    { name, mark }: { readonly name: string; readonly mark: Mark | undefined },
+  ) {
+    this.#mark = mark;
     this.#parts = parts;
     this.#barriers = barriers;
     this.#group = new FlushGroup(() => drops.run(writeback, name, {}));
@@ -37,27 +55,68 @@ export class WriteThrough {
     if (isOn === this.#isOn) return;
     this.#isOn = isOn;
     this.#isComplete = false;
-    this.look();
+    this.look(false);
   }
 
   /** To be called when it may do so: hands what is dirty to those who write back; the open segment is, too. */
   begin(): void {
     if (this.#isOn && !this.#isComplete) this.#parts.log.close();
+    this.#note();
   }
 
   /** Whether the backing device has all that was acknowledged, and will have: the cache can be taken away at any time. */
   get isComplete(): boolean {
-    return this.#isComplete;
+    return this.#isComplete && (this.#isNoted || this.#mark === undefined);
   }
 
-  /** Something may have been written back. */
-  look(): void {
+  /** Something may have been written back. @param mayWrite the record, too. */
+  look(mayWrite: boolean): void {
     if (this.#isOn && this.#parts.log.map.dirtyBlocks === 0) this.#isComplete = true;
+    if (mayWrite) this.#note();
+  }
+
+  /** Resolves when nothing is written to the record any more. */
+  settled(): Promise<void> {
+    return this.#marking.catch(() => {});
+  }
+
+  #note(): void {
+    if (!this.#isOn || !this.#isComplete || this.#mark === undefined || this.#isMarked) return;
+    this.#isMarked = true;
+    // Without it a cache that is put back is believed, as all are: nothing is lost by that alone.
+    this.#inTurn(async (mark) => {
+      if (!this.#isOn || !this.#isComplete) return;
+      await mark(true);
+      this.#isNoted = true;
+    }).catch(() => {});
+  }
+
+  /** Whether the record may say that nothing in the log counts, although something does, or is about to. */
+  get #isWrong(): boolean {
+    return this.#isMarked && !(this.#isOn && this.#isComplete);
+  }
+
+  #inTurn(work: (mark: Mark) => Promise<void>): Promise<void> {
+    const mark = this.#mark as Mark;
+    this.#marking = this.#marking.catch(() => {}).then(() => work(mark));
+    return this.#marking;
+  }
+
+  #unmark(): Promise<void> {
+    return this.#inTurn(async (mark) => {
+      if (!this.#isWrong) return;
+      this.#isNoted = false;
+      await mark(false);
+      this.#isMarked = false;
+      this.#isComplete = false;
+      // It may be complete by now.
+      this.look(true);
+    });
   }
 
   /** The answer to a request for these bytes, which has been made. */
   acknowledge(request: Promise<void>, offset: number, length: number): Promise<void> {
-    if (request !== done) return this.#later(request, offset, length);
+    if (request !== done || this.#isWrong) return this.#later(request, offset, length);
     this.#barriers.changed();
     return this.#isOn ? this.#settle(offset, length) : done;
   }
@@ -66,6 +125,7 @@ export class WriteThrough {
     await request;
     this.#barriers.changed();
     if (this.#isOn) await this.#settle(offset, length);
+    if (this.#isWrong) await this.#unmark();
   }
 
   /** Throws why something of it could not be written to the backing device. */
@@ -78,6 +138,7 @@ export class WriteThrough {
       // It may be the trouble of others.
       if (!this.#isDirty(offset, length)) return;
       this.#isComplete = false;
+      if (this.#isWrong) await this.#unmark().catch(() => {});
       throw error;
     }
   }
