@@ -98,6 +98,7 @@ describe("the identity record", () => {
       nameAtStart: true,
       archive: "0f".repeat(16),
       witness: "a0".repeat(32),
+      through: true,
     });
     expect(IDENTITY_START).toBe(8 * 512);
     expect(block.subarray(0, 8)).toEqual(Buffer.from("dmkitWB1"));
@@ -114,7 +115,7 @@ describe("the identity record", () => {
     expect(block[12]).toBe(2);
     expect(block.subarray(112, 144)).toEqual(Buffer.alloc(32, 0xa0));
     expect(block.subarray(144, 164)).toEqual(Buffer.concat([Buffer.alloc(16, 0x0f), Buffer.alloc(4)]));
-    expect(block.subarray(104, 112)).toEqual(Buffer.from([1, 0, 0, 0, 0, 0, 0, 0]));
+    expect(block.subarray(104, 112)).toEqual(Buffer.from([1, 0, 1, 0, 0, 0, 0, 0]));
     const sector = Buffer.from(block.subarray(0, 512)).fill(0, 8, 12);
     expect(block.subarray(8, 12)).toEqual(u32(crc32cByHand(sector)));
   });

@@ -2,8 +2,10 @@
 import { MemoryDevice, realEnvironment } from "@dmkit/block-io";
 import { SeededRandom, settle } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
-import { openWriteboost } from "../src/index.ts";
+import { dumpImage, openWriteboost, replay, restore } from "../src/index.ts";
+import { IDENTITY_START } from "../src/format/identity.ts";
 import { everything, nothing } from "./support/hand.ts";
+import { work } from "./support/offline.ts";
 import { BLOCK, MIB, Rig, filled } from "./support/rig.ts";
 
 /** Segments of one block each, 1 … `segments`, and it writes through from there on. */
@@ -232,13 +234,31 @@ describe("a cache that was written through, taken away by a crash, and put back"
     expect(complete(rig)).toBe(1);
     await rig.crash(everything);
     without(rig, 1, 9);
-    // Who only looks at it sees no more.
     for (let round = 0; round < 2; round += 1) {
       await rig.open({ tunables: { write_through: round } });
       expect(await rig.read(1)).toEqual(filled(9));
       await rig.segment(2, 2 + round);
       await rig.crash(everything);
     }
+  });
+
+  it("says so in a dump, which puts it back as it was; and nothing of it is replayed", async () => {
+    const rig = new Rig({ slots: 16 });
+    await rig.open({ tunables: { write_through: 1 } });
+    await rig.segment(1, 1);
+    await rig.clock.pass(2000);
+    await rig.crash(everything);
+    const { backing, cache } = rig;
+    const dumped = await dumpImage({ cache, backing, plog: undefined }, work);
+    expect(dumped).toMatchObject({ identity: { through: true, clean: false } });
+    const other = new MemoryDevice(cache.size);
+    await restore({ cache: other, backing, plog: undefined }, dumped, work);
+    const record = Buffer.alloc(512);
+    await other.read(IDENTITY_START, record);
+    expect(record.equals(cache.visible.subarray(IDENTITY_START, IDENTITY_START + 512))).toBe(true);
+    without(rig, 1, 9);
+    await replay(cache, backing);
+    expect(below(rig, 1)).toEqual(filled(9));
   });
 
   it("is believed as ever when that was switched off, whatever is written next", async () => {

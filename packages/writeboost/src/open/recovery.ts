@@ -67,7 +67,7 @@ export async function recover(
   rules: Rules,
 ): Promise<Recovered> {
   const { cache, backing, plog } = devices;
-  let superblock = await withoutSuperfluous(devices, options.pool, environment, rules);
+  let superblock = await withoutSuperfluous(devices, environment, rules);
   const grown = await goOnGrowing(devices, superblock.header, options);
   if (grown === undefined && headerOf(cache, superblock) === "none") await make(devices, options);
   superblock = await readSuperblock(cache);

@@ -5,19 +5,17 @@
 import type { Environment } from "@dmkit/block-io";
 import type { Rules } from "../../core/rules.ts";
 import type { Devices } from "../../device/recovered.ts";
+import { HEADER_START, encodeGrowing } from "../../format/superblock.ts";
 import { requirePair } from "../pairing.ts";
 import { type Superblock, readSuperblock } from "../superblock.ts";
-import { eraseCache } from "./erase-cache.ts";
-import { formatCache } from "./format-cache.ts";
 
-/** The superblock of the cache, made anew if it was such a one. Throws what does not belong together, and what the devices throw. */
+/** The superblock of the cache; of such a one, which says from now on that it is made anew. Throws what does not belong together, and what the devices throw. */
 export async function withoutSuperfluous(
   devices: Devices,
-  pool: number,
   { logger }: Environment,
   { believesThrough }: Rules,
 ): Promise<Superblock> {
-  const { cache, plog } = devices;
+  const { cache } = devices;
   const superblock = await readSuperblock(cache);
   const { identity, header } = superblock;
   if (typeof identity !== "object" || identity.through !== true || identity.clean || believesThrough)
@@ -27,7 +25,8 @@ export async function withoutSuperfluous(
   const text =
     "it was written through, and not closed: all it had is on the backing device, which may be newer; it begins empty";
   logger.log("warn", text, { device: cache.name });
-  await eraseCache(cache, plog);
-  await formatCache(cache, plog, { order: identity.order, dialect: identity.dialect, pool });
+  // As of one that is being made larger, nothing it has counts from here on, and whoever opens it goes on with that (grow.ts).
+  await cache.write(HEADER_START, encodeGrowing(identity.order, identity.dialect));
+  await cache.flush();
   return readSuperblock(cache);
 }
