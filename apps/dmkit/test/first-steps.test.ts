@@ -22,7 +22,7 @@ import { makeFiles } from "../src/stack-file/prepare.ts";
 import { parseStack } from "../src/stack-file/read/read.ts";
 import { targets } from "../src/targets.ts";
 import { cli } from "./cli.ts";
-import { dmkit, main, serve, tempFolder } from "./support.ts";
+import { describeWith, dmkit, main, serve, tempFolder } from "./support.ts";
 
 const verb = (...words: string[]): string => [process.execPath, main, ...words].join(" ");
 
@@ -411,10 +411,38 @@ describe("who may connect, and who the server is", () => {
     const device = await openNbd(served.uri, { environment: realEnvironment });
     await device.write(0, Buffer.alloc(4096, 9), { fua: true });
     await device.flush();
+    const control = ["-C", join(folder, "c")];
+    expect((await cli("ls", ...control)).stdout).toContain("default");
+    // What could not be opened again is not closed.
+    chmodSync(path, 0o600);
+    expect((await cli("reload", "default", "--table", `0 2048 linear ${path} 0`, ...control)).code).toBe(0);
+    const { code, stderr } = await cli("resume", "default", ...control);
+    expect([code, stderr]).toEqual([1, expect.stringContaining("the old table stays in place (EACCES)")]);
+    await device.write(0, Buffer.alloc(4096, 9), { fua: true });
+    chmodSync(folder, 0o755);
+    chmodSync(path, 0o666);
+    await cli("reload", "default", "--table", `0 2048 linear ${path} 0`, ...control);
+    expect((await cli("resume", "default", ...control)).code).toBe(0);
     await device.close();
-    expect((await cli("ls", "-C", join(folder, "c"))).stdout).toContain("default");
     expect(await served.stop()).toBe(0);
     expect(readFileSync(path)[0]).toBe(9);
+  });
+});
+
+describeWith(["nbdinfo"], "serve --user --run", () => {
+  it.runIf(process.getuid?.() === 0)("connects as that user, gives the status, leaves nothing", async () => {
+    const folder = tempFolder();
+    chmodSync(folder, 0o1777);
+    const path = image(folder, "d.img", 2 ** 20);
+    const who = ["--user", "65534", "--group", "65534"];
+    const env = { ...process.env, TMPDIR: folder };
+    for (const where of [[], ["-U", join(folder, "s")]]) {
+      const words = ["serve", "-q", ...who, ...where, path, "--run", 'nbdinfo --size "$uri"; exit 7'];
+      const { code, stdout } = await dmkit(words, { env });
+      expect([where, code, stdout]).toEqual([where, 7, `${2 ** 20}\n`]);
+    }
+    // The folder of control sockets, dmkit-0, stays root's.
+    expect(readdirSync(folder).filter((name) => /^dmkit-.{6}$/.test(name))).toEqual([]);
   });
 });
 

@@ -242,7 +242,7 @@ export {
   LowerDevices,
 } from "./below/lower-devices.ts";
 export { builtinSchemes } from "./below/builtin-schemes.ts";
-export { type FilesBelow, fileKey, filesOf, identityOf, replacedFile } from "./below/files.ts";
+export { type FilesBelow, fileKey, filesOf, identityOf, replacedFile, whyNotAgain } from "./below/files.ts";
 export {
   type PathOptions,
   type PathWords,

@@ -2,6 +2,7 @@
 import {
   type BlockDevice,
   type Logger,
+  type BlockIoError,
   MemoryDevice,
   parseOptions,
   realEnvironment,
@@ -68,6 +69,22 @@ function stored({ format, algorithm }: Record<string, unknown>): Record<string, 
 }
 
 describe("recompress", () => {
+  it.each(["v1", "v2"])("says how much larger a device has to be, and that is enough: %s", async (format) => {
+    const from = new MemoryDevice(24 * 2 ** 20);
+    const image = await openImage(from, 5000, { journal: JOURNAL });
+    await image.write(0, text(1, 8));
+    await image.close();
+    // Metadata comes with every 512 blocks, and the journal grows with the device.
+    const options = { format, journal: 0 };
+    const small = new MemoryDevice(6 * 2 ** 20);
+    const { hint } = await convert(from, small, options).then(
+      () => ({ hint: "" }),
+      (error: BlockIoError) => error,
+    );
+    const more = Number(/larger by (\d+) bytes/.exec(hint ?? "")?.[1]);
+    await convert(from, new MemoryDevice(small.size + more), options);
+  });
+
   it.each([
     [{ format: "v1" }, { format: "v2", algorithm: "lz4" }],
     [{ format: "v2" }, { format: "v1", algorithm: "lzo" }],

@@ -149,6 +149,12 @@ export function replacedIn(segments: readonly Segment[], before: FilesBelow): st
   });
 }
 
+/** What the files of a table are called, see {@link FilesBelow}. */
+export function fileKeysOf(segments: readonly Segment[]): ReadonlySet<string> {
+  const paths = [...referencesOf(segments)].filter((reference) => schemeOf(reference) === undefined);
+  return new Set(paths.map(fileKey));
+}
+
 function referencesOf(segments: readonly Segment[]): Set<string> {
   const references = new Set<string>();
   for (const { target, options } of segments) {

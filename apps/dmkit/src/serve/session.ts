@@ -212,7 +212,11 @@ async function serveDevices(session: Session): Promise<number> {
       writePidfile(options.pidfile);
       wrotePidfile = true;
     }
-    if (options.user !== undefined) becomeUser(options.user);
+    if (options.user !== undefined) {
+      // The command is to connect as whom it runs.
+      if (options.run !== undefined) listeners.giveTo(options.user);
+      becomeUser(options.user);
+    }
     options.ready(uris, exports.snapshot(), control?.path, metrics);
     service.ready(stateOf(session));
     // Whoever was promised a URI, or a command beside the server, may make the first export.

@@ -1,8 +1,8 @@
 /** Which files stand behind the paths of a table: a name may come to mean another one while the table is in use. */
-import { statSync } from "node:fs";
+import { accessSync, constants, statSync } from "node:fs";
 import { resolve } from "node:path";
 import type { BlockDevice } from "../contract/device.ts";
-import { type BlockIoError, refuse } from "../contract/errors.ts";
+import { type BlockIoError, codeOf, refuse } from "../contract/errors.ts";
 import { FileDevice } from "../devices/file.ts";
 import { originAt, textOf } from "../devices/origin.ts";
 import { PartitionDevice } from "./partition.ts";
@@ -59,10 +59,14 @@ export function filesOf(devices: Iterable<BlockDevice>): FilesBelow {
   const files = new Map<string, string>();
   for (const device of devices) {
     const identity = openIdentity(device);
-    if (identity !== undefined)
-      files.set(device instanceof FileDevice ? resolve(device.path) : fileKey(device.name), identity);
+    if (identity !== undefined) files.set(keyOfFile(device), identity);
   }
   return files;
+}
+
+/** What it is called there. */
+function keyOfFile(device: BlockDevice): string {
+  return device instanceof FileDevice ? resolve(device.path) : fileKey(device.name);
 }
 
 /** The identity of what is open, whatever its path means by now; undefined for what is no file. */
@@ -71,6 +75,32 @@ export function openIdentity(device: BlockDevice): string | undefined {
   if (!(device instanceof PartitionDevice)) return undefined;
   const whole = openIdentity(device.whole);
   return whole === undefined ? undefined : partOf(whole, device.number);
+}
+
+/**
+ * Why one of the files behind devices could not be opened again: it belongs to another user than this process has become, its
+ * mode has changed, it is gone. Undefined: all of them can be, as far as can be told. @param keys of those that are asked about.
+ */
+export function whyNotAgain(
+  devices: Iterable<BlockDevice>,
+  keys: ReadonlySet<string>,
+): BlockIoError | undefined {
+  for (const device of devices) {
+    const file = device instanceof PartitionDevice ? device.whole : device;
+    if (!(file instanceof FileDevice) || !keys.has(keyOfFile(device))) continue;
+    const { R_OK, W_OK } = constants;
+    try {
+      accessSync(file.path, device.limits.capabilities.readOnly ? R_OK : R_OK | W_OK);
+    } catch (error) {
+      return refuse(
+        file.path,
+        codeOf(error),
+        "is in use, and could not be opened again",
+        "Give this server's user what it needs to open it, or give the file its name back, and load the table again.",
+      );
+    }
+  }
+  return undefined;
 }
 
 /** The error where another file has taken the place of one that is in use. */

@@ -132,7 +132,7 @@ async function plan(
     superblock = newSuperblock(layout, algorithm, environment.random);
     ({ dataBlocks, dataStart } = layout);
   }
-  checkRoom(image, to, dataBlocks, options.size);
+  checkRoom(image, to, dataBlocks, options);
   const codec = await openCodec(algorithm, to.name, false, undefined, options.level);
   return {
     superblock,
@@ -144,13 +144,14 @@ async function plan(
   };
 }
 
-function checkRoom({ map }: Image, to: BlockDevice, dataBlocks: number, size: number | undefined): void {
+function checkRoom({ map }: Image, to: BlockDevice, dataBlocks: number, options: RecompressOptions): void {
+  const { size } = options;
   const wanted = Math.min(map.blocks, Math.ceil((size ?? map.blocks * BLOCK) / BLOCK));
   if (dataBlocks < wanted) {
     throw unfit(
       to,
       `it has room for ${dataBlocks} blocks, ${wanted} are needed`,
-      `Give a device that is larger by ${(wanted - dataBlocks) * BLOCK} bytes; or the size that is in use, if that is less.`,
+      `Give a device that is larger by ${missing(to, dataBlocks, wanted, options)} bytes; or the size that is in use, if that is less.`,
     );
   }
   for (let block = wanted; block < map.blocks; block += 1) {
@@ -158,6 +159,19 @@ function checkRoom({ map }: Image, to: BlockDevice, dataBlocks: number, size: nu
       throw unfit(to, `block ${block} lies behind the size given, and is stored`, "Give a larger size.");
     }
   }
+}
+
+/** Bytes that a device lacks: with them come more metadata and, unless it is given, a larger journal. */
+function missing(
+  { size }: BlockDevice,
+  dataBlocks: number,
+  wanted: number,
+  { format, journal }: RecompressOptions,
+): number {
+  let more = (wanted - dataBlocks) * BLOCK;
+  const room = (): number => planV2({ size: size + more }, journal).dataBlocks;
+  if (format !== "v1") for (let has = room(); has < wanted; has = room()) more += (wanted - has) * BLOCK;
+  return more;
 }
 
 async function convert(

@@ -12,7 +12,15 @@
  *
  * Invariant: whoever uses the device never gets other bytes because a file was replaced under its name meanwhile.
  */
-import { BlockIoError, claims, codeOf, failureOf, keepBelow, replacedFile } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  claims,
+  codeOf,
+  failureOf,
+  keepBelow,
+  replacedFile,
+  whyNotAgain,
+} from "@dmkit/block-io";
 import type { ExchangeContext } from "./context.ts";
 import { bringHome, homecomers, orForced } from "./homecoming.ts";
 import { refuseOtherContents, rememberContents } from "./same-contents.ts";
@@ -22,7 +30,7 @@ import type { ExchangedTables, InactiveTable, ManagedDevice } from "../device/ma
 import { fitsInPlaceOf } from "../device/fits-in-place.ts";
 import type { OpenedTable } from "../device/opened-table.ts";
 import { Cancelled } from "../../control/protocol.ts";
-import { madeBefore, replacedIn } from "../references.ts";
+import { fileKeysOf, madeBefore, replacedIn } from "../references.ts";
 
 /**
  * Errors: those of the flush, of writing back and of opening, the text says what is in place now; `Cancelled`, and then
@@ -63,12 +71,13 @@ function requireSameFiles(managed: ManagedDevice, { segments, force }: InactiveT
   const { opened } = managed.device;
   managed.files = opened?.files() ?? managed.files;
   const path = replacedIn(segments, managed.files);
-  if (path === undefined || force) return;
-  throw told(
-    managed,
-    replacedFile(path),
-    opened === undefined ? "requests wait" : "the old table stays in place",
-  );
+  // What both tables name could not be opened by the next one, nor by this one again.
+  const problem =
+    path === undefined || force
+      ? opened && whyNotAgain([opened.device, ...opened.lowers()], fileKeysOf(segments))
+      : replacedFile(path);
+  if (problem === undefined) return;
+  throw told(managed, problem, opened === undefined ? "requests wait" : "the old table stays in place");
 }
 
 /** The bulk of what has to be written back, while nobody has to wait for it. */

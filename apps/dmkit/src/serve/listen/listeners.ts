@@ -1,11 +1,12 @@
 /** Where a server listens: a unix socket, TCP, sockets handed over by the service manager, or stdin/stdout. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { chownSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { BlockIoError, asking } from "@dmkit/block-io";
 import { type ListenOptions, type ListenPolicy, NBD_PORT } from "@dmkit/nbd";
 import { accessOf } from "../../stack-file/access.ts";
 import type { PlannedListener } from "../../stack-file/plan.ts";
+import type { User } from "../process/privileges.ts";
 
 /** The first file descriptor a service manager hands over (sd_listen_fds). */
 const FIRST_ACTIVATED = 3;
@@ -27,7 +28,9 @@ export interface WhereToListen extends ListenPolicy {
 
 export interface Listeners {
   readonly listen: readonly ListenOptions[];
-  /** Removes what was made for listening. */
+  /** Makes sockets in the file system somebody else's, and the folder that was made for one: for a command that runs as they. */
+  giveTo(user: User): void;
+  /** Removes what was made for listening, as far as that can be removed. */
   dispose(): void;
 }
 
@@ -53,9 +56,9 @@ export function activatedSockets(environment: NodeJS.ProcessEnv): number {
  */
 export function chooseListeners(where: WhereToListen, activated: number, fallback: ListenOptions): Listeners {
   const nothing = (): void => {};
-  if (where.single) return { listen: [], dispose: nothing };
+  if (where.single) return { listen: [], giveTo: nothing, dispose: nothing };
   const listen: ListenOptions[] = [];
-  let dispose = nothing;
+  let made: string | undefined;
   const { allow, mode, group } = where;
   if (where.unix !== undefined) listen.push({ path: resolve(where.unix), mode, group });
   if (where.port !== undefined)
@@ -66,12 +69,28 @@ export function chooseListeners(where: WhereToListen, activated: number, fallbac
       mkdtempSync(join(tmpdir(), "dmkit-")),
     );
     listen.push({ path: join(folder, "socket") });
-    dispose = () => rmSync(folder, { recursive: true, force: true });
+    made = folder;
   }
   for (let index = 0; index < activated; index += 1) listen.push({ fd: FIRST_ACTIVATED + index });
   const { tls, identities, writers } = where;
   const policy = { tls, identities, writers };
-  return { listen: (listen.length > 0 ? listen : [fallback]).map((one) => ({ ...one, ...policy })), dispose };
+  const all = (listen.length > 0 ? listen : [fallback]).map((one) => ({ ...one, ...policy }));
+  return {
+    listen: all,
+    giveTo({ uid, gid }) {
+      const sockets = all.flatMap((one) => ("path" in one && one.path !== undefined ? [one.path] : []));
+      // Members of a group that was given may go on.
+      for (const path of made === undefined ? sockets : [made, ...sockets])
+        chownSync(path, uid, group === undefined ? gid : -1);
+    },
+    dispose() {
+      try {
+        if (made !== undefined) rmSync(made, { recursive: true, force: true });
+      } catch {
+        // Whoever the server has become may not: what it was for is over, and its result counts.
+      }
+    },
+  };
 }
 
 /** Whether somebody else than a stack file says where to listen. */

@@ -45,7 +45,10 @@ export async function createV2(
 }
 
 /** How a new device is divided; `journal` bytes, 0 for as many as fit it. Throws `EINVAL`. */
-export function planV2(lower: BlockDevice, journal: number): LayoutV2 {
+export function planV2(
+  lower: Pick<BlockDevice, "size"> & Partial<Pick<BlockDevice, "name">>,
+  journal: number,
+): LayoutV2 {
   const wanted = journal === 0 ? defaultJournal(lower.size) : journal;
   const layout = layoutV2(Math.floor(lower.size / BLOCK), Math.max(wanted, MIN_JOURNAL));
   if (layout !== undefined) return layout;

@@ -203,7 +203,7 @@ const hints: Readonly<Record<string, string>> = {
 /** What the system, or TLS, says of a connection. */
 function describe(peer: string, error: NodeJS.ErrnoException): BlockIoError {
   if (isOfTls(error)) {
-    return new BlockIoError(`no TLS with the server at ${peer}: ${error.message}`, {
+    return new BlockIoError(`no TLS with the server at ${peer}: ${error.message.trim()}`, {
       code: "EPERM",
       op: "connect",
       hint: "Check both sides' certificates or keys, and that the server's is for the name it is called by; tls-certificates, tls-psk-file and tls-hostname in the URI say what is expected.",
