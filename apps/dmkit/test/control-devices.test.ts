@@ -333,13 +333,30 @@ describe("reload", () => {
     manager = new DeviceManager(realEnvironment);
   });
 
-  it("keeps requests waiting when neither table opens, until one does", async () => {
+  it("keeps the table in place when its file is gone, which neither could open", async () => {
     const path = file("a");
     const device = await manager.create("a", `0 2048 linear ${path} 0`);
     await device.write(0, Buffer.alloc(4096, 1), { fua: true });
     rmSync(path);
     await manager.reload("a", `0 2048 linear ${path} 0`);
     await expect(manager.resume("a")).rejects.toMatchObject({ code: "ENOENT" });
+    const into = Buffer.alloc(4096);
+    await device.read(0, into);
+    expect(into[0]).toBe(1);
+    // Another one is put in place of it as ever.
+    await manager.reload("a", `0 2048 linear ${file("other")} 0`);
+    await manager.resume("a");
+    await device.read(0, into);
+    expect(into[0]).toBe(0);
+  });
+
+  it("keeps requests waiting when neither table opens, until one does", async () => {
+    const path = file("a");
+    const device = await manager.create("a", `0 2048 linear ${path} 0`);
+    await device.write(0, Buffer.alloc(4096, 1), { fua: true });
+    truncateSync(path, 512);
+    await manager.reload("a", `0 2048 linear ${path} 0`);
+    await expect(manager.resume("a")).rejects.toMatchObject({ code: "EINVAL" });
     expect(manager.snapshotOf("a").state).toBe("broken");
     const into = Buffer.alloc(4096, 7);
     const reading = device.read(0, into);
@@ -355,9 +372,9 @@ describe("reload", () => {
   it("refuses held requests at the end when there is no table for them", async () => {
     const path = file("a");
     const device = await manager.create("a", `0 2048 linear ${path} 0`);
-    rmSync(path);
+    truncateSync(path, 512);
     await manager.reload("a", `0 2048 linear ${path} 0`);
-    await expect(manager.resume("a")).rejects.toMatchObject({ code: "ENOENT" });
+    await expect(manager.resume("a")).rejects.toMatchObject({ code: "EINVAL" });
     const reading = device.read(0, Buffer.alloc(512));
     const refused = expect(reading).rejects.toMatchObject({ code: "ESHUTDOWN" });
     await manager.close();
@@ -368,9 +385,9 @@ describe("reload", () => {
     const path = file("a");
     await manager.create("low", `0 2048 linear ${path} 0`);
     const high = await manager.create("high", "0 8 linear dm:low 0");
-    rmSync(path);
+    truncateSync(path, 512);
     await manager.reload("low", `0 2048 linear ${path} 0`);
-    await expect(manager.resume("low")).rejects.toMatchObject({ code: "ENOENT" });
+    await expect(manager.resume("low")).rejects.toMatchObject({ code: "EINVAL" });
     const refused = expect(high.write(0, Buffer.alloc(512))).rejects.toMatchObject({ code: "ESHUTDOWN" });
     await expect(manager.close()).rejects.toMatchObject({ code: "ESHUTDOWN" });
     await refused;
