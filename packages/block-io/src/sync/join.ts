@@ -57,9 +57,9 @@ export async function* inOrder<T, R>(
 }
 
 /**
- * Carries out `work` for all items, at most `width` (1 or more; a function where that changes) at a time, in their order. After a failure nothing new is
- * begun, and what was begun is waited for; then the worst failure is thrown. Items may come while it goes on; where their
- * source fails, that counts as a failure.
+ * Carries out `work` for all items, at most `width` (1 or more; a function where that changes) at a time, in their order.
+ * After a failure nothing new is begun, and what was begun is waited for; then the worst failure is thrown. Items may come
+ * while it goes on; where their source fails, that counts as a failure.
  */
 export async function inParallel<T>(
   items: Iterable<T> | AsyncIterable<T>,
