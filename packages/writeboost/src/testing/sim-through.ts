@@ -22,6 +22,8 @@ export async function takeAway(
 ): Promise<void> {
   if (session.kept !== undefined) return comeBack(disks.slice(1), environment, session);
   const isSafe = session.last?.facts()["backing_complete"] === 1;
+  // Of what was partly taken away nothing comes back.
+  const isWhole = session.isGoing === undefined;
   session.isGoing ??= isSafe && environment.random.next() < 0.5;
   if (!session.isGoing) {
     delete session.isGoing;
@@ -29,7 +31,7 @@ export async function takeAway(
   }
   const { identity } = await readSuperblock(disks[1] as BlockDevice);
   // One that was closed in order is refused over a backing device that was changed.
-  const isLeft = typeof identity === "object" && identity.through === true && !identity.clean;
+  const isLeft = isWhole && typeof identity === "object" && identity.through === true && !identity.clean;
   const contents = isLeft ? await Promise.all(disks.slice(1).map(contentsOf)) : undefined;
   for (const [at, disk] of disks.slice(1).entries()) {
     // Header and identity record of a cache; all of a plog.
