@@ -2,16 +2,7 @@
  * What helps when a device cannot be opened: what a hint says to do is done, until it opens. Each hint leads on: to a device
  * that opens, or to another hint, and never to one that was followed already.
  */
-import {
-  closeSync,
-  existsSync,
-  openSync,
-  readFileSync,
-  statSync,
-  truncateSync,
-  writeFileSync,
-  writeSync,
-} from "node:fs";
+import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BlockIoError, SECTOR, realEnvironment, shellQuote } from "@dmkit/block-io";
 import { expect, it } from "vitest";
@@ -42,12 +33,6 @@ async function open({ length, target, words, options, readOnly }: Attempt): Prom
   await device.close();
 }
 
-function zero(path: string, bytes: number): void {
-  const fd = openSync(path, "r+");
-  writeSync(fd, Buffer.alloc(bytes), 0, bytes, 0);
-  closeSync(fd);
-}
-
 /** What a hint may say, and how it is done. The file that it is about is the device of the error. */
 const ways: readonly [RegExp, (attempt: Attempt, file: string, match: RegExpExecArray) => void][] = [
   [/truncate -s %512 FILE/, (_, file) => truncateSync(file, Math.ceil(statSync(file).size / 512) * 512)],
@@ -56,7 +41,10 @@ const ways: readonly [RegExp, (attempt: Attempt, file: string, match: RegExpExec
   [/make it as long as it was/, (_, file) => truncateSync(file, 16 * MIB)],
   [/"0 (\d+) cache/, (attempt, _, [, length]) => void (attempt.length = Number(length))],
   [/Leave the option (\w+) out/, ({ options }, _, [, name]) => void options.delete(name as string)],
-  [/zero the first MiB of the cache device/, ({ words }) => zero(words[2] as string, MIB)],
+  [
+    /zero the first MiB of the cache device/,
+    ({ words }) => writeFileSync(words[2] as string, Buffer.alloc(MIB), { flag: "r+" }),
+  ],
   [/open the stack read-only/, ({ readOnly }) => void (readOnly.value = true)],
   [/give the option force|the option force/, ({ options }) => void options.set("force", "1")],
 ];

@@ -4,8 +4,7 @@
  * Invariants:
  *
  * - it ends nothing that is under way: what is being written to a device is finished, and a server goes on serving.
- *   Whoever prints for as long as somebody reads asks {@link outputIsLost}, and who may have nothing to print for long
- *   {@link outputLost};
+ *   Whoever prints for as long as somebody reads asks {@link outputLost}, or is told by it;
  * - standard error: what cannot be told is lost, and the next line is tried again;
  * - standard output: a command whose reader has gone ends quietly, with the status that shells have for SIGPIPE. What
  *   could not be written for another reason is an error: a dump on a full disk is no dump.
@@ -19,13 +18,6 @@ import { compareCodes, exitCodes, failureCodes, printError } from "./terminal.ts
 /** 128 and the number of SIGPIPE. */
 const READER_GONE = 141;
 
-let loss: NodeJS.ErrnoException | undefined;
-
-/** Whether nothing that is printed can arrive any more. */
-export function outputIsLost(): boolean {
-  return loss !== undefined;
-}
-
 /** Whether anything was printed, as far as can be known: of what goes into a pipe. */
 export function hasPrinted(): boolean {
   return !(process.stdout instanceof Socket) || process.stdout.bytesWritten > 0;
@@ -33,16 +25,13 @@ export function hasPrinted(): boolean {
 
 const losing = new AbortController();
 
-/** Is aborted when nothing that is printed can arrive any more. */
+/** Is aborted when nothing that is printed can arrive any more, with the first error. */
 export const outputLost: AbortSignal = losing.signal;
 
 /** To be called once, before anything is printed. */
 export function watchOutputs(): void {
   process.stderr.on("error", () => {});
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    loss ??= error;
-    losing.abort(error);
-  });
+  process.stdout.on("error", (error) => losing.abort(error));
   for (const stream of [process.stdout, process.stderr]) writeWhole(stream, stream.fd);
 }
 
@@ -68,7 +57,8 @@ function writeWhole(stream: Writable, fd: number): void {
  * @param command its name. @param code what it ends with if all of that has arrived.
  */
 export function statusOf(command: string | undefined, code: number): number {
-  if (loss === undefined) return code;
+  if (!outputLost.aborted) return code;
+  const loss = outputLost.reason as NodeJS.ErrnoException;
   // On a server's standard output there may be a client, that has gone.
   if (command === "serve" && ["EPIPE", "ECONNRESET"].includes(loss.code ?? "")) return code;
   if (loss.code === "EPIPE") {

@@ -88,6 +88,6 @@ function pieceKind(state: BlockState): Piece["kind"] | undefined {
 }
 
 /** Whether an extent is stored as it is. */
-export function isRaw({ sectors, blocks }: StoredExtent): boolean {
+export function isRaw({ sectors, blocks }: Pick<StoredExtent, "sectors" | "blocks">): boolean {
   return sectors === blocks * BLOCK_SECTORS;
 }

@@ -3,7 +3,8 @@
  * written. A write that is not stable when the power fails has mended nothing.
  */
 import { type BlockDevice, BlockIoError, GuardedDevice, type Random, SECTOR } from "@dmkit/block-io";
-import { BLOCK, BLOCK_SECTORS, payloadBytes } from "../format/geometry-v1.ts";
+import { isRaw } from "../core/plan.ts";
+import { BLOCK, payloadBytes } from "../format/geometry-v1.ts";
 import {
   type Change,
   type DecodedRecord,
@@ -77,7 +78,6 @@ function inJournal(records: readonly DecodedRecord[]): Change[] {
   const newest = records.at(-1)?.changes ?? [];
   const before = records.length > 1 ? (records[0] as DecodedRecord).changes : [];
   const isPayload = ({ kind }: Change): boolean => kind === changeKinds.payload;
-  const isRaw = ({ blocks, sectors }: Change): boolean => sectors === blocks * BLOCK_SECTORS;
   const meets = (one: Change, other: Change): boolean =>
     one.first < other.first + other.blocks && other.first < one.first + one.blocks;
   const has = (whole: Change, part: Change): boolean =>

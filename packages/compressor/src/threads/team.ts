@@ -200,10 +200,9 @@ class Thread {
     const setup: ThreadSetup = { entry, settings, input, output };
     const isSource = import.meta.url.endsWith(".ts");
     const file = new URL(isSource ? "./worker.ts" : "./worker.js", import.meta.url);
-    // Not the flags of the process: some (--input-type, --eval) would keep the worker from starting. Sources are loaded as
-    // the process loads them; what V8 is told is for all of it, and Node 24 refuses it here.
-    const execArgv = isSource ? process.execArgv.filter((word) => word !== "--single-threaded-gc") : [];
-    this.#worker = new Worker(file, { workerData: setup, execArgv });
+    // Not the flags of the process: some (--input-type, --eval) would keep the worker from starting. Sources need those by
+    // which they are loaded, and inherit all.
+    this.#worker = new Worker(file, { workerData: setup, ...(isSource ? {} : { execArgv: [] }) });
     this.ready = new Promise((resolve, reject) => {
       // One listener for good: adding one later would keep the process alive.
       this.#worker.on("message", (message: typeof READY | Answer) => {

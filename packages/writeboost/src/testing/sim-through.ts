@@ -1,5 +1,6 @@
 /** A cache that writes through under the simulation: switched on and off while clients write, and taken away. */
 import type { BlockDevice, Environment } from "@dmkit/block-io";
+import { contentsOf } from "@dmkit/block-io/testing";
 import type { WriteboostDevice } from "../index.ts";
 import { readSuperblock } from "../open/superblock.ts";
 
@@ -58,12 +59,6 @@ async function comeBack(
     delete session.kept;
   }
   delete session.isComing;
-}
-
-async function contentsOf(disk: BlockDevice): Promise<Buffer> {
-  const bytes = Buffer.alloc(disk.size);
-  await disk.read(0, bytes);
-  return bytes;
 }
 
 /** Sometimes it is switched on, or off, later. */

@@ -9,7 +9,7 @@ import { help } from "../../top/controls.ts";
 import { type Display, openDisplay } from "../../top/display.ts";
 import type { History } from "../../top/history.ts";
 import type { Snapshot } from "../../top/snapshot.ts";
-import { outputIsLost } from "../../ui/output.ts";
+import { outputLost } from "../../ui/output.ts";
 import { exitCodes } from "../../ui/terminal.ts";
 import { refuseUseless } from "../../ui/useless-options.ts";
 import { type ControlFlags, verb } from "./control.ts";
@@ -80,7 +80,7 @@ async function watch(
   if (display.history !== undefined) await recall(client, before, display.history, interval * 1000);
   for (let looks = once ? 1 : count; looks > 0; looks -= 1) {
     await sleep(environment.clock, interval * 1000, signal);
-    if (signal.aborted || outputIsLost()) return;
+    if (signal.aborted || outputLost.aborted) return;
     const after = await client.call<Snapshot>("statistics", {});
     display.show(figuresOf(before, after));
     before = after;

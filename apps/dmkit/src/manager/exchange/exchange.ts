@@ -66,16 +66,18 @@ export async function exchangeTable(
   }
 }
 
-/** What is loaded under the same name is meant to be the same: clients would get other bytes. */
+/**
+ * What is loaded under the same name is meant to be the same: clients would get other bytes. And what both tables name must
+ * open again: by the next one or, where that fails, by this one.
+ */
 function requireSameFiles(managed: ManagedDevice, { segments, force }: InactiveTable): void {
   const { opened } = managed.device;
   managed.files = opened?.files() ?? managed.files;
   const path = replacedIn(segments, managed.files);
-  // What both tables name could not be opened by the next one, nor by this one again.
   const problem =
-    path === undefined || force
-      ? opened && whyNotAgain([opened.device, ...opened.lowers()], fileKeysOf(segments))
-      : replacedFile(path);
+    path !== undefined && !force
+      ? replacedFile(path)
+      : opened && whyNotAgain([opened.device, ...opened.lowers()], fileKeysOf(segments));
   if (problem === undefined) return;
   throw told(managed, problem, opened === undefined ? "requests wait" : "the old table stays in place");
 }

@@ -28,7 +28,7 @@ export interface WhereToListen extends ListenPolicy {
 
 export interface Listeners {
   readonly listen: readonly ListenOptions[];
-  /** Makes sockets in the file system somebody else's, and the folder that was made for one: for a command that runs as they. */
+  /** Makes sockets in the file system, and the folder that was made for one, somebody else's: a command runs as they. */
   giveTo(user: User): void;
   /** Removes what was made for listening, as far as that can be removed. */
   dispose(): void;

@@ -5,7 +5,7 @@
 import { type BlockDevice, readGiven } from "@dmkit/block-io";
 import type { StoredExtent } from "../../core/extent-map.ts";
 import { isRaw } from "../../core/plan.ts";
-import { BLOCK, BLOCK_SECTORS, payloadBytes } from "../../format/geometry-v1.ts";
+import { BLOCK, payloadBytes } from "../../format/geometry-v1.ts";
 import { type Change, changeKinds } from "../../format/journal-v2.ts";
 
 /** Reads bytes that may be the payload of an extent; undefined where the device below does not give them. */
@@ -47,7 +47,7 @@ export class PayloadPlaces {
         at += payloadBytes(change.sectors);
         const isPart =
           isRaw(extent) &&
-          change.sectors === change.blocks * BLOCK_SECTORS &&
+          isRaw(change) &&
           change.first <= head &&
           head + blocks <= change.first + change.blocks;
         if (isPart || (change.first === head && change.sectors === sectors))

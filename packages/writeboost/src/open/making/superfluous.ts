@@ -9,7 +9,10 @@ import { HEADER_START, encodeGrowing } from "../../format/superblock.ts";
 import { requirePair } from "../pairing.ts";
 import { type Superblock, readSuperblock } from "../superblock.ts";
 
-/** The superblock of the cache; of such a one, which says from now on that it is made anew. Throws what does not belong together, and what the devices throw. */
+/**
+ * The superblock of the cache; of such a one, which says from now on that it is made anew. Throws what does not belong together,
+ * and what the devices throw.
+ */
 export async function withoutSuperfluous(
   devices: Devices,
   { logger }: Environment,

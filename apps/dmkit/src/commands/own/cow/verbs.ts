@@ -20,7 +20,7 @@ import {
 import { requireOther, withDestination } from "../../../destination.ts";
 import { CANCELLED, print, tellCancelled } from "../../../offline/work.ts";
 import { endedBySignal } from "../../../ui/interrupt.ts";
-import { outputIsLost } from "../../../ui/output.ts";
+import { outputLost } from "../../../ui/output.ts";
 import { startProgress } from "../../../ui/progress.ts";
 import { exitCodes } from "../../../ui/terminal.ts";
 import { stackPool, withStack } from "./stack-words.ts";
@@ -202,7 +202,7 @@ export async function diffStack({ from, to }: Range, words: string[], flags: Dif
       ranges = done.value;
     }
     for await (const found of ranges) {
-      if (outputIsLost()) break;
+      if (outputLost.aborted) break;
       const { offset, length, layer } = found;
       print(flags.json ? `${JSON.stringify(found)}\n` : `${offset}\t${length}\t${layer}\n`);
     }
