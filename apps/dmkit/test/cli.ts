@@ -1,4 +1,5 @@
 /** Running the offline commands in this process: much quicker than a process for each, where there are hundreds. */
+import { expect } from "vitest";
 import { runCommandLine } from "../src/command-line.ts";
 import type { Known } from "../src/commands/command.ts";
 import type { Result } from "./support.ts";
@@ -49,10 +50,22 @@ export async function cliIn({ cwd, env }: Surroundings, ...args: string[]): Prom
   }
 }
 
+/** What runs, and for which test: what it prints would be taken for the output of a later one. */
+const running = new Map<string, string | undefined>();
+
 /** The same with other targets than those of the app. */
 export async function cliWith(known: Known | undefined, ...args: string[]): Promise<Result> {
-  const { value: code, stdout, stderr } = await captured(() => runCommandLine(args, known));
-  return { code, stdout, stderr };
+  const { currentTestName: test } = expect.getState();
+  for (const [line, other] of running)
+    if (other !== test) throw new Error(`${other ?? "a hook"} has left dmkit ${line} running`);
+  const line = args.join(" ");
+  running.set(line, test);
+  try {
+    const { value: code, stdout, stderr } = await captured(() => runCommandLine(args, known));
+    return { code, stdout, stderr };
+  } finally {
+    running.delete(line);
+  }
 }
 
 function capture(stream: NodeJS.WriteStream): { release(): void; text(): string } {
