@@ -75,10 +75,11 @@ export interface ObjectStore {
    * Creates an object unless there is one. True: the object has exactly this body, by this call. False: there
    * was one already, by another writer. After an attempt whose outcome is unknown the object is read back and
    * compared, so where two writers may create one key, their bodies differ (each carries its writer's token).
+   * The body is looked at until the promise settles, and not after that: its memory can be used again.
    */
   create(key: string, body: Uint8Array, options?: StoreOptions): Promise<boolean>;
 
-  /** Writes an object whose key names its content; replaces what is there. */
+  /** Writes an object whose key names its content; replaces what is there. The body as with {@link create}. */
   put(key: string, body: Uint8Array, options?: StoreOptions): Promise<void>;
 
   /** Every object whose key begins with `prefix` and comes behind `after`, in the byte order of the keys. */

@@ -36,7 +36,10 @@ export interface ListPage {
   readonly more: boolean;
 }
 
-/** Attempts never reject: everything that can go wrong is an {@link Attempt} that is not done. */
+/**
+ * Attempts never reject: everything that can go wrong is an {@link Attempt} that is not done. Bodies that are given are not
+ * looked at any more once an attempt has settled, also where it may still be carried out.
+ */
 export interface ObjectTransport {
   readonly name: string;
   get(

@@ -28,6 +28,7 @@ import {
   LOG_HEAD,
   type LogHead,
   type LogSegment,
+  MAX_CONTENTS,
   encodeContents,
   encodeLogHead,
 } from "../format/log-object.ts";
@@ -39,6 +40,31 @@ const PAUSE = 1000;
 // How often it looks for the next epoch: once for so many objects, and so many milliseconds while it writes nothing.
 const LOOK_OBJECTS = 32;
 const LOOK_PAUSE = 60_000;
+
+// Bytes of an object at the most.
+const MOST_OBJECT = LOG_HEAD + BLOB_HEAD + MAX_CONTENTS;
+
+/**
+ * Memory of an object, for one after the other: a store does not look at a body any more when it has answered. New memory
+ * for each costs more than hashing it (4 KiB writes with an archive).
+ */
+class ObjectMemory {
+  #bytes: Buffer | undefined;
+
+  /** So many bytes, with anything in them; what was taken before is nobody's any more. */
+  readonly take = (length: number): Buffer => {
+    if (length > MOST_OBJECT) return Buffer.allocUnsafeSlow(length);
+    this.#bytes ??= Buffer.allocUnsafeSlow(MOST_OBJECT);
+    return this.#bytes.subarray(0, length);
+  };
+
+  readonly give = (): void => {};
+
+  /** For who writes nothing for a while. */
+  rest(): void {
+    this.#bytes = undefined;
+  }
+}
 
 /** Where a writer begins. */
 export interface WriterStart {
@@ -55,6 +81,8 @@ export class LogWriter {
   readonly #environment: Environment;
   readonly #start: WriterStart;
   readonly #ending = new AbortController();
+  readonly #plain = new ObjectMemory();
+  readonly #packed = new ObjectMemory();
   #n = 0;
   #id: number;
   #replaced: BlockIoError | undefined;
@@ -89,9 +117,10 @@ export class LogWriter {
     if (this.#replaced !== undefined) throw this.#replaced;
     if (this.#ending.signal.aborted) throw this.#closed(undefined);
     const { token, nonce, epoch } = this.#start;
+    const { coder, codec } = this.#archive;
     const position = { epoch, n: this.#n };
     if (this.#n % LOOK_OBJECTS === LOOK_OBJECTS - 1) this.#look();
-    const contents = encodeContents(segments, LOG_HEAD + BLOB_HEAD);
+    const contents = encodeContents(segments, LOG_HEAD + BLOB_HEAD, this.#plain.take);
     const head: LogHead = {
       position,
       id: this.#id + 1,
@@ -102,7 +131,7 @@ export class LogWriter {
       segments: segments.length,
       digest: digestOf(contents.subarray(LOG_HEAD + BLOB_HEAD)),
     };
-    const body = await this.#archive.coder.encodeBehind(LOG_HEAD, contents, this.#archive.codec);
+    const body = await coder.encodeBehind(LOG_HEAD, contents, codec, this.#packed);
     encodeLogHead(head).copy(body);
     await this.#create(position, body);
     this.#n += 1;
@@ -137,7 +166,11 @@ export class LogWriter {
   }
 
   #lookLater(): void {
-    this.#nextLook = this.#environment.clock.after(LOOK_PAUSE, () => this.#look());
+    this.#nextLook = this.#environment.clock.after(LOOK_PAUSE, () => {
+      this.#plain.rest();
+      this.#packed.rest();
+      this.#look();
+    });
   }
 
   async #create(position: Position, body: Buffer): Promise<void> {

@@ -80,10 +80,17 @@ export function contentsSize(blocks: number): number {
   return SEGMENT_HEAD + (ENTRY + BLOCK) * blocks;
 }
 
-/** Together at most {@link MAX_CONTENTS}; behind `room` bytes with anything in them. */
-export function encodeContents(segments: readonly LogSegment[], room = 0): Buffer {
+/**
+ * Together at most {@link MAX_CONTENTS}; behind `room` bytes with anything in them.
+ * @param take gives memory, with anything in it.
+ */
+export function encodeContents(
+  segments: readonly LogSegment[],
+  room = 0,
+  take: (length: number) => Buffer = (length) => Buffer.allocUnsafeSlow(length),
+): Buffer {
   const size = segments.reduce((sum, { sectors }) => sum + contentsSize(sectors.length), room);
-  const contents = Buffer.allocUnsafeSlow(size);
+  const contents = take(size);
   let at = room;
   for (const { time, sectors, bits, data } of segments) {
     assert.equal(data.length, BLOCK * sectors.length, "data of each block");

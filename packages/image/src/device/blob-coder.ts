@@ -34,11 +34,16 @@ export class BlobCoder {
    * The same where the caller wants `room` bytes in front, to fill them: of the plain bytes behind `room` + {@link BLOB_HEAD}
    * in `body`, which is what is returned if they do not get smaller. So large ones need not be moved. Whether they get
    * smaller is judged by some pieces: lz4 takes longer to find out about all of it than everything else that is done here
-   * (1.7 of 3.0 ms a MiB; 4 KiB writes with an archive).
+   * (1.7 of 3.0 ms a MiB; 4 KiB writes with an archive). What does get smaller lies in what `memory` gives.
    */
-  async encodeBehind(room: number, body: Buffer, codec: BlobCodec): Promise<Buffer> {
+  async encodeBehind(
+    room: number,
+    body: Buffer,
+    codec: BlobCodec,
+    memory: BodyMemory = newMemory,
+  ): Promise<Buffer> {
     const plain = body.subarray(room + BLOB_HEAD);
-    const packed = (await this.#promises(plain, codec)) && (await this.#compress(plain, codec, room));
+    const packed = (await this.#promises(plain, codec)) && (await this.#compress(plain, codec, room, memory));
     if (packed) return packed;
     encodeBlobHead("none", plain.length).copy(body, room);
     return body;
@@ -103,13 +108,18 @@ export class BlobCoder {
   }
 
   /** A compressed blob behind `room` bytes; undefined where that does not save enough. */
-  async #compress(plain: Buffer, codec: BlobCodec, room: number): Promise<Buffer | undefined> {
+  async #compress(
+    plain: Buffer,
+    codec: BlobCodec,
+    room: number,
+    memory: BodyMemory = newMemory,
+  ): Promise<Buffer | undefined> {
     if (codec === "none") return undefined;
     const stream = await (await this.#compressor(codec)).acquire();
     try {
       const length = await stream.compress(plain, plain.length - (plain.length >> 4));
       if (length < 0) return undefined;
-      const body = Buffer.allocUnsafeSlow(room + BLOB_HEAD + length);
+      const body = memory.take(room + BLOB_HEAD + length);
       encodeBlobHead(codec, plain.length).copy(body, room);
       stream.output.copy(body, room + BLOB_HEAD, 0, length);
       return body;

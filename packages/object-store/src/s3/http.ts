@@ -47,7 +47,10 @@ export class ExchangeError extends Error {
   }
 }
 
-/** Sends a request and collects the answer; rejects with {@link ExchangeError}. */
+/**
+ * Sends a request and collects the answer; rejects with {@link ExchangeError}. The body is not looked at any more once it
+ * has settled.
+ */
 export function exchange(endpoint: Endpoint, wanted: Exchange): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const { signal, most } = wanted;
@@ -82,6 +85,8 @@ export function exchange(endpoint: Endpoint, wanted: Exchange): Promise<Answer> 
       collect(response, most, request.method === "HEAD", wanted.memory).then(
         (body) => {
           finish();
+          // An answer that came before all was sent: whoever asked may use the memory of what is still on its way.
+          if (!request.writableFinished) request.destroy();
           resolve({ status: response.statusCode ?? 0, headers: response.headers, body });
         },
         (error: unknown) => {

@@ -1,7 +1,7 @@
 /** Where segments go besides the cache device: what an archive is to a cache, and a cache to its archive. */
 import type { BlockDevice, Environment, WatchedFacts } from "@dmkit/block-io";
 
-/** A segment as an archive takes it: blocks of the disk, in no order. */
+/** A segment as an archive takes it: blocks of the disk, in no order. Its data is lent, see {@link SegmentArchive.write}. */
 export interface ArchivedSegment {
   /** Milliseconds since 1970-01-01 UTC, when it was closed. */
   readonly time: number;
@@ -28,7 +28,7 @@ export interface SegmentArchive {
   /**
    * Takes segments, the first of them `first`; each follows the last one that was taken. Resolves when they are in the
    * archive, however long that takes; one call at a time. Rejects only when there is no going on: `ESHUTDOWN`, another
-   * one writes now, or it was closed.
+   * one writes now, or it was closed. What the segments lie in is not looked at any more then: it is used for others.
    */
   write(first: number, segments: readonly ArchivedSegment[]): Promise<void>;
   /** Ends a write that is under way. */

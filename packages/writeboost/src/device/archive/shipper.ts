@@ -19,10 +19,9 @@ import {
   toBlockIoError,
   wholeStory,
 } from "@dmkit/block-io";
-import { slotOf, BLOCK } from "../../format/geometry.ts";
-import { segmentSize } from "../../format/segment.ts";
+import { BLOCK } from "../../format/geometry.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
-import { segmentOf } from "./segment-reader.ts";
+import { SegmentReader, bytesOf, lengthOf } from "./segment-reader.ts";
 import type { ArchivedSegment, Archiving, SegmentArchive } from "./segment-archive.ts";
 
 // What goes together at the most: an archive takes 4 MiB at a time, metablocks included.
@@ -54,6 +53,7 @@ export class Shipper {
   #drained: number = Number.NEGATIVE_INFINITY;
   /** What went to the archive since the cache was opened. */
   readonly #sent = { objects: 0, bytes: 0 };
+  readonly #reader: SegmentReader;
   /** Why a segment could not be read, until it has been. */
   #unreadable: BlockIoError | undefined;
   /** It is not tried again yet. */
@@ -67,6 +67,7 @@ export class Shipper {
     environment: Environment,
   ) {
     this.#log = log;
+    this.#reader = new SegmentReader(log, MOST_BYTES);
     this.#archive = archive;
     this.#device = device;
     this.#environment = environment;
@@ -150,7 +151,8 @@ export class Shipper {
     const shipped = this.#shipped;
     if (this.#running !== undefined || this.#isPausing || dead !== undefined || shipped >= durable) return;
     const isMuch =
-      opened - shipped > geometry.slots / 2 || this.#bytesOf(shipped + 1, durable, MOST_BYTES) >= MOST_BYTES;
+      opened - shipped > geometry.slots / 2 ||
+      bytesOf(this.#log, shipped + 1, durable, MOST_BYTES) >= MOST_BYTES;
     if (shipped >= this.#wanted && (this.#stopped || !isMuch)) return;
     this.#running = this.#ship(durable).finally(() => {
       this.#running = undefined;
@@ -164,7 +166,7 @@ export class Shipper {
 
   /** Bytes of segments, the open one included, that are not in the archive. */
   get unshippedBytes(): number {
-    return this.#bytesOf(this.#shipped + 1, this.#log.opened);
+    return bytesOf(this.#log, this.#shipped + 1, this.#log.opened);
   }
 
   /** What a status tells. */
@@ -268,7 +270,10 @@ export class Shipper {
     this.#isPausing = false;
     if (this.#archive.replaced !== undefined && dead === undefined)
       this.#failed(toBlockIoError(this.#archive.replaced, {}));
-    if (dead !== undefined || this.#shipped >= opened) return;
+    if (dead !== undefined || this.#shipped >= opened) {
+      if (this.#running === undefined) this.#reader.rest();
+      return;
+    }
     try {
       this.#want(await this.#makeDurable());
     } catch {
@@ -283,11 +288,12 @@ export class Shipper {
       while (this.#shipped < last && log.dead === undefined) {
         const first = this.#shipped + 1;
         const segments: ArchivedSegment[] = [];
+        this.#reader.begin();
         for (let id = first, bytes = 0; id <= last && segments.length < MOST_SEGMENTS; id += 1) {
-          bytes += PER_SEGMENT + PER_BLOCK * this.#lengthOf(id);
+          bytes += PER_SEGMENT + PER_BLOCK * lengthOf(log, id);
           if (bytes > MOST_BYTES) break;
           const time = this.#closed.get(id) ?? this.#environment.clock.wallTime();
-          const segment = await segmentOf(log, id, time).catch((error: unknown) => {
+          const segment = await this.#reader.read(id, time).catch((error: unknown) => {
             // Those before it need not wait for it.
             if (segments.length === 0) throw error;
           });
@@ -298,7 +304,7 @@ export class Shipper {
         await this.#archive.write(first, segments);
         log.archived.last = first + segments.length - 1;
         this.#sent.objects += 1;
-        this.#sent.bytes += this.#bytesOf(first, this.#shipped);
+        this.#sent.bytes += bytesOf(log, first, this.#shipped);
         log.changed.notify();
         for (let id = first; id <= this.#shipped; id += 1) this.#closed.delete(id);
       }
@@ -320,16 +326,6 @@ export class Shipper {
       error: error.message,
     });
     this.#log.end(error);
-  }
-
-  #lengthOf(id: number): number {
-    return this.#log.map.lengths[slotOf(this.#log.geometry, id)] as number;
-  }
-
-  #bytesOf(first: number, last: number, enough = Number.POSITIVE_INFINITY): number {
-    let bytes = 0;
-    for (let id = first; id <= last && bytes < enough; id += 1) bytes += segmentSize(this.#lengthOf(id));
-    return bytes;
   }
 
   #lateError(): BlockIoError {
