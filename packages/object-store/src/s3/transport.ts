@@ -8,6 +8,8 @@
  *     list      GET    /?list-type=2   prefix, start-after
  *     remove    DELETE /key
  *
+ * Bodies that have their place already come by direct-get.ts where there is no TLS.
+ *
  * No other condition is used: If-Match is answered differently by different stores. A status of 500 and above, and a
  * connection that ends after the request was begun, leave open whether a PUT was done.
  */
@@ -27,6 +29,7 @@ import {
   tooLarge,
 } from "../transport.ts";
 import type { CredentialProvider, Credentials } from "./credentials.ts";
+import { DirectConnections } from "./direct-get.ts";
 import { type Answer, type Endpoint, ExchangeError, exchange } from "./http.ts";
 import { parseError, parseListing } from "./listing.ts";
 import type { S3Location } from "./location.ts";
@@ -63,6 +66,8 @@ export class S3Transport implements ObjectTransport {
   readonly #host: string;
   #endpoint: Promise<Endpoint> | undefined;
   #agent: Agent | undefined;
+  /** For bodies that have their place already, where there is no TLS. */
+  readonly #direct: DirectConnections | undefined;
 
   constructor(location: S3Location, options: S3TransportOptions) {
     this.#location = location;
@@ -70,6 +75,8 @@ export class S3Transport implements ObjectTransport {
     this.#credentials = options.credentials;
     this.#connections = options.connections ?? 64;
     this.#host = location.pathStyle ? location.endpoint.host : `${location.bucket}.${location.endpoint.host}`;
+    const [host, port = 80] = splitHost(this.#host);
+    this.#direct = location.endpoint.protocol === "http:" ? new DirectConnections(host, port) : undefined;
   }
 
   async get(
@@ -169,6 +176,7 @@ export class S3Transport implements ObjectTransport {
 
   close(): Promise<void> {
     this.#agent?.destroy();
+    this.#direct?.close();
     return Promise.resolve();
   }
 
@@ -193,8 +201,9 @@ export class S3Transport implements ObjectTransport {
         },
         withoutEmpty(await this.#credentials()),
       );
-      const sent = signed.headers ?? {};
-      return succeeded(await exchange(endpoint, { method, path, headers: sent, body, most, signal, memory }));
+      const wanted = { method, path, headers: signed.headers ?? {}, body, most, signal, memory };
+      const direct = memory && (await this.#direct?.get(wanted));
+      return succeeded(direct ?? (await exchange(endpoint, wanted)));
     } catch (error) {
       return this.#broken(op, key, error);
     }
