@@ -31,6 +31,26 @@ export function promises(open: () => Promise<ObjectStore>): void {
     await store.close();
   });
 
+  test("a body comes into the memory that is given for it, or into other", async () => {
+    const store = await open();
+    const body = Buffer.from(Array.from({ length: 300_000 }, (_, at) => at % 251));
+    await store.put("m", body);
+    const taken: Buffer[] = [];
+    const memory = {
+      take: (length: number): Buffer => {
+        taken.push(Buffer.alloc(length));
+        return taken.at(-1) as Buffer;
+      },
+      give: () => expect.fail("nothing has failed"),
+    };
+    for (let n = 0; n < 3; n += 1) expect((await store.get("m", { memory })).equals(body)).toBe(true);
+    const part = await store.get("m", { memory, range: { offset: 299_990, length: 100 } });
+    expect(part.equals(body.subarray(299_990))).toBe(true);
+    await expect(store.get("n", { memory })).rejects.toMatchObject({ code: "ENOENT" });
+    expect(taken.every(({ length }) => length === 300_000 || length === 10)).toBe(true);
+    await store.close();
+  });
+
   test("of many writers exactly one creates a key", async () => {
     const store = await open();
     const won = await Promise.all(
