@@ -68,17 +68,39 @@ export async function cliWith(known: Known | undefined, ...args: string[]): Prom
   }
 }
 
+/** What commands print now goes to the one that began last, whichever of them ends first. */
+interface Taken {
+  /** Puts the stream back as it was. */
+  readonly restore: () => void;
+  readonly takers: { text: string }[];
+}
+
+const taken = new Map<NodeJS.WriteStream, Taken>();
+
 function capture(stream: NodeJS.WriteStream): { release(): void; text(): string } {
-  const write = stream.write.bind(stream);
-  let text = "";
-  stream.write = (chunk: string | Uint8Array): boolean => {
-    text += String(chunk);
-    return true;
+  const before = Object.getOwnPropertyDescriptor(stream, "write");
+  const restore = (): void => {
+    if (before === undefined) Reflect.deleteProperty(stream, "write");
+    else Object.defineProperty(stream, "write", before);
   };
+  const now = taken.get(stream) ?? { restore, takers: [] };
+  const { takers } = now;
+  taken.set(stream, now);
+  const mine = { text: "" };
+  takers.push(mine);
+  if (takers.length === 1)
+    stream.write = (chunk: string | Uint8Array): boolean => {
+      const last = takers.at(-1);
+      if (last !== undefined) last.text += String(chunk);
+      return true;
+    };
   return {
     release() {
-      stream.write = write;
+      takers.splice(takers.indexOf(mine), 1);
+      if (takers.length > 0) return;
+      now.restore();
+      taken.delete(stream);
     },
-    text: () => text,
+    text: () => mine.text,
   };
 }

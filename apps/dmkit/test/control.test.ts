@@ -17,6 +17,7 @@ import {
   serve,
   tempFolder,
   until,
+  untilInFlight,
 } from "./support.ts";
 
 const MIB = 2 ** 20;
@@ -153,11 +154,11 @@ describe("verbs", () => {
   });
 
   it("end a suspended server in order, with requests waiting", async () => {
-    const { server, ok, uri } = await controlled((at) => [file(join(at, "a.img"))]);
+    const { server, ok, uri, control } = await controlled((at) => [file(join(at, "a.img"))]);
     const device = await openNbd(uri(), { environment: realEnvironment, reconnect: 0 });
     await ok("suspend", "default");
     const writing = device.write(0, Buffer.alloc(512, 1));
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await untilInFlight(control);
     const stopped = server.stop();
     await writing;
     expect(await stopped).toBe(0);
@@ -389,8 +390,8 @@ describe("stack files", () => {
     const result = await dmkit(["serve", "-U", join(folder, "s"), yaml]);
     expect(result.code).toBe(1);
     expect(result.stderr).toMatch(/stack\.yaml:2.*none\.img.*ENOENT/);
-    expect((await dmkit(["serve", yaml, "mem:1M"])).stderr).toMatch(/goes alone/);
-    expect((await dmkit(["serve", yaml, "--create", "1M"])).stderr).toMatch(/--create does not go/);
+    expect((await cli("serve", yaml, "mem:1M")).stderr).toMatch(/goes alone/);
+    expect((await cli("serve", yaml, "--create", "1M")).stderr).toMatch(/--create does not go/);
   });
 
   it("that lack a layer name the command that makes it", async () => {
@@ -556,7 +557,16 @@ describe("hostile control clients", () => {
     await expect(ControlClient.connect(control)).rejects.toThrow(/64 control clients already/);
     for (const { socket } of all) socket.destroy();
     await Promise.all(all.map(({ closed }) => closed));
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    // It learns of their ends one after the other.
+    const isLetIn = (): Promise<boolean> =>
+      ControlClient.connect(control).then(
+        (client) => {
+          client.close();
+          return true;
+        },
+        () => false,
+      );
+    await until(isLetIn, "room for a client");
     expect(await ok("ls")).toMatch(/default/);
     expect(existsSync(control)).toBe(true);
   });

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { MemoryDevice, openFile, openTable, parseTable, realEnvironment } from "@dmkit/block-io";
-import { SeededRandom } from "@dmkit/block-io/testing";
+import { SeededRandom, isDeep } from "@dmkit/block-io/testing";
 import { NbdServer } from "@dmkit/nbd";
 import { describe, expect, it } from "vitest";
 import { targets } from "../src/targets.ts";
@@ -12,7 +12,7 @@ import { cli } from "./cli.ts";
 import { cleanUp, complaints, dmkit, main, serve, tempFolder } from "./support.ts";
 
 const MIB = 2 ** 20;
-const ROUNDS = Number(process.env["DMKIT_KILL_ROUNDS"] ?? 3);
+const ROUNDS = Number(process.env["DMKIT_KILL_ROUNDS"] ?? (isDeep ? 10 : 2));
 
 const hash = (path: string): string => createHash("sha256").update(readFileSync(path)).digest("hex");
 
@@ -80,7 +80,7 @@ describe("beside others", () => {
   it("a served image is refused, and an image in work is refused by the server", async () => {
     const folder = tempFolder();
     const path = sparse(join(folder, "image"), 16 * MIB);
-    expect((await dmkit(["format", "compression", path])).code).toBe(0);
+    expect((await cli("format", "compression", path)).code).toBe(0);
     const server = await serve([path]);
     const state = `${hash(path)} ${statSync(path).mtimeMs}`;
     for (const [args, code] of [
@@ -91,7 +91,7 @@ describe("beside others", () => {
       [["map", path], 1],
       [["format", "compression", "--force", path], 1],
     ] as const) {
-      const result = await dmkit(args);
+      const result = await cli(...args);
       expect(result.stderr.split("\n")[0]).toMatch(/EBUSY/);
       expect(result.code).toBe(code);
     }

@@ -32,7 +32,7 @@ metrics: { port: 0, page: true }
 
 /** Waits for what the page shows with one of its next looks. */
 const soon = (look: () => Promise<string | null>): ReturnType<typeof expect.poll> =>
-  expect.poll(look, { timeout: 20_000 });
+  expect.poll(look, { timeout: 120_000 });
 
 interface Shown {
   readonly page: Page;

@@ -7,7 +7,17 @@ import { describe, expect, it } from "vitest";
 import { realEnvironment } from "@dmkit/block-io";
 import { openNbd } from "@dmkit/nbd";
 import { cli } from "./cli.ts";
-import { cleanUp, describeWith, dmkit, main, run, serve, tempFolder, until } from "./support.ts";
+import {
+  cleanUp,
+  describeWith,
+  dmkit,
+  main,
+  run,
+  serve,
+  tempFolder,
+  until,
+  untilInFlight,
+} from "./support.ts";
 import { removePidfile, writePidfile } from "../src/serve/pidfile.ts";
 
 function image(folder: string, name = "disk.img", size = 2 ** 20): string {
@@ -323,7 +333,7 @@ describeWith(["nbdinfo"], "serve --run", () => {
 describe("mistakes", () => {
   /** One line that says what is wrong (and one what to do), the exit code, and nothing printed on stdout. */
   async function refused(args: readonly string[], says: RegExp, code = 1): Promise<void> {
-    const result = await dmkit(args);
+    const result = await cli(...args);
     expect(result.stderr).toMatch(says);
     expect(result.stderr.trimEnd().split("\n").length).toBeLessThanOrEqual(2);
     expect(result.stderr).not.toMatch(/at .*\.js:\d+/);
@@ -401,7 +411,7 @@ describe("mistakes", () => {
     expect((await dmkit(["serve", "--port", "99999"])).code).toBe(2);
     expect((await cli("nonsense")).code).toBe(2);
     expect((await cli("copy", "a")).code).toBe(2);
-    expect((await dmkit(["serve", "--create", "12x", "y"])).code).toBe(2);
+    expect((await cli("serve", "--create", "12x", "y")).code).toBe(2);
   });
 
   it("images and a table at once, one name for two images", async () => {
@@ -413,11 +423,12 @@ describe("mistakes", () => {
 
 describe("an orderly end", () => {
   it("answers requests in flight before it goes", async () => {
-    const server = await serve(["-t", "0 2048 delay mem:1M 0 300"]);
+    const control = join(tempFolder(), "c");
+    const server = await serve(["-C", control, "-t", "0 2048 delay mem:1M 0 2000"]);
     const device = await openNbd(server.uri, { environment: realEnvironment, reconnect: 0 });
     const into = Buffer.alloc(512, 1);
     const reading = device.read(0, into);
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await untilInFlight(control);
     const stopped = server.stop();
     await reading;
     expect(into[0]).toBe(0);
@@ -426,12 +437,14 @@ describe("an orderly end", () => {
   });
 
   it("is cut short by a second signal", async () => {
-    const server = await serve(["-t", "0 2048 delay mem:1M 0 60000"]);
+    const [socket, control] = [join(tempFolder(), "s"), join(tempFolder(), "c")];
+    const server = await serve(["-U", socket, "-C", control, "-t", "0 2048 delay mem:1M 0 60000"]);
     const device = await openNbd(server.uri, { environment: realEnvironment, reconnect: 0 });
     const reading = device.read(0, Buffer.alloc(512)).catch((error: unknown) => error);
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await untilInFlight(control);
     server.process.kill("SIGTERM");
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    // It has begun to end, and waits for what is in flight.
+    await until(() => !existsSync(socket), "the end of its socket");
     expect(server.process.exitCode).toBeNull();
     expect(await server.stop("SIGINT")).toBe(130);
     expect(await reading).toMatchObject({ name: "BlockIoError" });
@@ -439,10 +452,12 @@ describe("an orderly end", () => {
   });
 
   it("drops clients that do not go within the time limit", async () => {
-    const server = await serve(["-t", "0 2048 delay mem:1M 0 60000", "--shutdown-timeout", "1"]);
+    const control = join(tempFolder(), "c");
+    const slow = ["-t", "0 2048 delay mem:1M 0 60000", "--shutdown-timeout", "1"];
+    const server = await serve(["-C", control, ...slow]);
     const device = await openNbd(server.uri, { environment: realEnvironment, reconnect: 0 });
     const reading = device.read(0, Buffer.alloc(512)).catch((error: unknown) => error);
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await untilInFlight(control);
     const stopped = server.stop();
     expect(await reading).toMatchObject({ name: "BlockIoError" });
     // The device cannot be closed in order either: that is an error, and said.

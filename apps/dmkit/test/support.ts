@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, onTestFinished } from "vitest";
+import { ControlClient } from "../src/control/client.ts";
 
 export const main: string = fileURLToPath(new URL("../bin/main.js", import.meta.url));
 
@@ -123,13 +124,25 @@ export async function serve(
   return { uri, process: child, stderr: () => stderr, ended, stop };
 }
 
-/** Waits until `condition` holds, looking every 20 ms; gives up after a minute: a busy machine is slow. */
-export async function until(condition: () => boolean, what: string): Promise<void> {
-  for (let tries = 0; tries < 3000; tries += 1) {
-    if (condition()) return;
+/** Waits until `condition` holds, looking every 20 ms; gives up before the test's time is over, and says on what. */
+export async function until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
+  for (let tries = 0; tries < 7500; tries += 1) {
+    if (await condition()) return;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   throw new Error(`waited in vain for ${what}`);
+}
+
+/** Waits until a server has taken a request that it has not answered: from then on it is in flight. */
+export async function untilInFlight(control: string): Promise<void> {
+  const client = await ControlClient.connect(control);
+  try {
+    const inFlight = async (): Promise<boolean> =>
+      (await client.call<{ bytesInFlight: number }>("statistics", {})).bytesInFlight > 0;
+    await until(inFlight, "a request in flight");
+  } finally {
+    client.close();
+  }
 }
 
 /** Makes a disk of 25 MiB: partition 1 begins at 1 MiB and 2 at 9 MiB, each of 8 MiB; 3 begins at 5 MiB, in both. */

@@ -18,7 +18,7 @@ import { archivedDisk } from "./archived-disk.ts";
 import { type Server, cleanUp, describeWith, dmkit, serve, tempFolder, until } from "./support.ts";
 
 const rounds = Number(process.env["DMKIT_TAKEOVERS"] ?? 2);
-const TIMEOUT = 60_000 + 60_000 * rounds;
+const TIMEOUT = 180_000 + 60_000 * rounds;
 const BLOCK = 4096;
 /** Blocks with numbers: the first half of the disk. The second one is fio's. */
 const SLOTS = 512;

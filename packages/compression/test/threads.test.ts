@@ -21,7 +21,7 @@ describe.skipIf(!built && !process.env["CI"])("writes of 128 KiB, on the build",
       const { status, stdout, stderr } = spawnSync(process.execPath, [program], {
         encoding: "utf8",
         env: { ...process.env, DMKIT_RENDEZVOUS: folder },
-        timeout: 60_000,
+        timeout: 120_000,
       });
       expect([status, stderr]).toEqual([0, ""]);
       expect(stdout).toBe("Data Size 262144 Compressed Data Size 1024\n");

@@ -160,7 +160,7 @@ describe("worker threads", () => {
     `;
     const { status, stdout } = spawnSync(process.execPath, ["--input-type=module", "--eval", program], {
       encoding: "utf8",
-      timeout: 20_000,
+      timeout: 120_000,
     });
     expect([status, stdout]).toEqual([0, "522\n"]);
   });

@@ -180,7 +180,7 @@ describe("a stack", () => {
       await device.close();
     },
     // 250 stacks are opened one after the other.
-    60_000,
+    180_000,
   );
 
   it("refuses layers in the wrong order, of another length, foreign, and frozen ones on top", async () => {

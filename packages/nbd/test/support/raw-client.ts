@@ -1,6 +1,7 @@
 /** An NBD client that sends any bytes it is told to, and looks at the answers byte by byte. */
 import { type Socket, connect } from "node:net";
 import type { Duplex } from "node:stream";
+import { onTestFinished } from "vitest";
 import {
   CHUNK,
   CMD,
@@ -82,6 +83,7 @@ export class RawClient {
     });
   }
 
+  /** For the test that is running: it goes with its end. */
   static async connect(where: { path: string } | { port: number; host: string }): Promise<RawClient> {
     for (;;) {
       const socket: Socket = connect({ ...where, allowHalfOpen: true });
@@ -89,7 +91,10 @@ export class RawClient {
         socket.once("connect", () => resolve(undefined));
         socket.once("error", resolve);
       });
-      if (failure === undefined) return new RawClient(socket);
+      if (failure === undefined) {
+        onTestFinished(() => void socket.destroy());
+        return new RawClient(socket);
+      }
       // A full backlog; the server is busy accepting.
       if (failure.code !== "EAGAIN") throw failure;
       await new Promise((resolve) => setTimeout(resolve, 5));
