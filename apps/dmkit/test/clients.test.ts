@@ -188,9 +188,10 @@ describeWith(["fio"], "fio", () => {
       "--bs_unaligned=0",
       "--blockalign=512",
       "--iodepth=32",
-      "--size=64m",
+      "--size=32m",
       "--verify=crc32c",
       "--verify_fatal=1",
+      "--verify_state_save=0",
       "--do_verify=1",
       "--randseed=7",
     ]);

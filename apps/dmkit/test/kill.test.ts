@@ -12,7 +12,7 @@ import { openNbd } from "@dmkit/nbd";
 import { describe, expect, it } from "vitest";
 import { serve, tempFolder } from "./support.ts";
 
-const rounds = Number(process.env["DMKIT_KILL_ROUNDS"] ?? (isDeep ? 20 : 4));
+const rounds = Number(process.env["DMKIT_KILL_ROUNDS"] ?? (isDeep ? 20 : 2));
 const seed = Number(process.env["DMKIT_SEED"] ?? 1 + (Date.now() % 1_000_000));
 const SECTORS = 4096;
 const MINUTES = 10 * 60_000;

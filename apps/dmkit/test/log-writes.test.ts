@@ -11,7 +11,13 @@ import {
   MemoryDevice,
   realEnvironment,
 } from "@dmkit/block-io";
-import { type LoggedDisk, type ReplaySummary, oracleCheck, replayWriteLog } from "@dmkit/block-io/testing";
+import {
+  type LoggedDisk,
+  type ReplaySummary,
+  isDeep,
+  oracleCheck,
+  replayWriteLog,
+} from "@dmkit/block-io/testing";
 import { NbdServer, openNbd } from "@dmkit/nbd";
 import { openWriteboost } from "@dmkit/writeboost";
 import { describe, expect, it } from "vitest";
@@ -70,7 +76,7 @@ async function replayed({ top, disks }: Recorded): Promise<ReplaySummary> {
 
 async function writesAndFlushes(uri: string): Promise<void> {
   const device = await openNbd(uri);
-  for (let n = 0; n < 60; n += 1) {
+  for (let n = 0; n < (isDeep ? 60 : 36); n += 1) {
     const offset = ((n * 7919) % (SIZE / 512 - 32)) * 512;
     const length = 512 * (1 + (n % 24));
     const writes = [0, 4096].map((more) =>
@@ -109,7 +115,13 @@ describeWith(["fio"], "a recorded run of fio", () => {
     async () => {
       const logs = await recorded(async (uri) => {
         const job = ["--name=j", "--ioengine=nbd", `--uri=${uri}`, "--rw=randwrite", "--bsrange=512-16k"];
-        await succeed("fio", [...job, `--size=${SIZE}`, "--io_size=1m", "--iodepth=8", "--fsync=16"]);
+        await succeed("fio", [
+          ...job,
+          `--size=${SIZE}`,
+          `--io_size=${isDeep ? "1m" : "512k"}`,
+          "--iodepth=8",
+          "--fsync=16",
+        ]);
       });
       const summary = await replayed(logs);
       expect(summary.failures).toEqual([]);

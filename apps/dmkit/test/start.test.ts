@@ -8,9 +8,10 @@ import { cleanUp, describeWith, run, tempFolder, until } from "./support.ts";
 const root = join(import.meta.dirname, "../../..");
 
 describeWith(["nbdinfo", "nbdfuse", "fusermount3", "mkfs.ext4", "mount"], "npm start", () => {
+  // A smaller one than is usual: its file system is sooner made.
   it("serves the default disk and prints commands that work", async () => {
     const folder = tempFolder();
-    const child = spawn("npm", ["start", "--", "--data", join(folder, "data")], {
+    const child = spawn("npm", ["start", "--", "--data", join(folder, "data"), "--create", "1G"], {
       cwd: root,
       stdio: ["ignore", "ignore", "pipe"],
       detached: true,

@@ -27,7 +27,7 @@ describeWith(["fio"], "fio", () => {
           "--buffer_compress_percentage=50",
           "--refill_buffers",
           "--iodepth=32",
-          "--size=32m",
+          "--size=16m",
           "--verify=crc32c",
           "--verify_fatal=1",
           "--verify_state_save=0",

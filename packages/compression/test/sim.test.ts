@@ -10,7 +10,7 @@ import {
 } from "../src/testing/sim-mutants.ts";
 import { formatTwo, simTargets } from "../src/testing/sim-targets.ts";
 
-const cycles = Number(process.env["DMKIT_SIM_CYCLES"] ?? 240);
+const cycles = Number(process.env["DMKIT_SIM_CYCLES"] ?? 120);
 const MINUTES = 10 * 60_000;
 
 describe("under crashes and faults", () => {
@@ -37,7 +37,7 @@ describe("bits that rot", () => {
   it(
     "give a legal value or an error",
     async () => {
-      const { failures } = await runSim(formatTwo, { seeds: 80, faults: ["rot"] });
+      const { failures } = await runSim(formatTwo, { seeds: isDeep ? 80 : 40, faults: ["rot"] });
       expect(failures.map(({ command, violations }) => [command, violations])).toEqual([]);
     },
     MINUTES,

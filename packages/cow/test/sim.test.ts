@@ -7,7 +7,7 @@ import { describe, expect, it } from "vitest";
 import { simTargets } from "../src/testing/sim-targets.ts";
 import { mutants } from "../src/testing/mutants.ts";
 
-const cycles = Number(process.env["DMKIT_SIM_CYCLES"] ?? 100);
+const cycles = Number(process.env["DMKIT_SIM_CYCLES"] ?? 50);
 const MINUTES = 10 * 60_000;
 
 describe("under crashes and faults", () => {

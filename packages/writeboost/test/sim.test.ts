@@ -16,7 +16,7 @@ const explained = (failures: readonly { command: string }[]): string[] =>
 
 describe("random runs keep every promise", () => {
   it.each(simTargets.map((target) => [target.name, target] as const))("%s", async (_name, target) => {
-    const summary = await runSim(target, { cycles: 50 });
+    const summary = await runSim(target, { cycles: isDeep ? 50 : 25 });
     expect(explained(summary.failures)).toEqual([]);
     expect(summary.inRecovery).toBeGreaterThan(0);
   });
