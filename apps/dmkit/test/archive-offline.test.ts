@@ -16,7 +16,8 @@ interface Machine {
 function machine(): Machine {
   const folder = tempFolder();
   const archive = join(folder, "store/vm1");
-  const stack = archivedDisk(folder, archive, { disk: "8M", flush: "remote" });
+  // Where the server is killed long after its last flush, on a busy machine, the disk would have more than is asked for.
+  const stack = archivedDisk(folder, archive, { disk: "8M", flush: "remote", writesBack: false });
   const [disk, cache] = [join(folder, "disk.img"), join(folder, "cache.img")];
   return { stack, disk, cache, archive };
 }

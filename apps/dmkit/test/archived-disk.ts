@@ -8,6 +8,8 @@ export interface ArchivedDisk {
   readonly cache?: string;
   /** The target's own default unless told otherwise. */
   readonly flush?: "local" | "remote";
+  /** Whether data goes to the disk while it is served; default: as it is usual. */
+  readonly writesBack?: false;
   /** Of the stack file. */
   readonly name?: string;
 }
@@ -16,7 +18,7 @@ export interface ArchivedDisk {
 export function archivedDisk(
   folder: string,
   archive: string,
-  { disk = "32M", cache = "16M", flush, name = "stack.yaml" }: ArchivedDisk = {},
+  { disk = "32M", cache = "16M", flush, writesBack, name = "stack.yaml" }: ArchivedDisk = {},
 ): string {
   mkdirSync(folder, { recursive: true });
   const stack = join(folder, name);
@@ -28,7 +30,7 @@ export function archivedDisk(
     backing: { file: disk.img, create: ${disk} }
     cache: { file: cache.img, create: ${cache} }
     archive: ${archive}
-${flush === undefined ? "" : `    archive_flush: ${flush}\n`}exports: [disk]
+${flush === undefined ? "" : `    archive_flush: ${flush}\n`}${writesBack === undefined ? "" : "    allow_writeback: 0\n"}exports: [disk]
 `,
   );
   return stack;
