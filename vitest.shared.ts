@@ -1,11 +1,15 @@
+import { fileURLToPath } from "node:url";
 import { type ViteUserConfig, defineConfig, mergeConfig } from "vitest/config";
+
+const guard = fileURLToPath(new URL("vitest.guard.ts", import.meta.url));
 
 /**
  * The settings every package's tests share. Sources are used directly: no build is needed to run a test.
  *
  * All files of a package run in one process, one after the other, so that hundreds of modules are loaded once and not for
- * each file. What a file changes for the whole process (variables, spies, listeners) it therefore puts back, and a module
- * that several files import has no hooks of its own: they would be those of the first file.
+ * each file. What a file changes for the whole process (variables, spies, listeners) it therefore puts back (one that does
+ * not, fails: `vitest.guard.ts`), and a module that several files import has no hooks of its own: they would be those of the
+ * first file.
  * @param alone files that get a process of their own, because they exchange modules.
  */
 export function shared(overrides: ViteUserConfig = {}, alone: readonly string[] = []): ViteUserConfig {
@@ -14,6 +18,7 @@ export function shared(overrides: ViteUserConfig = {}, alone: readonly string[] 
     ssr: { resolve: { conditions: ["dmkit-source", "node", "import", "default"] } },
     test: {
       isolate: false,
+      setupFiles: [guard],
       pool: "forks",
       // The devices under test hold and copy mebibytes, for which V8 collects all the time, though there is little to find:
       // threads that help it, on two cores, cost a third of all the time.
