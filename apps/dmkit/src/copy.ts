@@ -13,9 +13,12 @@ import {
   BufferPool,
   ByteAccess,
   type Clock,
+  type SettingsTable,
   inParallel,
   isZero,
   realEnvironment,
+  checkSettings,
+  setting,
 } from "@dmkit/block-io";
 
 /** How a copy goes on; all may be left out. */
@@ -33,6 +36,18 @@ export interface CopyOptions {
   /** The real one unless given. */
   readonly clock?: Clock;
 }
+
+const copySettings: SettingsTable<CopyOptions> = {
+  requestSize: setting.as(
+    "a multiple of 4096, at most 1 GiB",
+    (value) => typeof value === "number" && value > 0 && value <= 2 ** 30 && value % 4096 === 0,
+  ),
+  requests: setting.integer(1, 1024),
+  destinationIsZero: setting.flag,
+  progress: setting.call,
+  signal: setting.signal,
+  clock: setting.clock,
+};
 
 /** What a copy did, in bytes. */
 export interface CopyResult {
@@ -83,6 +98,7 @@ export async function copyDevice(
   destination: BlockDevice,
   options: CopyOptions = {},
 ): Promise<CopyResult> {
+  checkSettings(copySettings, options);
   requireRoomFor(source, destination);
   const copier = new Copier(source, destination, options);
   await copier.run();

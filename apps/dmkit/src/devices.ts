@@ -13,6 +13,8 @@ import {
   parseTable,
   refuse,
   schemeOf,
+  checkSettings,
+  setting,
 } from "@dmkit/block-io";
 import { resolveNbdUri } from "@dmkit/nbd";
 import { rbd } from "./rbd/device.ts";
@@ -115,5 +117,6 @@ export async function openTableText(
   environment: Environment,
   options: { readonly name?: string; readonly readOnly?: boolean } = {},
 ): ReturnType<typeof openTable> {
+  checkSettings({ name: setting.anyText, readOnly: setting.flag }, options);
   return openTable(parseTable(text, allTargets), { ...options, environment, schemes });
 }

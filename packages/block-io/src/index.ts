@@ -80,6 +80,13 @@ export { originAt } from "./devices/origin.ts";
 export { Popular } from "./caching/popular.ts";
 export { STREAMS, Streams } from "./caching/streams.ts";
 export { type Gate, makeGate } from "./sync/gate.ts";
+export {
+  type Setting,
+  type SettingsTable,
+  checkSettings,
+  setting,
+  workSettings,
+} from "./contract/settings.ts";
 export { stackLimits } from "./contract/limits.ts";
 export { GuardedDevice } from "./contract/guard.ts";
 export type { RequestCounts } from "./contract/lifecycle.ts";
@@ -199,6 +206,7 @@ export {
   describeRange,
   parseOption,
   requireOrder,
+  settingOf,
   parseOptions,
   replaceReferences,
 } from "./dm/options.ts";
@@ -235,12 +243,16 @@ export { type Footprint, type FootprintAlgorithm, type Scale, plainFootprint } f
 export type { Overlay } from "./dm/overlay.ts";
 export type { KeepOptions, Kept, VersionStore, Versions } from "./dm/versions.ts";
 export { TargetRegistry } from "./dm/registry.ts";
-export { type Segment, parseTable, printTable, quoteTableWord, tableLength } from "./dm/table.ts";
 export {
-  type LowerOptions,
-  type UseOptions,
-  LowerDevices,
-} from "./below/lower-devices.ts";
+  type OpenTableOptions,
+  type Segment,
+  parseTable,
+  printTable,
+  quoteTableWord,
+  tableLength,
+} from "./dm/table.ts";
+export { LowerDevices } from "./below/lower-devices.ts";
+export type { LowerOptions, UseOptions } from "./below/lower-grants.ts";
 export { builtinSchemes } from "./below/builtin-schemes.ts";
 export { type FilesBelow, fileKey, filesOf, identityOf, replacedFile, whyNotAgain } from "./below/files.ts";
 export {
@@ -259,7 +271,6 @@ export {
   schemeOf,
 } from "./below/schemes.ts";
 export {
-  type OpenTableOptions,
   type TableSegment,
   TableDevice,
   isTargetDevice,

@@ -7,7 +7,7 @@ import { type Backend, validateBackend } from "./backend.ts";
 import { type Clock, realClock } from "./clock.ts";
 import { tryDictionary, withDictionary } from "./dictionary.ts";
 import { CompressorError, failed } from "./errors.ts";
-import { integerOption } from "./options.ts";
+import { integerOption, requireKnown } from "./options.ts";
 import { Pool } from "./pool.ts";
 import { findBackend, load } from "./registry.ts";
 import { type Slot, Stream, type StreamHome } from "./stream.ts";
@@ -45,6 +45,16 @@ export interface CompressorOptions {
   readonly clock?: Clock | undefined;
 }
 
+const names: readonly (keyof CompressorOptions)[] = [
+  "maxStreams",
+  "maxInput",
+  "level",
+  "idleTime",
+  "threads",
+  "dictionary",
+  "clock",
+];
+
 /** As many streams as the machine runs threads in parallel. */
 export function defaultStreams(): number {
   return Math.min(availableParallelism(), MAX_STREAMS);
@@ -80,7 +90,10 @@ export async function createCompressor(
 ): Promise<Compressor> {
   const plain = typeof backend === "string" ? findBackend(backend) : backend;
   validateBackend(plain);
-  const { dictionary } = options;
+  requireKnown(plain.name, names, options);
+  const { dictionary, clock } = options;
+  if (clock !== undefined && typeof (clock as Partial<Clock> | null)?.after !== "function")
+    throw new CompressorError("the clock is none", { code: "EINVAL", backend: plain.name });
   const chosen = dictionary === undefined ? plain : withDictionary(plain, dictionary);
   const settings = resolveOptions(chosen, options);
   await load(chosen);

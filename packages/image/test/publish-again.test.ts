@@ -192,17 +192,17 @@ describe("publishing again", () => {
 
 describe("options that cannot be", () => {
   test.each([
-    [{}, "undefined is no name of an image"],
-    [{ name: "disk" }, "undefined is no name of a tag"],
+    [{}, "name is missing"],
+    [{ name: "disk" }, "tag is missing"],
     [{ name: "../x", tag: "latest" }, "no name of an image"],
     [{ name: "disk", tag: "" }, "no name of a tag"],
-    [{ name: "disk", tag: "latest", codec: "foo" }, '"foo" is no codec'],
-    [{ name: "disk", tag: "latest", parallel: 0 }, "0 chunks at a time"],
-    [{ name: "disk", tag: "latest", parallel: Number.NaN }, "NaN chunks at a time"],
-    [{ name: "disk", tag: "latest", parallel: 65 }, "65 chunks at a time"],
-    [{ name: "disk", tag: "latest", parent: "latest" }, "no digest"],
-    [{ name: "disk", tag: "latest", chunkSize: Number.NaN }, "NaN bytes cannot be the size of a chunk"],
-    [{ name: "disk", tag: "latest", hotList: [-1] }, "no number of a chunk"],
+    [{ name: "disk", tag: "latest", codec: "foo" }, 'codec is "foo"'],
+    [{ name: "disk", tag: "latest", parallel: 0 }, "parallel is 0"],
+    [{ name: "disk", tag: "latest", parallel: Number.NaN }, "parallel is NaN"],
+    [{ name: "disk", tag: "latest", parallel: 65 }, "parallel is 65"],
+    [{ name: "disk", tag: "latest", parent: "latest" }, 'parent is "latest"'],
+    [{ name: "disk", tag: "latest", chunkSize: Number.NaN }, "chunkSize is NaN"],
+    [{ name: "disk", tag: "latest", hotList: [-1] }, "hotList is a list"],
   ])("publish %j: %s", async (options, reason) => {
     const fixture = await published();
     const before = fixture.bucket.objects.size;

@@ -1,6 +1,13 @@
 /** The NBD server: block devices in, clients' requests answered. */
 import type { Duplex } from "node:stream";
-import { type Environment, type Timer, realEnvironment } from "@dmkit/block-io";
+import {
+  type Environment,
+  type SettingsTable,
+  type Timer,
+  checkSettings,
+  realEnvironment,
+  setting,
+} from "@dmkit/block-io";
 import { REP } from "./protocol.ts";
 import { ByteBudget } from "./server/io/budget.ts";
 import { SizedBufferPool } from "./server/io/buffer-pool.ts";
@@ -10,8 +17,15 @@ import type { ServerContext } from "./server/context.ts";
 import { Access } from "./server/exports/access.ts";
 import type { Export, ExportOptions, RemovalMode } from "./server/exports/export.ts";
 import { ExportDirectory } from "./server/exports/exports.ts";
-import { OVERHEAD, type ServerLimits, invalid, resolveLimits, shown } from "./server/limits.ts";
-import { type ListenOptions, type Listener, type ListenPolicy, listen } from "./server/io/listener.ts";
+import { OVERHEAD, type ServerLimits, resolveLimits } from "./server/limits.ts";
+import {
+  type ListenOptions,
+  type Listener,
+  type ListenPolicy,
+  checkWhere,
+  listen,
+  policySettings,
+} from "./server/io/listener.ts";
 import type { Denial } from "./server/negotiation.ts";
 import { RequestLog, type RequestListener } from "./server/requests/request-log.ts";
 import type { ExportStatistics } from "./server/exports/statistics.ts";
@@ -36,6 +50,16 @@ export interface NbdServerOptions {
   /** The export that clients get who ask for none; the one added first by default. */
   readonly defaultExport?: string | undefined;
 }
+
+const serverSettings: SettingsTable<NbdServerOptions> = {
+  environment: setting.environment,
+  // Looked at with the defaults.
+  limits: setting.object,
+  onRequest: setting.call,
+  defaultExport: setting.anyText,
+};
+
+const closeSettings = { timeout: setting.number(0, Number.MAX_VALUE) };
 
 /** What a server did and does. */
 export interface ServerStatistics {
@@ -90,8 +114,10 @@ export class NbdServer {
   #refused = 0;
   #changed: (() => void)[] = [];
 
-  /** Throws `EINVAL` for limits out of range. */
-  constructor({ environment = realEnvironment, limits, defaultExport, onRequest }: NbdServerOptions = {}) {
+  /** Throws `EINVAL` for options there are not, and limits out of range. */
+  constructor(options: NbdServerOptions = {}) {
+    checkSettings(serverSettings, options, "listen");
+    const { environment = realEnvironment, limits, defaultExport, onRequest } = options;
     this.limits = resolveLimits(limits);
     const { bytesInAll, bytesPerConnection, connections } = this.limits;
     this.#environment = environment;
@@ -125,6 +151,7 @@ export class NbdServer {
 
   /** Starts to listen; may be called several times. Rejects with `EINVAL`, `EADDRINUSE`, `EEXIST`, `EPERM` … */
   async listen(where: ListenOptions): Promise<Listener> {
+    checkWhere(where);
     const entrance = { accepted: true, ...(await this.#entranceOf(where)) };
     const listener = await listen(where, {
       what: "NBD",
@@ -158,6 +185,7 @@ export class NbdServer {
    * `EINVAL`, `ENOENT` … for TLS that cannot be.
    */
   async serveStream(stream: Duplex, policy: ListenPolicy = {}): Promise<void> {
+    checkSettings(policySettings, policy, "listen");
     const entrance = { accepted: false, ...(await this.#entranceOf(policy)) };
     await new Promise<void>((resolve) => {
       stream.once("close", resolve);
@@ -178,11 +206,10 @@ export class NbdServer {
    * Stops accepting, finishes what is in flight, answers later requests with `ESHUTDOWN`, and resolves when
    * all clients are gone. Those who are not after `timeout` milliseconds, 0 or more, are dropped.
    */
-  close({ timeout = 10_000 }: { timeout?: number } = {}): Promise<void> {
-    if (!Number.isFinite(timeout) || timeout < 0)
-      return Promise.reject(invalid(`the timeout is ${shown(timeout)}`, "Give milliseconds, 0 or more."));
+  async close(options: { readonly timeout?: number } = {}): Promise<void> {
+    const { timeout = 10_000 } = checkSettings(closeSettings, options, "listen");
     this.#closing ??= this.#close(timeout);
-    return this.#closing;
+    await this.#closing;
   }
 
   /** What is offered at present, in the order it was added; then what was removed and still has clients. */

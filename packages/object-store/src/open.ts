@@ -1,8 +1,8 @@
 /** A store by its name: `s3://bucket/prefix?…`, or a folder. */
 import { stat } from "node:fs/promises";
-import { refuse } from "@dmkit/block-io";
+import { type SettingsTable, refuse, checkSettings, setting } from "@dmkit/block-io";
 import { DirectoryTransport } from "./directory.ts";
-import { RetryingStore, type RetryingStoreOptions } from "./retrying-store.ts";
+import { RetryingStore, type RetryingStoreOptions, storeSettings } from "./retrying-store.ts";
 import { type CredentialProvider, defaultCredentials } from "./s3/credentials.ts";
 import type { ObjectTransport } from "./transport.ts";
 import { isS3Uri, parseS3Uri } from "./s3/location.ts";
@@ -15,12 +15,19 @@ export interface OpenStoreOptions extends RetryingStoreOptions {
   readonly mustExist?: boolean | undefined;
 }
 
+const openSettings: SettingsTable<OpenStoreOptions> = {
+  ...storeSettings,
+  credentials: setting.call,
+  mustExist: setting.flag,
+};
+
 /**
  * Opens a store; sends nothing yet. What is needed for buckets is loaded only for a bucket. Throws `EPARSE` for a URI
  * that is none, `ENOENT` for a folder that is not there and must be.
  */
 export async function openStore(location: string, options: OpenStoreOptions = {}): Promise<RetryingStore> {
-  return new RetryingStore(await openTransport(location, options), options);
+  const { environment, policy, requests } = checkSettings(openSettings, options);
+  return new RetryingStore(await openTransport(location, options), { environment, policy, requests });
 }
 
 async function openTransport(

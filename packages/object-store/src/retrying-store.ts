@@ -13,15 +13,15 @@ import { setMaxListeners } from "node:events";
 import {
   BlockIoError,
   type Environment,
-  type OptionTable,
   type WatchedFacts,
   type WatchedName,
-  parseOption,
-  parseOptions,
+  type SettingsTable,
   realEnvironment,
   refuse,
   sleep,
   storeRequests,
+  checkSettings,
+  setting,
 } from "@dmkit/block-io";
 import { checkKey, checkPrefix } from "./key.ts";
 import type { GetOptions, ObjectEntry, ObjectRange, ObjectStore, StoreOptions } from "./store.ts";
@@ -51,32 +51,15 @@ export const defaultRetryPolicy: RetryPolicy = {
   largeTimeout: 30_000,
 };
 
-const milliseconds = { type: "integer", min: 0, max: 3_600_000, unit: "ms" } as const;
+const milliseconds = setting.integer(0, 3_600_000);
 
-const policyOptions = {
-  attempts: { type: "integer", min: 1, max: 1000, default: defaultRetryPolicy.attempts, help: "attempts" },
-  delay: {
-    ...milliseconds,
-    atMost: "longestDelay",
-    default: defaultRetryPolicy.delay,
-    help: "before the second attempt; twice as long before each further one",
-  },
-  longestDelay: { ...milliseconds, default: defaultRetryPolicy.longestDelay, help: "the longest delay" },
-  smallTimeout: {
-    ...milliseconds,
-    min: 1,
-    default: defaultRetryPolicy.smallTimeout,
-    help: "for an attempt that moves up to 64 KiB",
-  },
-  largeTimeout: {
-    ...milliseconds,
-    min: 1,
-    default: defaultRetryPolicy.largeTimeout,
-    help: "for an attempt that moves more",
-  },
-} as const satisfies OptionTable;
-
-const requestsOption = { type: "integer", min: 1, max: 4096, help: "requests under way" } as const;
+const policySettings: SettingsTable<RetryPolicy> = {
+  attempts: setting.integer(1, 1000),
+  delay: milliseconds,
+  longestDelay: milliseconds,
+  smallTimeout: setting.integer(1, 3_600_000),
+  largeTimeout: setting.integer(1, 3_600_000),
+};
 
 /** How often, and how long, a store is asked again. */
 export interface RetryingStoreOptions {
@@ -85,6 +68,20 @@ export interface RetryingStoreOptions {
   /** Requests under way at the most, 1 … 4096. 64 unless given; it begins with a quarter. */
   readonly requests?: number | undefined;
 }
+
+export const storeSettings: SettingsTable<RetryingStoreOptions> = {
+  environment: setting.environment,
+  policy: setting.within(policySettings),
+  requests: setting.integer(1, 4096),
+};
+
+const getSettings: SettingsTable<GetOptions> = {
+  range: setting.object,
+  most: setting.integer(0, Number.MAX_SAFE_INTEGER),
+  signal: setting.signal,
+  memory: setting.object,
+};
+const requestSettings: SettingsTable<StoreOptions> = { signal: setting.signal };
 
 /** The facts that are counted. */
 const counted = [
@@ -99,6 +96,20 @@ type CountedFact = (typeof counted)[number];
 const SMALL = 64 * 1024;
 const MOST = 64 * 2 ** 20;
 
+function policyOf(given: Partial<RetryPolicy>): RetryPolicy {
+  const explicit = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+  const policy = { ...defaultRetryPolicy, ...explicit };
+  const { delay, longestDelay } = policy;
+  if (delay <= longestDelay) return policy;
+  const hint = `Give a delay of ${longestDelay} or less, or a longestDelay of ${delay} or more.`;
+  throw refuse(
+    undefined,
+    "EINVAL",
+    `policy.delay is ${delay}, above policy.longestDelay ${longestDelay}`,
+    hint,
+  );
+}
+
 /** A store over one that fails now and then: requests are repeated where that is safe. */
 export class RetryingStore implements ObjectStore {
   readonly name: string;
@@ -110,20 +121,21 @@ export class RetryingStore implements ObjectStore {
   readonly #window: RequestWindow;
   readonly #closing = new AbortController();
 
-  /** Throws `EPARSE` for options that are not in their range. */
+  /** Throws `EINVAL` for options that are not in their range. */
   constructor(transport: ObjectTransport, options: RetryingStoreOptions = {}) {
+    const { policy = {}, requests: most = 64 } = checkSettings(storeSettings, options);
     this.name = transport.name;
     this.#counted = Object.fromEntries(counted.map((name) => [name, 0])) as Record<CountedFact, number>;
     this.#transport = transport;
     // One listener for each request under way: no leak, whatever the default limit of 10 makes of it.
     setMaxListeners(0, this.#closing.signal);
     this.#environment = options.environment ?? realEnvironment;
-    this.#policy = parseOptions(policyOptions, options.policy ?? {}, "policy");
-    const most = parseOption("requests", requestsOption, options.requests ?? 64) as number;
+    this.#policy = policyOf(policy);
     this.#window = new RequestWindow({ first: Math.max(1, Math.ceil(most / 4)), most });
   }
 
-  async get(key: string, { range, most = MOST, signal, memory }: GetOptions = {}): Promise<Buffer> {
+  async get(key: string, options: GetOptions = {}): Promise<Buffer> {
+    const { range, most = MOST, signal, memory } = checkSettings(getSettings, options, "read");
     checkKey(key);
     checkAmount(range, most);
     const large = range === undefined || range.length > SMALL;
@@ -134,12 +146,14 @@ export class RetryingStore implements ObjectStore {
     return body;
   }
 
-  async head(key: string, { signal }: StoreOptions = {}): Promise<ObjectEntry | undefined> {
+  async head(key: string, options: StoreOptions = {}): Promise<ObjectEntry | undefined> {
+    const { signal } = checkSettings(requestSettings, options, "read");
     checkKey(key);
     return await this.#repeat("head", signal, false, (attempt) => this.#transport.head(key, attempt));
   }
 
-  async create(key: string, body: Uint8Array, { signal }: StoreOptions = {}): Promise<boolean> {
+  async create(key: string, body: Uint8Array, options: StoreOptions = {}): Promise<boolean> {
+    const { signal } = checkSettings(requestSettings, options, "write");
     checkKey(key);
     let unclear = false;
     const created = await this.#repeat(
@@ -161,7 +175,8 @@ export class RetryingStore implements ObjectStore {
     return there.equals(body);
   }
 
-  async put(key: string, body: Uint8Array, { signal }: StoreOptions = {}): Promise<void> {
+  async put(key: string, body: Uint8Array, options: StoreOptions = {}): Promise<void> {
+    const { signal } = checkSettings(requestSettings, options, "write");
     checkKey(key);
     await this.#repeat("put", signal, body.length > SMALL, (attempt) => {
       this.#counted.store_written_bytes += body.length;
@@ -169,7 +184,8 @@ export class RetryingStore implements ObjectStore {
     });
   }
 
-  async *list(prefix: string, after = "", { signal }: StoreOptions = {}): AsyncGenerator<ObjectEntry> {
+  async *list(prefix: string, after = "", options: StoreOptions = {}): AsyncGenerator<ObjectEntry> {
+    const { signal } = checkSettings(requestSettings, options, "read");
     checkPrefix(prefix);
     let last = after;
     for (;;) {
@@ -196,7 +212,8 @@ export class RetryingStore implements ObjectStore {
     }
   }
 
-  async remove(key: string, { signal }: StoreOptions = {}): Promise<void> {
+  async remove(key: string, options: StoreOptions = {}): Promise<void> {
+    const { signal } = checkSettings(requestSettings, options, "write");
     checkKey(key);
     await this.#repeat("remove", signal, false, (attempt) => this.#transport.remove(key, attempt));
   }

@@ -217,7 +217,7 @@ describe("options of a store", () => {
             options,
           ),
       ),
-    ).toBe("EPARSE");
+    ).toBe("EINVAL");
   });
 
   test("may be left out, and undefined", async () => {

@@ -3,7 +3,13 @@
  * while the device runs.
  */
 import { resolve } from "node:path";
-import { BlockIoError, type OptionsOf, type TunableTable, parseOption, tunablesOf } from "@dmkit/block-io";
+import {
+  type OptionsOf,
+  type SettingsTable,
+  type TunableTable,
+  settingOf,
+  tunablesOf,
+} from "@dmkit/block-io";
 
 /** The archive of a log that is to have none any more. */
 export const NO_ARCHIVE = "none";
@@ -236,28 +242,10 @@ export function friendlyTunables(given: { readonly allow_writeback?: unknown }):
   };
 }
 
-/**
- * Values a program gives, as those of a table are checked: `EINVAL` with the range for one that is not allowed, or
- * for a name there is none of. Undefined ones are left out.
- */
-export function checked<Values extends object>(values: Values): Values {
-  for (const [name, value] of Object.entries(values)) {
-    if (value === undefined) continue;
-    const spec = Object.hasOwn(options, name) ? options[name as keyof typeof options] : undefined;
-    try {
-      if (spec === undefined) throw new BlockIoError("unknown", { code: "EPARSE" });
-      parseOption(name, spec, value);
-    } catch (error) {
-      if (!(error instanceof BlockIoError)) throw error;
-      throw new BlockIoError(`${name}: ${String(value)} is not allowed`, {
-        code: "EINVAL",
-        op: "open",
-        hint: error.hint ?? `Known: ${Object.keys(options).join(", ")}.`,
-      });
-    }
-  }
-  return values;
-}
+/** What a program gives for each of them: numbers in the ranges of {@link options}. */
+export const tunableSettings: SettingsTable<Tunables> = Object.fromEntries(
+  tunableNames.map((name) => [name, settingOf(options[name])]),
+) as SettingsTable<Tunables>;
 
 /** What messages set, also by the names that the original's status and the later drivers have for them. */
 export const writeboostTunables: TunableTable = tunablesOf(options, tunableNames, {

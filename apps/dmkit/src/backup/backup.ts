@@ -62,9 +62,10 @@ export async function backUpAll(
   work: Work,
   note: Note = {},
 ): Promise<CopyResult> {
+  const { begins, ...copying } = work;
   if (blank) {
-    work.begins?.();
-    return copyDevice(source, destination, { ...work, destinationIsZero: true });
+    begins?.();
+    return copyDevice(source, destination, { ...copying, destinationIsZero: true });
   }
   requireRoomFor(source, destination);
   return headLast(source, destination, note, work, async (head) => {
@@ -72,7 +73,7 @@ export async function backUpAll(
     // To the end of each: that of the destination is one of its blocks, which may be larger than those of the source.
     const rest = (device: BlockDevice): BlockDevice =>
       new LinearDevice(device, head, device.size - head, device.name);
-    return copyDevice(rest(source), rest(destination), work);
+    return copyDevice(rest(source), rest(destination), copying);
   });
 }
 

@@ -50,11 +50,20 @@ export class ExportManager {
     const device = this.#devices.device(deviceName);
     const release = this.#devices.exported(deviceName, name, options.readOnly !== true);
     try {
+      // Of one in a stack file more is known, its line, say.
+      const { description = "", readOnly, strict, allow, identities, writers, hidden } = options;
+      const { maxConnections: most } = options;
       this.#server.addExport({
-        ...options,
         name,
         device,
-        description: options.description ?? "",
+        description,
+        readOnly,
+        strict,
+        maxConnections: most,
+        allow,
+        identities,
+        writers,
+        hidden,
         metaContexts: () => metaContextsOf(device),
       });
     } catch (error) {

@@ -223,10 +223,9 @@ async function serveDevices(session: Session): Promise<number> {
     const uri = uris[0] ?? urisOf(places, [{ name: "" }])[0];
     if (options.printUri && uri !== undefined) process.stdout.write(`${formatNbdUri(uri)}\n`);
     if (options.where.single) {
-      await Promise.race([
-        server.serveStream(Duplex.from({ readable: process.stdin, writable: process.stdout }), options.where),
-        stop.requested,
-      ]);
+      const { tls, allow, identities, writers } = options.where;
+      const client = Duplex.from({ readable: process.stdin, writable: process.stdout });
+      await Promise.race([server.serveStream(client, { tls, allow, identities, writers }), stop.requested]);
       return exitCodes.ok;
     }
     if (options.run !== undefined && uri !== undefined) {

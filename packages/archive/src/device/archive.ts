@@ -8,8 +8,16 @@
  *   end has met nothing that was removed ({@link Rules.sawAll}); any other begins again;
  * - a number that is missing although later ones are there was removed, or is lost: nothing is put in its place.
  */
-import { type BlockIoError, codeOf, inParallel, refuse } from "@dmkit/block-io";
-import { type BlobCodec, BlobCoder } from "@dmkit/image";
+import {
+  type BlockIoError,
+  type SettingsTable,
+  codeOf,
+  inParallel,
+  refuse,
+  checkSettings,
+  setting,
+} from "@dmkit/block-io";
+import { type BlobCodec, BlobCoder, blobCodecs } from "@dmkit/image";
 import { type ObjectStore, getVerified } from "@dmkit/object-store";
 import { type Rules, isFence, rules as ours } from "../core/rules.ts";
 import {
@@ -86,6 +94,11 @@ export interface ArchiveSettings {
   readonly codec?: BlobCodec;
 }
 
+const archiveSettings: SettingsTable<ArchiveSettings> = {
+  rules: setting.object,
+  codec: setting.choice(...blobCodecs),
+};
+
 /** A disk in a store. */
 export class Archive {
   readonly store: ObjectStore;
@@ -98,7 +111,8 @@ export class Archive {
   #record: DiskRecord | undefined;
 
   /** @param codec for what is written; lz4, since a disk writes faster than zstd compresses. */
-  constructor(store: ObjectStore, disk: string, { rules = ours, codec = "lz4" }: ArchiveSettings = {}) {
+  constructor(store: ObjectStore, disk: string, settings: ArchiveSettings = {}) {
+    const { rules = ours, codec = "lz4" } = checkSettings(archiveSettings, settings);
     diskKey(disk);
     this.store = store;
     this.disk = disk;

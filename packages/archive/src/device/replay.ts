@@ -1,5 +1,5 @@
 /** A history onto a device: what the log has, in order, over what is there. */
-import { type BlockDevice, inParallel } from "@dmkit/block-io";
+import { type BlockDevice, inParallel, checkSettings, workSettings } from "@dmkit/block-io";
 import { BLOCK, type LogSegment } from "../format/log-object.ts";
 import type { Archive } from "./archive.ts";
 import { type HistoricSegment, type History, type When, segmentsOf } from "./history.ts";
@@ -21,6 +21,7 @@ export async function replayOnto(
   when: When = "newest",
   options: ReplayOptions = {},
 ): Promise<number> {
+  checkSettings(workSettings, options, "write");
   let { id } = history.checkpoint;
   for await (const segment of replaying(archive, history, device, when, options)) ({ id } = segment);
   await device.flush();

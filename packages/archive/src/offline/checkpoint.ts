@@ -8,7 +8,15 @@
  *
  * The one who writes need not be asked, nor told: what is in the log stays as it is.
  */
-import { type Environment, done, realEnvironment } from "@dmkit/block-io";
+import {
+  type Environment,
+  type SettingsTable,
+  done,
+  realEnvironment,
+  checkSettings,
+  setting,
+  workSettings,
+} from "@dmkit/block-io";
 import { type PublishProgress, publish } from "@dmkit/image";
 import type { Archive } from "../device/archive.ts";
 import type { ReplayOptions } from "../device/replay.ts";
@@ -26,6 +34,8 @@ export interface CheckpointOptions {
   readonly fetched?: ReplayOptions["progress"];
 }
 
+const checkpointSettings: SettingsTable<CheckpointOptions> = { ...workSettings, fetched: setting.call };
+
 /**
  * Makes a checkpoint of a disk, as new as its archive. The one there is, if nothing came after it.
  * @param location of the store.
@@ -33,8 +43,14 @@ export interface CheckpointOptions {
 export async function makeCheckpoint(
   archive: Archive,
   location: string,
-  { environment = realEnvironment, signal, progress, fetched }: CheckpointOptions = {},
+  options: CheckpointOptions = {},
 ): Promise<Checkpoint & { readonly uploaded: number }> {
+  const {
+    environment = realEnvironment,
+    signal,
+    progress,
+    fetched,
+  } = checkSettings(checkpointSettings, options);
   const history = await archive.walk((await archive.newestEpoch())?.number ?? 0);
   const { checkpoint: before, end } = history;
   if (history.objects.length === 0) {

@@ -5,7 +5,7 @@
  * there to it. Epochs and fences are never removed: a request of a writer that was replaced may land at any time, and
  * must find its place taken.
  */
-import { inParallel, realEnvironment } from "@dmkit/block-io";
+import { type SettingsTable, inParallel, realEnvironment, checkSettings, setting } from "@dmkit/block-io";
 import { isName, readManifest, removeTag } from "@dmkit/image";
 import type { Archive } from "../device/archive.ts";
 import { holdImage } from "../open/hold-image.ts";
@@ -41,6 +41,8 @@ export interface CollectLogOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+const collectSettings: SettingsTable<CollectLogOptions> = { dryRun: setting.flag, signal: setting.signal };
+
 /** The moments that are kept, by name. */
 export async function momentsOf({ store, disk }: Archive): Promise<Map<string, Moment>> {
   const prefix = keepPrefix(disk);
@@ -59,6 +61,7 @@ export async function collectArchive(
   archive: Archive,
   options: CollectLogOptions = {},
 ): Promise<CollectedLog> {
+  checkSettings(collectSettings, options);
   const checkpoints = await archive.checkpoints();
   const newest = await archive.checkpoint(checkpoints.at(-1) as Position);
   await readManifest(archive.store, archive.disk, newest.digest);

@@ -68,7 +68,7 @@ export async function attachTo(
   store: ObjectStore,
   disk: string,
   local: LocalLog,
-  settings?: ArchiveSettings & { readonly host?: string },
+  { host = hostname(), ...settings }: ArchiveSettings & { readonly host?: string } = {},
 ): Promise<AttachedArchive> {
   const archive = new Archive(store, disk, settings);
   const close = async (): Promise<void> => {
@@ -76,7 +76,7 @@ export async function attachTo(
     await store.close();
   };
   try {
-    return await attach(archive, local, settings?.host ?? hostname(), close);
+    return await attach(archive, local, host, close);
   } catch (error) {
     await close();
     throw error;

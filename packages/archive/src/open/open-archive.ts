@@ -1,5 +1,12 @@
 /** Opens archives: to read a disk as of a moment, and to go on with it. */
-import { type Environment, realEnvironment } from "@dmkit/block-io";
+import {
+  type Environment,
+  type SettingsTable,
+  realEnvironment,
+  checkSettings,
+  setting,
+  workSettings,
+} from "@dmkit/block-io";
 import { openImage, printImageReference } from "@dmkit/image";
 import { type ObjectStore, openStore } from "@dmkit/object-store";
 import { Archive } from "../device/archive.ts";
@@ -22,12 +29,18 @@ export interface WithArchiveOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+const withSettings: SettingsTable<WithArchiveOptions> = {
+  environment: setting.environment,
+  signal: setting.signal,
+};
+
 /** Runs `work` with the archive that a reference names. */
 export async function withArchive<T>(
   { store: location, disk }: Pick<ArchiveReference, "store" | "disk">,
   work: (archive: Archive) => Promise<T>,
-  { environment = realEnvironment, signal }: WithArchiveOptions = {},
+  options: WithArchiveOptions = {},
 ): Promise<T> {
+  const { environment = realEnvironment, signal } = checkSettings(withSettings, options);
   const store = await openStore(location, { environment, mustExist: true });
   const archive = new Archive(store, disk);
   try {
@@ -49,6 +62,7 @@ export async function openArchive(
   name: string = text,
   fetching: ReplayOptions = {},
 ): Promise<ArchiveView> {
+  checkSettings(workSettings, fetching);
   const { store: location, disk, when } = parseArchiveReference(text);
   const store = await openStore(location, { environment, mustExist: true });
   const archive = new Archive(store, disk);

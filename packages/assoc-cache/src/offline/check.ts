@@ -2,7 +2,14 @@
  * `check`: a cache device that nobody is serving. Nothing is written; problems are data. What can be put right
  * without a guess comes with how: {@link findProblems} is the one place that decides, `repair` carries it out.
  */
-import { type BlockDevice, BlockIoError, FORCE_WORD, SECTOR } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  FORCE_WORD,
+  SECTOR,
+  checkSettings,
+  workSettings,
+} from "@dmkit/block-io";
 import { checkEntries, checkTableV1 } from "./check-entries.ts";
 import { checkDirtyFrames } from "./check-frames.ts";
 import { compareClean } from "./compare.ts";
@@ -38,6 +45,7 @@ export async function* findProblems(
   source: BlockDevice | undefined,
   options: CheckOptions,
 ): Findings {
+  checkSettings(workSettings, options);
   const copies = await readSuperblocks(cache);
   let stored: Stored;
   try {

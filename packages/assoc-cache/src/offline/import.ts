@@ -18,12 +18,16 @@ import {
   type BlockDevice,
   type OfflineWork,
   SECTOR,
+  type SettingsTable,
   randomUuid,
   realEnvironment,
   requireRoom,
   zeroes,
   join,
   refuse,
+  checkSettings,
+  setting,
+  workSettings,
 } from "@dmkit/block-io";
 import { FrameTable, NONE, states } from "../core/frame-table.ts";
 import { runsOf } from "../core/runs.ts";
@@ -45,6 +49,12 @@ export interface ImportOptions extends Partial<OfflineWork> {
   /** UUID of the source, to be stored with the cache. */
   readonly sourceUuid?: string | undefined;
 }
+
+const importSettings: SettingsTable<ImportOptions> = {
+  ...workSettings,
+  size: setting.integer(0, Number.MAX_SAFE_INTEGER),
+  sourceUuid: setting.anyText,
+};
 
 /** What became of the blocks of the old cache. */
 export interface Imported {
@@ -69,7 +79,13 @@ export async function importV1(
   source: BlockDevice,
   options: ImportOptions = {},
 ): Promise<Imported | undefined> {
-  const { environment = realEnvironment, size = source.size, sourceUuid = "", signal, progress } = options;
+  const {
+    environment = realEnvironment,
+    size = source.size,
+    sourceUuid = "",
+    signal,
+    progress,
+  } = checkSettings(importSettings, options);
   signal?.throwIfAborted();
   const stored = await findMetadata(cache);
   if (stored.version === 2) return undefined;

@@ -1,5 +1,15 @@
 /** `writeDirty`: writes all dirty blocks of a cache that nobody is serving to its source, and marks it clean. */
-import { type BlockDevice, type OfflineWork, SECTOR, parseOptions, realEnvironment } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type OfflineWork,
+  SECTOR,
+  type SettingsTable,
+  parseOptions,
+  realEnvironment,
+  checkSettings,
+  setting,
+  workSettings,
+} from "@dmkit/block-io";
 import { openCache } from "../open/open.ts";
 import { findMetadata } from "../open/load.ts";
 import { cacheOptions } from "../options.ts";
@@ -10,6 +20,8 @@ export interface WriteDirtyOptions extends Partial<OfflineWork> {
   readonly force?: boolean | undefined;
 }
 
+const writeSettings: SettingsTable<WriteDirtyOptions> = { ...workSettings, force: setting.flag };
+
 /**
  * Blocks written. Errors: EFORMAT, EINVAL (wrong source), EIO; blocks that could not be written stay dirty.
  * Told to stop it rejects with the signal's reason, after the batch under way; run it again to finish.
@@ -19,7 +31,12 @@ export async function writeDirty(
   cache: BlockDevice,
   options: WriteDirtyOptions = {},
 ): Promise<number> {
-  const { force = false, environment = realEnvironment, progress, signal } = options;
+  const {
+    force = false,
+    environment = realEnvironment,
+    progress,
+    signal,
+  } = checkSettings(writeSettings, options);
   signal?.throwIfAborted();
   const stored = await findMetadata(cache);
   if (stored.version === 1) return 0;

@@ -8,12 +8,12 @@
  * - whoever is given a device has said what it is for, and holds a claim on the bytes it uses (claims.ts) until it
  *   gives them back, the device is closed, or could not be opened.
  */
+import { checkSettings } from "../contract/settings.ts";
 import {
   type DeviceUse,
   type ByteRange,
   type Claim,
   type Claimant,
-  type Holder,
   PROGRAM,
   type Use,
   claims,
@@ -32,37 +32,21 @@ import { type FilesBelow, fileKey, filesOf, keyOf, openIdentity, replacedFile } 
 import {
   type Entry,
   type Grant,
+  type LowerOptions,
+  type UseOptions,
   closeEntry,
   isFixed,
+  lowerSettings,
   readElsewhere,
   relax,
   requestOf,
   unknownScheme,
+  useSettings,
 } from "./lower-grants.ts";
 import { partitions } from "./kept.ts";
 import { PartitionDevice, findPartition } from "./partition.ts";
 import { openPath, parsePath } from "./paths.ts";
 import { type Access, type DeviceSchemes, schemeOf } from "./schemes.ts";
-
-/** How devices below are opened, all of them. */
-export interface LowerOptions {
-  /** Open everything read-only, whatever it is for. Default false. */
-  readonly readOnly?: boolean;
-  /** What has to stand behind these paths, where they are opened; `ENOENT` where something else does. */
-  readonly files?: FilesBelow | undefined;
-  /** For messages. */
-  readonly holder?: Holder;
-}
-
-/** How one device below is used. */
-export interface UseOptions {
-  /** Bytes that are used; left out: all of the device. */
-  readonly range?: ByteRange | undefined;
-  /** Name of the target, for messages. */
-  readonly target?: string | undefined;
-  /** What it is opened for, where its use does not say so: somebody else has the claim. */
-  readonly access?: Access | undefined;
-}
 
 /** Opens the devices below one device by reference, each once, and claims them. It owns what it opened. */
 export class LowerDevices {
@@ -77,6 +61,7 @@ export class LowerDevices {
   readonly pins: Map<string, string> = new Map();
 
   constructor(schemes: DeviceSchemes, environment: Environment, options: LowerOptions = {}) {
+    checkSettings(lowerSettings, options);
     this.#schemes = { ...builtinSchemes, ...schemes };
     this.#environment = environment;
     this.#readOnly = options.readOnly === true;
@@ -108,6 +93,7 @@ export class LowerDevices {
 
   /** Opens a reference, or gives the device it is open as. Errors: those of the opener; EBUSY, ENOENT. */
   async open(reference: string, use: Use, options: UseOptions = {}): Promise<BlockDevice> {
+    checkSettings(useSettings, options);
     const request = requestOf(reference, use, options.range);
     const prepared = [...this.#grants].find(({ ahead }) => ahead === request);
     if (prepared === undefined) return this.#grant(reference, use, options, undefined);
@@ -148,8 +134,9 @@ export class LowerDevices {
     environment: Environment,
     options: LowerOptions & UseOptions = {},
   ): Promise<BlockDevice> {
-    const pool = new LowerDevices(schemes, environment, options);
-    const device = await pool.open(reference, use, options);
+    const { range, target, access, ...rest } = options;
+    const pool = new LowerDevices(schemes, environment, rest);
+    const device = await pool.open(reference, use, { range, target, access });
     pool.belongTo(device);
     if (device instanceof GuardedDevice) device.whenClosed(() => pool.#giveBackAll());
     else pool.#giveBackAll();

@@ -1,11 +1,46 @@
-/** What a pool of lower devices (lower-devices.ts) keeps of each that is open, and what it refuses. */
+/** What a pool of lower devices (lower-devices.ts) is told, what it keeps of each that is open, and what it refuses. */
 import { didYouMean } from "../bytes/text.ts";
 import type { BlockDevice } from "../contract/device.ts";
 import type { Environment } from "../contract/environment.ts";
 import { refuse } from "../contract/errors.ts";
+import { type SettingsTable, setting } from "../contract/settings.ts";
 import type { FileDevice } from "../devices/file.ts";
-import type { ByteRange, Claim, Use } from "./claims.ts";
+import type { ByteRange, Claim, Holder, Use } from "./claims.ts";
+import type { FilesBelow } from "./files.ts";
 import type { Access } from "./schemes.ts";
+
+/** How devices below are opened, all of them. */
+export interface LowerOptions {
+  /** Open everything read-only, whatever it is for. Default false. */
+  readonly readOnly?: boolean;
+  /** What has to stand behind these paths, where they are opened; `ENOENT` where something else does. */
+  readonly files?: FilesBelow | undefined;
+  /** For messages. */
+  readonly holder?: Holder;
+}
+
+/** How one device below is used. */
+export interface UseOptions {
+  /** Bytes that are used; left out: all of the device. */
+  readonly range?: ByteRange | undefined;
+  /** Name of the target, for messages. */
+  readonly target?: string | undefined;
+  /** What it is opened for, where its use does not say so: somebody else has the claim. */
+  readonly access?: Access | undefined;
+}
+
+/** What each takes. */
+export const lowerSettings: SettingsTable<LowerOptions> = {
+  readOnly: setting.flag,
+  files: setting.object,
+  holder: setting.object,
+};
+/** What each takes. */
+export const useSettings: SettingsTable<UseOptions> = {
+  range: setting.object,
+  target: setting.text,
+  access: setting.choice("read", "write"),
+};
 
 /** A device that is open once, however many use it. */
 export interface Entry {

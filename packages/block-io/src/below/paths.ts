@@ -7,6 +7,7 @@
  *
  * Several are joined by `&`. A file that really has such a name is meant itself; where there is one of each, nothing is.
  */
+import { type SettingsTable, checkSettings, setting } from "../contract/settings.ts";
 import { closeSync, existsSync, fstatSync, openSync, readSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
@@ -16,7 +17,7 @@ import { BlockIoError, refuse } from "../contract/errors.ts";
 import { ByteAccess } from "../bytes/byte-access.ts";
 import { shellQuote } from "../bytes/text.ts";
 import type { FileDevice } from "../devices/file.ts";
-import { type FileDeviceOptions, openFile } from "../devices/file-open.ts";
+import { type FileDeviceOptions, fileSettings, openFile } from "../devices/file-open.ts";
 import { schemeOf } from "./schemes.ts";
 import { type Origin, originAt, textOf } from "../devices/origin.ts";
 import { type Holder, PROGRAM, claims } from "./claims.ts";
@@ -79,11 +80,19 @@ export interface PathOptions extends Omit<FileDeviceOptions, "name" | "lock" | "
   readonly holder?: Holder | undefined;
 }
 
+const { readOnly, createSize, preallocate, beside, environment } = fileSettings;
+const pathSettings: SettingsTable<PathOptions> = {
+  readOnly,
+  createSize,
+  preallocate,
+  beside,
+  environment,
+  holder: setting.object,
+};
+
 /** Opens the whole file behind a path. Errors: those of {@link openFile}. */
-export async function openPath(
-  reference: string,
-  { holder, ...options }: PathOptions = {},
-): Promise<FileDevice> {
+export async function openPath(reference: string, given: PathOptions = {}): Promise<FileDevice> {
+  const { holder, ...options } = checkSettings(pathSettings, given);
   const { path, raw, lock } = parsePath(reference);
   const { logger } = options.environment ?? realEnvironment;
   if (!lock && options.readOnly !== true)

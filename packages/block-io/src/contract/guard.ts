@@ -193,7 +193,9 @@ export abstract class GuardedDevice implements BlockDevice {
   write(offset: number, bytes: Buffer, options?: WriteOptions): Promise<void> {
     const from = asBuffer(bytes);
     if (from === undefined) return Promise.reject(this.#refusals.notBytes("write", offset));
-    const problem = this.#whyNot("write", offset, from.length);
+    const problem =
+      this.#whyNot("write", offset, from.length) ??
+      (options && this.#refusals.words("write", offset, from.length, options));
     if (problem !== undefined) return Promise.reject(problem);
     if (this.#life.state !== "open")
       return this.#life.held("write").then(() => this.write(offset, from, options));
@@ -231,6 +233,8 @@ export abstract class GuardedDevice implements BlockDevice {
   }
 
   async writeZeroes(offset: number, length: number, options: WriteZeroesOptions = {}): Promise<void> {
+    const problem = this.#refusals.words("writeZeroes", offset, length, options);
+    if (problem !== undefined) throw problem;
     await this.#run("writeZeroes", offset, length, () => {
       if (options.fast && !this.limits.capabilities.fastZero) {
         const reason = "writing zeroes is not faster than writing data here";

@@ -2,7 +2,7 @@
  * Which requests a device refuses before it looks at them: outside of it, not aligned, or not possible in its state.
  * Lengths are compared without adding: nothing overflows.
  */
-import type { Limits } from "./device.ts";
+import type { Limits, WriteZeroesOptions } from "./device.ts";
 import { BlockIoError, type ErrorCode, type Operation, refuse } from "./errors.ts";
 
 const READ_ONLY = "Open it for writing: without --read-only, on a file system that can be written to.";
@@ -77,6 +77,18 @@ export class Refusals {
 
   notBytes(op: Operation, offset: number): BlockIoError {
     return this.error("EINVAL", "the data is neither a Buffer nor a Uint8Array", op, offset, 0);
+  }
+
+  /** Why the words beside a request are refused: one that is misspelt would be a flush that never comes. */
+  words(op: Operation, offset: number, length: number, given: WriteZeroesOptions): BlockIoError | undefined {
+    for (const name in given) {
+      const value: unknown = given[name as keyof WriteZeroesOptions];
+      const isKnown = name === "fua" || name === "mayUnmap" || name === "fast";
+      if (isKnown && (typeof value === "boolean" || value === undefined)) continue;
+      const reason = isKnown ? `${name} is neither true nor false` : `there is no option ${name}`;
+      return this.error("EINVAL", reason, op, offset, length, "Options: fua, mayUnmap, fast.");
+    }
+    return undefined;
   }
 
   #failed(failure: BlockIoError, op: Operation, offset: number, length: number): BlockIoError {

@@ -5,6 +5,7 @@
  * readers hold a shared one. Nothing on disk is changed before the lock is held. A file that was made here goes
  * again if it cannot be opened: the next opening would take it for one with its storage reserved.
  */
+import { type SettingsTable, checkSettings, setting } from "../contract/settings.ts";
 import {
   type BigIntStats,
   type Stats,
@@ -47,8 +48,20 @@ export interface FileDeviceOptions {
   readonly environment?: Environment;
 }
 
+export const fileSettings: SettingsTable<FileDeviceOptions> = {
+  readOnly: setting.flag,
+  createSize: setting.integer(0, Number.MAX_SAFE_INTEGER),
+  preallocate: setting.flag,
+  lock: setting.flag,
+  beside: setting.device,
+  mayLock: setting.call,
+  name: setting.anyText,
+  environment: setting.environment,
+};
+
 /** Opens a file. Errors: ENOENT, EACCES, EBUSY (locked), EINVAL (size, kind of file), ENOSPC (preallocation). */
 export async function openFile(path: string, options: FileDeviceOptions = {}): Promise<FileDevice> {
+  checkSettings(fileSettings, options);
   const name = options.name ?? path;
   const readOnly = options.readOnly === true;
   const { fd, made } = openDescriptor(path, name, options);

@@ -2,6 +2,7 @@
  * A block device in RAM, sparse: chunks of 64 KiB come into being with their first write and go away when
  * they are discarded or zeroed whole. Contents are lost at close.
  */
+import { type SettingsTable, checkSettings, setting } from "../contract/settings.ts";
 import {
   type Extent,
   type WriteZeroesOptions,
@@ -19,13 +20,19 @@ export interface MemoryDeviceOptions {
   readonly logicalBlockSize?: 512 | 4096;
 }
 
+const memorySettings: SettingsTable<MemoryDeviceOptions> = {
+  name: setting.anyText,
+  logicalBlockSize: setting.choice(512, 4096),
+};
+
 /** A device in memory, zero at first and gone when it is closed. */
 export class MemoryDevice extends GuardedDevice {
   // A hole where nothing was written. An array with holes would turn into a slow dictionary.
   readonly #chunks: (Buffer | undefined)[];
 
   /** @param size bytes; a multiple of the logical block size (512 unless told otherwise). */
-  constructor(size: number, { name = "memory", logicalBlockSize = 512 }: MemoryDeviceOptions = {}) {
+  constructor(size: number, options: MemoryDeviceOptions = {}) {
+    const { name = "memory", logicalBlockSize = 512 } = checkSettings(memorySettings, options);
     super(name, size, {
       ...plainLimits,
       logicalBlockSize,

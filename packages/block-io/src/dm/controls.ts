@@ -9,6 +9,7 @@
  * The sector is device-mapper's, `0` or `@0`, and says which line of a table is meant; it may be left out where there
  * is one line. Names of tunables and messages are taken in any case.
  */
+import { type SettingsTable, checkSettings, setting } from "../contract/settings.ts";
 import { didYouMean, shellQuote } from "../bytes/text.ts";
 import { BlockIoError, refuse, toBlockIoError } from "../contract/errors.ts";
 import { type OptionSpec, type OptionTable, parseOption, requireOrder } from "./options.ts";
@@ -33,6 +34,14 @@ export interface MessageOptions {
   /** Called when all contents are about to be given up, for those who read the device as it was. */
   readonly givenUp?: (() => void) | undefined;
 }
+
+const messageSettings: SettingsTable<MessageOptions> = {
+  signal: setting.signal,
+  progress: setting.call,
+  users: setting.as("a list of names", Array.isArray),
+  above: setting.as("a list of names", Array.isArray),
+  givenUp: setting.call,
+};
 
 /** What ends long work early, and what it tells meanwhile. */
 export type LongWork = Pick<MessageOptions, "signal" | "progress">;
@@ -144,6 +153,7 @@ export async function carryOut<Device>(
   words: readonly string[],
   options: MessageOptions,
 ): Promise<string> {
+  checkSettings(messageSettings, options, "message");
   const [first = "", ...args] = words;
   const verb = first.toLowerCase();
   const message = Object.hasOwn(messages, verb) ? messages[verb] : undefined;

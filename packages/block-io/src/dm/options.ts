@@ -6,6 +6,7 @@ import { SECTOR } from "../contract/device.ts";
 import { BlockIoError } from "../contract/errors.ts";
 import { parseSize } from "../bytes/size.ts";
 import { didYouMean } from "../bytes/text.ts";
+import { type Setting, setting } from "../contract/settings.ts";
 
 interface Common {
   /** One line, for help and README. */
@@ -124,6 +125,25 @@ export type OptionsOf<Table> = {
     ? OptionValue<Table[Key]> | undefined
     : OptionValue<Table[Key]>;
 };
+
+/** What a program gives for an option of a target, where it opens the device itself: the value that parsing would have made. */
+export function settingOf(spec: OptionSpec): Setting {
+  switch (spec.type) {
+    case "device":
+    case "text":
+      return setting.text;
+    case "integer":
+    case "sectors":
+    case "size":
+      return setting.integer(spec.min, spec.max);
+    case "flag":
+      return setting.flag;
+    case "choice":
+      return setting.choice(...spec.values);
+    case "list":
+      return setting.as("a list", Array.isArray);
+  }
+}
 
 /** Options whose texts with a path in them are absolute; devices are left to who knows what they can be. */
 export function absoluteTexts(table: OptionTable, options: unknown, folder: string): unknown {

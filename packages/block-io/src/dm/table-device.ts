@@ -4,17 +4,23 @@
  * The device owns everything it opened: closing it closes the targets, then the devices below them. While it is
  * suspended so are its targets: what they do by themselves (writeback, commits) rests as well.
  */
+import { checkSettings } from "../contract/settings.ts";
 import { join } from "../sync/join.ts";
 import { type BlockDevice, SECTOR } from "../contract/device.ts";
-import { type Holder, isWriting } from "../below/claims.ts";
+import { isWriting } from "../below/claims.ts";
 import { type Environment, silentLogger } from "../contract/environment.ts";
 import { BlockIoError, toBlockIoError, worstOf } from "../contract/errors.ts";
 import { type Health, failureOf, healthOf, worstHealth } from "../contract/health.ts";
 import type { FilesBelow } from "../below/files.ts";
 import { LowerDevices } from "../below/lower-devices.ts";
-import type { DeviceSchemes } from "../below/schemes.ts";
 import { parseOptions, replaceReferences } from "./options.ts";
-import { type Segment, printSegment, tableLength } from "./table.ts";
+import {
+  type OpenTableOptions,
+  type Segment,
+  openTableSettings,
+  printSegment,
+  tableLength,
+} from "./table.ts";
 import type { MessageOptions } from "./controls.ts";
 import type { Facts } from "../contract/facts.ts";
 import {
@@ -26,25 +32,6 @@ import {
   splitSector,
 } from "./target.ts";
 import { MappedDevice, type Piece } from "../targets/mapped.ts";
-
-/** How a table is opened. */
-export interface OpenTableOptions {
-  /** Default: `table`. */
-  readonly name?: string;
-  readonly environment: Environment;
-  /** Open every device below read-only. Default false. */
-  readonly readOnly?: boolean;
-  /** Openers for URI schemes besides `mem:` and `null:`. */
-  readonly schemes?: DeviceSchemes;
-  /** Who uses the devices below, for others who ask for them. Default: `table NAME`. */
-  readonly holder?: Holder;
-  /** What references mean, whatever they may have come to mean: see {@link TableDevice.pins}. */
-  readonly pins?: ReadonlyMap<string, string>;
-  /** Told how far a target has come that takes long to open: see {@link OpenContext}. */
-  readonly progress?: OpenContext["progress"];
-  /** What its files have to be: see {@link TableDevice.files}. */
-  readonly files?: FilesBelow | undefined;
-}
 
 interface OpenSegment {
   readonly segment: Segment;
@@ -61,6 +48,7 @@ export interface TableSegment extends Segment {
 
 /** Opens all segments or none. Errors: `EPARSE` (options), those of the targets and of the devices below. */
 export async function openTable(given: readonly Segment[], options: OpenTableOptions): Promise<TableDevice> {
+  checkSettings(openTableSettings, options);
   // A table's text has been checked; what a program has put together has not, and decides what is claimed below.
   const segments = given.map((segment) => ({
     ...segment,

@@ -5,10 +5,15 @@
  * one before it ends.
  */
 import { SECTOR } from "../contract/device.ts";
+import type { Environment } from "../contract/environment.ts";
 import { BlockIoError, refuse } from "../contract/errors.ts";
 import type { TargetRegistry } from "./registry.ts";
 import { TableArguments } from "./arguments.ts";
-import type { AnyTarget } from "./target.ts";
+import { type SettingsTable, setting } from "../contract/settings.ts";
+import type { Holder } from "../below/claims.ts";
+import type { FilesBelow } from "../below/files.ts";
+import type { DeviceSchemes } from "../below/schemes.ts";
+import type { AnyTarget, OpenContext } from "./target.ts";
 
 /** One line of a table. */
 export interface Segment {
@@ -20,6 +25,37 @@ export interface Segment {
   /** What the target's `parse` made of the arguments. */
   readonly options: unknown;
 }
+
+/** How a table is opened. */
+export interface OpenTableOptions {
+  /** Default: `table`. */
+  readonly name?: string;
+  readonly environment: Environment;
+  /** Open every device below read-only. Default false. */
+  readonly readOnly?: boolean;
+  /** Openers for URI schemes besides `mem:` and `null:`. */
+  readonly schemes?: DeviceSchemes;
+  /** Who uses the devices below, for others who ask for them. Default: `table NAME`. */
+  readonly holder?: Holder;
+  /** What references mean, whatever they may have come to mean: see `TableDevice.pins`. */
+  readonly pins?: ReadonlyMap<string, string>;
+  /** Told how far a target has come that takes long to open: see {@link OpenContext}. */
+  readonly progress?: OpenContext["progress"];
+  /** What its files have to be: see `TableDevice.files`. */
+  readonly files?: FilesBelow | undefined;
+}
+
+/** What each takes. */
+export const openTableSettings: SettingsTable<OpenTableOptions> = {
+  name: setting.anyText,
+  environment: setting.needed(setting.environment),
+  readOnly: setting.flag,
+  schemes: setting.object,
+  holder: setting.object,
+  pins: setting.object,
+  progress: setting.call,
+  files: setting.object,
+};
 
 // The largest device a safe integer of bytes can address.
 const MAX_SECTORS = Math.floor(Number.MAX_SAFE_INTEGER / SECTOR);

@@ -1,5 +1,11 @@
 /** `check`: everything that can be verified of an image that nobody serves. Nothing is written. */
-import type { BlockDevice, ImageProblem, OfflineWork } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type ImageProblem,
+  type OfflineWork,
+  checkSettings,
+  workSettings,
+} from "@dmkit/block-io";
 import { isSuperblockV1 } from "../format/superblock-v1.ts";
 import { type Finding, type Report, newReport, plainWork } from "./inspect/findings.ts";
 import { readStart } from "./image.ts";
@@ -12,6 +18,7 @@ export async function* inspect(
   work: OfflineWork,
   report: Report,
 ): AsyncIterable<Finding> {
+  checkSettings(workSettings, work);
   if (isSuperblockV1(await readStart(device))) yield* inspectV1(device, work, report);
   else yield* inspectV2(device, work, report);
 }

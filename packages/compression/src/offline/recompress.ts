@@ -12,10 +12,15 @@ import {
   type OfflineWork,
   type OptionsOf,
   SECTOR,
+  type OptionSpec,
   isZero,
   inParallel,
   join,
   refuse,
+  checkSettings,
+  setting,
+  settingOf,
+  workSettings,
 } from "@dmkit/block-io";
 import { type Codec, openCodec } from "../device/codec.ts";
 import { ExtentMap, type StoredExtent } from "../core/extent-map.ts";
@@ -68,6 +73,13 @@ export const recompressOptions = {
 /** How the new image is made, as {@link recompressOptions} says it. */
 export type RecompressOptions = OptionsOf<typeof recompressOptions>;
 
+const recompressSettings = Object.fromEntries(
+  Object.entries<OptionSpec>(recompressOptions).map(([name, spec]) => [
+    name,
+    spec.optional === true ? settingOf(spec) : setting.needed(settingOf(spec)),
+  ]),
+);
+
 /** What was done; bytes. */
 export interface Recompressed {
   readonly contents: number;
@@ -97,6 +109,8 @@ export async function recompress(
   options: RecompressOptions,
   work: OfflineWork,
 ): Promise<Recompressed> {
+  checkSettings(recompressSettings, options);
+  checkSettings(workSettings, work);
   if (from === to) throw unfit(to, "it cannot be recompressed in place", "Give another device.");
   if (options.max_extent % BLOCK !== 0) {
     throw unfit(to, `max_extent is ${options.max_extent}`, `It must be a multiple of ${BLOCK}.`);

@@ -11,19 +11,27 @@ import {
   type ImageRepair,
   type ImageRepairSettings,
   type OfflineWork,
+  type SettingsTable,
   isGiven,
+  checkSettings,
+  setting,
 } from "@dmkit/block-io";
 import { COPY } from "../device/v2/store.ts";
 import { type Finding, newReport, plainWork } from "./inspect/findings.ts";
 import { inspect } from "./check.ts";
 import { type Gone, quarantine } from "./quarantine.ts";
 
+const repairSettings: SettingsTable<ImageRepairSettings> = {
+  bad: setting.choice("keep", "unreadable", "zero"),
+};
+
 /** Throws `EFORMAT` if it is no such device, and the errors of the device. */
 export async function repair(
   device: BlockDevice,
   work: OfflineWork = plainWork,
-  { bad = "keep" }: ImageRepairSettings = {},
+  settings: ImageRepairSettings = {},
 ): Promise<ImageRepair> {
+  const { bad = "keep" } = checkSettings(repairSettings, settings);
   const repaired: ImageProblem[] = [];
   for await (const finding of inspect(device, { ...work, progress: undefined }, newReport())) {
     if (finding.fix === undefined) continue;

@@ -13,6 +13,8 @@ import {
   readWhatIsGiven,
   refuse,
   requireBlank,
+  checkSettings,
+  setting,
 } from "@dmkit/block-io";
 import { BLOCK } from "../format/geometry-v1.ts";
 import { isSuperblockV1 } from "../format/superblock-v1.ts";
@@ -31,9 +33,10 @@ import { readSuperblock } from "../device/v2/superblocks.ts";
 export async function openCompression(
   given: CompressionOptions,
   context: OpenContext,
-  { synchronous = false }: OpenSettings = {},
+  settings: OpenSettings = {},
   rules: CompressionRules = compressionRules,
 ): Promise<TargetDevice> {
+  const { synchronous = false } = checkSettings({ synchronous: setting.flag }, settings);
   // A table has been checked; a program has not.
   const options = parseOptions(compressionOptions, given, "compression");
   const lower = await context.lower(...useOf(options));

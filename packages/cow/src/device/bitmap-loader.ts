@@ -16,6 +16,8 @@ import {
   join,
   readWhatIsGiven,
   refuse,
+  checkSettings,
+  workSettings,
 } from "@dmkit/block-io";
 import { type OwnerMap, PAGE_BYTES } from "../core/owner-map.ts";
 import { type AliasedBlockSize, expandAliased } from "../format/aliased.ts";
@@ -72,7 +74,8 @@ export class BitmapLoader {
   }
 
   /** Makes all owners known. Errors: those of reading the bitmaps, the signal's reason. */
-  async loadAll({ signal, progress }: LongWork): Promise<void> {
+  async loadAll(work: LongWork): Promise<void> {
+    const { signal, progress } = checkSettings(workSettings, work, "message");
     const { sectors: total } = this.#map;
     for (let sector = 0; sector < total; sector += AT_ONCE * STEP_SECTORS) {
       signal?.throwIfAborted();

@@ -39,12 +39,12 @@ export const cowControls: Controls<ControlledStack> = {
       arguments: "<layer>",
       long: true,
       help: "moves a layer below the top, counted from 1 at the bottom, into what it lies on; answers with the arguments of the table",
-      async run(device, [word = "", ...rest], options) {
+      async run(device, [word = "", ...rest], { signal, progress }) {
         if (!/^\d+$/.test(word) || rest.length > 0) {
           const hint = "Send: commit <layer>, counted from 1 at the bottom";
           throw refuse(device.name, "EINVAL", "commit takes the number of a layer", hint, "message");
         }
-        await device.merge(Number(word), options);
+        await device.merge(Number(word), { signal, progress });
         return tableArguments(device);
       },
     },
@@ -69,10 +69,10 @@ export const cowControls: Controls<ControlledStack> = {
       arguments: "<name>",
       long: true,
       help: "deletes a snapshot, whose layer goes into the one above; answers with the arguments of the table",
-      async run(device, [name, ...rest], options) {
+      async run(device, [name, ...rest], { signal, progress }) {
         if (name === undefined || rest.length > 0)
           throw misused(device, "the name of a snapshot is needed", "snapshot-delete <name>");
-        await device.deleteSnapshot(name, options);
+        await device.deleteSnapshot(name, { signal, progress });
         return tableArguments(device);
       },
     },
@@ -81,8 +81,8 @@ export const cowControls: Controls<ControlledStack> = {
       readOnly: true,
       long: true,
       help: "reads all bitmaps, and answers with the status, of which the counts are exact then",
-      async run(device, _args, options) {
-        await device.count(options);
+      async run(device, _args, { signal, progress }) {
+        await device.count({ signal, progress });
         return device.status();
       },
     },

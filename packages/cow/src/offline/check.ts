@@ -8,7 +8,7 @@ import { BITMAP_STEP, findIdentity } from "../device/layer/layer.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { bitmapSources, identitiesGiven, judge, judgeAllData } from "../open/judge.ts";
 import type { ChainOptions } from "./chain/chain.ts";
-import type { WorkOptions } from "../device/copy/work.ts";
+import { type WorkOptions, checkWork } from "../device/copy/work.ts";
 
 /** Stable names of what a check can find. */
 export type ProblemKind =
@@ -32,6 +32,7 @@ export async function* check(
   stack: StackDevices,
   options: WorkOptions & ChainOptions = {},
 ): AsyncIterable<Problem> {
+  checkWork(options);
   const sizes = [...checkSizes(stack)];
   yield* sizes;
   // Without room there is nothing to look at.

@@ -12,7 +12,7 @@
  *
  * What cannot be read or written is left in the top, with its bits, and told at the end.
  */
-import { BlockIoError, type Environment, SECTOR, realEnvironment } from "@dmkit/block-io";
+import { BlockIoError, type Environment, SECTOR, realEnvironment, setting } from "@dmkit/block-io";
 import { changing } from "../core/reliance.ts";
 import { requireNoSnapshot, snapshotsOf } from "../core/snapshots.ts";
 import type { Identity, IdentityBlock } from "../format/identity.ts";
@@ -29,6 +29,7 @@ import {
   type Run,
   type WorkOptions,
   bytesOf,
+  checkWork,
   changeBits,
   clearBits,
   fillLayer,
@@ -43,6 +44,7 @@ export interface CommitOptions extends WorkOptions, ChainOptions {
 
 /** Bytes moved. Errors: EROFS, EFORMAT, EIO when something is left, those of the devices; `AbortError` when told to stop. */
 export async function commitTop(stack: StackDevices, options: CommitOptions = {}): Promise<number> {
+  checkWork(options, { drop: setting.flag });
   const blocks = await readChain(stack, options);
   const top = layerAt(stack, stack.layers.length);
   requireCommittable(blocks, stack);

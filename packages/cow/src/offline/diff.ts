@@ -3,7 +3,7 @@ import { type BlockDevice, BlockIoError, SECTOR, requireRoom } from "@dmkit/bloc
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { bitmapSources } from "../open/judge.ts";
 import { type ChainOptions, layerAt, readChain } from "./chain/chain.ts";
-import { LayerRuns, type Run, type WorkOptions, copyRuns, pieces } from "../device/copy/work.ts";
+import { LayerRuns, type Run, type WorkOptions, checkWork, copyRuns, pieces } from "../device/copy/work.ts";
 
 /** A changed range, in bytes, and the topmost layer that has it, counted from 1 at the bottom. */
 export interface ChangedRange {
@@ -19,6 +19,7 @@ export async function* diff(
   to: number,
   options: WorkOptions & ChainOptions = {},
 ): AsyncIterable<ChangedRange> {
+  checkWork(options);
   if (!(from >= 1 && from <= to && to <= stack.layers.length)) {
     throw new BlockIoError(`there are no layers ${from}..${to}`, {
       code: "EINVAL",

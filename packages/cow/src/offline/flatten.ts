@@ -2,11 +2,19 @@
  * `flatten`: the whole stack as one raw image. The stack is only read; the image is sparse where the stack has
  * holes. Cut short, it can go on where it stopped: everything before is in the image.
  */
-import { type BlockDevice, BlockIoError, ByteAccess, SECTOR, isOfPlace, requireRoom } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  ByteAccess,
+  SECTOR,
+  isOfPlace,
+  requireRoom,
+  setting,
+} from "@dmkit/block-io";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { type ChainOptions, viewOf } from "./chain/chain.ts";
 import { Left, MOST_OF_STACK, copyAllBut } from "../device/copy/left.ts";
-import { type Piece, type WorkOptions, copyRuns, pieces } from "../device/copy/work.ts";
+import { type Piece, type WorkOptions, checkWork, copyRuns, pieces } from "../device/copy/work.ts";
 
 /** How a stack is copied into one device. */
 export interface FlattenOptions extends WorkOptions, ChainOptions {
@@ -19,6 +27,11 @@ export interface FlattenOptions extends WorkOptions, ChainOptions {
   readonly bad?: "zero" | undefined;
 }
 
+const flattenSettings = {
+  from: setting.integer(0, Number.MAX_SAFE_INTEGER),
+  bad: setting.choice("zero"),
+};
+
 /**
  * Writes what the stack shows to the start of `image`. Returns what is zero there because it cannot be read, in sectors of
  * the target. Errors: EINVAL (no room), those of the devices.
@@ -28,6 +41,7 @@ export async function flatten(
   image: BlockDevice,
   options: FlattenOptions = {},
 ): Promise<readonly Piece[]> {
+  checkWork(options, flattenSettings);
   requireRoom(image, 0, stack.sectors * SECTOR);
   const view = await viewOf(stack, options);
   try {

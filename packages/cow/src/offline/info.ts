@@ -7,7 +7,7 @@ import type { Uuid } from "../format/uuid.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { bitmapSources, identitiesGiven, judge, judgeAllData } from "../open/judge.ts";
 import type { ChainOptions } from "./chain/chain.ts";
-import { LayerRuns, type Piece, type WorkOptions, pieces } from "../device/copy/work.ts";
+import { LayerRuns, type Piece, type WorkOptions, checkWork, pieces } from "../device/copy/work.ts";
 
 /** What is known of one layer. */
 export interface LayerInfo {
@@ -46,6 +46,7 @@ export async function stackInfo(
   stack: StackDevices,
   options: WorkOptions & ChainOptions = {},
 ): Promise<StackInfo> {
+  checkWork(options);
   const blocks = await identitiesGiven(stack);
   const aliasedKnown = options.aliasedBlockSize !== undefined;
   const sources = bitmapSources(stack.layers, blocks, options.aliasedBlockSize);

@@ -4,13 +4,14 @@
  * so nothing else does it.
  * Cut short, it is run again: each identity is old or new.
  */
-import { SECTOR, refuse } from "@dmkit/block-io";
+import { SECTOR, type SettingsTable, refuse, checkSettings, setting } from "@dmkit/block-io";
 import { lyingOn } from "../device/layer/below.ts";
 import type { IdentityBlock } from "../format/identity.ts";
 import { writeIdentity } from "../device/layer/layer.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { judge, readIdentities, stackingError } from "../open/judge.ts";
 import { labelledFor, sampleData, takeLabel } from "../device/layer/pairing.ts";
+import { chainSettings } from "../device/copy/work.ts";
 import { requireOwnPlaces } from "../device/layer/places.ts";
 import type { ChainOptions } from "./chain/chain.ts";
 
@@ -20,11 +21,11 @@ export interface PairOptions extends ChainOptions {
   readonly take?: boolean | undefined;
 }
 
+const pairSettings: SettingsTable<PairOptions> = { ...chainSettings, take: setting.flag };
+
 /** Errors: EFORMAT (what else is wrong with the stack), EEXIST (another layer's data), those of the devices. */
-export async function pair(
-  stack: StackDevices,
-  { aliasedBlockSize, take = false }: PairOptions = {},
-): Promise<void> {
+export async function pair(stack: StackDevices, options: PairOptions = {}): Promise<void> {
+  const { aliasedBlockSize, take = false } = checkSettings(pairSettings, options);
   requireOwnPlaces(stack, "cow");
   const blocks = await readIdentities(stack);
   const wrong = judge(blocks, stack, { writable: false, aliasedBlockSize }).find(

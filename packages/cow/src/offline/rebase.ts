@@ -16,6 +16,7 @@ import {
   type Piece,
   type Run,
   type WorkOptions,
+  checkWork,
   bytesOf,
   fillLayer,
   pieces,
@@ -33,6 +34,7 @@ export async function rebase(
   onto: StackDevices,
   options: WorkOptions & ChainOptions = {},
 ): Promise<number> {
+  checkWork(options);
   if (stack.sectors !== onto.sectors) {
     throw new BlockIoError("the two stacks are not of the same length", { code: "EINVAL", op: "open" });
   }

@@ -17,10 +17,14 @@ import {
   type BlockDevice,
   ByteAccess,
   SECTOR,
+  type SettingsTable,
   isZero,
   refuse,
   requireRoom,
   shellQuote,
+  checkSettings,
+  setting,
+  workSettings,
 } from "@dmkit/block-io";
 import {
   BITMAP_STEP,
@@ -50,6 +54,12 @@ export interface ResizeOptions extends WorkOptions {
   /** The layer may become longer over what is behind its data: whatever is there is lost. Default false. */
   readonly force?: boolean | undefined;
 }
+
+const resizeSettings: SettingsTable<ResizeOptions> = {
+  ...workSettings,
+  shrink: setting.flag,
+  force: setting.flag,
+};
 
 /** What a layer says of itself, to be resized. Errors: `EFORMAT`, `EROFS` (a layer of the original), those of the device. */
 export async function resizable(bitmap: BlockDevice): Promise<Identity> {
@@ -136,8 +146,9 @@ export async function resizeLayer(
 export async function checkResize(
   layer: LayerDevices,
   sectors: number,
-  { shrink = false, force = false, signal }: ResizeOptions = {},
+  options: ResizeOptions = {},
 ): Promise<Identity> {
+  const { shrink = false, force = false, signal } = checkSettings(resizeSettings, options);
   checkSectors(sectors);
   const identity = await resizable(layer.bitmap);
   requireRoom(layer.data, layer.offset, sectors * SECTOR);

@@ -5,7 +5,7 @@
  * B shows the same at every moment, with and without the others below it, and the others are not touched: other
  * stacks may use them. Cut short, it goes on with what B still lacks. The new parent is written last.
  */
-import { BlockIoError } from "@dmkit/block-io";
+import { BlockIoError, setting } from "@dmkit/block-io";
 import { requireNoSnapshot, snapshotsOf } from "../core/snapshots.ts";
 import { nameOf } from "../core/stacking.ts";
 import type { BitmapSource } from "../device/bitmap-loader.ts";
@@ -16,7 +16,7 @@ import { lyingOn } from "../device/layer/below.ts";
 import { sampleData } from "../device/layer/pairing.ts";
 import { type ChainOptions, layerAt, requireOwn, requireSound } from "./chain/chain.ts";
 import { copyUp } from "../device/copy/up.ts";
-import { LayerRuns, type WorkOptions, pieces } from "../device/copy/work.ts";
+import { LayerRuns, type WorkOptions, checkWork, pieces } from "../device/copy/work.ts";
 
 /**
  * Squashes layers `from` … `to`, counted from 1 at the bottom; returns the bytes copied. Done before: does
@@ -29,6 +29,7 @@ export async function squash(
   to: number,
   options: WorkOptions & ChainOptions & { readonly deletes?: boolean } = {},
 ): Promise<number> {
+  checkWork(options, { deletes: setting.flag });
   if (!(from >= 1 && from < to && to <= stack.layers.length)) {
     throw new BlockIoError(`layers ${from}..${to} are no range of at least two`, {
       code: "EINVAL",

@@ -7,12 +7,14 @@ import {
   type Environment,
   type Limits,
   SECTOR,
-  parseOption,
+  type SettingsTable,
   realEnvironment,
   refuse,
   requireBlank,
   requireRoom,
   stackLimits,
+  checkSettings,
+  setting,
 } from "@dmkit/block-io";
 import { BitmapLoader } from "../device/bitmap-loader.ts";
 import { BitmapWriter } from "../device/bitmap-writer.ts";
@@ -32,6 +34,7 @@ import {
   requireLayerRoom,
 } from "../device/layer/layer.ts";
 import { cowOptions } from "../options.ts";
+import { chainSettings } from "../device/copy/work.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { bitmapSources, readIdentities, refuseData, refuseProblems, warnOfAliases } from "./judge.ts";
 import { isNoLayer, ownIdentity } from "./own-identity.ts";
@@ -59,6 +62,21 @@ export interface OpenStackOptions {
   /** Makes the device; for tests that put requests of their own between others. */
   readonly make?: (parts: CowParts) => CowDevice;
 }
+
+const openSettings: SettingsTable<OpenStackOptions> = {
+  ...chainSettings,
+  name: setting.anyText,
+  environment: setting.environment,
+  readOnly: setting.flag,
+  force: setting.flag,
+  autocommit: setting.number(0, cowOptions.autocommit.max * 1000),
+  openLayer: setting.call,
+  frozen: setting.call,
+  merging: setting.object,
+  layers: setting.call,
+  table: setting.call,
+  make: setting.call,
+};
 
 /** Opens a stack of at least one layer. Errors: EINVAL, EFORMAT, EROFS, those of the devices below. */
 export async function openStack(
@@ -123,7 +141,7 @@ async function examine(
   options: OpenStackOptions,
 ): Promise<{ readonly top: LayerDevices; readonly blocks: IdentityBlock[]; readonly writable: boolean }> {
   const { name = "cow", environment = realEnvironment, force = false } = options;
-  checkOptions(options, name);
+  checkSettings(openSettings, options);
   const top = requireDevices(stack, name);
   const writable = options.readOnly !== true && !isReadOnly(top.bitmap) && !isReadOnly(top.data);
   const blocks = await readIdentities(stack);
@@ -138,21 +156,6 @@ async function examine(
     environment,
   });
   return { top, blocks, writable };
-}
-
-/** A program's options are held to what a table allows. */
-function checkOptions({ autocommit = 0, aliasedBlockSize }: OpenStackOptions, name: string): void {
-  const { max } = cowOptions.autocommit;
-  if (!(autocommit >= 0 && autocommit <= max * 1000)) {
-    throw refuse(
-      name,
-      "EINVAL",
-      `autocommit: ${autocommit} is not allowed`,
-      `autocommit takes 0 … ${max * 1000} ms.`,
-    );
-  }
-  if (aliasedBlockSize !== undefined)
-    parseOption("aliasedBlockSize", cowOptions.aliased_block_size, String(aliasedBlockSize));
 }
 
 /** Throws for a stack that cannot be; returns its top. */

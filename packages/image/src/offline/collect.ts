@@ -17,11 +17,15 @@
 import {
   BlockIoError,
   type Environment,
+  type SettingsTable,
   codeOf,
   inParallel,
   randomUuid,
   realEnvironment,
   sleep,
+  checkSettings,
+  setting,
+  workSettings,
 } from "@dmkit/block-io";
 import type { ObjectStore } from "@dmkit/object-store";
 import { Blobs } from "../device/blobs.ts";
@@ -56,6 +60,8 @@ export interface CollectOptions {
   readonly progress?: ((progress: { readonly done: number; readonly total: number }) => void) | undefined;
 }
 
+const collectSettings: SettingsTable<CollectOptions> = { ...workSettings, dryRun: setting.flag };
+
 /** What a collection removed, or would. */
 export interface Collected {
   readonly blobs: number;
@@ -76,7 +82,7 @@ export interface Unreadable {
 
 /** `EBUSY` while another collection runs. */
 export async function collect(store: ObjectStore, options: CollectOptions = {}): Promise<Collected> {
-  const { environment = realEnvironment, dryRun = false } = options;
+  const { environment = realEnvironment, dryRun = false } = checkSettings(collectSettings, options);
   const began = environment.clock.wallTime();
   if (dryRun) return await collectNow(store, options, environment, began);
   const running = await runningCollections(store, began);

@@ -1,9 +1,16 @@
 /** What a publication is asked to do, and what it says it did. */
-import { type BlockDevice, BlockIoError, type Environment } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  type SettingsTable,
+  checkSettings,
+  setting,
+} from "@dmkit/block-io";
 import { type BlobCodec, blobCodecs } from "../format/blob.ts";
-import { type Digest, requireDigest } from "../format/digest.ts";
+import { type Digest, isDigest } from "../format/digest.ts";
 import { requireName } from "../format/layout.ts";
-import { isImageSize } from "../format/manifest.ts";
+import { MAX_CHUNK, MIN_CHUNK, isChunkSize, isImageSize } from "../format/manifest.ts";
 
 /** How far a publication is, in bytes. */
 export interface PublishProgress {
@@ -69,29 +76,46 @@ export interface Published extends PublishProgress {
 /** Most chunks on their way at a time. */
 const MOST_PARALLEL = 64;
 
-/** Throws `EINVAL` for options that no publication can have; `chunkSize` is checked against the source. */
-export function checkOptions({
-  name,
-  tag,
-  codec,
-  parallel,
-  parent,
-  replaces,
-  hotList,
-}: PublishOptions): void {
+const chunks = (value: unknown): boolean =>
+  Array.isArray(value) &&
+  value.every(
+    (chunk) => Number.isSafeInteger(chunk) && (chunk as number) >= 0 && (chunk as number) < 2 ** 32,
+  );
+const digest = setting.as(
+  "a digest: 64 hexadecimal digits",
+  (value) => typeof value === "string" && isDigest(value),
+);
+
+/** What each takes; `chunkSize` is checked against the source. */
+const publishSettings: SettingsTable<PublishOptions> = {
+  name: setting.needed(setting.anyText),
+  tag: setting.needed(setting.anyText),
+  chunkSize: setting.as(
+    `a power of two from ${MIN_CHUNK} to ${MAX_CHUNK}`,
+    (value) => typeof value === "number" && isChunkSize(value),
+  ),
+  codec: setting.choice(...blobCodecs),
+  parent: digest,
+  replaces: setting.either(digest, setting.choice(null)),
+  verify: setting.flag,
+  changed: setting.as(
+    "something that gives ranges, one after the other",
+    (value) => typeof value === "object" && value !== null && Symbol.asyncIterator in value,
+  ),
+  hotList: setting.as("a list of numbers of chunks, from 0 on", chunks),
+  parallel: setting.integer(1, MOST_PARALLEL),
+  environment: setting.environment,
+  note: setting.anyText,
+  check: setting.call,
+  signal: setting.signal,
+  progress: setting.call,
+};
+
+/** Throws `EINVAL` for options that no publication can have. */
+export function checkOptions(options: PublishOptions): void {
+  const { name, tag } = checkSettings(publishSettings, options, "write");
   requireName("image", name);
   requireName("tag", tag);
-  if (parent !== undefined) requireDigest(parent);
-  if (replaces !== undefined && replaces !== null) requireDigest(replaces);
-  if (codec !== undefined && !blobCodecs.includes(codec)) {
-    throw refuse(`${JSON.stringify(codec)} is no codec of blobs`, `Use one of ${blobCodecs.join(", ")}.`);
-  }
-  if (parallel !== undefined && !isWhole(parallel, 1, MOST_PARALLEL)) {
-    throw refuse(`${String(parallel)} chunks at a time are not possible`, `Use 1 to ${MOST_PARALLEL}.`);
-  }
-  if (hotList?.every((chunk) => isWhole(chunk, 0, 2 ** 32 - 1)) === false) {
-    throw refuse("the hot list has what is no number of a chunk", "Chunks are counted from 0 on.");
-  }
 }
 
 /** Throws `EINVAL` for a device that no image can have the size of: an empty one. */
@@ -103,12 +127,4 @@ export function checkSource({ name, size }: BlockDevice): void {
     op: "read",
     hint: "Give a device or a file of one sector or more.",
   });
-}
-
-function isWhole(value: unknown, least: number, most: number): boolean {
-  return Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
-}
-
-function refuse(reason: string, hint: string): BlockIoError {
-  return new BlockIoError(reason, { code: "EINVAL", op: "write", hint });
 }

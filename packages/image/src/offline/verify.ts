@@ -1,5 +1,5 @@
 /** Verification: every blob of an image is fetched and compared with its digest. */
-import { join } from "@dmkit/block-io";
+import { join, checkSettings, workSettings } from "@dmkit/block-io";
 import type { ObjectStore } from "@dmkit/object-store";
 import { BlobCoder } from "../device/blob-coder.ts";
 import { Blobs } from "../device/blobs.ts";
@@ -29,8 +29,9 @@ export async function* verifyImage(
   store: ObjectStore,
   image: string,
   digest: Digest,
-  { signal, progress }: VerifyOptions = {},
+  options: VerifyOptions = {},
 ): AsyncGenerator<BlobProblem> {
+  const { signal, progress } = checkSettings(workSettings, options, "read");
   const manifest = await readManifest(store, image, digest);
   const { size, chunkSize } = manifest;
   const coder = new BlobCoder();

@@ -1,7 +1,14 @@
 /** Opens an image: store, tag, manifest, and the hot list on its way in the background. */
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { type Environment, parseOptions, realEnvironment } from "@dmkit/block-io";
+import {
+  type Environment,
+  type SettingsTable,
+  parseOptions,
+  realEnvironment,
+  checkSettings,
+  setting,
+} from "@dmkit/block-io";
 import { type ObjectStore, openStore } from "@dmkit/object-store";
 import { Blobs } from "../device/blobs.ts";
 import { ImageDevice } from "../device/device.ts";
@@ -32,6 +39,12 @@ export interface OpenImageContext {
   readonly store?: ObjectStore | undefined;
 }
 
+const contextSettings: SettingsTable<OpenImageContext> = {
+  name: setting.anyText,
+  environment: setting.environment,
+  store: setting.object,
+};
+
 /** What is to be opened; options that are not given have their defaults. */
 export type ImageSettings = Pick<ImageOptions, "image"> & Partial<ImageOptions>;
 
@@ -41,7 +54,7 @@ export async function openImage(
   context: OpenImageContext = {},
 ): Promise<ImageDevice> {
   const options = parseOptions(imageOptions, settings, "image");
-  const { environment = realEnvironment } = context;
+  const { environment = realEnvironment } = checkSettings(contextSettings, context);
   const reference = parseImageReference(options.image);
   const store = context.store ?? (await openStore(reference.store, { environment, mustExist: true }));
   try {

@@ -7,7 +7,7 @@
  * the tag `latest` is meant.
  */
 import { resolve } from "node:path";
-import { type BlockIoError, refuse } from "@dmkit/block-io";
+import { type BlockIoError, refuse, checkSettings, setting } from "@dmkit/block-io";
 import { isS3Uri, splitParameters } from "@dmkit/object-store";
 import { type Digest, isDigest } from "../format/digest.ts";
 import { DEFAULT_TAG, isName } from "../format/layout.ts";
@@ -77,8 +77,9 @@ export function parseImageReference(text: string): ImageReference {
  */
 export function parseTagReference(
   text: string,
-  { mustBeSaid = false }: { readonly mustBeSaid?: boolean } = {},
+  options: { readonly mustBeSaid?: boolean } = {},
 ): ImageReference {
+  const { mustBeSaid = false } = checkSettings({ mustBeSaid: setting.flag }, options, "parse");
   const reference = parseImageReference(text);
   if (reference.digest !== undefined) {
     throw malformed(text, "names a version where a tag is meant", "Write STORE/NAME:TAG.");

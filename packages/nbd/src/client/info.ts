@@ -5,7 +5,7 @@ import { type NbdUri, formatNbdUri, parseNbdUri } from "../uri.ts";
 import { type ExportInfo, type ExportList, Handshake } from "./wire/handshake.ts";
 import { named } from "./named.ts";
 import type { NbdClientOptions } from "./client-options.ts";
-import { timeoutOf } from "./options.ts";
+import { queryTimeoutOf } from "./options.ts";
 import { Transport } from "./wire/transport.ts";
 import { splitNbdUri } from "./uri-options.ts";
 
@@ -94,8 +94,8 @@ async function withHandshake<T>(
   ask: (handshake: Handshake, uri: NbdUri) => Promise<T>,
 ): Promise<T> {
   const uri = typeof target === "string" ? parseNbdUri(splitNbdUri(target).uri) : target;
+  const timeout = queryTimeoutOf(options);
   const environment: Environment = options.environment ?? realEnvironment;
-  const timeout = timeoutOf(options);
   const attempt = new AbortController();
   const timer = environment.clock.after(timeout, () => {
     attempt.abort(

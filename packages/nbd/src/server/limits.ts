@@ -1,5 +1,5 @@
 /** What a server lets its clients use. Every limit is a number with a range; nothing grows without one. */
-import { type BlockIoError, refuse } from "@dmkit/block-io";
+import { type BlockIoError, type SettingsTable, checkSettings, refuse, setting } from "@dmkit/block-io";
 import { DEFAULT_MAX_PAYLOAD, MAX_EXTENTS_PER_CHUNK, MAX_STRING } from "../protocol.ts";
 import { bufferSize } from "./io/buffer-pool.ts";
 
@@ -78,19 +78,20 @@ export const defaultLimits: ServerLimits = {
 /** Connections at a time that a server with the default limits can be given. */
 export const MOST_CONNECTIONS: number = Math.floor(defaultLimits.bytesInAll / (2 * MINIMUM_CHARGE));
 
-const ranges: Readonly<Record<keyof ServerLimits, readonly [number, number]>> = {
-  connections: [1, 65_536],
-  bytesPerConnection: [4 * MiB, Number.MAX_SAFE_INTEGER],
-  bytesInAll: [8 * MiB, Number.MAX_SAFE_INTEGER],
-  maximumPayload: [MiB, 1024 * MiB],
-  drainedPayload: [MiB, 0xffff_ffff],
-  handshakeTime: [1, 3_600_000],
-  handshakeOptions: [1, Number.MAX_SAFE_INTEGER],
-  optionLength: [2 * MAX_STRING, MiB],
-  handshakeBytes: [2 * MAX_STRING, Number.MAX_SAFE_INTEGER],
-  stallTime: [1, 3_600_000],
-  idleTime: [0, Number.MAX_SAFE_INTEGER],
-  extentsPerReply: [1, MAX_EXTENTS_PER_CHUNK],
+/** What each takes. */
+export const limitSettings: SettingsTable<ServerLimits> = {
+  connections: setting.integer(1, 65_536),
+  bytesPerConnection: setting.integer(4 * MiB, Number.MAX_SAFE_INTEGER),
+  bytesInAll: setting.integer(8 * MiB, Number.MAX_SAFE_INTEGER),
+  maximumPayload: setting.integer(MiB, 1024 * MiB),
+  drainedPayload: setting.integer(MiB, 0xffff_ffff),
+  handshakeTime: setting.integer(1, 3_600_000),
+  handshakeOptions: setting.integer(1, Number.MAX_SAFE_INTEGER),
+  optionLength: setting.integer(2 * MAX_STRING, MiB),
+  handshakeBytes: setting.integer(2 * MAX_STRING, Number.MAX_SAFE_INTEGER),
+  stallTime: setting.integer(1, 3_600_000),
+  idleTime: setting.integer(0, Number.MAX_SAFE_INTEGER),
+  extentsPerReply: setting.integer(1, MAX_EXTENTS_PER_CHUNK),
 };
 
 /** Bytes; the most one request is charged. */
@@ -105,16 +106,9 @@ export function statusCharge({ extentsPerReply }: ServerLimits): number {
 
 /** Fills in the defaults. Throws `EINVAL` for a limit out of its range or limits that contradict each other. */
 export function resolveLimits(given: Partial<ServerLimits> = {}): ServerLimits {
-  const unknown = Object.keys(given).find((name) => !Object.hasOwn(ranges, name));
-  if (unknown !== undefined)
-    throw invalid(`there is no limit ${unknown}`, `Limits: ${Object.keys(ranges).join(", ")}.`);
-  const limits: ServerLimits = { ...defaultLimits, ...given };
-  for (const [name, [least, most]] of Object.entries(ranges)) {
-    const value = limits[name as keyof ServerLimits];
-    if (!Number.isSafeInteger(value) || value < least || value > most) {
-      throw invalid(`limit ${name} is ${shown(value)}; it must be an integer in ${least} … ${most}`);
-    }
-  }
+  checkSettings({ limits: setting.within(limitSettings) }, { limits: given }, "listen");
+  const explicit = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+  const limits: ServerLimits = { ...defaultLimits, ...explicit };
   // Otherwise the largest request could never be admitted and its connection would wait for ever.
   const largest = Math.max(bufferSize(limits.maximumPayload + KiB), statusCharge(limits)) + OVERHEAD;
   if (limits.bytesPerConnection < largest) {

@@ -14,9 +14,9 @@
 import { constants } from "node:crypto";
 import type { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
-import { type Logger, toBlockIoError } from "@dmkit/block-io";
+import { type Logger, type SettingsTable, checkSettings, setting, toBlockIoError } from "@dmkit/block-io";
 import type { NamedAccess } from "../server/exports/access.ts";
-import { invalid, shown } from "../server/limits.ts";
+import { invalid } from "../server/limits.ts";
 import { MIN_VERSION, PSK_CIPHERS } from "./ciphers.ts";
 import { type Material, MaterialStore } from "./material.ts";
 
@@ -34,6 +34,14 @@ export interface ServerTlsOptions {
   /** Only clients with a certificate that ca-cert.pem vouches for. */
   readonly verifyPeer?: boolean | undefined;
 }
+
+/** What each takes; what goes together: {@link checkServerTls}. */
+export const tlsSettings: SettingsTable<ServerTlsOptions> = {
+  mode: setting.needed(setting.choice(...tlsModes)),
+  certificates: setting.text,
+  psk: setting.text,
+  verifyPeer: setting.flag,
+};
 
 /** Who is told how a handshake went. Exactly one of the two, once. */
 export interface ServerTlsEvents {
@@ -186,11 +194,7 @@ export function checkServerTls(
   options: ServerTlsOptions,
   names: Readonly<Record<keyof ServerTlsOptions, string>> = ownNames,
 ): void {
-  const { mode, certificates, psk, verifyPeer } = options;
-  const known = Object.keys(ownNames);
-  const unknown = Object.keys(options).find((name) => !known.includes(name));
-  if (unknown !== undefined) throw invalid(`tls has no ${unknown}`, `It has ${known.join(", ")}.`);
-  if (!tlsModes.includes(mode)) throw invalid(`tls is ${shown(mode)}`, `Give ${tlsModes.join(", ")}.`);
+  const { mode, certificates, psk, verifyPeer } = checkSettings(tlsSettings, options, "listen");
   if (mode === "off") {
     const given = (["certificates", "psk", "verifyPeer"] as const).find((key) => options[key] !== undefined);
     if (given === undefined) return;

@@ -7,6 +7,7 @@ import {
   type BlockDevice,
   type Environment,
   type Limits,
+  type SettingsTable,
   contentsOf,
   nameProblem,
   realEnvironment,
@@ -17,6 +18,9 @@ import {
   toBlockIoError,
   withCapabilities,
   witnessOf,
+  checkSettings,
+  setting,
+  settingOf,
 } from "@dmkit/block-io";
 import { EpochTable } from "../core/epochs.ts";
 import { type TrackedRules, trackedRules } from "../core/rules.ts";
@@ -53,6 +57,19 @@ export interface OpenTrackedOptions {
   readonly make?: (parts: TrackedParts) => TrackedDevice;
 }
 
+const openSettings: SettingsTable<OpenTrackedOptions> = {
+  size: setting.integer(1, Number.MAX_SAFE_INTEGER),
+  name: setting.anyText,
+  environment: setting.environment,
+  readOnly: setting.flag,
+  granularity: settingOf(trackedOptions.granularity),
+  epochs: settingOf(trackedOptions.epochs),
+  reset: setting.texts,
+  force: setting.flag,
+  ahead: settingOf(trackedOptions.ahead),
+  make: setting.call,
+};
+
 /** What was found on the bitmap device. */
 interface Examined {
   readonly geometry: Geometry;
@@ -69,7 +86,11 @@ export async function openTracked(
   options: OpenTrackedOptions = {},
   rules: TrackedRules = trackedRules,
 ): Promise<TrackedDevice> {
-  const { name = "tracked", environment = realEnvironment, force = false } = options;
+  const {
+    name = "tracked",
+    environment = realEnvironment,
+    force = false,
+  } = checkSettings(openSettings, options);
   const limits = limitsOf(data, bitmap, options.readOnly === true);
   const { geometry, superblock: found, order } = await examine(data, bitmap, options);
   const readOnly = limits.capabilities.readOnly;

@@ -3,7 +3,14 @@
  * byte (uninitialised bytes of old drivers, damage) stands beside them as base64 without trailing zeroes. What is
  * not mentioned is zero.
  */
-import { type BlockDevice, type OfflineWork, isZero, nextTurn } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type OfflineWork,
+  isZero,
+  nextTurn,
+  checkSettings,
+  workSettings,
+} from "@dmkit/block-io";
 import type { Image } from "./examine/findings.ts";
 import type { Dialect } from "../format/checksum.ts";
 import { BLOCK, SLOTS_START, plogSegmentSize, slotStart } from "../format/geometry.ts";
@@ -76,7 +83,7 @@ export interface ImageDump {
 /** Throws `EFORMAT` where there is no cache, what devices throw, and the signal's reason. */
 export async function dumpImage({ cache, backing, plog }: Image, work: OfflineWork): Promise<ImageDump> {
   // Every checksum is compared, so that a restore can tell data that was damaged then from data that changed since.
-  const { progress } = work;
+  const { progress } = checkSettings(workSettings, work);
   const found = await scan(cache, backing?.size, {
     ...work,
     thorough: true,

@@ -7,9 +7,13 @@ import {
   BlockIoError,
   type Environment,
   SECTOR,
+  type SettingsTable,
   isOfPlace,
   readWhatIsGiven,
   realEnvironment,
+  checkSettings,
+  setting,
+  workSettings,
 } from "@dmkit/block-io";
 import { rules } from "../core/rules.ts";
 import { IDENTITY_START, encodeIdentity } from "../format/identity.ts";
@@ -33,6 +37,12 @@ export interface ReplayOptions {
   readonly environment?: Environment | undefined;
 }
 
+const replaySettings: SettingsTable<ReplayOptions> = {
+  ...workSettings,
+  plog: setting.device,
+  until: setting.integer(0, Number.MAX_SAFE_INTEGER),
+};
+
 const CHUNK = 1024 * 1024;
 
 /**
@@ -45,7 +55,7 @@ export async function replay(
   backing: BlockDevice,
   options: ReplayOptions = {},
 ): Promise<number> {
-  const { plog, until } = options;
+  const { plog, until } = checkSettings(replaySettings, options);
   const { identity } = await readSuperblock(cache);
   // What the plog has comes after all that can be told apart: up to a segment it is not needed.
   await (until === undefined ? requirePair : requirePairForView)(identity, { cache, backing, plog });

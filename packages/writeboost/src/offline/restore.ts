@@ -8,7 +8,16 @@
  * - while anything is half done, sector 0 says so: the device is neither a cache nor blank, and opening refuses it.
  *   Restoring the same dump again completes it.
  */
-import { type BlockDevice, type OfflineWork, inParallel, isZero, refuse, nextTurn } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type OfflineWork,
+  inParallel,
+  isZero,
+  refuse,
+  nextTurn,
+  checkSettings,
+  workSettings,
+} from "@dmkit/block-io";
 import type { Image } from "./examine/findings.ts";
 import { BLOCK, SLOTS_START, slotStart } from "../format/geometry.ts";
 import { decodeHead, encodeHead } from "../format/head.ts";
@@ -24,6 +33,7 @@ import { type ParsedDump, parseDump } from "./parse-dump.ts";
  * changed since; then nothing has been written.
  */
 export async function restore(image: Image, dump: unknown, work: OfflineWork): Promise<void> {
+  checkSettings(workSettings, work);
   const parsed = parseDump(image, dump);
   // Of the plog, the dump says all there is, its name included.
   await requirePairForView(parsed.identity, { cache: image.cache, backing: image.backing });

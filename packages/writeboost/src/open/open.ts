@@ -3,17 +3,21 @@ import {
   type BlockDevice,
   type Environment,
   MemoryOverlay,
+  type SettingsTable,
   anyReadOnly,
   realEnvironment,
   refuse,
   requireRoom,
+  checkSettings,
+  setting,
+  settingOf,
 } from "@dmkit/block-io";
 import { type Rules, rules as ours } from "../core/rules.ts";
 import type { Archiving } from "../device/archive/segment-archive.ts";
 import { WriteboostDevice } from "../device/device.ts";
 import type { Dialect } from "../format/checksum.ts";
 import { limitsOver, requireWholeBlocks } from "../device/limits.ts";
-import { type Tunables, checked, friendlyTunables } from "../options.ts";
+import { type Tunables, friendlyTunables, options as table, tunableSettings } from "../options.ts";
 import type { Devices } from "../device/recovered.ts";
 import { attachLog } from "./attach-log.ts";
 import { beginToGrow, hasRoom, requireGrowable } from "./making/grow.ts";
@@ -45,6 +49,21 @@ export interface OpenOptions {
   readonly progress?: ((done: number, of: number, what?: string) => void) | undefined;
 }
 
+/** What each takes: a number or a word as the option of a table has it, of which the name is another. */
+const openSettings: SettingsTable<OpenOptions> = {
+  name: setting.anyText,
+  size: setting.integer(1, Number.MAX_SAFE_INTEGER),
+  order: settingOf(table.segment_size_order),
+  pool: settingOf(table.nr_rambuf_pool),
+  dialect: settingOf(table.dialect),
+  force: setting.flag,
+  grow: setting.flag,
+  tunables: setting.within(tunableSettings),
+  archive: setting.either(setting.object, setting.choice("none")),
+  environment: setting.environment,
+  progress: setting.call,
+};
+
 /**
  * Opens a cache over `devices`, which stay the caller's to close. A blank cache device is formatted; one that holds a
  * cache is recovered; any other is refused, unless `force` is given. Where one of the devices is read-only so is the
@@ -66,6 +85,7 @@ export async function openWith(
   rules: Rules,
   addsNothing = false,
 ): Promise<WriteboostDevice> {
+  checkSettings(openSettings, options);
   const environment = options.environment ?? realEnvironment;
   const { size, pool } = requireSuitable(devices, options);
   const { backing, cache, plog } = devices;
@@ -135,11 +155,9 @@ export async function checkWriteboost(devices: Devices, options: OpenOptions): P
 /** Throws `EINVAL` for options, or devices, that go together with nothing. */
 function requireSuitable(
   devices: Devices,
-  { size = devices.backing.size, pool = 8, ...options }: OpenOptions,
+  { size = devices.backing.size, pool = table.nr_rambuf_pool.default }: OpenOptions,
 ): { readonly size: number; readonly pool: number } {
   const { backing, cache, plog } = devices;
-  checked({ segment_size_order: options.order, nr_rambuf_pool: pool, dialect: options.dialect });
-  checked(options.tunables ?? {});
   requireRoom(backing, 0, size);
   requireWholeBlocks(size, cache, limitsOver(devices));
   if (cache === backing || plog === backing || plog === cache) {
@@ -169,13 +187,14 @@ async function inMemory({ backing, cache, plog }: Devices): Promise<Devices> {
  * A cache over two devices with dmkit's friendlier defaults: writeback on when the backing device is idle,
  * everything durable after a second, a superblock record every five. Creates it if the cache device is blank.
  */
-export function openEmbedded(
+export async function openEmbedded(
   backing: BlockDevice,
   cache: BlockDevice,
   options: Omit<OpenOptions, "progress"> = {},
 ): Promise<WriteboostDevice> {
+  checkSettings(openSettings, options);
   const { tunables = {} } = options;
-  return openWriteboost(
+  return await openWriteboost(
     { backing, cache, plog: undefined },
     { ...options, tunables: { ...friendlyTunables(tunables), ...tunables } },
   );

@@ -6,9 +6,18 @@
  * has newer contents already, so such ids are refused. How far writeback had come is known from the superblock
  * record, which is exact after a clean close and may be behind after a crash.
  */
-import { type BlockDevice, GuardedDevice, done, refuse, withCapabilities } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  GuardedDevice,
+  type SettingsTable,
+  done,
+  refuse,
+  withCapabilities,
+  checkSettings,
+  setting,
+} from "@dmkit/block-io";
 import { Statistics } from "../core/statistics.ts";
-import type { Dialect } from "../format/checksum.ts";
+import { type Dialect, dialects } from "../format/checksum.ts";
 import { ReadPath } from "../device/request/read-path.ts";
 import { requirePairForView } from "./pairing.ts";
 import { type ScannedLog, adoptLog, scan } from "./scan.ts";
@@ -23,6 +32,11 @@ export interface ViewOptions {
   readonly name?: string | undefined;
 }
 
+const viewSettings: SettingsTable<ViewOptions> = {
+  dialect: setting.choice(...dialects),
+  name: setting.anyText,
+};
+
 /** What {@link openAt} can show. */
 export interface ViewRange {
   readonly firstId: number;
@@ -34,7 +48,8 @@ export async function viewRange(
   devices: { readonly backing: BlockDevice; readonly cache: BlockDevice },
   options: ViewOptions = {},
 ): Promise<ViewRange> {
-  const found = await scan(devices.cache, devices.backing.size, options);
+  const { dialect } = checkSettings(viewSettings, options);
+  const found = await scan(devices.cache, devices.backing.size, { dialect });
   await requirePairForView(found.identity, devices);
   return { firstId: firstShown(found), lastId: found.last };
 }
@@ -53,8 +68,9 @@ export async function openAt(
   id: number,
   options: ViewOptions = {},
 ): Promise<BlockDevice> {
+  const { dialect } = checkSettings(viewSettings, options);
   const { backing, cache } = devices;
-  const found = await scan(cache, backing.size, options);
+  const found = await scan(cache, backing.size, { dialect });
   await requirePairForView(found.identity, { cache, backing });
   const first = firstShown(found);
   if (!Number.isInteger(id) || id < first || id > found.last) {

@@ -105,7 +105,7 @@ function readExport(
     problems.add(value.at, "the description is too long", `at most ${MAX_TEXT} bytes`);
   try {
     // Says what is wrong with it.
-    void new Access(shape);
+    void new Access(accessOf(shape));
   } catch (error) {
     const { reason, hint } = toBlockIoError(error, {});
     problems.add(value.at, reason, hint);

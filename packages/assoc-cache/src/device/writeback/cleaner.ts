@@ -15,6 +15,8 @@ import {
   type Timer,
   done,
   isOfPlace,
+  checkSettings,
+  workSettings,
 } from "@dmkit/block-io";
 import { AgeWatch } from "./age-watch.ts";
 import { CleaningPlan, type Watermarks } from "../../core/cleaning-plan.ts";
@@ -118,12 +120,10 @@ export class Cleaner {
    * Writes back everything that is dirty now. Rejects with what went wrong, or the signal's reason; blocks stay dirty then:
    * those that cannot be copied, or, if nothing works any more or the signal came, all but those of the batches under way.
    */
-  async cleanAll({ signal, progress }: LongWork = {}): Promise<void> {
+  async cleanAll(work: LongWork = {}): Promise<void> {
+    const { signal, progress } = checkSettings(workSettings, work, "message");
     signal?.throwIfAborted();
-    if (this.#state.frames.dirty === 0) {
-      await this.#metadata.commitDrops();
-      return;
-    }
+    if (this.#state.frames.dirty === 0) return await this.#metadata.commitDrops();
     const broken = this.#state.sourceError ?? this.#state.cacheError;
     if (broken !== undefined) throw broken;
     this.#plan.allDue();

@@ -3,7 +3,13 @@
  *
  * Invariant: one change at a time, and none but a new layer while a snapshot is read.
  */
-import { type BlockDevice, type LongWork, unknownMessage } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type LongWork,
+  unknownMessage,
+  checkSettings,
+  workSettings,
+} from "@dmkit/block-io";
 import { layerOfSnapshot, requireNoSnapshot } from "../../core/snapshots.ts";
 import type { Layers } from "../layers.ts";
 import type { CowParts, MergeWay, NewLayer } from "../parts.ts";
@@ -63,12 +69,14 @@ export class Changes {
 
   /** Commits a layer, from 1 at the bottom. */
   async commit(layer: number, work: LongWork): Promise<void> {
+    checkSettings(workSettings, work, "message");
     const { parts, now } = this.#device;
     if (now.top !== undefined) requireNoSnapshot(now.snapshots, [layer, layer - 1], parts.name);
     await this.#takeOut("down", layer, work);
   }
 
   async deleteSnapshot(name: string, work: LongWork): Promise<void> {
+    checkSettings(workSettings, work, "message");
     const { parts, now } = this.#device;
     await this.#takeOut("up", layerOfSnapshot(now.snapshots, name, parts.name), work);
   }

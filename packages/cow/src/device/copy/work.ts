@@ -6,10 +6,22 @@
  * the call returns. So whoever takes something away from another layer afterwards never uncovers anything, and
  * an operation that was cut short is finished by running it again.
  */
-import { Bitmap, type BlockDevice, ByteAccess, type Environment, SECTOR, inParallel } from "@dmkit/block-io";
+import {
+  Bitmap,
+  type BlockDevice,
+  ByteAccess,
+  type Environment,
+  SECTOR,
+  type Setting,
+  inParallel,
+  checkSettings,
+  setting,
+  workSettings,
+} from "@dmkit/block-io";
 import { BitmapLoader, type BitmapSource } from "../bitmap-loader.ts";
 import { OwnerMap } from "../../core/owner-map.ts";
 import type { Source } from "../parts.ts";
+import { aliasedBlockSizes } from "../../format/aliased.ts";
 import { PAGE_SECTORS } from "../../format/geometry.ts";
 import { BITMAP_STEP, type LayerDevices, bitmapBytes } from "../layer/layer.ts";
 
@@ -21,6 +33,19 @@ export interface WorkOptions {
   readonly progress?: ((bytes: number) => void) | undefined;
   /** Stops the work between two pieces; run it again to finish. */
   readonly signal?: AbortSignal | undefined;
+}
+
+/** What {@link ChainOptions} take. */
+export const chainSettings: { readonly aliasedBlockSize: Setting } = {
+  aliasedBlockSize: setting.choice(...aliasedBlockSizes),
+};
+
+/** Both kinds of options that most work on a stack takes. Throws `EINVAL` for others, and for values that cannot be. */
+export function checkWork<Options extends object>(
+  options: Options,
+  more: Readonly<Record<string, Setting>> = {},
+): Options {
+  return checkSettings({ ...workSettings, ...chainSettings, ...more }, options);
 }
 
 /** Sectors in a row, and where their data comes from. */

@@ -12,7 +12,7 @@ import {
   requireBelowTop,
   requireMergeable,
 } from "../../device/copy/merge.ts";
-import { LayerRuns, type WorkOptions, pieces } from "../../device/copy/work.ts";
+import { LayerRuns, type WorkOptions, checkWork, pieces } from "../../device/copy/work.ts";
 import { writeIdentity } from "../../device/layer/layer.ts";
 import type { StackDevices } from "../../device/layer/stack-devices.ts";
 import { readIdentities } from "../../open/judge.ts";
@@ -31,6 +31,7 @@ export async function commitLayer(
   layer: number,
   options: WorkOptions & ChainOptions = {},
 ): Promise<number> {
+  checkWork(options);
   requireBelowTop(stack, layer, "cow");
   const above = layerAt(stack, layer + 1);
   const blocks = await readIdentities(stack);

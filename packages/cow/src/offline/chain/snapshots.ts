@@ -5,14 +5,22 @@
  *      go back   files of a new, empty layer, which lies on the snapshot; nothing else is written
  *      delete    see squash.ts: the layer above gets what it lacks, then it lies on what the snapshot lay on
  */
-import { type Environment, SECTOR, realEnvironment, refuse } from "@dmkit/block-io";
+import {
+  type Environment,
+  SECTOR,
+  type SettingsTable,
+  realEnvironment,
+  refuse,
+  checkSettings,
+  setting,
+} from "@dmkit/block-io";
 import {
   type Snapshots,
   layerOfSnapshot,
   requireNewName,
   snapshotsOf as namesOf,
 } from "../../core/snapshots.ts";
-import type { WorkOptions } from "../../device/copy/work.ts";
+import { type WorkOptions, chainSettings, checkWork } from "../../device/copy/work.ts";
 import type { StackDevices } from "../../device/layer/stack-devices.ts";
 import { identitiesGiven } from "../../open/judge.ts";
 import { type LayerFiles, createLayerFiles } from "../create/files.ts";
@@ -25,6 +33,12 @@ export interface NewTopOptions extends ChainOptions {
   readonly dataOffset?: number | undefined;
   readonly environment?: Environment;
 }
+
+const topSettings: SettingsTable<NewTopOptions> = {
+  ...chainSettings,
+  dataOffset: setting.integer(0, Number.MAX_SAFE_INTEGER),
+  environment: setting.environment,
+};
 
 /** Which of the layers are snapshots, bottom to top. Errors: those of the devices. */
 export async function snapshotsOf(stack: StackDevices): Promise<Snapshots> {
@@ -47,7 +61,7 @@ export async function makeSnapshot(
   files: LayerFiles,
   options: NewTopOptions = {},
 ): Promise<void> {
-  const { environment = realEnvironment, dataOffset } = options;
+  const { environment = realEnvironment, dataOffset } = checkSettings(topSettings, options);
   const number = stack.layers.length;
   if (number === 0) {
     const hint =
@@ -76,7 +90,7 @@ export async function revertToSnapshot(
   files: LayerFiles,
   options: NewTopOptions = {},
 ): Promise<StackDevices> {
-  const { environment = realEnvironment, dataOffset } = options;
+  const { environment = realEnvironment, dataOffset } = checkSettings(topSettings, options);
   const part = await upToSnapshot(stack, name);
   await readChain(part, options);
   const { bitmap } = layerAt(part, part.layers.length);
@@ -94,6 +108,7 @@ export async function deleteSnapshot(
   name: string,
   options: WorkOptions & ChainOptions = {},
 ): Promise<{ readonly layer: number; readonly bytes: number }> {
+  checkWork(options);
   const layer = layerOfSnapshot(await snapshotsOf(stack), name, "cow");
   if (layer === stack.layers.length) {
     const hint = "Name the layers above it, too: what it has goes into the next one.";

@@ -3,9 +3,12 @@ import {
   type BlockDevice,
   type Environment,
   SECTOR,
+  type SettingsTable,
   randomUuid,
   realEnvironment,
   refuse,
+  checkSettings,
+  setting,
 } from "@dmkit/block-io";
 import { relianceOn } from "../../core/reliance.ts";
 import { nameOf } from "../../core/stacking.ts";
@@ -37,9 +40,25 @@ export interface CreateOptions {
   readonly force?: boolean;
 }
 
+const createSettings: SettingsTable<CreateOptions> = {
+  sectors: setting.needed(setting.integer(1, Number.MAX_SAFE_INTEGER)),
+  below: setting.device,
+  baseOffset: setting.integer(0, Number.MAX_SAFE_INTEGER),
+  snapshot: setting.object,
+  environment: setting.environment,
+  force: setting.flag,
+};
+
 /** Makes a new, empty layer. Errors: EEXIST if it is one already, EFORMAT, EINVAL, those of the devices. */
 export async function createLayer(layer: LayerDevices, options: CreateOptions): Promise<Identity> {
-  const { sectors, below, baseOffset, snapshot, environment = realEnvironment, force = false } = options;
+  const {
+    sectors,
+    below,
+    baseOffset,
+    snapshot,
+    environment = realEnvironment,
+    force = false,
+  } = checkSettings(createSettings, options);
   checkSectors(sectors);
   requireLayerRoom(layer, sectors);
   const found = await readIdentity(layer.bitmap, sectors);

@@ -4,10 +4,13 @@ import {
   type BlockDevice,
   BlockIoError,
   type Environment,
+  type SettingsTable,
   codeOf,
   newPath,
   openPath,
   realEnvironment,
+  checkSettings,
+  setting,
 } from "@dmkit/block-io";
 import { freeLabel } from "../../device/layer/pairing.ts";
 import { bitmapDeviceSize } from "../../format/geometry.ts";
@@ -38,6 +41,16 @@ export interface LayerFileOptions {
   readonly environment?: Environment;
 }
 
+const fileSettings: SettingsTable<LayerFileOptions> = {
+  sectors: setting.needed(setting.integer(1, Number.MAX_SAFE_INTEGER)),
+  below: setting.device,
+  baseOffset: setting.integer(0, Number.MAX_SAFE_INTEGER),
+  dataOffset: setting.integer(0, Number.MAX_SAFE_INTEGER),
+  blank: setting.flag,
+  snapshot: setting.object,
+  environment: setting.environment,
+};
+
 /** Throws `EEXIST` where one of the files is there, `EINVAL` for a partition. */
 export function refuseOldFiles({ bitmap, data }: LayerFiles): void {
   for (const path of [bitmap, data]) {
@@ -48,7 +61,14 @@ export function refuseOldFiles({ bitmap, data }: LayerFiles): void {
 
 /** Makes the two files of a new layer, or none. Errors: `EEXIST`, those of the files. */
 export async function createLayerFiles(files: LayerFiles, options: LayerFileOptions): Promise<void> {
-  const { sectors, below, baseOffset, dataOffset = 0, snapshot, environment = realEnvironment } = options;
+  const {
+    sectors,
+    below,
+    baseOffset,
+    dataOffset = 0,
+    snapshot,
+    environment = realEnvironment,
+  } = checkSettings(fileSettings, options);
   refuseOldFiles(files);
   const made: BlockDevice[] = [];
   try {

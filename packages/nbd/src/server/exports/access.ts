@@ -5,6 +5,7 @@
  * exist: it is not listed, and has no other error than one that is not there.
  */
 import { BlockList, isIP } from "node:net";
+import { type SettingsTable, checkSettings, setting } from "@dmkit/block-io";
 import { invalid, shown } from "../limits.ts";
 
 /** Who is at the other end. */
@@ -32,6 +33,14 @@ export interface AccessOptions extends NamedAccess {
   /** Not listed. Who knows its name can use it. */
   readonly hidden?: boolean | undefined;
 }
+
+/** What each takes. */
+export const accessSettings: SettingsTable<AccessOptions> = {
+  allow: setting.texts,
+  identities: setting.texts,
+  writers: setting.texts,
+  hidden: setting.flag,
+};
 
 /** A list of addresses. */
 export class AddressList {
@@ -76,12 +85,12 @@ export class Access {
   readonly #writers: ReadonlySet<string> | undefined;
 
   /** Throws `EINVAL`. */
-  constructor({ allow, identities, writers, hidden = false }: AccessOptions) {
-    if (typeof hidden !== "boolean") throw invalid(`hidden is ${shown(hidden)}`, "Give true or false.");
+  constructor(options: AccessOptions) {
+    const { allow, identities, writers, hidden = false } = checkSettings(accessSettings, options, "listen");
     this.hidden = hidden;
     this.#allow = allow && new AddressList(allow);
-    this.#identities = namesOf("identities", identities);
-    this.#writers = namesOf("writers", writers);
+    this.#identities = identities && new Set(identities);
+    this.#writers = writers && new Set(writers);
   }
 
   /** Whether it is asked who somebody is before anything is there. */
@@ -102,14 +111,4 @@ export class Access {
 
 function isOneOf(identities: readonly string[], allowed: ReadonlySet<string> | undefined): boolean {
   return allowed === undefined || identities.some((identity) => allowed.has(identity));
-}
-
-function namesOf(what: string, names: readonly string[] | undefined): ReadonlySet<string> | undefined {
-  if (names === undefined) return undefined;
-  const isRight = Array.isArray(names) && names.every((name) => typeof name === "string" && name !== "");
-  if (isRight) return new Set(names);
-  throw invalid(
-    `${what} are ${shown(names)}`,
-    "Give a list of names of certificates, or identities of keys.",
-  );
 }

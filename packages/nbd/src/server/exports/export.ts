@@ -4,10 +4,10 @@
  * Invariant: whatever changes the device goes through the one {@link ByteAccess} of that device, however many
  * exports and connections it has; otherwise a read-modify-write could undo somebody's write.
  */
-import { type BlockDevice, ByteAccess } from "@dmkit/block-io";
+import { type BlockDevice, ByteAccess, type SettingsTable, checkSettings, setting } from "@dmkit/block-io";
 import { type BlockSizes, FLAG, MAX_STRING, DEFAULT_PREFERRED_BLOCK } from "../../protocol.ts";
-import { invalid, shown } from "../limits.ts";
-import { Access, type AccessOptions, type Peer } from "./access.ts";
+import { invalid } from "../limits.ts";
+import { Access, type AccessOptions, type Peer, accessSettings } from "./access.ts";
 import { type MetaContext, baseAllocation } from "./meta-contexts.ts";
 import { Statistics } from "./statistics.ts";
 
@@ -28,6 +28,17 @@ export interface ExportOptions extends AccessOptions {
   /** In addition to `base:allocation`; a function gives those that there are when a client asks for them. */
   readonly metaContexts?: readonly MetaContext[] | (() => readonly MetaContext[]) | undefined;
 }
+
+const exportSettings: SettingsTable<ExportOptions> = {
+  ...accessSettings,
+  name: setting.needed(setting.anyText),
+  device: setting.needed(setting.device),
+  description: setting.anyText,
+  readOnly: setting.flag,
+  strict: setting.flag,
+  maxConnections: setting.integer(1, Number.MAX_SAFE_INTEGER),
+  metaContexts: setting.either(setting.as("a list", Array.isArray), setting.call),
+};
 
 /**
  * How an export goes away.
@@ -76,14 +87,15 @@ export class Export {
 
   /** Throws `EINVAL` for names and descriptions that cannot be sent, and for a limit that lets nobody in. */
   constructor(options: ExportOptions) {
+    const { allow, identities, writers, hidden } = checkSettings(exportSettings, options, "listen");
     this.name = checkedText(options.name, "export name");
     this.description = checkedText(options.description ?? "", "description");
     this.device = options.device;
     this.access = accessOf(options.device);
     this.readOnly = options.readOnly === true || options.device.limits.capabilities.readOnly;
     this.strict = options.strict === true;
-    this.policy = new Access(options);
-    this.maxConnections = checkedMost(options.maxConnections);
+    this.policy = new Access({ allow, identities, writers, hidden });
+    this.maxConnections = options.maxConnections ?? Number.POSITIVE_INFINITY;
     this.#metaContexts = options.metaContexts;
   }
 
@@ -166,14 +178,7 @@ export class Export {
   }
 }
 
-function checkedMost(most: number | undefined): number {
-  if (most === undefined) return Number.POSITIVE_INFINITY;
-  if (Number.isSafeInteger(most) && most >= 1) return most;
-  throw invalid(`maxConnections is ${shown(most)}`, "Give 1 or more, or leave it out for no limit.");
-}
-
 function checkedText(text: string, what: string): string {
-  if (typeof text !== "string") throw invalid(`${what} is ${shown(text)}`, "Give a text.");
   if (Buffer.byteLength(text) <= MAX_STRING && !text.includes("\0")) return text;
   throw invalid(`${what} is longer than ${MAX_STRING} bytes, or contains a NUL`, "Give a shorter text.");
 }

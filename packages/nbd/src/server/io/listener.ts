@@ -8,12 +8,21 @@
 import { type AddressInfo, type Server, isIP } from "node:net";
 import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import { BlockIoError, type ErrorCode, codeOf, shellQuote, toBlockIoError } from "@dmkit/block-io";
-import { invalid, shown } from "../limits.ts";
+import {
+  BlockIoError,
+  type ErrorCode,
+  type SettingsTable,
+  checkSettings,
+  codeOf,
+  setting,
+  shellQuote,
+  toBlockIoError,
+} from "@dmkit/block-io";
+import { invalid } from "../limits.ts";
 import { AddressList, type NamedAccess } from "../exports/access.ts";
 import { BACKLOG, Door, type DoorOptions } from "./door.ts";
 import { groupNumber } from "./group.ts";
-import type { ServerTlsOptions } from "../../tls/server-tls.ts";
+import { type ServerTlsOptions, tlsSettings } from "../../tls/server-tls.ts";
 import { type SocketFile, bindUnixSocket, pathOfInherited } from "./unix-socket.ts";
 
 /** The port registered for NBD. */
@@ -74,10 +83,27 @@ export interface Listener {
   close(): Promise<void>;
 }
 
+/** What holds for whoever comes by some way, with the fields of {@link ListenPolicy}. */
+export const policySettings: SettingsTable<ListenPolicy> = {
+  tls: setting.within(tlsSettings),
+  allow: setting.texts,
+  identities: setting.texts,
+  writers: setting.texts,
+};
+
+const placeSettings: SettingsTable<UnixPlace & TcpPlace & { readonly fd: number }> = {
+  path: setting.as("the path of a unix socket", isText),
+  mode: setting.integer(0o600, 0o777),
+  group: setting.either(setting.integer(0, 0xffff_fffe), setting.text),
+  host: setting.as("an address or the name of a host", isText),
+  port: setting.integer(0, 65_535),
+  allowRemote: setting.flag,
+  fd: setting.integer(0, 0x7fff_ffff),
+};
+
 /** Throws `EINVAL` for a place that cannot be, or several. */
-function checkWhere(options: ListenOptions): void {
-  if (typeof options !== "object" || options === null)
-    throw invalid(`${shown(options)} is no place to listen at`, "Give a path, a port or an fd.");
+export function checkWhere(options: ListenOptions): void {
+  checkSettings({ ...placeSettings, ...policySettings }, options, "listen");
   const given: Readonly<Record<string, unknown>> = { ...options };
   const kinds = [
     ["path", "mode", "group"],
@@ -92,25 +118,13 @@ function checkWhere(options: ListenOptions): void {
       "Give a path, an fd, or port and host, with allowRemote if need be.",
     );
   }
-  const allowed: Readonly<Record<string, readonly [test: (value: unknown) => boolean, what: string]>> = {
-    path: [isText, "Give the path of a unix socket."],
-    mode: [(mode) => mode === undefined || isWhole(mode, 0o600, 0o777), "Give a mode from 0o600 to 0o777."],
-    fd: [(fd) => isWhole(fd, 0, 0x7fff_ffff), "Give the number of an open file, e.g. 3."],
-    host: [(host) => host === undefined || isText(host), "Give an address or the name of a host."],
-    port: [(port) => port === undefined || isWhole(port, 0, 65_535), "Give a port, 0 to 65535."],
-    allowRemote: [(allow) => allow === undefined || typeof allow === "boolean", "Give true or false."],
-  };
-  for (const [name, [test, what]] of Object.entries(allowed)) {
-    if (name in given && !test(given[name])) throw invalid(`${name} is ${shown(given[name])}`, what);
-  }
+  for (const name of ["path", "fd"] as const)
+    if (name in given && given[name] === undefined)
+      throw invalid(`${name} is undefined`, `Give ${placeSettings[name].takes}.`);
 }
 
 function isText(value: unknown): boolean {
   return typeof value === "string" && value !== "" && !value.includes("\0");
-}
-
-function isWhole(value: unknown, least: number, most: number): boolean {
-  return Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
 }
 
 /** Starts to listen. Throws `EINVAL`, `EADDRINUSE`, `EPERM`, `EEXIST`, or what the operating system says. */

@@ -1,5 +1,12 @@
 /** What a running device can be told; the words are the original's, in any case. */
-import { type Controls, type LongWork, endable, unknownMessage } from "@dmkit/block-io";
+import {
+  type Controls,
+  type LongWork,
+  endable,
+  unknownMessage,
+  checkSettings,
+  workSettings,
+} from "@dmkit/block-io";
 import { writeboostTunables } from "../../options.ts";
 
 /** Says how far writing back everything is. */
@@ -57,7 +64,8 @@ export const writeboostControls: Controls<ControlledLog> = {
 };
 
 /** Writes back everything that is dirty now. Errors: those of `dropCaches`. */
-export async function dropAll(device: ControlledLog, { signal, progress }: LongWork): Promise<void> {
+export async function dropAll(device: ControlledLog, work: LongWork): Promise<void> {
+  const { signal, progress } = checkSettings(workSettings, work, "message");
   const first = device.statusData.lastWritebackId;
   await device.dropCaches({
     ...(signal === undefined ? {} : { signal }),

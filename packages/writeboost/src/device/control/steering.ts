@@ -1,7 +1,7 @@
 /** What is set of a running cache, and those that act on it. */
-import { type Logger, type Pace, whyNotGivenBack } from "@dmkit/block-io";
+import { type Logger, type Pace, whyNotGivenBack, checkSettings } from "@dmkit/block-io";
 import { BLOCK } from "../../format/geometry.ts";
-import { type Tunables, checked } from "../../options.ts";
+import { type Tunables, tunableSettings } from "../../options.ts";
 import type { SegmentLog } from "../log/segment-log.ts";
 import type { Bypass } from "../request/bypass.ts";
 import { Route } from "../request/route.ts";
@@ -42,7 +42,7 @@ export class Steering {
 
   /** Changes some. Throws `EINVAL` with the range, `ENOTSUP` for what the devices cannot do. */
   set(changes: Partial<Tunables>): void {
-    checked(changes);
+    checkSettings(tunableSettings, changes, "message");
     const deaf = this.#whyNotGivenBack(changes);
     if (deaf !== undefined) throw deaf;
     Object.assign(this.told, changes);

@@ -1,5 +1,5 @@
 /** Writing back everything that is dirty at a moment, for all who ask: they may be several, and end at any time. */
-import type { BlockIoError } from "@dmkit/block-io";
+import { type BlockIoError, type SettingsTable, checkSettings, setting } from "@dmkit/block-io";
 import type { SegmentLog } from "../log/segment-log.ts";
 import type { DropProgress } from "../control/messages.ts";
 import { interrupted } from "../refusals.ts";
@@ -14,6 +14,12 @@ export interface DropOptions {
    */
   readonly inOrder?: boolean | undefined;
 }
+
+const dropSettings: SettingsTable<DropOptions> = {
+  signal: setting.signal,
+  progress: setting.call,
+  inOrder: setting.flag,
+};
 
 export class DropCaches {
   readonly #log: SegmentLog;
@@ -45,7 +51,7 @@ export class DropCaches {
   /** Throws the error of a writeback that failed, `ESHUTDOWN` when it is ended, the signal's reason if it is aborted. */
   async run(writeback: Writeback, device: string, options: DropOptions): Promise<void> {
     const log = this.#log;
-    const { signal, progress } = options;
+    const { signal, progress } = checkSettings(dropSettings, options, "message");
     const wake = (): void => log.changed.notify();
     signal?.addEventListener("abort", wake);
     const ends = this.#ends;

@@ -5,7 +5,14 @@
  * checksummed place, or is what the next opening would write, or replaces data that is durable elsewhere. Where
  * opening is refused, or a device that matters is missing, nothing that depends on it has a fix.
  */
-import type { OfflineWork } from "@dmkit/block-io";
+import {
+  type OfflineWork,
+  type SettingsTable,
+  checkSettings,
+  settingOf,
+  workSettings,
+} from "@dmkit/block-io";
+import { options as table } from "../../options.ts";
 import type { Dialect } from "../../format/checksum.ts";
 import { IDENTITY_START, NO_UUID } from "../../format/identity.ts";
 import { checkLog, checkRecord, checkSlots } from "./examine-log.ts";
@@ -23,6 +30,12 @@ export interface ExamineOptions extends OfflineWork {
   readonly dialect?: Dialect | undefined;
 }
 
+const examineSettings: SettingsTable<ExamineOptions> = {
+  ...workSettings,
+  order: settingOf(table.segment_size_order),
+  dialect: settingOf(table.dialect),
+};
+
 export interface Examined {
   readonly findings: readonly Finding[];
   /** Undefined where there is no log to be found: a finding says why. */
@@ -33,6 +46,7 @@ export interface Examined {
 
 /** Throws what devices throw, and the signal's reason. */
 export async function examine(image: Image, options: ExamineOptions): Promise<Examined> {
+  checkSettings(examineSettings, options);
   const findings: Finding[] = [];
   const found = await readLog(image, options, findings);
   if (found === undefined) return { findings, found, plog: undefined, split: [] };

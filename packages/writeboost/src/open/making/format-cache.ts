@@ -3,7 +3,15 @@
  * is gone, durably, before a header says that this is a cache; until then the header is zero and formatting
  * simply starts again.
  */
-import { type BlockDevice, inParallel, refuse } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  type SettingsTable,
+  inParallel,
+  refuse,
+  checkSettings,
+  setting,
+  settingOf,
+} from "@dmkit/block-io";
 import type { Dialect } from "../../format/checksum.ts";
 import {
   BLOCK,
@@ -18,6 +26,7 @@ import {
 } from "../../format/geometry.ts";
 import { IDENTITY_START } from "../../format/identity.ts";
 import { HEADER_START, encodeHeader } from "../../format/superblock.ts";
+import { options as table } from "../../options.ts";
 import { plogNameOffset } from "../../device/log/plog-place.ts";
 import { plogCapacity } from "../plog/plog-scan.ts";
 
@@ -36,6 +45,15 @@ export interface FormatOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+const formatSettings: SettingsTable<FormatOptions> = {
+  order: setting.needed(settingOf(table.segment_size_order)),
+  dialect: setting.needed(settingOf(table.dialect)),
+  pool: settingOf(table.nr_rambuf_pool),
+  progress: setting.call,
+  grows: setting.flag,
+  signal: setting.signal,
+};
+
 /**
  * Zeroes slot heads, the first MiB and of the plog what will be used, flushes, writes the header, flushes. Throws
  * `EINVAL` for devices that are too small, and values out of range; the signal's reason; what the devices throw.
@@ -45,6 +63,7 @@ export async function formatCache(
   plog: BlockDevice | undefined,
   options: FormatOptions,
 ): Promise<Geometry> {
+  checkSettings(formatSettings, options);
   const { order, progress, signal, grows = false } = options;
   const { geometry, plogUsed } = checkFormat(cache, plog, options);
   signal?.throwIfAborted();

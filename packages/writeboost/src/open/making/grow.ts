@@ -74,6 +74,11 @@ export async function goOnGrowing(
   if (header.kind !== "growing") return undefined;
   requireOrder(cache, header.order, asked.order);
   requireDialect(cache, header.dialect, asked.dialect);
-  await formatCache(cache, plog, { ...header, pool: asked.pool, grows: true });
+  await formatCache(cache, plog, {
+    order: header.order,
+    dialect: header.dialect,
+    pool: asked.pool,
+    grows: true,
+  });
   return header.dialect;
 }
