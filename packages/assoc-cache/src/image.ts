@@ -93,7 +93,7 @@ export const assocCacheImages: ImageFormat = {
   },
   repair: async (devices, work) => repair(cacheOf(devices), devices["source"], work),
   dump: async (devices) => dump(cacheOf(devices)),
-  restore: async (devices, given) => restore(cacheOf(devices), given),
+  restore: async (devices, given, { force }) => restore(cacheOf(devices), given, force),
   map: async (devices) => mapCache(cacheOf(devices), devices["source"]),
   replay: {
     to: "source",

@@ -195,6 +195,28 @@ describe("dump and restore", () => {
     await device.close();
   });
 
+  it("puts no entry over a frame that has another block since, where only entries are left to say so", async () => {
+    const { cache } = await image(true);
+    const taken = await dump(cache.lower);
+    if (taken.version !== 2) throw new Error("not of version 2");
+    const lose = async (...bytes: number[]): Promise<void> => {
+      for (const at of [0, cache.size - 512, ...bytes]) await cache.lower.write(at, Buffer.alloc(512, 0x55));
+    };
+    // Nothing is left that could say anything: as it is after the first frame was used again.
+    const { entryStart } = taken.superblock;
+    await lose(entryStart * 512, (entryStart + 1) * 512);
+    const [first, ...rest] = taken.entries;
+    if (first === undefined) throw new Error("nothing is dirty");
+    await restore(cache.lower, { ...taken, entries: [{ ...first, block: first.block + 100 }, ...rest] });
+    await lose();
+    const before = await contentsOf(cache.lower);
+    await expect(restore(cache.lower, taken)).rejects.toMatchObject({ code: "EEXIST" });
+    await expect(restore(cache.lower, taken, true)).rejects.toMatchObject({ code: "EINVAL" });
+    expect((await contentsOf(cache.lower)).equals(before)).toBe(true);
+    await restore(cache.lower, { ...taken, entries: rest }, true);
+    expect((await dump(cache.lower)).entries).toEqual(rest);
+  });
+
   it("refuses what does not fit", async () => {
     const { cache } = await image(true);
     const good = await dump(cache.lower);

@@ -125,6 +125,7 @@ export type {
   MapRange,
   MapStrip,
   OfflineWork,
+  RestoreWork,
   ProblemSeverity,
   ImageView,
 } from "./dm/image.ts";

@@ -148,13 +148,22 @@ describe("offline", () => {
       string,
       unknown
     >;
+    // One of the superblocks is damaged, the other one tells that nobody has opened the bitmaps since.
     const other = new MemoryDevice(2 ** 18);
+    await other.write(0, await bytesOf(bitmap));
+    await other.write(0, Buffer.alloc(512, 0x55));
     await trackedImages.restore?.({ bitmap: other }, dump, work);
     expect(JSON.parse(JSON.stringify(await trackedImages.dump?.({ bitmap: other }, work)))).toEqual(dump);
-    // It is known that the device has not changed since.
     const open = await openTracked(device, other);
     expect(open.epochs.map(({ name, marked }) => `${name} ${marked}`)).toEqual(["a 3", "b 1"]);
     await open.close();
+    // Here it did, and there nothing is known.
+    for (const on of [other, new MemoryDevice(2 ** 18)]) {
+      await trackedImages.restore?.({ bitmap: on }, dump, work);
+      const opened = await openTracked(device, on);
+      expect(opened.epochs.map(({ name, marked }) => `${name} ${marked}`)).toEqual(["a 40", "b 40"]);
+      await opened.close();
+    }
     const wrong = async (change: Record<string, unknown>): Promise<string> => {
       const empty = new MemoryDevice(2 ** 18);
       const done = await code(

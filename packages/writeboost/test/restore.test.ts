@@ -184,6 +184,21 @@ it("refuses the dump of a cache that has been used since", async () => {
   await expect(restore(disks, dump, work)).rejects.toMatchObject({ code: "EINVAL" });
 });
 
+it("takes no segment away that came after the dump, unasked, though the header is damaged", async () => {
+  const made = await make({ close: true });
+  const dump = await dumped(disksOf(made));
+  // As it was before the last one was written.
+  const segments = dump["segments"] as { readonly id: number }[];
+  const last = Math.max(...segments.map(({ id }) => id));
+  dump["segments"] = segments.filter(({ id }) => id !== last);
+  const damaged = disksOf(made, ({ cache }) => cache.fill(0x55, 0, 512));
+  const before = Buffer.from(damaged.cache.stable);
+  await expect(restore(damaged, dump, work)).rejects.toMatchObject({ code: "EEXIST" });
+  expect(damaged.cache.stable.equals(before)).toBe(true);
+  await restore(damaged, dump, { ...work, force: true });
+  expect((await dumped(damaged))["segments"]).toEqual(dump["segments"]);
+});
+
 it("a restored cache reads as before", async () => {
   const made = await make();
   const dump = await dumped(disksOf(made));

@@ -7,8 +7,11 @@
  *      erase both superblocks (or the historical configuration), flush; entries, flush; superblocks, flush
  *
  * A crash in the middle leaves no cache, never one with the entries of another; then restore again.
+ *
+ * Invariant: no frame is said to hold a block where the metadata on the device, as far as they are sound, say another one.
+ * A frame is used again for other blocks, so an old entry would show, or write back, foreign data.
  */
-import { type BlockDevice, BlockIoError, SECTOR } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, SECTOR, refuse } from "@dmkit/block-io";
 import { FrameTable, states } from "../core/frame-table.ts";
 import { type DumpV1, type DumpV2, type DumpedEntry, whyUntrue, parseDump } from "./dump-shape.ts";
 import { ENTRIES_PER_SECTOR, EntryCodec, entrySectorsFor, entryStates } from "../format/entries.ts";
@@ -17,7 +20,12 @@ import { uuidFromText } from "../format/uuid.ts";
 import { loadV1, type Stored, findMetadata } from "../open/load.ts";
 import { readEntries } from "../open/entries.ts";
 import { writeMetadataV1 } from "../open/create.ts";
-import { beginRestore, writeSuperblocks } from "../device/metadata/superblocks.ts";
+import {
+  beginRestore,
+  currentSuperblock,
+  readSuperblocks,
+  writeSuperblocks,
+} from "../device/metadata/superblocks.ts";
 
 /** The metadata of a cache as plain data, of either version; JSON can carry it. */
 export type Dump = DumpV1 | DumpV2;
@@ -52,8 +60,13 @@ async function dumpV2(cache: BlockDevice, superblock: Superblock): Promise<DumpV
   return { version: 2, superblock, entries };
 }
 
-/** Throws `EINVAL` if what is given is no dump, or cannot be true for this device; then nothing was written. */
-export async function restore(cache: BlockDevice, given: unknown): Promise<void> {
+/**
+ * Throws `EINVAL` if what is given is no dump, or cannot be true for this device; `EEXIST` if what is on it was used since;
+ * then nothing was written.
+ * @param force restore although it was used, without the clean entries: the source has what they are of. Dirty ones whose
+ * frames have got other blocks are refused nevertheless.
+ */
+export async function restore(cache: BlockDevice, given: unknown, force = false): Promise<void> {
   const dumped = parseDump(given);
   const problem = typeof dumped === "string" ? dumped : whyUntrue(dumped, cache);
   if (typeof dumped === "string" || problem !== undefined) {
@@ -65,15 +78,45 @@ export async function restore(cache: BlockDevice, given: unknown): Promise<void>
     );
   }
   const { entries } = dumped;
+  const kept = dumped.version === 1 ? entries : await entriesToKeep(cache, dumped, force);
   await beginRestore(cache, dumped.version);
   if (dumped.version === 1) {
     await writeMetadataV1(cache, dumped.geometry, dumped.policy === "write-back", entries);
     return;
   }
   const { superblock } = dumped;
-  await cache.write(superblock.entryStart * SECTOR, encodeEntries(superblock, entries));
+  await cache.write(superblock.entryStart * SECTOR, encodeEntries(superblock, kept));
   await cache.flush();
   await writeSuperblocks(cache, superblock);
+}
+
+/** The entries of a dump that may be true still. Throws `EEXIST`, with `force` `EINVAL`; see {@link restore}. */
+async function entriesToKeep(
+  cache: BlockDevice,
+  { superblock, entries }: DumpV2,
+  force: boolean,
+): Promise<readonly DumpedEntry[]> {
+  const current = await readSuperblocks(cache).then(currentSuperblock, () => undefined);
+  const { uuid, generation, clean } = superblock;
+  // Each opening counts it up.
+  const isOpened = current?.uuid === uuid && (current.generation !== generation || current.clean !== clean);
+  const others = new Map(entries.map(({ frame, block }) => [frame, block]));
+  const used = new Set<number>();
+  // Sectors of another cache, or damaged ones, say nothing.
+  for await (const { frame, block, problem } of readEntries(cache, superblock)) {
+    if (problem === undefined && others.get(frame) !== block) used.add(frame);
+  }
+  if (!isOpened && used.size === 0) return entries;
+  if (!force) {
+    const hint =
+      "What is cached was exchanged since, so the dump's entries may be of other blocks. Give --force to restore what is dirty in it, or let a cache begin empty.";
+    throw refuse(cache.name, "EEXIST", "the cache was used since the dump was made", hint);
+  }
+  const dirty = entries.filter(({ state }) => state === "dirty");
+  const lost = dirty.find(({ frame }) => used.has(frame));
+  if (lost === undefined) return dirty;
+  const reason = `this cannot be restored: frame ${lost.frame} has another block than ${lost.block} since`;
+  throw refusal(cache, "EINVAL", reason, "What was dirty there was written back, or is lost.");
 }
 
 function encodeEntries(superblock: Superblock, entries: readonly DumpedEntry[]): Buffer {

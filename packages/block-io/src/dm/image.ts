@@ -34,6 +34,12 @@ export interface OfflineWork {
   readonly progress?: ((done: number, total: number) => void) | undefined;
 }
 
+/** Options of {@link ImageFormat.restore}. */
+export interface RestoreWork extends OfflineWork {
+  /** Restore even what is known to have been used since the dump was made. Default false. */
+  readonly force?: boolean | undefined;
+}
+
 /** How sure {@link ImageFormat.detect} is. `plausible`: there is no magic, but everything fits. */
 export interface Detected {
   readonly certainty: "magic" | "plausible";
@@ -185,8 +191,11 @@ export interface ImageFormat {
   readonly marksBad?: boolean;
   /** Metadata as plain data, such that `restore` of it gives the same metadata. */
   dump?(devices: ImageDevices, work: OfflineWork): Promise<unknown>;
-  /** Throws `EINVAL` if the dump cannot be true for these devices. */
-  restore?(devices: ImageDevices, dump: unknown, work: OfflineWork): Promise<void>;
+  /**
+   * Throws `EINVAL` if the dump cannot be true for these devices; `EEXIST` without `force` where damaged metadata show
+   * all the same that the image was used since. Sound ones are compared with the dump by who asks for it.
+   */
+  restore?(devices: ImageDevices, dump: unknown, work: RestoreWork): Promise<void>;
   map(devices: ImageDevices, work: OfflineWork): Promise<ImageMap>;
   readonly replay?: ImageReplay;
   readonly view?: ImageView;

@@ -38,8 +38,8 @@ export async function dumpBitmaps(bitmap: BlockDevice, work: OfflineWork): Promi
 }
 
 /**
- * Bitmaps that were not closed are restored with everything marked, unless they are on the device as they were then: how
- * much was written since the dump is not known. Throws `EINVAL` if what is given is no dump, or does not fit the device;
+ * Everything is marked, unless the bitmaps are on the device as they were then: how much was written since the dump is not
+ * known, and the witness sees a part only. Throws `EINVAL` if what is given is no dump, or does not fit the device;
  * then nothing was written.
  */
 export async function restoreBitmaps(bitmap: BlockDevice, given: unknown, work: OfflineWork): Promise<void> {
@@ -64,8 +64,7 @@ export async function restoreBitmaps(bitmap: BlockDevice, given: unknown, work: 
     const { bits } = table.add(record, true);
     for (const [first, count] of marked) bits.set(first, count);
   }
-  // Bitmaps that were closed have a witness, which opening compares. Without one nothing shows what was written after the dump.
-  if (!superblock.clean && !(await isUnused(bitmap, superblock))) table.markAll();
+  if (!(await isUnused(bitmap, superblock))) table.markAll();
   const epochs = table.epochs.map(({ slot, number, name, begun, excess }) => ({
     slot,
     number,
@@ -83,13 +82,13 @@ export async function restoreBitmaps(bitmap: BlockDevice, given: unknown, work: 
   await writeSuperblocks(bitmap, { ...superblock, epochs, generation: Math.max(2, superblock.generation) });
 }
 
-/** Whether bitmaps that were not closed are on a device still, and nobody has opened them since. */
+/** Whether the bitmaps are on a device still, and nobody has opened them since. */
 async function isUnused(
   bitmap: BlockDevice,
-  { uuid, generation }: Pick<Superblock, "uuid" | "generation">,
+  { uuid, generation, clean }: Pick<Superblock, "uuid" | "generation" | "clean">,
 ): Promise<boolean> {
   const current = currentSuperblock(await readSuperblocks(bitmap));
-  return current?.uuid === uuid && current.generation === generation && !current.clean;
+  return current?.uuid === uuid && current.generation === generation && current.clean === clean;
 }
 
 /** The dump, or in words why it is none. */

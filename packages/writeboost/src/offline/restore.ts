@@ -11,11 +11,14 @@
 import {
   type BlockDevice,
   type OfflineWork,
+  type RestoreWork,
+  type SettingsTable,
   inParallel,
   isZero,
   refuse,
   nextTurn,
   checkSettings,
+  setting,
   workSettings,
 } from "@dmkit/block-io";
 import type { Image } from "./examine/findings.ts";
@@ -28,12 +31,14 @@ import { readPast } from "../open/superblock.ts";
 import { requirePairForView } from "../open/pairing.ts";
 import { type ParsedDump, parseDump } from "./parse-dump.ts";
 
+const restoreSettings: SettingsTable<RestoreWork> = { ...workSettings, force: setting.flag };
+
 /**
  * Throws `EINVAL` if the dump cannot be true for these devices, `EFORMAT` if the backing device is another one or was
- * changed since; then nothing has been written.
+ * changed since, `EEXIST` without `force` if segments were written since; then nothing has been written.
  */
-export async function restore(image: Image, dump: unknown, work: OfflineWork): Promise<void> {
-  checkSettings(workSettings, work);
+export async function restore(image: Image, dump: unknown, work: RestoreWork): Promise<void> {
+  checkSettings(restoreSettings, work);
   const parsed = parseDump(image, dump);
   // Of the plog, the dump says all there is, its name included.
   await requirePairForView(parsed.identity, { cache: image.cache, backing: image.backing });
@@ -49,7 +54,7 @@ export async function restore(image: Image, dump: unknown, work: OfflineWork): P
     );
   }
   await checkData(image, parsed, work);
-  await requireNewest(image.cache, parsed);
+  await requireNewest(image.cache, parsed, work.force === true);
   const writer = new Restorer(image.cache);
   await restoreSlots(writer, parsed, work);
   await writer.put(image.cache, BLOCK, parsed.superblock.subarray(BLOCK));
@@ -97,20 +102,27 @@ async function checkData(
 }
 
 /**
- * A log that is archived does not lose its end: what came after the dump may be in the archive, or written back, and the
- * two would not be the same disk any more.
+ * A log does not lose its end unasked: that are flushed writes. One that is archived does not at all: what came after the
+ * dump may be in the archive, or written back, and the two would not be the same disk any more.
  */
 async function requireNewest(
   cache: BlockDevice,
   { identity, geometry, slots, raw }: ParsedDump,
+  force: boolean,
 ): Promise<void> {
-  if (typeof identity !== "object" || identity.archive === NO_UUID) return;
+  const isArchived = typeof identity === "object" && identity.archive !== NO_UUID;
+  if (force && !isArchived) return;
   const last = [...slots.values()].reduce((newest, { head }) => Math.max(newest, head.id), 0);
   for (let slot = 0; slot < geometry.slots; slot += 1) {
     if (slots.has(slot) || raw.has(slot)) continue;
     const [block, lost] = await readPast(cache, slotStart(geometry, slot), BLOCK);
     const id = lost.length === 0 ? (decodeHead(block, geometry.blocks)?.id ?? 0) : 0;
     if (id <= last) continue;
+    if (!isArchived) {
+      const hint =
+        "Its flushed writes would be lost. Nothing has been written. If that is meant, give --force. A header that is damaged is mended by: dmkit fsck --repair";
+      throw refuse(cache.name, "EEXIST", `segment ${id} came after the dump`, hint, "write");
+    }
     const reason = `segment ${id} came after the dump, and the log is archived`;
     const hint = "Take the disk over from its archive (dmkit archive takeover). Nothing has been written.";
     throw refuse(cache.name, "EINVAL", reason, hint, "write");

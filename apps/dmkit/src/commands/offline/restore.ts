@@ -4,13 +4,14 @@ import {
   type ImageDevices,
   type ImageFormat,
   type OfflineWork,
+  type RestoreWork,
   describeSize,
 } from "@dmkit/block-io";
 import type { Command } from "commander";
 import { isDump, restoreBackup } from "../../backup/restore.ts";
 import { requireNewFile } from "../../destination.ts";
 import { type ImageFlags, imageOptions, imageWords, undoOption } from "../../offline/cli.ts";
-import { type DumpFile, readDump, tryRestore } from "../../offline/dump.ts";
+import { type DumpFile, readDump, refuseUsed, tryRestore } from "../../offline/dump.ts";
 import { refuseContents, refuseOtherImages } from "../../offline/protect.ts";
 import { assignRoles, withRoles } from "../../offline/roles.ts";
 import { withImageUndo } from "../../offline/undo/session.ts";
@@ -30,7 +31,8 @@ block says that it is no whole disk; what was cut short is begun again by the sa
 or an image of another program is refused: unpack it, or say that its bytes are meant with ?raw behind its path.
 
 Or SOURCE is a dump, which dmkit dump has made: the metadata of an image, and the data on its devices stays what it is.
-All of it is tried out on a copy in memory before anything is written.
+All of it is tried out on a copy in memory before anything is written. An image that was used since the dump was made is
+refused: what was written since would be lost. --force restores all the same.
 
 Examples:
   dmkit restore tuesday.img vm.img
@@ -131,7 +133,7 @@ async function restore(
           { devices: given, references },
           roles.keys(),
           commandEnvironment,
-          (written) => write(file, written, work),
+          (written) => write(file, written, { ...work, force: flags.force }),
         ),
     );
     return roles;
@@ -157,15 +159,16 @@ async function tryOut(
   work: OfflineWork,
   formats: readonly ImageFormat[],
 ): Promise<ReadonlyMap<string, Detected | undefined>> {
-  const after = await tryRestore(file, devices, work);
+  const after = await tryRestore(file, devices, { ...work, force });
   if (!force) {
     await refuseOtherImages(devices, after, file.format);
+    await refuseUsed(file, devices, work);
     await refuseContents(devices, after.keys(), formats, { welcome: file.format, keepsData: true });
   }
   return after;
 }
 
-async function write({ format, dump }: DumpFile, devices: ImageDevices, work: OfflineWork): Promise<void> {
+async function write({ format, dump }: DumpFile, devices: ImageDevices, work: RestoreWork): Promise<void> {
   await format.restore?.(devices, dump, work);
   for (const device of Object.values(devices)) await device.flush();
 }

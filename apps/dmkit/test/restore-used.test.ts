@@ -1,0 +1,101 @@
+/** A dump of an image that was used since: old metadata over newer data. */
+import { readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { type TableDevice, openTable, parseTable, realEnvironment } from "@dmkit/block-io";
+import { expect, it } from "vitest";
+import { targets } from "../src/targets.ts";
+import { cli } from "./cli.ts";
+import { tempFolder } from "./support.ts";
+
+const MIB = 2 ** 20;
+const SECTORS = (8 * MIB) / 512;
+
+/** Its devices by role, the first one what a dump is of, and a table that opens it, or makes it. */
+interface Kind {
+  readonly table: (at: (role: string) => string) => string;
+  readonly roles: readonly string[];
+}
+
+const kinds: Record<string, Kind> = {
+  writeboost: {
+    roles: ["cache", "backing"],
+    table: (at) => `writeboost 0 ${at("backing")} ${at("cache")} 2 segment_size_order 7`,
+  },
+  cache: {
+    roles: ["cache", "source"],
+    table: (at) => `cache ${at("source")} ${at("cache")} 2 8 256 4 1`,
+  },
+  cow: {
+    roles: ["bitmap", "data", "base"],
+    table: (at) => `cow ${at("base")} 0 ${at("bitmap")} ${at("data")} 0`,
+  },
+  compression: { roles: ["device"], table: (at) => `compression ${at("device")} writeback 1` },
+  tracked: { roles: ["bitmap", "device"], table: (at) => `tracked ${at("device")} ${at("bitmap")}` },
+};
+
+it("all formats that restore are here", async () => {
+  const all = (await targets.images()).filter((format) => format.restore !== undefined);
+  expect(all.map(({ name }) => name).toSorted()).toEqual(Object.keys(kinds).toSorted());
+});
+
+it.each(Object.entries(kinds))("%s: is refused, and nothing is written", async (name, { roles, table }) => {
+  const folder = tempFolder();
+  const at = (role: string): string => join(folder, role);
+  for (const role of roles) {
+    writeFileSync(at(role), "");
+    truncateSync(at(role), 16 * MIB);
+  }
+  const sectors = name === "tracked" ? 2 * SECTORS : SECTORS;
+  const use = async (work: (device: TableDevice) => Promise<void>, words = ""): Promise<void> => {
+    const parsed = parseTable(`0 ${sectors} ${table(at)}${words}`, targets);
+    const device = await openTable(parsed, { environment: realEnvironment });
+    await work(device);
+    await device.close();
+  };
+  const write = (first: number, byte: number): Promise<void> =>
+    use(async (device) => {
+      for (let block = first; block < first + 256; block += 1)
+        await device.write(block * 4096, Buffer.alloc(4096, byte));
+      await device.flush();
+    });
+  await write(0, 1);
+  if (name === "tracked") await use(async (device) => void (await device.message(["begin", "monday"])));
+  const [first = "", ...others] = roles;
+  const named = [at(first), ...others.flatMap((role) => [`--${role}`, at(role)])];
+  const dump = at("dump.json");
+  expect(await cli("dump", ...named, "-o", dump)).toMatchObject({ code: 0 });
+  const contents = (): Buffer => Buffer.concat(roles.map((role) => readFileSync(at(role))));
+  expect(await cli("restore", "-q", dump, ...named)).toMatchObject({ code: 0, stderr: "" });
+
+  await write(512, 2);
+  const used = contents();
+  const refused = await cli("restore", "-q", dump, ...named);
+  expect([refused.code, refused.stderr]).toEqual([1, expect.stringMatching(/EEXIST.*--force/s)]);
+  expect(contents().equals(used)).toBe(true);
+  await use(async (device) => {
+    const read = Buffer.alloc(MIB);
+    await device.read(2 * MIB, read);
+    expect(read.equals(Buffer.alloc(MIB, 2))).toBe(true);
+  });
+
+  // Whoever asks for it gets it: contents of then, or what the source has; more marks, never too few.
+  expect(await cli("restore", "-q", "--force", dump, ...named)).toMatchObject({ code: 0 });
+  if (name === "cache") {
+    // The source is not the one of then, and what is cached counts for nothing.
+    await use(async (device) => {
+      const read = Buffer.alloc(MIB);
+      for (const [place, byte] of [
+        [0, 1],
+        [2 * MIB, 2],
+      ] as const) {
+        await device.read(place, read);
+        expect(read.equals(Buffer.alloc(MIB, byte)), `byte ${place}`).toBe(true);
+      }
+    }, " 2 force 1");
+  }
+  if (name === "tracked") {
+    const { stdout } = await cli("info", "--json", at("bitmap"));
+    expect(stdout).toContain("monday");
+    expect((await cli("dump", at("bitmap"))).stdout).toMatch(/"excess": true/);
+  }
+});
