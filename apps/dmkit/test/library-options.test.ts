@@ -36,6 +36,19 @@ const nobody = "nbd+unix:///?socket=/nowhere/socket";
 type Call = (options: never) => unknown;
 const first = (items: AsyncIterable<unknown>): Promise<unknown> => items[Symbol.asyncIterator]().next();
 
+/** Runs `call` with an open device, and closes it. */
+async function closing<Device extends { close(): Promise<void> }>(
+  opening: Promise<Device>,
+  call: (device: Device) => Promise<unknown>,
+): Promise<void> {
+  const opened = await opening;
+  try {
+    await call(opened);
+  } finally {
+    await opened.close();
+  }
+}
+
 /** By package: what is exported, and how it is called. What has to be there is given. */
 const calls: Readonly<Record<string, Readonly<Record<string, Call>>>> = {
   archive: {
@@ -49,23 +62,24 @@ const calls: Readonly<Record<string, Readonly<Record<string, Call>>>> = {
       archive.withArchive({ store: "/nowhere", disk: "disk" }, () => Promise.resolve(), options),
   },
   "assoc-cache": {
-    "AssocCacheDevice.clean": async (options) => {
-      const opened = await cache.assocCache.open(
-        blockIo.parseOptions(cache.cacheOptions, { source: "a", cache: "b" }),
-        { ...context, lower: async () => new MemoryDevice(2 ** 30) },
-      );
-      return (opened as cache.AssocCacheDevice).clean(options);
-    },
+    "AssocCacheDevice.clean": (options) =>
+      closing(
+        cache.assocCache.open(blockIo.parseOptions(cache.cacheOptions, { source: "a", cache: "b" }), {
+          ...context,
+          lower: async () => new MemoryDevice(2 ** 30),
+        }),
+        (opened) => (opened as cache.AssocCacheDevice).clean(options),
+      ),
     check: (options) => first(cache.check(device(), undefined, options)),
     importV1: (options) => cache.importV1(device(), device(), options),
     repair: (options) => cache.repair(device(), undefined, options),
     writeDirty: (options) => cache.writeDirty(device(), device(), options),
   },
   "block-io": {
-    "GuardedTarget.message": async (options) => {
-      const table = await openTableText("0 8 delay mem:4K 0 1", environment);
-      return table.message(["read"], options);
-    },
+    "GuardedTarget.message": (options) =>
+      closing(openTableText("0 8 delay mem:4K 0 1", environment), (table) =>
+        table.message(["read"], options),
+      ),
     "LowerDevices.openOne": (options) => blockIo.LowerDevices.openOne("x", "owns", {}, environment, options),
     "new LowerDevices": (options) => new blockIo.LowerDevices({}, environment, options),
     "LowerDevices.open": (options) => new blockIo.LowerDevices({}, environment).open("x", "owns", options),
@@ -84,9 +98,10 @@ const calls: Readonly<Record<string, Readonly<Record<string, Call>>>> = {
     repair: (options) => compression.repair(device(), undefined, options),
   },
   cow: {
-    "CowDevice.count": async (options) => (await cowDevice()).count(options),
-    "CowDevice.deleteSnapshot": async (options) => (await cowDevice()).deleteSnapshot("one", options),
-    "CowDevice.merge": async (options) => (await cowDevice()).merge(1, options),
+    "CowDevice.count": (options) => closing(cowDevice(), (opened) => opened.count(options)),
+    "CowDevice.deleteSnapshot": (options) =>
+      closing(cowDevice(), (opened) => opened.deleteSnapshot("one", options)),
+    "CowDevice.merge": (options) => closing(cowDevice(), (opened) => opened.merge(1, options)),
     check: (options) => first(cow.check(stack(), options)),
     checkResize: (options) => cow.checkResize(layer(), 8, options),
     commitLayer: (options) => cow.commitLayer(stack(), 1, options),
@@ -140,8 +155,10 @@ const calls: Readonly<Record<string, Readonly<Record<string, Call>>>> = {
   },
   tracked: { openTracked: (options) => tracked.openTracked(device(), device(), options) },
   writeboost: {
-    "WriteboostDevice.dropCaches": async (options) =>
-      (await writeboost.openEmbedded(device(), new MemoryDevice(2 ** 23))).dropCaches(options),
+    "WriteboostDevice.dropCaches": (options) =>
+      closing(writeboost.openEmbedded(device(), new MemoryDevice(2 ** 23)), (opened) =>
+        opened.dropCaches(options),
+      ),
     dumpImage: (options: object) => writeboost.dumpImage({ cache: device() }, { environment, ...options }),
     restore: (options: object) => writeboost.restore({ cache: device() }, {}, { environment, ...options }),
     formatCache: (options: object) =>
