@@ -106,6 +106,8 @@ describe("a source that was changed behind a cleanly closed cache", () => {
         await device.write(0, block(1));
         await expect(device.message(["clean"])).rejects.toMatchObject({ code: "EIO" });
         expect(source.counts.flush).toBe(flush + 1);
+        source.failsWrites = false;
+        await device.close();
       } else {
         await expect(device.write(0, block(1))).rejects.toMatchObject({ code: "EIO" });
         await device.close();
@@ -162,6 +164,7 @@ describe("a cache device that was made larger", () => {
     await once.close();
     const bytes = await contentsOf(grown.cache.lower);
     expect(bytes.subarray(MIB).equals(Buffer.alloc(MIB, 0xee))).toBe(true);
+    await device.close();
   });
 
   it("is repaired, dumped and restored as it was", async () => {
@@ -189,7 +192,9 @@ describe("a cache device that was made larger", () => {
     expect(sector.subarray(0, 8).toString()).not.toBe("DMKASSOC");
     // Without the first copy the second one is where it belongs: in the last sector of the device.
     await grown.cache.lower.write(0, block(7, 1));
-    expect(figures(await grown.open())["frames"]).toBe("128");
+    const device = await grown.open();
+    expect(figures(device)["frames"]).toBe("128");
+    await device.close();
   });
 
   it("is refused when it was cut short", async () => {
