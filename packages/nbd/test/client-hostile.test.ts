@@ -213,6 +213,8 @@ describe("replies that break the protocol", () => {
     await device.read(OFFSET, into);
     expect(into.equals(data(LENGTH))).toBe(true);
     expect(device.status.reconnects).toBe(3);
+    server.behaviour.onRequest = () => undefined;
+    await device.close();
     const hasty = await opened(server, { reconnect: 0.3 });
     server.behaviour.onRequest = () => Buffer.alloc(16, 1);
     const error = await hasty.read(OFFSET, into).catch((caught: unknown) => caught as BlockIoError);
