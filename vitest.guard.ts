@@ -66,8 +66,8 @@ afterAll(async () => {
   if (vi.isFakeTimers()) left.push("the time is not the real one");
   const more = (): [string, number][] =>
     [...held()].filter(([name, count]) => count > (heldBefore.get(name) ?? 0));
-  // What was closed last is gone some turns later, and so are the timers of vitest.
-  for (let turn = 0; turn < 1000 && more().length > 0; turn += 1)
+  // What was closed last is gone some turns later, and so are the timers of vitest; on a busy machine that takes a while.
+  for (let turn = 0; turn < 6000 && more().length > 0; turn += 1)
     await new Promise((resolve) => setTimeout(resolve, 10).unref());
   for (const [name, count] of more())
     left.push(`${count - (heldBefore.get(name) ?? 0)} more that keep the process alive: ${name}`);
