@@ -11,7 +11,7 @@
  * Invariant: no frame is said to hold a block where the metadata on the device, as far as they are sound, say another one.
  * A frame is used again for other blocks, so an old entry would show, or write back, foreign data.
  */
-import { type BlockDevice, BlockIoError, SECTOR, refuse } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, SECTOR } from "@dmkit/block-io";
 import { FrameTable, states } from "../core/frame-table.ts";
 import { type DumpV1, type DumpV2, type DumpedEntry, whyUntrue, parseDump } from "./dump-shape.ts";
 import { ENTRIES_PER_SECTOR, EntryCodec, entrySectorsFor, entryStates } from "../format/entries.ts";
@@ -110,7 +110,7 @@ async function entriesToKeep(
   if (!force) {
     const hint =
       "What is cached was exchanged since, so the dump's entries may be of other blocks. Give --force to restore what is dirty in it, or let a cache begin empty.";
-    throw refuse(cache.name, "EEXIST", "the cache was used since the dump was made", hint);
+    throw refusal(cache, "EEXIST", "the cache was used since the dump was made", hint);
   }
   const dirty = entries.filter(({ state }) => state === "dirty");
   const lost = dirty.find(({ frame }) => used.has(frame));
@@ -131,6 +131,11 @@ function encodeEntries(superblock: Superblock, entries: readonly DumpedEntry[]):
   return bytes;
 }
 
-function refusal(cache: BlockDevice, code: "EINVAL" | "EFORMAT", reason: string, hint: string): BlockIoError {
+function refusal(
+  cache: BlockDevice,
+  code: "EINVAL" | "EFORMAT" | "EEXIST",
+  reason: string,
+  hint: string,
+): BlockIoError {
   return new BlockIoError(reason, { code, device: cache.name, hint });
 }

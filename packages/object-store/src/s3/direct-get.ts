@@ -10,12 +10,19 @@
  * - a connection is used again only if nothing came behind the answer, and the server did not say that it closes it.
  */
 import { type Socket, connect } from "node:net";
-import { type Answer, type Exchange, ExchangeError } from "./http.ts";
+import {
+  type Answer,
+  type Exchange,
+  ExchangeError,
+  IDLE_TIME,
+  cutShort,
+  lent,
+  outOfTime,
+  tooLong,
+} from "./http.ts";
 
 // Of a head, in bytes: what Node allows.
 const LONGEST_HEAD = 16 * 1024;
-// Milliseconds. As long as gateways keep an idle connection.
-const IDLE = 60_000;
 
 interface Head {
   readonly status: number;
@@ -97,7 +104,7 @@ class Connection {
       host,
       port,
       noDelay: true,
-      timeout: IDLE,
+      timeout: IDLE_TIME,
       onread: {
         buffer: () => this.#body?.subarray(this.#received) ?? this.#scratch,
         callback: (length, buffer) => {
@@ -129,8 +136,7 @@ class Connection {
   /** One at a time. Resolves with undefined, and is closed, where the answer is of another kind. */
   ask(request: string, wanted: Exchange): Promise<Answer | undefined> {
     return new Promise((resolve, reject) => {
-      const abort = (): void =>
-        this.#fail(new ExchangeError("no answer in the time allowed", "aborted", !this.#isConnected));
+      const abort = (): void => this.#fail(outOfTime(!this.#isConnected));
       this.#asking = { wanted, resolve, reject, abort };
       if (wanted.signal.aborted) return abort();
       wanted.signal.addEventListener("abort", abort);
@@ -165,17 +171,15 @@ class Connection {
     const { most, memory } = (this.#asking as Asking).wanted;
     if (head === undefined) return this.#settle((asking) => asking.resolve(undefined), true);
     const { status, length, headers } = head;
-    if (length > most) {
-      const reason = `the answer has ${length} bytes where ${most} are the most`;
-      return this.#fail(new ExchangeError(reason, "most", false));
-    }
+    if (length > most) return this.#fail(tooLong(length, most));
     this.#head = head;
     this.#isLast =
       headers["connection"] !== undefined && headers["connection"].toLowerCase() !== "keep-alive";
-    this.#isLent = (status === 200 || status === 206) && length > 0 && memory !== undefined;
-    this.#body = this.#isLent ? memory?.take(length) : Buffer.allocUnsafeSlow(length);
+    const body = lent(status, length, memory);
+    this.#isLent = body !== undefined;
+    this.#body = body ?? Buffer.allocUnsafeSlow(length);
     this.#received = Math.min(rest.length, length);
-    this.#body?.set(rest.subarray(0, length));
+    this.#body.set(rest.subarray(0, length));
     this.#endIfWhole(rest.length - this.#received);
   }
 
@@ -193,8 +197,7 @@ class Connection {
       const cause = Object.assign(new Error("the connection was closed"), { code: "ECONNRESET" });
       return this.#fail(new ExchangeError(cause.message, "connection", !this.#isConnected, cause));
     }
-    const reason = `the answer ended after ${this.#received} of ${this.#head.length} bytes`;
-    this.#fail(new ExchangeError(reason, "length", false));
+    this.#fail(cutShort(this.#received, this.#head.length));
   }
 
   #fail(error: ExchangeError): void {

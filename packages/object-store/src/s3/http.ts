@@ -47,6 +47,33 @@ export class ExchangeError extends Error {
   }
 }
 
+/** Milliseconds. As long as gateways keep an idle connection; one that was closed meanwhile costs a repetition. */
+export const IDLE_TIME = 60_000;
+
+/** @param unsent see {@link ExchangeError}. */
+export function outOfTime(unsent: boolean): ExchangeError {
+  return new ExchangeError("no answer in the time allowed", "aborted", unsent);
+}
+
+/** Both in bytes. */
+export function tooLong(length: number, most: number): ExchangeError {
+  return new ExchangeError(`the answer has ${length} bytes where ${most} are the most`, "most", false);
+}
+
+/** Both in bytes. */
+export function cutShort(received: number, length: number | undefined): ExchangeError {
+  return new ExchangeError(`the answer ended after ${received} of ${length} bytes`, "length", false);
+}
+
+/** The reader's memory for a body, if it is one that was asked for: of an error nobody does. */
+export function lent(
+  status: number | undefined,
+  length: number,
+  memory: BodyMemory | undefined,
+): Buffer | undefined {
+  return (status === 200 || status === 206) && length > 0 ? memory?.take(length) : undefined;
+}
+
 /**
  * Sends a request and collects the answer; rejects with {@link ExchangeError}. The body is not looked at any more once it
  * has settled.
@@ -67,7 +94,7 @@ export function exchange(endpoint: Endpoint, wanted: Exchange): Promise<Answer> 
       headers: wanted.headers,
     });
     let connected = false;
-    const abort = (): void => fail(new ExchangeError("no answer in the time allowed", "aborted", !connected));
+    const abort = (): void => fail(outOfTime(!connected));
     const finish = (): void => signal.removeEventListener("abort", abort);
     const fail = (error: ExchangeError): void => {
       finish();
@@ -118,12 +145,11 @@ function collect(
       refused(error);
     };
     if (!bodiless && length !== undefined && length > most) {
-      reject(new ExchangeError(`the answer has ${length} bytes where ${most} are the most`, "most", false));
+      reject(tooLong(length, most));
       return;
     }
-    const isWanted = response.statusCode === 200 || response.statusCode === 206;
     // Nothing of it is written to once it was given back: the parts of what was rejected go to nobody.
-    if (isWanted && !bodiless && length !== undefined && length > 0) whole = memory?.take(length);
+    if (!bodiless && length !== undefined) whole = lent(response.statusCode, length, memory);
     const keepsParts = whole === undefined;
     const parts: Buffer[] = [];
     let received = 0;
@@ -140,7 +166,7 @@ function collect(
     });
     response.on("end", () => {
       if (!response.complete || (length !== undefined && length !== received && !bodiless)) {
-        reject(new ExchangeError(`the answer ended after ${received} of ${length} bytes`, "length", false));
+        reject(cutShort(received, length));
       } else resolve(whole ?? (parts.length === 1 ? (parts[0] as Buffer) : Buffer.concat(parts, received)));
     });
   });

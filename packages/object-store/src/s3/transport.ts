@@ -30,7 +30,7 @@ import {
 } from "../transport.ts";
 import type { CredentialProvider, Credentials } from "./credentials.ts";
 import { DirectConnections } from "./direct-get.ts";
-import { type Answer, type Endpoint, ExchangeError, exchange } from "./http.ts";
+import { type Answer, type Endpoint, ExchangeError, IDLE_TIME, exchange } from "./http.ts";
 import { parseError, parseListing } from "./listing.ts";
 import type { S3Location } from "./location.ts";
 
@@ -216,8 +216,7 @@ export class S3Transport implements ObjectTransport {
     const agent = new HttpAgent({
       keepAlive: true,
       maxSockets: this.#connections,
-      // As long as gateways keep an idle connection; one that was closed meanwhile costs a repetition.
-      timeout: 60_000,
+      timeout: IDLE_TIME,
       ...(secure && ca !== undefined ? { ca: readCertificates(ca) } : {}),
     });
     this.#agent = agent;
