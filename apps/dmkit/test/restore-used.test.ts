@@ -1,8 +1,16 @@
 /** A dump of an image that was used since: old metadata over newer data. */
 import { readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type TableDevice, openTable, parseTable, realEnvironment } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type ErrorCode,
+  type TableDevice,
+  openTable,
+  parseTable,
+  realEnvironment,
+} from "@dmkit/block-io";
 import { expect, it } from "vitest";
+import { refuseUsed } from "../src/offline/protect.ts";
 import { targets } from "../src/targets.ts";
 import { cli } from "./cli.ts";
 import { tempFolder } from "./support.ts";
@@ -98,4 +106,16 @@ it.each(Object.entries(kinds))("%s: is refused, and nothing is written", async (
     expect(stdout).toContain("monday");
     expect((await cli("dump", at("bitmap"))).stdout).toMatch(/"excess": true/);
   }
+});
+
+it.each<[ErrorCode, string | undefined]>([
+  ["EFORMAT", undefined],
+  ["EIO", undefined],
+  ["EACCES", "EACCES"],
+])("metadata of which nothing can be told are none that were used since: %s", async (code, thrown) => {
+  const [format] = await targets.images();
+  if (format === undefined) throw new Error("there are no formats");
+  const broken = { ...format, dump: () => Promise.reject(new BlockIoError("it cannot be read", { code })) };
+  const asked = refuseUsed({ format: broken, devices: {}, dump: {} }, {}, { environment: realEnvironment });
+  expect(await asked.catch((error: unknown) => (error as BlockIoError).code)).toBe(thrown);
 });

@@ -9,7 +9,6 @@
  * of a restore has succeeded on a copy in memory.
  */
 import { readFile, stat } from "node:fs/promises";
-import { isDeepStrictEqual } from "node:util";
 import {
   BlockIoError,
   type Detected,
@@ -21,7 +20,6 @@ import {
   codeOf,
   ofStore,
   printableJson,
-  refuse,
   storeAround,
 } from "@dmkit/block-io";
 import { waitsForWriter } from "../fifo.ts";
@@ -186,29 +184,6 @@ export async function tryRestore(
     }
   });
   return new Map([...after].filter(([role]) => roles.has(role)));
-}
-
-/**
- * Throws `EEXIST` if there are metadata on the devices that can be read, and are not what the dump says. The data belong to
- * them: what was written since would be lost with them, and what lay elsewhere then would be taken for what lies there now.
- */
-export async function refuseUsed(
-  { format, dump }: DumpFile,
-  devices: ImageDevices,
-  work: OfflineWork,
-): Promise<void> {
-  const now = await format.dump?.(devices, { ...work, progress: undefined }).catch((error: unknown) => {
-    // Damaged, or none at all: that is what a restore is for.
-    if (error instanceof BlockIoError && error.code === "EFORMAT") return undefined;
-    throw error;
-  });
-  if (now === undefined || isDeepStrictEqual(JSON.parse(JSON.stringify(now)), dump)) return;
-  throw refuse(
-    devices[format.roles[0]?.name ?? ""]?.name,
-    "EEXIST",
-    "has other metadata than the dump: it was used since, or is damaged in part",
-    "What was written since would be lost, or read as what it is not. Nothing was written. dmkit fsck says what is damaged. If the dump is to replace what is there, give --force, and --undo FILE to be able to go back.",
-  );
 }
 
 /** Runs work that writes on copies in memory. The roles it would write to. */

@@ -2,17 +2,22 @@
  * What would be lost if a device were formatted. What is blank is decided by block-io, as for tables and stack files;
  * the formats add what they say of their own images, and recognise some that have no magic.
  */
+import { isDeepStrictEqual } from "node:util";
 import {
   type BlockDevice,
+  BlockIoError,
   type Detected,
   type ImageDevices,
   type ImageFormat,
+  type OfflineWork,
   contentsOf,
+  isOfPlace,
   notBlank,
   refuse,
   requireNoCache,
 } from "@dmkit/block-io";
 import { candidates } from "./detect.ts";
+import type { DumpFile } from "./dump.ts";
 
 const HOW = { word: "--force", code: "EEXIST" } as const;
 
@@ -74,6 +79,29 @@ export async function refuseOtherImages(
       `Nothing was written. If the dump is to replace what this image says of itself, give ${HOW.word}.`,
     );
   }
+}
+
+/**
+ * Throws `EEXIST` if there are metadata on the devices that can be read, and are not what the dump says. The data belong to
+ * them: what was written since would be lost with them, and what lay elsewhere then would be taken for what lies there now.
+ */
+export async function refuseUsed(
+  { format, dump }: DumpFile,
+  devices: ImageDevices,
+  work: OfflineWork,
+): Promise<void> {
+  const now = await format.dump?.(devices, { ...work, progress: undefined }).catch((error: unknown) => {
+    // Damaged, not given by the device, or none at all: that is what a restore is for.
+    if (isOfPlace(error) || (error instanceof BlockIoError && error.code === "EFORMAT")) return undefined;
+    throw error;
+  });
+  if (now === undefined || isDeepStrictEqual(JSON.parse(JSON.stringify(now)), dump)) return;
+  throw refuse(
+    devices[format.roles[0]?.name ?? ""]?.name,
+    HOW.code,
+    "has other metadata than the dump: it was used since, or is damaged in part",
+    `What was written since would be lost, or read as what it is not. Nothing was written. dmkit fsck says what is damaged. If the dump is to replace what is there, give ${HOW.word}, and --undo FILE to be able to go back.`,
+  );
 }
 
 /** Throws `EEXIST` if a device that is to be cached is a cache itself. */
