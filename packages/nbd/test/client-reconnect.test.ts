@@ -141,16 +141,12 @@ describe("a connection that is cut at every byte", () => {
     "without replay, %s: an honest error or nothing",
     async (side) => {
       const length = await lengthOfConversation(false);
-      let failures = 0;
+      // Whether a cut costs anything is left to the server's luck; that some do is shown below, without chance.
       const check = (outcome: BlockIoError | undefined, server: FakeServer, handshaken: boolean): void => {
         if (outcome === undefined) checkWritten(server);
-        else if (handshaken) {
-          failures += 1;
-          expect(outcome.code).toBe("EIO");
-        }
+        else if (handshaken) expect(outcome.code).toBe("EIO");
       };
       await run(side, length[side], { reconnect: 5 }, check, false);
-      expect(failures).toBeGreaterThan(0);
     },
   );
 
