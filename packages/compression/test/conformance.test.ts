@@ -1,9 +1,7 @@
 /** The conformance suite on both formats, in both modes, and on devices of 4096-byte blocks. */
-import { DelayDevice, SECTOR, realEnvironment } from "@dmkit/block-io";
+import { DelayDevice, realEnvironment } from "@dmkit/block-io";
 import { BadSectors, conformance } from "@dmkit/block-io/testing";
 import { describe, it } from "vitest";
-import { BLOCK } from "../src/format/geometry-v1.ts";
-import { defaultJournal, layoutV2 } from "../src/format/layout-v2.ts";
 import { openOn } from "../src/testing/sim-targets.ts";
 
 const SIZE = 300 * 4096;
@@ -16,19 +14,11 @@ function subject(values: Record<string, unknown>, logicalBlockSize: 512 | 4096 =
     const open = () => openOn(lower, SIZE, values, realEnvironment, { synchronous: false });
     // Format 1 has no journal: what fails in the middle may be lost.
     const survives = values["format"] === "v1" ? "close" : "crash";
-    // What the journal has of blocks whose metadata cannot be read is brought into place, and the others are lost: README.md.
-    const layout = layoutV2(memory.size / BLOCK, defaultJournal(memory.size));
-    const replaces = (sector: number): boolean => {
-      const at = Math.floor((sector * SECTOR) / BLOCK);
-      return layout !== undefined && at >= layout.metaStart && at < layout.dataStart;
-    };
-    const isV2 = survives === "crash";
     return {
       device: await open(),
       reopen: open,
       lower: [memory],
       survives,
-      ...(isV2 ? { replaces } : {}),
     } as const;
   };
 }

@@ -17,7 +17,6 @@ import {
   BLOCK,
   JOURNAL,
   code,
-  crashedCopy,
   digest,
   layoutOf,
   noise,
@@ -206,19 +205,6 @@ describe("a sector of metadata that cannot be read, v2", () => {
     const after = await shown(lower);
     expect(eio(after)).toEqual([]);
     expect(after[70]).toBe(digest(text(9, 1)));
-  });
-
-  it("is overwritten with what the journal has of its blocks: that was acknowledged", async () => {
-    const lower = await lowerOf(V2);
-    const device = await openImage(lower, BLOCKS, V2);
-    await device.write(110 * BLOCK, text(9, 1));
-    await device.flush();
-    const crashed = await crashedCopy(lower);
-    await device.close();
-    spoil(crashed, bad);
-    const after = await shown(crashed);
-    expect(after[110]).toBe(digest(text(9, 1)));
-    expect(eio(after)).toEqual(group.filter((block) => block !== 110));
   });
 
   it.each(["unreadable", "zero"] as const)("is a finding, and is written as %s when told so", async (as) => {

@@ -60,6 +60,8 @@ export interface ImageV2 extends Common {
   readonly store: Store;
   /** All records that are valid, in order: the last two, unless the last one was torn. */
   readonly records: readonly DecodedRecord[];
+  /** Groups whose metadata the device does not give, and that are not known from the journal as a whole. */
+  readonly sealed: Set<number>;
   /** Payloads that they have. */
   readonly kept: JournalPayloads;
   /** Slots of the journal that cannot be read, and may hold what is not in the view. */
@@ -155,6 +157,7 @@ export async function openImageV2(
       metaBlocks: superblock.layout.metaBlocks,
       store,
       records,
+      sealed: new Set(),
       kept: new JournalPayloads(superblock.uuid, records),
       unreadableSlots: journal.unreadable,
       pending: records.filter(isPending),
@@ -163,7 +166,8 @@ export async function openImageV2(
         .map(({ number }) => number),
     };
     await beforeReplay?.(image);
-    await replay(image.pending, new Applier(store), store);
+    for (const group of store.sealed) image.sealed.add(group);
+    await replay(image.pending, new Applier(store), store, true);
     return image;
   } catch (error) {
     await codec.close();

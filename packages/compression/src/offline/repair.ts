@@ -32,6 +32,23 @@ export async function repair(
   settings: ImageRepairSettings = {},
 ): Promise<ImageRepair> {
   const { bad = "keep" } = checkSettings(repairSettings, settings);
+  const repaired = await fix(device, work);
+  let left = await all(device, work);
+  if (bad === "keep") return { repaired, left: left.map(asLeft) };
+  const gone = left.flatMap((finding): Gone[] => (finding.gone === undefined ? [] : [finding.gone]));
+  if (gone.length > 0 && (await quarantine(device, gone, bad))) {
+    repaired.push(
+      ...left.filter(isGone).map(({ problem }) => ({ ...problem, repair: marks[bad], advice: undefined })),
+    );
+    // What the journal kept since metadata could not be read has a place now.
+    repaired.push(...(await fix(device, work)));
+    left = await all(device, { ...work, progress: undefined });
+  }
+  return { repaired, left: left.map(asLeft) };
+}
+
+/** What needs no guess, and is stable then. */
+async function fix(device: BlockDevice, work: OfflineWork): Promise<ImageProblem[]> {
   const repaired: ImageProblem[] = [];
   for await (const finding of inspect(device, { ...work, progress: undefined }, newReport())) {
     if (finding.fix === undefined) continue;
@@ -40,16 +57,7 @@ export async function repair(
     repaired.push(finding.problem);
   }
   if (repaired.length > 0) await device.flush();
-  let left = await all(device, work);
-  if (bad === "keep") return { repaired, left: left.map(asLeft) };
-  const gone = left.flatMap((finding): Gone[] => (finding.gone === undefined ? [] : [finding.gone]));
-  if (gone.length > 0 && (await quarantine(device, gone, bad))) {
-    repaired.push(
-      ...left.filter(isGone).map(({ problem }) => ({ ...problem, repair: marks[bad], advice: undefined })),
-    );
-    left = await all(device, { ...work, progress: undefined });
-  }
-  return { repaired, left: left.map(asLeft) };
+  return repaired;
 }
 
 /** What could be put right and was not, since its place takes no write. */

@@ -18,11 +18,6 @@ export interface Subject {
   readonly stops?: boolean;
   /** It opens to be read only, where a place below that holds data cannot be read: nothing is written over that. */
   readonly closes?: boolean;
-  /**
-   * Sectors of the first device below that recovery writes after a crash, also where they could not be read: what else they
-   * say is lost then, for good, and its README says so.
-   */
-  readonly replaces?: (sector: number) => boolean;
   /** Titles of checks that it does not pass yet; say why where you set it. */
   readonly excludes?: readonly string[];
   /** Called after every check, when the device is closed. */

@@ -4,8 +4,7 @@
  *
  * - it opens, or is refused with words about what to do;
  * - every read is right, or `EIO`; what can be read can be written and flushed; close ends;
- * - when the sector can be read again, all that was flushed is there; or, where recovery has written to it (`replaces`), right or
- *   `EIO`.
+ * - when the sector can be read again, all that was flushed is there.
  *
  * Tried are a few sectors that opening reads, and a few others: DMKIT_SECTORS=200 tries that many of each.
  */
@@ -36,7 +35,6 @@ interface Trial {
   readonly images: readonly Buffer[];
   readonly expected: Buffer;
   readonly random: SeededRandom;
-  readonly isClosed: boolean;
 }
 
 /** Each sector below that cannot be read. */
@@ -56,7 +54,7 @@ async function sweep(subject: Subject, random: SeededRandom, isClosed: boolean):
   if (isClosed) await device.close();
   const images = await Promise.all(lower.map(contentsOf));
   await device.close();
-  const trial: Trial = { subject, lower, reopen, images, expected, random, isClosed };
+  const trial: Trial = { subject, lower, reopen, images, expected, random };
   for (const [index, below] of lower.entries()) {
     for (const sector of await chosen(trial, below)) {
       const form = random.pick(forms);
@@ -122,7 +120,7 @@ async function attempt(
   form: (typeof forms)[number],
 ): Promise<void> {
   await restore(trial);
-  const { subject, lower, reopen, random, isClosed } = trial;
+  const { subject, reopen, random } = trial;
   const expected = Buffer.from(trial.expected);
   below.bad.add(sector);
   below.heals = form !== "for ever";
@@ -165,8 +163,7 @@ async function attempt(
   const again = await reopen();
   try {
     if (subject.survives === "close" && (hasFailed || doubt !== undefined)) return;
-    const isReplaced = !isClosed && subject.replaces?.(sector) === true && below === lower[0];
-    await compare(again, expected, isReplaced ? "or EIO" : "whole", doubt);
+    await compare(again, expected, "whole", doubt);
   } finally {
     await again.close();
   }

@@ -39,8 +39,10 @@ export class Applier {
     for (const [{ first, blocks }, contents] of held) this.#store.hold(first, blocks, contents);
     this.#store.moved = [];
     const stuck = this.#store.parts.rules.fails("metadata") ? new Map<number, unknown>() : undefined;
-    await this.#written("metadata", writeMetadata(this.#store, number, groups, stuck));
-    if (stuck !== undefined) this.#store.holdGroups(groups, stuck);
+    const written = this.#store.writable(groups, changes);
+    await this.#written("metadata", writeMetadata(this.#store, number, written, stuck));
+    if (stuck !== undefined) this.#store.holdGroups(written, stuck);
+    for (const group of written) this.#store.told.delete(group);
     this.#store.moving = new Set();
   }
 

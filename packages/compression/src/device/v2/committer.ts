@@ -152,7 +152,7 @@ export class Committer {
     if (all.length === 0 && !store.owes) return staging.settle(blocks);
     all.push(...(await this.#heldBeside(blocks)));
     const changes = all.map(({ change }) => change);
-    changes.push(...store.stuckBeside(changes));
+    changes.push(...store.carried(changes));
     const { record, start } = this.#assemble(all, changes);
     const number = this.#number;
     this.#number += 1;

@@ -10,6 +10,9 @@
  *   the extent is damaged;
  * - the metadata of a `sealed` group stays as it is: the device below may give it again one day, and with it what
  *   the other blocks hold. So nothing of it is overwritten, unless all of it is;
+ * - blocks of such a group that the journal told of when the device was opened are `told`: they are read and written as
+ *   others are, every record that follows says what they are, and their metadata is written when all of the group is
+ *   known;
  * - what is `held` is in the last record, and in every one that follows, each block an extent of its own. So whatever
  *   became of an extent whose place took it or not, in a replay or not, the next record says of all its blocks what
  *   they are. In the map, and so in the metadata, they are lost;
@@ -66,6 +69,8 @@ export class Store {
   readonly unreadable: Set<number> = new Set();
   /** Those of them that the device below did not give, and of which nothing has been written since. */
   readonly sealed: Set<number> = new Set();
+  /** Of groups that were sealed, the blocks that the journal tells of, until their metadata is written. */
+  readonly told: Map<number, Set<number>> = new Map();
   /** Groups whose extents do not fit together, until all records are in place. */
   readonly doubtful: Set<number> = new Set();
   /** Blocks that their places did not take, and what they hold. */
@@ -105,22 +110,24 @@ export class Store {
 
   /** Blocks that can be held: a record has room for them beside any group. */
   get mostHeld(): number {
-    return Math.floor(this.#spare / BLOCK_ROOM);
+    return Math.floor(this.spare / BLOCK_ROOM);
   }
 
   /** Bytes of a record beside what is kept in every one. */
   get room(): number {
     const slot = (this.parts.superblock.layout.journalBlocks / 2) * BLOCK;
-    return slot - HEADER_ROOM - this.held.size * BLOCK_ROOM - this.stuck.size * GROUP_ROOM;
+    const groups = this.stuck.size + this.told.size;
+    return slot - HEADER_ROOM - this.held.size * BLOCK_ROOM - groups * GROUP_ROOM;
   }
 
-  get #spare(): number {
+  /** Bytes of a record beside what is kept in every one, and any group. Less than none: no record can be written. */
+  get spare(): number {
     return this.room - GROUP * BLOCK_ROOM;
   }
 
   /** Whether anything is in the journal only. */
   get isHolding(): boolean {
-    return this.held.size > 0 || this.stuck.size > 0;
+    return this.held.size > 0 || this.stuck.size > 0 || this.told.size > 0;
   }
 
   /**
@@ -131,7 +138,7 @@ export class Store {
     for (const group of groups) if (!stuck.has(group)) this.stuck.delete(group);
     for (const [group, error] of stuck) {
       if (group >= this.versions.length || this.stuck.has(group)) continue;
-      if (this.#spare < GROUP_ROOM) throw error;
+      if (this.spare < GROUP_ROOM) throw error;
       this.parts.logger.log("error", "a place takes no write", { group, place: this.groupPlace(group) });
       this.stuck.add(group);
       this.owes = true;
@@ -143,14 +150,14 @@ export class Store {
     return this.parts.superblock.layout.metaStart * BLOCK + group * SECTOR;
   }
 
-  /** What the blocks of stuck groups are, but for those that these changes tell of. */
-  stuckBeside(changes: readonly Change[]): Change[] {
-    const told = new Set<number>();
-    if (this.stuck.size > 0)
+  /** What every record says beside these changes: of stuck groups what all blocks are, of others those that are told. */
+  carried(changes: readonly Change[]): Change[] {
+    const said = new Set<number>();
+    if (this.stuck.size > 0 || this.told.size > 0)
       for (const { first, blocks } of changes)
-        for (let block = first; block < first + blocks; block += 1) told.add(block);
+        for (let block = first; block < first + blocks; block += 1) said.add(block);
     const beside: Change[] = [];
-    for (const group of this.stuck) {
+    for (const group of new Set([...this.stuck, ...this.told.keys()])) {
       const end = Math.min((group + 1) * GROUP, this.map.blocks);
       for (let block = group * GROUP; block < end; ) {
         const { head: first, blocks, sectors, bad } = this.map.find(block);
@@ -159,11 +166,42 @@ export class Store {
           kind === changeKinds.inPlace
             ? { sectors, sum: this.sums[first] as number }
             : { sectors: 0, sum: 0 };
-        if (!told.has(block)) beside.push({ kind, first, blocks, ...known });
+        if (!said.has(block) && this.#isKnown(group, block)) beside.push({ kind, first, blocks, ...known });
         block = first + blocks;
       }
     }
     return beside;
+  }
+
+  /** Whether the map has it right, what a group that is kept in the journal says of a block. */
+  #isKnown(group: number, block: number): boolean {
+    return this.stuck.has(group) || this.told.get(group)?.has(block) === true;
+  }
+
+  /** Of sealed groups the journal tells this. */
+  tell(changes: readonly Change[]): void {
+    for (const { first, blocks } of changes) {
+      const group = Math.floor(first / GROUP);
+      if (!this.sealed.has(group)) continue;
+      const told = this.told.get(group) ?? new Set();
+      this.told.set(group, told);
+      for (let block = first; block < first + blocks; block += 1) told.add(block);
+    }
+  }
+
+  /** Of these groups, those whose metadata may be written with a record of these changes: they are known as a whole. */
+  writable(groups: ReadonlySet<number>, changes: readonly Change[]): ReadonlySet<number> {
+    if (this.told.size === 0) return groups;
+    const said = new Map<number, number>();
+    for (const { first, blocks } of changes) {
+      const group = Math.floor(first / GROUP);
+      said.set(group, (said.get(group) ?? 0) + blocks);
+    }
+    const isWhole = (group: number): boolean =>
+      said.get(group) === Math.min(GROUP, this.map.blocks - group * GROUP);
+    return new Set(
+      [...groups].filter((group) => !this.sealed.has(group) && (!this.told.has(group) || isWhole(group))),
+    );
   }
 
   /** Keeps what the place of an extent has not taken. */
@@ -195,7 +233,7 @@ export class Store {
 
   /**
    * What of sealed metadata has to be given up before these blocks are overwritten, with the blocks that belong to each, all
-   * of which are. Throws `EIO` if only some would be.
+   * of which are. Throws `EIO` if only some would be, and not all of them are told.
    */
   sealedIn(first: number, blocks: number): readonly SealedRange[] {
     if (this.sealed.size === 0) return [];
@@ -204,12 +242,24 @@ export class Store {
       const unit = this.#unitOf(Math.floor(at / GROUP));
       const [start, end] = [unit.first * GROUP, Math.min(unit.end * GROUP, this.map.blocks)];
       if (this.sealed.has(unit.first)) {
-        if (start < first || end > first + blocks) throw this.#refusal(start, end, "write");
-        whole.push({ group: unit.first, start, end });
+        if (start >= first && end <= first + blocks) whole.push({ group: unit.first, start, end });
+        else if (!this.#areTold(at, Math.min(end, first + blocks))) throw this.#refusal(start, end, "write");
       }
       at = end;
     }
     return whole;
+  }
+
+  #areTold(first: number, end: number): boolean {
+    for (let block = first; block < end; block += 1)
+      if (this.told.get(Math.floor(block / GROUP))?.has(block) !== true) return false;
+    return true;
+  }
+
+  /** Whether all blocks of a group are told, and of those whose metadata is in the same block of the device below. */
+  isTold(group: number): boolean {
+    const { first, end } = this.#unitOf(group);
+    return this.#areTold(first * GROUP, Math.min(end * GROUP, this.map.blocks));
   }
 
   /** The metadata of a group will be written, together with what lies in the same block of the device below. */

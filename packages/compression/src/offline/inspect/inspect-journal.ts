@@ -2,14 +2,18 @@
 import { LOST_SLOT } from "../../device/v2/journal.ts";
 import { writeSuperblock } from "../../device/v2/superblocks.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
+import { GROUP } from "../../format/layout-v2.ts";
 import type { SuperblockV2 } from "../../format/superblock-v2.ts";
 import { type ImageV2, ROLE } from "../image.ts";
 import type { Finding } from "./findings.ts";
 
+const KEPT =
+  "It stays where it is, since it tells of blocks whose metadata cannot be read. Try again: a sector may come back. Or give up what is lost: --bad unreadable.";
+
 /** Records that are not in place are what a crash leaves. */
 export async function* inspectJournal(image: ImageV2): AsyncIterable<Finding> {
   for (const slot of image.unreadableSlots) yield unreadableSlot(image.superblock, slot);
-  const { pending, implausible, superblock, view } = image;
+  const { pending, implausible, sealed, superblock, view } = image;
   for (const number of implausible) {
     yield {
       problem: {
@@ -36,6 +40,11 @@ export async function* inspectJournal(image: ImageV2): AsyncIterable<Finding> {
   } as const;
   // Where another one may be missing, which came before it or after, nothing is given up.
   if (image.unreadableSlots.length > 0) return void (yield { problem });
+  // It is written when the rest of these groups was given up, or the device gives it again.
+  const tellsOfSealed = pending.some(({ changes }) =>
+    changes.some(({ first }) => sealed.has(Math.floor(first / GROUP))),
+  );
+  if (tellsOfSealed) return void (yield { problem: { ...problem, advice: KEPT } });
   yield {
     problem: { ...problem, repair: "bring it into place" },
     fix: async (device) => {

@@ -131,8 +131,8 @@ async function provedSuperblock(device: BlockDevice): Promise<SuperblockV2 | und
 
 /** What the journal does not say of such a group is gone. */
 function* unreadableGroup(image: ImageV2, group: number): Iterable<Finding> {
-  const { map, store } = image;
-  const what = store.sealed.has(group) ? "cannot be read" : "is damaged";
+  const { map, sealed } = image;
+  const what = sealed.has(group) ? "cannot be read" : "is damaged";
   const end = Math.min((group + 1) * GROUP, map.blocks);
   for (let block = group * GROUP; block < end; ) {
     const first = block;

@@ -2,7 +2,7 @@
  * What has to be done before a device of format 2 can be used: its metadata is read, and what the journal has is
  * brought into place. Used when a device is opened, and by the offline tools.
  */
-import { SECTOR, readTwice, refuse } from "@dmkit/block-io";
+import { type BlockIoError, SECTOR, readTwice, refuse } from "@dmkit/block-io";
 import { type ExtentMap, LOST, TAIL } from "../../core/extent-map.ts";
 import { BLOCK, BLOCK_SECTORS, MAX_EXTENT, payloadBytes } from "../../format/geometry-v1.ts";
 import { type Change, type DecodedRecord, changeKinds } from "../../format/journal-v2.ts";
@@ -69,40 +69,71 @@ function giveUp(store: Store, group: number, why: string): void {
   logger.log("error", why, { first, blocks: GROUP, place: store.groupPlace(group) });
 }
 
-/** Brings what the journal has into place, its pending records; the number of the last one. */
+/**
+ * Brings what the journal has into place, its pending records; the number of the last one. Where metadata was not given
+ * that they tell of, it stays as it is, and so does what they say. Throws `EIO` where the next record would be written
+ * over what only the journal has.
+ * @param inMemory nothing of this is written to a device.
+ */
 export async function replay(
   pending: readonly DecodedRecord[],
   applier: Applier,
   store: Store,
+  inMemory: boolean,
 ): Promise<number> {
   const { lower, superblock } = store.parts;
   let last = superblock.applied;
   for (const record of pending) {
     if (!isPlausible(record, store.map.blocks)) continue;
-    // What was acknowledged, and has no other place, counts more than what may never be read again.
-    for (const { first } of record.changes) store.unseal(Math.floor(first / GROUP));
-    // What only the record before has stays there, and nothing is written over it.
-    const replaced = record.changes.filter(({ kind }) => kind !== changeKinds.inPlace);
-    for (const block of store.held.keys()) {
-      if (replaced.some(({ first, blocks }) => block >= first && block < first + blocks)) continue;
-      const reason = `block ${block} cannot be written at ${store.placeOf(block)}, and only record ${last} of the journal has it`;
-      throw refuse(lower.name, "EIO", reason, undefined);
-    }
-    for (const group of store.stuck) {
-      const start = group * GROUP;
-      const end = Math.min(start + GROUP, store.map.blocks);
-      const inside = record.changes.filter(({ first }) => first >= start && first < end);
-      if (inside.reduce((sum, { blocks }) => sum + blocks, 0) >= end - start) continue;
-      const reason = `the metadata of blocks ${start} … ${end - 1} cannot be written, and only record ${last} of the journal has all of it`;
-      throw refuse(lower.name, "EIO", reason, undefined);
-    }
+    if (inMemory) for (const { first } of record.changes) store.unseal(Math.floor(first / GROUP));
+    requireKept(record, store, last);
+    store.tell(record.changes);
     await applier.apply(record.number, record.changes, record.payloads);
     last = record.number;
+  }
+  for (const group of store.told.keys()) {
+    if (store.spare < 0) {
+      const reason = `the metadata of ${blocksOf(store, group)}, and of ${store.told.size - 1} other groups, cannot be read, and the journal has no room to keep what it says of them`;
+      throw refuse(lower.name, "EIO", reason, undefined);
+    }
+    if (store.isTold(group)) store.unseal(group);
   }
   loseDoubtful(store);
   // Recovery is durable before anything is answered from it.
   if (last > superblock.applied) await lower.flush();
   return last;
+}
+
+/** What only the record before has stays there, and nothing is written over it: this one has to have it, too. */
+function requireKept({ changes }: DecodedRecord, store: Store, last: number): void {
+  const refusal = (reason: string): BlockIoError => refuse(store.parts.lower.name, "EIO", reason, undefined);
+  const within = (block: number, some: readonly Change[]): boolean =>
+    some.some(({ first, blocks }) => block >= first && block < first + blocks);
+  const replaced = changes.filter(({ kind }) => kind !== changeKinds.inPlace);
+  for (const block of store.held.keys())
+    if (!within(block, replaced))
+      throw refusal(
+        `block ${block} cannot be written at ${store.placeOf(block)}, and only record ${last} of the journal has it`,
+      );
+  for (const group of store.stuck) {
+    const start = group * GROUP;
+    const end = Math.min(start + GROUP, store.map.blocks);
+    const inside = changes.filter(({ first }) => first >= start && first < end);
+    if (inside.reduce((sum, { blocks }) => sum + blocks, 0) < end - start)
+      throw refusal(
+        `the metadata of ${blocksOf(store, group)} cannot be written, and only record ${last} of the journal has all of it`,
+      );
+  }
+  for (const [group, told] of store.told)
+    for (const block of told)
+      if (!within(block, changes))
+        throw refusal(
+          `the metadata of ${blocksOf(store, group)} cannot be read, and only record ${last} of the journal says what block ${block} is`,
+        );
+}
+
+function blocksOf({ map }: Store, group: number): string {
+  return `blocks ${group * GROUP} … ${Math.min((group + 1) * GROUP, map.blocks) - 1}`;
 }
 
 /** A record with good checksums was written by somebody; this guards against somebody's mistakes. */

@@ -79,7 +79,7 @@ export async function openV2(
     const applier = new Applier(store);
     const journal = new Journal(parts);
     const pending = await journal.pending();
-    const next = 1 + (await replay(pending, applier, store).catch(namingReadOnly));
+    const next = 1 + (await replay(pending, applier, store, readOnly).catch(namingReadOnly));
     counters.metadata = 0;
     // Sealed metadata is given up for all of its blocks at once.
     const limit = Math.max(1, Math.floor(options.memory / 2 / BLOCK), store.sealedBlocks);

@@ -1,0 +1,277 @@
+/**
+ * Metadata of format 2 that cannot be read after a crash, while the journal tells of some of its blocks: those can be used,
+ * and whatever else the metadata says comes back with it, after any number of crashes and closes.
+ */
+import { BlockIoError, type TargetDevice, healthOf } from "@dmkit/block-io";
+import { BadSectors, PowerCut, SeededRandom, isDeep } from "@dmkit/block-io/testing";
+import { describe, expect, it, vi } from "vitest";
+import { repair } from "../src/offline/repair.ts";
+import {
+  BLOCK,
+  JOURNAL,
+  ReadOnly,
+  bytesOf,
+  code,
+  crashedCopy,
+  deviceOf,
+  digest,
+  layoutOf,
+  openImage,
+  problemsOf,
+  text,
+  work,
+} from "./support/images.ts";
+
+const SIZE = 2 ** 21;
+const BLOCKS = 300;
+const GROUP = 64;
+const META = layoutOf(SIZE).metaStart * BLOCK;
+const VALUES = { format: "v2", journal: JOURNAL, max_extent: 65_536, mode: "writeback" };
+const range = (from: number, count: number): number[] => Array.from({ length: count }, (_, at) => from + at);
+
+/** The metadata of a group cannot be read from now on. */
+const spoil = (lower: BadSectors, group: number): unknown => lower.bad.add(META / 512 + group);
+
+async function blocksOf(device: TargetDevice): Promise<string[]> {
+  const found: string[] = [];
+  for (let block = 0; block < BLOCKS; block += 1) {
+    const into = Buffer.alloc(BLOCK, 1);
+    const result = await code(device.read(block * BLOCK, into));
+    found.push(result === "no error" ? digest(into) : result);
+  }
+  return found;
+}
+
+const missing = (found: readonly string[]): number[] =>
+  found.flatMap((one, block) => (one === "EIO" ? [block] : []));
+
+/** Text in group 1, and of that block 110 in the last record; and what a crash leaves of it. */
+async function crashed(...later: readonly number[]): Promise<{ lower: BadSectors; whole: string[] }> {
+  const lower = new BadSectors(SIZE);
+  const device = await openImage(lower, BLOCKS, VALUES);
+  await device.write(64 * BLOCK, text(1, 64));
+  await device.flush();
+  await device.write(10 * BLOCK, text(2, 8));
+  await device.flush();
+  for (const block of [110, ...later]) {
+    await device.write(block * BLOCK, text(block, 1));
+    await device.flush();
+  }
+  const left = await crashedCopy(lower);
+  const whole = await blocksOf(device);
+  await device.close();
+  return { lower: left, whole };
+}
+
+describe("what the journal tells of metadata that cannot be read", () => {
+  it("can be read and written; the rest is refused, and comes back", async () => {
+    const { lower, whole } = await crashed();
+    spoil(lower, 1);
+    const device = await openImage(lower, BLOCKS, VALUES);
+    // The extent it was in was written anew around it.
+    const found = await blocksOf(device);
+    const told = range(64, 64).filter((block) => found[block] !== "EIO");
+    expect(told).toContain(110);
+    expect(told.length).toBeLessThan(64);
+    expect(found.filter((one, block) => one !== "EIO" && one !== whole[block])).toEqual([]);
+    expect(healthOf(device)).toMatchObject({ state: "degraded", why: expect.stringContaining("64 … 127") });
+    expect(await code(device.write(64 * BLOCK, text(5, 1)))).toBe("EIO");
+    expect(await code(device.write(63 * BLOCK, text(5, 64)))).toBe("EIO");
+    // More than the journal holds.
+    for (let round = 0; round < 4; round += 1)
+      for (const block of [110, 200]) {
+        await device.write(block * BLOCK, text(300 + block + round, 1));
+        await device.flush();
+      }
+    const expected = [...whole];
+    for (const block of [110, 200]) expected[block] = digest(text(303 + block, 1));
+    const expectWhole = async (disk: BadSectors): Promise<void> => {
+      disk.bad.clear();
+      const again = await openImage(disk, BLOCKS, VALUES);
+      expect(await blocksOf(again)).toEqual(expected);
+      await again.close();
+    };
+    expect(lower.bad.size).toBe(1);
+    lower.gives = true;
+    const later = await crashedCopy(lower);
+    lower.gives = false;
+    await device.close();
+    await expectWhole(later);
+    await expectWhole(lower);
+  });
+
+  it("is overwritten when all of the group is", async () => {
+    const { lower } = await crashed();
+    spoil(lower, 1);
+    const device = await openImage(lower, BLOCKS, VALUES);
+    await device.write(64 * BLOCK, text(7, 64));
+    await device.flush();
+    expect(healthOf(device)).toMatchObject({ state: "ok" });
+    await device.write(70 * BLOCK, text(8, 1));
+    await device.close();
+    expect(lower.bad.size).toBe(0);
+    const again = await openImage(lower, BLOCKS, VALUES);
+    const expected = text(7, 64);
+    text(8, 1).copy(expected, 6 * BLOCK);
+    const found = (await blocksOf(again)).slice(64, 128);
+    expect(found).toEqual(range(0, 64).map((at) => digest(expected.subarray(at * BLOCK, (at + 1) * BLOCK))));
+    await again.close();
+  });
+
+  it("stays as it is until the record that has all of the group is stable", async () => {
+    const { lower } = await crashed();
+    let begun = 0;
+    let end = (): void => {};
+    class Slow extends BadSectors {
+      isSlow = false;
+
+      /** The first one ends when it is told to; then it is gone. */
+      protected override async doFlush(): Promise<void> {
+        if (!this.isSlow) return;
+        begun += 1;
+        if (begun > 1) throw new BlockIoError("gone", { code: "EIO", device: this.name, op: "flush" });
+        await new Promise<void>((resolve) => (end = resolve));
+      }
+    }
+    const disk = new Slow(SIZE);
+    await disk.write(0, await bytesOf(lower));
+    spoil(disk, 1);
+    const device = await openImage(disk, BLOCKS, VALUES);
+    await device.write(200 * BLOCK, text(5, 1));
+    disk.isSlow = true;
+    const flushed = device.flush();
+    await vi.waitFor(() => expect(begun).toBe(1));
+    await device.write(64 * BLOCK, text(7, 64));
+    end();
+    await flushed;
+    expect(await code(device.flush())).toBe("EIO");
+    await code(device.close());
+    expect(disk.bad.size).toBe(1);
+  });
+
+  it("is not overwritten by the next record where only the one before has it", async () => {
+    const { lower, whole } = await crashed(200);
+    spoil(lower, 1);
+    lower.gives = true;
+    const before = await bytesOf(lower);
+    lower.gives = false;
+    const error = await openImage(lower, BLOCKS, VALUES).catch((one: unknown) => one);
+    expect(error).toBeInstanceOf(BlockIoError);
+    expect(error).toMatchObject({ code: "EIO", hint: expect.stringContaining("read-only") });
+    const looking = await openImage(new ReadOnly(lower), BLOCKS, {});
+    const found = await blocksOf(looking);
+    await looking.close();
+    expect(found[110]).toBe(whole[110]);
+    expect(found.filter((one, block) => one !== "EIO" && one !== whole[block])).toEqual([]);
+    lower.bad.clear();
+    expect((await bytesOf(lower)).equals(before)).toBe(true);
+    const again = await openImage(lower, BLOCKS, VALUES);
+    expect(await blocksOf(again)).toEqual(whole);
+    await again.close();
+  });
+
+  it.each(["unreadable", "zero"] as const)(
+    "stays in the journal until the rest is written as %s",
+    async (as) => {
+      for (const later of [[], [200]]) {
+        const { lower, whole } = await crashed(...later);
+        spoil(lower, 1);
+        const problems = await problemsOf(lower);
+        expect(problems.map(({ kind }) => kind)).toContain("metadata");
+        expect(problems.find(({ kind }) => kind === "journal")?.advice).toContain("--bad unreadable");
+        expect((await repair(lower, work)).repaired).toEqual([]);
+        expect(lower.bad.size).toBe(1);
+        const { left } = await repair(lower, work, { bad: as });
+        expect(left.every(({ kind }) => kind === "lost")).toBe(true);
+        const device = await openImage(lower, BLOCKS, VALUES);
+        const found = await blocksOf(device);
+        expect(found[110]).toBe(whole[110]);
+        expect(missing(found).length > 0).toBe(as === "unreadable");
+        expect(await code(device.write(64 * BLOCK, text(5, 1)))).toBe("no error");
+        await device.close();
+      }
+    },
+  );
+});
+
+describe("any number of crashes, with metadata that is given, or not", () => {
+  const first = Number(process.env["DMKIT_SEED"] ?? 0) || 1 + ((process.pid * 7919) % 1_000_000);
+
+  /** A disk of which sectors cannot be read until they are written, or the power is gone. */
+  class Disk extends PowerCut {
+    readonly bad: Set<number> = new Set();
+
+    protected override doRead(offset: number, into: Buffer): Promise<void> {
+      for (const sector of this.bad)
+        if (sector * 512 >= offset && sector * 512 < offset + into.length)
+          throw Object.assign(new Error("a bad sector"), { code: "EIO", syscall: "read" });
+      return super.doRead(offset, into);
+    }
+
+    protected override doWrite(offset: number, from: Buffer, fua: boolean): Promise<void> {
+      for (let at = offset; at < offset + from.length; at += 512) this.bad.delete(at / 512);
+      return super.doWrite(offset, from, fua);
+    }
+  }
+
+  async function live(seed: number): Promise<void> {
+    const random = new SeededRandom(seed);
+    let image = await bytesOf(await deviceOf(Buffer.alloc(SIZE)));
+    // What each block may be; the last one is what it is.
+    let may: number[][] = range(0, BLOCKS).map(() => [0]);
+    const contents = new Map<number, string>([[0, digest(Buffer.alloc(BLOCK))]]);
+    let version = 0;
+    for (let generation = 0; generation < 12; generation += 1) {
+      const disk = new Disk(image, random.chance(0.5) ? 1 + random.below(60) : 0);
+      if (generation > 0 && random.chance(0.7)) {
+        disk.bad.add(META / 512 + random.below(5));
+        if (random.chance(0.3)) disk.bad.add(META / 512 + random.below(5));
+      }
+      const given = disk.bad.size === 0;
+      const device = await openImage(disk, BLOCKS, VALUES).catch((error: unknown) => {
+        if (!(error instanceof BlockIoError)) throw error;
+        return undefined;
+      });
+      if (device !== undefined) {
+        // Those whose last write has not failed.
+        const written = new Set<number>();
+        for (let block = 0; block < BLOCKS; block += 1) {
+          const into = Buffer.alloc(BLOCK);
+          const result = await code(device.read(block * BLOCK, into));
+          if (result === "EIO" && !given) continue;
+          const found = (may[block] as number[]).filter((one) => contents.get(one) === digest(into));
+          expect(found.length > 0, `block ${block} of generation ${generation}: ${result}`).toBe(true);
+          may[block] = found;
+        }
+        for (let step = 0; step < 12; step += 1) {
+          const block = random.below(BLOCKS);
+          const count = random.chance(0.1) ? GROUP : 1 + random.below(6);
+          const start = count === GROUP ? block - (block % GROUP) : block;
+          const some = range(start, count).filter((one) => one < BLOCKS);
+          version += 1;
+          contents.set(version, digest(text(version, 1)));
+          const data = Buffer.concat(some.map(() => text(version, 1)));
+          const result = await code(device.write(start * BLOCK, data));
+          if (result !== "no error" && !given && !disk.isOff) continue;
+          for (const one of some) {
+            may[one]?.push(version);
+            if (result === "no error") written.add(one);
+            else written.delete(one);
+          }
+          if (random.chance(0.5) && (await code(device.flush())) === "no error")
+            may = may.map((all, one) => (written.has(one) ? all.slice(-1) : all));
+        }
+        if (random.chance(0.3)) await code(device.close());
+      }
+      image = await bytesOf(disk.survivor(random));
+      await device?.close().catch(() => {});
+    }
+  }
+
+  it(`shows what was flushed (DMKIT_SEED=${first})`, async () => {
+    for (let seed = first; seed < first + (isDeep ? 100 : 4); seed += 1)
+      await live(seed).catch((error: unknown) => {
+        throw new Error(`DMKIT_SEED=${seed}`, { cause: error });
+      });
+  });
+});
