@@ -3,14 +3,14 @@ import { readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from "n
 import { join } from "node:path";
 import { BlockIoError, MemoryDevice, realEnvironment, linear } from "@dmkit/block-io";
 import { NbdServer, openNbd } from "@dmkit/nbd";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { DeviceManager } from "../src/manager/device-manager.ts";
 import { ExportManager } from "../src/manager/export-manager.ts";
 import type { NamedDevice } from "../src/manager/device/named-device.ts";
 import { openedAs } from "../src/manager/device/opened-table.ts";
 import { Stack } from "../src/serve/stack.ts";
 import { readStackFile } from "../src/stack-file/read/read.ts";
-import { cleanUp, dmkit, tempFolder } from "./support.ts";
+import { cleanUp, dmkit, tempFolder, until } from "./support.ts";
 
 const MIB = 2 ** 20;
 // Sectors.
@@ -231,7 +231,7 @@ describe.each(["while clients go on", "while requests wait"])(
       if (when === "while requests wait") await manager.suspend("d");
       await manager.reload("d", next);
       const exchanged = manager.resume("d");
-      await vi.waitFor(() => expect(disk.waiting).toBeGreaterThan(0));
+      await until(() => disk.waiting > 0, "a request to the disk");
       await manager.rename("disk", "other");
       // Whoever takes the name now is not meant.
       await manager.create("disk", `0 ${2 * SIZE} zero`);
@@ -370,7 +370,7 @@ it("what the old table stands on stays its until the new one is in place", async
   slow.shut();
   const exchanged = manager.resume("d");
   exchanged.catch(() => {});
-  await vi.waitFor(() => expect(slow.waiting).toBeGreaterThan(0));
+  await until(() => slow.waiting > 0, "a request to the disk");
   await expect(manager.remove("low")).rejects.toMatchObject({ code: "EBUSY" });
   await expect(manager.remove("low", { force: true })).rejects.toMatchObject({ code: "EBUSY" });
   expect(() => manager.exported("low", "e", true)).toThrow(/EBUSY/);
@@ -565,8 +565,8 @@ describe("an export that a stack file moves to another device", () => {
       expect(new Set(bytes)).toEqual(new Set([0]));
       await one.close();
     }
-    for (let turn = 0; server.exports().some(({ connections }) => connections > 0) && turn < 1000; turn += 1)
-      await new Promise((resolve) => setTimeout(resolve, 1));
+    const isUsed = (): boolean => server.exports().some(({ connections }) => connections > 0);
+    await until(() => !isUsed(), "the end of the connections");
     expect(await reread(moved)).toEqual(['export "d" withdrawn', 'export "d" of b']);
   });
 });

@@ -26,11 +26,12 @@ it("zeroes with FUA are not acknowledged behind a flush that failed", async () =
   await device.write(0, Buffer.alloc(4096, 7));
   const flush = device.flush();
   const zeroing = device.writeZeroes(0, 65_536, { fua: true });
-  const outcomes = Promise.allSettled([flush, zeroing]);
+  const state = { settled: false };
+  const outcomes = Promise.allSettled([flush, zeroing]).finally(() => (state.settled = true));
   while (syncs.length === 0) await turn();
   syncs.shift()?.(Object.assign(new Error("lost"), { code: "EIO" }));
   // The next one meets no error: the system has reported it.
-  for (let waited = 0; waited < 10; waited += 1) {
+  while (!state.settled) {
     await turn();
     syncs.shift()?.(null);
   }

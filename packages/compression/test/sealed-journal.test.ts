@@ -140,7 +140,7 @@ describe("what the journal tells of metadata that cannot be read", () => {
     await device.write(200 * BLOCK, text(5, 1));
     disk.isSlow = true;
     const flushed = device.flush();
-    await vi.waitFor(() => expect(begun).toBe(1));
+    await vi.waitFor(() => expect(begun).toBe(1), { timeout: 60_000 });
     await device.write(64 * BLOCK, text(7, 64));
     end();
     await flushed;

@@ -329,7 +329,7 @@ describe("metadata of format 2 that cannot be read, on a device that is full", (
     const wanted = (await code(device.write(0, after))) === "no error" ? after : before;
     lower.bad.clear();
     lower.isFull = false;
-    await vi.waitFor(() => device.flush());
+    await vi.waitFor(() => device.flush(), { timeout: 60_000 });
     await device.close();
     const again = await openImage(lower, BLOCKS, values);
     const into = Buffer.alloc(64 * BLOCK);

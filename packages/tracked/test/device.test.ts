@@ -159,7 +159,7 @@ describe("bitmaps", () => {
     below.bitmap.beforeFlush = () => gate;
     // The second one finds its bit set, and joins the flush that is under way.
     const first = write(device, 5);
-    await vi.waitFor(() => expect(below.bitmap.flushing).toBe(1));
+    await vi.waitFor(() => expect(below.bitmap.flushing).toBe(1), { timeout: 60_000 });
     const second = write(device, 5);
     open();
     await Promise.all([first, second]);

@@ -289,7 +289,7 @@ describe("a page that the backing device does not give", () => {
     const before = await contentsOf(device);
     for (const page of [21, 22]) backing.bad.add(device.parts.pages.table.low(page) * 8);
     const closed = device.close();
-    await vi.waitFor(() => expect(clock.pending).toBeGreaterThan(0));
+    await vi.waitFor(() => expect(clock.pending).toBeGreaterThan(0), { timeout: 60_000 });
     await clock.pass(1000);
     backing.bad.clear();
     await clock.pass(1000);
