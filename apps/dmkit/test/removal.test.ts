@@ -217,15 +217,29 @@ describe("a device whose storage does not answer", () => {
     const path = join(folder, "a.img");
     writeFileSync(path, "");
     truncateSync(path, 2 ** 20);
-    await manager.create("late", `0 2048 delay ${path} 0 300`);
-    const reading = manager.device("late").read(0, Buffer.alloc(512));
-    expect(await manager.remove("late", { force: true, patience: 1 })).toBe(false);
-    const refused = manager.create("late", `0 2048 linear ${path} 0`);
+    const clock = new ManualClock();
+    const devices = new DeviceManager({ ...realEnvironment, clock });
+    await devices.create("late", `0 2048 delay ${path} 0 60000`);
+    const reading = devices.device("late").read(0, Buffer.alloc(512));
+    await until(() => clock.pending > 0, "the read");
+    const removed: boolean[] = [];
+    void devices.remove("late", { force: true, patience: 1 }).then((whole) => removed.push(whole));
+    await until(() => {
+      clock.advance(1);
+      return removed.length > 0;
+    }, "the end of the patience");
+    expect(removed).toEqual([false]);
+    const refused = devices.create("late", `0 2048 linear ${path} 0`);
     await expect(refused).rejects.toMatchObject({
       code: "EBUSY",
       reason: expect.stringContaining("was removed and is not closed yet"),
     });
+    await until(() => {
+      clock.advance(60_000);
+      return devices.leaving.length === 0;
+    }, "the device");
     await reading;
+    await devices.close();
   });
 });
 
