@@ -1,6 +1,7 @@
 /** Bodies that are received where they belong: answers of all kinds, in pieces of all sizes. */
 import { type AddressInfo, type Socket, createServer } from "node:net";
 import { once } from "node:events";
+import { type Clock, realEnvironment } from "@dmkit/block-io";
 import { afterEach, expect, test } from "vitest";
 import { type BodyMemory, type RetryingStore, openStore } from "../src/index.ts";
 
@@ -30,19 +31,33 @@ class Lent implements BodyMemory {
   }
 }
 
-/** A server that answers request n as it is told, on whatever connection it comes. */
-async function serving(
-  answer: (socket: Socket, request: number, connection: number) => unknown,
-): Promise<{ store: RetryingStore; counts: { requests: number; connections: number } }> {
+// Of a request: nothing takes that long here, and one that is to be late is told that it is.
+const LIMIT = 120_000;
+
+/**
+ * A server that answers request n as it is told, on whatever connection it comes. `late` ends the time of all requests that
+ * have begun; `closed` counts connections that both sides have closed.
+ */
+async function serving(answer: (socket: Socket, request: number, late: () => void) => unknown): Promise<{
+  store: RetryingStore;
+  counts: { requests: number; connections: number };
+  closed: () => number;
+}> {
   const counts = { requests: 0, connections: 0 };
+  let closed = 0;
+  const limits: (() => void)[] = [];
+  const late = (): void => {
+    for (const end of limits.splice(0)) end();
+  };
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
-    const connection = (counts.connections += 1);
+    counts.connections += 1;
     sockets.add(socket);
+    socket.on("close", () => (closed += 1));
     socket.on("error", () => {});
     socket.on("data", (part) => {
       expect(part.toString("latin1")).toMatch(/^GET \/bucket\/p\/k HTTP\/1\.1\r\n/);
-      answer(socket, (counts.requests += 1), connection);
+      answer(socket, (counts.requests += 1), late);
     });
   });
   open.push({
@@ -54,12 +69,17 @@ async function serving(
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
+  const after: Clock["after"] = (milliseconds, callback) => {
+    if (milliseconds === LIMIT) limits.push(callback);
+    return realEnvironment.clock.after(milliseconds, callback);
+  };
   const store = await openStore(`s3://bucket/p?endpoint=http://127.0.0.1:${port}`, {
     credentials,
-    policy: { attempts: 2, delay: 1, longestDelay: 1, smallTimeout: 300, largeTimeout: 300 },
+    environment: { ...realEnvironment, clock: { ...realEnvironment.clock, after } },
+    policy: { attempts: 2, delay: 1, longestDelay: 1, smallTimeout: LIMIT, largeTimeout: LIMIT },
   });
   open.unshift(store);
-  return { store, counts };
+  return { store, counts, closed: () => closed };
 }
 
 async function get(store: RetryingStore, memory: Lent, most = 10_000): Promise<Buffer | string> {
@@ -142,11 +162,11 @@ test("a server that closes is not asked on that connection", async () => {
 });
 
 test("an idle connection that the server closes is not used again", async () => {
-  const { store, counts } = await serving((socket) => socket.end(plain));
+  const { store, counts, closed } = await serving((socket) => socket.end(plain));
   const memory = new Lent();
-  for (let n = 0; n < 2; n += 1) {
+  for (let n = 1; n <= 2; n += 1) {
     expect(BODY.equals((await get(store, memory)) as Buffer)).toBe(true);
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    while (closed() < n) await new Promise((resolve) => setTimeout(resolve, 1));
   }
   expect(counts).toEqual({ requests: 2, connections: 2 });
 });
@@ -154,9 +174,14 @@ test("an idle connection that the server closes is not used again", async () => 
 test.each([
   ["cut off", (socket: Socket) => socket.end(plain.subarray(0, 1500))],
   ["cut off in its head", (socket: Socket) => socket.end(plain.subarray(0, 20))],
-  ["late", (socket: Socket) => socket.write(plain.subarray(0, 1500))],
+  [
+    "late",
+    (socket: Socket, late: () => void) => socket.write(plain.subarray(0, 1500), () => setTimeout(late, 20)),
+  ],
 ])("an answer that is %s gives its memory back, and is asked for once more", async (_, spoil) => {
-  const { store, counts } = await serving((socket, n) => (n === 1 ? spoil(socket) : socket.write(plain)));
+  const { store, counts } = await serving((socket, n, late) =>
+    n === 1 ? spoil(socket, late) : socket.write(plain),
+  );
   const memory = new Lent();
   const body = (await get(store, memory)) as Buffer;
   expect(BODY.equals(body)).toBe(true);
