@@ -125,6 +125,42 @@ it("is read as DEVICE@NAME; a device of that name comes first", async () => {
   await moments.close();
 });
 
+/** Layers that tables have put on one another; nothing has marked the lower ones. */
+async function piled(...layers: number[]): Promise<void> {
+  for (const count of layers.keys()) {
+    const device = await manager.create("pile", table(...layers.slice(0, count + 1)));
+    await device.write(count * MIB, Buffer.alloc(4096, count + 1));
+    await manager.remove("pile");
+  }
+}
+
+it("made offline marks all that it shows, and so does a rebase: none of it is written again", async () => {
+  await piled(1, 2);
+  await manager.create("free", table(1));
+  await manager.remove("free");
+  const made = await cli("cow", "snapshot", "monday", at("5.map"), at("5.img"), ...stackWords(1, 2));
+  expect([made.code, made.stderr]).toEqual([0, ""]);
+  for (const layers of [[1], [1, 2]])
+    await expect(manager.create("vm", table(...layers))).rejects.toMatchObject({ code: "EROFS" });
+  await piled(3);
+  await piled(4);
+  const put = await cli("cow", "rebase", "-q", ...stackWords(4), "--onto", ...stackWords(3));
+  expect([put.code, put.stderr]).toEqual([0, ""]);
+  await expect(manager.create("vm", table(3))).rejects.toMatchObject({ code: "EROFS" });
+  await manager.create("vm", table(3, 4));
+});
+
+it("tells of a layer that it cannot mark, because others read it", async () => {
+  await piled(1, 2);
+  const reader = await openFile(at("1.map"), { readOnly: true });
+  const made = await cli("cow", "snapshot", "monday", at("5.map"), at("5.img"), ...stackWords(1, 2));
+  await reader.close();
+  expect([made.code, made.stderr]).toEqual([0, expect.stringContaining("could not be marked as frozen")]);
+  expect(made.stderr).toMatch(/layer: 1\n.*1\.map.*EBUSY/);
+  expect((await cli("cow", "info", ...stackWords(1, 2))).stdout).toMatch(/snapshot monday/);
+  await (await manager.create("vm", table(1))).flush();
+});
+
 describeWith(["qemu-io", "qemu-img"], "with clients of others", () => {
   it("as it is typed, in use and offline", async () => {
     const env = { ...process.env, DMKIT_CONTROL: at("c") };

@@ -4,6 +4,7 @@ export { CowDevice } from "./device/device.ts";
 export { type OpenStackOptions, openStack } from "./open/open.ts";
 export type { StackDevices } from "./device/layer/stack-devices.ts";
 export { commitLayer } from "./offline/chain/commit-layer.ts";
+export type { WithBitmap } from "./device/layer/freezing.ts";
 export type { NewLayer } from "./device/parts.ts";
 export { type LayerDevices, findIdentity, readIdentity } from "./device/layer/layer.ts";
 export { BASE_UUID, type Identity, type IdentityBlock } from "./format/identity.ts";
@@ -36,7 +37,7 @@ export {
 export type { Snapshot } from "./format/snapshot.ts";
 export type { Snapshots } from "./core/snapshots.ts";
 export { squash } from "./offline/squash.ts";
-export { rebase } from "./offline/rebase.ts";
+export { type RebaseOptions, rebase } from "./offline/rebase.ts";
 export { type ChangedRange, diff, exportDiff } from "./offline/diff.ts";
 export { type Problem, type ProblemKind, check } from "./offline/check.ts";
 export { cowImages } from "./image.ts";

@@ -5,6 +5,7 @@ import type { OwnerMap } from "../core/owner-map.ts";
 import type { CowRules } from "../core/rules.ts";
 import type { BitmapLoader } from "./bitmap-loader.ts";
 import type { BitmapWriter } from "./bitmap-writer.ts";
+import type { WithBitmap } from "./layer/freezing.ts";
 import type { LayerDevices } from "./layer/layer.ts";
 import type { StackDevices } from "./layer/stack-devices.ts";
 import type { TopRecord } from "./top-record.ts";
@@ -69,8 +70,8 @@ export interface CowParts {
     | {
         begin(layer: number, way: MergeWay): Promise<StackDevices>;
         end(layer: number, isDone: boolean): Promise<void>;
-        /** Runs `work` with the bitmap of a layer below the top, from 1 at the bottom, open for writing. Errors: `EBUSY`, `EROFS`. */
-        withBitmap(layer: number, work: (bitmap: BlockDevice) => Promise<void>): Promise<void>;
+        /** For layers below the top. */
+        readonly withBitmap: WithBitmap;
       }
     | undefined;
   /** `layers` of a table, as they are now. */

@@ -1,10 +1,19 @@
 /**
  * `rebase`: puts the top layer on another base or stack, and it shows the same as before. Where the old and the
  * new one differ and the layer has nothing of its own, what the old one shows is copied up into the layer; the
- * new parent is written last. Until then the old stack is the right one, and it shows the same at every moment.
+ * new parent is written last, when the layers of the new one are marked as frozen: the layer shows what they do. Until then the old stack is the right one, and it shows the same at every moment.
  * Where both are bases there is no parent to be told apart, only the witness of the base.
  */
-import { type BlockDevice, BlockIoError, SECTOR, isGiven } from "@dmkit/block-io";
+import {
+  type BlockDevice,
+  BlockIoError,
+  type Environment,
+  SECTOR,
+  isGiven,
+  realEnvironment,
+  setting,
+} from "@dmkit/block-io";
+import { type WithBitmap, freezeLayers } from "../device/layer/freezing.ts";
 import { writeIdentity } from "../device/layer/layer.ts";
 import type { StackDevices } from "../device/layer/stack-devices.ts";
 import { lyingOn } from "../device/layer/below.ts";
@@ -25,6 +34,13 @@ import {
 /** Bytes compared with one request. */
 const STEP = 512 * 1024;
 
+/** How a layer is put on another stack. */
+export interface RebaseOptions extends WorkOptions, ChainOptions {
+  /** For the layers of the new stack: how one that is not marked as frozen is. Left out: their bitmaps are open as they are. */
+  readonly withBitmap?: WithBitmap | undefined;
+  readonly environment?: Environment | undefined;
+}
+
 /**
  * Puts the top of `stack` on `onto`, which has the same length; returns the bytes copied. Errors: EINVAL,
  * EROFS, EFORMAT, those of the devices; `AbortError` when told to stop.
@@ -32,9 +48,9 @@ const STEP = 512 * 1024;
 export async function rebase(
   stack: StackDevices,
   onto: StackDevices,
-  options: WorkOptions & ChainOptions = {},
+  options: RebaseOptions = {},
 ): Promise<number> {
-  checkWork(options);
+  const { environment = realEnvironment, withBitmap } = checkWork(options, { withBitmap: setting.call });
   if (stack.sectors !== onto.sectors) {
     throw new BlockIoError("the two stacks are not of the same length", { code: "EINVAL", op: "open" });
   }
@@ -68,6 +84,7 @@ export async function rebase(
       "The layer is on what it was on, and shows the same. Replace the device with a copy that is whole, and run it again; bits of a layer that cannot be read come from a backup or a dump: zeroes in their place would say that it has nothing there.",
     );
     const samples = await sampleData(top, identity.uuid, stack.sectors);
+    await freezeLayers(onto, onto.layers.length, { name: top.bitmap.name, environment, withBitmap });
     await writeIdentity(top.bitmap, { ...identity, ...(await lyingOn(onto, target)), samples });
     return bytes;
   } finally {

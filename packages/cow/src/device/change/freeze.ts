@@ -11,15 +11,7 @@
  *         the name of the snapshot, if it is to be one               writing, with the same contents
  *      5  the new layer is the top, requests go on
  */
-import {
-  type BlockDevice,
-  BlockIoError,
-  type Limits,
-  SECTOR,
-  randomUuid,
-  refuse,
-  toBlockIoError,
-} from "@dmkit/block-io";
+import { BlockIoError, type Limits, SECTOR, randomUuid, refuse, toBlockIoError } from "@dmkit/block-io";
 import { MAX_LAYERS } from "../../core/owner-map.ts";
 import { type Snapshots, requireNewName } from "../../core/snapshots.ts";
 import type { Identity } from "../../format/identity.ts";
@@ -32,6 +24,7 @@ import {
   requireLayerRoom,
   writeIdentity,
 } from "../layer/layer.ts";
+import { freezeLayers } from "../layer/freezing.ts";
 import { judgeData, sampleData, takeLabel } from "../layer/pairing.ts";
 import { requireOwnPlaces } from "../layer/places.ts";
 import type { StackDevices } from "../layer/stack-devices.ts";
@@ -69,7 +62,11 @@ export async function freeze(host: FreezeHost, layer: NewLayer, name?: string): 
   requireLayerRoom(layer, host.now.stack.sectors);
   checkDevices(host, layer);
   const begun = await checkBlank(layer, host);
-  await freezeBelow(host);
+  await freezeLayers(host.now.stack, host.now.stack.layers.length - 1, {
+    name: host.name,
+    environment: host.parts.environment,
+    withBitmap: host.parts.merging?.withBitmap.bind(host.parts.merging),
+  });
   await host.hold();
   // Not before: where that fails whatever is on these devices stays there.
   if (begun === undefined && layer.force === true)
@@ -88,27 +85,6 @@ export async function freeze(host: FreezeHost, layer: NewLayer, name?: string): 
   const snapshot = name === undefined ? undefined : { name, made: host.parts.environment.clock.wallTime() };
   await seal(host, top, snapshot);
   host.now.push(layer, labelled, snapshot);
-}
-
-/**
- * A table may have put layers on one another of which the lower ones are not marked: a frozen layer is to show what it does,
- * so nobody is to write to those either. Where one cannot be marked (another stack reads it, a device that cannot be written)
- * that is told.
- */
-async function freezeBelow({ name, now: { stack }, parts }: FreezeHost): Promise<void> {
-  for (const [index, { bitmap }] of stack.layers.slice(0, -1).entries()) {
-    const found = await readIdentity(bitmap, stack.sectors);
-    if (found.kind !== "layer" || found.identity.frozen) continue;
-    const { identity } = found;
-    const mark = (device: BlockDevice): Promise<void> => writeIdentity(device, { ...identity, frozen: true });
-    try {
-      await (parts.merging === undefined ? mark(bitmap) : parts.merging.withBitmap(index + 1, mark));
-    } catch (error) {
-      const text =
-        "a layer below the top could not be marked as frozen: nothing but this stack keeps it as it is";
-      parts.environment.logger.log("warn", text, { device: name, layer: index + 1, error: String(error) });
-    }
-  }
 }
 
 async function seal(

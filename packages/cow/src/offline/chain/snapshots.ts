@@ -1,8 +1,9 @@
 /**
  * Snapshots of a stack that nobody serves: made, found, gone back to, deleted. What holds of them is in core/snapshots.ts.
  *
- *      make      files of a new, empty layer, which lies on the top; then the top is frozen and has the name, in one sector
- *      go back   files of a new, empty layer, which lies on the snapshot; nothing else is written
+ *      make      layers below the top that are not marked as frozen are; files of a new, empty layer, which lies on the top; then
+ *                the top is frozen and has the name, in one sector
+ *      go back   layers below the snapshot that are not marked as frozen are; files of a new, empty layer, which lies on it
  *      delete    see squash.ts: the layer above gets what it lacks, then it lies on what the snapshot lay on
  */
 import {
@@ -21,9 +22,10 @@ import {
   snapshotsOf as namesOf,
 } from "../../core/snapshots.ts";
 import { type WorkOptions, chainSettings, checkWork } from "../../device/copy/work.ts";
+import { type WithBitmap, freezeLayers } from "../../device/layer/freezing.ts";
 import type { StackDevices } from "../../device/layer/stack-devices.ts";
 import { identitiesGiven } from "../../open/judge.ts";
-import { type LayerFiles, createLayerFiles } from "../create/files.ts";
+import { type LayerFiles, createLayerFiles, refuseOldFiles } from "../create/files.ts";
 import { squash } from "../squash.ts";
 import { type ChainOptions, layerAt, readChain, requireOwn } from "./chain.ts";
 
@@ -31,12 +33,15 @@ import { type ChainOptions, layerAt, readChain, requireOwn } from "./chain.ts";
 export interface NewTopOptions extends ChainOptions {
   /** Bytes of the data file before the layer starts. Default 0. */
   readonly dataOffset?: number | undefined;
+  /** For the layers below: how one that is not marked as frozen is. Left out: their bitmaps are open as they are. */
+  readonly withBitmap?: WithBitmap | undefined;
   readonly environment?: Environment;
 }
 
 const topSettings: SettingsTable<NewTopOptions> = {
   ...chainSettings,
   dataOffset: setting.integer(0, Number.MAX_SAFE_INTEGER),
+  withBitmap: setting.call,
   environment: setting.environment,
 };
 
@@ -61,7 +66,7 @@ export async function makeSnapshot(
   files: LayerFiles,
   options: NewTopOptions = {},
 ): Promise<void> {
-  const { environment = realEnvironment, dataOffset } = checkSettings(topSettings, options);
+  const { environment = realEnvironment, dataOffset, withBitmap } = checkSettings(topSettings, options);
   const number = stack.layers.length;
   if (number === 0) {
     const hint =
@@ -77,6 +82,9 @@ export async function makeSnapshot(
   }
   const snapshot = { name, made: environment.clock.wallTime() };
   const { sectors } = stack;
+  refuseOldFiles(files);
+  // What the snapshot shows is what they do.
+  await freezeLayers(stack, number - 1, { name: bitmap.name, environment, withBitmap });
   await createLayerFiles(files, { sectors, below: bitmap, snapshot, dataOffset, environment });
 }
 
@@ -90,10 +98,12 @@ export async function revertToSnapshot(
   files: LayerFiles,
   options: NewTopOptions = {},
 ): Promise<StackDevices> {
-  const { environment = realEnvironment, dataOffset } = checkSettings(topSettings, options);
+  const { environment = realEnvironment, dataOffset, withBitmap } = checkSettings(topSettings, options);
   const part = await upToSnapshot(stack, name);
   await readChain(part, options);
   const { bitmap } = layerAt(part, part.layers.length);
+  refuseOldFiles(files);
+  await freezeLayers(part, part.layers.length, { name: bitmap.name, environment, withBitmap });
   await createLayerFiles(files, { sectors: stack.sectors, below: bitmap, dataOffset, environment });
   return part;
 }

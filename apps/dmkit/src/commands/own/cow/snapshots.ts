@@ -68,7 +68,12 @@ function withNewTop(
   requireNewFiles(files);
   return withStack(opened, async (stack) => {
     const { dataOffset = 0 } = flags;
-    const options = { ...aliased(flags), dataOffset: dataOffset * SECTOR, environment: commandEnvironment };
+    const options = {
+      ...aliased(flags),
+      dataOffset: dataOffset * SECTOR,
+      withBitmap: stack.withBitmap,
+      environment: commandEnvironment,
+    };
     print(`${tableLine(await make(stack, options), flags, files)}\n`);
     return exitCodes.ok;
   });

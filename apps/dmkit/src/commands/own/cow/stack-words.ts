@@ -6,12 +6,21 @@
  * It is never guessed: what reads or writes at a wrong place destroys what is there.
  */
 import { type BlockDevice, BlockIoError, LowerDevices, SECTOR } from "@dmkit/block-io";
-import { type IdentityBlock, type StackDevices, BASE_UUID, findIdentity, readIdentity } from "@dmkit/cow";
+import {
+  type IdentityBlock,
+  type StackDevices,
+  type WithBitmap,
+  BASE_UUID,
+  findIdentity,
+  readIdentity,
+} from "@dmkit/cow";
 import { schemes } from "../../../devices.ts";
 import { commandEnvironment } from "../../../ui/command-environment.ts";
 
 /** An open stack; the devices are closed in reverse order. */
 export interface OpenStack extends StackDevices {
+  /** For bitmaps that are open for reading: they are opened for writing, and stay it. Errors: `EBUSY`, `EROFS`, those of opening. */
+  readonly withBitmap: WithBitmap;
   close(): Promise<void>;
 }
 
@@ -49,7 +58,12 @@ export async function openStackWords(request: StackWords): Promise<OpenStack> {
   const named = parseStack(words);
   const close = (): Promise<void> => (request.pool === undefined ? pool.close() : Promise.resolve());
   try {
-    return { ...(await openNamed(named, request, pool)), close };
+    const stack = await openNamed(named, request, pool);
+    const withBitmap: WithBitmap = async (layer, work) => {
+      const name = named.layers[layer - 1]?.bitmap ?? "?";
+      await work(await pool.own(name, await pool.open(name, "looks", { access: "read" })));
+    };
+    return { ...stack, withBitmap, close };
   } catch (error) {
     await close().catch(() => {});
     throw error;

@@ -134,7 +134,11 @@ export async function rebaseStack(words: string[], flags: Flags & { onto: string
   try {
     return await withStack({ words, size: flags.size, writes, pool }, (stack) =>
       withStack({ words: flags.onto, size: stack.sectors * SECTOR, pool }, (onto) =>
-        work("rebase", stack, flags, (options) => rebase(stack, onto, { ...options, ...aliased(flags) })),
+        work("rebase", stack, flags, (options) => {
+          const { withBitmap } = onto;
+          const environment = commandEnvironment;
+          return rebase(stack, onto, { ...options, ...aliased(flags), withBitmap, environment });
+        }),
       ),
     );
   } finally {
