@@ -30,6 +30,8 @@ export function shared(overrides: ViteUserConfig = {}, alone: readonly string[] 
       // For what hangs, and nothing else: the slowest takes 40 s where two processors are shared by three.
       testTimeout: 180_000,
       hookTimeout: 180_000,
+      // What is waited for comes, or the test has failed: the usual second is little on a busy machine.
+      expect: { poll: { timeout: 60_000 } },
       reporters: ["default", "json"],
       outputFile: { json: ".reports/vitest.json" },
     },

@@ -50,10 +50,10 @@ describe("a limiter", () => {
     const settled = Promise.allSettled(results);
     expect(begun).toEqual([0, 1]);
     end[1]?.(new Error("lost"));
-    await vi.waitFor(() => expect(begun).toEqual([0, 1, 2]), { timeout: 60_000 });
+    await expect.poll(() => begun).toEqual([0, 1, 2]);
     end[2]?.();
     end[0]?.();
-    await vi.waitFor(() => expect(begun).toEqual([0, 1, 2, 3, 4]), { timeout: 60_000 });
+    await expect.poll(() => begun).toEqual([0, 1, 2, 3, 4]);
     end[3]?.();
     end[4]?.();
     expect((await settled).map(({ status }) => status)).toEqual([

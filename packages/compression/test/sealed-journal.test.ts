@@ -4,7 +4,7 @@
  */
 import { BlockIoError, type TargetDevice, healthOf } from "@dmkit/block-io";
 import { BadSectors, PowerCut, SeededRandom, isDeep } from "@dmkit/block-io/testing";
-import { describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import { repair } from "../src/offline/repair.ts";
 import {
   BLOCK,
@@ -140,7 +140,7 @@ describe("what the journal tells of metadata that cannot be read", () => {
     await device.write(200 * BLOCK, text(5, 1));
     disk.isSlow = true;
     const flushed = device.flush();
-    await vi.waitFor(() => expect(begun).toBe(1), { timeout: 60_000 });
+    await expect.poll(() => begun).toBe(1);
     await device.write(64 * BLOCK, text(7, 64));
     end();
     await flushed;

@@ -11,7 +11,7 @@ import {
 } from "@dmkit/block-io";
 import { BadSectors } from "@dmkit/block-io/testing";
 import fc from "fast-check";
-import { describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import { type OpenTrackedOptions, type TrackedDevice, openTracked, tracked } from "../src/index.ts";
 
 const CHUNK = 4096;
@@ -159,7 +159,7 @@ describe("bitmaps", () => {
     below.bitmap.beforeFlush = () => gate;
     // The second one finds its bit set, and joins the flush that is under way.
     const first = write(device, 5);
-    await vi.waitFor(() => expect(below.bitmap.flushing).toBe(1), { timeout: 60_000 });
+    await expect.poll(() => below.bitmap.flushing).toBe(1);
     const second = write(device, 5);
     open();
     await Promise.all([first, second]);

@@ -14,7 +14,7 @@ import { BadSectors, ManualClock, PowerCut, SeededRandom, contentsOf } from "@dm
 import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { describe, expect, it, onTestFinished } from "vitest";
 import type { ZramDevice } from "../src/index.ts";
 import { openZram } from "../src/open/open.ts";
 import { zramOptions } from "../src/options.ts";
@@ -289,7 +289,7 @@ describe("a page that the backing device does not give", () => {
     const before = await contentsOf(device);
     for (const page of [21, 22]) backing.bad.add(device.parts.pages.table.low(page) * 8);
     const closed = device.close();
-    await vi.waitFor(() => expect(clock.pending).toBeGreaterThan(0), { timeout: 60_000 });
+    await expect.poll(() => clock.pending).toBeGreaterThan(0);
     await clock.pass(1000);
     backing.bad.clear();
     await clock.pass(1000);
