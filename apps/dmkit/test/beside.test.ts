@@ -5,7 +5,6 @@
 import { spawn, spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
-import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import type { TLSSocket } from "node:tls";
 import { listNbdExports, nbdInfo, openNbd } from "@dmkit/nbd";
@@ -16,7 +15,7 @@ import { RawClient } from "../../../packages/nbd/test/support/raw-client.ts";
 import { startTls } from "../../../packages/nbd/test/support/tls-client.ts";
 import { cli } from "./cli.ts";
 import { receive } from "./notify-receiver.ts";
-import { cleanUp, describeWith, main, run, serve, tempFolder, until } from "./support.ts";
+import { cleanUp, describeWith, freePort, main, run, serve, tempFolder, until } from "./support.ts";
 
 afterAll(endServers);
 
@@ -51,15 +50,6 @@ async function nbdkit(...words: readonly string[]): Promise<string> {
 
 async function qemu(words: readonly string[] = [], path: string = image()): Promise<string> {
   return (await startQemuNbd(path, words)).socket;
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
-    });
-  });
 }
 
 const works = (uri: string): Promise<boolean> =>

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type MetricsListener, startMetrics } from "../src/metrics/server.ts";
 import type { Snapshot } from "../src/top/snapshot.ts";
-import { cleanUp, serve, tempFolder } from "./support.ts";
+import { cleanUp, freePort, serve, tempFolder } from "./support.ts";
 
 const operation = { count: 3, bytes: 8192, errors: 1, latency: [1, 0, 2, ...Array<number>(25).fill(0)] };
 const idle = { count: 0, bytes: 0, errors: 0, latency: Array<number>(28).fill(0) };
@@ -196,14 +196,13 @@ describe("the metrics listener", () => {
 describe("a stack file with metrics", () => {
   it("has them served", async () => {
     const folder = tempFolder();
-    const free = await start(() => snapshot());
-    await free.close();
+    const port = await freePort();
     writeFileSync(
       join(folder, "s.yaml"),
-      `devices: { d: mem:1M }\nexports: [d]\nmetrics: ${free.port}\ncontrol: c.sock\n`,
+      `devices: { d: mem:1M }\nexports: [d]\nmetrics: ${port}\ncontrol: c.sock\n`,
     );
     const server = await serve([join(folder, "s.yaml"), "-U", join(folder, "nbd.sock")]);
-    const text = await (await get(free.port, "/metrics")).text();
+    const text = await (await get(port, "/metrics")).text();
     expect(text).toContain('dmkit_device_size_bytes{device="d"} 1048576');
     expect(await server.stop()).toBe(0);
   });

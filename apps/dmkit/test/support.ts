@@ -1,6 +1,8 @@
 /** Running dmkit and other programs in tests, as a user would: by command line, in folders of their own. */
 import { type ChildProcess, type SpawnOptions, execFileSync, spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -142,6 +144,21 @@ export async function untilInFlight(control: string): Promise<void> {
     await until(inFlight, "a request in flight");
   } finally {
     client.close();
+  }
+}
+
+/** A TCP port nobody has, and the system gives to nobody who asks for any one: those are above 32768. */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(16_384, 32_768);
+    const listener = createServer();
+    const isFree = await new Promise<boolean>((resolve) => {
+      listener.once("error", () => resolve(false));
+      listener.listen(port, "127.0.0.1", () => resolve(true));
+    });
+    if (!isFree) continue;
+    await new Promise((resolve) => listener.close(resolve));
+    return port;
   }
 }
 
