@@ -30,9 +30,12 @@ control: c.sock
 metrics: { port: 0, page: true }
 `;
 
+/** Milliseconds for whatever the browser does; it has 30 s of its own, of which it takes 10 on a busy machine to start. */
+const LIMIT = 120_000;
+
 /** Waits for what the page shows with one of its next looks. */
 const soon = (look: () => Promise<string | null>): ReturnType<typeof expect.poll> =>
-  expect.poll(look, { timeout: 120_000 });
+  expect.poll(look, { timeout: LIMIT });
 
 interface Shown {
   readonly page: Page;
@@ -50,12 +53,14 @@ describeWith(["chromium", "fio"], "the page in a browser", () => {
     profile = mkdtempSync(join(tmpdir(), "dmkit-chromium-"));
     browser = await chromium.launchPersistentContext(profile, {
       executablePath: "/usr/bin/chromium",
+      timeout: LIMIT,
       args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"].concat([
         "--disable-background-networking",
         "--disable-component-update",
         "--disable-sync",
       ]),
     });
+    browser.setDefaultTimeout(LIMIT);
   });
 
   afterAll(async () => {
@@ -95,7 +100,7 @@ describeWith(["chromium", "fio"], "the page in a browser", () => {
   function load(folder: string): ChildProcess {
     const uri = `nbd+unix:///disk?socket=${join(folder, "nbd.sock")}`;
     const job = ["--name=w", "--ioengine=nbd", `--uri=${uri}`, "--rw=randrw", "--bs=4k", "--size=32M"];
-    const fio = spawn("fio", [...job, "--rate=8M", "--time_based", "--runtime=60"], { stdio: "ignore" });
+    const fio = spawn("fio", [...job, "--rate=8M", "--time_based", "--runtime=600"], { stdio: "ignore" });
     const ended = new Promise((resolve) => fio.on("close", resolve));
     cleanUp(async () => {
       fio.kill();
