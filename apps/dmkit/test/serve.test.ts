@@ -424,7 +424,9 @@ describe("mistakes", () => {
 describe("an orderly end", () => {
   it("answers requests in flight before it goes", async () => {
     const control = join(tempFolder(), "c");
-    const server = await serve(["-C", control, "-t", "0 2048 delay mem:1M 0 2000"]);
+    // Long enough to be seen in flight, and clients have half of the time that the end has.
+    const slow = ["-t", "0 2048 delay mem:1M 0 5000", "--shutdown-timeout", "120"];
+    const server = await serve(["-C", control, ...slow]);
     const device = await openNbd(server.uri, { environment: realEnvironment, reconnect: 0 });
     const into = Buffer.alloc(512, 1);
     const reading = device.read(0, into);
