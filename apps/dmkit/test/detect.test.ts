@@ -1,5 +1,11 @@
 /** Which format an image is of where one of them cannot be asked. */
-import { BlockIoError, type Detected, type ImageFormat, MemoryDevice } from "@dmkit/block-io";
+import {
+  BlockIoError,
+  type Detected,
+  type ImageFormat,
+  MemoryDevice,
+  encodeUnfinished,
+} from "@dmkit/block-io";
 import { describe, expect, it } from "vitest";
 import { recognise } from "../src/offline/detect.ts";
 
@@ -11,6 +17,20 @@ const fails = (code: "EIO" | "ENOTCONN"): ImageFormat =>
   format("other", async () => {
     throw new BlockIoError("a bad sector", { code });
   });
+
+it("is none on a device that was given up, which is said, unless something is on it since", async () => {
+  const device = new MemoryDevice(2 ** 21);
+  await device.write(0, encodeUnfinished());
+  await device.write(4096, Buffer.concat([Buffer.from("dmkitWB1"), Buffer.alloc(504)]));
+  await expect(recognise(device, [])).rejects.toMatchObject({
+    code: "EFORMAT",
+    reason: expect.stringContaining("counts as blank"),
+  });
+  await device.write(1024, Buffer.concat([Buffer.alloc(56), Buffer.from("53ef", "hex"), Buffer.alloc(454)]));
+  await expect(recognise(device, [])).rejects.toMatchObject({
+    reason: expect.stringContaining("none of the known"),
+  });
+});
 
 describe("a format that meets a bad sector", () => {
   const device = new MemoryDevice(4096);

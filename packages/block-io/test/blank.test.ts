@@ -158,6 +158,36 @@ describe("what is blank", () => {
       expect((await contentsOf(device))?.text).toContain("ext4");
     }
   });
+
+  it("is one with what counts only together with the sector that says so; what has a place of its own counts", async () => {
+    for (const [at, isBlank] of [
+      [4096, true],
+      [256, true],
+      [4 * MIB - 512, false],
+    ] as const) {
+      const device = await deviceWith(4 * MIB, 0, Buffer.from("dmkit formatting"));
+      await new ByteAccess(device).write(at, Buffer.from("dmkitWB1"));
+      expect((await contentsOf(device)) === undefined, `at ${at}`).toBe(isBlank);
+    }
+  });
+
+  it("is made of one that is not so that a crash leaves all of a mark, or all marks before it", async () => {
+    const device = await deviceWith(4 * MIB, 0, Buffer.from("74734257", "hex"));
+    await new ByteAccess(device).write(4096, Buffer.from("dmkitWB1"));
+    const order: string[] = [];
+    const watched = new Proxy(device, {
+      get: (target, name) => {
+        const member: unknown = Reflect.get(target, name, target);
+        if (typeof member !== "function") return member;
+        return (...args: unknown[]): unknown => {
+          if (name === "write" || name === "flush") order.push(name === "write" ? String(args[0]) : name);
+          return Reflect.apply(member, target, args) as unknown;
+        };
+      },
+    });
+    await eraseSignatures(watched);
+    expect(order).toEqual(["0", "flush", "4096", "flush"]);
+  });
 });
 
 describe("two bytes that name something", () => {

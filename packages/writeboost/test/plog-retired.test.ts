@@ -2,12 +2,15 @@
  * A plog whose name is being written, or whose cache is retired, when the power fails: nobody has to zero it by hand, and
  * nothing that counted is lost.
  */
-import { type BlockDevice, BlockIoError, GuardedDevice, isZero } from "@dmkit/block-io";
+import { type BlockDevice, BlockIoError, GuardedDevice, contentsOf, isZero } from "@dmkit/block-io";
 import { manualEnvironment } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import { writeboostImages } from "../src/index.ts";
+import { checkWriteboost } from "../src/open/open.ts";
+import { readSuperblock } from "../src/open/superblock.ts";
 import { eraseCache } from "../src/open/making/erase-cache.ts";
 import { plogSegmentSize } from "../src/format/geometry.ts";
+import { check } from "./support/check.ts";
 import { type Lands, everything, nothing } from "./support/hand.ts";
 import { BLOCK, Rig, filled } from "./support/rig.ts";
 
@@ -17,8 +20,11 @@ const SECTOR = 512;
 /** What is left of this many writes and flushes. */
 class Power {
   left = Number.POSITIVE_INFINITY;
-  /** The power fails in a write of the sector of a name, which is spoilt. */
-  spoils = false;
+  /**
+   * The power fails in a write of the sector of a name, which is spoilt; `any`: or in one that erases it, or says in the first
+   * sector of the plog that nothing on it counts.
+   */
+  spoils: boolean | "any" = false;
 
   /** The device until the power fails. @param name where the name of a plog is. */
   under(device: BlockDevice, name = -1): BlockDevice {
@@ -41,12 +47,17 @@ class Powered extends GuardedDevice {
   async #use(offset: number, from?: Buffer): Promise<void> {
     this.#power.left -= 1;
     if (this.#power.left > 0) return;
-    const isName = offset === this.#name && from !== undefined && !isZero(from);
-    if (this.#power.left === 0 && isName && this.#power.spoils) {
+    if (this.#power.left === 0 && this.#power.spoils !== false && this.#isName(offset, from)) {
       await this.#device.write(offset, Buffer.alloc(SECTOR, 0xa5));
       await this.#device.flush();
     }
     throw new BlockIoError("the power has failed", { code: "EIO", device: this.name });
+  }
+
+  #isName(offset: number, from: Buffer | undefined): boolean {
+    if (from?.length !== SECTOR || this.#name < 0) return false;
+    if (this.#power.spoils === "any") return offset === this.#name || offset === 0;
+    return offset === this.#name && !isZero(from);
   }
 
   protected override doRead(offset: number, into: Buffer): Promise<void> {
@@ -71,6 +82,12 @@ const shapes = [
 ] as const;
 
 const survivors: readonly Lands[] = [nothing, everything];
+/** Of each write some sectors have landed. */
+const torn: readonly Lands[] = [
+  ...survivors,
+  (_write, sector) => sector === 0,
+  (_write, sector) => sector !== 0,
+];
 
 describe.each(shapes)("a plog with its name %s", (_where, plog, name) => {
   const rigged = (power: Power): Rig => {
@@ -129,10 +146,10 @@ describe.each(shapes)("a plog with its name %s", (_where, plog, name) => {
     for (let writes = 1; ; writes += 1) {
       const seen = new Set<string>();
       let isDone = false;
-      for (const lands of survivors) {
+      for (const lands of torn) {
         const power = new Power();
         const rig = await made(power, true);
-        power.spoils = true;
+        power.spoils = "any";
         power.left = writes;
         isDone = await eraseCache(power.under(rig.cache), power.under(rig.plog as BlockDevice, name)).then(
           () => true,
@@ -142,6 +159,23 @@ describe.each(shapes)("a plog with its name %s", (_where, plog, name) => {
         await rig.crash(lands);
         const isCache = (await writeboostImages.detect(rig.cache)) !== undefined;
         seen.add(isCache ? "cache" : "blank");
+        // What a cache lacks of what says which device it belongs to would be believed by any other one.
+        if (isCache) expect(typeof (await readSuperblock(rig.cache)).identity).toBe("object");
+        else {
+          const { backing, cache, plog: rest } = rig;
+          expect(await contentsOf(cache)).toBeUndefined();
+          await expect(
+            checkWriteboost({ backing, cache, plog: rest }, { order: 5 }),
+          ).resolves.toBeUndefined();
+          // Nothing is offered that would make a cache of it again.
+          const [problem, ...others] = await check(cache, backing);
+          expect(problem).toMatchObject({
+            kind: "superblock",
+            text: expect.stringContaining("was given up"),
+          });
+          expect([problem?.repair, others]).toEqual([undefined, []]);
+        }
+        if (isDone) expect(await contentsOf(rig.plog as BlockDevice)).toBeUndefined();
         // The same devices again, without a word.
         await rig.open({ environment: manualEnvironment(9, rig.clock) });
         if (isCache) {

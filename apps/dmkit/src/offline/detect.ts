@@ -5,7 +5,10 @@ import {
   type Detected,
   type ImageFormat,
   codeOf,
+  contentsOf,
   didYouMean,
+  isGiven,
+  isUnfinished,
 } from "@dmkit/block-io";
 
 /** A format, and what it says of a device. `forced`: it does not recognise it, somebody said so. */
@@ -55,6 +58,13 @@ export async function recognise(
   const found = await candidates(device, formats);
   const [first] = found;
   if (first !== undefined && found.length === 1) return first;
+  if (first === undefined && (await isGivenUp(device))) {
+    throw new BlockIoError("counts as blank: what it held was given up, or formatting it was interrupted", {
+      code: "EFORMAT",
+      device: device.name,
+      hint: "There is nothing to work on. What a table no longer names had written back all it had.",
+    });
+  }
   const names = formats.map(({ name }) => name).join(", ");
   const reason =
     device.size === 0
@@ -67,6 +77,12 @@ export async function recognise(
     device: device.name,
     hint: device.size === 0 ? "There is nothing to work on." : unknown,
   });
+}
+
+async function isGivenUp(device: BlockDevice): Promise<boolean> {
+  const start = Buffer.alloc(Math.min(device.size, 4096));
+  const isSaid = (await isGiven(device.read(0, start))) && isUnfinished(start);
+  return isSaid && (await contentsOf(device)) === undefined;
 }
 
 /** Throws `EPARSE`. */

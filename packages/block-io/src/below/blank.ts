@@ -14,14 +14,8 @@ import { ByteAccess } from "../bytes/byte-access.ts";
 import { isZero } from "../bytes/bytes.ts";
 import type { BlockDevice } from "../contract/device.ts";
 import { type BlockIoError, type ErrorCode, refuse } from "../contract/errors.ts";
-import {
-  END,
-  type Ends,
-  type FoundSignature,
-  START,
-  encodeUnfinished,
-  findSignatures,
-} from "../format/signatures.ts";
+import { END, type Ends, type FoundSignature, START, findSignatures } from "../format/signatures.ts";
+import { encodeUnfinished } from "../format/unfinished.ts";
 
 /** A part of a device; all of it unless told otherwise. Bytes. */
 export interface Area {
@@ -64,8 +58,8 @@ export const FORCE_WORD = "the option force (in a table: force 1, in a stack fil
 export async function contentsOf(device: BlockDevice, area?: Area): Promise<Contents | undefined> {
   const ends = await readEnds(device, area);
   const all = [...findSignatures(ends)];
-  const found = all.filter(({ kind }) => kind !== "unfinished");
-  const unfinished = found.length < all.length;
+  const unfinished = all.some(({ kind }) => kind === "unfinished");
+  const found = all.filter((one) => one.kind !== "unfinished" && !(unfinished && one.needsHeader));
   const best = found.find(({ certain }) => certain) ?? (unfinished ? undefined : found[0]);
   if (best !== undefined) {
     const { name, kind, offset, certain } = best;
@@ -135,8 +129,12 @@ export async function eraseSignatures(device: BlockDevice, area?: Area): Promise
   const start = area?.offset ?? 0;
   const access = new ByteAccess(device);
   const found: FoundSignature[] = [...findSignatures(await readEnds(device, area))];
-  for (const { offset, length } of found) await access.write(start + offset, Buffer.alloc(length));
-  if (found.length > 0) await device.flush();
+  for (const { offset, length } of found) {
+    await access.write(start + offset, Buffer.alloc(length));
+    // One after the other: what a crash leaves of them must not pass for less than it was, as a cache that has lost what says
+    // which device it belongs to.
+    await device.flush();
+  }
 }
 
 /**

@@ -10,6 +10,7 @@
  * The facts are those of the formats' public descriptions. The first match gives the name, so the more telling ones
  * come first: a disk with GPT also has the mark of an MBR.
  */
+import { UNFINISHED } from "./unfinished.ts";
 import { getU32, getU8, tryU64 } from "../bytes/bytes.ts";
 import { packed } from "./packed.ts";
 
@@ -36,15 +37,17 @@ export interface Signature {
   readonly bornOutBy?: (start: Buffer) => boolean;
   /** What qemu calls the format of an image that a disk is in, as the argument of its option -f. */
   readonly qemu?: string;
+  /**
+   * It is nothing without what its format has in the first sector, which is written after it: where that sector says that
+   * formatting was interrupted, this is what was given away.
+   */
+  readonly needsHeader?: true;
 }
 
 const text = (value: string): string => Buffer.from(value, "latin1").toString("hex");
 const each = (name: string, places: readonly number[], ...bytes: readonly string[]): Signature[] =>
   bytes.flatMap((one) => places.map((at) => ({ name, at, bytes: one })));
 const down = (size: number, unit: number): number => Math.floor(size / unit) * unit;
-
-/** 16 bytes at the start of a device whose formatting has begun and not ended; the rest of the sector is zero. */
-const UNFINISHED = "dmkit formatting";
 
 const own: readonly Signature[] = [
   { name: "a device whose formatting was interrupted", at: 0, bytes: text(UNFINISHED), kind: "unfinished" },
@@ -61,15 +64,15 @@ const own: readonly Signature[] = [
     bytes: text("dmkit growing"),
     kind: "cache",
   },
-  { name: "a writeboost cache", at: 4096, bytes: text("dmkitWB1"), kind: "cache" },
-  ...[256, -512].map(
-    (at): Signature => ({
-      name: "the plog of a writeboost cache",
-      at,
-      bytes: text("dmkitWB1"),
-      kind: "cache",
-    }),
-  ),
+  { name: "a writeboost cache", at: 4096, bytes: text("dmkitWB1"), kind: "cache", needsHeader: true },
+  {
+    name: "the plog of a writeboost cache",
+    at: 256,
+    bytes: text("dmkitWB1"),
+    kind: "cache",
+    needsHeader: true,
+  },
+  { name: "the plog of a writeboost cache", at: -512, bytes: text("dmkitWB1"), kind: "cache" },
   { name: "an assoc-cache", at: 0, bytes: text("DMKASSOC"), kind: "cache" },
   { name: "an assoc-cache", at: -512, bytes: text("DMKASSOC"), kind: "cache" },
   { name: "an assoc-cache, historical metadata", at: -488, bytes: text("dmkit v1"), kind: "cache" },
@@ -246,23 +249,25 @@ export interface FoundSignature {
   readonly length: number;
   /** Four bytes or more, or borne out by what is around: not chance. */
   readonly certain: boolean;
+  /** See {@link Signature}. */
+  readonly needsHeader: boolean;
 }
 
 /** All signatures that match, the most telling one first. */
 export function* findSignatures(ends: Ends): Iterable<FoundSignature> {
-  for (const { name, at, bytes, kind, qemu, bornOutBy } of signatures) {
+  for (const { name, at, bytes, kind, qemu, bornOutBy, needsHeader = false } of signatures) {
     const wanted = Buffer.from(bytes, "hex");
     for (const offset of placesOf(at, ends.size)) {
       if (bytesAt(ends, offset, wanted.length)?.equals(wanted) !== true) continue;
       const certain = wanted.length >= 4 || bornOutBy?.(ends.start) === true;
-      yield { name, kind, qemu, offset, length: wanted.length, certain };
+      yield { name, kind, qemu, offset, length: wanted.length, certain, needsHeader };
     }
   }
   const offset = ends.size - 512;
   const last = bytesAt(ends, offset, 512);
   if (last !== undefined && isHistoricalCache(last, ends.size)) {
     const name = "an assoc-cache, historical metadata";
-    yield { name, kind: "cache", qemu: undefined, offset, length: 24, certain: true };
+    yield { name, kind: "cache", qemu: undefined, offset, length: 24, certain: true, needsHeader: false };
   }
 }
 
@@ -286,13 +291,6 @@ export function bytesAt({ size, start, end }: Ends, offset: number, length: numb
   if (offset >= 0 && offset + length <= start.length) return start.subarray(offset, offset + length);
   const within = offset - (size - end.length);
   return within >= 0 && within + length <= end.length ? end.subarray(within, within + length) : undefined;
-}
-
-/** One sector: the formatting of a device has begun. */
-export function encodeUnfinished(): Buffer {
-  const sector = Buffer.alloc(512);
-  sector.write(UNFINISHED, "latin1");
-  return sector;
 }
 
 /**

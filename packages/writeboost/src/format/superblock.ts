@@ -8,12 +8,14 @@
  *                    or "dmkit restoring": a dump is being restored, and nothing here counts until that is done
  *                    or "dmkit growing", at 16 the order u8, at 17 the dialect u8 (0 classic, 1 v2): everything has been
  *                    written back, nothing here counts, and whoever opens it formats it anew, as large as the device is
+ *                    or "dmkit formatting": nothing on the device counts, and never will: it was given up, or is being formatted.
+ *                    That is durable before anything else of it goes, so no crash leaves a part of a cache
  *      sector 2047   0  last_writeback_segment_id u64
  *                    8  zero
  *
  * Both are written as the 4 KiB around them, which belong to nobody else and are zero.
  */
-import { getU32, getU8, isZero, setU32, setU64, setU8, tryU64 } from "@dmkit/block-io";
+import { getU32, getU8, isUnfinished, isZero, setU32, setU64, setU8, tryU64 } from "@dmkit/block-io";
 import type { Dialect } from "./checksum.ts";
 import { BLOCK, MAX_ORDER, MIN_ORDER } from "./geometry.ts";
 
@@ -64,6 +66,7 @@ export function isBareHeader(sector: Buffer): boolean {
 /** What sector 0 says. `order` is undefined where byte 4 is no order. */
 export type Header =
   | { readonly kind: "blank" }
+  | { readonly kind: "unfinished" }
   | { readonly kind: "restoring" }
   | { readonly kind: "growing"; readonly order: number; readonly dialect: Dialect }
   | { readonly kind: "foreign"; readonly magic: number }
@@ -72,6 +75,7 @@ export type Header =
 /** @param sector the 512 bytes of sector 0. */
 export function decodeHeader(sector: Buffer): Header {
   if (isZero(sector, 0, 512)) return { kind: "blank" };
+  if (isUnfinished(sector)) return { kind: "unfinished" };
   if (sector.subarray(0, RESTORING.length).equals(RESTORING)) return { kind: "restoring" };
   const [kept, dialect] = [getU8(sector, 16), getU8(sector, 17)];
   if (sector.subarray(0, GROWING.length).equals(GROWING) && isOrder(kept) && dialect <= 1)

@@ -34,6 +34,7 @@ async function detectCache(device: BlockDevice): Promise<Detected | undefined> {
   const cache = (text: string): Detected => ({ certainty: "magic", role: "cache", text, identity: id });
   if (header.kind === "writeboost")
     return cache(cacheText(device, known?.order ?? header.order ?? MAX_ORDER, known));
+  if (header.kind === "unfinished") return undefined;
   if (header.kind === "growing") return cache("writeboost cache, being made larger: to be opened once");
   if (header.kind === "restoring") return cache("writeboost cache, restore of a dump not finished");
   // The smallest cache has three slots, so a small device is no cache even if such a record is on it.

@@ -29,7 +29,7 @@ import {
 } from "../format/geometry.ts";
 import type { Identity, StoredIdentity } from "../format/identity.ts";
 import { type SlotProblem, SlotScanner } from "./slot-scanner.ts";
-import { type Superblock, headerOf, readSuperblock } from "./superblock.ts";
+import { GIVEN_UP, type Superblock, headerOf, readSuperblock } from "./superblock.ts";
 import { type LogWithGap, withUnreadable } from "./unreadable.ts";
 import { type ReadRing, formatShown, requireDialect, requireOrder } from "./stored-format.ts";
 
@@ -86,6 +86,7 @@ export async function scan(
   if (header === "none") {
     const contents = await contentsOf(cache);
     if (contents !== undefined) throw notBlank(cache, contents, {});
+    if (superblock.header.kind === "unfinished") throw refuse(cache.name, "EFORMAT", ...GIVEN_UP);
     throw refuse(cache.name, "EFORMAT", "the device is not formatted", "Format it first.");
   }
   const { identity } = superblock;

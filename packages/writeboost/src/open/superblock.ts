@@ -74,6 +74,8 @@ export function headerOf(
     const hint = "Open it for writing once; all it had is on the backing device. Nothing was written.";
     throw refuse(cache.name, "EFORMAT", "the cache was being made larger, which is not finished", hint);
   }
+  // What it had is on the backing device, or somebody has given it away: whatever is left of it is not a cache.
+  if (header.kind === "unfinished") return "none";
   if (typeof identity === "object") {
     if (header.kind === "unreadable" && identity.left !== true) return { order: identity.order };
     if (header.kind === "unreadable" || (header.kind === "foreign" && header.magic === LEFT_MAGIC)) {
@@ -101,6 +103,12 @@ export function headerOf(
     "Copy the device to one that is whole, with zeroes in place of what cannot be read, and check that. Nothing has been written.",
   );
 }
+
+/** What is said of a device whose first sector says that nothing on it counts: reason and hint. */
+export const GIVEN_UP: readonly [reason: string, hint: string] = [
+  "nothing on it counts: the cache that was here was given up, or its formatting was interrupted",
+  "Nothing is lost that was not given away: a cache that a table no longer names has written back all it had. Serving it for writing formats it, as a blank device.",
+];
 
 /** What opening says where the identity record cannot be read: reason and hint. */
 export const UNKNOWN_OWNER: readonly [reason: string, hint: string] = [

@@ -9,7 +9,7 @@
  *
  * A name with no uuid of the plog says that the cache that had it was retired: nothing in it counts, whoever finds it.
  */
-import { type BlockDevice, MemoryOverlay, given, requireBlank } from "@dmkit/block-io";
+import { type BlockDevice, MemoryOverlay, encodeUnfinished, given, requireBlank } from "@dmkit/block-io";
 import { MAX_ORDER, MIN_ORDER, plogSegmentSize } from "../../format/geometry.ts";
 import {
   type Identity,
@@ -37,9 +37,9 @@ export function startName(identity: Identity): Buffer {
   return encodeIdentity(identity).subarray(0, SECTOR - START_NAME);
 }
 
-/** A first sector without a record. */
-export function emptyStart(name: Buffer): Buffer {
-  const sector = Buffer.alloc(SECTOR);
+/** A first sector without a record. @param before what is in front of the name. */
+export function emptyStart(name: Buffer, before: Buffer = Buffer.alloc(SECTOR)): Buffer {
+  const sector = Buffer.from(before);
   name.copy(sector, START_NAME);
   return sector;
 }
@@ -84,10 +84,22 @@ export async function isNamed(plog: BlockDevice, identity: Identity): Promise<bo
 }
 
 /** Writes the name of a plog, durably. A disk that loses power may spoil the sector that it writes. */
-export async function writePlogName(plog: BlockDevice, identity: Identity): Promise<void> {
+export function writePlogName(plog: BlockDevice, identity: Identity): Promise<void> {
+  return writeName(plog, identity, undefined);
+}
+
+/**
+ * Writes the name of a plog whose cache is retired, durably. Where it is in the first sector that says besides that nothing on
+ * the device counts, for whoever knows nothing of plogs.
+ */
+export function writeRetired(plog: BlockDevice, identity: Identity): Promise<void> {
+  return writeName(plog, identity, encodeUnfinished());
+}
+
+async function writeName(plog: BlockDevice, identity: Identity, before: Buffer | undefined): Promise<void> {
   const { order, plogSize } = identity;
   const end = plogNameOffset(plogSize, order);
-  if (end === undefined) await plog.write(0, emptyStart(startName(identity)));
+  if (end === undefined) await plog.write(0, emptyStart(startName(identity), before));
   else await plog.write(end, encodeIdentity(identity).subarray(0, SECTOR));
   await plog.flush();
 }

@@ -1,8 +1,8 @@
 /** A cache whose backing device goes on without it: with all it had, or without what could not be written back. */
 import { type BlockDevice, beginFormat, given } from "@dmkit/block-io";
-import { BLOCK, SLOTS_START, plogSegmentSize } from "../../format/geometry.ts";
+import { SLOTS_START, plogSegmentSize } from "../../format/geometry.ts";
 import { IDENTITY_START, type Identity, NO_UUID, encodeIdentity } from "../../format/identity.ts";
-import { plogBytes, plogNameOffset, readPlogIdentity, writePlogName } from "../../device/log/plog-place.ts";
+import { plogBytes, plogNameOffset, readPlogIdentity, writeRetired } from "../../device/log/plog-place.ts";
 import { HEADER_START, encodeLeft } from "../../format/superblock.ts";
 import { readSuperblock } from "../superblock.ts";
 
@@ -12,23 +12,32 @@ const SECTOR = 512;
  * Makes a cache a device that counts as blank, durably: what is in its slots is found no more. So its plog after it, unless
  * that has another name than the one the cache knows: while the cache is there, it tells whose the plog is. A plog that a
  * crash leaves without its cache says that it counts as blank (plog-owner.ts). The cache was closed in order, with nothing that
- * only it has.
+ * only it has. What a crash leaves after each write, some of its sectors included:
+ *
+ *      1  the record of the cache, without a plog      the cache; what is in the place of the plog's name does not matter
+ *      2  on the plog: its cache is retired            the cache; the plog counts as blank
+ *      3  sector 0 of the cache: nothing counts        a blank cache device, whatever is left of the rest; it stays there
+ *      4  the rest of its first MiB, and of the plog's segments
+ *      5  sector 0 of the plog: nothing counts         if it has not said so since 2; it stays there
+ *      6  its name, where that has a sector of its own
+ *
+ * Neither of the sectors that say so is written again: one that a disk spoils when power fails would say nothing.
  */
 export async function eraseCache(cache: BlockDevice, plog: BlockDevice | undefined): Promise<void> {
   const name = plog === undefined ? undefined : await retireName(cache, plog);
-  // It counts as blank from here on, whatever a crash leaves of the rest.
-  await beginFormat(cache, IDENTITY_START + BLOCK);
-  await cache.writeZeroes(IDENTITY_START + BLOCK, SLOTS_START - IDENTITY_START - BLOCK);
-  await cache.flush();
-  await cache.writeZeroes(HEADER_START, BLOCK);
+  const start = cache.limits.logicalBlockSize;
+  await beginFormat(cache);
+  await cache.writeZeroes(start, SLOTS_START - start);
   await cache.flush();
   if (plog === undefined || name === undefined) return;
   const { order, plogSegments, plogSize } = name;
-  const end = plogNameOffset(plogSize, order);
-  const [from, until] = [end === undefined ? SECTOR : 0, plogSegments * plogSegmentSize(order)];
-  if (until > from) await plog.writeZeroes(from, until - from);
+  const until = plogSegments * plogSegmentSize(order);
+  if (until > SECTOR) await plog.writeZeroes(SECTOR, until - SECTOR);
   await plog.flush();
-  await plog.writeZeroes(end ?? 0, SECTOR);
+  const end = plogNameOffset(plogSize, order);
+  if (end === undefined) return;
+  await beginFormat(plog);
+  await plog.writeZeroes(end, SECTOR);
   await plog.flush();
 }
 
@@ -45,7 +54,7 @@ async function retireName(cache: BlockDevice, plog: BlockDevice): Promise<Identi
   const name = { ...identity, plogSize };
   await cache.write(IDENTITY_START, encodeIdentity({ ...name, plog: NO_UUID, plogSegments: 0 }));
   await cache.flush();
-  await writePlogName(plog, { ...name, plog: NO_UUID });
+  await writeRetired(plog, { ...name, plog: NO_UUID });
   return name;
 }
 

@@ -1,11 +1,12 @@
 /**
  * Formats a cache device and its plog; whether they may be is for the caller to find out. The order is what makes an interrupted format harmless: everything old
- * is gone, durably, before a header says that this is a cache; until then the header is zero and formatting
+ * is gone, durably, before a header says that this is a cache; until then sector 0 says that nothing counts, and formatting
  * simply starts again.
  */
 import {
   type BlockDevice,
   type SettingsTable,
+  beginFormat,
   inParallel,
   refuse,
   checkSettings,
@@ -24,7 +25,6 @@ import {
   plogSegments,
   slotStart,
 } from "../../format/geometry.ts";
-import { IDENTITY_START } from "../../format/identity.ts";
 import { HEADER_START, encodeHeader } from "../../format/superblock.ts";
 import { options as table } from "../../options.ts";
 import { plogNameOffset } from "../../device/log/plog-place.ts";
@@ -70,7 +70,7 @@ export async function formatCache(
   // While nothing is changed, in case it fails. What was punched or discarded before is made durable by the flushes.
   const slots = await writtenSlots(cache, geometry, signal);
   // The old header first and durably: a crash in the middle must not leave it in front of half-zeroed slots.
-  if (!grows) await eraseHeader(cache);
+  if (!grows) await beginFormat(cache);
   await cache.writeZeroes(BLOCK, SLOTS_START - BLOCK);
   let zeroed = geometry.slots - slots.length;
   progress?.(zeroed, geometry.slots);
@@ -91,12 +91,6 @@ export async function formatCache(
   await cache.write(HEADER_START, encodeHeader(order));
   await cache.flush();
   return geometry;
-}
-
-/** Durably, and with the identity record: a header that was zeroed beside one has been lost, and is repaired. */
-export async function eraseHeader(cache: BlockDevice): Promise<void> {
-  await cache.writeZeroes(HEADER_START, IDENTITY_START + BLOCK);
-  await cache.flush();
 }
 
 /** What a device will be formatted as, `plogUsed` in plog segments. Throws `EINVAL` if it cannot be. */
