@@ -14,8 +14,8 @@ export class PowerCut extends GuardedDevice {
   readonly #limit: number;
 
   /** @param limit the power fails during this write, counted from 1; 0: never. */
-  constructor(contents: Buffer, limit: number) {
-    super("power-cut", contents.length, plainLimits);
+  constructor(contents: Buffer, limit: number, logicalBlockSize: 512 | 4096 = SECTOR) {
+    super("power-cut", contents.length, { ...plainLimits, logicalBlockSize });
     this.#stable = Buffer.from(contents);
     this.#current = Buffer.from(contents);
     this.#limit = limit;
@@ -26,13 +26,14 @@ export class PowerCut extends GuardedDevice {
     return this.#limit !== 0 && this.writes >= this.#limit;
   }
 
-  /** The disk when the power is back: of each sector that was not flushed the old or a new version. */
+  /** The disk when the power is back: of each block that was not flushed the old or a new version. */
   survivor(random: SeededRandom): MemoryDevice {
     const left = Buffer.from(this.#stable);
+    const unit = this.limits.logicalBlockSize;
     const chance = random.below(5) / 4;
     for (const { offset, bytes } of this.#pending) {
-      for (let at = 0; at < bytes.length; at += SECTOR) {
-        if (random.chance(chance)) bytes.copy(left, offset + at, at, at + SECTOR);
+      for (let at = 0; at < bytes.length; at += unit) {
+        if (random.chance(chance)) bytes.copy(left, offset + at, at, at + unit);
       }
     }
     const device = new MemoryDevice(left.length);

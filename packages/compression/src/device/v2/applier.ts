@@ -39,10 +39,11 @@ export class Applier {
     for (const [{ first, blocks }, contents] of held) this.#store.hold(first, blocks, contents);
     this.#store.moved = [];
     const stuck = this.#store.parts.rules.fails("metadata") ? new Map<number, unknown>() : undefined;
-    const written = this.#store.writable(groups, changes);
+    this.#store.sealed.tell(changes);
+    const written = this.#store.sealed.writable(groups);
     await this.#written("metadata", writeMetadata(this.#store, number, written, stuck));
     if (stuck !== undefined) this.#store.holdGroups(written, stuck);
-    for (const group of written) this.#store.told.delete(group);
+    this.#store.sealed.settle(written);
     this.#store.moving = new Set();
   }
 

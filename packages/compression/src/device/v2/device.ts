@@ -24,7 +24,8 @@ import type { Recall } from "./recall.ts";
 import { Reader } from "./reader.ts";
 import { type Staging, ZEROES } from "./staging.ts";
 import { compressionLimits } from "../limits.ts";
-import type { SealedRange, Store } from "./store.ts";
+import type { SealedRange } from "./sealed.ts";
+import type { Store } from "./store.ts";
 import { closeSuperblock } from "./superblocks.ts";
 
 export interface DeviceV2Parts {
@@ -162,9 +163,15 @@ export class CompressionDeviceV2 extends GuardedTarget {
    */
   async #giveUp(sealed: readonly SealedRange[], put: (block: number) => void): Promise<void> {
     const { staging } = this.#parts;
-    for (const { group, start, end } of sealed) {
-      while (staging.limit - staging.size < end - start) await this.#nextRoom();
-      this.store.unseal(group);
+    for (const range of sealed) {
+      const { start, end } = range;
+      for (;;) {
+        if (staging.limit - staging.size < end - start) await this.#nextRoom();
+        // The journal keeps what replaces others until that is in place.
+        else if (this.store.sealed.isGivingUp && !this.store.hasRoomFor(range)) await this.#commits.flush();
+        else break;
+      }
+      this.store.giveUp(range);
       for (let block = start; block < end; block += 1) put(block);
     }
   }

@@ -8,11 +8,6 @@
  * - `versions[group]` counts up before that begins. A reader whose extent does not check, and whose group has
  *   another version by then, has looked at a write in progress and looks again; in a group that did not change,
  *   the extent is damaged;
- * - the metadata of a `sealed` group stays as it is: the device below may give it again one day, and with it what
- *   the other blocks hold. So nothing of it is overwritten, unless all of it is;
- * - blocks of such a group that the journal told of when the device was opened are `told`: they are read and written as
- *   others are, every record that follows says what they are, and their metadata is written when all of the group is
- *   known;
  * - what is `held` is in the last record, and in every one that follows, each block an extent of its own. So whatever
  *   became of an extent whose place took it or not, in a replay or not, the next record says of all its blocks what
  *   they are. In the map, and so in the metadata, they are lost;
@@ -26,9 +21,12 @@ import { BLOCK, payloadBytes } from "../../format/geometry-v1.ts";
 import { type Change, changeKinds } from "../../format/journal-v2.ts";
 import { GROUP } from "../../format/layout-v2.ts";
 import { type PayloadParts, Payloads } from "./payloads.ts";
+import { SealedGroups, type SealedRange } from "./sealed.ts";
 
 const GIVE_UP =
   "Overwrite these blocks as a whole; or close the device and give up what is lost: dmkit fsck --repair --bad unreadable.";
+const NO_ROOM =
+  "Other metadata that cannot be read or written fills the journal. Close the device and give up what is lost: dmkit fsck --repair --bad unreadable.";
 /** What helps where a place takes no write. */
 export const COPY = "Copy the contents to a device that takes them: by dmkit recompress, say.";
 const HEAL =
@@ -50,13 +48,6 @@ export interface StoreParts extends PayloadParts {
   readonly counters: Counters;
 }
 
-/** Sealed metadata, and the blocks it is about: from `start` to before `end`. */
-export interface SealedRange {
-  readonly group: number;
-  readonly start: number;
-  readonly end: number;
-}
-
 export class Store {
   readonly parts: StoreParts;
   readonly map: ExtentMap;
@@ -67,10 +58,8 @@ export class Store {
   moved: readonly { readonly first: number; readonly blocks: number }[] = [];
   /** Groups whose metadata made no sense when the device was opened, or was not given. */
   readonly unreadable: Set<number> = new Set();
-  /** Those of them that the device below did not give, and of which nothing has been written since. */
-  readonly sealed: Set<number> = new Set();
-  /** Of groups that were sealed, the blocks that the journal tells of, until their metadata is written. */
-  readonly told: Map<number, Set<number>> = new Map();
+  /** Those of them that the device below did not give. */
+  readonly sealed: SealedGroups;
   /** Groups whose extents do not fit together, until all records are in place. */
   readonly doubtful: Set<number> = new Set();
   /** Blocks that their places did not take, and what they hold. */
@@ -94,6 +83,7 @@ export class Store {
     this.map = new ExtentMap(dataBlocks);
     this.sums = new Uint32Array(dataBlocks);
     this.versions = new Uint32Array(Math.ceil(dataBlocks / GROUP));
+    this.sealed = new SealedGroups(dataBlocks, parts.lower.limits.logicalBlockSize / SECTOR);
     this.dataOffset = dataStart * BLOCK;
     this.payloads = new Payloads(parts, (head) => this.placeOf(head));
   }
@@ -116,7 +106,7 @@ export class Store {
   /** Bytes of a record beside what is kept in every one. */
   get room(): number {
     const slot = (this.parts.superblock.layout.journalBlocks / 2) * BLOCK;
-    const groups = this.stuck.size + this.told.size;
+    const groups = this.stuck.size + this.sealed.told.size;
     return slot - HEADER_ROOM - this.held.size * BLOCK_ROOM - groups * GROUP_ROOM;
   }
 
@@ -127,7 +117,7 @@ export class Store {
 
   /** Whether anything is in the journal only. */
   get isHolding(): boolean {
-    return this.held.size > 0 || this.stuck.size > 0 || this.told.size > 0;
+    return this.held.size > 0 || this.stuck.size > 0 || this.sealed.told.size > 0;
   }
 
   /**
@@ -153,11 +143,11 @@ export class Store {
   /** What every record says beside these changes: of stuck groups what all blocks are, of others those that are told. */
   carried(changes: readonly Change[]): Change[] {
     const said = new Set<number>();
-    if (this.stuck.size > 0 || this.told.size > 0)
+    if (this.stuck.size > 0 || this.sealed.told.size > 0)
       for (const { first, blocks } of changes)
         for (let block = first; block < first + blocks; block += 1) said.add(block);
     const beside: Change[] = [];
-    for (const group of new Set([...this.stuck, ...this.told.keys()])) {
+    for (const group of new Set([...this.stuck, ...this.sealed.told.keys()])) {
       const end = Math.min((group + 1) * GROUP, this.map.blocks);
       for (let block = group * GROUP; block < end; ) {
         const { head: first, blocks, sectors, bad } = this.map.find(block);
@@ -175,33 +165,7 @@ export class Store {
 
   /** Whether the map has it right, what a group that is kept in the journal says of a block. */
   #isKnown(group: number, block: number): boolean {
-    return this.stuck.has(group) || this.told.get(group)?.has(block) === true;
-  }
-
-  /** Of sealed groups the journal tells this. */
-  tell(changes: readonly Change[]): void {
-    for (const { first, blocks } of changes) {
-      const group = Math.floor(first / GROUP);
-      if (!this.sealed.has(group)) continue;
-      const told = this.told.get(group) ?? new Set();
-      this.told.set(group, told);
-      for (let block = first; block < first + blocks; block += 1) told.add(block);
-    }
-  }
-
-  /** Of these groups, those whose metadata may be written with a record of these changes: they are known as a whole. */
-  writable(groups: ReadonlySet<number>, changes: readonly Change[]): ReadonlySet<number> {
-    if (this.told.size === 0) return groups;
-    const said = new Map<number, number>();
-    for (const { first, blocks } of changes) {
-      const group = Math.floor(first / GROUP);
-      said.set(group, (said.get(group) ?? 0) + blocks);
-    }
-    const isWhole = (group: number): boolean =>
-      said.get(group) === Math.min(GROUP, this.map.blocks - group * GROUP);
-    return new Set(
-      [...groups].filter((group) => !this.sealed.has(group) && (!this.told.has(group) || isWhole(group))),
-    );
+    return this.stuck.has(group) || this.sealed.told.get(group)?.has(block) === true;
   }
 
   /** Keeps what the place of an extent has not taken. */
@@ -236,43 +200,28 @@ export class Store {
    * of which are. Throws `EIO` if only some would be, and not all of them are told.
    */
   sealedIn(first: number, blocks: number): readonly SealedRange[] {
-    if (this.sealed.size === 0) return [];
-    const whole: SealedRange[] = [];
-    for (let at = first; at < first + blocks; ) {
-      const unit = this.#unitOf(Math.floor(at / GROUP));
-      const [start, end] = [unit.first * GROUP, Math.min(unit.end * GROUP, this.map.blocks)];
-      if (this.sealed.has(unit.first)) {
-        if (start >= first && end <= first + blocks) whole.push({ group: unit.first, start, end });
-        else if (!this.#areTold(at, Math.min(end, first + blocks))) throw this.#refusal(start, end, "write");
-      }
-      at = end;
-    }
+    const { whole, partly } = this.sealed.within(first, blocks);
+    for (const range of partly) throw this.#refusal(range, "write");
     return whole;
   }
 
-  #areTold(first: number, end: number): boolean {
-    for (let block = first; block < end; block += 1)
-      if (this.told.get(Math.floor(block / GROUP))?.has(block) !== true) return false;
-    return true;
+  /** Whether the journal has room for what is told of sealed metadata until all of it is replaced. */
+  hasRoomFor({ group }: SealedRange): boolean {
+    return this.spare >= this.sealed.addedBy(group).length * GROUP_ROOM;
   }
 
-  /** Whether all blocks of a group are told, and of those whose metadata is in the same block of the device below. */
-  isTold(group: number): boolean {
-    const { first, end } = this.#unitOf(group);
-    return this.#areTold(first * GROUP, Math.min(end * GROUP, this.map.blocks));
-  }
-
-  /** The metadata of a group will be written, together with what lies in the same block of the device below. */
-  unseal(group: number): void {
-    const { first, end } = this.#unitOf(group);
-    for (let one = first; one < end; one += 1) this.sealed.delete(one);
+  /** All blocks of sealed metadata are staged. Throws `EIO` where the journal has no room for that. */
+  giveUp(range: SealedRange): void {
+    if (!this.hasRoomFor(range)) throw this.#refusal(range, "write", NO_ROOM);
+    this.sealed.giveUp(range.group);
   }
 
   /** What is wrong with some of the blocks, and what helps. */
   health(): Health {
     const [group] = this.sealed;
     if (group !== undefined) {
-      const { message, hint } = this.#refusal(group * GROUP, Math.min((group + 1) * GROUP, this.map.blocks));
+      const range = { start: group * GROUP, end: Math.min((group + 1) * GROUP, this.map.blocks) };
+      const { message, hint } = this.#refusal(range);
       const more = this.sealed.size > 1 ? `, nor that of ${this.sealed.size - 1} other groups` : "";
       return { state: "degraded", why: message + more, help: hint };
     }
@@ -299,19 +248,16 @@ export class Store {
     return healthy;
   }
 
-  /** The groups whose metadata is in one block of the device below. */
-  #unitOf(group: number): { first: number; end: number } {
-    const groups = this.parts.lower.limits.logicalBlockSize / SECTOR;
-    const first = Math.floor(group / groups) * groups;
-    return { first, end: first + groups };
-  }
-
-  #refusal(first: number, end: number, op?: "write"): BlockIoError {
+  #refusal(
+    { start: first, end }: Omit<SealedRange, "group">,
+    op?: "write",
+    hint: string = GIVE_UP,
+  ): BlockIoError {
     const { lower } = this.parts;
     const place = this.groupPlace(first / GROUP);
     const reason = `the metadata of blocks ${first} … ${end - 1}, at ${place}, cannot be read`;
     const where = op && { op, offset: first * BLOCK, length: (end - first) * BLOCK };
-    return new BlockIoError(reason, { code: "EIO", device: lower.name, hint: GIVE_UP, ...where });
+    return new BlockIoError(reason, { code: "EIO", device: lower.name, hint, ...where });
   }
 
   /** Counts damage, says where it is, and makes the error to report. */

@@ -80,7 +80,7 @@ async function put(
   const { store, view, superblock } = image;
   const offset = superblock.layout.metaStart * BLOCK + group * SECTOR;
   store.unreadable.delete(group);
-  store.sealed.delete(group);
+  store.sealed.unseal(group);
   await patch(view, offset, sector);
   return {
     problem: { ...groupProblem(image, group), text, repair },

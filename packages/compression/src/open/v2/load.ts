@@ -31,7 +31,7 @@ export async function loadStore(parts: StoreParts): Promise<Store> {
         ? decodeGroup(sector, superblock.uuid, group, store.map.states, store.sums)
         : undefined;
       if (record === undefined) {
-        if (!isGiven) store.sealed.add(group);
+        if (!isGiven) store.sealed.seal(group);
         giveUp(store, group, isGiven ? "damaged metadata" : "unreadable metadata");
       } else if (!isWellFormed(store.map, group * GROUP)) store.doubtful.add(group);
     }
@@ -85,18 +85,15 @@ export async function replay(
   let last = superblock.applied;
   for (const record of pending) {
     if (!isPlausible(record, store.map.blocks)) continue;
-    if (inMemory) for (const { first } of record.changes) store.unseal(Math.floor(first / GROUP));
+    if (inMemory) for (const { first } of record.changes) store.sealed.unseal(Math.floor(first / GROUP));
     requireKept(record, store, last);
-    store.tell(record.changes);
     await applier.apply(record.number, record.changes, record.payloads);
     last = record.number;
   }
-  for (const group of store.told.keys()) {
-    if (store.spare < 0) {
-      const reason = `the metadata of ${blocksOf(store, group)}, and of ${store.told.size - 1} other groups, cannot be read, and the journal has no room to keep what it says of them`;
-      throw refuse(lower.name, "EIO", reason, undefined);
-    }
-    if (store.isTold(group)) store.unseal(group);
+  const [group] = store.sealed.told.keys();
+  if (group !== undefined && store.spare < 0) {
+    const reason = `the metadata of ${blocksOf(store, group)}, and of ${store.sealed.told.size - 1} other groups, cannot be read, and the journal has no room to keep what it says of them`;
+    throw refuse(lower.name, "EIO", reason, undefined);
   }
   loseDoubtful(store);
   // Recovery is durable before anything is answered from it.
@@ -124,7 +121,7 @@ function requireKept({ changes }: DecodedRecord, store: Store, last: number): vo
         `the metadata of ${blocksOf(store, group)} cannot be written, and only record ${last} of the journal has all of it`,
       );
   }
-  for (const [group, told] of store.told)
+  for (const [group, told] of store.sealed.told)
     for (const block of told)
       if (!within(block, changes))
         throw refusal(
