@@ -110,7 +110,8 @@ export class SealedGroups {
       const group = Math.floor(first / GROUP);
       if (this.#sealed.has(group) && !this.#told.has(group)) this.#told.set(group, new Set());
       const told = this.#told.get(group);
-      for (let block = first; told !== undefined && block < first + blocks; block += 1) told.add(block);
+      if (told === undefined) continue;
+      for (const block of numbers(first, first + blocks)) told.add(block);
     }
   }
 
