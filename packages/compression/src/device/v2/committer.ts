@@ -21,7 +21,7 @@ import { type Change, changeKinds, encodeHeader, headerLength } from "../../form
 import { GROUP } from "../../format/layout-v2.ts";
 import { payloadSum } from "../../format/metadata-v2.ts";
 import { type Applier, PARALLEL, wholeBlocks } from "./applier.ts";
-import type { Journal } from "./journal.ts";
+import type { Journal } from "./journal/journal.ts";
 import type { Recall } from "./recall.ts";
 import { withoutLoss } from "../no-space.ts";
 import { type Staging, ZEROES } from "./staging.ts";

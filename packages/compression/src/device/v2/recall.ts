@@ -15,7 +15,7 @@ import { BLOCK } from "../../format/geometry-v1.ts";
 import { GROUP } from "../../format/layout-v2.ts";
 import { payloadSum } from "../../format/metadata-v2.ts";
 import { wholeBlocks } from "./applier.ts";
-import type { Journal } from "./journal.ts";
+import type { Journal } from "./journal/journal.ts";
 import { withoutLoss } from "../no-space.ts";
 import type { Store } from "./store.ts";
 

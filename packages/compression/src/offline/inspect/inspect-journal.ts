@@ -1,5 +1,5 @@
 /** What is found in the journal of format 2: records that are not in place, or cannot be, and slots that cannot be read. */
-import { LOST_SLOT } from "../../device/v2/journal.ts";
+import { LOST_SLOT } from "../../device/v2/journal/journal.ts";
 import { writeSuperblock } from "../../device/v2/superblocks.ts";
 import { BLOCK } from "../../format/geometry-v1.ts";
 import { GROUP } from "../../format/layout-v2.ts";

@@ -22,7 +22,7 @@ import { refusal, requireFit } from "../refusals.ts";
 import { Applier } from "../../device/v2/applier.ts";
 import { Committer } from "../../device/v2/committer.ts";
 import { CompressionDeviceV2 } from "../../device/v2/device.ts";
-import { Journal } from "../../device/v2/journal.ts";
+import { Journal } from "../../device/v2/journal/journal.ts";
 import { Recall } from "../../device/v2/recall.ts";
 import { loadStore, replay } from "./load.ts";
 import { Staging } from "../../device/v2/staging.ts";

@@ -3,9 +3,9 @@
  *
  * Invariant: what is found has the checksum that was asked for, so it is what the extent holds, and nothing older.
  */
-import { payloadBytes } from "../../format/geometry-v1.ts";
-import { type DecodedRecord, changeKinds } from "../../format/journal-v2.ts";
-import { payloadSum } from "../../format/metadata-v2.ts";
+import { payloadBytes } from "../../../format/geometry-v1.ts";
+import { type DecodedRecord, changeKinds } from "../../../format/journal-v2.ts";
+import { payloadSum } from "../../../format/metadata-v2.ts";
 
 export class JournalPayloads {
   readonly #uuid: Buffer;

@@ -4,10 +4,10 @@
  * So whatever is not known to be in place is in a slot, and replaying both in order always ends in the newest
  * state, however often it is done.
  */
-import type { CompressionRules } from "../../core/rules.ts";
+import type { CompressionRules } from "../../../core/rules.ts";
 import { type BlockDevice, SECTOR, isOfPlace, readWhatIsGiven, refuse } from "@dmkit/block-io";
-import type { StoredExtent } from "../../core/extent-map.ts";
-import { BLOCK } from "../../format/geometry-v1.ts";
+import type { StoredExtent } from "../../../core/extent-map.ts";
+import { BLOCK } from "../../../format/geometry-v1.ts";
 import {
   type Change,
   type DecodedRecord,
@@ -16,11 +16,11 @@ import {
   changeKinds,
   decodeRecord,
   headerLength,
-} from "../../format/journal-v2.ts";
+} from "../../../format/journal-v2.ts";
 import { type Copy, PayloadPlaces } from "./payload-places.ts";
-import { withoutLoss } from "../no-space.ts";
-import type { StoreParts } from "./store.ts";
-import { openSuperblock } from "./superblocks.ts";
+import { withoutLoss } from "../../no-space.ts";
+import type { StoreParts } from "../store.ts";
+import { openSuperblock } from "../superblocks.ts";
 
 /** What to do about a slot that cannot be read: a hint. */
 export const LOST_SLOT =

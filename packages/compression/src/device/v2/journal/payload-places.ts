@@ -3,10 +3,10 @@
  * for, and may be another record by then, which its checksum tells.
  */
 import { type BlockDevice, readGiven } from "@dmkit/block-io";
-import type { StoredExtent } from "../../core/extent-map.ts";
-import { isRaw } from "../../core/plan.ts";
-import { BLOCK, payloadBytes } from "../../format/geometry-v1.ts";
-import { type Change, changeKinds } from "../../format/journal-v2.ts";
+import type { StoredExtent } from "../../../core/extent-map.ts";
+import { isRaw } from "../../../core/plan.ts";
+import { BLOCK, payloadBytes } from "../../../format/geometry-v1.ts";
+import { type Change, changeKinds } from "../../../format/journal-v2.ts";
 
 /** Reads bytes that may be the payload of an extent; undefined where the device below does not give them. */
 export type Copy = () => Promise<Buffer | undefined>;
