@@ -23,7 +23,7 @@ export const rendezvous = {
     if (isMainThread) throw new Error("this is the main thread");
     mkdtempSync(join(folder, "here-"));
     const sleep = new Int32Array(new SharedArrayBuffer(4));
-    for (let turns = 0; turns < 2000; turns += 1) {
+    for (let turns = 0; turns < 20_000; turns += 1) {
       if (readdirSync(folder).length >= 2) {
         dst.set(src);
         return src.length;
