@@ -55,6 +55,30 @@ async function abandoned(line: (backing: string, cache: string) => string): Prom
   return copies;
 }
 
+/** A disk with one partition, from its first MiB on, that holds the contents of a file. */
+function partitioned(file: string): string {
+  const contents = readFileSync(file);
+  const disk = Buffer.concat([Buffer.alloc(MIB), contents, Buffer.alloc(MIB)]);
+  disk[446 + 4] = 0x83;
+  disk.writeUInt32LE(MIB / 512, 446 + 8);
+  disk.writeUInt32LE(contents.length / 512, 446 + 12);
+  disk.writeUInt16LE(0xaa55, 510);
+  writeFileSync(`${file}.whole`, disk);
+  return `${file}.whole`;
+}
+
+it("refuses the disk where a cache was over a partition of it; what the hint names is right", async () => {
+  const { backing, cache, contents } = await abandoned(writeboostLine);
+  const disk = partitioned(backing);
+  const before = [hash(disk), hash(cache)];
+  const refused = await cli("replay", "-q", cache, disk);
+  expect([refused.code, [hash(disk), hash(cache)]]).toEqual([1, before]);
+  const [, named] = /Give that partition: '?([^' ]+\?partition=1)'?\. /.exec(refused.stderr) ?? [];
+  expect(named, refused.stderr).toBe(`${disk}?partition=1`);
+  expect((await cli("replay", "-q", cache, named ?? "")).code).toBe(0);
+  expect(readFileSync(disk).subarray(MIB, -MIB).equals(contents)).toBe(true);
+});
+
 const writeboostLine = (backing: string, cache: string): string =>
   `0 ${(8 * MIB) / 512} writeboost 0 ${backing} ${cache} 2 segment_size_order 7`;
 const cacheLine = (backing: string, cache: string): string =>

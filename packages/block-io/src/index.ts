@@ -134,6 +134,7 @@ export { sectorsOf, zeroes } from "./bytes/zeroes.ts";
 export { ByteAccess } from "./bytes/byte-access.ts";
 export { given, isGiven, readGiven, readTwice, readWhatIsGiven } from "./bytes/given.ts";
 export { witnessBlocks, witnessOf } from "./below/witness.ts";
+export { type Found as FoundPartition, partitionsOf } from "./below/partition.ts";
 export { encodeUnfinished, isUnfinished } from "./format/unfinished.ts";
 export {
   type Area,

@@ -20,7 +20,7 @@ interface CompareFlags {
 
 const examples = `
 Exit status: 0 they are equal; 1 they differ; 2 anything else: an error, wrong usage; 130 interrupted; 141
-nobody reads any more what it prints.
+nobody reads any more what it prints, which is noticed when it prints something.
 A device that is longer equals a shorter one if the rest of it is zeroes, unless --same-size is given.
 
 Examples:

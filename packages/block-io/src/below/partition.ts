@@ -18,8 +18,8 @@ import { LinearDevice } from "../targets/linear.ts";
 import { type Claimant, Claims } from "./claims.ts";
 import type { Access } from "./schemes.ts";
 
-/** Bytes of a device. */
-interface Found {
+/** A partition, in bytes of its disk. */
+export interface Found {
   readonly number: number;
   readonly offset: number;
   readonly length: number;
@@ -82,8 +82,8 @@ export async function findPartition(device: BlockDevice, name: string, number: n
   throw refuse(name, "ENOENT", `there is no partition ${number}`, `There are: ${listed || "none"}.`);
 }
 
-/** Undefined where there is no table. Throws `EFORMAT` for one that cannot be right. */
-async function partitionsOf(device: BlockDevice): Promise<readonly Found[] | undefined> {
+/** All there are, with their numbers. Undefined where there is no table. Throws `EFORMAT` for one that cannot be right. */
+export async function partitionsOf(device: BlockDevice): Promise<readonly Found[] | undefined> {
   const mbr = readMbr(await bytesAt(device, 0, Math.min(SECTOR, device.size)));
   if (mbr === undefined) return undefined;
   if (protectsGpt(mbr)) return gptOf(device);

@@ -22,6 +22,7 @@ import { options as tableOptions } from "../options.ts";
 import { requirePair, requirePairForView } from "../open/pairing.ts";
 import { type ScannedLog, scan } from "../open/scan.ts";
 import { readSuperblock } from "../open/superblock.ts";
+import { refuseWhole } from "./slice.ts";
 import { firstShown, openAt } from "../open/view.ts";
 
 /** How a log is brought to the backing device without a running cache. */
@@ -59,6 +60,7 @@ export async function replay(
   const { identity } = await readSuperblock(cache);
   // What the plog has comes after all that can be told apart: up to a segment it is not needed.
   await (until === undefined ? requirePair : requirePairForView)(identity, { cache, backing, plog });
+  await refuseWhole(cache, backing, identity, options);
   if (until !== undefined) return replayUntil(cache, backing, until, options);
   // What is mapped: a device that has grown is as large as it was to the cache.
   const size = typeof identity === "object" ? identity.backingSize : backing.size;
