@@ -222,6 +222,28 @@ describe.skipIf(ceph === undefined)(ceph === undefined ? `${name} (DMKIT_CEPH is
     expect(JSON.parse(await succeed("rbd", ["status", spec, "--format", "json"]))).toEqual({ watchers: [] });
   });
 
+  it("says so where somebody has fenced it, and does not wait for what will not come", {
+    timeout: 180_000,
+  }, async () => {
+    const { spec, reference } = await newImage();
+    const control = join(tempFolder(), "control.sock");
+    const server = await serve(["--control", control, reference]);
+    await qemuIo(server.uri, "write -P 1 0 1M", "flush");
+    const { watchers } = JSON.parse(await succeed("rbd", ["status", spec, "--format", "json"])) as {
+      readonly watchers: readonly { readonly address: string }[];
+    };
+    await succeed("ceph", ["osd", "blocklist", "add", watchers[0]?.address ?? ""]);
+    const refused = await run("qemu-io", ["-f", "raw", "-c", "write -P 2 0 1M", "-c", "flush", server.uri]);
+    expect(refused.code).not.toBe(0);
+    const { stderr } = await cli("status", "--control", control);
+    expect(stderr).toMatch(/^default is failed since .*on the cluster's blocklist.*\n {2}End this server\./);
+    await server.stop();
+    // Nobody else has it: so it is served again.
+    const next = await serve([reference]);
+    await qemuIo(next.uri, "read -P 1 0 1M");
+    expect(await next.stop()).toBe(0);
+  });
+
   it("two that open it at the same moment do not both have it", { timeout: 180_000 }, async () => {
     const { reference } = await newImage();
     const both = await Promise.all(

@@ -543,3 +543,24 @@ describe("random load with losses", () => {
     }
   });
 });
+
+describe("a server that is lost for good", () => {
+  it("is not waited for where somebody knows better; errors have the name that was given", async () => {
+    const server = await fake();
+    const taken = new BlockIoError("somebody else has it", {
+      code: "EBUSY",
+      device: "disk",
+      hint: "Ask them.",
+    });
+    let isTaken = false;
+    const lost = (): Promise<BlockIoError | undefined> => Promise.resolve(isTaken ? taken : undefined);
+    const device = await opened(server.uri, { name: "disk", lost, reconnect: 3600 });
+    server.crash(new SeededRandom(SEED), 0);
+    await readBack(device, 0, KIB);
+    isTaken = true;
+    await server.stop();
+    const wanted = { code: "EBUSY", hint: "Ask them.", device: "disk" };
+    expect(await failure(readBack(device, 0, KIB))).toMatchObject(wanted);
+    expect(await failure(device.write(0, data(512, 1)))).toMatchObject(wanted);
+  });
+});

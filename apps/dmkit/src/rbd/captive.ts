@@ -90,8 +90,23 @@ export class CaptiveServer {
   health(): Health {
     if (this.#trouble === undefined) return healthy;
     const { reason, hint } = this.#trouble;
-    const isOver = codeOf(this.#trouble) === "EBUSY";
-    return { state: isOver ? "failed" : "degraded", why: reason, help: hint };
+    return { state: this.#isOver ? "failed" : "degraded", why: reason, help: hint };
+  }
+
+  /** Another one has the image, or may have it. */
+  get #isOver(): boolean {
+    return codeOf(this.#trouble) === "EBUSY";
+  }
+
+  /** Asked when it is lost: why there is no use in waiting for it, or undefined. It is not started again then. */
+  async whyNever(): Promise<BlockIoError | undefined> {
+    if (this.#isClosed || (await this.#sole?.isFenced()) !== true) return undefined;
+    const reason =
+      "is fenced here: this client is on the cluster's blocklist, and another machine may have the image";
+    const hint =
+      "End this server. What it had written and not flushed is lost; what a cache on it holds stays there: serve it again when no other machine has the image.";
+    this.#trouble = refuse(this.#image.reference, "EBUSY", reason, hint);
+    return this.#trouble;
   }
 
   /** Ends the process, and waits until it has. */
@@ -120,7 +135,8 @@ export class CaptiveServer {
     }
     this.#trouble = undefined;
     void running.ended.then(() => {
-      if (this.#isClosed) return;
+      // What another one writes is not written over by what we have left.
+      if (this.#isClosed || this.#isOver) return;
       const said = lastLine(running.stderr());
       const reason = `qemu-nbd has ended${said === undefined ? "" : `: ${said}`}`;
       this.#trouble = refuse(this.#image.reference, "ENOTCONN", reason, "It is being started again.");
@@ -209,8 +225,7 @@ export class CaptiveServer {
         return;
       } catch (error) {
         this.#trouble = toBlockIoError(error, { device: this.#image.reference, op: "open" });
-        // What another one writes is not written over by what we have left.
-        if (codeOf(error) === "EBUSY") return;
+        if (this.#isOver) return;
       }
       await sleep(this.#environment.clock, PAUSE);
     }

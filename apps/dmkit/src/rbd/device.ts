@@ -1,6 +1,7 @@
 /** `rbd:POOL/IMAGE` as a device: an NBD client of a server that is there for it alone. */
 import {
   type BlockDevice,
+  type BlockIoError,
   type DeviceOpener,
   type Health,
   LinearDevice,
@@ -47,7 +48,9 @@ const open: DeviceOpener = async (reference, access, environment) => {
   try {
     const { reconnect } = image;
     const replayBuffer = readOnly ? 0 : REPLAY;
-    const client = await openNbd(server.uri, { environment, readOnly, reconnect, replayBuffer });
+    const lost = (): Promise<BlockIoError | undefined> => server.whyNever();
+    const options = { environment, name: reference, lost, readOnly, reconnect, replayBuffer };
+    const client = await openNbd(server.uri, options);
     return new RbdDevice(reference, client, server);
   } catch (error) {
     await server.close();

@@ -43,6 +43,8 @@ export class SoleWriter {
   /** Addresses of servers of ours; all but the last one have ended. */
   #ours: string[] = [];
   #fenced: string[] = [];
+  /** By us, whether it is done yet or not. */
+  #fencing: ReadonlySet<string> = new Set();
 
   constructor(image: RbdImage) {
     this.#image = image;
@@ -67,6 +69,7 @@ export class SoleWriter {
       throw refuse(reference, "EBUSY", `is locked by hand, as ${byHand.id}`, hint);
     }
     const gone = new Set([...this.#ours, ...locks.map(({ address }) => address)]);
+    this.#fencing = gone;
     for (const address of gone) await run(this.#image, "ceph", [...BLOCK, address]);
     this.#fenced.push(...gone);
     this.#ours = [];
@@ -78,6 +81,14 @@ export class SoleWriter {
     this.#ours = watching.length === 1 ? watching : [];
     if (watching.length === 1) return;
     throw this.#busy(`was opened by another one at the same moment: ${watching.join(", ")}`, []);
+  }
+
+  /** Whether somebody has fenced the server of ours that runs; false where Ceph does not answer. */
+  async isFenced(): Promise<boolean> {
+    const listed = await run(this.#image, "ceph", ["osd", "blocklist", "ls"]).catch(() => "");
+    // An address and a time in each line.
+    const addresses = new Set(listed.split("\n").map((line) => line.split(" ")[0] ?? ""));
+    return this.#ours.some((address) => addresses.has(address) && !this.#fencing.has(address));
   }
 
   async #watching(): Promise<string[]> {

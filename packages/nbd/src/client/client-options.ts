@@ -1,9 +1,16 @@
 /** What a client can be told. Ranges and defaults: options.ts. */
-import type { Environment } from "@dmkit/block-io";
+import type { BlockIoError, Environment } from "@dmkit/block-io";
 
 export interface NbdClientOptions {
   /** Clock, random numbers and log; the real ones unless given. */
   readonly environment?: Environment | undefined;
+  /** What errors and messages call it. Default: its URI. */
+  readonly name?: string | undefined;
+  /**
+   * Asked each time the connection is lost, with the reason: the error for which there is no use in waiting, with which all
+   * requests fail from then on; undefined: it is waited for as `reconnect` says. It must not reject.
+   */
+  readonly lost?: ((reason: BlockIoError) => Promise<BlockIoError | undefined>) | undefined;
   /** Never write, whatever the server allows. */
   readonly readOnly?: boolean | undefined;
   /** Connections to use if the server keeps several consistent: 1 … 16. Default 1. */

@@ -250,7 +250,7 @@ export class Link implements ConnectionOwner {
       return;
     }
     this.#deadline.lost(session.since, [...this.#unanswered, ...this.#queue, ...this.#admission.waiting]);
-    this.#reconnector.start();
+    this.#reconnector.start(error);
   }
 
   /** Collects what was not answered, in order of submission. */

@@ -25,6 +25,8 @@ const GIB = 1024 * MIB;
 /** What each takes. Anything but a boolean is a mistake where one is meant: `readOnly: "yes"` must not be written to. */
 const clientSettings: SettingsTable<NbdClientOptions> = {
   environment: setting.environment,
+  name: setting.text,
+  lost: setting.call,
   readOnly: setting.flag,
   connections: setting.integer(1, 16),
   reconnect: setting.either(setting.number(0, MAX_SECONDS), setting.choice("off")),
@@ -58,7 +60,8 @@ export function checkOptions(target: string | NbdUri, given: NbdClientOptions): 
       writeThrough: options.writeThrough === true,
     },
     link: {
-      name: formatNbdUri(uri),
+      name: options.name ?? formatNbdUri(uri),
+      lost: options.lost,
       uri,
       connections: options.connections ?? 1,
       patience: 1000 * (options.reconnect === "off" ? 0 : (options.reconnect ?? 30)),

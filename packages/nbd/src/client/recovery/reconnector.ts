@@ -6,6 +6,7 @@
  * away.
  */
 import { BlockIoError, type Environment, type Timer, toBlockIoError } from "@dmkit/block-io";
+import type { NbdClientOptions } from "../client-options.ts";
 import type { NbdUri } from "../../uri.ts";
 import { Session } from "./session.ts";
 import { type Terms, breachOf } from "../terms.ts";
@@ -16,11 +17,12 @@ export interface ReconnectorOptions {
   readonly connections: number;
   /** Milliseconds for a connection and its handshake. */
   readonly connectTimeout: number;
+  readonly lost?: NbdClientOptions["lost"];
 }
 
 export interface ReconnectorOwner {
   reconnected(session: Session): void;
-  /** There is a server, but it does not serve what it served before. */
+  /** There is a server, but it does not serve what it served before; or there is no use in waiting. */
   hopeless(error: BlockIoError): void;
 }
 
@@ -50,9 +52,11 @@ export class Reconnector {
     this.#attempts = 0;
   }
 
-  start(): void {
+  /** @param reason why the connection is lost. */
+  start(reason: BlockIoError): void {
     this.#lastError = undefined;
     void this.#run();
+    void this.#ask(reason);
   }
 
   /** Ends all attempts, for good. */
@@ -84,6 +88,11 @@ export class Reconnector {
       hint: "Start the server: requests are carried out again as soon as it is back. With reconnect=SECONDS in the URI they wait for longer.",
       cause: this.#lastError,
     });
+  }
+
+  async #ask(reason: BlockIoError): Promise<void> {
+    const hopeless = await this.#options.lost?.(reason);
+    if (hopeless !== undefined && !this.#stopped) this.#owner.hopeless(hopeless);
   }
 
   async #run(): Promise<void> {

@@ -86,13 +86,15 @@ export class Request {
     );
   }
 
-  failure(code: BlockIoError["code"], reason: string, cause?: unknown): BlockIoError {
+  /** @param cause whose hint helps here, too. */
+  failure(code: BlockIoError["code"], reason: string, cause?: BlockIoError): BlockIoError {
     const range = this.type === CMD.FLUSH ? {} : { offset: this.offset, length: this.length };
     return new BlockIoError(reason, {
       code,
       device: this.device,
       op: operations[this.type],
       ...range,
+      hint: cause?.hint,
       cause,
     });
   }
