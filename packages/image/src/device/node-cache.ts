@@ -12,7 +12,7 @@
  * costs as much again (docs/design/performance.md, object stores).
  */
 import { closeSync, openSync, readSync, statSync, utimesSync } from "node:fs";
-import { type FileHandle, open, readFile, readdir, rename, stat, unlink, utimes } from "node:fs/promises";
+import { type FileHandle, open, readdir, rename, stat, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { type Environment, SyncGate, codeOf, makeFoldersLater } from "@dmkit/block-io";
 import type { BodyMemory } from "@dmkit/object-store";
@@ -48,11 +48,7 @@ export class NodeCache {
     const path = this.#path(digest);
     try {
       if (this.#reads.enter()) return this.#readNow(path, memory);
-      const { size, mtimeMs } = await stat(path);
-      if (size > MAX_BLOB + BLOB_HEAD) return undefined;
-      const now = this.#environment.clock.wallTime();
-      if (Math.abs(now - mtimeMs) > HOUR) await utimes(path, now / 1000, now / 1000);
-      return await readFile(path);
+      return await this.#readLater(path, memory);
     } catch (error) {
       if (codeOf(error) !== "ENOENT") this.#tell(error);
       return undefined;
@@ -78,6 +74,22 @@ export class NodeCache {
       this.#tell(error);
     }
     if (this.#added > this.#limit / SLACK) await this.#trim();
+  }
+
+  /** As {@link get}, where the disk has to be waited for. */
+  async #readLater(path: string, memory: BodyMemory): Promise<Buffer | undefined> {
+    const file = await open(path, "r");
+    try {
+      const { size, mtimeMs } = await file.stat();
+      if (size > MAX_BLOB + BLOB_HEAD) return undefined;
+      const now = this.#environment.clock.wallTime();
+      if (Math.abs(now - mtimeMs) > HOUR) await file.utimes(now / 1000, now / 1000);
+      const body = memory.take(size);
+      const { bytesRead } = await file.read(body, 0, size, 0);
+      return body.subarray(0, bytesRead);
+    } finally {
+      await file.close();
+    }
   }
 
   /** As {@link get}, at once; the gate was entered. */
