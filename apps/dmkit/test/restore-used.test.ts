@@ -1,5 +1,5 @@
 /** A dump of an image that was used since: old metadata over newer data. */
-import { readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { copyFileSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import {
   BlockIoError,
@@ -107,6 +107,56 @@ it.each(Object.entries(kinds))("%s: is refused, and nothing is written", async (
     expect((await cli("dump", at("bitmap"))).stdout).toMatch(/"excess": true/);
   }
 });
+
+it.each(["closed", "crashed"])(
+  "a historical cache that was used since, and %s, shows what its source has",
+  async (end) => {
+    const folder = tempFolder();
+    const [source, cache, copy] = ["source", "cache", "copy"].map((name) => join(folder, name));
+    if (source === undefined || cache === undefined || copy === undefined) throw new Error("unreachable");
+    const contents = Buffer.concat(
+      Array.from({ length: 1024 }, (_, block) => Buffer.alloc(4096, (block % 251) + 1)),
+    );
+    writeFileSync(source, contents);
+    writeFileSync(cache, "");
+    truncateSync(cache, 4 * MIB);
+    const open = (path: string): Promise<TableDevice> => {
+      const words = "2 8 256 256 0 4 format v1 read_sequential_cutoff 0";
+      return openTable(parseTable(`0 8192 cache ${source} ${path} ${words}`, targets), {
+        environment: realEnvironment,
+      });
+    };
+    const read = async (device: TableDevice, ...places: readonly number[]): Promise<void> => {
+      for (const place of places)
+        for (let at = 0; at < 128; at += 1) {
+          const into = Buffer.alloc(4096);
+          await device.read(place + at * 4096, into);
+          expect(into.equals(contents.subarray(place + at * 4096, place + (at + 1) * 4096))).toBe(true);
+        }
+    };
+    const first = await open(cache);
+    await read(first, 0);
+    await first.close();
+    const dump = join(folder, "dump.json");
+    expect(await cli("dump", cache, "--source", source, "-o", dump)).toMatchObject({ code: 0 });
+    // The same metadata: all of it is warm again.
+    const unused = readFileSync(cache);
+    expect(await cli("restore", "-q", "--force", dump, cache, "--source", source)).toMatchObject({ code: 0 });
+    expect(readFileSync(cache).equals(unused)).toBe(true);
+
+    const later = await open(cache);
+    await read(later, 2 * MIB, 3 * MIB, MIB);
+    copyFileSync(cache, copy);
+    await later.close();
+    const used = end === "closed" ? cache : copy;
+    const text = await cli("restore", "-q", dump, used, "--source", source);
+    expect([text.code, text.stderr]).toEqual([1, expect.stringMatching(/EEXIST.*--force/s)]);
+    expect(await cli("restore", "-q", "--force", dump, used, "--source", source)).toMatchObject({ code: 0 });
+    const again = await open(used);
+    await read(again, 0, MIB, 2 * MIB, 3 * MIB);
+    await again.close();
+  },
+);
 
 it.each<[ErrorCode, string | undefined]>([
   ["EFORMAT", undefined],

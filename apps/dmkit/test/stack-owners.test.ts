@@ -124,3 +124,13 @@ it("is told with the place in the file, and the status of a wrong file", async (
   expect(stderr).toMatch(/stack\.yaml:3:\d+: y: .*\/c is in use: device x \(writeboost\) owns it/);
   expect(code).toBe(2);
 });
+
+it("names a part of a disk that is not there as it is written", async () => {
+  const folder = tempFolder();
+  const [disk, file] = [join(folder, "disk.img"), join(folder, "stack.yaml")];
+  writeFileSync(disk, "");
+  truncateSync(disk, 8 * MIB);
+  writeFileSync(file, `devices:\n  a: { target: linear, device: "${disk}?partition=1" }\n`);
+  const { code, stderr } = await cli("serve", "-q", file, "-U", join(folder, "socket"));
+  expect([code, stderr]).toEqual([1, expect.stringContaining(`${disk}?partition=1: open: has no partition`)]);
+});

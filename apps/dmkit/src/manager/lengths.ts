@@ -3,6 +3,7 @@
  */
 import { type Stats, statSync } from "node:fs";
 import {
+  BlockIoError,
   type Environment,
   type LengthRule,
   SECTOR,
@@ -156,11 +157,19 @@ export async function bytesOf(reference: string, environment: Environment): Prom
   // Without a lock: the table that is being exchanged may have it.
   const opened =
     path === undefined
-      ? await openReference(withoutLock(reference), "read", environment, "looks")
+      ? await openReference(withoutLock(reference), "read", environment, "looks").catch((error: unknown) => {
+          throw asGiven(error, reference);
+        })
       : await openFile(path, { readOnly: true, lock: false, environment });
   try {
     return opened.size;
   } finally {
     await opened.close();
   }
+}
+
+/** The error names what somebody wrote, not what it was opened as. */
+function asGiven(error: unknown, reference: string): unknown {
+  if (!(error instanceof BlockIoError) || error.device !== withoutLock(reference)) return error;
+  return refuse(reference, error.code, error.reason, error.hint, error.op);
 }

@@ -11,13 +11,14 @@
  * Invariant: no frame is said to hold a block where the metadata on the device, as far as they are sound, say another one.
  * A frame is used again for other blocks, so an old entry would show, or write back, foreign data.
  */
-import { type BlockDevice, BlockIoError, SECTOR } from "@dmkit/block-io";
+import { isDeepStrictEqual } from "node:util";
+import { type BlockDevice, BlockIoError, SECTOR, isOfPlace } from "@dmkit/block-io";
 import { FrameTable, states } from "../core/frame-table.ts";
 import { type DumpV1, type DumpV2, type DumpedEntry, whyUntrue, parseDump } from "./dump-shape.ts";
 import { ENTRIES_PER_SECTOR, EntryCodec, entrySectorsFor, entryStates } from "../format/entries.ts";
 import type { Superblock } from "../format/superblock.ts";
 import { uuidFromText } from "../format/uuid.ts";
-import { loadV1, type Stored, findMetadata } from "../open/load.ts";
+import { loadV1, type Stored, findMetadata, isInUseV1 } from "../open/load.ts";
 import { readEntries } from "../open/entries.ts";
 import { writeMetadataV1 } from "../open/create.ts";
 import {
@@ -63,8 +64,9 @@ async function dumpV2(cache: BlockDevice, superblock: Superblock): Promise<DumpV
 /**
  * Throws `EINVAL` if what is given is no dump, or cannot be true for this device; `EEXIST` if what is on it was used since;
  * then nothing was written.
- * @param force restore although it was used, without the clean entries: the source has what they are of. Dirty ones whose
- * frames have got other blocks are refused nevertheless.
+ * @param force restore although it was used, without the clean entries: the source has what they are of; of historical
+ * metadata, which have no others, with those that are there now as well. Dirty ones whose frames have got other blocks are
+ * refused nevertheless.
  */
 export async function restore(cache: BlockDevice, given: unknown, force = false): Promise<void> {
   const dumped = parseDump(given);
@@ -77,11 +79,12 @@ export async function restore(cache: BlockDevice, given: unknown, force = false)
       "Restore an unchanged dump to its device.",
     );
   }
-  const { entries } = dumped;
-  const kept = dumped.version === 1 ? entries : await entriesToKeep(cache, dumped, force);
+  const kept = await (dumped.version === 1
+    ? entriesToKeepV1(cache, dumped, force)
+    : entriesToKeep(cache, dumped, force));
   await beginRestore(cache, dumped.version);
   if (dumped.version === 1) {
-    await writeMetadataV1(cache, dumped.geometry, dumped.policy === "write-back", entries);
+    await writeMetadataV1(cache, dumped.geometry, dumped.policy === "write-back", kept);
     return;
   }
   const { superblock } = dumped;
@@ -107,16 +110,35 @@ async function entriesToKeep(
     if (problem === undefined && others.get(frame) !== block) used.add(frame);
   }
   if (!isOpened && used.size === 0) return entries;
-  if (!force) {
-    const hint =
-      "What is cached was exchanged since, so the dump's entries may be of other blocks. Give --force to restore what is dirty in it, or let a cache begin empty.";
-    throw refusal(cache, "EEXIST", "the cache was used since the dump was made", hint);
-  }
+  if (!force) throw usedSince(cache, "what is dirty in it");
   const dirty = entries.filter(({ state }) => state === "dirty");
   const lost = dirty.find(({ frame }) => used.has(frame));
   if (lost === undefined) return dirty;
   const reason = `this cannot be restored: frame ${lost.frame} has another block than ${lost.block} since`;
   throw refusal(cache, "EINVAL", reason, "What was dirty there was written back, or is lost.");
+}
+
+/** The same of historical metadata. The source has everything that they say, so what is left out costs reads only. */
+async function entriesToKeepV1(
+  cache: BlockDevice,
+  dumped: DumpV1,
+  force: boolean,
+): Promise<readonly DumpedEntry[]> {
+  const now = await dump(cache).catch((error: unknown) => {
+    // Damaged, or none: that is what a restore is for.
+    if (isOfPlace(error) || (error instanceof BlockIoError && error.code === "EFORMAT")) return undefined;
+    throw error;
+  });
+  if (now === undefined ? !(await isInUseV1(cache)) : isDeepStrictEqual(now, dumped)) return dumped.entries;
+  if (!force) throw usedSince(cache, "what lies there still");
+  if (now?.version !== 1 || !isDeepStrictEqual(now.geometry, dumped.geometry)) return [];
+  const blocks = new Map(now.entries.map(({ frame, block }) => [frame, block]));
+  return dumped.entries.filter(({ frame, block }) => blocks.get(frame) === block);
+}
+
+function usedSince(cache: BlockDevice, restored: string): BlockIoError {
+  const hint = `What is cached was exchanged since, so the dump's entries may be of other blocks. Give --force to restore ${restored}, or let a cache begin empty.`;
+  return refusal(cache, "EEXIST", "the cache was used since the dump was made", hint);
 }
 
 function encodeEntries(superblock: Superblock, entries: readonly DumpedEntry[]): Buffer {

@@ -5,7 +5,7 @@
  * unknown; where a sector that is as it was written says what cannot be, the cache is not opened.
  */
 import { type CacheRules, cacheRules } from "../core/rules.ts";
-import { type BlockDevice, FORCE_WORD, SECTOR, refuse } from "@dmkit/block-io";
+import { type BlockDevice, FORCE_WORD, SECTOR, readGiven, refuse } from "@dmkit/block-io";
 import { type FrameTable, NONE, facts, states } from "../core/frame-table.ts";
 import { ENTRIES_PER_SECTOR, entryStates } from "../format/entries.ts";
 import type { Geometry } from "../format/geometry.ts";
@@ -14,6 +14,7 @@ import {
   type ChecksumMatch,
   type ConfigurationV1,
   checksumMatchV1,
+  encodeInUseV1,
   hasMarkV1,
   sectorInTableV1,
   tableSectorsV1,
@@ -74,6 +75,13 @@ export async function traceOf(cache: BlockDevice, rules: CacheRules = cacheRules
   const last = Buffer.alloc(SECTOR);
   await cache.read(cache.size - SECTOR, last);
   return hasMarkV1(last) ? "left" : "nothing";
+}
+
+/** Whether historical metadata are known to be of a cache that was opened and not closed. */
+export async function isInUseV1(cache: BlockDevice): Promise<boolean> {
+  if (cache.limits.logicalBlockSize !== SECTOR) return false;
+  const last = await readGiven(cache, cache.size - SECTOR, SECTOR);
+  return last?.equals(encodeInUseV1()) === true;
 }
 
 /**
