@@ -157,6 +157,9 @@ export const fading: RuledTarget<FadingKnobs, CompressionRules> = ruled(compress
       await device.read(0, Buffer.alloc(device.size));
       return device;
     },
+    // A place that takes no write, and has its only copy in the slot of the next record, is lost with a part of that record:
+    // docs/design/compression.md.
+    excludes: ["short", "write-error"],
     // Much of what can go wrong does so with the first record that is written.
     workload: { transfer: 16_384, operations: 8, generations: 16 },
   };

@@ -20,7 +20,7 @@ import {
 import { type Copy, PayloadPlaces } from "./payload-places.ts";
 import { withoutLoss } from "../../no-space.ts";
 import type { StoreParts } from "../store.ts";
-import { openSuperblock } from "../superblocks.ts";
+import { openSuperblock, readCopies } from "../superblocks.ts";
 
 /** What to do about a slot that cannot be read: a hint. */
 export const LOST_SLOT =
@@ -43,6 +43,8 @@ export class Journal {
   readonly #past: boolean;
   #isMarked: boolean;
   readonly #payloads: PayloadPlaces;
+  /** Slots that the device did not give, and that hold no record which is not in place. */
+  #unread: readonly number[] = [];
   /** Slots that the device did not give, and that may hold a record which is not in place. */
   unreadable: readonly number[] = [];
 
@@ -102,6 +104,8 @@ export class Journal {
 
   async #write(number: number, record: Buffer): Promise<void> {
     try {
+      for (const slot of this.#unread) if (slot !== this.#rules.slotOf(number)) await this.#empty(slot);
+      this.#unread = [];
       if (!this.#isMarked) await openSuperblock(this.#parts);
       this.#isMarked = true;
       await this.#lower.write(this.#placeOf(number), record);
@@ -130,7 +134,7 @@ export class Journal {
       const reason = `slot ${slot} of the journal, ${this.slotBytes} bytes from ${this.#placeOf(slot)} on, cannot be read, and may hold what was written last`;
       throw refuse(this.#lower.name, "EIO", reason, LOST_SLOT);
     }
-    for (const empty of isClosed && !this.#past ? lost : []) await this.#empty(empty);
+    this.#unread = isClosed && !this.#past ? lost : [];
     const found = slots.flatMap(({ record }) => record ?? []);
     const records = this.#rules.replayed(found.sort((a, b) => a.number - b.number));
     for (const { number, changes } of records) this.#note(number, changes);
@@ -149,9 +153,14 @@ export class Journal {
     return !(applied % 2 === slot && other.number < applied);
   }
 
-  /** A slot that holds nothing is written again: so it can be read from then on, or the next record has no place. */
+  /**
+   * A slot that holds nothing is written again, beside the first record: so it can be read from then on, or the next record has
+   * no place. Not before: it may come back, and payloads of what is in place have their second copies there. And not where the
+   * device gives nothing: then it is no matter of the place.
+   */
   async #empty(slot: number): Promise<void> {
     const { logger } = this.#parts;
+    if ((await readCopies(this.#lower)).every((copy) => copy === undefined)) return;
     const place = { slot, offset: this.#placeOf(slot), bytes: this.slotBytes };
     const block = Buffer.alloc(this.#lower.limits.logicalBlockSize);
     await this.#lower.write(place.offset, block).then(
