@@ -146,6 +146,8 @@ let images = 0;
 /** A new image of 16 MiB; its reference. */
 async function newImage(): Promise<{ readonly spec: string; readonly reference: string }> {
   vi.stubEnv("CEPH_CONF", ceph?.conf);
+  // A server that is killed leaves the folder of its qemu-nbd.
+  vi.stubEnv("TMPDIR", tempFolder());
   cleanUp(() => void vi.unstubAllEnvs());
   const spec = `rbd/test-${process.pid}-${(images += 1)}`;
   await succeed("rbd", ["create", "--size", "16M", spec]);
