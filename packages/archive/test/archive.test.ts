@@ -146,6 +146,27 @@ describe("a disk in a folder", () => {
     });
   });
 
+  it.each([undefined, 3])(
+    "what was collected is not shown as what was before, with nothing behind the checkpoint; kept: %s",
+    async (kept) => {
+      const folder = tempFolder();
+      const { states } = await written(folder);
+      const reference = { store: folder, disk: "vm1" };
+      await withArchive(reference, (one) => makeCheckpoint(one, folder));
+      if (kept !== undefined) await withArchive(reference, (one) => keepMoment(one, "before", { id: kept }));
+      await withArchive(reference, collectArchive);
+      const shown = [0, ...(kept === undefined ? [] : [kept]), 8];
+      for (const id of shown)
+        expect((await seen(`${folder}/vm1@${id}`)).equals(states[id] as Buffer), `segment ${id}`).toBe(true);
+      for (const id of [5, 6, 7]) {
+        await expect(openArchive(`${folder}/vm1@${id}`)).rejects.toMatchObject({ code: "ENOENT" });
+        await expect(withArchive(reference, (one) => keepMoment(one, "late", { id }))).rejects.toMatchObject({
+          code: "ENOENT",
+        });
+      }
+    },
+  );
+
   it("is taken over; who wrote before is told by whom, and does not come back", async () => {
     const folder = tempFolder();
     const { states, archive: old } = await written(folder);

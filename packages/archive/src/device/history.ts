@@ -26,6 +26,8 @@ export interface History {
   readonly objects: readonly LogPlace[];
   /** Whether what follows them was collected. */
   readonly isCut?: boolean;
+  /** The last segment that the next checkpoint has: where the log ends before it, what is between them was collected. */
+  readonly next?: number | undefined;
 }
 
 /** A segment with its place. */
@@ -41,10 +43,12 @@ export async function historyOf(archive: Archive, when: When): Promise<History> 
   const until = newest?.number ?? 0;
   if (when === "newest") return archive.walk(until);
   const checkpoints = await archive.checkpoints();
+  let next: number | undefined;
   for (const position of checkpoints.toReversed()) {
     const checkpoint = await archive.checkpoint(position);
-    if (!isReached(checkpoint, when)) continue;
-    return { checkpoint, ...(await archive.walkBehind(position, until)) };
+    if (isReached(checkpoint, when))
+      return { checkpoint, ...(await archive.walkBehind(position, until)), next };
+    next = checkpoint.id;
   }
   throw refuse(
     archive.name,
@@ -61,7 +65,7 @@ function isReached({ id, time }: Checkpoint, when: Exclude<When, "newest">): boo
 /** The segments of a history up to the moment. `ENOENT` for what was collected, `EIO` for what is damaged or lost. */
 export async function* segmentsOf(
   archive: Archive,
-  { checkpoint, objects, isCut = false }: History,
+  { checkpoint, objects, isCut = false, next }: History,
   when: When,
 ): AsyncGenerator<HistoricSegment> {
   const last = when !== "newest" && "id" in when ? when.id : Number.POSITIVE_INFINITY;
@@ -89,7 +93,7 @@ export async function* segmentsOf(
       if (id === last) return;
     }
   }
-  if (isCut) throw collected(archive);
+  if (isCut || (next !== undefined && id < next)) throw collected(archive);
   if (last === Number.POSITIVE_INFINITY) return;
   const reason = `there is no segment ${last}: the last one in the archive is ${id}`;
   throw refuse(archive.name, "EINVAL", reason, `Give one up to ${id}.`);
