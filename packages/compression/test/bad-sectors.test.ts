@@ -109,7 +109,7 @@ describe("format 2", () => {
     await device.close();
     lower.bad.add((next - SLOT) / SECTOR);
     const later = await openImage(lower, BLOCKS);
-    for (const copy of [0, 1]) lower.bad.add((copy * BLOCK) / SECTOR);
+    for (let at = 0; at < 2 * BLOCK; at += SECTOR) lower.bad.add(at / SECTOR);
     await later.write(0, text(5, 1));
     await later.flush();
     expect(lower.bad.has((next - SLOT) / SECTOR)).toBe(true);

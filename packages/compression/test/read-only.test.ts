@@ -1,5 +1,5 @@
 /** What can be read without writing: after any crash, and where there is no room left to recover. */
-import { BlockIoError, MemoryDevice, type TargetDevice } from "@dmkit/block-io";
+import { BlockIoError, MemoryDevice } from "@dmkit/block-io";
 import { SeededRandom } from "@dmkit/block-io/testing";
 import { describe, expect, it } from "vitest";
 import {
@@ -7,12 +7,12 @@ import {
   JOURNAL,
   ReadOnly,
   Recorder,
+  blocksOf,
   bytesOf,
   code,
   contentsOf,
   crashImages,
   deviceOf,
-  digest,
   noise,
   openImage,
   problemsOf,
@@ -37,16 +37,6 @@ async function* crashes(format: "v1" | "v2"): AsyncIterable<Buffer> {
   yield* crashImages(before, lower.log, new SeededRandom(7));
 }
 
-async function digests(device: TargetDevice): Promise<string[]> {
-  const found: string[] = [];
-  for (let block = 0; block < BLOCKS; block += 1) {
-    const into = Buffer.alloc(BLOCK, 1);
-    const result = await code(device.read(block * BLOCK, into));
-    found.push(result === "no error" ? digest(into) : result);
-  }
-  return found;
-}
-
 describe("a device that cannot be written", () => {
   it.each(["v1", "v2"] as const)(
     "shows after a crash what opening it for writing shows: %s",
@@ -57,7 +47,7 @@ describe("a device that cannot be written", () => {
         if ((await problemsOf(lower)).some(({ kind }) => kind === "journal")) replayed += 1;
         const device = await openImage(lower, BLOCKS, {});
         expect(device.limits.capabilities.readOnly).toBe(true);
-        expect(await digests(device)).toEqual(await contentsOf(bytes, BLOCKS));
+        expect(await blocksOf(device)).toEqual(await contentsOf(bytes, BLOCKS));
         expect(await code(device.write(0, noise(5, 1)))).toBe("EROFS");
         await device.flush();
         await device.close();
@@ -84,7 +74,7 @@ describe("a device that cannot be written", () => {
       expect(refused).toMatchObject({ code: "ENOSPC" });
       expect((refused as BlockIoError).hint).toContain("read-only");
       const device = await openImage(new ReadOnly(lower), BLOCKS, {});
-      expect(await digests(device)).toEqual(await contentsOf(bytes, BLOCKS));
+      expect(await blocksOf(device)).toEqual(await contentsOf(bytes, BLOCKS));
       await device.close();
       return;
     }

@@ -1,12 +1,5 @@
 /** Bad sectors among data and metadata, of both formats: each costs what it holds, and nothing else stops. */
-import {
-  BlockIoError,
-  MemoryDevice,
-  SECTOR,
-  type TargetDevice,
-  healthOf,
-  parseOptions,
-} from "@dmkit/block-io";
+import { BlockIoError, MemoryDevice, SECTOR, healthOf, parseOptions } from "@dmkit/block-io";
 import { BadSectors } from "@dmkit/block-io/testing";
 import { describe, expect, it, vi } from "vitest";
 import { dump } from "../src/offline/dump.ts";
@@ -16,12 +9,15 @@ import { repair } from "../src/offline/repair.ts";
 import {
   BLOCK,
   JOURNAL,
+  blocksOf,
   code,
   digest,
+  eio,
   layoutOf,
   noise,
   openImage,
   problemsOf,
+  range,
   text,
   work,
 } from "./support/images.ts";
@@ -56,27 +52,12 @@ async function lowerOf(
   return lower;
 }
 
-/** Each block: the digest of its contents, or a code. */
-async function blocksOf(device: TargetDevice): Promise<string[]> {
-  const found: string[] = [];
-  for (let block = 0; block * BLOCK < device.size; block += 1) {
-    const into = Buffer.alloc(BLOCK, 1);
-    const result = await code(device.read(block * BLOCK, into));
-    found.push(result === "no error" ? digest(into) : result);
-  }
-  return found;
-}
-
 async function shown(lower: BadSectors, blocks = BLOCKS): Promise<string[]> {
   const device = await openImage(lower, blocks, {});
   const found = await blocksOf(device);
   await device.close();
   return found;
 }
-
-const eio = (found: readonly string[]): number[] =>
-  found.flatMap((one, block) => (one === "EIO" ? [block] : []));
-const range = (from: number, count: number): number[] => Array.from({ length: count }, (_, at) => from + at);
 
 describe.each([
   ["v2", V2, DATA, 16],

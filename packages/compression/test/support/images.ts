@@ -69,19 +69,33 @@ export function digest(block: Buffer): string {
 }
 
 /** The {@link digest} of each block, or the code of the error that reading it gives. */
+export async function blocksOf(device: TargetDevice): Promise<string[]> {
+  const found: string[] = [];
+  for (let at = 0; at < device.size; at += BLOCK) {
+    const into = Buffer.alloc(BLOCK, 1);
+    const result = await code(device.read(at, into));
+    found.push(result === "no error" ? digest(into) : result);
+  }
+  return found;
+}
+
+/** The same of an image with these bytes. */
 export async function contentsOf(
   bytes: Buffer,
   blocks: number,
   values: Readonly<Record<string, unknown>> = {},
 ): Promise<string[]> {
-  const device = await openImage(await deviceOf(bytes), blocks, values);
-  const found: string[] = [];
-  for (let block = 0; block < blocks; block += 1) {
-    const into = Buffer.alloc(BLOCK, 1);
-    const result = await code(device.read(block * BLOCK, into));
-    found.push(result === "no error" ? digest(into) : result);
-  }
-  return found;
+  return blocksOf(await openImage(await deviceOf(bytes), blocks, values));
+}
+
+/** The blocks of {@link blocksOf} that could not be read. */
+export function eio(found: readonly string[]): number[] {
+  return found.flatMap((one, block) => (one === "EIO" ? [block] : []));
+}
+
+/** Numbers from one on. */
+export function range(from: number, count: number): number[] {
+  return Array.from({ length: count }, (_, at) => from + at);
 }
 
 /** The layout of a device of format 2 with the small journal. */

@@ -26,6 +26,7 @@ import type { Recall } from "./recall.ts";
 import { withoutLoss } from "../no-space.ts";
 import { type Staging, ZEROES } from "./staging.ts";
 import { BLOCK_ROOM, type Store } from "./store.ts";
+import { isGivenAtAll } from "./superblocks.ts";
 import { countStored } from "../counters.ts";
 
 export interface CommitterParts {
@@ -266,7 +267,7 @@ export class Committer {
     const recalled = await recall.contents(extent);
     if (recalled !== undefined) return { extent, contents: recalled, isInPlace: false };
     const damage = store.damaged(extent, contents);
-    if (contents === "unreadable" && !(await store.isGiven())) throw damage;
+    if (contents === "unreadable" && !(await isGivenAtAll(store.parts.lower))) throw damage;
     return lost;
   }
 

@@ -13,7 +13,7 @@
  *   they are. In the map, and so in the metadata, they are lost;
  * - of a group whose metadata is `stuck` every record that follows says what all of its blocks are.
  */
-import { BlockIoError, type Health, type Logger, SECTOR, healthy, readWhatIsGiven } from "@dmkit/block-io";
+import { BlockIoError, type Health, type Logger, SECTOR, healthy } from "@dmkit/block-io";
 import { type Flaw } from "../codec.ts";
 import { type StoredExtent, ExtentMap } from "../../core/extent-map.ts";
 import type { Counters } from "../counters.ts";
@@ -182,12 +182,6 @@ export class Store {
   letGo(first: number, blocks: number): void {
     if (this.held.size === 0) return;
     for (let block = first; block < first + blocks; block += 1) this.held.delete(block);
-  }
-
-  /** Whether the device below gives anything: what it does not give is a matter of the place then. */
-  async isGiven(): Promise<boolean> {
-    const superblocks = Buffer.alloc(2 * BLOCK);
-    return (await readWhatIsGiven(this.parts.lower, 0, superblocks)).size < superblocks.length / SECTOR;
   }
 
   /** Blocks that are overwritten together at the least where there is sealed metadata. */

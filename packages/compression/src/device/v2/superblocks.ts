@@ -33,6 +33,12 @@ export async function readCopies(lower: BlockDevice): Promise<(Buffer | undefine
   return [0, BLOCK].map((at) => (missing.has(at / SECTOR) ? undefined : blocks.subarray(at, at + BLOCK)));
 }
 
+/** Whether the device below gives anything of them: what it does not give is a matter of the place then. */
+export async function isGivenAtAll(lower: BlockDevice): Promise<boolean> {
+  const blocks = Buffer.alloc(2 * BLOCK);
+  return (await readWhatIsGiven(lower, 0, blocks)).size < blocks.length / SECTOR;
+}
+
 /** Both copies: what each of them is. */
 export async function readSuperblockCopies(lower: BlockDevice): Promise<Decoded[]> {
   const copies = await readCopies(lower);

@@ -20,7 +20,7 @@ import {
 import { type Copy, PayloadPlaces } from "./payload-places.ts";
 import { withoutLoss } from "../../no-space.ts";
 import type { StoreParts } from "../store.ts";
-import { openSuperblock, readCopies } from "../superblocks.ts";
+import { isGivenAtAll, openSuperblock } from "../superblocks.ts";
 
 /** What to do about a slot that cannot be read: a hint. */
 export const LOST_SLOT =
@@ -160,7 +160,7 @@ export class Journal {
    */
   async #empty(slot: number): Promise<void> {
     const { logger } = this.#parts;
-    if ((await readCopies(this.#lower)).every((copy) => copy === undefined)) return;
+    if (!(await isGivenAtAll(this.#lower))) return;
     const place = { slot, offset: this.#placeOf(slot), bytes: this.slotBytes };
     const block = Buffer.alloc(this.#lower.limits.logicalBlockSize);
     await this.#lower.write(place.offset, block).then(
